@@ -1,0 +1,562 @@
+//! What clients and nodes say to each other: frame kinds, operations, outcomes, hellos, status.
+//!
+//! Bodies are MessagePack, structs as arrays, bytes as bytes. Enums with content travel as flat
+//! structs with a code, because MessagePack's enums are maps keyed by name, and there are no maps
+//! and no recursive types on the wire.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+pub const KEY_SIZE_MAX: usize = 1_024;
+/// 48 KiB: with key, applied table and headers a record still fits one UDP datagram.
+pub const VALUE_SIZE_MAX: usize = 48 * 1_024;
+/// An outcome in the applied table holds an old value of up to this size.
+pub const OLD_VALUE_KEPT_SIZE_MAX: usize = 256;
+/// A client stops retrying this long after the birth of an operation, well inside the nodes' horizon.
+pub const RETRY_WINDOW_MS: u64 = 5_000;
+
+/// Frame kinds between clients and nodes. Kinds between nodes start at 16.
+pub mod kind {
+    pub const HELLO: u8 = 1;
+    pub const HELLO_ANSWER: u8 = 2;
+    pub const REQUEST: u8 = 3;
+    pub const ANSWER: u8 = 4;
+    /// The token of a request is not one that this node knows: say hello again.
+    pub const NO_SESSION: u8 = 5;
+    pub const STATUS_REQUEST: u8 = 6;
+    pub const STATUS_ANSWER: u8 = 7;
+}
+
+/// A client library's random id, new at each start.
+pub type ClientId = u128;
+/// A reading of the hybrid clock (see `clock`).
+pub type Birth = u64;
+pub type Version = u64;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    #[error("a body that does not decode")]
+    Malformed,
+    #[error("bytes behind the end of a body")]
+    Trailing,
+    #[error("a field out of its bounds")]
+    Bounds,
+}
+
+pub fn encode<T: Serialize>(into: &mut Vec<u8>, body: &T) {
+    rmp_serde::encode::write(into, body).expect("a body encodes into memory");
+}
+
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BodyError> {
+    let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes);
+    let body = T::deserialize(&mut deserializer).map_err(|_| BodyError::Malformed)?;
+    // rmp-serde accepts trailing bytes and does not show where it stands; asking for one more value
+    // fails on its first byte only if there is none.
+    match bool::deserialize(&mut deserializer) {
+        Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(body),
+        _ => Err(BodyError::Trailing),
+    }
+}
+
+/// A client's first word to a node, and its word after a `NO_SESSION`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    pub client: ClientId,
+    /// Echoed, so that an answer to an earlier hello is told apart.
+    pub nonce: u64,
+    pub library_version: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HelloAnswer {
+    pub nonce: u64,
+    /// Good for this boot of the node and this address of the client.
+    pub token: u64,
+    /// 0 while no configuration names the node.
+    pub node: u8,
+    pub cluster: u64,
+    pub epoch: u64,
+    pub members: Vec<MemberAddress>,
+    pub key_size_max: u32,
+    pub value_size_max: u32,
+    /// One UDP port a shard; empty: the port that answered, the only one for now.
+    pub shard_ports: Vec<u16>,
+    pub clock: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberAddress {
+    pub node: u8,
+    pub address: String,
+}
+
+/// One attempt at an operation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    pub token: u64,
+    /// Counts within the session; an attempt is executed at most once.
+    pub attempt: u64,
+    /// Set on every sending after the first, whatever came back.
+    pub retry: bool,
+    pub operation: Operation,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    pub attempt: u64,
+    pub clock: u64,
+    pub outcome: Outcome,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoSession {
+    pub token: u64,
+    pub attempt: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusRequest {
+    pub token: u64,
+    pub attempt: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusAnswer {
+    pub attempt: u64,
+    pub status: NodeStatus,
+}
+
+/// What a node says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    pub node: u8,
+    pub cluster: u64,
+    pub epoch: u64,
+    pub incarnation: u64,
+    pub boot: u64,
+    /// Whether this incarnation is a member of the configuration.
+    pub votes: bool,
+    pub quorum: bool,
+    /// Node id of the master, 0 before the first configuration.
+    pub master: u8,
+    pub members: Vec<MemberStatus>,
+    /// What the node waits for and what an operator can do, in plain words; empty when all is well.
+    pub waits_for: String,
+    pub keys: u64,
+    pub durability: String,
+    pub version: String,
+    pub uptime_ms: u64,
+    pub datagrams_dropped: u64,
+    pub clock_clamped: bool,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberStatus {
+    pub node: u8,
+    pub address: String,
+    pub heard: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct OperationId {
+    pub client: ClientId,
+    pub sequence: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "FlatOperation", into = "FlatOperation")]
+pub struct Operation {
+    pub id: OperationId,
+    pub birth: Birth,
+    /// Below this sequence the client has all its answers, or has given up.
+    pub low_mark: u64,
+    pub key: Bytes,
+    pub want_old: bool,
+    pub action: Action,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    Get,
+    Put { value: Bytes },
+    PutIfAbsent { value: Bytes },
+    Delete,
+    CompareVersion { version: Version, value: Bytes },
+    CompareValue { expected: Bytes, value: Bytes },
+    Add { delta: i64 },
+    Append { value: Bytes },
+}
+
+impl Action {
+    pub fn is_read(&self) -> bool {
+        matches!(self, Action::Get)
+    }
+
+    /// The bytes that count against the value limit.
+    pub fn value_size(&self) -> usize {
+        match self {
+            Action::Get | Action::Delete | Action::Add { .. } => 0,
+            Action::Put { value }
+            | Action::PutIfAbsent { value }
+            | Action::CompareVersion { value, .. }
+            | Action::Append { value } => value.len(),
+            Action::CompareValue { expected, value } => expected.len() + value.len(),
+        }
+    }
+}
+
+/// What came of an operation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "FlatOutcome", into = "FlatOutcome")]
+pub enum Outcome {
+    /// Of a get.
+    Value {
+        version: Version,
+        value: Bytes,
+    },
+    /// Of a get: no such key.
+    Absent,
+    /// A write that was done. `number` is the sum after an add.
+    Written {
+        version: Version,
+        old: Old,
+        number: Option<i64>,
+    },
+    /// A delete that found nothing.
+    NothingToDelete,
+    /// A condition did not hold; `version` is that of the record that stands, 0 for an absent key.
+    Conflict {
+        version: Version,
+        old: Old,
+    },
+    NotANumber,
+    Overflow,
+    TooLarge {
+        limit: u64,
+    },
+    /// Surely not done: `reached` are the nodes that this node hears.
+    NoQuorum {
+        reached: Vec<u8>,
+    },
+    Busy,
+    /// It may have been done, and nobody can know.
+    Unknown,
+    /// Not done: make the operation anew with a birth above `dropped` (X1).
+    Remake {
+        dropped: Birth,
+    },
+}
+
+impl Outcome {
+    /// Whether the outcome stands in the key's record, so that it settles the operation whatever
+    /// other attempts may still come to (X2).
+    pub fn is_in_record(&self) -> bool {
+        matches!(self, Outcome::Written { .. } | Outcome::Unknown)
+    }
+}
+
+/// The value before a write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Old {
+    NotAsked,
+    Absent,
+    Value(Bytes),
+    /// Done before, and the old value is no longer known.
+    Forgotten,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct FlatOperation {
+    client: ClientId,
+    sequence: u64,
+    birth: Birth,
+    low_mark: u64,
+    kind: u8,
+    want_old: bool,
+    key: Bytes,
+    /// The version compared, or an add's delta in two's complement.
+    word: u64,
+    value: Bytes,
+    expected: Bytes,
+}
+
+impl From<Operation> for FlatOperation {
+    fn from(operation: Operation) -> Self {
+        let none = Bytes::new;
+        let (kind, word, value, expected) = match operation.action {
+            Action::Get => (0, 0, none(), none()),
+            Action::Put { value } => (1, 0, value, none()),
+            Action::PutIfAbsent { value } => (2, 0, value, none()),
+            Action::Delete => (3, 0, none(), none()),
+            Action::CompareVersion { version, value } => (4, version, value, none()),
+            Action::CompareValue { expected, value } => (5, 0, value, expected),
+            Action::Add { delta } => (6, delta as u64, none(), none()),
+            Action::Append { value } => (7, 0, value, none()),
+        };
+        FlatOperation {
+            client: operation.id.client,
+            sequence: operation.id.sequence,
+            birth: operation.birth,
+            low_mark: operation.low_mark,
+            kind,
+            want_old: operation.want_old,
+            key: operation.key,
+            word,
+            value,
+            expected,
+        }
+    }
+}
+
+impl TryFrom<FlatOperation> for Operation {
+    type Error = BodyError;
+
+    fn try_from(flat: FlatOperation) -> Result<Self, BodyError> {
+        let FlatOperation {
+            word,
+            value,
+            expected,
+            ..
+        } = flat;
+        let action = match flat.kind {
+            0 => Action::Get,
+            1 => Action::Put { value },
+            2 => Action::PutIfAbsent { value },
+            3 => Action::Delete,
+            4 => Action::CompareVersion {
+                version: word,
+                value,
+            },
+            5 => Action::CompareValue { expected, value },
+            6 => Action::Add { delta: word as i64 },
+            7 => Action::Append { value },
+            _ => return Err(BodyError::Bounds),
+        };
+        if flat.birth > crate::clock::READING_MAX || flat.low_mark > flat.sequence {
+            return Err(BodyError::Bounds);
+        }
+        Ok(Operation {
+            id: OperationId {
+                client: flat.client,
+                sequence: flat.sequence,
+            },
+            birth: flat.birth,
+            low_mark: flat.low_mark,
+            key: flat.key,
+            want_old: flat.want_old,
+            action,
+        })
+    }
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct FlatOutcome {
+    code: u8,
+    old: u8,
+    word: u64,
+    number: Option<i64>,
+    bytes: Bytes,
+}
+
+impl From<Outcome> for FlatOutcome {
+    fn from(outcome: Outcome) -> Self {
+        let mut flat = FlatOutcome {
+            code: 0,
+            old: 0,
+            word: 0,
+            number: None,
+            bytes: Bytes::new(),
+        };
+        match outcome {
+            Outcome::Value { version, value } => {
+                (flat.code, flat.word, flat.bytes) = (0, version, value);
+            }
+            Outcome::Absent => flat.code = 1,
+            Outcome::Written {
+                version,
+                old,
+                number,
+            } => {
+                (flat.code, flat.word, flat.number) = (2, version, number);
+                (flat.old, flat.bytes) = flatten_old(old);
+            }
+            Outcome::NothingToDelete => flat.code = 3,
+            Outcome::Conflict { version, old } => {
+                (flat.code, flat.word) = (4, version);
+                (flat.old, flat.bytes) = flatten_old(old);
+            }
+            Outcome::NotANumber => flat.code = 5,
+            Outcome::Overflow => flat.code = 6,
+            Outcome::TooLarge { limit } => (flat.code, flat.word) = (7, limit),
+            Outcome::NoQuorum { reached } => (flat.code, flat.bytes) = (8, reached.into()),
+            Outcome::Busy => flat.code = 9,
+            Outcome::Unknown => flat.code = 10,
+            Outcome::Remake { dropped } => (flat.code, flat.word) = (11, dropped),
+        }
+        flat
+    }
+}
+
+impl TryFrom<FlatOutcome> for Outcome {
+    type Error = BodyError;
+
+    fn try_from(flat: FlatOutcome) -> Result<Self, BodyError> {
+        let FlatOutcome {
+            old,
+            word,
+            number,
+            bytes,
+            ..
+        } = flat;
+        Ok(match flat.code {
+            0 => Outcome::Value {
+                version: word,
+                value: bytes,
+            },
+            1 => Outcome::Absent,
+            2 => Outcome::Written {
+                version: word,
+                old: unflatten_old(old, bytes)?,
+                number,
+            },
+            3 => Outcome::NothingToDelete,
+            4 => Outcome::Conflict {
+                version: word,
+                old: unflatten_old(old, bytes)?,
+            },
+            5 => Outcome::NotANumber,
+            6 => Outcome::Overflow,
+            7 => Outcome::TooLarge { limit: word },
+            8 => Outcome::NoQuorum {
+                reached: bytes.to_vec(),
+            },
+            9 => Outcome::Busy,
+            10 => Outcome::Unknown,
+            11 => Outcome::Remake { dropped: word },
+            _ => return Err(BodyError::Bounds),
+        })
+    }
+}
+
+fn flatten_old(old: Old) -> (u8, Bytes) {
+    match old {
+        Old::NotAsked => (0, Bytes::new()),
+        Old::Absent => (1, Bytes::new()),
+        Old::Value(value) => (2, value),
+        Old::Forgotten => (3, Bytes::new()),
+    }
+}
+
+fn unflatten_old(code: u8, bytes: Bytes) -> Result<Old, BodyError> {
+    Ok(match code {
+        0 => Old::NotAsked,
+        1 => Old::Absent,
+        2 => Old::Value(bytes),
+        3 => Old::Forgotten,
+        _ => return Err(BodyError::Bounds),
+    })
+}
+
+/// Rendezvous hash: of several nodes, a key's preferred coordinator is the one with the highest
+/// weight. Clients and nodes must agree on it for speed; safety does not depend on it.
+pub fn rendezvous_weight(key: &[u8], node: u8) -> u64 {
+    xxhash_rust::xxh3::xxh3_64_with_seed(key, u64::from(node))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn any_bytes() -> impl Strategy<Value = Bytes> {
+        prop::collection::vec(any::<u8>(), 0..40).prop_map(Bytes::from)
+    }
+
+    fn any_action() -> impl Strategy<Value = Action> {
+        prop_oneof![
+            Just(Action::Get),
+            any_bytes().prop_map(|value| Action::Put { value }),
+            any_bytes().prop_map(|value| Action::PutIfAbsent { value }),
+            Just(Action::Delete),
+            (any::<u64>(), any_bytes())
+                .prop_map(|(version, value)| Action::CompareVersion { version, value }),
+            (any_bytes(), any_bytes())
+                .prop_map(|(expected, value)| Action::CompareValue { expected, value }),
+            any::<i64>().prop_map(|delta| Action::Add { delta }),
+            any_bytes().prop_map(|value| Action::Append { value }),
+        ]
+    }
+
+    fn any_old() -> impl Strategy<Value = Old> {
+        prop_oneof![
+            Just(Old::NotAsked),
+            Just(Old::Absent),
+            any_bytes().prop_map(Old::Value),
+            Just(Old::Forgotten)
+        ]
+    }
+
+    fn any_outcome() -> impl Strategy<Value = Outcome> {
+        prop_oneof![
+            (any::<u64>(), any_bytes())
+                .prop_map(|(version, value)| Outcome::Value { version, value }),
+            Just(Outcome::Absent),
+            (any::<u64>(), any_old(), any::<Option<i64>>()).prop_map(|(version, old, number)| {
+                Outcome::Written {
+                    version,
+                    old,
+                    number,
+                }
+            }),
+            Just(Outcome::NothingToDelete),
+            (any::<u64>(), any_old()).prop_map(|(version, old)| Outcome::Conflict { version, old }),
+            Just(Outcome::NotANumber),
+            Just(Outcome::Overflow),
+            any::<u64>().prop_map(|limit| Outcome::TooLarge { limit }),
+            prop::collection::vec(any::<u8>(), 0..9)
+                .prop_map(|reached| Outcome::NoQuorum { reached }),
+            Just(Outcome::Busy),
+            Just(Outcome::Unknown),
+            any::<u64>().prop_map(|dropped| Outcome::Remake { dropped }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn operations_survive_the_wire(action in any_action(), key in any_bytes(), client in any::<u128>(), sequence in any::<u64>(), want_old in any::<bool>()) {
+            let operation = Operation {
+                id: OperationId { client, sequence },
+                birth: sequence >> 8,
+                low_mark: sequence / 2,
+                key,
+                want_old,
+                action,
+            };
+            let request = Request { token: 1, attempt: 2, retry: true, operation };
+            let mut bytes = Vec::new();
+            encode(&mut bytes, &request);
+            prop_assert_eq!(decode::<Request>(&bytes).unwrap(), request);
+            for cut in 0..bytes.len() {
+                prop_assert!(decode::<Request>(&bytes[..cut]).is_err());
+            }
+            bytes.push(0);
+            prop_assert_eq!(decode::<Request>(&bytes), Err(BodyError::Trailing));
+        }
+
+        #[test]
+        fn outcomes_survive_the_wire(outcome in any_outcome()) {
+            let mut bytes = Vec::new();
+            encode(&mut bytes, &outcome);
+            prop_assert_eq!(decode::<Outcome>(&bytes).unwrap(), outcome);
+        }
+
+        #[test]
+        fn arbitrary_bodies_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode::<Hello>(&bytes);
+            let _ = decode::<HelloAnswer>(&bytes);
+            let _ = decode::<Request>(&bytes);
+            let _ = decode::<Answer>(&bytes);
+            let _ = decode::<StatusAnswer>(&bytes);
+        }
+    }
+}

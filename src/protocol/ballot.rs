@@ -1,0 +1,164 @@
+//! Ballots and the node's hybrid clock.
+//!
+//! Owns how ballots are made and ordered (B1) and how far a wall clock is believed (B2). The
+//! persisted ceiling is written by `Replica`; here it is only kept.
+
+use kvclient::clock::{self, HybridClock, Reading};
+use serde::{Deserialize, Serialize};
+
+use super::limits::{CEILING_LOW_WATER_MS, CEILING_STEP_MS};
+use super::message::NodeId;
+use super::rules::rule;
+
+/// 56 bits of hybrid clock, 8 bits of node id. Zero is below every ballot that is issued.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+pub struct Ballot(pub u64);
+
+impl Ballot {
+    pub const ZERO: Ballot = Ballot(0);
+
+    pub fn new(reading: Reading, node: NodeId) -> Self {
+        assert!(reading <= clock::READING_MAX, "a reading has 56 bits");
+        Ballot(reading << 8 | u64::from(node))
+    }
+
+    pub fn reading(self) -> Reading {
+        self.0 >> 8
+    }
+
+    pub fn node(self) -> NodeId {
+        (self.0 & 0xff) as NodeId
+    }
+
+    /// The same node's ballot with the clock part one higher: what an accept promises (R3).
+    pub fn next(self) -> Self {
+        Ballot::new(self.reading() + 1, self.node())
+    }
+}
+
+impl std::fmt::Display for Ballot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let ms = clock::to_ms(self.reading());
+        let counter = self.reading() & ((1 << clock::COUNTER_BITS) - 1);
+        write!(f, "{ms}.{counter}@{}", self.node())
+    }
+}
+
+/// The clock that ballots and round ids come from, and its ceiling.
+#[derive(Debug, Clone)]
+pub struct BallotClock {
+    clock: HybridClock,
+    ceiling: Reading,
+    skew_max_ms: u64,
+    /// The lower median of the members' wall clocks, less this node's own, as last told.
+    median_offset_ms: Option<i64>,
+    clamped: bool,
+}
+
+impl BallotClock {
+    /// B1: a restarted node begins at its ceiling, above all that it issued, promised or accepted.
+    pub fn new(ceiling: Reading, skew_max_ms: u64) -> Self {
+        let start = if rule!(B1) { ceiling } else { 0 };
+        BallotClock {
+            clock: HybridClock::new(start),
+            ceiling,
+            skew_max_ms,
+            median_offset_ms: None,
+            clamped: false,
+        }
+    }
+
+    pub fn last(&self) -> Reading {
+        self.clock.last()
+    }
+
+    pub fn ceiling(&self) -> Reading {
+        self.ceiling
+    }
+
+    /// Whether the wall clock is ahead of what the members allow, so that it is not followed.
+    pub fn is_clamped(&self) -> bool {
+        self.clamped
+    }
+
+    /// B2: how far the members' median is from this node's wall clock.
+    pub fn set_median_offset(&mut self, offset_ms: Option<i64>) {
+        self.median_offset_ms = offset_ms;
+    }
+
+    /// A new reading, never issued before. It may leave the node only once a ceiling above it is
+    /// durable, see `needs_ceiling`.
+    pub fn tick(&mut self, wall_ms: u64) -> Reading {
+        let physical = self.believed_ms(wall_ms);
+        self.clock.tick(physical)
+    }
+
+    /// Every ballot, birth and clock that is seen moves the clock; none is refused.
+    pub fn observe(&mut self, reading: Reading) {
+        self.clock.observe(reading);
+    }
+
+    /// B1: whether the ceiling should be raised now: in steps, before it is reached.
+    pub fn needs_ceiling(&self) -> bool {
+        self.clock.last() + clock::from_ms(CEILING_LOW_WATER_MS) > self.ceiling
+    }
+
+    /// Raises the ceiling; the caller persists it.
+    pub fn raise_ceiling(&mut self) -> Reading {
+        self.ceiling = self.clock.last() + clock::from_ms(CEILING_STEP_MS);
+        self.ceiling
+    }
+
+    fn believed_ms(&mut self, wall_ms: u64) -> u64 {
+        if !rule!(B2) {
+            return wall_ms;
+        }
+        let Some(offset_ms) = self.median_offset_ms else {
+            // X5 lets no round start without a median; what ticks before only orders itself.
+            return clock::to_ms(self.clock.last());
+        };
+        let bound = wall_ms
+            .saturating_add_signed(offset_ms)
+            .saturating_add(self.skew_max_ms);
+        self.clamped = wall_ms > bound;
+        wall_ms.min(bound)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ballots_order_by_clock_then_node() {
+        let low = Ballot::new(7, 9);
+        assert!(low < Ballot::new(8, 1) && low > Ballot::new(7, 8));
+        assert_eq!(low.next(), Ballot::new(8, 9));
+        assert_eq!((low.reading(), low.node()), (7, 9));
+    }
+
+    #[test]
+    fn a_wall_clock_far_ahead_of_the_median_is_clamped() {
+        let mut clock = BallotClock::new(0, 60_000);
+        clock.set_median_offset(Some(-3_600_000));
+        let reading = clock.tick(10_000_000);
+        assert_eq!(clock::to_ms(reading), 10_000_000 - 3_600_000 + 60_000);
+        assert!(clock.is_clamped());
+        clock.set_median_offset(Some(-1_000));
+        let reading = clock.tick(10_000_000);
+        assert_eq!(clock::to_ms(reading), 10_000_000);
+        assert!(!clock.is_clamped());
+    }
+
+    #[test]
+    fn a_restart_begins_above_the_ceiling() {
+        let mut clock = BallotClock::new(clock::from_ms(500), 60_000);
+        clock.set_median_offset(Some(0));
+        assert!(clock.tick(100) > clock::from_ms(500));
+        assert!(clock.needs_ceiling());
+        let ceiling = clock.raise_ceiling();
+        assert!(ceiling > clock.last() && !clock.needs_ceiling());
+    }
+}

@@ -1,0 +1,67 @@
+//! Every bound of the protocol, with the relations between them asserted at compile time.
+
+use kvclient::datagram::DATAGRAM_SIZE_MAX;
+use kvclient::wire::{KEY_SIZE_MAX, RETRY_WINDOW_MS, VALUE_SIZE_MAX};
+
+pub const MEMBERS_MAX: usize = 9;
+
+/// B1: the ceiling is raised when the clock comes this near to it ...
+pub const CEILING_LOW_WATER_MS: u64 = 1_000;
+/// ... to this far above the clock.
+pub const CEILING_STEP_MS: u64 = 2_000;
+/// B2: how far above the members' median a wall clock is believed, unless set otherwise.
+pub const SKEW_MAX_MS_DEFAULT: u64 = 60_000;
+
+pub const HEARTBEAT_MS: u64 = 50;
+/// A member that was heard within this time is sent forwarded operations.
+pub const REACHABLE_MS: u64 = 200;
+/// X5: without a quorum heard within this time no round starts.
+pub const QUORUM_SILENCE_MS: u64 = 500;
+/// Before the first configuration: how often the listed nodes are asked.
+pub const SURVEY_MS: u64 = 100;
+
+/// X1: an operation is answered from the applied table at least this long after its birth.
+pub const RETRY_HORIZON_MS: u64 = 10_000;
+/// A coordinator gives an operation up this long after it arrived; the client has long stopped.
+pub const OPERATION_AGE_MAX_MS: u64 = 7_000;
+/// X1: the applied table's bounds.
+pub const APPLIED_OPERATIONS_MAX: usize = 1_024;
+pub const APPLIED_SIZE_MAX: usize = 12 * 1_024;
+/// V1: operations in one combined round, so that versions stay below the next ballot.
+pub const COMBINED_MAX: usize = 255;
+
+/// Retransmission of a round's messages: first wait, bounds of the adaptive estimate, last wait.
+pub const RETRANSMIT_MIN_US: u64 = 4_000;
+pub const RETRANSMIT_INITIAL_US: u64 = 10_000;
+pub const RETRANSMIT_MAX_US: u64 = 200_000;
+/// Duelling coordinators wait a random time of up to this, doubled at each loss ...
+pub const BACKOFF_INITIAL_US: u64 = 2_000;
+/// ... up to this.
+pub const BACKOFF_MAX_US: u64 = 64_000;
+
+/// Operations that wait for one key; more are answered busy.
+pub const KEY_QUEUE_MAX: usize = 2_048;
+/// Operations under way in one node; more are answered busy.
+pub const OPERATIONS_MAX: usize = 65_536;
+/// Inputs that wait for one key to be loaded; more are dropped and counted.
+pub const LOAD_WAITERS_MAX: usize = 4_096;
+/// Keys whose state is held in the protocol core.
+pub const KEYS_CACHED_MAX: usize = 65_536;
+/// Notices of chosen ballots that wait for a message to the same node.
+pub const CHOSEN_NOTICES_MAX: usize = 4_096;
+/// Sessions of clients; the one unused longest is forgotten, with its token (X4).
+pub const SESSIONS_MAX: usize = 65_536;
+/// Attempts that one session's window tells apart.
+pub const SESSION_WINDOW: u64 = 65_536;
+pub const ADDRESS_SIZE_MAX: usize = 300;
+/// Nodes of a configuration's list in one message, and what a body may claim in counts.
+pub const CHOSEN_PER_MESSAGE_MAX: usize = 256;
+
+const _: () = assert!(RETRY_WINDOW_MS < OPERATION_AGE_MAX_MS);
+const _: () = assert!(OPERATION_AGE_MAX_MS < RETRY_HORIZON_MS);
+const _: () = assert!(COMBINED_MAX < 256);
+const _: () = assert!(REACHABLE_MS < QUORUM_SILENCE_MS && HEARTBEAT_MS < REACHABLE_MS);
+const _: () = assert!(CEILING_LOW_WATER_MS < CEILING_STEP_MS);
+/// A record with the largest key, value and table, and 1 KiB for headers, fits one datagram.
+const _: () =
+    assert!(KEY_SIZE_MAX + VALUE_SIZE_MAX + APPLIED_SIZE_MAX + 1_024 <= DATAGRAM_SIZE_MAX);

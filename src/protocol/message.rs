@@ -1,0 +1,314 @@
+//! Peer messages, and the core's inputs and outputs. No behaviour but encoding.
+
+use std::sync::Arc;
+
+use kvclient::wire::{
+    self, Answer, BodyError, Hello, HelloAnswer, NoSession, NodeStatus, Operation, Outcome,
+    Request, StatusRequest,
+};
+use serde::{Deserialize, Serialize};
+
+use super::ballot::Ballot;
+use super::limits::{ADDRESS_SIZE_MAX, CHOSEN_PER_MESSAGE_MAX, MEMBERS_MAX};
+use super::record::{AcceptorState, Key, Record};
+
+/// Given out by the configuration, from 1; 0 stands for a client or a node without an id.
+pub type NodeId = u8;
+/// A random id kept with a node's state; a node without its state has a new one (E1).
+pub type Incarnation = u64;
+pub type Epoch = u64;
+/// Correlates answers with the round that asked; unique across restarts of the asking node (R4).
+pub type RoundId = u64;
+pub type GroupNumber = u64;
+
+/// The time of an input: a monotonic clock for timers, the wall clock for ballots (B2).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Now {
+    pub mono_us: u64,
+    pub wall_ms: u64,
+}
+
+/// A client's address as the runtime sees it; IPv4 is mapped into IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Endpoint {
+    pub ip: u128,
+    pub port: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    pub node: NodeId,
+    pub incarnation: Incarnation,
+    /// As listed: `host:port`.
+    pub address: String,
+}
+
+/// A configuration that is installed, or travels. The first member is the master.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Configuration {
+    pub cluster: u64,
+    /// From 1; 0 is "none yet".
+    pub epoch: Epoch,
+    pub members: Vec<Member>,
+    /// The members of the configuration to come, while this one is joint (Q2).
+    pub joint: Option<Vec<Member>>,
+    /// B3: acceptors refuse ballots at or below it.
+    pub base: Ballot,
+    /// E6: the incarnation of the first listed node that formed the first configuration.
+    pub formed_by: Incarnation,
+}
+
+macro_rules! messages {
+    ($($(#[$doc:meta])* $name:ident = $kind:literal { $($field:ident: $type:ty),* $(,)? })*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+            pub struct $name { $(pub $field: $type),* }
+            impl From<$name> for Message {
+                fn from(message: $name) -> Message { Message::$name(message) }
+            }
+        )*
+
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub enum Message { $($name($name)),* }
+
+        impl Message {
+            pub fn kind(&self) -> u8 {
+                match self { $(Message::$name(_) => $kind),* }
+            }
+
+            pub fn name(&self) -> &'static str {
+                match self { $(Message::$name(_) => stringify!($name)),* }
+            }
+
+            pub fn encode_body(&self, into: &mut Vec<u8>) {
+                match self { $(Message::$name(body) => wire::encode(into, body)),* }
+            }
+
+            /// `None` for a kind that this build does not know.
+            pub fn decode(kind: u8, body: &[u8]) -> Result<Option<Message>, BodyError> {
+                let message = match kind {
+                    $($kind => Message::$name(wire::decode(body)?),)*
+                    _ => return Ok(None),
+                };
+                message.check()?;
+                Ok(Some(message))
+            }
+        }
+    };
+}
+
+messages! {
+    Prepare = 16 { key: Key, ballot: Ballot }
+    /// `floor` counts where there is no record (R4, X3).
+    Promise = 17 { ballot: Ballot, accepted: Ballot, record: Option<Arc<Record>>, floor: Ballot }
+    Nack = 18 { ballot: Ballot, promised: Ballot }
+    Accept = 19 { key: Key, ballot: Ballot, record: Arc<Record> }
+    Accepted = 20 { ballot: Ballot }
+    /// Ballots known to be chosen.
+    Chosen = 21 { chosen: Vec<(Key, Ballot)> }
+    /// `holds` is the ballot whose record the asker has; zero for none.
+    Read = 22 { key: Key, holds: Ballot }
+    /// Without a record if there is none, or if the asker holds it.
+    ReadAnswer = 23 { accepted: Ballot, chosen: bool, record: Option<Arc<Record>>, floor: Ballot }
+    /// `attempt` counts in the session between two boots, `from_boot` and `to_boot`.
+    Forward = 24 { from_boot: u64, to_boot: u64, attempt: u64, operation: Operation }
+    ForwardAnswer = 25 { to_boot: u64, attempt: u64, outcome: Outcome }
+    Heartbeat = 26 { boot: u64, wall_ms: u64, clock: u64 }
+    /// E6: the first listed node asks. `nonce` is the one that the asked node gave, 0 at first.
+    Survey = 27 { list: u64, index: u8, asker: Incarnation, nonce: u64 }
+    /// E6: of a node without state: its word if `bound_to` is the asker and the nonce was right.
+    SurveyAnswer = 28 { list: u64, index: u8, incarnation: Incarnation, nonce: u64, word: bool, bound_to: Option<Incarnation> }
+    ConfigurationTold = 29 { configuration: Configuration }
+    ConfigurationAsked = 30 { epoch: Epoch }
+}
+
+impl Message {
+    /// Bounds that decoding alone does not enforce.
+    fn check(&self) -> Result<(), BodyError> {
+        let record = match self {
+            Message::Promise(m) => m.record.as_ref(),
+            Message::ReadAnswer(m) => m.record.as_ref(),
+            Message::Accept(m) => Some(&m.record),
+            Message::Chosen(m) if m.chosen.len() > CHOSEN_PER_MESSAGE_MAX => {
+                return Err(BodyError::Bounds);
+            }
+            Message::ConfigurationTold(m) => {
+                let c = &m.configuration;
+                let all = c.members.iter().chain(c.joint.iter().flatten());
+                let sized = (1..=MEMBERS_MAX).contains(&c.members.len())
+                    && c.joint
+                        .as_ref()
+                        .is_none_or(|j| (1..=MEMBERS_MAX).contains(&j.len()))
+                    && all
+                        .clone()
+                        .all(|m| m.node > 0 && m.address.len() <= ADDRESS_SIZE_MAX);
+                return if sized {
+                    Ok(())
+                } else {
+                    Err(BodyError::Bounds)
+                };
+            }
+            _ => None,
+        };
+        record.map_or(Ok(()), |record| record.check())
+    }
+}
+
+/// A message with what its frame's header says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Envelope {
+    pub origin: NodeId,
+    pub destination: NodeId,
+    pub incarnation: Incarnation,
+    pub epoch: Epoch,
+    pub round: RoundId,
+    pub message: Message,
+}
+
+/// Where a peer message goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Destination {
+    /// By the id that the configuration gave.
+    Node(NodeId),
+    /// By the place in the list of nodes, before a configuration gave ids.
+    Listed(u8),
+}
+
+/// What a client sends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientMessage {
+    Hello(Hello),
+    Request(Request),
+    StatusRequest(StatusRequest),
+}
+
+/// What a client is sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientReply {
+    Hello(HelloAnswer),
+    Answer(Answer),
+    NoSession(NoSession),
+    /// The runtime fills in what it alone knows (keys, durability, uptime, dropped datagrams).
+    Status {
+        attempt: u64,
+        status: Box<NodeStatus>,
+    },
+}
+
+/// All that enters the core.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// From another node; `cluster` is the datagram's.
+    Peer { cluster: u64, envelope: Envelope },
+    Client {
+        from: Endpoint,
+        message: ClientMessage,
+    },
+    Loaded {
+        key: Key,
+        state: Option<AcceptorState>,
+    },
+    /// This group, and all before it, are as durable as the node was told to make them.
+    Persisted { group: GroupNumber },
+    /// A timer that `next_timeout` named is due.
+    Timeout,
+    /// Stop taking operations; what runs goes on until the driver ends it.
+    Stop,
+}
+
+/// All that leaves the core. What may not leave before a group is durable is held back inside (R2),
+/// so the driver sends at once whatever it is handed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    Persist(Group),
+    Load(Key),
+    Send { to: Destination, envelope: Envelope },
+    Reply { to: Endpoint, reply: ClientReply },
+    Event(Event),
+}
+
+/// What is written together, in order of `number`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Group {
+    pub number: GroupNumber,
+    pub registers: Vec<(Key, AcceptorState)>,
+    /// Marks for records that were found to be chosen since they were written. Nothing waits for them.
+    pub chosen: Vec<(Key, Ballot)>,
+    /// Set when something of it changed; such a group is synced whatever the durability.
+    pub meta: Option<Meta>,
+}
+
+/// The node's own state beside its registers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Meta {
+    /// B1: above every reading that was issued, promised, accepted or observed in these.
+    pub ceiling: u64,
+    /// E6: the incarnation of the first listed node that has this node's word.
+    pub bound_to: Option<Incarnation>,
+    pub configuration: Option<Configuration>,
+}
+
+/// What a node starts from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recovered {
+    pub incarnation: Incarnation,
+    pub meta: Meta,
+    /// The number of the last group that the store holds.
+    pub group: GroupNumber,
+}
+
+/// What an operator should read in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    QuorumGained,
+    QuorumLost {
+        heard: Vec<NodeId>,
+    },
+    /// What the node waits for before it can serve, when that changes.
+    Waits(String),
+    ConfigurationInstalled {
+        epoch: Epoch,
+        votes: bool,
+    },
+    ClockClamped {
+        ahead_ms: u64,
+    },
+    ClockTrusted,
+}
+
+/// Encodes a client's reply; gives the frame kind.
+pub fn encode_reply(reply: &ClientReply, into: &mut Vec<u8>) -> u8 {
+    match reply {
+        ClientReply::Hello(body) => {
+            wire::encode(into, body);
+            wire::kind::HELLO_ANSWER
+        }
+        ClientReply::Answer(body) => {
+            wire::encode(into, body);
+            wire::kind::ANSWER
+        }
+        ClientReply::NoSession(body) => {
+            wire::encode(into, body);
+            wire::kind::NO_SESSION
+        }
+        ClientReply::Status { attempt, status } => {
+            let body = wire::StatusAnswer {
+                attempt: *attempt,
+                status: (**status).clone(),
+            };
+            wire::encode(into, &body);
+            wire::kind::STATUS_ANSWER
+        }
+    }
+}
+
+/// `None` for a kind that no client sends.
+pub fn decode_client(kind: u8, body: &[u8]) -> Result<Option<ClientMessage>, BodyError> {
+    Ok(Some(match kind {
+        wire::kind::HELLO => ClientMessage::Hello(wire::decode(body)?),
+        wire::kind::REQUEST => ClientMessage::Request(wire::decode(body)?),
+        wire::kind::STATUS_REQUEST => ClientMessage::StatusRequest(wire::decode(body)?),
+        _ => return Ok(None),
+    }))
+}

@@ -1,0 +1,134 @@
+//! What a key's state is made of: keys with their space, records, the applied table's contents,
+//! the acceptor's state. Data and its bounds; the rules are in `register` and `applied`.
+
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use kvclient::wire::{Birth, BodyError, ClientId, KEY_SIZE_MAX, Outcome, Version};
+use serde::{Deserialize, Serialize};
+
+use super::ballot::Ballot;
+use super::limits::{APPLIED_OPERATIONS_MAX, APPLIED_SIZE_MAX};
+
+pub const SPACE_USER: u8 = 0;
+pub const SPACE_CONFIGURATION: u8 = 1;
+pub const SPACE_TRANSACTION: u8 = 2;
+
+/// A space byte, then the name; the same bytes on the wire and on disk.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "Bytes", into = "Bytes")]
+pub struct Key(Bytes);
+
+impl Key {
+    pub fn user(name: &[u8]) -> Self {
+        let mut bytes = BytesMut::with_capacity(name.len() + 1);
+        bytes.put_u8(SPACE_USER);
+        bytes.put_slice(name);
+        Key(bytes.freeze())
+    }
+
+    pub fn space(&self) -> u8 {
+        self.0[0]
+    }
+
+    pub fn name(&self) -> &[u8] {
+        &self.0[1..]
+    }
+
+    /// Space byte and name together.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl From<Key> for Bytes {
+    fn from(key: Key) -> Bytes {
+        key.0
+    }
+}
+
+impl TryFrom<Bytes> for Key {
+    type Error = BodyError;
+
+    fn try_from(bytes: Bytes) -> Result<Self, BodyError> {
+        let sized = (2..=KEY_SIZE_MAX + 1).contains(&bytes.len());
+        if sized && bytes[0] <= SPACE_TRANSACTION {
+            Ok(Key(bytes))
+        } else {
+            Err(BodyError::Bounds)
+        }
+    }
+}
+
+/// What a quorum agrees on for one key, at one ballot.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// `None` is a tombstone.
+    pub value: Option<Bytes>,
+    /// V1: the token for compare-and-swap.
+    pub version: Version,
+    /// Wall-clock milliseconds after which the key is absent; not set by any operation yet.
+    pub expiry_ms: Option<u64>,
+    /// Room for a transaction's intent; not set by any operation yet.
+    pub intent: Option<Bytes>,
+    pub applied: Applied,
+}
+
+/// X1: the clients that wrote the key of late.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    /// The highest birth that the table no longer answers for.
+    pub dropped: Birth,
+    pub clients: Vec<ClientEntry>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientEntry {
+    pub client: ClientId,
+    /// The highest low mark seen.
+    pub mark: u64,
+    /// The highest birth that the entry ever held, also of operations that left by the mark.
+    pub birth_max: Birth,
+    pub operations: Vec<AppliedOperation>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppliedOperation {
+    pub sequence: u64,
+    pub birth: Birth,
+    pub outcome: Outcome,
+}
+
+impl Record {
+    /// Bounds that decoding alone does not enforce.
+    pub fn check(&self) -> Result<(), BodyError> {
+        let operations: usize = self
+            .applied
+            .clients
+            .iter()
+            .map(|c| c.operations.len())
+            .sum();
+        let too_many = operations > APPLIED_OPERATIONS_MAX
+            || self.applied.clients.len() > APPLIED_SIZE_MAX
+            || self
+                .value
+                .as_ref()
+                .is_some_and(|v| v.len() > kvclient::wire::VALUE_SIZE_MAX);
+        if too_many {
+            Err(BodyError::Bounds)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// What an acceptor holds for one key. A key without state is `None` where this is optional.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AcceptorState {
+    pub promised: Ballot,
+    pub accepted: Ballot,
+    /// Whether the record is known to be chosen at `accepted`.
+    pub chosen: bool,
+    /// Present if `accepted` is not zero.
+    pub record: Option<Arc<Record>>,
+}

@@ -1,0 +1,67 @@
+//! Switches for single rules of the protocol, so that tests can show that the absence of each is
+//! noticed. In ordinary builds `rule!(X)` is `true`; only the cargo feature `mutants` asks a switch.
+
+/// `rule!(R3)`: whether the rule is kept.
+macro_rules! rule {
+    ($rule:ident) => {{
+        #[cfg(feature = "mutants")]
+        {
+            crate::protocol::rules::is_on(crate::protocol::rules::Rule::$rule)
+        }
+        #[cfg(not(feature = "mutants"))]
+        {
+            true
+        }
+    }};
+}
+pub(crate) use rule;
+
+#[cfg(feature = "mutants")]
+mod switch {
+    use std::cell::Cell;
+
+    /// The rules that can be switched off, by their names in docs/protocol.md.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    #[allow(non_camel_case_types)] // The names are those of the document.
+    pub enum Rule {
+        B1,
+        B1_next,
+        B1_promised,
+        B2,
+        Q1,
+        V1_repair,
+        V1_combined,
+        R1_incarnation,
+        R2,
+        R3_exact,
+        R3_doubt,
+        R4_quorum,
+        R4_finish,
+        X1_mark,
+        X1_table,
+        X1_dropped,
+        X2_node,
+        X4_window,
+        X5_silence,
+        X5_sent,
+        E1,
+        E6_bound,
+        E6_nonce,
+    }
+
+    thread_local! {
+        static OFF: Cell<Option<Rule>> = const { Cell::new(None) };
+    }
+
+    /// Switches one rule off on this thread, or with `None` all on again.
+    pub fn switch_off(rule: Option<Rule>) {
+        OFF.with(|off| off.set(rule));
+    }
+
+    pub fn is_on(rule: Rule) -> bool {
+        OFF.with(|off| off.get() != Some(rule))
+    }
+}
+
+#[cfg(feature = "mutants")]
+pub use switch::{Rule, is_on, switch_off};

@@ -40,7 +40,7 @@ pub enum Fetched {
     /// Asked for before.
     Waits,
     /// Too much waits for it already.
-    Overflow(Waiting),
+    Overflow(Box<Waiting>),
 }
 
 #[derive(Debug)]
@@ -76,7 +76,7 @@ impl Cache {
         match self.slots.get_mut(key) {
             Some(Slot::Resident(_)) => Fetched::Resident,
             Some(Slot::Loading(waiters)) if waiters.len() >= LOAD_WAITERS_MAX => {
-                Fetched::Overflow(waiting)
+                Fetched::Overflow(Box::new(waiting))
             }
             Some(Slot::Loading(waiters)) => {
                 waiters.push(waiting);

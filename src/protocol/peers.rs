@@ -113,8 +113,10 @@ impl Replica {
             Fetched::Load => self.outputs.push_back(Output::Load(key)),
             Fetched::Waits => {}
             Fetched::Resident => unreachable!("the caller looked"),
-            Fetched::Overflow(Waiting::Peer(_)) => self.counters.overflow += 1,
-            Fetched::Overflow(Waiting::Operation(pending)) => self.answer_busy(pending),
+            Fetched::Overflow(waiting) => match *waiting {
+                Waiting::Peer(_) => self.counters.overflow += 1,
+                Waiting::Operation(pending) => self.answer_busy(pending),
+            },
         }
     }
 

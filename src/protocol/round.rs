@@ -84,6 +84,8 @@ pub enum Effect {
         pending: Pending,
         straggler: bool,
     },
+    /// Another attempt at an operation that is under way: it is counted no longer.
+    Joined,
     /// Answers with this id are this key's, until it is closed.
     Open(RoundId),
     Close(RoundId),
@@ -189,14 +191,15 @@ pub struct Coordinator {
 
 impl Coordinator {
     pub fn submit(&mut self, pending: Pending, context: &mut Context<'_>) {
-        if pending.tried {
-            if let Some(twin) = self.twin(&pending) {
-                twin.tried = true;
-                twin.also.push(pending.reply);
-                let Pending { also, .. } = pending;
-                twin.also.extend(also);
-                return;
-            }
+        if pending.tried
+            && let Some(twin) = self.twin(&pending)
+        {
+            twin.tried = true;
+            twin.also.push(pending.reply);
+            twin.also.extend(pending.also);
+            // Counted once: `pending` is no operation of its own any more.
+            context.effects.push(Effect::Joined);
+            return;
         }
         self.queue.push_back(pending);
         self.advance(context);

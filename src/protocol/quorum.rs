@@ -99,7 +99,7 @@ mod tests {
 
     /// The naive twin counts votes: one each, and one more for the master if their number is even.
     fn twin(count: u8, mask: u16) -> bool {
-        let extra = u32::from(count % 2 == 0);
+        let extra = u32::from(count.is_multiple_of(2));
         let total = u32::from(count) + extra;
         let held = mask.count_ones() + if mask & 1 != 0 { extra } else { 0 };
         held * 2 > total

@@ -194,7 +194,7 @@ impl Driver {
     fn handle_output(&mut self, now: Now, output: Output) {
         match output {
             Output::Load(key) => {
-                let state = self.table.state(&key);
+                let state = self.table.load(&key);
                 self.replica.handle_input(now, Input::Loaded { key, state });
             }
             Output::Persist(group) => self.persist(now, group),
@@ -298,7 +298,7 @@ impl Driver {
                 disk.expect("only a disk tells that").persisted(group);
                 self.replica.handle_input(now, Input::Persisted { group });
             }
-            Notice::StorageFailed(error) => return Err(RuntimeError::Storage(error)),
+            Notice::StorageFailed(error) => return Err(error.into()),
             Notice::StoragePanicked => return Err(RuntimeError::StoragePanicked),
             Notice::StorageClosed(_) => unreachable!("the store is closed after the last turn"),
         }
@@ -344,9 +344,9 @@ impl Driver {
             loop {
                 match self.notices.recv().await {
                     Some(Notice::StorageClosed(result)) => {
-                        return result.map_err(RuntimeError::Storage);
+                        return Ok(result?);
                     }
-                    Some(Notice::StorageFailed(error)) => return Err(RuntimeError::Storage(error)),
+                    Some(Notice::StorageFailed(error)) => return Err(error.into()),
                     Some(Notice::StoragePanicked) | None => {
                         return Err(RuntimeError::StoragePanicked);
                     }

@@ -1,9 +1,9 @@
 //! The driver loop on real sockets: nodes run as threads here, and are talked to over the wire.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::UdpSocket;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -25,13 +25,13 @@ const PATIENCE: Duration = Duration::from_secs(20);
 struct Node {
     address: String,
     stopper: UnboundedSender<Notice>,
-    thread: JoinHandle<Result<(), RuntimeError>>,
+    result: Receiver<Result<(), RuntimeError>>,
 }
 
 impl Node {
     fn stop(self) -> Result<(), RuntimeError> {
         self.stopper.send(Notice::Stop).unwrap();
-        self.thread.join().unwrap()
+        self.result.recv_timeout(PATIENCE).expect("it ends")
     }
 }
 
@@ -58,12 +58,13 @@ fn config(nodes: &[String], index: usize, data_dir: Option<PathBuf>) -> ServerCo
 fn start_node(config: ServerConfig, storage: Option<Box<dyn Storage>>) -> Node {
     let address = config.own().to_string();
     let (told, tells) = channel();
-    let thread = std::thread::spawn(move || {
+    let (ends, result) = channel();
+    std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .unwrap();
-        runtime.block_on(async {
+        let result = runtime.block_on(async {
             let fresh = memory::open(u64::from(config.index) + 1);
             let opened = Opened {
                 storage: storage.unwrap_or(fresh.storage),
@@ -72,13 +73,14 @@ fn start_node(config: ServerConfig, storage: Option<Box<dyn Storage>>) -> Node {
             let driver = Driver::new(&config, opened)?;
             told.send(driver.notifier()).unwrap();
             driver.run().await
-        })
+        });
+        ends.send(result).unwrap();
     });
-    let stopper = tells.recv_timeout(PATIENCE).unwrap();
+    let stopper = tells.recv_timeout(PATIENCE).expect("it starts");
     Node {
         address,
         stopper,
-        thread,
+        result,
     }
 }
 
@@ -328,16 +330,30 @@ fn an_address_in_use_is_said() {
     node.stop().unwrap();
 }
 
-/// A store that commits when it is let, and tells what it did.
+/// A store that commits while its gate is open, and tells what it did.
 struct Gated {
-    gate: Receiver<()>,
+    gate: Arc<Gate>,
     log: Sender<&'static str>,
+}
+
+#[derive(Default)]
+struct Gate {
+    shut: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Gate {
+    fn shut(&self, shut: bool) {
+        *self.shut.lock().unwrap() = shut;
+        self.changed.notify_all();
+    }
 }
 
 impl Storage for Gated {
     fn commit(&mut self, _groups: &[Group]) -> Result<(), StorageError> {
-        // An error means that the gate is open for good.
-        let _ = self.gate.recv();
+        let shut = self.gate.shut.lock().unwrap();
+        let open = self.gate.changed.wait_while(shut, |shut| *shut).unwrap();
+        drop(open);
         let _ = self.log.send("commit");
         Ok(())
     }
@@ -350,24 +366,29 @@ impl Storage for Gated {
 
 #[test]
 fn nothing_is_answered_before_it_is_durable_and_the_store_is_closed_last() {
-    let (gate, gated) = channel();
+    let gate = Arc::new(Gate::default());
     let (log, logged) = channel();
-    let node = start_with(Gated { gate: gated, log });
-    // Forming the configuration takes some groups; `serves` once they are through.
-    let opener = std::thread::spawn({
-        let gate = gate.clone();
-        move || (0..200).for_each(|_| gate.send(()).unwrap_or(()))
+    let node = start_with(Gated {
+        gate: gate.clone(),
+        log,
     });
-    opener.join().unwrap();
     let mut wire = Wire::open(&node);
     assert!(matches!(wire.put(b"a", b"1"), Outcome::Written { .. }));
-    while logged.recv_timeout(Duration::from_millis(1)).is_ok() {}
 
-    drop(gate);
-    assert!(matches!(wire.put(b"a", b"2"), Outcome::Written { .. }));
+    // The put is in before the question, and is answered after it.
+    gate.shut(true);
+    wire.request(b"a", put(b"2"));
+    wire.send();
+    let status = status(&mut wire);
+    assert_eq!(status.durability, "fsync");
+    gate.shut(false);
+    let outcome = wire.answers().remove(0).outcome;
+    assert!(matches!(outcome, Outcome::Written { .. }));
+
     node.stop().unwrap();
-    let last = logged.iter().last();
-    assert_eq!(last, Some("close"));
+    let log: Vec<_> = logged.iter().collect();
+    assert_eq!(log.last(), Some(&"close"));
+    assert_eq!(log.iter().filter(|&&what| what == "close").count(), 1);
 }
 
 /// A store that fails, in the way that it is told, once it has committed some groups.
@@ -395,27 +416,28 @@ impl Storage for Failing {
 
 #[test]
 fn a_store_that_fails_stops_the_node() {
-    for (commits_left, panics) in [(0, false), (3, false), (0, true), (3, true)] {
+    for (commits_left, panics) in [(0, false), (2, false), (0, true), (2, true)] {
         let node = start_with(Failing {
             commits_left,
             panics,
         });
-        let wire = Wire::new(&node);
+        let client = Client::open(&node.address, ClientOptions::default()).unwrap();
+        let began = Instant::now();
         let error = loop {
-            if node.thread.is_finished() {
-                break node.thread.join().unwrap().unwrap_err();
+            let _ = client.submit(Call::new("a", put(b"1")), 0);
+            client.wait(Duration::from_millis(5));
+            client.completions(&mut Vec::new(), 100);
+            match node.result.try_recv() {
+                Ok(result) => break result.unwrap_err().to_string(),
+                Err(_) => assert!(began.elapsed() < PATIENCE, "it ends"),
             }
-            // Writes, so that there is something to commit.
-            let mut wire = Wire {
-                socket: wire.socket.try_clone().unwrap(),
-                ..Wire::new(&node)
-            };
-            wire.push(kind::HELLO, &"");
-            wire.send();
-            std::thread::yield_now();
         };
-        let expected = if panics { "storage thread" } else { "/the/disk" };
-        assert!(error.to_string().contains(expected), "{error}");
+        let expected = if panics {
+            "storage thread"
+        } else {
+            "/the/disk"
+        };
+        assert!(error.contains(expected), "{error}");
     }
 }
 
@@ -425,7 +447,7 @@ fn addresses_are_of_the_family_that_is_listed() {
         eprintln!("skipped: this machine has no IPv6");
         return;
     };
-    let address: SocketAddr = held.local_addr().unwrap();
+    let address = held.local_addr().unwrap();
     drop(held);
     let node = start_node(config(&[address.to_string()], 0, None), None);
     let options = ClientOptions {

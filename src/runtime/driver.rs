@@ -101,9 +101,8 @@ impl Driver {
             skew_max_ms: SKEW_MAX_MS_DEFAULT,
             keys_cached_max: KEYS_CACHED_MAX,
         };
-        let disk = opened
-            .storage
-            .map(|storage| Disk::start(storage, notifier.clone()));
+        let disk = config.data_dir.as_ref();
+        let disk = disk.map(|_| Disk::start(opened.storage, notifier.clone()));
         Ok(Driver {
             clock,
             replica: Replica::new(options, opened.recovered, clock.now()),

@@ -11,6 +11,8 @@ use kvclient::wire::{Action, Outcome};
 use kvclient::{Call, CallError, Client, ClientOptions};
 
 const KEY: &str = "adders/sum";
+/// Nodes that were just started may take this long to serve.
+const SERVING_WAIT: Duration = Duration::from_secs(10);
 
 #[derive(Default)]
 struct Count {
@@ -45,9 +47,20 @@ fn sum(client: &Client) -> Result<i64, String> {
     }
 }
 
+/// The sum, once the nodes serve.
+fn sum_when_serving(client: &Client) -> Result<i64, String> {
+    let began = Instant::now();
+    loop {
+        match sum(client) {
+            Err(_) if began.elapsed() < SERVING_WAIT => {}
+            result => return result,
+        }
+    }
+}
+
 fn run(nodes: &str, clients: usize, duration: Duration) -> Result<bool, String> {
     let open = || Client::open(nodes, ClientOptions::default()).map_err(|e| e.to_string());
-    let before = sum(&open()?)?;
+    let before = sum_when_serving(&open()?)?;
     let adders: Vec<Client> = (0..clients).map(|_| open()).collect::<Result<_, _>>()?;
     let end = Instant::now() + duration;
     let mut total = Count::default();

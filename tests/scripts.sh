@@ -198,7 +198,7 @@ NODES='127.0.0.1:21 127.0.0.1:22' "$root/kill.sh" >/dev/null
 
 run env DATA_DIR= "$root/launch.sh"
 check 'without DATA_DIR nodes start in memory' is "$(<"$STUB/arguments-0")" \
-    '127.0.0.1:21 127.0.0.1:22 127.0.0.1:23 127.0.0.1:24 127.0.0.1:25 --durability fsync'
+    '127.0.0.1:21 127.0.0.1:22 127.0.0.1:23 127.0.0.1:24 127.0.0.1:25 --durability fsync --data-dir '
 "$root/kill.sh" >/dev/null
 
 for arguments in '5' '-1' 'x' '1 2'; do

@@ -105,15 +105,6 @@ impl FakeCluster {
         self.lock().requests
     }
 
-    pub fn value(&self, key: &[u8]) -> Option<Bytes> {
-        let state = self.lock();
-        state.values.get(key).map(|(_, value)| value.clone())
-    }
-
-    pub fn keys(&self) -> usize {
-        self.lock().values.len()
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }

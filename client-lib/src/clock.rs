@@ -9,6 +9,9 @@ pub type Reading = u64;
 pub const COUNTER_BITS: u32 = 12;
 /// Readings are 56 bits wide: a ballot is one reading and eight bits of node id.
 pub const READING_MAX: Reading = (1 << 56) - 1;
+/// The highest reading that is taken from others (in the year 2248): a datagram must not be able to
+/// bring a clock near its end.
+pub const READING_SANE_MAX: Reading = READING_MAX >> 1;
 
 pub const fn from_ms(ms: u64) -> Reading {
     ms << COUNTER_BITS

@@ -332,7 +332,7 @@ impl TryFrom<FlatOperation> for Operation {
             7 => Action::Append { value },
             _ => return Err(BodyError::Bounds),
         };
-        if flat.birth > crate::clock::READING_MAX || flat.low_mark > flat.sequence {
+        if flat.birth > crate::clock::READING_SANE_MAX || flat.low_mark > flat.sequence {
             return Err(BodyError::Bounds);
         }
         Ok(Operation {

@@ -3,18 +3,33 @@
 //! Owns how ballots are made and ordered (B1) and how far a wall clock is believed (B2). The
 //! persisted ceiling is written by `Replica`; here it is only kept.
 
-use kvclient::clock::{self, HybridClock, Reading};
+use kvclient::clock::{self, HybridClock, READING_SANE_MAX, Reading};
+use kvclient::wire::BodyError;
 use serde::{Deserialize, Serialize};
 
 use super::limits::{CEILING_LOW_WATER_MS, CEILING_STEP_MS};
-use super::message::NodeId;
+use super::message::{NodeId, Now, RoundId};
 use super::rules::rule;
 
 /// 56 bits of hybrid clock, 8 bits of node id. Zero is below every ballot that is issued.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
 )]
+#[serde(try_from = "u64")]
 pub struct Ballot(pub u64);
+
+impl TryFrom<u64> for Ballot {
+    type Error = BodyError;
+
+    /// Ballots of others move this node's clock, so none is taken that could bring it near its end.
+    fn try_from(ballot: u64) -> Result<Self, BodyError> {
+        if ballot >> 8 <= READING_SANE_MAX {
+            Ok(Ballot(ballot))
+        } else {
+            Err(BodyError::Bounds)
+        }
+    }
+}
 
 impl Ballot {
     pub const ZERO: Ballot = Ballot(0);
@@ -52,9 +67,10 @@ pub struct BallotClock {
     clock: HybridClock,
     ceiling: Reading,
     skew_max_ms: u64,
-    /// The lower median of the members' wall clocks, less this node's own, as last told.
+    /// The lower median of the members' wall clocks, less this node's monotonic clock.
     median_offset_ms: Option<i64>,
     clamped: bool,
+    rounds: u64,
 }
 
 impl BallotClock {
@@ -67,6 +83,7 @@ impl BallotClock {
             skew_max_ms,
             median_offset_ms: None,
             clamped: false,
+            rounds: 0,
         }
     }
 
@@ -83,16 +100,25 @@ impl BallotClock {
         self.clamped
     }
 
-    /// B2: how far the members' median is from this node's wall clock.
-    pub fn set_median_offset(&mut self, offset_ms: Option<i64>) {
-        self.median_offset_ms = offset_ms;
+    /// B2: what the members' clocks show now, as their (lower) median.
+    pub fn set_median(&mut self, median_ms: u64, now: Now) {
+        self.median_offset_ms = Some(median_ms as i64 - (now.mono_us / 1_000) as i64);
     }
 
     /// A new reading, never issued before. It may leave the node only once a ceiling above it is
     /// durable, see `needs_ceiling`.
-    pub fn tick(&mut self, wall_ms: u64) -> Reading {
-        let physical = self.believed_ms(wall_ms);
+    pub fn tick(&mut self, now: Now) -> Reading {
+        let physical = self.believed_ms(now);
         self.clock.tick(physical)
+    }
+
+    /// An id that no round of this node had in this life or an earlier one (R4): a reading too.
+    pub fn round_id(&mut self, now: Now) -> RoundId {
+        if rule!(R4_ids) {
+            return self.tick(now);
+        }
+        self.rounds += 1;
+        self.rounds
     }
 
     /// Every ballot, birth and clock that is seen moves the clock; none is refused.
@@ -111,19 +137,18 @@ impl BallotClock {
         self.ceiling
     }
 
-    fn believed_ms(&mut self, wall_ms: u64) -> u64 {
+    fn believed_ms(&mut self, now: Now) -> u64 {
         if !rule!(B2) {
-            return wall_ms;
+            return now.wall_ms;
         }
         let Some(offset_ms) = self.median_offset_ms else {
-            // X5 lets no round start without a median; what ticks before only orders itself.
+            // X5 lets no round start without a median; what ticks before that only orders itself.
             return clock::to_ms(self.clock.last());
         };
-        let bound = wall_ms
-            .saturating_add_signed(offset_ms)
-            .saturating_add(self.skew_max_ms);
-        self.clamped = wall_ms > bound;
-        wall_ms.min(bound)
+        let median_ms = (now.mono_us / 1_000).saturating_add_signed(offset_ms);
+        let bound_ms = median_ms.saturating_add(self.skew_max_ms);
+        self.clamped = now.wall_ms > bound_ms;
+        now.wall_ms.min(bound_ms)
     }
 }
 
@@ -142,21 +167,28 @@ mod tests {
     #[test]
     fn a_wall_clock_far_ahead_of_the_median_is_clamped() {
         let mut clock = BallotClock::new(0, 60_000);
-        clock.set_median_offset(Some(-3_600_000));
-        let reading = clock.tick(10_000_000);
+        let ahead = Now {
+            mono_us: 5_000_000,
+            wall_ms: 10_000_000,
+        };
+        clock.set_median(10_000_000 - 3_600_000, ahead);
+        let reading = clock.tick(ahead);
         assert_eq!(clock::to_ms(reading), 10_000_000 - 3_600_000 + 60_000);
         assert!(clock.is_clamped());
-        clock.set_median_offset(Some(-1_000));
-        let reading = clock.tick(10_000_000);
-        assert_eq!(clock::to_ms(reading), 10_000_000);
+        clock.set_median(10_000_000 - 1_000, ahead);
+        assert_eq!(clock::to_ms(clock.tick(ahead)), 10_000_000);
         assert!(!clock.is_clamped());
     }
 
     #[test]
     fn a_restart_begins_above_the_ceiling() {
         let mut clock = BallotClock::new(clock::from_ms(500), 60_000);
-        clock.set_median_offset(Some(0));
-        assert!(clock.tick(100) > clock::from_ms(500));
+        let now = Now {
+            mono_us: 0,
+            wall_ms: 100,
+        };
+        clock.set_median(100, now);
+        assert!(clock.tick(now) > clock::from_ms(500));
         assert!(clock.needs_ceiling());
         let ceiling = clock.raise_ceiling();
         assert!(ceiling > clock.last() && !clock.needs_ceiling());

@@ -18,6 +18,8 @@ pub const REACHABLE_MS: u64 = 200;
 /// X5: without a quorum heard within this time no round starts.
 pub const QUORUM_SILENCE_MS: u64 = 500;
 /// Before the first configuration: how often the listed nodes are asked.
+/// A forwarded operation that is not answered within this time runs where it came from.
+pub const FORWARD_WAIT_MS: u64 = 50;
 pub const SURVEY_MS: u64 = 100;
 
 /// X1: an operation is answered from the applied table at least this long after its birth.
@@ -47,14 +49,12 @@ pub const OPERATIONS_MAX: usize = 65_536;
 pub const LOAD_WAITERS_MAX: usize = 4_096;
 /// Keys whose state is held in the protocol core.
 pub const KEYS_CACHED_MAX: usize = 65_536;
-/// Notices of chosen ballots that wait for a message to the same node.
-pub const CHOSEN_NOTICES_MAX: usize = 4_096;
 /// Sessions of clients; the one unused longest is forgotten, with its token (X4).
-pub const SESSIONS_MAX: usize = 65_536;
+pub const SESSIONS_MAX: usize = 16_384;
 /// Attempts that one session's window tells apart.
 pub const SESSION_WINDOW: u64 = 65_536;
 pub const ADDRESS_SIZE_MAX: usize = 300;
-/// Nodes of a configuration's list in one message, and what a body may claim in counts.
+/// Notices of chosen ballots in one message.
 pub const CHOSEN_PER_MESSAGE_MAX: usize = 256;
 
 const _: () = assert!(RETRY_WINDOW_MS < OPERATION_AGE_MAX_MS);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use kvclient::clock::READING_SANE_MAX;
 use kvclient::wire::{
     self, Answer, BodyError, Hello, HelloAnswer, NoSession, NodeStatus, Operation, Outcome,
     Request, StatusRequest,
@@ -120,7 +121,8 @@ messages! {
     /// E6: of a node without state: its word if `bound_to` is the asker and the nonce was right.
     SurveyAnswer = 28 { list: u64, index: u8, incarnation: Incarnation, nonce: u64, word: bool, bound_to: Option<Incarnation> }
     ConfigurationTold = 29 { configuration: Configuration }
-    ConfigurationAsked = 30 { epoch: Epoch }
+    /// `index` is the asker's place in the list, where the answer goes.
+    ConfigurationAsked = 30 { epoch: Epoch, index: u8 }
 }
 
 impl Message {
@@ -130,6 +132,7 @@ impl Message {
             Message::Promise(m) => m.record.as_ref(),
             Message::ReadAnswer(m) => m.record.as_ref(),
             Message::Accept(m) => Some(&m.record),
+            Message::Heartbeat(m) if m.clock > READING_SANE_MAX => return Err(BodyError::Bounds),
             Message::Chosen(m) if m.chosen.len() > CHOSEN_PER_MESSAGE_MAX => {
                 return Err(BodyError::Bounds);
             }

@@ -1,12 +1,51 @@
-//! The replication protocol, pure: inputs in, outputs out, time and seed as arguments.
+//! The replication protocol, pure: inputs in, outputs out, time and seed as arguments. The promises
+//! of the store are kept here; docs/protocol.md names the rules that the code refers to.
 
+#![deny(clippy::iter_over_hash_type)]
+
+pub mod applied;
 pub mod ballot;
+mod bootstrap;
+mod cache;
+mod clients;
+mod coordinate;
 pub mod limits;
 pub mod message;
+mod outbox;
+mod pace;
+mod peers;
+pub mod quorum;
+mod read;
 pub mod record;
+pub mod register;
+mod round;
+mod route;
 pub mod rules;
+pub mod session;
+mod timer;
+mod upkeep;
 
-use message::{Input, NodeId, Now, Output, Recovered};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use ballot::{Ballot, BallotClock};
+use bootstrap::Bootstrap;
+use cache::Cache;
+use clients::Forwarded;
+use message::{
+    Configuration, Envelope, Group, Incarnation, Input, Meta, NodeId, Now, Output, Recovered,
+    RoundId,
+};
+use outbox::Outbox;
+use pace::Pace;
+use record::Key;
+use round::Effect;
+use route::Links;
+use session::{Sessions, Window};
+use timer::Timers;
 
 /// What a replica is started with.
 #[derive(Debug, Clone)]
@@ -25,17 +64,10 @@ pub struct Options {
     pub keys_cached_max: usize,
 }
 
-/// One node's part of the protocol. Its methods are getters; `handle_input`; and `poll_output`,
-/// which is to be called until it gives `None` after each input or batch of inputs.
-#[derive(Debug)]
-pub struct Replica {
-    options: Options,
-}
-
 /// Things that were left out on purpose, counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Messages that do not belong here: another cluster, a member that is none, a late answer.
+    /// Messages that do not belong here: another cluster, a member that is none, another epoch.
     pub stray: u64,
     /// Attempts outside of a session or seen before (X4).
     pub repeated: u64,
@@ -47,45 +79,226 @@ pub struct Counters {
     pub overflow: u64,
 }
 
+/// One node's part of the protocol. Its methods are getters; `handle_input`; and `poll_output`,
+/// which is to be called until it gives `None` after each input or batch of inputs.
+#[derive(Debug)]
+pub struct Replica {
+    options: Options,
+    incarnation: Incarnation,
+    random: StdRng,
+    clock: BallotClock,
+    pace: Pace,
+
+    meta: Meta,
+    /// `meta.configuration`, shared.
+    configuration: Option<Arc<Configuration>>,
+    /// Until there is a configuration.
+    bootstrap: Option<Bootstrap>,
+    /// 0 while no configuration names this node's address.
+    node: NodeId,
+    /// E1: whether this incarnation is a member.
+    votes: bool,
+
+    links: Links,
+    links_looked_at_us: Option<u64>,
+    hears_quorum: bool,
+    /// Voters heard of late, this node first.
+    near: Vec<NodeId>,
+
+    cache: Cache,
+    /// The key of each open round.
+    rounds: HashMap<RoundId, Key, foldhash::fast::RandomState>,
+    effects: Vec<Effect>,
+    timers: Timers,
+    outbox: Outbox,
+    /// Ceilings on their way to the disk, by group.
+    ceilings: VecDeque<(u64, u64)>,
+    durable_ceiling: u64,
+    outputs: VecDeque<Output>,
+    /// Messages of this node to itself.
+    local: VecDeque<Envelope>,
+
+    sessions: Sessions,
+    /// X4 between nodes: the window of each forwarder's present boot.
+    forwarders: BTreeMap<NodeId, (u64, Window)>,
+    /// Operations forwarded and not answered, in order of attempt and so of time.
+    forwards: BTreeMap<u64, Forwarded>,
+    forward_attempts: u64,
+    /// Operations of clients and forwarders that are not answered yet.
+    operations: usize,
+    /// Chosen ballots that other nodes are still to be told of.
+    notices: BTreeMap<NodeId, Vec<(Key, Ballot)>>,
+    heartbeats: u64,
+    marks_due: bool,
+    stopping: bool,
+    waits_for: String,
+    /// The groups that carry the configuration and the word given (E6).
+    installed_in: u64,
+    bound_in: u64,
+    told_clamped: bool,
+    counters: Counters,
+}
+
 impl Replica {
-    pub fn new(options: Options, _recovered: Recovered, _now: Now) -> Self {
-        Replica { options }
+    pub fn new(options: Options, recovered: Recovered, now: Now) -> Self {
+        let Recovered {
+            incarnation,
+            mut meta,
+            group,
+        } = recovered;
+        let mut random = StdRng::seed_from_u64(options.seed);
+        let configuration = meta.configuration.take();
+        let bootstrap = configuration.is_none().then(|| {
+            let nonce = rand::RngExt::random(&mut random);
+            Bootstrap::new(options.list.clone(), options.index, incarnation, nonce)
+        });
+        let mut replica = Replica {
+            clock: BallotClock::new(meta.ceiling, options.skew_max_ms),
+            cache: Cache::new(options.keys_cached_max),
+            outbox: Outbox::new(group),
+            durable_ceiling: meta.ceiling,
+            options,
+            incarnation,
+            random,
+            pace: Pace::default(),
+            meta,
+            configuration: None,
+            bootstrap,
+            node: 0,
+            votes: false,
+            links: Links::default(),
+            links_looked_at_us: None,
+            hears_quorum: false,
+            near: Vec::new(),
+            rounds: HashMap::default(),
+            effects: Vec::new(),
+            timers: Timers::default(),
+            ceilings: VecDeque::new(),
+            outputs: VecDeque::new(),
+            local: VecDeque::new(),
+            sessions: Sessions::default(),
+            forwarders: BTreeMap::new(),
+            forwards: BTreeMap::new(),
+            forward_attempts: 0,
+            operations: 0,
+            notices: BTreeMap::new(),
+            heartbeats: 0,
+            marks_due: false,
+            stopping: false,
+            waits_for: String::new(),
+            installed_in: 0,
+            bound_in: 0,
+            told_clamped: false,
+            counters: Counters::default(),
+        };
+        if let Some(configuration) = configuration {
+            replica.adopt(configuration);
+        }
+        replica.timers.set(now.mono_us, timer::Timer::Heartbeat);
+        if replica.bootstrap.is_some() {
+            replica.timers.set(now.mono_us, timer::Timer::Survey);
+        }
+        replica.keep_ceiling();
+        replica
     }
 
-    pub fn handle_input(&mut self, _now: Now, _input: Input) {
-        unimplemented!()
+    pub fn handle_input(&mut self, now: Now, input: Input) {
+        self.look_at_links(now, false);
+        match input {
+            Input::Peer { cluster, envelope } => self.handle_peer(now, cluster, envelope),
+            Input::Client { from, message } => self.handle_client(now, from, message),
+            Input::Loaded { key, state } => self.handle_loaded(now, &key, state),
+            Input::Persisted { group } => self.handle_persisted(group),
+            Input::Timeout => self.handle_timeout(now),
+            Input::Stop => self.stopping = true,
+        }
+        while let Some(envelope) = self.local.pop_front() {
+            self.handle_register_message(now, envelope);
+        }
+        self.keep_ceiling();
     }
 
     pub fn poll_output(&mut self) -> Option<Output> {
-        unimplemented!()
+        if let Some(output) = self.outputs.pop_front() {
+            return Some(output);
+        }
+        let outbox = &self.outbox;
+        self.cache.evict(|group| outbox.is_durable(group));
+        let closed = self.outbox.close(std::mem::take(&mut self.marks_due))?;
+        let mut group = Group {
+            number: closed.number,
+            chosen: closed.chosen,
+            ..Group::default()
+        };
+        for key in closed.keys {
+            let resident = self
+                .cache
+                .resident(&key)
+                .expect("a changed key stays resident");
+            let state = resident.state.clone().expect("a changed key has state");
+            group.registers.push((key, state));
+        }
+        if closed.meta {
+            self.meta.ceiling = self.clock.ceiling();
+            self.ceilings.push_back((closed.number, self.meta.ceiling));
+            let configuration = self.configuration.as_deref().cloned();
+            group.meta = Some(Meta {
+                configuration,
+                ..self.meta.clone()
+            });
+        }
+        Some(Output::Persist(group))
     }
 
     /// When `Input::Timeout` is wanted, in `Now::mono_us`.
     pub fn next_timeout(&self) -> Option<u64> {
-        None
+        self.timers.next()
     }
 
     /// For datagram headers; 0 before the first configuration.
     pub fn cluster(&self) -> u64 {
-        0
+        self.configuration.as_ref().map_or(0, |c| c.cluster)
     }
 
     /// For datagram headers; 0 while no configuration names the node.
     pub fn node(&self) -> NodeId {
-        0
+        self.node
+    }
+
+    pub fn configuration(&self) -> Option<&Configuration> {
+        self.configuration.as_deref()
     }
 
     /// The listed address of a member.
-    pub fn address_of(&self, _node: NodeId) -> Option<&str> {
-        self.options.list.first().map(String::as_str)
+    pub fn address_of(&self, node: NodeId) -> Option<&str> {
+        let member = self.configuration.as_ref()?.voter(node)?;
+        Some(&member.address)
     }
 
-    /// Operations of clients that are not answered yet.
+    /// Operations that are not answered yet.
     pub fn operations_under_way(&self) -> usize {
-        0
+        self.operations
     }
 
     pub fn counters(&self) -> Counters {
-        Counters::default()
+        self.counters
+    }
+
+    fn handle_persisted(&mut self, group: u64) {
+        self.outbox.persisted(group);
+        while let Some((_, ceiling)) = self.ceilings.pop_front_if(|(number, _)| *number <= group) {
+            self.durable_ceiling = ceiling;
+        }
+        while let Some(envelope) = self.outbox.pop_released() {
+            self.dispatch(envelope);
+        }
+    }
+
+    /// B1: the ceiling is raised before the clock reaches it, in the same group as what moved it.
+    fn keep_ceiling(&mut self) {
+        if self.clock.needs_ceiling() {
+            self.clock.raise_ceiling();
+            self.outbox.change_meta();
+        }
     }
 }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use kvclient::clock::READING_SANE_MAX;
 use kvclient::wire::{Birth, BodyError, ClientId, KEY_SIZE_MAX, Outcome, Version};
 use serde::{Deserialize, Serialize};
 
@@ -108,7 +109,14 @@ impl Record {
             .iter()
             .map(|c| c.operations.len())
             .sum();
-        let too_many = operations > APPLIED_OPERATIONS_MAX
+        let births = self.applied.clients.iter().map(|c| c.birth_max);
+        let too_late = births
+            .chain([self.applied.dropped])
+            .any(|b| b > READING_SANE_MAX);
+        // A version is a ballot and up to COMBINED_MAX more.
+        let too_many = too_late
+            || self.version >> 9 > READING_SANE_MAX
+            || operations > APPLIED_OPERATIONS_MAX
             || self.applied.clients.len() > APPLIED_SIZE_MAX
             || self
                 .value

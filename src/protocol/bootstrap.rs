@@ -1,0 +1,204 @@
+//! E6: how the first configuration comes to be. The first listed node, and only it, forms it, when
+//! every listed node has given it its word; a node gives its word to one incarnation of the first.
+
+use super::message::{Configuration, Incarnation, Member, Meta, Survey, SurveyAnswer};
+use super::rules::rule;
+
+/// What the first listed node knows of another.
+#[derive(Debug, Clone, Default)]
+struct Surveyed {
+    /// As it last gave it; a question must carry it to count.
+    nonce: u64,
+    /// Its incarnation, once it gave its word.
+    word: Option<Incarnation>,
+    /// Why it will not.
+    refusal: Option<String>,
+    heard: bool,
+}
+
+/// A node's part while it has no configuration.
+#[derive(Debug)]
+pub struct Bootstrap {
+    list: Vec<String>,
+    /// Of the list, so that nodes started with different ones do not form a cluster.
+    fingerprint: u64,
+    index: u8,
+    incarnation: Incarnation,
+    /// Of this life: a question from an earlier one does not carry it, and binds nobody.
+    nonce: u64,
+    /// One entry a listed node; used by the first only.
+    surveyed: Vec<Surveyed>,
+    /// What this node, not the first, has to say of its wait.
+    trouble: Option<String>,
+}
+
+impl Bootstrap {
+    pub fn new(list: Vec<String>, index: u8, incarnation: Incarnation, nonce: u64) -> Self {
+        let fingerprint = xxhash_rust::xxh3::xxh3_64(list.join("\n").as_bytes());
+        let surveyed = vec![Surveyed::default(); list.len()];
+        Bootstrap {
+            list,
+            fingerprint,
+            index,
+            incarnation,
+            nonce,
+            surveyed,
+            trouble: None,
+        }
+    }
+
+    pub fn is_first(&self) -> bool {
+        self.index == 0
+    }
+
+    /// The questions that are still open, by list index.
+    pub fn questions(&self) -> Vec<(u8, Survey)> {
+        if !self.is_first() {
+            return Vec::new();
+        }
+        let open = (1..self.list.len() as u8)
+            .filter(|index| self.surveyed[usize::from(*index)].word.is_none());
+        open.map(|index| {
+            let nonce = self.surveyed[usize::from(index)].nonce;
+            (
+                index,
+                Survey {
+                    list: self.fingerprint,
+                    index: 0,
+                    asker: self.incarnation,
+                    nonce,
+                },
+            )
+        })
+        .collect()
+    }
+
+    /// A question of the first listed node to this one, which has no state. `meta.bound_to` is set
+    /// by giving one's word; the caller persists it before the answer leaves.
+    pub fn asked(&mut self, survey: &Survey, meta: &mut Meta) -> Option<SurveyAnswer> {
+        if self.is_first() || survey.index != 0 {
+            return None;
+        }
+        if survey.list != self.fingerprint {
+            self.trouble = Some(format!(
+                "the first listed node, {}, was started with another list of nodes",
+                self.list[0]
+            ));
+        } else {
+            let right_life = survey.nonce == self.nonce || !rule!(E6_nonce);
+            if right_life && (meta.bound_to.is_none() || !rule!(E6_bound)) {
+                meta.bound_to = Some(survey.asker);
+            }
+            self.trouble = meta.bound_to.filter(|b| *b != survey.asker).map(|_| {
+                format!(
+                    "gave its word to an earlier life of the first listed node, {}, which has \
+                     lost its state since; stop all nodes and start them with empty data \
+                     directories",
+                    self.list[0]
+                )
+            });
+        }
+        let bound_to = meta.bound_to;
+        let word = bound_to == Some(survey.asker)
+            && (survey.nonce == self.nonce || !rule!(E6_nonce))
+            && survey.list == self.fingerprint;
+        Some(SurveyAnswer {
+            list: self.fingerprint,
+            index: self.index,
+            incarnation: self.incarnation,
+            nonce: self.nonce,
+            word,
+            bound_to,
+        })
+    }
+
+    /// An answer to the first listed node.
+    pub fn answered(&mut self, answer: &SurveyAnswer) {
+        let place = usize::from(answer.index);
+        if !self.is_first() || place == 0 || place >= self.list.len() {
+            return;
+        }
+        let asker = self.incarnation;
+        let entry = &mut self.surveyed[place];
+        entry.heard = true;
+        // A word given in an earlier life of the teller is void with its nonce.
+        if entry.nonce != answer.nonce {
+            entry.word = None;
+        }
+        entry.nonce = answer.nonce;
+        entry.refusal = if answer.list != self.fingerprint {
+            Some("was started with another list of nodes".into())
+        } else {
+            let other = answer.bound_to.filter(|bound| *bound != asker);
+            other.map(|_| "gave its word to an earlier life of this node".into())
+        };
+        if answer.word && entry.refusal.is_none() {
+            entry.word = Some(answer.incarnation);
+        }
+    }
+
+    /// The first configuration, once all have given their word.
+    pub fn form(&self, cluster: u64) -> Option<Configuration> {
+        if !self.is_first() {
+            return None;
+        }
+        let mut members = Vec::with_capacity(self.list.len());
+        for (index, address) in self.list.iter().enumerate() {
+            let word = self.surveyed[index].word;
+            let incarnation = if index == 0 { self.incarnation } else { word? };
+            let node = index as u8 + 1;
+            members.push(Member {
+                node,
+                incarnation,
+                address: address.clone(),
+            });
+        }
+        Some(Configuration {
+            cluster,
+            epoch: 1,
+            members,
+            joint: None,
+            base: Default::default(),
+            formed_by: self.incarnation,
+        })
+    }
+
+    /// What is waited for, in plain words.
+    pub fn waits_for(&self) -> String {
+        if let Some(trouble) = &self.trouble {
+            return trouble.clone();
+        }
+        if !self.is_first() {
+            return format!(
+                "the first configuration, which the first listed node, {}, forms when it has heard \
+                 every listed node",
+                self.list[0]
+            );
+        }
+        let missing = self.surveyed.iter().zip(&self.list).skip(1).filter_map(
+            |(entry, address)| match &entry.refusal {
+                Some(refusal) => Some(format!("{address} ({refusal})")),
+                None => entry.word.is_none().then(|| address.clone()),
+            },
+        );
+        let missing: Vec<String> = missing.collect();
+        format!(
+            "the first configuration needs every listed node; missing: {}",
+            missing.join(", ")
+        )
+    }
+}
+
+/// E6: whether a first configuration may be installed by a node that gave its word to `bound_to`.
+pub fn may_install_first(
+    configuration: &Configuration,
+    incarnation: Incarnation,
+    bound_to: Option<Incarnation>,
+) -> bool {
+    let named = configuration.voters().any(|m| m.incarnation == incarnation);
+    match bound_to {
+        Some(bound) => bound == configuration.formed_by || !rule!(E6_bound),
+        // Without a word given it is not a member, unless it formed the configuration itself.
+        None => !named || incarnation == configuration.formed_by,
+    }
+}

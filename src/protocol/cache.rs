@@ -1,0 +1,131 @@
+//! The keys whose state the core holds: loaded on demand, evicted when idle. Owns residence, not
+//! meaning.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::limits::LOAD_WAITERS_MAX;
+use super::message::{Envelope, GroupNumber};
+use super::record::{AcceptorState, Key};
+use super::round::{Coordinator, Pending};
+
+/// What waits for a key to be loaded.
+#[derive(Debug)]
+pub enum Waiting {
+    Peer(Envelope),
+    Operation(Pending),
+}
+
+#[derive(Debug, Default)]
+pub struct Resident {
+    pub state: Option<AcceptorState>,
+    pub coordinator: Option<Box<Coordinator>>,
+    /// The last group that carries a change of this key.
+    pub group: GroupNumber,
+    /// The earliest timer set for the key.
+    pub timer_us: Option<u64>,
+    used: bool,
+}
+
+#[derive(Debug)]
+enum Slot {
+    Loading(Vec<Waiting>),
+    Resident(Box<Resident>),
+}
+
+/// What asking for a key gives.
+pub enum Fetched {
+    Resident,
+    /// To be loaded: the caller asks for it.
+    Load,
+    /// Asked for before.
+    Waits,
+    /// Too much waits for it already.
+    Overflow(Box<Waiting>),
+}
+
+#[derive(Debug)]
+pub struct Cache {
+    slots: HashMap<Key, Slot, foldhash::fast::RandomState>,
+    /// Eviction order: a second chance for what was used since it was last looked at.
+    order: VecDeque<Key>,
+    size_max: usize,
+}
+
+impl Cache {
+    pub fn new(size_max: usize) -> Self {
+        let slots = HashMap::default();
+        Cache {
+            slots,
+            order: VecDeque::new(),
+            size_max: size_max.max(1),
+        }
+    }
+
+    pub fn resident(&mut self, key: &Key) -> Option<&mut Resident> {
+        match self.slots.get_mut(key) {
+            Some(Slot::Resident(resident)) => {
+                resident.used = true;
+                Some(resident)
+            }
+            _ => None,
+        }
+    }
+
+    /// For what has to wait until the key is resident.
+    pub fn wait(&mut self, key: &Key, waiting: Waiting) -> Fetched {
+        match self.slots.get_mut(key) {
+            Some(Slot::Resident(_)) => Fetched::Resident,
+            Some(Slot::Loading(waiters)) if waiters.len() >= LOAD_WAITERS_MAX => {
+                Fetched::Overflow(Box::new(waiting))
+            }
+            Some(Slot::Loading(waiters)) => {
+                waiters.push(waiting);
+                Fetched::Waits
+            }
+            None => {
+                self.slots.insert(key.clone(), Slot::Loading(vec![waiting]));
+                Fetched::Load
+            }
+        }
+    }
+
+    /// The key's state is here; gives what waited. `None` if nobody asked.
+    pub fn loaded(&mut self, key: &Key, state: Option<AcceptorState>) -> Option<Vec<Waiting>> {
+        let slot = self.slots.get_mut(key)?;
+        let Slot::Loading(waiters) = slot else {
+            return None;
+        };
+        let waiters = std::mem::take(waiters);
+        let resident = Resident {
+            state,
+            used: true,
+            ..Resident::default()
+        };
+        *slot = Slot::Resident(Box::new(resident));
+        self.order.push_back(key.clone());
+        Some(waiters)
+    }
+
+    /// Lets idle keys go until the bound is kept. What is under way, or not yet durable as told by
+    /// `is_durable`, stays; so the bound may be passed while that much is going on.
+    pub fn evict(&mut self, is_durable: impl Fn(GroupNumber) -> bool) {
+        let mut looked_at = 0;
+        let chances = 2 * self.order.len();
+        while self.order.len() > self.size_max && looked_at < chances {
+            looked_at += 1;
+            let Some(key) = self.order.pop_front() else {
+                return;
+            };
+            let Some(Slot::Resident(resident)) = self.slots.get_mut(&key) else {
+                continue;
+            };
+            let idle = resident.coordinator.as_ref().is_none_or(|c| c.is_idle());
+            if resident.used || !idle || !is_durable(resident.group) {
+                resident.used = false;
+                self.order.push_back(key);
+            } else {
+                self.slots.remove(&key);
+            }
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! Clients' datagrams, and operations that nodes forward to each other (X4, X5).
+
+use std::sync::Arc;
+
+use kvclient::wire::{
+    Answer, Hello, HelloAnswer, KEY_SIZE_MAX, NoSession, Operation, Outcome, Request,
+    StatusRequest, VALUE_SIZE_MAX,
+};
+use rand::RngExt;
+
+use super::Replica;
+use super::cache::Waiting;
+use super::limits::{FORWARD_WAIT_MS, KEY_QUEUE_MAX, OPERATIONS_MAX};
+use super::message::{
+    ClientMessage, ClientReply, Endpoint, Forward, ForwardAnswer, NodeId, Now, Output,
+};
+use super::record::Key;
+use super::round::{self, Pending, ReplyTo};
+use super::rules::rule;
+use super::session::{Admission, Window};
+
+/// An operation that another node was asked to run.
+#[derive(Debug)]
+pub struct Forwarded {
+    pending: Pending,
+    at_us: u64,
+}
+
+impl Replica {
+    pub(super) fn handle_client(&mut self, now: Now, from: Endpoint, message: ClientMessage) {
+        match message {
+            ClientMessage::Hello(hello) => self.greet(now, from, hello),
+            ClientMessage::Request(request) => self.handle_request(now, from, request),
+            ClientMessage::StatusRequest(StatusRequest { token, attempt }) => {
+                match self.sessions.admit(from, token, None, attempt) {
+                    Admission::Fresh => {
+                        let status = Box::new(self.status());
+                        self.reply(from, ClientReply::Status { attempt, status });
+                    }
+                    Admission::Repeated => self.counters.repeated += 1,
+                    Admission::NoSession => self.refuse_session(from, token, attempt),
+                }
+            }
+        }
+    }
+
+    fn greet(&mut self, now: Now, from: Endpoint, hello: Hello) {
+        if self.stopping {
+            return;
+        }
+        let fresh_token = self.random.random();
+        let token = self
+            .sessions
+            .greet(from, hello.client, hello.nonce, fresh_token);
+        let answer = HelloAnswer {
+            nonce: hello.nonce,
+            token,
+            node: if self.votes { self.node } else { 0 },
+            cluster: self.cluster(),
+            epoch: self.configuration.as_ref().map_or(0, |c| c.epoch),
+            members: self.member_addresses(),
+            key_size_max: KEY_SIZE_MAX as u32,
+            value_size_max: VALUE_SIZE_MAX as u32,
+            shard_ports: Vec::new(),
+            clock: self.clock.tick(now),
+        };
+        self.reply(from, ClientReply::Hello(answer));
+    }
+
+    fn refuse_session(&mut self, from: Endpoint, token: u64, attempt: u64) {
+        self.counters.repeated += 1;
+        self.reply(from, ClientReply::NoSession(NoSession { token, attempt }));
+    }
+
+    fn handle_request(&mut self, now: Now, from: Endpoint, request: Request) {
+        // A node that stops leaves new work to others; the client turns to them.
+        if self.stopping {
+            return;
+        }
+        let Request {
+            token,
+            attempt,
+            retry,
+            operation,
+        } = request;
+        match self
+            .sessions
+            .admit(from, token, Some(operation.id.client), attempt)
+        {
+            Admission::Fresh => {}
+            Admission::Repeated => {
+                self.counters.repeated += 1;
+                return;
+            }
+            Admission::NoSession => {
+                self.refuse_session(from, token, attempt);
+                return;
+            }
+        }
+        self.clock.observe(operation.birth);
+        let pending = Pending {
+            operation: Arc::new(operation),
+            reply: ReplyTo::Client { to: from, attempt },
+            also: Vec::new(),
+            tried: retry,
+            sent: false,
+            arrived_us: now.mono_us,
+        };
+        self.operations += 1;
+        self.take(now, pending);
+    }
+
+    /// An operation goes to the key's preferred coordinator, or into a round of this node.
+    fn take(&mut self, now: Now, pending: Pending) {
+        if let Some(refusal) = self.unfit(&pending.operation) {
+            self.answer(pending, refusal);
+            return;
+        }
+        let key = Key::user(&pending.operation.key);
+        let preferred = round::preferred(&key, &self.near);
+        let from_client = matches!(pending.reply, ReplyTo::Client { .. });
+        let elsewhere = preferred.filter(|to| *to != self.node && from_client);
+        // X5: without a quorum nothing is forwarded either, so that this is surely true.
+        let serves = self.hears_quorum || !rule!(X5_silence);
+        match elsewhere {
+            _ if !serves => self.refuse(pending),
+            Some(to) if !self.votes || !pending.operation.action.is_read() => {
+                self.forward(now, to, pending);
+            }
+            _ if self.votes => self.run_here(now, key, pending),
+            _ => self.refuse(pending),
+        }
+    }
+
+    fn run_here(&mut self, now: Now, key: Key, pending: Pending) {
+        let Some(resident) = self.cache.resident(&key) else {
+            self.wait_for(key, Waiting::Operation(pending));
+            return;
+        };
+        if resident
+            .coordinator
+            .as_ref()
+            .is_some_and(|c| c.queued() >= KEY_QUEUE_MAX)
+        {
+            self.answer_busy(pending);
+            return;
+        }
+        self.coordinate(now, &key, |coordinator, context| {
+            coordinator.submit(pending, context)
+        });
+    }
+
+    /// For an operation whose key is resident now.
+    pub(super) fn run_waiting(&mut self, now: Now, key: &Key, pending: Pending) {
+        self.run_here(now, key.clone(), pending);
+    }
+
+    /// X5: `no quorum`, of an operation that was not sent in an Accept, nor forwarded.
+    fn refuse(&mut self, pending: Pending) {
+        let reached = self.near.clone();
+        if pending.sent {
+            self.drop_operation(pending, false);
+        } else {
+            self.answer(pending, Outcome::NoQuorum { reached });
+        }
+    }
+
+    /// What can be said without a round: too large, too much under way.
+    fn unfit(&self, operation: &Operation) -> Option<Outcome> {
+        let key_size = operation.key.len();
+        if key_size == 0 || key_size > KEY_SIZE_MAX {
+            return Some(Outcome::TooLarge {
+                limit: KEY_SIZE_MAX as u64,
+            });
+        }
+        if operation.action.value_size() > VALUE_SIZE_MAX {
+            return Some(Outcome::TooLarge {
+                limit: VALUE_SIZE_MAX as u64,
+            });
+        }
+        (self.operations > OPERATIONS_MAX).then_some(Outcome::Busy)
+    }
+
+    pub(super) fn answer_busy(&mut self, pending: Pending) {
+        // X5: busy, too, means that it was surely not done.
+        if pending.sent {
+            self.drop_operation(pending, false);
+        } else {
+            self.answer(pending, Outcome::Busy);
+        }
+    }
+
+    /// Answers all who wait for this operation.
+    pub(super) fn answer(&mut self, pending: Pending, outcome: Outcome) {
+        self.operations -= 1;
+        for reply in pending.also.into_iter().chain([pending.reply]) {
+            match reply {
+                ReplyTo::Client { to, attempt } => {
+                    let clock = self.clock.last();
+                    let answer = Answer {
+                        attempt,
+                        clock,
+                        outcome: outcome.clone(),
+                    };
+                    self.reply(to, ClientReply::Answer(answer));
+                }
+                ReplyTo::Node {
+                    node,
+                    boot,
+                    attempt,
+                } => {
+                    let outcome = outcome.clone();
+                    let answer = ForwardAnswer {
+                        to_boot: boot,
+                        attempt,
+                        outcome,
+                    };
+                    let envelope = self.envelope(node, 0, answer.into());
+                    self.dispatch(envelope);
+                }
+            }
+        }
+    }
+
+    pub(super) fn drop_operation(&mut self, _pending: Pending, straggler: bool) {
+        self.operations -= 1;
+        if straggler {
+            self.counters.stragglers += 1;
+        } else {
+            self.counters.given_up += 1;
+        }
+    }
+
+    fn reply(&mut self, to: Endpoint, reply: ClientReply) {
+        self.outputs.push_back(Output::Reply { to, reply });
+    }
+
+    pub(super) fn forward(&mut self, now: Now, to: NodeId, mut pending: Pending) {
+        let configuration = self.configuration.clone();
+        let member = configuration.as_ref().and_then(|c| c.voter(to));
+        let Some(to_boot) = member.and_then(|m| self.links.boot(to, m.incarnation)) else {
+            self.refuse(pending);
+            return;
+        };
+        self.forward_attempts += 1;
+        let attempt = self.forward_attempts;
+        let operation = (*pending.operation).clone();
+        let message = Forward {
+            from_boot: self.options.boot,
+            to_boot,
+            attempt,
+            operation,
+        };
+        let envelope = self.envelope(to, 0, message.into());
+        self.dispatch(envelope);
+        pending.tried = true;
+        self.forwards.insert(
+            attempt,
+            Forwarded {
+                pending,
+                at_us: now.mono_us,
+            },
+        );
+    }
+
+    /// X4: a forwarded request runs under the forwarder's session, which is its boot and this one's.
+    pub(super) fn handle_forward(&mut self, now: Now, from: NodeId, forward: Forward) {
+        let Forward {
+            from_boot,
+            to_boot,
+            attempt,
+            operation,
+        } = forward;
+        if self.stopping || to_boot != self.options.boot || !self.votes {
+            self.counters.repeated += 1;
+            return;
+        }
+        let entry = self
+            .forwarders
+            .entry(from)
+            .or_insert((from_boot, Window::default()));
+        if entry.0 != from_boot {
+            *entry = (from_boot, Window::default());
+        }
+        if !entry.1.admit(attempt) {
+            self.counters.repeated += 1;
+            return;
+        }
+        self.clock.observe(operation.birth);
+        let pending = Pending {
+            operation: Arc::new(operation),
+            reply: ReplyTo::Node {
+                node: from,
+                boot: from_boot,
+                attempt,
+            },
+            also: Vec::new(),
+            // X2: a forwarded operation may have been tried before.
+            tried: true,
+            sent: false,
+            arrived_us: now.mono_us,
+        };
+        self.operations += 1;
+        self.take(now, pending);
+    }
+
+    pub(super) fn handle_forward_answer(&mut self, answer: ForwardAnswer) {
+        if answer.to_boot != self.options.boot {
+            self.counters.stray += 1;
+            return;
+        }
+        // An answer after the operation was taken back is nobody's.
+        let Some(Forwarded { pending, .. }) = self.forwards.remove(&answer.attempt) else {
+            return;
+        };
+        let refusal = matches!(answer.outcome, Outcome::NoQuorum { .. } | Outcome::Busy);
+        if refusal && pending.sent {
+            // X5: this node has sent it in an Accept itself, so it can't say so.
+            self.drop_operation(pending, false);
+        } else {
+            self.answer(pending, answer.outcome);
+        }
+    }
+
+    /// What was forwarded and is not answered soon runs here. It may be done there all the same,
+    /// so from now on nobody may say that it was surely not (X5).
+    pub(super) fn take_back_forwards(&mut self, now: Now) {
+        let wait_us = (2 * self.pace.wait_us(0)).max(FORWARD_WAIT_MS * 1_000);
+        let due = now.mono_us.saturating_sub(wait_us);
+        while let Some(first) = self.forwards.first_entry() {
+            if first.get().at_us > due {
+                break;
+            }
+            let mut pending = first.remove().pending;
+            pending.sent = true;
+            if self.votes {
+                let key = Key::user(&pending.operation.key);
+                self.run_here(now, key, pending);
+            } else {
+                // Without a vote there is nothing more to do; the client's retries go elsewhere.
+                self.drop_operation(pending, false);
+            }
+        }
+    }
+}

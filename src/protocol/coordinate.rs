@@ -1,0 +1,110 @@
+//! Runs a key's coordinator and does what it wants done.
+
+use super::Replica;
+use super::cache::Waiting;
+use super::message::Now;
+use super::record::{AcceptorState, Key};
+use super::round::{Context, Coordinator, Effect};
+use super::timer::Timer;
+
+impl Replica {
+    pub(super) fn handle_loaded(&mut self, now: Now, key: &Key, state: Option<AcceptorState>) {
+        let waiters = self.cache.loaded(key, state).unwrap_or_default();
+        for waiting in waiters {
+            match waiting {
+                Waiting::Peer(envelope) => self.handle_register_message(now, envelope),
+                Waiting::Operation(pending) => self.run_waiting(now, key, pending),
+            }
+        }
+    }
+
+    pub(super) fn key_timeout(&mut self, now: Now, key: &Key, at_us: u64) {
+        let Some(resident) = self.cache.resident(key) else {
+            return;
+        };
+        // A timer that was overtaken by an earlier one is stale.
+        if resident.timer_us.is_none_or(|set| set > at_us) || resident.coordinator.is_none() {
+            return;
+        }
+        resident.timer_us = None;
+        self.coordinate(now, key, |coordinator, context| {
+            coordinator.handle_timeout(context)
+        });
+    }
+
+    /// The key is resident, and there is a configuration in which this node votes.
+    pub(super) fn coordinate(
+        &mut self,
+        now: Now,
+        key: &Key,
+        handle: impl FnOnce(&mut Coordinator, &mut Context<'_>),
+    ) {
+        let Some(configuration) = self.configuration.clone() else {
+            return;
+        };
+        let Some(resident) = self.cache.resident(key) else {
+            return;
+        };
+        let mut coordinator = resident.coordinator.take().unwrap_or_default();
+        let mut effects = std::mem::take(&mut self.effects);
+        let mut context = Context {
+            now,
+            me: self.node,
+            key,
+            configuration: &configuration,
+            state: resident.state.as_ref(),
+            clock: &mut self.clock,
+            random: &mut self.random,
+            pace: &mut self.pace,
+            hears_quorum: self.hears_quorum,
+            near: &self.near,
+            effects: &mut effects,
+        };
+        handle(&mut coordinator, &mut context);
+        if let Some(deadline_us) = coordinator.deadline()
+            && resident.timer_us.is_none_or(|set| set > deadline_us)
+        {
+            resident.timer_us = Some(deadline_us);
+            self.timers.set(deadline_us, Timer::Key(key.clone()));
+        }
+        resident.coordinator = Some(coordinator);
+        for effect in effects.drain(..) {
+            self.carry_out(now, key, effect);
+        }
+        self.effects = effects;
+    }
+
+    fn carry_out(&mut self, now: Now, key: &Key, effect: Effect) {
+        match effect {
+            Effect::Send { to, round, message } => {
+                let group = self.ceiling_group();
+                self.send(to, round, message, group);
+            }
+            Effect::Answer { pending, outcome } => self.answer(pending, outcome),
+            Effect::Forward { to, pending } => self.forward(now, to, pending),
+            Effect::Drop { pending, straggler } => self.drop_operation(pending, straggler),
+            Effect::Joined => self.operations -= 1,
+            Effect::Open(round) => {
+                self.rounds.insert(round, key.clone());
+            }
+            Effect::Close(round) => {
+                self.rounds.remove(&round);
+            }
+            Effect::Chosen(ballot) => {
+                self.mark_chosen(key.clone(), ballot);
+                self.spread_chosen(key, ballot);
+            }
+        }
+    }
+
+    /// B1: the group that must be durable before a ballot or round id of now may leave.
+    fn ceiling_group(&mut self) -> u64 {
+        if self.clock.last() < self.durable_ceiling {
+            return 0;
+        }
+        self.keep_ceiling();
+        let last = self.clock.last();
+        let covering = self.ceilings.iter().find(|(_, ceiling)| *ceiling > last);
+        covering.map_or(self.outbox.filling(), |(group, _)| *group)
+    }
+}

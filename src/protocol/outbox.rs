@@ -1,0 +1,112 @@
+//! R2 (persist first): groups of changed state, and the messages that wait for them.
+
+use std::collections::VecDeque;
+
+use super::ballot::Ballot;
+use super::message::{Envelope, GroupNumber};
+use super::record::Key;
+use super::rules::rule;
+
+/// What leaves once its group is durable.
+#[derive(Debug)]
+pub struct Held {
+    group: GroupNumber,
+    pub envelope: Envelope,
+}
+
+/// The group being filled, and what waits for it and for those before it.
+#[derive(Debug)]
+pub struct Outbox {
+    /// The number that the group being filled will have.
+    filling: GroupNumber,
+    persisted: GroupNumber,
+    dirty: Vec<Key>,
+    chosen: Vec<(Key, Ballot)>,
+    meta_dirty: bool,
+    /// In order of group.
+    held: VecDeque<Held>,
+}
+
+impl Outbox {
+    pub fn new(last: GroupNumber) -> Self {
+        Outbox {
+            filling: last + 1,
+            persisted: last,
+            dirty: Vec::new(),
+            chosen: Vec::new(),
+            meta_dirty: false,
+            held: VecDeque::new(),
+        }
+    }
+
+    pub fn filling(&self) -> GroupNumber {
+        self.filling
+    }
+
+    pub fn is_durable(&self, group: GroupNumber) -> bool {
+        group <= self.persisted || !rule!(R2)
+    }
+
+    /// The caller sees to it that a key is in a group once.
+    pub fn change(&mut self, key: Key) -> GroupNumber {
+        self.dirty.push(key);
+        self.filling
+    }
+
+    pub fn change_meta(&mut self) -> GroupNumber {
+        self.meta_dirty = true;
+        self.filling
+    }
+
+    /// A mark that nothing waits for.
+    pub fn note_chosen(&mut self, key: Key, ballot: Ballot) {
+        self.chosen.push((key, ballot));
+    }
+
+    pub fn hold(&mut self, group: GroupNumber, envelope: Envelope) {
+        let behind = self
+            .held
+            .iter()
+            .rev()
+            .take_while(|h| h.group > group)
+            .count();
+        self.held
+            .insert(self.held.len() - behind, Held { group, envelope });
+    }
+
+    /// Closes the group if there is something that messages may wait for, or, with `marks`, if there
+    /// is anything at all. Gives number, keys, marks, and whether the node's own state is in it.
+    pub fn close(&mut self, marks: bool) -> Option<Closed> {
+        let urgent = !self.dirty.is_empty() || self.meta_dirty;
+        if !urgent && (!marks || self.chosen.is_empty()) {
+            return None;
+        }
+        let number = self.filling;
+        self.filling += 1;
+        Some(Closed {
+            number,
+            keys: std::mem::take(&mut self.dirty),
+            chosen: std::mem::take(&mut self.chosen),
+            meta: std::mem::take(&mut self.meta_dirty),
+        })
+    }
+
+    pub fn persisted(&mut self, group: GroupNumber) {
+        assert!(group < self.filling, "group {group} was never handed out");
+        self.persisted = self.persisted.max(group);
+    }
+
+    /// The next message whose group is durable.
+    pub fn pop_released(&mut self) -> Option<Envelope> {
+        let released = self.held.front().is_some_and(|h| h.group <= self.persisted);
+        released.then(|| self.held.pop_front().expect("seen").envelope)
+    }
+}
+
+#[derive(Debug)]
+pub struct Closed {
+    pub number: GroupNumber,
+    pub keys: Vec<Key>,
+    pub chosen: Vec<(Key, Ballot)>,
+    pub meta: bool,
+}

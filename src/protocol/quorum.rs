@@ -1,0 +1,150 @@
+//! Q1 and Q2: which sets of members are quorums. Pure arithmetic; knows no messages.
+
+use super::message::{Configuration, Member, NodeId};
+use super::rules::rule;
+
+/// A set of node ids.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NodeSet([u64; 4]);
+
+impl NodeSet {
+    pub fn insert(&mut self, node: NodeId) {
+        self.0[usize::from(node >> 6)] |= 1 << (node & 63);
+    }
+
+    pub fn contains(&self, node: NodeId) -> bool {
+        self.0[usize::from(node >> 6)] & (1 << (node & 63)) != 0
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0 == [0; 4]
+    }
+}
+
+impl FromIterator<NodeId> for NodeSet {
+    fn from_iter<I: IntoIterator<Item = NodeId>>(nodes: I) -> Self {
+        let mut set = NodeSet::default();
+        for node in nodes {
+            set.insert(node);
+        }
+        set
+    }
+}
+
+/// Q1 (tie-broken majority): more than half of the members, or exactly half with the master among
+/// them. The first member is the master.
+pub fn is_quorum(members: &[Member], set: &NodeSet) -> bool {
+    let Some(master) = members.first() else {
+        return false;
+    };
+    let votes = members.iter().filter(|m| set.contains(m.node)).count();
+    let tie = votes * 2 == members.len() && (set.contains(master.node) || !rule!(Q1));
+    votes * 2 > members.len() || tie
+}
+
+/// R and W of a configuration in the plain case, for people: how many nodes it takes.
+pub fn votes_needed(members: usize) -> String {
+    let majority = members / 2 + 1;
+    if members % 2 == 1 {
+        majority.to_string()
+    } else {
+        format!("{majority}, or the master and {} more", members / 2 - 1)
+    }
+}
+
+impl Configuration {
+    /// Q2: of a joint configuration, a quorum of the old and one of the new.
+    pub fn has_quorum(&self, set: &NodeSet) -> bool {
+        is_quorum(&self.members, set) && self.joint.as_ref().is_none_or(|j| is_quorum(j, set))
+    }
+
+    /// All that have a vote, each once.
+    pub fn voters(&self) -> impl Iterator<Item = &Member> {
+        let joined = self.joint.iter().flatten();
+        let members = &self.members;
+        members
+            .iter()
+            .chain(joined.filter(|j| !members.iter().any(|m| m.node == j.node)))
+    }
+
+    pub fn voter(&self, node: NodeId) -> Option<&Member> {
+        self.voters().find(|m| m.node == node)
+    }
+
+    pub fn master(&self) -> NodeId {
+        self.members.first().map_or(0, |m| m.node)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn members(count: u8) -> Vec<Member> {
+        (1..=count)
+            .map(|node| Member {
+                node,
+                incarnation: u64::from(node),
+                address: String::new(),
+            })
+            .collect()
+    }
+
+    fn set_of(mask: u16) -> NodeSet {
+        (0..9)
+            .filter(|i| mask & (1 << i) != 0)
+            .map(|i| i + 1)
+            .collect()
+    }
+
+    /// The naive twin counts votes: one each, and one more for the master if their number is even.
+    fn twin(count: u8, mask: u16) -> bool {
+        let extra = u32::from(count.is_multiple_of(2));
+        let total = u32::from(count) + extra;
+        let held = mask.count_ones() + if mask & 1 != 0 { extra } else { 0 };
+        held * 2 > total
+    }
+
+    #[test]
+    fn every_set_of_up_to_nine_agrees_with_counting_votes() {
+        for count in 1..=9u8 {
+            for mask in 0..1u16 << count {
+                assert_eq!(
+                    is_quorum(&members(count), &set_of(mask)),
+                    twin(count, mask),
+                    "{count} members, set {mask:b}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn any_two_quorums_intersect() {
+        for count in 1..=9u8 {
+            let all: Vec<u16> = (0..1u16 << count)
+                .filter(|m| is_quorum(&members(count), &set_of(*m)))
+                .collect();
+            for a in &all {
+                assert!(all.iter().all(|b| a & b != 0), "{count} members, {a:b}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_joint_quorum_is_one_of_each() {
+        let mut joint = Configuration {
+            cluster: 1,
+            epoch: 2,
+            members: members(3),
+            joint: Some(members(5)),
+            base: Default::default(),
+            formed_by: 0,
+        };
+        assert!(!joint.has_quorum(&set_of(0b00011)));
+        assert!(joint.has_quorum(&set_of(0b00111)));
+        assert!(!joint.has_quorum(&set_of(0b11100)));
+        assert_eq!(joint.voters().count(), 5);
+        joint.joint = None;
+        assert!(joint.has_quorum(&set_of(0b00011)));
+    }
+}

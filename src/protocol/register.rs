@@ -1,0 +1,178 @@
+//! The acceptor of one key: what it promises and accepts. Owns the rules of Prepare and Accept;
+//! persisting before answering (R2) is the caller's.
+
+use std::sync::Arc;
+
+use super::ballot::Ballot;
+use super::record::{AcceptorState, Record};
+
+/// What a Prepare or Accept came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Granted, and the state changed.
+    Granted,
+    /// The very same was granted before.
+    Repeated,
+    /// Refused: the ballot that stands in the way.
+    Refused(Ballot),
+}
+
+/// `state` is `None` for a key without state, which reads as promised at the floor.
+pub fn prepare(
+    state: &mut Option<AcceptorState>,
+    ballot: Ballot,
+    base: Ballot,
+    floor: Ballot,
+) -> Verdict {
+    let promised = state.as_ref().map_or(floor, |s| s.promised);
+    if ballot > promised && ballot > base {
+        state.get_or_insert_default().promised = ballot;
+        Verdict::Granted
+    } else if ballot == promised && ballot > base && state.is_some() {
+        Verdict::Repeated
+    } else {
+        Verdict::Refused(promised.max(base))
+    }
+}
+
+pub fn accept(
+    state: &mut Option<AcceptorState>,
+    ballot: Ballot,
+    record: &Arc<Record>,
+    base: Ballot,
+    floor: Ballot,
+) -> Verdict {
+    let promised = state.as_ref().map_or(floor, |s| s.promised);
+    if let Some(state) = state
+        && state.accepted == ballot
+    {
+        assert!(
+            state.record.as_ref() == Some(record),
+            "ballot {ballot} carries two different records"
+        );
+        return Verdict::Repeated;
+    }
+    if ballot < promised || ballot <= base {
+        return Verdict::Refused(promised.max(base));
+    }
+    *state = Some(AcceptorState {
+        promised: ballot.next(),
+        accepted: ballot,
+        chosen: false,
+        record: Some(record.clone()),
+    });
+    Verdict::Granted
+}
+
+/// Notes that the record accepted at `ballot` is chosen; gives whether that was news.
+pub fn mark_chosen(state: &mut Option<AcceptorState>, ballot: Ballot) -> bool {
+    match state {
+        Some(state) if state.accepted == ballot && !state.chosen => {
+            state.chosen = true;
+            true
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn b(reading: u64) -> Ballot {
+        Ballot::new(reading, 1)
+    }
+
+    fn record(version: u64) -> Arc<Record> {
+        Arc::new(Record {
+            version,
+            ..Record::default()
+        })
+    }
+
+    #[test]
+    fn promises_only_rise_and_repeats_are_answered_again() {
+        let mut state = None;
+        assert_eq!(prepare(&mut state, b(5), b(0), b(0)), Verdict::Granted);
+        assert_eq!(prepare(&mut state, b(5), b(0), b(0)), Verdict::Repeated);
+        assert_eq!(
+            prepare(&mut state, b(4), b(0), b(0)),
+            Verdict::Refused(b(5))
+        );
+        assert_eq!(prepare(&mut state, b(6), b(0), b(0)), Verdict::Granted);
+    }
+
+    #[test]
+    fn an_accept_promises_the_next_ballot() {
+        let mut state = None;
+        prepare(&mut state, b(5), b(0), b(0));
+        assert_eq!(
+            accept(&mut state, b(5), &record(1), b(0), b(0)),
+            Verdict::Granted
+        );
+        assert_eq!(state.as_ref().unwrap().promised, b(6));
+        assert_eq!(
+            accept(&mut state, b(5), &record(1), b(0), b(0)),
+            Verdict::Repeated
+        );
+        assert_eq!(
+            accept(&mut state, b(6), &record(2), b(0), b(0)),
+            Verdict::Granted
+        );
+        assert_eq!(
+            accept(&mut state, b(5), &record(1), b(0), b(0)),
+            Verdict::Refused(b(7))
+        );
+    }
+
+    #[test]
+    fn a_higher_promise_refuses_an_accept() {
+        let mut state = None;
+        prepare(&mut state, b(9), b(0), b(0));
+        assert_eq!(
+            accept(&mut state, b(8), &record(1), b(0), b(0)),
+            Verdict::Refused(b(9))
+        );
+        assert_eq!(state.unwrap().accepted, Ballot::ZERO);
+    }
+
+    #[test]
+    fn base_and_floor_bind_keys_without_state() {
+        let mut state = None;
+        assert_eq!(
+            prepare(&mut state, b(5), b(5), b(0)),
+            Verdict::Refused(b(5))
+        );
+        assert_eq!(
+            prepare(&mut state, b(5), b(0), b(5)),
+            Verdict::Refused(b(5))
+        );
+        assert_eq!(
+            accept(&mut state, b(5), &record(1), b(5), b(0)),
+            Verdict::Refused(b(5))
+        );
+        assert_eq!(
+            accept(&mut state, b(4), &record(1), b(0), b(5)),
+            Verdict::Refused(b(5))
+        );
+        assert_eq!(state, None);
+    }
+
+    #[test]
+    #[should_panic(expected = "two different records")]
+    fn one_ballot_with_two_records_stops_the_node() {
+        let mut state = None;
+        accept(&mut state, b(5), &record(1), b(0), b(0));
+        accept(&mut state, b(5), &record(2), b(0), b(0));
+    }
+
+    #[test]
+    fn chosen_is_of_the_accepted_ballot_only() {
+        let mut state = None;
+        accept(&mut state, b(5), &record(1), b(0), b(0));
+        assert!(!mark_chosen(&mut state, b(4)));
+        assert!(mark_chosen(&mut state, b(5)) && !mark_chosen(&mut state, b(5)));
+        accept(&mut state, b(6), &record(2), b(0), b(0));
+        assert!(!state.unwrap().chosen);
+    }
+}

@@ -1,0 +1,312 @@
+//! What is done at the heartbeat's pace: links, the quorum (X5), the members' median clock (B2),
+//! notices of chosen ballots, and before the first configuration the survey (E6).
+
+use kvclient::wire::{MemberAddress, MemberStatus, NodeStatus};
+use rand::RngExt;
+
+use super::Replica;
+use super::ballot::Ballot;
+use super::limits::{
+    CHOSEN_PER_MESSAGE_MAX, HEARTBEAT_MS, QUORUM_SILENCE_MS, REACHABLE_MS, SURVEY_MS,
+};
+use super::message::{
+    Chosen, ConfigurationTold, Destination, Envelope, Event, Heartbeat, Message, NodeId, Now,
+    Output,
+};
+use super::quorum::NodeSet;
+use super::record::Key;
+use super::round::Coordinator;
+use super::timer::Timer;
+
+/// How often links are looked at without a heartbeat having come.
+const LOOK_US: u64 = 5_000;
+/// Marks of chosen records that no group took along are written every so many heartbeats.
+const MARKS_EVERY: u64 = 20;
+
+impl Replica {
+    pub(super) fn handle_timeout(&mut self, now: Now) {
+        while let Some((at_us, timer)) = self.timers.pop_due(now.mono_us) {
+            match timer {
+                Timer::Heartbeat => self.heartbeat(now),
+                Timer::Survey => self.survey(now),
+                Timer::Key(key) => self.key_timeout(now, &key, at_us),
+            }
+        }
+    }
+
+    fn heartbeat(&mut self, now: Now) {
+        self.timers
+            .set(now.mono_us + HEARTBEAT_MS * 1_000, Timer::Heartbeat);
+        self.look_at_links(now, true);
+        self.heartbeats += 1;
+        self.marks_due |= self.heartbeats.is_multiple_of(MARKS_EVERY);
+        self.take_back_forwards(now);
+        self.tell_waits();
+        let Some(configuration) = self.configuration.clone() else {
+            return;
+        };
+        let clock = self.clock.last();
+        let heartbeat = Heartbeat {
+            boot: self.options.boot,
+            wall_ms: now.wall_ms,
+            clock,
+        };
+        let me = self.node;
+        for member in configuration.voters().filter(|m| m.node != me) {
+            let envelope = self.envelope(member.node, 0, heartbeat.clone().into());
+            self.dispatch(envelope);
+            self.flush_notices(member.node);
+        }
+        if self.clock.is_clamped() != self.told_clamped {
+            self.told_clamped = self.clock.is_clamped();
+            let median_ms = self.median_ms(now).unwrap_or(now.wall_ms);
+            let ahead_ms = now.wall_ms.saturating_sub(median_ms);
+            let clamped = Event::ClockClamped { ahead_ms };
+            let event = if self.told_clamped {
+                clamped
+            } else {
+                Event::ClockTrusted
+            };
+            self.outputs.push_back(Output::Event(event));
+        }
+    }
+
+    /// Brings `near`, `hears_quorum` and the median up to date.
+    pub(super) fn look_at_links(&mut self, now: Now, at_once: bool) {
+        let looked = self
+            .links_looked_at_us
+            .is_some_and(|at| now.mono_us < at + LOOK_US);
+        if looked && !at_once {
+            return;
+        }
+        self.links_looked_at_us = Some(now.mono_us);
+        let Some(configuration) = self.configuration.clone() else {
+            return;
+        };
+        let node = self.node;
+        let heard = |within_ms| -> Vec<NodeId> {
+            let voters = configuration.voters().filter(|m| {
+                let own = m.node == node && self.votes;
+                own || self.links.is_heard(m.node, m.incarnation, now, within_ms)
+            });
+            voters.map(|m| m.node).collect()
+        };
+        let lately: NodeSet = heard(QUORUM_SILENCE_MS).into_iter().collect();
+        let mut near = heard(REACHABLE_MS);
+        // This node first, then those behind it, so that not all nodes ask the same ones.
+        let behind = near.iter().position(|n| *n >= node).unwrap_or(0);
+        near.rotate_left(behind);
+        self.near = near;
+        let hears = configuration.has_quorum(&lately);
+        if hears != self.hears_quorum {
+            self.hears_quorum = hears;
+            let event = if hears {
+                Event::QuorumGained
+            } else {
+                Event::QuorumLost {
+                    heard: self.near.clone(),
+                }
+            };
+            self.outputs.push_back(Output::Event(event));
+            for key in self.timers.keys() {
+                self.coordinate(now, &key, Coordinator::handle_quorum_change);
+            }
+        }
+        if let Some(median_ms) = self.median_ms(now) {
+            self.clock.set_median(median_ms, now);
+        }
+    }
+
+    /// B2: the lower median of the wall clocks that the members tell, this one's among them.
+    fn median_ms(&self, now: Now) -> Option<u64> {
+        let configuration = self.configuration.as_ref()?;
+        let told = configuration.voters().filter_map(|m| {
+            if m.node == self.node {
+                return Some(now.wall_ms);
+            }
+            let heard = self
+                .links
+                .is_heard(m.node, m.incarnation, now, QUORUM_SILENCE_MS);
+            self.links
+                .wall_ms(m.node, m.incarnation, now)
+                .filter(|_| heard)
+        });
+        let mut told: Vec<u64> = told.collect();
+        told.sort_unstable();
+        let middle = told.len().checked_sub(1)? / 2;
+        Some(told[middle])
+    }
+
+    /// Tells the other voters that `ballot` is chosen for `key`, with what goes there next.
+    pub(super) fn spread_chosen(&mut self, key: &Key, ballot: Ballot) {
+        let Some(configuration) = self.configuration.clone() else {
+            return;
+        };
+        let me = self.node;
+        for member in configuration.voters().filter(|m| m.node != me) {
+            let notices = self.notices.entry(member.node).or_default();
+            notices.push((key.clone(), ballot));
+            if notices.len() >= CHOSEN_PER_MESSAGE_MAX {
+                self.flush_notices(member.node);
+            }
+        }
+    }
+
+    fn flush_notices(&mut self, node: NodeId) {
+        let Some(notices) = self.notices.get_mut(&node) else {
+            return;
+        };
+        let chosen = std::mem::take(notices);
+        if !chosen.is_empty() {
+            let envelope = self.envelope(node, 0, Chosen { chosen }.into());
+            self.dispatch(envelope);
+        }
+    }
+
+    fn survey(&mut self, now: Now) {
+        let Some(bootstrap) = &self.bootstrap else {
+            return;
+        };
+        let questions = bootstrap.questions();
+        if questions.is_empty() && bootstrap.is_first() {
+            self.form();
+            return;
+        }
+        self.timers
+            .set(now.mono_us + SURVEY_MS * 1_000, Timer::Survey);
+        for (index, survey) in questions {
+            let envelope = self.envelope(0, 0, survey.into());
+            self.outputs.push_back(Output::Send {
+                to: Destination::Listed(index),
+                envelope,
+            });
+        }
+    }
+
+    pub(super) fn handle_survey(&mut self, _now: Now, envelope: Envelope) {
+        let Some(bootstrap) = &mut self.bootstrap else {
+            // This node has state: who asks learns the configuration.
+            if matches!(envelope.message, Message::Survey(_)) {
+                self.tell_configuration(&envelope);
+            }
+            return;
+        };
+        match envelope.message {
+            Message::Survey(survey) => {
+                let bound = self.meta.bound_to;
+                let answer = bootstrap.asked(&survey, &mut self.meta);
+                if self.meta.bound_to != bound {
+                    // The word leaves once it is on disk; until then the question is asked again.
+                    self.bound_in = self.outbox.change_meta();
+                }
+                if let Some(answer) = answer
+                    && self.outbox.is_durable(self.bound_in)
+                {
+                    let envelope = self.envelope(0, 0, answer.into());
+                    let to = Destination::Listed(survey.index);
+                    self.outputs.push_back(Output::Send { to, envelope });
+                }
+            }
+            Message::SurveyAnswer(answer) => {
+                bootstrap.answered(&answer);
+                if bootstrap.questions().is_empty() {
+                    self.form();
+                }
+            }
+            _ => unreachable!("the caller sorted"),
+        }
+    }
+
+    /// E6: the first listed node has everybody's word. What it tells waits for the disk.
+    fn form(&mut self) {
+        let cluster = self.random.random_range(1..=u64::MAX);
+        let formed = self.bootstrap.as_ref().and_then(|b| b.form(cluster));
+        let Some(configuration) = formed else { return };
+        self.install(configuration.clone());
+        let me = self.node;
+        let others = configuration
+            .members
+            .iter()
+            .map(|m| m.node)
+            .filter(|n| *n != me);
+        for node in others {
+            let told = ConfigurationTold {
+                configuration: configuration.clone(),
+            };
+            self.send(node, 0, told.into(), self.installed_in);
+        }
+    }
+
+    /// The place in the list of a node that this node's configuration may not name.
+    pub(super) fn listed_index(&self, node: NodeId) -> Option<u8> {
+        if let Some(address) = self.address_of(node) {
+            let place = self.options.list.iter().position(|a| a == address);
+            return place.map(|p| p as u8);
+        }
+        // The first configuration gives ids in the order of the list.
+        let index = node.checked_sub(1)?;
+        (usize::from(index) < self.options.list.len()).then_some(index)
+    }
+
+    fn tell_waits(&mut self) {
+        let waits_for = self.waits_for_now();
+        if waits_for != self.waits_for {
+            self.waits_for = waits_for.clone();
+            self.outputs
+                .push_back(Output::Event(Event::Waits(waits_for)));
+        }
+    }
+
+    fn waits_for_now(&self) -> String {
+        if let Some(bootstrap) = &self.bootstrap {
+            return bootstrap.waits_for();
+        }
+        if !self.votes {
+            return "this node came back without the state that it had when the cluster was formed, \
+                    so it has no vote; it forwards to the others. Restore its data directory, or \
+                    stop all nodes and start them anew with empty ones"
+                .into();
+        }
+        if self.hears_quorum {
+            return String::new();
+        }
+        let missing = self.configuration.iter().flat_map(|c| c.voters());
+        let missing = missing.filter(|m| !self.near.contains(&m.node));
+        let missing: Vec<String> = missing.map(|m| m.address.clone()).collect();
+        format!("no quorum; not heard: {}", missing.join(", "))
+    }
+
+    pub(super) fn member_addresses(&self) -> Vec<MemberAddress> {
+        let voters = self.configuration.iter().flat_map(|c| c.voters());
+        voters
+            .map(|m| MemberAddress {
+                node: m.node,
+                address: m.address.clone(),
+            })
+            .collect()
+    }
+
+    /// What the core knows of the node's state; the runtime adds the rest.
+    pub(super) fn status(&self) -> NodeStatus {
+        let voters = self.configuration.iter().flat_map(|c| c.voters());
+        let members = voters.map(|m| MemberStatus {
+            node: m.node,
+            address: m.address.clone(),
+            heard: self.near.contains(&m.node),
+        });
+        NodeStatus {
+            node: self.node,
+            cluster: self.cluster(),
+            epoch: self.configuration.as_ref().map_or(0, |c| c.epoch),
+            incarnation: self.incarnation,
+            boot: self.options.boot,
+            votes: self.votes,
+            quorum: self.hears_quorum,
+            master: self.configuration.as_ref().map_or(0, |c| c.master()),
+            members: members.collect(),
+            waits_for: self.waits_for_now(),
+            clock_clamped: self.clock.is_clamped(),
+            ..NodeStatus::default()
+        }
+    }
+}

@@ -4,5 +4,19 @@
 #![allow(dead_code)] // Each test target uses its own part of it.
 
 pub mod checker;
+pub mod clients;
+pub mod cluster;
+mod codec;
+mod disk;
+pub mod event;
+pub mod faults;
 pub mod history;
+pub mod network;
+pub mod node;
+pub mod plan;
 pub mod random;
+pub mod run;
+mod standin;
+pub mod trace;
+mod watch;
+mod workload;

@@ -33,7 +33,10 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let now = Now { mono_us: 1_000_000, wall_ms: 1_700_000_000_000 };
+        let now = Now {
+            mono_us: 1_000_000,
+            wall_ms: 1_700_000_000_000,
+        };
         let nodes = (0..NODES).map(|i| {
             let options = Options {
                 list: (0..NODES).map(|n| format!("node{n}:1")).collect(),
@@ -43,7 +46,10 @@ impl Bench {
                 skew_max_ms: 60_000,
                 keys_cached_max: 100_000,
             };
-            let recovered = Recovered { incarnation: i as u64 + 1, ..Recovered::default() };
+            let recovered = Recovered {
+                incarnation: i as u64 + 1,
+                ..Recovered::default()
+            };
             Replica::new(options, recovered, now)
         });
         let mut bench = Bench {
@@ -61,8 +67,18 @@ impl Bench {
             bench.pass(50);
         }
         for i in 0..NODES {
-            let hello = Hello { client: 7, nonce: 1, library_version: String::new() };
-            bench.input(i, Input::Client { from: CLIENT, message: ClientMessage::Hello(hello) });
+            let hello = Hello {
+                client: 7,
+                nonce: 1,
+                library_version: String::new(),
+            };
+            bench.input(
+                i,
+                Input::Client {
+                    from: CLIENT,
+                    message: ClientMessage::Hello(hello),
+                },
+            );
             bench.poll(i);
         }
         bench
@@ -72,7 +88,10 @@ impl Bench {
         self.now.mono_us += ms * 1_000;
         self.now.wall_ms += ms;
         for i in 0..NODES {
-            if self.nodes[i].next_timeout().is_some_and(|at| at <= self.now.mono_us) {
+            if self.nodes[i]
+                .next_timeout()
+                .is_some_and(|at| at <= self.now.mono_us)
+            {
                 self.input(i, Input::Timeout);
                 self.poll(i);
             }
@@ -89,7 +108,12 @@ impl Bench {
             match output {
                 Output::Persist(group) => {
                     self.tables[i].extend(group.registers);
-                    self.input(i, Input::Persisted { group: group.number });
+                    self.input(
+                        i,
+                        Input::Persisted {
+                            group: group.number,
+                        },
+                    );
                 }
                 Output::Load(key) => {
                     let state = self.tables[i].get(&key).cloned();
@@ -105,11 +129,17 @@ impl Bench {
                     envelope.message.encode_body(&mut self.body);
                     let message = Message::decode(envelope.message.kind(), &self.body);
                     let message = message.expect("what was encoded").expect("a known kind");
-                    let envelope = Envelope { message, ..envelope };
+                    let envelope = Envelope {
+                        message,
+                        ..envelope
+                    };
                     let cluster = self.nodes[i].cluster();
                     self.wire.push((place, Input::Peer { cluster, envelope }));
                 }
-                Output::Reply { reply: ClientReply::Hello(answer), .. } => {
+                Output::Reply {
+                    reply: ClientReply::Hello(answer),
+                    ..
+                } => {
                     self.tokens[i] = answer.token;
                 }
                 Output::Reply { .. } => self.answered += 1,
@@ -134,10 +164,14 @@ impl Bench {
             for _ in 0..IN_FLIGHT {
                 sequence += 1;
                 let name = format!("bench/{}", sequence.wrapping_mul(7_919) % KEYS);
-                let nodes = (1..=NODES as u8).max_by_key(|n| rendezvous_weight(name.as_bytes(), *n));
+                let nodes =
+                    (1..=NODES as u8).max_by_key(|n| rendezvous_weight(name.as_bytes(), *n));
                 let node = usize::from(nodes.expect("there are nodes")) - 1;
                 let operation = Operation {
-                    id: OperationId { client: 7, sequence },
+                    id: OperationId {
+                        client: 7,
+                        sequence,
+                    },
                     birth: kvclient::clock::from_ms(self.now.wall_ms) + sequence % 4_000,
                     low_mark: sequence.saturating_sub(IN_FLIGHT).max(1),
                     key: Bytes::from(name),
@@ -145,9 +179,20 @@ impl Bench {
                     action: action(),
                 };
                 let token = self.tokens[node];
-                let request = Request { token, attempt: sequence, retry: false, operation };
+                let request = Request {
+                    token,
+                    attempt: sequence,
+                    retry: false,
+                    operation,
+                };
                 let message = ClientMessage::Request(request);
-                self.input(node, Input::Client { from: CLIENT, message });
+                self.input(
+                    node,
+                    Input::Client {
+                        from: CLIENT,
+                        message,
+                    },
+                );
             }
             (0..NODES).for_each(|i| self.poll(i));
             self.deliver();
@@ -158,10 +203,15 @@ impl Bench {
 }
 
 fn main() {
-    let count = std::env::args().skip(1).find_map(|a| a.parse().ok()).unwrap_or(200_000);
+    let count = std::env::args()
+        .skip(1)
+        .find_map(|a| a.parse().ok())
+        .unwrap_or(200_000);
     let mut bench = Bench::new();
     let value = Bytes::from(vec![b'x'; 100]);
-    let put = || Action::Put { value: value.clone() };
+    let put = || Action::Put {
+        value: value.clone(),
+    };
     bench.run(KEYS * 2, 0, put);
     let first = KEYS * 3;
     for (name, first, action) in [

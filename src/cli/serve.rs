@@ -1,0 +1,154 @@
+//! `horseshoe serve`: runs one node.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{LOG_DEFAULT, ServerConfig, Settings};
+use crate::runtime;
+use crate::storage::Durability;
+
+/// Run one node.
+///
+/// All nodes are started with the same list, in the same order: the first is the master, whose vote
+/// decides when exactly half of an even number of nodes is reached.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// This node's place in the list, from 0
+    index: usize,
+
+    /// All nodes: name:port, 192.0.2.1:port or [2001:db8::1]:port
+    #[arg(required = true, value_name = "HOST:PORT")]
+    nodes: Vec<String>,
+
+    /// Where the node keeps its state; without it the state is in memory only
+    #[arg(long, value_name = "DIR", env = "HORSESHOE_DATA_DIR")]
+    data_dir: Option<OsString>,
+
+    /// How durable a write is when it is answered
+    #[arg(
+        long,
+        value_enum,
+        default_value = "fsync",
+        env = "HORSESHOE_DURABILITY"
+    )]
+    durability: DurabilityArg,
+
+    /// What is logged: a level, or a filter as of tracing's env-filter
+    #[arg(long, value_name = "FILTER", default_value = LOG_DEFAULT, env = "HORSESHOE_LOG")]
+    log: String,
+
+    /// After how long a member that is not reached is removed; only 0 (never) for now
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "0",
+        env = "HORSESHOE_SHRINK_AFTER"
+    )]
+    shrink_after: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum DurabilityArg {
+    /// It survives the power failure of all nodes
+    Fsync,
+    /// It survives the end of the process; the system writes it to disk in its own time
+    Os,
+}
+
+/// Runs until a signal ends the node.
+pub fn run(arguments: ServeArgs) -> ExitCode {
+    match serve(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The log may be filtered, or not be there yet.
+            eprintln!("horseshoe: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(arguments: ServeArgs) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&arguments.log)
+        .with_context(|| format!("{:?} is not a log filter", arguments.log))?;
+    let config = ServerConfig::new(arguments.into())?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_target(false)
+        .init();
+    runtime::serve(&config)?;
+    Ok(())
+}
+
+impl From<ServeArgs> for Settings {
+    fn from(arguments: ServeArgs) -> Self {
+        // Scripts set the variable to nothing where there is no data directory.
+        let data_dir = arguments.data_dir.filter(|dir| !dir.is_empty());
+        Settings {
+            index: arguments.index,
+            nodes: arguments.nodes,
+            data_dir: data_dir.map(PathBuf::from),
+            durability: match arguments.durability {
+                DurabilityArg::Fsync => Durability::Fsync,
+                DurabilityArg::Os => Durability::Os,
+            },
+            shrink_after: arguments.shrink_after,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Arguments {
+        #[command(flatten)]
+        serve: ServeArgs,
+    }
+
+    fn parse(line: &str) -> Result<ServeArgs, clap::Error> {
+        Arguments::try_parse_from(line.split(' ')).map(|arguments| arguments.serve)
+    }
+
+    #[test]
+    fn defaults_are_memory_and_fsync() {
+        let settings: Settings = parse("serve 1 a:1 b:2").unwrap().into();
+        assert_eq!((settings.index, settings.nodes.len()), (1, 2));
+        assert_eq!(settings.data_dir, None);
+        assert_eq!(settings.durability, Durability::Fsync);
+        assert_eq!(settings.shrink_after, "0");
+    }
+
+    #[test]
+    fn flags_may_stand_anywhere() {
+        let line = "serve --data-dir /d 0 --durability os a:1 --shrink-after 0s --log debug b:2";
+        let arguments = parse(line).unwrap();
+        assert_eq!(arguments.log, "debug");
+        let settings: Settings = arguments.into();
+        assert_eq!(settings.nodes, ["a:1", "b:2"]);
+        assert_eq!(settings.data_dir, Some(PathBuf::from("/d")));
+        assert_eq!(settings.durability, Durability::Os);
+    }
+
+    #[test]
+    fn an_empty_data_directory_is_none() {
+        let arguments = parse("serve --data-dir= 0 a:1").unwrap();
+        assert_eq!(Settings::from(arguments).data_dir, None);
+    }
+
+    #[test]
+    fn what_is_missing_or_unknown_is_an_error() {
+        assert!(parse("serve").is_err());
+        assert!(parse("serve 0").is_err());
+        assert!(parse("serve x a:1").is_err());
+        assert!(parse("serve 0 a:1 --durability none").is_err());
+    }
+}

@@ -1,0 +1,385 @@
+//! Settings of a server: read once, checked once, never changed while it runs.
+//!
+//! Owns what an address in the list of nodes may look like, and the defaults. It resolves no names.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use crate::protocol::limits::{ADDRESS_SIZE_MAX, MEMBERS_MAX};
+use crate::storage::Durability;
+
+/// The tracing filter unless one is set.
+pub const LOG_DEFAULT: &str = "info";
+
+/// What is wrong with the settings, in words for the operator.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    #[error("the list of nodes is empty: name at least this node, as HOST:PORT")]
+    NoNodes,
+    #[error("{0} nodes are listed; at most {MEMBERS_MAX} are supported")]
+    TooManyNodes(usize),
+    #[error("index {index} is not in the list of {count} nodes: it counts from 0 to {last}", last = .count - 1)]
+    Index { index: usize, count: usize },
+    #[error("{address:?} is not an address that nodes can be reached at: {reason}")]
+    Address {
+        address: String,
+        reason: &'static str,
+    },
+    #[error("{0} is listed twice")]
+    Duplicate(NodeAddress),
+    #[error(
+        "{ipv4} is IPv4 and {ipv6} is IPv6: a node has one socket, so the list must be of one kind"
+    )]
+    MixedFamilies {
+        ipv4: NodeAddress,
+        ipv6: NodeAddress,
+    },
+    #[error(
+        "shrink-after {0:?} is not possible yet: this release never removes a member by itself, \
+         so only 0 (never) is accepted"
+    )]
+    ShrinkAfter(String),
+}
+
+/// The settings as they were given.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub index: usize,
+    pub nodes: Vec<String>,
+    pub data_dir: Option<PathBuf>,
+    pub durability: Durability,
+    pub shrink_after: String,
+}
+
+/// The settings of a server, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerConfig {
+    /// The nodes in priority order, the same on every node.
+    pub nodes: Vec<NodeAddress>,
+    /// This node's place in the list, from 0.
+    pub index: u8,
+    /// `None`: the state is in memory only, and a restarted node has lost it.
+    pub data_dir: Option<PathBuf>,
+    /// Of no effect without a data directory.
+    pub durability: Durability,
+}
+
+impl ServerConfig {
+    pub fn new(settings: Settings) -> Result<Self, ConfigError> {
+        let nodes = settings
+            .nodes
+            .iter()
+            .map(|node| node.parse())
+            .collect::<Result<Vec<NodeAddress>, _>>()?;
+        check_nodes(&nodes)?;
+        if settings.index >= nodes.len() {
+            return Err(ConfigError::Index {
+                index: settings.index,
+                count: nodes.len(),
+            });
+        }
+        let never = ["0", "0s", "0ms"].contains(&settings.shrink_after.trim());
+        if !never {
+            return Err(ConfigError::ShrinkAfter(settings.shrink_after));
+        }
+        Ok(ServerConfig {
+            nodes,
+            index: u8::try_from(settings.index).expect("an index below the bound of members"),
+            data_dir: settings.data_dir,
+            durability: settings.durability,
+        })
+    }
+
+    /// This node's own address.
+    pub fn own(&self) -> &NodeAddress {
+        &self.nodes[usize::from(self.index)]
+    }
+
+    /// The nodes in the one spelling that all nodes agree on.
+    pub fn list(&self) -> Vec<String> {
+        self.nodes.iter().map(NodeAddress::to_string).collect()
+    }
+
+    /// How durable a write is when it is answered, as `status` and the log say it.
+    pub fn durability_name(&self) -> &'static str {
+        match (&self.data_dir, self.durability) {
+            (None, _) => "memory",
+            (Some(_), Durability::Fsync) => "fsync",
+            (Some(_), Durability::Os) => "os",
+        }
+    }
+
+    /// The family of the addresses that are given in numbers: that of the socket.
+    pub fn ipv4(&self) -> Option<bool> {
+        let literal = self.nodes.iter().find_map(NodeAddress::literal)?;
+        Some(literal.is_ipv4())
+    }
+
+    pub fn votes(&self) -> Votes {
+        Votes::of(self.nodes.len())
+    }
+}
+
+fn check_nodes(nodes: &[NodeAddress]) -> Result<(), ConfigError> {
+    if nodes.is_empty() {
+        return Err(ConfigError::NoNodes);
+    }
+    if nodes.len() > MEMBERS_MAX {
+        return Err(ConfigError::TooManyNodes(nodes.len()));
+    }
+    for (at, node) in nodes.iter().enumerate() {
+        if nodes[..at].contains(node) {
+            return Err(ConfigError::Duplicate(node.clone()));
+        }
+    }
+    let of_kind = |wanted: fn(&IpAddr) -> bool| {
+        let is = |node: &&NodeAddress| matches!(&node.host, Host::Ip(ip) if wanted(ip));
+        nodes.iter().find(is).cloned()
+    };
+    match (of_kind(IpAddr::is_ipv4), of_kind(IpAddr::is_ipv6)) {
+        (Some(ipv4), Some(ipv6)) => Err(ConfigError::MixedFamilies { ipv4, ipv6 }),
+        _ => Ok(()),
+    }
+}
+
+/// Q1 as votes: of an even number of nodes the master has two, so that there is no draw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Votes {
+    /// What a read or a write needs.
+    pub needed: usize,
+    pub total: usize,
+}
+
+impl Votes {
+    pub fn of(nodes: usize) -> Self {
+        let total = nodes + usize::from(nodes.is_multiple_of(2));
+        Votes {
+            needed: total / 2 + 1,
+            total,
+        }
+    }
+}
+
+/// An entry of the list of nodes: `name:port`, `192.0.2.1:port` or `[2001:db8::1]:port`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct NodeAddress {
+    pub host: Host,
+    pub port: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Host {
+    Ip(IpAddr),
+    /// In lower case.
+    Name(String),
+}
+
+impl NodeAddress {
+    /// The socket address, if it is given in numbers.
+    pub fn literal(&self) -> Option<SocketAddr> {
+        match self.host {
+            Host::Ip(ip) => Some(SocketAddr::new(ip, self.port)),
+            Host::Name(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for NodeAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            Host::Ip(IpAddr::V6(ip)) => write!(f, "[{ip}]:{}", self.port),
+            Host::Ip(IpAddr::V4(ip)) => write!(f, "{ip}:{}", self.port),
+            Host::Name(name) => write!(f, "{name}:{}", self.port),
+        }
+    }
+}
+
+impl FromStr for NodeAddress {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        parse_address(text).map_err(|reason| ConfigError::Address {
+            address: text.to_owned(),
+            reason,
+        })
+    }
+}
+
+fn parse_address(text: &str) -> Result<NodeAddress, &'static str> {
+    if text.len() > ADDRESS_SIZE_MAX {
+        return Err("it is too long");
+    }
+    let (host, port) = text
+        .rsplit_once(':')
+        .ok_or("it has no port; write HOST:PORT")?;
+    let digits = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
+    let port = match port.parse::<u16>() {
+        Ok(port) if digits && port > 0 => port,
+        _ => return Err("the port is not a number from 1 to 65535"),
+    };
+    let ip = parse_host(host)?;
+    if let Host::Ip(ip) = &ip {
+        let broadcast = *ip == IpAddr::V4(Ipv4Addr::BROADCAST);
+        if ip.is_unspecified() || ip.is_multicast() || broadcast {
+            return Err("other nodes can't send to one node there");
+        }
+    }
+    Ok(NodeAddress { host: ip, port })
+}
+
+fn parse_host(host: &str) -> Result<Host, &'static str> {
+    if let Some(inner) = host.strip_prefix('[') {
+        let inner = inner.strip_suffix(']').ok_or("a bracket is not closed")?;
+        return match inner.parse::<Ipv6Addr>() {
+            Ok(ip) => Ok(Host::Ip(IpAddr::V6(ip))),
+            Err(_) => Err("what is in the brackets is not an IPv6 address"),
+        };
+    }
+    if host.contains(':') {
+        return Err("an IPv6 address is written in brackets: [2001:db8::1]:7000");
+    }
+    if let Ok(ip) = host.parse::<Ipv4Addr>() {
+        return Ok(Host::Ip(IpAddr::V4(ip)));
+    }
+    if host.is_empty() {
+        return Err("it has no host");
+    }
+    if host.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
+        return Err("it is not an IPv4 address");
+    }
+    let label = |label: &str| {
+        let inner = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+        (1..=63).contains(&label.len())
+            && label.bytes().all(inner)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let name = host.strip_suffix('.').unwrap_or(host);
+    if name.len() > 253 || !name.split('.').all(label) {
+        return Err("the host is not a name as names are in DNS");
+    }
+    Ok(Host::Name(name.to_ascii_lowercase()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn settings(index: usize, nodes: &[&str]) -> Settings {
+        Settings {
+            index,
+            nodes: nodes.iter().map(|&node| node.to_owned()).collect(),
+            data_dir: None,
+            durability: Durability::Fsync,
+            shrink_after: "0".to_owned(),
+        }
+    }
+
+    fn error(index: usize, nodes: &[&str]) -> String {
+        ServerConfig::new(settings(index, nodes))
+            .unwrap_err()
+            .to_string()
+    }
+
+    #[test]
+    fn names_and_both_kinds_of_numbers_are_addresses() {
+        for (given, canonical) in [
+            ("Node-1.Example:7000", "node-1.example:7000"),
+            ("host.:1", "host:1"),
+            ("10.0.0.1:65535", "10.0.0.1:65535"),
+            ("[2001:DB8:0::1]:7", "[2001:db8::1]:7"),
+            ("db_1:9", "db_1:9"),
+        ] {
+            let address: NodeAddress = given.parse().unwrap();
+            assert_eq!(address.to_string(), canonical);
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused_with_its_reason() {
+        for (given, reason) in [
+            ("host", "no port"),
+            ("host:0", "the port"),
+            ("host:65536", "the port"),
+            ("host:+7", "the port"),
+            ("host:", "the port"),
+            (":7", "no host"),
+            ("::1:7", "brackets"),
+            ("[::1:7", "bracket"),
+            ("[host]:7", "IPv6"),
+            ("[fe80::1%eth0]:7", "IPv6"),
+            ("1.2.3:7", "IPv4"),
+            ("1.2.3.256:7", "IPv4"),
+            ("a b:7", "name"),
+            ("-a:7", "name"),
+            ("a..b:7", "name"),
+            ("0.0.0.0:7", "can't send"),
+            ("[::]:7", "can't send"),
+            ("224.0.0.1:7", "can't send"),
+        ] {
+            let error = given.parse::<NodeAddress>().unwrap_err().to_string();
+            assert!(error.contains(reason), "{given}: {error}");
+            assert!(error.contains(given), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_list_is_checked_as_a_whole() {
+        let config = ServerConfig::new(settings(1, &["a:1", "b:1"])).unwrap();
+        assert_eq!(config.own().to_string(), "b:1");
+        assert_eq!(config.list(), ["a:1", "b:1"]);
+
+        assert!(error(0, &[]).contains("empty"));
+        assert!(error(2, &["a:1", "b:1"]).contains("from 0 to 1"));
+        assert!(error(0, &["a:1", "A.:1"]).contains("a:1 is listed twice"));
+        assert!(error(0, &["10.0.0.1:1", "[::1]:1"]).contains("one kind"));
+        let ten: Vec<String> = (1..=10).map(|port| format!("a:{port}")).collect();
+        let ten: Vec<&str> = ten.iter().map(String::as_str).collect();
+        assert!(error(0, &ten).contains("at most 9"));
+        assert!(ServerConfig::new(settings(8, &ten[..9])).is_ok());
+    }
+
+    #[test]
+    fn only_a_shrink_after_of_zero_is_accepted() {
+        for (given, accepted) in [("0", true), ("0s", true), ("3s", false), ("", false)] {
+            let settings = Settings {
+                shrink_after: given.to_owned(),
+                ..settings(0, &["a:1"])
+            };
+            assert_eq!(ServerConfig::new(settings).is_ok(), accepted, "{given}");
+        }
+    }
+
+    #[test]
+    fn votes_are_those_of_the_tie_broken_majority() {
+        let of = |nodes| {
+            let votes = Votes::of(nodes);
+            (votes.needed, votes.total)
+        };
+        let all: Vec<_> = (1..=9).map(of).collect();
+        let expected = [
+            (1, 1),
+            (2, 3),
+            (2, 3),
+            (3, 5),
+            (3, 5),
+            (4, 7),
+            (4, 7),
+            (5, 9),
+            (5, 9),
+        ];
+        assert_eq!(all, expected);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_accepted_reads_back_the_same(text in "\\PC{0,40}") {
+            if let Ok(address) = text.parse::<NodeAddress>() {
+                prop_assert_eq!(address.to_string().parse::<NodeAddress>().unwrap(), address);
+            }
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! From the bytes of a datagram to inputs of the core.
+//!
+//! Takes bytes from anywhere: nothing here panics on them, and no claim of theirs is believed
+//! before it is checked. What can't be read is skipped and counted.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use kvclient::datagram::{self, Frame};
+
+use super::tally::{Cause, Tally};
+use crate::protocol::message::{self, Endpoint, Envelope, Input, Message};
+
+/// Frames of kinds from here on go between nodes; those below, between clients and nodes.
+const PEER_KIND_MIN: u8 = 16;
+
+/// Gives an input for each frame that can be read.
+pub fn decode(bytes: &[u8], from: SocketAddr, tally: &mut Tally, give: &mut dyn FnMut(Input)) {
+    let (header, frames) = match datagram::open(bytes) {
+        Ok(opened) => opened,
+        Err(error) => return tally.count(error.into()),
+    };
+    for frame in frames {
+        let input = match frame {
+            Ok(frame) if frame.header.kind >= PEER_KIND_MIN => peer(header.cluster, &frame),
+            Ok(frame) if header.sender == 0 => client(from, &frame),
+            Ok(_) => Err(Cause::KindMisplaced),
+            Err(error) => Err(error.into()),
+        };
+        match input {
+            Ok(input) => give(input),
+            Err(cause) => tally.count(cause),
+        }
+    }
+}
+
+fn peer(cluster: u64, frame: &Frame<'_>) -> Result<Input, Cause> {
+    let header = &frame.header;
+    let message = Message::decode(header.kind, frame.body)?.ok_or(Cause::KindUnknown)?;
+    let envelope = Envelope {
+        origin: header.origin,
+        destination: header.destination,
+        incarnation: header.incarnation,
+        epoch: header.epoch,
+        round: header.message_id,
+        message,
+    };
+    Ok(Input::Peer { cluster, envelope })
+}
+
+fn client(from: SocketAddr, frame: &Frame<'_>) -> Result<Input, Cause> {
+    let message =
+        message::decode_client(frame.header.kind, frame.body)?.ok_or(Cause::KindMisplaced)?;
+    Ok(Input::Client {
+        from: endpoint_of(from),
+        message,
+    })
+}
+
+/// A client's address as the core knows it: IPv4 is mapped into IPv6.
+pub fn endpoint_of(address: SocketAddr) -> Endpoint {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+        IpAddr::V6(ip) => ip,
+    };
+    Endpoint {
+        ip: ip.to_bits(),
+        port: address.port(),
+    }
+}
+
+/// The way back. The zone of a link-local IPv6 address is lost on the way: such clients can't be
+/// answered.
+pub fn address_of(endpoint: Endpoint) -> SocketAddr {
+    let ip = Ipv6Addr::from_bits(endpoint.ip);
+    let ip = ip.to_ipv4_mapped().map_or(IpAddr::V6(ip), IpAddr::V4);
+    SocketAddr::new(ip, endpoint.port)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::message::{ClientMessage, Heartbeat};
+    use kvclient::datagram::{DATAGRAM_HEADER_SIZE, DatagramHeader, DatagramWriter, FrameHeader};
+    use kvclient::wire::{self, Hello};
+    use proptest::prelude::*;
+
+    fn from() -> SocketAddr {
+        "127.0.0.1:4711".parse().unwrap()
+    }
+
+    fn frame(kind: u8) -> FrameHeader {
+        FrameHeader {
+            kind,
+            origin: 2,
+            destination: 1,
+            incarnation: 3,
+            epoch: 4,
+            message_id: 5,
+            ..FrameHeader::default()
+        }
+    }
+
+    /// Frames as given, under a checksum that is right.
+    fn sealed(sender: u8, frames: &[(u8, Vec<u8>)]) -> Vec<u8> {
+        let mut writer = DatagramWriter::default();
+        for (kind, body) in frames {
+            writer.push(&frame(*kind), body);
+        }
+        let header = DatagramHeader {
+            sender,
+            cluster: 9,
+            ..DatagramHeader::default()
+        };
+        writer.seal(&header).to_vec()
+    }
+
+    fn decoded(bytes: &[u8]) -> (Vec<Input>, Tally) {
+        let mut tally = Tally::default();
+        let mut inputs = Vec::new();
+        decode(bytes, from(), &mut tally, &mut |input| inputs.push(input));
+        (inputs, tally)
+    }
+
+    fn heartbeat() -> Message {
+        Heartbeat {
+            boot: 1,
+            wall_ms: 2,
+            clock: 3,
+        }
+        .into()
+    }
+
+    fn body(message: &Message) -> Vec<u8> {
+        let mut body = Vec::new();
+        message.encode_body(&mut body);
+        body
+    }
+
+    fn hello() -> Vec<u8> {
+        let mut body = Vec::new();
+        let hello = Hello {
+            client: 7,
+            nonce: 8,
+            library_version: "x".to_owned(),
+        };
+        wire::encode(&mut body, &hello);
+        body
+    }
+
+    #[test]
+    fn what_can_be_read_is_given_and_the_rest_is_counted() {
+        let mut trailing = body(&heartbeat());
+        trailing.push(0);
+        let frames = [
+            (26, body(&heartbeat())),
+            (200, vec![1, 2]),
+            (16, vec![0xc1]),
+            (26, trailing),
+            (26, body(&heartbeat())),
+        ];
+        let (inputs, tally) = decoded(&sealed(2, &frames));
+        assert_eq!(inputs.len(), 2);
+        let Input::Peer { cluster, envelope } = &inputs[0] else {
+            panic!("a peer's message: {:?}", inputs[0]);
+        };
+        assert_eq!(*cluster, 9);
+        assert_eq!((envelope.origin, envelope.destination), (2, 1));
+        assert_eq!(
+            (envelope.incarnation, envelope.epoch, envelope.round),
+            (3, 4, 5)
+        );
+        assert_eq!(envelope.message, heartbeat());
+        for cause in [
+            Cause::KindUnknown,
+            Cause::BodyMalformed,
+            Cause::BodyTrailing,
+        ] {
+            assert_eq!(tally.of(cause), 1, "{cause:?}");
+        }
+        assert_eq!(tally.total(), 3);
+    }
+
+    #[test]
+    fn clients_are_told_from_nodes_by_kind_and_sender() {
+        let (inputs, tally) = decoded(&sealed(0, &[(wire::kind::HELLO, hello())]));
+        let Input::Client { from: end, message } = &inputs[0] else {
+            panic!("a client's message: {:?}", inputs[0]);
+        };
+        assert_eq!(address_of(*end), from());
+        assert!(matches!(message, ClientMessage::Hello(hello) if hello.client == 7));
+        assert_eq!(tally.total(), 0);
+
+        let (inputs, tally) = decoded(&sealed(3, &[(wire::kind::HELLO, hello())]));
+        assert!(inputs.is_empty());
+        assert_eq!(tally.of(Cause::KindMisplaced), 1);
+        let (inputs, tally) = decoded(&sealed(0, &[(wire::kind::ANSWER, hello())]));
+        assert!(inputs.is_empty());
+        assert_eq!(tally.of(Cause::KindMisplaced), 1);
+    }
+
+    #[test]
+    fn a_node_without_an_id_is_heard() {
+        let (inputs, _) = decoded(&sealed(0, &[(26, body(&heartbeat()))]));
+        assert!(matches!(inputs[0], Input::Peer { .. }));
+    }
+
+    #[test]
+    fn addresses_survive_the_way_through_the_core() {
+        for address in ["1.2.3.4:5", "[2001:db8::1]:65535", "127.0.0.1:1"] {
+            let address: SocketAddr = address.parse().unwrap();
+            assert_eq!(address_of(endpoint_of(address)), address);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_are_counted(bytes in prop::collection::vec(any::<u8>(), 0..2_000)) {
+            let (inputs, tally) = decoded(&bytes);
+            prop_assert!(inputs.is_empty());
+            prop_assert_eq!(tally.total(), 1);
+        }
+
+        #[test]
+        fn arbitrary_frames_are_given_or_counted(
+            sender in 0u8..4,
+            frames in prop::collection::vec((0u8..40, prop::collection::vec(any::<u8>(), 0..120)), 0..8),
+        ) {
+            let (inputs, tally) = decoded(&sealed(sender, &frames));
+            prop_assert_eq!(inputs.len() as u64 + tally.total(), frames.len() as u64);
+        }
+
+        /// Bodies that are nearly right reach further than random ones.
+        #[test]
+        fn damaged_bodies_are_given_or_counted(at in any::<prop::sample::Index>(), with in any::<u8>(), cut in any::<bool>()) {
+            let mut hello = hello();
+            let at = at.index(hello.len());
+            hello[at] = with;
+            if cut {
+                hello.truncate(at);
+            }
+            let (inputs, tally) = decoded(&sealed(0, &[(wire::kind::HELLO, hello)]));
+            prop_assert_eq!(inputs.len() as u64 + tally.total(), 1);
+        }
+
+        #[test]
+        fn damaged_datagrams_are_counted(at in any::<prop::sample::Index>(), bit in 0u32..8) {
+            let mut bytes = sealed(0, &[(wire::kind::HELLO, hello())]);
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            let (inputs, tally) = decoded(&bytes);
+            prop_assert!(inputs.is_empty());
+            prop_assert_eq!(tally.total(), 1);
+            prop_assert!(bytes.len() > DATAGRAM_HEADER_SIZE);
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! The storage thread: groups in, how far they are durable out.
+//!
+//! The store may block, so the loop never calls it. The thread takes all groups that are queued
+//! and commits them together: one sync for as many as came during the last.
+
+use std::collections::VecDeque;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::Notice;
+use crate::protocol::message::{Group, GroupNumber};
+use crate::storage::{Storage, StorageError};
+
+/// What may be queued before the loop stops taking datagrams in.
+const BACKLOG_SIZE_MAX: usize = 64 << 20;
+const BACKLOG_LENGTH_MAX: usize = 16_384;
+/// What a register costs beside its key and its value, about.
+const REGISTER_SIZE: usize = 128;
+
+enum Work {
+    Commit(Group),
+    Close,
+}
+
+/// The loop's end of the storage thread.
+#[derive(Debug)]
+pub struct Disk {
+    work: Sender<Work>,
+    /// Numbers and sizes of the groups that are not durable yet.
+    backlog: VecDeque<(GroupNumber, usize)>,
+    backlog_size: usize,
+}
+
+impl Disk {
+    pub fn start(
+        storage: Box<dyn Storage>,
+        notices: UnboundedSender<Notice>,
+    ) -> std::io::Result<Self> {
+        let (work, queue) = channel();
+        std::thread::Builder::new()
+            .name("storage".to_owned())
+            .spawn(move || run(storage, &queue, &notices))?;
+        Ok(Disk {
+            work,
+            backlog: VecDeque::new(),
+            backlog_size: 0,
+        })
+    }
+
+    pub fn commit(&mut self, group: Group) {
+        let size = size_of_group(&group);
+        self.backlog.push_back((group.number, size));
+        self.backlog_size += size;
+        // If the thread is gone, a notice of that is on its way.
+        let _ = self.work.send(Work::Commit(group));
+    }
+
+    /// Takes the news that this group, and all before it, are durable.
+    pub fn persisted(&mut self, group: GroupNumber) {
+        while let Some((_, size)) = self.backlog.pop_front_if(|(number, _)| *number <= group) {
+            self.backlog_size -= size;
+        }
+    }
+
+    /// Whether the disk is so far behind that no more should be taken in.
+    pub fn is_behind(&self) -> bool {
+        self.backlog_size > BACKLOG_SIZE_MAX || self.backlog.len() > BACKLOG_LENGTH_MAX
+    }
+
+    /// Asks the thread to commit what is queued and to close the store; a notice says when it has.
+    pub fn close(&mut self) {
+        let _ = self.work.send(Work::Close);
+    }
+}
+
+fn size_of_group(group: &Group) -> usize {
+    let registers = group.registers.iter().map(|(key, state)| {
+        let record = state.record.as_ref();
+        let value = record.and_then(|record| record.value.as_ref());
+        REGISTER_SIZE + key.as_bytes().len() + value.map_or(0, |value| value.len())
+    });
+    registers.sum()
+}
+
+/// Tells the loop when the thread ends by a panic: it must not wait for ever.
+struct Guard<'a> {
+    notices: &'a UnboundedSender<Notice>,
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = self.notices.send(Notice::StoragePanicked);
+        }
+    }
+}
+
+fn run(storage: Box<dyn Storage>, queue: &Receiver<Work>, notices: &UnboundedSender<Notice>) {
+    let _guard = Guard { notices };
+    let notice = match commit_until_closed(storage, queue, notices) {
+        Ok(Some(storage)) => Notice::StorageClosed(storage.close()),
+        // The loop is gone, and has not asked for a clean end.
+        Ok(None) => return,
+        Err(error) => Notice::StorageFailed(error),
+    };
+    let _ = notices.send(notice);
+}
+
+/// Commits groups; gives the store back when it is to be closed.
+fn commit_until_closed(
+    mut storage: Box<dyn Storage>,
+    queue: &Receiver<Work>,
+    notices: &UnboundedSender<Notice>,
+) -> Result<Option<Box<dyn Storage>>, StorageError> {
+    let mut groups = Vec::new();
+    while let Ok(first) = queue.recv() {
+        let mut close = false;
+        for work in std::iter::once(first).chain(queue.try_iter()) {
+            match work {
+                Work::Commit(group) => groups.push(group),
+                Work::Close => close = true,
+            }
+        }
+        if let Some(last) = groups.last().map(|group| group.number) {
+            storage.commit(&groups)?;
+            groups.clear();
+            let _ = notices.send(Notice::Persisted(last));
+        }
+        if close {
+            return Ok(Some(storage));
+        }
+    }
+    Ok(None)
+}

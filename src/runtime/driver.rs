@@ -1,0 +1,385 @@
+//! The loop itself.
+//!
+//! A turn takes in all that has arrived, then drains the replica: so what one batch of datagrams
+//! changes is one group for the disk, and what it causes to be sent shares datagrams.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::time::{Duration, Instant, SystemTime};
+
+use kvclient::datagram::FrameHeader;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::Sleep;
+
+use super::addresses::{AddressBook, resolve};
+use super::decode::{address_of, decode};
+use super::disk::Disk;
+use super::packer::{Packer, Sender};
+use super::serve::RuntimeError;
+use super::socket::Socket;
+use super::tally::{Cause, Tally};
+use super::{Notice, events};
+use crate::config::{NodeAddress, ServerConfig};
+use crate::protocol::limits::{KEYS_CACHED_MAX, MEMBERS_MAX, SKEW_MAX_MS_DEFAULT};
+use crate::protocol::message::{
+    ClientReply, Destination, Endpoint, Envelope, Group, Input, Now, Output, encode_reply,
+};
+use crate::protocol::{Options, Replica};
+use crate::storage::{Opened, Table};
+
+/// Batches of datagrams that are received in one turn.
+const RECEIVES_PER_TURN_MAX: usize = 4;
+/// A turn that causes more datagrams than this sends some before it is over.
+const FLUSH_AT: usize = 256;
+/// Relays that a message may pass: through every other node once.
+const HOPS_MAX: u8 = MEMBERS_MAX as u8 - 1;
+/// How long operations under way may take to end once the node is told to stop.
+const DRAIN_US: u64 = 500_000;
+/// How long the store may take to close.
+const CLOSE_MAX: Duration = Duration::from_secs(10);
+
+/// Monotonic time since the start, and the wall clock.
+#[derive(Debug, Clone, Copy)]
+struct Clock {
+    started: Instant,
+}
+
+impl Clock {
+    fn now(self) -> Now {
+        let wall = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        Now {
+            mono_us: micros(self.started.elapsed()),
+            wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+
+    fn instant(self, mono_us: u64) -> tokio::time::Instant {
+        (self.started + Duration::from_micros(mono_us)).into()
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// One running node.
+pub struct Driver {
+    clock: Clock,
+    replica: Replica,
+    table: Table,
+    /// `None`: in memory only.
+    disk: Option<Disk>,
+    socket: Socket,
+    packer: Packer,
+    /// The socket takes no more, until it says that it does.
+    send_blocked: bool,
+    addresses: AddressBook,
+    tally: Tally,
+    notices: UnboundedReceiver<Notice>,
+    notifier: UnboundedSender<Notice>,
+    boot: u64,
+    durability: &'static str,
+    /// When the node ends, though operations are still under way.
+    stop_at_us: Option<u64>,
+}
+
+impl Driver {
+    /// A node that is bound and about to start. Call from within the tokio runtime.
+    pub fn new(config: &ServerConfig, opened: Opened) -> Result<Self, RuntimeError> {
+        let clock = Clock {
+            started: Instant::now(),
+        };
+        let (own, socket) = bind(config)?;
+        let (notifier, notices) = unbounded_channel();
+        let random = || getrandom::u64().map_err(RuntimeError::Random);
+        let boot = random()?;
+        let options = Options {
+            list: config.list(),
+            index: config.index,
+            boot,
+            seed: random()?,
+            skew_max_ms: SKEW_MAX_MS_DEFAULT,
+            keys_cached_max: KEYS_CACHED_MAX,
+        };
+        let disk = opened
+            .storage
+            .map(|storage| Disk::start(storage, notifier.clone()));
+        Ok(Driver {
+            clock,
+            replica: Replica::new(options, opened.recovered, clock.now()),
+            table: opened.table,
+            disk: disk.transpose().map_err(RuntimeError::Thread)?,
+            socket,
+            packer: Packer::default(),
+            send_blocked: false,
+            addresses: AddressBook::new(own, &config.nodes, notifier.clone()),
+            tally: Tally::default(),
+            notices,
+            notifier,
+            boot,
+            durability: config.durability_name(),
+            stop_at_us: None,
+        })
+    }
+
+    /// Where `Notice::Stop` is to be sent.
+    pub fn notifier(&self) -> UnboundedSender<Notice> {
+        self.notifier.clone()
+    }
+
+    /// Runs until the node is told to stop, or can't go on.
+    pub async fn run(mut self) -> Result<(), RuntimeError> {
+        let mut alarm = Box::pin(tokio::time::sleep(Duration::ZERO));
+        loop {
+            let now = self.clock.now();
+            while let Ok(notice) = self.notices.try_recv() {
+                self.handle_notice(now, notice)?;
+            }
+            self.turn(now)?;
+            if self.is_done(now) {
+                return self.close().await;
+            }
+            if let Some(notice) = self.wait(alarm.as_mut()).await? {
+                let now = self.clock.now();
+                self.handle_notice(now, notice)?;
+            }
+        }
+    }
+
+    /// Takes in all that has arrived, then hands out all that came of it.
+    fn turn(&mut self, now: Now) -> Result<(), RuntimeError> {
+        let is_due = |at_us| now.mono_us >= at_us;
+        if self.replica.next_timeout().is_some_and(is_due) {
+            self.replica.handle_input(now, Input::Timeout);
+        }
+        self.receive(now)?;
+        while let Some(output) = self.replica.poll_output() {
+            self.handle_output(now, output);
+            if self.packer.len() >= FLUSH_AT {
+                self.flush();
+            }
+        }
+        self.flush();
+        self.report(now);
+        Ok(())
+    }
+
+    fn receive(&mut self, now: Now) -> Result<(), RuntimeError> {
+        // While the disk is far behind, what arrives waits in the kernel, and is lost there if it
+        // must be: nobody takes that for an answer.
+        if self.disk.as_ref().is_some_and(Disk::is_behind) {
+            return Ok(());
+        }
+        let Self {
+            socket,
+            tally,
+            replica,
+            ..
+        } = self;
+        for _ in 0..RECEIVES_PER_TURN_MAX {
+            let (_, more) = socket
+                .receive(now.mono_us, tally, &mut |tally, bytes, from| {
+                    decode(bytes, from, tally, &mut |input| {
+                        replica.handle_input(now, input);
+                    });
+                })
+                .map_err(RuntimeError::Socket)?;
+            if !more {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_output(&mut self, now: Now, output: Output) {
+        match output {
+            Output::Load(key) => {
+                let state = self.table.state(&key);
+                self.replica.handle_input(now, Input::Loaded { key, state });
+            }
+            Output::Persist(group) => self.persist(now, group),
+            Output::Send { to, envelope } => self.send(now, to, &envelope),
+            Output::Reply { to, reply } => self.reply(now, to, reply),
+            Output::Event(event) => events::log(&event),
+        }
+    }
+
+    fn persist(&mut self, now: Now, group: Group) {
+        self.table.apply(&group);
+        if let Some(disk) = &mut self.disk {
+            disk.commit(group);
+        } else {
+            let group = group.number;
+            self.replica.handle_input(now, Input::Persisted { group });
+        }
+    }
+
+    fn send(&mut self, now: Now, to: Destination, envelope: &Envelope) {
+        let address = match to {
+            Destination::Listed(index) => self.addresses.listed(index, now.mono_us),
+            Destination::Node(node) => self
+                .replica
+                .address_of(node)
+                .and_then(|name| self.addresses.named(name, now.mono_us)),
+        };
+        let Some(address) = address else {
+            return self.tally.count(Cause::NoAddress);
+        };
+        let header = FrameHeader {
+            kind: envelope.message.kind(),
+            origin: envelope.origin,
+            destination: envelope.destination,
+            hops_left: HOPS_MAX,
+            incarnation: envelope.incarnation,
+            epoch: envelope.epoch,
+            message_id: envelope.round,
+        };
+        self.packer.push(address, header, &mut self.tally, |body| {
+            envelope.message.encode_body(body);
+            envelope.message.kind()
+        });
+    }
+
+    fn reply(&mut self, now: Now, to: Endpoint, mut reply: ClientReply) {
+        if let ClientReply::Status { status, .. } = &mut reply {
+            status.keys = self.table.keys();
+            status.durability = self.durability.to_owned();
+            status.version = env!("CARGO_PKG_VERSION").to_owned();
+            status.uptime_ms = now.mono_us / 1_000;
+            status.datagrams_dropped = self.tally.total();
+        }
+        let header = FrameHeader {
+            origin: self.replica.node(),
+            ..FrameHeader::default()
+        };
+        let to = address_of(to);
+        self.packer.push(to, header, &mut self.tally, |body| {
+            encode_reply(&reply, body)
+        });
+    }
+
+    fn flush(&mut self) {
+        if self.send_blocked {
+            return;
+        }
+        let sender = Sender {
+            node: self.replica.node(),
+            cluster: self.replica.cluster(),
+            boot: self.boot,
+        };
+        let socket = &mut self.socket;
+        let all = self
+            .packer
+            .flush(sender, &mut self.tally, &mut |batch| socket.send(batch));
+        self.send_blocked = !all;
+    }
+
+    fn report(&mut self, now: Now) {
+        let counters = self.replica.counters();
+        self.tally.raise_to(Cause::Stray, counters.stray);
+        self.tally.raise_to(Cause::Overflow, counters.overflow);
+        if let Some(line) = self.tally.report(now.mono_us) {
+            tracing::warn!("left out: {line}");
+        }
+    }
+
+    fn handle_notice(&mut self, now: Now, notice: Notice) -> Result<(), RuntimeError> {
+        match notice {
+            Notice::Stop if self.stop_at_us.is_none() => {
+                tracing::info!("stopping");
+                self.replica.handle_input(now, Input::Stop);
+                self.stop_at_us = Some(now.mono_us + DRAIN_US);
+            }
+            // Asked twice: what is under way is not waited for.
+            Notice::Stop => self.stop_at_us = Some(now.mono_us),
+            Notice::Resolved(resolved) => self.addresses.resolved(resolved, now.mono_us),
+            Notice::Persisted(group) => {
+                let disk = self.disk.as_mut();
+                disk.expect("only a disk tells that").persisted(group);
+                self.replica.handle_input(now, Input::Persisted { group });
+            }
+            Notice::StorageFailed(error) => return Err(RuntimeError::Storage(error)),
+            Notice::StoragePanicked => return Err(RuntimeError::StoragePanicked),
+            Notice::StorageClosed(_) => unreachable!("the store is closed after the last turn"),
+        }
+        Ok(())
+    }
+
+    /// Sleeps until there is something to do. A notice ends that too, and is given.
+    async fn wait(&mut self, mut alarm: Pin<&mut Sleep>) -> Result<Option<Notice>, RuntimeError> {
+        let timeout_us = self.replica.next_timeout().into_iter();
+        let wanted = timeout_us.chain(self.stop_at_us).min();
+        if let Some(at) = wanted.map(|at_us| self.clock.instant(at_us))
+            && alarm.deadline() != at
+        {
+            alarm.as_mut().reset(at);
+        }
+        let takes_in = !self.disk.as_ref().is_some_and(Disk::is_behind);
+        tokio::select! {
+            biased;
+            notice = self.notices.recv() => return Ok(notice),
+            () = alarm, if wanted.is_some() => {}
+            ready = self.socket.readable(), if takes_in => ready.map_err(RuntimeError::Socket)?,
+            ready = self.socket.writable(), if self.send_blocked => {
+                ready.map_err(RuntimeError::Socket)?;
+                self.send_blocked = false;
+            }
+        }
+        Ok(None)
+    }
+
+    fn is_done(&self, now: Now) -> bool {
+        let drained = self.replica.operations_under_way() == 0 && self.packer.is_empty();
+        self.stop_at_us
+            .is_some_and(|at_us| drained || now.mono_us >= at_us)
+    }
+
+    /// Ends the storage thread, and with it leaves a store that was stopped clean.
+    async fn close(mut self) -> Result<(), RuntimeError> {
+        let Some(mut disk) = self.disk.take() else {
+            return Ok(());
+        };
+        disk.close();
+        let closed = async {
+            loop {
+                match self.notices.recv().await {
+                    Some(Notice::StorageClosed(result)) => {
+                        return result.map_err(RuntimeError::Storage);
+                    }
+                    Some(Notice::StorageFailed(error)) => return Err(RuntimeError::Storage(error)),
+                    Some(Notice::StoragePanicked) | None => {
+                        return Err(RuntimeError::StoragePanicked);
+                    }
+                    Some(Notice::Stop | Notice::Resolved(_) | Notice::Persisted(_)) => {}
+                }
+            }
+        };
+        let in_time = tokio::time::timeout(CLOSE_MAX, closed).await;
+        in_time.unwrap_or(Err(RuntimeError::StorageStuck))
+    }
+}
+
+fn bind(config: &ServerConfig) -> Result<(SocketAddr, Socket), RuntimeError> {
+    let name = config.own().to_string();
+    let resolved = resolve(&name, config.ipv4());
+    let own = resolved.map_err(|source| RuntimeError::Resolve {
+        name: name.clone(),
+        source,
+    })?;
+    let bound = Socket::bind(own).and_then(|socket| Ok((socket.raise_buffers()?, socket)));
+    let (granted, socket) = bound.map_err(|source| RuntimeError::Bind { name, own, source })?;
+    let (receive, send) = (granted.receive_size >> 10, granted.send_size >> 10);
+    tracing::info!("bound to {own}; kernel buffers: receive {receive} KiB, send {send} KiB");
+    if !granted.is_what_was_asked() {
+        tracing::warn!(
+            "the kernel grants smaller buffers than wanted: under load datagrams may be lost; \
+             raise net.core.rmem_max and net.core.wmem_max to {}",
+            super::socket::KERNEL_BUFFER_SIZE
+        );
+    }
+    let literals = config.nodes.iter().filter_map(NodeAddress::literal);
+    if own.ip().is_loopback() && literals.into_iter().any(|node| !node.ip().is_loopback()) {
+        tracing::warn!("{own} is a loopback address: nodes on other machines can't reach it");
+    }
+    Ok((own, socket))
+}

@@ -1,0 +1,25 @@
+//! What the replica says to an operator, as log lines.
+
+use crate::protocol::message::Event;
+
+pub fn log(event: &Event) {
+    match event {
+        Event::QuorumGained => tracing::info!("a quorum is heard: serving"),
+        Event::QuorumLost { heard } => {
+            tracing::warn!("no quorum is heard, only the nodes {heard:?}: not serving");
+        }
+        Event::Waits(reason) if reason.is_empty() => tracing::info!("nothing is waited for"),
+        Event::Waits(reason) => tracing::info!("waiting: {reason}"),
+        Event::ConfigurationInstalled { epoch, votes: true } => {
+            tracing::info!("configuration {epoch} is installed; this node is a member");
+        }
+        Event::ConfigurationInstalled { epoch, .. } => {
+            tracing::warn!("configuration {epoch} is installed; this node has no vote in it");
+        }
+        Event::ClockClamped { ahead_ms } => tracing::error!(
+            "this machine's clock is {ahead_ms} ms ahead of what the members allow and is not \
+             followed: set it right"
+        ),
+        Event::ClockTrusted => tracing::info!("this machine's clock is followed again"),
+    }
+}

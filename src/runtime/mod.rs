@@ -1,0 +1,35 @@
+//! The one driver loop of a node: datagrams in, replica, disk, datagrams out. It decides nothing.
+//!
+//! One thread owns the replica, the socket and the table of registers. Another owns the durable
+//! store. All that reaches the loop beside datagrams and time is a `Notice`.
+
+mod addresses;
+pub mod decode;
+mod disk;
+mod driver;
+mod events;
+mod packer;
+mod serve;
+mod socket;
+pub mod tally;
+
+use crate::protocol::message::GroupNumber;
+use crate::storage::StorageError;
+
+pub use driver::Driver;
+pub use serve::{RuntimeError, serve};
+
+/// What reaches the loop beside datagrams and time.
+#[derive(Debug)]
+pub enum Notice {
+    /// Someone wants the node to end.
+    Stop,
+    /// A look-up of a name has ended.
+    Resolved(addresses::Resolved),
+    /// This group, and all before it, are as durable as the node was told to make them.
+    Persisted(GroupNumber),
+    StorageFailed(StorageError),
+    StoragePanicked,
+    /// The store was closed, as it was asked to.
+    StorageClosed(Result<(), StorageError>),
+}

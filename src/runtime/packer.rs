@@ -1,0 +1,394 @@
+//! The way out: frames that go to one address share datagrams, which leave in batches.
+//!
+//! A datagram costs several times what another frame in it costs, so whatever goes to one address
+//! in one turn of the loop travels together. Owns the queue of datagrams and its bounds; the
+//! socket is an argument.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+
+use foldhash::fast::RandomState;
+use kvclient::datagram::{
+    DATAGRAM_HEADER_SIZE, DATAGRAM_SIZE_MAX, DATAGRAM_SIZE_TARGET, DATAGRAM_SIZE_TARGET_LOOPBACK,
+    DatagramHeader, DatagramWriter, FRAME_HEADER_SIZE, FrameHeader,
+};
+
+use super::tally::{Cause, Tally};
+
+/// Datagrams that one system call is handed.
+pub const SEND_BATCH_MAX: usize = 64;
+/// Datagrams that wait while the socket takes no more.
+const QUEUE_LENGTH_MAX: usize = 4_096;
+const QUEUE_SIZE_MAX: usize = 32 << 20;
+/// Empty buffers that are kept for use again, if they are no larger than this.
+const SPARES_MAX: usize = 256;
+const SPARE_SIZE_MAX: usize = 2 * DATAGRAM_SIZE_TARGET_LOOPBACK;
+
+/// A datagram that is ready to leave.
+#[derive(Debug, Clone, Copy)]
+pub struct Outgoing<'a> {
+    pub to: SocketAddr,
+    pub bytes: &'a [u8],
+}
+
+/// Why a batch was not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SendError {
+    /// The socket takes no more for now.
+    Full,
+    /// The first of the batch can't be sent.
+    Refused(Cause),
+}
+
+/// What all datagrams of a node carry.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Sender {
+    pub node: u8,
+    pub cluster: u64,
+    pub boot: u64,
+}
+
+#[derive(Debug)]
+struct Parcel {
+    to: SocketAddr,
+    writer: DatagramWriter,
+}
+
+/// Datagrams being filled and waiting to leave, first in, first out.
+#[derive(Debug, Default)]
+pub struct Packer {
+    queue: VecDeque<Parcel>,
+    /// Bytes in the queue.
+    size: usize,
+    /// How many datagrams have left the queue: the place of one in the queue is its ordinal less this.
+    left: u64,
+    /// The ordinal of the datagram that takes more frames, by where it goes.
+    open: HashMap<SocketAddr, u64, RandomState>,
+    spares: Vec<DatagramWriter>,
+    body: Vec<u8>,
+    /// Of the last datagram that was sealed.
+    number: u64,
+}
+
+impl Packer {
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Datagrams that wait.
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Adds a frame; `encode` appends its body and gives its kind, which the header need not have. At the queue's bound the frame
+    /// is dropped and counted.
+    pub fn push(
+        &mut self,
+        to: SocketAddr,
+        mut header: FrameHeader,
+        tally: &mut Tally,
+        encode: impl FnOnce(&mut Vec<u8>) -> u8,
+    ) {
+        if self.queue.len() >= QUEUE_LENGTH_MAX || self.size >= QUEUE_SIZE_MAX {
+            return tally.count(Cause::SendOverflow);
+        }
+        self.body.clear();
+        header.kind = encode(&mut self.body);
+        let size = FRAME_HEADER_SIZE + self.body.len();
+        if DATAGRAM_HEADER_SIZE + size > DATAGRAM_SIZE_MAX {
+            return tally.count(Cause::SendTooBig);
+        }
+        let at = self.place(to, size);
+        let parcel = &mut self.queue[at];
+        let before = parcel.writer.size();
+        parcel.writer.push(&header, &self.body);
+        self.size += parcel.writer.size() - before;
+    }
+
+    /// Where in the queue a frame of this size goes.
+    fn place(&mut self, to: SocketAddr, size: usize) -> usize {
+        let target = if to.ip().is_loopback() {
+            DATAGRAM_SIZE_TARGET_LOOPBACK
+        } else {
+            DATAGRAM_SIZE_TARGET
+        };
+        let alone = DATAGRAM_HEADER_SIZE + size > target;
+        if !alone && let Some(&ordinal) = self.open.get(&to) {
+            let at = usize::try_from(ordinal - self.left).expect("a place in the queue");
+            if self.queue[at].writer.size() + size <= target {
+                return at;
+            }
+        }
+        let at = self.queue.len();
+        if !alone {
+            self.open.insert(to, self.left + at as u64);
+        }
+        let writer = self.spares.pop().unwrap_or_default();
+        self.size += writer.size();
+        self.queue.push_back(Parcel { to, writer });
+        at
+    }
+
+    /// Sends what waits, in batches. `false` if the socket takes no more: the rest goes on waiting.
+    pub fn flush(
+        &mut self,
+        sender: Sender,
+        tally: &mut Tally,
+        send: &mut dyn FnMut(&[Outgoing<'_>]) -> Result<usize, SendError>,
+    ) -> bool {
+        self.open.clear();
+        while !self.queue.is_empty() {
+            let number = &mut self.number;
+            let batch: Vec<Outgoing<'_>> = self
+                .queue
+                .iter_mut()
+                .take(SEND_BATCH_MAX)
+                .map(|parcel| Outgoing {
+                    to: parcel.to,
+                    bytes: seal(&mut parcel.writer, sender, number),
+                })
+                .collect();
+            match send(&batch) {
+                Ok(sent) => self.drop_front(sent),
+                Err(SendError::Full) => return false,
+                Err(SendError::Refused(cause)) => {
+                    tally.count(cause);
+                    self.drop_front(1);
+                }
+            }
+        }
+        true
+    }
+
+    fn drop_front(&mut self, many: usize) {
+        for mut parcel in self.queue.drain(..many) {
+            let size = parcel.writer.size();
+            self.size -= size;
+            self.left += 1;
+            if self.spares.len() < SPARES_MAX && size <= SPARE_SIZE_MAX {
+                parcel.writer.clear();
+                self.spares.push(parcel.writer);
+            }
+        }
+    }
+}
+
+/// What has to wait is sealed anew, under a new number, when it is tried again.
+fn seal<'a>(writer: &'a mut DatagramWriter, sender: Sender, number: &mut u64) -> &'a [u8] {
+    *number += 1;
+    writer.seal(&DatagramHeader {
+        sender: sender.node,
+        cluster: sender.cluster,
+        boot: sender.boot,
+        number: *number,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kvclient::datagram;
+    use proptest::prelude::*;
+
+    const SENDER: Sender = Sender {
+        node: 3,
+        cluster: 4,
+        boot: 5,
+    };
+
+    fn far(host: u8) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, host], 7_000))
+    }
+
+    fn near() -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 7_000))
+    }
+
+    fn push(packer: &mut Packer, to: SocketAddr, id: u64, size: usize, tally: &mut Tally) {
+        let header = FrameHeader {
+            message_id: id,
+            ..FrameHeader::default()
+        };
+        packer.push(to, header, tally, |body| {
+            body.resize(size, 1);
+            9
+        });
+    }
+
+    /// What left: where to, its size, the ids of its frames.
+    type Sent = Vec<(SocketAddr, usize, Vec<u64>)>;
+
+    fn note(sent: &mut Sent, outgoing: &Outgoing<'_>) {
+        let (header, frames) = datagram::open(outgoing.bytes).unwrap();
+        assert_eq!((header.sender, header.cluster, header.boot), (3, 4, 5));
+        let ids = frames.map(|frame| frame.unwrap().header.message_id);
+        sent.push((outgoing.to, outgoing.bytes.len(), ids.collect()));
+    }
+
+    fn flush(packer: &mut Packer) -> Sent {
+        let mut sent = Vec::new();
+        packer.flush(SENDER, &mut Tally::default(), &mut |batch| {
+            assert!(batch.len() <= SEND_BATCH_MAX);
+            batch.iter().for_each(|one| note(&mut sent, one));
+            Ok(batch.len())
+        });
+        sent
+    }
+
+    #[test]
+    fn frames_to_one_address_share_datagrams_up_to_the_target() {
+        let mut packer = Packer::default();
+        let mut tally = Tally::default();
+        for id in 0..30 {
+            push(&mut packer, far(1 + (id % 2) as u8), id, 64, &mut tally);
+        }
+        let sent = flush(&mut packer);
+        let ids: Vec<_> = sent.iter().map(|(to, _, ids)| (*to, ids.len())).collect();
+        assert_eq!(
+            ids,
+            [(far(1), 13), (far(2), 13), (far(1), 2), (far(2), 2)],
+            "13 frames of 100 bytes and a header of 44 are within 1,400"
+        );
+        assert!(packer.is_empty() && packer.size == 0);
+        assert_eq!(tally.total(), 0);
+    }
+
+    #[test]
+    fn loopback_takes_larger_datagrams() {
+        let mut packer = Packer::default();
+        for id in 0..100 {
+            push(&mut packer, near(), id, 64, &mut Tally::default());
+        }
+        let sent = flush(&mut packer);
+        assert_eq!(sent.len(), 1);
+    }
+
+    #[test]
+    fn a_frame_over_the_target_travels_alone_and_one_over_the_limit_not_at_all() {
+        let mut packer = Packer::default();
+        let mut tally = Tally::default();
+        push(&mut packer, far(1), 1, 10, &mut tally);
+        push(&mut packer, far(1), 2, 50_000, &mut tally);
+        push(&mut packer, far(1), 3, 10, &mut tally);
+        push(&mut packer, far(1), 4, DATAGRAM_SIZE_MAX - 79, &mut tally);
+        push(&mut packer, far(1), 5, DATAGRAM_SIZE_MAX - 80, &mut tally);
+        let ids: Vec<_> = flush(&mut packer).into_iter().map(|sent| sent.2).collect();
+        assert_eq!(ids, [vec![1, 3], vec![2], vec![5]]);
+        assert_eq!(tally.of(Cause::SendTooBig), 1);
+    }
+
+    #[test]
+    fn what_a_full_socket_refuses_waits_and_leaves_in_order() {
+        let mut packer = Packer::default();
+        let mut tally = Tally::default();
+        for id in 0..10 {
+            push(&mut packer, far(id as u8), id, 10, &mut tally);
+        }
+        let mut sent = Vec::new();
+        let mut room = 4;
+        packer.flush(SENDER, &mut tally, &mut |batch| {
+            let taken = batch.len().min(room);
+            room -= taken;
+            batch[..taken].iter().for_each(|one| note(&mut sent, one));
+            if taken == 0 {
+                Err(SendError::Full)
+            } else {
+                Ok(taken)
+            }
+        });
+        assert_eq!((sent.len(), packer.len()), (4, 6));
+        push(&mut packer, far(9), 10, 10, &mut tally);
+        sent.extend(flush(&mut packer));
+        let ids: Vec<u64> = sent.into_iter().flat_map(|sent| sent.2).collect();
+        assert_eq!(ids, (0..=10).collect::<Vec<u64>>());
+        assert_eq!(tally.total(), 0);
+    }
+
+    #[test]
+    fn a_datagram_that_can_not_be_sent_does_not_hold_up_the_next() {
+        let mut packer = Packer::default();
+        let mut tally = Tally::default();
+        for id in 0..3 {
+            push(&mut packer, far(id as u8), id, 10, &mut tally);
+        }
+        let mut sent = Vec::new();
+        packer.flush(SENDER, &mut tally, &mut |batch| {
+            if batch[0].to == far(1) {
+                return Err(SendError::Refused(Cause::SendError));
+            }
+            note(&mut sent, &batch[0]);
+            Ok(1)
+        });
+        assert_eq!(sent.len(), 2);
+        assert_eq!(tally.of(Cause::SendError), 1);
+    }
+
+    #[test]
+    fn the_queue_is_bounded() {
+        let mut packer = Packer::default();
+        let mut tally = Tally::default();
+        for id in 0..1_000 {
+            push(&mut packer, far(1), id, 65_000, &mut tally);
+        }
+        assert!(packer.size < QUEUE_SIZE_MAX + DATAGRAM_SIZE_MAX);
+        let kept = packer.len() as u64;
+        assert_eq!(kept + tally.of(Cause::SendOverflow), 1_000);
+        assert_eq!(flush(&mut packer).len() as u64, kept);
+        assert!(packer.spares.is_empty(), "large buffers are not kept");
+
+        let mut tally = Tally::default();
+        for port in 1..=5_000 {
+            let to = SocketAddr::from(([192, 0, 2, 1], port));
+            push(&mut packer, to, 1, 10, &mut tally);
+        }
+        assert_eq!(packer.len(), QUEUE_LENGTH_MAX);
+        let refused = 5_000 - QUEUE_LENGTH_MAX as u64;
+        assert_eq!(tally.of(Cause::SendOverflow), refused);
+        assert_eq!(flush(&mut packer).len(), QUEUE_LENGTH_MAX);
+        assert_eq!(packer.spares.len(), SPARES_MAX);
+    }
+
+    #[test]
+    fn numbers_rise() {
+        let mut packer = Packer::default();
+        let mut numbers = Vec::new();
+        for _ in 0..3 {
+            push(&mut packer, far(1), 1, 10, &mut Tally::default());
+            push(&mut packer, far(2), 1, 10, &mut Tally::default());
+            packer.flush(SENDER, &mut Tally::default(), &mut |batch| {
+                let number = |one: &Outgoing<'_>| datagram::open(one.bytes).unwrap().0.number;
+                numbers.extend(batch.iter().map(number));
+                Ok(batch.len())
+            });
+        }
+        assert_eq!(numbers, [1, 2, 3, 4, 5, 6]);
+    }
+
+    proptest! {
+        /// Every frame arrives once, and those to one address that fit the target in their order.
+        #[test]
+        fn every_frame_leaves_once(frames in prop::collection::vec((0u8..3, 0usize..2_000, any::<bool>()), 0..200)) {
+            let mut packer = Packer::default();
+            let mut tally = Tally::default();
+            let mut sent = Vec::new();
+            for (id, &(host, size, turn_ends)) in frames.iter().enumerate() {
+                push(&mut packer, far(host), id as u64, size, &mut tally);
+                if turn_ends {
+                    sent.extend(flush(&mut packer));
+                }
+            }
+            sent.extend(flush(&mut packer));
+            prop_assert_eq!(packer.size, 0);
+            let mut seen = vec![false; frames.len()];
+            for (to, size, ids) in sent {
+                prop_assert!(size <= DATAGRAM_SIZE_TARGET || ids.len() == 1);
+                prop_assert!(ids.is_sorted());
+                for id in ids {
+                    prop_assert_eq!(far(frames[id as usize].0), to);
+                    prop_assert!(!std::mem::replace(&mut seen[id as usize], true));
+                }
+            }
+            prop_assert!(seen.into_iter().all(|seen| seen));
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Starting a node: what is said first, the store, the loop, the signals that end it.
+
+use std::io;
+use std::net::SocketAddr;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Driver, Notice};
+use crate::config::ServerConfig;
+use crate::storage::{self, StorageError};
+
+/// Why a node could not start, or could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    #[error("this node's own address {name} can't be found")]
+    Resolve { name: String, source: io::Error },
+    #[error("this node's own address {name} ({own}) can't be bound")]
+    Bind {
+        name: String,
+        own: SocketAddr,
+        source: io::Error,
+    },
+    #[error("the socket failed")]
+    Socket(#[source] io::Error),
+    #[error("the system gives no random numbers")]
+    Random(#[source] getrandom::Error),
+    #[error("a thread can't be started")]
+    Thread(#[source] io::Error),
+    #[error("the asynchronous runtime can't be started")]
+    Start(#[source] io::Error),
+    #[error("the store failed, and what it holds is no longer known: the node stops")]
+    Storage(#[source] StorageError),
+    #[error("the store can't be opened")]
+    Open(#[source] StorageError),
+    #[error("the storage thread ended by a broken invariant: the node stops")]
+    StoragePanicked,
+    #[error("the store did not close in time")]
+    StorageStuck,
+}
+
+/// Runs a node until SIGTERM or SIGINT.
+pub fn serve(config: &ServerConfig) -> Result<(), RuntimeError> {
+    announce(config);
+    let opened = storage::open(config).map_err(RuntimeError::Open)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(RuntimeError::Start)?;
+    let result = runtime.block_on(async {
+        let driver = Driver::new(config, opened)?;
+        for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
+            let mut signals = signal(kind).map_err(RuntimeError::Start)?;
+            let notifier = driver.notifier();
+            tokio::spawn(async move {
+                while signals.recv().await.is_some() && notifier.send(Notice::Stop).is_ok() {}
+            });
+        }
+        driver.run().await
+    });
+    runtime.shutdown_background();
+    if result.is_ok() {
+        tracing::info!("stopped");
+    }
+    result
+}
+
+fn announce(config: &ServerConfig) {
+    let (index, count) = (config.index, config.nodes.len());
+    let votes = config.votes();
+    tracing::info!(
+        "horseshoe {}, pid {}: node {index} of {count} at {}; R = W = {} of {} votes; durability {}",
+        env!("CARGO_PKG_VERSION"),
+        std::process::id(),
+        config.own(),
+        votes.needed,
+        votes.total,
+        config.durability_name(),
+    );
+    match count {
+        1 => tracing::warn!("one node is a trial: nothing survives its loss"),
+        2 => tracing::warn!(
+            "two nodes: the master ({}) alone is a quorum, and without it nothing is served",
+            config.nodes[0]
+        ),
+        _ => {}
+    }
+    if config.data_dir.is_none() {
+        tracing::warn!(
+            "MEMORY ONLY: no data directory is set, so this node forgets everything when it stops; \
+             --data-dir makes it durable"
+        );
+    }
+}

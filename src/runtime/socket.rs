@@ -1,0 +1,255 @@
+//! The node's one UDP socket: everything is received on it and sent from it, in batches.
+
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, MultiHeaders, RecvMsg, SockaddrStorage, getsockopt, recvmmsg,
+    setsockopt, sockopt,
+};
+use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, SocketAddrAny, sendmmsg};
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+
+use super::packer::{Outgoing, SendError};
+use super::tally::{Cause, Tally};
+
+/// Room in the kernel for what arrives while the loop is busy, if the system grants it.
+pub const KERNEL_BUFFER_SIZE: usize = 8 << 20;
+/// Datagrams that one system call is asked for: more the more there were the last time.
+const RECEIVE_BATCH_MIN: usize = 8;
+const RECEIVE_BATCH_MAX: usize = 64;
+/// Above the largest UDP payload, so that nothing is cut.
+const RECEIVE_SIZE_MAX: usize = 65_536;
+/// How often the kernel is asked how many datagrams it had no room for.
+const OVERFLOW_INTERVAL_US: u64 = 1_000_000;
+
+pub struct Socket {
+    udp: UdpSocket,
+    receive_headers: MultiHeaders<SockaddrStorage>,
+    receive_memory: Vec<u8>,
+    receive_batch: usize,
+    overflow: Overflow,
+}
+
+/// The kernel's count of datagrams that found the receive buffer full.
+#[derive(Debug, Default)]
+struct Overflow {
+    asked_again_us: u64,
+    asking: bool,
+    seen: u32,
+}
+
+/// What the kernel granted, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Granted {
+    pub receive_size: usize,
+    pub send_size: usize,
+}
+
+impl Granted {
+    pub fn is_what_was_asked(self) -> bool {
+        self.receive_size >= KERNEL_BUFFER_SIZE && self.send_size >= KERNEL_BUFFER_SIZE
+    }
+}
+
+impl Socket {
+    /// Call from within the tokio runtime.
+    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        let udp = std::net::UdpSocket::bind(address)?;
+        udp.set_nonblocking(true)?;
+        // Not having it costs only the count of what the kernel lost.
+        let _ = setsockopt(&udp, sockopt::RxqOvfl, &1);
+        Ok(Socket {
+            udp: UdpSocket::from_std(udp)?,
+            receive_headers: MultiHeaders::preallocate(RECEIVE_BATCH_MAX, None),
+            receive_memory: vec![0; RECEIVE_BATCH_MAX * RECEIVE_SIZE_MAX],
+            receive_batch: RECEIVE_BATCH_MIN,
+            overflow: Overflow::default(),
+        })
+    }
+
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        self.udp.local_addr()
+    }
+
+    /// Asks for larger buffers, past the system's limits where the process may.
+    pub fn raise_buffers(&self) -> io::Result<Granted> {
+        let wanted = KERNEL_BUFFER_SIZE;
+        if setsockopt(&self.udp, sockopt::RcvBufForce, &wanted).is_err() {
+            setsockopt(&self.udp, sockopt::RcvBuf, &wanted)?;
+        }
+        if setsockopt(&self.udp, sockopt::SndBufForce, &wanted).is_err() {
+            setsockopt(&self.udp, sockopt::SndBuf, &wanted)?;
+        }
+        // The kernel doubles what is asked for, to have room for its own records.
+        Ok(Granted {
+            receive_size: getsockopt(&self.udp, sockopt::RcvBuf)? / 2,
+            send_size: getsockopt(&self.udp, sockopt::SndBuf)? / 2,
+        })
+    }
+
+    pub async fn readable(&self) -> io::Result<()> {
+        self.udp.readable().await
+    }
+
+    pub async fn writable(&self) -> io::Result<()> {
+        self.udp.writable().await
+    }
+
+    /// Receives one batch; gives how many there were, and whether more may wait.
+    pub fn receive(
+        &mut self,
+        mono_us: u64,
+        tally: &mut Tally,
+        give: &mut dyn FnMut(&mut Tally, &[u8], SocketAddr),
+    ) -> io::Result<(usize, bool)> {
+        self.prepare_overflow(mono_us);
+        let asked = self.receive_batch;
+        let fd = self.udp.as_raw_fd();
+        let (headers, overflow) = (&mut self.receive_headers, &mut self.overflow);
+        let mut buffers: Vec<[IoSliceMut<'_>; 1]> = self
+            .receive_memory
+            .chunks_exact_mut(RECEIVE_SIZE_MAX)
+            .take(asked)
+            .map(|buffer| [IoSliceMut::new(buffer)])
+            .collect();
+        let mut received = 0;
+        let result = self.udp.try_io(Interest::READABLE, || {
+            let flags = MsgFlags::MSG_DONTWAIT;
+            for message in recvmmsg(fd, headers, buffers.iter_mut(), flags, None)? {
+                received += 1;
+                overflow.note(&message, tally);
+                take(&message, tally, give);
+            }
+            if received < asked {
+                // The queue was seen empty: the next datagram wakes the loop. This saves a system
+                // call that finds nothing.
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            Ok(())
+        });
+        self.receive_batch = match received {
+            many if many == asked => (asked * 2).min(RECEIVE_BATCH_MAX),
+            many if many < asked / 4 => (asked / 2).max(RECEIVE_BATCH_MIN),
+            _ => asked,
+        };
+        match result {
+            Ok(()) => Ok((received, true)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok((received, false)),
+            Err(error) if error.kind() == ErrorKind::Interrupted => Ok((received, true)),
+            Err(error) if is_fatal(&error) => Err(error),
+            Err(_) => {
+                tally.count(Cause::ReceiveError);
+                Ok((received, true))
+            }
+        }
+    }
+
+    /// Headers with room for the kernel's count are good for one use each: it leaves in them the
+    /// room that it used. So they are made anew when the count is wanted.
+    fn prepare_overflow(&mut self, mono_us: u64) {
+        if mono_us >= self.overflow.asked_again_us {
+            self.overflow.asked_again_us = mono_us + OVERFLOW_INTERVAL_US;
+            self.overflow.asking = true;
+            let room = Some(nix::cmsg_space!(u32));
+            self.receive_headers = MultiHeaders::preallocate(RECEIVE_BATCH_MAX, room);
+        }
+    }
+
+    /// Sends as many of the batch as the socket takes, from the first on.
+    pub fn send(&mut self, batch: &[Outgoing<'_>]) -> Result<usize, SendError> {
+        let addresses: Vec<SocketAddrAny> = batch.iter().map(|one| one.to.into()).collect();
+        let slices: Vec<[IoSlice<'_>; 1]> =
+            batch.iter().map(|one| [IoSlice::new(one.bytes)]).collect();
+        let mut no_control: Vec<SendAncillaryBuffer<'_, '_, '_>> = Vec::new();
+        no_control.resize_with(batch.len(), SendAncillaryBuffer::default);
+        let mut headers: Vec<MMsgHdr<'_>> = addresses
+            .iter()
+            .zip(&slices)
+            .zip(&mut no_control)
+            .map(|((address, slice), control)| MMsgHdr::new_with_addr(address, slice, control))
+            .collect();
+        loop {
+            let result = self.udp.try_io(Interest::WRITABLE, || {
+                let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+                Ok(sendmmsg(&self.udp, &mut headers, flags)?)
+            });
+            return match result {
+                Ok(sent) => Ok(sent),
+                Err(error) => match error.kind() {
+                    ErrorKind::Interrupted => continue,
+                    ErrorKind::WouldBlock => Err(SendError::Full),
+                    _ => Err(SendError::Refused(refusal(&error))),
+                },
+            };
+        }
+    }
+}
+
+/// What is wrong with one address or one datagram: routes that are missing, firewalls, and the
+/// news by ICMP that nobody listens there.
+fn refusal(error: &io::Error) -> Cause {
+    if error.raw_os_error() == Some(Errno::EMSGSIZE as i32) {
+        Cause::SendTooBig
+    } else {
+        Cause::SendError
+    }
+}
+
+/// Errors that say that the socket itself is no good, rather than some datagram's way.
+fn is_fatal(error: &io::Error) -> bool {
+    let fatal = [
+        Errno::EBADF,
+        Errno::ENOTSOCK,
+        Errno::EFAULT,
+        Errno::EINVAL,
+        Errno::EOPNOTSUPP,
+    ];
+    fatal
+        .iter()
+        .any(|&errno| error.raw_os_error() == Some(errno as i32))
+}
+
+fn take(
+    message: &RecvMsg<'_, '_, SockaddrStorage>,
+    tally: &mut Tally,
+    give: &mut dyn FnMut(&mut Tally, &[u8], SocketAddr),
+) {
+    if message.flags.contains(MsgFlags::MSG_TRUNC) {
+        return tally.count(Cause::Truncated);
+    }
+    let Some(from) = message.address.as_ref().and_then(socket_address) else {
+        return tally.count(Cause::ReceiveError);
+    };
+    give(tally, message.iovs().next().unwrap_or_default(), from);
+}
+
+fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
+    if let Some(ipv4) = address.as_sockaddr_in() {
+        return Some(SocketAddr::from(*ipv4));
+    }
+    address
+        .as_sockaddr_in6()
+        .map(|ipv6| SocketAddr::from(*ipv6))
+}
+
+impl Overflow {
+    /// The kernel adds its count to a datagram once there is one.
+    fn note(&mut self, message: &RecvMsg<'_, '_, SockaddrStorage>, tally: &mut Tally) {
+        if !self.asking {
+            return;
+        }
+        self.asking = false;
+        let counts = message.cmsgs().into_iter().flatten();
+        for count in counts {
+            if let ControlMessageOwned::RxqOvfl(total) = count {
+                let new = total.wrapping_sub(self.seen);
+                self.seen = total;
+                tally.add(Cause::ReceiveOverflow, u64::from(new));
+            }
+        }
+    }
+}

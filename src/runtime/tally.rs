@@ -1,0 +1,159 @@
+//! What was left out, and why: counted by cause, logged at most once a second.
+
+use std::fmt::Write;
+
+use kvclient::datagram::DatagramError;
+use kvclient::wire::BodyError;
+
+const REPORT_INTERVAL_US: u64 = 1_000_000;
+
+macro_rules! causes {
+    ($($(#[$doc:meta])* $cause:ident = $name:literal),* $(,)?) => {
+        /// Why a datagram, a frame or a message was left out.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Cause { $($(#[$doc])* $cause),* }
+
+        impl Cause {
+            pub const ALL: &[Cause] = &[$(Cause::$cause),*];
+
+            pub fn name(self) -> &'static str {
+                match self { $(Cause::$cause => $name),* }
+            }
+        }
+    };
+}
+
+causes! {
+    Foreign = "foreign datagrams",
+    Version = "datagrams of another format version",
+    Truncated = "truncated datagrams",
+    Checksum = "datagrams with a wrong checksum",
+    FrameLength = "datagrams with a frame beyond their end",
+    BodyMalformed = "frames that do not decode",
+    BodyTrailing = "frames with bytes behind their body",
+    BodyBounds = "frames with a field out of bounds",
+    /// Of a later version, perhaps: skipped, not an error.
+    KindUnknown = "frames of an unknown kind",
+    /// A client's frame from a node, or a node's answer sent to a node.
+    KindMisplaced = "frames of a kind that is not sent to nodes",
+    /// The kernel had no room: the socket's receive buffer was full.
+    ReceiveOverflow = "datagrams lost because the receive buffer was full",
+    ReceiveError = "errors while receiving",
+    SendError = "datagrams that could not be sent",
+    SendTooBig = "datagrams too large to be sent",
+    SendOverflow = "messages dropped because the send queue was full",
+    /// The core's count: of another cluster or epoch, or from a member that is none.
+    Stray = "messages that do not belong here",
+    /// The core's count.
+    Overflow = "messages dropped at a bound",
+    NoAddress = "messages to a node whose address is not known",
+}
+
+/// Counters of everything that was left out, since the start.
+#[derive(Debug)]
+pub struct Tally {
+    counts: [u64; Cause::ALL.len()],
+    reported: [u64; Cause::ALL.len()],
+    changed: bool,
+    report_from_us: u64,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Tally {
+            counts: [0; Cause::ALL.len()],
+            reported: [0; Cause::ALL.len()],
+            changed: false,
+            report_from_us: 0,
+        }
+    }
+}
+
+impl Tally {
+    pub fn count(&mut self, cause: Cause) {
+        self.add(cause, 1);
+    }
+
+    pub fn add(&mut self, cause: Cause, many: u64) {
+        self.counts[cause as usize] += many;
+        self.changed |= many > 0;
+    }
+
+    /// Takes over a count that is kept elsewhere.
+    pub fn raise_to(&mut self, cause: Cause, total: u64) {
+        let many = total.saturating_sub(self.of(cause));
+        self.add(cause, many);
+    }
+
+    pub fn of(&self, cause: Cause) -> u64 {
+        self.counts[cause as usize]
+    }
+
+    pub fn total(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// One line that sums up what came since the last, at most once a second.
+    pub fn report(&mut self, mono_us: u64) -> Option<String> {
+        if !self.changed || mono_us < self.report_from_us {
+            return None;
+        }
+        let mut line = String::new();
+        for &cause in Cause::ALL {
+            let many = self.counts[cause as usize] - self.reported[cause as usize];
+            if many > 0 {
+                let comma = if line.is_empty() { "" } else { ", " };
+                write!(line, "{comma}{}: {many}", cause.name()).expect("a string grows");
+            }
+        }
+        self.reported = self.counts;
+        self.changed = false;
+        self.report_from_us = mono_us + REPORT_INTERVAL_US;
+        Some(line)
+    }
+}
+
+impl From<DatagramError> for Cause {
+    fn from(error: DatagramError) -> Cause {
+        match error {
+            DatagramError::Truncated => Cause::Truncated,
+            DatagramError::Foreign => Cause::Foreign,
+            DatagramError::Version(_) => Cause::Version,
+            DatagramError::Checksum => Cause::Checksum,
+            DatagramError::FrameLength => Cause::FrameLength,
+        }
+    }
+}
+
+impl From<BodyError> for Cause {
+    fn from(error: BodyError) -> Cause {
+        match error {
+            BodyError::Malformed => Cause::BodyMalformed,
+            BodyError::Trailing => Cause::BodyTrailing,
+            BodyError::Bounds => Cause::BodyBounds,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_has_one_line_that_sums_up() {
+        let mut tally = Tally::default();
+        assert_eq!(tally.report(5_000_000), None);
+        tally.count(Cause::Foreign);
+        let first = tally.report(5_000_000);
+        assert_eq!(first.as_deref(), Some("foreign datagrams: 1"));
+
+        tally.add(Cause::Foreign, 2);
+        tally.count(Cause::SendError);
+        assert_eq!(tally.report(5_999_999), None);
+        let second = tally.report(6_000_000);
+        let expected = "foreign datagrams: 2, datagrams that could not be sent: 1";
+        assert_eq!(second.as_deref(), Some(expected));
+        assert_eq!(tally.report(9_000_000), None);
+        assert_eq!((tally.total(), tally.of(Cause::Foreign)), (4, 3));
+    }
+}

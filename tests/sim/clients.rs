@@ -3,68 +3,119 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use horseshoe::protocol::message::{ClientMessage, ClientReply};
-use kvclient::wire::Action;
+use horseshoe::protocol::message::{ClientMessage, ClientReply, decode_client, encode_reply};
+use kvclient::session::{self, CallError, Completion, Session, SessionOptions};
+use kvclient::wire::{Action, Outcome};
 
 use super::cluster::Cluster;
 use super::history::{Call, Ending};
 use super::random::Random;
-use super::standin::Session;
 
 pub struct Client {
     pub index: usize,
     /// `None` once the client is gone.
-    pub session: Option<Session>,
+    session: Option<Session>,
     /// The earliest wake-up that is on its way.
     pub wake_us: Option<u64>,
-    /// Operations under way: the session's handle, and the call in the cluster's list.
-    under_way: BTreeMap<u64, usize>,
-    /// The key of each attempt, by node and number; `None` where numbers were used again.
-    attempts: BTreeMap<(usize, u64), Option<Bytes>>,
+    in_flight: usize,
+    /// The key of each attempt, whose numbers a session never uses again.
+    attempts: BTreeMap<u64, Bytes>,
 }
 
 impl Client {
-    pub fn new(index: usize, nodes: usize, random: Random) -> Self {
+    pub fn new(index: usize, nodes: usize, mut random: Random, now_us: u64) -> Self {
+        let options = SessionOptions {
+            client: u128::from(random.word()) << 64 | u128::from(random.word()),
+            seed: random.word(),
+            nodes,
+            deadline_us: session::DEADLINE_US_DEFAULT,
+            no_quorum_after_us: *random.pick(&[200_000, 1_000_000, 1_000_000, 3_000_000]),
+            library_version: "simulated".into(),
+        };
         Client {
             index,
-            session: Some(Session::new(nodes, random)),
+            session: Some(Session::new(options, now_us)),
             wake_us: None,
-            under_way: BTreeMap::new(),
+            in_flight: 0,
             attempts: BTreeMap::new(),
         }
     }
 
+    pub fn is_there(&self) -> bool {
+        self.session.is_some()
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.session.is_none() || self.in_flight == 0
+    }
+
     pub fn in_flight(&self) -> usize {
-        self.under_way.len()
+        self.in_flight
+    }
+
+    /// The process dies, and nobody is told of what it had under way.
+    pub fn crash(&mut self) {
+        self.session = None;
+    }
+
+    pub fn receive(&mut self, now_us: u64, from: usize, reply: &ClientReply) {
+        if let Some(session) = &mut self.session {
+            let mut body = Vec::new();
+            let kind = encode_reply(reply, &mut body);
+            session.handle_frame(now_us, from, kind, &body);
+        }
+    }
+
+    pub fn wake(&mut self, now_us: u64) {
+        if let Some(session) = &mut self.session {
+            session.handle_timeout(now_us);
+        }
+    }
+
+    pub fn next_us(&self) -> Option<u64> {
+        self.session.as_ref()?.next_timeout()
     }
 
     pub fn poll_send(&mut self) -> Option<(usize, ClientMessage)> {
-        let (node, message) = self.session.as_mut()?.poll_send()?;
+        let transmit = self.session.as_mut()?.poll_transmit()?;
+        let message = decode_client(transmit.kind, &transmit.body);
+        let message = message.expect("a session's frames decode").expect("and are known");
         if let ClientMessage::Request(request) = &message {
-            let key = &request.operation.key;
-            let entry = self.attempts.entry((node, request.attempt));
-            let held = entry.or_insert_with(|| Some(key.clone()));
-            if held.as_ref() != Some(key) {
-                *held = None;
-            }
+            self.attempts.insert(request.attempt, request.operation.key.clone());
         }
-        Some((node, message))
+        Some((transmit.node, message))
     }
 
     /// The operation that ended, by its place in the cluster's list.
     pub fn poll_ended(&mut self) -> Option<(usize, Ending)> {
-        let (handle, ending) = self.session.as_mut()?.poll_ended()?;
-        let index = self.under_way.remove(&handle).expect("it was begun");
-        Some((index, ending))
+        let completion = self.session.as_mut()?.poll_completion()?;
+        self.in_flight -= 1;
+        Some((completion.tag as usize, ending(completion)))
     }
 
-    /// The key that a node's reply is about.
-    pub fn asked(&self, node: usize, reply: &ClientReply) -> Option<Bytes> {
-        let ClientReply::Answer(answer) = reply else {
-            return None;
-        };
-        self.attempts.get(&(node, answer.attempt))?.clone()
+    /// The key that a reply is about.
+    pub fn asked(&self, reply: &ClientReply) -> Option<Bytes> {
+        match reply {
+            ClientReply::Answer(answer) => self.attempts.get(&answer.attempt).cloned(),
+            _ => None,
+        }
     }
+}
+
+fn ending(completion: Completion) -> Ending {
+    Ending::Answered(match completion.result {
+        Ok(outcome) => outcome,
+        Err(CallError::NoQuorum { .. }) => Outcome::NoQuorum { reached: Vec::new() },
+        Err(CallError::TimedOut) => return Ending::TimedOut,
+        Err(CallError::UnknownOutcome) => Outcome::Unknown,
+        Err(CallError::Busy) => Outcome::Busy,
+        Err(CallError::TooLarge { limit, .. }) => Outcome::TooLarge { limit },
+        Err(CallError::NotANumber) => Outcome::NotANumber,
+        Err(CallError::Overflow) => Outcome::Overflow,
+        Err(error @ (CallError::InvalidArgument(_) | CallError::Closed)) => {
+            panic!("no simulated client asks for this: {error}")
+        }
+    })
 }
 
 impl Cluster {
@@ -91,10 +142,13 @@ impl Cluster {
             ended_us: None,
             ending: Ending::Open,
         });
+        let deadline_us = Some(deadline_us);
+        let call = session::Call { key: key.clone(), action, want_old, deadline_us };
         let state = &mut self.clients[client];
         let session = state.session.as_mut().expect("the client is there");
-        let handle = session.begin(now_us, key.clone(), action, want_old, now_us + deadline_us);
-        state.under_way.insert(handle, index);
+        let taken = session.submit(now_us, call, index as u64);
+        taken.expect("within the session's bounds");
+        state.in_flight += 1;
         self.drain_client(client);
         index
     }

@@ -219,10 +219,8 @@ impl Cluster {
             }
             (Place::Client(client), Place::Node(from), Parcel::Reply { reply }) => {
                 let now_us = self.now_us;
-                if let Some(session) = self.clients[client].session.as_mut() {
-                    session.receive(now_us, from, reply);
-                    self.drain_client(client);
-                }
+                self.clients[client].receive(now_us, from, &reply);
+                self.drain_client(client);
             }
             (to, from, parcel) => panic!("{from} sends {to} {parcel:?}"),
         }
@@ -294,7 +292,7 @@ impl Cluster {
             }
             Output::Reply { to, reply } => {
                 let client = (to.ip - endpoint(0).ip) as usize;
-                if let Some(key) = self.clients[client].asked(node, &reply) {
+                if let Some(key) = self.clients[client].asked(&reply) {
                     self.watch.replies(&self.nodes, &Key::user(&key), &reply);
                 }
                 self.send(Place::Node(node), Place::Client(client), Parcel::Reply { reply });
@@ -433,14 +431,14 @@ impl Cluster {
     pub fn add_client(&mut self) -> usize {
         let index = self.clients.len();
         let random = Random::stream(self.settings.seed, 1_000 + index as u64);
-        self.clients.push(Client::new(index, self.settings.nodes, random));
+        self.clients.push(Client::new(index, self.settings.nodes, random, self.now_us));
         index
     }
 
     /// The client is gone; what it had under way may still happen.
     pub fn crash_client(&mut self, client: usize) {
         self.trace.story(self.now_us, || format!("client {client} is gone"));
-        self.clients[client].session = None;
+        self.clients[client].crash();
     }
 
     fn wake_client(&mut self, client: usize) {
@@ -450,10 +448,8 @@ impl Cluster {
             return;
         }
         state.wake_us = None;
-        if let Some(session) = &mut state.session {
-            session.wake(now_us);
-            self.drain_client(client);
-        }
+        state.wake(now_us);
+        self.drain_client(client);
     }
 
     /// Sends what the client's session wants sent, and notes what has ended.
@@ -475,8 +471,7 @@ impl Cluster {
             });
         }
         let state = &mut self.clients[client];
-        let next = state.session.as_ref().and_then(|s| s.next_us());
-        if let Some(next_us) = next {
+        if let Some(next_us) = state.next_us() {
             let at_us = next_us.max(now_us + 1);
             if state.wake_us.is_none_or(|set| set > at_us) {
                 state.wake_us = Some(at_us);

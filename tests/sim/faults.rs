@@ -170,7 +170,7 @@ impl Faults {
             FaultKind::SlowDisk => Some(self.slow_disk(cluster, node, while_us)),
             FaultKind::ClientCrash => {
                 let there: Vec<usize> =
-                    cluster.clients.iter().filter(|c| c.session.is_some()).map(|c| c.index).collect();
+                    cluster.clients.iter().filter(|c| c.is_there()).map(|c| c.index).collect();
                 let client = *self.random.pick(&there);
                 cluster.crash_client(client);
                 Some(Vec::new())

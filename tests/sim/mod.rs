@@ -16,7 +16,6 @@ pub mod node;
 pub mod plan;
 pub mod random;
 pub mod run;
-mod standin;
 pub mod trace;
 mod watch;
 mod workload;

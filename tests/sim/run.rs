@@ -163,7 +163,7 @@ impl Run {
             FAULT if !self.winding_up => {
                 let kind = *self.random.pick(&self.plan.faults);
                 self.faults.strike(kind, &mut self.cluster, |n| END_OF_FAULT | n);
-                let there = self.cluster.clients.iter().filter(|c| c.session.is_some()).count();
+                let there = self.cluster.clients.iter().filter(|c| c.is_there()).count();
                 if there < self.plan.clients {
                     self.add_client();
                 }
@@ -173,7 +173,7 @@ impl Run {
             END_OF_FAULT => self.faults.end(detail, &mut self.cluster, |n| END_OF_FAULT | n),
             CLIENT if !self.winding_up => {
                 let client = detail as usize;
-                if self.cluster.clients[client].session.is_some() {
+                if self.cluster.clients[client].is_there() {
                     self.workload.begin_one(client, &self.plan, &mut self.cluster);
                     let think_us = self.workload.think_us(&self.plan);
                     self.cluster.plan(self.cluster.now_us + think_us, number);
@@ -195,7 +195,7 @@ impl Run {
         }
         let healed_us = self.cluster.now_us;
         if !self.run_until(healed_us + LIVENESS_US, |run| {
-            run.cluster.clients.iter().all(|c| c.session.is_none() || c.in_flight() == 0)
+            run.cluster.clients.iter().all(|c| c.is_idle())
         })? {
             return Err(Failure("an operation has not ended by its deadline".into()));
         }

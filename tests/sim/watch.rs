@@ -18,8 +18,8 @@ type Map<K, V> = HashMap<K, V, foldhash::fast::FixedState>;
 pub struct Watch {
     /// The record of each ballot of a key, as a hash.
     records: Map<(Key, Ballot), u64>,
-    /// Who issued a ballot first, and for what.
-    issued: Map<Ballot, (Key, RoundId)>,
+    /// The round in which a ballot of a key was issued.
+    issued: Map<(Key, Ballot), RoundId>,
     /// What a member was asked, by who asked it and in which round.
     asked: Map<(NodeId, RoundId), Key>,
     configurations: BTreeMap<Epoch, Configuration>,
@@ -67,20 +67,12 @@ impl Watch {
         }
     }
 
-    /// B1: a ballot is one key's and, where it is prepared, one round's.
+    /// B1: a ballot of a key that is prepared is one round's.
     fn issues(&mut self, key: &Key, ballot: Ballot, round: RoundId, prepared: bool) {
-        match self.issued.get(&ballot) {
-            None => {
-                self.issued.insert(ballot, (key.clone(), round));
-            }
-            Some((issued, by)) => {
-                let same = issued == key && (!prepared || *by == round);
-                let by = *by;
-                self.hold(same, || {
-                    format!("B1: ballot {ballot} of round {by} is issued again in round {round}")
-                });
-            }
-        }
+        let by = *self.issued.entry((key.clone(), ballot)).or_insert(round);
+        self.hold(!prepared || by == round, || {
+            format!("B1: ballot {ballot} of round {by} is issued again in round {round}")
+        });
     }
 
     /// R3: a ballot never carries two different records.

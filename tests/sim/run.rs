@@ -268,7 +268,7 @@ impl Run {
         }
     }
 
-    fn verdict(self) -> Result<Report, Failure> {
+    fn verdict(mut self) -> Result<Report, Failure> {
         let mut report = Report {
             hash: self.cluster.trace.hash(),
             operations: self.cluster.calls.len() as u64,
@@ -279,14 +279,18 @@ impl Run {
             ..Report::default()
         };
         let mut by_key: BTreeMap<Bytes, Vec<Call>> = BTreeMap::new();
-        for call in self.cluster.calls {
+        for call in std::mem::take(&mut self.cluster.calls) {
             *report.outcomes.entry(name_of(&call.ending)).or_default() += 1;
             by_key.entry(call.key.clone()).or_default().push(call);
         }
         for (key, calls) in by_key {
             match checker::check(&calls, CHECK_EFFORT_MAX) {
                 Verdict::Linearizable => {}
-                Verdict::Undecided => report.undecided += 1,
+                Verdict::Undecided => {
+                    report.undecided += 1;
+                    let (trace, now_us) = (&mut self.cluster.trace, self.cluster.now_us);
+                    trace.story(now_us, || format!("key {} is too hard to check", show(&key)));
+                }
                 Verdict::Violation(calls) => return Err(not_linearizable(&key, &calls)),
             }
         }

@@ -153,11 +153,13 @@ impl Watch {
         let Some(configuration) = self.configuration() else {
             return;
         };
-        let holders: Vec<NodeId> = nodes
-            .iter()
-            .filter(|n| durable_version(n.disk.synced(), key) >= *version)
-            .filter_map(|n| member_of(configuration, n.disk.incarnation()))
-            .collect();
+        // A member that has lost its state since may have held it.
+        let lacks = |incarnation: Incarnation| {
+            let node = nodes.iter().find(|n| n.disk.incarnation() == incarnation);
+            node.is_some_and(|n| durable_version(n.disk.synced(), key) < *version)
+        };
+        let members = configuration.members.iter().filter(|m| !lacks(m.incarnation));
+        let holders: Vec<NodeId> = members.map(|m| m.node).collect();
         let holds = is_quorum(configuration, &holders);
         self.hold(holds, || {
             format!("version {version:#x} of {key:?} is acknowledged, durable only at {holders:?}")

@@ -84,7 +84,7 @@ impl Workload {
 
     fn value(&mut self, plan: &Plan) -> Bytes {
         self.values += 1;
-        let mut text = format!("v{}", self.values);
+        let mut text = format!("v{};", self.values);
         while text.len() < plan.value_size {
             text.push('.');
         }
@@ -112,7 +112,7 @@ impl Workload {
                 _ => Action::Put { value: Bytes::from((self.values * 1_000).to_string()) },
             },
             KeyKind::Log => match choice {
-                0..=89 => Action::Append { value: format!("+{}", self.values).into() },
+                0..=89 => Action::Append { value: format!("+{};", self.values).into() },
                 90..=94 => Action::Delete,
                 _ => Action::Put { value },
             },
@@ -124,7 +124,7 @@ impl Workload {
                 65..=74 => Action::CompareValue { expected: seen.value, value },
                 75..=84 => Action::Add { delta: 1 },
                 85..=89 => Action::Put { value: Bytes::from(self.values.to_string()) },
-                _ => Action::Append { value: format!("+{}", self.values).into() },
+                _ => Action::Append { value: format!("+{};", self.values).into() },
             },
         }
     }

@@ -205,12 +205,13 @@ impl<'a> Search<'a> {
             if let Some(outcome) = &item.outcome {
                 if in_turn(item, next)
                     && let Some(state) = self.state.after(&call.action, call.want_old, outcome)
-                    && (item.leaves.is_none() || item.leaves == state.value)
+                    && item.may_leave(&state)
                 {
                     known.push((index, state));
                 }
             } else if self.chain < self.chain_max
                 && let Some(state) = self.state.after_unseen(&call.action)
+                && item.may_leave(&state)
                 && self.leads_on(&state, next)
                 && !unseen
                     .iter()

@@ -226,7 +226,9 @@ fn action_of(step: u64, choice: u8, value: u8, version: Version) -> Action {
             delta: i64::from(value),
         },
         11 => Action::Append { value: text(value) },
-        _ => Action::Append { value: Bytes::from(format!("+{step};")) },
+        _ => Action::Append {
+            value: Bytes::from(format!("+{step};")),
+        },
     }
 }
 

@@ -73,7 +73,12 @@ pub fn disagreement<'a>(items: &[Item<'a>]) -> Option<Vec<&'a Call>> {
         let saw = |i: &&Item| seen_by(i).iter().any(|value| value.starts_with(beginning));
         items.iter().find(saw).map(|i| i.call)
     };
-    Some([Some(items[index].call), saw(&one), saw(&other)].into_iter().flatten().collect())
+    Some(
+        [Some(items[index].call), saw(&one), saw(&other)]
+            .into_iter()
+            .flatten()
+            .collect(),
+    )
 }
 
 impl<'a> Item<'a> {
@@ -132,8 +137,14 @@ fn seen_by(item: &Item) -> Vec<Bytes> {
     let mut seen = Vec::new();
     match &item.outcome {
         Some(Outcome::Value { value, .. }) => seen.push(value.clone()),
-        Some(Outcome::Written { old: Old::Value(value), .. })
-        | Some(Outcome::Conflict { old: Old::Value(value), .. }) => seen.push(value.clone()),
+        Some(Outcome::Written {
+            old: Old::Value(value),
+            ..
+        })
+        | Some(Outcome::Conflict {
+            old: Old::Value(value),
+            ..
+        }) => seen.push(value.clone()),
         _ => {}
     }
     if let (Action::CompareValue { expected, .. }, Some(Outcome::Written { .. })) =

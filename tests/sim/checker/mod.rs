@@ -43,7 +43,9 @@ pub fn check(calls: &[Call], effort_max: u64) -> Verdict {
 /// A few operations that no order reconciles, by their versions or long values alone. The search
 /// would find these too; this is quick, and the shortest way to say it.
 fn contradiction<'a>(items: &[Item<'a>]) -> Option<Vec<&'a Call>> {
-    same_version(items).or_else(|| back_in_time(items)).or_else(|| disagreement(items))
+    same_version(items)
+        .or_else(|| back_in_time(items))
+        .or_else(|| disagreement(items))
 }
 
 /// A version is one write's, and stands for one value.

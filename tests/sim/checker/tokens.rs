@@ -15,7 +15,9 @@ fn is_token(text: &Bytes) -> bool {
     text.len() > 2
         && text.starts_with(b"+")
         && text.ends_with(b";")
-        && !text[1..text.len() - 1].iter().any(|b| matches!(b, b'+' | b';'))
+        && !text[1..text.len() - 1]
+            .iter()
+            .any(|b| matches!(b, b'+' | b';'))
 }
 
 /// Where each token of the history stands among the items; `None` if they are not to be relied on.
@@ -48,7 +50,10 @@ fn beginnings(value: &Bytes) -> impl Iterator<Item = (Bytes, Bytes)> + '_ {
     let starts = (0..value.len()).filter(|at| value[*at] == b'+');
     starts.filter_map(|start| {
         let length = value[start..].iter().position(|b| *b == b';')? + 1;
-        Some((value.slice(start..start + length), value.slice(..start + length)))
+        Some((
+            value.slice(start..start + length),
+            value.slice(..start + length),
+        ))
     })
 }
 

@@ -1,7 +1,7 @@
 //! The command line as scripts see it: exit status, standard output, standard error. Against real
 //! nodes where these can be brought to show it, else against nodes that only speak the protocol.
 
-#[allow(dead_code)]
+#[allow(dead_code)] // tests of whole clusters use the rest of it
 #[path = "../cluster/nodes.rs"]
 mod nodes;
 

@@ -526,7 +526,7 @@ mod tests {
         fn operations_survive_the_wire(action in any_action(), key in any_bytes(), client in any::<u128>(), sequence in any::<u64>(), want_old in any::<bool>()) {
             let operation = Operation {
                 id: OperationId { client, sequence },
-                birth: sequence >> 8,
+                birth: sequence >> 9,
                 low_mark: sequence / 2,
                 key,
                 want_old,

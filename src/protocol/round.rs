@@ -195,6 +195,8 @@ impl Coordinator {
             && let Some(twin) = self.twin(&pending)
         {
             twin.tried = true;
+            // X5: what may not be refused for one of them may not be refused for the other.
+            twin.sent |= pending.sent;
             twin.also.push(pending.reply);
             twin.also.extend(pending.also);
             // Counted once: `pending` is no operation of its own any more.
@@ -242,11 +244,18 @@ impl Coordinator {
 
     /// When `handle_timeout` wants to be called.
     pub fn deadline(&self) -> Option<u64> {
-        let queued = !self.queue.is_empty() && self.writing.is_none();
-        let waits = queued.then_some(self.wait_until_us);
+        let waits = self.may_start().then_some(self.wait_until_us);
         let writes = self.writing.as_ref().map(|w| w.due_us);
         let reads = self.reading.as_ref().map(|r| r.due_us);
         [waits, writes, reads].into_iter().flatten().min()
+    }
+
+    /// Whether `advance` starts something once `wait_until_us` has come. Reads that came during a
+    /// read round wait for its end, not for a time.
+    fn may_start(&self) -> bool {
+        let is_write = |p: &Pending| !p.operation.action.is_read();
+        let writes = || self.must_repair || self.queue.iter().any(is_write);
+        !self.queue.is_empty() && self.writing.is_none() && (self.reading.is_none() || writes())
     }
 
     /// An answer of a voter, by its present incarnation, in the present epoch (R1).

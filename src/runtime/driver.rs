@@ -101,9 +101,8 @@ impl Driver {
             skew_max_ms: SKEW_MAX_MS_DEFAULT,
             keys_cached_max: KEYS_CACHED_MAX,
         };
-        let disk = opened
-            .storage
-            .map(|storage| Disk::start(storage, notifier.clone()));
+        let disk = config.data_dir.as_ref();
+        let disk = disk.map(|_| Disk::start(opened.storage, notifier.clone()));
         Ok(Driver {
             clock,
             replica: Replica::new(options, opened.recovered, clock.now()),
@@ -194,7 +193,7 @@ impl Driver {
     fn handle_output(&mut self, now: Now, output: Output) {
         match output {
             Output::Load(key) => {
-                let state = self.table.state(&key);
+                let state = self.table.load(&key);
                 self.replica.handle_input(now, Input::Loaded { key, state });
             }
             Output::Persist(group) => self.persist(now, group),
@@ -298,7 +297,7 @@ impl Driver {
                 disk.expect("only a disk tells that").persisted(group);
                 self.replica.handle_input(now, Input::Persisted { group });
             }
-            Notice::StorageFailed(error) => return Err(RuntimeError::Storage(error)),
+            Notice::StorageFailed(error) => return Err(error.into()),
             Notice::StoragePanicked => return Err(RuntimeError::StoragePanicked),
             Notice::StorageClosed(_) => unreachable!("the store is closed after the last turn"),
         }
@@ -344,9 +343,9 @@ impl Driver {
             loop {
                 match self.notices.recv().await {
                     Some(Notice::StorageClosed(result)) => {
-                        return result.map_err(RuntimeError::Storage);
+                        return Ok(result?);
                     }
-                    Some(Notice::StorageFailed(error)) => return Err(RuntimeError::Storage(error)),
+                    Some(Notice::StorageFailed(error)) => return Err(error.into()),
                     Some(Notice::StoragePanicked) | None => {
                         return Err(RuntimeError::StoragePanicked);
                     }

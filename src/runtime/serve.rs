@@ -7,7 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Driver, Notice};
 use crate::config::ServerConfig;
-use crate::storage::{self, StorageError};
+use crate::storage::{self, DiskOptions, Opened, StorageError};
 
 /// Why a node could not start, or could not go on.
 #[derive(Debug, thiserror::Error)]
@@ -28,10 +28,8 @@ pub enum RuntimeError {
     Thread(#[source] io::Error),
     #[error("the asynchronous runtime can't be started")]
     Start(#[source] io::Error),
-    #[error("the store failed, and what it holds is no longer known: the node stops")]
-    Storage(#[source] StorageError),
-    #[error("the store can't be opened")]
-    Open(#[source] StorageError),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
     #[error("the storage thread ended by a broken invariant: the node stops")]
     StoragePanicked,
     #[error("the store did not close in time")]
@@ -41,7 +39,7 @@ pub enum RuntimeError {
 /// Runs a node until SIGTERM or SIGINT.
 pub fn serve(config: &ServerConfig) -> Result<(), RuntimeError> {
     announce(config);
-    let opened = storage::open(config).map_err(RuntimeError::Open)?;
+    let opened = open(config)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -62,6 +60,22 @@ pub fn serve(config: &ServerConfig) -> Result<(), RuntimeError> {
         tracing::info!("stopped");
     }
     result
+}
+
+fn open(config: &ServerConfig) -> Result<Opened, RuntimeError> {
+    let incarnation = getrandom::u64().map_err(RuntimeError::Random)?;
+    let opened = match &config.data_dir {
+        None => storage::memory::open(incarnation),
+        Some(directory) => {
+            let (list, index) = (config.list(), config.index);
+            let options = DiskOptions::new(directory, list, index, config.durability);
+            storage::disk::open(options, incarnation)?
+        }
+    };
+    for note in &opened.notes {
+        tracing::warn!("{note}");
+    }
+    Ok(opened)
 }
 
 fn announce(config: &ServerConfig) {

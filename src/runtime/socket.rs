@@ -71,10 +71,6 @@ impl Socket {
         })
     }
 
-    pub fn local_address(&self) -> io::Result<SocketAddr> {
-        self.udp.local_addr()
-    }
-
     /// Asks for larger buffers, past the system's limits where the process may.
     pub fn raise_buffers(&self) -> io::Result<Granted> {
         let wanted = KERNEL_BUFFER_SIZE;

@@ -1,74 +1,92 @@
-//! Where acceptor state is kept. Makes no protocol decision.
+//! Where a node's state is kept: the `Storage` trait, the durable store behind it, and one that
+//! keeps nothing. Makes no protocol decision; what the files hold, byte by byte, is told in
+//! `docs/storage.md`.
+//!
+//! A store is written by one thread, in groups. What is read while the node runs comes from the
+//! `Table`, in memory; files are read only when a store is opened.
 
-use std::collections::HashMap;
+mod digest;
+mod directory;
+pub mod disk;
+mod engine;
+mod error;
+mod file;
+mod format;
+mod identity;
+mod journal;
+mod mark;
+pub mod memory;
+mod table;
 
-use foldhash::fast::RandomState;
+use std::fmt;
+use std::str::FromStr;
 
-use crate::config::ServerConfig;
+use serde::{Deserialize, Serialize};
+
 use crate::protocol::message::{Group, Recovered};
-use crate::protocol::record::{AcceptorState, Key};
 
-#[derive(Debug, thiserror::Error)]
-pub enum StorageError {
-    #[error("{0}")]
-    Refused(String),
-}
+pub use disk::DiskOptions;
+pub use error::StorageError;
+pub use identity::kernel_boot_id;
+pub use table::Table;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durability {
-    Fsync,
-    Os,
-}
-
-/// A durable store of groups. One thread owns it; it may block.
+/// A store of groups. One thread owns it; every method may block.
 pub trait Storage: Send {
-    /// Writes groups in order of number; they are as durable as configured when it returns.
+    /// Writes groups in order of number, all or nothing; they are as durable as configured when it
+    /// returns. After an error nothing more is written, and every later call fails.
     fn commit(&mut self, groups: &[Group]) -> Result<(), StorageError>;
-    /// Leaves a store that was stopped clean.
+
+    /// Makes all that was committed durable, whatever the durability, and notes the clean stop.
+    /// A store that is dropped instead was stopped uncleanly.
     fn close(self: Box<Self>) -> Result<(), StorageError>;
 }
 
-/// The registers in memory.
-#[derive(Debug, Default)]
-pub struct Table {
-    registers: HashMap<Key, AcceptorState, RandomState>,
+/// What `commit` waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// The disk: survives a power failure.
+    Fsync,
+    /// The operating system: survives the end of the process only. Groups with `meta` are synced.
+    Os,
 }
 
-impl Table {
-    pub fn apply(&mut self, group: &Group) {
-        for (key, state) in &group.registers {
-            self.registers.insert(key.clone(), state.clone());
-        }
-        for (key, ballot) in &group.chosen {
-            if let Some(state) = self.registers.get_mut(key) {
-                state.chosen |= state.accepted == *ballot;
-            }
-        }
-    }
-
-    pub fn state(&self, key: &Key) -> Option<AcceptorState> {
-        self.registers.get(key).cloned()
-    }
-
-    pub fn keys(&self) -> u64 {
-        self.registers.len() as u64
+impl fmt::Display for Durability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Durability::Fsync => "fsync",
+            Durability::Os => "os",
+        })
     }
 }
 
-#[derive(Default)]
+impl FromStr for Durability {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "fsync" => Ok(Durability::Fsync),
+            "os" => Ok(Durability::Os),
+            _ => Err(format!("{text:?} is no durability: it is fsync or os")),
+        }
+    }
+}
+
+/// A store that is ready, with what it held.
 pub struct Opened {
-    pub recovered: Recovered,
+    pub storage: Box<dyn Storage>,
     pub table: Table,
-    pub storage: Option<Box<dyn Storage>>,
+    pub recovered: Recovered,
+    /// What an operator should read in the log.
+    pub notes: Vec<String>,
 }
 
-pub fn open(_: &ServerConfig) -> Result<Opened, StorageError> {
-    let incarnation = getrandom::u64().map_err(|e| StorageError::Refused(e.to_string()))?;
-    Ok(Opened {
-        recovered: Recovered {
-            incarnation,
-            ..Recovered::default()
-        },
-        ..Opened::default()
-    })
+impl fmt::Debug for Opened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opened")
+            .field("recovered", &self.recovered)
+            .field("keys", &self.table.keys())
+            .field("notes", &self.notes)
+            .finish_non_exhaustive()
+    }
 }

@@ -1,0 +1,192 @@
+//! The data directory: what lies where in it, who may use it, and how a store is set aside.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use super::error::StorageError;
+use super::file;
+
+const IDENTITY: &str = "identity";
+const LOCK: &str = "lock";
+const MARK: &str = "mark";
+const STORE: &str = "store";
+/// Between the name of what was set aside and its number.
+const LOST: &str = ".lost-";
+
+/// A data directory that this process has for itself as long as the value lives.
+#[derive(Debug)]
+pub struct Directory {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Directory {
+    /// Makes the directory if it is missing, and locks it.
+    pub fn open(path: &Path) -> Result<Self, StorageError> {
+        let path = std::path::absolute(path).map_err(StorageError::io("finding", path))?;
+        file::make_directory(&path)?;
+        let lock = lock(&path)?;
+        Ok(Directory { path, _lock: lock })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn identity(&self) -> PathBuf {
+        self.path.join(IDENTITY)
+    }
+
+    pub fn mark(&self) -> PathBuf {
+        self.path.join(MARK)
+    }
+
+    pub fn store(&self) -> PathBuf {
+        self.path.join(STORE)
+    }
+
+    /// A warning if others than the owner may read it.
+    pub fn permission_note(&self) -> Result<Option<String>, StorageError> {
+        let metadata =
+            fs::metadata(&self.path).map_err(StorageError::io("examining", &self.path))?;
+        let mode = metadata.permissions().mode() & 0o777;
+        Ok((mode & 0o077 != 0).then(|| {
+            let path = self.path.display();
+            format!("others may enter the data directory {path} (mode {mode:o}): chmod 700 {path}")
+        }))
+    }
+
+    /// Without an identity file there may be nothing else either: a directory that is not a
+    /// node's, or not wholly there, is not touched.
+    pub fn check_empty(&self) -> Result<(), StorageError> {
+        for name in self.names()? {
+            let harmless = name == LOCK
+                || name == "identity.tmp"
+                || name == "lost+found"
+                || name.contains(LOST);
+            if !harmless {
+                return Err(StorageError::Foreign {
+                    directory: self.path.clone(),
+                    found: name,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Renames store and mark, where they are, to names that are not used again. Gives the new
+    /// name of the store.
+    pub fn set_aside(&self) -> Result<Option<PathBuf>, StorageError> {
+        let mut number = 1;
+        for name in self.names()? {
+            let used = name
+                .rsplit_once(LOST)
+                .and_then(|(_, n)| n.parse::<u64>().ok());
+            number = number.max(used.unwrap_or(0) + 1);
+        }
+        let mut store = None;
+        for name in [MARK, STORE] {
+            let from = self.path.join(name);
+            if !from.exists() {
+                continue;
+            }
+            let to = self.path.join(format!("{name}{LOST}{number}"));
+            fs::rename(&from, &to).map_err(StorageError::io("setting aside", &from))?;
+            if name == STORE {
+                store = Some(to);
+            }
+        }
+        file::sync_directory(&self.path)?;
+        Ok(store)
+    }
+
+    fn names(&self) -> Result<Vec<String>, StorageError> {
+        let mut names = Vec::new();
+        let failed = || StorageError::io("listing", &self.path);
+        for entry in fs::read_dir(&self.path).map_err(failed())? {
+            let entry = entry.map_err(failed())?;
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+        names.sort();
+        Ok(names)
+    }
+}
+
+/// Locks the directory by a file in it, which tells the process that has it.
+fn lock(directory: &Path) -> Result<File, StorageError> {
+    let path = directory.join(LOCK);
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(StorageError::io("opening", &path))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut text = String::new();
+            // The process is told only to help; a file that cannot be read is no other error.
+            let _ = file.read_to_string(&mut text);
+            return Err(StorageError::InUse {
+                directory: directory.to_path_buf(),
+                pid: text.trim().parse().ok(),
+            });
+        }
+        Err(TryLockError::Error(e)) => return Err(StorageError::io("locking", &path)(e)),
+    }
+    file.set_len(0)
+        .and_then(|()| writeln!(file, "{}", std::process::id()))
+        .map_err(StorageError::io("writing", &path))?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_made_for_the_owner_only_and_locked() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("deep/data");
+        let directory = Directory::open(&path).unwrap();
+        assert_eq!(directory.permission_note().unwrap(), None);
+        let error = Directory::open(&path).unwrap_err().to_string();
+        let expected = format!("in use by process {}", std::process::id());
+        assert!(error.contains(&expected), "{error}");
+        assert!(error.contains(path.to_str().unwrap()), "{error}");
+        drop(directory);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o750)).unwrap();
+        let directory = Directory::open(&path).unwrap();
+        let note = directory.permission_note().unwrap().unwrap();
+        assert!(note.contains("mode 750"), "{note}");
+    }
+
+    #[test]
+    fn foreign_files_are_refused_by_name() {
+        let base = tempfile::tempdir().unwrap();
+        let directory = Directory::open(base.path()).unwrap();
+        directory.check_empty().unwrap();
+        fs::write(base.path().join("letter.txt"), "dear").unwrap();
+        let error = directory.check_empty().unwrap_err().to_string();
+        assert!(error.contains("\"letter.txt\""), "{error}");
+    }
+
+    #[test]
+    fn what_is_set_aside_never_takes_a_used_name() {
+        let base = tempfile::tempdir().unwrap();
+        let directory = Directory::open(base.path()).unwrap();
+        assert_eq!(directory.set_aside().unwrap(), None);
+        for number in 1..3 {
+            fs::create_dir(directory.store()).unwrap();
+            fs::write(directory.mark(), "m").unwrap();
+            let store = directory.set_aside().unwrap().unwrap();
+            assert!(store.ends_with(format!("store.lost-{number}")));
+        }
+        assert!(base.path().join("mark.lost-2").exists());
+        directory.check_empty().unwrap();
+    }
+}

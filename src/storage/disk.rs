@@ -1,0 +1,404 @@
+//! The durable store: a data directory with its identity, the engine's store and the mark.
+//!
+//! Owns when what is synced, and what is refused at opening. Bytes are told in `format`, `mark` and
+//! `identity`.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::digest::Digest;
+use super::directory::Directory;
+use super::engine::{self, Engine, RawEntry};
+use super::error::StorageError;
+use super::format::{self, Entry, GROUP_KEY, GroupEntry, META_KEY};
+use super::identity::{self, Identity, Run};
+use super::mark::Mark;
+use super::{Durability, Opened, Storage, Table, journal};
+use crate::protocol::message::{Group, GroupNumber, Incarnation, Meta, Recovered};
+
+/// Commits this long after the mark was written write it again. As the node's ceiling is raised
+/// (B1), and so a group committed, every second or so, the mark is never far behind.
+pub const MARK_INTERVAL: Duration = Duration::from_millis(500);
+
+#[derive(Debug, Clone)]
+pub struct DiskOptions {
+    pub directory: PathBuf,
+    /// The nodes, `host:port` each, and this node's place among them, from 0.
+    pub list: Vec<String>,
+    pub index: u8,
+    pub durability: Durability,
+    /// What changes when the machine boots; `None` if that is not known.
+    pub boot_id: Option<String>,
+    pub mark_interval: Duration,
+}
+
+impl DiskOptions {
+    pub fn new(
+        directory: impl Into<PathBuf>,
+        list: Vec<String>,
+        index: u8,
+        durability: Durability,
+    ) -> Self {
+        DiskOptions {
+            directory: directory.into(),
+            list,
+            index,
+            durability,
+            boot_id: identity::kernel_boot_id(),
+            mark_interval: MARK_INTERVAL,
+        }
+    }
+
+    fn run(&self) -> Run {
+        Run {
+            durability: self.durability,
+            boot_id: self.boot_id.clone(),
+        }
+    }
+}
+
+/// A running store. Fields are dropped in order: the directory stays locked to the end.
+struct Disk {
+    engine: Engine,
+    mark: Mark,
+    marked_at: Instant,
+    digest: Digest,
+    last_group: GroupNumber,
+    /// A commit failed, or is under way: it may have ended in a panic.
+    failed: bool,
+    identity: Identity,
+    options: DiskOptions,
+    directory: Directory,
+}
+
+/// Opens the store in a data directory, or makes a new one. A node that has no state, or cannot
+/// prove it complete, gets `fresh_incarnation` (E1), durably.
+///
+/// # Panics
+///
+/// If `index` is no place in the list.
+pub fn open(options: DiskOptions, fresh_incarnation: Incarnation) -> Result<Opened, StorageError> {
+    assert!(
+        usize::from(options.index) < options.list.len(),
+        "a node has a place in its list"
+    );
+    let directory = Directory::open(&options.directory)?;
+    let mut notes = Vec::from_iter(directory.permission_note()?);
+    let Some(identity) = Identity::read(&directory.identity())? else {
+        directory.check_empty()?;
+        return create(directory, options, fresh_incarnation, notes);
+    };
+    identity.check_made_for(directory.path(), &options.list, options.index)?;
+    if !identity.made {
+        // Only the making of the store was begun: nothing was promised yet.
+        return create(directory, options, fresh_incarnation, notes);
+    }
+    // E1: the last run's durability counts, whatever this run's is.
+    if !identity.proves_state(options.boot_id.as_deref()) {
+        notes.push(format!(
+            "THE STATE IN {} IS NOT USED: it was last written with durability os, did not stop \
+             cleanly, and the machine has booted since, so its end may be missing. This node \
+             starts empty, with a new incarnation in place of {:016x}",
+            directory.path().display(),
+            identity.incarnation
+        ));
+        return create(directory, options, fresh_incarnation, notes);
+    }
+    recover(directory, options, identity, notes)
+}
+
+/// Makes a new store. What lies in the way is set aside, never deleted.
+fn create(
+    directory: Directory,
+    options: DiskOptions,
+    incarnation: Incarnation,
+    mut notes: Vec<String>,
+) -> Result<Opened, StorageError> {
+    // The identity first, so that from here on the old store is not taken for this one's.
+    let mut identity = Identity::new(
+        options.list.clone(),
+        options.index,
+        incarnation,
+        options.run(),
+    );
+    identity.write(&directory.identity())?;
+    if let Some(store) = directory.set_aside()? {
+        notes.push(format!(
+            "the old store was set aside as {}; it can be deleted",
+            store.display()
+        ));
+    }
+    let engine = Engine::create(&directory.store())?;
+    let digest = new_digest()?;
+    let entry = group_entry(0, incarnation, &digest);
+    engine.write([entry], true)?;
+    engine.sync()?;
+    let mark = Mark::create(&directory.mark(), incarnation)?;
+    identity.made = true;
+    identity.write(&directory.identity())?;
+    let recovered = Recovered {
+        incarnation,
+        ..Recovered::default()
+    };
+    let disk = Disk {
+        engine,
+        mark,
+        marked_at: Instant::now(),
+        digest,
+        last_group: 0,
+        failed: false,
+        identity,
+        options,
+        directory,
+    };
+    Ok(Opened {
+        storage: Box::new(disk),
+        table: Table::default(),
+        recovered,
+        notes,
+    })
+}
+
+/// Opens a store that is there, and proves it whole before anything is changed by this run.
+fn recover(
+    directory: Directory,
+    options: DiskOptions,
+    mut identity: Identity,
+    mut notes: Vec<String>,
+) -> Result<Opened, StorageError> {
+    let store = directory.store();
+    let incarnation = identity.incarnation;
+    let (mut mark, note) = Mark::open(&directory.mark(), incarnation)?;
+    notes.extend(note);
+    engine::check_parts(&store)?;
+    notes.extend(journal::check(&store, mark.group())?);
+    let engine = Engine::open(&store)?;
+    let contents = Contents::read(&engine, &directory)?;
+    let last_group = contents.check(&directory, incarnation, mark.group())?;
+    // What an earlier run left to the operating system is made durable before this run is entered
+    // as one that syncs.
+    engine.sync()?;
+    mark.write(last_group)?;
+    if let Some(configuration) = &contents.meta.configuration {
+        identity.learn(configuration);
+    }
+    identity.begin(options.run());
+    identity.write(&directory.identity())?;
+    let recovered = Recovered {
+        incarnation,
+        meta: contents.meta,
+        group: last_group,
+    };
+    let disk = Disk {
+        engine,
+        mark,
+        marked_at: Instant::now(),
+        digest: contents.digest,
+        last_group,
+        failed: false,
+        identity,
+        options,
+        directory,
+    };
+    Ok(Opened {
+        storage: Box::new(disk),
+        table: contents.table,
+        recovered,
+        notes,
+    })
+}
+
+/// All that a store holds, from one scan.
+struct Contents {
+    table: Table,
+    digest: Digest,
+    meta: Meta,
+    group: Option<GroupEntry>,
+}
+
+impl Contents {
+    fn read(engine: &Engine, directory: &Directory) -> Result<Self, StorageError> {
+        let path = directory.store();
+        let mut contents = Contents {
+            table: Table::default(),
+            digest: new_digest()?,
+            meta: Meta::default(),
+            group: None,
+        };
+        engine.scan(|key, value| {
+            match Entry::decode(&path, key, value)? {
+                Entry::Group(group) => contents.group = Some(group),
+                Entry::Meta(meta) => {
+                    contents.digest.set_meta(key, value);
+                    contents.meta = *meta;
+                }
+                Entry::Register(name, state) => {
+                    contents.digest.set_register(key, value);
+                    contents.table.set(name, state);
+                }
+                // These come after all registers, by their prefix.
+                Entry::Chosen(name, ballot) => contents.table.mark_chosen(&name, ballot),
+            }
+            Ok(())
+        })?;
+        Ok(contents)
+    }
+
+    /// Whether this is exactly what the store held after its last group, and no less than the mark
+    /// tells.
+    fn check(
+        &self,
+        directory: &Directory,
+        incarnation: Incarnation,
+        mark: GroupNumber,
+    ) -> Result<GroupNumber, StorageError> {
+        let path = directory.store();
+        let Some(group) = self.group else {
+            return Err(StorageError::damaged(&path, "its group entry is missing"));
+        };
+        if group.incarnation != incarnation {
+            let what = format!(
+                "it belongs to incarnation {:016x}, the identity file to {incarnation:016x}",
+                group.incarnation
+            );
+            return Err(StorageError::damaged(&path, what));
+        }
+        if group.number < mark {
+            return Err(StorageError::Behind {
+                path,
+                store: group.number,
+                mark,
+            });
+        }
+        let found = (self.digest.registers(), self.digest.sum());
+        if found != (group.registers, group.digest) {
+            let what = format!(
+                "its {} registers are not the {} that it held after group {}, or some of them are \
+                 older than they were",
+                found.0, group.registers, group.number
+            );
+            return Err(StorageError::damaged(&path, what));
+        }
+        Ok(group.number)
+    }
+}
+
+impl Storage for Disk {
+    fn commit(&mut self, groups: &[Group]) -> Result<(), StorageError> {
+        if self.failed {
+            return Err(self.stopped());
+        }
+        if groups.is_empty() {
+            return Ok(());
+        }
+        self.failed = true;
+        self.write(groups).map_err(StorageError::into_write)?;
+        self.failed = false;
+        Ok(())
+    }
+
+    fn close(mut self: Box<Self>) -> Result<(), StorageError> {
+        if self.failed {
+            return Err(self.stopped());
+        }
+        self.engine.sync()?;
+        self.mark
+            .write(self.last_group)
+            .map_err(StorageError::into_write)?;
+        // The engine's threads end before the stop is called a clean one.
+        let Disk {
+            engine,
+            mut identity,
+            directory,
+            ..
+        } = *self;
+        drop(engine);
+        identity.clean_stop = true;
+        identity
+            .write(&directory.identity())
+            .map_err(StorageError::into_write)
+    }
+}
+
+impl Disk {
+    fn write(&mut self, groups: &[Group]) -> Result<(), StorageError> {
+        let (entries, last_group) = self.entries(groups);
+        let has_meta = groups.iter().any(|group| group.meta.is_some());
+        let sync = has_meta || self.options.durability == Durability::Fsync;
+        self.engine.write(entries, sync)?;
+        self.last_group = last_group;
+        // Only what is synced may be marked; a sync is of all that was written before it.
+        if sync && self.marked_at.elapsed() >= self.options.mark_interval {
+            self.mark.write(last_group)?;
+            self.marked_at = Instant::now();
+        }
+        let mut metas = groups.iter().rev().filter_map(|group| group.meta.as_ref());
+        if let Some(configuration) = metas.next().and_then(|m| m.configuration.as_ref())
+            && self.identity.learn(configuration)
+        {
+            self.identity.write(&self.directory.identity())?;
+        }
+        Ok(())
+    }
+
+    /// What the groups come to: of each key the last state only, and the group entry.
+    fn entries(&mut self, groups: &[Group]) -> (Vec<RawEntry>, GroupNumber) {
+        let mut entries = Vec::new();
+        let mut seen = HashSet::new();
+        let mut last_group = self.last_group;
+        for group in groups {
+            assert!(group.number > last_group, "groups come in order of number");
+            last_group = group.number;
+        }
+        for group in groups.iter().rev() {
+            for (key, state) in group.registers.iter().rev() {
+                if seen.insert((format::prefix::REGISTER, key)) {
+                    let entry = (format::register_key(key), format::encode_register(state));
+                    self.digest.set_register(&entry.0, &entry.1);
+                    entries.push(entry);
+                }
+            }
+            for (key, ballot) in group.chosen.iter().rev() {
+                if seen.insert((format::prefix::CHOSEN, key)) {
+                    entries.push((format::chosen_key(key), format::encode_chosen(*ballot)));
+                }
+            }
+        }
+        if let Some(meta) = groups.iter().rev().find_map(|group| group.meta.as_ref()) {
+            let value = format::encode_meta(meta);
+            self.digest.set_meta(&META_KEY, &value);
+            entries.push((META_KEY.to_vec(), value));
+        }
+        entries.push(group_entry(
+            last_group,
+            self.identity.incarnation,
+            &self.digest,
+        ));
+        (entries, last_group)
+    }
+
+    fn stopped(&self) -> StorageError {
+        StorageError::Stopped {
+            path: self.directory.store(),
+        }
+    }
+}
+
+fn group_entry(number: GroupNumber, incarnation: Incarnation, digest: &Digest) -> RawEntry {
+    let entry = GroupEntry {
+        number,
+        incarnation,
+        registers: digest.registers(),
+        digest: digest.sum(),
+    };
+    (GROUP_KEY.to_vec(), entry.encode())
+}
+
+fn new_digest() -> Result<Digest, StorageError> {
+    Digest::new().map_err(|e| StorageError::Io {
+        doing: "reading",
+        path: PathBuf::from("the system's source of randomness"),
+        source: e.into(),
+    })
+}

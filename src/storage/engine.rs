@@ -1,0 +1,273 @@
+//! The storage engine, fjall: how it is set up, written, synced and read. Nothing of it is seen
+//! outside of this module.
+//!
+//! It has no group commit of its own, may block, and takes the end of a damaged journal for the end
+//! of the data: see `journal` and `digest` for what guards against that.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use fjall::config::{BlockSizePolicy, FilterPolicy};
+use fjall::{
+    AbstractTree, CompressionType, Database, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode,
+};
+
+use super::error::StorageError;
+
+/// The one keyspace.
+const KEYSPACE: &str = "state";
+/// One thread flushes while another compacts.
+const WORKERS: usize = 2;
+/// Blocks are read at opening and by compaction only; there is little to gain from a cache.
+const CACHE_SIZE: u64 = 8 << 20;
+/// The engine starts a new journal once it flushes a memtable and the journal is past 64 MB; both
+/// are read at opening. So this bounds the time to open as well.
+const MEMTABLE_SIZE: u64 = 32 << 20;
+const JOURNALS_SIZE: u64 = 256 << 20;
+const OPEN_FILES: usize = 128;
+const BLOCK_SIZE: u32 = 16 << 10;
+/// From these on a commit waits here, where a failed worker is noticed. Inside, from one more
+/// memtable or a few more runs on, the engine would wait for its workers forever.
+const MEMTABLES_WAITING: usize = 3;
+const RUNS_WAITING: usize = 25;
+const WAIT: Duration = Duration::from_millis(1);
+/// What the engine needs to find its data; it takes some of them that are missing for a reason to
+/// begin anew, and deletes the rest.
+const PARTS: [&str; 3] = ["version", "keyspaces/0/current", "keyspaces/1/current"];
+
+/// Key and value, with prefix and version.
+pub type RawEntry = (Vec<u8>, Vec<u8>);
+
+pub struct Engine {
+    path: PathBuf,
+    database: Database,
+    keyspace: Keyspace,
+}
+
+impl Engine {
+    /// A new store where there is none.
+    pub fn create(path: &Path) -> Result<Self, StorageError> {
+        guard(path, || {
+            let failed = |e| opening_failed(path, e);
+            let database = database(path).map_err(failed)?;
+            let keyspace = database.keyspace(KEYSPACE, options).map_err(failed)?;
+            Ok(Engine {
+                path: path.to_path_buf(),
+                database,
+                keyspace,
+            })
+        })
+    }
+
+    /// Opens a store that is all there, and whose journals were checked.
+    pub fn open(path: &Path) -> Result<Self, StorageError> {
+        guard(path, || {
+            let failed = |e| opening_failed(path, e);
+            let database = database(path).map_err(failed)?;
+            if !database.keyspace_exists(KEYSPACE) {
+                return Err(StorageError::damaged(path, "its keyspace is missing"));
+            }
+            let keyspace = database.keyspace(KEYSPACE, options).map_err(failed)?;
+            Ok(Engine {
+                path: path.to_path_buf(),
+                database,
+                keyspace,
+            })
+        })
+    }
+
+    /// Shows all entries, in order of key.
+    pub fn scan(
+        &self,
+        mut each: impl FnMut(&[u8], &[u8]) -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
+        guard(&self.path, || {
+            for entry in self.keyspace.iter() {
+                let (key, value) = entry
+                    .into_inner()
+                    .map_err(|e| opening_failed(&self.path, e))?;
+                each(&key, &value)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Writes entries, all or nothing. Of a key there may be one entry only: the engine does not
+    /// order entries within a batch. Not synced, they are with the operating system on return.
+    pub fn write(
+        &self,
+        entries: impl IntoIterator<Item = RawEntry>,
+        sync: bool,
+    ) -> Result<(), StorageError> {
+        self.wait_for_room()?;
+        let mode = if sync {
+            PersistMode::SyncData
+        } else {
+            PersistMode::Buffer
+        };
+        let mut batch = self.database.batch().durability(Some(mode));
+        for (key, value) in entries {
+            batch.insert(&self.keyspace, key, value);
+        }
+        batch.commit().map_err(|e| self.failed("writing", e))
+    }
+
+    /// Makes all that was written durable.
+    pub fn sync(&self) -> Result<(), StorageError> {
+        self.database
+            .persist(PersistMode::SyncAll)
+            .map_err(|e| self.failed("syncing", e))
+    }
+
+    /// Waits while the workers are behind, unless they have given up.
+    fn wait_for_room(&self) -> Result<(), StorageError> {
+        let tree = &self.keyspace.tree;
+        while tree.sealed_memtable_count() >= MEMTABLES_WAITING
+            || tree.l0_run_count() >= RUNS_WAITING
+        {
+            // Nothing is buffered between commits; this only asks for a failure.
+            self.database
+                .persist(PersistMode::Buffer)
+                .map_err(|e| self.failed("moving data from its journal to its tables", e))?;
+            std::thread::sleep(WAIT);
+        }
+        Ok(())
+    }
+
+    fn failed(&self, doing: &'static str, error: fjall::Error) -> StorageError {
+        let path = self.path.clone();
+        match error {
+            fjall::Error::Io(source) | fjall::Error::Storage(LsmError::Io(source)) => {
+                StorageError::Write {
+                    doing,
+                    path,
+                    source,
+                }
+            }
+            fjall::Error::Poisoned => StorageError::Engine {
+                doing,
+                reason: format!(
+                    "moving data to its tables failed in the background (free space there: {})",
+                    free_space(&path)
+                ),
+                path,
+            },
+            other => StorageError::Engine {
+                doing,
+                path,
+                reason: other.to_string(),
+            },
+        }
+    }
+}
+
+fn database(path: &Path) -> fjall::Result<Database> {
+    Database::builder(path)
+        .worker_threads(WORKERS)
+        .cache_size(CACHE_SIZE)
+        .max_cached_files(Some(OPEN_FILES))
+        .max_journaling_size(JOURNALS_SIZE)
+        // The engine checks a compressed item by compressing it again, so that another version of
+        // the compression would read as damage.
+        .journal_compression(CompressionType::None)
+        .manual_journal_persist(true)
+        .open()
+}
+
+fn options() -> KeyspaceCreateOptions {
+    KeyspaceCreateOptions::default()
+        .max_memtable_size(MEMTABLE_SIZE)
+        .data_block_size_policy(BlockSizePolicy::all(BLOCK_SIZE))
+        // Filters serve look-ups of single keys, which there are none of.
+        .filter_policy(FilterPolicy::disabled())
+}
+
+/// Refuses a store that the engine would take for none.
+pub fn check_parts(path: &Path) -> Result<(), StorageError> {
+    for part in PARTS {
+        if !path.join(part).exists() {
+            return Err(StorageError::damaged(path, format!("{part} is missing")));
+        }
+    }
+    Ok(())
+}
+
+fn opening_failed(path: &Path, error: fjall::Error) -> StorageError {
+    match error {
+        fjall::Error::Io(source) | fjall::Error::Storage(LsmError::Io(source)) => {
+            StorageError::io("opening the store in", path)(source)
+        }
+        fjall::Error::Locked => StorageError::InUse {
+            directory: path.to_path_buf(),
+            pid: None,
+        },
+        other => StorageError::damaged(path, format!("the engine says {other}")),
+    }
+}
+
+/// The engine asserts what damaged files break; that is an error of the files, not of the node.
+fn guard<T>(
+    path: &Path,
+    action: impl FnOnce() -> Result<T, StorageError>,
+) -> Result<T, StorageError> {
+    catch_unwind(AssertUnwindSafe(action)).unwrap_or_else(|panic| {
+        let reason = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied())
+            .unwrap_or("no reason given");
+        Err(StorageError::damaged(
+            path,
+            format!("the engine gave up reading it: {reason}"),
+        ))
+    })
+}
+
+fn free_space(path: &Path) -> String {
+    nix::sys::statvfs::statvfs(path).map_or("unknown".into(), |stat| {
+        let bytes = u128::from(stat.blocks_available()) * u128::from(stat.fragment_size());
+        format!("{} MiB", bytes >> 20)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_in_the_systems_words() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store");
+        let engine = Engine::create(&path).unwrap();
+        let full = || io::Error::from_raw_os_error(28);
+        for error in [
+            fjall::Error::Io(full()),
+            fjall::Error::Storage(LsmError::Io(full())),
+        ] {
+            assert_eq!(
+                engine.failed("writing", error).to_string(),
+                format!(
+                    "No space left on device (os error 28) writing {}; the node stops",
+                    path.display()
+                )
+            );
+        }
+        let behind = engine.failed("writing", fjall::Error::Poisoned).to_string();
+        assert!(behind.contains("free space there: "), "{behind}");
+    }
+
+    #[test]
+    fn a_panic_while_reading_is_an_error_that_names_the_path() {
+        let error = guard(Path::new("store"), || -> Result<(), StorageError> {
+            panic!("bad block {}", 7)
+        });
+        let text = error.unwrap_err().to_string();
+        assert!(
+            text.contains("store is damaged: the engine gave up reading it: bad block 7"),
+            "{text}"
+        );
+    }
+}

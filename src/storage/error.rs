@@ -1,0 +1,132 @@
+//! What can go wrong with a store. Each message names the path, what is wrong and what to do.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// While opening, or making the directory.
+    #[error("{source} {doing} {}", path.display())]
+    Io {
+        doing: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    /// While running. What the disk holds is not known any more.
+    #[error("{source} {doing} {}; the node stops", path.display())]
+    Write {
+        doing: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    /// The engine gave up for a reason that is no I/O error of this call.
+    #[error("the store in {} failed {doing}: {reason}; the node stops", path.display())]
+    Engine {
+        doing: &'static str,
+        path: PathBuf,
+        reason: String,
+    },
+    #[error(
+        "an earlier write to {} failed; nothing more is written, and the node stops",
+        path.display()
+    )]
+    Stopped { path: PathBuf },
+    #[error(
+        "the data directory {} is in use{}: stop that node, or give this one a directory of its own",
+        directory.display(),
+        pid.map_or(String::new(), |pid| format!(" by process {pid}"))
+    )]
+    InUse {
+        directory: PathBuf,
+        pid: Option<u32>,
+    },
+    #[error(
+        "{} holds {found:?} but no identity file, so it is no data directory of a node (or its \
+         identity file was removed): give the node a new or empty directory",
+        directory.display()
+    )]
+    Foreign { directory: PathBuf, found: String },
+    #[error(
+        "the data directory {} was made for the nodes {made_for}, but this node is started with \
+         {given}: start it with the list that it was made for, or give it another directory",
+        directory.display()
+    )]
+    OtherList {
+        directory: PathBuf,
+        made_for: String,
+        given: String,
+    },
+    #[error(
+        "the data directory {} was made for node {made_for} of the list (counted from 0), but this \
+         node is started as node {given}: give each node a directory of its own",
+        directory.display()
+    )]
+    OtherIndex {
+        directory: PathBuf,
+        made_for: u8,
+        given: u8,
+    },
+    #[error(
+        "{what} in {} has format version {found}, this build reads version {known}: start the \
+         node with the release that wrote it",
+        path.display()
+    )]
+    Version {
+        path: PathBuf,
+        what: &'static str,
+        found: u32,
+        known: u32,
+    },
+    /// R2: what was synced may have been told to others.
+    #[error(
+        "the store in {} ends at group {store}, but group {mark} was synced: groups that this node \
+         has told of are missing. {REMEDY}",
+        path.display()
+    )]
+    Behind {
+        path: PathBuf,
+        store: u64,
+        mark: u64,
+    },
+    #[error("{} is damaged: {what}. {REMEDY}", path.display())]
+    Damaged { path: PathBuf, what: String },
+}
+
+const REMEDY: &str = "A node does not start with less than it promised. If files of the data \
+    directory were moved or a disk is not mounted, put them back as they were; never put back an \
+    older copy. Else move the whole data directory away: the node then starts empty, as a new \
+    member";
+
+impl StorageError {
+    pub(super) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| StorageError::Io {
+            doing,
+            path,
+            source,
+        }
+    }
+
+    pub(super) fn damaged(path: &Path, what: impl Into<String>) -> Self {
+        StorageError::Damaged {
+            path: path.to_path_buf(),
+            what: what.into(),
+        }
+    }
+
+    /// An error of a call that changes a running store.
+    pub(super) fn into_write(self) -> Self {
+        match self {
+            StorageError::Io {
+                doing,
+                path,
+                source,
+            } => StorageError::Write {
+                doing,
+                path,
+                source,
+            },
+            other => other,
+        }
+    }
+}

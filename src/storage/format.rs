@@ -1,0 +1,292 @@
+//! The entries of the store, as bytes: keys with their prefix, values with their version.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use kvclient::wire;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::error::StorageError;
+use crate::protocol::ballot::Ballot;
+use crate::protocol::message::{GroupNumber, Incarnation, Meta};
+use crate::protocol::record::{AcceptorState, Key};
+
+/// First bytes of the engine's keys. All share one keyspace, so that the engine moves them from
+/// its journal to its tables together: a group number is never newer than the registers beside it.
+pub mod prefix {
+    pub const GROUP: u8 = 0x01;
+    pub const META: u8 = 0x02;
+    pub const REGISTER: u8 = 0x10;
+    pub const CHOSEN: u8 = 0x11;
+}
+
+pub const GROUP_KEY: [u8; 1] = [prefix::GROUP];
+pub const META_KEY: [u8; 1] = [prefix::META];
+
+/// First byte of every value.
+const VERSION: u8 = 1;
+const GROUP_SIZE: usize = 1 + 4 * 8 + 8;
+
+/// Written with each commit: which group the store ends with, and what it then holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupEntry {
+    pub number: GroupNumber,
+    pub incarnation: Incarnation,
+    pub registers: u64,
+    pub digest: u64,
+}
+
+impl GroupEntry {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(GROUP_SIZE);
+        bytes.push(VERSION);
+        for field in [self.number, self.incarnation, self.registers, self.digest] {
+            bytes.extend_from_slice(&field.to_le_bytes());
+        }
+        let check = xxh3_64(&bytes);
+        bytes.extend_from_slice(&check.to_le_bytes());
+        bytes
+    }
+
+    pub fn decode(path: &Path, bytes: &[u8]) -> Result<Self, StorageError> {
+        versioned(path, "the group entry", bytes)?;
+        if bytes.len() != GROUP_SIZE
+            || xxh3_64(&bytes[..GROUP_SIZE - 8]) != u64_at(bytes, GROUP_SIZE - 8)
+        {
+            return Err(StorageError::damaged(path, "its group entry is not whole"));
+        }
+        Ok(GroupEntry {
+            number: u64_at(bytes, 1),
+            incarnation: u64_at(bytes, 9),
+            registers: u64_at(bytes, 17),
+            digest: u64_at(bytes, 25),
+        })
+    }
+}
+
+/// An entry of the store, as the scan at opening meets it.
+#[derive(Debug)]
+pub enum Entry {
+    Group(GroupEntry),
+    Meta(Box<Meta>),
+    Register(Key, AcceptorState),
+    Chosen(Key, Ballot),
+}
+
+impl Entry {
+    pub fn decode(path: &Path, key: &[u8], value: &[u8]) -> Result<Self, StorageError> {
+        let Some((first, rest)) = key.split_first() else {
+            return Err(StorageError::damaged(path, "it holds an empty key"));
+        };
+        match (*first, rest.is_empty()) {
+            (prefix::GROUP, true) => GroupEntry::decode(path, value).map(Entry::Group),
+            (prefix::META, true) => {
+                let body = versioned(path, "the node's own state", value)?;
+                decode_body(path, "the node's own state", body).map(|m| Entry::Meta(Box::new(m)))
+            }
+            (prefix::REGISTER, false) => {
+                let key = decode_key(path, rest)?;
+                let body = versioned(path, "a register", value)?;
+                let state: AcceptorState = decode_body(path, "a register", body)?;
+                let record = state.record.as_deref();
+                record
+                    .map_or(Ok(()), |record| record.check())
+                    .map_err(|e| StorageError::damaged(path, format!("a register holds {e}")))?;
+                Ok(Entry::Register(key, state))
+            }
+            (prefix::CHOSEN, false) => {
+                let key = decode_key(path, rest)?;
+                let body = versioned(path, "a chosen mark", value)?;
+                let ballot = <[u8; 8]>::try_from(body)
+                    .map_err(|_| StorageError::damaged(path, "a chosen mark is not whole"))?;
+                Ok(Entry::Chosen(key, Ballot(u64::from_le_bytes(ballot))))
+            }
+            _ => Err(StorageError::damaged(
+                path,
+                format!("it holds a key with the unknown prefix {first:#04x}"),
+            )),
+        }
+    }
+}
+
+pub fn register_key(key: &Key) -> Vec<u8> {
+    prefixed(prefix::REGISTER, key)
+}
+
+pub fn chosen_key(key: &Key) -> Vec<u8> {
+    prefixed(prefix::CHOSEN, key)
+}
+
+pub fn encode_register(state: &AcceptorState) -> Vec<u8> {
+    encode_body(state)
+}
+
+pub fn encode_meta(meta: &Meta) -> Vec<u8> {
+    encode_body(meta)
+}
+
+pub fn encode_chosen(ballot: Ballot) -> Vec<u8> {
+    let mut bytes = vec![VERSION];
+    bytes.extend_from_slice(&ballot.0.to_le_bytes());
+    bytes
+}
+
+pub fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
+}
+
+fn prefixed(prefix: u8, key: &Key) -> Vec<u8> {
+    let name = key.as_bytes();
+    let mut bytes = Vec::with_capacity(1 + name.len());
+    bytes.push(prefix);
+    bytes.extend_from_slice(name);
+    bytes
+}
+
+fn encode_body<T: Serialize>(body: &T) -> Vec<u8> {
+    let mut bytes = vec![VERSION];
+    wire::encode(&mut bytes, body);
+    bytes
+}
+
+fn decode_body<T: DeserializeOwned>(
+    path: &Path,
+    what: &str,
+    body: &[u8],
+) -> Result<T, StorageError> {
+    wire::decode(body).map_err(|e| StorageError::damaged(path, format!("{what} holds {e}")))
+}
+
+fn decode_key(path: &Path, bytes: &[u8]) -> Result<Key, StorageError> {
+    Key::try_from(Bytes::copy_from_slice(bytes))
+        .map_err(|e| StorageError::damaged(path, format!("a register's key holds {e}")))
+}
+
+/// What follows the version byte.
+fn versioned<'a>(
+    path: &Path,
+    what: &'static str,
+    value: &'a [u8],
+) -> Result<&'a [u8], StorageError> {
+    match value.split_first() {
+        Some((&VERSION, body)) => Ok(body),
+        Some((&found, _)) => Err(StorageError::Version {
+            path: path.to_path_buf(),
+            what,
+            found: found.into(),
+            known: VERSION.into(),
+        }),
+        None => Err(StorageError::damaged(path, format!("{what} is empty"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::protocol::message::{Configuration, Member};
+    use crate::protocol::record::{Applied, ClientEntry, Record};
+
+    fn here() -> &'static Path {
+        Path::new("store")
+    }
+
+    proptest! {
+        #[test]
+        fn registers_come_back(
+            name in prop::collection::vec(any::<u8>(), 1..40),
+            ballots in any::<(u64, u64, bool)>(),
+            value in prop::option::of(prop::collection::vec(any::<u8>(), 0..200)),
+            clients in prop::collection::vec(any::<(u128, u64, u64)>(), 0..3),
+        ) {
+            let clients = clients.into_iter().map(|(client, mark, birth_max)| ClientEntry {
+                client, mark, birth_max, operations: vec![],
+            }).collect();
+            let state = AcceptorState {
+                promised: Ballot(ballots.0),
+                accepted: Ballot(ballots.1),
+                chosen: ballots.2,
+                record: Some(Arc::new(Record {
+                    value: value.map(Bytes::from),
+                    version: ballots.0,
+                    expiry_ms: Some(ballots.1),
+                    intent: None,
+                    applied: Applied { dropped: 3, clients },
+                })),
+            };
+            let key = Key::user(&name);
+            let entry = Entry::decode(here(), &register_key(&key), &encode_register(&state));
+            match entry.unwrap() {
+                Entry::Register(k, s) => prop_assert_eq!((k, s), (key, state)),
+                other => prop_assert!(false, "{:?}", other),
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_an_entry_or_an_error(
+            key in prop::collection::vec(any::<u8>(), 0..5),
+            value in prop::collection::vec(any::<u8>(), 0..50),
+        ) {
+            let _ = Entry::decode(here(), &key, &value);
+        }
+    }
+
+    #[test]
+    fn the_nodes_own_state_comes_back() {
+        let meta = Meta {
+            ceiling: 9,
+            bound_to: Some(8),
+            configuration: Some(Configuration {
+                cluster: 1,
+                epoch: 1,
+                members: vec![Member {
+                    node: 1,
+                    incarnation: 2,
+                    address: "a:1".into(),
+                }],
+                joint: None,
+                base: Ballot(3),
+                formed_by: 2,
+            }),
+        };
+        match Entry::decode(here(), &META_KEY, &encode_meta(&meta)).unwrap() {
+            Entry::Meta(decoded) => assert_eq!(*decoded, meta),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_group_entry_with_any_byte_changed_is_refused() {
+        let entry = GroupEntry {
+            number: 7,
+            incarnation: 8,
+            registers: 9,
+            digest: 10,
+        };
+        let bytes = entry.encode();
+        assert_eq!(GroupEntry::decode(here(), &bytes).unwrap(), entry);
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0x10;
+            assert!(GroupEntry::decode(here(), &damaged).is_err());
+            assert!(GroupEntry::decode(here(), &bytes[..at]).is_err());
+        }
+    }
+
+    #[test]
+    fn another_version_is_refused_by_number_and_name() {
+        let mut value = encode_register(&AcceptorState::default());
+        value[0] = 9;
+        let error = Entry::decode(here(), &register_key(&Key::user(b"a")), &value).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("a register in store has format version 9, this build reads version 1"),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,237 @@
+//! The identity file: whose data directory this is, and how its last run ended.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::error::StorageError;
+use super::{Durability, file};
+use crate::protocol::message::{Configuration, Incarnation, NodeId};
+
+/// Of the whole data directory.
+pub const FORMAT: u32 = 1;
+const ABOUT: &str =
+    "The data directory of a Horseshoe node; see docs/storage.md. Not to be edited.";
+
+/// As it stands in the file, in this order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    about: String,
+    format: u32,
+    /// Known once a configuration is.
+    pub cluster: Option<u64>,
+    pub node: Option<NodeId>,
+    pub incarnation: Incarnation,
+    pub list: Vec<String>,
+    pub index: u8,
+    /// The store that belongs to this incarnation is made. Before that nothing was promised.
+    pub made: bool,
+    /// Of the last run, or of the one that goes on.
+    pub durability: Durability,
+    pub clean_stop: bool,
+    pub boot_id: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct FormatOnly {
+    format: u32,
+}
+
+impl Identity {
+    pub fn new(list: Vec<String>, index: u8, incarnation: Incarnation, run: Run) -> Self {
+        Identity {
+            about: ABOUT.to_string(),
+            format: FORMAT,
+            cluster: None,
+            node: None,
+            incarnation,
+            list,
+            index,
+            made: false,
+            durability: run.durability,
+            clean_stop: false,
+            boot_id: run.boot_id,
+        }
+    }
+
+    /// `None` if there is no such file.
+    pub fn read(path: &Path) -> Result<Option<Self>, StorageError> {
+        let bytes = match fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(StorageError::io("reading", path)(e)),
+        };
+        let damaged = |e: serde_json::Error| StorageError::damaged(path, e.to_string());
+        // First the version alone: another one may have other fields.
+        let FormatOnly { format } = serde_json::from_slice(&bytes).map_err(damaged)?;
+        if format != FORMAT {
+            return Err(StorageError::Version {
+                path: path.to_path_buf(),
+                what: "the data directory, by its identity file",
+                found: format,
+                known: FORMAT,
+            });
+        }
+        serde_json::from_slice(&bytes).map(Some).map_err(damaged)
+    }
+
+    pub fn write(&self, path: &Path) -> Result<(), StorageError> {
+        let mut text = serde_json::to_vec_pretty(self).expect("an identity is plain data");
+        text.push(b'\n');
+        file::replace(path, &text)
+    }
+
+    /// Refuses a directory that was made for another list or place in it.
+    pub fn check_made_for(
+        &self,
+        directory: &Path,
+        list: &[String],
+        index: u8,
+    ) -> Result<(), StorageError> {
+        if self.list != list {
+            return Err(StorageError::OtherList {
+                directory: directory.to_path_buf(),
+                made_for: self.list.join(","),
+                given: list.join(","),
+            });
+        }
+        if self.index != index {
+            return Err(StorageError::OtherIndex {
+                directory: directory.to_path_buf(),
+                made_for: self.index,
+                given: index,
+            });
+        }
+        Ok(())
+    }
+
+    /// E1: whether all that the last run wrote is surely there. What was written to the operating
+    /// system only is there after a clean stop, or as long as the machine has not booted since.
+    pub fn proves_state(&self, boot_id: Option<&str>) -> bool {
+        let same_boot = boot_id.is_some() && self.boot_id.as_deref() == boot_id;
+        self.durability == Durability::Fsync || self.clean_stop || same_boot
+    }
+
+    /// Marks that a run begins, which has not stopped cleanly until it has.
+    pub fn begin(&mut self, run: Run) {
+        self.durability = run.durability;
+        self.boot_id = run.boot_id;
+        self.clean_stop = false;
+    }
+
+    /// Takes cluster and node id from a configuration; says whether that changed anything.
+    pub fn learn(&mut self, configuration: &Configuration) -> bool {
+        let address = &self.list[usize::from(self.index)];
+        let joint = configuration.joint.iter().flatten();
+        let node = configuration
+            .members
+            .iter()
+            .chain(joint)
+            .find(|member| member.address == *address)
+            .map(|member| member.node);
+        let learned = (Some(configuration.cluster), node.or(self.node));
+        let news = learned != (self.cluster, self.node);
+        (self.cluster, self.node) = learned;
+        news
+    }
+}
+
+/// What is remembered of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    pub durability: Durability,
+    pub boot_id: Option<String>,
+}
+
+/// A text that is another after each boot of the machine; `None` where the kernel tells none.
+pub fn kernel_boot_id() -> Option<String> {
+    let path = PathBuf::from("/proc/sys/kernel/random/boot_id");
+    let text = fs::read_to_string(path).ok()?;
+    Some(text.trim().to_string()).filter(|id| !id.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::ballot::Ballot;
+    use crate::protocol::message::Member;
+
+    fn identity(durability: Durability) -> Identity {
+        let run = Run {
+            durability,
+            boot_id: Some("boot".into()),
+        };
+        Identity::new(vec!["a:1".into(), "b:1".into()], 1, 77, run)
+    }
+
+    #[test]
+    fn what_proves_state() {
+        let mut fsync = identity(Durability::Fsync);
+        assert!(fsync.proves_state(Some("other")) && fsync.proves_state(None));
+        let mut os = identity(Durability::Os);
+        assert!(os.proves_state(Some("boot")));
+        assert!(!os.proves_state(Some("other")) && !os.proves_state(None));
+        os.boot_id = None;
+        assert!(!os.proves_state(None));
+        os.clean_stop = true;
+        assert!(os.proves_state(Some("other")));
+        let run = Run {
+            durability: Durability::Os,
+            boot_id: Some("boot".into()),
+        };
+        os.begin(run.clone());
+        fsync.begin(run);
+        assert!(!os.proves_state(Some("other")) && !fsync.proves_state(Some("other")));
+    }
+
+    #[test]
+    fn the_file_comes_back_and_other_formats_do_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("identity");
+        assert_eq!(Identity::read(&path).unwrap(), None);
+        let identity = identity(Durability::Fsync);
+        identity.write(&path).unwrap();
+        assert_eq!(Identity::read(&path).unwrap(), Some(identity));
+        fs::write(&path, r#"{"format": 2, "what a later one has": 1}"#).unwrap();
+        let error = Identity::read(&path).unwrap_err().to_string();
+        assert!(
+            error.contains("has format version 2, this build reads version 1"),
+            "{error}"
+        );
+        for broken in ["", "{", r#"{"format": 1}"#] {
+            fs::write(&path, broken).unwrap();
+            let error = Identity::read(&path).unwrap_err();
+            assert!(matches!(error, StorageError::Damaged { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn ids_are_learned_from_the_member_with_this_nodes_address() {
+        let member = |node, address: &str| Member {
+            node,
+            incarnation: 0,
+            address: address.into(),
+        };
+        let mut configuration = Configuration {
+            cluster: 9,
+            epoch: 1,
+            members: vec![member(3, "a:1"), member(4, "b:1")],
+            joint: None,
+            base: Ballot::ZERO,
+            formed_by: 0,
+        };
+        let mut identity = identity(Durability::Fsync);
+        assert!(identity.learn(&configuration));
+        assert_eq!((identity.cluster, identity.node), (Some(9), Some(4)));
+        assert!(!identity.learn(&configuration));
+        // Removed: the id that it had stays.
+        configuration.members.pop();
+        assert!(!identity.learn(&configuration));
+        configuration.joint = Some(vec![member(5, "b:1")]);
+        assert!(identity.learn(&configuration));
+        assert_eq!(identity.node, Some(5));
+    }
+}

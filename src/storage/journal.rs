@@ -1,0 +1,187 @@
+//! Reads the engine's journals before the engine does, and cuts a torn tail.
+//!
+//! The engine ends a journal at the first byte that it cannot read, cuts off what follows and goes
+//! on: damage in the middle, and all that was written after it, would be gone without a word.
+//! Here damage is told from a tail that a power failure tore, and refused before anything is
+//! changed. The engine also refuses some torn tails, which are no damage; those are cut here.
+
+use std::fs::{self, OpenOptions};
+use std::path::{Path, PathBuf};
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::error::StorageError;
+use super::format::{GROUP_KEY, GroupEntry, u64_at};
+use crate::protocol::message::GroupNumber;
+
+const START: u8 = 1;
+const ITEM: u8 = 2;
+const END: u8 = 3;
+const CLEAR: u8 = 4;
+/// Last bytes of a batch; the number is the engine's format version.
+const TRAILER: &[u8] = b"FJL\x03";
+
+/// Checks all journals of the store. Gives a note if a torn tail was cut off.
+pub fn check(store: &Path, mark: GroupNumber) -> Result<Option<String>, StorageError> {
+    let journals = list(store)?;
+    let mut last_group = None;
+    for (at, path) in journals.iter().enumerate() {
+        let bytes = fs::read(path).map_err(StorageError::io("reading", path))?;
+        let mut end = 0;
+        while let Some(batch) = batch(&bytes, end) {
+            end = batch.end;
+            if let Some(entry) = batch.group {
+                last_group = Some(GroupEntry::decode(path, entry)?.number);
+            }
+        }
+        // A new journal is zeros for some length ahead.
+        let rest = &bytes[end..];
+        if rest.iter().all(|byte| *byte == 0) {
+            continue;
+        }
+        let is_last = at + 1 == journals.len();
+        check_torn(path, end, rest, is_last)?;
+        if let Some(group) = last_group.filter(|group| *group < mark) {
+            return Err(StorageError::damaged(
+                path,
+                format!(
+                    "from byte {end} on it cannot be read; before that it ends at group {group}, \
+                     but group {mark} was synced"
+                ),
+            ));
+        }
+        cut(path, end)?;
+        return Ok(Some(format!(
+            "cut a write that was never finished off {}: {} bytes behind group {}",
+            path.display(),
+            rest.len(),
+            last_group.map_or("-".into(), |g| g.to_string())
+        )));
+    }
+    Ok(None)
+}
+
+/// A tail that a stop tore is the end of the newest journal: journals are synced before a next
+/// one begins, and batches are synced or in order.
+fn check_torn(path: &Path, end: usize, rest: &[u8], is_last: bool) -> Result<(), StorageError> {
+    if !is_last {
+        let what = format!("from byte {end} on it cannot be read, and newer journals follow");
+        return Err(StorageError::damaged(path, what));
+    }
+    if let Some(at) = (1..rest.len()).find(|at| batch(rest, *at).is_some()) {
+        let what = format!(
+            "from byte {end} on it cannot be read, but what was written later, at byte {}, is whole",
+            end + at
+        );
+        return Err(StorageError::damaged(path, what));
+    }
+    Ok(())
+}
+
+fn cut(path: &Path, length: usize) -> Result<(), StorageError> {
+    let file = OpenOptions::new()
+        .write(true)
+        .open(path)
+        .map_err(StorageError::io("opening", path))?;
+    file.set_len(length as u64)
+        .and_then(|()| file.sync_all())
+        .map_err(StorageError::io("cutting", path))
+}
+
+/// The journals from the oldest to the newest.
+fn list(store: &Path) -> Result<Vec<PathBuf>, StorageError> {
+    let failed = || StorageError::io("listing", store);
+    let mut journals = Vec::new();
+    for entry in fs::read_dir(store).map_err(failed())? {
+        let path = entry.map_err(failed())?.path();
+        if path.extension().is_none_or(|extension| extension != "jnl") {
+            continue;
+        }
+        let number = path.file_stem().and_then(|stem| stem.to_str());
+        match number.and_then(|stem| stem.parse::<u64>().ok()) {
+            Some(number) => journals.push((number, path)),
+            None => return Err(StorageError::damaged(&path, "a journal's name is a number")),
+        }
+    }
+    if journals.is_empty() {
+        return Err(StorageError::damaged(store, "its journal is missing"));
+    }
+    journals.sort();
+    Ok(journals.into_iter().map(|(_, path)| path).collect())
+}
+
+#[derive(Debug)]
+struct Batch<'a> {
+    end: usize,
+    group: Option<&'a [u8]>,
+}
+
+/// The batch that starts at `at`, if there is a whole one: a start with the number of items, the
+/// items, and an end with their checksum. The start's sequence number is not covered by it; that
+/// is what the digest is for.
+fn batch(bytes: &[u8], at: usize) -> Option<Batch<'_>> {
+    let mut reader = Reader { bytes, at };
+    if reader.byte()? != START {
+        return None;
+    }
+    let items = reader.u32()?;
+    let _sequence = reader.take(8)?;
+    let first = reader.at;
+    let mut group = None;
+    for _ in 0..items {
+        if let (key, value) = reader.item()?
+            && key == GROUP_KEY
+        {
+            group = Some(value);
+        }
+    }
+    let body = &bytes[first..reader.at];
+    let sound = reader.byte()? == END
+        && u64_at(reader.take(8)?, 0) == xxh3_64(body)
+        && reader.take(TRAILER.len())? == TRAILER;
+    sound.then_some(Batch {
+        end: reader.at,
+        group,
+    })
+}
+
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+        let end = self.at.checked_add(length)?;
+        let taken = self.bytes.get(self.at..end)?;
+        self.at = end;
+        Some(taken)
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        self.take(1).map(|bytes| bytes[0])
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        let bytes = self.take(4)?;
+        Some(u32::from_le_bytes(bytes.try_into().expect("four bytes")))
+    }
+
+    /// Key and value of an item; a cleared keyspace has none.
+    fn item(&mut self) -> Option<(&'a [u8], &'a [u8])> {
+        match self.byte()? {
+            ITEM => {
+                let _kind_and_compression = self.take(2)?;
+                let _keyspace = self.take(8)?;
+                let key_size = self.take(2)?;
+                let key_size = u16::from_le_bytes(key_size.try_into().expect("two bytes"));
+                let _value_size = self.u32()?;
+                let stored_size = self.u32()?;
+                let key = self.take(key_size.into())?;
+                Some((key, self.take(usize::try_from(stored_size).ok()?)?))
+            }
+            CLEAR => self.take(8).map(|_| (&[][..], &[][..])),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! Damaged files and torn writes: a store comes back exactly as it was after some group that is no
+//! older than what was synced, or it is refused.
+//!
+//! The engine alone does not keep that. It takes the first byte of its journal that it cannot read
+//! for the end of the data, so that a flipped bit in one batch can make all later batches vanish
+//! without a word; and a batch's place in the order is not covered by its checksum.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use horseshoe::storage::{DiskOptions, StorageError, disk};
+use tempfile::TempDir;
+
+use super::model::{
+    check, copy, directory, files, group, groups, journal, make, open, options, size,
+};
+
+/// The mark stays where opening left it.
+fn unmarked(path: &Path) -> DiskOptions {
+    DiskOptions {
+        mark_interval: Duration::MAX,
+        ..options(path)
+    }
+}
+
+/// Commits groups one by one, without a clean stop; gives the journal's size before each and after
+/// the last.
+fn commit_each(options: DiskOptions, to: u64) -> Vec<usize> {
+    let path = options.directory.clone();
+    let mut opened = open(options);
+    let mut sizes = vec![size(&journal(&path))];
+    for number in opened.recovered.group + 1..=to {
+        opened.storage.commit(&[group(number)]).unwrap();
+        sizes.push(size(&journal(&path)));
+    }
+    sizes
+}
+
+/// For copies that are opened by the hundred: in memory, where there is such a place.
+fn scratch() -> TempDir {
+    TempDir::new_in("/dev/shm").unwrap_or_else(|_| TempDir::new().unwrap())
+}
+
+/// Opens a copy with one file replaced: refused, or exact and no older than `synced`.
+fn open_with(path: &Path, file: &Path, content: &[u8], synced: u64) -> Result<u64, StorageError> {
+    let base = scratch();
+    let copied = base.path().join("copy");
+    copy(path, &copied);
+    let inner = file.strip_prefix(path).unwrap();
+    fs::write(copied.join(inner), content).unwrap();
+    let opened = disk::open(options(&copied), 9)?;
+    assert_eq!(opened.recovered.incarnation, super::model::INCARNATION);
+    assert!(
+        opened.recovered.group >= synced,
+        "served group {} where {synced} was synced",
+        opened.recovered.group
+    );
+    check(&opened);
+    Ok(opened.recovered.group)
+}
+
+#[test]
+fn no_flipped_byte_of_a_synced_group_goes_unnoticed() {
+    let (_base, path) = directory();
+    make(&path, 10);
+    let marked = 16;
+    let sizes = commit_each(options(&path), marked);
+    commit_each(unmarked(&path), 20);
+    let journal = journal(&path);
+    let bytes = fs::read(&journal).unwrap();
+    // Group 14: others before and after it are marked, and it overwrites and is overwritten.
+    let range = sizes[3]..sizes[4];
+    assert!(range.len() > 100, "{range:?}");
+    assert_eq!(open_with(&path, &journal, &bytes, marked).unwrap(), 20);
+    let (mut refused, mut by_digest, mut exact) = (0, 0, 0);
+    for at in range.clone() {
+        // The head of a batch, which its checksum does not cover, in every bit.
+        let flips = if at < range.start + 13 {
+            (0..8).map(|bit| 1 << bit).collect()
+        } else {
+            vec![1 << (at % 8), 0xff]
+        };
+        for flip in flips {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= flip;
+            match open_with(&path, &journal, &damaged, marked) {
+                Ok(_) => exact += 1,
+                Err(error) => {
+                    refused += 1;
+                    by_digest += u32::from(error.to_string().contains("older than they were"));
+                }
+            }
+        }
+    }
+    println!("{refused} refused ({by_digest} by the digest alone), {exact} opened with all");
+    // A batch that takes another place in the order is seen by nothing else.
+    assert!(refused > exact && by_digest > 0);
+}
+
+#[test]
+fn no_flipped_byte_of_the_last_groups_makes_a_state_that_never_was() {
+    let (_base, path) = directory();
+    make(&path, 10);
+    let sizes = commit_each(unmarked(&path), 12);
+    let journal = journal(&path);
+    let bytes = fs::read(&journal).unwrap();
+    for at in (sizes[0]..sizes[2]).step_by(3) {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 0x81;
+        // What is behind the mark may be cut, as a torn write; it is never read half.
+        let _ = open_with(&path, &journal, &damaged, 10);
+    }
+}
+
+#[test]
+fn a_torn_write_is_cut_and_what_was_synced_is_there() {
+    let (_base, path) = directory();
+    make(&path, 10);
+    let sizes = commit_each(unmarked(&path), 15);
+    let journal = journal(&path);
+    let bytes = fs::read(&journal).unwrap();
+    // What a power failure leaves of a journal when the last write was under way: all that was
+    // synced before, and of the rest a part, or holes where a page did not make it.
+    for (n, ends) in sizes.windows(2).enumerate() {
+        let (synced, end) = (ends[0], ends[1]);
+        let group = 10 + n as u64;
+        assert_eq!(
+            open_with(&path, &journal, &bytes[..synced], group).unwrap(),
+            group
+        );
+        for torn in (synced + 1..end).step_by(17) {
+            let mut zeros_behind = bytes[..torn].to_vec();
+            zeros_behind.resize(end + 500, 0);
+            let mut zeros_before = bytes[..end].to_vec();
+            zeros_before[synced..torn].fill(0);
+            let mut hole = bytes[..end].to_vec();
+            hole[torn..(torn + 40).min(end)].fill(0);
+            let mut garbage = bytes[..torn].to_vec();
+            garbage.extend_from_slice(b"\x01\x02\x03 something else");
+            for torn in [
+                &bytes[..torn],
+                &zeros_behind,
+                &zeros_before,
+                &hole,
+                &garbage,
+            ] {
+                let opened = open_with(&path, &journal, torn, group).unwrap();
+                assert!(opened == group || (opened == group + 1 && torn == &bytes[..end]));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_cut_is_told_and_the_store_goes_on() {
+    let (_base, path) = directory();
+    make(&path, 10);
+    let sizes = commit_each(unmarked(&path), 12);
+    let journal = journal(&path);
+    let bytes = fs::read(&journal).unwrap();
+    fs::write(&journal, &bytes[..sizes[2] - 5]).unwrap();
+    let mut opened = open(options(&path));
+    assert_eq!(opened.recovered.group, 11);
+    let text = opened.notes.join("\n");
+    assert!(
+        text.contains("cut a write that was never finished"),
+        "{text}"
+    );
+    opened.storage.commit(&groups(12..=14)).unwrap();
+    drop(opened);
+    let opened = open(options(&path));
+    assert_eq!((opened.recovered.group, opened.notes.len()), (14, 0));
+    check(&opened);
+}
+
+#[test]
+fn damage_before_whole_groups_is_no_torn_write() {
+    let (_base, path) = directory();
+    make(&path, 10);
+    let sizes = commit_each(unmarked(&path), 13);
+    let journal = journal(&path);
+    let mut bytes = fs::read(&journal).unwrap();
+    // Group 12, which the mark does not know; group 13 behind it is whole.
+    bytes[sizes[1] + 30] ^= 1;
+    let error = open_with(&path, &journal, &bytes, 10)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains(&format!("from byte {} on it cannot be read", sizes[1])),
+        "{error}"
+    );
+    assert!(error.contains("was written later"), "{error}");
+}
+
+const OPEN_COPY: &str = "STORAGE_TEST_COPY";
+
+/// Not a test of its own: opens the copy that the test below damaged, in a process of its own.
+#[test]
+fn child() {
+    let Ok(path) = std::env::var(OPEN_COPY) else {
+        return;
+    };
+    match disk::open(options(Path::new(&path)), 9) {
+        Ok(opened) => {
+            assert!(opened.recovered.group >= 33);
+            assert_eq!(opened.recovered.incarnation, super::model::INCARNATION);
+            check(&opened);
+            println!("exact");
+        }
+        Err(error) => println!("refused: {error}"),
+    }
+}
+
+/// The engine takes some counts in its own files for true and asks for the memory at once; where
+/// that is not to be had the process dies, which is as good: it does not serve.
+#[test]
+fn no_flipped_byte_of_any_other_file_goes_unnoticed() {
+    let base = scratch();
+    let path = base.path().join("data");
+    make(&path, 30);
+    // Into tables, as far as the engine does so.
+    {
+        let database = fjall::Database::builder(path.join("store")).open().unwrap();
+        let keyspace = database.keyspace("state", Default::default).unwrap();
+        keyspace.rotate_memtable_and_wait().unwrap();
+    }
+    commit_each(options(&path), 33);
+    let journal = journal(&path);
+    let mut counts = [0; 3];
+    for file in files(&path) {
+        if file == journal || file.ends_with("lock") {
+            continue;
+        }
+        let bytes = fs::read(&file).unwrap();
+        for at in (0..bytes.len()).step_by((bytes.len() / 24).max(1)) {
+            let copied = base.path().join("copy");
+            copy(&path, &copied);
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1 << (at % 8);
+            fs::write(copied.join(file.strip_prefix(&path).unwrap()), damaged).unwrap();
+            let output = Command::new(std::env::current_exe().unwrap())
+                .args(["damage::child", "--exact", "--nocapture"])
+                .env(OPEN_COPY, &copied)
+                .output()
+                .unwrap();
+            let text = String::from_utf8_lossy(&output.stdout);
+            let failed = output.status.code() == Some(101);
+            let place = format!("byte {at} of {}: {text}", file.display());
+            assert!(
+                !failed,
+                "{place}{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+            let outcomes = [
+                text.contains("exact"),
+                text.contains("refused"),
+                output.status.signal().is_some(),
+            ];
+            for (count, outcome) in counts.iter_mut().zip(outcomes) {
+                *count += u32::from(outcome);
+            }
+            assert!(outcomes.contains(&true), "{place}");
+            fs::remove_dir_all(&copied).unwrap();
+        }
+    }
+    let [exact, refused, died] = counts;
+    println!("{refused} refused, {exact} opened with all that was written, {died} died");
+}

@@ -1,0 +1,8 @@
+//! The durable store, on a real file system: what comes back, what is refused, what damage and the
+//! end of a process do.
+
+mod damage;
+mod model;
+mod process;
+mod refused;
+mod roundtrip;

@@ -1,0 +1,176 @@
+//! Groups made from their number alone, and what a store that holds them must give back.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use horseshoe::protocol::ballot::Ballot;
+use horseshoe::protocol::message::{Configuration, Group, Member, Meta};
+use horseshoe::protocol::record::{AcceptorState, Key, Record};
+use horseshoe::storage::{DiskOptions, Durability, Opened, Table, disk};
+use tempfile::TempDir;
+
+pub const INCARNATION: u64 = 0x1111;
+const KEYS: u64 = 7;
+const KEYS_SLOW: u64 = 8;
+
+pub fn list() -> Vec<String> {
+    ["a:1", "b:1", "c:1"].map(String::from).to_vec()
+}
+
+pub fn options(directory: &Path) -> DiskOptions {
+    DiskOptions {
+        boot_id: Some("first boot".into()),
+        mark_interval: Duration::ZERO,
+        ..DiskOptions::new(directory, list(), 1, Durability::Fsync)
+    }
+}
+
+pub fn os_options(directory: &Path) -> DiskOptions {
+    DiskOptions {
+        durability: Durability::Os,
+        ..options(directory)
+    }
+}
+
+/// Opens what must open.
+pub fn open(options: DiskOptions) -> Opened {
+    disk::open(options, INCARNATION).expect("opens")
+}
+
+pub fn directory() -> (TempDir, PathBuf) {
+    let base = tempfile::tempdir().unwrap();
+    let path = base.path().join("data");
+    (base, path)
+}
+
+fn key(n: u64) -> Key {
+    Key::user(format!("key {}", n % KEYS).as_bytes())
+}
+
+fn slow_key(n: u64) -> Key {
+    Key::user(format!("slow key {}", n % KEYS_SLOW).as_bytes())
+}
+
+/// A group that overwrites keys of earlier ones, so that a state gone back is noticed.
+pub fn group(number: u64) -> Group {
+    let state = |n: u64| AcceptorState {
+        promised: Ballot(n * 10 + 1),
+        accepted: Ballot(n * 10),
+        chosen: false,
+        record: Some(Arc::new(Record {
+            value: (n % 5 != 4).then(|| Bytes::from(format!("value {n}"))),
+            version: n,
+            ..Record::default()
+        })),
+    };
+    let previous = number.saturating_sub(1);
+    Group {
+        number,
+        registers: vec![
+            (key(number), state(number)),
+            (key(number + 3), state(number)),
+        ],
+        chosen: vec![(key(previous), Ballot(previous * 10))],
+        meta: number.is_multiple_of(4).then(|| meta(number)),
+    }
+}
+
+pub fn groups(numbers: std::ops::RangeInclusive<u64>) -> Vec<Group> {
+    numbers.map(group).collect()
+}
+
+fn meta(number: u64) -> Meta {
+    let member = |node, address: &str| Member {
+        node,
+        incarnation: INCARNATION,
+        address: address.into(),
+    };
+    Meta {
+        ceiling: number * 100,
+        bound_to: Some(number),
+        configuration: Some(Configuration {
+            cluster: 77,
+            epoch: 1,
+            members: vec![member(1, "a:1"), member(2, "b:1"), member(3, "c:1")],
+            joint: None,
+            base: Ballot::ZERO,
+            formed_by: 1,
+        }),
+    }
+}
+
+/// Whether a store holds exactly the groups up to the number that it tells.
+pub fn check(opened: &Opened) {
+    let number = opened.recovered.group;
+    let mut table = Table::default();
+    for group in groups(1..=number) {
+        table.apply(&group);
+    }
+    assert_eq!(opened.table.keys(), table.keys(), "keys after {number}");
+    for key in (0..KEYS).map(key).chain((0..KEYS_SLOW).map(slow_key)) {
+        let (found, expected) = (opened.table.load(&key), table.load(&key));
+        assert_eq!(found, expected, "{key:?} after group {number}");
+    }
+    let expected = number - number % 4;
+    let expected = if expected == 0 {
+        Meta::default()
+    } else {
+        meta(expected)
+    };
+    assert_eq!(opened.recovered.meta, expected, "meta after group {number}");
+}
+
+/// A store that holds the groups up to `number`, stopped cleanly.
+pub fn make(directory: &Path, number: u64) {
+    let mut opened = open(options(directory));
+    for group in groups(1..=number) {
+        opened.storage.commit(&[group]).unwrap();
+    }
+    opened.storage.close().unwrap();
+}
+
+pub fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// The engine's newest journal.
+pub fn journal(directory: &Path) -> PathBuf {
+    let number = |path: &PathBuf| path.file_stem()?.to_str()?.parse::<u64>().ok();
+    fs::read_dir(directory.join("store"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e == "jnl"))
+        .max_by_key(number)
+        .expect("a journal")
+}
+
+pub fn size(path: &Path) -> usize {
+    usize::try_from(fs::metadata(path).unwrap().len()).unwrap()
+}
+
+/// All files below a directory.
+pub fn files(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}

@@ -1,0 +1,165 @@
+//! Directories that are not opened, and what the operator is told.
+
+use std::fs;
+use std::path::Path;
+
+use horseshoe::storage::{DiskOptions, disk};
+
+use super::model::{INCARNATION, copy, directory, files, journal, list, make, open, options, size};
+
+/// The message of an open that must fail, and that leaves all files as they are.
+fn refused(options: DiskOptions) -> String {
+    let path = options.directory.clone();
+    let before = contents(&path);
+    let error = disk::open(options, INCARNATION).expect_err("is refused");
+    assert_eq!(contents(&path), before, "a refusal changes nothing");
+    let text = error.to_string();
+    assert!(text.contains(path.to_str().unwrap()), "{text}");
+    text
+}
+
+fn contents(directory: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    let read = |path: std::path::PathBuf| {
+        let bytes = fs::read(&path).unwrap();
+        (path, bytes)
+    };
+    files(directory).into_iter().map(read).collect()
+}
+
+#[test]
+fn another_list_another_place_or_a_process_that_has_it() {
+    let (_base, path) = directory();
+    let opened = open(options(&path));
+    let text = refused(options(&path));
+    let pid = std::process::id();
+    assert!(text.contains(&format!("in use by process {pid}")), "{text}");
+    opened.storage.close().unwrap();
+    let mut other = list();
+    other.swap(0, 2);
+    let text = refused(DiskOptions {
+        list: other,
+        ..options(&path)
+    });
+    assert!(
+        text.contains("a:1,b:1,c:1") && text.contains("c:1,b:1,a:1"),
+        "{text}"
+    );
+    let text = refused(DiskOptions {
+        index: 2,
+        ..options(&path)
+    });
+    assert!(
+        text.contains("made for node 1") && text.contains("as node 2"),
+        "{text}"
+    );
+}
+
+#[test]
+fn other_versions_are_refused_by_name_and_number() {
+    let (_base, path) = directory();
+    make(&path, 3);
+    let identity = path.join("identity");
+    let text = fs::read_to_string(&identity).unwrap();
+    fs::write(&identity, text.replace("\"format\": 1", "\"format\": 4")).unwrap();
+    let message = refused(options(&path));
+    assert!(
+        message.contains("format version 4, this build reads version 1"),
+        "{message}"
+    );
+    fs::write(&identity, text).unwrap();
+    {
+        let database = fjall::Database::builder(path.join("store")).open().unwrap();
+        let keyspace = database.keyspace("state", Default::default).unwrap();
+        keyspace.insert([0x10, 0, b'k'], [9, 0x90]).unwrap();
+        database.persist(fjall::PersistMode::SyncAll).unwrap();
+    }
+    let error = disk::open(options(&path), 9).unwrap_err().to_string();
+    assert!(
+        error.contains("a register in") && error.contains("format version 9"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_directory_that_is_not_a_nodes() {
+    let (_base, path) = directory();
+    fs::create_dir_all(&path).unwrap();
+    fs::write(path.join("thesis.tex"), "chapter").unwrap();
+    let error = disk::open(options(&path), 9).unwrap_err().to_string();
+    assert!(error.contains("\"thesis.tex\""), "{error}");
+    let (_base, path) = directory();
+    make(&path, 3);
+    fs::remove_file(path.join("identity")).unwrap();
+    assert!(refused(options(&path)).contains("no identity file"));
+}
+
+#[test]
+fn a_store_that_ends_below_the_mark() {
+    let (_base, path) = directory();
+    make(&path, 4);
+    // A new journal has its length ahead; opened again, it is as long as what it holds.
+    open(options(&path)).storage.close().unwrap();
+    let length = size(&journal(&path));
+    make_more(&path, 9);
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .open(journal(&path))
+        .unwrap();
+    file.set_len(length as u64).unwrap();
+    let text = disk::open(options(&path), 9).unwrap_err().to_string();
+    assert!(
+        text.contains("ends at group 4, but group 9 was synced"),
+        "{text}"
+    );
+    assert!(
+        text.contains("move the whole data directory away"),
+        "{text}"
+    );
+    // It stays so.
+    let again = disk::open(options(&path), 9).unwrap_err().to_string();
+    assert_eq!(text, again);
+}
+
+#[test]
+fn a_mark_of_another_life() {
+    let (_base, path) = directory();
+    make(&path, 3);
+    let (_other_base, other) = directory();
+    let opened = disk::open(options(&other), 2).unwrap();
+    opened.storage.close().unwrap();
+    fs::copy(other.join("mark"), path.join("mark")).unwrap();
+    assert!(refused(options(&path)).contains("belongs to incarnation 0000000000000002"));
+    // With mark and identity of another life, the store is.
+    fs::copy(other.join("identity"), path.join("identity")).unwrap();
+    let text = disk::open(options(&path), 9).unwrap_err().to_string();
+    assert!(
+        text.contains("store is damaged: it belongs to incarnation 0000000000001111"),
+        "{text}"
+    );
+}
+
+#[test]
+fn any_file_of_the_store_that_is_missing() {
+    let (base, path) = directory();
+    make(&path, 3);
+    make_more(&path, 9);
+    for (n, file) in files(&path).into_iter().enumerate() {
+        let inner = file.strip_prefix(&path).unwrap();
+        if inner == Path::new("lock") || inner.ends_with("lock") {
+            continue;
+        }
+        let copied = base.path().join(format!("copy {n}"));
+        copy(&path, &copied);
+        fs::remove_file(copied.join(inner)).unwrap();
+        let error = disk::open(options(&copied), 9).expect_err(inner.to_str().unwrap());
+        assert!(error.to_string().contains("copy"), "{error}");
+    }
+}
+
+fn make_more(path: &Path, number: u64) {
+    let mut opened = open(options(path));
+    let next = opened.recovered.group + 1;
+    let groups = super::model::groups(next..=number);
+    opened.storage.commit(&groups).unwrap();
+    opened.storage.close().unwrap();
+}

@@ -1,0 +1,216 @@
+//! What was committed comes back; how a run ended decides whether it counts (E1).
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use horseshoe::protocol::message::Recovered;
+use horseshoe::storage::{DiskOptions, Durability, disk, memory};
+use proptest::prelude::*;
+
+use super::model::{
+    INCARNATION, check, directory, group, groups, list, make, open, options, os_options,
+};
+
+#[test]
+fn a_new_store_has_the_fresh_incarnation_and_keeps_it() {
+    let (_base, path) = directory();
+    let opened = open(options(&path));
+    let fresh = Recovered {
+        incarnation: INCARNATION,
+        ..Recovered::default()
+    };
+    assert_eq!(opened.recovered, fresh);
+    assert_eq!(opened.notes, Vec::<String>::new());
+    let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o700);
+    // Durable before open returns: nothing was committed or closed.
+    drop(opened);
+    let opened = disk::open(options(&path), 9).unwrap();
+    assert_eq!(opened.recovered, fresh);
+}
+
+#[test]
+fn what_was_committed_comes_back_after_a_close_and_after_none() {
+    let (_base, path) = directory();
+    let mut next = 1;
+    for clean in [true, false, true, true, false] {
+        let mut opened = disk::open(options(&path), 9 + next).unwrap();
+        check(&opened);
+        if next > 1 {
+            assert_eq!(opened.recovered.group, next - 1);
+            assert_eq!(opened.recovered.incarnation, 10);
+        }
+        for _ in 0..3 {
+            // Several groups in one commit that write the same keys: the last counts.
+            opened.storage.commit(&groups(next..=next + 6)).unwrap();
+            opened.storage.commit(&[group(next + 7)]).unwrap();
+            next += 8;
+        }
+        opened.storage.commit(&[]).unwrap();
+        if clean {
+            opened.storage.close().unwrap();
+        }
+    }
+    let opened = open(options(&path));
+    assert_eq!(opened.recovered.group, next - 1);
+    check(&opened);
+}
+
+#[test]
+#[should_panic(expected = "groups come in order of number")]
+fn a_group_number_never_goes_back() {
+    let (_base, path) = directory();
+    let mut opened = open(options(&path));
+    opened.storage.commit(&[group(2)]).unwrap();
+    let _ = opened.storage.commit(&[group(2)]);
+}
+
+#[test]
+fn the_identity_file_tells_a_reader_what_it_is() {
+    let (_base, path) = directory();
+    make(&path, 3);
+    let text = fs::read_to_string(path.join("identity")).unwrap();
+    for expected in [
+        "\"format\": 1",
+        "\"incarnation\": 4369",
+        "\"index\": 1",
+        "\"durability\": \"fsync\"",
+        "\"clean_stop\": true",
+        "\"boot_id\": \"first boot\"",
+        "\"cluster\": null",
+        "\"b:1\"",
+    ] {
+        assert!(text.contains(expected), "{expected} in {text}");
+    }
+    let mut opened = open(options(&path));
+    let text = fs::read_to_string(path.join("identity")).unwrap();
+    assert!(text.contains("\"clean_stop\": false"), "{text}");
+    // The fourth group carries a configuration.
+    opened.storage.commit(&[group(4)]).unwrap();
+    let text = fs::read_to_string(path.join("identity")).unwrap();
+    assert!(text.contains("\"cluster\": 77") && text.contains("\"node\": 2"));
+}
+
+#[test]
+fn a_run_under_os_that_ended_with_the_machine_counts_as_no_state() {
+    let (_base, path) = directory();
+    let other_boot = |durability| DiskOptions {
+        boot_id: Some("second boot".into()),
+        durability,
+        ..options(&path)
+    };
+    let mut lost = 0;
+    // The last run's durability counts, not this one's.
+    for (next, clean, kept) in [
+        (Durability::Os, true, true),
+        (Durability::Os, false, false),
+        (Durability::Fsync, false, false),
+        (Durability::Fsync, true, true),
+    ] {
+        let mut opened = open(os_options(&path));
+        let from = opened.recovered.group + 1;
+        opened.storage.commit(&groups(from..=from + 4)).unwrap();
+        if clean {
+            opened.storage.close().unwrap();
+        } else {
+            drop(opened);
+        }
+        let opened = disk::open(other_boot(next), INCARNATION + 1 + lost).unwrap();
+        let text = opened.notes.join("\n");
+        if kept {
+            assert_eq!(opened.recovered.group, from + 4);
+            check(&opened);
+            assert_eq!(text, "");
+        } else {
+            lost += 1;
+            let fresh = Recovered {
+                incarnation: INCARNATION + lost,
+                ..Recovered::default()
+            };
+            assert_eq!((&opened.recovered, opened.table.keys()), (&fresh, 0));
+            assert!(text.contains("IS NOT USED"), "{text}");
+            let aside = format!("store.lost-{lost}");
+            assert!(text.contains(&aside) && path.join(aside).is_dir(), "{text}");
+        }
+        // So that the next round begins from a run that ended well.
+        opened.storage.close().unwrap();
+    }
+}
+
+#[test]
+fn a_run_under_fsync_may_end_with_the_machine() {
+    let (_base, path) = directory();
+    let mut opened = open(options(&path));
+    opened.storage.commit(&groups(1..=5)).unwrap();
+    drop(opened);
+    for durability in [Durability::Fsync, Durability::Os] {
+        let options = DiskOptions {
+            boot_id: None,
+            durability,
+            ..options(&path)
+        };
+        let opened = disk::open(options, 9).unwrap();
+        assert_eq!(opened.recovered.incarnation, INCARNATION);
+        check(&opened);
+    }
+    // That last run was one under os.
+    let lost = disk::open(options(&path), 9).unwrap();
+    assert_eq!(lost.recovered.incarnation, 9);
+}
+
+#[test]
+fn a_store_whose_making_was_cut_short_is_made_anew() {
+    let (_base, path) = directory();
+    drop(open(options(&path)));
+    let identity = path.join("identity");
+    let text = fs::read_to_string(&identity).unwrap();
+    fs::write(&identity, text.replace("\"made\": true", "\"made\": false")).unwrap();
+    let opened = disk::open(options(&path), 9).unwrap();
+    assert_eq!(opened.recovered.incarnation, 9);
+    assert!(path.join("store.lost-1").is_dir() && path.join("mark.lost-1").is_file());
+}
+
+#[test]
+fn a_memory_store_keeps_nothing() {
+    let mut opened = memory::open(5);
+    assert_eq!(opened.recovered.incarnation, 5);
+    opened.storage.commit(&groups(1..=3)).unwrap();
+    opened.storage.close().unwrap();
+}
+
+#[test]
+fn the_kernels_boot_id_is_used_unless_given() {
+    let (_base, path) = directory();
+    let options = DiskOptions::new(&path, list(), 0, Durability::Os);
+    assert_eq!(options.boot_id, horseshoe::storage::kernel_boot_id());
+    assert!(options.boot_id.is_some_and(|id| id.len() > 8));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+    /// Any mix of commits, of any number of groups, with ends of either kind.
+    #[test]
+    fn any_run_comes_back(
+        runs in prop::collection::vec(
+            (prop::collection::vec(0u64..5, 0..6), any::<bool>(), any::<bool>()),
+            1..5,
+        ),
+    ) {
+        let (_base, path) = directory();
+        let mut last = 0;
+        for (commits, clean, os) in runs {
+            let options = if os { os_options(&path) } else { options(&path) };
+            let mut opened = open(options);
+            prop_assert_eq!(opened.recovered.group, last);
+            check(&opened);
+            for count in commits {
+                opened.storage.commit(&groups(last + 1..=last + count)).unwrap();
+                last += count;
+            }
+            if clean {
+                opened.storage.close().unwrap();
+            }
+        }
+        check(&open(options(&path)));
+    }
+}

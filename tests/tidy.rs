@@ -1,0 +1,176 @@
+//! The repository looks at itself: what a reviewer would otherwise have to remember.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const RUST_LINES_MAX: usize = 700;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Files that belong to the project: tracked, or new and not ignored. Outside of a checkout (a
+/// release's archive) there is nothing to look at.
+fn files() -> Vec<PathBuf> {
+    let listed = Command::new("git")
+        .args(["ls-files", "--cached", "--others", "--exclude-standard"])
+        .current_dir(root())
+        .output();
+    let listed = match listed {
+        Ok(output) if output.status.success() => String::from_utf8(output.stdout).unwrap(),
+        _ => String::new(),
+    };
+    listed
+        .lines()
+        .map(|line| root().join(line))
+        .filter(|path| path.is_file())
+        .collect()
+}
+
+fn read(path: &Path) -> Option<String> {
+    std::fs::read_to_string(path).ok()
+}
+
+fn has_extension(path: &Path, extensions: &[&str]) -> bool {
+    path.extension()
+        .is_some_and(|e| extensions.iter().any(|wanted| e == *wanted))
+}
+
+#[track_caller]
+fn assert_none(what: &str, found: Vec<String>) {
+    assert!(found.is_empty(), "{what}:\n{}", found.join("\n"));
+}
+
+/// Lines of the files that match, as `path:number: line`.
+fn lines_with(paths: &[PathBuf], matches: impl Fn(&Path, &str) -> bool) -> Vec<String> {
+    let mut found = Vec::new();
+    for path in paths {
+        let text = read(path).unwrap_or_default();
+        for (number, line) in text.lines().enumerate() {
+            if matches(path, line) {
+                found.push(format!(
+                    "{}:{}: {}",
+                    path.display(),
+                    number + 1,
+                    line.trim()
+                ));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn rust_files_can_be_read_in_one_sitting() {
+    let mut long = Vec::new();
+    for path in files().iter().filter(|p| has_extension(p, &["rs"])) {
+        let lines = read(path).unwrap_or_default().lines().count();
+        if lines > RUST_LINES_MAX {
+            long.push(format!("{} has {lines} lines", path.display()));
+        }
+    }
+    assert_none("files over the limit", long);
+}
+
+#[test]
+fn the_protocol_is_pure() {
+    let banned = [
+        "tokio",
+        "nix::",
+        "dashmap",
+        "std::net",
+        "std::fs",
+        "std::thread",
+        "Instant::now",
+        "SystemTime",
+        "tracing::",
+        "println!",
+        "eprintln!",
+        "rand::rng()",
+    ];
+    let protocol = root().join("src/protocol");
+    let paths: Vec<_> = files()
+        .into_iter()
+        .filter(|p| p.starts_with(&protocol))
+        .collect();
+    let found = lines_with(&paths, |_, line| {
+        let code = line.split("//").next().unwrap_or_default();
+        banned.iter().any(|word| code.contains(word))
+    });
+    assert_none("clocks, sockets, files or threads in src/protocol", found);
+}
+
+#[test]
+fn nothing_is_left_unfinished_or_unsafe() {
+    let here = Path::new(file!()).file_name().unwrap();
+    let code: Vec<_> = files()
+        .into_iter()
+        .filter(|p| has_extension(p, &["rs", "sh", "c", "h", "hpp"]) && p.file_name() != Some(here))
+        .collect();
+    let marks = ["todo!(", "unimplemented!(", "FIXME", "XXX", "dbg!("];
+    let found = lines_with(&code, |_, line| {
+        marks.iter().any(|mark| line.contains(mark))
+    });
+    assert_none("unfinished marks", found);
+    let found = lines_with(&code, |path, line| {
+        line.contains("unsafe ")
+            && !line.trim_start().starts_with("//")
+            && !path.ends_with("ffi.rs")
+    });
+    assert_none("unsafe outside of client-lib/src/ffi.rs", found);
+}
+
+#[test]
+fn ignored_tests_and_allowed_lints_have_their_reason_beside_them() {
+    let code: Vec<_> = files()
+        .into_iter()
+        .filter(|p| has_extension(p, &["rs"]))
+        .collect();
+    let found = lines_with(&code, |_, line| {
+        let line = line.trim_start();
+        let switch = line.starts_with("#[ignore") || line.starts_with("#[allow(");
+        switch && !line.contains("//") && !line.contains("reason")
+    });
+    assert_none("switched off without a reason on the line", found);
+}
+
+#[test]
+fn documents_link_to_what_exists() {
+    let mut broken = Vec::new();
+    for path in files().iter().filter(|p| has_extension(p, &["md"])) {
+        let text = read(path).unwrap_or_default();
+        for link in text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next())
+        {
+            let target = link.split('#').next().unwrap_or_default();
+            let outside = target.is_empty() || target.contains("://");
+            if !outside && !path.parent().unwrap().join(target).exists() {
+                broken.push(format!("{}: {link}", path.display()));
+            }
+        }
+    }
+    assert_none("broken links", broken);
+}
+
+#[test]
+fn every_rule_that_can_be_switched_off_is_in_the_document() {
+    let rules = read(&root().join("src/protocol/rules.rs")).unwrap();
+    let document = read(&root().join("docs/protocol.md")).unwrap();
+    let listed = rules
+        .split("pub enum Rule {")
+        .nth(1)
+        .unwrap()
+        .split('}')
+        .next()
+        .unwrap();
+    let names = listed
+        .lines()
+        .filter_map(|line| line.trim().strip_suffix(','));
+    let missing: Vec<String> = names
+        .map(|name| name.split('_').next().unwrap().to_string())
+        .filter(|name| !document.contains(&format!("**{name}")))
+        .collect();
+    assert_none("rules without a paragraph in docs/protocol.md", missing);
+}

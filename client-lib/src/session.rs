@@ -250,7 +250,7 @@ impl Session {
     }
 
     fn transmit(&mut self, node: usize, frame_kind: u8, body: &impl Serialize) {
-        let mut bytes = Vec::with_capacity(128);
+        let mut bytes = Vec::with_capacity(256);
         wire::encode(&mut bytes, body);
         let live = self.nodes[node].live.as_ref();
         let cluster = live.map_or(0, |live| live.cluster);

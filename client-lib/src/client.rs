@@ -20,7 +20,7 @@ use nix::sys::socket::{
 
 use crate::session::{
     Call, CallError, Completion, DEADLINE_US_DEFAULT, NO_QUORUM_AFTER_US_DEFAULT, Session,
-    SessionOptions,
+    SessionCounters, SessionOptions,
 };
 use crate::wire::{NodeStatus, Outcome};
 use inner::{Inner, Owner};
@@ -179,6 +179,11 @@ impl Client {
         inner.session.close();
         inner.hand_out(&self.wake);
         inner.set_alarm(&self.wake);
+    }
+
+    /// What the session counted so far.
+    pub fn counters(&self) -> SessionCounters {
+        self.lock().session.counters()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::digest::Digest;
 use super::directory::Directory;
-use super::engine::{self, Engine};
+use super::engine::{self, Engine, RawEntry};
 use super::error::StorageError;
 use super::format::{self, Entry, GROUP_KEY, GroupEntry, META_KEY};
 use super::identity::{self, Identity, Run};
@@ -343,7 +343,7 @@ impl Disk {
     }
 
     /// What the groups come to: of each key the last state only, and the group entry.
-    fn entries(&mut self, groups: &[Group]) -> (Vec<(Vec<u8>, Vec<u8>)>, GroupNumber) {
+    fn entries(&mut self, groups: &[Group]) -> (Vec<RawEntry>, GroupNumber) {
         let mut entries = Vec::new();
         let mut seen = HashSet::new();
         let mut last_group = self.last_group;
@@ -385,11 +385,7 @@ impl Disk {
     }
 }
 
-fn group_entry(
-    number: GroupNumber,
-    incarnation: Incarnation,
-    digest: &Digest,
-) -> (Vec<u8>, Vec<u8>) {
+fn group_entry(number: GroupNumber, incarnation: Incarnation, digest: &Digest) -> RawEntry {
     let entry = GroupEntry {
         number,
         incarnation,

@@ -127,6 +127,14 @@ impl Session {
             }
             other => {
                 operation.refusal = other;
+                if !is_read {
+                    // Surely not done, so the next sending is of a new operation: an early birth,
+                    // told by a node that knows no clock yet, would end as an unknown outcome (X1).
+                    let tried = operation.tried;
+                    self.forget_identity(handle);
+                    let operation = self.table.get_mut(handle).expect("still there");
+                    operation.tried = tried;
+                }
                 false
             }
         }

@@ -1,0 +1,209 @@
+//! What is known of each operation before any order is looked for.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use kvclient::wire::{Action, Old, Outcome, Version};
+
+use super::super::history::{Call, Ending};
+use super::model::State;
+use super::tokens::left_by_appends;
+
+/// What is known of one operation, as the search wants it.
+#[derive(Debug, Clone)]
+pub struct Item<'a> {
+    pub call: &'a Call,
+    pub called: u64,
+    /// `None`: it may happen at any time after the call, or never.
+    pub ended: Option<u64>,
+    /// What its client was told, or what the reads of others tell of it.
+    pub outcome: Option<Outcome>,
+    /// The version that it wrote or saw.
+    pub version: Option<Version>,
+    pub writes: bool,
+    /// Of a write: the value after it, where somebody saw it.
+    pub leaves: Option<Bytes>,
+    /// Whether somebody saw a value that it may have a part in.
+    pub shows: bool,
+}
+
+/// The calls that constrain the order. A value that was seen at a version, and that only one write
+/// without an outcome can have made, tells that write's outcome.
+pub fn items(calls: &[Call]) -> Vec<Item<'_>> {
+    let mut items: Vec<Item> = calls.iter().filter_map(Item::new).collect();
+    let seen = seen_values(&items);
+    for item in items.iter_mut().filter(|i| i.outcome.is_none()) {
+        item.shows = seen
+            .iter()
+            .any(|value| has_part_in(&item.call.action, value));
+    }
+    while let Some((index, version, value)) = only_writer(&items) {
+        let item = &mut items[index];
+        let number = match item.call.action {
+            Action::Add { .. } => std::str::from_utf8(&value)
+                .ok()
+                .and_then(|t| t.parse().ok()),
+            _ => None,
+        };
+        let old = if item.call.want_old {
+            Old::Forgotten
+        } else {
+            Old::NotAsked
+        };
+        item.outcome = Some(Outcome::Written {
+            version,
+            old,
+            number,
+        });
+        item.version = Some(version);
+    }
+    let read: HashMap<Version, Bytes> = items.iter().filter_map(Item::reads).collect();
+    let appended = left_by_appends(&items, &seen).unwrap_or_default();
+    for (index, item) in items.iter_mut().enumerate().filter(|(_, i)| i.writes) {
+        let read = item.version.and_then(|version| read.get(&version));
+        item.leaves = read.or_else(|| appended.get(&index)).cloned();
+    }
+    items
+}
+
+/// An append that two values tell different things of, with an operation that saw either.
+pub fn disagreement<'a>(items: &[Item<'a>]) -> Option<Vec<&'a Call>> {
+    let (index, one, other) = left_by_appends(items, &seen_values(items)).err()?;
+    let saw = |beginning: &Bytes| {
+        let saw = |i: &&Item| seen_by(i).iter().any(|value| value.starts_with(beginning));
+        items.iter().find(saw).map(|i| i.call)
+    };
+    Some(
+        [Some(items[index].call), saw(&one), saw(&other)]
+            .into_iter()
+            .flatten()
+            .collect(),
+    )
+}
+
+impl<'a> Item<'a> {
+    /// Whether the state fits what was seen of the value after this write.
+    pub fn may_leave(&self, state: &State) -> bool {
+        self.leaves.is_none() || self.leaves == state.value
+    }
+
+    fn reads(&self) -> Option<(Version, Bytes)> {
+        match &self.outcome {
+            Some(Outcome::Value { version, value }) => Some((*version, value.clone())),
+            _ => None,
+        }
+    }
+
+    fn new(call: &'a Call) -> Option<Self> {
+        if call.is_void() {
+            return None;
+        }
+        let maybe = call.is_maybe();
+        let outcome = match &call.ending {
+            Ending::Answered(outcome) if !maybe => Some(outcome.clone()),
+            _ => None,
+        };
+        let (version, writes) = match &outcome {
+            Some(Outcome::Written { version, .. }) => (Some(*version), true),
+            Some(Outcome::Value { version, .. }) => (Some(*version), false),
+            Some(Outcome::Conflict { version, .. }) if *version > 0 => (Some(*version), false),
+            Some(_) => (None, false),
+            None => (None, true),
+        };
+        let ended = if maybe { None } else { call.ended };
+        let called = call.called;
+        Some(Item {
+            call,
+            called,
+            ended,
+            outcome,
+            version,
+            writes,
+            leaves: None,
+            shows: true,
+        })
+    }
+}
+
+fn seen_values(items: &[Item]) -> Vec<Bytes> {
+    let mut seen: Vec<Bytes> = items.iter().flat_map(seen_by).collect();
+    seen.sort();
+    seen.dedup();
+    seen
+}
+
+/// The values that an operation is known to have found.
+fn seen_by(item: &Item) -> Vec<Bytes> {
+    let mut seen = Vec::new();
+    match &item.outcome {
+        Some(Outcome::Value { value, .. }) => seen.push(value.clone()),
+        Some(Outcome::Written {
+            old: Old::Value(value),
+            ..
+        })
+        | Some(Outcome::Conflict {
+            old: Old::Value(value),
+            ..
+        }) => seen.push(value.clone()),
+        _ => {}
+    }
+    if let (Action::CompareValue { expected, .. }, Some(Outcome::Written { .. })) =
+        (&item.call.action, &item.outcome)
+    {
+        seen.push(expected.clone());
+    }
+    seen
+}
+
+/// Whether the value may be what the action left, or have grown out of it.
+fn has_part_in(action: &Action, value: &Bytes) -> bool {
+    match action {
+        Action::Get => false,
+        Action::Delete | Action::Add { .. } => true,
+        Action::Put { value: own }
+        | Action::PutIfAbsent { value: own }
+        | Action::CompareVersion { value: own, .. }
+        | Action::CompareValue { value: own, .. }
+        | Action::Append { value: own } => {
+            own.is_empty() || value.windows(own.len()).any(|part| part == own)
+        }
+    }
+}
+
+/// Whether the action may leave just this value.
+fn may_leave(action: &Action, value: &Bytes) -> bool {
+    match action {
+        Action::Get | Action::Delete => false,
+        Action::Put { value: own }
+        | Action::PutIfAbsent { value: own }
+        | Action::CompareVersion { value: own, .. }
+        | Action::CompareValue { value: own, .. } => own == value,
+        Action::Append { value: own } => value.ends_with(own),
+        Action::Add { .. } => std::str::from_utf8(value).is_ok_and(|t| t.parse::<i64>().is_ok()),
+    }
+}
+
+/// A version that was read and whose writer nobody was told of, where only one can have written it.
+fn only_writer(items: &[Item]) -> Option<(usize, Version, Bytes)> {
+    items.iter().find_map(|reader| {
+        let Some(Outcome::Value { version, value }) = &reader.outcome else {
+            return None;
+        };
+        if items
+            .iter()
+            .any(|i| i.writes && i.version == Some(*version))
+        {
+            return None;
+        }
+        let mut writers = items.iter().enumerate().filter(|(_, item)| {
+            item.outcome.is_none()
+                && reader.ended.is_none_or(|ended| item.called < ended)
+                && may_leave(&item.call.action, value)
+        });
+        let (index, _) = writers.next()?;
+        writers
+            .next()
+            .is_none()
+            .then(|| (index, *version, value.clone()))
+    })
+}

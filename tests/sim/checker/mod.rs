@@ -1,0 +1,126 @@
+//! Checks that what clients were told of one key can be told of a single register: linearizability,
+//! after Wing and Gong, with the memo of Lowe and Horn.
+//!
+//! `items` is what is known of each operation, `model` the register, `search` looks for an order, `shortest` cuts a history that has none
+//! down to what shows it. Knows nothing of nodes and messages.
+
+pub mod items;
+pub mod model;
+pub mod search;
+pub mod shortest;
+mod tokens;
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use kvclient::wire::{Action, Outcome, Version};
+
+use super::history::Call;
+use items::{Item, disagreement, items};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    Linearizable,
+    /// No order explains these.
+    Violation(Vec<Call>),
+    /// The bound on the search was met.
+    Undecided,
+}
+
+/// Checks all operations of one key.
+pub fn check(calls: &[Call], effort_max: u64) -> Verdict {
+    let items = items(calls);
+    if let Some(pair) = contradiction(&items) {
+        return Verdict::Violation(pair.into_iter().cloned().collect());
+    }
+    match search::search(&items, effort_max) {
+        search::Found::Order => Verdict::Linearizable,
+        search::Found::Nothing => Verdict::Violation(shortest::shortest(calls, effort_max)),
+        search::Found::GaveUp => Verdict::Undecided,
+    }
+}
+
+/// A few operations that no order reconciles, by their versions or long values alone. The search
+/// would find these too; this is quick, and the shortest way to say it.
+fn contradiction<'a>(items: &[Item<'a>]) -> Option<Vec<&'a Call>> {
+    same_version(items)
+        .or_else(|| back_in_time(items))
+        .or_else(|| disagreement(items))
+}
+
+/// A version is one write's, and stands for one value.
+fn same_version<'a>(items: &[Item<'a>]) -> Option<Vec<&'a Call>> {
+    let mut writers: HashMap<Version, &Item> = HashMap::new();
+    let mut values: HashMap<Version, (&Item, Option<Bytes>)> = HashMap::new();
+    for item in items {
+        let Some(version) = item.version else {
+            continue;
+        };
+        if item.writes
+            && let Some(other) = writers.insert(version, item)
+        {
+            return Some(vec![other.call, item.call]);
+        }
+        let Some(value) = value_at_version(item) else {
+            continue;
+        };
+        match values.get(&version) {
+            Some((other, held)) if *held != value => return Some(vec![other.call, item.call]),
+            Some(_) => {}
+            None => {
+                values.insert(version, (item, value));
+            }
+        }
+    }
+    None
+}
+
+/// The value that the item's version stands for, where the item alone tells.
+fn value_at_version(item: &Item) -> Option<Option<Bytes>> {
+    match (item.outcome.as_ref()?, &item.call.action) {
+        (Outcome::Value { value, .. }, _) => Some(Some(value.clone())),
+        (
+            Outcome::Written {
+                number: Some(number),
+                ..
+            },
+            _,
+        ) => Some(Some(number.to_string().into())),
+        (Outcome::Written { .. }, action) => match action {
+            Action::Put { value }
+            | Action::PutIfAbsent { value }
+            | Action::CompareVersion { value, .. }
+            | Action::CompareValue { value, .. } => Some(Some(value.clone())),
+            Action::Delete => Some(None),
+            Action::Get | Action::Add { .. } | Action::Append { .. } => None,
+        },
+        _ => None,
+    }
+}
+
+/// Who is called after another has ended can't come to an earlier version.
+fn back_in_time<'a>(items: &[Item<'a>]) -> Option<Vec<&'a Call>> {
+    let mut by_call: Vec<&Item> = items.iter().filter(|i| i.version.is_some()).collect();
+    by_call.sort_by_key(|i| i.called);
+    let mut by_end: Vec<&Item> = by_call
+        .iter()
+        .copied()
+        .filter(|i| i.ended.is_some())
+        .collect();
+    by_end.sort_by_key(|i| i.ended);
+    let mut ended = by_end.into_iter().peekable();
+    let mut newest: Option<&Item> = None;
+    for item in by_call {
+        while let Some(before) = ended.next_if(|e| e.ended < Some(item.called)) {
+            if newest.is_none_or(|n| n.version < before.version) {
+                newest = Some(before);
+            }
+        }
+        if let Some(before) = newest
+            && (item.version < before.version || item.writes && item.version == before.version)
+        {
+            return Some(vec![before.call, item.call]);
+        }
+    }
+    None
+}

@@ -1,0 +1,233 @@
+//! What one key is supposed to be: a register with a version, and what each operation does to it.
+
+use bytes::Bytes;
+use kvclient::wire::{Action, Old, Outcome, VALUE_SIZE_MAX, Version};
+
+/// What is known of the version that stands. Versions are chosen by the store, so that of a write
+/// whose outcome nobody was told is open until somebody sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stands {
+    Exactly(Version),
+    AtLeast(Version),
+}
+
+impl Stands {
+    /// The lowest version that it can be.
+    pub fn lowest(self) -> Version {
+        match self {
+            Stands::Exactly(version) | Stands::AtLeast(version) => version,
+        }
+    }
+
+    fn can_be(self, version: Version) -> bool {
+        match self {
+            Stands::Exactly(stands) => stands == version,
+            Stands::AtLeast(lowest) => version >= lowest,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct State {
+    pub value: Option<Bytes>,
+    pub version: Stands,
+}
+
+/// What an operation would do to a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    Writes {
+        value: Option<Bytes>,
+        number: Option<i64>,
+    },
+    Conflict,
+    NothingToDelete,
+    NotANumber,
+    Overflow,
+    TooLarge,
+}
+
+/// The effect of a write on a value. A comparison of versions is taken to hold if `version_holds`.
+pub fn effect(action: &Action, before: Option<&Bytes>, version_holds: bool) -> Effect {
+    let put = |value: &Bytes, holds: bool| {
+        if holds {
+            Effect::Writes {
+                value: Some(value.clone()),
+                number: None,
+            }
+        } else {
+            Effect::Conflict
+        }
+    };
+    match action {
+        Action::Get => panic!("a get writes nothing"),
+        Action::Put { value } => put(value, true),
+        Action::PutIfAbsent { value } => put(value, before.is_none()),
+        Action::CompareVersion { value, .. } => put(value, before.is_some() && version_holds),
+        Action::CompareValue { expected, value } => put(value, before == Some(expected)),
+        Action::Delete => match before {
+            Some(_) => Effect::Writes {
+                value: None,
+                number: None,
+            },
+            None => Effect::NothingToDelete,
+        },
+        Action::Add { delta } => {
+            let Some(number) = before.map_or(Some(0), number) else {
+                return Effect::NotANumber;
+            };
+            match number.checked_add(*delta) {
+                Some(sum) => Effect::Writes {
+                    value: Some(sum.to_string().into()),
+                    number: Some(sum),
+                },
+                None => Effect::Overflow,
+            }
+        }
+        Action::Append { value } => {
+            let mut joined = before.map(|b| b.to_vec()).unwrap_or_default();
+            joined.extend_from_slice(value);
+            if joined.len() > VALUE_SIZE_MAX {
+                return Effect::TooLarge;
+            }
+            Effect::Writes {
+                value: Some(joined.into()),
+                number: None,
+            }
+        }
+    }
+}
+
+fn number(value: &Bytes) -> Option<i64> {
+    let text = std::str::from_utf8(value).ok()?;
+    let number: i64 = text.parse().ok()?;
+    (number.to_string() == text).then_some(number)
+}
+
+impl State {
+    pub fn empty() -> Self {
+        State {
+            value: None,
+            version: Stands::Exactly(0),
+        }
+    }
+
+    /// The state after an operation with this outcome, or `None` if it can't have come to that.
+    pub fn after(&self, action: &Action, want_old: bool, outcome: &Outcome) -> Option<State> {
+        match outcome {
+            Outcome::Value { version, value } => {
+                let seen = action.is_read() && self.value.as_ref() == Some(value);
+                if seen { self.pinned(*version) } else { None }
+            }
+            Outcome::Absent => (action.is_read() && self.value.is_none()).then(|| self.clone()),
+            Outcome::Written {
+                version,
+                old,
+                number,
+            } => self.after_write(action, want_old, *version, old, *number),
+            Outcome::Conflict { version, old } => {
+                self.after_conflict(action, want_old, *version, old)
+            }
+            Outcome::NothingToDelete => self.unchanged(action, Effect::NothingToDelete),
+            Outcome::NotANumber => self.unchanged(action, Effect::NotANumber),
+            Outcome::Overflow => self.unchanged(action, Effect::Overflow),
+            Outcome::TooLarge { .. } => self.unchanged(action, Effect::TooLarge),
+            Outcome::NoQuorum { .. }
+            | Outcome::Busy
+            | Outcome::Unknown
+            | Outcome::Remake { .. } => panic!("{outcome:?} says nothing of the register"),
+        }
+    }
+
+    /// The state after a write that nobody was told the outcome of, if it changed anything.
+    pub fn after_unseen(&self, action: &Action) -> Option<State> {
+        let before = match action {
+            Action::CompareVersion { version, .. } => self.pinned(*version)?,
+            _ => self.clone(),
+        };
+        match effect(action, before.value.as_ref(), true) {
+            Effect::Writes { value, .. } => {
+                let version = Stands::AtLeast(before.version.lowest() + 1);
+                Some(State { value, version })
+            }
+            _ => None,
+        }
+    }
+
+    fn after_write(
+        &self,
+        action: &Action,
+        want_old: bool,
+        version: Version,
+        old: &Old,
+        number: Option<i64>,
+    ) -> Option<State> {
+        if action.is_read() || !self.had(want_old, old) {
+            return None;
+        }
+        let before = match action {
+            Action::CompareVersion { version, .. } => self.pinned(*version)?,
+            _ => self.clone(),
+        };
+        if version <= before.version.lowest() {
+            return None;
+        }
+        match effect(action, before.value.as_ref(), true) {
+            Effect::Writes {
+                value,
+                number: told,
+            } if told == number => Some(State {
+                value,
+                version: Stands::Exactly(version),
+            }),
+            _ => None,
+        }
+    }
+
+    fn after_conflict(
+        &self,
+        action: &Action,
+        want_old: bool,
+        version: Version,
+        old: &Old,
+    ) -> Option<State> {
+        if action.is_read() || !self.had(want_old, old) {
+            return None;
+        }
+        let compared_holds = match action {
+            Action::CompareVersion {
+                version: compared, ..
+            } => *compared == version,
+            _ => true,
+        };
+        if effect(action, self.value.as_ref(), compared_holds) != Effect::Conflict {
+            return None;
+        }
+        match self.value {
+            Some(_) => self.pinned(version),
+            None => (version == 0).then(|| self.clone()),
+        }
+    }
+
+    fn unchanged(&self, action: &Action, expected: Effect) -> Option<State> {
+        let same = !action.is_read() && effect(action, self.value.as_ref(), true) == expected;
+        same.then(|| self.clone())
+    }
+
+    /// The state, if its version can be this one.
+    fn pinned(&self, version: Version) -> Option<State> {
+        self.version.can_be(version).then(|| State {
+            value: self.value.clone(),
+            version: Stands::Exactly(version),
+        })
+    }
+
+    fn had(&self, want_old: bool, old: &Old) -> bool {
+        match old {
+            Old::NotAsked => !want_old,
+            Old::Forgotten => want_old,
+            Old::Absent => want_old && self.value.is_none(),
+            Old::Value(value) => want_old && self.value.as_ref() == Some(value),
+        }
+    }
+}

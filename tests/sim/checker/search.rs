@@ -1,0 +1,415 @@
+//! The search for an order of operations that a register explains.
+//!
+//! Depth first over the operations that may come next (called before any operation that is still
+//! to be placed had ended), never twice into the same set of placed operations and state. What makes
+//! it quick:
+//! - versions rise, so what wrote or saw a version is placed in the order of versions;
+//! - an operation that fits and changes nothing is placed at once: it could only be placed here, or
+//!   later with the same effect;
+//! - a write that nobody saw the outcome of is not placed right before a write that does not depend
+//!   on it: without it the rest would fit as well.
+
+use std::collections::HashSet;
+
+use kvclient::wire::{Action, Old, Outcome};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
+
+use super::super::random::Random;
+use super::items::Item;
+use super::model::{Stands, State};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    Order,
+    Nothing,
+    GaveUp,
+}
+
+/// One search: its limits, and how it differs from the others.
+#[derive(Debug, Clone, Copy)]
+struct Way {
+    /// How many writes whose outcome nobody saw may be placed in a row.
+    chain_max: u32,
+    /// Whether all of those whose value nobody saw either are tried.
+    hidden: bool,
+    /// Shuffles the order in which options are tried, unless 0.
+    shuffle: u64,
+}
+
+const fn way(chain_max: u32, hidden: bool, shuffle: u64) -> Way {
+    Way {
+        chain_max,
+        hidden,
+        shuffle,
+    }
+}
+
+/// The searches that are made, one after the other. An order that is found under limits is as good
+/// as any; only the last, without, may say that there is none.
+const WAYS: [Way; 9] = [
+    way(1, false, 0),
+    way(1, true, 0),
+    way(1, false, 1),
+    way(1, true, 2),
+    way(3, false, 3),
+    way(3, false, 4),
+    way(3, true, 5),
+    way(3, true, 6),
+    way(u32::MAX, true, 0),
+];
+
+/// Looks for an order, through at most `effort_max` states in all.
+pub fn search(items: &[Item], effort_max: u64) -> Found {
+    let share = effort_max / WAYS.len() as u64;
+    let mut spare = effort_max - share * WAYS.len() as u64;
+    for (number, way) in (1..).zip(WAYS) {
+        let mut search = Search::new(items, way);
+        let is_last = number == WAYS.len();
+        search.effort_left = share + if is_last { spare } else { 0 };
+        match search.run() {
+            Found::Order => return Found::Order,
+            found if is_last => return found,
+            _ => spare += search.effort_left,
+        }
+    }
+    unreachable!("the last search ends it")
+}
+
+/// One branch under way: what to undo, and what else may be tried.
+struct Frame {
+    placed: Vec<usize>,
+    state: State,
+    chain: u32,
+    options: std::vec::IntoIter<(usize, State)>,
+}
+
+struct Search<'a> {
+    items: &'a [Item<'a>],
+    line: Line,
+    /// What wrote or saw a version, in order of versions, writers first.
+    by_version: Vec<usize>,
+    /// Where in that order each item is.
+    turns: Vec<Option<usize>>,
+    /// All before this place in that order are placed.
+    turn: usize,
+    placed: Vec<bool>,
+    must_left: usize,
+    /// A random word for each item; those of the placed ones are combined in `set`.
+    words: Vec<u128>,
+    set: u128,
+    state: State,
+    /// How many writes that nobody saw the outcome of were placed last.
+    chain: u32,
+    way: Way,
+    shuffle: Random,
+    effort_left: u64,
+    seen: HashSet<u128>,
+}
+
+impl<'a> Search<'a> {
+    fn new(items: &'a [Item<'a>], way: Way) -> Self {
+        let mut by_version: Vec<usize> = (0..items.len())
+            .filter(|i| items[*i].version.is_some())
+            .collect();
+        by_version.sort_by_key(|i| (items[*i].version, !items[*i].writes));
+        let mut turns = vec![None; items.len()];
+        for (turn, index) in by_version.iter().enumerate() {
+            turns[*index] = Some(turn);
+        }
+        let mut words = Random::new(1);
+        Search {
+            items,
+            line: Line::new(items),
+            by_version,
+            turns,
+            turn: 0,
+            placed: vec![false; items.len()],
+            must_left: items.iter().filter(|i| i.ended.is_some()).count(),
+            words: items.iter().map(|_| wide(&mut words)).collect(),
+            set: 0,
+            state: State::empty(),
+            chain: 0,
+            way,
+            shuffle: Random::new(way.shuffle),
+            effort_left: 0,
+            seen: HashSet::new(),
+        }
+    }
+
+    fn run(&mut self) -> Found {
+        let mut stack: Vec<Frame> = Vec::new();
+        let mut frame = self.enter(Vec::new());
+        loop {
+            if self.must_left == 0 {
+                return Found::Order;
+            }
+            match frame.options.next() {
+                Some((index, state)) => {
+                    if self.effort_left == 0 {
+                        return Found::GaveUp;
+                    }
+                    self.effort_left -= 1;
+                    self.state = state;
+                    let unseen = self.items[index].outcome.is_none();
+                    self.chain = if unseen { self.chain + 1 } else { 0 };
+                    self.place(index);
+                    let next = self.enter(vec![index]);
+                    stack.push(std::mem::replace(&mut frame, next));
+                }
+                None => {
+                    for index in frame.placed.drain(..).rev() {
+                        self.take_back(index);
+                    }
+                    let Some(back) = stack.pop() else {
+                        return Found::Nothing;
+                    };
+                    frame = back;
+                    self.state = frame.state.clone();
+                    self.chain = frame.chain;
+                }
+            }
+        }
+    }
+
+    /// Places what changes nothing, and lists what may come next.
+    fn enter(&mut self, mut placed: Vec<usize>) -> Frame {
+        while let Some(index) = self.quiet_one() {
+            self.chain = 0;
+            self.place(index);
+            placed.push(index);
+        }
+        let key = self.set ^ self.state_word();
+        let options = if self.seen.insert(key) {
+            self.options()
+        } else {
+            Vec::new()
+        };
+        Frame {
+            placed,
+            state: self.state.clone(),
+            chain: self.chain,
+            options: options.into_iter(),
+        }
+    }
+
+    /// A candidate that fits and leaves the state as it is.
+    fn quiet_one(&self) -> Option<usize> {
+        let next = self.next_version();
+        self.line.candidates().find(|index| {
+            let item = &self.items[*index];
+            let Some(outcome) = item.outcome.as_ref().filter(|_| !item.writes) else {
+                return false;
+            };
+            in_turn(item, next)
+                && self
+                    .state
+                    .after(&item.call.action, item.call.want_old, outcome)
+                    .as_ref()
+                    == Some(&self.state)
+        })
+    }
+
+    fn options(&mut self) -> Vec<(usize, State)> {
+        let next = self.next_version();
+        let mut known = Vec::new();
+        let mut unseen: Vec<(bool, usize, State)> = Vec::new();
+        for index in self.line.candidates() {
+            let item = &self.items[index];
+            if self.chain > 0 && is_blind(item) {
+                continue;
+            }
+            let call = item.call;
+            if let Some(outcome) = &item.outcome {
+                if in_turn(item, next)
+                    && let Some(state) = self.state.after(&call.action, call.want_old, outcome)
+                    && item.may_leave(&state)
+                {
+                    known.push((index, state));
+                }
+            } else if self.chain < self.way.chain_max
+                && (item.shows || self.may_hide(next, &unseen))
+                && let Some(state) = self.state.after_unseen(&call.action)
+                && item.may_leave(&state)
+                && self.leads_on(&state, next)
+                && !unseen
+                    .iter()
+                    .any(|(_, i, _)| self.items[*i].call.action == call.action)
+            {
+                unseen.push((!item.shows, index, state));
+            }
+        }
+        unseen.sort_by_key(|(hidden, ..)| *hidden);
+        known.extend(unseen.into_iter().map(|(_, index, state)| (index, state)));
+        if self.way.shuffle > 0 && known.len() > 1 && self.shuffle.chance(150) {
+            let first = self.shuffle.below(known.len() as u64) as usize;
+            known[..=first].rotate_right(1);
+        }
+        known
+    }
+
+    /// Whether a write of which nobody saw the value is worth a try: it only makes a key be there, or
+    /// a comparison fail, and any other does the same, nearly always.
+    fn may_hide(&self, next: Option<&Item>, listed: &[(bool, usize, State)]) -> bool {
+        let conflict = next.is_some_and(|n| matches!(n.outcome, Some(Outcome::Conflict { .. })));
+        let first = !listed.iter().any(|(hidden, ..)| *hidden);
+        self.way.hidden || first && (conflict || self.state.value.is_none())
+    }
+
+    /// The item with the lowest version that is still to be placed.
+    fn next_version(&self) -> Option<&Item<'a>> {
+        let index = *self.by_version.get(self.turn)?;
+        Some(&self.items[index])
+    }
+
+    /// Whether the next version can still come after this state.
+    fn leads_on(&self, state: &State, next: Option<&Item>) -> bool {
+        let Some(next) = next else {
+            return true;
+        };
+        let lowest = state.version.lowest() + u64::from(next.writes);
+        next.version.is_none_or(|version| lowest <= version)
+    }
+
+    fn place(&mut self, index: usize) {
+        self.line.lift(index);
+        self.placed[index] = true;
+        self.set ^= self.words[index];
+        self.must_left -= usize::from(self.items[index].ended.is_some());
+        while self
+            .by_version
+            .get(self.turn)
+            .is_some_and(|i| self.placed[*i])
+        {
+            self.turn += 1;
+        }
+    }
+
+    fn take_back(&mut self, index: usize) {
+        self.line.put_back(index);
+        self.placed[index] = false;
+        self.set ^= self.words[index];
+        self.must_left += usize::from(self.items[index].ended.is_some());
+        if let Some(turn) = self.turns[index] {
+            self.turn = self.turn.min(turn);
+        }
+    }
+
+    fn state_word(&self) -> u128 {
+        let (version, exact) = match self.state.version {
+            Stands::Exactly(version) => (version, 1),
+            Stands::AtLeast(version) => (version, 0),
+        };
+        let present = u64::from(self.state.value.is_some());
+        let seed = xxh3_64(
+            &[version, exact, present, u64::from(self.chain)]
+                .map(u64::to_le_bytes)
+                .concat(),
+        );
+        xxh3_128_with_seed(self.state.value.as_deref().unwrap_or_default(), seed)
+    }
+}
+
+fn in_turn(item: &Item, next: Option<&Item>) -> bool {
+    let rank = |i: &Item| i.version.map(|version| (version, !i.writes));
+    match (rank(item), next.and_then(rank)) {
+        (Some(own), Some(next)) => own <= next,
+        _ => true,
+    }
+}
+
+/// A write that does what it does whatever is there.
+fn is_blind(item: &Item) -> bool {
+    let looked = match &item.outcome {
+        Some(Outcome::Written { old, .. }) => matches!(old, Old::Absent | Old::Value(_)),
+        Some(_) => true,
+        None => false,
+    };
+    matches!(item.call.action, Action::Put { .. }) && !looked
+}
+
+fn wide(random: &mut Random) -> u128 {
+    u128::from(random.word()) << 64 | u128::from(random.word())
+}
+
+/// Calls and ends in order of time, as a doubly linked list out of which placed items are lifted.
+struct Line {
+    /// Of each item: the places of its call and of its end.
+    places: Vec<(usize, Option<usize>)>,
+    /// Of each place: the item, and whether it is the end. Place 0 is the head.
+    entries: Vec<(usize, bool)>,
+    next: Vec<usize>,
+    previous: Vec<usize>,
+}
+
+impl Line {
+    fn new(items: &[Item]) -> Self {
+        let mut times: Vec<(u64, usize, bool)> = Vec::new();
+        for (index, item) in items.iter().enumerate() {
+            times.push((item.called, index, false));
+            times.extend(item.ended.map(|ended| (ended, index, true)));
+        }
+        times.sort_unstable();
+        let count = times.len() + 1;
+        let mut line = Line {
+            places: vec![(0, None); items.len()],
+            entries: vec![(usize::MAX, false)],
+            next: (1..=count)
+                .map(|n| if n == count { 0 } else { n })
+                .collect(),
+            previous: (0..count)
+                .map(|n| n.checked_sub(1).unwrap_or(count - 1))
+                .collect(),
+        };
+        for (place, (_, index, is_end)) in times.into_iter().enumerate() {
+            line.entries.push((index, is_end));
+            let places = &mut line.places[index];
+            if is_end {
+                places.1 = Some(place + 1);
+            } else {
+                places.0 = place + 1;
+            }
+        }
+        line
+    }
+
+    /// The items that may come next: called before anything left has ended.
+    fn candidates(&self) -> impl Iterator<Item = usize> + '_ {
+        let mut place = self.next[0];
+        std::iter::from_fn(move || {
+            let (index, is_end) = self.entries[place];
+            if place == 0 || is_end {
+                return None;
+            }
+            place = self.next[place];
+            Some(index)
+        })
+    }
+
+    fn lift(&mut self, index: usize) {
+        let (call, end) = self.places[index];
+        self.unlink(call);
+        if let Some(end) = end {
+            self.unlink(end);
+        }
+    }
+
+    /// Undoes `lift`; the last lifted goes back first.
+    fn put_back(&mut self, index: usize) {
+        let (call, end) = self.places[index];
+        if let Some(end) = end {
+            self.link(end);
+        }
+        self.link(call);
+    }
+
+    fn unlink(&mut self, place: usize) {
+        let (previous, next) = (self.previous[place], self.next[place]);
+        self.next[previous] = next;
+        self.previous[next] = previous;
+    }
+
+    fn link(&mut self, place: usize) {
+        self.next[self.previous[place]] = place;
+        self.previous[self.next[place]] = place;
+    }
+}

@@ -1,0 +1,104 @@
+//! Cuts a history that has no order down to few operations that have none either.
+
+use kvclient::wire::{Action, Old, Outcome};
+
+use super::super::history::{Call, Ending};
+use super::items::{Item, items};
+use super::search::{Found, search};
+use super::value_at_version;
+
+/// The shortest beginning of the history that has no order, from the last write that it can start
+/// from, without the operations that wrote nothing and can be missed. What is left out only adds
+/// demands, so the rest is a contradiction by itself.
+pub fn shortest(calls: &[Call], effort_max: u64) -> Vec<Call> {
+    let mut ends: Vec<u64> = calls.iter().filter_map(|c| c.ended).collect();
+    ends.sort_unstable();
+    let (mut fits, mut fails) = (0, ends.len());
+    while fits + 1 < fails {
+        let middle = (fits + fails) / 2;
+        if is_contradiction(&until(calls, ends[middle - 1]), effort_max) {
+            fails = middle;
+        } else {
+            fits = middle;
+        }
+    }
+    let end = ends.get(fails.wrapping_sub(1)).copied().unwrap_or(u64::MAX);
+    let mut left = until(calls, end);
+    if !is_contradiction(&left, effort_max) {
+        return calls.to_vec();
+    }
+    left.retain(|c| !c.is_void());
+    let mut left = from_a_write(&left, effort_max).unwrap_or(left);
+    without_lookers(&mut left, effort_max);
+    left
+}
+
+/// The history as it stood at `time`: what ended later is still under way.
+fn until(calls: &[Call], time: u64) -> Vec<Call> {
+    let begun = calls.iter().filter(|c| c.called <= time).cloned();
+    begun
+        .map(|mut call| {
+            if call.ended.is_some_and(|ended| ended > time) {
+                call.ended = None;
+                call.ended_us = None;
+                call.ending = Ending::Open;
+            }
+            call
+        })
+        .collect()
+}
+
+/// Starts the history at the latest write that has its time for itself, if what follows is a
+/// contradiction on its own: what ended before it does not matter then.
+fn from_a_write(calls: &[Call], effort_max: u64) -> Option<Vec<Call>> {
+    let all = items(calls);
+    let mut starts: Vec<&Item> = all.iter().filter(|item| is_alone(item, &all)).collect();
+    starts.sort_by_key(|item| std::cmp::Reverse(item.called));
+    starts.into_iter().find_map(|start| {
+        let value = value_at_version(start)??;
+        let mut first = start.call.clone();
+        first.action = Action::Put { value };
+        first.want_old = false;
+        first.ending = Ending::Answered(Outcome::Written {
+            version: start.version?,
+            old: Old::NotAsked,
+            number: None,
+        });
+        let later = calls
+            .iter()
+            .filter(|c| c.is_maybe() || c.called > start.called);
+        let cut: Vec<Call> = std::iter::once(first).chain(later.cloned()).collect();
+        is_contradiction(&cut, effort_max).then_some(cut)
+    })
+}
+
+/// A write that was acknowledged while no other operation with an outcome was under way.
+fn is_alone(item: &Item, all: &[Item]) -> bool {
+    let Some(ended) = item.ended.filter(|_| item.writes) else {
+        return false;
+    };
+    all.iter().all(|other| {
+        let apart = other.called > ended || other.ended.is_none_or(|e| e < item.called);
+        apart || other.called == item.called
+    })
+}
+
+/// Drops each operation that wrote nothing, if what is left is still a contradiction.
+fn without_lookers(calls: &mut Vec<Call>, effort_max: u64) {
+    let mut at = 0;
+    while at < calls.len() {
+        let looks = items(&calls[at..=at]).iter().any(|item| !item.writes);
+        if looks {
+            let call = calls.remove(at);
+            if is_contradiction(calls, effort_max) {
+                continue;
+            }
+            calls.insert(at, call);
+        }
+        at += 1;
+    }
+}
+
+fn is_contradiction(calls: &[Call], effort_max: u64) -> bool {
+    search(&items(calls), effort_max) == Found::Nothing
+}

@@ -1,0 +1,165 @@
+//! Simulated clients: the client library's session, driven by the simulation.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use horseshoe::protocol::message::{ClientMessage, ClientReply, decode_client, encode_reply};
+use kvclient::session::{self, CallError, Completion, Session, SessionOptions};
+use kvclient::wire::{Action, Outcome};
+
+use super::cluster::Cluster;
+use super::history::{Call, Ending};
+use super::random::Random;
+
+pub struct Client {
+    pub index: usize,
+    /// `None` once the client is gone.
+    session: Option<Session>,
+    /// The earliest wake-up that is on its way.
+    pub wake_us: Option<u64>,
+    in_flight: usize,
+    /// The key of each attempt, whose numbers a session never uses again.
+    attempts: BTreeMap<u64, Bytes>,
+}
+
+impl Client {
+    pub fn new(index: usize, nodes: usize, mut random: Random, now_us: u64) -> Self {
+        let options = SessionOptions {
+            client: u128::from(random.word()) << 64 | u128::from(random.word()),
+            seed: random.word(),
+            nodes,
+            deadline_us: session::DEADLINE_US_DEFAULT,
+            no_quorum_after_us: *random.pick(&[200_000, 1_000_000, 1_000_000, 3_000_000]),
+            library_version: "simulated".into(),
+        };
+        Client {
+            index,
+            session: Some(Session::new(options, now_us)),
+            wake_us: None,
+            in_flight: 0,
+            attempts: BTreeMap::new(),
+        }
+    }
+
+    pub fn is_there(&self) -> bool {
+        self.session.is_some()
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.session.is_none() || self.in_flight == 0
+    }
+
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// The process dies, and nobody is told of what it had under way.
+    pub fn crash(&mut self) {
+        self.session = None;
+    }
+
+    pub fn receive(&mut self, now_us: u64, from: usize, reply: &ClientReply) {
+        if let Some(session) = &mut self.session {
+            let mut body = Vec::new();
+            let kind = encode_reply(reply, &mut body);
+            session.handle_frame(now_us, from, kind, &body);
+        }
+    }
+
+    pub fn wake(&mut self, now_us: u64) {
+        if let Some(session) = &mut self.session {
+            session.handle_timeout(now_us);
+        }
+    }
+
+    pub fn next_us(&self) -> Option<u64> {
+        self.session.as_ref()?.next_timeout()
+    }
+
+    pub fn poll_send(&mut self) -> Option<(usize, ClientMessage)> {
+        let transmit = self.session.as_mut()?.poll_transmit()?;
+        let message = decode_client(transmit.kind, &transmit.body);
+        let message = message
+            .expect("a session's frames decode")
+            .expect("and are known");
+        if let ClientMessage::Request(request) = &message {
+            self.attempts
+                .insert(request.attempt, request.operation.key.clone());
+        }
+        Some((transmit.node, message))
+    }
+
+    /// The operation that ended, by its place in the cluster's list.
+    pub fn poll_ended(&mut self) -> Option<(usize, Ending)> {
+        let completion = self.session.as_mut()?.poll_completion()?;
+        self.in_flight -= 1;
+        Some((completion.tag as usize, ending(completion)))
+    }
+
+    /// The key that a reply is about.
+    pub fn asked(&self, reply: &ClientReply) -> Option<Bytes> {
+        match reply {
+            ClientReply::Answer(answer) => self.attempts.get(&answer.attempt).cloned(),
+            _ => None,
+        }
+    }
+}
+
+fn ending(completion: Completion) -> Ending {
+    Ending::Answered(match completion.result {
+        Ok(outcome) => outcome,
+        Err(CallError::NoQuorum { .. }) => Outcome::NoQuorum {
+            reached: Vec::new(),
+        },
+        Err(CallError::TimedOut) => return Ending::TimedOut,
+        Err(CallError::UnknownOutcome) => Outcome::Unknown,
+        Err(CallError::Busy) => Outcome::Busy,
+        Err(CallError::TooLarge { limit, .. }) => Outcome::TooLarge { limit },
+        Err(CallError::NotANumber) => Outcome::NotANumber,
+        Err(CallError::Overflow) => Outcome::Overflow,
+        Err(error @ (CallError::InvalidArgument(_) | CallError::Closed)) => {
+            panic!("no simulated client asks for this: {error}")
+        }
+    })
+}
+
+impl Cluster {
+    /// Has a client begin an operation; gives its place in `calls`.
+    pub fn begin(
+        &mut self,
+        client: usize,
+        key: &Bytes,
+        action: Action,
+        want_old: bool,
+        deadline_us: u64,
+    ) -> usize {
+        let now_us = self.now_us;
+        let called = self.tick();
+        let index = self.calls.len();
+        self.calls.push(Call {
+            client,
+            key: key.clone(),
+            action: action.clone(),
+            want_old,
+            called,
+            ended: None,
+            called_us: now_us,
+            ended_us: None,
+            ending: Ending::Open,
+        });
+        let deadline_us = Some(deadline_us);
+        let call = session::Call {
+            key: key.clone(),
+            action,
+            want_old,
+            deadline_us,
+        };
+        let state = &mut self.clients[client];
+        let session = state.session.as_mut().expect("the client is there");
+        let taken = session.submit(now_us, call, index as u64);
+        taken.expect("within the session's bounds");
+        state.in_flight += 1;
+        self.drain_client(client);
+        index
+    }
+}

@@ -1,0 +1,545 @@
+//! Nodes, network, disks and clients on one event queue. What is random comes from the seed; what is
+//! to go wrong, and what clients want, comes from whoever drives it: a plan or a scenario.
+
+use horseshoe::protocol::Options;
+use horseshoe::protocol::message::{
+    Destination, Endpoint, Event as NodeEvent, Input, NodeId, Output,
+};
+use horseshoe::protocol::record::Key;
+
+use super::clients::Client;
+use super::codec;
+use super::event::{Event, Parcel, Passing, Queue};
+use super::history::Call;
+use super::network::{Network, Place, Quality};
+use super::node::{DiskSpeed, Node};
+use super::random::Random;
+use super::trace::{Detail, Trace};
+use super::watch::{Watch, is_quorum, member_of};
+
+/// What a cluster is made with.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub seed: u64,
+    pub nodes: usize,
+    pub quality: Quality,
+    pub speed: DiskSpeed,
+    /// Whether a node finds its state again after a crash.
+    pub keeps_disk: bool,
+    pub keys_cached_max: usize,
+    pub skew_max_ms: u64,
+    /// Timers and inboxes are looked at up to this late.
+    pub late_max_us: u64,
+    pub detail: Detail,
+}
+
+impl Settings {
+    pub fn calm(nodes: usize) -> Self {
+        Settings {
+            seed: 1,
+            nodes,
+            quality: Quality::CALM,
+            speed: DiskSpeed::FAST,
+            keeps_disk: true,
+            keys_cached_max: 1_000,
+            skew_max_ms: 60_000,
+            late_max_us: 0,
+            detail: Detail::Silent,
+        }
+    }
+}
+
+/// What becomes of a message before the network has its say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    Pass,
+    Drop,
+    Hold,
+}
+
+type Filter = Box<dyn FnMut(&Passing) -> Fate>;
+
+pub struct Cluster {
+    pub settings: Settings,
+    pub now_us: u64,
+    pub nodes: Vec<Node>,
+    pub network: Network,
+    pub clients: Vec<Client>,
+    /// All operations of all clients, in order of their calls.
+    pub calls: Vec<Call>,
+    pub watch: Watch,
+    pub trace: Trace,
+    /// Messages that a filter holds back.
+    pub held: Vec<Passing>,
+    filters: Vec<Option<Filter>>,
+    queue: Queue,
+    random: Random,
+    /// Places in the order of events.
+    ticks: u64,
+    pub events: u64,
+    /// Plans that have come due.
+    pub due: Vec<u64>,
+}
+
+/// The listed address of a node.
+pub fn address(index: usize) -> String {
+    format!("node{index}:7000")
+}
+
+fn index_of(address: &str) -> Option<usize> {
+    address
+        .strip_prefix("node")?
+        .strip_suffix(":7000")?
+        .parse()
+        .ok()
+}
+
+fn endpoint(client: usize) -> Endpoint {
+    Endpoint {
+        ip: 0xffff_0a00_0000 + client as u128,
+        port: 9_000,
+    }
+}
+
+impl Cluster {
+    pub fn new(settings: Settings) -> Self {
+        let mut random = Random::stream(settings.seed, 1);
+        let network = Network::new(Random::stream(settings.seed, 2), settings.quality);
+        let nodes = (0..settings.nodes).map(|index| {
+            let mut node = Node::new(index, random.word());
+            node.speed = settings.speed;
+            node
+        });
+        Cluster {
+            nodes: nodes.collect(),
+            network,
+            clients: Vec::new(),
+            calls: Vec::new(),
+            watch: Watch::default(),
+            trace: Trace::new(settings.detail),
+            held: Vec::new(),
+            filters: Vec::new(),
+            queue: Queue::default(),
+            random,
+            now_us: 0,
+            ticks: 0,
+            events: 0,
+            due: Vec::new(),
+            settings,
+        }
+    }
+
+    // What happens next.
+
+    /// Takes the next event; false if there is none up to `until_us`, where time then stands.
+    pub fn step(&mut self, until_us: u64) -> bool {
+        if self.queue.next_us().is_none_or(|at| at > until_us) {
+            self.now_us = self.now_us.max(until_us);
+            return false;
+        }
+        let (at_us, event) = self.queue.pop().expect("there is one");
+        assert!(at_us >= self.now_us, "time went back");
+        self.now_us = at_us;
+        self.events += 1;
+        match event {
+            Event::Arrive(passing) => self.arrive(*passing),
+            Event::Wake { node, life } => self.wake(node, life),
+            Event::Synced { node, life } => self.synced(node, life),
+            Event::Loaded {
+                node,
+                life,
+                key,
+                state,
+            } => {
+                if self.nodes[node].life == life {
+                    self.receive(node, Input::Loaded { key, state });
+                }
+            }
+            Event::ClientWake { client } => self.wake_client(client),
+            Event::Plan(number) => self.due.push(number),
+        }
+        true
+    }
+
+    /// Has `number` come up in `due` at that time.
+    pub fn plan(&mut self, at_us: u64, number: u64) {
+        self.queue.push(at_us.max(self.now_us), Event::Plan(number));
+    }
+
+    /// A place in the order of events.
+    pub fn tick(&mut self) -> u64 {
+        self.ticks += 1;
+        self.ticks
+    }
+
+    // Messages.
+
+    /// Lets `filter` decide on all messages sent from now on; gives the number to `unfilter` it by.
+    pub fn filter(&mut self, filter: impl FnMut(&Passing) -> Fate + 'static) -> usize {
+        self.filters.push(Some(Box::new(filter)));
+        self.filters.len() - 1
+    }
+
+    pub fn unfilter(&mut self, number: usize) {
+        self.filters[number] = None;
+    }
+
+    /// Sends a message through filters and network.
+    pub fn send(&mut self, from: Place, to: Place, parcel: Parcel) {
+        let (parcel, digest) = codec::round_trip(parcel);
+        let place = |p: Place| match p {
+            Place::Node(index) => index as u64,
+            Place::Client(index) => 1_000 + index as u64,
+        };
+        self.trace
+            .mix_words(&[self.now_us, place(from), place(to), digest]);
+        let passing = Passing { from, to, parcel };
+        let fates = self
+            .filters
+            .iter_mut()
+            .flatten()
+            .map(|filter| filter(&passing));
+        match fates.fold(Fate::Pass, |a, b| if b == Fate::Pass { a } else { b }) {
+            Fate::Drop => return,
+            Fate::Hold => {
+                self.held.push(passing);
+                return;
+            }
+            Fate::Pass => {}
+        }
+        let copies = self.network.send(from, to);
+        if self.trace.tells(Detail::Messages) {
+            let lost = if copies[0].is_none() { " (lost)" } else { "" };
+            self.trace
+                .message(self.now_us, || codec::describe(&passing) + lost);
+        }
+        let mut copies = copies.into_iter().flatten();
+        if let Some(first) = copies.next() {
+            for delay in copies {
+                self.deliver(delay, passing.clone());
+            }
+            self.deliver(first, passing);
+        }
+    }
+
+    /// Has a message arrive, whatever the network is like.
+    pub fn deliver(&mut self, delay_us: u64, passing: Passing) {
+        self.queue
+            .push(self.now_us + delay_us, Event::Arrive(Box::new(passing)));
+    }
+
+    fn arrive(&mut self, passing: Passing) {
+        match (passing.to, passing.from, passing.parcel) {
+            (Place::Node(node), _, Parcel::Peer { cluster, envelope }) => {
+                self.receive(node, Input::Peer { cluster, envelope });
+            }
+            (Place::Node(node), _, Parcel::Request { from, message }) => {
+                self.receive(node, Input::Client { from, message });
+            }
+            (Place::Client(client), Place::Node(from), Parcel::Reply { reply }) => {
+                let now_us = self.now_us;
+                self.clients[client].receive(now_us, from, &reply);
+                self.drain_client(client);
+            }
+            (to, from, parcel) => panic!("{from} sends {to} {parcel:?}"),
+        }
+    }
+
+    // Nodes.
+
+    fn receive(&mut self, node: usize, input: Input) {
+        self.nodes[node].receive(input);
+        let late = self.random.below(self.settings.late_max_us / 8 + 1);
+        self.wake_at(node, self.now_us + late);
+    }
+
+    fn wake_at(&mut self, node: usize, at_us: u64) {
+        let node = &mut self.nodes[node];
+        let at_us = at_us.max(node.stalled_until_us);
+        if node.is_up() && node.wake_us.is_none_or(|set| set > at_us) {
+            node.wake_us = Some(at_us);
+            let wake = Event::Wake {
+                node: node.index,
+                life: node.life,
+            };
+            self.queue.push(at_us, wake);
+        }
+    }
+
+    fn wake(&mut self, node: usize, life: u64) {
+        let now_us = self.now_us;
+        let state = &mut self.nodes[node];
+        if state.life != life || state.wake_us != Some(now_us) {
+            return;
+        }
+        state.wake_us = None;
+        if state.stalled_until_us > now_us {
+            self.wake_at(node, now_us);
+            return;
+        }
+        let one_by_one = self.random.chance(300);
+        let outputs = self.nodes[node].run(now_us, one_by_one);
+        for output in outputs {
+            self.carry_out(node, output);
+        }
+        if let Some(due_us) = self.nodes[node].timer_us() {
+            let late = self.random.below(self.settings.late_max_us + 1);
+            self.wake_at(node, due_us.max(now_us + 1) + late);
+        }
+    }
+
+    fn carry_out(&mut self, node: usize, output: Output) {
+        match output {
+            Output::Persist(group) => {
+                self.watch.writes(&group);
+                self.trace
+                    .mix_words(&[self.now_us, group.number, group.registers.len() as u64]);
+                if self.nodes[node].disk.write(group) {
+                    self.begin_sync(node);
+                }
+            }
+            Output::Load(key) => {
+                let state = self.nodes[node].disk.load(&key);
+                let delay = self.random.below(self.nodes[node].speed.load_max_us + 1);
+                let life = self.nodes[node].life;
+                self.queue.push(
+                    self.now_us + delay,
+                    Event::Loaded {
+                        node,
+                        life,
+                        key,
+                        state,
+                    },
+                );
+            }
+            Output::Send { to, envelope } => {
+                self.watch.sends(&self.nodes[node], &envelope);
+                let Some(to) = self.resolve(node, to) else {
+                    return;
+                };
+                let replica = self.nodes[node].replica.as_ref().expect("it has just sent");
+                let cluster = replica.cluster();
+                self.send(
+                    Place::Node(node),
+                    Place::Node(to),
+                    Parcel::Peer { cluster, envelope },
+                );
+            }
+            Output::Reply { to, reply } => {
+                let client = (to.ip - endpoint(0).ip) as usize;
+                if let Some(key) = self.clients[client].asked(&reply) {
+                    self.watch.replies(&self.nodes, &Key::user(&key), &reply);
+                }
+                self.send(
+                    Place::Node(node),
+                    Place::Client(client),
+                    Parcel::Reply { reply },
+                );
+            }
+            Output::Event(event) => self.tell_event(node, &event),
+        }
+    }
+
+    fn tell_event(&mut self, node: usize, event: &NodeEvent) {
+        self.trace
+            .story(self.now_us, || format!("node {node}: {event:?}"));
+    }
+
+    fn resolve(&self, node: usize, to: Destination) -> Option<usize> {
+        match to {
+            Destination::Listed(index) => Some(usize::from(index)),
+            Destination::Node(id) => {
+                let replica = self.nodes[node].replica.as_ref()?;
+                replica.address_of(id).and_then(index_of)
+            }
+        }
+    }
+
+    fn begin_sync(&mut self, node: usize) {
+        let speed = self.nodes[node].speed;
+        let delay = self.random.between(speed.sync_min_us, speed.sync_max_us);
+        let life = self.nodes[node].life;
+        self.queue
+            .push(self.now_us + delay, Event::Synced { node, life });
+    }
+
+    fn synced(&mut self, node: usize, life: u64) {
+        if self.nodes[node].life != life {
+            return;
+        }
+        let (group, more) = self.nodes[node].disk.end_sync();
+        self.watch.finds(self.nodes[node].disk.synced());
+        if more {
+            self.begin_sync(node);
+        }
+        self.receive(node, Input::Persisted { group });
+    }
+
+    // What may happen to nodes.
+
+    pub fn start(&mut self, node: usize) {
+        let options = Options {
+            list: (0..self.settings.nodes).map(address).collect(),
+            index: node as u8,
+            boot: self.random.word(),
+            seed: self.random.word(),
+            skew_max_ms: self.settings.skew_max_ms,
+            keys_cached_max: self.settings.keys_cached_max,
+        };
+        self.trace
+            .story(self.now_us, || format!("node {node} starts"));
+        self.nodes[node].start(self.now_us, options, &mut self.random);
+        self.wake_at(node, self.now_us);
+    }
+
+    pub fn start_all(&mut self) {
+        for node in 0..self.nodes.len() {
+            if !self.nodes[node].is_up() {
+                self.start(node);
+            }
+        }
+    }
+
+    /// The process dies. What it had not synced is lost, mostly.
+    pub fn crash(&mut self, node: usize) {
+        let unsynced = self.nodes[node].disk.unsynced() as u64;
+        let kept = if self.random.chance(300) {
+            self.random.between(0, unsynced)
+        } else {
+            0
+        };
+        self.trace.story(self.now_us, || {
+            format!(
+                "node {node} crashes, {} of {unsynced} groups lost",
+                unsynced - kept
+            )
+        });
+        self.nodes[node].crash(kept as usize);
+        self.watch.finds(self.nodes[node].disk.synced());
+        if !self.settings.keeps_disk {
+            self.wipe(node);
+        }
+    }
+
+    /// All state of a node that is down is lost.
+    pub fn wipe(&mut self, node: usize) {
+        assert!(!self.nodes[node].is_up(), "node {node} runs");
+        self.trace
+            .story(self.now_us, || format!("node {node} loses its state"));
+        let incarnation = self.random.word();
+        self.nodes[node].disk.wipe(incarnation);
+    }
+
+    /// The node takes no more operations; whoever drives ends it.
+    pub fn ask_to_stop(&mut self, node: usize) {
+        self.trace
+            .story(self.now_us, || format!("node {node} is asked to stop"));
+        self.receive(node, Input::Stop);
+    }
+
+    /// The process stands still for a while; what arrives waits.
+    pub fn stall(&mut self, node: usize, for_us: u64) {
+        self.trace.story(self.now_us, || {
+            format!("node {node} stands still for {} ms", for_us / 1_000)
+        });
+        self.nodes[node].stalled_until_us = self.now_us + for_us;
+    }
+
+    /// The wall clock jumps.
+    pub fn jump(&mut self, node: usize, by_ms: i64) {
+        self.trace.story(self.now_us, || {
+            format!("node {node}'s clock jumps by {by_ms} ms")
+        });
+        self.nodes[node].wall.offset_ms += by_ms;
+    }
+
+    /// The id under which the node has a vote in the newest configuration.
+    pub fn vote_of(&self, node: usize) -> Option<NodeId> {
+        let configuration = self.watch.configuration()?;
+        member_of(configuration, self.nodes[node].disk.incarnation())
+    }
+
+    /// Whether the nodes other than these would still be a quorum, all of them with the
+    /// configuration on disk.
+    pub fn can_lose(&self, lost: &[usize]) -> bool {
+        let Some(configuration) = self.watch.configuration() else {
+            return false;
+        };
+        let stays = self.nodes.iter().filter(|n| !lost.contains(&n.index));
+        let members = stays.filter(|n| n.disk.synced().meta.configuration.is_some());
+        let ids: Vec<NodeId> = members.filter_map(|n| self.vote_of(n.index)).collect();
+        is_quorum(configuration, &ids)
+    }
+
+    /// Whether all nodes have the first configuration, and hear a quorum.
+    pub fn is_formed(&self) -> bool {
+        self.nodes.iter().all(|n| {
+            n.replica
+                .as_ref()
+                .is_some_and(|r| r.configuration().is_some())
+        })
+    }
+
+    // Clients.
+
+    /// A new client; it knows all nodes.
+    pub fn add_client(&mut self) -> usize {
+        let index = self.clients.len();
+        let random = Random::stream(self.settings.seed, 1_000 + index as u64);
+        self.clients
+            .push(Client::new(index, self.settings.nodes, random, self.now_us));
+        index
+    }
+
+    /// The client is gone; what it had under way may still happen.
+    pub fn crash_client(&mut self, client: usize) {
+        self.trace
+            .story(self.now_us, || format!("client {client} is gone"));
+        self.clients[client].crash();
+    }
+
+    fn wake_client(&mut self, client: usize) {
+        let now_us = self.now_us;
+        let state = &mut self.clients[client];
+        if state.wake_us != Some(now_us) {
+            return;
+        }
+        state.wake_us = None;
+        state.wake(now_us);
+        self.drain_client(client);
+    }
+
+    /// Sends what the client's session wants sent, and notes what has ended.
+    pub fn drain_client(&mut self, client: usize) {
+        let now_us = self.now_us;
+        while let Some((node, message)) = self.clients[client].poll_send() {
+            let parcel = Parcel::Request {
+                from: endpoint(client),
+                message,
+            };
+            self.send(Place::Client(client), Place::Node(node), parcel);
+        }
+        while let Some((index, ending)) = self.clients[client].poll_ended() {
+            let tick = self.tick();
+            let call = &mut self.calls[index];
+            call.ended = Some(tick);
+            call.ended_us = Some(now_us);
+            call.ending = ending;
+            self.trace.mix_words(&[now_us, index as u64]);
+            self.trace.story(now_us, || {
+                format!(
+                    "client {client} key {}: {call}",
+                    super::history::show(&call.key)
+                )
+            });
+        }
+        let state = &mut self.clients[client];
+        if let Some(next_us) = state.next_us() {
+            let at_us = next_us.max(now_us + 1);
+            if state.wake_us.is_none_or(|set| set > at_us) {
+                state.wake_us = Some(at_us);
+                self.queue.push(at_us, Event::ClientWake { client });
+            }
+        }
+    }
+}

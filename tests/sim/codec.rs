@@ -1,0 +1,102 @@
+//! Messages through their real encoding, there and back.
+
+use horseshoe::protocol::message::{
+    ClientMessage, ClientReply, Message, decode_client, encode_reply,
+};
+use kvclient::wire::{self, kind};
+
+use super::event::{Parcel, Passing};
+
+/// Encodes and decodes what is sent, which must come out the same; gives a digest of its bytes.
+pub fn round_trip(parcel: Parcel) -> (Parcel, u64) {
+    let mut body = Vec::with_capacity(128);
+    match parcel {
+        Parcel::Peer {
+            cluster,
+            mut envelope,
+        } => {
+            envelope.message.encode_body(&mut body);
+            let frame_kind = envelope.message.kind();
+            let decoded = Message::decode(frame_kind, &body);
+            let decoded = decoded.unwrap_or_else(|e| panic!("{e}: {:?}", envelope.message));
+            let decoded = decoded.expect("its own kind is known");
+            assert_eq!(decoded, envelope.message, "comes out as it went in");
+            envelope.message = decoded;
+            for word in [envelope.incarnation, envelope.epoch, envelope.round] {
+                body.extend_from_slice(&word.to_le_bytes());
+            }
+            (
+                Parcel::Peer { cluster, envelope },
+                xxhash_rust::xxh3::xxh3_64(&body),
+            )
+        }
+        Parcel::Request { from, message } => {
+            let frame_kind = encode_request(&message, &mut body);
+            let decoded = decode_client(frame_kind, &body)
+                .expect("decodes")
+                .expect("known");
+            assert_eq!(decoded, message, "comes out as it went in");
+            (
+                Parcel::Request {
+                    from,
+                    message: decoded,
+                },
+                xxhash_rust::xxh3::xxh3_64(&body),
+            )
+        }
+        Parcel::Reply { reply } => {
+            let frame_kind = encode_reply(&reply, &mut body);
+            let decoded = decode_reply(frame_kind, &body);
+            assert_eq!(decoded, reply, "comes out as it went in");
+            (
+                Parcel::Reply { reply: decoded },
+                xxhash_rust::xxh3::xxh3_64(&body),
+            )
+        }
+    }
+}
+
+fn encode_request(message: &ClientMessage, into: &mut Vec<u8>) -> u8 {
+    match message {
+        ClientMessage::Hello(body) => {
+            wire::encode(into, body);
+            kind::HELLO
+        }
+        ClientMessage::Request(body) => {
+            wire::encode(into, body);
+            kind::REQUEST
+        }
+        ClientMessage::StatusRequest(body) => {
+            wire::encode(into, body);
+            kind::STATUS_REQUEST
+        }
+    }
+}
+
+fn decode_reply(frame_kind: u8, body: &[u8]) -> ClientReply {
+    let known = "a reply decodes";
+    match frame_kind {
+        kind::HELLO_ANSWER => ClientReply::Hello(wire::decode(body).expect(known)),
+        kind::ANSWER => ClientReply::Answer(wire::decode(body).expect(known)),
+        kind::NO_SESSION => ClientReply::NoSession(wire::decode(body).expect(known)),
+        kind::STATUS_ANSWER => {
+            let wire::StatusAnswer { attempt, status } = wire::decode(body).expect(known);
+            ClientReply::Status {
+                attempt,
+                status: Box::new(status),
+            }
+        }
+        other => panic!("no reply has kind {other}"),
+    }
+}
+
+/// A line for people.
+pub fn describe(passing: &Passing) -> String {
+    let what = match &passing.parcel {
+        Parcel::Peer { envelope, .. } => format!("r{:x} {:?}", envelope.round, envelope.message),
+        Parcel::Request { message, .. } => format!("{message:?}"),
+        Parcel::Reply { reply } => format!("{reply:?}"),
+    };
+    let what: String = what.chars().take(400).collect();
+    format!("    {} -> {}: {what}", passing.from, passing.to)
+}

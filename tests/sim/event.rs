@@ -1,0 +1,167 @@
+//! What is to happen when: events in order of time, and of their making where times are equal.
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+
+use horseshoe::protocol::message::{ClientMessage, ClientReply, Endpoint, Envelope};
+use horseshoe::protocol::record::{AcceptorState, Key};
+
+use super::network::Place;
+
+/// What travels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Parcel {
+    Peer {
+        cluster: u64,
+        envelope: Envelope,
+    },
+    Request {
+        from: Endpoint,
+        message: ClientMessage,
+    },
+    Reply {
+        reply: ClientReply,
+    },
+}
+
+/// A message on its way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Passing {
+    pub from: Place,
+    pub to: Place,
+    pub parcel: Parcel,
+}
+
+impl Passing {
+    pub fn is_from(&self, node: usize) -> bool {
+        self.from == Place::Node(node)
+    }
+
+    pub fn is_to(&self, node: usize) -> bool {
+        self.to == Place::Node(node)
+    }
+
+    pub fn envelope(&self) -> Option<&Envelope> {
+        match &self.parcel {
+            Parcel::Peer { envelope, .. } => Some(envelope),
+            _ => None,
+        }
+    }
+
+    /// The message's name: of a peer message that of its type, else the frame's.
+    pub fn name(&self) -> &'static str {
+        match &self.parcel {
+            Parcel::Peer { envelope, .. } => envelope.message.name(),
+            Parcel::Request { message, .. } => match message {
+                ClientMessage::Hello(_) => "Hello",
+                ClientMessage::Request(_) => "Request",
+                ClientMessage::StatusRequest(_) => "StatusRequest",
+            },
+            Parcel::Reply { reply } => match reply {
+                ClientReply::Hello(_) => "HelloAnswer",
+                ClientReply::Answer(_) => "Answer",
+                ClientReply::NoSession(_) => "NoSession",
+                ClientReply::Status { .. } => "Status",
+            },
+        }
+    }
+}
+
+#[derive(Debug)]
+pub enum Event {
+    Arrive(Box<Passing>),
+    /// A node looks at its inbox and timers. Events of an earlier life of it are void.
+    Wake {
+        node: usize,
+        life: u64,
+    },
+    Synced {
+        node: usize,
+        life: u64,
+    },
+    Loaded {
+        node: usize,
+        life: u64,
+        key: Key,
+        state: Option<AcceptorState>,
+    },
+    ClientWake {
+        client: usize,
+    },
+    /// The scenario or fault plan asked for this one.
+    Plan(u64),
+}
+
+#[derive(Debug)]
+struct Entry {
+    at_us: u64,
+    serial: u64,
+    event: Event,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.serial == other.serial
+    }
+}
+
+impl Eq for Entry {}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Entry {
+    /// The earliest is the greatest, as the heap gives the greatest first.
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.at_us, other.serial).cmp(&(self.at_us, self.serial))
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Queue {
+    heap: BinaryHeap<Entry>,
+    serial: u64,
+}
+
+impl Queue {
+    pub fn push(&mut self, at_us: u64, event: Event) {
+        self.serial += 1;
+        self.heap.push(Entry {
+            at_us,
+            serial: self.serial,
+            event,
+        });
+    }
+
+    pub fn next_us(&self) -> Option<u64> {
+        self.heap.peek().map(|e| e.at_us)
+    }
+
+    pub fn pop(&mut self) -> Option<(u64, Event)> {
+        self.heap.pop().map(|e| (e.at_us, e.event))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_come_in_order_of_time_then_of_making() {
+        let mut queue = Queue::default();
+        for (at, number) in [(5, 1), (3, 2), (5, 3), (3, 4)] {
+            queue.push(at, Event::Plan(number));
+        }
+        assert_eq!(queue.next_us(), Some(3));
+        let order: Vec<_> = std::iter::from_fn(|| queue.pop())
+            .map(|(_, event)| match event {
+                Event::Plan(number) => number,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(order, [2, 4, 1, 3]);
+    }
+}

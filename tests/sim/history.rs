@@ -1,0 +1,143 @@
+//! What the clients of a run did and were told: the material of the checker.
+
+use std::fmt;
+
+use bytes::Bytes;
+use kvclient::wire::{Action, Old, Outcome};
+
+/// How an operation ended, as its client knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    /// Still under way, or its client is gone: what writes may happen at any later time, or never.
+    Open,
+    Answered(Outcome),
+    /// The client's deadline passed: for reads, and for writes that were never sent.
+    TimedOut,
+}
+
+/// One operation of one client. `called` and `ended` are places in the order of the run's events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    pub client: usize,
+    pub key: Bytes,
+    pub action: Action,
+    pub want_old: bool,
+    pub called: u64,
+    pub ended: Option<u64>,
+    pub called_us: u64,
+    pub ended_us: Option<u64>,
+    pub ending: Ending,
+}
+
+impl Call {
+    /// Whether it is known that the operation changed nothing and saw nothing.
+    pub fn is_void(&self) -> bool {
+        let read = self.action.is_read();
+        match &self.ending {
+            Ending::Open => read,
+            Ending::TimedOut => true,
+            Ending::Answered(outcome) => match outcome {
+                Outcome::NoQuorum { .. } | Outcome::Busy | Outcome::Remake { .. } => true,
+                Outcome::Unknown => read,
+                // Only an append's size depends on what is there.
+                Outcome::TooLarge { .. } => !matches!(self.action, Action::Append { .. }),
+                _ => false,
+            },
+        }
+    }
+
+    /// Whether it may have happened, or happen yet, without anybody knowing.
+    pub fn is_maybe(&self) -> bool {
+        let unknown = matches!(
+            &self.ending,
+            Ending::Open | Ending::Answered(Outcome::Unknown)
+        );
+        unknown && !self.action.is_read()
+    }
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ended = self.ended_us.map_or("...".to_string(), ms);
+        write!(
+            f,
+            "[{} - {}] client {} ",
+            ms(self.called_us),
+            ended,
+            self.client
+        )?;
+        write!(f, "{}", show_action(&self.action))?;
+        if self.want_old {
+            write!(f, " (old value wanted)")?;
+        }
+        write!(f, " -> {}", show_ending(&self.ending))
+    }
+}
+
+pub fn ms(us: u64) -> String {
+    format!("{}.{:03}", us / 1_000, us % 1_000)
+}
+
+pub fn show_action(action: &Action) -> String {
+    match action {
+        Action::Get => "get".into(),
+        Action::Put { value } => format!("put {}", show(value)),
+        Action::PutIfAbsent { value } => format!("put-if-absent {}", show(value)),
+        Action::Delete => "delete".into(),
+        Action::CompareVersion { version, value } => {
+            format!("if version {version:#x} put {}", show(value))
+        }
+        Action::CompareValue { expected, value } => {
+            format!("if value {} put {}", show(expected), show(value))
+        }
+        Action::Add { delta } => format!("add {delta}"),
+        Action::Append { value } => format!("append {}", show(value)),
+    }
+}
+
+pub fn show_ending(ending: &Ending) -> String {
+    match ending {
+        Ending::Open => "never answered".into(),
+        Ending::TimedOut => "timed out".into(),
+        Ending::Answered(outcome) => show_outcome(outcome),
+    }
+}
+
+pub fn show_outcome(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Value { version, value } => format!("{} at version {version:#x}", show(value)),
+        Outcome::Written {
+            version,
+            old,
+            number,
+        } => {
+            let number = number.map(|n| format!(" = {n}")).unwrap_or_default();
+            format!("written{number} at version {version:#x}{}", show_old(old))
+        }
+        Outcome::Conflict { version, old } => {
+            format!("conflict at version {version:#x}{}", show_old(old))
+        }
+        other => format!("{other:?}"),
+    }
+}
+
+fn show_old(old: &Old) -> String {
+    match old {
+        Old::NotAsked => String::new(),
+        Old::Absent => " over nothing".into(),
+        Old::Value(value) => format!(" over {}", show(value)),
+        Old::Forgotten => " over what is no longer known".into(),
+    }
+}
+
+/// Values of the runs are text; long ones are shown by their ends.
+pub fn show(value: &Bytes) -> String {
+    let text = String::from_utf8_lossy(value);
+    let count = text.chars().count();
+    if count <= 40 {
+        return format!("{text:?}");
+    }
+    let head: String = text.chars().take(16).collect();
+    let tail: String = text.chars().skip(count - 16).collect();
+    format!("{head:?}..{tail:?} ({count} long)")
+}

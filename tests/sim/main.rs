@@ -1,0 +1,191 @@
+//! `cargo sim`: runs seeds on all cores. `SEED=n` runs one and tells its story.
+
+#[path = "mod.rs"]
+mod sim;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use sim::plan::Config;
+use sim::run::{Failure, Report, run_seed};
+use sim::trace::Detail;
+
+const SEEDS_DEFAULT: u64 = 2_000;
+/// Seeds whose failures are told in full.
+const FAILURES_TOLD: usize = 10;
+
+struct Arguments {
+    first: u64,
+    seeds: u64,
+    /// A filter of the test runner that does not mean this target.
+    skip: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = match parse(std::env::args().skip(1)) {
+        Ok(arguments) => arguments,
+        Err(usage) => {
+            eprintln!("{usage}");
+            return ExitCode::from(2);
+        }
+    };
+    if let Ok(seed) = std::env::var("SEED") {
+        return match parse_seed(&seed) {
+            Some(seed) => replay(seed),
+            None => {
+                eprintln!("SEED={seed} is not a number");
+                ExitCode::from(2)
+            }
+        };
+    }
+    if arguments.skip {
+        println!("0 passed, 0 failed");
+        return ExitCode::SUCCESS;
+    }
+    run_all(arguments.first, arguments.seeds)
+}
+
+fn parse(arguments: impl Iterator<Item = String>) -> Result<Arguments, String> {
+    let usage = "usage: cargo sim [--seeds N] [--first SEED]; SEED=n cargo sim replays one, \
+                 with DETAIL=messages message by message";
+    let mut parsed = Arguments {
+        first: 1,
+        seeds: SEEDS_DEFAULT,
+        skip: false,
+    };
+    let mut rest = arguments;
+    while let Some(argument) = rest.next() {
+        let mut number = || rest.next().as_deref().and_then(parse_seed).ok_or(usage);
+        match argument.as_str() {
+            "--seeds" => parsed.seeds = number()?,
+            "--first" => parsed.first = number()?,
+            "--" => {}
+            "--help" | "-h" => return Err(usage.into()),
+            // What `cargo test` passes to all its targets.
+            "--list" => parsed.skip = true,
+            flag if flag.starts_with('-') => {}
+            filter => parsed.skip |= !"sim".contains(filter),
+        }
+    }
+    Ok(parsed)
+}
+
+fn parse_seed(text: &str) -> Option<u64> {
+    match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    }
+}
+
+/// A panic of the core is a failure like any other.
+fn run_caught(seed: u64, config: &Config) -> Result<Report, Failure> {
+    catch_unwind(AssertUnwindSafe(|| run_seed(seed, config))).unwrap_or_else(|panic| {
+        let text = panic
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| panic.downcast_ref::<&str>().map(|t| t.to_string()));
+        Err(Failure(format!("panicked: {}", text.unwrap_or_default())))
+    })
+}
+
+fn replay(seed: u64) -> ExitCode {
+    let detail = match std::env::var("DETAIL").as_deref() {
+        Ok("messages") => Detail::Messages,
+        _ => Detail::Story,
+    };
+    match run_caught(seed, &Config { detail }) {
+        Ok(report) => {
+            tell(&report);
+            println!("1 passed, 0 failed");
+            ExitCode::SUCCESS
+        }
+        Err(Failure(text)) => {
+            println!("SEED={seed} failed: {text}");
+            println!("0 passed, 1 failed");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[derive(Default)]
+struct Total {
+    report: Report,
+    passed: u64,
+    failures: Vec<(u64, Failure)>,
+}
+
+fn run_all(first: u64, seeds: u64) -> ExitCode {
+    // Panics are told with their seed, at the end.
+    std::panic::set_hook(Box::new(|_| {}));
+    let next = AtomicU64::new(first);
+    let end = first.saturating_add(seeds);
+    let total = Mutex::new(Total::default());
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end {
+                        return;
+                    }
+                    let result = run_caught(seed, &Config::default());
+                    let mut total = total.lock().expect("no thread panics with it");
+                    match result {
+                        Ok(report) => {
+                            total.passed += 1;
+                            total.report.add(&report);
+                        }
+                        Err(failure) => total.failures.push((seed, failure)),
+                    }
+                }
+            });
+        }
+    });
+    conclude(total.into_inner().expect("no thread panics with it"))
+}
+
+fn conclude(mut total: Total) -> ExitCode {
+    total.failures.sort_by_key(|(seed, _)| *seed);
+    tell(&total.report);
+    for (seed, Failure(text)) in total.failures.iter().take(FAILURES_TOLD) {
+        println!("SEED={seed} failed: {text}\n");
+    }
+    for (seed, Failure(text)) in total.failures.iter().skip(FAILURES_TOLD) {
+        let line: String = text
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .chars()
+            .take(150)
+            .collect();
+        println!("SEED={seed} failed: {line}");
+    }
+    println!("{} passed, {} failed", total.passed, total.failures.len());
+    if total.failures.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn tell(report: &Report) {
+    println!("operations: {}", report.operations);
+    for (name, count) in &report.outcomes {
+        println!("    {name}: {count}");
+    }
+    println!("faults: {}", report.faults.values().sum::<u64>());
+    for (kind, count) in &report.faults {
+        println!("    {kind:?}: {count}");
+    }
+    println!("runs without a configuration: {}", report.unformed);
+    println!("keys too hard to check: {}", report.undecided);
+    println!(
+        "simulated: {} s, {} events",
+        report.simulated_us / 1_000_000,
+        report.events
+    );
+    println!("hash: {:016x}", report.hash);
+}

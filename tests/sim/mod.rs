@@ -1,0 +1,21 @@
+//! The simulator: real replicas and real client sessions over a simulated network, disks and clocks,
+//! all from one seed; and the checker of what the clients saw.
+
+#![allow(dead_code)] // Each test target uses its own part of it.
+
+pub mod checker;
+pub mod clients;
+pub mod cluster;
+mod codec;
+mod disk;
+pub mod event;
+pub mod faults;
+pub mod history;
+pub mod network;
+pub mod node;
+pub mod plan;
+pub mod random;
+pub mod run;
+pub mod trace;
+mod watch;
+mod workload;

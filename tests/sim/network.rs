@@ -1,0 +1,210 @@
+//! The simulated network: what becomes of each message between two places. Owns loss, duplication,
+//! delay (hence reordering) and cut links; knows nothing of what the messages say.
+
+use std::collections::BTreeMap;
+
+use super::random::Random;
+
+/// Where messages come from and go to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Place {
+    Node(usize),
+    Client(usize),
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Place::Node(index) => write!(f, "node {index}"),
+            Place::Client(index) => write!(f, "client {index}"),
+        }
+    }
+}
+
+/// How a link behaves while it is not cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quality {
+    pub delay_min_us: u64,
+    pub delay_max_us: u64,
+    /// One in a thousand messages each.
+    pub lost_per_mille: u64,
+    pub doubled_per_mille: u64,
+    /// These take up to `late_max_us` more.
+    pub late_per_mille: u64,
+    pub late_max_us: u64,
+}
+
+impl Quality {
+    pub const CALM: Quality = Quality {
+        delay_min_us: 200,
+        delay_max_us: 200,
+        lost_per_mille: 0,
+        doubled_per_mille: 0,
+        late_per_mille: 0,
+        late_max_us: 0,
+    };
+}
+
+#[derive(Debug)]
+pub struct Network {
+    random: Random,
+    usual: Quality,
+    /// In place of `usual` while a burst of trouble lasts; the latest counts.
+    bursts: Vec<(u64, Quality)>,
+    /// One way each; a link may be cut for several reasons at once.
+    cuts: BTreeMap<(Place, Place), u32>,
+}
+
+impl Network {
+    pub fn new(random: Random, usual: Quality) -> Self {
+        Network {
+            random,
+            usual,
+            bursts: Vec::new(),
+            cuts: BTreeMap::new(),
+        }
+    }
+
+    pub fn quality(&self) -> Quality {
+        self.bursts
+            .last()
+            .map_or(self.usual, |(_, quality)| *quality)
+    }
+
+    /// The delays after which copies of a message arrive: none, one or two.
+    pub fn send(&mut self, from: Place, to: Place) -> [Option<u64>; 2] {
+        if self.is_cut(from, to) {
+            return [None, None];
+        }
+        let quality = self.quality();
+        if self.random.chance(quality.lost_per_mille) {
+            return [None, None];
+        }
+        let first = self.delay_us(quality);
+        let doubled = self.random.chance(quality.doubled_per_mille);
+        [Some(first), doubled.then(|| self.delay_us(quality))]
+    }
+
+    fn delay_us(&mut self, quality: Quality) -> u64 {
+        let usual = self
+            .random
+            .between(quality.delay_min_us, quality.delay_max_us);
+        let late = self.random.chance(quality.late_per_mille);
+        usual
+            + if late {
+                self.random.below(quality.late_max_us)
+            } else {
+                0
+            }
+    }
+
+    pub fn is_cut(&self, from: Place, to: Place) -> bool {
+        self.cuts.contains_key(&(from, to))
+    }
+
+    /// Nothing that is sent this way arrives any more; what is under way does.
+    pub fn cut(&mut self, ways: &[(Place, Place)]) {
+        for way in ways {
+            *self.cuts.entry(*way).or_default() += 1;
+        }
+    }
+
+    /// Undoes one `cut` of these ways.
+    pub fn mend(&mut self, ways: &[(Place, Place)]) {
+        for way in ways {
+            if let Some(count) = self.cuts.get_mut(way) {
+                *count -= 1;
+                if *count == 0 {
+                    self.cuts.remove(way);
+                }
+            }
+        }
+    }
+
+    /// Starts a burst of trouble, known by `name`.
+    pub fn begin_burst(&mut self, name: u64, quality: Quality) {
+        self.bursts.push((name, quality));
+    }
+
+    pub fn end_burst(&mut self, name: u64) {
+        self.bursts.retain(|(n, _)| *n != name);
+    }
+
+    /// All links work from here on, and well.
+    pub fn heal(&mut self) {
+        self.cuts.clear();
+        self.bursts.clear();
+        self.usual.lost_per_mille = 0;
+        self.usual.late_per_mille = 0;
+    }
+}
+
+/// Both ways between all of one group and all of another.
+pub fn between(group: &[Place], other: &[Place]) -> Vec<(Place, Place)> {
+    let pairs = group
+        .iter()
+        .flat_map(|a| other.iter().map(move |b| (*a, *b)));
+    pairs.flat_map(|(a, b)| [(a, b), (b, a)]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: Place = Place::Node(0);
+    const B: Place = Place::Node(1);
+
+    fn network(quality: Quality) -> Network {
+        Network::new(Random::new(7), quality)
+    }
+
+    #[test]
+    fn a_calm_network_delivers_once() {
+        let mut network = network(Quality::CALM);
+        assert_eq!(network.send(A, B), [Some(200), None]);
+    }
+
+    #[test]
+    fn a_cut_is_one_way_and_counted() {
+        let mut network = network(Quality::CALM);
+        network.cut(&[(A, B)]);
+        network.cut(&between(&[A], &[B]));
+        assert_eq!(network.send(A, B), [None, None]);
+        assert_eq!(network.send(B, A), [None, None]);
+        network.mend(&between(&[A], &[B]));
+        assert_eq!(network.send(B, A), [Some(200), None]);
+        assert_eq!(network.send(A, B), [None, None]);
+        network.heal();
+        assert_eq!(network.send(A, B), [Some(200), None]);
+    }
+
+    #[test]
+    fn losses_and_doubles_are_about_as_many_as_set() {
+        let bad = Quality {
+            lost_per_mille: 300,
+            doubled_per_mille: 200,
+            ..Quality::CALM
+        };
+        let mut network = network(bad);
+        let sent: Vec<_> = (0..10_000).map(|_| network.send(A, B)).collect();
+        let lost = sent.iter().filter(|s| s[0].is_none()).count();
+        let doubled = sent.iter().filter(|s| s[1].is_some()).count();
+        assert!((2_800..3_200).contains(&lost), "{lost}");
+        assert!((1_250..1_550).contains(&doubled), "{doubled}");
+    }
+
+    #[test]
+    fn a_burst_ends() {
+        let mut network = network(Quality::CALM);
+        network.begin_burst(
+            1,
+            Quality {
+                lost_per_mille: 1_000,
+                ..Quality::CALM
+            },
+        );
+        assert_eq!(network.send(A, B), [None, None]);
+        network.end_burst(1);
+        assert_eq!(network.send(A, B), [Some(200), None]);
+    }
+}

@@ -1,0 +1,190 @@
+//! One simulated node: a replica, its disk, its clocks, and what it has not looked at yet.
+
+use std::collections::VecDeque;
+
+use horseshoe::protocol::message::{Input, Now, Output};
+use horseshoe::protocol::{Options, Replica};
+
+use super::disk::Disk;
+use super::random::Random;
+
+/// The wall clock of time zero: some day of 2027.
+pub const EPOCH_MS: u64 = 1_800_000_000_000;
+
+/// How a node's disk behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskSpeed {
+    pub sync_min_us: u64,
+    pub sync_max_us: u64,
+    pub load_max_us: u64,
+}
+
+impl DiskSpeed {
+    pub const FAST: DiskSpeed = DiskSpeed {
+        sync_min_us: 20,
+        sync_max_us: 60,
+        load_max_us: 20,
+    };
+}
+
+/// What the wall clock shows, against the simulation's time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WallClock {
+    pub offset_ms: i64,
+    /// Microseconds gained a second.
+    pub drift_ppm: i64,
+}
+
+impl WallClock {
+    pub fn shows_ms(&self, now_us: u64) -> u64 {
+        let drifted_us = now_us as i64 + now_us as i64 / 1_000_000 * self.drift_ppm;
+        EPOCH_MS.saturating_add_signed(drifted_us / 1_000 + self.offset_ms)
+    }
+}
+
+pub struct Node {
+    pub index: usize,
+    pub replica: Option<Replica>,
+    pub disk: Disk,
+    pub speed: DiskSpeed,
+    pub wall: WallClock,
+    /// Counts starts and crashes, so that events of an earlier life are known.
+    pub life: u64,
+    /// The process stands still until then.
+    pub stalled_until_us: u64,
+    inbox: VecDeque<Input>,
+    /// The earliest wake-up that is on its way.
+    pub wake_us: Option<u64>,
+    started_us: u64,
+    mono_base_us: u64,
+}
+
+impl Node {
+    pub fn new(index: usize, incarnation: u64) -> Self {
+        Node {
+            index,
+            replica: None,
+            disk: Disk::new(incarnation),
+            speed: DiskSpeed::FAST,
+            wall: WallClock::default(),
+            life: 0,
+            stalled_until_us: 0,
+            inbox: VecDeque::new(),
+            wake_us: None,
+            started_us: 0,
+            mono_base_us: 0,
+        }
+    }
+
+    pub fn is_up(&self) -> bool {
+        self.replica.is_some()
+    }
+
+    pub fn now(&self, now_us: u64) -> Now {
+        Now {
+            mono_us: self.mono_base_us + now_us - self.started_us,
+            wall_ms: self.wall.shows_ms(now_us),
+        }
+    }
+
+    /// The simulation's time of a reading of this life's monotonic clock.
+    fn at_us(&self, mono_us: u64) -> u64 {
+        self.started_us + mono_us.saturating_sub(self.mono_base_us)
+    }
+
+    /// Starts the node from what its disk holds.
+    pub fn start(&mut self, now_us: u64, options: Options, random: &mut Random) {
+        assert!(self.replica.is_none(), "node {} runs", self.index);
+        self.life += 1;
+        self.started_us = now_us;
+        // Some machines have just booted.
+        self.mono_base_us = if random.chance(250) {
+            0
+        } else {
+            random.below(1 << 40)
+        };
+        self.stalled_until_us = 0;
+        let replica = Replica::new(options, self.disk.recovered(), self.now(now_us));
+        self.replica = Some(replica);
+    }
+
+    /// The process is gone, and with it what was not written.
+    pub fn crash(&mut self, kept_groups: usize) {
+        self.life += 1;
+        self.replica = None;
+        self.inbox.clear();
+        self.wake_us = None;
+        self.disk.crash(kept_groups);
+    }
+
+    pub fn receive(&mut self, input: Input) {
+        if self.replica.is_some() {
+            self.inbox.push_back(input);
+        }
+    }
+
+    /// Looks at the inbox and the timers; gives what the replica wants done. With `one_by_one` the
+    /// outputs are drained after each input, else after all.
+    pub fn run(&mut self, now_us: u64, one_by_one: bool) -> Vec<Output> {
+        let now = self.now(now_us);
+        let Some(replica) = &mut self.replica else {
+            return Vec::new();
+        };
+        let mut outputs = Vec::new();
+        while let Some(input) = self.inbox.pop_front() {
+            replica.handle_input(now, input);
+            if one_by_one {
+                outputs.extend(std::iter::from_fn(|| replica.poll_output()));
+            }
+        }
+        if replica.next_timeout().is_some_and(|due| due <= now.mono_us) {
+            replica.handle_input(now, Input::Timeout);
+        }
+        outputs.extend(std::iter::from_fn(|| replica.poll_output()));
+        outputs
+    }
+
+    /// When the replica's next timer is due, in the simulation's time.
+    pub fn timer_us(&self) -> Option<u64> {
+        let due = self.replica.as_ref()?.next_timeout()?;
+        Some(self.at_us(due))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wall_clock_has_offset_and_drift() {
+        let wall = WallClock {
+            offset_ms: -500,
+            drift_ppm: 1_000,
+        };
+        assert_eq!(wall.shows_ms(0), EPOCH_MS - 500);
+        assert_eq!(wall.shows_ms(10_000_000), EPOCH_MS - 500 + 10_010);
+    }
+
+    #[test]
+    fn a_node_runs_from_start_to_crash() {
+        let mut node = Node::new(0, 7);
+        let options = Options {
+            list: vec!["node0:1".into()],
+            index: 0,
+            boot: 1,
+            seed: 1,
+            skew_max_ms: 60_000,
+            keys_cached_max: 10,
+        };
+        node.start(1_000, options, &mut Random::new(1));
+        let outputs = node.run(1_000, true);
+        assert!(
+            outputs.iter().any(|o| matches!(o, Output::Persist(_))),
+            "{outputs:?}"
+        );
+        assert!(node.timer_us().is_some_and(|at| at >= 1_000));
+        let life = node.life;
+        node.crash(0);
+        assert!(!node.is_up() && node.life > life && node.timer_us().is_none());
+    }
+}

@@ -1,0 +1,356 @@
+//! One run: a safety phase full of trouble, a liveness phase without, and the verdict.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use kvclient::wire::{Action, Outcome};
+
+use super::checker::{self, Verdict};
+use super::cluster::Cluster;
+use super::faults::{FaultKind, Faults};
+use super::history::{Call, Ending, show};
+use super::network::{Place, between};
+use super::plan::{Config, Plan};
+use super::random::Random;
+use super::workload::{Workload, key_name};
+
+/// States that the checker looks at for one key.
+const CHECK_EFFORT_MAX: u64 = 400_000;
+/// A run that takes more events than this does not come to rest.
+const EVENTS_MAX: u64 = 3_000_000;
+/// How soon after the trouble has ended every node serves.
+const LIVENESS_US: u64 = 10_000_000;
+
+/// What came of a run that was right.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    pub hash: u64,
+    pub operations: u64,
+    pub outcomes: BTreeMap<&'static str, u64>,
+    pub faults: BTreeMap<FaultKind, u64>,
+    /// Runs in which no configuration came to be, because state was lost before.
+    pub unformed: u64,
+    /// Keys whose history was too hard to check.
+    pub undecided: u64,
+    pub simulated_us: u64,
+    pub events: u64,
+}
+
+impl Report {
+    pub fn add(&mut self, other: &Report) {
+        self.hash ^= other.hash;
+        self.operations += other.operations;
+        self.unformed += other.unformed;
+        self.undecided += other.undecided;
+        self.simulated_us += other.simulated_us;
+        self.events += other.events;
+        for (name, count) in &other.outcomes {
+            *self.outcomes.entry(name).or_default() += count;
+        }
+        for (kind, count) in &other.faults {
+            *self.faults.entry(*kind).or_default() += count;
+        }
+    }
+}
+
+/// What was wrong, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure(pub String);
+
+/// Runs one seed.
+pub fn run_seed(seed: u64, config: &Config) -> Result<Report, Failure> {
+    let plan = Plan::of(seed, config);
+    let mut run = Run::new(seed, plan);
+    run.tell_plan();
+    run.safety()?;
+    run.liveness()?;
+    run.verdict()
+}
+
+/// What comes due in a run, as the cluster's plan numbers.
+const FAULT: u64 = 1 << 32;
+const END_OF_FAULT: u64 = 2 << 32;
+const CLIENT: u64 = 3 << 32;
+
+struct Run {
+    plan: Plan,
+    cluster: Cluster,
+    faults: Faults,
+    workload: Workload,
+    random: Random,
+    /// No more operations, no more trouble.
+    winding_up: bool,
+    unformed: bool,
+}
+
+impl Run {
+    fn new(seed: u64, plan: Plan) -> Self {
+        let mut random = Random::stream(seed, 11);
+        let mut cluster = Cluster::new(plan.settings.clone());
+        for node in &mut cluster.nodes {
+            let offset = random.below(2 * plan.offset_max_ms + 1) as i64;
+            node.wall.offset_ms = offset - plan.offset_max_ms as i64;
+            node.wall.drift_ppm = random.below(400) as i64 - 200;
+        }
+        Run {
+            cluster,
+            faults: Faults::new(Random::stream(seed, 12)),
+            workload: Workload::new(Random::stream(seed, 13)),
+            random,
+            plan,
+            winding_up: false,
+            unformed: false,
+        }
+    }
+
+    fn tell_plan(&mut self) {
+        let plan = format!("{:#?}", self.plan);
+        self.cluster.trace.story(0, || plan);
+    }
+
+    fn safety(&mut self) -> Result<(), Failure> {
+        for node in 0..self.cluster.nodes.len() {
+            if self.random.chance(800) {
+                self.cluster.start(node);
+            } else {
+                let late = self.random.below(1_000_000);
+                // A node that starts late is a crash that ends.
+                self.faults
+                    .starts_late(node, late, &mut self.cluster, |n| END_OF_FAULT | n);
+            }
+        }
+        for _ in 0..self.plan.clients {
+            self.add_client();
+        }
+        let first = if self.plan.early_trouble {
+            0
+        } else {
+            1_200_000
+        };
+        self.cluster.plan(first, FAULT);
+        let minimum = self.plan.operations;
+        self.run_until(60_000_000, |run| {
+            run.cluster.now_us >= run.plan.duration_us
+                && run.workload.begun >= minimum
+                && run.faults.total() >= 5
+        })?;
+        Ok(())
+    }
+
+    fn add_client(&mut self) {
+        let client = self.cluster.add_client();
+        let think_us = self.workload.think_us(&self.plan);
+        self.cluster
+            .plan(self.cluster.now_us + think_us, CLIENT | client as u64);
+    }
+
+    /// Goes on until `done`; fails if it is not by `until_us`.
+    fn run_until(&mut self, until_us: u64, done: impl Fn(&Run) -> bool) -> Result<bool, Failure> {
+        while !done(self) {
+            if !self.cluster.step(until_us) {
+                return Ok(false);
+            }
+            for number in std::mem::take(&mut self.cluster.due) {
+                self.comes_due(number);
+            }
+            if let Some(violation) = self.cluster.watch.violation() {
+                return Err(Failure(violation.to_string()));
+            }
+            if self.cluster.events > EVENTS_MAX {
+                return Err(Failure(format!("more than {EVENTS_MAX} events: no rest")));
+            }
+        }
+        Ok(true)
+    }
+
+    fn comes_due(&mut self, number: u64) {
+        let detail = number & 0xffff_ffff;
+        match number - detail {
+            FAULT if !self.winding_up => {
+                let kind = *self.random.pick(&self.plan.faults);
+                self.faults
+                    .strike(kind, &mut self.cluster, |n| END_OF_FAULT | n);
+                let there = self.cluster.clients.iter().filter(|c| c.is_there()).count();
+                if there < self.plan.clients {
+                    self.add_client();
+                }
+                let gap_us = self.random.below(2 * self.plan.fault_gap_us);
+                self.cluster.plan(self.cluster.now_us + gap_us, FAULT);
+            }
+            END_OF_FAULT => self
+                .faults
+                .end(detail, &mut self.cluster, |n| END_OF_FAULT | n),
+            CLIENT if !self.winding_up => {
+                let client = detail as usize;
+                if self.cluster.clients[client].is_there() {
+                    self.workload
+                        .begin_one(client, &self.plan, &mut self.cluster);
+                    let think_us = self.workload.think_us(&self.plan);
+                    self.cluster.plan(self.cluster.now_us + think_us, number);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn liveness(&mut self) -> Result<(), Failure> {
+        self.winding_up = true;
+        let cluster = &mut self.cluster;
+        cluster
+            .trace
+            .story(cluster.now_us, || "all trouble ends".into());
+        self.faults.end_all(cluster);
+        cluster.network.heal();
+        cluster.start_all();
+        for node in &mut cluster.nodes {
+            node.speed = super::node::DiskSpeed::FAST;
+        }
+        let healed_us = self.cluster.now_us;
+        if !self.run_until(healed_us + LIVENESS_US, |run| {
+            run.cluster.clients.iter().all(|c| c.is_idle())
+        })? {
+            return Err(Failure("an operation has not ended by its deadline".into()));
+        }
+        if !self.run_until(healed_us + LIVENESS_US, |run| run.cluster.is_formed())? {
+            if self.faults.may_not_form {
+                self.unformed = true;
+                return Ok(());
+            }
+            return Err(Failure(
+                "no configuration came to be, though no state was lost".into(),
+            ));
+        }
+        for node in 0..self.cluster.nodes.len() {
+            if self.cluster.vote_of(node).is_some() {
+                self.serves(node, healed_us + LIVENESS_US)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The node alone serves a write and a read of every key.
+    fn serves(&mut self, node: usize, until_us: u64) -> Result<(), Failure> {
+        let until_us = until_us.max(self.cluster.now_us + LIVENESS_US / 2);
+        let client = self.cluster.add_client();
+        let others: Vec<Place> = (0..self.cluster.nodes.len())
+            .filter(|n| *n != node)
+            .map(Place::Node)
+            .collect();
+        self.cluster
+            .network
+            .cut(&between(&[Place::Client(client)], &others));
+        for key in (0..self.plan.keys.len()).map(key_name) {
+            let value = Bytes::from(format!("last of node {node} for {}", show(&key)));
+            self.insists(
+                client,
+                node,
+                &key,
+                Action::Put { value },
+                until_us,
+            )?;
+            // A write of unknown outcome may still come in between: what is read is the checker's
+            // to judge, with all that came before.
+            self.insists(client, node, &key, Action::Get, until_us)?;
+        }
+        self.cluster.crash_client(client);
+        Ok(())
+    }
+
+    /// Tries until there is a definite answer.
+    fn insists(
+        &mut self,
+        client: usize,
+        node: usize,
+        key: &Bytes,
+        action: Action,
+        until_us: u64,
+    ) -> Result<(), Failure> {
+        loop {
+            let left_us = until_us.saturating_sub(self.cluster.now_us);
+            let call =
+                self.cluster
+                    .begin(client, key, action.clone(), false, left_us.min(2_000_000));
+            self.run_until(until_us, |run| run.cluster.calls[call].ended.is_some())?;
+            match &self.cluster.calls[call].ending {
+                Ending::Answered(
+                    Outcome::Written { .. } | Outcome::Value { .. } | Outcome::Absent,
+                ) => return Ok(()),
+                ending if self.cluster.now_us >= until_us => {
+                    let waited = LIVENESS_US / 1_000_000;
+                    return Err(Failure(format!(
+                        "node {node} does not serve {key:?} {waited} s after all trouble has \
+                         ended: {ending:?}"
+                    )));
+                }
+                _ => {
+                    let pause_us = self.cluster.now_us + 20_000;
+                    self.run_until(pause_us, |_| false)?;
+                }
+            }
+        }
+    }
+
+    fn verdict(mut self) -> Result<Report, Failure> {
+        let mut report = Report {
+            hash: self.cluster.trace.hash(),
+            operations: self.cluster.calls.len() as u64,
+            faults: self.faults.struck.clone(),
+            unformed: u64::from(self.unformed),
+            simulated_us: self.cluster.now_us,
+            events: self.cluster.events,
+            ..Report::default()
+        };
+        let mut by_key: BTreeMap<Bytes, Vec<Call>> = BTreeMap::new();
+        for call in std::mem::take(&mut self.cluster.calls) {
+            *report.outcomes.entry(name_of(&call.ending)).or_default() += 1;
+            by_key.entry(call.key.clone()).or_default().push(call);
+        }
+        for (key, calls) in by_key {
+            match checker::check(&calls, CHECK_EFFORT_MAX) {
+                Verdict::Linearizable => {}
+                Verdict::Undecided => {
+                    report.undecided += 1;
+                    let (trace, now_us) = (&mut self.cluster.trace, self.cluster.now_us);
+                    trace.story(now_us, || {
+                        format!("key {} is too hard to check", show(&key))
+                    });
+                }
+                Verdict::Violation(calls) => return Err(not_linearizable(&key, &calls)),
+            }
+        }
+        Ok(report)
+    }
+}
+
+fn not_linearizable(key: &Bytes, calls: &[Call]) -> Failure {
+    let mut text = format!("key {} is not linearizable:", show(key));
+    let left_out = calls.len().saturating_sub(60);
+    if left_out > 0 {
+        text += &format!("\n  ({left_out} earlier operations)");
+    }
+    for call in &calls[left_out..] {
+        text += &format!("\n  {call}");
+    }
+    Failure(text)
+}
+
+fn name_of(ending: &Ending) -> &'static str {
+    match ending {
+        Ending::Open => "never answered",
+        Ending::TimedOut => "timed out",
+        Ending::Answered(outcome) => match outcome {
+            Outcome::Value { .. } => "value",
+            Outcome::Absent => "absent",
+            Outcome::Written { .. } => "written",
+            Outcome::NothingToDelete => "nothing to delete",
+            Outcome::Conflict { .. } => "conflict",
+            Outcome::NotANumber => "not a number",
+            Outcome::Overflow => "overflow",
+            Outcome::TooLarge { .. } => "too large",
+            Outcome::NoQuorum { .. } => "no quorum",
+            Outcome::Busy => "busy",
+            Outcome::Unknown => "unknown",
+            Outcome::Remake { .. } => "remake",
+        },
+    }
+}

@@ -1,0 +1,197 @@
+//! What must hold at every moment, looked at from outside: in what nodes send, write and answer.
+
+use std::collections::{BTreeMap, HashMap};
+
+use horseshoe::protocol::ballot::Ballot;
+use horseshoe::protocol::message::{
+    ClientReply, Configuration, Envelope, Epoch, Group, Incarnation, Message, NodeId, RoundId,
+};
+use horseshoe::protocol::record::{Key, Record};
+use kvclient::wire::{Answer, Outcome, Version};
+
+use super::disk::Table;
+use super::node::Node;
+
+type Map<K, V> = HashMap<K, V, foldhash::fast::FixedState>;
+
+#[derive(Debug, Default)]
+pub struct Watch {
+    /// The record of each ballot of a key, as a hash.
+    records: Map<(Key, Ballot), u64>,
+    /// The round in which a ballot of a key was issued.
+    issued: Map<(Key, Ballot), RoundId>,
+    /// What a member was asked, by who asked it and in which round.
+    asked: Map<(NodeId, RoundId), Key>,
+    configurations: BTreeMap<Epoch, Configuration>,
+    /// The first thing that did not hold.
+    violation: Option<String>,
+}
+
+impl Watch {
+    pub fn violation(&self) -> Option<&str> {
+        self.violation.as_deref()
+    }
+
+    /// The newest configuration that anybody has.
+    pub fn configuration(&self) -> Option<&Configuration> {
+        self.configurations.values().next_back()
+    }
+
+    fn hold(&mut self, holds: bool, what: impl FnOnce() -> String) {
+        if !holds && self.violation.is_none() {
+            self.violation = Some(what());
+        }
+    }
+
+    /// A node hands a message to the network.
+    pub fn sends(&mut self, from: &Node, envelope: &Envelope) {
+        let origin = envelope.origin;
+        match &envelope.message {
+            Message::Prepare(m) => {
+                self.asked.insert((origin, envelope.round), m.key.clone());
+                self.hold(m.ballot.node() == origin, || {
+                    format!("B1: node {origin} prepares ballot {} of another", m.ballot)
+                });
+                self.issues(&m.key, m.ballot, envelope.round, true);
+            }
+            Message::Accept(m) => {
+                self.asked.insert((origin, envelope.round), m.key.clone());
+                self.issues(&m.key, m.ballot, envelope.round, false);
+                self.carries(&m.key, m.ballot, &m.record);
+            }
+            Message::Read(m) => {
+                self.asked.insert((origin, envelope.round), m.key.clone());
+            }
+            Message::ConfigurationTold(m) => self.configured(&m.configuration),
+            message => self.answers(from.disk.synced(), envelope, message),
+        }
+    }
+
+    /// B1: a ballot of a key that is prepared is one round's.
+    fn issues(&mut self, key: &Key, ballot: Ballot, round: RoundId, prepared: bool) {
+        let by = *self.issued.entry((key.clone(), ballot)).or_insert(round);
+        self.hold(!prepared || by == round, || {
+            format!("B1: ballot {ballot} of round {by} is issued again in round {round}")
+        });
+    }
+
+    /// R3: a ballot never carries two different records.
+    fn carries(&mut self, key: &Key, ballot: Ballot, record: &Record) {
+        let mut bytes = Vec::new();
+        kvclient::wire::encode(&mut bytes, record);
+        let hash = xxhash_rust::xxh3::xxh3_64(&bytes);
+        let held = *self.records.entry((key.clone(), ballot)).or_insert(hash);
+        self.hold(held == hash, || {
+            format!("R3: ballot {ballot} of key {key:?} carries two different records")
+        });
+    }
+
+    /// R2: what an answer tells of is durable.
+    fn answers(&mut self, durable: &Table, envelope: &Envelope, message: &Message) {
+        let Some(key) = self.asked.get(&(envelope.destination, envelope.round)) else {
+            return;
+        };
+        let state = durable.registers.get(key);
+        let promised = state.map_or(Ballot::ZERO, |s| s.promised);
+        let accepted = state.map_or(Ballot::ZERO, |s| s.accepted);
+        let holds = match message {
+            Message::Promise(m) => m.ballot <= promised && m.accepted <= accepted,
+            Message::Accepted(m) => m.ballot <= accepted,
+            Message::Nack(m) => m.promised <= promised,
+            Message::ReadAnswer(m) => m.accepted <= accepted,
+            _ => true,
+        };
+        self.hold(holds, || {
+            format!(
+                "R2: node {} says {message:?}, but only promised {promised}, accepted {accepted} \
+                 are durable",
+                envelope.origin
+            )
+        });
+    }
+
+    /// A node writes a group.
+    pub fn writes(&mut self, group: &Group) {
+        for (key, state) in &group.registers {
+            if let Some(record) = &state.record {
+                self.carries(key, state.accepted, record);
+            }
+            self.hold(state.promised >= state.accepted, || {
+                format!("key {key:?} has accepted above what it promised: {state:?}")
+            });
+        }
+    }
+
+    /// What a node found or has on its disk for good.
+    pub fn finds(&mut self, durable: &Table) {
+        if let Some(configuration) = &durable.meta.configuration {
+            self.configured(configuration);
+        }
+    }
+
+    /// There is one configuration of an epoch.
+    fn configured(&mut self, configuration: &Configuration) {
+        let epoch = configuration.epoch;
+        match self.configurations.get(&epoch) {
+            None => {
+                self.configurations.insert(epoch, configuration.clone());
+            }
+            Some(known) if known == configuration => {}
+            Some(known) => {
+                let both = format!("{known:?} and {configuration:?}");
+                self.hold(false, || {
+                    format!("E6: two configurations of epoch {epoch}: {both}")
+                });
+            }
+        }
+    }
+
+    /// A node answers a client: a write that was done is durable at a quorum.
+    pub fn replies(&mut self, nodes: &[Node], key: &Key, reply: &ClientReply) {
+        let ClientReply::Answer(Answer {
+            outcome: Outcome::Written { version, .. },
+            ..
+        }) = reply
+        else {
+            return;
+        };
+        let Some(configuration) = self.configuration() else {
+            return;
+        };
+        // A member that has lost its state since may have held it.
+        let lacks = |incarnation: Incarnation| {
+            let node = nodes.iter().find(|n| n.disk.incarnation() == incarnation);
+            node.is_some_and(|n| durable_version(n.disk.synced(), key) < *version)
+        };
+        let members = configuration
+            .members
+            .iter()
+            .filter(|m| !lacks(m.incarnation));
+        let holders: Vec<NodeId> = members.map(|m| m.node).collect();
+        let holds = is_quorum(configuration, &holders);
+        self.hold(holds, || {
+            format!("version {version:#x} of {key:?} is acknowledged, durable only at {holders:?}")
+        });
+    }
+}
+
+/// The id that the configuration gave to this incarnation.
+pub fn member_of(configuration: &Configuration, incarnation: Incarnation) -> Option<NodeId> {
+    let member = configuration
+        .members
+        .iter()
+        .find(|m| m.incarnation == incarnation);
+    member.map(|m| m.node)
+}
+
+/// Q1, told again: more than half, or half with the master.
+pub fn is_quorum(configuration: &Configuration, set: &[NodeId]) -> bool {
+    let members = &configuration.members;
+    let votes = members.iter().filter(|m| set.contains(&m.node)).count();
+    votes * 2 > members.len() || votes * 2 == members.len() && set.contains(&members[0].node)
+}
+
+fn durable_version(table: &Table, key: &Key) -> Version {
+    let record = table.registers.get(key).and_then(|s| s.record.as_ref());
+    record.map_or(0, |r| r.version)
+}

@@ -1,0 +1,166 @@
+//! What the clients of a run want: which operation, on which key, when.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use kvclient::wire::{Action, Outcome, Version};
+
+use super::cluster::Cluster;
+use super::history::Ending;
+use super::plan::{KeyKind, Plan};
+use super::random::Random;
+
+/// What was last seen of a key, by anybody: what comparisons are made with.
+#[derive(Debug, Clone, Default)]
+struct Seen {
+    version: Version,
+    value: Bytes,
+}
+
+pub struct Workload {
+    random: Random,
+    pub begun: usize,
+    seen: BTreeMap<usize, Seen>,
+    looked_at: usize,
+    values: u64,
+}
+
+pub fn key_name(index: usize) -> Bytes {
+    Bytes::from(format!("key{index}"))
+}
+
+impl Workload {
+    pub fn new(random: Random) -> Self {
+        Workload {
+            random,
+            begun: 0,
+            seen: BTreeMap::new(),
+            looked_at: 0,
+            values: 0,
+        }
+    }
+
+    /// How long a client thinks, so that the operations fill the run.
+    pub fn think_us(&mut self, plan: &Plan) -> u64 {
+        let mean = plan.duration_us * plan.clients as u64 / plan.operations as u64;
+        if self.random.chance(200) {
+            mean / 20
+        } else {
+            self.random.below(mean * 2)
+        }
+    }
+
+    /// The client begins an operation, unless it has enough under way.
+    pub fn begin_one(&mut self, client: usize, plan: &Plan, cluster: &mut Cluster) {
+        if cluster.clients[client].in_flight() >= plan.in_flight_max {
+            return;
+        }
+        self.look(cluster);
+        let index = if self.random.chance(400) {
+            0
+        } else {
+            self.random.below(plan.keys.len() as u64) as usize
+        };
+        let action = self.action(index, plan);
+        let want_old = !action.is_read() && self.random.chance(plan.want_old_per_mille);
+        let deadline_us = if self.random.chance(plan.short_deadline_per_mille) {
+            self.random.between(10_000, 1_000_000)
+        } else {
+            self.random.between(2_000_000, 6_500_000)
+        };
+        cluster.begin(client, &key_name(index), action, want_old, deadline_us);
+        self.begun += 1;
+    }
+
+    /// Takes note of what clients have seen since.
+    fn look(&mut self, cluster: &Cluster) {
+        // Calls end out of order: the last few are looked at again.
+        let from = self.looked_at.saturating_sub(40);
+        for call in &cluster.calls[from..] {
+            let Some(index) = call.key.strip_prefix(b"key").and_then(|n| n.first()) else {
+                continue;
+            };
+            let seen = self.seen.entry(usize::from(index - b'0')).or_default();
+            match &call.ending {
+                Ending::Answered(Outcome::Value { version, value }) => {
+                    *seen = Seen {
+                        version: *version,
+                        value: value.clone(),
+                    };
+                }
+                Ending::Answered(Outcome::Written { version, .. }) => seen.version = *version,
+                _ => {}
+            }
+        }
+        self.looked_at = cluster.calls.len();
+    }
+
+    fn value(&mut self, plan: &Plan) -> Bytes {
+        self.values += 1;
+        let mut text = format!("v{};", self.values);
+        while text.len() < plan.value_size {
+            text.push('.');
+        }
+        text.into()
+    }
+
+    fn action(&mut self, index: usize, plan: &Plan) -> Action {
+        if self.random.chance(plan.read_per_mille) {
+            return Action::Get;
+        }
+        let value = self.value(plan);
+        let seen = self.seen.get(&index).cloned().unwrap_or_default();
+        let choice = self.random.below(100);
+        match plan.keys[index] {
+            KeyKind::Register => match choice {
+                0..=44 => Action::Put { value },
+                45..=54 => Action::Delete,
+                55..=64 => Action::PutIfAbsent { value },
+                65..=84 => Action::CompareVersion {
+                    version: seen.version,
+                    value,
+                },
+                _ => Action::CompareValue {
+                    expected: seen.value,
+                    value,
+                },
+            },
+            KeyKind::Counter => match choice {
+                0..=89 => Action::Add {
+                    delta: self.random.between(1, 9) as i64,
+                },
+                90..=94 => Action::Delete,
+                _ => Action::Put {
+                    value: Bytes::from((self.values * 1_000).to_string()),
+                },
+            },
+            KeyKind::Log => match choice {
+                0..=89 => Action::Append {
+                    value: format!("+{};", self.values).into(),
+                },
+                90..=94 => Action::Delete,
+                _ => Action::Put { value },
+            },
+            KeyKind::Anything => match choice {
+                0..=29 => Action::Put { value },
+                30..=39 => Action::Delete,
+                40..=49 => Action::PutIfAbsent { value },
+                50..=64 => Action::CompareVersion {
+                    version: seen.version,
+                    value,
+                },
+                65..=74 => Action::CompareValue {
+                    expected: seen.value,
+                    value,
+                },
+                75..=84 => Action::Add { delta: 1 },
+                85..=89 => Action::Put {
+                    value: Bytes::from(self.values.to_string()),
+                },
+                _ => Action::Append {
+                    value: format!("+{};", self.values).into(),
+                },
+            },
+        }
+    }
+}

@@ -241,13 +241,7 @@ impl Run {
             .cut(&between(&[Place::Client(client)], &others));
         for key in (0..self.plan.keys.len()).map(key_name) {
             let value = Bytes::from(format!("last of node {node} for {}", show(&key)));
-            self.insists(
-                client,
-                node,
-                &key,
-                Action::Put { value },
-                until_us,
-            )?;
+            self.insists(client, node, &key, Action::Put { value }, until_us)?;
             // A write of unknown outcome may still come in between: what is read is the checker's
             // to judge, with all that came before.
             self.insists(client, node, &key, Action::Get, until_us)?;

@@ -79,9 +79,12 @@ impl Client {
     pub fn poll_send(&mut self) -> Option<(usize, ClientMessage)> {
         let transmit = self.session.as_mut()?.poll_transmit()?;
         let message = decode_client(transmit.kind, &transmit.body);
-        let message = message.expect("a session's frames decode").expect("and are known");
+        let message = message
+            .expect("a session's frames decode")
+            .expect("and are known");
         if let ClientMessage::Request(request) = &message {
-            self.attempts.insert(request.attempt, request.operation.key.clone());
+            self.attempts
+                .insert(request.attempt, request.operation.key.clone());
         }
         Some((transmit.node, message))
     }
@@ -105,7 +108,9 @@ impl Client {
 fn ending(completion: Completion) -> Ending {
     Ending::Answered(match completion.result {
         Ok(outcome) => outcome,
-        Err(CallError::NoQuorum { .. }) => Outcome::NoQuorum { reached: Vec::new() },
+        Err(CallError::NoQuorum { .. }) => Outcome::NoQuorum {
+            reached: Vec::new(),
+        },
         Err(CallError::TimedOut) => return Ending::TimedOut,
         Err(CallError::UnknownOutcome) => Outcome::Unknown,
         Err(CallError::Busy) => Outcome::Busy,
@@ -143,7 +148,12 @@ impl Cluster {
             ending: Ending::Open,
         });
         let deadline_us = Some(deadline_us);
-        let call = session::Call { key: key.clone(), action, want_old, deadline_us };
+        let call = session::Call {
+            key: key.clone(),
+            action,
+            want_old,
+            deadline_us,
+        };
         let state = &mut self.clients[client];
         let session = state.session.as_mut().expect("the client is there");
         let taken = session.submit(now_us, call, index as u64);

@@ -87,11 +87,18 @@ pub fn address(index: usize) -> String {
 }
 
 fn index_of(address: &str) -> Option<usize> {
-    address.strip_prefix("node")?.strip_suffix(":7000")?.parse().ok()
+    address
+        .strip_prefix("node")?
+        .strip_suffix(":7000")?
+        .parse()
+        .ok()
 }
 
 fn endpoint(client: usize) -> Endpoint {
-    Endpoint { ip: 0xffff_0a00_0000 + client as u128, port: 9_000 }
+    Endpoint {
+        ip: 0xffff_0a00_0000 + client as u128,
+        port: 9_000,
+    }
 }
 
 impl Cluster {
@@ -138,7 +145,12 @@ impl Cluster {
             Event::Arrive(passing) => self.arrive(*passing),
             Event::Wake { node, life } => self.wake(node, life),
             Event::Synced { node, life } => self.synced(node, life),
-            Event::Loaded { node, life, key, state } => {
+            Event::Loaded {
+                node,
+                life,
+                key,
+                state,
+            } => {
                 if self.nodes[node].life == life {
                     self.receive(node, Input::Loaded { key, state });
                 }
@@ -179,9 +191,14 @@ impl Cluster {
             Place::Node(index) => index as u64,
             Place::Client(index) => 1_000 + index as u64,
         };
-        self.trace.mix_words(&[self.now_us, place(from), place(to), digest]);
+        self.trace
+            .mix_words(&[self.now_us, place(from), place(to), digest]);
         let passing = Passing { from, to, parcel };
-        let fates = self.filters.iter_mut().flatten().map(|filter| filter(&passing));
+        let fates = self
+            .filters
+            .iter_mut()
+            .flatten()
+            .map(|filter| filter(&passing));
         match fates.fold(Fate::Pass, |a, b| if b == Fate::Pass { a } else { b }) {
             Fate::Drop => return,
             Fate::Hold => {
@@ -193,7 +210,8 @@ impl Cluster {
         let copies = self.network.send(from, to);
         if self.trace.tells(Detail::Messages) {
             let lost = if copies[0].is_none() { " (lost)" } else { "" };
-            self.trace.message(self.now_us, || codec::describe(&passing) + lost);
+            self.trace
+                .message(self.now_us, || codec::describe(&passing) + lost);
         }
         let mut copies = copies.into_iter().flatten();
         if let Some(first) = copies.next() {
@@ -206,7 +224,8 @@ impl Cluster {
 
     /// Has a message arrive, whatever the network is like.
     pub fn deliver(&mut self, delay_us: u64, passing: Passing) {
-        self.queue.push(self.now_us + delay_us, Event::Arrive(Box::new(passing)));
+        self.queue
+            .push(self.now_us + delay_us, Event::Arrive(Box::new(passing)));
     }
 
     fn arrive(&mut self, passing: Passing) {
@@ -239,7 +258,10 @@ impl Cluster {
         let at_us = at_us.max(node.stalled_until_us);
         if node.is_up() && node.wake_us.is_none_or(|set| set > at_us) {
             node.wake_us = Some(at_us);
-            let wake = Event::Wake { node: node.index, life: node.life };
+            let wake = Event::Wake {
+                node: node.index,
+                life: node.life,
+            };
             self.queue.push(at_us, wake);
         }
     }
@@ -270,7 +292,8 @@ impl Cluster {
         match output {
             Output::Persist(group) => {
                 self.watch.writes(&group);
-                self.trace.mix_words(&[self.now_us, group.number, group.registers.len() as u64]);
+                self.trace
+                    .mix_words(&[self.now_us, group.number, group.registers.len() as u64]);
                 if self.nodes[node].disk.write(group) {
                     self.begin_sync(node);
                 }
@@ -279,7 +302,15 @@ impl Cluster {
                 let state = self.nodes[node].disk.load(&key);
                 let delay = self.random.below(self.nodes[node].speed.load_max_us + 1);
                 let life = self.nodes[node].life;
-                self.queue.push(self.now_us + delay, Event::Loaded { node, life, key, state });
+                self.queue.push(
+                    self.now_us + delay,
+                    Event::Loaded {
+                        node,
+                        life,
+                        key,
+                        state,
+                    },
+                );
             }
             Output::Send { to, envelope } => {
                 self.watch.sends(&self.nodes[node], &envelope);
@@ -288,21 +319,30 @@ impl Cluster {
                 };
                 let replica = self.nodes[node].replica.as_ref().expect("it has just sent");
                 let cluster = replica.cluster();
-                self.send(Place::Node(node), Place::Node(to), Parcel::Peer { cluster, envelope });
+                self.send(
+                    Place::Node(node),
+                    Place::Node(to),
+                    Parcel::Peer { cluster, envelope },
+                );
             }
             Output::Reply { to, reply } => {
                 let client = (to.ip - endpoint(0).ip) as usize;
                 if let Some(key) = self.clients[client].asked(&reply) {
                     self.watch.replies(&self.nodes, &Key::user(&key), &reply);
                 }
-                self.send(Place::Node(node), Place::Client(client), Parcel::Reply { reply });
+                self.send(
+                    Place::Node(node),
+                    Place::Client(client),
+                    Parcel::Reply { reply },
+                );
             }
             Output::Event(event) => self.tell_event(node, &event),
         }
     }
 
     fn tell_event(&mut self, node: usize, event: &NodeEvent) {
-        self.trace.story(self.now_us, || format!("node {node}: {event:?}"));
+        self.trace
+            .story(self.now_us, || format!("node {node}: {event:?}"));
     }
 
     fn resolve(&self, node: usize, to: Destination) -> Option<usize> {
@@ -319,7 +359,8 @@ impl Cluster {
         let speed = self.nodes[node].speed;
         let delay = self.random.between(speed.sync_min_us, speed.sync_max_us);
         let life = self.nodes[node].life;
-        self.queue.push(self.now_us + delay, Event::Synced { node, life });
+        self.queue
+            .push(self.now_us + delay, Event::Synced { node, life });
     }
 
     fn synced(&mut self, node: usize, life: u64) {
@@ -345,7 +386,8 @@ impl Cluster {
             skew_max_ms: self.settings.skew_max_ms,
             keys_cached_max: self.settings.keys_cached_max,
         };
-        self.trace.story(self.now_us, || format!("node {node} starts"));
+        self.trace
+            .story(self.now_us, || format!("node {node} starts"));
         self.nodes[node].start(self.now_us, options, &mut self.random);
         self.wake_at(node, self.now_us);
     }
@@ -361,9 +403,16 @@ impl Cluster {
     /// The process dies. What it had not synced is lost, mostly.
     pub fn crash(&mut self, node: usize) {
         let unsynced = self.nodes[node].disk.unsynced() as u64;
-        let kept = if self.random.chance(300) { self.random.between(0, unsynced) } else { 0 };
+        let kept = if self.random.chance(300) {
+            self.random.between(0, unsynced)
+        } else {
+            0
+        };
         self.trace.story(self.now_us, || {
-            format!("node {node} crashes, {} of {unsynced} groups lost", unsynced - kept)
+            format!(
+                "node {node} crashes, {} of {unsynced} groups lost",
+                unsynced - kept
+            )
         });
         self.nodes[node].crash(kept as usize);
         self.watch.finds(self.nodes[node].disk.synced());
@@ -375,14 +424,16 @@ impl Cluster {
     /// All state of a node that is down is lost.
     pub fn wipe(&mut self, node: usize) {
         assert!(!self.nodes[node].is_up(), "node {node} runs");
-        self.trace.story(self.now_us, || format!("node {node} loses its state"));
+        self.trace
+            .story(self.now_us, || format!("node {node} loses its state"));
         let incarnation = self.random.word();
         self.nodes[node].disk.wipe(incarnation);
     }
 
     /// The node takes no more operations; whoever drives ends it.
     pub fn ask_to_stop(&mut self, node: usize) {
-        self.trace.story(self.now_us, || format!("node {node} is asked to stop"));
+        self.trace
+            .story(self.now_us, || format!("node {node} is asked to stop"));
         self.receive(node, Input::Stop);
     }
 
@@ -396,7 +447,9 @@ impl Cluster {
 
     /// The wall clock jumps.
     pub fn jump(&mut self, node: usize, by_ms: i64) {
-        self.trace.story(self.now_us, || format!("node {node}'s clock jumps by {by_ms} ms"));
+        self.trace.story(self.now_us, || {
+            format!("node {node}'s clock jumps by {by_ms} ms")
+        });
         self.nodes[node].wall.offset_ms += by_ms;
     }
 
@@ -421,7 +474,9 @@ impl Cluster {
     /// Whether all nodes have the first configuration, and hear a quorum.
     pub fn is_formed(&self) -> bool {
         self.nodes.iter().all(|n| {
-            n.replica.as_ref().is_some_and(|r| r.configuration().is_some())
+            n.replica
+                .as_ref()
+                .is_some_and(|r| r.configuration().is_some())
         })
     }
 
@@ -431,13 +486,15 @@ impl Cluster {
     pub fn add_client(&mut self) -> usize {
         let index = self.clients.len();
         let random = Random::stream(self.settings.seed, 1_000 + index as u64);
-        self.clients.push(Client::new(index, self.settings.nodes, random, self.now_us));
+        self.clients
+            .push(Client::new(index, self.settings.nodes, random, self.now_us));
         index
     }
 
     /// The client is gone; what it had under way may still happen.
     pub fn crash_client(&mut self, client: usize) {
-        self.trace.story(self.now_us, || format!("client {client} is gone"));
+        self.trace
+            .story(self.now_us, || format!("client {client} is gone"));
         self.clients[client].crash();
     }
 
@@ -456,7 +513,10 @@ impl Cluster {
     pub fn drain_client(&mut self, client: usize) {
         let now_us = self.now_us;
         while let Some((node, message)) = self.clients[client].poll_send() {
-            let parcel = Parcel::Request { from: endpoint(client), message };
+            let parcel = Parcel::Request {
+                from: endpoint(client),
+                message,
+            };
             self.send(Place::Client(client), Place::Node(node), parcel);
         }
         while let Some((index, ending)) = self.clients[client].poll_ended() {
@@ -467,7 +527,10 @@ impl Cluster {
             call.ending = ending;
             self.trace.mix_words(&[now_us, index as u64]);
             self.trace.story(now_us, || {
-                format!("client {client} key {}: {call}", super::history::show(&call.key))
+                format!(
+                    "client {client} key {}: {call}",
+                    super::history::show(&call.key)
+                )
             });
         }
         let state = &mut self.clients[client];

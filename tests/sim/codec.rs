@@ -11,7 +11,10 @@ use super::event::{Parcel, Passing};
 pub fn round_trip(parcel: Parcel) -> (Parcel, u64) {
     let mut body = Vec::with_capacity(128);
     match parcel {
-        Parcel::Peer { cluster, mut envelope } => {
+        Parcel::Peer {
+            cluster,
+            mut envelope,
+        } => {
             envelope.message.encode_body(&mut body);
             let frame_kind = envelope.message.kind();
             let decoded = Message::decode(frame_kind, &body);
@@ -22,19 +25,33 @@ pub fn round_trip(parcel: Parcel) -> (Parcel, u64) {
             for word in [envelope.incarnation, envelope.epoch, envelope.round] {
                 body.extend_from_slice(&word.to_le_bytes());
             }
-            (Parcel::Peer { cluster, envelope }, xxhash_rust::xxh3::xxh3_64(&body))
+            (
+                Parcel::Peer { cluster, envelope },
+                xxhash_rust::xxh3::xxh3_64(&body),
+            )
         }
         Parcel::Request { from, message } => {
             let frame_kind = encode_request(&message, &mut body);
-            let decoded = decode_client(frame_kind, &body).expect("decodes").expect("known");
+            let decoded = decode_client(frame_kind, &body)
+                .expect("decodes")
+                .expect("known");
             assert_eq!(decoded, message, "comes out as it went in");
-            (Parcel::Request { from, message: decoded }, xxhash_rust::xxh3::xxh3_64(&body))
+            (
+                Parcel::Request {
+                    from,
+                    message: decoded,
+                },
+                xxhash_rust::xxh3::xxh3_64(&body),
+            )
         }
         Parcel::Reply { reply } => {
             let frame_kind = encode_reply(&reply, &mut body);
             let decoded = decode_reply(frame_kind, &body);
             assert_eq!(decoded, reply, "comes out as it went in");
-            (Parcel::Reply { reply: decoded }, xxhash_rust::xxh3::xxh3_64(&body))
+            (
+                Parcel::Reply { reply: decoded },
+                xxhash_rust::xxh3::xxh3_64(&body),
+            )
         }
     }
 }
@@ -64,7 +81,10 @@ fn decode_reply(frame_kind: u8, body: &[u8]) -> ClientReply {
         kind::NO_SESSION => ClientReply::NoSession(wire::decode(body).expect(known)),
         kind::STATUS_ANSWER => {
             let wire::StatusAnswer { attempt, status } = wire::decode(body).expect(known);
-            ClientReply::Status { attempt, status: Box::new(status) }
+            ClientReply::Status {
+                attempt,
+                status: Box::new(status),
+            }
         }
         other => panic!("no reply has kind {other}"),
     }

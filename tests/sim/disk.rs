@@ -18,7 +18,10 @@ pub struct Table {
 
 impl Table {
     fn apply(&mut self, group: &Group) {
-        assert!(group.number > self.group, "groups are written in order of number");
+        assert!(
+            group.number > self.group,
+            "groups are written in order of number"
+        );
         self.group = group.number;
         for (key, state) in &group.registers {
             self.registers.insert(key.clone(), state.clone());
@@ -89,7 +92,10 @@ impl Disk {
     pub fn crash(&mut self, kept: usize) {
         let last = match kept {
             0 => self.synced.group,
-            kept => self.waiting.get(kept - 1).map_or(self.written.group, |g| g.number),
+            kept => self
+                .waiting
+                .get(kept - 1)
+                .map_or(self.written.group, |g| g.number),
         };
         self.settle(last);
         self.waiting.clear();
@@ -136,8 +142,15 @@ mod tests {
     use super::*;
 
     fn group(number: GroupNumber, promised: u64) -> Group {
-        let state = AcceptorState { promised: Ballot(promised), ..AcceptorState::default() };
-        Group { number, registers: vec![(Key::user(b"k"), state)], ..Group::default() }
+        let state = AcceptorState {
+            promised: Ballot(promised),
+            ..AcceptorState::default()
+        };
+        Group {
+            number,
+            registers: vec![(Key::user(b"k"), state)],
+            ..Group::default()
+        }
     }
 
     fn promised(table: &Table) -> Option<u64> {
@@ -150,11 +163,18 @@ mod tests {
         assert!(disk.write(group(1, 10)));
         assert!(!disk.write(group(2, 20)), "one sync at a time");
         assert_eq!(disk.load(&Key::user(b"k")).unwrap().promised, Ballot(20));
-        assert_eq!(disk.end_sync(), (1, true), "covers what was there when it began");
+        assert_eq!(
+            disk.end_sync(),
+            (1, true),
+            "covers what was there when it began"
+        );
         disk.crash(0);
         assert_eq!(promised(disk.synced()), Some(10));
         assert_eq!(disk.load(&Key::user(b"k")).unwrap().promised, Ballot(10));
-        assert_eq!((disk.recovered().group, disk.recovered().incarnation), (1, 1));
+        assert_eq!(
+            (disk.recovered().group, disk.recovered().incarnation),
+            (1, 1)
+        );
     }
 
     #[test]
@@ -164,8 +184,14 @@ mod tests {
             disk.write(group(number, number * 10));
         }
         disk.crash(2);
-        assert_eq!((promised(disk.synced()), disk.recovered().group), (Some(20), 2));
-        assert!(disk.write(group(3, 33)), "numbers go on from the last one found");
+        assert_eq!(
+            (promised(disk.synced()), disk.recovered().group),
+            (Some(20), 2)
+        );
+        assert!(
+            disk.write(group(3, 33)),
+            "numbers go on from the last one found"
+        );
     }
 
     #[test]
@@ -182,10 +208,17 @@ mod tests {
     #[test]
     fn marks_are_of_the_accepted_ballot() {
         let mut disk = Disk::new(1);
-        let state = AcceptorState { accepted: Ballot(5), ..AcceptorState::default() };
+        let state = AcceptorState {
+            accepted: Ballot(5),
+            ..AcceptorState::default()
+        };
         let key = Key::user(b"k");
         let registers = vec![(key.clone(), state)];
-        disk.write(Group { number: 1, registers, ..Group::default() });
+        disk.write(Group {
+            number: 1,
+            registers,
+            ..Group::default()
+        });
         let mark = |number, ballot| Group {
             number,
             chosen: vec![(key.clone(), Ballot(ballot))],
@@ -202,6 +235,12 @@ mod tests {
         let mut disk = Disk::new(1);
         disk.write(group(1, 10));
         disk.wipe(2);
-        assert_eq!(disk.recovered(), Recovered { incarnation: 2, ..Recovered::default() });
+        assert_eq!(
+            disk.recovered(),
+            Recovered {
+                incarnation: 2,
+                ..Recovered::default()
+            }
+        );
     }
 }

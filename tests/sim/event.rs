@@ -11,9 +11,17 @@ use super::network::Place;
 /// What travels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Parcel {
-    Peer { cluster: u64, envelope: Envelope },
-    Request { from: Endpoint, message: ClientMessage },
-    Reply { reply: ClientReply },
+    Peer {
+        cluster: u64,
+        envelope: Envelope,
+    },
+    Request {
+        from: Endpoint,
+        message: ClientMessage,
+    },
+    Reply {
+        reply: ClientReply,
+    },
 }
 
 /// A message on its way.
@@ -63,10 +71,23 @@ impl Passing {
 pub enum Event {
     Arrive(Box<Passing>),
     /// A node looks at its inbox and timers. Events of an earlier life of it are void.
-    Wake { node: usize, life: u64 },
-    Synced { node: usize, life: u64 },
-    Loaded { node: usize, life: u64, key: Key, state: Option<AcceptorState> },
-    ClientWake { client: usize },
+    Wake {
+        node: usize,
+        life: u64,
+    },
+    Synced {
+        node: usize,
+        life: u64,
+    },
+    Loaded {
+        node: usize,
+        life: u64,
+        key: Key,
+        state: Option<AcceptorState>,
+    },
+    ClientWake {
+        client: usize,
+    },
     /// The scenario or fault plan asked for this one.
     Plan(u64),
 }
@@ -108,7 +129,11 @@ pub struct Queue {
 impl Queue {
     pub fn push(&mut self, at_us: u64, event: Event) {
         self.serial += 1;
-        self.heap.push(Entry { at_us, serial: self.serial, event });
+        self.heap.push(Entry {
+            at_us,
+            serial: self.serial,
+            event,
+        });
     }
 
     pub fn next_us(&self) -> Option<u64> {

@@ -145,7 +145,9 @@ impl Faults {
             FaultKind::MemoryLoss => self.lose_memory(cluster, node, while_us),
             FaultKind::CleanStop => self.stop(cluster, node, while_us),
             FaultKind::Stall => {
-                cluster.nodes[node].is_up().then(|| cluster.stall(node, while_us))?;
+                cluster.nodes[node]
+                    .is_up()
+                    .then(|| cluster.stall(node, while_us))?;
                 Some(Vec::new())
             }
             FaultKind::Split
@@ -169,8 +171,12 @@ impl Faults {
             }
             FaultKind::SlowDisk => Some(self.slow_disk(cluster, node, while_us)),
             FaultKind::ClientCrash => {
-                let there: Vec<usize> =
-                    cluster.clients.iter().filter(|c| c.is_there()).map(|c| c.index).collect();
+                let there: Vec<usize> = cluster
+                    .clients
+                    .iter()
+                    .filter(|c| c.is_there())
+                    .map(|c| c.index)
+                    .collect();
                 let client = *self.random.pick(&there);
                 cluster.crash_client(client);
                 Some(Vec::new())
@@ -254,8 +260,11 @@ impl Faults {
         while_us: u64,
     ) -> Option<Vec<(u64, Undo)>> {
         let nodes: Vec<Place> = (0..cluster.nodes.len()).map(Place::Node).collect();
-        let others: Vec<Place> =
-            nodes.iter().copied().filter(|p| *p != Place::Node(node)).collect();
+        let others: Vec<Place> = nodes
+            .iter()
+            .copied()
+            .filter(|p| *p != Place::Node(node))
+            .collect();
         let ways: Vec<(Place, Place)> = match kind {
             FaultKind::Split => {
                 let (left, right): (Vec<Place>, Vec<Place>) =
@@ -266,13 +275,21 @@ impl Faults {
             FaultKind::CutLinks => {
                 let mut ways = between(&nodes, &nodes);
                 ways.retain(|(a, b)| a < b && self.random.chance(400));
-                ways.iter().flat_map(|(a, b)| [(*a, *b), (*b, *a)]).collect()
+                ways.iter()
+                    .flat_map(|(a, b)| [(*a, *b), (*b, *a)])
+                    .collect()
             }
             FaultKind::OneWayCut => {
                 let out = self.random.chance(500);
                 let to = others.iter().filter(|_| self.random.chance(600));
-                to.map(|o| if out { (Place::Node(node), *o) } else { (*o, Place::Node(node)) })
-                    .collect()
+                to.map(|o| {
+                    if out {
+                        (Place::Node(node), *o)
+                    } else {
+                        (*o, Place::Node(node))
+                    }
+                })
+                .collect()
             }
             _ => {
                 let clients: Vec<Place> = (0..cluster.clients.len()).map(Place::Client).collect();
@@ -292,18 +309,17 @@ impl Faults {
         Some(vec![(while_us, Undo::Mend(ways))])
     }
 
-    fn burst(
-        &mut self,
-        kind: FaultKind,
-        cluster: &mut Cluster,
-        while_us: u64,
-    ) -> Vec<(u64, Undo)> {
+    fn burst(&mut self, kind: FaultKind, cluster: &mut Cluster, while_us: u64) -> Vec<(u64, Undo)> {
         let usual = cluster.network.quality();
         let quality = match kind {
-            FaultKind::LossBurst => {
-                Quality { lost_per_mille: self.random.between(100, 600), ..usual }
-            }
-            FaultKind::DoubleBurst => Quality { doubled_per_mille: 500, ..usual },
+            FaultKind::LossBurst => Quality {
+                lost_per_mille: self.random.between(100, 600),
+                ..usual
+            },
+            FaultKind::DoubleBurst => Quality {
+                doubled_per_mille: 500,
+                ..usual
+            },
             _ => Quality {
                 late_per_mille: self.random.between(50, 500),
                 late_max_us: *self.random.pick(&[20_000, 200_000, 1_500_000, 5_000_000]),
@@ -318,15 +334,14 @@ impl Faults {
         vec![(while_us, Undo::Calm(name))]
     }
 
-    fn slow_disk(
-        &mut self,
-        cluster: &mut Cluster,
-        node: usize,
-        while_us: u64,
-    ) -> Vec<(u64, Undo)> {
+    fn slow_disk(&mut self, cluster: &mut Cluster, node: usize, while_us: u64) -> Vec<(u64, Undo)> {
         let usual = cluster.settings.speed;
         let sync_max_us = *self.random.pick(&[20_000, 100_000, 800_000]);
-        let slow = DiskSpeed { sync_min_us: sync_max_us / 4, sync_max_us, ..usual };
+        let slow = DiskSpeed {
+            sync_min_us: sync_max_us / 4,
+            sync_max_us,
+            ..usual
+        };
         cluster.trace.story(cluster.now_us, || {
             format!("node {node}'s disk takes up to {} ms", sync_max_us / 1_000)
         });
@@ -349,7 +364,9 @@ fn undo_one(undo: Undo, cluster: &mut Cluster) {
             cluster.start(node);
         }
         Undo::Mend(ways) => {
-            cluster.trace.story(cluster.now_us, || "links are mended".into());
+            cluster
+                .trace
+                .story(cluster.now_us, || "links are mended".into());
             cluster.network.mend(&ways);
         }
         Undo::Calm(name) => cluster.network.end_burst(name),

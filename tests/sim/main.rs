@@ -50,7 +50,11 @@ fn main() -> ExitCode {
 fn parse(arguments: impl Iterator<Item = String>) -> Result<Arguments, String> {
     let usage = "usage: cargo sim [--seeds N] [--first SEED]; SEED=n cargo sim replays one, \
                  with DETAIL=messages message by message";
-    let mut parsed = Arguments { first: 1, seeds: SEEDS_DEFAULT, skip: false };
+    let mut parsed = Arguments {
+        first: 1,
+        seeds: SEEDS_DEFAULT,
+        skip: false,
+    };
     let mut rest = arguments;
     while let Some(argument) = rest.next() {
         let mut number = || rest.next().as_deref().and_then(parse_seed).ok_or(usage);
@@ -150,11 +154,21 @@ fn conclude(mut total: Total) -> ExitCode {
         println!("SEED={seed} failed: {text}\n");
     }
     for (seed, Failure(text)) in total.failures.iter().skip(FAILURES_TOLD) {
-        let line: String = text.lines().next().unwrap_or_default().chars().take(150).collect();
+        let line: String = text
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .chars()
+            .take(150)
+            .collect();
         println!("SEED={seed} failed: {line}");
     }
     println!("{} passed, {} failed", total.passed, total.failures.len());
-    if total.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if total.failures.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 fn tell(report: &Report) {
@@ -168,6 +182,10 @@ fn tell(report: &Report) {
     }
     println!("runs without a configuration: {}", report.unformed);
     println!("keys too hard to check: {}", report.undecided);
-    println!("simulated: {} s, {} events", report.simulated_us / 1_000_000, report.events);
+    println!(
+        "simulated: {} s, {} events",
+        report.simulated_us / 1_000_000,
+        report.events
+    );
     println!("hash: {:016x}", report.hash);
 }

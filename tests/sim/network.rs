@@ -57,11 +57,18 @@ pub struct Network {
 
 impl Network {
     pub fn new(random: Random, usual: Quality) -> Self {
-        Network { random, usual, bursts: Vec::new(), cuts: BTreeMap::new() }
+        Network {
+            random,
+            usual,
+            bursts: Vec::new(),
+            cuts: BTreeMap::new(),
+        }
     }
 
     pub fn quality(&self) -> Quality {
-        self.bursts.last().map_or(self.usual, |(_, quality)| *quality)
+        self.bursts
+            .last()
+            .map_or(self.usual, |(_, quality)| *quality)
     }
 
     /// The delays after which copies of a message arrive: none, one or two.
@@ -79,9 +86,16 @@ impl Network {
     }
 
     fn delay_us(&mut self, quality: Quality) -> u64 {
-        let usual = self.random.between(quality.delay_min_us, quality.delay_max_us);
+        let usual = self
+            .random
+            .between(quality.delay_min_us, quality.delay_max_us);
         let late = self.random.chance(quality.late_per_mille);
-        usual + if late { self.random.below(quality.late_max_us) } else { 0 }
+        usual
+            + if late {
+                self.random.below(quality.late_max_us)
+            } else {
+                0
+            }
     }
 
     pub fn is_cut(&self, from: Place, to: Place) -> bool {
@@ -127,7 +141,9 @@ impl Network {
 
 /// Both ways between all of one group and all of another.
 pub fn between(group: &[Place], other: &[Place]) -> Vec<(Place, Place)> {
-    let pairs = group.iter().flat_map(|a| other.iter().map(move |b| (*a, *b)));
+    let pairs = group
+        .iter()
+        .flat_map(|a| other.iter().map(move |b| (*a, *b)));
     pairs.flat_map(|(a, b)| [(a, b), (b, a)]).collect()
 }
 
@@ -164,7 +180,11 @@ mod tests {
 
     #[test]
     fn losses_and_doubles_are_about_as_many_as_set() {
-        let bad = Quality { lost_per_mille: 300, doubled_per_mille: 200, ..Quality::CALM };
+        let bad = Quality {
+            lost_per_mille: 300,
+            doubled_per_mille: 200,
+            ..Quality::CALM
+        };
         let mut network = network(bad);
         let sent: Vec<_> = (0..10_000).map(|_| network.send(A, B)).collect();
         let lost = sent.iter().filter(|s| s[0].is_none()).count();
@@ -176,7 +196,13 @@ mod tests {
     #[test]
     fn a_burst_ends() {
         let mut network = network(Quality::CALM);
-        network.begin_burst(1, Quality { lost_per_mille: 1_000, ..Quality::CALM });
+        network.begin_burst(
+            1,
+            Quality {
+                lost_per_mille: 1_000,
+                ..Quality::CALM
+            },
+        );
         assert_eq!(network.send(A, B), [None, None]);
         network.end_burst(1);
         assert_eq!(network.send(A, B), [Some(200), None]);

@@ -20,7 +20,11 @@ pub struct DiskSpeed {
 }
 
 impl DiskSpeed {
-    pub const FAST: DiskSpeed = DiskSpeed { sync_min_us: 20, sync_max_us: 60, load_max_us: 20 };
+    pub const FAST: DiskSpeed = DiskSpeed {
+        sync_min_us: 20,
+        sync_max_us: 60,
+        load_max_us: 20,
+    };
 }
 
 /// What the wall clock shows, against the simulation's time.
@@ -94,7 +98,11 @@ impl Node {
         self.life += 1;
         self.started_us = now_us;
         // Some machines have just booted.
-        self.mono_base_us = if random.chance(250) { 0 } else { random.below(1 << 40) };
+        self.mono_base_us = if random.chance(250) {
+            0
+        } else {
+            random.below(1 << 40)
+        };
         self.stalled_until_us = 0;
         let replica = Replica::new(options, self.disk.recovered(), self.now(now_us));
         self.replica = Some(replica);
@@ -149,7 +157,10 @@ mod tests {
 
     #[test]
     fn the_wall_clock_has_offset_and_drift() {
-        let wall = WallClock { offset_ms: -500, drift_ppm: 1_000 };
+        let wall = WallClock {
+            offset_ms: -500,
+            drift_ppm: 1_000,
+        };
         assert_eq!(wall.shows_ms(0), EPOCH_MS - 500);
         assert_eq!(wall.shows_ms(10_000_000), EPOCH_MS - 500 + 10_010);
     }
@@ -167,7 +178,10 @@ mod tests {
         };
         node.start(1_000, options, &mut Random::new(1));
         let outputs = node.run(1_000, true);
-        assert!(outputs.iter().any(|o| matches!(o, Output::Persist(_))), "{outputs:?}");
+        assert!(
+            outputs.iter().any(|o| matches!(o, Output::Persist(_))),
+            "{outputs:?}"
+        );
         assert!(node.timer_us().is_some_and(|at| at >= 1_000));
         let life = node.life;
         node.crash(0);

@@ -53,7 +53,12 @@ impl Plan {
         let settings = settings(seed, nodes, config, &mut random);
         let key_count = *random.pick(&[1, 2, 3, 4, 5, 6, 8]);
         let duration_us = random.between(5_000_000, 9_000_000);
-        let kinds = [KeyKind::Anything, KeyKind::Register, KeyKind::Counter, KeyKind::Log];
+        let kinds = [
+            KeyKind::Anything,
+            KeyKind::Register,
+            KeyKind::Counter,
+            KeyKind::Log,
+        ];
         Plan {
             settings,
             clients: random.between(4, 8) as usize,
@@ -93,8 +98,13 @@ fn settings(seed: u64, nodes: usize, config: &Config, random: &mut Random) -> Se
 }
 
 fn quality(random: &mut Random) -> Quality {
-    let (delay_min_us, delay_max_us) =
-        *random.pick(&[(50, 100), (100, 500), (100, 500), (300, 3_000), (1_000, 20_000)]);
+    let (delay_min_us, delay_max_us) = *random.pick(&[
+        (50, 100),
+        (100, 500),
+        (100, 500),
+        (300, 3_000),
+        (1_000, 20_000),
+    ]);
     let (late_per_mille, late_max_us) =
         *random.pick(&[(0, 0), (0, 0), (20, 50_000), (5, 1_000_000), (3, 8_000_000)]);
     Quality {
@@ -110,8 +120,11 @@ fn quality(random: &mut Random) -> Quality {
 /// About half of all kinds of trouble, at least two.
 fn faults(random: &mut Random) -> Vec<FaultKind> {
     loop {
-        let chosen: Vec<FaultKind> =
-            FaultKind::ALL.iter().copied().filter(|_| random.chance(450)).collect();
+        let chosen: Vec<FaultKind> = FaultKind::ALL
+            .iter()
+            .copied()
+            .filter(|_| random.chance(450))
+            .collect();
         if chosen.len() >= 2 {
             return chosen;
         }

@@ -115,13 +115,18 @@ impl Run {
             } else {
                 let late = self.random.below(1_000_000);
                 // A node that starts late is a crash that ends.
-                self.faults.starts_late(node, late, &mut self.cluster, |n| END_OF_FAULT | n);
+                self.faults
+                    .starts_late(node, late, &mut self.cluster, |n| END_OF_FAULT | n);
             }
         }
         for _ in 0..self.plan.clients {
             self.add_client();
         }
-        let first = if self.plan.early_trouble { 0 } else { 1_200_000 };
+        let first = if self.plan.early_trouble {
+            0
+        } else {
+            1_200_000
+        };
         self.cluster.plan(first, FAULT);
         let minimum = self.plan.operations;
         self.run_until(60_000_000, |run| {
@@ -135,7 +140,8 @@ impl Run {
     fn add_client(&mut self) {
         let client = self.cluster.add_client();
         let think_us = self.workload.think_us(&self.plan);
-        self.cluster.plan(self.cluster.now_us + think_us, CLIENT | client as u64);
+        self.cluster
+            .plan(self.cluster.now_us + think_us, CLIENT | client as u64);
     }
 
     /// Goes on until `done`; fails if it is not by `until_us`.
@@ -162,7 +168,8 @@ impl Run {
         match number - detail {
             FAULT if !self.winding_up => {
                 let kind = *self.random.pick(&self.plan.faults);
-                self.faults.strike(kind, &mut self.cluster, |n| END_OF_FAULT | n);
+                self.faults
+                    .strike(kind, &mut self.cluster, |n| END_OF_FAULT | n);
                 let there = self.cluster.clients.iter().filter(|c| c.is_there()).count();
                 if there < self.plan.clients {
                     self.add_client();
@@ -170,11 +177,14 @@ impl Run {
                 let gap_us = self.random.below(2 * self.plan.fault_gap_us);
                 self.cluster.plan(self.cluster.now_us + gap_us, FAULT);
             }
-            END_OF_FAULT => self.faults.end(detail, &mut self.cluster, |n| END_OF_FAULT | n),
+            END_OF_FAULT => self
+                .faults
+                .end(detail, &mut self.cluster, |n| END_OF_FAULT | n),
             CLIENT if !self.winding_up => {
                 let client = detail as usize;
                 if self.cluster.clients[client].is_there() {
-                    self.workload.begin_one(client, &self.plan, &mut self.cluster);
+                    self.workload
+                        .begin_one(client, &self.plan, &mut self.cluster);
                     let think_us = self.workload.think_us(&self.plan);
                     self.cluster.plan(self.cluster.now_us + think_us, number);
                 }
@@ -186,7 +196,9 @@ impl Run {
     fn liveness(&mut self) -> Result<(), Failure> {
         self.winding_up = true;
         let cluster = &mut self.cluster;
-        cluster.trace.story(cluster.now_us, || "all trouble ends".into());
+        cluster
+            .trace
+            .story(cluster.now_us, || "all trouble ends".into());
         self.faults.end_all(cluster);
         cluster.network.heal();
         cluster.start_all();
@@ -204,7 +216,9 @@ impl Run {
                 self.unformed = true;
                 return Ok(());
             }
-            return Err(Failure("no configuration came to be, though no state was lost".into()));
+            return Err(Failure(
+                "no configuration came to be, though no state was lost".into(),
+            ));
         }
         for node in 0..self.cluster.nodes.len() {
             if self.cluster.vote_of(node).is_some() {
@@ -218,16 +232,30 @@ impl Run {
     fn serves(&mut self, node: usize, until_us: u64) -> Result<(), Failure> {
         let until_us = until_us.max(self.cluster.now_us + LIVENESS_US / 2);
         let client = self.cluster.add_client();
-        let others: Vec<Place> =
-            (0..self.cluster.nodes.len()).filter(|n| *n != node).map(Place::Node).collect();
-        self.cluster.network.cut(&between(&[Place::Client(client)], &others));
+        let others: Vec<Place> = (0..self.cluster.nodes.len())
+            .filter(|n| *n != node)
+            .map(Place::Node)
+            .collect();
+        self.cluster
+            .network
+            .cut(&between(&[Place::Client(client)], &others));
         for key in (0..self.plan.keys.len()).map(key_name) {
             let value = Bytes::from(format!("last of node {node} for {}", show(&key)));
-            self.insists(client, node, &key, Action::Put { value: value.clone() }, until_us)?;
+            self.insists(
+                client,
+                node,
+                &key,
+                Action::Put {
+                    value: value.clone(),
+                },
+                until_us,
+            )?;
             match self.insists(client, node, &key, Action::Get, until_us)? {
                 Outcome::Value { value: read, .. } if read == value => {}
                 other => {
-                    return Err(Failure(format!("node {node} reads {other:?}, not {value:?}")));
+                    return Err(Failure(format!(
+                        "node {node} reads {other:?}, not {value:?}"
+                    )));
                 }
             }
         }
@@ -247,12 +275,13 @@ impl Run {
         loop {
             let left_us = until_us.saturating_sub(self.cluster.now_us);
             let call =
-                self.cluster.begin(client, key, action.clone(), false, left_us.min(2_000_000));
+                self.cluster
+                    .begin(client, key, action.clone(), false, left_us.min(2_000_000));
             self.run_until(until_us, |run| run.cluster.calls[call].ended.is_some())?;
             match &self.cluster.calls[call].ending {
-                Ending::Answered(
-                    outcome @ (Outcome::Written { .. } | Outcome::Value { .. }),
-                ) => return Ok(outcome.clone()),
+                Ending::Answered(outcome @ (Outcome::Written { .. } | Outcome::Value { .. })) => {
+                    return Ok(outcome.clone());
+                }
                 ending if self.cluster.now_us >= until_us => {
                     let waited = LIVENESS_US / 1_000_000;
                     return Err(Failure(format!(
@@ -289,7 +318,9 @@ impl Run {
                 Verdict::Undecided => {
                     report.undecided += 1;
                     let (trace, now_us) = (&mut self.cluster.trace, self.cluster.now_us);
-                    trace.story(now_us, || format!("key {} is too hard to check", show(&key)));
+                    trace.story(now_us, || {
+                        format!("key {} is too hard to check", show(&key))
+                    });
                 }
                 Verdict::Violation(calls) => return Err(not_linearizable(&key, &calls)),
             }

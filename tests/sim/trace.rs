@@ -24,7 +24,10 @@ pub struct Trace {
 
 impl Trace {
     pub fn new(detail: Detail) -> Self {
-        Trace { detail, ..Trace::default() }
+        Trace {
+            detail,
+            ..Trace::default()
+        }
     }
 
     /// Makes these bytes part of the run's hash.

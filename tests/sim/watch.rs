@@ -139,14 +139,19 @@ impl Watch {
             Some(known) if known == configuration => {}
             Some(known) => {
                 let both = format!("{known:?} and {configuration:?}");
-                self.hold(false, || format!("E6: two configurations of epoch {epoch}: {both}"));
+                self.hold(false, || {
+                    format!("E6: two configurations of epoch {epoch}: {both}")
+                });
             }
         }
     }
 
     /// A node answers a client: a write that was done is durable at a quorum.
     pub fn replies(&mut self, nodes: &[Node], key: &Key, reply: &ClientReply) {
-        let ClientReply::Answer(Answer { outcome: Outcome::Written { version, .. }, .. }) = reply
+        let ClientReply::Answer(Answer {
+            outcome: Outcome::Written { version, .. },
+            ..
+        }) = reply
         else {
             return;
         };
@@ -158,7 +163,10 @@ impl Watch {
             let node = nodes.iter().find(|n| n.disk.incarnation() == incarnation);
             node.is_some_and(|n| durable_version(n.disk.synced(), key) < *version)
         };
-        let members = configuration.members.iter().filter(|m| !lacks(m.incarnation));
+        let members = configuration
+            .members
+            .iter()
+            .filter(|m| !lacks(m.incarnation));
         let holders: Vec<NodeId> = members.map(|m| m.node).collect();
         let holds = is_quorum(configuration, &holders);
         self.hold(holds, || {
@@ -169,7 +177,10 @@ impl Watch {
 
 /// The id that the configuration gave to this incarnation.
 pub fn member_of(configuration: &Configuration, incarnation: Incarnation) -> Option<NodeId> {
-    let member = configuration.members.iter().find(|m| m.incarnation == incarnation);
+    let member = configuration
+        .members
+        .iter()
+        .find(|m| m.incarnation == incarnation);
     member.map(|m| m.node)
 }
 

@@ -31,13 +31,23 @@ pub fn key_name(index: usize) -> Bytes {
 
 impl Workload {
     pub fn new(random: Random) -> Self {
-        Workload { random, begun: 0, seen: BTreeMap::new(), looked_at: 0, values: 0 }
+        Workload {
+            random,
+            begun: 0,
+            seen: BTreeMap::new(),
+            looked_at: 0,
+            values: 0,
+        }
     }
 
     /// How long a client thinks, so that the operations fill the run.
     pub fn think_us(&mut self, plan: &Plan) -> u64 {
         let mean = plan.duration_us * plan.clients as u64 / plan.operations as u64;
-        if self.random.chance(200) { mean / 20 } else { self.random.below(mean * 2) }
+        if self.random.chance(200) {
+            mean / 20
+        } else {
+            self.random.below(mean * 2)
+        }
     }
 
     /// The client begins an operation, unless it has enough under way.
@@ -73,7 +83,10 @@ impl Workload {
             let seen = self.seen.entry(usize::from(index - b'0')).or_default();
             match &call.ending {
                 Ending::Answered(Outcome::Value { version, value }) => {
-                    *seen = Seen { version: *version, value: value.clone() };
+                    *seen = Seen {
+                        version: *version,
+                        value: value.clone(),
+                    };
                 }
                 Ending::Answered(Outcome::Written { version, .. }) => seen.version = *version,
                 _ => {}
@@ -103,16 +116,28 @@ impl Workload {
                 0..=44 => Action::Put { value },
                 45..=54 => Action::Delete,
                 55..=64 => Action::PutIfAbsent { value },
-                65..=84 => Action::CompareVersion { version: seen.version, value },
-                _ => Action::CompareValue { expected: seen.value, value },
+                65..=84 => Action::CompareVersion {
+                    version: seen.version,
+                    value,
+                },
+                _ => Action::CompareValue {
+                    expected: seen.value,
+                    value,
+                },
             },
             KeyKind::Counter => match choice {
-                0..=89 => Action::Add { delta: self.random.between(1, 9) as i64 },
+                0..=89 => Action::Add {
+                    delta: self.random.between(1, 9) as i64,
+                },
                 90..=94 => Action::Delete,
-                _ => Action::Put { value: Bytes::from((self.values * 1_000).to_string()) },
+                _ => Action::Put {
+                    value: Bytes::from((self.values * 1_000).to_string()),
+                },
             },
             KeyKind::Log => match choice {
-                0..=89 => Action::Append { value: format!("+{};", self.values).into() },
+                0..=89 => Action::Append {
+                    value: format!("+{};", self.values).into(),
+                },
                 90..=94 => Action::Delete,
                 _ => Action::Put { value },
             },
@@ -120,11 +145,21 @@ impl Workload {
                 0..=29 => Action::Put { value },
                 30..=39 => Action::Delete,
                 40..=49 => Action::PutIfAbsent { value },
-                50..=64 => Action::CompareVersion { version: seen.version, value },
-                65..=74 => Action::CompareValue { expected: seen.value, value },
+                50..=64 => Action::CompareVersion {
+                    version: seen.version,
+                    value,
+                },
+                65..=74 => Action::CompareValue {
+                    expected: seen.value,
+                    value,
+                },
                 75..=84 => Action::Add { delta: 1 },
-                85..=89 => Action::Put { value: Bytes::from(self.values.to_string()) },
-                _ => Action::Append { value: format!("+{};", self.values).into() },
+                85..=89 => Action::Put {
+                    value: Bytes::from(self.values.to_string()),
+                },
+                _ => Action::Append {
+                    value: format!("+{};", self.values).into(),
+                },
             },
         }
     }

@@ -70,11 +70,12 @@ start() {
         return
     fi
     [[ -x $binary ]] || fail "there is no program $binary"
-    arguments=(serve "$index" "${nodes[@]}" --durability "$durability")
     if [[ -n $data_dir ]]; then
         mkdir -p -- "$data_dir" || fail "the directory $data_dir can't be made"
-        arguments+=(--data-dir "$data_dir/node-$index")
+        data_dir=$data_dir/node-$index
     fi
+    # An empty directory is said too, or the environment might name one.
+    arguments=(serve "$index" "${nodes[@]}" --durability "$durability" --data-dir "$data_dir")
     # What stood in the log before is kept; the length tells where this start begins.
     printf -- '--- start of node %s, index and list: %s\n' "${nodes[index]}" "$list" >>"$log" ||
         fail "the log $log can't be written"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Tests of launch.sh and kill.sh against a stand-in for the program, with a stand-in for ssh.
-# Prints a line a check; the last line counts them.
+# Tests of launch.sh and kill.sh: against a stand-in for the program, with a stand-in for ssh; then
+# with the program itself, which is built if need be. Prints a line a check; the last line counts them.
 set -uo pipefail
 
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd) || exit 1
@@ -198,7 +198,7 @@ NODES='127.0.0.1:21 127.0.0.1:22' "$root/kill.sh" >/dev/null
 
 run env DATA_DIR= "$root/launch.sh"
 check 'without DATA_DIR nodes start in memory' is "$(<"$STUB/arguments-0")" \
-    '127.0.0.1:21 127.0.0.1:22 127.0.0.1:23 127.0.0.1:24 127.0.0.1:25 --durability fsync'
+    '127.0.0.1:21 127.0.0.1:22 127.0.0.1:23 127.0.0.1:24 127.0.0.1:25 --durability fsync --data-dir '
 "$root/kill.sh" >/dev/null
 
 for arguments in '5' '-1' 'x' '1 2'; do
@@ -240,6 +240,54 @@ for host in 192.0.2.7 2001:db8::7 elsewhere.invalid; do
     run here "$host"
     check "$host is not this machine" gave 1 ''
 done
+
+# The program itself.
+unset SSH_USER SSH_KEY REMOTE_PATH
+export BINARY='' DATA_DIR=$work/real/data LOG_DIR=$work/real/logs LAUNCH_TIMEOUT=30 KILL_TIMEOUT=10
+export NODES='127.77.0.1:8801 127.77.0.1:8802 127.77.0.1:8803 127.77.0.1:8804 127.77.0.1:8805'
+target=${CARGO_TARGET_DIR:-$root/target}
+[[ $target == /* ]] || target=$root/$target
+horseshoe=$target/release/horseshoe
+
+run "$root/launch.sh"
+check 'five nodes start and serve' gave 0 '*node 4  127.77.0.1:8805  started, process *a quorum serves'
+run "$horseshoe" put k v
+check 'a value is put' gave 0 ''
+run "$horseshoe" get k
+check 'and got' gave 0 v
+for ((key = 0; key < 1000; key++)); do
+    printf 'PUT,key-%s,value %s\n' "$key" "$key" >&3
+    printf 'GET,key-%s\n' "$key" >&4
+done 3>"$work/puts" 4>"$work/gets"
+run "$horseshoe" run "$work/puts"
+check '1,000 keys are put' gave 0 '*1000 done, 0 failed*'
+run "$root/kill.sh" -9
+check 'all nodes are killed' gave 0 '*node 4  *stopped*'
+run "$horseshoe" get k
+check 'then nobody serves' gave 3 '*no quorum*'
+run "$root/launch.sh"
+check 'they start again' gave 0 '*a quorum serves'
+run "$horseshoe" run "$work/gets"
+check 'the keys are all there' gave 0 '*1000 done, 0 failed*'
+check 'and none is missing' is "$(grep -c 'no such key' <<<"$said")" 0
+run "$root/kill.sh"
+check 'all nodes are stopped' gave 0 '*node 4  *stopped*'
+run env NODES='127.77.0.1:8801 127.77.0.1:8802' "$root/launch.sh"
+check 'data of another list is refused, with the reason' gave 1 '*ended; the end of its log:*list*'
+"$root/kill.sh" >/dev/null
+
+export DATA_DIR='' NODES='127.77.0.1:8801,127.77.0.1:8802,127.77.0.1:8803,127.77.0.1:8804'
+run "$root/launch.sh"
+check 'four nodes start and serve in memory' gave 0 '*node 3  127.77.0.1:8804  started, process *a quorum serves'
+run "$horseshoe" put k w
+check 'they take a value' gave 0 ''
+run "$horseshoe" get k
+check 'and give it' gave 0 w
+run "$root/kill.sh" 3
+run "$root/launch.sh" 3
+check 'a node that comes back answers' gave 0 'node 3  *started*node 3 answers: *'
+run "$root/kill.sh"
+check 'they stop' gave 0 '*node 3  *stopped*'
 
 printf '%s passed, %s failed\n' "$passed" "$failed"
 ((failed == 0))

@@ -7,7 +7,6 @@ pub mod client;
 pub mod clock;
 pub mod datagram;
 pub mod session;
-mod wake;
 pub mod wire;
 
 pub use client::{Client, ClientOptions, OpenError};

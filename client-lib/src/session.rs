@@ -26,6 +26,7 @@ use crate::wire::{self, BodyError, ClientId, kind};
 
 pub use call::{Call, CallError, Completion};
 use node::Node;
+use operation::ALLOWANCE_MAX;
 use status::StatusCall;
 pub use status::StatusCompletion;
 use table::{Handle, Table};
@@ -93,6 +94,12 @@ pub struct Session {
     table: Table,
     /// Calls that no node could be sent yet.
     parked: VecDeque<Handle>,
+    /// When they are sent to the nodes that are there.
+    parked_due_us: Option<u64>,
+    /// When any node last answered an operation.
+    answered_us: u64,
+    /// For retries.
+    allowance: u32,
     next_sequence: u64,
     statuses: BTreeMap<u64, StatusCall>,
     next_status: u64,
@@ -119,6 +126,9 @@ impl Session {
             options,
             table: Table::new(),
             parked: VecDeque::new(),
+            parked_due_us: None,
+            answered_us: 0,
+            allowance: ALLOWANCE_MAX,
             next_sequence: 1,
             statuses: BTreeMap::new(),
             next_status: 0,
@@ -173,7 +183,7 @@ impl Session {
             _ => return Err(BodyError::Malformed),
         }
         if !was_usable && self.nodes[node].is_usable(now_us) {
-            self.send_parked(now_us);
+            self.look_for_parked(now_us);
             self.ask_statuses_of(now_us, node);
         }
         Ok(())
@@ -189,6 +199,9 @@ impl Session {
             self.call_timeout(now_us, handle, at_us);
         }
         self.drop_idle_timers();
+        if self.parked_due_us.is_some_and(|due_us| now_us >= due_us) {
+            self.send_parked(now_us);
+        }
         self.ask_statuses(now_us);
         if self.is_active() {
             self.greet_again(now_us);
@@ -204,7 +217,7 @@ impl Session {
         let silent = silent.filter(|node| node.unanswered_since_us.is_some());
         let hello = silent.map(|node| node.hello_due_us).min();
         let call = self.timers.peek().map(|Reverse((at_us, _))| *at_us);
-        let due = [hello, call, self.next_status_us()];
+        let due = [hello, call, self.parked_due_us, self.next_status_us()];
         due.into_iter().flatten().min()
     }
 
@@ -250,7 +263,7 @@ impl Session {
     }
 
     fn transmit(&mut self, node: usize, frame_kind: u8, body: &impl Serialize) {
-        let mut bytes = Vec::with_capacity(128);
+        let mut bytes = Vec::with_capacity(256);
         wire::encode(&mut bytes, body);
         let live = self.nodes[node].live.as_ref();
         let cluster = live.map_or(0, |live| live.cluster);

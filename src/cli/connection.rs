@@ -54,7 +54,9 @@ impl ConnectionArgs {
         let nodes = words::nodes(self.nodes.as_deref()).join(",");
         Client::open(&nodes, self.options()).map_err(|error| {
             let (name, exit) = match error {
-                OpenError::NoNodes | OpenError::Address(_) => ("nodes", Exit::Usage),
+                OpenError::NoNodes | OpenError::TooManyNodes { .. } | OpenError::Address(_) => {
+                    ("nodes", Exit::Usage)
+                }
                 OpenError::Resolve(..) => ("no_quorum", Exit::NoQuorum),
                 OpenError::Socket(_) | OpenError::Random(_) => ("system", Exit::Other),
             };

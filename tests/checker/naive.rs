@@ -207,7 +207,7 @@ pub fn any_step() -> impl Strategy<Value = Step> {
         )
 }
 
-fn action_of(choice: u8, value: u8, version: Version) -> Action {
+fn action_of(step: u64, choice: u8, value: u8, version: Version) -> Action {
     let text = |n: u8| Bytes::from(n.to_string());
     match choice {
         0..=3 => Action::Get,
@@ -225,7 +225,10 @@ fn action_of(choice: u8, value: u8, version: Version) -> Action {
         10 => Action::Add {
             delta: i64::from(value),
         },
-        _ => Action::Append { value: text(value) },
+        11 => Action::Append { value: text(value) },
+        _ => Action::Append {
+            value: Bytes::from(format!("+{step};")),
+        },
     }
 }
 
@@ -234,7 +237,7 @@ pub fn small_run(steps: &[Step], spoil: Option<(u8, u8)>) -> Vec<Call> {
     let (mut value, mut version) = (None, 0);
     let mut calls = Vec::new();
     for (n, step) in (0u64..).zip(steps) {
-        let action = action_of(step.action, step.value, version);
+        let action = action_of(n, step.action, step.value, version);
         let given = version + u64::from(step.rise);
         let next = expected(&action, step.want_old, &value, version, given);
         let happens = step.ending != 0 && step.ending != 1;
@@ -309,7 +312,7 @@ pub fn run_of_a_register(seed: u64, count: u64, width: u64, lost: u64) -> Vec<Ca
     let (mut value, mut version) = (None, 0);
     let mut calls = Vec::new();
     for n in 0..count {
-        let unique = Bytes::from(format!("v{n}"));
+        let unique = Bytes::from(format!("v{n};"));
         let action = match random.below(10) {
             0..=3 => Action::Get,
             4 | 5 => Action::Put { value: unique },
@@ -320,7 +323,7 @@ pub fn run_of_a_register(seed: u64, count: u64, width: u64, lost: u64) -> Vec<Ca
                 value: unique,
             },
             _ => Action::Append {
-                value: Bytes::from(format!("+{n}")),
+                value: Bytes::from(format!("+{n};")),
             },
         };
         let want_old = random.chance(300);

@@ -78,7 +78,7 @@ fn value(number: usize) -> String {
 }
 
 /// Frames of one kind in the datagrams of a call.
-fn frames<'a>(call: &'a Call, kind: u8) -> impl Iterator<Item = &'a [u8]> {
+fn frames(call: &Call, kind: u8) -> impl Iterator<Item = &[u8]> {
     let datagrams = call
         .strings
         .iter()

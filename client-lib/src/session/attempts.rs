@@ -34,8 +34,6 @@ pub(super) struct Attempts {
     /// Number of the first of `sent`.
     first: u64,
     sent: VecDeque<Sent>,
-    /// The highest that was answered.
-    pub answered_max: u64,
 }
 
 impl Attempts {
@@ -43,7 +41,6 @@ impl Attempts {
         Attempts {
             first,
             sent: VecDeque::new(),
-            answered_max: 0,
         }
     }
 
@@ -79,7 +76,6 @@ impl Attempts {
         let sent = self.sent.get_mut(at).filter(|sent| !sent.answered)?;
         sent.answered = true;
         let taken = *sent;
-        self.answered_max = self.answered_max.max(number);
         while self.sent.front().is_some_and(|front| front.answered) {
             self.pop_front();
         }
@@ -119,7 +115,6 @@ mod tests {
         assert_eq!(attempts.take(101).unwrap().sent_us, 1);
         assert_eq!(push(&mut attempts, 9), 104);
         assert_eq!(attempts.sent.len(), 2);
-        assert_eq!(attempts.answered_max, 102);
     }
 
     #[test]

@@ -23,8 +23,6 @@ const REFRESH_US_VOTELESS: u64 = 250_000;
 /// A node that answers hellos, but not operations, is avoided for this long, doubled each time.
 const AVOID_US_INITIAL: u64 = 20_000;
 const AVOID_DOUBLINGS_MAX: u32 = 6;
-/// While earlier attempts are still being answered, a later one waits for up to this.
-const QUEUED_US_MAX: u64 = 250_000;
 
 /// X4: what a hello gave.
 #[derive(Debug, Clone)]
@@ -49,7 +47,7 @@ pub(super) struct Node {
     refresh_us: u64,
     heard_us: u64,
     /// When an operation was last answered.
-    answered_us: u64,
+    pub answered_us: u64,
     avoid_until_us: u64,
     strikes: u32,
     pub attempts: Attempts,
@@ -135,14 +133,6 @@ impl Node {
     pub fn wait_us(&self, is_read: bool) -> u64 {
         let pace = if is_read { &self.reads } else { &self.writes };
         pace.wait_us()
-    }
-
-    /// Whether the node has answered since `since_us`, but nothing yet that was sent after this
-    /// attempt: then it may still get there.
-    pub fn may_get_to(&self, number: u64, sent_us: u64, since_us: u64, now_us: u64) -> bool {
-        self.answered_us > since_us
-            && self.attempts.answered_max < number
-            && now_us < sent_us.saturating_add(QUEUED_US_MAX)
     }
 
     /// An attempt was not answered in time. True if the node must answer a hello now.

@@ -9,7 +9,18 @@ use crate::wire::{Operation, OperationId, Outcome, RETRY_WINDOW_MS, Request, kin
 /// Wait before a call that was refused is tried again, doubled each time.
 const REFUSED_WAIT_US_INITIAL: u64 = 10_000;
 const REFUSED_DOUBLINGS_MAX: u32 = 4;
-const RETRY_WAIT_US_MAX: u64 = 500_000;
+const RETRY_WAIT_US_MAX: u64 = 1_000_000;
+/// Retries are made out of an allowance: each operation that is answered adds to it, and each retry
+/// takes ten times that. So a cluster that is busy is not sent everything again; up to ten percent of
+/// lost datagrams are made good at once all the same.
+pub(super) const ALLOWANCE_MAX: u32 = 320;
+const ALLOWANCE_RETRY: u32 = 10;
+/// Without allowance a retry is put off, until this long after the attempt before at most.
+const PUT_OFF_US_MAX: u64 = 400_000;
+/// So many calls are sent to the first node that can be sent any ...
+const PARKED_SENT_AT_ONCE: usize = 8;
+/// ... and more of them this much later, to whoever is there then.
+const PARKED_WAIT_US: u64 = 2_000;
 
 pub(super) const NEVER: u64 = u64::MAX;
 
@@ -45,8 +56,8 @@ pub(super) struct InFlight {
     last: Option<LastAttempt>,
     /// Nodes tried since the last time around.
     pub tried: u64,
-    /// Times around.
-    round: u32,
+    /// How often the wait was doubled.
+    doublings: u32,
     refusals: u32,
     pub remakes: u32,
     /// The word of an attempt that changed nothing, or was not executed (X2).
@@ -57,8 +68,6 @@ pub(super) struct InFlight {
     pub dark_since_us: Option<u64>,
     /// When the next attempt is due.
     retry_us: u64,
-    /// Until when answers to others were taken for a sign of life.
-    patience_us: u64,
     /// The earliest timer set.
     timer_us: u64,
     /// Whether it waits for a node that it can be sent to.
@@ -76,14 +85,13 @@ impl InFlight {
             open: 0,
             last: None,
             tried: 0,
-            round: 0,
+            doublings: 0,
             refusals: 0,
             remakes: 0,
             refusal: None,
             dark: 0,
             dark_since_us: None,
             retry_us: now_us,
-            patience_us: 0,
             timer_us: NEVER,
             parked: false,
         }
@@ -223,7 +231,7 @@ impl Session {
         let operation = self.table.get_mut(handle).expect("the caller looked");
         if around {
             operation.tried = 0;
-            operation.round += 1;
+            operation.doublings += 1;
         }
         operation.tried |= place_bit(place);
         operation.sent += 1;
@@ -234,9 +242,8 @@ impl Session {
             sent_us: now_us,
             open: true,
         });
-        operation.patience_us = now_us;
-        let wait_us = backed_off(wait_us, operation.round);
-        let spread_us = if operation.round > 0 {
+        let wait_us = backed_off(wait_us, operation.doublings);
+        let spread_us = if operation.doublings > 0 {
             jitter % (wait_us / 4).max(1)
         } else {
             0
@@ -283,11 +290,27 @@ impl Session {
         self.look_for_dark(now_us, handle);
     }
 
-    /// A node can be sent operations again.
+    /// A node can be sent operations again. Many that waited are sent when the other nodes have had
+    /// their time to answer too, so that one of them does not get them all.
+    pub(super) fn look_for_parked(&mut self, now_us: u64) {
+        let all_there = self.nodes.iter().all(|node| node.is_usable(now_us));
+        if self.parked.len() <= PARKED_SENT_AT_ONCE || all_there {
+            self.send_parked(now_us);
+        } else {
+            self.parked_due_us.get_or_insert(now_us + PARKED_WAIT_US);
+        }
+    }
+
     pub(super) fn send_parked(&mut self, now_us: u64) {
+        self.parked_due_us = None;
         for handle in std::mem::take(&mut self.parked) {
-            if let Some(operation) = self.table.get_mut(handle) {
-                operation.parked = false;
+            let Some(operation) = self.table.get_mut(handle) else {
+                continue;
+            };
+            operation.parked = false;
+            if operation.last.is_some_and(|last| last.open) {
+                self.retry(now_us, handle);
+            } else {
                 self.send(now_us, handle);
             }
         }
@@ -360,17 +383,28 @@ impl Session {
         let is_read = operation.is_read();
         if let Some(last) = operation.last.filter(|last| last.open) {
             let node = &mut self.nodes[last.place];
-            let wait_us = backed_off(node.wait_us(is_read), operation.round);
-            // The node turned out to be slower, or works through what came before: a cluster that is
-            // busy must not be sent everything again.
-            let reckoned_us = last.sent_us + wait_us;
-            let queued = node.may_get_to(last.number, last.sent_us, operation.patience_us, now_us);
-            if now_us < reckoned_us || queued {
-                operation.patience_us = now_us;
-                operation.retry_us = reckoned_us.max(now_us + wait_us / 2);
+            let wait_us = backed_off(node.wait_us(is_read), operation.doublings);
+            if now_us < last.sent_us + wait_us {
+                // The node turned out to be slower.
+                operation.retry_us = last.sent_us + wait_us;
                 self.arm(handle);
                 return;
             }
+            // What a dead node leaves goes to the others at once: that is no more than they are used to.
+            let answers = node.answered_us > last.sent_us;
+            let others_answer = self.answered_us > last.sent_us;
+            let put_off_us = last.sent_us + PUT_OFF_US_MAX;
+            let is_free = !answers && others_answer || now_us >= put_off_us;
+            if !is_free && self.allowance < ALLOWANCE_RETRY {
+                let again_us = now_us + (now_us - last.sent_us);
+                operation.retry_us = again_us.min(put_off_us);
+                self.arm(handle);
+                return;
+            }
+            if !is_free {
+                self.allowance -= ALLOWANCE_RETRY;
+            }
+            operation.doublings += u32::from(answers);
             if node.kept_silent(now_us, last.sent_us) {
                 self.greet(now_us, last.place);
             }

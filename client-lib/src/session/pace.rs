@@ -3,7 +3,7 @@
 /// Before anything is known.
 const WAIT_US_INITIAL: u64 = 10_000;
 const WAIT_US_MIN: u64 = 4_000;
-const WAIT_US_MAX: u64 = 500_000;
+const WAIT_US_MAX: u64 = 1_000_000;
 
 /// Smoothed time and deviation, as TCP has them. Each attempt has a number of its own, so retries
 /// give samples too.

@@ -6,6 +6,7 @@
 
 use super::attempts::Target;
 use super::call::{CallError, Completion, settled};
+use super::operation::ALLOWANCE_MAX;
 use super::table::Handle;
 use super::{Session, place_bit};
 use crate::wire::{Answer, Outcome};
@@ -55,6 +56,8 @@ impl Session {
             is_read,
             took_us.filter(|_| !is_turned_away(&outcome)),
         );
+        self.answered_us = now_us;
+        self.allowance = (self.allowance + 1).min(ALLOWANCE_MAX);
         let was_last = operation.was_answered(place, attempt);
         if stands(&outcome, is_read, sent.retry) {
             self.complete(handle, settled(outcome, is_read));

@@ -74,8 +74,9 @@ pub fn write_keys(client: &Client, workload: &Workload) -> Result<(), CallError>
                 Err(error) => return Err(error),
             }
         }
-        client.wait(Duration::from_millis(100));
-        client.completions(&mut completions, COMPLETIONS_MAX);
+        if client.completions(&mut completions, COMPLETIONS_MAX) == 0 {
+            client.wait(Duration::from_millis(100));
+        }
         for Completion { tag, result } in completions.drain(..) {
             under_way -= 1;
             let key = tag as usize;
@@ -151,8 +152,11 @@ impl Load {
             if left.is_zero() {
                 return;
             }
-            self.client.wait(left);
-            self.client.completions(&mut completions, COMPLETIONS_MAX);
+            // It also sends what was submitted, so waiting first would only delay that.
+            if self.client.completions(&mut completions, COMPLETIONS_MAX) == 0 {
+                self.client.wait(left);
+                continue;
+            }
             let now = Instant::now();
             if now >= self.until {
                 return;

@@ -6,6 +6,8 @@ use bytes::Bytes;
 use kvclient::wire::{Action, Old, Outcome, Version};
 
 use super::super::history::{Call, Ending};
+use super::model::State;
+use super::tokens::left_by_appends;
 
 /// What is known of one operation, as the search wants it.
 #[derive(Debug, Clone)]
@@ -19,7 +21,7 @@ pub struct Item<'a> {
     /// The version that it wrote or saw.
     pub version: Option<Version>,
     pub writes: bool,
-    /// Of a write: the value that was read at its version.
+    /// Of a write: the value after it, where somebody saw it.
     pub leaves: Option<Bytes>,
     /// Whether somebody saw a value that it may have a part in.
     pub shows: bool,
@@ -56,13 +58,35 @@ pub fn items(calls: &[Call]) -> Vec<Item<'_>> {
         item.version = Some(version);
     }
     let read: HashMap<Version, Bytes> = items.iter().filter_map(Item::reads).collect();
-    for item in items.iter_mut().filter(|i| i.writes) {
-        item.leaves = item.version.and_then(|version| read.get(&version).cloned());
+    let appended = left_by_appends(&items, &seen).unwrap_or_default();
+    for (index, item) in items.iter_mut().enumerate().filter(|(_, i)| i.writes) {
+        let read = item.version.and_then(|version| read.get(&version));
+        item.leaves = read.or_else(|| appended.get(&index)).cloned();
     }
     items
 }
 
+/// An append that two values tell different things of, with an operation that saw either.
+pub fn disagreement<'a>(items: &[Item<'a>]) -> Option<Vec<&'a Call>> {
+    let (index, one, other) = left_by_appends(items, &seen_values(items)).err()?;
+    let saw = |beginning: &Bytes| {
+        let saw = |i: &&Item| seen_by(i).iter().any(|value| value.starts_with(beginning));
+        items.iter().find(saw).map(|i| i.call)
+    };
+    Some(
+        [Some(items[index].call), saw(&one), saw(&other)]
+            .into_iter()
+            .flatten()
+            .collect(),
+    )
+}
+
 impl<'a> Item<'a> {
+    /// Whether the state fits what was seen of the value after this write.
+    pub fn may_leave(&self, state: &State) -> bool {
+        self.leaves.is_none() || self.leaves == state.value
+    }
+
     fn reads(&self) -> Option<(Version, Bytes)> {
         match &self.outcome {
             Some(Outcome::Value { version, value }) => Some((*version, value.clone())),
@@ -102,28 +126,32 @@ impl<'a> Item<'a> {
 }
 
 fn seen_values(items: &[Item]) -> Vec<Bytes> {
-    let mut seen = Vec::new();
-    for item in items {
-        match &item.outcome {
-            Some(Outcome::Value { value, .. }) => seen.push(value.clone()),
-            Some(Outcome::Written {
-                old: Old::Value(value),
-                ..
-            })
-            | Some(Outcome::Conflict {
-                old: Old::Value(value),
-                ..
-            }) => seen.push(value.clone()),
-            _ => {}
-        }
-        if let (Action::CompareValue { expected, .. }, Some(Outcome::Written { .. })) =
-            (&item.call.action, &item.outcome)
-        {
-            seen.push(expected.clone());
-        }
-    }
+    let mut seen: Vec<Bytes> = items.iter().flat_map(seen_by).collect();
     seen.sort();
     seen.dedup();
+    seen
+}
+
+/// The values that an operation is known to have found.
+fn seen_by(item: &Item) -> Vec<Bytes> {
+    let mut seen = Vec::new();
+    match &item.outcome {
+        Some(Outcome::Value { value, .. }) => seen.push(value.clone()),
+        Some(Outcome::Written {
+            old: Old::Value(value),
+            ..
+        })
+        | Some(Outcome::Conflict {
+            old: Old::Value(value),
+            ..
+        }) => seen.push(value.clone()),
+        _ => {}
+    }
+    if let (Action::CompareValue { expected, .. }, Some(Outcome::Written { .. })) =
+        (&item.call.action, &item.outcome)
+    {
+        seen.push(expected.clone());
+    }
     seen
 }
 

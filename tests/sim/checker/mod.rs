@@ -8,6 +8,7 @@ pub mod items;
 pub mod model;
 pub mod search;
 pub mod shortest;
+mod tokens;
 
 use std::collections::HashMap;
 
@@ -15,7 +16,7 @@ use bytes::Bytes;
 use kvclient::wire::{Action, Outcome, Version};
 
 use super::history::Call;
-use items::{Item, items};
+use items::{Item, disagreement, items};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
@@ -39,10 +40,12 @@ pub fn check(calls: &[Call], effort_max: u64) -> Verdict {
     }
 }
 
-/// Two operations that no order reconciles, by their versions alone. The search would find these
-/// too; this is quick, and the shortest way to say it.
+/// A few operations that no order reconciles, by their versions or long values alone. The search
+/// would find these too; this is quick, and the shortest way to say it.
 fn contradiction<'a>(items: &[Item<'a>]) -> Option<Vec<&'a Call>> {
-    same_version(items).or_else(|| back_in_time(items))
+    same_version(items)
+        .or_else(|| back_in_time(items))
+        .or_else(|| disagreement(items))
 }
 
 /// A version is one write's, and stands for one value.

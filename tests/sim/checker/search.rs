@@ -25,27 +25,46 @@ pub enum Found {
     GaveUp,
 }
 
-/// The searches that are made, one after the other: how many writes whose outcome nobody saw may be
-/// placed in a row, and what shuffles the order in which options are tried. An order that is found
-/// under limits is as good as any; only the last search, without, may say that there is none.
-const SEARCHES: [(u32, u64); 8] = [
-    (1, 0),
-    (1, 1),
-    (1, 2),
-    (1, 3),
-    (3, 4),
-    (3, 5),
-    (3, 6),
-    (u32::MAX, 0),
+/// One search: its limits, and how it differs from the others.
+#[derive(Debug, Clone, Copy)]
+struct Way {
+    /// How many writes whose outcome nobody saw may be placed in a row.
+    chain_max: u32,
+    /// Whether all of those whose value nobody saw either are tried.
+    hidden: bool,
+    /// Shuffles the order in which options are tried, unless 0.
+    shuffle: u64,
+}
+
+const fn way(chain_max: u32, hidden: bool, shuffle: u64) -> Way {
+    Way {
+        chain_max,
+        hidden,
+        shuffle,
+    }
+}
+
+/// The searches that are made, one after the other. An order that is found under limits is as good
+/// as any; only the last, without, may say that there is none.
+const WAYS: [Way; 9] = [
+    way(1, false, 0),
+    way(1, true, 0),
+    way(1, false, 1),
+    way(1, true, 2),
+    way(3, false, 3),
+    way(3, false, 4),
+    way(3, true, 5),
+    way(3, true, 6),
+    way(u32::MAX, true, 0),
 ];
 
 /// Looks for an order, through at most `effort_max` states in all.
 pub fn search(items: &[Item], effort_max: u64) -> Found {
-    let share = effort_max / SEARCHES.len() as u64;
-    let mut spare = effort_max - share * SEARCHES.len() as u64;
-    for (chain_max, shuffle) in SEARCHES {
-        let mut search = Search::new(items, chain_max, shuffle);
-        let is_last = chain_max == u32::MAX;
+    let share = effort_max / WAYS.len() as u64;
+    let mut spare = effort_max - share * WAYS.len() as u64;
+    for (number, way) in (1..).zip(WAYS) {
+        let mut search = Search::new(items, way);
+        let is_last = number == WAYS.len();
         search.effort_left = share + if is_last { spare } else { 0 };
         match search.run() {
             Found::Order => return Found::Order,
@@ -81,15 +100,14 @@ struct Search<'a> {
     state: State,
     /// How many writes that nobody saw the outcome of were placed last.
     chain: u32,
-    chain_max: u32,
+    way: Way,
     shuffle: Random,
-    shuffles: bool,
     effort_left: u64,
     seen: HashSet<u128>,
 }
 
 impl<'a> Search<'a> {
-    fn new(items: &'a [Item<'a>], chain_max: u32, shuffle: u64) -> Self {
+    fn new(items: &'a [Item<'a>], way: Way) -> Self {
         let mut by_version: Vec<usize> = (0..items.len())
             .filter(|i| items[*i].version.is_some())
             .collect();
@@ -111,9 +129,8 @@ impl<'a> Search<'a> {
             set: 0,
             state: State::empty(),
             chain: 0,
-            chain_max,
-            shuffle: Random::new(shuffle),
-            shuffles: shuffle > 0,
+            way,
+            shuffle: Random::new(way.shuffle),
             effort_left: 0,
             seen: HashSet::new(),
         }
@@ -205,12 +222,14 @@ impl<'a> Search<'a> {
             if let Some(outcome) = &item.outcome {
                 if in_turn(item, next)
                     && let Some(state) = self.state.after(&call.action, call.want_old, outcome)
-                    && (item.leaves.is_none() || item.leaves == state.value)
+                    && item.may_leave(&state)
                 {
                     known.push((index, state));
                 }
-            } else if self.chain < self.chain_max
+            } else if self.chain < self.way.chain_max
+                && (item.shows || self.may_hide(next, &unseen))
                 && let Some(state) = self.state.after_unseen(&call.action)
+                && item.may_leave(&state)
                 && self.leads_on(&state, next)
                 && !unseen
                     .iter()
@@ -221,11 +240,19 @@ impl<'a> Search<'a> {
         }
         unseen.sort_by_key(|(hidden, ..)| *hidden);
         known.extend(unseen.into_iter().map(|(_, index, state)| (index, state)));
-        if self.shuffles && known.len() > 1 && self.shuffle.chance(150) {
+        if self.way.shuffle > 0 && known.len() > 1 && self.shuffle.chance(150) {
             let first = self.shuffle.below(known.len() as u64) as usize;
             known[..=first].rotate_right(1);
         }
         known
+    }
+
+    /// Whether a write of which nobody saw the value is worth a try: it only makes a key be there, or
+    /// a comparison fail, and any other does the same, nearly always.
+    fn may_hide(&self, next: Option<&Item>, listed: &[(bool, usize, State)]) -> bool {
+        let conflict = next.is_some_and(|n| matches!(n.outcome, Some(Outcome::Conflict { .. })));
+        let first = !listed.iter().any(|(hidden, ..)| *hidden);
+        self.way.hidden || first && (conflict || self.state.value.is_none())
     }
 
     /// The item with the lowest version that is still to be placed.

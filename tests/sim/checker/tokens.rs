@@ -1,0 +1,80 @@
+//! What long values tell of the appends that made them. A text that only one append can have brought
+//! stands in a value where it was put, so all before it was there at that time.
+//!
+//! This holds for texts of the form `+...;` that are appended once, as long as nothing else that is
+//! written holds a `+`.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use kvclient::wire::Action;
+
+use super::items::Item;
+
+fn is_token(text: &Bytes) -> bool {
+    text.len() > 2
+        && text.starts_with(b"+")
+        && text.ends_with(b";")
+        && !text[1..text.len() - 1]
+            .iter()
+            .any(|b| matches!(b, b'+' | b';'))
+}
+
+/// Where each token of the history stands among the items; `None` if they are not to be relied on.
+fn writers(items: &[Item]) -> Option<HashMap<Bytes, usize>> {
+    let mut writers = HashMap::new();
+    for (index, item) in items.iter().enumerate() {
+        match &item.call.action {
+            Action::Append { value } if is_token(value) => {
+                if writers.insert(value.clone(), index).is_some() {
+                    return None;
+                }
+            }
+            Action::Put { value }
+            | Action::PutIfAbsent { value }
+            | Action::CompareVersion { value, .. }
+            | Action::CompareValue { value, .. }
+            | Action::Append { value } => {
+                if value.contains(&b'+') {
+                    return None;
+                }
+            }
+            Action::Get | Action::Delete | Action::Add { .. } => {}
+        }
+    }
+    Some(writers)
+}
+
+/// The tokens of a value, each with all that stands before its end.
+fn beginnings(value: &Bytes) -> impl Iterator<Item = (Bytes, Bytes)> + '_ {
+    let starts = (0..value.len()).filter(|at| value[*at] == b'+');
+    starts.filter_map(|start| {
+        let length = value[start..].iter().position(|b| *b == b';')? + 1;
+        Some((
+            value.slice(start..start + length),
+            value.slice(..start + length),
+        ))
+    })
+}
+
+/// The value that each append, by its place among the items, must have left, as told by the values
+/// that were seen; or the append about which two of these disagree, by their places in `seen`.
+pub fn left_by_appends(
+    items: &[Item],
+    seen: &[Bytes],
+) -> Result<HashMap<usize, Bytes>, (usize, Bytes, Bytes)> {
+    let mut left: HashMap<usize, Bytes> = HashMap::new();
+    let Some(writers) = writers(items) else {
+        return Ok(left);
+    };
+    for (token, beginning) in seen.iter().flat_map(beginnings) {
+        let Some(index) = writers.get(&token) else {
+            continue;
+        };
+        let told = left.entry(*index).or_insert_with(|| beginning.clone());
+        if *told != beginning {
+            return Err((*index, told.clone(), beginning));
+        }
+    }
+    Ok(left)
+}

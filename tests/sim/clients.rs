@@ -20,6 +20,8 @@ pub struct Client {
     in_flight: usize,
     /// The key of each attempt, whose numbers a session never uses again.
     attempts: BTreeMap<u64, Bytes>,
+    /// What came for a client that a scenario plays by hand.
+    pub by_hand: Option<Vec<(usize, ClientReply)>>,
 }
 
 impl Client {
@@ -38,6 +40,19 @@ impl Client {
             wake_us: None,
             in_flight: 0,
             attempts: BTreeMap::new(),
+            by_hand: None,
+        }
+    }
+
+    /// A client without a session: whoever drives says each word.
+    pub fn by_hand(index: usize) -> Self {
+        Client {
+            index,
+            session: None,
+            wake_us: None,
+            in_flight: 0,
+            attempts: BTreeMap::new(),
+            by_hand: Some(Vec::new()),
         }
     }
 
@@ -63,6 +78,9 @@ impl Client {
             let mut body = Vec::new();
             let kind = encode_reply(reply, &mut body);
             session.handle_frame(now_us, from, kind, &body);
+        }
+        if let Some(received) = &mut self.by_hand {
+            received.push((from, reply.clone()));
         }
     }
 

@@ -94,7 +94,7 @@ fn index_of(address: &str) -> Option<usize> {
         .ok()
 }
 
-fn endpoint(client: usize) -> Endpoint {
+pub fn endpoint(client: usize) -> Endpoint {
     Endpoint {
         ip: 0xffff_0a00_0000 + client as u128,
         port: 9_000,

@@ -16,6 +16,7 @@ pub mod node;
 pub mod plan;
 pub mod random;
 pub mod run;
+pub mod script;
 pub mod trace;
 mod watch;
 mod workload;

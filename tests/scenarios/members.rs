@@ -1,0 +1,85 @@
+//! E1, E6: who has a vote, and how the first configuration comes to be.
+
+use kvclient::wire::{Action, Outcome};
+
+use crate::sim::script::{Script, msg};
+
+/// A node that forgot its state and kept its vote would lose, alone, a write that was acknowledged.
+#[test]
+pub fn e1_node_that_forgot_has_no_vote() {
+    let mut c = Script::new(3);
+    let (key, client) = (c.key_of(0), c.client());
+    c.isolate(2);
+    c.put(client, &key, "kept");
+    c.restart_empty(1);
+    c.heal();
+    c.isolate(0);
+    c.run_ms(1_000);
+    let late = c.client_of(&[1, 2]);
+    let refused = c.run(late, &key, Action::Get);
+    assert!(matches!(refused, Outcome::NoQuorum { .. }), "{refused:?}");
+    c.heal();
+    c.run_ms(300);
+    assert_eq!(c.get(client, &key), "kept");
+    c.check();
+}
+
+/// The first node forms a configuration, loses its state before anybody hears of it, and asks again.
+/// Those that gave it their word gave it to the life that is gone.
+#[test]
+pub fn e6_first_node_restarts_empty_in_between() {
+    let mut c = Script::cold(3);
+    c.hold(msg("ConfigurationTold").from(0));
+    c.cluster.start_all();
+    c.until("the first configuration", |c| c.held.len() >= 2);
+    c.restart_empty(0);
+    c.run_ms(2_000);
+    c.let_pass();
+    c.run_ms(500);
+    assert_ne!(c.release(msg("ConfigurationTold")), 0);
+    c.run_ms(1_000);
+    let client = c.client();
+    c.put(client, "k", "v");
+    assert_eq!(c.get(client, "k"), "v");
+    c.check();
+}
+
+/// A question of an earlier life of the first node arrives late: it binds nobody.
+#[test]
+pub fn e6_a_question_of_an_earlier_life_binds_nobody() {
+    let mut c = Script::cold(3);
+    c.hold(msg("Survey"));
+    c.cluster.start_all();
+    c.run_ms(250);
+    c.restart_empty(0);
+    c.release(msg("Survey"));
+    c.run_ms(50);
+    c.let_pass();
+    c.until("the first configuration", |c| c.is_formed());
+    c.run_ms(300);
+    let client = c.client();
+    c.put(client, "k", "v");
+    c.check();
+}
+
+/// A node gives its word and loses its state before the configuration is formed. It is in it by the
+/// life that is gone, so the new one has no vote: it can't be counted twice.
+#[test]
+pub fn e6_who_restarts_empty_in_between_has_no_vote() {
+    let mut c = Script::cold(3);
+    c.lose(msg("SurveyAnswer").from(2));
+    c.cluster.start_all();
+    c.run_ms(300);
+    c.restart_empty(1);
+    c.let_pass();
+    c.until("the first configuration", |c| c.is_formed());
+    c.run_ms(300);
+    assert_eq!(c.vote_of(1), None);
+    let client = c.client();
+    c.put(client, "k", "v");
+    c.isolate(2);
+    c.run_ms(1_000);
+    let refused = c.run(client, "k", Action::Get);
+    assert!(matches!(refused, Outcome::NoQuorum { .. }), "{refused:?}");
+    c.check();
+}

@@ -1,0 +1,8 @@
+//! Scenarios by the part of the protocol that they are about.
+
+pub mod ballots;
+pub mod exactly_once;
+pub mod members;
+pub mod outcomes;
+pub mod reads;
+pub mod rounds;

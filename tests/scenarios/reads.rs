@@ -1,0 +1,101 @@
+//! R1, R4: what a read may answer.
+
+use kvclient::wire::{Action, Outcome};
+
+use crate::sim::script::{Script, msg, put};
+
+/// An answer to a read of the node's earlier life, counted for a new one, is a stale read.
+#[test]
+pub fn r1_earlier_life_read_answer() {
+    let mut c = Script::new(3);
+    let key = c.key_of(1);
+    let (zero, one) = (c.client_of(&[0]), c.client_of(&[1]));
+    c.put(one, &key, "old");
+    c.run_ms(1_200);
+    c.restart(0);
+    c.run_ms(300);
+    c.hold(msg("ReadAnswer").to(0));
+    c.begin(zero, &key, Action::Get);
+    c.run_ms(20);
+    c.let_pass();
+    c.restart(0);
+    c.run_ms(300);
+    c.lose(msg("Accept").to(0));
+    c.lose(msg("Chosen").to(0));
+    c.put(one, &key, "new");
+    c.lose(msg("ReadAnswer").to(0));
+    let other = c.client_of(&[0]);
+    let call = c.begin(other, &key, Action::Get);
+    c.run_ms(20);
+    assert_ne!(c.release(msg("ReadAnswer").to(0)), 0);
+    c.run_ms(20);
+    c.let_pass();
+    let outcome = c.end(call);
+    assert!(matches!(outcome, Outcome::Value { value, .. } if value == "new"));
+    c.check();
+}
+
+/// One answer, even this node's own, is no quorum: others may have written since.
+#[test]
+pub fn r4_one_answer_is_no_quorum() {
+    let mut c = Script::new(3);
+    let key = c.key_of(1);
+    let (zero, one) = (c.client_of(&[0]), c.client_of(&[1]));
+    c.put(one, &key, "old");
+    c.run_ms(200);
+    c.isolate(0);
+    c.put(one, &key, "new");
+    let call = c.begin(zero, &key, Action::Get);
+    c.run_ms(100);
+    c.heal();
+    c.end(call);
+    c.check();
+}
+
+/// What one acceptor holds is finished before it is answered: who read it reads it again.
+#[test]
+pub fn r4_what_was_read_stays() {
+    let mut c = Script::new(3);
+    let key = c.key_of(0);
+    let (zero, one, two) = (c.client_of(&[0]), c.client_of(&[1]), c.client_of(&[2]));
+    c.put(zero, &key, "old");
+    c.run_ms(200);
+    // Only node 1 gets the next one, and node 0 forgets it.
+    c.lose(msg("Accept").to(2));
+    c.begin(zero, &key, put("new"));
+    c.until_sent(msg("Accept").from(0).to(1));
+    c.crash_hard(0);
+    c.run_ms(20);
+    c.lose(msg("Accept").from(1));
+    c.begin(one, &key, Action::Get);
+    c.run_ms(100);
+    c.let_pass();
+    c.isolate(1);
+    c.cluster.start(0);
+    c.run_ms(300);
+    c.get(two, &key);
+    c.heal();
+    c.run_ms(300);
+    c.check();
+}
+
+/// A read sends what it found to those that lack it, under the very same ballot, and so does not
+/// disturb the short rounds of the coordinator that is at work.
+#[test]
+pub fn r4_finishing_disturbs_no_short_round() {
+    let mut c = Script::new(3);
+    let key = c.key_of(0);
+    let (zero, one) = (c.client_of(&[0]), c.client_of(&[1]));
+    c.put(zero, &key, "a");
+    c.lose(msg("Accept").to(2));
+    c.lose(msg("Chosen"));
+    c.put(zero, &key, "b");
+    c.let_pass();
+    let prepares = c.sent(msg("Prepare")).len();
+    c.lose(msg("ReadAnswer").from(0).to(1));
+    assert_eq!(c.get(one, &key), "b");
+    c.let_pass();
+    c.put(zero, &key, "c");
+    assert_eq!(c.sent(msg("Prepare")).len(), prepares);
+    c.check();
+}

@@ -1,0 +1,83 @@
+//! Q1, R2, R3: quorums, durability and rounds.
+
+use kvclient::wire::Outcome;
+
+use crate::sim::script::{Script, append, msg, put};
+
+/// Four nodes, two and two: the master's half serves, and only it.
+#[test]
+pub fn q1_half_with_the_master_is_a_quorum() {
+    let mut c = Script::new(4);
+    let key = c.key_of(0);
+    let (with, without) = (c.client_of(&[0, 1]), c.client_of(&[2, 3]));
+    c.put(with, &key, "before");
+    c.cut(&[0, 1], &[2, 3]);
+    c.run_ms(600);
+    let refused = c.run(without, &key, put("no"));
+    assert!(matches!(refused, Outcome::NoQuorum { .. }), "{refused:?}");
+    c.put(with, &key, "yes");
+    c.heal();
+    c.run_ms(300);
+    assert_eq!(c.get(without, &key), "yes");
+    c.check();
+}
+
+/// An acceptor answers when its state is on disk, not before: a crash right after the
+/// acknowledgement loses nothing.
+#[test]
+pub fn r2_an_answer_waits_for_the_disk() {
+    let mut c = Script::new(3);
+    let (key, client) = (c.key_of(0), c.client());
+    c.cut(&[0], &[2]);
+    c.slow_disk(1, 500);
+    let call = c.begin(client, &key, put("a"));
+    c.run_ms(300);
+    assert!(c.is_open(call), "nobody but node 0 has it on disk");
+    assert!(matches!(c.end(call), Outcome::Written { .. }));
+    c.restart(1);
+    c.heal();
+    c.isolate(0);
+    c.slow_disk(1, 1);
+    c.run_ms(600);
+    assert_eq!(c.get(client, &key), "a");
+    c.check();
+}
+
+/// Node 1 writes through node 2 while node 0, which has the right to a short round, knows nothing of
+/// it. With any other ballot than the very next, node 2 would take node 0's write for the newest.
+#[test]
+pub fn r3_a_short_round_is_exactly_the_next_ballot() {
+    let mut c = Script::new(3);
+    let key = c.key_of(0);
+    let (zero, one) = (c.client_of(&[0]), c.client_of(&[1]));
+    c.run(zero, &key, append("a"));
+    // Nothing that a round needs passes between 0 and 1; they still hear each other.
+    for name in ["Prepare", "Accept", "Forward"] {
+        c.lose(msg(name).from(0).to(1));
+        c.lose(msg(name).from(1).to(0));
+    }
+    c.lose(msg("Chosen"));
+    c.lose(msg("Promise").from(0).to(1));
+    c.run(one, &key, append("b"));
+    c.run(zero, &key, append("c"));
+    c.let_pass();
+    c.run_ms(100);
+    assert_eq!(c.get(zero, &key), "abc");
+    c.check();
+}
+
+/// A coordinator whose ballot was refused starts again with a full round, and so sees what stands.
+#[test]
+pub fn r3_after_doubt_a_full_round() {
+    let mut c = Script::new(3);
+    let key = c.key_of(0);
+    let (zero, one) = (c.client_of(&[0]), c.client_of(&[1]));
+    c.run(zero, &key, append("a"));
+    c.lose(msg("Forward"));
+    c.run(one, &key, append("b"));
+    let prepares = c.sent(msg("Prepare").from(0)).len();
+    c.run(zero, &key, append("c"));
+    assert!(c.sent(msg("Prepare").from(0)).len() > prepares);
+    assert_eq!(c.get(one, &key), "abc");
+    c.check();
+}

@@ -1,0 +1,508 @@
+//! Scenarios by hand: a calm cluster, and words for what happens to it, message by message.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use horseshoe::protocol::ballot::Ballot;
+use horseshoe::protocol::message::{ClientMessage, ClientReply, Message, NodeId};
+use horseshoe::protocol::record::Key;
+use kvclient::clock;
+use kvclient::wire::{self, Action, Hello, Operation, OperationId, Outcome, Request};
+
+use super::checker::{self, Verdict};
+use super::clients::Client;
+use super::cluster::{Cluster, Fate, Settings, endpoint};
+use super::event::{Parcel, Passing};
+use super::history::{Call, Ending};
+use super::network::{Place, between};
+use super::node::{DiskSpeed, EPOCH_MS};
+use super::trace::Detail;
+
+/// How long a scenario waits for what must come.
+const PATIENCE_US: u64 = 10_000_000;
+
+/// Which messages are meant.
+#[derive(Debug, Clone, Default)]
+pub struct Pick {
+    name: Option<&'static str>,
+    from: Option<Place>,
+    to: Option<Place>,
+}
+
+/// Messages of this name: of a type of peer message, or `Request`, `Answer`, `Hello`.
+pub fn msg(name: &'static str) -> Pick {
+    Pick { name: Some(name), ..Pick::default() }
+}
+
+pub fn any() -> Pick {
+    Pick::default()
+}
+
+impl Pick {
+    pub fn from(mut self, node: usize) -> Self {
+        self.from = Some(Place::Node(node));
+        self
+    }
+
+    pub fn to(mut self, node: usize) -> Self {
+        self.to = Some(Place::Node(node));
+        self
+    }
+
+    pub fn to_client(mut self, client: usize) -> Self {
+        self.to = Some(Place::Client(client));
+        self
+    }
+
+    pub fn from_client(mut self, client: usize) -> Self {
+        self.from = Some(Place::Client(client));
+        self
+    }
+
+    fn matches(&self, passing: &Passing) -> bool {
+        self.name.is_none_or(|name| name == passing.name())
+            && self.from.is_none_or(|from| from == passing.from)
+            && self.to.is_none_or(|to| to == passing.to)
+    }
+}
+
+/// A client that is played by hand.
+pub struct Hand {
+    client: usize,
+    id: u128,
+    /// Of each node, once greeted.
+    tokens: Vec<u64>,
+    sequence: u64,
+    attempts: u64,
+    clock: u64,
+}
+
+/// A cluster in a scenario. Derefs to `Cluster` for what is seldom needed.
+pub struct Script {
+    pub cluster: Cluster,
+    sent: Rc<RefCell<Vec<Passing>>>,
+    filters: Vec<usize>,
+}
+
+impl std::ops::Deref for Script {
+    type Target = Cluster;
+
+    fn deref(&self) -> &Cluster {
+        &self.cluster
+    }
+}
+
+impl std::ops::DerefMut for Script {
+    fn deref_mut(&mut self) -> &mut Cluster {
+        &mut self.cluster
+    }
+}
+
+impl Script {
+    /// Nodes that run, with a configuration, and hear each other.
+    pub fn new(nodes: usize) -> Self {
+        let mut script = Script::cold(nodes);
+        script.cluster.start_all();
+        script.until("a configuration", |c| c.is_formed());
+        script.run_ms(300);
+        script
+    }
+
+    /// Nodes that were never started.
+    pub fn cold(nodes: usize) -> Self {
+        let detail = match std::env::var("DETAIL").as_deref() {
+            Ok("messages") => Detail::Messages,
+            Ok("story") => Detail::Story,
+            _ => Detail::Silent,
+        };
+        let mut cluster = Cluster::new(Settings { detail, ..Settings::calm(nodes) });
+        let sent = Rc::new(RefCell::new(Vec::new()));
+        let log = sent.clone();
+        cluster.filter(move |passing| {
+            log.borrow_mut().push(passing.clone());
+            Fate::Pass
+        });
+        Script { cluster, sent, filters: Vec::new() }
+    }
+
+    // Time.
+
+    pub fn run_ms(&mut self, ms: u64) {
+        let until_us = self.cluster.now_us + ms * 1_000;
+        self.run_us(until_us);
+    }
+
+    fn run_us(&mut self, until_us: u64) {
+        while self.cluster.step(until_us) {}
+        self.cluster.due.clear();
+    }
+
+    /// Goes on until `what` has come, which it must within 10 s.
+    #[track_caller]
+    pub fn until(&mut self, what: &str, mut done: impl FnMut(&Cluster) -> bool) {
+        let until_us = self.cluster.now_us + PATIENCE_US;
+        while !done(&self.cluster) {
+            assert!(self.cluster.step(until_us), "waited 10 s for {what}");
+        }
+    }
+
+    /// Goes on until a message of this kind is sent.
+    #[track_caller]
+    pub fn until_sent(&mut self, pick: Pick) {
+        let (sent, from) = (self.sent.clone(), self.sent.borrow().len());
+        self.until("a message", |_| sent.borrow()[from..].iter().any(|p| pick.matches(p)));
+    }
+
+    // Messages.
+
+    /// Holds back messages from now on, until `release` and `let_pass`.
+    pub fn hold(&mut self, pick: Pick) {
+        self.decide(pick, Fate::Hold);
+    }
+
+    /// Loses messages from now on, until `let_pass`.
+    pub fn lose(&mut self, pick: Pick) {
+        self.decide(pick, Fate::Drop);
+    }
+
+    fn decide(&mut self, pick: Pick, fate: Fate) {
+        let filter = move |passing: &Passing| if pick.matches(passing) { fate } else { Fate::Pass };
+        let number = self.cluster.filter(filter);
+        self.filters.push(number);
+    }
+
+    /// Nothing more is held back or lost; what is held stays held.
+    pub fn let_pass(&mut self) {
+        for number in std::mem::take(&mut self.filters) {
+            self.cluster.unfilter(number);
+        }
+    }
+
+    /// What is held back of this kind arrives now.
+    pub fn release(&mut self, pick: Pick) -> usize {
+        let held = std::mem::take(&mut self.cluster.held);
+        let (go, stay): (Vec<_>, Vec<_>) = held.into_iter().partition(|p| pick.matches(p));
+        self.cluster.held = stay;
+        let count = go.len();
+        for passing in go {
+            self.cluster.deliver(100, passing);
+        }
+        count
+    }
+
+    /// The last message of this kind arrives once more.
+    #[track_caller]
+    pub fn repeat(&mut self, pick: Pick) {
+        let found = self.sent.borrow().iter().rev().find(|p| pick.matches(p)).cloned();
+        self.cluster.deliver(100, found.expect("such a message was sent"));
+    }
+
+    /// Messages of this kind sent so far.
+    pub fn sent(&self, pick: Pick) -> Vec<Passing> {
+        self.sent.borrow().iter().filter(|p| pick.matches(p)).cloned().collect()
+    }
+
+    /// The ballots that a node has issued so far, in the order of the messages that show them.
+    pub fn ballots_of(&self, node: usize) -> Vec<Ballot> {
+        let id = node as NodeId + 1;
+        let shown = self.sent(any().from(node));
+        let ballots = shown.iter().filter_map(|p| match &p.envelope()?.message {
+            Message::Prepare(m) => Some(m.ballot),
+            Message::Accept(m) => Some(m.ballot),
+            _ => None,
+        });
+        ballots.filter(|b| b.node() == id).collect()
+    }
+
+    // Nodes and links.
+
+    pub fn cut(&mut self, group: &[usize], other: &[usize]) {
+        self.cluster.network.cut(&between(&nodes(group), &nodes(other)));
+    }
+
+    /// Cuts a node from all other nodes.
+    pub fn isolate(&mut self, node: usize) {
+        let others: Vec<usize> = (0..self.cluster.nodes.len()).filter(|n| *n != node).collect();
+        self.cut(&[node], &others);
+    }
+
+    pub fn heal(&mut self) {
+        self.cluster.network.heal();
+    }
+
+    /// A crash that loses what was not synced, and a start from the rest.
+    pub fn restart(&mut self, node: usize) {
+        self.crash_hard(node);
+        self.cluster.start(node);
+    }
+
+    /// A crash that surely loses all that was not synced.
+    pub fn crash_hard(&mut self, node: usize) {
+        self.cluster.nodes[node].crash(0);
+    }
+
+    pub fn restart_empty(&mut self, node: usize) {
+        self.crash_hard(node);
+        self.cluster.wipe(node);
+        self.cluster.start(node);
+    }
+
+    pub fn slow_disk(&mut self, node: usize, sync_ms: u64) {
+        let sync_us = sync_ms * 1_000;
+        let speed = DiskSpeed { sync_min_us: sync_us, sync_max_us: sync_us, ..DiskSpeed::FAST };
+        self.cluster.nodes[node].speed = speed;
+    }
+
+    /// Sets a node's wall clock to `ms`, at the beginning of that millisecond.
+    pub fn set_clock(&mut self, node: usize, ms: u64) {
+        let now_us = self.cluster.now_us;
+        self.run_us(now_us.next_multiple_of(1_000));
+        let now_ms = self.cluster.now_us / 1_000;
+        let wall = &mut self.cluster.nodes[node].wall;
+        wall.offset_ms = ms as i64 - EPOCH_MS as i64 - now_ms as i64;
+    }
+
+    pub fn jump_hours(&mut self, node: usize, hours: i64) {
+        self.cluster.jump(node, hours * 3_600_000);
+    }
+
+    // Clients.
+
+    /// A client that reaches all nodes.
+    pub fn client(&mut self) -> usize {
+        self.cluster.add_client()
+    }
+
+    /// A client that reaches these nodes only, until `heal`.
+    pub fn client_of(&mut self, near: &[usize]) -> usize {
+        let client = self.cluster.add_client();
+        let far: Vec<usize> =
+            (0..self.cluster.nodes.len()).filter(|n| !near.contains(n)).collect();
+        self.cluster.network.cut(&between(&[Place::Client(client)], &nodes(&far)));
+        client
+    }
+
+    /// A key whose preferred coordinator among all nodes is this one.
+    pub fn key_of(&self, node: usize) -> String {
+        let ids = 1..=self.cluster.nodes.len() as NodeId;
+        let wanted = node as NodeId + 1;
+        let preferred = |name: &String| {
+            ids.clone().max_by_key(|id| wire::rendezvous_weight(name.as_bytes(), *id))
+        };
+        (0..).map(|n| format!("k{n}")).find(|k| preferred(k) == Some(wanted)).expect("endless")
+    }
+
+    pub fn begin(&mut self, client: usize, key: &str, action: Action) -> usize {
+        let key = Bytes::copy_from_slice(key.as_bytes());
+        self.cluster.begin(client, &key, action, false, 5_000_000)
+    }
+
+    #[track_caller]
+    pub fn end(&mut self, call: usize) -> Outcome {
+        self.until("an operation to end", |c| c.calls[call].ended.is_some());
+        match &self.cluster.calls[call].ending {
+            Ending::Answered(outcome) => outcome.clone(),
+            ending => panic!("ended in {ending:?}"),
+        }
+    }
+
+    pub fn is_open(&self, call: usize) -> bool {
+        self.cluster.calls[call].ended.is_none()
+    }
+
+    #[track_caller]
+    pub fn run(&mut self, client: usize, key: &str, action: Action) -> Outcome {
+        let call = self.begin(client, key, action);
+        self.end(call)
+    }
+
+    /// Writes a value; gives its version.
+    #[track_caller]
+    pub fn put(&mut self, client: usize, key: &str, value: &str) -> u64 {
+        match self.run(client, key, put(value)) {
+            Outcome::Written { version, .. } => version,
+            other => panic!("put {value}: {other:?}"),
+        }
+    }
+
+    /// Reads a value, or "" if there is none.
+    #[track_caller]
+    pub fn get(&mut self, client: usize, key: &str) -> String {
+        match self.run(client, key, Action::Get) {
+            Outcome::Value { value, .. } => String::from_utf8_lossy(&value).into_owned(),
+            Outcome::Absent => String::new(),
+            other => panic!("get: {other:?}"),
+        }
+    }
+
+    // Clients by hand.
+
+    /// A client played by hand, with a session at every node.
+    pub fn hand(&mut self) -> Hand {
+        let client = self.cluster.clients.len();
+        self.cluster.clients.push(Client::by_hand(client));
+        let count = self.cluster.nodes.len();
+        let id = 0xface_0000 + client as u128;
+        let mut hand =
+            Hand { client, id, tokens: vec![0; count], sequence: 0, attempts: 0, clock: 0 };
+        for node in 0..count {
+            self.greet(&mut hand, node);
+        }
+        hand
+    }
+
+    /// Exchanges hellos.
+    #[track_caller]
+    pub fn greet(&mut self, hand: &mut Hand, node: usize) {
+        hand.attempts += 1;
+        let nonce = hand.attempts;
+        let hello = Hello { client: hand.id, nonce, library_version: "by hand".into() };
+        self.say(hand.client, node, ClientMessage::Hello(hello));
+        let client = hand.client;
+        let answer = |c: &Cluster| {
+            c.clients[client].by_hand.iter().flatten().find_map(|(from, reply)| match reply {
+                ClientReply::Hello(h) if h.nonce == nonce && *from == node => Some(h.clone()),
+                _ => None,
+            })
+        };
+        self.until("an answer to a hello", |c| answer(c).is_some());
+        let answer = answer(&self.cluster).expect("waited for");
+        hand.tokens[node] = answer.token;
+        hand.clock = hand.clock.max(answer.clock);
+    }
+
+    fn say(&mut self, client: usize, node: usize, message: ClientMessage) {
+        let parcel = Parcel::Request { from: endpoint(client), message };
+        self.cluster.send(Place::Client(client), Place::Node(node), parcel);
+    }
+
+    /// A new operation of a hand; those before it are over unless `low_mark` is set lower. To the
+    /// checker it is one that nobody was told the outcome of: it happens once at most.
+    pub fn operation(&mut self, hand: &mut Hand, key: &str, action: Action) -> Operation {
+        hand.sequence += 1;
+        hand.clock += 1;
+        let called = self.cluster.tick();
+        self.cluster.calls.push(Call {
+            client: hand.client,
+            key: Bytes::copy_from_slice(key.as_bytes()),
+            action: action.clone(),
+            want_old: false,
+            called,
+            ended: None,
+            called_us: self.cluster.now_us,
+            ended_us: None,
+            ending: Ending::Open,
+        });
+        Operation {
+            id: OperationId { client: hand.id, sequence: hand.sequence },
+            birth: hand.clock,
+            low_mark: hand.sequence,
+            key: Bytes::copy_from_slice(key.as_bytes()),
+            want_old: false,
+            action,
+        }
+    }
+
+    /// Sends an attempt; gives its number.
+    pub fn attempt(
+        &mut self,
+        hand: &mut Hand,
+        node: usize,
+        operation: &Operation,
+        retry: bool,
+    ) -> u64 {
+        hand.attempts += 1;
+        let (token, attempt) = (hand.tokens[node], hand.attempts);
+        let operation = operation.clone();
+        let request = Request { token, attempt, retry, operation };
+        self.say(hand.client, node, ClientMessage::Request(request));
+        attempt
+    }
+
+    /// What an attempt was answered so far.
+    pub fn answer(&self, hand: &Hand, attempt: u64) -> Option<Outcome> {
+        let received = self.cluster.clients[hand.client].by_hand.iter().flatten();
+        received.rev().find_map(|(_, reply)| match reply {
+            ClientReply::Answer(answer) if answer.attempt == attempt => {
+                Some(answer.outcome.clone())
+            }
+            _ => None,
+        })
+    }
+
+    /// Sends an attempt and waits for its answer.
+    #[track_caller]
+    pub fn ask(&mut self, hand: &mut Hand, node: usize, op: &Operation, retry: bool) -> Outcome {
+        let attempt = self.attempt(hand, node, op, retry);
+        let client = hand.client;
+        self.until("an answer", |c| {
+            let received = c.clients[client].by_hand.iter().flatten();
+            received.map(|(_, reply)| reply).any(
+                |reply| matches!(reply, ClientReply::Answer(a) if a.attempt == attempt),
+            )
+        });
+        self.answer(hand, attempt).expect("waited for")
+    }
+
+    // The verdict.
+
+    /// Nothing that must hold was broken, and what clients saw is linearizable.
+    #[track_caller]
+    pub fn check(&self) {
+        if let Some(violation) = self.cluster.watch.violation() {
+            panic!("{violation}");
+        }
+        let mut keys: Vec<&Bytes> = self.cluster.calls.iter().map(|c| &c.key).collect();
+        keys.sort();
+        keys.dedup();
+        for key in keys {
+            let calls: Vec<Call> =
+                self.cluster.calls.iter().filter(|c| c.key == *key).cloned().collect();
+            match checker::check(&calls, 100_000) {
+                Verdict::Linearizable => {}
+                Verdict::Undecided => panic!("too hard to check"),
+                Verdict::Violation(calls) => {
+                    let lines: Vec<String> = calls.iter().map(|c| c.to_string()).collect();
+                    panic!("{key:?} is not linearizable:\n{}", lines.join("\n"));
+                }
+            }
+        }
+    }
+}
+
+fn nodes(indexes: &[usize]) -> Vec<Place> {
+    indexes.iter().copied().map(Place::Node).collect()
+}
+
+pub fn put(value: &str) -> Action {
+    Action::Put { value: Bytes::copy_from_slice(value.as_bytes()) }
+}
+
+pub fn put_if_absent(value: &str) -> Action {
+    Action::PutIfAbsent { value: Bytes::copy_from_slice(value.as_bytes()) }
+}
+
+pub fn append(value: &str) -> Action {
+    Action::Append { value: Bytes::copy_from_slice(value.as_bytes()) }
+}
+
+pub fn swap(expected: &str, value: &str) -> Action {
+    Action::CompareValue {
+        expected: Bytes::copy_from_slice(expected.as_bytes()),
+        value: Bytes::copy_from_slice(value.as_bytes()),
+    }
+}
+
+pub fn swap_version(version: u64, value: &str) -> Action {
+    Action::CompareVersion { version, value: Bytes::copy_from_slice(value.as_bytes()) }
+}
+
+/// The wall-clock milliseconds in a version or ballot.
+pub fn ms_of(version: u64) -> u64 {
+    clock::to_ms(Ballot(version).reading())
+}
+
+pub fn user_key(name: &str) -> Key {
+    Key::user(name.as_bytes())
+}

@@ -78,21 +78,42 @@ pub struct Driver {
     addresses: AddressBook,
     tally: Tally,
     notices: UnboundedReceiver<Notice>,
-    notifier: UnboundedSender<Notice>,
     boot: u64,
     durability: &'static str,
     /// When the node ends, though operations are still under way.
     stop_at_us: Option<u64>,
 }
 
-impl Driver {
-    /// A node that is bound and about to start. Call from within the tokio runtime.
-    pub fn new(config: &ServerConfig, opened: Opened) -> Result<Self, RuntimeError> {
+/// A node that has its address, but no state yet.
+pub struct Bound {
+    own: SocketAddr,
+    socket: Socket,
+    notices: UnboundedReceiver<Notice>,
+    notifier: UnboundedSender<Notice>,
+}
+
+impl Bound {
+    /// Call from within the tokio runtime.
+    pub fn new(config: &ServerConfig) -> Result<Self, RuntimeError> {
+        let (own, socket) = bind(config)?;
+        let (notifier, notices) = unbounded_channel();
+        Ok(Bound {
+            own,
+            socket,
+            notices,
+            notifier,
+        })
+    }
+
+    /// Where `Notice::Stop` is to be sent.
+    pub fn notifier(&self) -> UnboundedSender<Notice> {
+        self.notifier.clone()
+    }
+
+    pub fn start(self, config: &ServerConfig, opened: Opened) -> Result<Driver, RuntimeError> {
         let clock = Clock {
             started: Instant::now(),
         };
-        let (own, socket) = bind(config)?;
-        let (notifier, notices) = unbounded_channel();
         let random = || getrandom::u64().map_err(RuntimeError::Random);
         let boot = random()?;
         let options = Options {
@@ -104,32 +125,38 @@ impl Driver {
             keys_cached_max: KEYS_CACHED_MAX,
         };
         let disk = config.data_dir.as_ref();
-        let disk = disk.map(|_| Disk::start(opened.storage, notifier.clone()));
+        let disk = disk.map(|_| Disk::start(opened.storage, self.notifier.clone()));
         Ok(Driver {
             clock,
             replica: Replica::new(options, opened.recovered, clock.now()),
             table: opened.table,
             disk: disk.transpose().map_err(RuntimeError::Thread)?,
-            socket,
+            socket: self.socket,
             packer: Packer::default(),
             send_blocked: false,
-            addresses: AddressBook::new(own, &config.nodes, notifier.clone()),
+            addresses: AddressBook::new(self.own, &config.nodes, self.notifier),
             tally: Tally::default(),
-            notices,
-            notifier,
+            notices: self.notices,
             boot,
             durability: config.durability_name(),
             stop_at_us: None,
         })
     }
+}
 
-    /// Where `Notice::Stop` is to be sent.
-    pub fn notifier(&self) -> UnboundedSender<Notice> {
-        self.notifier.clone()
-    }
-
+impl Driver {
     /// Runs until the node is told to stop, or can't go on.
     pub async fn run(mut self) -> Result<(), RuntimeError> {
+        let result = self.take_turns().await;
+        if let Err(RuntimeError::Storage(_) | RuntimeError::StoragePanicked) = result {
+            // What the store holds is not known: it was not stopped clean.
+            return result;
+        }
+        let closed = self.close().await;
+        result.and(closed)
+    }
+
+    async fn take_turns(&mut self) -> Result<(), RuntimeError> {
         let mut alarm = Box::pin(tokio::time::sleep(Duration::ZERO));
         loop {
             if self.is_late() {
@@ -141,7 +168,7 @@ impl Driver {
             }
             self.turn(now)?;
             if self.is_done(now) {
-                return self.close().await;
+                return Ok(());
             }
             if let Some(notice) = self.wait(alarm.as_mut()).await? {
                 let now = self.clock.now();

@@ -96,7 +96,7 @@ impl Inner {
             free_waiters: Vec::new(),
             driver: None,
             sleepers: BTreeSet::new(),
-            alarm: Alarm::Off,
+            alarm: Alarm::default(),
             unsent: false,
             done: std::collections::VecDeque::new(),
             foreign: 0,
@@ -240,22 +240,18 @@ impl Inner {
         }
     }
 
-    /// Sets the timer of the application's file descriptor.
+    /// Sets the alarm of the application's file descriptor.
     pub fn set_alarm(&mut self, wake: &Wake) {
         let none_waits = self.applications == 0 && self.done.is_empty();
-        if none_waits && self.alarm == Alarm::Off {
+        if none_waits && self.alarm.is_off() {
             // The common case of synchronous callers.
             return;
         }
         let now_us = self.now_us();
-        let to = match self.session.next_timeout() {
-            _ if none_waits => Alarm::Off,
-            _ if self.unsent || !self.done.is_empty() => Alarm::Now,
-            Some(at_us) if at_us <= now_us => Alarm::Now,
-            Some(at_us) => Alarm::At(at_us),
-            None => Alarm::Off,
-        };
-        wake.set(&mut self.alarm, to, now_us);
+        let next_us = self.session.next_timeout().filter(|_| !none_waits);
+        let now = !none_waits && (self.unsent || !self.done.is_empty());
+        let now = now || next_us.is_some_and(|at_us| at_us <= now_us);
+        wake.set(&mut self.alarm, now, next_us, now_us);
     }
 
     pub fn flush(&mut self, socket: &UdpSocket) {

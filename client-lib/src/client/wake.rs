@@ -16,18 +16,26 @@ const WAIT_MAX: Duration = Duration::from_secs(3_600);
 
 #[derive(Debug)]
 pub(super) struct Wake {
-    /// Readable when the socket is, or when the timer expired.
+    /// Readable when the socket is, when the timer expired, or while the flag is up.
     epoll: Epoll,
     timer: TimerFd,
+    /// A flag, because a timer that is to expire at once costs many times as much.
+    flag: EventFd,
     nudge: EventFd,
 }
 
-/// What the timer is set to, so that it is not set again to no effect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Alarm {
-    Off,
-    Now,
-    At(u64),
+/// How flag and timer stand, so that they are not set again to no effect.
+#[derive(Debug, Default)]
+pub(super) struct Alarm {
+    flag: bool,
+    /// When the timer expires, or expired.
+    at_us: Option<u64>,
+}
+
+impl Alarm {
+    pub fn is_off(&self) -> bool {
+        !self.flag && self.at_us.is_none()
+    }
 }
 
 impl Wake {
@@ -37,10 +45,13 @@ impl Wake {
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?;
         let nudge = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
         epoll.add(socket.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
+        let flag = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
         epoll.add(timer.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, 1))?;
+        epoll.add(flag.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, 2))?;
         Ok(Wake {
             epoll,
             timer,
+            flag,
             nudge,
         })
     }
@@ -73,28 +84,33 @@ impl Wake {
         let _ = self.nudge.write(1);
     }
 
-    /// Changes the timer from `alarm` to `to`. A timer that expires early does no harm, so one is
-    /// not moved to a later time before it did.
-    pub fn set(&self, alarm: &mut Alarm, to: Alarm, now_us: u64) {
-        let keeps = match (*alarm, to) {
-            (Alarm::At(set_us), Alarm::At(at_us)) => now_us < set_us && set_us <= at_us,
-            (Alarm::At(set_us), Alarm::Off) => now_us < set_us,
-            (set, to) => set == to,
-        };
-        if keeps {
-            return;
+    /// Makes the epoll fd readable now, or at `at_us` at the latest. A timer that expires early does no
+    /// harm, so one is not moved to a later time before it did. None of what is asked of the system here
+    /// can fail on descriptors of our own with valid values.
+    pub fn set(&self, alarm: &mut Alarm, now: bool, at_us: Option<u64>, now_us: u64) {
+        if alarm.flag != now {
+            let _ = match now {
+                true => self.flag.write(1).map(drop),
+                false => self.flag.read().map(drop),
+            };
+            alarm.flag = now;
         }
-        let after = |wait: Duration| {
-            let expiration = Expiration::OneShot(time_spec(wait));
-            self.timer.set(expiration, TimerSetTimeFlags::empty())
-        };
-        // None of these can fail on a timer of our own with a valid time.
-        let _ = match to {
-            Alarm::Off => self.timer.unset(),
-            Alarm::Now => after(Duration::ZERO),
-            Alarm::At(at_us) => after(Duration::from_micros(at_us.saturating_sub(now_us))),
-        };
-        *alarm = to;
+        let expired = alarm.at_us.is_some_and(|set_us| set_us <= now_us);
+        match (alarm.at_us, at_us) {
+            _ if now => return,
+            (Some(set_us), Some(at_us)) if !expired && set_us <= at_us => return,
+            (Some(_), None) if !expired => return,
+            (None, None) => return,
+            (_, Some(at_us)) => {
+                let wait = Duration::from_micros(at_us.saturating_sub(now_us));
+                let expiration = Expiration::OneShot(time_spec(wait));
+                let _ = self.timer.set(expiration, TimerSetTimeFlags::empty());
+            }
+            (Some(_), None) => {
+                let _ = self.timer.unset();
+            }
+        }
+        alarm.at_us = at_us;
     }
 }
 

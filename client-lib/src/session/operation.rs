@@ -112,6 +112,24 @@ impl InFlight {
         own == 0 || cluster == 0 || own == cluster
     }
 
+    fn was_sent(&mut self, last: LastAttempt, around: bool, wait_us: u64, jitter: u64) {
+        if around {
+            self.tried = 0;
+            self.doublings += 1;
+        }
+        self.tried |= place_bit(last.place);
+        self.sent += 1;
+        self.open += 1;
+        self.last = Some(last);
+        let wait_us = backed_off(wait_us, self.doublings);
+        let spread_us = if self.doublings > 0 {
+            jitter % (wait_us / 4).max(1)
+        } else {
+            0
+        };
+        self.retry_us = last.sent_us + wait_us + spread_us;
+    }
+
     /// The attempt was answered. True if it was the last one sent.
     pub fn was_answered(&mut self, place: usize, number: u64) -> bool {
         self.open = self.open.saturating_sub(1);
@@ -228,27 +246,14 @@ impl Session {
         self.counters.retries += u64::from(retry);
         self.transmit(place, kind::REQUEST, &request);
 
-        let operation = self.table.get_mut(handle).expect("the caller looked");
-        if around {
-            operation.tried = 0;
-            operation.doublings += 1;
-        }
-        operation.tried |= place_bit(place);
-        operation.sent += 1;
-        operation.open += 1;
-        operation.last = Some(LastAttempt {
+        let last = LastAttempt {
             place,
             number,
             sent_us: now_us,
             open: true,
-        });
-        let wait_us = backed_off(wait_us, operation.doublings);
-        let spread_us = if operation.doublings > 0 {
-            jitter % (wait_us / 4).max(1)
-        } else {
-            0
         };
-        operation.retry_us = now_us + wait_us + spread_us;
+        let operation = self.table.get_mut(handle).expect("the caller looked");
+        operation.was_sent(last, around, wait_us, jitter);
         self.arm(handle);
     }
 

@@ -173,6 +173,72 @@ fn a_slow_cluster_is_not_sent_everything_again_and_again() {
 }
 
 #[test]
+fn when_nobody_answers_retries_are_put_off() {
+    let mut script = Script::started(5);
+    for tag in 0..2_000 {
+        script.submit(put(&format!("k{tag}")), tag);
+    }
+    script.requests();
+    // Nodes are there, but too busy to answer.
+    for _ in 0..100 {
+        script.pass(MS);
+        script.greet_all();
+    }
+    let retries = script.requests().len();
+    assert!((10..40).contains(&retries), "{retries}");
+    for _ in 0..1_000 {
+        script.pass(MS);
+        script.greet_all();
+    }
+    let retries = script.requests().len();
+    assert!((2_000..8_000).contains(&retries), "{retries}");
+}
+
+#[test]
+fn what_a_dead_node_leaves_goes_to_the_others_at_once() {
+    let mut script = Script::started(5);
+    let mut left = 0;
+    for tag in 0..2_000 {
+        script.submit(put(&format!("k{tag}")), tag);
+    }
+    for _ in 0..30 {
+        let (dead, alive): (Vec<Sent>, Vec<Sent>) = script
+            .requests()
+            .into_iter()
+            .partition(|sent| sent.node == 3);
+        left += dead.len();
+        script.pass(MS);
+        alive.iter().for_each(|sent| script.answer(sent, written()));
+    }
+    assert!(left > 300, "{left}");
+    assert_eq!(script.session.in_flight(), 0);
+}
+
+#[test]
+fn many_calls_at_the_start_are_spread_over_the_nodes() {
+    for all_there in [true, false] {
+        let mut script = Script::new(3);
+        for tag in 0..300 {
+            script.submit(put(&format!("k{tag}")), tag);
+        }
+        let hellos = std::mem::take(&mut script.hellos);
+        script.answer_hello(1, &hellos[1].1);
+        script.answer_hello(0, &hellos[0].1);
+        assert!(script.requests.is_empty());
+        if all_there {
+            script.answer_hello(2, &hellos[2].1);
+        } else {
+            script.pass(2 * MS);
+        }
+        let sent = script.requests();
+        assert_eq!(sent.len(), 300);
+        for node in 0..2 + usize::from(all_there) {
+            assert!(sent.iter().filter(|sent| sent.node == node).count() > 50);
+        }
+    }
+}
+
+#[test]
 fn no_session_means_a_new_hello_and_a_retry_elsewhere() {
     let mut script = Script::started(2);
     script.greeted();

@@ -33,6 +33,8 @@ const RECEIVES_PER_TURN_MAX: usize = 4;
 const FLUSH_AT: usize = 256;
 /// Relays that a message may pass: through every other node once.
 const HOPS_MAX: u8 = MEMBERS_MAX as u8 - 1;
+/// A timer that is this late tells that the process was kept from running.
+const LATE_US: u64 = 50_000;
 /// How long operations under way may take to end once the node is told to stop.
 const DRAIN_US: u64 = 500_000;
 /// How long the store may take to close.
@@ -157,6 +159,9 @@ impl Driver {
     async fn take_turns(&mut self) -> Result<(), RuntimeError> {
         let mut alarm = Box::pin(tokio::time::sleep(Duration::ZERO));
         loop {
+            if self.is_late() {
+                tokio::task::yield_now().await;
+            }
             let now = self.clock.now();
             while let Ok(notice) = self.notices.try_recv() {
                 self.handle_notice(now, notice)?;
@@ -172,13 +177,23 @@ impl Driver {
         }
     }
 
+    /// Whether the process did not run for a while. What arrived meanwhile is to be taken in before the
+    /// timers, but the reactor may not know of it yet.
+    fn is_late(&self) -> bool {
+        let late_us = self.clock.now().mono_us.saturating_sub(LATE_US);
+        self.replica
+            .next_timeout()
+            .is_some_and(|at_us| at_us < late_us)
+    }
+
     /// Takes in all that has arrived, then hands out all that came of it.
     fn turn(&mut self, now: Now) -> Result<(), RuntimeError> {
+        // Before the timers: after a stall, what they would miss may be there already.
+        self.receive(now)?;
         let is_due = |at_us| now.mono_us >= at_us;
         if self.replica.next_timeout().is_some_and(is_due) {
             self.replica.handle_input(now, Input::Timeout);
         }
-        self.receive(now)?;
         while let Some(output) = self.replica.poll_output() {
             self.handle_output(now, output);
             if self.packer.len() >= FLUSH_AT {

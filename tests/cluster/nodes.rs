@@ -142,14 +142,21 @@ impl Cluster {
     pub fn stop(&mut self, node: usize, signal: Signal) -> (ExitStatus, Duration) {
         let mut child = self.children[node].take().expect("it runs");
         let began = Instant::now();
-        let id = Pid::from_raw(i32::try_from(child.id()).expect("a process id"));
-        kill(id, signal).expect("a child can be signalled");
+        send_signal(&child, signal);
         let mut status = None;
         wait_until(SOON, &format!("the end of node {node}"), || {
             status = child.try_wait().expect("a child can be asked");
             status.is_some()
         });
         (status.expect("just seen"), began.elapsed())
+    }
+
+    /// Keeps a node from running for a while, as a machine that is suspended does.
+    pub fn suspend(&self, node: usize, duration: Duration) {
+        let child = self.children[node].as_ref().expect("it runs");
+        send_signal(child, Signal::SIGSTOP);
+        std::thread::sleep(duration);
+        send_signal(child, Signal::SIGCONT);
     }
 
     pub fn is_running(&mut self, node: usize) -> bool {
@@ -209,6 +216,11 @@ impl Drop for Cluster {
             lines[from..].iter().for_each(|line| eprintln!("{line}"));
         }
     }
+}
+
+fn send_signal(child: &Child, signal: Signal) {
+    let id = Pid::from_raw(i32::try_from(child.id()).expect("a process id"));
+    kill(id, signal).expect("a child can be signalled");
 }
 
 /// Waits for a condition, and fails if it does not come true within the bound.

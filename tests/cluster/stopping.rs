@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT.
+//! SIGTERM and SIGINT; and SIGSTOP, which a process is not told of.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use kvclient::CallError;
 use nix::sys::signal::Signal;
 
-use super::clients::{client, get, try_get, try_put, while_running};
+use super::clients::{client, get, put, try_get, try_put, while_running};
 use super::nodes::{Cluster, Keep, SOON, wait_until};
 
 /// Promised is one second; a busy machine gets two.
@@ -50,6 +50,26 @@ fn stops_without_errors(keep: Keep) {
     assert_eq!((count.unknown, count.errors), (0, Vec::new()));
     assert!(count.done > 1_500);
     assert_eq!(get(&client(&nodes), "key-none"), None);
+}
+
+/// When it runs again it finds its timers overdue, and the others' heartbeats waiting in its socket: it
+/// must not take its own absence for theirs.
+#[test]
+fn a_node_that_was_suspended_misses_no_quorum() {
+    let mut cluster = Cluster::start(3, Keep::Memory);
+    put(&client(&cluster.list()), "key", "1");
+    for node in 0..3 {
+        cluster.suspend(node, Duration::from_millis(800));
+        assert_eq!(
+            get(&client(cluster.address(node)), "key").as_deref(),
+            Some("1")
+        );
+    }
+    for node in 0..3 {
+        assert!(cluster.is_running(node));
+        let log = cluster.log(node);
+        assert!(!log.contains("no quorum is heard"), "node {node}: {log}");
+    }
 }
 
 /// There is nobody to wait for, and a client waits in vain: that must not hold the node.

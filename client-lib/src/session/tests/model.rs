@@ -288,7 +288,7 @@ impl Model {
 
     fn disturb(&mut self) {
         let node = self.below(NODES as u64) as usize;
-        match self.below(40) {
+        match self.below(12) {
             0 => {
                 let boots = self.nodes[node].boots + 1;
                 self.nodes[node] = ModelNode {

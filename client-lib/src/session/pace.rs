@@ -2,6 +2,8 @@
 
 /// Before anything is known.
 const WAIT_US_INITIAL: u64 = 10_000;
+/// For the hiccups of an even pace.
+const SLACK_US: u64 = 1_000;
 const WAIT_US_MIN: u64 = 4_000;
 const WAIT_US_MAX: u64 = 1_000_000;
 
@@ -31,7 +33,7 @@ impl Pace {
         if !self.known {
             return WAIT_US_INITIAL;
         }
-        (self.smoothed_us + 4 * self.deviation_us).clamp(WAIT_US_MIN, WAIT_US_MAX)
+        (self.smoothed_us + 4 * self.deviation_us + SLACK_US).clamp(WAIT_US_MIN, WAIT_US_MAX)
     }
 }
 

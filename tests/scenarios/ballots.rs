@@ -25,7 +25,10 @@ pub fn b1_restart_after_short_rounds() {
     c.heal();
     c.put(client, &key, "after");
     let issued = c.ballots_of(0).split_off(before);
-    assert!(!issued.is_empty() && issued.iter().all(|b| *b > highest), "{highest}: {issued:?}");
+    assert!(
+        !issued.is_empty() && issued.iter().all(|b| *b > highest),
+        "{highest}: {issued:?}"
+    );
     c.check();
 }
 
@@ -97,7 +100,10 @@ pub fn v1_repair_keeps_the_version() {
     let prepares = c.sent(msg("Prepare")).len();
     let conflict = c.run(near, &key, swap("b", "c"));
     assert!(matches!(conflict, Outcome::Conflict { version: v, .. } if v == version));
-    assert!(c.sent(msg("Prepare")).len() > prepares, "a full round that changed nothing");
+    assert!(
+        c.sent(msg("Prepare")).len() > prepares,
+        "a full round that changed nothing"
+    );
     let swapped = c.run(near, &key, swap_version(version, "b"));
     assert!(matches!(swapped, Outcome::Written { .. }), "{swapped:?}");
     c.check();
@@ -109,8 +115,9 @@ pub fn v1_combined_writes_have_their_own_versions() {
     let mut c = Script::new(3);
     let (key, client) = (c.key_of(0), c.client());
     c.put(client, &key, "x");
-    let calls: Vec<usize> =
-        (0..5).map(|n| c.begin(client, &key, append(&n.to_string()))).collect();
+    let calls: Vec<usize> = (0..5)
+        .map(|n| c.begin(client, &key, append(&n.to_string())))
+        .collect();
     let versions = calls.iter().map(|call| match c.end(*call) {
         Outcome::Written { version, .. } => version,
         other => panic!("{other:?}"),

@@ -14,9 +14,28 @@ fn measure() {
     use Rule::*;
     std::panic::set_hook(Box::new(|_| {}));
     let rules = [
-        B1, B1_next, B2, Q1, V1_repair, V1_combined, R2, R3_exact, R3_doubt, R4_ids, R4_quorum,
-        R4_finish, X1_mark, X1_table, X1_dropped, X2_node, X4_window, X5_silence, X5_sent, E1,
-        E6_bound, E6_nonce,
+        B1,
+        B1_next,
+        B2,
+        Q1,
+        V1_repair,
+        V1_combined,
+        R2,
+        R3_exact,
+        R3_doubt,
+        R4_ids,
+        R4_quorum,
+        R4_finish,
+        X1_mark,
+        X1_table,
+        X1_dropped,
+        X2_node,
+        X4_window,
+        X5_silence,
+        X5_sent,
+        E1,
+        E6_bound,
+        E6_nonce,
     ];
     for rule in rules {
         switch_off(Some(rule));
@@ -33,7 +52,9 @@ fn measure() {
             }
         }
         switch_off(None);
-        let first = failed.first().map(|(s, t)| (s, t.chars().take(100).collect::<String>()));
+        let first = failed
+            .first()
+            .map(|(s, t)| (s, t.chars().take(100).collect::<String>()));
         println!("{rule:?}: {} of 300, first {first:?}", failed.len());
     }
 }

@@ -14,9 +14,15 @@ pub fn x1_straggler() {
     c.hold(msg("Request").to(0));
     let late = c.attempt(&mut hand, 0, &first, false);
     c.let_pass();
-    assert!(matches!(c.ask(&mut hand, 1, &first, true), Outcome::Written { .. }));
+    assert!(matches!(
+        c.ask(&mut hand, 1, &first, true),
+        Outcome::Written { .. }
+    ));
     let second = c.operation(&mut hand, &key, put("second"));
-    assert!(matches!(c.ask(&mut hand, 1, &second, false), Outcome::Written { .. }));
+    assert!(matches!(
+        c.ask(&mut hand, 1, &second, false),
+        Outcome::Written { .. }
+    ));
     assert_eq!(c.release(msg("Request").to(0)), 1);
     c.run_ms(100);
     assert_eq!(c.answer(&hand, late), None);
@@ -48,13 +54,19 @@ pub fn x1_dropped_first_attempt_after_retry() {
     c.hold(msg("Request").to(0));
     let late = c.attempt(&mut hand, 0, &operation, false);
     c.let_pass();
-    assert!(matches!(c.ask(&mut hand, 1, &operation, true), Outcome::Written { .. }));
+    assert!(matches!(
+        c.ask(&mut hand, 1, &operation, true),
+        Outcome::Written { .. }
+    ));
     c.run_ms(10_500);
     c.run(other, &key, append("+"));
     assert_eq!(c.release(msg("Request").to(0)), 1);
     c.run_ms(100);
     let answer = c.answer(&hand, late);
-    assert!(matches!(answer, Some(Outcome::Remake { .. } | Outcome::Unknown)), "{answer:?}");
+    assert!(
+        matches!(answer, Some(Outcome::Remake { .. } | Outcome::Unknown)),
+        "{answer:?}"
+    );
     assert_eq!(c.get(other, &key), "once+");
     c.check();
 }
@@ -71,11 +83,17 @@ pub fn x2_conflict_then_late_first_attempt() {
     c.hold(msg("Request").to(0));
     let late = c.attempt(&mut hand, 0, &operation, false);
     c.let_pass();
-    assert!(matches!(c.ask(&mut hand, 1, &operation, true), Outcome::Conflict { .. }));
+    assert!(matches!(
+        c.ask(&mut hand, 1, &operation, true),
+        Outcome::Conflict { .. }
+    ));
     c.put(other, &key, "here");
     assert_eq!(c.release(msg("Request").to(0)), 1);
     c.run_ms(100);
-    assert!(matches!(c.answer(&hand, late), Some(Outcome::Conflict { .. })));
+    assert!(matches!(
+        c.answer(&hand, late),
+        Some(Outcome::Conflict { .. })
+    ));
     assert_eq!(c.get(other, &key), "here");
     c.check();
 }
@@ -109,7 +127,10 @@ pub fn x4_repeated_datagram_is_not_a_second_attempt() {
     let mut hand = c.hand();
     c.put(other, &key, "there");
     let operation = c.operation(&mut hand, &key, put_if_absent("again"));
-    assert!(matches!(c.ask(&mut hand, 0, &operation, false), Outcome::Conflict { .. }));
+    assert!(matches!(
+        c.ask(&mut hand, 0, &operation, false),
+        Outcome::Conflict { .. }
+    ));
     c.run(other, &key, Action::Delete);
     c.repeat(msg("Request").from_client(1));
     c.run_ms(100);
@@ -132,6 +153,9 @@ pub fn x4_no_session_no_work() {
     assert_eq!(c.answer(&hand, attempt), None);
     assert_eq!(c.get(other, &key), "");
     c.greet(&mut hand, 0);
-    assert!(matches!(c.ask(&mut hand, 0, &operation, true), Outcome::Written { .. }));
+    assert!(matches!(
+        c.ask(&mut hand, 0, &operation, true),
+        Outcome::Written { .. }
+    ));
     c.check();
 }

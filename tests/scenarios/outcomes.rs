@@ -15,7 +15,10 @@ pub fn x5_no_quorum_is_said_soon() {
     let operation = c.operation(&mut hand, &key, put("refused"));
     let attempt = c.attempt(&mut hand, 0, &operation, false);
     c.run_ms(5);
-    assert!(matches!(c.answer(&hand, attempt), Some(Outcome::NoQuorum { .. })));
+    assert!(matches!(
+        c.answer(&hand, attempt),
+        Some(Outcome::NoQuorum { .. })
+    ));
     c.heal();
     c.run_ms(600);
     assert_eq!(c.get(client, &key), "");
@@ -64,17 +67,18 @@ pub fn x5_a_retry_does_not_make_a_forwarded_write_refusable() {
     let mut hand = c.hand();
     c.hold(msg("Forward").to(0));
     let operation = c.operation(&mut hand, &key, put("forwarded"));
-    let attempts = [
-        c.attempt(&mut hand, 1, &operation, false),
-        {
-            c.isolate(0);
-            c.run_ms(220);
-            c.attempt(&mut hand, 1, &operation, true)
-        },
-    ];
+    let attempts = [c.attempt(&mut hand, 1, &operation, false), {
+        c.isolate(0);
+        c.run_ms(220);
+        c.attempt(&mut hand, 1, &operation, true)
+    }];
     c.run_ms(1_000);
-    let refused =
-        |a: &u64| matches!(c.answer(&hand, *a), Some(Outcome::NoQuorum { .. } | Outcome::Busy));
+    let refused = |a: &u64| {
+        matches!(
+            c.answer(&hand, *a),
+            Some(Outcome::NoQuorum { .. } | Outcome::Busy)
+        )
+    };
     let all_refused = attempts.iter().all(refused);
     c.heal();
     c.let_pass();

@@ -5,15 +5,14 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use horseshoe::protocol::ballot::Ballot;
-use horseshoe::protocol::message::{ClientMessage, ClientReply, Message, NodeId};
+use horseshoe::protocol::message::{Message, NodeId};
 use horseshoe::protocol::record::Key;
 use kvclient::clock;
-use kvclient::wire::{self, Action, Hello, Operation, OperationId, Outcome, Request};
+use kvclient::wire::{self, Action, Outcome};
 
 use super::checker::{self, Verdict};
-use super::clients::Client;
-use super::cluster::{Cluster, Fate, Settings, endpoint};
-use super::event::{Parcel, Passing};
+use super::cluster::{Cluster, Fate, Settings};
+use super::event::Passing;
 use super::history::{Call, Ending};
 use super::network::{Place, between};
 use super::node::{DiskSpeed, EPOCH_MS};
@@ -32,7 +31,10 @@ pub struct Pick {
 
 /// Messages of this name: of a type of peer message, or `Request`, `Answer`, `Hello`.
 pub fn msg(name: &'static str) -> Pick {
-    Pick { name: Some(name), ..Pick::default() }
+    Pick {
+        name: Some(name),
+        ..Pick::default()
+    }
 }
 
 pub fn any() -> Pick {
@@ -65,17 +67,6 @@ impl Pick {
             && self.from.is_none_or(|from| from == passing.from)
             && self.to.is_none_or(|to| to == passing.to)
     }
-}
-
-/// A client that is played by hand.
-pub struct Hand {
-    client: usize,
-    id: u128,
-    /// Of each node, once greeted.
-    tokens: Vec<u64>,
-    sequence: u64,
-    attempts: u64,
-    clock: u64,
 }
 
 /// A cluster in a scenario. Derefs to `Cluster` for what is seldom needed.
@@ -116,14 +107,21 @@ impl Script {
             Ok("story") => Detail::Story,
             _ => Detail::Silent,
         };
-        let mut cluster = Cluster::new(Settings { detail, ..Settings::calm(nodes) });
+        let mut cluster = Cluster::new(Settings {
+            detail,
+            ..Settings::calm(nodes)
+        });
         let sent = Rc::new(RefCell::new(Vec::new()));
         let log = sent.clone();
         cluster.filter(move |passing| {
             log.borrow_mut().push(passing.clone());
             Fate::Pass
         });
-        Script { cluster, sent, filters: Vec::new() }
+        Script {
+            cluster,
+            sent,
+            filters: Vec::new(),
+        }
     }
 
     // Time.
@@ -151,7 +149,9 @@ impl Script {
     #[track_caller]
     pub fn until_sent(&mut self, pick: Pick) {
         let (sent, from) = (self.sent.clone(), self.sent.borrow().len());
-        self.until("a message", |_| sent.borrow()[from..].iter().any(|p| pick.matches(p)));
+        self.until("a message", |_| {
+            sent.borrow()[from..].iter().any(|p| pick.matches(p))
+        });
     }
 
     // Messages.
@@ -167,7 +167,13 @@ impl Script {
     }
 
     fn decide(&mut self, pick: Pick, fate: Fate) {
-        let filter = move |passing: &Passing| if pick.matches(passing) { fate } else { Fate::Pass };
+        let filter = move |passing: &Passing| {
+            if pick.matches(passing) {
+                fate
+            } else {
+                Fate::Pass
+            }
+        };
         let number = self.cluster.filter(filter);
         self.filters.push(number);
     }
@@ -194,13 +200,25 @@ impl Script {
     /// The last message of this kind arrives once more.
     #[track_caller]
     pub fn repeat(&mut self, pick: Pick) {
-        let found = self.sent.borrow().iter().rev().find(|p| pick.matches(p)).cloned();
-        self.cluster.deliver(100, found.expect("such a message was sent"));
+        let found = self
+            .sent
+            .borrow()
+            .iter()
+            .rev()
+            .find(|p| pick.matches(p))
+            .cloned();
+        self.cluster
+            .deliver(100, found.expect("such a message was sent"));
     }
 
     /// Messages of this kind sent so far.
     pub fn sent(&self, pick: Pick) -> Vec<Passing> {
-        self.sent.borrow().iter().filter(|p| pick.matches(p)).cloned().collect()
+        self.sent
+            .borrow()
+            .iter()
+            .filter(|p| pick.matches(p))
+            .cloned()
+            .collect()
     }
 
     /// The ballots that a node has issued so far, in the order of the messages that show them.
@@ -218,12 +236,16 @@ impl Script {
     // Nodes and links.
 
     pub fn cut(&mut self, group: &[usize], other: &[usize]) {
-        self.cluster.network.cut(&between(&nodes(group), &nodes(other)));
+        self.cluster
+            .network
+            .cut(&between(&nodes(group), &nodes(other)));
     }
 
     /// Cuts a node from all other nodes.
     pub fn isolate(&mut self, node: usize) {
-        let others: Vec<usize> = (0..self.cluster.nodes.len()).filter(|n| *n != node).collect();
+        let others: Vec<usize> = (0..self.cluster.nodes.len())
+            .filter(|n| *n != node)
+            .collect();
         self.cut(&[node], &others);
     }
 
@@ -250,7 +272,11 @@ impl Script {
 
     pub fn slow_disk(&mut self, node: usize, sync_ms: u64) {
         let sync_us = sync_ms * 1_000;
-        let speed = DiskSpeed { sync_min_us: sync_us, sync_max_us: sync_us, ..DiskSpeed::FAST };
+        let speed = DiskSpeed {
+            sync_min_us: sync_us,
+            sync_max_us: sync_us,
+            ..DiskSpeed::FAST
+        };
         self.cluster.nodes[node].speed = speed;
     }
 
@@ -277,9 +303,12 @@ impl Script {
     /// A client that reaches these nodes only, until `heal`.
     pub fn client_of(&mut self, near: &[usize]) -> usize {
         let client = self.cluster.add_client();
-        let far: Vec<usize> =
-            (0..self.cluster.nodes.len()).filter(|n| !near.contains(n)).collect();
-        self.cluster.network.cut(&between(&[Place::Client(client)], &nodes(&far)));
+        let far: Vec<usize> = (0..self.cluster.nodes.len())
+            .filter(|n| !near.contains(n))
+            .collect();
+        self.cluster
+            .network
+            .cut(&between(&[Place::Client(client)], &nodes(&far)));
         client
     }
 
@@ -288,9 +317,13 @@ impl Script {
         let ids = 1..=self.cluster.nodes.len() as NodeId;
         let wanted = node as NodeId + 1;
         let preferred = |name: &String| {
-            ids.clone().max_by_key(|id| wire::rendezvous_weight(name.as_bytes(), *id))
+            ids.clone()
+                .max_by_key(|id| wire::rendezvous_weight(name.as_bytes(), *id))
         };
-        (0..).map(|n| format!("k{n}")).find(|k| preferred(k) == Some(wanted)).expect("endless")
+        (0..)
+            .map(|n| format!("k{n}"))
+            .find(|k| preferred(k) == Some(wanted))
+            .expect("endless")
     }
 
     pub fn begin(&mut self, client: usize, key: &str, action: Action) -> usize {
@@ -336,115 +369,6 @@ impl Script {
         }
     }
 
-    // Clients by hand.
-
-    /// A client played by hand, with a session at every node.
-    pub fn hand(&mut self) -> Hand {
-        let client = self.cluster.clients.len();
-        self.cluster.clients.push(Client::by_hand(client));
-        let count = self.cluster.nodes.len();
-        let id = 0xface_0000 + client as u128;
-        let mut hand =
-            Hand { client, id, tokens: vec![0; count], sequence: 0, attempts: 0, clock: 0 };
-        for node in 0..count {
-            self.greet(&mut hand, node);
-        }
-        hand
-    }
-
-    /// Exchanges hellos.
-    #[track_caller]
-    pub fn greet(&mut self, hand: &mut Hand, node: usize) {
-        hand.attempts += 1;
-        let nonce = hand.attempts;
-        let hello = Hello { client: hand.id, nonce, library_version: "by hand".into() };
-        self.say(hand.client, node, ClientMessage::Hello(hello));
-        let client = hand.client;
-        let answer = |c: &Cluster| {
-            c.clients[client].by_hand.iter().flatten().find_map(|(from, reply)| match reply {
-                ClientReply::Hello(h) if h.nonce == nonce && *from == node => Some(h.clone()),
-                _ => None,
-            })
-        };
-        self.until("an answer to a hello", |c| answer(c).is_some());
-        let answer = answer(&self.cluster).expect("waited for");
-        hand.tokens[node] = answer.token;
-        hand.clock = hand.clock.max(answer.clock);
-    }
-
-    fn say(&mut self, client: usize, node: usize, message: ClientMessage) {
-        let parcel = Parcel::Request { from: endpoint(client), message };
-        self.cluster.send(Place::Client(client), Place::Node(node), parcel);
-    }
-
-    /// A new operation of a hand; those before it are over unless `low_mark` is set lower. To the
-    /// checker it is one that nobody was told the outcome of: it happens once at most.
-    pub fn operation(&mut self, hand: &mut Hand, key: &str, action: Action) -> Operation {
-        hand.sequence += 1;
-        hand.clock += 1;
-        let called = self.cluster.tick();
-        self.cluster.calls.push(Call {
-            client: hand.client,
-            key: Bytes::copy_from_slice(key.as_bytes()),
-            action: action.clone(),
-            want_old: false,
-            called,
-            ended: None,
-            called_us: self.cluster.now_us,
-            ended_us: None,
-            ending: Ending::Open,
-        });
-        Operation {
-            id: OperationId { client: hand.id, sequence: hand.sequence },
-            birth: hand.clock,
-            low_mark: hand.sequence,
-            key: Bytes::copy_from_slice(key.as_bytes()),
-            want_old: false,
-            action,
-        }
-    }
-
-    /// Sends an attempt; gives its number.
-    pub fn attempt(
-        &mut self,
-        hand: &mut Hand,
-        node: usize,
-        operation: &Operation,
-        retry: bool,
-    ) -> u64 {
-        hand.attempts += 1;
-        let (token, attempt) = (hand.tokens[node], hand.attempts);
-        let operation = operation.clone();
-        let request = Request { token, attempt, retry, operation };
-        self.say(hand.client, node, ClientMessage::Request(request));
-        attempt
-    }
-
-    /// What an attempt was answered so far.
-    pub fn answer(&self, hand: &Hand, attempt: u64) -> Option<Outcome> {
-        let received = self.cluster.clients[hand.client].by_hand.iter().flatten();
-        received.rev().find_map(|(_, reply)| match reply {
-            ClientReply::Answer(answer) if answer.attempt == attempt => {
-                Some(answer.outcome.clone())
-            }
-            _ => None,
-        })
-    }
-
-    /// Sends an attempt and waits for its answer.
-    #[track_caller]
-    pub fn ask(&mut self, hand: &mut Hand, node: usize, op: &Operation, retry: bool) -> Outcome {
-        let attempt = self.attempt(hand, node, op, retry);
-        let client = hand.client;
-        self.until("an answer", |c| {
-            let received = c.clients[client].by_hand.iter().flatten();
-            received.map(|(_, reply)| reply).any(
-                |reply| matches!(reply, ClientReply::Answer(a) if a.attempt == attempt),
-            )
-        });
-        self.answer(hand, attempt).expect("waited for")
-    }
-
     // The verdict.
 
     /// Nothing that must hold was broken, and what clients saw is linearizable.
@@ -457,8 +381,13 @@ impl Script {
         keys.sort();
         keys.dedup();
         for key in keys {
-            let calls: Vec<Call> =
-                self.cluster.calls.iter().filter(|c| c.key == *key).cloned().collect();
+            let calls: Vec<Call> = self
+                .cluster
+                .calls
+                .iter()
+                .filter(|c| c.key == *key)
+                .cloned()
+                .collect();
             match checker::check(&calls, 100_000) {
                 Verdict::Linearizable => {}
                 Verdict::Undecided => panic!("too hard to check"),
@@ -476,15 +405,21 @@ fn nodes(indexes: &[usize]) -> Vec<Place> {
 }
 
 pub fn put(value: &str) -> Action {
-    Action::Put { value: Bytes::copy_from_slice(value.as_bytes()) }
+    Action::Put {
+        value: Bytes::copy_from_slice(value.as_bytes()),
+    }
 }
 
 pub fn put_if_absent(value: &str) -> Action {
-    Action::PutIfAbsent { value: Bytes::copy_from_slice(value.as_bytes()) }
+    Action::PutIfAbsent {
+        value: Bytes::copy_from_slice(value.as_bytes()),
+    }
 }
 
 pub fn append(value: &str) -> Action {
-    Action::Append { value: Bytes::copy_from_slice(value.as_bytes()) }
+    Action::Append {
+        value: Bytes::copy_from_slice(value.as_bytes()),
+    }
 }
 
 pub fn swap(expected: &str, value: &str) -> Action {
@@ -495,7 +430,10 @@ pub fn swap(expected: &str, value: &str) -> Action {
 }
 
 pub fn swap_version(version: u64, value: &str) -> Action {
-    Action::CompareVersion { version, value: Bytes::copy_from_slice(value.as_bytes()) }
+    Action::CompareVersion {
+        version,
+        value: Bytes::copy_from_slice(value.as_bytes()),
+    }
 }
 
 /// The wall-clock milliseconds in a version or ballot.

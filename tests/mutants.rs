@@ -29,10 +29,7 @@ const TABLE: &[(Rule, Found)] = &[
         Rule::B1,
         Found::ByScenario(ballots::b1_a_ballot_is_not_issued_again),
     ),
-    (
-        Rule::B1_next,
-        Found::ByScenario(ballots::b1_restart_after_short_rounds),
-    ),
+    (Rule::B1_next, Found::BySeeds),
     (
         Rule::B2,
         Found::ByScenario(ballots::b2_one_bad_clock_does_not_drag),

@@ -70,6 +70,8 @@ pub struct BallotClock {
     /// The lower median of the members' wall clocks, less this node's monotonic clock.
     median_offset_ms: Option<i64>,
     clamped: bool,
+    /// For the tests that switch rules off: where ids begin that do not come from the clock.
+    begun: Reading,
     rounds: u64,
 }
 
@@ -83,6 +85,7 @@ impl BallotClock {
             skew_max_ms,
             median_offset_ms: None,
             clamped: false,
+            begun: start,
             rounds: 0,
         }
     }
@@ -114,11 +117,17 @@ impl BallotClock {
 
     /// An id that no round of this node had in this life or an earlier one (R4): a reading too.
     pub fn round_id(&mut self, now: Now) -> RoundId {
-        if rule!(R4_ids) {
-            return self.tick(now);
+        if !rule!(R4_ids) {
+            self.rounds += 1;
+            return self.rounds;
         }
-        self.rounds += 1;
-        self.rounds
+        // Ids tick as fast as short rounds do, and would alone keep the clock above their ballots: so
+        // without B1's next(b) they may not move it either.
+        if !rule!(B1_next) {
+            self.rounds += 1;
+            return self.begun + self.rounds;
+        }
+        self.tick(now)
     }
 
     /// Every ballot, birth and clock that is seen moves the clock; none is refused.

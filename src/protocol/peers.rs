@@ -152,7 +152,11 @@ impl Replica {
             Message::Read(m) => (&m.key, Ballot::ZERO),
             other => unreachable!("{} is no question", other.name()),
         };
-        self.clock.observe(ballot.reading());
+        // B1: the clock is above all that is promised or accepted, this node's own next(b) too.
+        let observes = origin != self.node || rule!(B1_next);
+        if observes {
+            self.clock.observe(ballot.reading());
+        }
         let resident = self.cache.resident(key).expect("the caller looked");
         let state = &mut resident.state;
         let (verdict, answer): (Verdict, Message) = match &message {
@@ -178,7 +182,9 @@ impl Replica {
             Message::Accept(m) => match register::accept(state, ballot, &m.record, base, floor) {
                 Verdict::Refused(promised) => (Verdict::Repeated, Nack { ballot, promised }.into()),
                 granted => {
-                    self.clock.observe(ballot.next().reading());
+                    if observes {
+                        self.clock.observe(ballot.next().reading());
+                    }
                     (granted, Accepted { ballot }.into())
                 }
             },

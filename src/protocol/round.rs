@@ -376,6 +376,10 @@ impl Coordinator {
         if rule!(B1_next) {
             context.clock.observe(ballot.reading());
         }
+        assert!(
+            ballot.reading() <= context.clock.last(),
+            "ballot {ballot} is ahead of the clock (B1)"
+        );
         let phase = Phase::Prepare {
             promised: NodeSet::default(),
             found: None,

@@ -39,10 +39,11 @@ pub fn b1_a_ballot_is_not_issued_again() {
     let mut c = Script::new(5);
     let (key, client) = (c.key_of(0), c.client());
     c.cut(&[0, 3, 4], &[1, 2]);
-    c.set_clock(0, EPOCH_MS + 100_000);
+    c.set_clock(0, EPOCH_MS + 30_000);
     c.begin(client, &key, put("lost"));
     c.until_sent(msg("Accept").from(0).to(4));
     c.crash_hard(0);
+    c.crash_client(client);
     c.run_ms(50);
     c.heal();
     c.cut(&[0, 1, 2], &[3, 4]);
@@ -50,12 +51,11 @@ pub fn b1_a_ballot_is_not_issued_again() {
     c.cluster.start(0);
     c.run_ms(600);
     let other = c.client();
-    c.get(other, &c.key_of(1));
-    c.set_clock(0, EPOCH_MS + 100_000);
+    c.set_clock(0, EPOCH_MS + 30_000);
     c.put(other, &key, "kept");
     c.heal();
     c.run_ms(300);
-    c.get(client, &key);
+    c.get(other, &key);
     c.check();
 }
 

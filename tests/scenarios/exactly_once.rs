@@ -106,14 +106,14 @@ pub fn x2_a_slow_absent_does_not_settle_a_delete() {
     let (key, other) = (c.key_of(0), c.client());
     let client = c.client();
     c.get(client, &key);
-    c.hold(msg("Answer").to_client(client));
+    c.hold(msg("Answer").towards_client(client));
     let call = c.begin(client, &key, Action::Delete);
-    c.until_sent(msg("Answer").to_client(client));
+    c.until_sent(msg("Answer").towards_client(client));
     c.put(other, &key, "theirs");
     // The retry deletes, and its answer is late as well.
     c.until("the retry to delete", |c| c.held.len() >= 2);
     c.let_pass();
-    c.release(msg("Answer").to_client(client));
+    c.release(msg("Answer").towards_client(client));
     c.end(call);
     c.get(other, &key);
     c.check();

@@ -18,6 +18,7 @@ pub fn r1_earlier_life_read_answer() {
     c.begin(zero, &key, Action::Get);
     c.run_ms(20);
     c.let_pass();
+    c.crash_client(zero);
     c.restart(0);
     c.run_ms(300);
     c.lose(msg("Accept").to(0));

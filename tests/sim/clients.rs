@@ -7,8 +7,10 @@ use horseshoe::protocol::message::{ClientMessage, ClientReply, decode_client, en
 use kvclient::session::{self, CallError, Completion, Session, SessionOptions};
 use kvclient::wire::{Action, Outcome};
 
-use super::cluster::Cluster;
-use super::history::{Call, Ending};
+use super::cluster::{Cluster, endpoint};
+use super::event::{Event, Parcel};
+use super::history::{Call, Ending, show};
+use super::network::Place;
 use super::random::Random;
 
 pub struct Client {
@@ -179,5 +181,63 @@ impl Cluster {
         state.in_flight += 1;
         self.drain_client(client);
         index
+    }
+
+    /// A new client; it knows all nodes.
+    pub fn add_client(&mut self) -> usize {
+        let index = self.clients.len();
+        let random = Random::stream(self.settings.seed, 1_000 + index as u64);
+        self.clients
+            .push(Client::new(index, self.settings.nodes, random, self.now_us));
+        index
+    }
+
+    /// The client is gone; what it had under way may still happen.
+    pub fn crash_client(&mut self, client: usize) {
+        self.trace
+            .story(self.now_us, || format!("client {client} is gone"));
+        self.clients[client].crash();
+    }
+
+    pub(super) fn wake_client(&mut self, client: usize) {
+        let now_us = self.now_us;
+        let state = &mut self.clients[client];
+        if state.wake_us != Some(now_us) {
+            return;
+        }
+        state.wake_us = None;
+        state.wake(now_us);
+        self.drain_client(client);
+    }
+
+    /// Sends what the client's session wants sent, and notes what has ended.
+    pub fn drain_client(&mut self, client: usize) {
+        let now_us = self.now_us;
+        while let Some((node, message)) = self.clients[client].poll_send() {
+            let parcel = Parcel::Request {
+                from: endpoint(client),
+                message,
+            };
+            self.send(Place::Client(client), Place::Node(node), parcel);
+        }
+        while let Some((index, ending)) = self.clients[client].poll_ended() {
+            let tick = self.tick();
+            let call = &mut self.calls[index];
+            call.ended = Some(tick);
+            call.ended_us = Some(now_us);
+            call.ending = ending;
+            self.trace.mix_words(&[now_us, index as u64]);
+            self.trace.story(now_us, || {
+                format!("client {client} key {}: {call}", show(&call.key))
+            });
+        }
+        let state = &mut self.clients[client];
+        if let Some(next_us) = state.next_us() {
+            let at_us = next_us.max(now_us + 1);
+            if state.wake_us.is_none_or(|set| set > at_us) {
+                state.wake_us = Some(at_us);
+                self.queue.push(at_us, Event::ClientWake { client });
+            }
+        }
     }
 }

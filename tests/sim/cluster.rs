@@ -53,8 +53,19 @@ impl Settings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
     Pass,
+    /// Arrives so much later.
+    Late(u64),
     Drop,
     Hold,
+}
+
+/// A plan that comes due when a node has sent `count` messages of a name.
+#[derive(Debug, Clone)]
+pub struct Trap {
+    pub node: usize,
+    pub name: &'static str,
+    pub count: u64,
+    pub plan: u64,
 }
 
 type Filter = Box<dyn FnMut(&Passing) -> Fate>;
@@ -72,7 +83,8 @@ pub struct Cluster {
     /// Messages that a filter holds back.
     pub held: Vec<Passing>,
     filters: Vec<Option<Filter>>,
-    queue: Queue,
+    pub traps: Vec<Trap>,
+    pub(super) queue: Queue,
     random: Random,
     /// Places in the order of events.
     ticks: u64,
@@ -119,6 +131,7 @@ impl Cluster {
             trace: Trace::new(settings.detail),
             held: Vec::new(),
             filters: Vec::new(),
+            traps: Vec::new(),
             queue: Queue::default(),
             random,
             now_us: 0,
@@ -194,19 +207,21 @@ impl Cluster {
         self.trace
             .mix_words(&[self.now_us, place(from), place(to), digest]);
         let passing = Passing { from, to, parcel };
+        self.spring_traps(&passing);
         let fates = self
             .filters
             .iter_mut()
             .flatten()
             .map(|filter| filter(&passing));
-        match fates.fold(Fate::Pass, |a, b| if b == Fate::Pass { a } else { b }) {
+        let late_us = match fates.fold(Fate::Pass, |a, b| if b == Fate::Pass { a } else { b }) {
+            Fate::Pass => 0,
+            Fate::Late(us) => us,
             Fate::Drop => return,
             Fate::Hold => {
                 self.held.push(passing);
                 return;
             }
-            Fate::Pass => {}
-        }
+        };
         let copies = self.network.send(from, to);
         if self.trace.tells(Detail::Messages) {
             let lost = if copies[0].is_none() { " (lost)" } else { "" };
@@ -216,9 +231,25 @@ impl Cluster {
         let mut copies = copies.into_iter().flatten();
         if let Some(first) = copies.next() {
             for delay in copies {
-                self.deliver(delay, passing.clone());
+                self.deliver(delay + late_us, passing.clone());
             }
-            self.deliver(first, passing);
+            self.deliver(first + late_us, passing);
+        }
+    }
+
+    fn spring_traps(&mut self, passing: &Passing) {
+        let mut sprung = Vec::new();
+        self.traps.retain_mut(|trap| {
+            if passing.from == Place::Node(trap.node) && passing.name() == trap.name {
+                trap.count -= 1;
+            }
+            if trap.count == 0 {
+                sprung.push(trap.plan);
+            }
+            trap.count > 0
+        });
+        for plan in sprung {
+            self.plan(self.now_us, plan);
         }
     }
 
@@ -388,6 +419,7 @@ impl Cluster {
         };
         self.trace
             .story(self.now_us, || format!("node {node} starts"));
+        self.watch.finds(self.nodes[node].disk.synced());
         self.nodes[node].start(self.now_us, options, &mut self.random);
         self.wake_at(node, self.now_us);
     }
@@ -415,7 +447,6 @@ impl Cluster {
             )
         });
         self.nodes[node].crash(kept as usize);
-        self.watch.finds(self.nodes[node].disk.synced());
         if !self.settings.keeps_disk {
             self.wipe(node);
         }
@@ -478,68 +509,5 @@ impl Cluster {
                 .as_ref()
                 .is_some_and(|r| r.configuration().is_some())
         })
-    }
-
-    // Clients.
-
-    /// A new client; it knows all nodes.
-    pub fn add_client(&mut self) -> usize {
-        let index = self.clients.len();
-        let random = Random::stream(self.settings.seed, 1_000 + index as u64);
-        self.clients
-            .push(Client::new(index, self.settings.nodes, random, self.now_us));
-        index
-    }
-
-    /// The client is gone; what it had under way may still happen.
-    pub fn crash_client(&mut self, client: usize) {
-        self.trace
-            .story(self.now_us, || format!("client {client} is gone"));
-        self.clients[client].crash();
-    }
-
-    fn wake_client(&mut self, client: usize) {
-        let now_us = self.now_us;
-        let state = &mut self.clients[client];
-        if state.wake_us != Some(now_us) {
-            return;
-        }
-        state.wake_us = None;
-        state.wake(now_us);
-        self.drain_client(client);
-    }
-
-    /// Sends what the client's session wants sent, and notes what has ended.
-    pub fn drain_client(&mut self, client: usize) {
-        let now_us = self.now_us;
-        while let Some((node, message)) = self.clients[client].poll_send() {
-            let parcel = Parcel::Request {
-                from: endpoint(client),
-                message,
-            };
-            self.send(Place::Client(client), Place::Node(node), parcel);
-        }
-        while let Some((index, ending)) = self.clients[client].poll_ended() {
-            let tick = self.tick();
-            let call = &mut self.calls[index];
-            call.ended = Some(tick);
-            call.ended_us = Some(now_us);
-            call.ending = ending;
-            self.trace.mix_words(&[now_us, index as u64]);
-            self.trace.story(now_us, || {
-                format!(
-                    "client {client} key {}: {call}",
-                    super::history::show(&call.key)
-                )
-            });
-        }
-        let state = &mut self.clients[client];
-        if let Some(next_us) = state.next_us() {
-            let at_us = next_us.max(now_us + 1);
-            if state.wake_us.is_none_or(|set| set > at_us) {
-                state.wake_us = Some(at_us);
-                self.queue.push(at_us, Event::ClientWake { client });
-            }
-        }
     }
 }

@@ -144,24 +144,3 @@ impl Queue {
         self.heap.pop().map(|e| (e.at_us, e.event))
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn events_come_in_order_of_time_then_of_making() {
-        let mut queue = Queue::default();
-        for (at, number) in [(5, 1), (3, 2), (5, 3), (3, 4)] {
-            queue.push(at, Event::Plan(number));
-        }
-        assert_eq!(queue.next_us(), Some(3));
-        let order: Vec<_> = std::iter::from_fn(|| queue.pop())
-            .map(|(_, event)| match event {
-                Event::Plan(number) => number,
-                other => panic!("{other:?}"),
-            })
-            .collect();
-        assert_eq!(order, [2, 4, 1, 3]);
-    }
-}

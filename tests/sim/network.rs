@@ -29,6 +29,8 @@ pub struct Quality {
     /// One in a thousand messages each.
     pub lost_per_mille: u64,
     pub doubled_per_mille: u64,
+    /// The second copy comes up to this much after the first.
+    pub echo_max_us: u64,
     /// These take up to `late_max_us` more.
     pub late_per_mille: u64,
     pub late_max_us: u64,
@@ -40,6 +42,7 @@ impl Quality {
         delay_max_us: 200,
         lost_per_mille: 0,
         doubled_per_mille: 0,
+        echo_max_us: 0,
         late_per_mille: 0,
         late_max_us: 0,
     };
@@ -82,7 +85,8 @@ impl Network {
         }
         let first = self.delay_us(quality);
         let doubled = self.random.chance(quality.doubled_per_mille);
-        [Some(first), doubled.then(|| self.delay_us(quality))]
+        let echo = |random: &mut Random| first + random.below(quality.echo_max_us + 1);
+        [Some(first), doubled.then(|| echo(&mut self.random))]
     }
 
     fn delay_us(&mut self, quality: Quality) -> u64 {
@@ -145,66 +149,4 @@ pub fn between(group: &[Place], other: &[Place]) -> Vec<(Place, Place)> {
         .iter()
         .flat_map(|a| other.iter().map(move |b| (*a, *b)));
     pairs.flat_map(|(a, b)| [(a, b), (b, a)]).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const A: Place = Place::Node(0);
-    const B: Place = Place::Node(1);
-
-    fn network(quality: Quality) -> Network {
-        Network::new(Random::new(7), quality)
-    }
-
-    #[test]
-    fn a_calm_network_delivers_once() {
-        let mut network = network(Quality::CALM);
-        assert_eq!(network.send(A, B), [Some(200), None]);
-    }
-
-    #[test]
-    fn a_cut_is_one_way_and_counted() {
-        let mut network = network(Quality::CALM);
-        network.cut(&[(A, B)]);
-        network.cut(&between(&[A], &[B]));
-        assert_eq!(network.send(A, B), [None, None]);
-        assert_eq!(network.send(B, A), [None, None]);
-        network.mend(&between(&[A], &[B]));
-        assert_eq!(network.send(B, A), [Some(200), None]);
-        assert_eq!(network.send(A, B), [None, None]);
-        network.heal();
-        assert_eq!(network.send(A, B), [Some(200), None]);
-    }
-
-    #[test]
-    fn losses_and_doubles_are_about_as_many_as_set() {
-        let bad = Quality {
-            lost_per_mille: 300,
-            doubled_per_mille: 200,
-            ..Quality::CALM
-        };
-        let mut network = network(bad);
-        let sent: Vec<_> = (0..10_000).map(|_| network.send(A, B)).collect();
-        let lost = sent.iter().filter(|s| s[0].is_none()).count();
-        let doubled = sent.iter().filter(|s| s[1].is_some()).count();
-        assert!((2_800..3_200).contains(&lost), "{lost}");
-        assert!((1_250..1_550).contains(&doubled), "{doubled}");
-    }
-
-    #[test]
-    fn a_burst_ends() {
-        let mut network = network(Quality::CALM);
-        network.begin_burst(
-            1,
-            Quality {
-                lost_per_mille: 1_000,
-                ..Quality::CALM
-            },
-        );
-        assert_eq!(network.send(A, B), [None, None]);
-        network.end_burst(1);
-        assert_eq!(network.send(A, B), [Some(200), None]);
-    }
 }

@@ -112,6 +112,7 @@ fn quality(random: &mut Random) -> Quality {
         delay_max_us,
         lost_per_mille: *random.pick(&[0, 0, 10, 50, 150]),
         doubled_per_mille: *random.pick(&[0, 0, 20, 100]),
+        echo_max_us: *random.pick(&[100, 100, 20_000, 2_000_000]),
         late_per_mille,
         late_max_us,
     }

@@ -94,7 +94,7 @@ impl Run {
         }
         Run {
             cluster,
-            faults: Faults::new(Random::stream(seed, 12)),
+            faults: Faults::new(Random::stream(seed, 12), END_OF_FAULT),
             workload: Workload::new(Random::stream(seed, 13)),
             random,
             plan,
@@ -115,8 +115,7 @@ impl Run {
             } else {
                 let late = self.random.below(1_000_000);
                 // A node that starts late is a crash that ends.
-                self.faults
-                    .starts_late(node, late, &mut self.cluster, |n| END_OF_FAULT | n);
+                self.faults.starts_late(node, late, &mut self.cluster);
             }
         }
         for _ in 0..self.plan.clients {
@@ -167,19 +166,21 @@ impl Run {
         let detail = number & 0xffff_ffff;
         match number - detail {
             FAULT if !self.winding_up => {
-                let kind = *self.random.pick(&self.plan.faults);
-                self.faults
-                    .strike(kind, &mut self.cluster, |n| END_OF_FAULT | n);
+                let kind = self.next_fault();
+                self.faults.strike(kind, &mut self.cluster);
                 let there = self.cluster.clients.iter().filter(|c| c.is_there()).count();
                 if there < self.plan.clients {
                     self.add_client();
                 }
-                let gap_us = self.random.below(2 * self.plan.fault_gap_us);
-                self.cluster.plan(self.cluster.now_us + gap_us, FAULT);
+                let gap_us = if self.is_early() {
+                    60_000
+                } else {
+                    self.plan.fault_gap_us
+                };
+                let at_us = self.cluster.now_us + self.random.below(2 * gap_us);
+                self.cluster.plan(at_us, FAULT);
             }
-            END_OF_FAULT => self
-                .faults
-                .end(detail, &mut self.cluster, |n| END_OF_FAULT | n),
+            END_OF_FAULT => self.faults.comes_due(detail, &mut self.cluster),
             CLIENT if !self.winding_up => {
                 let client = detail as usize;
                 if self.cluster.clients[client].is_there() {
@@ -190,6 +191,19 @@ impl Run {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Trouble before there is a configuration comes thick.
+    fn is_early(&self) -> bool {
+        self.plan.early_trouble && self.cluster.now_us < 1_000_000
+    }
+
+    fn next_fault(&mut self) -> FaultKind {
+        if self.is_early() && self.random.chance(600) {
+            *self.random.pick(&FaultKind::EARLY)
+        } else {
+            *self.random.pick(&self.plan.faults)
         }
     }
 
@@ -211,14 +225,16 @@ impl Run {
         })? {
             return Err(Failure("an operation has not ended by its deadline".into()));
         }
-        if !self.run_until(healed_us + LIVENESS_US, |run| run.cluster.is_formed())? {
-            if self.faults.may_not_form {
-                self.unformed = true;
-                return Ok(());
-            }
-            return Err(Failure(
-                "no configuration came to be, though no state was lost".into(),
-            ));
+        let formed = self.run_until(healed_us + LIVENESS_US, |run| run.cluster.is_formed())?;
+        if !formed || !self.cluster.can_lose(&[]) {
+            // E6: the way out is an operator's force.
+            self.unformed = self.faults.may_not_form;
+            let lost = "no configuration, or no quorum of it, though no state was lost before";
+            return if self.unformed {
+                Ok(())
+            } else {
+                Err(Failure(lost.into()))
+            };
         }
         for node in 0..self.cluster.nodes.len() {
             if self.cluster.vote_of(node).is_some() {

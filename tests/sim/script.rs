@@ -5,15 +5,14 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use horseshoe::protocol::ballot::Ballot;
-use horseshoe::protocol::message::{ClientMessage, ClientReply, Message, NodeId};
+use horseshoe::protocol::message::{Message, NodeId};
 use horseshoe::protocol::record::Key;
 use kvclient::clock;
-use kvclient::wire::{self, Action, Hello, Operation, OperationId, Outcome, Request};
+use kvclient::wire::{self, Action, Outcome};
 
 use super::checker::{self, Verdict};
-use super::clients::Client;
-use super::cluster::{Cluster, Fate, Settings, endpoint};
-use super::event::{Parcel, Passing};
+use super::cluster::{Cluster, Fate, Settings};
+use super::event::Passing;
 use super::history::{Call, Ending};
 use super::network::{Place, between};
 use super::node::{DiskSpeed, EPOCH_MS};
@@ -53,7 +52,7 @@ impl Pick {
         self
     }
 
-    pub fn to_client(mut self, client: usize) -> Self {
+    pub fn towards_client(mut self, client: usize) -> Self {
         self.to = Some(Place::Client(client));
         self
     }
@@ -68,17 +67,6 @@ impl Pick {
             && self.from.is_none_or(|from| from == passing.from)
             && self.to.is_none_or(|to| to == passing.to)
     }
-}
-
-/// A client that is played by hand.
-pub struct Hand {
-    client: usize,
-    id: u128,
-    /// Of each node, once greeted.
-    tokens: Vec<u64>,
-    sequence: u64,
-    attempts: u64,
-    clock: u64,
 }
 
 /// A cluster in a scenario. Derefs to `Cluster` for what is seldom needed.
@@ -379,141 +367,6 @@ impl Script {
             Outcome::Absent => String::new(),
             other => panic!("get: {other:?}"),
         }
-    }
-
-    // Clients by hand.
-
-    /// A client played by hand, with a session at every node.
-    pub fn hand(&mut self) -> Hand {
-        let client = self.cluster.clients.len();
-        self.cluster.clients.push(Client::by_hand(client));
-        let count = self.cluster.nodes.len();
-        let id = 0xface_0000 + client as u128;
-        let mut hand = Hand {
-            client,
-            id,
-            tokens: vec![0; count],
-            sequence: 0,
-            attempts: 0,
-            clock: 0,
-        };
-        for node in 0..count {
-            self.greet(&mut hand, node);
-        }
-        hand
-    }
-
-    /// Exchanges hellos.
-    #[track_caller]
-    pub fn greet(&mut self, hand: &mut Hand, node: usize) {
-        hand.attempts += 1;
-        let nonce = hand.attempts;
-        let hello = Hello {
-            client: hand.id,
-            nonce,
-            library_version: "by hand".into(),
-        };
-        self.say(hand.client, node, ClientMessage::Hello(hello));
-        let client = hand.client;
-        let answer = |c: &Cluster| {
-            c.clients[client]
-                .by_hand
-                .iter()
-                .flatten()
-                .find_map(|(from, reply)| match reply {
-                    ClientReply::Hello(h) if h.nonce == nonce && *from == node => Some(h.clone()),
-                    _ => None,
-                })
-        };
-        self.until("an answer to a hello", |c| answer(c).is_some());
-        let answer = answer(&self.cluster).expect("waited for");
-        hand.tokens[node] = answer.token;
-        hand.clock = hand.clock.max(answer.clock);
-    }
-
-    fn say(&mut self, client: usize, node: usize, message: ClientMessage) {
-        let parcel = Parcel::Request {
-            from: endpoint(client),
-            message,
-        };
-        self.cluster
-            .send(Place::Client(client), Place::Node(node), parcel);
-    }
-
-    /// A new operation of a hand; those before it are over unless `low_mark` is set lower. To the
-    /// checker it is one that nobody was told the outcome of: it happens once at most.
-    pub fn operation(&mut self, hand: &mut Hand, key: &str, action: Action) -> Operation {
-        hand.sequence += 1;
-        hand.clock += 1;
-        let called = self.cluster.tick();
-        self.cluster.calls.push(Call {
-            client: hand.client,
-            key: Bytes::copy_from_slice(key.as_bytes()),
-            action: action.clone(),
-            want_old: false,
-            called,
-            ended: None,
-            called_us: self.cluster.now_us,
-            ended_us: None,
-            ending: Ending::Open,
-        });
-        Operation {
-            id: OperationId {
-                client: hand.id,
-                sequence: hand.sequence,
-            },
-            birth: hand.clock,
-            low_mark: hand.sequence,
-            key: Bytes::copy_from_slice(key.as_bytes()),
-            want_old: false,
-            action,
-        }
-    }
-
-    /// Sends an attempt; gives its number.
-    pub fn attempt(
-        &mut self,
-        hand: &mut Hand,
-        node: usize,
-        operation: &Operation,
-        retry: bool,
-    ) -> u64 {
-        hand.attempts += 1;
-        let (token, attempt) = (hand.tokens[node], hand.attempts);
-        let operation = operation.clone();
-        let request = Request {
-            token,
-            attempt,
-            retry,
-            operation,
-        };
-        self.say(hand.client, node, ClientMessage::Request(request));
-        attempt
-    }
-
-    /// What an attempt was answered so far.
-    pub fn answer(&self, hand: &Hand, attempt: u64) -> Option<Outcome> {
-        let received = self.cluster.clients[hand.client].by_hand.iter().flatten();
-        received.rev().find_map(|(_, reply)| match reply {
-            ClientReply::Answer(answer) if answer.attempt == attempt => {
-                Some(answer.outcome.clone())
-            }
-            _ => None,
-        })
-    }
-
-    /// Sends an attempt and waits for its answer.
-    #[track_caller]
-    pub fn ask(&mut self, hand: &mut Hand, node: usize, op: &Operation, retry: bool) -> Outcome {
-        let attempt = self.attempt(hand, node, op, retry);
-        let client = hand.client;
-        self.until("an answer", |c| {
-            let received = c.clients[client].by_hand.iter().flatten();
-            received
-                .map(|(_, reply)| reply)
-                .any(|reply| matches!(reply, ClientReply::Answer(a) if a.attempt == attempt))
-        });
-        self.answer(hand, attempt).expect("waited for")
     }
 
     // The verdict.

@@ -11,7 +11,7 @@ use crate::protocol::limits::{ADDRESS_SIZE_MAX, MEMBERS_MAX};
 use crate::storage::Durability;
 
 /// The tracing filter unless one is set.
-pub const LOG_DEFAULT: &str = "info";
+pub const LOG_DEFAULT: &str = "info,fjall=warn,lsm_tree=warn";
 
 /// What is wrong with the settings, in words for the operator.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use horseshoe::config::{ServerConfig, Settings};
 use horseshoe::protocol::message::Group;
-use horseshoe::runtime::{Driver, Notice, RuntimeError};
+use horseshoe::runtime::{Bound, Notice, RuntimeError};
 use horseshoe::storage::{Durability, Opened, Storage, StorageError, memory};
 use kvclient::datagram::{self, DatagramHeader, DatagramWriter, FrameHeader};
 use kvclient::wire::{
@@ -70,9 +70,9 @@ fn start_node(config: ServerConfig, storage: Option<Box<dyn Storage>>) -> Node {
                 storage: storage.unwrap_or(fresh.storage),
                 ..fresh
             };
-            let driver = Driver::new(&config, opened)?;
-            told.send(driver.notifier()).unwrap();
-            driver.run().await
+            let bound = Bound::new(&config)?;
+            told.send(bound.notifier()).unwrap();
+            bound.start(&config, opened)?.run().await
         });
         ends.send(result).unwrap();
     });
@@ -324,7 +324,7 @@ fn an_address_in_use_is_said() {
         .enable_all()
         .build()
         .unwrap();
-    let error = runtime.block_on(async { Driver::new(&config, memory::open(9)).err().unwrap() });
+    let error = runtime.block_on(async { Bound::new(&config).err().unwrap() });
     let expected = format!("own address {} ", config.own());
     assert!(error.to_string().contains(&expected), "{error}");
     node.stop().unwrap();

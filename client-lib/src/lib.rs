@@ -2,13 +2,43 @@
 //!
 //! `wire` and `datagram` hold what both sides of the network share, and the server depends on them;
 //! `session` decides what is sent when, without a socket or a clock; `client` adds both.
+//!
+//! ```no_run
+//! use kvclient::wire::{Action, Outcome};
+//! use kvclient::{Call, CallError, Client, ClientOptions};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = Client::open("node1:7001,node2:7001,node3:7001", ClientOptions::default())?;
+//!
+//! // Synchronous: the calling thread does its own I/O; threads may share the client.
+//! client.call(Call::new("colour", Action::Put { value: "blue".into() }))?;
+//! match client.call(Call::new("colour", Action::Get)) {
+//!     Ok(Outcome::Value { version, value }) => println!("{value:?}, version {version}"),
+//!     Ok(_) => println!("absent"),
+//!     Err(CallError::NoQuorum { detail }) => println!("surely not done: {detail}"),
+//!     Err(error) => println!("{error}"),
+//! }
+//!
+//! // Asynchronous: thousands in flight from one thread. `poll_fd` is for an epoll loop of your own.
+//! for tag in 0..1_000 {
+//!     client.submit(Call::new(format!("key {tag}"), Action::Add { delta: 1 }), tag)?;
+//! }
+//! let mut done = Vec::new();
+//! while done.len() < 1_000 {
+//!     client.wait(std::time::Duration::from_secs(1));
+//!     client.completions(&mut done, 256);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+#![warn(missing_debug_implementations)]
 
 pub mod client;
 pub mod clock;
 pub mod datagram;
 pub mod session;
-mod wake;
 pub mod wire;
 
 pub use client::{Client, ClientOptions, OpenError};
-pub use session::{Call, CallError, Completion};
+pub use session::{Call, CallError, Completion, SessionCounters};

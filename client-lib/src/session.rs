@@ -4,29 +4,38 @@
 //! Drive it like the nodes' core: hand in calls, frames and the time; then take `poll_transmit` and
 //! `poll_completion` until they are empty; call `handle_timeout` when `next_timeout` says so. Times
 //! are microseconds of any monotonic clock. The same inputs give the same outputs.
+//!
+//! Only the given nodes are spoken to, and only while a call is in flight.
 
+mod attempts;
 mod call;
 mod node;
 mod operation;
+mod pace;
+mod settle;
 mod status;
+mod table;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
-use bytes::Bytes;
 use serde::Serialize;
 
 use crate::clock::{self, HybridClock};
-use crate::wire::{self, ClientId, kind};
+use crate::wire::{self, BodyError, ClientId, kind};
 
 pub use call::{Call, CallError, Completion};
 use node::Node;
-use operation::InFlight;
+use operation::ALLOWANCE_MAX;
 use status::StatusCall;
 pub use status::StatusCompletion;
+use table::{Handle, Table};
 
-/// Calls that may be in flight; further ones are answered busy.
-pub const IN_FLIGHT_MAX: usize = 65_536;
+/// Calls that may be in flight; further ones are answered busy. Half of the window of numbers that
+/// nodes tell apart, so that a retry of each fits too.
+pub const IN_FLIGHT_MAX: usize = 32_768;
+/// Nodes that may be given.
+pub const NODES_MAX: usize = 64;
 pub const DEADLINE_US_DEFAULT: u64 = 5_000_000;
 pub const NO_QUORUM_AFTER_US_DEFAULT: u64 = 1_000_000;
 
@@ -36,7 +45,7 @@ pub struct SessionOptions {
     pub client: ClientId,
     /// Of all random choices.
     pub seed: u64,
-    /// How many nodes were given; they are named by their place.
+    /// How many nodes were given, up to `NODES_MAX`; they are named by their place.
     pub nodes: usize,
     /// How long a call waits at most, unless it says otherwise.
     pub deadline_us: u64,
@@ -50,7 +59,7 @@ pub struct SessionOptions {
 pub struct Transmit {
     /// Place of the node among those given.
     pub node: usize,
-    /// For the datagram's header: the cluster that the node said it belongs to.
+    /// For the datagram's header: the cluster that the node said it belongs to; 0 for a hello.
     pub cluster: u64,
     /// For the frame's header.
     pub destination: u8,
@@ -58,115 +67,158 @@ pub struct Transmit {
     pub body: Vec<u8>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Timer {
-    Hello(usize),
-    Call(u64),
-    Status(u64),
-}
-
-/// Things that were left out, counted.
+/// Things worth counting.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SessionCounters {
     pub malformed: u64,
     /// Answers to attempts that nobody waits for any more.
     pub late: u64,
-    /// Nodes that said they belong to another cluster than the first one that answered.
+    /// Answers to hellos by nodes of another cluster than that in use.
     pub foreign: u64,
+    /// Sendings of an operation after its first.
+    pub retries: u64,
 }
 
 #[derive(Debug)]
 pub struct Session {
     options: SessionOptions,
+    /// The latest time that was told.
+    now_us: u64,
     random: u64,
     clock: HybridClock,
     /// The wall clock that nodes told, in ms, and when: births follow it, not this machine's.
     told: (u64, u64),
-    /// Of the first node that belongs to one.
+    /// The cluster in use; 0 while no node told of one.
     cluster: u64,
     nodes: Vec<Node>,
-    calls: HashMap<u64, InFlight>,
-    next_call: u64,
+    table: Table,
     /// Calls that no node could be sent yet.
-    waiting: VecDeque<u64>,
+    parked: VecDeque<Handle>,
+    /// When they are sent to the nodes that are there.
+    parked_due_us: Option<u64>,
+    /// When any node last answered an operation.
+    answered_us: u64,
+    /// For retries.
+    allowance: u32,
     next_sequence: u64,
-    /// Sequences in flight, for the low mark (X1).
-    sequences: BTreeSet<u64>,
-    /// Counts over all sessions, so that an answer of an earlier one is never taken for another's.
-    next_attempt: u64,
-    statuses: HashMap<u64, StatusCall>,
-    timers: BinaryHeap<Reverse<(u64, Timer)>>,
+    statuses: BTreeMap<u64, StatusCall>,
+    next_status: u64,
+    /// At least one for each call, at its time or before; those of calls that are over are skipped.
+    timers: BinaryHeap<Reverse<(u64, Handle)>>,
     transmits: VecDeque<Transmit>,
     completions: VecDeque<Completion>,
     status_completions: VecDeque<StatusCompletion>,
     counters: SessionCounters,
+    closed: bool,
 }
 
 impl Session {
+    /// Panics if there are more than `NODES_MAX` nodes.
     pub fn new(options: SessionOptions, now_us: u64) -> Self {
-        let nodes = (0..options.nodes).map(|_| Node::default()).collect();
-        Session {
+        assert!(options.nodes <= NODES_MAX, "too many nodes");
+        let mut session = Session {
             random: options.seed,
-            options,
+            now_us,
             clock: HybridClock::default(),
             told: (0, now_us),
             cluster: 0,
-            nodes,
-            calls: HashMap::new(),
-            next_call: 0,
-            waiting: VecDeque::new(),
+            nodes: Vec::with_capacity(options.nodes),
+            options,
+            table: Table::new(),
+            parked: VecDeque::new(),
+            parked_due_us: None,
+            answered_us: 0,
+            allowance: ALLOWANCE_MAX,
             next_sequence: 1,
-            sequences: BTreeSet::new(),
-            next_attempt: 1,
-            statuses: HashMap::new(),
+            statuses: BTreeMap::new(),
+            next_status: 0,
             timers: BinaryHeap::new(),
             transmits: VecDeque::new(),
             completions: VecDeque::new(),
             status_completions: VecDeque::new(),
             counters: SessionCounters::default(),
+            closed: false,
+        };
+        for _ in 0..session.options.nodes {
+            // Far from the end of the numbers, wherever it begins.
+            let first_attempt = (session.random() >> 17).max(1);
+            session.nodes.push(Node::new(first_attempt));
         }
+        session
     }
 
     /// A frame from the node at that place. Malformed ones are counted.
     pub fn handle_frame(&mut self, now_us: u64, node: usize, frame_kind: u8, body: &[u8]) {
-        if node >= self.nodes.len() {
+        let now_us = self.advance(now_us);
+        if node >= self.nodes.len() || self.take_frame(now_us, node, frame_kind, body).is_err() {
             self.counters.malformed += 1;
-            return;
         }
-        self.nodes[node].heard_us = now_us;
-        let handled = match frame_kind {
-            kind::HELLO_ANSWER => wire::decode(body).map(|m| self.handle_hello(now_us, node, m)),
-            kind::ANSWER => wire::decode(body).map(|m| self.handle_answer(now_us, node, m)),
-            kind::NO_SESSION => wire::decode(body).map(|m| self.handle_no_session(now_us, node, m)),
-            kind::STATUS_ANSWER => wire::decode(body).map(|m| self.handle_status(now_us, node, m)),
-            _ => {
-                self.counters.malformed += 1;
-                return;
+    }
+
+    fn take_frame(
+        &mut self,
+        now_us: u64,
+        node: usize,
+        frame_kind: u8,
+        body: &[u8],
+    ) -> Result<(), BodyError> {
+        let was_usable = self.nodes[node].is_usable(now_us);
+        match frame_kind {
+            kind::ANSWER => {
+                let answer = wire::decode(body)?;
+                self.nodes[node].heard(now_us);
+                self.handle_answer(now_us, node, answer);
             }
-        };
-        self.counters.malformed += u64::from(handled.is_err());
+            kind::HELLO_ANSWER => self.handle_hello(now_us, node, wire::decode(body)?),
+            kind::NO_SESSION => {
+                let refusal = wire::decode(body)?;
+                self.nodes[node].heard(now_us);
+                self.handle_no_session(now_us, node, refusal);
+            }
+            kind::STATUS_ANSWER => {
+                let answer = wire::decode(body)?;
+                self.nodes[node].heard(now_us);
+                self.handle_status(node, answer);
+            }
+            _ => return Err(BodyError::Malformed),
+        }
+        if !was_usable && self.nodes[node].is_usable(now_us) {
+            self.look_for_parked(now_us);
+            self.ask_statuses_of(now_us, node);
+        }
+        Ok(())
     }
 
     pub fn handle_timeout(&mut self, now_us: u64) {
-        while let Some(Reverse((at_us, timer))) = self.timers.peek().copied() {
+        let now_us = self.advance(now_us);
+        while let Some(Reverse((at_us, handle))) = self.timers.peek().copied() {
             if at_us > now_us {
                 break;
             }
             self.timers.pop();
-            match timer {
-                Timer::Hello(node) => self.hello_timeout(now_us, node),
-                Timer::Call(call) => self.call_timeout(now_us, call, at_us),
-                Timer::Status(call) => self.status_timeout(now_us, call),
-            }
+            self.call_timeout(now_us, handle, at_us);
+        }
+        self.drop_idle_timers();
+        if self.parked_due_us.is_some_and(|due_us| now_us >= due_us) {
+            self.send_parked(now_us);
+        }
+        self.ask_statuses(now_us);
+        if self.is_active() {
+            self.greet_again(now_us);
         }
     }
 
     /// When `handle_timeout` is to be called; `None` while nothing is under way.
     pub fn next_timeout(&self) -> Option<u64> {
-        if self.calls.is_empty() && self.statuses.is_empty() {
+        if !self.is_active() {
             return None;
         }
-        self.timers.peek().map(|Reverse((at_us, _))| *at_us)
+        let silent = self.nodes.iter();
+        let silent = silent.filter(|node| node.unanswered_since_us.is_some());
+        let hello = silent.map(|node| node.hello_due_us).min();
+        let call = self.timers.peek().map(|Reverse((at_us, _))| *at_us);
+        let due = [hello, call, self.parked_due_us, self.next_status_us()];
+        due.into_iter().flatten().min()
     }
 
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
@@ -183,22 +235,47 @@ impl Session {
 
     /// Calls that are not completed yet.
     pub fn in_flight(&self) -> usize {
-        self.calls.len()
+        self.table.len()
     }
 
     pub fn counters(&self) -> SessionCounters {
         self.counters
     }
 
-    fn transmit(&mut self, node: usize, kind: u8, body: &impl Serialize) {
-        let mut bytes = Vec::with_capacity(128);
+    /// Whether anybody waits for anything; else nothing is sent.
+    fn is_active(&self) -> bool {
+        !self.table.is_empty() || !self.statuses.is_empty()
+    }
+
+    /// Time never goes back.
+    fn advance(&mut self, now_us: u64) -> u64 {
+        self.now_us = self.now_us.max(now_us);
+        self.now_us
+    }
+
+    fn drop_idle_timers(&mut self) {
+        while let Some(Reverse((_, handle))) = self.timers.peek() {
+            if self.table.contains(*handle) {
+                break;
+            }
+            self.timers.pop();
+        }
+    }
+
+    fn transmit(&mut self, node: usize, frame_kind: u8, body: &impl Serialize) {
+        let mut bytes = Vec::with_capacity(256);
         wire::encode(&mut bytes, body);
-        let session = self.nodes[node].session.as_ref();
+        let live = self.nodes[node].live.as_ref();
+        let cluster = live.map_or(0, |live| live.cluster);
         self.transmits.push_back(Transmit {
             node,
-            cluster: session.map_or(0, |s| s.cluster),
-            destination: session.map_or(0, |s| s.node),
-            kind,
+            cluster: if frame_kind == kind::HELLO {
+                0
+            } else {
+                cluster
+            },
+            destination: live.map_or(0, |live| live.node),
+            kind: frame_kind,
             body: bytes,
         });
     }
@@ -230,18 +307,9 @@ impl Session {
     }
 }
 
-/// The nodes' places in the order in which a key's operations try them: by weight, those without an
-/// id last.
-fn order(nodes: &[Node], key: &Bytes) -> Vec<usize> {
-    let mut places: Vec<(bool, u64, usize)> = Vec::with_capacity(nodes.len());
-    for (place, node) in nodes.iter().enumerate() {
-        if let Some(session) = &node.session {
-            let weight = wire::rendezvous_weight(key, session.node);
-            places.push((session.node != 0, weight, place));
-        }
-    }
-    places.sort_unstable_by(|a, b| b.cmp(a));
-    places.into_iter().map(|(_, _, place)| place).collect()
+/// A node's place in a set of nodes.
+fn place_bit(place: usize) -> u64 {
+    1 << place
 }
 
 #[cfg(test)]

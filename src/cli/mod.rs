@@ -1,27 +1,79 @@
-//! The command line: a file for each subcommand.
+//! The command line: a file for each subcommand. The client commands talk through the client library
+//! like any application.
 
+mod add;
+mod append;
+mod bench;
+mod cas;
+mod connection;
+mod del;
+mod exit;
+mod get;
+mod put;
+mod report;
+mod run;
 mod serve;
+mod status;
+mod words;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use connection::ConnectionArgs;
+
 /// A replicated key-value store that keeps serving when the network is half broken.
 #[derive(Debug, Parser)]
-#[command(name = "horseshoe", version)]
+#[command(name = "horseshoe", version, after_help = AFTER_HELP)]
 struct Arguments {
+    #[command(flatten)]
+    connection: ConnectionArgs,
+
     #[command(subcommand)]
     command: Command,
 }
 
+const AFTER_HELP: &str = "\
+Exit status of all but serve: 0 done, 1 no such key, 2 usage, 3 no quorum (a write was surely not \
+done), 4 conflict, 5 unknown outcome (a write may have been done), 6 another error.
+
+Keys, values and numbers may begin with a hyphen. A word that is a flag is taken as the flag, unless \
+it stands after `--`.";
+
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::ServeArgs),
+    Get(get::GetArgs),
+    Put(put::PutArgs),
+    Del(del::DelArgs),
+    Cas(cas::CasArgs),
+    Add(add::AddArgs),
+    Append(append::AppendArgs),
+    Status(status::StatusArgs),
+    Run(run::RunArgs),
+    Bench(bench::BenchArgs),
 }
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    match Arguments::parse().command {
-        Command::Serve(arguments) => serve::run(arguments),
-    }
+    let Arguments {
+        connection,
+        command,
+    } = Arguments::parse();
+    let exit = match command {
+        Command::Serve(arguments) => return serve::run(arguments),
+        Command::Get(arguments) => get::run(arguments, &connection),
+        Command::Put(arguments) => put::run(arguments, &connection),
+        Command::Del(arguments) => del::run(arguments, &connection),
+        Command::Cas(arguments) => cas::run(arguments, &connection),
+        Command::Add(arguments) => add::run(arguments, &connection),
+        Command::Append(arguments) => append::run(arguments, &connection),
+        Command::Status(arguments) => status::run(arguments, &connection),
+        Command::Run(arguments) => run::run(&arguments, &connection),
+        Command::Bench(arguments) => bench::run(&arguments, &connection),
+    };
+    exit.into()
 }
+
+#[cfg(test)]
+mod tests;

@@ -203,7 +203,7 @@ impl Replica {
     }
 
     pub fn handle_input(&mut self, now: Now, input: Input) {
-        self.look_at_links(now, false);
+        self.look_at_links(now, false, matches!(input, Input::Timeout));
         match input {
             Input::Peer { cluster, envelope } => self.handle_peer(now, cluster, envelope),
             Input::Client { from, message } => self.handle_client(now, from, message),

@@ -78,7 +78,7 @@ impl Replica {
         } = told;
         self.clock.observe(clock);
         self.links.heartbeat(from, incarnation, boot, wall_ms, now);
-        self.look_at_links(now, true);
+        self.look_at_links(now, true, false);
     }
 
     /// Messages about one key, from a member by its present incarnation, or from this node itself.

@@ -195,6 +195,8 @@ impl Coordinator {
             && let Some(twin) = self.twin(&pending)
         {
             twin.tried = true;
+            // X5: what may not be refused for one of them may not be refused for the other.
+            twin.sent |= pending.sent;
             twin.also.push(pending.reply);
             twin.also.extend(pending.also);
             // Counted once: `pending` is no operation of its own any more.

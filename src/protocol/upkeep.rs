@@ -37,7 +37,7 @@ impl Replica {
     fn heartbeat(&mut self, now: Now) {
         self.timers
             .set(now.mono_us + HEARTBEAT_MS * 1_000, Timer::Heartbeat);
-        self.look_at_links(now, true);
+        self.look_at_links(now, true, true);
         self.heartbeats += 1;
         self.marks_due |= self.heartbeats.is_multiple_of(MARKS_EVERY);
         self.take_back_forwards(now);
@@ -71,8 +71,10 @@ impl Replica {
         }
     }
 
-    /// Brings `near`, `hears_quorum` and the median up to date.
-    pub(super) fn look_at_links(&mut self, now: Now, at_once: bool) {
+    /// Brings `near`, `hears_quorum` and the median up to date. A quorum is found to be lost only at a
+    /// timer (`may_lose`), which comes after what had arrived before it: else a node that did not run
+    /// for a while would take its own absence for that of the others.
+    pub(super) fn look_at_links(&mut self, now: Now, at_once: bool, may_lose: bool) {
         let looked = self
             .links_looked_at_us
             .is_some_and(|at| now.mono_us < at + LOOK_US);
@@ -92,12 +94,15 @@ impl Replica {
             voters.map(|m| m.node).collect()
         };
         let lately: NodeSet = heard(QUORUM_SILENCE_MS).into_iter().collect();
+        let hears = configuration.has_quorum(&lately);
+        if self.hears_quorum && !hears && !may_lose {
+            return;
+        }
         let mut near = heard(REACHABLE_MS);
         // This node first, then those behind it, so that not all nodes ask the same ones.
         let behind = near.iter().position(|n| *n >= node).unwrap_or(0);
         near.rotate_left(behind);
         self.near = near;
-        let hears = configuration.has_quorum(&lately);
         if hears != self.hears_quorum {
             self.hears_quorum = hears;
             let event = if hears {

@@ -133,3 +133,93 @@ fn commit_until_closed(
     }
     Ok(None)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::message::GroupNumber;
+    use std::sync::{Arc, Barrier};
+    use tokio::sync::mpsc::unbounded_channel;
+
+    /// A store whose first commit waits for the test, and that tells what each commit held.
+    struct Slow {
+        barrier: Arc<Barrier>,
+        commits: Sender<Vec<GroupNumber>>,
+    }
+
+    impl Storage for Slow {
+        fn commit(&mut self, groups: &[Group]) -> Result<(), StorageError> {
+            let numbers: Vec<GroupNumber> = groups.iter().map(|group| group.number).collect();
+            if numbers[0] == 1 {
+                self.barrier.wait();
+                self.barrier.wait();
+            }
+            self.commits.send(numbers).expect("the test listens");
+            Ok(())
+        }
+
+        fn close(self: Box<Self>) -> Result<(), StorageError> {
+            Ok(())
+        }
+    }
+
+    fn group(number: GroupNumber) -> Group {
+        Group {
+            number,
+            ..Group::default()
+        }
+    }
+
+    #[test]
+    fn what_queues_during_a_commit_is_the_next_commit() {
+        let barrier = Arc::new(Barrier::new(2));
+        let (commits, committed) = channel();
+        let store = Slow {
+            barrier: barrier.clone(),
+            commits,
+        };
+        let (notifier, mut notices) = unbounded_channel();
+        let mut disk = Disk::start(Box::new(store), notifier).unwrap();
+        disk.commit(group(1));
+        barrier.wait();
+        (2..=9).for_each(|number| disk.commit(group(number)));
+        disk.close();
+        barrier.wait();
+        let all: Vec<_> = committed.iter().collect();
+        assert_eq!(all, [vec![1], (2..=9).collect()]);
+        let expected = [1, 9];
+        for number in expected {
+            match notices.blocking_recv() {
+                Some(Notice::Persisted(group)) => assert_eq!(group, number),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(matches!(
+            notices.blocking_recv(),
+            Some(Notice::StorageClosed(Ok(())))
+        ));
+    }
+
+    #[test]
+    fn a_disk_that_is_far_behind_says_so_until_it_has_caught_up() {
+        let barrier = Arc::new(Barrier::new(2));
+        let (commits, _committed) = channel();
+        let store = Slow {
+            barrier: barrier.clone(),
+            commits,
+        };
+        let (notifier, _notices) = unbounded_channel();
+        let mut disk = Disk::start(Box::new(store), notifier).unwrap();
+        for number in 1..=BACKLOG_LENGTH_MAX as u64 + 1 {
+            assert!(!disk.is_behind());
+            disk.commit(group(number));
+        }
+        assert!(disk.is_behind());
+        disk.persisted(1);
+        assert!(!disk.is_behind());
+        disk.persisted(BACKLOG_LENGTH_MAX as u64 + 1);
+        assert!(disk.backlog.is_empty() && disk.backlog_size == 0);
+        barrier.wait();
+        barrier.wait();
+    }
+}

@@ -33,6 +33,8 @@ const RECEIVES_PER_TURN_MAX: usize = 4;
 const FLUSH_AT: usize = 256;
 /// Relays that a message may pass: through every other node once.
 const HOPS_MAX: u8 = MEMBERS_MAX as u8 - 1;
+/// A timer that is this late tells that the process was kept from running.
+const LATE_US: u64 = 50_000;
 /// How long operations under way may take to end once the node is told to stop.
 const DRAIN_US: u64 = 500_000;
 /// How long the store may take to close.
@@ -76,21 +78,42 @@ pub struct Driver {
     addresses: AddressBook,
     tally: Tally,
     notices: UnboundedReceiver<Notice>,
-    notifier: UnboundedSender<Notice>,
     boot: u64,
     durability: &'static str,
     /// When the node ends, though operations are still under way.
     stop_at_us: Option<u64>,
 }
 
-impl Driver {
-    /// A node that is bound and about to start. Call from within the tokio runtime.
-    pub fn new(config: &ServerConfig, opened: Opened) -> Result<Self, RuntimeError> {
+/// A node that has its address, but no state yet.
+pub struct Bound {
+    own: SocketAddr,
+    socket: Socket,
+    notices: UnboundedReceiver<Notice>,
+    notifier: UnboundedSender<Notice>,
+}
+
+impl Bound {
+    /// Call from within the tokio runtime.
+    pub fn new(config: &ServerConfig) -> Result<Self, RuntimeError> {
+        let (own, socket) = bind(config)?;
+        let (notifier, notices) = unbounded_channel();
+        Ok(Bound {
+            own,
+            socket,
+            notices,
+            notifier,
+        })
+    }
+
+    /// Where `Notice::Stop` is to be sent.
+    pub fn notifier(&self) -> UnboundedSender<Notice> {
+        self.notifier.clone()
+    }
+
+    pub fn start(self, config: &ServerConfig, opened: Opened) -> Result<Driver, RuntimeError> {
         let clock = Clock {
             started: Instant::now(),
         };
-        let (own, socket) = bind(config)?;
-        let (notifier, notices) = unbounded_channel();
         let random = || getrandom::u64().map_err(RuntimeError::Random);
         let boot = random()?;
         let options = Options {
@@ -102,41 +125,50 @@ impl Driver {
             keys_cached_max: KEYS_CACHED_MAX,
         };
         let disk = config.data_dir.as_ref();
-        let disk = disk.map(|_| Disk::start(opened.storage, notifier.clone()));
+        let disk = disk.map(|_| Disk::start(opened.storage, self.notifier.clone()));
         Ok(Driver {
             clock,
             replica: Replica::new(options, opened.recovered, clock.now()),
             table: opened.table,
             disk: disk.transpose().map_err(RuntimeError::Thread)?,
-            socket,
+            socket: self.socket,
             packer: Packer::default(),
             send_blocked: false,
-            addresses: AddressBook::new(own, &config.nodes, notifier.clone()),
+            addresses: AddressBook::new(self.own, &config.nodes, self.notifier),
             tally: Tally::default(),
-            notices,
-            notifier,
+            notices: self.notices,
             boot,
             durability: config.durability_name(),
             stop_at_us: None,
         })
     }
+}
 
-    /// Where `Notice::Stop` is to be sent.
-    pub fn notifier(&self) -> UnboundedSender<Notice> {
-        self.notifier.clone()
-    }
-
+impl Driver {
     /// Runs until the node is told to stop, or can't go on.
     pub async fn run(mut self) -> Result<(), RuntimeError> {
+        let result = self.take_turns().await;
+        if let Err(RuntimeError::Storage(_) | RuntimeError::StoragePanicked) = result {
+            // What the store holds is not known: it was not stopped clean.
+            return result;
+        }
+        let closed = self.close().await;
+        result.and(closed)
+    }
+
+    async fn take_turns(&mut self) -> Result<(), RuntimeError> {
         let mut alarm = Box::pin(tokio::time::sleep(Duration::ZERO));
         loop {
+            if self.is_late() {
+                tokio::task::yield_now().await;
+            }
             let now = self.clock.now();
             while let Ok(notice) = self.notices.try_recv() {
                 self.handle_notice(now, notice)?;
             }
             self.turn(now)?;
             if self.is_done(now) {
-                return self.close().await;
+                return Ok(());
             }
             if let Some(notice) = self.wait(alarm.as_mut()).await? {
                 let now = self.clock.now();
@@ -145,13 +177,23 @@ impl Driver {
         }
     }
 
+    /// Whether the process did not run for a while. What arrived meanwhile is to be taken in before the
+    /// timers, but the reactor may not know of it yet.
+    fn is_late(&self) -> bool {
+        let late_us = self.clock.now().mono_us.saturating_sub(LATE_US);
+        self.replica
+            .next_timeout()
+            .is_some_and(|at_us| at_us < late_us)
+    }
+
     /// Takes in all that has arrived, then hands out all that came of it.
     fn turn(&mut self, now: Now) -> Result<(), RuntimeError> {
+        // Before the timers: after a stall, what they would miss may be there already.
+        self.receive(now)?;
         let is_due = |at_us| now.mono_us >= at_us;
         if self.replica.next_timeout().is_some_and(is_due) {
             self.replica.handle_input(now, Input::Timeout);
         }
-        self.receive(now)?;
         while let Some(output) = self.replica.poll_output() {
             self.handle_output(now, output);
             if self.packer.len() >= FLUSH_AT {

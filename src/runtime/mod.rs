@@ -16,7 +16,7 @@ pub mod tally;
 use crate::protocol::message::GroupNumber;
 use crate::storage::StorageError;
 
-pub use driver::Driver;
+pub use driver::{Bound, Driver};
 pub use serve::{RuntimeError, serve};
 
 /// What reaches the loop beside datagrams and time.

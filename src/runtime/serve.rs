@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Driver, Notice};
+use super::{Bound, Notice};
 use crate::config::ServerConfig;
 use crate::storage::{self, DiskOptions, Opened, StorageError};
 
@@ -39,21 +39,22 @@ pub enum RuntimeError {
 /// Runs a node until SIGTERM or SIGINT.
 pub fn serve(config: &ServerConfig) -> Result<(), RuntimeError> {
     announce(config);
-    let opened = open(config)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(RuntimeError::Start)?;
     let result = runtime.block_on(async {
-        let driver = Driver::new(config, opened)?;
+        // First the address: a store that is opened and then not used was not stopped clean.
+        let bound = Bound::new(config)?;
         for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
             let mut signals = signal(kind).map_err(RuntimeError::Start)?;
-            let notifier = driver.notifier();
+            let notifier = bound.notifier();
             tokio::spawn(async move {
                 while signals.recv().await.is_some() && notifier.send(Notice::Stop).is_ok() {}
             });
         }
-        driver.run().await
+        let opened = open(config)?;
+        bound.start(config, opened)?.run().await
     });
     runtime.shutdown_background();
     if result.is_ok() {

@@ -249,3 +249,91 @@ impl Overflow {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::UdpSocket as StdSocket;
+
+    fn bound() -> (Socket, SocketAddr) {
+        let socket = Socket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = socket.udp.local_addr().unwrap();
+        (socket, address)
+    }
+
+    fn receive_all(socket: &mut Socket, mono_us: u64, tally: &mut Tally) -> Vec<Vec<u8>> {
+        let mut all = Vec::new();
+        loop {
+            let take = &mut |_: &mut Tally, bytes: &[u8], _| all.push(bytes.to_vec());
+            if !socket.receive(mono_us, tally, take).unwrap().1 {
+                return all;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn batches_arrive_whole_and_in_order() {
+        let (mut receiver, to) = bound();
+        let (mut sender, _) = bound();
+        sender.writable().await.unwrap();
+        let bodies: Vec<Vec<u8>> = (0..100u8).map(|at| vec![at; usize::from(at) % 7]).collect();
+        let outgoing: Vec<Outgoing<'_>> =
+            bodies.iter().map(|bytes| Outgoing { to, bytes }).collect();
+        let mut sent = 0;
+        while sent < outgoing.len() {
+            sent += sender.send(&outgoing[sent..]).unwrap();
+        }
+        receiver.readable().await.unwrap();
+        let mut tally = Tally::default();
+        assert_eq!(receive_all(&mut receiver, 0, &mut tally), bodies);
+        assert_eq!(receiver.receive_batch, RECEIVE_BATCH_MAX, "it has grown");
+        assert_eq!(tally.total(), 0);
+    }
+
+    #[tokio::test]
+    async fn the_largest_datagram_passes_and_a_larger_one_is_refused() {
+        let (mut receiver, to) = bound();
+        let (mut sender, _) = bound();
+        sender.writable().await.unwrap();
+        let bytes = vec![7; kvclient::datagram::DATAGRAM_SIZE_MAX + 1];
+        let refused = sender.send(&[Outgoing { to, bytes: &bytes }]);
+        assert_eq!(refused, Err(SendError::Refused(Cause::SendTooBig)));
+        let bytes = &bytes[1..];
+        assert_eq!(sender.send(&[Outgoing { to, bytes }]), Ok(1));
+        receiver.readable().await.unwrap();
+        let received = receive_all(&mut receiver, 0, &mut Tally::default());
+        assert_eq!(received, [bytes]);
+    }
+
+    #[tokio::test]
+    async fn a_datagram_that_has_no_way_is_refused() {
+        let (mut sender, _) = bound();
+        sender.writable().await.unwrap();
+        let to = "[::1]:7".parse().unwrap();
+        let refused = sender.send(&[Outgoing { to, bytes: &[1] }]);
+        assert_eq!(refused, Err(SendError::Refused(Cause::SendError)));
+    }
+
+    #[tokio::test]
+    async fn what_the_kernel_lost_is_counted() {
+        let (mut receiver, to) = bound();
+        setsockopt(&receiver.udp, sockopt::RcvBuf, &65_536).unwrap();
+        let sender = StdSocket::bind("127.0.0.1:0").unwrap();
+        let mut tally = Tally::default();
+        let mut received = 0;
+        const SENT: usize = 5_000;
+        for _ in 0..SENT {
+            sender.send_to(&[1; 1_000], to).unwrap();
+        }
+        receiver.readable().await.unwrap();
+        received += receive_all(&mut receiver, 0, &mut tally).len();
+        assert!(received < SENT, "the buffer holds less than that");
+        // The next datagram, a second later, brings the count.
+        sender.send_to(&[2], to).unwrap();
+        receiver.readable().await.unwrap();
+        received += receive_all(&mut receiver, OVERFLOW_INTERVAL_US, &mut tally).len();
+        let lost = (SENT + 1 - received) as u64;
+        assert_eq!(tally.of(Cause::ReceiveOverflow), lost);
+        assert_eq!(tally.total(), lost);
+    }
+}

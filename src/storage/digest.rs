@@ -30,6 +30,10 @@ impl Digest {
         })
     }
 
+    pub fn reserve(&mut self, registers: usize) {
+        self.registers.reserve(registers);
+    }
+
     pub fn set_register(&mut self, key: &[u8], value: &[u8]) {
         let slot = xxh3_128_with_seed(key, self.seed);
         let new = entry_hash(key, value);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::digest::Digest;
 use super::directory::Directory;
-use super::engine::{self, Engine};
+use super::engine::{self, Engine, RawEntry};
 use super::error::StorageError;
 use super::format::{self, Entry, GROUP_KEY, GroupEntry, META_KEY};
 use super::identity::{self, Identity, Run};
@@ -20,6 +20,9 @@ use crate::protocol::message::{Group, GroupNumber, Incarnation, Meta, Recovered}
 /// Commits this long after the mark was written write it again. As the node's ceiling is raised
 /// (B1), and so a group committed, every second or so, the mark is never far behind.
 pub const MARK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Registers that room is made for at once at opening, on the word of the group entry.
+const RESERVED_MAX: usize = 1 << 26;
 
 #[derive(Debug, Clone)]
 pub struct DiskOptions {
@@ -99,7 +102,7 @@ pub fn open(options: DiskOptions, fresh_incarnation: Incarnation) -> Result<Open
         notes.push(format!(
             "THE STATE IN {} IS NOT USED: it was last written with durability os, did not stop \
              cleanly, and the machine has booted since, so its end may be missing. This node \
-             starts empty, with a new incarnation in place of {:016x}",
+             starts empty, with a new incarnation in place of {}",
             directory.path().display(),
             identity.incarnation
         ));
@@ -172,7 +175,7 @@ fn recover(
     let (mut mark, note) = Mark::open(&directory.mark(), incarnation)?;
     notes.extend(note);
     engine::check_parts(&store)?;
-    notes.extend(journal::check(&store, mark.group())?);
+    notes.extend(journal::check(&store, mark.group(), identity.clean_stop)?);
     let engine = Engine::open(&store)?;
     let contents = Contents::read(&engine, &directory)?;
     let last_group = contents.check(&directory, incarnation, mark.group())?;
@@ -228,7 +231,13 @@ impl Contents {
         };
         engine.scan(|key, value| {
             match Entry::decode(&path, key, value)? {
-                Entry::Group(group) => contents.group = Some(group),
+                // It comes first, by its prefix.
+                Entry::Group(group) => {
+                    let registers = usize::try_from(group.registers).unwrap_or(usize::MAX);
+                    contents.table.reserve(registers.min(RESERVED_MAX));
+                    contents.digest.reserve(registers.min(RESERVED_MAX));
+                    contents.group = Some(group);
+                }
                 Entry::Meta(meta) => {
                     contents.digest.set_meta(key, value);
                     contents.meta = *meta;
@@ -259,7 +268,7 @@ impl Contents {
         };
         if group.incarnation != incarnation {
             let what = format!(
-                "it belongs to incarnation {:016x}, the identity file to {incarnation:016x}",
+                "it belongs to incarnation {}, the identity file to {incarnation}",
                 group.incarnation
             );
             return Err(StorageError::damaged(&path, what));
@@ -343,7 +352,7 @@ impl Disk {
     }
 
     /// What the groups come to: of each key the last state only, and the group entry.
-    fn entries(&mut self, groups: &[Group]) -> (Vec<(Vec<u8>, Vec<u8>)>, GroupNumber) {
+    fn entries(&mut self, groups: &[Group]) -> (Vec<RawEntry>, GroupNumber) {
         let mut entries = Vec::new();
         let mut seen = HashSet::new();
         let mut last_group = self.last_group;
@@ -385,11 +394,7 @@ impl Disk {
     }
 }
 
-fn group_entry(
-    number: GroupNumber,
-    incarnation: Incarnation,
-    digest: &Digest,
-) -> (Vec<u8>, Vec<u8>) {
+fn group_entry(number: GroupNumber, incarnation: Incarnation, digest: &Digest) -> RawEntry {
     let entry = GroupEntry {
         number,
         incarnation,
@@ -403,6 +408,6 @@ fn new_digest() -> Result<Digest, StorageError> {
     Digest::new().map_err(|e| StorageError::Io {
         doing: "reading",
         path: PathBuf::from("the system's source of randomness"),
-        source: e.into(),
+        source: std::io::Error::other(e.to_string()),
     })
 }

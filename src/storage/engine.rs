@@ -36,6 +36,9 @@ const WAIT: Duration = Duration::from_millis(1);
 /// begin anew, and deletes the rest.
 const PARTS: [&str; 3] = ["version", "keyspaces/0/current", "keyspaces/1/current"];
 
+/// Key and value, with prefix and version.
+pub type RawEntry = (Vec<u8>, Vec<u8>);
+
 pub struct Engine {
     path: PathBuf,
     database: Database,
@@ -94,7 +97,7 @@ impl Engine {
     /// order entries within a batch. Not synced, they are with the operating system on return.
     pub fn write(
         &self,
-        entries: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>,
+        entries: impl IntoIterator<Item = RawEntry>,
         sync: bool,
     ) -> Result<(), StorageError> {
         self.wait_for_room()?;
@@ -223,7 +226,7 @@ fn guard<T>(
 
 fn free_space(path: &Path) -> String {
     nix::sys::statvfs::statvfs(path).map_or("unknown".into(), |stat| {
-        let bytes = stat.blocks_available() as u64 * stat.fragment_size() as u64;
+        let bytes = u128::from(stat.blocks_available()) * u128::from(stat.fragment_size());
         format!("{} MiB", bytes >> 20)
     })
 }

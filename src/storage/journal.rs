@@ -6,6 +6,7 @@
 //! changed. The engine also refuses some torn tails, which are no damage; those are cut here.
 
 use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::xxh3_64;
@@ -22,9 +23,18 @@ const CLEAR: u8 = 4;
 const TRAILER: &[u8] = b"FJL\x03";
 
 /// Checks all journals of the store. Gives a note if a torn tail was cut off.
-pub fn check(store: &Path, mark: GroupNumber) -> Result<Option<String>, StorageError> {
+///
+/// After a stop that was not clean the newest journal is written once more, byte for byte: if the
+/// stop was for a sync that failed, the system may hold for written what never reached the disk,
+/// and a later sync would have nothing to do.
+pub fn check(
+    store: &Path,
+    mark: GroupNumber,
+    clean_stop: bool,
+) -> Result<Option<String>, StorageError> {
     let journals = list(store)?;
     let mut last_group = None;
+    let mut note = None;
     for (at, path) in journals.iter().enumerate() {
         let bytes = fs::read(path).map_err(StorageError::io("reading", path))?;
         let mut end = 0;
@@ -34,31 +44,25 @@ pub fn check(store: &Path, mark: GroupNumber) -> Result<Option<String>, StorageE
                 last_group = Some(GroupEntry::decode(path, entry)?.number);
             }
         }
+        let is_last = at + 1 == journals.len();
         // A new journal is zeros for some length ahead.
         let rest = &bytes[end..];
-        if rest.iter().all(|byte| *byte == 0) {
-            continue;
-        }
-        let is_last = at + 1 == journals.len();
-        check_torn(path, end, rest, is_last)?;
-        if let Some(group) = last_group.filter(|group| *group < mark) {
-            return Err(StorageError::damaged(
-                path,
-                format!(
-                    "from byte {end} on it cannot be read; before that it ends at group {group}, \
-                     but group {mark} was synced"
-                ),
+        if rest.iter().any(|byte| *byte != 0) {
+            check_torn(path, end, rest, is_last)?;
+            check_reaches(path, end, last_group, mark)?;
+            cut(path, end)?;
+            note = Some(format!(
+                "cut a write that was never finished off {}: {} bytes behind group {}",
+                path.display(),
+                rest.len(),
+                last_group.map_or("-".into(), |group| group.to_string())
             ));
         }
-        cut(path, end)?;
-        return Ok(Some(format!(
-            "cut a write that was never finished off {}: {} bytes behind group {}",
-            path.display(),
-            rest.len(),
-            last_group.map_or("-".into(), |g| g.to_string())
-        )));
+        if is_last && !clean_stop {
+            write_again(path, &bytes[..end])?;
+        }
     }
-    Ok(None)
+    Ok(note)
 }
 
 /// A tail that a stop tore is the end of the newest journal: journals are synced before a next
@@ -76,6 +80,36 @@ fn check_torn(path: &Path, end: usize, rest: &[u8], is_last: bool) -> Result<(),
         return Err(StorageError::damaged(path, what));
     }
     Ok(())
+}
+
+/// What cannot be read is not cut if groups that were synced would be missing. Where the journals
+/// hold no group at all, only the tables know; they are asked later.
+fn check_reaches(
+    path: &Path,
+    end: usize,
+    last_group: Option<GroupNumber>,
+    mark: GroupNumber,
+) -> Result<(), StorageError> {
+    match last_group {
+        Some(group) if group < mark => {
+            let what = format!(
+                "from byte {end} on it cannot be read; before that it ends at group {group}, but \
+                 group {mark} was synced"
+            );
+            Err(StorageError::damaged(path, what))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn write_again(path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
+    let file = OpenOptions::new()
+        .write(true)
+        .open(path)
+        .map_err(StorageError::io("opening", path))?;
+    file.write_all_at(bytes, 0)
+        .and_then(|()| file.sync_all())
+        .map_err(StorageError::io("writing", path))
 }
 
 fn cut(path: &Path, length: usize) -> Result<(), StorageError> {

@@ -11,7 +11,7 @@ pub mod disk;
 mod engine;
 mod error;
 mod file;
-mod format;
+pub mod format;
 mod identity;
 mod journal;
 mod mark;

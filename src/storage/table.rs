@@ -33,6 +33,10 @@ impl Table {
         self.live
     }
 
+    pub(super) fn reserve(&mut self, keys: usize) {
+        self.states.reserve(keys);
+    }
+
     pub(super) fn set(&mut self, key: Key, state: AcceptorState) {
         let counts = key.space() == SPACE_USER;
         let is_live = counts && has_value(&state);

@@ -1,5 +1,8 @@
 //! `cargo sim`: runs seeds on all cores. `SEED=n` runs one and tells its story.
 
+// Without a harness the modules' own tests are not run here, and their imports are not used.
+#![allow(unused_imports)] // See above.
+
 #[path = "mod.rs"]
 mod sim;
 

@@ -13,7 +13,8 @@ use horseshoe::storage::{DiskOptions, Durability, Opened, Table, disk};
 use tempfile::TempDir;
 
 pub const INCARNATION: u64 = 0x1111;
-pub const KEYS: u64 = 7;
+const KEYS: u64 = 7;
+const KEYS_SLOW: u64 = 8;
 
 pub fn list() -> Vec<String> {
     ["a:1", "b:1", "c:1"].map(String::from).to_vec()
@@ -45,8 +46,12 @@ pub fn directory() -> (TempDir, PathBuf) {
     (base, path)
 }
 
-pub fn key(n: u64) -> Key {
+fn key(n: u64) -> Key {
     Key::user(format!("key {}", n % KEYS).as_bytes())
+}
+
+fn slow_key(n: u64) -> Key {
+    Key::user(format!("slow key {}", n % KEYS_SLOW).as_bytes())
 }
 
 /// A group that overwrites keys of earlier ones, so that a state gone back is noticed.
@@ -69,7 +74,7 @@ pub fn group(number: u64) -> Group {
             (key(number + 3), state(number)),
         ],
         chosen: vec![(key(previous), Ballot(previous * 10))],
-        meta: (number % 4 == 0).then(|| meta(number)),
+        meta: number.is_multiple_of(4).then(|| meta(number)),
     }
 }
 
@@ -105,9 +110,9 @@ pub fn check(opened: &Opened) {
         table.apply(&group);
     }
     assert_eq!(opened.table.keys(), table.keys(), "keys after {number}");
-    for n in 0..KEYS {
-        let (found, expected) = (opened.table.load(&key(n)), table.load(&key(n)));
-        assert_eq!(found, expected, "key {n} after group {number}");
+    for key in (0..KEYS).map(key).chain((0..KEYS_SLOW).map(slow_key)) {
+        let (found, expected) = (opened.table.load(&key), table.load(&key));
+        assert_eq!(found, expected, "{key:?} after group {number}");
     }
     let expected = number - number % 4;
     let expected = if expected == 0 {

@@ -2,13 +2,18 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
 
-use horseshoe::protocol::message::Recovered;
-use horseshoe::storage::{DiskOptions, Durability, disk, memory};
+use bytes::Bytes;
+use horseshoe::protocol::ballot::Ballot;
+use horseshoe::protocol::message::{Group, Recovered};
+use horseshoe::protocol::record::{AcceptorState, Key, Record};
+use horseshoe::storage::{DiskOptions, Durability, Table, disk, memory};
 use proptest::prelude::*;
 
 use super::model::{
-    INCARNATION, check, directory, group, groups, list, make, open, options, os_options,
+    INCARNATION, check, directory, files, group, groups, list, make, open, options, os_options,
+    size,
 };
 
 #[test]
@@ -168,6 +173,57 @@ fn a_store_whose_making_was_cut_short_is_made_anew() {
     let opened = disk::open(options(&path), 9).unwrap();
     assert_eq!(opened.recovered.incarnation, 9);
     assert!(path.join("store.lost-1").is_dir() && path.join("mark.lost-1").is_file());
+}
+
+/// Enough for the engine to start new journals, to move data to tables and to drop journals.
+#[test]
+fn a_store_larger_than_its_journal_comes_back() {
+    let (_base, path) = directory();
+    let mut opened = open(os_options(&path));
+    let mut expected = Table::default();
+    for number in 1..=500 {
+        let state = AcceptorState {
+            accepted: Ballot(number),
+            record: Some(Arc::new(Record {
+                // Not to be compressed away.
+                value: Some(noise(number, 40_000)),
+                ..Record::default()
+            })),
+            ..AcceptorState::default()
+        };
+        let name = |n| Key::user(format!("{}", (number * 11 + n) % 300).as_bytes());
+        let group = Group {
+            number,
+            registers: (0..10).map(|n| (name(n), state.clone())).collect(),
+            ..Group::default()
+        };
+        opened.storage.commit(std::slice::from_ref(&group)).unwrap();
+        expected.apply(&group);
+    }
+    drop(opened);
+    let all = files(&path.join("store"));
+    let journals = all
+        .iter()
+        .filter(|f| f.extension().is_some_and(|e| e == "jnl"));
+    let bytes: usize = journals.map(|file| size(file)).sum();
+    assert!(bytes < 170_000_000, "the journals hold {bytes} bytes");
+    let opened = open(options(&path));
+    assert_eq!((opened.recovered.group, opened.table.keys()), (500, 300));
+    for n in 0..300 {
+        let key = Key::user(format!("{n}").as_bytes());
+        assert!(opened.table.load(&key) == expected.load(&key), "key {n}");
+    }
+}
+
+fn noise(seed: u64, size: usize) -> Bytes {
+    let mut state = seed;
+    let mut next = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (state >> 56) as u8
+    };
+    (0..size).map(|_| next()).collect()
 }
 
 #[test]

@@ -1,178 +1,302 @@
-//! One given node as the client knows it: its session, its pace, whether it seems to be there.
+//! One given node as the client knows it: its session, its pace, and whether it seems to be there.
+//!
+//! A node is sent operations only while it was heard lately; after a silence it has to answer a
+//! hello first. So a dead node costs few operations their outcome, and where too few nodes live to
+//! serve, `no quorum` can be told soon and for sure (X5).
 
-use std::collections::HashMap;
+use super::attempts::Attempts;
+use super::operation::InFlight;
+use super::pace::Pace;
+use super::table::Handle;
+use super::{Session, place_bit};
+use crate::wire::{self, Hello, HelloAnswer, NoSession, kind};
 
-use super::{Session, Timer};
-use crate::wire::{Hello, HelloAnswer, NoSession, kind};
-
-/// Wait before an attempt is repeated elsewhere, until the node's pace is known.
-const WAIT_US_INITIAL: u64 = 20_000;
-const WAIT_US_MIN: u64 = 4_000;
-const WAIT_US_MAX: u64 = 1_000_000;
+/// A node not heard for this long has to answer a hello before it is sent operations.
+const FRESH_US: u64 = 500_000;
+/// Wait before a hello is repeated, doubled each time.
 const HELLO_WAIT_US_INITIAL: u64 = 20_000;
-const HELLO_WAIT_US_MAX: u64 = 400_000;
-/// Attempts in a row without an answer after which a node must say hello again.
-const SILENT_ATTEMPTS_MAX: u32 = 3;
+const HELLO_WAIT_US_MAX: u64 = 250_000;
+/// A node in use is asked again for its id and cluster after this time ...
+const REFRESH_US: u64 = 10_000_000;
+/// ... and one that has no vote, or no id yet, after this.
+const REFRESH_US_VOTELESS: u64 = 250_000;
+/// A node that answers hellos, but not operations, is avoided for this long, doubled each time.
+const AVOID_US_INITIAL: u64 = 20_000;
+const AVOID_DOUBLINGS_MAX: u32 = 6;
 
 /// X4: what a hello gave.
 #[derive(Debug, Clone)]
 pub(super) struct Live {
     pub token: u64,
+    /// 0 for a node that has no vote, or no id yet.
     pub node: u8,
     pub cluster: u64,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct PendingHello {
+#[derive(Debug)]
+pub(super) struct Node {
+    pub live: Option<Live>,
+    /// Of the hello that gave the session, or is to give it. The same hello again keeps the token, if
+    /// the node still knows it; 0: the next hello takes a new one.
     nonce: u64,
-    sent_us: u64,
-    tries: u32,
+    /// Since when a hello waits for its answer.
+    pub unanswered_since_us: Option<u64>,
+    /// The earliest time of the next hello.
+    pub hello_due_us: u64,
+    hello_wait_us: u64,
+    refresh_us: u64,
+    heard_us: u64,
+    /// When an operation was last answered.
+    pub answered_us: u64,
+    avoid_until_us: u64,
+    strikes: u32,
+    pub attempts: Attempts,
+    reads: Pace,
+    writes: Pace,
+    /// Whom it reached when it last said `no quorum`.
+    pub reached: Option<Vec<u8>>,
 }
 
-#[derive(Debug, Default)]
-pub(super) struct Node {
-    pub session: Option<Live>,
-    hello: Option<PendingHello>,
-    /// The call of each attempt that is not answered.
-    pub attempts: HashMap<u64, u64>,
-    pub heard_us: u64,
-    silent: u32,
-    silent_us: u64,
-    smoothed_us: Option<u64>,
-    deviation_us: u64,
+/// By which of several nodes is tried first; the highest is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    untried: bool,
+    answers: bool,
+    votes: bool,
+    weight: u64,
+    place: usize,
 }
 
 impl Node {
-    /// How long an attempt at this node waits before another is made.
-    pub fn wait_us(&self) -> u64 {
-        self.smoothed_us
-            .map_or(WAIT_US_INITIAL, |s| s + 4 * self.deviation_us + 1_000)
-            .clamp(WAIT_US_MIN, WAIT_US_MAX)
-    }
-
-    pub fn sample(&mut self, took_us: u64) {
-        match self.smoothed_us {
-            None => (self.smoothed_us, self.deviation_us) = (Some(took_us), took_us.max(2_000)),
-            Some(smoothed) => {
-                self.deviation_us = (3 * self.deviation_us + smoothed.abs_diff(took_us)) / 4;
-                self.smoothed_us = Some((7 * smoothed + took_us) / 8);
-            }
+    pub fn new(first_attempt: u64) -> Self {
+        Node {
+            live: None,
+            nonce: 0,
+            unanswered_since_us: None,
+            hello_due_us: 0,
+            hello_wait_us: HELLO_WAIT_US_INITIAL,
+            refresh_us: 0,
+            heard_us: 0,
+            answered_us: 0,
+            avoid_until_us: 0,
+            strikes: 0,
+            attempts: Attempts::new(first_attempt),
+            reads: Pace::default(),
+            writes: Pace::default(),
+            reached: None,
         }
     }
 
-    /// An attempt of `sent_us` got no answer in time. A node that stays silent altogether has to say
-    /// hello again before it is sent anything more, so that a dead one costs no operation its outcome.
-    pub fn kept_silent(&mut self, now_us: u64, sent_us: u64) {
-        if self.heard_us >= sent_us {
-            self.silent = 0;
-            return;
+    pub fn id(&self) -> u8 {
+        self.live.as_ref().map_or(0, |live| live.node)
+    }
+
+    fn is_fresh(&self, now_us: u64) -> bool {
+        now_us <= self.heard_us.saturating_add(FRESH_US)
+    }
+
+    /// Whether operations may be sent to it.
+    pub fn is_usable(&self, now_us: u64) -> bool {
+        self.live.is_some() && self.unanswered_since_us.is_none() && self.is_fresh(now_us)
+    }
+
+    /// Whether nothing was heard of it since it was asked.
+    pub fn is_silent(&self) -> bool {
+        self.live.is_none() || self.unanswered_since_us.is_some()
+    }
+
+    /// A frame came that makes sense.
+    pub fn heard(&mut self, now_us: u64) {
+        self.heard_us = now_us;
+        if self.live.is_some() {
+            self.unanswered_since_us = None;
         }
-        // Many attempts in one lost datagram are one silence.
-        if now_us < self.silent_us + self.wait_us() {
-            return;
+    }
+
+    /// An operation was answered, by a round if there is a time taken for it.
+    pub fn answered(&mut self, now_us: u64, is_read: bool, took_us: Option<u64>) {
+        self.answered_us = now_us;
+        self.strikes = 0;
+        self.avoid_until_us = 0;
+        self.hello_wait_us = HELLO_WAIT_US_INITIAL;
+        if let Some(took_us) = took_us {
+            let pace = if is_read {
+                &mut self.reads
+            } else {
+                &mut self.writes
+            };
+            pace.sample(took_us);
         }
-        self.silent_us = now_us;
-        self.silent += 1;
-        if self.silent >= SILENT_ATTEMPTS_MAX {
-            self.session = None;
+    }
+
+    /// How long an attempt waits before another is made.
+    pub fn wait_us(&self, is_read: bool) -> u64 {
+        let pace = if is_read { &self.reads } else { &self.writes };
+        pace.wait_us()
+    }
+
+    /// An attempt was not answered in time. True if the node must answer a hello now.
+    pub fn kept_silent(&mut self, now_us: u64, sent_us: u64) -> bool {
+        if self.answered_us > sent_us {
+            return false;
         }
+        if self.heard_us <= sent_us {
+            return self.doubt(now_us);
+        }
+        // Many attempts in one lost datagram are one strike.
+        if now_us >= self.avoid_until_us {
+            let doublings = self.strikes.min(AVOID_DOUBLINGS_MAX);
+            self.avoid_until_us = now_us + (AVOID_US_INITIAL << doublings);
+            self.strikes += 1;
+        }
+        false
+    }
+
+    /// No operations from here on until something is heard.
+    fn doubt(&mut self, now_us: u64) -> bool {
+        let first = self.unanswered_since_us.is_none();
+        self.unanswered_since_us.get_or_insert(now_us);
+        first
+    }
+
+    fn rank(&self, now_us: u64, place: usize, operation: &InFlight) -> Option<Rank> {
+        let live = self.live.as_ref()?;
+        if !operation.may_go_to(live.cluster) {
+            return None;
+        }
+        Some(Rank {
+            untried: operation.tried & place_bit(place) == 0,
+            answers: now_us >= self.avoid_until_us,
+            votes: live.node != 0,
+            weight: wire::rendezvous_weight(&operation.call.key, live.node),
+            place,
+        })
     }
 }
 
 impl Session {
-    /// Says hello to every node that has no session, unless that is under way.
-    pub(super) fn greet_all(&mut self, now_us: u64) {
+    /// The best usable node for an operation, and whether it was tried since the last time around.
+    /// Nodes that would be better are asked whether they are there.
+    pub(super) fn choose(&mut self, now_us: u64, handle: Handle) -> Option<(usize, bool)> {
+        let operation = self.table.get(handle)?;
+        let mut best = None;
+        let mut all_well = true;
+        for (place, node) in self.nodes.iter().enumerate() {
+            let usable = node.is_usable(now_us);
+            all_well &= usable && now_us < node.refresh_us;
+            if usable {
+                best = best.max(node.rank(now_us, place, operation));
+            }
+        }
+        if !all_well {
+            self.seek(now_us, handle, best);
+        }
+        best.map(|rank| (rank.place, !rank.untried))
+    }
+
+    fn seek(&mut self, now_us: u64, handle: Handle, best: Option<Rank>) {
         for place in 0..self.nodes.len() {
-            if self.nodes[place].session.is_none() && self.nodes[place].hello.is_none() {
-                self.greet(now_us, place, 0);
+            let Some(operation) = self.table.get(handle) else {
+                return;
+            };
+            let node = &mut self.nodes[place];
+            if node.is_usable(now_us) {
+                if now_us >= node.refresh_us {
+                    self.greet(now_us, place);
+                }
+            } else if node.is_silent() || node.rank(now_us, place, operation) > best {
+                node.doubt(now_us);
+                self.greet(now_us, place);
             }
         }
     }
 
-    fn greet(&mut self, now_us: u64, place: usize, tries: u32) {
-        // A hello that is sent again keeps its nonce: the node then keeps the token (X4).
-        let nonce = match self.nodes[place].hello {
-            Some(hello) => hello.nonce,
-            None => self.random(),
-        };
-        self.nodes[place].hello = Some(PendingHello {
-            nonce,
-            sent_us: now_us,
-            tries,
-        });
+    /// Says hello, unless that was done a moment ago.
+    pub(super) fn greet(&mut self, now_us: u64, place: usize) {
+        if now_us < self.nodes[place].hello_due_us {
+            return;
+        }
+        let fresh_nonce = self.random().max(1);
+        let node = &mut self.nodes[place];
+        if node.nonce == 0 {
+            node.nonce = fresh_nonce;
+        }
+        node.hello_due_us = now_us + node.hello_wait_us;
+        node.hello_wait_us = (2 * node.hello_wait_us).min(HELLO_WAIT_US_MAX);
         let hello = Hello {
             client: self.options.client,
-            nonce,
+            nonce: node.nonce,
             library_version: self.options.library_version.clone(),
         };
         self.transmit(place, kind::HELLO, &hello);
-        let wait_us = (HELLO_WAIT_US_INITIAL << tries.min(10)).min(HELLO_WAIT_US_MAX);
-        self.set_timer(now_us + wait_us, Timer::Hello(place));
     }
 
-    pub(super) fn hello_timeout(&mut self, now_us: u64, place: usize) {
-        let Some(hello) = self.nodes[place].hello else {
-            return;
-        };
-        if self.calls.is_empty() && self.statuses.is_empty() {
-            // Nobody waits: no chatter. The next call says hello anew.
-            self.nodes[place].hello = None;
-        } else {
-            self.greet(now_us, place, hello.tries + 1);
+    /// Repeats the hellos that are due, while somebody waits.
+    pub(super) fn greet_again(&mut self, now_us: u64) {
+        for place in 0..self.nodes.len() {
+            if self.nodes[place].unanswered_since_us.is_some() {
+                self.greet(now_us, place);
+            }
         }
     }
 
     pub(super) fn handle_hello(&mut self, now_us: u64, place: usize, answer: HelloAnswer) {
-        let node = &mut self.nodes[place];
-        let Some(hello) = node.hello.filter(|h| h.nonce == answer.nonce) else {
+        let nonce = self.nodes[place].nonce;
+        if nonce == 0 || nonce != answer.nonce {
             self.counters.late += 1;
             return;
+        }
+        if answer.cluster != 0 && answer.cluster != self.cluster {
+            // Two clusters must never be taken for one store. The other one is followed only when
+            // nobody of the first is there any more.
+            let of_the_first = |node: &Node| {
+                let cluster = node.live.as_ref().map_or(0, |live| live.cluster);
+                cluster != 0 && cluster == self.cluster && node.is_usable(now_us)
+            };
+            let mut others = self.nodes.iter().enumerate();
+            if others.any(|(other, node)| other != place && of_the_first(node)) {
+                self.counters.foreign += 1;
+                let node = &mut self.nodes[place];
+                node.live = None;
+                node.doubt(now_us);
+                return;
+            }
+            self.cluster = answer.cluster;
+        }
+        let refresh_us = if answer.node == 0 {
+            REFRESH_US_VOTELESS
+        } else {
+            REFRESH_US
         };
-        if hello.tries == 0 && node.smoothed_us.is_none() {
-            node.sample(now_us.saturating_sub(hello.sent_us));
-        }
-        node.hello = None;
-        node.silent = 0;
-        if answer.cluster != 0 && self.cluster != 0 && answer.cluster != self.cluster {
-            // Two clusters must never be taken for one store.
-            self.counters.foreign += 1;
-            return;
-        }
-        self.cluster = self.cluster.max(answer.cluster);
-        let HelloAnswer {
-            token,
-            node,
-            cluster,
-            clock,
-            ..
-        } = answer;
-        self.nodes[place].session = Some(Live {
-            token,
-            node,
-            cluster,
+        let node = &mut self.nodes[place];
+        node.live = Some(Live {
+            token: answer.token,
+            node: answer.node,
+            cluster: answer.cluster,
         });
-        self.observe(now_us, clock);
-        self.send_waiting(now_us);
-        self.send_statuses(now_us, place);
+        node.heard(now_us);
+        node.refresh_us = now_us + refresh_us;
+        self.observe(now_us, answer.clock);
     }
 
-    /// X4: the node forgot the session, or never knew it; the attempt was not executed.
+    /// X4: the node does not know the session (any more). The attempt stays open: a copy of it may have
+    /// been executed before the session was forgotten.
     pub(super) fn handle_no_session(&mut self, now_us: u64, place: usize, refusal: NoSession) {
         let node = &mut self.nodes[place];
-        if node
-            .session
-            .as_ref()
-            .is_some_and(|live| live.token == refusal.token)
-        {
-            node.session = None;
-        }
-        if node.session.is_none() && node.hello.is_none() {
-            self.greet(now_us, place, 0);
+        let current = node.live.as_ref().map(|live| live.token);
+        if current == Some(refusal.token) {
+            node.live = None;
+            node.nonce = 0;
+            node.doubt(now_us);
+            node.strikes += 1;
+            // A node that never takes its own tokens is not asked in a tight loop.
+            if node.strikes <= 2 {
+                node.hello_due_us = now_us;
+            }
+            if self.is_active() {
+                self.greet(now_us, place);
+            }
         }
         self.attempt_refused(now_us, place, refusal.attempt);
-    }
-
-    pub(super) fn set_timer(&mut self, at_us: u64, timer: Timer) {
-        self.timers.push(std::cmp::Reverse((at_us, timer)));
     }
 }

@@ -1,467 +1,423 @@
-//! One call through its life: attempts, retries through other nodes, and when its outcome is known.
+//! One call through its life: when it is sent, to whom, and when again.
 
-use super::call::{Call, CallError, Completion, settled};
-use super::{IN_FLIGHT_MAX, Session, Timer, order};
-use crate::wire::{Answer, Operation, OperationId, Outcome, RETRY_WINDOW_MS, Request, kind};
+use super::attempts::Target;
+use super::call::{Call, CallError};
+use super::table::Handle;
+use super::{IN_FLIGHT_MAX, Session, place_bit};
+use crate::wire::{Operation, OperationId, Outcome, RETRY_WINDOW_MS, Request, kind};
 
-/// Wait between attempts while every node refuses.
-const REFUSED_WAIT_US: u64 = 50_000;
-const RETRY_WAIT_US_MAX: u64 = 500_000;
+/// Wait before a call that was refused is tried again, doubled each time.
+const REFUSED_WAIT_US_INITIAL: u64 = 10_000;
+const REFUSED_DOUBLINGS_MAX: u32 = 4;
+const RETRY_WAIT_US_MAX: u64 = 1_000_000;
+/// Retries are made out of an allowance: each operation that is answered adds to it, and each retry
+/// takes ten times that. So a cluster that is busy is not sent everything again; up to ten percent of
+/// lost datagrams are made good at once all the same.
+pub(super) const ALLOWANCE_MAX: u32 = 320;
+const ALLOWANCE_RETRY: u32 = 10;
+/// Without allowance a retry is put off, until this long after the attempt before at most.
+const PUT_OFF_US_MAX: u64 = 400_000;
+/// So many calls are sent to the first node that can be sent any ...
+const PARKED_SENT_AT_ONCE: usize = 8;
+/// ... and more of them this much later, to whoever is there then.
+const PARKED_WAIT_US: u64 = 2_000;
 
-#[derive(Debug)]
-struct Attempt {
-    node: usize,
-    number: u64,
-    sent_us: u64,
-    retry: bool,
-}
+pub(super) const NEVER: u64 = u64::MAX;
 
-/// The identity that an operation has once it was first sent.
+/// What a call has from its first sending on.
 #[derive(Debug, Clone, Copy)]
-struct Identity {
-    sequence: u64,
+pub(super) struct Identity {
+    pub sequence: u64,
     birth: u64,
     born_us: u64,
+    /// The cluster that it was sent to; 0 while only nodes without one were tried.
+    cluster: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LastAttempt {
+    place: usize,
+    number: u64,
+    sent_us: u64,
+    /// Whether its answer is still waited for.
+    open: bool,
 }
 
 #[derive(Debug)]
 pub(super) struct InFlight {
-    call: Call,
-    tag: u64,
+    pub call: Call,
+    pub tag: u64,
     deadline_us: u64,
-    identity: Option<Identity>,
-    /// Not answered yet.
-    open: Vec<Attempt>,
+    pub identity: Option<Identity>,
     /// Sendings so far, of this identity.
-    sent: u32,
+    pub sent: u32,
+    /// Of them, how many were not answered.
+    pub open: u32,
+    last: Option<LastAttempt>,
     /// Nodes tried since the last time around.
-    tried: Vec<usize>,
-    /// Of an attempt that changed nothing, or was not executed (X2).
-    refusal: Option<Outcome>,
-    /// Nodes whose last word was `no quorum`, with whom they reached.
-    dark: Vec<(usize, Vec<u8>)>,
-    /// Since when every node is dark or has no session.
-    dark_since_us: Option<u64>,
+    pub tried: u64,
+    /// How often the wait was doubled.
+    doublings: u32,
+    refusals: u32,
+    pub remakes: u32,
+    /// The word of an attempt that changed nothing, or was not executed (X2).
+    pub refusal: Option<Outcome>,
+    /// Nodes whose last word was `no quorum`.
+    pub dark: u64,
+    /// Since when every node is dark or silent.
+    pub dark_since_us: Option<u64>,
+    /// When the next attempt is due.
+    retry_us: u64,
     /// The earliest timer set.
     timer_us: u64,
-    /// When the next attempt is due.
-    next_us: u64,
-    waits_for_session: bool,
+    /// Whether it waits for a node that it can be sent to.
+    parked: bool,
 }
 
 impl InFlight {
-    fn is_read(&self) -> bool {
+    fn new(now_us: u64, call: Call, tag: u64, deadline_us: u64) -> Self {
+        InFlight {
+            call,
+            tag,
+            deadline_us,
+            identity: None,
+            sent: 0,
+            open: 0,
+            last: None,
+            tried: 0,
+            doublings: 0,
+            refusals: 0,
+            remakes: 0,
+            refusal: None,
+            dark: 0,
+            dark_since_us: None,
+            retry_us: now_us,
+            timer_us: NEVER,
+            parked: false,
+        }
+    }
+
+    pub fn is_read(&self) -> bool {
         self.call.action.is_read()
+    }
+
+    /// Whether it may be done without this client knowing, now or later.
+    pub fn may_be_done(&self) -> bool {
+        self.open > 0 && !self.is_read()
+    }
+
+    /// A retry in another cluster would be a second execution.
+    pub fn may_go_to(&self, cluster: u64) -> bool {
+        let own = self.identity.map_or(0, |identity| identity.cluster);
+        own == 0 || cluster == 0 || own == cluster
+    }
+
+    fn was_sent(&mut self, last: LastAttempt, around: bool, wait_us: u64, jitter: u64) {
+        if around {
+            self.tried = 0;
+            self.doublings += 1;
+        }
+        self.tried |= place_bit(last.place);
+        self.sent += 1;
+        self.open += 1;
+        self.last = Some(last);
+        let wait_us = backed_off(wait_us, self.doublings);
+        let spread_us = if self.doublings > 0 {
+            jitter % (wait_us / 4).max(1)
+        } else {
+            0
+        };
+        self.retry_us = last.sent_us + wait_us + spread_us;
+    }
+
+    /// The attempt was answered. True if it was the last one sent.
+    pub fn was_answered(&mut self, place: usize, number: u64) -> bool {
+        self.open = self.open.saturating_sub(1);
+        self.is_last(place, number)
+    }
+
+    /// Nobody waits for this attempt any more, whatever became of it. True if it was the last one.
+    pub fn is_last(&mut self, place: usize, number: u64) -> bool {
+        match &mut self.last {
+            Some(last) if (last.place, last.number) == (place, number) => {
+                last.open = false;
+                true
+            }
+            _ => false,
+        }
     }
 }
 
 impl Session {
     /// Takes a call. An error means that nothing was or will be sent.
     pub fn submit(&mut self, now_us: u64, call: Call, tag: u64) -> Result<(), CallError> {
+        let now_us = self.advance(now_us);
+        if self.closed {
+            return Err(CallError::Closed);
+        }
         call.check()?;
-        if self.calls.len() >= IN_FLIGHT_MAX {
+        if self.table.len() >= IN_FLIGHT_MAX {
             return Err(CallError::Busy);
         }
-        let handle = self.next_call;
-        self.next_call += 1;
         let wait_us = call.deadline_us.unwrap_or(self.options.deadline_us);
         let deadline_us = now_us.saturating_add(wait_us);
-        let call = InFlight {
-            call,
-            tag,
-            deadline_us,
-            identity: None,
-            open: Vec::new(),
-            sent: 0,
-            tried: Vec::new(),
-            refusal: None,
-            dark: Vec::new(),
-            dark_since_us: None,
-            timer_us: u64::MAX,
-            next_us: now_us,
-            waits_for_session: false,
-        };
-        self.calls.insert(handle, call);
-        self.greet_all(now_us);
-        self.attempt(now_us, handle);
+        let operation = InFlight::new(now_us, call, tag, deadline_us);
+        let handle = self.table.insert(operation);
+        self.send(now_us, handle);
         Ok(())
     }
 
-    /// Ends every call: writes that were sent are unknown outcomes, all else is `closed`.
-    pub fn close(&mut self) {
-        let mut handles: Vec<u64> = self.calls.keys().copied().collect();
-        handles.sort_unstable();
-        for handle in handles {
-            let call = &self.calls[&handle];
-            let unknown = call.sent > 0 && !call.is_read();
-            let error = if unknown {
-                CallError::UnknownOutcome
-            } else {
-                CallError::Closed
-            };
-            self.complete(handle, Err(error));
+    /// Sends an attempt to the best node there is.
+    pub(super) fn send(&mut self, now_us: u64, handle: Handle) {
+        if !self.is_in_window(now_us, handle) {
+            self.arm(handle);
+            return;
+        }
+        match self.choose(now_us, handle) {
+            Some((place, around)) => self.send_to(now_us, handle, place, around),
+            None => self.park(now_us, handle),
         }
     }
 
-    /// Sends one attempt to the best node not tried since the last time around.
-    fn attempt(&mut self, now_us: u64, handle: u64) {
-        let Some(call) = self.calls.get_mut(&handle) else {
-            return;
+    /// X1: retries stop well inside the nodes' horizon. What was surely not done, and a read, is made
+    /// anew then; else only a late answer can settle it.
+    fn is_in_window(&mut self, now_us: u64, handle: Handle) -> bool {
+        let Some(operation) = self.table.get_mut(handle) else {
+            return false;
         };
         let window_us = RETRY_WINDOW_MS * 1_000;
-        if call
-            .identity
-            .is_some_and(|i| now_us >= i.born_us + window_us)
-        {
-            // X1: retries stop well inside the nodes' horizon.
-            call.next_us = call.deadline_us;
-            self.arm(now_us, handle);
-            return;
+        let identity = operation.identity;
+        if identity.is_none_or(|identity| now_us < identity.born_us + window_us) {
+            return true;
         }
-        let places = order(&self.nodes, &call.call.key);
-        let fresh = places.iter().copied().find(|p| !call.tried.contains(p));
-        if fresh.is_none() {
-            call.tried.clear();
+        if operation.may_be_done() {
+            operation.retry_us = NEVER;
+            return false;
         }
-        let Some(place) = fresh.or_else(|| places.first().copied()) else {
-            self.wait_for_session(now_us, handle);
-            return;
+        self.forget_identity(handle);
+        true
+    }
+
+    /// The next sending is of a new operation, for the same call.
+    pub(super) fn forget_identity(&mut self, handle: Handle) {
+        self.table.unlink(handle);
+        if let Some(operation) = self.table.get_mut(handle) {
+            operation.identity = None;
+            operation.sent = 0;
+            operation.open = 0;
+            operation.tried = 0;
+            operation.last = None;
+        }
+    }
+
+    fn send_to(&mut self, now_us: u64, handle: Handle, place: usize, around: bool) {
+        self.give_identity(now_us, handle, place);
+        let jitter = self.random();
+        let low_mark = self.low_mark();
+        let table = &self.table;
+        let operation = table.get(handle).expect("the caller looked");
+        let retry = operation.sent > 0;
+        let node = &mut self.nodes[place];
+        let number = node.attempts.push(
+            now_us,
+            Target::Operation(handle),
+            retry,
+            |target| matches!(target, Target::Operation(handle) if !table.contains(handle)),
+        );
+        let identity = operation.identity.expect("just given");
+        let request = Request {
+            token: node.live.as_ref().expect("usable").token,
+            attempt: number,
+            // X4: every sending after the first is a retry, whatever came back.
+            retry,
+            operation: Operation {
+                id: OperationId {
+                    client: self.options.client,
+                    sequence: identity.sequence,
+                },
+                birth: identity.birth,
+                low_mark,
+                key: operation.call.key.clone(),
+                want_old: operation.call.want_old,
+                action: operation.call.action.clone(),
+            },
         };
-        call.tried.push(place);
-        let identity = match call.identity {
-            Some(identity) => identity,
-            None => self.identify(now_us, handle),
+        let wait_us = node.wait_us(operation.is_read());
+        self.counters.retries += u64::from(retry);
+        self.transmit(place, kind::REQUEST, &request);
+
+        let last = LastAttempt {
+            place,
+            number,
+            sent_us: now_us,
+            open: true,
         };
-        self.send(now_us, handle, place, identity);
-        self.arm(now_us, handle);
+        let operation = self.table.get_mut(handle).expect("the caller looked");
+        operation.was_sent(last, around, wait_us, jitter);
+        self.arm(handle);
     }
 
     /// X1: sequence, birth and being in flight, in one step.
-    fn identify(&mut self, now_us: u64, handle: u64) -> Identity {
-        let sequence = self.next_sequence;
-        self.next_sequence += 1;
-        self.sequences.insert(sequence);
-        let birth = self.clock.tick(self.told_ms(now_us));
-        let identity = Identity {
-            sequence,
-            birth,
-            born_us: now_us,
-        };
-        let call = self.calls.get_mut(&handle).expect("the caller looked");
-        call.identity = Some(identity);
-        call.sent = 0;
-        identity
-    }
-
-    fn send(&mut self, now_us: u64, handle: u64, place: usize, identity: Identity) {
-        let number = self.next_attempt;
-        self.next_attempt += 1;
-        let low_mark = self.sequences.first().copied().unwrap_or(identity.sequence);
-        let node = &mut self.nodes[place];
-        let token = node
-            .session
-            .as_ref()
-            .expect("only nodes with a session are tried")
-            .token;
-        let wait_us = node.wait_us();
-        node.attempts.insert(number, handle);
-        let call = self.calls.get_mut(&handle).expect("the caller looked");
-        let retry = call.sent > 0;
-        call.open.push(Attempt {
-            node: place,
-            number,
-            sent_us: now_us,
-            retry,
-        });
-        let backoff = call.sent / self.options.nodes.max(1) as u32;
-        call.next_us = now_us
-            + (wait_us << backoff.min(10))
-                .min(RETRY_WAIT_US_MAX)
-                .max(wait_us);
-        call.sent += 1;
-        let operation = Operation {
-            id: OperationId {
-                client: self.options.client,
-                sequence: identity.sequence,
-            },
-            birth: identity.birth,
-            low_mark,
-            key: call.call.key.clone(),
-            want_old: call.call.want_old,
-            action: call.call.action.clone(),
-        };
-        let request = Request {
-            token,
-            attempt: number,
-            retry,
-            operation,
-        };
-        self.transmit(place, kind::REQUEST, &request);
-    }
-
-    fn wait_for_session(&mut self, now_us: u64, handle: u64) {
-        let call = self.calls.get_mut(&handle).expect("the caller looked");
-        if !call.waits_for_session {
-            call.waits_for_session = true;
-            self.waiting.push_back(handle);
+    fn give_identity(&mut self, now_us: u64, handle: Handle, place: usize) {
+        let cluster = self.nodes[place].live.as_ref().map_or(0, |l| l.cluster);
+        let told_ms = self.told_ms(now_us);
+        let operation = self.table.get_mut(handle).expect("the caller looked");
+        if let Some(identity) = &mut operation.identity {
+            if identity.cluster == 0 {
+                identity.cluster = cluster;
+            }
+            return;
         }
-        call.next_us = now_us + REFUSED_WAIT_US;
-        self.greet_all(now_us);
-        self.look_for_dark(now_us, handle);
-        self.arm(now_us, handle);
+        operation.identity = Some(Identity {
+            sequence: self.next_sequence,
+            birth: self.clock.tick(told_ms),
+            born_us: now_us,
+            cluster,
+        });
+        self.next_sequence += 1;
+        self.table.link(handle);
     }
 
-    pub(super) fn send_waiting(&mut self, now_us: u64) {
-        for handle in std::mem::take(&mut self.waiting) {
-            if let Some(call) = self.calls.get_mut(&handle) {
-                call.waits_for_session = false;
-                self.attempt(now_us, handle);
+    /// The lowest sequence in flight.
+    fn low_mark(&self) -> u64 {
+        let lowest = self.table.first().and_then(|lowest| lowest.identity);
+        lowest.map_or(self.next_sequence, |identity| identity.sequence)
+    }
+
+    /// No node can be sent anything.
+    fn park(&mut self, now_us: u64, handle: Handle) {
+        let operation = self.table.get_mut(handle).expect("the caller looked");
+        operation.retry_us = NEVER;
+        if !operation.parked {
+            operation.parked = true;
+            self.parked.push_back(handle);
+        }
+        self.look_for_dark(now_us, handle);
+    }
+
+    /// A node can be sent operations again. Many that waited are sent when the other nodes have had
+    /// their time to answer too, so that one of them does not get them all.
+    pub(super) fn look_for_parked(&mut self, now_us: u64) {
+        let all_there = self.nodes.iter().all(|node| node.is_usable(now_us));
+        if self.parked.len() <= PARKED_SENT_AT_ONCE || all_there {
+            self.send_parked(now_us);
+        } else {
+            self.parked_due_us.get_or_insert(now_us + PARKED_WAIT_US);
+        }
+    }
+
+    pub(super) fn send_parked(&mut self, now_us: u64) {
+        self.parked_due_us = None;
+        for handle in std::mem::take(&mut self.parked) {
+            let Some(operation) = self.table.get_mut(handle) else {
+                continue;
+            };
+            operation.parked = false;
+            if operation.last.is_some_and(|last| last.open) {
+                self.retry(now_us, handle);
+            } else {
+                self.send(now_us, handle);
             }
         }
     }
 
-    /// Sets the call's timer to the earliest of what it waits for.
-    fn arm(&mut self, now_us: u64, handle: u64) {
-        let no_quorum_after_us = self.options.no_quorum_after_us;
-        let Some(call) = self.calls.get_mut(&handle) else {
-            return;
-        };
-        let dark = call
-            .dark_since_us
-            .map_or(u64::MAX, |since| since + no_quorum_after_us);
-        let at_us = call
-            .next_us
-            .min(call.deadline_us)
-            .min(dark.max(now_us + 1_000));
-        if at_us < call.timer_us {
-            call.timer_us = at_us;
-            self.set_timer(at_us, Timer::Call(handle));
+    /// An attempt was refused, or had no session: on to a node that was not tried lately, or to all
+    /// of them again after a while.
+    pub(super) fn turn_elsewhere(&mut self, now_us: u64, handle: Handle) {
+        match self.choose(now_us, handle) {
+            Some((_, true)) => self.back_off(now_us, handle),
+            _ => self.send(now_us, handle),
         }
     }
 
-    pub(super) fn call_timeout(&mut self, now_us: u64, handle: u64, at_us: u64) {
-        let Some(call) = self.calls.get_mut(&handle) else {
+    pub(super) fn back_off(&mut self, now_us: u64, handle: Handle) {
+        let jitter = self.random();
+        if let Some(operation) = self.table.get_mut(handle) {
+            let doublings = operation.refusals.min(REFUSED_DOUBLINGS_MAX);
+            let wait_us = REFUSED_WAIT_US_INITIAL << doublings;
+            operation.refusals += 1;
+            operation.retry_us = now_us + wait_us + jitter % (wait_us / 4);
+        }
+        self.arm(handle);
+    }
+
+    /// Sets the timer to the earliest of what the call waits for.
+    pub(super) fn arm(&mut self, handle: Handle) {
+        let no_quorum_after_us = self.options.no_quorum_after_us;
+        let Some(operation) = self.table.get_mut(handle) else {
             return;
         };
-        if call.timer_us != at_us {
+        let mut at_us = operation.retry_us.min(operation.deadline_us);
+        if let Some(since_us) = operation.dark_since_us
+            && !operation.may_be_done()
+        {
+            at_us = at_us.min(since_us.saturating_add(no_quorum_after_us));
+        }
+        if at_us < operation.timer_us {
+            operation.timer_us = at_us;
+            self.timers.push(std::cmp::Reverse((at_us, handle)));
+        }
+    }
+
+    pub(super) fn call_timeout(&mut self, now_us: u64, handle: Handle, at_us: u64) {
+        let Some(operation) = self.table.get_mut(handle) else {
+            return;
+        };
+        if operation.timer_us != at_us {
             return;
         }
-        call.timer_us = u64::MAX;
-        if now_us >= call.deadline_us {
+        operation.timer_us = NEVER;
+        if now_us >= operation.deadline_us {
             self.expire(handle);
             return;
         }
-        self.look_for_dark(now_us, handle);
-        let Some(call) = self.calls.get_mut(&handle) else {
-            return;
-        };
-        if now_us < call.next_us {
-            self.arm(now_us, handle);
+        if operation.dark_since_us.is_some() && self.look_for_dark(now_us, handle) {
             return;
         }
-        if let Some(last) = call.open.last()
-            && now_us.saturating_sub(last.sent_us) >= self.nodes[last.node].wait_us()
-        {
-            let (place, sent_us) = (last.node, last.sent_us);
-            self.nodes[place].kept_silent(now_us, sent_us);
-            self.greet_all(now_us);
-        }
-        self.attempt(now_us, handle);
-    }
-
-    pub(super) fn handle_answer(&mut self, now_us: u64, place: usize, answer: Answer) {
-        self.observe(now_us, answer.clock);
-        let Some(handle) = self.nodes[place].attempts.remove(&answer.attempt) else {
-            self.counters.late += 1;
-            return;
-        };
-        let call = self
-            .calls
-            .get_mut(&handle)
-            .expect("an open attempt has a call");
-        let at = call.open.iter().position(|a| a.number == answer.attempt);
-        let attempt = call
-            .open
-            .swap_remove(at.expect("an attempt of a call is listed there"));
-        self.nodes[place].sample(now_us.saturating_sub(attempt.sent_us));
-        self.take_outcome(now_us, handle, place, attempt.retry, answer.outcome);
-    }
-
-    fn take_outcome(
-        &mut self,
-        now_us: u64,
-        handle: u64,
-        place: usize,
-        retry: bool,
-        outcome: Outcome,
-    ) {
-        let call = self.calls.get_mut(&handle).expect("the caller looked");
-        let is_read = call.is_read();
-        match &outcome {
-            Outcome::NoQuorum { reached } => {
-                call.dark.retain(|(node, _)| *node != place);
-                call.dark.push((place, reached.clone()));
-                // A node outside of any configuration may be in one by now: ask it again.
-                let session = &mut self.nodes[place].session;
-                if session.as_ref().is_some_and(|live| live.node == 0) {
-                    *session = None;
-                }
-                self.refused(now_us, handle, outcome);
-            }
-            Outcome::Busy | Outcome::Remake { .. } => {
-                call.dark.clear();
-                self.refused(now_us, handle, outcome);
-            }
-            // X2: a retry's outcome stands in the record whatever it is; a first attempt's only if it
-            // says so, and else settles the call once no other attempt is open.
-            _ if is_read || retry || outcome.is_in_record() || call.open.is_empty() => {
-                self.complete(handle, settled(outcome, is_read));
-            }
-            _ => {
-                call.dark.clear();
-                call.refusal = Some(outcome);
-            }
-        }
-    }
-
-    /// An attempt was surely not executed.
-    pub(super) fn attempt_refused(&mut self, now_us: u64, place: usize, number: u64) {
-        let Some(handle) = self.nodes[place].attempts.remove(&number) else {
-            return;
-        };
-        let call = self
-            .calls
-            .get_mut(&handle)
-            .expect("an open attempt has a call");
-        call.open.retain(|a| a.number != number);
-        if call.open.is_empty() {
-            // Its session is being renewed, and others may have one.
-            self.settle_or_retry(now_us, handle, 0);
-        }
-    }
-
-    /// Not executed, or not to be: another attempt is made, unless the call is settled by that.
-    fn refused(&mut self, now_us: u64, handle: u64, outcome: Outcome) {
-        let call = self.calls.get_mut(&handle).expect("the caller looked");
-        let before = call.refusal.as_ref();
-        // A definite outcome of another attempt says more.
-        if before.is_none_or(|b| !is_definite(b)) {
-            call.refusal = Some(outcome);
-        }
-        if call.open.is_empty() {
-            let places = self.nodes.iter().filter(|n| n.session.is_some()).count();
-            let round = call.tried.len() >= places;
-            self.settle_or_retry(now_us, handle, if round { REFUSED_WAIT_US } else { 0 });
+        let operation = self.table.get(handle).expect("not over yet");
+        if now_us >= operation.retry_us {
+            self.retry(now_us, handle);
         } else {
-            self.look_for_dark(now_us, handle);
-            self.arm(now_us, handle);
+            self.arm(handle);
         }
     }
 
-    /// No attempt is open.
-    fn settle_or_retry(&mut self, now_us: u64, handle: u64, wait_us: u64) {
-        let call = self.calls.get_mut(&handle).expect("the caller looked");
-        let is_read = call.is_read();
-        match call.refusal.take() {
-            Some(outcome) if is_definite(&outcome) => {
-                self.complete(handle, settled(outcome, is_read));
+    /// The time of the last attempt is over, as it was reckoned when it was sent.
+    fn retry(&mut self, now_us: u64, handle: Handle) {
+        let operation = self.table.get_mut(handle).expect("the caller looked");
+        let is_read = operation.is_read();
+        if let Some(last) = operation.last.filter(|last| last.open) {
+            let node = &mut self.nodes[last.place];
+            let wait_us = backed_off(node.wait_us(is_read), operation.doublings);
+            if now_us < last.sent_us + wait_us {
+                // The node turned out to be slower.
+                operation.retry_us = last.sent_us + wait_us;
+                self.arm(handle);
                 return;
             }
-            Some(Outcome::Remake { dropped }) => {
-                // X1: made anew, unseen by the caller.
-                if let Some(old) = call.identity.take() {
-                    self.sequences.remove(&old.sequence);
-                }
-                self.observe(now_us, dropped);
+            // What a dead node leaves goes to the others at once: that is no more than they are used to.
+            let answers = node.answered_us > last.sent_us;
+            let others_answer = self.answered_us > last.sent_us;
+            let put_off_us = last.sent_us + PUT_OFF_US_MAX;
+            let is_free = !answers && others_answer || now_us >= put_off_us;
+            if !is_free && self.allowance < ALLOWANCE_RETRY {
+                let again_us = now_us + (now_us - last.sent_us);
+                operation.retry_us = again_us.min(put_off_us);
+                self.arm(handle);
+                return;
             }
-            other => call.refusal = other,
-        }
-        self.look_for_dark(now_us, handle);
-        let Some(call) = self.calls.get_mut(&handle) else {
-            return;
-        };
-        call.next_us = now_us + wait_us;
-        if wait_us == 0 {
-            self.attempt(now_us, handle);
-        } else {
-            self.arm(now_us, handle);
-        }
-    }
-
-    /// X5: `no quorum` is reported once every given node has said so, or has not answered a hello,
-    /// for a while. For a write no attempt may be open.
-    fn look_for_dark(&mut self, now_us: u64, handle: u64) {
-        let Some(call) = self.calls.get_mut(&handle) else {
-            return;
-        };
-        let dark = self.nodes.iter().enumerate().all(|(place, node)| {
-            node.session.is_none() || call.dark.iter().any(|(dark, _)| *dark == place)
-        });
-        let sure = call.is_read() || call.open.is_empty();
-        if !dark || !sure {
-            call.dark_since_us = None;
-            return;
-        }
-        let since_us = *call.dark_since_us.get_or_insert(now_us);
-        if now_us >= since_us + self.options.no_quorum_after_us {
-            let error = self.no_quorum(handle);
-            self.complete(handle, Err(error));
-        }
-    }
-
-    fn no_quorum(&self, handle: u64) -> CallError {
-        let call = &self.calls[&handle];
-        let mut words = Vec::new();
-        for (place, node) in self.nodes.iter().enumerate() {
-            match call.dark.iter().find(|(dark, _)| *dark == place) {
-                Some((_, reached)) => {
-                    let name = node.session.as_ref().map_or(0, |live| live.node);
-                    words.push(format!("node {name} reaches only {reached:?}"));
-                }
-                None => words.push(format!("node at place {place} of the list does not answer")),
+            if !is_free {
+                self.allowance -= ALLOWANCE_RETRY;
+            }
+            operation.doublings += u32::from(answers);
+            if node.kept_silent(now_us, last.sent_us) {
+                self.greet(now_us, last.place);
             }
         }
-        CallError::NoQuorum {
-            detail: words.join(", "),
-        }
-    }
-
-    /// The deadline.
-    fn expire(&mut self, handle: u64) {
-        let call = self.calls.get_mut(&handle).expect("the caller looked");
-        let refusal = call.refusal.take();
-        let (is_read, sent, open) = (call.is_read(), call.sent > 0, !call.open.is_empty());
-        let error = match refusal {
-            _ if open && !is_read => CallError::UnknownOutcome,
-            Some(Outcome::NoQuorum { .. }) => self.no_quorum(handle),
-            Some(Outcome::Busy) => CallError::Busy,
-            _ if !sent => self.no_quorum(handle),
-            _ if is_read => CallError::TimedOut,
-            // Every attempt was answered: not executed.
-            _ => self.no_quorum(handle),
-        };
-        self.complete(handle, Err(error));
-    }
-
-    fn complete(&mut self, handle: u64, result: Result<Outcome, CallError>) {
-        let call = self.calls.remove(&handle).expect("a call completes once");
-        for attempt in &call.open {
-            self.nodes[attempt.node].attempts.remove(&attempt.number);
-        }
-        if let Some(identity) = call.identity {
-            self.sequences.remove(&identity.sequence);
-        }
-        self.completions.push_back(Completion {
-            tag: call.tag,
-            result,
-        });
+        self.send(now_us, handle);
     }
 }
 
-/// Whether the operation was executed, and changed nothing.
-fn is_definite(outcome: &Outcome) -> bool {
-    !matches!(
-        outcome,
-        Outcome::NoQuorum { .. } | Outcome::Busy | Outcome::Remake { .. }
-    )
+fn backed_off(wait_us: u64, round: u32) -> u64 {
+    (wait_us << round.min(10)).min(RETRY_WAIT_US_MAX.max(wait_us))
 }

@@ -1,6 +1,7 @@
-//! Asking a node for its status, once, with retries.
+//! Asking a node for its status, with retries.
 
-use super::{Session, Timer};
+use super::Session;
+use super::attempts::Target;
 use crate::wire::{NodeStatus, StatusAnswer, StatusRequest, kind};
 
 const RETRY_US: u64 = 50_000;
@@ -10,7 +11,8 @@ pub(super) struct StatusCall {
     tag: u64,
     place: usize,
     deadline_us: u64,
-    attempts: Vec<u64>,
+    /// When the next request is due.
+    retry_us: u64,
 }
 
 /// `None` if the node did not answer in time.
@@ -22,82 +24,87 @@ pub struct StatusCompletion {
 }
 
 impl Session {
-    /// Asks the node at that place among those given.
+    /// Asks the node at that place among those given; waits for up to `wait_us`.
     pub fn request_status(&mut self, now_us: u64, place: usize, wait_us: u64, tag: u64) {
-        let handle = self.next_call;
-        self.next_call += 1;
-        let deadline_us = now_us + wait_us;
         let call = StatusCall {
             tag,
             place,
-            deadline_us,
-            attempts: Vec::new(),
+            deadline_us: now_us.saturating_add(wait_us),
+            retry_us: now_us,
         };
-        self.statuses.insert(handle, call);
-        self.greet_all(now_us);
-        self.send_status(now_us, handle);
+        let id = self.next_status;
+        self.next_status += 1;
+        self.statuses.insert(id, call);
+        self.ask_statuses(now_us);
     }
 
-    fn send_status(&mut self, now_us: u64, handle: u64) {
-        let Some(call) = self.statuses.get_mut(&handle) else {
-            return;
-        };
+    /// Sends the requests that are due, and gives up those whose time is over.
+    pub(super) fn ask_statuses(&mut self, now_us: u64) {
+        let closed = self.closed;
+        let due = |call: &StatusCall| closed || now_us >= call.retry_us.min(call.deadline_us);
+        let ids = self.statuses.iter().filter(|(_, call)| due(call));
+        let ids: Vec<u64> = ids.map(|(id, _)| *id).collect();
+        for id in ids {
+            let call = &self.statuses[&id];
+            if closed || now_us >= call.deadline_us || call.place >= self.nodes.len() {
+                self.complete_status(id, None);
+            } else {
+                self.ask_status(now_us, id);
+            }
+        }
+    }
+
+    /// A node can be sent requests again: those that wait for it are.
+    pub(super) fn ask_statuses_of(&mut self, now_us: u64, place: usize) {
+        for call in self.statuses.values_mut().filter(|c| c.place == place) {
+            call.retry_us = now_us;
+        }
+        self.ask_statuses(now_us);
+    }
+
+    fn ask_status(&mut self, now_us: u64, id: u64) {
+        let call = self.statuses.get_mut(&id).expect("the caller looked");
+        call.retry_us = now_us + RETRY_US;
         let place = call.place;
-        if let Some(live) = &self.nodes[place].session {
-            let token = live.token;
-            let attempt = self.next_attempt;
-            self.next_attempt += 1;
-            call.attempts.push(attempt);
-            self.transmit(
-                place,
-                kind::STATUS_REQUEST,
-                &StatusRequest { token, attempt },
-            );
-        }
-        let deadline_us = self.statuses[&handle].deadline_us;
-        self.set_timer(deadline_us.min(now_us + RETRY_US), Timer::Status(handle));
-    }
-
-    pub(super) fn send_statuses(&mut self, now_us: u64, place: usize) {
-        let waiting = self.statuses.iter().filter(|(_, call)| call.place == place);
-        let mut waiting: Vec<u64> = waiting.map(|(handle, _)| *handle).collect();
-        waiting.sort_unstable();
-        for handle in waiting {
-            self.send_status(now_us, handle);
-        }
-    }
-
-    pub(super) fn status_timeout(&mut self, now_us: u64, handle: u64) {
-        let Some(call) = self.statuses.get(&handle) else {
+        let node = &mut self.nodes[place];
+        if !node.is_usable(now_us) {
+            node.unanswered_since_us.get_or_insert(now_us);
+            self.greet(now_us, place);
             return;
-        };
-        if now_us >= call.deadline_us {
-            self.complete_status(handle, None);
-        } else {
-            self.send_status(now_us, handle);
+        }
+        let token = node.live.as_ref().expect("usable").token;
+        let attempt = node
+            .attempts
+            .push(now_us, Target::Status(id), false, |_| false);
+        let request = StatusRequest { token, attempt };
+        self.transmit(place, kind::STATUS_REQUEST, &request);
+    }
+
+    pub(super) fn handle_status(&mut self, place: usize, answer: StatusAnswer) {
+        let attempts = &mut self.nodes[place].attempts;
+        let target = attempts.peek(answer.attempt).map(|sent| sent.target);
+        match target {
+            Some(Target::Status(id)) => {
+                attempts.take(answer.attempt);
+                self.complete_status(id, Some(answer.status));
+            }
+            _ => self.counters.late += 1,
         }
     }
 
-    pub(super) fn handle_status(&mut self, _now_us: u64, place: usize, answer: StatusAnswer) {
-        let mut asked = self
-            .statuses
-            .iter()
-            .filter(|(_, call)| call.place == place && call.attempts.contains(&answer.attempt));
-        let handle = asked.next().map(|(handle, _)| *handle);
-        match handle {
-            Some(handle) => self.complete_status(handle, Some(answer.status)),
-            None => self.counters.late += 1,
-        }
-    }
-
-    fn complete_status(&mut self, handle: u64, status: Option<NodeStatus>) {
-        if let Some(call) = self.statuses.remove(&handle) {
-            let completion = StatusCompletion {
+    fn complete_status(&mut self, id: u64, status: Option<NodeStatus>) {
+        if let Some(call) = self.statuses.remove(&id) {
+            self.status_completions.push_back(StatusCompletion {
                 tag: call.tag,
                 node: call.place,
                 status,
-            };
-            self.status_completions.push_back(completion);
+            });
         }
+    }
+
+    /// When the next of them is due.
+    pub(super) fn next_status_us(&self) -> Option<u64> {
+        let due = self.statuses.values();
+        due.map(|call| call.retry_us.min(call.deadline_us)).min()
     }
 }

@@ -15,6 +15,10 @@ impl Faults {
     }
 
     fn may_forget(&mut self, cluster: &Cluster, node: usize) -> bool {
+        // The only node there is would start a new cluster, as it should.
+        if cluster.nodes.len() == 1 {
+            return false;
+        }
         if cluster.watch.configuration().is_none() {
             self.may_not_form = true;
             return true;

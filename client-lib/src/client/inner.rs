@@ -1,0 +1,307 @@
+//! What the threads of a client share under its lock: the session, the datagrams being packed, who
+//! waits for what.
+
+use std::collections::BTreeSet;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::{Arc, Condvar};
+use std::time::{Duration, Instant};
+
+use super::wake::{Alarm, Wake};
+use crate::datagram::{
+    self, DATAGRAM_SIZE_MAX, DATAGRAM_SIZE_TARGET, DATAGRAM_SIZE_TARGET_LOOPBACK, DatagramHeader,
+    DatagramWriter, FRAME_HEADER_SIZE, FrameHeader,
+};
+use crate::session::{Call, CallError, Completion, Session, StatusCompletion, Transmit};
+use crate::wire::{NodeStatus, Outcome};
+
+/// Datagrams read in one go before completions are handed out.
+const RECEIVE_MAX: usize = 256;
+
+/// Who waits for a call.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Owner {
+    /// A thread, by its waiter.
+    Thread(usize),
+    /// The application, with its tag.
+    Application(u64),
+}
+
+/// A thread that waits.
+#[derive(Debug, Default)]
+pub(super) struct Waiter {
+    condvar: Arc<Condvar>,
+    pub result: Option<Result<Outcome, CallError>>,
+    pub statuses: Vec<(usize, Option<NodeStatus>)>,
+}
+
+/// A node's address, and the datagram that is being packed for it.
+#[derive(Debug)]
+struct Destination {
+    address: SocketAddr,
+    size_target: usize,
+    writer: DatagramWriter,
+    cluster: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub session: Session,
+    began: Instant,
+    boot: u64,
+    datagrams: u64,
+    destinations: Vec<Destination>,
+    buffer: Vec<u8>,
+    /// By the session's tag.
+    owners: Vec<Option<Owner>>,
+    free_owners: Vec<u64>,
+    /// How many of them are `Application`.
+    applications: usize,
+    waiters: Vec<Waiter>,
+    free_waiters: Vec<usize>,
+    /// The waiter whose thread waits on the socket.
+    pub driver: Option<usize>,
+    /// Waiters whose threads sleep until somebody completes their calls, or nobody drives.
+    sleepers: BTreeSet<usize>,
+    alarm: Alarm,
+    /// Whether something submitted was not packed into datagrams and sent yet.
+    unsent: bool,
+    /// For the application.
+    pub done: std::collections::VecDeque<Completion>,
+    /// Datagrams that are none, or of somebody else.
+    foreign: u64,
+}
+
+impl Inner {
+    pub fn new(session: Session, addresses: &[SocketAddr], boot: u64) -> Self {
+        let destination = |address: &SocketAddr| Destination {
+            address: *address,
+            size_target: match address.ip().to_canonical().is_loopback() {
+                true => DATAGRAM_SIZE_TARGET_LOOPBACK,
+                false => DATAGRAM_SIZE_TARGET,
+            },
+            writer: DatagramWriter::default(),
+            cluster: 0,
+        };
+        Inner {
+            session,
+            began: Instant::now(),
+            boot,
+            datagrams: 0,
+            destinations: addresses.iter().map(destination).collect(),
+            buffer: vec![0; DATAGRAM_SIZE_MAX],
+            owners: Vec::new(),
+            free_owners: Vec::new(),
+            applications: 0,
+            waiters: Vec::new(),
+            free_waiters: Vec::new(),
+            driver: None,
+            sleepers: BTreeSet::new(),
+            alarm: Alarm::default(),
+            unsent: false,
+            done: std::collections::VecDeque::new(),
+            foreign: 0,
+        }
+    }
+
+    pub fn now_us(&self) -> u64 {
+        self.began.elapsed().as_micros() as u64
+    }
+
+    /// How long until the session wants to know the time.
+    pub fn next_wait(&self) -> Duration {
+        let Some(at_us) = self.session.next_timeout() else {
+            return Duration::MAX;
+        };
+        Duration::from_micros(at_us.saturating_sub(self.now_us()))
+    }
+
+    pub fn submit(&mut self, call: Call, owner: Owner) -> Result<(), CallError> {
+        let now_us = self.now_us();
+        let tag = self.free_owners.pop().unwrap_or_else(|| {
+            self.owners.push(None);
+            self.owners.len() as u64 - 1
+        });
+        if let Err(error) = self.session.submit(now_us, call, tag) {
+            self.free_owners.push(tag);
+            return Err(error);
+        }
+        self.owners[tag as usize] = Some(owner);
+        self.applications += usize::from(matches!(owner, Owner::Application(_)));
+        self.unsent = true;
+        Ok(())
+    }
+
+    pub fn add_waiter(&mut self) -> usize {
+        self.free_waiters.pop().unwrap_or_else(|| {
+            self.waiters.push(Waiter::default());
+            self.waiters.len() - 1
+        })
+    }
+
+    pub fn waiter(&mut self, waiter: usize) -> &mut Waiter {
+        &mut self.waiters[waiter]
+    }
+
+    /// The thread has what it waited for. Somebody else must wait on the socket, if nobody does.
+    pub fn remove_waiter(&mut self, waiter: usize) {
+        self.free_waiters.push(waiter);
+        if self.driver.is_none()
+            && let Some(next) = self.sleepers.first()
+        {
+            self.waiters[*next].condvar.notify_one();
+        }
+    }
+
+    /// The thread is about to sleep on the condition variable given.
+    pub fn sleeps(&mut self, waiter: usize) -> Arc<Condvar> {
+        self.sleepers.insert(waiter);
+        Arc::clone(&self.waiters[waiter].condvar)
+    }
+
+    pub fn awakes(&mut self, waiter: usize) {
+        self.sleepers.remove(&waiter);
+    }
+
+    /// Receives what is there, looks at the time, sends what is to be sent. Stops receiving when
+    /// `waiter` has what it waits for.
+    pub fn drive(&mut self, socket: &UdpSocket, wake: &Wake, waiter: Option<usize>) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        for _ in 0..RECEIVE_MAX {
+            match socket.recv_from(&mut buffer) {
+                Ok((size, from)) => self.receive(&buffer[..size], from),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+                // An interruption, or what became of an earlier datagram: others may follow it.
+                Err(_) => continue,
+            }
+            self.hand_out(wake);
+            if waiter.is_some_and(|waiter| self.waiters[waiter].result.is_some()) {
+                break;
+            }
+        }
+        self.buffer = buffer;
+        self.look_at_time(socket, wake);
+    }
+
+    pub fn look_at_time(&mut self, socket: &UdpSocket, wake: &Wake) {
+        let now_us = self.now_us();
+        self.session.handle_timeout(now_us);
+        self.flush(socket);
+        self.hand_out(wake);
+        self.set_alarm(wake);
+    }
+
+    fn receive(&mut self, bytes: &[u8], from: SocketAddr) {
+        let is_from =
+            |d: &Destination| d.address.ip() == from.ip() && d.address.port() == from.port();
+        let Some(place) = self.destinations.iter().position(is_from) else {
+            self.foreign += 1;
+            return;
+        };
+        let now_us = self.now_us();
+        match datagram::open(bytes) {
+            Ok((_, frames)) => {
+                for frame in frames.flatten() {
+                    let kind = frame.header.kind;
+                    self.session.handle_frame(now_us, place, kind, frame.body);
+                }
+            }
+            Err(_) => self.foreign += 1,
+        }
+    }
+
+    /// Gives completions to those who wait for them.
+    pub fn hand_out(&mut self, wake: &Wake) {
+        while let Some(Completion { tag, result }) = self.session.poll_completion() {
+            let owner = self.owners[tag as usize].take();
+            self.free_owners.push(tag);
+            match owner.expect("a call completes once") {
+                Owner::Thread(waiter) => {
+                    self.waiters[waiter].result = Some(result);
+                    self.rouse(waiter, wake);
+                }
+                Owner::Application(tag) => {
+                    self.applications -= 1;
+                    self.done.push_back(Completion { tag, result });
+                }
+            }
+        }
+        while let Some(StatusCompletion { tag, node, status }) = self.session.poll_status() {
+            let waiter = tag as usize;
+            self.waiters[waiter].statuses.push((node, status));
+            self.rouse(waiter, wake);
+        }
+    }
+
+    fn rouse(&self, waiter: usize, wake: &Wake) {
+        if self.driver == Some(waiter) {
+            wake.nudge();
+        } else {
+            self.waiters[waiter].condvar.notify_one();
+        }
+    }
+
+    /// Sets the alarm of the application's file descriptor.
+    pub fn set_alarm(&mut self, wake: &Wake) {
+        let none_waits = self.applications == 0 && self.done.is_empty();
+        if none_waits && self.alarm.is_off() {
+            // The common case of synchronous callers.
+            return;
+        }
+        let now_us = self.now_us();
+        let next_us = self.session.next_timeout().filter(|_| !none_waits);
+        let now = !none_waits && (self.unsent || !self.done.is_empty());
+        let now = now || next_us.is_some_and(|at_us| at_us <= now_us);
+        wake.set(&mut self.alarm, now, next_us, now_us);
+    }
+
+    pub fn flush(&mut self, socket: &UdpSocket) {
+        self.pack(socket);
+        self.unsent = false;
+        for place in 0..self.destinations.len() {
+            self.send(socket, place);
+        }
+    }
+
+    /// Frames for one node share datagrams; those that are full leave.
+    pub fn pack(&mut self, socket: &UdpSocket) {
+        while let Some(transmit) = self.session.poll_transmit() {
+            let Transmit {
+                node,
+                cluster,
+                destination,
+                kind,
+                body,
+            } = transmit;
+            let to = &self.destinations[node];
+            let full = to.writer.size() + FRAME_HEADER_SIZE + body.len() > to.size_target;
+            if !to.writer.is_empty() && (full || to.cluster != cluster) {
+                self.send(socket, node);
+            }
+            let to = &mut self.destinations[node];
+            to.cluster = cluster;
+            let header = FrameHeader {
+                kind,
+                destination,
+                ..FrameHeader::default()
+            };
+            to.writer.push(&header, &body);
+        }
+    }
+
+    fn send(&mut self, socket: &UdpSocket, place: usize) {
+        let to = &mut self.destinations[place];
+        if to.writer.is_empty() {
+            return;
+        }
+        self.datagrams += 1;
+        let header = DatagramHeader {
+            sender: 0,
+            cluster: to.cluster,
+            boot: self.boot,
+            number: self.datagrams,
+        };
+        // A datagram that can't leave is a lost one: attempts are repeated.
+        let _ = socket.send_to(to.writer.seal(&header), to.address);
+        to.writer.clear();
+    }
+}

@@ -1,0 +1,275 @@
+//! What became of a call: answers, and the time that is over (X2, X5).
+//!
+//! A write's outcome that stands in the key's record settles it at once. Any other word of a node is
+//! a refusal: it settles the call only when every attempt that was sent has been answered, because an
+//! open one may still be executed.
+
+use super::attempts::Target;
+use super::call::{CallError, Completion, settled};
+use super::operation::ALLOWANCE_MAX;
+use super::table::Handle;
+use super::{Session, place_bit};
+use crate::wire::{Answer, Outcome};
+
+/// After so many times of making an operation anew at once, it is done at intervals.
+const REMAKES_AT_ONCE_MAX: u32 = 2;
+
+impl Session {
+    pub(super) fn handle_answer(&mut self, now_us: u64, place: usize, answer: Answer) {
+        let Answer {
+            attempt,
+            clock,
+            outcome,
+        } = answer;
+        self.observe(now_us, clock);
+        let node = &mut self.nodes[place];
+        let Some(sent) = node.attempts.peek(attempt) else {
+            self.counters.late += 1;
+            return;
+        };
+        let Target::Operation(handle) = sent.target else {
+            self.counters.malformed += 1;
+            return;
+        };
+        let Some(operation) = self.table.get_mut(handle) else {
+            // Settled by another attempt. It still tells the node's pace.
+            node.attempts.take(attempt);
+            let took_us = Some(now_us.saturating_sub(sent.sent_us));
+            let is_read = matches!(outcome, Outcome::Value { .. } | Outcome::Absent);
+            node.answered(
+                now_us,
+                is_read,
+                took_us.filter(|_| !is_turned_away(&outcome)),
+            );
+            self.counters.late += 1;
+            return;
+        };
+        let is_read = operation.is_read();
+        if !fits(&outcome, is_read) {
+            self.counters.malformed += 1;
+            return;
+        }
+        node.attempts.take(attempt);
+        let took_us = Some(now_us.saturating_sub(sent.sent_us));
+        node.answered(
+            now_us,
+            is_read,
+            took_us.filter(|_| !is_turned_away(&outcome)),
+        );
+        self.answered_us = now_us;
+        self.allowance = (self.allowance + 1).min(ALLOWANCE_MAX);
+        let was_last = operation.was_answered(place, attempt);
+        if stands(&outcome, is_read, sent.retry) {
+            self.complete(handle, settled(outcome, is_read));
+        } else {
+            self.refused(now_us, handle, place, was_last, outcome);
+        }
+    }
+
+    fn refused(
+        &mut self,
+        now_us: u64,
+        handle: Handle,
+        place: usize,
+        was_last: bool,
+        outcome: Outcome,
+    ) {
+        if let Outcome::Remake { dropped } = outcome {
+            self.observe(now_us, dropped);
+        }
+        let operation = self.table.get_mut(handle).expect("the caller looked");
+        // Another node says nothing else; those that are still open get time to answer.
+        let goes_elsewhere = matches!(outcome, Outcome::NoQuorum { .. } | Outcome::Remake { .. });
+        if let Outcome::NoQuorum { reached } = &outcome {
+            operation.dark |= place_bit(place);
+            self.nodes[place].reached = Some(reached.clone());
+        } else {
+            operation.dark = 0;
+        }
+        // What a round came to says most, then that the operation is to be made anew.
+        let says_less = |earlier: &Outcome| importance(earlier) <= importance(&outcome);
+        if operation.refusal.as_ref().is_none_or(says_less) {
+            operation.refusal = Some(outcome);
+        }
+        if operation.open == 0 && self.settle_by_refusal(now_us, handle) {
+            return;
+        }
+        if self.look_for_dark(now_us, handle) || !was_last {
+            return;
+        }
+        if goes_elsewhere {
+            self.turn_elsewhere(now_us, handle);
+        } else {
+            self.back_off(now_us, handle);
+        }
+    }
+
+    /// Every attempt was answered. True if that settles the call, or it was made anew.
+    fn settle_by_refusal(&mut self, now_us: u64, handle: Handle) -> bool {
+        let operation = self.table.get_mut(handle).expect("the caller looked");
+        let is_read = operation.is_read();
+        match operation.refusal.take() {
+            Some(Outcome::Remake { .. }) => {
+                // X1: made anew, unseen by the caller.
+                operation.remakes += 1;
+                let at_once = operation.remakes <= REMAKES_AT_ONCE_MAX;
+                self.forget_identity(handle);
+                if at_once {
+                    self.send(now_us, handle);
+                } else {
+                    self.back_off(now_us, handle);
+                }
+                true
+            }
+            Some(outcome) if !is_turned_away(&outcome) => {
+                self.complete(handle, settled(outcome, is_read));
+                true
+            }
+            other => {
+                operation.refusal = other;
+                if !is_read {
+                    // Surely not done, so the next sending is of a new operation: an early birth,
+                    // told by a node that knows no clock yet, would end as an unknown outcome (X1).
+                    let tried = operation.tried;
+                    self.forget_identity(handle);
+                    let operation = self.table.get_mut(handle).expect("still there");
+                    operation.tried = tried;
+                }
+                false
+            }
+        }
+    }
+
+    /// The node has no session for this attempt: another is made.
+    pub(super) fn attempt_refused(&mut self, now_us: u64, place: usize, number: u64) {
+        let Some(sent) = self.nodes[place].attempts.peek(number) else {
+            return;
+        };
+        if let Target::Operation(handle) = sent.target {
+            self.nodes[place].attempts.take(number);
+            let operation = self.table.get_mut(handle);
+            if operation.is_some_and(|operation| operation.is_last(place, number)) {
+                self.turn_elsewhere(now_us, handle);
+            }
+        }
+    }
+
+    /// X5: `no quorum` is told once every given node has said so, or has not answered a hello, for a
+    /// while; of a write only if no attempt is open. True if it was told. Sets the timer if not.
+    pub(super) fn look_for_dark(&mut self, now_us: u64, handle: Handle) -> bool {
+        let after_us = self.options.no_quorum_after_us;
+        let operation = self.table.get_mut(handle).expect("the caller looked");
+        let is_dark = |(place, node): (usize, &super::node::Node)| {
+            node.is_silent() || operation.dark & place_bit(place) != 0
+        };
+        if !self.nodes.iter().enumerate().all(is_dark) {
+            operation.dark_since_us = None;
+        } else {
+            let since_us = *operation.dark_since_us.get_or_insert(now_us);
+            let long = now_us >= since_us.saturating_add(after_us);
+            if long && !operation.may_be_done() {
+                let error = self.no_quorum();
+                self.complete(handle, Err(error));
+                return true;
+            }
+        }
+        self.arm(handle);
+        false
+    }
+
+    fn no_quorum(&self) -> CallError {
+        let mut words = Vec::new();
+        for (place, node) in self.nodes.iter().enumerate() {
+            let name = match node.id() {
+                0 => format!("given node {}", place + 1),
+                id => format!("node {id}"),
+            };
+            words.push(match &node.reached {
+                Some(reached) if !node.is_silent() => format!("{name} reaches {reached:?}"),
+                _ if node.is_silent() => format!("{name} does not answer"),
+                _ => format!("{name} does not say whom it reaches"),
+            });
+        }
+        CallError::NoQuorum {
+            detail: words.join(", "),
+        }
+    }
+
+    /// The deadline.
+    pub(super) fn expire(&mut self, handle: Handle) {
+        let operation = self.table.get(handle).expect("the caller looked");
+        let error = match &operation.refusal {
+            _ if operation.may_be_done() => CallError::UnknownOutcome,
+            Some(Outcome::Busy) => CallError::Busy,
+            Some(Outcome::NoQuorum { .. }) => self.no_quorum(),
+            _ if operation.is_read() && operation.sent > 0 => CallError::TimedOut,
+            // Never sent, or every attempt was answered: surely not done.
+            _ => self.no_quorum(),
+        };
+        self.complete(handle, Err(error));
+    }
+
+    /// Ends every call: writes that may be done are unknown outcomes, all else is `closed`.
+    pub fn close(&mut self) {
+        self.closed = true;
+        for handle in self.table.handles() {
+            let operation = self.table.get(handle).expect("just listed");
+            let error = if operation.may_be_done() {
+                CallError::UnknownOutcome
+            } else {
+                CallError::Closed
+            };
+            self.complete(handle, Err(error));
+        }
+        self.parked.clear();
+        self.ask_statuses(self.now_us);
+    }
+
+    fn complete(&mut self, handle: Handle, result: Result<Outcome, CallError>) {
+        let operation = self.table.remove(handle).expect("a call completes once");
+        self.completions.push_back(Completion {
+            tag: operation.tag,
+            result,
+        });
+        self.drop_idle_timers();
+    }
+}
+
+/// Whether the outcome holds whatever other attempts may still come to. X2: what a round came to for a
+/// retry stands in the record even if it changed nothing; but too large may also be said without a
+/// round.
+fn stands(outcome: &Outcome, is_read: bool, retry: bool) -> bool {
+    if is_turned_away(outcome) {
+        return false;
+    }
+    let in_record = outcome.is_in_record() || retry && !matches!(outcome, Outcome::TooLarge { .. });
+    is_read || in_record
+}
+
+/// Whether no round came to this outcome: the attempt was not executed.
+fn is_turned_away(outcome: &Outcome) -> bool {
+    importance(outcome) < 2
+}
+
+fn importance(outcome: &Outcome) -> u8 {
+    match outcome {
+        Outcome::NoQuorum { .. } | Outcome::Busy => 0,
+        Outcome::Remake { .. } => 1,
+        _ => 2,
+    }
+}
+
+/// Whether such a call can come to such an outcome.
+fn fits(outcome: &Outcome, is_read: bool) -> bool {
+    match outcome {
+        Outcome::Value { .. } | Outcome::Absent => is_read,
+        Outcome::Written { .. }
+        | Outcome::NothingToDelete
+        | Outcome::Conflict { .. }
+        | Outcome::NotANumber
+        | Outcome::Overflow
+        | Outcome::Unknown
+        | Outcome::Remake { .. } => !is_read,
+        Outcome::TooLarge { .. } | Outcome::NoQuorum { .. } | Outcome::Busy => true,
+    }
+}

@@ -1,0 +1,145 @@
+//! The calls in flight: a slab with generations, and the order of their sequences, so that the
+//! lowest one in flight (X1's low mark) is known at once.
+
+use super::operation::InFlight;
+
+/// Names a call in flight. A place that is used again has another generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Handle {
+    place: u32,
+    generation: u32,
+}
+
+const NONE: u32 = u32::MAX;
+
+#[derive(Debug)]
+struct Slot {
+    generation: u32,
+    operation: Option<InFlight>,
+    /// Neighbours in the order of sequences; meaningful while `linked`.
+    before: u32,
+    after: u32,
+    linked: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Table {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    first: u32,
+    last: u32,
+}
+
+impl Table {
+    pub fn new() -> Self {
+        Table {
+            slots: Vec::new(),
+            free: Vec::new(),
+            first: NONE,
+            last: NONE,
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn insert(&mut self, operation: InFlight) -> Handle {
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot {
+                generation: 0,
+                operation: None,
+                before: NONE,
+                after: NONE,
+                linked: false,
+            });
+            u32::try_from(self.slots.len() - 1).expect("calls in flight are bounded")
+        });
+        let slot = &mut self.slots[place as usize];
+        assert!(slot.operation.is_none(), "a free place holds no call");
+        slot.operation = Some(operation);
+        Handle {
+            place,
+            generation: slot.generation,
+        }
+    }
+
+    pub fn get(&self, handle: Handle) -> Option<&InFlight> {
+        let slot = self.slots.get(handle.place as usize)?;
+        let same = slot.generation == handle.generation;
+        slot.operation.as_ref().filter(|_| same)
+    }
+
+    pub fn get_mut(&mut self, handle: Handle) -> Option<&mut InFlight> {
+        let slot = self.slots.get_mut(handle.place as usize)?;
+        let same = slot.generation == handle.generation;
+        slot.operation.as_mut().filter(|_| same)
+    }
+
+    pub fn contains(&self, handle: Handle) -> bool {
+        self.get(handle).is_some()
+    }
+
+    pub fn remove(&mut self, handle: Handle) -> Option<InFlight> {
+        if !self.contains(handle) {
+            return None;
+        }
+        self.unlink(handle);
+        let slot = &mut self.slots[handle.place as usize];
+        slot.generation = slot.generation.wrapping_add(1);
+        self.free.push(handle.place);
+        slot.operation.take()
+    }
+
+    /// All calls, in the order of their places.
+    pub fn handles(&self) -> Vec<Handle> {
+        let used = self.slots.iter().enumerate();
+        used.filter(|(_, slot)| slot.operation.is_some())
+            .map(|(place, slot)| Handle {
+                place: place as u32,
+                generation: slot.generation,
+            })
+            .collect()
+    }
+
+    /// Puts the call at the end of the order: it was just given the highest sequence.
+    pub fn link(&mut self, handle: Handle) {
+        let last = self.last;
+        let slot = &mut self.slots[handle.place as usize];
+        assert!(!slot.linked, "a call has one sequence at a time");
+        (slot.before, slot.after, slot.linked) = (last, NONE, true);
+        self.last = handle.place;
+        match last {
+            NONE => self.first = handle.place,
+            before => self.slots[before as usize].after = handle.place,
+        }
+    }
+
+    /// Takes the call out of the order, if it is in it.
+    pub fn unlink(&mut self, handle: Handle) {
+        let slot = &mut self.slots[handle.place as usize];
+        if !slot.linked {
+            return;
+        }
+        slot.linked = false;
+        let (before, after) = (slot.before, slot.after);
+        match before {
+            NONE => self.first = after,
+            before => self.slots[before as usize].after = after,
+        }
+        match after {
+            NONE => self.last = before,
+            after => self.slots[after as usize].before = before,
+        }
+    }
+
+    /// The linked call with the lowest sequence.
+    pub fn first(&self) -> Option<&InFlight> {
+        let slot = self.slots.get(self.first as usize)?;
+        slot.operation.as_ref()
+    }
+}

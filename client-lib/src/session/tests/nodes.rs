@@ -1,0 +1,519 @@
+//! Hellos, failover, retries, `no quorum`: to whom what is sent, and when (X4, X5).
+
+use super::*;
+use crate::wire::rendezvous_weight;
+
+#[test]
+fn nothing_is_sent_while_nothing_is_asked() {
+    let mut script = Script::started(3);
+    script.greeted();
+    script.pass(3_600_000 * MS);
+    assert_eq!(script.session.next_timeout(), None);
+    assert!(script.greeted().is_empty());
+    let mut script = Script::new(3);
+    assert_eq!(script.session.next_timeout(), None);
+    script.drain();
+    assert!(script.greeted().is_empty());
+}
+
+#[test]
+fn the_first_call_greets_all_and_goes_to_the_first_that_answers() {
+    let mut script = Script::new(3);
+    script.submit(put("k"), 1);
+    let hellos = std::mem::take(&mut script.hellos);
+    assert_eq!(hellos.len(), 3);
+    assert!(script.requests.is_empty());
+    script.answer_hello(hellos[1].0, &hellos[1].1);
+    assert_eq!(script.request().node, 1);
+}
+
+#[test]
+fn hellos_are_repeated_with_the_same_nonce_ever_more_slowly() {
+    let mut script = Script::new(1);
+    script.submit(put("k"), 1);
+    script.pass(900 * MS);
+    let nonces: Vec<u64> = script.hellos.iter().map(|(_, hello)| hello.nonce).collect();
+    assert!((5..9).contains(&nonces.len()), "{nonces:?}");
+    assert!(nonces.iter().all(|nonce| *nonce == nonces[0]));
+}
+
+#[test]
+fn an_operation_goes_to_its_keys_preferred_node() {
+    let mut script = Script::started(5);
+    for at in 0..50 {
+        let key = format!("key {at}");
+        script.submit(put(&key), at);
+        let sent = script.request();
+        let preferred = (1..=5u8).max_by_key(|id| rendezvous_weight(key.as_bytes(), *id));
+        assert_eq!(Some(sent.node as u8 + 1), preferred);
+        script.answer(&sent, written());
+    }
+}
+
+#[test]
+fn a_retry_is_marked_and_goes_to_another_node_with_the_same_id() {
+    let mut script = Script::started(3);
+    script.submit(put("k"), 1);
+    let first = script.request();
+    let began_us = script.now_us;
+    let second = script.pass_until_sent();
+    assert!((4 * MS..=11 * MS).contains(&(script.now_us - began_us)));
+    assert!(!first.request.retry && second.request.retry);
+    assert_ne!(first.node, second.node);
+    assert_eq!(first.request.operation.id, second.request.operation.id);
+    assert_eq!(
+        first.request.operation.birth,
+        second.request.operation.birth
+    );
+    let third = script.pass_until_sent();
+    assert!(third.request.retry);
+    assert!(third.node != first.node && third.node != second.node);
+}
+
+#[test]
+fn rounds_back_off() {
+    let mut script = Script::started(3);
+    script.submit(put("k"), 1);
+    script.requests();
+    let mut tried = 0;
+    for _ in 0..4_900 {
+        script.pass(MS);
+        script.greet_all();
+        tried += script.requests().len();
+    }
+    assert!((10..60).contains(&tried), "{tried}");
+}
+
+#[test]
+fn a_node_that_is_silent_must_answer_a_hello_first() {
+    let mut script = Script::started(3);
+    script.pass(100 * MS);
+    script.greeted();
+    script.submit(put("k"), 1);
+    let first = script.request();
+    let second = script.pass_until_sent();
+    assert_eq!(script.greeted(), [first.node]);
+    script.answer(&second, written());
+    script.result().unwrap();
+    for tag in 0..50 {
+        script.submit(put("k"), tag);
+        let sent = script.request();
+        assert_ne!(sent.node, first.node);
+        script.answer(&sent, written());
+        script.pass(MS);
+    }
+    // The same hello: a node that still has the session keeps it.
+    script.submit(put("k"), 1);
+    let sent = script.request();
+    let (node, hello) = script.hellos.pop().expect("a repeated hello");
+    assert_eq!(node, first.node);
+    script.answer_hello(node, &hello);
+    script.answer(&sent, written());
+    script.submit(put("k"), 1);
+    assert_eq!(script.request().node, first.node);
+}
+
+#[test]
+fn a_late_answer_brings_a_node_back() {
+    let mut script = Script::started(3);
+    script.submit(put("k"), 1);
+    let first = script.request();
+    let second = script.pass_until_sent();
+    script.answer(&second, written());
+    script.answer(&first, written());
+    assert_eq!(script.session.counters().late, 1);
+    script.submit(put("k"), 2);
+    assert_eq!(script.request().node, first.node);
+}
+
+#[test]
+fn after_a_silence_nodes_are_asked_whether_they_are_there() {
+    let mut script = Script::started(3);
+    script.greeted();
+    script.pass(1_000 * MS);
+    script.submit(put("k"), 1);
+    assert!(script.requests.is_empty());
+    let hellos = std::mem::take(&mut script.hellos);
+    assert_eq!(hellos.len(), 3);
+    script.answer_hello(hellos[2].0, &hellos[2].1);
+    assert_eq!(script.request().node, 2);
+}
+
+#[test]
+fn a_slow_cluster_is_not_sent_everything_again_and_again() {
+    let mut script = Script::started(3);
+    let mut open: VecDeque<(u64, Sent)> = VecDeque::new();
+    for tag in 0..100 {
+        script.submit(put(&format!("k{tag}")), tag);
+    }
+    // Every write takes 30 ms.
+    let mut done = 0;
+    for _ in 0..3_000 {
+        let due_us = script.now_us + 30 * MS;
+        let sent = script.requests();
+        open.extend(sent.into_iter().map(|sent| (due_us, sent)));
+        while open
+            .front()
+            .is_some_and(|(due_us, _)| *due_us <= script.now_us)
+        {
+            let (_, sent) = open.pop_front().expect("looked");
+            script.answer(&sent, written());
+        }
+        while let Some(completion) = script.session.poll_completion() {
+            assert_eq!(completion.result, Ok(written()));
+            done += 1;
+            script.submit(put(&format!("k{}", completion.tag)), completion.tag);
+        }
+        script.greet_all();
+        script.pass(MS);
+    }
+    let retries = script.session.counters().retries;
+    assert!(done > 9_000, "{done}");
+    assert!(retries < 500, "{retries} retries of {done}");
+}
+
+#[test]
+fn when_nobody_answers_retries_are_put_off() {
+    let mut script = Script::started(5);
+    for tag in 0..2_000 {
+        script.submit(put(&format!("k{tag}")), tag);
+    }
+    script.requests();
+    // Nodes are there, but too busy to answer.
+    for _ in 0..100 {
+        script.pass(MS);
+        script.greet_all();
+    }
+    let retries = script.requests().len();
+    assert!((10..40).contains(&retries), "{retries}");
+    for _ in 0..1_000 {
+        script.pass(MS);
+        script.greet_all();
+    }
+    let retries = script.requests().len();
+    assert!((2_000..8_000).contains(&retries), "{retries}");
+}
+
+#[test]
+fn what_a_dead_node_leaves_goes_to_the_others_at_once() {
+    let mut script = Script::started(5);
+    let mut left = 0;
+    for tag in 0..2_000 {
+        script.submit(put(&format!("k{tag}")), tag);
+    }
+    for _ in 0..30 {
+        let (dead, alive): (Vec<Sent>, Vec<Sent>) = script
+            .requests()
+            .into_iter()
+            .partition(|sent| sent.node == 3);
+        left += dead.len();
+        script.pass(MS);
+        alive.iter().for_each(|sent| script.answer(sent, written()));
+    }
+    assert!(left > 300, "{left}");
+    assert_eq!(script.session.in_flight(), 0);
+}
+
+#[test]
+fn many_calls_at_the_start_are_spread_over_the_nodes() {
+    for all_there in [true, false] {
+        let mut script = Script::new(3);
+        for tag in 0..300 {
+            script.submit(put(&format!("k{tag}")), tag);
+        }
+        let hellos = std::mem::take(&mut script.hellos);
+        script.answer_hello(1, &hellos[1].1);
+        script.answer_hello(0, &hellos[0].1);
+        assert!(script.requests.is_empty());
+        if all_there {
+            script.answer_hello(2, &hellos[2].1);
+        } else {
+            script.pass(2 * MS);
+        }
+        let sent = script.requests();
+        assert_eq!(sent.len(), 300);
+        for node in 0..2 + usize::from(all_there) {
+            assert!(sent.iter().filter(|sent| sent.node == node).count() > 50);
+        }
+    }
+}
+
+#[test]
+fn no_session_means_a_new_hello_and_a_retry_elsewhere() {
+    let mut script = Script::started(2);
+    script.greeted();
+    script.submit(put("k"), 1);
+    let first = script.request();
+    script.answer_no_session(&first);
+    let second = script.request();
+    assert!(second.request.retry);
+    assert_ne!(second.node, first.node);
+    let (node, hello) = script.hellos.pop().expect("a hello");
+    assert_eq!(node, first.node);
+    script.answer_hello(node, &hello);
+    // A copy of the first attempt may have been executed before the node forgot the session.
+    script.answer(&second, no_quorum());
+    let third = script.pass_until_sent();
+    assert_ne!(third.request.token, first.request.token);
+    script.answer(&third, no_quorum());
+    for _ in 0..3_000 {
+        for sent in script.requests() {
+            script.answer(&sent, no_quorum());
+        }
+        script.pass(MS);
+        script.greet_all();
+    }
+    assert!(script.is_pending());
+}
+
+#[test]
+fn attempts_are_numbered_anew_never_twice() {
+    let mut script = Script::started(1);
+    let mut numbers = std::collections::BTreeSet::new();
+    let mut tokens = std::collections::BTreeSet::new();
+    for tag in 0..50 {
+        script.submit(put("k"), tag);
+        let sent = script.request();
+        assert!(numbers.insert(sent.request.attempt));
+        tokens.insert(sent.request.token);
+        if tag % 10 == 0 {
+            script.answer_no_session(&sent);
+            script.pass(50 * MS);
+            script.greet_all();
+            // An answer of the earlier session is that of the earlier attempt.
+            script.answer(&sent, written());
+            assert!(script.is_pending());
+            let retry = script.pass_until_sent();
+            assert!(numbers.insert(retry.request.attempt));
+            tokens.insert(retry.request.token);
+            script.answer(&retry, written());
+        } else {
+            script.answer(&sent, written());
+        }
+        script.result().unwrap();
+    }
+    assert_eq!(tokens.len(), 6);
+}
+
+#[test]
+fn a_node_that_forgets_every_session_is_not_asked_in_a_tight_loop() {
+    let mut script = Script::started(1);
+    script.submit(put("k"), 1);
+    let mut hellos = 0;
+    for _ in 0..100_000 {
+        let before = (script.requests.len(), script.hellos.len());
+        for sent in script.requests() {
+            script.answer_no_session(&sent);
+        }
+        hellos += script.hellos.len();
+        script.greet_all();
+        if before == (0, 0) {
+            script.pass(MS);
+        }
+        if script.session.in_flight() == 0 {
+            break;
+        }
+    }
+    assert!(hellos < 60, "{hellos}");
+    assert_eq!(script.result(), Err(CallError::UnknownOutcome));
+}
+
+#[test]
+fn no_quorum_is_told_when_every_node_says_so_for_a_second() {
+    let mut script = Script::started(2);
+    script.submit(put("k"), 1);
+    let began_us = script.now_us;
+    while script.session.in_flight() > 0 {
+        for sent in script.requests() {
+            script.answer(&sent, no_quorum());
+        }
+        script.pass(MS);
+        script.greet_all();
+    }
+    let took_us = script.now_us - began_us;
+    let result = script.result();
+    assert!(is_no_quorum(&result), "{result:?}");
+    assert!((1_000 * MS..1_300 * MS).contains(&took_us), "{took_us}");
+    let words = result.unwrap_err().to_string();
+    assert!(
+        words.contains("node 1 reaches [1], node 2 reaches [1]"),
+        "{words}"
+    );
+}
+
+#[test]
+fn one_node_that_says_otherwise_starts_the_second_again() {
+    let mut script = Script::started(2);
+    script.submit(put("k"), 1);
+    let began_us = script.now_us;
+    let mut busy = true;
+    while script.session.in_flight() > 0 {
+        let late = script.now_us > began_us + 700 * MS;
+        for sent in script.requests() {
+            let outcome = if late && std::mem::take(&mut busy) {
+                Outcome::Busy
+            } else {
+                no_quorum()
+            };
+            script.answer(&sent, outcome);
+        }
+        script.pass(MS);
+        script.greet_all();
+    }
+    let took_us = script.now_us - began_us;
+    assert!(is_no_quorum(&script.result()));
+    assert!((1_700 * MS..2_400 * MS).contains(&took_us), "{took_us}");
+}
+
+#[test]
+fn with_three_of_five_dead_a_fresh_client_is_told_no_quorum_within_two_seconds() {
+    let mut script = Script::new(5);
+    script.submit(put("k"), 1);
+    let began_us = script.now_us;
+    while script.session.in_flight() > 0 {
+        for (node, hello) in std::mem::take(&mut script.hellos) {
+            if node >= 3 {
+                script.answer_hello(node, &hello);
+            }
+        }
+        for sent in script.requests() {
+            assert!(sent.node >= 3);
+            script.answer(&sent, no_quorum());
+        }
+        script.pass(MS);
+    }
+    assert!(is_no_quorum(&script.result()));
+    assert!(script.now_us - began_us < 1_500 * MS);
+}
+
+#[test]
+fn so_is_a_client_that_had_sessions_with_them() {
+    let mut script = Script::started(5);
+    script.pass(1_001 * MS);
+    script.submit(put("k"), 1);
+    let began_us = script.now_us;
+    while script.session.in_flight() > 0 {
+        for (node, hello) in std::mem::take(&mut script.hellos) {
+            if node >= 3 {
+                script.answer_hello(node, &hello);
+            }
+        }
+        for sent in script.requests() {
+            assert!(sent.node >= 3, "nothing goes to a node that is not there");
+            script.answer(&sent, no_quorum());
+        }
+        script.pass(MS);
+    }
+    assert!(is_no_quorum(&script.result()));
+    assert!(script.now_us - began_us < 1_500 * MS);
+}
+
+#[test]
+fn with_nobody_there_it_is_no_quorum_too() {
+    let mut script = Script::new(3);
+    script.submit(put("k"), 1);
+    script.submit(get("k"), 2);
+    script.pass(999 * MS);
+    assert!(script.is_pending());
+    script.pass(2 * MS);
+    let results = [script.result(), script.result()];
+    assert!(results.iter().all(is_no_quorum), "{results:?}");
+    let words = results[0].clone().unwrap_err().to_string();
+    assert!(words.contains("given node 3 does not answer"), "{words}");
+}
+
+#[test]
+fn with_an_open_attempt_a_write_is_never_no_quorum_but_a_read_is() {
+    for is_read in [false, true] {
+        let mut script = Script::started(2);
+        script.submit(if is_read { get("k") } else { put("k") }, 1);
+        let lost = script.request();
+        while script.session.in_flight() > 0 {
+            for sent in script.requests() {
+                assert_ne!(sent.node, lost.node);
+                script.answer(&sent, no_quorum());
+            }
+            script.pass(MS);
+        }
+        let result = script.result();
+        if is_read {
+            assert!(is_no_quorum(&result), "{result:?}");
+        } else {
+            assert_eq!(result, Err(CallError::UnknownOutcome));
+        }
+    }
+}
+
+#[test]
+fn a_node_of_another_cluster_is_not_used() {
+    let mut script = Script::new(2);
+    script.submit(put("k"), 1);
+    let hellos = std::mem::take(&mut script.hellos);
+    script.answer_hello(0, &hellos[0].1);
+    let other = HelloAnswer {
+        nonce: hellos[1].1.nonce,
+        token: 99,
+        node: 2,
+        cluster: 78,
+        epoch: 1,
+        members: Vec::new(),
+        key_size_max: 1_024,
+        value_size_max: 49_152,
+        shard_ports: Vec::new(),
+        clock: 0,
+    };
+    script.frame(1, kind::HELLO_ANSWER, &other);
+    assert_eq!(script.session.counters().foreign, 1);
+    for tag in 0..20 {
+        script.submit(put(&format!("k{tag}")), tag);
+    }
+    assert!(script.requests().iter().all(|sent| sent.node == 0));
+    // When nobody of the first is there any more, the other one is followed; but not by what was
+    // sent to the first.
+    script.pass(400 * MS);
+    script.requests();
+    let (_, hello) = script.hellos.iter().rfind(|(node, _)| *node == 1).unwrap();
+    let other = HelloAnswer {
+        nonce: hello.nonce,
+        ..other
+    };
+    script.frame(1, kind::HELLO_ANSWER, &other);
+    assert!(script.requests().is_empty());
+    script.submit(put("new"), 1);
+    assert_eq!(script.request().node, 1);
+}
+
+#[test]
+fn the_status_of_a_node_is_asked_for_until_it_answers_or_time_is_over() {
+    let mut script = Script::new(2);
+    for node in 0..2 {
+        script
+            .session
+            .request_status(script.now_us, node, 500 * MS, 10 + node as u64);
+    }
+    script.drain();
+    let hellos = std::mem::take(&mut script.hellos);
+    assert_eq!(hellos.len(), 2);
+    script.answer_hello(0, &hellos[0].1);
+    let (node, _) = script.status_requests.pop().expect("asked");
+    assert_eq!(node, 0);
+    script.pass(60 * MS);
+    let (_, again) = script.status_requests.pop().expect("asked again");
+    let answer = wire::StatusAnswer {
+        attempt: again.attempt,
+        status: wire::NodeStatus {
+            node: 1,
+            ..Default::default()
+        },
+    };
+    script.frame(0, kind::STATUS_ANSWER, &answer);
+    let first = script.session.poll_status().unwrap();
+    assert_eq!(
+        (first.tag, first.node, first.status.unwrap().node),
+        (10, 0, 1)
+    );
+    script.pass(500 * MS);
+    let second = script.session.poll_status().unwrap();
+    assert_eq!((second.tag, second.status), (11, None));
+    assert_eq!(script.session.next_timeout(), None);
+}

@@ -1,0 +1,383 @@
+//! The client over loopback UDP, against nodes of this process.
+
+mod fake;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use fake::{Node, cluster};
+use kvclient::wire::{Action, Old, Outcome};
+use kvclient::{Call, CallError, Client, ClientOptions, Completion, OpenError};
+use nix::poll::{PollFd, PollFlags, poll};
+
+/// Far above what anything here should take.
+const LONG: Duration = Duration::from_secs(20);
+
+fn open(list: &str) -> Client {
+    Client::open(list, ClientOptions::default()).unwrap()
+}
+
+fn put(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Call {
+    let value = value.into();
+    Call::new(key, Action::Put { value })
+}
+
+fn get(key: impl Into<Bytes>) -> Call {
+    Call::new(key, Action::Get)
+}
+
+fn add(key: impl Into<Bytes>, delta: i64) -> Call {
+    Call::new(key, Action::Add { delta })
+}
+
+fn is_written(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Written { .. })
+}
+
+/// Takes completions as an application's own loop does, until there are so many.
+fn collect(client: &Client, count: usize) -> Vec<Completion> {
+    let mut all = Vec::new();
+    let began = Instant::now();
+    while all.len() < count {
+        assert!(began.elapsed() < LONG, "{} of {count}", all.len());
+        let mut fds = [PollFd::new(client.poll_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, 1_000u16).unwrap();
+        client.completions(&mut all, 100);
+    }
+    all
+}
+
+#[test]
+fn every_operation() {
+    let (_nodes, list) = cluster(3);
+    let client = open(&list);
+    assert_eq!(client.call(get("k")), Ok(Outcome::Absent));
+    let mut first = put("k", "one");
+    first.want_old = true;
+    let Ok(Outcome::Written { version, old, .. }) = client.call(first) else {
+        panic!("not written");
+    };
+    assert_eq!(old, Old::Absent);
+    let value = Bytes::from("one");
+    let expected = Outcome::Value { version, value };
+    assert_eq!(client.call(get("k")), Ok(expected));
+    let value = Bytes::from("two");
+    let call = Call::new(
+        "k",
+        Action::CompareVersion {
+            version,
+            value: value.clone(),
+        },
+    );
+    assert!(is_written(&client.call(call.clone()).unwrap()));
+    assert!(matches!(client.call(call), Ok(Outcome::Conflict { .. })));
+    let expected = value.clone();
+    let call = Call::new("k", Action::CompareValue { expected, value });
+    assert!(is_written(&client.call(call).unwrap()));
+    assert!(is_written(
+        &client.call(Call::new("k", Action::Delete)).unwrap()
+    ));
+    assert_eq!(
+        client.call(Call::new("k", Action::Delete)),
+        Ok(Outcome::NothingToDelete)
+    );
+    let sum = client.call(add("n", -5)).unwrap();
+    assert!(matches!(
+        sum,
+        Outcome::Written {
+            number: Some(-5),
+            ..
+        }
+    ));
+    let value = Bytes::from("x");
+    assert!(is_written(
+        &client
+            .call(Call::new("n", Action::Append { value }))
+            .unwrap()
+    ));
+    assert_eq!(client.call(add("n", 1)), Err(CallError::NotANumber));
+    let error = client.call(get("")).unwrap_err();
+    assert!(matches!(error, CallError::InvalidArgument(_)));
+    let large = client.call(put("k", vec![0; 48 * 1_024])).unwrap();
+    assert!(is_written(&large));
+}
+
+#[test]
+fn threads_share_a_client() {
+    let (nodes, list) = cluster(3);
+    nodes[1].behaviour.drop_every.store(50, Ordering::Relaxed);
+    let client = open(&list);
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let client = &client;
+            scope.spawn(move || {
+                for at in 0..300 {
+                    let key = format!("{thread}/{}", at % 7);
+                    client.call(add(key, 1)).unwrap();
+                    client.call(add("all", 1)).unwrap();
+                }
+            });
+        }
+    });
+    let all = client.call(get("all")).unwrap();
+    assert!(matches!(all, Outcome::Value { value, .. } if value == "2400"));
+}
+
+#[test]
+fn a_thousand_in_flight_from_one_thread() {
+    let (nodes, list) = cluster(3);
+    let client = open(&list);
+    for round in 0..5 {
+        for tag in 0..1_000 {
+            client
+                .submit(add(format!("k{}", tag % 100), 1), tag)
+                .unwrap();
+        }
+        let tags: HashSet<u64> = collect(&client, 1_000)
+            .into_iter()
+            .map(|completion| {
+                assert!(is_written(&completion.result.unwrap()));
+                completion.tag
+            })
+            .collect();
+        assert_eq!(tags.len(), 1_000, "round {round}");
+    }
+    let count = |pick: fn(&fake::Behaviour) -> u64| -> u64 {
+        nodes.iter().map(|node| pick(&node.behaviour)).sum()
+    };
+    let requests = count(|b| b.requests.load(Ordering::Relaxed));
+    let datagrams = count(|b| b.datagrams.load(Ordering::Relaxed));
+    assert!(requests >= 5_000);
+    assert!(
+        datagrams * 20 < requests,
+        "{requests} requests in {datagrams} datagrams"
+    );
+    let sum = client.call(get("k7")).unwrap();
+    assert!(matches!(sum, Outcome::Value { value, .. } if value == "50"));
+}
+
+#[test]
+fn threads_and_an_applications_loop_share_a_client() {
+    let (nodes, list) = cluster(3);
+    nodes[0].behaviour.drop_every.store(40, Ordering::Relaxed);
+    let client = open(&list);
+    std::thread::scope(|scope| {
+        for thread in 0..3 {
+            let client = &client;
+            scope.spawn(move || {
+                for _ in 0..500 {
+                    client.call(add(format!("sync {thread}"), 1)).unwrap();
+                }
+            });
+        }
+        for _ in 0..50 {
+            for tag in 0..20 {
+                client.submit(add("async", 1), tag).unwrap();
+            }
+            for completion in collect(&client, 20) {
+                assert!(is_written(&completion.result.unwrap()));
+            }
+        }
+    });
+    let sum = client.call(get("async")).unwrap();
+    assert!(matches!(sum, Outcome::Value { value, .. } if value == "1000"));
+}
+
+#[test]
+fn an_idle_descriptor_is_not_readable() {
+    let (_nodes, list) = cluster(1);
+    let client = open(&list);
+    let readable = |wait_ms: u16| {
+        let mut fds = [PollFd::new(client.poll_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, wait_ms).unwrap() > 0
+    };
+    assert!(!readable(0));
+    client.call(put("k", "v")).unwrap();
+    client.submit(put("k", "v"), 1).unwrap();
+    assert!(readable(0), "there is something to send");
+    collect(&client, 1);
+    // At most the timer of the call that is over expires, once.
+    let began = Instant::now();
+    let mut none = Vec::new();
+    while readable(100) {
+        assert!(began.elapsed() < LONG);
+        client.completions(&mut none, 1);
+    }
+    assert!(none.is_empty());
+}
+
+#[test]
+fn what_is_not_taken_keeps_the_descriptor_readable() {
+    let (_nodes, list) = cluster(1);
+    let client = open(&list);
+    for tag in 0..10 {
+        client.submit(put("k", "v"), tag).unwrap();
+    }
+    let mut taken = Vec::new();
+    let began = Instant::now();
+    while taken.len() < 10 {
+        client.wait(LONG);
+        assert!(began.elapsed() < LONG);
+        assert!(client.completions(&mut taken, 1) <= 1);
+    }
+}
+
+#[test]
+fn a_node_that_falls_silent_costs_no_call_its_outcome() {
+    let (nodes, list) = cluster(3);
+    let client = open(&list);
+    for at in 0..300 {
+        if at == 100 {
+            nodes[2].behaviour.silent.store(true, Ordering::Relaxed);
+        }
+        if at == 200 {
+            nodes[2].behaviour.silent.store(false, Ordering::Relaxed);
+        }
+        client.call(add(format!("k{}", at % 30), 1)).unwrap();
+    }
+    for at in 0..30 {
+        let sum = client.call(get(format!("k{at}"))).unwrap();
+        assert!(matches!(sum, Outcome::Value { value, .. } if value == "10"));
+    }
+}
+
+#[test]
+fn nobody_there_is_no_quorum_for_both_forms() {
+    let (nodes, list) = cluster(2);
+    for node in &nodes {
+        node.behaviour.silent.store(true, Ordering::Relaxed);
+    }
+    let options = ClientOptions {
+        no_quorum_after: Duration::from_millis(150),
+        ..ClientOptions::default()
+    };
+    let client = Client::open(&list, options).unwrap();
+    client.submit(put("k", "v"), 4).unwrap();
+    let began = Instant::now();
+    let error = client.call(put("k", "v")).unwrap_err();
+    assert!(matches!(error, CallError::NoQuorum { .. }), "{error}");
+    assert!(began.elapsed() >= Duration::from_millis(150));
+    // The descriptor tells of timers too.
+    let completion = collect(&client, 1).remove(0);
+    assert_eq!((completion.tag, completion.result), (4, Err(error)));
+}
+
+#[test]
+fn a_deadline_holds_whatever_happens() {
+    let (nodes, list) = cluster(1);
+    let client = open(&list);
+    client.call(put("k", "v")).unwrap();
+    nodes[0].behaviour.deaf.store(true, Ordering::Relaxed);
+    let calls = [
+        (put("k", "v"), CallError::UnknownOutcome),
+        (get("k"), CallError::TimedOut),
+    ];
+    for (mut call, error) in calls {
+        call.deadline_us = Some(60_000);
+        let began = Instant::now();
+        assert_eq!(client.call(call), Err(error));
+        assert!(began.elapsed() >= Duration::from_millis(60));
+        assert!(began.elapsed() < LONG);
+    }
+}
+
+#[test]
+fn closing_ends_calls_that_wait() {
+    let (nodes, list) = cluster(1);
+    let client = Arc::new(open(&list));
+    client.call(put("k", "v")).unwrap();
+    nodes[0].behaviour.deaf.store(true, Ordering::Relaxed);
+    let before = nodes[0].behaviour.requests.load(Ordering::Relaxed);
+    let threads: Vec<_> = (0..4)
+        .map(|at| {
+            let client = Arc::clone(&client);
+            let mut call = if at % 2 == 0 { get("k") } else { put("k", "v") };
+            call.deadline_us = Some(LONG.as_micros() as u64 * 2);
+            std::thread::spawn(move || client.call(call))
+        })
+        .collect();
+    client.submit(get("k"), 8).unwrap();
+    let mut none = Vec::new();
+    let began = Instant::now();
+    while nodes[0].behaviour.requests.load(Ordering::Relaxed) < before + 5 {
+        assert!(began.elapsed() < LONG);
+        client.completions(&mut none, 1);
+        std::thread::yield_now();
+    }
+    client.close();
+    for (at, thread) in threads.into_iter().enumerate() {
+        let error = if at % 2 == 0 {
+            CallError::Closed
+        } else {
+            CallError::UnknownOutcome
+        };
+        assert_eq!(thread.join().unwrap(), Err(error));
+    }
+    assert_eq!(collect(&client, 1)[0].result, Err(CallError::Closed));
+    assert_eq!(client.call(get("k")), Err(CallError::Closed));
+    assert_eq!(client.submit(get("k"), 1), Err(CallError::Closed));
+    assert_eq!(client.status(LONG)[0].1, None);
+}
+
+#[test]
+fn the_status_of_each_node() {
+    let (nodes, list) = cluster(3);
+    nodes[1].behaviour.silent.store(true, Ordering::Relaxed);
+    let client = open(&list);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let statuses = client.status(Duration::from_millis(300));
+                for (at, (name, status)) in statuses.iter().enumerate() {
+                    assert_eq!(*name, nodes[at].address.to_string());
+                    let node = status.as_ref().map(|status| status.node);
+                    assert_eq!(node, (at != 1).then_some(at as u8 + 1));
+                }
+                assert_eq!(statuses.len(), 3);
+            });
+        }
+    });
+}
+
+#[test]
+fn only_the_given_nodes_are_listened_to() {
+    let (nodes, list) = cluster(1);
+    let client = open(&list);
+    client.call(put("k", "v")).unwrap();
+    nodes[0]
+        .behaviour
+        .from_elsewhere
+        .store(true, Ordering::Relaxed);
+    let mut call = get("k");
+    call.deadline_us = Some(100_000);
+    assert_eq!(client.call(call), Err(CallError::TimedOut));
+}
+
+#[test]
+fn both_families_in_one_list() {
+    let store = Arc::default();
+    let Ok(six) = Node::start(1, "[::1]:0", &store) else {
+        return; // This machine has no IPv6.
+    };
+    let four = Node::start(2, "127.0.0.1:0", &store).unwrap();
+    let client = open(&format!("{} {}", six.address, four.address));
+    let began = Instant::now();
+    let mut at = 0;
+    for node in [six, four] {
+        while node.behaviour.requests.load(Ordering::Relaxed) == 0 {
+            assert!(began.elapsed() < LONG, "{} is not used", node.address);
+            at += 1;
+            client.call(add(format!("k{at}"), 1)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_opened_is_told() {
+    let open = |list: &str| Client::open(list, ClientOptions::default()).unwrap_err();
+    assert!(matches!(open(""), OpenError::NoNodes));
+    assert!(matches!(open("127.0.0.1"), OpenError::Address(_)));
+}

@@ -1,0 +1,34 @@
+# shellcheck shell=bash disable=SC2034
+# The settings of launch.sh and kill.sh. Runs nothing. Each can be set in the environment instead.
+
+# The nodes, in priority order (the first is the master), separated by spaces or commas:
+# HOST:PORT, 192.0.2.1:PORT or [2001:db8::1]:PORT. The index of a node counts from 0.
+NODES=${NODES:-127.0.0.1:8801 127.0.0.1:8802 127.0.0.1:8803 127.0.0.1:8804 127.0.0.1:8805}
+
+# Where nodes keep their state: node INDEX has the directory node-INDEX in it. Empty: in memory
+# only. This path, and the one below, start at the directory of these scripts (on another machine:
+# at REMOTE_PATH) unless they start with a slash.
+DATA_DIR=${DATA_DIR-data}
+
+# Logs, and what is recorded about the processes that run.
+LOG_DIR=${LOG_DIR:-logs}
+
+# fsync: an answered write survives a power failure. os: it survives the node, not the machine.
+DURABILITY=${DURABILITY:-fsync}
+
+# The program to start. Empty: target/release/horseshoe, built when it is missing or out of date.
+BINARY=${BINARY:-}
+
+# How long launch.sh waits for a quorum, and kill.sh for a process to end, in seconds.
+LAUNCH_TIMEOUT=${LAUNCH_TIMEOUT:-30}
+KILL_TIMEOUT=${KILL_TIMEOUT:-10}
+
+# For hosts that are not this machine: the user and the private key for ssh (empty: ssh's own
+# choice), and the directory that holds the program, the logs and the data there, from the user's
+# home unless it starts with a slash.
+SSH_USER=${SSH_USER:-}
+SSH_KEY=${SSH_KEY:-}
+REMOTE_PATH=${REMOTE_PATH:-horseshoe}
+
+# 1: go over ssh to every node, also to those on this machine.
+SSH_ALWAYS=${SSH_ALWAYS:-}

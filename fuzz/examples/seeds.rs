@@ -1,0 +1,332 @@
+//! Writes a corpus to begin with: one well-formed example of each kind of frame, and a conversation.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use horseshoe::protocol::ballot::Ballot;
+use horseshoe::protocol::message::*;
+use horseshoe::protocol::record::{
+    AcceptorState, Applied, AppliedOperation, ClientEntry, Key, Record,
+};
+use horseshoe::storage::format;
+use kvclient::wire::{self, *};
+
+const BALLOT: Ballot = Ballot(1_700_000_000_000 << 20 | 2);
+
+fn record() -> Arc<Record> {
+    let operation = AppliedOperation {
+        sequence: 2,
+        birth: 1_700_000_000_000 << 12,
+        outcome: Outcome::NothingToDelete,
+    };
+    let entry = ClientEntry {
+        client: 7,
+        mark: 1,
+        birth_max: operation.birth,
+        operations: vec![operation],
+    };
+    Arc::new(Record {
+        value: Some(Bytes::from_static(b"12")),
+        version: BALLOT.0,
+        expiry_ms: None,
+        intent: None,
+        applied: Applied {
+            dropped: 1,
+            clients: vec![entry],
+        },
+    })
+}
+
+fn operation(sequence: u64, action: Action) -> Operation {
+    Operation {
+        id: OperationId {
+            client: 7,
+            sequence,
+        },
+        birth: 1_700_000_000_000 << 12,
+        low_mark: 1,
+        key: Bytes::from_static(b"k"),
+        want_old: true,
+        action,
+    }
+}
+
+fn peer_messages() -> Vec<Message> {
+    let key = Key::user(b"k");
+    let (record, ballot) = (Some(record()), BALLOT);
+    let floor = Ballot::ZERO;
+    let member = Member {
+        node: 1,
+        incarnation: 1,
+        address: "h:1".to_owned(),
+    };
+    let configuration = Configuration {
+        cluster: 1,
+        epoch: 2,
+        members: vec![member.clone()],
+        joint: Some(vec![member]),
+        base: Ballot::ZERO,
+        formed_by: 1,
+    };
+    vec![
+        Prepare {
+            key: key.clone(),
+            ballot,
+        }
+        .into(),
+        Promise {
+            ballot,
+            accepted: ballot,
+            record: record.clone(),
+            floor,
+        }
+        .into(),
+        Nack {
+            ballot,
+            promised: ballot.next(),
+        }
+        .into(),
+        Accept {
+            key: key.clone(),
+            ballot,
+            record: self::record(),
+        }
+        .into(),
+        Accepted { ballot }.into(),
+        Chosen {
+            chosen: vec![(key.clone(), ballot)],
+        }
+        .into(),
+        Read { key, holds: floor }.into(),
+        ReadAnswer {
+            accepted: ballot,
+            chosen: true,
+            record,
+            floor,
+        }
+        .into(),
+        Forward {
+            from_boot: 2,
+            to_boot: 1,
+            attempt: 1,
+            operation: operation(3, Action::Delete),
+        }
+        .into(),
+        ForwardAnswer {
+            to_boot: 1,
+            attempt: 1,
+            outcome: Outcome::Busy,
+        }
+        .into(),
+        Heartbeat {
+            boot: 2,
+            wall_ms: 1_700_000_000_000,
+            clock: 1_700_000_000_000 << 12,
+        }
+        .into(),
+        Survey {
+            list: 1,
+            index: 0,
+            asker: 1,
+            nonce: 0,
+        }
+        .into(),
+        SurveyAnswer {
+            list: 1,
+            index: 1,
+            incarnation: 2,
+            nonce: 3,
+            word: true,
+            bound_to: Some(1),
+        }
+        .into(),
+        ConfigurationTold { configuration }.into(),
+        ConfigurationAsked { epoch: 1, index: 0 }.into(),
+    ]
+}
+
+fn encoded<T: serde::Serialize>(body: &T) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    wire::encode(&mut bytes, body);
+    bytes
+}
+
+fn request(sequence: u64, action: Action) -> (u8, Vec<u8>) {
+    let request = Request {
+        token: 0,
+        attempt: sequence,
+        retry: false,
+        operation: operation(sequence, action),
+    };
+    (kind::REQUEST, encoded(&request))
+}
+
+fn client_messages() -> Vec<(u8, Vec<u8>)> {
+    let hello = Hello {
+        client: 7,
+        nonce: 1,
+        library_version: "x".to_owned(),
+    };
+    let value = Bytes::from_static(b"1");
+    let status = StatusRequest {
+        token: 0,
+        attempt: 9,
+    };
+    vec![
+        (kind::HELLO, encoded(&hello)),
+        request(
+            1,
+            Action::Put {
+                value: value.clone(),
+            },
+        ),
+        request(2, Action::Get),
+        request(3, Action::Add { delta: -1 }),
+        request(
+            4,
+            Action::CompareValue {
+                expected: value.clone(),
+                value,
+            },
+        ),
+        (kind::STATUS_REQUEST, encoded(&status)),
+    ]
+}
+
+/// What nodes answer clients.
+fn replies() -> Vec<(u8, Vec<u8>)> {
+    let hello = HelloAnswer {
+        nonce: 1,
+        token: 2,
+        node: 1,
+        cluster: 1,
+        epoch: 1,
+        members: vec![MemberAddress {
+            node: 1,
+            address: "h:1".to_owned(),
+        }],
+        key_size_max: 1_024,
+        value_size_max: 1_024,
+        shard_ports: vec![],
+        clock: 1_700_000_000_000 << 12,
+    };
+    let answer = |attempt, outcome| {
+        let clock = 1_700_000_000_000 << 12;
+        (
+            kind::ANSWER,
+            encoded(&Answer {
+                attempt,
+                clock,
+                outcome,
+            }),
+        )
+    };
+    let value = Bytes::from_static(b"1");
+    let status = StatusAnswer {
+        attempt: 1,
+        status: NodeStatus::default(),
+    };
+    vec![
+        (kind::HELLO_ANSWER, encoded(&hello)),
+        answer(1, Outcome::Value { version: 1, value }),
+        answer(2, Outcome::NoQuorum { reached: vec![1] }),
+        answer(
+            3,
+            Outcome::Written {
+                version: 1,
+                old: Old::Forgotten,
+                number: Some(1),
+            },
+        ),
+        answer(4, Outcome::Remake { dropped: 1 }),
+        (
+            kind::NO_SESSION,
+            encoded(&NoSession {
+                token: 2,
+                attempt: 1,
+            }),
+        ),
+        (kind::STATUS_ANSWER, encoded(&status)),
+    ]
+}
+
+/// See `pieces`: the flags name the origin (less one) in the lowest bits.
+fn piece(flags: u8, kind: u8, body: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(body.len())
+        .expect("a short body")
+        .to_le_bytes();
+    let mut bytes = vec![kind, flags, length[0], length[1]];
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+fn write(target: &str, name: &str, bytes: &[u8]) -> std::io::Result<()> {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("corpus")
+        .join(target);
+    std::fs::create_dir_all(&corpus)?;
+    std::fs::write(corpus.join(name), bytes)
+}
+
+/// The first byte is the size of the key.
+fn entry(key: &[u8], value: &[u8]) -> Vec<u8> {
+    let size = u8::try_from(key.len()).expect("a short key");
+    [&[size], key, value].concat()
+}
+
+fn write_entries() -> std::io::Result<()> {
+    let key = Key::user(b"k");
+    let state = AcceptorState {
+        promised: BALLOT.next(),
+        accepted: BALLOT,
+        chosen: true,
+        record: Some(record()),
+    };
+    let register = entry(
+        &format::register_key(&key),
+        &format::encode_register(&state),
+    );
+    write("record", "register", &register)?;
+    let chosen = entry(&format::chosen_key(&key), &format::encode_chosen(BALLOT));
+    write("record", "chosen", &chosen)?;
+    let meta = entry(&format::META_KEY, &format::encode_meta(&Meta::default()));
+    write("record", "meta", &meta)
+}
+
+fn main() -> std::io::Result<()> {
+    write_entries()?;
+    let mut talk = Vec::new();
+    // Both other nodes are heard first, else there is no quorum.
+    for heartbeat in peer_messages().iter().filter(|m| m.kind() == 26) {
+        let body = encoded_peer(heartbeat);
+        talk.extend([1, 2].map(|flags| piece(flags, 26, &body)).concat());
+    }
+    for (at, (kind, body)) in client_messages().iter().enumerate() {
+        write("datagram", &format!("client-{at}"), &piece(0, *kind, body))?;
+        talk.extend(piece(0, *kind, body));
+    }
+    for message in peer_messages() {
+        let body = encoded_peer(&message);
+        let one = piece(1, message.kind(), &body);
+        write("datagram", message.name(), &one)?;
+        write("replica", message.name(), &[talk.clone(), one].concat())?;
+    }
+    write("replica", "talk", &talk)?;
+    let mut talk = Vec::new();
+    for (at, (kind, body)) in replies().iter().enumerate() {
+        write(
+            "client_frame",
+            &format!("reply-{at}"),
+            &piece(0, *kind, body),
+        )?;
+        talk.extend(piece(0, *kind, body));
+    }
+    write("client_frame", "talk", &talk)
+}
+
+fn encoded_peer(message: &Message) -> Vec<u8> {
+    let mut body = Vec::new();
+    message.encode_body(&mut body);
+    body
+}

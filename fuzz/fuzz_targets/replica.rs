@@ -1,0 +1,144 @@
+//! A member of a cluster of three, with whatever can be decoded from anybody: it goes on.
+#![no_main]
+
+use std::net::SocketAddr;
+
+use horseshoe::protocol::ballot::Ballot;
+use horseshoe::protocol::message::{
+    ClientReply, Configuration, Input, Member, Meta, Now, Output, Recovered,
+};
+use horseshoe::protocol::{Options, Replica};
+use horseshoe::runtime::decode::decode;
+use horseshoe::runtime::tally::Tally;
+use horseshoe::storage::Table;
+use horseshoe_fuzz::{Piece, pieces, seal};
+use kvclient::datagram::FrameHeader;
+use kvclient::wire::{self, Request};
+use libfuzzer_sys::fuzz_target;
+
+const CLUSTER: u64 = 1;
+
+fn member(node: u8) -> Member {
+    Member {
+        node,
+        incarnation: u64::from(node),
+        address: format!("h:{node}"),
+    }
+}
+
+fn start(now: Now) -> Replica {
+    let options = Options {
+        list: (1..=3).map(|node| format!("h:{node}")).collect(),
+        index: 0,
+        boot: 1,
+        seed: 1,
+        skew_max_ms: 60_000,
+        keys_cached_max: 2,
+    };
+    let configuration = Configuration {
+        cluster: CLUSTER,
+        epoch: 1,
+        members: (1..=3).map(member).collect(),
+        joint: None,
+        base: Ballot::ZERO,
+        formed_by: 1,
+    };
+    let recovered = Recovered {
+        incarnation: 1,
+        meta: Meta {
+            configuration: Some(configuration),
+            ..Meta::default()
+        },
+        group: 0,
+    };
+    Replica::new(options, recovered, now)
+}
+
+/// What the pieces can't know.
+#[derive(Default)]
+struct Learned {
+    /// The last round that the replica sent anything for.
+    round: u64,
+    /// Of the client's session.
+    token: u64,
+    attempts: u64,
+}
+
+/// The replica's outputs, answered as a runtime in memory answers them.
+fn drain(replica: &mut Replica, table: &mut Table, now: Now, learned: &mut Learned) {
+    while let Some(output) = replica.poll_output() {
+        match output {
+            Output::Load(key) => {
+                let state = table.load(&key);
+                replica.handle_input(now, Input::Loaded { key, state });
+            }
+            Output::Persist(group) => {
+                table.apply(&group);
+                let group = group.number;
+                replica.handle_input(now, Input::Persisted { group });
+            }
+            Output::Send { envelope, .. } if envelope.round != 0 => learned.round = envelope.round,
+            Output::Reply {
+                reply: ClientReply::Hello(answer),
+                ..
+            } => learned.token = answer.token,
+            _ => {}
+        }
+    }
+}
+
+/// Flags say who speaks to whom, in what epoch, and how much time goes by before.
+fn header(piece: &Piece<'_>, round: u64) -> FrameHeader {
+    let origin = 1 + (piece.flags & 0b11);
+    FrameHeader {
+        kind: piece.kind,
+        origin,
+        destination: 1,
+        hops_left: 0,
+        incarnation: u64::from(origin) + u64::from(piece.flags >> 2 & 1),
+        epoch: 1 + u64::from(piece.flags >> 3 & 1),
+        message_id: round,
+    }
+}
+
+/// A request is made one of the session, else nothing would come of it.
+fn body(piece: &Piece<'_>, learned: &mut Learned) -> Vec<u8> {
+    match wire::decode::<Request>(piece.body) {
+        Ok(mut request) if piece.kind == wire::kind::REQUEST => {
+            learned.attempts += 1;
+            (request.token, request.attempt) = (learned.token, learned.attempts);
+            let mut body = Vec::new();
+            wire::encode(&mut body, &request);
+            body
+        }
+        _ => piece.body.to_vec(),
+    }
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    let mut now = Now {
+        mono_us: 1,
+        wall_ms: 1_700_000_000_000,
+    };
+    let mut replica = start(now);
+    let mut table = Table::default();
+    let mut learned = Learned::default();
+    for piece in pieces(bytes) {
+        let pause_us = [0, 100, 5_000, 700_000][usize::from(piece.flags >> 6)];
+        now.mono_us += pause_us;
+        now.wall_ms += pause_us / 1_000;
+        if replica
+            .next_timeout()
+            .is_some_and(|at_us| at_us <= now.mono_us)
+        {
+            replica.handle_input(now, Input::Timeout);
+        }
+        let body = body(&piece, &mut learned);
+        let sealed = seal(0, CLUSTER, &header(&piece, learned.round), &body);
+        let from = SocketAddr::from(([127, 0, 0, 1], 7));
+        decode(&sealed, from, &mut Tally::default(), &mut |input| {
+            replica.handle_input(now, input);
+        });
+        drain(&mut replica, &mut table, now, &mut learned);
+    }
+});

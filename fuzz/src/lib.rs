@@ -1,0 +1,34 @@
+//! What the targets share: frames from a fuzzer's bytes, under a checksum that is right.
+
+use kvclient::datagram::{DatagramHeader, DatagramWriter, FrameHeader};
+
+/// A frame as the bytes describe it: `kind`, `flags`, the body's length (u16), the body.
+pub struct Piece<'a> {
+    pub kind: u8,
+    /// For the target to read as it likes.
+    pub flags: u8,
+    pub body: &'a [u8],
+}
+
+/// Cuts bytes into pieces; the last one takes what is left.
+pub fn pieces(mut bytes: &[u8]) -> impl Iterator<Item = Piece<'_>> {
+    std::iter::from_fn(move || {
+        let (&[kind, flags, low, high], rest) = bytes.split_first_chunk()?;
+        let length = usize::from(u16::from_le_bytes([low, high])).min(rest.len());
+        let (body, rest) = rest.split_at(length);
+        bytes = rest;
+        Some(Piece { kind, flags, body })
+    })
+}
+
+/// One frame, sealed in a datagram.
+pub fn seal(sender: u8, cluster: u64, header: &FrameHeader, body: &[u8]) -> Vec<u8> {
+    let mut writer = DatagramWriter::default();
+    writer.push(header, body);
+    let header = DatagramHeader {
+        sender,
+        cluster,
+        ..DatagramHeader::default()
+    };
+    writer.seal(&header).to_vec()
+}

@@ -1,0 +1,117 @@
+//! What all client commands share: the flags that say which nodes to ask and how long to wait, and
+//! the way from one call to an exit status.
+
+use std::io;
+use std::time::Duration;
+
+use clap::Args;
+use kvclient::wire::NodeStatus;
+use kvclient::{Call, Client, ClientOptions, OpenError};
+use serde_json::{Map, json};
+
+use super::exit::Exit;
+use super::report::{self, Style};
+use super::words;
+
+/// A node that is there answers at once.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Options of all commands but serve")]
+pub struct ConnectionArgs {
+    /// Nodes to ask, HOST:PORT each, separated by commas or spaces [default: HORSESHOE_NODES, else
+    /// NODES from the environment, else 127.0.0.1:8801 to 127.0.0.1:8805]
+    #[arg(id = "ask", long = "nodes", value_name = "LIST", global = true)]
+    pub nodes: Option<String>,
+
+    /// Print one JSON object a line
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// How long to wait for an operation: seconds, or with a unit (300ms, 5s, 1m) [default: 5s, of
+    /// status 1s]
+    #[arg(long, value_name = "TIME", global = true, value_parser = words::duration)]
+    pub timeout: Option<Duration>,
+}
+
+impl ConnectionArgs {
+    pub fn style(&self) -> Style {
+        Style::of_process(self.json)
+    }
+
+    pub fn options(&self) -> ClientOptions {
+        let mut options = ClientOptions::default();
+        if let Some(timeout) = self.timeout {
+            options.deadline = timeout;
+            // Else a short time would always end in "timed out", which says less.
+            options.no_quorum_after = options.no_quorum_after.min(timeout * 3 / 4);
+        }
+        options
+    }
+
+    /// Opens a client; what is wrong is told, the error is the exit status.
+    pub fn open(&self) -> Result<Client, Exit> {
+        let nodes = words::nodes(self.nodes.as_deref()).join(",");
+        Client::open(&nodes, self.options()).map_err(|error| {
+            let (name, exit) = match error {
+                OpenError::NoNodes | OpenError::TooManyNodes { .. } | OpenError::Address(_) => {
+                    ("nodes", Exit::Usage)
+                }
+                OpenError::Resolve(..) => ("no_quorum", Exit::NoQuorum),
+                OpenError::Socket(_) | OpenError::Random(_) => ("system", Exit::Other),
+            };
+            self.refuse(name, exit, &error.to_string())
+        })
+    }
+
+    /// Does one call and tells its end.
+    pub fn call(&self, call: Call, style: Style) -> Exit {
+        let client = match self.open() {
+            Ok(client) => client,
+            Err(exit) => return exit,
+        };
+        let result = client.call(call.clone());
+        report::of_call(&call, &result, style).print()
+    }
+
+    /// Tells what is wrong before an operation was tried.
+    pub fn refuse(&self, name: &str, exit: Exit, message: &str) -> Exit {
+        eprintln!("horseshoe: {message}");
+        if self.json {
+            let mut object = Map::new();
+            object.insert("result".to_owned(), json!("error"));
+            object.insert("error".to_owned(), json!(name));
+            object.insert("message".to_owned(), json!(message));
+            if let Err(exit) = report::print_bytes(&report::line(object)) {
+                return exit;
+            }
+        }
+        exit
+    }
+
+    pub fn refuse_input(&self, error: &io::Error) -> Exit {
+        let message = format!("can't read standard input: {error}");
+        self.refuse("input", Exit::Other, &message)
+    }
+
+    /// What each node says of itself.
+    pub fn statuses(&self) -> Result<Vec<(String, Option<NodeStatus>)>, Exit> {
+        let timeout = self.timeout.unwrap_or(STATUS_TIMEOUT);
+        Ok(self.open()?.status(timeout))
+    }
+}
+
+/// `--old`, which all writes have.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct OldArgs {
+    /// Print the value that was there before the write
+    #[arg(long)]
+    pub old: bool,
+}
+
+impl OldArgs {
+    pub fn apply(self, mut call: Call) -> Call {
+        call.want_old = self.old;
+        call
+    }
+}

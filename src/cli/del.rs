@@ -1,0 +1,26 @@
+//! `horseshoe del`: deletes a key.
+
+use std::ffi::OsString;
+
+use clap::Args;
+use kvclient::Call;
+use kvclient::wire::Action;
+
+use super::connection::{ConnectionArgs, OldArgs};
+use super::exit::Exit;
+use super::words;
+
+/// Delete a key; that it is not there is no error.
+#[derive(Debug, Args)]
+pub struct DelArgs {
+    #[arg(value_name = "KEY", allow_hyphen_values = true)]
+    key: OsString,
+
+    #[command(flatten)]
+    old: OldArgs,
+}
+
+pub fn run(arguments: DelArgs, connection: &ConnectionArgs) -> Exit {
+    let call = Call::new(words::key(arguments.key), Action::Delete);
+    connection.call(arguments.old.apply(call), connection.style())
+}

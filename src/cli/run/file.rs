@@ -1,0 +1,190 @@
+//! The file of operations: CSV, read as a whole and checked before anything is done.
+
+use csv::{ByteRecord, ReaderBuilder};
+use kvclient::Call;
+use kvclient::wire::{KEY_SIZE_MAX, VALUE_SIZE_MAX};
+
+use super::call_of;
+
+/// An operation, and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// Of its first line, from 1.
+    pub number: u64,
+    pub call: Call,
+}
+
+/// The error names the line.
+pub fn parse(bytes: &[u8]) -> Result<Vec<Line>, String> {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let mut reader = ReaderBuilder::new()
+        .has_headers(false)
+        .flexible(true)
+        .from_reader(bytes);
+    let mut lines = Vec::new();
+    let mut record = ByteRecord::new();
+    loop {
+        // What was read and not yet given starts here, empty lines before it included.
+        let start = reader.position().byte() as usize;
+        let more = reader
+            .read_byte_record(&mut record)
+            .map_err(|error| error.to_string())?;
+        if !more {
+            return Ok(lines);
+        }
+        let end = reader.position().byte() as usize;
+        let empty = bytes[start..end].iter().take_while(|b| b"\r\n".contains(b));
+        let start = start + empty.count();
+        let number = 1 + bytes[..start].iter().filter(|&&b| b == b'\n').count() as u64;
+        let call = check_quotes(&bytes[start..end])
+            .and_then(|()| operation(&record))
+            .map_err(|error| format!("line {number}: {error}"))?;
+        lines.push(Line { number, call });
+    }
+}
+
+fn operation(record: &ByteRecord) -> Result<Call, String> {
+    let fields: Vec<&[u8]> = record.iter().collect();
+    let call = match fields[..] {
+        [operation, key] => call_of(operation, key, None),
+        [operation, key, value] => call_of(operation, key, Some(value)),
+        _ => None,
+    };
+    let Some(call) = call else {
+        return Err(format!(
+            "{:?} with {} more fields is none of PUT,key,value or GET,key or DELETE,key",
+            String::from_utf8_lossy(fields.first().copied().unwrap_or_default()),
+            fields.len().saturating_sub(1)
+        ));
+    };
+    if call.key.is_empty() {
+        return Err("the key is empty".to_owned());
+    }
+    if call.key.len() > KEY_SIZE_MAX {
+        return Err(format!(
+            "the key is too large, the limit is {KEY_SIZE_MAX} bytes"
+        ));
+    }
+    if call.action.value_size() > VALUE_SIZE_MAX {
+        return Err(format!(
+            "the value is too large, the limit is {VALUE_SIZE_MAX} bytes"
+        ));
+    }
+    Ok(call)
+}
+
+/// The csv crate takes a quote in the middle of a field, text behind a closing one, and an end of
+/// the file in a quoted field; RFC 4180 has none of these.
+fn check_quotes(record: &[u8]) -> Result<(), String> {
+    let mut rest = record.iter().copied().peekable();
+    let mut at_start = true;
+    while let Some(byte) = rest.next() {
+        match byte {
+            b'"' if at_start => {
+                at_start = false;
+                loop {
+                    match rest.next() {
+                        None => return Err("a quote is not closed".to_owned()),
+                        Some(b'"') if rest.peek() == Some(&b'"') => rest.next(),
+                        Some(b'"') => break,
+                        Some(_) => continue,
+                    };
+                }
+                if !matches!(rest.peek(), None | Some(b',' | b'\r' | b'\n')) {
+                    return Err("there is text behind a closing quote".to_owned());
+                }
+            }
+            b'"' => return Err("there is a quote in a field that is not in quotes".to_owned()),
+            byte => at_start = byte == b',',
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use kvclient::wire::Action;
+    use proptest::prelude::*;
+
+    fn put(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Call {
+        let value = value.into();
+        Call::new(key, Action::Put { value })
+    }
+
+    fn get(key: &'static str) -> Call {
+        Call::new(key, Action::Get)
+    }
+
+    fn error(text: &str) -> String {
+        parse(text.as_bytes()).unwrap_err()
+    }
+
+    #[test]
+    fn the_three_operations_are_read() {
+        let text = "PUT,k,v\r\nget,k\n\nDELETE,\"a,\"\"b\"\"\nc\"\nPUT,k,\nGET,\u{fc}";
+        let calls: Vec<(u64, Call)> = parse(text.as_bytes())
+            .unwrap()
+            .into_iter()
+            .map(|line| (line.number, line.call))
+            .collect();
+        let expected = [
+            (1, put("k", "v")),
+            (2, get("k")),
+            (4, Call::new("a,\"b\"\nc", Action::Delete)),
+            (6, put("k", "")),
+            (7, get("\u{fc}")),
+        ];
+        assert_eq!(calls, expected);
+        assert_eq!(parse(b"\xef\xbb\xbf\"GET\",k"), parse(b"GET,k"));
+        assert_eq!(parse(b""), Ok(Vec::new()));
+        assert_eq!(parse(b"\n\r\n"), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn bytes_need_not_be_text() {
+        let lines = parse(b"PUT,\xff,\xfe\n").unwrap();
+        assert_eq!(lines[0].call, put(vec![0xff], vec![0xfe]));
+    }
+
+    #[test]
+    fn a_bad_line_is_named() {
+        for (text, expected) in [
+            ("PUT,k", "line 1: \"PUT\" with 1 more fields"),
+            ("GET,k\nGET,k,v", "line 2: \"GET\" with 2"),
+            ("GET,k\nHAS,k", "line 2: \"HAS\""),
+            ("GET,a\n\nGET,\n", "line 3: the key is empty"),
+            ("PUT,a,\"b\nc\"\nDEL", "line 3: \"DEL\" with 0"),
+            ("PUT,a,\"b\nc", "line 1: a quote is not closed"),
+            ("PUT,a,b\"c", "line 1: there is a quote in a field"),
+            ("PUT,a,\"b\"c", "line 1: there is text behind"),
+            (" GET,k", "line 1: \" GET\""),
+        ] {
+            let found = error(text);
+            assert!(found.starts_with(expected), "{text:?}: {found}");
+        }
+        let long = "k".repeat(KEY_SIZE_MAX + 1);
+        assert!(error(&format!("GET,{long}")).contains("1024 bytes"));
+        let long = "v".repeat(VALUE_SIZE_MAX + 1);
+        assert!(error(&format!("PUT,k,{long}")).contains("49152 bytes"));
+    }
+
+    proptest! {
+        #[test]
+        fn what_the_csv_crate_writes_is_read(key in prop::collection::vec(any::<u8>(), 1..20), value in prop::collection::vec(any::<u8>(), 0..20)) {
+            let mut writer = csv::Writer::from_writer(Vec::new());
+            writer.write_record([b"GET" as &[u8], b"first"]).unwrap();
+            let bytes = writer.into_inner().unwrap();
+            let mut writer = csv::Writer::from_writer(bytes);
+            writer.write_record([b"PUT", key.as_slice(), value.as_slice()]).unwrap();
+            let lines = parse(&writer.into_inner().unwrap()).unwrap();
+            prop_assert_eq!(&lines[1].call, &put(key, value));
+        }
+
+        #[test]
+        fn arbitrary_files_never_panic(bytes in prop::collection::vec(prop::sample::select(b"PUTGET,k\"\r\n\xff".to_vec()), 0..80)) {
+            let _ = parse(&bytes);
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! `horseshoe run`: does what a file says, one operation after the other, and times each.
+
+mod figures;
+mod file;
+
+use std::io::Read;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use clap::Args;
+use kvclient::wire::{Action, Outcome};
+use kvclient::{Call, CallError, Client};
+use serde_json::{Map, Value, json};
+
+use self::figures::Figures;
+use self::file::Line;
+use super::connection::ConnectionArgs;
+use super::exit::Exit;
+use super::report;
+
+/// Do the operations of a CSV file and time each.
+///
+/// Lines are PUT,key,value or GET,key or DELETE,key, with quotes as in RFC 4180. A file with a bad
+/// line is refused before anything is done. A GET of an absent key, and a DELETE of one, is no
+/// failure; the exit status is 6 if an operation failed.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The file; a lone - is standard input
+    #[arg(value_name = "FILE", allow_hyphen_values = true)]
+    file: PathBuf,
+}
+
+pub fn run(arguments: &RunArgs, connection: &ConnectionArgs) -> Exit {
+    let lines = match read(arguments) {
+        Ok(lines) => lines,
+        Err(message) => return connection.refuse("file", Exit::Usage, &message),
+    };
+    let client = match connection.open() {
+        Ok(client) => client,
+        Err(exit) => return exit,
+    };
+    let mut run = Run {
+        client,
+        json: connection.json,
+        figures: Figures::default(),
+    };
+    let started = Instant::now();
+    for line in lines {
+        if let Err(exit) = run.step(line) {
+            return exit;
+        }
+    }
+    run.finish(started.elapsed())
+}
+
+fn read(arguments: &RunArgs) -> Result<Vec<Line>, String> {
+    let name = arguments.file.display();
+    let mut bytes = Vec::new();
+    let read = match arguments.file.as_os_str() == "-" {
+        true => std::io::stdin().lock().read_to_end(&mut bytes),
+        false => std::fs::File::open(&arguments.file).and_then(|mut f| f.read_to_end(&mut bytes)),
+    };
+    read.map_err(|error| format!("can't read {name}: {error}"))?;
+    file::parse(&bytes).map_err(|error| format!("{name}, {error}; nothing was done"))
+}
+
+struct Run {
+    client: Client,
+    json: bool,
+    figures: Figures,
+}
+
+impl Run {
+    fn step(&mut self, line: Line) -> Result<(), Exit> {
+        let started = Instant::now();
+        let result = self.client.call(line.call.clone());
+        let took = started.elapsed();
+        let operation = name(&line.call.action);
+        self.figures.add(operation, took, result.is_ok());
+        let text = match self.json {
+            true => in_json(&line, &result, took),
+            false => in_words(&line, &result, took),
+        };
+        report::print_bytes(text.as_bytes())
+    }
+
+    fn finish(mut self, took: Duration) -> Exit {
+        let summary = self.figures.summary(took);
+        let text = match self.json {
+            true => format!("{}\n", summary.in_json()),
+            false => format!("\n{}", summary.in_words()),
+        };
+        match report::print_bytes(text.as_bytes()) {
+            Err(exit) => exit,
+            Ok(()) if summary.failed > 0 => Exit::Other,
+            Ok(()) => Exit::Done,
+        }
+    }
+}
+
+/// As in the file.
+fn name(action: &Action) -> &'static str {
+    match action {
+        Action::Get => "GET",
+        Action::Delete => "DELETE",
+        _ => "PUT",
+    }
+}
+
+fn in_words(line: &Line, result: &Result<Outcome, CallError>, took: Duration) -> String {
+    let Line { number, call } = line;
+    let end = match result {
+        Ok(Outcome::Value { value, .. }) => format!("{} bytes", value.len()),
+        Ok(Outcome::Absent | Outcome::NothingToDelete) => "no such key".to_owned(),
+        Ok(_) => "done".to_owned(),
+        Err(error) => format!("FAILED: {error}"),
+    };
+    let key = String::from_utf8_lossy(&call.key);
+    let (operation, ms) = (name(&call.action), took.as_secs_f64() * 1e3);
+    format!("{number}  {operation}  {key:?}  {ms:.3} ms  {end}\n")
+}
+
+fn in_json(line: &Line, result: &Result<Outcome, CallError>, took: Duration) -> String {
+    let mut object = Map::new();
+    let mut insert = |name: &str, value: Value| object.insert(name.to_owned(), value);
+    insert("line", json!(line.number));
+    insert("operation", json!(name(&line.call.action)));
+    insert("time_us", json!(took.as_secs_f64() * 1e6));
+    match result {
+        Ok(Outcome::Value { version, .. }) => {
+            insert("result", json!("value"));
+            insert("version", json!(version.to_string()));
+        }
+        Ok(Outcome::Absent | Outcome::NothingToDelete) => {
+            insert("result", json!("absent"));
+        }
+        Ok(Outcome::Written { version, .. }) => {
+            insert("result", json!("done"));
+            insert("version", json!(version.to_string()));
+        }
+        Ok(other) => {
+            insert("result", json!("error"));
+            insert("message", json!(format!("{other:?}")));
+        }
+        Err(error) => {
+            insert("result", json!("error"));
+            insert("error", json!(report::classify(error).0));
+            insert("message", json!(error.to_string()));
+        }
+    }
+    report::insert_bytes(&mut object, "key", &line.call.key);
+    if let Ok(Outcome::Value { value, .. }) = result {
+        report::insert_bytes(&mut object, "value", value);
+    }
+    format!("{}\n", Value::Object(object))
+}
+
+/// What the file's three operations are as calls.
+fn call_of(operation: &[u8], key: &[u8], value: Option<&[u8]>) -> Option<Call> {
+    let is = |name: &str| operation.eq_ignore_ascii_case(name.as_bytes());
+    let action = match value {
+        Some(value) if is("PUT") => Action::Put {
+            value: Bytes::copy_from_slice(value),
+        },
+        None if is("GET") => Action::Get,
+        None if is("DELETE") => Action::Delete,
+        _ => return None,
+    };
+    Some(Call::new(Bytes::copy_from_slice(key), action))
+}

@@ -1,0 +1,268 @@
+//! `horseshoe status`: what each node says of itself, and whether a quorum is up.
+
+use std::fmt::Write;
+
+use clap::Args;
+use kvclient::wire::NodeStatus;
+use serde_json::{Value, json};
+
+use super::connection::ConnectionArgs;
+use super::exit::Exit;
+use super::report;
+
+/// Show the nodes, and whether a quorum is up; without one the exit status is 3.
+#[derive(Debug, Args)]
+pub struct StatusArgs {}
+
+/// A node as given, and what it says.
+type Row = (String, Option<NodeStatus>);
+
+pub fn run(_arguments: StatusArgs, connection: &ConnectionArgs) -> Exit {
+    let rows = match connection.statuses() {
+        Ok(rows) => rows,
+        Err(exit) => return exit,
+    };
+    let text = match connection.json {
+        true => in_json(&rows),
+        false => in_words(&rows),
+    };
+    if let Err(exit) = report::print_bytes(text.as_bytes()) {
+        return exit;
+    }
+    match quorum(&rows) {
+        true => Exit::Done,
+        false => Exit::NoQuorum,
+    }
+}
+
+/// A quorum is up if a node that has a vote hears one.
+fn quorum(rows: &[Row]) -> bool {
+    let said = rows.iter().filter_map(|(_, status)| status.as_ref());
+    said.into_iter().any(|status| status.votes && status.quorum)
+}
+
+const HEAD: [&str; 12] = [
+    "address",
+    "reachable",
+    "node",
+    "master",
+    "votes",
+    "hears",
+    "epoch",
+    "keys",
+    "durability",
+    "version",
+    "uptime",
+    "dropped",
+];
+
+fn in_words(rows: &[Row]) -> String {
+    let mut table = vec![HEAD.map(str::to_owned)];
+    table.extend(rows.iter().map(|(address, status)| cells(address, status)));
+    let mut text = align(&table);
+    text.push('\n');
+    for (address, status) in rows {
+        let Some(status) = status else { continue };
+        if !status.waits_for.is_empty() {
+            writeln!(text, "{address}: {}", status.waits_for).expect("a string takes all");
+        }
+        if status.clock_clamped {
+            writeln!(
+                text,
+                "{address}: its clock is far ahead of the others'; set it right"
+            )
+            .expect("a string takes all");
+        }
+    }
+    text.push_str(match quorum(rows) {
+        true => "a quorum is up\n",
+        false => "no quorum is up\n",
+    });
+    text
+}
+
+fn cells(address: &str, status: &Option<NodeStatus>) -> [String; HEAD.len()] {
+    let yes_no = |yes| if yes { "yes" } else { "no" }.to_owned();
+    let Some(status) = status else {
+        let mut cells = [const { String::new() }; HEAD.len()].map(|_| "-".to_owned());
+        cells[0] = address.to_owned();
+        cells[1] = "no".to_owned();
+        return cells;
+    };
+    let id = |id: u8| match id {
+        0 => "-".to_owned(),
+        id => id.to_string(),
+    };
+    let heard = status.members.iter().filter(|member| member.heard).count();
+    [
+        address.to_owned(),
+        "yes".to_owned(),
+        id(status.node),
+        match status.master {
+            master if master > 0 && master == status.node => "yes".to_owned(),
+            0 => "-".to_owned(),
+            _ => "no".to_owned(),
+        },
+        yes_no(status.votes),
+        format!("{heard}/{}", status.members.len()),
+        status.epoch.to_string(),
+        status.keys.to_string(),
+        status.durability.clone(),
+        status.version.clone(),
+        uptime(status.uptime_ms),
+        status.datagrams_dropped.to_string(),
+    ]
+}
+
+fn uptime(ms: u64) -> String {
+    let seconds = ms / 1_000;
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m{:02}s", seconds % 60),
+        (0, _, _) => format!("{hours}h{minutes:02}m"),
+        _ => format!("{days}d{hours:02}h"),
+    }
+}
+
+/// Columns to the left, two spaces between them, nothing behind the last.
+fn align<const N: usize>(table: &[[String; N]]) -> String {
+    let width = |column: usize| {
+        let widths = table.iter().map(|row| row[column].chars().count());
+        widths.max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..N).map(width).collect();
+    let mut text = String::new();
+    for row in table {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            write!(line, "{cell:width$}  ").expect("a string takes all");
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn in_json(rows: &[Row]) -> String {
+    let nodes: Vec<Value> = rows
+        .iter()
+        .map(|(address, status)| match status {
+            None => json!({ "address": address, "reachable": false }),
+            Some(status) => of_node(address, status),
+        })
+        .collect();
+    let mut line = json!({ "quorum": quorum(rows), "nodes": nodes }).to_string();
+    line.push('\n');
+    line
+}
+
+/// Random 64-bit numbers are strings in hexadecimal: many JSON readers hold 53 bits.
+fn of_node(address: &str, status: &NodeStatus) -> Value {
+    let members: Vec<Value> = status
+        .members
+        .iter()
+        .map(|member| json!({ "node": member.node, "address": member.address, "heard": member.heard }))
+        .collect();
+    json!({
+        "address": address,
+        "reachable": true,
+        "node": status.node,
+        "cluster": format!("{:016x}", status.cluster),
+        "epoch": status.epoch,
+        "incarnation": format!("{:016x}", status.incarnation),
+        "boot": format!("{:016x}", status.boot),
+        "votes": status.votes,
+        "quorum": status.quorum,
+        "master": status.master,
+        "is_master": status.master > 0 && status.master == status.node,
+        "members": members,
+        "waits_for": status.waits_for,
+        "keys": status.keys,
+        "durability": status.durability,
+        "version": status.version,
+        "uptime_ms": status.uptime_ms,
+        "datagrams_dropped": status.datagrams_dropped,
+        "clock_clamped": status.clock_clamped,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kvclient::wire::MemberStatus;
+
+    fn node(id: u8, votes: bool, quorum: bool) -> Row {
+        let member = |node| MemberStatus {
+            node,
+            address: format!("10.0.0.{node}:7000"),
+            heard: quorum || node == id,
+        };
+        let status = NodeStatus {
+            node: id,
+            epoch: 3,
+            incarnation: 0xab,
+            votes,
+            quorum,
+            master: 1,
+            members: (1..=5).map(member).collect(),
+            waits_for: match votes {
+                true => String::new(),
+                false => "it came back without its state".to_owned(),
+            },
+            keys: 12,
+            durability: "fsync".to_owned(),
+            version: "0.1.0".to_owned(),
+            uptime_ms: 3_723_000,
+            ..NodeStatus::default()
+        };
+        (format!("10.0.0.{id}:7000"), Some(status))
+    }
+
+    #[test]
+    fn a_row_a_node() {
+        let rows = [
+            node(1, true, true),
+            node(2, false, true),
+            ("far:1".to_owned(), None),
+        ];
+        let expected = "\
+address        reachable  node  master  votes  hears  epoch  keys  durability  version  uptime  dropped
+10.0.0.1:7000  yes        1     yes     yes    5/5    3      12    fsync       0.1.0    1h02m   0
+10.0.0.2:7000  yes        2     no      no     5/5    3      12    fsync       0.1.0    1h02m   0
+far:1          no         -     -       -      -      -      -     -           -        -       -
+
+10.0.0.2:7000: it came back without its state
+a quorum is up
+";
+        assert_eq!(in_words(&rows), expected);
+    }
+
+    #[test]
+    fn a_quorum_is_up_if_a_node_with_a_vote_hears_one() {
+        assert!(quorum(&[node(1, false, true), node(2, true, true)]));
+        assert!(!quorum(&[node(1, false, true), node(2, true, false)]));
+        assert!(!quorum(&[("a:1".to_owned(), None)]));
+    }
+
+    #[test]
+    fn json_has_a_node_an_object() {
+        let line = in_json(&[node(1, true, true), ("far:1".to_owned(), None)]);
+        let value: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(value["quorum"], json!(true));
+        assert_eq!(value["nodes"][0]["incarnation"], json!("00000000000000ab"));
+        assert_eq!(value["nodes"][0]["members"][4]["node"], json!(5));
+        assert_eq!(
+            value["nodes"][1],
+            json!({ "address": "far:1", "reachable": false })
+        );
+        // launch.sh looks for it.
+        assert!(line.contains("\"reachable\":true"));
+    }
+
+    #[test]
+    fn uptimes_are_short() {
+        let found = [0, 59_999, 60_000, 3_600_000, 90_000_000].map(uptime);
+        assert_eq!(found, ["0s", "59s", "1m00s", "1h00m", "1d01h"]);
+    }
+}

@@ -1,0 +1,118 @@
+//! Words of the command line: bytes, times, the list of nodes.
+
+use std::ffi::OsString;
+use std::io::Read;
+use std::os::unix::ffi::OsStringExt;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+/// Where nodes are looked for if nobody says.
+const NODES_DEFAULT: [&str; 5] = [
+    "127.0.0.1:8801",
+    "127.0.0.1:8802",
+    "127.0.0.1:8803",
+    "127.0.0.1:8804",
+    "127.0.0.1:8805",
+];
+
+/// A key, as it stands.
+pub fn key(word: OsString) -> Bytes {
+    Bytes::from(word.into_vec())
+}
+
+/// A value as it stands, or all of standard input for a lone `-`.
+pub fn value(word: OsString) -> std::io::Result<Bytes> {
+    if word != "-" {
+        return Ok(Bytes::from(word.into_vec()));
+    }
+    // One byte over the limit is enough to be told of it.
+    let limit = kvclient::wire::VALUE_SIZE_MAX as u64 + 1;
+    let mut bytes = Vec::new();
+    std::io::stdin()
+        .lock()
+        .take(limit)
+        .read_to_end(&mut bytes)?;
+    Ok(Bytes::from(bytes))
+}
+
+/// A time above zero: a number, of seconds unless a unit follows (`ms`, `s`, `m`).
+pub fn duration(word: &str) -> Result<Duration, String> {
+    let digits = word
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(word.len());
+    let (number, unit) = word.split_at(digits);
+    let scale = match unit {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "m" => 60.0,
+        _ => return Err("a time is a number of seconds, or ends in ms, s or m".to_owned()),
+    };
+    let number: f64 = number.parse().map_err(|_| "not a number".to_owned())?;
+    match Duration::try_from_secs_f64(number * scale) {
+        Ok(duration) if !duration.is_zero() => Ok(duration),
+        Ok(_) => Err("a time has to be above zero".to_owned()),
+        Err(_) => Err("too long".to_owned()),
+    }
+}
+
+/// The nodes to talk to: the flag, else `HORSESHOE_NODES`, else `NODES`, else the default.
+pub fn nodes(flag: Option<&str>) -> Vec<String> {
+    let variable = |name| std::env::var(name).ok();
+    let given = [
+        flag.map(str::to_owned),
+        variable("HORSESHOE_NODES"),
+        variable("NODES"),
+    ];
+    first_list(given)
+}
+
+fn first_list(given: impl IntoIterator<Item = Option<String>>) -> Vec<String> {
+    let lists = given.into_iter().flatten().map(|list| split(&list));
+    lists
+        .into_iter()
+        .find(|list| !list.is_empty())
+        .unwrap_or_else(|| NODES_DEFAULT.map(str::to_owned).to_vec())
+}
+
+/// Separated by commas or space.
+fn split(list: &str) -> Vec<String> {
+    list.split(|c: char| c == ',' || c.is_whitespace())
+        .filter(|node| !node.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_seconds_or_have_a_unit() {
+        for (word, ms) in [
+            ("5", 5_000),
+            ("0.25", 250),
+            ("250ms", 250),
+            ("1.5s", 1_500),
+            ("2m", 120_000),
+        ] {
+            assert_eq!(duration(word), Ok(Duration::from_millis(ms)), "{word}");
+        }
+        for word in [
+            "", "s", "0", "0ms", "-1", "1h", "1 s", "1e3", "nan", "inf", "..",
+        ] {
+            assert!(duration(word).is_err(), "{word}");
+        }
+    }
+
+    #[test]
+    fn the_first_list_that_names_a_node_counts() {
+        let some = |list: &str| Some(list.to_owned());
+        assert_eq!(
+            first_list([some("a:1,b:2 c:3,, "), some("d:4")]),
+            ["a:1", "b:2", "c:3"]
+        );
+        assert_eq!(first_list([None, some(""), some("d:4\n")]), ["d:4"]);
+        assert_eq!(first_list([None, some(" ,")]), NODES_DEFAULT);
+    }
+}

@@ -1,0 +1,195 @@
+//! The operations on keys, on one real node.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use kvclient::wire::{KEY_SIZE_MAX, VALUE_SIZE_MAX};
+use serde_json::{Value, json};
+
+use crate::nodes::{Cluster, Keep};
+use crate::shell::Shell;
+
+fn one_node() -> (Cluster, Shell) {
+    let cluster = Cluster::start(1, Keep::Memory);
+    let shell = Shell::with(&cluster.list());
+    (cluster, shell)
+}
+
+fn without_version((mut value, status): (Value, i32)) -> (Value, i32) {
+    let version = value.as_object_mut().unwrap().remove("version");
+    let digits = version.as_ref().and_then(Value::as_str);
+    let is_number = digits.is_some_and(|v| !v.is_empty() && v.parse::<u64>().is_ok());
+    assert!(is_number, "{version:?} of {value}");
+    (value, status)
+}
+
+#[test]
+fn values_come_back_as_they_were_put() {
+    let (_cluster, shell) = one_node();
+    shell.run(&["get", "k"]).failed(1, "no such key");
+    let put = shell.run(&["put", "k", "v"]);
+    put.gave(0, "");
+    assert_eq!(put.stderr, "");
+    shell.run(&["get", "k"]).gave(0, "v");
+    shell.run(&["put", "k", ""]).gave(0, "");
+    shell.run(&["get", "k"]).gave(0, "");
+    shell.run(&["put", "k", "a\nb\n"]).gave(0, "");
+    shell.run(&["get", "k"]).gave(0, "a\nb\n");
+    shell.run(&["append", "k", "c"]).gave(0, "");
+    shell.run(&["append", "new", "c"]).gave(0, "");
+    shell.run(&["get", "k"]).gave(0, "a\nb\nc");
+    shell.run(&["get", "new"]).gave(0, "c");
+    shell.run(&["del", "k"]).gave(0, "");
+    shell.run(&["get", "k"]).failed(1, "no such key");
+    shell.run(&["del", "k"]).gave(0, "");
+}
+
+#[test]
+fn only_a_terminal_gets_a_newline_and_hints() {
+    let (_cluster, shell) = one_node();
+    let put = shell.run_on_terminal("put k v");
+    let text = String::from_utf8(put.stdout).unwrap();
+    assert!(text.starts_with("done, version "), "{text:?}");
+    shell.run_on_terminal("get k").gave(0, "v\r\n");
+    shell.run(&["get", "k"]).gave(0, "v");
+}
+
+#[test]
+fn old_values_are_printed_on_request() {
+    let (_cluster, shell) = one_node();
+    shell.run(&["put", "k", "1", "--old"]).gave(0, "");
+    shell.run(&["put", "--old", "k", "2"]).gave(0, "1");
+    shell.run(&["append", "--old", "k", "0"]).gave(0, "2");
+    shell.run(&["cas", "--old", "k", "20", "5"]).gave(0, "20");
+    shell.run(&["add", "k", "1", "--old"]).gave(0, "5");
+    shell.run(&["del", "k", "--old"]).gave(0, "6");
+    shell.run(&["del", "k", "--old"]).gave(0, "");
+    let told = |words: &[&str]| without_version(shell.json(words)).0;
+    let done = |old: Value| json!({ "key": "k", "result": "done", "old": old });
+    assert_eq!(told(&["put", "k", "", "--old"]), done(Value::Null));
+    assert_eq!(told(&["put", "k", "v", "--old"]), done(json!("")));
+}
+
+#[test]
+fn conditions_hold_or_conflict() {
+    let (_cluster, shell) = one_node();
+    shell.run(&["cas", "k", "a", "b"]).failed(4, "not there");
+    shell
+        .run(&["cas", "--version", "1", "k", "b"])
+        .failed(4, "not there");
+    let (value, status) = shell.json(&["cas", "k", "a", "b"]);
+    let expected = json!({ "key": "k", "result": "conflict", "version": null });
+    assert_eq!((value, status), (expected, 4));
+    shell.run(&["put", "--if-absent", "k", "a"]).gave(0, "");
+    shell
+        .run(&["put", "--if-absent", "k", "b"])
+        .failed(4, "conflict: the key is there");
+    shell.run(&["cas", "k", "x", "b"]).failed(4, "conflict");
+    shell.run(&["cas", "k", "a", "b"]).gave(0, "");
+
+    let told = shell.run(&["get", "k", "--version"]);
+    let text = String::from_utf8(told.stdout).unwrap();
+    let (version, value) = text.split_once('\n').unwrap();
+    assert_eq!(value, "b");
+    shell
+        .run(&["cas", "--version", version, "k", "c"])
+        .gave(0, "");
+    shell
+        .run(&["cas", "k", "d", "--version", version])
+        .failed(4, "conflict: the version is");
+    shell.run(&["get", "k"]).gave(0, "c");
+}
+
+#[test]
+fn numbers_are_added_to() {
+    let (_cluster, shell) = one_node();
+    shell.run(&["add", "n", "5"]).gave(0, "5\n");
+    shell.run(&["add", "n", "-7"]).gave(0, "-2\n");
+    shell.run(&["get", "n"]).gave(0, "-2");
+    let most = i64::MAX.to_string();
+    shell.run(&["put", "n", &most]).gave(0, "");
+    shell.run(&["add", "n", "1"]).failed(6, "overflow");
+    shell.run(&["add", "n", "x"]).failed(2, "invalid value");
+    shell.run(&["put", "n", "five"]).gave(0, "");
+    shell.run(&["add", "n", "1"]).failed(6, "not a number");
+    let (value, status) = shell.json(&["add", "n", "1"]);
+    assert_eq!((&value["error"], status), (&json!("not_a_number"), 6));
+    let done = without_version(shell.json(&["add", "m", "9007199254740993"]));
+    let expected = json!({ "key": "m", "result": "done", "value": "9007199254740993" });
+    assert_eq!(done, (expected, 0));
+}
+
+#[test]
+fn keys_and_values_are_any_bytes() {
+    let (_cluster, shell) = one_node();
+    let (key, value) = (
+        OsStr::from_bytes(b"\xff k"),
+        OsStr::from_bytes(b"\x01\xfe\n"),
+    );
+    shell.run(&[OsStr::new("put"), key, value]).gave(0, "");
+    let got = shell.run(&[OsStr::new("get"), key]);
+    assert_eq!((got.status, &got.stdout[..]), (0, &b"\x01\xfe\n"[..]));
+    let told = without_version(shell.json(&[OsStr::new("get"), key]));
+    let expected = json!({ "key_b64": "/yBr", "value_b64": "Af4K", "result": "value" });
+    assert_eq!(told, (expected, 0));
+    let (told, status) = shell.json(&["get", "\u{fc}"]);
+    assert_eq!(
+        (told, status),
+        (json!({ "key": "\u{fc}", "result": "absent" }), 1)
+    );
+    let told = shell.json(&["del", "k"]);
+    assert_eq!(told, (json!({ "key": "k", "result": "absent" }), 0));
+}
+
+#[test]
+fn a_lone_hyphen_is_standard_input_for_a_value() {
+    let (_cluster, shell) = one_node();
+    let input: Vec<u8> = (0..=255).cycle().take(VALUE_SIZE_MAX).collect();
+    shell.run_with_input(&["put", "k", "-"], &input).gave(0, "");
+    assert_eq!(shell.run(&["get", "k"]).stdout, input);
+    shell
+        .run_with_input(&["put", "k", "--", "-"], b"x")
+        .gave(0, "");
+    shell
+        .run_with_input(&["append", "k", "-"], b"y\n")
+        .gave(0, "");
+    shell.run(&["get", "k"]).gave(0, "xy\n");
+    shell.run(&["cas", "k", "xy\n", "-"]).gave(0, "");
+    shell.run(&["get", "k"]).gave(0, "-");
+    shell.run(&["put", "-", "v"]).gave(0, "");
+    shell.run(&["get", "-"]).gave(0, "v");
+}
+
+#[test]
+fn words_that_look_like_flags_can_be_keys_and_values() {
+    let (_cluster, shell) = one_node();
+    shell.run(&["put", "-k", "--v"]).gave(0, "");
+    shell.run(&["get", "-k"]).gave(0, "--v");
+    shell.run(&["cas", "-k", "--v", "-1"]).gave(0, "");
+    shell.run(&["add", "-k", "-1"]).gave(0, "-2\n");
+    shell.run(&["put", "--", "--old", "--json"]).gave(0, "");
+    shell.run(&["get", "--", "--old"]).gave(0, "--json");
+    shell.run(&["del", "--", "--old"]).gave(0, "");
+    shell.run(&["get", "--", "--old"]).failed(1, "no such key");
+}
+
+#[test]
+fn what_is_over_a_limit_is_refused() {
+    let (_cluster, shell) = one_node();
+    let value = vec![b'v'; VALUE_SIZE_MAX + 1];
+    let put = shell.run_with_input(&["put", "k", "-"], &value);
+    put.failed(6, "too large");
+    shell.run(&["get", "k"]).failed(1, "no such key");
+    let key = "k".repeat(KEY_SIZE_MAX);
+    shell.run(&["put", &key, "v"]).gave(0, "");
+    shell.run(&["get", &key]).gave(0, "v");
+    let key = "k".repeat(KEY_SIZE_MAX + 1);
+    shell.run(&["get", &key]).failed(6, "too large");
+    shell.run(&["get", ""]).failed(2, "at least one byte");
+    shell
+        .run_with_input(&["put", "k", "-"], &value[1..])
+        .gave(0, "");
+    shell.run(&["append", "k", "v"]).failed(6, "too large");
+    let (told, status) = shell.json(&["append", "k", "v"]);
+    assert_eq!((&told["error"], status), (&json!("too_large"), 6));
+}

@@ -1,0 +1,107 @@
+//! Running the binary as a shell does.
+
+use std::ffi::OsStr;
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// The nodes that commands are told of, by environment.
+#[derive(Debug, Clone)]
+pub struct Shell {
+    variables: Vec<(&'static str, String)>,
+}
+
+/// What a command did.
+#[derive(Debug)]
+pub struct Ran {
+    pub status: i32,
+    pub stdout: Vec<u8>,
+    pub stderr: String,
+    pub took: Duration,
+}
+
+impl Shell {
+    pub fn with(nodes: &str) -> Shell {
+        Shell {
+            variables: vec![("HORSESHOE_NODES", nodes.to_owned())],
+        }
+    }
+
+    pub fn with_variables(variables: &[(&'static str, &str)]) -> Shell {
+        let owned = variables
+            .iter()
+            .map(|(name, value)| (*name, (*value).to_owned()));
+        Shell {
+            variables: owned.collect(),
+        }
+    }
+
+    pub fn run<W: AsRef<OsStr>>(&self, words: &[W]) -> Ran {
+        self.run_with_input(words, b"")
+    }
+
+    pub fn run_with_input<W: AsRef<OsStr>>(&self, words: &[W], input: &[u8]) -> Ran {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_horseshoe"));
+        command.args(words);
+        self.run_command(command, input)
+    }
+
+    /// The same at a terminal, which `script` provides; a line there ends in CR LF.
+    pub fn run_on_terminal(&self, line: &str) -> Ran {
+        let binary = env!("CARGO_BIN_EXE_horseshoe");
+        let mut command = Command::new("script");
+        command.args(["-qec", &format!("{binary} {line}"), "/dev/null"]);
+        self.run_command(command, b"")
+    }
+
+    fn run_command(&self, mut command: Command, input: &[u8]) -> Ran {
+        command.env_remove("HORSESHOE_NODES").env_remove("NODES");
+        for (name, value) in &self.variables {
+            command.env(name, value);
+        }
+        let began = Instant::now();
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        // A command that does not read its input may be gone by now.
+        let _ = child.stdin.take().expect("it is piped").write_all(input);
+        let output = child.wait_with_output().expect("it ends");
+        Ran {
+            status: output.status.code().expect("no signal ended it"),
+            stdout: output.stdout,
+            stderr: String::from_utf8(output.stderr).expect("text"),
+            took: began.elapsed(),
+        }
+    }
+
+    /// One line of JSON, and the exit status.
+    pub fn json<W: AsRef<OsStr>>(&self, words: &[W]) -> (Value, i32) {
+        let mut all: Vec<&OsStr> = vec![OsStr::new("--json")];
+        all.extend(words.iter().map(AsRef::as_ref));
+        let ran = self.run(&all);
+        let text = String::from_utf8(ran.stdout).expect("text");
+        assert_eq!(text.matches('\n').count(), 1, "{text:?} {}", ran.stderr);
+        (serde_json::from_str(&text).expect("JSON"), ran.status)
+    }
+}
+
+impl Ran {
+    /// Exit status and standard output.
+    #[track_caller]
+    pub fn gave(&self, status: i32, stdout: &str) {
+        let found = String::from_utf8_lossy(&self.stdout);
+        assert_eq!((self.status, &*found), (status, stdout), "{}", self.stderr);
+    }
+
+    /// Exit status, nothing on standard output, and this among what is on standard error.
+    #[track_caller]
+    pub fn failed(&self, status: i32, stderr: &str) {
+        self.gave(status, "");
+        assert!(self.stderr.contains(stderr), "{}", self.stderr);
+    }
+}

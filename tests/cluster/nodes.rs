@@ -1,0 +1,249 @@
+//! Starting, killing and watching nodes.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use kvclient::wire::NodeStatus;
+use kvclient::{Client, ClientOptions};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+/// For what takes milliseconds when nothing else runs on the machine.
+pub const SOON: Duration = Duration::from_secs(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
+const STATUS_WAIT: Duration = Duration::from_millis(500);
+const LOG_LINES_SHOWN: usize = 60;
+
+/// Where state is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    Memory,
+    Fsync,
+    Os,
+}
+
+/// Nodes of one list, each running or not. They end with it.
+#[derive(Debug)]
+pub struct Cluster {
+    addresses: Vec<String>,
+    children: Vec<Option<Child>>,
+    keep: Keep,
+    /// A program and its arguments, in front of the binary's.
+    wrapper: Vec<String>,
+    directory: TempDir,
+}
+
+impl Cluster {
+    /// Starts so many nodes, and waits until all of them serve.
+    pub fn start(count: usize, keep: Keep) -> Cluster {
+        Cluster::start_under(count, keep, |_| Vec::new())
+    }
+
+    /// The same with each node run by a wrapper, which is told a directory that it may use.
+    pub fn start_under(
+        count: usize,
+        keep: Keep,
+        wrapper: impl FnOnce(&std::path::Path) -> Vec<String>,
+    ) -> Cluster {
+        let directory = tempfile::Builder::new()
+            .prefix("horseshoe-cluster-")
+            .tempdir()
+            .expect("a temporary directory");
+        let mut cluster = Cluster {
+            addresses: free_addresses(count),
+            children: (0..count).map(|_| None).collect(),
+            keep,
+            wrapper: wrapper(directory.path()),
+            directory,
+        };
+        cluster.start_nodes(0..count);
+        cluster.wait_until_serving(0..count);
+        cluster
+    }
+
+    pub fn count(&self) -> usize {
+        self.addresses.len()
+    }
+
+    /// Of one node.
+    pub fn address(&self, node: usize) -> &str {
+        &self.addresses[node]
+    }
+
+    /// Of all nodes, as clients take them.
+    pub fn list(&self) -> String {
+        self.addresses.join(",")
+    }
+
+    pub fn directory(&self) -> &std::path::Path {
+        self.directory.path()
+    }
+
+    pub fn process_id(&self, node: usize) -> u32 {
+        self.children[node].as_ref().expect("it runs").id()
+    }
+
+    pub fn start_node(&mut self, node: usize) {
+        assert!(self.children[node].is_none(), "node {node} runs");
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_path(node))
+            .expect("a log file");
+        let binary = env!("CARGO_BIN_EXE_horseshoe").to_owned();
+        let words: Vec<&String> = self.wrapper.iter().chain([&binary]).collect();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]);
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("HORSESHOE_") {
+                command.env_remove(name);
+            }
+        }
+        command.arg("serve");
+        match self.keep {
+            Keep::Memory => {}
+            Keep::Fsync => drop(command.arg("--durability=fsync")),
+            Keep::Os => drop(command.arg("--durability=os")),
+        }
+        if self.keep != Keep::Memory {
+            let data = self.directory.path().join(format!("data-{node}"));
+            command.arg("--data-dir").arg(data);
+        }
+        command.arg(node.to_string()).args(&self.addresses);
+        let errors = log.try_clone().expect("a second handle of the log");
+        command.stdout(log).stderr(errors);
+        self.children[node] = Some(command.spawn().expect("the binary runs"));
+    }
+
+    pub fn start_nodes(&mut self, nodes: impl IntoIterator<Item = usize>) {
+        nodes.into_iter().for_each(|node| self.start_node(node));
+    }
+
+    /// kill -9 of all of them, as near to at once as a loop gets; all are gone when it returns.
+    pub fn kill(&mut self, nodes: impl IntoIterator<Item = usize>) {
+        let nodes = nodes.into_iter();
+        let mut killed: Vec<Child> = nodes
+            .map(|node| self.children[node].take().expect("it runs"))
+            .collect();
+        for child in &mut killed {
+            child.kill().expect("a child can be killed");
+        }
+        for child in &mut killed {
+            child.wait().expect("a child can be waited for");
+        }
+    }
+
+    /// Sends a signal and waits for the end; gives how long that took.
+    pub fn stop(&mut self, node: usize, signal: Signal) -> (ExitStatus, Duration) {
+        let mut child = self.children[node].take().expect("it runs");
+        let began = Instant::now();
+        send_signal(&child, signal);
+        let mut status = None;
+        wait_until(SOON, &format!("the end of node {node}"), || {
+            status = child.try_wait().expect("a child can be asked");
+            status.is_some()
+        });
+        (status.expect("just seen"), began.elapsed())
+    }
+
+    /// Keeps a node from running for a while, as a machine that is suspended does.
+    pub fn suspend(&self, node: usize, duration: Duration) {
+        let child = self.children[node].as_ref().expect("it runs");
+        send_signal(child, Signal::SIGSTOP);
+        std::thread::sleep(duration);
+        send_signal(child, Signal::SIGCONT);
+    }
+
+    pub fn is_running(&mut self, node: usize) -> bool {
+        let child = self.children[node].as_mut();
+        child.is_some_and(|child| child.try_wait().expect("a child can be asked").is_none())
+    }
+
+    /// What a node says of itself, if it answers.
+    pub fn status(&self, node: usize) -> Option<NodeStatus> {
+        let client = Client::open(self.address(node), ClientOptions::default());
+        let mut statuses = client.expect("an address").status(STATUS_WAIT);
+        statuses.pop().expect("one node was asked").1
+    }
+
+    /// Waits until these nodes have a vote and hear a quorum.
+    pub fn wait_until_serving(&self, nodes: impl IntoIterator<Item = usize>) {
+        for node in nodes {
+            wait_until(SOON, &format!("node {node} serving"), || {
+                self.status(node).is_some_and(|s| s.votes && s.quorum)
+            });
+        }
+    }
+
+    /// Waits until these nodes hear no quorum any more.
+    pub fn wait_until_dark(&self, nodes: impl IntoIterator<Item = usize>) {
+        for node in nodes {
+            wait_until(SOON, &format!("node {node} without a quorum"), || {
+                self.status(node).is_some_and(|s| !s.quorum)
+            });
+        }
+    }
+
+    pub fn log(&self, node: usize) -> String {
+        std::fs::read_to_string(self.log_path(node)).unwrap_or_default()
+    }
+
+    fn log_path(&self, node: usize) -> PathBuf {
+        self.directory.path().join(format!("node-{node}.log"))
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for child in self.children.iter_mut().flatten() {
+            // It may have ended by itself.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if !std::thread::panicking() {
+            return;
+        }
+        for node in 0..self.count() {
+            let log = self.log(node);
+            let lines: Vec<&str> = log.lines().collect();
+            let from = lines.len().saturating_sub(LOG_LINES_SHOWN);
+            eprintln!("--- log of node {node}, the last lines:");
+            lines[from..].iter().for_each(|line| eprintln!("{line}"));
+        }
+    }
+}
+
+fn send_signal(child: &Child, signal: Signal) {
+    let id = Pid::from_raw(i32::try_from(child.id()).expect("a process id"));
+    kill(id, signal).expect("a child can be signalled");
+}
+
+/// Waits for a condition, and fails if it does not come true within the bound.
+#[track_caller]
+pub fn wait_until(bound: Duration, what: &str, mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < bound, "{what}: not within {bound:?}");
+        std::thread::sleep(POLL_INTERVAL);
+    }
+}
+
+/// Addresses that nobody uses, and that nobody takes while a node is down for a moment: clients'
+/// sockets get ports from the ephemeral range, on all addresses, so that range is avoided; and
+/// each process of tests has a loopback address of its own.
+fn free_addresses(count: usize) -> Vec<String> {
+    static NEXT_PORT: AtomicU16 = AtomicU16::new(10_000);
+    let [_, high, middle, low] = std::process::id().to_be_bytes();
+    let own = Ipv4Addr::new(127, high, middle, low);
+    let is_free = |port: u16| UdpSocket::bind(SocketAddrV4::new(own, port)).is_ok();
+    std::iter::repeat_with(|| NEXT_PORT.fetch_add(1, Ordering::Relaxed))
+        .filter(|port| is_free(*port))
+        .take(count)
+        .map(|port| SocketAddrV4::new(own, port).to_string())
+        .collect()
+}

@@ -1,0 +1,94 @@
+#!/usr/bin/env bash
+# At 1 % loss no add has an unknown outcome, none fails, and the sum is exact.
+#
+# Five real nodes and 50 clients on the loopback interface of a network namespace of their own, where
+# iptables drops one datagram in a hundred, in either direction. The host's rules are not touched, and
+# all processes end with the namespace.
+#
+# usage: tests/loss.sh [SECONDS]
+# HORSESHOE_BIN, ADDERS_BIN: built programs to use; else they are built here.
+set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+readonly NODES=(127.0.0.1:8801 127.0.0.1:8802 127.0.0.1:8803 127.0.0.1:8804 127.0.0.1:8805)
+readonly CLIENTS=50
+readonly PROBABILITY=0.01
+readonly TIME_MAX_S=30
+
+fail() {
+    echo "loss.sh: $*" >&2
+    exit 1
+}
+
+build() {
+    if [[ -z ${HORSESHOE_BIN:-} || -z ${ADDERS_BIN:-} ]]; then
+        cargo build --release --quiet -p horseshoe -p kvclient --bin horseshoe --example adders
+    fi
+    local target=${CARGO_TARGET_DIR:-target}
+    export HORSESHOE_BIN=${HORSESHOE_BIN:-$target/release/horseshoe}
+    export ADDERS_BIN=${ADDERS_BIN:-$target/release/examples/adders}
+}
+
+# Outside: checks what is needed, and goes in.
+outside() {
+    local seconds=$1 tool
+    for tool in unshare ip iptables timeout; do
+        command -v "$tool" >/dev/null ||
+            fail "$tool is missing: apt-get install util-linux iproute2 iptables coreutils"
+    done
+    build
+    local namespace=(unshare --net --pid --fork --kill-child)
+    if [[ $EUID -ne 0 ]]; then
+        namespace+=(--map-root-user)
+    fi
+    if ! "${namespace[@]}" true; then
+        fail "a network namespace can't be made here"
+    fi
+    local logs status=0
+    logs=$(mktemp -d)
+    # shellcheck disable=SC2064 # the directory is known now
+    trap "rm -rf '$logs'" EXIT
+    timeout --kill-after=1 "$TIME_MAX_S" "${namespace[@]}" \
+        bash tests/loss.sh --inside "$seconds" "$logs" || status=$?
+    if ((status != 0)); then
+        tail -n 20 "$logs"/*.log >&2 || true
+        ((status != 124)) || fail "not done within $TIME_MAX_S s"
+        exit "$status"
+    fi
+}
+
+drop_some() {
+    local command
+    # Of two ways to set rules, a kernel may have but one.
+    for command in iptables iptables-legacy iptables-nft; do
+        if "$command" -w -A INPUT -p udp -m statistic --mode random \
+            --probability "$PROBABILITY" -j DROP 2>/dev/null; then
+            RULES=$command
+            return
+        fi
+    done
+    fail "iptables' statistic match does not work here"
+}
+
+inside() {
+    local seconds=$1 logs=$2 index
+    ip link set lo up
+    # The default is in a directory that only root may write to.
+    export XTABLES_LOCKFILE=$logs/xtables.lock
+    drop_some
+    for index in "${!NODES[@]}"; do
+        env -u HORSESHOE_DATA_DIR HORSESHOE_LOG=info \
+            "$HORSESHOE_BIN" serve "$index" "${NODES[@]}" 2>"$logs/node-$index.log" &
+    done
+    local list dropped
+    list=$(IFS=,; echo "${NODES[*]}")
+    "$ADDERS_BIN" "$list" "$CLIENTS" "$seconds" || fail "an add was lost, failed or not known"
+    dropped=$("$RULES" -L INPUT -v -n -x | awk '/statistic/ { print $1 }')
+    echo "loss.sh: $dropped datagrams were dropped"
+    ((dropped > 0)) || fail "nothing was dropped, so nothing is shown"
+}
+
+case ${1:-} in
+    --inside) inside "$2" "$3" ;;
+    *) outside "${1:-6}" ;;
+esac

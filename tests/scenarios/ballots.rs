@@ -7,23 +7,28 @@ use kvclient::wire::Outcome;
 use crate::sim::node::EPOCH_MS;
 use crate::sim::script::{Script, append, ms_of, msg, put, swap, swap_version};
 
-/// A node that writes a key faster than its clock ticks, restarts with a clock that went back, and
-/// starts from that clock, would issue again what its short rounds used.
+/// A node that writes a key faster than its clock ticks, restarts with a clock that went back, next
+/// to nodes that saw none of it, and starts from that clock, would issue again what its short rounds
+/// used.
 #[test]
 pub fn b1_restart_after_short_rounds() {
-    let mut c = Script::new(3);
-    let (key, client) = (c.key_of(0), c.client());
+    let mut c = Script::new(5);
+    let (key, client) = (c.key_of(0), c.client_of(&[0]));
+    c.cut(&[0, 3, 4], &[1, 2]);
     for n in 0..50 {
         c.put(client, &key, &n.to_string());
     }
     let highest = c.ballots_of(0).into_iter().max().unwrap();
     let before = c.ballots_of(0).len();
-    c.isolate(0);
-    c.cluster.jump(0, -5_000);
-    c.restart(0);
-    c.run_ms(100);
+    c.crash_hard(0);
+    c.crash_client(client);
     c.heal();
-    c.put(client, &key, "after");
+    c.cut(&[0, 1, 2], &[3, 4]);
+    c.cluster.jump(0, -5_000);
+    c.cluster.start(0);
+    c.run_ms(300);
+    let other = c.client_of(&[0]);
+    c.put(other, &c.key_of(0), "after");
     let issued = c.ballots_of(0).split_off(before);
     assert!(
         !issued.is_empty() && issued.iter().all(|b| *b > highest),

@@ -178,13 +178,35 @@ pub struct Operation {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     Get,
-    Put { value: Bytes },
-    PutIfAbsent { value: Bytes },
+    Put {
+        value: Bytes,
+    },
+    PutIfAbsent {
+        value: Bytes,
+    },
     Delete,
-    CompareVersion { version: Version, value: Bytes },
-    CompareValue { expected: Bytes, value: Bytes },
-    Add { delta: i64 },
-    Append { value: Bytes },
+    CompareVersion {
+        version: Version,
+        value: Bytes,
+    },
+    CompareValue {
+        expected: Bytes,
+        value: Bytes,
+    },
+    Add {
+        delta: i64,
+    },
+    Append {
+        value: Bytes,
+    },
+    /// A put that is done only over an absent key, or over a value of at most `old_size_max` bytes that
+    /// has none of the bytes of `old_without`; else a conflict. For applications that can't take any
+    /// value as the old one.
+    PutOver {
+        value: Bytes,
+        old_size_max: u64,
+        old_without: Bytes,
+    },
 }
 
 impl Action {
@@ -201,6 +223,9 @@ impl Action {
             | Action::CompareVersion { value, .. }
             | Action::Append { value } => value.len(),
             Action::CompareValue { expected, value } => expected.len() + value.len(),
+            Action::PutOver {
+                value, old_without, ..
+            } => value.len() + old_without.len(),
         }
     }
 }
@@ -274,7 +299,7 @@ struct FlatOperation {
     kind: u8,
     want_old: bool,
     key: Bytes,
-    /// The version compared, or an add's delta in two's complement.
+    /// The version compared, an add's delta in two's complement, or `old_size_max`.
     word: u64,
     value: Bytes,
     expected: Bytes,
@@ -292,6 +317,11 @@ impl From<Operation> for FlatOperation {
             Action::CompareValue { expected, value } => (5, 0, value, expected),
             Action::Add { delta } => (6, delta as u64, none(), none()),
             Action::Append { value } => (7, 0, value, none()),
+            Action::PutOver {
+                value,
+                old_size_max,
+                old_without,
+            } => (8, old_size_max, value, old_without),
         };
         FlatOperation {
             client: operation.id.client,
@@ -330,6 +360,11 @@ impl TryFrom<FlatOperation> for Operation {
             5 => Action::CompareValue { expected, value },
             6 => Action::Add { delta: word as i64 },
             7 => Action::Append { value },
+            8 => Action::PutOver {
+                value,
+                old_size_max: word,
+                old_without: expected,
+            },
             _ => return Err(BodyError::Bounds),
         };
         if flat.birth > crate::clock::READING_SANE_MAX || flat.low_mark > flat.sequence {
@@ -484,6 +519,15 @@ mod tests {
                 .prop_map(|(expected, value)| Action::CompareValue { expected, value }),
             any::<i64>().prop_map(|delta| Action::Add { delta }),
             any_bytes().prop_map(|value| Action::Append { value }),
+            (any_bytes(), any::<u64>(), any_bytes()).prop_map(
+                |(value, old_size_max, old_without)| {
+                    Action::PutOver {
+                        value,
+                        old_size_max,
+                        old_without,
+                    }
+                }
+            ),
         ]
     }
 

@@ -131,6 +131,22 @@ impl Proposal {
                     self.conflict(old)
                 }
             }
+            Action::PutOver {
+                value,
+                old_size_max,
+                old_without,
+            } => {
+                let takes = |old: &Bytes| {
+                    old.len() as u64 <= *old_size_max
+                        && !old.iter().any(|b| old_without.contains(b))
+                };
+                if current.as_ref().is_none_or(takes) {
+                    self.write(Some(value.clone()), old, None)
+                } else {
+                    // The old value is what the caller can't take.
+                    self.conflict(Old::NotAsked)
+                }
+            }
             Action::Add { delta } => {
                 let Some(before) = current.as_ref().map_or(Some(0), number) else {
                     return Outcome::NotANumber;

@@ -357,6 +357,7 @@ impl State {
             (Action::CompareValue { expected, value }, Some(found)) if *expected == found.1 => {
                 (value.clone(), None)
             }
+            (Action::PutOver { .. }, _) => panic!("the command line has no such operation"),
             (Action::CompareVersion { .. } | Action::CompareValue { .. }, _) => return conflict(),
             (Action::Add { delta }, _) => match add(standing.as_ref().map(|(_, v)| v), *delta) {
                 Ok(sum) => (Bytes::from(sum.to_string()), Some(sum)),

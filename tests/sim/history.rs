@@ -91,6 +91,17 @@ pub fn show_action(action: &Action) -> String {
             format!("if value {} put {}", show(expected), show(value))
         }
         Action::Add { delta } => format!("add {delta}"),
+        Action::PutOver {
+            value,
+            old_size_max,
+            old_without,
+        } => {
+            let without = show(old_without);
+            format!(
+                "put {} over at most {old_size_max} bytes without any of {without}",
+                show(value)
+            )
+        }
         Action::Append { value } => format!("append {}", show(value)),
     }
 }

@@ -164,6 +164,7 @@ fn has_part_in(action: &Action, value: &Bytes) -> bool {
         | Action::PutIfAbsent { value: own }
         | Action::CompareVersion { value: own, .. }
         | Action::CompareValue { value: own, .. }
+        | Action::PutOver { value: own, .. }
         | Action::Append { value: own } => {
             own.is_empty() || value.windows(own.len()).any(|part| part == own)
         }
@@ -177,7 +178,8 @@ fn may_leave(action: &Action, value: &Bytes) -> bool {
         Action::Put { value: own }
         | Action::PutIfAbsent { value: own }
         | Action::CompareVersion { value: own, .. }
-        | Action::CompareValue { value: own, .. } => own == value,
+        | Action::CompareValue { value: own, .. }
+        | Action::PutOver { value: own, .. } => own == value,
         Action::Append { value: own } => value.ends_with(own),
         Action::Add { .. } => std::str::from_utf8(value).is_ok_and(|t| t.parse::<i64>().is_ok()),
     }

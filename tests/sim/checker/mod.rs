@@ -90,7 +90,8 @@ fn value_at_version(item: &Item) -> Option<Option<Bytes>> {
             Action::Put { value }
             | Action::PutIfAbsent { value }
             | Action::CompareVersion { value, .. }
-            | Action::CompareValue { value, .. } => Some(Some(value.clone())),
+            | Action::CompareValue { value, .. }
+            | Action::PutOver { value, .. } => Some(Some(value.clone())),
             Action::Delete => Some(None),
             Action::Get | Action::Add { .. } | Action::Append { .. } => None,
         },

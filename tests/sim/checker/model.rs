@@ -65,6 +65,16 @@ pub fn effect(action: &Action, before: Option<&Bytes>, version_holds: bool) -> E
         Action::PutIfAbsent { value } => put(value, before.is_none()),
         Action::CompareVersion { value, .. } => put(value, before.is_some() && version_holds),
         Action::CompareValue { expected, value } => put(value, before == Some(expected)),
+        Action::PutOver {
+            value,
+            old_size_max,
+            old_without,
+        } => {
+            let takes = |old: &Bytes| {
+                old.len() as u64 <= *old_size_max && old.iter().all(|b| !old_without.contains(b))
+            };
+            put(value, before.is_none_or(takes))
+        }
         Action::Delete => match before {
             Some(_) => Effect::Writes {
                 value: None,

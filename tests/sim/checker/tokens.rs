@@ -34,6 +34,7 @@ fn writers(items: &[Item]) -> Option<HashMap<Bytes, usize>> {
             | Action::PutIfAbsent { value }
             | Action::CompareVersion { value, .. }
             | Action::CompareValue { value, .. }
+            | Action::PutOver { value, .. }
             | Action::Append { value } => {
                 if value.contains(&b'+') {
                     return None;

@@ -148,6 +148,36 @@ pub struct NodeStatus {
     pub uptime_ms: u64,
     pub datagrams_dropped: u64,
     pub clock_clamped: bool,
+    /// Directed links between nodes as this node knows them, its own measurements and what the others
+    /// told of theirs; in order of `from` and `to`.
+    pub links: Vec<LinkStatus>,
+    /// The nodes that this node reaches and that reach it, over any path, itself among them.
+    pub component: Vec<u8>,
+    /// How this node's messages travel to each other node, in order of `to`.
+    pub routes: Vec<RouteStatus>,
+    /// Messages to other nodes that this node sent, and those of others that it passed on.
+    pub messages_sent: u64,
+    pub messages_relayed: u64,
+}
+
+/// A link in one direction, as the receiving node measures it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkStatus {
+    pub from: u8,
+    pub to: u8,
+    pub up: bool,
+    /// Smoothed; 0 while it is not known.
+    pub rtt_us: u32,
+    pub loss_permille: u16,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteStatus {
+    pub to: u8,
+    /// The nodes that relay, in order; empty for a direct link.
+    pub through: Vec<u8>,
+    /// Whether a working path is known; else the direct link is tried.
+    pub works: bool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -274,7 +274,7 @@ impl Node {
             version: "fake".to_owned(),
             uptime_ms: self.started.elapsed().as_millis() as u64,
             datagrams_dropped: 3,
-            clock_clamped: false,
+            ..NodeStatus::default()
         }
     }
 }

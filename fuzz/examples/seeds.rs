@@ -134,6 +134,7 @@ fn peer_messages() -> Vec<Message> {
                 links: vec![LinkTold {
                     from: 1,
                     up: true,
+                    heard: true,
                     rtt_us: 100,
                     loss_permille: 1,
                 }],

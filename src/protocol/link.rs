@@ -16,13 +16,10 @@ const LOSS_ONE: u32 = 1 << 16;
 enum State {
     /// Nothing was ever heard.
     Unheard,
-    Up {
-        since_us: u64,
-    },
+    /// `None`: since the first word.
+    Up { since_us: Option<u64> },
     /// Silent, or heard again since `since_us` and on probation.
-    Down {
-        since_us: Option<u64>,
-    },
+    Down { since_us: Option<u64> },
 }
 
 #[derive(Debug)]
@@ -67,7 +64,7 @@ impl Link {
     pub fn heard(&mut self, now_us: u64, down_after_us: u64) {
         let silent = now_us >= self.heard_us + down_after_us;
         self.state = match self.state {
-            State::Unheard => State::Up { since_us: now_us },
+            State::Unheard => State::Up { since_us: None },
             State::Down { since_us } if silent || since_us.is_none() => State::Down {
                 since_us: Some(now_us),
             },
@@ -128,23 +125,35 @@ impl Link {
         let silent = now_us >= self.heard_us + down_after_us;
         match self.state {
             State::Up { since_us } if silent => {
-                let was_short = self.heard_us < since_us + LINK_QUIET_MS * 1_000;
+                let quiet_us = LINK_QUIET_MS * 1_000;
+                let flaps = since_us.is_some_and(|since_us| self.heard_us < since_us + quiet_us);
                 let longer = (2 * self.hold_us).min(LINK_HOLD_MAX_MS * 1_000);
-                self.hold_us = if was_short {
-                    longer.max(down_after_us)
-                } else {
-                    down_after_us
-                };
+                self.hold_us = if flaps { longer } else { 0 }.max(down_after_us);
+                self.state = State::Down { since_us: None };
+                true
+            }
+            State::Down { since_us: Some(_) } if silent => {
                 self.state = State::Down { since_us: None };
                 true
             }
             State::Down {
                 since_us: Some(since_us),
-            } if !silent && now_us >= since_us + self.hold_us => {
-                self.state = State::Up { since_us: now_us };
+            } if now_us >= since_us + self.hold_us => {
+                self.state = State::Up {
+                    since_us: Some(now_us),
+                };
                 true
             }
             _ => false,
+        }
+    }
+
+    /// Whether anything gets through, for what has no other way: it may be on probation.
+    pub fn is_heard(&self) -> bool {
+        match self.state {
+            State::Unheard => false,
+            State::Up { .. } => true,
+            State::Down { since_us } => since_us.is_some(),
         }
     }
 
@@ -153,6 +162,7 @@ impl Link {
         (self.state != State::Unheard).then(|| LinkTold {
             from,
             up: self.is_up(),
+            heard: self.is_heard(),
             rtt_us: self.rtt_us.unwrap_or(0),
             loss_permille: (self.loss * 1_000 / LOSS_ONE) as u16,
         })

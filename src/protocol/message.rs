@@ -84,6 +84,8 @@ pub struct Row {
 pub struct LinkTold {
     pub from: NodeId,
     pub up: bool,
+    /// Up, or on probation: heard again, but not for long enough.
+    pub heard: bool,
     /// Smoothed; 0 while it is not known.
     pub rtt_us: u32,
     pub loss_permille: u16,

@@ -33,6 +33,14 @@ struct Path {
     before: NodeId,
 }
 
+/// How good a link must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Grade {
+    Up,
+    /// On probation will do.
+    Heard,
+}
+
 /// The links of a cluster as one node knows them.
 #[derive(Debug)]
 pub struct Links {
@@ -77,9 +85,9 @@ impl Links {
     /// A datagram came from that neighbour.
     pub fn heard(&mut self, neighbour: NodeId, now: Now) {
         if let Some(link) = self.others.get_mut(&neighbour) {
-            let was_up = link.is_up();
+            let was_heard = link.is_heard();
             link.heard(now.mono_us, self.down_after_us);
-            if link.is_up() != was_up {
+            if link.is_heard() != was_heard {
                 self.news = true;
                 self.find_paths();
             }
@@ -112,9 +120,9 @@ impl Links {
         if known.is_some_and(|told| told.row.clock >= row.clock) {
             return false;
         }
-        let working = |row: &Row| -> Vec<NodeId> {
-            let up = row.links.iter().filter(|link| link.up);
-            up.map(|link| link.from).collect()
+        let working = |row: &Row| -> Vec<(NodeId, bool, bool)> {
+            let links = row.links.iter();
+            links.map(|link| (link.from, link.up, link.heard)).collect()
         };
         let changed = known.is_none_or(|told| working(&told.row) != working(&row));
         let told = Told {
@@ -158,7 +166,7 @@ impl Links {
         if let Some(theirs) = self.told.get(&neighbour) {
             let unheard = |told: &&Told| {
                 let node = told.row.node;
-                node != neighbour && !hears(&theirs.row, node)
+                node != neighbour && !hears(&theirs.row, node, Grade::Up)
             };
             rows.extend(self.told.values().filter(unheard).map(|t| t.row.clone()));
         }
@@ -193,13 +201,12 @@ impl Links {
     pub fn detour(&self, to: NodeId, turn: u32) -> Option<(NodeId, u8)> {
         let usual = self.next_hop(to);
         let mut ways = Vec::new();
-        for (node, link) in &self.others {
-            // A neighbour that is not known to hear this node is tried where nobody is.
-            let leaves = self.works(self.me, *node) || (self.paths.is_empty() && link.is_up());
-            if *node == usual || *node == to || !leaves {
+        for node in self.others.keys() {
+            if *node == usual || *node == to || !self.works(self.me, *node, Grade::Heard) {
                 continue;
             }
-            if let Some(path) = self.search(*node, Some(self.me)).get(&to) {
+            let paths = self.search(*node, Some(self.me), Grade::Heard);
+            if let Some(path) = paths.get(&to) {
                 ways.push((*node, path.hops + 1));
             }
         }
@@ -264,13 +271,16 @@ impl Links {
     }
 
     /// Whether the link from one node to another works, by what the one at its end says.
-    fn works(&self, from: NodeId, to: NodeId) -> bool {
+    fn works(&self, from: NodeId, to: NodeId, grade: Grade) -> bool {
         if to == self.me {
-            return self.others.get(&from).is_some_and(Link::is_up);
+            let link = self.others.get(&from);
+            return link.is_some_and(|link| match grade {
+                Grade::Up => link.is_up(),
+                Grade::Heard => link.is_heard(),
+            });
         }
-        self.told
-            .get(&to)
-            .is_some_and(|told| hears(&told.row, from))
+        let told = self.told.get(&to);
+        told.is_some_and(|told| hears(&told.row, from, grade))
     }
 
     fn rtt_us(&self, from: NodeId, to: NodeId) -> u32 {
@@ -283,14 +293,18 @@ impl Links {
     }
 
     fn find_paths(&mut self) {
-        self.paths = self.search(self.me, None);
+        self.paths = self.search(self.me, None, Grade::Up);
+        // Links on probation are for those that have no others.
+        for (node, path) in self.search(self.me, None, Grade::Heard) {
+            self.paths.entry(node).or_insert(path);
+        }
         // Backwards: who reaches this node. In order of finding.
         let mut back = vec![self.me];
         let mut at = 0;
         while let Some(to) = back.get(at).copied() {
             at += 1;
             for from in self.others.keys() {
-                if !back.contains(from) && self.works(*from, to) {
+                if !back.contains(from) && self.works(*from, to, Grade::Heard) {
                     back.push(*from);
                 }
             }
@@ -300,7 +314,12 @@ impl Links {
 
     /// The best paths from a node to all that can be reached from it: the fewest links, then the
     /// least time, then the lowest ids. They do not lead through `without`.
-    fn search(&self, start: NodeId, without: Option<NodeId>) -> BTreeMap<NodeId, Path> {
+    fn search(
+        &self,
+        start: NodeId,
+        without: Option<NodeId>,
+        grade: Grade,
+    ) -> BTreeMap<NodeId, Path> {
         let mut paths: BTreeMap<NodeId, Path> = BTreeMap::new();
         let mut ring = vec![start];
         while !ring.is_empty() {
@@ -309,7 +328,7 @@ impl Links {
                 let so_far = paths.get(&at).copied();
                 for to in self.others.keys().chain([&self.me]).copied() {
                     let is_new = to != start && !paths.contains_key(&to) && Some(to) != without;
-                    if !is_new || !self.works(at, to) {
+                    if !is_new || !self.works(at, to, grade) {
                         continue;
                     }
                     let path = Path {
@@ -333,6 +352,10 @@ impl Links {
     }
 }
 
-fn hears(row: &Row, from: NodeId) -> bool {
-    row.links.iter().any(|link| link.from == from && link.up)
+fn hears(row: &Row, from: NodeId, grade: Grade) -> bool {
+    let link = row.links.iter().find(|link| link.from == from);
+    link.is_some_and(|link| match grade {
+        Grade::Up => link.up,
+        Grade::Heard => link.heard,
+    })
 }

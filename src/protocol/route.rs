@@ -157,19 +157,21 @@ impl Links {
     }
 
     /// The heartbeat for a neighbour: this node's row, with the links filled in here, and the rows of
-    /// those whom the neighbour does not hear itself.
+    /// those whom the neighbour does not hear itself, or may not hear: where links work one way only,
+    /// word of that has to come round before it can be known.
     pub fn beat(&mut self, neighbour: NodeId, mut own: Row, now: Now) -> Option<Heartbeat> {
         let (number, echo) = self.others.get_mut(&neighbour)?.beat(now.mono_us);
         let links = self.others.iter();
         own.links = links.filter_map(|(node, link)| link.told(*node)).collect();
         let mut rows = vec![own];
-        if let Some(theirs) = self.told.get(&neighbour) {
-            let unheard = |told: &&Told| {
-                let node = told.row.node;
-                node != neighbour && !hears(&theirs.row, node, Grade::Up)
-            };
-            rows.extend(self.told.values().filter(unheard).map(|t| t.row.clone()));
-        }
+        let theirs = self.told.get(&neighbour);
+        let theirs = theirs.filter(|told| now.mono_us < told.came_us + self.down_after_us);
+        let unheard = |told: &&Told| {
+            let node = told.row.node;
+            let heard = theirs.is_some_and(|theirs| hears(&theirs.row, node, Grade::Up));
+            node != neighbour && !heard
+        };
+        rows.extend(self.told.values().filter(unheard).map(|t| t.row.clone()));
         Some(Heartbeat { number, echo, rows })
     }
 

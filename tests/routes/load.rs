@@ -21,6 +21,7 @@ pub struct Load {
     loopers: Vec<Looper>,
     random: Random,
     count: u64,
+    pub deadline_us: u64,
 }
 
 /// What came of the operations that were called in a time.
@@ -54,6 +55,7 @@ impl Load {
             loopers,
             random: Random::stream(seed, 77),
             count: 0,
+            deadline_us: 5_000_000,
         }
     }
 
@@ -89,7 +91,10 @@ impl Load {
                 1 => put(&format!("+{};", self.count)),
                 _ => append(&format!("+{};", self.count)),
             };
-            let call = script.begin(self.loopers[at].client, &key, action);
+            let client = self.loopers[at].client;
+            let call = script
+                .cluster
+                .begin(client, &key.into(), action, false, self.deadline_us);
             self.loopers[at].call = Some(call);
             self.loopers[at].think_until_us = script.now_us + self.random.between(2_000, 20_000);
         }

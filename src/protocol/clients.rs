@@ -326,8 +326,9 @@ impl Replica {
         let Some(forwarded) = self.forwards.remove(&answer.attempt) else {
             return;
         };
-        let Forwarded { pending, at_us, .. } = forwarded;
-        self.forward_pace.sample(now.mono_us.saturating_sub(at_us));
+        let took_us = now.mono_us.saturating_sub(forwarded.at_us);
+        self.forward_pace.sample(took_us, forwarded.sent_again);
+        let pending = forwarded.pending;
         let refusal = matches!(answer.outcome, Outcome::NoQuorum { .. } | Outcome::Busy);
         if refusal && pending.sent {
             // X5: this node has sent it in an Accept itself, so it can't say so.

@@ -183,7 +183,10 @@ struct WriteRound {
     refused: NodeSet,
     began_us: u64,
     due_us: u64,
+    /// In the present phase.
     retransmissions: u32,
+    /// In any phase.
+    sent_again: bool,
 }
 
 #[derive(Debug, Default)]
@@ -405,6 +408,7 @@ impl Coordinator {
             began_us: now_us,
             due_us: now_us + context.pace.wait_us(0),
             retransmissions: 0,
+            sent_again: false,
         });
         match right {
             Some(right) => self.propose(Some(right.record), 0, context),
@@ -525,7 +529,8 @@ impl Coordinator {
         else {
             unreachable!("only phase two is chosen")
         };
-        context.pace.sample(context.now.mono_us - round.began_us);
+        let took_us = context.now.mono_us - round.began_us;
+        context.pace.sample(took_us, round.sent_again);
         self.lost = 0;
         let epoch = context.configuration.epoch;
         self.right = Some(Right {
@@ -635,6 +640,7 @@ impl Coordinator {
             return;
         }
         round.retransmissions += 1;
+        round.sent_again = true;
         round.due_us = now.mono_us + context.pace.wait_us(round.retransmissions);
         let answered = match &round.phase {
             Phase::Prepare { promised, .. } => *promised,

@@ -27,13 +27,20 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn new(index: usize, nodes: usize, mut random: Random, now_us: u64) -> Self {
+    pub fn new(
+        index: usize,
+        nodes: usize,
+        no_quorum_after_us: Option<u64>,
+        mut random: Random,
+        now_us: u64,
+    ) -> Self {
+        let picked_us = *random.pick(&[200_000, 1_000_000, 1_000_000, 3_000_000]);
         let options = SessionOptions {
             client: u128::from(random.word()) << 64 | u128::from(random.word()),
             seed: random.word(),
             nodes,
             deadline_us: session::DEADLINE_US_DEFAULT,
-            no_quorum_after_us: *random.pick(&[200_000, 1_000_000, 1_000_000, 3_000_000]),
+            no_quorum_after_us: no_quorum_after_us.unwrap_or(picked_us),
             library_version: "simulated".into(),
         };
         Client {
@@ -187,8 +194,13 @@ impl Cluster {
     pub fn add_client(&mut self) -> usize {
         let index = self.clients.len();
         let random = Random::stream(self.settings.seed, 1_000 + index as u64);
-        self.clients
-            .push(Client::new(index, self.settings.nodes, random, self.now_us));
+        self.clients.push(Client::new(
+            index,
+            self.settings.nodes,
+            self.settings.no_quorum_after_us,
+            random,
+            self.now_us,
+        ));
         index
     }
 

@@ -29,6 +29,8 @@ pub struct Settings {
     pub keeps_disk: bool,
     pub keys_cached_max: usize,
     pub skew_max_ms: u64,
+    /// Of the clients; `None`: each has its own.
+    pub no_quorum_after_us: Option<u64>,
     /// Timers and inboxes are looked at up to this late.
     pub late_max_us: u64,
     pub detail: Detail,
@@ -44,6 +46,7 @@ impl Settings {
             keeps_disk: true,
             keys_cached_max: 1_000,
             skew_max_ms: 60_000,
+            no_quorum_after_us: None,
             late_max_us: 0,
             detail: Detail::Silent,
         }

@@ -122,6 +122,7 @@ impl Script {
         let mut cluster = Cluster::new(Settings {
             detail,
             seed,
+            no_quorum_after_us: Some(1_000_000),
             ..Settings::calm(nodes)
         });
         let sent = Rc::new(RefCell::new(Vec::new()));

@@ -50,6 +50,7 @@ pub struct Settings {
     pub nodes: Vec<String>,
     pub data_dir: Option<PathBuf>,
     pub durability: Durability,
+    pub text: bool,
     pub shrink_after: String,
 }
 
@@ -64,6 +65,8 @@ pub struct ServerConfig {
     pub data_dir: Option<PathBuf>,
     /// Of no effect without a data directory.
     pub durability: Durability,
+    /// Whether the seed's text datagrams are taken.
+    pub text: bool,
 }
 
 impl ServerConfig {
@@ -89,6 +92,7 @@ impl ServerConfig {
             index: u8::try_from(settings.index).expect("an index below the bound of members"),
             data_dir: settings.data_dir,
             durability: settings.durability,
+            text: settings.text,
         })
     }
 
@@ -274,6 +278,7 @@ mod tests {
             nodes: nodes.iter().map(|&node| node.to_owned()).collect(),
             data_dir: None,
             durability: Durability::Fsync,
+            text: true,
             shrink_after: "0".to_owned(),
         }
     }

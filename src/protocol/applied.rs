@@ -4,26 +4,25 @@
 //! ends with the record to propose. It owns the applied table's rules and what each operation means;
 //! it knows no ballots but the round's own, no messages and no clock.
 
+mod table;
+
 use bytes::{Bytes, BytesMut};
-use kvclient::clock::{self, Reading};
 use kvclient::wire::{
     Action, Birth, OLD_VALUE_KEPT_SIZE_MAX, Old, Operation, Outcome, VALUE_SIZE_MAX, Version,
 };
 
-use super::ballot::Ballot;
-use super::limits::{APPLIED_OPERATIONS_MAX, APPLIED_SIZE_MAX, RETRY_HORIZON_MS};
-use super::record::{Applied, AppliedOperation, ClientEntry, Record};
+use super::ballot::{Ballot, Moment};
+use super::record::{Applied, Record};
 use super::rules::rule;
-
-/// Upper bounds of what an entry takes when encoded, its strings of bytes aside.
-const CLIENT_SIZE: usize = 48;
-const OPERATION_SIZE: usize = 52;
+use super::sessionless;
+use table::{CLIENT_SIZE, LookUp, OPERATION_SIZE};
 
 /// What an operation came to in a proposal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     Answer(Outcome),
-    /// X1 (1): below its client's mark; its client has moved on and wants no answer.
+    /// X1: below its client's mark, or a text operation of too long ago; its client has moved on and
+    /// wants no answer.
     Straggler,
 }
 
@@ -32,13 +31,14 @@ pub enum Verdict {
 pub struct Proposal {
     record: Record,
     ballot: Ballot,
+    moment: Moment,
     changed: bool,
 }
 
 impl Proposal {
     /// `found` is the record with the highest accepted ballot, `None` over absence; `forgotten` is
-    /// X3's `dropped` for that case. `now` is the coordinator's clock.
-    pub fn new(found: Option<&Record>, ballot: Ballot, now: Reading, forgotten: Birth) -> Self {
+    /// X3's `dropped` for that case. `moment` is of the coordinator's clock.
+    pub fn new(found: Option<&Record>, ballot: Ballot, moment: Moment, forgotten: Birth) -> Self {
         let record = found.cloned().unwrap_or_else(|| Record {
             applied: Applied {
                 dropped: forgotten,
@@ -49,10 +49,10 @@ impl Proposal {
         let mut proposal = Proposal {
             record,
             ballot,
+            moment,
             changed: false,
         };
-        let horizon = now.saturating_sub(clock::from_ms(RETRY_HORIZON_MS));
-        proposal.record.applied.forget_until(horizon);
+        proposal.record.applied.forget_old(&moment);
         proposal
     }
 
@@ -68,11 +68,20 @@ impl Proposal {
             LookUp::Forgotten(dropped) => return Verdict::Answer(Outcome::Remake { dropped }),
             LookUp::New => {}
         }
+        if sessionless::is_text(operation.id.client) && rule!(X1_text) {
+            if operation.birth <= self.moment.text_fresh_above {
+                return Verdict::Straggler;
+            }
+            let size = Proposal::size_of(operation);
+            if !self.record.applied.has_room_for_text(size, &self.moment) {
+                return Verdict::Answer(Outcome::Busy);
+            }
+        }
         let outcome = self.execute(operation);
         let wrote = matches!(outcome, Outcome::Written { .. });
         // X2: an outcome that changes nothing must stand too if an earlier attempt may still come.
         if wrote || (tried && rule!(X2_node)) {
-            self.record.applied.enter(operation, &outcome);
+            self.record.applied.enter(operation, &outcome, &self.moment);
             self.changed = true;
         }
         Verdict::Answer(outcome)
@@ -210,143 +219,15 @@ fn number(value: &Bytes) -> Option<i64> {
     (number.to_string() == text).then_some(number)
 }
 
-enum LookUp {
-    BelowMark,
-    Found(Outcome),
-    Forgotten(Birth),
-    New,
-}
-
-impl Applied {
-    fn look_up(&self, operation: &Operation) -> LookUp {
-        let entry = self
-            .clients
-            .iter()
-            .find(|c| c.client == operation.id.client);
-        if let Some(entry) = entry {
-            if operation.id.sequence < entry.mark && rule!(X1_mark) {
-                return LookUp::BelowMark;
-            }
-            let sequence = operation.id.sequence;
-            let held = entry.operations.iter().find(|o| o.sequence == sequence);
-            if let Some(held) = held
-                && rule!(X1_table)
-            {
-                return LookUp::Found(held.outcome.clone());
-            }
-        }
-        if operation.birth <= self.dropped && rule!(X1_dropped) {
-            return LookUp::Forgotten(self.dropped);
-        }
-        LookUp::New
-    }
-
-    fn enter(&mut self, operation: &Operation, outcome: &Outcome) {
-        let client = operation.id.client;
-        let place = self.clients.iter().position(|c| c.client == client);
-        let place = place.unwrap_or_else(|| {
-            self.clients.push(ClientEntry {
-                client,
-                mark: 0,
-                birth_max: 0,
-                operations: Vec::new(),
-            });
-            self.clients.len() - 1
-        });
-        let entry = &mut self.clients[place];
-        entry.mark = entry.mark.max(operation.low_mark);
-        let mark = entry.mark;
-        entry.operations.retain(|o| o.sequence >= mark);
-        entry.birth_max = entry.birth_max.max(operation.birth);
-        entry.operations.push(AppliedOperation {
-            sequence: operation.id.sequence,
-            birth: operation.birth,
-            outcome: shortened(outcome),
-        });
-        while self.is_over_bound() {
-            self.drop_oldest();
-        }
-    }
-
-    /// The retry horizon: what was born at or before it leaves the table.
-    fn forget_until(&mut self, horizon: Reading) {
-        let mut dropped = self.dropped;
-        self.clients.retain_mut(|entry| {
-            if entry.birth_max <= horizon {
-                dropped = dropped.max(entry.birth_max);
-                return false;
-            }
-            entry.operations.retain(|operation| {
-                let stays = operation.birth > horizon;
-                if !stays {
-                    dropped = dropped.max(operation.birth);
-                }
-                stays
-            });
-            true
-        });
-        self.dropped = dropped;
-    }
-
-    fn is_over_bound(&self) -> bool {
-        let mut count = 0;
-        let mut size = 0;
-        for entry in &self.clients {
-            size += CLIENT_SIZE;
-            count += entry.operations.len();
-            for operation in &entry.operations {
-                size += OPERATION_SIZE + old_size(&operation.outcome);
-            }
-        }
-        count > APPLIED_OPERATIONS_MAX || size > APPLIED_SIZE_MAX
-    }
-
-    /// The lowest birth goes first: an operation, or a client's entry that holds none any more.
-    fn drop_oldest(&mut self) {
-        let births = self.clients.iter().enumerate().map(|(place, entry)| {
-            let oldest = entry.operations.iter().map(|o| o.birth).min();
-            (oldest.unwrap_or(entry.birth_max), place)
-        });
-        let (birth, place) = births.min().expect("a table over its bound is not empty");
-        self.dropped = self.dropped.max(birth);
-        let entry = &mut self.clients[place];
-        let before = entry.operations.len();
-        entry.operations.retain(|o| o.birth > birth);
-        if before == 0 {
-            self.clients.remove(place);
-        }
-    }
-}
-
-/// The outcome as the table keeps it: without an old value that is too long to keep.
-fn shortened(outcome: &Outcome) -> Outcome {
-    let mut outcome = outcome.clone();
-    if let Outcome::Written { old, .. } | Outcome::Conflict { old, .. } = &mut outcome
-        && matches!(old, Old::Value(value) if value.len() > OLD_VALUE_KEPT_SIZE_MAX)
-    {
-        *old = Old::Forgotten;
-    }
-    outcome
-}
-
-fn old_size(outcome: &Outcome) -> usize {
-    match outcome {
-        Outcome::Written {
-            old: Old::Value(value),
-            ..
-        }
-        | Outcome::Conflict {
-            old: Old::Value(value),
-            ..
-        } => value.len(),
-        _ => 0,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use kvclient::clock::{self, Reading};
     use kvclient::wire::OperationId;
 
+    use super::super::limits::{
+        APPLIED_SIZE_MAX, APPLIED_TEXT_SIZE_MAX, RETRY_HORIZON_MS, TEXT_KEPT_MS,
+    };
+    use super::super::message::Endpoint;
     use super::*;
 
     const NOW: Reading = clock::from_ms(100_000);
@@ -367,9 +248,26 @@ mod tests {
         operation(client, sequence, low_mark, Action::Put { value })
     }
 
+    fn at(now: Reading) -> Moment {
+        let before = |ms| now.saturating_sub(clock::from_ms(ms));
+        Moment {
+            now,
+            text_kept_above: before(TEXT_KEPT_MS),
+            text_fresh_above: before(500),
+        }
+    }
+
     fn over(record: &Record, operations: &[(&Operation, bool)]) -> (Record, Vec<Verdict>) {
+        over_at(record, at(NOW), operations)
+    }
+
+    fn over_at(
+        record: &Record,
+        moment: Moment,
+        operations: &[(&Operation, bool)],
+    ) -> (Record, Vec<Verdict>) {
         let ballot = Ballot::new(record.version / 256 + 10, 1);
-        let mut proposal = Proposal::new(Some(record), ballot, NOW, 0);
+        let mut proposal = Proposal::new(Some(record), ballot, moment, 0);
         let verdicts = operations
             .iter()
             .map(|(o, tried)| proposal.apply(o, *tried))
@@ -481,7 +379,7 @@ mod tests {
     fn the_horizon_and_the_bound_raise_dropped() {
         let (record, _) = over(&Record::default(), &[(&put(1, 1, 1, "a"), false)]);
         let late = NOW + 1 + clock::from_ms(RETRY_HORIZON_MS);
-        let (record, _) = Proposal::new(Some(&record), Ballot::ZERO, late, 0).finish();
+        let (record, _) = Proposal::new(Some(&record), Ballot::ZERO, at(late), 0).finish();
         assert_eq!(
             record.applied,
             Applied {
@@ -570,5 +468,158 @@ mod tests {
         };
         assert_eq!(old(&first[0]), Old::Value(Bytes::from(long)));
         assert_eq!(old(&again[0]), Old::Forgotten);
+    }
+
+    fn text_put(port: u16, id: u64, birth: Reading) -> Operation {
+        let client = sessionless::text_client(Endpoint { ip: 1, port });
+        Operation {
+            birth,
+            ..put(client, id, 0, "text")
+        }
+    }
+
+    fn with_value(size: usize) -> Record {
+        Record {
+            value: Some(Bytes::from(vec![b'x'; size])),
+            ..Record::default()
+        }
+    }
+
+    /// Puts of other clients, each over a value that the table keeps, until it is full many times.
+    fn flood(mut record: Record, moment: Moment) -> Record {
+        for client in 1..=100 {
+            record.value = with_value(256).value;
+            let mut other = put(client, 1, 1, "other");
+            other.birth = moment.now + client as u64;
+            let (after, verdicts) = over_at(&record, moment, &[(&other, false)]);
+            version_of(&verdicts[0]);
+            record = after;
+        }
+        record
+    }
+
+    #[test]
+    fn a_put_over_what_its_caller_can_not_take_is_a_conflict_that_tells_no_value() {
+        let put_over = |sequence| {
+            let action = Action::PutOver {
+                value: Bytes::from_static(b"new"),
+                old_size_max: 4,
+                old_without: Bytes::from_static(b"[]"),
+            };
+            operation(1, sequence, 1, action)
+        };
+        let holds = |text: &'static str| Record {
+            value: Some(Bytes::from_static(text.as_bytes())),
+            version: 7,
+            ..Record::default()
+        };
+        for text in ["", "four"] {
+            let (after, verdicts) = over(&holds(text), &[(&put_over(1), false)]);
+            let old = Old::Value(Bytes::from_static(text.as_bytes()));
+            let version = version_of(&verdicts[0]);
+            let written = Outcome::Written {
+                version,
+                old,
+                number: None,
+            };
+            assert_eq!(verdicts, [Verdict::Answer(written)]);
+            assert_eq!(after.value.as_deref(), Some(&b"new"[..]));
+        }
+        for text in ["fiveb", "a]b", "["] {
+            let record = holds(text);
+            let (after, verdicts) = over(&record, &[(&put_over(1), true)]);
+            let conflict = Outcome::Conflict {
+                version: 7,
+                old: Old::NotAsked,
+            };
+            assert_eq!(verdicts, [Verdict::Answer(conflict.clone())]);
+            assert_eq!((after.value, after.version), (record.value, 7));
+            // X2: the conflict stands, whatever there is by then.
+            let later = Record {
+                value: None,
+                applied: after.applied,
+                ..Record::default()
+            };
+            let (_, again) = over(&later, &[(&put_over(1), true)]);
+            assert_eq!(again, [Verdict::Answer(conflict)]);
+        }
+        let (after, verdicts) = over(&Record::default(), &[(&put_over(1), false)]);
+        assert!(version_of(&verdicts[0]) > 0 && after.value.is_some());
+    }
+
+    #[test]
+    fn a_text_operation_stays_in_a_full_table_for_a_second() {
+        let first = text_put(1, 7, NOW);
+        let (record, before) = over(&with_value(5), &[(&first, true)]);
+        let full = flood(record, at(NOW));
+        let retry = text_put(1, 7, NOW + clock::from_ms(20));
+        let soon = at(NOW + clock::from_ms(20));
+        let (_, again) = over_at(&full, soon, &[(&retry, true)]);
+        assert_eq!(again, before);
+
+        let late = at(NOW + clock::from_ms(TEXT_KEPT_MS) + 1);
+        let full = flood(full, late);
+        assert!(
+            !full
+                .applied
+                .clients
+                .iter()
+                .any(|c| c.client == first.id.client)
+        );
+        let (_, verdicts) = over_at(&full, late, &[(&first, true)]);
+        assert_eq!(verdicts, [Verdict::Answer(Outcome::Unknown)]);
+    }
+
+    #[test]
+    fn text_operations_are_busy_at_half_of_the_table_and_others_never() {
+        let mut record = Record::default();
+        let mut done = 0;
+        loop {
+            record.value = with_value(256).value;
+            let one = text_put(done, 1, NOW + u64::from(done));
+            let (after, verdicts) = over(&record, &[(&one, true)]);
+            if verdicts == [Verdict::Answer(Outcome::Busy)] {
+                assert_eq!(after, record);
+                break;
+            }
+            version_of(&verdicts[0]);
+            record = after;
+            done += 1;
+        }
+        assert!(usize::from(done) >= APPLIED_TEXT_SIZE_MAX / 400, "{done}");
+        let record = flood(record, at(NOW));
+        let texts = record.applied.clients.iter();
+        let texts = texts.filter(|c| sessionless::is_text(c.client)).count();
+        assert_eq!(texts, usize::from(done));
+
+        // A second later there is room for others, in place of the oldest.
+        let later = NOW + clock::from_ms(TEXT_KEPT_MS + 1);
+        let (after, verdicts) = over_at(&record, at(later), &[(&text_put(999, 1, later), true)]);
+        version_of(&verdicts[0]);
+        let mut bytes = Vec::new();
+        kvclient::wire::encode(&mut bytes, &after.applied);
+        assert!(bytes.len() <= APPLIED_SIZE_MAX);
+    }
+
+    #[test]
+    fn a_clock_that_jumps_ahead_takes_no_text_operation_out_of_the_table() {
+        let first = text_put(1, 7, NOW);
+        let (record, before) = over(&Record::default(), &[(&first, true)]);
+        let jumped = NOW + clock::from_ms(60_000);
+        let moment = Moment {
+            text_kept_above: NOW - 1,
+            ..at(jumped)
+        };
+        let retry = text_put(1, 7, jumped);
+        let (_, again) = over_at(&record, moment, &[(&retry, true)]);
+        assert_eq!(again, before);
+    }
+
+    #[test]
+    fn a_text_operation_of_long_ago_is_not_run() {
+        let late = text_put(1, 7, NOW - clock::from_ms(500));
+        let (after, verdicts) = over(&Record::default(), &[(&late, true)]);
+        assert_eq!(verdicts, [Verdict::Straggler]);
+        assert_eq!(after, Record::default());
     }
 }

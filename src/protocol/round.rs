@@ -36,6 +36,17 @@ pub enum ReplyTo {
         boot: u64,
         attempt: u64,
     },
+    Sessionless {
+        to: Endpoint,
+        id: u64,
+    },
+}
+
+impl ReplyTo {
+    /// Whether it came from a client here, and not from another node.
+    pub fn is_client(self) -> bool {
+        !matches!(self, ReplyTo::Node { .. })
+    }
 }
 
 /// An operation that is not answered yet.
@@ -443,8 +454,8 @@ impl Coordinator {
             .writing
             .as_mut()
             .expect("a round that proposes is open");
-        let now = context.clock.last();
-        let mut proposal = Proposal::new(found.as_deref(), round.ballot, now, forgotten);
+        let moment = context.clock.moment(context.now);
+        let mut proposal = Proposal::new(found.as_deref(), round.ballot, moment, forgotten);
         let mut verdicts = Vec::with_capacity(round.operations.len());
         for pending in &mut round.operations {
             verdicts.push(proposal.apply(&pending.operation, pending.tried));
@@ -598,7 +609,7 @@ impl Coordinator {
     fn forward_all(&mut self, to: NodeId, context: &mut Context<'_>) {
         for _ in 0..self.queue.len() {
             let pending = self.queue.pop_front().expect("counted");
-            if matches!(pending.reply, ReplyTo::Client { .. }) {
+            if pending.reply.is_client() {
                 context.effects.push(Effect::Forward { to, pending });
             } else {
                 self.queue.push_back(pending);

@@ -12,7 +12,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Sleep;
 
 use super::addresses::{AddressBook, resolve};
-use super::decode::{address_of, decode};
+use super::decode::{Text, address_of, decode, decode_text};
 use super::disk::Disk;
 use super::packer::{Packer, Sender};
 use super::serve::RuntimeError;
@@ -20,6 +20,7 @@ use super::socket::Socket;
 use super::tally::{Cause, Tally};
 use super::{Notice, events};
 use crate::config::{NodeAddress, ServerConfig};
+use crate::gateway::text;
 use crate::protocol::limits::{KEYS_CACHED_MAX, MEMBERS_MAX, SKEW_MAX_MS_DEFAULT};
 use crate::protocol::message::{
     ClientReply, Destination, Endpoint, Envelope, Group, Input, Now, Output, encode_reply,
@@ -80,6 +81,8 @@ pub struct Driver {
     notices: UnboundedReceiver<Notice>,
     boot: u64,
     durability: &'static str,
+    /// Whether the seed's text datagrams are taken.
+    text: bool,
     /// When the node ends, though operations are still under way.
     stop_at_us: Option<u64>,
 }
@@ -139,6 +142,7 @@ impl Bound {
             notices: self.notices,
             boot,
             durability: config.durability_name(),
+            text: config.text,
             stop_at_us: None,
         })
     }
@@ -215,14 +219,26 @@ impl Driver {
             socket,
             tally,
             replica,
+            packer,
+            text,
             ..
         } = self;
         for _ in 0..RECEIVES_PER_TURN_MAX {
             let (_, more) = socket
                 .receive(now.mono_us, tally, &mut |tally, bytes, from| {
-                    decode(bytes, from, tally, &mut |input| {
-                        replica.handle_input(now, input);
-                    });
+                    if !text::is_text(bytes) {
+                        decode(bytes, from, tally, &mut |input| {
+                            replica.handle_input(now, input);
+                        });
+                    } else if !*text {
+                        tally.count(Cause::TextOff);
+                    } else {
+                        match decode_text(bytes, from, tally) {
+                            Some(Text::Input(input)) => replica.handle_input(now, input),
+                            Some(Text::Answer(bytes)) => packer.push_plain(from, bytes, tally),
+                            None => {}
+                        }
+                    }
                 })
                 .map_err(RuntimeError::Socket)?;
             if !more {
@@ -282,6 +298,14 @@ impl Driver {
     }
 
     fn reply(&mut self, now: Now, to: Endpoint, mut reply: ClientReply) {
+        if let ClientReply::Sessionless { id, outcome } = &reply {
+            return match text::answer(*id, outcome) {
+                Ok(bytes) => self
+                    .packer
+                    .push_plain(address_of(to), bytes, &mut self.tally),
+                Err(silence) => self.tally.count(silence.into()),
+            };
+        }
         if let ClientReply::Status { status, .. } = &mut reply {
             status.keys = self.table.keys();
             status.durability = self.durability.to_owned();

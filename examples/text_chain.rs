@@ -36,8 +36,13 @@ fn value(client: usize, number: usize) -> String {
     value
 }
 
-/// The puts of one client, by key.
-fn put_until(client: usize, clients: usize, nodes: &[String], end: Instant) -> Vec<Vec<Put>> {
+/// The puts of one client, by key, and how many of them it tried again.
+fn put_until(
+    client: usize,
+    clients: usize,
+    nodes: &[String],
+    end: Instant,
+) -> (Vec<Vec<Put>>, usize) {
     let mut text = TextClient::new(nodes, client);
     let mut puts = vec![Vec::new(); KEYS];
     let pause = Duration::from_secs(1) * clients as u32 / (PUTS_PER_KEY_S * KEYS) as u32;
@@ -54,7 +59,7 @@ fn put_until(client: usize, clients: usize, nodes: &[String], end: Instant) -> V
         number += 1;
         std::thread::sleep(pause.saturating_sub(began.elapsed()));
     }
-    puts
+    (puts, text.retried)
 }
 
 /// What is there, once a get is answered.
@@ -80,11 +85,13 @@ fn run(nodes: &[String], clients: usize, duration: Duration) -> Result<bool, Str
     }
     let end = Instant::now() + duration;
     let mut puts = vec![Vec::new(); KEYS];
+    let mut retried = 0;
     std::thread::scope(|scope| {
         let run = |client| scope.spawn(move || put_until(client, clients, nodes, end));
         let threads: Vec<_> = (0..clients).map(run).collect();
         for thread in threads {
-            let of_client = thread.join().expect("a client does not panic");
+            let (of_client, again) = thread.join().expect("a client does not panic");
+            retried += again;
             for (all, new) in puts.iter_mut().zip(of_client) {
                 all.extend(new);
             }
@@ -97,7 +104,10 @@ fn run(nodes: &[String], clients: usize, duration: Duration) -> Result<bool, Str
     let total: usize = puts.iter().map(Vec::len).sum();
     let answered = puts.iter().flatten().filter(|put| put.told.is_some());
     let answered = answered.count();
-    println!("text_chain: {answered} of {total} puts were answered; old values form chains");
+    println!(
+        "text_chain: {answered} of {total} puts were answered, {retried} tried again; old values \
+         form chains"
+    );
     Ok(answered > 0 && answered * 10 >= total * 9)
 }
 

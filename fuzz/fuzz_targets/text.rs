@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use horseshoe::gateway::text::{self, Request};
 use horseshoe::protocol::message::{ClientMessage, Input};
-use horseshoe::runtime::decode::{Text, decode_text};
+use horseshoe::runtime::decode::decode_text;
 use horseshoe::runtime::tally::Tally;
 use kvclient::wire::{Action, KEY_SIZE_MAX};
 use libfuzzer_sys::fuzz_target;
@@ -31,7 +31,7 @@ fn run(datagram: &[u8]) {
     let from = SocketAddr::from(([127, 0, 0, 1], 7));
     let mut tally = Tally::default();
     match decode_text(datagram, from, &mut tally) {
-        Some(Text::Input(Input::Client {
+        Some(Ok(Input::Client {
             message: ClientMessage::Sessionless { id, key, action },
             ..
         })) => {
@@ -39,8 +39,8 @@ fn run(datagram: &[u8]) {
             let again = said_again(id, &key, &action);
             assert_eq!(text::parse(&again), Ok(Request { id, key, action }));
         }
-        Some(Text::Input(other)) => panic!("text does not become {other:?}"),
-        Some(Text::Answer(answer)) => assert!(answer.len() <= datagram.len()),
+        Some(Ok(other)) => panic!("text does not become {other:?}"),
+        Some(Err(answer)) => assert!(answer.len() <= datagram.len()),
         None => assert_eq!(tally.total(), 1),
     }
 }

@@ -34,22 +34,17 @@ pub fn decode(bytes: &[u8], from: SocketAddr, tally: &mut Tally, give: &mut dyn 
     }
 }
 
-/// What a text datagram comes to.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Text {
-    Input(Input),
-    /// Answered at once: it can't be done.
-    Answer(Vec<u8>),
-}
+/// What a text datagram comes to: an input, or the answer at once to what can't be done.
+pub type Text = Result<Input, Vec<u8>>;
 
 /// Reads a datagram that begins as text does; `None` if there is nobody to answer.
 pub fn decode_text(bytes: &[u8], from: SocketAddr, tally: &mut Tally) -> Option<Text> {
     match text::parse(bytes) {
-        Ok(text::Request { id, key, action }) => Some(Text::Input(Input::Client {
+        Ok(text::Request { id, key, action }) => Some(Ok(Input::Client {
             from: endpoint_of(from),
             message: ClientMessage::Sessionless { id, key, action },
         })),
-        Err(ParseError::Unfit { id }) => Some(Text::Answer(text::failed(id))),
+        Err(ParseError::Unfit { id }) => Some(Err(text::failed(id))),
         Err(ParseError::NoId) => {
             tally.count(Cause::TextMalformed);
             None
@@ -226,13 +221,13 @@ mod tests {
     fn text_is_an_input_or_an_answer_or_counted() {
         let mut tally = Tally::default();
         let input = decode_text(b"GET [k] [5]", from(), &mut tally);
-        let Some(Text::Input(Input::Client { from: end, message })) = input else {
+        let Some(Ok(Input::Client { from: end, message })) = input else {
             panic!("a client's message: {input:?}");
         };
         assert_eq!(end, endpoint_of(from()));
         assert!(matches!(message, ClientMessage::Sessionless { id: 5, .. }));
         let answer = decode_text(b"GET [5]", from(), &mut tally);
-        assert_eq!(answer, Some(Text::Answer(b"FL [5]".to_vec())));
+        assert_eq!(answer, Some(Err(b"FL [5]".to_vec())));
         assert_eq!(tally.total(), 0);
         assert_eq!(decode_text(b"GET", from(), &mut tally), None);
         assert_eq!(tally.of(Cause::TextMalformed), 1);

@@ -12,7 +12,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Sleep;
 
 use super::addresses::{AddressBook, resolve};
-use super::decode::{Text, address_of, decode, decode_text};
+use super::decode::{address_of, decode, decode_text};
 use super::disk::Disk;
 use super::packer::{Packer, Sender};
 use super::serve::RuntimeError;
@@ -82,7 +82,7 @@ pub struct Driver {
     boot: u64,
     durability: &'static str,
     /// Whether the seed's text datagrams are taken.
-    text: bool,
+    takes_text: bool,
     /// When the node ends, though operations are still under way.
     stop_at_us: Option<u64>,
 }
@@ -142,7 +142,7 @@ impl Bound {
             notices: self.notices,
             boot,
             durability: config.durability_name(),
-            text: config.text,
+            takes_text: config.text,
             stop_at_us: None,
         })
     }
@@ -220,7 +220,7 @@ impl Driver {
             tally,
             replica,
             packer,
-            text,
+            takes_text,
             ..
         } = self;
         for _ in 0..RECEIVES_PER_TURN_MAX {
@@ -230,12 +230,12 @@ impl Driver {
                         decode(bytes, from, tally, &mut |input| {
                             replica.handle_input(now, input);
                         });
-                    } else if !*text {
+                    } else if !*takes_text {
                         tally.count(Cause::TextOff);
                     } else {
                         match decode_text(bytes, from, tally) {
-                            Some(Text::Input(input)) => replica.handle_input(now, input),
-                            Some(Text::Answer(bytes)) => packer.push_plain(from, bytes, tally),
+                            Some(Ok(input)) => replica.handle_input(now, input),
+                            Some(Err(bytes)) => packer.push_plain(from, bytes, tally),
                             None => {}
                         }
                     }

@@ -166,7 +166,7 @@ impl Workload {
                 20..=29 => Action::PutOver {
                     value,
                     old_size_max: self.values % 3 * 8,
-                    old_without: Bytes::from_static(if self.values % 2 == 0 { b"+" } else { b"" }),
+                    old_without: Bytes::from_static(if choice < 25 { b"+" } else { b"" }),
                 },
                 30..=39 => Action::Delete,
                 40..=49 => Action::PutIfAbsent { value },

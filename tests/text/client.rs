@@ -29,6 +29,8 @@ pub struct TextClient {
     servers: Vec<SocketAddrV4>,
     first: usize,
     next_id: u64,
+    /// Requests that went to more than one server.
+    pub retried: usize,
 }
 
 impl TextClient {
@@ -41,6 +43,7 @@ impl TextClient {
             servers: servers.iter().take(SERVERS_MAX).map(numeric).collect(),
             first,
             next_id: started.as_secs(),
+            retried: 0,
         }
     }
 
@@ -59,6 +62,7 @@ impl TextClient {
         let mut failures = 0;
         for (sent, wait) in WAITS.iter().enumerate() {
             let server = self.servers[(self.first + sent) % self.servers.len()];
+            self.retried += usize::from(sent == 1);
             // What can't be sent is lost, like any datagram.
             let _ = self.socket.send_to(datagram.as_bytes(), server);
             let until = Instant::now() + *wait;

@@ -29,6 +29,8 @@ pub const OPERATION_AGE_MAX_MS: u64 = 7_000;
 /// X1: the applied table's bounds.
 pub const APPLIED_OPERATIONS_MAX: usize = 1_024;
 pub const APPLIED_SIZE_MAX: usize = 12 * 1_024;
+/// What the operations of one combined round may come to take of it.
+pub const ROUND_APPLIED_SIZE_MAX: usize = APPLIED_SIZE_MAX / 2;
 /// X1: text operations take at most this much of it, so that the rest is for clients with sessions.
 pub const APPLIED_TEXT_SIZE_MAX: usize = APPLIED_SIZE_MAX / 2;
 /// X1: an entry of a text operation does not leave the table at its bound within this time ...
@@ -69,6 +71,8 @@ pub const CHOSEN_PER_MESSAGE_MAX: usize = 256;
 
 const _: () = assert!(RETRY_WINDOW_MS < OPERATION_AGE_MAX_MS);
 const _: () = assert!(OPERATION_AGE_MAX_MS < RETRY_HORIZON_MS);
+/// Text operations and those of one round have room together, so that none leaves in its own round.
+const _: () = assert!(APPLIED_TEXT_SIZE_MAX + ROUND_APPLIED_SIZE_MAX <= APPLIED_SIZE_MAX);
 /// What is left is for the network, which may hold a text datagram back for so long.
 const _: () =
     assert!(TEXT_RETRY_WINDOW_MS + TEXT_AGE_MAX_MS + 2 * CLOCK_SAMPLE_MS + 300 <= TEXT_KEPT_MS);

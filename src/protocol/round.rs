@@ -11,8 +11,8 @@ use rand::rngs::StdRng;
 use super::applied::{Proposal, Verdict};
 use super::ballot::{Ballot, BallotClock};
 use super::limits::{
-    APPLIED_SIZE_MAX, BACKOFF_INITIAL_US, BACKOFF_MAX_US, COMBINED_MAX, HEARTBEAT_MS,
-    OPERATION_AGE_MAX_MS,
+    BACKOFF_INITIAL_US, BACKOFF_MAX_US, COMBINED_MAX, HEARTBEAT_MS, OPERATION_AGE_MAX_MS,
+    ROUND_APPLIED_SIZE_MAX,
 };
 use super::message::{
     Accept, Configuration, Endpoint, Epoch, Message, NodeId, Now, Prepare, Promise, RoundId,
@@ -361,7 +361,7 @@ impl Coordinator {
         let mut count = 0;
         for pending in self.queue.iter().take(COMBINED_MAX) {
             size += Proposal::size_of(&pending.operation);
-            if count > 0 && size > APPLIED_SIZE_MAX / 2 {
+            if count > 0 && size > ROUND_APPLIED_SIZE_MAX {
                 break;
             }
             count += 1;

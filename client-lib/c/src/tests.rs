@@ -5,8 +5,9 @@ use std::ffi::{CStr, c_int};
 
 use kvclient_core::wire::{Action, KEY_SIZE_MAX, VALUE_SIZE_MAX};
 
+use crate::asynchronous::kvc_submit;
 use crate::border::border;
-use crate::handle::Options;
+use crate::handle::{Options, kvc_free, kvc_open, with_client};
 use crate::operation::{Operation, WriteOptions, flag, kind};
 use crate::prefixed;
 use crate::status::{ABI_VERSION, Status, kvc_strerror};
@@ -233,4 +234,20 @@ fn a_panic_stops_at_the_border() {
     assert_eq!(border(|| 5), Some(5));
     assert_eq!(border(|| -> u8 { panic!("not to be seen") }), None);
     assert_eq!(border(|| 6), Some(6));
+}
+
+#[test]
+fn a_panic_closes_the_client() {
+    let mut client = std::ptr::null_mut();
+    // SAFETY: pointers are what the interface asks for, and the client is freed last.
+    unsafe {
+        let opened = kvc_open(c"127.0.0.1:9".as_ptr(), std::ptr::null(), &raw mut client);
+        assert_eq!(opened, Status::Ok.code());
+        let panicked = with_client(client, |_| panic!("not to be seen"));
+        assert_eq!(panicked, Status::Internal.code());
+        let call = operation(kind::PUT, 0, 0);
+        let closed = kvc_submit(client, &raw const call, 0);
+        assert_eq!(closed, Status::Closed.code());
+        kvc_free(client);
+    }
 }

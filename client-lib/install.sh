@@ -34,7 +34,7 @@ while (($# > 0)); do
     shift
 done
 [[ $prefix == /* ]] || fail "the prefix $prefix is no absolute path" 2
-[[ $prefix != *[$'|&\\\n']* ]] || fail "the prefix $prefix has characters that can't be in a .pc file" 2
+[[ $prefix != *[$'|&\\\n"\'$#']* ]] || fail "the prefix $prefix has characters that can't be in a .pc file" 2
 
 target=${CARGO_TARGET_DIR:-$root/target}
 [[ $target == /* ]] || target=$root/$target
@@ -89,7 +89,5 @@ file 644 "$root/client-lib/man/kvclient.3" "$to/share/man/man3/kvclient.3"
 if [[ -e $from/lib739kv.so && -e $root/client-lib/include/lib739kv.h ]]; then
     shared lib739kv
     file 644 "$root/client-lib/include/lib739kv.h" "$to/include/lib739kv.h"
-    if [[ -e $root/client-lib/compat/lib739kv.pc.in ]]; then
-        filled_in "$root/client-lib/compat/lib739kv.pc.in" "$to/lib/pkgconfig/lib739kv.pc"
-    fi
+    filled_in "$root/client-lib/compat/lib739kv.pc.in" "$to/lib/pkgconfig/lib739kv.pc"
 fi

@@ -117,6 +117,15 @@ programs_with() {
     done < <(programs)
 }
 
+# can COMPILER FLAGS...: whether such a program compiles and runs here at all.
+can() {
+    echo 'int main(void) { return 0; }' >"$work/empty.c"
+    if ! "$@" "$work/empty.c" -o "$work/empty" 2>"$work/reason" || ! "$work/empty" 2>"$work/reason"; then
+        skipped "$*: $(head -n 1 "$work/reason")"
+        return 1
+    fi
+}
+
 every_way() {
     local c cpp shared static
     local sanitizers=('-fsanitize=address,undefined' -fno-sanitize-recover=all)
@@ -136,10 +145,13 @@ every_way() {
         done
         libraries=("${shared[@]}")
         programs_with 'shared' "$c" "$cpp"
-        programs_with 'shared, sanitizers' "$c" "$cpp" "${sanitizers[@]}"
         libraries=("${static[@]}")
         programs_with 'static' "$c" "$cpp"
-        programs_with 'static, sanitizers' "$c" "$cpp" "${sanitizers[@]}"
+        if can "$c" "${sanitizers[@]}"; then
+            programs_with 'static, sanitizers' "$c" "$cpp" "${sanitizers[@]}"
+            libraries=("${shared[@]}")
+            programs_with 'shared, sanitizers' "$c" "$cpp" "${sanitizers[@]}"
+        fi
         libraries=("${shared[@]}")
         threads "$c"
     done <<'END'
@@ -152,12 +164,7 @@ END
 threads() {
     local suppressions=$work/suppressions
     echo 'called_from_lib:libkvclient.so' >"$suppressions"
-    echo 'int main(void) { return 0; }' >"$work/empty.c"
-    if ! "$1" -fsanitize=thread "$work/empty.c" -o "$work/empty" 2>"$work/reason" ||
-        ! "$work/empty" 2>"$work/reason"; then
-        skipped "$1, thread sanitizer: $(head -n 1 "$work/reason")"
-        return
-    fi
+    can "$1" -fsanitize=thread || return
     run compile "$1" -fsanitize=thread "$root/client-lib/examples/c/counter.c" "$work/program"
     check "$1, thread sanitizer: counter.c compiles" gave 0 ''
     run env TSAN_OPTIONS="suppressions='$suppressions' halt_on_error=1" \

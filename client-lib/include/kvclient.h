@@ -180,8 +180,8 @@ int kvc_cas(kvc_client *client, const void *key, size_t key_size, const void *ex
             size_t expected_size, const void *value, size_t value_size,
             const kvc_write_options *options, kvc_result **out);
 
-/* Adds to a number in decimal text (at most 20 characters, as "-12"); an absent key counts as 0.
- * KVC_NOT_A_NUMBER, KVC_OVERFLOW. The result has the sum. */
+/* Adds to a signed 64-bit number in decimal text, as "-12", without plus sign or leading zeroes; an
+ * absent key counts as 0. KVC_NOT_A_NUMBER, KVC_OVERFLOW. The result has the sum. */
 int kvc_add(kvc_client *client, const void *key, size_t key_size, int64_t delta,
             const kvc_write_options *options, kvc_result **out);
 

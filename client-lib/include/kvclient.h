@@ -24,6 +24,7 @@
  *   fork       In the child, every call with a client of the parent gives KVC_FORKED and touches
  *              nothing; kvc_close and kvc_free do nothing, so its memory and descriptors stay until
  *              the child ends or runs another program. The child may open clients of its own.
+ *   Memory     Where the system has none left the process is ended, as by abort().
  *   Misuse     NULL for a client or for an argument that is needed, sizes out of bounds, unknown flags
  *              and calls after kvc_close are errors. Use of freed memory is not always noticed.
  */

@@ -30,7 +30,7 @@ pub(super) fn resolve_all(nodes: &str) -> Result<Vec<(String, SocketAddr)>, Open
 }
 
 /// Of several addresses an IPv4 one: a node that listens on one family only mostly has that.
-fn resolve(name: &str) -> Result<SocketAddr, OpenError> {
+pub(super) fn resolve(name: &str) -> Result<SocketAddr, OpenError> {
     if !name.contains(':') {
         return Err(OpenError::Address(name.into()));
     }

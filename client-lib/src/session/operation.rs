@@ -290,6 +290,10 @@ impl Session {
         operation.retry_us = NEVER;
         if !operation.parked {
             operation.parked = true;
+            if self.parked.len() > 2 * self.table.len() + PARKED_SENT_AT_ONCE {
+                // Mostly calls that are over.
+                self.parked.retain(|parked| self.table.contains(*parked));
+            }
             self.parked.push_back(handle);
         }
         self.look_for_dark(now_us, handle);

@@ -114,6 +114,7 @@ fn a_node_is_used_again_once_it_answered() {
     spare(&mut script, 0, false);
     assert!(script.greeted().is_empty(), "nobody waits for it");
     script.submit(put("k"), 1);
+    script.pass(30 * MS);
     assert!(script.requests().is_empty());
     script.greet_all();
     let sent = script.request();

@@ -2,7 +2,7 @@
 //!
 //! A child process after fork has a client that it must not touch: its socket is the parent's too, and
 //! a thread that is not in the child may have left its memory, or the lock here, in any state. So every
-//! use begins with asking whose it is.
+//! use begins with asking whose it is, and in a child nothing else is done: not even memory is taken.
 
 use std::mem;
 use std::process;
@@ -39,7 +39,8 @@ pub fn shutdown() -> Result<(), Failed> {
 
 /// `None` if there is no such key.
 pub fn get(key: &[u8]) -> Result<Option<Vec<u8>>, Failed> {
-    match client()?.call(Call::new(key.to_vec(), Action::Get)) {
+    let client = client()?;
+    match client.call(Call::new(key.to_vec(), Action::Get)) {
         Ok(Outcome::Value { value, .. }) if is_string(&value) => Ok(Some(value.into())),
         Ok(Outcome::Absent) => Ok(None),
         _ => Err(Failed),
@@ -48,6 +49,7 @@ pub fn get(key: &[u8]) -> Result<Option<Vec<u8>>, Failed> {
 
 /// What was there before. Changes nothing where `get` would fail because of the value.
 pub fn put(key: &[u8], value: &[u8]) -> Result<Old, Failed> {
+    let client = client()?;
     let action = Action::PutOver {
         value: value.to_vec().into(),
         old_size_max: VALUE_SIZE_MAX as u64,
@@ -57,7 +59,7 @@ pub fn put(key: &[u8], value: &[u8]) -> Result<Old, Failed> {
         want_old: true,
         ..Call::new(key.to_vec(), action)
     };
-    match client()?.call(call) {
+    match client.call(call) {
         Ok(Outcome::Written { old, .. }) => match old {
             Old::Value(old) if !is_string(&old) => Err(Failed),
             old => Ok(old),

@@ -121,7 +121,8 @@ impl Client {
     }
 
     /// Starts an operation; its completion carries `tag`. Does not block. What is submitted in one
-    /// go leaves together: with the next `completions`, for which `poll_fd` is readable at once.
+    /// go leaves together: with the next `completions`, for which `poll_fd` is readable at once. Busy
+    /// when `IN_FLIGHT_MAX` operations are under way or completed and not taken.
     pub fn submit(&self, call: Call, tag: u64) -> Result<(), CallError> {
         let mut inner = self.lock();
         inner.submit(call, Owner::Application(tag))?;

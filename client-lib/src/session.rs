@@ -238,6 +238,10 @@ impl Session {
         self.table.len()
     }
 
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
     pub fn counters(&self) -> SessionCounters {
         self.counters
     }

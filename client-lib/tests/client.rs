@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fake::{Node, cluster};
+use kvclient::session::IN_FLIGHT_MAX;
 use kvclient::wire::{Action, Old, Outcome};
 use kvclient::{Call, CallError, Client, ClientOptions, Completion, OpenError};
 use nix::poll::{PollFd, PollFlags, poll};
@@ -223,6 +224,30 @@ fn what_is_not_taken_keeps_the_descriptor_readable() {
         assert!(began.elapsed() < LONG);
         assert!(client.completions(&mut taken, 1) <= 1);
     }
+}
+
+#[test]
+fn completions_that_nobody_takes_are_bounded() {
+    let (_nodes, list) = cluster(1);
+    let client = open(&list);
+    let mut submitted = 0;
+    // The waiting calls receive the answers of the others too.
+    while submitted <= IN_FLIGHT_MAX {
+        match client.submit(get("k"), 0) {
+            Ok(()) => submitted += 1,
+            Err(error) => {
+                assert_eq!(error, CallError::Busy);
+                break;
+            }
+        }
+        if submitted % 1_000 == 0 {
+            client.call(get("k")).unwrap();
+        }
+    }
+    assert_eq!(submitted, IN_FLIGHT_MAX);
+    let taken = collect(&client, submitted);
+    assert!(taken.iter().all(|completion| completion.result.is_ok()));
+    client.submit(get("k"), 0).unwrap();
 }
 
 #[test]

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# lib739kv from C: what the library exports and needs; its example, misuse, and 10,000 puts and gets
+# lib739kv from C, as it is installed: what the library exports and needs; its example, misuse, and 10,000 puts and gets
 # against five nodes of which one is killed and restarted meanwhile. The programs are built with gcc and
 # clang, where they are there, without and with sanitizers.
 #
@@ -13,7 +13,9 @@ export DATA_DIR=$work/data LOG_DIR=$work/logs HORSESHOE_NODES=$NODES
 read -ra servers <<<"$NODES"
 target=${CARGO_TARGET_DIR:-$root/target}
 [[ $target == /* ]] || target=$root/$target
-library=$target/release/lib739kv.so
+prefix=$work/prefix
+library=$prefix/lib/lib739kv.so
+export PKG_CONFIG_PATH=$prefix/lib/pkgconfig
 export BINARY=$target/release/horseshoe
 # A sanitizer's report ends the program.
 export ASAN_OPTIONS=abort_on_error=0:exitcode=86 UBSAN_OPTIONS=halt_on_error=1
@@ -31,6 +33,12 @@ fail() {
 
 holds() {
     printf 'ok      %s\n' "$*"
+}
+
+build_and_install() {
+    cargo build --quiet --release --manifest-path "$root/Cargo.toml"
+    "$root/client-lib/install.sh" --prefix "$prefix" >/dev/null || fail 'install.sh'
+    read -ra flags < <(pkg-config --cflags --libs lib739kv) || fail 'pkg-config does not find lib739kv'
 }
 
 look_at_library() {
@@ -56,9 +64,8 @@ compile() {
     shift 2
     for source in "$root"/client-lib/examples/c/kv739.c "$root"/tests/compat/{misuse,values}.c; do
         name=${source##*/}
-        "$compiler" -std=c11 -D_GNU_SOURCE -Wall -Wextra -Werror -O1 -g "$@" -I"$root/client-lib/include" \
-            "$source" -o "$work/${name%.c}-$suffix" -L"${library%/*}" -l739kv -Wl,-rpath,"${library%/*}" \
-            -pthread || fail "$compiler $* $name"
+        "$compiler" -std=c11 -D_GNU_SOURCE -Wall -Wextra -Werror -O1 -g "$@" \
+            "$source" -o "$work/${name%.c}-$suffix" "${flags[@]}" -Wl,-rpath,"$prefix/lib" -pthread || fail "$compiler $* $name"
     done
     holds "$compiler $*"
 }
@@ -83,7 +90,7 @@ compile_all() {
     [[ " ${built[*]} " == *' gcc-sanitized '* ]] || fail 'gcc and its sanitizers are missing: apt-get install gcc'
     if command -v g++ >/dev/null; then
         echo '#include <lib739kv.h>' | g++ -std=c++17 -Wall -Wextra -Werror -pedantic -fsyntax-only \
-            -I"$root/client-lib/include" -x c++ - || fail 'lib739kv.h in C++'
+            -I"$prefix/include" -x c++ - || fail 'lib739kv.h in C++'
         holds 'C++ takes the header'
     fi
 }
@@ -138,7 +145,7 @@ values() {
     holds "10,000 puts and gets, $1, while a node is killed and started again: every value is right"
 }
 
-cargo build --quiet --release --manifest-path "$root/Cargo.toml" -p horseshoe -p lib739kv
+build_and_install
 look_at_library
 compile_all
 "$root/launch.sh" >/dev/null || fail 'the nodes do not start'

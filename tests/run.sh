@@ -46,6 +46,7 @@ needs() {
 gcc gcc
 g++ g++
 pkg-config pkg-config
+readelf binutils
 iptables iptables
 ip iproute2
 strace strace
@@ -106,5 +107,6 @@ step mutants cargo test --quiet --features mutants --test mutants
 step release cargo build --quiet --release
 step scripts tests/scripts.sh
 step capi tests/capi.sh
+step compat tests/compat.sh
 step loss tests/loss.sh
 step fuzz fuzz

@@ -291,6 +291,62 @@ fn nobody_there_is_no_quorum_for_both_forms() {
 }
 
 #[test]
+fn a_spared_node_is_sent_nothing_until_it_is_used_again() {
+    let (nodes, list) = cluster(2);
+    let client = open(&list);
+    client.call(put("k", "v")).unwrap();
+    let requests = |at: usize| nodes[at].behaviour.requests.load(Ordering::Relaxed);
+    // By a name that was not given as it stands.
+    let other_name = format!("localhost:{}", nodes[0].address.port());
+    for name in [other_name, nodes[0].address.to_string()] {
+        assert!(client.spare(&name, true));
+        let before = requests(0);
+        for at in 0..50 {
+            client.call(put(format!("k{at}"), "v")).unwrap();
+        }
+        assert_eq!(requests(0), before);
+        assert!(client.spare(&name, false));
+        let began = Instant::now();
+        for at in 0.. {
+            if requests(0) > before {
+                break;
+            }
+            assert!(began.elapsed() < LONG, "not used again");
+            client.call(put(format!("k{at}"), "v")).unwrap();
+        }
+    }
+    for name in ["127.0.0.1:1", "nothing", "", "127.0.0.1:x"] {
+        assert!(!client.spare(name, true), "{name}");
+    }
+}
+
+#[test]
+fn sparing_the_last_node_ends_calls_that_wait() {
+    let (nodes, list) = cluster(1);
+    let client = open(&list);
+    client.call(put("k", "v")).unwrap();
+    nodes[0].behaviour.deaf.store(true, Ordering::Relaxed);
+    let before = nodes[0].behaviour.requests.load(Ordering::Relaxed);
+    let mut call = get("k");
+    call.deadline_us = Some(LONG.as_micros() as u64 * 10);
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| client.call(call));
+        let began = Instant::now();
+        while nodes[0].behaviour.requests.load(Ordering::Relaxed) == before {
+            assert!(began.elapsed() < LONG);
+            std::thread::yield_now();
+        }
+        assert!(client.spare(&list, true));
+        let error = waits.join().unwrap().unwrap_err();
+        assert!(matches!(error, CallError::NoQuorum { .. }), "{error}");
+    });
+    let began = Instant::now();
+    let error = client.call(put("k", "v")).unwrap_err();
+    assert!(matches!(error, CallError::NoQuorum { .. }), "{error}");
+    assert!(began.elapsed() < Duration::from_millis(500));
+}
+
+#[test]
 fn a_deadline_holds_whatever_happens() {
     let (nodes, list) = cluster(1);
     let client = open(&list);

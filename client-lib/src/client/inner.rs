@@ -198,10 +198,17 @@ impl Inner {
         self.set_alarm(wake);
     }
 
+    /// The node at an address, of IPv4 itself or mapped.
+    pub fn place_of(&self, address: SocketAddr) -> Option<usize> {
+        let is_at = |d: &Destination| {
+            d.address.ip().to_canonical() == address.ip().to_canonical()
+                && d.address.port() == address.port()
+        };
+        self.destinations.iter().position(is_at)
+    }
+
     fn receive(&mut self, bytes: &[u8], from: SocketAddr) {
-        let is_from =
-            |d: &Destination| d.address.ip() == from.ip() && d.address.port() == from.port();
-        let Some(place) = self.destinations.iter().position(is_from) else {
+        let Some(place) = self.place_of(from) else {
             self.foreign += 1;
             return;
         };

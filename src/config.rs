@@ -65,7 +65,7 @@ pub struct ServerConfig {
     pub data_dir: Option<PathBuf>,
     /// Of no effect without a data directory.
     pub durability: Durability,
-    /// Whether the seed's text datagrams are taken.
+    /// Whether Firecloud's text datagrams are taken.
     pub text: bool,
 }
 

@@ -38,7 +38,7 @@ pub struct ServeArgs {
     )]
     durability: DurabilityArg,
 
-    /// Whether the seed's text datagrams (GET, PUT) are taken on the node's port
+    /// Whether Firecloud's text datagrams (GET, PUT) are taken on the node's port
     #[arg(long, value_enum, default_value = "on", env = "HORSESHOE_TEXT")]
     text: Switch,
 

@@ -1,4 +1,4 @@
-//! The seed's text datagrams: `GET [key] [id]` and `PUT [key] [value] [id]`, answered
+//! Firecloud's text datagrams: `GET [key] [id]` and `PUT [key] [value] [id]`, answered
 //! `OK [id] [value]` or `FL [id]`.
 //!
 //! Takes bytes from anywhere: nothing here panics on them. A client waits for an answer with its id and

@@ -1,4 +1,4 @@
-//! Operations of clients that have no session: the seed's text datagrams. Owns what such an
+//! Operations of clients that have no session: Firecloud's text datagrams. Owns what such an
 //! operation's identity is.
 //!
 //! A text client sends the same words, under the same id, to one node after another. Where it sends

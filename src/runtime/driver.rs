@@ -81,7 +81,7 @@ pub struct Driver {
     notices: UnboundedReceiver<Notice>,
     boot: u64,
     durability: &'static str,
-    /// Whether the seed's text datagrams are taken.
+    /// Whether Firecloud's text datagrams are taken.
     takes_text: bool,
     /// When the node ends, though operations are still under way.
     stop_at_us: Option<u64>,

@@ -27,7 +27,7 @@ pub enum KeyKind {
 pub struct Plan {
     pub settings: Settings,
     pub clients: usize,
-    /// Beside these, clients that send the seed's text datagrams.
+    /// Beside these, clients that send Firecloud's text datagrams.
     pub text_clients: usize,
     pub in_flight_max: usize,
     pub operations: usize,

@@ -1,4 +1,4 @@
-//! Simulated text clients, which behave as the seed's client does: a request goes to one node, after
+//! Simulated text clients, which behave as Firecloud's client does: a request goes to one node, after
 //! 8, 13 and 50 ms without an answer to another or to nobody any more, each time under the same id.
 //! Three times `FL` ends it at once.
 

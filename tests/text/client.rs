@@ -1,4 +1,4 @@
-//! A text client that behaves as the seed's does: numeric IPv4, a request to one server, and after 8,
+//! A text client that behaves as Firecloud's does: numeric IPv4, a request to one server, and after 8,
 //! 13 and 50 ms without an answer to the next, from the same port and under the same id. Three times
 //! `FL` ends it at once.
 

@@ -1,4 +1,4 @@
-//! The seed's text datagrams, on real nodes.
+//! Firecloud's text datagrams, on real nodes.
 
 mod chain;
 mod client;

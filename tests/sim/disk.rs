@@ -39,7 +39,7 @@ impl Table {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Disk {
     incarnation: u64,
     /// What a crash leaves in any case.

@@ -20,5 +20,5 @@ pub mod run;
 pub mod script;
 pub mod text;
 pub mod trace;
-mod watch;
+pub mod watch;
 mod workload;

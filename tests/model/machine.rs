@@ -1,0 +1,272 @@
+//! One node that runs: a replica with its disk, and all inputs of its life, so that it can be brought
+//! to the same state again.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use horseshoe::protocol::message::{
+    ClientMessage, ClientReply, Destination, Endpoint, Envelope, Input, Message, Now, Output,
+    Recovered,
+};
+use horseshoe::protocol::record::AcceptorState;
+use horseshoe::protocol::{Options, Replica};
+use kvclient::wire::{Hello, Request};
+
+use super::scope::{CLUSTER, Scope, WALL_MS};
+use crate::sim::disk::Disk;
+
+/// Heartbeats are left out: links are as they are when the search begins.
+const NEVER_MS: u64 = 1_000_000;
+/// Longer than any wait for what changed in links, shorter than any round's.
+const NEWS_US: u64 = 5_000;
+/// A timer that is due later is not one of rounds.
+const TIMER_US_MAX: u64 = 500_000;
+/// What a silent neighbour told counts no longer, and then the quorum is lost.
+const SILENCE_US: u64 = 1_200_000;
+
+/// One start of a node.
+#[derive(Debug)]
+pub struct Life {
+    pub node: usize,
+    boot: u64,
+    recovered: Recovered,
+    started_us: u64,
+}
+
+pub type Inputs = Vec<Rc<(u64, Input)>>;
+
+pub struct Machine {
+    pub life: Rc<Life>,
+    pub inputs: Inputs,
+    pub replica: Replica,
+    pub disk: Disk,
+    pub now_us: u64,
+    slow_disk: bool,
+    /// Sessions, by operation.
+    pub tokens: Rc<Vec<u64>>,
+    pub sent: Vec<Envelope>,
+    pub heartbeats: Vec<Envelope>,
+    pub replies: Vec<(Endpoint, ClientReply)>,
+    pub written: Vec<AcceptorState>,
+}
+
+fn at(now_us: u64) -> Now {
+    Now {
+        mono_us: now_us,
+        wall_ms: WALL_MS,
+    }
+}
+
+/// Each operation has an address of its own, as if its client had made it elsewhere.
+pub fn endpoint(plan: usize) -> Endpoint {
+    Endpoint {
+        ip: 1,
+        port: plan as u16 + 1,
+    }
+}
+
+fn replica(scope: &Scope, life: &Life) -> Replica {
+    let options = Options {
+        list: scope.list(),
+        index: life.node as u8,
+        boot: life.boot,
+        seed: life.boot,
+        skew_max_ms: 60_000,
+        keys_cached_max: 100,
+        heartbeat_ms: NEVER_MS,
+        link_down_ms: NEVER_MS,
+    };
+    Replica::new(options, life.recovered.clone(), at(life.started_us))
+}
+
+impl Machine {
+    /// A node with the configuration on its disk, and nothing else.
+    pub fn first(scope: &Scope, node: usize) -> Machine {
+        let mut recovered = Recovered {
+            incarnation: Scope::incarnation(node),
+            ..Recovered::default()
+        };
+        recovered.meta.configuration = Some(scope.configuration());
+        let life = Life {
+            node,
+            boot: 10 + node as u64,
+            recovered,
+            started_us: NEWS_US,
+        };
+        Machine::start(scope, life, Disk::new(Scope::incarnation(node)))
+    }
+
+    fn start(scope: &Scope, life: Life, disk: Disk) -> Machine {
+        let mut machine = Machine {
+            replica: replica(scope, &life),
+            now_us: life.started_us,
+            life: Rc::new(life),
+            inputs: Vec::new(),
+            disk,
+            slow_disk: false,
+            tokens: Rc::default(),
+            sent: Vec::new(),
+            heartbeats: Vec::new(),
+            replies: Vec::new(),
+            written: Vec::new(),
+        };
+        machine.handle(Input::Timeout);
+        machine
+    }
+
+    /// The node as it was after these inputs.
+    pub fn again(
+        scope: &Scope,
+        life: Rc<Life>,
+        inputs: Inputs,
+        disk: Disk,
+        tokens: Rc<Vec<u64>>,
+    ) -> Machine {
+        let mut replica = replica(scope, &life);
+        let mut now_us = life.started_us;
+        for input in &inputs {
+            now_us = input.0;
+            replica.handle_input(at(now_us), input.1.clone());
+            while replica.poll_output().is_some() {}
+        }
+        Machine {
+            life,
+            inputs,
+            replica,
+            disk,
+            now_us,
+            slow_disk: scope.slow_disks,
+            tokens,
+            sent: Vec::new(),
+            heartbeats: Vec::new(),
+            replies: Vec::new(),
+            written: Vec::new(),
+        }
+    }
+
+    /// One input, and those that its outputs bring about at once.
+    pub fn handle(&mut self, input: Input) {
+        let mut due = VecDeque::from([input]);
+        while let Some(input) = due.pop_front() {
+            self.inputs.push(Rc::new((self.now_us, input.clone())));
+            self.replica.handle_input(at(self.now_us), input);
+            while let Some(output) = self.replica.poll_output() {
+                match output {
+                    Output::Persist(group) => {
+                        let states = group.registers.iter().map(|(_, state)| state.clone());
+                        self.written.extend(states);
+                        let begins = self.disk.write(group);
+                        if begins && !self.slow_disk {
+                            let (group, _) = self.disk.end_sync();
+                            due.push_back(Input::Persisted { group });
+                        }
+                    }
+                    Output::Load(key) => {
+                        let state = self.disk.load(&key);
+                        due.push_back(Input::Loaded { key, state });
+                    }
+                    Output::Send { to, envelope } => self.send(to, envelope),
+                    Output::Reply { to, reply } => self.replies.push((to, reply)),
+                    Output::Event(_) => {}
+                }
+            }
+        }
+    }
+
+    /// A second way for what also goes straight would only bring it twice.
+    fn send(&mut self, to: Destination, mut envelope: Envelope) {
+        envelope.via = envelope.origin;
+        if matches!(envelope.message, Message::Heartbeat(_)) {
+            self.heartbeats.push(envelope);
+        } else if to == Destination::Node(envelope.destination) {
+            self.sent.push(envelope);
+        }
+    }
+
+    pub fn deliver(&mut self, envelope: &Envelope) {
+        let envelope = envelope.clone();
+        let cluster = CLUSTER;
+        self.handle(Input::Peer { cluster, envelope });
+    }
+
+    /// Time for what was heard of links to be told.
+    pub fn pass_news_on(&mut self) {
+        self.now_us += NEWS_US;
+        self.handle(Input::Timeout);
+    }
+
+    /// When the next timer of rounds is due.
+    pub fn timer_us(&self) -> Option<u64> {
+        let due_us = self.replica.next_timeout()?;
+        (due_us < self.now_us + TIMER_US_MAX).then_some(due_us)
+    }
+
+    pub fn fire_timer(&mut self) {
+        let due_us = self.timer_us().expect("a timer is set");
+        self.now_us = self.now_us.max(due_us);
+        self.handle(Input::Timeout);
+    }
+
+    pub fn be_silent(&mut self) {
+        self.now_us += SILENCE_US;
+        self.handle(Input::Timeout);
+    }
+
+    pub fn end_sync(&mut self) {
+        let (group, _) = self.disk.end_sync();
+        self.handle(Input::Persisted { group });
+    }
+
+    /// The clients of all operations that may come here say hello.
+    pub fn greet(&mut self, scope: &Scope) {
+        let mut tokens = Vec::new();
+        for plan in 0..scope.plans.len() {
+            let hello = Hello {
+                client: scope.operation(plan).id.client,
+                nonce: self.life.boot,
+                library_version: String::new(),
+            };
+            let (from, message) = (endpoint(plan), ClientMessage::Hello(hello));
+            self.handle(Input::Client { from, message });
+            let Some((_, ClientReply::Hello(answer))) = self.replies.pop() else {
+                panic!("a hello is answered");
+            };
+            tokens.push(answer.token);
+        }
+        self.tokens = Rc::new(tokens);
+    }
+
+    pub fn request(&mut self, scope: &Scope, plan: usize, attempt: usize) {
+        let request = Request {
+            token: self.tokens[plan],
+            attempt: attempt as u64 + 1,
+            retry: attempt > 0,
+            operation: scope.operation(plan),
+        };
+        let (from, message) = (endpoint(plan), ClientMessage::Request(request));
+        self.handle(Input::Client { from, message });
+    }
+
+    /// The process dies with what was not synced, and starts again. It hears the others at once, as
+    /// they were heard before the search.
+    pub fn restart(self, scope: &Scope, heard: &[Envelope]) -> Machine {
+        let mut disk = self.disk;
+        disk.crash(0);
+        let recovered = disk.recovered();
+        let life = Life {
+            node: self.life.node,
+            boot: self.life.boot + 100,
+            recovered,
+            started_us: self.now_us,
+        };
+        let mut machine = Machine::start(scope, life, disk);
+        heard
+            .iter()
+            .for_each(|heartbeat| machine.deliver(heartbeat));
+        machine.heartbeats.clear();
+        machine.pass_news_on();
+        machine.greet(scope);
+        machine.slow_disk = scope.slow_disks;
+        machine
+    }
+}

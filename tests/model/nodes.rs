@@ -1,0 +1,388 @@
+//! Each node as an automaton: its local states, and what each event makes of them, computed once.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+
+use horseshoe::protocol::ballot::Ballot;
+use horseshoe::protocol::message::{ClientReply, Envelope, Message};
+use horseshoe::protocol::record::{Key, Record};
+use kvclient::wire::{Action, Answer, OperationId, Outcome};
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::machine::{Inputs, Life, Machine, endpoint};
+use super::scope::Scope;
+use crate::sim::disk::Disk;
+
+pub type LocalId = u32;
+pub type MessageId = u32;
+pub type RecordId = u32;
+pub type OutcomeId = u32;
+
+/// What may happen to a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Event {
+    Deliver(MessageId),
+    Request { plan: u8, attempt: u8 },
+    Timer,
+    Silence,
+    Sync,
+    Restart,
+}
+
+/// A state of one node.
+pub struct Local {
+    life: Rc<Life>,
+    inputs: Inputs,
+    disk: Disk,
+    tokens: Rc<Vec<u64>>,
+    pub has_timer: bool,
+    pub has_unsynced: bool,
+    /// What it holds for good.
+    pub durable: Option<(Ballot, RecordId)>,
+}
+
+/// What an event makes of a local state.
+#[derive(Debug, Default)]
+pub struct Transition {
+    pub next: LocalId,
+    pub sent: Vec<MessageId>,
+    /// Of a restarted node, to each other one.
+    pub heartbeats: Vec<MessageId>,
+    /// (plan, attempt, outcome)
+    pub replies: Vec<(u8, u8, OutcomeId)>,
+    /// Records under their ballots, as proposed or accepted.
+    pub records: Vec<(Ballot, RecordId)>,
+    /// What the node stopped with.
+    pub panic: Option<String>,
+    /// Nothing came of it.
+    pub inert: bool,
+}
+
+pub struct Sent {
+    pub to: usize,
+    pub envelope: Envelope,
+    /// An answer to a round. One that is ignored once is ignored for as long as the node lives.
+    pub is_answer: bool,
+}
+
+pub struct Nodes {
+    pub scope: Scope,
+    pub key: Key,
+    locals: Vec<Local>,
+    local_ids: HashMap<u128, LocalId>,
+    transitions: HashMap<(LocalId, Event), Rc<Transition>>,
+    messages: Vec<Sent>,
+    message_ids: HashMap<u128, MessageId>,
+    records: Vec<Rc<Record>>,
+    record_ids: HashMap<u128, RecordId>,
+    outcomes: Vec<Outcome>,
+    outcome_ids: HashMap<String, OutcomeId>,
+    /// The last heartbeats to each node.
+    heard: Vec<Vec<Envelope>>,
+}
+
+impl Nodes {
+    /// All nodes have started and hear of each other, as the scope has it. Gives their states too.
+    pub fn new(scope: Scope) -> (Nodes, Vec<LocalId>) {
+        let mut machines: Vec<Machine> = (0..scope.nodes)
+            .map(|node| Machine::first(&scope, node))
+            .collect();
+        let mut heard = vec![HashMap::new(); scope.nodes];
+        for _ in 0..20 {
+            for from in 0..scope.nodes {
+                for mut heartbeat in std::mem::take(&mut machines[from].heartbeats) {
+                    let to = usize::from(heartbeat.destination) - 1;
+                    leave_out(&scope, to, &mut heartbeat);
+                    machines[to].deliver(&heartbeat);
+                    heard[to].insert(from, heartbeat);
+                }
+            }
+            machines.iter_mut().for_each(Machine::pass_news_on);
+        }
+        let heard = heard.into_iter().map(|from| {
+            let mut from: Vec<(usize, Envelope)> = from.into_iter().collect();
+            from.sort_by_key(|(node, _)| *node);
+            from.into_iter().map(|(_, heartbeat)| heartbeat).collect()
+        });
+        let mut nodes = Nodes {
+            key: Key::user(&scope.key()),
+            heard: heard.collect(),
+            scope,
+            locals: Vec::new(),
+            local_ids: HashMap::new(),
+            transitions: HashMap::new(),
+            messages: Vec::new(),
+            message_ids: HashMap::new(),
+            records: Vec::new(),
+            record_ids: HashMap::new(),
+            outcomes: Vec::new(),
+            outcome_ids: HashMap::new(),
+        };
+        let mut first = Vec::new();
+        for mut machine in machines {
+            machine.greet(&nodes.scope);
+            first.push(nodes.keep(machine));
+        }
+        (nodes, first)
+    }
+
+    pub fn local(&self, id: LocalId) -> &Local {
+        &self.locals[id as usize]
+    }
+
+    pub fn message(&self, id: MessageId) -> &Sent {
+        &self.messages[id as usize]
+    }
+
+    pub fn record(&self, id: RecordId) -> &Record {
+        &self.records[id as usize]
+    }
+
+    pub fn outcome(&self, id: OutcomeId) -> &Outcome {
+        &self.outcomes[id as usize]
+    }
+
+    /// How many local states and transitions were computed.
+    pub fn sizes(&self) -> (usize, usize) {
+        (self.locals.len(), self.transitions.len())
+    }
+
+    pub fn step(&mut self, from: LocalId, event: Event) -> Rc<Transition> {
+        if let Some(known) = self.transitions.get(&(from, event)) {
+            return known.clone();
+        }
+        let run = AssertUnwindSafe(|| self.run(from, event));
+        let transition = match catch_unwind(run) {
+            Ok(machine) => self.outcome_of(from, machine),
+            Err(cause) => {
+                let text = cause.downcast_ref::<String>().cloned();
+                let text = text.or_else(|| cause.downcast_ref::<&str>().map(|s| s.to_string()));
+                Transition {
+                    next: from,
+                    panic: Some(text.unwrap_or_else(|| "a panic".into())),
+                    ..Transition::default()
+                }
+            }
+        };
+        let transition = Rc::new(transition);
+        self.transitions.insert((from, event), transition.clone());
+        transition
+    }
+
+    fn run(&self, from: LocalId, event: Event) -> Machine {
+        let local = self.local(from);
+        let mut machine = Machine::again(
+            &self.scope,
+            local.life.clone(),
+            local.inputs.clone(),
+            local.disk.clone(),
+            local.tokens.clone(),
+        );
+        match event {
+            Event::Deliver(message) => machine.deliver(&self.message(message).envelope),
+            Event::Request { plan, attempt } => {
+                machine.request(&self.scope, plan.into(), attempt.into());
+            }
+            Event::Timer => machine.fire_timer(),
+            Event::Silence => machine.be_silent(),
+            Event::Sync => machine.end_sync(),
+            Event::Restart => {
+                let heard = &self.heard[machine.life.node];
+                return machine.restart(&self.scope, heard);
+            }
+        }
+        machine.heartbeats.clear();
+        machine
+    }
+
+    fn outcome_of(&mut self, from: LocalId, mut machine: Machine) -> Transition {
+        let sent = std::mem::take(&mut machine.sent);
+        let heartbeats = std::mem::take(&mut machine.heartbeats);
+        let replies = std::mem::take(&mut machine.replies);
+        let written = std::mem::take(&mut machine.written);
+        let mut records = Vec::new();
+        for envelope in &sent {
+            if let Message::Accept(m) = &envelope.message {
+                records.push((m.ballot, self.keep_record(&m.record)));
+            }
+        }
+        for state in written {
+            if let Some(record) = &state.record {
+                records.push((state.accepted, self.keep_record(record)));
+            }
+        }
+        let sent: Vec<MessageId> = sent.into_iter().map(|e| self.keep_message(e)).collect();
+        let last = newest_of_each(heartbeats);
+        let heartbeats = last.into_iter().map(|e| self.keep_message(e)).collect();
+        let replies: Vec<_> = replies
+            .into_iter()
+            .filter_map(|(to, reply)| match reply {
+                ClientReply::Answer(Answer {
+                    attempt, outcome, ..
+                }) => {
+                    let mut plans = 0..self.scope.plans.len();
+                    let plan = plans.find(|plan| endpoint(*plan) == to);
+                    let plan = plan.expect("only clients are answered") as u8;
+                    Some((plan, attempt as u8 - 1, self.keep_outcome(outcome)))
+                }
+                _ => None,
+            })
+            .collect();
+        let next = self.keep(machine);
+        Transition {
+            inert: next == from && sent.is_empty() && replies.is_empty(),
+            next,
+            sent,
+            heartbeats,
+            replies,
+            records,
+            panic: None,
+        }
+    }
+
+    /// The number of the machine's state; an equal one may be known.
+    fn keep(&mut self, machine: Machine) -> LocalId {
+        let text = format!("{:?}{:?}", machine.replica, machine.disk);
+        let digest = xxh3_128(without_noise(text).as_bytes());
+        if let Some(id) = self.local_ids.get(&digest) {
+            return *id;
+        }
+        let durable = machine.disk.synced().registers.get(&self.key).cloned();
+        let durable =
+            durable.and_then(|s| Some((s.accepted, self.keep_record(s.record.as_ref()?))));
+        self.locals.push(Local {
+            has_timer: machine.timer_us().is_some(),
+            has_unsynced: machine.disk.unsynced() > 0,
+            durable,
+            life: machine.life,
+            inputs: machine.inputs,
+            disk: machine.disk,
+            tokens: machine.tokens,
+        });
+        let id = self.locals.len() as LocalId - 1;
+        self.local_ids.insert(digest, id);
+        id
+    }
+
+    fn keep_message(&mut self, envelope: Envelope) -> MessageId {
+        let mut bytes = vec![
+            envelope.origin,
+            envelope.destination,
+            envelope.message.kind(),
+        ];
+        for word in [envelope.round, envelope.epoch, envelope.incarnation] {
+            bytes.extend_from_slice(&word.to_le_bytes());
+        }
+        envelope.message.encode_body(&mut bytes);
+        let digest = xxh3_128(&bytes);
+        if let Some(id) = self.message_ids.get(&digest) {
+            return *id;
+        }
+        let is_answer = matches!(
+            envelope.message,
+            Message::Promise(_) | Message::Nack(_) | Message::Accepted(_) | Message::ReadAnswer(_)
+        );
+        self.messages.push(Sent {
+            to: usize::from(envelope.destination) - 1,
+            envelope,
+            is_answer,
+        });
+        let id = self.messages.len() as MessageId - 1;
+        self.message_ids.insert(digest, id);
+        id
+    }
+
+    fn keep_record(&mut self, record: &Record) -> RecordId {
+        let mut bytes = Vec::new();
+        kvclient::wire::encode(&mut bytes, record);
+        let digest = xxh3_128(&bytes);
+        if let Some(id) = self.record_ids.get(&digest) {
+            return *id;
+        }
+        self.records.push(Rc::new(record.clone()));
+        let id = self.records.len() as RecordId - 1;
+        self.record_ids.insert(digest, id);
+        id
+    }
+
+    fn keep_outcome(&mut self, outcome: Outcome) -> OutcomeId {
+        let text = format!("{outcome:?}");
+        if let Some(id) = self.outcome_ids.get(&text) {
+            return *id;
+        }
+        self.outcomes.push(outcome);
+        let id = self.outcomes.len() as OutcomeId - 1;
+        self.outcome_ids.insert(text, id);
+        id
+    }
+
+    /// X1: whether a record was made by applying an append twice. Their texts are all different.
+    pub fn applies_twice(&self, record: RecordId) -> bool {
+        let Some(value) = &self.record(record).value else {
+            return false;
+        };
+        let text = String::from_utf8_lossy(value);
+        self.scope.plans.iter().any(|plan| match &plan.action {
+            Action::Append { value } => text.matches(&*String::from_utf8_lossy(value)).count() > 1,
+            _ => false,
+        })
+    }
+}
+
+/// Whether the record's table has the operation, or has let it go with its client's mark.
+pub fn has(record: &Record, id: OperationId) -> bool {
+    let entry = record
+        .applied
+        .clients
+        .iter()
+        .find(|c| c.client == id.client);
+    entry.is_some_and(|entry| {
+        entry.mark > id.sequence || entry.operations.iter().any(|o| o.sequence == id.sequence)
+    })
+}
+
+/// A node that does not hear of another is told nothing of it.
+fn leave_out(scope: &Scope, to: usize, heartbeat: &mut Envelope) {
+    if let Message::Heartbeat(m) = &mut heartbeat.message {
+        m.rows
+            .retain(|row| !scope.unheard.contains(&(to, usize::from(row.node) - 1)));
+    }
+}
+
+fn newest_of_each(heartbeats: Vec<Envelope>) -> Vec<Envelope> {
+    let mut newest: Vec<Envelope> = Vec::new();
+    for heartbeat in heartbeats {
+        newest.retain(|known| known.destination != heartbeat.destination);
+        newest.push(heartbeat);
+    }
+    newest
+}
+
+/// The text of a state without what says nothing of the protocol's: counts, when neighbours were
+/// heard, and tables that are in no order (open rounds stand with their coordinators; each request
+/// comes once, so it does not matter what a session has seen).
+fn without_noise(mut text: String) -> String {
+    for name in ["rounds: {", "counters: Counters {", "sessions: Sessions {"] {
+        let Some(start) = text.find(name) else {
+            continue;
+        };
+        let mut depth = 0;
+        let end = text[start..].find(|c| {
+            depth += i32::from(c == '{') - i32::from(c == '}');
+            c == '}' && depth == 0
+        });
+        let end = start + end.expect("braces come in pairs");
+        text.replace_range(start..=end, "");
+    }
+    for name in ["messages_sent: ", "messages_relayed: ", "heard_us: "] {
+        let mut from = 0;
+        while let Some(place) = text[from..].find(name) {
+            let start = from + place + name.len();
+            let digits = text[start..].bytes().take_while(u8::is_ascii_digit).count();
+            text.replace_range(start..start + digits, "");
+            from = start;
+        }
+    }
+    text
+}

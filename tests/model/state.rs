@@ -1,0 +1,305 @@
+//! A state of the whole: the nodes' states, what is in flight, what clients know, what is left of the
+//! scope's bounds; and beside it, for the checks, the records that were proposed and who had them.
+
+use horseshoe::protocol::ballot::Ballot;
+use horseshoe::protocol::message::NodeId;
+use kvclient::wire::{OperationId, Outcome};
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::history::History;
+use super::nodes::{Event, LocalId, MessageId, Nodes, OutcomeId, RecordId, Transition, has};
+use crate::sim::watch;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    Node {
+        node: usize,
+        event: Event,
+    },
+    /// Delivered, and still in flight.
+    Duplicate(MessageId),
+}
+
+/// A record under its ballot, and the nodes that ever held it for good, as bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Proposed {
+    ballot: Ballot,
+    record: RecordId,
+    holders: u8,
+}
+
+#[derive(Debug, Clone)]
+pub struct State {
+    locals: Vec<LocalId>,
+    /// In order. A copy of what is in flight is no second message: duplicates have their own bound.
+    wire: Vec<MessageId>,
+    pub history: History,
+    /// In order of ballot.
+    proposed: Vec<Proposed>,
+    timers: u8,
+    duplicates: u8,
+    restarts: u8,
+    silences: u8,
+}
+
+impl State {
+    pub fn new(nodes: &Nodes, locals: Vec<LocalId>) -> Self {
+        let scope = &nodes.scope;
+        State {
+            locals,
+            wire: Vec::new(),
+            history: History::new(scope.plans.len()),
+            proposed: Vec::new(),
+            timers: scope.timers,
+            duplicates: scope.duplicates,
+            restarts: scope.restarts,
+            silences: scope.silences,
+        }
+    }
+
+    pub fn fingerprint(&self, bytes: &mut Vec<u8>) -> u128 {
+        bytes.clear();
+        bytes.extend([self.timers, self.duplicates, self.restarts, self.silences]);
+        self.history.encode(bytes);
+        for id in &self.locals {
+            bytes.extend(id.to_le_bytes());
+        }
+        bytes.push(self.proposed.len() as u8);
+        for proposed in &self.proposed {
+            bytes.extend(proposed.ballot.0.to_le_bytes());
+            bytes.extend(proposed.record.to_le_bytes());
+            bytes.push(proposed.holders);
+        }
+        for id in &self.wire {
+            bytes.extend(id.to_le_bytes());
+        }
+        xxh3_128(bytes)
+    }
+
+    /// Everything that may happen next.
+    pub fn steps(&self, nodes: &Nodes) -> Vec<Step> {
+        let mut steps = Vec::new();
+        for id in &self.wire {
+            let (node, event) = (nodes.message(*id).to, Event::Deliver(*id));
+            steps.push(Step::Node { node, event });
+            if self.duplicates > 0 {
+                steps.push(Step::Duplicate(*id));
+            }
+        }
+        for (plan, asked) in nodes.scope.plans.iter().enumerate() {
+            let operations = &self.history.operations;
+            if asked
+                .follows
+                .is_some_and(|before| operations[before].ended.is_none())
+            {
+                continue;
+            }
+            for (attempt, node) in asked.attempts.iter().enumerate() {
+                if operations[plan].arrived & 1 << attempt == 0 {
+                    let (plan, attempt) = (plan as u8, attempt as u8);
+                    let event = Event::Request { plan, attempt };
+                    steps.push(Step::Node { node: *node, event });
+                }
+            }
+        }
+        for (node, local) in self.locals.iter().enumerate() {
+            let local = nodes.local(*local);
+            let may_happen = [
+                (Event::Timer, self.timers > 0 && local.has_timer),
+                (Event::Sync, local.has_unsynced),
+                (Event::Restart, self.restarts > 0),
+                (Event::Silence, self.silences > 0),
+            ];
+            let events = may_happen.into_iter().filter(|(_, may)| *may);
+            steps.extend(events.map(|(event, _)| Step::Node { node, event }));
+        }
+        steps
+    }
+
+    /// The state after a step, or what is wrong with it. `None` if nothing comes of the step: what it
+    /// leaves is this state with less in flight, which can do nothing that this one can't.
+    pub fn after(&self, nodes: &mut Nodes, step: Step) -> Result<Option<State>, String> {
+        let (node, event) = match step {
+            Step::Node { node, event } => (node, event),
+            Step::Duplicate(id) => (nodes.message(id).to, Event::Deliver(id)),
+        };
+        let transition = nodes.step(self.locals[node], event);
+        if let Some(text) = &transition.panic {
+            return Err(format!("node {node} stops: {text}"));
+        }
+        if transition.inert && matches!(event, Event::Deliver(_)) {
+            return Ok(None);
+        }
+        let mut state = self.clone();
+        match event {
+            Event::Deliver(id) => match step {
+                Step::Duplicate(_) => state.duplicates -= 1,
+                Step::Node { .. } => state.wire.retain(|m| *m != id),
+            },
+            Event::Request { plan, attempt } => state.history.arrives(plan.into(), attempt),
+            Event::Timer => state.timers -= 1,
+            Event::Silence => state.silences -= 1,
+            Event::Restart => state.restarts -= 1,
+            Event::Sync => {}
+        }
+        state.locals[node] = transition.next;
+        for id in &transition.sent {
+            if let Err(place) = state.wire.binary_search(id) {
+                state.wire.insert(place, *id);
+            }
+        }
+        for id in &transition.heartbeats {
+            let to = nodes.message(*id).to;
+            state.locals[to] = nodes.step(state.locals[to], Event::Deliver(*id)).next;
+        }
+        state.note_records(nodes, node, &transition)?;
+        for (plan, attempt, outcome) in &transition.replies {
+            let plan = usize::from(*plan);
+            if state.history.answered(nodes, plan, *attempt, *outcome) {
+                state.check_answer(nodes, plan, *outcome)?;
+            }
+        }
+        state.drop_ignored(nodes, node);
+        Ok(Some(state))
+    }
+
+    /// Answers that the node ignores are as good as lost. Not so where a node restarts: R4 is what
+    /// makes it ignore the answers of an earlier life, and that is to be seen.
+    fn drop_ignored(&mut self, nodes: &mut Nodes, node: usize) {
+        if nodes.scope.restarts > 0 {
+            return;
+        }
+        let local = self.locals[node];
+        self.wire.retain(|id| {
+            let message = nodes.message(*id);
+            let ignored = message.to == node
+                && message.is_answer
+                && nodes.step(local, Event::Deliver(*id)).inert;
+            !ignored
+        });
+    }
+
+    fn note_records(
+        &mut self,
+        nodes: &Nodes,
+        node: usize,
+        transition: &Transition,
+    ) -> Result<(), String> {
+        for (ballot, record) in &transition.records {
+            self.note_record(nodes, *ballot, *record)?;
+        }
+        let Some((ballot, _)) = nodes.local(transition.next).durable else {
+            return Ok(());
+        };
+        let proposed = self.proposed.iter().position(|p| p.ballot == ballot);
+        let place = proposed.expect("what is held was written before");
+        let before = self.proposed[place];
+        self.proposed[place].holders |= 1 << node;
+        if self.proposed[place] != before && self.is_chosen(nodes, &self.proposed[place]) {
+            for other in 0..self.proposed.len() {
+                self.check_pair(nodes, place.min(other), place.max(other))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn note_record(
+        &mut self,
+        nodes: &Nodes,
+        ballot: Ballot,
+        record: RecordId,
+    ) -> Result<(), String> {
+        let known = self.proposed.binary_search_by_key(&ballot, |p| p.ballot);
+        let place = match known {
+            Ok(place) if self.proposed[place].record == record => return Ok(()),
+            Ok(_) => return Err(format!("R3: ballot {ballot} carries two different records")),
+            Err(place) => place,
+        };
+        let holders = 0;
+        self.proposed.insert(
+            place,
+            Proposed {
+                ballot,
+                record,
+                holders,
+            },
+        );
+        if nodes.applies_twice(record) {
+            let value = &nodes.record(record).value;
+            return Err(format!("X1: an operation is applied twice: {value:?}"));
+        }
+        for lower in 0..place {
+            self.check_pair(nodes, lower, place)?;
+        }
+        for (plan, operation) in self.history.operations.iter().enumerate() {
+            if let Some((_, outcome)) = operation.ended {
+                self.check_refused(nodes, plan, outcome)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_chosen(&self, nodes: &Nodes, proposed: &Proposed) -> bool {
+        let holders = (0..nodes.scope.nodes).filter(|n| proposed.holders & 1 << n != 0);
+        let holders: Vec<NodeId> = holders.map(|n| n as NodeId + 1).collect();
+        watch::is_quorum(&nodes.scope.configuration(), &holders)
+    }
+
+    /// What was chosen is in all that is proposed above it.
+    fn check_pair(&self, nodes: &Nodes, lower: usize, higher: usize) -> Result<(), String> {
+        let (lower, higher) = (&self.proposed[lower], &self.proposed[higher]);
+        if lower.ballot == higher.ballot || !self.is_chosen(nodes, lower) {
+            return Ok(());
+        }
+        let (old, new) = (nodes.record(lower.record), nodes.record(higher.record));
+        for entry in &old.applied.clients {
+            for operation in &entry.operations {
+                let id = OperationId {
+                    client: entry.client,
+                    sequence: operation.sequence,
+                };
+                if !has(new, id) {
+                    return Err(format!(
+                        "the record chosen at {} is lost in the one of {}: {old:?}, {new:?}",
+                        lower.ballot, higher.ballot
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A write that its client knows to be done is held for good by a quorum.
+    fn check_answer(&self, nodes: &Nodes, plan: usize, outcome: OutcomeId) -> Result<(), String> {
+        self.check_refused(nodes, plan, outcome)?;
+        if !matches!(nodes.outcome(outcome), Outcome::Written { .. }) {
+            return Ok(());
+        }
+        let id = nodes.scope.operation(plan).id;
+        let mut proposed = self.proposed.iter();
+        let holds = proposed.any(|p| has(nodes.record(p.record), id) && self.is_chosen(nodes, p));
+        match holds {
+            true => Ok(()),
+            false => Err(format!(
+                "R2: operation {plan} is acknowledged, but no quorum has it"
+            )),
+        }
+    }
+
+    /// X5: what was refused is in no record.
+    fn check_refused(&self, nodes: &Nodes, plan: usize, outcome: OutcomeId) -> Result<(), String> {
+        let outcome = nodes.outcome(outcome);
+        if !matches!(outcome, Outcome::NoQuorum { .. } | Outcome::Busy) {
+            return Ok(());
+        }
+        let id = nodes.scope.operation(plan).id;
+        let mut proposed = self.proposed.iter();
+        match proposed.find(|p| has(nodes.record(p.record), id)) {
+            None => Ok(()),
+            Some(p) => Err(format!(
+                "X5: operation {plan} was refused ({outcome:?}), and is proposed at {}",
+                p.ballot
+            )),
+        }
+    }
+}

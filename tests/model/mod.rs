@@ -12,5 +12,6 @@ pub mod history;
 pub mod machine;
 pub mod nodes;
 pub mod scope;
+pub mod scopes;
 pub mod search;
 pub mod state;

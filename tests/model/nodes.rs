@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use horseshoe::protocol::ballot::Ballot;
-use horseshoe::protocol::message::{ClientReply, Envelope, Message};
+use horseshoe::protocol::message::{ClientReply, Envelope, Message, NodeId};
 use horseshoe::protocol::record::{Key, Record};
 use kvclient::wire::{Action, Answer, OperationId, Outcome};
 use xxhash_rust::xxh3::xxh3_128;
@@ -13,6 +13,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::machine::{Inputs, Life, Machine, endpoint};
 use super::scope::Scope;
 use crate::sim::disk::Disk;
+use crate::sim::watch;
 
 pub type LocalId = u32;
 pub type MessageId = u32;
@@ -68,7 +69,9 @@ pub struct Sent {
 
 pub struct Nodes {
     pub scope: Scope,
-    pub key: Key,
+    key: Key,
+    /// By set of nodes, as bits.
+    quorums: Vec<bool>,
     locals: Vec<Local>,
     local_ids: HashMap<u128, LocalId>,
     transitions: HashMap<(LocalId, Event), Rc<Transition>>,
@@ -107,6 +110,7 @@ impl Nodes {
         });
         let mut nodes = Nodes {
             key: Key::user(&scope.key()),
+            quorums: quorums(&scope),
             heard: heard.collect(),
             scope,
             locals: Vec::new(),
@@ -125,6 +129,10 @@ impl Nodes {
             first.push(nodes.keep(machine));
         }
         (nodes, first)
+    }
+
+    pub fn is_quorum(&self, set: u8) -> bool {
+        self.quorums[usize::from(set)]
     }
 
     pub fn local(&self, id: LocalId) -> &Local {
@@ -340,6 +348,17 @@ pub fn has(record: &Record, id: OperationId) -> bool {
     entry.is_some_and(|entry| {
         entry.mark > id.sequence || entry.operations.iter().any(|o| o.sequence == id.sequence)
     })
+}
+
+fn quorums(scope: &Scope) -> Vec<bool> {
+    let configuration = scope.configuration();
+    let sets = 0..1usize << scope.nodes;
+    let is_quorum = |set: usize| {
+        let members = (0..scope.nodes).filter(|n| set & 1 << n != 0);
+        let members: Vec<NodeId> = members.map(|n| n as NodeId + 1).collect();
+        watch::is_quorum(&configuration, &members)
+    };
+    sets.map(is_quorum).collect()
 }
 
 /// A node that does not hear of another is told nothing of it.

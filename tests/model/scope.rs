@@ -94,13 +94,13 @@ impl Scope {
         }
     }
 
-    /// A key whose preferred coordinator is node 0.
+    /// A key whose preferred coordinators are the nodes in their order.
     pub fn key(&self) -> Bytes {
-        let preferred = |name: &String| {
-            let weight = |n: &usize| wire::rendezvous_weight(name.as_bytes(), *n as u8 + 1);
-            (0..self.nodes).max_by_key(weight) == Some(0)
+        let in_order = |name: &String| {
+            let weight = |n: usize| wire::rendezvous_weight(name.as_bytes(), n as u8 + 1);
+            (1..self.nodes).all(|n| weight(n - 1) > weight(n))
         };
-        let name = (0..).map(|n| format!("k{n}")).find(preferred);
+        let name = (0..).map(|n| format!("k{n}")).find(in_order);
         name.expect("one of them").into()
     }
 

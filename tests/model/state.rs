@@ -2,13 +2,11 @@
 //! scope's bounds; and beside it, for the checks, the records that were proposed and who had them.
 
 use horseshoe::protocol::ballot::Ballot;
-use horseshoe::protocol::message::NodeId;
 use kvclient::wire::{OperationId, Outcome};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::history::History;
 use super::nodes::{Event, LocalId, MessageId, Nodes, OutcomeId, RecordId, Transition, has};
-use crate::sim::watch;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
@@ -195,7 +193,7 @@ impl State {
         let place = proposed.expect("what is held was written before");
         let before = self.proposed[place];
         self.proposed[place].holders |= 1 << node;
-        if self.proposed[place] != before && self.is_chosen(nodes, &self.proposed[place]) {
+        if self.proposed[place] != before && nodes.is_quorum(self.proposed[place].holders) {
             for other in 0..self.proposed.len() {
                 self.check_pair(nodes, place.min(other), place.max(other))?;
             }
@@ -239,16 +237,10 @@ impl State {
         Ok(())
     }
 
-    fn is_chosen(&self, nodes: &Nodes, proposed: &Proposed) -> bool {
-        let holders = (0..nodes.scope.nodes).filter(|n| proposed.holders & 1 << n != 0);
-        let holders: Vec<NodeId> = holders.map(|n| n as NodeId + 1).collect();
-        watch::is_quorum(&nodes.scope.configuration(), &holders)
-    }
-
     /// What was chosen is in all that is proposed above it.
     fn check_pair(&self, nodes: &Nodes, lower: usize, higher: usize) -> Result<(), String> {
         let (lower, higher) = (&self.proposed[lower], &self.proposed[higher]);
-        if lower.ballot == higher.ballot || !self.is_chosen(nodes, lower) {
+        if lower.ballot == higher.ballot || !nodes.is_quorum(lower.holders) {
             return Ok(());
         }
         let (old, new) = (nodes.record(lower.record), nodes.record(higher.record));
@@ -277,7 +269,7 @@ impl State {
         }
         let id = nodes.scope.operation(plan).id;
         let mut proposed = self.proposed.iter();
-        let holds = proposed.any(|p| has(nodes.record(p.record), id) && self.is_chosen(nodes, p));
+        let holds = proposed.any(|p| has(nodes.record(p.record), id) && nodes.is_quorum(p.holders));
         match holds {
             true => Ok(()),
             false => Err(format!(

@@ -1,0 +1,146 @@
+//! The scopes that are searched. Node 0 is the master, and the key's preferred coordinator.
+
+use kvclient::wire::Action;
+
+use super::scope::{Scope, ask};
+use crate::sim::script::{append, put, swap};
+
+const GET: Action = Action::Get;
+
+/// Node 1 does not hear of node 0, and so coordinates by itself.
+fn apart(scope: Scope) -> Scope {
+    let unheard = vec![(1, 0)];
+    Scope { unheard, ..scope }
+}
+
+/// A write, and two reads one after the other: the first asks the writer's node, the other does not.
+pub fn reads() -> Scope {
+    let get_twice = [ask(GET, &[2]), ask(GET, &[1]).after(1)];
+    let plans = [vec![ask(put("a"), &[0])], get_twice.to_vec()].concat();
+    Scope {
+        duplicates: 1,
+        timers: 1,
+        ..Scope::new(3, plans)
+    }
+}
+
+/// The same, without what makes reads wait or messages come twice.
+pub fn plain_reads() -> Scope {
+    Scope {
+        duplicates: 0,
+        timers: 0,
+        ..reads()
+    }
+}
+
+/// A quorum is the master with one other node, or all the others.
+pub fn reads_of_four() -> Scope {
+    Scope {
+        nodes: 4,
+        ..plain_reads()
+    }
+}
+
+/// Two coordinators of one key, of which either may lose.
+pub fn duel() -> Scope {
+    let plans = vec![ask(append("a"), &[0]), ask(append("b"), &[1])];
+    let scope = Scope::new(3, plans);
+    apart(Scope { timers: 1, ..scope })
+}
+
+/// One of them uses short rounds.
+pub fn duel_with_short_rounds() -> Scope {
+    let twice = [ask(append("a"), &[0]), ask(append("b"), &[0]).after(0)];
+    let plans = [twice.to_vec(), vec![ask(append("c"), &[1])]].concat();
+    apart(Scope::new(3, plans))
+}
+
+/// One of them, or another, hears nothing any more.
+pub fn duel_and_silence() -> Scope {
+    Scope {
+        timers: 0,
+        silences: 1,
+        ..duel()
+    }
+}
+
+/// A write is tried again through another node, and an attempt comes after its client moved on.
+pub fn stragglers() -> Scope {
+    let next = ask(append("b"), &[0]).after(0);
+    apart(Scope::new(3, vec![ask(append("a"), &[0, 1]), next]))
+}
+
+/// An attempt that finds another value than it expects, and one that would find it, later.
+pub fn attempts_that_change_nothing() -> Scope {
+    let tried_again = ask(swap("b", "a"), &[0, 0]);
+    let other = [ask(put("b"), &[0]), ask(GET, &[0]).after(1)];
+    Scope::new(3, [vec![tried_again], other.to_vec()].concat())
+}
+
+/// Operations that wait for the same key run in one round.
+pub fn combined() -> Scope {
+    let plans = [append("a"), append("b"), append("c")].map(|action| ask(action, &[0]));
+    Scope::new(3, plans.to_vec())
+}
+
+/// A write is left to the preferred node, taken back, and done there all the same.
+pub fn forwards() -> Scope {
+    let plans = vec![ask(append("a"), &[1]), ask(GET, &[2])];
+    let scope = Scope::new(3, plans);
+    Scope { timers: 1, ..scope }
+}
+
+/// A node loses what it had not synced, and comes back.
+pub fn slow_disks() -> Scope {
+    let plans = vec![ask(put("a"), &[0]), ask(GET, &[1])];
+    Scope {
+        restarts: 1,
+        slow_disks: true,
+        ..Scope::new(3, plans)
+    }
+}
+
+/// A coordinator forgets its round and starts another.
+pub fn restarted_writer() -> Scope {
+    let plans = vec![ask(append("a"), &[0]), ask(append("b"), &[0])];
+    Scope {
+        restarts: 1,
+        ..Scope::new(3, plans)
+    }
+}
+
+/// A reader forgets its round, and answers to it come during another.
+pub fn restarted_reader() -> Scope {
+    let plans = vec![ask(put("a"), &[0]), ask(GET, &[1]), ask(GET, &[1])];
+    Scope {
+        restarts: 1,
+        ..Scope::new(3, plans)
+    }
+}
+
+/// Of two nodes the master alone is a quorum.
+pub fn two_nodes() -> Scope {
+    let plans = vec![
+        ask(append("a"), &[0, 1]),
+        ask(append("b"), &[1]),
+        ask(GET, &[1]),
+    ];
+    Scope {
+        restarts: 1,
+        ..Scope::new(2, plans)
+    }
+}
+
+/// A duel, watched.
+pub fn duel_with_a_reader() -> Scope {
+    let mut scope = duel();
+    scope.plans.push(ask(GET, &[2]));
+    Scope { timers: 0, ..scope }
+}
+
+/// Two writes, and reads one after the other.
+pub fn reads_of_two_writes() -> Scope {
+    let writes = [ask(put("a"), &[0]), ask(put("b"), &[0]).after(0)];
+    let get_twice = [ask(GET, &[2]), ask(GET, &[1]).after(2)];
+    Scope::new(3, [writes, get_twice].concat())
+}

@@ -103,7 +103,7 @@ step deny deny
 step lint lint
 step build cargo test --quiet --workspace --no-run
 step test cargo test --quiet --workspace
-step mutants cargo test --quiet --features mutants --test mutants
+step mutants cargo test --quiet --features mutants --test mutants --test model -- rule
 step release cargo build --quiet --release
 step scripts tests/scripts.sh
 step capi tests/capi.sh

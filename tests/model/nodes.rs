@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
+use foldhash::fast::FixedState;
 use horseshoe::protocol::ballot::Ballot;
 use horseshoe::protocol::message::{ClientReply, Envelope, Message, NodeId};
 use horseshoe::protocol::record::{Key, Record};
@@ -74,7 +75,7 @@ pub struct Nodes {
     quorums: Vec<bool>,
     locals: Vec<Local>,
     local_ids: HashMap<u128, LocalId>,
-    transitions: HashMap<(LocalId, Event), Rc<Transition>>,
+    transitions: HashMap<(LocalId, Event), Rc<Transition>, FixedState>,
     messages: Vec<Sent>,
     message_ids: HashMap<u128, MessageId>,
     records: Vec<Rc<Record>>,
@@ -115,7 +116,7 @@ impl Nodes {
             scope,
             locals: Vec::new(),
             local_ids: HashMap::new(),
-            transitions: HashMap::new(),
+            transitions: HashMap::default(),
             messages: Vec::new(),
             message_ids: HashMap::new(),
             records: Vec::new(),

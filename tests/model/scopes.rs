@@ -17,18 +17,13 @@ fn apart(scope: Scope) -> Scope {
 pub fn reads() -> Scope {
     let get_twice = [ask(GET, &[2]), ask(GET, &[1]).after(1)];
     let plans = [vec![ask(put("a"), &[0])], get_twice.to_vec()].concat();
-    Scope {
-        duplicates: 1,
-        timers: 1,
-        ..Scope::new(3, plans)
-    }
+    Scope::new(3, plans)
 }
 
-/// The same, without what makes reads wait or messages come twice.
-pub fn plain_reads() -> Scope {
+/// The same, where a node asks again.
+pub fn reads_that_wait() -> Scope {
     Scope {
-        duplicates: 0,
-        timers: 0,
+        timers: 1,
         ..reads()
     }
 }
@@ -37,7 +32,7 @@ pub fn plain_reads() -> Scope {
 pub fn reads_of_four() -> Scope {
     Scope {
         nodes: 4,
-        ..plain_reads()
+        ..reads()
     }
 }
 
@@ -86,8 +81,11 @@ pub fn combined() -> Scope {
 /// A write is left to the preferred node, taken back, and done there all the same.
 pub fn forwards() -> Scope {
     let plans = vec![ask(append("a"), &[1]), ask(GET, &[2])];
-    let scope = Scope::new(3, plans);
-    Scope { timers: 1, ..scope }
+    Scope {
+        timers: 1,
+        duplicates: 1,
+        ..Scope::new(3, plans)
+    }
 }
 
 /// A node loses what it had not synced, and comes back.

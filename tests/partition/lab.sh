@@ -6,7 +6,8 @@ usage='usage: lab.sh [--bare] [CMD [ARGUMENT ...]]
 Opens a private network namespace, starts a cluster in it with one address per node (127.0.0.1:8801,
 127.0.0.2:8802, ...), runs CMD, or a shell, and stops the cluster. Nothing of the host'\''s network is touched,
 and all processes end with the namespace. CMD finds NODES, BINARY and LOG_DIR in its environment, and
-`horseshoe` on its path. The exit status is that of CMD. With --bare no cluster is started.
+`horseshoe` on its path. The exit status is that of CMD. With --bare no
+cluster is started, and no program built.
 
   LAB_NODES   how many nodes, 1 to 9 (5)
   DATA_DIR    keeps the state there; else it is in memory only
@@ -56,7 +57,7 @@ outside() {
     local count=${LAB_NODES:-5} index status=0 logs_are_kept=
     [[ $count =~ ^[1-9]$ ]] || usage_error "LAB_NODES is $count, not 1 to 9"
     find_way_in
-    find_binary
+    [[ -n $bare ]] || find_binary
     NODES=
     for ((index = 1; index <= count; index++)); do
         NODES+="127.0.0.$index:880$index "
@@ -67,13 +68,13 @@ outside() {
     LOG_DIR=$(readlink -m -- "$LOG_DIR")
     DATA_DIR=${data_dir:+$(readlink -m -- "$data_dir")}
     mkdir -p -- "$LOG_DIR" || fail "the directory $LOG_DIR can't be made"
-    ln -sfn -- "$BINARY" "$scratch/horseshoe"
+    [[ -n $bare ]] || ln -sfn -- "$BINARY" "$scratch/horseshoe"
     export NODES BINARY LOG_DIR DATA_DIR PATH=$scratch:$PATH
     unset SSH_ALWAYS HORSESHOE_NODES HORSESHOE_DATA_DIR
     unshare "${enter[@]}" bash "$here/lab.sh" --inside "$bare" "$@" || status=$?
     if [[ -z $logs_are_kept ]] && ((status == 0)); then
         rm -rf -- "$LOG_DIR"
-    elif [[ -z $bare ]]; then
+    else
         printf 'lab.sh: logs are in %s\n' "$LOG_DIR" >&2
     fi
     return "$status"

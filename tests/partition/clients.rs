@@ -16,7 +16,7 @@ const THINK_US_MIN: u64 = 1_000;
 const THINK_US_MAX: u64 = 2_000;
 /// Shorter than the default, so that a write that is left hanging by a split does not hold its client
 /// for most of the scenario.
-const DEADLINE: Duration = Duration::from_secs(3);
+const DEADLINE: Duration = Duration::from_secs(5);
 /// A value that grew over this is deleted.
 const APPENDED_SIZE_MAX: usize = 600;
 

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use bytes::Bytes;
+use horseshoe::protocol::limits::{HEARTBEAT_MS_DEFAULT, LINK_DOWN_MS_DEFAULT};
 use horseshoe::protocol::message::{
     ClientMessage, ClientReply, Destination, Endpoint, Envelope, Input, Message, Now, Output,
     Recovered,
@@ -45,6 +46,8 @@ impl Bench {
                 seed: i as u64,
                 skew_max_ms: 60_000,
                 keys_cached_max: 100_000,
+                heartbeat_ms: HEARTBEAT_MS_DEFAULT,
+                link_down_ms: LINK_DOWN_MS_DEFAULT,
             };
             let recovered = Recovered {
                 incarnation: i as u64 + 1,
@@ -131,6 +134,7 @@ impl Bench {
                     let message = message.expect("what was encoded").expect("a known kind");
                     let envelope = Envelope {
                         message,
+                        via: self.nodes[i].node(),
                         ..envelope
                     };
                     let cluster = self.nodes[i].cluster();

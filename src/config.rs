@@ -41,6 +41,13 @@ pub enum ConfigError {
          so only 0 (never) is accepted"
     )]
     ShrinkAfter(String),
+    #[error("a heartbeat each {0} ms is not possible: 10 to 1,000 ms")]
+    Heartbeat(u64),
+    #[error(
+        "a link can't be taken for down after {down} ms with a heartbeat each {heartbeat} ms: three \
+         heartbeats at least, 10,000 ms at most"
+    )]
+    LinkDown { down: u64, heartbeat: u64 },
 }
 
 /// The settings as they were given.
@@ -51,6 +58,8 @@ pub struct Settings {
     pub data_dir: Option<PathBuf>,
     pub durability: Durability,
     pub shrink_after: String,
+    pub heartbeat_ms: u64,
+    pub link_down_ms: u64,
 }
 
 /// The settings of a server, checked.
@@ -64,6 +73,10 @@ pub struct ServerConfig {
     pub data_dir: Option<PathBuf>,
     /// Of no effect without a data directory.
     pub durability: Durability,
+    /// How often nodes tell each other of their links.
+    pub heartbeat_ms: u64,
+    /// A link is down after a silence of this length, and up again after it was heard for as long.
+    pub link_down_ms: u64,
 }
 
 impl ServerConfig {
@@ -84,11 +97,20 @@ impl ServerConfig {
         if !never {
             return Err(ConfigError::ShrinkAfter(settings.shrink_after));
         }
+        let (heartbeat, down) = (settings.heartbeat_ms, settings.link_down_ms);
+        if !(10..=1_000).contains(&heartbeat) {
+            return Err(ConfigError::Heartbeat(heartbeat));
+        }
+        if !(3 * heartbeat..=10_000).contains(&down) {
+            return Err(ConfigError::LinkDown { down, heartbeat });
+        }
         Ok(ServerConfig {
             nodes,
             index: u8::try_from(settings.index).expect("an index below the bound of members"),
             data_dir: settings.data_dir,
             durability: settings.durability,
+            heartbeat_ms: heartbeat,
+            link_down_ms: down,
         })
     }
 
@@ -266,6 +288,7 @@ fn parse_host(host: &str) -> Result<Host, &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::limits::{HEARTBEAT_MS_DEFAULT, LINK_DOWN_MS_DEFAULT};
     use proptest::prelude::*;
 
     fn settings(index: usize, nodes: &[&str]) -> Settings {
@@ -275,6 +298,8 @@ mod tests {
             data_dir: None,
             durability: Durability::Fsync,
             shrink_after: "0".to_owned(),
+            heartbeat_ms: HEARTBEAT_MS_DEFAULT,
+            link_down_ms: LINK_DOWN_MS_DEFAULT,
         }
     }
 

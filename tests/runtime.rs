@@ -51,6 +51,8 @@ fn config(nodes: &[String], index: usize, data_dir: Option<PathBuf>) -> ServerCo
         data_dir,
         durability: Durability::Fsync,
         shrink_after: "0".to_owned(),
+        heartbeat_ms: 50,
+        link_down_ms: 200,
     })
     .unwrap()
 }

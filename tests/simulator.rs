@@ -198,8 +198,8 @@ mod network {
 }
 
 mod node {
-    use horseshoe::protocol::Options;
     use horseshoe::protocol::message::Output;
+    use horseshoe::protocol::{Options, limits};
 
     use crate::sim::node::{EPOCH_MS, Node, WallClock};
     use crate::sim::random::Random;
@@ -224,6 +224,8 @@ mod node {
             seed: 1,
             skew_max_ms: 60_000,
             keys_cached_max: 10,
+            heartbeat_ms: limits::HEARTBEAT_MS_DEFAULT,
+            link_down_ms: limits::LINK_DOWN_MS_DEFAULT,
         };
         node.start(1_000, options, &mut Random::new(1));
         let outputs = node.run(1_000, true);

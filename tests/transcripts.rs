@@ -17,6 +17,7 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 use horseshoe::protocol::ballot::Ballot;
+use horseshoe::protocol::limits::{HEARTBEAT_MS_DEFAULT, LINK_DOWN_MS_DEFAULT};
 use horseshoe::protocol::message::{
     ClientMessage, ClientReply, Destination, Endpoint, Input, Message, Now, Output, Recovered,
 };
@@ -98,6 +99,8 @@ impl Lab {
             seed: self.boots,
             skew_max_ms: 60_000,
             keys_cached_max: 100,
+            heartbeat_ms: HEARTBEAT_MS_DEFAULT,
+            link_down_ms: LINK_DOWN_MS_DEFAULT,
         };
         self.nodes[i] = Some(Replica::new(
             options,
@@ -134,12 +137,13 @@ impl Lab {
                     let state = self.disks[i].registers.get(&key).cloned();
                     self.input(i, Input::Loaded { key, state });
                 }
-                Output::Send { to, envelope } => {
+                Output::Send { to, mut envelope } => {
                     let to = match to {
                         Destination::Node(id) => usize::from(id) - 1,
                         Destination::Listed(index) => usize::from(index),
                     };
                     let cluster = self.nodes[i].as_ref().map_or(0, Replica::cluster);
+                    envelope.via = self.nodes[i].as_ref().map_or(0, Replica::node);
                     self.wire
                         .push_back((i, to, Input::Peer { cluster, envelope }));
                 }

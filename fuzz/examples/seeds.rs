@@ -120,9 +120,25 @@ fn peer_messages() -> Vec<Message> {
         }
         .into(),
         Heartbeat {
-            boot: 2,
-            wall_ms: 1_700_000_000_000,
-            clock: 1_700_000_000_000 << 12,
+            number: 1,
+            echo: Some(Echo {
+                number: 1,
+                held_us: 2,
+            }),
+            rows: vec![Row {
+                node: 2,
+                incarnation: 3,
+                boot: 4,
+                clock: 1_700_000_000_000 << 12,
+                wall_ms: 1_700_000_000_000,
+                links: vec![LinkTold {
+                    from: 1,
+                    up: true,
+                    heard: true,
+                    rtt_us: 100,
+                    loss_permille: 1,
+                }],
+            }],
         }
         .into(),
         Survey {

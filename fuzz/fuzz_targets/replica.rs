@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 
 use horseshoe::protocol::ballot::Ballot;
+use horseshoe::protocol::limits::{HEARTBEAT_MS_DEFAULT, LINK_DOWN_MS_DEFAULT};
 use horseshoe::protocol::message::{
     ClientReply, Configuration, Input, Member, Meta, Now, Output, Recovered,
 };
@@ -34,6 +35,8 @@ fn start(now: Now) -> Replica {
         seed: 1,
         skew_max_ms: 60_000,
         keys_cached_max: 2,
+        heartbeat_ms: HEARTBEAT_MS_DEFAULT,
+        link_down_ms: LINK_DOWN_MS_DEFAULT,
     };
     let configuration = Configuration {
         cluster: CLUSTER,

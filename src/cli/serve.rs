@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{LOG_DEFAULT, ServerConfig, Settings};
+use crate::protocol::limits::{HEARTBEAT_MS_DEFAULT, LINK_DOWN_MS_DEFAULT};
 use crate::runtime;
 use crate::storage::Durability;
 
@@ -50,6 +51,14 @@ pub struct ServeArgs {
         env = "HORSESHOE_SHRINK_AFTER"
     )]
     shrink_after: String,
+
+    /// How often nodes tell each other of their links, in milliseconds; the same on all nodes
+    #[arg(long, value_name = "MS", default_value_t = HEARTBEAT_MS_DEFAULT, env = "HORSESHOE_HEARTBEAT_MS")]
+    heartbeat_ms: u64,
+
+    /// A link is taken for down after a silence of so many milliseconds
+    #[arg(long, value_name = "MS", default_value_t = LINK_DOWN_MS_DEFAULT, env = "HORSESHOE_LINK_DOWN_MS")]
+    link_down_ms: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -99,6 +108,8 @@ impl From<ServeArgs> for Settings {
                 DurabilityArg::Os => Durability::Os,
             },
             shrink_after: arguments.shrink_after,
+            heartbeat_ms: arguments.heartbeat_ms,
+            link_down_ms: arguments.link_down_ms,
         }
     }
 }

@@ -14,16 +14,21 @@ use super::limits::{FORWARD_WAIT_MS, KEY_QUEUE_MAX, OPERATIONS_MAX};
 use super::message::{
     ClientMessage, ClientReply, Endpoint, Forward, ForwardAnswer, NodeId, Now, Output,
 };
+use super::outbox::Way;
 use super::record::Key;
 use super::round::{self, Pending, ReplyTo};
 use super::rules::rule;
 use super::session::{Admission, Window};
+use super::timer::Timer;
 
 /// An operation that another node was asked to run.
 #[derive(Debug)]
 pub struct Forwarded {
     pending: Pending,
+    to: NodeId,
+    to_boot: u64,
     at_us: u64,
+    sent_again: bool,
 }
 
 impl Replica {
@@ -208,6 +213,7 @@ impl Replica {
                     node,
                     boot,
                     attempt,
+                    via,
                 } => {
                     let outcome = outcome.clone();
                     let answer = ForwardAnswer {
@@ -216,7 +222,7 @@ impl Replica {
                         outcome,
                     };
                     let envelope = self.envelope(node, 0, answer.into());
-                    self.dispatch(envelope);
+                    self.dispatch(envelope, Way::Back(via));
                 }
             }
         }
@@ -244,27 +250,33 @@ impl Replica {
         };
         self.forward_attempts += 1;
         let attempt = self.forward_attempts;
-        let operation = (*pending.operation).clone();
+        pending.tried = true;
+        let forwarded = Forwarded {
+            pending,
+            to,
+            to_boot,
+            at_us: now.mono_us,
+            sent_again: false,
+        };
+        self.send_forward(attempt, &forwarded, Way::Usual);
+        self.forwards.insert(attempt, forwarded);
+        let wait_us = self.forward_pace.wait_us(0);
+        self.wake_for_forwards(now.mono_us + wait_us);
+    }
+
+    fn send_forward(&mut self, attempt: u64, forwarded: &Forwarded, way: Way) {
         let message = Forward {
             from_boot: self.options.boot,
-            to_boot,
+            to_boot: forwarded.to_boot,
             attempt,
-            operation,
+            operation: (*forwarded.pending.operation).clone(),
         };
-        let envelope = self.envelope(to, 0, message.into());
-        self.dispatch(envelope);
-        pending.tried = true;
-        self.forwards.insert(
-            attempt,
-            Forwarded {
-                pending,
-                at_us: now.mono_us,
-            },
-        );
+        let envelope = self.envelope(forwarded.to, 0, message.into());
+        self.dispatch(envelope, way);
     }
 
     /// X4: a forwarded request runs under the forwarder's session, which is its boot and this one's.
-    pub(super) fn handle_forward(&mut self, now: Now, from: NodeId, forward: Forward) {
+    pub(super) fn handle_forward(&mut self, now: Now, from: NodeId, via: NodeId, forward: Forward) {
         let Forward {
             from_boot,
             to_boot,
@@ -293,6 +305,7 @@ impl Replica {
                 node: from,
                 boot: from_boot,
                 attempt,
+                via,
             },
             also: Vec::new(),
             // X2: a forwarded operation may have been tried before.
@@ -304,15 +317,17 @@ impl Replica {
         self.take(now, pending);
     }
 
-    pub(super) fn handle_forward_answer(&mut self, answer: ForwardAnswer) {
+    pub(super) fn handle_forward_answer(&mut self, now: Now, answer: ForwardAnswer) {
         if answer.to_boot != self.options.boot {
             self.counters.stray += 1;
             return;
         }
         // An answer after the operation was taken back is nobody's.
-        let Some(Forwarded { pending, .. }) = self.forwards.remove(&answer.attempt) else {
+        let Some(forwarded) = self.forwards.remove(&answer.attempt) else {
             return;
         };
+        let Forwarded { pending, at_us, .. } = forwarded;
+        self.forward_pace.sample(now.mono_us.saturating_sub(at_us));
         let refusal = matches!(answer.outcome, Outcome::NoQuorum { .. } | Outcome::Busy);
         if refusal && pending.sent {
             // X5: this node has sent it in an Accept itself, so it can't say so.
@@ -322,24 +337,60 @@ impl Replica {
         }
     }
 
-    /// What was forwarded and is not answered soon runs here. It may be done there all the same,
-    /// so from now on nobody may say that it was surely not (X5).
-    pub(super) fn take_back_forwards(&mut self, now: Now) {
-        let wait_us = (2 * self.pace.wait_us(0)).max(FORWARD_WAIT_MS * 1_000);
-        let due = now.mono_us.saturating_sub(wait_us);
+    /// What was forwarded and is not answered soon is sent again, also by another way; then it runs
+    /// here.
+    pub(super) fn look_at_forwards(&mut self, now: Now) {
+        self.forwards_due_us = None;
+        let again_us = self.forward_pace.wait_us(0);
+        let back_us = (4 * again_us).max(FORWARD_WAIT_MS * 1_000);
         while let Some(first) = self.forwards.first_entry() {
-            if first.get().at_us > due {
+            if now.mono_us < first.get().at_us + back_us {
                 break;
             }
-            let mut pending = first.remove().pending;
-            pending.sent = true;
-            if self.votes {
-                let key = Key::user(&pending.operation.key);
-                self.run_here(now, key, pending);
-            } else {
-                // Without a vote there is nothing more to do; the client's retries go elsewhere.
-                self.drop_operation(pending, false);
-            }
+            let forwarded = first.remove();
+            self.take_back(now, forwarded.pending);
+        }
+        let due = self
+            .forwards
+            .iter()
+            .take_while(|(_, f)| now.mono_us >= f.at_us + again_us);
+        let due = due
+            .filter(|(_, f)| !f.sent_again)
+            .map(|(attempt, _)| *attempt);
+        for attempt in due.collect::<Vec<u64>>() {
+            let mut forwarded = self.forwards.remove(&attempt).expect("just seen");
+            forwarded.sent_again = true;
+            self.send_forward(attempt, &forwarded, Way::Detour(0));
+            self.forwards.insert(attempt, forwarded);
+        }
+        let first = self.forwards.values().next();
+        let next = self.forwards.values().find(|f| !f.sent_again);
+        let next_us = [
+            first.map(|f| f.at_us + back_us),
+            next.map(|f| f.at_us + again_us),
+        ];
+        if let Some(next_us) = next_us.into_iter().flatten().min() {
+            self.wake_for_forwards(next_us.max(now.mono_us + 1));
+        }
+    }
+
+    /// One timer is enough: whoever it wakes sets the next.
+    fn wake_for_forwards(&mut self, at_us: u64) {
+        if self.forwards_due_us.is_none() {
+            self.forwards_due_us = Some(at_us);
+            self.timers.set(at_us, Timer::Forwards);
+        }
+    }
+
+    /// It may be done there all the same, so from now on nobody may say that it was surely not (X5).
+    fn take_back(&mut self, now: Now, mut pending: Pending) {
+        pending.sent = true;
+        if self.votes {
+            let key = Key::user(&pending.operation.key);
+            self.run_here(now, key, pending);
+        } else {
+            // Without a vote there is nothing more to do; the client's retries go elsewhere.
+            self.drop_operation(pending, false);
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::Replica;
 use super::cache::Waiting;
 use super::message::Now;
+use super::outbox::Way;
 use super::record::{AcceptorState, Key};
 use super::round::{Context, Coordinator, Effect};
 use super::timer::Timer;
@@ -76,9 +77,14 @@ impl Replica {
 
     fn carry_out(&mut self, now: Now, key: &Key, effect: Effect) {
         match effect {
-            Effect::Send { to, round, message } => {
+            Effect::Send {
+                to,
+                round,
+                message,
+                again,
+            } => {
                 let group = self.ceiling_group();
-                self.send(to, round, message, group);
+                self.send(to, round, message, group, Way::asked(again));
             }
             Effect::Answer { pending, outcome } => self.answer(pending, outcome),
             Effect::Forward { to, pending } => self.forward(now, to, pending),

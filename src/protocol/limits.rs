@@ -12,14 +12,23 @@ pub const CEILING_STEP_MS: u64 = 2_000;
 /// B2: how far above the members' median a wall clock is believed, unless set otherwise.
 pub const SKEW_MAX_MS_DEFAULT: u64 = 60_000;
 
-pub const HEARTBEAT_MS: u64 = 50;
-/// A member that was heard within this time is sent forwarded operations.
-pub const REACHABLE_MS: u64 = 200;
-/// X5: without a quorum heard within this time no round starts.
-pub const QUORUM_SILENCE_MS: u64 = 500;
-/// Before the first configuration: how often the listed nodes are asked.
+pub const HEARTBEAT_MS_DEFAULT: u64 = 50;
+/// A link is down after a silence of this length.
+pub const LINK_DOWN_MS_DEFAULT: u64 = 200;
+/// A link that was up for less than this when it went down is held down for twice as long ...
+pub const LINK_QUIET_MS: u64 = 10_000;
+/// ... up to this.
+pub const LINK_HOLD_MAX_MS: u64 = 5_000;
+/// What a node told counts for this long.
+pub const ROW_STALE_MS: u64 = 1_000;
+/// Others are told of changes at once, but not more often than this.
+pub const NEWS_INTERVAL_MS: u64 = 5;
+/// X5: without paths to and from a quorum for this long no round starts. A lost link is known after
+/// `LINK_DOWN_MS_DEFAULT` and a heartbeat, so this is 500 ms after the quorum was last heard at most.
+pub const QUORUM_LOST_MS: u64 = 150;
 /// A forwarded operation that is not answered within this time runs where it came from.
-pub const FORWARD_WAIT_MS: u64 = 50;
+pub const FORWARD_WAIT_MS: u64 = 30;
+/// Before the first configuration: how often the listed nodes are asked.
 pub const SURVEY_MS: u64 = 100;
 
 /// X1: an operation is answered from the applied table at least this long after its birth.
@@ -60,7 +69,8 @@ pub const CHOSEN_PER_MESSAGE_MAX: usize = 256;
 const _: () = assert!(RETRY_WINDOW_MS < OPERATION_AGE_MAX_MS);
 const _: () = assert!(OPERATION_AGE_MAX_MS < RETRY_HORIZON_MS);
 const _: () = assert!(COMBINED_MAX < 256);
-const _: () = assert!(REACHABLE_MS < QUORUM_SILENCE_MS && HEARTBEAT_MS < REACHABLE_MS);
+const _: () = assert!(2 * HEARTBEAT_MS_DEFAULT < LINK_DOWN_MS_DEFAULT);
+const _: () = assert!(LINK_DOWN_MS_DEFAULT + 2 * HEARTBEAT_MS_DEFAULT + QUORUM_LOST_MS <= 500);
 const _: () = assert!(CEILING_LOW_WATER_MS < CEILING_STEP_MS);
 /// A record with the largest key, value and table, and 1 KiB for headers, fits one datagram.
 const _: () =

@@ -59,6 +59,38 @@ pub struct Configuration {
     pub formed_by: Incarnation,
 }
 
+/// Tells a neighbour of its own heartbeat, so that it can tell how long a round trip takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Echo {
+    pub number: u32,
+    /// How long ago it came.
+    pub held_us: u32,
+}
+
+/// What a node tells of itself and of the links towards it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row {
+    pub node: NodeId,
+    pub incarnation: Incarnation,
+    pub boot: u64,
+    /// Its hybrid clock; of two rows the one with the later reading counts.
+    pub clock: u64,
+    pub wall_ms: u64,
+    pub links: Vec<LinkTold>,
+}
+
+/// A link as the node at its end measures it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkTold {
+    pub from: NodeId,
+    pub up: bool,
+    /// Up, or on probation: heard again, but not for long enough.
+    pub heard: bool,
+    /// Smoothed; 0 while it is not known.
+    pub rtt_us: u32,
+    pub loss_permille: u16,
+}
+
 macro_rules! messages {
     ($($(#[$doc:meta])* $name:ident = $kind:literal { $($field:ident: $type:ty),* $(,)? })*) => {
         $(
@@ -115,7 +147,8 @@ messages! {
     /// `attempt` counts in the session between two boots, `from_boot` and `to_boot`.
     Forward = 24 { from_boot: u64, to_boot: u64, attempt: u64, operation: Operation }
     ForwardAnswer = 25 { to_boot: u64, attempt: u64, outcome: Outcome }
-    Heartbeat = 26 { boot: u64, wall_ms: u64, clock: u64 }
+    /// To a neighbour, never relayed. `number` counts those to it; `rows` begin with the sender's own.
+    Heartbeat = 26 { number: u32, echo: Option<Echo>, rows: Vec<Row> }
     /// E6: the first listed node asks. `nonce` is the one that the asked node gave, 0 at first.
     Survey = 27 { list: u64, index: u8, asker: Incarnation, nonce: u64 }
     /// E6: of a node without state: its word if `bound_to` is the asker and the nonce was right.
@@ -132,7 +165,13 @@ impl Message {
             Message::Promise(m) => m.record.as_ref(),
             Message::ReadAnswer(m) => m.record.as_ref(),
             Message::Accept(m) => Some(&m.record),
-            Message::Heartbeat(m) if m.clock > READING_SANE_MAX => return Err(BodyError::Bounds),
+            Message::Heartbeat(m) => {
+                let fits = |row: &Row| {
+                    row.clock <= READING_SANE_MAX && row.links.len() <= MEMBERS_MAX && row.node > 0
+                };
+                let fit = (1..=MEMBERS_MAX).contains(&m.rows.len()) && m.rows.iter().all(fits);
+                return if fit { Ok(()) } else { Err(BodyError::Bounds) };
+            }
             Message::Chosen(m) if m.chosen.len() > CHOSEN_PER_MESSAGE_MAX => {
                 return Err(BodyError::Bounds);
             }
@@ -166,10 +205,14 @@ pub struct Envelope {
     pub incarnation: Incarnation,
     pub epoch: Epoch,
     pub round: RoundId,
+    /// Relays that it may still pass.
+    pub hops_left: u8,
+    /// The neighbour that it came from, 0 if that is not known. Not on the wire: the datagram tells.
+    pub via: NodeId,
     pub message: Message,
 }
 
-/// Where a peer message goes.
+/// Where a peer message goes next; for whom it is its envelope says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Destination {
     /// By the id that the configuration gave.

@@ -10,6 +10,7 @@ mod cache;
 mod clients;
 mod coordinate;
 pub mod limits;
+mod link;
 pub mod message;
 mod outbox;
 mod pace;
@@ -20,6 +21,7 @@ pub mod record;
 pub mod register;
 mod round;
 mod route;
+mod routing;
 pub mod rules;
 pub mod session;
 mod timer;
@@ -62,6 +64,9 @@ pub struct Options {
     pub skew_max_ms: u64,
     /// Keys whose state is held in the core; the rest is asked for by `Output::Load`.
     pub keys_cached_max: usize,
+    pub heartbeat_ms: u64,
+    /// A link is down after a silence of this length.
+    pub link_down_ms: u64,
 }
 
 /// Things that were left out on purpose, counted.
@@ -77,6 +82,8 @@ pub struct Counters {
     pub given_up: u64,
     /// Messages dropped at a bound.
     pub overflow: u64,
+    /// Messages of other nodes that could not be passed on: no path, or none that they may still take.
+    pub unroutable: u64,
 }
 
 /// One node's part of the protocol. Its methods are getters; `handle_input`; and `poll_output`,
@@ -102,8 +109,13 @@ pub struct Replica {
     links: Links,
     links_looked_at_us: Option<u64>,
     hears_quorum: bool,
-    /// Voters heard of late, this node first.
+    /// X5: when a quorum was last joined to this node.
+    quorum_us: u64,
+    /// Voters that reach this node and are reached by it, this one first, then by their distance.
     near: Vec<NodeId>,
+    told_us: u64,
+    messages_sent: u64,
+    messages_relayed: u64,
 
     cache: Cache,
     /// The key of each open round.
@@ -124,6 +136,9 @@ pub struct Replica {
     /// Operations forwarded and not answered, in order of attempt and so of time.
     forwards: BTreeMap<u64, Forwarded>,
     forward_attempts: u64,
+    /// How long forwarded operations take.
+    forward_pace: Pace,
+    forwards_due_us: Option<u64>,
     /// Operations of clients and forwarders that are not answered yet.
     operations: usize,
     /// Chosen ballots that other nodes are still to be told of.
@@ -157,6 +172,7 @@ impl Replica {
             cache: Cache::new(options.keys_cached_max),
             outbox: Outbox::new(group),
             durable_ceiling: meta.ceiling,
+            links: Links::new(options.link_down_ms),
             options,
             incarnation,
             random,
@@ -166,10 +182,13 @@ impl Replica {
             bootstrap,
             node: 0,
             votes: false,
-            links: Links::default(),
             links_looked_at_us: None,
             hears_quorum: false,
+            quorum_us: 0,
             near: Vec::new(),
+            told_us: 0,
+            messages_sent: 0,
+            messages_relayed: 0,
             rounds: HashMap::default(),
             effects: Vec::new(),
             timers: Timers::default(),
@@ -180,6 +199,8 @@ impl Replica {
             forwarders: BTreeMap::new(),
             forwards: BTreeMap::new(),
             forward_attempts: 0,
+            forward_pace: Pace::default(),
+            forwards_due_us: None,
             operations: 0,
             notices: BTreeMap::new(),
             heartbeats: 0,
@@ -289,8 +310,8 @@ impl Replica {
         while let Some((_, ceiling)) = self.ceilings.pop_front_if(|(number, _)| *number <= group) {
             self.durable_ceiling = ceiling;
         }
-        while let Some(envelope) = self.outbox.pop_released() {
-            self.dispatch(envelope);
+        while let Some(held) = self.outbox.pop_released() {
+            self.dispatch(held.envelope, held.way);
         }
     }
 

@@ -3,15 +3,37 @@
 use std::collections::VecDeque;
 
 use super::ballot::Ballot;
-use super::message::{Envelope, GroupNumber};
+use super::message::{Envelope, GroupNumber, NodeId};
 use super::record::Key;
 use super::rules::rule;
+
+/// Which ways a message takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// The best path known.
+    Usual,
+    /// Another way too: the links of the usual one may have failed a moment ago. A different one at each turn.
+    Detour(u32),
+    /// Also back through the neighbour that the question came through.
+    Back(NodeId),
+}
+
+impl Way {
+    /// Of a question that was sent so often before.
+    pub fn asked(again: u32) -> Self {
+        match again.checked_sub(1) {
+            Some(turn) => Way::Detour(turn),
+            None => Way::Usual,
+        }
+    }
+}
 
 /// What leaves once its group is durable.
 #[derive(Debug)]
 pub struct Held {
     group: GroupNumber,
     pub envelope: Envelope,
+    pub way: Way,
 }
 
 /// The group being filled, and what waits for it and for those before it.
@@ -63,15 +85,19 @@ impl Outbox {
         self.chosen.push((key, ballot));
     }
 
-    pub fn hold(&mut self, group: GroupNumber, envelope: Envelope) {
+    pub fn hold(&mut self, group: GroupNumber, envelope: Envelope, way: Way) {
         let behind = self
             .held
             .iter()
             .rev()
             .take_while(|h| h.group > group)
             .count();
-        self.held
-            .insert(self.held.len() - behind, Held { group, envelope });
+        let held = Held {
+            group,
+            envelope,
+            way,
+        };
+        self.held.insert(self.held.len() - behind, held);
     }
 
     /// Closes the group if there is something that messages may wait for, or, with `marks`, if there
@@ -97,9 +123,9 @@ impl Outbox {
     }
 
     /// The next message whose group is durable.
-    pub fn pop_released(&mut self) -> Option<Envelope> {
+    pub fn pop_released(&mut self) -> Option<Held> {
         let released = self.held.front().is_some_and(|h| h.group <= self.persisted);
-        released.then(|| self.held.pop_front().expect("seen").envelope)
+        released.then(|| self.held.pop_front().expect("seen"))
     }
 }
 

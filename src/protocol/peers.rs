@@ -6,8 +6,9 @@ use super::bootstrap;
 use super::cache::{Fetched, Waiting};
 use super::message::{
     Accepted, Configuration, ConfigurationAsked, ConfigurationTold, Destination, Envelope, Event,
-    GroupNumber, Heartbeat, Message, Nack, NodeId, Now, Output, Promise, ReadAnswer, RoundId,
+    Message, Nack, Now, Output, Promise, ReadAnswer,
 };
+use super::outbox::Way;
 use super::record::Key;
 use super::register::{self, Verdict};
 use super::rules::rule;
@@ -34,6 +35,10 @@ impl Replica {
             self.counters.stray += 1;
             return;
         }
+        if self.is_transit(envelope.destination) {
+            self.pass_on(now, envelope);
+            return;
+        }
         if let Message::ConfigurationAsked(_) = envelope.message {
             self.tell_configuration(&envelope);
             return;
@@ -53,32 +58,18 @@ impl Replica {
             return;
         };
         let counts = member.incarnation == envelope.incarnation || !rule!(E1);
-        if counts {
-            self.links.heard(envelope.origin, envelope.incarnation, now);
-        }
+        let (origin, via) = (envelope.origin, envelope.via);
+        self.links.heard(via, now);
         match envelope.message {
-            Message::Heartbeat(heartbeat) => {
-                if counts {
-                    self.handle_heartbeat(now, envelope.origin, envelope.incarnation, heartbeat);
-                }
+            // A node without a vote has links, and forwards, too.
+            Message::Heartbeat(heartbeat) if via == origin => {
+                self.handle_heartbeat(now, origin, heartbeat);
             }
-            // A node without a vote forwards too.
-            Message::Forward(forward) => self.handle_forward(now, envelope.origin, forward),
-            Message::ForwardAnswer(answer) => self.handle_forward_answer(answer),
+            Message::Forward(forward) => self.handle_forward(now, origin, via, forward),
+            Message::ForwardAnswer(answer) => self.handle_forward_answer(now, answer),
             _ if counts => self.handle_register_message(now, envelope),
             _ => self.counters.stray += 1,
         }
-    }
-
-    fn handle_heartbeat(&mut self, now: Now, from: NodeId, incarnation: u64, told: Heartbeat) {
-        let Heartbeat {
-            boot,
-            wall_ms,
-            clock,
-        } = told;
-        self.clock.observe(clock);
-        self.links.heartbeat(from, incarnation, boot, wall_ms, now);
-        self.look_at_links(now, true, false);
     }
 
     /// Messages about one key, from a member by its present incarnation, or from this node itself.
@@ -143,6 +134,7 @@ impl Replica {
         let Envelope {
             origin,
             round,
+            via,
             message,
             ..
         } = envelope;
@@ -212,7 +204,7 @@ impl Replica {
         }
         // R2: the answer tells of the key's state as its last group has it.
         let group = resident.group;
-        self.send(origin, round, answer, group);
+        self.send(origin, round, answer, group, Way::Back(via));
     }
 
     fn note_chosen(&mut self, envelope: Envelope) {
@@ -237,42 +229,6 @@ impl Replica {
     /// The floor of keys without state; raised by purges, which are not there yet.
     pub(super) fn floor(&self) -> Ballot {
         Ballot::ZERO
-    }
-
-    /// Sends once `group` is durable (R2); to this node itself too.
-    pub(super) fn send(
-        &mut self,
-        to: NodeId,
-        round: RoundId,
-        message: Message,
-        group: GroupNumber,
-    ) {
-        let envelope = self.envelope(to, round, message);
-        if self.outbox.is_durable(group) {
-            self.dispatch(envelope);
-        } else {
-            self.outbox.hold(group, envelope);
-        }
-    }
-
-    pub(super) fn envelope(&self, to: NodeId, round: RoundId, message: Message) -> Envelope {
-        Envelope {
-            origin: self.node,
-            destination: to,
-            incarnation: self.incarnation,
-            epoch: self.configuration.as_ref().map_or(0, |c| c.epoch),
-            round,
-            message,
-        }
-    }
-
-    pub(super) fn dispatch(&mut self, envelope: Envelope) {
-        if envelope.destination == self.node {
-            self.local.push_back(envelope);
-        } else {
-            let to = Destination::Node(envelope.destination);
-            self.outputs.push_back(Output::Send { to, envelope });
-        }
     }
 
     /// What the node's own state says leaves only once it is durable.
@@ -352,6 +308,8 @@ impl Replica {
         self.votes = own.is_some_and(|m| m.incarnation == self.incarnation) || !rule!(E1);
         // B3: the clock is above the base.
         self.clock.observe(configuration.base.reading());
+        let nodes = configuration.voters().map(|m| m.node);
+        self.links.set_nodes(self.node, nodes);
         self.configuration = Some(configuration.into());
         self.bootstrap = None;
     }

@@ -107,6 +107,7 @@ impl Coordinator {
                     key: context.key.clone(),
                     holds,
                 },
+                0,
             );
         }
     }
@@ -209,12 +210,13 @@ impl Coordinator {
             id,
             repair: Some(holders),
             highest: Some((ballot, record)),
+            retransmissions,
             ..
         }) = &self.reading
         else {
             return;
         };
-        let (ballot, configuration) = (*ballot, context.configuration);
+        let (ballot, again, configuration) = (*ballot, *retransmissions, context.configuration);
         for member in configuration.voters().filter(|m| !holders.contains(m.node)) {
             let (key, record) = (context.key.clone(), record.clone());
             context.send(
@@ -225,6 +227,7 @@ impl Coordinator {
                     ballot,
                     record,
                 },
+                again,
             );
         }
     }
@@ -312,7 +315,7 @@ impl Coordinator {
             self.send_repair(context);
             return;
         }
-        let id = round.id;
+        let (id, again) = (round.id, round.retransmissions);
         let answered: NodeSet = round.answers.iter().map(|a| a.from).collect();
         let holds = round
             .held
@@ -330,6 +333,7 @@ impl Coordinator {
                     key: context.key.clone(),
                     holds,
                 },
+                again,
             );
         }
     }

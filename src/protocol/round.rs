@@ -11,7 +11,7 @@ use rand::rngs::StdRng;
 use super::applied::{Proposal, Verdict};
 use super::ballot::{Ballot, BallotClock};
 use super::limits::{
-    APPLIED_SIZE_MAX, BACKOFF_INITIAL_US, BACKOFF_MAX_US, COMBINED_MAX, HEARTBEAT_MS,
+    APPLIED_SIZE_MAX, BACKOFF_INITIAL_US, BACKOFF_MAX_US, COMBINED_MAX, HEARTBEAT_MS_DEFAULT,
     OPERATION_AGE_MAX_MS,
 };
 use super::message::{
@@ -35,6 +35,8 @@ pub enum ReplyTo {
         node: NodeId,
         boot: u64,
         attempt: u64,
+        /// The neighbour that its latest sending came through.
+        via: NodeId,
     },
 }
 
@@ -70,6 +72,8 @@ pub enum Effect {
         to: NodeId,
         round: RoundId,
         message: Message,
+        /// How often it was sent before.
+        again: u32,
     },
     Answer {
         pending: Pending,
@@ -111,9 +115,15 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
-    pub fn send(&mut self, to: NodeId, round: RoundId, message: impl Into<Message>) {
+    /// `again`: how often it was sent before.
+    pub fn send(&mut self, to: NodeId, round: RoundId, message: impl Into<Message>, again: u32) {
         let message = message.into();
-        self.effects.push(Effect::Send { to, round, message });
+        self.effects.push(Effect::Send {
+            to,
+            round,
+            message,
+            again,
+        });
     }
 
     pub fn answer(&mut self, pending: Pending, outcome: Outcome) {
@@ -315,7 +325,7 @@ impl Coordinator {
         if !context.hears_quorum && rule!(X5_silence) {
             self.refuse(context);
             // What was sent before is tried again once a quorum is heard.
-            self.wait_until_us = context.now.mono_us + HEARTBEAT_MS * 1_000;
+            self.wait_until_us = context.now.mono_us + HEARTBEAT_MS_DEFAULT * 1_000;
             return;
         }
         let writes = self.queue.iter().any(|p| !p.operation.action.is_read());
@@ -464,6 +474,7 @@ impl Coordinator {
             verdicts,
         };
         round.refused = NodeSet::default();
+        round.retransmissions = 0;
         round.due_us = context.now.mono_us + context.pace.wait_us(0);
         self.send_round(&context.voters(), context);
     }
@@ -486,7 +497,7 @@ impl Coordinator {
                 }
                 .into(),
             };
-            context.send(*node, round.id, message);
+            context.send(*node, round.id, message, round.retransmissions);
         }
     }
 

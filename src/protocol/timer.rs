@@ -11,6 +11,10 @@ pub enum Timer {
     Heartbeat,
     /// Before the first configuration: ask the listed nodes again.
     Survey,
+    /// Others are to be told that links changed.
+    News,
+    /// Forwarded operations that were not answered are sent again, or taken back.
+    Forwards,
     /// Something of this key's rounds is due.
     Key(Key),
 }

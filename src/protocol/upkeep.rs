@@ -6,16 +6,15 @@ use rand::RngExt;
 
 use super::Replica;
 use super::ballot::Ballot;
-use super::limits::{
-    CHOSEN_PER_MESSAGE_MAX, HEARTBEAT_MS, QUORUM_SILENCE_MS, REACHABLE_MS, SURVEY_MS,
-};
+use super::limits::{CHOSEN_PER_MESSAGE_MAX, QUORUM_LOST_MS, SURVEY_MS};
 use super::message::{
-    Chosen, ConfigurationTold, Destination, Envelope, Event, Heartbeat, Message, NodeId, Now,
-    Output,
+    Chosen, ConfigurationTold, Destination, Envelope, Event, Message, NodeId, Now, Output,
 };
+use super::outbox::Way;
 use super::quorum::NodeSet;
 use super::record::Key;
 use super::round::Coordinator;
+use super::rules::rule;
 use super::timer::Timer;
 
 /// How often links are looked at without a heartbeat having come.
@@ -29,33 +28,23 @@ impl Replica {
             match timer {
                 Timer::Heartbeat => self.heartbeat(now),
                 Timer::Survey => self.survey(now),
+                Timer::News => self.tell_links(now),
+                Timer::Forwards => self.look_at_forwards(now),
                 Timer::Key(key) => self.key_timeout(now, &key, at_us),
             }
         }
     }
 
     fn heartbeat(&mut self, now: Now) {
-        self.timers
-            .set(now.mono_us + HEARTBEAT_MS * 1_000, Timer::Heartbeat);
+        let next_us = now.mono_us + self.options.heartbeat_ms * 1_000;
+        self.timers.set(next_us, Timer::Heartbeat);
         self.look_at_links(now, true, true);
         self.heartbeats += 1;
         self.marks_due |= self.heartbeats.is_multiple_of(MARKS_EVERY);
-        self.take_back_forwards(now);
         self.tell_waits();
-        let Some(configuration) = self.configuration.clone() else {
-            return;
-        };
-        let clock = self.clock.last();
-        let heartbeat = Heartbeat {
-            boot: self.options.boot,
-            wall_ms: now.wall_ms,
-            clock,
-        };
-        let me = self.node;
-        for member in configuration.voters().filter(|m| m.node != me) {
-            let envelope = self.envelope(member.node, 0, heartbeat.clone().into());
-            self.dispatch(envelope);
-            self.flush_notices(member.node);
+        self.tell_links(now);
+        for node in self.notices.keys().copied().collect::<Vec<_>>() {
+            self.flush_notices(node);
         }
         if self.clock.is_clamped() != self.told_clamped {
             self.told_clamped = self.clock.is_clamped();
@@ -85,23 +74,30 @@ impl Replica {
         let Some(configuration) = self.configuration.clone() else {
             return;
         };
-        let node = self.node;
-        let heard = |within_ms| -> Vec<NodeId> {
-            let voters = configuration.voters().filter(|m| {
-                let own = m.node == node && self.votes;
-                own || self.links.is_heard(m.node, m.incarnation, now, within_ms)
-            });
-            voters.map(|m| m.node).collect()
-        };
-        let lately: NodeSet = heard(QUORUM_SILENCE_MS).into_iter().collect();
-        let hears = configuration.has_quorum(&lately);
+        self.links.look(now);
+        self.tell_news(now);
+        let joined: NodeSet = self.joined().collect();
+        if configuration.has_quorum(&joined) {
+            self.quorum_us = now.mono_us;
+        }
+        let lost_us = self.quorum_us + QUORUM_LOST_MS * 1_000;
+        let hears = self.quorum_us == now.mono_us || (self.hears_quorum && now.mono_us < lost_us);
         if self.hears_quorum && !hears && !may_lose {
             return;
         }
-        let mut near = heard(REACHABLE_MS);
-        // This node first, then those behind it, so that not all nodes ask the same ones.
+        let mut near: Vec<NodeId> = self.joined().collect();
+        // This node first, then the nearest; of equally near ones those behind it, so that not all
+        // nodes ask the same ones.
+        let node = self.node;
         let behind = near.iter().position(|n| *n >= node).unwrap_or(0);
         near.rotate_left(behind);
+        near.sort_by_key(|n| {
+            if *n == node {
+                0
+            } else {
+                self.links.hops(*n).unwrap_or(u8::MAX)
+            }
+        });
         self.near = near;
         if hears != self.hears_quorum {
             self.hears_quorum = hears;
@@ -122,6 +118,21 @@ impl Replica {
         }
     }
 
+    /// The voters that reach this node and are reached by it, in order of id.
+    fn joined(&self) -> impl Iterator<Item = NodeId> {
+        let voters = self.configuration.iter().flat_map(|c| c.voters());
+        let joined = voters.filter(|m| {
+            let there = self.links.is_joined(m.node)
+                && (self.links.is_incarnation(m.node, m.incarnation) || !rule!(E1));
+            if m.node == self.node {
+                self.votes
+            } else {
+                there
+            }
+        });
+        joined.map(|m| m.node)
+    }
+
     /// B2: the lower median of the wall clocks that the members tell, this one's among them.
     fn median_ms(&self, now: Now) -> Option<u64> {
         let configuration = self.configuration.as_ref()?;
@@ -129,12 +140,7 @@ impl Replica {
             if m.node == self.node {
                 return Some(now.wall_ms);
             }
-            let heard = self
-                .links
-                .is_heard(m.node, m.incarnation, now, QUORUM_SILENCE_MS);
-            self.links
-                .wall_ms(m.node, m.incarnation, now)
-                .filter(|_| heard)
+            self.links.wall_ms(m.node, m.incarnation, now)
         });
         let mut told: Vec<u64> = told.collect();
         told.sort_unstable();
@@ -164,7 +170,7 @@ impl Replica {
         let chosen = std::mem::take(notices);
         if !chosen.is_empty() {
             let envelope = self.envelope(node, 0, Chosen { chosen }.into());
-            self.dispatch(envelope);
+            self.dispatch(envelope, Way::Usual);
         }
     }
 
@@ -238,7 +244,7 @@ impl Replica {
             let told = ConfigurationTold {
                 configuration: configuration.clone(),
             };
-            self.send(node, 0, told.into(), self.installed_in);
+            self.send(node, 0, told.into(), self.installed_in, Way::Usual);
         }
     }
 
@@ -311,6 +317,11 @@ impl Replica {
             members: members.collect(),
             waits_for: self.waits_for_now(),
             clock_clamped: self.clock.is_clamped(),
+            links: self.links.status(),
+            component: self.near.clone(),
+            routes: self.links.routes(),
+            messages_sent: self.messages_sent,
+            messages_relayed: self.messages_relayed,
             ..NodeStatus::default()
         }
     }

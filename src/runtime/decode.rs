@@ -8,32 +8,68 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use kvclient::datagram::{self, Frame};
 
 use super::tally::{Cause, Tally};
-use crate::protocol::message::{self, Endpoint, Envelope, Input, Message};
+use crate::protocol::message::{self, Endpoint, Envelope, Input, Message, NodeId};
 
 /// Frames of kinds from here on go between nodes; those below, between clients and nodes.
 const PEER_KIND_MIN: u8 = 16;
 
-/// Gives an input for each frame that can be read.
-pub fn decode(bytes: &[u8], from: SocketAddr, tally: &mut Tally, give: &mut dyn FnMut(Input)) {
+/// What a frame comes to.
+#[derive(Debug)]
+pub enum Arrival<'a> {
+    Input(Input),
+    Transit(Transit<'a>),
+}
+
+/// A frame for another node. It is not decoded here.
+#[derive(Debug)]
+pub struct Transit<'a> {
+    pub cluster: u64,
+    /// The neighbour that it came from.
+    pub via: NodeId,
+    pub frame: Frame<'a>,
+}
+
+/// Gives each frame that can be read, or is for another node than `own` (0: it has no id yet).
+pub fn decode<'a>(
+    bytes: &'a [u8],
+    from: SocketAddr,
+    own: NodeId,
+    tally: &mut Tally,
+    give: &mut dyn FnMut(Arrival<'a>),
+) {
     let (header, frames) = match datagram::open(bytes) {
         Ok(opened) => opened,
         Err(error) => return tally.count(error.into()),
     };
     for frame in frames {
-        let input = match frame {
-            Ok(frame) if frame.header.kind >= PEER_KIND_MIN => peer(header.cluster, &frame),
-            Ok(frame) if header.sender == 0 => client(from, &frame),
+        let (cluster, via) = (header.cluster, header.sender);
+        let is_peers = |frame: &Frame<'_>| frame.header.kind >= PEER_KIND_MIN;
+        let arrival = match frame {
+            Ok(frame) if is_peers(&frame) && is_transit(&frame, own) => {
+                Ok(Arrival::Transit(Transit {
+                    cluster,
+                    via,
+                    frame,
+                }))
+            }
+            Ok(frame) if is_peers(&frame) => peer(cluster, via, &frame).map(Arrival::Input),
+            Ok(frame) if via == 0 => client(from, &frame).map(Arrival::Input),
             Ok(_) => Err(Cause::KindMisplaced),
             Err(error) => Err(error.into()),
         };
-        match input {
-            Ok(input) => give(input),
+        match arrival {
+            Ok(arrival) => give(arrival),
             Err(cause) => tally.count(cause),
         }
     }
 }
 
-fn peer(cluster: u64, frame: &Frame<'_>) -> Result<Input, Cause> {
+fn is_transit(frame: &Frame<'_>, own: NodeId) -> bool {
+    let destination = frame.header.destination;
+    own != 0 && destination != 0 && destination != own
+}
+
+fn peer(cluster: u64, via: NodeId, frame: &Frame<'_>) -> Result<Input, Cause> {
     let header = &frame.header;
     let message = Message::decode(header.kind, frame.body)?.ok_or(Cause::KindUnknown)?;
     let envelope = Envelope {
@@ -42,6 +78,8 @@ fn peer(cluster: u64, frame: &Frame<'_>) -> Result<Input, Cause> {
         incarnation: header.incarnation,
         epoch: header.epoch,
         round: header.message_id,
+        hops_left: header.hops_left,
+        via,
         message,
     };
     Ok(Input::Peer { cluster, envelope })
@@ -79,7 +117,7 @@ pub fn address_of(endpoint: Endpoint) -> SocketAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::message::{ClientMessage, Heartbeat};
+    use crate::protocol::message::{ClientMessage, Heartbeat, Row};
     use kvclient::datagram::{DATAGRAM_HEADER_SIZE, DatagramHeader, DatagramWriter, FrameHeader};
     use kvclient::wire::{self, Hello};
     use proptest::prelude::*;
@@ -117,15 +155,26 @@ mod tests {
     fn decoded(bytes: &[u8]) -> (Vec<Input>, Tally) {
         let mut tally = Tally::default();
         let mut inputs = Vec::new();
-        decode(bytes, from(), &mut tally, &mut |input| inputs.push(input));
+        decode(bytes, from(), 1, &mut tally, &mut |arrival| match arrival {
+            Arrival::Input(input) => inputs.push(input),
+            Arrival::Transit(transit) => panic!("for nobody else: {transit:?}"),
+        });
         (inputs, tally)
     }
 
     fn heartbeat() -> Message {
-        Heartbeat {
+        let row = Row {
+            node: 2,
+            incarnation: 3,
             boot: 1,
-            wall_ms: 2,
             clock: 3,
+            wall_ms: 2,
+            links: Vec::new(),
+        };
+        Heartbeat {
+            number: 1,
+            echo: None,
+            rows: vec![row],
         }
         .into()
     }

@@ -12,7 +12,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Sleep;
 
 use super::addresses::{AddressBook, resolve};
-use super::decode::{address_of, decode};
+use super::decode::{Arrival, Transit, address_of, decode};
 use super::disk::Disk;
 use super::packer::{Packer, Sender};
 use super::serve::RuntimeError;
@@ -20,7 +20,7 @@ use super::socket::Socket;
 use super::tally::{Cause, Tally};
 use super::{Notice, events};
 use crate::config::{NodeAddress, ServerConfig};
-use crate::protocol::limits::{KEYS_CACHED_MAX, MEMBERS_MAX, SKEW_MAX_MS_DEFAULT};
+use crate::protocol::limits::{KEYS_CACHED_MAX, SKEW_MAX_MS_DEFAULT};
 use crate::protocol::message::{
     ClientReply, Destination, Endpoint, Envelope, Group, Input, Now, Output, encode_reply,
 };
@@ -31,8 +31,6 @@ use crate::storage::{Opened, Table};
 const RECEIVES_PER_TURN_MAX: usize = 4;
 /// A turn that causes more datagrams than this sends some before it is over.
 const FLUSH_AT: usize = 256;
-/// Relays that a message may pass: through every other node once.
-const HOPS_MAX: u8 = MEMBERS_MAX as u8 - 1;
 /// A timer that is this late tells that the process was kept from running.
 const LATE_US: u64 = 50_000;
 /// How long operations under way may take to end once the node is told to stop.
@@ -123,6 +121,8 @@ impl Bound {
             seed: random()?,
             skew_max_ms: SKEW_MAX_MS_DEFAULT,
             keys_cached_max: KEYS_CACHED_MAX,
+            heartbeat_ms: config.heartbeat_ms,
+            link_down_ms: config.link_down_ms,
         };
         let disk = config.data_dir.as_ref();
         let disk = disk.map(|_| Disk::start(opened.storage, self.notifier.clone()));
@@ -215,14 +215,32 @@ impl Driver {
             socket,
             tally,
             replica,
+            packer,
+            addresses,
             ..
         } = self;
+        let own = replica.node();
         for _ in 0..RECEIVES_PER_TURN_MAX {
             let (_, more) = socket
                 .receive(now.mono_us, tally, &mut |tally, bytes, from| {
-                    decode(bytes, from, tally, &mut |input| {
-                        replica.handle_input(now, input);
+                    let mut transits = Vec::new();
+                    decode(bytes, from, own, tally, &mut |arrival| match arrival {
+                        Arrival::Input(input) => replica.handle_input(now, input),
+                        Arrival::Transit(transit) => transits.push(transit),
                     });
+                    for transit in transits {
+                        let Some((next, header)) = pass_on(now, replica, &transit) else {
+                            continue;
+                        };
+                        let name = replica.address_of(next);
+                        match name.and_then(|name| addresses.named(name, now.mono_us)) {
+                            Some(to) => packer.push(to, header, tally, |body| {
+                                body.extend_from_slice(transit.frame.body);
+                                header.kind
+                            }),
+                            None => tally.count(Cause::NoAddress),
+                        }
+                    }
                 })
                 .map_err(RuntimeError::Socket)?;
             if !more {
@@ -270,7 +288,7 @@ impl Driver {
             kind: envelope.message.kind(),
             origin: envelope.origin,
             destination: envelope.destination,
-            hops_left: HOPS_MAX,
+            hops_left: envelope.hops_left,
             incarnation: envelope.incarnation,
             epoch: envelope.epoch,
             message_id: envelope.round,
@@ -398,6 +416,22 @@ impl Driver {
         let in_time = tokio::time::timeout(CLOSE_MAX, closed).await;
         in_time.unwrap_or(Err(RuntimeError::StorageStuck))
     }
+}
+
+/// Where another node's frame goes next, with nothing of it changed but the hops left.
+fn pass_on(now: Now, replica: &mut Replica, transit: &Transit<'_>) -> Option<(u8, FrameHeader)> {
+    let mut header = transit.frame.header;
+    let (origin, to) = (header.origin, header.destination);
+    let next = replica.relay(
+        now,
+        transit.cluster,
+        transit.via,
+        origin,
+        to,
+        header.hops_left,
+    )?;
+    header.hops_left -= 1;
+    Some((next, header))
 }
 
 fn bind(config: &ServerConfig) -> Result<(SocketAddr, Socket), RuntimeError> {

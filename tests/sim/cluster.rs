@@ -1,11 +1,12 @@
 //! Nodes, network, disks and clients on one event queue. What is random comes from the seed; what is
 //! to go wrong, and what clients want, comes from whoever drives it: a plan or a scenario.
 
-use horseshoe::protocol::Options;
+use horseshoe::protocol::limits::{HEARTBEAT_MS_DEFAULT, LINK_DOWN_MS_DEFAULT};
 use horseshoe::protocol::message::{
     Destination, Endpoint, Event as NodeEvent, Input, NodeId, Output,
 };
 use horseshoe::protocol::record::Key;
+use horseshoe::protocol::{Options, Replica};
 
 use super::clients::Client;
 use super::codec;
@@ -343,8 +344,12 @@ impl Cluster {
                     },
                 );
             }
-            Output::Send { to, envelope } => {
-                self.watch.sends(&self.nodes[node], &envelope);
+            Output::Send { to, mut envelope } => {
+                let id = self.nodes[node].replica.as_ref().map_or(0, Replica::node);
+                if envelope.origin == id {
+                    self.watch.sends(&self.nodes[node], &envelope);
+                }
+                envelope.via = id;
                 let Some(to) = self.resolve(node, to) else {
                     return;
                 };
@@ -416,6 +421,8 @@ impl Cluster {
             seed: self.random.word(),
             skew_max_ms: self.settings.skew_max_ms,
             keys_cached_max: self.settings.keys_cached_max,
+            heartbeat_ms: HEARTBEAT_MS_DEFAULT,
+            link_down_ms: LINK_DOWN_MS_DEFAULT,
         };
         self.trace
             .story(self.now_us, || format!("node {node} starts"));

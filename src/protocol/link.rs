@@ -1,0 +1,260 @@
+//! One link, in the direction towards this node: whether it works, how long a round trip over it
+//! takes, how much it loses. Knows its neighbour's id and nothing of the rest of the network.
+
+use super::limits::{LINK_HOLD_MAX_MS, LINK_QUIET_MS};
+use super::message::{Echo, LinkTold};
+
+/// Heartbeats whose sending time is remembered.
+const SENT_KEPT: usize = 16;
+/// Weight of one heartbeat in the estimate of loss, and of one round trip in that of their time.
+const WEIGHT: u32 = 16;
+/// A gap in the numbers that is longer tells of a silence, not of more loss.
+const GAP_MAX: u32 = 64;
+const LOSS_ONE: u32 = 1 << 16;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Nothing was ever heard.
+    Unheard,
+    /// `None`: since the first word.
+    Up { since_us: Option<u64> },
+    /// Silent, or heard again since `since_us` and on probation.
+    Down { since_us: Option<u64> },
+}
+
+#[derive(Debug)]
+pub struct Link {
+    state: State,
+    heard_us: u64,
+    /// How long it must be heard before it is up again: doubled each time that it was up for only a
+    /// short while, so that a link that flaps does not make routes flap.
+    hold_us: u64,
+    /// The boot of the neighbour that `last` belongs to.
+    boot: u64,
+    /// The last of the neighbour's heartbeats: its number, and when it came.
+    last: Option<(u32, u64)>,
+    /// Of `LOSS_ONE`.
+    loss: u32,
+    rtt_us: Option<u32>,
+    /// This node's heartbeats to the neighbour: how many there were, and when the last of them left.
+    sent: u32,
+    sent_us: [u64; SENT_KEPT],
+}
+
+impl Link {
+    pub fn new(down_after_us: u64) -> Self {
+        Link {
+            state: State::Unheard,
+            heard_us: 0,
+            hold_us: down_after_us,
+            boot: 0,
+            last: None,
+            loss: 0,
+            rtt_us: None,
+            sent: 0,
+            sent_us: [0; SENT_KEPT],
+        }
+    }
+
+    pub fn is_up(&self) -> bool {
+        matches!(self.state, State::Up { .. })
+    }
+
+    /// A datagram came: all traffic counts.
+    pub fn heard(&mut self, now_us: u64, down_after_us: u64) {
+        let silent = now_us >= self.heard_us + down_after_us;
+        self.state = match self.state {
+            State::Unheard => State::Up { since_us: None },
+            State::Down { since_us } if silent || since_us.is_none() => State::Down {
+                since_us: Some(now_us),
+            },
+            unchanged => unchanged,
+        };
+        self.heard_us = now_us;
+    }
+
+    /// A heartbeat came. `echo` tells of one of this node's.
+    pub fn heartbeat(&mut self, boot: u64, number: u32, echo: Option<Echo>, now_us: u64) {
+        if self.boot != boot {
+            self.boot = boot;
+            self.last = None;
+        }
+        match self.last {
+            Some((last, _)) if number <= last => return,
+            Some((last, _)) => {
+                let missing = number - last - 1;
+                for _ in 0..missing.min(GAP_MAX) {
+                    self.loss += (LOSS_ONE - self.loss) / WEIGHT;
+                }
+                self.loss -= self.loss / WEIGHT;
+            }
+            None => {}
+        }
+        self.last = Some((number, now_us));
+        if let Some(rtt_us) = echo.and_then(|echo| self.round_trip(echo, now_us)) {
+            self.rtt_us = Some(match self.rtt_us {
+                Some(smoothed) => smoothed - smoothed / WEIGHT + rtt_us / WEIGHT,
+                None => rtt_us,
+            });
+        }
+    }
+
+    fn round_trip(&self, echo: Echo, now_us: u64) -> Option<u32> {
+        let age = self.sent.checked_sub(echo.number)?;
+        if echo.number == 0 || age as usize >= SENT_KEPT {
+            return None;
+        }
+        let sent_us = self.sent_us[echo.number as usize % SENT_KEPT];
+        let took_us = now_us.checked_sub(sent_us + u64::from(echo.held_us))?;
+        u32::try_from(took_us).ok()
+    }
+
+    /// The number of the heartbeat that leaves now, and what it tells of the neighbour's last.
+    pub fn beat(&mut self, now_us: u64) -> (u32, Option<Echo>) {
+        self.sent += 1;
+        self.sent_us[self.sent as usize % SENT_KEPT] = now_us;
+        let echo = self.last.and_then(|(number, came_us)| {
+            let held_us = u32::try_from(now_us.saturating_sub(came_us)).ok()?;
+            Some(Echo { number, held_us })
+        });
+        (self.sent, echo)
+    }
+
+    /// Brings the state up to date. Whether it changed.
+    pub fn look(&mut self, now_us: u64, down_after_us: u64) -> bool {
+        let silent = now_us >= self.heard_us + down_after_us;
+        match self.state {
+            State::Up { since_us } if silent => {
+                let quiet_us = LINK_QUIET_MS * 1_000;
+                let flaps = since_us.is_some_and(|since_us| self.heard_us < since_us + quiet_us);
+                let longer = (2 * self.hold_us).min(LINK_HOLD_MAX_MS * 1_000);
+                self.hold_us = if flaps { longer } else { 0 }.max(down_after_us);
+                self.state = State::Down { since_us: None };
+                true
+            }
+            State::Down { since_us: Some(_) } if silent => {
+                self.state = State::Down { since_us: None };
+                true
+            }
+            State::Down {
+                since_us: Some(since_us),
+            } if now_us >= since_us + self.hold_us => {
+                self.state = State::Up {
+                    since_us: Some(now_us),
+                };
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether anything gets through, for what has no other way: it may be on probation.
+    pub fn is_heard(&self) -> bool {
+        match self.state {
+            State::Unheard => false,
+            State::Up { .. } => true,
+            State::Down { since_us } => since_us.is_some(),
+        }
+    }
+
+    /// As it is told to others; nothing of a link that was never heard.
+    pub fn told(&self, from: u8) -> Option<LinkTold> {
+        (self.state != State::Unheard).then(|| LinkTold {
+            from,
+            up: self.is_up(),
+            heard: self.is_heard(),
+            rtt_us: self.rtt_us.unwrap_or(0),
+            loss_permille: (self.loss * 1_000 / LOSS_ONE) as u16,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOWN_US: u64 = 200_000;
+
+    /// Heard each 50 ms from `from_ms` until `to_ms`, and looked at each time.
+    fn hear(link: &mut Link, from_ms: u64, to_ms: u64) {
+        for ms in (from_ms..to_ms).step_by(50) {
+            link.heard(ms * 1_000, DOWN_US);
+            link.look(ms * 1_000, DOWN_US);
+        }
+    }
+
+    fn is_up_at(link: &mut Link, ms: u64) -> bool {
+        link.look(ms * 1_000, DOWN_US);
+        link.is_up()
+    }
+
+    #[test]
+    fn a_link_is_up_at_the_first_word_and_down_after_a_silence() {
+        let mut link = Link::new(DOWN_US);
+        assert!(!is_up_at(&mut link, 0) && link.told(1).is_none());
+        hear(&mut link, 100, 150);
+        assert!(is_up_at(&mut link, 299));
+        assert!(!is_up_at(&mut link, 300));
+    }
+
+    #[test]
+    fn it_is_up_again_after_it_was_heard_for_as_long() {
+        let mut link = Link::new(DOWN_US);
+        hear(&mut link, 0, 20_000);
+        assert!(!is_up_at(&mut link, 21_000));
+        hear(&mut link, 21_000, 21_151);
+        assert!(!is_up_at(&mut link, 21_199));
+        assert!(is_up_at(&mut link, 21_201));
+    }
+
+    #[test]
+    fn a_link_that_flaps_stays_down() {
+        let mut link = Link::new(DOWN_US);
+        hear(&mut link, 0, 20_000);
+        let mut changes = 0;
+        let mut was_up = true;
+        for ms in (20_000..40_000).step_by(50) {
+            // 600 ms there, 600 ms away.
+            if ms / 600 % 2 == 0 {
+                link.heard(ms * 1_000, DOWN_US);
+            }
+            let is_up = is_up_at(&mut link, ms);
+            changes += u32::from(is_up != was_up);
+            was_up = is_up;
+        }
+        assert!(!was_up && changes <= 5, "{changes} changes");
+        hear(&mut link, 40_000, 46_000);
+        assert!(is_up_at(&mut link, 46_001), "and comes back");
+    }
+
+    #[test]
+    fn gaps_in_the_numbers_are_loss() {
+        let mut link = Link::new(DOWN_US);
+        for number in 0..2_000u32 {
+            if number % 5 != 0 {
+                link.heard(0, DOWN_US);
+                link.heartbeat(7, number, None, 0);
+            }
+        }
+        let loss = link.told(1).unwrap().loss_permille;
+        assert!((120..280).contains(&loss), "{loss}");
+        link.heartbeat(8, 1, None, 0);
+        assert!(link.told(1).unwrap().loss_permille <= loss, "a new boot");
+    }
+
+    #[test]
+    fn an_echo_gives_the_time_of_a_round_trip() {
+        let mut link = Link::new(DOWN_US);
+        link.heard(0, DOWN_US);
+        let (number, echo) = link.beat(1_000);
+        assert_eq!((number, echo), (1, None));
+        let echo = |number, held_us| Some(Echo { number, held_us });
+        link.heartbeat(7, 1, echo(1, 50_000), 51_300);
+        assert_eq!(link.told(1).unwrap().rtt_us, 300);
+        assert_eq!(link.beat(52_000), (2, echo(1, 700)));
+        // Never sent, long ago, held longer than it can have been: no times at all.
+        for (number, held_us) in [(0, 0), (9, 0), (2, 60_000)] {
+            assert_eq!(link.round_trip(Echo { number, held_us }, 60_000), None);
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Sending and passing on: which way messages take, and what is told of links (docs/protocol.md,
+//! "Ways through a half-broken network").
+
+use super::Replica;
+use super::limits::NEWS_INTERVAL_MS;
+use super::message::{
+    Destination, Envelope, GroupNumber, Heartbeat, Message, NodeId, Now, Output, RoundId, Row,
+};
+use super::outbox::Way;
+use super::timer::Timer;
+
+impl Replica {
+    /// Sends once `group` is durable (R2); to this node itself too.
+    pub(super) fn send(
+        &mut self,
+        to: NodeId,
+        round: RoundId,
+        message: Message,
+        group: GroupNumber,
+        way: Way,
+    ) {
+        let envelope = self.envelope(to, round, message);
+        if self.outbox.is_durable(group) {
+            self.dispatch(envelope, way);
+        } else {
+            self.outbox.hold(group, envelope, way);
+        }
+    }
+
+    pub(super) fn envelope(&self, to: NodeId, round: RoundId, message: Message) -> Envelope {
+        Envelope {
+            origin: self.node,
+            destination: to,
+            incarnation: self.incarnation,
+            epoch: self.configuration.as_ref().map_or(0, |c| c.epoch),
+            round,
+            hops_left: 0,
+            via: 0,
+            message,
+        }
+    }
+
+    pub(super) fn dispatch(&mut self, envelope: Envelope, way: Way) {
+        let to = envelope.destination;
+        if to == self.node {
+            self.local.push_back(envelope);
+            return;
+        }
+        let usual = self.links.next_hop(to);
+        let other = match way {
+            Way::Usual => None,
+            Way::Detour(turn) => self.links.detour(to, turn),
+            Way::Back(via) if via == usual || via == to || via == 0 => None,
+            Way::Back(via) => self.links.hops(to).map(|hops| (via, hops + 1)),
+        };
+        if let Some((next, hops)) = other {
+            self.hand_on(next, hops, envelope.clone());
+        }
+        let hops = self.links.hops(to).unwrap_or(1);
+        self.hand_on(usual, hops, envelope);
+    }
+
+    /// `hops`: links on the way. One more than that may be used up where the nodes on the way know
+    /// better; so a message never goes in circles for long.
+    fn hand_on(&mut self, next: NodeId, hops: u8, mut envelope: Envelope) {
+        envelope.hops_left = hops;
+        self.messages_sent += 1;
+        self.outputs.push_back(Output::Send {
+            to: Destination::Node(next),
+            envelope,
+        });
+    }
+
+    /// A message between others that came from a neighbour: where it goes next, if it may. Its
+    /// `hops_left` is then one less.
+    pub fn relay(
+        &mut self,
+        now: Now,
+        cluster: u64,
+        via: NodeId,
+        origin: NodeId,
+        to: NodeId,
+        hops_left: u8,
+    ) -> Option<NodeId> {
+        if cluster != self.cluster() {
+            self.counters.stray += 1;
+            return None;
+        }
+        self.links.heard(via, now);
+        let next = self.links.relay(via, origin, to, hops_left);
+        match next {
+            Some(_) => self.messages_relayed += 1,
+            None => self.counters.unroutable += 1,
+        }
+        next
+    }
+
+    /// Whether a message with this destination is to be passed on.
+    pub fn is_transit(&self, destination: NodeId) -> bool {
+        destination != 0 && self.node != 0 && destination != self.node
+    }
+
+    /// Passes on a message that was decoded all the same.
+    pub(super) fn pass_on(&mut self, now: Now, mut envelope: Envelope) {
+        let (origin, to) = (envelope.origin, envelope.destination);
+        let cluster = self.cluster();
+        if let Some(next) = self.relay(now, cluster, envelope.via, origin, to, envelope.hops_left) {
+            envelope.hops_left -= 1;
+            let to = Destination::Node(next);
+            self.outputs.push_back(Output::Send { to, envelope });
+        }
+    }
+
+    /// Tells all neighbours of this node's links, each by the direct way, whether it works or not.
+    pub(super) fn tell_links(&mut self, now: Now) {
+        let Some(configuration) = self.configuration.clone() else {
+            return;
+        };
+        self.told_us = now.mono_us;
+        self.links.take_news();
+        let own = Row {
+            node: self.node,
+            incarnation: self.incarnation,
+            boot: self.options.boot,
+            clock: self.clock.tick(now),
+            wall_ms: now.wall_ms,
+            links: Vec::new(),
+        };
+        let me = self.node;
+        for member in configuration.voters().filter(|m| m.node != me) {
+            let Some(heartbeat) = self.links.beat(member.node, own.clone(), now) else {
+                continue;
+            };
+            let envelope = self.envelope(member.node, 0, heartbeat.into());
+            self.outputs.push_back(Output::Send {
+                to: Destination::Node(member.node),
+                envelope,
+            });
+        }
+    }
+
+    /// What changed is told at once, but no more often than each few milliseconds.
+    pub(super) fn tell_news(&mut self, now: Now) {
+        if self.node == 0 || !self.links.take_news() {
+            return;
+        }
+        let next_us = self.told_us + NEWS_INTERVAL_MS * 1_000;
+        if now.mono_us >= next_us {
+            self.tell_links(now);
+        } else {
+            self.timers.set(next_us, Timer::News);
+        }
+    }
+
+    pub(super) fn handle_heartbeat(&mut self, now: Now, from: NodeId, heartbeat: Heartbeat) {
+        for row in &heartbeat.rows {
+            self.clock.observe(row.clock);
+        }
+        self.links.heartbeat(from, heartbeat, now);
+        self.look_at_links(now, true, false);
+    }
+}

@@ -104,4 +104,5 @@ step mutants cargo test --quiet --features mutants --test mutants
 step release cargo build --quiet --release
 step scripts tests/scripts.sh
 step loss tests/loss.sh
+step partition tests/partition/run.sh
 step fuzz fuzz

@@ -5,7 +5,7 @@ use kvclient::wire::Outcome;
 
 use crate::history::{Call, Ending, ms};
 use crate::places::Places;
-use crate::record::{Client, Record};
+use crate::record::{Client, MessageCount, Record};
 
 /// Clients, by the node that they are tied to.
 #[derive(Debug, Clone)]
@@ -165,11 +165,7 @@ impl Claim {
                 fair(*factor, who, Span::of(*window, record), record)
             }
             Claim::Throughput(factor, before, after) => {
-                let rate = |window| {
-                    let span = Span::of(window, record);
-                    record.successes().filter(|us| span.has(*us)).count() as f64 / span.seconds()
-                };
-                let (before, after) = (rate(*before), rate(*after));
+                let (before, after) = (rate(*before, record), rate(*after, record));
                 let fell = after < factor * before;
                 let told =
                     format!("{after:.0} operations/s after {before:.0}/s, not {factor} times");
@@ -181,6 +177,26 @@ impl Claim {
                 kb_per_s,
             } => idle(*cpu_percent, *kb_per_s, record),
         }
+    }
+
+    /// What was measured, where the row of the table does not say it.
+    pub fn figures(&self, record: &Record) -> Option<String> {
+        Some(match self {
+            Claim::Throughput(_, before, after) => {
+                let (before, after) = (rate(*before, record), rate(*after, record));
+                format!("{before:.0}/s, then {after:.0}/s")
+            }
+            Claim::MessagesAtMost(_) => {
+                let (before, after) = messages_per_operation(record)?;
+                format!("{before:.1} messages an operation, then {after:.1}")
+            }
+            Claim::IdleAtMost { .. } => {
+                let usage = record.idle.as_ref()?;
+                let cpu_percent = usage.cpu_percent.iter().copied().fold(0.0, f64::max);
+                format!("{cpu_percent:.1} % of a core, {:.1} kB/s", usage.kb_per_s)
+            }
+            _ => return None,
+        })
     }
 
     /// The longest time without a success of a client that is to be served.
@@ -297,29 +313,35 @@ fn fair(factor: f64, who: &Who, span: Span, record: &Record) -> Vec<String> {
         .collect()
 }
 
-fn messages(factor: f64, record: &Record) -> Vec<String> {
+/// Successes in a second.
+fn rate(window: Window, record: &Record) -> f64 {
+    let span = Span::of(window, record);
+    record.successes().filter(|us| span.has(*us)).count() as f64 / span.seconds()
+}
+
+/// Between the first two counts, and between the second two; none if there are not four.
+fn messages_per_operation(record: &Record) -> Option<(f64, f64)> {
     let &[a, b, c, d] = &record.counts[..] else {
-        return vec![format!(
-            "{} counts of messages, not four",
-            record.counts.len()
-        )];
+        return None;
     };
-    let per_operation = |from: crate::record::MessageCount, to: crate::record::MessageCount| {
-        let span = Span {
-            from_us: from.at_us,
-            to_us: to.at_us,
-        };
-        let operations = record.successes().filter(|us| span.has(*us)).count();
-        (to.messages.saturating_sub(from.messages)) as f64 / operations.max(1) as f64
+    let between = |from: MessageCount, to: MessageCount| {
+        let times = from.at_us..to.at_us;
+        let operations = record.successes().filter(|us| times.contains(us)).count();
+        to.messages.saturating_sub(from.messages) as f64 / operations.max(1) as f64
     };
-    let (before, after) = (per_operation(a, b), per_operation(c, d));
+    Some((between(a, b), between(c, d)))
+}
+
+fn messages(factor: f64, record: &Record) -> Vec<String> {
+    let Some((before, after)) = messages_per_operation(record) else {
+        return vec!["messages were not counted four times".to_owned()];
+    };
     if before == 0.0 || after == 0.0 {
         return vec!["the nodes count no messages".to_owned()];
     }
     let over = after > factor * before;
-    over.then(|| format!("{after:.1} messages an operation after {before:.1}, over {factor} times"))
-        .into_iter()
-        .collect()
+    let told = format!("{after:.1} messages an operation after {before:.1}, over {factor} times");
+    over.then_some(told).into_iter().collect()
 }
 
 fn idle(cpu_percent_max: f64, kb_per_s_max: f64, record: &Record) -> Vec<String> {

@@ -14,9 +14,6 @@ use crate::table::Load;
 /// A machine with few cores is not to be filled by clients that turn at once.
 const THINK_US_MIN: u64 = 1_000;
 const THINK_US_MAX: u64 = 2_000;
-/// Shorter than the default, so that a write that is left hanging by a split does not hold its client
-/// for most of the scenario.
-const DEADLINE: Duration = Duration::from_secs(5);
 /// A value that grew over this is deleted.
 const APPENDED_SIZE_MAX: usize = 600;
 
@@ -64,11 +61,7 @@ pub struct Caller<'a> {
 
 impl<'a> Caller<'a> {
     pub fn new(clock: &'a Clock, number: usize, nodes: &str) -> Caller<'a> {
-        let options = ClientOptions {
-            deadline: DEADLINE,
-            ..ClientOptions::default()
-        };
-        let client = kvclient::Client::open(nodes, options);
+        let client = kvclient::Client::open(nodes, ClientOptions::default());
         Caller {
             clock,
             client: client.expect("addresses"),

@@ -45,7 +45,11 @@ impl Report {
             .claims
             .iter()
             .filter_map(|c| c.longest_gap_us(record));
+        let mut note = vec![scenario.note.clone()];
+        note.extend(scenario.claims.iter().filter_map(|c| c.figures(record)));
+        note.retain(|part| !part.is_empty());
         Report {
+            note: note.join("; "),
             operations: record.calls().count(),
             errors: record.calls().filter(|call| !succeeded(call)).count(),
             gap_us: gaps.max(),

@@ -74,9 +74,9 @@ pub fn run(scenario: &Scenario, seed: u64, cluster: &mut Cluster) -> Result<Reco
             keys: Vec::new(),
         };
         run.do_steps(scenario)?;
-        let after = statuses(&list);
-        let own_calls = run.caller.into_calls();
         drop(guard);
+        let own_calls = run.caller.into_calls();
+        let after = statuses(&list);
         for (number, tied_to, thread) in running {
             let calls = thread.join().expect("a client's thread");
             let client = Client {

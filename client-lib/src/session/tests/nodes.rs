@@ -84,6 +84,28 @@ fn rounds_back_off() {
     assert!((10..60).contains(&tried), "{tried}");
 }
 
+/// A third of all attempts is lost, far more than an allowance makes good.
+#[test]
+fn a_client_with_one_call_at_a_time_makes_good_any_loss_at_once() {
+    let mut script = Script::started(1);
+    for tag in 0..300 {
+        script.submit(put("k"), tag);
+        let mut sent = script.request();
+        if tag % 2 == 0 {
+            let began_us = script.now_us;
+            while script.requests.is_empty() {
+                script.pass(MS);
+                script.greet_all();
+            }
+            let took_us = script.now_us - began_us;
+            assert!(took_us < 50 * MS, "call {tag}: {took_us} us");
+            sent = script.request();
+        }
+        script.answer(&sent, written());
+        script.result().unwrap();
+    }
+}
+
 #[test]
 fn a_node_that_is_silent_must_answer_a_hello_first() {
     let mut script = Script::started(3);

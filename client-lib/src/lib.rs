@@ -37,7 +37,6 @@
 pub mod client;
 pub mod clock;
 pub mod datagram;
-pub mod latency;
 pub mod session;
 pub mod wire;
 

@@ -1,6 +1,6 @@
 //! How long to wait for an answer.
 
-use crate::latency::Latency;
+use super::latency::Latency;
 
 /// Before anything is known.
 const WAIT_US_INITIAL: u64 = 10_000;

@@ -7,7 +7,7 @@
 /// The median and the median distance from it. Each sample moves both by an eighth at most, so that as
 /// many push up as down where they stand still.
 #[derive(Debug, Clone, Default)]
-pub struct Latency {
+pub(super) struct Latency {
     median_us: Option<u64>,
     deviation_us: u64,
 }

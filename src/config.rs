@@ -57,6 +57,7 @@ pub struct Settings {
     pub nodes: Vec<String>,
     pub data_dir: Option<PathBuf>,
     pub durability: Durability,
+    pub text: bool,
     pub shrink_after: String,
     pub heartbeat_ms: u64,
     pub link_down_ms: u64,
@@ -77,6 +78,8 @@ pub struct ServerConfig {
     pub heartbeat_ms: u64,
     /// A link is down after a silence of this length, and up again after it was heard for as long.
     pub link_down_ms: u64,
+    /// Whether Firecloud's text datagrams are taken.
+    pub text: bool,
 }
 
 impl ServerConfig {
@@ -111,6 +114,7 @@ impl ServerConfig {
             durability: settings.durability,
             heartbeat_ms: heartbeat,
             link_down_ms: down,
+            text: settings.text,
         })
     }
 
@@ -297,6 +301,7 @@ mod tests {
             nodes: nodes.iter().map(|&node| node.to_owned()).collect(),
             data_dir: None,
             durability: Durability::Fsync,
+            text: true,
             shrink_after: "0".to_owned(),
             heartbeat_ms: HEARTBEAT_MS_DEFAULT,
             link_down_ms: LINK_DOWN_MS_DEFAULT,

@@ -1,18 +1,22 @@
 #!/usr/bin/env bash
-# At 1 % loss no add has an unknown outcome, none fails, and the sum is exact.
+# What clients are promised holds where datagrams are lost:
+#   adders  at 1 % loss no add has an unknown outcome, none fails, and the sum is exact;
+#   text    at 5 % loss no put of a text client is applied twice, and every answered one once.
 #
-# Five real nodes and 50 clients on the loopback interface of a network namespace of their own, where
-# iptables drops one datagram in a hundred, in either direction. The host's rules are not touched, and
-# all processes end with the namespace.
+# Five real nodes and the clients on the loopback interface of a network namespace of their own, where
+# iptables drops datagrams at random, in either direction. The host's rules are not touched, and all
+# processes end with the namespace.
 #
 # usage: tests/loss.sh [SECONDS]
-# HORSESHOE_BIN, ADDERS_BIN: built programs to use; else they are built here.
+# HORSESHOE_BIN, ADDERS_BIN, TEXT_CHAIN_BIN: built programs to use; else they are built here.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 readonly NODES=(127.0.0.1:8801 127.0.0.1:8802 127.0.0.1:8803 127.0.0.1:8804 127.0.0.1:8805)
-readonly CLIENTS=50
-readonly PROBABILITY=0.01
+readonly ADDERS=50
+readonly ADDERS_LOSS=0.01
+readonly TEXT_CLIENTS=10
+readonly TEXT_LOSS=0.05
 readonly TIME_MAX_S=30
 
 fail() {
@@ -21,12 +25,14 @@ fail() {
 }
 
 build() {
-    if [[ -z ${HORSESHOE_BIN:-} || -z ${ADDERS_BIN:-} ]]; then
-        cargo build --release --quiet -p horseshoe -p kvclient --bin horseshoe --example adders
+    if [[ -z ${HORSESHOE_BIN:-} || -z ${ADDERS_BIN:-} || -z ${TEXT_CHAIN_BIN:-} ]]; then
+        cargo build --release --quiet -p horseshoe -p kvclient --bin horseshoe \
+            --example adders --example text_chain
     fi
     local target=${CARGO_TARGET_DIR:-target}
     export HORSESHOE_BIN=${HORSESHOE_BIN:-$target/release/horseshoe}
     export ADDERS_BIN=${ADDERS_BIN:-$target/release/examples/adders}
+    export TEXT_CHAIN_BIN=${TEXT_CHAIN_BIN:-$target/release/examples/text_chain}
 }
 
 # Outside: checks what is needed, and goes in.
@@ -44,25 +50,27 @@ outside() {
     if ! "${namespace[@]}" true; then
         fail "a network namespace can't be made here"
     fi
-    local logs status=0
+    local logs clients status=0
     logs=$(mktemp -d)
     # shellcheck disable=SC2064 # the directory is known now
     trap "rm -rf '$logs'" EXIT
-    timeout --kill-after=1 "$TIME_MAX_S" "${namespace[@]}" \
-        bash tests/loss.sh --inside "$seconds" "$logs" || status=$?
-    if ((status != 0)); then
-        tail -n 20 "$logs"/*.log >&2 || true
-        ((status != 124)) || fail "not done within $TIME_MAX_S s"
-        exit "$status"
-    fi
+    for clients in adders text; do
+        timeout --kill-after=1 "$TIME_MAX_S" "${namespace[@]}" \
+            bash tests/loss.sh --inside "$clients" "$seconds" "$logs" || status=$?
+        if ((status != 0)); then
+            tail -n 20 "$logs"/*.log >&2 || true
+            ((status != 124)) || fail "$clients: not done within $TIME_MAX_S s"
+            exit "$status"
+        fi
+    done
 }
 
 drop_some() {
-    local command
+    local probability=$1 command
     # Of two ways to set rules, a kernel may have but one.
     for command in iptables iptables-legacy iptables-nft; do
         if "$command" -w -A INPUT -p udp -m statistic --mode random \
-            --probability "$PROBABILITY" -j DROP 2>/dev/null; then
+            --probability "$probability" -j DROP 2>/dev/null; then
             RULES=$command
             return
         fi
@@ -71,24 +79,29 @@ drop_some() {
 }
 
 inside() {
-    local seconds=$1 logs=$2 index
+    local clients=$1 seconds=$2 logs=$3 index loss=$ADDERS_LOSS
+    [[ $clients == adders ]] || loss=$TEXT_LOSS
     ip link set lo up
     # The default is in a directory that only root may write to.
     export XTABLES_LOCKFILE=$logs/xtables.lock
-    drop_some
+    drop_some "$loss"
     for index in "${!NODES[@]}"; do
-        env -u HORSESHOE_DATA_DIR HORSESHOE_LOG=info \
+        env -u HORSESHOE_DATA_DIR -u HORSESHOE_TEXT HORSESHOE_LOG=info \
             "$HORSESHOE_BIN" serve "$index" "${NODES[@]}" 2>"$logs/node-$index.log" &
     done
     local list dropped
     list=$(IFS=,; echo "${NODES[*]}")
-    "$ADDERS_BIN" "$list" "$CLIENTS" "$seconds" || fail "an add was lost, failed or not known"
+    if [[ $clients == adders ]]; then
+        "$ADDERS_BIN" "$list" "$ADDERS" "$seconds" || fail "an add was lost, failed or not known"
+    else
+        "$TEXT_CHAIN_BIN" "$list" "$TEXT_CLIENTS" "$seconds" || fail "text: see above"
+    fi
     dropped=$("$RULES" -L INPUT -v -n -x | awk '/statistic/ { print $1 }')
-    echo "loss.sh: $dropped datagrams were dropped"
+    echo "loss.sh: $clients: $dropped datagrams were dropped"
     ((dropped > 0)) || fail "nothing was dropped, so nothing is shown"
 }
 
 case ${1:-} in
-    --inside) inside "$2" "$3" ;;
+    --inside) inside "$2" "$3" "$4" ;;
     *) outside "${1:-6}" ;;
 esac

@@ -44,6 +44,9 @@ needs() {
         command -v "$program" >/dev/null || missing+=("$package")
     done <<'END'
 gcc gcc
+g++ g++
+pkg-config pkg-config
+readelf binutils
 iptables iptables
 ip iproute2
 strace strace
@@ -103,6 +106,8 @@ step test cargo test --quiet --workspace
 step mutants cargo test --quiet --features mutants --test mutants
 step release cargo build --quiet --release
 step scripts tests/scripts.sh
+step capi tests/capi.sh
+step compat tests/compat.sh
 step loss tests/loss.sh
 step partition tests/partition/run.sh
 step fuzz fuzz

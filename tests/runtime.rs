@@ -50,6 +50,7 @@ fn config(nodes: &[String], index: usize, data_dir: Option<PathBuf>) -> ServerCo
         nodes: nodes.to_vec(),
         data_dir,
         durability: Durability::Fsync,
+        text: true,
         shrink_after: "0".to_owned(),
         heartbeat_ms: 50,
         link_down_ms: 200,

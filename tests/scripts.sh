@@ -5,8 +5,8 @@ set -uo pipefail
 
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd) || exit 1
 work=$(mktemp -d) || exit 1
-passed=0
-failed=0
+# shellcheck source=tests/checks.sh
+source "$root/tests/checks.sh"
 
 clean_up() {
     "$root/kill.sh" -9 >/dev/null 2>&1
@@ -14,37 +14,6 @@ clean_up() {
     rm -rf -- "$work"
 }
 trap clean_up EXIT
-
-check() {
-    local name=$1
-    shift
-    if "$@"; then
-        printf 'ok      %s\n' "$name"
-        passed=$((passed + 1))
-    else
-        printf 'FAILED  %s\n        status %s, said: %s\n' "$name" "$status" "${said//$'\n'/$'\n'        }"
-        failed=$((failed + 1))
-    fi
-}
-
-# Runs a command; sets `status` and `said`.
-run() {
-    said=$("$@" 2>&1)
-    status=$?
-}
-
-# The last run exited with $1, and said what matches the pattern $2.
-gave() {
-    # shellcheck disable=SC2053
-    [[ $status == "$1" && $said == $2 ]]
-}
-
-# Sets `said` and `status` as if they had been a command's, for what was found out otherwise.
-is() {
-    said=$1 status=0
-    # shellcheck disable=SC2053
-    [[ $1 == $2 ]]
-}
 
 recorded() {
     local pid rest
@@ -289,5 +258,4 @@ check 'a node that comes back answers' gave 0 'node 3  *started*node 3 answers: 
 run "$root/kill.sh"
 check 'they stop' gave 0 '*node 3  *stopped*'
 
-printf '%s passed, %s failed\n' "$passed" "$failed"
-((failed == 0))
+count_checks

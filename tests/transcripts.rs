@@ -8,6 +8,7 @@
 //!     put|get|del|add|create|append NODE KEY [VALUE]   a client's request to NODE (from 0)
 //!     swap NODE KEY OLD NEW
 //!     again NODE          the last request once more, as a retry
+//!     text NODE DATAGRAM  a text client's datagram, as it is
 //!     cut A B | heal      no messages between A and B; all links up again
 //!     crash NODE | restart NODE
 //!     wait MS             time passes, heartbeats and timers run
@@ -16,6 +17,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 
 use bytes::Bytes;
+use horseshoe::gateway::text;
 use horseshoe::protocol::ballot::Ballot;
 use horseshoe::protocol::limits::{HEARTBEAT_MS_DEFAULT, LINK_DOWN_MS_DEFAULT};
 use horseshoe::protocol::message::{
@@ -159,6 +161,13 @@ impl Lab {
             ClientReply::Answer(answer) => {
                 let outcome = self.name_ballots(format!("{:?}", answer.outcome));
                 self.say(format!("{i} answers {outcome}"));
+            }
+            ClientReply::Sessionless { id, outcome } => {
+                let told = match text::answer(id, &outcome) {
+                    Ok(bytes) => format!("answers {}", String::from_utf8_lossy(&bytes)),
+                    Err(silence) => format!("is silent: {silence:?}"),
+                };
+                self.say(format!("{i} {told}"));
             }
             other => self.say(format!("{i} answers {other:?}")),
         }
@@ -307,6 +316,15 @@ impl Lab {
         self.deliver_all();
     }
 
+    fn text(&mut self, i: usize, datagram: &str) {
+        let request = text::parse(datagram.as_bytes());
+        let text::Request { id, key, action } = request.expect("a request");
+        let message = ClientMessage::Sessionless { id, key, action };
+        let from = CLIENT;
+        self.input(i, Input::Client { from, message });
+        self.deliver_all();
+    }
+
     fn operate(&mut self, word: &str, i: usize, arguments: &[&str]) {
         let bytes = |place: usize| Bytes::copy_from_slice(arguments[place].as_bytes());
         let action = match word {
@@ -354,6 +372,10 @@ impl Lab {
             "again" => {
                 let operation = self.last.clone().expect("something was requested");
                 self.request(number(1), operation, true);
+            }
+            "text" => {
+                let datagram = line.splitn(3, ' ').nth(2).expect("a datagram");
+                self.text(number(1), datagram);
             }
             word => self.operate(word, number(1), &words[2..]),
         }

@@ -121,7 +121,8 @@ impl Client {
     }
 
     /// Starts an operation; its completion carries `tag`. Does not block. What is submitted in one
-    /// go leaves together: with the next `completions`, for which `poll_fd` is readable at once.
+    /// go leaves together: with the next `completions`, for which `poll_fd` is readable at once. Busy
+    /// when `IN_FLIGHT_MAX` operations are under way or completed and not taken.
     pub fn submit(&self, call: Call, tag: u64) -> Result<(), CallError> {
         let mut inner = self.lock();
         inner.submit(call, Owner::Application(tag))?;
@@ -179,6 +180,31 @@ impl Client {
         inner.session.close();
         inner.hand_out(&self.wake);
         inner.set_alarm(&self.wake);
+    }
+
+    /// Sends nothing to that node from here on, or uses it again if not `spared`. Any name of a given
+    /// node's address will do; one that was not given as it stands is resolved. False if it is none of
+    /// the given nodes.
+    pub fn spare(&self, node: &str, spared: bool) -> bool {
+        let named = self.names.iter().position(|name| name == node);
+        let place = named.or_else(|| {
+            let address = address::resolve(node).ok()?;
+            self.lock().place_of(address)
+        });
+        let Some(place) = place else {
+            return false;
+        };
+        let mut inner = self.lock();
+        // What was submitted before is sent before.
+        inner.flush(&self.socket);
+        let now_us = inner.now_us();
+        inner.session.spare(now_us, place, spared);
+        inner.look_at_time(&self.socket, &self.wake);
+        if inner.driver.is_some() {
+            // It may have to wait less long now.
+            self.wake.nudge();
+        }
+        true
     }
 
     /// What the session counted so far.

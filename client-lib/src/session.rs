@@ -214,9 +214,9 @@ impl Session {
         if !self.is_active() {
             return None;
         }
-        let silent = self.nodes.iter();
-        let silent = silent.filter(|node| node.unanswered_since_us.is_some());
-        let hello = silent.map(|node| node.hello_due_us).min();
+        let sought = self.nodes.iter();
+        let sought = sought.filter(|node| node.is_sought());
+        let hello = sought.map(|node| node.hello_due_us).min();
         let call = self.timers.peek().map(|Reverse((at_us, _))| *at_us);
         let due = [hello, call, self.parked_due_us, self.next_status_us()];
         due.into_iter().flatten().min()
@@ -237,6 +237,10 @@ impl Session {
     /// Calls that are not completed yet.
     pub fn in_flight(&self) -> usize {
         self.table.len()
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.closed
     }
 
     pub fn counters(&self) -> SessionCounters {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fake::{Node, cluster};
+use kvclient::session::IN_FLIGHT_MAX;
 use kvclient::wire::{Action, Old, Outcome};
 use kvclient::{Call, CallError, Client, ClientOptions, Completion, OpenError};
 use nix::poll::{PollFd, PollFlags, poll};
@@ -226,6 +227,30 @@ fn what_is_not_taken_keeps_the_descriptor_readable() {
 }
 
 #[test]
+fn completions_that_nobody_takes_are_bounded() {
+    let (_nodes, list) = cluster(1);
+    let client = open(&list);
+    let mut submitted = 0;
+    // The waiting calls receive the answers of the others too.
+    while submitted <= IN_FLIGHT_MAX {
+        match client.submit(get("k"), 0) {
+            Ok(()) => submitted += 1,
+            Err(error) => {
+                assert_eq!(error, CallError::Busy);
+                break;
+            }
+        }
+        if submitted % 1_000 == 0 {
+            client.call(get("k")).unwrap();
+        }
+    }
+    assert_eq!(submitted, IN_FLIGHT_MAX);
+    let taken = collect(&client, submitted);
+    assert!(taken.iter().all(|completion| completion.result.is_ok()));
+    client.submit(get("k"), 0).unwrap();
+}
+
+#[test]
 fn a_node_that_falls_silent_costs_no_call_its_outcome() {
     let (nodes, list) = cluster(3);
     let client = open(&list);
@@ -263,6 +288,62 @@ fn nobody_there_is_no_quorum_for_both_forms() {
     // The descriptor tells of timers too.
     let completion = collect(&client, 1).remove(0);
     assert_eq!((completion.tag, completion.result), (4, Err(error)));
+}
+
+#[test]
+fn a_spared_node_is_sent_nothing_until_it_is_used_again() {
+    let (nodes, list) = cluster(2);
+    let client = open(&list);
+    client.call(put("k", "v")).unwrap();
+    let requests = |at: usize| nodes[at].behaviour.requests.load(Ordering::Relaxed);
+    // By a name that was not given as it stands.
+    let other_name = format!("localhost:{}", nodes[0].address.port());
+    for name in [other_name, nodes[0].address.to_string()] {
+        assert!(client.spare(&name, true));
+        let before = requests(0);
+        for at in 0..50 {
+            client.call(put(format!("k{at}"), "v")).unwrap();
+        }
+        assert_eq!(requests(0), before);
+        assert!(client.spare(&name, false));
+        let began = Instant::now();
+        for at in 0.. {
+            if requests(0) > before {
+                break;
+            }
+            assert!(began.elapsed() < LONG, "not used again");
+            client.call(put(format!("k{at}"), "v")).unwrap();
+        }
+    }
+    for name in ["127.0.0.1:1", "nothing", "", "127.0.0.1:x"] {
+        assert!(!client.spare(name, true), "{name}");
+    }
+}
+
+#[test]
+fn sparing_the_last_node_ends_calls_that_wait() {
+    let (nodes, list) = cluster(1);
+    let client = open(&list);
+    client.call(put("k", "v")).unwrap();
+    nodes[0].behaviour.deaf.store(true, Ordering::Relaxed);
+    let before = nodes[0].behaviour.requests.load(Ordering::Relaxed);
+    let mut call = get("k");
+    call.deadline_us = Some(LONG.as_micros() as u64 * 10);
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| client.call(call));
+        let began = Instant::now();
+        while nodes[0].behaviour.requests.load(Ordering::Relaxed) == before {
+            assert!(began.elapsed() < LONG);
+            std::thread::yield_now();
+        }
+        assert!(client.spare(&list, true));
+        let error = waits.join().unwrap().unwrap_err();
+        assert!(matches!(error, CallError::NoQuorum { .. }), "{error}");
+    });
+    let began = Instant::now();
+    let error = client.call(put("k", "v")).unwrap_err();
+    assert!(matches!(error, CallError::NoQuorum { .. }), "{error}");
+    assert!(began.elapsed() < Duration::from_millis(500));
 }
 
 #[test]

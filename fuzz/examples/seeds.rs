@@ -310,8 +310,22 @@ fn write_entries() -> std::io::Result<()> {
     write("record", "meta", &meta)
 }
 
+fn write_text() -> std::io::Result<()> {
+    let texts = [
+        "GET [k] [5]",
+        "PUT [k] [v w] [18446744073709551615]",
+        "PUT [k] [a[b] [5]",
+        "GET [k] [x]",
+    ];
+    for (at, text) in texts.iter().enumerate() {
+        write("text", &format!("text-{at}"), text.as_bytes())?;
+    }
+    Ok(())
+}
+
 fn main() -> std::io::Result<()> {
     write_entries()?;
+    write_text()?;
     let mut talk = Vec::new();
     // Both other nodes are heard first, else there is no quorum.
     for heartbeat in peer_messages().iter().filter(|m| m.kind() == 26) {

@@ -39,6 +39,10 @@ pub struct ServeArgs {
     )]
     durability: DurabilityArg,
 
+    /// Whether Firecloud's text datagrams (GET, PUT) are taken on the node's port
+    #[arg(long, value_enum, default_value = "on", env = "HORSESHOE_TEXT")]
+    text: Switch,
+
     /// What is logged: a level, or a filter as of tracing's env-filter
     #[arg(long, value_name = "FILTER", default_value = LOG_DEFAULT, env = "HORSESHOE_LOG")]
     log: String,
@@ -67,6 +71,12 @@ enum DurabilityArg {
     Fsync,
     /// It survives the end of the process; the system writes it to disk in its own time
     Os,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Switch {
+    On,
+    Off,
 }
 
 /// Runs until a signal ends the node.
@@ -107,6 +117,7 @@ impl From<ServeArgs> for Settings {
                 DurabilityArg::Fsync => Durability::Fsync,
                 DurabilityArg::Os => Durability::Os,
             },
+            text: arguments.text == Switch::On,
             shrink_after: arguments.shrink_after,
             heartbeat_ms: arguments.heartbeat_ms,
             link_down_ms: arguments.link_down_ms,
@@ -136,6 +147,7 @@ mod tests {
         assert_eq!(settings.data_dir, None);
         assert_eq!(settings.durability, Durability::Fsync);
         assert_eq!(settings.shrink_after, "0");
+        assert!(settings.text);
     }
 
     #[test]
@@ -147,6 +159,13 @@ mod tests {
         assert_eq!(settings.nodes, ["a:1", "b:2"]);
         assert_eq!(settings.data_dir, Some(PathBuf::from("/d")));
         assert_eq!(settings.durability, Durability::Os);
+    }
+
+    #[test]
+    fn text_can_be_switched_off() {
+        let settings: Settings = parse("serve 0 a:1 --text off").unwrap().into();
+        assert!(!settings.text);
+        assert!(parse("serve 0 a:1 --text maybe").is_err());
     }
 
     #[test]

@@ -4,26 +4,27 @@
 //! ends with the record to propose. It owns the applied table's rules and what each operation means;
 //! it knows no ballots but the round's own, no messages and no clock.
 
+mod table;
+#[cfg(test)]
+mod tests;
+
 use bytes::{Bytes, BytesMut};
-use kvclient::clock::{self, Reading};
 use kvclient::wire::{
     Action, Birth, OLD_VALUE_KEPT_SIZE_MAX, Old, Operation, Outcome, VALUE_SIZE_MAX, Version,
 };
 
-use super::ballot::Ballot;
-use super::limits::{APPLIED_OPERATIONS_MAX, APPLIED_SIZE_MAX, RETRY_HORIZON_MS};
-use super::record::{Applied, AppliedOperation, ClientEntry, Record};
+use super::ballot::{Ballot, Moment};
+use super::record::{Applied, Record};
 use super::rules::rule;
-
-/// Upper bounds of what an entry takes when encoded, its strings of bytes aside.
-const CLIENT_SIZE: usize = 48;
-const OPERATION_SIZE: usize = 52;
+use super::sessionless;
+use table::{CLIENT_SIZE, LookUp, OPERATION_SIZE};
 
 /// What an operation came to in a proposal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     Answer(Outcome),
-    /// X1 (1): below its client's mark; its client has moved on and wants no answer.
+    /// X1: below its client's mark, or a text operation of too long ago; its client has moved on and
+    /// wants no answer.
     Straggler,
 }
 
@@ -32,13 +33,14 @@ pub enum Verdict {
 pub struct Proposal {
     record: Record,
     ballot: Ballot,
+    moment: Moment,
     changed: bool,
 }
 
 impl Proposal {
     /// `found` is the record with the highest accepted ballot, `None` over absence; `forgotten` is
-    /// X3's `dropped` for that case. `now` is the coordinator's clock.
-    pub fn new(found: Option<&Record>, ballot: Ballot, now: Reading, forgotten: Birth) -> Self {
+    /// X3's `dropped` for that case. `moment` is of the coordinator's clock.
+    pub fn new(found: Option<&Record>, ballot: Ballot, moment: Moment, forgotten: Birth) -> Self {
         let record = found.cloned().unwrap_or_else(|| Record {
             applied: Applied {
                 dropped: forgotten,
@@ -49,10 +51,10 @@ impl Proposal {
         let mut proposal = Proposal {
             record,
             ballot,
+            moment,
             changed: false,
         };
-        let horizon = now.saturating_sub(clock::from_ms(RETRY_HORIZON_MS));
-        proposal.record.applied.forget_until(horizon);
+        proposal.record.applied.forget_old(&moment);
         proposal
     }
 
@@ -68,11 +70,20 @@ impl Proposal {
             LookUp::Forgotten(dropped) => return Verdict::Answer(Outcome::Remake { dropped }),
             LookUp::New => {}
         }
+        if sessionless::is_text(operation.id.client) && rule!(X1_text) {
+            if operation.birth <= self.moment.text_fresh_above {
+                return Verdict::Straggler;
+            }
+            let size = Proposal::size_of(operation);
+            if !self.record.applied.has_room_for_text(size, &self.moment) {
+                return Verdict::Answer(Outcome::Busy);
+            }
+        }
         let outcome = self.execute(operation);
         let wrote = matches!(outcome, Outcome::Written { .. });
         // X2: an outcome that changes nothing must stand too if an earlier attempt may still come.
         if wrote || (tried && rule!(X2_node)) {
-            self.record.applied.enter(operation, &outcome);
+            self.record.applied.enter(operation, &outcome, &self.moment);
             self.changed = true;
         }
         Verdict::Answer(outcome)
@@ -208,367 +219,4 @@ fn number(value: &Bytes) -> Option<i64> {
     let text = std::str::from_utf8(value).ok()?;
     let number: i64 = text.parse().ok()?;
     (number.to_string() == text).then_some(number)
-}
-
-enum LookUp {
-    BelowMark,
-    Found(Outcome),
-    Forgotten(Birth),
-    New,
-}
-
-impl Applied {
-    fn look_up(&self, operation: &Operation) -> LookUp {
-        let entry = self
-            .clients
-            .iter()
-            .find(|c| c.client == operation.id.client);
-        if let Some(entry) = entry {
-            if operation.id.sequence < entry.mark && rule!(X1_mark) {
-                return LookUp::BelowMark;
-            }
-            let sequence = operation.id.sequence;
-            let held = entry.operations.iter().find(|o| o.sequence == sequence);
-            if let Some(held) = held
-                && rule!(X1_table)
-            {
-                return LookUp::Found(held.outcome.clone());
-            }
-        }
-        if operation.birth <= self.dropped && rule!(X1_dropped) {
-            return LookUp::Forgotten(self.dropped);
-        }
-        LookUp::New
-    }
-
-    fn enter(&mut self, operation: &Operation, outcome: &Outcome) {
-        let client = operation.id.client;
-        let place = self.clients.iter().position(|c| c.client == client);
-        let place = place.unwrap_or_else(|| {
-            self.clients.push(ClientEntry {
-                client,
-                mark: 0,
-                birth_max: 0,
-                operations: Vec::new(),
-            });
-            self.clients.len() - 1
-        });
-        let entry = &mut self.clients[place];
-        entry.mark = entry.mark.max(operation.low_mark);
-        let mark = entry.mark;
-        entry.operations.retain(|o| o.sequence >= mark);
-        entry.birth_max = entry.birth_max.max(operation.birth);
-        entry.operations.push(AppliedOperation {
-            sequence: operation.id.sequence,
-            birth: operation.birth,
-            outcome: shortened(outcome),
-        });
-        while self.is_over_bound() {
-            self.drop_oldest();
-        }
-    }
-
-    /// The retry horizon: what was born at or before it leaves the table.
-    fn forget_until(&mut self, horizon: Reading) {
-        let mut dropped = self.dropped;
-        self.clients.retain_mut(|entry| {
-            if entry.birth_max <= horizon {
-                dropped = dropped.max(entry.birth_max);
-                return false;
-            }
-            entry.operations.retain(|operation| {
-                let stays = operation.birth > horizon;
-                if !stays {
-                    dropped = dropped.max(operation.birth);
-                }
-                stays
-            });
-            true
-        });
-        self.dropped = dropped;
-    }
-
-    fn is_over_bound(&self) -> bool {
-        let mut count = 0;
-        let mut size = 0;
-        for entry in &self.clients {
-            size += CLIENT_SIZE;
-            count += entry.operations.len();
-            for operation in &entry.operations {
-                size += OPERATION_SIZE + old_size(&operation.outcome);
-            }
-        }
-        count > APPLIED_OPERATIONS_MAX || size > APPLIED_SIZE_MAX
-    }
-
-    /// The lowest birth goes first: an operation, or a client's entry that holds none any more.
-    fn drop_oldest(&mut self) {
-        let births = self.clients.iter().enumerate().map(|(place, entry)| {
-            let oldest = entry.operations.iter().map(|o| o.birth).min();
-            (oldest.unwrap_or(entry.birth_max), place)
-        });
-        let (birth, place) = births.min().expect("a table over its bound is not empty");
-        self.dropped = self.dropped.max(birth);
-        let entry = &mut self.clients[place];
-        let before = entry.operations.len();
-        entry.operations.retain(|o| o.birth > birth);
-        if before == 0 {
-            self.clients.remove(place);
-        }
-    }
-}
-
-/// The outcome as the table keeps it: without an old value that is too long to keep.
-fn shortened(outcome: &Outcome) -> Outcome {
-    let mut outcome = outcome.clone();
-    if let Outcome::Written { old, .. } | Outcome::Conflict { old, .. } = &mut outcome
-        && matches!(old, Old::Value(value) if value.len() > OLD_VALUE_KEPT_SIZE_MAX)
-    {
-        *old = Old::Forgotten;
-    }
-    outcome
-}
-
-fn old_size(outcome: &Outcome) -> usize {
-    match outcome {
-        Outcome::Written {
-            old: Old::Value(value),
-            ..
-        }
-        | Outcome::Conflict {
-            old: Old::Value(value),
-            ..
-        } => value.len(),
-        _ => 0,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use kvclient::wire::OperationId;
-
-    use super::*;
-
-    const NOW: Reading = clock::from_ms(100_000);
-
-    fn operation(client: u128, sequence: u64, low_mark: u64, action: Action) -> Operation {
-        Operation {
-            id: OperationId { client, sequence },
-            birth: NOW + sequence,
-            low_mark,
-            key: Bytes::from_static(b"k"),
-            want_old: true,
-            action,
-        }
-    }
-
-    fn put(client: u128, sequence: u64, low_mark: u64, value: &str) -> Operation {
-        let value = Bytes::copy_from_slice(value.as_bytes());
-        operation(client, sequence, low_mark, Action::Put { value })
-    }
-
-    fn over(record: &Record, operations: &[(&Operation, bool)]) -> (Record, Vec<Verdict>) {
-        let ballot = Ballot::new(record.version / 256 + 10, 1);
-        let mut proposal = Proposal::new(Some(record), ballot, NOW, 0);
-        let verdicts = operations
-            .iter()
-            .map(|(o, tried)| proposal.apply(o, *tried))
-            .collect();
-        (proposal.finish().0, verdicts)
-    }
-
-    fn version_of(verdict: &Verdict) -> Version {
-        match verdict {
-            Verdict::Answer(Outcome::Written { version, .. }) => *version,
-            other => panic!("not written: {other:?}"),
-        }
-    }
-
-    #[test]
-    fn a_repeated_operation_is_answered_from_the_table() {
-        let first = put(1, 1, 1, "a");
-        let (record, before) = over(&Record::default(), &[(&first, false)]);
-        let (_, other) = over(&record, &[(&put(2, 1, 1, "b"), false), (&first, true)]);
-        assert_eq!(other[1], before[0]);
-    }
-
-    #[test]
-    fn below_the_mark_is_never_applied() {
-        let (record, _) = over(&Record::default(), &[(&put(1, 5, 4, "a"), false)]);
-        let (after, verdicts) = over(&record, &[(&put(1, 3, 1, "late"), true)]);
-        assert_eq!(verdicts, [Verdict::Straggler]);
-        assert_eq!(after.value, record.value);
-    }
-
-    #[test]
-    fn born_before_what_was_dropped_is_unknown_or_made_anew() {
-        let mut record = Record::default();
-        record.applied.dropped = NOW + 7;
-        let (_, verdicts) = over(
-            &record,
-            &[
-                (&put(1, 7, 1, "a"), true),
-                (&put(1, 6, 1, "a"), false),
-                (&put(1, 8, 1, "a"), false),
-            ],
-        );
-        assert_eq!(verdicts[0], Verdict::Answer(Outcome::Unknown));
-        assert_eq!(
-            verdicts[1],
-            Verdict::Answer(Outcome::Remake { dropped: NOW + 7 })
-        );
-        assert!(version_of(&verdicts[2]) > 0);
-    }
-
-    #[test]
-    fn a_conflict_enters_the_table_only_if_it_may_have_been_tried() {
-        let (record, _) = over(&Record::default(), &[(&put(1, 1, 1, "a"), false)]);
-        let create = |sequence| {
-            operation(
-                2,
-                sequence,
-                1,
-                Action::PutIfAbsent {
-                    value: Bytes::from_static(b"b"),
-                },
-            )
-        };
-        let (after, _) = over(&record, &[(&create(1), false)]);
-        assert_eq!(after.applied.clients.len(), 1);
-        let (after, first) = over(&record, &[(&create(1), true)]);
-        let (deleted, _) = over(&after, &[(&operation(1, 2, 1, Action::Delete), false)]);
-        let (_, again) = over(&deleted, &[(&create(1), true)]);
-        assert_eq!(first, again);
-    }
-
-    #[test]
-    fn combined_writes_have_versions_of_their_own() {
-        let (_, verdicts) = over(
-            &Record::default(),
-            &[
-                (&put(1, 1, 1, "a"), false),
-                (&put(2, 1, 1, "b"), false),
-                (&put(3, 1, 1, "c"), false),
-            ],
-        );
-        let versions: Vec<_> = verdicts.iter().map(version_of).collect();
-        assert_eq!(versions, [versions[0], versions[0] + 1, versions[0] + 2]);
-    }
-
-    #[test]
-    fn a_round_that_changes_nothing_keeps_the_version() {
-        let (record, _) = over(&Record::default(), &[(&put(1, 1, 1, "a"), false)]);
-        let swap = operation(
-            2,
-            1,
-            1,
-            Action::CompareVersion {
-                version: 1,
-                value: Bytes::new(),
-            },
-        );
-        let (after, verdicts) = over(&record, &[(&swap, true)]);
-        assert_eq!(after.version, record.version);
-        let current = Old::Value(Bytes::from_static(b"a"));
-        let conflict = Outcome::Conflict {
-            version: record.version,
-            old: current,
-        };
-        assert_eq!(verdicts, [Verdict::Answer(conflict)]);
-    }
-
-    #[test]
-    fn the_horizon_and_the_bound_raise_dropped() {
-        let (record, _) = over(&Record::default(), &[(&put(1, 1, 1, "a"), false)]);
-        let late = NOW + 1 + clock::from_ms(RETRY_HORIZON_MS);
-        let (record, _) = Proposal::new(Some(&record), Ballot::ZERO, late, 0).finish();
-        assert_eq!(
-            record.applied,
-            Applied {
-                dropped: NOW + 1,
-                clients: vec![]
-            }
-        );
-
-        let mut record = Record::default();
-        for client in 0..1_000 {
-            record = over(&record, &[(&put(client, client as u64 + 1, 1, "v"), false)]).0;
-            let mut bytes = Vec::new();
-            kvclient::wire::encode(&mut bytes, &record.applied);
-            assert!(bytes.len() <= APPLIED_SIZE_MAX);
-        }
-        let held = record.applied.clients.len();
-        assert!(held > 50 && record.applied.dropped >= NOW + 1_000 - held as u64 - 1);
-        let youngest = record.applied.clients.iter().map(|c| c.birth_max).max();
-        assert_eq!(youngest, Some(NOW + 1_000));
-    }
-
-    #[test]
-    fn an_entry_keeps_its_highest_birth_when_operations_leave_by_the_mark() {
-        let first = put(1, 9, 1, "a");
-        let (record, _) = over(&Record::default(), &[(&first, false)]);
-        let mut second = put(1, 10, 10, "b");
-        second.birth = NOW;
-        let (record, _) = over(&record, &[(&second, false)]);
-        let entry = &record.applied.clients[0];
-        assert_eq!((entry.operations.len(), entry.birth_max), (1, NOW + 9));
-    }
-
-    #[test]
-    fn numbers_are_canonical_decimals() {
-        let add = |record: &Record, delta| {
-            let add = operation(1, record.version + 1, 1, Action::Add { delta });
-            over(record, &[(&add, false)]).1.remove(0)
-        };
-        let with = |text: &str| Record {
-            value: Some(Bytes::copy_from_slice(text.as_bytes())),
-            ..Record::default()
-        };
-        for bad in [
-            "",
-            "x",
-            "1.0",
-            " 1",
-            "+1",
-            "01",
-            "-0",
-            "9223372036854775808",
-        ] {
-            assert_eq!(
-                add(&with(bad), 1),
-                Verdict::Answer(Outcome::NotANumber),
-                "{bad:?}"
-            );
-        }
-        assert_eq!(
-            add(&with("9223372036854775807"), 1),
-            Verdict::Answer(Outcome::Overflow)
-        );
-        assert_eq!(
-            add(&with("-9223372036854775808"), -1),
-            Verdict::Answer(Outcome::Overflow)
-        );
-        assert!(matches!(
-            add(&with("-5"), 3),
-            Verdict::Answer(Outcome::Written {
-                number: Some(-2),
-                ..
-            })
-        ));
-    }
-
-    #[test]
-    fn old_values_are_kept_up_to_a_size() {
-        let long = "x".repeat(OLD_VALUE_KEPT_SIZE_MAX + 1);
-        let (record, _) = over(&Record::default(), &[(&put(1, 1, 1, &long), false)]);
-        let second = put(1, 2, 1, "b");
-        let (record, first) = over(&record, &[(&second, false)]);
-        let (_, again) = over(&record, &[(&second, true)]);
-        let old = |verdict: &Verdict| match verdict {
-            Verdict::Answer(Outcome::Written { old, .. }) => old.clone(),
-            other => panic!("{other:?}"),
-        };
-        assert_eq!(old(&first[0]), Old::Value(Bytes::from(long)));
-        assert_eq!(old(&again[0]), Old::Forgotten);
-    }
 }

@@ -19,6 +19,7 @@ use super::record::Key;
 use super::round::{self, Pending, ReplyTo};
 use super::rules::rule;
 use super::session::{Admission, Window};
+use super::sessionless;
 use super::timer::Timer;
 
 /// An operation that another node was asked to run.
@@ -36,6 +37,9 @@ impl Replica {
         match message {
             ClientMessage::Hello(hello) => self.greet(now, from, hello),
             ClientMessage::Request(request) => self.handle_request(now, from, request),
+            ClientMessage::Sessionless { id, key, action } => {
+                self.handle_sessionless(now, from, id, key, action);
+            }
             ClientMessage::StatusRequest(StatusRequest { token, attempt }) => {
                 match self.sessions.admit(from, token, None, attempt) {
                     Admission::Fresh => {
@@ -51,6 +55,11 @@ impl Replica {
 
     fn greet(&mut self, now: Now, from: Endpoint, hello: Hello) {
         if self.stopping {
+            return;
+        }
+        // Else a session could pose as a text client, and be answered what that did.
+        if sessionless::is_text(hello.client) {
+            self.counters.stray += 1;
             return;
         }
         let fresh_token = self.random.random();
@@ -116,14 +125,14 @@ impl Replica {
     }
 
     /// An operation goes to the key's preferred coordinator, or into a round of this node.
-    fn take(&mut self, now: Now, pending: Pending) {
+    pub(super) fn take(&mut self, now: Now, pending: Pending) {
         if let Some(refusal) = self.unfit(&pending.operation) {
             self.answer(pending, refusal);
             return;
         }
         let key = Key::user(&pending.operation.key);
         let preferred = round::preferred(&key, &self.near);
-        let from_client = matches!(pending.reply, ReplyTo::Client { .. });
+        let from_client = pending.reply.is_client();
         let elsewhere = preferred.filter(|to| *to != self.node && from_client);
         // X5: without a quorum nothing is forwarded either, so that this is surely true.
         let serves = self.hears_quorum || !rule!(X5_silence);
@@ -208,6 +217,10 @@ impl Replica {
                         outcome: outcome.clone(),
                     };
                     self.reply(to, ClientReply::Answer(answer));
+                }
+                ReplyTo::Sessionless { to, id } => {
+                    let outcome = outcome.clone();
+                    self.reply(to, ClientReply::Sessionless { id, outcome });
                 }
                 ReplyTo::Node {
                     node,
@@ -326,8 +339,9 @@ impl Replica {
         let Some(forwarded) = self.forwards.remove(&answer.attempt) else {
             return;
         };
-        let Forwarded { pending, at_us, .. } = forwarded;
-        self.forward_pace.sample(now.mono_us.saturating_sub(at_us));
+        let took_us = now.mono_us.saturating_sub(forwarded.at_us);
+        self.forward_pace.sample(took_us, forwarded.sent_again);
+        let pending = forwarded.pending;
         let refusal = matches!(answer.outcome, Outcome::NoQuorum { .. } | Outcome::Busy);
         if refusal && pending.sent {
             // X5: this node has sent it in an Accept itself, so it can't say so.

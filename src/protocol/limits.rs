@@ -38,6 +38,18 @@ pub const OPERATION_AGE_MAX_MS: u64 = 7_000;
 /// X1: the applied table's bounds.
 pub const APPLIED_OPERATIONS_MAX: usize = 1_024;
 pub const APPLIED_SIZE_MAX: usize = 12 * 1_024;
+/// What the operations of one combined round may come to take of it.
+pub const ROUND_APPLIED_SIZE_MAX: usize = APPLIED_SIZE_MAX / 2;
+/// X1: text operations take at most this much of it, so that the rest is for clients with sessions.
+pub const APPLIED_TEXT_SIZE_MAX: usize = APPLIED_SIZE_MAX / 2;
+/// X1: an entry of a text operation does not leave the table at its bound within this time ...
+pub const TEXT_KEPT_MS: u64 = 1_000;
+/// ... and a text operation is not run any more this long after it reached a node.
+pub const TEXT_AGE_MAX_MS: u64 = 500;
+/// A text client's first and last sending of a request are no further apart.
+pub const TEXT_RETRY_WINDOW_MS: u64 = 100;
+/// The clock's readings of the past that are kept are this far apart.
+pub const CLOCK_SAMPLE_MS: u64 = 50;
 /// V1: operations in one combined round, so that versions stay below the next ballot.
 pub const COMBINED_MAX: usize = 255;
 
@@ -68,6 +80,11 @@ pub const CHOSEN_PER_MESSAGE_MAX: usize = 256;
 
 const _: () = assert!(RETRY_WINDOW_MS < OPERATION_AGE_MAX_MS);
 const _: () = assert!(OPERATION_AGE_MAX_MS < RETRY_HORIZON_MS);
+/// Text operations and those of one round have room together, so that none leaves in its own round.
+const _: () = assert!(APPLIED_TEXT_SIZE_MAX + ROUND_APPLIED_SIZE_MAX <= APPLIED_SIZE_MAX);
+/// What is left is for the network, which may hold a text datagram back for so long.
+const _: () =
+    assert!(TEXT_RETRY_WINDOW_MS + TEXT_AGE_MAX_MS + 2 * CLOCK_SAMPLE_MS + 300 <= TEXT_KEPT_MS);
 const _: () = assert!(COMBINED_MAX < 256);
 const _: () = assert!(2 * HEARTBEAT_MS_DEFAULT < LINK_DOWN_MS_DEFAULT);
 const _: () = assert!(LINK_DOWN_MS_DEFAULT + 2 * HEARTBEAT_MS_DEFAULT + QUORUM_LOST_MS <= 500);

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use kvclient::clock::READING_SANE_MAX;
 use kvclient::wire::{
-    self, Answer, BodyError, Hello, HelloAnswer, NoSession, NodeStatus, Operation, Outcome,
+    self, Action, Answer, BodyError, Hello, HelloAnswer, NoSession, NodeStatus, Operation, Outcome,
     Request, StatusRequest,
 };
 use serde::{Deserialize, Serialize};
@@ -227,6 +228,12 @@ pub enum ClientMessage {
     Hello(Hello),
     Request(Request),
     StatusRequest(StatusRequest),
+    /// From a gateway: of a client that has no session and no id but where it sends from.
+    Sessionless {
+        id: u64,
+        key: Bytes,
+        action: Action,
+    },
 }
 
 /// What a client is sent.
@@ -239,6 +246,11 @@ pub enum ClientReply {
     Status {
         attempt: u64,
         status: Box<NodeStatus>,
+    },
+    /// The gateway says it in its own words.
+    Sessionless {
+        id: u64,
+        outcome: Outcome,
     },
 }
 
@@ -345,6 +357,9 @@ pub fn encode_reply(reply: &ClientReply, into: &mut Vec<u8>) -> u8 {
             };
             wire::encode(into, &body);
             wire::kind::STATUS_ANSWER
+        }
+        ClientReply::Sessionless { .. } => {
+            unreachable!("who has no session is answered by its gateway, not in a frame")
         }
     }
 }

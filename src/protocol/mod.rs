@@ -24,6 +24,7 @@ mod route;
 mod routing;
 pub mod rules;
 pub mod session;
+mod sessionless;
 mod timer;
 mod upkeep;
 
@@ -72,11 +73,12 @@ pub struct Options {
 /// Things that were left out on purpose, counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Messages that do not belong here: another cluster, a member that is none, another epoch.
+    /// Messages that do not belong here: another cluster, a member that is none, another epoch, a
+    /// hello under a client id that is kept for text clients.
     pub stray: u64,
     /// Attempts outside of a session or seen before (X4).
     pub repeated: u64,
-    /// Operations below their client's mark (X1).
+    /// Operations below their client's mark, and text operations of too long ago (X1).
     pub stragglers: u64,
     /// Operations given up after their client did.
     pub given_up: u64,
@@ -224,6 +226,7 @@ impl Replica {
     }
 
     pub fn handle_input(&mut self, now: Now, input: Input) {
+        self.clock.sample(now);
         self.look_at_links(now, false, matches!(input, Input::Timeout));
         match input {
             Input::Peer { cluster, envelope } => self.handle_peer(now, cluster, envelope),

@@ -3,6 +3,9 @@
 
 use super::limits::{RETRANSMIT_INITIAL_US, RETRANSMIT_MAX_US, RETRANSMIT_MIN_US};
 
+/// How much less a round counts that was sent again.
+const AGAIN_WEIGHT: u64 = 63;
+
 #[derive(Debug, Clone, Default)]
 pub struct Pace {
     smoothed_us: Option<u64>,
@@ -10,9 +13,15 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// How long a round took. Rounds that needed retransmissions count too: if only the others did,
-    /// a wait that is too short would never be corrected.
-    pub fn sample(&mut self, took_us: u64) {
+    /// How long a round took. Rounds that were sent again count a little: if they did not, a wait that
+    /// is too short would never be corrected; if they counted in full, the time that a failed link
+    /// costs would make the next wait longer, and so on until it is found.
+    pub fn sample(&mut self, took_us: u64, sent_again: bool) {
+        if sent_again {
+            let smoothed = self.smoothed_us.unwrap_or(RETRANSMIT_INITIAL_US);
+            self.smoothed_us = Some((AGAIN_WEIGHT * smoothed + took_us) / (AGAIN_WEIGHT + 1));
+            return;
+        }
         let Some(smoothed) = self.smoothed_us else {
             self.smoothed_us = Some(took_us);
             self.deviation_us = took_us / 2;
@@ -45,7 +54,7 @@ mod tests {
         let mut pace = Pace::default();
         assert_eq!(pace.wait_us(0), RETRANSMIT_INITIAL_US);
         for _ in 0..100 {
-            pace.sample(20_000);
+            pace.sample(20_000, false);
         }
         assert!(
             (20_000..25_000).contains(&pace.wait_us(0)),
@@ -55,8 +64,27 @@ mod tests {
         assert_eq!(pace.wait_us(1), 2 * pace.wait_us(0));
         assert_eq!(pace.wait_us(30), RETRANSMIT_MAX_US);
         for _ in 0..100 {
-            pace.sample(100);
+            pace.sample(100, false);
         }
         assert_eq!(pace.wait_us(0), RETRANSMIT_MIN_US);
+    }
+
+    #[test]
+    fn what_was_sent_again_does_not_drive_the_wait_up_by_itself() {
+        let mut pace = Pace::default();
+        pace.sample(400, false);
+        // A failed link: each round takes the wait and a round trip, until it is found.
+        let mut lost_us = 0;
+        while lost_us < 250_000 {
+            let took_us = pace.wait_us(0) + 400;
+            pace.sample(took_us, true);
+            lost_us += took_us;
+        }
+        assert!(pace.wait_us(0) < 10_000, "{}", pace.wait_us(0));
+        // Rounds that do take long.
+        for _ in 0..500 {
+            pace.sample(50_000, true);
+        }
+        assert!(pace.wait_us(0) > 45_000, "{}", pace.wait_us(0));
     }
 }

@@ -259,7 +259,8 @@ impl Coordinator {
     fn finish_read(&mut self, context: &mut Context<'_>) {
         let round = self.reading.take().expect("checked by the caller");
         context.effects.push(Effect::Close(round.id));
-        context.pace.sample(context.now.mono_us - round.began_us);
+        let took_us = context.now.mono_us - round.began_us;
+        context.pace.sample(took_us, round.retransmissions > 0);
         let value = round.highest.as_ref().and_then(|(_, record)| {
             record
                 .value

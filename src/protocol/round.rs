@@ -11,8 +11,8 @@ use rand::rngs::StdRng;
 use super::applied::{Proposal, Verdict};
 use super::ballot::{Ballot, BallotClock};
 use super::limits::{
-    APPLIED_SIZE_MAX, BACKOFF_INITIAL_US, BACKOFF_MAX_US, COMBINED_MAX, HEARTBEAT_MS_DEFAULT,
-    OPERATION_AGE_MAX_MS,
+    BACKOFF_INITIAL_US, BACKOFF_MAX_US, COMBINED_MAX, HEARTBEAT_MS_DEFAULT, OPERATION_AGE_MAX_MS,
+    ROUND_APPLIED_SIZE_MAX,
 };
 use super::message::{
     Accept, Configuration, Endpoint, Epoch, Message, NodeId, Now, Prepare, Promise, RoundId,
@@ -38,6 +38,17 @@ pub enum ReplyTo {
         /// The neighbour that its latest sending came through.
         via: NodeId,
     },
+    Sessionless {
+        to: Endpoint,
+        id: u64,
+    },
+}
+
+impl ReplyTo {
+    /// Whether it came from a client here, and not from another node.
+    pub fn is_client(self) -> bool {
+        !matches!(self, ReplyTo::Node { .. })
+    }
 }
 
 /// An operation that is not answered yet.
@@ -183,7 +194,10 @@ struct WriteRound {
     refused: NodeSet,
     began_us: u64,
     due_us: u64,
+    /// In the present phase.
     retransmissions: u32,
+    /// In any phase.
+    sent_again: bool,
 }
 
 #[derive(Debug, Default)]
@@ -360,7 +374,7 @@ impl Coordinator {
         let mut count = 0;
         for pending in self.queue.iter().take(COMBINED_MAX) {
             size += Proposal::size_of(&pending.operation);
-            if count > 0 && size > APPLIED_SIZE_MAX / 2 {
+            if count > 0 && size > ROUND_APPLIED_SIZE_MAX {
                 break;
             }
             count += 1;
@@ -405,6 +419,7 @@ impl Coordinator {
             began_us: now_us,
             due_us: now_us + context.pace.wait_us(0),
             retransmissions: 0,
+            sent_again: false,
         });
         match right {
             Some(right) => self.propose(Some(right.record), 0, context),
@@ -453,8 +468,8 @@ impl Coordinator {
             .writing
             .as_mut()
             .expect("a round that proposes is open");
-        let now = context.clock.last();
-        let mut proposal = Proposal::new(found.as_deref(), round.ballot, now, forgotten);
+        let moment = context.clock.moment(context.now);
+        let mut proposal = Proposal::new(found.as_deref(), round.ballot, moment, forgotten);
         let mut verdicts = Vec::with_capacity(round.operations.len());
         for pending in &mut round.operations {
             verdicts.push(proposal.apply(&pending.operation, pending.tried));
@@ -525,7 +540,8 @@ impl Coordinator {
         else {
             unreachable!("only phase two is chosen")
         };
-        context.pace.sample(context.now.mono_us - round.began_us);
+        let took_us = context.now.mono_us - round.began_us;
+        context.pace.sample(took_us, round.sent_again);
         self.lost = 0;
         let epoch = context.configuration.epoch;
         self.right = Some(Right {
@@ -609,7 +625,7 @@ impl Coordinator {
     fn forward_all(&mut self, to: NodeId, context: &mut Context<'_>) {
         for _ in 0..self.queue.len() {
             let pending = self.queue.pop_front().expect("counted");
-            if matches!(pending.reply, ReplyTo::Client { .. }) {
+            if pending.reply.is_client() {
                 context.effects.push(Effect::Forward { to, pending });
             } else {
                 self.queue.push_back(pending);
@@ -635,6 +651,7 @@ impl Coordinator {
             return;
         }
         round.retransmissions += 1;
+        round.sent_again = true;
         round.due_us = now.mono_us + context.pace.wait_us(round.retransmissions);
         let answered = match &round.phase {
             Phase::Prepare { promised, .. } => *promised,

@@ -157,19 +157,21 @@ impl Links {
     }
 
     /// The heartbeat for a neighbour: this node's row, with the links filled in here, and the rows of
-    /// those whom the neighbour does not hear itself.
+    /// those whom the neighbour does not hear itself, or may not hear: where links work one way only,
+    /// word of that has to come round before it can be known.
     pub fn beat(&mut self, neighbour: NodeId, mut own: Row, now: Now) -> Option<Heartbeat> {
         let (number, echo) = self.others.get_mut(&neighbour)?.beat(now.mono_us);
         let links = self.others.iter();
         own.links = links.filter_map(|(node, link)| link.told(*node)).collect();
         let mut rows = vec![own];
-        if let Some(theirs) = self.told.get(&neighbour) {
-            let unheard = |told: &&Told| {
-                let node = told.row.node;
-                node != neighbour && !hears(&theirs.row, node, Grade::Up)
-            };
-            rows.extend(self.told.values().filter(unheard).map(|t| t.row.clone()));
-        }
+        let theirs = self.told.get(&neighbour);
+        let theirs = theirs.filter(|told| now.mono_us < told.came_us + self.down_after_us);
+        let unheard = |told: &&Told| {
+            let node = told.row.node;
+            let heard = theirs.is_some_and(|theirs| hears(&theirs.row, node, Grade::Up));
+            node != neighbour && !heard
+        };
+        rows.extend(self.told.values().filter(unheard).map(|t| t.row.clone()));
         Some(Heartbeat { number, echo, rows })
     }
 
@@ -358,4 +360,197 @@ fn hears(row: &Row, from: NodeId, grade: Grade) -> bool {
         Grade::Up => link.up,
         Grade::Heard => link.heard,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const NODES: NodeId = 5;
+
+    fn at(mono_ms: u64) -> Now {
+        Now {
+            mono_us: mono_ms * 1_000,
+            wall_ms: 1_000_000 + mono_ms,
+        }
+    }
+
+    fn row(node: NodeId, hears: &[NodeId], clock: u64) -> Row {
+        let link = |from: &NodeId| LinkTold {
+            from: *from,
+            up: true,
+            heard: true,
+            rtt_us: 100,
+            loss_permille: 0,
+        };
+        Row {
+            node,
+            incarnation: u64::from(node),
+            boot: u64::from(node) + 10,
+            clock,
+            wall_ms: 2_000_000,
+            links: hears.iter().map(link).collect(),
+        }
+    }
+
+    fn beat(rows: Vec<Row>) -> Heartbeat {
+        Heartbeat {
+            number: 1,
+            echo: None,
+            rows,
+        }
+    }
+
+    /// What node `me` knows where each of `links`, from and to, works.
+    fn view(me: NodeId, links: &[(NodeId, NodeId)]) -> Links {
+        let mut view = Links::new(200);
+        view.set_nodes(me, 1..=NODES);
+        let mut rows = Vec::new();
+        for node in 1..=NODES {
+            let to = links.iter().filter(|(_, to)| *to == node);
+            let from: Vec<NodeId> = to.map(|(from, _)| *from).collect();
+            if node == me {
+                from.iter().for_each(|from| view.heard(*from, at(100)));
+            } else {
+                rows.push(row(node, &from, 1));
+            }
+        }
+        view.heartbeat(rows[0].node, beat(rows), at(100));
+        view
+    }
+
+    fn both(pairs: &[(NodeId, NodeId)]) -> Vec<(NodeId, NodeId)> {
+        pairs
+            .iter()
+            .flat_map(|(a, b)| [(*a, *b), (*b, *a)])
+            .collect()
+    }
+
+    #[test]
+    fn paths_are_the_shortest_and_go_both_ways() {
+        let view = view(1, &both(&[(1, 2), (2, 3), (3, 4)]));
+        assert_eq!((view.next_hop(4), view.hops(4)), (2, Some(3)));
+        assert!(view.is_joined(4) && !view.is_joined(5));
+        let routes = view.routes();
+        assert_eq!((routes[2].to, routes[2].through.clone()), (4, vec![2, 3]));
+        assert!(
+            !routes[3].works && view.next_hop(5) == 5,
+            "tried all the same"
+        );
+    }
+
+    #[test]
+    fn a_link_of_one_way_is_used_that_way() {
+        let mut links = both(&[(2, 3), (1, 2)]);
+        links.push((1, 3));
+        let there = view(1, &links);
+        assert_eq!((there.next_hop(3), there.hops(3)), (3, Some(1)));
+        let back = view(3, &links);
+        assert_eq!((back.next_hop(1), back.hops(1)), (2, Some(2)));
+        assert!(there.is_joined(3));
+        assert!(!view(1, &[(1, 2)]).is_joined(2), "nothing comes back");
+    }
+
+    #[test]
+    fn a_detour_is_another_way_and_changes_with_each_turn() {
+        let full: Vec<_> = (1..=NODES)
+            .flat_map(|a| (1..=NODES).filter(move |b| *b != a).map(move |b| (a, b)))
+            .collect();
+        let view = view(1, &full);
+        let ways: Vec<_> = (0..4).map(|turn| view.detour(2, turn)).collect();
+        assert_eq!(
+            ways,
+            [Some((3, 2)), Some((4, 2)), Some((5, 2)), Some((3, 2))]
+        );
+        let chain = super::tests::view(1, &both(&[(1, 2), (2, 3)]));
+        assert_eq!(chain.detour(3, 0), None);
+    }
+
+    #[test]
+    fn old_rows_and_rows_of_strangers_change_nothing() {
+        let mut view = view(1, &both(&[(1, 2), (2, 3)]));
+        view.heartbeat(2, beat(vec![row(2, &[], 1), row(9, &[1], 5)]), at(110));
+        assert_eq!(view.hops(3), Some(2));
+        view.heartbeat(2, beat(vec![row(2, &[1], 2)]), at(110));
+        assert!(view.hops(3).is_some(), "2 to 3 works by what 3 says");
+        assert!(!view.is_joined(3), "3 to 2 does not, by what 2 says");
+        assert_eq!(view.boot(2, 2), Some(12));
+        assert_eq!(view.wall_ms(2, 2, at(210)), Some(2_000_100));
+    }
+
+    #[test]
+    fn rows_are_passed_on_to_whom_may_not_hear_them() {
+        let mut view = view(2, &both(&[(1, 2), (2, 3)]));
+        let nodes = |heartbeat: Option<Heartbeat>| -> Vec<NodeId> {
+            heartbeat.unwrap().rows.iter().map(|row| row.node).collect()
+        };
+        let own = row(2, &[], 3);
+        assert_eq!(nodes(view.beat(3, own.clone(), at(120))), [2, 1, 4, 5]);
+        view.heartbeat(3, beat(vec![row(3, &[1, 2], 4)]), at(120));
+        assert_eq!(nodes(view.beat(3, own.clone(), at(130))), [2, 4, 5]);
+        // An old word of what it hears does not count.
+        assert_eq!(nodes(view.beat(3, own, at(330))), [2, 1, 4, 5]);
+    }
+
+    #[test]
+    fn what_is_not_told_again_is_forgotten() {
+        let mut view = view(1, &both(&[(1, 2)]));
+        view.heard(2, at(1_090));
+        assert!(!view.look(at(1_099)) || view.is_joined(2));
+        assert!(view.look(at(1_101)));
+        assert!(!view.is_joined(2) && view.next_hop(2) == 2);
+    }
+
+    proptest! {
+        /// Whatever the nodes' views are, and however they differ, a message passes no node twice.
+        #[test]
+        fn nothing_goes_in_circles(
+            views in prop::collection::vec(prop::collection::vec((1..=NODES, 1..=NODES), 0..20), NODES as usize),
+            to in 2..=NODES,
+            turn in 0u32..3,
+            detours in any::<bool>(),
+        ) {
+            let views: Vec<Links> = (1..).zip(&views).map(|(me, links)| view(me, links)).collect();
+            let origin = 1;
+            let (mut next, mut hops_left) = (views[0].next_hop(to), views[0].hops(to).unwrap_or(1));
+            if detours && let Some((way, hops)) = views[0].detour(to, turn) {
+                (next, hops_left) = (way, hops);
+            }
+            let mut passed = vec![origin];
+            while next != to {
+                prop_assert!(!passed.contains(&next), "{:?}, then {}", passed, next);
+                passed.push(next);
+                let via = passed[passed.len() - 2];
+                let here = &views[usize::from(next) - 1];
+                let Some(further) = here.relay(via, origin, to, hops_left) else {
+                    break;
+                };
+                hops_left -= 1;
+                next = further;
+            }
+        }
+
+        /// Where all know the same, a message arrives by as many links as its sender thought.
+        #[test]
+        fn messages_arrive_where_views_agree(
+            links in prop::collection::vec((1..=NODES, 1..=NODES), 0..20),
+            to in 2..=NODES,
+        ) {
+            let views: Vec<Links> = (1..=NODES).map(|me| view(me, &links)).collect();
+            let Some(hops) = views[0].hops(to) else {
+                return Ok(());
+            };
+            let (mut next, mut hops_left, mut via) = (views[0].next_hop(to), hops, 1);
+            let mut links = 1;
+            while next != to {
+                let further = views[usize::from(next) - 1].relay(via, 1, to, hops_left);
+                prop_assert!(further.is_some());
+                (via, next) = (next, further.unwrap());
+                hops_left -= 1;
+                links += 1;
+            }
+            prop_assert_eq!(links, hops);
+        }
+    }
 }

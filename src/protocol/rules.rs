@@ -39,6 +39,7 @@ mod switch {
         X1_mark,
         X1_table,
         X1_dropped,
+        X1_text,
         X2_node,
         X4_window,
         X5_silence,

@@ -8,7 +8,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use kvclient::datagram::{self, Frame};
 
 use super::tally::{Cause, Tally};
-use crate::protocol::message::{self, Endpoint, Envelope, Input, Message, NodeId};
+use crate::gateway::text::{self, ParseError};
+use crate::protocol::message::{self, ClientMessage, Endpoint, Envelope, Input, Message, NodeId};
 
 /// Frames of kinds from here on go between nodes; those below, between clients and nodes.
 const PEER_KIND_MIN: u8 = 16;
@@ -60,6 +61,24 @@ pub fn decode<'a>(
         match arrival {
             Ok(arrival) => give(arrival),
             Err(cause) => tally.count(cause),
+        }
+    }
+}
+
+/// What a text datagram comes to: an input, or the answer at once to what can't be done.
+pub type Text = Result<Input, Vec<u8>>;
+
+/// Reads a datagram that begins as text does; `None` if there is nobody to answer.
+pub fn decode_text(bytes: &[u8], from: SocketAddr, tally: &mut Tally) -> Option<Text> {
+    match text::parse(bytes) {
+        Ok(text::Request { id, key, action }) => Some(Ok(Input::Client {
+            from: endpoint_of(from),
+            message: ClientMessage::Sessionless { id, key, action },
+        })),
+        Err(ParseError::Unfit { id }) => Some(Err(text::failed(id))),
+        Err(ParseError::NoId) => {
+            tally.count(Cause::TextMalformed);
+            None
         }
     }
 }
@@ -245,6 +264,22 @@ mod tests {
         let (inputs, tally) = decoded(&sealed(0, &[(wire::kind::ANSWER, hello())]));
         assert!(inputs.is_empty());
         assert_eq!(tally.of(Cause::KindMisplaced), 1);
+    }
+
+    #[test]
+    fn text_is_an_input_or_an_answer_or_counted() {
+        let mut tally = Tally::default();
+        let input = decode_text(b"GET [k] [5]", from(), &mut tally);
+        let Some(Ok(Input::Client { from: end, message })) = input else {
+            panic!("a client's message: {input:?}");
+        };
+        assert_eq!(end, endpoint_of(from()));
+        assert!(matches!(message, ClientMessage::Sessionless { id: 5, .. }));
+        let answer = decode_text(b"GET [5]", from(), &mut tally);
+        assert_eq!(answer, Some(Err(b"FL [5]".to_vec())));
+        assert_eq!(tally.total(), 0);
+        assert_eq!(decode_text(b"GET", from(), &mut tally), None);
+        assert_eq!(tally.of(Cause::TextMalformed), 1);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Sleep;
 
 use super::addresses::{AddressBook, resolve};
-use super::decode::{Arrival, Transit, address_of, decode};
+use super::decode::{Arrival, Transit, address_of, decode, decode_text};
 use super::disk::Disk;
 use super::packer::{Packer, Sender};
 use super::serve::RuntimeError;
@@ -20,6 +20,7 @@ use super::socket::Socket;
 use super::tally::{Cause, Tally};
 use super::{Notice, events};
 use crate::config::{NodeAddress, ServerConfig};
+use crate::gateway::text;
 use crate::protocol::limits::{KEYS_CACHED_MAX, SKEW_MAX_MS_DEFAULT};
 use crate::protocol::message::{
     ClientReply, Destination, Endpoint, Envelope, Group, Input, Now, Output, encode_reply,
@@ -78,6 +79,8 @@ pub struct Driver {
     notices: UnboundedReceiver<Notice>,
     boot: u64,
     durability: &'static str,
+    /// Whether Firecloud's text datagrams are taken.
+    takes_text: bool,
     /// When the node ends, though operations are still under way.
     stop_at_us: Option<u64>,
 }
@@ -139,6 +142,7 @@ impl Bound {
             notices: self.notices,
             boot,
             durability: config.durability_name(),
+            takes_text: config.text,
             stop_at_us: None,
         })
     }
@@ -217,28 +221,29 @@ impl Driver {
             replica,
             packer,
             addresses,
+            takes_text,
             ..
         } = self;
         let own = replica.node();
         for _ in 0..RECEIVES_PER_TURN_MAX {
             let (_, more) = socket
                 .receive(now.mono_us, tally, &mut |tally, bytes, from| {
-                    let mut transits = Vec::new();
-                    decode(bytes, from, own, tally, &mut |arrival| match arrival {
-                        Arrival::Input(input) => replica.handle_input(now, input),
-                        Arrival::Transit(transit) => transits.push(transit),
-                    });
-                    for transit in transits {
-                        let Some((next, header)) = pass_on(now, replica, &transit) else {
-                            continue;
-                        };
-                        let name = replica.address_of(next);
-                        match name.and_then(|name| addresses.named(name, now.mono_us)) {
-                            Some(to) => packer.push(to, header, tally, |body| {
-                                body.extend_from_slice(transit.frame.body);
-                                header.kind
-                            }),
-                            None => tally.count(Cause::NoAddress),
+                    if !text::is_text(bytes) {
+                        let mut transits = Vec::new();
+                        decode(bytes, from, own, tally, &mut |arrival| match arrival {
+                            Arrival::Input(input) => replica.handle_input(now, input),
+                            Arrival::Transit(transit) => transits.push(transit),
+                        });
+                        for transit in transits {
+                            pass_on(now, replica, addresses, packer, tally, &transit);
+                        }
+                    } else if !*takes_text {
+                        tally.count(Cause::TextOff);
+                    } else {
+                        match decode_text(bytes, from, tally) {
+                            Some(Ok(input)) => replica.handle_input(now, input),
+                            Some(Err(bytes)) => packer.push_plain(from, bytes, tally),
+                            None => {}
                         }
                     }
                 })
@@ -300,6 +305,14 @@ impl Driver {
     }
 
     fn reply(&mut self, now: Now, to: Endpoint, mut reply: ClientReply) {
+        if let ClientReply::Sessionless { id, outcome } = &reply {
+            return match text::answer(*id, outcome) {
+                Ok(bytes) => self
+                    .packer
+                    .push_plain(address_of(to), bytes, &mut self.tally),
+                Err(silence) => self.tally.count(silence.into()),
+            };
+        }
         if let ClientReply::Status { status, .. } = &mut reply {
             status.keys = self.table.keys();
             status.durability = self.durability.to_owned();
@@ -337,6 +350,7 @@ impl Driver {
         let counters = self.replica.counters();
         self.tally.raise_to(Cause::Stray, counters.stray);
         self.tally.raise_to(Cause::Overflow, counters.overflow);
+        self.tally.raise_to(Cause::Unroutable, counters.unroutable);
         if let Some(line) = self.tally.report(now.mono_us) {
             tracing::warn!("left out: {line}");
         }
@@ -418,20 +432,34 @@ impl Driver {
     }
 }
 
-/// Where another node's frame goes next, with nothing of it changed but the hops left.
-fn pass_on(now: Now, replica: &mut Replica, transit: &Transit<'_>) -> Option<(u8, FrameHeader)> {
-    let mut header = transit.frame.header;
-    let (origin, to) = (header.origin, header.destination);
-    let next = replica.relay(
-        now,
-        transit.cluster,
-        transit.via,
-        origin,
-        to,
-        header.hops_left,
-    )?;
+/// Sends another node's frame on, with nothing of it changed but the hops left.
+fn pass_on(
+    now: Now,
+    replica: &mut Replica,
+    addresses: &mut AddressBook,
+    packer: &mut Packer,
+    tally: &mut Tally,
+    transit: &Transit<'_>,
+) {
+    let Transit {
+        cluster,
+        via,
+        frame,
+    } = transit;
+    let mut header = frame.header;
+    let (origin, to, hops_left) = (header.origin, header.destination, header.hops_left);
+    let Some(next) = replica.relay(now, *cluster, *via, origin, to, hops_left) else {
+        return;
+    };
     header.hops_left -= 1;
-    Some((next, header))
+    let name = replica.address_of(next);
+    match name.and_then(|name| addresses.named(name, now.mono_us)) {
+        Some(to) => packer.push(to, header, tally, |body| {
+            body.extend_from_slice(frame.body);
+            header.kind
+        }),
+        None => tally.count(Cause::NoAddress),
+    }
 }
 
 fn bind(config: &ServerConfig) -> Result<(SocketAddr, Socket), RuntimeError> {

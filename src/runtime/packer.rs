@@ -51,7 +51,23 @@ pub struct Sender {
 #[derive(Debug)]
 struct Parcel {
     to: SocketAddr,
-    writer: DatagramWriter,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    Frames(DatagramWriter),
+    /// A whole datagram of another protocol.
+    Plain(Vec<u8>),
+}
+
+impl Content {
+    fn size(&self) -> usize {
+        match self {
+            Content::Frames(writer) => writer.size(),
+            Content::Plain(bytes) => bytes.len(),
+        }
+    }
 }
 
 /// Datagrams being filled and waiting to leave, first in, first out.
@@ -89,7 +105,7 @@ impl Packer {
         tally: &mut Tally,
         encode: impl FnOnce(&mut Vec<u8>) -> u8,
     ) {
-        if self.queue.len() >= QUEUE_LENGTH_MAX || self.size >= QUEUE_SIZE_MAX {
+        if self.is_full() {
             return tally.count(Cause::SendOverflow);
         }
         self.body.clear();
@@ -99,10 +115,28 @@ impl Packer {
             return tally.count(Cause::SendTooBig);
         }
         let at = self.place(to, size);
-        let parcel = &mut self.queue[at];
-        let before = parcel.writer.size();
-        parcel.writer.push(&header, &self.body);
-        self.size += parcel.writer.size() - before;
+        let Content::Frames(writer) = &mut self.queue[at].content else {
+            unreachable!("a place for frames");
+        };
+        let before = writer.size();
+        writer.push(&header, &self.body);
+        self.size += writer.size() - before;
+    }
+
+    /// Adds a datagram that goes as it is: no header, nothing beside it. At the queue's bound it is
+    /// dropped and counted.
+    pub fn push_plain(&mut self, to: SocketAddr, bytes: Vec<u8>, tally: &mut Tally) {
+        assert!(bytes.len() <= DATAGRAM_SIZE_MAX, "a datagram of its own");
+        if self.is_full() {
+            return tally.count(Cause::SendOverflow);
+        }
+        self.size += bytes.len();
+        let content = Content::Plain(bytes);
+        self.queue.push_back(Parcel { to, content });
+    }
+
+    fn is_full(&self) -> bool {
+        self.queue.len() >= QUEUE_LENGTH_MAX || self.size >= QUEUE_SIZE_MAX
     }
 
     /// Where in the queue a frame of this size goes.
@@ -115,7 +149,7 @@ impl Packer {
         let alone = DATAGRAM_HEADER_SIZE + size > target;
         if !alone && let Some(&ordinal) = self.open.get(&to) {
             let at = usize::try_from(ordinal - self.left).expect("a place in the queue");
-            if self.queue[at].writer.size() + size <= target {
+            if self.queue[at].content.size() + size <= target {
                 return at;
             }
         }
@@ -125,7 +159,8 @@ impl Packer {
         }
         let writer = self.spares.pop().unwrap_or_default();
         self.size += writer.size();
-        self.queue.push_back(Parcel { to, writer });
+        let content = Content::Frames(writer);
+        self.queue.push_back(Parcel { to, content });
         at
     }
 
@@ -145,7 +180,7 @@ impl Packer {
                 .take(SEND_BATCH_MAX)
                 .map(|parcel| Outgoing {
                     to: parcel.to,
-                    bytes: seal(&mut parcel.writer, sender, number),
+                    bytes: seal(&mut parcel.content, sender, number),
                 })
                 .collect();
             match send(&batch) {
@@ -161,20 +196,27 @@ impl Packer {
     }
 
     fn drop_front(&mut self, many: usize) {
-        for mut parcel in self.queue.drain(..many) {
-            let size = parcel.writer.size();
+        for parcel in self.queue.drain(..many) {
+            let size = parcel.content.size();
             self.size -= size;
             self.left += 1;
-            if self.spares.len() < SPARES_MAX && size <= SPARE_SIZE_MAX {
-                parcel.writer.clear();
-                self.spares.push(parcel.writer);
+            if let Content::Frames(mut writer) = parcel.content
+                && self.spares.len() < SPARES_MAX
+                && size <= SPARE_SIZE_MAX
+            {
+                writer.clear();
+                self.spares.push(writer);
             }
         }
     }
 }
 
 /// What has to wait is sealed anew, under a new number, when it is tried again.
-fn seal<'a>(writer: &'a mut DatagramWriter, sender: Sender, number: &mut u64) -> &'a [u8] {
+fn seal<'a>(content: &'a mut Content, sender: Sender, number: &mut u64) -> &'a [u8] {
+    let writer = match content {
+        Content::Frames(writer) => writer,
+        Content::Plain(bytes) => return bytes,
+    };
     *number += 1;
     writer.seal(&DatagramHeader {
         sender: sender.node,
@@ -251,6 +293,37 @@ mod tests {
         );
         assert!(packer.is_empty() && packer.size == 0);
         assert_eq!(tally.total(), 0);
+    }
+
+    #[test]
+    fn a_plain_datagram_goes_as_it_is() {
+        let mut packer = Packer::default();
+        let mut tally = Tally::default();
+        push(&mut packer, far(1), 1, 10, &mut tally);
+        packer.push_plain(far(1), b"OK [5] []".to_vec(), &mut tally);
+        push(&mut packer, far(1), 2, 10, &mut tally);
+        let mut plain = Vec::new();
+        let mut sent = Vec::new();
+        packer.flush(SENDER, &mut tally, &mut |batch| {
+            for one in batch {
+                if one.bytes.starts_with(b"OK") {
+                    plain.push((one.to, one.bytes.to_vec()));
+                } else {
+                    note(&mut sent, one);
+                }
+            }
+            Ok(batch.len())
+        });
+        assert_eq!(plain, [(far(1), b"OK [5] []".to_vec())]);
+        assert_eq!((sent.len(), &sent[0].2), (1, &vec![1, 2]));
+        assert_eq!((packer.size, packer.spares.len(), tally.total()), (0, 1, 0));
+
+        for _ in 0..5_000 {
+            packer.push_plain(far(1), b"FL [5]".to_vec(), &mut tally);
+        }
+        assert_eq!(packer.len(), QUEUE_LENGTH_MAX);
+        let refused = 5_000 - QUEUE_LENGTH_MAX as u64;
+        assert_eq!(tally.of(Cause::SendOverflow), refused);
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::fmt::Write;
 use kvclient::datagram::DatagramError;
 use kvclient::wire::BodyError;
 
+use crate::gateway::text::Silence;
+
 const REPORT_INTERVAL_US: u64 = 1_000_000;
 
 macro_rules! causes {
@@ -46,7 +48,15 @@ causes! {
     Stray = "messages that do not belong here",
     /// The core's count.
     Overflow = "messages dropped at a bound",
+    /// The core's count: no path, or none that a message may still take.
+    Unroutable = "messages of other nodes that could not be passed on",
     NoAddress = "messages to a node whose address is not known",
+    TextOff = "text datagrams, which are not taken",
+    TextMalformed = "text datagrams without an id that can be read",
+    /// Text operations that have an outcome which their clients can't be told.
+    TextBusy = "text operations not answered: busy",
+    TextUnknown = "text operations not answered: unknown outcome",
+    TextForgotten = "text operations not answered: done before, old value not known",
 }
 
 /// Counters of everything that was left out, since the start.
@@ -121,6 +131,16 @@ impl From<DatagramError> for Cause {
             DatagramError::Version(_) => Cause::Version,
             DatagramError::Checksum => Cause::Checksum,
             DatagramError::FrameLength => Cause::FrameLength,
+        }
+    }
+}
+
+impl From<Silence> for Cause {
+    fn from(silence: Silence) -> Cause {
+        match silence {
+            Silence::Busy => Cause::TextBusy,
+            Silence::Unknown => Cause::TextUnknown,
+            Silence::Forgotten => Cause::TextForgotten,
         }
     }
 }

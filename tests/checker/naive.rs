@@ -159,6 +159,11 @@ pub fn expected(
             )
         }
         Effect::Conflict => {
+            // Who can't take an old value is not told it.
+            let old = match action {
+                Action::PutOver { .. } => Old::NotAsked,
+                _ => old,
+            };
             let stands = if value.is_some() { version } else { 0 };
             same(Outcome::Conflict {
                 version: stands,
@@ -186,7 +191,7 @@ pub struct Step {
 
 pub fn any_step() -> impl Strategy<Value = Step> {
     (
-        0..12u8,
+        0..13u8,
         0..3u8,
         any::<bool>(),
         0..30u8,
@@ -226,6 +231,11 @@ fn action_of(step: u64, choice: u8, value: u8, version: Version) -> Action {
             delta: i64::from(value),
         },
         11 => Action::Append { value: text(value) },
+        12 => Action::PutOver {
+            value: text(value),
+            old_size_max: u64::from(value),
+            old_without: text(1),
+        },
         _ => Action::Append {
             value: Bytes::from(format!("+{step};")),
         },

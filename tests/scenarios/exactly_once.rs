@@ -1,8 +1,9 @@
 //! X1, X2, X4: every operation at most once.
 
-use kvclient::wire::{Action, Outcome};
+use bytes::Bytes;
+use kvclient::wire::{Action, Old, Outcome};
 
-use crate::sim::script::{Script, append, msg, put, put_if_absent, swap};
+use crate::sim::script::{Script, append, msg, put, put_if_absent, swap, user_key};
 
 /// The first attempt is late; the client was answered by its retry and has moved on.
 #[test]
@@ -117,6 +118,80 @@ pub fn x2_a_slow_absent_does_not_settle_a_delete() {
     c.end(call);
     c.get(other, &key);
     c.check();
+}
+
+/// A text put is done, and its answer is late. By the time of its retry, which is born later, so
+/// much was written that a table without this rule has forgotten it.
+#[test]
+pub fn x1_text_retry_after_a_flood() {
+    let mut c = Script::new(3);
+    let (key, reader) = (c.key_of(0), c.client());
+    let hand = c.hand();
+    c.text_put(&hand, 0, 7, &key, "text");
+    c.run_ms(10);
+    let first = c.text_answers(&hand, 7);
+    let old = |outcome: &Outcome| {
+        matches!(
+            outcome,
+            Outcome::Written {
+                old: Old::Absent,
+                ..
+            }
+        )
+    };
+    assert!(first.len() == 1 && old(&first[0]), "{first:?}");
+    let long = "x".repeat(256);
+    let writers: Vec<usize> = (0..60).map(|_| c.client()).collect();
+    for writer in writers {
+        let key = Bytes::copy_from_slice(key.as_bytes());
+        let call = c.cluster.begin(writer, &key, put(&long), true, 5_000_000);
+        c.end(call);
+    }
+    c.text_put(&hand, 2, 7, &key, "text");
+    c.run_ms(20);
+    assert_eq!(c.text_answers(&hand, 7), [first.clone(), first].concat());
+    assert_eq!(c.get(reader, &key), long);
+    c.check();
+}
+
+/// The preferred node has a text put under way when the client's retry comes through another: both
+/// are answered, once it is done.
+#[test]
+pub fn x1_text_retry_joins_the_first_attempt() {
+    let mut c = Script::new(3);
+    let (key, reader) = (c.key_of(0), c.client());
+    let hand = c.hand();
+    c.put(reader, &key, "before");
+    c.hold(msg("Accepted"));
+    c.text_put(&hand, 0, 7, &key, "text");
+    c.run_ms(5);
+    c.text_put(&hand, 1, 7, &key, "text");
+    c.run_ms(5);
+    assert_eq!(c.text_answers(&hand, 7), []);
+    c.let_pass();
+    c.release(msg("Accepted"));
+    c.run_ms(20);
+    let answers = c.text_answers(&hand, 7);
+    let before = Old::Value(Bytes::from_static(b"before"));
+    let old = |outcome: &Outcome| matches!(outcome, Outcome::Written { old, .. } if *old == before);
+    assert!(answers.len() == 2 && answers.iter().all(old), "{answers:?}");
+    assert_eq!(c.get(reader, &key), "text");
+    c.check();
+}
+
+/// A session under a text client's id would be answered what that client did.
+#[test]
+pub fn x4_no_session_poses_as_a_text_client() {
+    let mut c = Script::new(1);
+    let mut hand = c.hand();
+    c.text_put(&hand, 0, 7, "k", "text");
+    c.run_ms(10);
+    let record = c.nodes[0].disk.load(&user_key("k")).and_then(|s| s.record);
+    let text_client = record.expect("it was done").applied.clients[0].client;
+    let before = c.sent(msg("HelloAnswer")).len();
+    c.pose(&mut hand, text_client);
+    c.run_ms(100);
+    assert_eq!(c.sent(msg("HelloAnswer")).len(), before);
 }
 
 /// A datagram that the network repeats is not a second attempt.

@@ -28,7 +28,7 @@ pub fn q1_half_with_the_master_is_a_quorum() {
 pub fn r2_an_answer_waits_for_the_disk() {
     let mut c = Script::new(3);
     let (key, client) = (c.key_of(0), c.client());
-    c.cut(&[0], &[2]);
+    c.cut(&[0, 1], &[2]);
     c.slow_disk(1, 500);
     let call = c.begin(client, &key, put("a"));
     c.run_ms(300);

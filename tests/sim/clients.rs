@@ -12,37 +12,56 @@ use super::event::{Event, Parcel};
 use super::history::{Call, Ending, show};
 use super::network::Place;
 use super::random::Random;
+use super::text::TextClient;
 
 pub struct Client {
     pub index: usize,
     /// `None` once the client is gone.
     session: Option<Session>,
+    /// In place of a session.
+    text: Option<TextClient>,
     /// The earliest wake-up that is on its way.
     pub wake_us: Option<u64>,
     in_flight: usize,
-    /// The key of each attempt, whose numbers a session never uses again.
+    /// The key of each attempt, whose numbers a session never uses again; of each id of text.
     attempts: BTreeMap<u64, Bytes>,
     /// What came for a client that a scenario plays by hand.
     pub by_hand: Option<Vec<(usize, ClientReply)>>,
 }
 
 impl Client {
-    pub fn new(index: usize, nodes: usize, mut random: Random, now_us: u64) -> Self {
+    pub fn new(
+        index: usize,
+        nodes: usize,
+        no_quorum_after_us: Option<u64>,
+        mut random: Random,
+        now_us: u64,
+    ) -> Self {
+        let picked_us = *random.pick(&[200_000, 1_000_000, 1_000_000, 3_000_000]);
         let options = SessionOptions {
             client: u128::from(random.word()) << 64 | u128::from(random.word()),
             seed: random.word(),
             nodes,
             deadline_us: session::DEADLINE_US_DEFAULT,
-            no_quorum_after_us: *random.pick(&[200_000, 1_000_000, 1_000_000, 3_000_000]),
+            no_quorum_after_us: no_quorum_after_us.unwrap_or(picked_us),
             library_version: "simulated".into(),
         };
         Client {
             index,
             session: Some(Session::new(options, now_us)),
+            text: None,
             wake_us: None,
             in_flight: 0,
             attempts: BTreeMap::new(),
             by_hand: None,
+        }
+    }
+
+    pub fn of_text(index: usize, text: TextClient) -> Self {
+        Client {
+            text: Some(text),
+            by_hand: None,
+            ..Client::by_hand(index)
         }
     }
 
@@ -51,6 +70,7 @@ impl Client {
         Client {
             index,
             session: None,
+            text: None,
             wake_us: None,
             in_flight: 0,
             attempts: BTreeMap::new(),
@@ -59,11 +79,21 @@ impl Client {
     }
 
     pub fn is_there(&self) -> bool {
-        self.session.is_some()
+        self.session.is_some() || self.text.is_some()
+    }
+
+    pub fn is_text(&self) -> bool {
+        self.text.is_some()
     }
 
     pub fn is_idle(&self) -> bool {
-        self.session.is_none() || self.in_flight == 0
+        !self.is_there() || self.in_flight == 0
+    }
+
+    /// The text client, which is about to begin a request.
+    pub(super) fn begin_text(&mut self) -> &mut TextClient {
+        self.in_flight += 1;
+        self.text.as_mut().expect("a text client that is there")
     }
 
     pub fn in_flight(&self) -> usize {
@@ -73,6 +103,7 @@ impl Client {
     /// The process dies, and nobody is told of what it had under way.
     pub fn crash(&mut self) {
         self.session = None;
+        self.text = None;
     }
 
     pub fn receive(&mut self, now_us: u64, from: usize, reply: &ClientReply) {
@@ -80,6 +111,9 @@ impl Client {
             let mut body = Vec::new();
             let kind = encode_reply(reply, &mut body);
             session.handle_frame(now_us, from, kind, &body);
+        }
+        if let Some(text) = &mut self.text {
+            text.receive(reply);
         }
         if let Some(received) = &mut self.by_hand {
             received.push((from, reply.clone()));
@@ -90,13 +124,26 @@ impl Client {
         if let Some(session) = &mut self.session {
             session.handle_timeout(now_us);
         }
+        if let Some(text) = &mut self.text {
+            text.wake(now_us);
+        }
     }
 
     pub fn next_us(&self) -> Option<u64> {
+        if let Some(text) = &self.text {
+            return text.next_us();
+        }
         self.session.as_ref()?.next_timeout()
     }
 
     pub fn poll_send(&mut self) -> Option<(usize, ClientMessage)> {
+        if let Some(text) = &mut self.text {
+            let (node, message) = text.poll_send()?;
+            if let ClientMessage::Sessionless { id, key, .. } = &message {
+                self.attempts.insert(*id, key.clone());
+            }
+            return Some((node, message));
+        }
         let transmit = self.session.as_mut()?.poll_transmit()?;
         let message = decode_client(transmit.kind, &transmit.body);
         let message = message
@@ -111,6 +158,11 @@ impl Client {
 
     /// The operation that ended, by its place in the cluster's list.
     pub fn poll_ended(&mut self) -> Option<(usize, Ending)> {
+        if let Some(text) = &mut self.text {
+            let ended = text.poll_ended()?;
+            self.in_flight -= 1;
+            return Some(ended);
+        }
         let completion = self.session.as_mut()?.poll_completion()?;
         self.in_flight -= 1;
         Some((completion.tag as usize, ending(completion)))
@@ -120,6 +172,7 @@ impl Client {
     pub fn asked(&self, reply: &ClientReply) -> Option<Bytes> {
         match reply {
             ClientReply::Answer(answer) => self.attempts.get(&answer.attempt).cloned(),
+            ClientReply::Sessionless { id, .. } => self.attempts.get(id).cloned(),
             _ => None,
         }
     }
@@ -154,19 +207,7 @@ impl Cluster {
         deadline_us: u64,
     ) -> usize {
         let now_us = self.now_us;
-        let called = self.tick();
-        let index = self.calls.len();
-        self.calls.push(Call {
-            client,
-            key: key.clone(),
-            action: action.clone(),
-            want_old,
-            called,
-            ended: None,
-            called_us: now_us,
-            ended_us: None,
-            ending: Ending::Open,
-        });
+        let index = self.note_call(client, key, &action, want_old);
         let deadline_us = Some(deadline_us);
         let call = session::Call {
             key: key.clone(),
@@ -183,12 +224,40 @@ impl Cluster {
         index
     }
 
+    /// Notes that an operation begins; gives its place in `calls`.
+    pub fn note_call(
+        &mut self,
+        client: usize,
+        key: &Bytes,
+        action: &Action,
+        want_old: bool,
+    ) -> usize {
+        let called = self.tick();
+        self.calls.push(Call {
+            client,
+            key: key.clone(),
+            action: action.clone(),
+            want_old,
+            called,
+            ended: None,
+            called_us: self.now_us,
+            ended_us: None,
+            ending: Ending::Open,
+        });
+        self.calls.len() - 1
+    }
+
     /// A new client; it knows all nodes.
     pub fn add_client(&mut self) -> usize {
         let index = self.clients.len();
         let random = Random::stream(self.settings.seed, 1_000 + index as u64);
-        self.clients
-            .push(Client::new(index, self.settings.nodes, random, self.now_us));
+        self.clients.push(Client::new(
+            index,
+            self.settings.nodes,
+            self.settings.no_quorum_after_us,
+            random,
+            self.now_us,
+        ));
         index
     }
 

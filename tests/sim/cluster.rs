@@ -1,9 +1,10 @@
 //! Nodes, network, disks and clients on one event queue. What is random comes from the seed; what is
 //! to go wrong, and what clients want, comes from whoever drives it: a plan or a scenario.
 
+use horseshoe::gateway::text;
 use horseshoe::protocol::limits::{HEARTBEAT_MS_DEFAULT, LINK_DOWN_MS_DEFAULT};
 use horseshoe::protocol::message::{
-    Destination, Endpoint, Event as NodeEvent, Input, NodeId, Output,
+    ClientReply, Destination, Endpoint, Event as NodeEvent, Input, NodeId, Output,
 };
 use horseshoe::protocol::record::Key;
 use horseshoe::protocol::{Options, Replica};
@@ -29,6 +30,8 @@ pub struct Settings {
     pub keeps_disk: bool,
     pub keys_cached_max: usize,
     pub skew_max_ms: u64,
+    /// Of the clients; `None`: each has its own.
+    pub no_quorum_after_us: Option<u64>,
     /// Timers and inboxes are looked at up to this late.
     pub late_max_us: u64,
     pub detail: Detail,
@@ -44,6 +47,7 @@ impl Settings {
             keeps_disk: true,
             keys_cached_max: 1_000,
             skew_max_ms: 60_000,
+            no_quorum_after_us: None,
             late_max_us: 0,
             detail: Detail::Silent,
         }
@@ -68,6 +72,9 @@ pub struct Trap {
     pub count: u64,
     pub plan: u64,
 }
+
+/// What is promised of text holds where nothing holds a text datagram back for longer.
+const TEXT_LATE_MAX_US: u64 = 300_000;
 
 type Filter = Box<dyn FnMut(&Passing) -> Fate>;
 
@@ -229,7 +236,13 @@ impl Cluster {
             self.trace
                 .message(self.now_us, || codec::describe(&passing) + lost);
         }
-        let mut copies = copies.into_iter().flatten();
+        let late_max_us = if passing.is_text_request() {
+            TEXT_LATE_MAX_US
+        } else {
+            u64::MAX
+        };
+        let in_time = |delay: &u64| delay + late_us <= late_max_us;
+        let mut copies = copies.into_iter().flatten().filter(in_time);
         if let Some(first) = copies.next() {
             for delay in copies {
                 self.deliver(delay + late_us, passing.clone());
@@ -261,6 +274,12 @@ impl Cluster {
     }
 
     fn arrive(&mut self, passing: Passing) {
+        if let Place::Node(node) = passing.to
+            && passing.is_text_request()
+            && self.nodes[node].stalled_until_us > self.now_us + TEXT_LATE_MAX_US
+        {
+            return;
+        }
         match (passing.to, passing.from, passing.parcel) {
             (Place::Node(node), _, Parcel::Peer { cluster, envelope }) => {
                 self.receive(node, Input::Peer { cluster, envelope });
@@ -365,6 +384,11 @@ impl Cluster {
                 let client = (to.ip - endpoint(0).ip) as usize;
                 if let Some(key) = self.clients[client].asked(&reply) {
                     self.watch.replies(&self.nodes, &Key::user(&key), &reply);
+                }
+                if let ClientReply::Sessionless { id, outcome } = &reply
+                    && text::answer(*id, outcome).is_err()
+                {
+                    return;
                 }
                 self.send(
                     Place::Node(node),
@@ -481,6 +505,9 @@ impl Cluster {
             format!("node {node} stands still for {} ms", for_us / 1_000)
         });
         self.nodes[node].stalled_until_us = self.now_us + for_us;
+        if for_us > TEXT_LATE_MAX_US {
+            self.nodes[node].lose_text();
+        }
     }
 
     /// The wall clock jumps.

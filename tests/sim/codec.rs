@@ -1,11 +1,13 @@
 //! Messages through their real encoding, there and back.
 
+use horseshoe::gateway;
 use horseshoe::protocol::message::{
     ClientMessage, ClientReply, Message, decode_client, encode_reply,
 };
 use kvclient::wire::{self, kind};
 
 use super::event::{Parcel, Passing};
+use super::text;
 
 /// Encodes and decodes what is sent, which must come out the same; gives a digest of its bytes.
 pub fn round_trip(parcel: Parcel) -> (Parcel, u64) {
@@ -29,6 +31,29 @@ pub fn round_trip(parcel: Parcel) -> (Parcel, u64) {
                 Parcel::Peer { cluster, envelope },
                 xxhash_rust::xxh3::xxh3_64(&body),
             )
+        }
+        Parcel::Request {
+            from,
+            message: ClientMessage::Sessionless { id, key, action },
+        } => {
+            let said = text::datagram(id, &key, &action);
+            let read = gateway::text::parse(&said);
+            let request = gateway::text::Request { id, key, action };
+            assert_eq!(read, Ok(request.clone()), "comes out as it went in");
+            let gateway::text::Request { id, key, action } = request;
+            let message = ClientMessage::Sessionless { id, key, action };
+            (
+                Parcel::Request { from, message },
+                xxhash_rust::xxh3::xxh3_64(&said),
+            )
+        }
+        Parcel::Reply {
+            reply: ClientReply::Sessionless { id, outcome },
+        } => {
+            let said = gateway::text::answer(id, &outcome);
+            let said = said.expect("what is not told is not sent");
+            let reply = ClientReply::Sessionless { id, outcome };
+            (Parcel::Reply { reply }, xxhash_rust::xxh3::xxh3_64(&said))
         }
         Parcel::Request { from, message } => {
             let frame_kind = encode_request(&message, &mut body);
@@ -70,6 +95,7 @@ fn encode_request(message: &ClientMessage, into: &mut Vec<u8>) -> u8 {
             wire::encode(into, body);
             kind::STATUS_REQUEST
         }
+        ClientMessage::Sessionless { .. } => unreachable!("text has no frames"),
     }
 }
 

@@ -41,6 +41,15 @@ impl Passing {
         self.to == Place::Node(node)
     }
 
+    /// Whether it is a text client's request.
+    pub fn is_text_request(&self) -> bool {
+        let message = match &self.parcel {
+            Parcel::Request { message, .. } => message,
+            _ => return false,
+        };
+        matches!(message, ClientMessage::Sessionless { .. })
+    }
+
     pub fn envelope(&self) -> Option<&Envelope> {
         match &self.parcel {
             Parcel::Peer { envelope, .. } => Some(envelope),
@@ -54,12 +63,12 @@ impl Passing {
             Parcel::Peer { envelope, .. } => envelope.message.name(),
             Parcel::Request { message, .. } => match message {
                 ClientMessage::Hello(_) => "Hello",
-                ClientMessage::Request(_) => "Request",
+                ClientMessage::Request(_) | ClientMessage::Sessionless { .. } => "Request",
                 ClientMessage::StatusRequest(_) => "StatusRequest",
             },
             Parcel::Reply { reply } => match reply {
                 ClientReply::Hello(_) => "HelloAnswer",
-                ClientReply::Answer(_) => "Answer",
+                ClientReply::Answer(_) | ClientReply::Sessionless { .. } => "Answer",
                 ClientReply::NoSession(_) => "NoSession",
                 ClientReply::Status { .. } => "Status",
             },

@@ -7,9 +7,10 @@ use kvclient::wire::{Action, Hello, Operation, OperationId, Outcome, Request};
 use super::clients::Client;
 use super::cluster::{Cluster, endpoint};
 use super::event::Parcel;
-use super::history::{Call, Ending};
+use super::history::Call;
 use super::network::Place;
 use super::script::Script;
+use super::text;
 
 /// A client that is played by hand.
 pub struct Hand {
@@ -43,9 +44,13 @@ impl Script {
         hand
     }
 
-    /// Exchanges hellos.
-    #[track_caller]
-    pub fn greet(&mut self, hand: &mut Hand, node: usize) {
+    /// Says hello to the first node under another's id.
+    pub fn pose(&mut self, hand: &mut Hand, id: u128) {
+        hand.id = id;
+        self.say_hello(hand, 0);
+    }
+
+    fn say_hello(&mut self, hand: &mut Hand, node: usize) -> u64 {
         hand.attempts += 1;
         let nonce = hand.attempts;
         let hello = Hello {
@@ -54,6 +59,13 @@ impl Script {
             library_version: "by hand".into(),
         };
         self.say(hand.client, node, ClientMessage::Hello(hello));
+        nonce
+    }
+
+    /// Exchanges hellos.
+    #[track_caller]
+    pub fn greet(&mut self, hand: &mut Hand, node: usize) {
+        let nonce = self.say_hello(hand, node);
         let client = hand.client;
         let answer = |c: &Cluster| {
             c.clients[client]
@@ -85,18 +97,8 @@ impl Script {
     pub fn operation(&mut self, hand: &mut Hand, key: &str, action: Action) -> Operation {
         hand.sequence += 1;
         hand.clock += 1;
-        let called = self.cluster.tick();
-        self.cluster.calls.push(Call {
-            client: hand.client,
-            key: Bytes::copy_from_slice(key.as_bytes()),
-            action: action.clone(),
-            want_old: false,
-            called,
-            ended: None,
-            called_us: self.cluster.now_us,
-            ended_us: None,
-            ending: Ending::Open,
-        });
+        let key = Bytes::copy_from_slice(key.as_bytes());
+        self.cluster.note_call(hand.client, &key, &action, false);
         Operation {
             id: OperationId {
                 client: hand.id,
@@ -104,7 +106,7 @@ impl Script {
             },
             birth: hand.clock,
             low_mark: hand.sequence,
-            key: Bytes::copy_from_slice(key.as_bytes()),
+            key,
             want_old: false,
             action,
         }
@@ -129,6 +131,28 @@ impl Script {
         };
         self.say(hand.client, node, ClientMessage::Request(request));
         attempt
+    }
+
+    /// Sends a text put, from where the hand is; to the checker it is one operation for each id.
+    pub fn text_put(&mut self, hand: &Hand, node: usize, id: u64, key: &str, value: &str) {
+        let key = Bytes::copy_from_slice(key.as_bytes());
+        let action = text::put(Bytes::copy_from_slice(value.as_bytes()));
+        let known = |c: &Call| c.client == hand.client && c.key == key && c.action == action;
+        if !self.cluster.calls.iter().any(known) {
+            self.cluster.note_call(hand.client, &key, &action, true);
+        }
+        let message = ClientMessage::Sessionless { id, key, action };
+        self.say(hand.client, node, message);
+    }
+
+    /// What came for an id of text so far.
+    pub fn text_answers(&self, hand: &Hand, id: u64) -> Vec<Outcome> {
+        let received = self.cluster.clients[hand.client].by_hand.iter().flatten();
+        let of_id = received.filter_map(|(_, reply)| match reply {
+            ClientReply::Sessionless { id: of, outcome } if *of == id => Some(outcome.clone()),
+            _ => None,
+        });
+        of_id.collect()
     }
 
     /// What an attempt was answered so far.

@@ -18,6 +18,7 @@ pub mod plan;
 pub mod random;
 pub mod run;
 pub mod script;
+pub mod text;
 pub mod trace;
 mod watch;
 mod workload;

@@ -134,6 +134,13 @@ impl Network {
         self.bursts.retain(|(n, _)| *n != name);
     }
 
+    /// No link between nodes is cut any more.
+    pub fn heal_nodes(&mut self) {
+        let between_nodes =
+            |(from, to): &(Place, Place)| matches!((from, to), (Place::Node(_), Place::Node(_)));
+        self.cuts.retain(|way, _| !between_nodes(way));
+    }
+
     /// All links work from here on, and well.
     pub fn heal(&mut self) {
         self.cuts.clear();

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use horseshoe::protocol::message::{Input, Now, Output};
+use horseshoe::protocol::message::{ClientMessage, Input, Now, Output};
 use horseshoe::protocol::{Options, Replica};
 
 use super::disk::Disk;
@@ -74,6 +74,17 @@ impl Node {
             started_us: 0,
             mono_base_us: 0,
         }
+    }
+
+    /// Loses the text requests that it has not looked at.
+    pub fn lose_text(&mut self) {
+        let is_text = |input: &Input| {
+            let Input::Client { message, .. } = input else {
+                return false;
+            };
+            matches!(message, ClientMessage::Sessionless { .. })
+        };
+        self.inbox.retain(|input| !is_text(input));
     }
 
     pub fn is_up(&self) -> bool {

@@ -27,6 +27,8 @@ pub enum KeyKind {
 pub struct Plan {
     pub settings: Settings,
     pub clients: usize,
+    /// Beside these, clients that send Firecloud's text datagrams.
+    pub text_clients: usize,
     pub in_flight_max: usize,
     pub operations: usize,
     pub keys: Vec<KeyKind>,
@@ -62,6 +64,7 @@ impl Plan {
         Plan {
             settings,
             clients: random.between(4, 8) as usize,
+            text_clients: *Random::stream(seed, 14).pick(&[0, 0, 1, 2]),
             in_flight_max: *random.pick(&[1, 2, 3, 4, 4, 16]),
             operations: random.between(200, 400) as usize,
             keys: (0..key_count).map(|_| *random.pick(&kinds)).collect(),
@@ -92,6 +95,7 @@ fn settings(seed: u64, nodes: usize, config: &Config, random: &mut Random) -> Se
         keeps_disk: random.chance(850),
         keys_cached_max: *random.pick(&[2, 2, 3, 4, 1_000]),
         skew_max_ms: *random.pick(&[500, 5_000, 60_000, 60_000]),
+        no_quorum_after_us: None,
         late_max_us: *random.pick(&[0, 100, 1_000, 5_000]),
         detail: config.detail,
     }

@@ -119,7 +119,12 @@ impl Run {
             }
         }
         for _ in 0..self.plan.clients {
-            self.add_client();
+            let client = self.cluster.add_client();
+            self.let_think(client);
+        }
+        for _ in 0..self.plan.text_clients {
+            let client = self.cluster.add_text_client();
+            self.let_think(client);
         }
         let first = if self.plan.early_trouble {
             0
@@ -136,8 +141,7 @@ impl Run {
         Ok(())
     }
 
-    fn add_client(&mut self) {
-        let client = self.cluster.add_client();
+    fn let_think(&mut self, client: usize) {
         let think_us = self.workload.think_us(&self.plan);
         self.cluster
             .plan(self.cluster.now_us + think_us, CLIENT | client as u64);
@@ -169,8 +173,9 @@ impl Run {
                 let kind = self.next_fault();
                 self.faults.strike(kind, &mut self.cluster);
                 let there = self.cluster.clients.iter().filter(|c| c.is_there()).count();
-                if there < self.plan.clients {
-                    self.add_client();
+                if there < self.plan.clients + self.plan.text_clients {
+                    let client = self.cluster.add_client();
+                    self.let_think(client);
                 }
                 let gap_us = if self.is_early() {
                     60_000

@@ -93,15 +93,27 @@ impl std::ops::DerefMut for Script {
 impl Script {
     /// Nodes that run, with a configuration, and hear each other.
     pub fn new(nodes: usize) -> Self {
-        let mut script = Script::cold(nodes);
+        Script::warm(Script::cold(nodes))
+    }
+
+    fn warm(mut script: Script) -> Self {
         script.cluster.start_all();
         script.until("a configuration", |c| c.is_formed());
         script.run_ms(300);
         script
     }
 
+    /// The same, with other random choices.
+    pub fn seeded(nodes: usize, seed: u64) -> Self {
+        Script::warm(Script::cold_seeded(nodes, seed))
+    }
+
     /// Nodes that were never started.
     pub fn cold(nodes: usize) -> Self {
+        Script::cold_seeded(nodes, 1)
+    }
+
+    fn cold_seeded(nodes: usize, seed: u64) -> Self {
         let detail = match std::env::var("DETAIL").as_deref() {
             Ok("messages") => Detail::Messages,
             Ok("story") => Detail::Story,
@@ -109,6 +121,8 @@ impl Script {
         };
         let mut cluster = Cluster::new(Settings {
             detail,
+            seed,
+            no_quorum_after_us: Some(1_000_000),
             ..Settings::calm(nodes)
         });
         let sent = Rc::new(RefCell::new(Vec::new()));
@@ -251,6 +265,11 @@ impl Script {
 
     pub fn heal(&mut self) {
         self.cluster.network.heal();
+    }
+
+    /// All links between nodes work again; what clients reach stays as it is.
+    pub fn heal_nodes(&mut self) {
+        self.cluster.network.heal_nodes();
     }
 
     /// A crash that loses what was not synced, and a start from the rest.

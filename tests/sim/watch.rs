@@ -148,11 +148,12 @@ impl Watch {
 
     /// A node answers a client: a write that was done is durable at a quorum.
     pub fn replies(&mut self, nodes: &[Node], key: &Key, reply: &ClientReply) {
-        let ClientReply::Answer(Answer {
-            outcome: Outcome::Written { version, .. },
-            ..
-        }) = reply
+        let (ClientReply::Answer(Answer { outcome, .. })
+        | ClientReply::Sessionless { outcome, .. }) = reply
         else {
+            return;
+        };
+        let Outcome::Written { version, .. } = outcome else {
             return;
         };
         let Some(configuration) = self.configuration() else {

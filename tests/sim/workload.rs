@@ -9,6 +9,7 @@ use super::cluster::Cluster;
 use super::history::Ending;
 use super::plan::{KeyKind, Plan};
 use super::random::Random;
+use super::text;
 
 /// What was last seen of a key, by anybody: what comparisons are made with.
 #[derive(Debug, Clone, Default)]
@@ -52,7 +53,9 @@ impl Workload {
 
     /// The client begins an operation, unless it has enough under way.
     pub fn begin_one(&mut self, client: usize, plan: &Plan, cluster: &mut Cluster) {
-        if cluster.clients[client].in_flight() >= plan.in_flight_max {
+        let text = cluster.clients[client].is_text();
+        let in_flight_max = if text { 1 } else { plan.in_flight_max };
+        if cluster.clients[client].in_flight() >= in_flight_max {
             return;
         }
         self.look(cluster);
@@ -61,6 +64,10 @@ impl Workload {
         } else {
             self.random.below(plan.keys.len() as u64) as usize
         };
+        if text {
+            self.begin_text(client, index, plan, cluster);
+            return;
+        }
         let action = self.action(index, plan);
         let want_old = !action.is_read() && self.random.chance(plan.want_old_per_mille);
         let deadline_us = if self.random.chance(plan.short_deadline_per_mille) {
@@ -69,6 +76,19 @@ impl Workload {
             self.random.between(2_000_000, 6_500_000)
         };
         cluster.begin(client, &key_name(index), action, want_old, deadline_us);
+        self.begun += 1;
+    }
+
+    fn begin_text(&mut self, client: usize, index: usize, plan: &Plan, cluster: &mut Cluster) {
+        let action = if self.random.chance(plan.read_per_mille) {
+            Action::Get
+        } else if plan.keys[index] == KeyKind::Counter {
+            self.values += 1;
+            text::put(Bytes::from((self.values * 1_000).to_string()))
+        } else {
+            text::put(self.value(plan))
+        };
+        cluster.begin_text(client, &key_name(index), action);
         self.begun += 1;
     }
 
@@ -142,7 +162,12 @@ impl Workload {
                 _ => Action::Put { value },
             },
             KeyKind::Anything => match choice {
-                0..=29 => Action::Put { value },
+                0..=19 => Action::Put { value },
+                20..=29 => Action::PutOver {
+                    value,
+                    old_size_max: self.values % 3 * 8,
+                    old_without: Bytes::from_static(if choice < 25 { b"+" } else { b"" }),
+                },
                 30..=39 => Action::Delete,
                 40..=49 => Action::PutIfAbsent { value },
                 50..=64 => Action::CompareVersion {

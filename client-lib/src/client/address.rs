@@ -30,7 +30,7 @@ pub(super) fn resolve_all(nodes: &str) -> Result<Vec<(String, SocketAddr)>, Open
 }
 
 /// Of several addresses an IPv4 one: a node that listens on one family only mostly has that.
-fn resolve(name: &str) -> Result<SocketAddr, OpenError> {
+pub(super) fn resolve(name: &str) -> Result<SocketAddr, OpenError> {
     if !name.contains(':') {
         return Err(OpenError::Address(name.into()));
     }
@@ -40,6 +40,8 @@ fn resolve(name: &str) -> Result<SocketAddr, OpenError> {
     })?;
     found
         .min_by_key(SocketAddr::is_ipv6)
+        // Nobody can be sent anything at port 0.
+        .filter(|address| address.port() != 0)
         .ok_or_else(|| OpenError::Address(name.into()))
 }
 
@@ -79,7 +81,7 @@ mod tests {
     #[test]
     fn what_is_no_address_is_named() {
         assert!(matches!(resolve_all(" , "), Err(OpenError::NoNodes)));
-        for name in ["host", "1.2.3.4", "1.2.3.4:x", "1.2.3.4:99999"] {
+        for name in ["host", "1.2.3.4", "1.2.3.4:x", "1.2.3.4:0", "1.2.3.4:99999"] {
             let error = resolve_all(&format!("127.0.0.1:1,{name}")).unwrap_err();
             assert!(
                 matches!(&error, OpenError::Address(n) if n == name),

@@ -11,7 +11,9 @@ use crate::datagram::{
     self, DATAGRAM_SIZE_MAX, DATAGRAM_SIZE_TARGET, DATAGRAM_SIZE_TARGET_LOOPBACK, DatagramHeader,
     DatagramWriter, FRAME_HEADER_SIZE, FrameHeader,
 };
-use crate::session::{Call, CallError, Completion, Session, StatusCompletion, Transmit};
+use crate::session::{
+    Call, CallError, Completion, IN_FLIGHT_MAX, Session, StatusCompletion, Transmit,
+};
 use crate::wire::{NodeStatus, Outcome};
 
 /// Datagrams read in one go before completions are handed out.
@@ -116,6 +118,12 @@ impl Inner {
     }
 
     pub fn submit(&mut self, call: Call, owner: Owner) -> Result<(), CallError> {
+        // What waits to be taken is bounded too, whoever received it.
+        let untaken = self.applications + self.done.len();
+        let is_full = matches!(owner, Owner::Application(_)) && untaken >= IN_FLIGHT_MAX;
+        if is_full && !self.session.is_closed() {
+            return Err(CallError::Busy);
+        }
         let now_us = self.now_us();
         let tag = self.free_owners.pop().unwrap_or_else(|| {
             self.owners.push(None);
@@ -190,10 +198,17 @@ impl Inner {
         self.set_alarm(wake);
     }
 
+    /// The node at an address, of IPv4 itself or mapped.
+    pub fn place_of(&self, address: SocketAddr) -> Option<usize> {
+        let is_at = |d: &Destination| {
+            d.address.ip().to_canonical() == address.ip().to_canonical()
+                && d.address.port() == address.port()
+        };
+        self.destinations.iter().position(is_at)
+    }
+
     fn receive(&mut self, bytes: &[u8], from: SocketAddr) {
-        let is_from =
-            |d: &Destination| d.address.ip() == from.ip() && d.address.port() == from.port();
-        let Some(place) = self.destinations.iter().position(is_from) else {
+        let Some(place) = self.place_of(from) else {
             self.foreign += 1;
             return;
         };

@@ -36,6 +36,8 @@ pub(super) struct Live {
 #[derive(Debug)]
 pub(super) struct Node {
     pub live: Option<Live>,
+    /// The application wants nothing sent to it.
+    pub spared: bool,
     /// Of the hello that gave the session, or is to give it. The same hello again keeps the token, if
     /// the node still knows it; 0: the next hello takes a new one.
     nonce: u64,
@@ -71,6 +73,7 @@ impl Node {
     pub fn new(first_attempt: u64) -> Self {
         Node {
             live: None,
+            spared: false,
             nonce: 0,
             unanswered_since_us: None,
             hello_due_us: 0,
@@ -97,12 +100,18 @@ impl Node {
 
     /// Whether operations may be sent to it.
     pub fn is_usable(&self, now_us: u64) -> bool {
-        self.live.is_some() && self.unanswered_since_us.is_none() && self.is_fresh(now_us)
+        let is_there = self.live.is_some() && self.unanswered_since_us.is_none();
+        !self.spared && is_there && self.is_fresh(now_us)
     }
 
-    /// Whether nothing was heard of it since it was asked.
+    /// Whether nothing was heard of it since it was asked, or it must not be asked.
     pub fn is_silent(&self) -> bool {
-        self.live.is_none() || self.unanswered_since_us.is_some()
+        self.spared || self.live.is_none() || self.unanswered_since_us.is_some()
+    }
+
+    /// Whether a hello is sent to it again and again until it answers.
+    pub fn is_sought(&self) -> bool {
+        !self.spared && self.unanswered_since_us.is_some()
     }
 
     /// A frame came that makes sense.
@@ -175,13 +184,41 @@ impl Node {
 }
 
 impl Session {
+    /// A spared node is sent nothing and counts as one that does not answer; attempts that are open
+    /// there stay open. One that is not spared any more is used once it answered a hello. Panics if
+    /// there is no such node.
+    pub fn spare(&mut self, now_us: u64, place: usize, spared: bool) {
+        let now_us = self.advance(now_us);
+        let node = &mut self.nodes[place];
+        if node.spared == spared {
+            return;
+        }
+        node.spared = spared;
+        if !spared {
+            node.hello_wait_us = HELLO_WAIT_US_INITIAL;
+            node.doubt(now_us);
+            if self.is_active() {
+                self.greet(now_us, place);
+            }
+        }
+        for handle in self.table.handles() {
+            if !spared {
+                // The node gets the time to answer that the others had.
+                let operation = self.table.get_mut(handle).expect("just listed");
+                operation.dark_since_us = None;
+            }
+            self.look_for_dark(now_us, handle);
+        }
+    }
+
     /// The best usable node for an operation, and whether it was tried since the last time around.
     /// Nodes that would be better are asked whether they are there.
     pub(super) fn choose(&mut self, now_us: u64, handle: Handle) -> Option<(usize, bool)> {
         let operation = self.table.get(handle)?;
         let mut best = None;
         let mut all_well = true;
-        for (place, node) in self.nodes.iter().enumerate() {
+        let nodes = self.nodes.iter().enumerate();
+        for (place, node) in nodes.filter(|(_, node)| !node.spared) {
             let usable = node.is_usable(now_us);
             all_well &= usable && now_us < node.refresh_us;
             if usable {
@@ -200,6 +237,9 @@ impl Session {
                 return;
             };
             let node = &mut self.nodes[place];
+            if node.spared {
+                continue;
+            }
             if node.is_usable(now_us) {
                 if now_us >= node.refresh_us {
                     self.greet(now_us, place);
@@ -213,7 +253,7 @@ impl Session {
 
     /// Says hello, unless that was done a moment ago.
     pub(super) fn greet(&mut self, now_us: u64, place: usize) {
-        if now_us < self.nodes[place].hello_due_us {
+        if self.nodes[place].spared || now_us < self.nodes[place].hello_due_us {
             return;
         }
         let fresh_nonce = self.random().max(1);
@@ -234,7 +274,7 @@ impl Session {
     /// Repeats the hellos that are due, while somebody waits.
     pub(super) fn greet_again(&mut self, now_us: u64) {
         for place in 0..self.nodes.len() {
-            if self.nodes[place].unanswered_since_us.is_some() {
+            if self.nodes[place].is_sought() {
                 self.greet(now_us, place);
             }
         }

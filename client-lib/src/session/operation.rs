@@ -292,6 +292,10 @@ impl Session {
         operation.retry_us = NEVER;
         if !operation.parked {
             operation.parked = true;
+            if self.parked.len() > 2 * self.table.len() + PARKED_SENT_AT_ONCE {
+                // Mostly calls that are over.
+                self.parked.retain(|parked| self.table.contains(*parked));
+            }
             self.parked.push_back(handle);
         }
         self.look_for_dark(now_us, handle);
@@ -300,7 +304,8 @@ impl Session {
     /// A node can be sent operations again. Many that waited are sent when the other nodes have had
     /// their time to answer too, so that one of them does not get them all.
     pub(super) fn look_for_parked(&mut self, now_us: u64) {
-        let all_there = self.nodes.iter().all(|node| node.is_usable(now_us));
+        let mut nodes = self.nodes.iter().filter(|node| !node.spared);
+        let all_there = nodes.all(|node| node.is_usable(now_us));
         if self.parked.len() <= PARKED_SENT_AT_ONCE || all_there {
             self.send_parked(now_us);
         } else {
@@ -345,7 +350,7 @@ impl Session {
 
     /// Sets the timer to the earliest of what the call waits for.
     pub(super) fn arm(&mut self, handle: Handle) {
-        let no_quorum_after_us = self.options.no_quorum_after_us;
+        let no_quorum_after_us = self.no_quorum_after_us();
         let Some(operation) = self.table.get_mut(handle) else {
             return;
         };

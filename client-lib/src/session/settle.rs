@@ -157,7 +157,7 @@ impl Session {
     /// X5: `no quorum` is told once every given node has said so, or has not answered a hello, for a
     /// while; of a write only if no attempt is open. True if it was told. Sets the timer if not.
     pub(super) fn look_for_dark(&mut self, now_us: u64, handle: Handle) -> bool {
-        let after_us = self.options.no_quorum_after_us;
+        let after_us = self.no_quorum_after_us();
         let operation = self.table.get_mut(handle).expect("the caller looked");
         let is_dark = |(place, node): (usize, &super::node::Node)| {
             node.is_silent() || operation.dark & place_bit(place) != 0
@@ -177,6 +177,14 @@ impl Session {
         false
     }
 
+    /// How long every node must be dark or silent. Not at all when nothing may be sent to any.
+    pub(super) fn no_quorum_after_us(&self) -> u64 {
+        if self.nodes.iter().all(|node| node.spared) {
+            return 0;
+        }
+        self.options.no_quorum_after_us
+    }
+
     fn no_quorum(&self) -> CallError {
         let mut words = Vec::new();
         for (place, node) in self.nodes.iter().enumerate() {
@@ -185,6 +193,7 @@ impl Session {
                 id => format!("node {id}"),
             };
             words.push(match &node.reached {
+                _ if node.spared => format!("{name} is spared"),
                 Some(reached) if !node.is_silent() => format!("{name} reaches {reached:?}"),
                 _ if node.is_silent() => format!("{name} does not answer"),
                 _ => format!("{name} does not say whom it reaches"),

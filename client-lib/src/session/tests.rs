@@ -4,6 +4,7 @@ mod arbitrary;
 mod model;
 mod nodes;
 mod outcomes;
+mod spared;
 
 use super::*;
 use crate::wire::{Answer, HelloAnswer, NoSession, Old, Outcome, Request, StatusRequest};

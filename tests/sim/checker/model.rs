@@ -201,7 +201,9 @@ impl State {
         version: Version,
         old: &Old,
     ) -> Option<State> {
-        if action.is_read() || !self.had(want_old, old) {
+        // Who can't take an old value is not told it.
+        let tells = want_old && !matches!(action, Action::PutOver { .. });
+        if action.is_read() || !self.had(tells, old) {
             return None;
         }
         let compared_holds = match action {

@@ -1,6 +1,6 @@
 //! A session against a model of a cluster, by seed: nodes that apply each operation at most once, over
-//! a network that loses, repeats and delays, while nodes restart, lose their quorum, are busy, and
-//! forget births. Each call must complete once, by its deadline, and what it is told must be true.
+//! a network that loses, repeats and delays, while nodes restart, lose their quorum, are busy, are
+//! spared, and forget births. Each call must complete once, by its deadline, and what it is told must be true.
 
 use std::collections::BTreeSet;
 
@@ -102,6 +102,7 @@ struct Model {
     repeats: u64,
     /// Until when a node has no quorum.
     dark_until_us: [u64; NODES],
+    spared: [bool; NODES],
 }
 
 impl Model {
@@ -128,6 +129,7 @@ impl Model {
             loss: 0,
             repeats: 0,
             dark_until_us: [0; NODES],
+            spared: [false; NODES],
         };
         model.loss = [0, 2, 20, 60][model.below(4) as usize];
         model.repeats = [0, 30][model.below(2) as usize];
@@ -259,6 +261,7 @@ impl Model {
     /// Sequences are given to calls when they are first sent, so the tag is told by the sending.
     fn drain(&mut self) {
         while let Some(transmit) = self.session.poll_transmit() {
+            assert!(!self.spared[transmit.node], "{transmit:?}");
             if transmit.kind == kind::REQUEST {
                 let request: Request = wire::decode(&transmit.body).unwrap();
                 self.learn_tag(&request);
@@ -299,8 +302,16 @@ impl Model {
             1 => self.dark_until_us[node] = self.now_us + self.below(1_000 * MS),
             2 => self.dark_until_us = [self.now_us + self.below(3_000 * MS); NODES],
             3 => self.store.dropped = self.clock(),
+            4 | 5 => self.spare(node, !self.spared[node]),
+            6 => (0..NODES).for_each(|node| self.spare(node, false)),
             _ => {}
         }
+    }
+
+    fn spare(&mut self, node: usize, spared: bool) {
+        self.spared[node] = spared;
+        self.session.spare(self.now_us, node, spared);
+        self.drain();
     }
 
     fn step(&mut self) -> bool {

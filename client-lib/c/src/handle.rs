@@ -1,0 +1,166 @@
+//! `kvc_client`: a client, whose it is, and whether it can still be used.
+
+use std::ffi::{CStr, c_char, c_int};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use kvclient_core::{Client, ClientOptions};
+
+use crate::border::border;
+use crate::prefixed::{self, Prefixed};
+use crate::status::Status;
+
+/// Tells a client from other memory, as far as that can be told.
+const MAGIC: u64 = 0x6b76_635f_636c_6931;
+
+#[derive(Debug)]
+pub struct Handle {
+    magic: AtomicU64,
+    /// The process that opened it. A child has its memory, with locks in whatever state, and shares its
+    /// descriptors: it must touch neither.
+    process: u32,
+    closed: AtomicBool,
+    pub client: Client,
+}
+
+impl Handle {
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    fn close(&self) {
+        self.client.close();
+        // Only now: who sees it knows that no more completions will come.
+        self.closed.store(true, Ordering::Release);
+    }
+}
+
+/// The client, in the process that opened it. Takes no lock.
+///
+/// # Safety
+/// `client` is NULL or points to memory that can be read; a client stays until its last call ended.
+unsafe fn look<'a>(client: *const Handle) -> Result<&'a Handle, Status> {
+    // SAFETY: as the caller promises. Only the magic word is looked at before it is known to be one.
+    let magic = match client.is_null() {
+        true => return Err(Status::InvalidArgument),
+        false => unsafe { &(*client).magic },
+    };
+    if magic.load(Ordering::Relaxed) != MAGIC {
+        return Err(Status::InvalidArgument);
+    }
+    // SAFETY: it is a client.
+    let handle = unsafe { &*client };
+    if handle.process != std::process::id() {
+        return Err(Status::Forked);
+    }
+    Ok(handle)
+}
+
+/// Runs a call on a client. A panic closes the client.
+///
+/// # Safety
+/// As for `look`.
+pub unsafe fn with_client(
+    client: *const Handle,
+    run: impl FnOnce(&Handle) -> Result<c_int, Status>,
+) -> c_int {
+    // SAFETY: as the caller promises.
+    let handle = match unsafe { look(client) } {
+        Ok(handle) => handle,
+        Err(status) => return status.code(),
+    };
+    match border(|| run(handle)) {
+        Some(Ok(code)) => code,
+        Some(Err(status)) => status.code(),
+        None => {
+            border(|| handle.close());
+            Status::Internal.code()
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub struct Options {
+    pub size: usize,
+    pub deadline_ms: u32,
+    pub no_quorum_after_ms: u32,
+}
+
+// SAFETY: integers.
+unsafe impl Prefixed for Options {}
+
+impl From<Options> for ClientOptions {
+    fn from(options: Options) -> Self {
+        let default = ClientOptions::default();
+        let or = |ms: u32, default: Duration| match ms {
+            0 => default,
+            ms => Duration::from_millis(ms.into()),
+        };
+        ClientOptions {
+            deadline: or(options.deadline_ms, default.deadline),
+            no_quorum_after: or(options.no_quorum_after_ms, default.no_quorum_after),
+        }
+    }
+}
+
+/// # Safety
+/// `nodes` is NULL or a string; `options` as for `prefixed::read`.
+unsafe fn open(nodes: *const c_char, options: *const Options) -> Result<Box<Handle>, Status> {
+    if nodes.is_null() {
+        return Err(Status::InvalidArgument);
+    }
+    // SAFETY: as the caller promises.
+    let (nodes, options) = unsafe { (CStr::from_ptr(nodes), prefixed::read(options)?) };
+    let nodes = nodes.to_str().map_err(|_| Status::InvalidArgument)?;
+    Ok(Box::new(Handle {
+        magic: AtomicU64::new(MAGIC),
+        process: std::process::id(),
+        closed: AtomicBool::new(false),
+        client: Client::open(nodes, options.into())?,
+    }))
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvc_open(
+    nodes: *const c_char,
+    options: *const Options,
+    out: *mut *mut Handle,
+) -> c_int {
+    if out.is_null() {
+        return Status::InvalidArgument.code();
+    }
+    // SAFETY: kvclient.h asks for such pointers; `out` was looked at.
+    unsafe {
+        out.write(std::ptr::null_mut());
+        match border(|| open(nodes, options)) {
+            Some(Ok(handle)) => {
+                out.write(Box::into_raw(handle));
+                Status::Ok.code()
+            }
+            Some(Err(status)) => status.code(),
+            None => Status::Internal.code(),
+        }
+    }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvc_close(client: *mut Handle) {
+    let close = |handle: &Handle| {
+        handle.close();
+        Ok(Status::Ok.code())
+    };
+    // SAFETY: kvclient.h asks for such a pointer. There is nothing to do where it is none.
+    unsafe { with_client(client, close) };
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvc_free(client: *mut Handle) {
+    // SAFETY: kvclient.h asks for such a pointer, and that this is the last call. In a child it is left.
+    let Ok(handle) = (unsafe { look(client) }) else {
+        return;
+    };
+    handle.magic.store(0, Ordering::Relaxed);
+    // SAFETY: it came from `Box::into_raw`, and is no client from now on.
+    border(|| drop(unsafe { Box::from_raw(client) }));
+}

@@ -1,0 +1,167 @@
+//! `kvc_op` and `kvc_write_options`: from what the application says to a call.
+
+use std::ffi::c_void;
+
+use bytes::Bytes;
+use kvclient_core::Call;
+use kvclient_core::wire::{Action, KEY_SIZE_MAX, VALUE_SIZE_MAX};
+
+use crate::prefixed::{Prefixed, bytes};
+use crate::status::Status;
+
+pub mod kind {
+    pub const GET: u32 = 1;
+    pub const PUT: u32 = 2;
+    pub const DELETE: u32 = 3;
+    pub const CAS: u32 = 4;
+    pub const ADD: u32 = 5;
+    pub const APPEND: u32 = 6;
+}
+
+pub mod flag {
+    pub const IF_ABSENT: u32 = 1;
+    pub const IF_VERSION: u32 = 2;
+    pub const WANT_OLD: u32 = 4;
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub struct WriteOptions {
+    pub size: usize,
+    pub flags: u32,
+    pub deadline_ms: u32,
+    pub version: u64,
+}
+
+// SAFETY: integers.
+unsafe impl Prefixed for WriteOptions {}
+
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct Operation {
+    pub size: usize,
+    pub kind: u32,
+    pub flags: u32,
+    pub key: *const c_void,
+    pub key_size: usize,
+    pub value: *const c_void,
+    pub value_size: usize,
+    pub expected: *const c_void,
+    pub expected_size: usize,
+    pub version: u64,
+    pub delta: i64,
+    pub deadline_ms: u32,
+    pub reserved: u32,
+}
+
+// SAFETY: integers and raw pointers.
+unsafe impl Prefixed for Operation {}
+
+impl Default for Operation {
+    fn default() -> Self {
+        Operation {
+            size: size_of::<Operation>(),
+            kind: 0,
+            flags: 0,
+            key: std::ptr::null(),
+            key_size: 0,
+            value: std::ptr::null(),
+            value_size: 0,
+            expected: std::ptr::null(),
+            expected_size: 0,
+            version: 0,
+            delta: 0,
+            deadline_ms: 0,
+            reserved: 0,
+        }
+    }
+}
+
+impl Operation {
+    pub fn new(kind: u32, key: *const c_void, key_size: usize) -> Self {
+        Operation {
+            kind,
+            key,
+            key_size,
+            ..Operation::default()
+        }
+    }
+
+    pub fn with(self, options: WriteOptions) -> Self {
+        Operation {
+            flags: options.flags,
+            version: options.version,
+            deadline_ms: options.deadline_ms,
+            ..self
+        }
+    }
+
+    /// Checks everything and copies the bytes.
+    ///
+    /// # Safety
+    /// Pointers are NULL or point to as many bytes as their sizes say, if these are within bounds.
+    pub unsafe fn to_call(self) -> Result<Call, Status> {
+        self.check_flags()?;
+        if self.key_size == 0 {
+            return Err(Status::InvalidArgument);
+        }
+        // SAFETY: as the caller promises.
+        let (key, value, expected) = unsafe {
+            (
+                bytes(self.key, self.key_size, KEY_SIZE_MAX)?,
+                bytes(self.value, self.value_size, VALUE_SIZE_MAX)?,
+                bytes(self.expected, self.expected_size, VALUE_SIZE_MAX)?,
+            )
+        };
+        if value.len() + expected.len() > VALUE_SIZE_MAX {
+            return Err(Status::TooLarge);
+        }
+        let value = Bytes::copy_from_slice(value);
+        let mut call = Call::new(Bytes::copy_from_slice(key), self.action(value, expected)?);
+        call.want_old = self.flags & flag::WANT_OLD != 0;
+        call.deadline_us = (self.deadline_ms > 0).then(|| u64::from(self.deadline_ms) * 1_000);
+        Ok(call)
+    }
+
+    fn action(&self, value: Bytes, expected: &[u8]) -> Result<Action, Status> {
+        Ok(match self.kind {
+            kind::GET => Action::Get,
+            kind::PUT if self.flags & flag::IF_VERSION != 0 && self.version != 0 => {
+                let version = self.version;
+                Action::CompareVersion { version, value }
+            }
+            // Version 0 is that of an absent key.
+            kind::PUT if self.flags & (flag::IF_ABSENT | flag::IF_VERSION) != 0 => {
+                Action::PutIfAbsent { value }
+            }
+            kind::PUT => Action::Put { value },
+            kind::DELETE => Action::Delete,
+            kind::CAS => {
+                let expected = Bytes::copy_from_slice(expected);
+                Action::CompareValue { expected, value }
+            }
+            kind::ADD => Action::Add { delta: self.delta },
+            kind::APPEND => Action::Append { value },
+            _ => return Err(Status::InvalidArgument),
+        })
+    }
+
+    /// A condition that the operation can't keep is refused, not ignored.
+    fn check_flags(&self) -> Result<(), Status> {
+        let conditions = flag::IF_ABSENT | flag::IF_VERSION;
+        let allowed = match self.kind {
+            kind::GET => 0,
+            kind::PUT => conditions | flag::WANT_OLD,
+            _ => flag::WANT_OLD,
+        };
+        let has_version = self.flags & flag::IF_VERSION != 0;
+        if self.flags & !allowed != 0
+            || self.flags & conditions == conditions
+            || self.version != 0 && !has_version
+            || self.reserved != 0
+        {
+            return Err(Status::InvalidArgument);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,169 @@
+//! `kvc_result`: what a call came to, and the functions that tell of it.
+
+use std::ffi::{c_int, c_void};
+
+use kvclient_core::CallError;
+use kvclient_core::wire::{Old, Outcome};
+
+use crate::border::border;
+use crate::status::Status;
+
+/// Tells a result from other memory, as far as that can be told.
+const MAGIC: u64 = 0x6b76_635f_7265_7331;
+
+mod old {
+    use std::ffi::c_int;
+    pub const NOT_ASKED: c_int = 0;
+    pub const ABSENT: c_int = 1;
+    pub const VALUE: c_int = 2;
+    pub const FORGOTTEN: c_int = 3;
+}
+
+/// A value with a zero byte behind it, for applications that take it for a string.
+#[derive(Debug, Default)]
+struct Terminated(Option<Box<[u8]>>);
+
+impl Terminated {
+    fn new(value: &[u8]) -> Self {
+        Terminated(Some([value, &[0]].concat().into_boxed_slice()))
+    }
+
+    /// The value and its size, for C.
+    fn parts(&self) -> (*const c_void, usize) {
+        match &self.0 {
+            Some(bytes) => (bytes.as_ptr().cast(), bytes.len() - 1),
+            None => (std::ptr::null(), 0),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct CallResult {
+    magic: u64,
+    version: u64,
+    number: i64,
+    value: Terminated,
+    old_kind: c_int,
+    old: Terminated,
+}
+
+impl CallResult {
+    fn new(version: u64) -> Self {
+        CallResult {
+            magic: MAGIC,
+            version,
+            number: 0,
+            value: Terminated::default(),
+            old_kind: old::NOT_ASKED,
+            old: Terminated::default(),
+        }
+    }
+
+    fn with_old(mut self, old: Old) -> Self {
+        (self.old_kind, self.old) = match old {
+            Old::NotAsked => (old::NOT_ASKED, Terminated::default()),
+            Old::Absent => (old::ABSENT, Terminated::default()),
+            Old::Value(value) => (old::VALUE, Terminated::new(&value)),
+            Old::Forgotten => (old::FORGOTTEN, Terminated::default()),
+        };
+        self
+    }
+}
+
+/// Status and result of a call that is over.
+pub fn outcome(result: Result<Outcome, CallError>) -> (Status, Option<Box<CallResult>>) {
+    let (status, result) = match result {
+        Err(error) => return (error.into(), None),
+        Ok(Outcome::Absent) => return (Status::NotFound, None),
+        Ok(Outcome::Value { version, value }) => {
+            let mut result = CallResult::new(version);
+            result.value = Terminated::new(&value);
+            (Status::Ok, result)
+        }
+        Ok(Outcome::Written {
+            version,
+            old,
+            number,
+        }) => {
+            let mut result = CallResult::new(version).with_old(old);
+            result.number = number.unwrap_or(0);
+            (Status::Ok, result)
+        }
+        Ok(Outcome::NothingToDelete) => (Status::Ok, CallResult::new(0).with_old(Old::Absent)),
+        Ok(Outcome::Conflict { version, old }) => {
+            (Status::Conflict, CallResult::new(version).with_old(old))
+        }
+        Ok(other) => unreachable!("the session makes an error of {other:?}"),
+    };
+    (status, Some(Box::new(result)))
+}
+
+/// # Safety
+/// `result` is NULL or points to memory that can be read.
+unsafe fn look<'a>(result: *const CallResult) -> Option<&'a CallResult> {
+    // SAFETY: as the caller promises.
+    unsafe { result.as_ref() }.filter(|result| result.magic == MAGIC)
+}
+
+/// # Safety
+/// `size` is NULL or may be written to.
+unsafe fn tell<T>(into: *mut T, what: T) {
+    if !into.is_null() {
+        // SAFETY: as the caller promises.
+        unsafe { into.write(what) };
+    }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvc_result_value(
+    result: *const CallResult,
+    size: *mut usize,
+) -> *const c_void {
+    // SAFETY: kvclient.h asks for such pointers.
+    unsafe {
+        let (value, value_size) = look(result).map_or((std::ptr::null(), 0), |r| r.value.parts());
+        tell(size, value_size);
+        value
+    }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvc_result_version(result: *const CallResult) -> u64 {
+    // SAFETY: kvclient.h asks for such a pointer.
+    unsafe { look(result) }.map_or(0, |result| result.version)
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvc_result_number(result: *const CallResult) -> i64 {
+    // SAFETY: kvclient.h asks for such a pointer.
+    unsafe { look(result) }.map_or(0, |result| result.number)
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvc_result_old(
+    result: *const CallResult,
+    value: *mut *const c_void,
+    size: *mut usize,
+) -> c_int {
+    // SAFETY: kvclient.h asks for such pointers.
+    unsafe {
+        let result = look(result);
+        let (old, old_size) = result.map_or((std::ptr::null(), 0), |r| r.old.parts());
+        tell(value, old);
+        tell(size, old_size);
+        result.map_or(old::NOT_ASKED, |result| result.old_kind)
+    }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvc_result_free(result: *mut CallResult) {
+    border(|| {
+        // SAFETY: a result came from `Box::into_raw`, and kvclient.h has it freed once.
+        unsafe {
+            if look(result).is_some() {
+                (*result).magic = 0;
+                drop(Box::from_raw(result));
+            }
+        }
+    });
+}

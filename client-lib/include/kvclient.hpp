@@ -1,0 +1,241 @@
+// kvclient.hpp: kvclient.h for C++17. Header-only; throws nothing of its own and works without
+// exceptions. What each call does, its errors and bounds are told in kvclient.h.
+//
+//     kvc::Client client("node1:7001,node2:7001,node3:7001");
+//     client.put("colour", "blue");
+//     if (kvc::Result got = client.get("colour")) use(*got.value());
+//
+// Strings are any bytes. A Client, a Result and a Completion own what they hold; they can be moved.
+
+#ifndef KVCLIENT_HPP
+#define KVCLIENT_HPP
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "kvclient.h"
+
+namespace kvc {
+
+// What a call came to: a status, and what the store told with it.
+class Result {
+public:
+    Result() noexcept = default;
+    // Takes the result over.
+    Result(int status, kvc_result *result) noexcept : status_(status), result_(result) {}
+    Result(Result &&other) noexcept
+        : status_(other.status_), result_(std::exchange(other.result_, nullptr)) {}
+    Result &operator=(Result &&other) noexcept {
+        std::swap(status_, other.status_);
+        std::swap(result_, other.result_);
+        return *this;
+    }
+    Result(const Result &) = delete;
+    Result &operator=(const Result &) = delete;
+    ~Result() { kvc_result_free(result_); }
+
+    // KVC_OK or an error.
+    int status() const noexcept { return status_; }
+    explicit operator bool() const noexcept { return status_ == KVC_OK; }
+    const char *message() const noexcept { return kvc_strerror(status_); }
+
+    // Of a get that found the key. The view is valid as long as the result.
+    std::optional<std::string_view> value() const noexcept {
+        std::size_t size = 0;
+        const void *value = kvc_result_value(result_, &size);
+        return view(value, size);
+    }
+    std::uint64_t version() const noexcept { return kvc_result_version(result_); }
+    std::int64_t number() const noexcept { return kvc_result_number(result_); }
+
+    // The value before a write, if it was asked for, was there, and is known; old_kind tells.
+    std::optional<std::string_view> old() const noexcept {
+        const void *value = nullptr;
+        std::size_t size = 0;
+        kvc_result_old(result_, &value, &size);
+        return view(value, size);
+    }
+    int old_kind() const noexcept { return kvc_result_old(result_, nullptr, nullptr); }
+
+private:
+    static std::optional<std::string_view> view(const void *data, std::size_t size) noexcept {
+        if (data == nullptr) return std::nullopt;
+        return std::string_view(static_cast<const char *>(data), size);
+    }
+
+    int status_ = KVC_INVALID_ARGUMENT;
+    kvc_result *result_ = nullptr;
+};
+
+// A number of milliseconds that fits; 0 would mean the default.
+inline std::uint32_t deadline_ms(std::chrono::milliseconds deadline) noexcept {
+    constexpr std::int64_t max = std::numeric_limits<std::uint32_t>::max();
+    const std::int64_t count = deadline.count();
+    return static_cast<std::uint32_t>(count < 1 ? 1 : count > max ? max : count);
+}
+
+// client.put(key, value, kvc::WriteOptions().if_absent().want_old())
+class WriteOptions {
+public:
+    WriteOptions &if_absent() noexcept { return flag(KVC_IF_ABSENT); }
+    WriteOptions &if_version(std::uint64_t version) noexcept {
+        options_.version = version;
+        return flag(KVC_IF_VERSION);
+    }
+    WriteOptions &want_old() noexcept { return flag(KVC_WANT_OLD); }
+    WriteOptions &deadline(std::chrono::milliseconds deadline) noexcept {
+        options_.deadline_ms = deadline_ms(deadline);
+        return *this;
+    }
+    const kvc_write_options *c() const noexcept { return &options_; }
+
+private:
+    WriteOptions &flag(std::uint32_t flag) noexcept {
+        options_.flags |= flag;
+        return *this;
+    }
+
+    kvc_write_options options_ = KVC_WRITE_OPTIONS_INIT;
+};
+
+// An operation for submit, which copies what the views show.
+class Op {
+public:
+    static Op get(std::string_view key) noexcept { return Op(KVC_OP_GET, key); }
+    static Op put(std::string_view key, std::string_view value) noexcept {
+        return Op(KVC_OP_PUT, key).value(value);
+    }
+    static Op erase(std::string_view key) noexcept { return Op(KVC_OP_DELETE, key); }
+    static Op cas(std::string_view key, std::string_view expected, std::string_view value) noexcept {
+        Op op = Op(KVC_OP_CAS, key).value(value);
+        op.op_.expected = expected.data();
+        op.op_.expected_size = expected.size();
+        return op;
+    }
+    static Op add(std::string_view key, std::int64_t delta) noexcept {
+        Op op(KVC_OP_ADD, key);
+        op.op_.delta = delta;
+        return op;
+    }
+    static Op append(std::string_view key, std::string_view value) noexcept {
+        return Op(KVC_OP_APPEND, key).value(value);
+    }
+
+    Op &with(const WriteOptions &options) noexcept {
+        op_.flags = options.c()->flags;
+        op_.version = options.c()->version;
+        op_.deadline_ms = options.c()->deadline_ms;
+        return *this;
+    }
+    Op &deadline(std::chrono::milliseconds deadline) noexcept {
+        op_.deadline_ms = deadline_ms(deadline);
+        return *this;
+    }
+    const kvc_op *c() const noexcept { return &op_; }
+
+private:
+    Op(int kind, std::string_view key) noexcept {
+        op_.kind = static_cast<std::uint32_t>(kind);
+        op_.key = key.data();
+        op_.key_size = key.size();
+    }
+    Op &value(std::string_view value) noexcept {
+        op_.value = value.data();
+        op_.value_size = value.size();
+        return *this;
+    }
+
+    kvc_op op_ = KVC_OP_INIT;
+};
+
+class Client {
+public:
+    Client() noexcept = default;
+    // Contacts no node. If status() is not KVC_OK, calls give KVC_INVALID_ARGUMENT.
+    explicit Client(const std::string &nodes, const kvc_options *options = nullptr) noexcept
+        : status_(kvc_open(nodes.c_str(), options, &client_)) {}
+    Client(Client &&other) noexcept
+        : client_(std::exchange(other.client_, nullptr)),
+          status_(std::exchange(other.status_, KVC_INVALID_ARGUMENT)) {}
+    Client &operator=(Client &&other) noexcept {
+        std::swap(client_, other.client_);
+        std::swap(status_, other.status_);
+        return *this;
+    }
+    Client(const Client &) = delete;
+    Client &operator=(const Client &) = delete;
+    ~Client() { kvc_free(client_); }
+
+    // What became of opening it.
+    int status() const noexcept { return status_; }
+    explicit operator bool() const noexcept { return status_ == KVC_OK; }
+    void close() noexcept { kvc_close(client_); }
+    kvc_client *c() const noexcept { return client_; }
+
+    Result get(std::string_view key) noexcept {
+        kvc_result *out = nullptr;
+        const int status = kvc_get(client_, key.data(), key.size(), &out);
+        return Result(status, out);
+    }
+    Result put(std::string_view key, std::string_view value, const WriteOptions &options = {}) noexcept {
+        kvc_result *out = nullptr;
+        const int status = kvc_put(client_, key.data(), key.size(), value.data(), value.size(),
+                                   options.c(), &out);
+        return Result(status, out);
+    }
+    // kvc_delete; delete is a word of the language.
+    Result erase(std::string_view key, const WriteOptions &options = {}) noexcept {
+        kvc_result *out = nullptr;
+        const int status = kvc_delete(client_, key.data(), key.size(), options.c(), &out);
+        return Result(status, out);
+    }
+    Result cas(std::string_view key, std::string_view expected, std::string_view value,
+               const WriteOptions &options = {}) noexcept {
+        kvc_result *out = nullptr;
+        const int status = kvc_cas(client_, key.data(), key.size(), expected.data(), expected.size(),
+                                   value.data(), value.size(), options.c(), &out);
+        return Result(status, out);
+    }
+    Result add(std::string_view key, std::int64_t delta, const WriteOptions &options = {}) noexcept {
+        kvc_result *out = nullptr;
+        const int status = kvc_add(client_, key.data(), key.size(), delta, options.c(), &out);
+        return Result(status, out);
+    }
+    Result append(std::string_view key, std::string_view value, const WriteOptions &options = {}) noexcept {
+        kvc_result *out = nullptr;
+        const int status = kvc_append(client_, key.data(), key.size(), value.data(), value.size(),
+                                      options.c(), &out);
+        return Result(status, out);
+    }
+
+    int submit(const Op &op, std::uint64_t tag) noexcept { return kvc_submit(client_, op.c(), tag); }
+    int poll_fd() noexcept { return kvc_poll_fd(client_); }
+
+    // Hands what completed to `each(tag, result)`, at most COMPLETIONS_MAX, and gives how many, or an
+    // error. The descriptor stays readable while there are more.
+    template <typename Each>
+    int completions(Each &&each) {
+        kvc_completion taken[COMPLETIONS_MAX];
+        const int count = kvc_completions(client_, taken, COMPLETIONS_MAX);
+        Result results[COMPLETIONS_MAX];
+        // Owned before the first call, which may throw.
+        for (int i = 0; i < count; i++) results[i] = Result(taken[i].status, taken[i].result);
+        for (int i = 0; i < count; i++) each(taken[i].tag, std::move(results[i]));
+        return count;
+    }
+    static constexpr int COMPLETIONS_MAX = 256;
+
+private:
+    kvc_client *client_ = nullptr;
+    int status_ = KVC_INVALID_ARGUMENT;
+};
+
+}  // namespace kvc
+
+#endif

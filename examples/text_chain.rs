@@ -1,0 +1,133 @@
+//! Text clients put values of up to 256 bytes on a few keys for some seconds; then old values must
+//! form a chain for each key.
+//!
+//!     cargo run --example text_chain -- NODES CLIENTS SECONDS
+//!
+//! Prints one line; exits 1 if a put was applied twice, or an answered one not exactly once, or if too
+//! few were answered.
+
+#[path = "../tests/text/chain.rs"]
+mod chain;
+#[path = "../tests/text/client.rs"]
+mod client;
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use chain::Put;
+use client::{Ending, TextClient};
+
+const KEYS: usize = 5;
+/// All clients together, on one key: a key takes in no more text than half of its table a second.
+const PUTS_PER_KEY_S: usize = 20;
+const VALUE_SIZE_MAX: usize = 256;
+/// Nodes that were just started may take this long to serve.
+const SERVING_WAIT: Duration = Duration::from_secs(10);
+
+fn key_name(key: usize) -> String {
+    format!("chain/{key}")
+}
+
+/// A value that no other put has, of a length that varies.
+fn value(client: usize, number: usize) -> String {
+    let mut value = format!("client {client} put {number} ");
+    let size = (client * 31 + number * 57) % VALUE_SIZE_MAX;
+    value.push_str(&".".repeat(size.saturating_sub(value.len())));
+    value
+}
+
+/// The puts of one client, by key, and how many of them it tried again.
+fn put_until(
+    client: usize,
+    clients: usize,
+    nodes: &[String],
+    end: Instant,
+) -> (Vec<Vec<Put>>, usize) {
+    let mut text = TextClient::new(nodes, client);
+    let mut puts = vec![Vec::new(); KEYS];
+    let pause = Duration::from_secs(1) * clients as u32 / (PUTS_PER_KEY_S * KEYS) as u32;
+    let mut number = 0;
+    while Instant::now() < end {
+        let value = value(client, number);
+        let key = (client + number) % KEYS;
+        let began = Instant::now();
+        let told = match text.put(&key_name(key), &value) {
+            Ending::Ok(old) => Some((String::from_utf8_lossy(&old).into_owned(), Instant::now())),
+            Ending::Failed | Ending::Silent => None,
+        };
+        puts[key].push(Put { value, began, told });
+        number += 1;
+        std::thread::sleep(pause.saturating_sub(began.elapsed()));
+    }
+    (puts, text.retried)
+}
+
+/// What is there, once a get is answered.
+fn insist(nodes: &[String], key: &str) -> Result<String, String> {
+    let mut text = TextClient::new(nodes, 0);
+    let began = Instant::now();
+    while began.elapsed() < SERVING_WAIT {
+        if let Ending::Ok(value) = text.get(key) {
+            return Ok(String::from_utf8_lossy(&value).into_owned());
+        }
+    }
+    Err(format!(
+        "no answer to a get of {key} within {SERVING_WAIT:?}"
+    ))
+}
+
+fn run(nodes: &[String], clients: usize, duration: Duration) -> Result<bool, String> {
+    for key in 0..KEYS {
+        let before = insist(nodes, &key_name(key))?;
+        if !before.is_empty() {
+            return Err(format!("{} is there already", key_name(key)));
+        }
+    }
+    let end = Instant::now() + duration;
+    let mut puts = vec![Vec::new(); KEYS];
+    let mut retried = 0;
+    std::thread::scope(|scope| {
+        let run = |client| scope.spawn(move || put_until(client, clients, nodes, end));
+        let threads: Vec<_> = (0..clients).map(run).collect();
+        for thread in threads {
+            let (of_client, again) = thread.join().expect("a client does not panic");
+            retried += again;
+            for (all, new) in puts.iter_mut().zip(of_client) {
+                all.extend(new);
+            }
+        }
+    });
+    for (key, puts) in puts.iter().enumerate() {
+        let last = insist(nodes, &key_name(key))?;
+        chain::check(puts, &last).map_err(|wrong| format!("{}: {wrong}", key_name(key)))?;
+    }
+    let total: usize = puts.iter().map(Vec::len).sum();
+    let answered = puts.iter().flatten().filter(|put| put.told.is_some());
+    let answered = answered.count();
+    println!(
+        "text_chain: {answered} of {total} puts were answered, {retried} tried again; old values \
+         form chains"
+    );
+    Ok(answered > 0 && answered * 10 >= total * 9)
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [nodes, clients, seconds] = arguments.as_slice() else {
+        eprintln!("usage: text_chain NODES CLIENTS SECONDS");
+        return ExitCode::from(2);
+    };
+    let (Ok(clients), Ok(seconds)) = (clients.parse(), seconds.parse()) else {
+        eprintln!("text_chain: CLIENTS and SECONDS are whole numbers");
+        return ExitCode::from(2);
+    };
+    let nodes: Vec<String> = nodes.split(',').map(str::to_owned).collect();
+    match run(&nodes, clients, Duration::from_secs(seconds)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("text_chain: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

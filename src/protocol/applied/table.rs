@@ -1,0 +1,191 @@
+//! X1: the applied table. What an operation is found to be, how it enters, and what leaves.
+
+use kvclient::clock;
+use kvclient::wire::{Birth, OLD_VALUE_KEPT_SIZE_MAX, Old, Operation, Outcome};
+
+use crate::protocol::ballot::Moment;
+use crate::protocol::limits::{
+    APPLIED_OPERATIONS_MAX, APPLIED_SIZE_MAX, APPLIED_TEXT_SIZE_MAX, RETRY_HORIZON_MS,
+};
+use crate::protocol::record::{Applied, AppliedOperation, ClientEntry};
+use crate::protocol::rules::rule;
+use crate::protocol::sessionless;
+
+/// Upper bounds of what an entry takes when encoded, its strings of bytes aside.
+pub(super) const CLIENT_SIZE: usize = 48;
+pub(super) const OPERATION_SIZE: usize = 52;
+
+pub(super) enum LookUp {
+    BelowMark,
+    Found(Outcome),
+    Forgotten(Birth),
+    New,
+}
+
+impl Applied {
+    pub(super) fn look_up(&self, operation: &Operation) -> LookUp {
+        let entry = self
+            .clients
+            .iter()
+            .find(|c| c.client == operation.id.client);
+        if let Some(entry) = entry {
+            if operation.id.sequence < entry.mark && rule!(X1_mark) {
+                return LookUp::BelowMark;
+            }
+            let sequence = operation.id.sequence;
+            let held = entry.operations.iter().find(|o| o.sequence == sequence);
+            if let Some(held) = held
+                && rule!(X1_table)
+            {
+                return LookUp::Found(held.outcome.clone());
+            }
+        }
+        if operation.birth <= self.dropped && rule!(X1_dropped) {
+            return LookUp::Forgotten(self.dropped);
+        }
+        LookUp::New
+    }
+
+    /// X1: whether the text operations that may not leave yet leave room for one more of this size.
+    pub(super) fn has_room_for_text(&self, size: usize, moment: &Moment) -> bool {
+        let stays = |o: &&AppliedOperation| !moment.lets_text_leave(o.birth);
+        let texts = self.clients.iter().filter(|c| c.is_text());
+        let sizes = texts.map(|entry| {
+            let kept = entry.operations.iter().filter(stays);
+            let kept: usize = kept.map(operation_size).sum();
+            kept + if kept > 0 { CLIENT_SIZE } else { 0 }
+        });
+        sizes.sum::<usize>() + size <= APPLIED_TEXT_SIZE_MAX
+    }
+
+    pub(super) fn enter(&mut self, operation: &Operation, outcome: &Outcome, moment: &Moment) {
+        let client = operation.id.client;
+        let place = self.clients.iter().position(|c| c.client == client);
+        let place = place.unwrap_or_else(|| {
+            self.clients.push(ClientEntry {
+                client,
+                mark: 0,
+                birth_max: 0,
+                operations: Vec::new(),
+            });
+            self.clients.len() - 1
+        });
+        let entry = &mut self.clients[place];
+        let text = entry.is_text();
+        // A text operation's birth is that of one attempt, its retry's is later: what counts is when
+        // it was applied.
+        let birth = if text {
+            operation.birth.max(moment.now)
+        } else {
+            operation.birth
+        };
+        entry.mark = entry.mark.max(operation.low_mark);
+        let mark = entry.mark;
+        entry.operations.retain(|o| o.sequence >= mark);
+        entry.birth_max = entry.birth_max.max(birth);
+        entry.operations.push(AppliedOperation {
+            sequence: operation.id.sequence,
+            birth,
+            outcome: shortened(outcome),
+        });
+        while text && self.text_size() > APPLIED_TEXT_SIZE_MAX {
+            self.drop_oldest(moment, ClientEntry::is_text);
+        }
+        while self.is_over_bound() {
+            self.drop_oldest(moment, |_| true);
+        }
+    }
+
+    /// The retry horizon: what was born at or before it leaves the table. A text operation stays its
+    /// second even when the clock has jumped ahead.
+    pub(super) fn forget_old(&mut self, moment: &Moment) {
+        let horizon = moment.now.saturating_sub(clock::from_ms(RETRY_HORIZON_MS));
+        let mut dropped = self.dropped;
+        self.clients.retain_mut(|entry| {
+            let text = entry.is_text();
+            let leaves =
+                |birth: Birth| birth <= horizon && (!text || moment.lets_text_leave(birth));
+            if leaves(entry.birth_max) {
+                dropped = dropped.max(entry.birth_max);
+                return false;
+            }
+            entry.operations.retain(|operation| {
+                let leaves = leaves(operation.birth);
+                if leaves {
+                    dropped = dropped.max(operation.birth);
+                }
+                !leaves
+            });
+            true
+        });
+        self.dropped = dropped;
+    }
+
+    fn is_over_bound(&self) -> bool {
+        let count: usize = self.clients.iter().map(|c| c.operations.len()).sum();
+        let size: usize = self.clients.iter().map(client_size).sum();
+        count > APPLIED_OPERATIONS_MAX || size > APPLIED_SIZE_MAX
+    }
+
+    fn text_size(&self) -> usize {
+        let texts = self.clients.iter().filter(|c| c.is_text());
+        texts.map(client_size).sum()
+    }
+
+    /// The lowest birth goes first: an operation, or a client's entry that holds none any more. Text
+    /// operations of the last second go only if there is nothing else, as in no table of this
+    /// release: they take up to half of it.
+    fn drop_oldest(&mut self, moment: &Moment, of: impl Fn(&ClientEntry) -> bool) {
+        let clients = self.clients.iter().enumerate();
+        let births = clients
+            .filter(|(_, entry)| of(entry))
+            .map(|(place, entry)| {
+                let oldest = entry.operations.iter().map(|o| o.birth).min();
+                let stays = |birth| entry.is_text() && !moment.lets_text_leave(birth);
+                let birth = oldest.unwrap_or(entry.birth_max);
+                (oldest.is_some_and(stays), birth, place)
+            });
+        let (_, birth, place) = births.min().expect("a table over its bound is not empty");
+        self.dropped = self.dropped.max(birth);
+        let entry = &mut self.clients[place];
+        let before = entry.operations.len();
+        entry.operations.retain(|o| o.birth > birth);
+        if before == 0 {
+            self.clients.remove(place);
+        }
+    }
+}
+
+impl ClientEntry {
+    fn is_text(&self) -> bool {
+        sessionless::is_text(self.client)
+    }
+}
+
+/// The outcome as the table keeps it: without an old value that is too long to keep.
+fn shortened(outcome: &Outcome) -> Outcome {
+    let mut outcome = outcome.clone();
+    if let Outcome::Written { old, .. } | Outcome::Conflict { old, .. } = &mut outcome
+        && matches!(old, Old::Value(value) if value.len() > OLD_VALUE_KEPT_SIZE_MAX)
+    {
+        *old = Old::Forgotten;
+    }
+    outcome
+}
+
+fn client_size(entry: &ClientEntry) -> usize {
+    CLIENT_SIZE + entry.operations.iter().map(operation_size).sum::<usize>()
+}
+
+fn operation_size(operation: &AppliedOperation) -> usize {
+    let old = match &operation.outcome {
+        Outcome::Written { old, .. } | Outcome::Conflict { old, .. } => old,
+        _ => return OPERATION_SIZE,
+    };
+    let kept = if let Old::Value(value) = old {
+        value.len()
+    } else {
+        0
+    };
+    OPERATION_SIZE + kept
+}

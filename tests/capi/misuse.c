@@ -1,0 +1,460 @@
+/* Whatever an application does wrong ends in an error, and the library keeps its word about signals,
+ * descriptors, threads, close and fork.
+ *
+ *     misuse NODES
+ */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "check.h"
+
+/* Nobody listens there. */
+#define NOBODY "127.0.0.1:9"
+#define LONG_MS 60000
+
+static const char *nodes;
+static const size_t bad_sizes[] = {KVC_VALUE_SIZE_MAX + 1, SIZE_MAX / 2, (size_t)-1};
+#define BAD_SIZES (sizeof bad_sizes / sizeof *bad_sizes)
+
+_Static_assert(sizeof(size_t) != 8 || (sizeof(kvc_options) == 16 && sizeof(kvc_write_options) == 24 &&
+                                       sizeof(kvc_op) == 88 && sizeof(kvc_completion) == 24),
+               "the sizes that were published");
+
+static kvc_client *open_client(const char *list) {
+    kvc_options options = KVC_OPTIONS_INIT;
+    options.deadline_ms = LONG_MS;
+    options.no_quorum_after_ms = LONG_MS;
+    kvc_client *client = NULL;
+    EXPECT_STATUS(kvc_open(list, &options, &client), KVC_OK);
+    EXPECT(client != NULL);
+    return client;
+}
+
+/* Every function that takes a client gives `expected`, and no result. */
+static void expect_all(kvc_client *client, int expected) {
+    kvc_result *stale = (kvc_result *)&checks, *out = stale;
+    EXPECT_STATUS(kvc_get(client, "k", 1, &out), expected);
+    EXPECT(out == NULL);
+    EXPECT_STATUS(kvc_put(client, "k", 1, "v", 1, NULL, (out = stale, &out)), expected);
+    EXPECT(out == NULL);
+    EXPECT_STATUS(kvc_delete(client, "k", 1, NULL, (out = stale, &out)), expected);
+    EXPECT(out == NULL);
+    EXPECT_STATUS(kvc_cas(client, "k", 1, "v", 1, "w", 1, NULL, (out = stale, &out)), expected);
+    EXPECT(out == NULL);
+    EXPECT_STATUS(kvc_add(client, "k", 1, 1, NULL, (out = stale, &out)), expected);
+    EXPECT(out == NULL);
+    EXPECT_STATUS(kvc_append(client, "k", 1, "v", 1, NULL, (out = stale, &out)), expected);
+    EXPECT(out == NULL);
+    kvc_op op = KVC_OP_INIT;
+    op.kind = KVC_OP_GET;
+    op.key = "k";
+    op.key_size = 1;
+    EXPECT_STATUS(kvc_submit(client, &op, 1), expected);
+    kvc_completion completion;
+    EXPECT_STATUS(kvc_completions(client, &completion, 1), expected);
+}
+
+static void no_client(void) {
+    static uint64_t zeroes[64];
+    kvc_client *not_one = (kvc_client *)zeroes;
+    expect_all(NULL, KVC_INVALID_ARGUMENT);
+    expect_all(not_one, KVC_INVALID_ARGUMENT);
+    EXPECT_STATUS(kvc_poll_fd(NULL), KVC_INVALID_ARGUMENT);
+    EXPECT_STATUS(kvc_poll_fd(not_one), KVC_INVALID_ARGUMENT);
+    kvc_close(NULL);
+    kvc_close(not_one);
+    kvc_free(NULL);
+    kvc_free(not_one);
+}
+
+static void bad_open(void) {
+    static const char *const lists[] = {"", " , ", "host", "127.0.0.1", "127.0.0.1:x", "127.0.0.1:99999",
+                                        "127.0.0.1:1,\xff\xfe:1"};
+    kvc_client *client = (kvc_client *)&checks;
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
+        EXPECT_STATUS(kvc_open(lists[i], NULL, &client), KVC_INVALID_ARGUMENT);
+        EXPECT(client == NULL);
+    }
+    EXPECT_STATUS(kvc_open(NULL, NULL, &client), KVC_INVALID_ARGUMENT);
+    EXPECT_STATUS(kvc_open(NOBODY, NULL, NULL), KVC_INVALID_ARGUMENT);
+    kvc_options options = KVC_OPTIONS_INIT;
+    for (size_t i = 0; i < BAD_SIZES; i++) {
+        options.size = bad_sizes[i];
+        EXPECT_STATUS(kvc_open(NOBODY, &options, &client), KVC_INVALID_ARGUMENT);
+    }
+    options.size = 0;
+    EXPECT_STATUS(kvc_open(NOBODY, &options, &client), KVC_INVALID_ARGUMENT);
+    EXPECT(client == NULL);
+}
+
+static void bad_results(void) {
+    static const uint64_t zeroes[32];
+    const kvc_result *const none[] = {NULL, (const kvc_result *)zeroes};
+    for (int i = 0; i < 2; i++) {
+        size_t size = 7;
+        const void *value = &size;
+        EXPECT(kvc_result_value(none[i], &size) == NULL && size == 0);
+        EXPECT(kvc_result_value(none[i], NULL) == NULL);
+        EXPECT(kvc_result_version(none[i]) == 0 && kvc_result_number(none[i]) == 0);
+        EXPECT(kvc_result_old(none[i], &value, &size) == KVC_OLD_NOT_ASKED && value == NULL && size == 0);
+        EXPECT(kvc_result_old(none[i], NULL, NULL) == KVC_OLD_NOT_ASKED);
+        kvc_result_free((kvc_result *)none[i]);
+    }
+}
+
+/* Sizes are looked at before memory is: the pointers show a single byte. */
+static void bad_sizes_of(kvc_client *client) {
+    kvc_result *out;
+    const char one = 'x';
+    for (size_t i = 0; i < BAD_SIZES; i++) {
+        const size_t bad = bad_sizes[i];
+        EXPECT_STATUS(kvc_get(client, &one, bad, &out), KVC_TOO_LARGE);
+        EXPECT_STATUS(kvc_put(client, &one, bad, "v", 1, NULL, &out), KVC_TOO_LARGE);
+        EXPECT_STATUS(kvc_put(client, "k", 1, &one, bad, NULL, &out), KVC_TOO_LARGE);
+        EXPECT_STATUS(kvc_delete(client, &one, bad, NULL, &out), KVC_TOO_LARGE);
+        EXPECT_STATUS(kvc_add(client, &one, bad, 1, NULL, &out), KVC_TOO_LARGE);
+        EXPECT_STATUS(kvc_append(client, "k", 1, &one, bad, NULL, &out), KVC_TOO_LARGE);
+        EXPECT_STATUS(kvc_cas(client, "k", 1, &one, bad, &one, 1, NULL, &out), KVC_TOO_LARGE);
+        EXPECT_STATUS(kvc_cas(client, "k", 1, &one, 1, &one, bad, NULL, &out), KVC_TOO_LARGE);
+        EXPECT_STATUS(kvc_cas(client, "k", 1, &one, bad, &one, bad, NULL, &out), KVC_TOO_LARGE);
+    }
+    EXPECT_STATUS(kvc_get(client, &one, KVC_KEY_SIZE_MAX + 1, &out), KVC_TOO_LARGE);
+    EXPECT_STATUS(kvc_get(client, &one, 0, &out), KVC_INVALID_ARGUMENT);
+    EXPECT_STATUS(kvc_get(client, NULL, 0, &out), KVC_INVALID_ARGUMENT);
+    EXPECT_STATUS(kvc_get(client, NULL, 1, &out), KVC_INVALID_ARGUMENT);
+    EXPECT_STATUS(kvc_get(client, "k", 1, NULL), KVC_INVALID_ARGUMENT);
+    EXPECT_STATUS(kvc_put(client, "k", 1, NULL, 1, NULL, &out), KVC_INVALID_ARGUMENT);
+    EXPECT_STATUS(kvc_cas(client, "k", 1, NULL, 1, "v", 1, NULL, &out), KVC_INVALID_ARGUMENT);
+}
+
+static void bad_options(kvc_client *client) {
+    struct {
+        kvc_write_options known;
+        uint64_t unknown;
+    } newer = {KVC_WRITE_OPTIONS_INIT, 0};
+    newer.known.size = sizeof newer;
+    EXPECT_STATUS(kvc_put(client, "misuse", 6, "v", 1, &newer.known, NULL), KVC_OK);
+    newer.unknown = 1;
+    EXPECT_STATUS(kvc_put(client, "misuse", 6, "v", 1, &newer.known, NULL), KVC_INVALID_ARGUMENT);
+    newer.known.size = sizeof newer.known.size;
+    EXPECT_STATUS(kvc_put(client, "misuse", 6, "v", 1, &newer.known, NULL), KVC_OK);
+    for (size_t i = 0; i < BAD_SIZES; i++) {
+        newer.known.size = bad_sizes[i];
+        EXPECT_STATUS(kvc_put(client, "misuse", 6, "v", 1, &newer.known, NULL), KVC_INVALID_ARGUMENT);
+    }
+    newer.known.size = 0;
+    EXPECT_STATUS(kvc_put(client, "misuse", 6, "v", 1, &newer.known, NULL), KVC_INVALID_ARGUMENT);
+    newer.known.size = sizeof newer.known;
+    newer.known.flags = 1u << 31;
+    EXPECT_STATUS(kvc_delete(client, "misuse", 6, &newer.known, NULL), KVC_INVALID_ARGUMENT);
+    newer.known.flags = KVC_IF_ABSENT;
+    EXPECT_STATUS(kvc_delete(client, "misuse", 6, &newer.known, NULL), KVC_INVALID_ARGUMENT);
+
+    kvc_op op = KVC_OP_INIT;
+    EXPECT_STATUS(kvc_submit(client, NULL, 1), KVC_INVALID_ARGUMENT);
+    EXPECT_STATUS(kvc_submit(client, &op, 1), KVC_INVALID_ARGUMENT);
+    op.kind = KVC_OP_GET;
+    EXPECT_STATUS(kvc_submit(client, &op, 1), KVC_INVALID_ARGUMENT);
+    op.key = "k";
+    op.key_size = (size_t)-1;
+    EXPECT_STATUS(kvc_submit(client, &op, 1), KVC_TOO_LARGE);
+    op.key_size = 1;
+    op.reserved = 1;
+    EXPECT_STATUS(kvc_submit(client, &op, 1), KVC_INVALID_ARGUMENT);
+    op.reserved = 0;
+    op.size = 0;
+    EXPECT_STATUS(kvc_submit(client, &op, 1), KVC_INVALID_ARGUMENT);
+    kvc_completion completion;
+    EXPECT_STATUS(kvc_completions(client, NULL, 1), KVC_INVALID_ARGUMENT);
+    EXPECT_STATUS(kvc_completions(client, &completion, 0), KVC_INVALID_ARGUMENT);
+    EXPECT_STATUS(kvc_completions(client, &completion, (size_t)-1), 0);
+}
+
+/* What is just within bounds is done. */
+static void bounds(kvc_client *client) {
+    static char key[KVC_KEY_SIZE_MAX], value[KVC_VALUE_SIZE_MAX];
+    memset(key, 'k', sizeof key);
+    memset(value, 'v', sizeof value);
+    kvc_result *out;
+    size_t size;
+    EXPECT_STATUS(kvc_put(client, key, sizeof key, value, sizeof value, NULL, NULL), KVC_OK);
+    EXPECT_STATUS(kvc_get(client, key, sizeof key, &out), KVC_OK);
+    const char *read = kvc_result_value(out, &size);
+    EXPECT(size == sizeof value && memcmp(read, value, size) == 0 && read[size] == 0);
+    kvc_result_free(out);
+    EXPECT_STATUS(kvc_append(client, key, sizeof key, "x", 1, NULL, &out), KVC_TOO_LARGE);
+    EXPECT_STATUS(kvc_add(client, key, sizeof key, 1, NULL, &out), KVC_NOT_A_NUMBER);
+    EXPECT_STATUS(kvc_put(client, key, sizeof key, NULL, 0, NULL, NULL), KVC_OK);
+    EXPECT_STATUS(kvc_get(client, key, sizeof key, &out), KVC_OK);
+    read = kvc_result_value(out, &size);
+    EXPECT(read != NULL && size == 0 && *read == 0);
+    kvc_result_free(out);
+    EXPECT_STATUS(kvc_put(client, key, sizeof key, "9223372036854775807", 19, NULL, NULL), KVC_OK);
+    EXPECT_STATUS(kvc_add(client, key, sizeof key, 1, NULL, &out), KVC_OVERFLOW);
+    EXPECT_STATUS(kvc_add(client, key, sizeof key, -1, NULL, &out), KVC_OK);
+    EXPECT(kvc_result_number(out) == INT64_MAX - 1);
+    kvc_result_free(out);
+}
+
+static void conditions(kvc_client *client) {
+    kvc_write_options options = KVC_WRITE_OPTIONS_INIT;
+    kvc_result *out;
+    const void *old;
+    size_t size;
+    EXPECT_STATUS(kvc_delete(client, "misuse", 6, NULL, NULL), KVC_OK);
+    EXPECT_STATUS(kvc_delete(client, "misuse", 6, NULL, &out), KVC_OK);
+    EXPECT(kvc_result_version(out) == 0 && kvc_result_old(out, &old, &size) == KVC_OLD_ABSENT);
+    kvc_result_free(out);
+    EXPECT_STATUS(kvc_get(client, "misuse", 6, &out), KVC_NOT_FOUND);
+    EXPECT(out == NULL);
+    EXPECT_STATUS(kvc_cas(client, "misuse", 6, "", 0, "w", 1, NULL, &out), KVC_CONFLICT);
+    EXPECT(kvc_result_version(out) == 0);
+    kvc_result_free(out);
+    options.flags = KVC_IF_VERSION | KVC_WANT_OLD; /* version 0: if absent */
+    EXPECT_STATUS(kvc_put(client, "misuse", 6, "one", 3, &options, &out), KVC_OK);
+    EXPECT(kvc_result_old(out, &old, &size) == KVC_OLD_ABSENT && old == NULL && size == 0);
+    const uint64_t version = kvc_result_version(out);
+    kvc_result_free(out);
+    EXPECT_STATUS(kvc_put(client, "misuse", 6, "two", 3, &options, &out), KVC_CONFLICT);
+    EXPECT(version > 0 && kvc_result_version(out) == version && kvc_result_value(out, NULL) == NULL);
+    EXPECT(kvc_result_old(out, &old, &size) == KVC_OLD_VALUE && size == 3 && memcmp(old, "one", 4) == 0);
+    kvc_result_free(out);
+    options.version = version;
+    EXPECT_STATUS(kvc_put(client, "misuse", 6, "two", 3, &options, &out), KVC_OK);
+    EXPECT(kvc_result_old(out, &old, &size) == KVC_OLD_VALUE && size == 3 && memcmp(old, "one", 4) == 0);
+    EXPECT(kvc_result_version(out) > version);
+    kvc_result_free(out);
+    EXPECT_STATUS(kvc_cas(client, "misuse", 6, "two", 3, "three", 5, NULL, &out), KVC_OK);
+    EXPECT(kvc_result_old(out, &old, &size) == KVC_OLD_NOT_ASKED && old == NULL);
+    kvc_result_free(out);
+}
+
+static void submit_get(kvc_client *client, uint64_t tag) {
+    kvc_op op = KVC_OP_INIT;
+    op.kind = KVC_OP_GET;
+    op.key = "misuse";
+    op.key_size = 6;
+    EXPECT_STATUS(kvc_submit(client, &op, tag), KVC_OK);
+}
+
+/* Each operation completes once, also two of one tag. */
+static void completions_come_once(kvc_client *client) {
+    submit_get(client, 5);
+    submit_get(client, 5);
+    for (int taken = 0; taken < 2;) {
+        struct pollfd readable = {.fd = kvc_poll_fd(client), .events = POLLIN};
+        EXPECT(poll(&readable, 1, LONG_MS) == 1);
+        kvc_completion completion;
+        const int count = kvc_completions(client, &completion, 1);
+        EXPECT(count == 0 || count == 1);
+        if (count == 0) continue;
+        EXPECT_STATUS(completion.status, KVC_OK);
+        EXPECT(completion.tag == 5 && completion.result != NULL);
+        kvc_result_free(completion.result);
+        taken++;
+    }
+    kvc_completion completion;
+    EXPECT_STATUS(kvc_completions(client, &completion, 1), 0);
+}
+
+/* A thread in a call that ends only when its client is closed. */
+typedef struct caller {
+    pthread_t thread;
+    kvc_client *client;
+    _Atomic pid_t id;
+    int status;
+} caller;
+
+static void *call(void *argument) {
+    caller *self = argument;
+    self->id = (pid_t)syscall(SYS_gettid);
+    self->status = kvc_put(self->client, "k", 1, "v", 1, NULL, NULL);
+    return NULL;
+}
+
+static char state_of(pid_t thread) {
+    char path[64], line[512] = "";
+    snprintf(path, sizeof path, "/proc/self/task/%d/stat", (int)thread);
+    FILE *file = fopen(path, "r");
+    if (file == NULL) return '?';
+    const char *read = fgets(line, sizeof line, file);
+    fclose(file);
+    const char *name_end = read == NULL ? NULL : strrchr(line, ')');
+    return name_end == NULL ? '?' : name_end[2];
+}
+
+/* Starts the thread and waits until it sleeps in its call. */
+static void start(caller *self, kvc_client *client) {
+    self->client = client;
+    self->id = 0;
+    EXPECT(pthread_create(&self->thread, NULL, call, self) == 0);
+    for (int tries = 0; self->id == 0 || state_of(self->id) != 'S'; tries++) {
+        EXPECT(tries < LONG_MS);
+        usleep(1000);
+    }
+}
+
+static void closing(void) {
+    kvc_client *client = open_client(NOBODY);
+    caller callers[3];
+    for (int i = 0; i < 3; i++) start(&callers[i], client);
+    submit_get(client, 7);
+    submit_get(client, 8);
+    kvc_close(client);
+    for (int i = 0; i < 3; i++) {
+        EXPECT(pthread_join(callers[i].thread, NULL) == 0);
+        EXPECT_STATUS(callers[i].status, KVC_CLOSED);
+    }
+    kvc_close(client);
+    struct pollfd readable = {.fd = kvc_poll_fd(client), .events = POLLIN};
+    EXPECT(readable.fd >= 0 && poll(&readable, 1, LONG_MS) == 1);
+    kvc_completion completions[4];
+    EXPECT_STATUS(kvc_completions(client, completions, 1), 1);
+    EXPECT_STATUS(completions[0].status, KVC_CLOSED);
+    EXPECT_STATUS(kvc_completions(client, completions, 4), 1);
+    EXPECT(completions[0].tag == 8 && completions[0].result == NULL);
+    expect_all(client, KVC_CLOSED);
+    kvc_free(client);
+
+    client = open_client(NOBODY);
+    submit_get(client, 9);
+    kvc_free(client); /* with an operation in flight */
+}
+
+static void in_child(kvc_client *client) {
+    alarm(20); /* a lock that nobody holds any more would hang */
+    expect_all(client, KVC_FORKED);
+    EXPECT_STATUS(kvc_poll_fd(client), KVC_FORKED);
+    kvc_close(client);
+    kvc_free(client);
+    expect_all(client, KVC_FORKED);
+    kvc_client *own = open_client(nodes);
+    kvc_result *out;
+    EXPECT_STATUS(kvc_get(own, "misuse", 6, &out), KVC_OK);
+    kvc_result_free(out);
+    kvc_free(own);
+}
+
+/* While a thread of the parent is in a call. */
+static void forking(kvc_client *client) {
+    kvc_client *stuck = open_client(NOBODY);
+    caller waiting;
+    start(&waiting, stuck);
+    kvc_client *const both[] = {client, stuck};
+    for (int i = 0; i < 2; i++) {
+        fflush(NULL);
+        const pid_t child = fork();
+        EXPECT(child >= 0);
+        if (child == 0) {
+            in_child(both[i]);
+            _exit(0);
+        }
+        int status;
+        EXPECT(waitpid(child, &status, 0) == child);
+        EXPECT(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    }
+    kvc_close(stuck);
+    EXPECT(pthread_join(waiting.thread, NULL) == 0);
+    kvc_free(stuck);
+    kvc_result *out;
+    EXPECT_STATUS(kvc_get(client, "misuse", 6, &out), KVC_OK);
+    kvc_result_free(out);
+}
+
+static int entries_of(const char *path) {
+    DIR *directory = opendir(path);
+    EXPECT(directory != NULL);
+    int count = 0;
+    while (readdir(directory) != NULL) count++;
+    closedir(directory);
+    return count;
+}
+
+static volatile sig_atomic_t signals;
+
+static void count_signal(int number) {
+    (void)number;
+    signals++;
+}
+
+/* Signals every millisecond, without SA_RESTART. */
+static void interrupted(kvc_client *client) {
+    struct sigaction action = {.sa_handler = count_signal}, before;
+    EXPECT(sigaction(SIGALRM, &action, &before) == 0);
+    struct itimerval timer = {{0, 1000}, {0, 1000}};
+    EXPECT(setitimer(ITIMER_REAL, &timer, NULL) == 0);
+    for (int i = 0; i < 50 || signals < 50; i++)
+        EXPECT_STATUS(kvc_put(client, "misuse", 6, "v", 1, NULL, NULL), KVC_OK);
+    memset(&timer, 0, sizeof timer);
+    EXPECT(setitimer(ITIMER_REAL, &timer, NULL) == 0);
+    EXPECT(sigaction(SIGALRM, &before, NULL) == 0);
+}
+
+static void handlers(struct sigaction into[NSIG]) {
+    for (int number = 1; number < NSIG; number++) {
+        memset(&into[number], 0, sizeof into[number]);
+        sigaction(number, NULL, &into[number]);
+    }
+}
+
+static struct sigaction handlers_before[NSIG], handlers_after[NSIG];
+#define DESCRIPTORS_MAX 256
+
+static int is_open(int descriptor) { return fcntl(descriptor, F_GETFD) != -1; }
+
+/* What a library must not do behind its application's back. */
+static void side_effects(void) {
+    handlers(handlers_before);
+    int open_before[DESCRIPTORS_MAX];
+    for (int fd = 0; fd < DESCRIPTORS_MAX; fd++) open_before[fd] = is_open(fd);
+    const int threads = entries_of("/proc/self/task"), descriptors = entries_of("/proc/self/fd");
+    kvc_client *client = open_client(nodes);
+    EXPECT_STATUS(kvc_put(client, "misuse", 6, "v", 1, NULL, NULL), KVC_OK);
+    handlers(handlers_after);
+    for (int number = 1; number < NSIG; number++)
+        EXPECT(handlers_before[number].sa_handler == handlers_after[number].sa_handler);
+    EXPECT(entries_of("/proc/self/task") == threads);
+    EXPECT(entries_of("/proc/self/fd") > descriptors);
+    for (int fd = 0; fd < DESCRIPTORS_MAX; fd++) {
+        if (open_before[fd] || !is_open(fd)) continue;
+        EXPECT((fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0);
+    }
+    interrupted(client);
+    kvc_free(client);
+    EXPECT(entries_of("/proc/self/fd") == descriptors);
+}
+
+int main(int argc, char **argv) {
+    if (argc != 2) {
+        fprintf(stderr, "usage: misuse NODES\n");
+        return 2;
+    }
+    nodes = argv[1];
+    EXPECT(kvc_abi_version() == KVC_ABI_VERSION && strlen(kvc_version()) > 0);
+    side_effects();
+    no_client();
+    bad_open();
+    bad_results();
+    kvc_client *client = open_client(nodes);
+    bad_sizes_of(client);
+    bad_options(client);
+    bounds(client);
+    conditions(client);
+    completions_come_once(client);
+    closing();
+    forking(client);
+    kvc_free(client);
+    printf("misuse: %d checks hold\n", checks);
+    return 0;
+}

@@ -1,0 +1,97 @@
+//! Networks that are still connected: chains, rings, stars, and all other graphs.
+
+use super::graph::Graph;
+use super::load::Load;
+use crate::sim::random::Random;
+use crate::sim::script::Script;
+
+/// Clients at all nodes write and read while the links that the graph lacks fail, for a while, and
+/// come back. Nobody sees an error, and what they see is linearizable.
+fn serves(graph: &Graph, seed: u64) {
+    let mut script = Script::seeded(graph.nodes, seed);
+    let mut load = Load::new(&mut script, seed);
+    load.run_ms(&mut script, 100);
+    let cut_us = script.now_us;
+    graph.cut(&mut script);
+    load.run_ms(&mut script, 1_500);
+    script.heal_nodes();
+    load.run_ms(&mut script, 200);
+    load.finish(&mut script);
+    let all: Vec<usize> = (0..graph.nodes).collect();
+    let tally = load.tally(&script, &all, 0, u64::MAX);
+    let said = format!("{graph:?}, seed {seed}: {tally:?}");
+    assert!(tally.failed.is_empty() && tally.no_quorum == 0, "{said}");
+    assert!(tally.done > 100 * graph.nodes, "{said}");
+    let late = load.tally(&script, &all, cut_us + 500_000, u64::MAX);
+    assert!(late.longest_us < 250_000, "slow when all is known: {said}");
+    script.check();
+}
+
+#[test]
+fn every_connected_graph_of_four_nodes_serves() {
+    for (seed, graph) in Graph::all(4).filter(Graph::is_connected).enumerate() {
+        serves(&graph, seed as u64);
+    }
+}
+
+#[test]
+fn every_connected_graph_of_five_nodes_serves() {
+    for (seed, graph) in Graph::all(5).filter(Graph::is_connected).enumerate() {
+        serves(&graph, seed as u64);
+    }
+}
+
+#[test]
+fn links_that_fail_one_way_are_gone_round() {
+    let mut served = 0;
+    for seed in 0..200 {
+        let mut random = Random::stream(seed, 78);
+        let nodes = *random.pick(&[4, 5]);
+        let graph = Graph::random(nodes, &mut random);
+        if graph.is_connected() {
+            serves(&graph, seed);
+            served += 1;
+        }
+    }
+    assert!(served > 50, "{served} graphs");
+}
+
+/// A node of a ring that relays is killed while all write: the others serve by the other way.
+#[test]
+fn a_relay_of_a_ring_may_die() {
+    for seed in 0..20 {
+        let ring = Graph::of(5, &[(0, 1), (1, 2), (2, 3), (3, 4), (4, 0)]);
+        let mut script = Script::seeded(5, seed);
+        ring.cut(&mut script);
+        let mut load = Load::new(&mut script, seed);
+        load.run_ms(&mut script, 600);
+        let victim = seed as usize % 5;
+        let left: Vec<usize> = (0..5).filter(|node| *node != victim).collect();
+        load.keep(&left);
+        script.crash_hard(victim);
+        load.run_ms(&mut script, 2_000);
+        load.finish(&mut script);
+        let tally = load.tally(&script, &left, 0, u64::MAX);
+        let said = format!("seed {seed}: {tally:?}");
+        assert!(tally.failed.is_empty() && tally.no_quorum == 0, "{said}");
+        assert!(tally.done > 400, "{said}");
+        script.check();
+    }
+}
+
+/// Each node in turn is alone for two seconds. Whoever can reach others sees no error.
+#[test]
+fn a_rolling_blackout_goes_unnoticed_by_clients_of_all_nodes() {
+    let mut script = Script::seeded(5, 3);
+    let client = script.client();
+    for round in 0..10 {
+        script.isolate(round % 5);
+        for n in 0..40 {
+            script.put(client, "k", &format!("{round} {n}"));
+            assert_eq!(script.get(client, "k"), format!("{round} {n}"));
+            script.run_ms(40);
+        }
+        script.heal();
+    }
+    script.check();
+}

@@ -4,7 +4,7 @@ set -uo pipefail
 usage='usage: lab.sh [--bare] [CMD [ARGUMENT ...]]
 
 Opens a private network namespace, starts a cluster in it with one address per node (127.0.0.1:8801,
-127.0.0.2:8802, ...), runs CMD, or a shell, and stops the cluster. Nothing of the host'\''s network is touched,
+127.0.0.2:8802, ...), runs CMD, or a shell, and stops the cluster. The network of this machine is not touched,
 and all processes end with the namespace. CMD finds NODES, BINARY and LOG_DIR in its environment, and
 `horseshoe` on its path. The exit status is that of CMD. With --bare no
 cluster is started, and no program built.

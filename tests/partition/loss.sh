@@ -37,4 +37,5 @@ for node in "${!nodes[@]}"; do
     from_node "$node"
     add_rule "$node" LOSS "${drop[@]}"
 done
-set_rules LOSS
+emptied=LOSS
+set_rules

@@ -63,7 +63,8 @@ pub struct Record {
     pub ended_us: u64,
     pub quorums: Vec<QuorumSaid>,
     pub counts: Vec<MessageCount>,
-    pub messages_per_operation: Option<f64>,
+    /// Between nodes, from the first step to the last.
+    pub messages: Option<u64>,
     pub idle: Option<Usage>,
 }
 

@@ -48,12 +48,14 @@ impl Report {
         let mut note = vec![scenario.note.clone()];
         note.extend(scenario.claims.iter().filter_map(|c| c.figures(record)));
         note.retain(|part| !part.is_empty());
+        let operations = record.calls().count();
+        let messages = record.messages.filter(|_| operations > 0);
         Report {
             note: note.join("; "),
-            operations: record.calls().count(),
+            operations,
             errors: record.calls().filter(|call| !succeeded(call)).count(),
             gap_us: gaps.max(),
-            messages_per_operation: record.messages_per_operation,
+            messages_per_operation: messages.map(|count| count as f64 / operations as f64),
             history,
             failures,
             calls,

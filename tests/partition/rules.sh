@@ -119,9 +119,10 @@ restore() {
     "$1-restore" -w --noflush || fail "$1 did not take the rules"
 }
 
-# Sets all rules that were added, at once. With an argument, empties the chain HORSESHOE-$1 first.
+# Sets all rules that were added, at once; empties the chain HORSESHOE-$emptied first, if one is named.
+emptied=
 set_rules() {
-    local version emptied=${1-} head
+    local version head
     for version in 4 6; do
         [[ -n ${rules[version]} ]] || continue
         need_program "$version"

@@ -53,17 +53,12 @@ pub fn run(scenario: &Scenario, seed: u64, cluster: &mut Cluster) -> Result<Reco
     let before = statuses(&list);
     std::thread::scope(|scope| {
         let (clock, stop) = (&clock, &stop);
-        let running: Vec<_> = places
-            .iter()
-            .enumerate()
-            .map(|(number, (tied_to, nodes))| {
-                let work = move || {
-                    let caller = Caller::new(clock, number, nodes);
-                    clients::run(caller, scenario.load, seed, stop)
-                };
-                (number, *tied_to, scope.spawn(work))
-            })
-            .collect();
+        let client = |(number, (tied_to, nodes)): (usize, &(Option<usize>, String))| {
+            let caller = Caller::new(clock, number, nodes);
+            let work = move || clients::run(caller, scenario.load, seed, stop);
+            (number, *tied_to, scope.spawn(work))
+        };
+        let running: Vec<_> = places.iter().enumerate().map(client).collect();
         let watched = is_watched.then(|| scope.spawn(|| watch(&list, clock, stop)));
         let guard = Stop(stop);
         let mut run = Run {
@@ -76,24 +71,20 @@ pub fn run(scenario: &Scenario, seed: u64, cluster: &mut Cluster) -> Result<Reco
         run.do_steps(scenario)?;
         drop(guard);
         let own_calls = run.caller.into_calls();
+        record.own_calls = own_calls;
         let after = statuses(&list);
         for (number, tied_to, thread) in running {
             let calls = thread.join().expect("a client's thread");
-            let client = Client {
+            record.clients.push(Client {
                 number,
                 tied_to,
                 calls,
-            };
-            record.clients.push(client);
+            });
         }
         if let Some(watched) = watched {
             record.quorums = watched.join().expect("the thread that watches");
         }
-        record.own_calls = own_calls;
-        let operations = record.calls().count();
-        record.messages_per_operation = messages_between(&before, &after)
-            .filter(|_| operations > 0)
-            .map(|messages| messages as f64 / operations as f64);
+        record.messages = messages_between(&before, &after);
         anyhow::Ok(())
     })?;
     script(cluster, "heal.sh", &[])?;

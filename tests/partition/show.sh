@@ -40,7 +40,7 @@ read_rules() {
             if [[ $line =~ --probability\ ([0-9.]+) ]]; then
                 found[loss,$from'>'$to]=$(awk -v p="${BASH_REMATCH[1]}" 'BEGIN { printf "%.4g%%", p * 100 }')
             else
-                found[${words[1]#HORSESHOE-},$from'>'$to]=cut
+                found[${words[1]#HORSESHOE-},$from'>'$to]='cut'
             fi
         done < <("$program" -w -S)
     done

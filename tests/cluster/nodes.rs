@@ -54,6 +54,7 @@ impl Cluster {
     }
 
     /// The same at these addresses.
+    #[allow(dead_code)] // Only the scenarios of tests/partition choose them.
     pub fn start_at(addresses: Vec<String>, keep: Keep) -> Cluster {
         Cluster::start_with(addresses, keep, |_| Vec::new())
     }

@@ -64,7 +64,7 @@ outside() {
     done
     NODES=${NODES% }
     [[ $log_dir == '' ]] || logs_are_kept=1
-    LOG_DIR=${log_dir:-$(mktemp -d -t horseshoe-lab-XXXXXX)} || fail "no temporary directory"
+    LOG_DIR=${log_dir:-$(mktemp -d --suffix=-horseshoe-lab)} || fail "no temporary directory"
     LOG_DIR=$(readlink -m -- "$LOG_DIR")
     DATA_DIR=${data_dir:+$(readlink -m -- "$data_dir")}
     mkdir -p -- "$LOG_DIR" || fail "the directory $LOG_DIR can't be made"

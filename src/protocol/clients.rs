@@ -22,6 +22,9 @@ use super::session::{Admission, Window};
 use super::sessionless;
 use super::timer::Timer;
 
+/// Operations taken back whose answers, if they still come, tell how long they take.
+const TAKEN_BACK_MAX: usize = 64;
+
 /// An operation that another node was asked to run.
 #[derive(Debug)]
 pub struct Forwarded {
@@ -335,8 +338,13 @@ impl Replica {
             self.counters.stray += 1;
             return;
         }
-        // An answer after the operation was taken back is nobody's.
         let Some(forwarded) = self.forwards.remove(&answer.attempt) else {
+            // After the operation was taken back it only tells that more patience is called for.
+            let late = self.taken_back.iter().find(|(a, _)| *a == answer.attempt);
+            if let Some((_, at_us)) = late {
+                let took_us = now.mono_us.saturating_sub(*at_us);
+                self.forward_pace.sample(took_us, true);
+            }
             return;
         };
         let took_us = now.mono_us.saturating_sub(forwarded.at_us);
@@ -356,12 +364,17 @@ impl Replica {
     pub(super) fn look_at_forwards(&mut self, now: Now) {
         self.forwards_due_us = None;
         let again_us = self.forward_pace.wait_us(0);
-        let back_us = (4 * again_us).max(FORWARD_WAIT_MS * 1_000);
+        let slow_us = (4 * again_us).max(2 * self.pace.wait_us(0));
+        let back_us = slow_us.max(FORWARD_WAIT_MS * 1_000);
         while let Some(first) = self.forwards.first_entry() {
             if now.mono_us < first.get().at_us + back_us {
                 break;
             }
-            let forwarded = first.remove();
+            let (attempt, forwarded) = first.remove_entry();
+            self.taken_back.push_back((attempt, forwarded.at_us));
+            if self.taken_back.len() > TAKEN_BACK_MAX {
+                self.taken_back.pop_front();
+            }
             self.take_back(now, forwarded.pending);
         }
         let due = self

@@ -141,6 +141,8 @@ pub struct Replica {
     /// How long forwarded operations take.
     forward_pace: Pace,
     forwards_due_us: Option<u64>,
+    /// The last operations that were taken back: their attempts, and when they were forwarded.
+    taken_back: VecDeque<(u64, u64)>,
     /// Operations of clients and forwarders that are not answered yet.
     operations: usize,
     /// Chosen ballots that other nodes are still to be told of.
@@ -203,6 +205,7 @@ impl Replica {
             forward_attempts: 0,
             forward_pace: Pace::default(),
             forwards_due_us: None,
+            taken_back: VecDeque::new(),
             operations: 0,
             notices: BTreeMap::new(),
             heartbeats: 0,

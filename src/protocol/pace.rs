@@ -4,7 +4,7 @@
 use super::limits::{RETRANSMIT_INITIAL_US, RETRANSMIT_MAX_US, RETRANSMIT_MIN_US};
 
 /// How much less a round counts that was sent again.
-const AGAIN_WEIGHT: u64 = 63;
+const AGAIN_WEIGHT: u64 = 15;
 
 #[derive(Debug, Clone, Default)]
 pub struct Pace {

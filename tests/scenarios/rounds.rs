@@ -27,10 +27,10 @@ pub fn q1_half_with_the_master_is_a_quorum() {
 #[test]
 pub fn r2_an_answer_waits_for_the_disk() {
     let mut c = Script::new(3);
-    let (key, client) = (c.key_of(0), c.client());
+    let (key, writer, client) = (c.key_of(0), c.client_of(&[0]), c.client());
     c.cut(&[0, 1], &[2]);
     c.slow_disk(1, 500);
-    let call = c.begin(client, &key, put("a"));
+    let call = c.begin(writer, &key, put("a"));
     c.run_ms(300);
     assert!(c.is_open(call), "nobody but node 0 has it on disk");
     assert!(matches!(c.end(call), Outcome::Written { .. }));

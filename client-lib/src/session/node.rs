@@ -15,7 +15,7 @@ use crate::wire::{self, Hello, HelloAnswer, NoSession, kind};
 const FRESH_US: u64 = 500_000;
 /// Wait before a hello is repeated, doubled each time.
 const HELLO_WAIT_US_INITIAL: u64 = 20_000;
-const HELLO_WAIT_US_MAX: u64 = 250_000;
+const HELLO_WAIT_US_MAX: u64 = 125_000;
 /// A node in use is asked again for its id and cluster after this time ...
 const REFRESH_US: u64 = 10_000_000;
 /// ... and one that has no vote, or no id yet, after this.

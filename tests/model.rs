@@ -104,8 +104,11 @@ mod mutants {
     use super::model::scope::Scope;
     use super::{exhaust, scopes};
 
+    /// What a rule is to be missed by.
+    type Scoped = fn() -> Scope;
+
     /// Rules, and a scope that does not hold without each.
-    const TABLE: &[(Rule, fn() -> Scope)] = &[
+    const TABLE: &[(Rule, Scoped)] = &[
         (Rule::B1, scopes::restarted_reader),
         (Rule::B1_next, scopes::duel_with_short_rounds),
         (Rule::Q1, scopes::reads_of_four),

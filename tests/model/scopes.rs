@@ -129,13 +129,6 @@ pub fn two_nodes() -> Scope {
     }
 }
 
-/// A duel, watched.
-pub fn duel_with_a_reader() -> Scope {
-    let mut scope = duel();
-    scope.plans.push(ask(GET, &[2]));
-    Scope { timers: 0, ..scope }
-}
-
 /// Two writes, and reads one after the other.
 pub fn reads_of_two_writes() -> Scope {
     let writes = [ask(put("a"), &[0]), ask(put("b"), &[0]).after(0)];

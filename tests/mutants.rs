@@ -10,7 +10,7 @@ mod sim;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use horseshoe::protocol::rules::{Rule, switch_off};
-use scenarios::{ballots, exactly_once, members, outcomes};
+use scenarios::{ballots, exactly_once, handoff, members, outcomes};
 use sim::plan::Config;
 use sim::run::run_seed;
 
@@ -57,6 +57,10 @@ const TABLE: &[(Rule, Found)] = &[
         Found::ByScenario(outcomes::x5_no_quorum_is_said_soon),
     ),
     (Rule::X5_sent, Found::BySeeds),
+    (
+        Rule::C1_promised,
+        Found::ByScenario(handoff::c1_a_copy_undoes_no_promise),
+    ),
     (Rule::E1, Found::BySeeds),
     (
         Rule::E6_bound,

@@ -159,6 +159,18 @@ fn peer_messages() -> Vec<Message> {
         .into(),
         ConfigurationTold { configuration }.into(),
         ConfigurationAsked { epoch: 1, index: 0 }.into(),
+        Copy {
+            key: key.clone(),
+            ballot,
+            record: record.clone(),
+        }
+        .into(),
+        Copied {
+            key,
+            ballot,
+            refused_for: Some(ballot),
+        }
+        .into(),
     ]
 }
 

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::limits::LOAD_WAITERS_MAX;
-use super::message::{Envelope, GroupNumber};
+use super::message::{Envelope, GroupNumber, NodeId};
 use super::record::{AcceptorState, Key};
 use super::round::{Coordinator, Pending};
 
@@ -13,6 +13,8 @@ use super::round::{Coordinator, Pending};
 pub enum Waiting {
     Peer(Envelope),
     Operation(Pending),
+    /// Is to be copied to that member (C1).
+    Copy(NodeId),
 }
 
 #[derive(Debug, Default)]

@@ -251,7 +251,11 @@ impl Coordinator {
                 .highest
                 .as_ref()
                 .expect("there was something to finish");
-            context.effects.push(Effect::Chosen(*ballot));
+            context.effects.push(Effect::Chosen {
+                round: round.id,
+                ballot: *ballot,
+                holders: *holders,
+            });
             self.finish_read(context);
         }
     }

@@ -104,7 +104,12 @@ pub enum Effect {
     /// Answers with this id are this key's, until it is closed.
     Open(RoundId),
     Close(RoundId),
-    Chosen(Ballot),
+    /// `holders` have answered so far that they accepted it.
+    Chosen {
+        round: RoundId,
+        ballot: Ballot,
+        holders: NodeSet,
+    },
 }
 
 /// What a coordinator may use while it handles one input.
@@ -263,7 +268,17 @@ impl Coordinator {
 
     /// Whether nothing is under way; a right to a short round may be held all the same.
     pub fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.writing.is_none() && self.reading.is_none()
+        let waits = !self.queue.is_empty() || self.must_repair;
+        !waits && self.writing.is_none() && self.reading.is_none()
+    }
+
+    /// A full round is wanted, though no operation asks for one.
+    pub fn mend(&mut self, context: &mut Context<'_>) {
+        if self.writing.is_none() {
+            self.right = None;
+            self.must_repair = true;
+            self.advance(context);
+        }
     }
 
     /// When `handle_timeout` wants to be called.
@@ -278,8 +293,9 @@ impl Coordinator {
     /// read round wait for its end, not for a time.
     fn may_start(&self) -> bool {
         let is_write = |p: &Pending| !p.operation.action.is_read();
-        let writes = || self.must_repair || self.queue.iter().any(is_write);
-        !self.queue.is_empty() && self.writing.is_none() && (self.reading.is_none() || writes())
+        let writes = self.must_repair || self.queue.iter().any(is_write);
+        let reads = !self.queue.is_empty() && self.reading.is_none();
+        self.writing.is_none() && (writes || reads)
     }
 
     /// An answer of a voter, by its present incarnation, in the present epoch (R1).
@@ -535,7 +551,9 @@ impl Coordinator {
     fn chosen(&mut self, context: &mut Context<'_>) {
         let round = self.writing.take().expect("a round that is chosen is open");
         let Phase::Accept {
-            record, verdicts, ..
+            accepted,
+            record,
+            verdicts,
         } = round.phase
         else {
             unreachable!("only phase two is chosen")
@@ -549,7 +567,11 @@ impl Coordinator {
             record,
             epoch,
         });
-        context.effects.push(Effect::Chosen(round.ballot));
+        context.effects.push(Effect::Chosen {
+            round: round.id,
+            ballot: round.ballot,
+            holders: accepted,
+        });
         context.effects.push(Effect::Close(round.id));
         for (pending, verdict) in round.operations.into_iter().zip(verdicts) {
             match verdict {

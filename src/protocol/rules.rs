@@ -44,6 +44,7 @@ mod switch {
         X4_window,
         X5_silence,
         X5_sent,
+        C1_promised,
         E1,
         E6_bound,
         E6_nonce,

@@ -57,6 +57,11 @@ const TABLE: &[(Rule, Found)] = &[
         Found::ByScenario(outcomes::x5_no_quorum_is_said_soon),
     ),
     (Rule::X5_sent, Found::BySeeds),
+    (Rule::C1_noted, Found::BySeeds),
+    (
+        Rule::C1_chosen,
+        Found::ByScenario(handoff::c1_only_what_is_chosen_is_copied),
+    ),
     (
         Rule::C1_promised,
         Found::ByScenario(handoff::c1_a_copy_undoes_no_promise),

@@ -98,7 +98,11 @@ fn peer_messages() -> Vec<Message> {
             chosen: vec![(key.clone(), ballot)],
         }
         .into(),
-        Read { key, holds: floor }.into(),
+        Read {
+            key: key.clone(),
+            holds: floor,
+        }
+        .into(),
         ReadAnswer {
             accepted: ballot,
             chosen: true,
@@ -162,7 +166,7 @@ fn peer_messages() -> Vec<Message> {
         Copy {
             key: key.clone(),
             ballot,
-            record: record.clone(),
+            record: self::record(),
         }
         .into(),
         Copied {

@@ -12,6 +12,7 @@ use super::outbox::Way;
 use super::quorum::NodeSet;
 use super::record::{Key, Record};
 use super::round::Coordinator;
+use super::rules::rule;
 
 /// What becomes of a hint when its key is looked at.
 enum Look {
@@ -33,7 +34,7 @@ impl Replica {
         let voters = self.configuration.iter().flat_map(|c| c.voters());
         let missing = voters.map(|m| m.node).filter(|n| !holders.contains(*n));
         let nodes: NodeSet = missing.collect();
-        if !nodes.is_empty() {
+        if !nodes.is_empty() && rule!(C1_noted) {
             let key = key.clone();
             let missed = Missed { key, ballot, nodes };
             self.chosen_rounds.chosen(now, round, missed);
@@ -123,8 +124,9 @@ impl Replica {
         let Some(state) = &resident.state else {
             return Look::Doubt(Ballot::ZERO);
         };
+        let is_chosen = state.chosen || !rule!(C1_chosen);
         match &state.record {
-            Some(record) if state.chosen && state.accepted >= missed => Look::Send(Copy {
+            Some(record) if is_chosen && state.accepted >= missed => Look::Send(Copy {
                 key: key.clone(),
                 ballot: state.accepted,
                 record: record.clone(),

@@ -44,6 +44,8 @@ mod switch {
         X4_window,
         X5_silence,
         X5_sent,
+        C1_noted,
+        C1_chosen,
         C1_promised,
         E1,
         E6_bound,

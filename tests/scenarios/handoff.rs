@@ -58,6 +58,35 @@ pub fn c1_a_copy_undoes_no_promise() {
     c.check();
 }
 
+/// Node 0 has accepted "ab" all alone. Node 4, had it got that as chosen, would answer it to a reader;
+/// then those that never saw it write "ac".
+#[test]
+pub fn c1_only_what_is_chosen_is_copied() {
+    let mut c = Script::new(5);
+    let key = c.key_of(0);
+    let (zero, four, one) = (c.client_of(&[0]), c.client_of(&[4]), c.client_of(&[1]));
+    c.lose(msg("Accept").from(0).to(4));
+    c.hold(msg("Copy"));
+    c.run(zero, &key, append("a"));
+    c.until_sent(msg("Copy").from(0).to(4));
+    c.let_pass();
+    c.lose(msg("Accept").from(0));
+    c.begin(zero, &key, append("b"));
+    c.run_ms(600);
+    c.isolate(0);
+    c.run_ms(400);
+    assert_eq!(c.get(four, &key), "a");
+    c.isolate(4);
+    c.run_ms(400);
+    c.run(one, &key, append("c"));
+    c.heal_nodes();
+    c.let_pass();
+    c.run_ms(400);
+    assert!(c.get(one, &key).starts_with("ac"));
+    c.until("the same everywhere", |c| are_equal(c, &key));
+    c.check();
+}
+
 /// A promise to a round that nobody finishes refuses the copy for good: a full round mends the key.
 #[test]
 pub fn c1_a_refused_copy_is_mended_by_a_round() {

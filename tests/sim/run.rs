@@ -252,11 +252,35 @@ impl Run {
                 self.serves(node, healed_us + LIVENESS_US)?;
             }
         }
+        self.leave_one_behind()?;
         let end_us = self.cluster.now_us + LIVENESS_US;
         match self.run_until(end_us, Run::members_are_equal)? {
             true => Ok(()),
             false => Err(Failure(format!("C1: {}", self.differences()))),
         }
+    }
+
+    /// A member that the others can do without is cut off while all keys are written.
+    fn leave_one_behind(&mut self) -> Result<(), Failure> {
+        let nodes = 0..self.cluster.nodes.len();
+        let mut members = nodes.filter(|node| self.cluster.vote_of(*node).is_some());
+        let Some(away) = members
+            .clone()
+            .rfind(|node| self.cluster.can_lose(&[*node]))
+        else {
+            return Ok(());
+        };
+        let writer = members
+            .find(|node| *node != away)
+            .expect("a quorum without it");
+        let others = (0..self.cluster.nodes.len()).filter(|node| *node != away);
+        let others: Vec<Place> = others.map(Place::Node).collect();
+        self.cluster
+            .network
+            .cut(&between(&[Place::Node(away)], &others));
+        self.serves(writer, self.cluster.now_us + LIVENESS_US)?;
+        self.cluster.network.heal_nodes();
+        Ok(())
     }
 
     /// C1: whoever missed a write has got it. This holds for keys whose last writes were coordinated

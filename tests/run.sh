@@ -109,4 +109,5 @@ step scripts tests/scripts.sh
 step capi tests/capi.sh
 step compat tests/compat.sh
 step loss tests/loss.sh
+step partition tests/partition/run.sh
 step fuzz fuzz

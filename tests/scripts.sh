@@ -258,4 +258,35 @@ check 'a node that comes back answers' gave 0 'node 3  *started*node 3 answers: 
 run "$root/kill.sh"
 check 'they stop' gave 0 '*node 3  *stopped*'
 
+# The scripts that break networks, in a network of their own.
+lab() {
+    env -u NODES -u DATA_DIR -u LOG_DIR -u BINARY LAB_NODES=4 CARGO_TARGET_DIR="$target" \
+        "$root/tests/partition/lab.sh" bash -c "cd '$root/tests/partition' && $1" 2>/dev/null
+}
+run lab 'exit 7'
+check 'the lab gives the exit status of its command' gave 7 ''
+run lab './chain.sh 0 1 2 3; ./cut.sh --client 3; ./loss.sh 20 1 2; ./show.sh'
+check 'show tells what is cut, and what is lost' gave 0 "*
+0           -         yes       cut       cut       yes *
+1           yes       -         20%       cut       yes *
+2           cut       20%       -         yes       yes *
+3           cut       cut       yes       -         cut *
+clients     yes       yes       yes       cut       - *as the nodes see it:*"
+run lab './chain.sh 0 1 2 3; for ((turn = 0; turn < 100; turn++)); do
+    links=$(horseshoe status --links)
+    [[ $links != *"1 -> 4: through 2, 3"* ]] || break
+    sleep 0.1
+done; echo "$links"'
+check 'the nodes tell of the way along a chain' gave 0 '*1 -> 4: through 2, 3*4 -> 1: through 3, 2*a quorum is up'
+run lab './split.sh 0,1 2,3; ./loss.sh 5; ./isolate.sh 0; ./heal.sh; iptables -S'
+check 'heal undoes all' gave 0 '-P INPUT ACCEPT
+-P FORWARD ACCEPT
+-P OUTPUT ACCEPT'
+for arguments in 'cut.sh 0 4' 'cut.sh 0' 'cut.sh 1 1' 'split.sh 0,1' 'split.sh 0,1 1,2' 'chain.sh 0 1' 'isolate.sh' \
+    'loss.sh 101' 'loss.sh x' 'heal.sh 0' 'show.sh 0'; do
+    # shellcheck disable=SC2086
+    run "$root/tests/partition/"$arguments
+    check "$arguments is refused" gave 2 "${arguments%% *}: *usage: ${arguments%% *}*"
+done
+
 count_checks

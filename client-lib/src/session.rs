@@ -9,6 +9,7 @@
 
 mod attempts;
 mod call;
+mod latency;
 mod node;
 mod operation;
 mod pace;

@@ -9,6 +9,7 @@ mod connection;
 mod del;
 mod exit;
 mod get;
+mod links;
 mod put;
 mod report;
 mod run;

@@ -8,23 +8,27 @@ use serde_json::{Value, json};
 
 use super::connection::ConnectionArgs;
 use super::exit::Exit;
-use super::report;
+use super::{links, report};
 
 /// Show the nodes, and whether a quorum is up; without one the exit status is 3.
 #[derive(Debug, Args)]
-pub struct StatusArgs {}
+pub struct StatusArgs {
+    /// Show the links between nodes, who reaches whom, and the routes
+    #[arg(long)]
+    links: bool,
+}
 
 /// A node as given, and what it says.
-type Row = (String, Option<NodeStatus>);
+pub type Row = (String, Option<NodeStatus>);
 
-pub fn run(_arguments: StatusArgs, connection: &ConnectionArgs) -> Exit {
+pub fn run(arguments: StatusArgs, connection: &ConnectionArgs) -> Exit {
     let rows = match connection.statuses() {
         Ok(rows) => rows,
         Err(exit) => return exit,
     };
     let text = match connection.json {
-        true => in_json(&rows),
-        false => in_words(&rows),
+        true => in_json(&rows, arguments.links),
+        false => in_words(&rows, arguments.links),
     };
     if let Err(exit) = report::print_bytes(text.as_bytes()) {
         return exit;
@@ -35,10 +39,14 @@ pub fn run(_arguments: StatusArgs, connection: &ConnectionArgs) -> Exit {
     }
 }
 
+/// What those nodes say that answered.
+pub fn said(rows: &[Row]) -> impl Iterator<Item = &NodeStatus> {
+    rows.iter().filter_map(|(_, status)| status.as_ref())
+}
+
 /// A quorum is up if a node that has a vote hears one.
 fn quorum(rows: &[Row]) -> bool {
-    let said = rows.iter().filter_map(|(_, status)| status.as_ref());
-    said.into_iter().any(|status| status.votes && status.quorum)
+    said(rows).any(|status| status.votes && status.quorum)
 }
 
 const HEAD: [&str; 12] = [
@@ -56,10 +64,11 @@ const HEAD: [&str; 12] = [
     "dropped",
 ];
 
-fn in_words(rows: &[Row]) -> String {
-    let mut table = vec![HEAD.map(str::to_owned)];
-    table.extend(rows.iter().map(|(address, status)| cells(address, status)));
-    let mut text = align(&table);
+fn in_words(rows: &[Row], with_links: bool) -> String {
+    let mut text = match with_links {
+        true => links::in_words(rows),
+        false => nodes_in_words(rows),
+    };
     text.push('\n');
     for (address, status) in rows {
         let Some(status) = status else { continue };
@@ -95,6 +104,12 @@ fn missed(behind: &BehindStatus) -> String {
         0 => kept,
         _ => format!("{kept}; {overflowed} more writes that it missed could not be noted"),
     }
+}
+
+fn nodes_in_words(rows: &[Row]) -> String {
+    let mut table = vec![HEAD.map(str::to_owned)];
+    table.extend(rows.iter().map(|(address, status)| cells(address, status)));
+    align(&table)
 }
 
 fn cells(address: &str, status: &Option<NodeStatus>) -> [String; HEAD.len()] {
@@ -142,16 +157,17 @@ fn uptime(ms: u64) -> String {
 }
 
 /// Columns to the left, two spaces between them, nothing behind the last.
-fn align<const N: usize>(table: &[[String; N]]) -> String {
+pub fn align<R: AsRef<[String]>>(table: &[R]) -> String {
+    let columns = table.first().map_or(0, |row| row.as_ref().len());
     let width = |column: usize| {
-        let widths = table.iter().map(|row| row[column].chars().count());
+        let widths = table.iter().map(|row| row.as_ref()[column].chars().count());
         widths.max().unwrap_or(0)
     };
-    let widths: Vec<usize> = (0..N).map(width).collect();
+    let widths: Vec<usize> = (0..columns).map(width).collect();
     let mut text = String::new();
     for row in table {
         let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
+        for (cell, width) in row.as_ref().iter().zip(&widths) {
             write!(line, "{cell:width$}  ").expect("a string takes all");
         }
         text.push_str(line.trim_end());
@@ -160,15 +176,25 @@ fn align<const N: usize>(table: &[[String; N]]) -> String {
     text
 }
 
-fn in_json(rows: &[Row]) -> String {
+fn in_json(rows: &[Row], with_links: bool) -> String {
     let nodes: Vec<Value> = rows
         .iter()
         .map(|(address, status)| match status {
             None => json!({ "address": address, "reachable": false }),
-            Some(status) => of_node(address, status),
+            Some(status) => {
+                let mut node = of_node(address, status);
+                if with_links {
+                    node["routes"] = links::routes_in_json(status);
+                }
+                node
+            }
         })
         .collect();
-    let mut line = json!({ "quorum": quorum(rows), "nodes": nodes }).to_string();
+    let mut all = json!({ "quorum": quorum(rows), "nodes": nodes });
+    if with_links {
+        all["links"] = links::in_json(rows);
+    }
+    let mut line = all.to_string();
     line.push('\n');
     line
 }
@@ -206,6 +232,9 @@ fn of_node(address: &str, status: &NodeStatus) -> Value {
         "datagrams_dropped": status.datagrams_dropped,
         "clock_clamped": status.clock_clamped,
         "behind": behind,
+        "component": status.component,
+        "messages_sent": status.messages_sent,
+        "messages_relayed": status.messages_relayed,
     })
 }
 
@@ -257,7 +286,7 @@ far:1          no         -     -       -      -      -      -     -           -
 10.0.0.2:7000: it came back without its state
 a quorum is up
 ";
-        assert_eq!(in_words(&rows), expected);
+        assert_eq!(in_words(&rows, false), expected);
     }
 
     #[test]
@@ -273,14 +302,14 @@ a quorum is up
             ..status.unwrap()
         };
         let rows = [(address, Some(status))];
-        let words = in_words(&rows);
+        let words = in_words(&rows, false);
         for line in [
             "10.0.0.1:7000: 7 keys that node 2 missed wait to be copied to it\n",
             "node 3 missed wait to be copied to it; 10 more writes that it missed could not be noted\n",
         ] {
             assert!(words.contains(line), "{words}");
         }
-        let value: Value = serde_json::from_str(&in_json(&rows)).unwrap();
+        let value: Value = serde_json::from_str(&in_json(&rows, false)).unwrap();
         let expected = json!([
             { "node": 2, "keys": 7, "overflowed": 0 },
             { "node": 3, "keys": 65_536, "overflowed": 10 },
@@ -297,7 +326,7 @@ a quorum is up
 
     #[test]
     fn json_has_a_node_an_object() {
-        let line = in_json(&[node(1, true, true), ("far:1".to_owned(), None)]);
+        let line = in_json(&[node(1, true, true), ("far:1".to_owned(), None)], false);
         let value: Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["quorum"], json!(true));
         assert_eq!(value["nodes"][0]["incarnation"], json!("00000000000000ab"));

@@ -5,8 +5,9 @@ use std::collections::{HashMap, VecDeque};
 
 use super::limits::LOAD_WAITERS_MAX;
 use super::message::{Envelope, GroupNumber, NodeId};
+use super::pending::Pending;
 use super::record::{AcceptorState, Key};
-use super::round::{Coordinator, Pending};
+use super::round::Coordinator;
 
 /// What waits for a key to be loaded.
 #[derive(Debug)]

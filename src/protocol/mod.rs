@@ -16,6 +16,7 @@ pub mod message;
 mod outbox;
 mod pace;
 mod peers;
+mod pending;
 pub mod quorum;
 mod read;
 pub mod record;

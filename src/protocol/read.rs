@@ -6,9 +6,10 @@ use kvclient::wire::Outcome;
 
 use super::ballot::Ballot;
 use super::message::{Accept, Message, NodeId, Read, ReadAnswer, RoundId};
+use super::pending::Pending;
 use super::quorum::NodeSet;
 use super::record::Record;
-use super::round::{Context, Coordinator, Effect, Pending};
+use super::round::{Context, Coordinator, Effect};
 use super::rules::rule;
 
 /// What one acceptor answered.

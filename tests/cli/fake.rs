@@ -13,8 +13,9 @@ use bytes::Bytes;
 use kvclient::clock;
 use kvclient::datagram::{self, DatagramHeader, DatagramWriter, FrameHeader};
 use kvclient::wire::{
-    self, Action, Answer, Hello, HelloAnswer, MemberAddress, MemberStatus, NoSession, NodeStatus,
-    Old, Operation, OperationId, Outcome, Request, StatusAnswer, StatusRequest, Version, kind,
+    self, Action, Answer, Hello, HelloAnswer, LinkStatus, MemberAddress, MemberStatus, NoSession,
+    NodeStatus, Old, Operation, OperationId, Outcome, Request, RouteStatus, StatusAnswer,
+    StatusRequest, Version, kind,
 };
 
 const CLUSTER: u64 = 0xfa4e;
@@ -274,8 +275,47 @@ impl Node {
             version: "fake".to_owned(),
             uptime_ms: self.started.elapsed().as_millis() as u64,
             datagrams_dropped: 3,
+            links: self.links(),
+            component: (1..=self.addresses.len() as u8).collect(),
+            routes: self.routes(),
+            messages_sent: 70,
+            messages_relayed: 7,
             ..NodeStatus::default()
         }
+    }
+}
+
+/// Links and routes of a chain: a node hears those whose ids are next to its own.
+impl Node {
+    fn others(&self) -> impl Iterator<Item = u8> {
+        (1..=self.addresses.len() as u8).filter(|other| *other != self.id)
+    }
+
+    fn links(&self) -> Vec<LinkStatus> {
+        let link = |from: u8| {
+            let up = from.abs_diff(self.id) == 1;
+            LinkStatus {
+                from,
+                to: self.id,
+                up,
+                rtt_us: u32::from(up) * 250,
+                loss_permille: 0,
+            }
+        };
+        self.others().map(link).collect()
+    }
+
+    fn routes(&self) -> Vec<RouteStatus> {
+        let through = |to: u8| match to < self.id {
+            true => (to + 1..self.id).rev().collect(),
+            false => (self.id + 1..to).collect(),
+        };
+        let route = |to| RouteStatus {
+            to,
+            through: through(to),
+            works: true,
+        };
+        self.others().map(route).collect()
     }
 }
 

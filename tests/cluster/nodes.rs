@@ -50,12 +50,27 @@ impl Cluster {
         keep: Keep,
         wrapper: impl FnOnce(&std::path::Path) -> Vec<String>,
     ) -> Cluster {
+        Cluster::start_with(free_addresses(count), keep, wrapper)
+    }
+
+    /// The same at these addresses.
+    #[allow(dead_code)] // Only the scenarios of tests/partition choose them.
+    pub fn start_at(addresses: Vec<String>, keep: Keep) -> Cluster {
+        Cluster::start_with(addresses, keep, |_| Vec::new())
+    }
+
+    fn start_with(
+        addresses: Vec<String>,
+        keep: Keep,
+        wrapper: impl FnOnce(&std::path::Path) -> Vec<String>,
+    ) -> Cluster {
+        let count = addresses.len();
         let directory = tempfile::Builder::new()
             .prefix("horseshoe-cluster-")
             .tempdir()
             .expect("a temporary directory");
         let mut cluster = Cluster {
-            addresses: free_addresses(count),
+            addresses,
             children: (0..count).map(|_| None).collect(),
             keep,
             wrapper: wrapper(directory.path()),

@@ -16,6 +16,9 @@ const FRESH_US: u64 = 500_000;
 /// Wait before a hello is repeated, doubled each time.
 const HELLO_WAIT_US_INITIAL: u64 = 20_000;
 const HELLO_WAIT_US_MAX: u64 = 250_000;
+/// The same while no node is there: that word of none gets through in the time after which `no quorum`
+/// is told must not be a matter of a few lost datagrams.
+const HELLO_WAIT_US_ALONE: u64 = 60_000;
 /// A node in use is asked again for its id and cluster after this time ...
 const REFRESH_US: u64 = 10_000_000;
 /// ... and one that has no vote, or no id yet, after this.
@@ -257,11 +260,16 @@ impl Session {
             return;
         }
         let fresh_nonce = self.random().max(1);
+        let is_alone = !self.nodes.iter().any(|node| node.is_usable(now_us));
         let node = &mut self.nodes[place];
         if node.nonce == 0 {
             node.nonce = fresh_nonce;
         }
-        node.hello_due_us = now_us + node.hello_wait_us;
+        let wait_us = match is_alone {
+            true => node.hello_wait_us.min(HELLO_WAIT_US_ALONE),
+            false => node.hello_wait_us,
+        };
+        node.hello_due_us = now_us + wait_us;
         node.hello_wait_us = (2 * node.hello_wait_us).min(HELLO_WAIT_US_MAX);
         let hello = Hello {
             client: self.options.client,

@@ -15,6 +15,8 @@ const RETRY_WAIT_US_MAX: u64 = 1_000_000;
 /// lost datagrams are made good at once all the same.
 pub(super) const ALLOWANCE_MAX: u32 = 320;
 const ALLOWANCE_RETRY: u32 = 10;
+/// So many calls in flight are no load worth sparing a cluster: they back off, and need no allowance.
+const FEW_CALLS: usize = 4;
 /// Without allowance a retry is put off, until this long after the attempt before at most.
 const PUT_OFF_US_MAX: u64 = 400_000;
 /// So many calls are sent to the first node that can be sent any ...
@@ -389,6 +391,7 @@ impl Session {
 
     /// The time of the last attempt is over, as it was reckoned when it was sent.
     fn retry(&mut self, now_us: u64, handle: Handle) {
+        let are_few = self.table.len() <= FEW_CALLS;
         let operation = self.table.get_mut(handle).expect("the caller looked");
         let is_read = operation.is_read();
         if let Some(last) = operation.last.filter(|last| last.open) {
@@ -404,7 +407,7 @@ impl Session {
             let answers = node.answered_us > last.sent_us;
             let others_answer = self.answered_us > last.sent_us;
             let put_off_us = last.sent_us + PUT_OFF_US_MAX;
-            let is_free = !answers && others_answer || now_us >= put_off_us;
+            let is_free = are_few || !answers && others_answer || now_us >= put_off_us;
             if !is_free && self.allowance < ALLOWANCE_RETRY {
                 let again_us = now_us + (now_us - last.sent_us);
                 operation.retry_us = again_us.min(put_off_us);

@@ -1,4 +1,6 @@
-//! How long answers take, and so how long to wait for one.
+//! How long to wait for an answer.
+
+use super::latency::Latency;
 
 /// Before anything is known.
 const WAIT_US_INITIAL: u64 = 10_000;
@@ -7,33 +9,22 @@ const SLACK_US: u64 = 1_000;
 const WAIT_US_MIN: u64 = 4_000;
 const WAIT_US_MAX: u64 = 1_000_000;
 
-/// Smoothed time and deviation, as TCP has them. Each attempt has a number of its own, so retries
-/// give samples too.
+/// Each attempt has a number of its own, so retries give samples too.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Pace {
-    smoothed_us: u64,
-    deviation_us: u64,
-    known: bool,
+    latency: Latency,
 }
 
 impl Pace {
     pub fn sample(&mut self, took_us: u64) {
-        let took_us = took_us.min(WAIT_US_MAX);
-        if self.known {
-            let off = self.smoothed_us.abs_diff(took_us);
-            self.deviation_us = (3 * self.deviation_us + off) / 4;
-            self.smoothed_us = (7 * self.smoothed_us + took_us) / 8;
-        } else {
-            (self.smoothed_us, self.deviation_us) = (took_us, took_us / 2);
-            self.known = true;
-        }
+        self.latency.sample(took_us.min(WAIT_US_MAX));
     }
 
     pub fn wait_us(&self) -> u64 {
-        if !self.known {
-            return WAIT_US_INITIAL;
+        match self.latency.nearly_always_us() {
+            None => WAIT_US_INITIAL,
+            Some(usual_us) => (usual_us + SLACK_US).clamp(WAIT_US_MIN, WAIT_US_MAX),
         }
-        (self.smoothed_us + 4 * self.deviation_us + SLACK_US).clamp(WAIT_US_MIN, WAIT_US_MAX)
     }
 }
 
@@ -49,7 +40,7 @@ mod tests {
             pace.sample(100);
         }
         assert_eq!(pace.wait_us(), WAIT_US_MIN);
-        for _ in 0..50 {
+        for _ in 0..100 {
             pace.sample(20_000);
         }
         assert!((20_000..25_000).contains(&pace.wait_us()));

@@ -1,0 +1,218 @@
+//! Clients that run one operation after the other, and write down what they were told.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use kvclient::wire::{Action, Outcome, Version};
+use kvclient::{CallError, ClientOptions};
+
+use crate::history::{Call, Ending};
+use crate::random::Random;
+use crate::table::Load;
+
+/// A machine with few cores is not to be filled by clients that turn at once.
+const THINK_US_MIN: u64 = 1_000;
+const THINK_US_MAX: u64 = 2_000;
+/// A value that grew over this is deleted.
+const APPENDED_SIZE_MAX: usize = 600;
+
+/// What is read and written by all clients.
+pub const SHARED_KEYS: [&str; 3] = ["register", "sum", "list"];
+pub const ONE_KEY: [&str; 1] = ["one"];
+
+/// Time since the start, and the order of all calls and ends.
+#[derive(Debug)]
+pub struct Clock {
+    started: Instant,
+    places: AtomicU64,
+}
+
+impl Clock {
+    pub fn start() -> Clock {
+        Clock {
+            started: Instant::now(),
+            places: AtomicU64::new(0),
+        }
+    }
+
+    pub fn now_us(&self) -> u64 {
+        self.started.elapsed().as_micros() as u64
+    }
+
+    pub fn sleep_until(&self, at_us: u64) {
+        let now_us = self.now_us();
+        std::thread::sleep(Duration::from_micros(at_us.saturating_sub(now_us)));
+    }
+
+    fn next_place(&self) -> u64 {
+        self.places.fetch_add(1, Ordering::SeqCst)
+    }
+}
+
+/// One client's connection and history.
+#[derive(Debug)]
+pub struct Caller<'a> {
+    clock: &'a Clock,
+    client: kvclient::Client,
+    number: usize,
+    calls: Vec<Call>,
+}
+
+impl<'a> Caller<'a> {
+    pub fn new(clock: &'a Clock, number: usize, nodes: &str) -> Caller<'a> {
+        let client = kvclient::Client::open(nodes, ClientOptions::default());
+        Caller {
+            clock,
+            client: client.expect("addresses"),
+            number,
+            calls: Vec::new(),
+        }
+    }
+
+    /// Runs one operation, to its end.
+    pub fn call(&mut self, key: &str, action: Action, want_old: bool) -> &Call {
+        let key = Bytes::copy_from_slice(key.as_bytes());
+        let mut wanted = kvclient::Call::new(key.clone(), action.clone());
+        wanted.want_old = want_old;
+        let called_us = self.clock.now_us();
+        let called = self.clock.next_place();
+        let result = self.client.call(wanted);
+        let ended = self.clock.next_place();
+        self.calls.push(Call {
+            client: self.number,
+            key,
+            action,
+            want_old,
+            called,
+            ended: Some(ended),
+            called_us,
+            ended_us: Some(self.clock.now_us()),
+            ending: ending(result),
+        });
+        self.calls.last().expect("just pushed")
+    }
+
+    pub fn into_calls(self) -> Vec<Call> {
+        self.calls
+    }
+}
+
+fn ending(result: Result<Outcome, CallError>) -> Ending {
+    Ending::Answered(match result {
+        Ok(outcome) => outcome,
+        Err(CallError::NoQuorum { .. }) => Outcome::NoQuorum {
+            reached: Vec::new(),
+        },
+        Err(CallError::UnknownOutcome) => Outcome::Unknown,
+        Err(CallError::Busy) => Outcome::Busy,
+        Err(CallError::TooLarge { limit, .. }) => Outcome::TooLarge { limit },
+        Err(CallError::NotANumber) => Outcome::NotANumber,
+        Err(CallError::Overflow) => Outcome::Overflow,
+        Err(CallError::TimedOut) => return Ending::TimedOut,
+        Err(error @ (CallError::Closed | CallError::InvalidArgument(_))) => {
+            panic!("a call that was never to end so: {error}")
+        }
+    })
+}
+
+/// Runs operations until told to stop.
+pub fn run(mut caller: Caller, load: Load, seed: u64, stop: &AtomicBool) -> Vec<Call> {
+    let mut chooser = Chooser {
+        random: Random::stream(seed, caller.number as u64 + 1),
+        client: caller.number,
+        count: 0,
+        version: 0,
+        listed_size: 0,
+    };
+    while !stop.load(Ordering::Relaxed) {
+        let (key, action, want_old) = match load {
+            Load::OneKey => chooser.for_one_key(),
+            Load::Mixed | Load::Idle => chooser.for_shared_keys(),
+        };
+        let call = caller.call(key, action, want_old);
+        chooser.learn(call);
+        let think_us = chooser.random.between(THINK_US_MIN, THINK_US_MAX);
+        std::thread::sleep(Duration::from_micros(think_us));
+    }
+    caller.into_calls()
+}
+
+/// What a client does next.
+#[derive(Debug)]
+struct Chooser {
+    random: Random,
+    client: usize,
+    count: u64,
+    /// Of the register, as last seen.
+    version: Version,
+    /// Of the list, as last seen.
+    listed_size: usize,
+}
+
+impl Chooser {
+    fn learn(&mut self, call: &Call) {
+        let Ending::Answered(outcome) = &call.ending else {
+            return;
+        };
+        match (&call.key[..], outcome) {
+            (b"register", Outcome::Value { version, .. } | Outcome::Written { version, .. }) => {
+                self.version = *version;
+            }
+            (b"list", Outcome::Value { value, .. }) => self.listed_size = value.len(),
+            (b"list", Outcome::Absent) => self.listed_size = 0,
+            _ => {}
+        }
+    }
+
+    /// A value that nobody else writes.
+    fn fresh(&mut self) -> Bytes {
+        self.count += 1;
+        Bytes::from(format!("{}.{}", self.client, self.count))
+    }
+
+    fn for_one_key(&mut self) -> (&'static str, Action, bool) {
+        let value = self.fresh();
+        (ONE_KEY[0], Action::Put { value }, false)
+    }
+
+    fn for_shared_keys(&mut self) -> (&'static str, Action, bool) {
+        let key = *self.random.pick(&SHARED_KEYS);
+        if self.random.chance(450) {
+            return (key, Action::Get, false);
+        }
+        let action = match key {
+            "register" => self.for_register(),
+            "sum" => Action::Add {
+                delta: self.random.between(1, 9) as i64,
+            },
+            _ => self.for_list(),
+        };
+        // A sum is its own proof.
+        let want_old = key != "sum" && self.random.chance(300);
+        (key, action, want_old)
+    }
+
+    fn for_register(&mut self) -> Action {
+        let value = self.fresh();
+        match self.random.below(10) {
+            0 => Action::Delete,
+            1 => Action::PutIfAbsent { value },
+            2 if self.version > 0 => Action::CompareVersion {
+                version: self.version,
+                value,
+            },
+            _ => Action::Put { value },
+        }
+    }
+
+    fn for_list(&mut self) -> Action {
+        if self.listed_size > APPENDED_SIZE_MAX {
+            self.listed_size = 0;
+            return Action::Delete;
+        }
+        let token = self.fresh();
+        let value = [b"+", &token[..], b";"].concat().into();
+        Action::Append { value }
+    }
+}

@@ -1,0 +1,159 @@
+//! Half-broken networks with real processes and real iptables: `tests/partition/run.sh` runs this in
+//! a network namespace of its own. Runs the scenarios of `scenarios.csv`, and prints a line each.
+
+#[path = "../sim/checker/mod.rs"]
+mod checker;
+mod claims;
+mod clients;
+mod graphs;
+#[path = "../sim/history.rs"]
+mod history;
+#[allow(dead_code)] // tests of whole clusters use the rest of it
+#[path = "../cluster/nodes.rs"]
+mod nodes;
+mod places;
+#[path = "../sim/random.rs"]
+mod random;
+mod record;
+mod report;
+mod run;
+mod table;
+mod usage;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use nodes::Cluster;
+use report::Report;
+use table::Scenario;
+
+const TABLE: &str = include_str!("scenarios.csv");
+const USAGE: &str = "usage: run.sh [--all] [--list] [NAME ...]
+
+Runs a sample of the scenarios, or all, or those whose names begin with a NAME. SEED=n places the
+nodes and chooses the operations otherwise.";
+
+#[derive(Debug, Default)]
+struct Arguments {
+    all: bool,
+    list: bool,
+    names: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    match run_all() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("partition: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn parse(words: impl Iterator<Item = String>) -> Result<Arguments> {
+    let mut arguments = Arguments::default();
+    for word in words {
+        match word.as_str() {
+            "--all" => arguments.all = true,
+            "--list" => arguments.list = true,
+            // Cargo passes its own on.
+            "--quiet" => {}
+            flag if flag.starts_with('-') => bail!("{USAGE}"),
+            _ => arguments.names.push(word),
+        }
+    }
+    Ok(arguments)
+}
+
+fn is_wanted(scenario: &Scenario, arguments: &Arguments) -> bool {
+    if arguments.names.is_empty() {
+        return arguments.all || scenario.in_sample;
+    }
+    let begins = |name: &String| {
+        let rest = scenario.name.strip_prefix(name.as_str());
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    };
+    arguments.names.iter().any(begins)
+}
+
+/// Whether all held.
+fn run_all() -> Result<bool> {
+    let arguments = parse(std::env::args().skip(1))?;
+    let seed = match std::env::var("SEED") {
+        Ok(seed) => seed.parse().context("SEED is no number")?,
+        Err(_) => 1,
+    };
+    let mut scenarios = table::read(TABLE, seed)?;
+    scenarios.retain(|scenario| is_wanted(scenario, &arguments));
+    ensure!(
+        !scenarios.is_empty(),
+        "no scenario has such a name\n{USAGE}"
+    );
+    if arguments.list {
+        scenarios
+            .iter()
+            .for_each(|s| println!("{} {}", s.name, s.note));
+        return Ok(true);
+    }
+    require_lab()?;
+    let logs = PathBuf::from(std::env::var_os("LOG_DIR").context("LOG_DIR is not set")?);
+    println!("SEED={seed}\n{}", report::HEAD);
+    let mut failed = Vec::new();
+    for scenario in &scenarios {
+        let report = run_one(scenario, seed, &logs);
+        println!("{}", report.row());
+        if !report.failures.is_empty() {
+            print!("{}", report.details());
+            failed.push(scenario.name.as_str());
+        }
+    }
+    let (count, bad) = (scenarios.len(), failed.len());
+    println!(
+        "\n{} held, {bad} did not: {}",
+        count - bad,
+        failed.join(" ")
+    );
+    Ok(failed.is_empty())
+}
+
+/// The rules that are set and the ports that are used are nobody else's only in a namespace that has
+/// nothing but a loopback interface.
+fn require_lab() -> Result<()> {
+    let text = std::fs::read_to_string("/proc/self/net/dev")?;
+    let interfaces = text
+        .lines()
+        .skip(2)
+        .filter_map(|line| line.split(':').next());
+    let others = interfaces
+        .map(str::trim)
+        .filter(|name| *name != "lo")
+        .count();
+    let in_lab = std::env::var_os("HORSESHOE_LAB").is_some() && others == 0;
+    ensure!(in_lab, "this is not the lab: use tests/partition/run.sh");
+    Ok(())
+}
+
+fn run_one(scenario: &Scenario, seed: u64, logs: &std::path::Path) -> Report {
+    let mut cluster = None;
+    // What waits for a condition panics when it does not come true.
+    let ran = catch_unwind(AssertUnwindSafe(|| {
+        let started = Cluster::start_at(run::addresses(scenario.nodes), scenario.keep);
+        run::run(scenario, seed, cluster.insert(started))
+    }));
+    let report = match ran {
+        Ok(Ok(record)) => Report::of(scenario, &record),
+        Ok(Err(error)) => Report::stopped(scenario, format!("{error:#}")),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            Report::stopped(scenario, text.unwrap_or_else(|| "it panicked".to_owned()))
+        }
+    };
+    if let (false, Some(cluster)) = (report.failures.is_empty(), &cluster) {
+        report.keep(cluster, logs);
+    }
+    report
+}

@@ -1,0 +1,204 @@
+//! Which node is which in a scenario, and steps in terms of these.
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::graphs::Graph;
+use crate::random::Random;
+use crate::table::{At, Step, Verb};
+
+/// The node that each letter stands for.
+#[derive(Debug)]
+pub struct Places {
+    nodes: usize,
+    letters: Vec<usize>,
+}
+
+const MASTER: usize = 0;
+
+impl Places {
+    /// With the master named apart, letters are the others.
+    pub fn new(nodes: usize, master_is_named: bool, mut random: Random) -> Places {
+        let mut free: Vec<usize> = (usize::from(master_is_named)..nodes).collect();
+        let mut letters = Vec::new();
+        while !free.is_empty() {
+            letters.push(free.swap_remove(random.below(free.len() as u64) as usize));
+        }
+        Places { nodes, letters }
+    }
+
+    pub fn count(&self) -> usize {
+        self.nodes
+    }
+
+    pub fn node(&self, word: &str) -> Result<usize> {
+        if word == "M" {
+            return Ok(MASTER);
+        }
+        let &[letter @ b'a'..=b'i'] = word.as_bytes() else {
+            bail!("{word:?} is no node");
+        };
+        let node = self.letters.get(usize::from(letter - b'a'));
+        node.copied()
+            .with_context(|| format!("there is no node {word}"))
+    }
+
+    /// A graph's links, as indices of nodes.
+    pub fn show(&self, graph: &Graph) -> String {
+        let links = self.placed(graph);
+        let links: Vec<String> = links.iter().map(|(a, b)| format!("{a}-{b}")).collect();
+        links.join(" ")
+    }
+
+    fn placed(&self, graph: &Graph) -> Graph {
+        let at = |place: usize| self.letters[place];
+        graph.iter().map(|(a, b)| (at(*a), at(*b))).collect()
+    }
+
+    /// What `TIME VERB ...` stands for.
+    pub fn steps(&self, text: &str, graph: Option<&Graph>) -> Result<Vec<Step>> {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let [time, verb, rest @ ..] = &words[..] else {
+            bail!("a step has a time and a verb");
+        };
+        let at = match time.strip_prefix('+') {
+            Some(ms) => At::After(number(ms)?),
+            None => At::Ms(number(time)?),
+        };
+        match (*verb, rest) {
+            ("flap", [a, b, ms, count]) => {
+                let ends = self.indices(&[*a, *b])?;
+                return self.flap(at, ends, number(ms)?, number(count)?);
+            }
+            ("blackout", [out_ms, between_ms]) => {
+                return Ok(self.blackout(at, number(out_ms)?, number(between_ms)?));
+            }
+            ("thunder", [keys]) => return Ok(self.thunder(at, number(keys)? as usize)),
+            _ => {}
+        }
+        let verb = self.verb(verb, rest, graph)?;
+        Ok(vec![Step { at, verb }])
+    }
+
+    fn verb(&self, verb: &str, rest: &[&str], graph: Option<&Graph>) -> Result<Verb> {
+        let script = |name, arguments| Ok(Verb::Script(name, arguments));
+        match (verb, rest) {
+            ("end", []) => Ok(Verb::End),
+            ("heal", []) => script("heal.sh", Vec::new()),
+            ("count", []) => Ok(Verb::CountMessages),
+            ("idle", [ms]) => Ok(Verb::Idle(number(ms)?)),
+            ("kill", [node]) => Ok(Verb::Kill(self.node(node)?)),
+            ("start", [node]) => Ok(Verb::Start(self.node(node)?)),
+            ("cut", ends) => script("cut.sh", self.indices(ends)?),
+            ("one-way", ends) => script("cut.sh", flagged("--one-way", self.indices(ends)?)),
+            ("cut-client", nodes) => script("cut.sh", flagged("--client", self.indices(nodes)?)),
+            ("chain", nodes) => script("chain.sh", self.indices(nodes)?),
+            ("isolate", nodes) => script("isolate.sh", self.indices(nodes)?),
+            ("split", groups) => {
+                let group = |group: &&str| {
+                    let members: Vec<&str> = group.split(',').collect();
+                    Ok(self.indices(&members)?.join(","))
+                };
+                script("split.sh", groups.iter().map(group).collect::<Result<_>>()?)
+            }
+            ("loss", [percent]) => script("loss.sh", vec![(*percent).to_owned()]),
+            ("keep", links) => {
+                let ends = |link: &&str| {
+                    let (a, b) = link.split_once('-').context("a link is a-b")?;
+                    Ok((self.node(a)?, self.node(b)?))
+                };
+                Ok(self.keep(&links.iter().map(ends).collect::<Result<_>>()?))
+            }
+            ("graph", []) => Ok(self.keep(&self.placed(graph.context("a graph")?))),
+            ("deaf", [node]) => self.one_way(self.node(node)?, |node, other| [other, node]),
+            ("mute", [node]) => self.one_way(self.node(node)?, |node, other| [node, other]),
+            _ => bail!("there is no such step"),
+        }
+    }
+
+    fn indices(&self, words: &[&str]) -> Result<Vec<String>> {
+        let index = |word: &&str| Ok(self.node(word)?.to_string());
+        words.iter().map(index).collect()
+    }
+
+    /// Cuts all links but these.
+    fn keep(&self, links: &Graph) -> Verb {
+        let is_kept = |a, b| links.contains(&(a, b)) || links.contains(&(b, a));
+        let mut arguments = Vec::new();
+        for low in 0..self.nodes {
+            for high in (low + 1..self.nodes).filter(|high| !is_kept(low, *high)) {
+                arguments.extend([low.to_string(), high.to_string()]);
+            }
+        }
+        match arguments.is_empty() {
+            true => Verb::Script("heal.sh", arguments),
+            false => Verb::Script("cut.sh", arguments),
+        }
+    }
+
+    fn one_way(&self, node: usize, ends: impl Fn(usize, usize) -> [usize; 2]) -> Result<Verb> {
+        let others = (0..self.nodes).filter(|other| *other != node);
+        let words = others
+            .flat_map(|other| ends(node, other))
+            .map(|n| n.to_string());
+        Ok(Verb::Script(
+            "cut.sh",
+            flagged("--one-way", words.collect()),
+        ))
+    }
+
+    fn flap(&self, at: At, ends: Vec<String>, ms: u64, count: u64) -> Result<Vec<Step>> {
+        let At::Ms(from_ms) = at else {
+            bail!("a flapping link has a time from the start");
+        };
+        ensure!(count > 0, "a link that flaps never");
+        let verb = |number: u64| match number % 2 {
+            0 => Verb::Script("cut.sh", ends.clone()),
+            _ => Verb::Script("heal.sh", Vec::new()),
+        };
+        let step = |number: u64| Step {
+            at: At::Ms(from_ms + number * ms),
+            verb: verb(number),
+        };
+        Ok((0..count * 2).map(step).collect())
+    }
+
+    fn blackout(&self, at: At, out_ms: u64, between_ms: u64) -> Vec<Step> {
+        let mut steps = Vec::new();
+        let mut at = at;
+        for node in &self.letters {
+            let verb = Verb::Script("isolate.sh", vec![node.to_string()]);
+            steps.push(Step { at, verb });
+            let verb = Verb::Script("heal.sh", Vec::new());
+            steps.push(Step {
+                at: At::After(out_ms),
+                verb,
+            });
+            at = At::After(between_ms);
+        }
+        steps
+    }
+
+    fn thunder(&self, at: At, keys: usize) -> Vec<Step> {
+        let mut verbs = Vec::new();
+        for node in &self.letters {
+            verbs.extend([Verb::Kill(*node), Verb::PutKeys(keys), Verb::Start(*node)]);
+        }
+        verbs.push(Verb::ReadKeys);
+        let mut at = Some(at);
+        let step = |verb| Step {
+            at: at.take().unwrap_or(At::After(0)),
+            verb,
+        };
+        verbs.into_iter().map(step).collect()
+    }
+}
+
+fn number(word: &str) -> Result<u64> {
+    word.parse()
+        .with_context(|| format!("{word:?} is no number"))
+}
+
+fn flagged(flag: &str, mut words: Vec<String>) -> Vec<String> {
+    words.insert(0, flag.to_owned());
+    words
+}

@@ -1,0 +1,266 @@
+//! Runs one scenario: a fresh cluster of real processes, clients, the steps, and what was seen.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use bytes::Bytes;
+use kvclient::ClientOptions;
+use kvclient::wire::{Action, NodeStatus};
+
+use crate::claims::{Claim, succeeded};
+use crate::clients::{self, Caller, Clock};
+use crate::nodes::Cluster;
+use crate::record::{Client, Mark, MessageCount, QuorumSaid, Record};
+use crate::table::{At, Load, Scenario, Verb};
+use crate::usage;
+
+/// Clients that are given all nodes.
+const ROAMING: usize = 2;
+/// Of the scenario's own calls.
+const OWN_NUMBER: usize = 99;
+const WATCH_INTERVAL: Duration = Duration::from_millis(50);
+const STATUS_WAIT: Duration = Duration::from_millis(300);
+
+/// Where the nodes of the lab are.
+pub fn addresses(nodes: usize) -> Vec<String> {
+    let numbers = 1..=nodes;
+    numbers.map(|n| format!("127.0.0.{n}:880{n}")).collect()
+}
+
+/// Ends the clients, also when a step fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+pub fn run(scenario: &Scenario, seed: u64, cluster: &mut Cluster) -> Result<Record> {
+    script(cluster, "heal.sh", &[])?;
+    let clock = Clock::start();
+    let stop = AtomicBool::new(false);
+    let list = cluster.list();
+    let places = places_of_clients(scenario, cluster);
+    let is_watched = scenario
+        .claims
+        .iter()
+        .any(|c| matches!(c, Claim::DarkBy(..)));
+    let mut record = Record::default();
+    let before = statuses(&list);
+    std::thread::scope(|scope| {
+        let (clock, stop) = (&clock, &stop);
+        let client = |(number, (tied_to, nodes)): (usize, &(Option<usize>, String))| {
+            let caller = Caller::new(clock, number, nodes);
+            let work = move || clients::run(caller, scenario.load, seed, stop);
+            (number, *tied_to, scope.spawn(work))
+        };
+        let running: Vec<_> = places.iter().enumerate().map(client).collect();
+        let watched = is_watched.then(|| scope.spawn(|| watch(&list, clock, stop)));
+        let guard = Stop(stop);
+        let mut run = Run {
+            clock,
+            cluster,
+            record: &mut record,
+            caller: Caller::new(clock, OWN_NUMBER, &list),
+            keys: Vec::new(),
+        };
+        run.do_steps(scenario)?;
+        drop(guard);
+        let own_calls = run.caller.into_calls();
+        record.own_calls = own_calls;
+        let after = statuses(&list);
+        for (number, tied_to, thread) in running {
+            let calls = thread.join().expect("a client's thread");
+            record.clients.push(Client {
+                number,
+                tied_to,
+                calls,
+            });
+        }
+        if let Some(watched) = watched {
+            record.quorums = watched.join().expect("the thread that watches");
+        }
+        record.messages = messages_between(&before, &after);
+        anyhow::Ok(())
+    })?;
+    script(cluster, "heal.sh", &[])?;
+    let last = last_reads(scenario, cluster, &clock)?;
+    record.own_calls.extend(last);
+    Ok(record)
+}
+
+/// The nodes that each client is given, and the one that it is tied to.
+fn places_of_clients(scenario: &Scenario, cluster: &Cluster) -> Vec<(Option<usize>, String)> {
+    let tied = (0..scenario.nodes).map(|node| (Some(node), cluster.address(node).to_owned()));
+    let roaming = std::iter::repeat_n((None, cluster.list()), ROAMING);
+    match scenario.load {
+        Load::Idle => Vec::new(),
+        Load::OneKey => tied.collect(),
+        Load::Mixed => tied.chain(roaming).collect(),
+    }
+}
+
+/// What all nodes say of themselves.
+fn statuses(list: &str) -> Vec<Option<NodeStatus>> {
+    let client = kvclient::Client::open(list, ClientOptions::default());
+    let told = client.expect("addresses").status(STATUS_WAIT);
+    told.into_iter().map(|(_, status)| status).collect()
+}
+
+/// Messages between two looks, if no node was started again in between.
+fn messages_between(before: &[Option<NodeStatus>], after: &[Option<NodeStatus>]) -> Option<u64> {
+    let each = before.iter().zip(after).map(|(before, after)| {
+        let (before, after) = (before.as_ref()?, after.as_ref()?);
+        let count = |s: &NodeStatus| s.messages_sent + s.messages_relayed;
+        (before.boot == after.boot).then(|| count(after).saturating_sub(count(before)))
+    });
+    each.sum()
+}
+
+/// Asks the nodes again and again whether they hear a quorum.
+fn watch(list: &str, clock: &Clock, stop: &AtomicBool) -> Vec<QuorumSaid> {
+    let client = kvclient::Client::open(list, ClientOptions::default()).expect("addresses");
+    let mut said = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        let asked_us = clock.now_us();
+        for (node, (_, status)) in client.status(STATUS_WAIT).into_iter().enumerate() {
+            said.extend(status.map(|status| QuorumSaid {
+                asked_us,
+                node,
+                quorum: status.quorum,
+            }));
+        }
+        std::thread::sleep(WATCH_INTERVAL);
+    }
+    said
+}
+
+/// Runs a script of this directory.
+fn script(cluster: &Cluster, name: &str, arguments: &[String]) -> Result<()> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/partition");
+    let output = Command::new(path.join(name))
+        .args(arguments)
+        .env("NODES", cluster.list())
+        .output()
+        .with_context(|| format!("{name} does not start"))?;
+    let told = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{name} {arguments:?}: {told}");
+    Ok(())
+}
+
+/// A scenario while its steps are done.
+struct Run<'a> {
+    clock: &'a Clock,
+    cluster: &'a mut Cluster,
+    record: &'a mut Record,
+    caller: Caller<'a>,
+    /// Put by steps.
+    keys: Vec<String>,
+}
+
+impl Run<'_> {
+    fn do_steps(&mut self, scenario: &Scenario) -> Result<()> {
+        let mut done_us = 0;
+        for step in &scenario.steps {
+            let (planned_ms, at_us) = match step.at {
+                At::Ms(ms) => (Some(ms), ms * 1_000),
+                At::After(ms) => (None, done_us + ms * 1_000),
+            };
+            self.clock.sleep_until(at_us);
+            let began_us = self.clock.now_us();
+            self.do_step(&step.verb)
+                .with_context(|| format!("{:?}", step.verb))?;
+            done_us = self.clock.now_us();
+            self.record.marks.push(Mark {
+                planned_ms,
+                began_us,
+                done_us,
+            });
+            if step.verb == Verb::End {
+                self.record.ended_us = began_us;
+            }
+        }
+        Ok(())
+    }
+
+    fn do_step(&mut self, verb: &Verb) -> Result<()> {
+        match verb {
+            Verb::Script(name, arguments) => script(self.cluster, name, arguments)?,
+            Verb::Kill(node) => self.cluster.kill([*node]),
+            Verb::Start(node) => {
+                self.cluster.start_node(*node);
+                self.cluster.wait_until_serving([*node]);
+            }
+            Verb::PutKeys(count) => self.put_keys(*count)?,
+            Verb::ReadKeys => self.read_keys()?,
+            Verb::CountMessages => self.count_messages()?,
+            Verb::Idle(ms) => self.record.idle = Some(usage::measure(self.cluster, *ms)?),
+            Verb::End => {}
+        }
+        Ok(())
+    }
+
+    fn put_keys(&mut self, count: usize) -> Result<()> {
+        for _ in 0..count {
+            let key = format!("key-{}", self.keys.len());
+            let value = Bytes::from(format!("value of {key}"));
+            let call = self.caller.call(&key, Action::Put { value }, false);
+            ensure!(succeeded(call), "{call}");
+            self.keys.push(key);
+        }
+        Ok(())
+    }
+
+    /// Whether the values are right is seen from the history.
+    fn read_keys(&mut self) -> Result<()> {
+        for key in &self.keys {
+            let call = self.caller.call(key, Action::Get, false);
+            ensure!(succeeded(call), "{call}");
+        }
+        Ok(())
+    }
+
+    fn count_messages(&mut self) -> Result<()> {
+        let at_us = self.clock.now_us();
+        let mut messages = 0;
+        for status in statuses(&self.cluster.list()) {
+            let Some(status) = status else {
+                bail!("a node does not answer");
+            };
+            messages += status.messages_sent + status.messages_relayed;
+        }
+        self.record.counts.push(MessageCount { at_us, messages });
+        Ok(())
+    }
+}
+
+/// Reads every key through every node that runs, after all is healed and all others are done: these
+/// reads agree, or the history shows it.
+fn last_reads(
+    scenario: &Scenario,
+    cluster: &mut Cluster,
+    clock: &Clock,
+) -> Result<Vec<crate::history::Call>> {
+    let keys: &[&str] = match scenario.load {
+        Load::Mixed => &clients::SHARED_KEYS,
+        Load::OneKey => &clients::ONE_KEY,
+        Load::Idle => &[],
+    };
+    let mut calls = Vec::new();
+    for node in 0..cluster.count() {
+        if !cluster.is_running(node) {
+            continue;
+        }
+        let mut caller = Caller::new(clock, OWN_NUMBER + 1 + node, cluster.address(node));
+        for key in keys {
+            let call = caller.call(key, Action::Get, false);
+            ensure!(succeeded(call), "a last read through node {node}: {call}");
+        }
+        calls.extend(caller.into_calls());
+    }
+    Ok(calls)
+}

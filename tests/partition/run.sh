@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Scenarios of half-broken networks, with real processes and iptables, in a network of their own.
+set -uo pipefail
+usage='usage: run.sh [--all] [--list] [NAME ...]
+
+Runs a sample of the scenarios of scenarios.csv in at most five minutes, or all, or those whose names
+begin with a NAME (chain, chain-5, graph-4); prints a line each, and what did not hold. SEED=n places the
+nodes and chooses the operations otherwise. Logs and histories of what failed are kept in LOG_DIR.'
+
+here=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
+cd -- "$here/../.." || exit 1
+if [[ ${1-} == -h || ${1-} == --help ]]; then
+    printf '%s\n' "$usage"
+    exit 0
+fi
+# Inside there is no network to fetch anything from.
+cargo test --quiet --test partition --no-run || exit 1
+exec "$here/lab.sh" --bare cargo test --quiet --offline --test partition -- "$@"

@@ -2,6 +2,7 @@
 
 use super::Replica;
 use super::cache::Waiting;
+use super::hints::Missed;
 use super::message::Now;
 use super::outbox::Way;
 use super::record::{AcceptorState, Key};
@@ -15,7 +16,9 @@ impl Replica {
             match waiting {
                 Waiting::Peer(envelope) => self.handle_register_message(now, envelope),
                 Waiting::Operation(pending) => self.run_waiting(now, key, pending),
-                Waiting::Copy(node) => self.copy_key(now, node, key),
+                Waiting::Copy(node) => {
+                    self.copy_key(now, node, key);
+                }
             }
         }
     }
@@ -96,6 +99,10 @@ impl Replica {
             }
             Effect::Close(round) => {
                 self.rounds.remove(&round);
+            }
+            Effect::Behind { nodes, ballot } => {
+                let key = key.clone();
+                self.note(Missed { key, ballot, nodes });
             }
             Effect::Chosen {
                 round,

@@ -46,12 +46,16 @@ impl Replica {
     /// stood in the way.
     fn note_due(&mut self, now: Now) {
         while let Some(missed) = self.chosen_rounds.pop_due(now) {
-            let voters = self.configuration.iter().flat_map(|c| c.voters());
-            let voters = voters.map(|m| m.node);
-            for node in voters.filter(|n| missed.nodes.contains(*n)) {
-                let hints = self.hints.entry(node).or_default();
-                hints.note(missed.key.clone(), missed.ballot);
-            }
+            self.note(missed);
+        }
+    }
+
+    pub(super) fn note(&mut self, missed: Missed) {
+        let voters = self.configuration.iter().flat_map(|c| c.voters());
+        let voters = voters.map(|m| m.node);
+        for node in voters.filter(|n| missed.nodes.contains(*n)) {
+            let hints = self.hints.entry(node).or_default();
+            hints.note(missed.key.clone(), missed.ballot);
         }
     }
 
@@ -73,7 +77,7 @@ impl Replica {
                 continue;
             }
             for key in hints.overdue(now) {
-                self.start_copy(now, node, key);
+                self.start_copy(now, node, &key);
             }
             self.fill_window(now, node);
         }
@@ -85,38 +89,44 @@ impl Replica {
             let Some(key) = hints.and_then(|hints| hints.start_copy(now)) else {
                 return;
             };
-            self.start_copy(now, node, key);
+            if !self.start_copy(now, node, &key) {
+                return;
+            }
         }
     }
 
-    fn start_copy(&mut self, now: Now, node: NodeId, key: Key) {
+    /// False if the window has no room for it.
+    fn start_copy(&mut self, now: Now, node: NodeId, key: &Key) -> bool {
         self.copies_left = self.copies_left.saturating_sub(1);
-        if self.cache.resident(&key).is_some() {
-            self.copy_key(now, node, &key);
-        } else {
-            self.wait_for(key, Waiting::Copy(node));
+        if self.cache.resident(key).is_some() {
+            return self.copy_key(now, node, key);
         }
+        self.wait_for(key.clone(), Waiting::Copy(node));
+        true
     }
 
     /// Sends what this node's own state holds now, if it is known to be chosen. The key is resident.
-    pub(super) fn copy_key(&mut self, now: Now, node: NodeId, key: &Key) {
+    /// False if the window has no room for it.
+    pub(super) fn copy_key(&mut self, now: Now, node: NodeId, key: &Key) -> bool {
         let missed = self.hints.get(&node).and_then(|hints| hints.missed(key));
         let (Some(missed), true) = (missed, self.near.contains(&node)) else {
-            return;
+            return true;
         };
         match self.look_at(key, missed) {
             Look::Doubt(ballot) => self.doubt(now, node, key, ballot),
             Look::Send(copy) => {
-                let Some(hints) = self.hints.get_mut(&node) else {
-                    return;
-                };
                 let size = size_of(&copy);
-                if hints.may_send(key, size) {
-                    hints.sent(key, copy.ballot, size);
-                    self.send(node, 0, copy.into(), 0, Way::Usual);
+                let hints = self.hints.entry(node).or_default();
+                if !hints.may_send(key, size) {
+                    return false;
                 }
+                hints.sent(key, copy.ballot, size);
+                // R2 has nothing to wait for: what is chosen is durable at a quorum.
+                let envelope = self.envelope(node, 0, copy.into());
+                self.dispatch(envelope, Way::Usual);
             }
         }
+        true
     }
 
     fn look_at(&mut self, key: &Key, missed: Ballot) -> Look {

@@ -188,3 +188,45 @@ pub fn c1_a_late_copy_of_an_old_record_is_nothing() {
     assert_eq!(c.get(client, &key), "b");
     c.check();
 }
+
+/// Nobody knows any more who missed a write: who reads the key through that member finds it out.
+#[test]
+pub fn c1_a_reader_notes_who_is_behind() {
+    let mut c = Script::new(3);
+    let (key, client) = (c.key_of(2), c.client_of(&[0, 1]));
+    c.isolate(2);
+    c.put(client, &key, "a");
+    c.run_ms(400);
+    c.restart(0);
+    c.restart(1);
+    c.heal_nodes();
+    c.run_ms(1_000);
+    assert_eq!(accepted(&c, 2, &key), Ballot::ZERO);
+    let two = c.client_of(&[2]);
+    assert_eq!(c.get(two, &key), "a");
+    c.until("the same everywhere", |c| are_equal(c, &key));
+    c.check();
+}
+
+/// More than the window takes at a time.
+#[test]
+pub fn c1_large_records_are_copied_one_after_another() {
+    let mut c = Script::new(3);
+    let client = c.client_of(&[0, 1]);
+    let keys: Vec<String> = (0..20).map(|n| format!("key {n}")).collect();
+    c.isolate(2);
+    for key in &keys {
+        c.put(client, key, &"x".repeat(40_000));
+    }
+    c.run_ms(500);
+    let before = c.sent(msg("Copy")).len();
+    c.slow_disk(2, 100);
+    c.heal_nodes();
+    c.until_sent(msg("Copied").from(2));
+    let at_first = c.sent(msg("Copy")).len() - before;
+    assert!(at_first < keys.len(), "{at_first} before the first answer");
+    c.until("the same everywhere", |c| {
+        keys.iter().all(|k| are_equal(c, k))
+    });
+    c.check();
+}

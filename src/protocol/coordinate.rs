@@ -2,7 +2,6 @@
 
 use super::Replica;
 use super::cache::Waiting;
-use super::hints::Missed;
 use super::message::Now;
 use super::outbox::Way;
 use super::record::{AcceptorState, Key};
@@ -99,10 +98,6 @@ impl Replica {
             }
             Effect::Close(round) => {
                 self.rounds.remove(&round);
-            }
-            Effect::Behind { nodes, ballot } => {
-                let key = key.clone();
-                self.note(Missed { key, ballot, nodes });
             }
             Effect::Chosen {
                 round,

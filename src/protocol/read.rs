@@ -266,12 +266,6 @@ impl Coordinator {
         context.effects.push(Effect::Close(round.id));
         let took_us = context.now.mono_us - round.began_us;
         context.pace.sample(took_us, round.retransmissions > 0);
-        let ballot = round.highest.as_ref().map_or(Ballot::ZERO, |h| h.0);
-        let behind = round.answers.iter().filter(|a| a.accepted < ballot);
-        let nodes: NodeSet = behind.map(|a| a.from).collect();
-        if !nodes.is_empty() {
-            context.effects.push(Effect::Behind { nodes, ballot });
-        }
         let value = round.highest.as_ref().and_then(|(_, record)| {
             record
                 .value

@@ -50,7 +50,7 @@ impl Replica {
         }
     }
 
-    pub(super) fn note(&mut self, missed: Missed) {
+    fn note(&mut self, missed: Missed) {
         let voters = self.configuration.iter().flat_map(|c| c.voters());
         let voters = voters.map(|m| m.node);
         for node in voters.filter(|n| missed.nodes.contains(*n)) {

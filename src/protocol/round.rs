@@ -57,11 +57,6 @@ pub enum Effect {
         ballot: Ballot,
         holders: NodeSet,
     },
-    /// These have told a read that they hold an older record than this one, which is chosen.
-    Behind {
-        nodes: NodeSet,
-        ballot: Ballot,
-    },
 }
 
 /// What a coordinator may use while it handles one input.

@@ -189,25 +189,6 @@ pub fn c1_a_late_copy_of_an_old_record_is_nothing() {
     c.check();
 }
 
-/// Nobody knows any more who missed a write: who reads the key through that member finds it out.
-#[test]
-pub fn c1_a_reader_notes_who_is_behind() {
-    let mut c = Script::new(3);
-    let (key, client) = (c.key_of(2), c.client_of(&[0, 1]));
-    c.isolate(2);
-    c.put(client, &key, "a");
-    c.run_ms(400);
-    c.restart(0);
-    c.restart(1);
-    c.heal_nodes();
-    c.run_ms(1_000);
-    assert_eq!(accepted(&c, 2, &key), Ballot::ZERO);
-    let two = c.client_of(&[2]);
-    assert_eq!(c.get(two, &key), "a");
-    c.until("the same everywhere", |c| are_equal(c, &key));
-    c.check();
-}
-
 /// More than the window takes at a time.
 #[test]
 pub fn c1_large_records_are_copied_one_after_another() {

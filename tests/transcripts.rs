@@ -248,6 +248,17 @@ impl Lab {
                 let chosen: Vec<_> = m.chosen.iter().map(|(_, b)| self.ballot(*b)).collect();
                 format!("Chosen {}", chosen.join(" "))
             }
+            Message::Copy(m) => {
+                let record = value(&Some(m.record.clone()));
+                format!("Copy {} {record}", self.ballot(m.ballot))
+            }
+            Message::Copied(m) => match m.refused_for {
+                Some(promised) => {
+                    let (ballot, promised) = (self.ballot(m.ballot), self.ballot(promised));
+                    format!("Copied {ballot} refused for {promised}")
+                }
+                None => format!("Copied {}", self.ballot(m.ballot)),
+            },
             _ => return None,
         };
         Some(format!("{from} -> {to} {text}"))

@@ -158,6 +158,18 @@ pub struct NodeStatus {
     /// Messages to other nodes that this node sent, and those of others that it passed on.
     pub messages_sent: u64,
     pub messages_relayed: u64,
+    /// The members that missed writes which this node is to copy to them, in order of id.
+    pub behind: Vec<BehindStatus>,
+}
+
+/// What a node has noted for a member that missed writes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BehindStatus {
+    pub node: u8,
+    /// Keys that wait to be copied.
+    pub keys: u64,
+    /// Missed writes that there was no room to note, since this node's start.
+    pub overflowed: u64,
 }
 
 /// A link in one direction, as the receiving node measures it.

@@ -98,7 +98,11 @@ fn peer_messages() -> Vec<Message> {
             chosen: vec![(key.clone(), ballot)],
         }
         .into(),
-        Read { key, holds: floor }.into(),
+        Read {
+            key: key.clone(),
+            holds: floor,
+        }
+        .into(),
         ReadAnswer {
             accepted: ballot,
             chosen: true,
@@ -159,6 +163,18 @@ fn peer_messages() -> Vec<Message> {
         .into(),
         ConfigurationTold { configuration }.into(),
         ConfigurationAsked { epoch: 1, index: 0 }.into(),
+        Copy {
+            key: key.clone(),
+            ballot,
+            record: self::record(),
+        }
+        .into(),
+        Copied {
+            key,
+            ballot,
+            refused_for: Some(ballot),
+        }
+        .into(),
     ]
 }
 

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use clap::Args;
-use kvclient::wire::NodeStatus;
+use kvclient::wire::{BehindStatus, NodeStatus};
 use serde_json::{Value, json};
 
 use super::connection::ConnectionArgs;
@@ -82,12 +82,28 @@ fn in_words(rows: &[Row], with_links: bool) -> String {
             )
             .expect("a string takes all");
         }
+        for behind in &status.behind {
+            writeln!(text, "{address}: {}", missed(behind)).expect("a string takes all");
+        }
     }
     text.push_str(match quorum(rows) {
         true => "a quorum is up\n",
         false => "no quorum is up\n",
     });
     text
+}
+
+fn missed(behind: &BehindStatus) -> String {
+    let BehindStatus {
+        node,
+        keys,
+        overflowed,
+    } = behind;
+    let kept = format!("{keys} keys that node {node} missed wait to be copied to it");
+    match overflowed {
+        0 => kept,
+        _ => format!("{kept}; {overflowed} more writes that it missed could not be noted"),
+    }
 }
 
 fn nodes_in_words(rows: &[Row]) -> String {
@@ -190,6 +206,11 @@ fn of_node(address: &str, status: &NodeStatus) -> Value {
         .iter()
         .map(|member| json!({ "node": member.node, "address": member.address, "heard": member.heard }))
         .collect();
+    let behind = status
+        .behind
+        .iter()
+        .map(|b| json!({ "node": b.node, "keys": b.keys, "overflowed": b.overflowed }));
+    let behind: Vec<Value> = behind.collect();
     json!({
         "address": address,
         "reachable": true,
@@ -210,6 +231,7 @@ fn of_node(address: &str, status: &NodeStatus) -> Value {
         "uptime_ms": status.uptime_ms,
         "datagrams_dropped": status.datagrams_dropped,
         "clock_clamped": status.clock_clamped,
+        "behind": behind,
         "component": status.component,
         "messages_sent": status.messages_sent,
         "messages_relayed": status.messages_relayed,
@@ -265,6 +287,34 @@ far:1          no         -     -       -      -      -      -     -           -
 a quorum is up
 ";
         assert_eq!(in_words(&rows, false), expected);
+    }
+
+    #[test]
+    fn who_is_behind_is_told_with_what_is_not_noted() {
+        let (address, status) = node(1, true, true);
+        let behind = |node, keys, overflowed| BehindStatus {
+            node,
+            keys,
+            overflowed,
+        };
+        let status = NodeStatus {
+            behind: vec![behind(2, 7, 0), behind(3, 65_536, 10)],
+            ..status.unwrap()
+        };
+        let rows = [(address, Some(status))];
+        let words = in_words(&rows, false);
+        for line in [
+            "10.0.0.1:7000: 7 keys that node 2 missed wait to be copied to it\n",
+            "node 3 missed wait to be copied to it; 10 more writes that it missed could not be noted\n",
+        ] {
+            assert!(words.contains(line), "{words}");
+        }
+        let value: Value = serde_json::from_str(&in_json(&rows, false)).unwrap();
+        let expected = json!([
+            { "node": 2, "keys": 7, "overflowed": 0 },
+            { "node": 3, "keys": 65_536, "overflowed": 10 },
+        ]);
+        assert_eq!(value["nodes"][0]["behind"], expected);
     }
 
     #[test]

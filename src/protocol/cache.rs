@@ -4,15 +4,18 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::limits::LOAD_WAITERS_MAX;
-use super::message::{Envelope, GroupNumber};
+use super::message::{Envelope, GroupNumber, NodeId};
+use super::pending::Pending;
 use super::record::{AcceptorState, Key};
-use super::round::{Coordinator, Pending};
+use super::round::Coordinator;
 
 /// What waits for a key to be loaded.
 #[derive(Debug)]
 pub enum Waiting {
     Peer(Envelope),
     Operation(Pending),
+    /// Is to be copied to that member (C1).
+    Copy(NodeId),
 }
 
 #[derive(Debug, Default)]

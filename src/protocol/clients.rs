@@ -15,8 +15,9 @@ use super::message::{
     ClientMessage, ClientReply, Endpoint, Forward, ForwardAnswer, NodeId, Now, Output,
 };
 use super::outbox::Way;
+use super::pending::{Pending, ReplyTo};
 use super::record::Key;
-use super::round::{self, Pending, ReplyTo};
+use super::round;
 use super::rules::rule;
 use super::session::{Admission, Window};
 use super::sessionless;

@@ -15,6 +15,9 @@ impl Replica {
             match waiting {
                 Waiting::Peer(envelope) => self.handle_register_message(now, envelope),
                 Waiting::Operation(pending) => self.run_waiting(now, key, pending),
+                Waiting::Copy(node) => {
+                    self.copy_key(now, node, key);
+                }
             }
         }
     }
@@ -96,9 +99,14 @@ impl Replica {
             Effect::Close(round) => {
                 self.rounds.remove(&round);
             }
-            Effect::Chosen(ballot) => {
+            Effect::Chosen {
+                round,
+                ballot,
+                holders,
+            } => {
                 self.mark_chosen(key.clone(), ballot);
                 self.spread_chosen(key, ballot);
+                self.note_missing(now, round, key, ballot, holders);
             }
         }
     }

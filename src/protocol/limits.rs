@@ -62,6 +62,24 @@ pub const BACKOFF_INITIAL_US: u64 = 2_000;
 /// ... up to this.
 pub const BACKOFF_MAX_US: u64 = 64_000;
 
+/// C1: a member that has not answered a write this long after it was chosen has missed it.
+pub const HINT_AFTER_MS: u64 = 200;
+/// Chosen rounds whose last answers are waited for; of more the oldest are waited for no longer.
+pub const ROUNDS_LINGERING_MAX: usize = 65_536;
+/// Keys noted for one member that missed writes; more are counted only.
+pub const HINTS_MAX: usize = 65_536;
+/// What these keys may take in memory, for one member.
+pub const HINTS_SIZE_MAX: usize = 16 << 20;
+/// Copies to one member that are not answered yet, and their size.
+pub const COPIES_UNDER_WAY_MAX: usize = 64;
+pub const COPIES_SIZE_MAX: usize = 256 << 10;
+/// A copy that is not answered is sent again after this time.
+pub const COPY_RETRY_MS: u64 = 200;
+/// Copies that a node sends in a second while it has nothing else to do, ...
+pub const COPIES_PER_SECOND_IDLE: u64 = 100_000;
+/// ... and while operations are under way.
+pub const COPIES_PER_SECOND_BUSY: u64 = 10_000;
+
 /// Operations that wait for one key; more are answered busy.
 pub const KEY_QUEUE_MAX: usize = 2_048;
 /// Operations under way in one node; more are answered busy.

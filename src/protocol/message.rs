@@ -157,6 +157,10 @@ messages! {
     ConfigurationTold = 29 { configuration: Configuration }
     /// `index` is the asker's place in the list, where the answer goes.
     ConfigurationAsked = 30 { epoch: Epoch, index: u8 }
+    /// C1: a record known to be chosen, for a member that missed it.
+    Copy = 31 { key: Key, ballot: Ballot, record: Arc<Record> }
+    /// `refused_for` is the promise that stood in the way; without one the member holds that record or a later one.
+    Copied = 32 { key: Key, ballot: Ballot, refused_for: Option<Ballot> }
 }
 
 impl Message {
@@ -166,6 +170,7 @@ impl Message {
             Message::Promise(m) => m.record.as_ref(),
             Message::ReadAnswer(m) => m.record.as_ref(),
             Message::Accept(m) => Some(&m.record),
+            Message::Copy(m) => Some(&m.record),
             Message::Heartbeat(m) => {
                 let fits = |row: &Row| {
                     row.clock <= READING_SANE_MAX && row.links.len() <= MEMBERS_MAX && row.node > 0

@@ -9,16 +9,19 @@ mod bootstrap;
 mod cache;
 mod clients;
 mod coordinate;
+mod hints;
 pub mod limits;
 mod link;
 pub mod message;
 mod outbox;
 mod pace;
 mod peers;
+mod pending;
 pub mod quorum;
 mod read;
 pub mod record;
 pub mod register;
+mod repair;
 mod round;
 mod route;
 mod routing;
@@ -38,6 +41,7 @@ use ballot::{Ballot, BallotClock};
 use bootstrap::Bootstrap;
 use cache::Cache;
 use clients::Forwarded;
+use hints::{Hints, Rounds};
 use message::{
     Configuration, Envelope, Group, Incarnation, Input, Meta, NodeId, Now, Output, Recovered,
     RoundId,
@@ -147,6 +151,11 @@ pub struct Replica {
     operations: usize,
     /// Chosen ballots that other nodes are still to be told of.
     notices: BTreeMap<NodeId, Vec<(Key, Ballot)>>,
+    /// C1: chosen rounds whose last answers are waited for, and what each other member has missed.
+    chosen_rounds: Rounds,
+    hints: BTreeMap<NodeId, Hints>,
+    /// Copies that may still be sent until the next heartbeat.
+    copies_left: u64,
     heartbeats: u64,
     marks_due: bool,
     stopping: bool,
@@ -208,6 +217,9 @@ impl Replica {
             taken_back: VecDeque::new(),
             operations: 0,
             notices: BTreeMap::new(),
+            chosen_rounds: Rounds::default(),
+            hints: BTreeMap::new(),
+            copies_left: 0,
             heartbeats: 0,
             marks_due: false,
             stopping: false,

@@ -5,11 +5,11 @@ use super::ballot::Ballot;
 use super::bootstrap;
 use super::cache::{Fetched, Waiting};
 use super::message::{
-    Accepted, Configuration, ConfigurationAsked, ConfigurationTold, Destination, Envelope, Event,
-    Message, Nack, Now, Output, Promise, ReadAnswer,
+    Accept, Accepted, Configuration, ConfigurationAsked, ConfigurationTold, Copied, Destination,
+    Envelope, Event, Message, Nack, Now, Output, Prepare, Promise, ReadAnswer,
 };
 use super::outbox::Way;
-use super::record::Key;
+use super::record::{AcceptorState, Key};
 use super::register::{self, Verdict};
 use super::rules::rule;
 
@@ -81,7 +81,12 @@ impl Replica {
         let key = match &envelope.message {
             Message::Prepare(m) => &m.key,
             Message::Accept(m) => &m.key,
+            Message::Copy(m) => &m.key,
             Message::Read(m) => &m.key,
+            Message::Copied(_) => {
+                self.handle_copied(now, envelope);
+                return;
+            }
             Message::Chosen(_) => {
                 self.note_chosen(envelope);
                 return;
@@ -107,13 +112,15 @@ impl Replica {
             Fetched::Overflow(waiting) => match *waiting {
                 Waiting::Peer(_) => self.counters.overflow += 1,
                 Waiting::Operation(pending) => self.answer_busy(pending),
+                // Looked at again when its answer is overdue.
+                Waiting::Copy(_) => {}
             },
         }
     }
 
     /// A member's answer to a round of this node.
     fn handle_answer(&mut self, now: Now, envelope: Envelope) {
-        // A round that is over has no key any more: its late answers are nobody's.
+        // A round that is over has no key any more: its late answers tell only who has missed nothing.
         if let Some(key) = self.rounds.get(&envelope.round).cloned() {
             let Envelope {
                 origin,
@@ -124,6 +131,8 @@ impl Replica {
             self.coordinate(now, &key, |coordinator, context| {
                 coordinator.handle_message(origin, round, message, context);
             });
+        } else if let Message::Accepted(_) = envelope.message {
+            self.chosen_rounds.accepted(envelope.round, envelope.origin);
         }
     }
 
@@ -138,72 +147,30 @@ impl Replica {
             message,
             ..
         } = envelope;
-        let (key, ballot) = match &message {
-            Message::Prepare(m) => (&m.key, m.ballot),
-            Message::Accept(m) => (&m.key, m.ballot),
-            Message::Read(m) => (&m.key, Ballot::ZERO),
+        let (key, ballot, accepts) = match &message {
+            Message::Prepare(m) => (&m.key, m.ballot, false),
+            Message::Accept(m) => (&m.key, m.ballot, true),
+            Message::Copy(m) => (&m.key, m.ballot, true),
+            Message::Read(m) => (&m.key, Ballot::ZERO, false),
             other => unreachable!("{} is no question", other.name()),
         };
-        // B1: the clock is above all that is promised or accepted, this node's own next(b) too.
-        let observes = origin != self.node || rule!(B1_next);
-        if observes {
-            self.clock.observe(ballot.reading());
-        }
         let resident = self.cache.resident(key).expect("the caller looked");
-        let state = &mut resident.state;
-        let (verdict, answer): (Verdict, Message) = match &message {
-            Message::Prepare(_) => match register::prepare(state, ballot, base, floor) {
-                Verdict::Refused(promised) => (Verdict::Repeated, Nack { ballot, promised }.into()),
-                granted => {
-                    let (accepted, record) = match &state {
-                        Some(state) => (state.accepted, state.record.clone()),
-                        None => (Ballot::ZERO, None),
-                    };
-                    (
-                        granted,
-                        Promise {
-                            ballot,
-                            accepted,
-                            record,
-                            floor,
-                        }
-                        .into(),
-                    )
-                }
-            },
-            Message::Accept(m) => match register::accept(state, ballot, &m.record, base, floor) {
-                Verdict::Refused(promised) => (Verdict::Repeated, Nack { ballot, promised }.into()),
-                granted => {
-                    if observes {
-                        self.clock.observe(ballot.next().reading());
-                    }
-                    (granted, Accepted { ballot }.into())
-                }
-            },
-            Message::Read(m) => {
-                let (accepted, chosen, record) = match &state {
-                    Some(s) => (s.accepted, s.chosen, s.record.clone()),
-                    None => (Ballot::ZERO, false, None),
-                };
-                let record = record.filter(|_| accepted != m.holds);
-                (
-                    Verdict::Repeated,
-                    ReadAnswer {
-                        accepted,
-                        chosen,
-                        record,
-                        floor,
-                    }
-                    .into(),
-                )
+        let (verdict, answer) = answer(&mut resident.state, &message, base, floor);
+        // B1: the clock is above all that is promised or accepted, this node's own next(b) too.
+        if origin != self.node || rule!(B1_next) {
+            self.clock.observe(ballot.reading());
+            if accepts && verdict == Verdict::Granted {
+                self.clock.observe(ballot.next().reading());
             }
-            other => unreachable!("{} is no question", other.name()),
-        };
+        }
         if verdict == Verdict::Granted && resident.group != self.outbox.filling() {
             resident.group = self.outbox.change(key.clone());
         }
         // R2: the answer tells of the key's state as its last group has it.
         let group = resident.group;
+        if let (Message::Copy(m), Verdict::Repeated) = (&message, verdict) {
+            self.mark_chosen(m.key.clone(), ballot);
+        }
         self.send(origin, round, answer, group, Way::Back(via));
     }
 
@@ -310,7 +277,74 @@ impl Replica {
         self.clock.observe(configuration.base.reading());
         let nodes = configuration.voters().map(|m| m.node);
         self.links.set_nodes(self.node, nodes);
+        self.hints
+            .retain(|node, _| configuration.voter(*node).is_some());
         self.configuration = Some(configuration.into());
         self.bootstrap = None;
+    }
+}
+
+/// What an acceptor does about a question, and says to it.
+fn answer(
+    state: &mut Option<AcceptorState>,
+    question: &Message,
+    base: Ballot,
+    floor: Ballot,
+) -> (Verdict, Message) {
+    match question {
+        Message::Prepare(Prepare { ballot, .. }) => {
+            let ballot = *ballot;
+            let verdict = register::prepare(state, ballot, base, floor);
+            if let Verdict::Refused(promised) = verdict {
+                return (verdict, Nack { ballot, promised }.into());
+            }
+            let (accepted, record) = match state {
+                Some(state) => (state.accepted, state.record.clone()),
+                None => (Ballot::ZERO, None),
+            };
+            let promise = Promise {
+                ballot,
+                accepted,
+                record,
+                floor,
+            };
+            (verdict, promise.into())
+        }
+        Message::Accept(Accept { ballot, record, .. }) => {
+            let ballot = *ballot;
+            let verdict = register::accept(state, ballot, record, base, floor);
+            match verdict {
+                Verdict::Refused(promised) => (verdict, Nack { ballot, promised }.into()),
+                _ => (verdict, Accepted { ballot }.into()),
+            }
+        }
+        Message::Copy(copy) => {
+            let verdict = register::copy(state, copy.ballot, &copy.record, base, floor);
+            let refused_for = match verdict {
+                Verdict::Refused(promised) => Some(promised),
+                _ => None,
+            };
+            let copied = Copied {
+                key: copy.key.clone(),
+                ballot: copy.ballot,
+                refused_for,
+            };
+            (verdict, copied.into())
+        }
+        Message::Read(read) => {
+            let (accepted, chosen, record) = match state {
+                Some(s) => (s.accepted, s.chosen, s.record.clone()),
+                None => (Ballot::ZERO, false, None),
+            };
+            let record = record.filter(|_| accepted != read.holds);
+            let answer = ReadAnswer {
+                accepted,
+                chosen,
+                record,
+                floor,
+            };
+            (Verdict::Repeated, answer.into())
+        }
+        other => unreachable!("{} is no question", other.name()),
     }
 }

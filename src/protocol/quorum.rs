@@ -12,6 +12,10 @@ impl NodeSet {
         self.0[usize::from(node >> 6)] |= 1 << (node & 63);
     }
 
+    pub fn remove(&mut self, node: NodeId) {
+        self.0[usize::from(node >> 6)] &= !(1 << (node & 63));
+    }
+
     pub fn contains(&self, node: NodeId) -> bool {
         self.0[usize::from(node >> 6)] & (1 << (node & 63)) != 0
     }

@@ -6,9 +6,10 @@ use kvclient::wire::Outcome;
 
 use super::ballot::Ballot;
 use super::message::{Accept, Message, NodeId, Read, ReadAnswer, RoundId};
+use super::pending::Pending;
 use super::quorum::NodeSet;
 use super::record::Record;
-use super::round::{Context, Coordinator, Effect, Pending};
+use super::round::{Context, Coordinator, Effect};
 use super::rules::rule;
 
 /// What one acceptor answered.
@@ -251,7 +252,11 @@ impl Coordinator {
                 .highest
                 .as_ref()
                 .expect("there was something to finish");
-            context.effects.push(Effect::Chosen(*ballot));
+            context.effects.push(Effect::Chosen {
+                round: round.id,
+                ballot: *ballot,
+                holders: *holders,
+            });
             self.finish_read(context);
         }
     }

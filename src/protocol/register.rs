@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::ballot::Ballot;
 use super::record::{AcceptorState, Record};
+use super::rules::rule;
 
 /// What a Prepare or Accept came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +60,37 @@ pub fn accept(
         promised: ballot.next(),
         accepted: ballot,
         chosen: false,
+        record: Some(record.clone()),
+    });
+    Verdict::Granted
+}
+
+/// C1: a record that is known to be chosen at `ballot` is taken as a late Accept would be.
+/// `Repeated` where this one, or a later one, is held.
+pub fn copy(
+    state: &mut Option<AcceptorState>,
+    ballot: Ballot,
+    record: &Arc<Record>,
+    base: Ballot,
+    floor: Ballot,
+) -> Verdict {
+    let promised = state.as_ref().map_or(floor, |s| s.promised);
+    if let Some(state) = state
+        && state.accepted >= ballot
+    {
+        assert!(
+            state.accepted > ballot || state.record.as_ref() == Some(record),
+            "ballot {ballot} carries two different records"
+        );
+        return Verdict::Repeated;
+    }
+    if (ballot < promised && rule!(C1_promised)) || ballot <= base {
+        return Verdict::Refused(promised.max(base));
+    }
+    *state = Some(AcceptorState {
+        promised: ballot.next(),
+        accepted: ballot,
+        chosen: true,
         record: Some(record.clone()),
     });
     Verdict::Granted
@@ -164,6 +196,46 @@ mod tests {
         let mut state = None;
         accept(&mut state, b(5), &record(1), b(0), b(0));
         accept(&mut state, b(5), &record(2), b(0), b(0));
+    }
+
+    #[test]
+    fn a_copy_is_a_late_accept_that_is_known_to_be_chosen() {
+        let mut state = None;
+        let none = Ballot::ZERO;
+        assert_eq!(
+            copy(&mut state, b(5), &record(1), none, none),
+            Verdict::Granted
+        );
+        let held = state.clone().unwrap();
+        assert!(held.chosen && (held.accepted, held.promised) == (b(5), b(6)));
+        for ballot in [b(4), b(5)] {
+            let again = copy(&mut state, ballot, &record(1), none, none);
+            assert_eq!(again, Verdict::Repeated);
+        }
+        assert_eq!(state, Some(held));
+    }
+
+    #[test]
+    fn a_copy_undoes_no_promise_and_keeps_to_base_and_floor() {
+        let none = Ballot::ZERO;
+        let mut state = None;
+        prepare(&mut state, b(9), none, none);
+        let before = state.clone();
+        let late = copy(&mut state, b(8), &record(1), none, none);
+        assert_eq!((late, &state), (Verdict::Refused(b(9)), &before));
+        let mut state = None;
+        let at_base = copy(&mut state, b(5), &record(1), b(5), none);
+        assert_eq!((at_base, &state), (Verdict::Refused(b(5)), &None));
+        let below_floor = copy(&mut state, b(4), &record(1), none, b(5));
+        assert_eq!((below_floor, &state), (Verdict::Refused(b(5)), &None));
+    }
+
+    #[test]
+    #[should_panic(expected = "two different records")]
+    fn a_copy_of_another_record_stops_the_node() {
+        let mut state = None;
+        accept(&mut state, b(5), &record(1), b(0), b(0));
+        copy(&mut state, b(5), &record(2), b(0), b(0));
     }
 
     #[test]

@@ -4,77 +4,24 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use kvclient::wire::{self, Operation, Outcome};
+use kvclient::wire::{self, Outcome};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
 use super::applied::{Proposal, Verdict};
 use super::ballot::{Ballot, BallotClock};
 use super::limits::{
-    BACKOFF_INITIAL_US, BACKOFF_MAX_US, COMBINED_MAX, HEARTBEAT_MS_DEFAULT, OPERATION_AGE_MAX_MS,
-    ROUND_APPLIED_SIZE_MAX,
+    BACKOFF_INITIAL_US, BACKOFF_MAX_US, COMBINED_MAX, HEARTBEAT_MS_DEFAULT, ROUND_APPLIED_SIZE_MAX,
 };
 use super::message::{
-    Accept, Configuration, Endpoint, Epoch, Message, NodeId, Now, Prepare, Promise, RoundId,
+    Accept, Configuration, Epoch, Message, NodeId, Now, Prepare, Promise, RoundId,
 };
 use super::pace::Pace;
+use super::pending::Pending;
 use super::quorum::NodeSet;
 use super::read::ReadRound;
 use super::record::{AcceptorState, Key, Record};
 use super::rules::rule;
-
-/// Who waits for an operation's outcome.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReplyTo {
-    Client {
-        to: Endpoint,
-        attempt: u64,
-    },
-    /// Forwarded by a node, in that boot of it.
-    Node {
-        node: NodeId,
-        boot: u64,
-        attempt: u64,
-        /// The neighbour that its latest sending came through.
-        via: NodeId,
-    },
-    Sessionless {
-        to: Endpoint,
-        id: u64,
-    },
-}
-
-impl ReplyTo {
-    /// Whether it came from a client here, and not from another node.
-    pub fn is_client(self) -> bool {
-        !matches!(self, ReplyTo::Node { .. })
-    }
-}
-
-/// An operation that is not answered yet.
-#[derive(Debug, Clone)]
-pub struct Pending {
-    pub operation: Arc<Operation>,
-    pub reply: ReplyTo,
-    /// Further attempts at the same operation, which wait for the same outcome.
-    pub also: Vec<ReplyTo>,
-    /// X2: an earlier attempt may have been made, or may still come.
-    pub tried: bool,
-    /// X5: it went out in an Accept, so that nobody may say any more that it was surely not done.
-    pub sent: bool,
-    pub arrived_us: u64,
-}
-
-impl Pending {
-    pub(super) fn is_overdue(&self, now: Now) -> bool {
-        now.mono_us >= self.arrived_us + OPERATION_AGE_MAX_MS * 1_000
-    }
-
-    /// X5: whether "surely not done" is still true. Of a read it always is.
-    fn is_refusable(&self) -> bool {
-        !self.sent || self.operation.action.is_read() || !rule!(X5_sent)
-    }
-}
 
 /// What a coordinator wants done.
 #[derive(Debug)]
@@ -104,7 +51,12 @@ pub enum Effect {
     /// Answers with this id are this key's, until it is closed.
     Open(RoundId),
     Close(RoundId),
-    Chosen(Ballot),
+    /// `holders` have answered so far that they accepted it.
+    Chosen {
+        round: RoundId,
+        ballot: Ballot,
+        holders: NodeSet,
+    },
 }
 
 /// What a coordinator may use while it handles one input.
@@ -263,7 +215,17 @@ impl Coordinator {
 
     /// Whether nothing is under way; a right to a short round may be held all the same.
     pub fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.writing.is_none() && self.reading.is_none()
+        let waits = !self.queue.is_empty() || self.must_repair;
+        !waits && self.writing.is_none() && self.reading.is_none()
+    }
+
+    /// A full round is wanted, though no operation asks for one.
+    pub fn mend(&mut self, context: &mut Context<'_>) {
+        if self.writing.is_none() {
+            self.right = None;
+            self.must_repair = true;
+            self.advance(context);
+        }
     }
 
     /// When `handle_timeout` wants to be called.
@@ -278,8 +240,9 @@ impl Coordinator {
     /// read round wait for its end, not for a time.
     fn may_start(&self) -> bool {
         let is_write = |p: &Pending| !p.operation.action.is_read();
-        let writes = || self.must_repair || self.queue.iter().any(is_write);
-        !self.queue.is_empty() && self.writing.is_none() && (self.reading.is_none() || writes())
+        let writes = self.must_repair || self.queue.iter().any(is_write);
+        let reads = !self.queue.is_empty() && self.reading.is_none();
+        self.writing.is_none() && (writes || reads)
     }
 
     /// An answer of a voter, by its present incarnation, in the present epoch (R1).
@@ -535,7 +498,9 @@ impl Coordinator {
     fn chosen(&mut self, context: &mut Context<'_>) {
         let round = self.writing.take().expect("a round that is chosen is open");
         let Phase::Accept {
-            record, verdicts, ..
+            accepted,
+            record,
+            verdicts,
         } = round.phase
         else {
             unreachable!("only phase two is chosen")
@@ -549,7 +514,11 @@ impl Coordinator {
             record,
             epoch,
         });
-        context.effects.push(Effect::Chosen(round.ballot));
+        context.effects.push(Effect::Chosen {
+            round: round.id,
+            ballot: round.ballot,
+            holders: accepted,
+        });
         context.effects.push(Effect::Close(round.id));
         for (pending, verdict) in round.operations.into_iter().zip(verdicts) {
             match verdict {

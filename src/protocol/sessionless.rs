@@ -12,7 +12,7 @@ use xxhash_rust::xxh3::Xxh3Default;
 
 use super::Replica;
 use super::message::{Endpoint, Now};
-use super::round::{Pending, ReplyTo};
+use super::pending::{Pending, ReplyTo};
 
 /// The upper half of a text client's id; no session is opened under such an id.
 const TEXT_TAG: u64 = 0x7e87_da7a_6c11_e275;

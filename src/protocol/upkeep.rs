@@ -46,6 +46,7 @@ impl Replica {
         for node in self.notices.keys().copied().collect::<Vec<_>>() {
             self.flush_notices(node);
         }
+        self.hand_off(now);
         if self.clock.is_clamped() != self.told_clamped {
             self.told_clamped = self.clock.is_clamped();
             let median_ms = self.median_ms(now).unwrap_or(now.wall_ms);
@@ -322,6 +323,7 @@ impl Replica {
             routes: self.links.routes(),
             messages_sent: self.messages_sent,
             messages_relayed: self.messages_relayed,
+            behind: self.behind(),
             ..NodeStatus::default()
         }
     }

@@ -2,6 +2,7 @@
 
 pub mod ballots;
 pub mod exactly_once;
+pub mod handoff;
 pub mod members;
 pub mod outcomes;
 pub mod reads;

@@ -1,8 +1,11 @@
 //! One run: a safety phase full of trouble, a liveness phase without, and the verdict.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use horseshoe::protocol::ballot::Ballot;
+use horseshoe::protocol::record::{Key, Record};
 use kvclient::wire::{Action, Outcome};
 
 use super::checker::{self, Verdict};
@@ -20,6 +23,9 @@ const CHECK_EFFORT_MAX: u64 = 400_000;
 const EVENTS_MAX: u64 = 3_000_000;
 /// How soon after the trouble has ended every node serves.
 const LIVENESS_US: u64 = 10_000_000;
+
+/// What a member has accepted for a key, if anything.
+type Held = Option<(Ballot, Option<Arc<Record>>)>;
 
 /// What came of a run that was right.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -246,7 +252,71 @@ impl Run {
                 self.serves(node, healed_us + LIVENESS_US)?;
             }
         }
+        self.leave_one_behind()?;
+        let end_us = self.cluster.now_us + LIVENESS_US;
+        match self.run_until(end_us, Run::members_are_equal)? {
+            true => Ok(()),
+            false => Err(Failure(format!("C1: {}", self.differences()))),
+        }
+    }
+
+    /// A member that the others can do without is cut off while all keys are written.
+    fn leave_one_behind(&mut self) -> Result<(), Failure> {
+        let nodes = 0..self.cluster.nodes.len();
+        let mut members = nodes.filter(|node| self.cluster.vote_of(*node).is_some());
+        let Some(away) = members
+            .clone()
+            .rfind(|node| self.cluster.can_lose(&[*node]))
+        else {
+            return Ok(());
+        };
+        let writer = members
+            .find(|node| *node != away)
+            .expect("a quorum without it");
+        let others = (0..self.cluster.nodes.len()).filter(|node| *node != away);
+        let others: Vec<Place> = others.map(Place::Node).collect();
+        self.cluster
+            .network
+            .cut(&between(&[Place::Node(away)], &others));
+        self.serves(writer, self.cluster.now_us + LIVENESS_US)?;
+        self.cluster.network.heal_nodes();
         Ok(())
+    }
+
+    /// C1: whoever missed a write has got it. This holds for keys whose last writes were coordinated
+    /// by nodes that have not stopped since, as those of the liveness phase.
+    fn members_are_equal(&self) -> bool {
+        (0..self.plan.keys.len())
+            .all(|key| self.held(&key_name(key)).windows(2).all(|w| w[0] == w[1]))
+    }
+
+    /// What each member has of a key on its disk: ballot and record.
+    fn held(&self, key: &Bytes) -> Vec<Held> {
+        let nodes = 0..self.cluster.nodes.len();
+        let members = nodes.filter(|node| self.cluster.vote_of(*node).is_some());
+        let of_node = |node: usize| {
+            let state = self.cluster.nodes[node]
+                .disk
+                .synced()
+                .registers
+                .get(&Key::user(key))?;
+            Some((state.accepted, state.record.clone()))
+        };
+        members.map(of_node).collect()
+    }
+
+    fn differences(&self) -> String {
+        let keys = (0..self.plan.keys.len()).map(key_name);
+        let told = keys.map(|key| {
+            let ballots = self.held(&key).into_iter();
+            let ballots: Vec<Ballot> = ballots.map(|h| h.map_or(Ballot::ZERO, |h| h.0)).collect();
+            format!("\n  {}: {ballots:?}", show(&key))
+        });
+        let waited_s = LIVENESS_US / 1_000_000;
+        format!(
+            "members differ {waited_s} s after the last write:{}",
+            told.collect::<String>()
+        )
     }
 
     /// The node alone serves a write and a read of every key.

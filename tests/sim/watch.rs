@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use horseshoe::protocol::ballot::Ballot;
 use horseshoe::protocol::message::{
-    ClientReply, Configuration, Envelope, Epoch, Group, Incarnation, Message, NodeId, RoundId,
+    ClientReply, Configuration, Copied, Envelope, Epoch, Group, Incarnation, Message, NodeId,
+    RoundId,
 };
 use horseshoe::protocol::record::{Key, Record};
 use kvclient::wire::{Answer, Outcome, Version};
@@ -62,6 +63,8 @@ impl Watch {
             Message::Read(m) => {
                 self.asked.insert((origin, envelope.round), m.key.clone());
             }
+            Message::Copy(m) => self.carries(&m.key, m.ballot, &m.record),
+            Message::Copied(m) => self.copied(from.disk.synced(), m),
             Message::ConfigurationTold(m) => self.configured(&m.configuration),
             message => self.answers(from.disk.synced(), envelope, message),
         }
@@ -83,6 +86,18 @@ impl Watch {
         let held = *self.records.entry((key.clone(), ballot)).or_insert(hash);
         self.hold(held == hash, || {
             format!("R3: ballot {ballot} of key {key:?} carries two different records")
+        });
+    }
+
+    /// R2: what a member says it holds is durable, and so is the promise for which it refuses.
+    fn copied(&mut self, durable: &Table, copied: &Copied) {
+        let state = durable.registers.get(&copied.key);
+        let holds = match copied.refused_for {
+            Some(promised) => state.is_some_and(|s| s.promised >= promised),
+            None => state.is_some_and(|s| s.accepted >= copied.ballot),
+        };
+        self.hold(holds, || {
+            format!("R2: {copied:?}, but durable is {state:?}")
         });
     }
 

@@ -1,0 +1,62 @@
+//! Operations that wait for their outcome, and who waits for it.
+
+use std::sync::Arc;
+
+use kvclient::wire::Operation;
+
+use super::limits::OPERATION_AGE_MAX_MS;
+use super::message::{Endpoint, NodeId, Now};
+use super::rules::rule;
+
+/// Who waits for an operation's outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReplyTo {
+    Client {
+        to: Endpoint,
+        attempt: u64,
+    },
+    /// Forwarded by a node, in that boot of it.
+    Node {
+        node: NodeId,
+        boot: u64,
+        attempt: u64,
+        /// The neighbour that its latest sending came through.
+        via: NodeId,
+    },
+    Sessionless {
+        to: Endpoint,
+        id: u64,
+    },
+}
+
+impl ReplyTo {
+    /// Whether it came from a client here, and not from another node.
+    pub fn is_client(self) -> bool {
+        !matches!(self, ReplyTo::Node { .. })
+    }
+}
+
+/// An operation that is not answered yet.
+#[derive(Debug, Clone)]
+pub struct Pending {
+    pub operation: Arc<Operation>,
+    pub reply: ReplyTo,
+    /// Further attempts at the same operation, which wait for the same outcome.
+    pub also: Vec<ReplyTo>,
+    /// X2: an earlier attempt may have been made, or may still come.
+    pub tried: bool,
+    /// X5: it went out in an Accept, so that nobody may say any more that it was surely not done.
+    pub sent: bool,
+    pub arrived_us: u64,
+}
+
+impl Pending {
+    pub(super) fn is_overdue(&self, now: Now) -> bool {
+        now.mono_us >= self.arrived_us + OPERATION_AGE_MAX_MS * 1_000
+    }
+
+    /// X5: whether "surely not done" is still true. Of a read it always is.
+    pub(super) fn is_refusable(&self) -> bool {
+        !self.sent || self.operation.action.is_read() || !rule!(X5_sent)
+    }
+}

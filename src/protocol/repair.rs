@@ -1,0 +1,193 @@
+//! Hinted handoff (C1): members that missed writes get the keys' records when they are heard again.
+
+use kvclient::wire::BehindStatus;
+
+use super::Replica;
+use super::ballot::Ballot;
+use super::cache::Waiting;
+use super::hints::Missed;
+use super::limits::{COPIES_PER_SECOND_BUSY, COPIES_PER_SECOND_IDLE};
+use super::message::{Copy, Envelope, Message, NodeId, Now, RoundId};
+use super::outbox::Way;
+use super::quorum::NodeSet;
+use super::record::{Key, Record};
+use super::round::Coordinator;
+use super::rules::rule;
+
+/// What becomes of a hint when its key is looked at.
+enum Look {
+    Send(Copy),
+    /// Something stands in the way: that ballot of this node's own state.
+    Doubt(Ballot),
+}
+
+impl Replica {
+    /// A round of this node was chosen; whoever does not answer it soon has missed it.
+    pub(super) fn note_missing(
+        &mut self,
+        now: Now,
+        round: RoundId,
+        key: &Key,
+        ballot: Ballot,
+        holders: NodeSet,
+    ) {
+        let voters = self.configuration.iter().flat_map(|c| c.voters());
+        let missing = voters.map(|m| m.node).filter(|n| !holders.contains(*n));
+        let nodes: NodeSet = missing.collect();
+        if !nodes.is_empty() && rule!(C1_noted) {
+            let key = key.clone();
+            let missed = Missed { key, ballot, nodes };
+            self.chosen_rounds.chosen(now, round, missed);
+        }
+        self.note_due(now);
+    }
+
+    /// This node itself may be among those that missed a write: its own promise to another may have
+    /// stood in the way.
+    fn note_due(&mut self, now: Now) {
+        while let Some(missed) = self.chosen_rounds.pop_due(now) {
+            self.note(missed);
+        }
+    }
+
+    fn note(&mut self, missed: Missed) {
+        let voters = self.configuration.iter().flat_map(|c| c.voters());
+        let voters = voters.map(|m| m.node);
+        for node in voters.filter(|n| missed.nodes.contains(*n)) {
+            let hints = self.hints.entry(node).or_default();
+            hints.note(missed.key.clone(), missed.ballot);
+        }
+    }
+
+    /// At each heartbeat: what is overdue again, and as many more as window and pace allow.
+    pub(super) fn hand_off(&mut self, now: Now) {
+        self.note_due(now);
+        let per_second = match self.operations {
+            0 => COPIES_PER_SECOND_IDLE,
+            _ => COPIES_PER_SECOND_BUSY,
+        };
+        self.copies_left = (per_second * self.options.heartbeat_ms / 1_000).max(1);
+        for node in self.hints.keys().copied().collect::<Vec<_>>() {
+            let is_near = self.near.contains(&node);
+            let Some(hints) = self.hints.get_mut(&node) else {
+                continue;
+            };
+            if !is_near || !self.votes {
+                hints.pause();
+                continue;
+            }
+            for key in hints.overdue(now) {
+                self.start_copy(now, node, &key);
+            }
+            self.fill_window(now, node);
+        }
+    }
+
+    fn fill_window(&mut self, now: Now, node: NodeId) {
+        while self.copies_left > 0 {
+            let hints = self.hints.get_mut(&node);
+            let Some(key) = hints.and_then(|hints| hints.start_copy(now)) else {
+                return;
+            };
+            if !self.start_copy(now, node, &key) {
+                return;
+            }
+        }
+    }
+
+    /// False if the window has no room for it.
+    fn start_copy(&mut self, now: Now, node: NodeId, key: &Key) -> bool {
+        self.copies_left = self.copies_left.saturating_sub(1);
+        if self.cache.resident(key).is_some() {
+            return self.copy_key(now, node, key);
+        }
+        self.wait_for(key.clone(), Waiting::Copy(node));
+        true
+    }
+
+    /// Sends what this node's own state holds now, if it is known to be chosen. The key is resident.
+    /// False if the window has no room for it.
+    pub(super) fn copy_key(&mut self, now: Now, node: NodeId, key: &Key) -> bool {
+        let missed = self.hints.get(&node).and_then(|hints| hints.missed(key));
+        let (Some(missed), true) = (missed, self.near.contains(&node)) else {
+            return true;
+        };
+        match self.look_at(key, missed) {
+            Look::Doubt(ballot) => self.doubt(now, node, key, ballot),
+            Look::Send(copy) => {
+                let size = size_of(&copy);
+                let hints = self.hints.entry(node).or_default();
+                if !hints.may_send(key, size) {
+                    return false;
+                }
+                hints.sent(key, copy.ballot, size);
+                // R2 has nothing to wait for: what is chosen is durable at a quorum.
+                let envelope = self.envelope(node, 0, copy.into());
+                self.dispatch(envelope, Way::Usual);
+            }
+        }
+        true
+    }
+
+    fn look_at(&mut self, key: &Key, missed: Ballot) -> Look {
+        let resident = self.cache.resident(key).expect("the caller looked");
+        let Some(state) = &resident.state else {
+            return Look::Doubt(Ballot::ZERO);
+        };
+        let is_chosen = state.chosen || !rule!(C1_chosen);
+        match &state.record {
+            Some(record) if is_chosen && state.accepted >= missed => Look::Send(Copy {
+                key: key.clone(),
+                ballot: state.accepted,
+                record: record.clone(),
+            }),
+            _ => Look::Doubt(state.accepted),
+        }
+    }
+
+    /// A round under way settles most doubts. What is in the way still at the next look is mended by a
+    /// full round that changes nothing.
+    fn doubt(&mut self, now: Now, node: NodeId, key: &Key, ballot: Ballot) {
+        let hints = self.hints.get_mut(&node);
+        if hints.is_some_and(|hints| hints.doubt(key, ballot)) {
+            self.coordinate(now, key, Coordinator::mend);
+        }
+    }
+
+    pub(super) fn handle_copied(&mut self, now: Now, envelope: Envelope) {
+        let Message::Copied(copied) = envelope.message else {
+            return;
+        };
+        let node = envelope.origin;
+        match copied.refused_for {
+            // The clock is above the promise, so that a round of this node can mend the key.
+            Some(promised) => {
+                self.clock.observe(promised.reading());
+                self.doubt(now, node, &copied.key, promised);
+            }
+            None => {
+                if let Some(hints) = self.hints.get_mut(&node) {
+                    hints.copied(&copied.key, copied.ballot);
+                }
+                self.fill_window(now, node);
+            }
+        }
+    }
+
+    pub(super) fn behind(&self) -> Vec<BehindStatus> {
+        let told = self.hints.iter().map(|(node, hints)| BehindStatus {
+            node: *node,
+            keys: hints.len() as u64,
+            overflowed: hints.overflowed(),
+        });
+        told.filter(|b| b.keys > 0 || b.overflowed > 0).collect()
+    }
+}
+
+/// About what a copy takes on the way.
+fn size_of(copy: &Copy) -> usize {
+    let Record { value, applied, .. } = copy.record.as_ref();
+    let operations: usize = applied.clients.iter().map(|c| c.operations.len()).sum();
+    let value = value.as_ref().map_or(0, |value| value.len());
+    copy.key.as_bytes().len() + value + 64 * (1 + applied.clients.len() + operations)
+}

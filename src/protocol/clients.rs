@@ -19,7 +19,7 @@ use super::pending::{Pending, ReplyTo};
 use super::record::Key;
 use super::round;
 use super::rules::rule;
-use super::session::{Admission, Window};
+use super::session::Admission;
 use super::sessionless;
 use super::timer::Timer;
 
@@ -304,14 +304,7 @@ impl Replica {
             self.counters.repeated += 1;
             return;
         }
-        let entry = self
-            .forwarders
-            .entry(from)
-            .or_insert((from_boot, Window::default()));
-        if entry.0 != from_boot {
-            *entry = (from_boot, Window::default());
-        }
-        if !entry.1.admit(attempt) {
+        if !self.forwarders.admit(from, from_boot, attempt) {
             self.counters.repeated += 1;
             return;
         }

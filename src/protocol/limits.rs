@@ -92,6 +92,8 @@ pub const KEYS_CACHED_MAX: usize = 65_536;
 pub const SESSIONS_MAX: usize = 16_384;
 /// Attempts that one session's window tells apart.
 pub const SESSION_WINDOW: u64 = 65_536;
+/// Boots of one node whose forwarded attempts are told apart.
+pub const FORWARDER_BOOTS_MAX: usize = 64;
 pub const ADDRESS_SIZE_MAX: usize = 300;
 /// Notices of chosen ballots in one message.
 pub const CHOSEN_PER_MESSAGE_MAX: usize = 256;

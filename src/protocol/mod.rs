@@ -51,7 +51,7 @@ use pace::Pace;
 use record::Key;
 use round::Effect;
 use route::Links;
-use session::{Sessions, Window};
+use session::{Forwarders, Sessions};
 use timer::Timers;
 
 /// What a replica is started with.
@@ -137,8 +137,8 @@ pub struct Replica {
     local: VecDeque<Envelope>,
 
     sessions: Sessions,
-    /// X4 between nodes: the window of each forwarder's present boot.
-    forwarders: BTreeMap<NodeId, (u64, Window)>,
+    /// X4 between nodes.
+    forwarders: Forwarders,
     /// Operations forwarded and not answered, in order of attempt and so of time.
     forwards: BTreeMap<u64, Forwarded>,
     forward_attempts: u64,
@@ -209,7 +209,7 @@ impl Replica {
             outputs: VecDeque::new(),
             local: VecDeque::new(),
             sessions: Sessions::default(),
-            forwarders: BTreeMap::new(),
+            forwarders: Forwarders::default(),
             forwards: BTreeMap::new(),
             forward_attempts: 0,
             forward_pace: Pace::default(),

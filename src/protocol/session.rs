@@ -1,12 +1,12 @@
 //! X4: clients' sessions, so that a datagram that the network repeats is not a second attempt and a
 //! forged source gets a short hello, not work. Owns tokens and windows; knows no operations.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use kvclient::wire::ClientId;
 
-use super::limits::{SESSION_WINDOW, SESSIONS_MAX};
-use super::message::Endpoint;
+use super::limits::{FORWARDER_BOOTS_MAX, SESSION_WINDOW, SESSIONS_MAX};
+use super::message::{Endpoint, NodeId};
 use super::rules::rule;
 
 /// Attempt numbers seen of late: each is let through once, and none from below the window.
@@ -49,6 +49,31 @@ impl Window {
         let gone = ((base - self.base) / 64).min(self.words.len() as u64);
         self.words.drain(..gone as usize);
         self.base = base;
+    }
+}
+
+/// The windows of nodes that forward, one for each of their boots: a copy that the network held back may
+/// arrive after its sender has restarted.
+#[derive(Debug, Default)]
+pub struct Forwarders {
+    /// By node: boots, the one last heard of at the end.
+    windows: BTreeMap<NodeId, VecDeque<(u64, Window)>>,
+}
+
+impl Forwarders {
+    /// Whether that attempt of a node, in that boot of it, is new; it is not the next time.
+    pub fn admit(&mut self, node: NodeId, boot: u64, attempt: u64) -> bool {
+        let boots = self.windows.entry(node).or_default();
+        let known = boots.iter().position(|(b, _)| *b == boot);
+        let (_, mut window) = known
+            .and_then(|place| boots.remove(place))
+            .unwrap_or_default();
+        let fresh = window.admit(attempt);
+        boots.push_back((boot, window));
+        if boots.len() > FORWARDER_BOOTS_MAX {
+            boots.pop_front();
+        }
+        fresh
     }
 }
 
@@ -157,6 +182,23 @@ mod tests {
 
     fn endpoint(port: u16) -> Endpoint {
         Endpoint { ip: 1, port }
+    }
+
+    #[test]
+    fn a_forward_is_admitted_once_though_its_sender_restarts() {
+        let mut forwarders = Forwarders::default();
+        assert!(forwarders.admit(1, 70, 47));
+        assert!(
+            forwarders.admit(1, 71, 47),
+            "another boot counts for itself"
+        );
+        assert!(forwarders.admit(2, 70, 47), "and another node");
+        assert!(!forwarders.admit(1, 70, 47), "late, of the earlier boot");
+        assert!(!forwarders.admit(1, 71, 47) && forwarders.admit(1, 71, 48));
+        for boot in 100..100 + FORWARDER_BOOTS_MAX as u64 {
+            forwarders.admit(1, boot, 1);
+        }
+        assert_eq!(forwarders.windows[&1].len(), FORWARDER_BOOTS_MAX);
     }
 
     #[test]

@@ -151,6 +151,7 @@ impl Bootstrap {
                 node,
                 incarnation,
                 address: address.clone(),
+                ..Member::default()
             });
         }
         Some(Configuration {
@@ -160,6 +161,8 @@ impl Bootstrap {
             joint: None,
             base: Default::default(),
             formed_by: self.incarnation,
+            away: Vec::new(),
+            ids: self.list.len() as u8,
         })
     }
 

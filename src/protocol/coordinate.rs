@@ -13,7 +13,7 @@ impl Replica {
         let waiters = self.cache.loaded(key, state).unwrap_or_default();
         for waiting in waiters {
             match waiting {
-                Waiting::Peer(envelope) => self.handle_register_message(now, envelope),
+                Waiting::Peer(envelope) => self.handle_member_message(now, envelope),
                 Waiting::Operation(pending) => self.run_waiting(now, key, pending),
                 Waiting::Copy(node) => {
                     self.copy_key(now, node, key);

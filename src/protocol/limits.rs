@@ -4,6 +4,8 @@ use kvclient::datagram::DATAGRAM_SIZE_MAX;
 use kvclient::wire::{KEY_SIZE_MAX, RETRY_WINDOW_MS, VALUE_SIZE_MAX};
 
 pub const MEMBERS_MAX: usize = 9;
+/// Nodes that a configuration names beside its members; ids are given out once.
+pub const NODES_AWAY_MAX: usize = 32;
 
 /// B1: the ceiling is raised when the clock comes this near to it ...
 pub const CEILING_LOW_WATER_MS: u64 = 1_000;
@@ -95,6 +97,12 @@ pub const SESSION_WINDOW: u64 = 65_536;
 /// Boots of one node whose forwarded attempts are told apart.
 pub const FORWARDER_BOOTS_MAX: usize = 64;
 pub const ADDRESS_SIZE_MAX: usize = 300;
+/// Keys in one message that tells of or asks for several.
+pub const KEYS_PER_MESSAGE_MAX: usize = 4_096;
+/// Answers that wait for one bucket to be listed; more are dropped and counted.
+pub const BUCKET_WAITERS_MAX: usize = 64;
+/// What the keys of one such message may take.
+pub const KEYS_SIZE_MAX: usize = 32 << 10;
 /// Notices of chosen ballots in one message.
 pub const CHOSEN_PER_MESSAGE_MAX: usize = 256;
 

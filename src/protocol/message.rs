@@ -11,7 +11,8 @@ use kvclient::wire::{
 use serde::{Deserialize, Serialize};
 
 use super::ballot::Ballot;
-use super::limits::{ADDRESS_SIZE_MAX, CHOSEN_PER_MESSAGE_MAX, MEMBERS_MAX};
+use super::digest::{BUCKETS, Bucket, Digests};
+use super::limits::{ADDRESS_SIZE_MAX, CHOSEN_PER_MESSAGE_MAX, KEYS_PER_MESSAGE_MAX, MEMBERS_MAX, NODES_AWAY_MAX};
 use super::record::{AcceptorState, Key, Record};
 
 /// Given out by the configuration, from 1; 0 stands for a client or a node without an id.
@@ -37,16 +38,21 @@ pub struct Endpoint {
     pub port: u16,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
     pub node: NodeId,
+    /// 0 for a node that was never a member.
     pub incarnation: Incarnation,
     /// As listed: `host:port`.
     pub address: String,
+    /// How often it was removed of late without having been asked to leave, and when last (a reading
+    /// of the hybrid clock): how long it must have been steady before it is admitted again.
+    pub removals: u8,
+    pub removed_at: u64,
 }
 
 /// A configuration that is installed, or travels. The first member is the master.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Configuration {
     pub cluster: u64,
     /// From 1; 0 is "none yet".
@@ -58,6 +64,10 @@ pub struct Configuration {
     pub base: Ballot,
     /// E6: the incarnation of the first listed node that formed the first configuration.
     pub formed_by: Incarnation,
+    /// Nodes that have an id and no vote: removed ones, which may come back, and those to be admitted.
+    pub away: Vec<Member>,
+    /// The highest id that was given out.
+    pub ids: NodeId,
 }
 
 /// Tells a neighbour of its own heartbeat, so that it can tell how long a round trip takes.
@@ -90,6 +100,15 @@ pub struct LinkTold {
     /// Smoothed; 0 while it is not known.
     pub rtt_us: u32,
     pub loss_permille: u16,
+}
+
+/// What a node holds for one key of a bucket: records that are votes, or of a learner its copies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BucketEntry {
+    pub key: Key,
+    pub accepted: Ballot,
+    pub chosen: bool,
+    pub tombstone: bool,
 }
 
 macro_rules! messages {
@@ -155,12 +174,27 @@ messages! {
     /// E6: of a node without state: its word if `bound_to` is the asker and the nonce was right.
     SurveyAnswer = 28 { list: u64, index: u8, incarnation: Incarnation, nonce: u64, word: bool, bound_to: Option<Incarnation> }
     ConfigurationTold = 29 { configuration: Configuration }
-    /// `index` is the asker's place in the list, where the answer goes.
-    ConfigurationAsked = 30 { epoch: Epoch, index: u8 }
+    /// `address` is the asker's own, where the answer goes.
+    ConfigurationAsked = 30 { epoch: Epoch, address: String }
     /// C1: a record known to be chosen, for a member that missed it.
     Copy = 31 { key: Key, ballot: Ballot, record: Arc<Record> }
     /// `refused_for` is the promise that stood in the way; without one the member holds that record or a later one.
     Copied = 32 { key: Key, ballot: Ballot, refused_for: Option<Ballot> }
+    /// For the digests of all buckets (see `digest`).
+    DigestsAsked = 33 { }
+    /// E3: told in the envelope's epoch, and so after its installing. `clock` is above all that the
+    /// member promised or accepted before. `sums`: a `u64`, little endian, a bucket.
+    DigestsTold = 34 { clock: u64, sums: Bytes }
+    /// For what the asked node holds in a bucket, in order of key, behind `after`.
+    BucketAsked = 35 { bucket: Bucket, after: Option<Key> }
+    /// `more`: there is more behind the last entry.
+    BucketTold = 36 { bucket: Bucket, after: Option<Key>, entries: Vec<BucketEntry>, more: bool }
+    /// C1: a member is asked for copies of these keys' records.
+    CopiesAsked = 37 { keys: Vec<Key> }
+    /// E4: a learner of the envelope's epoch and incarnation asks to be admitted.
+    AdmissionAsked = 38 { ready: bool }
+    /// P1: all members hold these tombstones at these ballots; they are to be dropped.
+    Purge = 39 { tombstones: Vec<(Key, Ballot)> }
 }
 
 impl Message {
@@ -183,11 +217,12 @@ impl Message {
             }
             Message::ConfigurationTold(m) => {
                 let c = &m.configuration;
-                let all = c.members.iter().chain(c.joint.iter().flatten());
+                let all = c.members.iter().chain(c.joint.iter().flatten()).chain(&c.away);
                 let sized = (1..=MEMBERS_MAX).contains(&c.members.len())
                     && c.joint
                         .as_ref()
                         .is_none_or(|j| (1..=MEMBERS_MAX).contains(&j.len()))
+                    && c.away.len() <= NODES_AWAY_MAX
                     && all
                         .clone()
                         .all(|m| m.node > 0 && m.address.len() <= ADDRESS_SIZE_MAX);
@@ -197,10 +232,26 @@ impl Message {
                     Err(BodyError::Bounds)
                 };
             }
+            Message::ConfigurationAsked(m) => return bounded(m.address.len() <= ADDRESS_SIZE_MAX),
+            Message::DigestsTold(m) => {
+                let sane = m.clock <= READING_SANE_MAX;
+                return bounded(sane && m.sums.len() == 8 * BUCKETS);
+            }
+            Message::BucketAsked(m) => return bounded(usize::from(m.bucket) < BUCKETS),
+            Message::BucketTold(m) => {
+                let fits = m.entries.len() <= KEYS_PER_MESSAGE_MAX;
+                return bounded(fits && usize::from(m.bucket) < BUCKETS);
+            }
+            Message::CopiesAsked(m) => return bounded(m.keys.len() <= KEYS_PER_MESSAGE_MAX),
+            Message::Purge(m) => return bounded(m.tombstones.len() <= KEYS_PER_MESSAGE_MAX),
             _ => None,
         };
         record.map_or(Ok(()), |record| record.check())
     }
+}
+
+fn bounded(fits: bool) -> Result<(), BodyError> {
+    if fits { Ok(()) } else { Err(BodyError::Bounds) }
 }
 
 /// A message with what its frame's header says.
@@ -219,12 +270,14 @@ pub struct Envelope {
 }
 
 /// Where a peer message goes next; for whom it is its envelope says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Destination {
     /// By the id that the configuration gave.
     Node(NodeId),
     /// By the place in the list of nodes, before a configuration gave ids.
     Listed(u8),
+    /// For a node that may not know yet which id it has.
+    Address(Arc<str>),
 }
 
 /// What a client sends.
@@ -272,6 +325,12 @@ pub enum Input {
         key: Key,
         state: Option<AcceptorState>,
     },
+    /// What the node holds in a bucket, as of some moment after `Output::List` asked for it: whatever
+    /// was in groups handed out before is in it. In order of key.
+    Listed {
+        bucket: Bucket,
+        states: Vec<(Key, AcceptorState)>,
+    },
     /// This group, and all before it, are as durable as the node was told to make them.
     Persisted { group: GroupNumber },
     /// A timer that `next_timeout` named is due.
@@ -286,6 +345,8 @@ pub enum Input {
 pub enum Output {
     Persist(Group),
     Load(Key),
+    /// Wants `Input::Listed` of that bucket.
+    List(Bucket),
     Send { to: Destination, envelope: Envelope },
     Reply { to: Endpoint, reply: ClientReply },
     Event(Event),
@@ -296,6 +357,8 @@ pub enum Output {
 pub struct Group {
     pub number: GroupNumber,
     pub registers: Vec<(Key, AcceptorState)>,
+    /// Keys that have no state any more (P1). None of them is among `registers`.
+    pub dropped: Vec<Key>,
     /// Marks for records that were found to be chosen since they were written. Nothing waits for them.
     pub chosen: Vec<(Key, Ballot)>,
     /// Set when something of it changed; such a group is synced whatever the durability.
@@ -310,6 +373,12 @@ pub struct Meta {
     /// E6: the incarnation of the first listed node that has this node's word.
     pub bound_to: Option<Incarnation>,
     pub configuration: Option<Configuration>,
+    /// E4: taken in place of the store's own since that has been removed; 0 while there is none.
+    pub incarnation: Incarnation,
+    /// E5: counts the node's admissions; state of an earlier one is a cache, and no vote.
+    pub life: u32,
+    /// P1: the promise for all keys that have no state.
+    pub floor: Ballot,
 }
 
 /// What a node starts from.
@@ -319,6 +388,8 @@ pub struct Recovered {
     pub meta: Meta,
     /// The number of the last group that the store holds.
     pub group: GroupNumber,
+    /// Of all registers that the store holds.
+    pub digests: Digests,
 }
 
 /// What an operator should read in the log.

@@ -6,9 +6,12 @@
 pub mod applied;
 pub mod ballot;
 mod bootstrap;
+mod buckets;
 mod cache;
 mod clients;
+mod change;
 mod coordinate;
+pub mod digest;
 mod hints;
 pub mod limits;
 mod link;
@@ -28,6 +31,7 @@ mod routing;
 pub mod rules;
 pub mod session;
 mod sessionless;
+mod sync;
 mod timer;
 mod upkeep;
 
@@ -39,8 +43,10 @@ use rand::rngs::StdRng;
 
 use ballot::{Ballot, BallotClock};
 use bootstrap::Bootstrap;
+use buckets::Waiters;
 use cache::Cache;
 use clients::Forwarded;
+use digest::{Bucket, Digests};
 use hints::{Hints, Rounds};
 use message::{
     Configuration, Envelope, Group, Incarnation, Input, Meta, NodeId, Now, Output, Recovered,
@@ -103,6 +109,8 @@ pub struct Replica {
     pace: Pace,
 
     meta: Meta,
+    /// Of all registers.
+    digests: Digests,
     /// `meta.configuration`, shared.
     configuration: Option<Arc<Configuration>>,
     /// Until there is a configuration.
@@ -133,6 +141,9 @@ pub struct Replica {
     ceilings: VecDeque<(u64, u64)>,
     durable_ceiling: u64,
     outputs: VecDeque<Output>,
+    /// Buckets whose contents were asked for.
+    lists: VecDeque<Bucket>,
+    bucket_waiters: Waiters,
     /// Messages of this node to itself.
     local: VecDeque<Envelope>,
 
@@ -162,6 +173,8 @@ pub struct Replica {
     waits_for: String,
     /// The groups that carry the configuration and the word given (E6).
     installed_in: u64,
+    /// When configurations were last told to or asked of a node.
+    exchanged_us: BTreeMap<NodeId, u64>,
     bound_in: u64,
     told_clamped: bool,
     counters: Counters,
@@ -173,7 +186,12 @@ impl Replica {
             incarnation,
             mut meta,
             group,
+            digests,
         } = recovered;
+        let incarnation = match meta.incarnation {
+            0 => incarnation,
+            taken => taken,
+        };
         let mut random = StdRng::seed_from_u64(options.seed);
         let configuration = meta.configuration.take();
         let bootstrap = configuration.is_none().then(|| {
@@ -191,6 +209,7 @@ impl Replica {
             random,
             pace: Pace::default(),
             meta,
+            digests,
             configuration: None,
             bootstrap,
             node: 0,
@@ -207,6 +226,8 @@ impl Replica {
             timers: Timers::default(),
             ceilings: VecDeque::new(),
             outputs: VecDeque::new(),
+            lists: VecDeque::new(),
+            bucket_waiters: Waiters::default(),
             local: VecDeque::new(),
             sessions: Sessions::default(),
             forwarders: Forwarders::default(),
@@ -225,6 +246,7 @@ impl Replica {
             stopping: false,
             waits_for: String::new(),
             installed_in: 0,
+            exchanged_us: BTreeMap::new(),
             bound_in: 0,
             told_clamped: false,
             counters: Counters::default(),
@@ -246,13 +268,14 @@ impl Replica {
         match input {
             Input::Peer { cluster, envelope } => self.handle_peer(now, cluster, envelope),
             Input::Client { from, message } => self.handle_client(now, from, message),
+            Input::Listed { bucket, states } => self.handle_listed(now, bucket, &states),
             Input::Loaded { key, state } => self.handle_loaded(now, &key, state),
             Input::Persisted { group } => self.handle_persisted(group),
             Input::Timeout => self.handle_timeout(now),
             Input::Stop => self.stopping = true,
         }
         while let Some(envelope) = self.local.pop_front() {
-            self.handle_register_message(now, envelope);
+            self.handle_member_message(now, envelope);
         }
         self.keep_ceiling();
     }
@@ -263,7 +286,10 @@ impl Replica {
         }
         let outbox = &self.outbox;
         self.cache.evict(|group| outbox.is_durable(group));
-        let closed = self.outbox.close(std::mem::take(&mut self.marks_due))?;
+        let marks = std::mem::take(&mut self.marks_due) || !self.lists.is_empty();
+        let Some(closed) = self.outbox.close(marks) else {
+            return self.poll_list();
+        };
         let mut group = Group {
             number: closed.number,
             chosen: closed.chosen,
@@ -274,8 +300,10 @@ impl Replica {
                 .cache
                 .resident(&key)
                 .expect("a changed key stays resident");
-            let state = resident.state.clone().expect("a changed key has state");
-            group.registers.push((key, state));
+            match resident.state.clone() {
+                Some(state) => group.registers.push((key, state)),
+                None => group.dropped.push(key),
+            }
         }
         if closed.meta {
             self.meta.ceiling = self.clock.ceiling();
@@ -287,6 +315,11 @@ impl Replica {
             });
         }
         Some(Output::Persist(group))
+    }
+
+    /// What is to be listed is asked for once all that changed so far was handed out.
+    fn poll_list(&mut self) -> Option<Output> {
+        self.lists.pop_front().map(Output::List)
     }
 
     /// When `Input::Timeout` is wanted, in `Now::mono_us`.
@@ -310,8 +343,12 @@ impl Replica {
 
     /// The listed address of a member.
     pub fn address_of(&self, node: NodeId) -> Option<&str> {
-        let member = self.configuration.as_ref()?.voter(node)?;
-        Some(&member.address)
+        let mut nodes = self.configuration.as_ref()?.nodes();
+        Some(&nodes.find(|m| m.node == node)?.address)
+    }
+
+    fn own_address(&self) -> &str {
+        &self.options.list[usize::from(self.options.index)]
     }
 
     /// Operations that are not answered yet.

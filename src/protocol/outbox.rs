@@ -65,6 +65,11 @@ impl Outbox {
         self.filling
     }
 
+    /// Whether the group being filled holds something that messages may wait for.
+    pub fn is_dirty(&self) -> bool {
+        !self.dirty.is_empty() || self.meta_dirty
+    }
+
     pub fn is_durable(&self, group: GroupNumber) -> bool {
         group <= self.persisted || !rule!(R2)
     }
@@ -103,7 +108,7 @@ impl Outbox {
     /// Closes the group if there is something that messages may wait for, or, with `marks`, if there
     /// is anything at all. Gives number, keys, marks, and whether the node's own state is in it.
     pub fn close(&mut self, marks: bool) -> Option<Closed> {
-        let urgent = !self.dirty.is_empty() || self.meta_dirty;
+        let urgent = self.is_dirty();
         if !urgent && (!marks || self.chosen.is_empty()) {
             return None;
         }

@@ -1,16 +1,21 @@
 //! Messages of other nodes: who may say what (R1), the acceptor's answers, and sending.
 
+use std::sync::Arc;
+
+use rand::RngExt;
+
 use super::Replica;
 use super::ballot::Ballot;
 use super::bootstrap;
 use super::cache::{Fetched, Waiting};
+use super::limits::NEWS_INTERVAL_MS;
 use super::message::{
     Accept, Accepted, Configuration, ConfigurationAsked, ConfigurationTold, Copied, Destination,
-    Envelope, Event, Message, Nack, Now, Output, Prepare, Promise, ReadAnswer,
+    Envelope, Event, Message, Nack, NodeId, Now, Output, Prepare, Promise, ReadAnswer,
 };
 use super::outbox::Way;
 use super::record::{AcceptorState, Key};
-use super::register::{self, Verdict};
+use super::register::{self, Terms, Verdict};
 use super::rules::rule;
 
 impl Replica {
@@ -28,7 +33,9 @@ impl Replica {
         }
         let Some(configuration) = self.configuration.clone() else {
             // Somebody has a configuration that this node does not: R1, newer.
-            self.ask_configuration(&envelope);
+            if envelope.epoch > 0 {
+                self.ask_configuration(now, &envelope);
+            }
             return;
         };
         if cluster != 0 && cluster != configuration.cluster {
@@ -39,45 +46,91 @@ impl Replica {
             self.pass_on(now, envelope);
             return;
         }
-        if let Message::ConfigurationAsked(_) = envelope.message {
-            self.tell_configuration(&envelope);
-            return;
-        }
-        if envelope.epoch != configuration.epoch {
-            // R1: an older epoch is told the configuration, a newer one is asked for it.
-            self.counters.stray += 1;
-            if envelope.epoch < configuration.epoch {
-                self.tell_configuration(&envelope);
-            } else {
-                self.ask_configuration(&envelope);
+        if let Message::ConfigurationAsked(asked) = &envelope.message {
+            if configuration.epoch > asked.epoch {
+                self.tell_configuration(now, &envelope);
             }
             return;
         }
-        let Some(member) = configuration.voter(envelope.origin) else {
+        // R1: an older epoch is told the configuration, a newer one is asked for it.
+        let this_epoch = envelope.epoch == configuration.epoch;
+        if envelope.epoch < configuration.epoch {
+            self.tell_configuration(now, &envelope);
+        } else if !this_epoch {
+            self.ask_configuration(now, &envelope);
+        }
+        if !configuration.nodes().any(|m| m.node == envelope.origin) {
             self.counters.stray += 1;
             return;
-        };
-        let counts = member.incarnation == envelope.incarnation || !rule!(E1);
+        }
+        let member = configuration.voter(envelope.origin);
+        let counts = member.is_some_and(|m| m.incarnation == envelope.incarnation) || !rule!(E1);
         let (origin, via) = (envelope.origin, envelope.via);
         self.links.heard(via, now);
         match envelope.message {
-            // A node without a vote has links, and forwards, too.
+            // These carry no state of registers, so they pass between epochs, and a node without a
+            // vote has links, and forwards, too.
             Message::Heartbeat(heartbeat) if via == origin => {
                 self.handle_heartbeat(now, origin, heartbeat);
             }
             Message::Forward(forward) => self.handle_forward(now, origin, via, forward),
             Message::ForwardAnswer(answer) => self.handle_forward_answer(now, answer),
-            _ if counts => self.handle_register_message(now, envelope),
+            _ if !this_epoch && rule!(R1) => self.counters.stray += 1,
+            Message::DigestsAsked(_)
+            | Message::BucketAsked(_)
+            | Message::CopiesAsked(_)
+            | Message::AdmissionAsked(_) => self.handle_learner_question(now, envelope),
+            _ if counts => self.handle_member_message(now, envelope),
             _ => self.counters.stray += 1,
         }
     }
 
-    /// Messages about one key, from a member by its present incarnation, or from this node itself.
-    pub(super) fn handle_register_message(&mut self, now: Now, envelope: Envelope) {
+    /// Of any node that the configuration names, whether it has a vote or not.
+    fn handle_learner_question(&mut self, now: Now, envelope: Envelope) {
         if !self.votes {
             self.counters.stray += 1;
             return;
         }
+        match &envelope.message {
+            Message::DigestsAsked(_) => self.handle_digests_asked(&envelope),
+            Message::BucketAsked(_) => self.handle_bucket_asked(envelope),
+            Message::CopiesAsked(_) => self.handle_copies_asked(now, envelope),
+            Message::AdmissionAsked(_) => self.handle_admission_asked(now, &envelope),
+            other => unreachable!("{} is no question of a learner", other.name()),
+        }
+    }
+
+    /// Of a member by its present incarnation, or of this node itself.
+    pub(super) fn handle_member_message(&mut self, now: Now, envelope: Envelope) {
+        // R1: it may have waited, here or for the disk, while the epoch changed.
+        let epoch = self.configuration.as_ref().map_or(0, |c| c.epoch);
+        if envelope.epoch != epoch && rule!(R1) {
+            self.counters.stray += 1;
+            return;
+        }
+        match &envelope.message {
+            Message::DigestsAsked(_) | Message::BucketAsked(_) => {
+                self.handle_learner_question(now, envelope);
+            }
+            Message::DigestsTold(_) | Message::BucketTold(_) => self.handle_told(now, envelope),
+            Message::Purge(_) if self.votes => self.handle_purge(now, envelope),
+            Message::Copy(_) if !self.votes => self.handle_copy_learned(now, envelope),
+            _ if self.votes => self.handle_register_message(now, envelope),
+            _ => self.counters.stray += 1,
+        }
+    }
+
+    /// What was asked for bucket by bucket, by whoever asked.
+    fn handle_told(&mut self, now: Now, envelope: Envelope) {
+        if self.is_sealing(envelope.round) {
+            self.handle_seal_told(now, envelope);
+        } else {
+            self.handle_sync_told(now, envelope);
+        }
+    }
+
+    /// Messages about one key.
+    pub(super) fn handle_register_message(&mut self, now: Now, envelope: Envelope) {
         let key = match &envelope.message {
             Message::Prepare(m) => &m.key,
             Message::Accept(m) => &m.key,
@@ -138,8 +191,7 @@ impl Replica {
 
     /// The acceptor's part. The key is resident.
     pub(super) fn handle_question(&mut self, envelope: Envelope) {
-        let floor = self.floor();
-        let base = self.configuration.as_ref().map_or(Ballot::ZERO, |c| c.base);
+        let terms = self.terms();
         let Envelope {
             origin,
             round,
@@ -155,7 +207,8 @@ impl Replica {
             other => unreachable!("{} is no question", other.name()),
         };
         let resident = self.cache.resident(key).expect("the caller looked");
-        let (verdict, answer) = answer(&mut resident.state, &message, base, floor);
+        let before = resident.state.as_ref().map(|s| (s.accepted, s.life));
+        let (verdict, answer) = answer(&mut resident.state, &message, terms);
         // B1: the clock is above all that is promised or accepted, this node's own next(b) too.
         if origin != self.node || rule!(B1_next) {
             self.clock.observe(ballot.reading());
@@ -163,8 +216,12 @@ impl Replica {
                 self.clock.observe(ballot.next().reading());
             }
         }
-        if verdict == Verdict::Granted && resident.group != self.outbox.filling() {
-            resident.group = self.outbox.change(key.clone());
+        if verdict == Verdict::Granted {
+            let after = resident.state.as_ref().map(|s| (s.accepted, s.life));
+            self.digests.replace(key, before, after);
+            if resident.group != self.outbox.filling() {
+                resident.group = self.outbox.change(key.clone());
+            }
         }
         // R2: the answer tells of the key's state as its last group has it.
         let group = resident.group;
@@ -193,59 +250,86 @@ impl Replica {
         self.outbox.note_chosen(key, ballot);
     }
 
-    /// The floor of keys without state; raised by purges, which are not there yet.
-    pub(super) fn floor(&self) -> Ballot {
-        Ballot::ZERO
+    pub(super) fn terms(&self) -> Terms {
+        Terms {
+            base: self.configuration.as_ref().map_or(Ballot::ZERO, |c| c.base),
+            floor: self.meta.floor,
+            life: self.meta.life,
+        }
     }
 
     /// What the node's own state says leaves only once it is durable.
-    pub(super) fn tell_configuration(&mut self, asked: &Envelope) {
-        let index = match &asked.message {
-            Message::ConfigurationAsked(asked) => Some(asked.index),
-            Message::Survey(survey) => Some(survey.index),
-            _ => self.listed_index(asked.origin),
-        };
-        let index = index.filter(|index| usize::from(*index) < self.options.list.len());
-        let Some(index) = index.filter(|index| *index != self.options.index) else {
-            return;
-        };
+    pub(super) fn tell_configuration(&mut self, now: Now, asked: &Envelope) {
         let Some(configuration) = self.configuration.as_deref().cloned() else {
             return;
         };
-        if self.outbox.is_durable(self.installed_in) {
+        let address = match &asked.message {
+            Message::ConfigurationAsked(asked) => Some(asked.address.as_str()),
+            Message::Survey(survey) => {
+                let listed = self.options.list.get(usize::from(survey.index));
+                listed.map(String::as_str)
+            }
+            _ => self.address_of(asked.origin),
+        };
+        // What nobody named may be anybody's address.
+        let is_known = |address: &&str| {
+            let named = configuration.nodes().any(|m| m.address == *address);
+            let listed = self.options.list.iter().any(|listed| listed == address);
+            (named || listed) && *address != self.own_address()
+        };
+        let Some(to) = address.filter(is_known).map(Arc::from) else {
+            self.counters.stray += 1;
+            return;
+        };
+        if self.outbox.is_durable(self.installed_in) && self.may_exchange(now, asked.origin) {
             let told = ConfigurationTold { configuration };
             let envelope = self.envelope(asked.origin, 0, told.into());
             self.outputs.push_back(Output::Send {
-                to: Destination::Listed(index),
+                to: Destination::Address(to),
                 envelope,
             });
         }
     }
 
-    fn ask_configuration(&mut self, envelope: &Envelope) {
-        let Some(index) = self.listed_index(envelope.origin) else {
-            self.counters.stray += 1;
+    fn ask_configuration(&mut self, now: Now, envelope: &Envelope) {
+        if !self.may_exchange(now, envelope.origin) {
             return;
-        };
+        }
+        // Without a configuration ids mean nothing: any listed node may know.
+        let known = self.address_of(envelope.origin).map(Arc::from);
+        let to = known.map_or_else(|| self.any_listed(), Destination::Address);
         let epoch = self.configuration.as_ref().map_or(0, |c| c.epoch);
         let message = ConfigurationAsked {
             epoch,
-            index: self.options.index,
+            address: self.own_address().to_owned(),
         }
         .into();
         let envelope = self.envelope(envelope.origin, 0, message);
-        self.outputs.push_back(Output::Send {
-            to: Destination::Listed(index),
-            envelope,
-        });
+        self.outputs.push_back(Output::Send { to, envelope });
+    }
+
+    /// Many messages of another epoch may come at once; one exchange will do.
+    fn may_exchange(&mut self, now: Now, node: NodeId) -> bool {
+        let last_us = self.exchanged_us.insert(node, now.mono_us);
+        let may = last_us.is_none_or(|at_us| now.mono_us >= at_us + NEWS_INTERVAL_MS * 1_000);
+        if !may {
+            self.exchanged_us.insert(node, last_us.unwrap_or_default());
+        }
+        may
+    }
+
+    /// Some listed node, another each time.
+    fn any_listed(&mut self) -> Destination {
+        let others = self.options.list.len() as u8 - 1;
+        let place = self.random.random_range(0..others.max(1));
+        Destination::Listed(place + u8::from(place >= self.options.index))
     }
 
     /// R1: installed only because it is known to be chosen; whoever tells it has installed it.
     fn handle_configuration(&mut self, _now: Now, told: Configuration) {
         let newer = match &self.configuration {
             None => {
-                let address = &self.options.list[usize::from(self.options.index)];
-                told.voters().any(|m| m.address == *address)
+                told.nodes().any(|m| m.address == self.own_address())
                     && bootstrap::may_install_first(&told, self.incarnation, self.meta.bound_to)
             }
             Some(held) => held.cluster == told.cluster && told.epoch > held.epoch,
@@ -269,13 +353,15 @@ impl Replica {
 
     /// Takes a configuration, installed now or in an earlier life, as the present one.
     pub(super) fn adopt(&mut self, configuration: Configuration) {
-        let address = &self.options.list[usize::from(self.options.index)];
-        let own = configuration.voters().find(|m| m.address == *address);
+        let own = configuration
+            .nodes()
+            .find(|m| m.address == self.own_address());
         self.node = own.map_or(0, |m| m.node);
+        let own = configuration.voter(self.node);
         self.votes = own.is_some_and(|m| m.incarnation == self.incarnation) || !rule!(E1);
         // B3: the clock is above the base.
         self.clock.observe(configuration.base.reading());
-        let nodes = configuration.voters().map(|m| m.node);
+        let nodes = configuration.nodes().map(|m| m.node);
         self.links.set_nodes(self.node, nodes);
         self.hints
             .retain(|node, _| configuration.voter(*node).is_some());
@@ -288,17 +374,16 @@ impl Replica {
 fn answer(
     state: &mut Option<AcceptorState>,
     question: &Message,
-    base: Ballot,
-    floor: Ballot,
+    terms: Terms,
 ) -> (Verdict, Message) {
     match question {
         Message::Prepare(Prepare { ballot, .. }) => {
             let ballot = *ballot;
-            let verdict = register::prepare(state, ballot, base, floor);
+            let verdict = register::prepare(state, ballot, terms);
             if let Verdict::Refused(promised) = verdict {
                 return (verdict, Nack { ballot, promised }.into());
             }
-            let (accepted, record) = match state {
+            let (accepted, record) = match terms.vote(state) {
                 Some(state) => (state.accepted, state.record.clone()),
                 None => (Ballot::ZERO, None),
             };
@@ -306,20 +391,20 @@ fn answer(
                 ballot,
                 accepted,
                 record,
-                floor,
+                floor: terms.floor,
             };
             (verdict, promise.into())
         }
         Message::Accept(Accept { ballot, record, .. }) => {
             let ballot = *ballot;
-            let verdict = register::accept(state, ballot, record, base, floor);
+            let verdict = register::accept(state, ballot, record, terms);
             match verdict {
                 Verdict::Refused(promised) => (verdict, Nack { ballot, promised }.into()),
                 _ => (verdict, Accepted { ballot }.into()),
             }
         }
         Message::Copy(copy) => {
-            let verdict = register::copy(state, copy.ballot, &copy.record, base, floor);
+            let verdict = register::copy(state, copy.ballot, &copy.record, terms);
             let refused_for = match verdict {
                 Verdict::Refused(promised) => Some(promised),
                 _ => None,
@@ -332,7 +417,7 @@ fn answer(
             (verdict, copied.into())
         }
         Message::Read(read) => {
-            let (accepted, chosen, record) = match state {
+            let (accepted, chosen, record) = match terms.vote(state) {
                 Some(s) => (s.accepted, s.chosen, s.record.clone()),
                 None => (Ballot::ZERO, false, None),
             };
@@ -341,7 +426,7 @@ fn answer(
                 accepted,
                 chosen,
                 record,
-                floor,
+                floor: terms.floor,
             };
             (Verdict::Repeated, answer.into())
         }

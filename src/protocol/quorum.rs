@@ -56,19 +56,40 @@ pub fn votes_needed(members: usize) -> String {
     }
 }
 
+/// Whether a configuration to come names the node in another incarnation.
+fn is_replaced(member: &Member, joint: &[Member]) -> bool {
+    let same = joint.iter().find(|j| j.node == member.node);
+    same.is_some_and(|j| j.incarnation != member.incarnation)
+}
+
 impl Configuration {
     /// Q2: of a joint configuration, a quorum of the old and one of the new.
     pub fn has_quorum(&self, set: &NodeSet) -> bool {
-        is_quorum(&self.members, set) && self.joint.as_ref().is_none_or(|j| is_quorum(j, set))
+        let Some(joint) = &self.joint else {
+            return is_quorum(&self.members, set);
+        };
+        // A node that is to come in a new incarnation has lost its old one, and that one's vote.
+        let mut old = *set;
+        for member in self.members.iter().filter(|m| is_replaced(m, joint)) {
+            old.remove(member.node);
+        }
+        is_quorum(joint, set) && (is_quorum(&self.members, &old) || !rule!(Q2))
     }
 
-    /// All that have a vote, each once.
+    /// All that have a vote, each node once, in the incarnation that counts now.
     pub fn voters(&self) -> impl Iterator<Item = &Member> {
-        let joined = self.joint.iter().flatten();
-        let members = &self.members;
-        members
+        let joint = self.joint.as_deref().unwrap_or_default();
+        let stay = self.members.iter().filter(|m| !is_replaced(m, joint));
+        let come = joint
             .iter()
-            .chain(joined.filter(|j| !members.iter().any(|m| m.node == j.node)))
+            .filter(|j| !self.members.iter().any(|m| m.node == j.node && m.incarnation == j.incarnation));
+        stay.chain(come)
+    }
+
+    /// All that have an id: those with a vote, then the others.
+    pub fn nodes(&self) -> impl Iterator<Item = &Member> {
+        let is_voter = |m: &&Member| self.voter(m.node).is_none();
+        self.voters().chain(self.away.iter().filter(is_voter))
     }
 
     pub fn voter(&self, node: NodeId) -> Option<&Member> {
@@ -89,7 +110,7 @@ mod tests {
             .map(|node| Member {
                 node,
                 incarnation: u64::from(node),
-                address: String::new(),
+                ..Member::default()
             })
             .collect()
     }
@@ -141,8 +162,7 @@ mod tests {
             epoch: 2,
             members: members(3),
             joint: Some(members(5)),
-            base: Default::default(),
-            formed_by: 0,
+            ..Configuration::default()
         };
         assert!(!joint.has_quorum(&set_of(0b00011)));
         assert!(joint.has_quorum(&set_of(0b00111)));
@@ -150,5 +170,20 @@ mod tests {
         assert_eq!(joint.voters().count(), 5);
         joint.joint = None;
         assert!(joint.has_quorum(&set_of(0b00011)));
+    }
+
+    #[test]
+    fn a_node_that_comes_back_empty_has_no_vote_in_the_old() {
+        let mut new = members(3);
+        new[2].incarnation = 77;
+        let joint = Configuration {
+            members: members(3),
+            joint: Some(new),
+            ..Configuration::default()
+        };
+        assert!(joint.has_quorum(&set_of(0b011)));
+        assert!(!joint.has_quorum(&set_of(0b101)) && !joint.has_quorum(&set_of(0b110)));
+        assert_eq!(joint.voters().count(), 3);
+        assert_eq!(joint.voter(3).map(|m| m.incarnation), Some(77));
     }
 }

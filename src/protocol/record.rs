@@ -139,4 +139,6 @@ pub struct AcceptorState {
     pub chosen: bool,
     /// Present if `accepted` is not zero.
     pub record: Option<Arc<Record>>,
+    /// E5: the admission (`Meta::life`) that it belongs to; of an earlier one it is a cache, no vote.
+    pub life: u32,
 }

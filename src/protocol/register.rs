@@ -18,21 +18,49 @@ pub enum Verdict {
     Refused(Ballot),
 }
 
-/// `state` is `None` for a key without state, which reads as promised at the floor.
+/// What holds for all keys of a node.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Terms {
+    /// B3: nothing at or below it is promised or accepted.
+    pub base: Ballot,
+    /// P1: the promise for keys without state.
+    pub floor: Ballot,
+    /// E5: state of an earlier admission is a cache, and no vote.
+    pub life: u32,
+}
+
+impl Terms {
+    /// The state that counts. A key without such state reads as promised at the floor.
+    pub fn vote<'a>(&self, state: &'a Option<AcceptorState>) -> Option<&'a AcceptorState> {
+        state.as_ref().filter(|state| self.is_vote(state))
+    }
+
+    pub fn is_vote(&self, state: &AcceptorState) -> bool {
+        state.life == self.life || !rule!(E5)
+    }
+
+    fn promised(&self, state: &Option<AcceptorState>) -> Ballot {
+        self.vote(state).map_or(self.floor, |state| state.promised)
+    }
+}
+
 pub fn prepare(
     state: &mut Option<AcceptorState>,
     ballot: Ballot,
-    base: Ballot,
-    floor: Ballot,
+    terms: Terms,
 ) -> Verdict {
-    let promised = state.as_ref().map_or(floor, |s| s.promised);
-    if ballot > promised && ballot > base {
-        state.get_or_insert_default().promised = ballot;
+    let promised = terms.promised(state);
+    let above_base = ballot > terms.base || !rule!(B3);
+    if ballot > promised && above_base {
+        let mut promising = terms.vote(state).cloned().unwrap_or_default();
+        promising.promised = ballot;
+        promising.life = terms.life;
+        *state = Some(promising);
         Verdict::Granted
-    } else if ballot == promised && ballot > base && state.is_some() {
+    } else if ballot == promised && above_base && terms.vote(state).is_some() {
         Verdict::Repeated
     } else {
-        Verdict::Refused(promised.max(base))
+        Verdict::Refused(promised.max(terms.base))
     }
 }
 
@@ -40,11 +68,10 @@ pub fn accept(
     state: &mut Option<AcceptorState>,
     ballot: Ballot,
     record: &Arc<Record>,
-    base: Ballot,
-    floor: Ballot,
+    terms: Terms,
 ) -> Verdict {
-    let promised = state.as_ref().map_or(floor, |s| s.promised);
-    if let Some(state) = state
+    let promised = terms.promised(state);
+    if let Some(state) = terms.vote(state)
         && state.accepted == ballot
     {
         assert!(
@@ -53,29 +80,30 @@ pub fn accept(
         );
         return Verdict::Repeated;
     }
-    if ballot < promised || ballot <= base {
-        return Verdict::Refused(promised.max(base));
+    if ballot < promised || (ballot <= terms.base && rule!(B3)) {
+        return Verdict::Refused(promised.max(terms.base));
     }
     *state = Some(AcceptorState {
         promised: ballot.next(),
         accepted: ballot,
         chosen: false,
         record: Some(record.clone()),
+        life: terms.life,
     });
     Verdict::Granted
 }
 
-/// C1: a record that is known to be chosen at `ballot` is taken as a late Accept would be.
+/// C1: a record that is known to be chosen at `ballot` is taken as a late Accept would be, but that
+/// the base does not stand in its way.
 /// `Repeated` where this one, or a later one, is held.
 pub fn copy(
     state: &mut Option<AcceptorState>,
     ballot: Ballot,
     record: &Arc<Record>,
-    base: Ballot,
-    floor: Ballot,
+    terms: Terms,
 ) -> Verdict {
-    let promised = state.as_ref().map_or(floor, |s| s.promised);
-    if let Some(state) = state
+    let promised = terms.promised(state);
+    if let Some(state) = terms.vote(state)
         && state.accepted >= ballot
     {
         assert!(
@@ -84,14 +112,15 @@ pub fn copy(
         );
         return Verdict::Repeated;
     }
-    if (ballot < promised && rule!(C1_promised)) || ballot <= base {
-        return Verdict::Refused(promised.max(base));
+    if ballot < promised && rule!(C1_promised) {
+        return Verdict::Refused(promised);
     }
     *state = Some(AcceptorState {
         promised: ballot.next(),
         accepted: ballot,
         chosen: true,
         record: Some(record.clone()),
+        life: terms.life,
     });
     Verdict::Granted
 }
@@ -115,6 +144,14 @@ mod tests {
         Ballot::new(reading, 1)
     }
 
+    fn terms(base: Ballot, floor: Ballot) -> Terms {
+        Terms {
+            base,
+            floor,
+            life: 3,
+        }
+    }
+
     fn record(version: u64) -> Arc<Record> {
         Arc::new(Record {
             version,
@@ -125,34 +162,34 @@ mod tests {
     #[test]
     fn promises_only_rise_and_repeats_are_answered_again() {
         let mut state = None;
-        assert_eq!(prepare(&mut state, b(5), b(0), b(0)), Verdict::Granted);
-        assert_eq!(prepare(&mut state, b(5), b(0), b(0)), Verdict::Repeated);
+        assert_eq!(prepare(&mut state, b(5), terms(b(0), b(0))), Verdict::Granted);
+        assert_eq!(prepare(&mut state, b(5), terms(b(0), b(0))), Verdict::Repeated);
         assert_eq!(
-            prepare(&mut state, b(4), b(0), b(0)),
+            prepare(&mut state, b(4), terms(b(0), b(0))),
             Verdict::Refused(b(5))
         );
-        assert_eq!(prepare(&mut state, b(6), b(0), b(0)), Verdict::Granted);
+        assert_eq!(prepare(&mut state, b(6), terms(b(0), b(0))), Verdict::Granted);
     }
 
     #[test]
     fn an_accept_promises_the_next_ballot() {
         let mut state = None;
-        prepare(&mut state, b(5), b(0), b(0));
+        prepare(&mut state, b(5), terms(b(0), b(0)));
         assert_eq!(
-            accept(&mut state, b(5), &record(1), b(0), b(0)),
+            accept(&mut state, b(5), &record(1), terms(b(0), b(0))),
             Verdict::Granted
         );
         assert_eq!(state.as_ref().unwrap().promised, b(6));
         assert_eq!(
-            accept(&mut state, b(5), &record(1), b(0), b(0)),
+            accept(&mut state, b(5), &record(1), terms(b(0), b(0))),
             Verdict::Repeated
         );
         assert_eq!(
-            accept(&mut state, b(6), &record(2), b(0), b(0)),
+            accept(&mut state, b(6), &record(2), terms(b(0), b(0))),
             Verdict::Granted
         );
         assert_eq!(
-            accept(&mut state, b(5), &record(1), b(0), b(0)),
+            accept(&mut state, b(5), &record(1), terms(b(0), b(0))),
             Verdict::Refused(b(7))
         );
     }
@@ -160,9 +197,9 @@ mod tests {
     #[test]
     fn a_higher_promise_refuses_an_accept() {
         let mut state = None;
-        prepare(&mut state, b(9), b(0), b(0));
+        prepare(&mut state, b(9), terms(b(0), b(0)));
         assert_eq!(
-            accept(&mut state, b(8), &record(1), b(0), b(0)),
+            accept(&mut state, b(8), &record(1), terms(b(0), b(0))),
             Verdict::Refused(b(9))
         );
         assert_eq!(state.unwrap().accepted, Ballot::ZERO);
@@ -172,19 +209,19 @@ mod tests {
     fn base_and_floor_bind_keys_without_state() {
         let mut state = None;
         assert_eq!(
-            prepare(&mut state, b(5), b(5), b(0)),
+            prepare(&mut state, b(5), terms(b(5), b(0))),
             Verdict::Refused(b(5))
         );
         assert_eq!(
-            prepare(&mut state, b(5), b(0), b(5)),
+            prepare(&mut state, b(5), terms(b(0), b(5))),
             Verdict::Refused(b(5))
         );
         assert_eq!(
-            accept(&mut state, b(5), &record(1), b(5), b(0)),
+            accept(&mut state, b(5), &record(1), terms(b(5), b(0))),
             Verdict::Refused(b(5))
         );
         assert_eq!(
-            accept(&mut state, b(4), &record(1), b(0), b(5)),
+            accept(&mut state, b(4), &record(1), terms(b(0), b(5))),
             Verdict::Refused(b(5))
         );
         assert_eq!(state, None);
@@ -194,8 +231,8 @@ mod tests {
     #[should_panic(expected = "two different records")]
     fn one_ballot_with_two_records_stops_the_node() {
         let mut state = None;
-        accept(&mut state, b(5), &record(1), b(0), b(0));
-        accept(&mut state, b(5), &record(2), b(0), b(0));
+        accept(&mut state, b(5), &record(1), terms(b(0), b(0)));
+        accept(&mut state, b(5), &record(2), terms(b(0), b(0)));
     }
 
     #[test]
@@ -203,30 +240,31 @@ mod tests {
         let mut state = None;
         let none = Ballot::ZERO;
         assert_eq!(
-            copy(&mut state, b(5), &record(1), none, none),
+            copy(&mut state, b(5), &record(1), terms(none, none)),
             Verdict::Granted
         );
         let held = state.clone().unwrap();
         assert!(held.chosen && (held.accepted, held.promised) == (b(5), b(6)));
         for ballot in [b(4), b(5)] {
-            let again = copy(&mut state, ballot, &record(1), none, none);
+            let again = copy(&mut state, ballot, &record(1), terms(none, none));
             assert_eq!(again, Verdict::Repeated);
         }
         assert_eq!(state, Some(held));
     }
 
     #[test]
-    fn a_copy_undoes_no_promise_and_keeps_to_base_and_floor() {
+    fn a_copy_undoes_no_promise_and_keeps_to_the_floor() {
         let none = Ballot::ZERO;
         let mut state = None;
-        prepare(&mut state, b(9), none, none);
+        prepare(&mut state, b(9), terms(none, none));
         let before = state.clone();
-        let late = copy(&mut state, b(8), &record(1), none, none);
+        let late = copy(&mut state, b(8), &record(1), terms(none, none));
         assert_eq!((late, &state), (Verdict::Refused(b(9)), &before));
         let mut state = None;
-        let at_base = copy(&mut state, b(5), &record(1), b(5), none);
-        assert_eq!((at_base, &state), (Verdict::Refused(b(5)), &None));
-        let below_floor = copy(&mut state, b(4), &record(1), none, b(5));
+        let at_base = copy(&mut state, b(5), &record(1), terms(b(5), none));
+        assert_eq!(at_base, Verdict::Granted);
+        let mut state = None;
+        let below_floor = copy(&mut state, b(4), &record(1), terms(none, b(5)));
         assert_eq!((below_floor, &state), (Verdict::Refused(b(5)), &None));
     }
 
@@ -234,17 +272,43 @@ mod tests {
     #[should_panic(expected = "two different records")]
     fn a_copy_of_another_record_stops_the_node() {
         let mut state = None;
-        accept(&mut state, b(5), &record(1), b(0), b(0));
-        copy(&mut state, b(5), &record(2), b(0), b(0));
+        accept(&mut state, b(5), &record(1), terms(b(0), b(0)));
+        copy(&mut state, b(5), &record(2), terms(b(0), b(0)));
     }
 
     #[test]
     fn chosen_is_of_the_accepted_ballot_only() {
         let mut state = None;
-        accept(&mut state, b(5), &record(1), b(0), b(0));
+        accept(&mut state, b(5), &record(1), terms(b(0), b(0)));
         assert!(!mark_chosen(&mut state, b(4)));
         assert!(mark_chosen(&mut state, b(5)) && !mark_chosen(&mut state, b(5)));
-        accept(&mut state, b(6), &record(2), b(0), b(0));
+        accept(&mut state, b(6), &record(2), terms(b(0), b(0)));
         assert!(!state.unwrap().chosen);
+    }
+
+    #[test]
+    fn state_of_an_earlier_admission_is_no_vote() {
+        let none = Ballot::ZERO;
+        let earlier = Some(AcceptorState {
+            promised: b(9),
+            accepted: b(8),
+            record: Some(record(8)),
+            life: 2,
+            ..AcceptorState::default()
+        });
+        let mut state = earlier.clone();
+        let below_floor = prepare(&mut state, b(4), terms(none, b(5)));
+        assert_eq!((below_floor, &state), (Verdict::Refused(b(5)), &earlier));
+        assert_eq!(
+            prepare(&mut state, b(6), terms(none, b(5))),
+            Verdict::Granted
+        );
+        let promised = state.unwrap();
+        assert_eq!((promised.promised, promised.life), (b(6), 3));
+        assert_eq!((promised.accepted, promised.record), (none, None));
+        let mut state = earlier;
+        let late = accept(&mut state, b(7), &record(7), terms(none, none));
+        assert_eq!(late, Verdict::Granted);
+        assert_eq!(state.unwrap().life, 3);
     }
 }

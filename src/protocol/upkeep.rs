@@ -195,11 +195,11 @@ impl Replica {
         }
     }
 
-    pub(super) fn handle_survey(&mut self, _now: Now, envelope: Envelope) {
+    pub(super) fn handle_survey(&mut self, now: Now, envelope: Envelope) {
         let Some(bootstrap) = &mut self.bootstrap else {
             // This node has state: who asks learns the configuration.
             if matches!(envelope.message, Message::Survey(_)) {
-                self.tell_configuration(&envelope);
+                self.tell_configuration(now, &envelope);
             }
             return;
         };
@@ -247,17 +247,6 @@ impl Replica {
             };
             self.send(node, 0, told.into(), self.installed_in, Way::Usual);
         }
-    }
-
-    /// The place in the list of a node that this node's configuration may not name.
-    pub(super) fn listed_index(&self, node: NodeId) -> Option<u8> {
-        if let Some(address) = self.address_of(node) {
-            let place = self.options.list.iter().position(|a| a == address);
-            return place.map(|p| p as u8);
-        }
-        // The first configuration gives ids in the order of the list.
-        let index = node.checked_sub(1)?;
-        (usize::from(index) < self.options.list.len()).then_some(index)
     }
 
     fn tell_waits(&mut self) {

@@ -261,6 +261,11 @@ impl Driver {
                 let state = self.table.load(&key);
                 self.replica.handle_input(now, Input::Loaded { key, state });
             }
+            Output::List(bucket) => {
+                let states = self.table.list(bucket);
+                let listed = Input::Listed { bucket, states };
+                self.replica.handle_input(now, listed);
+            }
             Output::Persist(group) => self.persist(now, group),
             Output::Send { to, envelope } => self.send(now, to, &envelope),
             Output::Reply { to, reply } => self.reply(now, to, reply),
@@ -281,6 +286,7 @@ impl Driver {
     fn send(&mut self, now: Now, to: Destination, envelope: &Envelope) {
         let address = match to {
             Destination::Listed(index) => self.addresses.listed(index, now.mono_us),
+            Destination::Address(name) => self.addresses.named(&name, now.mono_us),
             Destination::Node(node) => self
                 .replica
                 .address_of(node)

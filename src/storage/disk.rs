@@ -192,6 +192,7 @@ fn recover(
         incarnation,
         meta: contents.meta,
         group: last_group,
+        digests: contents.table.digests(),
     };
     let disk = Disk {
         engine,

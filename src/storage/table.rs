@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use crate::protocol::ballot::Ballot;
+use crate::protocol::digest::{Bucket, Digests, bucket_of};
 use crate::protocol::message::Group;
 use crate::protocol::record::{AcceptorState, Key, SPACE_USER};
 
@@ -22,6 +23,22 @@ impl Table {
         for (key, ballot) in &group.chosen {
             self.mark_chosen(key, *ballot);
         }
+    }
+
+    pub fn digests(&self) -> Digests {
+        let mut digests = Digests::default();
+        for (key, state) in &self.states {
+            digests.add(key, state.accepted, state.life);
+        }
+        digests
+    }
+
+    /// All that is held in a bucket, in order of key.
+    pub fn list(&self, bucket: Bucket) -> Vec<(Key, AcceptorState)> {
+        let states = self.states.iter().filter(|(key, _)| bucket_of(key) == bucket);
+        let mut states: Vec<_> = states.map(|(k, s)| (k.clone(), s.clone())).collect();
+        states.sort_by(|(a, _), (b, _)| a.cmp(b));
+        states
     }
 
     pub fn load(&self, key: &Key) -> Option<AcceptorState> {

@@ -1,0 +1,139 @@
+//! Digests of what a node holds, a bucket of keys each: two nodes whose sums for a bucket are equal
+//! hold the same ballots for the same keys of it. Pure arithmetic.
+
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+use super::ballot::Ballot;
+use super::record::Key;
+
+pub type Bucket = u16;
+
+/// All digests of a node fit one datagram.
+pub const BUCKETS: usize = 4_096;
+
+/// The same on every node.
+pub fn bucket_of(key: &Key) -> Bucket {
+    (xxh3_64(key.as_bytes()) % BUCKETS as u64) as Bucket
+}
+
+/// For each bucket the sum of the hashes of its keys with their accepted ballots, and for each
+/// admission of the node (E5) by itself. A key that nothing was accepted for is in none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Digests {
+    /// By admission, the latest last; sums of earlier ones may be all zero.
+    lives: Vec<(u32, Box<[u64]>)>,
+}
+
+impl Digests {
+    pub fn add(&mut self, key: &Key, accepted: Ballot, life: u32) {
+        self.change(key, accepted, life, u64::wrapping_add);
+    }
+
+    pub fn remove(&mut self, key: &Key, accepted: Ballot, life: u32) {
+        self.change(key, accepted, life, u64::wrapping_sub);
+    }
+
+    /// A key's accepted ballot and admission were one thing, and are another.
+    pub fn replace(&mut self, key: &Key, old: Option<(Ballot, u32)>, new: Option<(Ballot, u32)>) {
+        if old == new {
+            return;
+        }
+        if let Some((accepted, life)) = old {
+            self.remove(key, accepted, life);
+        }
+        if let Some((accepted, life)) = new {
+            self.add(key, accepted, life);
+        }
+    }
+
+    fn change(&mut self, key: &Key, accepted: Ballot, life: u32, how: fn(u64, u64) -> u64) {
+        if accepted == Ballot::ZERO {
+            return;
+        }
+        let hash = xxh3_64_with_seed(key.as_bytes(), accepted.0);
+        let sums = match self.lives.iter().rposition(|(of, _)| *of == life) {
+            Some(place) => &mut self.lives[place].1,
+            None => {
+                let sums = vec![0; BUCKETS].into_boxed_slice();
+                self.lives.push((life, sums));
+                &mut self.lives.last_mut().expect("just pushed").1
+            }
+        };
+        let sum = &mut sums[usize::from(bucket_of(key))];
+        *sum = how(*sum, hash);
+    }
+
+    /// What counts as votes in that admission.
+    pub fn of_life(&self, life: u32, bucket: Bucket) -> u64 {
+        let sums = self.lives.iter().rev().find(|(of, _)| *of == life);
+        sums.map_or(0, |(_, sums)| sums[usize::from(bucket)])
+    }
+
+    /// Of all that is held, votes or not.
+    pub fn of_all(&self, bucket: Bucket) -> u64 {
+        let sums = self.lives.iter().map(|(_, sums)| sums[usize::from(bucket)]);
+        sums.fold(0, u64::wrapping_add)
+    }
+
+    /// Whether that admission is the only one of which anything is held.
+    pub fn is_all_of(&self, life: u32) -> bool {
+        let others = self.lives.iter().filter(|(of, _)| *of != life);
+        others.flat_map(|(_, sums)| sums.iter()).all(|sum| *sum == 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(number: u32) -> Key {
+        Key::user(number.to_string().as_bytes())
+    }
+
+    fn b(reading: u64) -> Ballot {
+        Ballot::new(reading, 1)
+    }
+
+    #[test]
+    fn sums_tell_what_is_held_not_how_it_came() {
+        let (mut long, mut short) = (Digests::default(), Digests::default());
+        for number in 0..100 {
+            long.add(&key(number), b(1), 0);
+            long.add(&key(number + 1_000), b(1), 0);
+        }
+        for number in 0..100 {
+            long.remove(&key(number + 1_000), b(1), 0);
+            short.add(&key(99 - number), b(1), 0);
+        }
+        long.add(&key(5_000), Ballot::ZERO, 0);
+        assert_eq!(long, short);
+        short.remove(&key(7), b(1), 0);
+        short.add(&key(7), b(2), 0);
+        let differ = (0..BUCKETS as Bucket).filter(|at| long.of_all(*at) != short.of_all(*at));
+        assert_eq!(differ.collect::<Vec<_>>(), [bucket_of(&key(7))]);
+    }
+
+    #[test]
+    fn admissions_are_told_apart() {
+        let mut digests = Digests::default();
+        let (old, new) = (key(1), key(2));
+        digests.add(&old, b(1), 1);
+        digests.add(&new, b(1), 2);
+        assert_ne!(digests.of_life(1, bucket_of(&old)), 0);
+        assert_eq!(digests.of_life(2, bucket_of(&old)), 0);
+        assert_ne!(digests.of_life(2, bucket_of(&new)), 0);
+        assert!(!digests.is_all_of(2));
+        digests.remove(&old, b(1), 1);
+        assert!(digests.is_all_of(2));
+        assert_eq!(digests.of_all(bucket_of(&old)), 0);
+    }
+
+    #[test]
+    fn buckets_are_about_equally_full() {
+        let mut counts = vec![0; BUCKETS];
+        for number in 0..100_000 {
+            counts[usize::from(bucket_of(&key(number)))] += 1;
+        }
+        assert!(counts.iter().all(|count| (1..=70).contains(count)));
+    }
+}

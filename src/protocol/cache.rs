@@ -16,6 +16,8 @@ pub enum Waiting {
     Operation(Pending),
     /// Is to be copied to that member (C1).
     Copy(NodeId),
+    /// Is to be mended by a round.
+    Mend,
 }
 
 #[derive(Debug, Default)]

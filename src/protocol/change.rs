@@ -1,18 +1,376 @@
-//! Changes of the configuration.
+//! Changes of the configuration (E2, E3): from C to the joint one of C and C', and on to C'. Each
+//! step is a write of the configuration's register, by the same rounds as any other key's.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use kvclient::wire::{self, Action, ClientId, Operation, OperationId, Outcome};
+use rand::RngExt;
 
 use super::Replica;
-use super::message::{Envelope, Now, RoundId};
+use super::limits::{CHANGE_ANSWER_MS, SEAL_ANEW_MS};
+use super::membership::Reached;
+use super::message::{
+    BucketAsked, Configuration, ConfigurationTold, DigestsAsked, Envelope, Epoch, Event, Member,
+    Message, NodeId, Now, Output, RoundId,
+};
+use super::outbox::Way;
+use super::pending::{Pending, ReplyTo};
+use super::record::Key;
+use super::round::Coordinator;
+use super::rules::rule;
+use super::seal::{Sealing, Step};
+use super::ballot::Ballot;
+
+/// What a configuration is to become.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    pub members: Vec<Member>,
+    pub away: Vec<Member>,
+    pub ids: NodeId,
+}
+
+/// A configuration on its way into the register.
+#[derive(Debug)]
+struct Proposal {
+    next: Configuration,
+    /// Of the operation that is under way.
+    sequence: u64,
+    until_us: u64,
+}
+
+/// This node's part in changes.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// Under which this node's own operations run.
+    client: ClientId,
+    sequence: u64,
+    proposal: Option<Proposal>,
+    sealing: Option<Sealing>,
+    /// When the sealing, or its waiting, began.
+    sealing_us: u64,
+    /// What came of this node's own operations.
+    pub answers: VecDeque<(u64, Outcome)>,
+    pub reached: Reached,
+}
+
+impl Changes {
+    /// A round of this node chose something for the key.
+    pub fn chosen(&mut self, key: &Key) {
+        if let Some(sealing) = &mut self.sealing {
+            sealing.chosen(key);
+        }
+    }
+
+    pub fn is_proposing(&self) -> bool {
+        self.proposal.is_some()
+    }
+}
 
 impl Replica {
-    pub(super) fn is_sealing(&self, _round: RoundId) -> bool {
-        false
+    /// E2: a change starts only from a configuration that is not joint. Gives the epoch in which it
+    /// will be complete.
+    pub(super) fn begin_change(&mut self, now: Now, wanted: Wanted) -> Result<Epoch, String> {
+        let Some(configuration) = self.configuration.clone() else {
+            return Err("there is no configuration yet".into());
+        };
+        if !self.votes || !self.hears_quorum {
+            return Err("no quorum".into());
+        }
+        let joint = configuration.joint.is_some() && rule!(E2);
+        if joint || self.changes.is_proposing() {
+            return Err(format!(
+                "a change is under way, from epoch {}",
+                configuration.epoch
+            ));
+        }
+        let next = Configuration {
+            epoch: configuration.epoch + 1,
+            joint: Some(wanted.members),
+            away: wanted.away,
+            ids: wanted.ids,
+            ..configuration.as_ref().clone()
+        };
+        let target = next.epoch + 1;
+        self.propose(now, next);
+        Ok(target)
     }
 
-    pub(super) fn handle_seal_told(&mut self, _now: Now, _envelope: Envelope) {
-        self.counters.stray += 1;
+    fn propose(&mut self, now: Now, next: Configuration) {
+        let sequence = self.run_own(now, Action::Get);
+        self.changes.proposal = Some(Proposal {
+            next,
+            sequence,
+            until_us: now.mono_us + CHANGE_ANSWER_MS * 1_000,
+        });
     }
 
-    pub(super) fn handle_admission_asked(&mut self, _now: Now, _envelope: &Envelope) {
-        self.counters.stray += 1;
+    /// An operation of this node on the configuration's register.
+    fn run_own(&mut self, now: Now, action: Action) -> u64 {
+        if self.changes.client == 0 {
+            // Not one of those that stand for text clients.
+            self.changes.client = self.random.random::<u128>() | 1 << 127;
+        }
+        self.changes.sequence += 1;
+        let sequence = self.changes.sequence;
+        let client = self.changes.client;
+        let key = Key::configuration();
+        let operation = Operation {
+            id: OperationId { client, sequence },
+            birth: self.clock.tick(now),
+            low_mark: sequence,
+            key: key.name().to_vec().into(),
+            want_old: false,
+            action,
+        };
+        let pending = Pending {
+            operation: Arc::new(operation),
+            reply: ReplyTo::Own { sequence },
+            also: Vec::new(),
+            tried: false,
+            sent: false,
+            arrived_us: now.mono_us,
+        };
+        self.operations += 1;
+        self.run_here(now, key, pending);
+        sequence
+    }
+
+    /// Gives whether there was anything to take.
+    pub(super) fn take_own_answers(&mut self, now: Now) -> bool {
+        let Some((sequence, outcome)) = self.changes.answers.pop_front() else {
+            return false;
+        };
+        let awaited = self.changes.proposal.take_if(|p| p.sequence == sequence);
+        if let Some(proposal) = awaited {
+            self.go_on(now, proposal.next, outcome);
+        }
+        true
+    }
+
+    fn go_on(&mut self, now: Now, next: Configuration, outcome: Outcome) {
+        let value = || {
+            let mut value = Vec::new();
+            wire::encode(&mut value, &next);
+            value.into()
+        };
+        let write = match outcome {
+            Outcome::Value { version, value: held } => {
+                let held: Configuration =
+                    wire::decode(&held).expect("the register holds configurations only");
+                let present = self.configuration.as_ref().map_or(0, |c| c.epoch);
+                if held.epoch > present {
+                    // Another node's, or this one's own of before: a quorum's read says it is chosen.
+                    self.install(now, held);
+                    return;
+                }
+                let value = value();
+                Action::CompareVersion { version, value }
+            }
+            Outcome::Absent => Action::PutIfAbsent { value: value() },
+            Outcome::Written { .. } => {
+                self.install(now, next);
+                return;
+            }
+            // Overtaken, or not known: whoever wants the change still will look again.
+            _ => return,
+        };
+        let sequence = self.run_own(now, write);
+        self.changes.proposal = Some(Proposal {
+            next,
+            sequence,
+            until_us: now.mono_us + CHANGE_ANSWER_MS * 1_000,
+        });
+    }
+
+    /// R1: a configuration that is known to be chosen.
+    pub(super) fn install(&mut self, now: Now, configuration: Configuration) {
+        let epoch = configuration.epoch;
+        let (voted, is_first) = (self.votes, self.configuration.is_none());
+        self.adopt(configuration);
+        if self.votes && !voted && !is_first {
+            // E5: what it holds so far is a cache. Nothing was promised in this life.
+            self.meta.life += 1;
+            self.meta.floor = Ballot::ZERO;
+        }
+        if !self.votes && rule!(E4) {
+            // E4: who was removed, or is not admitted in this epoch, asks as somebody new.
+            self.incarnation = self.random.random();
+            self.meta.incarnation = self.incarnation;
+        }
+        self.installed_in = self.outbox.change_meta();
+        self.changes.proposal = None;
+        self.changes.sealing = None;
+        self.changes.sealing_us = now.mono_us;
+        self.tell_all();
+        self.look_at_links(now, true, false);
+        for key in self.timers.keys() {
+            if self.votes {
+                self.coordinate(now, &key, Coordinator::handle_epoch_change);
+            } else {
+                self.coordinate(now, &key, Coordinator::hand_over);
+            }
+        }
+        self.restart_sync(now);
+        self.carry_change_on(now);
+        let votes = self.votes;
+        let installed = Event::ConfigurationInstalled { epoch, votes };
+        self.outputs.push_back(Output::Event(installed));
+    }
+
+    /// Takes a configuration, installed now or in an earlier life, as the present one.
+    pub(super) fn adopt(&mut self, configuration: Configuration) {
+        let own = configuration
+            .nodes()
+            .find(|m| m.address == self.own_address());
+        self.node = own.map_or(0, |m| m.node);
+        let own = configuration.voter(self.node);
+        self.votes = own.is_some_and(|m| m.incarnation == self.incarnation) || !rule!(E1);
+        // B3: the clock is above the base.
+        self.clock.observe(configuration.base.reading());
+        let nodes = configuration.nodes().map(|m| m.node);
+        self.links.set_nodes(self.node, nodes);
+        self.hints
+            .retain(|node, _| configuration.voter(*node).is_some());
+        self.notices
+            .retain(|node, _| configuration.voter(*node).is_some());
+        self.configuration = Some(configuration.into());
+        self.bootstrap = None;
+    }
+
+    /// What this node has installed goes to all others, once it is durable.
+    fn tell_all(&mut self) {
+        let Some(configuration) = self.configuration.clone() else {
+            return;
+        };
+        let me = self.node;
+        for node in configuration.nodes().filter(|m| m.node != me) {
+            let told = ConfigurationTold {
+                configuration: configuration.as_ref().clone(),
+            };
+            self.send(node.node, 0, told.into(), self.installed_in, Way::Usual);
+        }
+    }
+
+    /// At each heartbeat, and when a configuration was installed. E2: every member of a joint one
+    /// completes it; the first that is there at once, the others if it takes too long.
+    pub(super) fn carry_change_on(&mut self, now: Now) {
+        self.changes
+            .proposal
+            .take_if(|proposal| now.mono_us >= proposal.until_us);
+        let Some(configuration) = self.configuration.clone() else {
+            return;
+        };
+        if configuration.joint.is_none() || !self.votes || !self.hears_quorum {
+            return;
+        }
+        if self.changes.sealing.is_none() {
+            let patience_us = self.patience_us(&configuration);
+            if now.mono_us < self.changes.sealing_us + patience_us {
+                return;
+            }
+            let id = self.clock.round_id(now);
+            self.changes.sealing = Some(Sealing::new(id));
+            self.changes.sealing_us = now.mono_us;
+        }
+        let near = self.near.clone();
+        let sealing = self.changes.sealing.as_mut().expect("just made");
+        if now.mono_us >= self.changes.sealing_us + SEAL_ANEW_MS * 1_000 {
+            self.changes.sealing_us = now.mono_us;
+            sealing.look_anew();
+        }
+        let mut steps = sealing.steps(&configuration, &near, true);
+        let silent = sealing.silent(&near);
+        steps.extend(sealing.unmended().into_iter().map(Step::Mend));
+        for (node, step) in silent {
+            self.ask(node, &step);
+        }
+        self.take_steps(now, steps);
+        self.complete_change(now);
+    }
+
+    pub(super) fn is_sealing(&self, round: RoundId) -> bool {
+        let sealing = self.changes.sealing.as_ref();
+        sealing.is_some_and(|sealing| sealing.id == round)
+    }
+
+    /// A member's answer, in the joint epoch: so it has installed that (E3 a).
+    pub(super) fn handle_seal_told(&mut self, now: Now, envelope: Envelope) {
+        let Some(configuration) = self.configuration.clone() else {
+            return;
+        };
+        let Some(sealing) = &mut self.changes.sealing else {
+            return;
+        };
+        let node = envelope.origin;
+        let mut steps = Vec::new();
+        match envelope.message {
+            Message::DigestsTold(told) => {
+                self.clock.observe(told.clock);
+                sealing.digests_told(node, told.clock, told.sums);
+            }
+            Message::BucketTold(told) => steps.extend(sealing.bucket_told(node, told)),
+            _ => {}
+        }
+        steps.extend(sealing.steps(&configuration, &self.near, false));
+        self.take_steps(now, steps);
+        self.complete_change(now);
+    }
+
+    fn take_steps(&mut self, now: Now, steps: Vec<Step>) {
+        for step in steps {
+            match &step {
+                Step::AskDigests => {
+                    for node in self.near.clone() {
+                        self.ask(node, &step);
+                    }
+                }
+                Step::AskBucket(node, ..) => self.ask(*node, &step),
+                Step::Mend(key) => self.mend(now, key),
+                Step::Complete => {}
+            }
+        }
+    }
+
+    fn ask(&mut self, node: NodeId, step: &Step) {
+        let Some(round) = self.changes.sealing.as_ref().map(|s| s.id) else {
+            return;
+        };
+        let message = match step {
+            Step::AskBucket(_, bucket, after) => BucketAsked {
+                bucket: *bucket,
+                after: after.clone(),
+            }
+            .into(),
+            _ => DigestsAsked {}.into(),
+        };
+        let group = self.ceiling_group().max(self.installed_in);
+        self.send(node, round, message, group, Way::Usual);
+    }
+
+    /// E3: all is known, so the new configuration is proposed, until one is chosen.
+    fn complete_change(&mut self, now: Now) {
+        let sealing = self.changes.sealing.as_ref();
+        let Some(base) = sealing.filter(|s| s.is_complete()).map(|s| s.base()) else {
+            return;
+        };
+        if self.changes.is_proposing() {
+            return;
+        }
+        let Some(configuration) = self.configuration.clone() else {
+            return;
+        };
+        let Some(members) = configuration.joint.clone() else {
+            return;
+        };
+        let base = if rule!(E3_base) { base } else { configuration.base };
+        let next = Configuration {
+            epoch: configuration.epoch + 1,
+            members,
+            joint: None,
+            base: base.max(configuration.base),
+            ..configuration.as_ref().clone()
+        };
+        self.propose(now, next);
     }
 }

@@ -150,7 +150,7 @@ impl Replica {
         }
     }
 
-    fn run_here(&mut self, now: Now, key: Key, pending: Pending) {
+    pub(super) fn run_here(&mut self, now: Now, key: Key, pending: Pending) {
         let Some(resident) = self.cache.resident(&key) else {
             self.wait_for(key, Waiting::Operation(pending));
             return;
@@ -221,6 +221,9 @@ impl Replica {
                         outcome: outcome.clone(),
                     };
                     self.reply(to, ClientReply::Answer(answer));
+                }
+                ReplyTo::Own { sequence } => {
+                    self.changes.answers.push_back((sequence, outcome.clone()));
                 }
                 ReplyTo::Sessionless { to, id } => {
                     let outcome = outcome.clone();

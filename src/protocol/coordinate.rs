@@ -15,10 +15,20 @@ impl Replica {
             match waiting {
                 Waiting::Peer(envelope) => self.handle_member_message(now, envelope),
                 Waiting::Operation(pending) => self.run_waiting(now, key, pending),
+                Waiting::Mend => self.mend(now, key),
                 Waiting::Copy(node) => {
                     self.copy_key(now, node, key);
                 }
             }
+        }
+    }
+
+    /// A full round that changes nothing.
+    pub(super) fn mend(&mut self, now: Now, key: &Key) {
+        if self.cache.resident(key).is_some() {
+            self.coordinate(now, key, Coordinator::mend);
+        } else {
+            self.wait_for(key.clone(), Waiting::Mend);
         }
     }
 
@@ -107,12 +117,13 @@ impl Replica {
                 self.mark_chosen(key.clone(), ballot);
                 self.spread_chosen(key, ballot);
                 self.note_missing(now, round, key, ballot, holders);
+                self.changes.chosen(key);
             }
         }
     }
 
     /// B1: the group that must be durable before a ballot or round id of now may leave.
-    fn ceiling_group(&mut self) -> u64 {
+    pub(super) fn ceiling_group(&mut self) -> u64 {
         if self.clock.last() < self.durable_ceiling {
             return 0;
         }

@@ -30,6 +30,27 @@ pub const NEWS_INTERVAL_MS: u64 = 5;
 pub const QUORUM_LOST_MS: u64 = 150;
 /// A forwarded operation that is not answered within this time runs where it came from.
 pub const FORWARD_WAIT_MS: u64 = 30;
+/// Automatic removal leaves so many members.
+pub const MEMBERS_KEPT: usize = 3;
+/// A removed node must have been there without a break for so long before it is admitted again, ...
+pub const STEADY_MS: u64 = 1_000;
+/// ... doubled at each further removal up to this, ...
+pub const STEADY_MAX_MS: u64 = 60_000;
+/// ... until this much time has passed without one.
+pub const REMOVALS_FORGOTTEN_MS: u64 = 600_000;
+/// A learner that was not heard to ask for so long asks no more.
+pub const ADMISSION_ASKED_MS: u64 = 500;
+/// How long each member leaves a change to the ones before it.
+pub const CHANGE_PATIENCE_MS: u64 = 300;
+/// A write of the configuration's register that was not answered by then is tried again.
+pub const CHANGE_ANSWER_MS: u64 = 2_000;
+/// Digests are compared so often before single buckets are looked at: most of what differs was under
+/// way at that moment.
+pub const SEAL_PASSES: u32 = 3;
+/// Buckets whose entries are compared at a time.
+pub const SEAL_BUCKETS_MAX: usize = 64;
+/// Keys whose rounds are not through after so long are looked at anew.
+pub const SEAL_ANEW_MS: u64 = 1_000;
 /// Before the first configuration: how often the listed nodes are asked.
 pub const SURVEY_MS: u64 = 100;
 

@@ -27,8 +27,10 @@ pub mod register;
 mod repair;
 mod round;
 mod route;
+mod membership;
 mod routing;
 pub mod rules;
+mod seal;
 pub mod session;
 mod sessionless;
 mod sync;
@@ -45,6 +47,7 @@ use ballot::{Ballot, BallotClock};
 use bootstrap::Bootstrap;
 use buckets::Waiters;
 use cache::Cache;
+use change::Changes;
 use clients::Forwarded;
 use digest::{Bucket, Digests};
 use hints::{Hints, Rounds};
@@ -76,6 +79,8 @@ pub struct Options {
     /// Keys whose state is held in the core; the rest is asked for by `Output::Load`.
     pub keys_cached_max: usize,
     pub heartbeat_ms: u64,
+    /// A member that was not reached for so long is removed; 0: none ever is.
+    pub shrink_after_ms: u64,
     /// A link is down after a silence of this length.
     pub link_down_ms: u64,
 }
@@ -169,6 +174,7 @@ pub struct Replica {
     copies_left: u64,
     heartbeats: u64,
     marks_due: bool,
+    changes: Changes,
     stopping: bool,
     waits_for: String,
     /// The groups that carry the configuration and the word given (E6).
@@ -243,6 +249,7 @@ impl Replica {
             copies_left: 0,
             heartbeats: 0,
             marks_due: false,
+            changes: Changes::default(),
             stopping: false,
             waits_for: String::new(),
             installed_in: 0,
@@ -274,8 +281,12 @@ impl Replica {
             Input::Timeout => self.handle_timeout(now),
             Input::Stop => self.stopping = true,
         }
-        while let Some(envelope) = self.local.pop_front() {
-            self.handle_member_message(now, envelope);
+        loop {
+            if let Some(envelope) = self.local.pop_front() {
+                self.handle_member_message(now, envelope);
+            } else if !self.take_own_answers(now) {
+                break;
+            }
         }
         self.keep_ceiling();
     }

@@ -11,7 +11,7 @@ use super::cache::{Fetched, Waiting};
 use super::limits::NEWS_INTERVAL_MS;
 use super::message::{
     Accept, Accepted, Configuration, ConfigurationAsked, ConfigurationTold, Copied, Destination,
-    Envelope, Event, Message, Nack, NodeId, Now, Output, Prepare, Promise, ReadAnswer,
+    Envelope, Message, Nack, NodeId, Now, Output, Prepare, Promise, ReadAnswer,
 };
 use super::outbox::Way;
 use super::record::{AcceptorState, Key};
@@ -165,8 +165,8 @@ impl Replica {
             Fetched::Overflow(waiting) => match *waiting {
                 Waiting::Peer(_) => self.counters.overflow += 1,
                 Waiting::Operation(pending) => self.answer_busy(pending),
-                // Looked at again when its answer is overdue.
-                Waiting::Copy(_) => {}
+                // Looked at again when it is overdue.
+                Waiting::Copy(_) | Waiting::Mend => {}
             },
         }
     }
@@ -223,8 +223,8 @@ impl Replica {
                 resident.group = self.outbox.change(key.clone());
             }
         }
-        // R2: the answer tells of the key's state as its last group has it.
-        let group = resident.group;
+        // R2: the answer tells of the key's state as its last group has it, and of an epoch.
+        let group = resident.group.max(self.installed_in);
         if let (Message::Copy(m), Verdict::Repeated) = (&message, verdict) {
             self.mark_chosen(m.key.clone(), ballot);
         }
@@ -326,7 +326,7 @@ impl Replica {
     }
 
     /// R1: installed only because it is known to be chosen; whoever tells it has installed it.
-    fn handle_configuration(&mut self, _now: Now, told: Configuration) {
+    fn handle_configuration(&mut self, now: Now, told: Configuration) {
         let newer = match &self.configuration {
             None => {
                 told.nodes().any(|m| m.address == self.own_address())
@@ -335,38 +335,8 @@ impl Replica {
             Some(held) => held.cluster == told.cluster && told.epoch > held.epoch,
         };
         if newer {
-            self.install(told);
+            self.install(now, told);
         }
-    }
-
-    pub(super) fn install(&mut self, configuration: Configuration) {
-        let epoch = configuration.epoch;
-        self.adopt(configuration);
-        self.installed_in = self.outbox.change_meta();
-        let votes = self.votes;
-        self.outputs
-            .push_back(Output::Event(Event::ConfigurationInstalled {
-                epoch,
-                votes,
-            }));
-    }
-
-    /// Takes a configuration, installed now or in an earlier life, as the present one.
-    pub(super) fn adopt(&mut self, configuration: Configuration) {
-        let own = configuration
-            .nodes()
-            .find(|m| m.address == self.own_address());
-        self.node = own.map_or(0, |m| m.node);
-        let own = configuration.voter(self.node);
-        self.votes = own.is_some_and(|m| m.incarnation == self.incarnation) || !rule!(E1);
-        // B3: the clock is above the base.
-        self.clock.observe(configuration.base.reading());
-        let nodes = configuration.nodes().map(|m| m.node);
-        self.links.set_nodes(self.node, nodes);
-        self.hints
-            .retain(|node, _| configuration.voter(*node).is_some());
-        self.configuration = Some(configuration.into());
-        self.bootstrap = None;
     }
 }
 

@@ -27,12 +27,16 @@ pub enum ReplyTo {
         to: Endpoint,
         id: u64,
     },
+    /// This node itself, for the configuration (see `change`).
+    Own {
+        sequence: u64,
+    },
 }
 
 impl ReplyTo {
     /// Whether it came from a client here, and not from another node.
     pub fn is_client(self) -> bool {
-        !matches!(self, ReplyTo::Node { .. })
+        !matches!(self, ReplyTo::Node { .. } | ReplyTo::Own { .. })
     }
 }
 

@@ -28,6 +28,11 @@ impl Key {
         Key(bytes.freeze())
     }
 
+    /// The register that the configurations are chosen in.
+    pub fn configuration() -> Self {
+        Key(Bytes::from_static(b"\x01configuration"))
+    }
+
     pub fn space(&self) -> u8 {
         self.0[0]
     }

@@ -292,6 +292,46 @@ impl Coordinator {
         self.advance(context);
     }
 
+    /// R1: open rounds start again, in the present epoch.
+    pub fn handle_epoch_change(&mut self, context: &mut Context<'_>) {
+        self.right = None;
+        if self.writing.is_some() {
+            self.lose(context);
+            self.lost = 0;
+            self.wait_until_us = context.now.mono_us;
+        }
+        if self.reading.is_some() {
+            self.requeue_reads(context);
+        }
+        self.advance(context);
+    }
+
+    /// This node has no vote any more, and runs no rounds: clients' operations go to a member.
+    pub fn hand_over(&mut self, context: &mut Context<'_>) {
+        if let Some(round) = self.writing.take() {
+            context.effects.push(Effect::Close(round.id));
+            let sent = matches!(round.phase, Phase::Accept { .. });
+            for mut pending in round.operations {
+                pending.tried |= sent;
+                self.queue.push_back(pending);
+            }
+        }
+        if self.reading.is_some() {
+            self.requeue_reads(context);
+        }
+        self.must_repair = false;
+        for pending in std::mem::take(&mut self.queue) {
+            let to = preferred(context.key, context.near);
+            match to.filter(|_| pending.reply.is_client()) {
+                Some(to) => context.effects.push(Effect::Forward { to, pending }),
+                None => context.effects.push(Effect::Drop {
+                    pending,
+                    straggler: false,
+                }),
+            }
+        }
+    }
+
     /// Starts what can be started. Reads that come while a write round is under way ride along with
     /// the next one: what is chosen now may be older than a write that finished before they came.
     fn advance(&mut self, context: &mut Context<'_>) {

@@ -31,6 +31,9 @@ impl Replica {
         self.counters.stray += 1;
     }
 
+    /// R1: what was compared in another epoch counts no more.
+    pub(super) fn restart_sync(&mut self, _now: Now) {}
+
     /// Whether a learner holds about what the members hold.
     pub(super) fn has_learned(&self) -> bool {
         false

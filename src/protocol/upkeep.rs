@@ -8,7 +8,7 @@ use super::Replica;
 use super::ballot::Ballot;
 use super::limits::{CHOSEN_PER_MESSAGE_MAX, QUORUM_LOST_MS, SURVEY_MS};
 use super::message::{
-    Chosen, ConfigurationTold, Destination, Envelope, Event, Message, NodeId, Now, Output,
+    Chosen, Destination, Envelope, Event, Message, NodeId, Now, Output,
 };
 use super::outbox::Way;
 use super::quorum::NodeSet;
@@ -47,6 +47,7 @@ impl Replica {
             self.flush_notices(node);
         }
         self.hand_off(now);
+        self.look_at_membership(now);
         if self.clock.is_clamped() != self.told_clamped {
             self.told_clamped = self.clock.is_clamped();
             let median_ms = self.median_ms(now).unwrap_or(now.wall_ms);
@@ -181,7 +182,7 @@ impl Replica {
         };
         let questions = bootstrap.questions();
         if questions.is_empty() && bootstrap.is_first() {
-            self.form();
+            self.form(now);
             return;
         }
         self.timers
@@ -222,7 +223,7 @@ impl Replica {
             Message::SurveyAnswer(answer) => {
                 bootstrap.answered(&answer);
                 if bootstrap.questions().is_empty() {
-                    self.form();
+                    self.form(now);
                 }
             }
             _ => unreachable!("the caller sorted"),
@@ -230,23 +231,11 @@ impl Replica {
     }
 
     /// E6: the first listed node has everybody's word. What it tells waits for the disk.
-    fn form(&mut self) {
+    fn form(&mut self, now: Now) {
         let cluster = self.random.random_range(1..=u64::MAX);
         let formed = self.bootstrap.as_ref().and_then(|b| b.form(cluster));
         let Some(configuration) = formed else { return };
-        self.install(configuration.clone());
-        let me = self.node;
-        let others = configuration
-            .members
-            .iter()
-            .map(|m| m.node)
-            .filter(|n| *n != me);
-        for node in others {
-            let told = ConfigurationTold {
-                configuration: configuration.clone(),
-            };
-            self.send(node, 0, told.into(), self.installed_in, Way::Usual);
-        }
+        self.install(now, configuration);
     }
 
     fn tell_waits(&mut self) {

@@ -126,6 +126,7 @@ impl Bound {
             keys_cached_max: KEYS_CACHED_MAX,
             heartbeat_ms: config.heartbeat_ms,
             link_down_ms: config.link_down_ms,
+            shrink_after_ms: 0,
         };
         let disk = config.data_dir.as_ref();
         let disk = disk.map(|_| Disk::start(opened.storage, self.notifier.clone()));

@@ -1,0 +1,218 @@
+//! Who should be a member: those that were not reached for long are removed, those that are back and
+//! have caught up are admitted. Owns when a change is worth proposing; making it is `change`'s.
+
+use std::collections::BTreeMap;
+
+use kvclient::clock;
+
+use super::Replica;
+use super::change::Wanted;
+use super::limits::{
+    ADMISSION_ASKED_MS, CHANGE_PATIENCE_MS, MEMBERS_KEPT, MEMBERS_MAX, REMOVALS_FORGOTTEN_MS,
+    STEADY_MAX_MS, STEADY_MS,
+};
+use super::message::{
+    AdmissionAsked, Configuration, Envelope, Epoch, Incarnation, Member, Message, NodeId, Now,
+};
+use super::outbox::Way;
+use super::quorum::{NodeSet, is_quorum};
+use super::rules::rule;
+
+/// A learner that asks to be admitted.
+#[derive(Debug, Clone, Copy)]
+struct Asking {
+    incarnation: Incarnation,
+    epoch: Epoch,
+    ready: bool,
+    /// Since when it has been heard without a break.
+    since_us: u64,
+    last_us: u64,
+}
+
+/// Who is reached, and for how long.
+#[derive(Debug, Default)]
+pub struct Reached {
+    /// Members that are not reached by any path, since when.
+    missed_since_us: BTreeMap<NodeId, u64>,
+    asking: BTreeMap<NodeId, Asking>,
+}
+
+impl Replica {
+    /// At each heartbeat.
+    pub(super) fn look_at_membership(&mut self, now: Now) {
+        let Some(configuration) = self.configuration.clone() else {
+            return;
+        };
+        self.ask_admission(&configuration);
+        self.look_who_is_missed(now, &configuration);
+        self.carry_change_on(now);
+        let may_propose = self.votes && self.hears_quorum && configuration.joint.is_none();
+        if !may_propose || self.changes.is_proposing() {
+            return;
+        }
+        // Not all at once: the first that is there goes ahead.
+        let patience_us = self.patience_us(&configuration);
+        let missed = self.missed_for_long(now, patience_us);
+        let learner = self.ready_learner(now, &configuration, patience_us);
+        let clock = self.clock.last();
+        if let Some(wanted) = wanted(&configuration, &missed, learner, clock)
+            && self.is_served_without(&wanted, learner)
+        {
+            // Refused only while a change is under way, which was looked at.
+            let _ = self.begin_change(now, wanted);
+        }
+    }
+
+    /// How long this node leaves a change to the members before it.
+    pub(super) fn patience_us(&self, configuration: &Configuration) -> u64 {
+        let near = configuration.voters().filter(|m| self.near.contains(&m.node));
+        let before = near.take_while(|m| m.node != self.node).count();
+        before as u64 * CHANGE_PATIENCE_MS * 1_000
+    }
+
+    fn look_who_is_missed(&mut self, now: Now, configuration: &Configuration) {
+        let missed = &mut self.changes.reached.missed_since_us;
+        missed.retain(|node, _| !self.near.contains(node) && configuration.voter(*node).is_some());
+        for member in configuration.voters() {
+            if !self.near.contains(&member.node) {
+                missed.entry(member.node).or_insert(now.mono_us);
+            }
+        }
+        if !self.hears_quorum {
+            // Who is cut off itself can't tell who else is.
+            missed.clear();
+        }
+    }
+
+    fn missed_for_long(&self, now: Now, patience_us: u64) -> Vec<NodeId> {
+        let after_us = self.options.shrink_after_ms * 1_000;
+        if after_us == 0 {
+            return Vec::new();
+        }
+        let missed = self.changes.reached.missed_since_us.iter();
+        let long = missed.filter(|(_, since)| now.mono_us >= **since + after_us + patience_us);
+        long.map(|(node, _)| *node).collect()
+    }
+
+    /// E4: at its own request, in the epoch in which it is a learner.
+    fn ask_admission(&mut self, configuration: &Configuration) {
+        if self.votes || self.node == 0 || configuration.joint.is_some() {
+            return;
+        }
+        let ready = self.has_learned();
+        for member in configuration.voters() {
+            if member.node != self.node {
+                let asked = AdmissionAsked { ready };
+                let group = self.installed_in;
+                self.send(member.node, 0, asked.into(), group, Way::Usual);
+            }
+        }
+    }
+
+    pub(super) fn handle_admission_asked(&mut self, now: Now, envelope: &Envelope) {
+        let Message::AdmissionAsked(asked) = &envelope.message else {
+            return;
+        };
+        let known = self.changes.reached.asking.get(&envelope.origin).copied();
+        let steady = known.filter(|a| now.mono_us < a.last_us + ADMISSION_ASKED_MS * 1_000);
+        let asking = Asking {
+            incarnation: envelope.incarnation,
+            epoch: envelope.epoch,
+            ready: asked.ready,
+            since_us: steady.map_or(now.mono_us, |a| a.since_us),
+            last_us: now.mono_us,
+        };
+        self.changes.reached.asking.insert(envelope.origin, asking);
+    }
+
+    /// A learner that has caught up, and has been there for long enough.
+    fn ready_learner(
+        &mut self,
+        now: Now,
+        configuration: &Configuration,
+        patience_us: u64,
+    ) -> Option<(NodeId, Incarnation)> {
+        let asking = &mut self.changes.reached.asking;
+        asking.retain(|_, a| now.mono_us < a.last_us + ADMISSION_ASKED_MS * 1_000);
+        let clock = self.clock.last();
+        let ready = asking.iter().filter(|(node, asking)| {
+            let known = configuration.nodes().find(|m| m.node == **node);
+            let steady_us = known.map_or(0, |m| steady_ms(m, clock)) * 1_000;
+            let is_new = known.is_some_and(|m| m.incarnation != asking.incarnation);
+            let present = asking.epoch == configuration.epoch || !rule!(E4);
+            let waited = now.mono_us >= asking.since_us + steady_us + patience_us;
+            (is_new || !rule!(E4)) && present && asking.ready && waited
+        });
+        let ready = ready.min_by_key(|(_, asking)| asking.since_us);
+        ready.map(|(node, asking)| (*node, asking.incarnation))
+    }
+
+    /// Whether the members that are reached make a quorum of what is wanted, without the one that is
+    /// to come: it holds nothing that counts yet (E5).
+    fn is_served_without(&self, wanted: &Wanted, learner: Option<(NodeId, Incarnation)>) -> bool {
+        let near = self.near.iter().copied();
+        let old: NodeSet = near
+            .filter(|node| learner.is_none_or(|(learner, _)| learner != *node))
+            .collect();
+        is_quorum(&wanted.members, &old)
+    }
+}
+
+/// How long a node must have been there without a break before it is admitted.
+fn steady_ms(member: &Member, clock: u64) -> u64 {
+    let quiet_ms = clock::to_ms(clock.saturating_sub(member.removed_at));
+    if quiet_ms >= REMOVALS_FORGOTTEN_MS {
+        return STEADY_MS;
+    }
+    let doublings = u32::from(member.removals.saturating_sub(1)).min(16);
+    (STEADY_MS << doublings).min(STEADY_MAX_MS)
+}
+
+/// The configuration that fits who is missed and who has come; `None` if that is the present one.
+fn wanted(
+    configuration: &Configuration,
+    missed: &[NodeId],
+    learner: Option<(NodeId, Incarnation)>,
+    clock: u64,
+) -> Option<Wanted> {
+    let mut members = configuration.members.clone();
+    let mut away = configuration.away.clone();
+    let mut newcomer = None;
+    if let Some((node, incarnation)) = learner {
+        let known = |m: &Member| m.node == node;
+        // A member that came back empty: its old incarnation goes.
+        let old = members.iter().position(known).map(|at| members.remove(at));
+        let old = old.map(|member| removed(member, clock));
+        let known = away.iter().position(known).map(|at| away.remove(at));
+        newcomer = old.or(known).map(|member| Member {
+            incarnation,
+            ..member
+        });
+        if members.len() >= MEMBERS_MAX {
+            return None;
+        }
+    }
+    for place in (0..members.len()).rev() {
+        let left = members.len() + usize::from(newcomer.is_some());
+        if left > MEMBERS_KEPT && missed.contains(&members[place].node) {
+            away.push(removed(members.remove(place), clock));
+        }
+    }
+    members.extend(newcomer);
+    let ids = configuration.ids;
+    (members != configuration.members).then_some(Wanted { members, away, ids })
+}
+
+/// A member that is removed though it was not asked to leave.
+fn removed(member: Member, clock: u64) -> Member {
+    let quiet_ms = clock::to_ms(clock.saturating_sub(member.removed_at));
+    let before = match quiet_ms >= REMOVALS_FORGOTTEN_MS {
+        true => 0,
+        false => member.removals,
+    };
+    Member {
+        removals: before.saturating_add(1),
+        removed_at: clock,
+        ..member
+    }
+}

@@ -48,6 +48,7 @@ impl Bench {
                 keys_cached_max: 100_000,
                 heartbeat_ms: HEARTBEAT_MS_DEFAULT,
                 link_down_ms: LINK_DOWN_MS_DEFAULT,
+                shrink_after_ms: 0,
             };
             let recovered = Recovered {
                 incarnation: i as u64 + 1,
@@ -127,6 +128,7 @@ impl Bench {
                     let place = match to {
                         Destination::Node(id) => usize::from(id) - 1,
                         Destination::Listed(index) => usize::from(index),
+                        Destination::Address(_) => continue,
                     };
                     self.body.clear();
                     envelope.message.encode_body(&mut self.body);

@@ -20,6 +20,7 @@ use bytes::Bytes;
 use horseshoe::gateway::text;
 use horseshoe::protocol::ballot::Ballot;
 use horseshoe::protocol::limits::{HEARTBEAT_MS_DEFAULT, LINK_DOWN_MS_DEFAULT};
+use horseshoe::protocol::digest::bucket_of;
 use horseshoe::protocol::message::{
     ClientMessage, ClientReply, Destination, Endpoint, Input, Message, Now, Output, Recovered,
 };
@@ -103,6 +104,7 @@ impl Lab {
             keys_cached_max: 100,
             heartbeat_ms: HEARTBEAT_MS_DEFAULT,
             link_down_ms: LINK_DOWN_MS_DEFAULT,
+            shrink_after_ms: 0,
         };
         self.nodes[i] = Some(Replica::new(
             options,
@@ -135,6 +137,12 @@ impl Lab {
                         },
                     );
                 }
+                Output::List(bucket) => {
+                    let held = self.disks[i].registers.iter();
+                    let held = held.filter(|(key, _)| bucket_of(key) == bucket);
+                    let states = held.map(|(k, s)| (k.clone(), s.clone())).collect();
+                    self.input(i, Input::Listed { bucket, states });
+                }
                 Output::Load(key) => {
                     let state = self.disks[i].registers.get(&key).cloned();
                     self.input(i, Input::Loaded { key, state });
@@ -143,6 +151,10 @@ impl Lab {
                     let to = match to {
                         Destination::Node(id) => usize::from(id) - 1,
                         Destination::Listed(index) => usize::from(index),
+                        Destination::Address(name) => {
+                            let mut all = (0..self.disks.len()).map(|n| format!("node{n}:1"));
+                            all.position(|a| *a == *name).expect("a listed node")
+                        }
                     };
                     let cluster = self.nodes[i].as_ref().map_or(0, Replica::cluster);
                     envelope.via = self.nodes[i].as_ref().map_or(0, Replica::node);

@@ -75,6 +75,7 @@ fn replica(scope: &Scope, life: &Life) -> Replica {
         keys_cached_max: 100,
         heartbeat_ms: NEVER_MS,
         link_down_ms: NEVER_MS,
+        shrink_after_ms: 0,
     };
     Replica::new(options, life.recovered.clone(), at(life.started_us))
 }

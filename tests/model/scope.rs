@@ -83,14 +83,15 @@ impl Scope {
             node: n as NodeId + 1,
             incarnation: Scope::incarnation(n),
             address,
+            ..Member::default()
         });
         Configuration {
             cluster: CLUSTER,
             epoch: 1,
             members: members.collect(),
-            joint: None,
-            base: Default::default(),
             formed_by: Scope::incarnation(0),
+            ids: self.nodes as u8,
+            ..Configuration::default()
         }
     }
 

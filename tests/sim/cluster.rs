@@ -30,6 +30,7 @@ pub struct Settings {
     pub keeps_disk: bool,
     pub keys_cached_max: usize,
     pub skew_max_ms: u64,
+    pub shrink_after_ms: u64,
     /// Of the clients; `None`: each has its own.
     pub no_quorum_after_us: Option<u64>,
     /// Timers and inboxes are looked at up to this late.
@@ -47,6 +48,7 @@ impl Settings {
             keeps_disk: true,
             keys_cached_max: 1_000,
             skew_max_ms: 60_000,
+            shrink_after_ms: 0,
             no_quorum_after_us: None,
             late_max_us: 0,
             detail: Detail::Silent,
@@ -174,6 +176,16 @@ impl Cluster {
             } => {
                 if self.nodes[node].life == life {
                     self.receive(node, Input::Loaded { key, state });
+                }
+            }
+            Event::Listed {
+                node,
+                life,
+                bucket,
+                states,
+            } => {
+                if self.nodes[node].life == life {
+                    self.receive(node, Input::Listed { bucket, states });
                 }
             }
             Event::ClientWake { client } => self.wake_client(client),
@@ -349,6 +361,20 @@ impl Cluster {
                     self.begin_sync(node);
                 }
             }
+            Output::List(bucket) => {
+                let states = self.nodes[node].disk.list(bucket);
+                let delay = self.random.below(self.nodes[node].speed.load_max_us + 1);
+                let life = self.nodes[node].life;
+                self.queue.push(
+                    self.now_us + delay,
+                    Event::Listed {
+                        node,
+                        life,
+                        bucket,
+                        states,
+                    },
+                );
+            }
             Output::Load(key) => {
                 let state = self.nodes[node].disk.load(&key);
                 let delay = self.random.below(self.nodes[node].speed.load_max_us + 1);
@@ -408,6 +434,7 @@ impl Cluster {
     fn resolve(&self, node: usize, to: Destination) -> Option<usize> {
         match to {
             Destination::Listed(index) => Some(usize::from(index)),
+            Destination::Address(address) => index_of(&address),
             Destination::Node(id) => {
                 let replica = self.nodes[node].replica.as_ref()?;
                 replica.address_of(id).and_then(index_of)
@@ -447,6 +474,7 @@ impl Cluster {
             keys_cached_max: self.settings.keys_cached_max,
             heartbeat_ms: HEARTBEAT_MS_DEFAULT,
             link_down_ms: LINK_DOWN_MS_DEFAULT,
+            shrink_after_ms: self.settings.shrink_after_ms,
         };
         self.trace
             .story(self.now_us, || format!("node {node} starts"));

@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use horseshoe::protocol::digest::{Bucket, Digests, bucket_of};
 use horseshoe::protocol::message::{Group, GroupNumber, Meta, Recovered};
 use horseshoe::protocol::record::{AcceptorState, Key};
 
@@ -25,6 +26,9 @@ impl Table {
         self.group = group.number;
         for (key, state) in &group.registers {
             self.registers.insert(key.clone(), state.clone());
+        }
+        for key in &group.dropped {
+            self.registers.remove(key);
         }
         for (key, ballot) in &group.chosen {
             if let Some(state) = self.registers.get_mut(key)
@@ -62,8 +66,12 @@ impl Disk {
         }
     }
 
+    /// As the node calls itself by now (E4).
     pub fn incarnation(&self) -> u64 {
-        self.incarnation
+        match self.synced.meta.incarnation {
+            0 => self.incarnation,
+            taken => taken,
+        }
     }
 
     pub fn synced(&self) -> &Table {
@@ -72,6 +80,14 @@ impl Disk {
 
     pub fn load(&self, key: &Key) -> Option<AcceptorState> {
         self.written.registers.get(key).cloned()
+    }
+
+    pub fn list(&self, bucket: Bucket) -> Vec<(Key, AcceptorState)> {
+        let held = self.written.registers.iter();
+        let held = held.filter(|(key, _)| bucket_of(key) == bucket);
+        let mut states: Vec<_> = held.map(|(k, s)| (k.clone(), s.clone())).collect();
+        states.sort_by(|(a, _), (b, _)| a.cmp(b));
+        states
     }
 
     /// Takes a group; whether a sync is to begin now.
@@ -113,10 +129,15 @@ impl Disk {
     }
 
     pub fn recovered(&self) -> Recovered {
+        let mut digests = Digests::default();
+        for (key, state) in &self.synced.registers {
+            digests.add(key, state.accepted, state.life);
+        }
         Recovered {
             incarnation: self.incarnation,
             meta: self.synced.meta.clone(),
             group: self.synced.group,
+            digests,
         }
     }
 

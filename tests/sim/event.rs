@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
+use horseshoe::protocol::digest::Bucket;
 use horseshoe::protocol::message::{ClientMessage, ClientReply, Endpoint, Envelope};
 use horseshoe::protocol::record::{AcceptorState, Key};
 
@@ -87,6 +88,12 @@ pub enum Event {
     Synced {
         node: usize,
         life: u64,
+    },
+    Listed {
+        node: usize,
+        life: u64,
+        bucket: Bucket,
+        states: Vec<(Key, AcceptorState)>,
     },
     Loaded {
         node: usize,

@@ -113,6 +113,13 @@ impl Script {
         Script::cold_seeded(nodes, 1)
     }
 
+    /// The same; members that are not reached for a second are removed.
+    pub fn shrinking(nodes: usize, seed: u64) -> Self {
+        let mut script = Script::cold_seeded(nodes, seed);
+        script.cluster.settings.shrink_after_ms = 1_000;
+        Script::warm(script)
+    }
+
     fn cold_seeded(nodes: usize, seed: u64) -> Self {
         let detail = match std::env::var("DETAIL").as_deref() {
             Ok("messages") => Detail::Messages,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use horseshoe::protocol::ballot::Ballot;
 use horseshoe::protocol::message::{
-    ClientReply, Configuration, Copied, Envelope, Epoch, Group, Incarnation, Message, NodeId,
+    ClientReply, Configuration, Copied, Envelope, Epoch, Group, Incarnation, Member, Message, NodeId,
     RoundId,
 };
 use horseshoe::protocol::record::{Key, Record};
@@ -14,6 +14,9 @@ use super::disk::Table;
 use super::node::Node;
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::FixedState>;
+
+/// Epochs in which a round may have run whose answer comes now.
+const EPOCHS_RECENT: usize = 4;
 
 #[derive(Debug, Default)]
 pub struct Watch {
@@ -93,7 +96,10 @@ impl Watch {
     fn copied(&mut self, durable: &Table, copied: &Copied) {
         let state = durable.registers.get(&copied.key);
         let holds = match copied.refused_for {
-            Some(promised) => state.is_some_and(|s| s.promised >= promised),
+            Some(promised) => {
+                let floor = durable.meta.floor;
+                state.map_or(floor, |s| s.promised.max(floor)) >= promised
+            }
             None => state.is_some_and(|s| s.accepted >= copied.ballot),
         };
         self.hold(holds, || {
@@ -109,10 +115,12 @@ impl Watch {
         let state = durable.registers.get(key);
         let promised = state.map_or(Ballot::ZERO, |s| s.promised);
         let accepted = state.map_or(Ballot::ZERO, |s| s.accepted);
+        let base = durable.meta.configuration.as_ref().map(|c| c.base);
+        let bound = durable.meta.floor.max(base.unwrap_or_default());
         let holds = match message {
             Message::Promise(m) => m.ballot <= promised && m.accepted <= accepted,
             Message::Accepted(m) => m.ballot <= accepted,
-            Message::Nack(m) => m.promised <= promised,
+            Message::Nack(m) => m.promised <= promised.max(bound),
             Message::ReadAnswer(m) => m.accepted <= accepted,
             _ => true,
         };
@@ -171,22 +179,23 @@ impl Watch {
         let Outcome::Written { version, .. } = outcome else {
             return;
         };
-        let Some(configuration) = self.configuration() else {
-            return;
-        };
         // A member that has lost its state since may have held it.
         let lacks = |incarnation: Incarnation| {
             let node = nodes.iter().find(|n| n.disk.incarnation() == incarnation);
             node.is_some_and(|n| durable_version(n.disk.synced(), key) < *version)
         };
-        let members = configuration
-            .members
-            .iter()
-            .filter(|m| !lacks(m.incarnation));
-        let holders: Vec<NodeId> = members.map(|m| m.node).collect();
-        let holds = is_quorum(configuration, &holders);
-        self.hold(holds, || {
-            format!("version {version:#x} of {key:?} is acknowledged, durable only at {holders:?}")
+        // The round may have run in an epoch that some have left by now.
+        let mut recent = self.configurations.values().rev().take(EPOCHS_RECENT);
+        let holds = recent.any(|configuration| {
+            let holds = |members: &[Member]| {
+                let holders = members.iter().filter(|m| !lacks(m.incarnation));
+                is_quorum_of(members, &holders.map(|m| m.node).collect::<Vec<_>>())
+            };
+            let joint = configuration.joint.as_deref();
+            holds(&configuration.members) && joint.is_none_or(holds)
+        });
+        self.hold(holds || self.configurations.is_empty(), || {
+            format!("version {version:#x} of {key:?} is acknowledged, and durable at no quorum")
         });
     }
 }
@@ -202,7 +211,10 @@ pub fn member_of(configuration: &Configuration, incarnation: Incarnation) -> Opt
 
 /// Q1, told again: more than half, or half with the master.
 pub fn is_quorum(configuration: &Configuration, set: &[NodeId]) -> bool {
-    let members = &configuration.members;
+    is_quorum_of(&configuration.members, set)
+}
+
+fn is_quorum_of(members: &[Member], set: &[NodeId]) -> bool {
     let votes = members.iter().filter(|m| set.contains(&m.node)).count();
     votes * 2 > members.len() || votes * 2 == members.len() && set.contains(&members[0].node)
 }

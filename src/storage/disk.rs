@@ -3,10 +3,10 @@
 //! Owns when what is synced, and what is refused at opening. Bytes are told in `format`, `mark` and
 //! `identity`.
 
-use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use super::batch::Batch;
 use super::digest::Digest;
 use super::directory::Directory;
 use super::engine::{self, Engine, RawEntry};
@@ -51,6 +51,11 @@ impl DiskOptions {
             boot_id: identity::kernel_boot_id(),
             mark_interval: MARK_INTERVAL,
         }
+    }
+
+    /// This node's address, as listed.
+    fn own(&self) -> &str {
+        &self.list[usize::from(self.index)]
     }
 
     fn run(&self) -> Run {
@@ -184,7 +189,7 @@ fn recover(
     engine.sync()?;
     mark.write(last_group)?;
     if let Some(configuration) = &contents.meta.configuration {
-        identity.learn(configuration);
+        identity.learn(configuration, options.own());
     }
     identity.begin(options.run());
     identity.write(&directory.identity())?;
@@ -235,7 +240,6 @@ impl Contents {
                 // It comes first, by its prefix.
                 Entry::Group(group) => {
                     let registers = usize::try_from(group.registers).unwrap_or(usize::MAX);
-                    contents.table.reserve(registers.min(RESERVED_MAX));
                     contents.digest.reserve(registers.min(RESERVED_MAX));
                     contents.group = Some(group);
                 }
@@ -333,6 +337,7 @@ impl Storage for Disk {
 
 impl Disk {
     fn write(&mut self, groups: &[Group]) -> Result<(), StorageError> {
+        self.learn(groups)?;
         let (entries, last_group) = self.entries(groups);
         let has_meta = groups.iter().any(|group| group.meta.is_some());
         let sync = has_meta || self.options.durability == Durability::Fsync;
@@ -343,9 +348,15 @@ impl Disk {
             self.mark.write(last_group)?;
             self.marked_at = Instant::now();
         }
+        Ok(())
+    }
+
+    /// The identity file tells of a configuration before the store does, never after it: with the
+    /// address that it names the next start is let in.
+    fn learn(&mut self, groups: &[Group]) -> Result<(), StorageError> {
         let mut metas = groups.iter().rev().filter_map(|group| group.meta.as_ref());
         if let Some(configuration) = metas.next().and_then(|m| m.configuration.as_ref())
-            && self.identity.learn(configuration)
+            && self.identity.learn(configuration, self.options.own())
         {
             self.identity.write(&self.directory.identity())?;
         }
@@ -354,31 +365,34 @@ impl Disk {
 
     /// What the groups come to: of each key the last state only, and the group entry.
     fn entries(&mut self, groups: &[Group]) -> (Vec<RawEntry>, GroupNumber) {
-        let mut entries = Vec::new();
-        let mut seen = HashSet::new();
         let mut last_group = self.last_group;
         for group in groups {
             assert!(group.number > last_group, "groups come in order of number");
             last_group = group.number;
         }
-        for group in groups.iter().rev() {
-            for (key, state) in group.registers.iter().rev() {
-                if seen.insert((format::prefix::REGISTER, key)) {
-                    let entry = (format::register_key(key), format::encode_register(state));
-                    self.digest.set_register(&entry.0, &entry.1);
-                    entries.push(entry);
+        let mut entries = Vec::new();
+        for (key, last) in Batch::new(groups).entries {
+            let name = format::register_key(key);
+            match last.register {
+                Some(Some(state)) => {
+                    let value = format::encode_register(state);
+                    self.digest.set_register(&name, &value);
+                    entries.push((name, Some(value)));
                 }
+                Some(None) => {
+                    self.digest.remove_register(&name);
+                    entries.push((name, None));
+                }
+                None => {}
             }
-            for (key, ballot) in group.chosen.iter().rev() {
-                if seen.insert((format::prefix::CHOSEN, key)) {
-                    entries.push((format::chosen_key(key), format::encode_chosen(*ballot)));
-                }
+            if let Some(chosen) = last.chosen {
+                entries.push((format::chosen_key(key), chosen.map(format::encode_chosen)));
             }
         }
         if let Some(meta) = groups.iter().rev().find_map(|group| group.meta.as_ref()) {
             let value = format::encode_meta(meta);
             self.digest.set_meta(&META_KEY, &value);
-            entries.push((META_KEY.to_vec(), value));
+            entries.push((META_KEY.to_vec(), Some(value)));
         }
         entries.push(group_entry(
             last_group,
@@ -402,7 +416,7 @@ fn group_entry(number: GroupNumber, incarnation: Incarnation, digest: &Digest) -
         registers: digest.registers(),
         digest: digest.sum(),
     };
-    (GROUP_KEY.to_vec(), entry.encode())
+    (GROUP_KEY.to_vec(), Some(entry.encode()))
 }
 
 fn new_digest() -> Result<Digest, StorageError> {

@@ -36,8 +36,8 @@ const WAIT: Duration = Duration::from_millis(1);
 /// begin anew, and deletes the rest.
 const PARTS: [&str; 3] = ["version", "keyspaces/0/current", "keyspaces/1/current"];
 
-/// Key and value, with prefix and version.
-pub type RawEntry = (Vec<u8>, Vec<u8>);
+/// Key and value, with prefix and version; no value removes the entry.
+pub type RawEntry = (Vec<u8>, Option<Vec<u8>>);
 
 pub struct Engine {
     path: PathBuf,
@@ -108,7 +108,10 @@ impl Engine {
         };
         let mut batch = self.database.batch().durability(Some(mode));
         for (key, value) in entries {
-            batch.insert(&self.keyspace, key, value);
+            match value {
+                Some(value) => batch.insert(&self.keyspace, key, value),
+                None => batch.remove(&self.keyspace, key),
+            }
         }
         batch.commit().map_err(|e| self.failed("writing", e))
     }

@@ -76,13 +76,14 @@ fn the_identity_file_tells_a_reader_what_it_is() {
     make(&path, 3);
     let text = fs::read_to_string(path.join("identity")).unwrap();
     for expected in [
-        "\"format\": 1",
+        "\"format\": 2",
         "\"incarnation\": 4369",
         "\"index\": 1",
         "\"durability\": \"fsync\"",
         "\"clean_stop\": true",
         "\"boot_id\": \"first boot\"",
         "\"cluster\": null",
+        "\"address\": null",
         "\"b:1\"",
     ] {
         assert!(text.contains(expected), "{expected} in {text}");

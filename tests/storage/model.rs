@@ -68,25 +68,23 @@ pub fn group(number: u64) -> Group {
         life: (n / 6) as u32,
     };
     let previous = number.saturating_sub(1);
-    let dropped = key(number + 5);
-    Group {
+    let mut group = Group {
         number,
         registers: vec![
             (key(number), state(number)),
             (key(number + 3), state(number)),
         ],
-        dropped: if number.is_multiple_of(3) {
-            vec![dropped.clone()]
-        } else {
-            Vec::new()
-        },
-        // The second is of a key that is gone, or of another ballot than is held.
-        chosen: vec![
-            (key(previous), Ballot(previous * 10)),
-            (dropped, Ballot(number * 10)),
-        ],
+        chosen: vec![(key(previous), Ballot(previous * 10))],
         meta: number.is_multiple_of(4).then(|| meta(number)),
+        ..Group::default()
+    };
+    if number.is_multiple_of(3) {
+        let dropped = key(number + 5);
+        // A mark for what is gone tells nothing.
+        group.chosen.push((dropped.clone(), Ballot(number * 10)));
+        group.dropped.push(dropped);
     }
+    group
 }
 
 pub fn groups(numbers: std::ops::RangeInclusive<u64>) -> Vec<Group> {

@@ -51,15 +51,20 @@ impl Bootstrap {
         self.index == 0
     }
 
-    /// The questions that are still open, by list index.
+    /// The questions that are still open, by list index. Nobody is asked for its word before all have
+    /// told that they have no configuration: whoever has one says so, and nobody is bound in vain.
     pub fn questions(&self) -> Vec<(u8, Survey)> {
         if !self.is_first() {
             return Vec::new();
         }
         let open = (1..self.list.len() as u8)
             .filter(|index| self.surveyed[usize::from(*index)].word.is_none());
+        let all_heard = self.surveyed.iter().skip(1).all(|entry| entry.heard);
         open.map(|index| {
-            let nonce = self.surveyed[usize::from(index)].nonce;
+            let nonce = match all_heard {
+                true => self.surveyed[usize::from(index)].nonce,
+                false => 0,
+            };
             (
                 index,
                 Survey {

@@ -163,6 +163,7 @@ impl Bootstrap {
             formed_by: self.incarnation,
             away: Vec::new(),
             ids: self.list.len() as u8,
+            forced: false,
         })
     }
 

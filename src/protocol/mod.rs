@@ -16,6 +16,7 @@ mod hints;
 pub mod limits;
 mod link;
 pub mod message;
+mod operator;
 mod outbox;
 mod pace;
 mod peers;
@@ -118,6 +119,8 @@ pub struct Replica {
     digests: Digests,
     /// `meta.configuration`, shared.
     configuration: Option<Arc<Configuration>>,
+    /// Nodes that configurations of before named, and where they were.
+    former: BTreeMap<NodeId, String>,
     /// Until there is a configuration.
     bootstrap: Option<Bootstrap>,
     /// 0 while no configuration names this node's address.
@@ -217,6 +220,7 @@ impl Replica {
             meta,
             digests,
             configuration: None,
+            former: BTreeMap::new(),
             bootstrap,
             node: 0,
             votes: false,

@@ -36,6 +36,6 @@ impl Replica {
 
     /// Whether a learner holds about what the members hold.
     pub(super) fn has_learned(&self) -> bool {
-        false
+        true
     }
 }

@@ -58,6 +58,8 @@ pub const FORCED_EPOCHS: u64 = 1_000;
 pub const FORCED_BASE_MS: u64 = 1_000;
 /// Before the first configuration: how often the listed nodes are asked.
 pub const SURVEY_MS: u64 = 100;
+/// ... and how long one that may form a cluster without all of them waits for another one to be heard.
+pub const BOOTSTRAP_WAIT_MS: u64 = 3_000;
 
 /// X1: an operation is answered from the applied table at least this long after its birth.
 pub const RETRY_HORIZON_MS: u64 = 10_000;

@@ -71,6 +71,8 @@ pub struct Options {
     pub list: Vec<String>,
     /// This node's place in the list.
     pub index: u8,
+    /// E6: the first listed node may form a cluster with more than half of the list.
+    pub bootstrap: bool,
     /// Random, new at each start.
     pub boot: u64,
     /// Seed of all random choices.
@@ -205,7 +207,8 @@ impl Replica {
         let configuration = meta.configuration.take();
         let bootstrap = configuration.is_none().then(|| {
             let nonce = rand::RngExt::random(&mut random);
-            Bootstrap::new(options.list.clone(), options.index, incarnation, nonce)
+            let list = options.list.clone();
+            Bootstrap::new(list, options.index, incarnation, nonce, options.bootstrap)
         });
         let mut replica = Replica {
             clock: BallotClock::new(meta.ceiling, options.skew_max_ms),

@@ -180,8 +180,8 @@ impl Replica {
         let Some(bootstrap) = &self.bootstrap else {
             return;
         };
-        let questions = bootstrap.questions();
-        if questions.is_empty() && bootstrap.is_first() {
+        let questions = bootstrap.questions(now);
+        if bootstrap.is_ready(now) {
             self.form(now);
             return;
         }
@@ -221,8 +221,8 @@ impl Replica {
                 }
             }
             Message::SurveyAnswer(answer) => {
-                bootstrap.answered(&answer);
-                if bootstrap.questions().is_empty() {
+                bootstrap.answered(now, &answer);
+                if bootstrap.is_ready(now) {
                     self.form(now);
                 }
             }
@@ -230,10 +230,10 @@ impl Replica {
         }
     }
 
-    /// E6: the first listed node has everybody's word. What it tells waits for the disk.
+    /// E6: the first listed node has the words that it needs. What it tells waits for the disk.
     fn form(&mut self, now: Now) {
         let cluster = self.random.random_range(1..=u64::MAX);
-        let formed = self.bootstrap.as_ref().and_then(|b| b.form(cluster));
+        let formed = self.bootstrap.as_ref().and_then(|b| b.form(now, cluster));
         let Some(configuration) = formed else { return };
         self.install(now, configuration);
     }

@@ -3,7 +3,6 @@
 //!
 //! `cargo bench --bench core [-- OPERATIONS]`
 
-use std::collections::HashMap;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -12,8 +11,8 @@ use horseshoe::protocol::message::{
     ClientMessage, ClientReply, Destination, Endpoint, Envelope, Input, Message, Now, Output,
     Recovered,
 };
-use horseshoe::protocol::record::{AcceptorState, Key};
 use horseshoe::protocol::{Options, Replica};
+use horseshoe::storage::Table;
 use kvclient::wire::{Action, Hello, Operation, OperationId, Request, rendezvous_weight};
 
 const NODES: usize = 5;
@@ -24,7 +23,7 @@ const CLIENT: Endpoint = Endpoint { ip: 1, port: 1 };
 struct Bench {
     now: Now,
     nodes: Vec<Replica>,
-    tables: Vec<HashMap<Key, AcceptorState>>,
+    tables: [Table; NODES],
     tokens: [u64; NODES],
     wire: Vec<(usize, Input)>,
     answered: u64,
@@ -49,7 +48,7 @@ impl Bench {
                 heartbeat_ms: HEARTBEAT_MS_DEFAULT,
                 link_down_ms: LINK_DOWN_MS_DEFAULT,
                 shrink_after_ms: 0,
-bootstrap: false,
+                bootstrap: false,
             };
             let recovered = Recovered {
                 incarnation: i as u64 + 1,
@@ -60,7 +59,7 @@ bootstrap: false,
         let mut bench = Bench {
             now,
             nodes: nodes.collect(),
-            tables: vec![HashMap::new(); NODES],
+            tables: Default::default(),
             tokens: [0; NODES],
             wire: Vec::new(),
             answered: 0,
@@ -112,7 +111,7 @@ bootstrap: false,
         while let Some(output) = self.nodes[i].poll_output() {
             match output {
                 Output::Persist(group) => {
-                    self.tables[i].extend(group.registers);
+                    self.tables[i].apply(&group);
                     self.input(
                         i,
                         Input::Persisted {
@@ -121,8 +120,12 @@ bootstrap: false,
                     );
                 }
                 Output::Load(key) => {
-                    let state = self.tables[i].get(&key).cloned();
+                    let state = self.tables[i].load(&key);
                     self.input(i, Input::Loaded { key, state });
+                }
+                Output::List(bucket) => {
+                    let states = self.tables[i].list(bucket);
+                    self.input(i, Input::Listed { bucket, states });
                 }
                 Output::Send { to, envelope } => {
                     self.messages += 1;

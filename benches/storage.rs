@@ -120,6 +120,7 @@ fn register(n: u64, keys: u64) -> (Key, AcceptorState) {
             version: n,
             ..Record::default()
         })),
+        life: 0,
     };
     (Key::user(format!("key {place:012}").as_bytes()), state)
 }

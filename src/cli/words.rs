@@ -100,14 +100,17 @@ mod tests {
             ("250ms", 250),
             ("1.5s", 1_500),
             ("2m", 120_000),
+            ("1h", 3_600_000),
         ] {
             assert_eq!(duration(word), Ok(Duration::from_millis(ms)), "{word}");
         }
         for word in [
-            "", "s", "0", "0ms", "-1", "1h", "1 s", "1e3", "nan", "inf", "..",
+            "", "s", "0", "0ms", "-1", "1d", "1 s", "1e3", "nan", "inf", "..",
         ] {
             assert!(duration(word).is_err(), "{word}");
         }
+        assert_eq!(duration_or_zero("0ms"), Ok(Duration::ZERO));
+        assert!(duration_or_zero("-1").is_err());
     }
 
     #[test]

@@ -37,6 +37,8 @@ fn start(now: Now) -> Replica {
         keys_cached_max: 2,
         heartbeat_ms: HEARTBEAT_MS_DEFAULT,
         link_down_ms: LINK_DOWN_MS_DEFAULT,
+        shrink_after_ms: 0,
+        bootstrap: false,
     };
     let configuration = Configuration {
         cluster: CLUSTER,

@@ -271,6 +271,7 @@ mod tests {
             node,
             address: format!("10.0.0.{node}:7000"),
             heard: quorum || node == id,
+            incarnation: 100 + u64::from(node),
         };
         let status = NodeStatus {
             node: id,

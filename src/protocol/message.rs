@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use super::ballot::Ballot;
 use super::digest::{BUCKETS, Bucket, Digests};
-use super::limits::{ADDRESS_SIZE_MAX, CHOSEN_PER_MESSAGE_MAX, KEYS_PER_MESSAGE_MAX, MEMBERS_MAX, NODES_AWAY_MAX};
+use super::limits::{
+    ADDRESS_SIZE_MAX, CHOSEN_PER_MESSAGE_MAX, KEYS_PER_MESSAGE_MAX, MEMBERS_MAX, NODES_AWAY_MAX,
+};
 use super::record::{AcceptorState, Key, Record};
 
 /// Given out by the configuration, from 1; 0 stands for a client or a node without an id.
@@ -217,7 +219,11 @@ impl Message {
             }
             Message::ConfigurationTold(m) => {
                 let c = &m.configuration;
-                let all = c.members.iter().chain(c.joint.iter().flatten()).chain(&c.away);
+                let all = c
+                    .members
+                    .iter()
+                    .chain(c.joint.iter().flatten())
+                    .chain(&c.away);
                 let sized = (1..=MEMBERS_MAX).contains(&c.members.len())
                     && c.joint
                         .as_ref()
@@ -347,8 +353,14 @@ pub enum Output {
     Load(Key),
     /// Wants `Input::Listed` of that bucket.
     List(Bucket),
-    Send { to: Destination, envelope: Envelope },
-    Reply { to: Endpoint, reply: ClientReply },
+    Send {
+        to: Destination,
+        envelope: Envelope,
+    },
+    Reply {
+        to: Endpoint,
+        reply: ClientReply,
+    },
     Event(Event),
 }
 

@@ -7,9 +7,7 @@ use rand::RngExt;
 use super::Replica;
 use super::ballot::Ballot;
 use super::limits::{CHOSEN_PER_MESSAGE_MAX, QUORUM_LOST_MS, SURVEY_MS};
-use super::message::{
-    Chosen, Destination, Envelope, Event, Message, NodeId, Now, Output,
-};
+use super::message::{Chosen, Destination, Envelope, Event, Message, NodeId, Now, Output};
 use super::outbox::Way;
 use super::quorum::NodeSet;
 use super::record::Key;
@@ -295,6 +293,7 @@ impl Replica {
             master: self.configuration.as_ref().map_or(0, |c| c.master()),
             members: members.collect(),
             waits_for: self.waits_for_now(),
+            digest: self.digests.total(),
             clock_clamped: self.clock.is_clamped(),
             links: self.links.status(),
             component: self.near.clone(),

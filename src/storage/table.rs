@@ -35,7 +35,10 @@ impl Table {
 
     /// All that is held in a bucket, in order of key.
     pub fn list(&self, bucket: Bucket) -> Vec<(Key, AcceptorState)> {
-        let states = self.states.iter().filter(|(key, _)| bucket_of(key) == bucket);
+        let states = self
+            .states
+            .iter()
+            .filter(|(key, _)| bucket_of(key) == bucket);
         let mut states: Vec<_> = states.map(|(k, s)| (k.clone(), s.clone())).collect();
         states.sort_by(|(a, _), (b, _)| a.cmp(b));
         states

@@ -3,7 +3,6 @@
 //!
 //! `cargo bench --bench core [-- OPERATIONS]`
 
-use std::collections::HashMap;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -12,8 +11,8 @@ use horseshoe::protocol::message::{
     ClientMessage, ClientReply, Destination, Endpoint, Envelope, Input, Message, Now, Output,
     Recovered,
 };
-use horseshoe::protocol::record::{AcceptorState, Key};
 use horseshoe::protocol::{Options, Replica};
+use horseshoe::storage::Table;
 use kvclient::wire::{Action, Hello, Operation, OperationId, Request, rendezvous_weight};
 
 const NODES: usize = 5;
@@ -24,7 +23,7 @@ const CLIENT: Endpoint = Endpoint { ip: 1, port: 1 };
 struct Bench {
     now: Now,
     nodes: Vec<Replica>,
-    tables: Vec<HashMap<Key, AcceptorState>>,
+    tables: [Table; NODES],
     tokens: [u64; NODES],
     wire: Vec<(usize, Input)>,
     answered: u64,
@@ -59,7 +58,7 @@ impl Bench {
         let mut bench = Bench {
             now,
             nodes: nodes.collect(),
-            tables: vec![HashMap::new(); NODES],
+            tables: Default::default(),
             tokens: [0; NODES],
             wire: Vec::new(),
             answered: 0,
@@ -111,7 +110,7 @@ impl Bench {
         while let Some(output) = self.nodes[i].poll_output() {
             match output {
                 Output::Persist(group) => {
-                    self.tables[i].extend(group.registers);
+                    self.tables[i].apply(&group);
                     self.input(
                         i,
                         Input::Persisted {
@@ -120,15 +119,19 @@ impl Bench {
                     );
                 }
                 Output::Load(key) => {
-                    let state = self.tables[i].get(&key).cloned();
+                    let state = self.tables[i].load(&key);
                     self.input(i, Input::Loaded { key, state });
+                }
+                Output::List(bucket) => {
+                    let states = self.tables[i].list(bucket);
+                    self.input(i, Input::Listed { bucket, states });
                 }
                 Output::Send { to, envelope } => {
                     self.messages += 1;
                     let place = match to {
                         Destination::Node(id) => usize::from(id) - 1,
                         Destination::Listed(index) => usize::from(index),
-                        Destination::Address(_) => continue,
+                        Destination::Address(_) => unreachable!("all nodes know their ids"),
                     };
                     self.body.clear();
                     envelope.message.encode_body(&mut self.body);

@@ -162,6 +162,18 @@ pub struct NodeStatus {
     pub messages_relayed: u64,
     /// The members that missed writes which this node is to copy to them, in order of id.
     pub behind: Vec<BehindStatus>,
+    /// Of a node without a vote: how far it has come with copying what the members hold.
+    pub learning: Option<LearningStatus>,
+}
+
+/// What a learner has done so far.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LearningStatus {
+    /// Parts of the keys that it went through, of so many, in its present pass.
+    pub buckets_done: u64,
+    pub buckets: u64,
+    /// Keys that it has copied.
+    pub keys_copied: u64,
 }
 
 /// What a node has noted for a member that missed writes.

@@ -111,6 +111,8 @@ pub struct BucketEntry {
     pub accepted: Ballot,
     pub chosen: bool,
     pub tombstone: bool,
+    /// About what a copy of the record takes on the way.
+    pub size: u32,
 }
 
 macro_rules! messages {
@@ -197,6 +199,13 @@ messages! {
     AdmissionAsked = 38 { ready: bool }
     /// P1: all members hold these tombstones at these ballots; they are to be dropped.
     Purge = 39 { tombstones: Vec<(Key, Ballot)> }
+}
+
+impl DigestsTold {
+    pub fn sum(&self, bucket: Bucket) -> u64 {
+        let at = 8 * usize::from(bucket);
+        u64::from_le_bytes(self.sums[at..at + 8].try_into().expect("eight bytes"))
+    }
 }
 
 impl Message {

@@ -28,6 +28,7 @@ impl Replica {
                 Timer::Survey => self.survey(now),
                 Timer::News => self.tell_links(now),
                 Timer::Forwards => self.look_at_forwards(now),
+                Timer::Copies => self.copies_timeout(now),
                 Timer::Key(key) => self.key_timeout(now, &key, at_us),
             }
         }
@@ -46,6 +47,7 @@ impl Replica {
         }
         self.hand_off(now);
         self.look_at_membership(now);
+        self.synchronize(now);
         if self.clock.is_clamped() != self.told_clamped {
             self.told_clamped = self.clock.is_clamped();
             let median_ms = self.median_ms(now).unwrap_or(now.wall_ms);
@@ -301,6 +303,7 @@ impl Replica {
             messages_sent: self.messages_sent,
             messages_relayed: self.messages_relayed,
             behind: self.behind(),
+            learning: self.learning(),
             ..NodeStatus::default()
         }
     }

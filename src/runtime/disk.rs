@@ -4,7 +4,8 @@
 //! and commits them together: one sync for as many as came during the last.
 
 use std::collections::VecDeque;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -15,6 +16,8 @@ use crate::storage::{Storage, StorageError};
 /// What may be queued before the loop stops taking datagrams in.
 const BACKLOG_SIZE_MAX: usize = 64 << 20;
 const BACKLOG_LENGTH_MAX: usize = 16_384;
+/// Without commits the store is tended so often.
+const TEND_INTERVAL: Duration = Duration::from_secs(1);
 /// What a register costs beside its key and its value, about.
 const REGISTER_SIZE: usize = 128;
 
@@ -80,7 +83,9 @@ fn size_of_group(group: &Group) -> usize {
         let value = record.and_then(|record| record.value.as_ref());
         REGISTER_SIZE + key.as_bytes().len() + value.map_or(0, |value| value.len())
     });
-    registers.sum()
+    let marks = group.chosen.iter().map(|(key, _)| key);
+    let names = group.dropped.iter().chain(marks);
+    registers.sum::<usize>() + names.map(|key| key.as_bytes().len()).sum::<usize>()
 }
 
 /// Tells the loop when the thread ends by a panic: it must not wait for ever.
@@ -114,9 +119,13 @@ fn commit_until_closed(
     notices: &UnboundedSender<Notice>,
 ) -> Result<Option<Box<dyn Storage>>, StorageError> {
     let mut groups = Vec::new();
-    while let Ok(first) = queue.recv() {
+    loop {
+        let first = match queue.recv_timeout(TEND_INTERVAL) {
+            Err(RecvTimeoutError::Disconnected) => return Ok(None),
+            first => first.ok(),
+        };
         let mut close = false;
-        for work in std::iter::once(first).chain(queue.try_iter()) {
+        for work in first.into_iter().chain(queue.try_iter()) {
             match work {
                 Work::Commit(group) => groups.push(group),
                 Work::Close => close = true,
@@ -130,8 +139,8 @@ fn commit_until_closed(
         if close {
             return Ok(Some(storage));
         }
+        storage.tend()?;
     }
-    Ok(None)
 }
 
 #[cfg(test)]

@@ -8,6 +8,9 @@ use std::collections::HashMap;
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed, xxh3_128_with_seed};
 
+/// The map is made smaller once it uses less than one part in this many of its room.
+const ROOM_PER_REGISTER_MAX: usize = 4;
+
 /// The sum of the hashes of all entries, so that an entry is replaced without looking at others.
 #[derive(Debug)]
 pub struct Digest {
@@ -35,13 +38,20 @@ impl Digest {
     }
 
     pub fn set_register(&mut self, key: &[u8], value: &[u8]) {
-        let slot = xxh3_128_with_seed(key, self.seed);
         let new = entry_hash(key, value);
-        let old = self
-            .registers
-            .insert([slot as u64, (slot >> 64) as u64], new)
-            .unwrap_or(0);
+        let old = self.registers.insert(self.slot(key), new).unwrap_or(0);
         self.replace(old, new);
+    }
+
+    /// Says whether there was such a register.
+    pub fn remove_register(&mut self, key: &[u8]) -> bool {
+        let old = self.registers.remove(&self.slot(key));
+        self.replace(old.unwrap_or(0), 0);
+        let (held, room) = (self.registers.len(), self.registers.capacity());
+        if held * ROOM_PER_REGISTER_MAX < room {
+            self.registers.shrink_to(2 * held);
+        }
+        old.is_some()
     }
 
     pub fn set_meta(&mut self, key: &[u8], value: &[u8]) {
@@ -57,6 +67,11 @@ impl Digest {
     /// How many registers there are, tombstones included.
     pub fn registers(&self) -> u64 {
         self.registers.len() as u64
+    }
+
+    fn slot(&self, key: &[u8]) -> [u64; 2] {
+        let hash = xxh3_128_with_seed(key, self.seed);
+        [hash as u64, (hash >> 64) as u64]
     }
 
     fn replace(&mut self, old: u64, new: u64) {
@@ -87,5 +102,26 @@ mod tests {
         assert_eq!((long.sum(), long.registers()), (short.sum(), 2));
         short.set_register(b"a", b"1");
         assert_ne!(long.sum(), short.sum());
+        for digest in [&mut long, &mut short] {
+            assert!(digest.remove_register(b"a") && !digest.remove_register(b"a"));
+        }
+        assert_eq!((long.sum(), long.registers()), (short.sum(), 1));
+    }
+
+    #[test]
+    fn what_is_removed_gives_its_room_back() {
+        let mut digest = Digest::new().unwrap();
+        let empty = digest.sum();
+        let keys = 0..100_000u32;
+        keys.clone()
+            .for_each(|n| digest.set_register(&n.to_le_bytes(), b"1"));
+        let full = digest.registers.capacity();
+        keys.clone()
+            .skip(1_000)
+            .for_each(|n| assert!(digest.remove_register(&n.to_le_bytes())));
+        assert!(digest.registers.capacity() < full / 10);
+        keys.take(1_000)
+            .for_each(|n| assert!(digest.remove_register(&n.to_le_bytes())));
+        assert_eq!((digest.sum(), digest.registers()), (empty, 0));
     }
 }

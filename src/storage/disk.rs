@@ -3,10 +3,11 @@
 //! Owns when what is synced, and what is refused at opening. Bytes are told in `format`, `mark` and
 //! `identity`.
 
-use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use super::batch::Batch;
+use super::compaction::{COMPACT_AFTER, Drops};
 use super::digest::Digest;
 use super::directory::Directory;
 use super::engine::{self, Engine, RawEntry};
@@ -21,6 +22,9 @@ use crate::protocol::message::{Group, GroupNumber, Incarnation, Meta, Recovered}
 /// (B1), and so a group committed, every second or so, the mark is never far behind.
 pub const MARK_INTERVAL: Duration = Duration::from_millis(500);
 
+/// Journals with more in them are emptied after a compaction.
+const JOURNALS_KEPT_SIZE: u64 = 4 << 20;
+
 /// Registers that room is made for at once at opening, on the word of the group entry.
 const RESERVED_MAX: usize = 1 << 26;
 
@@ -34,6 +38,8 @@ pub struct DiskOptions {
     /// What changes when the machine boots; `None` if that is not known.
     pub boot_id: Option<String>,
     pub mark_interval: Duration,
+    /// How long nothing was dropped before the space of what was is given back.
+    pub compact_after: Duration,
 }
 
 impl DiskOptions {
@@ -50,7 +56,13 @@ impl DiskOptions {
             durability,
             boot_id: identity::kernel_boot_id(),
             mark_interval: MARK_INTERVAL,
+            compact_after: COMPACT_AFTER,
         }
+    }
+
+    /// This node's address, as listed.
+    fn own(&self) -> &str {
+        &self.list[usize::from(self.index)]
     }
 
     fn run(&self) -> Run {
@@ -63,10 +75,12 @@ impl DiskOptions {
 
 /// A running store. Fields are dropped in order: the directory stays locked to the end.
 struct Disk {
-    engine: Engine,
+    /// `None` only while it is opened anew; if that fails the store has failed.
+    engine: Option<Engine>,
     mark: Mark,
     marked_at: Instant,
     digest: Digest,
+    drops: Drops,
     last_group: GroupNumber,
     /// A commit failed, or is under way: it may have ended in a panic.
     failed: bool,
@@ -145,10 +159,11 @@ fn create(
         ..Recovered::default()
     };
     let disk = Disk {
-        engine,
+        engine: Some(engine),
         mark,
         marked_at: Instant::now(),
         digest,
+        drops: Drops::new(options.compact_after),
         last_group: 0,
         failed: false,
         identity,
@@ -184,7 +199,7 @@ fn recover(
     engine.sync()?;
     mark.write(last_group)?;
     if let Some(configuration) = &contents.meta.configuration {
-        identity.learn(configuration);
+        identity.learn(configuration, options.own());
     }
     identity.begin(options.run());
     identity.write(&directory.identity())?;
@@ -194,11 +209,14 @@ fn recover(
         group: last_group,
         digests: contents.table.digests(),
     };
+    let mut drops = Drops::new(options.compact_after);
+    drops.opened(contents.size, engine.size()?);
     let disk = Disk {
-        engine,
+        engine: Some(engine),
         mark,
         marked_at: Instant::now(),
         digest: contents.digest,
+        drops,
         last_group,
         failed: false,
         identity,
@@ -219,6 +237,8 @@ struct Contents {
     digest: Digest,
     meta: Meta,
     group: Option<GroupEntry>,
+    /// Bytes of keys and values.
+    size: u64,
 }
 
 impl Contents {
@@ -229,13 +249,14 @@ impl Contents {
             digest: new_digest()?,
             meta: Meta::default(),
             group: None,
+            size: 0,
         };
         engine.scan(|key, value| {
+            contents.size += (key.len() + value.len()) as u64;
             match Entry::decode(&path, key, value)? {
                 // It comes first, by its prefix.
                 Entry::Group(group) => {
                     let registers = usize::try_from(group.registers).unwrap_or(usize::MAX);
-                    contents.table.reserve(registers.min(RESERVED_MAX));
                     contents.digest.reserve(registers.min(RESERVED_MAX));
                     contents.group = Some(group);
                 }
@@ -308,11 +329,21 @@ impl Storage for Disk {
         Ok(())
     }
 
+    fn tend(&mut self) -> Result<(), StorageError> {
+        if self.failed {
+            return Err(self.stopped());
+        }
+        self.failed = true;
+        self.reclaim().map_err(StorageError::into_write)?;
+        self.failed = false;
+        Ok(())
+    }
+
     fn close(mut self: Box<Self>) -> Result<(), StorageError> {
         if self.failed {
             return Err(self.stopped());
         }
-        self.engine.sync()?;
+        self.engine().sync()?;
         self.mark
             .write(self.last_group)
             .map_err(StorageError::into_write)?;
@@ -332,20 +363,57 @@ impl Storage for Disk {
 }
 
 impl Disk {
+    fn engine(&mut self) -> &mut Engine {
+        self.engine.as_mut().expect("a store that has not failed")
+    }
+
+    /// Gives the space back that dropped keys took.
+    fn reclaim(&mut self) -> Result<(), StorageError> {
+        if !self.engine().is_compacting() {
+            if self.drops.is_compaction_due(self.digest.registers()) {
+                self.engine().start_compaction()?;
+                self.drops.compacted();
+            }
+            return Ok(());
+        }
+        if !self.engine().poll_compaction()? {
+            return Ok(());
+        }
+        if journal::size(&self.directory.store())? > JOURNALS_KEPT_SIZE {
+            let engine = self.engine.take().expect("a store that has not failed");
+            let engine = engine.empty_journals()?;
+            let held = engine.load(&GROUP_KEY)?;
+            let expected = group_entry(self.last_group, self.identity.incarnation, &self.digest);
+            if held != expected.1 {
+                let what = "with its journals emptied it is not what it was";
+                return Err(StorageError::damaged(&self.directory.store(), what));
+            }
+            self.engine = Some(engine);
+        }
+        Ok(())
+    }
+
     fn write(&mut self, groups: &[Group]) -> Result<(), StorageError> {
+        self.learn(groups)?;
         let (entries, last_group) = self.entries(groups);
         let has_meta = groups.iter().any(|group| group.meta.is_some());
         let sync = has_meta || self.options.durability == Durability::Fsync;
-        self.engine.write(entries, sync)?;
+        self.engine().write(entries, sync)?;
         self.last_group = last_group;
         // Only what is synced may be marked; a sync is of all that was written before it.
         if sync && self.marked_at.elapsed() >= self.options.mark_interval {
             self.mark.write(last_group)?;
             self.marked_at = Instant::now();
         }
+        Ok(())
+    }
+
+    /// The identity file tells of a configuration before the store does, never after it: with the
+    /// address that it names the next start is let in.
+    fn learn(&mut self, groups: &[Group]) -> Result<(), StorageError> {
         let mut metas = groups.iter().rev().filter_map(|group| group.meta.as_ref());
         if let Some(configuration) = metas.next().and_then(|m| m.configuration.as_ref())
-            && self.identity.learn(configuration)
+            && self.identity.learn(configuration, self.options.own())
         {
             self.identity.write(&self.directory.identity())?;
         }
@@ -354,31 +422,36 @@ impl Disk {
 
     /// What the groups come to: of each key the last state only, and the group entry.
     fn entries(&mut self, groups: &[Group]) -> (Vec<RawEntry>, GroupNumber) {
-        let mut entries = Vec::new();
-        let mut seen = HashSet::new();
         let mut last_group = self.last_group;
         for group in groups {
             assert!(group.number > last_group, "groups come in order of number");
             last_group = group.number;
         }
-        for group in groups.iter().rev() {
-            for (key, state) in group.registers.iter().rev() {
-                if seen.insert((format::prefix::REGISTER, key)) {
-                    let entry = (format::register_key(key), format::encode_register(state));
-                    self.digest.set_register(&entry.0, &entry.1);
-                    entries.push(entry);
+        let dropped = groups.iter().map(|group| group.dropped.len() as u64);
+        self.drops.add(dropped.sum());
+        let mut entries = Vec::new();
+        for (key, last) in Batch::new(groups).entries {
+            let name = format::register_key(key);
+            match last.register {
+                Some(Some(state)) => {
+                    let value = format::encode_register(state);
+                    self.digest.set_register(&name, &value);
+                    entries.push((name, Some(value)));
                 }
+                Some(None) => {
+                    self.digest.remove_register(&name);
+                    entries.push((name, None));
+                }
+                None => {}
             }
-            for (key, ballot) in group.chosen.iter().rev() {
-                if seen.insert((format::prefix::CHOSEN, key)) {
-                    entries.push((format::chosen_key(key), format::encode_chosen(*ballot)));
-                }
+            if let Some(chosen) = last.chosen {
+                entries.push((format::chosen_key(key), chosen.map(format::encode_chosen)));
             }
         }
         if let Some(meta) = groups.iter().rev().find_map(|group| group.meta.as_ref()) {
             let value = format::encode_meta(meta);
             self.digest.set_meta(&META_KEY, &value);
-            entries.push((META_KEY.to_vec(), value));
+            entries.push((META_KEY.to_vec(), Some(value)));
         }
         entries.push(group_entry(
             last_group,
@@ -402,7 +475,7 @@ fn group_entry(number: GroupNumber, incarnation: Incarnation, digest: &Digest) -
         registers: digest.registers(),
         digest: digest.sum(),
     };
-    (GROUP_KEY.to_vec(), entry.encode())
+    (GROUP_KEY.to_vec(), Some(entry.encode()))
 }
 
 fn new_digest() -> Result<Digest, StorageError> {

@@ -13,7 +13,9 @@ use fjall::{
     AbstractTree, CompressionType, Database, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode,
 };
 
+use super::compaction::Compaction;
 use super::error::StorageError;
+use super::journal;
 
 /// The one keyspace.
 const KEYSPACE: &str = "state";
@@ -31,16 +33,18 @@ const BLOCK_SIZE: u32 = 16 << 10;
 /// memtable or a few more runs on, the engine would wait for its workers forever.
 const MEMTABLES_WAITING: usize = 3;
 const RUNS_WAITING: usize = 25;
-const WAIT: Duration = Duration::from_millis(1);
+pub(super) const WAIT: Duration = Duration::from_millis(1);
 /// What the engine needs to find its data; it takes some of them that are missing for a reason to
 /// begin anew, and deletes the rest.
 const PARTS: [&str; 3] = ["version", "keyspaces/0/current", "keyspaces/1/current"];
 
-/// Key and value, with prefix and version.
-pub type RawEntry = (Vec<u8>, Vec<u8>);
+/// Key and value, with prefix and version; no value removes the entry.
+pub type RawEntry = (Vec<u8>, Option<Vec<u8>>);
 
 pub struct Engine {
     path: PathBuf,
+    /// Ends before the engine does.
+    compaction: Option<Compaction>,
     database: Database,
     keyspace: Keyspace,
 }
@@ -54,6 +58,7 @@ impl Engine {
             let keyspace = database.keyspace(KEYSPACE, options).map_err(failed)?;
             Ok(Engine {
                 path: path.to_path_buf(),
+                compaction: None,
                 database,
                 keyspace,
             })
@@ -71,6 +76,7 @@ impl Engine {
             let keyspace = database.keyspace(KEYSPACE, options).map_err(failed)?;
             Ok(Engine {
                 path: path.to_path_buf(),
+                compaction: None,
                 database,
                 keyspace,
             })
@@ -93,6 +99,12 @@ impl Engine {
         })
     }
 
+    pub fn load(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+        let value = self.keyspace.get(key);
+        let value = value.map_err(|e| opening_failed(&self.path, e))?;
+        Ok(value.map(|value| value.to_vec()))
+    }
+
     /// Writes entries, all or nothing. Of a key there may be one entry only: the engine does not
     /// order entries within a batch. Not synced, they are with the operating system on return.
     pub fn write(
@@ -108,7 +120,10 @@ impl Engine {
         };
         let mut batch = self.database.batch().durability(Some(mode));
         for (key, value) in entries {
-            batch.insert(&self.keyspace, key, value);
+            match value {
+                Some(value) => batch.insert(&self.keyspace, key, value),
+                None => batch.remove(&self.keyspace, key),
+            }
         }
         batch.commit().map_err(|e| self.failed("writing", e))
     }
@@ -120,19 +135,69 @@ impl Engine {
             .map_err(|e| self.failed("syncing", e))
     }
 
+    /// Bytes on disk, journals and tables.
+    pub fn size(&self) -> Result<u64, StorageError> {
+        Ok(journal::size(&self.path)? + self.keyspace.disk_space())
+    }
+
+    /// Begins to write all tables anew, without what was removed.
+    pub fn start_compaction(&mut self) -> Result<(), StorageError> {
+        let started = Compaction::start(self.keyspace.clone());
+        self.compaction = Some(started.map_err(StorageError::io("compacting", &self.path))?);
+        Ok(())
+    }
+
+    pub fn is_compacting(&self) -> bool {
+        self.compaction.is_some()
+    }
+
+    /// Says whether a compaction has ended since the last call.
+    pub fn poll_compaction(&mut self) -> Result<bool, StorageError> {
+        let Some(ended) = self.compaction.as_mut().and_then(Compaction::ended) else {
+            return Ok(false);
+        };
+        self.compaction = None;
+        ended.map_err(|e| self.failed("compacting", e))?;
+        Ok(true)
+    }
+
+    /// Closes the engine and opens it with empty journals, as it gives none back of itself before it
+    /// is full. Takes as long as one write to the tables and an opening without journals do.
+    pub fn empty_journals(self) -> Result<Self, StorageError> {
+        let failed = |e| self.failed("moving data from its journal to its tables", e);
+        self.keyspace.rotate_memtable().map_err(failed)?;
+        while self.keyspace.tree.sealed_memtable_count() > 0 {
+            self.check_workers()?;
+            std::thread::sleep(WAIT);
+        }
+        let tree = &self.keyspace.tree;
+        assert!(
+            tree.get_highest_memtable_seqno().is_none(),
+            "nothing is in the journals alone"
+        );
+        let path = self.path.clone();
+        drop(self);
+        journal::empty(&path)?;
+        Engine::open(&path)
+    }
+
     /// Waits while the workers are behind, unless they have given up.
     fn wait_for_room(&self) -> Result<(), StorageError> {
         let tree = &self.keyspace.tree;
         while tree.sealed_memtable_count() >= MEMTABLES_WAITING
             || tree.l0_run_count() >= RUNS_WAITING
         {
-            // Nothing is buffered between commits; this only asks for a failure.
-            self.database
-                .persist(PersistMode::Buffer)
-                .map_err(|e| self.failed("moving data from its journal to its tables", e))?;
+            self.check_workers()?;
             std::thread::sleep(WAIT);
         }
         Ok(())
+    }
+
+    /// Nothing is buffered between commits; this only asks for a failure.
+    fn check_workers(&self) -> Result<(), StorageError> {
+        self.database
+            .persist(PersistMode::Buffer)
+            .map_err(|e| self.failed("moving data from its journal to its tables", e))
     }
 
     fn failed(&self, doing: &'static str, error: fjall::Error) -> StorageError {

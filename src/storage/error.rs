@@ -67,6 +67,19 @@ pub enum StorageError {
         given: u8,
     },
     #[error(
+        "the data directory {} is that of node {node}, whose address is {address}, but this node is \
+         started as {given} (of the list {list}): start it with a list and an index that name \
+         {address}, or give it another directory",
+        directory.display()
+    )]
+    OtherAddress {
+        directory: PathBuf,
+        node: String,
+        address: String,
+        given: String,
+        list: String,
+    },
+    #[error(
         "{what} in {} has format version {found}, this build reads version {known}: start the \
          node with the release that wrote it",
         path.display()

@@ -25,8 +25,12 @@ pub mod prefix {
 pub const GROUP_KEY: [u8; 1] = [prefix::GROUP];
 pub const META_KEY: [u8; 1] = [prefix::META];
 
-/// First byte of every value.
+/// First byte of the group entry and of chosen marks.
 const VERSION: u8 = 1;
+/// First byte of registers, which since the second tell their admission.
+const REGISTER_VERSION: u8 = 2;
+/// First byte of the node's own state, which since the second tells incarnation, admission and floor.
+const META_VERSION: u8 = 2;
 const GROUP_SIZE: usize = 1 + 4 * 8 + 8;
 
 /// Written with each commit: which group the store ends with, and what it then holds.
@@ -51,7 +55,7 @@ impl GroupEntry {
     }
 
     pub fn decode(path: &Path, bytes: &[u8]) -> Result<Self, StorageError> {
-        versioned(path, "the group entry", bytes)?;
+        versioned(path, "the group entry", VERSION, bytes)?;
         if bytes.len() != GROUP_SIZE
             || xxh3_64(&bytes[..GROUP_SIZE - 8]) != u64_at(bytes, GROUP_SIZE - 8)
         {
@@ -83,12 +87,12 @@ impl Entry {
         match (*first, rest.is_empty()) {
             (prefix::GROUP, true) => GroupEntry::decode(path, value).map(Entry::Group),
             (prefix::META, true) => {
-                let body = versioned(path, "the node's own state", value)?;
+                let body = versioned(path, "the node's own state", META_VERSION, value)?;
                 decode_body(path, "the node's own state", body).map(|m| Entry::Meta(Box::new(m)))
             }
             (prefix::REGISTER, false) => {
                 let key = decode_key(path, rest)?;
-                let body = versioned(path, "a register", value)?;
+                let body = versioned(path, "a register", REGISTER_VERSION, value)?;
                 let state: AcceptorState = decode_body(path, "a register", body)?;
                 let record = state.record.as_deref();
                 record
@@ -98,7 +102,7 @@ impl Entry {
             }
             (prefix::CHOSEN, false) => {
                 let key = decode_key(path, rest)?;
-                let body = versioned(path, "a chosen mark", value)?;
+                let body = versioned(path, "a chosen mark", VERSION, value)?;
                 let ballot = <[u8; 8]>::try_from(body)
                     .map_err(|_| StorageError::damaged(path, "a chosen mark is not whole"))?;
                 Ok(Entry::Chosen(key, Ballot(u64::from_le_bytes(ballot))))
@@ -120,11 +124,11 @@ pub fn chosen_key(key: &Key) -> Vec<u8> {
 }
 
 pub fn encode_register(state: &AcceptorState) -> Vec<u8> {
-    encode_body(state)
+    encode_body(REGISTER_VERSION, state)
 }
 
 pub fn encode_meta(meta: &Meta) -> Vec<u8> {
-    encode_body(meta)
+    encode_body(META_VERSION, meta)
 }
 
 pub fn encode_chosen(ballot: Ballot) -> Vec<u8> {
@@ -145,8 +149,8 @@ fn prefixed(prefix: u8, key: &Key) -> Vec<u8> {
     bytes
 }
 
-fn encode_body<T: Serialize>(body: &T) -> Vec<u8> {
-    let mut bytes = vec![VERSION];
+fn encode_body<T: Serialize>(version: u8, body: &T) -> Vec<u8> {
+    let mut bytes = vec![version];
     wire::encode(&mut bytes, body);
     bytes
 }
@@ -168,15 +172,16 @@ fn decode_key(path: &Path, bytes: &[u8]) -> Result<Key, StorageError> {
 fn versioned<'a>(
     path: &Path,
     what: &'static str,
+    known: u8,
     value: &'a [u8],
 ) -> Result<&'a [u8], StorageError> {
     match value.split_first() {
-        Some((&VERSION, body)) => Ok(body),
+        Some((&found, body)) if found == known => Ok(body),
         Some((&found, _)) => Err(StorageError::Version {
             path: path.to_path_buf(),
             what,
             found: found.into(),
-            known: VERSION.into(),
+            known: known.into(),
         }),
         None => Err(StorageError::damaged(path, format!("{what} is empty"))),
     }
@@ -204,6 +209,7 @@ mod tests {
             ballots in (0..u64::MAX >> 1, 0..u64::MAX >> 1, any::<bool>()),
             value in prop::option::of(prop::collection::vec(any::<u8>(), 0..200)),
             clients in prop::collection::vec((any::<u128>(), any::<u64>(), 0..1u64 << 55), 0..3),
+            life in any::<u32>(),
         ) {
             let clients = clients.into_iter().map(|(client, mark, birth_max)| ClientEntry {
                 client, mark, birth_max, operations: vec![],
@@ -219,6 +225,7 @@ mod tests {
                     intent: None,
                     applied: Applied { dropped: 3, clients },
                 })),
+                life,
             };
             let key = Key::user(&name);
             let entry = Entry::decode(here(), &register_key(&key), &encode_register(&state));
@@ -239,21 +246,29 @@ mod tests {
 
     #[test]
     fn the_nodes_own_state_comes_back() {
+        let member = |node| Member {
+            node,
+            incarnation: 2,
+            address: "a:1".into(),
+            removals: 4,
+            removed_at: 5,
+        };
         let meta = Meta {
             ceiling: 9,
             bound_to: Some(8),
             configuration: Some(Configuration {
                 cluster: 1,
                 epoch: 1,
-                members: vec![Member {
-                    node: 1,
-                    incarnation: 2,
-                    address: "a:1".into(),
-                }],
-                joint: None,
+                members: vec![member(1)],
+                joint: Some(vec![member(2)]),
                 base: Ballot(3),
                 formed_by: 2,
+                away: vec![member(3)],
+                ids: 3,
             }),
+            incarnation: 6,
+            life: 7,
+            floor: Ballot(8),
         };
         match Entry::decode(here(), &META_KEY, &encode_meta(&meta)).unwrap() {
             Entry::Meta(decoded) => assert_eq!(*decoded, meta),
@@ -281,13 +296,24 @@ mod tests {
 
     #[test]
     fn another_version_is_refused_by_number_and_name() {
-        let mut value = encode_register(&AcceptorState::default());
-        value[0] = 9;
-        let error = Entry::decode(here(), &register_key(&Key::user(b"a")), &value).unwrap_err();
-        let text = error.to_string();
-        assert!(
-            text.contains("a register in store has format version 9, this build reads version 1"),
-            "{text}"
-        );
+        let key = Key::user(b"a");
+        let register = encode_register(&AcceptorState::default());
+        for (key, mut value, what) in [
+            (register_key(&key), register, "a register"),
+            (
+                META_KEY.to_vec(),
+                encode_meta(&Meta::default()),
+                "the node's own state",
+            ),
+        ] {
+            for version in [1, 9] {
+                value[0] = version;
+                let error = Entry::decode(here(), &key, &value).unwrap_err();
+                let expected = format!(
+                    "{what} in store has format version {version}, this build reads version 2"
+                );
+                assert!(error.to_string().contains(&expected), "{error}");
+            }
+        }
     }
 }

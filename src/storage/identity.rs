@@ -11,7 +11,7 @@ use super::{Durability, file};
 use crate::protocol::message::{Configuration, Incarnation, NodeId};
 
 /// Of the whole data directory.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 const ABOUT: &str =
     "The data directory of a Horseshoe node; see docs/storage.md. Not to be edited.";
 
@@ -24,6 +24,9 @@ pub struct Identity {
     /// Known once a configuration is.
     pub cluster: Option<u64>,
     pub node: Option<NodeId>,
+    /// What the configuration names for the node, once that is not just the list any more; from
+    /// then on it counts in place of list and index.
+    pub address: Option<String>,
     pub incarnation: Incarnation,
     pub list: Vec<String>,
     pub index: u8,
@@ -47,6 +50,7 @@ impl Identity {
             format: FORMAT,
             cluster: None,
             node: None,
+            address: None,
             incarnation,
             list,
             index,
@@ -84,13 +88,27 @@ impl Identity {
         file::replace(path, &text)
     }
 
-    /// Refuses a directory that was made for another list or place in it.
+    /// Refuses a directory that was made for another list or place in it, or, once the
+    /// configuration was changed, for a node at another address.
     pub fn check_made_for(
         &self,
         directory: &Path,
         list: &[String],
         index: u8,
     ) -> Result<(), StorageError> {
+        if let Some(address) = &self.address {
+            let own = &list[usize::from(index)];
+            if own == address {
+                return Ok(());
+            }
+            return Err(StorageError::OtherAddress {
+                directory: directory.to_path_buf(),
+                node: self.node.map_or("?".into(), |node| node.to_string()),
+                address: address.clone(),
+                given: own.clone(),
+                list: list.join(","),
+            });
+        }
         if self.list != list {
             return Err(StorageError::OtherList {
                 directory: directory.to_path_buf(),
@@ -122,19 +140,26 @@ impl Identity {
         self.clean_stop = false;
     }
 
-    /// Takes cluster and node id from a configuration; says whether that changed anything.
-    pub fn learn(&mut self, configuration: &Configuration) -> bool {
-        let address = &self.list[usize::from(self.index)];
+    /// Takes from a configuration the cluster, the id of the node at `own`, the address of this
+    /// run, and the address of that id; says whether that changed anything.
+    pub fn learn(&mut self, configuration: &Configuration, own: &str) -> bool {
         let joint = configuration.joint.iter().flatten();
-        let node = configuration
-            .members
-            .iter()
-            .chain(joint)
-            .find(|member| member.address == *address)
-            .map(|member| member.node);
-        let learned = (Some(configuration.cluster), node.or(self.node));
-        let news = learned != (self.cluster, self.node);
-        (self.cluster, self.node) = learned;
+        let nodes = configuration.members.iter().chain(joint);
+        let mut nodes = nodes.chain(&configuration.away);
+        let at_own = nodes.clone().find(|member| member.address == own);
+        let node = at_own.map(|member| member.node).or(self.node);
+        let listed = configuration.members.iter().map(|member| &member.address);
+        let is_changed = configuration.epoch > 1 || !listed.eq(&self.list);
+        let named = nodes.find(|member| is_changed && Some(member.node) == node);
+        let address = named.map(|member| member.address.clone());
+        let learned = Identity {
+            cluster: Some(configuration.cluster),
+            node,
+            address: address.or_else(|| self.address.clone()),
+            ..self.clone()
+        };
+        let news = learned != *self;
+        *self = learned;
         news
     }
 }
@@ -195,43 +220,93 @@ mod tests {
         let identity = identity(Durability::Fsync);
         identity.write(&path).unwrap();
         assert_eq!(Identity::read(&path).unwrap(), Some(identity));
-        fs::write(&path, r#"{"format": 2, "what a later one has": 1}"#).unwrap();
+        fs::write(&path, r#"{"format": 3, "what a later one has": 1}"#).unwrap();
         let error = Identity::read(&path).unwrap_err().to_string();
         assert!(
-            error.contains("has format version 2, this build reads version 1"),
+            error.contains("has format version 3, this build reads version 2"),
             "{error}"
         );
-        for broken in ["", "{", r#"{"format": 1}"#] {
+        for broken in ["", "{", r#"{"format": 2}"#] {
             fs::write(&path, broken).unwrap();
             let error = Identity::read(&path).unwrap_err();
             assert!(matches!(error, StorageError::Damaged { .. }), "{error}");
         }
     }
 
-    #[test]
-    fn ids_are_learned_from_the_member_with_this_nodes_address() {
-        let member = |node, address: &str| Member {
+    fn member(node: NodeId, address: &str) -> Member {
+        Member {
             node,
-            incarnation: 0,
             address: address.into(),
-        };
-        let mut configuration = Configuration {
+            ..Member::default()
+        }
+    }
+
+    fn first() -> Configuration {
+        Configuration {
             cluster: 9,
             epoch: 1,
             members: vec![member(3, "a:1"), member(4, "b:1")],
-            joint: None,
-            base: Ballot::ZERO,
-            formed_by: 0,
+            ..Configuration::default()
+        }
+    }
+
+    #[test]
+    fn ids_are_learned_from_the_node_with_this_nodes_address() {
+        let mut configuration = first();
+        let mut identity = identity(Durability::Fsync);
+        assert!(identity.learn(&configuration, "b:1"));
+        assert_eq!((identity.cluster, identity.node), (Some(9), Some(4)));
+        assert_eq!(identity.address, None);
+        assert!(!identity.learn(&configuration, "b:1"));
+        // Removed: it is away, then unknown; the id that it had stays.
+        configuration.away.extend(configuration.members.pop());
+        assert!(identity.learn(&configuration, "b:1"));
+        assert_eq!(identity.address.as_deref(), Some("b:1"));
+        configuration.away.pop();
+        assert!(!identity.learn(&configuration, "b:1"));
+        assert_eq!(identity.node, Some(4));
+        configuration.joint = Some(vec![member(5, "b:1")]);
+        assert!(identity.learn(&configuration, "b:1"));
+        assert_eq!(identity.node, Some(5));
+    }
+
+    #[test]
+    fn once_the_configuration_was_changed_the_address_of_the_id_counts() {
+        let list = |text: &str| -> Vec<String> { text.split(',').map(String::from).collect() };
+        let check = |identity: &Identity, text: &str, index: u8| {
+            let checked = identity.check_made_for(Path::new("here"), &list(text), index);
+            checked.map_err(|error| error.to_string())
         };
         let mut identity = identity(Durability::Fsync);
-        assert!(identity.learn(&configuration));
-        assert_eq!((identity.cluster, identity.node), (Some(9), Some(4)));
-        assert!(!identity.learn(&configuration));
-        // Removed: the id that it had stays.
-        configuration.members.pop();
-        assert!(!identity.learn(&configuration));
-        configuration.joint = Some(vec![member(5, "b:1")]);
-        assert!(identity.learn(&configuration));
-        assert_eq!(identity.node, Some(5));
+        identity.learn(&first(), "b:1");
+        check(&identity, "a:1,b:1", 1).unwrap();
+        let error = check(&identity, "b:1,a:1", 0).unwrap_err();
+        assert!(
+            error.contains("a:1,b:1") && error.contains("b:1,a:1"),
+            "{error}"
+        );
+        check(&identity, "a:1,b:1", 0).unwrap_err();
+        let later = Configuration {
+            epoch: 3,
+            members: vec![member(4, "b:1"), member(5, "c:1")],
+            ..first()
+        };
+        assert!(identity.learn(&later, "b:1"));
+        for (text, index) in [("a:1,b:1", 1), ("b:1,c:1", 0), ("c:1,d:1,b:1", 2)] {
+            check(&identity, text, index).unwrap();
+        }
+        let error = check(&identity, "b:1,c:1", 1).unwrap_err();
+        for part in ["here", "node 4", "b:1", "started as c:1", "b:1,c:1"] {
+            assert!(error.contains(part), "{part} in {error}");
+        }
+        // The id moves to another address: there the state counts, and no longer here.
+        let moved = Configuration {
+            epoch: 5,
+            members: vec![member(4, "d:1")],
+            ..first()
+        };
+        assert!(identity.learn(&moved, "b:1"));
+        check(&identity, "d:1", 0).unwrap();
+        check(&identity, "a:1,b:1", 1).unwrap_err();
     }
 }

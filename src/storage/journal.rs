@@ -6,12 +6,14 @@
 //! changed. The engine also refuses some torn tails, which are no damage; those are cut here.
 
 use std::fs::{self, OpenOptions};
-use std::os::unix::fs::FileExt;
+use std::io::ErrorKind;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::error::StorageError;
+use super::file;
 use super::format::{GROUP_KEY, GroupEntry, u64_at};
 use crate::protocol::message::GroupNumber;
 
@@ -19,6 +21,8 @@ const START: u8 = 1;
 const ITEM: u8 = 2;
 const END: u8 = 3;
 const CLEAR: u8 = 4;
+/// Of what the system counts space in, whatever the file system.
+const BLOCK_SIZE: u64 = 512;
 /// Last bytes of a batch; the number is the engine's format version.
 const TRAILER: &[u8] = b"FJL\x03";
 
@@ -63,6 +67,32 @@ pub fn check(
         }
     }
     Ok(note)
+}
+
+/// What the journals take on disk; a new one is long but for the most part not there.
+pub fn size(store: &Path) -> Result<u64, StorageError> {
+    let mut size = 0;
+    for path in list(store)? {
+        match fs::metadata(&path) {
+            Ok(metadata) => size += metadata.blocks() * BLOCK_SIZE,
+            // Given up by the engine meanwhile.
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            Err(e) => return Err(StorageError::io("examining", &path)(e)),
+        }
+    }
+    Ok(size)
+}
+
+/// Leaves the newest journal only, and nothing in it. The engine must be closed, with all that the
+/// journals hold in its tables.
+pub fn empty(store: &Path) -> Result<(), StorageError> {
+    let journals = list(store)?;
+    let (newest, older) = journals.split_last().expect("a store has a journal");
+    for path in older {
+        fs::remove_file(path).map_err(StorageError::io("removing", path))?;
+    }
+    cut(newest, 0)?;
+    file::sync_directory(store)
 }
 
 /// A tail that a stop tore is the end of the newest journal: journals are synced before a next

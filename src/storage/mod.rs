@@ -5,6 +5,8 @@
 //! A store is written by one thread, in groups. What is read while the node runs comes from the
 //! `Table`, in memory; files are read only when a store is opened.
 
+mod batch;
+mod compaction;
 mod digest;
 mod directory;
 pub mod disk;
@@ -35,6 +37,12 @@ pub trait Storage: Send {
     /// Writes groups in order of number, all or nothing; they are as durable as configured when it
     /// returns. After an error nothing more is written, and every later call fails.
     fn commit(&mut self, groups: &[Group]) -> Result<(), StorageError>;
+
+    /// To be called after commits and every second or so: looks after what lies on disk, and may
+    /// take some tens of milliseconds once in a while. After an error every later call fails.
+    fn tend(&mut self) -> Result<(), StorageError> {
+        Ok(())
+    }
 
     /// Makes all that was committed durable, whatever the durability, and notes the clean stop.
     /// A store that is dropped instead was stopped uncleanly.

@@ -6,3 +6,4 @@ mod model;
 mod process;
 mod refused;
 mod roundtrip;
+mod space;

@@ -54,7 +54,7 @@ fn slow_key(n: u64) -> Key {
     Key::user(format!("slow key {}", n % KEYS_SLOW).as_bytes())
 }
 
-/// A group that overwrites keys of earlier ones, so that a state gone back is noticed.
+/// A group that overwrites and drops keys of earlier ones, so that a state gone back is noticed.
 pub fn group(number: u64) -> Group {
     let state = |n: u64| AcceptorState {
         promised: Ballot(n * 10 + 1),
@@ -65,9 +65,10 @@ pub fn group(number: u64) -> Group {
             version: n,
             ..Record::default()
         })),
+        life: (n / 6) as u32,
     };
     let previous = number.saturating_sub(1);
-    Group {
+    let mut group = Group {
         number,
         registers: vec![
             (key(number), state(number)),
@@ -75,7 +76,15 @@ pub fn group(number: u64) -> Group {
         ],
         chosen: vec![(key(previous), Ballot(previous * 10))],
         meta: number.is_multiple_of(4).then(|| meta(number)),
+        ..Group::default()
+    };
+    if number.is_multiple_of(3) {
+        let dropped = key(number + 5);
+        // A mark for what is gone tells nothing.
+        group.chosen.push((dropped.clone(), Ballot(number * 10)));
+        group.dropped.push(dropped);
     }
+    group
 }
 
 pub fn groups(numbers: std::ops::RangeInclusive<u64>) -> Vec<Group> {
@@ -87,6 +96,7 @@ fn meta(number: u64) -> Meta {
         node,
         incarnation: INCARNATION,
         address: address.into(),
+        ..Member::default()
     };
     Meta {
         ceiling: number * 100,
@@ -95,10 +105,13 @@ fn meta(number: u64) -> Meta {
             cluster: 77,
             epoch: 1,
             members: vec![member(1, "a:1"), member(2, "b:1"), member(3, "c:1")],
-            joint: None,
-            base: Ballot::ZERO,
             formed_by: 1,
+            ids: 3,
+            ..Configuration::default()
         }),
+        incarnation: number + 1,
+        life: (number / 6) as u32,
+        floor: Ballot(number),
     }
 }
 
@@ -110,6 +123,8 @@ pub fn check(opened: &Opened) {
         table.apply(&group);
     }
     assert_eq!(opened.table.keys(), table.keys(), "keys after {number}");
+    let digests = &opened.recovered.digests;
+    assert_eq!(digests, &table.digests(), "digests after {number}");
     for key in (0..KEYS).map(key).chain((0..KEYS_SLOW).map(slow_key)) {
         let (found, expected) = (opened.table.load(&key), table.load(&key));
         assert_eq!(found, expected, "{key:?} after group {number}");

@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use horseshoe::protocol::ballot::Ballot;
-use horseshoe::protocol::message::{Group, Recovered};
+use horseshoe::protocol::message::{Configuration, Group, Member, Meta, Recovered};
 use horseshoe::protocol::record::{AcceptorState, Key, Record};
-use horseshoe::storage::{DiskOptions, Durability, Table, disk, memory};
+use horseshoe::storage::{DiskOptions, Durability, Opened, Table, disk, memory};
 use proptest::prelude::*;
 
 use super::model::{
@@ -76,13 +77,14 @@ fn the_identity_file_tells_a_reader_what_it_is() {
     make(&path, 3);
     let text = fs::read_to_string(path.join("identity")).unwrap();
     for expected in [
-        "\"format\": 1",
+        "\"format\": 2",
         "\"incarnation\": 4369",
         "\"index\": 1",
         "\"durability\": \"fsync\"",
         "\"clean_stop\": true",
         "\"boot_id\": \"first boot\"",
         "\"cluster\": null",
+        "\"address\": null",
         "\"b:1\"",
     ] {
         assert!(text.contains(expected), "{expected} in {text}");
@@ -94,6 +96,151 @@ fn the_identity_file_tells_a_reader_what_it_is() {
     opened.storage.commit(&[group(4)]).unwrap();
     let text = fs::read_to_string(path.join("identity")).unwrap();
     assert!(text.contains("\"cluster\": 77") && text.contains("\"node\": 2"));
+}
+
+/// A key's state of number `n`.
+fn state(n: u64) -> AcceptorState {
+    AcceptorState {
+        promised: Ballot(n + 1),
+        accepted: Ballot(n),
+        record: Some(Arc::new(Record::default())),
+        ..AcceptorState::default()
+    }
+}
+
+/// How many entries the engine holds that are of a key.
+fn entries_of(path: &Path, key: &Key) -> usize {
+    let database = fjall::Database::builder(path.join("store")).open().unwrap();
+    let keyspace = database.keyspace("state", Default::default).unwrap();
+    let names = keyspace.iter().map(|entry| entry.key().unwrap());
+    let of_key = names.filter(|name| name.len() > 1 && name[1..] == *key.as_bytes());
+    of_key.count()
+}
+
+#[test]
+fn a_dropped_key_leaves_nothing_and_may_be_written_again() {
+    let key = Key::user(b"k");
+    let write = |number| Group {
+        number,
+        registers: vec![(key.clone(), state(number))],
+        chosen: vec![(key.clone(), Ballot(number))],
+        ..Group::default()
+    };
+    let drop = |number| Group {
+        number,
+        dropped: vec![key.clone()],
+        chosen: vec![(key.clone(), Ballot(number))],
+        ..Group::default()
+    };
+    let late_mark = |number| Group {
+        chosen: vec![(key.clone(), Ballot(number))],
+        number,
+        ..Group::default()
+    };
+    // In one commit each, with a restart after each.
+    let (_base, path) = directory();
+    for (groups, expected) in [
+        (vec![write(1)], Some(1)),
+        (vec![drop(2)], None),
+        (vec![write(3), drop(4)], None),
+        (vec![drop(5), write(6)], Some(6)),
+        (vec![drop(7), late_mark(8)], None),
+        (vec![write(9), drop(10), write(11)], Some(11)),
+        (vec![write(12), drop(13), write(14), drop(15)], None),
+    ] {
+        let mut opened = open(options(&path));
+        opened.storage.commit(&groups).unwrap();
+        groups.iter().for_each(|group| opened.table.apply(group));
+        let live = opened.table;
+        std::mem::drop(opened.storage);
+        assert_eq!(entries_of(&path, &key), expected.map_or(0, |_| 2));
+        let opened = open(options(&path));
+        let held = opened.table.load(&key);
+        assert_eq!(held.as_ref().map(|state| state.accepted.0), expected);
+        assert!(held.as_ref().is_none_or(|state| state.chosen));
+        assert_eq!(held, live.load(&key));
+        assert_eq!(opened.recovered.digests, live.digests());
+    }
+}
+
+#[test]
+#[should_panic(expected = "writes a key or drops it")]
+fn a_group_does_not_write_what_it_drops() {
+    let (_base, path) = directory();
+    let mut opened = open(options(&path));
+    let key = Key::user(b"k");
+    let group = Group {
+        number: 1,
+        registers: vec![(key.clone(), state(1))],
+        dropped: vec![key],
+        ..Group::default()
+    };
+    let _ = opened.storage.commit(&[group]);
+}
+
+#[test]
+fn once_the_configuration_was_changed_any_list_that_names_the_address_will_do() {
+    let (_base, path) = directory();
+    let started_as = |list: &[&str], index| DiskOptions {
+        list: list.iter().map(|address| address.to_string()).collect(),
+        index,
+        ..options(&path)
+    };
+    let configuration = |epoch, members: &[(u8, &str)]| Configuration {
+        epoch,
+        members: nodes(members),
+        ..Configuration::default()
+    };
+    let commit = |opened: &mut Opened, number, configuration| {
+        let meta = Meta {
+            configuration: Some(configuration),
+            ..Meta::default()
+        };
+        let group = Group {
+            number,
+            meta: Some(meta),
+            ..Group::default()
+        };
+        opened.storage.commit(&[group]).unwrap();
+    };
+    let mut opened = open(options(&path));
+    commit(
+        &mut opened,
+        1,
+        configuration(1, &[(1, "a:1"), (2, "b:1"), (3, "c:1")]),
+    );
+    drop(opened);
+    let new_list = || started_as(&["b:1", "c:1", "d:1"], 0);
+    let error = disk::open(new_list(), 9).unwrap_err().to_string();
+    assert!(error.contains("a:1,b:1,c:1"), "{error}");
+    // A node that is away has an address too.
+    let mut removed = configuration(3, &[(3, "c:1"), (4, "d:1")]);
+    removed.away = nodes(&[(2, "b:1")]);
+    let mut opened = open(options(&path));
+    commit(&mut opened, 2, removed);
+    drop(opened);
+    for start in [new_list(), options(&path), started_as(&["d:1", "b:1"], 1)] {
+        let opened = open(start);
+        assert_eq!(opened.recovered.group, 2);
+    }
+    for (list, index) in [(["b:1", "c:1", "d:1"], 2), (["a:1", "b:1", "c:1"], 0)] {
+        let error = disk::open(started_as(&list, index), 9)
+            .unwrap_err()
+            .to_string();
+        let given = format!("started as {}", list[usize::from(index)]);
+        for part in [path.to_str().unwrap(), "node 2", "is b:1", &given] {
+            assert!(error.contains(part), "{part} in {error}");
+        }
+    }
+}
+
+fn nodes(named: &[(u8, &str)]) -> Vec<Member> {
+    let member = |(node, address): &(u8, &str)| Member {
+        node: *node,
+        address: address.to_string(),
+        ..Member::default()
+    };
+    named.iter().map(member).collect()
 }
 
 #[test]

@@ -80,12 +80,9 @@ impl Configuration {
     pub fn voters(&self) -> impl Iterator<Item = &Member> {
         let joint = self.joint.as_deref().unwrap_or_default();
         let stay = self.members.iter().filter(|m| !is_replaced(m, joint));
-        let come = joint.iter().filter(|j| {
-            !self
-                .members
-                .iter()
-                .any(|m| m.node == j.node && m.incarnation == j.incarnation)
-        });
+        let come = joint
+            .iter()
+            .filter(|j| !self.members.iter().any(|m| m.node == j.node && m.incarnation == j.incarnation));
         stay.chain(come)
     }
 

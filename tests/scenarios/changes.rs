@@ -7,18 +7,9 @@ use crate::sim::script::{Script, append};
 
 /// The configuration that all of these nodes have installed, if it is the same.
 fn installed(cluster: &Cluster, nodes: &[usize]) -> Option<Configuration> {
-    let of = |node: usize| {
-        cluster.nodes[node]
-            .replica
-            .as_ref()?
-            .configuration()
-            .cloned()
-    };
+    let of = |node: usize| cluster.nodes[node].replica.as_ref()?.configuration().cloned();
     let first = of(nodes[0])?;
-    nodes
-        .iter()
-        .all(|n| of(*n).as_ref() == Some(&first))
-        .then_some(first)
+    nodes.iter().all(|n| of(*n).as_ref() == Some(&first)).then_some(first)
 }
 
 fn has_members(cluster: &Cluster, nodes: &[usize], members: &[NodeId]) -> bool {
@@ -35,9 +26,7 @@ pub fn five_nodes_fail_one_by_one_and_come_back() {
     let client = c.client();
     c.put(client, "k", "0");
     c.crash_hard(0);
-    c.until("four members", |c| {
-        has_members(c, &[1, 2, 3, 4], &[2, 3, 4, 5])
-    });
+    c.until("four members", |c| has_members(c, &[1, 2, 3, 4], &[2, 3, 4, 5]));
     c.run(client, "k", append("1"));
     c.crash_hard(3);
     c.until("three members", |c| has_members(c, &[1, 2, 4], &[2, 3, 5]));

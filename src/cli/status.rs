@@ -248,6 +248,7 @@ fn of_node(address: &str, status: &NodeStatus) -> Value {
         "members": members,
         "waits_for": status.waits_for,
         "keys": status.keys,
+        "digest": status.digest,
         "durability": status.durability,
         "version": status.version,
         "uptime_ms": status.uptime_ms,

@@ -64,16 +64,16 @@ impl Passing {
             Parcel::Peer { envelope, .. } => envelope.message.name(),
             Parcel::Request { message, .. } => match message {
                 ClientMessage::Hello(_) => "Hello",
-                ClientMessage::Request(_) | ClientMessage::Change(_) => "Change",
-                ClientMessage::Sessionless { .. } => "Request",
+                ClientMessage::Request(_) | ClientMessage::Sessionless { .. } => "Request",
                 ClientMessage::StatusRequest(_) => "StatusRequest",
+                ClientMessage::Change(_) => "Change",
             },
             Parcel::Reply { reply } => match reply {
                 ClientReply::Hello(_) => "HelloAnswer",
-                ClientReply::Answer(_) | ClientReply::Change { .. } => "ChangeAnswer",
-                ClientReply::Sessionless { .. } => "Answer",
+                ClientReply::Answer(_) | ClientReply::Sessionless { .. } => "Answer",
                 ClientReply::NoSession(_) => "NoSession",
                 ClientReply::Status { .. } => "Status",
+                ClientReply::Change { .. } => "ChangeAnswer",
             },
         }
     }

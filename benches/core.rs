@@ -132,7 +132,7 @@ impl Bench {
                     let place = match to {
                         Destination::Node(id) => usize::from(id) - 1,
                         Destination::Listed(index) => usize::from(index),
-                        Destination::Address(_) => continue,
+                        Destination::Address(_) => unreachable!("all nodes know their ids"),
                     };
                     self.body.clear();
                     envelope.message.encode_body(&mut self.body);

@@ -3,6 +3,8 @@
 //! `cargo bench --bench storage -- [KEYS] [DIRECTORY]`; a million keys in a temporary directory
 //! unless told otherwise. A directory that is there already is only opened.
 
+use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +13,7 @@ use bytes::Bytes;
 use horseshoe::protocol::ballot::Ballot;
 use horseshoe::protocol::message::Group;
 use horseshoe::protocol::record::{AcceptorState, Key, Record};
-use horseshoe::storage::{DiskOptions, Durability, Opened, disk};
+use horseshoe::storage::{DiskOptions, Durability, Opened, Table, disk};
 
 const VALUE_SIZE: usize = 100;
 
@@ -37,10 +39,107 @@ fn main() {
     if directory.exists() {
         // Made by an earlier run: what a process that only opens it comes to.
         open(&directory, Durability::Fsync, "open");
-        println!("resident: {}", resident());
+        println!("resident: {} kB", resident("VmHWM"));
     } else {
+        compare_tables(keys);
         run(&directory, keys);
+        drop_all(&directory.with_file_name("dropped"), keys);
     }
+}
+
+/// The table against one map of all keys.
+fn compare_tables(keys: u64) {
+    let group = Group {
+        registers: (1..=keys).map(|n| register(n, keys)).collect(),
+        ..Group::default()
+    };
+    let names: Vec<&Key> = group.registers.iter().map(|(key, _)| key).collect();
+    let resident_before = resident("VmRSS");
+    for round in 1..=3 {
+        let start = Instant::now();
+        let mut table = Table::default();
+        table.apply(&group);
+        let set = start.elapsed();
+        let start = Instant::now();
+        let found = names.iter().filter(|key| table.load(key).is_some()).count();
+        let load = start.elapsed();
+        let resident = resident("VmRSS") - resident_before;
+        println!("table, round {round}: set {set:?}, load {load:?}, {found} keys, {resident} kB");
+    }
+    for round in 1..=3 {
+        let start = Instant::now();
+        let mut map = HashMap::<Key, AcceptorState, foldhash::fast::RandomState>::default();
+        for (key, state) in &group.registers {
+            map.insert(key.clone(), state.clone());
+        }
+        let set = start.elapsed();
+        let start = Instant::now();
+        let load = |key: &&&Key| map.get(key).cloned().is_some();
+        let found = names.iter().filter(load).count();
+        let load = start.elapsed();
+        let resident = resident("VmRSS") - resident_before;
+        println!("one map, round {round}: set {set:?}, load {load:?}, {found} keys, {resident} kB");
+    }
+}
+
+/// What is left of keys that were written, deleted and dropped.
+fn drop_all(directory: &Path, keys: u64) {
+    const GROUP_SIZE: u64 = 1_000;
+    let mut opened = open(directory, Durability::Os, "");
+    let resident_before = resident("VmRSS");
+    let mut show = |opened: &mut Opened, what: &str| {
+        let added = resident("VmRSS") as i64 - resident_before as i64;
+        let keys = opened.table.keys();
+        println!(
+            "{what}: {keys} keys, {added} kB resident, {} bytes on disk",
+            on_disk(directory)
+        );
+    };
+    let mut each = |opened: &mut Opened, fill: &dyn Fn(&mut Group, (Key, AcceptorState))| {
+        for first in (1..=keys).step_by(GROUP_SIZE as usize) {
+            opened.recovered.group += 1;
+            let mut group = Group {
+                number: opened.recovered.group,
+                ..Group::default()
+            };
+            for n in first..first + GROUP_SIZE {
+                fill(&mut group, register(n, keys));
+            }
+            opened.table.apply(&group);
+            opened.storage.commit(&[group]).expect("commits");
+        }
+    };
+    show(&mut opened, "empty");
+    each(&mut opened, &|group, register| {
+        group.registers.push(register)
+    });
+    show(&mut opened, "written");
+    each(&mut opened, &|group, (key, mut state)| {
+        state.record = Some(Arc::default());
+        group.registers.push((key, state));
+    });
+    show(&mut opened, "deleted");
+    each(&mut opened, &|group, (key, _)| group.dropped.push(key));
+    show(&mut opened, "dropped");
+    let start = Instant::now();
+    let mut longest = Duration::ZERO;
+    while start.elapsed() < Duration::from_secs(20) {
+        let start = Instant::now();
+        opened.storage.tend().expect("tends");
+        longest = longest.max(start.elapsed());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    show(&mut opened, "20 s later");
+    println!("tending took {longest:?} at most");
+}
+
+fn on_disk(path: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(path) else {
+        return path
+            .metadata()
+            .map_or(0, |metadata| metadata.blocks() * 512);
+    };
+    entries.flatten().map(|entry| on_disk(&entry.path())).sum()
 }
 
 fn run(directory: &Path, keys: u64) {
@@ -64,7 +163,7 @@ fn run(directory: &Path, keys: u64) {
     let opened = open(directory, Durability::Fsync, "open again");
     opened.storage.close().expect("closes");
     open(directory, Durability::Fsync, "open after a clean stop");
-    println!("resident: {}", resident());
+    println!("resident: {} kB", resident("VmHWM"));
 }
 
 fn open(directory: &Path, durability: Durability, title: &str) -> Opened {
@@ -125,8 +224,10 @@ fn register(n: u64, keys: u64) -> (Key, AcceptorState) {
     (Key::user(format!("key {place:012}").as_bytes()), state)
 }
 
-fn resident() -> String {
+/// In kB, now (`VmRSS`) or at most (`VmHWM`); 0 where that is not told.
+fn resident(which: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmHWM"));
-    line.unwrap_or("unknown").to_string()
+    let line = status.lines().find_map(|line| line.strip_prefix(which));
+    let number = line.and_then(|line| line.split_whitespace().nth(1));
+    number.and_then(|number| number.parse().ok()).unwrap_or(0)
 }

@@ -12,9 +12,10 @@ use super::message::{
 };
 use super::outbox::Way;
 use super::record::{AcceptorState, Key};
+use super::repair::size_of;
 
 /// What an entry takes in a message beside its key, about.
-const ENTRY_OVERHEAD: usize = 16;
+const ENTRY_OVERHEAD: usize = 24;
 
 /// Who waits for a bucket's contents.
 #[derive(Debug)]
@@ -135,6 +136,7 @@ impl Replica {
                 accepted: state.accepted,
                 chosen: state.chosen,
                 tombstone: record.value.is_none(),
+                size: size_of(key, record).try_into().unwrap_or(u32::MAX),
             });
         }
         told

@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use super::copies::Work;
 use super::limits::LOAD_WAITERS_MAX;
 use super::message::{Envelope, GroupNumber, NodeId};
 use super::pending::Pending;
@@ -18,6 +19,7 @@ pub enum Waiting {
     Copy(NodeId),
     /// Is to be mended by a round.
     Mend,
+    Work(Work),
 }
 
 #[derive(Debug, Default)]

@@ -16,6 +16,7 @@ impl Replica {
                 Waiting::Peer(envelope) => self.handle_member_message(now, envelope),
                 Waiting::Operation(pending) => self.run_waiting(now, key, pending),
                 Waiting::Mend => self.mend(now, key),
+                Waiting::Work(work) => self.work_on(now, key, work),
                 Waiting::Copy(node) => {
                     self.copy_key(now, node, key);
                 }

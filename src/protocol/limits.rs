@@ -110,6 +110,43 @@ pub const COPIES_PER_SECOND_IDLE: u64 = 100_000;
 /// ... and while operations are under way.
 pub const COPIES_PER_SECOND_BUSY: u64 = 10_000;
 
+/// Keys asked for of one node and not answered yet, and about the size of their copies.
+pub const PULLS_UNDER_WAY_MAX: usize = 1_024;
+pub const PULLS_SIZE_MAX: usize = 128 << 10;
+/// Keys that wait to be asked for; while there are as many no more are looked for.
+pub const PULLS_WAITING_MAX: usize = 8_192;
+/// A key that was asked for and not answered is asked for again after this time, ...
+pub const PULL_RETRY_MS: u64 = 300;
+/// ... so often.
+pub const PULL_TRIES_MAX: u32 = 5;
+/// Copies that other nodes asked for and that wait for their turn; more are dropped and counted.
+pub const COPIES_WAITING_MAX: usize = 16_384;
+/// Keys asked for whose records are not known to be chosen, and which are looked at again.
+pub const DOUBTS_MAX: usize = 1_024;
+/// Records not known to be chosen, and buckets that differ, have this long to settle by themselves.
+pub const SETTLE_MS: u64 = 200;
+/// Buckets that are compared at a time.
+pub const BUCKETS_COMPARED_MAX: usize = 32;
+/// Members compare what they hold this often, while nothing tells that they differ.
+pub const COMPARE_MS: u64 = 1_000;
+/// A learner that found no more keys missing than this in all buckets has learned enough to be admitted, ...
+pub const LEARNED_MISSING_MAX: u64 = 4_096;
+/// ... and under a load that keeps up with it, so does one that went through all buckets so often.
+pub const LEARNED_PASSES_MAX: u64 = 8;
+
+/// P1: how long after its bucket had a tombstone written it is looked at: none is purged before the retry
+/// horizon is over.
+pub const PURGE_AFTER_MS: u64 = RETRY_HORIZON_MS + 1_000;
+/// Members are asked this often for what purging must know.
+pub const PURGE_MS: u64 = 1_000;
+/// Buckets that one node purges at a time while it has nothing else to do, ...
+pub const BUCKETS_PURGED_IDLE: usize = 128;
+/// ... and while operations are under way.
+pub const BUCKETS_PURGED_BUSY: usize = 16;
+/// Nothing is purged while a member differs in more buckets than this: what it lacks would be below its
+/// floor, and would need a round for each key.
+pub const PURGE_DIFFERING_MAX: usize = 512;
+
 /// Operations that wait for one key; more are answered busy.
 pub const KEY_QUEUE_MAX: usize = 2_048;
 /// Operations under way in one node; more are answered busy.

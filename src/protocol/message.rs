@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use super::ballot::Ballot;
 use super::digest::{BUCKETS, Bucket, Digests};
-use super::limits::{ADDRESS_SIZE_MAX, CHOSEN_PER_MESSAGE_MAX, KEYS_PER_MESSAGE_MAX, MEMBERS_MAX, NODES_AWAY_MAX};
+use super::limits::{
+    ADDRESS_SIZE_MAX, CHOSEN_PER_MESSAGE_MAX, KEYS_PER_MESSAGE_MAX, MEMBERS_MAX, NODES_AWAY_MAX,
+};
 use super::record::{AcceptorState, Key, Record};
 
 /// Given out by the configuration, from 1; 0 stands for a client or a node without an id.
@@ -112,6 +114,8 @@ pub struct BucketEntry {
     pub accepted: Ballot,
     pub chosen: bool,
     pub tombstone: bool,
+    /// About what a copy of the record takes on the way.
+    pub size: u32,
 }
 
 macro_rules! messages {
@@ -200,6 +204,13 @@ messages! {
     Purge = 39 { tombstones: Vec<(Key, Ballot)> }
 }
 
+impl DigestsTold {
+    pub fn sum(&self, bucket: Bucket) -> u64 {
+        let at = 8 * usize::from(bucket);
+        u64::from_le_bytes(self.sums[at..at + 8].try_into().expect("eight bytes"))
+    }
+}
+
 impl Message {
     /// Bounds that decoding alone does not enforce.
     fn check(&self) -> Result<(), BodyError> {
@@ -220,7 +231,11 @@ impl Message {
             }
             Message::ConfigurationTold(m) => {
                 let c = &m.configuration;
-                let all = c.members.iter().chain(c.joint.iter().flatten()).chain(&c.away);
+                let all = c
+                    .members
+                    .iter()
+                    .chain(c.joint.iter().flatten())
+                    .chain(&c.away);
                 let sized = (1..=MEMBERS_MAX).contains(&c.members.len())
                     && c.joint
                         .as_ref()
@@ -355,8 +370,14 @@ pub enum Output {
     Load(Key),
     /// Wants `Input::Listed` of that bucket.
     List(Bucket),
-    Send { to: Destination, envelope: Envelope },
-    Reply { to: Endpoint, reply: ClientReply },
+    Send {
+        to: Destination,
+        envelope: Envelope,
+    },
+    Reply {
+        to: Endpoint,
+        reply: ClientReply,
+    },
     Event(Event),
 }
 

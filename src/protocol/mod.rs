@@ -8,19 +8,23 @@ pub mod ballot;
 mod bootstrap;
 mod buckets;
 mod cache;
-mod clients;
 mod change;
+mod clients;
 mod coordinate;
+mod copies;
 pub mod digest;
 mod hints;
 pub mod limits;
 mod link;
+mod membership;
 pub mod message;
 mod operator;
 mod outbox;
 mod pace;
 mod peers;
 mod pending;
+mod pull;
+mod purge;
 pub mod quorum;
 mod read;
 pub mod record;
@@ -28,7 +32,6 @@ pub mod register;
 mod repair;
 mod round;
 mod route;
-mod membership;
 mod routing;
 pub mod rules;
 mod seal;
@@ -50,6 +53,7 @@ use buckets::Waiters;
 use cache::Cache;
 use change::Changes;
 use clients::Forwarded;
+use copies::Copies;
 use digest::{Bucket, Digests};
 use hints::{Hints, Rounds};
 use message::{
@@ -58,10 +62,12 @@ use message::{
 };
 use outbox::Outbox;
 use pace::Pace;
+use purge::Graves;
 use record::Key;
 use round::Effect;
 use route::Links;
 use session::{Forwarders, Sessions};
+use sync::Sync;
 use timer::Timers;
 
 /// What a replica is started with.
@@ -180,10 +186,15 @@ pub struct Replica {
     heartbeats: u64,
     marks_due: bool,
     changes: Changes,
+    sync: Sync,
+    copies: Copies,
+    graves: Graves,
     stopping: bool,
     waits_for: String,
     /// The groups that carry the configuration and the word given (E6).
     installed_in: u64,
+    /// The group that carries the floor (P1).
+    floored_in: u64,
     /// When configurations were last told to or asked of a node.
     exchanged_us: BTreeMap<NodeId, u64>,
     bound_in: u64,
@@ -257,9 +268,13 @@ impl Replica {
             heartbeats: 0,
             marks_due: false,
             changes: Changes::default(),
+            sync: Sync::default(),
+            copies: Copies::default(),
+            graves: Graves::default(),
             stopping: false,
             waits_for: String::new(),
             installed_in: 0,
+            floored_in: 0,
             exchanged_us: BTreeMap::new(),
             bound_in: 0,
             told_clamped: false,

@@ -10,8 +10,8 @@ use super::bootstrap;
 use super::cache::{Fetched, Waiting};
 use super::limits::NEWS_INTERVAL_MS;
 use super::message::{
-    Accept, Accepted, Configuration, ConfigurationAsked, ConfigurationTold, Copied, Destination,
-    Envelope, Message, Nack, NodeId, Now, Output, Prepare, Promise, ReadAnswer,
+    Accept, Accepted, Configuration, ConfigurationAsked, ConfigurationTold, Copied, Copy,
+    Destination, Envelope, Message, Nack, NodeId, Now, Output, Prepare, Promise, ReadAnswer,
 };
 use super::outbox::Way;
 use super::record::{AcceptorState, Key};
@@ -114,7 +114,7 @@ impl Replica {
             }
             Message::DigestsTold(_) | Message::BucketTold(_) => self.handle_told(now, envelope),
             Message::Purge(_) if self.votes => self.handle_purge(now, envelope),
-            Message::Copy(_) if !self.votes => self.handle_copy_learned(now, envelope),
+            Message::Copy(_) if envelope.round != 0 => self.handle_pulled(now, envelope),
             _ if self.votes => self.handle_register_message(now, envelope),
             _ => self.counters.stray += 1,
         }
@@ -166,7 +166,7 @@ impl Replica {
                 Waiting::Peer(_) => self.counters.overflow += 1,
                 Waiting::Operation(pending) => self.answer_busy(pending),
                 // Looked at again when it is overdue.
-                Waiting::Copy(_) | Waiting::Mend => {}
+                Waiting::Copy(_) | Waiting::Mend | Waiting::Work(_) => {}
             },
         }
     }
@@ -224,7 +224,17 @@ impl Replica {
             }
         }
         // R2: the answer tells of the key's state as its last group has it, and of an epoch.
-        let group = resident.group.max(self.installed_in);
+        let mut group = resident.group.max(self.installed_in);
+        if terms.vote(&resident.state).is_none() {
+            group = group.max(self.floored_in);
+        }
+        if let Message::Accept(Accept { record, .. }) | Message::Copy(Copy { record, .. }) =
+            &message
+            && verdict == Verdict::Granted
+            && record.value.is_none()
+        {
+            self.note_grave(key);
+        }
         if let (Message::Copy(m), Verdict::Repeated) = (&message, verdict) {
             self.mark_chosen(m.key.clone(), ballot);
         }

@@ -115,7 +115,7 @@ impl Replica {
         match self.look_at(key, missed) {
             Look::Doubt(ballot) => self.doubt(now, node, key, ballot),
             Look::Send(copy) => {
-                let size = size_of(&copy);
+                let size = size_of(&copy.key, &copy.record);
                 let hints = self.hints.entry(node).or_default();
                 if !hints.may_send(key, size) {
                     return false;
@@ -185,9 +185,9 @@ impl Replica {
 }
 
 /// About what a copy takes on the way.
-fn size_of(copy: &Copy) -> usize {
-    let Record { value, applied, .. } = copy.record.as_ref();
+pub fn size_of(key: &Key, record: &Record) -> usize {
+    let Record { value, applied, .. } = record;
     let operations: usize = applied.clients.iter().map(|c| c.operations.len()).sum();
     let value = value.as_ref().map_or(0, |value| value.len());
-    copy.key.as_bytes().len() + value + 64 * (1 + applied.clients.len() + operations)
+    key.as_bytes().len() + value + 64 * (1 + applied.clients.len() + operations)
 }

@@ -459,6 +459,7 @@ impl Coordinator {
         }
         if context.configuration.has_quorum(promised) {
             let forgotten = (*floor).max(context.configuration.base).reading();
+            let forgotten = if rule!(X3) { forgotten } else { 0 };
             let found = found.take().map(|(_, record)| record);
             self.propose(found, forgotten, context);
         }

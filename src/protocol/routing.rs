@@ -127,7 +127,7 @@ impl Replica {
             links: Vec::new(),
         };
         let me = self.node;
-        for member in configuration.voters().filter(|m| m.node != me) {
+        for member in configuration.nodes().filter(|m| m.node != me) {
             let Some(heartbeat) = self.links.beat(member.node, own.clone(), now) else {
                 continue;
             };

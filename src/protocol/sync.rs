@@ -1,41 +1,526 @@
-//! Comparing what nodes hold, and copying what one of them lacks (C1): learners, and members that
-//! missed more than hints remember.
+//! Comparing what nodes hold, and copying what this one lacks (C1): learners, members that were just
+//! admitted, and members that missed more than hints remember. A node asks for what it lacks itself;
+//! nothing is sent to it unasked.
+//!
+//! It goes in passes: digests first, then the entries of buckets that differ, then the records.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use kvclient::wire::LearningStatus;
 
 use super::Replica;
-use super::digest::Bucket;
-use super::message::{Envelope, Now};
+use super::ballot::Ballot;
+use super::copies::Work;
+use super::digest::{BUCKETS, Bucket};
+use super::limits::{
+    BUCKETS_COMPARED_MAX, COMPARE_MS, LEARNED_MISSING_MAX, LEARNED_PASSES_MAX, PULL_RETRY_MS,
+    PULL_TRIES_MAX, SETTLE_MS,
+};
+use super::message::{
+    BucketAsked, BucketTold, CopiesAsked, DigestsAsked, DigestsTold, Envelope, Message, NodeId,
+    Now, RoundId,
+};
+use super::outbox::Way;
+use super::pull::Pulls;
 use super::record::{AcceptorState, Key};
 
+/// A question that waits for its answer.
+#[derive(Debug)]
+struct Question {
+    round: RoundId,
+    at_us: u64,
+    times: u32,
+}
+
+impl Question {
+    fn is_overdue(&self, now: Now) -> bool {
+        now.mono_us >= self.at_us + PULL_RETRY_MS * 1_000
+    }
+}
+
+/// A bucket that is being compared, a page at a time.
+#[derive(Debug)]
+struct Comparing {
+    source: NodeId,
+    after: Option<Key>,
+    /// The source's entries, until this node's own are listed.
+    page: Option<BucketTold>,
+    question: Question,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// What this node holds is no vote: all that counts is to be had, from all members in turn by bucket.
+    Bulk,
+    /// Two members compare all buckets.
+    Pair,
+}
+
+/// One comparison with one or more members.
+#[derive(Debug)]
+struct Pass {
+    kind: Kind,
+    began_us: u64,
+    sources: Vec<NodeId>,
+    /// Which source is asked for which bucket.
+    turn: u64,
+    digests: BTreeMap<NodeId, Question>,
+    /// Of a pair: the buckets that differed at the first look, and when the second is due. What is
+    /// being written differs at one look, but seldom at two.
+    differed: Option<(Vec<Bucket>, u64)>,
+    todo: VecDeque<(Bucket, NodeId)>,
+    comparing: BTreeMap<Bucket, Comparing>,
+    missing: u64,
+    /// Something was not seen through.
+    is_cut_short: bool,
+}
+
+impl Pass {
+    fn is_for(&self, bucket: Bucket, source: NodeId) -> bool {
+        let place = (u64::from(bucket) + self.turn) % self.sources.len() as u64;
+        self.kind == Kind::Pair || self.sources[place as usize] == source
+    }
+
+    fn buckets_left(&self) -> usize {
+        self.todo.len() + self.comparing.len()
+    }
+
+    fn asks(&self) -> bool {
+        !self.digests.is_empty() || self.differed.is_some()
+    }
+}
+
+/// This node's part in comparing.
+#[derive(Debug, Default)]
+pub struct Sync {
+    pass: Option<Pass>,
+    pub(super) pulls: Pulls,
+    passes: u64,
+    next_us: u64,
+    /// Passes that follow one another at once: something was missing, or a member has come.
+    hurried: usize,
+    /// The members that were there at the last look.
+    near: Vec<NodeId>,
+    learned: bool,
+    /// Keys, since this node is a learner.
+    copied: u64,
+}
+
 impl Replica {
-    pub(super) fn handle_copies_asked(&mut self, _now: Now, _envelope: Envelope) {
-        self.counters.stray += 1;
+    /// R1: what was compared in another epoch counts no more.
+    pub(super) fn restart_sync(&mut self, now: Now) {
+        let copied = if self.votes { 0 } else { self.sync.copied };
+        self.sync = Sync {
+            next_us: now.mono_us,
+            copied,
+            ..Sync::default()
+        };
+        self.copies.forget();
+        self.restart_purge();
     }
 
-    pub(super) fn handle_copy_learned(&mut self, _now: Now, _envelope: Envelope) {
-        self.counters.stray += 1;
+    /// Whether a learner holds about what the members hold.
+    pub(super) fn has_learned(&self) -> bool {
+        self.sync.learned
     }
 
-    pub(super) fn handle_sync_told(&mut self, _now: Now, _envelope: Envelope) {
-        self.counters.stray += 1;
+    pub(super) fn learning(&self) -> Option<LearningStatus> {
+        if self.votes || self.node == 0 {
+            return None;
+        }
+        let done = match &self.sync.pass {
+            _ if self.sync.learned => BUCKETS,
+            Some(pass) if !pass.asks() => BUCKETS - pass.buckets_left(),
+            _ => 0,
+        };
+        Some(LearningStatus {
+            buckets_done: done as u64,
+            buckets: BUCKETS as u64,
+            keys_copied: self.sync.copied,
+        })
+    }
+
+    /// At each heartbeat.
+    pub(super) fn synchronize(&mut self, now: Now) {
+        if self.node == 0 {
+            return;
+        }
+        let me = self.node;
+        let mut sources = self.near.clone();
+        sources.retain(|node| *node != me);
+        sources.sort_unstable();
+        if sources.iter().any(|n| !self.sync.near.contains(n)) {
+            self.sync.hurried = sources.len();
+            self.sync.next_us = now.mono_us;
+        }
+        if let Some(pass) = &mut self.sync.pass {
+            let gone = pass.sources.iter().filter(|n| !sources.contains(n));
+            for node in gone.copied().collect::<Vec<_>>() {
+                self.lose_source(node);
+            }
+            self.ask_overdue(now);
+            self.look_again(now);
+            self.advance_pass(now);
+        } else if now.mono_us >= self.sync.next_us && !sources.is_empty() {
+            self.begin_pass(now, &sources);
+        }
+        self.sync.near = sources;
+        self.look_at_graves(now);
+    }
+
+    fn begin_pass(&mut self, now: Now, near: &[NodeId]) {
+        let is_bulk = !self.votes || !self.digests.is_all_of(self.meta.life);
+        let turn = self.sync.passes;
+        self.sync.passes += 1;
+        let (kind, sources) = match is_bulk {
+            true => (Kind::Bulk, near.to_vec()),
+            false => (Kind::Pair, vec![near[turn as usize % near.len()]]),
+        };
+        self.sync.pass = Some(Pass {
+            kind,
+            began_us: now.mono_us,
+            sources: sources.clone(),
+            turn,
+            digests: BTreeMap::new(),
+            differed: None,
+            todo: VecDeque::new(),
+            comparing: BTreeMap::new(),
+            missing: 0,
+            is_cut_short: false,
+        });
+        for node in sources {
+            self.ask_digests(now, node);
+        }
+    }
+
+    fn ask_digests(&mut self, now: Now, node: NodeId) {
+        let round = self.clock.round_id(now);
+        let question = Question {
+            round,
+            at_us: now.mono_us,
+            times: 1,
+        };
+        if let Some(pass) = &mut self.sync.pass {
+            pass.digests.insert(node, question);
+            self.ask_for(node, round, DigestsAsked {}.into());
+        }
+    }
+
+    /// Questions carry an id that no question of this node had (R4), so they wait for the ceiling, and they
+    /// tell of its epoch.
+    pub(super) fn ask_for(&mut self, node: NodeId, round: RoundId, message: Message) {
+        let group = self.ceiling_group().max(self.installed_in);
+        self.send(node, round, message, group, Way::Usual);
+    }
+
+    pub(super) fn handle_sync_told(&mut self, now: Now, envelope: Envelope) {
+        let (from, round) = (envelope.origin, envelope.round);
+        match envelope.message {
+            Message::DigestsTold(told) if self.is_purging(round) => {
+                self.handle_purge_told(now, from, told);
+            }
+            Message::DigestsTold(told) => self.handle_digests_told(now, from, round, &told),
+            Message::BucketTold(told) => self.handle_bucket_told(now, from, round, told),
+            other => unreachable!("{} is no answer about buckets", other.name()),
+        }
+    }
+
+    fn handle_digests_told(&mut self, now: Now, from: NodeId, round: RoundId, told: &DigestsTold) {
+        let Some(mut pass) = self.sync.pass.take() else {
+            return;
+        };
+        let asked = pass.digests.get(&from).is_some_and(|q| q.round == round);
+        if asked {
+            pass.digests.remove(&from);
+            self.clock.observe(told.clock);
+            let buckets = (0..BUCKETS as Bucket).filter(|b| pass.is_for(*b, from));
+            let differ: Vec<Bucket> = buckets
+                .filter(|b| self.differs(pass.kind, *b, told))
+                .collect();
+            match pass.differed.take() {
+                Some((before, _)) => {
+                    let twice = differ.iter().filter(|b| before.binary_search(b).is_ok());
+                    pass.todo.extend(twice.map(|b| (*b, from)));
+                }
+                None if pass.kind == Kind::Pair && !differ.is_empty() => {
+                    pass.differed = Some((differ, now.mono_us + SETTLE_MS * 1_000));
+                }
+                None => pass.todo.extend(differ.into_iter().map(|b| (b, from))),
+            }
+        }
+        self.sync.pass = Some(pass);
+        self.advance_pass(now);
+    }
+
+    fn differs(&self, kind: Kind, bucket: Bucket, told: &DigestsTold) -> bool {
+        let all = self.digests.of_all(bucket);
+        let votes = self.digests.of_life(self.meta.life, bucket);
+        let own = if self.votes { votes } else { all };
+        let has_cached = self.votes && kind == Kind::Bulk && all != votes;
+        told.sum(bucket) != own || has_cached
+    }
+
+    /// The second look at buckets that differed.
+    fn look_again(&mut self, now: Now) {
+        let Some(pass) = &self.sync.pass else {
+            return;
+        };
+        let is_due = pass
+            .differed
+            .as_ref()
+            .is_some_and(|(_, at)| now.mono_us >= *at);
+        if is_due && pass.digests.is_empty() {
+            for node in pass.sources.clone() {
+                self.ask_digests(now, node);
+            }
+        }
+    }
+
+    /// Goes on with the pass as far as windows allow, and ends it.
+    pub(super) fn advance_pass(&mut self, now: Now) {
+        let Some(pass) = &mut self.sync.pass else {
+            return;
+        };
+        let mut asked = Vec::new();
+        while pass.comparing.len() < BUCKETS_COMPARED_MAX
+            && self.sync.pulls.has_room()
+            && let Some((bucket, source)) = pass.todo.pop_front()
+        {
+            let round = self.clock.round_id(now);
+            let question = Question {
+                round,
+                at_us: now.mono_us,
+                times: 1,
+            };
+            let comparing = Comparing {
+                source,
+                after: None,
+                page: None,
+                question,
+            };
+            pass.comparing.insert(bucket, comparing);
+            asked.push((bucket, source, round));
+        }
+        let is_over = !pass.asks() && pass.buckets_left() == 0;
+        for (bucket, source, round) in asked {
+            let after = None;
+            self.ask_for(source, round, BucketAsked { bucket, after }.into());
+        }
+        for (source, keys) in self.sync.pulls.fill(now) {
+            self.ask_copies(now, source, keys);
+        }
+        if is_over && self.sync.pulls.is_empty() {
+            self.end_pass(now);
+        }
+    }
+
+    fn ask_copies(&mut self, now: Now, source: NodeId, keys: Vec<Key>) {
+        let round = self.clock.round_id(now);
+        self.ask_for(source, round, CopiesAsked { keys }.into());
+    }
+
+    fn end_pass(&mut self, now: Now) {
+        let Some(pass) = self.sync.pass.take() else {
+            return;
+        };
+        let few = pass.missing <= LEARNED_MISSING_MAX || self.sync.passes >= LEARNED_PASSES_MAX;
+        self.sync.learned |= !self.votes && few && !pass.is_cut_short;
+        let is_behind = pass.missing > 0 || pass.is_cut_short;
+        self.sync.hurried = match (pass.kind, is_behind) {
+            // Who had nothing that counts compares with each member by itself next.
+            (Kind::Bulk, _) if self.votes => self.sync.near.len(),
+            (Kind::Bulk, true) if !self.sync.learned => 1,
+            (Kind::Bulk, _) => 0,
+            (Kind::Pair, true) => self.sync.near.len(),
+            (Kind::Pair, false) => self.sync.hurried.saturating_sub(1),
+        };
+        let wait_ms = if self.sync.hurried > 0 { 0 } else { COMPARE_MS };
+        self.sync.next_us = now.mono_us.max(pass.began_us + wait_ms * 1_000);
+    }
+
+    /// Asks again what was not answered; what is never answered is left to a later pass.
+    fn ask_overdue(&mut self, now: Now) {
+        let Some(pass) = &mut self.sync.pass else {
+            return;
+        };
+        let mut cut_short = false;
+        let mut again: Vec<(NodeId, RoundId, Message)> = Vec::new();
+        let mut listed = Vec::new();
+        pass.digests.retain(|node, question| {
+            if !question.is_overdue(now) {
+                return true;
+            }
+            again.push((*node, question.round, DigestsAsked {}.into()));
+            question.ask_again(now)
+        });
+        pass.comparing.retain(|bucket, comparing| {
+            if !comparing.question.is_overdue(now) {
+                return true;
+            }
+            if comparing.page.is_some() {
+                listed.push(*bucket);
+            } else {
+                let (bucket, after) = (*bucket, comparing.after.clone());
+                let asked = BucketAsked { bucket, after }.into();
+                again.push((comparing.source, comparing.question.round, asked));
+            }
+            let kept = comparing.question.ask_again(now);
+            cut_short |= !kept;
+            kept
+        });
+        if pass.digests.is_empty() && pass.differed.as_ref().is_some_and(|_| !again.is_empty()) {
+            pass.differed = None;
+            cut_short = true;
+        }
+        pass.is_cut_short |= cut_short;
+        for bucket in listed {
+            self.list_own(bucket);
+        }
+        for (node, round, message) in again {
+            self.ask_for(node, round, message);
+        }
+        for (source, keys) in self.sync.pulls.overdue(now) {
+            self.ask_copies(now, source, keys);
+        }
+    }
+
+    /// What was to come from there is found missing again by the next pass.
+    fn lose_source(&mut self, node: NodeId) {
+        let pulled = self.sync.pulls.forget(node);
+        let Some(pass) = &mut self.sync.pass else {
+            return;
+        };
+        let before = pass.buckets_left() + pass.digests.len();
+        pass.digests.remove(&node);
+        pass.todo.retain(|(_, source)| *source != node);
+        pass.comparing.retain(|_, c| c.source != node);
+        let lost = before != pass.buckets_left() + pass.digests.len();
+        let looks_again = pass.differed.take_if(|_| pass.kind == Kind::Pair).is_some();
+        pass.is_cut_short |= lost || pulled || looks_again;
+    }
+
+    fn handle_bucket_told(&mut self, now: Now, from: NodeId, round: RoundId, told: BucketTold) {
+        let bucket = told.bucket;
+        let Some(pass) = &mut self.sync.pass else {
+            return;
+        };
+        let Some(comparing) = pass.comparing.get_mut(&bucket) else {
+            return;
+        };
+        let asked = comparing.source == from
+            && comparing.question.round == round
+            && comparing.after == told.after
+            && comparing.page.is_none();
+        // More without an entry leads nowhere.
+        if asked && !(told.more && told.entries.is_empty()) {
+            comparing.page = Some(told);
+            comparing.question.at_us = now.mono_us;
+            self.list_own(bucket);
+        }
     }
 
     pub(super) fn handle_own_bucket(
         &mut self,
-        _now: Now,
-        _bucket: Bucket,
-        _states: &[(Key, AcceptorState)],
+        now: Now,
+        bucket: Bucket,
+        states: &[(Key, AcceptorState)],
     ) {
+        self.look_for_graves(now, bucket, states);
+        let Some(pass) = &mut self.sync.pass else {
+            return;
+        };
+        let Some(comparing) = pass.comparing.get_mut(&bucket) else {
+            return;
+        };
+        let Some(page) = comparing.page.take() else {
+            return;
+        };
+        let (source, round) = (comparing.source, comparing.question.round);
+        if page.more {
+            let after = page.entries.last().map(|e| e.key.clone());
+            comparing.after = after.clone();
+            comparing.question.at_us = now.mono_us;
+            comparing.question.times = 1;
+            self.ask_for(source, round, BucketAsked { bucket, after }.into());
+        } else {
+            pass.comparing.remove(&bucket);
+        }
+        self.compare(now, source, &page, states);
+        self.advance_pass(now);
     }
 
-    pub(super) fn handle_purge(&mut self, _now: Now, _envelope: Envelope) {
-        self.counters.stray += 1;
+    /// Compares a page of a member's entries with this node's own states of the bucket.
+    fn compare(
+        &mut self,
+        now: Now,
+        source: NodeId,
+        page: &BucketTold,
+        states: &[(Key, AcceptorState)],
+    ) {
+        let terms = self.terms();
+        let votes = self.votes;
+        let own = |key: &Key| {
+            let place = states.binary_search_by(|(k, _)| k.cmp(key)).ok();
+            place.map(|place| &states[place].1)
+        };
+        let mut missing = 0;
+        let epoch = self.epoch();
+        for entry in &page.entries {
+            let state = own(&entry.key);
+            let counts = state.filter(|s| !votes || terms.is_vote(s));
+            if counts.map_or(Ballot::ZERO, |s| s.accepted) >= entry.accepted {
+                continue;
+            }
+            missing += 1;
+            let key = entry.key.clone();
+            let ballot = entry.accepted;
+            // E5: what it already has at the same ballot need not travel.
+            if entry.chosen && state.is_some_and(|s| s.accepted == ballot) {
+                self.with_key(now, &key, Work::Adopt { ballot, epoch });
+            } else {
+                self.sync.pulls.want(source, key, entry.size as usize);
+            }
+        }
+        if votes {
+            // E5: a cached key that the member does not have is dropped: it is no vote, and no source.
+            for (key, state) in states.iter().filter(|(_, state)| !terms.is_vote(state)) {
+                let in_page = page.after.as_ref().is_none_or(|after| key > after)
+                    && (!page.more || page.entries.last().is_some_and(|last| *key <= last.key));
+                let found = page.entries.binary_search_by(|e| e.key.cmp(key)).is_ok();
+                if in_page && !found {
+                    let ballot = state.accepted;
+                    self.with_key(now, key, Work::Shed { ballot });
+                }
+            }
+        }
+        if let Some(pass) = &mut self.sync.pass {
+            pass.missing += missing;
+        }
     }
 
-    /// R1: what was compared in another epoch counts no more.
-    pub(super) fn restart_sync(&mut self, _now: Now) {}
+    /// A copy that was asked for.
+    pub(super) fn handle_pulled(&mut self, now: Now, envelope: Envelope) {
+        let source = envelope.origin;
+        let Message::Copy(copy) = &envelope.message else {
+            return;
+        };
+        let key = copy.key.clone();
+        if self.cache.resident(&key).is_none() {
+            self.wait_for(key, super::cache::Waiting::Peer(envelope));
+            return;
+        }
+        if self.take_copy(now, source, copy) && self.sync.pulls.end(source, &key) {
+            self.sync.copied += 1;
+        }
+        self.advance_pass(now);
+    }
+}
 
-    /// Whether a learner holds about what the members hold.
-    pub(super) fn has_learned(&self) -> bool {
-        true
+impl Question {
+    /// False once it was asked often enough.
+    fn ask_again(&mut self, now: Now) -> bool {
+        self.times += 1;
+        self.at_us = now.mono_us;
+        self.times <= PULL_TRIES_MAX
     }
 }

@@ -15,6 +15,8 @@ pub enum Timer {
     News,
     /// Forwarded operations that were not answered are sent again, or taken back.
     Forwards,
+    /// More of the copies that were asked for may leave.
+    Copies,
     /// Something of this key's rounds is due.
     Key(Key),
 }

@@ -7,9 +7,7 @@ use rand::RngExt;
 use super::Replica;
 use super::ballot::Ballot;
 use super::limits::{CHOSEN_PER_MESSAGE_MAX, QUORUM_LOST_MS, SURVEY_MS};
-use super::message::{
-    Chosen, Destination, Envelope, Event, Message, NodeId, Now, Output,
-};
+use super::message::{Chosen, Destination, Envelope, Event, Message, NodeId, Now, Output};
 use super::outbox::Way;
 use super::quorum::NodeSet;
 use super::record::Key;
@@ -30,6 +28,7 @@ impl Replica {
                 Timer::Survey => self.survey(now),
                 Timer::News => self.tell_links(now),
                 Timer::Forwards => self.look_at_forwards(now),
+                Timer::Copies => self.copies_timeout(now),
                 Timer::Key(key) => self.key_timeout(now, &key, at_us),
             }
         }
@@ -48,6 +47,7 @@ impl Replica {
         }
         self.hand_off(now);
         self.look_at_membership(now);
+        self.synchronize(now);
         if self.clock.is_clamped() != self.told_clamped {
             self.told_clamped = self.clock.is_clamped();
             let median_ms = self.median_ms(now).unwrap_or(now.wall_ms);
@@ -314,6 +314,7 @@ impl Replica {
             messages_sent: self.messages_sent,
             messages_relayed: self.messages_relayed,
             behind: self.behind(),
+            learning: self.learning(),
             ..NodeStatus::default()
         }
     }

@@ -52,8 +52,8 @@ impl Drops {
     }
 
     pub fn is_compaction_due(&self, registers: u64) -> bool {
-        let many = self.dropped >= DROPPED_MIN
-            && self.dropped >= registers / REGISTERS_PER_DROPPED_MAX;
+        let many =
+            self.dropped >= DROPPED_MIN && self.dropped >= registers / REGISTERS_PER_DROPPED_MAX;
         many && self.at.elapsed() >= self.compact_after
     }
 
@@ -103,17 +103,25 @@ impl Drop for Compaction {
 
 fn join(thread: JoinHandle<fjall::Result<()>>) -> fjall::Result<()> {
     let ended = thread.join();
-    ended.unwrap_or_else(|_| Err(fjall::Error::Io(std::io::Error::other("compaction panicked"))))
+    ended.unwrap_or_else(|_| {
+        Err(fjall::Error::Io(std::io::Error::other(
+            "compaction panicked",
+        )))
+    })
 }
 
 fn compact(keyspace: &Keyspace, stop: &AtomicBool) -> fjall::Result<()> {
+    move_to_tables(keyspace, stop)?;
+    keyspace.major_compact()?;
+    // What came meanwhile, so that little is left for whoever empties the journals.
+    move_to_tables(keyspace, stop)
+}
+
+fn move_to_tables(keyspace: &Keyspace, stop: &AtomicBool) -> fjall::Result<()> {
     keyspace.rotate_memtable()?;
-    while keyspace.tree.sealed_memtable_count() > 0 {
-        // Where the engine's workers have given up this would go on for ever.
-        if stop.load(Ordering::Relaxed) {
-            return Ok(());
-        }
+    // Where the engine's workers have given up this would go on for ever.
+    while keyspace.tree.sealed_memtable_count() > 0 && !stop.load(Ordering::Relaxed) {
         std::thread::sleep(super::engine::WAIT);
     }
-    keyspace.major_compact()
+    Ok(())
 }

@@ -67,8 +67,9 @@ pub fn e6_a_question_of_an_earlier_life_binds_nobody() {
 #[test]
 pub fn e6_who_restarts_empty_in_between_has_no_vote() {
     let mut c = Script::cold(3);
-    c.lose(msg("SurveyAnswer").from(2));
     c.cluster.start_all();
+    c.until_sent(msg("SurveyAnswer").from(2));
+    c.lose(msg("SurveyAnswer").from(2));
     c.run_ms(300);
     c.restart_empty(1);
     c.let_pass();

@@ -4,7 +4,7 @@
 use horseshoe::gateway::text;
 use horseshoe::protocol::limits::{HEARTBEAT_MS_DEFAULT, LINK_DOWN_MS_DEFAULT};
 use horseshoe::protocol::message::{
-    ClientReply, Destination, Endpoint, Event as NodeEvent, Input, NodeId, Output,
+    ClientReply, Destination, Endpoint, Event as NodeEvent, Incarnation, Input, NodeId, Output,
 };
 use horseshoe::protocol::record::Key;
 use horseshoe::protocol::{Options, Replica};
@@ -562,9 +562,10 @@ impl Cluster {
             return false;
         };
         let stays = self.nodes.iter().filter(|n| !lost.contains(&n.index));
-        let members = stays.filter(|n| n.disk.synced().meta.configuration.is_some());
-        let ids: Vec<NodeId> = members.filter_map(|n| self.vote_of(n.index)).collect();
-        is_quorum(configuration, &ids)
+        let stays = stays.filter(|n| n.disk.synced().meta.configuration.is_some());
+        let stays: Vec<Incarnation> = stays.map(|n| n.disk.incarnation()).collect();
+        let joint = configuration.joint.as_deref();
+        is_quorum(&configuration.members, &stays) && joint.is_none_or(|j| is_quorum(j, &stays))
     }
 
     /// Whether all nodes have the first configuration, and hear a quorum.

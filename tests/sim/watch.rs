@@ -188,8 +188,9 @@ impl Watch {
         let mut recent = self.configurations.values().rev().take(EPOCHS_RECENT);
         let holds = recent.any(|configuration| {
             let holds = |members: &[Member]| {
-                let holders = members.iter().filter(|m| !lacks(m.incarnation));
-                is_quorum_of(members, &holders.map(|m| m.node).collect::<Vec<_>>())
+                let holders = members.iter().map(|m| m.incarnation);
+                let holders: Vec<Incarnation> = holders.filter(|i| !lacks(*i)).collect();
+                is_quorum(members, &holders)
             };
             let joint = configuration.joint.as_deref();
             holds(&configuration.members) && joint.is_none_or(holds)
@@ -202,21 +203,17 @@ impl Watch {
 
 /// The id that the configuration gave to this incarnation.
 pub fn member_of(configuration: &Configuration, incarnation: Incarnation) -> Option<NodeId> {
-    let member = configuration
-        .members
-        .iter()
-        .find(|m| m.incarnation == incarnation);
+    let joint = configuration.joint.iter().flatten();
+    let mut members = configuration.members.iter().chain(joint);
+    let member = members.find(|m| m.incarnation == incarnation);
     member.map(|m| m.node)
 }
 
 /// Q1, told again: more than half, or half with the master.
-pub fn is_quorum(configuration: &Configuration, set: &[NodeId]) -> bool {
-    is_quorum_of(&configuration.members, set)
-}
-
-fn is_quorum_of(members: &[Member], set: &[NodeId]) -> bool {
-    let votes = members.iter().filter(|m| set.contains(&m.node)).count();
-    votes * 2 > members.len() || votes * 2 == members.len() && set.contains(&members[0].node)
+pub fn is_quorum(members: &[Member], set: &[Incarnation]) -> bool {
+    let has = |m: &&Member| set.contains(&m.incarnation);
+    let votes = members.iter().filter(has).count();
+    votes * 2 > members.len() || votes * 2 == members.len() && has(&&members[0])
 }
 
 fn durable_version(table: &Table, key: &Key) -> Version {

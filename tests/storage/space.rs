@@ -79,7 +79,9 @@ fn put(opened: &mut Opened, keys: &[Key], value: Option<&[u8]>) {
             // Not to be compressed away.
             let noise = |key: &Key| xxhash_rust::xxh3::xxh3_128(key.as_bytes()).to_le_bytes();
             let value = |key: &Key| value.map(|v| Bytes::from([&noise(key), v].concat()));
-            let states = keys.iter().map(|key| (key.clone(), state(ballot, value(key))));
+            let states = keys
+                .iter()
+                .map(|key| (key.clone(), state(ballot, value(key))));
             group.registers = states.collect();
         });
     }

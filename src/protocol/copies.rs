@@ -1,0 +1,292 @@
+//! Copies of records (C1): those that other nodes asked this one for, and those that it took.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::Replica;
+use super::ballot::Ballot;
+use super::cache::Waiting;
+use super::limits::{
+    COPIES_PER_SECOND_BUSY, COPIES_PER_SECOND_IDLE, COPIES_WAITING_MAX, DOUBTS_MAX, SETTLE_MS,
+};
+use super::message::{Copy, Envelope, Epoch, Message, NodeId, Now, RoundId};
+use super::outbox::Way;
+use super::record::{AcceptorState, Key};
+use super::register::{self, Verdict};
+use super::rules::rule;
+use super::timer::Timer;
+
+/// Copies leave in portions of so much time.
+const PORTION_MS: u64 = 5;
+/// A node counts as busy for so long after an operation was under way.
+const BUSY_US: u64 = 20_000;
+
+/// What is to be done with a key once it is resident.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Work {
+    /// Its record is to go to the node that asked.
+    Tell {
+        to: NodeId,
+        round: RoundId,
+        via: NodeId,
+    },
+    /// E5: what it holds as a cache is chosen at that ballot, says a member, in that epoch.
+    Adopt { ballot: Ballot, epoch: Epoch },
+    /// E5: what it holds as a cache is to go.
+    Shed { ballot: Ballot },
+    /// P1: all members hold its tombstone at that ballot, in that epoch.
+    Bury { ballot: Ballot, epoch: Epoch },
+}
+
+/// Copies that others asked for.
+#[derive(Debug, Default)]
+pub struct Copies {
+    waiting: VecDeque<(Key, Work)>,
+    /// What may still leave of the present portion, which began then.
+    left: u64,
+    portion_us: u64,
+    timer_us: Option<u64>,
+    busy_until_us: u64,
+    /// Records that were asked for and are not known to be chosen, since when.
+    doubts: BTreeMap<Key, (Ballot, u64)>,
+}
+
+impl Copies {
+    pub fn forget(&mut self) {
+        self.waiting.clear();
+        self.doubts.clear();
+    }
+
+    fn doubt(&mut self, now: Now, key: &Key, ballot: Ballot) -> bool {
+        let stale_us = now.mono_us.saturating_sub(10 * SETTLE_MS * 1_000);
+        if self.doubts.len() >= DOUBTS_MAX {
+            self.doubts.retain(|_, (_, since_us)| *since_us > stale_us);
+        }
+        match self.doubts.get(key) {
+            Some((before, since_us)) if *before == ballot => {
+                let is_settled = now.mono_us >= since_us + SETTLE_MS * 1_000;
+                if is_settled {
+                    self.doubts.remove(key);
+                }
+                is_settled
+            }
+            _ => {
+                if self.doubts.len() < DOUBTS_MAX {
+                    self.doubts.insert(key.clone(), (ballot, now.mono_us));
+                }
+                false
+            }
+        }
+    }
+}
+
+impl Replica {
+    pub(super) fn with_key(&mut self, now: Now, key: &Key, work: Work) {
+        if self.cache.resident(key).is_some() {
+            self.work_on(now, key, work);
+        } else {
+            self.wait_for(key.clone(), Waiting::Work(work));
+        }
+    }
+
+    /// The key is resident.
+    pub(super) fn work_on(&mut self, now: Now, key: &Key, work: Work) {
+        match work {
+            Work::Tell { to, round, via } => self.tell_copy(now, key, to, round, via),
+            Work::Adopt { ballot, epoch } if epoch == self.epoch() => {
+                self.take_own(now, key, ballot)
+            }
+            Work::Bury { ballot, epoch } if epoch == self.epoch() => self.bury(key, ballot),
+            Work::Adopt { .. } | Work::Bury { .. } => self.counters.stray += 1,
+            Work::Shed { ballot } => self.shed(key, ballot),
+        }
+    }
+
+    pub(super) fn handle_copies_asked(&mut self, now: Now, envelope: Envelope) {
+        let Message::CopiesAsked(asked) = envelope.message else {
+            return;
+        };
+        let (to, round, via) = (envelope.origin, envelope.round, envelope.via);
+        // A copy that answers nothing would be taken for one that was not asked for.
+        if round == 0 {
+            self.counters.stray += 1;
+            return;
+        }
+        for key in asked.keys {
+            if self.copies.waiting.len() >= COPIES_WAITING_MAX {
+                self.counters.overflow += 1;
+                break;
+            }
+            let work = Work::Tell { to, round, via };
+            self.copies.waiting.push_back((key, work));
+        }
+        self.serve_copies(now);
+    }
+
+    /// Sends as many copies as the pace allows; clients' operations come first.
+    pub(super) fn serve_copies(&mut self, now: Now) {
+        let copies = &mut self.copies;
+        if self.operations > 0 {
+            copies.busy_until_us = now.mono_us + BUSY_US;
+        }
+        if now.mono_us >= copies.portion_us + PORTION_MS * 1_000 {
+            let per_second = match now.mono_us < copies.busy_until_us {
+                true => COPIES_PER_SECOND_BUSY,
+                false => COPIES_PER_SECOND_IDLE,
+            };
+            copies.portion_us = now.mono_us;
+            copies.left = per_second * PORTION_MS / 1_000;
+        }
+        while self.copies.left > 0
+            && let Some((key, work)) = self.copies.waiting.pop_front()
+        {
+            self.copies.left -= 1;
+            if self.votes {
+                self.with_key(now, &key, work);
+            }
+        }
+        let copies = &mut self.copies;
+        let next_us = copies.portion_us + PORTION_MS * 1_000;
+        if !copies.waiting.is_empty() && copies.timer_us.is_none_or(|set| set < now.mono_us) {
+            copies.timer_us = Some(next_us);
+            self.timers.set(next_us, Timer::Copies);
+        }
+    }
+
+    pub(super) fn copies_timeout(&mut self, now: Now) {
+        self.copies.timer_us = None;
+        self.serve_copies(now);
+    }
+
+    /// C1: of what this member's accepted state holds now, if it is known to be chosen.
+    fn tell_copy(&mut self, now: Now, key: &Key, to: NodeId, round: RoundId, via: NodeId) {
+        let terms = self.terms();
+        let resident = self.cache.resident(key).expect("the caller looked");
+        let Some(state) = terms.vote(&resident.state).filter(|_| self.votes) else {
+            return;
+        };
+        let (ballot, is_chosen) = (state.accepted, state.chosen || !rule!(C1_chosen));
+        match &state.record {
+            Some(record) if is_chosen => {
+                let record = record.clone();
+                let key = key.clone();
+                let copy = Copy {
+                    key,
+                    ballot,
+                    record,
+                };
+                // R2 has nothing to wait for: what is chosen is durable at a quorum.
+                let envelope = self.envelope(to, round, copy.into());
+                self.dispatch(envelope, Way::Back(via));
+            }
+            // Most doubts are settled by a round under way, or a notice of it.
+            _ => {
+                if self.copies.doubt(now, key, ballot) {
+                    self.mend(now, key);
+                }
+            }
+        }
+    }
+
+    /// Takes a copy that was asked for; gives whether it is held now. The key is resident.
+    pub(super) fn take_copy(&mut self, now: Now, source: NodeId, copy: &Copy) -> bool {
+        let Copy {
+            key,
+            ballot,
+            record,
+        } = copy;
+        let ballot = *ballot;
+        let terms = self.terms();
+        let resident = self.cache.resident(key).expect("the caller looked");
+        let mut state = resident.state.clone();
+        self.clock.observe(ballot.reading());
+        if !self.votes {
+            // A learner's cache keeps no promises.
+            if state.as_ref().is_none_or(|s| s.accepted < ballot) {
+                let copied = AcceptorState {
+                    promised: ballot.next(),
+                    accepted: ballot,
+                    chosen: true,
+                    record: Some(record.clone()),
+                    life: terms.life,
+                };
+                self.set_state(key, Some(copied));
+            } else {
+                self.mark_chosen(key.clone(), ballot);
+            }
+            return true;
+        }
+        match register::copy(&mut state, ballot, record, terms) {
+            Verdict::Granted => {
+                self.clock.observe(ballot.next().reading());
+                self.set_state(key, state);
+                true
+            }
+            Verdict::Repeated => {
+                self.mark_chosen(key.clone(), ballot);
+                true
+            }
+            // The clock is above the promise, so that a round of this node can mend the key.
+            Verdict::Refused(promised) => {
+                self.clock.observe(promised.reading());
+                if self.sync.pulls.refused(source, key, promised) {
+                    self.mend(now, key);
+                }
+                false
+            }
+        }
+    }
+
+    /// E5: what is held as a cache becomes accepted as a copy would.
+    fn take_own(&mut self, now: Now, key: &Key, ballot: Ballot) {
+        let terms = self.terms();
+        let resident = self.cache.resident(key).expect("the caller looked");
+        let mut state = resident.state.clone();
+        let cached = state
+            .as_ref()
+            .filter(|s| !terms.is_vote(s) && s.accepted == ballot);
+        let Some(record) = cached.and_then(|s| s.record.clone()) else {
+            return;
+        };
+        match register::copy(&mut state, ballot, &record, terms) {
+            Verdict::Granted => {
+                self.clock.observe(ballot.next().reading());
+                self.set_state(key, state);
+            }
+            Verdict::Refused(promised) => {
+                self.clock.observe(promised.reading());
+                self.mend(now, key);
+            }
+            Verdict::Repeated => unreachable!("a cache is no vote"),
+        }
+    }
+
+    fn shed(&mut self, key: &Key, ballot: Ballot) {
+        let terms = self.terms();
+        let resident = self.cache.resident(key).expect("the caller looked");
+        let state = resident.state.as_ref();
+        if state.is_some_and(|s| !terms.is_vote(s) && s.accepted == ballot) {
+            self.set_state(key, None);
+        }
+    }
+
+    /// The key is resident.
+    pub(super) fn set_state(&mut self, key: &Key, state: Option<AcceptorState>) {
+        let resident = self.cache.resident(key).expect("the caller looked");
+        let told = |state: &Option<AcceptorState>| state.as_ref().map(|s| (s.accepted, s.life));
+        self.digests
+            .replace(key, told(&resident.state), told(&state));
+        let record = state.as_ref().and_then(|s| s.record.as_ref());
+        let is_tombstone = record.is_some_and(|r| r.value.is_none());
+        resident.state = state;
+        if resident.group != self.outbox.filling() {
+            resident.group = self.outbox.change(key.clone());
+        }
+        if is_tombstone {
+            self.note_grave(key);
+        }
+    }
+
+    pub(super) fn epoch(&self) -> Epoch {
+        self.configuration.as_ref().map_or(0, |c| c.epoch)
+    }
+}

@@ -1,0 +1,222 @@
+//! Keys whose records are asked for, of each node that is asked (C1). Owns the windows and what is
+//! asked again; what is worth asking for is `sync`'s.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::ballot::Ballot;
+use super::limits::{
+    KEYS_PER_MESSAGE_MAX, KEYS_SIZE_MAX, PULL_RETRY_MS, PULL_TRIES_MAX, PULLS_SIZE_MAX,
+    PULLS_UNDER_WAY_MAX, PULLS_WAITING_MAX,
+};
+use super::message::{NodeId, Now};
+use super::record::Key;
+
+/// A key that was asked for.
+#[derive(Debug)]
+struct Asked {
+    size: usize,
+    at_us: u64,
+    times: u32,
+    /// The promise of this node's own that stood in the way of its copy.
+    refused_for: Option<Ballot>,
+}
+
+/// What one node is asked for.
+#[derive(Debug, Default)]
+struct Source {
+    waiting: VecDeque<(Key, usize)>,
+    asked: BTreeMap<Key, Asked>,
+    /// Of the copies asked for.
+    size: usize,
+}
+
+#[derive(Debug, Default)]
+pub struct Pulls {
+    sources: BTreeMap<NodeId, Source>,
+    waiting: usize,
+}
+
+impl Source {
+    /// The next keys to ask for, once half of the window is free; one key may always go.
+    fn fill(&mut self, now: Now) -> Vec<Key> {
+        let half_free =
+            self.asked.len() <= PULLS_UNDER_WAY_MAX / 2 && self.size <= PULLS_SIZE_MAX / 2;
+        let mut keys = Vec::new();
+        let mut keys_size = 0;
+        while half_free && let Some((key, size)) = self.waiting.front() {
+            let fits = self.asked.len() < PULLS_UNDER_WAY_MAX && self.size + size <= PULLS_SIZE_MAX;
+            keys_size += key.as_bytes().len();
+            let in_message = keys.len() < KEYS_PER_MESSAGE_MAX && keys_size <= KEYS_SIZE_MAX;
+            if !in_message || !(fits || self.asked.is_empty()) {
+                break;
+            }
+            let asked = Asked {
+                size: *size,
+                at_us: now.mono_us,
+                times: 1,
+                refused_for: None,
+            };
+            self.size += size;
+            let (key, _) = self.waiting.pop_front().expect("just seen");
+            keys.push(key.clone());
+            if let Some(twice) = self.asked.insert(key, asked) {
+                self.size -= twice.size;
+            }
+        }
+        keys
+    }
+
+    fn end(&mut self, key: &Key) -> bool {
+        let ended = self.asked.remove(key);
+        self.size -= ended.as_ref().map_or(0, |asked| asked.size);
+        ended.is_some()
+    }
+}
+
+impl Pulls {
+    pub fn is_empty(&self) -> bool {
+        let is_done = |s: &Source| s.waiting.is_empty() && s.asked.is_empty();
+        self.sources.values().all(is_done)
+    }
+
+    /// Whether more keys should be looked for.
+    pub fn has_room(&self) -> bool {
+        self.waiting < PULLS_WAITING_MAX
+    }
+
+    /// `size` is about what the copy will take on the way.
+    pub fn want(&mut self, source: NodeId, key: Key, size: usize) {
+        let source = self.sources.entry(source).or_default();
+        source.waiting.push_back((key, size));
+        self.waiting += 1;
+    }
+
+    /// What is to be asked for now, of whom.
+    pub fn fill(&mut self, now: Now) -> Vec<(NodeId, Vec<Key>)> {
+        let filled = self.sources.iter_mut().map(|(n, s)| (*n, s.fill(now)));
+        let filled: Vec<_> = filled.filter(|(_, keys)| !keys.is_empty()).collect();
+        self.waiting -= filled.iter().map(|(_, keys)| keys.len()).sum::<usize>();
+        filled
+    }
+
+    /// What was not answered in time and is asked for again, of whom; what was asked for too often is
+    /// given up, until somebody finds it missing again.
+    pub fn overdue(&mut self, now: Now) -> Vec<(NodeId, Vec<Key>)> {
+        let mut overdue = Vec::new();
+        for (node, source) in &mut self.sources {
+            let (mut keys, mut given_up, mut keys_size) = (Vec::new(), Vec::new(), 0);
+            for (key, asked) in &mut source.asked {
+                if now.mono_us < asked.at_us + PULL_RETRY_MS * 1_000 {
+                    continue;
+                }
+                if asked.times >= PULL_TRIES_MAX {
+                    given_up.push(key.clone());
+                    continue;
+                }
+                keys_size += key.as_bytes().len();
+                if keys.len() >= KEYS_PER_MESSAGE_MAX || keys_size > KEYS_SIZE_MAX {
+                    break;
+                }
+                asked.at_us = now.mono_us;
+                asked.times += 1;
+                keys.push(key.clone());
+            }
+            for key in given_up {
+                source.end(&key);
+            }
+            if !keys.is_empty() {
+                overdue.push((*node, keys));
+            }
+        }
+        overdue
+    }
+
+    /// The copy came and was taken; whether it was asked for.
+    pub fn end(&mut self, source: NodeId, key: &Key) -> bool {
+        let source = self.sources.get_mut(&source);
+        source.is_some_and(|source| source.end(key))
+    }
+
+    /// The copy came and was refused for a promise; gives whether it was the last time already.
+    pub fn refused(&mut self, source: NodeId, key: &Key, promised: Ballot) -> bool {
+        let source = self.sources.get_mut(&source);
+        let asked = source.and_then(|source| source.asked.get_mut(key));
+        asked.is_some_and(|asked| asked.refused_for.replace(promised) == Some(promised))
+    }
+
+    /// The node is not there any more; whether something was wanted of it.
+    pub fn forget(&mut self, source: NodeId) -> bool {
+        let Some(source) = self.sources.remove(&source) else {
+            return false;
+        };
+        self.waiting -= source.waiting.len();
+        !source.waiting.is_empty() || !source.asked.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Now {
+        Now {
+            mono_us: ms * 1_000,
+            wall_ms: 0,
+        }
+    }
+
+    fn key(number: usize) -> Key {
+        Key::user(format!("key-{number:06}").as_bytes())
+    }
+
+    fn asked(filled: &[(NodeId, Vec<Key>)]) -> usize {
+        filled.iter().map(|(_, keys)| keys.len()).sum()
+    }
+
+    #[test]
+    fn windows_are_by_source_and_filled_once_half_of_them_is_free() {
+        let mut pulls = Pulls::default();
+        for number in 0..3 * PULLS_UNDER_WAY_MAX {
+            pulls.want(1, key(number), 10);
+        }
+        pulls.want(2, key(9), 10);
+        let filled = pulls.fill(at(0));
+        assert_eq!(asked(&filled), PULLS_UNDER_WAY_MAX + 1);
+        assert!(pulls.fill(at(0)).is_empty());
+        for number in 0..PULLS_UNDER_WAY_MAX / 2 {
+            assert!(pulls.fill(at(0)).is_empty(), "{number}");
+            assert!(pulls.end(1, &key(number)) && !pulls.end(1, &key(number)));
+        }
+        assert_eq!(asked(&pulls.fill(at(0))), PULLS_UNDER_WAY_MAX / 2);
+    }
+
+    #[test]
+    fn what_is_large_goes_one_by_one() {
+        let mut pulls = Pulls::default();
+        for number in 0..3 {
+            pulls.want(1, key(number), 2 * PULLS_SIZE_MAX);
+        }
+        for number in 0..3 {
+            assert_eq!(pulls.fill(at(0)), [(1, vec![key(number)])]);
+            assert!(pulls.end(1, &key(number)));
+        }
+        assert!(pulls.is_empty());
+    }
+
+    #[test]
+    fn what_is_not_answered_is_asked_again_and_given_up() {
+        let mut pulls = Pulls::default();
+        pulls.want(1, key(1), 10);
+        pulls.fill(at(0));
+        assert!(pulls.overdue(at(PULL_RETRY_MS - 1)).is_empty());
+        for turn in 1..u64::from(PULL_TRIES_MAX) {
+            let again = pulls.overdue(at(turn * PULL_RETRY_MS));
+            assert_eq!(again, [(1, vec![key(1)])]);
+            assert!(!pulls.is_empty());
+        }
+        let last = at(u64::from(PULL_TRIES_MAX) * PULL_RETRY_MS);
+        assert!(pulls.overdue(last).is_empty() && pulls.is_empty());
+        pulls.want(1, key(1), 10);
+        assert!(pulls.has_room() && pulls.forget(1) && !pulls.forget(1) && pulls.is_empty());
+    }
+}

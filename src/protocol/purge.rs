@@ -1,0 +1,300 @@
+//! P1: tombstones that are older than the retry horizon, and that all members hold, are dropped by all.
+//!
+//! Each member looks after some buckets: once all members have told the same sum for a bucket, they
+//! hold what this node holds, so its old tombstones may go, if the bucket is still the same when it
+//! is listed.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use kvclient::clock;
+
+use super::Replica;
+use super::ballot::Ballot;
+use super::copies::Work;
+use super::digest::{BUCKETS, Bucket, bucket_of};
+use super::limits::{
+    BUCKETS_PURGED_BUSY, BUCKETS_PURGED_IDLE, KEYS_PER_MESSAGE_MAX, KEYS_SIZE_MAX, PURGE_AFTER_MS,
+    PURGE_DIFFERING_MAX, PURGE_MS, RETRY_HORIZON_MS, SETTLE_MS,
+};
+use super::message::{DigestsAsked, DigestsTold, Envelope, Message, NodeId, Now, Purge, RoundId};
+use super::outbox::Way;
+use super::record::{AcceptorState, Key, Record, SPACE_CONFIGURATION};
+use super::rules::rule;
+
+/// Buckets of which nothing is known that are listed at a heartbeat.
+const BUCKETS_LISTED: usize = 4;
+
+/// What the members told of themselves for one purge.
+#[derive(Debug)]
+struct Round {
+    id: RoundId,
+    told: BTreeMap<NodeId, DigestsTold>,
+    /// Buckets in which all members hold the same, with the sum; until they are listed.
+    agreed: BTreeMap<Bucket, u64>,
+}
+
+/// This node's part in purging.
+#[derive(Debug)]
+pub struct Graves {
+    /// Buckets that had a tombstone written since the last heartbeat.
+    noted: BTreeSet<Bucket>,
+    /// Buckets that may hold tombstones, and when they are to be looked at.
+    due_us: BTreeMap<Bucket, u64>,
+    /// Buckets that were not listed since this epoch began.
+    unknown: VecDeque<Bucket>,
+    /// Of these, those that are being listed.
+    listed: BTreeSet<Bucket>,
+    round: Option<Round>,
+    next_us: u64,
+    /// Sent once, to be sent once more: what is lost leaves a tombstone that costs a round to be rid of.
+    sent: Vec<(u64, Purge)>,
+}
+
+impl Default for Graves {
+    fn default() -> Self {
+        Graves {
+            noted: BTreeSet::new(),
+            due_us: BTreeMap::new(),
+            unknown: (0..BUCKETS as Bucket).collect(),
+            listed: BTreeSet::new(),
+            round: None,
+            next_us: 0,
+            sent: Vec::new(),
+        }
+    }
+}
+
+impl Replica {
+    /// R1: what was told in another epoch counts no more.
+    pub(super) fn restart_purge(&mut self) {
+        self.graves = Graves::default();
+    }
+
+    /// A tombstone was accepted.
+    pub(super) fn note_grave(&mut self, key: &Key) {
+        self.graves.noted.insert(bucket_of(key));
+    }
+
+    pub(super) fn is_purging(&self, round: RoundId) -> bool {
+        let purging = self.graves.round.as_ref();
+        purging.is_some_and(|purging| purging.id == round)
+    }
+
+    /// At each heartbeat.
+    pub(super) fn look_at_graves(&mut self, now: Now) {
+        let Some(configuration) = self.configuration.clone() else {
+            return;
+        };
+        let voters: Vec<NodeId> = configuration.voters().map(|m| m.node).collect();
+        if !self.votes || configuration.joint.is_some() {
+            return;
+        }
+        let me = self.node;
+        let is_own = |bucket: &Bucket| voters[usize::from(*bucket) % voters.len()] == me;
+        let after_us = now.mono_us + PURGE_AFTER_MS * 1_000;
+        for bucket in std::mem::take(&mut self.graves.noted) {
+            if is_own(&bucket) {
+                self.graves.due_us.entry(bucket).or_insert(after_us);
+            }
+        }
+        self.graves.unknown.retain(is_own);
+        for _ in 0..BUCKETS_LISTED {
+            if let Some(bucket) = self.graves.unknown.pop_front() {
+                self.graves.listed.insert(bucket);
+                self.list_own(bucket);
+            }
+        }
+        self.send_purges_again(now, &voters);
+        let is_due = self.graves.due_us.values().any(|at| now.mono_us >= *at);
+        let all_near = voters.iter().all(|node| self.near.contains(node)) || !rule!(P1_all);
+        if now.mono_us >= self.graves.next_us && is_due && all_near {
+            self.graves.next_us = now.mono_us + PURGE_MS * 1_000;
+            self.ask_all(now, &voters);
+        }
+    }
+
+    fn ask_all(&mut self, now: Now, voters: &[NodeId]) {
+        let id = self.clock.round_id(now);
+        self.graves.round = Some(Round {
+            id,
+            told: BTreeMap::new(),
+            agreed: BTreeMap::new(),
+        });
+        for node in voters {
+            self.ask_for(*node, id, DigestsAsked {}.into());
+        }
+    }
+
+    pub(super) fn handle_purge_told(&mut self, now: Now, from: NodeId, told: DigestsTold) {
+        let Some(configuration) = self.configuration.clone() else {
+            return;
+        };
+        let Some(round) = &mut self.graves.round else {
+            return;
+        };
+        round.told.insert(from, told);
+        let mut voters = configuration.voters().map(|m| m.node);
+        let all = voters.all(|node| round.told.contains_key(&node)) || !rule!(P1_all);
+        if !all || !round.agreed.is_empty() {
+            return;
+        }
+        let life = self.meta.life;
+        let own = |bucket| self.digests.of_life(life, bucket);
+        let agrees = |bucket: Bucket| {
+            let mut told = round.told.values();
+            told.all(|told| told.sum(bucket) == own(bucket)) || !rule!(P1_all)
+        };
+        let differing = (0..BUCKETS as Bucket).filter(|b| !agrees(*b)).count();
+        if differing > PURGE_DIFFERING_MAX {
+            self.graves.round = None;
+            return;
+        }
+        let due = self.graves.due_us.iter();
+        let due = due.filter(|(_, at_us)| now.mono_us >= **at_us);
+        let agreed = due.map(|(b, _)| *b).filter(|b| agrees(*b));
+        let many = match self.operations {
+            0 => BUCKETS_PURGED_IDLE,
+            _ => BUCKETS_PURGED_BUSY,
+        };
+        round.agreed = agreed.take(many).map(|b| (b, own(b))).collect();
+        let listed: Vec<Bucket> = round.agreed.keys().copied().collect();
+        for bucket in listed {
+            self.list_own(bucket);
+        }
+    }
+
+    /// A bucket of this node's own, as it is: for the first time in this epoch, or to purge what it has.
+    pub(super) fn look_for_graves(
+        &mut self,
+        now: Now,
+        bucket: Bucket,
+        states: &[(Key, AcceptorState)],
+    ) {
+        let is_first = self.graves.listed.remove(&bucket);
+        let round = self.graves.round.as_mut();
+        let agreed = round.and_then(|round| round.agreed.remove(&bucket));
+        // What was listed is what all agreed on, if the sum is still the same.
+        let sum = self.digests.of_life(self.meta.life, bucket);
+        let is_same = agreed == Some(sum);
+        if !is_first && agreed.is_none() {
+            return;
+        }
+        let terms = self.terms();
+        self.clock.tick(now);
+        let horizon = self
+            .clock
+            .last()
+            .saturating_sub(clock::from_ms(RETRY_HORIZON_MS));
+        let mut purge = Purge {
+            tombstones: Vec::new(),
+        };
+        let (mut size, mut young) = (0, false);
+        for (key, state) in states {
+            let Some(record) = grave(key, state).filter(|_| terms.is_vote(state)) else {
+                continue;
+            };
+            let last = state.accepted.reading().max(last_birth(record));
+            let fits = purge.tombstones.len() < KEYS_PER_MESSAGE_MAX && size < KEYS_SIZE_MAX / 2;
+            if last < horizon && is_same && fits {
+                size += key.as_bytes().len();
+                purge.tombstones.push((key.clone(), state.accepted));
+            } else {
+                young = true;
+            }
+        }
+        self.graves.due_us.remove(&bucket);
+        if young {
+            let wait_ms = if is_same || is_first {
+                PURGE_AFTER_MS
+            } else {
+                PURGE_MS
+            };
+            let at_us = now.mono_us + wait_ms * 1_000;
+            self.graves.due_us.insert(bucket, at_us);
+        }
+        self.send_purge(now, purge);
+    }
+
+    fn send_purge(&mut self, now: Now, purge: Purge) {
+        let Some(configuration) = self.configuration.clone() else {
+            return;
+        };
+        if purge.tombstones.is_empty() {
+            return;
+        }
+        // What this node itself holds is as durable as what the others told of.
+        let group = self.group_of_now();
+        for member in configuration.voters() {
+            self.send(member.node, 0, purge.clone().into(), group, Way::Usual);
+        }
+        let again_us = now.mono_us + SETTLE_MS * 1_000;
+        self.graves.sent.push((again_us, purge));
+    }
+
+    fn send_purges_again(&mut self, now: Now, voters: &[NodeId]) {
+        let sent = std::mem::take(&mut self.graves.sent);
+        let (due, later) = sent
+            .into_iter()
+            .partition(|(at_us, _)| now.mono_us >= *at_us);
+        self.graves.sent = later;
+        let due: Vec<(u64, Purge)> = due;
+        let me = self.node;
+        for (_, purge) in due {
+            for node in voters.iter().filter(|node| **node != me) {
+                let envelope = self.envelope(*node, 0, purge.clone().into());
+                self.dispatch(envelope, Way::Usual);
+            }
+        }
+    }
+
+    pub(super) fn handle_purge(&mut self, now: Now, envelope: Envelope) {
+        let is_joint = self
+            .configuration
+            .as_ref()
+            .is_some_and(|c| c.joint.is_some());
+        let Message::Purge(purge) = envelope.message else {
+            return;
+        };
+        if is_joint {
+            self.counters.stray += 1;
+            return;
+        }
+        let epoch = envelope.epoch;
+        for (key, ballot) in purge.tombstones {
+            self.with_key(now, &key, Work::Bury { ballot, epoch });
+        }
+    }
+
+    /// Drops the key, if its tombstone is still that one. In the same group the floor rises above what
+    /// was promised for it, and above all births that its table answered for. The key is resident.
+    pub(super) fn bury(&mut self, key: &Key, ballot: Ballot) {
+        let terms = self.terms();
+        let resident = self.cache.resident(key).expect("the caller looked");
+        let Some(state) = terms.vote(&resident.state) else {
+            return;
+        };
+        let Some(record) = grave(key, state).filter(|_| state.accepted == ballot) else {
+            return;
+        };
+        let births = Ballot::new(last_birth(record), NodeId::MAX);
+        let floor = state.promised.max(births).max(self.meta.floor);
+        self.set_state(key, None);
+        if rule!(P1_floor) {
+            self.meta.floor = floor;
+            self.floored_in = self.outbox.change_meta();
+            self.clock.observe(floor.reading());
+        }
+    }
+}
+
+/// The tombstone that is held for a key, if it may be purged.
+fn grave<'a>(key: &Key, state: &'a AcceptorState) -> Option<&'a Record> {
+    let record = state.record.as_deref();
+    record.filter(|r| r.value.is_none() && r.intent.is_none() && key.space() != SPACE_CONFIGURATION)
+}
+
+/// The highest birth that the record's table answers for, or that it dropped.
+fn last_birth(record: &Record) -> u64 {
+    let clients = record.applied.clients.iter().map(|c| c.birth_max);
+    clients.fold(record.applied.dropped, u64::max)
+}

@@ -75,6 +75,10 @@ impl Replica {
             }
             Message::Forward(forward) => self.handle_forward(now, origin, via, forward),
             Message::ForwardAnswer(answer) => self.handle_forward_answer(now, answer),
+            // E4 stands and falls with it: a request to be admitted is of its own epoch.
+            Message::AdmissionAsked(_) if !rule!(E4) => {
+                self.handle_learner_question(now, envelope);
+            }
             _ if !this_epoch && rule!(R1) => self.counters.stray += 1,
             Message::DigestsAsked(_)
             | Message::BucketAsked(_)

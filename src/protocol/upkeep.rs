@@ -307,6 +307,7 @@ impl Replica {
             away: away.collect(),
             joint: configuration.is_some_and(|c| c.joint.is_some()),
             waits_for: self.waits_for_now(),
+            digest: self.digests.total(),
             clock_clamped: self.clock.is_clamped(),
             links: self.links.status(),
             component: self.near.clone(),

@@ -286,6 +286,7 @@ impl Replica {
         let births = Ballot::new(last_birth(record), NodeId::MAX);
         let floor = state.promised.max(births).max(self.meta.floor);
         self.set_state(key, None);
+        self.cache.forget(key.clone());
         if rule!(P1_floor) {
             self.meta.floor = floor;
             self.floored_in = self.outbox.change_meta();

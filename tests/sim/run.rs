@@ -254,7 +254,9 @@ impl Run {
         }
         self.leave_one_behind()?;
         let end_us = self.cluster.now_us + LIVENESS_US;
-        if std::env::var("NO_EQUAL").is_ok() { return Ok(()); }
+        if std::env::var("NO_EQUAL").is_ok() {
+            return Ok(());
+        }
         match self.run_until(end_us, Run::members_are_equal)? {
             true => Ok(()),
             false => Err(Failure(format!("C1: {}", self.differences()))),

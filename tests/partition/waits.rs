@@ -81,17 +81,12 @@ pub fn last(cluster: &Cluster, node: usize) -> Result<()> {
 
 /// A node says what it waits for in words with `text` among them.
 pub fn says(cluster: &mut Cluster, node: usize, text: &str) -> Result<Duration> {
-    let index = node;
-    let address = cluster.address(index).to_owned();
-    let list: Vec<String> = (0..cluster.count())
-        .filter(|other| cluster.is_running(*other))
-        .map(|other| cluster.address(other).to_owned())
-        .collect();
-    let place = list.iter().position(|other| *other == address);
-    let place = place.context("it does not run")?;
+    // Of what is told, in order of nodes.
+    let place = (0..node).filter(|other| cluster.is_running(*other)).count();
+    ensure!(cluster.is_running(node), "it does not run");
     let what = format!("node {node} speaks of {text:?}");
     wait(cluster, SAYS_WITHIN, &what, |told| {
-        told[place].waits_for.contains(text)
+        told.get(place).is_some_and(|s| s.waits_for.contains(text))
     })
 }
 

@@ -40,6 +40,7 @@ mod sessionless;
 mod sync;
 mod timer;
 mod upkeep;
+mod waits;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;

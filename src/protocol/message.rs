@@ -434,6 +434,11 @@ pub enum Event {
         epoch: Epoch,
         votes: bool,
     },
+    /// Before any node of its own cluster was heard, one of another asked for this address.
+    OtherCluster {
+        own: u64,
+        other: u64,
+    },
     ClockClamped {
         ahead_ms: u64,
     },

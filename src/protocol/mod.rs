@@ -197,6 +197,8 @@ pub struct Replica {
     floored_in: u64,
     /// When configurations were last told to or asked of a node.
     exchanged_us: BTreeMap<NodeId, u64>,
+    /// Whether anybody was heard yet who knows a cluster, this one or another.
+    heard_cluster: bool,
     bound_in: u64,
     told_clamped: bool,
     counters: Counters,
@@ -276,6 +278,7 @@ impl Replica {
             installed_in: 0,
             floored_in: 0,
             exchanged_us: BTreeMap::new(),
+            heard_cluster: false,
             bound_in: 0,
             told_clamped: false,
             counters: Counters::default(),

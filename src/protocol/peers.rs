@@ -11,7 +11,7 @@ use super::cache::{Fetched, Waiting};
 use super::limits::NEWS_INTERVAL_MS;
 use super::message::{
     Accept, Accepted, Configuration, ConfigurationAsked, ConfigurationTold, Copied, Copy,
-    Destination, Envelope, Message, Nack, NodeId, Now, Output, Prepare, Promise, ReadAnswer,
+    Destination, Envelope, Event, Message, Nack, NodeId, Now, Output, Prepare, Promise, ReadAnswer,
 };
 use super::outbox::Way;
 use super::record::{AcceptorState, Key};
@@ -40,6 +40,12 @@ impl Replica {
         };
         if cluster != 0 && cluster != configuration.cluster {
             self.counters.stray += 1;
+            // Where this node should be there is another cluster: it has the wrong state.
+            if !std::mem::replace(&mut self.heard_cluster, true) {
+                let own = configuration.cluster;
+                let other = Event::OtherCluster { own, other: cluster };
+                self.outputs.push_back(Output::Event(other));
+            }
             return;
         }
         if self.is_transit(envelope.destination) {
@@ -63,6 +69,7 @@ impl Replica {
             self.counters.stray += 1;
             return;
         }
+        self.heard_cluster = true;
         let member = configuration.voter(envelope.origin);
         let counts = member.is_some_and(|m| m.incarnation == envelope.incarnation) || !rule!(E1);
         let (origin, via) = (envelope.origin, envelope.via);

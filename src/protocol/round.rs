@@ -459,7 +459,6 @@ impl Coordinator {
         }
         if context.configuration.has_quorum(promised) {
             let forgotten = (*floor).max(context.configuration.base).reading();
-            let forgotten = if rule!(X3) { forgotten } else { 0 };
             let found = found.take().map(|(_, record)| record);
             self.propose(found, forgotten, context);
         }

@@ -209,6 +209,32 @@ mod tests {
         ));
     }
 
+    /// A store that fails once it is tended.
+    struct Failing;
+
+    impl Storage for Failing {
+        fn commit(&mut self, _groups: &[Group]) -> Result<(), StorageError> {
+            Ok(())
+        }
+
+        fn tend(&mut self) -> Result<(), StorageError> {
+            let path = "store".into();
+            Err(StorageError::Stopped { path })
+        }
+
+        fn close(self: Box<Self>) -> Result<(), StorageError> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_store_is_tended_without_commits_too_and_what_fails_then_is_told() {
+        let (notifier, mut notices) = unbounded_channel();
+        let _disk = Disk::start(Box::new(Failing), notifier).unwrap();
+        let notice = notices.blocking_recv();
+        assert!(matches!(notice, Some(Notice::StorageFailed(_))));
+    }
+
     #[test]
     fn a_disk_that_is_far_behind_says_so_until_it_has_caught_up() {
         let barrier = Arc::new(Barrier::new(2));

@@ -23,7 +23,7 @@ const TEND_INTERVAL: Duration = Duration::from_secs(1);
 const REGISTER_SIZE: usize = 128;
 
 enum Work {
-    Commit(Group),
+    Commit(Box<Group>),
     Close,
 }
 
@@ -57,7 +57,7 @@ impl Disk {
         self.backlog.push_back((group.number, size));
         self.backlog_size += size;
         // If the thread is gone, a notice of that is on its way.
-        let _ = self.work.send(Work::Commit(group));
+        let _ = self.work.send(Work::Commit(group.into()));
     }
 
     /// Takes the news that this group, and all before it, are durable.
@@ -129,7 +129,7 @@ fn commit_until_closed(
         let mut close = false;
         for work in first.into_iter().chain(queue.try_iter()) {
             match work {
-                Work::Commit(group) => groups.push(group),
+                Work::Commit(group) => groups.push(*group),
                 Work::Close => close = true,
             }
         }

@@ -45,13 +45,14 @@ fn show(status: &NodeStatus) -> String {
         votes,
         quorum,
         keys,
+        records,
         digest,
         waits_for,
         ..
     } = status;
     format!(
         "\n        node {node}: epoch {epoch}, members {members:?}, votes {votes}, quorum {quorum}, \
-         {keys} keys, digest {digest:016x}; {waits_for}"
+         {keys} keys, {records} records, digest {digest:016x}; {waits_for}"
     )
 }
 
@@ -103,6 +104,8 @@ pub fn equal(cluster: &mut Cluster, within_ms: u64) -> Result<Duration> {
 pub fn forgotten(cluster: &mut Cluster, within_ms: u64) -> Result<Duration> {
     let within = Duration::from_millis(within_ms);
     wait(cluster, within, "deleted keys are forgotten", |told| {
-        told.iter().all(|s| s.keys <= SHARED_KEYS.len() as u64)
+        // And the configuration.
+        let most = SHARED_KEYS.len() as u64 + 1;
+        told.iter().all(|s| s.records <= most)
     })
 }

@@ -8,6 +8,7 @@ use kvclient::wire::{self, Action, ClientId, Operation, OperationId, Outcome};
 use rand::RngExt;
 
 use super::Replica;
+use super::ballot::Ballot;
 use super::limits::{CHANGE_ANSWER_MS, SEAL_ANEW_MS};
 use super::membership::Reached;
 use super::message::{
@@ -20,7 +21,6 @@ use super::record::Key;
 use super::round::Coordinator;
 use super::rules::rule;
 use super::seal::{Sealing, Step};
-use super::ballot::Ballot;
 
 /// What a configuration is to become.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,7 +155,10 @@ impl Replica {
             value.into()
         };
         let write = match outcome {
-            Outcome::Value { version, value: held } => {
+            Outcome::Value {
+                version,
+                value: held,
+            } => {
                 let held: Configuration =
                     wire::decode(&held).expect("the register holds configurations only");
                 let present = self.configuration.as_ref().map_or(0, |c| c.epoch);
@@ -371,7 +374,11 @@ impl Replica {
         let Some(members) = configuration.joint.clone() else {
             return;
         };
-        let base = if rule!(E3_base) { base } else { configuration.base };
+        let base = if rule!(E3_base) {
+            base
+        } else {
+            configuration.base
+        };
         let next = Configuration {
             epoch: configuration.epoch + 1,
             members,

@@ -6,7 +6,7 @@ use super::Replica;
 use super::ballot::Ballot;
 use super::cache::Waiting;
 use super::limits::{
-    COPIES_PER_SECOND_BUSY, COPIES_PER_SECOND_IDLE, COPIES_WAITING_MAX, DOUBTS_MAX, SETTLE_MS,
+    COPIES_ASKED_PER_SECOND_IDLE, COPIES_PER_SECOND_BUSY, COPIES_WAITING_MAX, DOUBTS_MAX, SETTLE_MS,
 };
 use super::message::{Copy, Envelope, Epoch, Message, NodeId, Now, RoundId};
 use super::outbox::Way;
@@ -131,7 +131,7 @@ impl Replica {
         if now.mono_us >= copies.portion_us + PORTION_MS * 1_000 {
             let per_second = match now.mono_us < copies.busy_until_us {
                 true => COPIES_PER_SECOND_BUSY,
-                false => COPIES_PER_SECOND_IDLE,
+                false => COPIES_ASKED_PER_SECOND_IDLE,
             };
             copies.portion_us = now.mono_us;
             copies.left = per_second * PORTION_MS / 1_000;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use kvclient::clock::READING_SANE_MAX;
 use kvclient::wire::{
-    self, Action, Answer, BodyError, ChangeAnswer, ChangeOutcome, ChangeRequest, Hello, HelloAnswer,
-    NoSession, NodeStatus, Operation, Outcome, Request, StatusRequest,
+    self, Action, Answer, BodyError, ChangeAnswer, ChangeOutcome, ChangeRequest, Hello,
+    HelloAnswer, NoSession, NodeStatus, Operation, Outcome, Request, StatusRequest,
 };
 use serde::{Deserialize, Serialize};
 

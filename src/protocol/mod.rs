@@ -41,6 +41,7 @@ mod starts;
 mod sync;
 mod timer;
 mod upkeep;
+mod waits;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;

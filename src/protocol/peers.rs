@@ -43,7 +43,10 @@ impl Replica {
             // Where this node should be there is another cluster: it has the wrong state.
             if !std::mem::replace(&mut self.heard_cluster, true) {
                 let own = configuration.cluster;
-                let other = Event::OtherCluster { own, other: cluster };
+                let other = Event::OtherCluster {
+                    own,
+                    other: cluster,
+                };
                 self.outputs.push_back(Output::Event(other));
             }
             return;

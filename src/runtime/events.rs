@@ -17,7 +17,9 @@ pub fn log(event: &Event) {
             tracing::warn!("configuration {epoch} is installed; this node has no vote in it");
         }
         Event::OtherCluster { own, other } => {
-            tracing::error!("the state here is of cluster {own:016x}, the nodes are of {other:016x}");
+            tracing::error!(
+                "the state here is of cluster {own:016x}, the nodes are of {other:016x}"
+            );
         }
         Event::ClockClamped { ahead_ms } => tracing::error!(
             "this machine's clock is {ahead_ms} ms ahead of what the members allow and is not \

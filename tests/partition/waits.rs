@@ -62,7 +62,7 @@ pub fn members(cluster: &mut Cluster, count: usize, within_ms: u64) -> Result<Du
     wait(cluster, within, &format!("{count} members"), |told| {
         let newest = told.iter().map(|s| s.epoch).max();
         let is_settled = |s: &&NodeStatus| {
-            s.votes && s.quorum && s.members.len() == count && Some(s.epoch) == newest
+            s.votes && s.quorum && !s.joint && s.members.len() == count && Some(s.epoch) == newest
         };
         told.iter().filter(is_settled).count() == count
     })

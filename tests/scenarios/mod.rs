@@ -1,6 +1,7 @@
 //! Scenarios by the part of the protocol that they are about.
 
 pub mod ballots;
+pub mod bootstrap;
 pub mod catching_up;
 pub mod changes;
 pub mod exactly_once;

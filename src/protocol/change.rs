@@ -202,9 +202,7 @@ impl Replica {
             self.meta.incarnation = self.incarnation;
         }
         self.installed_in = self.outbox.change_meta();
-        self.changes.proposal = None;
-        self.changes.sealing = None;
-        self.changes.sealing_us = now.mono_us;
+        self.abandon_change(now);
         self.tell_all();
         self.look_at_links(now, true, false);
         for key in self.timers.keys() {
@@ -221,6 +219,13 @@ impl Replica {
         self.outputs.push_back(Output::Event(installed));
     }
 
+    /// This node has no part in a change any more.
+    pub(super) fn abandon_change(&mut self, now: Now) {
+        self.changes.proposal = None;
+        self.changes.sealing = None;
+        self.changes.sealing_us = now.mono_us;
+    }
+
     /// Takes a configuration, installed now or in an earlier life, as the present one.
     pub(super) fn adopt(&mut self, configuration: Configuration) {
         let own = configuration
@@ -234,6 +239,8 @@ impl Replica {
         self.note_former(&configuration);
         let nodes = configuration.nodes().map(|m| m.node);
         self.links.set_nodes(self.node, nodes);
+        self.starts
+            .retain(|node| configuration.nodes().any(|m| m.node == node));
         self.hints
             .retain(|node, _| configuration.voter(*node).is_some());
         self.notices

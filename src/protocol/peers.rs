@@ -83,6 +83,7 @@ impl Replica {
             Message::Heartbeat(heartbeat) if via == origin => {
                 self.handle_heartbeat(now, origin, heartbeat);
             }
+            Message::RolledBack(told) if counts => self.handle_rolled_back(now, &told),
             Message::Forward(forward) => self.handle_forward(now, origin, via, forward),
             Message::ForwardAnswer(answer) => self.handle_forward_answer(now, answer),
             // E4 stands and falls with it: a request to be admitted is of its own epoch.

@@ -25,6 +25,10 @@ pub fn log(event: &Event) {
             "this machine's clock is {ahead_ms} ms ahead of what the members allow and is not \
              followed: set it right"
         ),
+        Event::RolledBack => tracing::error!(
+            "the others know of a later start of this node than its state does: the state is an older \
+             copy, or is used twice. It has no vote until it has caught up and is admitted again"
+        ),
         Event::ClockTrusted => tracing::info!("this machine's clock is followed again"),
     }
 }

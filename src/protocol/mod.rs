@@ -37,9 +37,11 @@ pub mod rules;
 mod seal;
 pub mod session;
 mod sessionless;
+mod starts;
 mod sync;
 mod timer;
 mod upkeep;
+mod waits;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -67,6 +69,7 @@ use record::Key;
 use round::Effect;
 use route::Links;
 use session::{Forwarders, Sessions};
+use starts::Starts;
 use sync::Sync;
 use timer::Timers;
 
@@ -186,6 +189,9 @@ pub struct Replica {
     heartbeats: u64,
     marks_due: bool,
     changes: Changes,
+    starts: Starts,
+    /// The group that holds the count of this start.
+    started_in: u64,
     sync: Sync,
     copies: Copies,
     graves: Graves,
@@ -270,6 +276,8 @@ impl Replica {
             heartbeats: 0,
             marks_due: false,
             changes: Changes::default(),
+            starts: Starts::default(),
+            started_in: 0,
             sync: Sync::default(),
             copies: Copies::default(),
             graves: Graves::default(),
@@ -283,6 +291,8 @@ impl Replica {
             told_clamped: false,
             counters: Counters::default(),
         };
+        replica.meta.starts += 1;
+        replica.started_in = replica.outbox.change_meta();
         if let Some(configuration) = configuration {
             replica.adopt(configuration);
         }

@@ -43,7 +43,10 @@ impl Replica {
             // Where this node should be there is another cluster: it has the wrong state.
             if !std::mem::replace(&mut self.heard_cluster, true) {
                 let own = configuration.cluster;
-                let other = Event::OtherCluster { own, other: cluster };
+                let other = Event::OtherCluster {
+                    own,
+                    other: cluster,
+                };
                 self.outputs.push_back(Output::Event(other));
             }
             return;
@@ -80,6 +83,7 @@ impl Replica {
             Message::Heartbeat(heartbeat) if via == origin => {
                 self.handle_heartbeat(now, origin, heartbeat);
             }
+            Message::RolledBack(told) if counts => self.handle_rolled_back(now, &told),
             Message::Forward(forward) => self.handle_forward(now, origin, via, forward),
             Message::ForwardAnswer(answer) => self.handle_forward_answer(now, answer),
             // E4 stands and falls with it: a request to be admitted is of its own epoch.

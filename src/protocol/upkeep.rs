@@ -7,9 +7,7 @@ use rand::RngExt;
 use super::Replica;
 use super::ballot::Ballot;
 use super::limits::{CHOSEN_PER_MESSAGE_MAX, QUORUM_LOST_MS, SURVEY_MS};
-use super::message::{
-    Chosen, Destination, Envelope, Event, Member, Message, NodeId, Now, Output,
-};
+use super::message::{Chosen, Destination, Envelope, Event, Message, NodeId, Now, Output};
 use super::outbox::Way;
 use super::quorum::NodeSet;
 use super::record::Key;
@@ -249,57 +247,6 @@ impl Replica {
         }
     }
 
-    fn waits_for_now(&self) -> String {
-        if let Some(bootstrap) = &self.bootstrap {
-            return bootstrap.waits_for();
-        }
-        if self.hears_quorum && self.votes {
-            return String::new();
-        }
-        if self.hears_quorum {
-            return match self.node {
-                0 => format!(
-                    "no member: the configuration does not name {}. An operator can add it: \
-                     horseshoe member add {0}",
-                    self.own_address()
-                ),
-                _ => "no vote yet: this node copies what the members hold, and is admitted once it \
-                      has caught up and was there for a while"
-                    .into(),
-            };
-        }
-        self.why_no_quorum()
-    }
-
-    /// Who is missing, and what can be done about it.
-    fn why_no_quorum(&self) -> String {
-        let voters = self.configuration.iter().flat_map(|c| c.voters());
-        let missing = voters.filter(|m| !self.near.contains(&m.node));
-        // The node is there, but not in the incarnation that has the vote.
-        let is_empty = |m: &&Member| {
-            let own = m.node == self.node;
-            own || (self.links.is_joined(m.node)
-                && !self.links.is_incarnation(m.node, m.incarnation))
-        };
-        let (empty, silent): (Vec<&Member>, Vec<&Member>) = missing.partition(is_empty);
-        let addresses = |members: &[&Member]| {
-            let addresses: Vec<&str> = members.iter().map(|m| m.address.as_str()).collect();
-            addresses.join(", ")
-        };
-        let mut text = "no quorum".to_owned();
-        if !silent.is_empty() {
-            text += &format!("; not heard: {}", addresses(&silent));
-        }
-        if !empty.is_empty() {
-            text += &format!(
-                "; came back without the state that has the vote: {}. Restore their data \
-                 directories; or give up what only they held: horseshoe member force",
-                addresses(&empty)
-            );
-        }
-        text
-    }
-
     pub(super) fn member_addresses(&self) -> Vec<MemberAddress> {
         let voters = self.configuration.iter().flat_map(|c| c.voters());
         voters
@@ -320,7 +267,9 @@ impl Replica {
             heard: self.near.contains(&m.node),
             incarnation: m.incarnation,
         });
-        let others = configuration.iter().flat_map(|c| c.nodes().map(move |m| (*c, m)));
+        let others = configuration
+            .iter()
+            .flat_map(|c| c.nodes().map(move |m| (*c, m)));
         let others = others.filter(|(c, m)| c.voter(m.node).is_none());
         let away = others.map(|(_, m)| MemberStatus {
             node: m.node,

@@ -334,6 +334,7 @@ impl Driver {
         }
         if let ClientReply::Status { status, .. } = &mut reply {
             status.keys = self.table.keys();
+            status.records = self.table.records();
             status.durability = self.durability.to_owned();
             status.version = env!("CARGO_PKG_VERSION").to_owned();
             status.uptime_ms = now.mono_us / 1_000;

@@ -23,7 +23,7 @@ use crate::protocol::message::{Group, GroupNumber, Incarnation, Meta, Recovered}
 pub const MARK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Journals with more in them are emptied after a compaction.
-const JOURNALS_KEPT_SIZE: u64 = 8 << 20;
+const JOURNALS_KEPT_SIZE: u64 = 4 << 20;
 
 /// Registers that room is made for at once at opening, on the word of the group entry.
 const RESERVED_MAX: usize = 1 << 26;

@@ -45,13 +45,14 @@ fn show(status: &NodeStatus) -> String {
         votes,
         quorum,
         keys,
+        records,
         digest,
         waits_for,
         ..
     } = status;
     format!(
         "\n        node {node}: epoch {epoch}, members {members:?}, votes {votes}, quorum {quorum}, \
-         {keys} keys, digest {digest:016x}; {waits_for}"
+         {keys} keys, {records} records, digest {digest:016x}; {waits_for}"
     )
 }
 
@@ -61,7 +62,7 @@ pub fn members(cluster: &mut Cluster, count: usize, within_ms: u64) -> Result<Du
     wait(cluster, within, &format!("{count} members"), |told| {
         let newest = told.iter().map(|s| s.epoch).max();
         let is_settled = |s: &&NodeStatus| {
-            s.votes && s.quorum && s.members.len() == count && Some(s.epoch) == newest
+            s.votes && s.quorum && !s.joint && s.members.len() == count && Some(s.epoch) == newest
         };
         told.iter().filter(is_settled).count() == count
     })
@@ -103,6 +104,8 @@ pub fn equal(cluster: &mut Cluster, within_ms: u64) -> Result<Duration> {
 pub fn forgotten(cluster: &mut Cluster, within_ms: u64) -> Result<Duration> {
     let within = Duration::from_millis(within_ms);
     wait(cluster, within, "deleted keys are forgotten", |told| {
-        told.iter().all(|s| s.keys <= SHARED_KEYS.len() as u64)
+        // And the configuration.
+        let most = SHARED_KEYS.len() as u64 + 1;
+        told.iter().all(|s| s.records <= most)
     })
 }

@@ -257,6 +257,8 @@ impl Replica {
                 }
                 None => pass.todo.extend(differ.into_iter().map(|b| (b, from))),
             }
+            // Neighbouring buckets are of different sources, so that all are at work.
+            pass.todo.make_contiguous().sort_unstable();
         }
         self.sync.pass = Some(pass);
         self.advance_pass(now);

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use horseshoe::protocol::ballot::Ballot;
 use horseshoe::protocol::message::Group;
 use horseshoe::protocol::record::{AcceptorState, Key, Record};
+use horseshoe::runtime::allocator;
 use horseshoe::storage::{DiskOptions, Durability, Opened, Table, disk};
 use nix::time::{ClockId, clock_gettime};
 
@@ -96,7 +97,7 @@ fn drop_all(directory: &Path, keys: u64) {
     const GROUP_SIZE: u64 = 1_000;
     let mut opened = open(directory, Durability::Os, "");
     let resident_before = resident("VmRSS");
-    let mut show = |opened: &mut Opened, what: &str| {
+    let show = |opened: &mut Opened, what: &str| {
         let added = resident("VmRSS") as i64 - resident_before as i64;
         let keys = opened.table.keys();
         println!(
@@ -104,7 +105,7 @@ fn drop_all(directory: &Path, keys: u64) {
             on_disk(directory)
         );
     };
-    let mut each = |opened: &mut Opened, fill: &dyn Fn(&mut Group, (Key, AcceptorState))| {
+    let each = |opened: &mut Opened, fill: &dyn Fn(&mut Group, (Key, AcceptorState))| {
         for first in (1..=keys).step_by(GROUP_SIZE as usize) {
             opened.recovered.group += 1;
             let mut group = Group {
@@ -138,6 +139,7 @@ fn drop_all(directory: &Path, keys: u64) {
         longest = longest.max(start.elapsed());
         std::thread::sleep(Duration::from_millis(100));
     }
+    allocator::trim();
     show(&mut opened, "20 s later");
     println!("tending took {longest:?} at most");
 }

@@ -519,7 +519,7 @@ impl Replica {
             self.wait_for(key, super::cache::Waiting::Peer(envelope));
             return;
         }
-        if self.take_copy(now, source, copy) && self.sync.pulls.end(source, &key) {
+        if self.take_copy(now, source, copy) && self.sync.pulls.end(now, source, &key) {
             self.sync.copied += 1;
         }
         self.advance_pass(now);

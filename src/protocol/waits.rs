@@ -14,9 +14,11 @@ impl Replica {
             return String::new();
         };
         if self.node == 0 {
-            return "this node was taken out of the cluster: stop it; `horseshoe member add` takes it in \
-                    again"
-                .into();
+            return format!(
+                "the configuration does not name {}, so this node was taken out, or was never in it: \
+                 stop it, or take it in by `horseshoe member add {0}`",
+                self.own_address()
+            );
         }
         let heard: NodeSet = self.near.iter().copied().collect();
         if self.votes {
@@ -25,8 +27,7 @@ impl Replica {
                 false => self.without_quorum(configuration),
             };
         }
-        let why = "this node has no vote, since it was removed while it was away, or came back without \
-                   its state";
+        let why = "this node has no vote yet: it is new, was away, or came back without its state";
         match configuration.has_quorum(&heard) {
             true => {
                 format!("{why}; it copies what the members hold, and is then admitted by itself")

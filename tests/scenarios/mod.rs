@@ -7,6 +7,7 @@ pub mod changes;
 pub mod exactly_once;
 pub mod handoff;
 pub mod members;
+pub mod operator;
 pub mod outcomes;
 pub mod purge;
 pub mod reads;

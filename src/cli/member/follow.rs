@@ -68,7 +68,7 @@ impl Progress {
         match is_started {
             true => {
                 let message = format!(
-                    "not through yet: {said}. It goes on by itself; the same command waits for it"
+                    "not through yet: {said}. It goes on by itself; `horseshoe member list` shows it"
                 );
                 connection.refuse("unknown_outcome", Exit::Unknown, &message)
             }

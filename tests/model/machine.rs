@@ -166,6 +166,10 @@ impl Machine {
                         let state = self.disk.load(&key);
                         due.push_back(Input::Loaded { key, state });
                     }
+                    Output::List(bucket) => {
+                        let states = self.disk.list(bucket);
+                        due.push_back(Input::Listed { bucket, states });
+                    }
                     Output::Send { to, envelope } => self.send(to, envelope),
                     Output::Reply { to, reply } => self.replies.push((to, reply)),
                     Output::Event(_) => {}

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use foldhash::fast::FixedState;
 use horseshoe::protocol::ballot::Ballot;
-use horseshoe::protocol::message::{ClientReply, Envelope, Message, NodeId};
+use horseshoe::protocol::message::{ClientReply, Envelope, Incarnation, Message};
 use horseshoe::protocol::record::{Key, Record};
 use kvclient::wire::{Action, Answer, OperationId, Outcome};
 use xxhash_rust::xxh3::xxh3_128;
@@ -356,8 +356,8 @@ fn quorums(scope: &Scope) -> Vec<bool> {
     let sets = 0..1usize << scope.nodes;
     let is_quorum = |set: usize| {
         let members = (0..scope.nodes).filter(|n| set & 1 << n != 0);
-        let members: Vec<NodeId> = members.map(|n| n as NodeId + 1).collect();
-        watch::is_quorum(&configuration, &members)
+        let members: Vec<Incarnation> = members.map(Scope::incarnation).collect();
+        watch::is_quorum(&configuration.members, &members)
     };
     sets.map(is_quorum).collect()
 }

@@ -48,6 +48,7 @@ impl Bench {
                 heartbeat_ms: HEARTBEAT_MS_DEFAULT,
                 link_down_ms: LINK_DOWN_MS_DEFAULT,
                 shrink_after_ms: 0,
+                bootstrap: false,
             };
             let recovered = Recovered {
                 incarnation: i as u64 + 1,

@@ -6,6 +6,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use crate::protocol::limits::{ADDRESS_SIZE_MAX, MEMBERS_MAX};
 use crate::storage::Durability;
@@ -36,11 +37,12 @@ pub enum ConfigError {
         ipv4: NodeAddress,
         ipv6: NodeAddress,
     },
+    #[error("members can't be removed after {0:?}: 500 ms to 1 h, or 0 for never")]
+    ShrinkAfter(Duration),
     #[error(
-        "shrink-after {0:?} is not possible yet: this release never removes a member by itself, \
-         so only 0 (never) is accepted"
+        "only the first listed node, {first}, forms the cluster: bootstrap is for it, not for {own}"
     )]
-    ShrinkAfter(String),
+    Bootstrap { first: NodeAddress, own: NodeAddress },
     #[error("a heartbeat each {0} ms is not possible: 10 to 1,000 ms")]
     Heartbeat(u64),
     #[error(
@@ -58,7 +60,8 @@ pub struct Settings {
     pub data_dir: Option<PathBuf>,
     pub durability: Durability,
     pub text: bool,
-    pub shrink_after: String,
+    pub shrink_after: Duration,
+    pub bootstrap: bool,
     pub heartbeat_ms: u64,
     pub link_down_ms: u64,
 }
@@ -74,6 +77,10 @@ pub struct ServerConfig {
     pub data_dir: Option<PathBuf>,
     /// Of no effect without a data directory.
     pub durability: Durability,
+    /// A member that was not reached for so long is removed; 0: none ever is.
+    pub shrink_after_ms: u64,
+    /// Whether the first listed node forms a cluster with more than half of the list.
+    pub bootstrap: bool,
     /// How often nodes tell each other of their links.
     pub heartbeat_ms: u64,
     /// A link is down after a silence of this length, and up again after it was heard for as long.
@@ -96,9 +103,15 @@ impl ServerConfig {
                 count: nodes.len(),
             });
         }
-        let never = ["0", "0s", "0ms"].contains(&settings.shrink_after.trim());
-        if !never {
+        let shrink_after_ms = settings.shrink_after.as_micros().div_ceil(1_000);
+        if !matches!(shrink_after_ms, 0 | 500..=3_600_000) {
             return Err(ConfigError::ShrinkAfter(settings.shrink_after));
+        }
+        if settings.bootstrap && settings.index != 0 {
+            return Err(ConfigError::Bootstrap {
+                first: nodes[0].clone(),
+                own: nodes[settings.index].clone(),
+            });
         }
         let (heartbeat, down) = (settings.heartbeat_ms, settings.link_down_ms);
         if !(10..=1_000).contains(&heartbeat) {
@@ -112,6 +125,8 @@ impl ServerConfig {
             index: u8::try_from(settings.index).expect("an index below the bound of members"),
             data_dir: settings.data_dir,
             durability: settings.durability,
+            shrink_after_ms: shrink_after_ms as u64,
+            bootstrap: settings.bootstrap,
             heartbeat_ms: heartbeat,
             link_down_ms: down,
             text: settings.text,
@@ -302,7 +317,8 @@ mod tests {
             data_dir: None,
             durability: Durability::Fsync,
             text: true,
-            shrink_after: "0".to_owned(),
+            shrink_after: Duration::from_secs(3),
+            bootstrap: false,
             heartbeat_ms: HEARTBEAT_MS_DEFAULT,
             link_down_ms: LINK_DOWN_MS_DEFAULT,
         }
@@ -373,14 +389,38 @@ mod tests {
     }
 
     #[test]
-    fn only_a_shrink_after_of_zero_is_accepted() {
-        for (given, accepted) in [("0", true), ("0s", true), ("3s", false), ("", false)] {
+    fn members_are_removed_after_a_time_in_bounds_or_never() {
+        for (given_ms, accepted) in [
+            (0, true),
+            (1, false),
+            (499, false),
+            (500, true),
+            (3_600_000, true),
+            (3_600_001, false),
+        ] {
+            let shrink_after = Duration::from_millis(given_ms);
             let settings = Settings {
-                shrink_after: given.to_owned(),
+                shrink_after,
                 ..settings(0, &["a:1"])
             };
-            assert_eq!(ServerConfig::new(settings).is_ok(), accepted, "{given}");
+            let taken = ServerConfig::new(settings).map(|config| config.shrink_after_ms);
+            let expected = match accepted {
+                true => Ok(given_ms),
+                false => Err(ConfigError::ShrinkAfter(shrink_after)),
+            };
+            assert_eq!(taken, expected);
         }
+    }
+
+    #[test]
+    fn only_the_first_listed_node_takes_bootstrap() {
+        let with = |index| Settings {
+            bootstrap: true,
+            ..settings(index, &["a:1", "b:1"])
+        };
+        assert!(ServerConfig::new(with(0)).unwrap().bootstrap);
+        let error = ServerConfig::new(with(1)).unwrap_err().to_string();
+        assert!(error.contains("a:1") && error.contains("b:1"), "{error}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ mod sim;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use horseshoe::protocol::rules::{Rule, switch_off};
-use scenarios::{ballots, exactly_once, handoff, members, outcomes};
+use scenarios::{ballots, catching_up, exactly_once, handoff, members, outcomes, purge};
 use sim::plan::Config;
 use sim::run::run_seed;
 
@@ -60,7 +60,22 @@ const TABLE: &[(Rule, Found)] = &[
         Rule::X5_sent,
         Found::ByScenario(outcomes::x5_what_was_sent_is_not_refused),
     ),
-    (Rule::C1_noted, Found::BySeeds),
+    (
+        Rule::C1_noted,
+        Found::ByScenario(catching_up::c1_a_missed_write_is_noted),
+    ),
+    (
+        Rule::P1_all,
+        Found::ByScenario(purge::p1_a_member_that_was_away_brings_nothing_back),
+    ),
+    (
+        Rule::P1_floor,
+        Found::ByScenario(purge::p1_a_late_accept_brings_nothing_back),
+    ),
+    (
+        Rule::X3,
+        Found::ByScenario(purge::x3_a_retry_from_before_a_purge),
+    ),
     (
         Rule::C1_chosen,
         Found::ByScenario(handoff::c1_only_what_is_chosen_is_copied),

@@ -51,7 +51,8 @@ fn config(nodes: &[String], index: usize, data_dir: Option<PathBuf>) -> ServerCo
         data_dir,
         durability: Durability::Fsync,
         text: true,
-        shrink_after: "0".to_owned(),
+        shrink_after: Duration::ZERO,
+        bootstrap: false,
         heartbeat_ms: 50,
         link_down_ms: 200,
     })

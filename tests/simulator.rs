@@ -227,6 +227,7 @@ mod node {
             heartbeat_ms: limits::HEARTBEAT_MS_DEFAULT,
             link_down_ms: limits::LINK_DOWN_MS_DEFAULT,
             shrink_after_ms: 0,
+            bootstrap: false,
         };
         node.start(1_000, options, &mut Random::new(1));
         let outputs = node.run(1_000, true);

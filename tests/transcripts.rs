@@ -105,6 +105,7 @@ impl Lab {
             heartbeat_ms: HEARTBEAT_MS_DEFAULT,
             link_down_ms: LINK_DOWN_MS_DEFAULT,
             shrink_after_ms: 0,
+            bootstrap: false,
         };
         self.nodes[i] = Some(Replica::new(
             options,

@@ -19,10 +19,10 @@ use nix::sys::socket::{
 };
 
 use crate::session::{
-    Call, CallError, Completion, DEADLINE_US_DEFAULT, NO_QUORUM_AFTER_US_DEFAULT, Session,
-    SessionCounters, SessionOptions,
+    Call, CallError, Completion, DEADLINE_US_DEFAULT, NO_QUORUM_AFTER_US_DEFAULT, Question,
+    Session, SessionCounters, SessionOptions, Told,
 };
-use crate::wire::{NodeStatus, Outcome};
+use crate::wire::{Change, ChangeOutcome, NodeStatus, Outcome};
 use inner::{Inner, Owner};
 use wake::Wake;
 
@@ -155,22 +155,43 @@ impl Client {
 
     /// Asks every given node for its status; `None` for those that do not answer in time.
     pub fn status(&self, timeout: Duration) -> Vec<(String, Option<NodeStatus>)> {
+        let all: Vec<usize> = (0..self.names.len()).collect();
+        let told = self.ask(&all, &Question::Status, timeout);
+        let statuses = told.into_iter().map(|told| match told {
+            Some(Told::Status(status)) => Some(*status),
+            _ => None,
+        });
+        self.names.iter().cloned().zip(statuses).collect()
+    }
+
+    /// Asks one of the given nodes, by its place among `nodes`, to change the configuration; `None` if
+    /// it does not answer in time. Panics if there is no such place.
+    pub fn change(&self, node: usize, change: Change, timeout: Duration) -> Option<ChangeOutcome> {
+        assert!(node < self.names.len(), "no such node");
+        let told = self.ask(&[node], &Question::Change(change), timeout);
+        match told.into_iter().next().flatten() {
+            Some(Told::Change(outcome)) => Some(outcome),
+            _ => None,
+        }
+    }
+
+    /// What the nodes at these places, in ascending order, answer.
+    fn ask(&self, places: &[usize], question: &Question, timeout: Duration) -> Vec<Option<Told>> {
         let mut inner = self.lock();
         let waiter = inner.add_waiter();
         let (now_us, wait_us) = (inner.now_us(), micros(timeout));
-        for place in 0..self.names.len() {
-            let tag = waiter as u64;
-            inner.session.request_status(now_us, place, wait_us, tag);
+        for place in places {
+            let (question, tag) = (question.clone(), waiter as u64);
+            inner.session.ask(now_us, *place, question, wait_us, tag);
         }
         inner.look_at_time(&self.socket, &self.wake);
-        while inner.waiter(waiter).statuses.len() < self.names.len() {
+        while inner.waiter(waiter).told.len() < places.len() {
             inner = self.step(inner, waiter);
         }
-        let mut statuses = std::mem::take(&mut inner.waiter(waiter).statuses);
+        let mut told = std::mem::take(&mut inner.waiter(waiter).told);
         inner.remove_waiter(waiter);
-        statuses.sort_by_key(|(place, _)| *place);
-        let statuses = statuses.into_iter().map(|(_, status)| status);
-        self.names.iter().cloned().zip(statuses).collect()
+        told.sort_by_key(|(place, _)| *place);
+        told.into_iter().map(|(_, told)| told).collect()
     }
 
     /// Ends the calls under way: a write that may have been done as an unknown outcome, all else as

@@ -13,8 +13,8 @@ mod latency;
 mod node;
 mod operation;
 mod pace;
+mod question;
 mod settle;
-mod status;
 mod table;
 
 use std::cmp::Reverse;
@@ -28,8 +28,8 @@ use crate::wire::{self, BodyError, ClientId, kind};
 pub use call::{Call, CallError, Completion};
 use node::Node;
 use operation::ALLOWANCE_MAX;
-use status::StatusCall;
-pub use status::StatusCompletion;
+use question::Asked;
+pub use question::{Question, QuestionCompletion, Told};
 use table::{Handle, Table};
 
 /// Calls that may be in flight; further ones are answered busy. Half of the window of numbers that
@@ -102,13 +102,13 @@ pub struct Session {
     /// For retries.
     allowance: u32,
     next_sequence: u64,
-    statuses: BTreeMap<u64, StatusCall>,
-    next_status: u64,
+    questions: BTreeMap<u64, Asked>,
+    next_question: u64,
     /// At least one for each call, at its time or before; those of calls that are over are skipped.
     timers: BinaryHeap<Reverse<(u64, Handle)>>,
     transmits: VecDeque<Transmit>,
     completions: VecDeque<Completion>,
-    status_completions: VecDeque<StatusCompletion>,
+    question_completions: VecDeque<QuestionCompletion>,
     counters: SessionCounters,
     closed: bool,
 }
@@ -131,12 +131,12 @@ impl Session {
             answered_us: 0,
             allowance: ALLOWANCE_MAX,
             next_sequence: 1,
-            statuses: BTreeMap::new(),
-            next_status: 0,
+            questions: BTreeMap::new(),
+            next_question: 0,
             timers: BinaryHeap::new(),
             transmits: VecDeque::new(),
             completions: VecDeque::new(),
-            status_completions: VecDeque::new(),
+            question_completions: VecDeque::new(),
             counters: SessionCounters::default(),
             closed: false,
         };
@@ -181,11 +181,16 @@ impl Session {
                 self.nodes[node].heard(now_us);
                 self.handle_status(node, answer);
             }
+            kind::CHANGE_ANSWER => {
+                let answer = wire::decode(body)?;
+                self.nodes[node].heard(now_us);
+                self.handle_change(node, answer);
+            }
             _ => return Err(BodyError::Malformed),
         }
         if !was_usable && self.nodes[node].is_usable(now_us) {
             self.look_for_parked(now_us);
-            self.ask_statuses_of(now_us, node);
+            self.ask_again(now_us, node);
         }
         Ok(())
     }
@@ -203,7 +208,7 @@ impl Session {
         if self.parked_due_us.is_some_and(|due_us| now_us >= due_us) {
             self.send_parked(now_us);
         }
-        self.ask_statuses(now_us);
+        self.ask_due(now_us);
         if self.is_active() {
             self.greet_again(now_us);
         }
@@ -218,7 +223,7 @@ impl Session {
         let sought = sought.filter(|node| node.is_sought());
         let hello = sought.map(|node| node.hello_due_us).min();
         let call = self.timers.peek().map(|Reverse((at_us, _))| *at_us);
-        let due = [hello, call, self.parked_due_us, self.next_status_us()];
+        let due = [hello, call, self.parked_due_us, self.next_question_us()];
         due.into_iter().flatten().min()
     }
 
@@ -230,8 +235,8 @@ impl Session {
         self.completions.pop_front()
     }
 
-    pub fn poll_status(&mut self) -> Option<StatusCompletion> {
-        self.status_completions.pop_front()
+    pub fn poll_told(&mut self) -> Option<QuestionCompletion> {
+        self.question_completions.pop_front()
     }
 
     /// Calls that are not completed yet.
@@ -249,7 +254,7 @@ impl Session {
 
     /// Whether anybody waits for anything; else nothing is sent.
     fn is_active(&self) -> bool {
-        !self.table.is_empty() || !self.statuses.is_empty()
+        !self.table.is_empty() || !self.questions.is_empty()
     }
 
     /// Time never goes back.

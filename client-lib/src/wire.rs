@@ -4,8 +4,15 @@
 //! structs with a code, because MessagePack's enums are maps keyed by name, and there are no maps
 //! and no recursive types on the wire.
 
+mod change;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+pub use change::{
+    CHANGE_ADDRESS_SIZE_MAX, CHANGE_NODES_MAX, CHANGE_REASON_SIZE_MAX, Change, ChangeAnswer,
+    ChangeOutcome, ChangeRequest,
+};
 
 pub const KEY_SIZE_MAX: usize = 1_024;
 /// 48 KiB: with key, applied table and headers a record still fits one UDP datagram.
@@ -25,6 +32,8 @@ pub mod kind {
     pub const NO_SESSION: u8 = 5;
     pub const STATUS_REQUEST: u8 = 6;
     pub const STATUS_ANSWER: u8 = 7;
+    pub const CHANGE_REQUEST: u8 = 8;
+    pub const CHANGE_ANSWER: u8 = 9;
 }
 
 /// A client library's random id, new at each start.
@@ -139,10 +148,17 @@ pub struct NodeStatus {
     pub quorum: bool,
     /// Node id of the master, 0 before the first configuration.
     pub master: u8,
+    /// Those with a vote; while a change is under way those of both configurations.
     pub members: Vec<MemberStatus>,
+    /// The nodes that have an id and no vote.
+    pub away: Vec<MemberStatus>,
+    /// Whether a change of the configuration is under way.
+    pub joint: bool,
     /// What the node waits for and what an operator can do, in plain words; empty when all is well.
     pub waits_for: String,
     pub keys: u64,
+    /// Of all keys with their accepted ballots: members that hold the same have the same.
+    pub digest: u64,
     pub durability: String,
     pub version: String,
     pub uptime_ms: u64,
@@ -208,7 +224,10 @@ pub struct RouteStatus {
 pub struct MemberStatus {
     pub node: u8,
     pub address: String,
+    /// It reaches the node that tells, and is reached by it.
     pub heard: bool,
+    /// As the configuration has it; of a node without a vote as it last told, 0 if it is not known.
+    pub incarnation: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

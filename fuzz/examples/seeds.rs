@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use horseshoe::protocol::ballot::Ballot;
+use horseshoe::protocol::digest::BUCKETS;
 use horseshoe::protocol::message::*;
 use horseshoe::protocol::record::{
     AcceptorState, Applied, AppliedOperation, ClientEntry, Key, Record,
@@ -60,16 +61,20 @@ fn peer_messages() -> Vec<Message> {
         node: 1,
         incarnation: 1,
         address: "h:1".to_owned(),
+        removals: 1,
+        removed_at: 1_700_000_000_000 << 12,
     };
     let configuration = Configuration {
         cluster: 1,
         epoch: 2,
         members: vec![member.clone()],
-        joint: Some(vec![member]),
+        joint: Some(vec![member.clone()]),
         base: Ballot::ZERO,
         formed_by: 1,
+        away: vec![Member { node: 2, ..member }],
+        ids: 2,
     };
-    vec![
+    let mut messages: Vec<Message> = vec![
         Prepare {
             key: key.clone(),
             ballot,
@@ -162,7 +167,11 @@ fn peer_messages() -> Vec<Message> {
         }
         .into(),
         ConfigurationTold { configuration }.into(),
-        ConfigurationAsked { epoch: 1, index: 0 }.into(),
+        ConfigurationAsked {
+            epoch: 1,
+            address: "h:1".to_owned(),
+        }
+        .into(),
         Copy {
             key: key.clone(),
             ballot,
@@ -170,9 +179,50 @@ fn peer_messages() -> Vec<Message> {
         }
         .into(),
         Copied {
-            key,
+            key: key.clone(),
             ballot,
             refused_for: Some(ballot),
+        }
+        .into(),
+    ];
+    messages.extend(bucket_messages(&key));
+    messages
+}
+
+/// What members tell each other of all that they hold.
+fn bucket_messages(key: &Key) -> Vec<Message> {
+    let entry = BucketEntry {
+        key: key.clone(),
+        accepted: BALLOT,
+        chosen: true,
+        tombstone: false,
+    };
+    vec![
+        DigestsAsked {}.into(),
+        DigestsTold {
+            clock: 1_700_000_000_000 << 12,
+            sums: vec![1; 8 * BUCKETS].into(),
+        }
+        .into(),
+        BucketAsked {
+            bucket: 1,
+            after: Some(key.clone()),
+        }
+        .into(),
+        BucketTold {
+            bucket: 1,
+            after: None,
+            entries: vec![entry],
+            more: true,
+        }
+        .into(),
+        CopiesAsked {
+            keys: vec![key.clone()],
+        }
+        .into(),
+        AdmissionAsked { ready: true }.into(),
+        Purge {
+            tombstones: vec![(key.clone(), BALLOT)],
         }
         .into(),
     ]
@@ -314,6 +364,7 @@ fn write_entries() -> std::io::Result<()> {
         accepted: BALLOT,
         chosen: true,
         record: Some(record()),
+        life: 1,
     };
     let register = entry(
         &format::register_key(&key),
@@ -322,7 +373,17 @@ fn write_entries() -> std::io::Result<()> {
     write("record", "register", &register)?;
     let chosen = entry(&format::chosen_key(&key), &format::encode_chosen(BALLOT));
     write("record", "chosen", &chosen)?;
-    let meta = entry(&format::META_KEY, &format::encode_meta(&Meta::default()));
+    let configuration = peer_messages()
+        .into_iter()
+        .find_map(|message| match message {
+            Message::ConfigurationTold(told) => Some(told.configuration),
+            _ => None,
+        });
+    let meta = Meta {
+        configuration,
+        ..Meta::default()
+    };
+    let meta = entry(&format::META_KEY, &format::encode_meta(&meta));
     write("record", "meta", &meta)
 }
 

@@ -3,7 +3,7 @@
 
 use horseshoe_fuzz::pieces;
 use kvclient::Call;
-use kvclient::session::{Session, SessionOptions};
+use kvclient::session::{Question, Session, SessionOptions};
 use kvclient::wire::Action;
 use libfuzzer_sys::fuzz_target;
 
@@ -14,7 +14,7 @@ fn drain(session: &mut Session, completed: &mut u64) {
     while session.poll_completion().is_some() {
         *completed += 1;
     }
-    while session.poll_status().is_some() {}
+    while session.poll_told().is_some() {}
 }
 
 fuzz_target!(|bytes: &[u8]| {
@@ -38,7 +38,7 @@ fuzz_target!(|bytes: &[u8]| {
             .submit(now_us, Call::new("key", action), tag)
             .unwrap();
     }
-    session.request_status(now_us, 0, 1_000_000, CALLS);
+    session.ask(now_us, 0, Question::Status, 1_000_000, CALLS);
     let mut completed = 0;
     for piece in pieces(bytes) {
         drain(&mut session, &mut completed);

@@ -3,13 +3,12 @@
 
 use std::net::SocketAddr;
 
-use horseshoe::protocol::ballot::Ballot;
 use horseshoe::protocol::limits::{HEARTBEAT_MS_DEFAULT, LINK_DOWN_MS_DEFAULT};
 use horseshoe::protocol::message::{
     ClientReply, Configuration, Input, Member, Meta, Now, Output, Recovered,
 };
 use horseshoe::protocol::{Options, Replica};
-use horseshoe::runtime::decode::decode;
+use horseshoe::runtime::decode::{Arrival, decode};
 use horseshoe::runtime::tally::Tally;
 use horseshoe::storage::Table;
 use horseshoe_fuzz::{Piece, pieces, seal};
@@ -24,6 +23,7 @@ fn member(node: u8) -> Member {
         node,
         incarnation: u64::from(node),
         address: format!("h:{node}"),
+        ..Member::default()
     }
 }
 
@@ -37,14 +37,17 @@ fn start(now: Now) -> Replica {
         keys_cached_max: 2,
         heartbeat_ms: HEARTBEAT_MS_DEFAULT,
         link_down_ms: LINK_DOWN_MS_DEFAULT,
+        shrink_after_ms: 0,
+        bootstrap: false,
     };
     let configuration = Configuration {
         cluster: CLUSTER,
         epoch: 1,
         members: (1..=3).map(member).collect(),
-        joint: None,
-        base: Ballot::ZERO,
         formed_by: 1,
+        away: vec![member(4)],
+        ids: 4,
+        ..Configuration::default()
     };
     let recovered = Recovered {
         incarnation: 1,
@@ -52,7 +55,7 @@ fn start(now: Now) -> Replica {
             configuration: Some(configuration),
             ..Meta::default()
         },
-        group: 0,
+        ..Recovered::default()
     };
     Replica::new(options, recovered, now)
 }
@@ -74,6 +77,10 @@ fn drain(replica: &mut Replica, table: &mut Table, now: Now, learned: &mut Learn
             Output::Load(key) => {
                 let state = table.load(&key);
                 replica.handle_input(now, Input::Loaded { key, state });
+            }
+            Output::List(bucket) => {
+                let states = table.list(bucket);
+                replica.handle_input(now, Input::Listed { bucket, states });
             }
             Output::Persist(group) => {
                 table.apply(&group);
@@ -139,8 +146,10 @@ fuzz_target!(|bytes: &[u8]| {
         let body = body(&piece, &mut learned);
         let sealed = seal(0, CLUSTER, &header(&piece, learned.round), &body);
         let from = SocketAddr::from(([127, 0, 0, 1], 7));
-        decode(&sealed, from, &mut Tally::default(), &mut |input| {
-            replica.handle_input(now, input);
+        let mut tally = Tally::default();
+        decode(&sealed, from, 1, &mut tally, &mut |arrival| match arrival {
+            Arrival::Input(input) => replica.handle_input(now, input),
+            Arrival::Transit(transit) => unreachable!("for nobody else: {transit:?}"),
         });
         drain(&mut replica, &mut table, now, &mut learned);
     }

@@ -10,6 +10,7 @@ mod del;
 mod exit;
 mod get;
 mod links;
+mod member;
 mod put;
 mod report;
 mod run;
@@ -51,6 +52,7 @@ enum Command {
     Add(add::AddArgs),
     Append(append::AppendArgs),
     Status(status::StatusArgs),
+    Member(member::MemberArgs),
     Run(run::RunArgs),
     Bench(bench::BenchArgs),
 }
@@ -70,6 +72,7 @@ pub fn main() -> ExitCode {
         Command::Add(arguments) => add::run(arguments, &connection),
         Command::Append(arguments) => append::run(arguments, &connection),
         Command::Status(arguments) => status::run(arguments, &connection),
+        Command::Member(arguments) => member::run(arguments, &connection),
         Command::Run(arguments) => run::run(&arguments, &connection),
         Command::Bench(arguments) => bench::run(&arguments, &connection),
     };

@@ -3,11 +3,13 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
+use super::words;
 use crate::config::{LOG_DEFAULT, ServerConfig, Settings};
 use crate::protocol::limits::{HEARTBEAT_MS_DEFAULT, LINK_DOWN_MS_DEFAULT};
 use crate::runtime;
@@ -47,14 +49,22 @@ pub struct ServeArgs {
     #[arg(long, value_name = "FILTER", default_value = LOG_DEFAULT, env = "HORSESHOE_LOG")]
     log: String,
 
-    /// After how long a member that is not reached is removed; only 0 (never) for now
+    /// How long a member is not reached before it is removed, until it is back: 500ms to 1h, or 0
+    /// for never; the same on all nodes
     #[arg(
         long,
         value_name = "TIME",
-        default_value = "0",
-        env = "HORSESHOE_SHRINK_AFTER"
+        default_value = "3s",
+        env = "HORSESHOE_SHRINK_AFTER",
+        value_parser = words::duration_or_zero
     )]
-    shrink_after: String,
+    shrink_after: Duration,
+
+    /// On the first listed node: form a new cluster with more than half of the nodes, once no other
+    /// was heard for the first time for 3 s; the others join later. Of no effect on a node that
+    /// belongs to a cluster
+    #[arg(long)]
+    bootstrap: bool,
 
     /// How often nodes tell each other of their links, in milliseconds; the same on all nodes
     #[arg(long, value_name = "MS", default_value_t = HEARTBEAT_MS_DEFAULT, env = "HORSESHOE_HEARTBEAT_MS")]
@@ -119,6 +129,7 @@ impl From<ServeArgs> for Settings {
             },
             text: arguments.text == Switch::On,
             shrink_after: arguments.shrink_after,
+            bootstrap: arguments.bootstrap,
             heartbeat_ms: arguments.heartbeat_ms,
             link_down_ms: arguments.link_down_ms,
         }
@@ -146,7 +157,8 @@ mod tests {
         assert_eq!((settings.index, settings.nodes.len()), (1, 2));
         assert_eq!(settings.data_dir, None);
         assert_eq!(settings.durability, Durability::Fsync);
-        assert_eq!(settings.shrink_after, "0");
+        assert_eq!(settings.shrink_after, Duration::from_secs(3));
+        assert!(!settings.bootstrap);
         assert!(settings.text);
     }
 
@@ -156,6 +168,7 @@ mod tests {
         let arguments = parse(line).unwrap();
         assert_eq!(arguments.log, "debug");
         let settings: Settings = arguments.into();
+        assert_eq!(settings.shrink_after, Duration::ZERO);
         assert_eq!(settings.nodes, ["a:1", "b:2"]);
         assert_eq!(settings.data_dir, Some(PathBuf::from("/d")));
         assert_eq!(settings.durability, Durability::Os);
@@ -180,5 +193,6 @@ mod tests {
         assert!(parse("serve 0").is_err());
         assert!(parse("serve x a:1").is_err());
         assert!(parse("serve 0 a:1 --durability none").is_err());
+        assert!(parse("serve 0 a:1 --shrink-after soon").is_err());
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use clap::Args;
-use kvclient::wire::{BehindStatus, NodeStatus};
+use kvclient::wire::{BehindStatus, LearningStatus, NodeStatus};
 use serde_json::{Value, json};
 
 use super::connection::ConnectionArgs;
@@ -82,6 +82,9 @@ fn in_words(rows: &[Row], with_links: bool) -> String {
             )
             .expect("a string takes all");
         }
+        if let Some(learning) = &status.learning {
+            writeln!(text, "{address}: {}", learned(learning)).expect("a string takes all");
+        }
         for behind in &status.behind {
             writeln!(text, "{address}: {}", missed(behind)).expect("a string takes all");
         }
@@ -104,6 +107,18 @@ fn missed(behind: &BehindStatus) -> String {
         0 => kept,
         _ => format!("{kept}; {overflowed} more writes that it missed could not be noted"),
     }
+}
+
+fn learned(learning: &LearningStatus) -> String {
+    let LearningStatus {
+        buckets_done,
+        buckets,
+        keys_copied,
+    } = learning;
+    let percent = buckets_done * 100 / buckets.max(&1);
+    format!(
+        "it copies what the members hold: {keys_copied} keys so far, {percent} % looked through"
+    )
 }
 
 fn nodes_in_words(rows: &[Row]) -> String {
@@ -211,6 +226,13 @@ fn of_node(address: &str, status: &NodeStatus) -> Value {
         .iter()
         .map(|b| json!({ "node": b.node, "keys": b.keys, "overflowed": b.overflowed }));
     let behind: Vec<Value> = behind.collect();
+    let learning = status.learning.as_ref().map(|learning| {
+        json!({
+            "buckets_done": learning.buckets_done,
+            "buckets": learning.buckets,
+            "keys_copied": learning.keys_copied,
+        })
+    });
     json!({
         "address": address,
         "reachable": true,
@@ -226,12 +248,14 @@ fn of_node(address: &str, status: &NodeStatus) -> Value {
         "members": members,
         "waits_for": status.waits_for,
         "keys": status.keys,
+        "digest": status.digest,
         "durability": status.durability,
         "version": status.version,
         "uptime_ms": status.uptime_ms,
         "datagrams_dropped": status.datagrams_dropped,
         "clock_clamped": status.clock_clamped,
         "behind": behind,
+        "learning": learning,
         "component": status.component,
         "messages_sent": status.messages_sent,
         "messages_relayed": status.messages_relayed,
@@ -248,6 +272,7 @@ mod tests {
             node,
             address: format!("10.0.0.{node}:7000"),
             heard: quorum || node == id,
+            incarnation: 100 + u64::from(node),
         };
         let status = NodeStatus {
             node: id,
@@ -315,6 +340,28 @@ a quorum is up
             { "node": 3, "keys": 65_536, "overflowed": 10 },
         ]);
         assert_eq!(value["nodes"][0]["behind"], expected);
+    }
+
+    #[test]
+    fn a_learner_tells_how_far_it_is() {
+        let (address, status) = node(2, false, true);
+        let learning = LearningStatus {
+            buckets_done: 1_024,
+            buckets: 4_096,
+            keys_copied: 250_000,
+        };
+        let status = NodeStatus {
+            learning: Some(learning),
+            ..status.unwrap()
+        };
+        let rows = [(address, Some(status))];
+        let words = in_words(&rows, false);
+        let line = "10.0.0.2:7000: it copies what the members hold: 250000 keys so far, \
+                    25 % looked through\n";
+        assert!(words.contains(line), "{words}");
+        let value: Value = serde_json::from_str(&in_json(&rows, false)).unwrap();
+        let expected = json!({ "buckets_done": 1_024, "buckets": 4_096, "keys_copied": 250_000 });
+        assert_eq!(value["nodes"][0]["learning"], expected);
     }
 
     #[test]

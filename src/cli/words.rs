@@ -36,8 +36,16 @@ pub fn value(word: OsString) -> std::io::Result<Bytes> {
     Ok(Bytes::from(bytes))
 }
 
-/// A time above zero: a number, of seconds unless a unit follows (`ms`, `s`, `m`).
+/// A time above zero.
 pub fn duration(word: &str) -> Result<Duration, String> {
+    match duration_or_zero(word)? {
+        Duration::ZERO => Err("a time has to be above zero".to_owned()),
+        duration => Ok(duration),
+    }
+}
+
+/// A number, of seconds unless a unit follows (`ms`, `s`, `m`, `h`).
+pub fn duration_or_zero(word: &str) -> Result<Duration, String> {
     let digits = word
         .find(|c: char| !c.is_ascii_digit() && c != '.')
         .unwrap_or(word.len());
@@ -46,14 +54,11 @@ pub fn duration(word: &str) -> Result<Duration, String> {
         "ms" => 0.001,
         "" | "s" => 1.0,
         "m" => 60.0,
-        _ => return Err("a time is a number of seconds, or ends in ms, s or m".to_owned()),
+        "h" => 3_600.0,
+        _ => return Err("a time is a number of seconds, or ends in ms, s, m or h".to_owned()),
     };
     let number: f64 = number.parse().map_err(|_| "not a number".to_owned())?;
-    match Duration::try_from_secs_f64(number * scale) {
-        Ok(duration) if !duration.is_zero() => Ok(duration),
-        Ok(_) => Err("a time has to be above zero".to_owned()),
-        Err(_) => Err("too long".to_owned()),
-    }
+    Duration::try_from_secs_f64(number * scale).map_err(|_| "too long".to_owned())
 }
 
 /// The nodes to talk to: the flag, else `HORSESHOE_NODES`, else `NODES`, else the default.
@@ -95,14 +100,17 @@ mod tests {
             ("250ms", 250),
             ("1.5s", 1_500),
             ("2m", 120_000),
+            ("1h", 3_600_000),
         ] {
             assert_eq!(duration(word), Ok(Duration::from_millis(ms)), "{word}");
         }
         for word in [
-            "", "s", "0", "0ms", "-1", "1h", "1 s", "1e3", "nan", "inf", "..",
+            "", "s", "0", "0ms", "-1", "1d", "1 s", "1e3", "nan", "inf", "..",
         ] {
             assert!(duration(word).is_err(), "{word}");
         }
+        assert_eq!(duration_or_zero("0ms"), Ok(Duration::ZERO));
+        assert!(duration_or_zero("-1").is_err());
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! E6: how the first configuration comes to be. The first listed node, and only it, forms it, when
 //! every listed node has given it its word; a node gives its word to one incarnation of the first.
+//! Where the operator says so, the nodes that are there will do, if they are more than half of the
+//! list; the others are to come.
 
-use super::message::{Configuration, Incarnation, Member, Meta, Survey, SurveyAnswer};
+use super::limits::BOOTSTRAP_WAIT_MS;
+use super::message::{Configuration, Incarnation, Member, Meta, Now, Survey, SurveyAnswer};
 use super::rules::rule;
 
 /// What the first listed node knows of another.
@@ -30,10 +33,20 @@ pub struct Bootstrap {
     surveyed: Vec<Surveyed>,
     /// What this node, not the first, has to say of its wait.
     trouble: Option<String>,
+    /// More than half of the list will do.
+    partial: bool,
+    /// When the last of those that are there was heard for the first time.
+    heard_us: u64,
 }
 
 impl Bootstrap {
-    pub fn new(list: Vec<String>, index: u8, incarnation: Incarnation, nonce: u64) -> Self {
+    pub fn new(
+        list: Vec<String>,
+        index: u8,
+        incarnation: Incarnation,
+        nonce: u64,
+        partial: bool,
+    ) -> Self {
         let fingerprint = xxhash_rust::xxh3::xxh3_64(list.join("\n").as_bytes());
         let surveyed = vec![Surveyed::default(); list.len()];
         Bootstrap {
@@ -44,6 +57,8 @@ impl Bootstrap {
             nonce,
             surveyed,
             trouble: None,
+            partial,
+            heard_us: 0,
         }
     }
 
@@ -53,15 +68,15 @@ impl Bootstrap {
 
     /// The questions that are still open, by list index. Nobody is asked for its word before all have
     /// told that they have no configuration: whoever has one says so, and nobody is bound in vain.
-    pub fn questions(&self) -> Vec<(u8, Survey)> {
+    pub fn questions(&self, now: Now) -> Vec<(u8, Survey)> {
         if !self.is_first() {
             return Vec::new();
         }
         let open = (1..self.list.len() as u8)
             .filter(|index| self.surveyed[usize::from(*index)].word.is_none());
-        let all_heard = self.surveyed.iter().skip(1).all(|entry| entry.heard);
+        let asks_for_words = self.asks_for_words(now);
         open.map(|index| {
-            let nonce = match all_heard {
+            let nonce = match asks_for_words {
                 true => self.surveyed[usize::from(index)].nonce,
                 false => 0,
             };
@@ -76,6 +91,34 @@ impl Bootstrap {
             )
         })
         .collect()
+    }
+
+    fn asks_for_words(&self, now: Now) -> bool {
+        let others = || self.surveyed.iter().skip(1);
+        let heard = others().filter(|entry| entry.heard).count();
+        let waited = now.mono_us >= self.heard_us + BOOTSTRAP_WAIT_MS * 1_000;
+        others().all(|entry| entry.heard) || self.partial && self.is_majority(heard) && waited
+    }
+
+    /// Whether so many others and the first make more than half of the list.
+    fn is_majority(&self, others: usize) -> bool {
+        2 * (others + 1) > self.list.len()
+    }
+
+    /// Whether the first configuration can be formed.
+    pub fn is_ready(&self, now: Now) -> bool {
+        let others = || self.surveyed.iter().skip(1);
+        let words = others().filter(|entry| entry.word.is_some()).count();
+        if !self.is_first() || words + 1 == self.list.len() {
+            return self.is_first();
+        }
+        // Who was heard and gives no word may have gone again, or won't give it.
+        let open = |entry: &Surveyed| entry.heard && entry.word.is_none() && entry.refusal.is_none();
+        let waited = now.mono_us >= self.heard_us + 2 * BOOTSTRAP_WAIT_MS * 1_000;
+        self.partial
+            && self.is_majority(words)
+            && self.asks_for_words(now)
+            && (waited || !others().any(open))
     }
 
     /// A question of the first listed node to this one, which has no state. `meta.bound_to` is set
@@ -118,14 +161,17 @@ impl Bootstrap {
     }
 
     /// An answer to the first listed node.
-    pub fn answered(&mut self, answer: &SurveyAnswer) {
+    pub fn answered(&mut self, now: Now, answer: &SurveyAnswer) {
         let place = usize::from(answer.index);
         if !self.is_first() || place == 0 || place >= self.list.len() {
             return;
         }
         let asker = self.incarnation;
         let entry = &mut self.surveyed[place];
-        entry.heard = true;
+        if !entry.heard {
+            entry.heard = true;
+            self.heard_us = now.mono_us;
+        }
         // A word given in an earlier life of the teller is void with its nonce.
         if entry.nonce != answer.nonce {
             entry.word = None;
@@ -142,22 +188,27 @@ impl Bootstrap {
         }
     }
 
-    /// The first configuration, once all have given their word.
-    pub fn form(&self, cluster: u64) -> Option<Configuration> {
-        if !self.is_first() {
+    /// The first configuration, of those that gave their word; the others come later.
+    pub fn form(&self, now: Now, cluster: u64) -> Option<Configuration> {
+        if !self.is_ready(now) {
             return None;
         }
-        let mut members = Vec::with_capacity(self.list.len());
+        let (mut members, mut away) = (Vec::new(), Vec::new());
         for (index, address) in self.list.iter().enumerate() {
-            let word = self.surveyed[index].word;
-            let incarnation = if index == 0 { self.incarnation } else { word? };
-            let node = index as u8 + 1;
-            members.push(Member {
-                node,
-                incarnation,
+            let word = match index {
+                0 => Some(self.incarnation),
+                _ => self.surveyed[index].word,
+            };
+            let member = Member {
+                node: index as u8 + 1,
+                incarnation: word.unwrap_or(0),
                 address: address.clone(),
                 ..Member::default()
-            });
+            };
+            match word {
+                Some(_) => members.push(member),
+                None => away.push(member),
+            }
         }
         Some(Configuration {
             cluster,
@@ -166,8 +217,9 @@ impl Bootstrap {
             joint: None,
             base: Default::default(),
             formed_by: self.incarnation,
-            away: Vec::new(),
+            away,
             ids: self.list.len() as u8,
+            forced: false,
         })
     }
 
@@ -179,7 +231,7 @@ impl Bootstrap {
         if !self.is_first() {
             return format!(
                 "the first configuration, which the first listed node, {}, forms when it has heard \
-                 every listed node",
+                 every listed node (or, started with --bootstrap, more than half of them)",
                 self.list[0]
             );
         }
@@ -190,8 +242,12 @@ impl Bootstrap {
             },
         );
         let missing: Vec<String> = missing.collect();
+        let needs = match self.partial {
+            true => "more than half of the listed nodes, and a few seconds for the others",
+            false => "every listed node",
+        };
         format!(
-            "the first configuration needs every listed node; missing: {}",
+            "the first configuration needs {needs}; missing: {}",
             missing.join(", ")
         )
     }

@@ -228,6 +228,7 @@ impl Replica {
         self.votes = own.is_some_and(|m| m.incarnation == self.incarnation) || !rule!(E1);
         // B3: the clock is above the base.
         self.clock.observe(configuration.base.reading());
+        self.note_former(&configuration);
         let nodes = configuration.nodes().map(|m| m.node);
         self.links.set_nodes(self.node, nodes);
         self.hints
@@ -368,6 +369,7 @@ impl Replica {
             epoch: configuration.epoch + 1,
             members,
             joint: None,
+            forced: false,
             base: base.max(configuration.base),
             ..configuration.as_ref().clone()
         };

@@ -44,6 +44,7 @@ impl Replica {
             ClientMessage::Sessionless { id, key, action } => {
                 self.handle_sessionless(now, from, id, key, action);
             }
+            ClientMessage::Change(request) => self.handle_change_request(now, from, request),
             ClientMessage::StatusRequest(StatusRequest { token, attempt }) => {
                 match self.sessions.admit(from, token, None, attempt) {
                     Admission::Fresh => {
@@ -85,7 +86,7 @@ impl Replica {
         self.reply(from, ClientReply::Hello(answer));
     }
 
-    fn refuse_session(&mut self, from: Endpoint, token: u64, attempt: u64) {
+    pub(super) fn refuse_session(&mut self, from: Endpoint, token: u64, attempt: u64) {
         self.counters.repeated += 1;
         self.reply(from, ClientReply::NoSession(NoSession { token, attempt }));
     }
@@ -257,7 +258,7 @@ impl Replica {
         }
     }
 
-    fn reply(&mut self, to: Endpoint, reply: ClientReply) {
+    pub(super) fn reply(&mut self, to: Endpoint, reply: ClientReply) {
         self.outputs.push_back(Output::Reply { to, reply });
     }
 

@@ -75,6 +75,12 @@ impl Digests {
         sums.fold(0, u64::wrapping_add)
     }
 
+    /// Of all keys, in one number.
+    pub fn total(&self) -> u64 {
+        let sums = self.lives.iter().flat_map(|(_, sums)| sums.iter());
+        sums.copied().fold(0, u64::wrapping_add)
+    }
+
     /// Whether that admission is the only one of which anything is held.
     pub fn is_all_of(&self, life: u32) -> bool {
         let others = self.lives.iter().filter(|(of, _)| *of != life);

@@ -51,8 +51,15 @@ pub const SEAL_PASSES: u32 = 3;
 pub const SEAL_BUCKETS_MAX: usize = 64;
 /// Keys whose rounds are not through after so long are looked at anew.
 pub const SEAL_ANEW_MS: u64 = 1_000;
+/// A forced configuration's epoch is above the present one by at least so many: more than others that
+/// were left behind may still come to.
+pub const FORCED_EPOCHS: u64 = 1_000;
+/// ... and its base above the clock by so much, for what is still under way.
+pub const FORCED_BASE_MS: u64 = 1_000;
 /// Before the first configuration: how often the listed nodes are asked.
 pub const SURVEY_MS: u64 = 100;
+/// ... and how long one that may form a cluster without all of them waits for another one to be heard.
+pub const BOOTSTRAP_WAIT_MS: u64 = 3_000;
 
 /// X1: an operation is answered from the applied table at least this long after its birth.
 pub const RETRY_HORIZON_MS: u64 = 10_000;

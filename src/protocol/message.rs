@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use kvclient::clock::READING_SANE_MAX;
 use kvclient::wire::{
-    self, Action, Answer, BodyError, Hello, HelloAnswer, NoSession, NodeStatus, Operation, Outcome,
-    Request, StatusRequest,
+    self, Action, Answer, BodyError, ChangeAnswer, ChangeOutcome, ChangeRequest, Hello, HelloAnswer,
+    NoSession, NodeStatus, Operation, Outcome, Request, StatusRequest,
 };
 use serde::{Deserialize, Serialize};
 
@@ -70,6 +70,9 @@ pub struct Configuration {
     pub away: Vec<Member>,
     /// The highest id that was given out.
     pub ids: NodeId,
+    /// An operator made it without a quorum. It is joint with itself, and until it is complete all of
+    /// its members are its quorum, so that what any of them holds is kept.
+    pub forced: bool,
 }
 
 /// Tells a neighbour of its own heartbeat, so that it can tell how long a round trip takes.
@@ -301,6 +304,7 @@ pub enum ClientMessage {
     Hello(Hello),
     Request(Request),
     StatusRequest(StatusRequest),
+    Change(ChangeRequest),
     /// From a gateway: of a client that has no session and no id but where it sends from.
     Sessionless {
         id: u64,
@@ -319,6 +323,10 @@ pub enum ClientReply {
     Status {
         attempt: u64,
         status: Box<NodeStatus>,
+    },
+    Change {
+        attempt: u64,
+        outcome: ChangeOutcome,
     },
     /// The gateway says it in its own words.
     Sessionless {
@@ -455,6 +463,14 @@ pub fn encode_reply(reply: &ClientReply, into: &mut Vec<u8>) -> u8 {
             wire::encode(into, &body);
             wire::kind::STATUS_ANSWER
         }
+        ClientReply::Change { attempt, outcome } => {
+            let body = ChangeAnswer {
+                attempt: *attempt,
+                outcome: outcome.clone(),
+            };
+            wire::encode(into, &body);
+            wire::kind::CHANGE_ANSWER
+        }
         ClientReply::Sessionless { .. } => {
             unreachable!("who has no session is answered by its gateway, not in a frame")
         }
@@ -467,6 +483,7 @@ pub fn decode_client(kind: u8, body: &[u8]) -> Result<Option<ClientMessage>, Bod
         wire::kind::HELLO => ClientMessage::Hello(wire::decode(body)?),
         wire::kind::REQUEST => ClientMessage::Request(wire::decode(body)?),
         wire::kind::STATUS_REQUEST => ClientMessage::StatusRequest(wire::decode(body)?),
+        wire::kind::CHANGE_REQUEST => ClientMessage::Change(wire::decode(body)?),
         _ => return Ok(None),
     }))
 }

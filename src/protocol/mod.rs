@@ -18,6 +18,7 @@ pub mod limits;
 mod link;
 mod membership;
 pub mod message;
+mod operator;
 mod outbox;
 mod pace;
 mod peers;
@@ -76,6 +77,8 @@ pub struct Options {
     pub list: Vec<String>,
     /// This node's place in the list.
     pub index: u8,
+    /// E6: the first listed node may form a cluster with more than half of the list.
+    pub bootstrap: bool,
     /// Random, new at each start.
     pub boot: u64,
     /// Seed of all random choices.
@@ -124,6 +127,8 @@ pub struct Replica {
     digests: Digests,
     /// `meta.configuration`, shared.
     configuration: Option<Arc<Configuration>>,
+    /// Nodes that configurations of before named, and where they were.
+    former: BTreeMap<NodeId, String>,
     /// Until there is a configuration.
     bootstrap: Option<Bootstrap>,
     /// 0 while no configuration names this node's address.
@@ -213,7 +218,8 @@ impl Replica {
         let configuration = meta.configuration.take();
         let bootstrap = configuration.is_none().then(|| {
             let nonce = rand::RngExt::random(&mut random);
-            Bootstrap::new(options.list.clone(), options.index, incarnation, nonce)
+            let list = options.list.clone();
+            Bootstrap::new(list, options.index, incarnation, nonce, options.bootstrap)
         });
         let mut replica = Replica {
             clock: BallotClock::new(meta.ceiling, options.skew_max_ms),
@@ -228,6 +234,7 @@ impl Replica {
             meta,
             digests,
             configuration: None,
+            former: BTreeMap::new(),
             bootstrap,
             node: 0,
             votes: false,

@@ -75,6 +75,10 @@ impl Replica {
             }
             Message::Forward(forward) => self.handle_forward(now, origin, via, forward),
             Message::ForwardAnswer(answer) => self.handle_forward_answer(now, answer),
+            // E4 stands and falls with it: a request to be admitted is of its own epoch.
+            Message::AdmissionAsked(_) if !rule!(E4) => {
+                self.handle_learner_question(now, envelope);
+            }
             _ if !this_epoch && rule!(R1) => self.counters.stray += 1,
             Message::DigestsAsked(_)
             | Message::BucketAsked(_)
@@ -279,13 +283,17 @@ impl Replica {
                 let listed = self.options.list.get(usize::from(survey.index));
                 listed.map(String::as_str)
             }
-            _ => self.address_of(asked.origin),
+            // Who was taken out learns of it, too.
+            _ => self
+                .address_of(asked.origin)
+                .or_else(|| self.former.get(&asked.origin).map(String::as_str)),
         };
         // What nobody named may be anybody's address.
         let is_known = |address: &&str| {
             let named = configuration.nodes().any(|m| m.address == *address);
             let listed = self.options.list.iter().any(|listed| listed == address);
-            (named || listed) && *address != self.own_address()
+            let former = self.former.values().any(|former| former == address);
+            (named || listed || former) && *address != self.own_address()
         };
         let Some(to) = address.filter(is_known).map(Arc::from) else {
             self.counters.stray += 1;

@@ -150,13 +150,15 @@ impl Replica {
             return;
         }
         let due = self.graves.due_us.iter();
-        let due = due.filter(|(_, at_us)| now.mono_us >= **at_us);
-        let agreed = due.map(|(b, _)| *b).filter(|b| agrees(*b));
+        let due = due.filter(|(bucket, at_us)| now.mono_us >= **at_us && agrees(**bucket));
+        let mut due: Vec<(u64, Bucket)> = due.map(|(bucket, at_us)| (*at_us, *bucket)).collect();
+        due.sort_unstable();
         let many = match self.operations {
             0 => BUCKETS_PURGED_IDLE,
             _ => BUCKETS_PURGED_BUSY,
         };
-        round.agreed = agreed.take(many).map(|b| (b, own(b))).collect();
+        let first = due.iter().take(many);
+        round.agreed = first.map(|(_, b)| (*b, own(*b))).collect();
         let listed: Vec<Bucket> = round.agreed.keys().copied().collect();
         for bucket in listed {
             self.list_own(bucket);
@@ -180,39 +182,35 @@ impl Replica {
             return;
         }
         let terms = self.terms();
-        self.clock.tick(now);
-        let horizon = self
-            .clock
-            .last()
-            .saturating_sub(clock::from_ms(RETRY_HORIZON_MS));
-        let mut purge = Purge {
-            tombstones: Vec::new(),
-        };
-        let (mut size, mut young) = (0, false);
+        let horizon = clock::from_ms(RETRY_HORIZON_MS);
+        let reading = self.clock.tick(now);
+        let mut tombstones = Vec::new();
+        let mut size = 0;
+        let mut wait_ms: Option<u64> = None;
         for (key, state) in states {
             let Some(record) = grave(key, state).filter(|_| terms.is_vote(state)) else {
                 continue;
             };
-            let last = state.accepted.reading().max(last_birth(record));
-            let fits = purge.tombstones.len() < KEYS_PER_MESSAGE_MAX && size < KEYS_SIZE_MAX / 2;
-            if last < horizon && is_same && fits {
+            let old_at = horizon + state.accepted.reading().max(last_birth(record));
+            let fits = tombstones.len() < KEYS_PER_MESSAGE_MAX && size < KEYS_SIZE_MAX;
+            if old_at < reading && is_same && fits {
                 size += key.as_bytes().len();
-                purge.tombstones.push((key.clone(), state.accepted));
+                tombstones.push((key.clone(), state.accepted));
             } else {
-                young = true;
+                let old_ms = clock::to_ms(old_at.saturating_sub(reading)) + PURGE_MS;
+                wait_ms = Some(wait_ms.map_or(old_ms, |ms| ms.min(old_ms)));
             }
         }
-        self.graves.due_us.remove(&bucket);
-        if young {
-            let wait_ms = if is_same || is_first {
-                PURGE_AFTER_MS
-            } else {
-                PURGE_MS
-            };
-            let at_us = now.mono_us + wait_ms * 1_000;
-            self.graves.due_us.insert(bucket, at_us);
+        match wait_ms {
+            Some(ms) => {
+                let at_us = now.mono_us + ms * 1_000;
+                self.graves.due_us.insert(bucket, at_us);
+            }
+            None => {
+                self.graves.due_us.remove(&bucket);
+            }
         }
-        self.send_purge(now, purge);
+        self.send_purge(now, Purge { tombstones });
     }
 
     fn send_purge(&mut self, now: Now, purge: Purge) {

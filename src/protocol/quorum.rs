@@ -68,6 +68,9 @@ impl Configuration {
         let Some(joint) = &self.joint else {
             return is_quorum(&self.members, set);
         };
+        if self.forced {
+            return self.members.iter().all(|m| set.contains(m.node));
+        }
         // A node that is to come in a new incarnation has lost its old one, and that one's vote.
         let mut old = *set;
         for member in self.members.iter().filter(|m| is_replaced(m, joint)) {
@@ -94,6 +97,12 @@ impl Configuration {
 
     pub fn voter(&self, node: NodeId) -> Option<&Member> {
         self.voters().find(|m| m.node == node)
+    }
+
+    pub fn names_exactly(&self, nodes: &[NodeId]) -> bool {
+        let members = || self.members.iter().map(|m| m.node);
+        members().all(|node| nodes.contains(&node))
+            && nodes.iter().all(|node| members().any(|member| member == *node))
     }
 
     pub fn master(&self) -> NodeId {

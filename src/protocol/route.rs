@@ -231,6 +231,11 @@ impl Links {
         self.row(node, incarnation).is_some()
     }
 
+    /// In which that node last told of itself.
+    pub fn incarnation(&self, node: NodeId) -> Option<Incarnation> {
+        self.told.get(&node).map(|told| told.row.incarnation)
+    }
+
     fn row(&self, node: NodeId, incarnation: Incarnation) -> Option<&Told> {
         let told = self.told.get(&node);
         told.filter(|told| told.row.incarnation == incarnation)

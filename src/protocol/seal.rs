@@ -75,11 +75,6 @@ impl Sealing {
         self.complete
     }
 
-    /// Buckets and keys that are not settled yet.
-    pub fn left(&self) -> (usize, usize) {
-        (self.open.len(), self.mending.len())
-    }
-
     /// Members that were asked and have not answered: for their digests, or for a bucket.
     pub fn silent(&self, near: &[NodeId]) -> Vec<(NodeId, Step)> {
         let mut silent = Vec::new();

@@ -180,8 +180,8 @@ impl Replica {
         let Some(bootstrap) = &self.bootstrap else {
             return;
         };
-        let questions = bootstrap.questions();
-        if questions.is_empty() && bootstrap.is_first() {
+        let questions = bootstrap.questions(now);
+        if bootstrap.is_ready(now) {
             self.form(now);
             return;
         }
@@ -221,8 +221,8 @@ impl Replica {
                 }
             }
             Message::SurveyAnswer(answer) => {
-                bootstrap.answered(&answer);
-                if bootstrap.questions().is_empty() {
+                bootstrap.answered(now, &answer);
+                if bootstrap.is_ready(now) {
                     self.form(now);
                 }
             }
@@ -230,10 +230,10 @@ impl Replica {
         }
     }
 
-    /// E6: the first listed node has everybody's word. What it tells waits for the disk.
+    /// E6: the first listed node has the words that it needs. What it tells waits for the disk.
     fn form(&mut self, now: Now) {
         let cluster = self.random.random_range(1..=u64::MAX);
-        let formed = self.bootstrap.as_ref().and_then(|b| b.form(cluster));
+        let formed = self.bootstrap.as_ref().and_then(|b| b.form(now, cluster));
         let Some(configuration) = formed else { return };
         self.install(now, configuration);
     }
@@ -278,11 +278,21 @@ impl Replica {
 
     /// What the core knows of the node's state; the runtime adds the rest.
     pub(super) fn status(&self) -> NodeStatus {
-        let voters = self.configuration.iter().flat_map(|c| c.voters());
+        let configuration = self.configuration.as_deref();
+        let voters = configuration.iter().flat_map(|c| c.voters());
         let members = voters.map(|m| MemberStatus {
             node: m.node,
             address: m.address.clone(),
             heard: self.near.contains(&m.node),
+            incarnation: m.incarnation,
+        });
+        let others = configuration.iter().flat_map(|c| c.nodes().map(move |m| (*c, m)));
+        let others = others.filter(|(c, m)| c.voter(m.node).is_none());
+        let away = others.map(|(_, m)| MemberStatus {
+            node: m.node,
+            address: m.address.clone(),
+            heard: m.node == self.node || self.links.is_joined(m.node),
+            incarnation: self.incarnation_heard(m.node),
         });
         NodeStatus {
             node: self.node,
@@ -294,7 +304,10 @@ impl Replica {
             quorum: self.hears_quorum,
             master: self.configuration.as_ref().map_or(0, |c| c.master()),
             members: members.collect(),
+            away: away.collect(),
+            joint: configuration.is_some_and(|c| c.joint.is_some()),
             waits_for: self.waits_for_now(),
+            digest: self.digests.total(),
             clock_clamped: self.clock.is_clamped(),
             links: self.links.status(),
             component: self.near.clone(),

@@ -126,7 +126,8 @@ impl Bound {
             keys_cached_max: KEYS_CACHED_MAX,
             heartbeat_ms: config.heartbeat_ms,
             link_down_ms: config.link_down_ms,
-            shrink_after_ms: 0,
+            bootstrap: config.bootstrap,
+            shrink_after_ms: config.shrink_after_ms,
         };
         let disk = config.data_dir.as_ref();
         let disk = disk.map(|_| Disk::start(opened.storage, self.notifier.clone()));

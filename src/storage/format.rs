@@ -265,6 +265,7 @@ mod tests {
                 formed_by: 2,
                 away: vec![member(3)],
                 ids: 3,
+                forced: true,
             }),
             incarnation: 6,
             life: 7,

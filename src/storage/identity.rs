@@ -181,7 +181,6 @@ pub fn kernel_boot_id() -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::ballot::Ballot;
     use crate::protocol::message::Member;
 
     fn identity(durability: Durability) -> Identity {

@@ -264,6 +264,7 @@ impl Node {
                     node,
                     address: address.to_string(),
                     heard: quorum || node == self.id,
+                    incarnation: u64::MAX - u64::from(node),
                 })
                 .collect(),
             waits_for: match quorum {

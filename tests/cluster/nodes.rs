@@ -126,8 +126,7 @@ impl Cluster {
             Keep::Os => drop(command.arg("--durability=os")),
         }
         if self.keep != Keep::Memory {
-            let data = self.directory.path().join(format!("data-{node}"));
-            command.arg("--data-dir").arg(data);
+            command.arg("--data-dir").arg(self.data_directory(node));
         }
         command.arg(node.to_string()).args(&self.addresses);
         let errors = log.try_clone().expect("a second handle of the log");
@@ -177,6 +176,11 @@ impl Cluster {
     pub fn is_running(&mut self, node: usize) -> bool {
         let child = self.children[node].as_mut();
         child.is_some_and(|child| child.try_wait().expect("a child can be asked").is_none())
+    }
+
+    /// Where a node keeps its state, if it does.
+    pub fn data_directory(&self, node: usize) -> PathBuf {
+        self.directory.path().join(format!("data-{node}"))
     }
 
     /// What a node says of itself, if it answers.

@@ -76,6 +76,7 @@ fn replica(scope: &Scope, life: &Life) -> Replica {
         heartbeat_ms: NEVER_MS,
         link_down_ms: NEVER_MS,
         shrink_after_ms: 0,
+        bootstrap: false,
     };
     Replica::new(options, life.recovered.clone(), at(life.started_us))
 }

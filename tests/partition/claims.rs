@@ -31,6 +31,7 @@ pub enum Claim {
     Throughput(f64, Window, Window),
     MessagesAtMost(f64),
     IdleAtMost { cpu_percent: f64, kb_per_s: f64 },
+    LatencyAtMost(f64, Window, Window),
 }
 
 pub fn read(text: &str, places: &Places) -> Result<Claim> {
@@ -50,6 +51,9 @@ pub fn read(text: &str, places: &Places) -> Result<Claim> {
             cpu_percent: cpu_percent.parse()?,
             kb_per_s: kb_per_s.parse()?,
         },
+        ["p99", factor, before, after] => {
+            Claim::LatencyAtMost(factor.parse()?, window(before)?, window(after)?)
+        }
         _ => bail!("there is no such claim"),
     })
 }
@@ -176,6 +180,13 @@ impl Claim {
                 cpu_percent,
                 kb_per_s,
             } => idle(*cpu_percent, *kb_per_s, record),
+            Claim::LatencyAtMost(factor, before, after) => {
+                let (before, after) = (p99_ms(*before, record), p99_ms(*after, record));
+                let held = before.zip(after).is_some_and(|(b, a)| a <= factor * b);
+                let told =
+                    format!("p99 of writes {after:?} ms after {before:?} ms, over {factor} times");
+                (!held).then_some(told).into_iter().collect()
+            }
         }
     }
 
@@ -194,6 +205,10 @@ impl Claim {
                 let usage = record.idle.as_ref()?;
                 let cpu_percent = usage.cpu_percent.iter().copied().fold(0.0, f64::max);
                 format!("{cpu_percent:.1} % of a core, {:.1} kB/s", usage.kb_per_s)
+            }
+            Claim::LatencyAtMost(_, before, after) => {
+                let (before, after) = (p99_ms(*before, record)?, p99_ms(*after, record)?);
+                format!("p99 of writes {before:.1} ms, then {after:.1} ms")
             }
             _ => return None,
         })
@@ -317,6 +332,19 @@ fn fair(factor: f64, who: &Who, span: Span, record: &Record) -> Vec<String> {
 fn rate(window: Window, record: &Record) -> f64 {
     let span = Span::of(window, record);
     record.successes().filter(|us| span.has(*us)).count() as f64 / span.seconds()
+}
+
+/// Of the writes of a flood; none if there were none.
+fn p99_ms(window: Window, record: &Record) -> Option<f64> {
+    let span = Span::of(window, record);
+    let within = record
+        .writes
+        .iter()
+        .filter(|write| span.has(write.ended_us));
+    let mut all: Vec<u32> = within.map(|write| write.us).collect();
+    all.sort_unstable();
+    let place = all.len().checked_sub(1)? * 99 / 100;
+    Some(f64::from(all[place]) / 1e3)
 }
 
 /// Between the first two counts, and between the second two; none if there are not four.

@@ -128,7 +128,7 @@ pub fn run(mut caller: Caller, load: Load, seed: u64, stop: &AtomicBool) -> Vec<
     while !stop.load(Ordering::Relaxed) {
         let (key, action, want_old) = match load {
             Load::OneKey => chooser.for_one_key(),
-            Load::Mixed | Load::Idle => chooser.for_shared_keys(),
+            Load::Mixed | Load::Idle | Load::Flood => chooser.for_shared_keys(),
         };
         let call = caller.call(key, action, want_old);
         chooser.learn(call);

@@ -1,10 +1,12 @@
 //! Half-broken networks with real processes and real iptables: `tests/partition/run.sh` runs this in
-//! a network namespace of its own. Runs the scenarios of `scenarios.csv`, and prints a line each.
+//! a network namespace of its own. Runs the scenarios of `scenarios.csv`, or of `failures.csv`, and
+//! prints a line each.
 
 #[path = "../sim/checker/mod.rs"]
 mod checker;
 mod claims;
 mod clients;
+mod flood;
 mod graphs;
 #[path = "../sim/history.rs"]
 mod history;
@@ -19,6 +21,7 @@ mod report;
 mod run;
 mod table;
 mod usage;
+mod waits;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -30,14 +33,16 @@ use nodes::Cluster;
 use report::Report;
 use table::Scenario;
 
-const TABLE: &str = include_str!("scenarios.csv");
-const USAGE: &str = "usage: run.sh [--all] [--list] [NAME ...]
+const NETWORKS: &str = include_str!("scenarios.csv");
+const FAILURES: &str = include_str!("failures.csv");
+const USAGE: &str = "usage: run.sh [--failures] [--all] [--list] [NAME ...]
 
-Runs a sample of the scenarios, or all, or those whose names begin with a NAME. SEED=n places the
-nodes and chooses the operations otherwise.";
+Runs a sample of the scenarios, or all, or those whose names begin with a NAME; with --failures those
+in which nodes fail and configurations follow. SEED=n places the nodes and chooses the operations otherwise.";
 
 #[derive(Debug, Default)]
 struct Arguments {
+    failures: bool,
     all: bool,
     list: bool,
     names: Vec<String>,
@@ -58,6 +63,7 @@ fn parse(words: impl Iterator<Item = String>) -> Result<Arguments> {
     let mut arguments = Arguments::default();
     for word in words {
         match word.as_str() {
+            "--failures" => arguments.failures = true,
             "--all" => arguments.all = true,
             "--list" => arguments.list = true,
             // Cargo passes its own on.
@@ -87,7 +93,11 @@ fn run_all() -> Result<bool> {
         Ok(seed) => seed.parse().context("SEED is no number")?,
         Err(_) => 1,
     };
-    let mut scenarios = table::read(TABLE, seed)?;
+    let table = match arguments.failures {
+        true => FAILURES,
+        false => NETWORKS,
+    };
+    let mut scenarios = table::read(table, seed)?;
     scenarios.retain(|scenario| is_wanted(scenario, &arguments));
     ensure!(
         !scenarios.is_empty(),

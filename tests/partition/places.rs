@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::graphs::Graph;
 use crate::random::Random;
-use crate::table::{At, Step, Verb};
+use crate::table::{At, DiskAct, Step, Verb};
 
 /// The node that each letter stands for.
 #[derive(Debug)]
@@ -14,15 +14,26 @@ pub struct Places {
 }
 
 const MASTER: usize = 0;
+/// The next in the first configuration's order, which is the master when that one is gone.
+const NEXT: usize = 1;
+/// How long a node may take to be a member again, when nothing else is said of it.
+const MEMBER_AGAIN_MS: u64 = 30_000;
 
 impl Places {
-    /// With the master named apart, letters are the others.
-    pub fn new(nodes: usize, master_is_named: bool, mut random: Random) -> Places {
-        let mut free: Vec<usize> = (usize::from(master_is_named)..nodes).collect();
+    /// With the first ones of the configuration named apart, letters are the others.
+    pub fn new(nodes: usize, named: usize, mut random: Random) -> Places {
+        let mut free: Vec<usize> = (named..nodes).collect();
         let mut letters = Vec::new();
         while !free.is_empty() {
             letters.push(free.swap_remove(random.below(free.len() as u64) as usize));
         }
+        Places { nodes, letters }
+    }
+
+    /// The first letters are these.
+    pub fn in_order(nodes: usize, first: &[usize]) -> Places {
+        let others = (0..nodes).filter(|node| !first.contains(node));
+        let letters = first.iter().copied().chain(others).collect();
         Places { nodes, letters }
     }
 
@@ -31,8 +42,10 @@ impl Places {
     }
 
     pub fn node(&self, word: &str) -> Result<usize> {
-        if word == "M" {
-            return Ok(MASTER);
+        match word {
+            "M" => return Ok(MASTER),
+            "N" => return Ok(NEXT),
+            _ => {}
         }
         let &[letter @ b'a'..=b'i'] = word.as_bytes() else {
             bail!("{word:?} is no node");
@@ -73,6 +86,8 @@ impl Places {
                 return Ok(self.blackout(at, number(out_ms)?, number(between_ms)?));
             }
             ("thunder", [keys]) => return Ok(self.thunder(at, number(keys)? as usize)),
+            ("rounds", [count, ms]) => return Ok(self.rounds(at, number(count)?, number(ms)?)),
+            ("orders", []) => return Ok(Vec::new()),
             _ => {}
         }
         let verb = self.verb(verb, rest, graph)?;
@@ -86,8 +101,30 @@ impl Places {
             ("heal", []) => script("heal.sh", Vec::new()),
             ("count", []) => Ok(Verb::CountMessages),
             ("idle", [ms]) => Ok(Verb::Idle(number(ms)?)),
-            ("kill", [node]) => Ok(Verb::Kill(self.node(node)?)),
+            ("kill", nodes) => Ok(Verb::Kill(self.all(nodes)?)),
             ("start", [node]) => Ok(Verb::Start(self.node(node)?)),
+            ("launch", nodes) => Ok(Verb::Launch(self.all(nodes)?)),
+            ("stop", [node]) => Ok(Verb::Stop(self.node(node)?)),
+            ("wipe", [node]) => Ok(Verb::Disk(self.node(node)?, DiskAct::Wipe)),
+            ("copy", [node]) => Ok(Verb::Disk(self.node(node)?, DiskAct::Copy)),
+            ("roll-back", [node]) => Ok(Verb::Disk(self.node(node)?, DiskAct::RollBack)),
+            ("members", [count, ms]) => Ok(Verb::Members {
+                count: number(count)? as usize,
+                within_ms: number(ms)?,
+            }),
+            ("last", [node]) => Ok(Verb::Last(self.node(node)?)),
+            ("says", [node, words @ ..]) => Ok(Verb::Says(self.node(node)?, words.join(" "))),
+            ("put", [count]) => Ok(Verb::PutKeys(number(count)? as usize)),
+            ("delete", []) => Ok(Verb::DeleteKeys),
+            ("read", []) => Ok(Verb::ReadKeys),
+            ("forgotten", [ms]) => Ok(Verb::Forgotten {
+                within_ms: number(ms)?,
+            }),
+            ("quiet", []) => Ok(Verb::Quiet),
+            ("equal", [ms]) => Ok(Verb::Equal {
+                within_ms: number(ms)?,
+            }),
+            ("end-dark", []) => Ok(Verb::EndDark),
             ("cut", ends) => script("cut.sh", self.indices(ends)?),
             ("one-way", ends) => script("cut.sh", flagged("--one-way", self.indices(ends)?)),
             ("cut-client", nodes) => script("cut.sh", flagged("--client", self.indices(nodes)?)),
@@ -113,6 +150,11 @@ impl Places {
             ("mute", [node]) => self.one_way(self.node(node)?, |node, other| [node, other]),
             _ => bail!("there is no such step"),
         }
+    }
+
+    fn all(&self, words: &[&str]) -> Result<Vec<usize>> {
+        ensure!(!words.is_empty(), "no node is named");
+        words.iter().map(|word| self.node(word)).collect()
     }
 
     fn indices(&self, words: &[&str]) -> Result<Vec<String>> {
@@ -181,16 +223,42 @@ impl Places {
     fn thunder(&self, at: At, keys: usize) -> Vec<Step> {
         let mut verbs = Vec::new();
         for node in &self.letters {
-            verbs.extend([Verb::Kill(*node), Verb::PutKeys(keys), Verb::Start(*node)]);
+            verbs.extend([
+                Verb::Kill(vec![*node]),
+                Verb::PutKeys(keys),
+                Verb::Start(*node),
+            ]);
         }
         verbs.push(Verb::ReadKeys);
-        let mut at = Some(at);
-        let step = |verb| Step {
-            at: at.take().unwrap_or(At::After(0)),
-            verb,
-        };
-        verbs.into_iter().map(step).collect()
+        one_after_the_other(at, verbs)
     }
+
+    /// Each node in turn is killed and started, and is a member again.
+    fn rounds(&self, at: At, count: u64, pause_ms: u64) -> Vec<Step> {
+        let mut steps = Vec::new();
+        let mut at = at;
+        for _ in 0..count {
+            for node in &self.letters {
+                let back = Verb::Members {
+                    count: self.nodes,
+                    within_ms: MEMBER_AGAIN_MS,
+                };
+                let verbs = vec![Verb::Kill(vec![*node]), Verb::Launch(vec![*node]), back];
+                steps.extend(one_after_the_other(at, verbs));
+                at = At::After(pause_ms);
+            }
+        }
+        steps
+    }
+}
+
+fn one_after_the_other(at: At, verbs: Vec<Verb>) -> Vec<Step> {
+    let mut at = Some(at);
+    let step = |verb| Step {
+        at: at.take().unwrap_or(At::After(0)),
+        verb,
+    };
+    verbs.into_iter().map(step).collect()
 }
 
 fn number(word: &str) -> Result<u64> {

@@ -46,6 +46,13 @@ pub struct MessageCount {
     pub messages: u64,
 }
 
+/// Of one operation that succeeded.
+#[derive(Debug, Clone, Copy)]
+pub struct Latency {
+    pub ended_us: u64,
+    pub us: u32,
+}
+
 /// What the nodes used while no client was there.
 #[derive(Debug)]
 pub struct Usage {
@@ -66,6 +73,12 @@ pub struct Record {
     /// Between nodes, from the first step to the last.
     pub messages: Option<u64>,
     pub idle: Option<Usage>,
+    /// What the steps found out, in words.
+    pub notes: Vec<String>,
+    /// Of the writes of a flood.
+    pub writes: Vec<Latency>,
+    /// What a flood found wrong.
+    pub flood_errors: Vec<String>,
 }
 
 impl Record {

@@ -38,6 +38,7 @@ impl Report {
             let told = claim.check(record);
             failures.extend(told.into_iter().map(|line| format!("{line}  ({claim:?})")));
         }
+        failures.extend(record.flood_errors.iter().cloned());
         let mut calls: Vec<Call> = record.calls().chain(&record.own_calls).cloned().collect();
         calls.sort_by_key(|call| call.called);
         let history = check_histories(&calls, &mut failures);
@@ -47,6 +48,7 @@ impl Report {
             .filter_map(|c| c.longest_gap_us(record));
         let mut note = vec![scenario.note.clone()];
         note.extend(scenario.claims.iter().filter_map(|c| c.figures(record)));
+        note.extend(record.notes.iter().cloned());
         note.retain(|part| !part.is_empty());
         let operations = record.calls().count();
         let messages = record.messages.filter(|_| operations > 0);

@@ -9,18 +9,22 @@ use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use kvclient::ClientOptions;
 use kvclient::wire::{Action, NodeStatus};
+use nix::sys::signal::Signal;
 
 use crate::claims::{Claim, succeeded};
 use crate::clients::{self, Caller, Clock};
+use crate::flood::Flood;
 use crate::nodes::Cluster;
 use crate::record::{Client, Mark, MessageCount, QuorumSaid, Record};
-use crate::table::{At, Load, Scenario, Verb};
-use crate::usage;
+use crate::table::{At, DiskAct, Load, Scenario, Verb};
+use crate::{usage, waits};
 
 /// Clients that are given all nodes.
 const ROAMING: usize = 2;
 /// Of the scenario's own calls.
 const OWN_NUMBER: usize = 99;
+/// Of its readers through a node each, counted from its own number.
+const READERS_FROM: usize = 20;
 const WATCH_INTERVAL: Duration = Duration::from_millis(50);
 const STATUS_WAIT: Duration = Duration::from_millis(300);
 
@@ -41,6 +45,10 @@ impl Drop for Stop<'_> {
 
 pub fn run(scenario: &Scenario, seed: u64, cluster: &mut Cluster) -> Result<Record> {
     script(cluster, "heal.sh", &[])?;
+    let mut flood = match scenario.load {
+        Load::Flood => Some(Flood::fill(&cluster.list())?),
+        Load::Mixed | Load::OneKey | Load::Idle => None,
+    };
     let clock = Clock::start();
     let stop = AtomicBool::new(false);
     let list = cluster.list();
@@ -60,9 +68,13 @@ pub fn run(scenario: &Scenario, seed: u64, cluster: &mut Cluster) -> Result<Reco
         };
         let running: Vec<_> = places.iter().enumerate().map(client).collect();
         let watched = is_watched.then(|| scope.spawn(|| watch(&list, clock, stop)));
+        let flooding = flood
+            .as_mut()
+            .map(|flood| scope.spawn(move || flood.run(clock, seed, stop)));
         let guard = Stop(stop);
         let mut run = Run {
             clock,
+            stop,
             cluster,
             record: &mut record,
             caller: Caller::new(clock, OWN_NUMBER, &list),
@@ -71,7 +83,7 @@ pub fn run(scenario: &Scenario, seed: u64, cluster: &mut Cluster) -> Result<Reco
         run.do_steps(scenario)?;
         drop(guard);
         let own_calls = run.caller.into_calls();
-        record.own_calls = own_calls;
+        record.own_calls.extend(own_calls);
         let after = statuses(&list);
         for (number, tied_to, thread) in running {
             let calls = thread.join().expect("a client's thread");
@@ -81,6 +93,9 @@ pub fn run(scenario: &Scenario, seed: u64, cluster: &mut Cluster) -> Result<Reco
                 calls,
             });
         }
+        if let Some(flooding) = flooding {
+            (record.writes, record.flood_errors) = flooding.join().expect("the flood's thread");
+        }
         if let Some(watched) = watched {
             record.quorums = watched.join().expect("the thread that watches");
         }
@@ -88,9 +103,19 @@ pub fn run(scenario: &Scenario, seed: u64, cluster: &mut Cluster) -> Result<Reco
         anyhow::Ok(())
     })?;
     script(cluster, "heal.sh", &[])?;
+    if let Some(flood) = &mut flood {
+        record.flood_errors.extend(flood.check()?);
+    }
+    if ends_dark(scenario) {
+        return Ok(record);
+    }
     let last = last_reads(scenario, cluster, &clock)?;
     record.own_calls.extend(last);
     Ok(record)
+}
+
+fn ends_dark(scenario: &Scenario) -> bool {
+    scenario.steps.iter().any(|s| s.verb == Verb::EndDark)
 }
 
 /// The nodes that each client is given, and the one that it is tied to.
@@ -98,7 +123,7 @@ fn places_of_clients(scenario: &Scenario, cluster: &Cluster) -> Vec<(Option<usiz
     let tied = (0..scenario.nodes).map(|node| (Some(node), cluster.address(node).to_owned()));
     let roaming = std::iter::repeat_n((None, cluster.list()), ROAMING);
     match scenario.load {
-        Load::Idle => Vec::new(),
+        Load::Idle | Load::Flood => Vec::new(),
         Load::OneKey => tied.collect(),
         Load::Mixed => tied.chain(roaming).collect(),
     }
@@ -155,6 +180,7 @@ fn script(cluster: &Cluster, name: &str, arguments: &[String]) -> Result<()> {
 /// A scenario while its steps are done.
 struct Run<'a> {
     clock: &'a Clock,
+    stop: &'a AtomicBool,
     cluster: &'a mut Cluster,
     record: &'a mut Record,
     caller: Caller<'a>,
@@ -180,7 +206,8 @@ impl Run<'_> {
                 began_us,
                 done_us,
             });
-            if step.verb == Verb::End {
+            let ends = step.verb.is_end() || step.verb == Verb::Quiet;
+            if ends && self.record.ended_us == 0 {
                 self.record.ended_us = began_us;
             }
         }
@@ -190,16 +217,60 @@ impl Run<'_> {
     fn do_step(&mut self, verb: &Verb) -> Result<()> {
         match verb {
             Verb::Script(name, arguments) => script(self.cluster, name, arguments)?,
-            Verb::Kill(node) => self.cluster.kill([*node]),
+            Verb::Kill(nodes) => self.cluster.kill(nodes.iter().copied()),
             Verb::Start(node) => {
                 self.cluster.start_node(*node);
                 self.cluster.wait_until_serving([*node]);
             }
+            Verb::Launch(nodes) => self.cluster.start_nodes(nodes.iter().copied()),
+            Verb::Stop(node) => {
+                let (status, _) = self.cluster.stop(*node, Signal::SIGTERM);
+                ensure!(status.success(), "it ended with {status}");
+            }
+            Verb::Disk(node, act) => self.change_disk(*node, *act)?,
+            Verb::Members { count, within_ms } => {
+                let took = waits::members(self.cluster, *count, *within_ms)?;
+                self.note(&format!("{count} members"), took);
+            }
+            Verb::Last(node) => waits::last(self.cluster, *node)?,
+            Verb::Says(node, text) => drop(waits::says(self.cluster, *node, text)?),
             Verb::PutKeys(count) => self.put_keys(*count)?,
+            Verb::DeleteKeys => self.delete_keys()?,
             Verb::ReadKeys => self.read_keys()?,
+            Verb::Forgotten { within_ms } => {
+                let took = waits::forgotten(self.cluster, *within_ms)?;
+                self.note("forgotten", took);
+            }
+            Verb::Quiet => self.stop.store(true, Ordering::Relaxed),
+            Verb::Equal { within_ms } => {
+                let took = waits::equal(self.cluster, *within_ms)?;
+                self.note("equal", took);
+            }
             Verb::CountMessages => self.count_messages()?,
             Verb::Idle(ms) => self.record.idle = Some(usage::measure(self.cluster, *ms)?),
-            Verb::End => {}
+            Verb::End | Verb::EndDark => {}
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, what: &str, took: Duration) {
+        let seconds = took.as_secs_f64();
+        self.record
+            .notes
+            .push(format!("{what} after {seconds:.1} s"));
+    }
+
+    fn change_disk(&mut self, node: usize, act: DiskAct) -> Result<()> {
+        ensure!(!self.cluster.is_running(node), "the node runs");
+        let data = self.cluster.data_directory(node);
+        let copy = data.with_extension("copy");
+        match act {
+            DiskAct::Wipe => std::fs::remove_dir_all(&data)?,
+            DiskAct::Copy => copy_directory(&data, &copy)?,
+            DiskAct::RollBack => {
+                std::fs::remove_dir_all(&data)?;
+                copy_directory(&copy, &data)?;
+            }
         }
         Ok(())
     }
@@ -215,11 +286,27 @@ impl Run<'_> {
         Ok(())
     }
 
+    fn delete_keys(&mut self) -> Result<()> {
+        for key in &self.keys {
+            let call = self.caller.call(key, Action::Delete, false);
+            ensure!(succeeded(call), "{call}");
+        }
+        Ok(())
+    }
+
     /// Whether the values are right is seen from the history.
     fn read_keys(&mut self) -> Result<()> {
-        for key in &self.keys {
-            let call = self.caller.call(key, Action::Get, false);
-            ensure!(succeeded(call), "{call}");
+        for node in 0..self.cluster.count() {
+            if !self.cluster.is_running(node) {
+                continue;
+            }
+            let number = OWN_NUMBER + READERS_FROM + node;
+            let mut caller = Caller::new(self.clock, number, self.cluster.address(node));
+            for key in &self.keys {
+                let call = caller.call(key, Action::Get, false);
+                ensure!(succeeded(call), "through node {node}: {call}");
+            }
+            self.record.own_calls.extend(caller.into_calls());
         }
         Ok(())
     }
@@ -248,7 +335,7 @@ fn last_reads(
     let keys: &[&str] = match scenario.load {
         Load::Mixed => &clients::SHARED_KEYS,
         Load::OneKey => &clients::ONE_KEY,
-        Load::Idle => &[],
+        Load::Idle | Load::Flood => &[],
     };
     let mut calls = Vec::new();
     for node in 0..cluster.count() {
@@ -263,4 +350,18 @@ fn last_reads(
         calls.extend(caller.into_calls());
     }
     Ok(calls)
+}
+
+/// A data directory has files and directories.
+fn copy_directory(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let place = to.join(entry.file_name());
+        match entry.file_type()?.is_dir() {
+            true => copy_directory(&entry.path(), &place)?,
+            false => drop(std::fs::copy(entry.path(), place)?),
+        }
+    }
+    Ok(())
 }

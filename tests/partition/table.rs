@@ -13,6 +13,8 @@ pub enum Load {
     Mixed,
     OneKey,
     Idle,
+    /// As much as the cluster takes, on many keys.
+    Flood,
 }
 
 #[derive(Debug, Clone)]
@@ -46,15 +48,60 @@ pub struct Step {
 pub enum Verb {
     /// A script of this directory, and its arguments.
     Script(&'static str, Vec<String>),
-    Kill(usize),
+    /// kill -9 of all of them at once.
+    Kill(Vec<usize>),
     /// Starts it, and waits until it serves.
     Start(usize),
+    /// Starts them, and waits for nothing.
+    Launch(Vec<usize>),
+    /// Ends it in good order.
+    Stop(usize),
+    /// What is done to the data directory of a node that does not run.
+    Disk(usize, DiskAct),
+    /// Waits until those that run, and no others, are members and say so.
+    Members {
+        count: usize,
+        within_ms: u64,
+    },
+    /// The node is the last in the configuration's order.
+    Last(usize),
+    /// Waits until a node says what it waits for in words with this among them.
+    Says(usize, String),
     PutKeys(usize),
+    DeleteKeys,
+    /// Reads what was put, or sees that it is absent, through every node that runs.
     ReadKeys,
+    /// Waits until nodes that run hold no key that was deleted.
+    Forgotten {
+        within_ms: u64,
+    },
+    /// Ends the clients.
+    Quiet,
+    /// Waits until all nodes that run hold the same.
+    Equal {
+        within_ms: u64,
+    },
     CountMessages,
     /// Measures for so many milliseconds what the nodes use.
     Idle(u64),
     End,
+    /// The end of a scenario in which nothing can be read any more.
+    EndDark,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiskAct {
+    Wipe,
+    /// Keeps a copy of it.
+    Copy,
+    /// Puts the copy back.
+    RollBack,
+}
+
+impl Verb {
+    pub fn is_end(&self) -> bool {
+        matches!(self, Verb::End | Verb::EndDark)
+    }
 }
 
 const COLUMNS: usize = 6;
@@ -104,20 +151,32 @@ struct Line<'a> {
 
 impl Line<'_> {
     fn expand(&self, nodes: usize, seed: u64) -> Result<Vec<Scenario>> {
-        let has_graph =
-            parts(self.steps).any(|step| step.split_whitespace().nth(1) == Some("graph"));
-        if !has_graph {
+        let variants = self.variants(nodes);
+        if variants.is_empty() {
             let name = format!("{}-{nodes}", self.name);
-            return Ok(vec![self.scenario(name, nodes, seed, None)?]);
+            return Ok(vec![self.scenario(name, nodes, seed, &Variant::Only)?]);
         }
-        let shapes = graphs::connected_shapes(nodes);
-        let numbered = shapes.iter().enumerate();
+        let numbered = variants.iter().enumerate();
         numbered
-            .map(|(number, shape)| {
+            .map(|(number, variant)| {
                 let name = format!("{}-{nodes}-{}", self.name, number + 1);
-                self.scenario(name, nodes, seed, Some(shape))
+                self.scenario(name, nodes, seed, variant)
             })
             .collect()
+    }
+
+    /// None of a line that stands for one scenario.
+    fn variants(&self, nodes: usize) -> Vec<Variant> {
+        let verbs = parts(self.steps).filter_map(|step| step.split_whitespace().nth(1));
+        let mut variants = Vec::new();
+        for verb in verbs {
+            match verb {
+                "graph" => variants = of_all(graphs::connected_shapes(nodes), Variant::Graph),
+                "orders" => variants = of_all(orders_of_three(nodes), Variant::Order),
+                _ => {}
+            }
+        }
+        variants
     }
 
     fn scenario(
@@ -125,7 +184,7 @@ impl Line<'_> {
         name: String,
         nodes: usize,
         seed: u64,
-        graph: Option<&Graph>,
+        variant: &Variant,
     ) -> Result<Scenario> {
         ensure!((1..=9).contains(&nodes), "{nodes} nodes");
         let (keep, load) = match self.setup {
@@ -133,15 +192,25 @@ impl Line<'_> {
             "disk mixed" => (Keep::Fsync, Load::Mixed),
             "memory one-key" => (Keep::Memory, Load::OneKey),
             "memory idle" => (Keep::Memory, Load::Idle),
+            "memory flood" => (Keep::Memory, Load::Flood),
             other => bail!("no setup: {other}"),
         };
-        let places = Places::new(nodes, self.names_the_master(), stream(&name, seed));
+        let places = match variant {
+            Variant::Order(first) => Places::in_order(nodes, first),
+            Variant::Graph(_) | Variant::Only => {
+                Places::new(nodes, self.count_named(), stream(&name, seed))
+            }
+        };
+        let graph = match variant {
+            Variant::Graph(graph) => Some(graph),
+            Variant::Order(_) | Variant::Only => None,
+        };
         let mut steps = Vec::new();
         for step in parts(self.steps) {
             steps.extend(places.steps(step, graph).with_context(|| step.to_owned())?);
         }
-        let ends = steps.iter().filter(|step| step.verb == Verb::End).count();
-        let ends_last = steps.last().is_some_and(|step| step.verb == Verb::End);
+        let ends = steps.iter().filter(|step| step.verb.is_end()).count();
+        let ends_last = steps.last().is_some_and(|step| step.verb.is_end());
         ensure!(
             ends == 1 && ends_last,
             "the last step, and no other, is end"
@@ -150,7 +219,11 @@ impl Line<'_> {
             .map(|claim| claims::read(claim, &places).with_context(|| claim.to_owned()));
         Ok(Scenario {
             claims: claims.collect::<Result<_>>()?,
-            note: graph.map_or(String::new(), |graph| places.show(graph)),
+            note: match variant {
+                Variant::Only => String::new(),
+                Variant::Graph(graph) => places.show(graph),
+                Variant::Order(first) => format!("order {first:?}"),
+            },
             name,
             nodes,
             in_sample: self.in_sample,
@@ -160,11 +233,47 @@ impl Line<'_> {
         })
     }
 
-    fn names_the_master(&self) -> bool {
+    /// How many nodes are named by their place in the configuration.
+    fn count_named(&self) -> usize {
         let text = format!("{} {}", self.steps, self.holds);
-        text.split(|c: char| !c.is_alphanumeric())
-            .any(|word| word == "M")
+        let names = |name| {
+            text.split(|c: char| !c.is_alphanumeric())
+                .any(|word| word == name)
+        };
+        match (names("N"), names("M")) {
+            (true, _) => 2,
+            (false, true) => 1,
+            (false, false) => 0,
+        }
     }
+}
+
+/// One of the scenarios that a line stands for.
+#[derive(Debug)]
+enum Variant {
+    Only,
+    Graph(Graph),
+    /// The nodes a, b and c.
+    Order([usize; 3]),
+}
+
+fn places_all<T>(all: Vec<T>, variant: fn(T) -> Variant) -> Vec<Variant> {
+    all.into_iter().map(variant).collect()
+}
+
+fn orders_of_three(nodes: usize) -> Vec<[usize; 3]> {
+    let mut orders = Vec::new();
+    for number in 0..nodes.pow(3) {
+        let [a, b, c] = [
+            number / nodes / nodes,
+            number / nodes % nodes,
+            number % nodes,
+        ];
+        if a != b && b != c && a != c {
+            orders.push([a, b, c]);
+        }
+    }
+    orders
 }
 
 /// A stream of random choices for each scenario, whatever others are run.

@@ -3,7 +3,8 @@
 use horseshoe::protocol::message::{Configuration, NodeId};
 
 use crate::sim::cluster::Cluster;
-use crate::sim::script::{Script, append};
+use crate::sim::script::{Script, append, msg, user_key};
+use kvclient::wire::Action;
 
 /// The configuration that all of these nodes have installed, if it is the same.
 fn installed(cluster: &Cluster, nodes: &[usize]) -> Option<Configuration> {
@@ -46,5 +47,203 @@ pub fn five_nodes_fail_one_by_one_and_come_back() {
     let first: Vec<NodeId> = last.members[..3].iter().map(|m| m.node).collect();
     assert_eq!(first, [2, 3, 5], "who comes goes last");
     assert_eq!(c.get(client, "k"), "0123");
+    c.check();
+}
+
+fn are_all_members(cluster: &Cluster) -> bool {
+    let all: Vec<usize> = (0..cluster.nodes.len()).collect();
+    let installed = installed(cluster, &all);
+    installed.is_some_and(|c| c.joint.is_none() && c.members.len() == all.len())
+}
+
+/// Whether none of these has anything of the key on its disk.
+fn is_purged(cluster: &Cluster, nodes: &[usize], key: &str) -> bool {
+    let has = |node: &usize| {
+        let synced = cluster.nodes[*node].disk.synced();
+        synced.registers.contains_key(&user_key(key))
+    };
+    !nodes.iter().any(has)
+}
+
+/// A coordinator gets a value accepted by itself alone, and is removed. What the others write meanwhile
+/// is newer to all who read, whatever it brings back with it.
+#[test]
+pub fn removed_member_returns_with_newer_unchosen_values() {
+    let mut c = Script::shrinking(5, 1);
+    let key = c.key_of(4);
+    let (four, zero) = (c.client_of(&[4]), c.client_of(&[0]));
+    c.put(zero, &key, "a");
+    c.lose(msg("Accept").from(4).to(0));
+    c.lose(msg("Accept").from(4).to(1));
+    c.lose(msg("Accept").from(4).to(2));
+    c.lose(msg("Accept").from(4).to(3));
+    c.begin(four, &key, append("-lost"));
+    c.run_ms(10);
+    c.cluster.crash_client(four);
+    c.crash_hard(4);
+    c.let_pass();
+    c.until("four members", |c| has_members(c, &[0, 1, 2, 3], &[1, 2, 3, 4]));
+    c.run(zero, &key, append("b"));
+    c.cluster.start(4);
+    c.until("five members", are_all_members);
+    c.cut(&[2, 3, 4], &[0, 1]);
+    c.run_ms(600);
+    let late = c.client_of(&[2, 3, 4]);
+    assert_eq!(c.get(late, &key), "ab");
+    c.check();
+}
+
+/// Two nodes want to change the configuration at once: one change is made, then the other.
+#[test]
+pub fn two_changes_at_once() {
+    let mut c = Script::shrinking(5, 1);
+    let client = c.client();
+    c.put(client, "k", "0");
+    c.hold(msg("Accept").from(0));
+    c.crash_hard(4);
+    c.until("somebody's change", |c| {
+        installed(c, &[1]).is_some_and(|c| c.epoch > 1)
+    });
+    c.let_pass();
+    c.crash_hard(3);
+    c.release(msg("Accept"));
+    c.until("three members", |c| has_members(c, &[0, 1, 2], &[1, 2, 3]));
+    c.run(client, "k", append("1"));
+    assert_eq!(c.get(client, "k"), "01");
+    c.check();
+}
+
+/// Who begins a change stops in the middle of it: another completes it.
+#[test]
+pub fn an_interrupted_change_is_finished_by_others() {
+    for stop_at in ["DigestsAsked", "ConfigurationTold", "Prepare"] {
+        let mut c = Script::shrinking(5, 1);
+        let client = c.client();
+        c.put(client, "k", "0");
+        c.crash_hard(4);
+        c.until_sent(msg(stop_at).from(0));
+        c.crash_hard(0);
+        c.until("three members", |c| has_members(c, &[1, 2, 3], &[2, 3, 4]));
+        c.run(client, "k", append("1"));
+        c.cluster.start(0);
+        c.cluster.start(4);
+        c.until("five members", are_all_members);
+        assert_eq!(c.get(client, "k"), "01");
+        c.check();
+    }
+}
+
+/// A member sleeps through three epochs and more, and is a member of the last as of the first.
+#[test]
+pub fn a_node_skips_three_epochs() {
+    let mut c = Script::shrinking(5, 1);
+    let client = c.client();
+    c.put(client, "k", "0");
+    // It is heard by one node only, so that nobody removes it, and gets nothing but heartbeats.
+    for name in ["ConfigurationTold", "Accept", "Prepare", "Copy"] {
+        c.lose(msg(name).to(1));
+    }
+    c.crash_hard(4);
+    c.until("four members", |c| has_members(c, &[0, 2, 3], &[1, 2, 3, 4]));
+    c.cluster.start(4);
+    c.until("five members", |c| {
+        installed(c, &[0, 2, 3, 4]).is_some_and(|c| c.joint.is_none() && c.members.len() == 5)
+    });
+    c.run(client, "k", append("1"));
+    let of = |c: &Script| installed(c, &[1]).unwrap().epoch;
+    assert_eq!(of(&c), 1);
+    c.let_pass();
+    c.until("the same configuration", are_all_members);
+    assert!(of(&c) >= 5, "{}", of(&c));
+    c.cut(&[1, 2, 4], &[0, 3]);
+    c.run_ms(600);
+    let late = c.client_of(&[1]);
+    assert_eq!(c.get(late, "k"), "01");
+    c.check();
+}
+
+/// Everybody writes the same keys while members go and come.
+#[test]
+pub fn a_change_while_all_are_writing() {
+    let mut c = Script::shrinking(5, 1);
+    let keys: Vec<String> = (0..5).map(|n| c.key_of(n)).collect();
+    let clients: Vec<usize> = (0..4).map(|n| c.client_of(&[n])).collect();
+    let mut calls = Vec::new();
+    let mut write = |c: &mut Script, rounds: usize| {
+        for round in 0..rounds {
+            for (n, client) in clients.iter().enumerate() {
+                let key = &keys[(n + round) % keys.len()];
+                calls.push(c.begin(*client, key, append(&format!("{n}."))));
+            }
+            c.run_ms(5);
+        }
+    };
+    write(&mut c, 20);
+    c.crash_hard(4);
+    write(&mut c, 300);
+    assert!(has_members(&c, &[0, 1, 2, 3], &[1, 2, 3, 4]));
+    c.cluster.start(4);
+    write(&mut c, 600);
+    assert!(are_all_members(&c));
+    for call in calls {
+        c.end(call);
+    }
+    c.check();
+}
+
+/// What was deleted and forgotten while a node was away stays so when it comes back with the value.
+/// E5: what it has kept is no vote.
+#[test]
+pub fn e5_what_was_deleted_while_a_node_was_away_stays_deleted() {
+    let mut c = Script::shrinking(5, 1);
+    let client = c.client();
+    c.put(client, "k", "old");
+    c.run_ms(500);
+    c.crash_hard(4);
+    c.until("four members", |c| has_members(c, &[0, 1, 2, 3], &[1, 2, 3, 4]));
+    c.run(client, "k", Action::Delete);
+    for _ in 0..3 {
+        c.run_ms(9_000);
+    }
+    assert!(is_purged(&c, &[0, 1, 2, 3], "k"));
+    c.cluster.start(4);
+    c.until("five members", are_all_members);
+    c.cut(&[2, 3, 4], &[0, 1]);
+    c.run_ms(600);
+    let late = c.client_of(&[4]);
+    assert_eq!(c.get(late, "k"), "");
+    c.check();
+}
+
+/// A request to be admitted is held back until its node was admitted, and removed again while it
+/// slept. E4: it admits nobody. Else the node would wake up with the votes of its earlier time.
+#[test]
+pub fn e4_an_old_request_admits_nobody() {
+    let mut c = Script::shrinking(5, 1);
+    let client = c.client();
+    c.crash_hard(4);
+    c.until("four members", |c| has_members(c, &[0, 1, 2, 3], &[1, 2, 3, 4]));
+    c.cluster.start(4);
+    c.until("five members", are_all_members);
+    c.put(client, "k", "old");
+    c.run_ms(500);
+    c.crash_hard(4);
+    c.until("four members", |c| has_members(c, &[0, 1, 2, 3], &[1, 2, 3, 4]));
+    c.run(client, "k", Action::Delete);
+    for _ in 0..3 {
+        c.run_ms(9_000);
+    }
+    assert!(is_purged(&c, &[0, 1, 2, 3], "k"));
+    for _ in 0..20 {
+        c.repeat(msg("AdmissionAsked").from(4).to(0));
+        c.run_ms(300);
+    }
+    assert!(has_members(&c, &[0, 1, 2, 3], &[1, 2, 3, 4]));
+    c.cluster.start(4);
+    c.until("five members", are_all_members);
+    c.cut(&[2, 3, 4], &[0, 1]);
+    c.run_ms(600);
+    let late = c.client_of(&[4]);
+    assert_eq!(c.get(late, "k"), "");
     c.check();
 }

@@ -8,16 +8,16 @@ use crate::sim::cluster::Cluster;
 use crate::sim::script::{Script, append, msg, user_key};
 
 /// What a node has of a key on its disk.
-fn held(cluster: &Cluster, node: usize, key: &str) -> Option<AcceptorState> {
+pub fn held(cluster: &Cluster, node: usize, key: &str) -> Option<AcceptorState> {
     let synced = cluster.nodes[node].disk.synced();
     synced.registers.get(&user_key(key)).cloned()
 }
 
-fn accepted(cluster: &Cluster, node: usize, key: &str) -> Ballot {
+pub fn accepted(cluster: &Cluster, node: usize, key: &str) -> Ballot {
     held(cluster, node, key).map_or(Ballot::ZERO, |state| state.accepted)
 }
 
-fn are_equal(cluster: &Cluster, key: &str) -> bool {
+pub fn are_equal(cluster: &Cluster, key: &str) -> bool {
     let of = |node| held(cluster, node, key).map(|s| (s.accepted, s.record));
     (1..cluster.nodes.len()).all(|node| of(node) == of(0))
 }

@@ -1,10 +1,12 @@
 //! Scenarios by the part of the protocol that they are about.
 
 pub mod ballots;
+pub mod catching_up;
 pub mod changes;
 pub mod exactly_once;
 pub mod handoff;
 pub mod members;
 pub mod outcomes;
+pub mod purge;
 pub mod reads;
 pub mod rounds;

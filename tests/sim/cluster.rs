@@ -31,6 +31,7 @@ pub struct Settings {
     pub keys_cached_max: usize,
     pub skew_max_ms: u64,
     pub shrink_after_ms: u64,
+    pub bootstrap: bool,
     /// Of the clients; `None`: each has its own.
     pub no_quorum_after_us: Option<u64>,
     /// Timers and inboxes are looked at up to this late.
@@ -49,6 +50,7 @@ impl Settings {
             keys_cached_max: 1_000,
             skew_max_ms: 60_000,
             shrink_after_ms: 0,
+            bootstrap: false,
             no_quorum_after_us: None,
             late_max_us: 0,
             detail: Detail::Silent,
@@ -475,6 +477,7 @@ impl Cluster {
             heartbeat_ms: HEARTBEAT_MS_DEFAULT,
             link_down_ms: LINK_DOWN_MS_DEFAULT,
             shrink_after_ms: self.settings.shrink_after_ms,
+            bootstrap: self.settings.bootstrap,
         };
         self.trace
             .story(self.now_us, || format!("node {node} starts"));

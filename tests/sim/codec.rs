@@ -95,6 +95,10 @@ fn encode_request(message: &ClientMessage, into: &mut Vec<u8>) -> u8 {
             wire::encode(into, body);
             kind::STATUS_REQUEST
         }
+        ClientMessage::Change(body) => {
+            wire::encode(into, body);
+            kind::CHANGE_REQUEST
+        }
         ClientMessage::Sessionless { .. } => unreachable!("text has no frames"),
     }
 }
@@ -105,6 +109,10 @@ fn decode_reply(frame_kind: u8, body: &[u8]) -> ClientReply {
         kind::HELLO_ANSWER => ClientReply::Hello(wire::decode(body).expect(known)),
         kind::ANSWER => ClientReply::Answer(wire::decode(body).expect(known)),
         kind::NO_SESSION => ClientReply::NoSession(wire::decode(body).expect(known)),
+        kind::CHANGE_ANSWER => {
+            let wire::ChangeAnswer { attempt, outcome } = wire::decode(body).expect(known);
+            ClientReply::Change { attempt, outcome }
+        }
         kind::STATUS_ANSWER => {
             let wire::StatusAnswer { attempt, status } = wire::decode(body).expect(known);
             ClientReply::Status {

@@ -66,12 +66,14 @@ impl Passing {
                 ClientMessage::Hello(_) => "Hello",
                 ClientMessage::Request(_) | ClientMessage::Sessionless { .. } => "Request",
                 ClientMessage::StatusRequest(_) => "StatusRequest",
+                ClientMessage::Change(_) => "Change",
             },
             Parcel::Reply { reply } => match reply {
                 ClientReply::Hello(_) => "HelloAnswer",
                 ClientReply::Answer(_) | ClientReply::Sessionless { .. } => "Answer",
                 ClientReply::NoSession(_) => "NoSession",
                 ClientReply::Status { .. } => "Status",
+                ClientReply::Change { .. } => "ChangeAnswer",
             },
         }
     }

@@ -12,9 +12,9 @@ use crate::datagram::{
     DatagramWriter, FRAME_HEADER_SIZE, FrameHeader,
 };
 use crate::session::{
-    Call, CallError, Completion, IN_FLIGHT_MAX, Session, StatusCompletion, Transmit,
+    Call, CallError, Completion, IN_FLIGHT_MAX, QuestionCompletion, Session, Told, Transmit,
 };
-use crate::wire::{NodeStatus, Outcome};
+use crate::wire::Outcome;
 
 /// Datagrams read in one go before completions are handed out.
 const RECEIVE_MAX: usize = 256;
@@ -33,7 +33,8 @@ pub(super) enum Owner {
 pub(super) struct Waiter {
     condvar: Arc<Condvar>,
     pub result: Option<Result<Outcome, CallError>>,
-    pub statuses: Vec<(usize, Option<NodeStatus>)>,
+    /// By the node's place: what it told, or that it did not in time.
+    pub told: Vec<(usize, Option<Told>)>,
 }
 
 /// A node's address, and the datagram that is being packed for it.
@@ -240,9 +241,9 @@ impl Inner {
                 }
             }
         }
-        while let Some(StatusCompletion { tag, node, status }) = self.session.poll_status() {
+        while let Some(QuestionCompletion { tag, node, told }) = self.session.poll_told() {
             let waiter = tag as usize;
-            self.waiters[waiter].statuses.push((node, status));
+            self.waiters[waiter].told.push((node, told));
             self.rouse(waiter, wake);
         }
     }

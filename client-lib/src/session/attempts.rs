@@ -12,7 +12,7 @@ use super::table::Handle;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Target {
     Operation(Handle),
-    Status(u64),
+    Question(u64),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     fn push(attempts: &mut Attempts, now_us: u64) -> u64 {
-        attempts.push(now_us, Target::Status(now_us), false, |_| true)
+        attempts.push(now_us, Target::Question(now_us), false, |_| true)
     }
 
     #[test]
@@ -120,9 +120,9 @@ mod tests {
     #[test]
     fn what_is_waited_for_never_spreads_wider_than_a_window() {
         let mut attempts = Attempts::new(1);
-        let first = attempts.push(0, Target::Status(0), false, |_| false);
+        let first = attempts.push(0, Target::Question(0), false, |_| false);
         for _ in 0..SPREAD_MAX {
-            let number = attempts.push(0, Target::Status(1), false, |_| false);
+            let number = attempts.push(0, Target::Question(1), false, |_| false);
             assert!(number - attempts.first < SPREAD_MAX as u64);
             attempts.take(number);
         }

@@ -231,7 +231,7 @@ impl Session {
             self.complete(handle, Err(error));
         }
         self.parked.clear();
-        self.ask_statuses(self.now_us);
+        self.ask_due(self.now_us);
     }
 
     fn complete(&mut self, handle: Handle, result: Result<Outcome, CallError>) {

@@ -4,10 +4,13 @@ mod arbitrary;
 mod model;
 mod nodes;
 mod outcomes;
+mod questions;
 mod spared;
 
 use super::*;
-use crate::wire::{Answer, HelloAnswer, NoSession, Old, Outcome, Request, StatusRequest};
+use crate::wire::{
+    Answer, ChangeRequest, HelloAnswer, NoSession, Old, Outcome, Request, StatusRequest,
+};
 
 const MS: u64 = 1_000;
 /// What nodes' clocks show.
@@ -26,6 +29,7 @@ struct Script {
     hellos: Vec<(usize, wire::Hello)>,
     requests: Vec<Sent>,
     status_requests: Vec<(usize, StatusRequest)>,
+    change_requests: Vec<(usize, ChangeRequest)>,
     /// By nonce: the same hello again gives the same token.
     tokens: BTreeMap<u64, u64>,
 }
@@ -47,6 +51,7 @@ impl Script {
             hellos: Vec::new(),
             requests: Vec::new(),
             status_requests: Vec::new(),
+            change_requests: Vec::new(),
             tokens: BTreeMap::new(),
         }
     }
@@ -77,6 +82,10 @@ impl Script {
                 kind::REQUEST => {
                     let request = wire::decode(&body).unwrap();
                     self.requests.push(Sent { node, request });
+                }
+                kind::CHANGE_REQUEST => {
+                    let request = wire::decode(&body).unwrap();
+                    self.change_requests.push((node, request));
                 }
                 _ => {
                     let request = wire::decode(&body).unwrap();

@@ -521,38 +521,3 @@ fn a_node_of_another_cluster_is_not_used() {
     script.submit(put("new"), 1);
     assert_eq!(script.request().node, 1);
 }
-
-#[test]
-fn the_status_of_a_node_is_asked_for_until_it_answers_or_time_is_over() {
-    let mut script = Script::new(2);
-    for node in 0..2 {
-        script
-            .session
-            .request_status(script.now_us, node, 500 * MS, 10 + node as u64);
-    }
-    script.drain();
-    let hellos = std::mem::take(&mut script.hellos);
-    assert_eq!(hellos.len(), 2);
-    script.answer_hello(0, &hellos[0].1);
-    let (node, _) = script.status_requests.pop().expect("asked");
-    assert_eq!(node, 0);
-    script.pass(60 * MS);
-    let (_, again) = script.status_requests.pop().expect("asked again");
-    let answer = wire::StatusAnswer {
-        attempt: again.attempt,
-        status: wire::NodeStatus {
-            node: 1,
-            ..Default::default()
-        },
-    };
-    script.frame(0, kind::STATUS_ANSWER, &answer);
-    let first = script.session.poll_status().unwrap();
-    assert_eq!(
-        (first.tag, first.node, first.status.unwrap().node),
-        (10, 0, 1)
-    );
-    script.pass(500 * MS);
-    let second = script.session.poll_status().unwrap();
-    assert_eq!((second.tag, second.status), (11, None));
-    assert_eq!(script.session.next_timeout(), None);
-}

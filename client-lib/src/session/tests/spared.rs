@@ -27,11 +27,11 @@ fn a_spared_node_is_sent_nothing_at_all() {
     }
     script
         .session
-        .request_status(script.now_us, 1, 300 * MS, 5_000);
+        .ask(script.now_us, 1, Question::Status, 300 * MS, 5_000);
     script.drain();
     script.pass(400 * MS);
     assert!(script.greeted().is_empty() && script.status_requests.is_empty());
-    assert_eq!(script.session.poll_status().unwrap().status, None);
+    assert_eq!(script.session.poll_told().unwrap().told, None);
 }
 
 #[test]

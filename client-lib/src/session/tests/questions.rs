@@ -1,0 +1,82 @@
+//! What one node is asked about itself or its configuration.
+
+use super::*;
+use crate::wire::{Change, ChangeAnswer, ChangeOutcome};
+
+#[test]
+fn the_status_of_a_node_is_asked_for_until_it_answers_or_time_is_over() {
+    let mut script = Script::new(2);
+    for node in 0..2 {
+        script.session.ask(
+            script.now_us,
+            node,
+            Question::Status,
+            500 * MS,
+            10 + node as u64,
+        );
+    }
+    script.drain();
+    let hellos = std::mem::take(&mut script.hellos);
+    assert_eq!(hellos.len(), 2);
+    script.answer_hello(0, &hellos[0].1);
+    let (node, _) = script.status_requests.pop().expect("asked");
+    assert_eq!(node, 0);
+    script.pass(60 * MS);
+    let (_, again) = script.status_requests.pop().expect("asked again");
+    let answer = wire::StatusAnswer {
+        attempt: again.attempt,
+        status: wire::NodeStatus {
+            node: 1,
+            ..Default::default()
+        },
+    };
+    script.frame(0, kind::STATUS_ANSWER, &answer);
+    let first = script.session.poll_told().unwrap();
+    let Some(Told::Status(status)) = first.told else {
+        panic!("a status");
+    };
+    assert_eq!((first.tag, first.node, status.node), (10, 0, 1));
+    script.pass(500 * MS);
+    let second = script.session.poll_told().unwrap();
+    assert_eq!((second.tag, second.told), (11, None));
+    assert_eq!(script.session.next_timeout(), None);
+}
+
+#[test]
+fn a_change_is_asked_for_until_the_node_tells_what_it_does_about_it() {
+    let mut script = Script::started(1);
+    let change = Change::Remove { node: 3 };
+    let question = Question::Change(change.clone());
+    let now_us = script.now_us;
+    script.session.ask(now_us, 0, question, 500 * MS, 7);
+    script.drain();
+    let (_, first) = script.change_requests.pop().expect("asked");
+    assert_eq!(first.change, change);
+    script.pass(60 * MS);
+    let (_, again) = script.change_requests.pop().expect("asked again");
+    assert!(again.attempt > first.attempt, "an attempt of its own");
+    // What it was not asked settles nothing.
+    let (attempt, status) = (again.attempt, wire::NodeStatus::default());
+    script.frame(
+        0,
+        kind::STATUS_ANSWER,
+        &wire::StatusAnswer { attempt, status },
+    );
+    assert_eq!(script.session.poll_told(), None);
+    let outcome = ChangeOutcome::Started { epoch: 9, node: 0 };
+    let answer = ChangeAnswer {
+        attempt: first.attempt,
+        outcome: outcome.clone(),
+    };
+    script.frame(0, kind::CHANGE_ANSWER, &answer);
+    let completion = script.session.poll_told().expect("told");
+    assert_eq!(
+        (completion.tag, completion.told),
+        (7, Some(Told::Change(outcome)))
+    );
+    // The answer to the other attempt is late.
+    let attempt = again.attempt;
+    script.frame(0, kind::CHANGE_ANSWER, &ChangeAnswer { attempt, ..answer });
+    assert_eq!(script.session.poll_told(), None);
+    assert_eq!(script.session.next_timeout(), None);
+}

@@ -1,0 +1,26 @@
+//! `horseshoe member add`.
+
+use clap::Args;
+use kvclient::wire::Change;
+
+use super::super::connection::ConnectionArgs;
+use super::super::exit::Exit;
+use super::follow::{self, Wish};
+use crate::config::NodeAddress;
+
+/// Add a node, up to nine: it is a member once it runs and has copied what the members hold
+#[derive(Debug, Args)]
+pub struct AddArgs {
+    #[arg(value_name = "HOST:PORT", value_parser = super::address)]
+    address: NodeAddress,
+}
+
+pub fn run(arguments: AddArgs, connection: &ConnectionArgs) -> Exit {
+    let address = arguments.address.to_string();
+    let wish = Wish {
+        done: format!("{address} is a member"),
+        change: Change::Add { address },
+        not_at: None,
+    };
+    follow::pursue(&wish, connection)
+}

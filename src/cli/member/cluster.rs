@@ -1,0 +1,225 @@
+//! The cluster as its nodes tell of it: those that were given, and those that they name.
+
+use std::time::Duration;
+
+use kvclient::Client;
+use kvclient::wire::{LearningStatus, MemberStatus, NodeStatus};
+
+use super::super::connection::ConnectionArgs;
+use super::super::exit::Exit;
+use super::super::status::{Row, said};
+
+/// A node that is there answers at once; one that is not is waited for at each look.
+const LOOK_TIMEOUT: Duration = Duration::from_millis(500);
+
+#[derive(Debug)]
+pub struct Cluster {
+    client: Client,
+    /// In the order of the client's nodes.
+    rows: Vec<Row>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    Master,
+    Member,
+    /// Heard, without a vote.
+    Learner,
+    Away,
+}
+
+impl Role {
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Master => "master",
+            Role::Member => "member",
+            Role::Learner => "learner",
+            Role::Away => "away",
+        }
+    }
+}
+
+/// A node of the newest configuration.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Named<'a> {
+    pub member: &'a MemberStatus,
+    pub role: Role,
+    pub learning: Option<&'a LearningStatus>,
+}
+
+impl Cluster {
+    pub fn open(connection: &ConnectionArgs) -> Result<Cluster, Exit> {
+        let client = connection.open()?;
+        let rows = client.status(LOOK_TIMEOUT);
+        let mut cluster = Cluster { client, rows };
+        cluster.widen(connection)?;
+        Ok(cluster)
+    }
+
+    /// Asks all nodes anew.
+    pub fn look(&mut self, connection: &ConnectionArgs) -> Result<(), Exit> {
+        self.rows = self.client.status(LOOK_TIMEOUT);
+        self.widen(connection)
+    }
+
+    /// Nodes that the configuration names are asked as well.
+    fn widen(&mut self, connection: &ConnectionArgs) -> Result<(), Exit> {
+        let Some(newest) = newest(&self.rows) else {
+            return Ok(());
+        };
+        let mut addresses: Vec<&str> = self.client.nodes().iter().map(String::as_str).collect();
+        let known = addresses.len();
+        for member in newest.members.iter().chain(&newest.away) {
+            let (id, address) = (member.node, member.address.as_str());
+            // One that answers under another name is there already.
+            let answers = said(&self.rows).any(|status| status.node == id);
+            if !answers && !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        if addresses.len() == known {
+            return Ok(());
+        }
+        let wider = ConnectionArgs {
+            nodes: Some(addresses.join(",")),
+            ..connection.clone()
+        };
+        self.client = wider.open()?;
+        self.rows = self.client.status(LOOK_TIMEOUT);
+        Ok(())
+    }
+
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub fn newest(&self) -> Option<&NodeStatus> {
+        newest(&self.rows)
+    }
+
+    pub fn named(&self) -> Vec<Named<'_>> {
+        named(&self.rows)
+    }
+
+    /// The place among the client's nodes of the first for which this holds.
+    pub fn place(&self, is_it: impl Fn(&NodeStatus) -> bool) -> Option<usize> {
+        let rows = self.rows.iter();
+        let mut rows = rows.map(|(_, status)| status.as_ref());
+        rows.position(|status| status.is_some_and(&is_it))
+    }
+
+    /// That node's own word, of the newest configuration's cluster.
+    pub fn of_node(&self, node: u8) -> Option<&NodeStatus> {
+        of_node(&self.rows, node)
+    }
+}
+
+/// What the best informed node says: one of the latest configuration, that serves if there is one.
+fn newest(rows: &[Row]) -> Option<&NodeStatus> {
+    let formed = said(rows).filter(|status| status.epoch > 0);
+    formed.max_by_key(|status| (status.epoch, status.votes && status.quorum))
+}
+
+fn of_node(rows: &[Row], node: u8) -> Option<&NodeStatus> {
+    let cluster = newest(rows)?.cluster;
+    said(rows).find(|status| status.node == node && status.cluster == cluster)
+}
+
+fn named(rows: &[Row]) -> Vec<Named<'_>> {
+    let Some(newest) = newest(rows) else {
+        return Vec::new();
+    };
+    let of_member = |member| Named {
+        member,
+        role: match member.node == newest.master {
+            true => Role::Master,
+            false => Role::Member,
+        },
+        learning: None,
+    };
+    let of_other = |member: &'_ MemberStatus| match member.heard {
+        true => Role::Learner,
+        false => Role::Away,
+    };
+    let members = newest.members.iter().map(of_member);
+    let others = newest.away.iter().map(|member| Named {
+        member,
+        role: of_other(member),
+        learning: of_node(rows, member.node).and_then(|status| status.learning.as_ref()),
+    });
+    members.chain(others).collect()
+}
+
+/// How far a learner is, in words.
+pub fn progress(learning: &LearningStatus) -> String {
+    let LearningStatus {
+        buckets_done,
+        buckets,
+        keys_copied,
+    } = learning;
+    let percent = 100 * buckets_done / (*buckets).max(1);
+    format!("copies what the members hold: {percent} %, {keys_copied} keys so far")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(node: u8, heard: bool) -> MemberStatus {
+        MemberStatus {
+            node,
+            address: format!("h{node}:1"),
+            heard,
+            incarnation: u64::from(node),
+        }
+    }
+
+    fn row(node: u8, epoch: u64, votes: bool) -> Row {
+        let status = NodeStatus {
+            node,
+            epoch,
+            votes,
+            quorum: true,
+            master: 2,
+            members: vec![member(2, true), member(1, true)],
+            away: vec![member(3, true), member(4, false)],
+            ..NodeStatus::default()
+        };
+        (format!("h{node}:1"), Some(status))
+    }
+
+    #[test]
+    fn who_has_the_latest_configuration_and_serves_is_believed() {
+        let rows = [row(1, 3, true), row(2, 4, false), row(3, 4, true)];
+        assert_eq!(newest(&rows).unwrap().node, 3);
+        let unformed = [("h:1".to_owned(), Some(NodeStatus::default()))];
+        assert_eq!(newest(&unformed), None);
+        assert_eq!(newest(&[("h:1".to_owned(), None)]), None);
+    }
+
+    #[test]
+    fn roles_are_those_of_the_configuration_and_progress_is_the_learners_own_word() {
+        let learning = LearningStatus {
+            buckets_done: 1_024,
+            buckets: 4_096,
+            keys_copied: 7,
+        };
+        let mut learner = row(3, 4, false);
+        learner.1.as_mut().unwrap().learning = Some(learning.clone());
+        let rows = [row(2, 4, true), learner];
+        let found = named(&rows);
+        let roles: Vec<(u8, Role)> = found.iter().map(|n| (n.member.node, n.role)).collect();
+        let expected = [
+            (2, Role::Master),
+            (1, Role::Member),
+            (3, Role::Learner),
+            (4, Role::Away),
+        ];
+        assert_eq!(roles, expected);
+        assert_eq!(found[2].learning, Some(&learning));
+        assert_eq!(
+            progress(&learning),
+            "copies what the members hold: 25 %, 7 keys so far"
+        );
+    }
+}

@@ -1,0 +1,189 @@
+//! Seeing a change of the configuration through: asking for it, again if need be, until it is so.
+//!
+//! A request says what is to be so, and a node that is asked again answers how far it is. So this
+//! needs no memory of its own, and can be broken off and begun again at any time.
+
+use std::time::{Duration, Instant};
+
+use kvclient::wire::{Change, ChangeOutcome};
+use serde_json::json;
+
+use super::super::connection::ConnectionArgs;
+use super::super::exit::Exit;
+use super::super::report;
+use super::cluster::{self, Cluster};
+
+/// How long a change is waited for; a new node may have much to copy.
+pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// What is to be so.
+#[derive(Debug)]
+pub struct Wish {
+    pub change: Change,
+    /// What is said when it is.
+    pub done: String,
+    /// The node that is rather not asked, because it is the one to go.
+    pub not_at: Option<u8>,
+}
+
+/// Says on standard error how far it is, each thing once.
+#[derive(Debug)]
+pub struct Progress {
+    said: String,
+    quiet: bool,
+    deadline: Instant,
+}
+
+impl Progress {
+    pub fn new(connection: &ConnectionArgs) -> Self {
+        let timeout = connection.timeout.unwrap_or(TIMEOUT_DEFAULT);
+        Progress {
+            said: String::new(),
+            quiet: connection.json,
+            deadline: Instant::now() + timeout,
+        }
+    }
+
+    pub fn say(&mut self, words: String) {
+        if words != self.said {
+            if !self.quiet {
+                eprintln!("{words}");
+            }
+            self.said = words;
+        }
+    }
+
+    /// Waits a moment; false when the time is over.
+    pub fn pause(&self) -> bool {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        std::thread::sleep(PAUSE.min(left));
+        !left.is_zero()
+    }
+
+    /// The time is over.
+    pub fn give_up(&self, connection: &ConnectionArgs, is_started: bool) -> Exit {
+        let said = &self.said;
+        match is_started {
+            true => {
+                let message = format!(
+                    "not through yet: {said}. It goes on by itself; the same command waits for it"
+                );
+                connection.refuse("unknown_outcome", Exit::Unknown, &message)
+            }
+            false => connection.refuse(
+                "no_quorum",
+                Exit::NoQuorum,
+                &format!("not begun, and nothing was changed: {said}"),
+            ),
+        }
+    }
+}
+
+/// Tells that it is so.
+pub fn tell_done(connection: &ConnectionArgs, words: &str, epoch: u64, node: u8) -> Exit {
+    let text = match connection.json {
+        true => {
+            let all = json!({
+                "result": "done",
+                "message": words,
+                "epoch": epoch,
+                "node": (node > 0).then_some(node),
+            });
+            format!("{all}\n")
+        }
+        false => format!("{words}\n"),
+    };
+    report::print_bytes(text.as_bytes()).map_or_else(|exit| exit, |()| Exit::Done)
+}
+
+/// Asks until it is so, or is refused, or the time is over.
+pub fn pursue(wish: &Wish, connection: &ConnectionArgs) -> Exit {
+    let mut progress = Progress::new(connection);
+    let mut is_started = false;
+    let mut cluster = match Cluster::open(connection) {
+        Ok(cluster) => cluster,
+        Err(exit) => return exit,
+    };
+    loop {
+        match whom_to_ask(&cluster, wish) {
+            None => progress.say("no node answers that serves".to_owned()),
+            Some(place) => {
+                let change = wish.change.clone();
+                let answer = cluster.client().change(place, change, ANSWER_TIMEOUT);
+                // A request without an answer may have begun it.
+                is_started |= answer.is_none();
+                match answer {
+                    None => progress.say("no answer yet".to_owned()),
+                    Some(ChangeOutcome::Done { epoch, node }) => {
+                        return tell_done(connection, &wish.done, epoch, node);
+                    }
+                    Some(ChangeOutcome::Started { epoch, node }) => {
+                        is_started = true;
+                        progress.say(under_way(&cluster, epoch, node));
+                    }
+                    Some(ChangeOutcome::Waits { node, .. }) => {
+                        is_started = true;
+                        progress.say(how_far(&cluster, node));
+                    }
+                    Some(ChangeOutcome::Refused { reason, soon: true }) => progress.say(reason),
+                    Some(ChangeOutcome::Refused { reason, .. }) => {
+                        return connection.refuse("refused", Exit::Other, &reason);
+                    }
+                }
+            }
+        }
+        if !progress.pause() {
+            return progress.give_up(connection, is_started);
+        }
+        if let Err(exit) = cluster.look(connection) {
+            return exit;
+        }
+    }
+}
+
+/// A node that serves, of the latest configuration, and if possible not the one that is to go.
+fn whom_to_ask(cluster: &Cluster, wish: &Wish) -> Option<usize> {
+    let newest = cluster.newest()?;
+    let latest = (newest.cluster, newest.epoch);
+    let serves = |status: &kvclient::wire::NodeStatus| {
+        status.votes && status.quorum && (status.cluster, status.epoch) == latest
+    };
+    let stays = cluster.place(|s| serves(s) && Some(s.node) != wish.not_at);
+    stays.or_else(|| cluster.place(serves))
+}
+
+fn under_way(cluster: &Cluster, epoch: u64, node: u8) -> String {
+    let named = cluster.named();
+    match named.iter().find(|named| named.member.node == node) {
+        Some(_) if node > 0 => how_far(cluster, node),
+        _ => format!("the change to configuration {epoch} is under way"),
+    }
+}
+
+/// Of a node that is to become a member.
+fn how_far(cluster: &Cluster, node: u8) -> String {
+    let named = cluster.named();
+    let Some(found) = named.iter().find(|named| named.member.node == node) else {
+        return format!("node {node} is to come");
+    };
+    let address = &found.member.address;
+    match (found.learning, found.member.heard) {
+        (Some(learning), _) => format!("node {node}, {address}: {}", cluster::progress(learning)),
+        (None, true) => format!("node {node}, {address}: is there"),
+        (None, false) => {
+            let members = cluster.newest().into_iter().flat_map(|s| &s.members);
+            let members = members
+                .filter(|m| m.node != node)
+                .map(|m| m.address.as_str());
+            let list: Vec<&str> = members.chain([address.as_str()]).collect();
+            format!(
+                "node {node}, {address}: not heard yet. If it does not run, start it there, with an \
+                 empty data directory: horseshoe serve {} {}",
+                list.len() - 1,
+                list.join(" ")
+            )
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! `horseshoe member force`: the way on when a quorum is lost for good.
+
+use std::io::{BufRead, Write};
+use std::time::Duration;
+
+use clap::Args;
+use kvclient::wire::{CHANGE_NODES_MAX, Change, ChangeOutcome};
+
+use super::super::connection::ConnectionArgs;
+use super::super::exit::Exit;
+use super::cluster::Cluster;
+use super::follow::{self, Progress};
+
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// What has to be typed.
+const WORD: &str = "force";
+
+/// Go on with the nodes named, without a quorum: what only the others hold is lost
+///
+/// For when a quorum is lost for good, also in the middle of a change. Exactly the nodes named, which
+/// have to be up with what they hold, are the members from here on.
+#[derive(Debug, Args)]
+pub struct ForceArgs {
+    /// Their ids, as `member list` shows them
+    #[arg(value_name = "NODE", required = true, num_args = 1..=CHANGE_NODES_MAX, value_parser = super::id)]
+    nodes: Vec<u8>,
+
+    /// Do not ask for a confirmation
+    #[arg(long)]
+    yes: bool,
+
+    /// Do it though the nodes hear a quorum
+    #[arg(long)]
+    despite_quorum: bool,
+}
+
+pub fn run(arguments: ForceArgs, connection: &ConnectionArgs) -> Exit {
+    let ForceArgs {
+        mut nodes,
+        yes,
+        despite_quorum,
+    } = arguments;
+    nodes.sort_unstable();
+    nodes.dedup();
+    let mut cluster = match Cluster::open(connection) {
+        Ok(cluster) => cluster,
+        Err(exit) => return exit,
+    };
+    let (place, epoch) = match whom_to_ask(&cluster, &nodes) {
+        Ok(found) => found,
+        Err(message) => return connection.refuse("refused", Exit::Other, &message),
+    };
+    eprint!("{}", warning(&cluster, &nodes));
+    if !yes && !is_confirmed() {
+        let message = "not confirmed, and nothing was changed";
+        return connection.refuse("usage", Exit::Usage, message);
+    }
+    let change = Change::Force {
+        nodes: nodes.clone(),
+        epoch,
+        despite_quorum,
+    };
+    let target = match cluster.client().change(place, change, ANSWER_TIMEOUT) {
+        None => {
+            let message = "no answer: `horseshoe member list` shows whether it was done";
+            return connection.refuse("unknown_outcome", Exit::Unknown, message);
+        }
+        Some(ChangeOutcome::Refused { reason, .. }) => {
+            return connection.refuse("refused", Exit::Other, &reason);
+        }
+        Some(
+            ChangeOutcome::Done { epoch, .. }
+            | ChangeOutcome::Started { epoch, .. }
+            | ChangeOutcome::Waits { epoch, .. },
+        ) => epoch,
+    };
+    follow(&mut cluster, &nodes, target, connection)
+}
+
+/// One of the nodes named that holds the latest configuration, and that configuration's epoch.
+fn whom_to_ask(cluster: &Cluster, nodes: &[u8]) -> Result<(usize, u64), String> {
+    if let Some(node) = nodes.iter().find(|node| cluster.of_node(**node).is_none()) {
+        return Err(format!(
+            "node {node} does not answer: only nodes that are up, and that this machine reaches, can \
+             be named"
+        ));
+    }
+    let words = nodes.iter().filter_map(|node| cluster.of_node(*node));
+    let best = words.max_by_key(|status| (status.votes, status.epoch));
+    let best = best.ok_or("no node is named")?;
+    let (node, epoch) = (best.node, best.epoch);
+    let place = cluster.place(|s| s.node == node && s.cluster == best.cluster);
+    place
+        .map(|place| (place, epoch))
+        .ok_or_else(|| format!("node {node} does not answer"))
+}
+
+fn warning(cluster: &Cluster, nodes: &[u8]) -> String {
+    let named = cluster.named();
+    let (stay, go): (Vec<_>, Vec<_>) = named
+        .iter()
+        .map(|named| (named.member.node, named.member.address.as_str()))
+        .partition(|(node, _)| nodes.contains(node));
+    let list = |nodes: &[(u8, &str)]| {
+        let words = nodes
+            .iter()
+            .map(|(node, address)| format!("  {node}  {address}\n"));
+        words.collect::<String>()
+    };
+    let mut text = format!("These nodes go on alone:\n{}", list(&stay));
+    if !go.is_empty() {
+        text += &format!(
+            "Without these:\n{}\
+             What may be lost: every write that was acknowledged and that none of the nodes that go \
+             on holds. Of a write whose outcome was not known, either may come. The nodes that are \
+             left drop what they hold when they come back.\n\
+             Make sure that those without are down, or can't be reached by clients: should they still \
+             serve somewhere, there would be two clusters, and what is written there is lost.\n",
+            list(&go)
+        );
+    }
+    text
+}
+
+/// Reads one line.
+fn is_confirmed() -> bool {
+    eprint!("Type {WORD} to go on: ");
+    let _ = std::io::stderr().flush();
+    let mut line = String::new();
+    let read = std::io::stdin().lock().read_line(&mut line);
+    read.is_ok() && line.trim() == WORD
+}
+
+/// Waits until the nodes named serve.
+fn follow(cluster: &mut Cluster, nodes: &[u8], target: u64, connection: &ConnectionArgs) -> Exit {
+    let mut progress = Progress::new(connection);
+    loop {
+        if let Err(exit) = cluster.look(connection) {
+            return exit;
+        }
+        let serve = |node: &u8| {
+            cluster.of_node(*node).is_some_and(|status| {
+                status.epoch > target && !status.joint && status.votes && status.quorum
+            })
+        };
+        match nodes.iter().find(|node| !serve(node)) {
+            None => {
+                let epoch = cluster.newest().map_or(target, |status| status.epoch);
+                return follow::tell_done(connection, "the nodes named serve", epoch, 0);
+            }
+            Some(node) => progress.say(format!(
+                "configuration {target} is made; node {node} is not through yet"
+            )),
+        }
+        if !progress.pause() {
+            return progress.give_up(connection, true);
+        }
+    }
+}

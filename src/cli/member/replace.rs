@@ -1,0 +1,32 @@
+//! `horseshoe member replace`.
+
+use clap::Args;
+use kvclient::wire::Change;
+
+use super::super::connection::ConnectionArgs;
+use super::super::exit::Exit;
+use super::follow::{self, Wish};
+use crate::config::NodeAddress;
+
+/// Put another machine in the place of a node: one that is up stays a member until the new one is
+#[derive(Debug, Args)]
+pub struct ReplaceArgs {
+    /// The id of the node that goes, as `member list` shows it
+    #[arg(value_name = "NODE", value_parser = super::id)]
+    node: u8,
+
+    /// Where the new one is
+    #[arg(value_name = "HOST:PORT", value_parser = super::address)]
+    address: NodeAddress,
+}
+
+pub fn run(arguments: ReplaceArgs, connection: &ConnectionArgs) -> Exit {
+    let ReplaceArgs { node, address } = arguments;
+    let address = address.to_string();
+    let wish = Wish {
+        done: format!("{address} is a member in place of node {node}, which can be stopped"),
+        change: Change::Replace { node, address },
+        not_at: Some(node),
+    };
+    follow::pursue(&wish, connection)
+}

@@ -1,0 +1,427 @@
+//! What an operator asks of the configuration: checked, in plain words, against the present one, and
+//! made into what is wanted of the next. Making the change is `change`'s.
+
+use kvclient::wire::{Change, ChangeOutcome, ChangeRequest};
+
+use super::Replica;
+use super::ballot::Ballot;
+use super::change::Wanted;
+use super::limits::{FORCED_BASE_MS, FORCED_EPOCHS, MEMBERS_MAX, NODES_AWAY_MAX};
+use super::message::{
+    ClientReply, Configuration, Endpoint, Epoch, Incarnation, Member, NodeId, Now,
+};
+use super::quorum::{NodeSet, is_quorum};
+use super::session::Admission;
+
+/// What a request comes to; nodes are those that it gave, or found with, an id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Plan {
+    Done(NodeId),
+    /// The node is admitted by itself, once it is there and has caught up.
+    Waits(NodeId),
+    Change(Wanted, NodeId),
+}
+
+impl Replica {
+    pub(super) fn handle_change_request(
+        &mut self,
+        now: Now,
+        from: Endpoint,
+        request: ChangeRequest,
+    ) {
+        // A node that stops leaves it to others.
+        if self.stopping {
+            return;
+        }
+        let ChangeRequest {
+            token,
+            attempt,
+            change,
+        } = request;
+        match self.sessions.admit(from, token, None, attempt) {
+            Admission::Fresh => {}
+            Admission::Repeated => {
+                self.counters.repeated += 1;
+                return;
+            }
+            Admission::NoSession => {
+                self.refuse_session(from, token, attempt);
+                return;
+            }
+        }
+        let outcome = match change {
+            Change::Force {
+                nodes,
+                epoch,
+                despite_quorum,
+            } => self
+                .force(now, &nodes, epoch, despite_quorum)
+                .unwrap_or_else(|reason| refused(reason, false)),
+            change => self.change_asked(now, &change),
+        };
+        self.reply(from, ClientReply::Change { attempt, outcome });
+    }
+
+    fn change_asked(&mut self, now: Now, change: &Change) -> ChangeOutcome {
+        let Some(configuration) = self.configuration.clone() else {
+            let waits_for = self.waits_for.clone();
+            return refused(format!("there is no cluster yet: {waits_for}"), false);
+        };
+        if !self.votes || !self.hears_quorum {
+            let reason = "this node has no vote, or hears no quorum: ask another";
+            return refused(reason.into(), true);
+        }
+        let heard: NodeSet = self.near.iter().copied().collect();
+        let epoch = configuration.epoch;
+        if let Some(joint) = &configuration.joint {
+            // What is to come may be what is asked for.
+            let to_come = Configuration {
+                members: joint.clone(),
+                joint: None,
+                ..configuration.as_ref().clone()
+            };
+            return match plan(&to_come, &heard, change) {
+                Ok(Plan::Done(node) | Plan::Waits(node)) => ChangeOutcome::Started {
+                    epoch: epoch + 1,
+                    node,
+                },
+                Ok(Plan::Change(..)) => refused(
+                    format!("another change is under way, from epoch {epoch}"),
+                    true,
+                ),
+                Err(reason) => refused(reason, false),
+            };
+        }
+        match plan(&configuration, &heard, change) {
+            Ok(Plan::Done(node)) => ChangeOutcome::Done { epoch, node },
+            Ok(Plan::Waits(node)) => ChangeOutcome::Waits { epoch, node },
+            Ok(Plan::Change(wanted, node)) => match self.begin_change(now, wanted) {
+                Ok(epoch) => ChangeOutcome::Started { epoch, node },
+                Err(reason) => refused(reason, true),
+            },
+            Err(reason) => refused(reason, false),
+        }
+    }
+
+    /// A quorum is lost for good: the nodes named go on without the others. What only others hold is
+    /// lost; what any of the named holds is not, because until the forced configuration is complete
+    /// all of them are its quorum.
+    fn force(
+        &mut self,
+        now: Now,
+        nodes: &[NodeId],
+        epoch: Epoch,
+        despite_quorum: bool,
+    ) -> Result<ChangeOutcome, String> {
+        let configuration = self.configuration.clone().ok_or(
+            "there is no configuration yet, so nothing to force: start the nodes with empty data \
+             directories, the first with --bootstrap",
+        )?;
+        let to = forced_epoch(epoch, self.node);
+        if configuration.epoch >= to && configuration.names_exactly(nodes) {
+            return Ok(ChangeOutcome::Started { epoch: to, node: 0 });
+        }
+        if configuration.epoch != epoch {
+            return Err(format!(
+                "the configuration is of epoch {} by now, not {epoch}: look again",
+                configuration.epoch
+            ));
+        }
+        if self.hears_quorum && !despite_quorum {
+            return Err("a quorum is up, so no member has to be given up by force".into());
+        }
+        let pool = self.holders(&configuration);
+        let members = self.named(nodes, &configuration, &pool)?;
+        if !members.iter().any(|m| m.node == self.node) {
+            return Err("this node itself is not among those named: ask one of them".into());
+        }
+        let forced = self.forced(now, &configuration, members);
+        let epoch = forced.epoch;
+        self.install(now, forced);
+        Ok(ChangeOutcome::Started { epoch, node: 0 })
+    }
+
+    /// Members that hold what was written: of a joint configuration those of the old one, while one of
+    /// them is heard, since others may hold nothing yet.
+    fn holders(&self, configuration: &Configuration) -> Vec<Member> {
+        let old = configuration.members.iter();
+        let old: Vec<Member> = old.filter(|m| self.is_there(m)).cloned().collect();
+        if !old.is_empty() {
+            return old;
+        }
+        let voters = configuration.voters();
+        voters.filter(|m| self.is_there(m)).cloned().collect()
+    }
+
+    fn is_there(&self, member: &Member) -> bool {
+        let Member {
+            node, incarnation, ..
+        } = member;
+        match *node == self.node {
+            true => *incarnation == self.incarnation,
+            false => self.links.is_joined(*node) && self.links.is_incarnation(*node, *incarnation),
+        }
+    }
+
+    /// The nodes named, in their order in the configuration, if all of them are among those that hold
+    /// something.
+    fn named(
+        &self,
+        nodes: &[NodeId],
+        configuration: &Configuration,
+        pool: &[Member],
+    ) -> Result<Vec<Member>, String> {
+        for node in nodes {
+            let known = configuration.nodes().find(|m| m.node == *node);
+            let Some(member) = known else {
+                return Err(unknown(configuration, *node));
+            };
+            let Member { address, .. } = member;
+            if pool.iter().any(|m| m.node == *node) {
+                continue;
+            }
+            return Err(if *node != self.node && !self.links.is_joined(*node) {
+                format!("node {node} at {address} is not heard; only nodes that are up can go on")
+            } else {
+                format!(
+                    "node {node} at {address} does not hold what it once was told: leave it out, it \
+                     is admitted afterwards by itself"
+                )
+            });
+        }
+        let pool = pool.iter().filter(|m| nodes.contains(&m.node));
+        Ok(pool.cloned().collect())
+    }
+
+    fn forced(
+        &mut self,
+        now: Now,
+        configuration: &Configuration,
+        members: Vec<Member>,
+    ) -> Configuration {
+        let left = |m: &&Member| members.iter().all(|named| named.node != m.node);
+        let away = configuration.nodes().filter(left).cloned();
+        let away: Vec<Member> = away.take(NODES_AWAY_MAX).collect();
+        // Above what the named nodes were told of as they went on.
+        let last = kvclient::clock::to_ms(self.clock.tick(now)) + FORCED_BASE_MS;
+        let base = Ballot::new(kvclient::clock::from_ms(last), NodeId::MAX);
+        Configuration {
+            epoch: forced_epoch(configuration.epoch, self.node),
+            joint: Some(members.clone()),
+            members,
+            away,
+            base: base.max(configuration.base),
+            forced: true,
+            ..configuration.clone()
+        }
+    }
+
+    /// Nodes that the next configuration names no more are told so when they are heard of again.
+    pub(super) fn note_former(&mut self, next: &Configuration) {
+        for member in self.configuration.iter().flat_map(|c| c.nodes()) {
+            self.former.insert(member.node, member.address.clone());
+        }
+        self.former
+            .retain(|node, _| next.nodes().all(|m| m.node != *node));
+        while self.former.len() > NODES_AWAY_MAX {
+            self.former.pop_first();
+        }
+    }
+
+    /// The incarnation in which a node that has no vote is there, 0 if that is not known.
+    pub(super) fn incarnation_heard(&self, node: NodeId) -> Incarnation {
+        match node == self.node {
+            true => self.incarnation,
+            false => self.links.incarnation(node).unwrap_or(0),
+        }
+    }
+}
+
+fn refused(reason: String, soon: bool) -> ChangeOutcome {
+    ChangeOutcome::Refused { reason, soon }
+}
+
+/// Far above what others may still come to, and another one for each node that forces.
+fn forced_epoch(epoch: Epoch, by: NodeId) -> Epoch {
+    (epoch / FORCED_EPOCHS + 2) * FORCED_EPOCHS + Epoch::from(by)
+}
+
+fn unknown(configuration: &Configuration, node: NodeId) -> String {
+    let ids = configuration.nodes().map(|m| m.node.to_string());
+    let ids: Vec<String> = ids.collect();
+    format!("there is no node {node}; there are {}", ids.join(", "))
+}
+
+/// What a request comes to in a configuration that is not joint, at a node that hears `heard`.
+fn plan(configuration: &Configuration, heard: &NodeSet, change: &Change) -> Result<Plan, String> {
+    let plan = match change {
+        Change::Add { address } => add(configuration, address)?,
+        Change::Remove { node } => remove(configuration, *node)?,
+        Change::Replace { node, address } => replace(configuration, heard, *node, address)?,
+        Change::TransferMaster { node } => transfer_master(configuration, heard, *node)?,
+        Change::Force { .. } => unreachable!("needs no plan"),
+    };
+    if let Plan::Change(wanted, _) = &plan
+        && !is_quorum(&wanted.members, heard)
+    {
+        let missing = wanted.members.iter().filter(|m| !heard.contains(m.node));
+        let missing: Vec<&str> = missing.map(|m| m.address.as_str()).collect();
+        return Err(format!(
+            "the members that stay would have no quorum; not heard: {}",
+            missing.join(", ")
+        ));
+    }
+    Ok(plan)
+}
+
+fn add(configuration: &Configuration, address: &str) -> Result<Plan, String> {
+    if let Some(known) = configuration.nodes().find(|m| m.address == address) {
+        return Ok(match configuration.voter(known.node) {
+            Some(_) => Plan::Done(known.node),
+            None => Plan::Waits(known.node),
+        });
+    }
+    if configuration.nodes().count() >= MEMBERS_MAX {
+        return Err(format!(
+            "there are {MEMBERS_MAX} nodes, which is the most; one that is gone for good can be \
+             removed"
+        ));
+    }
+    let mut wanted = as_it_is(configuration);
+    let node = admit(&mut wanted, address)?;
+    Ok(Plan::Change(wanted, node))
+}
+
+fn remove(configuration: &Configuration, node: NodeId) -> Result<Plan, String> {
+    if !configuration.nodes().any(|m| m.node == node) {
+        return match node <= configuration.ids {
+            true => Ok(Plan::Done(node)),
+            false => Err(unknown(configuration, node)),
+        };
+    }
+    let mut wanted = as_it_is(configuration);
+    take_out(&mut wanted, node)?;
+    Ok(Plan::Change(wanted, node))
+}
+
+/// A member that is there stays until the new node was admitted, so that there are never fewer; one
+/// that is not goes at once, so that it counts no longer.
+fn replace(
+    configuration: &Configuration,
+    heard: &NodeSet,
+    node: NodeId,
+    address: &str,
+) -> Result<Plan, String> {
+    let old = configuration.nodes().find(|m| m.node == node);
+    let new = configuration.nodes().find(|m| m.address == address);
+    let Some(old) = old else {
+        // It was taken out before; what is left to do is the other half.
+        return match node <= configuration.ids {
+            true => add(configuration, address),
+            false => Err(unknown(configuration, node)),
+        };
+    };
+    if old.address == address {
+        return Err(format!(
+            "{address} is the address of node {node} itself: started there without its state it is \
+             admitted by itself"
+        ));
+    }
+    let counts = configuration.voter(node).is_some() && heard.contains(node);
+    let mut wanted = as_it_is(configuration);
+    match new {
+        Some(new) if configuration.voter(new.node).is_some() => {
+            take_out(&mut wanted, node)?;
+            Ok(Plan::Change(wanted, new.node))
+        }
+        Some(new) if counts => Ok(Plan::Waits(new.node)),
+        Some(new) => {
+            take_out(&mut wanted, node)?;
+            Ok(Plan::Change(wanted, new.node))
+        }
+        None => {
+            if configuration.nodes().count() >= MEMBERS_MAX {
+                // One after the other, so that there are never more.
+                take_out(&mut wanted, node)?;
+                return Ok(Plan::Change(wanted, 0));
+            }
+            if !counts {
+                take_out(&mut wanted, node)?;
+            }
+            let node = admit(&mut wanted, address)?;
+            Ok(Plan::Change(wanted, node))
+        }
+    }
+}
+
+fn transfer_master(
+    configuration: &Configuration,
+    heard: &NodeSet,
+    node: NodeId,
+) -> Result<Plan, String> {
+    let Some(place) = configuration.members.iter().position(|m| m.node == node) else {
+        return Err(match configuration.nodes().any(|m| m.node == node) {
+            true => format!("node {node} is no member, so it can't be the master"),
+            false => unknown(configuration, node),
+        });
+    };
+    if place == 0 {
+        return Ok(Plan::Done(node));
+    }
+    if !heard.contains(node) {
+        return Err(format!(
+            "node {node} is not heard, so it is not made master"
+        ));
+    }
+    let mut wanted = as_it_is(configuration);
+    let master = wanted.members.remove(place);
+    wanted.members.insert(0, master);
+    Ok(Plan::Change(wanted, node))
+}
+
+fn as_it_is(configuration: &Configuration) -> Wanted {
+    Wanted {
+        members: configuration.members.clone(),
+        away: configuration.away.clone(),
+        ids: configuration.ids,
+    }
+}
+
+fn take_out(wanted: &mut Wanted, node: NodeId) -> Result<(), String> {
+    wanted.members.retain(|m| m.node != node);
+    wanted.away.retain(|m| m.node != node);
+    match wanted.members.is_empty() {
+        true => Err(format!("node {node} is the only member")),
+        false => Ok(()),
+    }
+}
+
+/// The node at that address gets an id; it becomes a member by itself when it has caught up.
+fn admit(wanted: &mut Wanted, address: &str) -> Result<NodeId, String> {
+    check_address(address)?;
+    let node = wanted.ids.checked_add(1).ok_or(
+        "all 255 ids of this cluster were given out: copy its keys to a new cluster to go on",
+    )?;
+    wanted.ids = node;
+    wanted.away.push(Member {
+        node,
+        address: address.to_owned(),
+        ..Member::default()
+    });
+    Ok(node)
+}
+
+/// The command line checks an address in full; what is told to all nodes has the form at least.
+fn check_address(address: &str) -> Result<(), String> {
+    let port = address
+        .rsplit_once(':')
+        .filter(|(host, _)| !host.is_empty());
+    let port = port.and_then(|(_, port)| port.parse::<u16>().ok());
+    match port {
+        Some(1..) => Ok(()),
+        _ => Err(format!("{address:?} is not HOST:PORT")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

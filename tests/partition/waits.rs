@@ -1,0 +1,113 @@
+//! What scenarios wait for, as the nodes tell it: who is a member, and who holds what.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use kvclient::wire::NodeStatus;
+
+use crate::clients::SHARED_KEYS;
+use crate::nodes::Cluster;
+
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+const SAYS_WITHIN: Duration = Duration::from_secs(10);
+
+/// Gives how long it took; fails with what the nodes said last.
+fn wait(
+    cluster: &mut Cluster,
+    within: Duration,
+    what: &str,
+    holds: impl Fn(&[NodeStatus]) -> bool,
+) -> Result<Duration> {
+    let began = Instant::now();
+    loop {
+        let running: Vec<usize> = (0..cluster.count())
+            .filter(|node| cluster.is_running(*node))
+            .collect();
+        let told: Vec<NodeStatus> = running
+            .iter()
+            .filter_map(|node| cluster.status(*node))
+            .collect();
+        let took = began.elapsed();
+        if told.len() == running.len() && holds(&told) {
+            return Ok(took);
+        }
+        let shown = || told.iter().map(show).collect::<String>();
+        ensure!(took < within, "{what}: not within {within:?}{}", shown());
+        std::thread::sleep(POLL_INTERVAL);
+    }
+}
+
+fn show(status: &NodeStatus) -> String {
+    let members: Vec<u8> = status.members.iter().map(|m| m.node).collect();
+    let NodeStatus {
+        node,
+        epoch,
+        votes,
+        quorum,
+        keys,
+        digest,
+        waits_for,
+        ..
+    } = status;
+    format!(
+        "\n        node {node}: epoch {epoch}, members {members:?}, votes {votes}, quorum {quorum}, \
+         {keys} keys, digest {digest:016x}; {waits_for}"
+    )
+}
+
+/// So many nodes say that they are the members, and serve.
+pub fn members(cluster: &mut Cluster, count: usize, within_ms: u64) -> Result<Duration> {
+    let within = Duration::from_millis(within_ms);
+    wait(cluster, within, &format!("{count} members"), |told| {
+        let newest = told.iter().map(|s| s.epoch).max();
+        let is_settled = |s: &&NodeStatus| {
+            s.votes && s.quorum && s.members.len() == count && Some(s.epoch) == newest
+        };
+        told.iter().filter(is_settled).count() == count
+    })
+}
+
+/// The node is the last in the order of the members.
+pub fn last(cluster: &Cluster, node: usize) -> Result<()> {
+    let status = cluster.status(node).context("it does not answer")?;
+    let last = status.members.last().map(|member| member.node);
+    ensure!(
+        last == Some(status.node),
+        "it is not the last{}",
+        show(&status)
+    );
+    Ok(())
+}
+
+/// A node says what it waits for in words with `text` among them.
+pub fn says(cluster: &mut Cluster, node: usize, text: &str) -> Result<Duration> {
+    let index = node;
+    let address = cluster.address(index).to_owned();
+    let list: Vec<String> = (0..cluster.count())
+        .filter(|other| cluster.is_running(*other))
+        .map(|other| cluster.address(other).to_owned())
+        .collect();
+    let place = list.iter().position(|other| *other == address);
+    let place = place.context("it does not run")?;
+    let what = format!("node {node} speaks of {text:?}");
+    wait(cluster, SAYS_WITHIN, &what, |told| {
+        told[place].waits_for.contains(text)
+    })
+}
+
+/// All that run hold the same.
+pub fn equal(cluster: &mut Cluster, within_ms: u64) -> Result<Duration> {
+    let within = Duration::from_millis(within_ms);
+    wait(cluster, within, "the same on all nodes", |told| {
+        told.windows(2)
+            .all(|two| two[0].digest == two[1].digest && two[0].keys == two[1].keys)
+    })
+}
+
+/// Those that run hold no more keys than the clients use.
+pub fn forgotten(cluster: &mut Cluster, within_ms: u64) -> Result<Duration> {
+    let within = Duration::from_millis(within_ms);
+    wait(cluster, within, "deleted keys are forgotten", |told| {
+        told.iter().all(|s| s.keys <= SHARED_KEYS.len() as u64)
+    })
+}

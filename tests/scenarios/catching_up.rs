@@ -1,0 +1,192 @@
+//! C1, E5: nodes find out by themselves what they lack: learners, and members beyond what hints hold.
+
+use horseshoe::protocol::message::{Message, NodeId};
+use kvclient::wire::Action;
+
+use crate::scenarios::handoff::{accepted, are_equal, held};
+use crate::sim::cluster::Cluster;
+use crate::sim::event::Passing;
+use crate::sim::network::Place;
+use crate::sim::script::{Script, msg};
+
+fn keys(count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("key {n}")).collect()
+}
+
+fn all_equal(cluster: &Cluster, keys: &[String]) -> bool {
+    keys.iter().all(|k| are_equal(cluster, k))
+}
+
+fn is_member(cluster: &Cluster, node: usize) -> bool {
+    let replica = cluster.nodes[0].replica.as_ref();
+    let configuration = replica.and_then(|r| r.configuration());
+    let id = node as NodeId + 1;
+    configuration.is_some_and(|c| c.joint.is_none() && c.members.iter().any(|m| m.node == id))
+}
+
+/// Copies that were asked for.
+fn pulled(c: &Script, to: usize) -> Vec<Passing> {
+    let mut copies = c.sent(msg("Copy").to(to));
+    copies.retain(|p| p.envelope().is_some_and(|e| e.round != 0));
+    copies
+}
+
+/// A node with an empty disk copies everything, from all members, and is admitted then.
+#[test]
+pub fn e5_a_learner_copies_from_all_members() {
+    let mut c = Script::shrinking(5, 1);
+    let client = c.client();
+    let keys = keys(300);
+    for key in &keys {
+        c.put(client, key, "x");
+    }
+    c.crash_hard(4);
+    c.cluster.wipe(4);
+    c.until("it is removed", |c| !is_member(c, 4));
+    c.cluster.start(4);
+    c.until("it holds all keys", |c| {
+        keys.iter().all(|k| held(c, 4, k).is_some())
+    });
+    assert!(!is_member(&c, 4), "it learns before it is admitted");
+    let copies = pulled(&c, 4);
+    for node in 0..4 {
+        let from = copies
+            .iter()
+            .filter(|p| p.from == Place::Node(node))
+            .count();
+        assert!(from > 40, "{from} of node {node}");
+    }
+    assert!(copies.len() < 330, "{} copies", copies.len());
+    c.until("it is a member", |c| is_member(c, 4));
+    c.until("the same everywhere", |c| all_equal(c, &keys));
+    assert!(pulled(&c, 4).len() < 330, "nothing travels twice");
+    c.check();
+}
+
+/// A removed member that comes back has most of it still: only what was written since travels.
+#[test]
+pub fn e5_what_is_held_already_does_not_travel() {
+    let mut c = Script::shrinking(4, 2);
+    let client = c.client_of(&[0, 1, 2]);
+    let keys = keys(300);
+    for key in &keys {
+        c.put(client, key, "x");
+    }
+    c.until("the same everywhere", |c| all_equal(c, &keys));
+    c.isolate(3);
+    c.until("it is removed", |c| !is_member(c, 3));
+    for key in &keys[..10] {
+        c.put(client, key, "y");
+    }
+    c.heal_nodes();
+    c.until("it is a member", |c| is_member(c, 3));
+    c.until("the same everywhere", |c| all_equal(c, &keys));
+    let of_users = |p: &Passing| match &p.envelope().expect("a copy").message {
+        Message::Copy(m) => m.key.space() == 0,
+        _ => false,
+    };
+    let copies = pulled(&c, 3).iter().filter(|p| of_users(p)).count();
+    assert!(copies < 20, "{copies} copies");
+    c.until("all are votes", |c| {
+        let lives = keys.iter().map(|k| held(c, 3, k).map(|s| s.life));
+        lives.into_iter().all(|life| life == Some(1))
+    });
+    c.check();
+}
+
+/// What was deleted, and forgotten, while a member was away does not come back with it: what the members
+/// do not hold it drops.
+#[test]
+pub fn e5_what_was_forgotten_is_dropped() {
+    let mut c = Script::shrinking(4, 3);
+    let client = c.client_of(&[0, 1, 2]);
+    let keys = keys(50);
+    for key in &keys {
+        c.put(client, key, "x");
+    }
+    c.until("the same everywhere", |c| all_equal(c, &keys));
+    c.isolate(3);
+    c.until("it is removed", |c| !is_member(c, 3));
+    for key in &keys {
+        c.run(client, key, Action::Delete);
+    }
+    c.run_ms(9_000);
+    let is_gone = |c: &Cluster, node| keys.iter().all(|k| held(c, node, k).is_none());
+    c.until("the members forget", |c| {
+        (0..3).all(|node| is_gone(c, node))
+    });
+    assert!(!is_gone(&c, 3));
+    c.heal_nodes();
+    c.until("it is a member", |c| is_member(c, 3));
+    c.until("it drops them", |c| is_gone(c, 3));
+    let near = c.client_of(&[3]);
+    assert_eq!(c.get(near, &keys[7]), "");
+    c.check();
+}
+
+/// Whoever knew what the member missed has been restarted: it finds out itself.
+#[test]
+pub fn c1_what_no_hint_tells_of_is_found() {
+    let mut c = Script::new(5);
+    let client = c.client_of(&[0, 1, 2, 3]);
+    let keys = keys(300);
+    c.isolate(4);
+    for key in &keys {
+        c.put(client, key, "x");
+    }
+    c.run_ms(500);
+    for node in 0..4 {
+        c.restart(node);
+        c.run_ms(1_000);
+    }
+    c.heal_nodes();
+    c.run_ms(2_000);
+    assert!(all_equal(&c, &keys));
+    assert!(c.sent(msg("Copied").from(4)).is_empty(), "no hints");
+    let asked = c.sent(msg("BucketAsked")).len();
+    c.run_ms(5_000);
+    assert_eq!(
+        c.sent(msg("BucketAsked")).len(),
+        asked,
+        "equal digests are enough"
+    );
+    c.check();
+}
+
+/// A record that one node alone accepted, and nobody knows to be chosen: a round settles it.
+#[test]
+pub fn c1_what_nobody_finished_is_settled() {
+    let mut c = Script::new(3);
+    let key = c.key_of(0);
+    let client = c.client_of(&[0]);
+    c.put(client, &key, "a");
+    c.lose(msg("Accept").from(0).to(1));
+    c.lose(msg("Accept").from(0).to(2));
+    c.lose(msg("Forward"));
+    c.begin(client, &key, Action::Delete);
+    c.run_ms(100);
+    assert!(accepted(&c, 0, &key) > accepted(&c, 1, &key));
+    c.crash_client(client);
+    c.crash_hard(0);
+    c.let_pass();
+    c.cluster.start(0);
+    c.run_ms(4_000);
+    assert!(are_equal(&c, &key));
+    let other = c.client();
+    c.get(other, &key);
+    c.check();
+}
+
+/// Hints are the faster way: a single write that a member missed is there long before anybody compares.
+#[test]
+pub fn c1_a_missed_write_is_noted() {
+    let mut c = Script::new(3);
+    let (key, client) = (c.key_of(0), c.client());
+    c.put(client, &key, "a");
+    c.lose(msg("Accept").from(0).to(2));
+    c.lose(msg("DigestsTold"));
+    c.put(client, &key, "b");
+    c.run_ms(500);
+    assert!(are_equal(&c, &key));
+    c.check();
+}

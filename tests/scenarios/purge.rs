@@ -1,0 +1,164 @@
+//! P1, X3: what was deleted is forgotten, and stays deleted.
+
+use kvclient::wire::{Action, Outcome};
+
+use crate::scenarios::handoff::{are_equal, held};
+use crate::sim::cluster::Cluster;
+use crate::sim::script::{Script, any, append, msg};
+
+fn is_gone(cluster: &Cluster, key: &str) -> bool {
+    (0..cluster.nodes.len()).all(|node| held(cluster, node, key).is_none())
+}
+
+/// Goes on until nobody holds anything of these keys, which takes at least the retry horizon.
+#[track_caller]
+fn until_gone(c: &mut Script, keys: &[String]) {
+    c.run_ms(9_000);
+    assert!(
+        keys.iter().all(|k| !is_gone(c, k)),
+        "the table answers retries"
+    );
+    c.until("nothing is held", |c| keys.iter().all(|k| is_gone(c, k)));
+}
+
+#[test]
+pub fn p1_tombstones_are_dropped_by_all() {
+    let mut c = Script::new(5);
+    let client = c.client();
+    let keys: Vec<String> = (0..200).map(|n| format!("key {n}")).collect();
+    for key in &keys {
+        c.put(client, key, "x");
+    }
+    c.put(client, "stays", "x");
+    for key in &keys {
+        c.run(client, key, Action::Delete);
+    }
+    until_gone(&mut c, &keys);
+    c.run_ms(500);
+    let purges = c.sent(msg("Purge")).len();
+    assert!(purges > 0);
+    c.run_ms(5_000);
+    assert_eq!(c.sent(msg("Purge")).len(), purges, "once is enough");
+    assert!((0..5).all(|node| held(&c, node, "stays").is_some()));
+    for key in keys.iter().step_by(20) {
+        assert_eq!(c.get(client, key), "");
+        c.run(client, key, append("again"));
+        assert_eq!(c.get(client, key), "again");
+    }
+    c.check();
+}
+
+/// Node 2 is away while the key is deleted. Had the others forgotten that, its value would be the
+/// newest that anybody knows.
+#[test]
+pub fn p1_a_member_that_was_away_brings_nothing_back() {
+    let mut c = Script::new(3);
+    let key = c.key_of(0);
+    let client = c.client_of(&[0, 1]);
+    c.put(client, &key, "a");
+    c.until("the same everywhere", |c| are_equal(c, &key));
+    c.isolate(2);
+    c.run(client, &key, Action::Delete);
+    c.run_ms(20_000);
+    assert!(held(&c, 0, &key).is_some(), "node 2 does not hold it");
+    c.heal_nodes();
+    c.run_ms(3_000);
+    assert_eq!(c.get(client, &key), "");
+    c.until("nothing is held", |c| is_gone(c, &key));
+    assert_eq!(c.get(client, &key), "");
+    c.check();
+}
+
+/// An Accept from before the delete comes to node 2 when the key is forgotten.
+#[test]
+pub fn p1_a_late_accept_brings_nothing_back() {
+    let mut c = Script::new(3);
+    let key = c.key_of(0);
+    let client = c.client_of(&[0, 1]);
+    c.hold(msg("Accept").from(0).to(2));
+    c.put(client, &key, "a");
+    c.let_pass();
+    c.run(client, &key, Action::Delete);
+    until_gone(&mut c, std::slice::from_ref(&key));
+    assert!(c.release(msg("Accept").from(0).to(2)) > 0);
+    c.run_ms(200);
+    c.cut(&[0], &[1, 2]);
+    c.run_ms(600);
+    let other = c.client_of(&[1, 2]);
+    assert_eq!(c.get(other, &key), "");
+    c.check();
+}
+
+/// A copy of the value, repeated by the network when the key is forgotten.
+#[test]
+pub fn p1_a_late_copy_brings_nothing_back() {
+    let mut c = Script::new(3);
+    let key = c.key_of(0);
+    let client = c.client_of(&[0, 1]);
+    c.lose(msg("Accept").from(0).to(2));
+    c.put(client, &key, "a");
+    c.until_sent(msg("Copied").from(2));
+    c.let_pass();
+    c.run(client, &key, Action::Delete);
+    until_gone(&mut c, std::slice::from_ref(&key));
+    c.repeat(msg("Copy").to(2));
+    c.run_ms(200);
+    assert_eq!(held(&c, 2, &key).and_then(|s| s.record), None);
+    assert_eq!(c.get(client, &key), "");
+    c.check();
+}
+
+/// A purge that one member never hears of leaves a tombstone there; it is purged later.
+#[test]
+pub fn p1_a_lost_purge_is_made_good() {
+    let mut c = Script::new(3);
+    let key = c.key_of(0);
+    let client = c.client();
+    c.put(client, &key, "a");
+    c.run(client, &key, Action::Delete);
+    c.lose(msg("Purge").to(2));
+    c.run_ms(14_000);
+    assert!(!is_gone(&c, &key));
+    c.let_pass();
+    c.run_ms(10_000);
+    c.until("nothing is held", |c| is_gone(c, &key));
+    assert_eq!(c.get(client, &key), "");
+    c.check();
+}
+
+/// The floor is as durable as the drop is: a restart brings nothing back either.
+#[test]
+pub fn p1_the_floor_is_kept_over_a_restart() {
+    let mut c = Script::new(3);
+    let key = c.key_of(0);
+    let client = c.client_of(&[0, 1]);
+    c.hold(msg("Accept").from(0).to(2));
+    c.put(client, &key, "a");
+    c.let_pass();
+    c.run(client, &key, Action::Delete);
+    until_gone(&mut c, std::slice::from_ref(&key));
+    c.restart(2);
+    c.run_ms(600);
+    assert!(c.release(any().from(0).to(2)) > 0);
+    c.run_ms(200);
+    assert_eq!(held(&c, 2, &key).and_then(|s| s.record), None);
+    c.check();
+}
+
+/// The put is done, its answer lost. By the time it is tried again its key was deleted, and forgotten
+/// with its table.
+#[test]
+pub fn x3_a_retry_from_before_a_purge() {
+    let mut c = Script::new(3);
+    let (key, other) = (c.key_of(1), c.client());
+    let mut hand = c.hand();
+    let operation = c.operation(&mut hand, &key, append("once"));
+    let first = c.ask(&mut hand, 1, &operation, false);
+    assert!(matches!(first, Outcome::Written { .. }));
+    c.run(other, &key, Action::Delete);
+    until_gone(&mut c, std::slice::from_ref(&key));
+    let again = c.ask(&mut hand, 1, &operation, true);
+    assert_eq!(again, Outcome::Unknown);
+    assert_eq!(c.get(other, &key), "");
+    c.check();
+}

@@ -16,6 +16,13 @@ LOG_DIR=${LOG_DIR:-logs}
 # fsync: an answered write survives a power failure. os: it survives the node, not the machine.
 DURABILITY=${DURABILITY:-fsync}
 
+# How long a member is not reached before it is removed, until it is back: 500ms to 1h, or 0 for never.
+SHRINK_AFTER=${SHRINK_AFTER:-3s}
+
+# 1, for the first start of a cluster: the first node forms it with more than half of the nodes, once
+# no other came for 3 s; the others join later. As `launch.sh --bootstrap` says.
+BOOTSTRAP=${BOOTSTRAP:-}
+
 # The program to start. Empty: target/release/horseshoe, built when it is missing or out of date.
 BINARY=${BINARY:-}
 

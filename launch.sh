@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Starts the nodes of config.sh, or the one at INDEX, here or over ssh, and waits until they serve.
 set -uo pipefail
-usage='usage: launch.sh [INDEX]
+usage='usage: launch.sh [--bootstrap] [INDEX]
 
 Starts all nodes of NODES, or the one at INDEX (from 0), and waits up to LAUNCH_TIMEOUT seconds:
 without INDEX until a quorum serves, with INDEX until that node answers. Nodes that run are left
-alone. Settings are in config.sh, or in the environment.'
+alone. With --bootstrap a cluster that is new is formed when more than half of its nodes are there.
+Settings are in config.sh, or in the environment.'
 
 root=$(cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")" && pwd) || exit 1
 if [[ ${1-} == -h || ${1-} == --help ]]; then
@@ -14,6 +15,10 @@ if [[ ${1-} == -h || ${1-} == --help ]]; then
 fi
 # shellcheck source=scripts/common.sh
 source "$root/scripts/common.sh"
+if [[ ${1-} == --bootstrap ]]; then
+    BOOTSTRAP=1
+    shift
+fi
 (($# <= 1)) || usage_error "one INDEX at most"
 
 # Whether the program is missing, or older than what it is built from.
@@ -67,8 +72,8 @@ start_node() {
             copy_binary "$index" || return 1
         fi
     fi
-    answer=$(on_node "$index" start "$program" "$LOG_DIR" "$DATA_DIR" "$DURABILITY" "$index" \
-        "${nodes[@]}") || return 1
+    answer=$(on_node "$index" start "$program" "$LOG_DIR" "$DATA_DIR" "$DURABILITY" "$SHRINK_AFTER" \
+        "$BOOTSTRAP" "$index" "${nodes[@]}") || return 1
     case $answer in
         "running "*) printf 'runs already, process %s\n' "${answer#running }" ;;
         "started "*) printf 'started, process %s\n' "${answer#started }" ;;
@@ -85,11 +90,31 @@ ended() {
     on_node "$index" log "$LOG_DIR" "${nodes[index]}" >&2
 }
 
+# Tells what the first node with a word on it waits for, once it does so for a second. $1 is what
+# `status` said.
+tell_waits() {
+    local line reason=
+    while IFS= read -r line; do
+        if [[ $line =~ ^[^\ ]+:[0-9]+:\ . ]]; then
+            reason=$line
+            break
+        fi
+    done <<<"$1"
+    if [[ $reason != "$waits_for" ]]; then
+        waits_for=$reason waits_since=$SECONDS
+    elif [[ -n $reason && $reason != "$told" ]] && ((SECONDS > waits_since + 1)); then
+        told=$reason
+        printf 'waiting: %s\n' "$reason" >&2
+    fi
+}
+
 # Whether what is waited for is there.
 is_up() {
     local said
     if [[ -z $only ]]; then
-        "$BINARY" status --nodes "${asked[*]}" --timeout 1 >/dev/null 2>&1
+        said=$("$BINARY" status --nodes "${asked[*]}" --timeout 1 2>/dev/null) && return
+        tell_waits "$said"
+        return 1
     else
         said=$("$BINARY" status --json --nodes "${asked[*]}" --timeout 1 2>/dev/null)
         case $?,$said in
@@ -151,6 +176,7 @@ asked=("${nodes[@]}")
 [[ -z $only ]] || asked=("${nodes[only]}")
 find_binary
 up='a quorum serves'
+waits_for='' waits_since=0 told=''
 for_each_chosen start_node
 all_started=$?
 ((succeeded > 0)) || exit 1

@@ -13,7 +13,9 @@ use bytes::Bytes;
 use horseshoe::protocol::ballot::Ballot;
 use horseshoe::protocol::message::Group;
 use horseshoe::protocol::record::{AcceptorState, Key, Record};
+use horseshoe::runtime::allocator;
 use horseshoe::storage::{DiskOptions, Durability, Opened, Table, disk};
+use nix::time::{ClockId, clock_gettime};
 
 const VALUE_SIZE: usize = 100;
 
@@ -41,45 +43,53 @@ fn main() {
         open(&directory, Durability::Fsync, "open");
         println!("resident: {} kB", resident("VmHWM"));
     } else {
+        // First, while nothing else of this process is resident.
+        drop_all(&directory.with_file_name("dropped"), keys);
         compare_tables(keys);
         run(&directory, keys);
-        drop_all(&directory.with_file_name("dropped"), keys);
     }
 }
 
-/// The table against one map of all keys.
+/// The table against one map of all keys, in turns.
 fn compare_tables(keys: u64) {
     let group = Group {
         registers: (1..=keys).map(|n| register(n, keys)).collect(),
         ..Group::default()
     };
-    let names: Vec<&Key> = group.registers.iter().map(|(key, _)| key).collect();
-    let resident_before = resident("VmRSS");
-    for round in 1..=3 {
-        let start = Instant::now();
+    for _ in 0..5 {
+        let resident_before = resident("VmRSS");
+        let show = |what: &str, [set, load]: [Duration; 2], found: usize| {
+            let added = resident("VmRSS") as i64 - resident_before as i64;
+            println!("{what}: set {set:?}, load {load:?}, {found} keys, {added} kB");
+        };
+        let start = processor_time();
         let mut table = Table::default();
         table.apply(&group);
-        let set = start.elapsed();
-        let start = Instant::now();
-        let found = names.iter().filter(|key| table.load(key).is_some()).count();
-        let load = start.elapsed();
-        let resident = resident("VmRSS") - resident_before;
-        println!("table, round {round}: set {set:?}, load {load:?}, {found} keys, {resident} kB");
-    }
-    for round in 1..=3 {
-        let start = Instant::now();
+        let set = processor_time() - start;
+        let found = group.registers.iter();
+        let found = found.filter(|(key, _)| table.load(key).is_some()).count();
+        let load = processor_time() - start - set;
+        show("table", [set, load], found);
+        drop(table);
+
+        let start = processor_time();
         let mut map = HashMap::<Key, AcceptorState, foldhash::fast::RandomState>::default();
         for (key, state) in &group.registers {
             map.insert(key.clone(), state.clone());
         }
-        let set = start.elapsed();
-        let start = Instant::now();
-        let load = |key: &&&Key| map.get(key).cloned().is_some();
-        let found = names.iter().filter(load).count();
-        let load = start.elapsed();
-        let resident = resident("VmRSS") - resident_before;
-        println!("one map, round {round}: set {set:?}, load {load:?}, {found} keys, {resident} kB");
+        let set = processor_time() - start;
+        let found = group.registers.iter();
+        let found = found.filter(|(key, _)| map.get(key).cloned().is_some());
+        let found = found.count();
+        let load = processor_time() - start - set;
+        show("one map", [set, load], found);
     }
+}
+
+/// Of this thread: others on the machine do not count.
+fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("a clock");
+    time.into()
 }
 
 /// What is left of keys that were written, deleted and dropped.
@@ -87,7 +97,7 @@ fn drop_all(directory: &Path, keys: u64) {
     const GROUP_SIZE: u64 = 1_000;
     let mut opened = open(directory, Durability::Os, "");
     let resident_before = resident("VmRSS");
-    let mut show = |opened: &mut Opened, what: &str| {
+    let show = |opened: &mut Opened, what: &str| {
         let added = resident("VmRSS") as i64 - resident_before as i64;
         let keys = opened.table.keys();
         println!(
@@ -95,7 +105,7 @@ fn drop_all(directory: &Path, keys: u64) {
             on_disk(directory)
         );
     };
-    let mut each = |opened: &mut Opened, fill: &dyn Fn(&mut Group, (Key, AcceptorState))| {
+    let each = |opened: &mut Opened, fill: &dyn Fn(&mut Group, (Key, AcceptorState))| {
         for first in (1..=keys).step_by(GROUP_SIZE as usize) {
             opened.recovered.group += 1;
             let mut group = Group {
@@ -129,6 +139,7 @@ fn drop_all(directory: &Path, keys: u64) {
         longest = longest.max(start.elapsed());
         std::thread::sleep(Duration::from_millis(100));
     }
+    allocator::trim();
     show(&mut opened, "20 s later");
     println!("tending took {longest:?} at most");
 }

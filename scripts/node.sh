@@ -2,7 +2,8 @@
 # One node on the machine where this runs. launch.sh and kill.sh run it here as a program, and on
 # other machines by feeding it to a shell over ssh, so it needs nothing but bash and /proc.
 #
-#   node.sh start BASE BINARY LOG_DIR DATA_DIR DURABILITY INDEX NODE...   prints: started|running PID
+#   node.sh start BASE BINARY LOG_DIR DATA_DIR DURABILITY SHRINK_AFTER BOOTSTRAP INDEX NODE...
+#                                         prints: started|running PID
 #   node.sh check BASE LOG_DIR NODE       prints: running PID, or: stopped
 #   node.sh log   BASE LOG_DIR NODE       prints the end of the node's log
 #   node.sh stop  BASE LOG_DIR NODE SIGNAL SECONDS    prints: stopped PID, or: absent
@@ -56,8 +57,8 @@ find_running() {
 }
 
 start() {
-    local base=$1 binary=$2 log_dir=$3 data_dir=$4 durability=$5 index=$6
-    shift 6
+    local base=$1 binary=$2 log_dir=$3 data_dir=$4 durability=$5 shrink_after=$6 bootstrap=$7 index=$8
+    shift 8
     local nodes=("$@") list="$index $*" name record log arguments
     enter_base "$base"
     mkdir -p -- "$log_dir" || fail "the directory $log_dir can't be made"
@@ -75,7 +76,12 @@ start() {
         data_dir=$data_dir/node-$index
     fi
     # An empty directory is said too, or the environment might name one.
-    arguments=(serve "$index" "${nodes[@]}" --durability "$durability" --data-dir "$data_dir")
+    arguments=(serve "$index" "${nodes[@]}" --durability "$durability" --data-dir "$data_dir"
+        --shrink-after "$shrink_after")
+    # Only the first node forms a cluster.
+    if [[ -n $bootstrap && $index == 0 ]]; then
+        arguments+=(--bootstrap)
+    fi
     # What stood in the log before is kept; the length tells where this start begins.
     printf -- '--- start of node %s, index and list: %s\n' "${nodes[index]}" "$list" >>"$log" ||
         fail "the log $log can't be written"

@@ -42,7 +42,10 @@ pub enum ConfigError {
     #[error(
         "only the first listed node, {first}, forms the cluster: bootstrap is for it, not for {own}"
     )]
-    Bootstrap { first: NodeAddress, own: NodeAddress },
+    Bootstrap {
+        first: NodeAddress,
+        own: NodeAddress,
+    },
     #[error("a heartbeat each {0} ms is not possible: 10 to 1,000 ms")]
     Heartbeat(u64),
     #[error(

@@ -69,6 +69,7 @@ case $verb in
         done
         [[ -z $json ]] || cat "$0.$$"
         rm -f "$0.$$"
+        [[ -n $json || ! -e $STUB/waits ]] || cat "$STUB/waits"
         ((up > 0 && total >= 3)) || exit 3
         ;;
 esac
@@ -107,7 +108,7 @@ check 'launch starts all nodes, a line a node' gave 0 \
     'node 0  127.0.0.1:21  started, process *node 4  127.0.0.1:25  started, process *a quorum serves'
 first=$(recorded 127.0.0.1:21)
 check 'a node gets its index, the list, its directory and the durability' is "$(<"$STUB/arguments-3")" \
-    "127.0.0.1:21 127.0.0.1:22 127.0.0.1:23 127.0.0.1:24 127.0.0.1:25 --durability fsync --data-dir $work/data/node-3"
+    "127.0.0.1:21 127.0.0.1:22 127.0.0.1:23 127.0.0.1:24 127.0.0.1:25 --durability fsync --data-dir $work/data/node-3 --shrink-after 3s"
 
 run "$root/kill.sh" -9 1
 check 'kill -9 of one stops that one' gave 0 'node 1  127.0.0.1:22  stopped, process *'
@@ -163,11 +164,21 @@ rm "$STUB/refuse-2"
 
 run env LAUNCH_TIMEOUT=1 NODES='127.0.0.1:21 127.0.0.1:22' "$root/launch.sh"
 check 'launch gives up when no quorum comes' gave 1 '*no quorum serves after 1 s*'
+printf 'address\n\n127.0.0.1:21: for node 127.0.0.1:23\nno quorum is up\n' >"$STUB/waits"
+run env LAUNCH_TIMEOUT=4 NODES='127.0.0.1:21 127.0.0.1:22' "$root/launch.sh" --bootstrap
+check 'and tells what it waits for, once' gave 1 '*waiting: 127.0.0.1:21: for node 127.0.0.1:23*no quorum serves after 4 s*'
+check 'not twice' is "$(grep -c '^waiting' <<<"$said")" 1
+rm "$STUB/waits"
+NODES='127.0.0.1:21 127.0.0.1:22' "$root/kill.sh" >/dev/null
+run env LAUNCH_TIMEOUT=1 SHRINK_AFTER=0 NODES='127.0.0.1:21 127.0.0.1:22' "$root/launch.sh" --bootstrap
+check 'the first node alone is told to form a cluster' is "$(cat "$STUB"/arguments-0 "$STUB"/arguments-1)" \
+    '*--shrink-after 0 --bootstrap
+*--shrink-after 0'
 NODES='127.0.0.1:21 127.0.0.1:22' "$root/kill.sh" >/dev/null
 
 run env DATA_DIR= "$root/launch.sh"
 check 'without DATA_DIR nodes start in memory' is "$(<"$STUB/arguments-0")" \
-    '127.0.0.1:21 127.0.0.1:22 127.0.0.1:23 127.0.0.1:24 127.0.0.1:25 --durability fsync --data-dir '
+    '127.0.0.1:21 127.0.0.1:22 127.0.0.1:23 127.0.0.1:24 127.0.0.1:25 --durability fsync --data-dir  --shrink-after 3s'
 "$root/kill.sh" >/dev/null
 
 for arguments in '5' '-1' 'x' '1 2'; do
@@ -187,7 +198,7 @@ run "$root/launch.sh"
 check 'launch works over ssh' gave 0 'node 0  *started, process *node 4  *started*a quorum serves'
 check 'with user and key' is "$(<"$STUB/ssh-calls")" "*-i $work/my key -- op@127.0.0.1 *"
 check 'the program was copied' cmp -s "$work/horseshoe" "$work/home/horse shoe/horseshoe"
-check 'the data is there' is "$(<"$STUB/arguments-4")" '* --data-dir data/node-4'
+check 'the data is there' is "$(<"$STUB/arguments-4")" '* --data-dir data/node-4 *'
 run "$root/launch.sh" 0
 check 'a node that runs there is left alone' gave 0 'node 0  *runs already*a quorum serves'
 run "$root/kill.sh" -9

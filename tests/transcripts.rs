@@ -19,8 +19,8 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 use horseshoe::gateway::text;
 use horseshoe::protocol::ballot::Ballot;
-use horseshoe::protocol::limits::{HEARTBEAT_MS_DEFAULT, LINK_DOWN_MS_DEFAULT};
 use horseshoe::protocol::digest::bucket_of;
+use horseshoe::protocol::limits::{HEARTBEAT_MS_DEFAULT, LINK_DOWN_MS_DEFAULT};
 use horseshoe::protocol::message::{
     ClientMessage, ClientReply, Destination, Endpoint, Input, Message, Now, Output, Recovered,
 };

@@ -32,6 +32,7 @@ fn every_kind_is_documented_and_every_documented_kind_is_known() {
             wire::kind::ANSWER,
             wire::kind::NO_SESSION,
             wire::kind::STATUS_ANSWER,
+            wire::kind::CHANGE_ANSWER,
         ];
         let known = between_nodes || to_nodes || to_clients.contains(&kind);
         assert_eq!(documented.contains_key(&kind), known, "kind {kind}");

@@ -157,6 +157,8 @@ pub struct NodeStatus {
     /// What the node waits for and what an operator can do, in plain words; empty when all is well.
     pub waits_for: String,
     pub keys: u64,
+    /// Keys that it holds anything of, deleted ones that are not forgotten among them.
+    pub records: u64,
     /// Of all keys with their accepted ballots: members that hold the same have the same.
     pub digest: u64,
     pub durability: String,

@@ -138,6 +138,7 @@ fn peer_messages() -> Vec<Message> {
                 node: 2,
                 incarnation: 3,
                 boot: 4,
+                starts: 2,
                 clock: 1_700_000_000_000 << 12,
                 wall_ms: 1_700_000_000_000,
                 links: vec![LinkTold {

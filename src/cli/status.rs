@@ -248,6 +248,7 @@ fn of_node(address: &str, status: &NodeStatus) -> Value {
         "members": members,
         "waits_for": status.waits_for,
         "keys": status.keys,
+        "records": status.records,
         "digest": status.digest,
         "durability": status.durability,
         "version": status.version,

@@ -43,7 +43,7 @@ impl Proposal {
     pub fn new(found: Option<&Record>, ballot: Ballot, moment: Moment, forgotten: Birth) -> Self {
         let record = found.cloned().unwrap_or_else(|| Record {
             applied: Applied {
-                dropped: forgotten,
+                dropped: if rule!(X3) { forgotten } else { 0 },
                 clients: Vec::new(),
             },
             ..Record::default()

@@ -113,7 +113,8 @@ impl Bootstrap {
             return self.is_first();
         }
         // Who was heard and gives no word may have gone again, or won't give it.
-        let open = |entry: &Surveyed| entry.heard && entry.word.is_none() && entry.refusal.is_none();
+        let open =
+            |entry: &Surveyed| entry.heard && entry.word.is_none() && entry.refusal.is_none();
         let waited = now.mono_us >= self.heard_us + 2 * BOOTSTRAP_WAIT_MS * 1_000;
         self.partial
             && self.is_majority(words)

@@ -55,6 +55,8 @@ pub struct Cache {
     slots: HashMap<Key, Slot, foldhash::fast::RandomState>,
     /// Eviction order: a second chance for what was used since it was last looked at.
     order: VecDeque<Key>,
+    /// Keys whose state is gone for good (P1).
+    gone: VecDeque<Key>,
     size_max: usize,
 }
 
@@ -64,6 +66,7 @@ impl Cache {
         Cache {
             slots,
             order: VecDeque::new(),
+            gone: VecDeque::new(),
             size_max: size_max.max(1),
         }
     }
@@ -113,9 +116,33 @@ impl Cache {
         Some(waiters)
     }
 
+    /// The key has no state any more: there is nothing to keep it for.
+    pub fn forget(&mut self, key: Key) {
+        self.gone.push_back(key);
+    }
+
+    fn drop_gone(&mut self, is_durable: impl Fn(GroupNumber) -> bool) {
+        while let Some(key) = self.gone.front() {
+            match self.slots.get(key) {
+                Some(Slot::Resident(resident)) if resident.state.is_none() => {
+                    if !is_durable(resident.group) {
+                        return;
+                    }
+                    let idle = resident.coordinator.as_ref().is_none_or(|c| c.is_idle());
+                    if idle {
+                        self.slots.remove(key);
+                    }
+                }
+                _ => {}
+            }
+            self.gone.pop_front();
+        }
+    }
+
     /// Lets idle keys go until the bound is kept. What is under way, or not yet durable as told by
     /// `is_durable`, stays; so the bound may be passed while that much is going on.
     pub fn evict(&mut self, is_durable: impl Fn(GroupNumber) -> bool) {
+        self.drop_gone(&is_durable);
         let mut looked_at = 0;
         let chances = 2 * self.order.len();
         while self.order.len() > self.size_max && looked_at < chances {

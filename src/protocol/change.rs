@@ -8,6 +8,7 @@ use kvclient::wire::{self, Action, ClientId, Operation, OperationId, Outcome};
 use rand::RngExt;
 
 use super::Replica;
+use super::ballot::Ballot;
 use super::limits::{CHANGE_ANSWER_MS, SEAL_ANEW_MS};
 use super::membership::Reached;
 use super::message::{
@@ -20,7 +21,6 @@ use super::record::Key;
 use super::round::Coordinator;
 use super::rules::rule;
 use super::seal::{Sealing, Step};
-use super::ballot::Ballot;
 
 /// What a configuration is to become.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,7 +155,10 @@ impl Replica {
             value.into()
         };
         let write = match outcome {
-            Outcome::Value { version, value: held } => {
+            Outcome::Value {
+                version,
+                value: held,
+            } => {
                 let held: Configuration =
                     wire::decode(&held).expect("the register holds configurations only");
                 let present = self.configuration.as_ref().map_or(0, |c| c.epoch);
@@ -199,9 +202,7 @@ impl Replica {
             self.meta.incarnation = self.incarnation;
         }
         self.installed_in = self.outbox.change_meta();
-        self.changes.proposal = None;
-        self.changes.sealing = None;
-        self.changes.sealing_us = now.mono_us;
+        self.abandon_change(now);
         self.tell_all();
         self.look_at_links(now, true, false);
         for key in self.timers.keys() {
@@ -218,6 +219,13 @@ impl Replica {
         self.outputs.push_back(Output::Event(installed));
     }
 
+    /// This node has no part in a change any more.
+    pub(super) fn abandon_change(&mut self, now: Now) {
+        self.changes.proposal = None;
+        self.changes.sealing = None;
+        self.changes.sealing_us = now.mono_us;
+    }
+
     /// Takes a configuration, installed now or in an earlier life, as the present one.
     pub(super) fn adopt(&mut self, configuration: Configuration) {
         let own = configuration
@@ -231,6 +239,8 @@ impl Replica {
         self.note_former(&configuration);
         let nodes = configuration.nodes().map(|m| m.node);
         self.links.set_nodes(self.node, nodes);
+        self.starts
+            .retain(|node| configuration.nodes().any(|m| m.node == node));
         self.hints
             .retain(|node, _| configuration.voter(*node).is_some());
         self.notices
@@ -364,7 +374,11 @@ impl Replica {
         let Some(members) = configuration.joint.clone() else {
             return;
         };
-        let base = if rule!(E3_base) { base } else { configuration.base };
+        let base = if rule!(E3_base) {
+            base
+        } else {
+            configuration.base
+        };
         let next = Configuration {
             epoch: configuration.epoch + 1,
             members,

@@ -1,12 +1,12 @@
 //! Copies of records (C1): those that other nodes asked this one for, and those that it took.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use super::Replica;
 use super::ballot::Ballot;
 use super::cache::Waiting;
 use super::limits::{
-    COPIES_PER_SECOND_BUSY, COPIES_PER_SECOND_IDLE, COPIES_WAITING_MAX, DOUBTS_MAX, SETTLE_MS,
+    COPIES_ASKED_PER_SECOND_IDLE, COPIES_PER_SECOND_BUSY, COPIES_WAITING_MAX, DOUBTS_MAX, SETTLE_MS,
 };
 use super::message::{Copy, Envelope, Epoch, Message, NodeId, Now, RoundId};
 use super::outbox::Way;
@@ -15,8 +15,10 @@ use super::register::{self, Verdict};
 use super::rules::rule;
 use super::timer::Timer;
 
-/// Copies leave in portions of so much time.
+/// Copies leave in portions of so much time, ...
 const PORTION_MS: u64 = 5;
+/// ... or, of a node that is late, of so much.
+const PORTION_MAX_MS: u64 = 50;
 /// A node counts as busy for so long after an operation was under way.
 const BUSY_US: u64 = 20_000;
 
@@ -40,8 +42,10 @@ pub enum Work {
 /// Copies that others asked for.
 #[derive(Debug, Default)]
 pub struct Copies {
-    waiting: VecDeque<(Key, Work)>,
-    /// What may still leave of the present portion, which began then.
+    waiting: VecDeque<(Key, NodeId, Work)>,
+    /// Those that wait: who asks again gets no second copy.
+    known: HashSet<(NodeId, Key), foldhash::fast::RandomState>,
+    /// What may leave at once, as of then.
     left: u64,
     portion_us: u64,
     timer_us: Option<u64>,
@@ -53,6 +57,7 @@ pub struct Copies {
 impl Copies {
     pub fn forget(&mut self) {
         self.waiting.clear();
+        self.known.clear();
         self.doubts.clear();
     }
 
@@ -116,8 +121,10 @@ impl Replica {
                 self.counters.overflow += 1;
                 break;
             }
-            let work = Work::Tell { to, round, via };
-            self.copies.waiting.push_back((key, work));
+            if self.copies.known.insert((to, key.clone())) {
+                let work = Work::Tell { to, round, via };
+                self.copies.waiting.push_back((key, to, work));
+            }
         }
         self.serve_copies(now);
     }
@@ -128,18 +135,20 @@ impl Replica {
         if self.operations > 0 {
             copies.busy_until_us = now.mono_us + BUSY_US;
         }
-        if now.mono_us >= copies.portion_us + PORTION_MS * 1_000 {
+        let passed_us = now.mono_us - copies.portion_us.min(now.mono_us);
+        if passed_us >= PORTION_MS * 1_000 {
             let per_second = match now.mono_us < copies.busy_until_us {
                 true => COPIES_PER_SECOND_BUSY,
-                false => COPIES_PER_SECOND_IDLE,
+                false => COPIES_ASKED_PER_SECOND_IDLE,
             };
             copies.portion_us = now.mono_us;
-            copies.left = per_second * PORTION_MS / 1_000;
+            copies.left = per_second * passed_us.min(PORTION_MAX_MS * 1_000) / 1_000_000;
         }
         while self.copies.left > 0
-            && let Some((key, work)) = self.copies.waiting.pop_front()
+            && let Some((key, to, work)) = self.copies.waiting.pop_front()
         {
             self.copies.left -= 1;
+            self.copies.known.remove(&(to, key.clone()));
             if self.votes {
                 self.with_key(now, &key, work);
             }

@@ -88,7 +88,9 @@ impl Digests {
     /// Whether that admission is the only one of which anything is held.
     pub fn is_all_of(&self, life: u32) -> bool {
         let others = self.lives.iter().filter(|(of, _)| *of != life);
-        others.flat_map(|(_, sums)| sums.iter()).all(|sum| *sum == 0)
+        others
+            .flat_map(|(_, sums)| sums.iter())
+            .all(|sum| *sum == 0)
     }
 }
 

@@ -125,10 +125,16 @@ pub const COPIES_WAITING_MAX: usize = 16_384;
 pub const DOUBTS_MAX: usize = 1_024;
 /// Records not known to be chosen, and buckets that differ, have this long to settle by themselves.
 pub const SETTLE_MS: u64 = 200;
+/// Copies that a node sends in a second to those that ask, while it has nothing else to do.
+pub const COPIES_ASKED_PER_SECOND_IDLE: u64 = 200_000;
 /// Buckets that are compared at a time.
 pub const BUCKETS_COMPARED_MAX: usize = 32;
 /// Members compare what they hold this often, while nothing tells that they differ.
 pub const COMPARE_MS: u64 = 1_000;
+/// ... and this often while operations are under way: what is being written then always differs somewhere.
+pub const COMPARE_BUSY_MS: u64 = 5_000;
+/// A member that found more keys missing than this goes on with the next member at once.
+pub const BEHIND_MISSING_MIN: u64 = 64;
 /// A learner that found no more keys missing than this in all buckets has learned enough to be admitted, ...
 pub const LEARNED_MISSING_MAX: u64 = 4_096;
 /// ... and under a load that keeps up with it, so does one that went through all buckets so often.
@@ -143,8 +149,8 @@ pub const PURGE_MS: u64 = 1_000;
 pub const BUCKETS_PURGED_IDLE: usize = 128;
 /// ... and while operations are under way.
 pub const BUCKETS_PURGED_BUSY: usize = 16;
-/// Nothing is purged while a member differs in more buckets than this: what it lacks would be below its
-/// floor, and would need a round for each key.
+/// Nothing is purged while a member differs in more buckets than this at two looks: what it lacks would be
+/// below its floor, and would need a round for each key.
 pub const PURGE_DIFFERING_MAX: usize = 512;
 
 /// Operations that wait for one key; more are answered busy.

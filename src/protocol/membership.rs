@@ -65,7 +65,9 @@ impl Replica {
 
     /// How long this node leaves a change to the members before it.
     pub(super) fn patience_us(&self, configuration: &Configuration) -> u64 {
-        let near = configuration.voters().filter(|m| self.near.contains(&m.node));
+        let near = configuration
+            .voters()
+            .filter(|m| self.near.contains(&m.node));
         let before = near.take_while(|m| m.node != self.node).count();
         before as u64 * CHANGE_PATIENCE_MS * 1_000
     }

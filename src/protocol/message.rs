@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use kvclient::clock::READING_SANE_MAX;
 use kvclient::wire::{
-    self, Action, Answer, BodyError, ChangeAnswer, ChangeOutcome, ChangeRequest, Hello, HelloAnswer,
-    NoSession, NodeStatus, Operation, Outcome, Request, StatusRequest,
+    self, Action, Answer, BodyError, ChangeAnswer, ChangeOutcome, ChangeRequest, Hello,
+    HelloAnswer, NoSession, NodeStatus, Operation, Outcome, Request, StatusRequest,
 };
 use serde::{Deserialize, Serialize};
 
@@ -89,6 +89,8 @@ pub struct Row {
     pub node: NodeId,
     pub incarnation: Incarnation,
     pub boot: u64,
+    /// `Meta::starts`, once that is on its disk; until then 0.
+    pub starts: u64,
     /// Its hybrid clock; of two rows the one with the later reading counts.
     pub clock: u64,
     pub wall_ms: u64,
@@ -202,6 +204,8 @@ messages! {
     AdmissionAsked = 38 { ready: bool }
     /// P1: all members hold these tombstones at these ballots; they are to be dropped.
     Purge = 39 { tombstones: Vec<(Key, Ballot)> }
+    /// E1: the receiver's incarnation was started as often, or oftener, as somebody else than now.
+    RolledBack = 40 { incarnation: Incarnation, starts: u64, boot: u64 }
 }
 
 impl Message {
@@ -401,6 +405,8 @@ pub struct Meta {
     pub life: u32,
     /// P1: the promise for all keys that have no state.
     pub floor: Ballot,
+    /// E1: how often the node was started with this state.
+    pub starts: u64,
 }
 
 /// What a node starts from.
@@ -427,10 +433,17 @@ pub enum Event {
         epoch: Epoch,
         votes: bool,
     },
+    /// Before any node of its own cluster was heard, one of another asked for this address.
+    OtherCluster {
+        own: u64,
+        other: u64,
+    },
     ClockClamped {
         ahead_ms: u64,
     },
     ClockTrusted,
+    /// E1: the node has been here with later state than it has now.
+    RolledBack,
 }
 
 /// Encodes a client's reply; gives the frame kind.

@@ -37,9 +37,11 @@ pub mod rules;
 mod seal;
 pub mod session;
 mod sessionless;
+mod starts;
 mod sync;
 mod timer;
 mod upkeep;
+mod waits;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -67,6 +69,7 @@ use record::Key;
 use round::Effect;
 use route::Links;
 use session::{Forwarders, Sessions};
+use starts::Starts;
 use sync::Sync;
 use timer::Timers;
 
@@ -186,6 +189,9 @@ pub struct Replica {
     heartbeats: u64,
     marks_due: bool,
     changes: Changes,
+    starts: Starts,
+    /// The group that holds the count of this start.
+    started_in: u64,
     sync: Sync,
     copies: Copies,
     graves: Graves,
@@ -197,6 +203,8 @@ pub struct Replica {
     floored_in: u64,
     /// When configurations were last told to or asked of a node.
     exchanged_us: BTreeMap<NodeId, u64>,
+    /// Whether anybody was heard yet who knows a cluster, this one or another.
+    heard_cluster: bool,
     bound_in: u64,
     told_clamped: bool,
     counters: Counters,
@@ -268,6 +276,8 @@ impl Replica {
             heartbeats: 0,
             marks_due: false,
             changes: Changes::default(),
+            starts: Starts::default(),
+            started_in: 0,
             sync: Sync::default(),
             copies: Copies::default(),
             graves: Graves::default(),
@@ -276,10 +286,13 @@ impl Replica {
             installed_in: 0,
             floored_in: 0,
             exchanged_us: BTreeMap::new(),
+            heard_cluster: false,
             bound_in: 0,
             told_clamped: false,
             counters: Counters::default(),
         };
+        replica.meta.starts += 1;
+        replica.started_in = replica.outbox.change_meta();
         if let Some(configuration) = configuration {
             replica.adopt(configuration);
         }

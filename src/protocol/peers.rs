@@ -11,7 +11,7 @@ use super::cache::{Fetched, Waiting};
 use super::limits::NEWS_INTERVAL_MS;
 use super::message::{
     Accept, Accepted, Configuration, ConfigurationAsked, ConfigurationTold, Copied, Copy,
-    Destination, Envelope, Message, Nack, NodeId, Now, Output, Prepare, Promise, ReadAnswer,
+    Destination, Envelope, Event, Message, Nack, NodeId, Now, Output, Prepare, Promise, ReadAnswer,
 };
 use super::outbox::Way;
 use super::record::{AcceptorState, Key};
@@ -40,6 +40,15 @@ impl Replica {
         };
         if cluster != 0 && cluster != configuration.cluster {
             self.counters.stray += 1;
+            // Where this node should be there is another cluster: it has the wrong state.
+            if !std::mem::replace(&mut self.heard_cluster, true) {
+                let own = configuration.cluster;
+                let other = Event::OtherCluster {
+                    own,
+                    other: cluster,
+                };
+                self.outputs.push_back(Output::Event(other));
+            }
             return;
         }
         if self.is_transit(envelope.destination) {
@@ -63,6 +72,7 @@ impl Replica {
             self.counters.stray += 1;
             return;
         }
+        self.heard_cluster = true;
         let member = configuration.voter(envelope.origin);
         let counts = member.is_some_and(|m| m.incarnation == envelope.incarnation) || !rule!(E1);
         let (origin, via) = (envelope.origin, envelope.via);
@@ -73,6 +83,7 @@ impl Replica {
             Message::Heartbeat(heartbeat) if via == origin => {
                 self.handle_heartbeat(now, origin, heartbeat);
             }
+            Message::RolledBack(told) if counts => self.handle_rolled_back(now, &told),
             Message::Forward(forward) => self.handle_forward(now, origin, via, forward),
             Message::ForwardAnswer(answer) => self.handle_forward_answer(now, answer),
             // E4 stands and falls with it: a request to be admitted is of its own epoch.

@@ -28,6 +28,10 @@ struct Source {
     asked: BTreeMap<Key, Asked>,
     /// Of the copies asked for.
     size: usize,
+    /// When a copy came last, and when the latest key that was answered so far had been asked for. A node
+    /// answers in the order in which it is asked, at its own pace.
+    heard_us: u64,
+    answered_us: u64,
 }
 
 #[derive(Debug, Default)]
@@ -66,10 +70,17 @@ impl Source {
         keys
     }
 
-    fn end(&mut self, key: &Key) -> bool {
-        let ended = self.asked.remove(key);
-        self.size -= ended.as_ref().map_or(0, |asked| asked.size);
-        ended.is_some()
+    fn end(&mut self, key: &Key) -> Option<Asked> {
+        let ended = self.asked.remove(key)?;
+        self.size -= ended.size;
+        Some(ended)
+    }
+
+    /// Later keys were answered, or none for long.
+    fn is_overdue(&self, now: Now, asked: &Asked) -> bool {
+        let wait_us = PULL_RETRY_MS * 1_000;
+        let is_silent = now.mono_us >= self.heard_us + wait_us;
+        now.mono_us >= asked.at_us + wait_us && (is_silent || asked.at_us < self.answered_us)
     }
 }
 
@@ -105,10 +116,13 @@ impl Pulls {
         let mut overdue = Vec::new();
         for (node, source) in &mut self.sources {
             let (mut keys, mut given_up, mut keys_size) = (Vec::new(), Vec::new(), 0);
-            for (key, asked) in &mut source.asked {
-                if now.mono_us < asked.at_us + PULL_RETRY_MS * 1_000 {
-                    continue;
-                }
+            let late = source
+                .asked
+                .iter()
+                .filter(|(_, a)| source.is_overdue(now, a));
+            let late: Vec<Key> = late.map(|(key, _)| key.clone()).collect();
+            for key in &late {
+                let asked = source.asked.get_mut(key).expect("just seen");
                 if asked.times >= PULL_TRIES_MAX {
                     given_up.push(key.clone());
                     continue;
@@ -132,9 +146,16 @@ impl Pulls {
     }
 
     /// The copy came and was taken; whether it was asked for.
-    pub fn end(&mut self, source: NodeId, key: &Key) -> bool {
-        let source = self.sources.get_mut(&source);
-        source.is_some_and(|source| source.end(key))
+    pub fn end(&mut self, now: Now, source: NodeId, key: &Key) -> bool {
+        let Some(source) = self.sources.get_mut(&source) else {
+            return false;
+        };
+        let Some(ended) = source.end(key) else {
+            return false;
+        };
+        source.heard_us = now.mono_us;
+        source.answered_us = source.answered_us.max(ended.at_us);
+        true
     }
 
     /// The copy came and was refused for a promise; gives whether it was the last time already.
@@ -185,7 +206,7 @@ mod tests {
         assert!(pulls.fill(at(0)).is_empty());
         for number in 0..PULLS_UNDER_WAY_MAX / 2 {
             assert!(pulls.fill(at(0)).is_empty(), "{number}");
-            assert!(pulls.end(1, &key(number)) && !pulls.end(1, &key(number)));
+            assert!(pulls.end(at(0), 1, &key(number)) && !pulls.end(at(0), 1, &key(number)));
         }
         assert_eq!(asked(&pulls.fill(at(0))), PULLS_UNDER_WAY_MAX / 2);
     }
@@ -198,9 +219,28 @@ mod tests {
         }
         for number in 0..3 {
             assert_eq!(pulls.fill(at(0)), [(1, vec![key(number)])]);
-            assert!(pulls.end(1, &key(number)));
+            assert!(pulls.end(at(0), 1, &key(number)));
         }
         assert!(pulls.is_empty());
+    }
+
+    #[test]
+    fn a_slow_node_is_not_asked_again_while_it_goes_on() {
+        let mut pulls = Pulls::default();
+        for number in 0..2 {
+            pulls.want(1, key(number), 10);
+            pulls.fill(at(0));
+        }
+        pulls.want(1, key(2), 10);
+        pulls.fill(at(10));
+        assert!(pulls.end(at(PULL_RETRY_MS), 1, &key(0)));
+        let later = at(2 * PULL_RETRY_MS - 1);
+        assert!(
+            pulls.overdue(later).is_empty(),
+            "what came was asked no later"
+        );
+        assert!(pulls.end(later, 1, &key(2)));
+        assert_eq!(pulls.overdue(later), [(1, vec![key(1)])]);
     }
 
     #[test]

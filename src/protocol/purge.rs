@@ -46,6 +46,8 @@ pub struct Graves {
     listed: BTreeSet<Bucket>,
     round: Option<Round>,
     next_us: u64,
+    /// Buckets in which a member differed at the last look, in order.
+    differed: Vec<Bucket>,
     /// Sent once, to be sent once more: what is lost leaves a tombstone that costs a round to be rid of.
     sent: Vec<(u64, Purge)>,
 }
@@ -59,6 +61,7 @@ impl Default for Graves {
             listed: BTreeSet::new(),
             round: None,
             next_us: 0,
+            differed: (0..BUCKETS as Bucket).collect(),
             sent: Vec::new(),
         }
     }
@@ -144,8 +147,14 @@ impl Replica {
             let mut told = round.told.values();
             told.all(|told| told.sums.of(bucket) == own(bucket)) || !rule!(P1_all)
         };
-        let differing = (0..BUCKETS as Bucket).filter(|b| !agrees(*b)).count();
-        if differing > PURGE_DIFFERING_MAX {
+        // What is just being written differs at one look, and seldom at two.
+        let differing = (0..BUCKETS as Bucket).filter(|bucket| !agrees(*bucket));
+        let differing: Vec<Bucket> = differing.collect();
+        let before = std::mem::take(&mut self.graves.differed);
+        let twice = differing.iter().filter(|b| before.binary_search(b).is_ok());
+        let is_behind = twice.count() > PURGE_DIFFERING_MAX;
+        self.graves.differed = differing;
+        if is_behind {
             self.graves.round = None;
             return;
         }
@@ -277,6 +286,7 @@ impl Replica {
         let births = Ballot::new(last_birth(record), NodeId::MAX);
         let floor = state.promised.max(births).max(self.meta.floor);
         self.set_state(key, None);
+        self.cache.forget(key.clone());
         if rule!(P1_floor) {
             self.meta.floor = floor;
             self.floored_in = self.outbox.change_meta();

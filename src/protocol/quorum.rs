@@ -83,9 +83,12 @@ impl Configuration {
     pub fn voters(&self) -> impl Iterator<Item = &Member> {
         let joint = self.joint.as_deref().unwrap_or_default();
         let stay = self.members.iter().filter(|m| !is_replaced(m, joint));
-        let come = joint
-            .iter()
-            .filter(|j| !self.members.iter().any(|m| m.node == j.node && m.incarnation == j.incarnation));
+        let come = joint.iter().filter(|j| {
+            !self
+                .members
+                .iter()
+                .any(|m| m.node == j.node && m.incarnation == j.incarnation)
+        });
         stay.chain(come)
     }
 
@@ -102,7 +105,9 @@ impl Configuration {
     pub fn names_exactly(&self, nodes: &[NodeId]) -> bool {
         let members = || self.members.iter().map(|m| m.node);
         members().all(|node| nodes.contains(&node))
-            && nodes.iter().all(|node| members().any(|member| member == *node))
+            && nodes
+                .iter()
+                .all(|node| members().any(|member| member == *node))
     }
 
     pub fn master(&self) -> NodeId {

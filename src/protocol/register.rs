@@ -44,11 +44,7 @@ impl Terms {
     }
 }
 
-pub fn prepare(
-    state: &mut Option<AcceptorState>,
-    ballot: Ballot,
-    terms: Terms,
-) -> Verdict {
+pub fn prepare(state: &mut Option<AcceptorState>, ballot: Ballot, terms: Terms) -> Verdict {
     let promised = terms.promised(state);
     let above_base = ballot > terms.base || !rule!(B3);
     if ballot > promised && above_base {
@@ -162,13 +158,22 @@ mod tests {
     #[test]
     fn promises_only_rise_and_repeats_are_answered_again() {
         let mut state = None;
-        assert_eq!(prepare(&mut state, b(5), terms(b(0), b(0))), Verdict::Granted);
-        assert_eq!(prepare(&mut state, b(5), terms(b(0), b(0))), Verdict::Repeated);
+        assert_eq!(
+            prepare(&mut state, b(5), terms(b(0), b(0))),
+            Verdict::Granted
+        );
+        assert_eq!(
+            prepare(&mut state, b(5), terms(b(0), b(0))),
+            Verdict::Repeated
+        );
         assert_eq!(
             prepare(&mut state, b(4), terms(b(0), b(0))),
             Verdict::Refused(b(5))
         );
-        assert_eq!(prepare(&mut state, b(6), terms(b(0), b(0))), Verdict::Granted);
+        assert_eq!(
+            prepare(&mut state, b(6), terms(b(0), b(0))),
+            Verdict::Granted
+        );
     }
 
     #[test]

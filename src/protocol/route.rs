@@ -393,6 +393,7 @@ mod tests {
             node,
             incarnation: u64::from(node),
             boot: u64::from(node) + 10,
+            starts: 1,
             clock,
             wall_ms: 2_000_000,
             links: hears.iter().map(link).collect(),

@@ -122,6 +122,7 @@ impl Replica {
             node: self.node,
             incarnation: self.incarnation,
             boot: self.options.boot,
+            starts: self.starts_told(),
             clock: self.clock.tick(now),
             wall_ms: now.wall_ms,
             links: Vec::new(),
@@ -155,6 +156,7 @@ impl Replica {
     pub(super) fn handle_heartbeat(&mut self, now: Now, from: NodeId, heartbeat: Heartbeat) {
         for row in &heartbeat.rows {
             self.clock.observe(row.clock);
+            self.look_at_start(row);
         }
         self.links.heartbeat(from, heartbeat, now);
         self.look_at_links(now, true, false);

@@ -13,8 +13,8 @@ use super::ballot::Ballot;
 use super::copies::Work;
 use super::digest::{BUCKETS, Bucket};
 use super::limits::{
-    BUCKETS_COMPARED_MAX, COMPARE_MS, LEARNED_MISSING_MAX, LEARNED_PASSES_MAX, PULL_RETRY_MS,
-    PULL_TRIES_MAX, SETTLE_MS,
+    BEHIND_MISSING_MIN, BUCKETS_COMPARED_MAX, COMPARE_BUSY_MS, COMPARE_MS, LEARNED_MISSING_MAX,
+    LEARNED_PASSES_MAX, PULL_RETRY_MS, PULL_TRIES_MAX, SETTLE_MS,
 };
 use super::message::{
     BucketAsked, BucketTold, CopiesAsked, DigestsAsked, DigestsTold, Envelope, Message, NodeId,
@@ -161,11 +161,21 @@ impl Replica {
             self.ask_overdue(now);
             self.look_again(now);
             self.advance_pass(now);
-        } else if now.mono_us >= self.sync.next_us && !sources.is_empty() {
+        } else if self.is_pass_due(now) && !sources.is_empty() {
             self.begin_pass(now, &sources);
         }
         self.sync.near = sources;
         self.look_at_graves(now);
+    }
+
+    fn is_pass_due(&self, now: Now) -> bool {
+        let waits = self.votes && self.operations > 0 && self.sync.hurried == 0;
+        let wait_ms = if waits {
+            COMPARE_BUSY_MS - COMPARE_MS
+        } else {
+            0
+        };
+        now.mono_us >= self.sync.next_us + wait_ms * 1_000
     }
 
     fn begin_pass(&mut self, now: Now, near: &[NodeId]) {
@@ -325,7 +335,7 @@ impl Replica {
         };
         let few = pass.missing <= LEARNED_MISSING_MAX || self.sync.passes >= LEARNED_PASSES_MAX;
         self.sync.learned |= !self.votes && few && !pass.is_cut_short;
-        let is_behind = pass.missing > 0 || pass.is_cut_short;
+        let is_behind = pass.missing > BEHIND_MISSING_MIN || pass.is_cut_short;
         self.sync.hurried = match (pass.kind, is_behind) {
             // Who had nothing that counts compares with each member by itself next.
             (Kind::Bulk, _) if self.votes => self.sync.near.len(),
@@ -509,7 +519,7 @@ impl Replica {
             self.wait_for(key, super::cache::Waiting::Peer(envelope));
             return;
         }
-        if self.take_copy(now, source, copy) && self.sync.pulls.end(source, &key) {
+        if self.take_copy(now, source, copy) && self.sync.pulls.end(now, source, &key) {
             self.sync.copied += 1;
         }
         self.advance_pass(now);

@@ -247,25 +247,6 @@ impl Replica {
         }
     }
 
-    fn waits_for_now(&self) -> String {
-        if let Some(bootstrap) = &self.bootstrap {
-            return bootstrap.waits_for();
-        }
-        if !self.votes {
-            return "this node came back without the state that it had when the cluster was formed, \
-                    so it has no vote; it forwards to the others. Restore its data directory, or \
-                    stop all nodes and start them anew with empty ones"
-                .into();
-        }
-        if self.hears_quorum {
-            return String::new();
-        }
-        let missing = self.configuration.iter().flat_map(|c| c.voters());
-        let missing = missing.filter(|m| !self.near.contains(&m.node));
-        let missing: Vec<String> = missing.map(|m| m.address.clone()).collect();
-        format!("no quorum; not heard: {}", missing.join(", "))
-    }
-
     pub(super) fn member_addresses(&self) -> Vec<MemberAddress> {
         let voters = self.configuration.iter().flat_map(|c| c.voters());
         voters
@@ -286,7 +267,9 @@ impl Replica {
             heard: self.near.contains(&m.node),
             incarnation: m.incarnation,
         });
-        let others = configuration.iter().flat_map(|c| c.nodes().map(move |m| (*c, m)));
+        let others = configuration
+            .iter()
+            .flat_map(|c| c.nodes().map(move |m| (*c, m)));
         let others = others.filter(|(c, m)| c.voter(m.node).is_none());
         let away = others.map(|(_, m)| MemberStatus {
             node: m.node,

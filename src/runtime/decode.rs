@@ -186,6 +186,7 @@ mod tests {
             node: 2,
             incarnation: 3,
             boot: 1,
+            starts: 1,
             clock: 3,
             wall_ms: 2,
             links: Vec::new(),

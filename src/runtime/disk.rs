@@ -5,11 +5,12 @@
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::Notice;
+use super::allocator::{self, Dropped};
 use crate::protocol::message::{Group, GroupNumber};
 use crate::storage::{Storage, StorageError};
 
@@ -22,7 +23,7 @@ const TEND_INTERVAL: Duration = Duration::from_secs(1);
 const REGISTER_SIZE: usize = 128;
 
 enum Work {
-    Commit(Group),
+    Commit(Box<Group>),
     Close,
 }
 
@@ -56,7 +57,7 @@ impl Disk {
         self.backlog.push_back((group.number, size));
         self.backlog_size += size;
         // If the thread is gone, a notice of that is on its way.
-        let _ = self.work.send(Work::Commit(group));
+        let _ = self.work.send(Work::Commit(group.into()));
     }
 
     /// Takes the news that this group, and all before it, are durable.
@@ -119,6 +120,7 @@ fn commit_until_closed(
     notices: &UnboundedSender<Notice>,
 ) -> Result<Option<Box<dyn Storage>>, StorageError> {
     let mut groups = Vec::new();
+    let mut dropped = Dropped::default();
     loop {
         let first = match queue.recv_timeout(TEND_INTERVAL) {
             Err(RecvTimeoutError::Disconnected) => return Ok(None),
@@ -127,12 +129,14 @@ fn commit_until_closed(
         let mut close = false;
         for work in first.into_iter().chain(queue.try_iter()) {
             match work {
-                Work::Commit(group) => groups.push(group),
+                Work::Commit(group) => groups.push(*group),
                 Work::Close => close = true,
             }
         }
         if let Some(last) = groups.last().map(|group| group.number) {
             storage.commit(&groups)?;
+            let keys = groups.iter().map(|group| group.dropped.len());
+            dropped.add(keys.sum(), Instant::now());
             groups.clear();
             let _ = notices.send(Notice::Persisted(last));
         }
@@ -140,6 +144,9 @@ fn commit_until_closed(
             return Ok(Some(storage));
         }
         storage.tend()?;
+        if dropped.take_due(Instant::now()) {
+            allocator::trim();
+        }
     }
 }
 
@@ -207,6 +214,32 @@ mod tests {
             notices.blocking_recv(),
             Some(Notice::StorageClosed(Ok(())))
         ));
+    }
+
+    /// A store that fails once it is tended.
+    struct Failing;
+
+    impl Storage for Failing {
+        fn commit(&mut self, _groups: &[Group]) -> Result<(), StorageError> {
+            Ok(())
+        }
+
+        fn tend(&mut self) -> Result<(), StorageError> {
+            let path = "store".into();
+            Err(StorageError::Stopped { path })
+        }
+
+        fn close(self: Box<Self>) -> Result<(), StorageError> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_store_is_tended_without_commits_too_and_what_fails_then_is_told() {
+        let (notifier, mut notices) = unbounded_channel();
+        let _disk = Disk::start(Box::new(Failing), notifier).unwrap();
+        let notice = notices.blocking_recv();
+        assert!(matches!(notice, Some(Notice::StorageFailed(_))));
     }
 
     #[test]

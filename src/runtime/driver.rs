@@ -23,7 +23,7 @@ use crate::config::{NodeAddress, ServerConfig};
 use crate::gateway::text;
 use crate::protocol::limits::{KEYS_CACHED_MAX, SKEW_MAX_MS_DEFAULT};
 use crate::protocol::message::{
-    ClientReply, Destination, Endpoint, Envelope, Group, Input, Now, Output, encode_reply,
+    ClientReply, Destination, Endpoint, Envelope, Event, Group, Input, Now, Output, encode_reply,
 };
 use crate::protocol::{Options, Replica};
 use crate::storage::{Opened, Table};
@@ -81,6 +81,8 @@ pub struct Driver {
     durability: &'static str,
     /// Whether Firecloud's text datagrams are taken.
     takes_text: bool,
+    /// Why the node can't go on.
+    refusal: Option<RuntimeError>,
     /// When the node ends, though operations are still under way.
     stop_at_us: Option<u64>,
 }
@@ -145,6 +147,7 @@ impl Bound {
             boot,
             durability: config.durability_name(),
             takes_text: config.text,
+            refusal: None,
             stop_at_us: None,
         })
     }
@@ -173,6 +176,9 @@ impl Driver {
                 self.handle_notice(now, notice)?;
             }
             self.turn(now)?;
+            if let Some(refusal) = self.refusal.take() {
+                return Err(refusal);
+            }
             if self.is_done(now) {
                 return Ok(());
             }
@@ -271,7 +277,12 @@ impl Driver {
             Output::Persist(group) => self.persist(now, group),
             Output::Send { to, envelope } => self.send(now, to, &envelope),
             Output::Reply { to, reply } => self.reply(now, to, reply),
-            Output::Event(event) => events::log(&event),
+            Output::Event(event) => {
+                events::log(&event);
+                if let Event::OtherCluster { own, other } = event {
+                    self.refusal = Some(RuntimeError::OtherCluster { own, other });
+                }
+            }
         }
     }
 
@@ -323,6 +334,7 @@ impl Driver {
         }
         if let ClientReply::Status { status, .. } = &mut reply {
             status.keys = self.table.keys();
+            status.records = self.table.records();
             status.durability = self.durability.to_owned();
             status.version = env!("CARGO_PKG_VERSION").to_owned();
             status.uptime_ms = now.mono_us / 1_000;

@@ -16,9 +16,18 @@ pub fn log(event: &Event) {
         Event::ConfigurationInstalled { epoch, .. } => {
             tracing::warn!("configuration {epoch} is installed; this node has no vote in it");
         }
+        Event::OtherCluster { own, other } => {
+            tracing::error!(
+                "the state here is of cluster {own:016x}, the nodes are of {other:016x}"
+            );
+        }
         Event::ClockClamped { ahead_ms } => tracing::error!(
             "this machine's clock is {ahead_ms} ms ahead of what the members allow and is not \
              followed: set it right"
+        ),
+        Event::RolledBack => tracing::error!(
+            "the others know of a later start of this node than its state does: the state is an older \
+             copy, or is used twice. It has no vote until it has caught up and is admitted again"
         ),
         Event::ClockTrusted => tracing::info!("this machine's clock is followed again"),
     }

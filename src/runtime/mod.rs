@@ -4,6 +4,7 @@
 //! store. All that reaches the loop beside datagrams and time is a `Notice`.
 
 mod addresses;
+pub mod allocator;
 pub mod decode;
 mod disk;
 mod driver;

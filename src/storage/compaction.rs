@@ -19,6 +19,10 @@ const REGISTERS_PER_DROPPED_MAX: u64 = 8;
 /// What a store may take on disk beyond twice what it holds before it is compacted once opened.
 const SPARE_SIZE: u64 = 16 << 20;
 
+/// For the small compactions that the engine begins after a move to its tables: one of its workers
+/// that waits for a large one keeps another spinning.
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// Counts what was dropped since the last compaction.
 #[derive(Debug)]
 pub struct Drops {
@@ -112,6 +116,7 @@ fn join(thread: JoinHandle<fjall::Result<()>>) -> fjall::Result<()> {
 
 fn compact(keyspace: &Keyspace, stop: &AtomicBool) -> fjall::Result<()> {
     move_to_tables(keyspace, stop)?;
+    std::thread::sleep(PAUSE);
     keyspace.major_compact()?;
     // What came meanwhile, so that little is left for whoever empties the journals.
     move_to_tables(keyspace, stop)
@@ -124,4 +129,36 @@ fn move_to_tables(keyspace: &Keyspace, stop: &AtomicBool) -> fjall::Result<()> {
         std::thread::sleep(super::engine::WAIT);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_compaction_is_due_once_many_were_dropped_and_none_lately() {
+        let mut drops = Drops::new(Duration::ZERO);
+        drops.add(DROPPED_MIN - 1);
+        assert!(!drops.is_compaction_due(0));
+        drops.add(1);
+        assert!(drops.is_compaction_due(0));
+        let few = REGISTERS_PER_DROPPED_MAX * DROPPED_MIN;
+        assert!(drops.is_compaction_due(few) && !drops.is_compaction_due(2 * few));
+        drops.compacted();
+        assert!(!drops.is_compaction_due(0));
+        let mut late = Drops::new(Duration::from_secs(3_600));
+        late.add(DROPPED_MIN);
+        assert!(!late.is_compaction_due(0));
+    }
+
+    #[test]
+    fn what_a_store_takes_when_it_is_opened_counts_too() {
+        let due = |held: u64, on_disk: u64| {
+            let mut drops = Drops::new(Duration::ZERO);
+            drops.opened(held, on_disk);
+            drops.is_compaction_due(1 << 40)
+        };
+        assert!(!due(0, SPARE_SIZE) && due(0, SPARE_SIZE + 1));
+        assert!(!due(SPARE_SIZE, 3 * SPARE_SIZE) && due(SPARE_SIZE, 3 * SPARE_SIZE + 1));
+    }
 }

@@ -376,10 +376,9 @@ impl Disk {
             }
             return Ok(());
         }
-        if !self.engine().poll_compaction()? {
-            return Ok(());
-        }
-        if journal::size(&self.directory.store())? > JOURNALS_KEPT_SIZE {
+        if self.engine().has_compacted()
+            && journal::size(&self.directory.store())? > JOURNALS_KEPT_SIZE
+        {
             let engine = self.engine.take().expect("a store that has not failed");
             let engine = engine.empty_journals()?;
             let held = engine.load(&GROUP_KEY)?;

@@ -270,6 +270,7 @@ mod tests {
             incarnation: 6,
             life: 7,
             floor: Ballot(8),
+            starts: 9,
         };
         match Entry::decode(here(), &META_KEY, &encode_meta(&meta)).unwrap() {
             Entry::Meta(decoded) => assert_eq!(*decoded, meta),

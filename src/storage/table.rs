@@ -69,6 +69,12 @@ impl Table {
         self.live
     }
 
+    /// Keys that anything is held of, the configuration among them.
+    pub fn records(&self) -> u64 {
+        let all: usize = self.buckets.iter().map(|states| states.len()).sum();
+        all as u64
+    }
+
     pub(super) fn set(&mut self, key: Key, state: AcceptorState) {
         let counts = key.space() == SPACE_USER;
         let is_live = counts && has_value(&state);

@@ -9,6 +9,7 @@ mod bench;
 mod failures;
 mod fake;
 mod file;
+mod member;
 mod operations;
 mod shell;
 mod status;

@@ -257,7 +257,7 @@ enum Variant {
     Order([usize; 3]),
 }
 
-fn places_all<T>(all: Vec<T>, variant: fn(T) -> Variant) -> Vec<Variant> {
+fn of_all<T>(all: Vec<T>, variant: fn(T) -> Variant) -> Vec<Variant> {
     all.into_iter().map(variant).collect()
 }
 

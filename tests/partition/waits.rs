@@ -45,13 +45,14 @@ fn show(status: &NodeStatus) -> String {
         votes,
         quorum,
         keys,
+        records,
         digest,
         waits_for,
         ..
     } = status;
     format!(
         "\n        node {node}: epoch {epoch}, members {members:?}, votes {votes}, quorum {quorum}, \
-         {keys} keys, digest {digest:016x}; {waits_for}"
+         {keys} keys, {records} records, digest {digest:016x}; {waits_for}"
     )
 }
 
@@ -61,7 +62,7 @@ pub fn members(cluster: &mut Cluster, count: usize, within_ms: u64) -> Result<Du
     wait(cluster, within, &format!("{count} members"), |told| {
         let newest = told.iter().map(|s| s.epoch).max();
         let is_settled = |s: &&NodeStatus| {
-            s.votes && s.quorum && s.members.len() == count && Some(s.epoch) == newest
+            s.votes && s.quorum && !s.joint && s.members.len() == count && Some(s.epoch) == newest
         };
         told.iter().filter(is_settled).count() == count
     })
@@ -81,17 +82,12 @@ pub fn last(cluster: &Cluster, node: usize) -> Result<()> {
 
 /// A node says what it waits for in words with `text` among them.
 pub fn says(cluster: &mut Cluster, node: usize, text: &str) -> Result<Duration> {
-    let index = node;
-    let address = cluster.address(index).to_owned();
-    let list: Vec<String> = (0..cluster.count())
-        .filter(|other| cluster.is_running(*other))
-        .map(|other| cluster.address(other).to_owned())
-        .collect();
-    let place = list.iter().position(|other| *other == address);
-    let place = place.context("it does not run")?;
+    // Of what is told, in order of nodes.
+    let place = (0..node).filter(|other| cluster.is_running(*other)).count();
+    ensure!(cluster.is_running(node), "it does not run");
     let what = format!("node {node} speaks of {text:?}");
     wait(cluster, SAYS_WITHIN, &what, |told| {
-        told[place].waits_for.contains(text)
+        told.get(place).is_some_and(|s| s.waits_for.contains(text))
     })
 }
 
@@ -108,6 +104,8 @@ pub fn equal(cluster: &mut Cluster, within_ms: u64) -> Result<Duration> {
 pub fn forgotten(cluster: &mut Cluster, within_ms: u64) -> Result<Duration> {
     let within = Duration::from_millis(within_ms);
     wait(cluster, within, "deleted keys are forgotten", |told| {
-        told.iter().all(|s| s.keys <= SHARED_KEYS.len() as u64)
+        // And the configuration.
+        let most = SHARED_KEYS.len() as u64 + 1;
+        told.iter().all(|s| s.records <= most)
     })
 }

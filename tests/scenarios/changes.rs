@@ -8,9 +8,18 @@ use kvclient::wire::Action;
 
 /// The configuration that all of these nodes have installed, if it is the same.
 fn installed(cluster: &Cluster, nodes: &[usize]) -> Option<Configuration> {
-    let of = |node: usize| cluster.nodes[node].replica.as_ref()?.configuration().cloned();
+    let of = |node: usize| {
+        cluster.nodes[node]
+            .replica
+            .as_ref()?
+            .configuration()
+            .cloned()
+    };
     let first = of(nodes[0])?;
-    nodes.iter().all(|n| of(*n).as_ref() == Some(&first)).then_some(first)
+    nodes
+        .iter()
+        .all(|n| of(*n).as_ref() == Some(&first))
+        .then_some(first)
 }
 
 fn has_members(cluster: &Cluster, nodes: &[usize], members: &[NodeId]) -> bool {
@@ -27,7 +36,9 @@ pub fn five_nodes_fail_one_by_one_and_come_back() {
     let client = c.client();
     c.put(client, "k", "0");
     c.crash_hard(0);
-    c.until("four members", |c| has_members(c, &[1, 2, 3, 4], &[2, 3, 4, 5]));
+    c.until("four members", |c| {
+        has_members(c, &[1, 2, 3, 4], &[2, 3, 4, 5])
+    });
     c.run(client, "k", append("1"));
     c.crash_hard(3);
     c.until("three members", |c| has_members(c, &[1, 2, 4], &[2, 3, 5]));
@@ -82,7 +93,9 @@ pub fn removed_member_returns_with_newer_unchosen_values() {
     c.cluster.crash_client(four);
     c.crash_hard(4);
     c.let_pass();
-    c.until("four members", |c| has_members(c, &[0, 1, 2, 3], &[1, 2, 3, 4]));
+    c.until("four members", |c| {
+        has_members(c, &[0, 1, 2, 3], &[1, 2, 3, 4])
+    });
     c.run(zero, &key, append("b"));
     c.cluster.start(4);
     c.until("five members", are_all_members);
@@ -144,7 +157,9 @@ pub fn a_node_skips_three_epochs() {
         c.lose(msg(name).to(1));
     }
     c.crash_hard(4);
-    c.until("four members", |c| has_members(c, &[0, 2, 3], &[1, 2, 3, 4]));
+    c.until("four members", |c| {
+        has_members(c, &[0, 2, 3], &[1, 2, 3, 4])
+    });
     c.cluster.start(4);
     c.until("five members", |c| {
         installed(c, &[0, 2, 3, 4]).is_some_and(|c| c.joint.is_none() && c.members.len() == 5)
@@ -200,7 +215,9 @@ pub fn e5_what_was_deleted_while_a_node_was_away_stays_deleted() {
     c.put(client, "k", "old");
     c.run_ms(500);
     c.crash_hard(4);
-    c.until("four members", |c| has_members(c, &[0, 1, 2, 3], &[1, 2, 3, 4]));
+    c.until("four members", |c| {
+        has_members(c, &[0, 1, 2, 3], &[1, 2, 3, 4])
+    });
     c.run(client, "k", Action::Delete);
     for _ in 0..3 {
         c.run_ms(9_000);
@@ -222,13 +239,17 @@ pub fn e4_an_old_request_admits_nobody() {
     let mut c = Script::shrinking(5, 1);
     let client = c.client();
     c.crash_hard(4);
-    c.until("four members", |c| has_members(c, &[0, 1, 2, 3], &[1, 2, 3, 4]));
+    c.until("four members", |c| {
+        has_members(c, &[0, 1, 2, 3], &[1, 2, 3, 4])
+    });
     c.cluster.start(4);
     c.until("five members", are_all_members);
     c.put(client, "k", "old");
     c.run_ms(500);
     c.crash_hard(4);
-    c.until("four members", |c| has_members(c, &[0, 1, 2, 3], &[1, 2, 3, 4]));
+    c.until("four members", |c| {
+        has_members(c, &[0, 1, 2, 3], &[1, 2, 3, 4])
+    });
     c.run(client, "k", Action::Delete);
     for _ in 0..3 {
         c.run_ms(9_000);
@@ -245,5 +266,31 @@ pub fn e4_an_old_request_admits_nobody() {
     c.run_ms(600);
     let late = c.client_of(&[4]);
     assert_eq!(c.get(late, "k"), "");
+    c.check();
+}
+
+/// A node that fails again and again is admitted later each time; after ten quiet minutes as soon as
+/// at first.
+#[test]
+pub fn who_comes_and_goes_is_admitted_later_each_time() {
+    let mut c = Script::shrinking(5, 1);
+    let absence = |c: &mut Script| {
+        c.crash_hard(4);
+        c.until("four members", |c| {
+            has_members(c, &[0, 1, 2, 3], &[1, 2, 3, 4])
+        });
+        c.cluster.start(4);
+        let began_us = c.now_us;
+        c.until("five members", are_all_members);
+        (c.now_us - began_us) / 1_000
+    };
+    for steady_ms in [1_000, 2_000, 4_000] {
+        let took_ms = absence(&mut c);
+        let expected = steady_ms..steady_ms + 1_000;
+        assert!(expected.contains(&took_ms), "{took_ms} ms for {steady_ms}");
+    }
+    c.run_ms(600_000);
+    let took_ms = absence(&mut c);
+    assert!((1_000..2_000).contains(&took_ms), "{took_ms} ms");
     c.check();
 }

@@ -24,6 +24,39 @@ pub fn e1_node_that_forgot_has_no_vote() {
     c.check();
 }
 
+/// A node whose disk was rolled back keeps neither its vote nor its incarnation, once it hears of the
+/// start that its disk does not count; and is a member again when it has caught up.
+#[test]
+pub fn e1_disk_that_was_rolled_back_has_no_vote() {
+    let mut c = Script::shrinking(5, 1);
+    let client = c.client();
+    c.put(client, "k", "old");
+    c.crash_hard(4);
+    let copy = c.cluster.nodes[4].disk.clone();
+    let own = copy.incarnation();
+    c.cluster.start(4);
+    c.run_ms(1_000);
+    c.put(client, "k", "new");
+    c.restart(4);
+    c.run_ms(1_000);
+    assert_eq!(c.cluster.nodes[4].disk.incarnation(), own, "it counts its starts");
+    c.roll_back(4, copy);
+    c.until("somebody new", |c| c.nodes[4].disk.incarnation() != own);
+    c.until("a member again", |c| {
+        let disk = &c.nodes[4].disk;
+        let configuration = disk.synced().meta.configuration.as_ref();
+        configuration.is_some_and(|c| {
+            let voter = c.voter(5).map(|m| m.incarnation);
+            c.joint.is_none() && voter == Some(disk.incarnation())
+        })
+    });
+    c.isolate(0);
+    c.isolate(1);
+    let late = c.client_of(&[2, 3, 4]);
+    assert_eq!(c.get(late, "k"), "new");
+    c.check();
+}
+
 /// The first node forms a configuration, loses its state before anybody hears of it, and asks again.
 /// Those that gave it their word gave it to the life that is gone.
 #[test]

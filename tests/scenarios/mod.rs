@@ -1,11 +1,13 @@
 //! Scenarios by the part of the protocol that they are about.
 
 pub mod ballots;
+pub mod bootstrap;
 pub mod catching_up;
 pub mod changes;
 pub mod exactly_once;
 pub mod handoff;
 pub mod members;
+pub mod operator;
 pub mod outcomes;
 pub mod purge;
 pub mod reads;

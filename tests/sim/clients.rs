@@ -17,7 +17,7 @@ use super::text::TextClient;
 pub struct Client {
     pub index: usize,
     /// `None` once the client is gone.
-    session: Option<Session>,
+    pub session: Option<Session>,
     /// In place of a session.
     text: Option<TextClient>,
     /// The earliest wake-up that is on its way.

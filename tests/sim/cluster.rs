@@ -568,6 +568,17 @@ impl Cluster {
         is_quorum(&configuration.members, &stays) && joint.is_none_or(|j| is_quorum(j, &stays))
     }
 
+    /// Whether all nodes have installed the same configuration, which is not joint, and are in it.
+    pub fn are_all_members(&self) -> bool {
+        let newest = self.watch.configuration();
+        newest.is_some_and(|newest| newest.joint.is_none())
+            && self.nodes.iter().all(|n| {
+                let installed = n.replica.as_ref().and_then(Replica::configuration);
+                installed.map(|c| c.epoch) == newest.map(|c| c.epoch)
+                    && self.vote_of(n.index).is_some()
+            })
+    }
+
     /// Whether all nodes have the first configuration, and hear a quorum.
     pub fn is_formed(&self) -> bool {
         self.nodes.iter().all(|n| {

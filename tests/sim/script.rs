@@ -12,6 +12,7 @@ use kvclient::wire::{self, Action, Outcome};
 
 use super::checker::{self, Verdict};
 use super::cluster::{Cluster, Fate, Settings};
+use super::disk::Disk;
 use super::event::Passing;
 use super::history::{Call, Ending};
 use super::network::{Place, between};
@@ -288,6 +289,13 @@ impl Script {
     /// A crash that surely loses all that was not synced.
     pub fn crash_hard(&mut self, node: usize) {
         self.cluster.nodes[node].crash(0);
+    }
+
+    /// A crash, and a start from an older copy of the disk.
+    pub fn roll_back(&mut self, node: usize, copy: Disk) {
+        self.crash_hard(node);
+        self.cluster.nodes[node].disk = copy;
+        self.cluster.start(node);
     }
 
     pub fn restart_empty(&mut self, node: usize) {

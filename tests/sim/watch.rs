@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use horseshoe::protocol::ballot::Ballot;
 use horseshoe::protocol::message::{
-    ClientReply, Configuration, Copied, Envelope, Epoch, Group, Incarnation, Member, Message, NodeId,
-    RoundId,
+    ClientReply, Configuration, Copied, Envelope, Epoch, Group, Incarnation, Member, Message,
+    NodeId, RoundId,
 };
 use horseshoe::protocol::record::{Key, Record};
 use kvclient::wire::{Answer, Outcome, Version};

@@ -112,6 +112,7 @@ fn meta(number: u64) -> Meta {
         incarnation: number + 1,
         life: (number / 6) as u32,
         floor: Ballot(number),
+        starts: number + 2,
     }
 }
 

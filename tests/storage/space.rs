@@ -13,7 +13,6 @@ use horseshoe::storage::{DiskOptions, Opened};
 
 use super::model::{directory, files, open, os_options};
 
-const KEYS: u64 = 200_000;
 const KEYS_KEPT: u64 = 2_000;
 const KEYS_PER_GROUP: u64 = 1_000;
 /// A bound for what takes a second or two.
@@ -93,42 +92,84 @@ fn drop_keys(opened: &mut Opened, keys: &[Key]) {
     }
 }
 
-#[test]
-fn dropped_keys_give_their_space_back_while_commits_go_on() {
-    let (_base, path) = directory();
-    let mut opened = open(options(&path));
+/// A store whose keys were all dropped but for a few, and what it took on disk before.
+fn make(path: &Path, keys_max: u64) -> (Opened, u64) {
+    let mut opened = open(options(path));
     put(&mut opened, &keys(0, KEYS_KEPT), Some(&[1; 100]));
-    let all = keys(KEYS_KEPT, KEYS);
+    let all = keys(KEYS_KEPT, keys_max);
     put(&mut opened, &all, Some(&[1; 100]));
-    let full = size_on_disk(&path);
-    assert!(full > KEYS * 116, "{full}");
+    let full = size_on_disk(path);
+    assert!(full > keys_max * 116, "{full}");
     put(&mut opened, &all, None);
     drop_keys(&mut opened, &all);
-    let before = size_on_disk(&path);
-    let (start, mut slowest, mut slowest_tend) = (Instant::now(), Duration::ZERO, Duration::ZERO);
-    let mut tick = 0;
-    while size_on_disk(&path) > full / 10 {
-        assert!(start.elapsed() < PATIENCE, "{} bytes", size_on_disk(&path));
-        let tend = Instant::now();
+    assert!(size_on_disk(path) > full / 2);
+    (opened, full)
+}
+
+/// Tends the store until it takes a tenth of what it did, and commits meanwhile.
+fn tend(opened: &mut Opened, path: &Path, full: u64) {
+    let (start, mut commit_max, mut tend_max) = (Instant::now(), Duration::ZERO, Duration::ZERO);
+    while size_on_disk(path) > full / 10 {
+        assert!(start.elapsed() < PATIENCE, "{} bytes", size_on_disk(path));
+        let tending = Instant::now();
         opened.storage.tend().unwrap();
-        slowest_tend = slowest_tend.max(tend.elapsed());
-        tick += 1;
-        slowest = slowest.max(commit(&mut opened, |group| {
+        tend_max = tend_max.max(tending.elapsed());
+        let took = commit(opened, |group| {
             let state = state(10 * group.number, None);
-            group.registers.push((key(KEYS + tick % 10), state));
-        }));
+            group
+                .registers
+                .push((key(u64::MAX - group.number % 10), state));
+        });
+        commit_max = commit_max.max(took);
         std::thread::sleep(Duration::from_millis(1));
     }
     println!(
-        "{full} bytes full, {before} once dropped, {} after {:?}; a commit took {slowest:?} at \
-         most, tending {slowest_tend:?}",
-        size_on_disk(&path),
+        "of {full} bytes {} are left after {:?}; a commit took {commit_max:?} at most, tending \
+         {tend_max:?}",
+        size_on_disk(path),
         start.elapsed()
     );
+}
+
+/// What is held, and what comes back, is what was not dropped.
+fn check_after_restart(opened: Opened, path: &Path) {
     let live = opened.table;
     drop(opened.storage);
-    let opened = open(options(&path));
+    let opened = open(options(path));
     assert_eq!(opened.table.keys(), KEYS_KEPT);
     assert_eq!(opened.table.digests(), live.digests());
     assert_eq!(opened.recovered.digests, live.digests());
+}
+
+#[test]
+fn dropped_keys_give_their_space_back_while_commits_go_on() {
+    let (_base, path) = directory();
+    let (mut opened, full) = make(&path, 200_000);
+    tend(&mut opened, &path, full);
+    check_after_restart(opened, &path);
+}
+
+#[test]
+fn a_store_that_was_stopped_before_it_gave_space_back_does_so_once_it_is_opened() {
+    let (_base, path) = directory();
+    let (opened, full) = make(&path, 100_000);
+    opened.storage.close().unwrap();
+    let mut opened = open(options(&path));
+    tend(&mut opened, &path, full);
+    check_after_restart(opened, &path);
+}
+
+/// Whatever the moment: the engine's files are whole, and closing waits for what is under way.
+#[test]
+fn a_stop_during_a_compaction_loses_nothing() {
+    let (_base, path) = directory();
+    let (mut opened, _) = make(&path, 100_000);
+    opened.storage.tend().unwrap();
+    let last = opened.recovered.group;
+    opened.storage.close().unwrap();
+    let opened = open(options(&path));
+    assert_eq!(
+        (opened.recovered.group, opened.table.keys()),
+        (last, KEYS_KEPT)
+    );
 }

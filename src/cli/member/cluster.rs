@@ -29,6 +29,10 @@ pub enum Role {
 }
 
 impl Role {
+    pub fn votes(self) -> bool {
+        matches!(self, Role::Master | Role::Member)
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Role::Master => "master",

@@ -68,7 +68,7 @@ impl Progress {
         match is_started {
             true => {
                 let message = format!(
-                    "not through yet: {said}. It goes on by itself; the same command waits for it"
+                    "not through yet: {said}. It goes on by itself; `horseshoe member list` shows it"
                 );
                 connection.refuse("unknown_outcome", Exit::Unknown, &message)
             }
@@ -156,9 +156,10 @@ fn whom_to_ask(cluster: &Cluster, wish: &Wish) -> Option<usize> {
 
 fn under_way(cluster: &Cluster, epoch: u64, node: u8) -> String {
     let named = cluster.named();
-    match named.iter().find(|named| named.member.node == node) {
-        Some(_) if node > 0 => how_far(cluster, node),
-        _ => format!("the change to configuration {epoch} is under way"),
+    let mut to_come = named.iter().filter(|named| !named.role.votes());
+    match to_come.any(|named| named.member.node == node) {
+        true => how_far(cluster, node),
+        false => format!("the change to configuration {epoch} is under way"),
     }
 }
 

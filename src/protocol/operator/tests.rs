@@ -95,7 +95,10 @@ fn a_removed_node_is_named_no_more() {
     assert_eq!(wanted(remove(1)), (vec![2, 3], vec![4]));
     assert_eq!(wanted(remove(4)), (vec![1, 2, 3], vec![]));
     assert_refused(remove(5), "there is no node 5; there are 1, 2, 3, 4");
-    let gone = Configuration { ids: 5, ..c.clone() };
+    let gone = Configuration {
+        ids: 5,
+        ..c.clone()
+    };
     let again = plan(&gone, &heard, &Change::Remove { node: 5 });
     assert_eq!(again, Ok(Plan::Done(5)));
     let alone = configuration(&[1], &[4]);
@@ -160,7 +163,10 @@ fn of_nine_the_old_goes_before_the_new_comes() {
     let Ok(Plan::Change(first, 0)) = replace_in(&c, &nine, 9) else {
         panic!("a step");
     };
-    assert_eq!((ids(&first.members), ids(&first.away)), (nine[..8].to_vec(), vec![]));
+    assert_eq!(
+        (ids(&first.members), ids(&first.away)),
+        (nine[..8].to_vec(), vec![])
+    );
     c.members = first.members;
     assert_eq!(wanted(replace_in(&c, &nine, 9)).1, [10]);
 }

@@ -5,7 +5,7 @@ use super::super::network::{Place, Quality};
 use super::super::random::Random;
 use super::{FaultKind, Faults, Then, When};
 
-pub(super) const PEER_MESSAGES: [&str; 14] = [
+pub(super) const PEER_MESSAGES: [&str; 21] = [
     "Prepare",
     "Promise",
     "Nack",
@@ -20,6 +20,13 @@ pub(super) const PEER_MESSAGES: [&str; 14] = [
     "ForwardAnswer",
     "SurveyAnswer",
     "ConfigurationTold",
+    "ConfigurationTold",
+    "DigestsAsked",
+    "DigestsTold",
+    "BucketTold",
+    "AdmissionAsked",
+    "Copy",
+    "Purge",
 ];
 const CLIENT_MESSAGES: [&str; 4] = ["Request", "Answer", "HelloAnswer", "NoSession"];
 

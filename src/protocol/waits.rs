@@ -1,0 +1,73 @@
+//! What a node waits for, and what an operator can do about it, in plain words.
+
+use super::Replica;
+use super::message::{Configuration, Member};
+use super::quorum::NodeSet;
+
+impl Replica {
+    /// Empty when all is well.
+    pub(super) fn waits_for_now(&self) -> String {
+        if let Some(bootstrap) = &self.bootstrap {
+            return bootstrap.waits_for();
+        }
+        let Some(configuration) = &self.configuration else {
+            return String::new();
+        };
+        if self.node == 0 {
+            return format!(
+                "the configuration does not name {}, so this node was taken out, or was never in it: \
+                 stop it, or take it in by `horseshoe member add {0}`",
+                self.own_address()
+            );
+        }
+        let heard: NodeSet = self.near.iter().copied().collect();
+        if self.votes {
+            return match self.hears_quorum {
+                true => String::new(),
+                false => self.without_quorum(configuration),
+            };
+        }
+        let why = "this node has no vote yet: it is new, was away, or came back without its state";
+        match configuration.has_quorum(&heard) {
+            true => {
+                format!("{why}; it copies what the members hold, and is then admitted by itself")
+            }
+            false => format!("{why}; {}", self.without_quorum(configuration)),
+        }
+    }
+
+    fn without_quorum(&self, configuration: &Configuration) -> String {
+        let missing = configuration.voters();
+        let missing = missing.filter(|m| !self.near.contains(&m.node));
+        let (empty, silent): (Vec<&Member>, Vec<&Member>) = missing.partition(|m| {
+            let is_new = !self.links.is_incarnation(m.node, m.incarnation);
+            m.node == self.node || self.links.is_joined(m.node) && is_new
+        });
+        let addresses = |members: &[&Member]| {
+            let addresses: Vec<&str> = members.iter().map(|m| m.address.as_str()).collect();
+            addresses.join(", ")
+        };
+        let mut words = "no quorum".to_owned();
+        if !silent.is_empty() {
+            words += &format!("; not heard: {}", addresses(&silent));
+        }
+        if !empty.is_empty() {
+            words += &format!("; came back without their state: {}", addresses(&empty));
+        }
+        let silent = silent.iter().map(|m| m.node);
+        let to_come: NodeSet = self.near.iter().copied().chain(silent).collect();
+        if !configuration.has_quorum(&to_come) {
+            // Whoever forgot can't be counted, so this does not mend itself.
+            let left: Vec<String> = self.near.iter().map(u8::to_string).collect();
+            words += &match left.is_empty() {
+                true => ". Put their data directories back as they last were".to_owned(),
+                false => format!(
+                    ". Put their data directories back as they last were; or, if these are lost for \
+                     good, go on without: `horseshoe member force {}`, which may lose writes",
+                    left.join(" ")
+                ),
+            };
+        }
+        words
+    }
+}

@@ -1,0 +1,63 @@
+//! Memory that is free goes back to the system: the C library's allocator keeps what was freed in
+//! small pieces, however much it is, unless it is asked.
+
+use std::time::{Duration, Instant};
+
+/// So many keys were dropped (P1), and then none for so long, before it is asked. It holds up who
+/// allocates meanwhile, for some 60 ms where there were a million keys.
+const DROPPED_MIN: usize = 10_000;
+const QUIET: Duration = Duration::from_secs(10);
+
+/// Counts what was dropped since the allocator was asked.
+#[derive(Debug, Default)]
+pub struct Dropped {
+    keys: usize,
+    last: Option<Instant>,
+}
+
+impl Dropped {
+    pub fn add(&mut self, keys: usize, now: Instant) {
+        if keys > 0 {
+            self.keys += keys;
+            self.last = Some(now);
+        }
+    }
+
+    /// Whether the allocator is to be asked now; then the count begins anew.
+    pub fn take_due(&mut self, now: Instant) -> bool {
+        let is_quiet = self.last.is_some_and(|last| now >= last + QUIET);
+        let is_due = is_quiet && self.keys >= DROPPED_MIN;
+        if is_due {
+            *self = Dropped::default();
+        }
+        is_due
+    }
+}
+
+#[allow(unsafe_code, reason = "no memory in use is touched")]
+pub fn trim() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it may be called at any time, from any thread.
+    unsafe {
+        nix::libc::malloc_trim(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_allocator_is_asked_once_after_many_drops_and_a_quiet_time() {
+        let start = Instant::now();
+        let mut dropped = Dropped::default();
+        dropped.add(DROPPED_MIN - 1, start);
+        assert!(!dropped.take_due(start + QUIET));
+        dropped.add(1, start + QUIET);
+        dropped.add(0, start + 2 * QUIET);
+        assert!(!dropped.take_due(start + 2 * QUIET - Duration::from_millis(1)));
+        assert!(dropped.take_due(start + 2 * QUIET));
+        assert!(!dropped.take_due(start + 3 * QUIET));
+        trim();
+    }
+}

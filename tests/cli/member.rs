@@ -1,0 +1,136 @@
+//! `horseshoe member`, against real nodes.
+
+use serde_json::{Value, json};
+
+use crate::nodes::{Cluster, Keep, SOON, wait_until};
+use crate::shell::Shell;
+
+/// Node ids with their roles, in order.
+fn roles(shell: &Shell) -> Vec<(u64, String)> {
+    let (told, status) = shell.json(&["member", "list"]);
+    assert_eq!(status, 0, "{told}");
+    let nodes = told["nodes"].as_array().unwrap().iter();
+    let role = |node: &Value| node["role"].as_str().unwrap().to_owned();
+    nodes
+        .map(|node| (node["node"].as_u64().unwrap(), role(node)))
+        .collect()
+}
+
+fn expected(roles: &[(u64, &str)]) -> Vec<(u64, String)> {
+    let roles = roles.iter();
+    roles
+        .map(|(node, role)| (*node, (*role).to_owned()))
+        .collect()
+}
+
+#[track_caller]
+fn assert_done(shell: &Shell, words: &[&str]) {
+    let ran = shell.run(words);
+    let stdout = String::from_utf8(ran.stdout).unwrap();
+    assert_eq!(ran.status, 0, "{words:?}: {stdout}{}", ran.stderr);
+}
+
+#[track_caller]
+fn assert_refused(shell: &Shell, words: &[&str], status: i32, part: &str) {
+    let ran = shell.run(words);
+    assert_eq!(ran.status, status, "{words:?}: {}", ran.stderr);
+    assert!(ran.stderr.contains(part), "{words:?}: {}", ran.stderr);
+}
+
+#[test]
+fn a_machine_is_replaced_and_the_master_role_goes_over() {
+    let mut cluster = Cluster::start(3, Keep::Memory);
+    // The clients' list stays the old one.
+    let shell = Shell::with(&cluster.list());
+    assert_done(&shell, &["put", "k", "v"]);
+    let at_first = expected(&[(1, "master"), (2, "member"), (3, "member")]);
+    assert_eq!(roles(&shell), at_first);
+
+    let new = cluster.list_another();
+    cluster.start_node(3);
+    let address = cluster.address(new).to_owned();
+    assert_done(&shell, &["member", "replace", "2", &address]);
+    let replaced = expected(&[(1, "master"), (3, "member"), (4, "member")]);
+    assert_eq!(roles(&shell), replaced);
+    assert_done(&shell, &["member", "replace", "2", &address]);
+    assert_eq!(roles(&shell), replaced, "asked again, nothing changes");
+    wait_until(SOON, "the word of the one taken out", || {
+        let status = cluster.status(1);
+        status.is_some_and(|s| s.node == 0 && s.waits_for.contains("taken out"))
+    });
+
+    assert_done(&shell, &["member", "transfer-master", "4"]);
+    let (told, status) = shell.json(&["member", "remove", "1"]);
+    assert_eq!((&told["result"], status), (&json!("done"), 0));
+    assert_eq!(roles(&shell), expected(&[(4, "master"), (3, "member")]));
+    let ran = Shell::with(&address).run(&["get", "k"]);
+    assert_eq!((ran.status, ran.stdout), (0, b"v".to_vec()));
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    let cluster = Cluster::start(1, Keep::Memory);
+    let shell = Shell::with(&cluster.list());
+    for (words, status, part) in [
+        (&["member", "remove", "7"][..], 6, "there is no node 7"),
+        (&["member", "remove", "1"], 6, "the only member"),
+        (&["member", "transfer-master", "2"], 6, "there is no node 2"),
+        (&["member", "replace", "2", "h:1"], 6, "there is no node 2"),
+        (&["member", "force", "1", "--yes"], 6, "a quorum is up"),
+        (&["member", "force", "2", "--yes"], 6, "does not answer"),
+        (&["member", "add", "nowhere"], 2, "has no port"),
+        (&["member", "remove", "0"], 2, "not a node's id"),
+        (&["member", "force"], 2, "required"),
+    ] {
+        assert_refused(&shell, words, status, part);
+    }
+    assert_eq!(roles(&shell), expected(&[(1, "master")]));
+}
+
+#[test]
+fn a_new_node_is_waited_for_within_the_time() {
+    let mut cluster = Cluster::start(1, Keep::Memory);
+    let shell = Shell::with(&cluster.list());
+    let new = cluster.list_another();
+    let address = cluster.address(new).to_owned();
+    let words = ["member", "add", &address, "--timeout", "1s"];
+    let ran = shell.run(&words);
+    assert_eq!(ran.status, 5, "{}", ran.stderr);
+    let hint = format!("horseshoe serve 1 {} {address}", cluster.address(0));
+    assert!(ran.stderr.contains(&hint), "{}", ran.stderr);
+    assert!(ran.stderr.contains("not through yet"), "{}", ran.stderr);
+    assert_eq!(roles(&shell), expected(&[(1, "master"), (2, "away")]));
+    cluster.start_node(new);
+    assert_done(&shell, &["member", "add", &address]);
+    assert_eq!(roles(&shell), expected(&[(1, "master"), (2, "member")]));
+}
+
+#[test]
+fn who_forgot_makes_no_quorum_and_force_goes_on_with_the_others() {
+    let mut cluster = Cluster::start(5, Keep::Memory);
+    let shell = Shell::with(&cluster.list());
+    assert_done(&shell, &["put", "k", "v"]);
+    cluster.kill([2, 3, 4]);
+    cluster.start_nodes([2, 3, 4]);
+    wait_until(SOON, "the word on a quorum that is lost", || {
+        let status = cluster.status(0);
+        status.is_some_and(|s| s.waits_for.contains("`horseshoe member force 1 2`"))
+    });
+    assert_eq!(shell.run(&["get", "k"]).status, 3);
+
+    let empty = ["member", "force", "1", "3", "--yes"];
+    assert_refused(&shell, &empty, 6, "leave it out");
+    let ran = shell.run_with_input(&["member", "force", "1", "2"], b"yes\n");
+    assert_eq!(ran.status, 2, "{}", ran.stderr);
+    assert!(ran.stderr.contains("What may be lost"), "{}", ran.stderr);
+    let ran = shell.run_with_input(&["member", "force", "1", "2"], b"force\n");
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    let ran = shell.run(&["get", "k"]);
+    assert_eq!((ran.status, ran.stdout), (0, b"v".to_vec()));
+    assert_done(&shell, &["put", "k", "w"]);
+    // The others copy, and are members again.
+    cluster.wait_until_serving(0..5);
+    assert_eq!(roles(&shell).len(), 5);
+    let ran = shell.run(&["get", "k"]);
+    assert_eq!((ran.status, ran.stdout), (0, b"w".to_vec()));
+}

@@ -1,0 +1,70 @@
+//! What operators ask of the configuration.
+
+use kvclient::session::{Question, Told};
+use kvclient::wire::{Change, ChangeOutcome};
+
+use crate::sim::script::Script;
+
+/// Asks one node, and waits for its word.
+#[track_caller]
+fn ask(c: &mut Script, client: usize, node: usize, change: Change) -> ChangeOutcome {
+    let now_us = c.cluster.now_us;
+    let session = |c: &mut Script| c.cluster.clients[client].session.take();
+    let mut asking = session(c).expect("the client is there");
+    asking.ask(now_us, node, Question::Change(change), 5_000_000, 1);
+    c.cluster.clients[client].session = Some(asking);
+    c.cluster.drain_client(client);
+    for _ in 0..100 {
+        c.run_ms(10);
+        let session = c.cluster.clients[client].session.as_mut();
+        if let Some(completion) = session.and_then(|session| session.poll_told()) {
+            let Some(Told::Change(outcome)) = completion.told else {
+                panic!("{completion:?}");
+            };
+            return outcome;
+        }
+    }
+    panic!("no answer");
+}
+
+fn epoch(c: &Script, node: usize) -> u64 {
+    let replica = c.cluster.nodes[node].replica.as_ref().expect("it is up");
+    replica.configuration().map_or(0, |c| c.epoch)
+}
+
+/// An acknowledged write is at one of the two that are left only, and not at the master. A forced
+/// configuration with a majority for its quorum would read around it.
+#[test]
+pub fn force_keeps_what_one_of_those_named_holds() {
+    let mut c = Script::new(5);
+    let (key, client) = (c.key_of(2), c.client());
+    c.put(client, &key, "old");
+    c.isolate(0);
+    c.run_ms(700);
+    let others = c.client_of(&[1, 2, 3, 4]);
+    c.put(others, &key, "new");
+    for node in 2..5 {
+        c.crash_hard(node);
+    }
+    c.heal();
+    c.run_ms(1_000);
+    let left = c.client_of(&[0, 1]);
+    let force = |epoch| Change::Force {
+        nodes: vec![1, 2],
+        epoch,
+        despite_quorum: false,
+    };
+    let stale = ask(&mut c, left, 0, force(77));
+    assert!(matches!(stale, ChangeOutcome::Refused { .. }), "{stale:?}");
+    let at = epoch(&c, 0);
+    let forced = ask(&mut c, left, 0, force(at));
+    let ChangeOutcome::Started { epoch: to, .. } = forced else {
+        panic!("{forced:?}");
+    };
+    assert!(to > at + 1_000);
+    assert_eq!(c.get(left, &key), "new");
+    c.run_ms(2_000);
+    assert!((0..2).all(|node| epoch(&c, node) == to + 1), "complete");
+    c.put(left, &key, "newer");
+    assert_eq!(c.get(left, &key), "newer");
+}

@@ -86,6 +86,30 @@ fn two_nodes() {
 }
 
 #[test]
+fn master_moves() {
+    holds(scopes::master_moves_under_writes(), &[]);
+}
+
+#[test]
+fn master_moves_under_reads() {
+    holds(scopes::master_moves_under_reads(), &["", "a"]);
+}
+
+#[test]
+fn trying() {
+    use horseshoe::protocol::rules::{Rule, switch_off};
+    let scopes: [(&str, fn() -> Scope); 2] = [("w", scopes::master_moves_under_writes), ("r", scopes::master_moves_under_reads)];
+    for rule in [Rule::R1, Rule::Q2, Rule::B3, Rule::E3_base, Rule::E3_evidence, Rule::E5] {
+        for (n, scope) in scopes {
+        switch_off(Some(rule));
+        let found = exhaust(scope());
+        switch_off(None);
+        println!("{rule:?} {n} {}", match found { Ok(r) => format!("{r:?}"), Err(s) => s });
+        }
+    }
+}
+
+#[test]
 #[ignore] // Half a minute: five million states.
 fn reads_of_two_writes() {
     holds(scopes::reads_of_two_writes(), &["", "a", "b"]);

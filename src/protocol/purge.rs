@@ -156,7 +156,7 @@ impl Replica {
         let own = |bucket| self.digests.of_life(life, bucket);
         let agrees = |bucket: Bucket| {
             let mut told = round.told.values();
-            told.all(|told| told.sum(bucket) == own(bucket)) || !rule!(P1_all)
+            told.all(|told| told.sums.of(bucket) == own(bucket)) || !rule!(P1_all)
         };
         // What is just being written differs at one look, and seldom at two.
         let differing = (0..BUCKETS as Bucket).filter(|bucket| !agrees(*bucket));

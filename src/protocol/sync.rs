@@ -272,7 +272,7 @@ impl Replica {
         let votes = self.digests.of_life(self.meta.life, bucket);
         let own = if self.votes { votes } else { all };
         let has_cached = self.votes && kind == Kind::Bulk && all != votes;
-        told.sum(bucket) != own || has_cached
+        told.sums.of(bucket) != own || has_cached
     }
 
     /// The second look at buckets that differed.

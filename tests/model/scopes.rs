@@ -2,8 +2,8 @@
 
 use kvclient::wire::Action;
 
-use super::scope::{Scope, ask};
-use crate::sim::script::{append, put, swap};
+use super::scope::{Change, Held, Plan, Scope, ask};
+use crate::sim::script::{append, put, put_if_absent, swap};
 
 const GET: Action = Action::Get;
 
@@ -134,4 +134,30 @@ pub fn reads_of_two_writes() -> Scope {
     let writes = [ask(put("a"), &[0]), ask(put("b"), &[0]).after(0)];
     let get_twice = [ask(GET, &[2]), ask(GET, &[1]).after(2)];
     Scope::new(3, [writes, get_twice].concat())
+}
+
+/// Node 2 is removed, and node 1 becomes the master, so that it alone is a quorum of the new two.
+/// Node 0 is told of it late or never, and its clock is ahead.
+fn master_moves(plans: Vec<Plan>) -> Scope {
+    apart(Scope {
+        change: Some(Change {
+            old: vec![0, 1, 2],
+            new: vec![1, 0],
+            told: vec![1, 2],
+            skips: Some(0),
+        }),
+        prompt: true,
+        ahead: Some(0),
+        ..Scope::new(3, plans)
+    })
+}
+
+/// A write of before, by the old master, and one of after, by the new.
+pub fn master_moves_under_writes() -> Scope {
+    master_moves(vec![ask(append("a"), &[0]), ask(append("b"), &[1]).in_epoch(3)])
+}
+
+/// A write, and reads of it on either side of the change.
+pub fn master_moves_under_reads() -> Scope {
+    master_moves(vec![ask(put("a"), &[0]), ask(GET, &[1]).in_epoch(3)])
 }

@@ -268,3 +268,29 @@ pub fn e4_an_old_request_admits_nobody() {
     assert_eq!(c.get(late, "k"), "");
     c.check();
 }
+
+/// A node that fails again and again is admitted later each time; after ten quiet minutes as soon as
+/// at first.
+#[test]
+pub fn who_comes_and_goes_is_admitted_later_each_time() {
+    let mut c = Script::shrinking(5, 1);
+    let absence = |c: &mut Script| {
+        c.crash_hard(4);
+        c.until("four members", |c| {
+            has_members(c, &[0, 1, 2, 3], &[1, 2, 3, 4])
+        });
+        c.cluster.start(4);
+        let began_us = c.now_us;
+        c.until("five members", are_all_members);
+        (c.now_us - began_us) / 1_000
+    };
+    for steady_ms in [1_000, 2_000, 4_000] {
+        let took_ms = absence(&mut c);
+        let expected = steady_ms..steady_ms + 1_000;
+        assert!(expected.contains(&took_ms), "{took_ms} ms for {steady_ms}");
+    }
+    c.run_ms(600_000);
+    let took_ms = absence(&mut c);
+    assert!((1_000..2_000).contains(&took_ms), "{took_ms} ms");
+    c.check();
+}

@@ -1,0 +1,91 @@
+//! What ends rounds from outside: another epoch, a lost vote or quorum, and operations that nobody
+//! waits for any more.
+
+use super::{Context, Coordinator, Effect, Phase, preferred};
+
+impl Coordinator {
+    /// R1: open rounds start again, in the present epoch.
+    pub fn handle_epoch_change(&mut self, context: &mut Context<'_>) {
+        self.right = None;
+        if self.writing.is_some() {
+            self.lose(context);
+            self.lost = 0;
+            self.wait_until_us = context.now.mono_us;
+        }
+        if self.reading.is_some() {
+            self.requeue_reads(context);
+        }
+        self.advance(context);
+    }
+
+    /// This node has no vote any more, and runs no rounds: clients' operations go to a member.
+    pub fn hand_over(&mut self, context: &mut Context<'_>) {
+        if let Some(round) = self.writing.take() {
+            context.effects.push(Effect::Close(round.id));
+            let sent = matches!(round.phase, Phase::Accept { .. });
+            for mut pending in round.operations {
+                pending.tried |= sent;
+                self.queue.push_back(pending);
+            }
+        }
+        if self.reading.is_some() {
+            self.requeue_reads(context);
+        }
+        self.must_repair = false;
+        for pending in std::mem::take(&mut self.queue) {
+            let to = preferred(context.key, context.near);
+            match to.filter(|_| pending.reply.is_client()) {
+                Some(to) => context.effects.push(Effect::Forward { to, pending }),
+                None => context.effects.push(Effect::Drop {
+                    pending,
+                    straggler: false,
+                }),
+            }
+        }
+    }
+
+    /// X5: a quorum was lost, or is heard again.
+    pub fn handle_quorum_change(&mut self, context: &mut Context<'_>) {
+        if context.hears_quorum {
+            self.wait_until_us = context.now.mono_us;
+        } else {
+            if matches!(&self.writing, Some(w) if matches!(w.phase, Phase::Prepare { .. })) {
+                self.lose(context);
+            }
+            if self.reading.is_some() {
+                self.requeue_reads(context);
+            }
+            self.refuse(context);
+        }
+        self.advance(context);
+    }
+
+    /// Nobody waits any more for what the round would bring.
+    pub(super) fn give_up(&mut self, context: &mut Context<'_>) {
+        let round = self.writing.take().expect("checked by the caller");
+        context.effects.push(Effect::Close(round.id));
+        self.right = None;
+        for pending in round.operations {
+            context.effects.push(Effect::Drop {
+                pending,
+                straggler: false,
+            });
+        }
+    }
+
+    pub(super) fn drop_overdue(&mut self, context: &mut Context<'_>) {
+        let now = context.now;
+        if !self.queue.iter().any(|p| p.is_overdue(now)) {
+            return;
+        }
+        let (overdue, rest): (Vec<_>, Vec<_>) =
+            self.queue.drain(..).partition(|p| p.is_overdue(now));
+        self.queue = rest.into();
+        for pending in overdue {
+            context.effects.push(Effect::Drop {
+                pending,
+                straggler: false,
+            });
+        }
+    }
+}

@@ -339,7 +339,10 @@ fn rate(window: Window, record: &Record) -> f64 {
 
 fn writes_per_s(window: Window, record: &Record) -> f64 {
     let span = Span::of(window, record);
-    let within = record.writes.iter().filter(|write| span.has(write.ended_us));
+    let within = record
+        .writes
+        .iter()
+        .filter(|write| span.has(write.ended_us));
     within.count() as f64 / span.seconds()
 }
 

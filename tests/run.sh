@@ -110,4 +110,5 @@ step capi tests/capi.sh
 step compat tests/compat.sh
 step loss tests/loss.sh
 step partition tests/partition/run.sh
+step failures tests/partition/run.sh --failures
 step fuzz fuzz

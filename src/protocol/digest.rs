@@ -138,7 +138,9 @@ struct Nonzero<I>(I);
 impl<I: Iterator<Item = u64> + Clone> fmt::Debug for Nonzero<I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sums = self.0.clone().enumerate();
-        f.debug_map().entries(sums.filter(|(_, sum)| *sum != 0)).finish()
+        f.debug_map()
+            .entries(sums.filter(|(_, sum)| *sum != 0))
+            .finish()
     }
 }
 

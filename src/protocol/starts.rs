@@ -130,7 +130,11 @@ mod tests {
         assert_eq!(denied(row(7, 3, 30, 100)), None);
         assert_eq!(denied(row(7, 4, 40, 200)), None, "it was started again");
         assert_eq!(denied(row(7, 3, 30, 150)), None, "late");
-        assert_eq!(denied(row(7, 4, 41, 300)), Some(4), "from the copy once more");
+        assert_eq!(
+            denied(row(7, 4, 41, 300)),
+            Some(4),
+            "from the copy once more"
+        );
         assert_eq!(denied(row(7, 4, 41, 310)), Some(4), "it is still there");
         assert_eq!(denied(row(7, 2, 22, 320)), Some(4), "from an older one");
         assert_eq!(denied(row(8, 4, 41, 330)), None, "it is somebody new");

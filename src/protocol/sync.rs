@@ -257,6 +257,8 @@ impl Replica {
                 }
                 None => pass.todo.extend(differ.into_iter().map(|b| (b, from))),
             }
+            // Neighbouring buckets are of different sources, so that all are at work.
+            pass.todo.make_contiguous().sort_unstable();
         }
         self.sync.pass = Some(pass);
         self.advance_pass(now);
@@ -353,7 +355,7 @@ impl Replica {
         let Some(pass) = &mut self.sync.pass else {
             return;
         };
-        let mut cut_short = false;
+        let (mut cut_short, mut given_up) = (false, false);
         let mut again: Vec<(NodeId, RoundId, Message)> = Vec::new();
         let mut listed = Vec::new();
         pass.digests.retain(|node, question| {
@@ -361,7 +363,9 @@ impl Replica {
                 return true;
             }
             again.push((*node, question.round, DigestsAsked {}.into()));
-            question.ask_again(now)
+            let kept = question.ask_again(now);
+            given_up |= !kept;
+            kept
         });
         pass.comparing.retain(|bucket, comparing| {
             if !comparing.question.is_overdue(now) {
@@ -378,7 +382,7 @@ impl Replica {
             cut_short |= !kept;
             kept
         });
-        if pass.digests.is_empty() && pass.differed.as_ref().is_some_and(|_| !again.is_empty()) {
+        if given_up {
             pass.differed = None;
             cut_short = true;
         }

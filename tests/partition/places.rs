@@ -114,6 +114,7 @@ impl Places {
             }),
             ("last", [node]) => Ok(Verb::Last(self.node(node)?)),
             ("says", [node, words @ ..]) => Ok(Verb::Says(self.node(node)?, words.join(" "))),
+            ("logs", [node, words @ ..]) => Ok(Verb::Logs(self.node(node)?, words.join(" "))),
             ("put", [count]) => Ok(Verb::PutKeys(number(count)? as usize)),
             ("delete", []) => Ok(Verb::DeleteKeys),
             ("read", []) => Ok(Verb::ReadKeys),

@@ -234,6 +234,7 @@ impl Run<'_> {
             }
             Verb::Last(node) => waits::last(self.cluster, *node)?,
             Verb::Says(node, text) => drop(waits::says(self.cluster, *node, text)?),
+            Verb::Logs(node, text) => waits::logs(self.cluster, *node, text)?,
             Verb::PutKeys(count) => self.put_keys(*count)?,
             Verb::DeleteKeys => self.delete_keys()?,
             Verb::ReadKeys => self.read_keys()?,

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Scenarios of half-broken networks, with real processes and iptables, in a network of their own.
 set -uo pipefail
-usage='usage: run.sh [--all] [--list] [NAME ...]
+usage='usage: run.sh [--failures] [--all] [--list] [NAME ...]
 
 Runs a sample of the scenarios of scenarios.csv in at most five minutes, or all, or those whose names
-begin with a NAME (chain, chain-5, graph-4); prints a line each, and what did not hold. SEED=n places the
-nodes and chooses the operations otherwise. Logs and histories of what failed are kept in LOG_DIR.'
+begin with a NAME (chain, chain-5, graph-4); with --failures those of failures.csv. Prints a line each, and
+what did not hold. SEED=n places the nodes and chooses the operations otherwise. Logs and histories of what
+failed are kept in LOG_DIR.'
 
 here=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
 cd -- "$here/../.." || exit 1

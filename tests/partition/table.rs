@@ -67,6 +67,8 @@ pub enum Verb {
     Last(usize),
     /// Waits until a node says what it waits for in words with this among them.
     Says(usize, String),
+    /// Waits until a node has these words in its log.
+    Logs(usize, String),
     PutKeys(usize),
     DeleteKeys,
     /// Reads what was put, or sees that it is absent, through every node that runs.

@@ -91,6 +91,17 @@ pub fn says(cluster: &mut Cluster, node: usize, text: &str) -> Result<Duration> 
     })
 }
 
+/// A node has a line with `text` in its log.
+pub fn logs(cluster: &Cluster, node: usize, text: &str) -> Result<()> {
+    let began = Instant::now();
+    while !cluster.log(node).contains(text) {
+        let in_time = began.elapsed() < SAYS_WITHIN;
+        ensure!(in_time, "node {node} logs nothing of {text:?}");
+        std::thread::sleep(POLL_INTERVAL);
+    }
+    Ok(())
+}
+
 /// All that run hold the same.
 pub fn equal(cluster: &mut Cluster, within_ms: u64) -> Result<Duration> {
     let within = Duration::from_millis(within_ms);

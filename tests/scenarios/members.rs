@@ -39,7 +39,11 @@ pub fn e1_disk_that_was_rolled_back_has_no_vote() {
     c.put(client, "k", "new");
     c.restart(4);
     c.run_ms(1_000);
-    assert_eq!(c.cluster.nodes[4].disk.incarnation(), own, "it counts its starts");
+    assert_eq!(
+        c.cluster.nodes[4].disk.incarnation(),
+        own,
+        "it counts its starts"
+    );
     c.roll_back(4, copy);
     c.until("somebody new", |c| c.nodes[4].disk.incarnation() != own);
     c.until("a member again", |c| {

@@ -155,7 +155,9 @@ impl Watch {
     /// There is one configuration of an epoch.
     /// E2: what follows a joint configuration is what it said would come.
     fn follows(&mut self, epoch: Epoch) {
-        let before = epoch.checked_sub(1).and_then(|e| self.configurations.get(&e));
+        let before = epoch
+            .checked_sub(1)
+            .and_then(|e| self.configurations.get(&e));
         let (Some(before), Some(next)) = (before, self.configurations.get(&epoch)) else {
             return;
         };

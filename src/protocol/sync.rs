@@ -14,7 +14,7 @@ use super::copies::Work;
 use super::digest::{BUCKETS, Bucket};
 use super::limits::{
     BEHIND_MISSING_MIN, BUCKETS_COMPARED_MAX, COMPARE_BUSY_MS, COMPARE_MS, LEARNED_MISSING_MAX,
-    LEARNED_PASSES_MAX, PULL_RETRY_MS, PULL_TRIES_MAX, SETTLE_MS,
+    LEARNED_PASS_MS, PULL_RETRY_MS, PULL_TRIES_MAX, SETTLE_MS,
 };
 use super::message::{
     BucketAsked, BucketTold, CopiesAsked, DigestsAsked, DigestsTold, Envelope, Message, NodeId,
@@ -71,6 +71,8 @@ struct Pass {
     todo: VecDeque<(Bucket, NodeId)>,
     comparing: BTreeMap<Bucket, Comparing>,
     missing: u64,
+    /// Keys that were asked for in vain.
+    given_up: u64,
     /// Something was not seen through.
     is_cut_short: bool,
 }
@@ -196,6 +198,7 @@ impl Replica {
             todo: VecDeque::new(),
             comparing: BTreeMap::new(),
             missing: 0,
+            given_up: 0,
             is_cut_short: false,
         });
         for node in sources {
@@ -335,7 +338,9 @@ impl Replica {
         let Some(pass) = self.sync.pass.take() else {
             return;
         };
-        let few = pass.missing <= LEARNED_MISSING_MAX || self.sync.passes >= LEARNED_PASSES_MAX;
+        let is_short = now.mono_us <= pass.began_us + LEARNED_PASS_MS * 1_000;
+        let few = pass.missing <= LEARNED_MISSING_MAX
+            || (is_short && pass.given_up <= LEARNED_MISSING_MAX);
         self.sync.learned |= !self.votes && few && !pass.is_cut_short;
         let is_behind = pass.missing > BEHIND_MISSING_MIN || pass.is_cut_short;
         self.sync.hurried = match (pass.kind, is_behind) {
@@ -393,7 +398,11 @@ impl Replica {
         for (node, round, message) in again {
             self.ask_for(node, round, message);
         }
-        for (source, keys) in self.sync.pulls.overdue(now) {
+        let (overdue, given_up) = self.sync.pulls.overdue(now);
+        if let Some(pass) = &mut self.sync.pass {
+            pass.given_up += given_up;
+        }
+        for (source, keys) in overdue {
             self.ask_copies(now, source, keys);
         }
     }

@@ -47,12 +47,13 @@ fn show(status: &NodeStatus) -> String {
         keys,
         records,
         digest,
+        learning,
         waits_for,
         ..
     } = status;
     format!(
         "\n        node {node}: epoch {epoch}, members {members:?}, votes {votes}, quorum {quorum}, \
-         {keys} keys, {records} records, digest {digest:016x}; {waits_for}"
+         {keys} keys, {records} records, digest {digest:016x}, {learning:?}; {waits_for}"
     )
 }
 

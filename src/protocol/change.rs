@@ -236,8 +236,8 @@ impl Replica {
         self.node = own.map_or(0, |m| m.node);
         let own = configuration.voter(self.node);
         self.votes = own.is_some_and(|m| m.incarnation == self.incarnation) || !rule!(E1);
-        // B3: the clock is above the base.
         if rule!(B3) {
+            // The clock is above the base.
             self.clock.observe(configuration.base.reading());
         }
         self.note_former(&configuration);
@@ -321,6 +321,7 @@ impl Replica {
         let mut steps = Vec::new();
         match envelope.message {
             Message::DigestsTold(told) => {
+                // The base moves the clock too, so without it nothing else may.
                 if rule!(B3) && rule!(E3_base) {
                     self.clock.observe(told.clock);
                 }

@@ -216,6 +216,7 @@ impl Machine {
     /// The node's clock is ahead from now on.
     pub fn jump_ahead(&mut self) {
         self.now.wall_ms += AHEAD_MS;
+        self.handle(Input::Timeout);
     }
 
     /// When the next timer of rounds is due.

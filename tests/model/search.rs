@@ -83,7 +83,6 @@ impl Search {
             if !self.visited.insert(state.fingerprint(&mut bytes)) {
                 continue;
             }
-            if self.visited.len() % 200_000 == 0 { eprintln!("PROG {} {:?} depth {}", self.visited.len(), self.nodes.sizes(), self.path.len()); }
             if self.visited.len() > self.nodes.scope.states_max {
                 return Err("the scope is larger than its bound of states".into());
             }

@@ -66,7 +66,9 @@ impl State {
         for node in 0..state.locals.len() {
             if let Some((ballot, record)) = nodes.local(state.locals[node]).durable {
                 let noted = state.note_record(nodes, ballot, record);
-                noted.and_then(|()| state.note_holder(nodes, node)).expect("a scope begins well");
+                noted
+                    .and_then(|()| state.note_holder(nodes, node))
+                    .expect("a scope begins well");
             }
         }
         state
@@ -339,7 +341,8 @@ impl State {
         }
         let id = nodes.scope.operation(plan).id;
         let mut proposed = self.proposed.iter();
-        let holds = proposed.any(|p| has(nodes.record(p.record), id) && nodes.is_quorum(&p.holders));
+        let holds =
+            proposed.any(|p| has(nodes.record(p.record), id) && nodes.is_quorum(&p.holders));
         match holds {
             true => Ok(()),
             false => Err(format!(

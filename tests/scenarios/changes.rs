@@ -22,7 +22,7 @@ fn installed(cluster: &Cluster, nodes: &[usize]) -> Option<Configuration> {
         .then_some(first)
 }
 
-fn has_members(cluster: &Cluster, nodes: &[usize], members: &[NodeId]) -> bool {
+pub fn has_members(cluster: &Cluster, nodes: &[usize], members: &[NodeId]) -> bool {
     installed(cluster, nodes).is_some_and(|c| {
         let ids: Vec<NodeId> = c.members.iter().map(|m| m.node).collect();
         c.joint.is_none() && ids == members

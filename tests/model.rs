@@ -86,22 +86,42 @@ fn two_nodes() {
 }
 
 #[test]
-fn master_moves() {
-    holds(scopes::master_moves_under_writes(), &[]);
+fn change_under_writes() {
+    holds(scopes::change_under_writes(), &[]);
 }
 
 #[test]
-fn master_moves_under_reads() {
-    holds(scopes::master_moves_under_reads(), &["", "a"]);
+fn change_and_straggler() {
+    holds(scopes::change_and_straggler(), &[]);
+}
+
+#[test]
+fn change_under_reads() {
+    holds(scopes::change_under_reads(), &["", "a"]);
+}
+
+#[test]
+fn admission_under_reads() {
+    holds(scopes::admission_under_reads(), &[""]);
+}
+
+#[test]
+fn admission_under_writes() {
+    holds(scopes::admission_under_writes(), &["", "a"]);
+}
+
+#[test]
+fn purge() {
+    holds(scopes::purge(), &[""]);
 }
 
 #[test]
 fn trying() {
     use horseshoe::protocol::rules::{Rule, switch_off};
     let scopes: [(&str, fn() -> Scope); 6] = [
-        ("w", scopes::master_moves_under_writes),
-        ("r", scopes::master_moves_under_reads),
-        ("slow", scopes::master_moves_slowly),
+        ("cw", scopes::change_under_writes),
+        ("cs", scopes::change_and_straggler),
+        ("cr", scopes::change_under_reads),
         ("ar", scopes::admission_under_reads),
         ("aw", scopes::admission_under_writes),
         ("p", scopes::purge),
@@ -181,6 +201,14 @@ mod mutants {
         (Rule::X1_table, scopes::duel),
         (Rule::X2_node, scopes::attempts_that_change_nothing),
         (Rule::X5_sent, scopes::duel_and_silence),
+        (Rule::R1, scopes::change_and_straggler),
+        (Rule::Q2, scopes::change_under_reads),
+        (Rule::B3, scopes::change_and_straggler),
+        (Rule::E3_base, scopes::change_and_straggler),
+        (Rule::E3_evidence, scopes::change_under_reads),
+        (Rule::E5, scopes::admission_under_reads),
+        (Rule::P1_floor, scopes::purge),
+        (Rule::X3, scopes::purge),
     ];
 
     #[test]

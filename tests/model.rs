@@ -86,6 +86,69 @@ fn two_nodes() {
 }
 
 #[test]
+fn master_moves() {
+    holds(scopes::master_moves_under_writes(), &[]);
+}
+
+#[test]
+fn master_moves_under_reads() {
+    holds(scopes::master_moves_under_reads(), &["", "a"]);
+}
+
+#[test]
+fn trying() {
+    use horseshoe::protocol::rules::{Rule, switch_off};
+    let scopes: [(&str, fn() -> Scope); 6] = [
+        ("w", scopes::master_moves_under_writes),
+        ("r", scopes::master_moves_under_reads),
+        ("slow", scopes::master_moves_slowly),
+        ("ar", scopes::admission_under_reads),
+        ("aw", scopes::admission_under_writes),
+        ("p", scopes::purge),
+    ];
+    let names = std::env::var("RULES").unwrap_or_default();
+    let only = std::env::var("SCOPES").unwrap_or_default();
+    for rule in [
+        None,
+        Some(Rule::R1),
+        Some(Rule::Q2),
+        Some(Rule::B3),
+        Some(Rule::E3_base),
+        Some(Rule::E3_evidence),
+        Some(Rule::E5),
+        Some(Rule::P1_floor),
+        Some(Rule::X3),
+    ] {
+        if !names.is_empty()
+            && !names
+                .split(',')
+                .any(|n| n == format!("{rule:?}").replace("Some(", "").replace(")", ""))
+        {
+            continue;
+        }
+        for (n, scope) in scopes {
+            if !only.is_empty() && !only.split(',').any(|o| o == n) {
+                continue;
+            }
+            let start = std::time::Instant::now();
+            switch_off(rule);
+            let mut scope = scope();
+            scope.states_max = 2_000_000;
+            let found = exhaust(scope);
+            switch_off(None);
+            println!(
+                "RULE {rule:?} {n} {:?} {}",
+                start.elapsed(),
+                match found {
+                    Ok(r) => format!("{r:?}"),
+                    Err(s) => s,
+                }
+            );
+        }
+    }
+}
+
+#[test]
 #[ignore] // Half a minute: five million states.
 fn reads_of_two_writes() {
     holds(scopes::reads_of_two_writes(), &["", "a", "b"]);

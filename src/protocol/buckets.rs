@@ -2,10 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use bytes::{BufMut, BytesMut};
-
 use super::Replica;
-use super::digest::{BUCKETS, Bucket};
+use super::digest::{BUCKETS, Bucket, Sums};
 use super::limits::{BUCKET_WAITERS_MAX, KEYS_PER_MESSAGE_MAX, KEYS_SIZE_MAX};
 use super::message::{
     BucketAsked, BucketEntry, BucketTold, DigestsTold, Envelope, Message, NodeId, Now, RoundId,
@@ -37,13 +35,11 @@ pub struct Waiters(BTreeMap<Bucket, Vec<Waiter>>);
 impl Replica {
     /// Of a member: its votes (E5). R2: they leave once what they tell of is durable.
     pub(super) fn handle_digests_asked(&mut self, envelope: &Envelope) {
-        let mut sums = BytesMut::with_capacity(8 * BUCKETS);
-        for bucket in 0..BUCKETS as Bucket {
-            sums.put_u64_le(self.digests.of_life(self.meta.life, bucket));
-        }
+        let buckets = 0..BUCKETS as Bucket;
+        let sums = buckets.map(|bucket| self.digests.of_life(self.meta.life, bucket));
         let told = DigestsTold {
             clock: self.clock.last(),
-            sums: sums.freeze(),
+            sums: Sums::collect(sums),
         };
         let group = self.group_of_now();
         let (to, round, via) = (envelope.origin, envelope.round, envelope.via);

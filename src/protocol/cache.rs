@@ -2,6 +2,7 @@
 //! meaning.
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 
 use super::copies::Work;
 use super::limits::LOAD_WAITERS_MAX;
@@ -50,7 +51,6 @@ pub enum Fetched {
     Overflow(Box<Waiting>),
 }
 
-#[derive(Debug)]
 pub struct Cache {
     slots: HashMap<Key, Slot, foldhash::fast::RandomState>,
     /// Eviction order: a second chance for what was used since it was last looked at.
@@ -58,6 +58,19 @@ pub struct Cache {
     /// Keys whose state is gone for good (P1).
     gone: VecDeque<Key>,
     size_max: usize,
+}
+
+impl fmt::Debug for Cache {
+    /// In order of keys: the same state reads the same.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut slots: Vec<(&Key, &Slot)> = self.slots.iter().collect();
+        slots.sort_unstable_by_key(|(key, _)| *key);
+        f.debug_struct("Cache")
+            .field("slots", &slots)
+            .field("order", &self.order)
+            .field("gone", &self.gone)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Cache {

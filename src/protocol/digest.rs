@@ -1,6 +1,10 @@
 //! Digests of what a node holds, a bucket of keys each: two nodes whose sums for a bucket are equal
 //! hold the same ballots for the same keys of it. Pure arithmetic.
 
+use std::fmt;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::ballot::Ballot;
@@ -18,7 +22,7 @@ pub fn bucket_of(key: &Key) -> Bucket {
 
 /// For each bucket the sum of the hashes of its keys with their accepted ballots, and for each
 /// admission of the node (E5) by itself. A key that nothing was accepted for is in none.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Digests {
     /// By admission, the latest last; sums of earlier ones may be all zero.
     lives: Vec<(u32, Box<[u64]>)>,
@@ -87,6 +91,56 @@ impl Digests {
         others
             .flat_map(|(_, sums)| sums.iter())
             .all(|sum| *sum == 0)
+    }
+}
+
+impl fmt::Debug for Digests {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lives = self.lives.iter();
+        let lives = lives.map(|(life, sums)| (life, sums.iter().copied()));
+        f.debug_map()
+            .entries(lives.map(|(life, sums)| (life, Nonzero(sums))))
+            .finish()
+    }
+}
+
+/// The sums of a node's votes, as they are told: a `u64`, little endian, a bucket.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sums(Bytes);
+
+impl Sums {
+    pub fn collect(sums: impl Iterator<Item = u64>) -> Self {
+        let mut bytes = BytesMut::with_capacity(8 * BUCKETS);
+        sums.for_each(|sum| bytes.put_u64_le(sum));
+        Sums(bytes.freeze())
+    }
+
+    pub fn is_whole(&self) -> bool {
+        self.0.len() == 8 * BUCKETS
+    }
+
+    pub fn of(&self, bucket: Bucket) -> u64 {
+        let at = 8 * usize::from(bucket);
+        u64::from_le_bytes(self.0[at..at + 8].try_into().expect("eight bytes"))
+    }
+}
+
+impl fmt::Debug for Sums {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words = self.0.chunks_exact(8);
+        Nonzero(words.map(|w| u64::from_le_bytes(w.try_into().expect("eight bytes")))).fmt(f)
+    }
+}
+
+/// Most buckets of a small store are empty, and say nothing.
+struct Nonzero<I>(I);
+
+impl<I: Iterator<Item = u64> + Clone> fmt::Debug for Nonzero<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sums = self.0.clone().enumerate();
+        f.debug_map()
+            .entries(sums.filter(|(_, sum)| *sum != 0))
+            .finish()
     }
 }
 

@@ -137,8 +137,8 @@ pub const COMPARE_BUSY_MS: u64 = 5_000;
 pub const BEHIND_MISSING_MIN: u64 = 64;
 /// A learner that found no more keys missing than this in all buckets has learned enough to be admitted, ...
 pub const LEARNED_MISSING_MAX: u64 = 4_096;
-/// ... and under a load that keeps up with it, so does one that went through all buckets so often.
-pub const LEARNED_PASSES_MAX: u64 = 8;
+/// ... and so has, under load, one whose pass took no longer than this: what it lacks was written since.
+pub const LEARNED_PASS_MS: u64 = 5_000;
 
 /// P1: how long after its bucket had a tombstone written it is looked at: none is purged before the retry
 /// horizon is over.

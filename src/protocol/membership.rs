@@ -46,7 +46,8 @@ impl Replica {
         self.ask_admission(&configuration);
         self.look_who_is_missed(now, &configuration);
         self.carry_change_on(now);
-        let may_propose = self.votes && self.hears_quorum && configuration.joint.is_none();
+        let joint = configuration.joint.is_some() && rule!(E2);
+        let may_propose = self.votes && self.hears_quorum && !joint;
         if !may_propose || self.changes.is_proposing() {
             return;
         }

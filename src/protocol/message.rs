@@ -11,7 +11,7 @@ use kvclient::wire::{
 use serde::{Deserialize, Serialize};
 
 use super::ballot::Ballot;
-use super::digest::{BUCKETS, Bucket, Digests};
+use super::digest::{BUCKETS, Bucket, Digests, Sums};
 use super::limits::{
     ADDRESS_SIZE_MAX, CHOSEN_PER_MESSAGE_MAX, KEYS_PER_MESSAGE_MAX, MEMBERS_MAX, NODES_AWAY_MAX,
 };
@@ -192,8 +192,8 @@ messages! {
     /// For the digests of all buckets (see `digest`).
     DigestsAsked = 33 { }
     /// E3: told in the envelope's epoch, and so after its installing. `clock` is above all that the
-    /// member promised or accepted before. `sums`: a `u64`, little endian, a bucket.
-    DigestsTold = 34 { clock: u64, sums: Bytes }
+    /// member promised or accepted before.
+    DigestsTold = 34 { clock: u64, sums: Sums }
     /// For what the asked node holds in a bucket, in order of key, behind `after`.
     BucketAsked = 35 { bucket: Bucket, after: Option<Key> }
     /// `more`: there is more behind the last entry.
@@ -206,13 +206,6 @@ messages! {
     Purge = 39 { tombstones: Vec<(Key, Ballot)> }
     /// E1: the receiver's incarnation was started as often, or oftener, as somebody else than now.
     RolledBack = 40 { incarnation: Incarnation, starts: u64, boot: u64 }
-}
-
-impl DigestsTold {
-    pub fn sum(&self, bucket: Bucket) -> u64 {
-        let at = 8 * usize::from(bucket);
-        u64::from_le_bytes(self.sums[at..at + 8].try_into().expect("eight bytes"))
-    }
 }
 
 impl Message {
@@ -257,7 +250,7 @@ impl Message {
             Message::ConfigurationAsked(m) => return bounded(m.address.len() <= ADDRESS_SIZE_MAX),
             Message::DigestsTold(m) => {
                 let sane = m.clock <= READING_SANE_MAX;
-                return bounded(sane && m.sums.len() == 8 * BUCKETS);
+                return bounded(sane && m.sums.is_whole());
             }
             Message::BucketAsked(m) => return bounded(usize::from(m.bucket) < BUCKETS),
             Message::BucketTold(m) => {

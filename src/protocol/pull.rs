@@ -111,9 +111,9 @@ impl Pulls {
     }
 
     /// What was not answered in time and is asked for again, of whom; what was asked for too often is
-    /// given up, until somebody finds it missing again.
-    pub fn overdue(&mut self, now: Now) -> Vec<(NodeId, Vec<Key>)> {
-        let mut overdue = Vec::new();
+    /// given up, until somebody finds it missing again, and counted.
+    pub fn overdue(&mut self, now: Now) -> (Vec<(NodeId, Vec<Key>)>, u64) {
+        let (mut overdue, mut given_up_count) = (Vec::new(), 0);
         for (node, source) in &mut self.sources {
             let (mut keys, mut given_up, mut keys_size) = (Vec::new(), Vec::new(), 0);
             let late = source
@@ -135,6 +135,7 @@ impl Pulls {
                 asked.times += 1;
                 keys.push(key.clone());
             }
+            given_up_count += given_up.len() as u64;
             for key in given_up {
                 source.end(&key);
             }
@@ -142,7 +143,7 @@ impl Pulls {
                 overdue.push((*node, keys));
             }
         }
-        overdue
+        (overdue, given_up_count)
     }
 
     /// The copy came and was taken; whether it was asked for.
@@ -236,11 +237,11 @@ mod tests {
         assert!(pulls.end(at(PULL_RETRY_MS), 1, &key(0)));
         let later = at(2 * PULL_RETRY_MS - 1);
         assert!(
-            pulls.overdue(later).is_empty(),
+            pulls.overdue(later).0.is_empty(),
             "what came was asked no later"
         );
         assert!(pulls.end(later, 1, &key(2)));
-        assert_eq!(pulls.overdue(later), [(1, vec![key(1)])]);
+        assert_eq!(pulls.overdue(later).0, [(1, vec![key(1)])]);
     }
 
     #[test]
@@ -248,14 +249,15 @@ mod tests {
         let mut pulls = Pulls::default();
         pulls.want(1, key(1), 10);
         pulls.fill(at(0));
-        assert!(pulls.overdue(at(PULL_RETRY_MS - 1)).is_empty());
+        assert!(pulls.overdue(at(PULL_RETRY_MS - 1)).0.is_empty());
         for turn in 1..u64::from(PULL_TRIES_MAX) {
-            let again = pulls.overdue(at(turn * PULL_RETRY_MS));
+            let (again, _) = pulls.overdue(at(turn * PULL_RETRY_MS));
             assert_eq!(again, [(1, vec![key(1)])]);
             assert!(!pulls.is_empty());
         }
         let last = at(u64::from(PULL_TRIES_MAX) * PULL_RETRY_MS);
-        assert!(pulls.overdue(last).is_empty() && pulls.is_empty());
+        assert_eq!(pulls.overdue(last), (Vec::new(), 1));
+        assert!(pulls.is_empty());
         pulls.want(1, key(1), 10);
         assert!(pulls.has_room() && pulls.forget(1) && !pulls.forget(1) && pulls.is_empty());
     }

@@ -16,7 +16,9 @@ use super::limits::{
     BUCKETS_PURGED_BUSY, BUCKETS_PURGED_IDLE, KEYS_PER_MESSAGE_MAX, KEYS_SIZE_MAX, PURGE_AFTER_MS,
     PURGE_DIFFERING_MAX, PURGE_MS, RETRY_HORIZON_MS, SETTLE_MS,
 };
-use super::message::{DigestsAsked, DigestsTold, Envelope, Message, NodeId, Now, Purge, RoundId};
+use super::message::{
+    DigestsAsked, DigestsTold, Envelope, GroupNumber, Message, NodeId, Now, Purge, RoundId,
+};
 use super::outbox::Way;
 use super::record::{AcceptorState, Key, Record, SPACE_CONFIGURATION};
 use super::rules::rule;
@@ -31,6 +33,15 @@ struct Round {
     told: BTreeMap<NodeId, DigestsTold>,
     /// Buckets in which all members hold the same, with the sum; until they are listed.
     agreed: BTreeMap<Bucket, u64>,
+}
+
+/// What was found that may go.
+#[derive(Debug)]
+struct Sent {
+    again_us: u64,
+    /// With which what this node itself holds of it is durable.
+    group: GroupNumber,
+    purge: Purge,
 }
 
 /// This node's part in purging.
@@ -49,7 +60,7 @@ pub struct Graves {
     /// Buckets in which a member differed at the last look, in order.
     differed: Vec<Bucket>,
     /// Sent once, to be sent once more: what is lost leaves a tombstone that costs a round to be rid of.
-    sent: Vec<(u64, Purge)>,
+    sent: Vec<Sent>,
 }
 
 impl Default for Graves {
@@ -145,7 +156,7 @@ impl Replica {
         let own = |bucket| self.digests.of_life(life, bucket);
         let agrees = |bucket: Bucket| {
             let mut told = round.told.values();
-            told.all(|told| told.sum(bucket) == own(bucket)) || !rule!(P1_all)
+            told.all(|told| told.sums.of(bucket) == own(bucket)) || !rule!(P1_all)
         };
         // What is just being written differs at one look, and seldom at two.
         let differing = (0..BUCKETS as Bucket).filter(|bucket| !agrees(*bucket));
@@ -234,22 +245,21 @@ impl Replica {
         for member in configuration.voters() {
             self.send(member.node, 0, purge.clone().into(), group, Way::Usual);
         }
-        let again_us = now.mono_us + SETTLE_MS * 1_000;
-        self.graves.sent.push((again_us, purge));
+        self.graves.sent.push(Sent {
+            again_us: now.mono_us + SETTLE_MS * 1_000,
+            group,
+            purge,
+        });
     }
 
     fn send_purges_again(&mut self, now: Now, voters: &[NodeId]) {
-        let sent = std::mem::take(&mut self.graves.sent);
-        let (due, later) = sent
-            .into_iter()
-            .partition(|(at_us, _)| now.mono_us >= *at_us);
-        self.graves.sent = later;
-        let due: Vec<(u64, Purge)> = due;
         let me = self.node;
-        for (_, purge) in due {
+        let is_due = |sent: &mut Sent| now.mono_us >= sent.again_us;
+        let due: Vec<Sent> = self.graves.sent.extract_if(.., is_due).collect();
+        for sent in due {
             for node in voters.iter().filter(|node| **node != me) {
-                let envelope = self.envelope(*node, 0, purge.clone().into());
-                self.dispatch(envelope, Way::Usual);
+                let purge = sent.purge.clone();
+                self.send(*node, 0, purge.into(), sent.group, Way::Usual);
             }
         }
     }

@@ -6,11 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::Bytes;
 use kvclient::clock::Reading;
 
 use super::ballot::Ballot;
-use super::digest::{BUCKETS, Bucket};
+use super::digest::{BUCKETS, Bucket, Sums};
 use super::limits::{SEAL_BUCKETS_MAX, SEAL_PASSES};
 use super::message::{BucketEntry, BucketTold, Configuration, NodeId, RoundId};
 use super::quorum::NodeSet;
@@ -44,7 +43,7 @@ pub struct Sealing {
     /// The highest clock that a member told when it had installed the joint configuration.
     clock: Reading,
     /// Sums of the present pass.
-    told: BTreeMap<NodeId, Bytes>,
+    told: BTreeMap<NodeId, Sums>,
     passes: u32,
     open: BTreeSet<Bucket>,
     listings: BTreeMap<Bucket, Listing>,
@@ -94,7 +93,7 @@ impl Sealing {
     }
 
     /// A member has installed the joint configuration, and holds this.
-    pub fn digests_told(&mut self, node: NodeId, clock: Reading, sums: Bytes) {
+    pub fn digests_told(&mut self, node: NodeId, clock: Reading, sums: Sums) {
         self.clock = self.clock.max(clock);
         self.told.insert(node, sums);
     }
@@ -166,14 +165,10 @@ impl Sealing {
     /// E3 (b), by buckets: a joint quorum holds the very same.
     fn compare_digests(&mut self, configuration: &Configuration) {
         let told = &self.told;
-        let sum = |node: &NodeId, bucket: Bucket| {
-            let at = 8 * usize::from(bucket);
-            told[node].slice(at..at + 8)
-        };
         self.open.retain(|bucket| {
-            let mut holders: BTreeMap<Bytes, NodeSet> = BTreeMap::new();
-            for node in told.keys() {
-                holders.entry(sum(node, *bucket)).or_default().insert(*node);
+            let mut holders: BTreeMap<u64, NodeSet> = BTreeMap::new();
+            for (node, sums) in told {
+                holders.entry(sums.of(*bucket)).or_default().insert(*node);
             }
             let agreed = holders.values().any(|set| configuration.has_quorum(set));
             !agreed && rule!(E3_evidence)

@@ -14,7 +14,7 @@ use super::copies::Work;
 use super::digest::{BUCKETS, Bucket};
 use super::limits::{
     BEHIND_MISSING_MIN, BUCKETS_COMPARED_MAX, COMPARE_BUSY_MS, COMPARE_MS, LEARNED_MISSING_MAX,
-    LEARNED_PASSES_MAX, PULL_RETRY_MS, PULL_TRIES_MAX, SETTLE_MS,
+    LEARNED_PASS_MS, PULL_RETRY_MS, PULL_TRIES_MAX, SETTLE_MS,
 };
 use super::message::{
     BucketAsked, BucketTold, CopiesAsked, DigestsAsked, DigestsTold, Envelope, Message, NodeId,
@@ -71,6 +71,8 @@ struct Pass {
     todo: VecDeque<(Bucket, NodeId)>,
     comparing: BTreeMap<Bucket, Comparing>,
     missing: u64,
+    /// Keys that were asked for in vain.
+    given_up: u64,
     /// Something was not seen through.
     is_cut_short: bool,
 }
@@ -101,6 +103,8 @@ pub struct Sync {
     hurried: usize,
     /// The members that were there at the last look.
     near: Vec<NodeId>,
+    /// Members that did not answer in the last pass, and are left out of the next.
+    silent: Vec<NodeId>,
     learned: bool,
     /// Keys, since this node is a learner.
     copied: u64,
@@ -162,7 +166,11 @@ impl Replica {
             self.look_again(now);
             self.advance_pass(now);
         } else if self.is_pass_due(now) && !sources.is_empty() {
-            self.begin_pass(now, &sources);
+            let silent = std::mem::take(&mut self.sync.silent);
+            let mut answering = sources.clone();
+            answering.retain(|node| !silent.contains(node));
+            let all_silent = answering.is_empty();
+            self.begin_pass(now, if all_silent { &sources } else { &answering });
         }
         self.sync.near = sources;
         self.look_at_graves(now);
@@ -196,6 +204,7 @@ impl Replica {
             todo: VecDeque::new(),
             comparing: BTreeMap::new(),
             missing: 0,
+            given_up: 0,
             is_cut_short: false,
         });
         for node in sources {
@@ -257,6 +266,8 @@ impl Replica {
                 }
                 None => pass.todo.extend(differ.into_iter().map(|b| (b, from))),
             }
+            // Neighbouring buckets are of different sources, so that all are at work.
+            pass.todo.make_contiguous().sort_unstable();
         }
         self.sync.pass = Some(pass);
         self.advance_pass(now);
@@ -267,7 +278,7 @@ impl Replica {
         let votes = self.digests.of_life(self.meta.life, bucket);
         let own = if self.votes { votes } else { all };
         let has_cached = self.votes && kind == Kind::Bulk && all != votes;
-        told.sum(bucket) != own || has_cached
+        told.sums.of(bucket) != own || has_cached
     }
 
     /// The second look at buckets that differed.
@@ -333,7 +344,9 @@ impl Replica {
         let Some(pass) = self.sync.pass.take() else {
             return;
         };
-        let few = pass.missing <= LEARNED_MISSING_MAX || self.sync.passes >= LEARNED_PASSES_MAX;
+        let is_short = now.mono_us <= pass.began_us + LEARNED_PASS_MS * 1_000;
+        let few = pass.missing <= LEARNED_MISSING_MAX
+            || (is_short && pass.given_up <= LEARNED_MISSING_MAX);
         self.sync.learned |= !self.votes && few && !pass.is_cut_short;
         let is_behind = pass.missing > BEHIND_MISSING_MIN || pass.is_cut_short;
         self.sync.hurried = match (pass.kind, is_behind) {
@@ -353,7 +366,7 @@ impl Replica {
         let Some(pass) = &mut self.sync.pass else {
             return;
         };
-        let mut cut_short = false;
+        let (mut cut_short, mut silent) = (false, Vec::new());
         let mut again: Vec<(NodeId, RoundId, Message)> = Vec::new();
         let mut listed = Vec::new();
         pass.digests.retain(|node, question| {
@@ -361,7 +374,11 @@ impl Replica {
                 return true;
             }
             again.push((*node, question.round, DigestsAsked {}.into()));
-            question.ask_again(now)
+            let kept = question.ask_again(now);
+            if !kept {
+                silent.push(*node);
+            }
+            kept
         });
         pass.comparing.retain(|bucket, comparing| {
             if !comparing.question.is_overdue(now) {
@@ -378,9 +395,10 @@ impl Replica {
             cut_short |= !kept;
             kept
         });
-        if pass.digests.is_empty() && pass.differed.as_ref().is_some_and(|_| !again.is_empty()) {
+        if !silent.is_empty() {
             pass.differed = None;
             cut_short = true;
+            self.sync.silent = silent;
         }
         pass.is_cut_short |= cut_short;
         for bucket in listed {
@@ -389,7 +407,11 @@ impl Replica {
         for (node, round, message) in again {
             self.ask_for(node, round, message);
         }
-        for (source, keys) in self.sync.pulls.overdue(now) {
+        let (overdue, given_up) = self.sync.pulls.overdue(now);
+        if let Some(pass) = &mut self.sync.pass {
+            pass.given_up += given_up;
+        }
+        for (source, keys) in overdue {
             self.ask_copies(now, source, keys);
         }
     }

@@ -5,10 +5,10 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use horseshoe::protocol::message::{
-    ClientMessage, ClientReply, Destination, Endpoint, Envelope, Input, Message, Now, Output,
-    Recovered,
+    ClientMessage, ClientReply, Destination, Endpoint, Envelope, Group, Input, Message, Meta, Now,
+    Output, Recovered,
 };
-use horseshoe::protocol::record::AcceptorState;
+use horseshoe::protocol::record::{AcceptorState, Key};
 use horseshoe::protocol::{Options, Replica};
 use kvclient::wire::{Hello, Request};
 
@@ -24,37 +24,33 @@ const TIMER_US_MAX: u64 = 500_000;
 /// What a silent neighbour told counts no longer, and then the quorum is lost.
 const SILENCE_US: u64 = 1_200_000;
 
+/// How far a clock jumps: farther than all that is done takes, and believed (B2).
+const AHEAD_MS: u64 = 1_000;
+
 /// One start of a node.
 #[derive(Debug)]
 pub struct Life {
     pub node: usize,
     boot: u64,
     recovered: Recovered,
-    started_us: u64,
+    started: Now,
 }
 
-pub type Inputs = Vec<Rc<(u64, Input)>>;
+pub type Inputs = Vec<Rc<(Now, Input)>>;
 
 pub struct Machine {
     pub life: Rc<Life>,
     pub inputs: Inputs,
     pub replica: Replica,
     pub disk: Disk,
-    pub now_us: u64,
+    now: Now,
     slow_disk: bool,
     /// Sessions, by operation.
     pub tokens: Rc<Vec<u64>>,
     pub sent: Vec<Envelope>,
     pub heartbeats: Vec<Envelope>,
     pub replies: Vec<(Endpoint, ClientReply)>,
-    pub written: Vec<AcceptorState>,
-}
-
-fn at(now_us: u64) -> Now {
-    Now {
-        mono_us: now_us,
-        wall_ms: WALL_MS,
-    }
+    pub written: Vec<(Key, AcceptorState)>,
 }
 
 /// Each operation has an address of its own, as if its client had made it elsewhere.
@@ -78,30 +74,40 @@ fn replica(scope: &Scope, life: &Life) -> Replica {
         shrink_after_ms: 0,
         bootstrap: false,
     };
-    Replica::new(options, life.recovered.clone(), at(life.started_us))
+    Replica::new(options, life.recovered.clone(), life.started)
 }
 
 impl Machine {
-    /// A node with the configuration on its disk, and nothing else.
+    /// A node with a configuration on its disk, and what the scope says.
     pub fn first(scope: &Scope, node: usize) -> Machine {
-        let mut recovered = Recovered {
-            incarnation: Scope::incarnation(node),
-            ..Recovered::default()
-        };
-        recovered.meta.configuration = Some(scope.configuration());
+        let incarnation = Scope::incarnation(node);
+        let mut disk = Disk::new(incarnation);
+        disk.write(Group {
+            number: 1,
+            registers: scope.registers(node),
+            meta: Some(Meta {
+                configuration: Some(scope.configuration(1)),
+                ..Meta::default()
+            }),
+            ..Group::default()
+        });
+        disk.end_sync();
         let life = Life {
             node,
             boot: 10 + node as u64,
-            recovered,
-            started_us: NEWS_US,
+            recovered: disk.recovered(),
+            started: Now {
+                mono_us: NEWS_US,
+                wall_ms: WALL_MS,
+            },
         };
-        Machine::start(scope, life, Disk::new(Scope::incarnation(node)))
+        Machine::start(scope, life, disk)
     }
 
     fn start(scope: &Scope, life: Life, disk: Disk) -> Machine {
         let mut machine = Machine {
             replica: replica(scope, &life),
-            now_us: life.started_us,
+            now: life.started,
             life: Rc::new(life),
             inputs: Vec::new(),
             disk,
@@ -125,10 +131,10 @@ impl Machine {
         tokens: Rc<Vec<u64>>,
     ) -> Machine {
         let mut replica = replica(scope, &life);
-        let mut now_us = life.started_us;
+        let mut now = life.started;
         for input in &inputs {
-            now_us = input.0;
-            replica.handle_input(at(now_us), input.1.clone());
+            now = input.0;
+            replica.handle_input(now, input.1.clone());
             while replica.poll_output().is_some() {}
         }
         Machine {
@@ -136,7 +142,7 @@ impl Machine {
             inputs,
             replica,
             disk,
-            now_us,
+            now,
             slow_disk: scope.slow_disks,
             tokens,
             sent: Vec::new(),
@@ -150,13 +156,12 @@ impl Machine {
     pub fn handle(&mut self, input: Input) {
         let mut due = VecDeque::from([input]);
         while let Some(input) = due.pop_front() {
-            self.inputs.push(Rc::new((self.now_us, input.clone())));
-            self.replica.handle_input(at(self.now_us), input);
+            self.inputs.push(Rc::new((self.now, input.clone())));
+            self.replica.handle_input(self.now, input);
             while let Some(output) = self.replica.poll_output() {
                 match output {
                     Output::Persist(group) => {
-                        let states = group.registers.iter().map(|(_, state)| state.clone());
-                        self.written.extend(states);
+                        self.written.extend(group.registers.iter().cloned());
                         let begins = self.disk.write(group);
                         if begins && !self.slow_disk {
                             let (group, _) = self.disk.end_sync();
@@ -167,6 +172,10 @@ impl Machine {
                         let state = self.disk.load(&key);
                         due.push_back(Input::Loaded { key, state });
                     }
+                    Output::List(bucket) => {
+                        let states = self.disk.list(bucket);
+                        due.push_back(Input::Listed { bucket, states });
+                    }
                     Output::Send { to, envelope } => self.send(to, envelope),
                     Output::Reply { to, reply } => self.replies.push((to, reply)),
                     Output::Event(_) => {}
@@ -175,9 +184,16 @@ impl Machine {
         }
     }
 
-    /// A second way for what also goes straight would only bring it twice.
+    /// A second way for what also goes straight would only bring it twice. What a node asks to be told
+    /// of configurations, or tells whoever shows that it lacks it, it told all when it had installed it.
     fn send(&mut self, to: Destination, mut envelope: Envelope) {
         envelope.via = envelope.origin;
+        if let Message::ConfigurationTold(_) = envelope.message {
+            // It does not matter who tells it.
+            envelope.origin = 0;
+            envelope.via = 0;
+            envelope.incarnation = 0;
+        }
         if matches!(envelope.message, Message::Heartbeat(_)) {
             self.heartbeats.push(envelope);
         } else if to == Destination::Node(envelope.destination) {
@@ -193,24 +209,30 @@ impl Machine {
 
     /// Time for what was heard of links to be told.
     pub fn pass_news_on(&mut self) {
-        self.now_us += NEWS_US;
+        self.now.mono_us += NEWS_US;
+        self.handle(Input::Timeout);
+    }
+
+    /// The node's clock is ahead from now on.
+    pub fn jump_ahead(&mut self) {
+        self.now.wall_ms += AHEAD_MS;
         self.handle(Input::Timeout);
     }
 
     /// When the next timer of rounds is due.
     pub fn timer_us(&self) -> Option<u64> {
         let due_us = self.replica.next_timeout()?;
-        (due_us < self.now_us + TIMER_US_MAX).then_some(due_us)
+        (due_us < self.now.mono_us + TIMER_US_MAX).then_some(due_us)
     }
 
     pub fn fire_timer(&mut self) {
         let due_us = self.timer_us().expect("a timer is set");
-        self.now_us = self.now_us.max(due_us);
+        self.now.mono_us = self.now.mono_us.max(due_us);
         self.handle(Input::Timeout);
     }
 
     pub fn be_silent(&mut self) {
-        self.now_us += SILENCE_US;
+        self.now.mono_us += SILENCE_US;
         self.handle(Input::Timeout);
     }
 
@@ -259,7 +281,7 @@ impl Machine {
             node: self.life.node,
             boot: self.life.boot + 100,
             recovered,
-            started_us: self.now_us,
+            started: self.now,
         };
         let mut machine = Machine::start(scope, life, disk);
         heard

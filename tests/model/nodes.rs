@@ -1,12 +1,14 @@
 //! Each node as an automaton: its local states, and what each event makes of them, computed once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use foldhash::fast::FixedState;
 use horseshoe::protocol::ballot::Ballot;
-use horseshoe::protocol::message::{ClientReply, Envelope, Message, NodeId};
+use horseshoe::protocol::message::{
+    ClientReply, ConfigurationTold, Envelope, Epoch, Incarnation, Message, NodeId, Purge, RoundId,
+};
 use horseshoe::protocol::record::{Key, Record};
 use kvclient::wire::{Action, Answer, OperationId, Outcome};
 use xxhash_rust::xxh3::xxh3_128;
@@ -15,6 +17,9 @@ use super::machine::{Inputs, Life, Machine, endpoint};
 use super::scope::Scope;
 use crate::sim::disk::Disk;
 use crate::sim::watch;
+
+/// A change goes from the first to the third, the joint one is between.
+pub const EPOCHS: usize = 3;
 
 pub type LocalId = u32;
 pub type MessageId = u32;
@@ -40,6 +45,7 @@ pub struct Local {
     tokens: Rc<Vec<u64>>,
     pub has_timer: bool,
     pub has_unsynced: bool,
+    pub epoch: Epoch,
     /// What it holds for good.
     pub durable: Option<(Ballot, RecordId)>,
 }
@@ -64,15 +70,20 @@ pub struct Transition {
 pub struct Sent {
     pub to: usize,
     pub envelope: Envelope,
-    /// An answer to a round. One that is ignored once is ignored for as long as the node lives.
+    /// An answer to a round, or a configuration. One that is ignored once is ignored for as long as the
+    /// node lives.
     pub is_answer: bool,
+    /// Of a change, not of the key.
+    is_of_change: bool,
 }
 
 pub struct Nodes {
     pub scope: Scope,
     key: Key,
-    /// By set of nodes, as bits.
-    quorums: Vec<bool>,
+    /// By epoch, from 1, and by set of nodes, as bits.
+    quorums: Vec<Vec<bool>>,
+    /// Rounds of the configuration's register: whose, and their ids.
+    own_rounds: HashSet<(NodeId, RoundId)>,
     locals: Vec<Local>,
     local_ids: HashMap<u128, LocalId>,
     transitions: HashMap<(LocalId, Event), Rc<Transition>, FixedState>,
@@ -111,7 +122,10 @@ impl Nodes {
         });
         let mut nodes = Nodes {
             key: Key::user(&scope.key()),
-            quorums: quorums(&scope),
+            quorums: (1..=EPOCHS as Epoch)
+                .map(|epoch| quorums(&scope, epoch))
+                .collect(),
+            own_rounds: HashSet::new(),
             heard: heard.collect(),
             scope,
             locals: Vec::new(),
@@ -127,13 +141,76 @@ impl Nodes {
         let mut first = Vec::new();
         for mut machine in machines {
             machine.greet(&nodes.scope);
+            if nodes.scope.ahead == Some(machine.life.node) {
+                machine.jump_ahead();
+            }
             first.push(nodes.keep(machine));
         }
         (nodes, first)
     }
 
-    pub fn is_quorum(&self, set: u8) -> bool {
-        self.quorums[usize::from(set)]
+    /// Whether some epoch's quorum is among the nodes, given for each epoch as bits.
+    pub fn is_quorum(&self, sets: &[u8; EPOCHS]) -> bool {
+        let epochs = self.quorums.iter().zip(sets);
+        epochs
+            .into_iter()
+            .any(|(quorums, set)| quorums[usize::from(*set)])
+    }
+
+    /// What is in flight when the search begins.
+    pub fn first_messages(&mut self) -> Vec<MessageId> {
+        let told = self.scope.change.iter().flat_map(|change| &change.told);
+        let envelopes: Vec<Envelope> = told
+            .map(|node| {
+                let configuration = self.scope.configuration(2);
+                self.envelope(0, *node, 2, ConfigurationTold { configuration }.into())
+            })
+            .collect();
+        let ids = envelopes.into_iter().map(|e| self.keep_message(e));
+        ids.collect()
+    }
+
+    /// P1: all hold the tombstone at `ballot`, and are told so.
+    pub fn purge(&mut self, ballot: Ballot, epoch: Epoch) -> Vec<MessageId> {
+        let nodes = 0..self.scope.nodes;
+        let purge = Purge {
+            tombstones: vec![(self.key.clone(), ballot)],
+        };
+        nodes
+            .map(|to| {
+                let envelope = self.envelope(1, to, epoch, purge.clone().into());
+                self.keep_message(envelope)
+            })
+            .collect()
+    }
+
+    fn envelope(&self, origin: NodeId, to: usize, epoch: Epoch, message: Message) -> Envelope {
+        let incarnation = match origin {
+            0 => 0,
+            node => Scope::incarnation(usize::from(node) - 1),
+        };
+        Envelope {
+            origin,
+            destination: to as NodeId + 1,
+            incarnation,
+            epoch,
+            round: 0,
+            hops_left: 0,
+            via: origin,
+            message,
+        }
+    }
+
+    /// Whether the message arrives as soon as it is sent.
+    pub fn is_prompt(&self, id: MessageId, to: LocalId) -> bool {
+        let message = self.message(id);
+        self.scope.prompt && message.is_of_change && message.envelope.epoch == self.local(to).epoch
+    }
+
+    /// Whether a node that ignores the message now ignores it for as long as it lives.
+    pub fn is_ignored_for_good(&self, id: MessageId, by: LocalId) -> bool {
+        let message = self.message(id);
+        message.is_answer || message.envelope.epoch < self.local(by).epoch
     }
 
     pub fn local(&self, id: LocalId) -> &Local {
@@ -206,21 +283,24 @@ impl Nodes {
     }
 
     fn outcome_of(&mut self, from: LocalId, mut machine: Machine) -> Transition {
-        let sent = std::mem::take(&mut machine.sent);
+        let mut sent = std::mem::take(&mut machine.sent);
         let heartbeats = std::mem::take(&mut machine.heartbeats);
         let replies = std::mem::take(&mut machine.replies);
         let written = std::mem::take(&mut machine.written);
         let mut records = Vec::new();
         for envelope in &sent {
-            if let Message::Accept(m) = &envelope.message {
+            if let Message::Accept(m) = &envelope.message
+                && m.key == self.key
+            {
                 records.push((m.ballot, self.keep_record(&m.record)));
             }
         }
-        for state in written {
-            if let Some(record) = &state.record {
+        for (key, state) in written {
+            if let Some(record) = state.record.as_ref().filter(|_| key == self.key) {
                 records.push((state.accepted, self.keep_record(record)));
             }
         }
+        sent.retain(|envelope| !self.scope.is_lost(envelope));
         let sent: Vec<MessageId> = sent.into_iter().map(|e| self.keep_message(e)).collect();
         let last = newest_of_each(heartbeats);
         let heartbeats = last.into_iter().map(|e| self.keep_message(e)).collect();
@@ -263,6 +343,7 @@ impl Nodes {
         self.locals.push(Local {
             has_timer: machine.timer_us().is_some(),
             has_unsynced: machine.disk.unsynced() > 0,
+            epoch: machine.replica.configuration().map_or(0, |c| c.epoch),
             durable,
             life: machine.life,
             inputs: machine.inputs,
@@ -288,14 +369,30 @@ impl Nodes {
         if let Some(id) = self.message_ids.get(&digest) {
             return *id;
         }
-        let is_answer = matches!(
-            envelope.message,
-            Message::Promise(_) | Message::Nack(_) | Message::Accepted(_) | Message::ReadAnswer(_)
-        );
+        let (is_answer, is_of_change) = match &envelope.message {
+            Message::Promise(_)
+            | Message::Nack(_)
+            | Message::Accepted(_)
+            | Message::ReadAnswer(_) => {
+                let asker = (envelope.destination, envelope.round);
+                (true, self.own_rounds.contains(&asker))
+            }
+            Message::DigestsTold(_) | Message::BucketTold(_) => (true, true),
+            Message::ConfigurationTold(_) => (true, false),
+            Message::DigestsAsked(_) | Message::BucketAsked(_) => (false, true),
+            message => {
+                let is_own = key_of(message).is_some_and(|key| *key == Key::configuration());
+                if is_own {
+                    self.own_rounds.insert((envelope.origin, envelope.round));
+                }
+                (false, is_own)
+            }
+        };
         self.messages.push(Sent {
             to: usize::from(envelope.destination) - 1,
             envelope,
             is_answer,
+            is_of_change,
         });
         let id = self.messages.len() as MessageId - 1;
         self.message_ids.insert(digest, id);
@@ -351,13 +448,25 @@ pub fn has(record: &Record, id: OperationId) -> bool {
     })
 }
 
-fn quorums(scope: &Scope) -> Vec<bool> {
-    let configuration = scope.configuration();
+/// The key that a round's question is about.
+fn key_of(message: &Message) -> Option<&Key> {
+    match message {
+        Message::Prepare(m) => Some(&m.key),
+        Message::Accept(m) => Some(&m.key),
+        Message::Read(m) => Some(&m.key),
+        _ => None,
+    }
+}
+
+fn quorums(scope: &Scope, epoch: Epoch) -> Vec<bool> {
+    let configuration = scope.configuration(epoch);
     let sets = 0..1usize << scope.nodes;
     let is_quorum = |set: usize| {
         let members = (0..scope.nodes).filter(|n| set & 1 << n != 0);
-        let members: Vec<NodeId> = members.map(|n| n as NodeId + 1).collect();
-        watch::is_quorum(&configuration, &members)
+        let members: Vec<Incarnation> = members.map(Scope::incarnation).collect();
+        let joint = configuration.joint.as_deref();
+        watch::is_quorum(&configuration.members, &members)
+            && joint.is_none_or(|joint| watch::is_quorum(joint, &members))
     };
     sets.map(is_quorum).collect()
 }
@@ -380,10 +489,17 @@ fn newest_of_each(heartbeats: Vec<Envelope>) -> Vec<Envelope> {
 }
 
 /// The text of a state without what says nothing of the protocol's: counts, when neighbours were
-/// heard, and tables that are in no order (open rounds stand with their coordinators; each request
-/// comes once, so it does not matter what a session has seen).
+/// heard and configurations exchanged, and tables that are in no order (open rounds stand with their
+/// coordinators; each request comes once, so it does not matter what a session has seen; whom a chosen
+/// round has not reached is looked at with heartbeats only).
 fn without_noise(mut text: String) -> String {
-    for name in ["rounds: {", "counters: Counters {", "sessions: Sessions {"] {
+    for name in [
+        "rounds: {",
+        "counters: Counters {",
+        "sessions: Sessions {",
+        "exchanged_us: {",
+        "chosen_rounds: Rounds {",
+    ] {
         let Some(start) = text.find(name) else {
             continue;
         };

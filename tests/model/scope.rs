@@ -1,7 +1,11 @@
 //! What may happen in a search.
 
 use bytes::Bytes;
-use horseshoe::protocol::message::{Configuration, Incarnation, Member, NodeId};
+use horseshoe::protocol::ballot::Ballot;
+use horseshoe::protocol::message::{
+    Configuration, Envelope, Epoch, Incarnation, Member, Message, NodeId,
+};
+use horseshoe::protocol::record::{AcceptorState, Key, Record};
 use kvclient::clock;
 use kvclient::wire::{self, Action, Operation, OperationId};
 
@@ -17,6 +21,8 @@ pub struct Plan {
     pub attempts: Vec<usize>,
     /// The operation after whose end this one begins, as the same client's next.
     pub follows: Option<usize>,
+    /// The node that is asked must have come to this epoch.
+    pub epoch: Epoch,
 }
 
 pub fn ask(action: Action, attempts: &[usize]) -> Plan {
@@ -24,6 +30,7 @@ pub fn ask(action: Action, attempts: &[usize]) -> Plan {
         action,
         attempts: attempts.to_vec(),
         follows: None,
+        epoch: 1,
     }
 }
 
@@ -32,12 +39,48 @@ impl Plan {
         self.follows = Some(operation);
         self
     }
+
+    pub fn in_epoch(mut self, epoch: Epoch) -> Plan {
+        self.epoch = epoch;
+        self
+    }
+}
+
+/// A change of the configuration that has begun: a quorum of the old members has chosen the joint
+/// configuration, of epoch 2, in epoch 1.
+#[derive(Debug, Clone, Default)]
+pub struct Change {
+    /// Nodes (from 0), masters first.
+    pub old: Vec<usize>,
+    pub new: Vec<usize>,
+    /// Nodes that are told the joint configuration by whoever began it; they may tell the others.
+    pub told: Vec<usize>,
+    /// A node that is not told the joint configuration, and comes from the old one to the new.
+    pub skips: Option<usize>,
+}
+
+/// What a node holds of the key before the search begins.
+#[derive(Debug, Clone)]
+pub struct Held {
+    pub node: usize,
+    pub value: &'static str,
+    /// Of the wall clock, before now.
+    pub age_ms: u64,
 }
 
 #[derive(Debug, Clone)]
 pub struct Scope {
     pub nodes: usize,
     pub plans: Vec<Plan>,
+    pub change: Option<Change>,
+    pub held: Vec<Held>,
+    /// A node whose clock runs ahead of the others' once the search begins.
+    pub ahead: Option<usize>,
+    /// Rounds of the configuration's register, and what is asked to seal an epoch, run at once, where
+    /// whoever is asked is in the same epoch. What is left of a change is who has installed it when.
+    pub prompt: bool,
+    /// A tombstone that all hold is purged by all, each when it hears of it.
+    pub purges: u8,
     /// Pairs (node, other): node does not hear of the other, and so does not leave work to it.
     pub unheard: Vec<(usize, usize)>,
     /// A node's next timer fires.
@@ -58,6 +101,11 @@ impl Scope {
         Scope {
             nodes,
             plans,
+            change: None,
+            held: Vec::new(),
+            ahead: None,
+            prompt: false,
+            purges: 0,
             unheard: Vec::new(),
             timers: 0,
             duplicates: 0,
@@ -76,22 +124,81 @@ impl Scope {
         (0..self.nodes).map(|n| format!("node{n}:1")).collect()
     }
 
-    /// All nodes have installed it before the search begins.
-    pub fn configuration(&self) -> Configuration {
-        let members = self.list().into_iter().enumerate();
-        let members = members.map(|(n, address)| Member {
-            node: n as NodeId + 1,
-            incarnation: Scope::incarnation(n),
-            address,
+    fn members(&self, nodes: &[usize]) -> Vec<Member> {
+        let list = self.list();
+        let members = nodes.iter().map(|n| Member {
+            node: *n as NodeId + 1,
+            incarnation: Scope::incarnation(*n),
+            address: list[*n].clone(),
             ..Member::default()
         });
+        members.collect()
+    }
+
+    /// All nodes have installed that of epoch 1 before the search begins.
+    pub fn configuration(&self, epoch: Epoch) -> Configuration {
+        let all: Vec<usize> = (0..self.nodes).collect();
+        let change = self.change.as_ref();
+        let old = change.map_or(&all, |change| &change.old);
+        let new = change.map_or(&all, |change| &change.new);
+        let (members, joint) = match epoch {
+            1 => (old, None),
+            2 => (old, Some(self.members(new))),
+            3 => (new, None),
+            _ => panic!("one change makes three epochs, not {epoch}"),
+        };
+        let is_away = |n: &usize| !members.contains(n) && (epoch != 2 || !new.contains(n));
+        let away: Vec<usize> = all.iter().copied().filter(is_away).collect();
         Configuration {
             cluster: CLUSTER,
-            epoch: 1,
-            members: members.collect(),
+            epoch,
+            members: self.members(members),
+            joint,
             formed_by: Scope::incarnation(0),
+            away: self.members(&away),
             ids: self.nodes as u8,
             ..Configuration::default()
+        }
+    }
+
+    /// What is on a node's disk when it starts.
+    pub fn registers(&self, node: usize) -> Vec<(Key, AcceptorState)> {
+        let state = |age_ms: u64, value: Bytes| {
+            let accepted = Ballot::new(clock::from_ms(WALL_MS - age_ms), 1);
+            let record = Record {
+                value: Some(value),
+                version: accepted.0,
+                ..Record::default()
+            };
+            AcceptorState {
+                promised: accepted.next(),
+                accepted,
+                chosen: true,
+                record: Some(record.into()),
+                life: 0,
+            }
+        };
+        let held = self.held.iter().filter(|held| held.node == node);
+        let held = held.map(|held| (held.age_ms, held.value.into()));
+        let mut registers: Vec<_> = held
+            .map(|(age_ms, value)| (Key::user(&self.key()), state(age_ms, value)))
+            .collect();
+        if let Some(change) = &self.change
+            && change.old.contains(&node)
+        {
+            let mut value = Vec::new();
+            wire::encode(&mut value, &self.configuration(2));
+            registers.push((Key::configuration(), state(1, value.into())));
+        }
+        registers
+    }
+
+    pub fn is_lost(&self, envelope: &Envelope) -> bool {
+        let skips = self.change.as_ref().and_then(|change| change.skips);
+        let to = usize::from(envelope.destination) - 1;
+        match &envelope.message {
+            Message::ConfigurationTold(m) => skips == Some(to) && m.configuration.epoch == 2,
+            _ => false,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use kvclient::wire::Action;
 
-use super::scope::{Scope, ask};
+use super::scope::{Change, Held, Plan, Scope, ask};
 use crate::sim::script::{append, put, swap};
 
 const GET: Action = Action::Get;
@@ -134,4 +134,88 @@ pub fn reads_of_two_writes() -> Scope {
     let writes = [ask(put("a"), &[0]), ask(put("b"), &[0]).after(0)];
     let get_twice = [ask(GET, &[2]), ask(GET, &[1]).after(2)];
     Scope::new(3, [writes, get_twice].concat())
+}
+
+/// Node 2 is removed, and node 1 becomes the master, so that it alone is a quorum of the new two.
+/// Node 0 is told of it late or never, and its clock is ahead.
+fn master_moves(plans: Vec<Plan>) -> Scope {
+    apart(Scope {
+        change: Some(Change {
+            old: vec![0, 1, 2],
+            new: vec![1, 0],
+            told: vec![1, 2],
+            skips: Some(0),
+        }),
+        prompt: true,
+        ahead: Some(0),
+        ..Scope::new(3, plans)
+    })
+}
+
+/// A write of before, by the old master, and one of after, by the new.
+pub fn master_moves_under_writes() -> Scope {
+    let held = [0, 1, 2].map(|node| Held {
+        node,
+        value: "0",
+        age_ms: 60_000,
+    });
+    let plans = vec![ask(append("a"), &[0]), ask(append("b"), &[1]).in_epoch(3)];
+    Scope {
+        held: held.to_vec(),
+        ..master_moves(plans)
+    }
+}
+
+/// A write, and reads of it on either side of the change.
+pub fn master_moves_under_reads() -> Scope {
+    master_moves(vec![ask(put("a"), &[0]), ask(GET, &[1]).in_epoch(3)])
+}
+
+/// The same, and what is asked and told of the change takes its time, or is lost.
+pub fn master_moves_slowly() -> Scope {
+    Scope {
+        prompt: false,
+        ..master_moves_under_reads()
+    }
+}
+
+/// Node 2 comes, or comes back, with a value that the others have forgotten.
+fn admission(plans: Vec<Plan>) -> Scope {
+    Scope {
+        change: Some(Change {
+            old: vec![0, 1],
+            new: vec![0, 1, 2],
+            told: vec![0, 1, 2],
+            skips: None,
+        }),
+        held: vec![Held {
+            node: 2,
+            value: "forgotten",
+            age_ms: 60_000,
+        }],
+        prompt: true,
+        ..Scope::new(3, plans)
+    }
+}
+
+/// Reads where it is.
+pub fn admission_under_reads() -> Scope {
+    admission(vec![ask(GET, &[2]).in_epoch(2)])
+}
+
+/// A write of before, and one of after at the new member.
+pub fn admission_under_writes() -> Scope {
+    admission(vec![ask(append("a"), &[0]), ask(GET, &[2]).in_epoch(3)])
+}
+
+/// A delete is purged, and the write from before is tried again, or what it sent comes late. Of two
+/// nodes the master alone is a quorum.
+pub fn purge() -> Scope {
+    let write = ask(append("a"), &[0, 1]);
+    let delete = ask(Action::Delete, &[0]).after(0);
+    let read = ask(GET, &[1]).after(1);
+    Scope {
+        purges: 1,
+        ..Scope::new(2, vec![write, delete, read])
+    }
 }

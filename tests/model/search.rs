@@ -44,8 +44,8 @@ pub struct Search {
 /// Goes through the whole scope. Gives what was found, or the first thing that did not hold with the
 /// steps that led to it.
 pub fn exhaust(scope: Scope) -> Result<Report, String> {
-    let (nodes, locals) = Nodes::new(scope);
-    let state = State::new(&nodes, locals);
+    let (mut nodes, locals) = Nodes::new(scope);
+    let state = State::new(&mut nodes, locals);
     let mut search = Search {
         nodes,
         visited: HashSet::default(),
@@ -150,11 +150,15 @@ fn count_ended(history: &History) -> usize {
 fn describe(nodes: &Nodes, step: Step) -> String {
     let show = |id, how| {
         let envelope = &nodes.message(id).envelope;
-        let (from, to) = (envelope.origin - 1, envelope.destination - 1);
-        format!("{from} -> {to}{how}: {:?}", envelope.message)
+        // Nobody in particular tells a configuration.
+        let from = envelope.origin.checked_sub(1);
+        let from = from.map_or("*".into(), |node| node.to_string());
+        let (to, epoch) = (envelope.destination - 1, envelope.epoch);
+        format!("{from} -> {to} in {epoch}{how}: {:?}", envelope.message)
     };
     match step {
         Step::Duplicate(id) => show(id, " (it stays in flight)"),
+        Step::Purge => "all hold the tombstone".into(),
         Step::Node { node, event } => match event {
             Event::Deliver(id) => show(id, ""),
             Event::Request { plan, attempt } => {

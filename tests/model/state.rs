@@ -1,12 +1,15 @@
 //! A state of the whole: the nodes' states, what is in flight, what clients know, what is left of the
 //! scope's bounds; and beside it, for the checks, the records that were proposed and who had them.
 
+use std::collections::VecDeque;
+
 use horseshoe::protocol::ballot::Ballot;
+use horseshoe::protocol::message::Epoch;
 use kvclient::wire::{OperationId, Outcome};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::history::History;
-use super::nodes::{Event, LocalId, MessageId, Nodes, OutcomeId, RecordId, Transition, has};
+use super::nodes::{EPOCHS, Event, LocalId, MessageId, Nodes, OutcomeId, RecordId, has};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
@@ -16,14 +19,17 @@ pub enum Step {
     },
     /// Delivered, and still in flight.
     Duplicate(MessageId),
+    /// Of the tombstone that all hold.
+    Purge,
 }
 
-/// A record under its ballot, and the nodes that ever held it for good, as bits.
+/// A record under its ballot, and the nodes that ever held it for good, as bits, by the epoch in which
+/// each was the first time seen to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Proposed {
     ballot: Ballot,
     record: RecordId,
-    holders: u8,
+    holders: [u8; EPOCHS],
 }
 
 #[derive(Debug, Clone)]
@@ -38,26 +44,41 @@ pub struct State {
     duplicates: u8,
     restarts: u8,
     silences: u8,
+    purges: u8,
 }
 
 impl State {
-    pub fn new(nodes: &Nodes, locals: Vec<LocalId>) -> Self {
+    pub fn new(nodes: &mut Nodes, locals: Vec<LocalId>) -> Self {
+        let mut wire = nodes.first_messages();
+        wire.sort_unstable();
         let scope = &nodes.scope;
-        State {
+        let mut state = State {
             locals,
-            wire: Vec::new(),
+            wire,
             history: History::new(scope.plans.len()),
             proposed: Vec::new(),
             timers: scope.timers,
             duplicates: scope.duplicates,
             restarts: scope.restarts,
             silences: scope.silences,
+            purges: scope.purges,
+        };
+        for node in 0..state.locals.len() {
+            if let Some((ballot, record)) = nodes.local(state.locals[node]).durable {
+                let noted = state.note_record(nodes, ballot, record);
+                noted
+                    .and_then(|()| state.note_holder(nodes, node))
+                    .expect("a scope begins well");
+            }
         }
+        state
     }
 
     pub fn fingerprint(&self, bytes: &mut Vec<u8>) -> u128 {
         bytes.clear();
-        bytes.extend([self.timers, self.duplicates, self.restarts, self.silences]);
+        let left = [self.timers, self.duplicates, self.restarts];
+        bytes.extend(left);
+        bytes.extend([self.silences, self.purges]);
         self.history.encode(bytes);
         for id in &self.locals {
             bytes.extend(id.to_le_bytes());
@@ -66,7 +87,7 @@ impl State {
         for proposed in &self.proposed {
             bytes.extend(proposed.ballot.0.to_le_bytes());
             bytes.extend(proposed.record.to_le_bytes());
-            bytes.push(proposed.holders);
+            bytes.extend(proposed.holders);
         }
         for id in &self.wire {
             bytes.extend(id.to_le_bytes());
@@ -93,7 +114,8 @@ impl State {
                 continue;
             }
             for (attempt, node) in asked.attempts.iter().enumerate() {
-                if operations[plan].arrived & 1 << attempt == 0 {
+                let is_there = nodes.local(self.locals[*node]).epoch >= asked.epoch;
+                if is_there && operations[plan].arrived & 1 << attempt == 0 {
                     let (plan, attempt) = (plan as u8, attempt as u8);
                     let event = Event::Request { plan, attempt };
                     steps.push(Step::Node { node: *node, event });
@@ -111,7 +133,22 @@ impl State {
             let events = may_happen.into_iter().filter(|(_, may)| *may);
             steps.extend(events.map(|(event, _)| Step::Node { node, event }));
         }
+        if self.purges > 0 && self.grave(nodes).is_some() {
+            steps.push(Step::Purge);
+        }
         steps
+    }
+
+    /// The tombstone that all nodes hold, in the same epoch.
+    fn grave(&self, nodes: &Nodes) -> Option<(Ballot, Epoch)> {
+        let first = nodes.local(self.locals[0]);
+        let (ballot, record) = first.durable?;
+        let same = |id: &LocalId| {
+            let local = nodes.local(*id);
+            local.durable == first.durable && local.epoch == first.epoch
+        };
+        let is_grave = nodes.record(record).value.is_none() && self.locals.iter().all(same);
+        is_grave.then_some((ballot, first.epoch))
     }
 
     /// The state after a step, or what is wrong with it. `None` if nothing comes of the step: what it
@@ -120,19 +157,18 @@ impl State {
         let (node, event) = match step {
             Step::Node { node, event } => (node, event),
             Step::Duplicate(id) => (nodes.message(id).to, Event::Deliver(id)),
+            Step::Purge => return Ok(Some(self.purged(nodes))),
         };
         let transition = nodes.step(self.locals[node], event);
-        if let Some(text) = &transition.panic {
-            return Err(format!("node {node} stops: {text}"));
-        }
-        if transition.inert && matches!(event, Event::Deliver(_)) {
+        let inert = transition.inert && transition.panic.is_none();
+        if inert && matches!(event, Event::Deliver(_)) {
             return Ok(None);
         }
         let mut state = self.clone();
         match event {
             Event::Deliver(id) => match step {
                 Step::Duplicate(_) => state.duplicates -= 1,
-                Step::Node { .. } => state.wire.retain(|m| *m != id),
+                _ => state.wire.retain(|m| *m != id),
             },
             Event::Request { plan, attempt } => state.history.arrives(plan.into(), attempt),
             Event::Timer => state.timers -= 1,
@@ -140,25 +176,63 @@ impl State {
             Event::Restart => state.restarts -= 1,
             Event::Sync => {}
         }
-        state.locals[node] = transition.next;
+        let mut prompt = VecDeque::from([(node, event)]);
+        let mut stepped = 0u8;
+        while let Some((node, event)) = prompt.pop_front() {
+            stepped |= 1 << node;
+            state.take(nodes, node, event, &mut prompt)?;
+        }
+        for node in (0..state.locals.len()).filter(|node| stepped & 1 << node != 0) {
+            state.drop_ignored(nodes, node);
+        }
+        Ok(Some(state))
+    }
+
+    /// What a node makes of an event.
+    fn take(
+        &mut self,
+        nodes: &mut Nodes,
+        node: usize,
+        event: Event,
+        prompt: &mut VecDeque<(usize, Event)>,
+    ) -> Result<(), String> {
+        let transition = nodes.step(self.locals[node], event);
+        if let Some(text) = &transition.panic {
+            return Err(format!("node {node} stops: {text}"));
+        }
+        self.locals[node] = transition.next;
         for id in &transition.sent {
-            if let Err(place) = state.wire.binary_search(id) {
-                state.wire.insert(place, *id);
+            let to = nodes.message(*id).to;
+            if nodes.is_prompt(*id, self.locals[to]) {
+                prompt.push_back((to, Event::Deliver(*id)));
+            } else if let Err(place) = self.wire.binary_search(id) {
+                self.wire.insert(place, *id);
             }
         }
         for id in &transition.heartbeats {
             let to = nodes.message(*id).to;
-            state.locals[to] = nodes.step(state.locals[to], Event::Deliver(*id)).next;
+            self.locals[to] = nodes.step(self.locals[to], Event::Deliver(*id)).next;
         }
-        state.note_records(nodes, node, &transition)?;
+        for (ballot, record) in &transition.records {
+            self.note_record(nodes, *ballot, *record)?;
+        }
+        self.note_holder(nodes, node)?;
         for (plan, attempt, outcome) in &transition.replies {
             let plan = usize::from(*plan);
-            if state.history.answered(nodes, plan, *attempt, *outcome) {
-                state.check_answer(nodes, plan, *outcome)?;
+            if self.history.answered(nodes, plan, *attempt, *outcome) {
+                self.check_answer(nodes, plan, *outcome)?;
             }
         }
-        state.drop_ignored(nodes, node);
-        Ok(Some(state))
+        Ok(())
+    }
+
+    fn purged(&self, nodes: &mut Nodes) -> State {
+        let mut state = self.clone();
+        let (ballot, epoch) = self.grave(nodes).expect("the step was possible");
+        state.purges -= 1;
+        state.wire.extend(nodes.purge(ballot, epoch));
+        state.wire.sort_unstable();
+        state
     }
 
     /// Answers that the node ignores are as good as lost. Not so where a node restarts: R4 is what
@@ -169,31 +243,27 @@ impl State {
         }
         let local = self.locals[node];
         self.wire.retain(|id| {
-            let message = nodes.message(*id);
-            let ignored = message.to == node
-                && message.is_answer
+            let ignored = nodes.message(*id).to == node
+                && nodes.is_ignored_for_good(*id, local)
                 && nodes.step(local, Event::Deliver(*id)).inert;
             !ignored
         });
     }
 
-    fn note_records(
-        &mut self,
-        nodes: &Nodes,
-        node: usize,
-        transition: &Transition,
-    ) -> Result<(), String> {
-        for (ballot, record) in &transition.records {
-            self.note_record(nodes, *ballot, *record)?;
-        }
-        let Some((ballot, _)) = nodes.local(transition.next).durable else {
+    /// What a node holds it has accepted in the epoch in which it was seen to hold it first.
+    fn note_holder(&mut self, nodes: &Nodes, node: usize) -> Result<(), String> {
+        let local = nodes.local(self.locals[node]);
+        let Some((ballot, _)) = local.durable else {
             return Ok(());
         };
         let proposed = self.proposed.iter().position(|p| p.ballot == ballot);
         let place = proposed.expect("what is held was written before");
-        let before = self.proposed[place];
-        self.proposed[place].holders |= 1 << node;
-        if self.proposed[place] != before && nodes.is_quorum(self.proposed[place].holders) {
+        let holders = &mut self.proposed[place].holders;
+        if holders.iter().any(|set| set & 1 << node != 0) {
+            return Ok(());
+        }
+        holders[local.epoch as usize - 1] |= 1 << node;
+        if nodes.is_quorum(holders) {
             for other in 0..self.proposed.len() {
                 self.check_pair(nodes, place.min(other), place.max(other))?;
             }
@@ -213,7 +283,7 @@ impl State {
             Ok(_) => return Err(format!("R3: ballot {ballot} carries two different records")),
             Err(place) => place,
         };
-        let holders = 0;
+        let holders = [0; EPOCHS];
         self.proposed.insert(
             place,
             Proposed {
@@ -240,7 +310,7 @@ impl State {
     /// What was chosen is in all that is proposed above it.
     fn check_pair(&self, nodes: &Nodes, lower: usize, higher: usize) -> Result<(), String> {
         let (lower, higher) = (&self.proposed[lower], &self.proposed[higher]);
-        if lower.ballot == higher.ballot || !nodes.is_quorum(lower.holders) {
+        if lower.ballot == higher.ballot || !nodes.is_quorum(&lower.holders) {
             return Ok(());
         }
         let (old, new) = (nodes.record(lower.record), nodes.record(higher.record));
@@ -250,7 +320,9 @@ impl State {
                     client: entry.client,
                     sequence: operation.sequence,
                 };
-                if !has(new, id) {
+                // P1: a purge forgets what can't be done again (X3).
+                let forgotten = nodes.scope.purges > 0 && new.applied.dropped >= operation.birth;
+                if !has(new, id) && !forgotten {
                     return Err(format!(
                         "the record chosen at {} is lost in the one of {}: {old:?}, {new:?}",
                         lower.ballot, higher.ballot
@@ -269,7 +341,8 @@ impl State {
         }
         let id = nodes.scope.operation(plan).id;
         let mut proposed = self.proposed.iter();
-        let holds = proposed.any(|p| has(nodes.record(p.record), id) && nodes.is_quorum(p.holders));
+        let holds =
+            proposed.any(|p| has(nodes.record(p.record), id) && nodes.is_quorum(&p.holders));
         match holds {
             true => Ok(()),
             false => Err(format!(

@@ -153,11 +153,32 @@ impl Watch {
     }
 
     /// There is one configuration of an epoch.
+    /// E2: what follows a joint configuration is what it said would come.
+    fn follows(&mut self, epoch: Epoch) {
+        let before = epoch
+            .checked_sub(1)
+            .and_then(|e| self.configurations.get(&e));
+        let (Some(before), Some(next)) = (before, self.configurations.get(&epoch)) else {
+            return;
+        };
+        let ids = |members: &[Member]| -> Vec<_> {
+            let of = members.iter().map(|m| (m.node, m.incarnation));
+            of.collect()
+        };
+        let holds = before.joint.as_ref().is_none_or(|joint| {
+            next.forced || next.joint.is_none() && ids(&next.members) == ids(joint)
+        });
+        let both = format!("{before:?} and {next:?}");
+        self.hold(holds, || format!("E2: the change is superseded: {both}"));
+    }
+
     fn configured(&mut self, configuration: &Configuration) {
         let epoch = configuration.epoch;
         match self.configurations.get(&epoch) {
             None => {
                 self.configurations.insert(epoch, configuration.clone());
+                self.follows(epoch);
+                self.follows(epoch + 1);
             }
             Some(known) if known == configuration => {}
             Some(known) => {

@@ -165,6 +165,8 @@ pub struct NodeStatus {
     pub version: String,
     pub uptime_ms: u64,
     pub datagrams_dropped: u64,
+    /// Memory in use, by the allocator's count; 0 if it is not known.
+    pub memory_live_bytes: u64,
     pub clock_clamped: bool,
     /// Directed links between nodes as this node knows them, its own measurements and what the others
     /// told of theirs; in order of `from` and `to`.

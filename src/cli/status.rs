@@ -249,6 +249,7 @@ fn of_node(address: &str, status: &NodeStatus) -> Value {
         "waits_for": status.waits_for,
         "keys": status.keys,
         "records": status.records,
+        "memory_live_bytes": status.memory_live_bytes,
         "digest": status.digest,
         "durability": status.durability,
         "version": status.version,

@@ -43,6 +43,19 @@ pub fn trim() {
     }
 }
 
+/// What is in use, by the allocator's count; 0 where it tells none.
+#[allow(unsafe_code, reason = "no memory in use is touched")]
+pub fn live_bytes() -> u64 {
+    #[cfg(target_env = "gnu")]
+    {
+        // SAFETY: it may be called at any time, from any thread.
+        let told = unsafe { nix::libc::mallinfo2() };
+        (told.uordblks + told.hblkhd) as u64
+    }
+    #[cfg(not(target_env = "gnu"))]
+    0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,6 +12,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Sleep;
 
 use super::addresses::{AddressBook, resolve};
+use super::allocator;
 use super::decode::{Arrival, Transit, address_of, decode, decode_text};
 use super::disk::Disk;
 use super::packer::{Packer, Sender};
@@ -335,6 +336,7 @@ impl Driver {
         if let ClientReply::Status { status, .. } = &mut reply {
             status.keys = self.table.keys();
             status.records = self.table.records();
+            status.memory_live_bytes = allocator::live_bytes();
             status.durability = self.durability.to_owned();
             status.version = env!("CARGO_PKG_VERSION").to_owned();
             status.uptime_ms = now.mono_us / 1_000;

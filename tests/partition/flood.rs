@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use bytes::Bytes;
 use kvclient::wire::{Action, Outcome};
 use kvclient::{Call, CallError, Client, ClientOptions, Completion};
@@ -58,6 +58,26 @@ impl Flood {
             Ok(done)
         })?;
         Ok(flood)
+    }
+
+    /// Deletes each key.
+    pub fn empty(&mut self) -> Result<()> {
+        let done = |outcome| matches!(outcome, Outcome::Written { .. } | Outcome::NothingToDelete);
+        self.each_once(
+            |_| Action::Delete,
+            |_, _, result| Ok(result.is_ok_and(done)),
+        )
+    }
+
+    pub fn check_gone(&mut self) -> Result<()> {
+        self.each_once(
+            |_| Action::Get,
+            |_, at, result| match result {
+                Ok(Outcome::Absent) => Ok(true),
+                Ok(Outcome::Value { .. }) => bail!("key {at} is back"),
+                Ok(_) | Err(_) => Ok(false),
+            },
+        )
     }
 
     /// One operation for each key; `learn` says whether it is done, else it is tried again.

@@ -7,6 +7,7 @@ mod checker;
 mod claims;
 mod clients;
 mod flood;
+mod footprint;
 mod graphs;
 #[path = "../sim/history.rs"]
 mod history;

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::footprint::Left;
 use crate::graphs::Graph;
 use crate::random::Random;
 use crate::table::{At, DiskAct, Step, Verb};
@@ -119,6 +120,18 @@ impl Places {
             ("delete", []) => Ok(Verb::DeleteKeys),
             ("read", []) => Ok(Verb::ReadKeys),
             ("forgotten", [ms]) => Ok(Verb::Forgotten {
+                within_ms: number(ms)?,
+            }),
+            ("measure", []) => Ok(Verb::Measure),
+            ("fill", []) => Ok(Verb::Fill),
+            ("empty", []) => Ok(Verb::Empty),
+            ("gone", []) => Ok(Verb::Gone),
+            ("shrunk", [live, resident, disk, ms]) => Ok(Verb::Shrunk {
+                left: Left {
+                    live: number(live)?,
+                    resident: number(resident)?,
+                    disk: number(disk)?,
+                },
                 within_ms: number(ms)?,
             }),
             ("quiet", []) => Ok(Verb::Quiet),

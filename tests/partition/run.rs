@@ -14,6 +14,7 @@ use nix::sys::signal::Signal;
 use crate::claims::{Claim, succeeded};
 use crate::clients::{self, Caller, Clock};
 use crate::flood::Flood;
+use crate::footprint::{self, Footprint, Left};
 use crate::nodes::Cluster;
 use crate::record::{Client, Mark, MessageCount, QuorumSaid, Record};
 use crate::table::{At, DiskAct, Load, Scenario, Verb};
@@ -79,6 +80,8 @@ pub fn run(scenario: &Scenario, seed: u64, cluster: &mut Cluster) -> Result<Reco
             record: &mut record,
             caller: Caller::new(clock, OWN_NUMBER, &list),
             keys: Vec::new(),
+            flood: None,
+            footprints: Vec::new(),
         };
         run.do_steps(scenario)?;
         drop(guard);
@@ -186,6 +189,9 @@ struct Run<'a> {
     caller: Caller<'a>,
     /// Put by steps.
     keys: Vec<String>,
+    /// Of very many keys.
+    flood: Option<Flood>,
+    footprints: Vec<Vec<Footprint>>,
 }
 
 impl Run<'_> {
@@ -242,6 +248,11 @@ impl Run<'_> {
                 let took = waits::forgotten(self.cluster, *within_ms)?;
                 self.note("forgotten", took);
             }
+            Verb::Measure => self.measure()?,
+            Verb::Fill => self.flood = Some(Flood::fill(&self.cluster.list())?),
+            Verb::Empty => self.flood()?.empty()?,
+            Verb::Gone => self.flood()?.check_gone()?,
+            Verb::Shrunk { left, within_ms } => self.wait_until_shrunk(*left, *within_ms)?,
             Verb::Quiet => self.stop.store(true, Ordering::Relaxed),
             Verb::Equal { within_ms } => {
                 let took = waits::equal(self.cluster, *within_ms)?;
@@ -259,6 +270,27 @@ impl Run<'_> {
         self.record
             .notes
             .push(format!("{what} after {seconds:.1} s"));
+    }
+
+    fn flood(&mut self) -> Result<&mut Flood> {
+        self.flood.as_mut().context("nothing was filled")
+    }
+
+    fn measure(&mut self) -> Result<()> {
+        let measured = footprint::measure(self.cluster)?;
+        self.record.notes.push(footprint::show(&measured));
+        self.footprints.push(measured);
+        Ok(())
+    }
+
+    fn wait_until_shrunk(&mut self, left: Left, within_ms: u64) -> Result<()> {
+        let [before, full] = &self.footprints[..] else {
+            bail!("it was not measured twice");
+        };
+        let within = Duration::from_millis(within_ms);
+        let (took, now) = footprint::wait_until_left(self.cluster, [before, full], left, within)?;
+        self.note(&footprint::show(&now), took);
+        Ok(())
     }
 
     fn change_disk(&mut self, node: usize, act: DiskAct) -> Result<()> {

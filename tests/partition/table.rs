@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::claims::{self, Claim};
+use crate::footprint::Left;
 use crate::graphs::{self, Graph};
 use crate::nodes::Keep;
 use crate::places::Places;
@@ -75,6 +76,17 @@ pub enum Verb {
     ReadKeys,
     /// Waits until nodes that run hold no key that was deleted.
     Forgotten {
+        within_ms: u64,
+    },
+    /// Notes what the nodes take of memory and disk.
+    Measure,
+    /// Puts very many keys; deletes them; sees that they are absent.
+    Fill,
+    Empty,
+    Gone,
+    /// Waits until little is left of what was added between the two measurements.
+    Shrunk {
+        left: Left,
         within_ms: u64,
     },
     /// Ends the clients.
@@ -194,6 +206,7 @@ impl Line<'_> {
             "disk mixed" => (Keep::Fsync, Load::Mixed),
             "memory one-key" => (Keep::Memory, Load::OneKey),
             "memory idle" => (Keep::Memory, Load::Idle),
+            "disk idle" => (Keep::Fsync, Load::Idle),
             "memory flood" => (Keep::Memory, Load::Flood),
             other => bail!("no setup: {other}"),
         };

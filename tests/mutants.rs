@@ -16,7 +16,7 @@ use sim::run::run_seed;
 
 /// Seeds that are tried before a rule counts as not missed. When this was last looked at the slowest was
 /// found at seed 83, most within the first five.
-const SEEDS_MAX: u64 = 1500;
+const SEEDS_MAX: u64 = 600;
 
 enum Found {
     BySeeds,
@@ -90,7 +90,14 @@ const TABLE: &[(Rule, Found)] = &[
     (Rule::Q2, Found::ByModel),
     (Rule::R1, Found::ByModel),
     (Rule::B3, Found::ByModel),
-    (Rule::E2, Found::BySeeds),
+    (
+        Rule::B4,
+        Found::ByScenario(ballots::b4_who_lost_its_state_hears_the_clocks_first),
+    ),
+    (
+        Rule::E2,
+        Found::ByScenario(changes::e2_one_change_after_the_other),
+    ),
     (Rule::E3_base, Found::ByModel),
     (Rule::E3_evidence, Found::ByModel),
     (

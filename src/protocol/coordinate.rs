@@ -117,6 +117,7 @@ impl Replica {
             } => {
                 self.mark_chosen(key.clone(), ballot);
                 self.spread_chosen(key, ballot);
+                self.tell_learners(now, key, round);
                 self.note_missing(now, round, key, ballot, holders);
                 self.changes.chosen(key);
             }

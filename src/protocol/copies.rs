@@ -96,7 +96,7 @@ impl Replica {
     /// The key is resident.
     pub(super) fn work_on(&mut self, now: Now, key: &Key, work: Work) {
         match work {
-            Work::Tell { to, round, via } => self.tell_copy(now, key, to, round, via),
+            Work::Tell { to, round, via } => self.tell_copy(now, key, to, round, Way::Back(via)),
             Work::Adopt { ballot, epoch } if epoch == self.epoch() => {
                 self.take_own(now, key, ballot)
             }
@@ -166,8 +166,16 @@ impl Replica {
         self.serve_copies(now);
     }
 
+    /// E5: a learner gets what is chosen meanwhile, so that writes do not outrun its copying. The key is
+    /// resident.
+    pub(super) fn tell_learners(&mut self, now: Now, key: &Key, round: RoundId) {
+        for node in self.learners.clone() {
+            self.tell_copy(now, key, node, round, Way::Usual);
+        }
+    }
+
     /// C1: of what this member's accepted state holds now, if it is known to be chosen.
-    fn tell_copy(&mut self, now: Now, key: &Key, to: NodeId, round: RoundId, via: NodeId) {
+    fn tell_copy(&mut self, now: Now, key: &Key, to: NodeId, round: RoundId, way: Way) {
         let terms = self.terms();
         let resident = self.cache.resident(key).expect("the caller looked");
         let Some(state) = terms.vote(&resident.state).filter(|_| self.votes) else {
@@ -185,7 +193,7 @@ impl Replica {
                 };
                 // R2 has nothing to wait for: what is chosen is durable at a quorum.
                 let envelope = self.envelope(to, round, copy.into());
-                self.dispatch(envelope, Way::Back(via));
+                self.dispatch(envelope, way);
             }
             // Most doubts are settled by a round under way, or a notice of it.
             _ => {

@@ -146,6 +146,8 @@ pub struct Replica {
     quorum_us: u64,
     /// Voters that reach this node and are reached by it, this one first, then by their distance.
     near: Vec<NodeId>,
+    /// Nodes that are there and have no vote.
+    learners: Vec<NodeId>,
     told_us: u64,
     messages_sent: u64,
     messages_relayed: u64,
@@ -250,6 +252,7 @@ impl Replica {
             hears_quorum: false,
             quorum_us: 0,
             near: Vec::new(),
+            learners: Vec::new(),
             told_us: 0,
             messages_sent: 0,
             messages_relayed: 0,

@@ -1,12 +1,15 @@
 //! Sending and passing on: which way messages take, and what is told of links (docs/protocol.md,
 //! "Ways through a half-broken network").
 
+use kvclient::clock::Reading;
+
 use super::Replica;
 use super::limits::NEWS_INTERVAL_MS;
 use super::message::{
     Destination, Envelope, GroupNumber, Heartbeat, Message, NodeId, Now, Output, RoundId, Row,
 };
 use super::outbox::Way;
+use super::rules::rule;
 use super::timer::Timer;
 
 impl Replica {
@@ -153,9 +156,17 @@ impl Replica {
         }
     }
 
+    /// B4: a node comes to know the others' clocks before it issues a ballot. The clocks that are told
+    /// would alone keep ballots above every base, so without that rule they may not.
+    pub(super) fn hear_clock(&mut self, reading: Reading) {
+        if rule!(B4) && rule!(B3) && rule!(E3_base) {
+            self.clock.observe(reading);
+        }
+    }
+
     pub(super) fn handle_heartbeat(&mut self, now: Now, from: NodeId, heartbeat: Heartbeat) {
         for row in &heartbeat.rows {
-            self.clock.observe(row.clock);
+            self.hear_clock(row.clock);
             self.look_at_start(row);
         }
         self.links.heartbeat(from, heartbeat, now);

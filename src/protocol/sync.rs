@@ -103,6 +103,8 @@ pub struct Sync {
     hurried: usize,
     /// The members that were there at the last look.
     near: Vec<NodeId>,
+    /// Members that did not answer in the last pass, and are left out of the next.
+    silent: Vec<NodeId>,
     learned: bool,
     /// Keys, since this node is a learner.
     copied: u64,
@@ -164,7 +166,11 @@ impl Replica {
             self.look_again(now);
             self.advance_pass(now);
         } else if self.is_pass_due(now) && !sources.is_empty() {
-            self.begin_pass(now, &sources);
+            let silent = std::mem::take(&mut self.sync.silent);
+            let mut answering = sources.clone();
+            answering.retain(|node| !silent.contains(node));
+            let all_silent = answering.is_empty();
+            self.begin_pass(now, if all_silent { &sources } else { &answering });
         }
         self.sync.near = sources;
         self.look_at_graves(now);
@@ -245,7 +251,7 @@ impl Replica {
         let asked = pass.digests.get(&from).is_some_and(|q| q.round == round);
         if asked {
             pass.digests.remove(&from);
-            self.clock.observe(told.clock);
+            self.hear_clock(told.clock);
             let buckets = (0..BUCKETS as Bucket).filter(|b| pass.is_for(*b, from));
             let differ: Vec<Bucket> = buckets
                 .filter(|b| self.differs(pass.kind, *b, told))
@@ -360,7 +366,7 @@ impl Replica {
         let Some(pass) = &mut self.sync.pass else {
             return;
         };
-        let (mut cut_short, mut given_up) = (false, false);
+        let (mut cut_short, mut silent) = (false, Vec::new());
         let mut again: Vec<(NodeId, RoundId, Message)> = Vec::new();
         let mut listed = Vec::new();
         pass.digests.retain(|node, question| {
@@ -369,7 +375,9 @@ impl Replica {
             }
             again.push((*node, question.round, DigestsAsked {}.into()));
             let kept = question.ask_again(now);
-            given_up |= !kept;
+            if !kept {
+                silent.push(*node);
+            }
             kept
         });
         pass.comparing.retain(|bucket, comparing| {
@@ -387,9 +395,10 @@ impl Replica {
             cut_short |= !kept;
             kept
         });
-        if given_up {
+        if !silent.is_empty() {
             pass.differed = None;
             cut_short = true;
+            self.sync.silent = silent;
         }
         pass.is_cut_short |= cut_short;
         for bucket in listed {

@@ -101,6 +101,7 @@ impl Replica {
             }
         });
         self.near = near;
+        self.learners = self.joined_without_vote().collect();
         if hears != self.hears_quorum {
             self.hears_quorum = hears;
             let event = if hears {
@@ -133,6 +134,20 @@ impl Replica {
             }
         });
         joined.map(|m| m.node)
+    }
+
+    /// Those that reach this node and are reached by it, and are no members in this incarnation.
+    fn joined_without_vote(&self) -> impl Iterator<Item = NodeId> {
+        let configuration = self.configuration.as_deref();
+        let nodes = configuration
+            .into_iter()
+            .flat_map(|c| c.nodes().map(move |m| (c, m.node)));
+        let learners = nodes.filter(|(c, node)| {
+            let voter = c.voter(*node);
+            let votes = voter.is_some_and(|m| self.links.is_incarnation(*node, m.incarnation));
+            *node != self.node && self.links.is_joined(*node) && !votes
+        });
+        learners.map(|(_, node)| node)
     }
 
     /// B2: the lower median of the wall clocks that the members tell, this one's among them.

@@ -207,8 +207,11 @@ impl Claim {
                 format!("{cpu_percent:.1} % of a core, {:.1} kB/s", usage.kb_per_s)
             }
             Claim::LatencyAtMost(_, before, after) => {
-                let (before, after) = (p99_ms(*before, record)?, p99_ms(*after, record)?);
-                format!("p99 of writes {before:.1} ms, then {after:.1} ms")
+                let told = |window| {
+                    let (p99_ms, per_s) = (p99_ms(window, record)?, writes_per_s(window, record));
+                    Some(format!("p99 {p99_ms:.1} ms of {per_s:.0} writes/s"))
+                };
+                format!("{}, then {}", told(*before)?, told(*after)?)
             }
             _ => return None,
         })
@@ -332,6 +335,15 @@ fn fair(factor: f64, who: &Who, span: Span, record: &Record) -> Vec<String> {
 fn rate(window: Window, record: &Record) -> f64 {
     let span = Span::of(window, record);
     record.successes().filter(|us| span.has(*us)).count() as f64 / span.seconds()
+}
+
+fn writes_per_s(window: Window, record: &Record) -> f64 {
+    let span = Span::of(window, record);
+    let within = record
+        .writes
+        .iter()
+        .filter(|write| span.has(write.ended_us));
+    within.count() as f64 / span.seconds()
 }
 
 /// Of the writes of a flood; none if there were none.

@@ -7,7 +7,7 @@ use crate::scenarios::handoff::{accepted, are_equal, held};
 use crate::sim::cluster::Cluster;
 use crate::sim::event::Passing;
 use crate::sim::network::Place;
-use crate::sim::script::{Script, msg};
+use crate::sim::script::{Script, msg, user_key};
 
 fn keys(count: usize) -> Vec<String> {
     (0..count).map(|n| format!("key {n}")).collect()
@@ -188,5 +188,22 @@ pub fn c1_a_missed_write_is_noted() {
     c.put(client, &key, "b");
     c.run_ms(500);
     assert!(are_equal(&c, &key));
+    c.check();
+}
+
+/// What is written while a node learns comes to it unasked.
+#[test]
+pub fn e5_a_learner_is_told_what_is_chosen() {
+    let mut c = Script::new(3);
+    let (key, client) = (c.key_of(0), c.client());
+    c.lose(msg("AdmissionAsked"));
+    c.restart_empty(2);
+    c.run_ms(1_000);
+    c.lose(msg("CopiesAsked"));
+    c.put(client, &key, "a");
+    c.until("the copy", |c| {
+        let held = c.nodes[2].disk.synced().registers.get(&user_key(&key));
+        held.is_some_and(|state| state.chosen)
+    });
     c.check();
 }

@@ -294,3 +294,119 @@ pub fn who_comes_and_goes_is_admitted_later_each_time() {
     assert!((1_000..2_000).contains(&took_ms), "{took_ms} ms");
     c.check();
 }
+
+/// A coordinator whose clock is fast gets a value promised by two others, accepted by one of them, and
+/// stops. Both stay members; the one that accepted it has no part in the change, nor in the write that
+/// follows. B3, E3: the base is above that value's ballot. Else what comes back last is read as newest.
+#[test]
+pub fn b3_a_value_from_before_a_change_is_not_the_newest() {
+    let mut c = Script::shrinking(5, 1);
+    let key = c.key_of(4);
+    let (zero, four) = (c.client_of(&[0]), c.client_of(&[4]));
+    c.cluster.jump(4, 30_000);
+    for far in [0, 1] {
+        c.lose(msg("Prepare").from(4).to(far));
+    }
+    for far in [0, 1, 3] {
+        c.lose(msg("Accept").from(4).to(far));
+    }
+    c.begin(four, &key, append("p"));
+    c.until_sent(msg("Accepted").from(2).to(4));
+    c.cluster.crash_client(four);
+    c.crash_hard(4);
+    c.let_pass();
+    for name in [
+        "Prepare",
+        "Accept",
+        "Read",
+        "DigestsAsked",
+        "BucketAsked",
+        "ConfigurationTold",
+    ] {
+        c.lose(msg(name).to(2));
+    }
+    c.lose(msg("Forward"));
+    c.until("four members", |c| {
+        has_members(c, &[0, 1, 3], &[1, 2, 3, 4])
+    });
+    c.run(zero, &key, append("q"));
+    c.let_pass();
+    c.run_ms(2_000);
+    c.cut(&[0, 2], &[1, 3]);
+    c.run_ms(600);
+    let late = c.client_of(&[2]);
+    assert_eq!(c.get(late, &key), "q");
+    c.check();
+}
+
+/// A member has not heard of a change, nor has the one that was removed by it. With one that has they
+/// would be a quorum of the old configuration, which the new one knows nothing of. R1: who has left an
+/// epoch has no part in its rounds.
+#[test]
+pub fn r1_who_has_left_an_epoch_takes_no_part_in_it() {
+    let mut c = Script::shrinking(5, 1);
+    let key = c.key_of(1);
+    let (zero, one) = (c.client_of(&[0]), c.client_of(&[1]));
+    c.put(zero, &key, "a");
+    c.run_ms(500);
+    for behind in [1, 3] {
+        c.lose(msg("ConfigurationTold").to(behind));
+    }
+    c.lose(msg("Forward"));
+    c.crash_hard(3);
+    c.until("four members", |c| {
+        has_members(c, &[0, 2, 4], &[1, 2, 3, 5])
+    });
+    c.cluster.start(3);
+    c.run_ms(400);
+    for far in [0, 4] {
+        for name in ["Prepare", "Accept", "Copy"] {
+            c.lose(msg(name).from(1).to(far));
+        }
+    }
+    let call = c.begin(one, &key, append("b"));
+    c.run_ms(300);
+    if c.is_open(call) {
+        c.let_pass();
+        c.end(call);
+    }
+    c.cut(&[0, 4], &[1, 2, 3]);
+    let late = c.client_of(&[0]);
+    assert_eq!(c.get(late, &key), "ab");
+    c.check();
+}
+
+/// In the middle of a change another member fails. E2: the change is completed, and what only a quorum
+/// of the old configuration holds is brought to the new one, before there is another change.
+#[test]
+pub fn e2_one_change_after_the_other() {
+    let mut c = Script::shrinking(5, 1);
+    let key = c.key_of(2);
+    let (zero, two) = (c.client_of(&[0]), c.client_of(&[2]));
+    c.put(zero, &key, "a");
+    c.run_ms(500);
+    let lose_copies = |c: &mut Script| {
+        for name in ["Copy", "CopiesAsked"] {
+            c.lose(msg(name));
+        }
+    };
+    lose_copies(&mut c);
+    for far in [0, 1] {
+        c.lose(msg("Accept").from(2).to(far));
+    }
+    c.run(two, &key, append("b"));
+    c.hold(msg("DigestsAsked"));
+    c.crash_hard(4);
+    c.until("a joint configuration", |c| {
+        installed(c, &[0, 1, 2, 3]).is_some_and(|c| c.joint.is_some())
+    });
+    c.crash_hard(3);
+    c.run_ms(1_800);
+    c.let_pass();
+    lose_copies(&mut c);
+    c.until("three members", |c| has_members(c, &[0, 1, 2], &[1, 2, 3]));
+    c.cut(&[0, 1], &[2]);
+    c.run_ms(600);
+    assert_eq!(c.get(zero, &key), "ab");
+    c.check();
+}

@@ -315,6 +315,9 @@ impl Replica {
         let Some(configuration) = self.configuration.clone() else {
             return;
         };
+        if let Message::DigestsTold(told) = &envelope.message {
+            self.hear_clock(told.clock);
+        }
         let Some(sealing) = &mut self.changes.sealing else {
             return;
         };
@@ -322,7 +325,6 @@ impl Replica {
         let mut steps = Vec::new();
         match envelope.message {
             Message::DigestsTold(told) => {
-                self.hear_clock(told.clock);
                 sealing.digests_told(node, told.clock, told.sums);
             }
             Message::BucketTold(told) => steps.extend(sealing.bucket_told(node, told)),

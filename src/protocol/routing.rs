@@ -159,7 +159,8 @@ impl Replica {
     /// B4: a node comes to know the others' clocks before it issues a ballot. The clocks that are told
     /// would alone keep ballots above every base, so without that rule they may not.
     pub(super) fn hear_clock(&mut self, reading: Reading) {
-        if rule!(B4) && rule!(B3) && rule!(E3_base) {
+        let kept = [rule!(B4), rule!(B3), rule!(E3_base)];
+        if kept.iter().all(|kept| *kept) {
             self.clock.observe(reading);
         }
     }

@@ -21,8 +21,8 @@ const SEEDS_MAX: u64 = 600;
 enum Found {
     BySeeds,
     ByScenario(fn()),
-    /// By the exhaustive search: `tests/model.rs` has the rule in its table, and runs it.
-    ByModel,
+    /// In the exhaustive search: `tests/model.rs` has the rule in its table, and runs it.
+    InModel,
 }
 
 /// Every rule that can be switched off, and what misses it.
@@ -87,9 +87,9 @@ const TABLE: &[(Rule, Found)] = &[
         Found::ByScenario(handoff::c1_a_copy_undoes_no_promise),
     ),
     (Rule::E1, Found::BySeeds),
-    (Rule::Q2, Found::ByModel),
-    (Rule::R1, Found::ByModel),
-    (Rule::B3, Found::ByModel),
+    (Rule::Q2, Found::InModel),
+    (Rule::R1, Found::InModel),
+    (Rule::B3, Found::InModel),
     (
         Rule::B4,
         Found::ByScenario(ballots::b4_who_lost_its_state_hears_the_clocks_first),
@@ -98,8 +98,8 @@ const TABLE: &[(Rule, Found)] = &[
         Rule::E2,
         Found::ByScenario(changes::e2_one_change_after_the_other),
     ),
-    (Rule::E3_base, Found::ByModel),
-    (Rule::E3_evidence, Found::ByModel),
+    (Rule::E3_base, Found::InModel),
+    (Rule::E3_evidence, Found::InModel),
     (
         Rule::E4,
         Found::ByScenario(changes::e4_an_old_request_admits_nobody),
@@ -143,7 +143,7 @@ fn is_missed(rule: Rule, found: &Found) -> bool {
             println!("{rule:?}: scenario {missed}");
             missed
         }
-        Found::ByModel => {
+        Found::InModel => {
             let table = include_str!("model.rs");
             table.contains(&format!("(Rule::{rule:?}, scopes::"))
         }

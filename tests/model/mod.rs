@@ -11,6 +11,7 @@
 pub mod history;
 pub mod machine;
 pub mod nodes;
+pub mod noise;
 pub mod scope;
 pub mod scopes;
 pub mod search;

@@ -24,7 +24,7 @@ pub enum Step {
 }
 
 /// A record under its ballot, and the nodes that ever held it for good, as bits, by the epoch in which
-/// each was the first time seen to.
+/// each was first seen to hold it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Proposed {
     ballot: Ballot,
@@ -76,8 +76,7 @@ impl State {
 
     pub fn fingerprint(&self, bytes: &mut Vec<u8>) -> u128 {
         bytes.clear();
-        let left = [self.timers, self.duplicates, self.restarts];
-        bytes.extend(left);
+        bytes.extend([self.timers, self.duplicates, self.restarts]);
         bytes.extend([self.silences, self.purges]);
         self.history.encode(bytes);
         for id in &self.locals {

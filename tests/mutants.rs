@@ -91,6 +91,10 @@ const TABLE: &[(Rule, Found)] = &[
     (Rule::R1, Found::ByModel),
     (Rule::B3, Found::ByModel),
     (
+        Rule::B4,
+        Found::ByScenario(ballots::b4_who_lost_its_state_hears_the_clocks_first),
+    ),
+    (
         Rule::E2,
         Found::ByScenario(changes::e2_one_change_after_the_other),
     ),

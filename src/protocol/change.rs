@@ -87,7 +87,10 @@ impl Replica {
         let next = Configuration {
             epoch: configuration.epoch + 1,
             // Not the old members of a change that is not complete.
-            members: configuration.joint.clone().unwrap_or(configuration.members.clone()),
+            members: configuration
+                .joint
+                .clone()
+                .unwrap_or(configuration.members.clone()),
             joint: Some(wanted.members),
             away: wanted.away,
             ids: wanted.ids,
@@ -236,10 +239,8 @@ impl Replica {
         self.node = own.map_or(0, |m| m.node);
         let own = configuration.voter(self.node);
         self.votes = own.is_some_and(|m| m.incarnation == self.incarnation) || !rule!(E1);
-        if rule!(B3) {
-            // The clock is above the base.
-            self.clock.observe(configuration.base.reading());
-        }
+        // B3: the clock is above the base.
+        self.hear_clock(configuration.base.reading());
         self.note_former(&configuration);
         let nodes = configuration.nodes().map(|m| m.node);
         self.links.set_nodes(self.node, nodes);
@@ -314,6 +315,9 @@ impl Replica {
         let Some(configuration) = self.configuration.clone() else {
             return;
         };
+        if let Message::DigestsTold(told) = &envelope.message {
+            self.hear_clock(told.clock);
+        }
         let Some(sealing) = &mut self.changes.sealing else {
             return;
         };
@@ -321,10 +325,6 @@ impl Replica {
         let mut steps = Vec::new();
         match envelope.message {
             Message::DigestsTold(told) => {
-                // The base moves the clock too, so without it nothing else may.
-                if rule!(B3) && rule!(E3_base) {
-                    self.clock.observe(told.clock);
-                }
                 sealing.digests_told(node, told.clock, told.sums);
             }
             Message::BucketTold(told) => steps.extend(sealing.bucket_told(node, told)),

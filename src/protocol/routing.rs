@@ -1,6 +1,8 @@
 //! Sending and passing on: which way messages take, and what is told of links (docs/protocol.md,
 //! "Ways through a half-broken network").
 
+use kvclient::clock::Reading;
+
 use super::Replica;
 use super::limits::NEWS_INTERVAL_MS;
 use super::message::{
@@ -154,12 +156,17 @@ impl Replica {
         }
     }
 
+    /// B4: a node comes to know the others' clocks before it issues a ballot. The clocks that are told
+    /// would alone keep ballots above every base, so without that rule they may not.
+    pub(super) fn hear_clock(&mut self, reading: Reading) {
+        if rule!(B4) && rule!(B3) && rule!(E3_base) {
+            self.clock.observe(reading);
+        }
+    }
+
     pub(super) fn handle_heartbeat(&mut self, now: Now, from: NodeId, heartbeat: Heartbeat) {
         for row in &heartbeat.rows {
-            // The clocks that members tell each other would alone keep ballots above every base.
-            if rule!(B3) && rule!(E3_base) {
-                self.clock.observe(row.clock);
-            }
+            self.hear_clock(row.clock);
             self.look_at_start(row);
         }
         self.links.heartbeat(from, heartbeat, now);

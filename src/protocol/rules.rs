@@ -54,6 +54,7 @@ mod switch {
         X3,
         E1,
         B3,
+        B4,
         E2,
         E3_base,
         E3_evidence,

@@ -251,7 +251,7 @@ impl Replica {
         let asked = pass.digests.get(&from).is_some_and(|q| q.round == round);
         if asked {
             pass.digests.remove(&from);
-            self.clock.observe(told.clock);
+            self.hear_clock(told.clock);
             let buckets = (0..BUCKETS as Bucket).filter(|b| pass.is_for(*b, from));
             let differ: Vec<Bucket> = buckets
                 .filter(|b| self.differs(pass.kind, *b, told))

@@ -136,8 +136,9 @@ pub fn reads_of_two_writes() -> Scope {
     Scope::new(3, [writes, get_twice].concat())
 }
 
-/// Node 2 is removed, and node 1 becomes the master, so that it alone is a quorum of the new two.
-/// Node 0 is told of it late or never, and its clock is ahead.
+/// Node 2 is removed, and node 1 becomes the master, so that it alone is a quorum of the new two. It does
+/// not hear of node 0, whose clock is ahead, and which learns of the change late or never, and only
+/// when it is through.
 fn master_moves(plans: Vec<Plan>) -> Scope {
     apart(Scope {
         change: Some(Change {
@@ -152,35 +153,38 @@ fn master_moves(plans: Vec<Plan>) -> Scope {
     })
 }
 
-/// A write of before, by the old master, and one of after, by the new.
-pub fn master_moves_under_writes() -> Scope {
+/// A write by the old master and one by the new, in any epoch.
+pub fn change_under_writes() -> Scope {
     let held = [0, 1, 2].map(|node| Held {
         node,
         value: "0",
         age_ms: 60_000,
     });
-    let plans = vec![ask(append("a"), &[0]), ask(append("b"), &[1]).in_epoch(3)];
     Scope {
         held: held.to_vec(),
-        ..master_moves(plans)
+        ..master_moves(vec![ask(append("a"), &[0]), ask(append("b"), &[1])])
     }
 }
 
-/// A write, and reads of it on either side of the change.
-pub fn master_moves_under_reads() -> Scope {
-    master_moves(vec![ask(put("a"), &[0]), ask(GET, &[1]).in_epoch(3)])
+/// A write by the old master comes back from the old epoch after one by the new.
+pub fn change_and_straggler() -> Scope {
+    let mut scope = change_under_writes();
+    scope.plans[1] = scope.plans[1].clone().in_epoch(3);
+    scope
 }
 
-/// The same, and what is asked and told of the change takes its time, or is lost.
-pub fn master_moves_slowly() -> Scope {
+/// A write by the old master, and a read by the new one, in any epoch. What is asked and told of the
+/// change takes its time, or is lost.
+pub fn change_under_reads() -> Scope {
     Scope {
         prompt: false,
-        ..master_moves_under_reads()
+        ..master_moves(vec![ask(put("a"), &[0]), ask(GET, &[1])])
     }
 }
 
-/// Node 2 comes, or comes back, with a value that the others have forgotten.
-fn admission(plans: Vec<Plan>) -> Scope {
+/// Node 2 comes back with a value that the others have forgotten, and it is read there: their two
+/// become three.
+pub fn admission() -> Scope {
     Scope {
         change: Some(Change {
             old: vec![0, 1],
@@ -193,19 +197,8 @@ fn admission(plans: Vec<Plan>) -> Scope {
             value: "forgotten",
             age_ms: 60_000,
         }],
-        prompt: true,
-        ..Scope::new(3, plans)
+        ..Scope::new(3, vec![ask(GET, &[2])])
     }
-}
-
-/// Reads where it is.
-pub fn admission_under_reads() -> Scope {
-    admission(vec![ask(GET, &[2]).in_epoch(2)])
-}
-
-/// A write of before, and one of after at the new member.
-pub fn admission_under_writes() -> Scope {
-    admission(vec![ask(append("a"), &[0]), ask(GET, &[2]).in_epoch(3)])
 }
 
 /// A delete is purged, and the write from before is tried again, or what it sent comes late. Of two

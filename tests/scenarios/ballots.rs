@@ -64,6 +64,35 @@ pub fn b1_a_ballot_is_not_issued_again() {
     c.check();
 }
 
+/// Node 0 gets a ballot of its fast clock promised by two others, and loses its state. Set right, its
+/// clock is behind that ballot: it would issue lower ones, and in time the very same once more.
+#[test]
+pub fn b4_who_lost_its_state_hears_the_clocks_first() {
+    let mut c = Script::shrinking(5, 1);
+    let (key, client) = (c.key_of(0), c.client_of(&[0]));
+    c.cluster.jump(0, 30_000);
+    c.lose(msg("Accept").from(0));
+    c.begin(client, &key, put("lost"));
+    c.until_sent(msg("Promise").to(0));
+    c.run_ms(10);
+    let before = c.ballots_of(0);
+    let highest = before.iter().max().copied().unwrap();
+    c.crash_client(client);
+    c.let_pass();
+    c.cluster.jump(0, -30_000);
+    c.restart_empty(0);
+    c.until("a vote again", |c| c.vote_of(0).is_some());
+    c.run_ms(500);
+    let other = c.client_of(&[0]);
+    c.put(other, &key, "after");
+    let issued = c.ballots_of(0).split_off(before.len());
+    assert!(
+        !issued.is_empty() && issued.iter().all(|b| *b > highest),
+        "{highest}: {issued:?}"
+    );
+    c.check();
+}
+
 /// One clock is hours ahead. What it writes is stamped within the bound of the others' clocks, and
 /// nobody follows it.
 #[test]

@@ -22,7 +22,7 @@ fn installed(cluster: &Cluster, nodes: &[usize]) -> Option<Configuration> {
         .then_some(first)
 }
 
-fn has_members(cluster: &Cluster, nodes: &[usize], members: &[NodeId]) -> bool {
+pub fn has_members(cluster: &Cluster, nodes: &[usize], members: &[NodeId]) -> bool {
     installed(cluster, nodes).is_some_and(|c| {
         let ids: Vec<NodeId> = c.members.iter().map(|m| m.node).collect();
         c.joint.is_none() && ids == members
@@ -373,5 +373,40 @@ pub fn r1_who_has_left_an_epoch_takes_no_part_in_it() {
     c.cut(&[0, 4], &[1, 2, 3]);
     let late = c.client_of(&[0]);
     assert_eq!(c.get(late, &key), "ab");
+    c.check();
+}
+
+/// In the middle of a change another member fails. E2: the change is completed, and what only a quorum
+/// of the old configuration holds is brought to the new one, before there is another change.
+#[test]
+pub fn e2_one_change_after_the_other() {
+    let mut c = Script::shrinking(5, 1);
+    let key = c.key_of(2);
+    let (zero, two) = (c.client_of(&[0]), c.client_of(&[2]));
+    c.put(zero, &key, "a");
+    c.run_ms(500);
+    let lose_copies = |c: &mut Script| {
+        for name in ["Copy", "CopiesAsked"] {
+            c.lose(msg(name));
+        }
+    };
+    lose_copies(&mut c);
+    for far in [0, 1] {
+        c.lose(msg("Accept").from(2).to(far));
+    }
+    c.run(two, &key, append("b"));
+    c.hold(msg("DigestsAsked"));
+    c.crash_hard(4);
+    c.until("a joint configuration", |c| {
+        installed(c, &[0, 1, 2, 3]).is_some_and(|c| c.joint.is_some())
+    });
+    c.crash_hard(3);
+    c.run_ms(1_800);
+    c.let_pass();
+    lose_copies(&mut c);
+    c.until("three members", |c| has_members(c, &[0, 1, 2], &[1, 2, 3]));
+    c.cut(&[0, 1], &[2]);
+    c.run_ms(600);
+    assert_eq!(c.get(zero, &key), "ab");
     c.check();
 }

@@ -11,4 +11,5 @@ pub mod operator;
 pub mod outcomes;
 pub mod purge;
 pub mod reads;
+pub mod reported;
 pub mod rounds;

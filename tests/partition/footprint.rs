@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use crate::nodes::Cluster;
 
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
+const STATUS_TRIES_MAX: usize = 20;
 
 /// Of one node, in bytes.
 #[derive(Debug, Clone, Copy)]
@@ -46,7 +47,10 @@ pub fn measure(cluster: &Cluster) -> Result<Vec<Footprint>> {
 }
 
 fn of(cluster: &Cluster, node: usize) -> Result<Footprint> {
-    let status = cluster.status(node).context("a node does not answer")?;
+    // A node that is busy may be late.
+    let mut tries = (0..STATUS_TRIES_MAX).map(|_| cluster.status(node));
+    let status = tries.find_map(|status| status);
+    let status = status.with_context(|| format!("node {node} does not answer"))?;
     Ok(Footprint {
         live: status.memory_live_bytes,
         resident: resident_bytes(cluster.process_id(node))?,

@@ -72,6 +72,9 @@ pub fn b4_who_lost_its_state_hears_the_clocks_first() {
     let (key, client) = (c.key_of(0), c.client_of(&[0]));
     c.cluster.jump(0, 30_000);
     c.lose(msg("Accept").from(0));
+    for far in [1, 2] {
+        c.lose(msg("Prepare").from(0).to(far));
+    }
     c.begin(client, &key, put("lost"));
     c.until_sent(msg("Promise").to(0));
     c.run_ms(10);

@@ -4,7 +4,8 @@
 use horseshoe::gateway::text;
 use horseshoe::protocol::limits::{HEARTBEAT_MS_DEFAULT, LINK_DOWN_MS_DEFAULT};
 use horseshoe::protocol::message::{
-    ClientReply, Destination, Endpoint, Event as NodeEvent, Incarnation, Input, NodeId, Output,
+    ClientReply, Destination, Endpoint, Epoch, Event as NodeEvent, Incarnation, Input, NodeId,
+    Output,
 };
 use horseshoe::protocol::record::Key;
 use horseshoe::protocol::{Options, Replica};
@@ -83,6 +84,8 @@ const TEXT_LATE_MAX_US: u64 = 300_000;
 type Filter = Box<dyn FnMut(&Passing) -> Fate>;
 
 pub struct Cluster {
+    /// Incarnations whose state is lost, and the newest epoch that was known then.
+    losses: Vec<(Incarnation, Epoch)>,
     pub settings: Settings,
     pub now_us: u64,
     pub nodes: Vec<Node>,
@@ -150,6 +153,7 @@ impl Cluster {
             ticks: 0,
             events: 0,
             due: Vec::new(),
+            losses: Vec::new(),
             settings,
         }
     }
@@ -519,8 +523,24 @@ impl Cluster {
         assert!(!self.nodes[node].is_up(), "node {node} runs");
         self.trace
             .story(self.now_us, || format!("node {node} loses its state"));
+        let lost = self.nodes[node].disk.incarnation();
+        let epoch = self.watch.configuration().map_or(0, |c| c.epoch);
+        self.losses.push((lost, epoch));
         let incarnation = self.random.word();
         self.nodes[node].disk.wipe(incarnation);
+    }
+
+    /// Whether state was lost that a change under way, which nobody knew of yet, has counted on: the
+    /// configuration that came of it may have no quorum, and no way on but an operator's force.
+    pub fn lost_what_a_change_needs(&self) -> bool {
+        let newest = self.watch.configuration();
+        newest.is_some_and(|newest| {
+            let is_named = |lost| member_of(newest, lost).is_some();
+            let losses = self.losses.iter();
+            losses
+                .clone()
+                .any(|(lost, epoch)| *epoch < newest.epoch && is_named(*lost))
+        })
     }
 
     /// The node takes no more operations; whoever drives ends it.

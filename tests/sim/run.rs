@@ -242,7 +242,7 @@ impl Run {
         let formed = self.run_until(healed_us + LIVENESS_US, |run| run.cluster.is_formed())?;
         if !formed || !self.cluster.can_lose(&[]) {
             // E6: the way out is an operator's force.
-            self.unformed = self.faults.may_not_form;
+            self.unformed = self.faults.may_not_form || self.cluster.lost_what_a_change_needs();
             let lost = "no configuration, or no quorum of it, though no state was lost before";
             return if self.unformed {
                 Ok(())

@@ -34,6 +34,9 @@ pub struct Resident {
     used: bool,
 }
 
+/// Places in the order of eviction that may be empty beside as many as there are keys.
+const ORDER_SLACK: usize = 1_024;
+
 #[derive(Debug)]
 enum Slot {
     Loading(Vec<Waiting>),
@@ -156,6 +159,12 @@ impl Cache {
     /// `is_durable`, stays; so the bound may be passed while that much is going on.
     pub fn evict(&mut self, is_durable: impl Fn(GroupNumber) -> bool) {
         self.drop_gone(&is_durable);
+        // Keys that are held here alone keep whole pages of memory from going back to the system.
+        if self.order.len() > 2 * self.slots.len() + ORDER_SLACK {
+            self.order.retain(|key| self.slots.contains_key(key));
+            self.order.shrink_to_fit();
+            self.slots.shrink_to_fit();
+        }
         let mut looked_at = 0;
         let chances = 2 * self.order.len();
         while self.order.len() > self.size_max && looked_at < chances {

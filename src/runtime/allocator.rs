@@ -13,6 +13,8 @@ const QUIET: Duration = Duration::from_secs(10);
 pub struct Dropped {
     keys: usize,
     last: Option<Instant>,
+    /// It was asked once already.
+    asked: bool,
 }
 
 impl Dropped {
@@ -23,12 +25,16 @@ impl Dropped {
         }
     }
 
-    /// Whether the allocator is to be asked now; then the count begins anew.
+    /// Whether the allocator is to be asked now: a second time some time after the first, because the
+    /// store, too, lets memory go as it gives its space back. Then the count begins anew.
     pub fn take_due(&mut self, now: Instant) -> bool {
         let is_quiet = self.last.is_some_and(|last| now >= last + QUIET);
         let is_due = is_quiet && self.keys >= DROPPED_MIN;
-        if is_due {
+        if is_due && self.asked {
             *self = Dropped::default();
+        } else if is_due {
+            self.asked = true;
+            self.last = Some(now + QUIET);
         }
         is_due
     }
@@ -61,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_allocator_is_asked_once_after_many_drops_and_a_quiet_time() {
+    fn the_allocator_is_asked_twice_after_many_drops_and_a_quiet_time() {
         let start = Instant::now();
         let mut dropped = Dropped::default();
         dropped.add(DROPPED_MIN - 1, start);
@@ -71,6 +77,8 @@ mod tests {
         assert!(!dropped.take_due(start + 2 * QUIET - Duration::from_millis(1)));
         assert!(dropped.take_due(start + 2 * QUIET));
         assert!(!dropped.take_due(start + 3 * QUIET));
+        assert!(dropped.take_due(start + 4 * QUIET));
+        assert!(!dropped.take_due(start + 6 * QUIET));
         trim();
     }
 }

@@ -123,9 +123,16 @@ impl Bench {
                     let state = self.tables[i].load(&key);
                     self.input(i, Input::Loaded { key, state });
                 }
-                Output::List(bucket) => {
+                Output::List { bucket, epoch } => {
                     let states = self.tables[i].list(bucket);
-                    self.input(i, Input::Listed { bucket, states });
+                    self.input(
+                        i,
+                        Input::Listed {
+                            bucket,
+                            epoch,
+                            states,
+                        },
+                    );
                 }
                 Output::Send { to, envelope } => {
                     self.messages += 1;

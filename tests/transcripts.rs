@@ -138,11 +138,18 @@ impl Lab {
                         },
                     );
                 }
-                Output::List(bucket) => {
+                Output::List { bucket, epoch } => {
                     let held = self.disks[i].registers.iter();
                     let held = held.filter(|(key, _)| bucket_of(key) == bucket);
                     let states = held.map(|(k, s)| (k.clone(), s.clone())).collect();
-                    self.input(i, Input::Listed { bucket, states });
+                    self.input(
+                        i,
+                        Input::Listed {
+                            bucket,
+                            epoch,
+                            states,
+                        },
+                    );
                 }
                 Output::Load(key) => {
                     let state = self.disks[i].registers.get(&key).cloned();

@@ -78,9 +78,9 @@ fn drain(replica: &mut Replica, table: &mut Table, now: Now, learned: &mut Learn
                 let state = table.load(&key);
                 replica.handle_input(now, Input::Loaded { key, state });
             }
-            Output::List(bucket) => {
+            Output::List { bucket, epoch } => {
                 let states = table.list(bucket);
-                replica.handle_input(now, Input::Listed { bucket, states });
+                replica.handle_input(now, Input::Listed { bucket, epoch, states });
             }
             Output::Persist(group) => {
                 table.apply(&group);

@@ -6,7 +6,8 @@ use super::Replica;
 use super::digest::{BUCKETS, Bucket, Sums};
 use super::limits::{BUCKET_WAITERS_MAX, KEYS_PER_MESSAGE_MAX, KEYS_SIZE_MAX};
 use super::message::{
-    BucketAsked, BucketEntry, BucketTold, DigestsTold, Envelope, Message, NodeId, Now, RoundId,
+    BucketAsked, BucketEntry, BucketTold, DigestsTold, Envelope, Epoch, Message, NodeId, Now,
+    RoundId,
 };
 use super::outbox::Way;
 use super::record::{AcceptorState, Key};
@@ -64,6 +65,12 @@ impl Replica {
         self.wait_for_bucket(bucket, Waiter::Own);
     }
 
+    /// R1: who asked in another epoch gets no answer.
+    pub(super) fn restart_listing(&mut self) {
+        self.bucket_waiters = Waiters::default();
+        self.lists.clear();
+    }
+
     fn wait_for_bucket(&mut self, bucket: Bucket, waiter: Waiter) {
         let waiters = self.bucket_waiters.0.entry(bucket).or_default();
         // Whoever asked will ask again.
@@ -81,8 +88,14 @@ impl Replica {
         &mut self,
         now: Now,
         bucket: Bucket,
+        epoch: Epoch,
         states: &[(Key, AcceptorState)],
     ) {
+        // R1, E3 (a): what was held before this epoch was installed is no evidence in it. Whoever waits
+        // by now has asked in this one, and gets what is listed for it.
+        if epoch != self.epoch() {
+            return;
+        }
         let waiters = self.bucket_waiters.0.remove(&bucket);
         for waiter in waiters.into_iter().flatten() {
             match waiter {
@@ -144,5 +157,136 @@ impl Replica {
             true => self.outbox.filling(),
             false => self.outbox.filling() - 1,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Options;
+    use super::super::ballot::Ballot;
+    use super::super::message::{
+        Configuration, ConfigurationTold, Input, Member, Meta, Output, Recovered,
+    };
+    use super::super::record::Record;
+    use super::*;
+
+    const NOW: Now = Now {
+        mono_us: 1_000_000,
+        wall_ms: 1_800_000_000_000,
+    };
+
+    fn configuration(epoch: Epoch) -> Configuration {
+        let member = |node: NodeId| Member {
+            node,
+            incarnation: u64::from(node),
+            address: format!("node{node}:1"),
+            ..Member::default()
+        };
+        Configuration {
+            cluster: 9,
+            epoch,
+            members: vec![member(1), member(2)],
+            formed_by: 1,
+            ids: 2,
+            ..Configuration::default()
+        }
+    }
+
+    /// Node 1 of two.
+    fn replica() -> Replica {
+        let options = Options {
+            list: vec!["node1:1".into(), "node2:1".into()],
+            index: 0,
+            boot: 1,
+            seed: 1,
+            skew_max_ms: 60_000,
+            keys_cached_max: 10,
+            heartbeat_ms: 50,
+            link_down_ms: 200,
+            shrink_after_ms: 0,
+            bootstrap: false,
+        };
+        let meta = Meta {
+            configuration: Some(configuration(1)),
+            ..Meta::default()
+        };
+        let recovered = Recovered {
+            incarnation: 1,
+            meta,
+            ..Recovered::default()
+        };
+        Replica::new(options, recovered, NOW)
+    }
+
+    /// From node 2.
+    fn told(replica: &mut Replica, epoch: Epoch, message: Message) {
+        let envelope = Envelope {
+            origin: 2,
+            destination: 1,
+            incarnation: 2,
+            epoch,
+            round: 7,
+            hops_left: 0,
+            via: 2,
+            message,
+        };
+        let cluster = 9;
+        replica.handle_input(NOW, Input::Peer { cluster, envelope });
+    }
+
+    /// Hands all out: the epochs in which the bucket is to be listed, and what is told of it.
+    fn drain(replica: &mut Replica) -> (Vec<Epoch>, Vec<BucketTold>) {
+        let (mut lists, mut answers) = (Vec::new(), Vec::new());
+        while let Some(output) = replica.poll_output() {
+            match output {
+                Output::Persist(group) => {
+                    let group = group.number;
+                    replica.handle_input(NOW, Input::Persisted { group });
+                }
+                Output::List { epoch, .. } => lists.push(epoch),
+                Output::Send { envelope, .. } => {
+                    if let Message::BucketTold(told) = envelope.message {
+                        answers.push(told);
+                    }
+                }
+                _ => {}
+            }
+        }
+        (lists, answers)
+    }
+
+    /// E3 (a): the list that was asked for before the epoch is older than what this node accepted last
+    /// in the one before, so it must not be told as what the node held when it left that.
+    #[test]
+    fn what_was_listed_in_an_earlier_epoch_is_not_told_in_this() {
+        let mut replica = replica();
+        let (bucket, after) = (3, None);
+        let asked = || BucketAsked {
+            bucket,
+            after: after.clone(),
+        };
+        drain(&mut replica);
+        told(&mut replica, 1, asked().into());
+        assert_eq!(drain(&mut replica), (vec![1], vec![]));
+        let configuration = configuration(2);
+        told(&mut replica, 2, ConfigurationTold { configuration }.into());
+        told(&mut replica, 2, asked().into());
+        assert_eq!(drain(&mut replica), (vec![2], vec![]));
+        let listed = |epoch, states| Input::Listed {
+            bucket,
+            epoch,
+            states,
+        };
+        replica.handle_input(NOW, listed(1, Vec::new()));
+        assert_eq!(drain(&mut replica), (vec![], vec![]), "of epoch 1");
+        let state = AcceptorState {
+            accepted: Ballot::new(5, 1),
+            record: Some(Record::default().into()),
+            ..AcceptorState::default()
+        };
+        replica.handle_input(NOW, listed(2, vec![(Key::user(b"k"), state)]));
+        let (_, answers) = drain(&mut replica);
+        let entries: Vec<usize> = answers.iter().map(|told| told.entries.len()).collect();
+        assert_eq!(entries, [1]);
     }
 }

@@ -217,6 +217,7 @@ impl Replica {
                 self.coordinate(now, &key, Coordinator::hand_over);
             }
         }
+        self.restart_listing();
         self.restart_sync(now);
         self.carry_change_on(now);
         let votes = self.votes;

@@ -58,6 +58,9 @@ impl Digests {
         let sums = match self.lives.iter().rposition(|(of, _)| *of == life) {
             Some(place) => &mut self.lives[place].1,
             None => {
+                // What is left of earlier admissions goes: a node may be admitted very often.
+                self.lives
+                    .retain(|(_, sums)| sums.iter().any(|sum| *sum != 0));
                 let sums = vec![0; BUCKETS].into_boxed_slice();
                 self.lives.push((life, sums));
                 &mut self.lives.last_mut().expect("just pushed").1
@@ -188,6 +191,16 @@ mod tests {
         digests.remove(&old, b(1), 1);
         assert!(digests.is_all_of(2));
         assert_eq!(digests.of_all(bucket_of(&old)), 0);
+    }
+
+    #[test]
+    fn many_admissions_take_no_more_room_than_two() {
+        let mut digests = Digests::default();
+        digests.add(&key(1), b(1), 0);
+        for life in 1..100 {
+            digests.replace(&key(1), Some((b(1), life - 1)), Some((b(1), life)));
+            assert!(digests.lives.len() <= 2, "{}", digests.lives.len());
+        }
     }
 
     #[test]

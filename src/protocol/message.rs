@@ -345,10 +345,11 @@ pub enum Input {
         key: Key,
         state: Option<AcceptorState>,
     },
-    /// What the node holds in a bucket, as of some moment after `Output::List` asked for it: whatever
-    /// was in groups handed out before is in it. In order of key.
+    /// What the node holds in a bucket, as of some moment after `Output::List` asked for it in that
+    /// epoch: whatever was in groups handed out before is in it. In order of key.
     Listed {
         bucket: Bucket,
+        epoch: Epoch,
         states: Vec<(Key, AcceptorState)>,
     },
     /// This group, and all before it, are as durable as the node was told to make them.
@@ -365,8 +366,11 @@ pub enum Input {
 pub enum Output {
     Persist(Group),
     Load(Key),
-    /// Wants `Input::Listed` of that bucket.
-    List(Bucket),
+    /// Wants `Input::Listed` of that bucket, with the same epoch.
+    List {
+        bucket: Bucket,
+        epoch: Epoch,
+    },
     Send {
         to: Destination,
         envelope: Envelope,

@@ -313,7 +313,11 @@ impl Replica {
         match input {
             Input::Peer { cluster, envelope } => self.handle_peer(now, cluster, envelope),
             Input::Client { from, message } => self.handle_client(now, from, message),
-            Input::Listed { bucket, states } => self.handle_listed(now, bucket, &states),
+            Input::Listed {
+                bucket,
+                epoch,
+                states,
+            } => self.handle_listed(now, bucket, epoch, &states),
             Input::Loaded { key, state } => self.handle_loaded(now, &key, state),
             Input::Persisted { group } => self.handle_persisted(group),
             Input::Timeout => self.handle_timeout(now),
@@ -368,7 +372,9 @@ impl Replica {
 
     /// What is to be listed is asked for once all that changed so far was handed out.
     fn poll_list(&mut self) -> Option<Output> {
-        self.lists.pop_front().map(Output::List)
+        let bucket = self.lists.pop_front()?;
+        let epoch = self.epoch();
+        Some(Output::List { bucket, epoch })
     }
 
     /// When `Input::Timeout` is wanted, in `Now::mono_us`.

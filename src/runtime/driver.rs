@@ -270,9 +270,13 @@ impl Driver {
                 let state = self.table.load(&key);
                 self.replica.handle_input(now, Input::Loaded { key, state });
             }
-            Output::List(bucket) => {
+            Output::List { bucket, epoch } => {
                 let states = self.table.list(bucket);
-                let listed = Input::Listed { bucket, states };
+                let listed = Input::Listed {
+                    bucket,
+                    epoch,
+                    states,
+                };
                 self.replica.handle_input(now, listed);
             }
             Output::Persist(group) => self.persist(now, group),

@@ -172,9 +172,13 @@ impl Machine {
                         let state = self.disk.load(&key);
                         due.push_back(Input::Loaded { key, state });
                     }
-                    Output::List(bucket) => {
+                    Output::List { bucket, epoch } => {
                         let states = self.disk.list(bucket);
-                        due.push_back(Input::Listed { bucket, states });
+                        due.push_back(Input::Listed {
+                            bucket,
+                            epoch,
+                            states,
+                        });
                     }
                     Output::Send { to, envelope } => self.send(to, envelope),
                     Output::Reply { to, reply } => self.replies.push((to, reply)),

@@ -188,10 +188,16 @@ impl Cluster {
                 node,
                 life,
                 bucket,
+                epoch,
                 states,
             } => {
                 if self.nodes[node].life == life {
-                    self.receive(node, Input::Listed { bucket, states });
+                    let listed = Input::Listed {
+                        bucket,
+                        epoch,
+                        states,
+                    };
+                    self.receive(node, listed);
                 }
             }
             Event::ClientWake { client } => self.wake_client(client),
@@ -367,7 +373,7 @@ impl Cluster {
                     self.begin_sync(node);
                 }
             }
-            Output::List(bucket) => {
+            Output::List { bucket, epoch } => {
                 let states = self.nodes[node].disk.list(bucket);
                 let delay = self.random.below(self.nodes[node].speed.load_max_us + 1);
                 let life = self.nodes[node].life;
@@ -377,6 +383,7 @@ impl Cluster {
                         node,
                         life,
                         bucket,
+                        epoch,
                         states,
                     },
                 );

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
 use horseshoe::protocol::digest::Bucket;
-use horseshoe::protocol::message::{ClientMessage, ClientReply, Endpoint, Envelope};
+use horseshoe::protocol::message::{ClientMessage, ClientReply, Endpoint, Envelope, Epoch};
 use horseshoe::protocol::record::{AcceptorState, Key};
 
 use super::network::Place;
@@ -95,6 +95,7 @@ pub enum Event {
         node: usize,
         life: u64,
         bucket: Bucket,
+        epoch: Epoch,
         states: Vec<(Key, AcceptorState)>,
     },
     Loaded {

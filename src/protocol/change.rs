@@ -86,7 +86,7 @@ impl Replica {
         }
         let next = Configuration {
             epoch: configuration.epoch + 1,
-            // Not the old members of a change that is not complete.
+            // Of a joint one it would be the new members, though nothing says yet that they hold all.
             members: configuration
                 .joint
                 .clone()

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kvclient::wire::{
-    Answer, Hello, HelloAnswer, KEY_SIZE_MAX, NoSession, Operation, Outcome, Request,
+    Answer, ClientId, Hello, HelloAnswer, KEY_SIZE_MAX, NoSession, Operation, Outcome, Request,
     StatusRequest, VALUE_SIZE_MAX,
 };
 use rand::RngExt;
@@ -46,13 +46,9 @@ impl Replica {
             }
             ClientMessage::Change(request) => self.handle_change_request(now, from, request),
             ClientMessage::StatusRequest(StatusRequest { token, attempt }) => {
-                match self.sessions.admit(from, token, None, attempt) {
-                    Admission::Fresh => {
-                        let status = Box::new(self.status());
-                        self.reply(from, ClientReply::Status { attempt, status });
-                    }
-                    Admission::Repeated => self.counters.repeated += 1,
-                    Admission::NoSession => self.refuse_session(from, token, attempt),
+                if self.admits(from, token, None, attempt) {
+                    let status = Box::new(self.status());
+                    self.reply(from, ClientReply::Status { attempt, status });
                 }
             }
         }
@@ -86,9 +82,22 @@ impl Replica {
         self.reply(from, ClientReply::Hello(answer));
     }
 
-    pub(super) fn refuse_session(&mut self, from: Endpoint, token: u64, attempt: u64) {
-        self.counters.repeated += 1;
-        self.reply(from, ClientReply::NoSession(NoSession { token, attempt }));
+    /// X4: whether an attempt is to be executed: the first of its number, in a session that is known.
+    pub(super) fn admits(
+        &mut self,
+        from: Endpoint,
+        token: u64,
+        client: Option<ClientId>,
+        attempt: u64,
+    ) -> bool {
+        let admission = self.sessions.admit(from, token, client, attempt);
+        if admission != Admission::Fresh {
+            self.counters.repeated += 1;
+        }
+        if admission == Admission::NoSession {
+            self.reply(from, ClientReply::NoSession(NoSession { token, attempt }));
+        }
+        admission == Admission::Fresh
     }
 
     fn handle_request(&mut self, now: Now, from: Endpoint, request: Request) {
@@ -102,19 +111,8 @@ impl Replica {
             retry,
             operation,
         } = request;
-        match self
-            .sessions
-            .admit(from, token, Some(operation.id.client), attempt)
-        {
-            Admission::Fresh => {}
-            Admission::Repeated => {
-                self.counters.repeated += 1;
-                return;
-            }
-            Admission::NoSession => {
-                self.refuse_session(from, token, attempt);
-                return;
-            }
+        if !self.admits(from, token, Some(operation.id.client), attempt) {
+            return;
         }
         self.clock.observe(operation.birth);
         let pending = Pending {

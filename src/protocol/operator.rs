@@ -11,7 +11,6 @@ use super::message::{
     ClientReply, Configuration, Endpoint, Epoch, Incarnation, Member, NodeId, Now,
 };
 use super::quorum::{NodeSet, is_quorum};
-use super::session::Admission;
 
 /// What a request comes to; nodes are those that it gave, or found with, an id.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,16 +37,8 @@ impl Replica {
             attempt,
             change,
         } = request;
-        match self.sessions.admit(from, token, None, attempt) {
-            Admission::Fresh => {}
-            Admission::Repeated => {
-                self.counters.repeated += 1;
-                return;
-            }
-            Admission::NoSession => {
-                self.refuse_session(from, token, attempt);
-                return;
-            }
+        if !self.admits(from, token, None, attempt) {
+            return;
         }
         let outcome = match change {
             Change::Force {

@@ -1,6 +1,6 @@
 //! Comparing what nodes hold, and copying what this one lacks (C1): learners, members that were just
-//! admitted, and members that missed more than hints remember. A node asks for what it lacks itself;
-//! nothing is sent to it unasked.
+//! admitted, and members that missed more than hints remember. A node asks for what it lacks itself; only
+//! what is chosen while it learns comes unasked (`copies`).
 //!
 //! It goes in passes: digests first, then the entries of buckets that differ, then the records.
 

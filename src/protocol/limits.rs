@@ -135,10 +135,11 @@ pub const COMPARE_MS: u64 = 1_000;
 pub const COMPARE_BUSY_MS: u64 = 5_000;
 /// A member that found more keys missing than this goes on with the next member at once.
 pub const BEHIND_MISSING_MIN: u64 = 64;
-/// A learner that found no more keys missing than this in all buckets has learned enough to be admitted, ...
-pub const LEARNED_MISSING_MAX: u64 = 4_096;
-/// ... and so has, under load, one whose pass took no longer than this: what it lacks was written since.
-pub const LEARNED_PASS_MS: u64 = 5_000;
+/// A learner that went through all buckets, and asked for no more keys than this in vain, has learned enough
+/// to be admitted: what was written since it is told.
+pub const LEARNED_GIVEN_UP_MAX: u64 = 4_096;
+/// A member that was not there for so long is asked for nothing more.
+pub const SOURCE_GONE_MS: u64 = 1_000;
 
 /// P1: how long after its bucket had a tombstone written it is looked at: none is purged before the retry
 /// horizon is over.

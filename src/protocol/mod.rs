@@ -21,6 +21,7 @@ pub mod message;
 mod operator;
 mod outbox;
 mod pace;
+mod pass;
 mod peers;
 mod pending;
 mod pull;

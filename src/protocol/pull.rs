@@ -166,13 +166,15 @@ impl Pulls {
         asked.is_some_and(|asked| asked.refused_for.replace(promised) == Some(promised))
     }
 
-    /// The node is not there any more; whether something was wanted of it.
-    pub fn forget(&mut self, source: NodeId) -> bool {
+    /// The node is not there any more; gives what was wanted of it.
+    pub fn forget(&mut self, source: NodeId) -> Vec<(Key, usize)> {
         let Some(source) = self.sources.remove(&source) else {
-            return false;
+            return Vec::new();
         };
         self.waiting -= source.waiting.len();
-        !source.waiting.is_empty() || !source.asked.is_empty()
+        let asked = source.asked.into_iter();
+        let asked = asked.map(|(key, asked)| (key, asked.size));
+        asked.chain(source.waiting).collect()
     }
 }
 
@@ -259,6 +261,9 @@ mod tests {
         assert_eq!(pulls.overdue(last), (Vec::new(), 1));
         assert!(pulls.is_empty());
         pulls.want(1, key(1), 10);
-        assert!(pulls.has_room() && pulls.forget(1) && !pulls.forget(1) && pulls.is_empty());
+        pulls.fill(last);
+        pulls.want(1, key(2), 20);
+        assert_eq!(pulls.forget(1), [(key(1), 10), (key(2), 20)]);
+        assert!(pulls.has_room() && pulls.is_empty() && pulls.forget(1).is_empty());
     }
 }

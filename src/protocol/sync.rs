@@ -4,7 +4,7 @@
 //!
 //! It goes in passes: digests first, then the entries of buckets that differ, then the records.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use kvclient::wire::LearningStatus;
 
@@ -13,84 +13,17 @@ use super::ballot::Ballot;
 use super::copies::Work;
 use super::digest::{BUCKETS, Bucket};
 use super::limits::{
-    BEHIND_MISSING_MIN, BUCKETS_COMPARED_MAX, COMPARE_BUSY_MS, COMPARE_MS, LEARNED_MISSING_MAX,
-    LEARNED_PASS_MS, PULL_RETRY_MS, PULL_TRIES_MAX, SETTLE_MS,
+    BEHIND_MISSING_MIN, BUCKETS_COMPARED_MAX, COMPARE_BUSY_MS, COMPARE_MS, SETTLE_MS,
+    SOURCE_GONE_MS,
 };
 use super::message::{
     BucketAsked, BucketTold, CopiesAsked, DigestsAsked, DigestsTold, Envelope, Message, NodeId,
     Now, RoundId,
 };
 use super::outbox::Way;
+use super::pass::{Comparing, Kind, Pass, Question};
 use super::pull::Pulls;
 use super::record::{AcceptorState, Key};
-
-/// A question that waits for its answer.
-#[derive(Debug)]
-struct Question {
-    round: RoundId,
-    at_us: u64,
-    times: u32,
-}
-
-impl Question {
-    fn is_overdue(&self, now: Now) -> bool {
-        now.mono_us >= self.at_us + PULL_RETRY_MS * 1_000
-    }
-}
-
-/// A bucket that is being compared, a page at a time.
-#[derive(Debug)]
-struct Comparing {
-    source: NodeId,
-    after: Option<Key>,
-    /// The source's entries, until this node's own are listed.
-    page: Option<BucketTold>,
-    question: Question,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// What this node holds is no vote: all that counts is to be had, from all members in turn by bucket.
-    Bulk,
-    /// Two members compare all buckets.
-    Pair,
-}
-
-/// One comparison with one or more members.
-#[derive(Debug)]
-struct Pass {
-    kind: Kind,
-    began_us: u64,
-    sources: Vec<NodeId>,
-    /// Which source is asked for which bucket.
-    turn: u64,
-    digests: BTreeMap<NodeId, Question>,
-    /// Of a pair: the buckets that differed at the first look, and when the second is due. What is
-    /// being written differs at one look, but seldom at two.
-    differed: Option<(Vec<Bucket>, u64)>,
-    todo: VecDeque<(Bucket, NodeId)>,
-    comparing: BTreeMap<Bucket, Comparing>,
-    missing: u64,
-    /// Keys that were asked for in vain.
-    given_up: u64,
-    /// Something was not seen through.
-    is_cut_short: bool,
-}
-
-impl Pass {
-    fn is_for(&self, bucket: Bucket, source: NodeId) -> bool {
-        let place = (u64::from(bucket) + self.turn) % self.sources.len() as u64;
-        self.kind == Kind::Pair || self.sources[place as usize] == source
-    }
-
-    fn buckets_left(&self) -> usize {
-        self.todo.len() + self.comparing.len()
-    }
-
-    fn asks(&self) -> bool {
-        !self.digests.is_empty() || self.differed.is_some()
-    }
-}
 
 /// This node's part in comparing.
 #[derive(Debug, Default)]
@@ -101,8 +34,8 @@ pub struct Sync {
     next_us: u64,
     /// Passes that follow one another at once: something was missing, or a member has come.
     hurried: usize,
-    /// The members that were there at the last look.
-    near: Vec<NodeId>,
+    /// The members that were there lately, and when last: a link that is down for a moment ends nothing.
+    near: BTreeMap<NodeId, u64>,
     /// Members that did not answer in the last pass, and are left out of the next.
     silent: Vec<NodeId>,
     learned: bool,
@@ -149,17 +82,22 @@ impl Replica {
         if self.node == 0 {
             return;
         }
-        let me = self.node;
-        let mut sources = self.near.clone();
-        sources.retain(|node| *node != me);
-        sources.sort_unstable();
-        if sources.iter().any(|n| !self.sync.near.contains(n)) {
+        let near = self.near.iter().filter(|node| **node != self.node);
+        let mut has_come = false;
+        for node in near {
+            has_come |= self.sync.near.insert(*node, now.mono_us).is_none();
+        }
+        let is_there = |seen_us: &u64| now.mono_us < seen_us + SOURCE_GONE_MS * 1_000;
+        self.sync.near.retain(|_, seen_us| is_there(seen_us));
+        let sources: Vec<NodeId> = self.sync.near.keys().copied().collect();
+        if has_come {
             self.sync.hurried = sources.len();
             self.sync.next_us = now.mono_us;
         }
-        if let Some(pass) = &mut self.sync.pass {
-            let gone = pass.sources.iter().filter(|n| !sources.contains(n));
-            for node in gone.copied().collect::<Vec<_>>() {
+        if let Some(pass) = &self.sync.pass {
+            let mut gone = pass.sources();
+            gone.retain(|node| !sources.contains(node));
+            for node in gone {
                 self.lose_source(node);
             }
             self.ask_overdue(now);
@@ -172,7 +110,6 @@ impl Replica {
             let all_silent = answering.is_empty();
             self.begin_pass(now, if all_silent { &sources } else { &answering });
         }
-        self.sync.near = sources;
         self.look_at_graves(now);
     }
 
@@ -194,19 +131,7 @@ impl Replica {
             true => (Kind::Bulk, near.to_vec()),
             false => (Kind::Pair, vec![near[turn as usize % near.len()]]),
         };
-        self.sync.pass = Some(Pass {
-            kind,
-            began_us: now.mono_us,
-            sources: sources.clone(),
-            turn,
-            digests: BTreeMap::new(),
-            differed: None,
-            todo: VecDeque::new(),
-            comparing: BTreeMap::new(),
-            missing: 0,
-            given_up: 0,
-            is_cut_short: false,
-        });
+        self.sync.pass = Some(Pass::new(now, kind, sources.clone(), turn));
         for node in sources {
             self.ask_digests(now, node);
         }
@@ -214,11 +139,7 @@ impl Replica {
 
     fn ask_digests(&mut self, now: Now, node: NodeId) {
         let round = self.clock.round_id(now);
-        let question = Question {
-            round,
-            at_us: now.mono_us,
-            times: 1,
-        };
+        let question = Question::new(now, round);
         if let Some(pass) = &mut self.sync.pass {
             pass.digests.insert(node, question);
             self.ask_for(node, round, DigestsAsked {}.into());
@@ -252,22 +173,18 @@ impl Replica {
         if asked {
             pass.digests.remove(&from);
             self.hear_clock(told.clock);
-            let buckets = (0..BUCKETS as Bucket).filter(|b| pass.is_for(*b, from));
-            let differ: Vec<Bucket> = buckets
-                .filter(|b| self.differs(pass.kind, *b, told))
-                .collect();
+            let mut differ: Vec<Bucket> = pass.share(from).collect();
+            differ.retain(|bucket| self.differs(pass.kind, *bucket, told));
             match pass.differed.take() {
                 Some((before, _)) => {
-                    let twice = differ.iter().filter(|b| before.binary_search(b).is_ok());
-                    pass.todo.extend(twice.map(|b| (*b, from)));
+                    differ.retain(|bucket| before.binary_search(bucket).is_ok());
+                    pass.add(differ.into_iter().map(|bucket| (bucket, from)));
                 }
                 None if pass.kind == Kind::Pair && !differ.is_empty() => {
                     pass.differed = Some((differ, now.mono_us + SETTLE_MS * 1_000));
                 }
-                None => pass.todo.extend(differ.into_iter().map(|b| (b, from))),
+                None => pass.add(differ.into_iter().map(|bucket| (bucket, from))),
             }
-            // Neighbouring buckets are of different sources, so that all are at work.
-            pass.todo.make_contiguous().sort_unstable();
         }
         self.sync.pass = Some(pass);
         self.advance_pass(now);
@@ -291,7 +208,7 @@ impl Replica {
             .as_ref()
             .is_some_and(|(_, at)| now.mono_us >= *at);
         if is_due && pass.digests.is_empty() {
-            for node in pass.sources.clone() {
+            for node in pass.sources() {
                 self.ask_digests(now, node);
             }
         }
@@ -308,11 +225,7 @@ impl Replica {
             && let Some((bucket, source)) = pass.todo.pop_front()
         {
             let round = self.clock.round_id(now);
-            let question = Question {
-                round,
-                at_us: now.mono_us,
-                times: 1,
-            };
+            let question = Question::new(now, round);
             let comparing = Comparing {
                 source,
                 after: None,
@@ -344,10 +257,7 @@ impl Replica {
         let Some(pass) = self.sync.pass.take() else {
             return;
         };
-        let is_short = now.mono_us <= pass.began_us + LEARNED_PASS_MS * 1_000;
-        let few = pass.missing <= LEARNED_MISSING_MAX
-            || (is_short && pass.given_up <= LEARNED_MISSING_MAX);
-        self.sync.learned |= !self.votes && few && !pass.is_cut_short;
+        self.sync.learned |= !self.votes && pass.is_whole();
         let is_behind = pass.missing > BEHIND_MISSING_MIN || pass.is_cut_short;
         self.sync.hurried = match (pass.kind, is_behind) {
             // Who had nothing that counts compares with each member by itself next.
@@ -361,46 +271,41 @@ impl Replica {
         self.sync.next_us = now.mono_us.max(pass.began_us + wait_ms * 1_000);
     }
 
-    /// Asks again what was not answered; what is never answered is left to a later pass.
+    /// Asks again what was not answered. Who never answers is asked for nothing more in this pass.
     fn ask_overdue(&mut self, now: Now) {
         let Some(pass) = &mut self.sync.pass else {
             return;
         };
-        let (mut cut_short, mut silent) = (false, Vec::new());
+        let mut silent = Vec::new();
         let mut again: Vec<(NodeId, RoundId, Message)> = Vec::new();
         let mut listed = Vec::new();
-        pass.digests.retain(|node, question| {
-            if !question.is_overdue(now) {
-                return true;
+        let overdue = |(_, question): &(&NodeId, &mut Question)| question.is_overdue(now);
+        for (node, question) in pass.digests.iter_mut().filter(overdue) {
+            match question.ask_again(now) {
+                true => again.push((*node, question.round, DigestsAsked {}.into())),
+                false => silent.push(*node),
             }
-            again.push((*node, question.round, DigestsAsked {}.into()));
-            let kept = question.ask_again(now);
-            if !kept {
-                silent.push(*node);
-            }
-            kept
-        });
-        pass.comparing.retain(|bucket, comparing| {
+        }
+        for (bucket, comparing) in &mut pass.comparing {
+            let bucket = *bucket;
             if !comparing.question.is_overdue(now) {
-                return true;
+                continue;
             }
             if comparing.page.is_some() {
-                listed.push(*bucket);
-            } else {
-                let (bucket, after) = (*bucket, comparing.after.clone());
+                comparing.question.at_us = now.mono_us;
+                listed.push(bucket);
+            } else if comparing.question.ask_again(now) {
+                let after = comparing.after.clone();
                 let asked = BucketAsked { bucket, after }.into();
                 again.push((comparing.source, comparing.question.round, asked));
+            } else {
+                silent.push(comparing.source);
             }
-            let kept = comparing.question.ask_again(now);
-            cut_short |= !kept;
-            kept
-        });
-        if !silent.is_empty() {
-            pass.differed = None;
-            cut_short = true;
-            self.sync.silent = silent;
         }
-        pass.is_cut_short |= cut_short;
+        for node in &silent {
+            self.lose_source(*node);
+        }
+        self.sync.silent.extend(silent);
         for bucket in listed {
             self.list_own(bucket);
         }
@@ -416,19 +321,17 @@ impl Replica {
         }
     }
 
-    /// What was to come from there is found missing again by the next pass.
+    /// Another source is asked for what was to come from there; without one the next pass finds it missing.
     fn lose_source(&mut self, node: NodeId) {
-        let pulled = self.sync.pulls.forget(node);
         let Some(pass) = &mut self.sync.pass else {
             return;
         };
-        let before = pass.buckets_left() + pass.digests.len();
-        pass.digests.remove(&node);
-        pass.todo.retain(|(_, source)| *source != node);
-        pass.comparing.retain(|_, c| c.source != node);
-        let lost = before != pass.buckets_left() + pass.digests.len();
-        let looks_again = pass.differed.take_if(|_| pass.kind == Kind::Pair).is_some();
-        pass.is_cut_short |= lost || pulled || looks_again;
+        let keys = self.sync.pulls.forget(node);
+        if let Some(heir) = pass.lose(node, !keys.is_empty()) {
+            for (key, size) in keys {
+                self.sync.pulls.want(heir, key, size);
+            }
+        }
     }
 
     fn handle_bucket_told(&mut self, now: Now, from: NodeId, round: RoundId, told: BucketTold) {
@@ -545,14 +448,5 @@ impl Replica {
             self.sync.copied += 1;
         }
         self.advance_pass(now);
-    }
-}
-
-impl Question {
-    /// False once it was asked often enough.
-    fn ask_again(&mut self, now: Now) -> bool {
-        self.times += 1;
-        self.at_us = now.mono_us;
-        self.times <= PULL_TRIES_MAX
     }
 }

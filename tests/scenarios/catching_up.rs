@@ -63,6 +63,48 @@ pub fn e5_a_learner_copies_from_all_members() {
     c.check();
 }
 
+/// Node 4 has an empty disk and learns, and node 1 sends it no copies. Then something happens to that one,
+/// and the learner goes on where it was.
+fn goes_on_when(seed: u64, happens: impl FnOnce(&mut Script)) {
+    let mut c = Script::shrinking(5, seed);
+    let client = c.client();
+    let keys = keys(300);
+    for key in &keys {
+        c.put(client, key, "x");
+    }
+    c.crash_hard(4);
+    c.cluster.wipe(4);
+    c.until("it is removed", |c| !is_member(c, 4));
+    let asked_before = c.sent(msg("DigestsAsked").from(4)).len();
+    c.lose(msg("Copy").from(1).to(4));
+    c.cluster.start(4);
+    let held = |c: &Cluster| keys.iter().filter(|k| held(c, 4, k).is_some()).count();
+    c.until("it holds what others sent", |c| held(c) > keys.len() / 2);
+    happens(&mut c);
+    c.until("it holds all keys", |c| held(c) == keys.len());
+    let asked = c.sent(msg("DigestsAsked").from(4)).len() - asked_before;
+    assert_eq!(asked, 4, "of each member once");
+    c.until("it is a member", |c| is_member(c, 4));
+    c.check();
+}
+
+/// A link that is down for a moment does not make a learner begin again.
+#[test]
+pub fn a_learner_goes_on_when_a_source_is_back_soon() {
+    goes_on_when(4, |c| {
+        c.isolate(1);
+        c.run_ms(500);
+        c.heal_nodes();
+        c.let_pass();
+    });
+}
+
+/// What one member does not send any more the others do.
+#[test]
+pub fn a_learner_asks_others_when_a_source_dies() {
+    goes_on_when(5, |c| c.crash_hard(1));
+}
+
 /// A removed member that comes back has most of it still: only what was written since travels.
 #[test]
 pub fn e5_what_is_held_already_does_not_travel() {

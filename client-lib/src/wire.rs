@@ -165,7 +165,7 @@ pub struct NodeStatus {
     pub version: String,
     pub uptime_ms: u64,
     pub datagrams_dropped: u64,
-    /// Memory in use, by the allocator's count; 0 if it is not known.
+    /// Memory in use, in all threads of the process.
     pub memory_live_bytes: u64,
     pub clock_clamped: bool,
     /// Directed links between nodes as this node knows them, its own measurements and what the others

@@ -108,7 +108,7 @@ pub const COPY_RETRY_MS: u64 = 200;
 /// Copies that a node sends in a second while it has nothing else to do, ...
 pub const COPIES_PER_SECOND_IDLE: u64 = 100_000;
 /// ... and while operations are under way.
-pub const COPIES_PER_SECOND_BUSY: u64 = 10_000;
+pub const COPIES_PER_SECOND_BUSY: u64 = 5_000;
 
 /// Keys asked for of one node and not answered yet, and about the size of their copies.
 pub const PULLS_UNDER_WAY_MAX: usize = 1_024;

@@ -2,7 +2,6 @@
 //! what was freed in small pieces, however much it is, unless it is asked.
 
 use std::alloc::System;
-use std::time::{Duration, Instant};
 
 use cap::Cap;
 
@@ -12,38 +11,46 @@ static COUNTED: Cap<System> = Cap::new(System, usize::MAX);
 /// So many keys were dropped (P1), and then none for so long, before it is asked. It holds up who
 /// allocates meanwhile, for some 60 ms where there were a million keys.
 const DROPPED_MIN: usize = 10_000;
-const QUIET: Duration = Duration::from_secs(10);
+const QUIET_US: u64 = 10_000_000;
 
 /// Counts what was dropped since the allocator was asked.
 #[derive(Debug, Default)]
 pub struct Dropped {
     keys: usize,
-    last: Option<Instant>,
+    last_us: Option<u64>,
     /// It was asked once already.
     asked: bool,
 }
 
 impl Dropped {
-    pub fn add(&mut self, keys: usize, now: Instant) {
+    pub fn add(&mut self, keys: usize, now_us: u64) {
         if keys > 0 {
             self.keys += keys;
-            self.last = Some(now);
+            self.last_us = Some(now_us);
         }
     }
 
     /// Whether the allocator is to be asked now: a second time some time after the first, because the
     /// store, too, lets memory go as it gives its space back. Then the count begins anew.
-    pub fn take_due(&mut self, now: Instant) -> bool {
-        let is_quiet = self.last.is_some_and(|last| now >= last + QUIET);
+    pub fn take_due(&mut self, now_us: u64) -> bool {
+        let is_quiet = self.last_us.is_some_and(|last| now_us >= last + QUIET_US);
         let is_due = is_quiet && self.keys >= DROPPED_MIN;
         if is_due && self.asked {
             *self = Dropped::default();
         } else if is_due {
             self.asked = true;
-            self.last = Some(now + QUIET);
+            self.last_us = Some(now_us + QUIET_US);
         }
         is_due
     }
+}
+
+/// In a thread of its own: only who allocates meanwhile may have to wait.
+pub fn trim_aside() {
+    // Without a thread the memory stays, until the next time.
+    let _ = std::thread::Builder::new()
+        .name("trim".to_owned())
+        .spawn(trim);
 }
 
 #[allow(unsafe_code, reason = "no memory in use is touched")]
@@ -76,17 +83,16 @@ mod tests {
 
     #[test]
     fn the_allocator_is_asked_twice_after_many_drops_and_a_quiet_time() {
-        let start = Instant::now();
         let mut dropped = Dropped::default();
-        dropped.add(DROPPED_MIN - 1, start);
-        assert!(!dropped.take_due(start + QUIET));
-        dropped.add(1, start + QUIET);
-        dropped.add(0, start + 2 * QUIET);
-        assert!(!dropped.take_due(start + 2 * QUIET - Duration::from_millis(1)));
-        assert!(dropped.take_due(start + 2 * QUIET));
-        assert!(!dropped.take_due(start + 3 * QUIET));
-        assert!(dropped.take_due(start + 4 * QUIET));
-        assert!(!dropped.take_due(start + 6 * QUIET));
+        dropped.add(DROPPED_MIN - 1, 0);
+        assert!(!dropped.take_due(QUIET_US));
+        dropped.add(1, QUIET_US);
+        dropped.add(0, 2 * QUIET_US);
+        assert!(!dropped.take_due(2 * QUIET_US - 1));
+        assert!(dropped.take_due(2 * QUIET_US));
+        assert!(!dropped.take_due(3 * QUIET_US));
+        assert!(dropped.take_due(4 * QUIET_US));
+        assert!(!dropped.take_due(6 * QUIET_US));
         trim();
     }
 }

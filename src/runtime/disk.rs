@@ -5,12 +5,11 @@
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::Notice;
-use super::allocator::{self, Dropped};
 use crate::protocol::message::{Group, GroupNumber};
 use crate::storage::{Storage, StorageError};
 
@@ -120,7 +119,6 @@ fn commit_until_closed(
     notices: &UnboundedSender<Notice>,
 ) -> Result<Option<Box<dyn Storage>>, StorageError> {
     let mut groups = Vec::new();
-    let mut dropped = Dropped::default();
     loop {
         let first = match queue.recv_timeout(TEND_INTERVAL) {
             Err(RecvTimeoutError::Disconnected) => return Ok(None),
@@ -135,8 +133,6 @@ fn commit_until_closed(
         }
         if let Some(last) = groups.last().map(|group| group.number) {
             storage.commit(&groups)?;
-            let keys = groups.iter().map(|group| group.dropped.len());
-            dropped.add(keys.sum(), Instant::now());
             groups.clear();
             let _ = notices.send(Notice::Persisted(last));
         }
@@ -144,9 +140,6 @@ fn commit_until_closed(
             return Ok(Some(storage));
         }
         storage.tend()?;
-        if dropped.take_due(Instant::now()) {
-            allocator::trim();
-        }
     }
 }
 

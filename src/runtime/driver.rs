@@ -12,7 +12,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Sleep;
 
 use super::addresses::{AddressBook, resolve};
-use super::allocator;
+use super::allocator::{self, Dropped};
 use super::decode::{Arrival, Transit, address_of, decode, decode_text};
 use super::disk::Disk;
 use super::packer::{Packer, Sender};
@@ -77,6 +77,7 @@ pub struct Driver {
     send_blocked: bool,
     addresses: AddressBook,
     tally: Tally,
+    dropped: Dropped,
     notices: UnboundedReceiver<Notice>,
     boot: u64,
     durability: &'static str,
@@ -144,6 +145,7 @@ impl Bound {
             send_blocked: false,
             addresses: AddressBook::new(self.own, &config.nodes, self.notifier),
             tally: Tally::default(),
+            dropped: Dropped::default(),
             notices: self.notices,
             boot,
             durability: config.durability_name(),
@@ -215,6 +217,9 @@ impl Driver {
         }
         self.flush();
         self.report(now);
+        if self.dropped.take_due(now.mono_us) {
+            allocator::trim_aside();
+        }
         Ok(())
     }
 
@@ -279,7 +284,10 @@ impl Driver {
                 };
                 self.replica.handle_input(now, listed);
             }
-            Output::Persist(group) => self.persist(now, group),
+            Output::Persist(group) => {
+                self.dropped.add(group.dropped.len(), now.mono_us);
+                self.persist(now, group);
+            }
             Output::Send { to, envelope } => self.send(now, to, &envelope),
             Output::Reply { to, reply } => self.reply(now, to, reply),
             Output::Event(event) => {

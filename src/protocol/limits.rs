@@ -135,10 +135,14 @@ pub const COMPARE_MS: u64 = 1_000;
 pub const COMPARE_BUSY_MS: u64 = 5_000;
 /// A member that found more keys missing than this goes on with the next member at once.
 pub const BEHIND_MISSING_MIN: u64 = 64;
-/// A learner that went through all buckets, and asked for no more keys than this in vain, has learned enough
-/// to be admitted: what was written since it is told.
-pub const LEARNED_GIVEN_UP_MAX: u64 = 4_096;
-/// A member that was not there for so long is asked for nothing more.
+/// A pass is whole if no more keys than this were asked for in vain.
+pub const GIVEN_UP_MAX: u64 = 4_096;
+/// A learner has learned enough to be admitted once it found no more keys missing than this in a whole pass, ...
+pub const LEARNED_MISSING_MAX: u64 = 4_096;
+/// ... or, under writes, once so many whole passes followed one another: in one alone a source may have been
+/// behind itself.
+pub const LEARNED_PASSES: u32 = 2;
+/// A member that was not there for so long is asked for nothing more in a pass.
 pub const SOURCE_GONE_MS: u64 = 1_000;
 
 /// P1: how long after its bucket had a tombstone written it is looked at: none is purged before the retry
@@ -189,6 +193,11 @@ const _: () = assert!(COMBINED_MAX < 256);
 const _: () = assert!(2 * HEARTBEAT_MS_DEFAULT < LINK_DOWN_MS_DEFAULT);
 const _: () = assert!(LINK_DOWN_MS_DEFAULT + 2 * HEARTBEAT_MS_DEFAULT + QUORUM_LOST_MS <= 500);
 const _: () = assert!(CEILING_LOW_WATER_MS < CEILING_STEP_MS);
+/// Another source is asked before keys are given up.
+const _: () = assert!(
+    LINK_DOWN_MS_DEFAULT + SOURCE_GONE_MS + 2 * HEARTBEAT_MS_DEFAULT
+        < PULL_RETRY_MS * PULL_TRIES_MAX as u64
+);
 /// A record with the largest key, value and table, and 1 KiB for headers, fits one datagram.
 const _: () =
     assert!(KEY_SIZE_MAX + VALUE_SIZE_MAX + APPLIED_SIZE_MAX + 1_024 <= DATAGRAM_SIZE_MAX);

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::digest::{BUCKETS, Bucket};
-use super::limits::{LEARNED_GIVEN_UP_MAX, PULL_RETRY_MS, PULL_TRIES_MAX};
+use super::limits::{GIVEN_UP_MAX, PULL_RETRY_MS, PULL_TRIES_MAX};
 use super::message::{BucketTold, NodeId, Now, RoundId};
 use super::record::Key;
 
@@ -122,13 +122,13 @@ impl Pass {
         !self.digests.is_empty() || self.differed.is_some()
     }
 
-    /// Whether all that was missing is here, but for what was written since or could not be had yet.
+    /// Whether all that its sources hold is here, but for what was written since and what little could not be had.
     pub fn is_whole(&self) -> bool {
-        !self.is_cut_short && self.given_up <= LEARNED_GIVEN_UP_MAX
+        !self.is_cut_short && self.given_up <= GIVEN_UP_MAX
     }
 
-    /// That source answers no more: what it was to be asked for goes to another one, which is given, and
-    /// so are the keys that it was asked for. Without another one the pass is cut short.
+    /// That source is asked for nothing more: its share goes to another one, which is given, and is to be
+    /// asked for the keys, too. Without another one the pass is cut short, if anything was to come.
     pub fn lose(&mut self, source: NodeId, wanted_keys: bool) -> Option<NodeId> {
         let place = self.shares.iter().position(|s| *s == source)?;
         let others = self
@@ -154,8 +154,11 @@ impl Pass {
         for place in self.shares.iter_mut().filter(|s| **s == source) {
             *place = heir;
         }
-        // Without their digests all of them are compared, but for those that the heir tells of anyway.
-        if is_asked && !self.digests.contains_key(&heir) {
+        // The heir's digests tell of all that it inherits. If they came before, and the lost one's did
+        // not, its whole share is compared.
+        if self.digests.contains_key(&heir) {
+            left.clear();
+        } else if is_asked {
             left = share;
         }
         self.add(left.into_iter().map(|bucket| (bucket, heir)));
@@ -192,13 +195,7 @@ mod tests {
         assert_eq!(all, (0..BUCKETS as Bucket).collect::<Vec<_>>());
     }
 
-    #[test]
-    fn what_a_lost_source_owes_another_one_is_asked_for() {
-        let mut pass = bulk();
-        let (of_first, of_second) = (pass.share(1).next().unwrap(), pass.share(2).next().unwrap());
-        pass.digests.remove(&1);
-        pass.add([(of_first, 1), (of_second, 2)].into_iter());
-        let (bucket, source) = pass.todo.pop_front().unwrap();
+    fn compare(pass: &mut Pass, bucket: Bucket, source: NodeId) {
         let comparing = Comparing {
             source,
             after: None,
@@ -206,16 +203,40 @@ mod tests {
             question: question(),
         };
         pass.comparing.insert(bucket, comparing);
+    }
+
+    #[test]
+    fn what_a_lost_source_owes_another_one_is_asked_for() {
+        let mut pass = bulk();
+        pass.digests.clear();
+        let (of_first, of_second) = (pass.share(1).next().unwrap(), pass.share(2).next().unwrap());
+        compare(&mut pass, of_first, 1);
+        pass.add([(of_second, 2)].into_iter());
         assert_eq!(pass.lose(1, true), Some(2));
         assert_eq!(pass.lose(1, true), None, "it is lost once");
-        assert!(!pass.is_cut_short && pass.buckets_left() == 2);
-        // The second has not told its digests yet: it will for both shares.
-        assert_eq!(pass.share(2).count(), BUCKETS - pass.share(3).count());
         assert_eq!(pass.lose(2, false), Some(3));
-        assert_eq!(pass.buckets_left(), 2);
+        let mut waiting: Vec<_> = pass.todo.iter().copied().collect();
+        waiting.sort_unstable();
+        let mut owed = [(of_first, 3), (of_second, 3)];
+        owed.sort_unstable();
+        assert_eq!(waiting, owed);
+        assert!(pass.comparing.is_empty() && !pass.is_cut_short);
         assert_eq!(pass.share(3).count(), BUCKETS);
         assert_eq!(pass.lose(3, false), None);
         assert!(pass.is_cut_short && pass.buckets_left() == 0 && !pass.asks());
+    }
+
+    #[test]
+    fn an_heir_that_is_yet_to_tell_its_digests_tells_them_for_both_shares() {
+        let mut pass = bulk();
+        pass.digests.remove(&1);
+        let of_first: Vec<_> = pass.share(1).map(|bucket| (bucket, 1)).collect();
+        compare(&mut pass, of_first[0].0, 1);
+        pass.add(of_first[1..].iter().copied());
+        assert_eq!(pass.lose(1, false), Some(2));
+        assert_eq!(pass.buckets_left(), 0);
+        assert_eq!(pass.share(2).count(), BUCKETS - pass.share(3).count());
+        assert!(!pass.is_cut_short && pass.asks());
     }
 
     #[test]

@@ -166,7 +166,7 @@ impl Pulls {
         asked.is_some_and(|asked| asked.refused_for.replace(promised) == Some(promised))
     }
 
-    /// The node is not there any more; gives what was wanted of it.
+    /// That node is asked for nothing more; gives what was wanted of it.
     pub fn forget(&mut self, source: NodeId) -> Vec<(Key, usize)> {
         let Some(source) = self.sources.remove(&source) else {
             return Vec::new();

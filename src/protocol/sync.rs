@@ -13,8 +13,8 @@ use super::ballot::Ballot;
 use super::copies::Work;
 use super::digest::{BUCKETS, Bucket};
 use super::limits::{
-    BEHIND_MISSING_MIN, BUCKETS_COMPARED_MAX, COMPARE_BUSY_MS, COMPARE_MS, SETTLE_MS,
-    SOURCE_GONE_MS,
+    BEHIND_MISSING_MIN, BUCKETS_COMPARED_MAX, COMPARE_BUSY_MS, COMPARE_MS, LEARNED_MISSING_MAX,
+    LEARNED_PASSES, SETTLE_MS, SOURCE_GONE_MS,
 };
 use super::message::{
     BucketAsked, BucketTold, CopiesAsked, DigestsAsked, DigestsTold, Envelope, Message, NodeId,
@@ -35,9 +35,12 @@ pub struct Sync {
     /// Passes that follow one another at once: something was missing, or a member has come.
     hurried: usize,
     /// The members that were there lately, and when last: a link that is down for a moment ends nothing.
-    near: BTreeMap<NodeId, u64>,
+    lately: BTreeMap<NodeId, u64>,
+    looked_us: u64,
     /// Members that did not answer in the last pass, and are left out of the next.
     silent: Vec<NodeId>,
+    /// Passes of a learner that were whole, one after the other.
+    whole: u32,
     learned: bool,
     /// Keys, since this node is a learner.
     copied: u64,
@@ -82,21 +85,24 @@ impl Replica {
         if self.node == 0 {
             return;
         }
-        let near = self.near.iter().filter(|node| **node != self.node);
+        let mut sources = self.near.clone();
+        sources.retain(|node| *node != self.node);
+        sources.sort_unstable();
         let mut has_come = false;
-        for node in near {
-            has_come |= self.sync.near.insert(*node, now.mono_us).is_none();
+        for node in &sources {
+            let seen_us = self.sync.lately.insert(*node, now.mono_us);
+            has_come |= seen_us.is_none_or(|seen_us| seen_us < self.sync.looked_us);
         }
-        let is_there = |seen_us: &u64| now.mono_us < seen_us + SOURCE_GONE_MS * 1_000;
-        self.sync.near.retain(|_, seen_us| is_there(seen_us));
-        let sources: Vec<NodeId> = self.sync.near.keys().copied().collect();
+        self.sync.looked_us = now.mono_us;
+        let is_lately = |seen_us: &u64| now.mono_us < seen_us + SOURCE_GONE_MS * 1_000;
+        self.sync.lately.retain(|_, seen_us| is_lately(seen_us));
         if has_come {
             self.sync.hurried = sources.len();
             self.sync.next_us = now.mono_us;
         }
         if let Some(pass) = &self.sync.pass {
             let mut gone = pass.sources();
-            gone.retain(|node| !sources.contains(node));
+            gone.retain(|node| !self.sync.lately.contains_key(node));
             for node in gone {
                 self.lose_source(node);
             }
@@ -257,21 +263,29 @@ impl Replica {
         let Some(pass) = self.sync.pass.take() else {
             return;
         };
-        self.sync.learned |= !self.votes && pass.is_whole();
+        let few = pass.missing <= LEARNED_MISSING_MAX;
+        self.sync.whole = if pass.is_whole() {
+            self.sync.whole + 1
+        } else {
+            0
+        };
+        let is_enough = pass.is_whole() && (few || self.sync.whole >= LEARNED_PASSES);
+        self.sync.learned |= !self.votes && is_enough;
         let is_behind = pass.missing > BEHIND_MISSING_MIN || pass.is_cut_short;
         self.sync.hurried = match (pass.kind, is_behind) {
             // Who had nothing that counts compares with each member by itself next.
-            (Kind::Bulk, _) if self.votes => self.sync.near.len(),
+            (Kind::Bulk, _) if self.votes => self.sync.lately.len(),
             (Kind::Bulk, true) if !self.sync.learned => 1,
             (Kind::Bulk, _) => 0,
-            (Kind::Pair, true) => self.sync.near.len(),
+            (Kind::Pair, true) => self.sync.lately.len(),
             (Kind::Pair, false) => self.sync.hurried.saturating_sub(1),
         };
         let wait_ms = if self.sync.hurried > 0 { 0 } else { COMPARE_MS };
         self.sync.next_us = now.mono_us.max(pass.began_us + wait_ms * 1_000);
     }
 
-    /// Asks again what was not answered. Who never answers is asked for nothing more in this pass.
+    /// Asks again what was not answered. Who tells nothing of its buckets is asked for nothing more in
+    /// this pass; copies that never come are given up.
     fn ask_overdue(&mut self, now: Now) {
         let Some(pass) = &mut self.sync.pass else {
             return;

@@ -45,7 +45,7 @@ impl Dropped {
     }
 }
 
-/// In a thread of its own: only who allocates meanwhile may have to wait.
+/// In a thread of its own: who allocates meanwhile may have to wait, but for parts of it only.
 pub fn trim_aside() {
     // Without a thread the memory stays, until the next time.
     let _ = std::thread::Builder::new()

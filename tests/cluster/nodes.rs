@@ -35,6 +35,8 @@ pub struct Cluster {
     keep: Keep,
     /// A program and its arguments, in front of the binary's.
     wrapper: Vec<String>,
+    /// Of `serve`, beside those that say what is kept.
+    options: Vec<String>,
     directory: TempDir,
 }
 
@@ -50,18 +52,19 @@ impl Cluster {
         keep: Keep,
         wrapper: impl FnOnce(&std::path::Path) -> Vec<String>,
     ) -> Cluster {
-        Cluster::start_with(free_addresses(count), keep, wrapper)
+        Cluster::start_with(free_addresses(count), keep, &[], wrapper)
     }
 
-    /// The same at these addresses.
+    /// The same at these addresses, with options of `serve`.
     #[allow(dead_code)] // Only the scenarios of tests/partition choose them.
-    pub fn start_at(addresses: Vec<String>, keep: Keep) -> Cluster {
-        Cluster::start_with(addresses, keep, |_| Vec::new())
+    pub fn start_at(addresses: Vec<String>, keep: Keep, options: &[&str]) -> Cluster {
+        Cluster::start_with(addresses, keep, options, |_| Vec::new())
     }
 
     fn start_with(
         addresses: Vec<String>,
         keep: Keep,
+        options: &[&str],
         wrapper: impl FnOnce(&std::path::Path) -> Vec<String>,
     ) -> Cluster {
         let count = addresses.len();
@@ -74,6 +77,7 @@ impl Cluster {
             children: (0..count).map(|_| None).collect(),
             keep,
             wrapper: wrapper(directory.path()),
+            options: options.iter().copied().map(str::to_owned).collect(),
             directory,
         };
         cluster.start_nodes(0..count);
@@ -136,6 +140,7 @@ impl Cluster {
         if self.keep != Keep::Memory {
             command.arg("--data-dir").arg(self.data_directory(node));
         }
+        command.args(&self.options);
         command.arg(node.to_string()).args(&self.addresses);
         let errors = log.try_clone().expect("a second handle of the log");
         command.stdout(log).stderr(errors);

@@ -152,7 +152,12 @@ fn run_one(scenario: &Scenario, seed: u64, logs: &std::path::Path) -> Report {
     let mut cluster = None;
     // What waits for a condition panics when it does not come true.
     let ran = catch_unwind(AssertUnwindSafe(|| {
-        let started = Cluster::start_at(run::addresses(scenario.nodes), scenario.keep);
+        let options: &[&str] = match scenario.is_fixed {
+            true => &["--shrink-after=0"],
+            false => &[],
+        };
+        let addresses = run::addresses(scenario.nodes);
+        let started = Cluster::start_at(addresses, scenario.keep, options);
         run::run(scenario, seed, cluster.insert(started))
     }));
     let report = match ran {

@@ -25,6 +25,8 @@ pub struct Scenario {
     pub in_sample: bool,
     pub keep: Keep,
     pub load: Load,
+    /// No member is ever removed by itself.
+    pub is_fixed: bool,
     pub steps: Vec<Step>,
     pub claims: Vec<Claim>,
     /// The graph that is left, where the name does not tell.
@@ -201,7 +203,8 @@ impl Line<'_> {
         variant: &Variant,
     ) -> Result<Scenario> {
         ensure!((1..=9).contains(&nodes), "{nodes} nodes");
-        let (keep, load) = match self.setup {
+        let fixed = self.setup.strip_suffix(" fixed");
+        let (keep, load) = match fixed.unwrap_or(self.setup) {
             "memory mixed" => (Keep::Memory, Load::Mixed),
             "disk mixed" => (Keep::Fsync, Load::Mixed),
             "memory one-key" => (Keep::Memory, Load::OneKey),
@@ -244,6 +247,7 @@ impl Line<'_> {
             in_sample: self.in_sample,
             keep,
             load,
+            is_fixed: fixed.is_some(),
             steps,
         })
     }

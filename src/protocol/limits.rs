@@ -135,6 +135,8 @@ pub const COMPARE_MS: u64 = 1_000;
 pub const COMPARE_BUSY_MS: u64 = 5_000;
 /// A member that found more keys missing than this goes on with the next member at once.
 pub const BEHIND_MISSING_MIN: u64 = 64;
+/// ... and one that found more than this asks all members at once, a share each.
+pub const FAR_BEHIND_MISSING_MIN: u64 = 4_096;
 /// A pass is whole if no more keys than this were asked for in vain.
 pub const GIVEN_UP_MAX: u64 = 4_096;
 /// A learner has learned enough to be admitted once it found no more keys missing than this in a whole pass, ...

@@ -28,7 +28,8 @@ pub struct Comparing {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// What this node holds is no vote: all that counts is to be had, from all members in turn by bucket.
+    /// What this node holds is no vote, or much is missing: all that counts is to be had, from all members in
+    /// turn by bucket.
     Bulk,
     /// Two members compare all buckets.
     Pair,

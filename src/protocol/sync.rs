@@ -13,8 +13,8 @@ use super::ballot::Ballot;
 use super::copies::Work;
 use super::digest::{BUCKETS, Bucket};
 use super::limits::{
-    BEHIND_MISSING_MIN, BUCKETS_COMPARED_MAX, COMPARE_BUSY_MS, COMPARE_MS, LEARNED_MISSING_MAX,
-    LEARNED_PASSES, SETTLE_MS, SOURCE_GONE_MS,
+    BEHIND_MISSING_MIN, BUCKETS_COMPARED_MAX, COMPARE_BUSY_MS, COMPARE_MS, FAR_BEHIND_MISSING_MIN,
+    LEARNED_MISSING_MAX, LEARNED_PASSES, SETTLE_MS, SOURCE_GONE_MS,
 };
 use super::message::{
     BucketAsked, BucketTold, CopiesAsked, DigestsAsked, DigestsTold, Envelope, Message, NodeId,
@@ -34,6 +34,8 @@ pub struct Sync {
     next_us: u64,
     /// Passes that follow one another at once: something was missing, or a member has come.
     hurried: usize,
+    /// This member was alone, or found much missing: it asks all others at once.
+    is_far_behind: bool,
     /// The members that were there lately, and when last: a link that is down for a moment ends nothing.
     lately: BTreeMap<NodeId, u64>,
     looked_us: u64,
@@ -50,9 +52,14 @@ impl Replica {
     /// R1: what was compared in another epoch counts no more.
     pub(super) fn restart_sync(&mut self, now: Now) {
         let copied = if self.votes { 0 } else { self.sync.copied };
+        let before = std::mem::take(&mut self.sync);
         self.sync = Sync {
             next_us: now.mono_us,
             copied,
+            hurried: before.lately.len(),
+            lately: before.lately,
+            looked_us: before.looked_us,
+            is_far_behind: before.is_far_behind,
             ..Sync::default()
         };
         self.copies.forget();
@@ -88,6 +95,7 @@ impl Replica {
         let mut sources = self.near.clone();
         sources.retain(|node| *node != self.node);
         sources.sort_unstable();
+        let was_alone = self.sync.lately.is_empty();
         let mut has_come = false;
         for node in &sources {
             let seen_us = self.sync.lately.insert(*node, now.mono_us);
@@ -98,7 +106,10 @@ impl Replica {
         self.sync.lately.retain(|_, seen_us| is_lately(seen_us));
         if has_come {
             self.sync.hurried = sources.len();
-            self.sync.next_us = now.mono_us;
+            // Whoever was alone waits for the others, too.
+            let wait_ms = if was_alone { SETTLE_MS } else { 0 };
+            self.sync.next_us = now.mono_us + wait_ms * 1_000;
+            self.sync.is_far_behind |= was_alone;
         }
         if let Some(pass) = &self.sync.pass {
             let mut gone = pass.sources();
@@ -130,7 +141,8 @@ impl Replica {
     }
 
     fn begin_pass(&mut self, now: Now, near: &[NodeId]) {
-        let is_bulk = !self.votes || !self.digests.is_all_of(self.meta.life);
+        let is_all_of_votes = self.digests.is_all_of(self.meta.life);
+        let is_bulk = !self.votes || !is_all_of_votes || self.sync.is_far_behind;
         let turn = self.sync.passes;
         self.sync.passes += 1;
         let (kind, sources) = match is_bulk {
@@ -271,9 +283,10 @@ impl Replica {
         };
         let is_enough = pass.is_whole() && (few || self.sync.whole >= LEARNED_PASSES);
         self.sync.learned |= !self.votes && is_enough;
+        self.sync.is_far_behind = pass.missing > FAR_BEHIND_MISSING_MIN;
         let is_behind = pass.missing > BEHIND_MISSING_MIN || pass.is_cut_short;
         self.sync.hurried = match (pass.kind, is_behind) {
-            // Who had nothing that counts compares with each member by itself next.
+            // Who had nothing that counts, or missed much, compares with each member by itself next.
             (Kind::Bulk, _) if self.votes => self.sync.lately.len(),
             (Kind::Bulk, true) if !self.sync.learned => 1,
             (Kind::Bulk, _) => 0,

@@ -21,6 +21,8 @@ const PORTION_MS: u64 = 5;
 const PORTION_MAX_MS: u64 = 50;
 /// A node counts as busy for so long after an operation was under way.
 const BUSY_US: u64 = 20_000;
+/// ... and a node as asking after its last question.
+const ASKED_US: u64 = 1_000_000;
 
 /// What is to be done with a key once it is resident.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +49,8 @@ pub struct Copies {
     known: HashSet<(NodeId, Key), foldhash::fast::RandomState>,
     /// What may leave at once, as of then.
     left: u64,
+    /// When each node asked last.
+    asked_us: BTreeMap<NodeId, u64>,
     portion_us: u64,
     timer_us: Option<u64>,
     busy_until_us: u64,
@@ -59,6 +63,11 @@ impl Copies {
         self.waiting.clear();
         self.known.clear();
         self.doubts.clear();
+    }
+
+    pub fn is_asked_by(&self, now: Now, node: NodeId) -> bool {
+        let asked_us = self.asked_us.get(&node);
+        asked_us.is_some_and(|at_us| now.mono_us < at_us + ASKED_US)
     }
 
     fn doubt(&mut self, now: Now, key: &Key, ballot: Ballot) -> bool {
@@ -116,6 +125,7 @@ impl Replica {
             self.counters.stray += 1;
             return;
         }
+        self.copies.asked_us.insert(to, now.mono_us);
         for key in asked.keys {
             if self.copies.waiting.len() >= COPIES_WAITING_MAX {
                 self.counters.overflow += 1;

@@ -116,6 +116,11 @@ impl Hints {
         self.overflowed
     }
 
+    /// The member was found to hold the same: what was not noted is there.
+    pub fn forget_overflowed(&mut self) {
+        self.overflowed = 0;
+    }
+
     pub fn note(&mut self, key: Key, ballot: Ballot) {
         // A copy under way may be of an older record: its answer tells nothing of this one.
         let copying = self.end_copy(&key).map(|copying| copying.missed);
@@ -288,6 +293,8 @@ mod tests {
         // One that is there already takes no room.
         hints.note(key(5), b(2));
         assert_eq!((hints.len(), hints.overflowed()), (HINTS_MAX, 3));
+        hints.forget_overflowed();
+        assert_eq!((hints.len(), hints.overflowed()), (HINTS_MAX, 0));
         let mut hints = Hints::default();
         let long = |number: usize| Key::user(format!("{number:01000}").as_bytes());
         for number in 0..HINTS_MAX {

@@ -69,10 +69,13 @@ impl Replica {
         self.copies_left = (per_second * self.options.heartbeat_ms / 1_000).max(1);
         for node in self.hints.keys().copied().collect::<Vec<_>>() {
             let is_near = self.near.contains(&node);
+            let asks = self.copies.is_asked_by(now, node);
             let Some(hints) = self.hints.get_mut(&node) else {
                 continue;
             };
-            if !is_near || !self.votes {
+            // Who missed more than could be noted asks for it, and would get this twice.
+            let gets_them = asks && hints.overflowed() > 0;
+            if !is_near || !self.votes || gets_them {
                 hints.pause();
                 continue;
             }

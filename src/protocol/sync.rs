@@ -193,15 +193,20 @@ impl Replica {
             self.hear_clock(told.clock);
             let mut differ: Vec<Bucket> = pass.share(from).collect();
             differ.retain(|bucket| self.differs(pass.kind, *bucket, told));
-            match pass.differed.take() {
-                Some((before, _)) => {
-                    differ.retain(|bucket| before.binary_search(bucket).is_ok());
-                    pass.add(differ.into_iter().map(|bucket| (bucket, from)));
-                }
-                None if pass.kind == Kind::Pair && !differ.is_empty() => {
-                    pass.differed = Some((differ, now.mono_us + SETTLE_MS * 1_000));
-                }
-                None => pass.add(differ.into_iter().map(|bucket| (bucket, from))),
+            let looked_before = pass.differed.take();
+            if let Some((before, _)) = &looked_before {
+                differ.retain(|bucket| before.binary_search(bucket).is_ok());
+            }
+            if pass.kind == Kind::Pair
+                && differ.is_empty()
+                && let Some(hints) = self.hints.get_mut(&from)
+            {
+                hints.forget_overflowed();
+            }
+            if pass.kind == Kind::Pair && looked_before.is_none() && !differ.is_empty() {
+                pass.differed = Some((differ, now.mono_us + SETTLE_MS * 1_000));
+            } else {
+                pass.add(differ.into_iter().map(|bucket| (bucket, from)));
             }
         }
         self.sync.pass = Some(pass);

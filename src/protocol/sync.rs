@@ -203,6 +203,12 @@ impl Replica {
             {
                 hints.forget_overflowed();
             }
+            // Who differs nearly everywhere and is asking for copies is behind: listing all that it holds
+            // would only hold it up.
+            let is_behind = differ.len() > BUCKETS / 2 && self.copies.is_asked_by(now, from);
+            if pass.kind == Kind::Pair && is_behind {
+                differ.clear();
+            }
             if pass.kind == Kind::Pair && looked_before.is_none() && !differ.is_empty() {
                 pass.differed = Some((differ, now.mono_us + SETTLE_MS * 1_000));
             } else {

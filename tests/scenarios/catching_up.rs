@@ -230,6 +230,14 @@ pub fn c1_what_no_hint_tells_of_is_found() {
     c.run_ms(2_000);
     assert!(all_equal(&c, &keys));
     assert!(c.sent(msg("Copied").from(4)).is_empty(), "no hints");
+    let copies = pulled(&c, 4);
+    for node in 0..4 {
+        let from = copies
+            .iter()
+            .filter(|p| p.from == Place::Node(node))
+            .count();
+        assert!(from > 40, "{from} of node {node}: all share in it");
+    }
     let asked = c.sent(msg("BucketAsked")).len();
     c.run_ms(5_000);
     assert_eq!(

@@ -49,7 +49,7 @@ pub struct Sync {
 }
 
 impl Replica {
-    /// R1: what was compared in another epoch counts no more.
+    /// R1: what was compared in another epoch counts no more. Who is there is not of an epoch.
     pub(super) fn restart_sync(&mut self, now: Now) {
         let copied = if self.votes { 0 } else { self.sync.copied };
         let before = std::mem::take(&mut self.sync);
@@ -95,6 +95,9 @@ impl Replica {
         let mut sources = self.near.clone();
         sources.retain(|node| *node != self.node);
         sources.sort_unstable();
+        // First, so that a node that was kept from running takes all others for new.
+        let is_lately = |seen_us: &u64| now.mono_us < seen_us + SOURCE_GONE_MS * 1_000;
+        self.sync.lately.retain(|_, seen_us| is_lately(seen_us));
         let was_alone = self.sync.lately.is_empty();
         let mut has_come = false;
         for node in &sources {
@@ -102,8 +105,6 @@ impl Replica {
             has_come |= seen_us.is_none_or(|seen_us| seen_us < self.sync.looked_us);
         }
         self.sync.looked_us = now.mono_us;
-        let is_lately = |seen_us: &u64| now.mono_us < seen_us + SOURCE_GONE_MS * 1_000;
-        self.sync.lately.retain(|_, seen_us| is_lately(seen_us));
         if has_come {
             self.sync.hurried = sources.len();
             // Whoever was alone waits for the others, too.
@@ -193,8 +194,10 @@ impl Replica {
             self.hear_clock(told.clock);
             let mut differ: Vec<Bucket> = pass.share(from).collect();
             differ.retain(|bucket| self.differs(pass.kind, *bucket, told));
+            let mut at_first = differ.len();
             let looked_before = pass.differed.take();
             if let Some((before, _)) = &looked_before {
+                at_first = before.len();
                 differ.retain(|bucket| before.binary_search(bucket).is_ok());
             }
             if pass.kind == Kind::Pair
@@ -203,10 +206,10 @@ impl Replica {
             {
                 hints.forget_overflowed();
             }
-            // Who differs nearly everywhere and is asking for copies is behind: listing all that it holds
-            // would only hold it up.
-            let is_behind = differ.len() > BUCKETS / 2 && self.copies.is_asked_by(now, from);
-            if pass.kind == Kind::Pair && is_behind {
+            // Who differed in most and asks for copies is behind: listing all that it holds would only
+            // hold it up.
+            let source_is_behind = at_first > BUCKETS / 2 && self.copies.is_asked_by(now, from);
+            if pass.kind == Kind::Pair && source_is_behind {
                 differ.clear();
             }
             if pass.kind == Kind::Pair && looked_before.is_none() && !differ.is_empty() {

@@ -47,10 +47,10 @@ impl Dropped {
 
 /// In a thread of its own: who allocates meanwhile may have to wait, but for parts of it only.
 pub fn trim_aside() {
-    // Without a thread the memory stays, until the next time.
-    let _ = std::thread::Builder::new()
-        .name("trim".to_owned())
-        .spawn(trim);
+    let thread = std::thread::Builder::new().name("trim".to_owned());
+    if let Err(error) = thread.spawn(trim) {
+        tracing::warn!("no thread to hand freed memory back: {error}");
+    }
 }
 
 #[allow(unsafe_code, reason = "no memory in use is touched")]

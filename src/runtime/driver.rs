@@ -284,10 +284,7 @@ impl Driver {
                 };
                 self.replica.handle_input(now, listed);
             }
-            Output::Persist(group) => {
-                self.dropped.add(group.dropped.len(), now.mono_us);
-                self.persist(now, group);
-            }
+            Output::Persist(group) => self.persist(now, group),
             Output::Send { to, envelope } => self.send(now, to, &envelope),
             Output::Reply { to, reply } => self.reply(now, to, reply),
             Output::Event(event) => {
@@ -301,6 +298,7 @@ impl Driver {
 
     fn persist(&mut self, now: Now, group: Group) {
         self.table.apply(&group);
+        self.dropped.add(group.dropped.len(), now.mono_us);
         if let Some(disk) = &mut self.disk {
             disk.commit(group);
         } else {

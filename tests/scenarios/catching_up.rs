@@ -31,31 +31,39 @@ fn pulled(c: &Script, to: usize) -> Vec<Passing> {
     copies
 }
 
-/// A node with an empty disk copies everything, from all members, and is admitted then.
-#[test]
-pub fn e5_a_learner_copies_from_all_members() {
-    let mut c = Script::shrinking(5, 1);
+fn assert_all_share_in(copies: &[Passing]) {
+    for node in 0..4 {
+        let from = copies.iter().filter(|p| p.from == Place::Node(node));
+        let from = from.count();
+        assert!(from > 40, "{from} of node {node}");
+    }
+}
+
+/// Five nodes with these keys; node 4 has lost its disk, does not run, and is no member any more.
+fn without_the_last(seed: u64, keys: &[String]) -> Script {
+    let mut c = Script::shrinking(5, seed);
     let client = c.client();
-    let keys = keys(300);
-    for key in &keys {
+    for key in keys {
         c.put(client, key, "x");
     }
     c.crash_hard(4);
     c.cluster.wipe(4);
     c.until("it is removed", |c| !is_member(c, 4));
+    c
+}
+
+/// A node with an empty disk copies everything, from all members, and is admitted then.
+#[test]
+pub fn e5_a_learner_copies_from_all_members() {
+    let keys = keys(300);
+    let mut c = without_the_last(1, &keys);
     c.cluster.start(4);
     c.until("it holds all keys", |c| {
         keys.iter().all(|k| held(c, 4, k).is_some())
     });
     assert!(!is_member(&c, 4), "it learns before it is admitted");
     let copies = pulled(&c, 4);
-    for node in 0..4 {
-        let from = copies
-            .iter()
-            .filter(|p| p.from == Place::Node(node))
-            .count();
-        assert!(from > 40, "{from} of node {node}");
-    }
+    assert_all_share_in(&copies);
     assert!(copies.len() < 330, "{} copies", copies.len());
     c.until("it is a member", |c| is_member(c, 4));
     c.until("the same everywhere", |c| all_equal(c, &keys));
@@ -63,18 +71,11 @@ pub fn e5_a_learner_copies_from_all_members() {
     c.check();
 }
 
-/// Node 4 has an empty disk and learns, and node 1 sends it no copies. Then something happens to that one,
-/// and the learner goes on where it was.
+/// A learner is sent no copies by node 1. Then something happens to that one, and the learner goes on
+/// where it was.
 fn goes_on_when(seed: u64, happens: impl FnOnce(&mut Script)) {
-    let mut c = Script::shrinking(5, seed);
-    let client = c.client();
     let keys = keys(300);
-    for key in &keys {
-        c.put(client, key, "x");
-    }
-    c.crash_hard(4);
-    c.cluster.wipe(4);
-    c.until("it is removed", |c| !is_member(c, 4));
+    let mut c = without_the_last(seed, &keys);
     let asked_before = c.sent(msg("DigestsAsked").from(4)).len();
     c.lose(msg("Copy").from(1).to(4));
     c.cluster.start(4);
@@ -211,14 +212,12 @@ pub fn e5_what_was_forgotten_is_dropped() {
     c.check();
 }
 
-/// Whoever knew what the member missed has been restarted: it finds out itself.
-#[test]
-pub fn c1_what_no_hint_tells_of_is_found() {
+/// Node 4 missed these keys, and whoever knew that has been restarted. The links are whole again.
+fn missed_unnoted(keys: &[String]) -> Script {
     let mut c = Script::new(5);
     let client = c.client_of(&[0, 1, 2, 3]);
-    let keys = keys(300);
     c.isolate(4);
-    for key in &keys {
+    for key in keys {
         c.put(client, key, "x");
     }
     c.run_ms(500);
@@ -227,17 +226,18 @@ pub fn c1_what_no_hint_tells_of_is_found() {
         c.run_ms(1_000);
     }
     c.heal_nodes();
+    c
+}
+
+/// It finds out itself, and asks all others.
+#[test]
+pub fn c1_what_no_hint_tells_of_is_found() {
+    let keys = keys(300);
+    let mut c = missed_unnoted(&keys);
     c.run_ms(2_000);
     assert!(all_equal(&c, &keys));
     assert!(c.sent(msg("Copied").from(4)).is_empty(), "no hints");
-    let copies = pulled(&c, 4);
-    for node in 0..4 {
-        let from = copies
-            .iter()
-            .filter(|p| p.from == Place::Node(node))
-            .count();
-        assert!(from > 40, "{from} of node {node}: all share in it");
-    }
+    assert_all_share_in(&pulled(&c, 4));
     let asked = c.sent(msg("BucketAsked")).len();
     c.run_ms(5_000);
     assert_eq!(
@@ -245,6 +245,19 @@ pub fn c1_what_no_hint_tells_of_is_found() {
         asked,
         "equal digests are enough"
     );
+    c.check();
+}
+
+/// Who is far behind is busy enough: the others do not make it list what it holds.
+#[test]
+pub fn c1_who_is_far_behind_is_left_alone() {
+    let keys = keys(5_000);
+    let mut c = missed_unnoted(&keys);
+    let asked_before = c.sent(msg("BucketAsked").to(4)).len();
+    c.run_ms(4_000);
+    assert!(all_equal(&c, &keys));
+    let asked = c.sent(msg("BucketAsked").to(4)).len() - asked_before;
+    assert!(asked < 500, "{asked} buckets");
     c.check();
 }
 

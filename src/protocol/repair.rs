@@ -68,14 +68,11 @@ impl Replica {
         };
         self.copies_left = (per_second * self.options.heartbeat_ms / 1_000).max(1);
         for node in self.hints.keys().copied().collect::<Vec<_>>() {
-            let is_near = self.near.contains(&node);
-            let asks = self.copies.is_asked_by(now, node);
+            let may_send = self.may_hand_off(now, node);
             let Some(hints) = self.hints.get_mut(&node) else {
                 continue;
             };
-            // Who missed more than could be noted asks for it, and would get this twice.
-            let gets_them = asks && hints.overflowed() > 0;
-            if !is_near || !self.votes || gets_them {
+            if !may_send {
                 hints.pause();
                 continue;
             }
@@ -84,6 +81,13 @@ impl Replica {
             }
             self.fill_window(now, node);
         }
+    }
+
+    fn may_hand_off(&self, now: Now, node: NodeId) -> bool {
+        // Who missed more than could be noted asks for it, and would get this twice.
+        let overflowed = self.hints.get(&node).is_some_and(|h| h.overflowed() > 0);
+        let gets_them = overflowed && self.copies.is_asked_by(now, node);
+        self.votes && self.near.contains(&node) && !gets_them
     }
 
     fn fill_window(&mut self, now: Now, node: NodeId) {
@@ -172,7 +176,9 @@ impl Replica {
                 if let Some(hints) = self.hints.get_mut(&node) {
                     hints.copied(&copied.key, copied.ballot);
                 }
-                self.fill_window(now, node);
+                if self.may_hand_off(now, node) {
+                    self.fill_window(now, node);
+                }
             }
         }
     }

@@ -1,12 +1,14 @@
 //! What a key's state is made of: keys with their space, records, the applied table's contents,
 //! the acceptor's state. Data and its bounds; the rules are in `register` and `applied`.
 
+use std::fmt;
 use std::sync::Arc;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use kvclient::clock::READING_SANE_MAX;
 use kvclient::wire::{Birth, BodyError, ClientId, KEY_SIZE_MAX, Outcome, Version};
-use serde::{Deserialize, Serialize};
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::ballot::Ballot;
 use super::limits::{APPLIED_OPERATIONS_MAX, APPLIED_SIZE_MAX};
@@ -15,22 +17,19 @@ pub const SPACE_USER: u8 = 0;
 pub const SPACE_CONFIGURATION: u8 = 1;
 pub const SPACE_TRANSACTION: u8 = 2;
 
-/// A space byte, then the name; the same bytes on the wire and on disk.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "Bytes", into = "Bytes")]
-pub struct Key(Bytes);
+/// A space byte, then the name; the same bytes on the wire and on disk. Shared, as one allocation: a
+/// node holds each of its keys in several tables.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key(Arc<[u8]>);
 
 impl Key {
     pub fn user(name: &[u8]) -> Self {
-        let mut bytes = BytesMut::with_capacity(name.len() + 1);
-        bytes.put_u8(SPACE_USER);
-        bytes.put_slice(name);
-        Key(bytes.freeze())
+        Key([SPACE_USER].iter().chain(name).copied().collect())
     }
 
     /// The register that the configurations are chosen in.
     pub fn configuration() -> Self {
-        Key(Bytes::from_static(b"\x01configuration"))
+        Key(Arc::from(b"\x01configuration".as_slice()))
     }
 
     pub fn space(&self) -> u8 {
@@ -47,22 +46,41 @@ impl Key {
     }
 }
 
-impl From<Key> for Bytes {
-    fn from(key: Key) -> Bytes {
-        key.0
-    }
-}
-
-impl TryFrom<Bytes> for Key {
+impl TryFrom<&[u8]> for Key {
     type Error = BodyError;
 
-    fn try_from(bytes: Bytes) -> Result<Self, BodyError> {
+    fn try_from(bytes: &[u8]) -> Result<Self, BodyError> {
         let sized = (2..=KEY_SIZE_MAX + 1).contains(&bytes.len());
         if sized && bytes[0] <= SPACE_TRANSACTION {
-            Ok(Key(bytes))
+            Ok(Key(Arc::from(bytes)))
         } else {
             Err(BodyError::Bounds)
         }
+    }
+}
+
+impl Serialize for Key {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct KeyVisitor;
+
+        impl Visitor<'_> for KeyVisitor {
+            type Value = Key;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a key's bytes")
+            }
+
+            fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Key, E> {
+                Key::try_from(bytes).map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_bytes(KeyVisitor)
     }
 }
 

@@ -435,14 +435,15 @@ impl Replica {
     ) {
         let terms = self.terms();
         let votes = self.votes;
-        let own = |key: &Key| {
-            let place = states.binary_search_by(|(k, _)| k.cmp(key)).ok();
-            place.map(|place| &states[place].1)
-        };
         let mut missing = 0;
         let epoch = self.epoch();
+        let mut own = states;
         for entry in &page.entries {
-            let state = own(&entry.key);
+            // Both are in order of key.
+            let earlier = own.iter().take_while(|(key, _)| *key < entry.key);
+            own = &own[earlier.count()..];
+            let same = own.first().filter(|(key, _)| *key == entry.key);
+            let state = same.map(|(_, state)| state);
             let counts = state.filter(|s| !votes || terms.is_vote(s));
             if counts.map_or(Ballot::ZERO, |s| s.accepted) >= entry.accepted {
                 continue;

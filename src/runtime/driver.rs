@@ -158,7 +158,7 @@ impl Bound {
 
 impl Driver {
     /// Runs until the node is told to stop, or can't go on.
-    pub async fn run(mut self) -> Result<(), RuntimeError> {
+    pub async fn run(&mut self) -> Result<(), RuntimeError> {
         let result = self.take_turns().await;
         if let Err(RuntimeError::Storage(_) | RuntimeError::StoragePanicked) = result {
             // What the store holds is not known: it was not stopped clean.
@@ -440,7 +440,7 @@ impl Driver {
     }
 
     /// Ends the storage thread, and with it leaves a store that was stopped clean.
-    async fn close(mut self) -> Result<(), RuntimeError> {
+    async fn close(&mut self) -> Result<(), RuntimeError> {
         let Some(mut disk) = self.disk.take() else {
             return Ok(());
         };

@@ -59,7 +59,11 @@ pub fn serve(config: &ServerConfig) -> Result<(), RuntimeError> {
             });
         }
         let opened = open(config)?;
-        bound.start(config, opened)?.run().await
+        let mut driver = bound.start(config, opened)?;
+        let result = driver.run().await;
+        // The process ends: to give the memory of a million keys back one by one takes seconds.
+        std::mem::forget(driver);
+        result
     });
     runtime.shutdown_background();
     if result.is_ok() {

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use bytes::Bytes;
 use kvclient::wire;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -164,7 +163,7 @@ fn decode_body<T: DeserializeOwned>(
 }
 
 fn decode_key(path: &Path, bytes: &[u8]) -> Result<Key, StorageError> {
-    Key::try_from(Bytes::copy_from_slice(bytes))
+    Key::try_from(bytes)
         .map_err(|e| StorageError::damaged(path, format!("a register's key holds {e}")))
 }
 

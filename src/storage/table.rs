@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn live_keys_are_users_keys_with_a_value() {
         let mut table = Table::default();
-        let configuration = Key::try_from(Bytes::from_static(&[1, b'c'])).unwrap();
+        let configuration = Key::try_from([1, b'c'].as_slice()).unwrap();
         let (a, b) = (Key::user(b"a"), Key::user(b"b"));
         table.apply(&group(
             vec![

@@ -192,6 +192,8 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use bytes::Bytes;
+
     use super::*;
     use crate::protocol::message::{Configuration, Member};
     use crate::protocol::record::{Applied, ClientEntry, Record};

@@ -161,7 +161,7 @@ impl Replica {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::Options;
     use super::super::ballot::Ballot;
     use super::super::message::{
@@ -170,7 +170,7 @@ mod tests {
     use super::super::record::Record;
     use super::*;
 
-    const NOW: Now = Now {
+    pub const NOW: Now = Now {
         mono_us: 1_000_000,
         wall_ms: 1_800_000_000_000,
     };
@@ -193,7 +193,7 @@ mod tests {
     }
 
     /// Node 1 of two.
-    fn replica() -> Replica {
+    pub fn replica() -> Replica {
         let options = Options {
             list: vec!["node1:1".into(), "node2:1".into()],
             index: 0,
@@ -219,7 +219,7 @@ mod tests {
     }
 
     /// From node 2.
-    fn told(replica: &mut Replica, epoch: Epoch, message: Message) {
+    pub fn told(replica: &mut Replica, epoch: Epoch, message: Message) {
         let envelope = Envelope {
             origin: 2,
             destination: 1,

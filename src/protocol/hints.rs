@@ -106,6 +106,10 @@ pub struct Hints {
     overflowed: u64,
 }
 
+fn hint_size(key: &Key) -> usize {
+    key.as_bytes().len() + HINT_OVERHEAD
+}
+
 impl Hints {
     /// Keys that wait or are being copied.
     pub fn len(&self) -> usize {
@@ -121,6 +125,22 @@ impl Hints {
         self.overflowed = 0;
     }
 
+    /// The member was found to hold the same: what was noted is there, but for the keys that are to be kept.
+    pub fn forget_noted(&mut self, is_kept: impl Fn(&Key) -> bool) {
+        self.pause();
+        let mut size = 0;
+        self.waiting.retain(|key, _| {
+            let kept = is_kept(key);
+            size += if kept { 0 } else { hint_size(key) };
+            kept
+        });
+        self.size -= size;
+    }
+
+    pub fn has(&self, key: &Key) -> bool {
+        self.waiting.contains_key(key) || self.copying.contains_key(key)
+    }
+
     pub fn note(&mut self, key: Key, ballot: Ballot) {
         // A copy under way may be of an older record: its answer tells nothing of this one.
         let copying = self.end_copy(&key).map(|copying| copying.missed);
@@ -129,7 +149,7 @@ impl Hints {
             self.waiting.insert(key, ballot.max(known));
             return;
         }
-        let size = key.as_bytes().len() + HINT_OVERHEAD;
+        let size = hint_size(&key);
         if self.len() >= HINTS_MAX || self.size + size > HINTS_SIZE_MAX {
             self.overflowed += 1;
             return;
@@ -207,11 +227,11 @@ impl Hints {
         let answers = |copying: &Copying| copying.sent == ballot && ballot >= copying.missed;
         if self.copying.get(key).is_some_and(answers) {
             self.end_copy(key);
-            self.size -= key.as_bytes().len() + HINT_OVERHEAD;
+            self.size -= hint_size(key);
         }
     }
 
-    /// The member is not reached any more: nothing is under way.
+    /// What is under way waits again.
     pub fn pause(&mut self) {
         while let Some((key, copying)) = self.copying.pop_first() {
             self.waiting.insert(key, copying.missed);
@@ -302,6 +322,17 @@ mod tests {
         }
         assert!(hints.len() < HINTS_MAX && hints.size <= HINTS_SIZE_MAX);
         assert_eq!(hints.len() as u64 + hints.overflowed(), HINTS_MAX as u64);
+    }
+
+    #[test]
+    fn what_the_member_holds_already_is_forgotten() {
+        let mut hints = Hints::default();
+        (0..5).for_each(|number| hints.note(key(number), b(1)));
+        hints.start_copy(at(0));
+        hints.forget_noted(|kept| *kept == key(3));
+        let has: Vec<bool> = (0..5).map(|number| hints.has(&key(number))).collect();
+        assert_eq!(has, [false, false, false, true, false]);
+        assert_eq!((hints.size, hints.copying_size), (hint_size(&key(3)), 0));
     }
 
     #[test]

@@ -84,10 +84,25 @@ impl Replica {
     }
 
     fn may_hand_off(&self, now: Now, node: NodeId) -> bool {
-        // Who missed more than could be noted asks for it, and would get this twice.
+        // Who missed more than could be noted asks for all of it, and would get this twice.
         let overflowed = self.hints.get(&node).is_some_and(|h| h.overflowed() > 0);
         let gets_them = overflowed && self.copies.is_asked_by(now, node);
         self.votes && self.near.contains(&node) && !gets_them
+    }
+
+    /// That member was found to hold the same as this one; `at_once`: all of it at the same time.
+    pub(super) fn forget_hints(&mut self, node: NodeId, at_once: bool) {
+        // What this node missed itself neither of them has.
+        let own = self.hints.remove(&self.node);
+        if let Some(hints) = self.hints.get_mut(&node) {
+            hints.forget_overflowed();
+            if at_once && own.as_ref().is_none_or(|own| own.overflowed() == 0) {
+                hints.forget_noted(|key| own.as_ref().is_some_and(|own| own.has(key)));
+            }
+        }
+        if let Some(own) = own {
+            self.hints.insert(self.node, own);
+        }
     }
 
     fn fill_window(&mut self, now: Now, node: NodeId) {
@@ -199,4 +214,37 @@ pub fn size_of(key: &Key, record: &Record) -> usize {
     let operations: usize = applied.clients.iter().map(|c| c.operations.len()).sum();
     let value = value.as_ref().map_or(0, |value| value.len());
     key.as_bytes().len() + value + 64 * (1 + applied.clients.len() + operations)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::buckets::tests::{NOW, replica, told};
+    use super::super::limits::HINTS_MAX;
+    use super::super::message::CopiesAsked;
+    use super::*;
+
+    #[test]
+    fn who_missed_more_than_was_noted_and_asks_for_it_is_sent_no_hints() {
+        let mut replica = replica();
+        let hints = replica.hints.entry(2).or_default();
+        for number in 0..HINTS_MAX {
+            hints.note(Key::user(&number.to_le_bytes()), Ballot::new(5, 1));
+        }
+        let keys = vec![Key::user(b"k")];
+        let later = Now {
+            mono_us: NOW.mono_us + 1_000_000,
+            ..NOW
+        };
+        told(&mut replica, 1, CopiesAsked { keys }.into());
+        replica.near = vec![2];
+        assert!(replica.may_hand_off(NOW, 2), "all was noted");
+        let hints = replica.hints.entry(2).or_default();
+        hints.note(Key::user(b"one more"), Ballot::new(5, 1));
+        assert!(!replica.may_hand_off(NOW, 2));
+        assert!(replica.may_hand_off(later, 2), "it asks no more");
+        replica.forget_hints(2, false);
+        assert_eq!(replica.behind()[0].keys, HINTS_MAX as u64);
+        replica.forget_hints(2, true);
+        assert_eq!(replica.behind(), []);
+    }
 }

@@ -49,7 +49,8 @@ pub struct Sync {
 }
 
 impl Replica {
-    /// R1: what was compared in another epoch counts no more. Who is there is not of an epoch.
+    /// R1: what was compared in another epoch counts no more. Who is there, and that much is missing, is not
+    /// of an epoch.
     pub(super) fn restart_sync(&mut self, now: Now) {
         let copied = if self.votes { 0 } else { self.sync.copied };
         let before = std::mem::take(&mut self.sync);
@@ -96,7 +97,8 @@ impl Replica {
         sources.retain(|node| *node != self.node);
         sources.sort_unstable();
         // First, so that a node that was kept from running takes all others for new.
-        let is_lately = |seen_us: &u64| now.mono_us < seen_us + SOURCE_GONE_MS * 1_000;
+        let gone_ms = SOURCE_GONE_MS.max(3 * self.options.heartbeat_ms);
+        let is_lately = |seen_us: &u64| now.mono_us < seen_us + gone_ms * 1_000;
         self.sync.lately.retain(|_, seen_us| is_lately(seen_us));
         let was_alone = self.sync.lately.is_empty();
         let mut has_come = false;
@@ -110,7 +112,12 @@ impl Replica {
             // Whoever was alone waits for the others, too.
             let wait_ms = if was_alone { SETTLE_MS } else { 0 };
             self.sync.next_us = now.mono_us + wait_ms * 1_000;
-            self.sync.is_far_behind |= was_alone;
+            if was_alone {
+                self.sync.is_far_behind = true;
+                // What was compared before is old.
+                self.sync.pass = None;
+                self.sync.pulls = Pulls::default();
+            }
         }
         if let Some(pass) = &self.sync.pass {
             let mut gone = pass.sources();
@@ -200,11 +207,8 @@ impl Replica {
                 at_first = before.len();
                 differ.retain(|bucket| before.binary_search(bucket).is_ok());
             }
-            if pass.kind == Kind::Pair
-                && differ.is_empty()
-                && let Some(hints) = self.hints.get_mut(&from)
-            {
-                hints.forget_overflowed();
+            if pass.kind == Kind::Pair && differ.is_empty() {
+                self.forget_hints(from, looked_before.is_none());
             }
             // Who differed in most and asks for copies is behind: listing all that it holds would only
             // hold it up.

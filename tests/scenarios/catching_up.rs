@@ -215,8 +215,15 @@ pub fn e5_what_was_forgotten_is_dropped() {
 /// Node 4 missed these keys, and whoever knew that has been restarted. The links are whole again.
 fn missed_unnoted(keys: &[String]) -> Script {
     let mut c = Script::new(5);
-    let client = c.client_of(&[0, 1, 2, 3]);
     c.isolate(4);
+    write_unnoted(&mut c, keys);
+    c.heal_nodes();
+    c
+}
+
+/// Node 4 is away.
+fn write_unnoted(c: &mut Script, keys: &[String]) {
+    let client = c.client_of(&[0, 1, 2, 3]);
     for key in keys {
         c.put(client, key, "x");
     }
@@ -225,8 +232,6 @@ fn missed_unnoted(keys: &[String]) -> Script {
         c.restart(node);
         c.run_ms(1_000);
     }
-    c.heal_nodes();
-    c
 }
 
 /// It finds out itself, and asks all others.
@@ -245,6 +250,62 @@ pub fn c1_what_no_hint_tells_of_is_found() {
         asked,
         "equal digests are enough"
     );
+    c.check();
+}
+
+/// Who did not run for a while does not know how much it missed, and asks all others, too: in the midst of
+/// a comparison as well.
+#[test]
+pub fn c1_who_stood_still_asks_all_others() {
+    for after_ms in [0, 250, 500, 750] {
+        let keys = keys(300);
+        let mut c = Script::new(5);
+        c.run_ms(after_ms);
+        c.cluster.stall(4, 10_000_000);
+        // More than its socket holds.
+        c.lose(msg("Accept").to(4));
+        write_unnoted(&mut c, &keys);
+        c.let_pass();
+        c.run_ms(8_000);
+        assert!(all_equal(&c, &keys));
+        assert_all_share_in(&pulled(&c, 4));
+        c.check();
+    }
+}
+
+/// With the longest time between heartbeats that is allowed it takes longer, no more.
+#[test]
+pub fn c1_slow_heartbeats_are_enough() {
+    let keys = keys(300);
+    let mut c = Script::slow(5);
+    c.isolate(4);
+    c.run_ms(4_000);
+    write_unnoted(&mut c, &keys);
+    c.heal_nodes();
+    c.until("the same everywhere", |c| all_equal(c, &keys));
+    c.check();
+}
+
+/// Hints for what a member got otherwise are not sent.
+#[test]
+pub fn c1_hints_end_once_both_hold_the_same() {
+    let keys = keys(50);
+    let mut c = Script::new(5);
+    let client = c.client_of(&[0, 1, 2, 3]);
+    c.isolate(4);
+    for key in &keys {
+        c.put(client, key, "x");
+    }
+    c.run_ms(500);
+    // So nobody hears that a hint did its work.
+    c.lose(msg("Copied").from(4));
+    c.heal_nodes();
+    c.run_ms(10_000);
+    assert!(all_equal(&c, &keys));
+    let before = c.sent(msg("Copy").to(4)).len();
+    assert!(before > 0);
+    c.run_ms(2_000);
+    assert_eq!(c.sent(msg("Copy").to(4)).len(), before);
     c.check();
 }
 

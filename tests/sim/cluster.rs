@@ -31,6 +31,8 @@ pub struct Settings {
     pub keeps_disk: bool,
     pub keys_cached_max: usize,
     pub skew_max_ms: u64,
+    pub heartbeat_ms: u64,
+    pub link_down_ms: u64,
     pub shrink_after_ms: u64,
     pub bootstrap: bool,
     /// Of the clients; `None`: each has its own.
@@ -50,6 +52,8 @@ impl Settings {
             keeps_disk: true,
             keys_cached_max: 1_000,
             skew_max_ms: 60_000,
+            heartbeat_ms: HEARTBEAT_MS_DEFAULT,
+            link_down_ms: LINK_DOWN_MS_DEFAULT,
             shrink_after_ms: 0,
             bootstrap: false,
             no_quorum_after_us: None,
@@ -485,8 +489,8 @@ impl Cluster {
             seed: self.random.word(),
             skew_max_ms: self.settings.skew_max_ms,
             keys_cached_max: self.settings.keys_cached_max,
-            heartbeat_ms: HEARTBEAT_MS_DEFAULT,
-            link_down_ms: LINK_DOWN_MS_DEFAULT,
+            heartbeat_ms: self.settings.heartbeat_ms,
+            link_down_ms: self.settings.link_down_ms,
             shrink_after_ms: self.settings.shrink_after_ms,
             bootstrap: self.settings.bootstrap,
         };

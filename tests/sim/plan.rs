@@ -95,11 +95,10 @@ fn settings(seed: u64, nodes: usize, config: &Config, random: &mut Random) -> Se
         keeps_disk: random.chance(850),
         keys_cached_max: *random.pick(&[2, 2, 3, 4, 1_000]),
         shrink_after_ms: *Random::stream(seed, 15).pick(&[0, 0, 500, 1_000, 3_000]),
-        bootstrap: false,
         skew_max_ms: *random.pick(&[500, 5_000, 60_000, 60_000]),
-        no_quorum_after_us: None,
         late_max_us: *random.pick(&[0, 100, 1_000, 5_000]),
         detail: config.detail,
+        ..Settings::calm(nodes)
     }
 }
 

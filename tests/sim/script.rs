@@ -121,6 +121,14 @@ impl Script {
         Script::warm(script)
     }
 
+    /// The same as `new`; nodes tell of themselves once a second only, the slowest that is allowed.
+    pub fn slow(nodes: usize) -> Self {
+        let mut script = Script::cold(nodes);
+        script.cluster.settings.heartbeat_ms = 1_000;
+        script.cluster.settings.link_down_ms = 3_000;
+        Script::warm(script)
+    }
+
     fn cold_seeded(nodes: usize, seed: u64) -> Self {
         let detail = match std::env::var("DETAIL").as_deref() {
             Ok("messages") => Detail::Messages,

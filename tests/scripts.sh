@@ -285,7 +285,7 @@ check 'show tells what is cut, and what is lost' gave 0 "*
 clients     yes       yes       yes       cut       - *as the nodes see it:*"
 run lab './chain.sh 0 1 2 3; for ((turn = 0; turn < 100; turn++)); do
     links=$(horseshoe status --links)
-    [[ $links != *"1 -> 4: through 2, 3"* ]] || break
+    [[ $links != *"1 -> 4: through 2, 3"*"4 -> 1: through 3, 2"* ]] || break
     sleep 0.1
 done; echo "$links"'
 check 'the nodes tell of the way along a chain' gave 0 '*1 -> 4: through 2, 3*4 -> 1: through 3, 2*a quorum is up'

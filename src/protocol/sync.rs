@@ -96,29 +96,7 @@ impl Replica {
         let mut sources = self.near.clone();
         sources.retain(|node| *node != self.node);
         sources.sort_unstable();
-        // First, so that a node that was kept from running takes all others for new.
-        let gone_ms = SOURCE_GONE_MS.max(3 * self.options.heartbeat_ms);
-        let is_lately = |seen_us: &u64| now.mono_us < seen_us + gone_ms * 1_000;
-        self.sync.lately.retain(|_, seen_us| is_lately(seen_us));
-        let was_alone = self.sync.lately.is_empty();
-        let mut has_come = false;
-        for node in &sources {
-            let seen_us = self.sync.lately.insert(*node, now.mono_us);
-            has_come |= seen_us.is_none_or(|seen_us| seen_us < self.sync.looked_us);
-        }
-        self.sync.looked_us = now.mono_us;
-        if has_come {
-            self.sync.hurried = sources.len();
-            // Whoever was alone waits for the others, too.
-            let wait_ms = if was_alone { SETTLE_MS } else { 0 };
-            self.sync.next_us = now.mono_us + wait_ms * 1_000;
-            if was_alone {
-                self.sync.is_far_behind = true;
-                // What was compared before is old.
-                self.sync.pass = None;
-                self.sync.pulls = Pulls::default();
-            }
-        }
+        self.see_who_is_there(now, &sources);
         if let Some(pass) = &self.sync.pass {
             let mut gone = pass.sources();
             gone.retain(|node| !self.sync.lately.contains_key(node));
@@ -136,6 +114,33 @@ impl Replica {
             self.begin_pass(now, if all_silent { &sources } else { &answering });
         }
         self.look_at_graves(now);
+    }
+
+    /// Whoever has come is compared with at once.
+    fn see_who_is_there(&mut self, now: Now, sources: &[NodeId]) {
+        // First, so that a node that was kept from running takes all others for new.
+        let gone_ms = SOURCE_GONE_MS.max(3 * self.options.heartbeat_ms);
+        let is_lately = |seen_us: &u64| now.mono_us < seen_us + gone_ms * 1_000;
+        self.sync.lately.retain(|_, seen_us| is_lately(seen_us));
+        let was_alone = self.sync.lately.is_empty();
+        let mut has_come = false;
+        for node in sources {
+            let seen_us = self.sync.lately.insert(*node, now.mono_us);
+            has_come |= seen_us.is_none_or(|seen_us| seen_us < self.sync.looked_us);
+        }
+        self.sync.looked_us = now.mono_us;
+        if !has_come {
+            return;
+        }
+        self.sync.hurried = sources.len();
+        self.sync.next_us = now.mono_us;
+        if was_alone {
+            self.sync.is_far_behind = true;
+            // The others come, too; and what was compared before is old.
+            self.sync.next_us += SETTLE_MS * 1_000;
+            self.sync.pass = None;
+            self.sync.pulls = Pulls::default();
+        }
     }
 
     fn is_pass_due(&self, now: Now) -> bool {
@@ -494,5 +499,33 @@ impl Replica {
             self.sync.copied += 1;
         }
         self.advance_pass(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::buckets::tests::{NOW, replica};
+    use super::*;
+
+    /// The process was stopped in the midst of a comparison. It hears the same nodes at once when it goes on.
+    #[test]
+    fn who_did_not_run_takes_the_others_for_new() {
+        let mut replica = replica();
+        replica.near = vec![2];
+        replica.sync.lately.insert(2, NOW.mono_us);
+        replica.sync.looked_us = NOW.mono_us;
+        let began = |replica: &Replica| replica.sync.pass.as_ref().map(|p| (p.kind, p.began_us));
+        let after = |ms: u64| Now {
+            mono_us: NOW.mono_us + ms * 1_000,
+            ..NOW
+        };
+        replica.begin_pass(NOW, &[2]);
+        replica.synchronize(after(50));
+        assert_eq!(began(&replica), Some((Kind::Pair, NOW.mono_us)));
+        replica.synchronize(after(10_000));
+        assert_eq!(began(&replica), None, "what it was told is old");
+        let next = after(10_000 + SETTLE_MS);
+        replica.synchronize(next);
+        assert_eq!(began(&replica), Some((Kind::Bulk, next.mono_us)));
     }
 }

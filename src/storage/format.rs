@@ -190,9 +190,8 @@ fn versioned<'a>(
 mod tests {
     use std::sync::Arc;
 
-    use proptest::prelude::*;
-
     use bytes::Bytes;
+    use proptest::prelude::*;
 
     use super::*;
     use crate::protocol::message::{Configuration, Member};

@@ -176,11 +176,13 @@ impl Replica {
         self.serve_copies(now);
     }
 
-    /// E5: a learner gets what is chosen meanwhile, so that writes do not outrun its copying. The key is
-    /// resident.
+    /// E5: a learner gets what is chosen behind its back, so that writes do not outrun its copying. The key
+    /// is resident.
     pub(super) fn tell_learners(&mut self, now: Now, key: &Key, round: RoundId) {
         for node in self.learners.clone() {
-            self.tell_copy(now, key, node, round, Way::Usual);
+            if self.is_to_be_told(node, key) {
+                self.tell_copy(now, key, node, round, Way::Usual);
+            }
         }
     }
 

@@ -7,6 +7,7 @@ use kvclient::clock;
 
 use super::Replica;
 use super::change::Wanted;
+use super::digest::{Bucket, bucket_of};
 use super::limits::{
     ADMISSION_ASKED_MS, CHANGE_PATIENCE_MS, MEMBERS_KEPT, MEMBERS_MAX, REMOVALS_FORGOTTEN_MS,
     STEADY_MAX_MS, STEADY_MS,
@@ -16,6 +17,7 @@ use super::message::{
 };
 use super::outbox::Way;
 use super::quorum::{NodeSet, is_quorum};
+use super::record::Key;
 use super::rules::rule;
 
 /// A learner that asks to be admitted.
@@ -24,6 +26,7 @@ struct Asking {
     incarnation: Incarnation,
     epoch: Epoch,
     ready: bool,
+    listed: Bucket,
     /// Since when it has been heard without a break.
     since_us: u64,
     last_us: u64,
@@ -102,10 +105,10 @@ impl Replica {
         if self.votes || self.node == 0 || configuration.joint.is_some() {
             return;
         }
-        let ready = self.has_learned();
+        let (ready, listed) = (self.has_learned(), self.listed());
         for member in configuration.voters() {
             if member.node != self.node {
-                let asked = AdmissionAsked { ready };
+                let asked = AdmissionAsked { ready, listed };
                 let group = self.installed_in;
                 self.send(member.node, 0, asked.into(), group, Way::Usual);
             }
@@ -122,10 +125,17 @@ impl Replica {
             incarnation: envelope.incarnation,
             epoch: envelope.epoch,
             ready: asked.ready,
+            listed: asked.listed,
             since_us: steady.map_or(now.mono_us, |a| a.since_us),
             last_us: now.mono_us,
         };
         self.changes.reached.asking.insert(envelope.origin, asking);
+    }
+
+    /// Whether that learner will not ask for what is written to that key.
+    pub(super) fn is_to_be_told(&self, learner: NodeId, key: &Key) -> bool {
+        let asking = self.changes.reached.asking.get(&learner);
+        asking.is_some_and(|a| bucket_of(key) < a.listed)
     }
 
     /// A learner that has caught up, and has been there for long enough.

@@ -200,8 +200,9 @@ messages! {
     BucketTold = 36 { bucket: Bucket, after: Option<Key>, entries: Vec<BucketEntry>, more: bool }
     /// C1: a member is asked for copies of these keys' records.
     CopiesAsked = 37 { keys: Vec<Key> }
-    /// E4: a learner of the envelope's epoch and incarnation asks to be admitted.
-    AdmissionAsked = 38 { ready: bool }
+    /// E4: a learner of the envelope's epoch and incarnation asks to be admitted. Of what is chosen in the
+    /// first `listed` buckets it is to be told; of the others it will ask for all that they hold.
+    AdmissionAsked = 38 { ready: bool, listed: Bucket }
     /// P1: all members hold these tombstones at these ballots; they are to be dropped.
     Purge = 39 { tombstones: Vec<(Key, Ballot)> }
     /// E1: the receiver's incarnation was started as often, or oftener, as somebody else than now.
@@ -257,6 +258,7 @@ impl Message {
                 let fits = m.entries.len() <= KEYS_PER_MESSAGE_MAX;
                 return bounded(fits && usize::from(m.bucket) < BUCKETS);
             }
+            Message::AdmissionAsked(m) => return bounded(usize::from(m.listed) <= BUCKETS),
             Message::CopiesAsked(m) => return bounded(m.keys.len() <= KEYS_PER_MESSAGE_MAX),
             Message::Purge(m) => return bounded(m.tombstones.len() <= KEYS_PER_MESSAGE_MAX),
             _ => None,

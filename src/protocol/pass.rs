@@ -119,6 +119,14 @@ impl Pass {
         self.todo.len() + self.comparing.len()
     }
 
+    /// All buckets before that one are done.
+    pub fn first_left(&self) -> Bucket {
+        let waiting = self.todo.front().map(|(bucket, _)| *bucket);
+        let compared = self.comparing.keys().next().copied();
+        let left = waiting.into_iter().chain(compared).min();
+        left.unwrap_or(BUCKETS as Bucket)
+    }
+
     pub fn asks(&self) -> bool {
         !self.digests.is_empty() || self.differed.is_some()
     }
@@ -204,6 +212,16 @@ mod tests {
             question: question(),
         };
         pass.comparing.insert(bucket, comparing);
+    }
+
+    #[test]
+    fn what_is_left_begins_where_none_waits_and_none_is_compared() {
+        let mut pass = bulk();
+        assert_eq!(pass.first_left(), BUCKETS as Bucket);
+        pass.add([(7, 1), (5, 2)].into_iter());
+        assert_eq!(pass.first_left(), 5);
+        compare(&mut pass, 3, 1);
+        assert_eq!(pass.first_left(), 3);
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub struct Sync {
     /// Passes of a learner that were whole, one after the other.
     whole: u32,
     learned: bool,
+    /// Of a learner: so many buckets, from the first on, were listed, or are equal.
+    listed: Bucket,
     /// Keys, since this node is a learner.
     copied: u64,
 }
@@ -52,11 +54,12 @@ impl Replica {
     /// R1: what was compared in another epoch counts no more. Who is there, and that much is missing, is not
     /// of an epoch.
     pub(super) fn restart_sync(&mut self, now: Now) {
-        let copied = if self.votes { 0 } else { self.sync.copied };
         let before = std::mem::take(&mut self.sync);
+        let learns = !self.votes;
         self.sync = Sync {
             next_us: now.mono_us,
-            copied,
+            copied: if learns { before.copied } else { 0 },
+            listed: if learns { before.listed } else { 0 },
             hurried: before.lately.len(),
             lately: before.lately,
             looked_us: before.looked_us,
@@ -70,6 +73,11 @@ impl Replica {
     /// Whether a learner holds about what the members hold.
     pub(super) fn has_learned(&self) -> bool {
         self.sync.learned
+    }
+
+    /// From how many buckets on a learner will still ask for all that they hold.
+    pub(super) fn listed(&self) -> Bucket {
+        self.sync.listed
     }
 
     pub(super) fn learning(&self) -> Option<LearningStatus> {
@@ -275,6 +283,9 @@ impl Replica {
             };
             pass.comparing.insert(bucket, comparing);
             asked.push((bucket, source, round));
+        }
+        if !self.votes && !pass.asks() {
+            self.sync.listed = self.sync.listed.max(pass.first_left());
         }
         let is_over = !pass.asks() && pass.buckets_left() == 0;
         for (bucket, source, round) in asked {

@@ -1,6 +1,6 @@
 //! C1, E5: nodes find out by themselves what they lack: learners, and members beyond what hints hold.
 
-use horseshoe::protocol::message::{Message, NodeId};
+use horseshoe::protocol::message::{AdmissionAsked, Message, NodeId};
 use kvclient::wire::Action;
 
 use crate::scenarios::handoff::{accepted, are_equal, held};
@@ -136,19 +136,23 @@ pub fn a_learner_is_not_misled_by_a_member_that_is_behind() {
 }
 
 fn until_it_has_learned(c: &mut Script, node: usize) {
+    until_it_says(c, node, |asked| asked.ready);
+}
+
+fn until_it_says(c: &mut Script, node: usize, what: impl Fn(&AdmissionAsked) -> bool) {
     let says_so = |p: &Passing| match p.envelope().map(|e| &e.message) {
-        Some(Message::AdmissionAsked(asked)) => asked.ready,
+        Some(Message::AdmissionAsked(asked)) => what(asked),
         _ => false,
     };
     let asked = msg("AdmissionAsked").from(node);
     let asked_before = c.sent(asked.clone()).len();
-    for _ in 0..100 {
-        c.run_ms(100);
+    for _ in 0..1_000 {
+        c.run_ms(10);
         if c.sent(asked.clone())[asked_before..].iter().any(says_so) {
             return;
         }
     }
-    panic!("it does not learn");
+    panic!("it does not say so");
 }
 
 /// A removed member that comes back has most of it still: only what was written since travels.
@@ -360,19 +364,42 @@ pub fn c1_a_missed_write_is_noted() {
     c.check();
 }
 
-/// What is written while a node learns comes to it unasked.
+/// What is written while a node learns comes to it unasked, if it has listed that bucket already.
 #[test]
 pub fn e5_a_learner_is_told_what_is_chosen() {
     let mut c = Script::new(3);
     let (key, client) = (c.key_of(0), c.client());
-    c.lose(msg("AdmissionAsked"));
+    c.put(client, "another", "x");
+    c.lose(msg("CopiesAsked"));
+    c.restart_empty(2);
+    until_it_says(&mut c, 2, |asked| asked.listed > 0);
+    c.run_ms(10);
+    assert!(c.sent(msg("Copy").to(2)).is_empty());
+    c.put(client, &key, "a");
+    c.run_ms(50);
+    let held = c.cluster.nodes[2]
+        .disk
+        .synced()
+        .registers
+        .get(&user_key(&key));
+    assert!(held.is_some_and(|state| state.chosen));
+    c.check();
+}
+
+/// What it has yet to list it will ask for: nothing travels twice.
+#[test]
+pub fn e5_a_learner_is_not_told_what_it_will_ask_for() {
+    let mut c = Script::new(3);
+    let (key, client) = (c.key_of(0), c.client());
+    c.put(client, "another", "x");
+    c.put(client, &key, "a");
+    c.lose(msg("BucketTold"));
     c.restart_empty(2);
     c.run_ms(1_000);
-    c.lose(msg("CopiesAsked"));
-    c.put(client, &key, "a");
-    c.until("the copy", |c| {
-        let held = c.nodes[2].disk.synced().registers.get(&user_key(&key));
-        held.is_some_and(|state| state.chosen)
-    });
+    c.put(client, &key, "b");
+    c.run_ms(100);
+    assert!(c.sent(msg("Copy").to(2)).is_empty());
+    c.let_pass();
+    c.until("the copy", |c| are_equal(c, &key));
     c.check();
 }

@@ -8,38 +8,42 @@ use cap::Cap;
 #[global_allocator]
 static COUNTED: Cap<System> = Cap::new(System, usize::MAX);
 
-/// So many keys were dropped (P1), and then none for so long, before it is asked. It holds up who
-/// allocates meanwhile, for some 60 ms where there were a million keys.
-const DROPPED_MIN: usize = 10_000;
+/// So much was freed, and so large a part of what was in use, and then nothing for so long, before it is asked.
+/// It holds up who allocates meanwhile, for some 60 ms where there were a million keys.
+const FREED_MIN: u64 = 16 << 20;
+const PART_FREED_MIN: u64 = 4;
 const QUIET_US: u64 = 10_000_000;
+/// Less than that is freed and taken all the time.
+const FALL_MIN: u64 = 1 << 20;
 
-/// Counts what was dropped since the allocator was asked.
+/// Sees how much was freed since the allocator was asked, for whatever cause: dropped keys, and then the store
+/// that gives its space back, as late as it likes.
 #[derive(Debug, Default)]
-pub struct Dropped {
-    keys: usize,
-    last_us: Option<u64>,
-    /// It was asked once already.
-    asked: bool,
+pub struct Freed {
+    highest: u64,
+    lowest: u64,
+    fell_us: u64,
 }
 
-impl Dropped {
-    pub fn add(&mut self, keys: usize, now_us: u64) {
-        if keys > 0 {
-            self.keys += keys;
-            self.last_us = Some(now_us);
+impl Freed {
+    /// Whether the allocator is to be asked now; then the count begins anew.
+    pub fn take_due(&mut self, now_us: u64, live: u64) -> bool {
+        if live > self.highest {
+            self.highest = live;
+            self.lowest = live;
+        } else if live + FALL_MIN <= self.lowest {
+            self.lowest = live;
+            self.fell_us = now_us;
         }
-    }
-
-    /// Whether the allocator is to be asked now: a second time some time after the first, because the
-    /// store, too, lets memory go as it gives its space back. Then the count begins anew.
-    pub fn take_due(&mut self, now_us: u64) -> bool {
-        let is_quiet = self.last_us.is_some_and(|last| now_us >= last + QUIET_US);
-        let is_due = is_quiet && self.keys >= DROPPED_MIN;
-        if is_due && self.asked {
-            *self = Dropped::default();
-        } else if is_due {
-            self.asked = true;
-            self.last_us = Some(now_us + QUIET_US);
+        let freed = self.highest - live;
+        let is_much = freed >= FREED_MIN.max(self.highest / PART_FREED_MIN);
+        let is_due = is_much && now_us >= self.fell_us + QUIET_US;
+        if is_due {
+            *self = Freed {
+                highest: live,
+                lowest: live,
+                fell_us: now_us,
+            };
         }
         is_due
     }
@@ -82,17 +86,16 @@ mod tests {
     }
 
     #[test]
-    fn the_allocator_is_asked_twice_after_many_drops_and_a_quiet_time() {
-        let mut dropped = Dropped::default();
-        dropped.add(DROPPED_MIN - 1, 0);
-        assert!(!dropped.take_due(QUIET_US));
-        dropped.add(1, QUIET_US);
-        dropped.add(0, 2 * QUIET_US);
-        assert!(!dropped.take_due(2 * QUIET_US - 1));
-        assert!(dropped.take_due(2 * QUIET_US));
-        assert!(!dropped.take_due(3 * QUIET_US));
-        assert!(dropped.take_due(4 * QUIET_US));
-        assert!(!dropped.take_due(6 * QUIET_US));
+    fn the_allocator_is_asked_each_time_much_was_freed_and_a_quiet_time_has_passed() {
+        const MB: u64 = 1 << 20;
+        let mut freed = Freed::default();
+        let mut at = |seconds: u64, live: u64| freed.take_due(seconds * 1_000_000, live * MB);
+        assert!(!at(1, 800) && !at(2, 700) && !at(20, 700), "a small part");
+        assert!(!at(30, 300) && !at(35, 90) && !at(44, 90));
+        assert!(at(45, 90) && !at(100, 90), "once");
+        assert!(!at(101, 30) && at(111, 30), "the store is late");
+        assert!(!at(200, 16) && !at(211, 15), "too little");
+        assert!(!at(300, 100) && !at(301, 10) && !at(302, 90) && !at(320, 90));
         trim();
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Sleep;
 
 use super::addresses::{AddressBook, resolve};
-use super::allocator::{self, Dropped};
+use super::allocator::{self, Freed};
 use super::decode::{Arrival, Transit, address_of, decode, decode_text};
 use super::disk::Disk;
 use super::packer::{Packer, Sender};
@@ -77,7 +77,7 @@ pub struct Driver {
     send_blocked: bool,
     addresses: AddressBook,
     tally: Tally,
-    dropped: Dropped,
+    freed: Freed,
     notices: UnboundedReceiver<Notice>,
     boot: u64,
     durability: &'static str,
@@ -145,7 +145,7 @@ impl Bound {
             send_blocked: false,
             addresses: AddressBook::new(self.own, &config.nodes, self.notifier),
             tally: Tally::default(),
-            dropped: Dropped::default(),
+            freed: Freed::default(),
             notices: self.notices,
             boot,
             durability: config.durability_name(),
@@ -217,7 +217,7 @@ impl Driver {
         }
         self.flush();
         self.report(now);
-        if self.dropped.take_due(now.mono_us) {
+        if self.freed.take_due(now.mono_us, allocator::live_bytes()) {
             allocator::trim_aside();
         }
         Ok(())
@@ -298,7 +298,6 @@ impl Driver {
 
     fn persist(&mut self, now: Now, group: Group) {
         self.table.apply(&group);
-        self.dropped.add(group.dropped.len(), now.mono_us);
         if let Some(disk) = &mut self.disk {
             disk.commit(group);
         } else {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Bound, Notice};
+use super::{Bound, Notice, allocator};
 use crate::config::ServerConfig;
 use crate::storage::{self, DiskOptions, Opened, StorageError};
 
@@ -44,6 +44,7 @@ pub enum RuntimeError {
 /// Runs a node until SIGTERM or SIGINT.
 pub fn serve(config: &ServerConfig) -> Result<(), RuntimeError> {
     announce(config);
+    allocator::keep_little();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

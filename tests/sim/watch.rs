@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use horseshoe::protocol::ballot::Ballot;
 use horseshoe::protocol::message::{
-    ClientReply, Configuration, Copied, Envelope, Epoch, Group, Incarnation, Member, Message,
-    NodeId, RoundId,
+    BucketTold, ClientReply, Configuration, Copied, Envelope, Epoch, Group, Incarnation, Member,
+    Message, NodeId, RoundId,
 };
 use horseshoe::protocol::record::{Key, Record};
 use kvclient::wire::{Answer, Outcome, Version};
@@ -50,6 +50,7 @@ impl Watch {
     /// A node hands a message to the network.
     pub fn sends(&mut self, from: &Node, envelope: &Envelope) {
         let origin = envelope.origin;
+        self.tells_what_lasts(from, envelope);
         match &envelope.message {
             Message::Prepare(m) => {
                 self.asked.insert((origin, envelope.round), m.key.clone());
@@ -71,6 +72,60 @@ impl Watch {
             Message::ConfigurationTold(m) => self.configured(&m.configuration),
             message => self.answers(from.disk.synced(), envelope, message),
         }
+    }
+
+    /// What every message tells of its sender: the epoch and the floor of an answer are durable, so is
+    /// what a listing names (R2), and so is a ceiling above the ballots that are issued (B1).
+    fn tells_what_lasts(&mut self, from: &Node, envelope: &Envelope) {
+        let durable = from.disk.synced();
+        match &envelope.message {
+            Message::Promise(m) => self.answers_in(from, envelope, m.floor),
+            Message::ReadAnswer(m) => self.answers_in(from, envelope, m.floor),
+            Message::Accepted(_)
+            | Message::Nack(_)
+            | Message::Copied(_)
+            | Message::DigestsTold(_) => self.answers_in(from, envelope, Ballot::ZERO),
+            Message::BucketTold(told) => {
+                self.answers_in(from, envelope, Ballot::ZERO);
+                self.lists(durable, told);
+            }
+            Message::Prepare(m) => self.issues_below(durable, envelope.origin, m.ballot),
+            // A read sends what another node issued.
+            Message::Accept(m) if m.ballot.node() == envelope.origin => {
+                self.issues_below(durable, envelope.origin, m.ballot);
+            }
+            _ => {}
+        }
+    }
+
+    /// R1, R2: a node that answers in an epoch, and with a floor, comes back with both. (E5: the floor
+    /// of a node that was removed and admitted since is zero again.)
+    fn answers_in(&mut self, from: &Node, envelope: &Envelope, floor: Ballot) {
+        let meta = &from.disk.synced().meta;
+        let epoch = meta.configuration.as_ref().map_or(0, |c| c.epoch);
+        let is_same = envelope.incarnation == from.disk.incarnation();
+        let holds = envelope.epoch <= epoch && (floor <= meta.floor || !is_same);
+        self.hold(holds, || {
+            let durable = meta.floor;
+            format!("R2: {envelope:?}, but durable are epoch {epoch}, floor {durable}")
+        });
+    }
+
+    /// R2: the entries of a listing are durable.
+    fn lists(&mut self, durable: &Table, told: &BucketTold) {
+        for entry in &told.entries {
+            let (_, accepted) = durable_ballots(durable, &entry.key);
+            self.hold(entry.accepted <= accepted, || {
+                format!("R2: lists {entry:?}, but only {accepted} is durable")
+            });
+        }
+    }
+
+    /// B1: a node that restarts begins above all that it issued.
+    fn issues_below(&mut self, durable: &Table, node: NodeId, ballot: Ballot) {
+        self.hold(ballot.reading() <= durable.meta.ceiling, || {
+            format!("B1: ballot {ballot} leaves node {node} above its durable ceiling")
+        });
     }
 
     /// B1: a ballot of a key that is prepared is one round's.
@@ -112,9 +167,7 @@ impl Watch {
         let Some(key) = self.asked.get(&(envelope.destination, envelope.round)) else {
             return;
         };
-        let state = durable.registers.get(key);
-        let promised = state.map_or(Ballot::ZERO, |s| s.promised);
-        let accepted = state.map_or(Ballot::ZERO, |s| s.accepted);
+        let (promised, accepted) = durable_ballots(durable, key);
         let base = durable.meta.configuration.as_ref().map(|c| c.base);
         let bound = durable.meta.floor.max(base.unwrap_or_default());
         let holds = match message {
@@ -235,6 +288,14 @@ pub fn is_quorum(members: &[Member], set: &[Incarnation]) -> bool {
     let has = |m: &&Member| set.contains(&m.incarnation);
     let votes = members.iter().filter(has).count();
     votes * 2 > members.len() || votes * 2 == members.len() && has(&&members[0])
+}
+
+/// What is durably promised and accepted for a key. P1: if the key was purged since, the floor stands
+/// for both, as it is above them.
+fn durable_ballots(durable: &Table, key: &Key) -> (Ballot, Ballot) {
+    let floor = durable.meta.floor;
+    let state = durable.registers.get(key);
+    state.map_or((floor, floor), |s| (s.promised, s.accepted))
 }
 
 fn durable_version(table: &Table, key: &Key) -> Version {

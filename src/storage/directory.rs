@@ -19,7 +19,18 @@ const LOST: &str = ".lost-";
 #[derive(Debug)]
 pub struct Directory {
     path: PathBuf,
-    _lock: File,
+    lock: File,
+}
+
+/// Closing the file is not enough: a child process that another thread is just starting shares its
+/// lock until it runs its own program.
+impl Drop for Directory {
+    fn drop(&mut self) {
+        if let Err(error) = self.lock.unlock() {
+            let path = self.path.display();
+            tracing::warn!("the data directory {path} could not be unlocked: {error}");
+        }
+    }
 }
 
 impl Directory {
@@ -28,7 +39,7 @@ impl Directory {
         let path = std::path::absolute(path).map_err(StorageError::io("finding", path))?;
         file::make_directory(&path)?;
         let lock = lock(&path)?;
-        Ok(Directory { path, _lock: lock })
+        Ok(Directory { path, lock })
     }
 
     pub fn path(&self) -> &Path {
@@ -163,6 +174,17 @@ mod tests {
         let directory = Directory::open(&path).unwrap();
         let note = directory.permission_note().unwrap().unwrap();
         assert!(note.contains("mode 750"), "{note}");
+    }
+
+    /// As between fork and exec of a child process, in which all files of this one are open.
+    #[test]
+    fn it_is_free_again_though_a_child_still_shares_the_lock() {
+        let base = tempfile::tempdir().unwrap();
+        let directory = Directory::open(base.path()).unwrap();
+        let shared = directory.lock.try_clone().unwrap();
+        drop(directory);
+        Directory::open(base.path()).unwrap();
+        drop(shared);
     }
 
     #[test]

@@ -417,3 +417,79 @@ impl Replica {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kvclient::wire::{Action, OperationId};
+
+    use super::super::buckets::tests::{NOW, replica};
+    use super::*;
+
+    fn pending(sent: bool) -> Pending {
+        let id = OperationId {
+            client: 1 << 127,
+            sequence: 1,
+        };
+        let operation = Operation {
+            id,
+            birth: 1,
+            low_mark: 1,
+            key: "k".into(),
+            want_old: false,
+            action: Action::Delete,
+        };
+        let to = Endpoint { ip: 1, port: 1 };
+        Pending {
+            operation: Arc::new(operation),
+            reply: ReplyTo::Client { to, attempt: 1 },
+            also: Vec::new(),
+            tried: true,
+            sent,
+            arrived_us: NOW.mono_us,
+        }
+    }
+
+    /// What the client is told if the node that an operation was forwarded to answers this.
+    fn passed_on(outcome: Outcome, sent: bool) -> Option<Outcome> {
+        let mut replica = replica();
+        replica.operations += 1;
+        let forwarded = Forwarded {
+            pending: pending(sent),
+            to: 2,
+            to_boot: 1,
+            at_us: NOW.mono_us,
+            sent_again: false,
+        };
+        replica.forwards.insert(1, forwarded);
+        let answer = ForwardAnswer {
+            to_boot: replica.options.boot,
+            attempt: 1,
+            outcome,
+        };
+        replica.handle_forward_answer(NOW, answer);
+        assert_eq!(replica.operations, 0);
+        std::iter::from_fn(|| replica.poll_output()).find_map(|output| match output {
+            Output::Reply {
+                reply: ClientReply::Answer(answer),
+                ..
+            } => Some(answer.outcome),
+            _ => None,
+        })
+    }
+
+    /// X5: what this node has sent in an Accept itself may be done, whatever another one says.
+    #[test]
+    fn a_refusal_is_not_passed_on_after_an_accept() {
+        let no_quorum = Outcome::NoQuorum {
+            reached: Vec::new(),
+        };
+        for refusal in [Outcome::Busy, no_quorum] {
+            assert_eq!(passed_on(refusal.clone(), true), None);
+            assert_eq!(passed_on(refusal.clone(), false), Some(refusal));
+        }
+        for sent in [true, false] {
+            let outcome = Outcome::Unknown;
+            assert_eq!(passed_on(outcome.clone(), sent), Some(outcome));
+        }
+    }
+}

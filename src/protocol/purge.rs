@@ -316,3 +316,113 @@ fn last_birth(record: &Record) -> u64 {
     let clients = record.applied.clients.iter().map(|c| c.birth_max);
     clients.fold(record.applied.dropped, u64::max)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::buckets::tests::{NOW, replica};
+    use super::super::digest::Sums;
+    use super::super::message::{Accept, Input, Output};
+    use super::*;
+
+    /// Node 2's, at `NOW`.
+    const OLD: Ballot = Ballot((NOW.wall_ms << 20) | 2);
+
+    /// Node 1 accepts a delete of the key from node 2.
+    fn delete(replica: &mut Replica, now: Now, key: &Key) {
+        let accept = Accept {
+            key: key.clone(),
+            ballot: OLD,
+            record: Arc::new(Record::default()),
+        };
+        let envelope = Envelope {
+            origin: 2,
+            destination: 1,
+            incarnation: 2,
+            epoch: 1,
+            round: 7,
+            hops_left: 0,
+            via: 2,
+            message: accept.into(),
+        };
+        let cluster = 9;
+        replica.handle_input(now, Input::Peer { cluster, envelope });
+    }
+
+    /// Carries out what the replica wants, on a disk that holds these deletes; gives what it purges.
+    fn purged(replica: &mut Replica, now: Now, deleted: &[&Key]) -> Vec<Key> {
+        let state = AcceptorState {
+            promised: OLD.next(),
+            accepted: OLD,
+            record: Some(Record::default().into()),
+            ..AcceptorState::default()
+        };
+        let mut purged = Vec::new();
+        while let Some(output) = replica.poll_output() {
+            match output {
+                Output::Persist(group) => {
+                    let group = group.number;
+                    replica.handle_input(now, Input::Persisted { group });
+                }
+                Output::Load(key) => {
+                    replica.handle_input(now, Input::Loaded { key, state: None });
+                }
+                Output::List { bucket, epoch } => {
+                    let states = deleted.iter().map(|key| ((*key).clone(), state.clone()));
+                    let states = states.collect();
+                    let listed = Input::Listed {
+                        bucket,
+                        epoch,
+                        states,
+                    };
+                    replica.handle_input(now, listed);
+                }
+                Output::Send { envelope, .. } => {
+                    if let Message::Purge(purge) = envelope.message {
+                        purged.extend(purge.tombstones.into_iter().map(|(key, _)| key));
+                    }
+                }
+                _ => {}
+            }
+        }
+        purged
+    }
+
+    /// P1: all members told the same of a bucket, but before it is listed here this node accepts
+    /// another delete, which is late, and which the others may not have.
+    #[test]
+    fn a_bucket_that_changed_since_all_agreed_is_not_purged() {
+        let key = Key::user(b"k");
+        let bucket = bucket_of(&key);
+        let others = (0..).map(|n: u32| Key::user(n.to_string().as_bytes()));
+        let late = others.into_iter().find(|k| bucket_of(k) == bucket).unwrap();
+        for is_changed in [false, true] {
+            let mut replica = replica();
+            delete(&mut replica, NOW, &key);
+            purged(&mut replica, NOW, &[]);
+            let now = Now {
+                mono_us: NOW.mono_us + 20_000_000,
+                wall_ms: NOW.wall_ms + 20_000,
+            };
+            replica.graves.due_us.insert(bucket, 0);
+            replica.graves.round = Some(Round {
+                id: 5,
+                told: BTreeMap::new(),
+                agreed: BTreeMap::new(),
+            });
+            let buckets = 0..BUCKETS as Bucket;
+            let sums = Sums::collect(buckets.map(|b| replica.digests.of_life(0, b)));
+            for node in [1, 2] {
+                let sums = sums.clone();
+                replica.handle_purge_told(now, node, DigestsTold { clock: 0, sums });
+            }
+            if is_changed {
+                delete(&mut replica, now, &late);
+                assert_eq!(purged(&mut replica, now, &[&key, &late]), []);
+            } else {
+                assert_eq!(purged(&mut replica, now, &[&key]), [key.clone()]);
+            }
+        }
+    }
+}

@@ -155,6 +155,22 @@ mod tests {
         })
     }
 
+    /// R4: a reader takes what is marked for chosen. A notice of a later ballot says nothing about the
+    /// record that is held: perhaps nobody else has it.
+    #[test]
+    fn only_the_ballot_that_a_notice_names_is_marked() {
+        let mut state = None;
+        accept(&mut state, b(5), &record(1), terms(b(0), b(0)));
+        for other in [b(4), b(6), b(5).next()] {
+            assert!(!mark_chosen(&mut state, other), "{other}");
+            assert!(!state.as_ref().unwrap().chosen, "{other}");
+        }
+        assert!(mark_chosen(&mut state, b(5)));
+        assert!(!mark_chosen(&mut state, b(5)), "it is no news");
+        assert!(state.unwrap().chosen);
+        assert!(!mark_chosen(&mut None, b(5)));
+    }
+
     #[test]
     fn promises_only_rise_and_repeats_are_answered_again() {
         let mut state = None;

@@ -61,7 +61,7 @@ pub fn five_nodes_fail_one_by_one_and_come_back() {
     c.check();
 }
 
-fn are_all_members(cluster: &Cluster) -> bool {
+pub fn are_all_members(cluster: &Cluster) -> bool {
     let all: Vec<usize> = (0..cluster.nodes.len()).collect();
     let installed = installed(cluster, &all);
     installed.is_some_and(|c| c.joint.is_none() && c.members.len() == all.len())

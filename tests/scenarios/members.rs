@@ -61,6 +61,23 @@ pub fn e1_disk_that_was_rolled_back_has_no_vote() {
     c.check();
 }
 
+/// The copy misses one start only, so that with this one it counts as many as were heard of.
+#[test]
+pub fn e1_disk_that_was_rolled_back_by_one_start_has_no_vote() {
+    let mut c = Script::shrinking(5, 1);
+    let client = c.client();
+    c.put(client, "k", "old");
+    c.crash_hard(4);
+    let copy = c.cluster.nodes[4].disk.clone();
+    let own = copy.incarnation();
+    c.cluster.start(4);
+    c.run_ms(1_000);
+    c.put(client, "k", "new");
+    c.roll_back(4, copy);
+    c.until("somebody new", |c| c.nodes[4].disk.incarnation() != own);
+    c.check();
+}
+
 /// The first node forms a configuration, loses its state before anybody hears of it, and asks again.
 /// Those that gave it their word gave it to the life that is gone.
 #[test]

@@ -1,15 +1,19 @@
 //! Scenarios by the part of the protocol that they are about.
 
+pub mod absences;
 pub mod ballots;
 pub mod bootstrap;
 pub mod catching_up;
 pub mod changes;
 pub mod exactly_once;
+pub mod forwards;
 pub mod handoff;
 pub mod members;
 pub mod operator;
 pub mod outcomes;
+pub mod persisted;
 pub mod purge;
 pub mod reads;
 pub mod reported;
 pub mod rounds;
+pub mod sealing;

@@ -2,6 +2,7 @@
 
 use kvclient::wire::{Action, Outcome};
 
+use crate::scenarios::changes::has_members;
 use crate::scenarios::handoff::{are_equal, held};
 use crate::sim::cluster::Cluster;
 use crate::sim::script::{Script, any, append, msg};
@@ -160,5 +161,76 @@ pub fn x3_a_retry_from_before_a_purge() {
     let again = c.ask(&mut hand, 1, &operation, true);
     assert_eq!(again, Outcome::Unknown);
     assert_eq!(c.get(other, &key), "");
+    c.check();
+}
+
+/// A key of a bucket was deleted last and is purged first. The floor stays above what was promised for
+/// it, whatever is purged after it.
+#[test]
+pub fn p1_the_floor_does_not_fall() {
+    let mut c = Script::new(3);
+    let client = c.client_of(&[0, 1]);
+    let last = c.key_of(0);
+    let first = c.key_beside(&last);
+    assert!(last < first, "they are purged in order of key");
+    c.put(client, &first, "x");
+    c.run(client, &first, Action::Delete);
+    c.hold(msg("Accept").from(0).to(2).about(&last));
+    c.put(client, &last, "a");
+    c.let_pass();
+    c.run(client, &last, Action::Delete);
+    until_gone(&mut c, &[first, last.clone()]);
+    assert_eq!(c.sent(msg("Purge").to(2)).len(), 1, "both at once");
+    assert!(c.release(msg("Accept").from(0).to(2)) > 0);
+    c.run_ms(200);
+    c.cut(&[0], &[1, 2]);
+    c.run_ms(600);
+    let other = c.client_of(&[1, 2]);
+    assert_eq!(c.get(other, &last), "");
+    c.check();
+}
+
+/// As above, but the ballots of the key are those of short rounds, behind the clock of which the
+/// operation was born: the floor is above the births too.
+#[test]
+pub fn x3_a_retry_of_a_short_round_from_before_a_purge() {
+    let mut c = Script::new(3);
+    let (key, other) = (c.key_of(1), c.client());
+    c.put(other, &key, "before");
+    c.run_ms(100);
+    let mut hand = c.hand();
+    let operation = c.operation(&mut hand, &key, append("once"));
+    let first = c.ask(&mut hand, 1, &operation, false);
+    assert!(matches!(first, Outcome::Written { .. }));
+    c.run(other, &key, Action::Delete);
+    until_gone(&mut c, std::slice::from_ref(&key));
+    let again = c.ask(&mut hand, 1, &operation, true);
+    assert_eq!(again, Outcome::Unknown);
+    assert_eq!(c.get(other, &key), "");
+    c.check();
+}
+
+/// A Purge is late, and comes when another configuration is installed. R1: all members of the one
+/// before held the tombstone, which says nothing about a member that has come since.
+#[test]
+pub fn r1_a_purge_of_an_earlier_epoch_is_not_followed() {
+    let mut c = Script::shrinking(5, 1);
+    let key = c.key_of(0);
+    let client = c.client_of(&[0, 1]);
+    c.put(client, &key, "a");
+    c.run(client, &key, Action::Delete);
+    c.hold(msg("Purge"));
+    c.run_ms(9_000);
+    c.until("a purge", |c| !c.held.is_empty());
+    c.crash_hard(4);
+    c.until("four members", |c| {
+        has_members(c, &[0, 1, 2, 3], &[1, 2, 3, 4])
+    });
+    let holders = |c: &Script| (0..4).filter(|n| held(c, *n, &key).is_some()).count();
+    let before = holders(&c);
+    assert!(before >= 3);
+    assert!(c.release(msg("Purge")) > 0);
+    c.run_ms(5);
+    assert_eq!(holders(&c), before);
     c.check();
 }

@@ -2,6 +2,7 @@
 
 use kvclient::wire::{Action, Outcome};
 
+use crate::scenarios::changes::has_members;
 use crate::sim::script::{Script, msg, put};
 
 /// An answer to a read of the node's earlier life, counted for a new one, is a stale read.
@@ -98,5 +99,47 @@ pub fn r4_finishing_disturbs_no_short_round() {
     c.let_pass();
     c.put(zero, &key, "c");
     assert_eq!(c.sent(msg("Prepare")).len(), prepares);
+    c.check();
+}
+
+/// Node 3 has asked node 0, which held the old value then, and waits for more. Meanwhile node 0 is
+/// given the new one, and another configuration is installed in which nodes 0, 3 and 4 are a quorum.
+/// R1: the read starts again; an answer of the epoch before says nothing about this one.
+#[test]
+pub fn r1_a_read_starts_again_in_another_epoch() {
+    let mut c = Script::shrinking(7, 1);
+    let key = c.key_of(1);
+    let (one, three) = (c.client_of(&[1]), c.client_of(&[3]));
+    c.put(one, &key, "old");
+    c.run_ms(1_500);
+    let lose = |c: &mut Script, names: &[&'static str], far: &[usize]| {
+        for (name, to) in names.iter().flat_map(|n| far.iter().map(move |to| (n, to))) {
+            c.lose(msg(name).to(*to).about(&key));
+        }
+    };
+    lose(&mut c, &["Accept", "Copy"], &[0, 3, 4]);
+    c.put(one, &key, "new");
+    c.run_ms(1);
+    lose(&mut c, &["Read"], &[1, 2, 4, 5, 6]);
+    let read = c.begin(three, &key, Action::Get);
+    c.until_sent(msg("ReadAnswer").from(0).to(3));
+    c.run_ms(5);
+    c.let_pass();
+    lose(&mut c, &["Accept", "Copy"], &[3, 4]);
+    lose(&mut c, &["Read"], &[1, 2, 4, 5, 6]);
+    c.crash_hard(6);
+    c.until("six members", |c| {
+        has_members(c, &[0, 1, 2, 3, 4, 5], &[1, 2, 3, 4, 5, 6])
+    });
+    c.let_pass();
+    lose(&mut c, &["Accept", "Copy"], &[3, 4]);
+    lose(&mut c, &["Read"], &[1, 2, 5, 6]);
+    c.run_ms(1_500);
+    c.let_pass();
+    let outcome = c.end(read);
+    assert!(
+        matches!(&outcome, Outcome::Value { value, .. } if value == "new"),
+        "{outcome:?}"
+    );
     c.check();
 }

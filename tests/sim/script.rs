@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use horseshoe::protocol::ballot::Ballot;
+use horseshoe::protocol::digest::bucket_of;
 use horseshoe::protocol::message::{Message, NodeId};
 use horseshoe::protocol::record::Key;
 use kvclient::clock;
@@ -28,6 +29,7 @@ pub struct Pick {
     name: Option<&'static str>,
     from: Option<Place>,
     to: Option<Place>,
+    key: Option<Key>,
 }
 
 /// Messages of this name: of a type of peer message, or `Request`, `Answer`, `Hello`.
@@ -63,10 +65,31 @@ impl Pick {
         self
     }
 
+    /// Questions about this key only.
+    pub fn about(mut self, key: &str) -> Self {
+        self.key = Some(user_key(key));
+        self
+    }
+
     fn matches(&self, passing: &Passing) -> bool {
         self.name.is_none_or(|name| name == passing.name())
             && self.from.is_none_or(|from| from == passing.from)
             && self.to.is_none_or(|to| to == passing.to)
+            && self
+                .key
+                .as_ref()
+                .is_none_or(|key| asks_about(passing) == Some(key))
+    }
+}
+
+/// The key that a question is about.
+fn asks_about(passing: &Passing) -> Option<&Key> {
+    match &passing.envelope()?.message {
+        Message::Prepare(m) => Some(&m.key),
+        Message::Accept(m) => Some(&m.key),
+        Message::Read(m) => Some(&m.key),
+        Message::Copy(m) => Some(&m.key),
+        _ => None,
     }
 }
 
@@ -365,6 +388,15 @@ impl Script {
         (0..)
             .map(|n| format!("k{n}"))
             .find(|k| preferred(k) == Some(wanted))
+            .expect("endless")
+    }
+
+    /// Another key of the same bucket, behind it in order.
+    pub fn key_beside(&self, key: &str) -> String {
+        let bucket = bucket_of(&user_key(key));
+        (0..)
+            .map(|n| format!("{key} beside {n}"))
+            .find(|k| bucket_of(&user_key(k)) == bucket)
             .expect("endless")
     }
 

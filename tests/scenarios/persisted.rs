@@ -1,0 +1,150 @@
+//! R2, B1: what a node tells of itself is on its disk first. The simulator's watch looks at each
+//! message; here disks are slow when it matters.
+
+use horseshoe::protocol::ballot::Ballot;
+use horseshoe::protocol::digest::bucket_of;
+use horseshoe::protocol::message::Message;
+use kvclient::wire::Action;
+
+use crate::scenarios::changes::{are_all_members, has_members};
+use crate::scenarios::handoff::{accepted, held};
+use crate::sim::script::{Script, msg, put, user_key};
+
+/// The sums that a node has told of a key's bucket so far, each once.
+fn sums_told(c: &Script, node: usize, key: &str) -> Vec<u64> {
+    let bucket = bucket_of(&user_key(key));
+    let told = c.sent(msg("DigestsTold").from(node));
+    let mut sums: Vec<u64> = told
+        .iter()
+        .filter_map(|p| match &p.envelope()?.message {
+            Message::DigestsTold(m) => Some(m.sums.of(bucket)),
+            _ => None,
+        })
+        .collect();
+    sums.dedup();
+    sums
+}
+
+/// A member accepts a value and its disk is slow. Were its digest told before that is durable, the
+/// others would take it for one that holds the value, though a crash takes it back.
+#[test]
+pub fn r2_a_digest_waits_for_the_disk() {
+    let mut c = Script::new(3);
+    let client = c.client();
+    c.run_ms(1_000);
+    c.slow_disk(2, 4_000);
+    c.put(client, "k", "a");
+    c.run_ms(3_000);
+    assert_eq!(accepted(&c, 2, "k"), Ballot::ZERO, "it is not durable yet");
+    assert!(sums_told(&c, 1, "k").iter().any(|sum| *sum != 0));
+    assert!(sums_told(&c, 2, "k").iter().all(|sum| *sum == 0));
+    c.until("the disk", |c| accepted(c, 2, "k") != Ballot::ZERO);
+    c.slow_disk(2, 1);
+    c.until_sent(msg("DigestsTold").from(2));
+    assert!(sums_told(&c, 2, "k").iter().any(|sum| *sum != 0));
+    c.check();
+}
+
+/// The contents of a bucket are asked for; just before, the member has accepted another of its keys.
+#[test]
+pub fn r2_a_listing_waits_for_the_disk() {
+    let mut c = Script::new(3);
+    let client = c.client();
+    let (first, second) = ("k".to_owned(), c.key_beside("k"));
+    for name in ["Accept", "Copy"] {
+        c.lose(msg(name).to(1));
+    }
+    c.put(client, &first, "a");
+    c.hold(msg("BucketAsked").to(2));
+    c.until("a question", |c| !c.held.is_empty());
+    c.slow_disk(2, 3_000);
+    c.put(client, &second, "b");
+    c.run_ms(20);
+    let before = c.sent(msg("BucketTold").from(2)).len();
+    assert!(c.release(msg("BucketAsked").to(2)) > 0);
+    c.run_ms(1_000);
+    assert_eq!(accepted(&c, 2, &second), Ballot::ZERO, "it is not durable");
+    assert_eq!(c.sent(msg("BucketTold").from(2)).len(), before);
+    c.until_sent(msg("BucketTold").from(2));
+    assert_ne!(accepted(&c, 2, &second), Ballot::ZERO);
+    c.check();
+}
+
+/// A member has just been admitted again: what it holds is of an earlier admission, and no vote, so it
+/// is no part of what it says it holds (E5).
+#[test]
+pub fn e5_records_of_an_earlier_admission_are_not_listed() {
+    let mut c = Script::shrinking(5, 1);
+    let client = c.client_of(&[0]);
+    c.put(client, "k", "a");
+    c.run_ms(500);
+    c.isolate(4);
+    c.until("four members", |c| {
+        has_members(c, &[0, 1, 2, 3], &[1, 2, 3, 4])
+    });
+    c.heal_nodes();
+    c.until("five members", are_all_members);
+    // Nobody tells it which of its records are chosen.
+    c.lose(msg("BucketTold").to(4));
+    c.lose(msg("DigestsTold").to(4));
+    let from = c.sent(msg("BucketTold").from(4)).len();
+    c.lose(msg("Copy").to(4));
+    c.until_sent(msg("BucketTold").from(4));
+    c.run_ms(1_000);
+    let life = c.nodes[4].disk.synced().meta.life;
+    let held = held(&c, 4, "k").expect("its cache");
+    assert!(held.life < life, "{held:?} in life {life}");
+    for passing in &c.sent(msg("BucketTold").from(4))[from..] {
+        match &passing.envelope().unwrap().message {
+            Message::BucketTold(told) => assert!(told.entries.is_empty(), "{told:?}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    c.check();
+}
+
+/// A member installs a configuration and is asked in its epoch before that is durable. It answers
+/// once it is: else, after a crash, it would take part in rounds of the epoch before, which it said
+/// that it had left.
+#[test]
+pub fn r1_answers_of_an_epoch_wait_for_its_installation() {
+    let mut c = Script::shrinking(5, 1);
+    let three = c.client_of(&[3]);
+    c.put(three, "k", "a");
+    c.run_ms(500);
+    c.crash_hard(4);
+    c.run_ms(600);
+    c.slow_disk(2, 3_000);
+    c.until("a joint configuration", |c| {
+        let of = |node: usize| c.nodes[node].replica.as_ref()?.configuration();
+        [2, 3].iter().all(|n| of(*n).is_some_and(|c| c.epoch > 1))
+    });
+    for far in [0, 1] {
+        c.lose(msg("ReadAnswer").from(far));
+    }
+    let read = c.begin(three, "k", Action::Get);
+    c.run_ms(1_000);
+    assert!(c.is_open(read), "node 2 has not installed it for good");
+    c.run_ms(3_000);
+    c.let_pass();
+    c.end(read);
+    c.check();
+}
+
+/// The disk is so slow that the clock reaches the ceiling before the next one is durable.
+#[test]
+pub fn b1_no_ballot_is_issued_above_the_durable_ceiling() {
+    let mut c = Script::new(3);
+    let client = c.client_of(&[0]);
+    let keys: Vec<String> = (0..200).map(|n| format!("key {n}")).collect();
+    for sync_ms in [700, 1_100, 1_500, 2_300] {
+        c.slow_disk(0, sync_ms);
+        for key in keys.iter().take(120) {
+            c.begin(client, key, put("a"));
+            c.run_ms(50);
+        }
+    }
+    c.slow_disk(0, 1);
+    c.run_ms(6_000);
+    c.check();
+}

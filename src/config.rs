@@ -9,6 +9,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::protocol::limits::{ADDRESS_SIZE_MAX, MEMBERS_MAX};
+use crate::protocol::timings::{Timings, TimingsError};
 use crate::storage::Durability;
 
 /// The tracing filter unless one is set.
@@ -37,8 +38,8 @@ pub enum ConfigError {
         ipv4: NodeAddress,
         ipv6: NodeAddress,
     },
-    #[error("members can't be removed after {0:?}: 500 ms to 1 h, or 0 for never")]
-    ShrinkAfter(Duration),
+    #[error(transparent)]
+    Timings(#[from] TimingsError),
     #[error(
         "only the first listed node, {first}, forms the cluster: bootstrap is for it, not for {own}"
     )]
@@ -46,13 +47,6 @@ pub enum ConfigError {
         first: NodeAddress,
         own: NodeAddress,
     },
-    #[error("a heartbeat each {0} ms is not possible: 10 to 1,000 ms")]
-    Heartbeat(u64),
-    #[error(
-        "a link can't be taken for down after {down} ms with a heartbeat each {heartbeat} ms: three \
-         heartbeats at least, 10,000 ms at most"
-    )]
-    LinkDown { down: u64, heartbeat: u64 },
 }
 
 /// The settings as they were given.
@@ -106,32 +100,28 @@ impl ServerConfig {
                 count: nodes.len(),
             });
         }
-        let shrink_after_ms = settings.shrink_after.as_micros().div_ceil(1_000);
-        if !matches!(shrink_after_ms, 0 | 500..=3_600_000) {
-            return Err(ConfigError::ShrinkAfter(settings.shrink_after));
-        }
         if settings.bootstrap && settings.index != 0 {
             return Err(ConfigError::Bootstrap {
                 first: nodes[0].clone(),
                 own: nodes[settings.index].clone(),
             });
         }
-        let (heartbeat, down) = (settings.heartbeat_ms, settings.link_down_ms);
-        if !(10..=1_000).contains(&heartbeat) {
-            return Err(ConfigError::Heartbeat(heartbeat));
-        }
-        if !(3 * heartbeat..=10_000).contains(&down) {
-            return Err(ConfigError::LinkDown { down, heartbeat });
-        }
+        let shrink_after_ms = settings.shrink_after.as_micros().div_ceil(1_000);
+        let timings = Timings::new(
+            settings.heartbeat_ms,
+            settings.link_down_ms,
+            u64::try_from(shrink_after_ms).unwrap_or(u64::MAX),
+        );
+        timings.check()?;
         Ok(ServerConfig {
             nodes,
             index: u8::try_from(settings.index).expect("an index below the bound of members"),
             data_dir: settings.data_dir,
             durability: settings.durability,
-            shrink_after_ms: shrink_after_ms as u64,
+            shrink_after_ms: timings.shrink_after_ms,
             bootstrap: settings.bootstrap,
-            heartbeat_ms: heartbeat,
-            link_down_ms: down,
+            heartbeat_ms: timings.heartbeat_ms,
+            link_down_ms: timings.link_down_ms,
             text: settings.text,
         })
     }
@@ -409,7 +399,7 @@ mod tests {
             let taken = ServerConfig::new(settings).map(|config| config.shrink_after_ms);
             let expected = match accepted {
                 true => Ok(given_ms),
-                false => Err(ConfigError::ShrinkAfter(shrink_after)),
+                false => Err(TimingsError::ShrinkAfter(given_ms).into()),
             };
             assert_eq!(taken, expected);
         }

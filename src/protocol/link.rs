@@ -1,8 +1,8 @@
 //! One link, in the direction towards this node: whether it works, how long a round trip over it
 //! takes, how much it loses. Knows its neighbour's id and nothing of the rest of the network.
 
-use super::limits::{LINK_HOLD_MAX_MS, LINK_QUIET_MS};
 use super::message::{Echo, LinkTold};
+use super::timings::Timings;
 
 /// Heartbeats whose sending time is remembered.
 const SENT_KEPT: usize = 16;
@@ -42,11 +42,11 @@ pub struct Link {
 }
 
 impl Link {
-    pub fn new(down_after_us: u64) -> Self {
+    pub fn new(timings: &Timings) -> Self {
         Link {
             state: State::Unheard,
             heard_us: 0,
-            hold_us: down_after_us,
+            hold_us: timings.link_down_us(),
             boot: 0,
             last: None,
             loss: 0,
@@ -61,8 +61,8 @@ impl Link {
     }
 
     /// A datagram came: all traffic counts.
-    pub fn heard(&mut self, now_us: u64, down_after_us: u64) {
-        let silent = now_us >= self.heard_us + down_after_us;
+    pub fn heard(&mut self, now_us: u64, timings: &Timings) {
+        let silent = now_us >= self.heard_us + timings.link_down_us();
         self.state = match self.state {
             State::Unheard => State::Up { since_us: None },
             State::Down { since_us } if silent || since_us.is_none() => State::Down {
@@ -121,13 +121,14 @@ impl Link {
     }
 
     /// Brings the state up to date. Whether it changed.
-    pub fn look(&mut self, now_us: u64, down_after_us: u64) -> bool {
+    pub fn look(&mut self, now_us: u64, timings: &Timings) -> bool {
+        let down_after_us = timings.link_down_us();
         let silent = now_us >= self.heard_us + down_after_us;
         match self.state {
             State::Up { since_us } if silent => {
-                let quiet_us = LINK_QUIET_MS * 1_000;
+                let quiet_us = timings.link_quiet_ms * 1_000;
                 let flaps = since_us.is_some_and(|since_us| self.heard_us < since_us + quiet_us);
-                let longer = (2 * self.hold_us).min(LINK_HOLD_MAX_MS * 1_000);
+                let longer = (2 * self.hold_us).min(timings.link_hold_max_ms * 1_000);
                 self.hold_us = if flaps { longer } else { 0 }.max(down_after_us);
                 self.state = State::Down { since_us: None };
                 true
@@ -173,24 +174,26 @@ impl Link {
 mod tests {
     use super::*;
 
-    const DOWN_US: u64 = 200_000;
+    fn timings() -> Timings {
+        Timings::new(50, 200, 0)
+    }
 
     /// Heard each 50 ms from `from_ms` until `to_ms`, and looked at each time.
     fn hear(link: &mut Link, from_ms: u64, to_ms: u64) {
         for ms in (from_ms..to_ms).step_by(50) {
-            link.heard(ms * 1_000, DOWN_US);
-            link.look(ms * 1_000, DOWN_US);
+            link.heard(ms * 1_000, &timings());
+            link.look(ms * 1_000, &timings());
         }
     }
 
     fn is_up_at(link: &mut Link, ms: u64) -> bool {
-        link.look(ms * 1_000, DOWN_US);
+        link.look(ms * 1_000, &timings());
         link.is_up()
     }
 
     #[test]
     fn a_link_is_up_at_the_first_word_and_down_after_a_silence() {
-        let mut link = Link::new(DOWN_US);
+        let mut link = Link::new(&timings());
         assert!(!is_up_at(&mut link, 0) && link.told(1).is_none());
         hear(&mut link, 100, 150);
         assert!(is_up_at(&mut link, 299));
@@ -199,7 +202,7 @@ mod tests {
 
     #[test]
     fn it_is_up_again_after_it_was_heard_for_as_long() {
-        let mut link = Link::new(DOWN_US);
+        let mut link = Link::new(&timings());
         hear(&mut link, 0, 20_000);
         assert!(!is_up_at(&mut link, 21_000));
         hear(&mut link, 21_000, 21_151);
@@ -209,14 +212,14 @@ mod tests {
 
     #[test]
     fn a_link_that_flaps_stays_down() {
-        let mut link = Link::new(DOWN_US);
+        let mut link = Link::new(&timings());
         hear(&mut link, 0, 20_000);
         let mut changes = 0;
         let mut was_up = true;
         for ms in (20_000..40_000).step_by(50) {
             // 600 ms there, 600 ms away.
             if ms / 600 % 2 == 0 {
-                link.heard(ms * 1_000, DOWN_US);
+                link.heard(ms * 1_000, &timings());
             }
             let is_up = is_up_at(&mut link, ms);
             changes += u32::from(is_up != was_up);
@@ -229,10 +232,10 @@ mod tests {
 
     #[test]
     fn gaps_in_the_numbers_are_loss() {
-        let mut link = Link::new(DOWN_US);
+        let mut link = Link::new(&timings());
         for number in 0..2_000u32 {
             if number % 5 != 0 {
-                link.heard(0, DOWN_US);
+                link.heard(0, &timings());
                 link.heartbeat(7, number, None, 0);
             }
         }
@@ -244,8 +247,8 @@ mod tests {
 
     #[test]
     fn an_echo_gives_the_time_of_a_round_trip() {
-        let mut link = Link::new(DOWN_US);
-        link.heard(0, DOWN_US);
+        let mut link = Link::new(&timings());
+        link.heard(0, &timings());
         let (number, echo) = link.beat(1_000);
         assert_eq!((number, echo), (1, None));
         let echo = |number, held_us| Some(Echo { number, held_us });

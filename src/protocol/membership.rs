@@ -8,10 +8,7 @@ use kvclient::clock;
 use super::Replica;
 use super::change::Wanted;
 use super::digest::{Bucket, bucket_of};
-use super::limits::{
-    ADMISSION_ASKED_MS, CHANGE_PATIENCE_MS, MEMBERS_KEPT, MEMBERS_MAX, REMOVALS_FORGOTTEN_MS,
-    STEADY_MAX_MS, STEADY_MS,
-};
+use super::limits::{MEMBERS_KEPT, MEMBERS_MAX, REMOVALS_FORGOTTEN_MS, STEADY_MAX_MS};
 use super::message::{
     AdmissionAsked, Configuration, Envelope, Epoch, Incarnation, Member, Message, NodeId, Now,
 };
@@ -73,7 +70,7 @@ impl Replica {
             .voters()
             .filter(|m| self.near.contains(&m.node));
         let before = near.take_while(|m| m.node != self.node).count();
-        before as u64 * CHANGE_PATIENCE_MS * 1_000
+        before as u64 * self.timings.change_patience_ms * 1_000
     }
 
     fn look_who_is_missed(&mut self, now: Now, configuration: &Configuration) {
@@ -91,7 +88,7 @@ impl Replica {
     }
 
     fn missed_for_long(&self, now: Now, patience_us: u64) -> Vec<NodeId> {
-        let after_us = self.options.shrink_after_ms * 1_000;
+        let after_us = self.timings.shrink_after_ms * 1_000;
         if after_us == 0 {
             return Vec::new();
         }
@@ -119,8 +116,9 @@ impl Replica {
         let Message::AdmissionAsked(asked) = &envelope.message else {
             return;
         };
+        let asked_us = self.timings.admission_asked_ms * 1_000;
         let known = self.changes.reached.asking.get(&envelope.origin).copied();
-        let steady = known.filter(|a| now.mono_us < a.last_us + ADMISSION_ASKED_MS * 1_000);
+        let steady = known.filter(|a| now.mono_us < a.last_us + asked_us);
         let asking = Asking {
             incarnation: envelope.incarnation,
             epoch: envelope.epoch,
@@ -145,12 +143,16 @@ impl Replica {
         configuration: &Configuration,
         patience_us: u64,
     ) -> Option<(NodeId, Incarnation)> {
+        let (asked_us, least_ms) = (
+            self.timings.admission_asked_ms * 1_000,
+            self.timings.steady_ms,
+        );
         let asking = &mut self.changes.reached.asking;
-        asking.retain(|_, a| now.mono_us < a.last_us + ADMISSION_ASKED_MS * 1_000);
+        asking.retain(|_, a| now.mono_us < a.last_us + asked_us);
         let clock = self.clock.last();
         let ready = asking.iter().filter(|(node, asking)| {
             let known = configuration.nodes().find(|m| m.node == **node);
-            let steady_us = known.map_or(0, |m| steady_ms(m, clock)) * 1_000;
+            let steady_us = known.map_or(0, |m| steady_ms(m, clock, least_ms)) * 1_000;
             let is_new = known.is_some_and(|m| m.incarnation != asking.incarnation);
             let present = asking.epoch == configuration.epoch || !rule!(E4);
             let waited = now.mono_us >= asking.since_us + steady_us + patience_us;
@@ -172,13 +174,13 @@ impl Replica {
 }
 
 /// How long a node must have been there without a break before it is admitted.
-fn steady_ms(member: &Member, clock: u64) -> u64 {
+fn steady_ms(member: &Member, clock: u64, least_ms: u64) -> u64 {
     let quiet_ms = clock::to_ms(clock.saturating_sub(member.removed_at));
     if quiet_ms >= REMOVALS_FORGOTTEN_MS {
-        return STEADY_MS;
+        return least_ms;
     }
     let doublings = u32::from(member.removals.saturating_sub(1)).min(16);
-    (STEADY_MS << doublings).min(STEADY_MAX_MS)
+    (least_ms << doublings).min(STEADY_MAX_MS)
 }
 
 /// The configuration that fits who is missed and who has come; `None` if that is the present one.

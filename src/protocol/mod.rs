@@ -41,6 +41,7 @@ mod sessionless;
 mod starts;
 mod sync;
 mod timer;
+pub mod timings;
 mod upkeep;
 mod waits;
 
@@ -73,6 +74,7 @@ use session::{Forwarders, Sessions};
 use starts::Starts;
 use sync::Sync;
 use timer::Timers;
+use timings::Timings;
 
 /// What a replica is started with.
 #[derive(Debug, Clone)]
@@ -98,6 +100,12 @@ pub struct Options {
     pub link_down_ms: u64,
 }
 
+impl Options {
+    fn timings(&self) -> Timings {
+        Timings::new(self.heartbeat_ms, self.link_down_ms, self.shrink_after_ms)
+    }
+}
+
 /// Things that were left out on purpose, counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -121,6 +129,7 @@ pub struct Counters {
 #[derive(Debug)]
 pub struct Replica {
     options: Options,
+    timings: Timings,
     incarnation: Incarnation,
     random: StdRng,
     clock: BallotClock,
@@ -225,6 +234,7 @@ impl Replica {
             0 => incarnation,
             taken => taken,
         };
+        let timings = options.timings();
         let mut random = StdRng::seed_from_u64(options.seed);
         let configuration = meta.configuration.take();
         let bootstrap = configuration.is_none().then(|| {
@@ -237,8 +247,9 @@ impl Replica {
             cache: Cache::new(options.keys_cached_max),
             outbox: Outbox::new(group),
             durable_ceiling: meta.ceiling,
-            links: Links::new(options.link_down_ms),
+            links: Links::new(timings),
             options,
+            timings,
             incarnation,
             random,
             pace: Pace::default(),

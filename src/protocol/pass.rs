@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::digest::{BUCKETS, Bucket};
-use super::limits::{GIVEN_UP_MAX, PULL_RETRY_MS, PULL_TRIES_MAX};
+use super::limits::{GIVEN_UP_MAX, PULL_RETRY_MS};
 use super::message::{BucketTold, NodeId, Now, RoundId};
 use super::record::Key;
 
@@ -70,10 +70,10 @@ impl Question {
     }
 
     /// False once it was asked often enough.
-    pub fn ask_again(&mut self, now: Now) -> bool {
+    pub fn ask_again(&mut self, now: Now, tries_max: u32) -> bool {
         self.times += 1;
         self.at_us = now.mono_us;
-        self.times <= PULL_TRIES_MAX
+        self.times <= tries_max
     }
 }
 

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::ballot::Ballot;
 use super::limits::{
-    KEYS_PER_MESSAGE_MAX, KEYS_SIZE_MAX, PULL_RETRY_MS, PULL_TRIES_MAX, PULLS_SIZE_MAX,
-    PULLS_UNDER_WAY_MAX, PULLS_WAITING_MAX,
+    KEYS_PER_MESSAGE_MAX, KEYS_SIZE_MAX, PULL_RETRY_MS, PULLS_SIZE_MAX, PULLS_UNDER_WAY_MAX,
+    PULLS_WAITING_MAX,
 };
 use super::message::{NodeId, Now};
 use super::record::Key;
@@ -112,7 +112,7 @@ impl Pulls {
 
     /// What was not answered in time and is asked for again, of whom; what was asked for too often is
     /// given up, until somebody finds it missing again, and counted.
-    pub fn overdue(&mut self, now: Now) -> (Vec<(NodeId, Vec<Key>)>, u64) {
+    pub fn overdue(&mut self, now: Now, tries_max: u32) -> (Vec<(NodeId, Vec<Key>)>, u64) {
         let (mut overdue, mut given_up_count) = (Vec::new(), 0);
         for (node, source) in &mut self.sources {
             let (mut keys, mut given_up, mut keys_size) = (Vec::new(), Vec::new(), 0);
@@ -123,7 +123,7 @@ impl Pulls {
             let late: Vec<Key> = late.map(|(key, _)| key.clone()).collect();
             for key in &late {
                 let asked = source.asked.get_mut(key).expect("just seen");
-                if asked.times >= PULL_TRIES_MAX {
+                if asked.times >= tries_max {
                     given_up.push(key.clone());
                     continue;
                 }
@@ -239,11 +239,11 @@ mod tests {
         assert!(pulls.end(at(PULL_RETRY_MS), 1, &key(0)));
         let later = at(2 * PULL_RETRY_MS - 1);
         assert!(
-            pulls.overdue(later).0.is_empty(),
+            pulls.overdue(later, 5).0.is_empty(),
             "what came was asked no later"
         );
         assert!(pulls.end(later, 1, &key(2)));
-        assert_eq!(pulls.overdue(later).0, [(1, vec![key(1)])]);
+        assert_eq!(pulls.overdue(later, 5).0, [(1, vec![key(1)])]);
     }
 
     #[test]
@@ -251,14 +251,14 @@ mod tests {
         let mut pulls = Pulls::default();
         pulls.want(1, key(1), 10);
         pulls.fill(at(0));
-        assert!(pulls.overdue(at(PULL_RETRY_MS - 1)).0.is_empty());
+        assert!(pulls.overdue(at(PULL_RETRY_MS - 1), 5).0.is_empty());
         for turn in 1..u64::from(PULL_TRIES_MAX) {
-            let (again, _) = pulls.overdue(at(turn * PULL_RETRY_MS));
+            let (again, _) = pulls.overdue(at(turn * PULL_RETRY_MS), 5);
             assert_eq!(again, [(1, vec![key(1)])]);
             assert!(!pulls.is_empty());
         }
         let last = at(u64::from(PULL_TRIES_MAX) * PULL_RETRY_MS);
-        assert_eq!(pulls.overdue(last), (Vec::new(), 1));
+        assert_eq!(pulls.overdue(last, 5), (Vec::new(), 1));
         assert!(pulls.is_empty());
         pulls.want(1, key(1), 10);
         pulls.fill(last);

@@ -66,7 +66,7 @@ impl Replica {
             0 => COPIES_PER_SECOND_IDLE,
             _ => COPIES_PER_SECOND_BUSY,
         };
-        self.copies_left = (per_second * self.options.heartbeat_ms / 1_000).max(1);
+        self.copies_left = (per_second * self.timings.heartbeat_ms / 1_000).max(1);
         for node in self.hints.keys().copied().collect::<Vec<_>>() {
             let may_send = self.may_hand_off(now, node);
             let Some(hints) = self.hints.get_mut(&node) else {

@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 
 use kvclient::wire::{LinkStatus, RouteStatus};
 
-use super::limits::ROW_STALE_MS;
 use super::link::Link;
 use super::message::{Heartbeat, Incarnation, LinkTold, NodeId, Now, Row};
+use super::timings::Timings;
 
 /// What another node told of itself and its links.
 #[derive(Debug, Clone)]
@@ -45,7 +45,7 @@ enum Grade {
 #[derive(Debug)]
 pub struct Links {
     me: NodeId,
-    down_after_us: u64,
+    timings: Timings,
     /// The other nodes of the configuration, in order; there is a link from each of them.
     others: BTreeMap<NodeId, Link>,
     told: BTreeMap<NodeId, Told>,
@@ -57,10 +57,10 @@ pub struct Links {
 }
 
 impl Links {
-    pub fn new(down_after_ms: u64) -> Self {
+    pub fn new(timings: Timings) -> Self {
         Links {
             me: 0,
-            down_after_us: down_after_ms * 1_000,
+            timings,
             others: BTreeMap::new(),
             told: BTreeMap::new(),
             paths: BTreeMap::new(),
@@ -75,7 +75,7 @@ impl Links {
         let mut known = std::mem::take(&mut self.others);
         for node in nodes.filter(|node| *node != me) {
             let link = known.remove(&node);
-            let link = link.unwrap_or_else(|| Link::new(self.down_after_us));
+            let link = link.unwrap_or_else(|| Link::new(&self.timings));
             self.others.insert(node, link);
         }
         self.told.retain(|node, _| self.others.contains_key(node));
@@ -86,7 +86,7 @@ impl Links {
     pub fn heard(&mut self, neighbour: NodeId, now: Now) {
         if let Some(link) = self.others.get_mut(&neighbour) {
             let was_heard = link.is_heard();
-            link.heard(now.mono_us, self.down_after_us);
+            link.heard(now.mono_us, &self.timings);
             if link.is_heard() != was_heard {
                 self.news = true;
                 self.find_paths();
@@ -138,9 +138,11 @@ impl Links {
     pub fn look(&mut self, now: Now) -> bool {
         let mut changed = false;
         for link in self.others.values_mut() {
-            changed |= link.look(now.mono_us, self.down_after_us);
+            changed |= link.look(now.mono_us, &self.timings);
         }
-        let stale_us = now.mono_us.saturating_sub(ROW_STALE_MS * 1_000);
+        let stale_us = now
+            .mono_us
+            .saturating_sub(self.timings.row_stale_ms * 1_000);
         let before = self.told.len();
         self.told.retain(|_, told| told.came_us >= stale_us);
         changed |= self.told.len() != before;
@@ -165,7 +167,7 @@ impl Links {
         own.links = links.filter_map(|(node, link)| link.told(*node)).collect();
         let mut rows = vec![own];
         let theirs = self.told.get(&neighbour);
-        let theirs = theirs.filter(|told| now.mono_us < told.came_us + self.down_after_us);
+        let theirs = theirs.filter(|told| now.mono_us < told.came_us + self.timings.link_down_us());
         let unheard = |told: &&Told| {
             let node = told.row.node;
             let heard = theirs.is_some_and(|theirs| hears(&theirs.row, node, Grade::Up));
@@ -410,7 +412,7 @@ mod tests {
 
     /// What node `me` knows where each of `links`, from and to, works.
     fn view(me: NodeId, links: &[(NodeId, NodeId)]) -> Links {
-        let mut view = Links::new(200);
+        let mut view = Links::new(Timings::new(50, 200, 0));
         view.set_nodes(me, 1..=NODES);
         let mut rows = Vec::new();
         for node in 1..=NODES {

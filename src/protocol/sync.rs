@@ -14,7 +14,7 @@ use super::copies::Work;
 use super::digest::{BUCKETS, Bucket};
 use super::limits::{
     BEHIND_MISSING_MIN, BUCKETS_COMPARED_MAX, COMPARE_BUSY_MS, COMPARE_MS, FAR_BEHIND_MISSING_MIN,
-    LEARNED_MISSING_MAX, LEARNED_PASSES, SETTLE_MS, SOURCE_GONE_MS,
+    LEARNED_MISSING_MAX, LEARNED_PASSES, SETTLE_MS,
 };
 use super::message::{
     BucketAsked, BucketTold, CopiesAsked, DigestsAsked, DigestsTold, Envelope, Message, NodeId,
@@ -127,7 +127,7 @@ impl Replica {
     /// Whoever has come is compared with at once.
     fn see_who_is_there(&mut self, now: Now, sources: &[NodeId]) {
         // First, so that a node that was kept from running takes all others for new.
-        let gone_ms = SOURCE_GONE_MS.max(3 * self.options.heartbeat_ms);
+        let gone_ms = self.timings.source_gone_ms;
         let is_lately = |seen_us: &u64| now.mono_us < seen_us + gone_ms * 1_000;
         self.sync.lately.retain(|_, seen_us| is_lately(seen_us));
         let was_alone = self.sync.lately.is_empty();
@@ -334,6 +334,7 @@ impl Replica {
     /// Asks again what was not answered. Who tells nothing of its buckets is asked for nothing more in
     /// this pass; copies that never come are given up.
     fn ask_overdue(&mut self, now: Now) {
+        let tries_max = self.timings.pull_tries_max;
         let Some(pass) = &mut self.sync.pass else {
             return;
         };
@@ -342,7 +343,7 @@ impl Replica {
         let mut listed = Vec::new();
         let overdue = |(_, question): &(&NodeId, &mut Question)| question.is_overdue(now);
         for (node, question) in pass.digests.iter_mut().filter(overdue) {
-            match question.ask_again(now) {
+            match question.ask_again(now, tries_max) {
                 true => again.push((*node, question.round, DigestsAsked {}.into())),
                 false => silent.push(*node),
             }
@@ -355,7 +356,7 @@ impl Replica {
             if comparing.page.is_some() {
                 comparing.question.at_us = now.mono_us;
                 listed.push(bucket);
-            } else if comparing.question.ask_again(now) {
+            } else if comparing.question.ask_again(now, tries_max) {
                 let after = comparing.after.clone();
                 let asked = BucketAsked { bucket, after }.into();
                 again.push((comparing.source, comparing.question.round, asked));
@@ -373,7 +374,7 @@ impl Replica {
         for (node, round, message) in again {
             self.ask_for(node, round, message);
         }
-        let (overdue, given_up) = self.sync.pulls.overdue(now);
+        let (overdue, given_up) = self.sync.pulls.overdue(now, tries_max);
         if let Some(pass) = &mut self.sync.pass {
             pass.given_up += given_up;
         }

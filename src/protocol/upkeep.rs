@@ -6,7 +6,7 @@ use rand::RngExt;
 
 use super::Replica;
 use super::ballot::Ballot;
-use super::limits::{CHOSEN_PER_MESSAGE_MAX, QUORUM_LOST_MS, SURVEY_MS};
+use super::limits::{CHOSEN_PER_MESSAGE_MAX, SURVEY_MS};
 use super::message::{Chosen, Destination, Envelope, Event, Message, NodeId, Now, Output};
 use super::outbox::Way;
 use super::quorum::NodeSet;
@@ -17,8 +17,6 @@ use super::timer::Timer;
 
 /// How often links are looked at without a heartbeat having come.
 const LOOK_US: u64 = 5_000;
-/// Marks of chosen records that no group took along are written every so many heartbeats.
-const MARKS_EVERY: u64 = 20;
 
 impl Replica {
     pub(super) fn handle_timeout(&mut self, now: Now) {
@@ -35,11 +33,11 @@ impl Replica {
     }
 
     fn heartbeat(&mut self, now: Now) {
-        let next_us = now.mono_us + self.options.heartbeat_ms * 1_000;
+        let next_us = now.mono_us + self.timings.heartbeat_ms * 1_000;
         self.timers.set(next_us, Timer::Heartbeat);
         self.look_at_links(now, true, true);
         self.heartbeats += 1;
-        self.marks_due |= self.heartbeats.is_multiple_of(MARKS_EVERY);
+        self.marks_due |= self.heartbeats.is_multiple_of(self.timings.marks_every);
         self.tell_waits();
         self.tell_links(now);
         for node in self.notices.keys().copied().collect::<Vec<_>>() {
@@ -82,7 +80,7 @@ impl Replica {
         if configuration.has_quorum(&joined) {
             self.quorum_us = now.mono_us;
         }
-        let lost_us = self.quorum_us + QUORUM_LOST_MS * 1_000;
+        let lost_us = self.quorum_us + self.timings.quorum_lost_ms * 1_000;
         let hears = self.quorum_us == now.mono_us || (self.hears_quorum && now.mono_us < lost_us);
         if self.hears_quorum && !hears && !may_lose {
             return;

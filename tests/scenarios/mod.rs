@@ -11,6 +11,7 @@ pub mod handoff;
 pub mod members;
 pub mod operator;
 pub mod outcomes;
+pub mod pace;
 pub mod persisted;
 pub mod purge;
 pub mod reads;

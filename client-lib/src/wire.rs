@@ -140,6 +140,8 @@ pub struct StatusAnswer {
 pub struct NodeStatus {
     pub node: u8,
     pub cluster: u64,
+    /// Another cluster whose nodes send to this one, 0 if none does.
+    pub other_cluster: u64,
     pub epoch: u64,
     pub incarnation: u64,
     pub boot: u64,

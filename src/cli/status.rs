@@ -75,6 +75,9 @@ fn in_words(rows: &[Row], with_links: bool) -> String {
         if !status.waits_for.is_empty() {
             writeln!(text, "{address}: {}", status.waits_for).expect("a string takes all");
         }
+        if status.other_cluster != 0 {
+            writeln!(text, "{address}: {}", other_cluster(status)).expect("a string takes all");
+        }
         if status.clock_clamped {
             writeln!(
                 text,
@@ -94,6 +97,13 @@ fn in_words(rows: &[Row], with_links: bool) -> String {
         false => "no quorum is up\n",
     });
     text
+}
+
+fn other_cluster(status: &NodeStatus) -> String {
+    format!(
+        "it is of cluster {:016x}; nodes of cluster {:016x} send to it",
+        status.cluster, status.other_cluster
+    )
 }
 
 fn missed(behind: &BehindStatus) -> String {
@@ -238,6 +248,10 @@ fn of_node(address: &str, status: &NodeStatus) -> Value {
         "reachable": true,
         "node": status.node,
         "cluster": format!("{:016x}", status.cluster),
+        "other_cluster": match status.other_cluster {
+            0 => Value::Null,
+            other => format!("{other:016x}").into(),
+        },
         "epoch": status.epoch,
         "incarnation": format!("{:016x}", status.incarnation),
         "boot": format!("{:016x}", status.boot),

@@ -230,7 +230,15 @@ impl Replica {
         self.clock.observe(ballot.reading());
         if !self.votes {
             // A learner's cache keeps no promises.
-            if state.as_ref().is_none_or(|s| s.accepted < ballot) {
+            let held = state.as_ref().filter(|s| s.accepted >= ballot);
+            if let Some(held) = held
+                && held.accepted == ballot
+                && held.record.as_ref() != Some(record)
+            {
+                self.note_contradiction(now, key, ballot, source);
+                return false;
+            }
+            if held.is_none() {
                 let copied = AcceptorState {
                     promised: ballot.next(),
                     accepted: ballot,
@@ -253,6 +261,10 @@ impl Replica {
             Verdict::Repeated => {
                 self.mark_chosen(key.clone(), ballot);
                 true
+            }
+            Verdict::Contradicted => {
+                self.note_contradiction(now, key, ballot, source);
+                false
             }
             // The clock is above the promise, so that a round of this node can mend the key.
             Verdict::Refused(promised) => {
@@ -285,7 +297,7 @@ impl Replica {
                 self.clock.observe(promised.reading());
                 self.mend(now, key);
             }
-            Verdict::Repeated => unreachable!("a cache is no vote"),
+            Verdict::Repeated | Verdict::Contradicted => unreachable!("a cache is no vote"),
         }
     }
 

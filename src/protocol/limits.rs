@@ -62,6 +62,13 @@ pub const SURVEY_MS: u64 = 100;
 /// ... and how long one that may form a cluster without all of them waits for another one to be heard.
 pub const BOOTSTRAP_WAIT_MS: u64 = 3_000;
 
+/// What other nodes say that cannot be is reported at once, then after this time, doubled ...
+pub const REPORT_WAIT_MS: u64 = 10_000;
+/// ... up to this.
+pub const REPORT_WAIT_MAX_MS: u64 = 3_600_000;
+/// Another cluster that was not heard for so long is named in the status no more.
+pub const OTHER_CLUSTER_KEPT_MS: u64 = 10_000;
+
 /// X1: an operation is answered from the applied table at least this long after its birth.
 pub const RETRY_HORIZON_MS: u64 = 10_000;
 /// A coordinator gives an operation up this long after it arrived; the client has long stopped.

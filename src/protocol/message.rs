@@ -439,10 +439,17 @@ pub enum Event {
         epoch: Epoch,
         votes: bool,
     },
-    /// Before any node of its own cluster was heard, one of another asked for this address.
+    /// A node of another cluster, with that id there, sends here.
     OtherCluster {
         own: u64,
         other: u64,
+        node: NodeId,
+    },
+    /// R3: `origin` gave another record for a ballot than this node holds.
+    Contradiction {
+        key: Key,
+        ballot: Ballot,
+        origin: NodeId,
     },
     ClockClamped {
         ahead_ms: u64,

@@ -13,6 +13,7 @@ mod clients;
 mod coordinate;
 mod copies;
 pub mod digest;
+mod hearsay;
 mod hints;
 pub mod limits;
 mod link;
@@ -59,6 +60,7 @@ use change::Changes;
 use clients::Forwarded;
 use copies::Copies;
 use digest::{Bucket, Digests};
+use hearsay::Hearsay;
 use hints::{Hints, Rounds};
 use message::{
     Configuration, Envelope, Group, Incarnation, Input, Meta, NodeId, Now, Output, Recovered,
@@ -118,6 +120,8 @@ pub struct Counters {
     pub stragglers: u64,
     /// Operations given up after their client did.
     pub given_up: u64,
+    /// R3: records that are not the ones held at their ballots.
+    pub contradictions: u64,
     /// Messages dropped at a bound.
     pub overflow: u64,
     /// Messages of other nodes that could not be passed on: no path, or none that they may still take.
@@ -215,8 +219,7 @@ pub struct Replica {
     floored_in: u64,
     /// When configurations were last told to or asked of a node.
     exchanged_us: BTreeMap<NodeId, u64>,
-    /// Whether anybody was heard yet who knows a cluster, this one or another.
-    heard_cluster: bool,
+    hearsay: Hearsay,
     bound_in: u64,
     told_clamped: bool,
     counters: Counters,
@@ -301,7 +304,7 @@ impl Replica {
             installed_in: 0,
             floored_in: 0,
             exchanged_us: BTreeMap::new(),
-            heard_cluster: false,
+            hearsay: Hearsay::default(),
             bound_in: 0,
             told_clamped: false,
             counters: Counters::default(),

@@ -11,7 +11,7 @@ use super::cache::{Fetched, Waiting};
 use super::limits::NEWS_INTERVAL_MS;
 use super::message::{
     Accept, Accepted, Configuration, ConfigurationAsked, ConfigurationTold, Copied, Copy,
-    Destination, Envelope, Event, Message, Nack, NodeId, Now, Output, Prepare, Promise, ReadAnswer,
+    Destination, Envelope, Message, Nack, NodeId, Now, Output, Prepare, Promise, ReadAnswer,
 };
 use super::outbox::Way;
 use super::record::{AcceptorState, Key};
@@ -39,16 +39,7 @@ impl Replica {
             return;
         };
         if cluster != 0 && cluster != configuration.cluster {
-            self.counters.stray += 1;
-            // Where this node should be there is another cluster: it has the wrong state.
-            if !std::mem::replace(&mut self.heard_cluster, true) {
-                let own = configuration.cluster;
-                let other = Event::OtherCluster {
-                    own,
-                    other: cluster,
-                };
-                self.outputs.push_back(Output::Event(other));
-            }
+            self.note_other_cluster(now, cluster, envelope.origin);
             return;
         }
         if self.is_transit(envelope.destination) {
@@ -72,7 +63,6 @@ impl Replica {
             self.counters.stray += 1;
             return;
         }
-        self.heard_cluster = true;
         let member = configuration.voter(envelope.origin);
         let counts = member.is_some_and(|m| m.incarnation == envelope.incarnation) || !rule!(E1);
         let (origin, via) = (envelope.origin, envelope.via);
@@ -165,7 +155,7 @@ impl Replica {
             }
         };
         if self.cache.resident(key).is_some() {
-            self.handle_question(envelope);
+            self.handle_question(now, envelope);
         } else {
             let key = key.clone();
             self.wait_for(key, Waiting::Peer(envelope));
@@ -205,7 +195,7 @@ impl Replica {
     }
 
     /// The acceptor's part. The key is resident.
-    pub(super) fn handle_question(&mut self, envelope: Envelope) {
+    pub(super) fn handle_question(&mut self, now: Now, envelope: Envelope) {
         let terms = self.terms();
         let Envelope {
             origin,
@@ -224,6 +214,19 @@ impl Replica {
         let resident = self.cache.resident(key).expect("the caller looked");
         let before = resident.state.as_ref().map(|s| (s.accepted, s.life));
         let (verdict, answer) = answer(&mut resident.state, &message, terms);
+        if verdict == Verdict::Contradicted {
+            let writes = resident
+                .coordinator
+                .as_ref()
+                .is_some_and(|c| c.writes_in(round));
+            assert!(
+                origin != self.node || !writes,
+                "this node has issued ballot {ballot} of {key:?} twice (B1)"
+            );
+            let key = key.clone();
+            self.note_contradiction(now, &key, ballot, origin);
+            return;
+        }
         // B1: the clock is above all that is promised or accepted, this node's own next(b) too.
         if origin != self.node || rule!(B1_next) {
             self.clock.observe(ballot.reading());

@@ -215,6 +215,11 @@ impl Coordinator {
         self.writing.is_some()
     }
 
+    /// Whether that is this coordinator's own round of writes: its ballot is one that this node issued.
+    pub fn writes_in(&self, round: RoundId) -> bool {
+        self.writing.as_ref().is_some_and(|w| w.id == round)
+    }
+
     /// Whether nothing is under way; a right to a short round may be held all the same.
     pub fn is_idle(&self) -> bool {
         let waits = !self.queue.is_empty() || self.must_repair;

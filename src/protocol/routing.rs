@@ -86,7 +86,7 @@ impl Replica {
         hops_left: u8,
     ) -> Option<NodeId> {
         if cluster != self.cluster() {
-            self.counters.stray += 1;
+            self.note_other_cluster(now, cluster, origin);
             return None;
         }
         self.links.heard(via, now);

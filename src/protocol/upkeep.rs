@@ -38,6 +38,7 @@ impl Replica {
         self.look_at_links(now, true, true);
         self.heartbeats += 1;
         self.marks_due |= self.heartbeats.is_multiple_of(self.timings.marks_every);
+        self.forget_other_cluster(now);
         self.tell_waits();
         self.tell_links(now);
         for node in self.notices.keys().copied().collect::<Vec<_>>() {
@@ -293,6 +294,7 @@ impl Replica {
         NodeStatus {
             node: self.node,
             cluster: self.cluster(),
+            other_cluster: self.other_cluster(),
             epoch: self.configuration.as_ref().map_or(0, |c| c.epoch),
             incarnation: self.incarnation,
             boot: self.options.boot,

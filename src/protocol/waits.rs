@@ -54,6 +54,15 @@ impl Replica {
         if !empty.is_empty() {
             words += &format!("; came back without their state: {}", addresses(&empty));
         }
+        if self.other_cluster() != 0 {
+            words += &format!(
+                "; nodes of another cluster, {:016x}, send here, while the state here is of cluster \
+                 {:016x}: if this node belongs to that one, stop it and give it the data directory that \
+                 it had there, or an empty one; if not, stop those nodes",
+                self.other_cluster(),
+                configuration.cluster
+            );
+        }
         let silent = silent.iter().map(|m| m.node);
         let to_come: NodeSet = self.near.iter().copied().chain(silent).collect();
         if !configuration.has_quorum(&to_come) {

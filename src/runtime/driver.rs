@@ -24,7 +24,7 @@ use crate::config::{NodeAddress, ServerConfig};
 use crate::gateway::text;
 use crate::protocol::limits::{KEYS_CACHED_MAX, SKEW_MAX_MS_DEFAULT};
 use crate::protocol::message::{
-    ClientReply, Destination, Endpoint, Envelope, Event, Group, Input, Now, Output, encode_reply,
+    ClientReply, Destination, Endpoint, Envelope, Group, Input, Now, Output, encode_reply,
 };
 use crate::protocol::{Options, Replica};
 use crate::storage::{Opened, Table};
@@ -83,8 +83,6 @@ pub struct Driver {
     durability: &'static str,
     /// Whether Firecloud's text datagrams are taken.
     takes_text: bool,
-    /// Why the node can't go on.
-    refusal: Option<RuntimeError>,
     /// When the node ends, though operations are still under way.
     stop_at_us: Option<u64>,
 }
@@ -150,7 +148,6 @@ impl Bound {
             boot,
             durability: config.durability_name(),
             takes_text: config.text,
-            refusal: None,
             stop_at_us: None,
         })
     }
@@ -179,9 +176,6 @@ impl Driver {
                 self.handle_notice(now, notice)?;
             }
             self.turn(now)?;
-            if let Some(refusal) = self.refusal.take() {
-                return Err(refusal);
-            }
             if self.is_done(now) {
                 return Ok(());
             }
@@ -287,12 +281,7 @@ impl Driver {
             Output::Persist(group) => self.persist(now, group),
             Output::Send { to, envelope } => self.send(now, to, &envelope),
             Output::Reply { to, reply } => self.reply(now, to, reply),
-            Output::Event(event) => {
-                events::log(&event);
-                if let Event::OtherCluster { own, other } = event {
-                    self.refusal = Some(RuntimeError::OtherCluster { own, other });
-                }
-            }
+            Output::Event(event) => events::log(&event),
         }
     }
 
@@ -380,6 +369,8 @@ impl Driver {
     fn report(&mut self, now: Now) {
         let counters = self.replica.counters();
         self.tally.raise_to(Cause::Stray, counters.stray);
+        self.tally
+            .raise_to(Cause::Contradiction, counters.contradictions);
         self.tally.raise_to(Cause::Overflow, counters.overflow);
         self.tally.raise_to(Cause::Unroutable, counters.unroutable);
         if let Some(line) = self.tally.report(now.mono_us) {

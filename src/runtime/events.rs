@@ -16,11 +16,18 @@ pub fn log(event: &Event) {
         Event::ConfigurationInstalled { epoch, .. } => {
             tracing::warn!("configuration {epoch} is installed; this node has no vote in it");
         }
-        Event::OtherCluster { own, other } => {
-            tracing::error!(
-                "the state here is of cluster {own:016x}, the nodes are of {other:016x}"
-            );
-        }
+        Event::OtherCluster { own, other, node } => tracing::error!(
+            "node {node} of cluster {other:016x} sends here; this node is of cluster {own:016x} and \
+             ignores it. One of the two has the address or the data directory of an earlier cluster"
+        ),
+        Event::Contradiction {
+            key,
+            ballot,
+            origin,
+        } => tracing::error!(
+            "node {origin} gave another record for ballot {ballot} of {key:?} than is held here; it \
+             gets no answer. That node is defective, or somebody else sends in its name"
+        ),
         Event::ClockClamped { ahead_ms } => tracing::error!(
             "this machine's clock is {ahead_ms} ms ahead of what the members allow and is not \
              followed: set it right"

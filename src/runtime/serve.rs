@@ -30,11 +30,6 @@ pub enum RuntimeError {
     Start(#[source] io::Error),
     #[error(transparent)]
     Storage(#[from] StorageError),
-    #[error(
-        "the state here is of cluster {own:016x}, but the other nodes are of cluster {other:016x}: \
-         start this node with the data directory that it had there, or with an empty one"
-    )]
-    OtherCluster { own: u64, other: u64 },
     #[error("the storage thread ended by a broken invariant: the node stops")]
     StoragePanicked,
     #[error("the store did not close in time")]

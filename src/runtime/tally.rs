@@ -47,6 +47,8 @@ causes! {
     /// The core's count: of another cluster or epoch, or from a member that is none.
     Stray = "messages that do not belong here",
     /// The core's count.
+    Contradiction = "records that differ from those held at the same ballot",
+    /// The core's count.
     Overflow = "messages dropped at a bound",
     /// The core's count: no path, or none that a message may still take.
     Unroutable = "messages of other nodes that could not be passed on",

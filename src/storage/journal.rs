@@ -87,7 +87,9 @@ pub fn size(store: &Path) -> Result<u64, StorageError> {
 /// journals hold in its tables.
 pub fn empty(store: &Path) -> Result<(), StorageError> {
     let journals = list(store)?;
-    let (newest, older) = journals.split_last().expect("a store has a journal");
+    let Some((newest, older)) = journals.split_last() else {
+        return Err(StorageError::damaged(store, "its journals are gone"));
+    };
     for path in older {
         fs::remove_file(path).map_err(StorageError::io("removing", path))?;
     }

@@ -6,6 +6,7 @@
 mod clients;
 mod crash;
 mod datagrams;
+mod foreign;
 mod handoff;
 mod nodes;
 mod quorum;

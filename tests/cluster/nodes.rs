@@ -56,7 +56,7 @@ impl Cluster {
     }
 
     /// The same at these addresses, with options of `serve`.
-    #[allow(dead_code)] // Only the scenarios of tests/partition choose them.
+    #[allow(dead_code)] // Not all tests choose them.
     pub fn start_at(addresses: Vec<String>, keep: Keep, options: &[&str]) -> Cluster {
         Cluster::start_with(addresses, keep, options, |_| Vec::new())
     }

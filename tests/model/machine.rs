@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use horseshoe::protocol::message::{
-    ClientMessage, ClientReply, Destination, Endpoint, Envelope, Group, Input, Message, Meta, Now,
-    Output, Recovered,
+    ClientMessage, ClientReply, Destination, Endpoint, Envelope, Event, Group, Input, Message,
+    Meta, Now, Output, Recovered,
 };
 use horseshoe::protocol::record::{AcceptorState, Key};
 use horseshoe::protocol::{Options, Replica};
@@ -182,6 +182,9 @@ impl Machine {
                     }
                     Output::Send { to, envelope } => self.send(to, envelope),
                     Output::Reply { to, reply } => self.replies.push((to, reply)),
+                    Output::Event(event @ Event::Contradiction { .. }) => {
+                        panic!("R3: {event:?}")
+                    }
                     Output::Event(_) => {}
                 }
             }

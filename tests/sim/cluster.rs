@@ -444,6 +444,9 @@ impl Cluster {
     }
 
     fn tell_event(&mut self, node: usize, event: &NodeEvent) {
+        if let NodeEvent::Contradiction { .. } = event {
+            self.watch.fails(format!("R3: node {node}: {event:?}"));
+        }
         self.trace
             .story(self.now_us, || format!("node {node}: {event:?}"));
     }

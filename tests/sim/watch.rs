@@ -47,6 +47,11 @@ impl Watch {
         }
     }
 
+    /// A node itself noticed what must not be.
+    pub fn fails(&mut self, what: String) {
+        self.hold(false, || what);
+    }
+
     /// A node hands a message to the network.
     pub fn sends(&mut self, from: &Node, envelope: &Envelope) {
         let origin = envelope.origin;

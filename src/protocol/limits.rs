@@ -7,6 +7,8 @@ use kvclient::wire::{KEY_SIZE_MAX, RETRY_WINDOW_MS, VALUE_SIZE_MAX};
 pub const MEMBERS_MAX: usize = 9;
 /// Nodes that a configuration names beside its members; ids are given out once.
 pub const NODES_AWAY_MAX: usize = 32;
+/// Nodes that a configuration names: those of two that are joint have a place among these.
+pub const NODES_MAX: usize = 2 * MEMBERS_MAX + NODES_AWAY_MAX;
 
 /// B1: the ceiling is raised when the clock comes this near to it ...
 pub const CEILING_LOW_WATER_MS: u64 = 1_000;
@@ -185,11 +187,13 @@ pub const SESSION_WINDOW: u64 = 65_536;
 /// Boots of one node whose forwarded attempts are told apart.
 pub const FORWARDER_BOOTS_MAX: usize = 64;
 pub const ADDRESS_SIZE_MAX: usize = 300;
-/// Keys in one message that tells of or asks for several.
+/// Items of one message's list: keys, entries, tombstones.
 pub const KEYS_PER_MESSAGE_MAX: usize = 4_096;
+/// What such a list may take when encoded.
+pub const LIST_SIZE_MAX: usize = 32 << 10;
 /// Answers that wait for one bucket to be listed; more are dropped and counted.
 pub const BUCKET_WAITERS_MAX: usize = 64;
-/// What the keys of one such message may take.
+/// What the keys of one page of a bucket may take.
 pub const KEYS_SIZE_MAX: usize = 32 << 10;
 /// Notices of chosen ballots in one message.
 pub const CHOSEN_PER_MESSAGE_MAX: usize = 256;
@@ -204,6 +208,10 @@ const _: () =
 const _: () = assert!(COMBINED_MAX < 256);
 const _: () = assert!(2 * HEARTBEAT_MS_DEFAULT < LINK_DOWN_MS_DEFAULT);
 const _: () = assert!(CEILING_LOW_WATER_MS < CEILING_STEP_MS);
+/// So does a message with a list, beside the largest key.
+const _: () = assert!(LIST_SIZE_MAX + KEY_SIZE_MAX + 1_024 <= DATAGRAM_SIZE_MAX);
+/// A list has room for an item of any size.
+const _: () = assert!(KEY_SIZE_MAX + 64 <= LIST_SIZE_MAX);
 /// A record with the largest key, value and table, and 1 KiB for headers, fits one datagram.
 const _: () =
     assert!(KEY_SIZE_MAX + VALUE_SIZE_MAX + APPLIED_SIZE_MAX + 1_024 <= DATAGRAM_SIZE_MAX);

@@ -14,6 +14,7 @@ use super::ballot::Ballot;
 use super::digest::{BUCKETS, Bucket, Digests, Sums};
 use super::limits::{
     ADDRESS_SIZE_MAX, CHOSEN_PER_MESSAGE_MAX, KEYS_PER_MESSAGE_MAX, MEMBERS_MAX, NODES_AWAY_MAX,
+    NODES_MAX,
 };
 use super::record::{AcceptorState, Key, Record};
 
@@ -143,6 +144,11 @@ macro_rules! messages {
                 match self { $(Message::$name(_) => stringify!($name)),* }
             }
 
+            /// Of a frame's kind.
+            pub fn name_of(kind: u8) -> &'static str {
+                match kind { $($kind => stringify!($name),)* _ => "a message to a client" }
+            }
+
             pub fn encode_body(&self, into: &mut Vec<u8>) {
                 match self { $(Message::$name(body) => wire::encode(into, body)),* }
             }
@@ -219,9 +225,9 @@ impl Message {
             Message::Copy(m) => Some(&m.record),
             Message::Heartbeat(m) => {
                 let fits = |row: &Row| {
-                    row.clock <= READING_SANE_MAX && row.links.len() <= MEMBERS_MAX && row.node > 0
+                    row.clock <= READING_SANE_MAX && row.links.len() <= NODES_MAX && row.node > 0
                 };
-                let fit = (1..=MEMBERS_MAX).contains(&m.rows.len()) && m.rows.iter().all(fits);
+                let fit = (1..=NODES_MAX).contains(&m.rows.len()) && m.rows.iter().all(fits);
                 return if fit { Ok(()) } else { Err(BodyError::Bounds) };
             }
             Message::Chosen(m) if m.chosen.len() > CHOSEN_PER_MESSAGE_MAX => {

@@ -19,6 +19,7 @@ pub mod limits;
 mod link;
 mod membership;
 pub mod message;
+mod notices;
 mod operator;
 mod outbox;
 mod pace;
@@ -32,6 +33,7 @@ mod read;
 pub mod record;
 pub mod register;
 mod repair;
+mod room;
 mod round;
 mod route;
 mod routing;
@@ -52,7 +54,7 @@ use std::sync::Arc;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use ballot::{Ballot, BallotClock};
+use ballot::BallotClock;
 use bootstrap::Bootstrap;
 use buckets::Waiters;
 use cache::Cache;
@@ -66,6 +68,7 @@ use message::{
     Configuration, Envelope, Group, Incarnation, Input, Meta, NodeId, Now, Output, Recovered,
     RoundId,
 };
+use notices::Notices;
 use outbox::Outbox;
 use pace::Pace;
 use purge::Graves;
@@ -196,7 +199,7 @@ pub struct Replica {
     /// Operations of clients and forwarders that are not answered yet.
     operations: usize,
     /// Chosen ballots that other nodes are still to be told of.
-    notices: BTreeMap<NodeId, Vec<(Key, Ballot)>>,
+    notices: BTreeMap<NodeId, Notices>,
     /// C1: chosen rounds whose last answers are waited for, and what each other member has missed.
     chosen_rounds: Rounds,
     hints: BTreeMap<NodeId, Hints>,

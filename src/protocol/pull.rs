@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::ballot::Ballot;
 use super::limits::{
-    KEYS_PER_MESSAGE_MAX, KEYS_SIZE_MAX, PULL_RETRY_MS, PULLS_SIZE_MAX, PULLS_UNDER_WAY_MAX,
-    PULLS_WAITING_MAX,
+    KEYS_PER_MESSAGE_MAX, PULL_RETRY_MS, PULLS_SIZE_MAX, PULLS_UNDER_WAY_MAX, PULLS_WAITING_MAX,
 };
 use super::message::{NodeId, Now};
 use super::record::Key;
+use super::room::Room;
 
 /// A key that was asked for.
 #[derive(Debug)]
@@ -46,12 +46,10 @@ impl Source {
         let half_free =
             self.asked.len() <= PULLS_UNDER_WAY_MAX / 2 && self.size <= PULLS_SIZE_MAX / 2;
         let mut keys = Vec::new();
-        let mut keys_size = 0;
+        let mut room = Room::new(KEYS_PER_MESSAGE_MAX);
         while half_free && let Some((key, size)) = self.waiting.front() {
             let fits = self.asked.len() < PULLS_UNDER_WAY_MAX && self.size + size <= PULLS_SIZE_MAX;
-            keys_size += key.as_bytes().len();
-            let in_message = keys.len() < KEYS_PER_MESSAGE_MAX && keys_size <= KEYS_SIZE_MAX;
-            if !in_message || !(fits || self.asked.is_empty()) {
+            if !(fits || self.asked.is_empty()) || !room.take(key) {
                 break;
             }
             let asked = Asked {
@@ -115,7 +113,8 @@ impl Pulls {
     pub fn overdue(&mut self, now: Now, tries_max: u32) -> (Vec<(NodeId, Vec<Key>)>, u64) {
         let (mut overdue, mut given_up_count) = (Vec::new(), 0);
         for (node, source) in &mut self.sources {
-            let (mut keys, mut given_up, mut keys_size) = (Vec::new(), Vec::new(), 0);
+            let (mut keys, mut given_up) = (Vec::new(), Vec::new());
+            let mut room = Room::new(KEYS_PER_MESSAGE_MAX);
             let late = source
                 .asked
                 .iter()
@@ -127,8 +126,7 @@ impl Pulls {
                     given_up.push(key.clone());
                     continue;
                 }
-                keys_size += key.as_bytes().len();
-                if keys.len() >= KEYS_PER_MESSAGE_MAX || keys_size > KEYS_SIZE_MAX {
+                if !room.take(key) {
                     break;
                 }
                 asked.at_us = now.mono_us;
@@ -180,6 +178,8 @@ impl Pulls {
 
 #[cfg(test)]
 mod tests {
+    use super::super::limits::LIST_SIZE_MAX;
+    use super::super::message::{CopiesAsked, Message};
     use super::*;
 
     fn at(ms: u64) -> Now {
@@ -225,6 +225,26 @@ mod tests {
             assert!(pulls.end(at(0), 1, &key(number)));
         }
         assert!(pulls.is_empty());
+    }
+
+    /// Keys of any length are asked for in messages that fit a datagram.
+    #[test]
+    fn what_is_asked_for_fits_a_message() {
+        for length in [2, 1_024] {
+            let mut pulls = Pulls::default();
+            for number in 0..10_000 {
+                let key = Key::user(format!("{number:0length$}").as_bytes());
+                pulls.want(1, key, 10);
+            }
+            for turn in 0..3 {
+                let (again, _) = pulls.overdue(at(turn * PULL_RETRY_MS), 5);
+                for (_, keys) in pulls.fill(at(0)).into_iter().chain(again) {
+                    let mut body = Vec::new();
+                    Message::from(CopiesAsked { keys }).encode_body(&mut body);
+                    assert!(body.len() <= LIST_SIZE_MAX + 8, "{}", body.len());
+                }
+            }
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::ballot::Ballot;
 use super::copies::Work;
 use super::digest::{BUCKETS, Bucket, bucket_of};
 use super::limits::{
-    BUCKETS_PURGED_BUSY, BUCKETS_PURGED_IDLE, KEYS_PER_MESSAGE_MAX, KEYS_SIZE_MAX, PURGE_AFTER_MS,
+    BUCKETS_PURGED_BUSY, BUCKETS_PURGED_IDLE, KEYS_PER_MESSAGE_MAX, PURGE_AFTER_MS,
     PURGE_DIFFERING_MAX, PURGE_MS, RETRY_HORIZON_MS, SETTLE_MS,
 };
 use super::message::{
@@ -21,6 +21,7 @@ use super::message::{
 };
 use super::outbox::Way;
 use super::record::{AcceptorState, Key, Record, SPACE_CONFIGURATION};
+use super::room::Room;
 use super::rules::rule;
 
 /// Buckets of which nothing is known that are listed at a heartbeat.
@@ -205,17 +206,17 @@ impl Replica {
         let horizon = clock::from_ms(RETRY_HORIZON_MS);
         let reading = self.clock.tick(now);
         let mut tombstones = Vec::new();
-        let mut size = 0;
+        let mut room = Room::new(KEYS_PER_MESSAGE_MAX);
         let mut wait_ms: Option<u64> = None;
         for (key, state) in states {
             let Some(record) = grave(key, state).filter(|_| terms.is_vote(state)) else {
                 continue;
             };
             let old_at = horizon + state.accepted.reading().max(last_birth(record));
-            let fits = tombstones.len() < KEYS_PER_MESSAGE_MAX && size < KEYS_SIZE_MAX;
-            if old_at < reading && is_same && fits {
-                size += key.as_bytes().len();
-                tombstones.push((key.clone(), state.accepted));
+            let tombstone = (key.clone(), state.accepted);
+            // What has no room goes with the next look.
+            if old_at < reading && is_same && room.take(&tombstone) {
+                tombstones.push(tombstone);
             } else {
                 let old_ms = clock::to_ms(old_at.saturating_sub(reading)) + PURGE_MS;
                 wait_ms = Some(wait_ms.map_or(old_ms, |ms| ms.min(old_ms)));

@@ -6,8 +6,9 @@ use rand::RngExt;
 
 use super::Replica;
 use super::ballot::Ballot;
-use super::limits::{CHOSEN_PER_MESSAGE_MAX, SURVEY_MS};
-use super::message::{Chosen, Destination, Envelope, Event, Message, NodeId, Now, Output};
+use super::limits::SURVEY_MS;
+use super::message::{Destination, Envelope, Event, Message, NodeId, Now, Output};
+use super::notices::Notices;
 use super::outbox::Way;
 use super::quorum::NodeSet;
 use super::record::Key;
@@ -172,20 +173,16 @@ impl Replica {
         let me = self.node;
         for member in configuration.voters().filter(|m| m.node != me) {
             let notices = self.notices.entry(member.node).or_default();
-            notices.push((key.clone(), ballot));
-            if notices.len() >= CHOSEN_PER_MESSAGE_MAX {
-                self.flush_notices(member.node);
+            if let Some(full) = notices.push(key, ballot) {
+                let envelope = self.envelope(member.node, 0, full.into());
+                self.dispatch(envelope, Way::Usual);
             }
         }
     }
 
     fn flush_notices(&mut self, node: NodeId) {
-        let Some(notices) = self.notices.get_mut(&node) else {
-            return;
-        };
-        let chosen = std::mem::take(notices);
-        if !chosen.is_empty() {
-            let envelope = self.envelope(node, 0, Chosen { chosen }.into());
+        if let Some(chosen) = self.notices.get_mut(&node).and_then(Notices::take) {
+            let envelope = self.envelope(node, 0, chosen.into());
             self.dispatch(envelope, Way::Usual);
         }
     }

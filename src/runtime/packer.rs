@@ -14,6 +14,7 @@ use kvclient::datagram::{
 };
 
 use super::tally::{Cause, Tally};
+use crate::protocol::message::Message;
 
 /// Datagrams that one system call is handed.
 pub const SEND_BATCH_MAX: usize = 64;
@@ -112,7 +113,7 @@ impl Packer {
         header.kind = encode(&mut self.body);
         let size = FRAME_HEADER_SIZE + self.body.len();
         if DATAGRAM_HEADER_SIZE + size > DATAGRAM_SIZE_MAX {
-            return tally.count(Cause::SendTooBig);
+            return tally.count_too_large(Message::name_of(header.kind), size);
         }
         let at = self.place(to, size);
         let Content::Frames(writer) = &mut self.queue[at].content else {
@@ -348,6 +349,11 @@ mod tests {
         let ids: Vec<_> = flush(&mut packer).into_iter().map(|sent| sent.2).collect();
         assert_eq!(ids, [vec![1, 3], vec![2], vec![5]]);
         assert_eq!(tally.of(Cause::SendTooBig), 1);
+        let line = tally.report(1).expect("it is logged");
+        assert!(
+            line.contains("too large to be sent (a message to a client, 65464 bytes): 1"),
+            "{line}"
+        );
     }
 
     #[test]

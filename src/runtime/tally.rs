@@ -42,7 +42,7 @@ causes! {
     ReceiveOverflow = "datagrams lost because the receive buffer was full",
     ReceiveError = "errors while receiving",
     SendError = "datagrams that could not be sent",
-    SendTooBig = "datagrams too large to be sent",
+    SendTooBig = "messages or datagrams too large to be sent",
     SendOverflow = "messages dropped because the send queue was full",
     /// The core's count: of another cluster or epoch, or from a member that is none.
     Stray = "messages that do not belong here",
@@ -66,6 +66,8 @@ causes! {
 pub struct Tally {
     counts: [u64; Cause::ALL.len()],
     reported: [u64; Cause::ALL.len()],
+    /// The largest message that was too large since the last report: its name and its size.
+    too_large: Option<(&'static str, usize)>,
     changed: bool,
     report_from_us: u64,
 }
@@ -75,6 +77,7 @@ impl Default for Tally {
         Tally {
             counts: [0; Cause::ALL.len()],
             reported: [0; Cause::ALL.len()],
+            too_large: None,
             changed: false,
             report_from_us: 0,
         }
@@ -89,6 +92,14 @@ impl Tally {
     pub fn add(&mut self, cause: Cause, many: u64) {
         self.counts[cause as usize] += many;
         self.changed |= many > 0;
+    }
+
+    /// A message that no datagram has room for: a fault of this node, which its log names.
+    pub fn count_too_large(&mut self, name: &'static str, size: usize) {
+        self.count(Cause::SendTooBig);
+        if self.too_large.is_none_or(|(_, largest)| largest < size) {
+            self.too_large = Some((name, size));
+        }
     }
 
     /// Takes over a count that is kept elsewhere.
@@ -115,10 +126,17 @@ impl Tally {
             let many = self.counts[cause as usize] - self.reported[cause as usize];
             if many > 0 {
                 let comma = if line.is_empty() { "" } else { ", " };
-                write!(line, "{comma}{}: {many}", cause.name()).expect("a string grows");
+                let named = match self.too_large {
+                    Some((name, size)) if cause == Cause::SendTooBig => {
+                        format!(" ({name}, {size} bytes)")
+                    }
+                    _ => String::new(),
+                };
+                write!(line, "{comma}{}{named}: {many}", cause.name()).expect("a string grows");
             }
         }
         self.reported = self.counts;
+        self.too_large = None;
         self.changed = false;
         self.report_from_us = mono_us + REPORT_INTERVAL_US;
         Some(line)

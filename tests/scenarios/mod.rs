@@ -18,3 +18,4 @@ pub mod reads;
 pub mod reported;
 pub mod rounds;
 pub mod sealing;
+pub mod sizes;

@@ -4,12 +4,23 @@ use horseshoe::gateway;
 use horseshoe::protocol::message::{
     ClientMessage, ClientReply, Message, decode_client, encode_reply,
 };
+use kvclient::datagram::{DATAGRAM_HEADER_SIZE, DATAGRAM_SIZE_MAX, FRAME_HEADER_SIZE};
 use kvclient::wire::{self, kind};
 
 use super::event::{Parcel, Passing};
 use super::text;
 
-/// Encodes and decodes what is sent, which must come out the same; gives a digest of its bytes.
+/// What the runtime would drop.
+fn fits_a_datagram(what: &str, body: &[u8]) {
+    let size = DATAGRAM_HEADER_SIZE + FRAME_HEADER_SIZE + body.len();
+    assert!(
+        size <= DATAGRAM_SIZE_MAX,
+        "{what} takes {size} bytes, more than a datagram"
+    );
+}
+
+/// Encodes and decodes what is sent, which must fit a datagram and come out the same; gives a digest of
+/// its bytes.
 pub fn round_trip(parcel: Parcel) -> (Parcel, u64) {
     let mut body = Vec::with_capacity(128);
     match parcel {
@@ -18,6 +29,7 @@ pub fn round_trip(parcel: Parcel) -> (Parcel, u64) {
             mut envelope,
         } => {
             envelope.message.encode_body(&mut body);
+            fits_a_datagram(envelope.message.name(), &body);
             let frame_kind = envelope.message.kind();
             let decoded = Message::decode(frame_kind, &body);
             let decoded = decoded.unwrap_or_else(|e| panic!("{e}: {:?}", envelope.message));
@@ -71,6 +83,7 @@ pub fn round_trip(parcel: Parcel) -> (Parcel, u64) {
         }
         Parcel::Reply { reply } => {
             let frame_kind = encode_reply(&reply, &mut body);
+            fits_a_datagram("a reply", &body);
             let decoded = decode_reply(frame_kind, &body);
             assert_eq!(decoded, reply, "comes out as it went in");
             (

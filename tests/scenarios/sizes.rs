@@ -1,0 +1,339 @@
+//! Messages at their largest: each fits a datagram (the simulator stops at one that does not), and what
+//! did not fit one message goes in another.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use horseshoe::protocol::ballot::Ballot;
+use horseshoe::protocol::digest::{BUCKETS, Sums, bucket_of};
+use horseshoe::protocol::limits::{
+    ADDRESS_SIZE_MAX, APPLIED_SIZE_MAX, MEMBERS_MAX, NODES_AWAY_MAX, NODES_MAX,
+};
+use horseshoe::protocol::message::{
+    Accept, ClientReply, Configuration, ConfigurationAsked, ConfigurationTold, Copy, DigestsTold,
+    Echo, Forward, ForwardAnswer, Heartbeat, LinkTold, Member, Message, Promise, ReadAnswer, Row,
+    encode_reply,
+};
+use horseshoe::protocol::record::{Applied, AppliedOperation, ClientEntry, Key, Record};
+use kvclient::clock::READING_SANE_MAX;
+use kvclient::datagram::{DATAGRAM_HEADER_SIZE, DATAGRAM_SIZE_MAX, FRAME_HEADER_SIZE};
+use kvclient::wire::{
+    Action, BehindStatus, CHANGE_REASON_SIZE_MAX, ChangeOutcome, HelloAnswer, KEY_SIZE_MAX,
+    LinkStatus, MemberAddress, MemberStatus, NodeStatus, OLD_VALUE_KEPT_SIZE_MAX, Old, Operation,
+    OperationId, Outcome, RouteStatus, VALUE_SIZE_MAX,
+};
+
+use crate::scenarios::handoff::held;
+use crate::sim::script::{Script, msg, put, user_key};
+
+/// Calls at a time, well below what a key or a node takes.
+const AT_A_TIME: usize = 300;
+
+fn run_all(c: &mut Script, client: usize, keys: &[String], action: &Action) {
+    for some in keys.chunks(AT_A_TIME) {
+        let calls = some.iter().map(|key| c.begin(client, key, action.clone()));
+        let calls: Vec<usize> = calls.collect();
+        calls.into_iter().for_each(|call| drop(c.end(call)));
+    }
+}
+
+/// More than a datagram has room for, of short keys: what is counted beside their bytes is most of it.
+#[test]
+pub fn tombstones_of_many_short_keys_are_purged() {
+    let mut c = Script::new(3);
+    let client = c.client();
+    let bucket = bucket_of(&user_key("0"));
+    let in_bucket = |key: &String| bucket_of(&user_key(key)) == bucket;
+    let keys = (0..u32::MAX).map(|n| format!("{n:x}")).filter(in_bucket);
+    let keys: Vec<String> = keys.take(3_600).collect();
+    run_all(&mut c, client, &keys, &put("x"));
+    run_all(&mut c, client, &keys, &Action::Delete);
+    c.run_ms(9_000);
+    c.until("nothing is held", |c| {
+        let mut nodes = 0..3;
+        nodes.all(|node| keys.iter().all(|key| held(c, node, key).is_none()))
+    });
+    c.check();
+}
+
+/// Within one heartbeat, as fast as a node can be: notices of what was chosen go with the next.
+#[test]
+pub fn notices_of_many_long_keys_arrive() {
+    let mut c = Script::new(3);
+    let client = c.client_of(&[0]);
+    let long = |n: usize| format!("{n:0width$}", width = KEY_SIZE_MAX);
+    let keys: Vec<String> = (0..200).map(long).collect();
+    run_all(&mut c, client, &keys, &put("x"));
+    c.run_ms(200);
+    let told = c.sent(msg("Chosen").from(0).to(1));
+    let told = told.iter().filter_map(|p| match &p.envelope()?.message {
+        Message::Chosen(m) => Some(m.chosen.len()),
+        _ => None,
+    });
+    let told: Vec<usize> = told.collect();
+    let coordinated = c.sent(msg("Chosen").to(1)).len();
+    assert!(
+        coordinated > told.len() && told.iter().sum::<usize>() > 30,
+        "{told:?}"
+    );
+    c.check();
+}
+
+#[track_caller]
+fn assert_fits(what: &str, body: &[u8]) {
+    let size = DATAGRAM_HEADER_SIZE + FRAME_HEADER_SIZE + body.len();
+    assert!(size <= DATAGRAM_SIZE_MAX, "{what} takes {size} bytes");
+}
+
+/// It fits, and whoever gets it takes it.
+#[track_caller]
+fn assert_is_taken(message: impl Into<Message>) {
+    let message = message.into();
+    let mut body = Vec::new();
+    message.encode_body(&mut body);
+    assert_fits(message.name(), &body);
+    assert_eq!(Message::decode(message.kind(), &body), Ok(Some(message)));
+}
+
+fn ballot() -> Ballot {
+    Ballot::new(READING_SANE_MAX, u8::MAX)
+}
+
+fn key() -> Key {
+    Key::user(&[0xff; KEY_SIZE_MAX])
+}
+
+fn value() -> Bytes {
+    vec![0xff; VALUE_SIZE_MAX].into()
+}
+
+fn written(old: Old) -> Outcome {
+    Outcome::Written {
+        version: READING_SANE_MAX << 9,
+        old,
+        number: Some(i64::MIN),
+    }
+}
+
+/// A value, and a table with as many clients as its bound allows, by what the protocol takes an entry for
+/// (100 bytes), or with as long outcomes.
+fn record(old_size: usize) -> Arc<Record> {
+    let operation = AppliedOperation {
+        sequence: u64::MAX,
+        birth: READING_SANE_MAX,
+        outcome: written(Old::Value(vec![0xff; old_size].into())),
+    };
+    let client = ClientEntry {
+        client: u128::MAX,
+        mark: u64::MAX,
+        birth_max: READING_SANE_MAX,
+        operations: vec![operation],
+    };
+    let applied = Applied {
+        dropped: READING_SANE_MAX,
+        clients: vec![client; APPLIED_SIZE_MAX / (100 + old_size)],
+    };
+    Arc::new(Record {
+        value: Some(value()),
+        version: READING_SANE_MAX << 9,
+        expiry_ms: Some(u64::MAX),
+        intent: None,
+        applied,
+    })
+}
+
+#[test]
+fn messages_of_one_key_fit_a_datagram() {
+    for old_size in [0, OLD_VALUE_KEPT_SIZE_MAX] {
+        let (key, ballot, record) = (key(), ballot(), record(old_size));
+        assert_is_taken(Promise {
+            ballot,
+            accepted: ballot,
+            record: Some(record.clone()),
+            floor: ballot,
+        });
+        assert_is_taken(ReadAnswer {
+            accepted: ballot,
+            chosen: true,
+            record: Some(record.clone()),
+            floor: ballot,
+        });
+        assert_is_taken(Accept {
+            key: key.clone(),
+            ballot,
+            record: record.clone(),
+        });
+        assert_is_taken(Copy {
+            key,
+            ballot,
+            record,
+        });
+    }
+    let operation = Operation {
+        id: OperationId {
+            client: u128::MAX,
+            sequence: u64::MAX,
+        },
+        birth: READING_SANE_MAX,
+        low_mark: u64::MAX,
+        key: vec![0xff; KEY_SIZE_MAX].into(),
+        want_old: true,
+        action: Action::CompareValue {
+            expected: value().slice(1..),
+            value: value().slice(..1),
+        },
+    };
+    assert_is_taken(Forward {
+        from_boot: u64::MAX,
+        to_boot: u64::MAX,
+        attempt: u64::MAX,
+        operation,
+    });
+    assert_is_taken(ForwardAnswer {
+        to_boot: u64::MAX,
+        attempt: u64::MAX,
+        outcome: written(Old::Value(value())),
+    });
+}
+
+fn members(count: usize) -> Vec<Member> {
+    let member = |n: usize| Member {
+        node: u8::MAX - n as u8,
+        incarnation: u64::MAX,
+        address: "a".repeat(ADDRESS_SIZE_MAX),
+        removals: u8::MAX,
+        removed_at: READING_SANE_MAX,
+    };
+    (0..count).map(member).collect()
+}
+
+/// Each of them has a link from each other one.
+#[test]
+fn messages_of_all_nodes_fit_a_datagram() {
+    let link = LinkTold {
+        from: u8::MAX,
+        up: true,
+        heard: true,
+        rtt_us: u32::MAX,
+        loss_permille: 1_000,
+    };
+    let row = Row {
+        node: u8::MAX,
+        incarnation: u64::MAX,
+        boot: u64::MAX,
+        starts: u64::MAX,
+        clock: READING_SANE_MAX,
+        wall_ms: READING_SANE_MAX >> 12,
+        links: vec![link; NODES_MAX - 1],
+    };
+    assert_is_taken(Heartbeat {
+        number: u32::MAX,
+        echo: Some(Echo {
+            number: u32::MAX,
+            held_us: u32::MAX,
+        }),
+        rows: vec![row; NODES_MAX],
+    });
+    let configuration = Configuration {
+        cluster: u64::MAX,
+        epoch: u64::MAX,
+        members: members(MEMBERS_MAX),
+        joint: Some(members(MEMBERS_MAX)),
+        base: ballot(),
+        formed_by: u64::MAX,
+        away: members(NODES_AWAY_MAX),
+        ids: u8::MAX,
+        forced: true,
+    };
+    assert_is_taken(ConfigurationTold { configuration });
+    assert_is_taken(ConfigurationAsked {
+        epoch: u64::MAX,
+        address: "a".repeat(ADDRESS_SIZE_MAX),
+    });
+    assert_is_taken(DigestsTold {
+        clock: READING_SANE_MAX,
+        sums: Sums::collect((0..BUCKETS).map(|_| u64::MAX)),
+    });
+}
+
+#[test]
+fn replies_at_their_largest_fit_a_datagram() {
+    let address = || "a".repeat(ADDRESS_SIZE_MAX);
+    let member = MemberStatus {
+        node: u8::MAX,
+        address: address(),
+        heard: true,
+        incarnation: u64::MAX,
+    };
+    // Ids of 128 and more take two bytes, and few nodes have them.
+    let link = LinkStatus {
+        from: 50,
+        to: 50,
+        up: true,
+        rtt_us: u32::MAX,
+        loss_permille: 1_000,
+    };
+    let nodes = MEMBERS_MAX + NODES_AWAY_MAX;
+    let route = RouteStatus {
+        to: 50,
+        through: vec![50; 8],
+        works: true,
+    };
+    let behind = BehindStatus {
+        node: u8::MAX,
+        keys: u64::MAX,
+        overflowed: u64::MAX,
+    };
+    let status = NodeStatus {
+        members: vec![member.clone(); MEMBERS_MAX],
+        away: vec![member; NODES_AWAY_MAX],
+        waits_for: "a".repeat(MEMBERS_MAX * (ADDRESS_SIZE_MAX + 2) + 500),
+        links: vec![link; nodes * (nodes - 1)],
+        routes: vec![route; nodes],
+        behind: vec![behind; MEMBERS_MAX],
+        ..NodeStatus::default()
+    };
+    let hello = HelloAnswer {
+        nonce: u64::MAX,
+        token: u64::MAX,
+        node: u8::MAX,
+        cluster: u64::MAX,
+        epoch: u64::MAX,
+        members: vec![
+            MemberAddress {
+                node: u8::MAX,
+                address: address(),
+            };
+            2 * MEMBERS_MAX
+        ],
+        key_size_max: u32::MAX,
+        value_size_max: u32::MAX,
+        shard_ports: Vec::new(),
+        clock: u64::MAX,
+    };
+    let change = ChangeOutcome::Refused {
+        reason: "a".repeat(CHANGE_REASON_SIZE_MAX),
+        soon: true,
+    };
+    for (what, reply) in [
+        ("a hello's answer", ClientReply::Hello(hello)),
+        (
+            "a status",
+            ClientReply::Status {
+                attempt: u64::MAX,
+                status: status.into(),
+            },
+        ),
+        (
+            "a change's answer",
+            ClientReply::Change {
+                attempt: u64::MAX,
+                outcome: change,
+            },
+        ),
+    ] {
+        let mut body = Vec::new();
+        encode_reply(&reply, &mut body);
+        assert_fits(what, &body);
+    }
+}

@@ -2,16 +2,17 @@
 
 use std::net::UdpSocket;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use horseshoe::config::{ServerConfig, Settings};
-use horseshoe::protocol::message::Group;
-use horseshoe::runtime::{Bound, Notice, RuntimeError};
+use horseshoe::protocol::message::{DigestsAsked, Group, Message};
+use horseshoe::runtime::{Bound, Notice, RuntimeError, allocator};
 use horseshoe::storage::{Durability, Opened, Storage, StorageError, memory};
-use kvclient::datagram::{self, DatagramHeader, DatagramWriter, FrameHeader};
+use kvclient::datagram::{self, DATAGRAM_SIZE_MAX, DatagramHeader, DatagramWriter, FrameHeader};
 use kvclient::wire::{
     self, Action, Answer, Hello, HelloAnswer, Operation, OperationId, Outcome, Request,
     StatusAnswer, StatusRequest, kind,
@@ -461,5 +462,132 @@ fn addresses_are_of_the_family_that_is_listed() {
     let client = Client::open(&node.address, options).unwrap();
     let outcome = client.call(Call::new("a", put(b"1"))).unwrap();
     assert!(matches!(outcome, Outcome::Written { .. }));
+    node.stop().unwrap();
+}
+
+/// The most memory that this process, with all its nodes, had in use while `what` ran, above what it had
+/// before.
+fn memory_taken(what: impl FnOnce()) -> u64 {
+    let before = allocator::live_bytes();
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let sampler = scope.spawn(|| {
+            let mut most = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                most = allocator::live_bytes().max(most);
+                std::thread::sleep(Duration::from_micros(200));
+            }
+            most
+        });
+        what();
+        is_over.store(true, Ordering::Relaxed);
+        sampler.join().unwrap().saturating_sub(before)
+    })
+}
+
+/// As many frames as a datagram has room for.
+fn datagram_of(
+    header: DatagramHeader,
+    mut frame: impl FnMut(u64) -> (FrameHeader, Vec<u8>),
+) -> Vec<u8> {
+    let mut writer = DatagramWriter::default();
+    for number in 1.. {
+        let (header, body) = frame(number);
+        if writer.size() + datagram::FRAME_HEADER_SIZE + body.len() > DATAGRAM_SIZE_MAX {
+            break;
+        }
+        writer.push(&header, &body);
+    }
+    writer.seal(&header).to_vec()
+}
+
+/// By a client that sends again what is lost.
+fn assert_serves(node: &Node) {
+    let options = ClientOptions {
+        deadline: PATIENCE,
+        no_quorum_after: PATIENCE,
+    };
+    let client = Client::open(&node.address, options).unwrap();
+    let outcome = client.call(Call::new("a", put(b"2"))).unwrap();
+    assert!(matches!(outcome, Outcome::Written { .. }), "{outcome:?}");
+}
+
+/// What questions of a few bytes may cause in a node that is asked as fast as the network takes it.
+const FLOOD_MEMORY_MAX: u64 = 128 << 20;
+const FLOOD: Duration = Duration::from_secs(1);
+
+/// Answers to each of these frames would be nine hundred times as large.
+#[test]
+fn a_flood_of_questions_from_a_member_is_bounded_and_the_node_goes_on() {
+    let mut nodes = start_memory(3);
+    let mut wire = Wire::open(&nodes[0]);
+    assert!(matches!(wire.put(b"a", b"1"), Outcome::Written { .. }));
+    let seen = status(&mut wire);
+    let third = nodes.pop().unwrap();
+    let address = third.address.clone();
+    third.stop().unwrap();
+    let socket = UdpSocket::bind(&address).unwrap();
+    let member = seen.members.iter().find(|m| m.address == address).unwrap();
+    let header = DatagramHeader {
+        sender: member.node,
+        cluster: seen.cluster,
+        boot: 1,
+        number: 1,
+    };
+    let mut body = Vec::new();
+    Message::from(DigestsAsked {}).encode_body(&mut body);
+    let flood = datagram_of(header, |number| {
+        let header = FrameHeader {
+            kind: 33,
+            origin: member.node,
+            destination: seen.node,
+            incarnation: member.incarnation,
+            epoch: seen.epoch,
+            message_id: number,
+            ..FrameHeader::default()
+        };
+        (header, body.clone())
+    });
+    let taken = memory_taken(|| {
+        let began = Instant::now();
+        while began.elapsed() < FLOOD {
+            socket.send_to(&flood, &nodes[0].address).unwrap();
+        }
+        assert_serves(&nodes[0]);
+    });
+    assert!(taken < FLOOD_MEMORY_MAX, "{} MB", taken >> 20);
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.recv(&mut [0; 65_536]).expect("it is answered");
+    for node in nodes {
+        node.stop().unwrap();
+    }
+}
+
+#[test]
+fn a_flood_of_status_requests_is_bounded_and_the_node_goes_on() {
+    let node = start_memory(1).remove(0);
+    let mut wire = Wire::open(&node);
+    assert!(matches!(wire.put(b"a", b"1"), Outcome::Written { .. }));
+    let mut attempt = 1_000_000;
+    let taken = memory_taken(|| {
+        let began = Instant::now();
+        while began.elapsed() < FLOOD {
+            let flood = datagram_of(DatagramHeader::default(), |_| {
+                attempt += 1;
+                let token = wire.token;
+                let mut body = Vec::new();
+                wire::encode(&mut body, &StatusRequest { token, attempt });
+                let kind = kind::STATUS_REQUEST;
+                let header = FrameHeader {
+                    kind,
+                    ..FrameHeader::default()
+                };
+                (header, body)
+            });
+            wire.socket.send(&flood).unwrap();
+        }
+        assert_serves(&node);
+    });
+    assert!(taken < FLOOD_MEMORY_MAX, "{} MB", taken >> 20);
     node.stop().unwrap();
 }

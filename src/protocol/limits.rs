@@ -195,6 +195,13 @@ pub const LIST_SIZE_MAX: usize = 32 << 10;
 pub const BUCKET_WAITERS_MAX: usize = 64;
 /// What the keys of one page of a bucket may take.
 pub const KEYS_SIZE_MAX: usize = 32 << 10;
+/// Answers with the digests of all buckets that one node gets in one turn: it may be comparing, purging and
+/// sealing at the same time.
+pub const DIGESTS_PER_TURN_MAX: usize = 3;
+/// Answers about buckets, and their size, that wait for the disk; more are dropped and counted.
+pub const HELD_BUCKETS_SIZE_MAX: usize = 16 << 20;
+/// Marks of chosen records that wait for a group to take them along; more are written by themselves.
+pub const MARKS_MAX: usize = 16_384;
 /// Notices of chosen ballots in one message.
 pub const CHOSEN_PER_MESSAGE_MAX: usize = 256;
 

@@ -45,6 +45,7 @@ mod starts;
 mod sync;
 mod timer;
 pub mod timings;
+mod turn;
 mod upkeep;
 mod waits;
 
@@ -64,6 +65,7 @@ use copies::Copies;
 use digest::{Bucket, Digests};
 use hearsay::Hearsay;
 use hints::{Hints, Rounds};
+use limits::MARKS_MAX;
 use message::{
     Configuration, Envelope, Group, Incarnation, Input, Meta, NodeId, Now, Output, Recovered,
     RoundId,
@@ -80,6 +82,7 @@ use starts::Starts;
 use sync::Sync;
 use timer::Timers;
 use timings::Timings;
+use turn::Turn;
 
 /// What a replica is started with.
 #[derive(Debug, Clone)]
@@ -166,6 +169,8 @@ pub struct Replica {
     /// Nodes that are there and have no vote.
     learners: Vec<NodeId>,
     told_us: u64,
+    /// When links are told next, if there is news.
+    news_due_us: Option<u64>,
     messages_sent: u64,
     messages_relayed: u64,
 
@@ -214,6 +219,7 @@ pub struct Replica {
     sync: Sync,
     copies: Copies,
     graves: Graves,
+    turn: Turn,
     stopping: bool,
     waits_for: String,
     /// The groups that carry the configuration and the word given (E6).
@@ -272,6 +278,7 @@ impl Replica {
             near: Vec::new(),
             learners: Vec::new(),
             told_us: 0,
+            news_due_us: None,
             messages_sent: 0,
             messages_relayed: 0,
             rounds: HashMap::default(),
@@ -302,6 +309,7 @@ impl Replica {
             sync: Sync::default(),
             copies: Copies::default(),
             graves: Graves::default(),
+            turn: Turn::default(),
             stopping: false,
             waits_for: String::new(),
             installed_in: 0,
@@ -351,15 +359,25 @@ impl Replica {
         self.keep_ceiling();
     }
 
+    /// What need not wait for the group that is being filled: for use between the inputs of one batch, so
+    /// that what these cause does not pile up. `poll_output` gives the rest.
+    pub fn poll_ready(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
     pub fn poll_output(&mut self) -> Option<Output> {
         if let Some(output) = self.outputs.pop_front() {
             return Some(output);
         }
         let outbox = &self.outbox;
         self.cache.evict(|group| outbox.is_durable(group));
-        let marks = std::mem::take(&mut self.marks_due) || !self.lists.is_empty();
+        let many = self.outbox.marks() >= MARKS_MAX;
+        let marks = std::mem::take(&mut self.marks_due) || many || !self.lists.is_empty();
         let Some(closed) = self.outbox.close(marks) else {
-            return self.poll_list();
+            return self.poll_list().or_else(|| {
+                self.end_turn();
+                None
+            });
         };
         let mut group = Group {
             number: closed.number,

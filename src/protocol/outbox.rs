@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 
 use super::ballot::Ballot;
-use super::message::{Envelope, GroupNumber, NodeId};
+use super::digest::BUCKETS;
+use super::limits::HELD_BUCKETS_SIZE_MAX;
+use super::message::{BucketEntry, Envelope, GroupNumber, Message, NodeId};
 use super::record::Key;
 use super::rules::rule;
 
@@ -47,6 +49,8 @@ pub struct Outbox {
     meta_dirty: bool,
     /// In order of group.
     held: VecDeque<Held>,
+    /// What the answers about buckets among them take.
+    held_buckets_size: usize,
 }
 
 impl Outbox {
@@ -58,6 +62,7 @@ impl Outbox {
             chosen: Vec::new(),
             meta_dirty: false,
             held: VecDeque::new(),
+            held_buckets_size: 0,
         }
     }
 
@@ -90,7 +95,18 @@ impl Outbox {
         self.chosen.push((key, ballot));
     }
 
-    pub fn hold(&mut self, group: GroupNumber, envelope: Envelope, way: Way) {
+    /// How many marks wait.
+    pub fn marks(&self) -> usize {
+        self.chosen.len()
+    }
+
+    /// False if there is no room: of answers about buckets, which are large and are asked for again.
+    pub fn hold(&mut self, group: GroupNumber, envelope: Envelope, way: Way) -> bool {
+        let size = buckets_size(&envelope.message);
+        if size > 0 && self.held_buckets_size + size > HELD_BUCKETS_SIZE_MAX {
+            return false;
+        }
+        self.held_buckets_size += size;
         let behind = self
             .held
             .iter()
@@ -103,6 +119,7 @@ impl Outbox {
             way,
         };
         self.held.insert(self.held.len() - behind, held);
+        true
     }
 
     /// Closes the group if there is something that messages may wait for, or, with `marks`, if there
@@ -130,7 +147,18 @@ impl Outbox {
     /// The next message whose group is durable.
     pub fn pop_released(&mut self) -> Option<Held> {
         let released = self.held.front().is_some_and(|h| h.group <= self.persisted);
-        released.then(|| self.held.pop_front().expect("seen"))
+        let held = released.then(|| self.held.pop_front().expect("seen"))?;
+        self.held_buckets_size -= buckets_size(&held.envelope.message);
+        Some(held)
+    }
+}
+
+/// About what an answer about buckets takes; 0 of other messages.
+fn buckets_size(message: &Message) -> usize {
+    match message {
+        Message::DigestsTold(_) => 8 * BUCKETS,
+        Message::BucketTold(told) => 128 + 2 * size_of::<BucketEntry>() * told.entries.len(),
+        _ => 0,
     }
 }
 

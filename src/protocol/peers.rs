@@ -97,6 +97,7 @@ impl Replica {
             return;
         }
         match &envelope.message {
+            Message::DigestsAsked(_) if !self.may_tell_digests(envelope.origin) => {}
             Message::DigestsAsked(_) => self.handle_digests_asked(&envelope),
             Message::BucketAsked(_) => self.handle_bucket_asked(envelope),
             Message::CopiesAsked(_) => self.handle_copies_asked(now, envelope),

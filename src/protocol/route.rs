@@ -153,6 +153,10 @@ impl Links {
         changed
     }
 
+    pub fn has_news(&self) -> bool {
+        self.news
+    }
+
     /// Whether there is something that the others should be told before the next heartbeat.
     pub fn take_news(&mut self) -> bool {
         std::mem::take(&mut self.news)

@@ -25,8 +25,9 @@ impl Replica {
         let envelope = self.envelope(to, round, message);
         if self.outbox.is_durable(group) {
             self.dispatch(envelope, way);
-        } else {
-            self.outbox.hold(group, envelope, way);
+        } else if !self.outbox.hold(group, envelope, way) {
+            // Whoever asked will ask again.
+            self.counters.overflow += 1;
         }
     }
 
@@ -145,13 +146,14 @@ impl Replica {
 
     /// What changed is told at once, but no more often than each few milliseconds.
     pub(super) fn tell_news(&mut self, now: Now) {
-        if self.node == 0 || !self.links.take_news() {
+        if self.node == 0 || !self.links.has_news() {
             return;
         }
         let next_us = self.told_us + NEWS_INTERVAL_MS * 1_000;
         if now.mono_us >= next_us {
             self.tell_links(now);
-        } else {
+        } else if self.news_due_us.is_none() {
+            self.news_due_us = Some(next_us);
             self.timers.set(next_us, Timer::News);
         }
     }

@@ -25,7 +25,10 @@ impl Replica {
             match timer {
                 Timer::Heartbeat => self.heartbeat(now),
                 Timer::Survey => self.survey(now),
-                Timer::News => self.tell_links(now),
+                Timer::News => {
+                    self.news_due_us = None;
+                    self.tell_news(now);
+                }
                 Timer::Forwards => self.look_at_forwards(now),
                 Timer::Copies => self.copies_timeout(now),
                 Timer::Key(key) => self.key_timeout(now, &key, at_us),

@@ -1,7 +1,9 @@
 //! The loop itself.
 //!
-//! A turn takes in all that has arrived, then drains the replica: so what one batch of datagrams
-//! changes is one group for the disk, and what it causes to be sent shares datagrams.
+//! A turn takes in what has arrived, then drains the replica: so what one batch of datagrams changes is one
+//! group for the disk, and what it causes to be sent shares datagrams. What need not wait for the group is
+//! handed out after each datagram, and a turn ends after some time, or once it has caused much to be sent:
+//! a few bytes that arrive can cause a thousand times as many.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -31,8 +33,13 @@ use crate::storage::{Opened, Table};
 
 /// Batches of datagrams that are received in one turn.
 const RECEIVES_PER_TURN_MAX: usize = 4;
-/// A turn that causes more datagrams than this sends some before it is over.
+/// A turn that causes more datagrams than this, or more bytes, sends some before it is over.
 const FLUSH_AT: usize = 256;
+const FLUSH_SIZE: usize = 1 << 20;
+/// A turn takes nothing more in after so long, ...
+const TURN_MAX: Duration = Duration::from_millis(5);
+/// ... or once it has caused as many bytes to be sent.
+const TURN_SIZE_MAX: u64 = 4 << 20;
 /// A timer that is this late tells that the process was kept from running.
 const LATE_US: u64 = 50_000;
 /// How long operations under way may take to end once the node is told to stop.
@@ -64,6 +71,19 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
+/// What a turn may take.
+#[derive(Debug, Clone, Copy)]
+struct Budget {
+    ends: Instant,
+    pushed_max: u64,
+}
+
+impl Budget {
+    fn is_spent(self, packer: &Packer) -> bool {
+        packer.pushed() >= self.pushed_max || Instant::now() >= self.ends
+    }
+}
+
 /// One running node.
 pub struct Driver {
     clock: Clock,
@@ -75,6 +95,8 @@ pub struct Driver {
     packer: Packer,
     /// The socket takes no more, until it says that it does.
     send_blocked: bool,
+    /// The turn ended before all was handed out.
+    is_unfinished: bool,
     addresses: AddressBook,
     tally: Tally,
     freed: Freed,
@@ -141,6 +163,7 @@ impl Bound {
             socket: self.socket,
             packer: Packer::default(),
             send_blocked: false,
+            is_unfinished: false,
             addresses: AddressBook::new(self.own, &config.nodes, self.notifier),
             tally: Tally::default(),
             freed: Freed::default(),
@@ -195,18 +218,26 @@ impl Driver {
             .is_some_and(|at_us| at_us < late_us)
     }
 
-    /// Takes in all that has arrived, then hands out all that came of it.
+    /// Takes in what has arrived, then hands out what came of it.
     fn turn(&mut self, now: Now) -> Result<(), RuntimeError> {
+        let budget = Budget {
+            ends: Instant::now() + TURN_MAX,
+            pushed_max: self.packer.pushed() + TURN_SIZE_MAX,
+        };
         // Before the timers: after a stall, what they would miss may be there already.
-        self.receive(now)?;
+        self.receive(now, budget)?;
         let is_due = |at_us| now.mono_us >= at_us;
         if self.replica.next_timeout().is_some_and(is_due) {
             self.replica.handle_input(now, Input::Timeout);
         }
+        self.is_unfinished = false;
         while let Some(output) = self.replica.poll_output() {
-            self.handle_output(now, output);
-            if self.packer.len() >= FLUSH_AT {
-                self.flush();
+            let is_list = matches!(output, Output::List { .. });
+            self.hand_out(now, output);
+            // All else leaves in its turn; lists come last.
+            if is_list && budget.is_spent(&self.packer) {
+                self.is_unfinished = true;
+                break;
             }
         }
         self.flush();
@@ -217,12 +248,41 @@ impl Driver {
         Ok(())
     }
 
-    fn receive(&mut self, now: Now) -> Result<(), RuntimeError> {
+    fn hand_out(&mut self, now: Now, output: Output) {
+        self.handle_output(now, output);
+        if self.packer.len() >= FLUSH_AT || self.packer.size() >= FLUSH_SIZE {
+            self.flush();
+        }
+    }
+
+    fn receive(&mut self, now: Now, budget: Budget) -> Result<(), RuntimeError> {
         // While the disk is far behind, what arrives waits in the kernel, and is lost there if it
         // must be: nobody takes that for an answer.
         if self.disk.as_ref().is_some_and(Disk::is_behind) {
             return Ok(());
         }
+        let mut batches = 0;
+        let mut more = true;
+        loop {
+            while self.take_in(now) {
+                while let Some(output) = self.replica.poll_ready() {
+                    self.hand_out(now, output);
+                }
+                if budget.is_spent(&self.packer) {
+                    return Ok(());
+                }
+            }
+            if !more || batches >= RECEIVES_PER_TURN_MAX {
+                return Ok(());
+            }
+            let received = self.socket.receive(now.mono_us, &mut self.tally);
+            more = received.map_err(RuntimeError::Socket)?;
+            batches += 1;
+        }
+    }
+
+    /// Takes in one datagram of those that were received; false if there is none.
+    fn take_in(&mut self, now: Now) -> bool {
         let Self {
             socket,
             tally,
@@ -232,35 +292,29 @@ impl Driver {
             takes_text,
             ..
         } = self;
-        let own = replica.node();
-        for _ in 0..RECEIVES_PER_TURN_MAX {
-            let (_, more) = socket
-                .receive(now.mono_us, tally, &mut |tally, bytes, from| {
-                    if !text::is_text(bytes) {
-                        let mut transits = Vec::new();
-                        decode(bytes, from, own, tally, &mut |arrival| match arrival {
-                            Arrival::Input(input) => replica.handle_input(now, input),
-                            Arrival::Transit(transit) => transits.push(transit),
-                        });
-                        for transit in transits {
-                            pass_on(now, replica, addresses, packer, tally, &transit);
-                        }
-                    } else if !*takes_text {
-                        tally.count(Cause::TextOff);
-                    } else {
-                        match decode_text(bytes, from, tally) {
-                            Some(Ok(input)) => replica.handle_input(now, input),
-                            Some(Err(bytes)) => packer.push_plain(from, bytes, tally),
-                            None => {}
-                        }
-                    }
-                })
-                .map_err(RuntimeError::Socket)?;
-            if !more {
-                break;
+        let Some((bytes, from)) = socket.pop() else {
+            return false;
+        };
+        if !text::is_text(bytes) {
+            let mut transits = Vec::new();
+            let own = replica.node();
+            decode(bytes, from, own, tally, &mut |arrival| match arrival {
+                Arrival::Input(input) => replica.handle_input(now, input),
+                Arrival::Transit(transit) => transits.push(transit),
+            });
+            for transit in transits {
+                pass_on(now, replica, addresses, packer, tally, &transit);
+            }
+        } else if !*takes_text {
+            tally.count(Cause::TextOff);
+        } else {
+            match decode_text(bytes, from, tally) {
+                Some(Ok(input)) => replica.handle_input(now, input),
+                Some(Err(bytes)) => packer.push_plain(from, bytes, tally),
+                None => {}
             }
         }
-        Ok(())
+        true
     }
 
     fn handle_output(&mut self, now: Now, output: Output) {
@@ -402,6 +456,11 @@ impl Driver {
 
     /// Sleeps until there is something to do. A notice ends that too, and is given.
     async fn wait(&mut self, mut alarm: Pin<&mut Sleep>) -> Result<Option<Notice>, RuntimeError> {
+        let takes_in = !self.disk.as_ref().is_some_and(Disk::is_behind);
+        if self.is_unfinished || takes_in && self.socket.has_received() {
+            tokio::task::yield_now().await;
+            return Ok(None);
+        }
         let timeout_us = self.replica.next_timeout().into_iter();
         let wanted = timeout_us.chain(self.stop_at_us).min();
         if let Some(at) = wanted.map(|at_us| self.clock.instant(at_us))
@@ -409,7 +468,6 @@ impl Driver {
         {
             alarm.as_mut().reset(at);
         }
-        let takes_in = !self.disk.as_ref().is_some_and(Disk::is_behind);
         tokio::select! {
             biased;
             notice = self.notices.recv() => return Ok(notice),

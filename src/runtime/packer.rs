@@ -77,6 +77,8 @@ pub struct Packer {
     queue: VecDeque<Parcel>,
     /// Bytes in the queue.
     size: usize,
+    /// Bytes that were ever put in it.
+    pushed: u64,
     /// How many datagrams have left the queue: the place of one in the queue is its ordinal less this.
     left: u64,
     /// The ordinal of the datagram that takes more frames, by where it goes.
@@ -95,6 +97,16 @@ impl Packer {
     /// Datagrams that wait.
     pub fn len(&self) -> usize {
         self.queue.len()
+    }
+
+    /// Bytes that wait.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Bytes of all frames and plain datagrams since the start.
+    pub fn pushed(&self) -> u64 {
+        self.pushed
     }
 
     /// Adds a frame; `encode` appends its body and gives its kind, which the header need not have. At the queue's bound the frame
@@ -122,6 +134,7 @@ impl Packer {
         let before = writer.size();
         writer.push(&header, &self.body);
         self.size += writer.size() - before;
+        self.pushed += size as u64;
     }
 
     /// Adds a datagram that goes as it is: no header, nothing beside it. At the queue's bound it is
@@ -132,6 +145,7 @@ impl Packer {
             return tally.count(Cause::SendOverflow);
         }
         self.size += bytes.len();
+        self.pushed += bytes.len() as u64;
         let content = Content::Plain(bytes);
         self.queue.push_back(Parcel { to, content });
     }

@@ -1,5 +1,6 @@
 //! The node's one UDP socket: everything is received on it and sent from it, in batches.
 
+use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
@@ -31,6 +32,8 @@ pub struct Socket {
     receive_headers: MultiHeaders<SockaddrStorage>,
     receive_memory: Vec<u8>,
     receive_batch: usize,
+    /// Of the last batch: which buffers hold datagrams that were not handed out yet, with their sizes.
+    received: VecDeque<(usize, usize, SocketAddr)>,
     overflow: Overflow,
 }
 
@@ -67,6 +70,7 @@ impl Socket {
             receive_headers: MultiHeaders::preallocate(RECEIVE_BATCH_MAX, None),
             receive_memory: vec![0; RECEIVE_BATCH_MAX * RECEIVE_SIZE_MAX],
             receive_batch: RECEIVE_BATCH_MIN,
+            received: VecDeque::new(),
             overflow: Overflow::default(),
         })
     }
@@ -95,17 +99,26 @@ impl Socket {
         self.udp.writable().await
     }
 
-    /// Receives one batch; gives how many there were, and whether more may wait.
-    pub fn receive(
-        &mut self,
-        mono_us: u64,
-        tally: &mut Tally,
-        give: &mut dyn FnMut(&mut Tally, &[u8], SocketAddr),
-    ) -> io::Result<(usize, bool)> {
+    /// The next datagram that was received, and where it came from.
+    pub fn pop(&mut self) -> Option<(&[u8], SocketAddr)> {
+        let (place, size, from) = self.received.pop_front()?;
+        let at = place * RECEIVE_SIZE_MAX;
+        Some((&self.receive_memory[at..at + size], from))
+    }
+
+    /// Whether `pop` gives one.
+    pub fn has_received(&self) -> bool {
+        !self.received.is_empty()
+    }
+
+    /// Receives one batch, once the last was handed out; gives whether more may wait.
+    pub fn receive(&mut self, mono_us: u64, tally: &mut Tally) -> io::Result<bool> {
+        assert!(self.received.is_empty(), "their buffers are used again");
         self.prepare_overflow(mono_us);
         let asked = self.receive_batch;
         let fd = self.udp.as_raw_fd();
         let (headers, overflow) = (&mut self.receive_headers, &mut self.overflow);
+        let waiting = &mut self.received;
         let mut buffers: Vec<[IoSliceMut<'_>; 1]> = self
             .receive_memory
             .chunks_exact_mut(RECEIVE_SIZE_MAX)
@@ -116,9 +129,10 @@ impl Socket {
         let result = self.udp.try_io(Interest::READABLE, || {
             let flags = MsgFlags::MSG_DONTWAIT;
             for message in recvmmsg(fd, headers, buffers.iter_mut(), flags, None)? {
-                received += 1;
                 overflow.note(&message, tally);
-                take(&message, tally, give);
+                let read = read(&message, tally);
+                waiting.extend(read.map(|(size, from)| (received, size, from)));
+                received += 1;
             }
             if received < asked {
                 // The queue was seen empty: the next datagram wakes the loop. This saves a system
@@ -133,13 +147,13 @@ impl Socket {
             _ => asked,
         };
         match result {
-            Ok(()) => Ok((received, true)),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok((received, false)),
-            Err(error) if error.kind() == ErrorKind::Interrupted => Ok((received, true)),
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
+            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(true),
             Err(error) if is_fatal(&error) => Err(error),
             Err(_) => {
                 tally.count(Cause::ReceiveError);
-                Ok((received, true))
+                Ok(true)
             }
         }
     }
@@ -209,18 +223,20 @@ fn is_fatal(error: &io::Error) -> bool {
         .any(|&errno| error.raw_os_error() == Some(errno as i32))
 }
 
-fn take(
+/// How large a datagram is, and where it came from.
+fn read(
     message: &RecvMsg<'_, '_, SockaddrStorage>,
     tally: &mut Tally,
-    give: &mut dyn FnMut(&mut Tally, &[u8], SocketAddr),
-) {
+) -> Option<(usize, SocketAddr)> {
     if message.flags.contains(MsgFlags::MSG_TRUNC) {
-        return tally.count(Cause::Truncated);
+        tally.count(Cause::Truncated);
+        return None;
     }
     let Some(from) = message.address.as_ref().and_then(socket_address) else {
-        return tally.count(Cause::ReceiveError);
+        tally.count(Cause::ReceiveError);
+        return None;
     };
-    give(tally, message.iovs().next().unwrap_or_default(), from);
+    Some((message.bytes, from))
 }
 
 fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
@@ -264,8 +280,11 @@ mod tests {
     fn receive_all(socket: &mut Socket, mono_us: u64, tally: &mut Tally) -> Vec<Vec<u8>> {
         let mut all = Vec::new();
         loop {
-            let take = &mut |_: &mut Tally, bytes: &[u8], _| all.push(bytes.to_vec());
-            if !socket.receive(mono_us, tally, take).unwrap().1 {
+            let more = socket.receive(mono_us, tally).unwrap();
+            while let Some((bytes, _)) = socket.pop() {
+                all.push(bytes.to_vec());
+            }
+            if !more {
                 return all;
             }
         }

@@ -56,6 +56,15 @@ find_running() {
     [[ $start_time == "$recorded_start" && $state != [ZX] ]]
 }
 
+# Waits for the lock file $1, and holds it until this script ends: of two starts at once the second
+# must find what the first has recorded, or it would leave a process that no record names.
+lock() {
+    exec 9>>"$1" || fail "the lock $1 can't be opened"
+    if type -P flock >/dev/null; then
+        flock -w 30 9 || fail "another start of this node holds the lock $1"
+    fi
+}
+
 start() {
     local base=$1 binary=$2 log_dir=$3 data_dir=$4 durability=$5 shrink_after=$6 bootstrap=$7 index=$8
     shift 8
@@ -64,6 +73,7 @@ start() {
     mkdir -p -- "$log_dir" || fail "the directory $log_dir can't be made"
     name=$(name_of "${nodes[index]}")
     record=$log_dir/$name.pid log=$log_dir/$name.log
+    lock "$log_dir/$name.lock"
     if find_running "$record"; then
         [[ $recorded_list == "$list" ]] ||
             fail "it runs already (process $pid), but as index and list: $recorded_list"
@@ -88,7 +98,7 @@ start() {
     # Job control gives the node a process group of its own, so that an interrupt at the terminal
     # does not reach it.
     set -m
-    (trap '' HUP && exec "$binary" "${arguments[@]}") >>"$log" 2>&1 </dev/null &
+    (trap '' HUP && exec "$binary" "${arguments[@]}") >>"$log" 2>&1 </dev/null 9>&- &
     pid=$!
     set +m
     read_process "$pid" || fail "it ended at once"

@@ -111,4 +111,5 @@ step compat tests/compat.sh
 step loss tests/loss.sh
 step partition tests/partition/run.sh
 step failures tests/partition/run.sh --failures
+step field tests/field/run.sh
 step fuzz fuzz

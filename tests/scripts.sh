@@ -110,6 +110,16 @@ first=$(recorded 127.0.0.1:21)
 check 'a node gets its index, the list, its directory and the durability' is "$(<"$STUB/arguments-3")" \
     "127.0.0.1:21 127.0.0.1:22 127.0.0.1:23 127.0.0.1:24 127.0.0.1:25 --durability fsync --data-dir $work/data/node-3 --shrink-after 3s"
 
+"$root/kill.sh" -9 1 >/dev/null
+"$root/launch.sh" 1 >"$work/first" 2>&1 &
+"$root/launch.sh" 1 >"$work/second" 2>&1
+wait $!
+run cat "$work/first" "$work/second"
+check 'of two launches at once one starts the node, and the other finds it' gave 0 \
+    '*started, process *runs already, process *'
+check 'and no process is left that nothing records' is \
+    "$(pgrep -fc -- "^[^ ]*bash $work/horseshoe serve 1 ")" 1
+
 run "$root/kill.sh" -9 1
 check 'kill -9 of one stops that one' gave 0 'node 1  127.0.0.1:22  stopped, process *'
 run "$root/launch.sh"

@@ -72,6 +72,30 @@ fn rust_files_can_be_read_in_one_sitting() {
     assert_none("files over the limit", long);
 }
 
+/// `eprintln!` and `println!` end the process by a panic where the output cannot be written.
+#[test]
+fn programs_do_not_print_by_macros_that_panic() {
+    let is_product = |path: &&PathBuf| {
+        let path = path.strip_prefix(root()).unwrap_or(path);
+        let text = path.to_string_lossy();
+        (text.starts_with("src/") || text.starts_with("client-lib/"))
+            && has_extension(path, &["rs"])
+            && !text.ends_with("build.rs")
+            && !["tests", "examples", "benches"]
+                .iter()
+                .any(|folder| text.contains(folder))
+    };
+    let paths: Vec<PathBuf> = files().iter().filter(is_product).cloned().collect();
+    let found = lines_with(&paths, |_, line| {
+        let code = line.trim_start();
+        !code.starts_with("//") && ["println!", "print!"].iter().any(|m| code.contains(m))
+    });
+    assert_none(
+        "printed by a macro that panics; use report::complain",
+        found,
+    );
+}
+
 #[test]
 fn the_protocol_is_pure() {
     let banned = [

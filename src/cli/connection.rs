@@ -76,7 +76,7 @@ impl ConnectionArgs {
 
     /// Tells what is wrong before an operation was tried.
     pub fn refuse(&self, name: &str, exit: Exit, message: &str) -> Exit {
-        eprintln!("horseshoe: {message}");
+        report::complain(&format!("horseshoe: {message}\n"));
         if self.json {
             let mut object = Map::new();
             object.insert("result".to_owned(), json!("error"));

@@ -55,10 +55,16 @@ impl Report {
     /// Prints it. A reader that went away is not an error of the operation.
     pub fn print(self) -> Exit {
         if !self.stderr.is_empty() {
-            eprintln!("{}", self.stderr);
+            complain(&format!("{}\n", self.stderr));
         }
         print_bytes(&self.stdout).map_or_else(|exit| exit, |()| self.exit)
     }
+}
+
+/// Writes to standard error. What cannot be written there changes no exit status: `eprintln!` would
+/// end the process by a panic.
+pub fn complain(text: &str) {
+    let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
 /// Writes to standard output; the error is the exit status, and told.
@@ -66,7 +72,9 @@ pub fn print_bytes(bytes: &[u8]) -> Result<(), Exit> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            eprintln!("horseshoe: can't write to standard output: {error}");
+            complain(&format!(
+                "horseshoe: can't write to standard output: {error}\n"
+            ));
             Err(Exit::Other)
         }
         _ => Ok(()),

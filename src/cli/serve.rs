@@ -1,6 +1,7 @@
 //! `horseshoe serve`: runs one node.
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,10 +10,10 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
-use super::words;
+use super::{report, words};
 use crate::config::{LOG_DEFAULT, ServerConfig, Settings};
 use crate::protocol::limits::{HEARTBEAT_MS_DEFAULT, LINK_DOWN_MS_DEFAULT};
-use crate::runtime;
+use crate::runtime::{self, Log};
 use crate::storage::Durability;
 
 /// Run one node.
@@ -91,23 +92,32 @@ enum Switch {
 
 /// Runs until a signal ends the node.
 pub fn run(arguments: ServeArgs) -> ExitCode {
-    match serve(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+    let mut log = match Log::start(std::io::stderr()) {
+        Ok(log) => log,
         Err(error) => {
-            // The log may be filtered, or not be there yet.
-            eprintln!("horseshoe: {error:#}");
-            ExitCode::FAILURE
+            report::complain(&format!("horseshoe: no thread for the log: {error}\n"));
+            return ExitCode::FAILURE;
         }
+    };
+    let result = serve(arguments, &log);
+    if let Err(error) = &result {
+        // Not as an event: the filter could hide it. A log that is full takes no more lines anyway.
+        let _ = log.write_all(format!("horseshoe: {error:#}\n").as_bytes());
+    }
+    log.close();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
     }
 }
 
-fn serve(arguments: ServeArgs) -> anyhow::Result<()> {
+fn serve(arguments: ServeArgs, log: &Log) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&arguments.log)
         .with_context(|| format!("{:?} is not a log filter", arguments.log))?;
     let config = ServerConfig::new(arguments.into())?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(log.clone())
         .with_ansi(false)
         .with_target(false)
         .init();

@@ -38,7 +38,8 @@ struct Known {
 /// The addresses of nodes, of the one family that the socket has.
 #[derive(Debug)]
 pub struct AddressBook {
-    ipv4: bool,
+    /// Where the socket is bound.
+    own: SocketAddr,
     listed: Vec<String>,
     known: HashMap<String, Known, RandomState>,
     notices: UnboundedSender<Notice>,
@@ -48,7 +49,7 @@ impl AddressBook {
     /// `own` is where the socket is bound.
     pub fn new(own: SocketAddr, nodes: &[NodeAddress], notices: UnboundedSender<Notice>) -> Self {
         let mut book = AddressBook {
-            ipv4: own.is_ipv4(),
+            own,
             listed: nodes.iter().map(NodeAddress::to_string).collect(),
             known: HashMap::default(),
             notices,
@@ -82,6 +83,20 @@ impl AddressBook {
         }
     }
 
+    pub fn own(&self) -> SocketAddr {
+        self.own
+    }
+
+    /// Whether this node has a loopback address and the named listed node has another kind: then it
+    /// is on another machine, which cannot reach this node.
+    pub fn is_cut_off_from(&self, name: &str) -> bool {
+        let known = self.known.get(name).and_then(|known| known.address);
+        let is_listed = self.listed.iter().any(|listed| listed == name);
+        self.own.ip().is_loopback()
+            && is_listed
+            && known.is_some_and(|address| !address.ip().is_loopback())
+    }
+
     fn look_up(&mut self, name: &str, mono_us: u64) {
         if !self.known.contains_key(name) && self.known.len() >= NAMES_MAX {
             self.known.retain(|name, _| self.listed.contains(name));
@@ -91,12 +106,12 @@ impl AddressBook {
             return;
         }
         if let Ok(address) = name.parse::<SocketAddr>() {
-            known.address = Some(address).filter(|address| address.is_ipv4() == self.ipv4);
+            known.address = Some(address).filter(|address| address.is_ipv4() == self.own.is_ipv4());
             known.again_us = None;
             return;
         }
         known.again_us = Some(mono_us + RETRY_INTERVAL_US);
-        let (name, ipv4, notices) = (name.to_owned(), self.ipv4, self.notices.clone());
+        let (name, ipv4, notices) = (name.to_owned(), self.own.is_ipv4(), self.notices.clone());
         let thread = std::thread::Builder::new().name("resolver".to_owned());
         let spawned = thread.spawn(move || {
             let address = resolve(&name, Some(ipv4));

@@ -86,6 +86,8 @@ impl Budget {
 
 /// One running node.
 pub struct Driver {
+    /// This node's own address, as listed.
+    name: String,
     clock: Clock,
     replica: Replica,
     table: Table,
@@ -156,6 +158,7 @@ impl Bound {
         let disk = config.data_dir.as_ref();
         let disk = disk.map(|_| Disk::start(opened.storage, self.notifier.clone()));
         Ok(Driver {
+            name: config.own().to_string(),
             clock,
             replica: Replica::new(options, opened.recovered, clock.now()),
             table: opened.table,
@@ -441,7 +444,17 @@ impl Driver {
             }
             // Asked twice: what is under way is not waited for.
             Notice::Stop => self.stop_at_us = Some(now.mono_us),
-            Notice::Resolved(resolved) => self.addresses.resolved(resolved, now.mono_us),
+            Notice::Resolved(resolved) => {
+                let name = resolved.name.clone();
+                self.addresses.resolved(resolved, now.mono_us);
+                if self.addresses.is_cut_off_from(&name) {
+                    return Err(RuntimeError::Loopback {
+                        name: self.name.clone(),
+                        own: self.addresses.own(),
+                        other: name,
+                    });
+                }
+            }
             Notice::Persisted(group) => {
                 let disk = self.disk.as_mut();
                 disk.expect("only a disk tells that").persisted(group);
@@ -549,6 +562,14 @@ fn bind(config: &ServerConfig) -> Result<(SocketAddr, Socket), RuntimeError> {
         name: name.clone(),
         source,
     })?;
+    let is_elsewhere =
+        |node: &&NodeAddress| node.literal().is_some_and(|node| !node.ip().is_loopback());
+    if let Some(other) = config.nodes.iter().find(is_elsewhere)
+        && own.ip().is_loopback()
+    {
+        let other = other.to_string();
+        return Err(RuntimeError::Loopback { name, own, other });
+    }
     let bound = Socket::bind(own).and_then(|socket| Ok((socket.raise_buffers()?, socket)));
     let (granted, socket) = bound.map_err(|source| RuntimeError::Bind { name, own, source })?;
     let (receive, send) = (granted.receive_size >> 10, granted.send_size >> 10);
@@ -559,10 +580,6 @@ fn bind(config: &ServerConfig) -> Result<(SocketAddr, Socket), RuntimeError> {
              raise net.core.rmem_max and net.core.wmem_max to {}",
             super::socket::KERNEL_BUFFER_SIZE
         );
-    }
-    let literals = config.nodes.iter().filter_map(NodeAddress::literal);
-    if own.ip().is_loopback() && literals.into_iter().any(|node| !node.ip().is_loopback()) {
-        tracing::warn!("{own} is a loopback address: nodes on other machines can't reach it");
     }
     Ok((own, socket))
 }

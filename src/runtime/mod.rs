@@ -5,10 +5,12 @@
 
 mod addresses;
 pub mod allocator;
+mod backoff;
 pub mod decode;
 mod disk;
 mod driver;
 mod events;
+mod log;
 mod packer;
 mod serve;
 mod socket;
@@ -18,6 +20,7 @@ use crate::protocol::message::GroupNumber;
 use crate::storage::StorageError;
 
 pub use driver::{Bound, Driver};
+pub use log::Log;
 pub use serve::{RuntimeError, serve};
 
 /// What reaches the loop beside datagrams and time.

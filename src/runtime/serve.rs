@@ -2,12 +2,18 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
+use super::backoff::Backoff;
 use super::{Bound, Notice, allocator};
 use crate::config::ServerConfig;
 use crate::storage::{self, DiskOptions, Opened, StorageError};
+
+/// How often a node whose own address is not there yet tries to bind it.
+const BIND_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why a node could not start, or could not go on.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +25,16 @@ pub enum RuntimeError {
         name: String,
         own: SocketAddr,
         source: io::Error,
+    },
+    #[error(
+        "this node's own address {name} is {own}, a loopback address, but {other} is on another \
+         machine, which cannot reach it: list this node with an address of its network, or correct \
+         the line of {name} in /etc/hosts (Debian maps a machine's own name to 127.0.1.1)"
+    )]
+    Loopback {
+        name: String,
+        own: SocketAddr,
+        other: String,
     },
     #[error("the socket failed")]
     Socket(#[source] io::Error),
@@ -36,6 +52,17 @@ pub enum RuntimeError {
     StorageStuck,
 }
 
+impl RuntimeError {
+    /// Whether the same may work in a moment: the network may be coming up.
+    fn may_pass(&self) -> bool {
+        match self {
+            RuntimeError::Resolve { .. } => true,
+            RuntimeError::Bind { source, .. } => source.kind() == io::ErrorKind::AddrNotAvailable,
+            _ => false,
+        }
+    }
+}
+
 /// Runs a node until SIGTERM or SIGINT.
 pub fn serve(config: &ServerConfig) -> Result<(), RuntimeError> {
     announce(config);
@@ -45,15 +72,15 @@ pub fn serve(config: &ServerConfig) -> Result<(), RuntimeError> {
         .build()
         .map_err(RuntimeError::Start)?;
     let result = runtime.block_on(async {
+        let mut stops = listen_to_signals().map_err(RuntimeError::Start)?;
         // First the address: a store that is opened and then not used was not stopped clean.
-        let bound = Bound::new(config)?;
-        for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
-            let mut signals = signal(kind).map_err(RuntimeError::Start)?;
-            let notifier = bound.notifier();
-            tokio::spawn(async move {
-                while signals.recv().await.is_some() && notifier.send(Notice::Stop).is_ok() {}
-            });
-        }
+        let Some(bound) = bind_when_possible(config, &mut stops).await? else {
+            return Ok(());
+        };
+        let notifier = bound.notifier();
+        tokio::spawn(async move {
+            while stops.recv().await.is_some() && notifier.send(Notice::Stop).is_ok() {}
+        });
         let opened = open(config)?;
         let mut driver = bound.start(config, opened)?;
         let result = driver.run().await;
@@ -66,6 +93,57 @@ pub fn serve(config: &ServerConfig) -> Result<(), RuntimeError> {
         tracing::info!("stopped");
     }
     result
+}
+
+/// Gives a message for each SIGTERM and SIGINT, which end the node. SIGHUP, SIGUSR1 and SIGUSR2, whose default is to end a process,
+/// do nothing: there is nothing to reopen yet.
+fn listen_to_signals() -> io::Result<UnboundedReceiver<()>> {
+    let (stop, stops) = unbounded_channel();
+    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
+        let mut signals = signal(kind)?;
+        let stop = stop.clone();
+        tokio::spawn(
+            async move { while signals.recv().await.is_some() && stop.send(()).is_ok() {} },
+        );
+    }
+    let ignored = [
+        (SignalKind::hangup(), "SIGHUP"),
+        (SignalKind::user_defined1(), "SIGUSR1"),
+        (SignalKind::user_defined2(), "SIGUSR2"),
+    ];
+    for (kind, name) in ignored {
+        let mut signals = signal(kind)?;
+        tokio::spawn(async move {
+            while signals.recv().await.is_some() {
+                tracing::info!("{name} ignored: there is nothing to reopen");
+            }
+        });
+    }
+    Ok(stops)
+}
+
+/// Binds the node's address. At boot the network or the name server may not be up yet, so a name that
+/// does not resolve and an address that this machine does not have are tried again. `None` if the
+/// node was told to stop meanwhile.
+async fn bind_when_possible(
+    config: &ServerConfig,
+    stops: &mut UnboundedReceiver<()>,
+) -> Result<Option<Bound>, RuntimeError> {
+    let mut warnings = Backoff::default();
+    loop {
+        let error = match Bound::new(config) {
+            Ok(bound) => return Ok(Some(bound)),
+            Err(error) if error.may_pass() => error,
+            Err(error) => return Err(error),
+        };
+        if warnings.is_due(Instant::now()) {
+            tracing::warn!("{:#}; trying again", anyhow::Error::from(error));
+        }
+        let stop = tokio::time::timeout(BIND_RETRY_INTERVAL, stops.recv()).await;
+        if stop.is_ok() {
+            return Ok(None);
+        }
+    }
 }
 
 fn open(config: &ServerConfig) -> Result<Opened, RuntimeError> {

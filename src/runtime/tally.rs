@@ -1,4 +1,5 @@
-//! What was left out, and why: counted by cause, logged at most once a second.
+//! What was left out, and why: counted by cause, logged at most once a second, and ever less often
+//! while the same goes on.
 
 use std::fmt::Write;
 
@@ -7,7 +8,10 @@ use kvclient::wire::BodyError;
 
 use crate::gateway::text::Silence;
 
-const REPORT_INTERVAL_US: u64 = 1_000_000;
+/// Lines are at least this far apart; the interval doubles with each line of the same causes, ...
+const REPORT_INTERVAL_MIN_US: u64 = 1_000_000;
+/// ... up to this. After a silence of this length it begins anew.
+const REPORT_INTERVAL_MAX_US: u64 = 64_000_000;
 
 macro_rules! causes {
     ($($(#[$doc:meta])* $cause:ident = $name:literal),* $(,)?) => {
@@ -70,6 +74,9 @@ pub struct Tally {
     too_large: Option<(&'static str, usize)>,
     changed: bool,
     report_from_us: u64,
+    interval_us: u64,
+    /// Causes that were reported since the interval was last at its shortest.
+    known: [bool; Cause::ALL.len()],
 }
 
 impl Default for Tally {
@@ -80,6 +87,8 @@ impl Default for Tally {
             too_large: None,
             changed: false,
             report_from_us: 0,
+            interval_us: 0,
+            known: [false; Cause::ALL.len()],
         }
     }
 }
@@ -116,15 +125,16 @@ impl Tally {
         self.counts.iter().sum()
     }
 
-    /// One line that sums up what came since the last, at most once a second.
+    /// One line that sums up what came since the last. A cause that is new is reported within a second.
     pub fn report(&mut self, mono_us: u64) -> Option<String> {
-        if !self.changed || mono_us < self.report_from_us {
+        if !self.changed || !self.is_due(mono_us) {
             return None;
         }
         let mut line = String::new();
         for &cause in Cause::ALL {
             let many = self.counts[cause as usize] - self.reported[cause as usize];
             if many > 0 {
+                self.known[cause as usize] = true;
                 let comma = if line.is_empty() { "" } else { ", " };
                 let named = match self.too_large {
                     Some((name, size)) if cause == Cause::SendTooBig => {
@@ -138,8 +148,31 @@ impl Tally {
         self.reported = self.counts;
         self.too_large = None;
         self.changed = false;
-        self.report_from_us = mono_us + REPORT_INTERVAL_US;
+        self.report_from_us = mono_us + self.interval_us;
         Some(line)
+    }
+
+    /// Whether a line may be written now; sets the interval to the line after it.
+    fn is_due(&mut self, mono_us: u64) -> bool {
+        let began_us = self.report_from_us.saturating_sub(self.interval_us);
+        let was_silent = mono_us >= self.report_from_us + REPORT_INTERVAL_MAX_US;
+        let is_new = |cause: &&Cause| {
+            let place = **cause as usize;
+            self.counts[place] > self.reported[place] && !self.known[place]
+        };
+        if was_silent || Cause::ALL.iter().any(|cause| is_new(&cause)) {
+            if self.interval_us > 0 && mono_us < began_us + REPORT_INTERVAL_MIN_US {
+                return false;
+            }
+            self.known = [false; Cause::ALL.len()];
+            self.interval_us = REPORT_INTERVAL_MIN_US;
+            return true;
+        }
+        if mono_us < self.report_from_us {
+            return false;
+        }
+        self.interval_us = (2 * self.interval_us).min(REPORT_INTERVAL_MAX_US);
+        true
     }
 }
 
@@ -178,6 +211,30 @@ impl From<BodyError> for Cause {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_goes_on_is_reported_ever_less_often_and_what_is_new_within_a_second() {
+        let mut tally = Tally::default();
+        let mut times = Vec::new();
+        for second in 10..200 {
+            tally.count(Cause::Foreign);
+            if tally.report(second * 1_000_000).is_some() {
+                times.push(second - 10);
+            }
+        }
+        assert_eq!(times, [0, 1, 3, 7, 15, 31, 63, 127]);
+        tally.count(Cause::SendError);
+        let line = tally.report(200_000_000).unwrap();
+        assert!(
+            line.contains("datagrams that could not be sent: 1"),
+            "{line}"
+        );
+        assert!(line.contains("foreign datagrams: 62"), "{line}");
+        tally.count(Cause::Foreign);
+        assert!(tally.report(300_000_000).is_some(), "after a silence");
+        tally.count(Cause::Foreign);
+        assert!(tally.report(301_000_000).is_some());
+    }
 
     #[test]
     fn a_second_has_one_line_that_sums_up() {

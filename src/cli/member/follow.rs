@@ -49,7 +49,7 @@ impl Progress {
     pub fn say(&mut self, words: String) {
         if words != self.said {
             if !self.quiet {
-                eprintln!("{words}");
+                report::complain(&format!("{words}\n"));
             }
             self.said = words;
         }

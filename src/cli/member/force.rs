@@ -1,6 +1,6 @@
 //! `horseshoe member force`: the way on when a quorum is lost for good.
 
-use std::io::{BufRead, Write};
+use std::io::BufRead;
 use std::time::Duration;
 
 use clap::Args;
@@ -8,6 +8,7 @@ use kvclient::wire::{CHANGE_NODES_MAX, Change, ChangeOutcome};
 
 use super::super::connection::ConnectionArgs;
 use super::super::exit::Exit;
+use super::super::report;
 use super::cluster::Cluster;
 use super::follow::{self, Progress};
 
@@ -50,7 +51,7 @@ pub fn run(arguments: ForceArgs, connection: &ConnectionArgs) -> Exit {
         Ok(found) => found,
         Err(message) => return connection.refuse("refused", Exit::Other, &message),
     };
-    eprint!("{}", warning(&cluster, &nodes));
+    report::complain(&warning(&cluster, &nodes));
     if !yes && !is_confirmed() {
         let message = "not confirmed, and nothing was changed";
         return connection.refuse("usage", Exit::Usage, message);
@@ -124,8 +125,7 @@ fn warning(cluster: &Cluster, nodes: &[u8]) -> String {
 
 /// Reads one line.
 fn is_confirmed() -> bool {
-    eprint!("Type {WORD} to go on: ");
-    let _ = std::io::stderr().flush();
+    report::complain(&format!("Type {WORD} to go on: "));
     let mut line = String::new();
     let read = std::io::stdin().lock().read_line(&mut line);
     read.is_ok() && line.trim() == WORD

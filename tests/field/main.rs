@@ -1,0 +1,16 @@
+//! What happens in the field: names, addresses, clocks, logs, disks, slow and odd networks, each tried
+//! with real processes.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `logs.rs` | a log that cannot be written, or that nobody reads |
+//! | `starting.rs` | an own address that is not there yet, or that others cannot reach; signals |
+//!
+//! `tests/field/run.sh` runs them in a network namespace of their own, where tests may add addresses.
+
+mod logs;
+#[path = "../cluster/nodes.rs"]
+#[allow(dead_code)] // The tests of whole clusters use the rest of it.
+mod nodes;
+mod process;
+mod starting;

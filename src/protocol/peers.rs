@@ -436,3 +436,38 @@ fn answer(
         other => unreachable!("{} is no question", other.name()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::message::Read;
+    use super::super::record::Record;
+    use super::*;
+
+    /// E5: what an earlier life accepted is told to nobody who asks.
+    #[test]
+    fn state_of_an_earlier_life_is_not_told() {
+        let terms = Terms {
+            floor: Ballot::new(7, 2),
+            life: 3,
+            ..Terms::default()
+        };
+        let cache = AcceptorState {
+            promised: Ballot::new(6, 1),
+            accepted: Ballot::new(5, 1),
+            chosen: true,
+            record: Some(Record::default().into()),
+            life: 2,
+        };
+        let key = Key::user(b"k");
+        let ballot = Ballot::new(9, 1);
+        let holds = Ballot::ZERO;
+        let read = Read {
+            key: key.clone(),
+            holds,
+        };
+        for question in [Prepare { key, ballot }.into(), Message::from(read)] {
+            let of_cache = answer(&mut Some(cache.clone()), &question, terms);
+            assert_eq!(of_cache, answer(&mut None, &question, terms));
+        }
+    }
+}

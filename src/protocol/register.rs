@@ -171,6 +171,39 @@ mod tests {
         assert!(!mark_chosen(&mut None, b(5)));
     }
 
+    /// E5: whatever a state of an earlier life tells, to rounds and copies there is none.
+    #[test]
+    fn state_of_an_earlier_life_is_none() {
+        type Question = fn(&mut Option<AcceptorState>, Ballot, Terms) -> Verdict;
+        let questions: [Question; 3] = [
+            prepare,
+            |state, ballot, terms| accept(state, ballot, &record(1), terms),
+            |state, ballot, terms| copy(state, ballot, &record(1), terms),
+        ];
+        let cache = AcceptorState {
+            promised: b(6),
+            accepted: b(4),
+            chosen: true,
+            record: Some(record(1)),
+            life: 2,
+        };
+        for (ballot, floor) in (1..9).flat_map(|ballot| [0, 5, 8].map(|floor| (ballot, floor))) {
+            for (n, question) in questions.iter().enumerate() {
+                let (mut cached, mut none) = (Some(cache.clone()), None);
+                let terms = terms(b(2), b(floor));
+                let verdict = question(&mut cached, b(ballot), terms);
+                assert_eq!(
+                    verdict,
+                    question(&mut none, b(ballot), terms),
+                    "question {n}, ballot {ballot}, floor {floor}"
+                );
+                if verdict == Verdict::Granted {
+                    assert_eq!(cached, none);
+                }
+            }
+        }
+    }
+
     #[test]
     fn promises_only_rise_and_repeats_are_answered_again() {
         let mut state = None;

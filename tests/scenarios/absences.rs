@@ -80,10 +80,12 @@ pub fn a_node_that_was_cut_off_starts_to_count_anew() {
     c.until("a configuration", |c| c.is_formed());
     c.run_ms(1_000);
     c.isolate(0);
-    c.run_ms(2_000);
+    c.run_ms(1_500);
+    c.isolate(3);
+    c.run_ms(500);
     c.heal_nodes();
     c.isolate(3);
-    c.run_ms(2_500);
+    c.run_ms(2_000);
     c.heal_nodes();
     c.run_ms(3_000);
     assert!(are_all_members(&c));

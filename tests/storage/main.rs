@@ -3,6 +3,7 @@
 
 mod damage;
 mod model;
+mod power;
 mod process;
 mod refused;
 mod roundtrip;

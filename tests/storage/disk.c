@@ -1,0 +1,234 @@
+/* A disk that forgets what was not synced, for tests of power failures. Preloaded into a process that
+ * keeps its data in DISK_FROM, it brings the directory DISK_TO up to date with each sync: what is
+ * there is what a power failure at that moment would leave. Contents are durable with the sync of their
+ * file, names with that of their directory, or earlier.
+ *
+ * While the file DISK_FAILS exists, syncs of files fail, and as with Linux what was to be written then
+ * counts as written from there on: a later sync leaves it out, unless it was written again. The range
+ * that this is about is kept beside the file in DISK_TO, as NAME.lost, for the next process too. */
+
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
+
+static void die(const char *what) {
+    fprintf(stderr, "disk.c: %s: %s\n", what, strerror(errno));
+    abort();
+}
+
+/* The durable twin of a path below DISK_FROM; false for any other. */
+static int twin(const char *path, char *to) {
+    const char *from = getenv("DISK_FROM"), *durable = getenv("DISK_TO");
+    size_t length = from ? strlen(from) : 0;
+    if (!length || !durable || strncmp(path, from, length) || (path[length] && path[length] != '/'))
+        return 0;
+    return snprintf(to, PATH_MAX, "%s%s", durable, path + length) < PATH_MAX;
+}
+
+static int twin_of(int fd, char *path, char *to) {
+    char link[64];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(link, path, PATH_MAX - 1);
+    if (length <= 0)
+        return 0;
+    path[length] = 0;
+    return twin(path, to);
+}
+
+static void make_parents(char *path) {
+    for (char *at = path + 1; (at = strchr(at, '/')); at++) {
+        *at = 0;
+        if (mkdir(path, 0700) && errno != EEXIST)
+            die(path);
+        *at = '/';
+    }
+}
+
+struct range {
+    off_t start, end;
+};
+
+static struct range lost(const char *to) {
+    char name[PATH_MAX + 8];
+    struct range range = {0, 0};
+    snprintf(name, sizeof name, "%s.lost", to);
+    FILE *file = fopen(name, "r");
+    if (file) {
+        long start = 0, end = 0;
+        if (fscanf(file, "%ld %ld", &start, &end) == 2)
+            range = (struct range){start, end};
+        fclose(file);
+    }
+    return range;
+}
+
+static void set_lost(const char *to, struct range range) {
+    char name[PATH_MAX + 8];
+    snprintf(name, sizeof name, "%s.lost", to);
+    if (range.start >= range.end) {
+        REAL(unlink)(name);
+        return;
+    }
+    FILE *file = fopen(name, "w");
+    if (!file || fprintf(file, "%ld %ld", (long)range.start, (long)range.end) < 0 || fclose(file))
+        die(name);
+}
+
+/* Copies what is in the file, holes left out, but for the lost range. Gives what differed before. */
+static struct range copy(const char *path, const char *to, struct range without, int really) {
+    static char bytes[1 << 16], held[1 << 16];
+    struct range differed = {0, 0};
+    int in = open(path, O_RDONLY), out = open(to, O_RDWR | (really ? O_CREAT : 0), 0600);
+    struct stat status;
+    if (in < 0 || fstat(in, &status) || (out < 0 && really))
+        die(path);
+    off_t at = 0;
+    while ((at = lseek(in, at, SEEK_DATA)) >= 0) {
+        off_t hole = lseek(in, at, SEEK_HOLE);
+        while (at < hole) {
+            size_t size = hole - at < (off_t)sizeof bytes ? (size_t)(hole - at) : sizeof bytes;
+            ssize_t count = pread(in, bytes, size, at);
+            if (count <= 0)
+                die(path);
+            memset(held, 0, sizeof held);
+            if (out >= 0 && pread(out, held, count, at) < 0)
+                die(to);
+            for (ssize_t n = 0; n < count; n++) {
+                off_t here = at + n;
+                if (here >= without.start && here < without.end)
+                    bytes[n] = held[n];
+                else if (bytes[n] != held[n]) {
+                    if (differed.start == differed.end)
+                        differed.start = here;
+                    differed.end = here + 1;
+                }
+            }
+            if (really && REAL(pwrite64)(out, bytes, count, at) != count)
+                die(to);
+            at += count;
+        }
+    }
+    if (really && ftruncate(out, status.st_size))
+        die(to);
+    close(in);
+    if (out >= 0)
+        close(out);
+    return differed;
+}
+
+static int is_lost(const char *name) {
+    size_t length = strlen(name);
+    return length > 5 && !strcmp(name + length - 5, ".lost");
+}
+
+/* Names of one directory that the other has not are made there, empty, or removed from the first. */
+static void compare(const char *directory, const char *other, int make) {
+    DIR *entries = opendir(directory);
+    if (!entries)
+        die(directory);
+    for (struct dirent *entry; (entry = readdir(entries));) {
+        char here[PATH_MAX + 256], there[PATH_MAX + 256];
+        const char *name = entry->d_name;
+        struct stat status, ignored;
+        snprintf(here, sizeof here, "%s/%s", directory, name);
+        snprintf(there, sizeof there, "%s/%s", other, name);
+        if (is_lost(name) || stat(here, &status) || !stat(there, &ignored))
+            continue;
+        if (!make) {
+            if (S_ISREG(status.st_mode))
+                REAL(unlink)(here);
+        } else if (S_ISDIR(status.st_mode)) {
+            mkdir(there, 0700);
+        } else {
+            close(open(there, O_WRONLY | O_CREAT, 0600));
+        }
+    }
+    closedir(entries);
+}
+
+static int synced(int fd) {
+    char path[PATH_MAX], to[PATH_MAX];
+    struct stat status;
+    if (!twin_of(fd, path, to) || fstat(fd, &status))
+        return 0;
+    make_parents(to);
+    if (S_ISDIR(status.st_mode)) {
+        if (mkdir(to, 0700) && errno != EEXIST)
+            die(to);
+        compare(path, to, 1);
+        compare(to, path, 0);
+        return 0;
+    }
+    const char *fails = getenv("DISK_FAILS");
+    if (fails && !access(fails, F_OK)) {
+        set_lost(to, copy(path, to, lost(to), 0));
+        errno = EIO;
+        return -1;
+    }
+    copy(path, to, lost(to), 1);
+    return 0;
+}
+
+int fsync(int fd) {
+    return synced(fd);
+}
+
+int fdatasync(int fd) {
+    return synced(fd);
+}
+
+int rename(const char *old, const char *new) {
+    char from[PATH_MAX], to[PATH_MAX];
+    int result = REAL(rename)(old, new);
+    if (!result && twin(old, from) && twin(new, to) && REAL(rename)(from, to))
+        REAL(unlink)(to);
+    return result;
+}
+
+int unlink(const char *path) {
+    char to[PATH_MAX];
+    if (twin(path, to))
+        REAL(unlink)(to);
+    return REAL(unlink)(path);
+}
+
+/* What is written again is dirty again. */
+static void written(int fd, off_t at, ssize_t count) {
+    char path[PATH_MAX], to[PATH_MAX];
+    if (count <= 0 || !twin_of(fd, path, to))
+        return;
+    struct range range = lost(to);
+    if (range.start < range.end && at <= range.start && at + count > range.start) {
+        range.start = at + count;
+        set_lost(to, range);
+    }
+}
+
+ssize_t write(int fd, const void *bytes, size_t size) {
+    ssize_t count = REAL(write)(fd, bytes, size);
+    int error = errno;
+    if (count > 0) {
+        off_t end = lseek(fd, 0, SEEK_CUR);
+        if (end >= 0)
+            written(fd, end - count, count);
+    }
+    errno = error;
+    return count;
+}
+
+ssize_t pwrite64(int fd, const void *bytes, size_t size, off64_t at) {
+    ssize_t count = REAL(pwrite64)(fd, bytes, size, at);
+    written(fd, at, count);
+    return count;
+}

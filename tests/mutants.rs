@@ -10,7 +10,9 @@ mod sim;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use horseshoe::protocol::rules::{Rule, switch_off};
-use scenarios::{ballots, catching_up, changes, exactly_once, handoff, members, outcomes, purge};
+use scenarios::{
+    ballots, catching_up, changes, exactly_once, handoff, members, outcomes, purge, text,
+};
 use sim::plan::Config;
 use sim::run::run_seed;
 
@@ -52,6 +54,18 @@ const TABLE: &[(Rule, Found)] = &[
         Rule::X1_text,
         Found::ByScenario(exactly_once::x1_text_retry_after_a_flood),
     ),
+    (
+        Rule::X1_text,
+        Found::ByScenario(text::x1_a_coordinator_ahead_forgets_no_text_put_of_a_moment_ago),
+    ),
+    (
+        Rule::X1_text,
+        Found::ByScenario(text::x1_a_text_put_that_was_forwarded_long_ago_is_not_run),
+    ),
+    (
+        Rule::X1_source,
+        Found::ByScenario(text::x1_a_text_retry_from_another_address_is_not_applied_again),
+    ),
     (Rule::X2_node, Found::BySeeds),
     (Rule::X4_window, Found::BySeeds),
     (
@@ -69,6 +83,10 @@ const TABLE: &[(Rule, Found)] = &[
     (
         Rule::P1_all,
         Found::ByScenario(purge::p1_a_member_that_was_away_brings_nothing_back),
+    ),
+    (
+        Rule::P1_text,
+        Found::ByScenario(text::p1_a_jump_purges_no_text_put_of_a_moment_ago),
     ),
     (
         Rule::P1_floor,

@@ -119,6 +119,8 @@ fn peer_messages() -> Vec<Message> {
             from_boot: 2,
             to_boot: 1,
             attempt: 1,
+            waited_us: 1,
+            heard: 1,
             operation: operation(3, Action::Delete),
         }
         .into(),

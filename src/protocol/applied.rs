@@ -63,17 +63,15 @@ impl Proposal {
         if operation.action.is_read() {
             return Verdict::Answer(self.read());
         }
-        match self.record.applied.look_up(operation) {
+        match self.record.applied.look_up(operation, &self.moment) {
             LookUp::BelowMark => return Verdict::Straggler,
             LookUp::Found(outcome) => return Verdict::Answer(outcome),
+            LookUp::FromElsewhere => return Verdict::Answer(Outcome::Unknown),
             LookUp::Forgotten(_) if tried => return Verdict::Answer(Outcome::Unknown),
             LookUp::Forgotten(dropped) => return Verdict::Answer(Outcome::Remake { dropped }),
             LookUp::New => {}
         }
         if sessionless::is_text(operation.id.client) && rule!(X1_text) {
-            if operation.birth <= self.moment.text_fresh_above {
-                return Verdict::Straggler;
-            }
             let size = Proposal::size_of(operation);
             if !self.record.applied.has_room_for_text(size, &self.moment) {
                 return Verdict::Answer(Outcome::Busy);

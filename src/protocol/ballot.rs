@@ -3,15 +3,11 @@
 //! Owns how ballots are made and ordered (B1) and how far a wall clock is believed (B2). The
 //! persisted ceiling is written by `Replica`; here it is only kept.
 
-use std::collections::VecDeque;
-
 use kvclient::clock::{self, HybridClock, READING_SANE_MAX, Reading};
 use kvclient::wire::BodyError;
 use serde::{Deserialize, Serialize};
 
-use super::limits::{
-    CEILING_LOW_WATER_MS, CEILING_STEP_MS, CLOCK_SAMPLE_MS, TEXT_AGE_MAX_MS, TEXT_KEPT_MS,
-};
+use super::limits::{CEILING_LOW_WATER_MS, CEILING_STEP_MS};
 use super::message::{NodeId, Now, RoundId};
 use super::rules::rule;
 
@@ -65,14 +61,12 @@ impl std::fmt::Display for Ballot {
     }
 }
 
-/// The node's clock as one round has it.
+/// Time as one round has it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Moment {
     pub now: Reading,
-    /// X1: a text operation that was applied above it does not leave the table yet.
+    /// X1: a text operation that was entered above it does not leave the table yet.
     pub text_kept_above: Reading,
-    /// X1: a text operation that was born at or below it is not run any more.
-    pub text_fresh_above: Reading,
 }
 
 impl Moment {
@@ -93,9 +87,6 @@ pub struct BallotClock {
     /// For the tests that switch rules off: where ids begin that do not come from the clock.
     begun: Reading,
     rounds: u64,
-    /// What the clock showed, of late, by monotonic time: a hybrid clock may jump ahead, or stand
-    /// for a while, so its readings alone do not tell how long ago something was.
-    samples: VecDeque<(u64, Reading)>,
 }
 
 impl BallotClock {
@@ -110,7 +101,6 @@ impl BallotClock {
             clamped: false,
             begun: start,
             rounds: 0,
-            samples: VecDeque::new(),
         }
     }
 
@@ -137,43 +127,6 @@ impl BallotClock {
     pub fn tick(&mut self, now: Now) -> Reading {
         let physical = self.believed_ms(now);
         self.clock.tick(physical)
-    }
-
-    /// To be called at every input, before anything moves the clock.
-    pub fn sample(&mut self, now: Now) {
-        let newest_us = self.samples.back().map(|(at_us, _)| *at_us);
-        if newest_us.is_some_and(|at_us| now.mono_us < at_us + CLOCK_SAMPLE_MS * 1_000) {
-            return;
-        }
-        self.samples.push_back((now.mono_us, self.clock.last()));
-        let kept_us = now.mono_us.saturating_sub(TEXT_KEPT_MS * 1_000);
-        while self
-            .samples
-            .get(1)
-            .is_some_and(|(at_us, _)| *at_us <= kept_us)
-        {
-            self.samples.pop_front();
-        }
-    }
-
-    pub fn moment(&self, now: Now) -> Moment {
-        let last = self.clock.last();
-        let fresh_above = self.showed_before(TEXT_AGE_MAX_MS, now);
-        Moment {
-            now: last,
-            text_kept_above: self.showed_before(TEXT_KEPT_MS, now),
-            // After a standstill of this process there is no sample of a moment ago, but the clock
-            // itself has moved on.
-            text_fresh_above: fresh_above.max(last.saturating_sub(clock::from_ms(TEXT_AGE_MAX_MS))),
-        }
-    }
-
-    /// A reading that the clock had this long ago, or earlier: zero if it did not run yet.
-    fn showed_before(&self, ms: u64, now: Now) -> Reading {
-        let until_us = now.mono_us.checked_sub(ms * 1_000);
-        let before = |(at_us, _): &&(u64, Reading)| until_us.is_some_and(|until| *at_us <= until);
-        let newest = self.samples.iter().rev().find(before);
-        newest.map_or(0, |(_, reading)| *reading)
     }
 
     /// An id that no round of this node had in this life or an earlier one (R4): a reading too.
@@ -262,32 +215,5 @@ mod tests {
         assert!(clock.needs_ceiling());
         let ceiling = clock.raise_ceiling();
         assert!(ceiling > clock.last() && !clock.needs_ceiling());
-    }
-
-    #[test]
-    fn a_moment_tells_how_long_ago_by_monotonic_time() {
-        let mut clock = BallotClock::new(clock::from_ms(1), 60_000);
-        let at = |ms: u64| Now {
-            mono_us: ms * 1_000,
-            wall_ms: 0,
-        };
-        assert_eq!(clock.moment(at(400)).text_kept_above, 0);
-        for ms in (500..=2_000).step_by(10) {
-            clock.sample(at(ms));
-            clock.observe(clock::from_ms(ms));
-        }
-        let showed = |moment: Moment| {
-            (
-                clock::to_ms(moment.text_kept_above),
-                clock::to_ms(moment.text_fresh_above),
-            )
-        };
-        let (kept, fresh) = showed(clock.moment(at(2_000)));
-        assert!((900..=1_000).contains(&kept), "{kept}");
-        assert!((1_400..=1_500).contains(&fresh), "{fresh}");
-        assert!(clock.samples.len() <= 22, "{}", clock.samples.len());
-        // A jump shows at once in what is too old to run, and not for a second in what may leave.
-        clock.observe(clock::from_ms(60_000));
-        assert_eq!(showed(clock.moment(at(2_000))), (kept, 59_500));
     }
 }

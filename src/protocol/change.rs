@@ -135,6 +135,7 @@ impl Replica {
             tried: false,
             sent: false,
             arrived_us: now.mono_us,
+            received_us: Some(now.mono_us),
         };
         self.operations += 1;
         self.run_here(now, key, pending);

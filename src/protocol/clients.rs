@@ -121,6 +121,7 @@ impl Replica {
             tried: retry,
             sent: false,
             arrived_us: now.mono_us,
+            received_us: Some(now.mono_us),
         };
         self.operations += 1;
         self.take(now, pending);
@@ -276,17 +277,21 @@ impl Replica {
             at_us: now.mono_us,
             sent_again: false,
         };
-        self.send_forward(attempt, &forwarded, Way::Usual);
+        self.send_forward(now, attempt, &forwarded, Way::Usual);
         self.forwards.insert(attempt, forwarded);
         let wait_us = self.forward_pace.wait_us(0);
         self.wake_for_forwards(now.mono_us + wait_us);
     }
 
-    fn send_forward(&mut self, attempt: u64, forwarded: &Forwarded, way: Way) {
+    fn send_forward(&mut self, now: Now, attempt: u64, forwarded: &Forwarded, way: Way) {
+        let received_us = forwarded.pending.received_us;
+        let waited_us = received_us.map_or(u64::MAX, |at_us| now.mono_us.saturating_sub(at_us));
         let message = Forward {
             from_boot: self.options.boot,
             to_boot: forwarded.to_boot,
             attempt,
+            waited_us,
+            heard: self.links.clock(forwarded.to),
             operation: (*forwarded.pending.operation).clone(),
         };
         let envelope = self.envelope(forwarded.to, 0, message.into());
@@ -299,6 +304,8 @@ impl Replica {
             from_boot,
             to_boot,
             attempt,
+            waited_us,
+            heard,
             operation,
         } = forward;
         if self.stopping || to_boot != self.options.boot || !self.votes {
@@ -309,6 +316,9 @@ impl Replica {
             self.counters.repeated += 1;
             return;
         }
+        // X1: the forwarder had heard that reading of this node's clock, so it was sent after that.
+        let told_us = self.past.told_after_us(heard);
+        let received_us = told_us.and_then(|at_us| at_us.checked_sub(waited_us));
         self.clock.observe(operation.birth);
         let pending = Pending {
             operation: Arc::new(operation),
@@ -323,6 +333,7 @@ impl Replica {
             tried: true,
             sent: false,
             arrived_us: now.mono_us,
+            received_us,
         };
         self.operations += 1;
         self.take(now, pending);
@@ -382,7 +393,7 @@ impl Replica {
         for attempt in due.collect::<Vec<u64>>() {
             let mut forwarded = self.forwards.remove(&attempt).expect("just seen");
             forwarded.sent_again = true;
-            self.send_forward(attempt, &forwarded, Way::Detour(0));
+            self.send_forward(now, attempt, &forwarded, Way::Detour(0));
             self.forwards.insert(attempt, forwarded);
         }
         let first = self.forwards.values().next();

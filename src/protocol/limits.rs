@@ -82,13 +82,14 @@ pub const APPLIED_SIZE_MAX: usize = 12 * 1_024;
 pub const ROUND_APPLIED_SIZE_MAX: usize = APPLIED_SIZE_MAX / 2;
 /// X1: text operations take at most this much of it, so that the rest is for clients with sessions.
 pub const APPLIED_TEXT_SIZE_MAX: usize = APPLIED_SIZE_MAX / 2;
-/// X1: an entry of a text operation does not leave the table at its bound within this time ...
+/// X1: an entry of a text operation does not leave the table within this time after a coordinator saw it
+/// chosen ...
 pub const TEXT_KEPT_MS: u64 = 1_000;
 /// ... and a text operation is not run any more this long after it reached a node.
 pub const TEXT_AGE_MAX_MS: u64 = 500;
 /// A text client's first and last sending of a request are no further apart.
 pub const TEXT_RETRY_WINDOW_MS: u64 = 100;
-/// The clock's readings of the past that are kept are this far apart.
+/// Samples of what was at a time are this far apart.
 pub const CLOCK_SAMPLE_MS: u64 = 50;
 /// V1: operations in one combined round, so that versions stay below the next ballot.
 pub const COMBINED_MAX: usize = 255;
@@ -168,6 +169,8 @@ pub const PURGE_MS: u64 = 1_000;
 pub const BUCKETS_PURGED_IDLE: usize = 128;
 /// ... and while operations are under way.
 pub const BUCKETS_PURGED_BUSY: usize = 16;
+/// Tombstones that hold text operations whose age is kept in mind; more wait for their turn.
+pub const TEXT_GRAVES_MAX: usize = 16_384;
 /// Nothing is purged while a member differs in more buckets than this at two looks: what it lacks would be
 /// below its floor, and would need a round for each key.
 pub const PURGE_DIFFERING_MAX: usize = 512;

@@ -173,7 +173,8 @@ impl Replica {
     }
 }
 
-/// How long a node must have been there without a break before it is admitted.
+/// How long a node must have been there without a break before it is admitted. By readings, which all
+/// members see alike: a clock that jumps makes an admission earlier or later, never wrong.
 fn steady_ms(member: &Member, clock: u64, least_ms: u64) -> u64 {
     let quiet_ms = clock::to_ms(clock.saturating_sub(member.removed_at));
     if quiet_ms >= REMOVALS_FORGOTTEN_MS {

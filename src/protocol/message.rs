@@ -180,7 +180,8 @@ messages! {
     /// Without a record if there is none, or if the asker holds it.
     ReadAnswer = 23 { accepted: Ballot, chosen: bool, record: Option<Arc<Record>>, floor: Ballot }
     /// `attempt` counts in the session between two boots, `from_boot` and `to_boot`.
-    Forward = 24 { from_boot: u64, to_boot: u64, attempt: u64, operation: Operation }
+    /// `waited_us`: since it came to the forwarder; `heard`: the receiver's clock, as that had last heard it.
+    Forward = 24 { from_boot: u64, to_boot: u64, attempt: u64, waited_us: u64, heard: u64, operation: Operation }
     ForwardAnswer = 25 { to_boot: u64, attempt: u64, outcome: Outcome }
     /// To a neighbour, never relayed. `number` counts those to it; `rows` begin with the sender's own.
     Heartbeat = 26 { number: u32, echo: Option<Echo>, rows: Vec<Row> }

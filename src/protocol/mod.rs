@@ -24,6 +24,7 @@ mod operator;
 mod outbox;
 mod pace;
 mod pass;
+mod past;
 mod peers;
 mod pending;
 mod pull;
@@ -73,6 +74,7 @@ use message::{
 use notices::Notices;
 use outbox::Outbox;
 use pace::Pace;
+use past::Past;
 use purge::Graves;
 use record::Key;
 use round::Effect;
@@ -146,6 +148,7 @@ pub struct Replica {
     pace: Pace,
 
     meta: Meta,
+    past: Past,
     /// Of all registers.
     digests: Digests,
     /// `meta.configuration`, shared.
@@ -267,6 +270,7 @@ impl Replica {
             pace: Pace::default(),
             meta,
             digests,
+            past: Past::default(),
             configuration: None,
             former: BTreeMap::new(),
             bootstrap,
@@ -334,7 +338,7 @@ impl Replica {
     }
 
     pub fn handle_input(&mut self, now: Now, input: Input) {
-        self.clock.sample(now);
+        self.past.sample(now, self.clock.last());
         self.look_at_links(now, false, matches!(input, Input::Timeout));
         match input {
             Input::Peer { cluster, envelope } => self.handle_peer(now, cluster, envelope),

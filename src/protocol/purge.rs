@@ -3,6 +3,12 @@
 //! Each member looks after some buckets: once all members have told the same sum for a bucket, they
 //! hold what this node holds, so its old tombstones may go, if the bucket is still the same when it
 //! is listed.
+//!
+//! Ages are differences of hybrid clocks' readings, which may be wrong by a jump. Of what sessions wrote a
+//! purge that comes too early only makes outcomes unknown (X3). A retry of a text operation it would let
+//! through, so a tombstone with one must have been seen for the horizon by this node's own time too.
+
+mod texts;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -23,6 +29,8 @@ use super::outbox::Way;
 use super::record::{AcceptorState, Key, Record, SPACE_CONFIGURATION};
 use super::room::Room;
 use super::rules::rule;
+use super::sessionless;
+use texts::TextGraves;
 
 /// Buckets of which nothing is known that are listed at a heartbeat.
 const BUCKETS_LISTED: usize = 4;
@@ -62,6 +70,8 @@ pub struct Graves {
     differed: Vec<Bucket>,
     /// Sent once, to be sent once more: what is lost leaves a tombstone that costs a round to be rid of.
     sent: Vec<Sent>,
+    /// Seen by this node, by its own time.
+    texts: TextGraves,
 }
 
 impl Default for Graves {
@@ -75,6 +85,7 @@ impl Default for Graves {
             next_us: 0,
             differed: (0..BUCKETS as Bucket).collect(),
             sent: Vec::new(),
+            texts: TextGraves::default(),
         }
     }
 }
@@ -214,11 +225,15 @@ impl Replica {
             };
             let old_at = horizon + state.accepted.reading().max(last_birth(record));
             let tombstone = (key.clone(), state.accepted);
+            let rest_ms = match has_text(record) && rule!(P1_text) {
+                true => self.graves.texts.rest_ms(now, key, state.accepted),
+                false => 0,
+            };
             // What has no room goes with the next look.
-            if old_at < reading && is_same && room.take(&tombstone) {
+            if old_at < reading && rest_ms == 0 && is_same && room.take(&tombstone) {
                 tombstones.push(tombstone);
             } else {
-                let old_ms = clock::to_ms(old_at.saturating_sub(reading)) + PURGE_MS;
+                let old_ms = clock::to_ms(old_at.saturating_sub(reading)).max(rest_ms) + PURGE_MS;
                 wait_ms = Some(wait_ms.map_or(old_ms, |ms| ms.min(old_ms)));
             }
         }
@@ -297,6 +312,7 @@ impl Replica {
         let births = Ballot::new(last_birth(record), NodeId::MAX);
         let floor = state.promised.max(births).max(self.meta.floor);
         self.set_state(key, None);
+        self.graves.texts.forget(key);
         self.cache.forget(key.clone());
         if rule!(P1_floor) {
             self.meta.floor = floor;
@@ -310,6 +326,11 @@ impl Replica {
 fn grave<'a>(key: &Key, state: &'a AcceptorState) -> Option<&'a Record> {
     let record = state.record.as_deref();
     record.filter(|r| r.value.is_none() && r.intent.is_none() && key.space() != SPACE_CONFIGURATION)
+}
+
+fn has_text(record: &Record) -> bool {
+    let mut clients = record.applied.clients.iter();
+    clients.any(|entry| sessionless::is_text(entry.client))
 }
 
 /// The highest birth that the record's table answers for, or that it dropped.

@@ -2,6 +2,7 @@
 //! `read`. It holds no acceptor state and sends nothing itself: what is to happen leaves as effects.
 
 mod endings;
+mod seen;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 
 use super::applied::{Proposal, Verdict};
-use super::ballot::{Ballot, BallotClock};
+use super::ballot::{Ballot, BallotClock, Moment};
 use super::limits::{
     BACKOFF_INITIAL_US, BACKOFF_MAX_US, COMBINED_MAX, HEARTBEAT_MS_DEFAULT, ROUND_APPLIED_SIZE_MAX,
 };
@@ -24,6 +25,7 @@ use super::quorum::NodeSet;
 use super::read::ReadRound;
 use super::record::{AcceptorState, Key, Record};
 use super::rules::rule;
+use seen::TextSeen;
 
 /// What a coordinator wants done.
 #[derive(Debug)]
@@ -160,6 +162,8 @@ pub struct Coordinator {
     writing: Option<WriteRound>,
     pub(super) reading: Option<ReadRound>,
     right: Option<Right>,
+    /// Since there was a text operation.
+    text_seen: Option<Box<TextSeen>>,
     /// A read found what it may not finish by itself: the next round is a full one, whatever waits.
     pub(super) must_repair: bool,
     /// Rounds lost in a row, for backing off.
@@ -422,11 +426,19 @@ impl Coordinator {
             .writing
             .as_mut()
             .expect("a round that proposes is open");
-        let moment = context.clock.moment(context.now);
+        let now_us = context.now.mono_us;
+        let seen = self.text_seen.as_ref();
+        let moment = Moment {
+            now: context.clock.last(),
+            text_kept_above: seen.map_or(0, |seen| seen.settled(now_us)),
+        };
         let mut proposal = Proposal::new(found.as_deref(), round.ballot, moment, forgotten);
         let mut verdicts = Vec::with_capacity(round.operations.len());
         for pending in &mut round.operations {
-            verdicts.push(proposal.apply(&pending.operation, pending.tried));
+            verdicts.push(match pending.is_stale_text(context.now) {
+                true => Verdict::Straggler,
+                false => proposal.apply(&pending.operation, pending.tried),
+            });
             pending.sent = true;
         }
         let (mut made, changed) = proposal.finish();
@@ -444,7 +456,7 @@ impl Coordinator {
         };
         round.refused = NodeSet::default();
         round.retransmissions = 0;
-        round.due_us = context.now.mono_us + context.pace.wait_us(0);
+        round.due_us = now_us + context.pace.wait_us(0);
         self.send_round(&context.voters(), context);
     }
 
@@ -499,6 +511,11 @@ impl Coordinator {
         let took_us = context.now.mono_us - round.began_us;
         context.pace.sample(took_us, round.sent_again);
         self.lost = 0;
+        let newest_text = record.applied.newest_text();
+        if newest_text > 0 {
+            let seen = self.text_seen.get_or_insert_default();
+            seen.chosen(context.now.mono_us, newest_text);
+        }
         let epoch = context.configuration.epoch;
         self.right = Some(Right {
             ballot: round.ballot,

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use kvclient::clock::Reading;
 use kvclient::wire::{LinkStatus, RouteStatus};
 
 use super::link::Link;
@@ -224,6 +225,11 @@ impl Links {
 
     pub fn boot(&self, node: NodeId, incarnation: Incarnation) -> Option<u64> {
         self.row(node, incarnation).map(|told| told.row.boot)
+    }
+
+    /// The hybrid clock that node told last; 0: it told nothing.
+    pub fn clock(&self, node: NodeId) -> Reading {
+        self.told.get(&node).map_or(0, |told| told.row.clock)
     }
 
     /// What a node's wall clock shows now, by its last row.

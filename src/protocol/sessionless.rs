@@ -1,14 +1,15 @@
 //! Operations of clients that have no session: Firecloud's text datagrams. Owns what such an
 //! operation's identity is.
 //!
-//! A text client sends the same words, under the same id, to one node after another. Where it sends
-//! from and that id make the operation the same one at every node (X1).
+//! A text client sends the same words, under the same id, to one node after another. Those words and
+//! that id are the operation (X1). What address they come from is the network's doing: a client with
+//! several may seem to be another one at each node. But another client may use the same words and id.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use kvclient::wire::{Action, ClientId, Operation, OperationId};
-use xxhash_rust::xxh3::Xxh3Default;
+use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
 use super::Replica;
 use super::message::{Endpoint, Now};
@@ -16,18 +17,27 @@ use super::pending::{Pending, ReplyTo};
 
 /// The upper half of a text client's id; no session is opened under such an id.
 const TEXT_TAG: u64 = 0x7e87_da7a_6c11_e275;
+/// The lowest bits of such an id tell where it came from.
+const SOURCE_BITS: u32 = 32;
 
 /// Whether this is the id of a text client.
 pub fn is_text(client: ClientId) -> bool {
     (client >> 64) as u64 == TEXT_TAG
 }
 
-/// The id of the text client that sends from there.
-pub fn text_client(from: Endpoint) -> ClientId {
-    let mut hash = Xxh3Default::new();
-    hash.update(&from.ip.to_be_bytes());
-    hash.update(&from.port.to_be_bytes());
-    ClientId::from(TEXT_TAG) << 64 | ClientId::from(hash.digest())
+/// The id of the text client that sends from there, as far as it puts this value.
+pub fn text_client(from: Endpoint, value: &[u8]) -> ClientId {
+    let mut source = Xxh3Default::new();
+    source.update(&from.ip.to_be_bytes());
+    source.update(&from.port.to_be_bytes());
+    let value = ClientId::from(xxh3_64(value) as u32);
+    let source = ClientId::from(source.digest() as u32);
+    ClientId::from(TEXT_TAG) << 64 | value << SOURCE_BITS | source
+}
+
+/// Whether these are ids of text clients that put the same value, from different addresses.
+pub fn is_from_elsewhere(client: ClientId, other: ClientId) -> bool {
+    is_text(client) && client != other && client >> SOURCE_BITS == other >> SOURCE_BITS
 }
 
 impl Replica {
@@ -43,9 +53,13 @@ impl Replica {
         if self.stopping {
             return;
         }
+        let value: &[u8] = match &action {
+            Action::PutOver { value, .. } => value,
+            _ => &[],
+        };
         let operation = Operation {
             id: OperationId {
-                client: text_client(from),
+                client: text_client(from, value),
                 sequence: id,
             },
             birth: self.clock.tick(now),
@@ -62,6 +76,7 @@ impl Replica {
             tried: true,
             sent: false,
             arrived_us: now.mono_us,
+            received_us: Some(now.mono_us),
         };
         self.operations += 1;
         self.take(now, pending);
@@ -73,11 +88,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_client_is_known_by_where_it_sends_from() {
-        let at = |ip, port| text_client(Endpoint { ip, port });
-        assert!(is_text(at(1, 2)) && !is_text(7) && !is_text(ClientId::MAX));
-        assert_eq!(at(1, 2), at(1, 2));
-        assert_ne!(at(1, 2), at(1, 3));
-        assert_ne!(at(1, 2), at(2, 2));
+    fn a_text_operation_is_known_by_its_words_and_where_they_come_from() {
+        let at = |ip, port, value| text_client(Endpoint { ip, port }, value);
+        let first = at(1, 2, b"a");
+        assert!(is_text(first) && !is_text(7) && !is_text(ClientId::MAX));
+        assert_eq!(first, at(1, 2, b"a"));
+        for elsewhere in [at(1, 3, b"a"), at(2, 2, b"a")] {
+            assert!(first != elsewhere && is_from_elsewhere(first, elsewhere));
+        }
+        assert!(!is_from_elsewhere(first, first));
+        assert!(first != at(1, 2, b"b") && !is_from_elsewhere(first, at(2, 2, b"b")));
+        assert!(!is_from_elsewhere(7, 8));
     }
 }

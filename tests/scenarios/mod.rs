@@ -19,3 +19,4 @@ pub mod reported;
 pub mod rounds;
 pub mod sealing;
 pub mod sizes;
+pub mod text;

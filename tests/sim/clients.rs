@@ -283,10 +283,12 @@ impl Cluster {
     pub fn drain_client(&mut self, client: usize) {
         let now_us = self.now_us;
         while let Some((node, message)) = self.clients[client].poll_send() {
-            let parcel = Parcel::Request {
-                from: endpoint(client),
-                message,
-            };
+            let mut from = endpoint(client);
+            // Every other text client has an address of its own for each node.
+            if self.clients[client].is_text() && client % 2 == 1 {
+                from.port += node as u16;
+            }
+            let parcel = Parcel::Request { from, message };
             self.send(Place::Client(client), Place::Node(node), parcel);
         }
         while let Some((index, ending)) = self.clients[client].poll_ended() {

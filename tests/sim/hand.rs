@@ -84,10 +84,14 @@ impl Script {
     }
 
     fn say(&mut self, client: usize, node: usize, message: ClientMessage) {
-        let parcel = Parcel::Request {
-            from: endpoint(client),
-            message,
-        };
+        self.say_from(client, 0, node, message);
+    }
+
+    /// `way`: from which of the client's addresses.
+    fn say_from(&mut self, client: usize, way: u16, node: usize, message: ClientMessage) {
+        let mut from = endpoint(client);
+        from.port += way;
+        let parcel = Parcel::Request { from, message };
         self.cluster
             .send(Place::Client(client), Place::Node(node), parcel);
     }
@@ -135,6 +139,19 @@ impl Script {
 
     /// Sends a text put, from where the hand is; to the checker it is one operation for each id.
     pub fn text_put(&mut self, hand: &Hand, node: usize, id: u64, key: &str, value: &str) {
+        self.text_put_from(hand, 0, node, id, key, value);
+    }
+
+    /// The same from another of the hand's addresses.
+    pub fn text_put_from(
+        &mut self,
+        hand: &Hand,
+        way: u16,
+        node: usize,
+        id: u64,
+        key: &str,
+        value: &str,
+    ) {
         let key = Bytes::copy_from_slice(key.as_bytes());
         let action = text::put(Bytes::copy_from_slice(value.as_bytes()));
         let known = |c: &Call| c.client == hand.client && c.key == key && c.action == action;
@@ -142,7 +159,7 @@ impl Script {
             self.cluster.note_call(hand.client, &key, &action, true);
         }
         let message = ClientMessage::Sessionless { id, key, action };
-        self.say(hand.client, node, message);
+        self.say_from(hand.client, way, node, message);
     }
 
     /// What came for an id of text so far.

@@ -18,12 +18,15 @@ pub(super) const OPERATION_SIZE: usize = 52;
 pub(super) enum LookUp {
     BelowMark,
     Found(Outcome),
+    /// A text client of another address has done the same a moment ago, or this one has: nothing true
+    /// can be said, and nothing may be done.
+    FromElsewhere,
     Forgotten(Birth),
     New,
 }
 
 impl Applied {
-    pub(super) fn look_up(&self, operation: &Operation) -> LookUp {
+    pub(super) fn look_up(&self, operation: &Operation, moment: &Moment) -> LookUp {
         let entry = self
             .clients
             .iter()
@@ -40,10 +43,32 @@ impl Applied {
                 return LookUp::Found(held.outcome.clone());
             }
         }
+        if self.was_done_elsewhere(operation, moment) && rule!(X1_source) {
+            return LookUp::FromElsewhere;
+        }
         if operation.birth <= self.dropped && rule!(X1_dropped) {
             return LookUp::Forgotten(self.dropped);
         }
         LookUp::New
+    }
+
+    /// Within the time in which a retry may come. After that it is surely another client's.
+    fn was_done_elsewhere(&self, operation: &Operation, moment: &Moment) -> bool {
+        let client = operation.id.client;
+        let same = |o: &AppliedOperation| {
+            o.sequence == operation.id.sequence && !moment.lets_text_leave(o.birth)
+        };
+        let mut alike = self
+            .clients
+            .iter()
+            .filter(|c| sessionless::is_from_elsewhere(client, c.client));
+        alike.any(|entry| entry.operations.iter().any(same))
+    }
+
+    /// The highest birth of a text operation; 0 if there is none.
+    pub fn newest_text(&self) -> Birth {
+        let texts = self.clients.iter().filter(|c| c.is_text());
+        texts.map(|entry| entry.birth_max).max().unwrap_or(0)
     }
 
     /// X1: whether the text operations that may not leave yet leave room for one more of this size.
@@ -60,6 +85,7 @@ impl Applied {
 
     pub(super) fn enter(&mut self, operation: &Operation, outcome: &Outcome, moment: &Moment) {
         let client = operation.id.client;
+        let above_texts = self.newest_text() + 1;
         let place = self.clients.iter().position(|c| c.client == client);
         let place = place.unwrap_or_else(|| {
             self.clients.push(ClientEntry {
@@ -73,9 +99,10 @@ impl Applied {
         let entry = &mut self.clients[place];
         let text = entry.is_text();
         // A text operation's birth is that of one attempt, its retry's is later: what counts is when
-        // it was applied.
+        // it was applied. Births rise, also where coordinators' clocks differ, so that who saw one in a
+        // chosen record knows that those below it were applied by then.
         let birth = if text {
-            operation.birth.max(moment.now)
+            operation.birth.max(moment.now).max(above_texts)
         } else {
             operation.birth
         };
@@ -96,8 +123,10 @@ impl Applied {
         }
     }
 
-    /// The retry horizon: what was born at or before it leaves the table. A text operation stays its
-    /// second even when the clock has jumped ahead.
+    /// The retry horizon: what was born at or before it leaves the table. By readings: of a session's
+    /// operation that leaves early, when clocks differ or jump, a retry is refused by `dropped` (X1) and
+    /// its outcome is unknown. A retry of a text operation is not, so that one stays its second by this
+    /// node's own time.
     pub(super) fn forget_old(&mut self, moment: &Moment) {
         let horizon = moment.now.saturating_sub(clock::from_ms(RETRY_HORIZON_MS));
         let mut dropped = self.dropped;

@@ -32,7 +32,6 @@ fn at(now: Reading) -> Moment {
     Moment {
         now,
         text_kept_above: before(TEXT_KEPT_MS),
-        text_fresh_above: before(500),
     }
 }
 
@@ -250,7 +249,11 @@ fn old_values_are_kept_up_to_a_size() {
 }
 
 fn text_put(port: u16, id: u64, birth: Reading) -> Operation {
-    let client = sessionless::text_client(Endpoint { ip: 1, port });
+    text_put_from(1, port, id, birth)
+}
+
+fn text_put_from(ip: u128, port: u16, id: u64, birth: Reading) -> Operation {
+    let client = sessionless::text_client(Endpoint { ip, port }, b"text");
     Operation {
         birth,
         ..put(client, id, 0, "text")
@@ -355,7 +358,7 @@ fn text_operations_are_busy_at_half_of_the_table_and_others_never() {
     let mut done = 0;
     loop {
         record.value = with_value(256).value;
-        let one = text_put(done, 1, NOW + u64::from(done));
+        let one = text_put(done, u64::from(done), NOW + u64::from(done));
         let (after, verdicts) = over(&record, &[(&one, true)]);
         if verdicts == [Verdict::Answer(Outcome::Busy)] {
             assert_eq!(after, record);
@@ -395,9 +398,29 @@ fn a_clock_that_jumps_ahead_takes_no_text_operation_out_of_the_table() {
 }
 
 #[test]
-fn a_text_operation_of_long_ago_is_not_run() {
-    let late = text_put(1, 7, NOW - clock::from_ms(500));
-    let (after, verdicts) = over(&Record::default(), &[(&late, true)]);
-    assert_eq!(verdicts, [Verdict::Straggler]);
-    assert_eq!(after, Record::default());
+fn text_operations_rise_where_clocks_differ() {
+    let ahead = NOW + clock::from_ms(60_000);
+    let (record, _) = over_at(
+        &Record::default(),
+        at(ahead),
+        &[(&text_put(1, 7, NOW), true)],
+    );
+    assert_eq!(record.applied.newest_text(), ahead);
+    let (record, _) = over(&record, &[(&text_put(2, 8, NOW), true)]);
+    assert_eq!(record.applied.newest_text(), ahead + 1);
+}
+
+#[test]
+fn the_same_words_from_elsewhere_are_not_run_while_they_may_be_a_retry() {
+    let (record, _) = over(&with_value(5), &[(&text_put_from(1, 1, 7, NOW), true)]);
+    for elsewhere in [text_put_from(2, 1, 7, NOW), text_put_from(1, 2, 7, NOW)] {
+        let (after, verdicts) = over(&record, &[(&elsewhere, true)]);
+        assert_eq!(verdicts, [Verdict::Answer(Outcome::Unknown)]);
+        assert_eq!(after, record);
+        let late = at(NOW + clock::from_ms(TEXT_KEPT_MS) + 1);
+        let (_, verdicts) = over_at(&record, late, &[(&elsewhere, true)]);
+        version_of(&verdicts[0]);
+    }
+    let (_, verdicts) = over(&record, &[(&text_put_from(2, 1, 8, NOW), true)]);
+    version_of(&verdicts[0]);
 }

@@ -1,0 +1,83 @@
+//! P1: tombstones whose tables hold text operations, and since when this node has seen each. The rest of
+//! what a table answers for stays refused when it is purged (X3); of a text operation a retry may be born
+//! later, so that only time makes it safe to forget.
+
+use std::collections::BTreeMap;
+
+use crate::protocol::ballot::Ballot;
+use crate::protocol::limits::{RETRY_HORIZON_MS, TEXT_GRAVES_MAX};
+use crate::protocol::message::Now;
+use crate::protocol::record::Key;
+
+#[derive(Debug, Default)]
+pub struct TextGraves {
+    seen: BTreeMap<Key, (Ballot, u64)>,
+}
+
+impl TextGraves {
+    /// How long this node must still see that tombstone, by its monotonic clock, before it may go.
+    pub fn rest_ms(&mut self, now: Now, key: &Key, ballot: Ballot) -> u64 {
+        let horizon_us = RETRY_HORIZON_MS * 1_000;
+        if let Some((seen, at_us)) = self.seen.get(key)
+            && *seen == ballot
+        {
+            return (at_us + horizon_us)
+                .saturating_sub(now.mono_us)
+                .div_ceil(1_000);
+        }
+        if self.seen.len() >= TEXT_GRAVES_MAX {
+            // Most of what was seen that long ago is not a tombstone any more.
+            self.seen
+                .retain(|_, (_, at_us)| now.mono_us < *at_us + 2 * horizon_us);
+        }
+        if self.seen.len() < TEXT_GRAVES_MAX {
+            self.seen.insert(key.clone(), (ballot, now.mono_us));
+        }
+        RETRY_HORIZON_MS
+    }
+
+    pub fn forget(&mut self, key: &Key) {
+        self.seen.remove(key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tombstone_rests_for_the_horizon_since_it_was_seen_first() {
+        let mut texts = TextGraves::default();
+        let at = |ms: u64| Now {
+            mono_us: ms * 1_000,
+            wall_ms: 0,
+        };
+        let (key, b) = (Key::user(b"k"), |reading| Ballot::new(reading, 1));
+        assert_eq!(texts.rest_ms(at(5), &key, b(1)), RETRY_HORIZON_MS);
+        assert_eq!(texts.rest_ms(at(6), &key, b(1)), RETRY_HORIZON_MS - 1);
+        assert_eq!(texts.rest_ms(at(5 + RETRY_HORIZON_MS), &key, b(1)), 0);
+        // Another one of the same key is another one.
+        let renewed = at(5 + RETRY_HORIZON_MS);
+        assert_eq!(texts.rest_ms(renewed, &key, b(2)), RETRY_HORIZON_MS);
+        texts.forget(&key);
+        assert_eq!(texts.rest_ms(at(90_000), &key, b(2)), RETRY_HORIZON_MS);
+    }
+
+    #[test]
+    fn more_than_there_is_room_for_wait() {
+        let mut texts = TextGraves::default();
+        let at = |ms: u64| Now {
+            mono_us: ms * 1_000,
+            wall_ms: 0,
+        };
+        let key = |n: usize| Key::user(n.to_string().as_bytes());
+        for n in 0..=TEXT_GRAVES_MAX {
+            texts.rest_ms(at(1), &key(n), Ballot::ZERO);
+        }
+        let last = key(TEXT_GRAVES_MAX);
+        let full = texts.rest_ms(at(5_000), &last, Ballot::ZERO);
+        assert_eq!(full, RETRY_HORIZON_MS);
+        texts.rest_ms(at(30_000), &last, Ballot::ZERO);
+        assert_eq!(texts.seen.len(), 1);
+    }
+}

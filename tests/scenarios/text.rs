@@ -1,0 +1,167 @@
+//! X1 for clients without a session: elapsed time is what a node has measured itself, and an operation
+//! is known by its words, wherever they come from.
+
+use horseshoe::protocol::digest::bucket_of;
+use kvclient::wire::{Action, Outcome};
+
+use crate::scenarios::handoff::held;
+use crate::sim::script::{Script, msg, user_key};
+
+/// What is promised of a text put: its retries come within this time.
+const PROMISED_US: u64 = 400_000;
+
+/// A text put is done, its answer is lost, and its key is deleted. Then a clock jumps ahead by less than
+/// is refused (B2), so that by readings the tombstone is old at once. Its bucket is due: it has an older
+/// tombstone. The retry must find the table.
+#[test]
+pub fn p1_a_jump_purges_no_text_put_of_a_moment_ago() {
+    let mut c = Script::new(3);
+    let client = c.client();
+    let hand = c.hand();
+    let earlier = c.key_of(0);
+    let bucket = bucket_of(&user_key(&earlier));
+    let owner = usize::from(bucket) % 3;
+    let key = (0..)
+        .map(|n| format!("t{n}"))
+        .find(|k| bucket_of(&user_key(k)) == bucket)
+        .expect("some key");
+    c.put(client, &earlier, "x");
+    c.run(client, &earlier, Action::Delete);
+    c.run_ms(10_900);
+    let began_us = c.now_us;
+    c.text_put(&hand, 0, 7, &key, "text");
+    c.run_ms(5);
+    assert_eq!(c.text_answers(&hand, 7).len(), 1);
+    let deleted = c.run(client, &key, Action::Delete);
+    assert!(matches!(deleted, Outcome::Written { .. }), "{deleted:?}");
+    c.cluster.jump(owner, 30_000);
+    // The first that were deleted go.
+    c.until("a purge", |c| {
+        (0..3).all(|n| held(c, n, &earlier).is_none())
+    });
+    c.text_put(&hand, 1, 7, &key, "text");
+    c.run_ms(30);
+    assert!(c.now_us - began_us < PROMISED_US, "{}", c.now_us - began_us);
+    assert_eq!(c.get(client, &key), "");
+    // In the end nothing is left of it.
+    c.run_ms(9_000);
+    c.until("the purge of the key", |c| {
+        (0..3).all(|n| held(c, n, &key).is_none())
+    });
+    assert!(c.now_us - began_us > 10_000_000, "by the node's own time");
+    c.check();
+}
+
+/// Node 2's clock ran ahead of the others' while it was cut off: it must not judge by its own what they
+/// entered in the table a moment ago.
+#[test]
+pub fn x1_a_coordinator_ahead_forgets_no_text_put_of_a_moment_ago() {
+    let mut c = Script::new(3);
+    let key = c.key_of(1);
+    let (reader, late) = (c.client(), c.client_of(&[1]));
+    let hand = c.hand();
+    c.cluster.jump(1, 30_000);
+    c.run_ms(1_000);
+    c.cut(&[1], &[0, 2]);
+    c.run_ms(20_000);
+    let began_us = c.now_us;
+    c.text_put(&hand, 0, 7, &key, "text");
+    c.run_ms(5);
+    assert_eq!(c.text_answers(&hand, 7).len(), 1);
+    c.heal_nodes();
+    c.run_ms(100);
+    c.put(late, &key, "other");
+    c.text_put(&hand, 2, 7, &key, "text");
+    c.run_ms(30);
+    assert!(c.now_us - began_us < PROMISED_US, "{}", c.now_us - began_us);
+    assert_eq!(c.get(reader, &key), "other");
+    c.check();
+}
+
+/// A node whose clock is behind gets a forwarded text put that was under way for two seconds, and what its
+/// forwarder told meanwhile: by readings it is new.
+#[test]
+pub fn x1_a_text_put_that_was_forwarded_long_ago_is_not_run() {
+    let mut c = Script::new(3);
+    let key = c.key_of(1);
+    let reader = c.client();
+    let hand = c.hand();
+    c.cluster.jump(1, -30_000);
+    // Only node 1 tells it the time.
+    c.hold(msg("Forward").to(1));
+    c.hold(msg("Heartbeat").to(1));
+    c.text_put(&hand, 0, 7, &key, "text");
+    c.run_ms(2_000);
+    let before = c.get(reader, &key);
+    c.put(reader, &key, "other");
+    c.let_pass();
+    assert!(c.release(msg("Forward").to(1)) > 0);
+    c.run_ms(50);
+    assert_eq!(c.get(reader, &key), "other", "after {before:?}");
+    c.check();
+}
+
+/// The client has two addresses: its retry comes to another node from the other one.
+#[test]
+pub fn x1_a_text_retry_from_another_address_is_not_applied_again() {
+    let mut c = Script::new(3);
+    let key = c.key_of(0);
+    let client = c.client();
+    let hand = c.hand();
+    c.text_put(&hand, 0, 7, &key, "text");
+    c.run_ms(5);
+    let first = c.text_answers(&hand, 7);
+    assert!(matches!(first[..], [Outcome::Written { .. }]), "{first:?}");
+    c.put(client, &key, "other");
+    c.text_put_from(&hand, 1, 1, 7, &key, "text");
+    c.run_ms(50);
+    assert_eq!(c.get(client, &key), "other");
+    // It may be another client's, which was not done: nothing true can be said, so nothing is.
+    assert_eq!(c.text_answers(&hand, 7), first);
+    c.check();
+}
+
+/// The same while the first attempt is under way.
+#[test]
+pub fn x1_a_text_retry_from_another_address_waits_for_the_first() {
+    let mut c = Script::new(3);
+    let key = c.key_of(0);
+    let client = c.client();
+    let hand = c.hand();
+    c.put(client, &key, "before");
+    c.hold(msg("Accepted"));
+    c.text_put(&hand, 0, 7, &key, "text");
+    c.run_ms(5);
+    c.text_put_from(&hand, 1, 1, 7, &key, "text");
+    c.run_ms(5);
+    c.let_pass();
+    c.release(msg("Accepted"));
+    c.run_ms(100);
+    let written = |outcome: &&Outcome| matches!(outcome, Outcome::Written { .. });
+    let answers = c.text_answers(&hand, 7);
+    assert_eq!(answers.iter().filter(written).count(), 1, "{answers:?}");
+    assert_eq!(c.get(client, &key), "text");
+    c.check();
+}
+
+/// The same words under the same id, a second later and from elsewhere, are another client's.
+#[test]
+pub fn x1_the_same_words_from_elsewhere_are_run_after_a_second() {
+    let mut c = Script::new(3);
+    let key = c.key_of(0);
+    let client = c.client();
+    let (hand, other) = (c.hand(), c.hand());
+    c.text_put(&hand, 0, 7, &key, "text");
+    c.run_ms(5);
+    c.put(client, &key, "other");
+    c.run_ms(1_100);
+    c.text_put(&other, 1, 7, &key, "text");
+    c.run_ms(50);
+    let answers = c.text_answers(&other, 7);
+    assert!(
+        matches!(answers[..], [Outcome::Written { .. }]),
+        "{answers:?}"
+    );
+    assert_eq!(c.get(client, &key), "text");
+    c.check();
+}

@@ -23,6 +23,14 @@ SHRINK_AFTER=${SHRINK_AFTER:-3s}
 # no other came for 3 s; the others join later. As `launch.sh --bootstrap` says.
 BOOTSTRAP=${BOOTSTRAP:-}
 
+# Whether nodes take Firecloud's text datagrams: auto, on or off. auto: if all of NODES are at loopback
+# addresses.
+TEXT=${TEXT:-auto}
+
+# 1: nodes take changes of the membership (`horseshoe member`) from any machine. Empty: only from their own.
+# Nodes have no keys yet: with 1 anyone who can send to a node can add, remove and force members.
+INSECURE_ADMIN=${INSECURE_ADMIN:-}
+
 # The program to start. Empty: target/release/horseshoe, built when it is missing or out of date.
 BINARY=${BINARY:-}
 

@@ -44,6 +44,7 @@ impl Bench {
                 boot: i as u64 + 1,
                 seed: i as u64,
                 skew_max_ms: 60_000,
+                admin_host: None,
                 keys_cached_max: 100_000,
                 heartbeat_ms: HEARTBEAT_MS_DEFAULT,
                 link_down_ms: LINK_DOWN_MS_DEFAULT,

@@ -2,7 +2,7 @@
 # One node on the machine where this runs. launch.sh and kill.sh run it here as a program, and on
 # other machines by feeding it to a shell over ssh, so it needs nothing but bash and /proc.
 #
-#   node.sh start BASE BINARY LOG_DIR DATA_DIR DURABILITY SHRINK_AFTER BOOTSTRAP INDEX NODE...
+#   node.sh start BASE BINARY LOG_DIR DATA_DIR DURABILITY SHRINK_AFTER BOOTSTRAP TEXT INSECURE_ADMIN INDEX NODE...
 #                                         prints: started|running PID
 #   node.sh check BASE LOG_DIR NODE       prints: running PID, or: stopped
 #   node.sh log   BASE LOG_DIR NODE       prints the end of the node's log
@@ -66,8 +66,9 @@ lock() {
 }
 
 start() {
-    local base=$1 binary=$2 log_dir=$3 data_dir=$4 durability=$5 shrink_after=$6 bootstrap=$7 index=$8
-    shift 8
+    local base=$1 binary=$2 log_dir=$3 data_dir=$4 durability=$5 shrink_after=$6 bootstrap=$7 text=$8
+    local insecure_admin=$9 index=${10}
+    shift 10
     local nodes=("$@") list="$index $*" name record log arguments
     enter_base "$base"
     mkdir -p -- "$log_dir" || fail "the directory $log_dir can't be made"
@@ -87,7 +88,10 @@ start() {
     fi
     # An empty directory is said too, or the environment might name one.
     arguments=(serve "$index" "${nodes[@]}" --durability "$durability" --data-dir "$data_dir"
-        --shrink-after "$shrink_after")
+        --shrink-after "$shrink_after" --text "$text")
+    if [[ -n $insecure_admin ]]; then
+        arguments+=(--insecure-admin)
+    fi
     # Only the first node forms a cluster.
     if [[ -n $bootstrap && $index == 0 ]]; then
         arguments+=(--bootstrap)

@@ -56,7 +56,8 @@ pub struct Settings {
     pub nodes: Vec<String>,
     pub data_dir: Option<PathBuf>,
     pub durability: Durability,
-    pub text: bool,
+    pub text: TextMode,
+    pub insecure_admin: bool,
     pub shrink_after: Duration,
     pub bootstrap: bool,
     pub heartbeat_ms: u64,
@@ -82,8 +83,19 @@ pub struct ServerConfig {
     pub heartbeat_ms: u64,
     /// A link is down after a silence of this length, and up again after it was heard for as long.
     pub link_down_ms: u64,
-    /// Whether Firecloud's text datagrams are taken.
-    pub text: bool,
+    pub text: TextMode,
+    /// Whether changes of the membership are taken from other machines.
+    pub insecure_admin: bool,
+}
+
+/// Whether Firecloud's text datagrams are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TextMode {
+    /// If all listed nodes are at loopback addresses: text names no cluster and has no session, so from
+    /// other machines it is taken only where it was asked for.
+    Auto,
+    On,
+    Off,
 }
 
 impl ServerConfig {
@@ -123,12 +135,22 @@ impl ServerConfig {
             heartbeat_ms: timings.heartbeat_ms,
             link_down_ms: timings.link_down_ms,
             text: settings.text,
+            insecure_admin: settings.insecure_admin,
         })
     }
 
     /// This node's own address.
     pub fn own(&self) -> &NodeAddress {
         &self.nodes[usize::from(self.index)]
+    }
+
+    /// `own`: what the node is bound to.
+    pub fn takes_text(&self, own: IpAddr) -> bool {
+        match self.text {
+            TextMode::On => true,
+            TextMode::Off => false,
+            TextMode::Auto => own.is_loopback() && self.nodes.iter().all(NodeAddress::is_loopback),
+        }
     }
 
     /// The nodes in the one spelling that all nodes agree on.
@@ -211,6 +233,18 @@ pub enum Host {
 }
 
 impl NodeAddress {
+    /// Whether it can only be a loopback address.
+    fn is_loopback(&self) -> bool {
+        match &self.host {
+            Host::Ip(ip) => ip.is_loopback(),
+            // RFC 6761.
+            Host::Name(name) => {
+                let name = name.strip_suffix('.').unwrap_or(name);
+                name == "localhost" || name.ends_with(".localhost")
+            }
+        }
+    }
+
     /// The socket address, if it is given in numbers.
     pub fn literal(&self) -> Option<SocketAddr> {
         match self.host {
@@ -309,7 +343,8 @@ mod tests {
             nodes: nodes.iter().map(|&node| node.to_owned()).collect(),
             data_dir: None,
             durability: Durability::Fsync,
-            text: true,
+            text: TextMode::Auto,
+            insecure_admin: false,
             shrink_after: Duration::from_secs(3),
             bootstrap: false,
             heartbeat_ms: HEARTBEAT_MS_DEFAULT,
@@ -403,6 +438,36 @@ mod tests {
             };
             assert_eq!(taken, expected);
         }
+    }
+
+    #[test]
+    fn text_is_taken_by_itself_where_all_nodes_are_on_loopback_addresses() {
+        let loopback = "127.0.0.1".parse().unwrap();
+        let takes = |text, nodes: &[&str], own| {
+            let settings = Settings {
+                text,
+                ..settings(0, nodes)
+            };
+            ServerConfig::new(settings).unwrap().takes_text(own)
+        };
+        for (nodes, expected) in [
+            (&["127.0.0.1:1", "127.9.9.9:2"][..], true),
+            (&["[::1]:1", "localhost:2", "a.Localhost.:3"], true),
+            (&["127.0.0.1:1", "10.0.0.1:2"], false),
+            (&["127.0.0.1:1", "host:2"], false),
+            (&["localhost.example:1"], false),
+        ] {
+            assert_eq!(
+                takes(TextMode::Auto, nodes, loopback),
+                expected,
+                "{nodes:?}"
+            );
+            assert!(takes(TextMode::On, nodes, loopback));
+            assert!(!takes(TextMode::Off, nodes, loopback));
+        }
+        // Whatever a name is said to stand for.
+        let other = "10.0.0.1".parse().unwrap();
+        assert!(!takes(TextMode::Auto, &["localhost:1"], other));
     }
 
     #[test]

@@ -51,6 +51,7 @@ iptables iptables
 ip iproute2
 strace strace
 unshare util-linux
+nsenter util-linux
 ps procps
 END
     if ((${#missing[@]} == 0)); then
@@ -109,6 +110,7 @@ step scripts tests/scripts.sh
 step capi tests/capi.sh
 step compat tests/compat.sh
 step loss tests/loss.sh
+step trust tests/trust.sh
 step partition tests/partition/run.sh
 step failures tests/partition/run.sh --failures
 step field tests/field/run.sh

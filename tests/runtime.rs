@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use horseshoe::config::{ServerConfig, Settings};
+use horseshoe::config::{ServerConfig, Settings, TextMode};
 use horseshoe::protocol::message::{DigestsAsked, Group, Message};
 use horseshoe::runtime::{Bound, Notice, RuntimeError, allocator};
 use horseshoe::storage::{Durability, Opened, Storage, StorageError, memory};
@@ -51,7 +51,8 @@ fn config(nodes: &[String], index: usize, data_dir: Option<PathBuf>) -> ServerCo
         nodes: nodes.to_vec(),
         data_dir,
         durability: Durability::Fsync,
-        text: true,
+        text: TextMode::Auto,
+        insecure_admin: false,
         shrink_after: Duration::ZERO,
         bootstrap: false,
         heartbeat_ms: 50,

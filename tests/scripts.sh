@@ -108,7 +108,7 @@ check 'launch starts all nodes, a line a node' gave 0 \
     'node 0  127.0.0.1:21  started, process *node 4  127.0.0.1:25  started, process *a quorum serves'
 first=$(recorded 127.0.0.1:21)
 check 'a node gets its index, the list, its directory and the durability' is "$(<"$STUB/arguments-3")" \
-    "127.0.0.1:21 127.0.0.1:22 127.0.0.1:23 127.0.0.1:24 127.0.0.1:25 --durability fsync --data-dir $work/data/node-3 --shrink-after 3s"
+    "127.0.0.1:21 127.0.0.1:22 127.0.0.1:23 127.0.0.1:24 127.0.0.1:25 --durability fsync --data-dir $work/data/node-3 --shrink-after 3s --text auto"
 
 "$root/kill.sh" -9 1 >/dev/null
 "$root/launch.sh" 1 >"$work/first" 2>&1 &
@@ -182,14 +182,18 @@ rm "$STUB/waits"
 NODES='127.0.0.1:21 127.0.0.1:22' "$root/kill.sh" >/dev/null
 run env LAUNCH_TIMEOUT=1 SHRINK_AFTER=0 NODES='127.0.0.1:21 127.0.0.1:22' "$root/launch.sh" --bootstrap
 check 'the first node alone is told to form a cluster' is "$(cat "$STUB"/arguments-0 "$STUB"/arguments-1)" \
-    '*--shrink-after 0 --bootstrap
-*--shrink-after 0'
+    '*--shrink-after 0 --text auto --bootstrap
+*--shrink-after 0 --text auto'
 NODES='127.0.0.1:21 127.0.0.1:22' "$root/kill.sh" >/dev/null
 
 run env DATA_DIR= "$root/launch.sh"
 check 'without DATA_DIR nodes start in memory' is "$(<"$STUB/arguments-0")" \
-    '127.0.0.1:21 127.0.0.1:22 127.0.0.1:23 127.0.0.1:24 127.0.0.1:25 --durability fsync --data-dir  --shrink-after 3s'
+    '127.0.0.1:21 127.0.0.1:22 127.0.0.1:23 127.0.0.1:24 127.0.0.1:25 --durability fsync --data-dir  --shrink-after 3s --text auto'
 "$root/kill.sh" >/dev/null
+run env TEXT=on INSECURE_ADMIN=1 "$root/launch.sh" 0
+check 'text and changes from other machines are as they are set' is "$(<"$STUB/arguments-0")" \
+    '*--text on --insecure-admin'
+"$root/kill.sh" 0 >/dev/null
 
 for arguments in '5' '-1' 'x' '1 2'; do
     # shellcheck disable=SC2086

@@ -223,6 +223,7 @@ mod node {
             boot: 1,
             seed: 1,
             skew_max_ms: 60_000,
+            admin_host: None,
             keys_cached_max: 10,
             heartbeat_ms: limits::HEARTBEAT_MS_DEFAULT,
             link_down_ms: limits::LINK_DOWN_MS_DEFAULT,

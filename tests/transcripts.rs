@@ -101,6 +101,7 @@ impl Lab {
             boot: self.boots,
             seed: self.boots,
             skew_max_ms: 60_000,
+            admin_host: None,
             keys_cached_max: 100,
             heartbeat_ms: HEARTBEAT_MS_DEFAULT,
             link_down_ms: LINK_DOWN_MS_DEFAULT,

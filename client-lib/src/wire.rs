@@ -184,6 +184,10 @@ pub struct NodeStatus {
     pub behind: Vec<BehindStatus>,
     /// Of a node without a vote: how far it has come with copying what the members hold.
     pub learning: Option<LearningStatus>,
+    /// Whether the node is bound to other than a loopback address: anyone who can send to it can use it.
+    pub exposed: bool,
+    /// Of `datagrams_dropped`: messages of nodes from addresses at which no node is known.
+    pub strangers_dropped: u64,
 }
 
 /// What a learner has done so far.

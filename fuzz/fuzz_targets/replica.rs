@@ -34,6 +34,7 @@ fn start(now: Now) -> Replica {
         boot: 1,
         seed: 1,
         skew_max_ms: 60_000,
+        admin_host: None,
         keys_cached_max: 2,
         heartbeat_ms: HEARTBEAT_MS_DEFAULT,
         link_down_ms: LINK_DOWN_MS_DEFAULT,
@@ -147,7 +148,7 @@ fuzz_target!(|bytes: &[u8]| {
         let sealed = seal(0, CLUSTER, &header(&piece, learned.round), &body);
         let from = SocketAddr::from(([127, 0, 0, 1], 7));
         let mut tally = Tally::default();
-        decode(&sealed, from, 1, &mut tally, &mut |arrival| match arrival {
+        decode(&sealed, from, true, 1, &mut tally, &mut |arrival| match arrival {
             Arrival::Input(input) => replica.handle_input(now, input),
             Arrival::Transit(transit) => unreachable!("for nobody else: {transit:?}"),
         });

@@ -7,11 +7,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
+use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 use super::{report, words};
-use crate::config::{LOG_DEFAULT, ServerConfig, Settings};
+use crate::config::{LOG_DEFAULT, ServerConfig, Settings, TextMode};
 use crate::protocol::limits::{HEARTBEAT_MS_DEFAULT, LINK_DOWN_MS_DEFAULT};
 use crate::runtime::{self, Log};
 use crate::storage::Durability;
@@ -43,8 +44,13 @@ pub struct ServeArgs {
     durability: DurabilityArg,
 
     /// Whether Firecloud's text datagrams (GET, PUT) are taken on the node's port
-    #[arg(long, value_enum, default_value = "on", env = "HORSESHOE_TEXT")]
-    text: Switch,
+    #[arg(long, value_enum, default_value = "auto", env = "HORSESHOE_TEXT")]
+    text: TextArg,
+
+    /// Take changes of the membership (`horseshoe member`) from any machine, not only from the node's
+    /// own: anyone who can send to the node can then add, remove and force members
+    #[arg(long, env = "HORSESHOE_INSECURE_ADMIN", value_parser = FalseyValueParser::new())]
+    insecure_admin: bool,
 
     /// What is logged: a level, or a filter as of tracing's env-filter
     #[arg(long, value_name = "FILTER", default_value = LOG_DEFAULT, env = "HORSESHOE_LOG")]
@@ -85,7 +91,9 @@ enum DurabilityArg {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Switch {
+enum TextArg {
+    /// If all nodes of the list are at loopback addresses
+    Auto,
     On,
     Off,
 }
@@ -137,7 +145,12 @@ impl From<ServeArgs> for Settings {
                 DurabilityArg::Fsync => Durability::Fsync,
                 DurabilityArg::Os => Durability::Os,
             },
-            text: arguments.text == Switch::On,
+            text: match arguments.text {
+                TextArg::Auto => TextMode::Auto,
+                TextArg::On => TextMode::On,
+                TextArg::Off => TextMode::Off,
+            },
+            insecure_admin: arguments.insecure_admin,
             shrink_after: arguments.shrink_after,
             bootstrap: arguments.bootstrap,
             heartbeat_ms: arguments.heartbeat_ms,
@@ -169,7 +182,8 @@ mod tests {
         assert_eq!(settings.durability, Durability::Fsync);
         assert_eq!(settings.shrink_after, Duration::from_secs(3));
         assert!(!settings.bootstrap);
-        assert!(settings.text);
+        assert_eq!(settings.text, TextMode::Auto);
+        assert!(!settings.insecure_admin);
     }
 
     #[test]
@@ -185,9 +199,17 @@ mod tests {
     }
 
     #[test]
-    fn text_can_be_switched_off() {
-        let settings: Settings = parse("serve 0 a:1 --text off").unwrap().into();
-        assert!(!settings.text);
+    fn text_and_changes_from_elsewhere_are_as_they_are_set() {
+        for (word, mode) in [
+            ("auto", TextMode::Auto),
+            ("on", TextMode::On),
+            ("off", TextMode::Off),
+        ] {
+            let settings: Settings = parse(&format!("serve 0 a:1 --text {word}")).unwrap().into();
+            assert_eq!(settings.text, mode);
+        }
+        let settings: Settings = parse("serve --insecure-admin 0 a:1").unwrap().into();
+        assert!(settings.insecure_admin);
         assert!(parse("serve 0 a:1 --text maybe").is_err());
     }
 

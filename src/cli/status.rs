@@ -85,6 +85,21 @@ fn in_words(rows: &[Row], with_links: bool) -> String {
             )
             .expect("a string takes all");
         }
+        if status.exposed {
+            writeln!(
+                text,
+                "{address}: not a loopback address: anyone who can send to it can use it"
+            )
+            .expect("a string takes all");
+        }
+        if status.strangers_dropped > 0 {
+            let dropped = status.strangers_dropped;
+            writeln!(
+                text,
+                "{address}: dropped {dropped} messages of nodes from addresses at which none is known"
+            )
+            .expect("a string takes all");
+        }
         if let Some(learning) = &status.learning {
             writeln!(text, "{address}: {}", learned(learning)).expect("a string takes all");
         }
@@ -269,6 +284,8 @@ fn of_node(address: &str, status: &NodeStatus) -> Value {
         "version": status.version,
         "uptime_ms": status.uptime_ms,
         "datagrams_dropped": status.datagrams_dropped,
+        "strangers_dropped": status.strangers_dropped,
+        "exposed": status.exposed,
         "clock_clamped": status.clock_clamped,
         "behind": behind,
         "learning": learning,

@@ -200,6 +200,7 @@ pub(super) mod tests {
             boot: 1,
             seed: 1,
             skew_max_ms: 60_000,
+            admin_host: None,
             keys_cached_max: 10,
             heartbeat_ms: 50,
             link_down_ms: 200,

@@ -456,6 +456,7 @@ mod tests {
             tried: true,
             sent,
             arrived_us: NOW.mono_us,
+            received_us: Some(NOW.mono_us),
         }
     }
 

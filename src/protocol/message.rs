@@ -41,6 +41,14 @@ pub struct Endpoint {
     pub port: u16,
 }
 
+impl Endpoint {
+    /// 127.0.0.0/8 or ::1: of this machine.
+    pub fn is_loopback(self) -> bool {
+        let ipv4 = (self.ip >> 32 == 0xffff).then_some(self.ip as u32);
+        ipv4.map_or(self.ip == 1, |ip| ip >> 24 == 127)
+    }
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
     pub node: NodeId,

@@ -108,6 +108,9 @@ pub struct Options {
     pub shrink_after_ms: u64,
     /// A link is down after a silence of this length.
     pub link_down_ms: u64,
+    /// Changes of the membership are taken from loopback addresses and from this one, the node's own;
+    /// `None`: from anywhere.
+    pub admin_host: Option<u128>,
 }
 
 impl Options {
@@ -145,10 +148,10 @@ pub struct Replica {
     incarnation: Incarnation,
     random: StdRng,
     clock: BallotClock,
+    past: Past,
     pace: Pace,
 
     meta: Meta,
-    past: Past,
     /// Of all registers.
     digests: Digests,
     /// `meta.configuration`, shared.
@@ -267,10 +270,10 @@ impl Replica {
             timings,
             incarnation,
             random,
+            past: Past::default(),
             pace: Pace::default(),
             meta,
             digests,
-            past: Past::default(),
             configuration: None,
             former: BTreeMap::new(),
             bootstrap,
@@ -440,6 +443,13 @@ impl Replica {
     pub fn address_of(&self, node: NodeId) -> Option<&str> {
         let mut nodes = self.configuration.as_ref()?.nodes();
         Some(&nodes.find(|m| m.node == node)?.address)
+    }
+
+    /// Where nodes of this cluster are or were, those of the list aside. It changes with the epoch.
+    pub fn node_addresses(&self) -> impl Iterator<Item = &str> {
+        let configured = self.configuration.iter().flat_map(|c| c.nodes());
+        let former = self.former.values().map(String::as_str);
+        configured.map(|m| m.address.as_str()).chain(former)
     }
 
     fn own_address(&self) -> &str {

@@ -12,6 +12,11 @@ use super::message::{
 };
 use super::quorum::{NodeSet, is_quorum};
 
+/// Until there are keys a source on the node's own machine is what tells an operator: the system takes no
+/// such source from the network.
+const ADMIN_ELSEWHERE: &str = "this node takes changes of the membership only from its own machine: run \
+     the command there, with this node's address for --nodes, or start the nodes with --insecure-admin";
+
 /// What a request comes to; nodes are those that it gave, or found with, an id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Plan {
@@ -40,7 +45,11 @@ impl Replica {
         if !self.admits(from, token, None, attempt) {
             return;
         }
+        let is_admin = |own| from.is_loopback() || from.ip == own;
         let outcome = match change {
+            _ if !self.options.admin_host.is_none_or(is_admin) => {
+                refused(ADMIN_ELSEWHERE.into(), false)
+            }
             Change::Force {
                 nodes,
                 epoch,

@@ -1,13 +1,16 @@
-//! Where nodes are: names to socket addresses, looked up off the loop and kept.
+//! Where nodes are: names to socket addresses, looked up off the loop and kept. So it is also known
+//! from where nodes may send.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::time::Instant;
 
 use foldhash::fast::RandomState;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::Notice;
+use super::backoff::Backoff;
 use crate::config::NodeAddress;
 
 /// A name is looked up again this long after an answer, since hosts move, ...
@@ -15,18 +18,22 @@ const REFRESH_INTERVAL_US: u64 = 30_000_000;
 /// ... and this long after a failure.
 const RETRY_INTERVAL_US: u64 = 1_000_000;
 /// Names that are kept: those listed, and as many that configurations may bring.
-const NAMES_MAX: usize = 64;
+const NAMES_MAX: usize = 128;
 
 /// What a look-up came to.
 #[derive(Debug)]
 pub struct Resolved {
     pub name: String,
-    pub address: io::Result<SocketAddr>,
+    /// Not empty: all that the name stands for, of the family that was asked for.
+    pub addresses: io::Result<Vec<SocketAddr>>,
 }
 
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone)]
 struct Known {
+    /// Where it is sent to.
     address: Option<SocketAddr>,
+    /// Where it may send from.
+    all: Vec<SocketAddr>,
     /// A look-up is under way.
     asked: bool,
     /// When to look it up again; never for an address in numbers.
@@ -43,6 +50,18 @@ pub struct AddressBook {
     listed: Vec<String>,
     known: HashMap<String, Known, RandomState>,
     notices: UnboundedSender<Notice>,
+    /// Names of all nodes, listed or configured.
+    nodes: Vec<String>,
+    /// Where these may send from.
+    sources: HashSet<(IpAddr, u16), RandomState>,
+    strangers: Strangers,
+}
+
+/// Senders of nodes' datagrams whose address is no node's.
+#[derive(Debug, Default)]
+struct Strangers {
+    backoff: Backoff,
+    look_up_from_us: u64,
 }
 
 impl AddressBook {
@@ -53,23 +72,74 @@ impl AddressBook {
             listed: nodes.iter().map(NodeAddress::to_string).collect(),
             known: HashMap::default(),
             notices,
+            nodes: Vec::new(),
+            sources: HashSet::default(),
+            strangers: Strangers::default(),
         };
-        for name in book.listed.clone() {
-            book.look_up(&name, 0);
-        }
+        book.set_nodes(book.listed.clone(), 0);
         book
+    }
+
+    /// The names of all nodes are these now, beside those of the list.
+    pub fn set_nodes(&mut self, names: Vec<String>, mono_us: u64) {
+        self.nodes = self.listed.clone();
+        self.nodes.extend(names);
+        self.nodes.sort_unstable();
+        self.nodes.dedup();
+        for name in self.nodes.clone() {
+            self.named(&name, mono_us);
+        }
+        self.find_sources();
+    }
+
+    fn find_sources(&mut self) {
+        let known = self.nodes.iter().filter_map(|name| self.known.get(name));
+        let all = known.flat_map(|known| &known.all);
+        self.sources = all.map(|at| (at.ip(), at.port())).collect();
+    }
+
+    /// Whether a node may send from there.
+    pub fn is_nodes(&self, from: SocketAddr) -> bool {
+        self.sources.contains(&(from.ip(), from.port()))
+    }
+
+    /// A node's datagram came from where no node is known to be. A name may have moved, so all are
+    /// looked up again.
+    pub fn heard_stranger(&mut self, from: SocketAddr, mono_us: u64) {
+        let is_found = |name: &String| self.known.get(name).is_some_and(|k| !k.all.is_empty());
+        let all_found = self.nodes.iter().all(is_found);
+        let strangers = &mut self.strangers;
+        // Before that it may be a node whose name is still looked up; what fails there is logged.
+        if all_found && strangers.backoff.is_due(Instant::now()) {
+            tracing::warn!(
+                "dropped a node's datagram from {from}: neither the list nor the configuration has a \
+                 node there; `horseshoe member add` adds one"
+            );
+        }
+        if mono_us < strangers.look_up_from_us {
+            return;
+        }
+        strangers.look_up_from_us = mono_us + RETRY_INTERVAL_US;
+        let is_name = |name: &&String| name.parse::<SocketAddr>().is_err();
+        let names: Vec<String> = self.nodes.iter().filter(is_name).cloned().collect();
+        for name in names {
+            self.look_up(&name, mono_us);
+        }
     }
 
     /// The address of the node at this place of the list, if it is known by now.
     pub fn listed(&mut self, index: u8, mono_us: u64) -> Option<SocketAddr> {
         let Self { listed, known, .. } = self;
         let name = listed.get(usize::from(index))?;
-        let found = known.get(name).copied().unwrap_or_default();
-        if found.is_due(mono_us) {
+        let (address, is_due) = match known.get(name) {
+            Some(known) => (known.address, known.is_due(mono_us)),
+            None => (None, true),
+        };
+        if is_due {
             let name = name.clone();
             self.look_up(&name, mono_us);
         }
-        found.address
+        address
     }
 
     /// The address of a name, if it is known by now; else it is looked up.
@@ -99,7 +169,8 @@ impl AddressBook {
 
     fn look_up(&mut self, name: &str, mono_us: u64) {
         if !self.known.contains_key(name) && self.known.len() >= NAMES_MAX {
-            self.known.retain(|name, _| self.listed.contains(name));
+            let Self { nodes, known, .. } = self;
+            known.retain(|name, _| nodes.contains(name));
         }
         let known = self.known.entry(name.to_owned()).or_default();
         if known.asked {
@@ -107,6 +178,7 @@ impl AddressBook {
         }
         if let Ok(address) = name.parse::<SocketAddr>() {
             known.address = Some(address).filter(|address| address.is_ipv4() == self.own.is_ipv4());
+            known.all = known.address.into_iter().collect();
             known.again_us = None;
             return;
         }
@@ -114,26 +186,31 @@ impl AddressBook {
         let (name, ipv4, notices) = (name.to_owned(), self.own.is_ipv4(), self.notices.clone());
         let thread = std::thread::Builder::new().name("resolver".to_owned());
         let spawned = thread.spawn(move || {
-            let address = resolve(&name, Some(ipv4));
+            let addresses = resolve_all(&name, Some(ipv4));
             // The loop may have ended meanwhile.
-            let _ = notices.send(Notice::Resolved(Resolved { name, address }));
+            let _ = notices.send(Notice::Resolved(Resolved { name, addresses }));
         });
         known.asked = spawned.is_ok();
     }
 
     /// Takes the answer to a look-up.
     pub fn resolved(&mut self, resolved: Resolved, mono_us: u64) {
-        let Resolved { name, address } = resolved;
+        let Resolved { name, addresses } = resolved;
         let known = self.known.entry(name.clone()).or_default();
         known.asked = false;
-        match address {
-            Ok(address) => {
-                if known.address != Some(address) {
+        match addresses {
+            Ok(addresses) => {
+                // Of several, the one that is in use stays.
+                let kept = known.address.filter(|address| addresses.contains(address));
+                let address = kept.or(addresses.first().copied());
+                if let Some(address) = address.filter(|address| known.address != Some(*address)) {
                     tracing::info!("{name} is at {address}");
                 }
-                known.address = Some(address);
+                known.address = address;
+                known.all = addresses;
                 known.failing = false;
                 known.again_us = Some(mono_us + REFRESH_INTERVAL_US);
+                self.find_sources();
             }
             Err(error) => {
                 if !known.failing {
@@ -155,20 +232,24 @@ impl Known {
 
 /// Looks a name up, which may block. `ipv4` asks for one family; otherwise IPv4 goes first.
 pub fn resolve(name: &str, ipv4: Option<bool>) -> io::Result<SocketAddr> {
-    let all: Vec<SocketAddr> = name.to_socket_addrs()?.collect();
-    let of = |wanted: bool| all.iter().find(|address| address.is_ipv4() == wanted);
-    let found = match ipv4 {
-        Some(wanted) => of(wanted),
-        None => of(true).or_else(|| of(false)),
-    };
-    found.copied().ok_or_else(|| {
+    resolve_all(name, ipv4).map(|all| all[0])
+}
+
+/// All that a name stands for, at least one.
+fn resolve_all(name: &str, ipv4: Option<bool>) -> io::Result<Vec<SocketAddr>> {
+    let mut all: Vec<SocketAddr> = name.to_socket_addrs()?.collect();
+    all.retain(|address| ipv4.is_none_or(|wanted| address.is_ipv4() == wanted));
+    all.sort_by_key(|address| !address.is_ipv4());
+    if all.is_empty() {
         let family = match ipv4 {
             Some(true) => "IPv4 ",
             Some(false) => "IPv6 ",
             None => "",
         };
-        io::Error::new(io::ErrorKind::NotFound, format!("no {family}address"))
-    })
+        let error = format!("no {family}address");
+        return Err(io::Error::new(io::ErrorKind::NotFound, error));
+    }
+    Ok(all)
 }
 
 #[cfg(test)]
@@ -213,7 +294,7 @@ mod tests {
         assert!(known.is_some() && notices.try_recv().is_err());
         assert_eq!(book.listed(0, REFRESH_INTERVAL_US), known);
         let mut resolved = answer(&mut notices).await;
-        resolved.address = Err(io::ErrorKind::TimedOut.into());
+        resolved.addresses = Err(io::ErrorKind::TimedOut.into());
         book.resolved(resolved, REFRESH_INTERVAL_US);
         assert_eq!(book.listed(0, REFRESH_INTERVAL_US), known);
         assert!(notices.try_recv().is_err());
@@ -227,6 +308,49 @@ mod tests {
             assert_eq!(book.named(&name, 0), name.parse().ok());
         }
         assert!(book.known.len() <= NAMES_MAX);
+    }
+
+    #[tokio::test]
+    async fn nodes_may_send_from_all_that_their_names_stand_for() {
+        let (mut book, mut notices) = book("127.0.0.1:7", &["127.0.0.1:7", "localhost:8"]);
+        let at = |address: &str| -> SocketAddr { address.parse().unwrap() };
+        assert!(book.is_nodes(at("127.0.0.1:7")) && !book.is_nodes(at("127.0.0.1:8")));
+        let mut resolved = answer(&mut notices).await;
+        resolved.addresses = Ok(vec![at("10.0.0.1:8"), at("10.0.0.2:8")]);
+        book.resolved(resolved, 1);
+        assert!(book.is_nodes(at("10.0.0.1:8")) && book.is_nodes(at("10.0.0.2:8")));
+        assert!(!book.is_nodes(at("10.0.0.1:9")) && !book.is_nodes(at("10.0.0.3:8")));
+
+        // What a configuration names is added, and what it names no more goes; the list stays.
+        book.set_nodes(vec!["10.0.0.9:9".to_owned()], 2);
+        assert!(book.is_nodes(at("10.0.0.9:9")) && book.is_nodes(at("10.0.0.2:8")));
+        book.set_nodes(Vec::new(), 3);
+        assert!(!book.is_nodes(at("10.0.0.9:9")) && book.is_nodes(at("127.0.0.1:7")));
+    }
+
+    #[tokio::test]
+    async fn a_stranger_makes_names_be_looked_up_once_a_second() {
+        let (mut book, mut notices) = book("127.0.0.1:7", &["127.0.0.1:7", "localhost:8"]);
+        let mut resolved = answer(&mut notices).await;
+        let (old, new) = ("10.0.0.1:8".parse().unwrap(), "10.0.0.2:8".parse().unwrap());
+        resolved.addresses = Ok(vec![old]);
+        book.resolved(resolved, 0);
+        book.heard_stranger(new, 5_000_000);
+        book.heard_stranger(new, 5_000_001);
+        let mut resolved = answer(&mut notices).await;
+        assert!(notices.try_recv().is_err());
+        resolved.addresses = Ok(vec![new, "10.0.0.3:8".parse().unwrap()]);
+        book.resolved(resolved, 5_000_002);
+        assert!(book.is_nodes(new) && !book.is_nodes(old));
+        assert_eq!(book.named("localhost:8", 5_000_003), Some(new));
+        book.heard_stranger(old, 5_999_999);
+        assert!(notices.try_recv().is_err());
+        book.heard_stranger(old, 6_000_000);
+        let mut resolved = answer(&mut notices).await;
+        // In another order, the one in use stays.
+        resolved.addresses = Ok(vec!["10.0.0.3:8".parse().unwrap(), new]);
+        book.resolved(resolved, 6_000_001);
+        assert_eq!(book.named("localhost:8", 6_000_002), Some(new));
     }
 
     #[tokio::test]

@@ -30,10 +30,12 @@ pub struct Transit<'a> {
     pub frame: Frame<'a>,
 }
 
-/// Gives each frame that can be read, or is for another node than `own` (0: it has no id yet).
+/// Gives each frame that can be read, or is for another node than `own` (0: it has no id yet). Frames
+/// of nodes count only if `is_nodes`: it is a node's address that they come from.
 pub fn decode<'a>(
     bytes: &'a [u8],
     from: SocketAddr,
+    is_nodes: bool,
     own: NodeId,
     tally: &mut Tally,
     give: &mut dyn FnMut(Arrival<'a>),
@@ -46,6 +48,7 @@ pub fn decode<'a>(
         let (cluster, via) = (header.cluster, header.sender);
         let is_peers = |frame: &Frame<'_>| frame.header.kind >= PEER_KIND_MIN;
         let arrival = match frame {
+            Ok(frame) if is_peers(&frame) && !is_nodes => Err(Cause::Stranger),
             Ok(frame) if is_peers(&frame) && is_transit(&frame, own) => {
                 Ok(Arrival::Transit(Transit {
                     cluster,
@@ -174,10 +177,17 @@ mod tests {
     fn decoded(bytes: &[u8]) -> (Vec<Input>, Tally) {
         let mut tally = Tally::default();
         let mut inputs = Vec::new();
-        decode(bytes, from(), 1, &mut tally, &mut |arrival| match arrival {
-            Arrival::Input(input) => inputs.push(input),
-            Arrival::Transit(transit) => panic!("for nobody else: {transit:?}"),
-        });
+        decode(
+            bytes,
+            from(),
+            true,
+            1,
+            &mut tally,
+            &mut |arrival| match arrival {
+                Arrival::Input(input) => inputs.push(input),
+                Arrival::Transit(transit) => panic!("for nobody else: {transit:?}"),
+            },
+        );
         (inputs, tally)
     }
 
@@ -281,6 +291,17 @@ mod tests {
         assert_eq!(tally.total(), 0);
         assert_eq!(decode_text(b"GET", from(), &mut tally), None);
         assert_eq!(tally.of(Cause::TextMalformed), 1);
+    }
+
+    #[test]
+    fn frames_of_nodes_from_elsewhere_are_counted_and_clients_are_heard() {
+        let frames = [(26, body(&heartbeat())), (wire::kind::HELLO, hello())];
+        let bytes = sealed(0, &frames);
+        let (mut tally, mut given) = (Tally::default(), 0);
+        decode(&bytes, from(), false, 1, &mut tally, &mut |arrival| {
+            given += usize::from(matches!(arrival, Arrival::Input(Input::Client { .. })));
+        });
+        assert_eq!((given, tally.total(), tally.of(Cause::Stranger)), (1, 1, 1));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tokio::time::Sleep;
 
 use super::addresses::{AddressBook, resolve};
 use super::allocator::{self, Freed};
-use super::decode::{Arrival, Transit, address_of, decode, decode_text};
+use super::decode::{Arrival, Transit, address_of, decode, decode_text, endpoint_of};
 use super::disk::Disk;
 use super::packer::{Packer, Sender};
 use super::serve::RuntimeError;
@@ -107,6 +107,10 @@ pub struct Driver {
     durability: &'static str,
     /// Whether Firecloud's text datagrams are taken.
     takes_text: bool,
+    /// Whether others than this machine may send to it.
+    is_exposed: bool,
+    /// The configuration whose nodes' addresses are known.
+    nodes_of_epoch: u64,
     /// When the node ends, though operations are still under way.
     stop_at_us: Option<u64>,
 }
@@ -154,6 +158,7 @@ impl Bound {
             link_down_ms: config.link_down_ms,
             bootstrap: config.bootstrap,
             shrink_after_ms: config.shrink_after_ms,
+            admin_host: (!config.insecure_admin).then(|| endpoint_of(self.own).ip),
         };
         let disk = config.data_dir.as_ref();
         let disk = disk.map(|_| Disk::start(opened.storage, self.notifier.clone()));
@@ -173,7 +178,9 @@ impl Bound {
             notices: self.notices,
             boot,
             durability: config.durability_name(),
-            takes_text: config.text,
+            takes_text: config.takes_text(self.own.ip()),
+            is_exposed: !self.own.ip().is_loopback(),
+            nodes_of_epoch: 0,
             stop_at_us: None,
         })
     }
@@ -264,6 +271,7 @@ impl Driver {
         if self.disk.as_ref().is_some_and(Disk::is_behind) {
             return Ok(());
         }
+        self.learn_nodes(now);
         let mut batches = 0;
         let mut more = true;
         loop {
@@ -301,10 +309,24 @@ impl Driver {
         if !text::is_text(bytes) {
             let mut transits = Vec::new();
             let own = replica.node();
-            decode(bytes, from, own, tally, &mut |arrival| match arrival {
-                Arrival::Input(input) => replica.handle_input(now, input),
-                Arrival::Transit(transit) => transits.push(transit),
-            });
+            // Without a configuration nothing tells who has moved since the list was written, and there
+            // is nothing yet to be kept from strangers.
+            let is_nodes = replica.configuration().is_none() || addresses.is_nodes(from);
+            let before = tally.of(Cause::Stranger);
+            decode(
+                bytes,
+                from,
+                is_nodes,
+                own,
+                tally,
+                &mut |arrival| match arrival {
+                    Arrival::Input(input) => replica.handle_input(now, input),
+                    Arrival::Transit(transit) => transits.push(transit),
+                },
+            );
+            if tally.of(Cause::Stranger) > before {
+                addresses.heard_stranger(from, now.mono_us);
+            }
             for transit in transits {
                 pass_on(now, replica, addresses, packer, tally, &transit);
             }
@@ -318,6 +340,16 @@ impl Driver {
             }
         }
         true
+    }
+
+    /// Nodes' datagrams are taken only from where nodes are.
+    fn learn_nodes(&mut self, now: Now) {
+        let epoch = self.replica.configuration().map_or(0, |c| c.epoch);
+        if epoch != self.nodes_of_epoch {
+            self.nodes_of_epoch = epoch;
+            let names = self.replica.node_addresses().map(str::to_owned);
+            self.addresses.set_nodes(names.collect(), now.mono_us);
+        }
     }
 
     fn handle_output(&mut self, now: Now, output: Output) {
@@ -396,6 +428,8 @@ impl Driver {
             status.version = env!("CARGO_PKG_VERSION").to_owned();
             status.uptime_ms = now.mono_us / 1_000;
             status.datagrams_dropped = self.tally.total();
+            status.strangers_dropped = self.tally.of(Cause::Stranger);
+            status.exposed = self.is_exposed;
         }
         let header = FrameHeader {
             origin: self.replica.node(),
@@ -579,6 +613,12 @@ fn bind(config: &ServerConfig) -> Result<(SocketAddr, Socket), RuntimeError> {
             "the kernel grants smaller buffers than wanted: under load datagrams may be lost; \
              raise net.core.rmem_max and net.core.wmem_max to {}",
             super::socket::KERNEL_BUFFER_SIZE
+        );
+    }
+    if !own.ip().is_loopback() {
+        tracing::warn!(
+            "{own} is not a loopback address: there are no keys yet, so anyone who can send to it can \
+             read and write all data; let only trusted machines reach it"
         );
     }
     Ok((own, socket))

@@ -57,6 +57,8 @@ causes! {
     /// The core's count: no path, or none that a message may still take.
     Unroutable = "messages of other nodes that could not be passed on",
     NoAddress = "messages to a node whose address is not known",
+    /// Neither the list nor the configuration has a node there.
+    Stranger = "messages of nodes from addresses at which there is none",
     TextOff = "text datagrams, which are not taken",
     TextMalformed = "text datagrams without an id that can be read",
     /// Text operations that have an outcome which their clients can't be told.

@@ -68,6 +68,7 @@ fn replica(scope: &Scope, life: &Life) -> Replica {
         boot: life.boot,
         seed: life.boot,
         skew_max_ms: 60_000,
+        admin_host: None,
         keys_cached_max: 100,
         heartbeat_ms: NEVER_MS,
         link_down_ms: NEVER_MS,

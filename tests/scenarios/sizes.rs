@@ -187,6 +187,8 @@ fn messages_of_one_key_fit_a_datagram() {
         from_boot: u64::MAX,
         to_boot: u64::MAX,
         attempt: u64::MAX,
+        waited_us: u64::MAX,
+        heard: u64::MAX,
         operation,
     });
     assert_is_taken(ForwardAnswer {

@@ -491,6 +491,7 @@ impl Cluster {
             boot: self.random.word(),
             seed: self.random.word(),
             skew_max_ms: self.settings.skew_max_ms,
+            admin_host: None,
             keys_cached_max: self.settings.keys_cached_max,
             heartbeat_ms: self.settings.heartbeat_ms,
             link_down_ms: self.settings.link_down_ms,

@@ -1,10 +1,11 @@
 //! `horseshoe member force`: the way on when a quorum is lost for good.
 
+use std::cmp::Reverse;
 use std::io::BufRead;
 use std::time::Duration;
 
 use clap::Args;
-use kvclient::wire::{CHANGE_NODES_MAX, Change, ChangeOutcome};
+use kvclient::wire::{CHANGE_NODES_MAX, Change, ChangeOutcome, NodeStatus};
 
 use super::super::connection::ConnectionArgs;
 use super::super::exit::Exit;
@@ -87,11 +88,14 @@ fn whom_to_ask(cluster: &Cluster, nodes: &[u8]) -> Result<(usize, u64), String> 
         ));
     }
     let words = nodes.iter().filter_map(|node| cluster.of_node(*node));
-    let best = words.max_by_key(|status| (status.votes, status.epoch));
+    let place_of = |status: &NodeStatus| {
+        cluster.place(|s| s.node == status.node && s.cluster == status.cluster)
+    };
+    // Of equal ones the first that was given: it may be the one on this machine.
+    let best = words.max_by_key(|status| (status.votes, status.epoch, Reverse(place_of(status))));
     let best = best.ok_or("no node is named")?;
     let (node, epoch) = (best.node, best.epoch);
-    let place = cluster.place(|s| s.node == node && s.cluster == best.cluster);
-    place
+    place_of(best)
         .map(|place| (place, epoch))
         .ok_or_else(|| format!("node {node} does not answer"))
 }

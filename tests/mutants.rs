@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use horseshoe::protocol::rules::{Rule, switch_off};
 use scenarios::{
-    ballots, catching_up, changes, exactly_once, handoff, members, outcomes, purge, text,
+    ballots, catching_up, changes, exactly_once, handoff, lives, members, outcomes, purge, text,
 };
 use sim::plan::Config;
 use sim::run::run_seed;
@@ -125,6 +125,83 @@ const TABLE: &[(Rule, Found)] = &[
     (
         Rule::E5,
         Found::ByScenario(changes::e5_what_was_deleted_while_a_node_was_away_stays_deleted),
+    ),
+    // Each use of it by itself.
+    (
+        Rule::E5_promised,
+        Found::ByScenario(lives::e5_an_old_promise_binds_nobody),
+    ),
+    (
+        Rule::E5_found,
+        Found::ByScenario(lives::e5_an_old_record_is_not_found),
+    ),
+    (
+        Rule::E5_accepted,
+        Found::ByScenario(lives::e5_an_old_record_is_accepted_anew),
+    ),
+    (
+        Rule::E5_taken,
+        Found::ByScenario(lives::e5_a_copy_is_taken_over_an_old_record),
+    ),
+    (
+        Rule::E5_read,
+        Found::ByScenario(lives::e5_an_old_record_is_not_read),
+    ),
+    (
+        Rule::E5_summed,
+        Found::ByScenario(lives::e5_an_old_record_is_in_no_digest),
+    ),
+    (
+        Rule::E5_listed,
+        Found::ByScenario(lives::e5_an_old_record_is_not_listed),
+    ),
+    (
+        Rule::E5_copied,
+        Found::ByScenario(lives::e5_an_old_record_is_not_copied),
+    ),
+    (
+        Rule::E5_compared,
+        Found::ByScenario(lives::e5_what_is_held_as_a_cache_is_missing),
+    ),
+    (
+        Rule::E5_adopted,
+        Found::ByScenario(lives::e5_what_is_chosen_becomes_a_vote_without_travelling),
+    ),
+    (
+        Rule::E5_unnamed,
+        Found::ByScenario(lives::e5_what_no_member_names_is_dropped),
+    ),
+    (
+        Rule::E5_dropped,
+        Found::ByScenario(lives::e5_what_no_member_names_is_dropped),
+    ),
+    (
+        Rule::E5_purged,
+        Found::ByScenario(lives::e5_an_old_tombstone_is_not_purged),
+    ),
+    (
+        Rule::E5_grave,
+        Found::ByScenario(lives::e5_an_old_tombstone_is_not_looked_for),
+    ),
+    (
+        Rule::E5_floor,
+        Found::ByScenario(lives::e5_what_the_floor_says_of_a_cached_key_waits_for_the_disk),
+    ),
+    (
+        Rule::E5_own,
+        Found::ByScenario(lives::e5_an_old_record_is_not_the_coordinators),
+    ),
+    (
+        Rule::E5_ended,
+        Found::ByScenario(lives::e5_hints_end_with_the_vote),
+    ),
+    (
+        Rule::E5_replaced,
+        Found::ByScenario(lives::e5_hints_are_not_for_somebody_new),
+    ),
+    (
+        Rule::E4_rounds,
+        Found::ByScenario(lives::e4_what_waited_for_a_key_runs_no_round_without_a_vote),
     ),
     (
         Rule::E6_bound,

@@ -12,6 +12,7 @@ use super::message::{
 use super::outbox::Way;
 use super::record::{AcceptorState, Key};
 use super::repair::size_of;
+use super::rules::rule;
 
 /// What an entry takes in a message beside its key, about.
 const ENTRY_OVERHEAD: usize = 24;
@@ -37,7 +38,10 @@ impl Replica {
     /// Of a member: its votes (E5). R2: they leave once what they tell of is durable.
     pub(super) fn handle_digests_asked(&mut self, envelope: &Envelope) {
         let buckets = 0..BUCKETS as Bucket;
-        let sums = buckets.map(|bucket| self.digests.of_life(self.meta.life, bucket));
+        let sums = buckets.map(|bucket| match rule!(E5_summed) {
+            true => self.digests.of_life(self.meta.life, bucket),
+            false => self.digests.of_all(bucket),
+        });
         let told = DigestsTold {
             clock: self.clock.last(),
             sums: Sums::collect(sums),
@@ -132,7 +136,8 @@ impl Replica {
         };
         let mut size = 0;
         for (key, state) in states.iter().filter(|(key, _)| behind(key)) {
-            let Some(record) = state.record.as_ref().filter(|_| terms.is_vote(state)) else {
+            let counts = terms.is_vote(state, rule!(E5_listed));
+            let Some(record) = state.record.as_ref().filter(|_| counts) else {
                 continue;
             };
             size += key.as_bytes().len() + ENTRY_OVERHEAD;

@@ -6,7 +6,7 @@ use std::fmt;
 
 use super::copies::Work;
 use super::limits::LOAD_WAITERS_MAX;
-use super::message::{Envelope, GroupNumber, NodeId};
+use super::message::{Envelope, Epoch, GroupNumber, NodeId};
 use super::pending::Pending;
 use super::record::{AcceptorState, Key};
 use super::round::Coordinator;
@@ -20,7 +20,8 @@ pub enum Waiting {
     Copy(NodeId),
     /// Is to be mended by a round.
     Mend,
-    Work(Work),
+    /// Of that epoch.
+    Work(Epoch, Work),
 }
 
 #[derive(Debug, Default)]

@@ -196,6 +196,7 @@ impl Replica {
     pub(super) fn install(&mut self, now: Now, configuration: Configuration) {
         let epoch = configuration.epoch;
         let (voted, is_first) = (self.votes, self.configuration.is_none());
+        self.forget_replaced(&configuration);
         self.adopt(configuration);
         if self.votes && !voted && !is_first {
             // E5: what it holds so far is a cache. Nothing was promised in this life.
@@ -211,14 +212,14 @@ impl Replica {
         self.abandon_change(now);
         self.tell_all();
         self.look_at_links(now, true, false);
-        for key in self.timers.keys() {
-            if self.votes {
+        if self.votes && voted {
+            for key in self.timers.keys() {
                 self.coordinate(now, &key, Coordinator::handle_epoch_change);
-            } else {
-                self.coordinate(now, &key, Coordinator::hand_over);
             }
+            self.restart_listing();
+        } else {
+            self.end_life(now);
         }
-        self.restart_listing();
         self.restart_sync(now);
         self.carry_change_on(now);
         let votes = self.votes;
@@ -248,10 +249,6 @@ impl Replica {
         self.links.set_nodes(self.node, nodes);
         self.starts
             .retain(|node| configuration.nodes().any(|m| m.node == node));
-        self.hints
-            .retain(|node, _| configuration.voter(*node).is_some());
-        self.notices
-            .retain(|node, _| configuration.voter(*node).is_some());
         self.configuration = Some(configuration.into());
         self.bootstrap = None;
     }

@@ -150,6 +150,11 @@ impl Replica {
     }
 
     pub(super) fn run_here(&mut self, now: Now, key: Key, pending: Pending) {
+        // It may have waited for its key since this node had a vote.
+        if !self.votes && rule!(E4_rounds) {
+            self.hand_over(now, &key, pending);
+            return;
+        }
         let Some(resident) = self.cache.resident(&key) else {
             self.wait_for(key, Waiting::Operation(pending));
             return;
@@ -167,9 +172,15 @@ impl Replica {
         });
     }
 
-    /// For an operation whose key is resident now.
-    pub(super) fn run_waiting(&mut self, now: Now, key: &Key, pending: Pending) {
-        self.run_here(now, key.clone(), pending);
+    /// Without a vote a node runs no rounds: a client's operation goes to a member.
+    fn hand_over(&mut self, now: Now, key: &Key, pending: Pending) {
+        if !pending.reply.is_client() {
+            self.drop_operation(pending, false);
+        } else if let Some(to) = round::preferred(key, &self.near) {
+            self.forward(now, to, pending);
+        } else {
+            self.refuse(pending);
+        }
     }
 
     /// X5: `no quorum`, of an operation that was not sent in an Accept, nor forwarded.

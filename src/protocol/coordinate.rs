@@ -6,17 +6,21 @@ use super::message::Now;
 use super::outbox::Way;
 use super::record::{AcceptorState, Key};
 use super::round::{Context, Coordinator, Effect};
+use super::rules::rule;
 use super::timer::Timer;
 
 impl Replica {
     pub(super) fn handle_loaded(&mut self, now: Now, key: &Key, state: Option<AcceptorState>) {
         let waiters = self.cache.loaded(key, state).unwrap_or_default();
         for waiting in waiters {
+            if !self.is_still_wanted(&waiting) {
+                continue;
+            }
             match waiting {
                 Waiting::Peer(envelope) => self.handle_member_message(now, envelope),
-                Waiting::Operation(pending) => self.run_waiting(now, key, pending),
+                Waiting::Operation(pending) => self.run_here(now, key.clone(), pending),
                 Waiting::Mend => self.mend(now, key),
-                Waiting::Work(work) => self.work_on(now, key, work),
+                Waiting::Work(_, work) => self.work_on(now, key, work),
                 Waiting::Copy(node) => {
                     self.copy_key(now, node, key);
                 }
@@ -47,7 +51,8 @@ impl Replica {
         });
     }
 
-    /// The key is resident, and there is a configuration in which this node votes.
+    /// The key is resident. Without a vote there is nothing to coordinate, and what is left over is
+    /// handed over.
     pub(super) fn coordinate(
         &mut self,
         now: Now,
@@ -57,6 +62,7 @@ impl Replica {
         let Some(configuration) = self.configuration.clone() else {
             return;
         };
+        let terms = self.terms();
         let Some(resident) = self.cache.resident(key) else {
             return;
         };
@@ -67,7 +73,7 @@ impl Replica {
             me: self.node,
             key,
             configuration: &configuration,
-            state: resident.state.as_ref(),
+            state: terms.vote(&resident.state, rule!(E5_own)),
             clock: &mut self.clock,
             random: &mut self.random,
             pace: &mut self.pace,
@@ -75,7 +81,10 @@ impl Replica {
             near: &self.near,
             effects: &mut effects,
         };
-        handle(&mut coordinator, &mut context);
+        match self.votes || !rule!(E4_rounds) {
+            true => handle(&mut coordinator, &mut context),
+            false => coordinator.hand_over(&mut context),
+        }
         if let Some(deadline_us) = coordinator.deadline()
             && resident.timer_us.is_none_or(|set| set > deadline_us)
         {

@@ -33,12 +33,12 @@ pub enum Work {
         round: RoundId,
         via: NodeId,
     },
-    /// E5: what it holds as a cache is chosen at that ballot, says a member, in that epoch.
-    Adopt { ballot: Ballot, epoch: Epoch },
+    /// E5: what it holds as a cache is chosen at that ballot, says a member.
+    Adopt { ballot: Ballot },
     /// E5: what it holds as a cache is to go.
     Shed { ballot: Ballot },
-    /// P1: all members hold its tombstone at that ballot, in that epoch.
-    Bury { ballot: Ballot, epoch: Epoch },
+    /// P1: all members hold its tombstone at that ballot.
+    Bury { ballot: Ballot },
 }
 
 /// Copies that others asked for.
@@ -98,20 +98,17 @@ impl Replica {
         if self.cache.resident(key).is_some() {
             self.work_on(now, key, work);
         } else {
-            self.wait_for(key.clone(), Waiting::Work(work));
+            self.wait_for(key.clone(), Waiting::Work(self.epoch(), work));
         }
     }
 
-    /// The key is resident.
+    /// The key is resident, and this node has a vote.
     pub(super) fn work_on(&mut self, now: Now, key: &Key, work: Work) {
         match work {
             Work::Tell { to, round, via } => self.tell_copy(now, key, to, round, Way::Back(via)),
-            Work::Adopt { ballot, epoch } if epoch == self.epoch() => {
-                self.take_own(now, key, ballot)
-            }
-            Work::Bury { ballot, epoch } if epoch == self.epoch() => self.bury(key, ballot),
-            Work::Adopt { .. } | Work::Bury { .. } => self.counters.stray += 1,
+            Work::Adopt { ballot } => self.take_own(now, key, ballot),
             Work::Shed { ballot } => self.shed(key, ballot),
+            Work::Bury { ballot } => self.bury(key, ballot),
         }
     }
 
@@ -186,33 +183,37 @@ impl Replica {
         }
     }
 
-    /// C1: of what this member's accepted state holds now, if it is known to be chosen.
-    fn tell_copy(&mut self, now: Now, key: &Key, to: NodeId, round: RoundId, way: Way) {
+    /// C1, E5: what leaves as a copy, whoever it is for: the record that this member has accepted in its
+    /// present life, if that is known to be chosen. Else the ballot that it has accepted, if any state
+    /// counts. The key is resident.
+    pub(super) fn copy_of(&mut self, key: &Key) -> Result<Copy, Option<Ballot>> {
         let terms = self.terms();
         let resident = self.cache.resident(key).expect("the caller looked");
-        let Some(state) = terms.vote(&resident.state).filter(|_| self.votes) else {
-            return;
-        };
-        let (ballot, is_chosen) = (state.accepted, state.chosen || !rule!(C1_chosen));
-        match &state.record {
-            Some(record) if is_chosen => {
-                let record = record.clone();
-                let key = key.clone();
-                let copy = Copy {
-                    key,
-                    ballot,
-                    record,
-                };
+        let state = terms.vote(&resident.state, rule!(E5_copied));
+        let state = state.filter(|_| self.votes).ok_or(None)?;
+        let is_chosen = state.chosen || !rule!(C1_chosen);
+        let record = state.record.as_ref().filter(|_| is_chosen);
+        Ok(Copy {
+            key: key.clone(),
+            ballot: state.accepted,
+            record: record.cloned().ok_or(Some(state.accepted))?,
+        })
+    }
+
+    fn tell_copy(&mut self, now: Now, key: &Key, to: NodeId, round: RoundId, way: Way) {
+        match self.copy_of(key) {
+            Ok(copy) => {
                 // R2 has nothing to wait for: what is chosen is durable at a quorum.
                 let envelope = self.envelope(to, round, copy.into());
                 self.dispatch(envelope, way);
             }
             // Most doubts are settled by a round under way, or a notice of it.
-            _ => {
+            Err(Some(ballot)) => {
                 if self.copies.doubt(now, key, ballot) {
                     self.mend(now, key);
                 }
             }
+            Err(None) => {}
         }
     }
 
@@ -284,7 +285,7 @@ impl Replica {
         let mut state = resident.state.clone();
         let cached = state
             .as_ref()
-            .filter(|s| !terms.is_vote(s) && s.accepted == ballot);
+            .filter(|s| !terms.is_vote(s, rule!(E5_adopted)) && s.accepted == ballot);
         let Some(record) = cached.and_then(|s| s.record.clone()) else {
             return;
         };
@@ -305,7 +306,7 @@ impl Replica {
         let terms = self.terms();
         let resident = self.cache.resident(key).expect("the caller looked");
         let state = resident.state.as_ref();
-        if state.is_some_and(|s| !terms.is_vote(s) && s.accepted == ballot) {
+        if state.is_some_and(|s| !terms.is_vote(s, rule!(E5_dropped)) && s.accepted == ballot) {
             self.set_state(key, None);
         }
     }

@@ -61,6 +61,14 @@ impl Rounds {
         }
     }
 
+    /// That node is a member no more, or somebody else: it is waited for no longer.
+    pub fn forget(&mut self, node: NodeId) {
+        self.lingering.retain(|_, lingering| {
+            lingering.missing.remove(node);
+            !lingering.missing.is_empty()
+        });
+    }
+
     /// The next round that was waited for long enough, or for which there is no room.
     pub fn pop_due(&mut self, now: Now) -> Option<Missed> {
         loop {

@@ -37,6 +37,13 @@ pub struct Reached {
     asking: BTreeMap<NodeId, Asking>,
 }
 
+impl Reached {
+    /// A member of that id is gone, or is somebody else.
+    pub fn forget(&mut self, node: NodeId) {
+        self.missed_since_us.remove(&node);
+    }
+}
+
 impl Replica {
     /// At each heartbeat.
     pub(super) fn look_at_membership(&mut self, now: Now) {

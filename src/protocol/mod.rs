@@ -17,6 +17,7 @@ mod hearsay;
 mod hints;
 pub mod limits;
 mod link;
+mod lives;
 mod membership;
 pub mod message;
 mod notices;

@@ -172,7 +172,7 @@ impl Replica {
                 Waiting::Peer(_) => self.counters.overflow += 1,
                 Waiting::Operation(pending) => self.answer_busy(pending),
                 // Looked at again when it is overdue.
-                Waiting::Copy(_) | Waiting::Mend | Waiting::Work(_) => {}
+                Waiting::Copy(_) | Waiting::Mend | Waiting::Work(..) => {}
             },
         }
     }
@@ -244,7 +244,7 @@ impl Replica {
         }
         // R2: the answer tells of the key's state as its last group has it, and of an epoch.
         let mut group = resident.group.max(self.installed_in);
-        if terms.vote(&resident.state).is_none() {
+        if terms.vote(&resident.state, rule!(E5_floor)).is_none() {
             group = group.max(self.floored_in);
         }
         if let Message::Accept(Accept { record, .. }) | Message::Copy(Copy { record, .. }) =
@@ -386,7 +386,7 @@ fn answer(
             if let Verdict::Refused(promised) = verdict {
                 return (verdict, Nack { ballot, promised }.into());
             }
-            let (accepted, record) = match terms.vote(state) {
+            let (accepted, record) = match terms.vote(state, true) {
                 Some(state) => (state.accepted, state.record.clone()),
                 None => (Ballot::ZERO, None),
             };
@@ -420,7 +420,7 @@ fn answer(
             (verdict, copied.into())
         }
         Message::Read(read) => {
-            let (accepted, chosen, record) = match terms.vote(state) {
+            let (accepted, chosen, record) = match terms.vote(state, rule!(E5_read)) {
                 Some(s) => (s.accepted, s.chosen, s.record.clone()),
                 None => (Ballot::ZERO, false, None),
             };

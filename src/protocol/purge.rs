@@ -220,7 +220,8 @@ impl Replica {
         let mut room = Room::new(KEYS_PER_MESSAGE_MAX);
         let mut wait_ms: Option<u64> = None;
         for (key, state) in states {
-            let Some(record) = grave(key, state).filter(|_| terms.is_vote(state)) else {
+            let Some(record) = grave(key, state).filter(|_| terms.is_vote(state, rule!(E5_grave)))
+            else {
                 continue;
             };
             let old_at = horizon + state.accepted.reading().max(last_birth(record));
@@ -292,9 +293,8 @@ impl Replica {
             self.counters.stray += 1;
             return;
         }
-        let epoch = envelope.epoch;
         for (key, ballot) in purge.tombstones {
-            self.with_key(now, &key, Work::Bury { ballot, epoch });
+            self.with_key(now, &key, Work::Bury { ballot });
         }
     }
 
@@ -303,7 +303,7 @@ impl Replica {
     pub(super) fn bury(&mut self, key: &Key, ballot: Ballot) {
         let terms = self.terms();
         let resident = self.cache.resident(key).expect("the caller looked");
-        let Some(state) = terms.vote(&resident.state) else {
+        let Some(state) = terms.vote(&resident.state, rule!(E5_purged)) else {
             return;
         };
         let Some(record) = grave(key, state).filter(|_| state.accepted == ballot) else {

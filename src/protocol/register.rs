@@ -32,17 +32,23 @@ pub struct Terms {
 }
 
 impl Terms {
-    /// The state that counts. A key without such state reads as promised at the floor.
-    pub fn vote<'a>(&self, state: &'a Option<AcceptorState>) -> Option<&'a AcceptorState> {
-        state.as_ref().filter(|state| self.is_vote(state))
+    /// The state that counts. A key without such state reads as promised at the floor. `kept`: each use
+    /// has a switch of its own, so that tests notice when it alone is missing.
+    pub fn vote<'a>(
+        &self,
+        state: &'a Option<AcceptorState>,
+        kept: bool,
+    ) -> Option<&'a AcceptorState> {
+        state.as_ref().filter(|state| self.is_vote(state, kept))
     }
 
-    pub fn is_vote(&self, state: &AcceptorState) -> bool {
-        state.life == self.life || !rule!(E5)
+    pub fn is_vote(&self, state: &AcceptorState, kept: bool) -> bool {
+        state.life == self.life || !kept || !rule!(E5)
     }
 
     fn promised(&self, state: &Option<AcceptorState>) -> Ballot {
-        self.vote(state).map_or(self.floor, |state| state.promised)
+        let vote = self.vote(state, rule!(E5_promised));
+        vote.map_or(self.floor, |state| state.promised)
     }
 }
 
@@ -50,12 +56,13 @@ pub fn prepare(state: &mut Option<AcceptorState>, ballot: Ballot, terms: Terms) 
     let promised = terms.promised(state);
     let above_base = ballot > terms.base || !rule!(B3);
     if ballot > promised && above_base {
-        let mut promising = terms.vote(state).cloned().unwrap_or_default();
+        let vote = terms.vote(state, rule!(E5_found));
+        let mut promising = vote.cloned().unwrap_or_default();
         promising.promised = ballot;
         promising.life = terms.life;
         *state = Some(promising);
         Verdict::Granted
-    } else if ballot == promised && above_base && terms.vote(state).is_some() {
+    } else if ballot == promised && above_base && terms.vote(state, true).is_some() {
         Verdict::Repeated
     } else {
         Verdict::Refused(promised.max(terms.base))
@@ -69,7 +76,7 @@ pub fn accept(
     terms: Terms,
 ) -> Verdict {
     let promised = terms.promised(state);
-    if let Some(state) = terms.vote(state)
+    if let Some(state) = terms.vote(state, rule!(E5_accepted))
         && state.accepted == ballot
     {
         return match state.record.as_ref() == Some(record) {
@@ -100,7 +107,7 @@ pub fn copy(
     terms: Terms,
 ) -> Verdict {
     let promised = terms.promised(state);
-    if let Some(state) = terms.vote(state)
+    if let Some(state) = terms.vote(state, rule!(E5_taken))
         && state.accepted >= ballot
     {
         return match state.accepted > ballot || state.record.as_ref() == Some(record) {
@@ -356,9 +363,18 @@ mod tests {
         let promised = state.unwrap();
         assert_eq!((promised.promised, promised.life), (b(6), 3));
         assert_eq!((promised.accepted, promised.record), (none, None));
-        let mut state = earlier;
-        let late = accept(&mut state, b(7), &record(7), terms(none, none));
-        assert_eq!(late, Verdict::Granted);
-        assert_eq!(state.unwrap().life, 3);
+        let mut state = earlier.clone();
+        let at_floor = prepare(&mut state, b(9), terms(none, b(9)));
+        assert_eq!((at_floor, &state), (Verdict::Refused(b(9)), &earlier));
+        for ballot in [b(7), b(8)] {
+            let mut state = earlier.clone();
+            let late = accept(&mut state, ballot, &record(8), terms(none, none));
+            assert_eq!(late, Verdict::Granted);
+            assert_eq!(state.unwrap().life, 3);
+            let mut state = earlier.clone();
+            let copied = copy(&mut state, ballot, &record(8), terms(none, none));
+            assert_eq!(copied, Verdict::Granted);
+            assert_eq!(state.map(|s| (s.accepted, s.life)), Some((ballot, 3)));
+        }
     }
 }

@@ -152,18 +152,10 @@ impl Replica {
     }
 
     fn look_at(&mut self, key: &Key, missed: Ballot) -> Look {
-        let resident = self.cache.resident(key).expect("the caller looked");
-        let Some(state) = &resident.state else {
-            return Look::Doubt(Ballot::ZERO);
-        };
-        let is_chosen = state.chosen || !rule!(C1_chosen);
-        match &state.record {
-            Some(record) if is_chosen && state.accepted >= missed => Look::Send(Copy {
-                key: key.clone(),
-                ballot: state.accepted,
-                record: record.clone(),
-            }),
-            _ => Look::Doubt(state.accepted),
+        match self.copy_of(key) {
+            Ok(copy) if copy.ballot >= missed => Look::Send(copy),
+            Ok(copy) => Look::Doubt(copy.ballot),
+            Err(accepted) => Look::Doubt(accepted.unwrap_or_default()),
         }
     }
 

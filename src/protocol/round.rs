@@ -69,7 +69,7 @@ pub struct Context<'a> {
     pub me: NodeId,
     pub key: &'a Key,
     pub configuration: &'a Configuration,
-    /// This node's own acceptor state of the key.
+    /// This node's own acceptor state of the key, where it is a vote (E5).
     pub state: Option<&'a AcceptorState>,
     pub clock: &'a mut BallotClock,
     pub random: &'a mut StdRng,

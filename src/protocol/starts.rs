@@ -8,7 +8,6 @@ use rand::RngExt;
 use super::Replica;
 use super::message::{Event, Incarnation, NodeId, Now, Output, RolledBack, Row};
 use super::outbox::Way;
-use super::round::Coordinator;
 use super::rules::rule;
 
 /// A start of a node, as it told of it.
@@ -100,9 +99,7 @@ impl Replica {
         self.installed_in = self.outbox.change_meta();
         self.abandon_change(now);
         self.look_at_links(now, true, false);
-        for key in self.timers.keys() {
-            self.coordinate(now, &key, Coordinator::hand_over);
-        }
+        self.end_life(now);
         self.restart_sync(now);
     }
 }

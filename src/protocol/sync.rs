@@ -24,6 +24,7 @@ use super::outbox::Way;
 use super::pass::{Comparing, Kind, Pass, Question};
 use super::pull::Pulls;
 use super::record::{AcceptorState, Key};
+use super::rules::rule;
 
 /// This node's part in comparing.
 #[derive(Debug, Default)]
@@ -457,7 +458,6 @@ impl Replica {
         let terms = self.terms();
         let votes = self.votes;
         let mut missing = 0;
-        let epoch = self.epoch();
         let mut own = states;
         for entry in &page.entries {
             // Both are in order of key.
@@ -465,7 +465,7 @@ impl Replica {
             own = &own[earlier.count()..];
             let same = own.first().filter(|(key, _)| *key == entry.key);
             let state = same.map(|(_, state)| state);
-            let counts = state.filter(|s| !votes || terms.is_vote(s));
+            let counts = state.filter(|s| !votes || terms.is_vote(s, rule!(E5_compared)));
             if counts.map_or(Ballot::ZERO, |s| s.accepted) >= entry.accepted {
                 continue;
             }
@@ -474,14 +474,15 @@ impl Replica {
             let ballot = entry.accepted;
             // E5: what it already has at the same ballot need not travel.
             if entry.chosen && state.is_some_and(|s| s.accepted == ballot) {
-                self.with_key(now, &key, Work::Adopt { ballot, epoch });
+                self.with_key(now, &key, Work::Adopt { ballot });
             } else {
                 self.sync.pulls.want(source, key, entry.size as usize);
             }
         }
         if votes {
             // E5: a cached key that the member does not have is dropped: it is no vote, and no source.
-            for (key, state) in states.iter().filter(|(_, state)| !terms.is_vote(state)) {
+            let is_cache = |state: &AcceptorState| !terms.is_vote(state, rule!(E5_unnamed));
+            for (key, state) in states.iter().filter(|(_, state)| is_cache(state)) {
                 let in_page = page.after.as_ref().is_none_or(|after| key > after)
                     && (!page.more || page.entries.last().is_some_and(|last| *key <= last.key));
                 let found = page.entries.binary_search_by(|e| e.key.cmp(key)).is_ok();

@@ -1,6 +1,7 @@
 //! Scenarios by the part of the protocol that they are about.
 
 pub mod absences;
+pub mod alone;
 pub mod ballots;
 pub mod bootstrap;
 pub mod catching_up;
@@ -8,6 +9,7 @@ pub mod changes;
 pub mod exactly_once;
 pub mod forwards;
 pub mod handoff;
+pub mod lives;
 pub mod members;
 pub mod operator;
 pub mod outcomes;

@@ -32,6 +32,7 @@ impl Coordinator {
             self.requeue_reads(context);
         }
         self.must_repair = false;
+        self.right = None;
         for pending in std::mem::take(&mut self.queue) {
             let to = preferred(context.key, context.near);
             match to.filter(|_| pending.reply.is_client()) {

@@ -1,0 +1,335 @@
+//! One real replica, node 1 of three, and a hand that plays the others: for what a single node does
+//! with its state, message by message. Its disk is as fast as it is told to be.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use horseshoe::protocol::ballot::Ballot;
+use horseshoe::protocol::digest::{Digests, bucket_of};
+use horseshoe::protocol::message::{
+    Configuration, ConfigurationTold, Envelope, Epoch, Forward, GroupNumber, Heartbeat,
+    Incarnation, Input, LinkTold, Member, Message, Meta, NodeId, Now, Output, Recovered, RoundId,
+    Row,
+};
+use horseshoe::protocol::record::{AcceptorState, Key, Record};
+use horseshoe::protocol::{Options, Replica};
+use kvclient::clock;
+use kvclient::wire::{Action, Operation, OperationId};
+
+const CLUSTER: u64 = 9;
+const WALL_MS: u64 = 1_800_000_000_000;
+/// How often the others tell of themselves.
+const BEAT_MS: u64 = 50;
+/// The node's boot, and those of the others less their ids.
+const BOOT: u64 = 100;
+pub const EPOCH: Epoch = 5;
+/// The admissions that the node has behind it.
+pub const LIFE: u32 = 1;
+
+pub struct Alone {
+    replica: Replica,
+    now: Now,
+    epoch: Epoch,
+    incarnations: BTreeMap<NodeId, Incarnation>,
+    /// Of the others, those that tell of themselves.
+    pub there: Vec<NodeId>,
+    pub disk: BTreeMap<Key, AcceptorState>,
+    pub meta: Meta,
+    /// Nothing is loaded for now; what was asked for.
+    pub loads_nothing: bool,
+    unloaded: Vec<Key>,
+    /// Nothing is synced for now; the last group that was written.
+    pub syncs_nothing: bool,
+    unsynced: Option<GroupNumber>,
+    sent: Vec<Envelope>,
+    beats: u32,
+    forwards: u64,
+}
+
+pub fn ballot(ms: u64) -> Ballot {
+    Ballot::new(clock::from_ms(WALL_MS - 60_000 + ms), 2)
+}
+
+pub fn record(value: Option<&str>) -> Record {
+    Record {
+        value: value.map(|v| Bytes::copy_from_slice(v.as_bytes())),
+        version: ballot(0).0,
+        ..Record::default()
+    }
+}
+
+fn member(node: NodeId, incarnation: Incarnation) -> Member {
+    Member {
+        node,
+        incarnation,
+        address: format!("node{node}:1"),
+        ..Member::default()
+    }
+}
+
+/// Node 1 is a member in incarnation 1, or away.
+pub fn configuration(epoch: Epoch, members: &[(NodeId, Incarnation)]) -> Configuration {
+    let is_in = |node: &NodeId| members.iter().any(|(m, _)| m == node);
+    let away = (1..=3).filter(|node| !is_in(node));
+    Configuration {
+        cluster: CLUSTER,
+        epoch,
+        members: members.iter().map(|(n, i)| member(*n, *i)).collect(),
+        away: away.map(|node| member(node, 0)).collect(),
+        formed_by: 1,
+        ids: 3,
+        ..Configuration::default()
+    }
+}
+
+impl Alone {
+    /// The node holds this, and hears node 2, not node 3.
+    pub fn new(disk: &[(Key, AcceptorState)]) -> Self {
+        let members = [(1, 1), (2, 2), (3, 3)];
+        let meta = Meta {
+            configuration: Some(configuration(EPOCH, &members)),
+            life: LIFE,
+            ..Meta::default()
+        };
+        let mut digests = Digests::default();
+        for (key, state) in disk {
+            digests.add(key, state.accepted, state.life);
+        }
+        let recovered = Recovered {
+            incarnation: 1,
+            meta: meta.clone(),
+            digests,
+            ..Recovered::default()
+        };
+        let options = Options {
+            list: (1..=3).map(|node| format!("node{node}:1")).collect(),
+            index: 0,
+            boot: BOOT,
+            seed: 1,
+            skew_max_ms: 60_000,
+            keys_cached_max: 100,
+            heartbeat_ms: BEAT_MS,
+            link_down_ms: 200,
+            shrink_after_ms: 0,
+            bootstrap: false,
+            admin_host: None,
+        };
+        let now = Now {
+            mono_us: 1_000_000,
+            wall_ms: WALL_MS,
+        };
+        let mut alone = Alone {
+            replica: Replica::new(options, recovered, now),
+            now,
+            epoch: EPOCH,
+            incarnations: members.into_iter().collect(),
+            there: vec![2],
+            disk: disk.iter().cloned().collect(),
+            meta,
+            loads_nothing: false,
+            unloaded: Vec::new(),
+            syncs_nothing: false,
+            unsynced: None,
+            sent: Vec::new(),
+            beats: 0,
+            forwards: 0,
+        };
+        alone.drain();
+        alone.run_ms(BEAT_MS);
+        alone
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.replica.poll_output() {
+            match output {
+                Output::Persist(group) => {
+                    self.disk.extend(group.registers);
+                    for key in group.dropped {
+                        self.disk.remove(&key);
+                    }
+                    self.meta = group.meta.unwrap_or(self.meta.clone());
+                    self.unsynced = Some(group.number);
+                    if !self.syncs_nothing {
+                        self.sync();
+                    }
+                }
+                Output::Load(key) if self.loads_nothing => self.unloaded.push(key),
+                Output::Load(key) => self.load(key),
+                Output::List { bucket, epoch } => {
+                    let states = self.disk.iter().filter(|(key, _)| bucket_of(key) == bucket);
+                    let states = states.map(|(key, state)| (key.clone(), state.clone()));
+                    let listed = Input::Listed {
+                        bucket,
+                        epoch,
+                        states: states.collect(),
+                    };
+                    self.replica.handle_input(self.now, listed);
+                }
+                Output::Send { envelope, .. } => self.sent.push(envelope),
+                Output::Reply { .. } | Output::Event(_) => {}
+            }
+        }
+    }
+
+    fn sync(&mut self) {
+        if let Some(group) = self.unsynced.take() {
+            self.replica
+                .handle_input(self.now, Input::Persisted { group });
+        }
+    }
+
+    /// What was written is durable now.
+    pub fn sync_all(&mut self) {
+        self.syncs_nothing = false;
+        self.sync();
+        self.drain();
+    }
+
+    fn load(&mut self, key: Key) {
+        let state = self.disk.get(&key).cloned();
+        self.replica
+            .handle_input(self.now, Input::Loaded { key, state });
+    }
+
+    /// What was asked for comes from the disk now.
+    pub fn load_all(&mut self) {
+        self.loads_nothing = false;
+        for key in std::mem::take(&mut self.unloaded) {
+            self.load(key);
+        }
+        self.drain();
+    }
+
+    pub fn run_ms(&mut self, ms: u64) {
+        for _ in 0..ms {
+            self.now.mono_us += 1_000;
+            self.now.wall_ms += 1;
+            if self.now.wall_ms.is_multiple_of(BEAT_MS) {
+                for node in self.there.clone() {
+                    self.beat(node);
+                }
+            }
+            let due_us = self.replica.next_timeout();
+            if due_us.is_some_and(|at_us| at_us <= self.now.mono_us) {
+                self.replica.handle_input(self.now, Input::Timeout);
+            }
+            self.drain();
+        }
+    }
+
+    fn beat(&mut self, node: NodeId) {
+        let link = LinkTold {
+            from: 1,
+            up: true,
+            heard: true,
+            rtt_us: 100,
+            loss_permille: 0,
+        };
+        self.beats += 1;
+        let row = Row {
+            node,
+            incarnation: self.incarnations[&node],
+            boot: BOOT + u64::from(node),
+            starts: 1,
+            clock: clock::from_ms(self.now.wall_ms),
+            wall_ms: self.now.wall_ms,
+            links: vec![link],
+        };
+        let heartbeat = Heartbeat {
+            number: self.beats,
+            echo: None,
+            rows: vec![row],
+        };
+        self.tell(node, 0, heartbeat);
+    }
+
+    /// A message of another node.
+    pub fn tell(&mut self, from: NodeId, round: RoundId, message: impl Into<Message>) {
+        let envelope = Envelope {
+            origin: from,
+            destination: 1,
+            incarnation: self.incarnations[&from],
+            epoch: self.epoch,
+            round,
+            hops_left: 0,
+            via: from,
+            message: message.into(),
+        };
+        let cluster = CLUSTER;
+        let input = Input::Peer { cluster, envelope };
+        self.replica.handle_input(self.now, input);
+        self.drain();
+    }
+
+    /// Node 2 asks; gives what it is answered.
+    pub fn ask(&mut self, message: impl Into<Message>) -> Vec<Message> {
+        let from = self.sent.len();
+        self.tell(2, 77, message);
+        let answers = self.sent[from..].iter();
+        let answers = answers.filter(|e| e.destination == 2 && e.round == 77);
+        answers.map(|e| e.message.clone()).collect()
+    }
+
+    /// Node 2 forwards a client's operation.
+    pub fn forward(&mut self, key: &str, action: Action) {
+        self.forwards += 1;
+        let operation = Operation {
+            id: OperationId {
+                client: 7,
+                sequence: self.forwards,
+            },
+            birth: clock::from_ms(self.now.wall_ms),
+            low_mark: self.forwards,
+            key: Bytes::copy_from_slice(key.as_bytes()),
+            want_old: false,
+            action,
+        };
+        let forward = Forward {
+            from_boot: BOOT + 2,
+            to_boot: BOOT,
+            attempt: self.forwards,
+            waited_us: 0,
+            heard: 0,
+            operation,
+        };
+        self.tell(2, 0, forward);
+    }
+
+    /// A configuration was chosen, and node 2 has installed it.
+    pub fn install(&mut self, configuration: Configuration) {
+        self.epoch = configuration.epoch;
+        for member in &configuration.members {
+            self.incarnations.insert(member.node, member.incarnation);
+        }
+        self.tell(2, 0, ConfigurationTold { configuration });
+    }
+
+    pub fn incarnation(&self) -> Incarnation {
+        match self.meta.incarnation {
+            0 => 1,
+            taken => taken,
+        }
+    }
+
+    /// Sent so far.
+    pub fn sent(&self, name: &str) -> Vec<&Envelope> {
+        let named = |e: &&Envelope| e.message.name() == name;
+        self.sent.iter().filter(named).collect()
+    }
+
+    pub fn count(&self, names: &[&str]) -> usize {
+        names.iter().map(|name| self.sent(name).len()).sum()
+    }
+
+    /// All that was sent since so much was.
+    pub fn sent_since(&self, count: usize) -> &[Envelope] {
+        &self.sent[count..]
+    }
+
+    /// The latest question of this name to that node, and its round.
+    pub fn asked(&self, name: &str, to: NodeId) -> Option<(RoundId, Message)> {
+        let named = self.sent(name);
+        let last = named.iter().rfind(|e| e.destination == to)?;
+        Some((last.round, last.message.clone()))
+    }
+}

@@ -180,7 +180,7 @@ pub(super) mod tests {
         wall_ms: 1_800_000_000_000,
     };
 
-    fn configuration(epoch: Epoch) -> Configuration {
+    pub fn configuration(epoch: Epoch) -> Configuration {
         let member = |node: NodeId| Member {
             node,
             incarnation: u64::from(node),

@@ -332,3 +332,47 @@ impl Replica {
         self.configuration.as_ref().map_or(0, |c| c.epoch)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::buckets::tests::{NOW, replica, told};
+    use super::super::message::{CopiesAsked, Input, Output};
+    use super::super::record::Record;
+    use super::*;
+
+    /// Whether node 1, in its admission `life`, copies to node 2 what it holds of its admission 0.
+    fn is_copied(life: u32) -> bool {
+        let (mut replica, key) = (replica(), Key::user(b"k"));
+        replica.meta.life = life;
+        let keys = vec![key.clone()];
+        told(&mut replica, 1, CopiesAsked { keys }.into());
+        let state = AcceptorState {
+            promised: Ballot::new(6, 2),
+            accepted: Ballot::new(5, 2),
+            chosen: true,
+            record: Some(Record::default().into()),
+            ..AcceptorState::default()
+        };
+        let mut is_copied = false;
+        while let Some(output) = replica.poll_output() {
+            match output {
+                Output::Load(key) => {
+                    let state = Some(state.clone());
+                    replica.handle_input(NOW, Input::Loaded { key, state });
+                }
+                Output::Send { envelope, .. } => {
+                    is_copied |= matches!(envelope.message, Message::Copy(_));
+                }
+                _ => {}
+            }
+        }
+        is_copied
+    }
+
+    /// E5: a cache may hold what was deleted and purged since.
+    #[test]
+    fn a_cache_is_copied_to_nobody() {
+        assert!(is_copied(0));
+        assert!(!is_copied(1));
+    }
+}

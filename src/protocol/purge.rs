@@ -343,9 +343,9 @@ fn last_birth(record: &Record) -> u64 {
 mod tests {
     use std::sync::Arc;
 
-    use super::super::buckets::tests::{NOW, replica};
+    use super::super::buckets::tests::{NOW, configuration, replica, told};
     use super::super::digest::Sums;
-    use super::super::message::{Accept, Input, Output};
+    use super::super::message::{Accept, ConfigurationTold, Input, Output};
     use super::*;
 
     /// Node 2's, at `NOW`.
@@ -374,12 +374,7 @@ mod tests {
 
     /// Carries out what the replica wants, on a disk that holds these deletes; gives what it purges.
     fn purged(replica: &mut Replica, now: Now, deleted: &[&Key]) -> Vec<Key> {
-        let state = AcceptorState {
-            promised: OLD.next(),
-            accepted: OLD,
-            record: Some(Record::default().into()),
-            ..AcceptorState::default()
-        };
+        let state = tombstone();
         let mut purged = Vec::new();
         while let Some(output) = replica.poll_output() {
             match output {
@@ -446,5 +441,75 @@ mod tests {
                 assert_eq!(purged(&mut replica, now, &[&key]), [key.clone()]);
             }
         }
+    }
+
+    fn tombstone() -> AcceptorState {
+        AcceptorState {
+            promised: OLD.next(),
+            accepted: OLD,
+            record: Some(Record::default().into()),
+            ..AcceptorState::default()
+        }
+    }
+
+    fn install_next(replica: &mut Replica) {
+        let configuration = configuration(2);
+        told(replica, 2, ConfigurationTold { configuration }.into());
+    }
+
+    /// Whether node 1, in its admission `life`, drops a tombstone of its admission 0 that it is told to
+    /// purge, if this happens while it loads the key.
+    fn is_buried(life: u32, meanwhile: impl FnOnce(&mut Replica)) -> bool {
+        let (mut replica, key) = (replica(), Key::user(b"k"));
+        replica.meta.life = life;
+        purged(&mut replica, NOW, &[]);
+        let tombstones = vec![(key.clone(), OLD)];
+        told(&mut replica, 1, Purge { tombstones }.into());
+        meanwhile(&mut replica);
+        let state = Some(tombstone());
+        replica.handle_input(NOW, Input::Loaded { key, state });
+        let mut outputs = std::iter::from_fn(|| replica.poll_output());
+        outputs.any(|output| matches!(output, Output::Persist(group) if !group.dropped.is_empty()))
+    }
+
+    /// P1: what all members held in one epoch says nothing in the next. E5: a cache is not purged, as the
+    /// floor would rise to a promise that was not given in this admission.
+    #[test]
+    fn a_purge_is_of_one_epoch_and_one_admission() {
+        assert!(is_buried(0, |_| ()));
+        assert!(!is_buried(0, install_next));
+        assert!(!is_buried(1, |_| ()));
+    }
+
+    /// R1: what members told of themselves in one epoch is not gone on with in the next.
+    #[test]
+    fn purging_begins_anew_in_another_epoch() {
+        let mut replica = replica();
+        replica.ask_all(NOW, &[1, 2]);
+        let id = replica.graves.round.as_ref().unwrap().id;
+        assert!(replica.is_purging(id));
+        install_next(&mut replica);
+        assert!(!replica.is_purging(id));
+    }
+
+    /// E5: a cached tombstone is no part of what all members were found to hold.
+    #[test]
+    fn a_cached_tombstone_is_not_purged() {
+        let (mut replica, key) = (replica(), Key::user(b"k"));
+        replica.meta.life = 1;
+        purged(&mut replica, NOW, &[]);
+        let bucket = bucket_of(&key);
+        replica.graves.listed.insert(bucket);
+        replica.graves.round = Some(Round {
+            id: 5,
+            told: BTreeMap::new(),
+            agreed: BTreeMap::from([(bucket, 0)]),
+        });
+        let now = Now {
+            mono_us: NOW.mono_us + 20_000_000,
+            wall_ms: NOW.wall_ms + 20_000,
+        };
+        replica.look_for_graves(now, bucket, &[(key, tombstone())]);
+        assert_eq!(purged(&mut replica, now, &[]), []);
     }
 }

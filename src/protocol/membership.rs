@@ -125,7 +125,12 @@ impl Replica {
         };
         let asked_us = self.timings.admission_asked_ms * 1_000;
         let known = self.changes.reached.asking.get(&envelope.origin).copied();
-        let steady = known.filter(|a| now.mono_us < a.last_us + asked_us);
+        // It is somebody new at each change of the configuration (E4). In one epoch it is so only if it
+        // was started without its state, and then it was not there without a break.
+        let goes_on = |a: &Asking| {
+            a.epoch != envelope.epoch || a.incarnation == envelope.incarnation || !rule!(E4)
+        };
+        let steady = known.filter(|a| now.mono_us < a.last_us + asked_us && goes_on(a));
         let asking = Asking {
             incarnation: envelope.incarnation,
             epoch: envelope.epoch,

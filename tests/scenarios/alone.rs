@@ -304,6 +304,11 @@ impl Alone {
         self.tell(2, 0, ConfigurationTold { configuration });
     }
 
+    /// Another node is there as somebody else.
+    pub fn become_new(&mut self, node: NodeId, incarnation: Incarnation) {
+        self.incarnations.insert(node, incarnation);
+    }
+
     pub fn incarnation(&self) -> Incarnation {
         match self.meta.incarnation {
             0 => 1,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use horseshoe::protocol::ballot::Ballot;
 use horseshoe::protocol::digest::{BUCKETS, Bucket, Digests, Sums, bucket_of};
 use horseshoe::protocol::message::{
-    Accept, Accepted, BucketAsked, BucketEntry, BucketTold, CopiesAsked, Copy, DigestsAsked,
-    DigestsTold, Message, Prepare, Purge, Read,
+    Accept, Accepted, AdmissionAsked, BucketAsked, BucketEntry, BucketTold, CopiesAsked, Copy,
+    DigestsAsked, DigestsTold, Message, Prepare, Purge, Read,
 };
 use horseshoe::protocol::record::{AcceptorState, Key};
 use kvclient::wire::Action;
@@ -464,6 +464,40 @@ pub fn r1_work_that_waited_for_a_key_is_of_its_epoch() {
         node.load_all();
         node.run_ms(10);
         assert_eq!(node.disk.contains_key(&key()), !in_epoch);
+    }
+}
+
+/// A learner that is started without its state in between was not there without a break: it is admitted
+/// a second after that. That it is somebody new because the configuration changed is no break.
+#[test]
+pub fn e4_who_is_somebody_new_in_one_epoch_waits_anew() {
+    for (epoch, admitted) in [(EPOCH + 1, false), (EPOCH + 2, true)] {
+        let mut node = Alone::new(&[]);
+        let members = &MEMBERS[..2];
+        node.install(configuration(EPOCH + 1, members));
+        ask_for_ms(&mut node, 30, 800);
+        node.install(configuration(epoch, members));
+        ask_for_ms(&mut node, 31, 500);
+        let proposes = |node: &Alone| {
+            let asked = node.asked("Prepare", 2).map(|(_, message)| message);
+            matches!(asked, Some(Message::Prepare(m)) if m.key == Key::configuration())
+        };
+        assert_eq!(proposes(&node), admitted);
+        ask_for_ms(&mut node, 31, 1_000);
+        assert!(proposes(&node));
+    }
+}
+
+/// Node 3, in that incarnation, has caught up and asks to be admitted.
+fn ask_for_ms(node: &mut Alone, incarnation: u64, ms: u64) {
+    node.become_new(3, incarnation);
+    for _ in 0..ms / 50 {
+        node.run_ms(50);
+        let asked = AdmissionAsked {
+            ready: true,
+            listed: BUCKETS as Bucket,
+        };
+        node.tell(3, 0, asked);
     }
 }
 

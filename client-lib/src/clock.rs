@@ -9,9 +9,11 @@ pub type Reading = u64;
 pub const COUNTER_BITS: u32 = 12;
 /// Readings are 56 bits wide: a ballot is one reading and eight bits of node id.
 pub const READING_MAX: Reading = (1 << 56) - 1;
-/// The highest reading that is taken from others (in the year 2248): a datagram must not be able to
-/// bring a clock near its end.
+/// The highest reading that decodes from a datagram (in the year 2248).
 pub const READING_SANE_MAX: Reading = READING_MAX >> 1;
+/// A node follows no reading above it, and stops before it issues one: a year below what its peers
+/// decode and far below what its own disk takes back.
+pub const READING_LAST: Reading = READING_SANE_MAX - from_ms(366 * 24 * 3_600_000);
 
 pub const fn from_ms(ms: u64) -> Reading {
     ms << COUNTER_BITS
@@ -38,7 +40,10 @@ impl HybridClock {
     }
 
     /// Issues a reading above all before it, not below the wall clock.
+    ///
+    /// A wall clock beyond `READING_LAST` counts as one that stands there.
     pub fn tick(&mut self, wall_ms: u64) -> Reading {
+        let wall_ms = wall_ms.min(to_ms(READING_LAST));
         self.last = from_ms(wall_ms).max(self.last + 1);
         assert!(self.last < READING_MAX, "the hybrid clock is at its end");
         self.last

@@ -37,6 +37,9 @@ use table::{Handle, Table};
 pub const IN_FLIGHT_MAX: usize = 32_768;
 /// Nodes that may be given.
 pub const NODES_MAX: usize = 64;
+/// Between two words of the nodes the clock is let fall behind theirs by one part in so many: this
+/// machine's time may pass faster than theirs, and a birth must not be ahead (B5).
+const SLOWER: u64 = 1_000;
 pub const DEADLINE_US_DEFAULT: u64 = 5_000_000;
 pub const NO_QUORUM_AFTER_US_DEFAULT: u64 = 1_000_000;
 
@@ -293,16 +296,25 @@ impl Session {
     /// What the nodes' clocks show now, as far as they told.
     fn told_ms(&self, now_us: u64) -> u64 {
         let (ms, at_us) = self.told;
-        ms + now_us.saturating_sub(at_us) / 1_000
+        let passed_us = now_us.saturating_sub(at_us);
+        ms + (passed_us - passed_us / SLOWER) / 1_000
     }
 
     fn observe(&mut self, now_us: u64, reading: clock::Reading) {
-        if reading > clock::READING_SANE_MAX {
+        if reading > clock::READING_LAST {
             self.counters.malformed += 1;
             return;
         }
         self.clock.observe(reading);
         if clock::to_ms(reading) > self.told_ms(now_us) {
+            self.told = (clock::to_ms(reading), now_us);
+        }
+    }
+
+    /// B5: a node said that this clock is further ahead than it believes.
+    fn set_clock_back(&mut self, now_us: u64, reading: clock::Reading) {
+        if reading < self.clock.last() {
+            self.clock = HybridClock::new(reading);
             self.told = (clock::to_ms(reading), now_us);
         }
     }

@@ -353,6 +353,10 @@ pub enum Outcome {
     Remake {
         dropped: Birth,
     },
+    /// Not done: the birth is further ahead than the node believes (B5); its own clock is at `clock`.
+    Ahead {
+        clock: Birth,
+    },
 }
 
 impl Outcome {
@@ -510,6 +514,7 @@ impl From<Outcome> for FlatOutcome {
             Outcome::Busy => flat.code = 9,
             Outcome::Unknown => flat.code = 10,
             Outcome::Remake { dropped } => (flat.code, flat.word) = (11, dropped),
+            Outcome::Ahead { clock } => (flat.code, flat.word) = (12, clock),
         }
         flat
     }
@@ -551,6 +556,7 @@ impl TryFrom<FlatOutcome> for Outcome {
             9 => Outcome::Busy,
             10 => Outcome::Unknown,
             11 => Outcome::Remake { dropped: word },
+            12 => Outcome::Ahead { clock: word },
             _ => return Err(BodyError::Bounds),
         })
     }
@@ -645,6 +651,7 @@ mod tests {
             Just(Outcome::Busy),
             Just(Outcome::Unknown),
             any::<u64>().prop_map(|dropped| Outcome::Remake { dropped }),
+            any::<u64>().prop_map(|clock| Outcome::Ahead { clock }),
         ]
     }
 

@@ -325,6 +325,7 @@ fn replies() -> Vec<(u8, Vec<u8>)> {
             },
         ),
         answer(4, Outcome::Remake { dropped: 1 }),
+        answer(4, Outcome::Ahead { clock: 1 }),
         (
             kind::NO_SESSION,
             encoded(&NoSession {

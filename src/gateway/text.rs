@@ -119,7 +119,7 @@ pub fn answer(id: u64, outcome: &Outcome) -> Result<Vec<u8>, Silence> {
         | Outcome::TooLarge { .. }
         | Outcome::NoQuorum { .. } => Ok(failed(id)),
         Outcome::Busy => Err(Silence::Busy),
-        Outcome::Unknown | Outcome::Remake { .. } => Err(Silence::Unknown),
+        Outcome::Unknown | Outcome::Remake { .. } | Outcome::Ahead { .. } => Err(Silence::Unknown),
     }
 }
 

@@ -3,10 +3,10 @@
 //! Owns how ballots are made and ordered (B1) and how far a wall clock is believed (B2). The
 //! persisted ceiling is written by `Replica`; here it is only kept.
 
-use kvclient::clock::{self, HybridClock, READING_SANE_MAX, Reading};
-use kvclient::wire::BodyError;
+use kvclient::clock::{self, HybridClock, READING_LAST, Reading};
 use serde::{Deserialize, Serialize};
 
+use super::belief::Belief;
 use super::limits::{CEILING_LOW_WATER_MS, CEILING_STEP_MS};
 use super::message::{NodeId, Now, RoundId};
 use super::rules::rule;
@@ -15,21 +15,7 @@ use super::rules::rule;
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
 )]
-#[serde(try_from = "u64")]
 pub struct Ballot(pub u64);
-
-impl TryFrom<u64> for Ballot {
-    type Error = BodyError;
-
-    /// Ballots of others move this node's clock, so none is taken that could bring it near its end.
-    fn try_from(ballot: u64) -> Result<Self, BodyError> {
-        if ballot >> 8 <= READING_SANE_MAX {
-            Ok(Ballot(ballot))
-        } else {
-            Err(BodyError::Bounds)
-        }
-    }
-}
 
 impl Ballot {
     pub const ZERO: Ballot = Ballot(0);
@@ -80,10 +66,10 @@ impl Moment {
 pub struct BallotClock {
     clock: HybridClock,
     ceiling: Reading,
-    skew_max_ms: u64,
-    /// The lower median of the members' wall clocks, less this node's monotonic clock.
-    median_offset_ms: Option<i64>,
+    belief: Belief,
     clamped: bool,
+    /// A wall clock that would bring the hybrid clock to its end; it is not followed.
+    wall_at_end_ms: Option<u64>,
     /// For the tests that switch rules off: where ids begin that do not come from the clock.
     begun: Reading,
     rounds: u64,
@@ -91,14 +77,14 @@ pub struct BallotClock {
 
 impl BallotClock {
     /// B1: a restarted node begins at its ceiling, above all that it issued, promised or accepted.
-    pub fn new(ceiling: Reading, skew_max_ms: u64) -> Self {
+    pub fn new(ceiling: Reading, skew_max_ms: u64, now: Now) -> Self {
         let start = if rule!(B1) { ceiling } else { 0 };
         BallotClock {
             clock: HybridClock::new(start),
             ceiling,
-            skew_max_ms,
-            median_offset_ms: None,
+            belief: Belief::new(start, skew_max_ms, now.mono_us),
             clamped: false,
+            wall_at_end_ms: None,
             begun: start,
             rounds: 0,
         }
@@ -117,16 +103,40 @@ impl BallotClock {
         self.clamped
     }
 
-    /// B2: what the members' clocks show now, as their (lower) median.
+    pub fn knows_no_walls(&self) -> bool {
+        self.belief.wall_bound_ms(Now::default()).is_none()
+    }
+
+    /// How far the wall clock is above what the members allow.
+    pub fn wall_ahead_ms(&self, now: Now) -> u64 {
+        let bound_ms = self.belief.wall_bound_ms(now).unwrap_or(now.wall_ms);
+        now.wall_ms.saturating_sub(bound_ms)
+    }
+
+    /// B2: what the wall clocks of a quorum show now, as their (lower) median.
     pub fn set_median(&mut self, median_ms: u64, now: Now) {
-        self.median_offset_ms = Some(median_ms as i64 - (now.mono_us / 1_000) as i64);
+        self.belief.set_median(median_ms, now);
+    }
+
+    /// A clock that is at its end, in milliseconds since 1970: the wall clock, where `true`, else the
+    /// hybrid clock. Nothing more may be issued.
+    pub fn at_end(&self) -> Option<(u64, bool)> {
+        let hybrid = (self.last() >= READING_LAST).then(|| (clock::to_ms(self.last()), false));
+        hybrid.or(self.wall_at_end_ms.map(|ms| (ms, true)))
     }
 
     /// A new reading, never issued before. It may leave the node only once a ceiling above it is
     /// durable, see `needs_ceiling`.
     pub fn tick(&mut self, now: Now) -> Reading {
         let physical = self.believed_ms(now);
-        self.clock.tick(physical)
+        let reading = self.clock.tick(physical);
+        self.belief.moved(reading);
+        reading
+    }
+
+    /// To be called at every input, before anything moves the clock.
+    pub fn pass(&mut self, now: Now) {
+        self.belief.pass(now.mono_us);
     }
 
     /// An id that no round of this node had in this life or an earlier one (R4): a reading too.
@@ -144,9 +154,27 @@ impl BallotClock {
         self.tick(now)
     }
 
-    /// Every ballot, birth and clock that is seen moves the clock; none is refused.
+    /// B5: whether a reading that another node tells is followed.
+    pub fn is_believable(&self, reading: Reading) -> bool {
+        self.belief.is_believable(reading)
+    }
+
+    /// B5: whether an operation that was born then is taken.
+    pub fn takes_birth(&self, birth: Reading) -> bool {
+        birth <= self.belief.birth_bound().max(self.last()) || !rule!(B5)
+    }
+
+    /// A ballot, birth or clock that was seen moves the clock. The caller has looked at whether it is
+    /// to be believed.
     pub fn observe(&mut self, reading: Reading) {
         self.clock.observe(reading);
+        self.belief.heard(self.clock.last());
+    }
+
+    /// What a quorum told moves the clock, however far ahead it is.
+    pub fn observe_agreed(&mut self, reading: Reading) {
+        self.clock.observe(reading.min(READING_LAST));
+        self.belief.moved(self.clock.last());
     }
 
     /// B1: whether the ceiling should be raised now: in steps, before it is reached.
@@ -164,14 +192,17 @@ impl BallotClock {
         if !rule!(B2) {
             return now.wall_ms;
         }
-        let Some(offset_ms) = self.median_offset_ms else {
+        let Some(bound_ms) = self.belief.wall_bound_ms(now) else {
             // X5 lets no round start without a median; what ticks before that only orders itself.
             return clock::to_ms(self.clock.last());
         };
-        let median_ms = (now.mono_us / 1_000).saturating_add_signed(offset_ms);
-        let bound_ms = median_ms.saturating_add(self.skew_max_ms);
         self.clamped = now.wall_ms > bound_ms;
-        now.wall_ms.min(bound_ms)
+        let believed_ms = now.wall_ms.min(bound_ms);
+        self.wall_at_end_ms = (believed_ms >= clock::to_ms(READING_LAST)).then_some(believed_ms);
+        match self.wall_at_end_ms {
+            Some(_) => clock::to_ms(self.clock.last()),
+            None => believed_ms,
+        }
     }
 }
 
@@ -189,7 +220,7 @@ mod tests {
 
     #[test]
     fn a_wall_clock_far_ahead_of_the_median_is_clamped() {
-        let mut clock = BallotClock::new(0, 60_000);
+        let mut clock = BallotClock::new(0, 60_000, Now::default());
         let ahead = Now {
             mono_us: 5_000_000,
             wall_ms: 10_000_000,
@@ -205,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_restart_begins_above_the_ceiling() {
-        let mut clock = BallotClock::new(clock::from_ms(500), 60_000);
+        let mut clock = BallotClock::new(clock::from_ms(500), 60_000, Now::default());
         let now = Now {
             mono_us: 0,
             wall_ms: 100,

@@ -243,7 +243,7 @@ impl Replica {
         let own = configuration.voter(self.node);
         self.votes = own.is_some_and(|m| m.incarnation == self.incarnation) || !rule!(E1);
         // B3: the clock is above the base.
-        self.hear_clock(configuration.base.reading());
+        self.hear_agreed(configuration.base.reading());
         self.note_former(&configuration);
         let nodes = configuration.nodes().map(|m| m.node);
         self.links.set_nodes(self.node, nodes);

@@ -113,7 +113,6 @@ impl Replica {
         if !self.admits(from, token, Some(operation.id.client), attempt) {
             return;
         }
-        self.clock.observe(operation.birth);
         let pending = Pending {
             operation: Arc::new(operation),
             reply: ReplyTo::Client { to: from, attempt },
@@ -139,6 +138,11 @@ impl Replica {
         let elsewhere = preferred.filter(|to| *to != self.node && from_client);
         // X5: without a quorum nothing is forwarded either, so that this is surely true.
         let serves = self.hears_quorum || !rule!(X5_silence);
+        if serves && !self.take_birth(&pending.operation) {
+            let clock = self.clock.last();
+            self.answer(pending, Outcome::Ahead { clock });
+            return;
+        }
         match elsewhere {
             _ if !serves => self.refuse(pending),
             Some(to) if !self.votes || !pending.operation.action.is_read() => {
@@ -147,6 +151,16 @@ impl Replica {
             _ if self.votes => self.run_here(now, key, pending),
             _ => self.refuse(pending),
         }
+    }
+
+    /// B5: the clock follows a birth, unless it is too far ahead. A read's means nothing.
+    fn take_birth(&mut self, operation: &Operation) -> bool {
+        if self.clock.takes_birth(operation.birth) {
+            self.clock.observe(operation.birth);
+            return true;
+        }
+        self.counters.ahead += 1;
+        operation.action.is_read()
     }
 
     pub(super) fn run_here(&mut self, now: Now, key: Key, pending: Pending) {
@@ -330,7 +344,6 @@ impl Replica {
         // X1: the forwarder had heard that reading of this node's clock, so it was sent after that.
         let told_us = self.past.told_after_us(heard);
         let received_us = told_us.and_then(|at_us| at_us.checked_sub(waited_us));
-        self.clock.observe(operation.birth);
         let pending = Pending {
             operation: Arc::new(operation),
             reply: ReplyTo::Node {
@@ -367,7 +380,10 @@ impl Replica {
         let took_us = now.mono_us.saturating_sub(forwarded.at_us);
         self.forward_pace.sample(took_us, forwarded.sent_again);
         let pending = forwarded.pending;
-        let refusal = matches!(answer.outcome, Outcome::NoQuorum { .. } | Outcome::Busy);
+        let refusal = matches!(
+            answer.outcome,
+            Outcome::NoQuorum { .. } | Outcome::Busy | Outcome::Ahead { .. }
+        );
         if refusal && pending.sent {
             // X5: this node has sent it in an Accept itself, so it can't say so.
             self.drop_operation(pending, false);

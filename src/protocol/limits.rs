@@ -16,6 +16,12 @@ pub const CEILING_LOW_WATER_MS: u64 = 1_000;
 pub const CEILING_STEP_MS: u64 = 2_000;
 /// B2: how far above the members' median a wall clock is believed, unless set otherwise.
 pub const SKEW_MAX_MS_DEFAULT: u64 = 60_000;
+/// B5: a birth is taken up to this far above the latest that a wall clock is believed: nodes see the
+/// median differently.
+pub const BIRTH_SLACK_MS: u64 = 1_000;
+/// B5: what another node tells is followed up to this far above it. More than for births, so that what
+/// a client brought one node to is followed by the others.
+pub const HEARSAY_SLACK_MS: u64 = 60_000;
 
 pub const HEARTBEAT_MS_DEFAULT: u64 = 50;
 /// A link is down after a silence of this length.
@@ -222,6 +228,7 @@ const _: () = assert!(CEILING_LOW_WATER_MS < CEILING_STEP_MS);
 const _: () = assert!(LIST_SIZE_MAX + KEY_SIZE_MAX + 1_024 <= DATAGRAM_SIZE_MAX);
 /// A list has room for an item of any size.
 const _: () = assert!(KEY_SIZE_MAX + 64 <= LIST_SIZE_MAX);
+const _: () = assert!(10 * BIRTH_SLACK_MS <= HEARSAY_SLACK_MS);
 /// A record with the largest key, value and table, and 1 KiB for headers, fits one datagram.
 const _: () =
     assert!(KEY_SIZE_MAX + VALUE_SIZE_MAX + APPLIED_SIZE_MAX + 1_024 <= DATAGRAM_SIZE_MAX);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kvclient::clock::READING_SANE_MAX;
+use kvclient::clock::{READING_LAST, READING_MAX, READING_SANE_MAX, Reading, to_ms};
 use kvclient::wire::{
     self, Action, Answer, BodyError, ChangeAnswer, ChangeOutcome, ChangeRequest, Hello,
     HelloAnswer, NoSession, NodeStatus, Operation, Outcome, Request, StatusRequest,
@@ -23,6 +23,8 @@ pub type NodeId = u8;
 /// A random id kept with a node's state; a node without its state has a new one (E1).
 pub type Incarnation = u64;
 pub type Epoch = u64;
+/// No configuration has a later one: epochs are counted up.
+pub const EPOCH_MAX: Epoch = u64::MAX >> 1;
 /// Correlates answers with the round that asked; unique across restarts of the asking node (R4).
 pub type RoundId = u64;
 pub type GroupNumber = u64;
@@ -225,8 +227,29 @@ messages! {
 }
 
 impl Message {
+    /// B5: the latest of the ballots, births and clocks in it that the receiver's state or clock would
+    /// follow. A heartbeat's rows are looked at one by one, and so is a forwarded operation.
+    pub fn latest(&self) -> Reading {
+        let of = |record: &Option<Arc<Record>>| record.as_ref().map_or(0, |r| r.latest());
+        match self {
+            Message::Prepare(m) => m.ballot.reading(),
+            Message::Promise(m) => {
+                let ballot = m.accepted.max(m.floor).max(m.ballot);
+                ballot.reading().max(of(&m.record))
+            }
+            Message::Nack(m) => m.promised.reading(),
+            Message::Accept(m) => m.ballot.reading().max(m.record.latest()),
+            Message::ReadAnswer(m) => m.accepted.max(m.floor).reading().max(of(&m.record)),
+            Message::Copy(m) => m.ballot.reading().max(m.record.latest()),
+            Message::Copied(m) => m.refused_for.map_or(0, Ballot::reading),
+            Message::DigestsTold(m) => m.clock,
+            _ => 0,
+        }
+    }
+
     /// Bounds that decoding alone does not enforce.
     fn check(&self) -> Result<(), BodyError> {
+        bounded(self.latest() <= READING_SANE_MAX)?;
         let record = match self {
             Message::Promise(m) => m.record.as_ref(),
             Message::ReadAnswer(m) => m.record.as_ref(),
@@ -234,7 +257,8 @@ impl Message {
             Message::Copy(m) => Some(&m.record),
             Message::Heartbeat(m) => {
                 let fits = |row: &Row| {
-                    row.clock <= READING_SANE_MAX && row.links.len() <= NODES_MAX && row.node > 0
+                    let clocks = row.clock <= READING_SANE_MAX && row.wall_ms <= to_ms(READING_MAX);
+                    clocks && row.links.len() <= NODES_MAX && row.node > 0
                 };
                 let fit = (1..=NODES_MAX).contains(&m.rows.len()) && m.rows.iter().all(fits);
                 return if fit { Ok(()) } else { Err(BodyError::Bounds) };
@@ -254,6 +278,8 @@ impl Message {
                         .as_ref()
                         .is_none_or(|j| (1..=MEMBERS_MAX).contains(&j.len()))
                     && c.away.len() <= NODES_AWAY_MAX
+                    && c.base.reading() <= READING_LAST
+                    && c.epoch <= EPOCH_MAX
                     && all
                         .clone()
                         .all(|m| m.node > 0 && m.address.len() <= ADDRESS_SIZE_MAX);
@@ -264,10 +290,7 @@ impl Message {
                 };
             }
             Message::ConfigurationAsked(m) => return bounded(m.address.len() <= ADDRESS_SIZE_MAX),
-            Message::DigestsTold(m) => {
-                let sane = m.clock <= READING_SANE_MAX;
-                return bounded(sane && m.sums.is_whole());
-            }
+            Message::DigestsTold(m) => return bounded(m.sums.is_whole()),
             Message::BucketAsked(m) => return bounded(usize::from(m.bucket) < BUCKETS),
             Message::BucketTold(m) => {
                 let fits = m.entries.len() <= KEYS_PER_MESSAGE_MAX;
@@ -470,6 +493,17 @@ pub enum Event {
         ahead_ms: u64,
     },
     ClockTrusted,
+    /// B5: what that node tells is too far ahead of this node's clock to be followed.
+    NodeAhead {
+        node: NodeId,
+        ahead_ms: u64,
+    },
+    /// A clock has come to its end: this machine's, where `is_wall`, else that of the node's state, in
+    /// milliseconds since 1970. The node does nothing more.
+    ClockAtEnd {
+        ms: u64,
+        is_wall: bool,
+    },
     /// E1: the node has been here with later state than it has now.
     RolledBack,
 }

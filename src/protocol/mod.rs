@@ -5,11 +5,13 @@
 
 pub mod applied;
 pub mod ballot;
+mod belief;
 mod bootstrap;
 mod buckets;
 mod cache;
 mod change;
 mod clients;
+mod clocks;
 mod coordinate;
 mod copies;
 pub mod digest;
@@ -63,6 +65,7 @@ use buckets::Waiters;
 use cache::Cache;
 use change::Changes;
 use clients::Forwarded;
+use clocks::Clocks;
 use copies::Copies;
 use digest::{Bucket, Digests};
 use hearsay::Hearsay;
@@ -138,6 +141,8 @@ pub struct Counters {
     pub overflow: u64,
     /// Messages of other nodes that could not be passed on: no path, or none that they may still take.
     pub unroutable: u64,
+    /// B5: what other nodes told, and clients' operations, that was too far ahead of this node's clock.
+    pub ahead: u64,
 }
 
 /// One node's part of the protocol. Its methods are getters; `handle_input`; and `poll_output`,
@@ -237,7 +242,7 @@ pub struct Replica {
     exchanged_us: BTreeMap<NodeId, u64>,
     hearsay: Hearsay,
     bound_in: u64,
-    told_clamped: bool,
+    clocks: Clocks,
     counters: Counters,
 }
 
@@ -262,7 +267,7 @@ impl Replica {
             Bootstrap::new(list, options.index, incarnation, nonce, options.bootstrap)
         });
         let mut replica = Replica {
-            clock: BallotClock::new(meta.ceiling, options.skew_max_ms),
+            clock: BallotClock::new(meta.ceiling, options.skew_max_ms, now),
             cache: Cache::new(options.keys_cached_max),
             outbox: Outbox::new(group),
             durable_ceiling: meta.ceiling,
@@ -325,7 +330,7 @@ impl Replica {
             exchanged_us: BTreeMap::new(),
             hearsay: Hearsay::default(),
             bound_in: 0,
-            told_clamped: false,
+            clocks: Clocks::default(),
             counters: Counters::default(),
         };
         replica.meta.starts += 1;
@@ -343,6 +348,10 @@ impl Replica {
 
     pub fn handle_input(&mut self, now: Now, input: Input) {
         self.past.sample(now, self.clock.last());
+        self.clock.pass(now);
+        if self.has_ended() {
+            return;
+        }
         self.look_at_links(now, false, matches!(input, Input::Timeout));
         match input {
             Input::Peer { cluster, envelope } => self.handle_peer(now, cluster, envelope),
@@ -376,6 +385,9 @@ impl Replica {
     pub fn poll_output(&mut self) -> Option<Output> {
         if let Some(output) = self.outputs.pop_front() {
             return Some(output);
+        }
+        if self.clocks.ended {
+            return None;
         }
         let outbox = &self.outbox;
         self.cache.evict(|group| outbox.is_durable(group));
@@ -423,7 +435,7 @@ impl Replica {
 
     /// When `Input::Timeout` is wanted, in `Now::mono_us`.
     pub fn next_timeout(&self) -> Option<u64> {
-        self.timers.next()
+        self.timers.next().filter(|_| !self.clocks.ended)
     }
 
     /// For datagram headers; 0 before the first configuration.

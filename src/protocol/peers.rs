@@ -67,6 +67,9 @@ impl Replica {
         let counts = member.is_some_and(|m| m.incarnation == envelope.incarnation) || !rule!(E1);
         let (origin, via) = (envelope.origin, envelope.via);
         self.links.heard(via, now);
+        if self.is_too_far_ahead(now, &envelope) {
+            return;
+        }
         match envelope.message {
             // These carry no state of registers, so they pass between epochs, and a node without a
             // vote has links, and forwards, too.

@@ -5,8 +5,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kvclient::clock::READING_SANE_MAX;
-use kvclient::wire::{Birth, BodyError, ClientId, KEY_SIZE_MAX, Outcome, Version};
+use kvclient::clock::{READING_MAX, Reading};
+use kvclient::wire::{
+    Birth, BodyError, ClientId, KEY_SIZE_MAX, OLD_VALUE_KEPT_SIZE_MAX, Old, Outcome,
+    VALUE_SIZE_MAX, Version,
+};
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -124,6 +127,16 @@ pub struct AppliedOperation {
 }
 
 impl Record {
+    /// The latest reading among its births and in its version.
+    pub fn latest(&self) -> Reading {
+        let births = self.applied.clients.iter().flat_map(|entry| {
+            let operations = entry.operations.iter().map(|o| o.birth);
+            operations.chain([entry.birth_max])
+        });
+        let births = births.fold(self.applied.dropped, u64::max);
+        births.max(Ballot(self.version).reading())
+    }
+
     /// Bounds that decoding alone does not enforce.
     pub fn check(&self) -> Result<(), BodyError> {
         let operations: usize = self
@@ -132,24 +145,36 @@ impl Record {
             .iter()
             .map(|c| c.operations.len())
             .sum();
-        let births = self.applied.clients.iter().map(|c| c.birth_max);
-        let too_late = births
-            .chain([self.applied.dropped])
-            .any(|b| b > READING_SANE_MAX);
-        // A version is a ballot and up to COMBINED_MAX more.
-        let too_many = too_late
-            || self.version >> 9 > READING_SANE_MAX
+        let too_many = self.latest() > READING_MAX - 1
+            || !self.applied.clients.iter().all(ClientEntry::is_sound)
             || operations > APPLIED_OPERATIONS_MAX
             || self.applied.clients.len() > APPLIED_SIZE_MAX
-            || self
-                .value
-                .as_ref()
-                .is_some_and(|v| v.len() > kvclient::wire::VALUE_SIZE_MAX);
+            || [&self.value, &self.intent]
+                .into_iter()
+                .flatten()
+                .any(|bytes| bytes.len() > VALUE_SIZE_MAX);
         if too_many {
             Err(BodyError::Bounds)
         } else {
             Ok(())
         }
+    }
+}
+
+impl ClientEntry {
+    /// Whether its outcomes are such as writes come to, with old values no longer than are kept.
+    fn is_sound(&self) -> bool {
+        self.operations.iter().all(|operation| {
+            let old = match &operation.outcome {
+                Outcome::Written { old, .. } | Outcome::Conflict { old, .. } => old,
+                Outcome::NothingToDelete
+                | Outcome::NotANumber
+                | Outcome::Overflow
+                | Outcome::TooLarge { .. } => &Old::NotAsked,
+                _ => return false,
+            };
+            !matches!(old, Old::Value(value) if value.len() > OLD_VALUE_KEPT_SIZE_MAX)
+        })
     }
 }
 

@@ -232,10 +232,16 @@ impl Links {
         self.told.get(&node).map_or(0, |told| told.row.clock)
     }
 
-    /// What a node's wall clock shows now, by its last row.
-    pub fn wall_ms(&self, node: NodeId, incarnation: Incarnation, now: Now) -> Option<u64> {
-        let offset = self.row(node, incarnation)?.wall_offset_ms;
-        (now.mono_us / 1_000).checked_add_signed(offset)
+    /// What a node's wall clock shows now, by its last row, and the hybrid clock in that.
+    pub fn clocks(
+        &self,
+        node: NodeId,
+        incarnation: Incarnation,
+        now: Now,
+    ) -> Option<(u64, Reading)> {
+        let told = self.row(node, incarnation)?;
+        let wall_ms = (now.mono_us / 1_000).checked_add_signed(told.wall_offset_ms)?;
+        Some((wall_ms, told.row.clock))
     }
 
     /// Whether that node is there in that incarnation.
@@ -494,7 +500,7 @@ mod tests {
         assert!(view.hops(3).is_some(), "2 to 3 works by what 3 says");
         assert!(!view.is_joined(3), "3 to 2 does not, by what 2 says");
         assert_eq!(view.boot(2, 2), Some(12));
-        assert_eq!(view.wall_ms(2, 2, at(210)), Some(2_000_100));
+        assert_eq!(view.clocks(2, 2, at(210)), Some((2_000_100, 2)));
     }
 
     #[test]

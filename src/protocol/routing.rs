@@ -1,7 +1,7 @@
 //! Sending and passing on: which way messages take, and what is told of links (docs/protocol.md,
 //! "Ways through a half-broken network").
 
-use kvclient::clock::Reading;
+use kvclient::clock::{READING_MAX, Reading, to_ms};
 
 use super::Replica;
 use super::limits::NEWS_INTERVAL_MS;
@@ -128,7 +128,7 @@ impl Replica {
             boot: self.options.boot,
             starts: self.starts_told(),
             clock: self.clock.tick(now),
-            wall_ms: now.wall_ms,
+            wall_ms: now.wall_ms.min(to_ms(READING_MAX)),
             links: Vec::new(),
         };
         let me = self.node;
@@ -161,18 +161,35 @@ impl Replica {
     /// B4: a node comes to know the others' clocks before it issues a ballot. The clocks that are told
     /// would alone keep ballots above every base, so without that rule they may not.
     pub(super) fn hear_clock(&mut self, reading: Reading) {
-        let kept = [rule!(B4), rule!(B3), rule!(E3_base)];
-        if kept.iter().all(|kept| *kept) {
+        if hears_clocks() {
             self.clock.observe(reading);
+        }
+    }
+
+    /// B5: of what a quorum told, or chose.
+    pub(super) fn hear_agreed(&mut self, reading: Reading) {
+        if hears_clocks() {
+            self.clock.observe_agreed(reading);
         }
     }
 
     pub(super) fn handle_heartbeat(&mut self, now: Now, from: NodeId, heartbeat: Heartbeat) {
         for row in &heartbeat.rows {
-            self.hear_clock(row.clock);
-            self.look_at_start(row);
+            // B5: which links work is taken of it all the same, else a learner could never hear those
+            // whose clocks it does not know yet.
+            if self.clock.is_believable(row.clock) {
+                self.hear_clock(row.clock);
+                self.look_at_start(row);
+            } else {
+                self.note_ahead(now, row.node, row.clock);
+            }
         }
         self.links.heartbeat(from, heartbeat, now);
         self.look_at_links(now, true, false);
     }
+}
+
+fn hears_clocks() -> bool {
+    let kept = [rule!(B4), rule!(B3), rule!(E3_base)];
+    kept.iter().all(|kept| *kept)
 }

@@ -1,5 +1,4 @@
-//! What is done at the heartbeat's pace: links, the quorum (X5), the members' median clock (B2),
-//! notices of chosen ballots, and before the first configuration the survey (E6).
+//! What is done at the heartbeat's pace: links, the quorum (X5), notices of chosen ballots, and before the first configuration the survey (E6).
 
 use kvclient::wire::{MemberAddress, MemberStatus, NodeStatus};
 use rand::RngExt;
@@ -51,18 +50,7 @@ impl Replica {
         self.hand_off(now);
         self.look_at_membership(now);
         self.synchronize(now);
-        if self.clock.is_clamped() != self.told_clamped {
-            self.told_clamped = self.clock.is_clamped();
-            let median_ms = self.median_ms(now).unwrap_or(now.wall_ms);
-            let ahead_ms = now.wall_ms.saturating_sub(median_ms);
-            let clamped = Event::ClockClamped { ahead_ms };
-            let event = if self.told_clamped {
-                clamped
-            } else {
-                Event::ClockTrusted
-            };
-            self.outputs.push_back(Output::Event(event));
-        }
+        self.tell_of_clock(now);
     }
 
     /// Brings `near`, `hears_quorum` and the median up to date. A quorum is found to be lost only at a
@@ -119,9 +107,7 @@ impl Replica {
                 self.coordinate(now, &key, Coordinator::handle_quorum_change);
             }
         }
-        if let Some(median_ms) = self.median_ms(now) {
-            self.clock.set_median(median_ms, now);
-        }
+        self.look_at_clocks(now);
     }
 
     /// The voters that reach this node and are reached by it, in order of id.
@@ -151,21 +137,6 @@ impl Replica {
             *node != self.node && self.links.is_joined(*node) && !votes
         });
         learners.map(|(_, node)| node)
-    }
-
-    /// B2: the lower median of the wall clocks that the members tell, this one's among them.
-    fn median_ms(&self, now: Now) -> Option<u64> {
-        let configuration = self.configuration.as_ref()?;
-        let told = configuration.voters().filter_map(|m| {
-            if m.node == self.node {
-                return Some(now.wall_ms);
-            }
-            self.links.wall_ms(m.node, m.incarnation, now)
-        });
-        let mut told: Vec<u64> = told.collect();
-        told.sort_unstable();
-        let middle = told.len().checked_sub(1)? / 2;
-        Some(told[middle])
     }
 
     /// Tells the other voters that `ballot` is chosen for `key`, with what goes there next.

@@ -26,7 +26,7 @@ use crate::config::{NodeAddress, ServerConfig};
 use crate::gateway::text;
 use crate::protocol::limits::{KEYS_CACHED_MAX, SKEW_MAX_MS_DEFAULT};
 use crate::protocol::message::{
-    ClientReply, Destination, Endpoint, Envelope, Group, Input, Now, Output, encode_reply,
+    ClientReply, Destination, Endpoint, Envelope, Event, Group, Input, Now, Output, encode_reply,
 };
 use crate::protocol::{Options, Replica};
 use crate::storage::{Opened, Table};
@@ -42,6 +42,8 @@ const TURN_MAX: Duration = Duration::from_millis(5);
 const TURN_SIZE_MAX: u64 = 4 << 20;
 /// A timer that is this late tells that the process was kept from running.
 const LATE_US: u64 = 50_000;
+/// For errors that name a year.
+const YEAR_MS: u64 = 31_556_952_000;
 /// How long operations under way may take to end once the node is told to stop.
 const DRAIN_US: u64 = 500_000;
 /// How long the store may take to close.
@@ -113,6 +115,8 @@ pub struct Driver {
     nodes_of_epoch: u64,
     /// When the node ends, though operations are still under way.
     stop_at_us: Option<u64>,
+    /// Why the node can't go on.
+    refusal: Option<RuntimeError>,
 }
 
 /// A node that has its address, but no state yet.
@@ -182,6 +186,7 @@ impl Bound {
             is_exposed: !self.own.ip().is_loopback(),
             nodes_of_epoch: 0,
             stop_at_us: None,
+            refusal: None,
         })
     }
 }
@@ -209,6 +214,9 @@ impl Driver {
                 self.handle_notice(now, notice)?;
             }
             self.turn(now)?;
+            if let Some(refusal) = self.refusal.take() {
+                return Err(refusal);
+            }
             if self.is_done(now) {
                 return Ok(());
             }
@@ -370,7 +378,16 @@ impl Driver {
             Output::Persist(group) => self.persist(now, group),
             Output::Send { to, envelope } => self.send(now, to, &envelope),
             Output::Reply { to, reply } => self.reply(now, to, reply),
-            Output::Event(event) => events::log(&event),
+            Output::Event(event) => {
+                events::log(&event);
+                if let Event::ClockAtEnd { ms, is_wall } = event {
+                    let year = 1970 + ms / YEAR_MS;
+                    self.refusal = Some(match is_wall {
+                        true => RuntimeError::WallClockAtEnd { ms, year },
+                        false => RuntimeError::ClockAtEnd { ms, year },
+                    });
+                }
+            }
         }
     }
 
@@ -464,6 +481,7 @@ impl Driver {
             .raise_to(Cause::Contradiction, counters.contradictions);
         self.tally.raise_to(Cause::Overflow, counters.overflow);
         self.tally.raise_to(Cause::Unroutable, counters.unroutable);
+        self.tally.raise_to(Cause::Ahead, counters.ahead);
         if let Some(line) = self.tally.report(now.mono_us) {
             tracing::warn!("left out: {line}");
         }

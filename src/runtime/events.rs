@@ -37,5 +37,11 @@ pub fn log(event: &Event) {
              copy, or is used twice. It has no vote until it has caught up and is admitted again"
         ),
         Event::ClockTrusted => tracing::info!("this machine's clock is followed again"),
+        Event::NodeAhead { node, ahead_ms } => tracing::error!(
+            "node {node} tells a clock or ballot {ahead_ms} ms ahead of this node's clock: dropped. \
+             Set that machine's clock right; if it is right, this node's members must be heard"
+        ),
+        // The error that the node ends with says all.
+        Event::ClockAtEnd { .. } => {}
     }
 }

@@ -46,6 +46,16 @@ pub enum RuntimeError {
     Start(#[source] io::Error),
     #[error(transparent)]
     Storage(#[from] StorageError),
+    #[error(
+        "this machine's clock shows the year {year} ({ms} ms since 1970), later than the store can tell \
+         time to: set the clock right and start the node again; nothing was written of that time"
+    )]
+    WallClockAtEnd { ms: u64, year: u64 },
+    #[error(
+        "the clock in this node's state has come to the year {year} ({ms} ms since 1970), its end: \
+         set the clocks of all machines right, then start this node with an empty data directory"
+    )]
+    ClockAtEnd { ms: u64, year: u64 },
     #[error("the storage thread ended by a broken invariant: the node stops")]
     StoragePanicked,
     #[error("the store did not close in time")]

@@ -56,6 +56,8 @@ causes! {
     Overflow = "messages dropped at a bound",
     /// The core's count: no path, or none that a message may still take.
     Unroutable = "messages of other nodes that could not be passed on",
+    /// The core's count (B5).
+    Ahead = "messages and operations too far ahead of this node's clock",
     NoAddress = "messages to a node whose address is not known",
     /// Neither the list nor the configuration has a node there.
     Stranger = "messages of nodes from addresses at which there is none",

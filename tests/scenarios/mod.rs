@@ -6,6 +6,7 @@ pub mod ballots;
 pub mod bootstrap;
 pub mod catching_up;
 pub mod changes;
+pub mod clocks;
 pub mod exactly_once;
 pub mod forwards;
 pub mod handoff;

@@ -109,7 +109,7 @@ fn value() -> Bytes {
 
 fn written(old: Old) -> Outcome {
     Outcome::Written {
-        version: READING_SANE_MAX << 9,
+        version: READING_SANE_MAX << 8,
         old,
         number: Some(i64::MIN),
     }
@@ -135,7 +135,7 @@ fn record(old_size: usize) -> Arc<Record> {
     };
     Arc::new(Record {
         value: Some(value()),
-        version: READING_SANE_MAX << 9,
+        version: READING_SANE_MAX << 8,
         expiry_ms: Some(u64::MAX),
         intent: None,
         applied,

@@ -37,7 +37,10 @@ impl Call {
             Ending::Open => read,
             Ending::TimedOut => true,
             Ending::Answered(outcome) => match outcome {
-                Outcome::NoQuorum { .. } | Outcome::Busy | Outcome::Remake { .. } => true,
+                Outcome::NoQuorum { .. }
+                | Outcome::Busy
+                | Outcome::Remake { .. }
+                | Outcome::Ahead { .. } => true,
                 Outcome::Unknown => read,
                 // Only an append's size depends on what is there.
                 Outcome::TooLarge { .. } => !matches!(self.action, Action::Append { .. }),

@@ -21,7 +21,6 @@ impl Session {
             clock,
             outcome,
         } = answer;
-        self.observe(now_us, clock);
         let node = &mut self.nodes[place];
         let Some(sent) = node.attempts.peek(attempt) else {
             self.counters.late += 1;
@@ -31,6 +30,9 @@ impl Session {
             self.counters.malformed += 1;
             return;
         };
+        // B5: a clock counts only from an answer to an attempt of this session.
+        self.observe(now_us, clock);
+        let node = &mut self.nodes[place];
         let Some(operation) = self.table.get_mut(handle) else {
             // Settled by another attempt. It still tells the node's pace.
             node.attempts.take(attempt);
@@ -79,7 +81,10 @@ impl Session {
         }
         let operation = self.table.get_mut(handle).expect("the caller looked");
         // Another node says nothing else; those that are still open get time to answer.
-        let goes_elsewhere = matches!(outcome, Outcome::NoQuorum { .. } | Outcome::Remake { .. });
+        let goes_elsewhere = matches!(
+            outcome,
+            Outcome::NoQuorum { .. } | Outcome::Remake { .. } | Outcome::Ahead { .. }
+        );
         if let Outcome::NoQuorum { reached } = &outcome {
             operation.dark |= place_bit(place);
             self.nodes[place].reached = Some(reached.clone());
@@ -109,11 +114,14 @@ impl Session {
         let operation = self.table.get_mut(handle).expect("the caller looked");
         let is_read = operation.is_read();
         match operation.refusal.take() {
-            Some(Outcome::Remake { .. }) => {
+            Some(outcome @ (Outcome::Remake { .. } | Outcome::Ahead { .. })) => {
                 // X1: made anew, unseen by the caller.
                 operation.remakes += 1;
                 let at_once = operation.remakes <= REMAKES_AT_ONCE_MAX;
                 self.forget_identity(handle);
+                if let Outcome::Ahead { clock } = outcome {
+                    self.set_clock_back(now_us, clock);
+                }
                 if at_once {
                     self.send(now_us, handle);
                 } else {
@@ -263,7 +271,7 @@ fn is_turned_away(outcome: &Outcome) -> bool {
 fn importance(outcome: &Outcome) -> u8 {
     match outcome {
         Outcome::NoQuorum { .. } | Outcome::Busy => 0,
-        Outcome::Remake { .. } => 1,
+        Outcome::Remake { .. } | Outcome::Ahead { .. } => 1,
         _ => 2,
     }
 }
@@ -278,7 +286,8 @@ fn fits(outcome: &Outcome, is_read: bool) -> bool {
         | Outcome::NotANumber
         | Outcome::Overflow
         | Outcome::Unknown
-        | Outcome::Remake { .. } => !is_read,
+        | Outcome::Remake { .. }
+        | Outcome::Ahead { .. } => !is_read,
         Outcome::TooLarge { .. } | Outcome::NoQuorum { .. } | Outcome::Busy => true,
     }
 }

@@ -145,7 +145,8 @@ impl State {
             Outcome::NoQuorum { .. }
             | Outcome::Busy
             | Outcome::Unknown
-            | Outcome::Remake { .. } => panic!("{outcome:?} says nothing of the register"),
+            | Outcome::Remake { .. }
+            | Outcome::Ahead { .. } => panic!("{outcome:?} says nothing of the register"),
         }
     }
 

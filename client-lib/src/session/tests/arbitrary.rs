@@ -19,6 +19,7 @@ fn any_body() -> impl Strategy<Value = (u8, Vec<u8>)> {
         Just(Outcome::Busy),
         Just(Outcome::Unknown),
         any::<u64>().prop_map(|dropped| Outcome::Remake { dropped }),
+        any::<u64>().prop_map(|clock| Outcome::Ahead { clock }),
         any::<u64>().prop_map(|limit| Outcome::TooLarge { limit }),
     ];
     prop_oneof![

@@ -269,8 +269,57 @@ fn births_follow_the_nodes_clocks_and_monotonic_time() {
     script.answer(&sent, written());
     script.pass(200 * MS);
     script.submit(put("c"), 3);
+    // A little slower than this machine's time, so that it is never ahead of theirs.
     let birth = script.request().request.operation.birth;
-    assert_eq!(clock::to_ms(birth), CLOCK_MS + 40_200);
+    assert_eq!(clock::to_ms(birth), CLOCK_MS + 40_199);
+}
+
+/// B5: a forged datagram hits no attempt, and no hello.
+#[test]
+fn a_clock_counts_only_from_an_answer_to_an_attempt() {
+    let mut script = Script::started(1);
+    script.submit(put("a"), 1);
+    let sent = script.request();
+    let ahead = clock::from_ms(CLOCK_MS + 3_600_000);
+    let forged = Answer {
+        attempt: sent.request.attempt + 1,
+        clock: ahead,
+        outcome: written(),
+    };
+    script.frame(0, kind::ANSWER, &forged);
+    script.answer(&sent, written());
+    script.submit(put("b"), 2);
+    assert!(script.request().request.operation.birth < ahead);
+    assert_eq!(script.session.counters().late, 1);
+}
+
+/// B5: a node told a clock that no other believes. The session takes theirs, and the caller sees nothing.
+#[test]
+fn who_was_told_a_clock_too_far_ahead_goes_on_with_the_nodes() {
+    let mut script = Script::started(1);
+    script.submit(put("a"), 1);
+    let sent = script.request();
+    let answer = Answer {
+        attempt: sent.request.attempt,
+        clock: clock::from_ms(CLOCK_MS + 3_600_000),
+        outcome: written(),
+    };
+    script.frame(0, kind::ANSWER, &answer);
+    script.submit(put("b"), 2);
+    let first = script.request();
+    let clock = clock::from_ms(CLOCK_MS + 5);
+    script.answer(&first, Outcome::Ahead { clock });
+    let second = script.request();
+    assert!(!second.request.retry, "it is another operation");
+    assert_ne!(
+        second.request.operation.id.sequence,
+        first.request.operation.id.sequence
+    );
+    assert_eq!(clock::to_ms(second.request.operation.birth), CLOCK_MS + 5);
+    script.answer(&second, written());
+    assert_eq!(script.result(), Ok(written()));
+    assert_eq!(script.result(), Ok(written()));
+    assert!(script.is_pending(), "nothing else");
 }
 
 #[test]

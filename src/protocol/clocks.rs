@@ -1,0 +1,148 @@
+//! What this node makes of the others' clocks (B2, B5): the median of their wall clocks, what a quorum
+//! tells of its hybrid clocks, and what is dropped because it is too far ahead.
+
+use std::collections::BTreeMap;
+
+use kvclient::clock::{self, READING_MAX, Reading};
+use kvclient::wire;
+
+use super::Replica;
+use super::message::{Configuration, Envelope, Event, Incarnation, Message, NodeId, Now, Output};
+use super::quorum::NodeSet;
+use super::record::SPACE_CONFIGURATION;
+use super::rules::rule;
+
+/// The log says at most this often that a node is ahead.
+const SAID_US: u64 = 60_000_000;
+
+/// The base of a configuration that is proposed, or copied.
+fn base(message: &Message) -> Reading {
+    let (key, record) = match message {
+        Message::Accept(m) => (&m.key, &m.record),
+        Message::Copy(m) => (&m.key, &m.record),
+        _ => return 0,
+    };
+    let value = record.value.as_ref();
+    let value = value.filter(|_| key.space() == SPACE_CONFIGURATION);
+    let configuration = value.and_then(|v| wire::decode::<Configuration>(v).ok());
+    configuration.map_or(0, |c| c.base.reading())
+}
+
+/// What was heard of clocks in this life.
+#[derive(Debug, Default)]
+pub struct Clocks {
+    /// Each voter's wall clock less this node's monotonic clock, in milliseconds, as last told.
+    walls: BTreeMap<NodeId, (Incarnation, i64)>,
+    told_clamped: bool,
+    /// When the log last said of a node that it is ahead.
+    said_us: BTreeMap<NodeId, u64>,
+    pub ended: bool,
+}
+
+impl Replica {
+    /// B2: the median counts only if the clocks of a quorum are fresh; of voters that are not heard at
+    /// the moment it takes what they told before. Without a quorum the last one goes on.
+    pub(super) fn look_at_clocks(&mut self, now: Now) {
+        let Some(configuration) = self.configuration.clone() else {
+            return;
+        };
+        let mono_ms = (now.mono_us / 1_000) as i64;
+        let mut fresh = NodeSet::default();
+        let mut hybrid: Vec<(Reading, NodeId)> = Vec::new();
+        let mut walls: Vec<i64> = Vec::new();
+        for member in configuration.voters() {
+            let told = match member.node == self.node && self.votes {
+                true => Some((now.wall_ms, self.clock.last())),
+                false => self.links.clocks(member.node, member.incarnation, now),
+            };
+            if let Some((wall_ms, reading)) = told {
+                let offset_ms = wall_ms.min(clock::to_ms(READING_MAX)) as i64 - mono_ms;
+                let known = (member.incarnation, offset_ms);
+                self.clocks.walls.insert(member.node, known);
+                fresh.insert(member.node);
+                hybrid.push((reading, member.node));
+            }
+            if let Some((incarnation, offset_ms)) = self.clocks.walls.get(&member.node)
+                && *incarnation == member.incarnation
+                && (told.is_some() || rule!(B2_quorum))
+            {
+                walls.push(*offset_ms);
+            }
+        }
+        let of_quorum = configuration.has_quorum(&fresh);
+        walls.sort_unstable();
+        let middle = walls.len().saturating_sub(1) / 2;
+        if let Some(offset_ms) = walls.get(middle)
+            && (of_quorum || !rule!(B2_quorum))
+        {
+            let median_ms = u64::try_from(mono_ms + offset_ms).unwrap_or(0);
+            self.clock.set_median(median_ms, now);
+        }
+        // B5: the latest reading that a quorum is at, or beyond.
+        hybrid.sort_unstable();
+        let mut beyond = NodeSet::default();
+        for (reading, node) in hybrid.into_iter().rev() {
+            beyond.insert(node);
+            if of_quorum && configuration.has_quorum(&beyond) {
+                self.hear_agreed(reading);
+                return;
+            }
+        }
+    }
+
+    /// B5: what carries a ballot, a birth or a clock that is too far ahead is dropped, as if lost.
+    pub(super) fn is_too_far_ahead(&mut self, now: Now, envelope: &Envelope) -> bool {
+        let latest = envelope.message.latest().max(base(&envelope.message));
+        let ahead = !self.clock.is_believable(latest);
+        if ahead {
+            self.note_ahead(now, envelope.origin, latest);
+        }
+        ahead
+    }
+
+    pub(super) fn note_ahead(&mut self, now: Now, node: NodeId, reading: Reading) {
+        self.counters.ahead += 1;
+        // Before it has heard a quorum's clocks a node can't tell whose is wrong.
+        if self.clock.knows_no_walls() {
+            return;
+        }
+        let said_us = self.clocks.said_us.get(&node);
+        if said_us.is_some_and(|at_us| now.mono_us < at_us + SAID_US) {
+            return;
+        }
+        self.clocks.said_us.insert(node, now.mono_us);
+        let ahead_ms = clock::to_ms(reading.saturating_sub(self.clock.last()));
+        let event = Event::NodeAhead { node, ahead_ms };
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    /// At each heartbeat.
+    pub(super) fn tell_of_clock(&mut self, now: Now) {
+        let clamped = self.clock.is_clamped();
+        if clamped == self.clocks.told_clamped {
+            return;
+        }
+        self.clocks.told_clamped = clamped;
+        let event = match clamped {
+            true => {
+                let ahead_ms = self.clock.wall_ahead_ms(now);
+                Event::ClockClamped { ahead_ms }
+            }
+            false => Event::ClockTrusted,
+        };
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    /// Whether a clock is at its end: then this node does nothing more but say so.
+    pub(super) fn has_ended(&mut self) -> bool {
+        if !self.clocks.ended
+            && let Some((ms, is_wall)) = self.clock.at_end()
+        {
+            self.clocks.ended = true;
+            self.outputs.clear();
+            let event = Event::ClockAtEnd { ms, is_wall };
+            self.outputs.push_back(Output::Event(event));
+        }
+        self.clocks.ended
+    }
+}

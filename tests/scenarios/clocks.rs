@@ -1,0 +1,375 @@
+//! B2, B5: how far clocks are believed: wall clocks, births, and what other nodes tell.
+
+use horseshoe::protocol::ballot::Ballot;
+use horseshoe::protocol::message::{
+    Copied, Group, Heartbeat, Message, Meta, Nack, Prepare, Promise,
+};
+use kvclient::clock::{READING_LAST, READING_MAX, READING_SANE_MAX, from_ms};
+use kvclient::wire::{Action, Outcome};
+
+use crate::scenarios::handoff::held;
+use crate::sim::event::Parcel;
+use crate::sim::node::EPOCH_MS;
+use crate::sim::script::{Pick, Script, ms_of, msg, put, user_key};
+
+/// What a healthy clock shows.
+fn wall_ms(c: &Script) -> u64 {
+    EPOCH_MS + c.now_us / 1_000
+}
+
+/// A write's version is within the bound of the healthy clocks.
+#[track_caller]
+fn is_within_bound(c: &mut Script, client: usize, what: &str) {
+    for node in 0..c.nodes.len() {
+        let key = c.key_of(node);
+        let version = c.put(client, &key, "x");
+        let ahead_ms = ms_of(version).saturating_sub(wall_ms(c));
+        assert!(ahead_ms <= 61_000, "{what}: {ahead_ms} ms ahead");
+    }
+}
+
+/// A node whose clock is hours ahead hears nobody for a while: its own clock alone is no median.
+#[test]
+pub fn b2_a_bad_clock_that_was_alone() {
+    for ms in [1_200, 1_500, 2_000, 3_000, 5_000] {
+        let mut c = Script::new(3);
+        let client = c.client();
+        c.jump_hours(2, 8);
+        c.run_ms(1_000);
+        c.isolate(2);
+        c.run_ms(ms);
+        c.heal();
+        c.run_ms(1_000);
+        is_within_bound(&mut c, client, &format!("alone for {ms} ms"));
+        c.check();
+    }
+}
+
+/// The same at its start, before it has heard anybody.
+#[test]
+pub fn b2_a_bad_clock_at_a_start() {
+    for ms in [100, 500, 2_000] {
+        let mut c = Script::new(3);
+        let client = c.client();
+        c.put(client, "k", "x");
+        c.crash_hard(2);
+        c.jump_hours(2, 8);
+        c.run_ms(ms);
+        c.cluster.start(2);
+        c.run_ms(1_200);
+        is_within_bound(&mut c, client, &format!("started again after {ms} ms"));
+        c.check();
+    }
+}
+
+/// All are started at the same time; then again, the one with the bad clock first. When it is set right
+/// what was deleted meanwhile is purged.
+#[test]
+pub fn b2_a_bad_clock_when_all_start() {
+    let mut c = Script::cold(3);
+    c.jump_hours(2, 8);
+    c.cluster.start_all();
+    c.until("a configuration", |c| c.is_formed());
+    c.run_ms(1_000);
+    let client = c.client();
+    is_within_bound(&mut c, client, "formed");
+    for node in 0..3 {
+        c.crash_hard(node);
+    }
+    c.cluster.start(2);
+    c.run_ms(1_500);
+    c.cluster.start(0);
+    c.cluster.start(1);
+    c.run_ms(1_000);
+    is_within_bound(&mut c, client, "all started again");
+    c.put(client, "k", "x");
+    c.run(client, "k", Action::Delete);
+    c.jump_hours(2, -8);
+    for _ in 0..13 {
+        c.run_ms(9_000);
+    }
+    assert_eq!(held(&c, 0, "k"), None, "two minutes later it is purged");
+    c.check();
+}
+
+/// The master of two is a quorum alone. It has heard the other's clock before, so that still counts.
+#[test]
+pub fn b2_a_master_of_two_with_a_bad_clock() {
+    let mut c = Script::new(2);
+    let client = c.client_of(&[0]);
+    c.jump_hours(0, 8);
+    c.run_ms(1_000);
+    c.crash_hard(1);
+    c.run_ms(5_000);
+    let version = c.put(client, "k", "x");
+    assert!(ms_of(version).saturating_sub(wall_ms(&c)) <= 61_000);
+    c.check();
+}
+
+/// It is started alone with a bad clock, and believes it, as there is no other. Set right, the store goes
+/// on from there, and the other node follows.
+#[test]
+pub fn b5_who_was_away_follows_what_a_quorum_tells() {
+    let mut c = Script::new(2);
+    let client = c.client_of(&[0]);
+    c.crash_hard(0);
+    c.crash_hard(1);
+    c.jump_hours(0, 8);
+    c.cluster.start(0);
+    c.run_ms(1_000);
+    let version = c.put(client, "k", "x");
+    assert!(
+        ms_of(version) > wall_ms(&c) + 7 * 3_600_000,
+        "it had no other clock"
+    );
+    c.jump_hours(0, -8);
+    c.run_ms(100);
+    c.cluster.start(1);
+    c.until("the other holds it", |c| {
+        held(c, 1, "k").is_some_and(|s| s.accepted == Ballot(version))
+    });
+    let both = c.client();
+    for n in 0..200 {
+        c.put(both, &c.key_of(n % 2), "y");
+        c.run_ms(50);
+    }
+    c.check();
+}
+
+/// A majority's clocks are hours ahead while a member is away, and set right again. It comes back, and
+/// a node without state joins: both follow the cluster's clock, though no wall clock shows that time.
+#[test]
+pub fn b5_a_cluster_ahead_of_its_walls_takes_members_in() {
+    let mut c = Script::shrinking(4, 1);
+    let client = c.client_of(&[0, 1]);
+    c.crash_hard(2);
+    c.crash_hard(3);
+    c.jump_hours(0, 8);
+    c.jump_hours(1, 8);
+    c.run_ms(3_000);
+    let version = c.put(client, "k", "x");
+    assert!(
+        ms_of(version) > wall_ms(&c) + 7 * 3_600_000,
+        "two of three are a quorum"
+    );
+    c.jump_hours(0, -8);
+    c.jump_hours(1, -8);
+    c.cluster.wipe(3);
+    c.cluster.start(2);
+    c.cluster.start(3);
+    c.until("all are members", |c| c.are_all_members());
+    c.run_ms(2_000);
+    for node in 0..4 {
+        assert!(held(&c, node, "k").is_some(), "node {node} holds it");
+    }
+    let all = c.client();
+    for n in 0..100 {
+        c.put(all, &c.key_of(n % 4), "y");
+        c.run_ms(50);
+    }
+    c.check();
+}
+
+/// Births of any time to come are refused, and move nothing.
+#[test]
+pub fn b5_births_too_far_ahead_are_refused() {
+    let mut c = Script::new(3);
+    let client = c.client();
+    c.put(client, "k", "x");
+    let mut hand = c.hand();
+    let year_2200_ms = 7_258_118_400_000;
+    let births = [
+        READING_SANE_MAX,
+        READING_LAST,
+        from_ms(year_2200_ms),
+        from_ms(wall_ms(&c) + 65_000),
+    ];
+    for birth in births {
+        for node in 0..3 {
+            for retry in [false, true] {
+                let mut operation = c.operation(&mut hand, "k", put("y"));
+                operation.birth = birth;
+                let answer = c.ask(&mut hand, node, &operation, retry);
+                assert!(matches!(answer, Outcome::Ahead { .. }), "{answer:?}");
+            }
+        }
+    }
+    assert_eq!(c.get(client, "k"), "x");
+    for node in 0..3 {
+        c.restart(node);
+    }
+    c.run_ms(1_000);
+    is_within_bound(&mut c, client, "after it");
+    c.check();
+}
+
+/// A client brings a node as far ahead as it may: the others follow, and another minute is not given.
+#[test]
+pub fn b5_births_do_not_add_up() {
+    let mut c = Script::new(3);
+    let client = c.client();
+    let mut hand = c.hand();
+    for n in 0..300 {
+        let mut operation = c.operation(&mut hand, &c.key_of(n % 3), put("y"));
+        operation.birth = from_ms(wall_ms(&c) + 60_500);
+        let answer = c.ask(&mut hand, n % 3, &operation, false);
+        assert!(matches!(answer, Outcome::Written { .. }), "{answer:?}");
+        operation = c.operation(&mut hand, "k", put("y"));
+        operation.birth = from_ms(wall_ms(&c) + 62_000);
+        let answer = c.ask(&mut hand, n % 3, &operation, false);
+        assert!(matches!(answer, Outcome::Ahead { .. }), "{answer:?}");
+    }
+    is_within_bound(&mut c, client, "after it");
+    c.check();
+}
+
+/// Changes the last message of that kind, and has it arrive.
+#[track_caller]
+fn forge(c: &mut Script, pick: Pick, change: impl FnOnce(&mut Message)) {
+    let mut last = c.sent(pick).pop().expect("such a message was sent");
+    let Parcel::Peer { envelope, .. } = &mut last.parcel else {
+        panic!("{last:?} is no message between nodes");
+    };
+    change(&mut envelope.message);
+    c.cluster.deliver(100, last);
+    c.run_ms(1);
+}
+
+/// A member tells of the end of time in every way that there is. Nobody follows, and nothing is promised.
+#[test]
+pub fn b5_a_member_that_tells_of_the_end_of_time() {
+    let mut c = Script::new(3);
+    let client = c.client();
+    let key = c.key_of(2);
+    c.put(client, &key, "x");
+    c.crash_hard(1);
+    c.put(client, &key, "y");
+    c.cluster.start(1);
+    c.run_ms(1_000);
+    for reading in [
+        READING_SANE_MAX,
+        READING_LAST,
+        from_ms(wall_ms(&c) + 3_600_000),
+    ] {
+        let ballot = Ballot::new(reading, 3);
+        for to in [0, 1] {
+            forge(&mut c, msg("Heartbeat").from(2).to(to), |m| {
+                let Message::Heartbeat(Heartbeat { rows, .. }) = m else {
+                    unreachable!()
+                };
+                rows[0].clock = reading;
+            });
+            forge(&mut c, msg("Heartbeat").from(2).to(to), |m| {
+                let key = user_key(&key);
+                *m = Prepare { key, ballot }.into();
+            });
+            forge(&mut c, msg("Heartbeat").from(2).to(to), |m| {
+                *m = Copied {
+                    key: user_key(&key),
+                    ballot,
+                    refused_for: Some(ballot),
+                }
+                .into();
+            });
+            forge(&mut c, msg("Heartbeat").from(2).to(to), |m| {
+                *m = Nack {
+                    ballot,
+                    promised: ballot,
+                }
+                .into();
+            });
+            forge(&mut c, msg("Heartbeat").from(2).to(to), |m| {
+                let floor = ballot;
+                *m = Promise {
+                    ballot,
+                    accepted: Ballot::ZERO,
+                    record: None,
+                    floor,
+                }
+                .into();
+            });
+        }
+    }
+    c.run_ms(100);
+    is_within_bound(&mut c, client, "after it");
+    for node in 0..3 {
+        c.restart(node);
+    }
+    c.run_ms(1_000);
+    is_within_bound(&mut c, client, "all started again");
+    c.check();
+}
+
+/// Has all of a node's clock start there.
+fn set_ceiling(c: &mut Script, node: usize, ceiling: u64) {
+    c.crash_hard(node);
+    let disk = &mut c.cluster.nodes[node].disk;
+    let synced = disk.synced();
+    let group = Group {
+        number: synced.group + 1,
+        meta: Some(Meta {
+            ceiling,
+            ..synced.meta.clone()
+        }),
+        ..Group::default()
+    };
+    disk.write(group);
+    disk.end_sync();
+    c.cluster.start(node);
+}
+
+/// A clock near its end: the node serves, or it says that it is over and does nothing more. In any case
+/// what it sends and writes is read again (the simulator looks at that), also by its own next start.
+#[test]
+pub fn b5_a_clock_near_its_end() {
+    let minute = from_ms(60_000);
+    let ceilings = [
+        READING_LAST - 60 * minute,
+        READING_LAST - minute,
+        READING_LAST - from_ms(1_000),
+        READING_LAST - 1,
+        READING_LAST,
+        READING_SANE_MAX,
+        READING_MAX - 1,
+    ];
+    for ceiling in ceilings {
+        for nodes in [1, 3] {
+            let mut c = Script::new(nodes);
+            let client = c.client();
+            c.put(client, "k", "x");
+            for start in 0..3 {
+                let last = c.nodes[0].disk.synced().meta.ceiling.max(ceiling);
+                (0..nodes).for_each(|node| set_ceiling(&mut c, node, last));
+                c.run_ms(500);
+                let call = c.begin(client, "k", put(&format!("{start}")));
+                c.run_ms(6_000);
+                if ceiling < READING_LAST - minute {
+                    assert!(matches!(c.end(call), Outcome::Written { .. }), "{ceiling}");
+                } else if ceiling >= READING_LAST {
+                    assert!(
+                        c.nodes.iter().all(|n| n.timer_us().is_none()),
+                        "it has ended"
+                    );
+                }
+            }
+            c.check();
+        }
+    }
+}
+
+/// A wall clock that shows a time beyond the end is not followed: nothing of that time is written.
+#[test]
+pub fn b5_a_wall_clock_beyond_the_end() {
+    let mut c = Script::new(1);
+    let client = c.client();
+    c.put(client, "k", "x");
+    c.jump_hours(0, 24 * 366 * 400);
+    c.begin(client, "k", put("y"));
+    c.run_ms(1_000);
+    assert!(c.nodes[0].timer_us().is_none(), "the node has ended");
+    c.jump_hours(0, -24 * 366 * 400);
+    c.restart(0);
+    c.run_ms(10_000);
+    is_within_bound(&mut c, client, "set right");
+    c.check();
+}

@@ -11,7 +11,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use horseshoe::protocol::rules::{Rule, switch_off};
 use scenarios::{
-    ballots, catching_up, changes, exactly_once, handoff, lives, members, outcomes, purge, text,
+    ballots, catching_up, changes, clocks, exactly_once, handoff, lives, members, outcomes, purge,
+    text,
 };
 use sim::plan::Config;
 use sim::run::run_seed;
@@ -37,6 +38,14 @@ const TABLE: &[(Rule, Found)] = &[
     (
         Rule::B2,
         Found::ByScenario(ballots::b2_one_bad_clock_does_not_drag),
+    ),
+    (
+        Rule::B2_quorum,
+        Found::ByScenario(clocks::b2_a_bad_clock_that_was_alone),
+    ),
+    (
+        Rule::B5,
+        Found::ByScenario(clocks::b5_births_too_far_ahead_are_refused),
     ),
     (Rule::Q1, Found::BySeeds),
     (Rule::V1_repair, Found::BySeeds),

@@ -11,11 +11,11 @@ use horseshoe::protocol::limits::{
 };
 use horseshoe::protocol::message::{
     Accept, ClientReply, Configuration, ConfigurationAsked, ConfigurationTold, Copy, DigestsTold,
-    Echo, Forward, ForwardAnswer, Heartbeat, LinkTold, Member, Message, Promise, ReadAnswer, Row,
-    encode_reply,
+    EPOCH_MAX, Echo, Forward, ForwardAnswer, Heartbeat, LinkTold, Member, Message, Promise,
+    ReadAnswer, Row, encode_reply,
 };
 use horseshoe::protocol::record::{Applied, AppliedOperation, ClientEntry, Key, Record};
-use kvclient::clock::READING_SANE_MAX;
+use kvclient::clock::{READING_LAST, READING_SANE_MAX};
 use kvclient::datagram::{DATAGRAM_HEADER_SIZE, DATAGRAM_SIZE_MAX, FRAME_HEADER_SIZE};
 use kvclient::wire::{
     Action, BehindStatus, CHANGE_REASON_SIZE_MAX, ChangeOutcome, HelloAnswer, KEY_SIZE_MAX,
@@ -238,10 +238,10 @@ fn messages_of_all_nodes_fit_a_datagram() {
     });
     let configuration = Configuration {
         cluster: u64::MAX,
-        epoch: u64::MAX,
+        epoch: EPOCH_MAX,
         members: members(MEMBERS_MAX),
         joint: Some(members(MEMBERS_MAX)),
-        base: ballot(),
+        base: Ballot::new(READING_LAST, u8::MAX),
         formed_by: u64::MAX,
         away: members(NODES_AWAY_MAX),
         ids: u8::MAX,

@@ -370,6 +370,7 @@ impl Cluster {
     fn carry_out(&mut self, node: usize, output: Output) {
         match output {
             Output::Persist(group) => {
+                codec::is_read_again(&group);
                 self.watch.writes(&group);
                 self.trace
                     .mix_words(&[self.now_us, group.number, group.registers.len() as u64]);
@@ -409,7 +410,7 @@ impl Cluster {
             Output::Send { to, mut envelope } => {
                 let id = self.nodes[node].replica.as_ref().map_or(0, Replica::node);
                 if envelope.origin == id {
-                    self.watch.sends(&self.nodes[node], &envelope);
+                    self.watch.sends(self.now_us, &self.nodes[node], &envelope);
                 }
                 envelope.via = id;
                 let Some(to) = self.resolve(node, to) else {

@@ -2,7 +2,7 @@
 
 use horseshoe::gateway;
 use horseshoe::protocol::message::{
-    ClientMessage, ClientReply, Message, decode_client, encode_reply,
+    ClientMessage, ClientReply, Group, Message, decode_client, encode_reply,
 };
 use kvclient::datagram::{DATAGRAM_HEADER_SIZE, DATAGRAM_SIZE_MAX, FRAME_HEADER_SIZE};
 use kvclient::wire::{self, kind};
@@ -91,6 +91,23 @@ pub fn round_trip(parcel: Parcel) -> (Parcel, u64) {
                 xxhash_rust::xxh3::xxh3_64(&body),
             )
         }
+    }
+}
+
+/// What is written must be read again.
+pub fn is_read_again(group: &Group) {
+    let mut bytes = Vec::new();
+    for (key, state) in &group.registers {
+        bytes.clear();
+        wire::encode(&mut bytes, state);
+        assert_eq!(wire::decode(&bytes).as_ref(), Ok(state), "{key:?}");
+        let record = state.record.as_deref();
+        record.map(|record| record.check().unwrap_or_else(|e| panic!("{e}: {record:?}")));
+    }
+    if let Some(meta) = &group.meta {
+        bytes.clear();
+        wire::encode(&mut bytes, meta);
+        assert_eq!(wire::decode(&bytes).as_ref(), Ok(meta));
     }
 }
 

@@ -46,6 +46,8 @@ pub struct Plan {
     pub early_trouble: bool,
     /// Wall clocks at the start, against the simulation's time.
     pub offset_max_ms: u64,
+    /// The node whose clock is this many hours off from the start.
+    pub bad_clock: Option<(usize, i64)>,
 }
 
 impl Plan {
@@ -61,6 +63,8 @@ impl Plan {
             KeyKind::Counter,
             KeyKind::Log,
         ];
+        let faults = faults(&mut random);
+        let bad_clock = bad_clock(seed, nodes, &faults);
         Plan {
             settings,
             clients: random.between(4, 8) as usize,
@@ -73,10 +77,11 @@ impl Plan {
             want_old_per_mille: *random.pick(&[100, 300, 900]),
             read_per_mille: *random.pick(&[150, 400, 400, 700]),
             short_deadline_per_mille: *random.pick(&[0, 100, 400]),
-            faults: faults(&mut random),
+            faults,
             fault_gap_us: duration_us / random.between(8, 20),
             early_trouble: random.chance(200),
             offset_max_ms: *random.pick(&[0, 5, 50, 500, 10_000]),
+            bad_clock,
         }
     }
 }
@@ -121,6 +126,15 @@ fn quality(random: &mut Random) -> Quality {
         late_per_mille,
         late_max_us,
     }
+}
+
+/// A minority, so that it can be told by how much the others may be led astray: not at all.
+fn bad_clock(seed: u64, nodes: usize, faults: &[FaultKind]) -> Option<(usize, i64)> {
+    let mut random = Random::stream(seed, 16);
+    let all_else_is_right = nodes >= 3 && !faults.contains(&FaultKind::LargeJump);
+    let node = random.below(nodes as u64) as usize;
+    let hours = *random.pick(&[-30, -2, 1, 8, 8_000]);
+    (all_else_is_right && random.chance(400)).then_some((node, hours))
 }
 
 /// About half of all kinds of trouble, at least two.

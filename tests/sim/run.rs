@@ -24,6 +24,8 @@ const EVENTS_MAX: u64 = 3_000_000;
 /// How soon after the trouble has ended every node serves.
 const LIVENESS_US: u64 = 10_000_000;
 
+/// Restarts, which begin at the ceiling, and small jumps bring clocks this far ahead in all.
+const RESTARTS_AHEAD_MS: u64 = 90_000;
 /// How soon every node is a member again: whoever was removed often must be steady for a minute.
 const ADMISSION_US: u64 = 90_000_000;
 
@@ -100,6 +102,13 @@ impl Run {
             let offset = random.below(2 * plan.offset_max_ms + 1) as i64;
             node.wall.offset_ms = offset - plan.offset_max_ms as i64;
             node.wall.drift_ppm = random.below(400) as i64 - 200;
+        }
+        if let Some((node, hours)) = plan.bad_clock {
+            cluster.jump(node, hours * 3_600_000);
+        }
+        if !plan.faults.contains(&FaultKind::LargeJump) && plan.settings.nodes >= 3 {
+            let skew_ms = plan.settings.skew_max_ms + plan.offset_max_ms;
+            cluster.watch.ahead_max_ms = Some(skew_ms + RESTARTS_AHEAD_MS);
         }
         Run {
             cluster,
@@ -445,6 +454,7 @@ fn name_of(ending: &Ending) -> &'static str {
             Outcome::Busy => "busy",
             Outcome::Unknown => "unknown",
             Outcome::Remake { .. } => "remake",
+            Outcome::Ahead { .. } => "ahead",
         },
     }
 }

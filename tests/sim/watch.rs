@@ -8,10 +8,11 @@ use horseshoe::protocol::message::{
     Message, NodeId, RoundId,
 };
 use horseshoe::protocol::record::{Key, Record};
+use kvclient::clock;
 use kvclient::wire::{Answer, Outcome, Version};
 
 use super::disk::Table;
-use super::node::Node;
+use super::node::{EPOCH_MS, Node};
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::FixedState>;
 
@@ -27,6 +28,8 @@ pub struct Watch {
     /// What a member was asked, by who asked it and in which round.
     asked: Map<(NodeId, RoundId), Key>,
     configurations: BTreeMap<Epoch, Configuration>,
+    /// B2: how far ahead of the simulation's time a ballot may be, where that is known.
+    pub ahead_max_ms: Option<u64>,
     /// The first thing that did not hold.
     violation: Option<String>,
 }
@@ -53,9 +56,10 @@ impl Watch {
     }
 
     /// A node hands a message to the network.
-    pub fn sends(&mut self, from: &Node, envelope: &Envelope) {
+    pub fn sends(&mut self, now_us: u64, from: &Node, envelope: &Envelope) {
         let origin = envelope.origin;
         self.tells_what_lasts(from, envelope);
+        self.is_within_bound(now_us, envelope);
         match &envelope.message {
             Message::Prepare(m) => {
                 self.asked.insert((origin, envelope.round), m.key.clone());
@@ -130,6 +134,22 @@ impl Watch {
     fn issues_below(&mut self, durable: &Table, node: NodeId, ballot: Ballot) {
         self.hold(ballot.reading() <= durable.meta.ceiling, || {
             format!("B1: ballot {ballot} leaves node {node} above its durable ceiling")
+        });
+    }
+
+    /// B2: whatever the clocks of a minority show.
+    fn is_within_bound(&mut self, now_us: u64, envelope: &Envelope) {
+        let Some(ahead_max_ms) = self.ahead_max_ms else {
+            return;
+        };
+        let clock = match &envelope.message {
+            Message::Heartbeat(heartbeat) => heartbeat.rows[0].clock,
+            message => message.latest(),
+        };
+        let ahead_ms = clock::to_ms(clock).saturating_sub(EPOCH_MS + now_us / 1_000);
+        let origin = envelope.origin;
+        self.hold(ahead_ms <= ahead_max_ms, || {
+            format!("B2: node {origin} is {ahead_ms} ms ahead, more than {ahead_max_ms}")
         });
     }
 

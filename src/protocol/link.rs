@@ -80,9 +80,10 @@ impl Link {
             self.last = None;
         }
         match self.last {
-            Some((last, _)) if number <= last => return,
+            // Numbers come round after some years.
+            Some((last, _)) if !is_after(number, last) => return,
             Some((last, _)) => {
-                let missing = number - last - 1;
+                let missing = number.wrapping_sub(last) - 1;
                 for _ in 0..missing.min(GAP_MAX) {
                     self.loss += (LOSS_ONE - self.loss) / WEIGHT;
                 }
@@ -100,7 +101,7 @@ impl Link {
     }
 
     fn round_trip(&self, echo: Echo, now_us: u64) -> Option<u32> {
-        let age = self.sent.checked_sub(echo.number)?;
+        let age = self.sent.wrapping_sub(echo.number);
         if echo.number == 0 || age as usize >= SENT_KEPT {
             return None;
         }
@@ -111,7 +112,7 @@ impl Link {
 
     /// The number of the heartbeat that leaves now, and what it tells of the neighbour's last.
     pub fn beat(&mut self, now_us: u64) -> (u32, Option<Echo>) {
-        self.sent += 1;
+        self.sent = self.sent.wrapping_add(1);
         self.sent_us[self.sent as usize % SENT_KEPT] = now_us;
         let echo = self.last.and_then(|(number, came_us)| {
             let held_us = u32::try_from(now_us.saturating_sub(came_us)).ok()?;
@@ -168,6 +169,10 @@ impl Link {
             loss_permille: (self.loss * 1_000 / LOSS_ONE) as u16,
         })
     }
+}
+
+fn is_after(number: u32, last: u32) -> bool {
+    (1..=u32::MAX / 2).contains(&number.wrapping_sub(last))
 }
 
 #[cfg(test)]
@@ -243,6 +248,19 @@ mod tests {
         assert!((120..280).contains(&loss), "{loss}");
         link.heartbeat(8, 1, None, 0);
         assert!(link.told(1).unwrap().loss_permille <= loss, "a new boot");
+    }
+
+    #[test]
+    fn numbers_that_come_round_are_no_gap() {
+        let mut link = Link::new(&timings());
+        link.heard(0, &timings());
+        link.sent = u32::MAX - 1;
+        for number in [u32::MAX - 1, u32::MAX, 0, 1, 2, u32::MAX] {
+            link.beat(0);
+            link.heartbeat(7, number, None, 0);
+        }
+        assert_eq!((link.sent, link.told(1).unwrap().loss_permille), (4, 0));
+        assert_eq!(link.last, Some((2, 0)), "the late one changes nothing");
     }
 
     #[test]

@@ -36,16 +36,18 @@ impl Window {
         let bit = 1 << (number % 64);
         let fresh = self.words[word] & bit == 0;
         self.words[word] |= bit;
-        while self.words.front() == Some(&u64::MAX) {
+        while self.words.front() == Some(&u64::MAX)
+            && let Some(base) = self.base.checked_add(64)
+        {
             self.words.pop_front();
-            self.base += 64;
+            self.base = base;
         }
         fresh
     }
 
     /// Moves the base so that `number` falls into the last word of the window.
     fn slide(&mut self, number: u64) {
-        let base = number / 64 * 64 + 64 - SESSION_WINDOW;
+        let base = number / 64 * 64 - (SESSION_WINDOW - 64);
         let gone = ((base - self.base) / 64).min(self.words.len() as u64);
         self.words.drain(..gone as usize);
         self.base = base;
@@ -199,6 +201,15 @@ mod tests {
             forwarders.admit(1, boot, 1);
         }
         assert_eq!(forwarders.windows[&1].len(), FORWARDER_BOOTS_MAX);
+    }
+
+    #[test]
+    fn numbers_near_the_end_are_let_through_once() {
+        let mut window = Window::default();
+        for number in (u64::MAX - 200..=u64::MAX).rev() {
+            assert!(window.admit(number) && !window.admit(number), "{number}");
+        }
+        assert!(!window.admit(1), "far below the window");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use horseshoe::protocol::message::{
     ClientMessage, ClientReply, Destination, Endpoint, Envelope, Input, Message, Now, Output,
     Recovered,
 };
-use horseshoe::protocol::{Options, Replica};
+use horseshoe::protocol::{Options, Replica, Tuning};
 use horseshoe::storage::Table;
 use kvclient::wire::{Action, Hello, Operation, OperationId, Request, rendezvous_weight};
 
@@ -50,6 +50,7 @@ impl Bench {
                 link_down_ms: LINK_DOWN_MS_DEFAULT,
                 shrink_after_ms: 0,
                 bootstrap: false,
+                tuning: Tuning::default(),
             };
             let recovered = Recovered {
                 incarnation: i as u64 + 1,
@@ -124,16 +125,19 @@ impl Bench {
                     let state = self.tables[i].load(&key);
                     self.input(i, Input::Loaded { key, state });
                 }
-                Output::List { bucket, epoch } => {
-                    let states = self.tables[i].list(bucket);
-                    self.input(
-                        i,
-                        Input::Listed {
-                            bucket,
-                            epoch,
-                            states,
-                        },
-                    );
+                Output::List {
+                    bucket,
+                    after,
+                    epoch,
+                } => {
+                    let page = self.tables[i].list(bucket, after.as_ref());
+                    let listed = Input::Listed {
+                        bucket,
+                        after,
+                        epoch,
+                        page,
+                    };
+                    self.input(i, listed);
                 }
                 Output::Send { to, envelope } => {
                     self.messages += 1;

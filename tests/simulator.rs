@@ -1,6 +1,8 @@
 //! The simulator's own parts: its disk, network, queue and clocks do what they say, and a seed is the
 //! same run each time.
 
+#[path = "simulator/seeds.rs"]
+mod seeds;
 mod sim;
 
 mod disk {
@@ -199,7 +201,7 @@ mod network {
 
 mod node {
     use horseshoe::protocol::message::Output;
-    use horseshoe::protocol::{Options, limits};
+    use horseshoe::protocol::{Options, Tuning, limits};
 
     use crate::sim::node::{EPOCH_MS, Node, WallClock};
     use crate::sim::random::Random;
@@ -229,6 +231,7 @@ mod node {
             link_down_ms: limits::LINK_DOWN_MS_DEFAULT,
             shrink_after_ms: 0,
             bootstrap: false,
+            tuning: Tuning::default(),
         };
         node.start(1_000, options, &mut Random::new(1));
         let outputs = node.run(1_000, true);

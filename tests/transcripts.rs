@@ -19,13 +19,13 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 use horseshoe::gateway::text;
 use horseshoe::protocol::ballot::Ballot;
-use horseshoe::protocol::digest::bucket_of;
 use horseshoe::protocol::limits::{HEARTBEAT_MS_DEFAULT, LINK_DOWN_MS_DEFAULT};
 use horseshoe::protocol::message::{
     ClientMessage, ClientReply, Destination, Endpoint, Input, Message, Now, Output, Recovered,
 };
+use horseshoe::protocol::page::Page;
 use horseshoe::protocol::record::{AcceptorState, Key};
-use horseshoe::protocol::{Options, Replica};
+use horseshoe::protocol::{Options, Replica, Tuning};
 use kvclient::wire::{Action, Hello, Operation, OperationId, Request};
 
 const CLIENT: Endpoint = Endpoint { ip: 1, port: 1 };
@@ -107,6 +107,7 @@ impl Lab {
             link_down_ms: LINK_DOWN_MS_DEFAULT,
             shrink_after_ms: 0,
             bootstrap: false,
+            tuning: Tuning::default(),
         };
         self.nodes[i] = Some(Replica::new(
             options,
@@ -139,18 +140,24 @@ impl Lab {
                         },
                     );
                 }
-                Output::List { bucket, epoch } => {
-                    let held = self.disks[i].registers.iter();
-                    let held = held.filter(|(key, _)| bucket_of(key) == bucket);
-                    let states = held.map(|(k, s)| (k.clone(), s.clone())).collect();
-                    self.input(
-                        i,
-                        Input::Listed {
-                            bucket,
-                            epoch,
-                            states,
-                        },
-                    );
+                Output::List {
+                    bucket,
+                    after,
+                    epoch,
+                } => {
+                    let disk = &self.disks[i];
+                    let configuration = disk.recovered.meta.configuration.as_ref();
+                    let spread = configuration.expect("who lists has one").spread;
+                    let held = disk.registers.iter();
+                    let held = held.filter(|(key, _)| spread.bucket_of(key) == bucket);
+                    let held = held.filter(|(key, _)| Some(*key) > after.as_ref());
+                    let listed = Input::Listed {
+                        bucket,
+                        page: Page::collect(held, usize::MAX),
+                        after,
+                        epoch,
+                    };
+                    self.input(i, listed);
                 }
                 Output::Load(key) => {
                     let state = self.disks[i].registers.get(&key).cloned();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use horseshoe::protocol::ballot::Ballot;
-use horseshoe::protocol::digest::BUCKETS;
+use horseshoe::protocol::digest::{Spread, Sums};
 use horseshoe::protocol::message::*;
 use horseshoe::protocol::record::{
     AcceptorState, Applied, AppliedOperation, ClientEntry, Key, Record,
@@ -73,6 +73,8 @@ fn peer_messages() -> Vec<Message> {
         formed_by: 1,
         away: vec![Member { node: 2, ..member }],
         ids: 2,
+        forced: false,
+        spread: Spread::new(1, 4),
     };
     let mut messages: Vec<Message> = vec![
         Prepare {
@@ -199,12 +201,13 @@ fn bucket_messages(key: &Key) -> Vec<Message> {
         accepted: BALLOT,
         chosen: true,
         tombstone: false,
+        size: 99,
     };
     vec![
         DigestsAsked {}.into(),
         DigestsTold {
             clock: 1_700_000_000_000 << 12,
-            sums: vec![1; 8 * BUCKETS].into(),
+            sums: Sums::collect([1; 4].into_iter()),
         }
         .into(),
         BucketAsked {
@@ -216,14 +219,24 @@ fn bucket_messages(key: &Key) -> Vec<Message> {
             bucket: 1,
             after: None,
             entries: vec![entry],
-            more: true,
+            next: Some(key.clone()),
         }
         .into(),
         CopiesAsked {
             keys: vec![key.clone()],
         }
         .into(),
-        AdmissionAsked { ready: true }.into(),
+        AdmissionAsked {
+            ready: true,
+            listed: 3,
+        }
+        .into(),
+        RolledBack {
+            incarnation: 1,
+            starts: 2,
+            boot: 3,
+        }
+        .into(),
         Purge {
             tombstones: vec![(key.clone(), BALLOT)],
         }

@@ -3,20 +3,26 @@
 
 use std::net::SocketAddr;
 
+use horseshoe::protocol::ballot::Ballot;
+use horseshoe::protocol::digest::Spread;
 use horseshoe::protocol::limits::{HEARTBEAT_MS_DEFAULT, LINK_DOWN_MS_DEFAULT};
 use horseshoe::protocol::message::{
-    ClientReply, Configuration, Input, Member, Meta, Now, Output, Recovered,
+    ClientReply, Configuration, Input, Member, Message, Meta, Now, Output, Recovered,
 };
-use horseshoe::protocol::{Options, Replica};
+use horseshoe::protocol::record::Key;
+use horseshoe::protocol::{Options, Replica, Tuning};
 use horseshoe::runtime::decode::{Arrival, decode};
 use horseshoe::runtime::tally::Tally;
 use horseshoe::storage::Table;
 use horseshoe_fuzz::{Piece, pieces, seal};
 use kvclient::datagram::FrameHeader;
-use kvclient::wire::{self, Request};
+use kvclient::wire::{self, ChangeRequest, Request};
 use libfuzzer_sys::fuzz_target;
+use serde::Serialize;
 
 const CLUSTER: u64 = 1;
+/// As the exchanges in `seeds/` have it: few, so that what is told of all is short.
+const BUCKETS: u16 = 4;
 
 fn member(node: u8) -> Member {
     Member {
@@ -40,6 +46,7 @@ fn start(now: Now) -> Replica {
         link_down_ms: LINK_DOWN_MS_DEFAULT,
         shrink_after_ms: 0,
         bootstrap: false,
+        tuning: Tuning::default(),
     };
     let configuration = Configuration {
         cluster: CLUSTER,
@@ -48,6 +55,7 @@ fn start(now: Now) -> Replica {
         formed_by: 1,
         away: vec![member(4)],
         ids: 4,
+        spread: Spread::new(1, BUCKETS),
         ..Configuration::default()
     };
     let recovered = Recovered {
@@ -61,11 +69,20 @@ fn start(now: Now) -> Replica {
     Replica::new(options, recovered, now)
 }
 
+/// The piece's ballot is what it says, not the one that the replica asked for last.
+const FLAG_OWN_BALLOT: u8 = 1 << 4;
+/// An Accept that carries the key and the ballot of the last one.
+const FLAG_AGAIN: u8 = 1 << 5;
+
 /// What the pieces can't know.
 #[derive(Default)]
 struct Learned {
     /// The last round that the replica sent anything for.
     round: u64,
+    /// The last ballot that it asked for.
+    ballot: Ballot,
+    /// The last Accept that it was sent.
+    accept: Option<(Key, Ballot)>,
     /// Of the client's session.
     token: u64,
     attempts: u64,
@@ -79,16 +96,23 @@ fn drain(replica: &mut Replica, table: &mut Table, now: Now, learned: &mut Learn
                 let state = table.load(&key);
                 replica.handle_input(now, Input::Loaded { key, state });
             }
-            Output::List { bucket, epoch } => {
-                let states = table.list(bucket);
-                replica.handle_input(now, Input::Listed { bucket, epoch, states });
+            Output::List { bucket, after, epoch } => {
+                let page = table.list(bucket, after.as_ref());
+                replica.handle_input(now, Input::Listed { bucket, after, epoch, page });
             }
             Output::Persist(group) => {
                 table.apply(&group);
                 let group = group.number;
                 replica.handle_input(now, Input::Persisted { group });
             }
-            Output::Send { envelope, .. } if envelope.round != 0 => learned.round = envelope.round,
+            Output::Send { envelope, .. } if envelope.round != 0 => {
+                learned.round = envelope.round;
+                match &envelope.message {
+                    Message::Prepare(m) => learned.ballot = m.ballot,
+                    Message::Accept(m) => learned.ballot = m.ballot,
+                    _ => {}
+                }
+            }
             Output::Reply {
                 reply: ClientReply::Hello(answer),
                 ..
@@ -112,18 +136,50 @@ fn header(piece: &Piece<'_>, round: u64) -> FrameHeader {
     }
 }
 
-/// A request is made one of the session, else nothing would come of it.
+fn encoded<T: Serialize>(body: &T) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    wire::encode(&mut bytes, body);
+    bytes
+}
+
+/// Requests are made some of the session, and answers some of what was asked, else nothing would come
+/// of them.
 fn body(piece: &Piece<'_>, learned: &mut Learned) -> Vec<u8> {
-    match wire::decode::<Request>(piece.body) {
-        Ok(mut request) if piece.kind == wire::kind::REQUEST => {
-            learned.attempts += 1;
-            (request.token, request.attempt) = (learned.token, learned.attempts);
-            let mut body = Vec::new();
-            wire::encode(&mut body, &request);
-            body
+    let attempt = learned.attempts + 1;
+    let token = learned.token;
+    let fitted = match piece.kind {
+        wire::kind::REQUEST => wire::decode::<Request>(piece.body).ok().map(|request| {
+            encoded(&Request { token, attempt, ..request })
+        }),
+        wire::kind::CHANGE_REQUEST => wire::decode::<ChangeRequest>(piece.body).ok().map(|request| {
+            encoded(&ChangeRequest { token, attempt, ..request })
+        }),
+        kind => {
+            let message = Message::decode(kind, piece.body).ok().flatten();
+            return message.map_or_else(|| piece.body.to_vec(), |m| fitting(m, piece.flags, learned));
         }
-        _ => piece.body.to_vec(),
+    };
+    learned.attempts += u64::from(fitted.is_some());
+    fitted.unwrap_or_else(|| piece.body.to_vec())
+}
+
+fn fitting(mut message: Message, flags: u8, learned: &mut Learned) -> Vec<u8> {
+    let ballot = learned.ballot;
+    match &mut message {
+        Message::Accept(m) => {
+            if let Some((key, ballot)) = learned.accept.clone().filter(|_| flags & FLAG_AGAIN != 0) {
+                (m.key, m.ballot) = (key, ballot);
+            }
+            learned.accept = Some((m.key.clone(), m.ballot));
+        }
+        Message::Promise(m) if flags & FLAG_OWN_BALLOT == 0 => m.ballot = ballot,
+        Message::Accepted(m) if flags & FLAG_OWN_BALLOT == 0 => m.ballot = ballot,
+        Message::Nack(m) if flags & FLAG_OWN_BALLOT == 0 => m.ballot = ballot,
+        _ => {}
     }
+    let mut body = Vec::new();
+    message.encode_body(&mut body);
+    body
 }
 
 fuzz_target!(|bytes: &[u8]| {

@@ -51,6 +51,8 @@ impl std::fmt::Display for Ballot {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Moment {
     pub now: Reading,
+    /// X1: what was born at or below it leaves the table.
+    pub horizon: Reading,
     /// X1: a text operation that was entered above it does not leave the table yet.
     pub text_kept_above: Reading,
 }

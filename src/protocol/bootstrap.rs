@@ -3,6 +3,7 @@
 //! Where the operator says so, the nodes that are there will do, if they are more than half of the
 //! list; the others are to come.
 
+use super::digest::Spread;
 use super::limits::BOOTSTRAP_WAIT_MS;
 use super::message::{Configuration, Incarnation, Member, Meta, Now, Survey, SurveyAnswer};
 use super::rules::rule;
@@ -190,7 +191,7 @@ impl Bootstrap {
     }
 
     /// The first configuration, of those that gave their word; the others come later.
-    pub fn form(&self, now: Now, cluster: u64) -> Option<Configuration> {
+    pub fn form(&self, now: Now, cluster: u64, spread: Spread) -> Option<Configuration> {
         if !self.is_ready(now) {
             return None;
         }
@@ -221,6 +222,7 @@ impl Bootstrap {
             away,
             ids: self.list.len() as u8,
             forced: false,
+            spread,
         })
     }
 

@@ -3,41 +3,49 @@
 use std::collections::BTreeMap;
 
 use super::Replica;
-use super::digest::{BUCKETS, Bucket, Sums};
-use super::limits::{BUCKET_WAITERS_MAX, KEYS_PER_MESSAGE_MAX, KEYS_SIZE_MAX};
+use super::digest::{Bucket, Sums};
+use super::limits::{BUCKET_WAITERS_MAX, PARTS_ASKED_MAX};
 use super::message::{
     BucketAsked, BucketEntry, BucketTold, DigestsTold, Envelope, Epoch, Message, NodeId, Now,
     RoundId,
 };
 use super::outbox::Way;
+use super::page::Page;
 use super::record::{AcceptorState, Key};
 use super::repair::size_of;
 use super::rules::rule;
 
-/// What an entry takes in a message beside its key, about.
-const ENTRY_OVERHEAD: usize = 24;
+/// What a bucket holds behind a key.
+pub type Part = (Bucket, Option<Key>);
 
-/// Who waits for a bucket's contents.
-#[derive(Debug)]
+/// Who waits for a part of a bucket.
+#[derive(Debug, PartialEq, Eq)]
 enum Waiter {
     Node {
         to: NodeId,
         round: RoundId,
         via: NodeId,
-        after: Option<Key>,
     },
-    /// This node itself, see `handle_own_bucket`.
-    Own,
+    Own(Purpose),
 }
 
-/// Buckets whose contents were asked for.
+/// What this node itself wants a bucket's contents for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// See `handle_own_bucket`.
+    Compare,
+    /// See `look_for_graves`.
+    Purge,
+}
+
+/// Parts of buckets that were asked for.
 #[derive(Debug, Default)]
-pub struct Waiters(BTreeMap<Bucket, Vec<Waiter>>);
+pub struct Waiters(BTreeMap<Part, Vec<Waiter>>);
 
 impl Replica {
     /// Of a member: its votes (E5). R2: they leave once what they tell of is durable.
     pub(super) fn handle_digests_asked(&mut self, envelope: &Envelope) {
-        let buckets = 0..BUCKETS as Bucket;
+        let buckets = self.digests.spread().all();
         let sums = buckets.map(|bucket| match rule!(E5_summed) {
             true => self.digests.of_life(self.meta.life, bucket),
             false => self.digests.of_all(bucket),
@@ -55,18 +63,21 @@ impl Replica {
         let Message::BucketAsked(BucketAsked { bucket, after }) = envelope.message else {
             return;
         };
+        if usize::from(bucket) >= self.digests.spread().buckets() {
+            self.counters.stray += 1;
+            return;
+        }
         let waiter = Waiter::Node {
             to: envelope.origin,
             round: envelope.round,
             via: envelope.via,
-            after,
         };
-        self.wait_for_bucket(bucket, waiter);
+        self.wait_for_part((bucket, after), waiter);
     }
 
-    /// This node's own contents of a bucket are wanted: `handle_own_bucket` gets them.
-    pub(super) fn list_own(&mut self, bucket: Bucket) {
-        self.wait_for_bucket(bucket, Waiter::Own);
+    /// A part of this node's own contents is wanted.
+    pub(super) fn list_own(&mut self, bucket: Bucket, after: Option<Key>, purpose: Purpose) {
+        self.wait_for_part((bucket, after), Waiter::Own(purpose));
     }
 
     /// R1: who asked in another epoch gets no answer.
@@ -75,42 +86,41 @@ impl Replica {
         self.lists.clear();
     }
 
-    fn wait_for_bucket(&mut self, bucket: Bucket, waiter: Waiter) {
-        let waiters = self.bucket_waiters.0.entry(bucket).or_default();
-        // Whoever asked will ask again.
-        if waiters.len() >= BUCKET_WAITERS_MAX {
+    fn wait_for_part(&mut self, part: Part, waiter: Waiter) {
+        let parts = self.bucket_waiters.0.len();
+        let waiters = self.bucket_waiters.0.get(&part).map_or(0, Vec::len);
+        let is_own = matches!(waiter, Waiter::Own(_));
+        // Whoever asked will ask again. This node itself asks for few.
+        let is_full = waiters >= BUCKET_WAITERS_MAX || (waiters == 0 && parts >= PARTS_ASKED_MAX);
+        if is_full && !is_own {
             self.counters.overflow += 1;
             return;
         }
-        if waiters.is_empty() {
-            self.lists.push_back(bucket);
+        if waiters == 0 {
+            self.lists.push_back(part.clone());
         }
-        waiters.push(waiter);
+        let waiters = self.bucket_waiters.0.entry(part).or_default();
+        if !is_own || !waiters.contains(&waiter) {
+            waiters.push(waiter);
+        }
     }
 
-    pub(super) fn handle_listed(
-        &mut self,
-        now: Now,
-        bucket: Bucket,
-        epoch: Epoch,
-        states: &[(Key, AcceptorState)],
-    ) {
+    pub(super) fn handle_listed(&mut self, now: Now, part: Part, epoch: Epoch, page: &Page) {
         // R1, E3 (a): what was held before this epoch was installed is no evidence in it. Whoever waits
         // by now has asked in this one, and gets what is listed for it.
         if epoch != self.epoch() {
             return;
         }
-        let waiters = self.bucket_waiters.0.remove(&bucket);
+        let waiters = self.bucket_waiters.0.remove(&part);
+        let (bucket, after) = part;
         for waiter in waiters.into_iter().flatten() {
             match waiter {
-                Waiter::Own => self.handle_own_bucket(now, bucket, states),
-                Waiter::Node {
-                    to,
-                    round,
-                    via,
-                    after,
-                } => {
-                    let told = self.bucket_told(bucket, states, after);
+                Waiter::Own(Purpose::Compare) => {
+                    self.handle_own_bucket(now, bucket, &after, page);
+                }
+                Waiter::Own(Purpose::Purge) => self.look_for_graves(now, bucket, page),
+                Waiter::Node { to, round, via } => {
+                    let told = self.bucket_told(bucket, after.clone(), page);
                     // R2: what was listed was handed out for the disk before.
                     let group = self.outbox.filling() - 1;
                     self.send(to, round, told.into(), group, Way::Back(via));
@@ -119,41 +129,29 @@ impl Replica {
         }
     }
 
-    /// A page of a bucket: as much behind `after` as one message takes.
-    fn bucket_told(
-        &self,
-        bucket: Bucket,
-        states: &[(Key, AcceptorState)],
-        after: Option<Key>,
-    ) -> BucketTold {
+    fn bucket_told(&self, bucket: Bucket, after: Option<Key>, page: &Page) -> BucketTold {
         let terms = self.terms();
-        let behind = |key: &Key| after.as_ref().is_none_or(|after| key > after);
-        let mut told = BucketTold {
-            bucket,
-            entries: Vec::new(),
-            more: false,
-            after: after.clone(),
-        };
-        let mut size = 0;
-        for (key, state) in states.iter().filter(|(key, _)| behind(key)) {
-            let counts = terms.is_vote(state, rule!(E5_listed));
-            let Some(record) = state.record.as_ref().filter(|_| counts) else {
-                continue;
-            };
-            size += key.as_bytes().len() + ENTRY_OVERHEAD;
-            if size > KEYS_SIZE_MAX || told.entries.len() >= KEYS_PER_MESSAGE_MAX {
-                told.more = true;
-                break;
-            }
-            told.entries.push(BucketEntry {
-                key: key.clone(),
-                accepted: state.accepted,
-                chosen: state.chosen,
-                tombstone: record.value.is_none(),
-                size: size_of(key, record).try_into().unwrap_or(u32::MAX),
+        let counts = |(_, state): &&(Key, AcceptorState)| terms.is_vote(state, rule!(E5_listed));
+        let entries = page
+            .states
+            .iter()
+            .filter(counts)
+            .filter_map(|(key, state)| {
+                let record = state.record.as_ref()?;
+                Some(BucketEntry {
+                    key: key.clone(),
+                    accepted: state.accepted,
+                    chosen: state.chosen,
+                    tombstone: record.value.is_none(),
+                    size: size_of(key, record).try_into().unwrap_or(u32::MAX),
+                })
             });
+        BucketTold {
+            bucket,
+            after,
+            entries: entries.collect(),
+            next: page.next.clone(),
         }
-        told
     }
 
     /// The group with which all that this node holds now is durable.
@@ -167,12 +165,12 @@ impl Replica {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::Options;
     use super::super::ballot::Ballot;
     use super::super::message::{
         Configuration, ConfigurationTold, Input, Member, Meta, Output, Recovered,
     };
     use super::super::record::Record;
+    use super::super::{Options, Tuning};
     use super::*;
 
     pub const NOW: Now = Now {
@@ -211,6 +209,7 @@ pub(super) mod tests {
             link_down_ms: 200,
             shrink_after_ms: 0,
             bootstrap: false,
+            tuning: Tuning::default(),
         };
         let meta = Meta {
             configuration: Some(configuration(1)),
@@ -280,8 +279,9 @@ pub(super) mod tests {
         assert_eq!(drain(&mut replica), (vec![2], vec![]));
         let listed = |epoch, states| Input::Listed {
             bucket,
+            after: None,
             epoch,
-            states,
+            page: Page { states, next: None },
         };
         replica.handle_input(NOW, listed(1, Vec::new()));
         assert_eq!(drain(&mut replica), (vec![], vec![]), "of epoch 1");

@@ -4,6 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 
+use super::ballot::Ballot;
 use super::copies::Work;
 use super::limits::LOAD_WAITERS_MAX;
 use super::message::{Envelope, Epoch, GroupNumber, NodeId};
@@ -30,6 +31,8 @@ pub struct Resident {
     pub coordinator: Option<Box<Coordinator>>,
     /// The last group that carries a change of this key.
     pub group: GroupNumber,
+    /// The last ballot of this node's own that it accepted from itself, since the key was loaded.
+    pub own: Ballot,
     /// The earliest timer set for the key.
     pub timer_us: Option<u64>,
     used: bool,

@@ -9,6 +9,7 @@ use rand::RngExt;
 
 use super::Replica;
 use super::ballot::Ballot;
+use super::digest::Digests;
 use super::limits::{CHANGE_ANSWER_MS, SEAL_ANEW_MS};
 use super::membership::Reached;
 use super::message::{
@@ -193,8 +194,12 @@ impl Replica {
     }
 
     /// R1: a configuration that is known to be chosen.
-    pub(super) fn install(&mut self, now: Now, configuration: Configuration) {
+    pub(super) fn install(&mut self, now: Now, mut configuration: Configuration) {
         let epoch = configuration.epoch;
+        // D1: whatever it says, nothing is spread anew.
+        if let Some(held) = &self.configuration {
+            configuration.spread = held.spread;
+        }
         let (voted, is_first) = (self.votes, self.configuration.is_none());
         self.forget_replaced(&configuration);
         self.adopt(configuration);
@@ -249,6 +254,13 @@ impl Replica {
         self.links.set_nodes(self.node, nodes);
         self.starts
             .retain(|node| configuration.nodes().any(|m| m.node == node));
+        if self.digests.spread() != configuration.spread {
+            assert!(
+                self.digests.is_empty(),
+                "without a configuration nothing is held"
+            );
+            self.digests = Digests::new(configuration.spread);
+        }
         self.configuration = Some(configuration.into());
         self.bootstrap = None;
     }
@@ -285,7 +297,7 @@ impl Replica {
                 return;
             }
             let id = self.clock.round_id(now);
-            self.changes.sealing = Some(Sealing::new(id));
+            self.changes.sealing = Some(Sealing::new(id, self.digests.spread()));
             self.changes.sealing_us = now.mono_us;
         }
         let near = self.near.clone();

@@ -78,6 +78,7 @@ impl Replica {
             random: &mut self.random,
             pace: &mut self.pace,
             hears_quorum: self.hears_quorum,
+            retry_horizon_ms: self.options.tuning.retry_horizon_ms,
             near: &self.near,
             effects: &mut effects,
         };

@@ -166,9 +166,9 @@ pub const SOURCE_GONE_MS: u64 = 1_000;
 /// Marks of chosen records that no group took along are written this often.
 pub const MARKS_MS: u64 = 1_000;
 
-/// P1: how long after its bucket had a tombstone written it is looked at: none is purged before the retry
-/// horizon is over.
-pub const PURGE_AFTER_MS: u64 = RETRY_HORIZON_MS + 1_000;
+/// P1: a bucket in which a tombstone was written is looked at so long after the retry horizon: none is
+/// purged before.
+pub const PURGE_AFTER_MS: u64 = 1_000;
 /// Members are asked this often for what purging must know.
 pub const PURGE_MS: u64 = 1_000;
 /// Buckets that one node purges at a time while it has nothing else to do, ...
@@ -200,8 +200,10 @@ pub const ADDRESS_SIZE_MAX: usize = 300;
 pub const KEYS_PER_MESSAGE_MAX: usize = 4_096;
 /// What such a list may take when encoded.
 pub const LIST_SIZE_MAX: usize = 32 << 10;
-/// Answers that wait for one bucket to be listed; more are dropped and counted.
+/// Answers that wait for one part of a bucket to be listed; more are dropped and counted.
 pub const BUCKET_WAITERS_MAX: usize = 64;
+/// Parts of buckets that others asked for and that are not listed yet; more are dropped and counted.
+pub const PARTS_ASKED_MAX: usize = 4_096;
 /// What the keys of one page of a bucket may take.
 pub const KEYS_SIZE_MAX: usize = 32 << 10;
 /// Answers with the digests of all buckets that one node gets in one turn: it may be comparing, purging and

@@ -7,7 +7,7 @@ use kvclient::clock;
 
 use super::Replica;
 use super::change::Wanted;
-use super::digest::{Bucket, bucket_of};
+use super::digest::Bucket;
 use super::limits::{MEMBERS_KEPT, MEMBERS_MAX, REMOVALS_FORGOTTEN_MS, STEADY_MAX_MS};
 use super::message::{
     AdmissionAsked, Configuration, Envelope, Epoch, Incarnation, Member, Message, NodeId, Now,
@@ -145,7 +145,7 @@ impl Replica {
     /// Whether that learner will not ask for what is written to that key.
     pub(super) fn is_to_be_told(&self, learner: NodeId, key: &Key) -> bool {
         let asking = self.changes.reached.asking.get(&learner);
-        asking.is_some_and(|a| bucket_of(key) < a.listed)
+        asking.is_some_and(|a| self.digests.spread().bucket_of(key) < a.listed)
     }
 
     /// A learner that has caught up, and has been there for long enough.

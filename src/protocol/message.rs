@@ -11,11 +11,12 @@ use kvclient::wire::{
 use serde::{Deserialize, Serialize};
 
 use super::ballot::Ballot;
-use super::digest::{BUCKETS, Bucket, Digests, Sums};
+use super::digest::{Bucket, Digests, Spread, Sums};
 use super::limits::{
     ADDRESS_SIZE_MAX, CHOSEN_PER_MESSAGE_MAX, KEYS_PER_MESSAGE_MAX, MEMBERS_MAX, NODES_AWAY_MAX,
     NODES_MAX,
 };
+use super::page::Page;
 use super::record::{AcceptorState, Key, Record};
 
 /// Given out by the configuration, from 1; 0 stands for a client or a node without an id.
@@ -84,6 +85,8 @@ pub struct Configuration {
     /// An operator made it without a quorum. It is joint with itself, and until it is complete all of
     /// its members are its quorum, so that what any of them holds is kept.
     pub forced: bool,
+    /// D1: chosen with the first configuration; no change of it changes this.
+    pub spread: Spread,
 }
 
 /// Tells a neighbour of its own heartbeat, so that it can tell how long a round trip takes.
@@ -213,8 +216,8 @@ messages! {
     DigestsTold = 34 { clock: u64, sums: Sums }
     /// For what the asked node holds in a bucket, in order of key, behind `after`.
     BucketAsked = 35 { bucket: Bucket, after: Option<Key> }
-    /// `more`: there is more behind the last entry.
-    BucketTold = 36 { bucket: Bucket, after: Option<Key>, entries: Vec<BucketEntry>, more: bool }
+    /// What there is behind `after`, up to `next` if there is more behind that.
+    BucketTold = 36 { bucket: Bucket, after: Option<Key>, entries: Vec<BucketEntry>, next: Option<Key> }
     /// C1: a member is asked for copies of these keys' records.
     CopiesAsked = 37 { keys: Vec<Key> }
     /// E4: a learner of the envelope's epoch and incarnation asks to be admitted. Of what is chosen in the
@@ -273,7 +276,8 @@ impl Message {
                     .iter()
                     .chain(c.joint.iter().flatten())
                     .chain(&c.away);
-                let sized = (1..=MEMBERS_MAX).contains(&c.members.len())
+                let sized = c.spread.is_sound()
+                    && (1..=MEMBERS_MAX).contains(&c.members.len())
                     && c.joint
                         .as_ref()
                         .is_none_or(|j| (1..=MEMBERS_MAX).contains(&j.len()))
@@ -290,13 +294,8 @@ impl Message {
                 };
             }
             Message::ConfigurationAsked(m) => return bounded(m.address.len() <= ADDRESS_SIZE_MAX),
-            Message::DigestsTold(m) => return bounded(m.sums.is_whole()),
-            Message::BucketAsked(m) => return bounded(usize::from(m.bucket) < BUCKETS),
-            Message::BucketTold(m) => {
-                let fits = m.entries.len() <= KEYS_PER_MESSAGE_MAX;
-                return bounded(fits && usize::from(m.bucket) < BUCKETS);
-            }
-            Message::AdmissionAsked(m) => return bounded(usize::from(m.listed) <= BUCKETS),
+            Message::DigestsTold(m) => return bounded(m.sums.buckets().is_some()),
+            Message::BucketTold(m) => return bounded(m.entries.len() <= KEYS_PER_MESSAGE_MAX),
             Message::CopiesAsked(m) => return bounded(m.keys.len() <= KEYS_PER_MESSAGE_MAX),
             Message::Purge(m) => return bounded(m.tombstones.len() <= KEYS_PER_MESSAGE_MAX),
             _ => None,
@@ -307,6 +306,23 @@ impl Message {
 
 fn bounded(fits: bool) -> Result<(), BodyError> {
     if fits { Ok(()) } else { Err(BodyError::Bounds) }
+}
+
+impl BucketTold {
+    /// What comes next is behind what came before.
+    pub fn leads_on(&self) -> bool {
+        self.next.is_none() || self.next > self.after
+    }
+
+    /// Whether it tells of what is at this key, behind `after`.
+    pub fn reaches(&self, key: &Key) -> bool {
+        self.next.as_ref().is_none_or(|next| key <= next)
+    }
+
+    /// Whether it tells of anything behind this key.
+    pub fn goes_beyond(&self, key: &Key) -> bool {
+        self.next.as_ref().is_none_or(|next| key < next)
+    }
 }
 
 /// A message with what its frame's header says.
@@ -385,12 +401,13 @@ pub enum Input {
         key: Key,
         state: Option<AcceptorState>,
     },
-    /// What the node holds in a bucket, as of some moment after `Output::List` asked for it in that
-    /// epoch: whatever was in groups handed out before is in it. In order of key.
+    /// What the node holds in a bucket behind `after`, as of some moment after `Output::List` asked for it
+    /// in that epoch: whatever was in groups handed out before is in it.
     Listed {
         bucket: Bucket,
+        after: Option<Key>,
         epoch: Epoch,
-        states: Vec<(Key, AcceptorState)>,
+        page: Page,
     },
     /// This group, and all before it, are as durable as the node was told to make them.
     Persisted { group: GroupNumber },
@@ -406,9 +423,10 @@ pub enum Input {
 pub enum Output {
     Persist(Group),
     Load(Key),
-    /// Wants `Input::Listed` of that bucket, with the same epoch.
+    /// Wants `Input::Listed` of that part of a bucket, with the same epoch.
     List {
         bucket: Bucket,
+        after: Option<Key>,
         epoch: Epoch,
     },
     Send {

@@ -26,6 +26,7 @@ mod notices;
 mod operator;
 mod outbox;
 mod pace;
+pub mod page;
 mod pass;
 mod past;
 mod peers;
@@ -61,16 +62,16 @@ use rand::rngs::StdRng;
 
 use ballot::BallotClock;
 use bootstrap::Bootstrap;
-use buckets::Waiters;
+use buckets::{Part, Waiters};
 use cache::Cache;
 use change::Changes;
 use clients::Forwarded;
 use clocks::Clocks;
 use copies::Copies;
-use digest::{Bucket, Digests};
+use digest::{BUCKETS_MAX, Digests, Spread};
 use hearsay::Hearsay;
 use hints::{Hints, Rounds};
-use limits::MARKS_MAX;
+use limits::{MARKS_MAX, RETRY_HORIZON_MS};
 use message::{
     Configuration, Envelope, Group, Incarnation, Input, Meta, NodeId, Now, Output, Recovered,
     RoundId,
@@ -99,6 +100,7 @@ pub struct Options {
     pub index: u8,
     /// E6: the first listed node may form a cluster with more than half of the list.
     pub bootstrap: bool,
+    pub tuning: Tuning,
     /// Random, new at each start.
     pub boot: u64,
     /// Seed of all random choices.
@@ -120,6 +122,24 @@ pub struct Options {
 impl Options {
     fn timings(&self) -> Timings {
         Timings::new(self.heartbeat_ms, self.link_down_ms, self.shrink_after_ms)
+    }
+}
+
+/// What is always as it is by default, but in simulations, where it makes rare things common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tuning {
+    /// D1: of a cluster that this node forms.
+    pub buckets: u16,
+    /// X1, P1. Safety does not depend on it: what leaves the applied table is remembered as dropped.
+    pub retry_horizon_ms: u64,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Tuning {
+            buckets: BUCKETS_MAX,
+            retry_horizon_ms: RETRY_HORIZON_MS,
+        }
     }
 }
 
@@ -196,8 +216,8 @@ pub struct Replica {
     ceilings: VecDeque<(u64, u64)>,
     durable_ceiling: u64,
     outputs: VecDeque<Output>,
-    /// Buckets whose contents were asked for.
-    lists: VecDeque<Bucket>,
+    /// Parts of buckets that were asked for.
+    lists: VecDeque<Part>,
     bucket_waiters: Waiters,
     /// Messages of this node to itself.
     local: VecDeque<Envelope>,
@@ -261,6 +281,9 @@ impl Replica {
         let timings = options.timings();
         let mut random = StdRng::seed_from_u64(options.seed);
         let configuration = meta.configuration.take();
+        let spread = configuration
+            .as_ref()
+            .map_or_else(Spread::default, |c| c.spread);
         let bootstrap = configuration.is_none().then(|| {
             let nonce = rand::RngExt::random(&mut random);
             let list = options.list.clone();
@@ -321,7 +344,7 @@ impl Replica {
             started_in: 0,
             sync: Sync::default(),
             copies: Copies::default(),
-            graves: Graves::default(),
+            graves: Graves::new(spread),
             turn: Turn::default(),
             stopping: false,
             waits_for: String::new(),
@@ -358,9 +381,10 @@ impl Replica {
             Input::Client { from, message } => self.handle_client(now, from, message),
             Input::Listed {
                 bucket,
+                after,
                 epoch,
-                states,
-            } => self.handle_listed(now, bucket, epoch, &states),
+                page,
+            } => self.handle_listed(now, (bucket, after), epoch, &page),
             Input::Loaded { key, state } => self.handle_loaded(now, &key, state),
             Input::Persisted { group } => self.handle_persisted(group),
             Input::Timeout => self.handle_timeout(now),
@@ -428,9 +452,12 @@ impl Replica {
 
     /// What is to be listed is asked for once all that changed so far was handed out.
     fn poll_list(&mut self) -> Option<Output> {
-        let bucket = self.lists.pop_front()?;
-        let epoch = self.epoch();
-        Some(Output::List { bucket, epoch })
+        let (bucket, after) = self.lists.pop_front()?;
+        Some(Output::List {
+            bucket,
+            after,
+            epoch: self.epoch(),
+        })
     }
 
     /// When `Input::Timeout` is wanted, in `Now::mono_us`.

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 
 use super::ballot::Ballot;
-use super::digest::BUCKETS;
 use super::limits::HELD_BUCKETS_SIZE_MAX;
 use super::message::{BucketEntry, Envelope, GroupNumber, Message, NodeId};
 use super::record::Key;
@@ -156,7 +155,7 @@ impl Outbox {
 /// About what an answer about buckets takes; 0 of other messages.
 fn buckets_size(message: &Message) -> usize {
     match message {
-        Message::DigestsTold(_) => 8 * BUCKETS,
+        Message::DigestsTold(told) => 8 * told.sums.buckets().unwrap_or(0),
         Message::BucketTold(told) => 128 + 2 * size_of::<BucketEntry>() * told.entries.len(),
         _ => 0,
     }

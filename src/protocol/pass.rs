@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::digest::{BUCKETS, Bucket};
+use super::digest::{Bucket, Spread};
 use super::limits::{GIVEN_UP_MAX, PULL_RETRY_MS};
 use super::message::{BucketTold, NodeId, Now, RoundId};
 use super::record::Key;
@@ -21,8 +21,10 @@ pub struct Question {
 pub struct Comparing {
     pub source: NodeId,
     pub after: Option<Key>,
-    /// The source's entries, until this node's own are listed.
+    /// The source's entries, until this node's own are listed, ...
     pub page: Option<BucketTold>,
+    /// ... which they are up to here.
+    pub own_after: Option<Key>,
     pub question: Question,
 }
 
@@ -38,6 +40,7 @@ pub enum Kind {
 #[derive(Debug)]
 pub struct Pass {
     pub kind: Kind,
+    spread: Spread,
     pub began_us: u64,
     /// Each has its share of the buckets.
     shares: Vec<NodeId>,
@@ -78,9 +81,10 @@ impl Question {
 }
 
 impl Pass {
-    pub fn new(now: Now, kind: Kind, sources: Vec<NodeId>, turn: u64) -> Self {
+    pub fn new(now: Now, kind: Kind, sources: Vec<NodeId>, turn: u64, spread: Spread) -> Self {
         Pass {
             kind,
+            spread,
             began_us: now.mono_us,
             shares: sources,
             turn,
@@ -103,7 +107,7 @@ impl Pass {
 
     /// The buckets that this source is asked for.
     pub fn share(&self, source: NodeId) -> impl Iterator<Item = Bucket> {
-        (0..BUCKETS as Bucket).filter(move |bucket| {
+        self.spread.all().filter(move |bucket| {
             let place = (u64::from(*bucket) + self.turn) % self.shares.len() as u64;
             self.shares[place as usize] == source
         })
@@ -124,7 +128,7 @@ impl Pass {
         let waiting = self.todo.front().map(|(bucket, _)| *bucket);
         let compared = self.comparing.keys().next().copied();
         let left = waiting.into_iter().chain(compared).min();
-        left.unwrap_or(BUCKETS as Bucket)
+        left.unwrap_or(self.spread.all().end)
     }
 
     pub fn asks(&self) -> bool {
@@ -189,7 +193,7 @@ mod tests {
     }
 
     fn bulk() -> Pass {
-        let mut pass = Pass::new(NOW, Kind::Bulk, vec![1, 2, 3], 7);
+        let mut pass = Pass::new(NOW, Kind::Bulk, vec![1, 2, 3], 7, Spread::default());
         for node in [1, 2, 3] {
             pass.digests.insert(node, question());
         }
@@ -201,7 +205,7 @@ mod tests {
         let pass = bulk();
         let mut all: Vec<Bucket> = [1, 2, 3].iter().flat_map(|n| pass.share(*n)).collect();
         all.sort_unstable();
-        assert_eq!(all, (0..BUCKETS as Bucket).collect::<Vec<_>>());
+        assert_eq!(all, pass.spread.all().collect::<Vec<_>>());
     }
 
     fn compare(pass: &mut Pass, bucket: Bucket, source: NodeId) {
@@ -209,6 +213,7 @@ mod tests {
             source,
             after: None,
             page: None,
+            own_after: None,
             question: question(),
         };
         pass.comparing.insert(bucket, comparing);
@@ -217,7 +222,7 @@ mod tests {
     #[test]
     fn what_is_left_begins_where_none_waits_and_none_is_compared() {
         let mut pass = bulk();
-        assert_eq!(pass.first_left(), BUCKETS as Bucket);
+        assert_eq!(pass.first_left(), pass.spread.all().end);
         pass.add([(7, 1), (5, 2)].into_iter());
         assert_eq!(pass.first_left(), 5);
         compare(&mut pass, 3, 1);
@@ -240,7 +245,7 @@ mod tests {
         owed.sort_unstable();
         assert_eq!(waiting, owed);
         assert!(pass.comparing.is_empty() && !pass.is_cut_short);
-        assert_eq!(pass.share(3).count(), BUCKETS);
+        assert_eq!(pass.share(3).count(), pass.spread.buckets());
         assert_eq!(pass.lose(3, false), None);
         assert!(pass.is_cut_short && pass.buckets_left() == 0 && !pass.asks());
     }
@@ -254,7 +259,8 @@ mod tests {
         pass.add(of_first[1..].iter().copied());
         assert_eq!(pass.lose(1, false), Some(2));
         assert_eq!(pass.buckets_left(), 0);
-        assert_eq!(pass.share(2).count(), BUCKETS - pass.share(3).count());
+        let of_third = pass.share(3).count();
+        assert_eq!(pass.share(2).count(), pass.spread.buckets() - of_third);
         assert!(!pass.is_cut_short && pass.asks());
     }
 
@@ -271,7 +277,7 @@ mod tests {
 
     #[test]
     fn a_source_that_owed_nothing_cuts_nothing_short() {
-        let mut pass = Pass::new(NOW, Kind::Pair, vec![2], 0);
+        let mut pass = Pass::new(NOW, Kind::Pair, vec![2], 0, Spread::default());
         assert_eq!(pass.lose(2, false), None);
         assert!(!pass.is_cut_short);
         assert_eq!(pass.lose(2, true), None);

@@ -131,6 +131,12 @@ impl Replica {
 
     /// What was asked for bucket by bucket, by whoever asked.
     fn handle_told(&mut self, now: Now, envelope: Envelope) {
+        if let Message::DigestsTold(told) = &envelope.message
+            && told.sums.buckets() != Some(self.digests.spread().buckets())
+        {
+            self.counters.stray += 1;
+            return;
+        }
         if self.is_sealing(envelope.round) {
             self.handle_seal_told(now, envelope);
         } else {
@@ -223,8 +229,10 @@ impl Replica {
                 .coordinator
                 .as_ref()
                 .is_some_and(|c| c.writes_in(round));
+            // What others say may be of its ballots as well, before it has issued them.
+            let is_own = resident.own == ballot;
             assert!(
-                origin != self.node || !writes,
+                origin != self.node || !writes || !is_own,
                 "this node has issued ballot {ballot} of {key:?} twice (B1)"
             );
             let key = key.clone();
@@ -239,6 +247,9 @@ impl Replica {
             }
         }
         if verdict == Verdict::Granted {
+            if accepts && origin == self.node {
+                resident.own = ballot;
+            }
             let after = resident.state.as_ref().map(|s| (s.accepted, s.life));
             self.digests.replace(key, before, after);
             if resident.group != self.outbox.filling() {

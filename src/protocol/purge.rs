@@ -16,16 +16,18 @@ use kvclient::clock;
 
 use super::Replica;
 use super::ballot::Ballot;
+use super::buckets::Purpose;
 use super::copies::Work;
-use super::digest::{BUCKETS, Bucket, bucket_of};
+use super::digest::{Bucket, Spread};
 use super::limits::{
     BUCKETS_PURGED_BUSY, BUCKETS_PURGED_IDLE, KEYS_PER_MESSAGE_MAX, PURGE_AFTER_MS,
-    PURGE_DIFFERING_MAX, PURGE_MS, RETRY_HORIZON_MS, SETTLE_MS,
+    PURGE_DIFFERING_MAX, PURGE_MS, SETTLE_MS,
 };
 use super::message::{
     DigestsAsked, DigestsTold, Envelope, GroupNumber, Message, NodeId, Now, Purge, RoundId,
 };
 use super::outbox::Way;
+use super::page::Page;
 use super::record::{AcceptorState, Key, Record, SPACE_CONFIGURATION};
 use super::room::Room;
 use super::rules::rule;
@@ -40,8 +42,15 @@ const BUCKETS_LISTED: usize = 4;
 struct Round {
     id: RoundId,
     told: BTreeMap<NodeId, DigestsTold>,
-    /// Buckets in which all members hold the same, with the sum; until they are listed.
-    agreed: BTreeMap<Bucket, u64>,
+}
+
+/// A bucket of this node's own that is looked through, a page at a time.
+#[derive(Debug, Default)]
+struct Look {
+    /// The sum that all members told; `None`: it is only to be found whether it holds tombstones.
+    agreed: Option<u64>,
+    /// When the first of the tombstones that were passed may go.
+    wait_ms: Option<u64>,
 }
 
 /// What was found that may go.
@@ -62,8 +71,7 @@ pub struct Graves {
     due_us: BTreeMap<Bucket, u64>,
     /// Buckets that were not listed since this epoch began.
     unknown: VecDeque<Bucket>,
-    /// Of these, those that are being listed.
-    listed: BTreeSet<Bucket>,
+    looks: BTreeMap<Bucket, Look>,
     round: Option<Round>,
     next_us: u64,
     /// Buckets in which a member differed at the last look, in order.
@@ -74,16 +82,16 @@ pub struct Graves {
     texts: TextGraves,
 }
 
-impl Default for Graves {
-    fn default() -> Self {
+impl Graves {
+    pub fn new(spread: Spread) -> Self {
         Graves {
             noted: BTreeSet::new(),
             due_us: BTreeMap::new(),
-            unknown: (0..BUCKETS as Bucket).collect(),
-            listed: BTreeSet::new(),
+            unknown: spread.all().collect(),
+            looks: BTreeMap::new(),
             round: None,
             next_us: 0,
-            differed: (0..BUCKETS as Bucket).collect(),
+            differed: spread.all().collect(),
             sent: Vec::new(),
             texts: TextGraves::default(),
         }
@@ -93,12 +101,13 @@ impl Default for Graves {
 impl Replica {
     /// R1: what was told in another epoch counts no more.
     pub(super) fn restart_purge(&mut self) {
-        self.graves = Graves::default();
+        self.graves = Graves::new(self.digests.spread());
     }
 
     /// A tombstone was accepted.
     pub(super) fn note_grave(&mut self, key: &Key) {
-        self.graves.noted.insert(bucket_of(key));
+        let bucket = self.digests.spread().bucket_of(key);
+        self.graves.noted.insert(bucket);
     }
 
     pub(super) fn is_purging(&self, round: RoundId) -> bool {
@@ -117,7 +126,8 @@ impl Replica {
         }
         let me = self.node;
         let is_own = |bucket: &Bucket| voters[usize::from(*bucket) % voters.len()] == me;
-        let after_us = now.mono_us + PURGE_AFTER_MS * 1_000;
+        let after_ms = self.options.tuning.retry_horizon_ms + PURGE_AFTER_MS;
+        let after_us = now.mono_us + after_ms * 1_000;
         for bucket in std::mem::take(&mut self.graves.noted) {
             if is_own(&bucket) {
                 self.graves.due_us.entry(bucket).or_insert(after_us);
@@ -126,8 +136,8 @@ impl Replica {
         self.graves.unknown.retain(is_own);
         for _ in 0..BUCKETS_LISTED {
             if let Some(bucket) = self.graves.unknown.pop_front() {
-                self.graves.listed.insert(bucket);
-                self.list_own(bucket);
+                self.graves.looks.insert(bucket, Look::default());
+                self.list_own(bucket, None, Purpose::Purge);
             }
         }
         self.send_purges_again(now, &voters);
@@ -144,7 +154,6 @@ impl Replica {
         self.graves.round = Some(Round {
             id,
             told: BTreeMap::new(),
-            agreed: BTreeMap::new(),
         });
         for node in voters {
             self.ask_for(*node, id, DigestsAsked {}.into());
@@ -161,7 +170,7 @@ impl Replica {
         round.told.insert(from, told);
         let mut voters = configuration.voters().map(|m| m.node);
         let all = voters.all(|node| round.told.contains_key(&node)) || !rule!(P1_all);
-        if !all || !round.agreed.is_empty() {
+        if !all {
             return;
         }
         let life = self.meta.life;
@@ -171,55 +180,55 @@ impl Replica {
             told.all(|told| told.sums.of(bucket) == own(bucket)) || !rule!(P1_all)
         };
         // What is just being written differs at one look, and seldom at two.
-        let differing = (0..BUCKETS as Bucket).filter(|bucket| !agrees(*bucket));
+        let differing = self
+            .digests
+            .spread()
+            .all()
+            .filter(|bucket| !agrees(*bucket));
         let differing: Vec<Bucket> = differing.collect();
         let before = std::mem::take(&mut self.graves.differed);
         let twice = differing.iter().filter(|b| before.binary_search(b).is_ok());
         let is_behind = twice.count() > PURGE_DIFFERING_MAX;
         self.graves.differed = differing;
-        if is_behind {
-            self.graves.round = None;
-            return;
-        }
         let due = self.graves.due_us.iter();
-        let due = due.filter(|(bucket, at_us)| now.mono_us >= **at_us && agrees(**bucket));
+        let due = due.filter(|(bucket, at_us)| {
+            let looks = self.graves.looks.contains_key(bucket);
+            now.mono_us >= **at_us && agrees(**bucket) && !looks
+        });
         let mut due: Vec<(u64, Bucket)> = due.map(|(bucket, at_us)| (*at_us, *bucket)).collect();
         due.sort_unstable();
         let many = match self.operations {
             0 => BUCKETS_PURGED_IDLE,
             _ => BUCKETS_PURGED_BUSY,
         };
-        let first = due.iter().take(many);
-        round.agreed = first.map(|(_, b)| (*b, own(*b))).collect();
-        let listed: Vec<Bucket> = round.agreed.keys().copied().collect();
-        for bucket in listed {
-            self.list_own(bucket);
+        let first = due.into_iter().take(if is_behind { 0 } else { many });
+        let agreed: Vec<(Bucket, u64)> = first.map(|(_, b)| (b, own(b))).collect();
+        self.graves.round = None;
+        for (bucket, sum) in agreed {
+            let look = Look {
+                agreed: Some(sum),
+                wait_ms: None,
+            };
+            self.graves.looks.insert(bucket, look);
+            self.list_own(bucket, None, Purpose::Purge);
         }
     }
 
-    /// A bucket of this node's own, as it is: for the first time in this epoch, or to purge what it has.
-    pub(super) fn look_for_graves(
-        &mut self,
-        now: Now,
-        bucket: Bucket,
-        states: &[(Key, AcceptorState)],
-    ) {
-        let is_first = self.graves.listed.remove(&bucket);
-        let round = self.graves.round.as_mut();
-        let agreed = round.and_then(|round| round.agreed.remove(&bucket));
+    /// A part of a bucket of this node's own, as it is: for the first time in this epoch, or to purge what it
+    /// has. Once there is something to purge, the rest has time until the next look.
+    pub(super) fn look_for_graves(&mut self, now: Now, bucket: Bucket, page: &Page) {
+        let Some(mut look) = self.graves.looks.remove(&bucket) else {
+            return;
+        };
         // What was listed is what all agreed on, if the sum is still the same.
         let sum = self.digests.of_life(self.meta.life, bucket);
-        let is_same = agreed == Some(sum);
-        if !is_first && agreed.is_none() {
-            return;
-        }
+        let is_same = look.agreed == Some(sum);
         let terms = self.terms();
-        let horizon = clock::from_ms(RETRY_HORIZON_MS);
+        let horizon = clock::from_ms(self.options.tuning.retry_horizon_ms);
         let reading = self.clock.tick(now);
         let mut tombstones = Vec::new();
         let mut room = Room::new(KEYS_PER_MESSAGE_MAX);
-        let mut wait_ms: Option<u64> = None;
-        for (key, state) in states {
+        for (key, state) in &page.states {
             let Some(record) = grave(key, state).filter(|_| terms.is_vote(state, rule!(E5_grave)))
             else {
                 continue;
@@ -235,10 +244,18 @@ impl Replica {
                 tombstones.push(tombstone);
             } else {
                 let old_ms = clock::to_ms(old_at.saturating_sub(reading)).max(rest_ms) + PURGE_MS;
-                wait_ms = Some(wait_ms.map_or(old_ms, |ms| ms.min(old_ms)));
+                look.wait_ms = Some(look.wait_ms.map_or(old_ms, |ms| ms.min(old_ms)));
             }
         }
-        match wait_ms {
+        if page.next.is_some() && tombstones.is_empty() {
+            self.graves.looks.insert(bucket, look);
+            self.list_own(bucket, page.next.clone(), Purpose::Purge);
+            return;
+        }
+        if page.next.is_some() {
+            look.wait_ms = Some(PURGE_MS);
+        }
+        match look.wait_ms {
             Some(ms) => {
                 let at_us = now.mono_us + ms * 1_000;
                 self.graves.due_us.insert(bucket, at_us);
@@ -385,13 +402,17 @@ mod tests {
                 Output::Load(key) => {
                     replica.handle_input(now, Input::Loaded { key, state: None });
                 }
-                Output::List { bucket, epoch } => {
-                    let states = deleted.iter().map(|key| ((*key).clone(), state.clone()));
-                    let states = states.collect();
+                Output::List {
+                    bucket,
+                    after,
+                    epoch,
+                } => {
+                    let states = deleted.iter().map(|key| (*key, &state));
                     let listed = Input::Listed {
                         bucket,
+                        after,
                         epoch,
-                        states,
+                        page: Page::collect(states, usize::MAX),
                     };
                     replica.handle_input(now, listed);
                 }
@@ -411,9 +432,13 @@ mod tests {
     #[test]
     fn a_bucket_that_changed_since_all_agreed_is_not_purged() {
         let key = Key::user(b"k");
-        let bucket = bucket_of(&key);
+        let spread = Spread::default();
+        let bucket = spread.bucket_of(&key);
         let others = (0..).map(|n: u32| Key::user(n.to_string().as_bytes()));
-        let late = others.into_iter().find(|k| bucket_of(k) == bucket).unwrap();
+        let late = others
+            .into_iter()
+            .find(|k| spread.bucket_of(k) == bucket)
+            .unwrap();
         for is_changed in [false, true] {
             let mut replica = replica();
             delete(&mut replica, NOW, &key);
@@ -426,10 +451,8 @@ mod tests {
             replica.graves.round = Some(Round {
                 id: 5,
                 told: BTreeMap::new(),
-                agreed: BTreeMap::new(),
             });
-            let buckets = 0..BUCKETS as Bucket;
-            let sums = Sums::collect(buckets.map(|b| replica.digests.of_life(0, b)));
+            let sums = Sums::collect(spread.all().map(|b| replica.digests.of_life(0, b)));
             for node in [1, 2] {
                 let sums = sums.clone();
                 replica.handle_purge_told(now, node, DigestsTold { clock: 0, sums });
@@ -498,18 +521,18 @@ mod tests {
         let (mut replica, key) = (replica(), Key::user(b"k"));
         replica.meta.life = 1;
         purged(&mut replica, NOW, &[]);
-        let bucket = bucket_of(&key);
-        replica.graves.listed.insert(bucket);
-        replica.graves.round = Some(Round {
-            id: 5,
-            told: BTreeMap::new(),
-            agreed: BTreeMap::from([(bucket, 0)]),
-        });
+        let bucket = Spread::default().bucket_of(&key);
+        let look = Look {
+            agreed: Some(0),
+            wait_ms: None,
+        };
+        replica.graves.looks.insert(bucket, look);
         let now = Now {
             mono_us: NOW.mono_us + 20_000_000,
             wall_ms: NOW.wall_ms + 20_000,
         };
-        replica.look_for_graves(now, bucket, &[(key, tombstone())]);
+        let states = vec![(key, tombstone())];
+        replica.look_for_graves(now, bucket, &Page { states, next: None });
         assert_eq!(purged(&mut replica, now, &[]), []);
     }
 }

@@ -7,6 +7,7 @@ mod seen;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use kvclient::clock;
 use kvclient::wire::{self, Outcome};
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -76,6 +77,8 @@ pub struct Context<'a> {
     pub pace: &'a mut Pace,
     /// X5: whether a quorum was heard of late.
     pub hears_quorum: bool,
+    /// X1.
+    pub retry_horizon_ms: u64,
     /// The members heard of late, this one first.
     pub near: &'a [NodeId],
     pub effects: &'a mut Vec<Effect>,
@@ -428,8 +431,11 @@ impl Coordinator {
             .expect("a round that proposes is open");
         let now_us = context.now.mono_us;
         let seen = self.text_seen.as_ref();
+        let last = context.clock.last();
+        let horizon = clock::from_ms(context.retry_horizon_ms);
         let moment = Moment {
-            now: context.clock.last(),
+            now: last,
+            horizon: last.saturating_sub(horizon),
             text_kept_above: seen.map_or(0, |seen| seen.settled(now_us)),
         };
         let mut proposal = Proposal::new(found.as_deref(), round.ballot, moment, forgotten);

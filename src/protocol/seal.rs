@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use kvclient::clock::Reading;
 
 use super::ballot::Ballot;
-use super::digest::{BUCKETS, Bucket, Sums};
+use super::digest::{Bucket, Spread, Sums};
 use super::limits::{SEAL_BUCKETS_MAX, SEAL_PASSES};
 use super::message::{BucketEntry, BucketTold, Configuration, NodeId, RoundId};
 use super::quorum::NodeSet;
@@ -31,6 +31,8 @@ pub enum Step {
 #[derive(Debug, Default)]
 struct Listing {
     entries: BTreeMap<NodeId, Vec<BucketEntry>>,
+    /// What was told so far ends there; of a member that told nothing there is none.
+    told: BTreeMap<NodeId, Key>,
     complete: BTreeSet<NodeId>,
     /// Its contents were compared.
     compared: bool,
@@ -52,13 +54,13 @@ pub struct Sealing {
 }
 
 impl Sealing {
-    pub fn new(id: RoundId) -> Self {
+    pub fn new(id: RoundId, spread: Spread) -> Self {
         Sealing {
             id,
             clock: 0,
             told: BTreeMap::new(),
             passes: 1,
-            open: (0..BUCKETS as Bucket).collect(),
+            open: spread.all().collect(),
             listings: BTreeMap::new(),
             mending: BTreeMap::new(),
             complete: false,
@@ -83,8 +85,7 @@ impl Sealing {
             }
             for (bucket, listing) in &self.listings {
                 if !listing.compared && !listing.complete.contains(node) {
-                    let entries = listing.entries.get(node);
-                    let after = entries.and_then(|e| e.last()).map(|e| e.key.clone());
+                    let after = listing.told.get(node).cloned();
                     silent.push((*node, Step::AskBucket(*node, *bucket, after)));
                 }
             }
@@ -103,15 +104,15 @@ impl Sealing {
         if listing.compared || listing.complete.contains(&node) {
             return None;
         }
-        let entries = listing.entries.entry(node).or_default();
-        // A page that came twice, or too late, follows nothing.
-        if entries.last().map(|e| &e.key) != told.after.as_ref() {
+        // A page that came twice, or too late, follows nothing; one that ends where it began leads nowhere.
+        if listing.told.get(&node) != told.after.as_ref() || !told.leads_on() {
             return None;
         }
+        let entries = listing.entries.entry(node).or_default();
         entries.extend(told.entries);
-        if told.more {
-            let after = entries.last().map(|e| e.key.clone());
-            return Some(Step::AskBucket(node, told.bucket, after));
+        if let Some(next) = told.next {
+            listing.told.insert(node, next.clone());
+            return Some(Step::AskBucket(node, told.bucket, Some(next)));
         }
         listing.complete.insert(node);
         None

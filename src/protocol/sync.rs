@@ -10,8 +10,9 @@ use kvclient::wire::LearningStatus;
 
 use super::Replica;
 use super::ballot::Ballot;
+use super::buckets::Purpose;
 use super::copies::Work;
-use super::digest::{BUCKETS, Bucket};
+use super::digest::Bucket;
 use super::limits::{
     BEHIND_MISSING_MIN, BUCKETS_COMPARED_MAX, COMPARE_BUSY_MS, COMPARE_MS, FAR_BEHIND_MISSING_MIN,
     LEARNED_MISSING_MAX, LEARNED_PASSES, SETTLE_MS,
@@ -21,6 +22,7 @@ use super::message::{
     Now, RoundId,
 };
 use super::outbox::Way;
+use super::page::Page;
 use super::pass::{Comparing, Kind, Pass, Question};
 use super::pull::Pulls;
 use super::record::{AcceptorState, Key};
@@ -85,14 +87,15 @@ impl Replica {
         if self.votes || self.node == 0 {
             return None;
         }
+        let buckets = self.digests.spread().buckets();
         let done = match &self.sync.pass {
-            _ if self.sync.learned => BUCKETS,
-            Some(pass) if !pass.asks() => BUCKETS - pass.buckets_left(),
+            _ if self.sync.learned => buckets,
+            Some(pass) if !pass.asks() => buckets - pass.buckets_left(),
             _ => 0,
         };
         Some(LearningStatus {
             buckets_done: done as u64,
-            buckets: BUCKETS as u64,
+            buckets: buckets as u64,
             keys_copied: self.sync.copied,
         })
     }
@@ -171,7 +174,13 @@ impl Replica {
             true => (Kind::Bulk, near.to_vec()),
             false => (Kind::Pair, vec![near[turn as usize % near.len()]]),
         };
-        self.sync.pass = Some(Pass::new(now, kind, sources.clone(), turn));
+        self.sync.pass = Some(Pass::new(
+            now,
+            kind,
+            sources.clone(),
+            turn,
+            self.digests.spread(),
+        ));
         for node in sources {
             self.ask_digests(now, node);
         }
@@ -226,7 +235,8 @@ impl Replica {
             }
             // Who differed in most and asks for copies is behind: listing all that it holds would only
             // hold it up.
-            let source_is_behind = at_first > BUCKETS / 2 && self.copies.is_asked_by(now, from);
+            let source_is_behind = at_first > self.digests.spread().buckets() / 2
+                && self.copies.is_asked_by(now, from);
             if pass.kind == Kind::Pair && source_is_behind {
                 differ.clear();
             }
@@ -280,6 +290,7 @@ impl Replica {
                 source,
                 after: None,
                 page: None,
+                own_after: None,
                 question,
             };
             pass.comparing.insert(bucket, comparing);
@@ -356,7 +367,7 @@ impl Replica {
             }
             if comparing.page.is_some() {
                 comparing.question.at_us = now.mono_us;
-                listed.push(bucket);
+                listed.push((bucket, comparing.own_after.clone()));
             } else if comparing.question.ask_again(now, tries_max) {
                 let after = comparing.after.clone();
                 let asked = BucketAsked { bucket, after }.into();
@@ -369,8 +380,8 @@ impl Replica {
             self.lose_source(*node);
         }
         self.sync.silent.extend(silent);
-        for bucket in listed {
-            self.list_own(bucket);
+        for (bucket, after) in listed {
+            self.list_own(bucket, after, Purpose::Compare);
         }
         for (node, round, message) in again {
             self.ask_for(node, round, message);
@@ -409,57 +420,66 @@ impl Replica {
             && comparing.question.round == round
             && comparing.after == told.after
             && comparing.page.is_none();
-        // More without an entry leads nowhere.
-        if asked && !(told.more && told.entries.is_empty()) {
+        if asked && told.leads_on() {
+            let after = told.after.clone();
+            comparing.own_after = after.clone();
             comparing.page = Some(told);
             comparing.question.at_us = now.mono_us;
-            self.list_own(bucket);
+            self.list_own(bucket, after, Purpose::Compare);
         }
     }
 
+    /// A part of this node's own contents of a bucket, behind `own_after`.
     pub(super) fn handle_own_bucket(
         &mut self,
         now: Now,
         bucket: Bucket,
-        states: &[(Key, AcceptorState)],
+        own_after: &Option<Key>,
+        own: &Page,
     ) {
-        self.look_for_graves(now, bucket, states);
         let Some(pass) = &mut self.sync.pass else {
             return;
         };
-        let Some(comparing) = pass.comparing.get_mut(&bucket) else {
+        let comparing = pass.comparing.get_mut(&bucket);
+        let Some(comparing) = comparing.filter(|c| c.own_after == *own_after) else {
             return;
         };
-        let Some(page) = comparing.page.take() else {
+        let Some(told) = comparing.page.take() else {
             return;
         };
         let (source, round) = (comparing.source, comparing.question.round);
-        if page.more {
-            let after = page.entries.last().map(|e| e.key.clone());
-            comparing.after = after.clone();
-            comparing.question.at_us = now.mono_us;
+        comparing.question.at_us = now.mono_us;
+        if let Some(own_next) = own.next.as_ref().filter(|next| told.goes_beyond(next)) {
+            comparing.own_after = Some(own_next.clone());
+            comparing.page = Some(told.clone());
+            self.list_own(bucket, Some(own_next.clone()), Purpose::Compare);
+        } else if let Some(after) = told.next.clone() {
+            comparing.after = Some(after.clone());
             comparing.question.times = 1;
+            let after = Some(after);
             self.ask_for(source, round, BucketAsked { bucket, after }.into());
         } else {
             pass.comparing.remove(&bucket);
         }
-        self.compare(now, source, &page, states);
+        self.compare(now, source, &told, own_after, own);
         self.advance_pass(now);
     }
 
-    /// Compares a page of a member's entries with this node's own states of the bucket.
+    /// Compares a member's entries with this node's own states, as far as both tell of the bucket.
     fn compare(
         &mut self,
         now: Now,
         source: NodeId,
-        page: &BucketTold,
-        states: &[(Key, AcceptorState)],
+        told: &BucketTold,
+        own_after: &Option<Key>,
+        page: &Page,
     ) {
         let terms = self.terms();
         let votes = self.votes;
         let mut missing = 0;
-        let mut own = states;
-        for entry in &page.entries {
+        let mut own = page.states.as_slice();
+        let here = |key: &Key| Some(key) > own_after.as_ref() && page.reaches(key);
+        for entry in told.entries.iter().filter(|entry| here(&entry.key)) {
             // Both are in order of key.
             let earlier = own.iter().take_while(|(key, _)| *key < entry.key);
             own = &own[earlier.count()..];
@@ -482,11 +502,9 @@ impl Replica {
         if votes {
             // E5: a cached key that the member does not have is dropped: it is no vote, and no source.
             let is_cache = |state: &AcceptorState| !terms.is_vote(state, rule!(E5_unnamed));
-            for (key, state) in states.iter().filter(|(_, state)| is_cache(state)) {
-                let in_page = page.after.as_ref().is_none_or(|after| key > after)
-                    && (!page.more || page.entries.last().is_some_and(|last| *key <= last.key));
-                let found = page.entries.binary_search_by(|e| e.key.cmp(key)).is_ok();
-                if in_page && !found {
+            for (key, state) in page.states.iter().filter(|(_, state)| is_cache(state)) {
+                let found = told.entries.binary_search_by(|e| e.key.cmp(key)).is_ok();
+                if told.reaches(key) && !found {
                     let ballot = state.accepted;
                     self.with_key(now, key, Work::Shed { ballot });
                 }

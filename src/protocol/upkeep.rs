@@ -5,6 +5,7 @@ use rand::RngExt;
 
 use super::Replica;
 use super::ballot::Ballot;
+use super::digest::Spread;
 use super::limits::SURVEY_MS;
 use super::message::{Destination, Envelope, Event, Message, NodeId, Now, Output};
 use super::notices::Notices;
@@ -218,7 +219,9 @@ impl Replica {
     /// E6: the first listed node has the words that it needs. What it tells waits for the disk.
     fn form(&mut self, now: Now) {
         let cluster = self.random.random_range(1..=u64::MAX);
-        let formed = self.bootstrap.as_ref().and_then(|b| b.form(now, cluster));
+        let spread = Spread::new(self.random.random(), self.options.tuning.buckets);
+        let bootstrap = self.bootstrap.as_ref();
+        let formed = bootstrap.and_then(|b| b.form(now, cluster, spread));
         let Some(configuration) = formed else { return };
         self.install(now, configuration);
     }

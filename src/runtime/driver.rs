@@ -28,7 +28,7 @@ use crate::protocol::limits::{KEYS_CACHED_MAX, SKEW_MAX_MS_DEFAULT};
 use crate::protocol::message::{
     ClientReply, Destination, Endpoint, Envelope, Event, Group, Input, Now, Output, encode_reply,
 };
-use crate::protocol::{Options, Replica};
+use crate::protocol::{Options, Replica, Tuning};
 use crate::storage::{Opened, Table};
 
 /// Batches of datagrams that are received in one turn.
@@ -161,6 +161,7 @@ impl Bound {
             heartbeat_ms: config.heartbeat_ms,
             link_down_ms: config.link_down_ms,
             bootstrap: config.bootstrap,
+            tuning: Tuning::default(),
             shrink_after_ms: config.shrink_after_ms,
             admin_host: (!config.insecure_admin).then(|| endpoint_of(self.own).ip),
         };
@@ -366,12 +367,17 @@ impl Driver {
                 let state = self.table.load(&key);
                 self.replica.handle_input(now, Input::Loaded { key, state });
             }
-            Output::List { bucket, epoch } => {
-                let states = self.table.list(bucket);
+            Output::List {
+                bucket,
+                after,
+                epoch,
+            } => {
+                let page = self.table.list(bucket, after.as_ref());
                 let listed = Input::Listed {
                     bucket,
+                    after,
                     epoch,
-                    states,
+                    page,
                 };
                 self.replica.handle_input(now, listed);
             }

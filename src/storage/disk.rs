@@ -262,6 +262,7 @@ impl Contents {
                 }
                 Entry::Meta(meta) => {
                     contents.digest.set_meta(key, value);
+                    contents.table.learn(&meta);
                     contents.meta = *meta;
                 }
                 Entry::Register(name, state) => {

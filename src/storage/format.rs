@@ -28,8 +28,9 @@ pub const META_KEY: [u8; 1] = [prefix::META];
 const VERSION: u8 = 1;
 /// First byte of registers, which since the second tell their admission.
 const REGISTER_VERSION: u8 = 2;
-/// First byte of the node's own state, which since the second tells incarnation, admission and floor.
-const META_VERSION: u8 = 2;
+/// First byte of the node's own state, which since the second tells incarnation, admission and floor,
+/// since the third how keys are spread over buckets.
+const META_VERSION: u8 = 3;
 const GROUP_SIZE: usize = 1 + 4 * 8 + 8;
 
 /// Written with each commit: which group the store ends with, and what it then holds.
@@ -194,6 +195,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::protocol::digest::Spread;
     use crate::protocol::message::{Configuration, Member};
     use crate::protocol::record::{Applied, ClientEntry, Record};
 
@@ -266,6 +268,7 @@ mod tests {
                 away: vec![member(3)],
                 ids: 3,
                 forced: true,
+                spread: Spread::new(u128::MAX - 7, 4_096),
             }),
             incarnation: 6,
             life: 7,

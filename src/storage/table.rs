@@ -1,38 +1,45 @@
 //! The acceptor state of all keys, in memory. Follows what the core persists; what is on disk is
 //! `disk`'s.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use crate::protocol::ballot::Ballot;
-use crate::protocol::digest::{BUCKETS, Bucket, Digests, bucket_of};
-use crate::protocol::message::Group;
+use crate::protocol::digest::{Bucket, Digests, Spread};
+use crate::protocol::message::{Group, Meta};
+use crate::protocol::page::Page;
 use crate::protocol::record::{AcceptorState, Key, SPACE_USER};
 
-type States = HashMap<Key, AcceptorState, foldhash::fast::RandomState>;
+type States = BTreeMap<Key, AcceptorState>;
 
-/// A map is made smaller once it uses less than one part in this many of its room.
-const ROOM_PER_STATE_MAX: usize = 4;
-
-/// Key to acceptor state, a map for each bucket: one bucket is listed without a look at the others,
-/// and no map is so large that making it larger or smaller takes long. Records are shared with
-/// whoever loads them.
+/// Key to acceptor state, in order, a map for each bucket: a page of a bucket is listed without a look at
+/// what is not in it. Records are shared with whoever loads them.
 #[derive(Debug)]
 pub struct Table {
+    spread: Spread,
     buckets: Box<[States]>,
     live: u64,
 }
 
 impl Default for Table {
     fn default() -> Self {
-        Table {
-            buckets: (0..BUCKETS).map(|_| States::default()).collect(),
-            live: 0,
-        }
+        Table::new(Spread::default())
     }
 }
 
 impl Table {
+    fn new(spread: Spread) -> Self {
+        Table {
+            spread,
+            buckets: spread.all().map(|_| States::default()).collect(),
+            live: 0,
+        }
+    }
+
     pub fn apply(&mut self, group: &Group) {
+        if let Some(meta) = &group.meta {
+            self.learn(meta);
+        }
         for (key, state) in &group.registers {
             self.set(key.clone(), state.clone());
         }
@@ -45,19 +52,31 @@ impl Table {
     }
 
     pub fn digests(&self) -> Digests {
-        let mut digests = Digests::default();
+        let mut digests = Digests::new(self.spread);
         for (key, state) in self.buckets.iter().flatten() {
             digests.add(key, state.accepted, state.life);
         }
         digests
     }
 
-    /// All that is held in a bucket, in order of key.
-    pub fn list(&self, bucket: Bucket) -> Vec<(Key, AcceptorState)> {
-        let states = self.buckets[usize::from(bucket)].iter();
-        let mut states: Vec<_> = states.map(|(k, s)| (k.clone(), s.clone())).collect();
-        states.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-        states
+    /// What is held in a bucket behind `after`, as much as fits one message.
+    pub fn list(&self, bucket: Bucket, after: Option<&Key>) -> Page {
+        let behind = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let states = &self.buckets[usize::from(bucket)];
+        Page::collect(states.range((behind, Bound::Unbounded)), usize::MAX)
+    }
+
+    /// D1: the first configuration says how keys are spread. Nothing is held before, as a rule.
+    pub(super) fn learn(&mut self, meta: &Meta) {
+        let configuration = meta.configuration.as_ref();
+        if let Some(spread) = configuration.map(|c| c.spread)
+            && spread != self.spread
+        {
+            let before = std::mem::replace(self, Table::new(spread));
+            for (key, state) in before.buckets.into_iter().flatten() {
+                self.set(key, state);
+            }
+        }
     }
 
     pub fn load(&self, key: &Key) -> Option<AcceptorState> {
@@ -86,11 +105,7 @@ impl Table {
     }
 
     fn remove(&mut self, key: &Key) {
-        let states = self.states_mut(key);
-        let old = states.remove(key);
-        if states.len() * ROOM_PER_STATE_MAX < states.capacity() {
-            states.shrink_to(2 * states.len());
-        }
+        let old = self.states_mut(key).remove(key);
         let was_live = old.is_some_and(|old| key.space() == SPACE_USER && has_value(&old));
         self.live -= u64::from(was_live);
     }
@@ -105,11 +120,11 @@ impl Table {
     }
 
     fn states(&self, key: &Key) -> &States {
-        &self.buckets[usize::from(bucket_of(key))]
+        &self.buckets[usize::from(self.spread.bucket_of(key))]
     }
 
     fn states_mut(&mut self, key: &Key) -> &mut States {
-        &mut self.buckets[usize::from(bucket_of(key))]
+        &mut self.buckets[usize::from(self.spread.bucket_of(key))]
     }
 }
 
@@ -124,6 +139,8 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::protocol::limits::KEYS_SIZE_MAX;
+    use crate::protocol::message::Configuration;
     use crate::protocol::record::Record;
 
     fn state(ballot: u64, value: Option<&'static [u8]>) -> AcceptorState {
@@ -184,32 +201,81 @@ mod tests {
         assert!(table.load(&a).unwrap().chosen);
     }
 
-    #[test]
-    fn a_bucket_is_listed_in_order_and_only_it() {
-        let mut table = Table::default();
-        let names: Vec<String> = (0..20_000).map(|n| n.to_string()).collect();
-        let keys: Vec<Key> = names.iter().map(|n| Key::user(n.as_bytes())).collect();
-        let states = keys.iter().map(|key| (key.clone(), state(1, None)));
-        table.apply(&group(states.collect(), vec![]));
-        for bucket in 0..BUCKETS as Bucket {
-            let listed: Vec<Key> = table.list(bucket).into_iter().map(|(key, _)| key).collect();
-            let of_bucket = keys.iter().filter(|key| bucket_of(key) == bucket);
-            let mut expected: Vec<Key> = of_bucket.cloned().collect();
-            expected.sort();
-            assert_eq!(listed, expected);
+    fn configured(spread: Spread) -> Group {
+        let configuration = Configuration {
+            spread,
+            ..Configuration::default()
+        };
+        Group {
+            meta: Some(Meta {
+                configuration: Some(configuration),
+                ..Meta::default()
+            }),
+            ..Group::default()
         }
     }
 
+    fn names(pages: impl Iterator<Item = Page>) -> Vec<Key> {
+        let states = pages.flat_map(|page| page.states);
+        states.map(|(key, _)| key).collect()
+    }
+
+    /// All of a bucket, page by page.
+    fn listed(table: &Table, bucket: Bucket) -> Vec<Key> {
+        let first = Some(table.list(bucket, None));
+        names(std::iter::successors(first, |page| {
+            let after = page.next.as_ref()?;
+            Some(table.list(bucket, Some(after)))
+        }))
+    }
+
     #[test]
-    fn dropped_keys_are_gone_with_their_room() {
+    fn a_bucket_is_listed_in_order_and_only_it() {
+        let mut table = Table::default();
+        let spread = Spread::new(7, 8);
+        let keys: Vec<Key> = (0..20_000)
+            .map(|n| Key::user(n.to_string().as_bytes()))
+            .collect();
+        let (early, late) = keys.split_at(10);
+        let states = |keys: &[Key]| keys.iter().map(|k| (k.clone(), state(1, None))).collect();
+        table.apply(&group(states(early), vec![]));
+        table.apply(&configured(spread));
+        table.apply(&group(states(late), vec![]));
+        assert_eq!(table.records(), 20_000);
+        for bucket in spread.all() {
+            let of_bucket = keys.iter().filter(|key| spread.bucket_of(key) == bucket);
+            let mut expected: Vec<Key> = of_bucket.cloned().collect();
+            expected.sort();
+            assert_eq!(listed(&table, bucket), expected);
+        }
+    }
+
+    /// Counts what is looked at: each state that is copied holds the record that all share.
+    #[test]
+    fn a_page_of_a_large_bucket_costs_a_page() {
+        let mut table = Table::default();
+        table.apply(&configured(Spread::new(7, 1)));
+        let all = state(1, Some(b"1"));
+        let keys = (0..100_000_u32).map(|n| Key::user(&n.to_be_bytes()));
+        table.apply(&group(keys.map(|key| (key, all.clone())).collect(), vec![]));
+        let shared = || Arc::strong_count(all.record.as_ref().unwrap());
+        let held = shared();
+        assert_eq!(held, 100_001);
+        let page = table.list(0, Some(&Key::user(&50_000_u32.to_be_bytes())));
+        assert_eq!(page.states[0].0, Key::user(&50_001_u32.to_be_bytes()));
+        assert_eq!(shared() - held, page.states.len());
+        let fits = KEYS_SIZE_MAX / 20;
+        assert!((100..fits).contains(&page.states.len()));
+    }
+
+    #[test]
+    fn dropped_keys_are_gone() {
         let mut table = Table::default();
         let keys: Vec<Key> = (0..100_000u32)
             .map(|n| Key::user(&n.to_le_bytes()))
             .collect();
         let states = keys.iter().map(|key| (key.clone(), state(1, Some(b"1"))));
         table.apply(&group(states.collect(), vec![]));
-        let room = |table: &Table| table.buckets.iter().map(States::capacity).sum::<usize>();
-        let full = room(&table);
         let (kept, dropped) = keys.split_at(1_000);
         table.apply(&Group {
             dropped: dropped.to_vec(),
@@ -219,7 +285,6 @@ mod tests {
         });
         assert_eq!((table.keys(), table.load(&dropped[0])), (1_000, None));
         assert!(kept.iter().all(|key| table.load(key).is_some()));
-        assert!(room(&table) < full / 10, "{} of {full}", room(&table));
         let mut expected = Digests::default();
         for key in kept {
             expected.add(key, Ballot(1), 0);
@@ -234,6 +299,6 @@ mod tests {
             dropped: keys,
             ..Group::default()
         });
-        assert_eq!((table.keys(), room(&table)), (0, 0));
+        assert_eq!((table.keys(), table.records()), (0, 0));
     }
 }

@@ -9,7 +9,7 @@ use horseshoe::protocol::message::{
     Meta, Now, Output, Recovered,
 };
 use horseshoe::protocol::record::{AcceptorState, Key};
-use horseshoe::protocol::{Options, Replica};
+use horseshoe::protocol::{Options, Replica, Tuning};
 use kvclient::wire::{Hello, Request};
 
 use super::scope::{CLUSTER, Scope, WALL_MS};
@@ -74,6 +74,7 @@ fn replica(scope: &Scope, life: &Life) -> Replica {
         link_down_ms: NEVER_MS,
         shrink_after_ms: 0,
         bootstrap: false,
+        tuning: Tuning::default(),
     };
     Replica::new(options, life.recovered.clone(), life.started)
 }
@@ -173,12 +174,17 @@ impl Machine {
                         let state = self.disk.load(&key);
                         due.push_back(Input::Loaded { key, state });
                     }
-                    Output::List { bucket, epoch } => {
-                        let states = self.disk.list(bucket);
+                    Output::List {
+                        bucket,
+                        after,
+                        epoch,
+                    } => {
+                        let page = self.disk.list(bucket, after.as_ref(), usize::MAX);
                         due.push_back(Input::Listed {
                             bucket,
+                            after,
                             epoch,
-                            states,
+                            page,
                         });
                     }
                     Output::Send { to, envelope } => self.send(to, envelope),

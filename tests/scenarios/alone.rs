@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use horseshoe::protocol::ballot::Ballot;
-use horseshoe::protocol::digest::{Digests, bucket_of};
+use horseshoe::protocol::digest::{Bucket, Digests, Spread};
 use horseshoe::protocol::message::{
     Configuration, ConfigurationTold, Envelope, Epoch, Forward, GroupNumber, Heartbeat,
     Incarnation, Input, LinkTold, Member, Message, Meta, NodeId, Now, Output, Recovered, RoundId,
     Row,
 };
+use horseshoe::protocol::page::Page;
 use horseshoe::protocol::record::{AcceptorState, Key, Record};
-use horseshoe::protocol::{Options, Replica};
+use horseshoe::protocol::{Options, Replica, Tuning};
 use kvclient::clock;
 use kvclient::wire::{Action, Operation, OperationId};
 
@@ -44,6 +45,11 @@ pub struct Alone {
     sent: Vec<Envelope>,
     beats: u32,
     forwards: u64,
+}
+
+/// In the cluster of these nodes.
+pub fn bucket_of(key: &Key) -> Bucket {
+    Spread::default().bucket_of(key)
 }
 
 pub fn ballot(ms: u64) -> Ballot {
@@ -112,6 +118,7 @@ impl Alone {
             link_down_ms: 200,
             shrink_after_ms: 0,
             bootstrap: false,
+            tuning: Tuning::default(),
             admin_host: None,
         };
         let now = Now {
@@ -155,13 +162,21 @@ impl Alone {
                 }
                 Output::Load(key) if self.loads_nothing => self.unloaded.push(key),
                 Output::Load(key) => self.load(key),
-                Output::List { bucket, epoch } => {
-                    let states = self.disk.iter().filter(|(key, _)| bucket_of(key) == bucket);
-                    let states = states.map(|(key, state)| (key.clone(), state.clone()));
+                Output::List {
+                    bucket,
+                    after,
+                    epoch,
+                } => {
+                    let held = self
+                        .disk
+                        .iter()
+                        .filter(|(key, _)| bucket_of(key) == bucket && Some(*key) > after.as_ref());
+                    let page = Page::collect(held, usize::MAX);
                     let listed = Input::Listed {
                         bucket,
+                        after,
                         epoch,
-                        states: states.collect(),
+                        page,
                     };
                     self.replica.handle_input(self.now, listed);
                 }

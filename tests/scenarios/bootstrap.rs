@@ -62,3 +62,23 @@ pub fn e6_a_word_that_was_not_heard_binds_to_the_same_cluster() {
     c.until("three members", |c| (0..3).all(|n| c.vote_of(n).is_some()));
     c.check();
 }
+
+/// D1: all nodes of a cluster spread keys in the same way, also one that comes later, and another
+/// cluster of the same nodes does it in another.
+#[test]
+pub fn d1_each_cluster_spreads_keys_in_its_own_way() {
+    let spread_of = |seed: u64| {
+        let mut c = Script::seeded(3, seed);
+        let spread = |c: &Script, node: usize| {
+            let replica = c.cluster.nodes[node].replica.as_ref();
+            let configuration = replica.and_then(|replica| replica.configuration());
+            configuration.expect("it has one").spread
+        };
+        c.restart_empty(2);
+        c.until("node 2 has a configuration", |c| c.is_formed());
+        let spreads = [0, 1, 2].map(|node| spread(&c, node));
+        assert!(spreads.iter().all(|s| *s == spreads[0]));
+        spreads[0]
+    };
+    assert_ne!(spread_of(1), spread_of(2));
+}

@@ -103,7 +103,7 @@ pub fn a_learner_goes_on_when_a_source_is_back_soon() {
 /// What one member does not send any more the others do.
 #[test]
 pub fn a_learner_asks_others_when_a_source_dies() {
-    goes_on_when(5, |c| c.crash_hard(1));
+    goes_on_when(7, |c| c.crash_hard(1));
 }
 
 /// A member that was admitted a moment ago holds little that counts: a learner that asked it for its share

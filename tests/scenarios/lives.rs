@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use horseshoe::protocol::ballot::Ballot;
-use horseshoe::protocol::digest::{BUCKETS, Bucket, Digests, Sums, bucket_of};
+use horseshoe::protocol::digest::{Bucket, Digests, Spread, Sums};
 use horseshoe::protocol::message::{
     Accept, Accepted, AdmissionAsked, BucketAsked, BucketEntry, BucketTold, CopiesAsked, Copy,
     DigestsAsked, DigestsTold, Message, Prepare, Purge, Read,
@@ -11,7 +11,7 @@ use horseshoe::protocol::message::{
 use horseshoe::protocol::record::{AcceptorState, Key};
 use kvclient::wire::Action;
 
-use crate::scenarios::alone::{Alone, EPOCH, LIFE, ballot, configuration, record};
+use crate::scenarios::alone::{Alone, EPOCH, LIFE, ballot, bucket_of, configuration, record};
 use crate::scenarios::changes::has_members;
 use crate::scenarios::handoff::held;
 use crate::sim::cluster::Cluster;
@@ -191,7 +191,7 @@ fn purges(tombstone: AcceptorState) -> usize {
         let fresh = node.sent_since(seen).to_vec();
         seen += fresh.len();
         for asked in fresh.iter().filter(|e| e.message.name() == "DigestsAsked") {
-            let sums = (0..BUCKETS as Bucket).map(|bucket| votes.of_all(bucket));
+            let sums = Spread::default().all().map(|bucket| votes.of_all(bucket));
             let sums = Sums::collect(sums);
             node.tell(
                 asked.destination,
@@ -256,7 +256,7 @@ fn compare(entry: Option<BucketEntry>) -> Alone {
     let (round, _) = node.asked("DigestsAsked", 2).expect("it compares");
     let own = bucket_of(&key());
     let sum = |bucket: Bucket| u64::from(bucket == own && entry.is_some());
-    let sums = Sums::collect((0..BUCKETS as Bucket).map(sum));
+    let sums = Sums::collect(Spread::default().all().map(sum));
     node.tell(2, round, DigestsTold { clock: 0, sums });
     let (round, asked) = node.asked("BucketAsked", 2).expect("it differs");
     let Message::BucketAsked(BucketAsked { bucket, after }) = asked else {
@@ -267,7 +267,7 @@ fn compare(entry: Option<BucketEntry>) -> Alone {
         bucket,
         after,
         entries: entry.into_iter().collect(),
-        more: false,
+        next: None,
     };
     node.tell(2, round, told);
     node
@@ -420,7 +420,7 @@ pub fn e4_a_key_is_not_mended_without_a_vote() {
 fn compare_for_ms(node: &mut Alone, ms: u64, mut seen: usize, held: Option<BucketEntry>) {
     let own = bucket_of(&key());
     let sum = |bucket: Bucket| u64::from(bucket == own && held.is_some());
-    let sums = Sums::collect((0..BUCKETS as Bucket).map(sum));
+    let sums = Sums::collect(Spread::default().all().map(sum));
     for _ in 0..ms / 50 {
         node.run_ms(50);
         let fresh = node.sent_since(seen).to_vec();
@@ -436,7 +436,7 @@ fn compare_for_ms(node: &mut Alone, ms: u64, mut seen: usize, held: Option<Bucke
                     bucket: m.bucket,
                     after: m.after.clone(),
                     entries: held.iter().cloned().collect(),
-                    more: false,
+                    next: None,
                 }
                 .into(),
                 _ => continue,
@@ -495,7 +495,7 @@ fn ask_for_ms(node: &mut Alone, incarnation: u64, ms: u64) {
         node.run_ms(50);
         let asked = AdmissionAsked {
             ready: true,
-            listed: BUCKETS as Bucket,
+            listed: Spread::default().all().end,
         };
         node.tell(3, 0, asked);
     }

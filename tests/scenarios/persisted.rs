@@ -2,17 +2,16 @@
 //! message; here disks are slow when it matters.
 
 use horseshoe::protocol::ballot::Ballot;
-use horseshoe::protocol::digest::bucket_of;
 use horseshoe::protocol::message::Message;
 use kvclient::wire::Action;
 
 use crate::scenarios::changes::{are_all_members, has_members};
 use crate::scenarios::handoff::{accepted, held};
-use crate::sim::script::{Script, msg, put, user_key};
+use crate::sim::script::{Script, msg, put};
 
 /// The sums that a node has told of a key's bucket so far, each once.
 fn sums_told(c: &Script, node: usize, key: &str) -> Vec<u64> {
-    let bucket = bucket_of(&user_key(key));
+    let bucket = c.bucket_of(key);
     let told = c.sent(msg("DigestsTold").from(node));
     let mut sums: Vec<u64> = told
         .iter()

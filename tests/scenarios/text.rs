@@ -1,11 +1,10 @@
 //! X1 for clients without a session: elapsed time is what a node has measured itself, and an operation
 //! is known by its words, wherever they come from.
 
-use horseshoe::protocol::digest::bucket_of;
 use kvclient::wire::{Action, Outcome};
 
 use crate::scenarios::handoff::held;
-use crate::sim::script::{Script, msg, user_key};
+use crate::sim::script::{Script, msg};
 
 /// What is promised of a text put: its retries come within this time.
 const PROMISED_US: u64 = 400_000;
@@ -19,11 +18,11 @@ pub fn p1_a_jump_purges_no_text_put_of_a_moment_ago() {
     let client = c.client();
     let hand = c.hand();
     let earlier = c.key_of(0);
-    let bucket = bucket_of(&user_key(&earlier));
+    let bucket = c.bucket_of(&earlier);
     let owner = usize::from(bucket) % 3;
     let key = (0..)
         .map(|n| format!("t{n}"))
-        .find(|k| bucket_of(&user_key(k)) == bucket)
+        .find(|k| c.bucket_of(k) == bucket)
         .expect("some key");
     c.put(client, &earlier, "x");
     c.run(client, &earlier, Action::Delete);

@@ -107,7 +107,9 @@ impl Client {
     }
 
     pub fn receive(&mut self, now_us: u64, from: usize, reply: &ClientReply) {
-        if let Some(session) = &mut self.session {
+        // Somebody may have asked in its name.
+        let is_text = matches!(reply, ClientReply::Sessionless { .. });
+        if let Some(session) = self.session.as_mut().filter(|_| !is_text) {
             let mut body = Vec::new();
             let kind = encode_reply(reply, &mut body);
             session.handle_frame(now_us, from, kind, &body);

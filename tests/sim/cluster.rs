@@ -8,7 +8,7 @@ use horseshoe::protocol::message::{
     Output,
 };
 use horseshoe::protocol::record::Key;
-use horseshoe::protocol::{Options, Replica};
+use horseshoe::protocol::{Options, Replica, Tuning};
 
 use super::clients::Client;
 use super::codec;
@@ -35,6 +35,9 @@ pub struct Settings {
     pub link_down_ms: u64,
     pub shrink_after_ms: u64,
     pub bootstrap: bool,
+    pub tuning: Tuning,
+    /// Keys in a page of a bucket.
+    pub page_length_max: usize,
     /// Of the clients; `None`: each has its own.
     pub no_quorum_after_us: Option<u64>,
     /// Timers and inboxes are looked at up to this late.
@@ -56,6 +59,8 @@ impl Settings {
             link_down_ms: LINK_DOWN_MS_DEFAULT,
             shrink_after_ms: 0,
             bootstrap: false,
+            tuning: Tuning::default(),
+            page_length_max: usize::MAX,
             no_quorum_after_us: None,
             late_max_us: 0,
             detail: Detail::Silent,
@@ -188,20 +193,9 @@ impl Cluster {
                     self.receive(node, Input::Loaded { key, state });
                 }
             }
-            Event::Listed {
-                node,
-                life,
-                bucket,
-                epoch,
-                states,
-            } => {
+            Event::Listed { node, life, input } => {
                 if self.nodes[node].life == life {
-                    let listed = Input::Listed {
-                        bucket,
-                        epoch,
-                        states,
-                    };
-                    self.receive(node, listed);
+                    self.receive(node, input);
                 }
             }
             Event::ClientWake { client } => self.wake_client(client),
@@ -378,20 +372,25 @@ impl Cluster {
                     self.begin_sync(node);
                 }
             }
-            Output::List { bucket, epoch } => {
-                let states = self.nodes[node].disk.list(bucket);
+            Output::List {
+                bucket,
+                after,
+                epoch,
+            } => {
+                let length_max = self.settings.page_length_max;
+                let page = self.nodes[node]
+                    .disk
+                    .list(bucket, after.as_ref(), length_max);
                 let delay = self.random.below(self.nodes[node].speed.load_max_us + 1);
                 let life = self.nodes[node].life;
-                self.queue.push(
-                    self.now_us + delay,
-                    Event::Listed {
-                        node,
-                        life,
-                        bucket,
-                        epoch,
-                        states,
-                    },
-                );
+                let input = Input::Listed {
+                    bucket,
+                    after,
+                    epoch,
+                    page,
+                };
+                self.queue
+                    .push(self.now_us + delay, Event::Listed { node, life, input });
             }
             Output::Load(key) => {
                 let state = self.nodes[node].disk.load(&key);
@@ -461,6 +460,7 @@ impl Cluster {
                 replica.address_of(id).and_then(index_of)
             }
         }
+        .filter(|index| *index < self.nodes.len())
     }
 
     fn begin_sync(&mut self, node: usize) {
@@ -498,6 +498,7 @@ impl Cluster {
             link_down_ms: self.settings.link_down_ms,
             shrink_after_ms: self.settings.shrink_after_ms,
             bootstrap: self.settings.bootstrap,
+            tuning: self.settings.tuning,
         };
         self.trace
             .story(self.now_us, || format!("node {node} starts"));

@@ -111,7 +111,7 @@ pub fn is_read_again(group: &Group) {
     }
 }
 
-fn encode_request(message: &ClientMessage, into: &mut Vec<u8>) -> u8 {
+pub fn encode_request(message: &ClientMessage, into: &mut Vec<u8>) -> u8 {
     match message {
         ClientMessage::Hello(body) => {
             wire::encode(into, body);

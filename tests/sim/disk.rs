@@ -5,8 +5,9 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use horseshoe::protocol::digest::{Bucket, Digests, bucket_of};
+use horseshoe::protocol::digest::{Bucket, Digests, Spread};
 use horseshoe::protocol::message::{Group, GroupNumber, Meta, Recovered};
+use horseshoe::protocol::page::Page;
 use horseshoe::protocol::record::{AcceptorState, Key};
 
 /// Groups, put together.
@@ -18,6 +19,11 @@ pub struct Table {
 }
 
 impl Table {
+    fn spread(&self) -> Spread {
+        let configuration = self.meta.configuration.as_ref();
+        configuration.map_or_else(Spread::default, |c| c.spread)
+    }
+
     fn apply(&mut self, group: &Group) {
         assert!(
             group.number > self.group,
@@ -82,12 +88,14 @@ impl Disk {
         self.written.registers.get(key).cloned()
     }
 
-    pub fn list(&self, bucket: Bucket) -> Vec<(Key, AcceptorState)> {
+    /// At most so many keys: what a page holds is the store's affair.
+    pub fn list(&self, bucket: Bucket, after: Option<&Key>, length_max: usize) -> Page {
+        let spread = self.written.spread();
         let held = self.written.registers.iter();
-        let held = held.filter(|(key, _)| bucket_of(key) == bucket);
-        let mut states: Vec<_> = held.map(|(k, s)| (k.clone(), s.clone())).collect();
-        states.sort_by(|(a, _), (b, _)| a.cmp(b));
-        states
+        let held = held.filter(|(key, _)| spread.bucket_of(key) == bucket && Some(*key) > after);
+        let mut states: Vec<_> = held.collect();
+        states.sort_by_key(|(key, _)| *key);
+        Page::collect(states.into_iter(), length_max)
     }
 
     /// Takes a group; whether a sync is to begin now.
@@ -129,7 +137,7 @@ impl Disk {
     }
 
     pub fn recovered(&self) -> Recovered {
-        let mut digests = Digests::default();
+        let mut digests = Digests::new(self.synced.spread());
         for (key, state) in &self.synced.registers {
             digests.add(key, state.accepted, state.life);
         }

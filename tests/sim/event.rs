@@ -3,8 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-use horseshoe::protocol::digest::Bucket;
-use horseshoe::protocol::message::{ClientMessage, ClientReply, Endpoint, Envelope, Epoch};
+use horseshoe::protocol::message::{ClientMessage, ClientReply, Endpoint, Envelope, Input};
 use horseshoe::protocol::record::{AcceptorState, Key};
 
 use super::network::Place;
@@ -94,9 +93,7 @@ pub enum Event {
     Listed {
         node: usize,
         life: u64,
-        bucket: Bucket,
-        epoch: Epoch,
-        states: Vec<(Key, AcceptorState)>,
+        input: Input,
     },
     Loaded {
         node: usize,

@@ -12,7 +12,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use sim::plan::Config;
-use sim::run::{Failure, Report, run_seed};
+use sim::run::{Failure, Report, run_hostile, run_seed};
 use sim::trace::Detail;
 
 const SEEDS_DEFAULT: u64 = 2_000;
@@ -22,6 +22,8 @@ const FAILURES_TOLD: usize = 10;
 struct Arguments {
     first: u64,
     seeds: u64,
+    /// With members and clients that mean harm.
+    hostile: bool,
     /// A filter of the test runner that does not mean this target.
     skip: bool,
 }
@@ -36,7 +38,7 @@ fn main() -> ExitCode {
     };
     if let Ok(seed) = std::env::var("SEED") {
         return match parse_seed(&seed) {
-            Some(seed) => replay(seed),
+            Some(seed) => replay(seed, arguments.hostile),
             None => {
                 eprintln!("SEED={seed} is not a number");
                 ExitCode::from(2)
@@ -47,15 +49,16 @@ fn main() -> ExitCode {
         println!("0 passed, 0 failed");
         return ExitCode::SUCCESS;
     }
-    run_all(arguments.first, arguments.seeds)
+    run_all(&arguments)
 }
 
 fn parse(arguments: impl Iterator<Item = String>) -> Result<Arguments, String> {
-    let usage = "usage: cargo sim [--seeds N] [--first SEED]; SEED=n cargo sim replays one, \
-                 with DETAIL=messages message by message";
+    let usage = "usage: cargo sim [--hostile] [--seeds N] [--first SEED]; SEED=n cargo sim replays one, \
+                 with DETAIL=messages message by message, with HOSTILE=1 one of --hostile";
     let mut parsed = Arguments {
         first: 1,
         seeds: SEEDS_DEFAULT,
+        hostile: std::env::var_os("HOSTILE").is_some(),
         skip: false,
     };
     let mut rest = arguments;
@@ -64,6 +67,7 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Arguments, String> {
         match argument.as_str() {
             "--seeds" => parsed.seeds = number()?,
             "--first" => parsed.first = number()?,
+            "--hostile" => parsed.hostile = true,
             "--" => {}
             "--help" | "-h" => return Err(usage.into()),
             // What `cargo test` passes to all its targets.
@@ -83,8 +87,9 @@ fn parse_seed(text: &str) -> Option<u64> {
 }
 
 /// A panic of the core is a failure like any other.
-fn run_caught(seed: u64, config: &Config) -> Result<Report, Failure> {
-    catch_unwind(AssertUnwindSafe(|| run_seed(seed, config))).unwrap_or_else(|panic| {
+fn run_caught(seed: u64, hostile: bool, config: &Config) -> Result<Report, Failure> {
+    let run = if hostile { run_hostile } else { run_seed };
+    catch_unwind(AssertUnwindSafe(|| run(seed, config))).unwrap_or_else(|panic| {
         let text = panic
             .downcast_ref::<String>()
             .cloned()
@@ -93,12 +98,12 @@ fn run_caught(seed: u64, config: &Config) -> Result<Report, Failure> {
     })
 }
 
-fn replay(seed: u64) -> ExitCode {
+fn replay(seed: u64, hostile: bool) -> ExitCode {
     let detail = match std::env::var("DETAIL").as_deref() {
         Ok("messages") => Detail::Messages,
         _ => Detail::Story,
     };
-    match run_caught(seed, &Config { detail }) {
+    match run_caught(seed, hostile, &Config { detail }) {
         Ok(report) => {
             tell(&report);
             println!("1 passed, 0 failed");
@@ -119,7 +124,27 @@ struct Total {
     failures: Vec<(u64, Failure)>,
 }
 
-fn run_all(first: u64, seeds: u64) -> ExitCode {
+impl Total {
+    fn add(&mut self, seed: u64, hostile: bool, result: Result<Report, Failure>) {
+        match result {
+            Ok(report) => {
+                self.passed += 1;
+                self.report.add(&report);
+            }
+            Err(Failure(text)) if hostile => {
+                let text = format!("(HOSTILE=1) {text}");
+                self.failures.push((seed, Failure(text)));
+            }
+            Err(failure) => self.failures.push((seed, failure)),
+        }
+    }
+}
+
+/// One seed in so many is run with members and clients that mean harm, too.
+const HOSTILE_EVERY: u64 = 10;
+
+fn run_all(arguments: &Arguments) -> ExitCode {
+    let Arguments { first, seeds, .. } = *arguments;
     // Panics are told with their seed, at the end.
     std::panic::set_hook(Box::new(|_| {}));
     let next = AtomicU64::new(first);
@@ -134,14 +159,16 @@ fn run_all(first: u64, seeds: u64) -> ExitCode {
                     if seed >= end {
                         return;
                     }
-                    let result = run_caught(seed, &Config::default());
-                    let mut total = total.lock().expect("no thread panics with it");
-                    match result {
-                        Ok(report) => {
-                            total.passed += 1;
-                            total.report.add(&report);
+                    for hostile in [false, true] {
+                        let runs = match arguments.hostile {
+                            true => hostile,
+                            false => !hostile || seed.is_multiple_of(HOSTILE_EVERY),
+                        };
+                        if runs {
+                            let result = run_caught(seed, hostile, &Config::default());
+                            let mut total = total.lock().expect("no thread panics with it");
+                            total.add(seed, hostile, result);
                         }
-                        Err(failure) => total.failures.push((seed, failure)),
                     }
                 }
             });
@@ -184,6 +211,7 @@ fn tell(report: &Report) {
         println!("    {kind:?}: {count}");
     }
     println!("runs without a configuration: {}", report.unformed);
+    println!("messages sent to do harm: {}", report.hostile);
     println!("keys too hard to check: {}", report.undecided);
     println!(
         "simulated: {} s, {} events",

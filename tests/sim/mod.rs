@@ -6,12 +6,13 @@
 pub mod checker;
 pub mod clients;
 pub mod cluster;
-mod codec;
+pub mod codec;
 pub mod disk;
 pub mod event;
 pub mod faults;
 pub mod hand;
 pub mod history;
+mod hostile;
 pub mod network;
 pub mod node;
 pub mod plan;

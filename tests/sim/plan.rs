@@ -1,6 +1,11 @@
 //! What a seed means: the shape of the cluster, of the work and of the trouble of one run. Rare
 //! things are common in some seeds and absent in others, so that each meets every other.
 
+use horseshoe::protocol::Tuning;
+use horseshoe::protocol::digest::BUCKETS_MAX;
+
+use kvclient::wire::{KEY_SIZE_MAX, VALUE_SIZE_MAX};
+
 use super::cluster::Settings;
 use super::faults::FaultKind;
 use super::network::Quality;
@@ -34,7 +39,9 @@ pub struct Plan {
     pub keys: Vec<KeyKind>,
     /// How long the safety phase goes on at least.
     pub duration_us: u64,
-    /// Values are filled up to this size.
+    /// Keys are filled up to this size, ...
+    pub key_size: usize,
+    /// ... values too; large ones to less.
     pub value_size: usize,
     pub want_old_per_mille: u64,
     pub read_per_mille: u64,
@@ -63,7 +70,7 @@ impl Plan {
             KeyKind::Counter,
             KeyKind::Log,
         ];
-        let faults = faults(&mut random);
+        let faults = faults(seed, settings.shrink_after_ms, &mut random);
         let bad_clock = bad_clock(seed, nodes, &faults);
         Plan {
             settings,
@@ -73,7 +80,8 @@ impl Plan {
             operations: random.between(200, 400) as usize,
             keys: (0..key_count).map(|_| *random.pick(&kinds)).collect(),
             duration_us,
-            value_size: *random.pick(&[0, 0, 0, 0, 100, 200, 300]),
+            key_size: *Random::stream(seed, 19).pick(&[0, 0, 0, 0, 0, 0, 0, 200, KEY_SIZE_MAX]),
+            value_size: value_size(seed, &mut random),
             want_old_per_mille: *random.pick(&[100, 300, 900]),
             read_per_mille: *random.pick(&[150, 400, 400, 700]),
             short_deadline_per_mille: *random.pick(&[0, 100, 400]),
@@ -86,7 +94,30 @@ impl Plan {
     }
 }
 
+/// In some seeds datagrams come as large as they get.
+fn value_size(seed: u64, random: &mut Random) -> usize {
+    let usual = *random.pick(&[0, 0, 0, 0, 100, 200, 300]);
+    match Random::stream(seed, 20).chance(50) {
+        true => VALUE_SIZE_MAX,
+        false => usual,
+    }
+}
+
+/// A link is taken for down after three heartbeats at least.
+fn heartbeats(seed: u64) -> (u64, u64) {
+    *Random::stream(seed, 21).pick(&[
+        (50, 200),
+        (50, 200),
+        (50, 200),
+        (10, 30),
+        (25, 200),
+        (100, 300),
+        (200, 1_000),
+    ])
+}
+
 fn settings(seed: u64, nodes: usize, config: &Config, random: &mut Random) -> Settings {
+    let (heartbeat_ms, link_down_ms) = heartbeats(seed);
     let sync_max_us = *random.pick(&[60, 60, 300, 300, 2_000, 15_000]);
     Settings {
         seed,
@@ -100,8 +131,15 @@ fn settings(seed: u64, nodes: usize, config: &Config, random: &mut Random) -> Se
         keeps_disk: random.chance(850),
         keys_cached_max: *random.pick(&[2, 2, 3, 4, 1_000]),
         shrink_after_ms: *Random::stream(seed, 15).pick(&[0, 0, 500, 1_000, 3_000]),
+        heartbeat_ms,
+        link_down_ms,
         skew_max_ms: *random.pick(&[500, 5_000, 60_000, 60_000]),
         late_max_us: *random.pick(&[0, 100, 1_000, 5_000]),
+        tuning: Tuning {
+            buckets: *Random::stream(seed, 24).pick(&[BUCKETS_MAX, BUCKETS_MAX, 64, 4, 1]),
+            retry_horizon_ms: *Random::stream(seed, 18).pick(&[10_000, 3_000, 1_500, 500]),
+        },
+        page_length_max: *Random::stream(seed, 17).pick(&[usize::MAX, 1, 2]),
         detail: config.detail,
         ..Settings::calm(nodes)
     }
@@ -138,14 +176,18 @@ fn bad_clock(seed: u64, nodes: usize, faults: &[FaultKind]) -> Option<(usize, i6
 }
 
 /// About half of all kinds of trouble, at least two.
-fn faults(random: &mut Random) -> Vec<FaultKind> {
+fn faults(seed: u64, shrink_after_ms: u64, random: &mut Random) -> Vec<FaultKind> {
+    let removes = shrink_after_ms > 0 && Random::stream(seed, 23).chance(500);
     loop {
-        let chosen: Vec<FaultKind> = FaultKind::ALL
+        let mut chosen: Vec<FaultKind> = FaultKind::ALL
             .iter()
             .copied()
             .filter(|_| random.chance(450))
             .collect();
         if chosen.len() >= 2 {
+            // Often, so that a node has several lives within one run.
+            let often = if removes { chosen.len() / 2 } else { 0 };
+            chosen.extend(std::iter::repeat_n(FaultKind::Removal, often));
             return chosen;
         }
     }

@@ -12,6 +12,7 @@ use super::checker::{self, Verdict};
 use super::cluster::Cluster;
 use super::faults::{FaultKind, Faults};
 use super::history::{Call, Ending, show};
+use super::hostile::Hostile;
 use super::network::{Place, between};
 use super::plan::{Config, Plan};
 use super::random::Random;
@@ -43,6 +44,8 @@ pub struct Report {
     pub unformed: u64,
     /// Keys whose history was too hard to check.
     pub undecided: u64,
+    /// Messages that were sent to do harm.
+    pub hostile: u64,
     pub simulated_us: u64,
     pub events: u64,
 }
@@ -53,6 +56,7 @@ impl Report {
         self.operations += other.operations;
         self.unformed += other.unformed;
         self.undecided += other.undecided;
+        self.hostile += other.hostile;
         self.simulated_us += other.simulated_us;
         self.events += other.events;
         for (name, count) in &other.outcomes {
@@ -78,10 +82,35 @@ pub fn run_seed(seed: u64, config: &Config) -> Result<Report, Failure> {
     run.verdict()
 }
 
+/// Runs one seed with members and clients that mean harm. All that is looked at is that no node panics.
+pub fn run_hostile(seed: u64, config: &Config) -> Result<Report, Failure> {
+    let mut plan = Plan::of(seed, config);
+    plan.duration_us = HOSTILE_US;
+    plan.operations /= 2;
+    let mut run = Run::new(seed, plan);
+    run.hostile = Some(Hostile::new(Random::stream(seed, 22), &mut run.cluster));
+    run.cluster.plan(0, HOSTILE);
+    run.safety()?;
+    let hostile = run.hostile.as_ref().map_or(0, |hostile| hostile.sent);
+    Ok(Report {
+        hash: run.cluster.trace.hash(),
+        operations: run.cluster.calls.len() as u64,
+        simulated_us: run.cluster.now_us,
+        events: run.cluster.events,
+        hostile,
+        ..Report::default()
+    })
+}
+
 /// What comes due in a run, as the cluster's plan numbers.
 const FAULT: u64 = 1 << 32;
 const END_OF_FAULT: u64 = 2 << 32;
 const CLIENT: u64 = 3 << 32;
+const HOSTILE: u64 = 4 << 32;
+/// How often somebody who means harm sends something.
+const HOSTILE_GAP_US: u64 = 4_000;
+/// How long a run with such goes on.
+const HOSTILE_US: u64 = 3_000_000;
 
 struct Run {
     plan: Plan,
@@ -92,6 +121,7 @@ struct Run {
     /// No more operations, no more trouble.
     winding_up: bool,
     unformed: bool,
+    hostile: Option<Hostile>,
 }
 
 impl Run {
@@ -118,6 +148,7 @@ impl Run {
             plan,
             winding_up: false,
             unformed: false,
+            hostile: None,
         }
     }
 
@@ -174,6 +205,12 @@ impl Run {
             for number in std::mem::take(&mut self.cluster.due) {
                 self.comes_due(number);
             }
+            if self.hostile.is_some() {
+                if self.cluster.now_us >= HOSTILE_US || self.cluster.events > EVENTS_MAX {
+                    return Ok(true);
+                }
+                continue;
+            }
             if let Some(violation) = self.cluster.watch.violation() {
                 return Err(Failure(violation.to_string()));
             }
@@ -202,6 +239,13 @@ impl Run {
                 };
                 let at_us = self.cluster.now_us + self.random.below(2 * gap_us);
                 self.cluster.plan(at_us, FAULT);
+            }
+            HOSTILE => {
+                if let Some(hostile) = &mut self.hostile {
+                    hostile.strike(&mut self.cluster);
+                    let gap_us = self.random.below(2 * HOSTILE_GAP_US);
+                    self.cluster.plan(self.cluster.now_us + gap_us, HOSTILE);
+                }
             }
             END_OF_FAULT => self.faults.comes_due(detail, &mut self.cluster),
             CLIENT if !self.winding_up => {
@@ -305,7 +349,11 @@ impl Run {
     /// by nodes that have not stopped since, as those of the liveness phase.
     fn members_are_equal(&self) -> bool {
         (0..self.plan.keys.len())
-            .all(|key| self.held(&key_name(key)).windows(2).all(|w| w[0] == w[1]))
+            .all(|key| self.held(&self.key(key)).windows(2).all(|w| w[0] == w[1]))
+    }
+
+    fn key(&self, index: usize) -> Bytes {
+        key_name(index, self.plan.key_size)
     }
 
     /// What each member has of a key on its disk: ballot and record.
@@ -324,7 +372,7 @@ impl Run {
     }
 
     fn differences(&self) -> String {
-        let keys = (0..self.plan.keys.len()).map(key_name);
+        let keys = (0..self.plan.keys.len()).map(|key| self.key(key));
         let told = keys.map(|key| {
             let ballots = self.held(&key).into_iter();
             let ballots: Vec<Ballot> = ballots.map(|h| h.map_or(Ballot::ZERO, |h| h.0)).collect();
@@ -348,7 +396,8 @@ impl Run {
         self.cluster
             .network
             .cut(&between(&[Place::Client(client)], &others));
-        for key in (0..self.plan.keys.len()).map(key_name) {
+        let keys = (0..self.plan.keys.len()).map(|key| self.key(key));
+        for key in keys.collect::<Vec<_>>() {
             let value = Bytes::from(format!("last of node {node} for {}", show(&key)));
             self.insists(client, node, &key, Action::Put { value }, until_us)?;
             // A write of unknown outcome may still come in between: what is read is the checker's

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use horseshoe::protocol::ballot::Ballot;
-use horseshoe::protocol::digest::bucket_of;
+use horseshoe::protocol::digest::Bucket;
 use horseshoe::protocol::message::{Message, NodeId};
 use horseshoe::protocol::record::Key;
 use kvclient::clock;
@@ -393,11 +393,17 @@ impl Script {
 
     /// Another key of the same bucket, behind it in order.
     pub fn key_beside(&self, key: &str) -> String {
-        let bucket = bucket_of(&user_key(key));
+        let bucket = self.bucket_of(key);
         (0..)
             .map(|n| format!("{key} beside {n}"))
-            .find(|k| bucket_of(&user_key(k)) == bucket)
+            .find(|k| self.bucket_of(k) == bucket)
             .expect("endless")
+    }
+
+    pub fn bucket_of(&self, key: &str) -> Bucket {
+        let configuration = self.cluster.watch.configuration();
+        let spread = configuration.expect("a cluster").spread;
+        spread.bucket_of(&user_key(key))
     }
 
     pub fn begin(&mut self, client: usize, key: &str, action: Action) -> usize {

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use kvclient::wire::{Action, Outcome, Version};
+use horseshoe::gateway::text::VALUE_SIZE_MAX;
+use kvclient::wire::{self, Action, Outcome, Version};
 
 use super::cluster::Cluster;
 use super::history::Ending;
@@ -26,8 +27,9 @@ pub struct Workload {
     values: u64,
 }
 
-pub fn key_name(index: usize) -> Bytes {
-    Bytes::from(format!("key{index}"))
+/// Filled up to this size.
+pub fn key_name(index: usize, size: usize) -> Bytes {
+    Bytes::from(format!("{:.<size$}", format!("key{index}")))
 }
 
 impl Workload {
@@ -75,7 +77,8 @@ impl Workload {
         } else {
             self.random.between(2_000_000, 6_500_000)
         };
-        cluster.begin(client, &key_name(index), action, want_old, deadline_us);
+        let key = key_name(index, plan.key_size);
+        cluster.begin(client, &key, action, want_old, deadline_us);
         self.begun += 1;
     }
 
@@ -86,9 +89,11 @@ impl Workload {
             self.values += 1;
             text::put(Bytes::from((self.values * 1_000).to_string()))
         } else {
-            text::put(self.value(plan))
+            let mut value = self.value(plan);
+            value.truncate(VALUE_SIZE_MAX);
+            text::put(value)
         };
-        cluster.begin_text(client, &key_name(index), action);
+        cluster.begin_text(client, &key_name(index, plan.key_size), action);
         self.begun += 1;
     }
 
@@ -118,7 +123,11 @@ impl Workload {
     fn value(&mut self, plan: &Plan) -> Bytes {
         self.values += 1;
         let mut text = format!("v{};", self.values);
-        while text.len() < plan.value_size {
+        let size = match plan.value_size {
+            large @ 1_000.. => self.random.below(large as u64) as usize,
+            small => small,
+        };
+        while text.len() < size {
             text.push('.');
         }
         text.into()
@@ -128,8 +137,10 @@ impl Workload {
         if self.random.chance(plan.read_per_mille) {
             return Action::Get;
         }
-        let value = self.value(plan);
+        let mut value = self.value(plan);
         let seen = self.seen.get(&index).cloned().unwrap_or_default();
+        // An operation is bounded as a whole.
+        value.truncate(wire::VALUE_SIZE_MAX - seen.value.len());
         let choice = self.random.below(100);
         match plan.keys[index] {
             KeyKind::Register => match choice {

@@ -1,12 +1,9 @@
 //! X1: the applied table. What an operation is found to be, how it enters, and what leaves.
 
-use kvclient::clock;
 use kvclient::wire::{Birth, OLD_VALUE_KEPT_SIZE_MAX, Old, Operation, Outcome};
 
 use crate::protocol::ballot::Moment;
-use crate::protocol::limits::{
-    APPLIED_OPERATIONS_MAX, APPLIED_SIZE_MAX, APPLIED_TEXT_SIZE_MAX, RETRY_HORIZON_MS,
-};
+use crate::protocol::limits::{APPLIED_OPERATIONS_MAX, APPLIED_SIZE_MAX, APPLIED_TEXT_SIZE_MAX};
 use crate::protocol::record::{Applied, AppliedOperation, ClientEntry};
 use crate::protocol::rules::rule;
 use crate::protocol::sessionless;
@@ -128,7 +125,7 @@ impl Applied {
     /// its outcome is unknown. A retry of a text operation is not, so that one stays its second by this
     /// node's own time.
     pub(super) fn forget_old(&mut self, moment: &Moment) {
-        let horizon = moment.now.saturating_sub(clock::from_ms(RETRY_HORIZON_MS));
+        let horizon = moment.horizon;
         let mut dropped = self.dropped;
         self.clients.retain_mut(|entry| {
             let text = entry.is_text();

@@ -31,6 +31,7 @@ fn at(now: Reading) -> Moment {
     let before = |ms| now.saturating_sub(clock::from_ms(ms));
     Moment {
         now,
+        horizon: before(RETRY_HORIZON_MS),
         text_kept_above: before(TEXT_KEPT_MS),
     }
 }

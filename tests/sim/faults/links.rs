@@ -18,6 +18,12 @@ impl Faults {
         if ways.is_empty() {
             return None;
         }
+        let for_us = match kind {
+            FaultKind::Removal => {
+                cluster.settings.shrink_after_ms * 1_000 + self.random.between(300_000, 1_500_000)
+            }
+            _ => for_us,
+        };
         cluster.trace.story(cluster.now_us, || {
             let ways: Vec<String> = ways.iter().map(|(a, b)| format!("{a} > {b}")).collect();
             format!("{kind:?} for {} ms: {}", for_us / 1_000, ways.join(", "))
@@ -36,7 +42,7 @@ impl Faults {
                     nodes.iter().partition(|_| self.random.chance(500));
                 between(&left, &right)
             }
-            FaultKind::Isolation => between(&[node], &others),
+            FaultKind::Isolation | FaultKind::Removal => between(&[node], &others),
             FaultKind::CutLinks => {
                 let mut ways = between(&nodes, &nodes);
                 ways.retain(|(a, b)| a < b && self.random.chance(400));

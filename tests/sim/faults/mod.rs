@@ -29,6 +29,8 @@ pub enum FaultKind {
     LargeJump,
     Split,
     Isolation,
+    /// Until it was removed, in most cases: it comes back with what its process remembers.
+    Removal,
     CutLinks,
     OneWayCut,
     CutClients,
@@ -42,6 +44,7 @@ pub enum FaultKind {
 }
 
 impl FaultKind {
+    /// Those that any run may have.
     pub const ALL: [FaultKind; 21] = [
         FaultKind::Crash,
         FaultKind::CrashAtSend,
@@ -196,6 +199,7 @@ impl Faults {
             FaultKind::SmallJump | FaultKind::LargeJump => self.jump(kind, cluster, node),
             FaultKind::Split
             | FaultKind::Isolation
+            | FaultKind::Removal
             | FaultKind::CutLinks
             | FaultKind::OneWayCut
             | FaultKind::CutClients => self.cut(kind, cluster, node, for_us),

@@ -175,7 +175,7 @@ pub fn e5_an_old_tombstone_is_not_purged() {
 
 /// All others are there, and hold nothing but what this node holds as votes.
 fn purges(tombstone: AcceptorState) -> usize {
-    let is_own = |key: &Key| bucket_of(key) % 3 == 0;
+    let is_own = |key: &Key| bucket_of(key).is_multiple_of(3);
     let mut names = (0..).map(|n| user_key(&format!("k{n}")));
     let key = names.find(is_own).expect("endless");
     let mut votes = Digests::default();

@@ -521,7 +521,7 @@ mod tests {
         let no_quorum = Outcome::NoQuorum {
             reached: Vec::new(),
         };
-        for refusal in [Outcome::Busy, no_quorum] {
+        for refusal in [Outcome::Busy, no_quorum, Outcome::Ahead { clock: 1 }] {
             assert_eq!(passed_on(refusal.clone(), true), None);
             assert_eq!(passed_on(refusal.clone(), false), Some(refusal));
         }

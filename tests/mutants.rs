@@ -12,7 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use horseshoe::protocol::rules::{Rule, switch_off};
 use scenarios::{
     ballots, catching_up, changes, clocks, exactly_once, handoff, lives, members, outcomes, purge,
-    text,
+    rollbacks, text,
 };
 use sim::plan::Config;
 use sim::run::run_seed;
@@ -114,6 +114,10 @@ const TABLE: &[(Rule, Found)] = &[
         Found::ByScenario(handoff::c1_a_copy_undoes_no_promise),
     ),
     (Rule::E1, Found::BySeeds),
+    (
+        Rule::E1_asked,
+        Found::ByScenario(rollbacks::e1_who_starts_waits_for_objections),
+    ),
     (Rule::Q2, Found::InModel),
     (Rule::R1, Found::InModel),
     (Rule::B3, Found::InModel),

@@ -143,8 +143,12 @@ fn peer_messages() -> Vec<Message> {
                 incarnation: 3,
                 boot: 4,
                 starts: 2,
+                found: 6,
+                synced: 7,
                 clock: 1_700_000_000_000 << 12,
                 wall_ms: 1_700_000_000_000,
+                unsynced_ms: 3,
+                seen: vec![(1, 5)],
                 links: vec![LinkTold {
                     from: 1,
                     up: true,

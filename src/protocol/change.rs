@@ -212,6 +212,7 @@ impl Replica {
             // E4: who was removed, or is not admitted in this epoch, asks as somebody new.
             self.incarnation = self.random.random();
             self.meta.incarnation = self.incarnation;
+            self.proof.is_given = true;
         }
         self.installed_in = self.outbox.change_meta();
         self.abandon_change(now);

@@ -46,6 +46,10 @@ impl Replica {
     pub(super) fn note_other_cluster(&mut self, now: Now, other: u64, node: NodeId) {
         self.counters.stray += 1;
         let own = self.cluster();
+        // Who knows no cluster yet is of no other one.
+        if other == 0 || own == 0 {
+            return;
+        }
         self.hearsay.other_cluster = Some((other, now.mono_us));
         if self.hearsay.others_reported.is_due(now) {
             let heard = Event::OtherCluster { own, other, node };

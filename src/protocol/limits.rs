@@ -70,6 +70,9 @@ pub const SURVEY_MS: u64 = 100;
 /// ... and how long one that may form a cluster without all of them waits for another one to be heard.
 pub const BOOTSTRAP_WAIT_MS: u64 = 3_000;
 
+/// E1: incarnations of another node whose starts are remembered.
+pub const INCARNATIONS_KNOWN_MAX: usize = 4;
+
 /// What other nodes say that cannot be is reported at once, then after this time, doubled ...
 pub const REPORT_WAIT_MS: u64 = 10_000;
 /// ... up to this.
@@ -163,6 +166,8 @@ pub const LEARNED_MISSING_MAX: u64 = 4_096;
 pub const LEARNED_PASSES: u32 = 2;
 /// A member that was not there for so long is asked for nothing more in a pass.
 pub const SOURCE_GONE_MS: u64 = 1_000;
+/// A disk that has not finished a write for so long hangs: its node counts as not reached.
+pub const DISK_HUNG_MS: u64 = 1_000;
 /// Marks of chosen records that no group took along are written this often.
 pub const MARKS_MS: u64 = 1_000;
 

@@ -32,7 +32,7 @@ struct Asking {
 /// Who is reached, and for how long.
 #[derive(Debug, Default)]
 pub struct Reached {
-    /// Members that are not reached by any path, since when.
+    /// Members that are not reached by any path, or whose disks hang, since when.
     missed_since_us: BTreeMap<NodeId, u64>,
     asking: BTreeMap<NodeId, Asking>,
 }
@@ -81,10 +81,14 @@ impl Replica {
     }
 
     fn look_who_is_missed(&mut self, now: Now, configuration: &Configuration) {
+        // By answers, not by heartbeats alone.
+        let answers = |node: NodeId| self.near.contains(&node) && !self.hangs(node);
+        let silent = configuration.voters().map(|m| m.node);
+        let silent: NodeSet = silent.filter(|node| !answers(*node)).collect();
         let missed = &mut self.changes.reached.missed_since_us;
-        missed.retain(|node, _| !self.near.contains(node) && configuration.voter(*node).is_some());
+        missed.retain(|node, _| silent.contains(*node));
         for member in configuration.voters() {
-            if !self.near.contains(&member.node) {
+            if silent.contains(member.node) {
                 missed.entry(member.node).or_insert(now.mono_us);
             }
         }
@@ -161,6 +165,7 @@ impl Replica {
         );
         let asking = &mut self.changes.reached.asking;
         asking.retain(|_, a| now.mono_us < a.last_us + asked_us);
+        let asking = &self.changes.reached.asking;
         let clock = self.clock.last();
         let ready = asking.iter().filter(|(node, asking)| {
             let known = configuration.nodes().find(|m| m.node == **node);
@@ -168,7 +173,8 @@ impl Replica {
             let is_new = known.is_some_and(|m| m.incarnation != asking.incarnation);
             let present = asking.epoch == configuration.epoch || !rule!(E4);
             let waited = now.mono_us >= asking.since_us + steady_us + patience_us;
-            (is_new || !rule!(E4)) && present && asking.ready && waited
+            let ready = asking.ready && !self.hangs(**node);
+            (is_new || !rule!(E4)) && present && ready && waited
         });
         let ready = ready.min_by_key(|(_, asking)| asking.since_us);
         ready.map(|(node, asking)| (*node, asking.incarnation))
@@ -180,6 +186,7 @@ impl Replica {
         let near = self.near.iter().copied();
         let old: NodeSet = near
             .filter(|node| learner.is_none_or(|(learner, _)| learner != *node))
+            .filter(|node| !self.hangs(*node))
             .collect();
         is_quorum(&wanted.members, &old)
     }

@@ -105,9 +105,16 @@ pub struct Row {
     pub boot: u64,
     /// `Meta::starts`, once that is on its disk; until then 0.
     pub starts: u64,
+    /// The last group that it found on its disk at this start, and the last that is durable by now.
+    pub found: GroupNumber,
+    pub synced: GroupNumber,
     /// Its hybrid clock; of two rows the one with the later reading counts.
     pub clock: u64,
     pub wall_ms: u64,
+    /// How long the oldest write has been on its way to the disk.
+    pub unsynced_ms: u32,
+    /// E1: the boots of other voters that it has heard of, and that nothing it knows speaks against.
+    pub seen: Vec<(NodeId, u64)>,
     pub links: Vec<LinkTold>,
 }
 
@@ -225,8 +232,9 @@ messages! {
     AdmissionAsked = 38 { ready: bool, listed: Bucket }
     /// P1: all members hold these tombstones at these ballots; they are to be dropped.
     Purge = 39 { tombstones: Vec<(Key, Ballot)> }
-    /// E1: the receiver's incarnation was started as often, or oftener, as somebody else than now.
-    RolledBack = 40 { incarnation: Incarnation, starts: u64, boot: u64 }
+    /// E1: the receiver's incarnation was started as often, or more often, in another boot than the present,
+    /// or had more on its disk then than it found at its present start.
+    RolledBack = 40 { incarnation: Incarnation, starts: u64, boot: u64, synced: GroupNumber }
 }
 
 impl Message {
@@ -261,7 +269,8 @@ impl Message {
             Message::Heartbeat(m) => {
                 let fits = |row: &Row| {
                     let clocks = row.clock <= READING_SANE_MAX && row.wall_ms <= to_ms(READING_MAX);
-                    clocks && row.links.len() <= NODES_MAX && row.node > 0
+                    let lists = row.links.len() <= NODES_MAX && row.seen.len() <= 2 * MEMBERS_MAX;
+                    clocks && lists && row.node > 0
                 };
                 let fit = (1..=NODES_MAX).contains(&m.rows.len()) && m.rows.iter().all(fits);
                 return if fit { Ok(()) } else { Err(BodyError::Bounds) };
@@ -522,6 +531,11 @@ pub enum Event {
         ms: u64,
         is_wall: bool,
     },
+    /// The oldest write has been on its way to the disk for so long.
+    DiskHangs {
+        unsynced_ms: u64,
+    },
+    DiskGoesOn,
     /// E1: the node has been here with later state than it has now.
     RolledBack,
 }

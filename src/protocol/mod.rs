@@ -15,6 +15,7 @@ mod clocks;
 mod coordinate;
 mod copies;
 pub mod digest;
+mod hang;
 mod hearsay;
 mod hints;
 pub mod limits;
@@ -69,6 +70,7 @@ use clients::Forwarded;
 use clocks::Clocks;
 use copies::Copies;
 use digest::{BUCKETS_MAX, Digests, Spread};
+use hang::Oldest;
 use hearsay::Hearsay;
 use hints::{Hints, Rounds};
 use limits::{MARKS_MAX, RETRY_HORIZON_MS};
@@ -85,7 +87,7 @@ use record::Key;
 use round::Effect;
 use route::Links;
 use session::{Forwarders, Sessions};
-use starts::Starts;
+use starts::{Proof, Starts};
 use sync::Sync;
 use timer::Timers;
 use timings::Timings;
@@ -246,6 +248,7 @@ pub struct Replica {
     marks_due: bool,
     changes: Changes,
     starts: Starts,
+    proof: Proof,
     /// The group that holds the count of this start.
     started_in: u64,
     sync: Sync,
@@ -261,6 +264,8 @@ pub struct Replica {
     /// When configurations were last told to or asked of a node.
     exchanged_us: BTreeMap<NodeId, u64>,
     hearsay: Hearsay,
+    /// What waits for the disk.
+    oldest: Oldest,
     bound_in: u64,
     clocks: Clocks,
     counters: Counters,
@@ -284,6 +289,11 @@ impl Replica {
         let spread = configuration
             .as_ref()
             .map_or_else(Spread::default, |c| c.spread);
+        let proof = Proof {
+            found: group,
+            started_us: now.mono_us,
+            is_given: meta.starts == 0,
+        };
         let bootstrap = configuration.is_none().then(|| {
             let nonce = rand::RngExt::random(&mut random);
             let list = options.list.clone();
@@ -341,6 +351,7 @@ impl Replica {
             marks_due: false,
             changes: Changes::default(),
             starts: Starts::default(),
+            proof,
             started_in: 0,
             sync: Sync::default(),
             copies: Copies::default(),
@@ -352,6 +363,7 @@ impl Replica {
             floored_in: 0,
             exchanged_us: BTreeMap::new(),
             hearsay: Hearsay::default(),
+            oldest: Oldest::default(),
             bound_in: 0,
             clocks: Clocks::default(),
             counters: Counters::default(),
@@ -506,7 +518,12 @@ impl Replica {
     }
 
     fn handle_persisted(&mut self, group: u64) {
+        let started = self.outbox.is_durable(self.started_in);
         self.outbox.persisted(group);
+        if !started && self.outbox.is_durable(self.started_in) {
+            // The others may be told of this start now.
+            self.links.make_news();
+        }
         while let Some((_, ceiling)) = self.ceilings.pop_front_if(|(number, _)| *number <= group) {
             self.durable_ceiling = ceiling;
         }

@@ -138,6 +138,17 @@ impl Outbox {
         })
     }
 
+    /// The last group that is durable.
+    pub fn synced(&self) -> GroupNumber {
+        self.persisted
+    }
+
+    /// The first group that was handed out and is not durable yet.
+    pub fn oldest_unsynced(&self) -> Option<GroupNumber> {
+        let oldest = self.persisted + 1;
+        (oldest < self.filling).then_some(oldest)
+    }
+
     pub fn persisted(&mut self, group: GroupNumber) {
         assert!(group < self.filling, "group {group} was never handed out");
         self.persisted = self.persisted.max(group);

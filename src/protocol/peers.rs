@@ -95,7 +95,7 @@ impl Replica {
 
     /// Of any node that the configuration names, whether it has a vote or not.
     fn handle_learner_question(&mut self, now: Now, envelope: Envelope) {
-        if !self.votes {
+        if !self.takes_part() {
             self.counters.stray += 1;
             return;
         }
@@ -122,9 +122,9 @@ impl Replica {
                 self.handle_learner_question(now, envelope);
             }
             Message::DigestsTold(_) | Message::BucketTold(_) => self.handle_told(now, envelope),
-            Message::Purge(_) if self.votes => self.handle_purge(now, envelope),
+            Message::Purge(_) if self.takes_part() => self.handle_purge(now, envelope),
             Message::Copy(_) if envelope.round != 0 => self.handle_pulled(now, envelope),
-            _ if self.votes => self.handle_register_message(now, envelope),
+            _ if self.takes_part() => self.handle_register_message(now, envelope),
             _ => self.counters.stray += 1,
         }
     }

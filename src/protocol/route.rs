@@ -158,6 +158,11 @@ impl Links {
         self.news
     }
 
+    /// There is something that others wait for.
+    pub fn make_news(&mut self) {
+        self.news = true;
+    }
+
     /// Whether there is something that the others should be told before the next heartbeat.
     pub fn take_news(&mut self) -> bool {
         std::mem::take(&mut self.news)
@@ -247,6 +252,17 @@ impl Links {
     /// Whether that node is there in that incarnation.
     pub fn is_incarnation(&self, node: NodeId, incarnation: Incarnation) -> bool {
         self.row(node, incarnation).is_some()
+    }
+
+    /// Whether that node, in that incarnation, has heard of a boot of another one.
+    pub fn has_seen(&self, node: NodeId, incarnation: Incarnation, boot: (NodeId, u64)) -> bool {
+        let told = self.row(node, incarnation);
+        told.is_some_and(|told| told.row.seen.contains(&boot))
+    }
+
+    /// How long that node's oldest write has been on its way to its disk, as it told last.
+    pub fn unsynced_ms(&self, node: NodeId) -> u32 {
+        self.told.get(&node).map_or(0, |told| told.row.unsynced_ms)
     }
 
     /// In which that node last told of itself.
@@ -412,8 +428,12 @@ mod tests {
             incarnation: u64::from(node),
             boot: u64::from(node) + 10,
             starts: 1,
+            found: 0,
+            synced: 0,
             clock,
             wall_ms: 2_000_000,
+            unsynced_ms: 0,
+            seen: Vec::new(),
             links: hears.iter().map(link).collect(),
         }
     }

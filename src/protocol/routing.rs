@@ -127,8 +127,12 @@ impl Replica {
             incarnation: self.incarnation,
             boot: self.options.boot,
             starts: self.starts_told(),
+            found: self.proof.found,
+            synced: self.outbox.synced(),
             clock: self.clock.tick(now),
             wall_ms: now.wall_ms.min(to_ms(READING_MAX)),
+            unsynced_ms: self.unsynced_ms(),
+            seen: self.starts.seen(|node| configuration.voter(node).is_some()),
             links: Vec::new(),
         };
         let me = self.node;
@@ -179,10 +183,11 @@ impl Replica {
             // whose clocks it does not know yet.
             if self.clock.is_believable(row.clock) {
                 self.hear_clock(row.clock);
-                self.look_at_start(row);
             } else {
                 self.note_ahead(now, row.node, row.clock);
             }
+            // Whatever its clock, its node waits for this (E1_asked).
+            self.look_at_start(row);
         }
         self.links.heartbeat(from, heartbeat, now);
         self.look_at_links(now, true, false);

@@ -56,6 +56,7 @@ mod switch {
         P1_text,
         X3,
         E1,
+        E1_asked,
         B3,
         B4,
         B5,

@@ -1,29 +1,44 @@
 //! E1: a node whose disk was rolled back to an older copy has forgotten promises, and does not know it.
-//! The members that heard it before can: it counts its starts, and tells the count with its row.
+//! The members that heard it before can: it tells, with its row, how often it was started, which group it
+//! found last at this start, and which is durable by now. Until they had a chance to object it has no say.
 
 use std::collections::BTreeMap;
 
 use rand::RngExt;
 
 use super::Replica;
-use super::message::{Event, Incarnation, NodeId, Now, Output, RolledBack, Row};
+use super::limits::INCARNATIONS_KNOWN_MAX;
+use super::message::{
+    Event, GroupNumber, Incarnation, Member, NodeId, Now, Output, RolledBack, Row,
+};
 use super::outbox::Way;
+use super::quorum::NodeSet;
 use super::rules::rule;
 
-/// A start of a node, as it told of it.
+/// Whether this node's state is its latest, as far as others know.
+#[derive(Debug, Default)]
+pub struct Proof {
+    /// The last group that was found at this start.
+    pub found: GroupNumber,
+    pub started_us: u64,
+    /// From the first where there is no state of before.
+    pub is_given: bool,
+}
+
+/// The last start of an incarnation, as its node told of it.
 #[derive(Debug, Clone, Copy)]
 struct Start {
     incarnation: Incarnation,
     starts: u64,
     boot: u64,
-    /// The latest reading in that start: rows of earlier starts that come late have lower ones.
-    clock: u64,
+    /// The last group that was durable by then: a later start finds it.
+    synced: GroupNumber,
 }
 
-/// The last start of each other node that was heard of.
+/// What was heard of other nodes' starts: for each its last incarnations, the present one last.
 #[derive(Debug, Default)]
 pub struct Starts {
-    known: BTreeMap<NodeId, Start>,
+    known: BTreeMap<NodeId, Vec<Start>>,
 }
 
 impl Starts {
@@ -31,23 +46,38 @@ impl Starts {
         self.known.retain(|node, _| is_node(*node));
     }
 
-    /// The later start that the row denies: one that it does not count, by the same incarnation.
+    /// The boots of the nodes that are wanted that were heard of, and that nothing speaks against.
+    pub fn seen(&self, is_wanted: impl Fn(NodeId) -> bool) -> Vec<(NodeId, u64)> {
+        let last = |(node, starts): (&NodeId, &Vec<Start>)| Some((*node, starts.last()?.boot));
+        let known = self.known.iter().filter(|(node, _)| is_wanted(**node));
+        known.filter_map(last).collect()
+    }
+
+    /// Notes what the row tells. Gives the other start of the same incarnation that the row denies: one that
+    /// it does not count, or of which it has not found all that was durable. A row that comes late denies
+    /// the present start; its node knows better.
     fn denied_by(&mut self, row: &Row) -> Option<Start> {
-        let told = Start {
+        let known = self.known.entry(row.node).or_default();
+        let mut told = Start {
             incarnation: row.incarnation,
             starts: row.starts,
             boot: row.boot,
-            clock: row.clock,
+            synced: row.synced,
         };
-        let known = self.known.entry(row.node).or_insert(told);
-        if row.clock <= known.clock {
-            return None;
+        let place = known.iter().position(|k| k.incarnation == row.incarnation);
+        if let Some(place) = place {
+            let before = known[place];
+            let other = before.boot != row.boot;
+            if other && (row.starts <= before.starts || row.found < before.synced) {
+                return Some(before);
+            }
+            told.synced = told.synced.max(before.synced);
+            known.remove(place);
         }
-        let same = known.incarnation == told.incarnation;
-        if same && known.boot != told.boot && told.starts <= known.starts {
-            return Some(*known);
+        known.push(told);
+        if known.len() > INCARNATIONS_KNOWN_MAX {
+            known.remove(0);
         }
-        *known = told;
         None
     }
 }
@@ -70,31 +100,65 @@ impl Replica {
         if row.starts == 0 || !is_other || !rule!(E1) {
             return;
         }
+        let seen = self.starts.seen(|node| node == row.node);
         if let Some(later) = self.starts.denied_by(row) {
             let told = RolledBack {
                 incarnation: later.incarnation,
                 starts: later.starts,
                 boot: later.boot,
+                synced: later.synced,
             };
             self.send(row.node, 0, told.into(), 0, Way::Usual);
+        } else if !seen.contains(&(row.node, row.boot)) {
+            // It waits for that.
+            self.links.make_news();
         }
     }
 
     /// Somebody remembers a start that this node's state does not. A message that comes late tells of
     /// an earlier one, or of this.
     pub(super) fn handle_rolled_back(&mut self, now: Now, told: &RolledBack) {
-        let is_later = told.starts >= self.meta.starts && told.boot != self.options.boot;
-        if told.incarnation != self.incarnation || !is_later {
+        let is_later = told.starts >= self.meta.starts || told.synced > self.proof.found;
+        let is_other = told.boot != self.options.boot;
+        if told.incarnation != self.incarnation || !is_later || !is_other {
             return;
         }
         self.outputs.push_back(Output::Event(Event::RolledBack));
         self.renounce(now);
     }
 
+    /// Whether this node's votes count: it is a member, and its state is not an older copy as far as the
+    /// others know.
+    pub(super) fn takes_part(&self) -> bool {
+        self.votes && (self.proof.is_given || !rule!(E1_asked))
+    }
+
+    /// E1: at a start with state of before nothing is promised or answered until the members had a chance to
+    /// know better: all of them, or all that are joined after a while, if they and this node are a quorum.
+    pub(super) fn look_at_proof(&mut self, now: Now) {
+        let Some(configuration) = &self.configuration else {
+            return;
+        };
+        if self.proof.is_given || !self.votes {
+            return;
+        }
+        let me = (self.node, self.options.boot);
+        let others = || configuration.voters().filter(|m| m.node != self.node);
+        let has_seen = |m: &&Member| self.links.has_seen(m.node, m.incarnation, me);
+        let given: NodeSet = others().filter(has_seen).map(|m| m.node).collect();
+        let all = others().all(|m| given.contains(m.node));
+        let all_joined = others().all(|m| given.contains(m.node) || !self.links.is_joined(m.node));
+        let waited = now.mono_us >= self.proof.started_us + self.timings.proof_ms * 1_000;
+        let mut with_me = given;
+        with_me.insert(self.node);
+        self.proof.is_given = all || (waited && all_joined && configuration.has_quorum(&with_me));
+    }
+
     /// Goes on as somebody new, who has no vote until admitted: what it holds is a cache.
     fn renounce(&mut self, now: Now) {
         self.incarnation = self.random.random();
         self.meta.incarnation = self.incarnation;
+        self.proof.is_given = true;
         self.votes = false;
         self.installed_in = self.outbox.change_meta();
         self.abandon_change(now);
@@ -108,14 +172,18 @@ impl Replica {
 mod tests {
     use super::*;
 
-    fn row(incarnation: Incarnation, starts: u64, boot: u64, clock: u64) -> Row {
+    fn row(incarnation: Incarnation, starts: u64, boot: u64, groups: (u64, u64)) -> Row {
         Row {
             node: 2,
             incarnation,
             boot,
             starts,
-            clock,
+            found: groups.0,
+            synced: groups.1,
+            clock: 1,
             wall_ms: 0,
+            unsynced_ms: 0,
+            seen: Vec::new(),
             links: Vec::new(),
         }
     }
@@ -123,18 +191,43 @@ mod tests {
     #[test]
     fn a_start_that_does_not_count_an_earlier_one_is_noticed() {
         let mut starts = Starts::default();
-        let mut denied = |row: Row| starts.denied_by(&row).map(|later| later.starts);
-        assert_eq!(denied(row(7, 3, 30, 100)), None);
-        assert_eq!(denied(row(7, 4, 40, 200)), None, "it was started again");
-        assert_eq!(denied(row(7, 3, 30, 150)), None, "late");
+        let mut denied = |starts_told, boot, incarnation| {
+            let row = row(incarnation, starts_told, boot, (9, 9));
+            starts
+                .denied_by(&row)
+                .map(|later| (later.starts, later.boot))
+        };
+        assert_eq!(denied(3, 30, 7), None);
+        assert_eq!(denied(4, 40, 7), None, "it was started again");
+        assert_eq!(denied(4, 41, 7), Some((4, 40)), "from the copy once more");
+        assert_eq!(denied(4, 41, 7), Some((4, 40)), "it is still there");
+        assert_eq!(denied(2, 22, 7), Some((4, 40)), "from an older one");
         assert_eq!(
-            denied(row(7, 4, 41, 300)),
-            Some(4),
-            "from the copy once more"
+            denied(3, 30, 7),
+            Some((4, 40)),
+            "late: its node is told of itself"
         );
-        assert_eq!(denied(row(7, 4, 41, 310)), Some(4), "it is still there");
-        assert_eq!(denied(row(7, 2, 22, 320)), Some(4), "from an older one");
-        assert_eq!(denied(row(8, 4, 41, 330)), None, "it is somebody new");
-        assert_eq!(denied(row(8, 5, 50, 340)), None);
+        assert_eq!(denied(4, 41, 8), None, "it is somebody new");
+        assert_eq!(denied(5, 50, 8), None);
+        assert_eq!(
+            denied(4, 42, 7),
+            Some((4, 40)),
+            "the old one is not forgotten"
+        );
+        assert_eq!(starts.seen(|_| true), [(2, 50)]);
+    }
+
+    #[test]
+    fn a_start_that_finds_less_than_was_durable_is_noticed() {
+        let mut starts = Starts::default();
+        let mut denied = |starts_told, boot, groups| {
+            let denied = starts.denied_by(&row(7, starts_told, boot, groups));
+            denied.map(|later| (later.boot, later.synced))
+        };
+        assert_eq!(denied(3, 30, (10, 11)), None);
+        assert_eq!(denied(3, 30, (10, 99)), None);
+        assert_eq!(denied(3, 30, (10, 50)), None, "it comes late");
+        assert_eq!(denied(4, 40, (98, 100)), Some((30, 99)), "of the same run");
+        assert_eq!(denied(4, 41, (99, 100)), None, "all is there");
     }
 }

@@ -2,8 +2,9 @@
 //! other waits follow from them: made once, when a node starts.
 
 use super::limits::{
-    ADMISSION_ASKED_MS, CHANGE_PATIENCE_MS, LINK_HOLD_MAX_MS, LINK_QUIET_MS, MARKS_MS,
-    PULL_RETRY_MS, PULL_TRIES_MIN, QUORUM_LOST_MS, ROW_STALE_MS, SOURCE_GONE_MS, STEADY_MS,
+    ADMISSION_ASKED_MS, CHANGE_PATIENCE_MS, DISK_HUNG_MS, LINK_HOLD_MAX_MS, LINK_QUIET_MS,
+    MARKS_MS, PULL_RETRY_MS, PULL_TRIES_MIN, QUORUM_LOST_MS, ROW_STALE_MS, SOURCE_GONE_MS,
+    STEADY_MS,
 };
 
 /// Settings that no cluster can work with.
@@ -54,6 +55,10 @@ pub struct Timings {
     pub source_gone_ms: u64,
     /// How often a key is asked for: another source is found before keys are given up.
     pub pull_tries_max: u32,
+    /// E1: how long after a start members that are not joined may still be heard.
+    pub proof_ms: u64,
+    /// A disk that has not finished a write for so long hangs. A node looks at its own with each heartbeat.
+    pub disk_hung_ms: u64,
     /// Marks of chosen records that no group took along are written every so many heartbeats.
     pub marks_every: u64,
 }
@@ -80,6 +85,8 @@ impl Timings {
             steady_ms: STEADY_MS.max(beats(3)),
             change_patience_ms: CHANGE_PATIENCE_MS.max(beats(2)),
             source_gone_ms,
+            proof_ms: link_down_ms.saturating_add(beats(2)),
+            disk_hung_ms: DISK_HUNG_MS.max(beats(3)),
             pull_tries_max: tries.max(PULL_TRIES_MIN),
             marks_every: (MARKS_MS / heartbeat_ms.max(1)).max(1),
         }
@@ -157,6 +164,7 @@ mod tests {
             prop_assert!(t.admission_asked_ms >= two && t.admission_asked_ms > down);
             prop_assert!(t.quorum_lost_ms >= two && t.change_patience_ms >= two);
             prop_assert!(t.steady_ms > two && t.source_gone_ms > two && shrink >= two);
+            prop_assert!(t.disk_hung_ms > two);
             prop_assert!(t.link_hold_max_ms >= down && t.link_quiet_ms > t.link_hold_max_ms);
             let given_up_ms = u64::from(t.pull_tries_max) * PULL_RETRY_MS;
             prop_assert!(given_up_ms > down + t.source_gone_ms + two);

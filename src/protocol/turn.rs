@@ -145,8 +145,12 @@ mod tests {
                 incarnation: 2,
                 boot: 2,
                 starts: 0,
+                found: 0,
+                synced: 0,
                 clock: number,
                 wall_ms: NOW.wall_ms,
+                unsynced_ms: 0,
+                seen: Vec::new(),
                 links: vec![link],
             };
             let heartbeat = Heartbeat {

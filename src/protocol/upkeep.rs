@@ -43,6 +43,7 @@ impl Replica {
         self.heartbeats += 1;
         self.marks_due |= self.heartbeats.is_multiple_of(self.timings.marks_every);
         self.forget_other_cluster(now);
+        self.look_at_disk(now);
         self.tell_waits();
         self.tell_links(now);
         for node in self.notices.keys().copied().collect::<Vec<_>>() {
@@ -69,9 +70,10 @@ impl Replica {
             return;
         };
         self.links.look(now);
+        self.look_at_proof(now);
         self.tell_news(now);
         let joined: NodeSet = self.joined().collect();
-        if configuration.has_quorum(&joined) {
+        if configuration.has_quorum(&joined) && (self.takes_part() || !self.votes) {
             self.quorum_us = now.mono_us;
         }
         let lost_us = self.quorum_us + self.timings.quorum_lost_ms * 1_000;
@@ -80,16 +82,16 @@ impl Replica {
             return;
         }
         let mut near: Vec<NodeId> = self.joined().collect();
-        // This node first, then the nearest; of equally near ones those behind it, so that not all
-        // nodes ask the same ones.
+        // This node first, then the nearest, those that can't answer last; of equally near ones those
+        // behind it, so that not all nodes ask the same ones.
         let node = self.node;
         let behind = near.iter().position(|n| *n >= node).unwrap_or(0);
         near.rotate_left(behind);
         near.sort_by_key(|n| {
             if *n == node {
-                0
+                (false, 0)
             } else {
-                self.links.hops(*n).unwrap_or(u8::MAX)
+                (self.hangs(*n), self.links.hops(*n).unwrap_or(u8::MAX))
             }
         });
         self.near = near;
@@ -118,7 +120,7 @@ impl Replica {
             let there = self.links.is_joined(m.node)
                 && (self.links.is_incarnation(m.node, m.incarnation) || !rule!(E1));
             if m.node == self.node {
-                self.votes
+                self.takes_part()
             } else {
                 there
             }

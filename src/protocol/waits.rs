@@ -23,7 +23,14 @@ impl Replica {
         let heard: NodeSet = self.near.iter().copied().collect();
         if self.votes {
             return match self.hears_quorum {
+                true if self.hangs(self.node) => {
+                    "the disk, which does not finish its writes: what waits for it is not answered"
+                        .to_owned()
+                }
                 true => String::new(),
+                false if !self.takes_part() && configuration.has_quorum(&self.with_me(heard)) => {
+                    "the members' word that they know of no later state of this node".to_owned()
+                }
                 false => self.without_quorum(configuration),
             };
         }
@@ -36,9 +43,15 @@ impl Replica {
         }
     }
 
+    fn with_me(&self, mut heard: NodeSet) -> NodeSet {
+        heard.insert(self.node);
+        heard
+    }
+
     fn without_quorum(&self, configuration: &Configuration) -> String {
         let missing = configuration.voters();
-        let missing = missing.filter(|m| !self.near.contains(&m.node));
+        let is_me = |m: &&Member| m.node == self.node && self.votes;
+        let missing = missing.filter(|m| !self.near.contains(&m.node) && !is_me(m));
         let (empty, silent): (Vec<&Member>, Vec<&Member>) = missing.partition(|m| {
             let is_new = !self.links.is_incarnation(m.node, m.incarnation);
             m.node == self.node || self.links.is_joined(m.node) && is_new

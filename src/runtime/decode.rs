@@ -197,8 +197,12 @@ mod tests {
             incarnation: 3,
             boot: 1,
             starts: 1,
+            found: 0,
+            synced: 0,
             clock: 3,
             wall_ms: 2,
+            unsynced_ms: 0,
+            seen: Vec::new(),
             links: Vec::new(),
         };
         Heartbeat {

@@ -36,6 +36,11 @@ pub fn log(event: &Event) {
             "the others know of a later start of this node than its state does: the state is an older \
              copy, or is used twice. It has no vote until it has caught up and is admitted again"
         ),
+        Event::DiskHangs { unsynced_ms } => tracing::error!(
+            "the disk has not finished a write for {unsynced_ms} ms: this node answers nothing that \
+             waits for it, and is removed from the members if that goes on"
+        ),
+        Event::DiskGoesOn => tracing::info!("the disk finishes writes again"),
         Event::ClockTrusted => tracing::info!("this machine's clock is followed again"),
         Event::NodeAhead { node, ahead_ms } => tracing::error!(
             "node {node} tells a clock or ballot {ahead_ms} ms ahead of this node's clock: dropped. \

@@ -246,8 +246,12 @@ impl Alone {
             incarnation: self.incarnations[&node],
             boot: BOOT + u64::from(node),
             starts: 1,
+            found: 1,
+            synced: 1,
             clock: clock::from_ms(self.now.wall_ms),
             wall_ms: self.now.wall_ms,
+            unsynced_ms: 0,
+            seen: Vec::new(),
             links: vec![link],
         };
         let heartbeat = Heartbeat {

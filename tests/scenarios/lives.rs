@@ -565,6 +565,7 @@ pub fn e1_hints_end_when_a_vote_is_renounced() {
         incarnation: 1,
         starts: 100,
         boot: 1,
+        synced: 0,
     };
     node.tell(2, 0, told);
     assert_ne!(node.incarnation(), 1);

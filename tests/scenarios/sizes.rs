@@ -225,8 +225,12 @@ fn messages_of_all_nodes_fit_a_datagram() {
         incarnation: u64::MAX,
         boot: u64::MAX,
         starts: u64::MAX,
+        found: u64::MAX,
+        synced: u64::MAX,
         clock: READING_SANE_MAX,
         wall_ms: READING_SANE_MAX >> 12,
+        unsynced_ms: u32::MAX,
+        seen: vec![(u8::MAX, u64::MAX); 2 * MEMBERS_MAX],
         links: vec![link; NODES_MAX - 1],
     };
     assert_is_taken(Heartbeat {

@@ -1,0 +1,144 @@
+//! E1: disks that are put back to an older copy, as a snapshot that is restored. What is gone with them
+//! are promises and acknowledged writes that count at a quorum.
+
+use kvclient::wire::{Action, Outcome};
+
+use crate::sim::cluster::Cluster;
+use crate::sim::disk::Disk;
+use crate::sim::script::{Script, msg};
+
+/// What is on a node's disk now, as it is found after a power failure.
+fn snapshot(c: &Script, node: usize) -> Disk {
+    let mut copy = c.nodes[node].disk.clone();
+    copy.crash(0);
+    copy
+}
+
+fn has_renounced(c: &Cluster, node: usize, copy: &Disk) -> bool {
+    c.nodes[node].disk.incarnation() != copy.incarnation()
+}
+
+fn is_member_again(c: &Cluster, node: usize) -> bool {
+    let disk = &c.nodes[node].disk;
+    let configuration = disk.synced().meta.configuration.as_ref();
+    configuration.is_some_and(|c| {
+        let voter = c.voter(node as u8 + 1).map(|m| m.incarnation);
+        c.joint.is_none() && voter == Some(disk.incarnation())
+    })
+}
+
+/// The node was not started between the copy and its end, so its count of starts tells nothing.
+#[test]
+pub fn e1_copy_of_the_same_run_is_noticed() {
+    let mut c = Script::shrinking(5, 1);
+    let client = c.client();
+    c.put(client, "k", "old");
+    let copy = snapshot(&c, 4);
+    c.run_ms(200);
+    c.put(client, "k", "new");
+    c.run_ms(200);
+    c.roll_back(4, copy.clone());
+    c.until("somebody new", |c| has_renounced(c, 4, &copy));
+    c.until("a member again", |c| is_member_again(c, 4));
+    c.isolate(0);
+    c.isolate(1);
+    let late = c.client_of(&[2, 3, 4]);
+    assert_eq!(c.get(late, "k"), "new");
+    c.check();
+}
+
+/// Node 3 has the write, with node 1; the copy of its disk has not. Node 2 has heard of what was on that disk
+/// later, but not of the write. Before the copy is noticed, 2 and 3 together would answer what was before.
+fn rolled_back_between_two(hold_objection: bool) {
+    let mut c = Script::new(3);
+    let key = c.key_of(0);
+    let client = c.client();
+    c.put(client, &key, "old");
+    let copy = snapshot(&c, 2);
+    c.run_ms(5_000);
+    c.isolate(1);
+    c.run_ms(500);
+    let near = c.client_of(&[0, 2]);
+    c.put(near, &key, "new");
+    if hold_objection {
+        c.hold(msg("RolledBack"));
+    }
+    c.roll_back(2, copy.clone());
+    c.heal();
+    c.isolate(0);
+    c.run_ms(3_000);
+    let late = c.client_of(&[1, 2]);
+    let outcome = c.run(late, &key, Action::Get);
+    assert!(matches!(outcome, Outcome::NoQuorum { .. }), "{outcome:?}");
+    c.let_pass();
+    c.until("somebody new", |c| has_renounced(c, 2, &copy));
+    c.heal();
+    c.run_ms(1_000);
+    assert_eq!(c.get(client, &key), "new");
+    c.check();
+}
+
+#[test]
+pub fn e1_copy_of_the_same_run_loses_no_write() {
+    rolled_back_between_two(false);
+}
+
+/// The node has no say before the others had theirs, however long that takes to arrive.
+#[test]
+pub fn e1_who_starts_waits_for_objections() {
+    rolled_back_between_two(true);
+}
+
+/// A clock that was ahead of all others when the copy was made is not what it is noticed by.
+#[test]
+pub fn e1_a_copy_is_noticed_whatever_the_clocks_say() {
+    let mut c = Script::shrinking(3, 1);
+    let client = c.client();
+    c.cluster.jump(2, 50_000);
+    c.put(client, "k", "old");
+    c.run_ms(500);
+    let copy = snapshot(&c, 2);
+    c.run_ms(1_000);
+    c.put(client, "k", "new");
+    c.run_ms(100);
+    c.cluster.jump(2, -50_000);
+    c.roll_back(2, copy.clone());
+    c.run_ms(1_000);
+    assert!(has_renounced(&c, 2, &copy));
+    c.check();
+}
+
+/// Nobody is waited for longer than it takes to hear who is there.
+#[test]
+pub fn e1_a_restart_costs_little_while_others_are_down() {
+    for (nodes, down) in [(1, vec![]), (2, vec![1]), (3, vec![1]), (5, vec![1, 3])] {
+        let mut c = Script::new(nodes);
+        let client = c.client_of(&[0]);
+        c.put(client, "k", "v");
+        for node in down {
+            c.crash_hard(node);
+        }
+        c.restart(0);
+        c.run_ms(500);
+        let began_us = c.now_us;
+        c.put(client, "k", "w");
+        assert!(c.now_us - began_us < 300_000, "{nodes} nodes");
+        c.check();
+    }
+}
+
+#[test]
+pub fn e1_all_may_restart_at_once() {
+    let mut c = Script::new(5);
+    let client = c.client();
+    c.put(client, "k", "v");
+    for node in 0..5 {
+        c.crash_hard(node);
+    }
+    c.cluster.start_all();
+    c.run_ms(500);
+    let began_us = c.now_us;
+    assert_eq!(c.get(client, "k"), "v");
+    assert!(c.now_us - began_us < 300_000);
+    c.check();
+}

@@ -69,7 +69,7 @@ impl Pending {
         let age_max_us = TEXT_AGE_MAX_MS * 1_000;
         let stale = |at_us: u64| now.mono_us >= at_us + age_max_us;
         let is_text = sessionless::is_text(self.operation.id.client);
-        is_text && self.received_us.is_none_or(stale) && rule!(X1_text)
+        is_text && self.received_us.is_none_or(stale) && rule!(X1_fresh)
     }
 
     /// X5: whether "surely not done" is still true. Of a read it always is.

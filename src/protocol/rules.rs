@@ -43,6 +43,7 @@ mod switch {
         X1_table,
         X1_dropped,
         X1_text,
+        X1_fresh,
         X1_source,
         X2_node,
         X4_window,

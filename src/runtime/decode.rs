@@ -16,6 +16,7 @@ const PEER_KIND_MIN: u8 = 16;
 
 /// What a frame comes to.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // It is taken at once, and never kept.
 pub enum Arrival<'a> {
     Input(Input),
     Transit(Transit<'a>),

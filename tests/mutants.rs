@@ -41,7 +41,7 @@ const TABLE: &[(Rule, Found)] = &[
     ),
     (
         Rule::B2_quorum,
-        Found::ByScenario(clocks::b2_a_bad_clock_that_was_alone),
+        Found::ByScenario(clocks::b2_a_master_of_two_with_a_bad_clock),
     ),
     (
         Rule::B5,

@@ -11,8 +11,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use horseshoe::protocol::rules::{Rule, switch_off};
 use scenarios::{
-    ballots, catching_up, changes, clocks, exactly_once, handoff, lives, members, outcomes, purge,
-    rollbacks, text,
+    ballots, catching_up, changes, clocks, exactly_once, handoff, latent, lives, members, outcomes,
+    purge, rollbacks, split, text,
 };
 use sim::plan::Config;
 use sim::run::run_seed;
@@ -223,6 +223,14 @@ const TABLE: &[(Rule, Found)] = &[
     (
         Rule::E6_nonce,
         Found::ByScenario(members::e6_a_question_of_an_earlier_life_binds_nobody),
+    ),
+    (
+        Rule::E7,
+        Found::ByScenario(latent::e7_a_configuration_that_nobody_installed_is_found),
+    ),
+    (
+        Rule::E8,
+        Found::ByScenario(split::e8_who_was_forced_on_both_sides_serves_on_none),
     ),
 ];
 

@@ -75,6 +75,7 @@ fn peer_messages() -> Vec<Message> {
         ids: 2,
         forced: false,
         spread: Spread::new(1, 4),
+        ..Configuration::default()
     };
     let mut messages: Vec<Message> = vec![
         Prepare {

@@ -38,6 +38,8 @@ pub struct Bootstrap {
     partial: bool,
     /// When the last of those that are there was heard for the first time.
     heard_us: u64,
+    /// A cluster of which a node sends here, as if this one belonged to it, and when it last did.
+    cluster: Option<(u64, u64)>,
 }
 
 impl Bootstrap {
@@ -60,6 +62,7 @@ impl Bootstrap {
             trouble: None,
             partial,
             heard_us: 0,
+            cluster: None,
         }
     }
 
@@ -106,8 +109,18 @@ impl Bootstrap {
         2 * (others + 1) > self.list.len()
     }
 
+    /// A node that has a configuration sends to this one: it tells that configuration within a second,
+    /// if that names this node.
+    pub fn heard_cluster(&mut self, now: Now, cluster: u64) {
+        self.cluster = Some((cluster, now.mono_us));
+    }
+
     /// Whether the first configuration can be formed.
     pub fn is_ready(&self, now: Now) -> bool {
+        let heard_us = self.cluster.map(|(_, heard_us)| heard_us);
+        if heard_us.is_some_and(|at_us| now.mono_us < at_us + BOOTSTRAP_WAIT_MS * 1_000) {
+            return false;
+        }
         let others = || self.surveyed.iter().skip(1);
         let words = others().filter(|entry| entry.word.is_some()).count();
         if !self.is_first() || words + 1 == self.list.len() {
@@ -223,6 +236,7 @@ impl Bootstrap {
             ids: self.list.len() as u8,
             forced: false,
             spread,
+            forces: Vec::new(),
         })
     }
 
@@ -230,6 +244,12 @@ impl Bootstrap {
     pub fn waits_for(&self) -> String {
         if let Some(trouble) = &self.trouble {
             return trouble.clone();
+        }
+        if let Some((cluster, _)) = self.cluster {
+            return format!(
+                "there is a cluster already, {cluster:016x}, of which a node sends here: this one waits \
+                 to be told its configuration, and forms no other while that goes on"
+            );
         }
         if !self.is_first() {
             return format!(

@@ -21,6 +21,8 @@ pub enum Waiting {
     Copy(NodeId),
     /// Is to be mended by a round.
     Mend,
+    /// Is to be looked at with the next heartbeat.
+    Look,
     /// Of that epoch.
     Work(Epoch, Work),
 }

@@ -4,13 +4,15 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use kvclient::wire::{self, Action, ClientId, Operation, OperationId, Outcome};
+use kvclient::wire::{Action, ClientId, Operation, OperationId, Outcome, Version};
 use rand::RngExt;
 
 use super::Replica;
 use super::ballot::Ballot;
+use super::configuration;
 use super::digest::Digests;
-use super::limits::{CHANGE_ANSWER_MS, SEAL_ANEW_MS};
+use super::latent::Latent;
+use super::limits::SEAL_ANEW_MS;
 use super::membership::Reached;
 use super::message::{
     BucketAsked, Configuration, ConfigurationTold, DigestsAsked, Envelope, Epoch, Event, Member,
@@ -35,9 +37,8 @@ pub struct Wanted {
 #[derive(Debug)]
 struct Proposal {
     next: Configuration,
-    /// Of the operation that is under way.
+    /// Of the operation that is under way. It ends, with an outcome or without.
     sequence: u64,
-    until_us: u64,
 }
 
 /// This node's part in changes.
@@ -53,6 +54,7 @@ pub struct Changes {
     /// What came of this node's own operations.
     pub answers: VecDeque<(u64, Outcome)>,
     pub reached: Reached,
+    pub latent: Latent,
 }
 
 impl Changes {
@@ -85,8 +87,17 @@ impl Replica {
                 configuration.epoch
             ));
         }
+        if self.is_unreadable(now) {
+            let why =
+                "the register of configurations holds what another release wrote, see the log";
+            return Err(why.into());
+        }
+        let (epoch, target) = match configuration::two_epochs_after(configuration.epoch) {
+            Some(epochs) => epochs,
+            None => return Err("all epochs are used up; a force begins new ones".into()),
+        };
         let next = Configuration {
-            epoch: configuration.epoch + 1,
+            epoch,
             // Of a joint one it would be the new members, though nothing says yet that they hold all.
             members: configuration
                 .joint
@@ -97,22 +108,17 @@ impl Replica {
             ids: wanted.ids,
             ..configuration.as_ref().clone()
         };
-        let target = next.epoch + 1;
         self.propose(now, next);
         Ok(target)
     }
 
     fn propose(&mut self, now: Now, next: Configuration) {
         let sequence = self.run_own(now, Action::Get);
-        self.changes.proposal = Some(Proposal {
-            next,
-            sequence,
-            until_us: now.mono_us + CHANGE_ANSWER_MS * 1_000,
-        });
+        self.changes.proposal = Some(Proposal { next, sequence });
     }
 
     /// An operation of this node on the configuration's register.
-    fn run_own(&mut self, now: Now, action: Action) -> u64 {
+    pub(super) fn run_own(&mut self, now: Now, action: Action) -> u64 {
         if self.changes.client == 0 {
             // Not one of those that stand for text clients.
             self.changes.client = self.random.random::<u128>() | 1 << 127;
@@ -151,46 +157,36 @@ impl Replica {
         let awaited = self.changes.proposal.take_if(|p| p.sequence == sequence);
         if let Some(proposal) = awaited {
             self.go_on(now, proposal.next, outcome);
+        } else {
+            self.looked(now, sequence, outcome);
         }
         true
     }
 
     fn go_on(&mut self, now: Now, next: Configuration, outcome: Outcome) {
-        let value = || {
-            let mut value = Vec::new();
-            wire::encode(&mut value, &next);
-            value.into()
-        };
-        let write = match outcome {
-            Outcome::Value {
-                version,
-                value: held,
-            } => {
-                let held: Configuration =
-                    wire::decode(&held).expect("the register holds configurations only");
-                let present = self.configuration.as_ref().map_or(0, |c| c.epoch);
-                if held.epoch > present {
-                    // Another node's, or this one's own of before: a quorum's read says it is chosen.
-                    self.install(now, held);
-                    return;
+        match outcome {
+            Outcome::Value { version, value } => {
+                if self.may_follow(now, version, &value) {
+                    self.write(now, Some(version), next);
                 }
-                let value = value();
-                Action::CompareVersion { version, value }
             }
-            Outcome::Absent => Action::PutIfAbsent { value: value() },
-            Outcome::Written { .. } => {
-                self.install(now, next);
-                return;
-            }
-            // Overtaken, or not known: whoever wants the change still will look again.
-            _ => return,
+            Outcome::Absent => self.write(now, None, next),
+            Outcome::Written { .. } => self.install(now, next),
+            // Overtaken, or not known: whoever wants the change still will look again, and what was
+            // chosen all the same is found (E7).
+            _ => {}
+        }
+    }
+
+    /// In place of the register's value of that version, or of none.
+    pub(super) fn write(&mut self, now: Now, version: Option<Version>, next: Configuration) {
+        let value = configuration::encode(&next);
+        let write = match version {
+            Some(version) => Action::CompareVersion { version, value },
+            None => Action::PutIfAbsent { value },
         };
         let sequence = self.run_own(now, write);
-        self.changes.proposal = Some(Proposal {
-            next,
-            sequence,
-            until_us: now.mono_us + CHANGE_ANSWER_MS * 1_000,
-        });
+        self.changes.proposal = Some(Proposal { next, sequence });
     }
 
     /// R1: a configuration that is known to be chosen.
@@ -216,6 +212,7 @@ impl Replica {
         }
         self.installed_in = self.outbox.change_meta();
         self.abandon_change(now);
+        self.keep_splits();
         self.tell_all();
         self.look_at_links(now, true, false);
         if self.votes && voted {
@@ -236,6 +233,7 @@ impl Replica {
     /// This node has no part in a change any more.
     pub(super) fn abandon_change(&mut self, now: Now) {
         self.changes.proposal = None;
+        self.changes.latent.forget();
         self.changes.sealing = None;
         self.changes.sealing_us = now.mono_us;
     }
@@ -283,9 +281,6 @@ impl Replica {
     /// At each heartbeat, and when a configuration was installed. E2: every member of a joint one
     /// completes it; the first that is there at once, the others if it takes too long.
     pub(super) fn carry_change_on(&mut self, now: Now) {
-        self.changes
-            .proposal
-            .take_if(|proposal| now.mono_us >= proposal.until_us);
         let Some(configuration) = self.configuration.clone() else {
             return;
         };
@@ -398,8 +393,11 @@ impl Replica {
         } else {
             configuration.base
         };
+        let Some(epoch) = configuration::next_epoch(configuration.epoch) else {
+            return;
+        };
         let next = Configuration {
-            epoch: configuration.epoch + 1,
+            epoch,
             members,
             joint: None,
             forced: false,

@@ -272,8 +272,11 @@ impl Replica {
         }
     }
 
-    pub(super) fn drop_operation(&mut self, _pending: Pending, straggler: bool) {
+    pub(super) fn drop_operation(&mut self, pending: Pending, straggler: bool) {
         self.operations -= 1;
+        if let ReplyTo::Own { sequence } = pending.reply {
+            self.changes.answers.push_back((sequence, Outcome::Unknown));
+        }
         if straggler {
             self.counters.stragglers += 1;
         } else {

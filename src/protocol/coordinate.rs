@@ -20,6 +20,7 @@ impl Replica {
                 Waiting::Peer(envelope) => self.handle_member_message(now, envelope),
                 Waiting::Operation(pending) => self.run_here(now, key.clone(), pending),
                 Waiting::Mend => self.mend(now, key),
+                Waiting::Look => {}
                 Waiting::Work(_, work) => self.work_on(now, key, work),
                 Waiting::Copy(node) => {
                     self.copy_key(now, node, key);

@@ -51,8 +51,6 @@ pub const REMOVALS_FORGOTTEN_MS: u64 = 600_000;
 pub const ADMISSION_ASKED_MS: u64 = 500;
 /// How long each member leaves a change to the ones before it.
 pub const CHANGE_PATIENCE_MS: u64 = 300;
-/// A write of the configuration's register that was not answered by then is tried again.
-pub const CHANGE_ANSWER_MS: u64 = 2_000;
 /// Digests are compared so often before single buckets are looked at: most of what differs was under
 /// way at that moment.
 pub const SEAL_PASSES: u32 = 3;
@@ -60,11 +58,13 @@ pub const SEAL_PASSES: u32 = 3;
 pub const SEAL_BUCKETS_MAX: usize = 64;
 /// Keys whose rounds are not through after so long are looked at anew.
 pub const SEAL_ANEW_MS: u64 = 1_000;
-/// A forced configuration's epoch is above the present one by at least so many: more than others that
-/// were left behind may still come to.
-pub const FORCED_EPOCHS: u64 = 1_000;
-/// ... and its base above the clock by so much, for what is still under way.
+/// A forced configuration's base is above the clock by so much, for what is still under way.
 pub const FORCED_BASE_MS: u64 = 1_000;
+/// Forces that a configuration remembers; then there can be no more.
+pub const FORCES_MAX: usize = 100;
+/// E7: how often a node looks for a configuration that nobody installed, and tells its own to nodes that
+/// it does not hear.
+pub const CONFIGURATION_LOOK_MS: u64 = 1_000;
 /// Before the first configuration: how often the listed nodes are asked.
 pub const SURVEY_MS: u64 = 100;
 /// ... and how long one that may form a cluster without all of them waits for another one to be heard.

@@ -50,7 +50,7 @@ impl Replica {
         let is_member = self.votes || !rule!(E4_rounds);
         let wanted = match waiting {
             // These are looked at by whoever takes them.
-            Waiting::Peer(_) | Waiting::Operation(_) => true,
+            Waiting::Peer(_) | Waiting::Operation(_) | Waiting::Look => true,
             Waiting::Copy(_) | Waiting::Mend => is_member,
             Waiting::Work(epoch, _) => is_member && *epoch == self.epoch(),
         };

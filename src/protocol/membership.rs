@@ -227,9 +227,12 @@ fn wanted(
             return None;
         }
     }
+    // Of fewer than are kept, one that is missed makes room for the newcomer: with both the others would
+    // be no quorum.
+    let kept = MEMBERS_KEPT.min(configuration.members.len());
     for place in (0..members.len()).rev() {
         let left = members.len() + usize::from(newcomer.is_some());
-        if left > MEMBERS_KEPT && missed.contains(&members[place].node) {
+        if left > kept && missed.contains(&members[place].node) {
             away.push(removed(members.remove(place), clock));
         }
     }

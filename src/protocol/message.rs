@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kvclient::clock::{READING_LAST, READING_MAX, READING_SANE_MAX, Reading, to_ms};
+use kvclient::clock::{READING_MAX, READING_SANE_MAX, Reading, to_ms};
 use kvclient::wire::{
     self, Action, Answer, BodyError, ChangeAnswer, ChangeOutcome, ChangeRequest, Hello,
     HelloAnswer, NoSession, NodeStatus, Operation, Outcome, Request, StatusRequest,
@@ -11,10 +11,10 @@ use kvclient::wire::{
 use serde::{Deserialize, Serialize};
 
 use super::ballot::Ballot;
+use super::configuration::{Forced, Unreadable};
 use super::digest::{Bucket, Digests, Spread, Sums};
 use super::limits::{
-    ADDRESS_SIZE_MAX, CHOSEN_PER_MESSAGE_MAX, KEYS_PER_MESSAGE_MAX, MEMBERS_MAX, NODES_AWAY_MAX,
-    NODES_MAX,
+    ADDRESS_SIZE_MAX, CHOSEN_PER_MESSAGE_MAX, KEYS_PER_MESSAGE_MAX, MEMBERS_MAX, NODES_MAX,
 };
 use super::page::Page;
 use super::record::{AcceptorState, Key, Record};
@@ -87,6 +87,8 @@ pub struct Configuration {
     pub forced: bool,
     /// D1: chosen with the first configuration; no change of it changes this.
     pub spread: Spread,
+    /// E8: the forces that this configuration comes of, or superseded; the last one names its lineage.
+    pub forces: Vec<Forced>,
 }
 
 /// Tells a neighbour of its own heartbeat, so that it can tell how long a round trip takes.
@@ -278,30 +280,7 @@ impl Message {
             Message::Chosen(m) if m.chosen.len() > CHOSEN_PER_MESSAGE_MAX => {
                 return Err(BodyError::Bounds);
             }
-            Message::ConfigurationTold(m) => {
-                let c = &m.configuration;
-                let all = c
-                    .members
-                    .iter()
-                    .chain(c.joint.iter().flatten())
-                    .chain(&c.away);
-                let sized = c.spread.is_sound()
-                    && (1..=MEMBERS_MAX).contains(&c.members.len())
-                    && c.joint
-                        .as_ref()
-                        .is_none_or(|j| (1..=MEMBERS_MAX).contains(&j.len()))
-                    && c.away.len() <= NODES_AWAY_MAX
-                    && c.base.reading() <= READING_LAST
-                    && c.epoch <= EPOCH_MAX
-                    && all
-                        .clone()
-                        .all(|m| m.node > 0 && m.address.len() <= ADDRESS_SIZE_MAX);
-                return if sized {
-                    Ok(())
-                } else {
-                    Err(BodyError::Bounds)
-                };
-            }
+            Message::ConfigurationTold(m) => return bounded(m.configuration.is_sound()),
             Message::ConfigurationAsked(m) => return bounded(m.address.len() <= ADDRESS_SIZE_MAX),
             Message::DigestsTold(m) => return bounded(m.sums.buckets().is_some()),
             Message::BucketTold(m) => return bounded(m.entries.len() <= KEYS_PER_MESSAGE_MAX),
@@ -538,6 +517,17 @@ pub enum Event {
     DiskGoesOn,
     /// E1: the node has been here with later state than it has now.
     RolledBack,
+    /// E7: what the configuration's register holds is none that this release knows.
+    UnreadableConfiguration {
+        ballot: Ballot,
+        why: Unreadable,
+    },
+    /// E8: the cluster was forced twice, each time without the other. In words: this node's
+    /// configuration, and the other.
+    Split {
+        own: String,
+        other: String,
+    },
 }
 
 /// Encodes a client's reply; gives the frame kind.

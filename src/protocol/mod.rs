@@ -12,12 +12,14 @@ mod cache;
 mod change;
 mod clients;
 mod clocks;
+pub mod configuration;
 mod coordinate;
 mod copies;
 pub mod digest;
 mod hang;
 mod hearsay;
 mod hints;
+mod latent;
 pub mod limits;
 mod link;
 mod lives;
@@ -47,6 +49,7 @@ pub mod rules;
 mod seal;
 pub mod session;
 mod sessionless;
+mod split;
 mod starts;
 mod sync;
 mod timer;
@@ -87,6 +90,7 @@ use record::Key;
 use round::Effect;
 use route::Links;
 use session::{Forwarders, Sessions};
+use split::Splits;
 use starts::{Proof, Starts};
 use sync::Sync;
 use timer::Timers;
@@ -247,6 +251,10 @@ pub struct Replica {
     heartbeats: u64,
     marks_due: bool,
     changes: Changes,
+    /// E8.
+    splits: Splits,
+    /// When nodes that are not heard were last told the configuration.
+    told_silent_us: u64,
     starts: Starts,
     proof: Proof,
     /// The group that holds the count of this start.
@@ -350,6 +358,8 @@ impl Replica {
             heartbeats: 0,
             marks_due: false,
             changes: Changes::default(),
+            splits: Splits::default(),
+            told_silent_us: 0,
             starts: Starts::default(),
             proof,
             started_in: 0,

@@ -2,11 +2,13 @@
 //! made into what is wanted of the next. Making the change is `change`'s.
 
 use kvclient::wire::{Change, ChangeOutcome, ChangeRequest};
+use rand::RngExt;
 
 use super::Replica;
 use super::ballot::Ballot;
 use super::change::Wanted;
-use super::limits::{FORCED_BASE_MS, FORCED_EPOCHS, MEMBERS_MAX, NODES_AWAY_MAX};
+use super::configuration::{self, Forced};
+use super::limits::{FORCED_BASE_MS, MEMBERS_MAX, NODES_AWAY_MAX};
 use super::message::{
     ClientReply, Configuration, Endpoint, Epoch, Incarnation, Member, NodeId, Now,
 };
@@ -117,9 +119,11 @@ impl Replica {
             "there is no configuration yet, so nothing to force: start the nodes with empty data \
              directories, the first with --bootstrap",
         )?;
-        let to = forced_epoch(epoch, self.node);
-        if configuration.epoch >= to && configuration.names_exactly(nodes) {
-            return Ok(ChangeOutcome::Started { epoch: to, node: 0 });
+        // Asked for again.
+        let done = configuration.forces.last().filter(|f| f.from == epoch);
+        if let Some(done) = done.filter(|_| configuration.names_exactly(nodes)) {
+            let epoch = configuration::first_epoch(done.lineage);
+            return Ok(ChangeOutcome::Started { epoch, node: 0 });
         }
         if configuration.epoch != epoch {
             return Err(format!(
@@ -135,7 +139,7 @@ impl Replica {
         if !members.iter().any(|m| m.node == self.node) {
             return Err("this node itself is not among those named: ask one of them".into());
         }
-        let forced = self.forced(now, &configuration, members);
+        let forced = self.forced(now, &configuration, members)?;
         let epoch = forced.epoch;
         self.install(now, forced);
         Ok(ChangeOutcome::Started { epoch, node: 0 })
@@ -153,7 +157,7 @@ impl Replica {
         voters.filter(|m| self.is_there(m)).cloned().collect()
     }
 
-    fn is_there(&self, member: &Member) -> bool {
+    pub(super) fn is_there(&self, member: &Member) -> bool {
         let Member {
             node, incarnation, ..
         } = member;
@@ -198,22 +202,34 @@ impl Replica {
         now: Now,
         configuration: &Configuration,
         members: Vec<Member>,
-    ) -> Configuration {
+    ) -> Result<Configuration, String> {
+        let mut forces = self.superseded(configuration);
+        let lineage = configuration::next_lineage(&forces, self.node, self.random.random());
+        let lineage = lineage.ok_or(
+            "this cluster was forced as often as it can be: copy its keys to a new cluster to go on",
+        )?;
+        forces.push(Forced {
+            lineage,
+            from: configuration.epoch,
+        });
         let left = |m: &&Member| members.iter().all(|named| named.node != m.node);
         let away = configuration.nodes().filter(left).cloned();
         let away: Vec<Member> = away.take(NODES_AWAY_MAX).collect();
         // Above what the named nodes were told of as they went on.
         let last = kvclient::clock::to_ms(self.clock.tick(now)) + FORCED_BASE_MS;
         let base = Ballot::new(kvclient::clock::from_ms(last), NodeId::MAX);
-        Configuration {
-            epoch: forced_epoch(configuration.epoch, self.node),
+        let mut forced = Configuration {
+            epoch: configuration::first_epoch(lineage),
             joint: Some(members.clone()),
             members,
             away,
             base: base.max(configuration.base),
             forced: true,
+            forces,
             ..configuration.clone()
-        }
+        };
+        self.take_in_splits(&mut forced);
+        Ok(forced)
     }
 
     /// Nodes that the next configuration names no more are told so when they are heard of again.
@@ -239,11 +255,6 @@ impl Replica {
 
 fn refused(reason: String, soon: bool) -> ChangeOutcome {
     ChangeOutcome::Refused { reason, soon }
-}
-
-/// Far above what others may still come to, and another one for each node that forces.
-fn forced_epoch(epoch: Epoch, by: NodeId) -> Epoch {
-    (epoch / FORCED_EPOCHS + 2) * FORCED_EPOCHS + Epoch::from(by)
 }
 
 fn unknown(configuration: &Configuration, node: NodeId) -> String {

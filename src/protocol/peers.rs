@@ -6,12 +6,11 @@ use rand::RngExt;
 
 use super::Replica;
 use super::ballot::Ballot;
-use super::bootstrap;
 use super::cache::{Fetched, Waiting};
 use super::limits::NEWS_INTERVAL_MS;
 use super::message::{
-    Accept, Accepted, Configuration, ConfigurationAsked, ConfigurationTold, Copied, Copy,
-    Destination, Envelope, Message, Nack, NodeId, Now, Output, Prepare, Promise, ReadAnswer,
+    Accept, Accepted, ConfigurationAsked, ConfigurationTold, Copied, Copy, Destination, Envelope,
+    Message, Nack, NodeId, Now, Output, Prepare, Promise, ReadAnswer,
 };
 use super::outbox::Way;
 use super::record::{AcceptorState, Key};
@@ -26,7 +25,11 @@ impl Replica {
                 return;
             }
             Message::ConfigurationTold(told) => {
-                self.handle_configuration(now, told.configuration.clone());
+                self.handle_configuration(now, &envelope, &told.configuration);
+                // Where links work one way only it comes round by others.
+                if cluster == self.cluster() && self.is_transit(envelope.destination) {
+                    self.pass_on(now, envelope);
+                }
                 return;
             }
             _ => {}
@@ -34,6 +37,9 @@ impl Replica {
         let Some(configuration) = self.configuration.clone() else {
             // Somebody has a configuration that this node does not: R1, newer.
             if envelope.epoch > 0 {
+                if let Some(bootstrap) = &mut self.bootstrap {
+                    bootstrap.heard_cluster(now, cluster);
+                }
                 self.ask_configuration(now, &envelope);
             }
             return;
@@ -77,6 +83,7 @@ impl Replica {
                 self.handle_heartbeat(now, origin, heartbeat);
             }
             Message::RolledBack(told) if counts => self.handle_rolled_back(now, &told),
+            Message::Forward(_) if self.is_foreign(envelope.epoch) => self.counters.stray += 1,
             Message::Forward(forward) => self.handle_forward(now, origin, via, forward),
             Message::ForwardAnswer(answer) => self.handle_forward_answer(now, answer),
             // E4 stands and falls with it: a request to be admitted is of its own epoch.
@@ -113,7 +120,7 @@ impl Replica {
     pub(super) fn handle_member_message(&mut self, now: Now, envelope: Envelope) {
         // R1: it may have waited, here or for the disk, while the epoch changed.
         let epoch = self.configuration.as_ref().map_or(0, |c| c.epoch);
-        if envelope.epoch != epoch && rule!(R1) {
+        if envelope.epoch != epoch && rule!(R1) || self.is_split() {
             self.counters.stray += 1;
             return;
         }
@@ -181,7 +188,7 @@ impl Replica {
                 Waiting::Peer(_) => self.counters.overflow += 1,
                 Waiting::Operation(pending) => self.answer_busy(pending),
                 // Looked at again when it is overdue.
-                Waiting::Copy(_) | Waiting::Mend | Waiting::Work(..) => {}
+                Waiting::Copy(_) | Waiting::Mend | Waiting::Look | Waiting::Work(..) => {}
             },
         }
     }
@@ -303,6 +310,13 @@ impl Replica {
 
     /// What the node's own state says leaves only once it is durable.
     pub(super) fn tell_configuration(&mut self, now: Now, asked: &Envelope) {
+        if self.may_exchange(now, asked.origin) {
+            self.send_configuration(asked);
+        }
+    }
+
+    /// However lately one was told or asked for.
+    pub(super) fn send_configuration(&mut self, asked: &Envelope) {
         let Some(configuration) = self.configuration.as_deref().cloned() else {
             return;
         };
@@ -328,9 +342,10 @@ impl Replica {
             self.counters.stray += 1;
             return;
         };
-        if self.outbox.is_durable(self.installed_in) && self.may_exchange(now, asked.origin) {
+        if self.outbox.is_durable(self.installed_in) {
             let told = ConfigurationTold { configuration };
             let envelope = self.envelope(asked.origin, 0, told.into());
+            self.send_round_about(&envelope, &to);
             self.outputs.push_back(Output::Send {
                 to: Destination::Address(to),
                 envelope,
@@ -352,7 +367,20 @@ impl Replica {
         }
         .into();
         let envelope = self.envelope(envelope.origin, 0, message);
+        if let Destination::Address(address) = &to {
+            self.send_round_about(&envelope, address);
+        }
         self.outputs.push_back(Output::Send { to, envelope });
+    }
+
+    /// Also by the way that others know, where the straight one does not work. Ids may mean something
+    /// else to the receiver; its address does not.
+    fn send_round_about(&mut self, envelope: &Envelope, address: &str) {
+        let node = envelope.destination;
+        let is_straight = self.links.next_hop(node) == node;
+        if !is_straight && self.address_of(node) == Some(address) {
+            self.dispatch(envelope.clone(), Way::Usual);
+        }
     }
 
     /// Many messages of another epoch may come at once; one exchange will do.
@@ -370,20 +398,6 @@ impl Replica {
         let others = self.options.list.len() as u8 - 1;
         let place = self.random.random_range(0..others.max(1));
         Destination::Listed(place + u8::from(place >= self.options.index))
-    }
-
-    /// R1: installed only because it is known to be chosen; whoever tells it has installed it.
-    fn handle_configuration(&mut self, now: Now, told: Configuration) {
-        let newer = match &self.configuration {
-            None => {
-                told.nodes().any(|m| m.address == self.own_address())
-                    && bootstrap::may_install_first(&told, self.incarnation, self.meta.bound_to)
-            }
-            Some(held) => held.cluster == told.cluster && told.epoch > held.epoch,
-        };
-        if newer {
-            self.install(now, told);
-        }
     }
 }
 

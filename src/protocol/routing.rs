@@ -120,6 +120,10 @@ impl Replica {
         let Some(configuration) = self.configuration.clone() else {
             return;
         };
+        // A node that was taken out is nobody to the others.
+        if self.node == 0 {
+            return;
+        }
         self.told_us = now.mono_us;
         self.links.take_news();
         let own = Row {

@@ -87,6 +87,8 @@ mod switch {
         E5_replaced,
         E6_bound,
         E6_nonce,
+        E7,
+        E8,
     }
 
     thread_local! {

@@ -50,7 +50,9 @@ impl Replica {
             self.flush_notices(node);
         }
         self.hand_off(now);
+        self.look_for_latent(now);
         self.look_at_membership(now);
+        self.tell_silent_nodes(now);
         self.synchronize(now);
         self.tell_of_clock(now);
     }
@@ -78,6 +80,7 @@ impl Replica {
         }
         let lost_us = self.quorum_us + self.timings.quorum_lost_ms * 1_000;
         let hears = self.quorum_us == now.mono_us || (self.hears_quorum && now.mono_us < lost_us);
+        let hears = hears && !self.is_split();
         if self.hears_quorum && !hears && !may_lose {
             return;
         }

@@ -13,6 +13,10 @@ impl Replica {
         let Some(configuration) = &self.configuration else {
             return String::new();
         };
+        let split = self.split_in_words(configuration);
+        if !split.is_empty() {
+            return split;
+        }
         if self.node == 0 {
             return format!(
                 "the configuration does not name {}, so this node was taken out, or was never in it: \

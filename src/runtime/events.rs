@@ -41,6 +41,18 @@ pub fn log(event: &Event) {
              waits for it, and is removed from the members if that goes on"
         ),
         Event::DiskGoesOn => tracing::info!("the disk finishes writes again"),
+        Event::UnreadableConfiguration { ballot, why } => tracing::error!(
+            "the record of key `configuration` at ballot {ballot}, proposed by node {}, is not a \
+             configuration that this release can read: {why}. The members do not change until it is \
+             replaced: run the same release on all nodes, or `horseshoe member force` with the ids of \
+             all members and --despite-quorum",
+            ballot.node()
+        ),
+        Event::Split { own, other } => tracing::error!(
+            "the cluster was forced twice, and each side went on without the other: this node is of {own}, \
+             another one of {other}. Neither serves. `horseshoe member force` with the ids of the side \
+             that is to go on ends it: the other side drops what it holds, and comes back by itself"
+        ),
         Event::ClockTrusted => tracing::info!("this machine's clock is followed again"),
         Event::NodeAhead { node, ahead_ms } => tracing::error!(
             "node {node} tells a clock or ballot {ahead_ms} ms ahead of this node's clock: dropped. \

@@ -255,6 +255,10 @@ mod tests {
             removals: 4,
             removed_at: 5,
         };
+        let forced = crate::protocol::configuration::Forced {
+            lineage: 4,
+            from: 5,
+        };
         let meta = Meta {
             ceiling: 9,
             bound_to: Some(8),
@@ -269,6 +273,7 @@ mod tests {
                 ids: 3,
                 forced: true,
                 spread: Spread::new(u128::MAX - 7, 4_096),
+                forces: vec![forced],
             }),
             incarnation: 6,
             life: 7,

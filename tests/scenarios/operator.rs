@@ -5,29 +5,43 @@ use kvclient::wire::{Change, ChangeOutcome};
 
 use crate::sim::script::Script;
 
-/// Asks one node, and waits for its word.
-#[track_caller]
-fn ask(c: &mut Script, client: usize, node: usize, change: Change) -> ChangeOutcome {
+/// Asks one node.
+pub fn begin(c: &mut Script, client: usize, node: usize, change: Change) {
+    begin_question(c, client, node, Question::Change(change));
+}
+
+fn begin_question(c: &mut Script, client: usize, node: usize, question: Question) {
     let now_us = c.cluster.now_us;
-    let session = |c: &mut Script| c.cluster.clients[client].session.take();
-    let mut asking = session(c).expect("the client is there");
-    asking.ask(now_us, node, Question::Change(change), 5_000_000, 1);
+    let session = c.cluster.clients[client].session.take();
+    let mut asking = session.expect("the client is there");
+    asking.ask(now_us, node, question, 5_000_000, 1);
     c.cluster.clients[client].session = Some(asking);
     c.cluster.drain_client(client);
+}
+
+/// Asks one node, and waits for its word.
+#[track_caller]
+pub fn question(c: &mut Script, client: usize, node: usize, question: Question) -> Told {
+    begin_question(c, client, node, question);
     for _ in 0..100 {
         c.run_ms(10);
         let session = c.cluster.clients[client].session.as_mut();
         if let Some(completion) = session.and_then(|session| session.poll_told()) {
-            let Some(Told::Change(outcome)) = completion.told else {
-                panic!("{completion:?}");
-            };
-            return outcome;
+            return completion.told.expect("an answer");
         }
     }
     panic!("no answer");
 }
 
-fn epoch(c: &Script, node: usize) -> u64 {
+#[track_caller]
+pub fn ask(c: &mut Script, client: usize, node: usize, change: Change) -> ChangeOutcome {
+    match question(c, client, node, Question::Change(change)) {
+        Told::Change(outcome) => outcome,
+        other => panic!("{other:?}"),
+    }
+}
+
+pub fn epoch(c: &Script, node: usize) -> u64 {
     let replica = c.cluster.nodes[node].replica.as_ref().expect("it is up");
     replica.configuration().map_or(0, |c| c.epoch)
 }

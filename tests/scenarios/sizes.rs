@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use horseshoe::protocol::ballot::Ballot;
+use horseshoe::protocol::configuration::Forced;
 use horseshoe::protocol::digest::{BUCKETS_MAX, Spread, Sums};
 use horseshoe::protocol::limits::{
-    ADDRESS_SIZE_MAX, APPLIED_SIZE_MAX, MEMBERS_MAX, NODES_AWAY_MAX, NODES_MAX,
+    ADDRESS_SIZE_MAX, APPLIED_SIZE_MAX, FORCES_MAX, MEMBERS_MAX, NODES_AWAY_MAX, NODES_MAX,
 };
 use horseshoe::protocol::message::{
     Accept, ClientReply, Configuration, ConfigurationAsked, ConfigurationTold, Copy, DigestsTold,
@@ -241,6 +242,10 @@ fn messages_of_all_nodes_fit_a_datagram() {
         }),
         rows: vec![row; NODES_MAX],
     });
+    let forced = Forced {
+        lineage: u32::MAX,
+        from: u64::MAX,
+    };
     let configuration = Configuration {
         cluster: u64::MAX,
         epoch: EPOCH_MAX,
@@ -252,6 +257,7 @@ fn messages_of_all_nodes_fit_a_datagram() {
         ids: u8::MAX,
         forced: true,
         spread: Spread::new(u128::MAX, BUCKETS_MAX),
+        forces: vec![forced; FORCES_MAX],
     };
     assert_is_taken(ConfigurationTold { configuration });
     assert_is_taken(ConfigurationAsked {

@@ -27,6 +27,8 @@ pub struct Client {
     attempts: BTreeMap<u64, Bytes>,
     /// What came for a client that a scenario plays by hand.
     pub by_hand: Option<Vec<(usize, ClientReply)>>,
+    /// It has no operations, and asks for other members only.
+    operates: bool,
 }
 
 impl Client {
@@ -54,6 +56,7 @@ impl Client {
             in_flight: 0,
             attempts: BTreeMap::new(),
             by_hand: None,
+            operates: false,
         }
     }
 
@@ -75,11 +78,12 @@ impl Client {
             in_flight: 0,
             attempts: BTreeMap::new(),
             by_hand: Some(Vec::new()),
+            operates: false,
         }
     }
 
     pub fn is_there(&self) -> bool {
-        self.session.is_some() || self.text.is_some()
+        !self.operates && (self.session.is_some() || self.text.is_some())
     }
 
     pub fn is_text(&self) -> bool {
@@ -260,6 +264,13 @@ impl Cluster {
             random,
             self.now_us,
         ));
+        index
+    }
+
+    /// A client that asks for changes of the members; nothing happens to it.
+    pub fn add_operator(&mut self) -> usize {
+        let index = self.add_client();
+        self.clients[index].operates = true;
         index
     }
 

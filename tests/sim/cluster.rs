@@ -25,6 +25,8 @@ use super::watch::{Watch, is_quorum, member_of};
 pub struct Settings {
     pub seed: u64,
     pub nodes: usize,
+    /// How many of them are in the first list of nodes; the others are told of by all when they start.
+    pub listed: usize,
     pub quality: Quality,
     pub speed: DiskSpeed,
     /// Whether a node finds its state again after a crash.
@@ -50,6 +52,7 @@ impl Settings {
         Settings {
             seed: 1,
             nodes,
+            listed: nodes,
             quality: Quality::CALM,
             speed: DiskSpeed::FAST,
             keeps_disk: true,
@@ -486,8 +489,10 @@ impl Cluster {
     // What may happen to nodes.
 
     pub fn start(&mut self, node: usize) {
+        let Settings { nodes, listed, .. } = self.settings;
+        let listed = if node < listed { listed } else { nodes };
         let options = Options {
-            list: (0..self.settings.nodes).map(address).collect(),
+            list: (0..listed).map(address).collect(),
             index: node as u8,
             boot: self.random.word(),
             seed: self.random.word(),
@@ -601,6 +606,13 @@ impl Cluster {
         let stays = self.nodes.iter().filter(|n| !lost.contains(&n.index));
         let stays = stays.filter(|n| n.disk.synced().meta.configuration.is_some());
         let stays: Vec<Incarnation> = stays.map(|n| n.disk.incarnation()).collect();
+        let all_stay = configuration
+            .members
+            .iter()
+            .all(|m| stays.contains(&m.incarnation));
+        if configuration.forced && !all_stay {
+            return false;
+        }
         let joint = configuration.joint.as_deref();
         is_quorum(&configuration.members, &stays) && joint.is_none_or(|j| is_quorum(j, &stays))
     }

@@ -213,6 +213,7 @@ fn tell(report: &Report) {
     println!("runs without a configuration: {}", report.unformed);
     println!("messages sent to do harm: {}", report.hostile);
     println!("keys too hard to check: {}", report.undecided);
+    println!("keys that lost writes by force: {}", report.lost);
     println!(
         "simulated: {} s, {} events",
         report.simulated_us / 1_000_000,

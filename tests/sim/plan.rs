@@ -175,9 +175,11 @@ fn bad_clock(seed: u64, nodes: usize, faults: &[FaultKind]) -> Option<(usize, i6
     (all_else_is_right && random.chance(400)).then_some((node, hours))
 }
 
-/// About half of all kinds of trouble, at least two.
+/// About half of all kinds of trouble, at least two; in a third of the runs operators too.
 fn faults(seed: u64, shrink_after_ms: u64, random: &mut Random) -> Vec<FaultKind> {
     let removes = shrink_after_ms > 0 && Random::stream(seed, 23).chance(500);
+    let mut operators = Random::stream(seed, 17);
+    let operate = operators.chance(333);
     loop {
         let mut chosen: Vec<FaultKind> = FaultKind::ALL
             .iter()
@@ -188,6 +190,8 @@ fn faults(seed: u64, shrink_after_ms: u64, random: &mut Random) -> Vec<FaultKind
             // Often, so that a node has several lives within one run.
             let often = if removes { chosen.len() / 2 } else { 0 };
             chosen.extend(std::iter::repeat_n(FaultKind::Removal, often));
+            let kinds = FaultKind::OPERATORS.iter().copied();
+            chosen.extend(kinds.filter(|_| operate && operators.chance(600)));
             return chosen;
         }
     }

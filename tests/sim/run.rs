@@ -46,6 +46,8 @@ pub struct Report {
     pub undecided: u64,
     /// Messages that were sent to do harm.
     pub hostile: u64,
+    /// Keys that lost writes where a force said so.
+    pub lost: u64,
     pub simulated_us: u64,
     pub events: u64,
 }
@@ -57,6 +59,7 @@ impl Report {
         self.unformed += other.unformed;
         self.undecided += other.undecided;
         self.hostile += other.hostile;
+        self.lost += other.lost;
         self.simulated_us += other.simulated_us;
         self.events += other.events;
         for (name, count) in &other.outcomes {
@@ -303,6 +306,11 @@ impl Run {
                 Err(Failure(lost.into()))
             };
         }
+        while self.faults.take_in(&mut self.cluster)
+            && self.cluster.now_us < healed_us + ADMISSION_US
+        {
+            self.run_until(self.cluster.now_us + 500_000, |_| false)?;
+        }
         let all = self.run_until(self.cluster.now_us + ADMISSION_US, |run| {
             run.cluster.are_all_members()
         })?;
@@ -467,6 +475,7 @@ impl Run {
                         format!("key {} is too hard to check", show(&key))
                     });
                 }
+                Verdict::Violation(_) if self.cluster.watch.may_have_lost() => report.lost += 1,
                 Verdict::Violation(calls) => return Err(not_linearizable(&key, &calls)),
             }
         }

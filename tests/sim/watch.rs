@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use horseshoe::protocol::ballot::Ballot;
+use horseshoe::protocol::configuration::lineage_of;
 use horseshoe::protocol::message::{
     BucketTold, ClientReply, Configuration, Copied, Envelope, Epoch, Group, Incarnation, Member,
     Message, NodeId, RoundId,
@@ -30,6 +31,9 @@ pub struct Watch {
     configurations: BTreeMap<Epoch, Configuration>,
     /// B2: how far ahead of the simulation's time a ballot may be, where that is known.
     pub ahead_max_ms: Option<u64>,
+    /// A force took the place of a configuration from which others went on: what these acknowledged is
+    /// lost, as an operator is told.
+    may_have_lost: bool,
     /// The first thing that did not hold.
     violation: Option<String>,
 }
@@ -42,6 +46,10 @@ impl Watch {
     /// The newest configuration that anybody has.
     pub fn configuration(&self) -> Option<&Configuration> {
         self.configurations.values().next_back()
+    }
+
+    pub fn may_have_lost(&self) -> bool {
+        self.may_have_lost
     }
 
     fn hold(&mut self, holds: bool, what: impl FnOnce() -> String) {
@@ -231,7 +239,7 @@ impl Watch {
     }
 
     /// There is one configuration of an epoch.
-    /// E2: what follows a joint configuration is what it said would come.
+    /// E2: what follows a joint configuration is what it said would come, or (E7) what was before.
     fn follows(&mut self, epoch: Epoch) {
         let before = epoch
             .checked_sub(1)
@@ -244,10 +252,21 @@ impl Watch {
             of.collect()
         };
         let holds = before.joint.as_ref().is_none_or(|joint| {
-            next.forced || next.joint.is_none() && ids(&next.members) == ids(joint)
+            let back = ids(&next.members) == ids(&before.members);
+            next.forced || next.joint.is_none() && (ids(&next.members) == ids(joint) || back)
         });
         let both = format!("{before:?} and {next:?}");
         self.hold(holds, || format!("E2: the change is superseded: {both}"));
+    }
+
+    /// E8: whether some went on where others forced.
+    fn supersedes(&mut self) {
+        let all = || self.configurations.values();
+        let mut forces = all().flat_map(|c| &c.forces);
+        let went_on =
+            |epoch: Epoch, from: Epoch| lineage_of(epoch) == lineage_of(from) && epoch > from;
+        let lost = forces.any(|f| all().any(|c| went_on(c.epoch, f.from)));
+        self.may_have_lost |= lost;
     }
 
     fn configured(&mut self, configuration: &Configuration) {
@@ -255,6 +274,7 @@ impl Watch {
         match self.configurations.get(&epoch) {
             None => {
                 self.configurations.insert(epoch, configuration.clone());
+                self.supersedes();
                 self.follows(epoch);
                 self.follows(epoch + 1);
             }

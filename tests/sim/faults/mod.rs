@@ -3,6 +3,7 @@
 mod links;
 mod messages;
 mod nodes;
+mod operators;
 
 use std::collections::BTreeMap;
 
@@ -41,6 +42,11 @@ pub enum FaultKind {
     KindLost,
     KindLate,
     ClientCrash,
+    /// An operator asks for another configuration.
+    TakenOut,
+    Replacement,
+    Transfer,
+    Force,
 }
 
 impl FaultKind {
@@ -69,6 +75,14 @@ impl FaultKind {
         FaultKind::ClientCrash,
     ];
 
+    /// Of operators, in some runs.
+    pub const OPERATORS: [FaultKind; 4] = [
+        FaultKind::TakenOut,
+        FaultKind::Replacement,
+        FaultKind::Transfer,
+        FaultKind::Force,
+    ];
+
     /// What matters while a cluster is formed.
     pub const EARLY: [FaultKind; 6] = [
         FaultKind::Crash,
@@ -92,6 +106,8 @@ enum Then {
     Calm(u64),
     Speed(usize, DiskSpeed),
     Unfilter(usize),
+    /// A node that was taken out is added.
+    TakeIn,
 }
 
 /// When that comes.
@@ -111,6 +127,9 @@ pub struct Faults {
     pub struck: BTreeMap<FaultKind, u64>,
     /// State was lost before there was a configuration: there may never be one (E6).
     pub may_not_form: bool,
+    /// The client that asks for changes of the members.
+    operator: Option<usize>,
+    forced_us: Option<u64>,
 }
 
 impl Faults {
@@ -123,6 +142,8 @@ impl Faults {
             mark,
             struck: BTreeMap::new(),
             may_not_form: false,
+            operator: None,
+            forced_us: None,
         }
     }
 
@@ -171,6 +192,9 @@ impl Faults {
                     self.schedule(When::After(down_us), Then::Start(node), cluster);
                 }
             }
+            Some(Then::TakeIn) => {
+                self.take_in(cluster);
+            }
             Some(then) => end(then, cluster),
         }
     }
@@ -210,6 +234,10 @@ impl Faults {
                 Some(self.trouble_kind(kind, cluster, node, for_us))
             }
             FaultKind::ClientCrash => self.crash_client(cluster),
+            FaultKind::TakenOut
+            | FaultKind::Replacement
+            | FaultKind::Transfer
+            | FaultKind::Force => self.operate(kind, cluster, node, for_us),
         }
     }
 
@@ -231,6 +259,8 @@ fn end(then: Then, cluster: &mut Cluster) {
         }
         // Not any more, then.
         Then::CrashFor(..) => {}
+        // All are taken in once the trouble has ended.
+        Then::TakeIn => {}
         Then::EndFor(node, _) => {
             if cluster.nodes[node].is_up() {
                 cluster.crash(node);

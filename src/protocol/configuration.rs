@@ -1,0 +1,245 @@
+//! What a configuration may be, how it stands in its register, and which lineage it is of: an
+//! operator's force begins a new one (E8). Data and its bounds; knows no messages.
+
+use std::fmt;
+
+use bytes::Bytes;
+use kvclient::clock::READING_LAST;
+use kvclient::wire;
+use serde::{Deserialize, Serialize};
+
+use super::limits::{ADDRESS_SIZE_MAX, FORCES_MAX, MEMBERS_MAX, NODES_AWAY_MAX};
+use super::message::{Configuration, EPOCH_MAX, Epoch, Member, NodeId};
+
+/// How the register's value is written; its first byte.
+const FORMAT: u8 = 1;
+
+/// An epoch counts changes in its low bits; above them is the lineage.
+const COUNT_BITS: u32 = 28;
+/// A lineage is a generation, the id of the node that forced, and random bits: with the count 52 bits.
+const RANDOM_BITS: u32 = 10;
+const GENERATION_SHIFT: u32 = 8 + RANDOM_BITS;
+const GENERATIONS: u32 = 64;
+
+/// 0 until an operator forced a configuration; then unique for each force. A later one is higher than
+/// those that it supersedes.
+pub type Lineage = u32;
+
+/// An operator's force, as the configurations that follow from it remember it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forced {
+    pub lineage: Lineage,
+    /// The epoch in which it was asked for; of another lineage that it superseded, the last one known.
+    pub from: Epoch,
+}
+
+pub fn lineage_of(epoch: Epoch) -> Lineage {
+    (epoch >> COUNT_BITS) as Lineage
+}
+
+/// The lineage of a force by that node, above those that it supersedes; `None` if there were too many.
+pub fn next_lineage(superseded: &[Forced], by: NodeId, random: u16) -> Option<Lineage> {
+    let generations = superseded.iter().map(|f| f.lineage >> GENERATION_SHIFT);
+    let generation = generations.max().unwrap_or(0) + 1;
+    let random = u32::from(random) & ((1 << RANDOM_BITS) - 1);
+    let fits = superseded.len() < FORCES_MAX && generation < GENERATIONS;
+    fits.then(|| generation << GENERATION_SHIFT | u32::from(by) << RANDOM_BITS | random)
+}
+
+pub fn first_epoch(lineage: Lineage) -> Epoch {
+    Epoch::from(lineage) << COUNT_BITS | 1
+}
+
+/// The epoch after this one, `None` where a lineage has no more.
+pub fn next_epoch(epoch: Epoch) -> Option<Epoch> {
+    let next = epoch.checked_add(1)?;
+    (lineage_of(next) == lineage_of(epoch)).then_some(next)
+}
+
+/// A change takes two.
+pub fn two_epochs_after(epoch: Epoch) -> Option<(Epoch, Epoch)> {
+    let joint = next_epoch(epoch)?;
+    Some((joint, next_epoch(joint)?))
+}
+
+/// Why a record in the configuration's register can't be taken for one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unreadable {
+    /// Written by another release; it may be sound.
+    Format(u8),
+    Damaged,
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unreadable::Format(format) => write!(
+                f,
+                "it is in format {format}, and this release knows {FORMAT}"
+            ),
+            Unreadable::Damaged => write!(f, "it does not decode"),
+        }
+    }
+}
+
+/// As the register holds it.
+pub fn encode(configuration: &Configuration) -> Bytes {
+    let mut value = vec![FORMAT];
+    wire::encode(&mut value, configuration);
+    value.into()
+}
+
+pub fn decode(value: &[u8]) -> Result<Configuration, Unreadable> {
+    let (format, rest) = value.split_first().ok_or(Unreadable::Damaged)?;
+    if *format != FORMAT {
+        return Err(Unreadable::Format(*format));
+    }
+    let decoded = wire::decode::<Configuration>(rest).ok();
+    decoded
+        .filter(Configuration::is_sound)
+        .ok_or(Unreadable::Damaged)
+}
+
+impl Configuration {
+    /// Bounds that decoding alone does not enforce.
+    pub fn is_sound(&self) -> bool {
+        let joint = self.joint.iter();
+        let all = self.members.iter().chain(joint.clone().flatten());
+        let is_sound = |m: &Member| m.node > 0 && m.address.len() <= ADDRESS_SIZE_MAX;
+        let sized = |members: &Vec<Member>| (1..=MEMBERS_MAX).contains(&members.len());
+        self.spread.is_sound()
+            && sized(&self.members)
+            && joint.clone().all(sized)
+            && self.away.len() <= NODES_AWAY_MAX
+            && self.forces.len() <= FORCES_MAX
+            && (1..=EPOCH_MAX).contains(&self.epoch)
+            && self.base.reading() <= READING_LAST
+            && self.lineage() == lineage_of(self.epoch)
+            && all.chain(&self.away).all(is_sound)
+    }
+
+    pub fn lineage(&self) -> Lineage {
+        self.forces.last().map_or(0, |forced| forced.lineage)
+    }
+
+    /// Whether this one has come of what was installed in that epoch, or superseded it by force.
+    pub fn comes_of(&self, epoch: Epoch) -> bool {
+        let lineage = lineage_of(epoch);
+        lineage == 0 || self.forces.iter().any(|f| f.lineage == lineage)
+    }
+
+    /// E8: whether both were forced, and neither has come of the other.
+    pub fn is_split_from(&self, other: &Configuration) -> bool {
+        self.cluster == other.cluster && !self.comes_of(other.epoch) && !other.comes_of(self.epoch)
+    }
+
+    /// Whether a node that has installed `held` is to install this one instead.
+    pub fn is_newer_than(&self, held: &Configuration) -> bool {
+        self.cluster == held.cluster && self.epoch > held.epoch && self.comes_of(held.epoch)
+    }
+
+    /// For people: the epoch, and the members' addresses.
+    pub fn in_words(&self) -> String {
+        let addresses = self.members.iter().map(|m| m.address.as_str());
+        let addresses: Vec<&str> = addresses.collect();
+        format!("epoch {} with {}", self.epoch, addresses.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn configuration(forces: &[Lineage], count: u64) -> Configuration {
+        let forces = forces.iter().map(|lineage| Forced {
+            lineage: *lineage,
+            from: 1,
+        });
+        let mut of = Configuration {
+            cluster: 9,
+            spread: super::super::digest::Spread::new(1, 4),
+            members: vec![Member {
+                node: 1,
+                ..Member::default()
+            }],
+            forces: forces.collect(),
+            ..Configuration::default()
+        };
+        of.epoch = match of.lineage() {
+            0 => count,
+            lineage => first_epoch(lineage) + count - 1,
+        };
+        of
+    }
+
+    /// The lineage of a force by that node on top of others.
+    fn forced(superseded: &[Lineage], by: NodeId) -> Lineage {
+        let superseded = configuration(superseded, 1).forces;
+        next_lineage(&superseded, by, 7).expect("not that many")
+    }
+
+    #[test]
+    fn forced_lineages_are_higher_and_differ() {
+        let (first, other) = (forced(&[], 1), forced(&[], 2));
+        assert_ne!(first, other);
+        let later = forced(&[first, other], 1);
+        assert!(later > first.max(other));
+        assert!(first_epoch(first) > 1_000_000);
+        assert!(first_epoch(later) > first_epoch(other) + 1_000_000);
+        // Readers in floating point get all of it.
+        let most = [Forced {
+            lineage: 62 << GENERATION_SHIFT,
+            from: 1,
+        }];
+        let last = next_lineage(&most, 255, u16::MAX).expect("the last one");
+        assert!(first_epoch(last) + (1 << COUNT_BITS) <= 1 << 53);
+        let spent = [Forced {
+            lineage: last,
+            from: 1,
+        }];
+        assert_eq!(next_lineage(&spent, 1, 1), None);
+        assert_eq!(next_epoch(first_epoch(first)), Some(first_epoch(first) + 1));
+        assert_eq!(next_epoch((1 << COUNT_BITS) - 1), None);
+    }
+
+    #[test]
+    fn only_forces_of_the_same_are_split() {
+        let (first, other) = (forced(&[], 1), forced(&[], 2));
+        let [old, one, two] =
+            [vec![], vec![first], vec![other]].map(|forces| configuration(&forces, 5));
+        assert!(one.is_newer_than(&old) && !old.is_newer_than(&one));
+        assert!(!one.is_split_from(&old) && !old.is_split_from(&one));
+        assert!(one.is_split_from(&two) && two.is_split_from(&one));
+        assert!(!one.is_newer_than(&two) && !two.is_newer_than(&one));
+        // Changes that follow make them no more alike.
+        let later = configuration(&[first], 70_000);
+        assert!(later.is_split_from(&two) && later.is_newer_than(&one));
+        let healed = configuration(&[first, other, forced(&[first, other], 1)], 1);
+        for before in [&old, &one, &two, &later] {
+            assert!(healed.is_newer_than(before) && !healed.is_split_from(before));
+        }
+    }
+
+    #[test]
+    fn what_is_no_configuration_is_told_apart() {
+        let sound = configuration(&[forced(&[], 3)], 2);
+        assert_eq!(decode(&encode(&sound)), Ok(sound.clone()));
+        let mut newer = encode(&sound).to_vec();
+        newer[0] = FORMAT + 1;
+        assert_eq!(decode(&newer), Err(Unreadable::Format(FORMAT + 1)));
+        assert_eq!(decode(&[]), Err(Unreadable::Damaged));
+        assert_eq!(decode(&[FORMAT, 0xff, 1]), Err(Unreadable::Damaged));
+        for unsound in [
+            Configuration {
+                members: Vec::new(),
+                ..sound.clone()
+            },
+            Configuration {
+                epoch: 3,
+                ..sound.clone()
+            },
+        ] {
+            assert_eq!(decode(&encode(&unsound)), Err(Unreadable::Damaged));
+        }
+    }
+}

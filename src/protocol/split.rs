@@ -1,0 +1,181 @@
+//! Configurations that other nodes tell, and E8: two that were forced, each without the other. Nodes
+//! that know of both serve no more, until a force supersedes both.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::Replica;
+use super::bootstrap;
+use super::configuration::{self, Forced, Lineage};
+use super::limits::{CONFIGURATION_LOOK_MS, NODES_AWAY_MAX};
+use super::message::{
+    Configuration, ConfigurationTold, Destination, Envelope, Epoch, Event, Member, Now, Output,
+};
+use super::outbox::Way;
+use super::rules::rule;
+
+/// Other lineages that are remembered.
+const SPLITS_MAX: usize = 8;
+
+/// The configurations of lineages that this node's does not come of, nor they of it.
+pub type Splits = BTreeMap<Lineage, Arc<Configuration>>;
+
+impl Replica {
+    /// R1: installed only because it is known to be chosen; whoever tells it has installed it.
+    pub(super) fn handle_configuration(
+        &mut self,
+        now: Now,
+        envelope: &Envelope,
+        told: &Configuration,
+    ) {
+        let is_newer = match self.configuration.clone() {
+            None => {
+                told.nodes().any(|m| m.address == self.own_address())
+                    && bootstrap::may_install_first(told, self.incarnation, self.meta.bound_to)
+            }
+            Some(held) if held.is_split_from(told) && rule!(E8) => {
+                self.note_split(now, envelope, &held, told);
+                false
+            }
+            Some(held) => told.is_newer_than(&held),
+        };
+        if is_newer {
+            self.install(now, told.clone());
+        }
+    }
+
+    /// E8: this node has no part any more in what its side does.
+    pub(super) fn is_split(&self) -> bool {
+        !self.splits.is_empty()
+    }
+
+    /// Of an epoch that this node's configuration does not come of; it may be newer.
+    pub(super) fn is_foreign(&self, epoch: Epoch) -> bool {
+        let own = self.configuration.as_ref();
+        own.is_some_and(|own| {
+            configuration::lineage_of(epoch) != own.lineage() && !own.comes_of(epoch)
+        })
+    }
+
+    fn note_split(
+        &mut self,
+        now: Now,
+        envelope: &Envelope,
+        held: &Configuration,
+        told: &Configuration,
+    ) {
+        let known = self.splits.get(&told.lineage());
+        let is_first = known.is_none();
+        let is_later = known.is_none_or(|known| told.epoch > known.epoch);
+        if is_later && (!is_first || self.splits.len() < SPLITS_MAX) {
+            self.splits.insert(told.lineage(), told.clone().into());
+        }
+        // Whoever has the lower epoch is told of the other first, and answers.
+        if is_first || told.epoch > held.epoch {
+            self.send_configuration(envelope);
+        }
+        if is_first {
+            let event = Event::Split {
+                own: held.in_words(),
+                other: told.in_words(),
+            };
+            self.outputs.push_back(Output::Event(event));
+            self.look_at_links(now, true, true);
+            self.tell_splits();
+        }
+    }
+
+    /// The other nodes of this side may not hear any of the other.
+    fn tell_splits(&mut self) {
+        let Some(own) = self.configuration.clone() else {
+            return;
+        };
+        for other in self.splits.values().cloned().collect::<Vec<_>>() {
+            let me = self.node;
+            for node in own.nodes().filter(|m| m.node != me) {
+                let configuration = other.as_ref().clone();
+                let told = ConfigurationTold { configuration };
+                self.send(node.node, 0, told.into(), self.installed_in, Way::Usual);
+            }
+        }
+    }
+
+    /// Another configuration was installed.
+    pub(super) fn keep_splits(&mut self) {
+        if let Some(own) = self.configuration.clone() {
+            self.splits.retain(|_, other| own.is_split_from(other));
+        }
+    }
+
+    /// At each heartbeat. A node that is not heard may have been away, or have lost its state: it learns
+    /// of the configuration though it knows nobody any more whom it could ask.
+    pub(super) fn tell_silent_nodes(&mut self, now: Now) {
+        let Some(configuration) = self.configuration.clone() else {
+            return;
+        };
+        let next_us = self.told_silent_us + CONFIGURATION_LOOK_MS * 1_000;
+        if now.mono_us < next_us || !self.outbox.is_durable(self.installed_in) {
+            return;
+        }
+        self.told_silent_us = now.mono_us;
+        self.tell_splits();
+        if !self.votes {
+            return;
+        }
+        let me = self.node;
+        let silent = |m: &&Member| m.node != me && !self.links.is_joined(m.node);
+        let silent: Vec<Member> = configuration.nodes().filter(silent).cloned().collect();
+        for member in silent {
+            let told = ConfigurationTold {
+                configuration: configuration.as_ref().clone(),
+            };
+            // It may not know which id it has.
+            let envelope = self.envelope(0, 0, told.into());
+            let to = Destination::Address(member.address.into());
+            self.outputs.push_back(Output::Send { to, envelope });
+        }
+    }
+
+    /// What a forced configuration supersedes: all that this node knows of.
+    pub(super) fn superseded(&self, own: &Configuration) -> Vec<Forced> {
+        let others = self.splits.values().flat_map(|other| &other.forces);
+        let mut forces = Vec::new();
+        for forced in own.forces.iter().chain(others) {
+            if forces.iter().all(|f: &Forced| f.lineage != forced.lineage) {
+                forces.push(*forced);
+            }
+        }
+        forces
+    }
+
+    /// Nodes of the other side come back as nodes that are away, as far as ids and addresses allow.
+    pub(super) fn take_in_splits(&self, forced: &mut Configuration) {
+        for other in self.splits.values() {
+            forced.ids = forced.ids.max(other.ids);
+            forced.base = forced.base.max(other.base);
+            for node in other.nodes() {
+                let same = |m: &Member| m.node == node.node || m.address == node.address;
+                let is_known = forced.nodes().any(same);
+                if !is_known && forced.away.len() < NODES_AWAY_MAX {
+                    forced.away.push(node.clone());
+                }
+            }
+        }
+    }
+
+    /// In plain words; empty where all is well.
+    pub(super) fn split_in_words(&self, own: &Configuration) -> String {
+        if !self.is_split() {
+            return String::new();
+        }
+        let others = self.splits.values().map(|other| other.in_words());
+        let others: Vec<String> = others.collect();
+        format!(
+            "the cluster was forced twice, and each side went on without the other: this node is of {}, \
+             others are of {}; neither side serves. `horseshoe member force` with the ids of the side \
+             that is to go on ends it; the others drop what they hold, and come back by themselves",
+            own.in_words(),
+            others.join(", and of ")
+        )
+    }
+}

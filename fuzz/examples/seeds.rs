@@ -240,6 +240,7 @@ fn bucket_messages(key: &Key) -> Vec<Message> {
             incarnation: 1,
             starts: 2,
             boot: 3,
+            synced: 4,
         }
         .into(),
         Purge {

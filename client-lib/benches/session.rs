@@ -32,6 +32,7 @@ fn started() -> Session {
         nodes: NODES,
         deadline_us: DEADLINE_US_DEFAULT,
         no_quorum_after_us: NO_QUORUM_AFTER_US_DEFAULT,
+        cluster: 0,
         library_version: "bench".into(),
     };
     Session::new(options, 0)

@@ -65,7 +65,8 @@ enum {
     KVC_FORKED = -12,           /* the client is the parent process's */
     KVC_INTERNAL = -13,         /* a defect of the library; the client is closed. A write may be done */
     KVC_NOT_RESOLVED = -14,     /* of kvc_open: a host name was not resolved */
-    KVC_SYSTEM = -15            /* of kvc_open: no socket, or no other descriptor, was to be had */
+    KVC_SYSTEM = -15,           /* of kvc_open: no socket, or no other descriptor, was to be had */
+    KVC_TWO_CLUSTERS = -17      /* the given nodes belong to two clusters; nothing was sent */
 };
 
 /* What an error is called, in English, without a newline; never NULL, also for unknown numbers.
@@ -87,8 +88,10 @@ typedef struct kvc_options {
     uint32_t deadline_ms;        /* how long a call waits unless it says otherwise; 0: 5,000 */
     uint32_t no_quorum_after_ms; /* how long all nodes must be without a quorum, or silent, before
                                     KVC_NO_QUORUM is answered; 0: 1,000 */
+    uint64_t cluster;            /* the cluster to use, as `horseshoe status --json` shows it in
+                                    hexadecimal; 0: the one that the given nodes belong to */
 } kvc_options;
-#define KVC_OPTIONS_INIT { sizeof(kvc_options), 0, 0 }
+#define KVC_OPTIONS_INIT { sizeof(kvc_options), 0, 0, 0 }
 
 /* Makes a client. `nodes` are host:port, separated by commas or spaces: names, IPv4, or IPv6 in
  * brackets. Contacts no node; waits only where a host name has to be resolved. `options` may be NULL.

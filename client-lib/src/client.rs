@@ -34,6 +34,9 @@ pub struct ClientOptions {
     pub deadline: Duration,
     /// How long every node must have said `no quorum`, or not answered, before that is reported.
     pub no_quorum_after: Duration,
+    /// The cluster to use, as `status` shows it. 0: the one that the given nodes belong to; if they
+    /// belong to two, calls end with an error. A client never changes to another cluster.
+    pub cluster: u64,
 }
 
 impl Default for ClientOptions {
@@ -41,6 +44,7 @@ impl Default for ClientOptions {
         ClientOptions {
             deadline: Duration::from_micros(DEADLINE_US_DEFAULT),
             no_quorum_after: Duration::from_micros(NO_QUORUM_AFTER_US_DEFAULT),
+            cluster: 0,
         }
     }
 }
@@ -85,6 +89,7 @@ impl Client {
             nodes: addresses.len(),
             deadline_us: micros(options.deadline),
             no_quorum_after_us: micros(options.no_quorum_after),
+            cluster: options.cluster,
             library_version: env!("CARGO_PKG_VERSION").into(),
         };
         let inner = Inner::new(Session::new(session, 0), &addresses, random()?);

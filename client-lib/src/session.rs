@@ -9,6 +9,7 @@
 
 mod attempts;
 mod call;
+mod cluster;
 mod latency;
 mod node;
 mod operation;
@@ -26,6 +27,7 @@ use crate::clock::{self, HybridClock};
 use crate::wire::{self, BodyError, ClientId, kind};
 
 pub use call::{Call, CallError, Completion};
+use cluster::Choice;
 use node::Node;
 use operation::ALLOWANCE_MAX;
 use question::Asked;
@@ -55,6 +57,8 @@ pub struct SessionOptions {
     pub deadline_us: u64,
     /// How long every node must have said `no quorum`, or not answered, before that is reported.
     pub no_quorum_after_us: u64,
+    /// The cluster to use; 0: the one that the given nodes belong to.
+    pub cluster: u64,
     pub library_version: String,
 }
 
@@ -92,8 +96,7 @@ pub struct Session {
     clock: HybridClock,
     /// The wall clock that nodes told, in ms, and when: births follow it, not this machine's.
     told: (u64, u64),
-    /// The cluster in use; 0 while no node told of one.
-    cluster: u64,
+    choice: Choice,
     nodes: Vec<Node>,
     table: Table,
     /// Calls that no node could be sent yet.
@@ -125,7 +128,7 @@ impl Session {
             now_us,
             clock: HybridClock::default(),
             told: (0, now_us),
-            cluster: 0,
+            choice: Choice::new(options.cluster),
             nodes: Vec::with_capacity(options.nodes),
             options,
             table: Table::new(),
@@ -167,6 +170,7 @@ impl Session {
         body: &[u8],
     ) -> Result<(), BodyError> {
         let was_usable = self.nodes[node].is_usable(now_us);
+        let was_answering = self.nodes[node].answers_questions(now_us);
         match frame_kind {
             kind::ANSWER => {
                 let answer = wire::decode(body)?;
@@ -193,6 +197,8 @@ impl Session {
         }
         if !was_usable && self.nodes[node].is_usable(now_us) {
             self.look_for_parked(now_us);
+        }
+        if !was_answering && self.nodes[node].answers_questions(now_us) {
             self.ask_again(now_us, node);
         }
         Ok(())
@@ -208,6 +214,9 @@ impl Session {
             self.call_timeout(now_us, handle, at_us);
         }
         self.drop_idle_timers();
+        if self.choice.due_us.is_some_and(|due_us| now_us >= due_us) {
+            self.settle_cluster(now_us);
+        }
         if self.parked_due_us.is_some_and(|due_us| now_us >= due_us) {
             self.send_parked(now_us);
         }
@@ -226,7 +235,13 @@ impl Session {
         let sought = sought.filter(|node| node.is_sought());
         let hello = sought.map(|node| node.hello_due_us).min();
         let call = self.timers.peek().map(|Reverse((at_us, _))| *at_us);
-        let due = [hello, call, self.parked_due_us, self.next_question_us()];
+        let due = [
+            hello,
+            call,
+            self.parked_due_us,
+            self.choice.due_us,
+            self.next_question_us(),
+        ];
         due.into_iter().flatten().min()
     }
 

@@ -24,6 +24,7 @@ fuzz_target!(|bytes: &[u8]| {
         nodes: 2,
         deadline_us: 5_000_000,
         no_quorum_after_us: 1_000_000,
+        cluster: 0,
         library_version: "fuzz".to_owned(),
     };
     let mut now_us = 1;

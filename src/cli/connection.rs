@@ -24,6 +24,17 @@ pub struct ConnectionArgs {
     #[arg(id = "ask", long = "nodes", value_name = "LIST", global = true)]
     pub nodes: Option<String>,
 
+    /// The cluster to use, as `status --json` shows it; needed only where the given nodes belong to
+    /// two clusters
+    #[arg(
+        long,
+        value_name = "ID",
+        global = true,
+        env = "HORSESHOE_CLUSTER",
+        value_parser = words::cluster
+    )]
+    pub cluster: Option<u64>,
+
     /// Print one JSON object a line
     #[arg(long, global = true)]
     pub json: bool,
@@ -40,7 +51,10 @@ impl ConnectionArgs {
     }
 
     pub fn options(&self) -> ClientOptions {
-        let mut options = ClientOptions::default();
+        let mut options = ClientOptions {
+            cluster: self.cluster.unwrap_or(0),
+            ..ClientOptions::default()
+        };
         if let Some(timeout) = self.timeout {
             options.deadline = timeout;
             // Else a short time would always end in "timed out", which says less.

@@ -236,6 +236,7 @@ pub fn line(object: Map<String, Value>) -> Vec<u8> {
 pub fn classify(error: &CallError) -> (&'static str, Exit) {
     match error {
         CallError::NoQuorum { .. } => ("no_quorum", Exit::NoQuorum),
+        CallError::TwoClusters { .. } => ("two_clusters", Exit::Usage),
         CallError::UnknownOutcome => ("unknown_outcome", Exit::Unknown),
         CallError::TimedOut => ("timed_out", Exit::Other),
         CallError::Busy => ("busy", Exit::Other),

@@ -36,6 +36,14 @@ pub fn value(word: OsString) -> std::io::Result<Bytes> {
     Ok(Bytes::from(bytes))
 }
 
+/// A cluster's id, 16 digits in hexadecimal as `status` shows it.
+pub fn cluster(word: &str) -> Result<u64, String> {
+    let id = u64::from_str_radix(word, 16).ok().filter(|id| *id != 0);
+    let is_plain = word.len() == 16 && word.bytes().all(|b| b.is_ascii_hexdigit());
+    id.filter(|_| is_plain)
+        .ok_or_else(|| "not a cluster's id: 16 hexadecimal digits, as status shows it".to_owned())
+}
+
 /// A time above zero.
 pub fn duration(word: &str) -> Result<Duration, String> {
     match duration_or_zero(word)? {

@@ -27,7 +27,7 @@ static const char *nodes;
 static const size_t bad_sizes[] = {KVC_VALUE_SIZE_MAX + 1, SIZE_MAX / 2, (size_t)-1};
 #define BAD_SIZES (sizeof bad_sizes / sizeof *bad_sizes)
 
-_Static_assert(sizeof(size_t) != 8 || (sizeof(kvc_options) == 16 && sizeof(kvc_write_options) == 24 &&
+_Static_assert(sizeof(size_t) != 8 || (sizeof(kvc_options) == 24 && sizeof(kvc_write_options) == 24 &&
                                        sizeof(kvc_op) == 88 && sizeof(kvc_completion) == 24),
                "the sizes that were published");
 

@@ -46,6 +46,7 @@ impl Client {
             nodes,
             deadline_us: session::DEADLINE_US_DEFAULT,
             no_quorum_after_us: no_quorum_after_us.unwrap_or(picked_us),
+            cluster: 0,
             library_version: "simulated".into(),
         };
         Client {

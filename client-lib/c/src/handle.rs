@@ -85,6 +85,7 @@ pub struct Options {
     pub size: usize,
     pub deadline_ms: u32,
     pub no_quorum_after_ms: u32,
+    pub cluster: u64,
 }
 
 // SAFETY: integers.
@@ -100,6 +101,7 @@ impl From<Options> for ClientOptions {
         ClientOptions {
             deadline: or(options.deadline_ms, default.deadline),
             no_quorum_after: or(options.no_quorum_after_ms, default.no_quorum_after),
+            cluster: options.cluster,
         }
     }
 }

@@ -27,10 +27,11 @@ pub enum Status {
     Internal = -13,
     NotResolved = -14,
     System = -15,
+    TwoClusters = -17,
 }
 
 impl Status {
-    pub const ALL: [Status; 16] = [
+    pub const ALL: [Status; 17] = [
         Status::Ok,
         Status::NotFound,
         Status::NoQuorum,
@@ -47,6 +48,7 @@ impl Status {
         Status::Internal,
         Status::NotResolved,
         Status::System,
+        Status::TwoClusters,
     ];
 
     pub fn code(self) -> c_int {
@@ -72,6 +74,7 @@ impl Status {
             Status::Forked => c"the client belongs to the parent process",
             Status::Internal => c"internal error of the client library",
             Status::NotResolved => c"a host name was not resolved",
+            Status::TwoClusters => c"the given nodes belong to two clusters",
             Status::System => c"the system refused a socket or another descriptor",
         }
     }
@@ -81,6 +84,7 @@ impl From<CallError> for Status {
     fn from(error: CallError) -> Self {
         match error {
             CallError::NoQuorum { .. } => Status::NoQuorum,
+            CallError::TwoClusters { .. } => Status::TwoClusters,
             CallError::TimedOut => Status::TimedOut,
             CallError::UnknownOutcome => Status::UnknownOutcome,
             CallError::Busy => Status::Busy,

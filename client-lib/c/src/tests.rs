@@ -42,6 +42,7 @@ fn numbers_are_those_of_the_header() {
         ("KVC_UNKNOWN_OUTCOME", Status::UnknownOutcome.code().into()),
         ("KVC_FORKED", Status::Forked.code().into()),
         ("KVC_SYSTEM", Status::System.code().into()),
+        ("KVC_TWO_CLUSTERS", Status::TwoClusters.code().into()),
         ("KVC_ABI_VERSION", ABI_VERSION.into()),
         ("KVC_KEY_SIZE_MAX", KEY_SIZE_MAX as i64),
         ("KVC_VALUE_SIZE_MAX", VALUE_SIZE_MAX as i64),
@@ -70,7 +71,7 @@ fn numbers_are_those_of_the_header() {
 fn published_layouts_stay() {
     #[cfg(target_pointer_width = "64")]
     {
-        assert_eq!(size_of::<Options>(), 16);
+        assert_eq!(size_of::<Options>(), 24);
         assert_eq!(size_of::<WriteOptions>(), 24);
         assert_eq!(size_of::<Operation>(), 88);
         assert_eq!(std::mem::offset_of!(Operation, delta), 72);

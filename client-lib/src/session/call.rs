@@ -65,6 +65,12 @@ pub enum CallError {
     /// Of a write only: it may have been done.
     #[error("unknown outcome: the write may have been done, or may still be")]
     UnknownOutcome,
+    /// Nothing was sent.
+    #[error(
+        "the given nodes belong to two clusters, {first:016x} and {second:016x}: name the one that is \
+         meant, or correct the list"
+    )]
+    TwoClusters { first: u64, second: u64 },
     #[error("busy: too much is under way")]
     Busy,
     #[error("too large: a {what} is limited to {limit} bytes")]

@@ -41,6 +41,8 @@ pub(super) struct Node {
     pub live: Option<Live>,
     /// The application wants nothing sent to it.
     pub spared: bool,
+    /// Whether it may be sent operations, by its cluster.
+    pub admitted: bool,
     /// Of the hello that gave the session, or is to give it. The same hello again keeps the token, if
     /// the node still knows it; 0: the next hello takes a new one.
     nonce: u64,
@@ -77,6 +79,7 @@ impl Node {
         Node {
             live: None,
             spared: false,
+            admitted: true,
             nonce: 0,
             unanswered_since_us: None,
             hello_due_us: 0,
@@ -101,15 +104,30 @@ impl Node {
         now_us <= self.heard_us.saturating_add(FRESH_US)
     }
 
+    /// The cluster that it told, unless it told that it has none yet.
+    pub fn cluster(&self) -> Option<u64> {
+        let live = self.live.as_ref()?;
+        Some(live.cluster).filter(|cluster| *cluster != 0)
+    }
+
     /// Whether operations may be sent to it.
     pub fn is_usable(&self, now_us: u64) -> bool {
-        let is_there = self.live.is_some() && self.unanswered_since_us.is_none();
-        !self.spared && is_there && self.is_fresh(now_us)
+        self.admitted && self.answers_questions(now_us)
+    }
+
+    /// Whether it can be asked about itself, whatever its cluster.
+    pub fn answers_questions(&self, now_us: u64) -> bool {
+        !self.is_gone() && self.is_fresh(now_us)
     }
 
     /// Whether nothing was heard of it since it was asked, or it must not be asked.
-    pub fn is_silent(&self) -> bool {
+    pub fn is_gone(&self) -> bool {
         self.spared || self.live.is_none() || self.unanswered_since_us.is_some()
+    }
+
+    /// Whether it is no use for operations: gone, or of another cluster.
+    pub fn is_silent(&self) -> bool {
+        self.is_gone() || !self.admitted
     }
 
     /// Whether a hello is sent to it again and again until it answers.
@@ -259,6 +277,7 @@ impl Session {
         if self.nodes[place].spared || now_us < self.nodes[place].hello_due_us {
             return;
         }
+        self.choice.greets(now_us);
         let fresh_nonce = self.random().max(1);
         let is_alone = !self.nodes.iter().any(|node| node.is_usable(now_us));
         let node = &mut self.nodes[place];
@@ -294,24 +313,9 @@ impl Session {
             self.counters.late += 1;
             return;
         }
-        if answer.cluster != 0 && answer.cluster != self.cluster {
-            // Two clusters must never be taken for one store. The other one is followed only when
-            // nobody of the first is there any more.
-            let of_the_first = |node: &Node| {
-                let cluster = node.live.as_ref().map_or(0, |live| live.cluster);
-                cluster != 0 && cluster == self.cluster && node.is_usable(now_us)
-            };
-            let mut others = self.nodes.iter().enumerate();
-            if others.any(|(other, node)| other != place && of_the_first(node)) {
-                self.counters.foreign += 1;
-                let node = &mut self.nodes[place];
-                node.live = None;
-                node.doubt(now_us);
-                return;
-            }
-            self.cluster = answer.cluster;
-        }
-        let refresh_us = if answer.node == 0 {
+        let is_foreign = self.choice.own != 0 && !self.choice.admits(answer.cluster);
+        self.counters.foreign += u64::from(is_foreign);
+        let refresh_us = if answer.node == 0 || is_foreign {
             REFRESH_US_VOTELESS
         } else {
             REFRESH_US
@@ -324,7 +328,12 @@ impl Session {
         });
         node.heard(now_us);
         node.refresh_us = now_us + refresh_us;
-        self.observe(now_us, answer.clock);
+        node.admitted = self.choice.admits(answer.cluster);
+        // A node of another cluster says nothing of this one's time.
+        if node.admitted {
+            self.observe(now_us, answer.clock);
+        }
+        self.settle_cluster(now_us);
     }
 
     /// X4: the node does not know the session (any more). The attempt stays open: a copy of it may have

@@ -86,7 +86,7 @@ impl Session {
         asked.retry_us = now_us + RETRY_US;
         let (place, question) = (asked.place, asked.question.clone());
         let node = &mut self.nodes[place];
-        if !node.is_usable(now_us) {
+        if !node.answers_questions(now_us) {
             node.unanswered_since_us.get_or_insert(now_us);
             self.greet(now_us, place);
             return;

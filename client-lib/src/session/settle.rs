@@ -166,7 +166,12 @@ impl Session {
     /// while; of a write only if no attempt is open. True if it was told. Sets the timer if not.
     pub(super) fn look_for_dark(&mut self, now_us: u64, handle: Handle) -> bool {
         let after_us = self.no_quorum_after_us();
+        let two_clusters = self.two_clusters();
         let operation = self.table.get_mut(handle).expect("the caller looked");
+        if let Some(error) = two_clusters.filter(|_| !operation.may_be_done()) {
+            self.complete(handle, Err(error));
+            return true;
+        }
         let is_dark = |(place, node): (usize, &super::node::Node)| {
             node.is_silent() || operation.dark & place_bit(place) != 0
         };
@@ -200,8 +205,13 @@ impl Session {
                 0 => format!("given node {}", place + 1),
                 id => format!("node {id}"),
             };
+            let own = self.choice.own;
+            let cluster = node.cluster().unwrap_or(0);
             words.push(match &node.reached {
                 _ if node.spared => format!("{name} is spared"),
+                _ if own != 0 && !self.choice.admits(cluster) => {
+                    format!("{name} is of cluster {cluster:016x}, not {own:016x}")
+                }
                 Some(reached) if !node.is_silent() => format!("{name} reaches {reached:?}"),
                 _ if node.is_silent() => format!("{name} does not answer"),
                 _ => format!("{name} does not say whom it reaches"),

@@ -1,6 +1,7 @@
 //! A scripted cluster: what the session sends is looked at, and answered by hand.
 
 mod arbitrary;
+mod cluster;
 mod model;
 mod nodes;
 mod outcomes;
@@ -13,6 +14,7 @@ use crate::wire::{
 };
 
 const MS: u64 = 1_000;
+const CLUSTER: u64 = 77;
 /// What nodes' clocks show.
 const CLOCK_MS: u64 = 1_000_000;
 
@@ -36,12 +38,18 @@ struct Script {
 
 impl Script {
     fn new(nodes: usize) -> Self {
+        Script::of_cluster(nodes, 0)
+    }
+
+    /// The application names the cluster, unless it is 0.
+    fn of_cluster(nodes: usize, cluster: u64) -> Self {
         let options = SessionOptions {
             client: 7,
             seed: 1,
             nodes,
             deadline_us: DEADLINE_US_DEFAULT,
             no_quorum_after_us: NO_QUORUM_AFTER_US_DEFAULT,
+            cluster,
             library_version: "test".into(),
         };
         let now_us = 5_000_000;
@@ -118,13 +126,17 @@ impl Script {
     }
 
     fn answer_hello(&mut self, node: usize, hello: &wire::Hello) {
+        self.answer_hello_as(node, hello, CLUSTER);
+    }
+
+    fn answer_hello_as(&mut self, node: usize, hello: &wire::Hello, cluster: u64) {
         let fresh = self.tokens.len() as u64 + 1;
         let token = *self.tokens.entry(hello.nonce).or_insert(fresh);
         let answer = HelloAnswer {
             nonce: hello.nonce,
             token,
             node: node as u8 + 1,
-            cluster: 77,
+            cluster,
             epoch: 1,
             members: Vec::new(),
             key_size_max: 1_024,

@@ -113,6 +113,7 @@ impl Model {
             nodes: NODES,
             deadline_us: DEADLINE_US_DEFAULT,
             no_quorum_after_us: NO_QUORUM_AFTER_US_DEFAULT,
+            cluster: 0,
             library_version: String::new(),
         };
         let mut model = Model {
@@ -366,7 +367,7 @@ impl Model {
 #[test]
 fn every_call_completes_once_and_is_told_the_truth() {
     let mut tally: BTreeMap<String, u64> = BTreeMap::new();
-    for seed in 0..400 {
+    for seed in 0..600 {
         for result in Model::new(seed).run(120).into_values() {
             let word = match result {
                 Ok(outcome) => format!("{outcome:?}"),

@@ -1,0 +1,103 @@
+//! Which cluster this client uses: one for its life. Addresses move from one cluster to another, and a
+//! write that lands in another cluster is lost without a word.
+//!
+//! The application names the cluster, or it is the one that more than half of the given nodes belong to,
+//! or, where fewer answer, the one that all belong to who answer in time. Until it is known nothing but
+//! hellos and questions about the nodes themselves is sent to a node of a cluster. If nodes of two
+//! clusters answer before it is known, every call ends with an error that names both.
+
+use super::Session;
+use super::call::CallError;
+
+/// Once a first node has told its cluster, the others get the time that its own answer took, at least
+/// this ...
+const SETTLE_WAIT_US_MIN: u64 = 20_000;
+/// ... and at most this.
+const SETTLE_WAIT_US_MAX: u64 = 500_000;
+
+/// What is known of the cluster to use.
+#[derive(Debug, Default)]
+pub(super) struct Choice {
+    /// 0 until it is known.
+    pub own: u64,
+    /// When hellos were first sent.
+    greeted_us: Option<u64>,
+    /// When the nodes that answered so far are enough, if they agree.
+    pub due_us: Option<u64>,
+    /// Two clusters, while the nodes that answer belong to both.
+    pub conflict: Option<(u64, u64)>,
+}
+
+impl Choice {
+    pub fn new(own: u64) -> Self {
+        Choice {
+            own,
+            ..Choice::default()
+        }
+    }
+
+    /// Whether operations may go to a node of this cluster; 0 stands for none yet.
+    pub fn admits(&self, cluster: u64) -> bool {
+        cluster == 0 || cluster == self.own
+    }
+
+    pub fn greets(&mut self, now_us: u64) {
+        self.greeted_us.get_or_insert(now_us);
+    }
+}
+
+impl Session {
+    /// A node has told its cluster, or the time for others to do so is over.
+    pub(super) fn settle_cluster(&mut self, now_us: u64) {
+        if self.choice.own != 0 {
+            return;
+        }
+        let told = self.nodes.iter().filter(|node| !node.is_gone());
+        let told = told.filter_map(|node| node.cluster());
+        let mut told: Vec<u64> = told.collect();
+        let count = told.len();
+        told.sort_unstable();
+        told.dedup();
+        self.choice.conflict = match told[..] {
+            [first, second, ..] => Some((first, second)),
+            _ => None,
+        };
+        if self.choice.conflict.is_some() {
+            self.choice.due_us = None;
+            self.end_calls_of_no_cluster(now_us);
+            return;
+        }
+        let Some(cluster) = told.first().copied() else {
+            self.choice.due_us = None;
+            return;
+        };
+        let asked = self.nodes.iter().filter(|node| !node.spared).count();
+        let greeted_us = self.choice.greeted_us.unwrap_or(now_us);
+        let wait_us = (now_us - greeted_us).clamp(SETTLE_WAIT_US_MIN, SETTLE_WAIT_US_MAX);
+        let due_us = *self.choice.due_us.get_or_insert(now_us + wait_us);
+        if 2 * count > asked || now_us >= due_us {
+            self.choice.own = cluster;
+            self.choice.due_us = None;
+            self.admit_nodes();
+            self.look_for_parked(now_us);
+        }
+    }
+
+    /// Brings up to date which nodes may be sent operations.
+    pub(super) fn admit_nodes(&mut self) {
+        for node in &mut self.nodes {
+            node.admitted = self.choice.admits(node.cluster().unwrap_or(0));
+        }
+    }
+
+    pub(super) fn two_clusters(&self) -> Option<CallError> {
+        let (first, second) = self.choice.conflict?;
+        Some(CallError::TwoClusters { first, second })
+    }
+
+    fn end_calls_of_no_cluster(&mut self, now_us: u64) {
+        for handle in self.table.handles() {
+            self.look_for_dark(now_us, handle);
+        }
+    }
+}

@@ -197,9 +197,11 @@ fn ending(completion: Completion) -> Ending {
         Err(CallError::TooLarge { limit, .. }) => Outcome::TooLarge { limit },
         Err(CallError::NotANumber) => Outcome::NotANumber,
         Err(CallError::Overflow) => Outcome::Overflow,
-        Err(error @ (CallError::InvalidArgument(_) | CallError::Closed)) => {
-            panic!("no simulated client asks for this: {error}")
-        }
+        Err(
+            error @ (CallError::InvalidArgument(_)
+            | CallError::TwoClusters { .. }
+            | CallError::Closed),
+        ) => panic!("no simulated client asks for this: {error}"),
     })
 }
 

@@ -110,9 +110,11 @@ fn ending(result: Result<Outcome, CallError>) -> Ending {
         Err(CallError::NotANumber) => Outcome::NotANumber,
         Err(CallError::Overflow) => Outcome::Overflow,
         Err(CallError::TimedOut) => return Ending::TimedOut,
-        Err(error @ (CallError::Closed | CallError::InvalidArgument(_))) => {
-            panic!("a call that was never to end so: {error}")
-        }
+        Err(
+            error @ (CallError::Closed
+            | CallError::TwoClusters { .. }
+            | CallError::InvalidArgument(_)),
+        ) => panic!("a call that was never to end so: {error}"),
     })
 }
 

@@ -293,6 +293,7 @@ fn three_nodes_serve_many_clients_of_one_key() {
     let options = ClientOptions {
         deadline: PATIENCE,
         no_quorum_after: PATIENCE,
+        ..ClientOptions::default()
     };
     let client = Client::open(&list.join(","), options).unwrap();
     client.call(Call::new("a", put(b"0"))).unwrap();
@@ -459,6 +460,7 @@ fn addresses_are_of_the_family_that_is_listed() {
     let options = ClientOptions {
         deadline: PATIENCE,
         no_quorum_after: PATIENCE,
+        ..ClientOptions::default()
     };
     let client = Client::open(&node.address, options).unwrap();
     let outcome = client.call(Call::new("a", put(b"1"))).unwrap();
@@ -507,6 +509,7 @@ fn assert_serves(node: &Node) {
     let options = ClientOptions {
         deadline: PATIENCE,
         no_quorum_after: PATIENCE,
+        ..ClientOptions::default()
     };
     let client = Client::open(&node.address, options).unwrap();
     let outcome = client.call(Call::new("a", put(b"2"))).unwrap();

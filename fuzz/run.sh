@@ -16,7 +16,7 @@ if [ ${#targets[@]} -eq 0 ]; then
 fi
 
 host=$(rustc +nightly --version --verbose | sed -n 's/^host: //p')
-# As cargo-fuzz has it, but for the address sanitizer: there is no unsafe code to look after.
+# As cargo-fuzz has it, but without the address sanitizer: what is fuzzed is checked by the compiler.
 export RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
 -Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions -Coverflow-checks -Ccodegen-units=1"

@@ -52,6 +52,11 @@ impl Replica {
             self.pass_on(now, envelope);
             return;
         }
+        // What this node says to itself takes no network.
+        if envelope.origin == self.node && self.node != 0 {
+            self.counters.stray += 1;
+            return;
+        }
         if let Message::ConfigurationAsked(asked) = &envelope.message {
             if configuration.epoch > asked.epoch {
                 self.tell_configuration(now, &envelope);

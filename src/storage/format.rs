@@ -308,19 +308,20 @@ mod tests {
     fn another_version_is_refused_by_number_and_name() {
         let key = Key::user(b"a");
         let register = encode_register(&AcceptorState::default());
-        for (key, mut value, what) in [
-            (register_key(&key), register, "a register"),
+        for (key, mut value, what, known) in [
+            (register_key(&key), register, "a register", REGISTER_VERSION),
             (
                 META_KEY.to_vec(),
                 encode_meta(&Meta::default()),
                 "the node's own state",
+                META_VERSION,
             ),
         ] {
             for version in [1, 9] {
                 value[0] = version;
                 let error = Entry::decode(here(), &key, &value).unwrap_err();
                 let expected = format!(
-                    "{what} in store has format version {version}, this build reads version 2"
+                    "{what} in store has format version {version}, this build reads version {known}"
                 );
                 assert!(error.to_string().contains(&expected), "{error}");
             }

@@ -47,6 +47,8 @@ pub enum ConfigError {
         first: NodeAddress,
         own: NodeAddress,
     },
+    #[error("{0} bytes of memory are too few for a node: 64 MiB at least, or 0 for no bound")]
+    MemoryMax(u64),
 }
 
 /// The settings as they were given.
@@ -62,6 +64,8 @@ pub struct Settings {
     pub bootstrap: bool,
     pub heartbeat_ms: u64,
     pub link_down_ms: u64,
+    /// In bytes; 0: no bound.
+    pub memory_max: u64,
 }
 
 /// The settings of a server, checked.
@@ -86,6 +90,8 @@ pub struct ServerConfig {
     pub text: TextMode,
     /// Whether changes of the membership are taken from other machines.
     pub insecure_admin: bool,
+    /// The node is full once it has so many bytes in use.
+    pub memory_max: u64,
 }
 
 /// Whether Firecloud's text datagrams are taken.
@@ -97,6 +103,9 @@ pub enum TextMode {
     On,
     Off,
 }
+
+/// Less does not hold what a node needs to run.
+pub const MEMORY_MAX_MIN: u64 = 64 << 20;
 
 impl ServerConfig {
     pub fn new(settings: Settings) -> Result<Self, ConfigError> {
@@ -125,7 +134,13 @@ impl ServerConfig {
             u64::try_from(shrink_after_ms).unwrap_or(u64::MAX),
         );
         timings.check()?;
+        let memory_max = match settings.memory_max {
+            0 => u64::MAX,
+            few if few < MEMORY_MAX_MIN => return Err(ConfigError::MemoryMax(few)),
+            bytes => bytes,
+        };
         Ok(ServerConfig {
+            memory_max,
             nodes,
             index: u8::try_from(settings.index).expect("an index below the bound of members"),
             data_dir: settings.data_dir,
@@ -349,6 +364,7 @@ mod tests {
             bootstrap: false,
             heartbeat_ms: HEARTBEAT_MS_DEFAULT,
             link_down_ms: LINK_DOWN_MS_DEFAULT,
+            memory_max: 0,
         }
     }
 

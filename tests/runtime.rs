@@ -14,10 +14,10 @@ use horseshoe::runtime::{Bound, Notice, RuntimeError, allocator};
 use horseshoe::storage::{Durability, Opened, Storage, StorageError, memory};
 use kvclient::datagram::{self, DATAGRAM_SIZE_MAX, DatagramHeader, DatagramWriter, FrameHeader};
 use kvclient::wire::{
-    self, Action, Answer, Hello, HelloAnswer, Operation, OperationId, Outcome, Request,
+    self, Action, Answer, Full, Hello, HelloAnswer, Operation, OperationId, Outcome, Request,
     StatusAnswer, StatusRequest, kind,
 };
-use kvclient::{Call, Client, ClientOptions};
+use kvclient::{Call, CallError, Client, ClientOptions};
 use tokio::sync::mpsc::UnboundedSender;
 
 /// Bounds every wait: nothing here takes this long unless it is broken.
@@ -46,6 +46,15 @@ fn free_addresses(count: usize) -> Vec<String> {
 }
 
 fn config(nodes: &[String], index: usize, data_dir: Option<PathBuf>) -> ServerConfig {
+    bounded(nodes, index, data_dir, 0)
+}
+
+fn bounded(
+    nodes: &[String],
+    index: usize,
+    data_dir: Option<PathBuf>,
+    memory_max: u64,
+) -> ServerConfig {
     ServerConfig::new(Settings {
         index,
         nodes: nodes.to_vec(),
@@ -57,6 +66,7 @@ fn config(nodes: &[String], index: usize, data_dir: Option<PathBuf>) -> ServerCo
         bootstrap: false,
         heartbeat_ms: 50,
         link_down_ms: 200,
+        memory_max,
     })
     .unwrap()
 }
@@ -516,6 +526,9 @@ fn assert_serves(node: &Node) {
     assert!(matches!(outcome, Outcome::Written { .. }), "{outcome:?}");
 }
 
+/// Held by tests that measure memory: they are in one process.
+static MEMORY: Mutex<()> = Mutex::new(());
+
 /// What questions of a few bytes may cause in a node that is asked as fast as the network takes it.
 const FLOOD_MEMORY_MAX: u64 = 128 << 20;
 const FLOOD: Duration = Duration::from_secs(1);
@@ -523,6 +536,7 @@ const FLOOD: Duration = Duration::from_secs(1);
 /// Answers to each of these frames would be nine hundred times as large.
 #[test]
 fn a_flood_of_questions_from_a_member_is_bounded_and_the_node_goes_on() {
+    let _alone = MEMORY.lock();
     let mut nodes = start_memory(3);
     let mut wire = Wire::open(&nodes[0]);
     assert!(matches!(wire.put(b"a", b"1"), Outcome::Written { .. }));
@@ -569,6 +583,7 @@ fn a_flood_of_questions_from_a_member_is_bounded_and_the_node_goes_on() {
 
 #[test]
 fn a_flood_of_status_requests_is_bounded_and_the_node_goes_on() {
+    let _alone = MEMORY.lock();
     let node = start_memory(1).remove(0);
     let mut wire = Wire::open(&node);
     assert!(matches!(wire.put(b"a", b"1"), Outcome::Written { .. }));
@@ -593,5 +608,51 @@ fn a_flood_of_status_requests_is_bounded_and_the_node_goes_on() {
         assert_serves(&node);
     });
     assert!(taken < FLOOD_MEMORY_MAX, "{} MB", taken >> 20);
+    node.stop().unwrap();
+}
+
+/// Puts are taken until the process has so much in use, deletes and what does not grow also then; and once
+/// there is room, all.
+#[test]
+fn a_node_that_is_full_refuses_what_grows_until_there_is_room() {
+    let nodes = free_addresses(1);
+    let _alone = MEMORY.lock();
+    let memory_max = allocator::live_bytes() + (96 << 20);
+    let node = start_node(bounded(&nodes, 0, None, memory_max), None);
+    let options = ClientOptions {
+        deadline: PATIENCE,
+        no_quorum_after: PATIENCE,
+        ..ClientOptions::default()
+    };
+    let client = Client::open(&node.address, options).unwrap();
+    let value = Bytes::from(vec![7; 48 << 10]);
+    let put = |key: usize, value: &Bytes| {
+        let value = value.clone();
+        client.call(Call::new(key.to_string(), Action::Put { value }))
+    };
+    let delete = |key: usize| client.call(Call::new(key.to_string(), Action::Delete));
+    let first_refused = (0..20_000).find(|key| match put(*key, &value) {
+        Ok(_) => false,
+        Err(error) => {
+            assert_eq!(error, CallError::Full(Full::Memory));
+            true
+        }
+    });
+    let count = first_refused.expect("it is full at some time");
+    assert!(count > 100, "{count} keys of 48 KiB");
+    assert!(matches!(
+        put(0, &value.slice(1..)),
+        Ok(Outcome::Written { .. })
+    ));
+    let read = client.call(Call::new("1", Action::Get)).unwrap();
+    assert!(matches!(read, Outcome::Value { .. }));
+    for key in 0..count {
+        assert!(matches!(delete(key), Ok(Outcome::Written { .. })));
+    }
+    let began = Instant::now();
+    while put(0, &value).is_err() {
+        assert!(began.elapsed() < PATIENCE, "there is room again");
+    }
+    client.close();
     node.stop().unwrap();
 }

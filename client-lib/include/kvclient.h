@@ -66,6 +66,7 @@ enum {
     KVC_INTERNAL = -13,         /* a defect of the library; the client is closed. A write may be done */
     KVC_NOT_RESOLVED = -14,     /* of kvc_open: a host name was not resolved */
     KVC_SYSTEM = -15,           /* of kvc_open: no socket, or no other descriptor, was to be had */
+    KVC_FULL = -16,             /* of a write that would grow: a node has no room left; surely not done */
     KVC_TWO_CLUSTERS = -17      /* the given nodes belong to two clusters; nothing was sent */
 };
 
@@ -145,7 +146,7 @@ void kvc_result_free(kvc_result *result);
  * The calling thread does its own sending and receiving. Calls wait up to the deadline: of kvc_options,
  * or of kvc_write_options for that call. All of them may give KVC_NO_QUORUM, KVC_BUSY,
  * KVC_INVALID_ARGUMENT, KVC_TOO_LARGE, KVC_CLOSED, KVC_FORKED and KVC_INTERNAL; a get KVC_TIMED_OUT;
- * a write KVC_UNKNOWN_OUTCOME. Retries after lost datagrams are the library's affair: a write is
+ * a write KVC_UNKNOWN_OUTCOME and KVC_FULL. Retries after lost datagrams are the library's affair: a write is
  * applied once.
  *
  * Of writes `options` may be NULL, and so may `out` where the result is of no interest. With KVC_OK,

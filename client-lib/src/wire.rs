@@ -5,6 +5,8 @@
 //! and no recursive types on the wire.
 
 mod change;
+mod full;
+mod status;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -13,6 +15,8 @@ pub use change::{
     CHANGE_ADDRESS_SIZE_MAX, CHANGE_NODES_MAX, CHANGE_REASON_SIZE_MAX, Change, ChangeAnswer,
     ChangeOutcome, ChangeRequest,
 };
+pub use full::Full;
+pub use status::{BehindStatus, LearningStatus, LinkStatus, MemberStatus, RouteStatus};
 
 pub const KEY_SIZE_MAX: usize = 1_024;
 /// 48 KiB: with key, applied table and headers a record still fits one UDP datagram.
@@ -167,8 +171,9 @@ pub struct NodeStatus {
     pub version: String,
     pub uptime_ms: u64,
     pub datagrams_dropped: u64,
-    /// Memory in use, in all threads of the process.
+    /// Memory in use, in all threads of the process, and how much of it makes the node full.
     pub memory_live_bytes: u64,
+    pub memory_max_bytes: u64,
     pub clock_clamped: bool,
     /// Directed links between nodes as this node knows them, its own measurements and what the others
     /// told of theirs; in order of `from` and `to`.
@@ -188,56 +193,8 @@ pub struct NodeStatus {
     pub exposed: bool,
     /// Of `datagrams_dropped`: messages of nodes from addresses at which no node is known.
     pub strangers_dropped: u64,
-}
-
-/// What a learner has done so far.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LearningStatus {
-    /// Parts of the keys that it went through, of so many, in its present pass.
-    pub buckets_done: u64,
-    pub buckets: u64,
-    /// Keys that it has copied.
-    pub keys_copied: u64,
-}
-
-/// What a node has noted for a member that missed writes.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BehindStatus {
-    pub node: u8,
-    /// Keys that wait to be copied.
-    pub keys: u64,
-    /// Missed writes that there was no room to note, since this node's start.
-    pub overflowed: u64,
-}
-
-/// A link in one direction, as the receiving node measures it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LinkStatus {
-    pub from: u8,
-    pub to: u8,
-    pub up: bool,
-    /// Smoothed; 0 while it is not known.
-    pub rtt_us: u32,
-    pub loss_permille: u16,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RouteStatus {
-    pub to: u8,
-    /// The nodes that relay, in order; empty for a direct link.
-    pub through: Vec<u8>,
-    /// Whether a working path is known; else the direct link is tried.
-    pub works: bool,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MemberStatus {
-    pub node: u8,
-    pub address: String,
-    /// It reaches the node that tells, and is reached by it.
-    pub heard: bool,
-    /// As the configuration has it; of a node without a vote as it last told, 0 if it is not known.
-    pub incarnation: u64,
+    /// What an operator should look after, in plain words.
+    pub warnings: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -356,6 +313,10 @@ pub enum Outcome {
     /// Not done: the birth is further ahead than the node believes (B5); its own clock is at `clock`.
     Ahead {
         clock: Birth,
+    },
+    /// Surely not done: it would grow, and there is no room (X6).
+    Full {
+        full: Full,
     },
 }
 
@@ -515,6 +476,7 @@ impl From<Outcome> for FlatOutcome {
             Outcome::Unknown => flat.code = 10,
             Outcome::Remake { dropped } => (flat.code, flat.word) = (11, dropped),
             Outcome::Ahead { clock } => (flat.code, flat.word) = (12, clock),
+            Outcome::Full { full } => (flat.code, flat.word) = (13, full.code().into()),
         }
         flat
     }
@@ -557,6 +519,9 @@ impl TryFrom<FlatOutcome> for Outcome {
             10 => Outcome::Unknown,
             11 => Outcome::Remake { dropped: word },
             12 => Outcome::Ahead { clock: word },
+            13 => Outcome::Full {
+                full: Full::of_code(word).ok_or(BodyError::Bounds)?,
+            },
             _ => return Err(BodyError::Bounds),
         })
     }
@@ -652,6 +617,7 @@ mod tests {
             Just(Outcome::Unknown),
             any::<u64>().prop_map(|dropped| Outcome::Remake { dropped }),
             any::<u64>().prop_map(|clock| Outcome::Ahead { clock }),
+            Just(Outcome::Full { full: Full::Memory }),
         ]
     }
 

@@ -150,6 +150,7 @@ fn peer_messages() -> Vec<Message> {
                 wall_ms: 1_700_000_000_000,
                 unsynced_ms: 3,
                 seen: vec![(1, 5)],
+                full: 0,
                 links: vec![LinkTold {
                     from: 1,
                     up: true,

@@ -240,6 +240,7 @@ pub fn classify(error: &CallError) -> (&'static str, Exit) {
         CallError::UnknownOutcome => ("unknown_outcome", Exit::Unknown),
         CallError::TimedOut => ("timed_out", Exit::Other),
         CallError::Busy => ("busy", Exit::Other),
+        CallError::Full(_) => ("full", Exit::Other),
         CallError::TooLarge { .. } => ("too_large", Exit::Other),
         CallError::NotANumber => ("not_a_number", Exit::Other),
         CallError::Overflow => ("overflow", Exit::Other),
@@ -266,6 +267,7 @@ fn of_error(call: &Call, error: &CallError, style: Style) -> Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kvclient::wire::Full;
 
     const PLAIN: Style = Style {
         json: false,
@@ -404,6 +406,7 @@ mod tests {
             (&put, Err(CallError::UnknownOutcome), 5),
             (&get, Err(CallError::TimedOut), 6),
             (&put, Err(CallError::Busy), 6),
+            (&put, Err(CallError::Full(Full::Memory)), 6),
             (
                 &put,
                 Err(CallError::TooLarge {

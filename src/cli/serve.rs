@@ -14,7 +14,7 @@ use tracing_subscriber::EnvFilter;
 use super::{report, words};
 use crate::config::{LOG_DEFAULT, ServerConfig, Settings, TextMode};
 use crate::protocol::limits::{HEARTBEAT_MS_DEFAULT, LINK_DOWN_MS_DEFAULT};
-use crate::runtime::{self, Log};
+use crate::runtime::{self, Log, memory};
 use crate::storage::Durability;
 
 /// Run one node.
@@ -80,6 +80,18 @@ pub struct ServeArgs {
     /// A link is taken for down after a silence of so many milliseconds
     #[arg(long, value_name = "MS", default_value_t = LINK_DOWN_MS_DEFAULT, env = "HORSESHOE_LINK_DOWN_MS")]
     link_down_ms: u64,
+
+    /// How much memory the node may have in use before it is full and refuses writes that grow: bytes, or
+    /// with a unit (512M, 2G), 64M at least; 0 for no bound [default: 60 % of the machine's memory, or of
+    /// what its control group allows]
+    #[arg(
+        long,
+        value_name = "SIZE",
+        env = "HORSESHOE_MEMORY_MAX",
+        value_parser = words::size,
+        hide_default_value = true
+    )]
+    memory_max: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -155,6 +167,7 @@ impl From<ServeArgs> for Settings {
             bootstrap: arguments.bootstrap,
             heartbeat_ms: arguments.heartbeat_ms,
             link_down_ms: arguments.link_down_ms,
+            memory_max: arguments.memory_max.unwrap_or_else(memory::max_default),
         }
     }
 }
@@ -196,6 +209,15 @@ mod tests {
         assert_eq!(settings.nodes, ["a:1", "b:2"]);
         assert_eq!(settings.data_dir, Some(PathBuf::from("/d")));
         assert_eq!(settings.durability, Durability::Os);
+    }
+
+    #[test]
+    fn memory_has_units_and_a_default() {
+        let of = |line| Settings::from(parse(line).unwrap()).memory_max;
+        assert_eq!(of("serve 0 a:1 --memory-max 2G"), 2 << 30);
+        assert_eq!(of("serve 0 a:1 --memory-max 0"), 0);
+        assert!(of("serve 0 a:1") > 0);
+        assert!(parse("serve 0 a:1 --memory-max some").is_err());
     }
 
     #[test]

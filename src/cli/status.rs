@@ -78,6 +78,9 @@ fn in_words(rows: &[Row], with_links: bool) -> String {
         if status.other_cluster != 0 {
             writeln!(text, "{address}: {}", other_cluster(status)).expect("a string takes all");
         }
+        for warning in &status.warnings {
+            writeln!(text, "{address}: {warning}").expect("a string takes all");
+        }
         if status.clock_clamped {
             writeln!(
                 text,
@@ -279,6 +282,8 @@ fn of_node(address: &str, status: &NodeStatus) -> Value {
         "keys": status.keys,
         "records": status.records,
         "memory_live_bytes": status.memory_live_bytes,
+        "memory_max_bytes": status.memory_max_bytes,
+        "warnings": status.warnings,
         "digest": status.digest,
         "durability": status.durability,
         "version": status.version,

@@ -69,6 +69,22 @@ pub fn duration_or_zero(word: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(number * scale).map_err(|_| "too long".to_owned())
 }
 
+/// A number of bytes, or of units (`K`, `M`, `G`, `T`, of 1,024 each).
+pub fn size(word: &str) -> Result<u64, String> {
+    let (number, shift) = match word.as_bytes().last() {
+        Some(b'K' | b'k') => (&word[..word.len() - 1], 10),
+        Some(b'M' | b'm') => (&word[..word.len() - 1], 20),
+        Some(b'G' | b'g') => (&word[..word.len() - 1], 30),
+        Some(b'T' | b't') => (&word[..word.len() - 1], 40),
+        _ => (word, 0),
+    };
+    let wrong = "a size is a number of bytes, or ends in K, M, G or T";
+    let number: u64 = number.parse().map_err(|_| wrong.to_owned())?;
+    number
+        .checked_mul(1 << shift)
+        .ok_or_else(|| "too large".to_owned())
+}
+
 /// The nodes to talk to: the flag, else `HORSESHOE_NODES`, else `NODES`, else the default.
 pub fn nodes(flag: Option<&str>) -> Vec<String> {
     let variable = |name| std::env::var(name).ok();
@@ -99,6 +115,16 @@ fn split(list: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_are_bytes_or_have_a_unit() {
+        assert_eq!(size("123"), Ok(123));
+        assert_eq!(size("64M"), Ok(64 << 20));
+        assert_eq!(size("2g"), Ok(2 << 30));
+        for wrong in ["", "M", "1.5G", "-1", "1X", "99999999999T"] {
+            assert!(size(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn times_are_seconds_or_have_a_unit() {

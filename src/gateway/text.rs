@@ -117,6 +117,7 @@ pub fn answer(id: u64, outcome: &Outcome) -> Result<Vec<u8>, Silence> {
         | Outcome::NotANumber
         | Outcome::Overflow
         | Outcome::TooLarge { .. }
+        | Outcome::Full { .. }
         | Outcome::NoQuorum { .. } => Ok(failed(id)),
         Outcome::Busy => Err(Silence::Busy),
         Outcome::Unknown | Outcome::Remake { .. } | Outcome::Ahead { .. } => Err(Silence::Unknown),

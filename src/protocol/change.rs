@@ -144,7 +144,7 @@ impl Replica {
             arrived_us: now.mono_us,
             received_us: Some(now.mono_us),
         };
-        self.operations += 1;
+        self.begin_operation(&pending.operation);
         self.run_here(now, key, pending);
         sequence
     }

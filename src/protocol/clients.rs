@@ -10,7 +10,7 @@ use rand::RngExt;
 
 use super::Replica;
 use super::cache::Waiting;
-use super::limits::{FORWARD_WAIT_MS, KEY_QUEUE_MAX, OPERATIONS_MAX};
+use super::limits::{FORWARD_WAIT_MS, KEY_QUEUE_MAX, OPERATIONS_MAX, OPERATIONS_SIZE_MAX};
 use super::message::{
     ClientMessage, ClientReply, Endpoint, Forward, ForwardAnswer, NodeId, Now, Output,
 };
@@ -47,7 +47,7 @@ impl Replica {
             ClientMessage::Change(request) => self.handle_change_request(now, from, request),
             ClientMessage::StatusRequest(StatusRequest { token, attempt }) => {
                 if self.admits(from, token, None, attempt) {
-                    self.tell_status(from, attempt);
+                    self.tell_status(now, from, attempt);
                 }
             }
         }
@@ -122,7 +122,7 @@ impl Replica {
             arrived_us: now.mono_us,
             received_us: Some(now.mono_us),
         };
-        self.operations += 1;
+        self.begin_operation(&pending.operation);
         self.take(now, pending);
     }
 
@@ -181,6 +181,10 @@ impl Replica {
             self.answer_busy(pending);
             return;
         }
+        if let Some(full) = self.no_room_for(&key, &pending) {
+            self.answer_full(pending, full);
+            return;
+        }
         self.coordinate(now, &key, |coordinator, context| {
             coordinator.submit(pending, context)
         });
@@ -220,7 +224,9 @@ impl Replica {
                 limit: VALUE_SIZE_MAX as u64,
             });
         }
-        (self.operations > OPERATIONS_MAX).then_some(Outcome::Busy)
+        let is_much =
+            self.operations > OPERATIONS_MAX || self.operations_size > OPERATIONS_SIZE_MAX;
+        is_much.then_some(Outcome::Busy)
     }
 
     pub(super) fn answer_busy(&mut self, pending: Pending) {
@@ -234,7 +240,7 @@ impl Replica {
 
     /// Answers all who wait for this operation.
     pub(super) fn answer(&mut self, pending: Pending, outcome: Outcome) {
-        self.operations -= 1;
+        self.end_operation(&pending.operation);
         for reply in pending.also.into_iter().chain([pending.reply]) {
             match reply {
                 ReplyTo::Client { to, attempt } => {
@@ -273,7 +279,7 @@ impl Replica {
     }
 
     pub(super) fn drop_operation(&mut self, pending: Pending, straggler: bool) {
-        self.operations -= 1;
+        self.end_operation(&pending.operation);
         if let ReplyTo::Own { sequence } = pending.reply {
             self.changes.answers.push_back((sequence, Outcome::Unknown));
         }
@@ -362,7 +368,7 @@ impl Replica {
             arrived_us: now.mono_us,
             received_us,
         };
-        self.operations += 1;
+        self.begin_operation(&pending.operation);
         self.take(now, pending);
     }
 
@@ -385,7 +391,7 @@ impl Replica {
         let pending = forwarded.pending;
         let refusal = matches!(
             answer.outcome,
-            Outcome::NoQuorum { .. } | Outcome::Busy | Outcome::Ahead { .. }
+            Outcome::NoQuorum { .. } | Outcome::Busy | Outcome::Ahead { .. } | Outcome::Full { .. }
         );
         if refusal && pending.sent {
             // X5: this node has sent it in an Accept itself, so it can't say so.
@@ -460,7 +466,7 @@ impl Replica {
 
 #[cfg(test)]
 mod tests {
-    use kvclient::wire::{Action, OperationId};
+    use kvclient::wire::{Action, Full, OperationId};
 
     use super::super::buckets::tests::{NOW, replica};
     use super::*;
@@ -493,7 +499,7 @@ mod tests {
     /// What the client is told if the node that an operation was forwarded to answers this.
     fn passed_on(outcome: Outcome, sent: bool) -> Option<Outcome> {
         let mut replica = replica();
-        replica.operations += 1;
+        replica.begin_operation(&pending(sent).operation);
         let forwarded = Forwarded {
             pending: pending(sent),
             to: 2,
@@ -508,7 +514,7 @@ mod tests {
             outcome,
         };
         replica.handle_forward_answer(NOW, answer);
-        assert_eq!(replica.operations, 0);
+        assert_eq!((replica.operations, replica.operations_size), (0, 0));
         std::iter::from_fn(|| replica.poll_output()).find_map(|output| match output {
             Output::Reply {
                 reply: ClientReply::Answer(answer),
@@ -524,7 +530,8 @@ mod tests {
         let no_quorum = Outcome::NoQuorum {
             reached: Vec::new(),
         };
-        for refusal in [Outcome::Busy, no_quorum, Outcome::Ahead { clock: 1 }] {
+        let full = Outcome::Full { full: Full::Memory };
+        for refusal in [Outcome::Busy, no_quorum, full, Outcome::Ahead { clock: 1 }] {
             assert_eq!(passed_on(refusal.clone(), true), None);
             assert_eq!(passed_on(refusal.clone(), false), Some(refusal));
         }

@@ -114,7 +114,7 @@ impl Replica {
             Effect::Answer { pending, outcome } => self.answer(pending, outcome),
             Effect::Forward { to, pending } => self.forward(now, to, pending),
             Effect::Drop { pending, straggler } => self.drop_operation(pending, straggler),
-            Effect::Joined => self.operations -= 1,
+            Effect::Joined(pending) => self.end_operation(&pending.operation),
             Effect::Open(round) => {
                 self.rounds.insert(round, key.clone());
             }

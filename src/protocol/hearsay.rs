@@ -159,9 +159,9 @@ mod tests {
         };
         assert_eq!(events(&mut replica), [heard], "once");
         assert_eq!(replica.counters().stray, 100);
-        assert_eq!(replica.status().other_cluster, own + 1);
+        assert_eq!(replica.status(after(100)).other_cluster, own + 1);
         replica.forget_other_cluster(after(OTHER_CLUSTER_KEPT_MS + 99));
-        assert_eq!(replica.status().other_cluster, 0);
+        assert_eq!(replica.status(after(100)).other_cluster, 0);
     }
 
     /// What is held stays, and is not said to be the other.

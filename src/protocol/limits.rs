@@ -190,6 +190,12 @@ pub const PURGE_DIFFERING_MAX: usize = 512;
 pub const KEY_QUEUE_MAX: usize = 2_048;
 /// Operations under way in one node; more are answered busy.
 pub const OPERATIONS_MAX: usize = 65_536;
+/// What they may take in memory; more are answered busy.
+pub const OPERATIONS_SIZE_MAX: usize = 64 << 20;
+/// What one takes beside its key and its values, about.
+pub const OPERATION_OVERHEAD_SIZE: usize = 512;
+/// P1: what could not be purged for so long is worth a warning.
+pub const PURGE_HELD_UP_MS: u64 = 30_000;
 /// Inputs that wait for one key to be loaded; more are dropped and counted.
 pub const LOAD_WAITERS_MAX: usize = 4_096;
 /// Keys whose state is held in the protocol core.

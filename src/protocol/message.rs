@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use kvclient::clock::{READING_MAX, READING_SANE_MAX, Reading, to_ms};
 use kvclient::wire::{
-    self, Action, Answer, BodyError, ChangeAnswer, ChangeOutcome, ChangeRequest, Hello,
+    self, Action, Answer, BodyError, ChangeAnswer, ChangeOutcome, ChangeRequest, Full, Hello,
     HelloAnswer, NoSession, NodeStatus, Operation, Outcome, Request, StatusRequest,
 };
 use serde::{Deserialize, Serialize};
@@ -117,6 +117,8 @@ pub struct Row {
     pub unsynced_ms: u32,
     /// E1: the boots of other voters that it has heard of, and that nothing it knows speaks against.
     pub seen: Vec<(NodeId, u64)>,
+    /// X6: what the node has no room of (`Full::code`), 0 if it is not full.
+    pub full: u8,
     pub links: Vec<LinkTold>,
 }
 
@@ -401,6 +403,8 @@ pub enum Input {
     Persisted { group: GroupNumber },
     /// A timer that `next_timeout` named is due.
     Timeout,
+    /// What the node has no room of from now on (X6).
+    Full(Option<Full>),
     /// Stop taking operations; what runs goes on until the driver ends it.
     Stop,
 }
@@ -515,6 +519,8 @@ pub enum Event {
         unsynced_ms: u64,
     },
     DiskGoesOn,
+    /// X6: what this node or another member has no room of, when that changes.
+    Full(Option<Full>),
     /// E1: the node has been here with later state than it has now.
     RolledBack,
     /// E7: what the configuration's register holds is none that this release knows.

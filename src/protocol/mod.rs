@@ -16,6 +16,7 @@ pub mod configuration;
 mod coordinate;
 mod copies;
 pub mod digest;
+mod full;
 mod hang;
 mod hearsay;
 mod hints;
@@ -61,6 +62,7 @@ mod waits;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
+use kvclient::wire::Full;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -241,6 +243,11 @@ pub struct Replica {
     taken_back: VecDeque<(u64, u64)>,
     /// Operations of clients and forwarders that are not answered yet.
     operations: usize,
+    /// What they take in memory, about.
+    operations_size: usize,
+    /// X6: what this node has no room of, and what the cluster has none of.
+    full: Option<Full>,
+    cluster_full: Option<Full>,
     /// Chosen ballots that other nodes are still to be told of.
     notices: BTreeMap<NodeId, Notices>,
     /// C1: chosen rounds whose last answers are waited for, and what each other member has missed.
@@ -351,6 +358,9 @@ impl Replica {
             forwards_due_us: None,
             taken_back: VecDeque::new(),
             operations: 0,
+            operations_size: 0,
+            full: None,
+            cluster_full: None,
             notices: BTreeMap::new(),
             chosen_rounds: Rounds::default(),
             hints: BTreeMap::new(),
@@ -410,6 +420,7 @@ impl Replica {
             Input::Loaded { key, state } => self.handle_loaded(now, &key, state),
             Input::Persisted { group } => self.handle_persisted(group),
             Input::Timeout => self.handle_timeout(now),
+            Input::Full(full) => self.set_full(now, full),
             Input::Stop => self.stopping = true,
         }
         loop {

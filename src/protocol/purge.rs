@@ -21,7 +21,7 @@ use super::copies::Work;
 use super::digest::{Bucket, Spread};
 use super::limits::{
     BUCKETS_PURGED_BUSY, BUCKETS_PURGED_IDLE, KEYS_PER_MESSAGE_MAX, PURGE_AFTER_MS,
-    PURGE_DIFFERING_MAX, PURGE_MS, SETTLE_MS,
+    PURGE_DIFFERING_MAX, PURGE_HELD_UP_MS, PURGE_MS, SETTLE_MS,
 };
 use super::message::{
     DigestsAsked, DigestsTold, Envelope, GroupNumber, Message, NodeId, Now, Purge, RoundId,
@@ -113,6 +113,15 @@ impl Replica {
     pub(super) fn is_purging(&self, round: RoundId) -> bool {
         let purging = self.graves.round.as_ref();
         purging.is_some_and(|purging| purging.id == round)
+    }
+
+    /// Whether tombstones of this node's buckets could have been purged long ago.
+    pub(super) fn is_purge_held_up(&self, now: Now) -> bool {
+        let long_ago_us = now.mono_us.saturating_sub(PURGE_HELD_UP_MS * 1_000);
+        self.graves
+            .due_us
+            .values()
+            .any(|at_us| *at_us <= long_ago_us)
     }
 
     /// At each heartbeat.

@@ -52,7 +52,7 @@ pub enum Effect {
         straggler: bool,
     },
     /// Another attempt at an operation that is under way: it is counted no longer.
-    Joined,
+    Joined(Pending),
     /// Answers with this id are this key's, until it is closed.
     Open(RoundId),
     Close(RoundId),
@@ -183,9 +183,9 @@ impl Coordinator {
             // X5: what may not be refused for one of them may not be refused for the other.
             twin.sent |= pending.sent;
             twin.also.push(pending.reply);
-            twin.also.extend(pending.also);
+            twin.also.extend(pending.also.iter().copied());
             // Counted once: `pending` is no operation of its own any more.
-            context.effects.push(Effect::Joined);
+            context.effects.push(Effect::Joined(pending));
             return;
         }
         self.queue.push_back(pending);

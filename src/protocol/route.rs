@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use kvclient::clock::Reading;
-use kvclient::wire::{LinkStatus, RouteStatus};
+use kvclient::wire::{Full, LinkStatus, RouteStatus};
 
 use super::link::Link;
 use super::message::{Heartbeat, Incarnation, LinkTold, NodeId, Now, Row};
@@ -249,6 +249,11 @@ impl Links {
         Some((wall_ms, told.row.clock))
     }
 
+    /// X6: what that node has no room of.
+    pub fn full(&self, node: NodeId, incarnation: Incarnation) -> Option<Full> {
+        Full::of_code(self.row(node, incarnation)?.row.full.into())
+    }
+
     /// Whether that node is there in that incarnation.
     pub fn is_incarnation(&self, node: NodeId, incarnation: Incarnation) -> bool {
         self.row(node, incarnation).is_some()
@@ -434,6 +439,7 @@ mod tests {
             wall_ms: 2_000_000,
             unsynced_ms: 0,
             seen: Vec::new(),
+            full: 0,
             links: hears.iter().map(link).collect(),
         }
     }

@@ -2,6 +2,7 @@
 //! "Ways through a half-broken network").
 
 use kvclient::clock::{READING_MAX, Reading, to_ms};
+use kvclient::wire::Full;
 
 use super::Replica;
 use super::limits::NEWS_INTERVAL_MS;
@@ -137,6 +138,7 @@ impl Replica {
             wall_ms: now.wall_ms.min(to_ms(READING_MAX)),
             unsynced_ms: self.unsynced_ms(),
             seen: self.starts.seen(|node| configuration.voter(node).is_some()),
+            full: self.full.map_or(0, Full::code),
             links: Vec::new(),
         };
         let me = self.node;

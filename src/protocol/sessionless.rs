@@ -78,7 +78,7 @@ impl Replica {
             arrived_us: now.mono_us,
             received_us: Some(now.mono_us),
         };
-        self.operations += 1;
+        self.begin_operation(&pending.operation);
         self.take(now, pending);
     }
 }

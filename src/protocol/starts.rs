@@ -184,6 +184,7 @@ mod tests {
             wall_ms: 0,
             unsynced_ms: 0,
             seen: Vec::new(),
+            full: 0,
             links: Vec::new(),
         }
     }

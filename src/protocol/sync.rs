@@ -75,7 +75,8 @@ impl Replica {
 
     /// Whether a learner holds about what the members hold.
     pub(super) fn has_learned(&self) -> bool {
-        self.sync.learned
+        // X6: as a member it would keep the others from taking anything that grows.
+        self.sync.learned && self.full.is_none()
     }
 
     /// From how many buckets on a learner will still ask for all that they hold.
@@ -276,6 +277,10 @@ impl Replica {
 
     /// Goes on with the pass as far as windows allow, and ends it.
     pub(super) fn advance_pass(&mut self, now: Now) {
+        // X6: a learner that is full stays one; a member may hold what it must.
+        if !self.votes && self.full.is_some() {
+            return;
+        }
         let Some(pass) = &mut self.sync.pass else {
             return;
         };

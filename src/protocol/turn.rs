@@ -7,7 +7,7 @@ use kvclient::wire::NodeStatus;
 
 use super::Replica;
 use super::limits::DIGESTS_PER_TURN_MAX;
-use super::message::{ClientReply, Endpoint, NodeId};
+use super::message::{ClientReply, Endpoint, NodeId, Now};
 
 /// What was given out since the turn began.
 #[derive(Debug, Default)]
@@ -35,13 +35,13 @@ impl Replica {
     }
 
     /// To one client once; the client asks again for an answer that it did not get.
-    pub(super) fn tell_status(&mut self, to: Endpoint, attempt: u64) {
+    pub(super) fn tell_status(&mut self, now: Now, to: Endpoint, attempt: u64) {
         if !self.turn.told_status.insert(to) {
             self.counters.overflow += 1;
             return;
         }
         let made = self.turn.status.take();
-        let status = made.unwrap_or_else(|| Box::new(self.status()));
+        let status = made.unwrap_or_else(|| Box::new(self.status(now)));
         self.turn.status = Some(status.clone());
         self.reply(to, ClientReply::Status { attempt, status });
     }
@@ -51,7 +51,7 @@ impl Replica {
 mod tests {
     use super::super::buckets::tests::{NOW, replica, told};
     use super::super::message::{
-        ClientMessage, DigestsAsked, Heartbeat, Input, LinkTold, Message, Now, Output, Row,
+        ClientMessage, DigestsAsked, Heartbeat, Input, LinkTold, Message, Output, Row,
     };
     use super::*;
     use kvclient::wire::{Hello, StatusRequest};
@@ -151,6 +151,7 @@ mod tests {
                 wall_ms: NOW.wall_ms,
                 unsynced_ms: 0,
                 seen: Vec::new(),
+                full: 0,
                 links: vec![link],
             };
             let heartbeat = Heartbeat {

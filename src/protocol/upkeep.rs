@@ -99,6 +99,7 @@ impl Replica {
         });
         self.near = near;
         self.learners = self.joined_without_vote().collect();
+        self.look_for_full();
         if hears != self.hears_quorum {
             self.hears_quorum = hears;
             let event = if hears {
@@ -251,7 +252,7 @@ impl Replica {
     }
 
     /// What the core knows of the node's state; the runtime adds the rest.
-    pub(super) fn status(&self) -> NodeStatus {
+    pub fn status(&self, now: Now) -> NodeStatus {
         let configuration = self.configuration.as_deref();
         let voters = configuration.iter().flat_map(|c| c.voters());
         let members = voters.map(|m| MemberStatus {
@@ -293,6 +294,7 @@ impl Replica {
             messages_relayed: self.messages_relayed,
             behind: self.behind(),
             learning: self.learning(),
+            warnings: self.warnings(now),
             ..NodeStatus::default()
         }
     }

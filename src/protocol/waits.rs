@@ -1,7 +1,7 @@
 //! What a node waits for, and what an operator can do about it, in plain words.
 
 use super::Replica;
-use super::message::{Configuration, Member};
+use super::message::{Configuration, Member, Now};
 use super::quorum::NodeSet;
 
 impl Replica {
@@ -38,6 +38,12 @@ impl Replica {
                 false => self.without_quorum(configuration),
             };
         }
+        if let Some(full) = self.full {
+            return format!(
+                "this node has no {full} left, so it copies no more of what the members hold and is not \
+                 admitted: give it more (--memory-max)"
+            );
+        }
         let why = "this node has no vote yet: it is new, was away, or came back without its state";
         match configuration.has_quorum(&heard) {
             true => {
@@ -50,6 +56,23 @@ impl Replica {
     fn with_me(&self, mut heard: NodeSet) -> NodeSet {
         heard.insert(self.node);
         heard
+    }
+
+    /// What an operator should look after, though the node serves.
+    pub(super) fn warnings(&self, now: Now) -> Vec<String> {
+        let mut warnings = self.full_warnings();
+        let voters = self.configuration.iter().flat_map(|c| c.voters());
+        let away = voters.filter(|m| !self.near.contains(&m.node));
+        let away = away.map(|m| format!("{} ({})", m.node, m.address));
+        let away: Vec<String> = away.collect();
+        if self.votes && self.hears_quorum && !away.is_empty() && self.is_purge_held_up(now) {
+            warnings.push(format!(
+                "deleted keys still take room: tombstones are purged only while all members are reachable, \
+                 and these are not: {}. Bring them back, or `horseshoe member replace` them",
+                away.join(", ")
+            ));
+        }
+        warnings
     }
 
     fn without_quorum(&self, configuration: &Configuration) -> String {

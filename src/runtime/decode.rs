@@ -204,6 +204,7 @@ mod tests {
             wall_ms: 2,
             unsynced_ms: 0,
             seen: Vec::new(),
+            full: 0,
             links: Vec::new(),
         };
         Heartbeat {

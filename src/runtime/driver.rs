@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::time::{Duration, Instant, SystemTime};
 
 use kvclient::datagram::FrameHeader;
+use kvclient::wire::Full;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Sleep;
 
@@ -17,6 +18,7 @@ use super::addresses::{AddressBook, resolve};
 use super::allocator::{self, Freed};
 use super::decode::{Arrival, Transit, address_of, decode, decode_text, endpoint_of};
 use super::disk::Disk;
+use super::memory::Gauge;
 use super::packer::{Packer, Sender};
 use super::serve::RuntimeError;
 use super::socket::Socket;
@@ -104,6 +106,7 @@ pub struct Driver {
     addresses: AddressBook,
     tally: Tally,
     freed: Freed,
+    memory: Gauge,
     notices: UnboundedReceiver<Notice>,
     boot: u64,
     durability: &'static str,
@@ -180,6 +183,7 @@ impl Bound {
             addresses: AddressBook::new(self.own, &config.nodes, self.notifier),
             tally: Tally::default(),
             freed: Freed::default(),
+            memory: Gauge::new(config.memory_max),
             notices: self.notices,
             boot,
             durability: config.durability_name(),
@@ -243,6 +247,10 @@ impl Driver {
             ends: Instant::now() + TURN_MAX,
             pushed_max: self.packer.pushed() + TURN_SIZE_MAX,
         };
+        if let Some(is_full) = self.memory.look(allocator::live_bytes()) {
+            let full = is_full.then_some(Full::Memory);
+            self.replica.handle_input(now, Input::Full(full));
+        }
         // Before the timers: after a stall, what they would miss may be there already.
         self.receive(now, budget)?;
         let is_due = |at_us| now.mono_us >= at_us;
@@ -447,6 +455,7 @@ impl Driver {
             status.keys = self.table.keys();
             status.records = self.table.records();
             status.memory_live_bytes = allocator::live_bytes();
+            status.memory_max_bytes = self.memory.max();
             status.durability = self.durability.to_owned();
             status.version = env!("CARGO_PKG_VERSION").to_owned();
             status.uptime_ms = now.mono_us / 1_000;

@@ -53,6 +53,10 @@ pub fn log(event: &Event) {
              another one of {other}. Neither serves. `horseshoe member force` with the ids of the side \
              that is to go on ends it: the other side drops what it holds, and comes back by itself"
         ),
+        Event::Full(Some(full)) => tracing::error!(
+            "a member has no {full} left: writes that grow are refused, reads and deletes are not"
+        ),
+        Event::Full(None) => tracing::info!("there is room again: writes that grow are taken"),
         Event::ClockTrusted => tracing::info!("this machine's clock is followed again"),
         Event::NodeAhead { node, ahead_ms } => tracing::error!(
             "node {node} tells a clock or ballot {ahead_ms} ms ahead of this node's clock: dropped. \

@@ -11,6 +11,7 @@ mod disk;
 mod driver;
 mod events;
 mod log;
+pub mod memory;
 mod packer;
 mod serve;
 mod socket;

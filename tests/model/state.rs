@@ -353,7 +353,11 @@ impl State {
     /// X5: what was refused is in no record.
     fn check_refused(&self, nodes: &Nodes, plan: usize, outcome: OutcomeId) -> Result<(), String> {
         let outcome = nodes.outcome(outcome);
-        if !matches!(outcome, Outcome::NoQuorum { .. } | Outcome::Busy) {
+        let refuses = matches!(
+            outcome,
+            Outcome::NoQuorum { .. } | Outcome::Busy | Outcome::Full { .. }
+        );
+        if !refuses {
             return Ok(());
         }
         let id = nodes.scope.operation(plan).id;

@@ -106,6 +106,7 @@ fn ending(result: Result<Outcome, CallError>) -> Ending {
         },
         Err(CallError::UnknownOutcome) => Outcome::Unknown,
         Err(CallError::Busy) => Outcome::Busy,
+        Err(CallError::Full(full)) => Outcome::Full { full },
         Err(CallError::TooLarge { limit, .. }) => Outcome::TooLarge { limit },
         Err(CallError::NotANumber) => Outcome::NotANumber,
         Err(CallError::Overflow) => Outcome::Overflow,

@@ -252,6 +252,7 @@ impl Alone {
             wall_ms: self.now.wall_ms,
             unsynced_ms: 0,
             seen: Vec::new(),
+            full: 0,
             links: vec![link],
         };
         let heartbeat = Heartbeat {

@@ -9,6 +9,7 @@ pub mod changes;
 pub mod clocks;
 pub mod exactly_once;
 pub mod forwards;
+pub mod full;
 pub mod handoff;
 pub mod hung_disks;
 pub mod latent;

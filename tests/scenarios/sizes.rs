@@ -232,6 +232,7 @@ fn messages_of_all_nodes_fit_a_datagram() {
         wall_ms: READING_SANE_MAX >> 12,
         unsynced_ms: u32::MAX,
         seen: vec![(u8::MAX, u64::MAX); 2 * MEMBERS_MAX],
+        full: 0,
         links: vec![link; NODES_MAX - 1],
     };
     assert_is_taken(Heartbeat {

@@ -39,6 +39,7 @@ impl Call {
             Ending::Answered(outcome) => match outcome {
                 Outcome::NoQuorum { .. }
                 | Outcome::Busy
+                | Outcome::Full { .. }
                 | Outcome::Remake { .. }
                 | Outcome::Ahead { .. } => true,
                 Outcome::Unknown => read,

@@ -510,6 +510,7 @@ fn name_of(ending: &Ending) -> &'static str {
             Outcome::TooLarge { .. } => "too large",
             Outcome::NoQuorum { .. } => "no quorum",
             Outcome::Busy => "busy",
+            Outcome::Full { .. } => "full",
             Outcome::Unknown => "unknown",
             Outcome::Remake { .. } => "remake",
             Outcome::Ahead { .. } => "ahead",

@@ -27,11 +27,12 @@ pub enum Status {
     Internal = -13,
     NotResolved = -14,
     System = -15,
+    Full = -16,
     TwoClusters = -17,
 }
 
 impl Status {
-    pub const ALL: [Status; 17] = [
+    pub const ALL: [Status; 18] = [
         Status::Ok,
         Status::NotFound,
         Status::NoQuorum,
@@ -48,6 +49,7 @@ impl Status {
         Status::Internal,
         Status::NotResolved,
         Status::System,
+        Status::Full,
         Status::TwoClusters,
     ];
 
@@ -76,6 +78,7 @@ impl Status {
             Status::NotResolved => c"a host name was not resolved",
             Status::TwoClusters => c"the given nodes belong to two clusters",
             Status::System => c"the system refused a socket or another descriptor",
+            Status::Full => c"full: a node has no room left for what grows",
         }
     }
 }
@@ -88,6 +91,7 @@ impl From<CallError> for Status {
             CallError::TimedOut => Status::TimedOut,
             CallError::UnknownOutcome => Status::UnknownOutcome,
             CallError::Busy => Status::Busy,
+            CallError::Full(_) => Status::Full,
             CallError::TooLarge { .. } => Status::TooLarge,
             CallError::NotANumber => Status::NotANumber,
             CallError::Overflow => Status::Overflow,

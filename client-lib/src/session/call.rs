@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::wire::{Action, KEY_SIZE_MAX, Outcome, VALUE_SIZE_MAX};
+use crate::wire::{Action, Full, KEY_SIZE_MAX, Outcome, VALUE_SIZE_MAX};
 
 /// One operation to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +73,9 @@ pub enum CallError {
     TwoClusters { first: u64, second: u64 },
     #[error("busy: too much is under way")]
     Busy,
+    /// Of a write that would take more room than there is.
+    #[error("full: a node has no {0} left for what grows; delete keys, or give the nodes more")]
+    Full(Full),
     #[error("too large: a {what} is limited to {limit} bytes")]
     TooLarge { what: &'static str, limit: u64 },
     #[error("not a number: the value is not a signed 64-bit decimal")]
@@ -94,6 +97,7 @@ pub(super) fn settled(outcome: Outcome, is_read: bool) -> Result<Outcome, CallEr
             what: "value",
             limit,
         }),
+        Outcome::Full { full } => Err(CallError::Full(full)),
         Outcome::Unknown if !is_read => Err(CallError::UnknownOutcome),
         definite => Ok(definite),
     }

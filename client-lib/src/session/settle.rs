@@ -263,13 +263,14 @@ impl Session {
 }
 
 /// Whether the outcome holds whatever other attempts may still come to. X2: what a round came to for a
-/// retry stands in the record even if it changed nothing; but too large may also be said without a
-/// round.
+/// retry stands in the record even if it changed nothing; but too large, and full, may also be said without
+/// a round.
 fn stands(outcome: &Outcome, is_read: bool, retry: bool) -> bool {
     if is_turned_away(outcome) {
         return false;
     }
-    let in_record = outcome.is_in_record() || retry && !matches!(outcome, Outcome::TooLarge { .. });
+    let without_round = matches!(outcome, Outcome::TooLarge { .. } | Outcome::Full { .. });
+    let in_record = outcome.is_in_record() || retry && !without_round;
     is_read || in_record
 }
 
@@ -296,6 +297,7 @@ fn fits(outcome: &Outcome, is_read: bool) -> bool {
         | Outcome::NotANumber
         | Outcome::Overflow
         | Outcome::Unknown
+        | Outcome::Full { .. }
         | Outcome::Remake { .. }
         | Outcome::Ahead { .. } => !is_read,
         Outcome::TooLarge { .. } | Outcome::NoQuorum { .. } | Outcome::Busy => true,

@@ -144,6 +144,7 @@ impl State {
             Outcome::TooLarge { .. } => self.unchanged(action, Effect::TooLarge),
             Outcome::NoQuorum { .. }
             | Outcome::Busy
+            | Outcome::Full { .. }
             | Outcome::Unknown
             | Outcome::Remake { .. }
             | Outcome::Ahead { .. } => panic!("{outcome:?} says nothing of the register"),

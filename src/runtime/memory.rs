@@ -1,0 +1,130 @@
+//! How much memory a node may use, and whether it does.
+//!
+//! Measured is what is allocated, in all threads. The bound is a part of what the machine, or the control
+//! group that the process is in, allows: the rest is for what is allocated and cannot be used again at once
+//! (some tenth), rounds and copies under way, which are not refused, and the system.
+
+use std::path::{Path, PathBuf};
+
+/// Of what there is, in per cent, unless a bound is given.
+const SHARE_PERCENT: u64 = 60;
+/// A node is full no more once so large a part of the bound is free.
+const FREE_PART: u64 = 32;
+
+/// Whether a node is full, with some distance between full and not.
+#[derive(Debug)]
+pub struct Gauge {
+    max: u64,
+    is_full: bool,
+}
+
+impl Gauge {
+    pub fn new(max: u64) -> Self {
+        Gauge {
+            max,
+            is_full: false,
+        }
+    }
+
+    pub fn max(&self) -> u64 {
+        self.max
+    }
+
+    /// Whether the node is full, if that changed.
+    pub fn look(&mut self, live: u64) -> Option<bool> {
+        let is_full = match self.is_full {
+            true => live >= self.max - self.max / FREE_PART,
+            false => live >= self.max,
+        };
+        (is_full != std::mem::replace(&mut self.is_full, is_full)).then_some(is_full)
+    }
+}
+
+/// The bound unless one is given: a share of the machine's memory, or of what its control group allows, if
+/// that is less. No bound if neither can be read.
+pub fn max_default() -> u64 {
+    let read = |path: &Path| std::fs::read_to_string(path).ok();
+    let machine = read(Path::new("/proc/meminfo")).and_then(|text| total_of(&text));
+    let groups = read(Path::new("/proc/self/cgroup")).unwrap_or_default();
+    let limits = limit_files(&groups).into_iter();
+    let limits = limits.filter_map(|path| read(&path)?.trim().parse::<u64>().ok());
+    let least = limits.chain(machine).min();
+    least.map_or(u64::MAX, |bytes| bytes / 100 * SHARE_PERCENT)
+}
+
+/// Of `/proc/meminfo`, in bytes.
+fn total_of(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|l| l.strip_prefix("MemTotal:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1_024)
+}
+
+/// Where limits of the process's control groups are, those of groups around them too, by
+/// `/proc/self/cgroup`: of version 2, and of version 1. In a container the path may be one of outside, which
+/// is not there; then the outermost is the container's own.
+fn limit_files(groups: &str) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for line in groups.lines() {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else {
+            continue;
+        };
+        let (root, name) = match controllers {
+            "" => ("/sys/fs/cgroup", "memory.max"),
+            _ if controllers.split(',').any(|c| c == "memory") => {
+                ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+            }
+            _ => continue,
+        };
+        for around in Path::new(path).ancestors() {
+            let inside = around.strip_prefix("/").unwrap_or(around);
+            files.push(Path::new(root).join(inside).join(name));
+        }
+    }
+    files
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn full_and_not_full_are_apart() {
+        let mut gauge = Gauge::new(3_200);
+        assert_eq!(gauge.look(3_199), None);
+        assert_eq!(gauge.look(3_200), Some(true));
+        assert_eq!(gauge.look(3_100), None);
+        assert_eq!(gauge.look(3_099), Some(false));
+        assert_eq!(gauge.look(3_150), None);
+        assert_eq!(Gauge::new(u64::MAX).look(1 << 60), None);
+    }
+
+    #[test]
+    fn the_machine_and_control_groups_of_both_versions_are_asked() {
+        let meminfo = "MemTotal:       24505528 kB\nMemFree:         1 kB\n";
+        assert_eq!(total_of(meminfo), Some(24_505_528 * 1_024));
+        assert_eq!(total_of("MemFree: 1 kB"), None);
+        let files = |groups| {
+            let files = limit_files(groups).into_iter();
+            let files: Vec<String> = files.map(|p| p.display().to_string()).collect();
+            files
+        };
+        assert_eq!(
+            files("0::/a/b\n"),
+            [
+                "/sys/fs/cgroup/a/b/memory.max",
+                "/sys/fs/cgroup/a/memory.max",
+                "/sys/fs/cgroup/memory.max"
+            ]
+        );
+        assert_eq!(
+            files("12:cpu,cpuacct:/c\n7:memory:/c\n"),
+            [
+                "/sys/fs/cgroup/memory/c/memory.limit_in_bytes",
+                "/sys/fs/cgroup/memory/memory.limit_in_bytes"
+            ]
+        );
+        assert_eq!(files("nonsense"), [""; 0]);
+        assert!(max_default() > 1 << 20);
+    }
+}

@@ -1,0 +1,172 @@
+//! X6: what grows is refused where a member is full, and surely not done; all else goes on.
+
+use bytes::Bytes;
+use horseshoe::protocol::message::Input;
+use kvclient::wire::{Action, Full, NodeStatus, Outcome};
+
+use crate::scenarios::handoff::{are_equal, held};
+use crate::sim::script::{Script, append, msg, put, put_if_absent};
+
+const FULL: Outcome = Outcome::Full { full: Full::Memory };
+
+fn fill(c: &mut Script, node: usize, full: Option<Full>) {
+    let now = c.cluster.nodes[node].now(c.cluster.now_us);
+    let replica = c.cluster.nodes[node].replica.as_mut();
+    replica
+        .expect("it runs")
+        .handle_input(now, Input::Full(full));
+    c.run_ms(100);
+}
+
+/// Node 1 is full, whoever coordinates.
+#[test]
+pub fn x6_what_grows_is_refused_by_all() {
+    let mut c = Script::new(3);
+    let clients: Vec<usize> = (0..3).map(|node| c.client_of(&[node])).collect();
+    let keys: Vec<String> = (0..3).map(|node| c.key_of(node)).collect();
+    for key in &keys {
+        c.put(clients[0], key, "1234");
+    }
+    fill(&mut c, 1, Some(Full::Memory));
+    let accepts = c.sent(msg("Accept")).len();
+    for (&client, key) in clients.iter().zip(&keys) {
+        for action in [put("12345"), append("5")] {
+            assert_eq!(c.run(client, key, action), FULL);
+        }
+        assert_eq!(
+            c.run(client, &format!("new {key}"), put_if_absent("")),
+            FULL
+        );
+    }
+    c.run_ms(500);
+    assert_eq!(
+        c.sent(msg("Accept")).len(),
+        accepts,
+        "nothing of it is sent"
+    );
+    for (&client, key) in clients.iter().zip(&keys) {
+        assert_eq!(c.get(client, key), "1234");
+        c.put(client, key, "567");
+        let deleted = c.run(client, key, Action::Delete);
+        assert!(matches!(deleted, Outcome::Written { .. }), "{deleted:?}");
+    }
+    fill(&mut c, 1, None);
+    for (&client, key) in clients.iter().zip(&keys) {
+        c.put(client, key, "123456789");
+    }
+    c.check();
+}
+
+/// A write was done, its answer is lost, and then the node is full: the retry gets the answer.
+#[test]
+pub fn x6_the_retry_of_what_was_done_is_answered() {
+    let mut c = Script::new(3);
+    let (key, client) = (c.key_of(0), c.client_of(&[0]));
+    c.put(client, &key, "1");
+    c.lose(msg("Answer").towards_client(client));
+    let call = c.begin(client, &key, put("12345"));
+    c.until("it is done", |c| are_equal(c, &key));
+    c.run_ms(20);
+    fill(&mut c, 0, Some(Full::Memory));
+    c.let_pass();
+    let outcome = c.end(call);
+    assert!(matches!(outcome, Outcome::Written { .. }), "{outcome:?}");
+    assert_eq!(c.get(client, &key), "12345");
+    c.check();
+}
+
+/// What a quorum has chosen a member takes, full or not.
+#[test]
+pub fn x6_a_member_that_is_full_takes_copies() {
+    let mut c = Script::new(3);
+    let (key, client) = (c.key_of(0), c.client_of(&[0, 1]));
+    c.isolate(2);
+    c.put(client, &key, "1");
+    fill(&mut c, 2, Some(Full::Memory));
+    assert!(held(&c, 2, &key).is_none());
+    c.heal_nodes();
+    c.until("node 2 has it", |c| are_equal(c, &key));
+    c.check();
+}
+
+/// A learner has no say in what members take, and is not admitted while it is full.
+#[test]
+pub fn x6_a_learner_that_is_full_waits() {
+    let mut c = Script::shrinking(5, 1);
+    let client = c.client_of(&[0, 1]);
+    let is_member = |c: &crate::sim::cluster::Cluster| {
+        let replica = c.nodes[0].replica.as_ref();
+        let configuration = replica.and_then(|r| r.configuration());
+        configuration.is_some_and(|c| c.joint.is_none() && c.members.iter().any(|m| m.node == 5))
+    };
+    c.isolate(4);
+    c.until("node 4 is removed", |c| !is_member(c));
+    c.put(client, "k", "1");
+    c.heal_nodes();
+    c.until("it hears of that", |c| {
+        let replica = c.nodes[4].replica.as_ref();
+        replica
+            .and_then(|r| r.configuration())
+            .is_some_and(|c| c.voter(5).is_none())
+    });
+    fill(&mut c, 4, Some(Full::Memory));
+    c.run_ms(5_000);
+    assert!(!is_member(&c.cluster));
+    c.put(client, "k", "12");
+    fill(&mut c, 4, None);
+    c.until("it is a member", is_member);
+    c.check();
+}
+
+/// Of three members one is away: tombstones stay, and the others say so.
+#[test]
+pub fn p1_held_up_for_a_member_that_is_away_is_a_warning() {
+    let mut c = Script::new(3);
+    let client = c.client_of(&[0, 1]);
+    let warnings = |c: &Script| {
+        let now = c.cluster.nodes[0].now(c.cluster.now_us);
+        let replica = c.cluster.nodes[0].replica.as_ref();
+        let status: NodeStatus = replica.expect("it runs").status(now);
+        status.warnings
+    };
+    let keys: Vec<String> = (0..20).map(|n| format!("key {n}")).collect();
+    for key in &keys {
+        c.put(client, key, "x");
+    }
+    c.isolate(2);
+    for key in &keys {
+        c.run(client, key, Action::Delete);
+    }
+    c.run_ms(20_000);
+    assert_eq!(warnings(&c), [""; 0]);
+    c.run_ms(40_000);
+    let said = warnings(&c);
+    assert!(
+        said.len() == 1 && said[0].contains("these are not: 3 ("),
+        "{said:?}"
+    );
+    c.heal_nodes();
+    c.until("nothing is held", |c| {
+        (0..3).all(|n| held(c, n, &keys[0]).is_none())
+    });
+    assert_eq!(warnings(&c), [""; 0]);
+    c.check();
+}
+
+/// Large values under way are bounded by their bytes, far below the number of operations.
+#[test]
+pub fn large_operations_under_way_are_bounded() {
+    let mut c = Script::new(3);
+    c.cut(&[0], &[1, 2]);
+    let client = c.client_of(&[0]);
+    let value = Bytes::from(vec![b'x'; 48 << 10]);
+    let action = Action::Put { value };
+    let calls = (0..2_000).map(|n| c.begin(client, &format!("key {n}"), action.clone()));
+    let calls: Vec<usize> = calls.collect();
+    c.run_ms(20);
+    let replica = c.cluster.nodes[0].replica.as_ref().expect("it runs");
+    let under_way = replica.operations_under_way();
+    assert!((1_000..1_500).contains(&under_way), "{under_way}");
+    c.heal();
+    calls.into_iter().for_each(|call| drop(c.end(call)));
+}

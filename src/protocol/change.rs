@@ -166,7 +166,8 @@ impl Replica {
     fn go_on(&mut self, now: Now, next: Configuration, outcome: Outcome) {
         match outcome {
             Outcome::Value { version, value } => {
-                if self.may_follow(now, version, &value) {
+                let follows = self.may_follow(now, version, &value);
+                if follows {
                     self.write(now, Some(version), next);
                 }
             }

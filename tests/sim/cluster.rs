@@ -198,7 +198,7 @@ impl Cluster {
             }
             Event::Listed { node, life, input } => {
                 if self.nodes[node].life == life {
-                    self.receive(node, input);
+                    self.receive(node, *input);
                 }
             }
             Event::ClientWake { client } => self.wake_client(client),
@@ -386,12 +386,12 @@ impl Cluster {
                     .list(bucket, after.as_ref(), length_max);
                 let delay = self.random.below(self.nodes[node].speed.load_max_us + 1);
                 let life = self.nodes[node].life;
-                let input = Input::Listed {
+                let input = Box::new(Input::Listed {
                     bucket,
                     after,
                     epoch,
                     page,
-                };
+                });
                 self.queue
                     .push(self.now_us + delay, Event::Listed { node, life, input });
             }

@@ -93,7 +93,7 @@ pub enum Event {
     Listed {
         node: usize,
         life: u64,
-        input: Input,
+        input: Box<Input>,
     },
     Loaded {
         node: usize,

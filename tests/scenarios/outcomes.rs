@@ -50,6 +50,11 @@ pub fn x5_what_was_sent_is_not_refused() {
     c.run_ms(1_000);
     let refused = matches!(c.answer(&hand, attempt), Some(Outcome::NoQuorum { .. }));
     c.let_pass();
+    // What node 2 wants is not done meanwhile.
+    for to in [0, 1] {
+        c.lose(msg("Prepare").from(2).to(to));
+        c.lose(msg("Forward").from(2).to(to));
+    }
     let one = c.client_of(&[1]);
     let value = c.get(one, &key);
     assert_ne!(c.sent(msg("Nack").from(2).to(0)).len(), 0, "node 2 refused");

@@ -17,7 +17,8 @@ pub fn r1_earlier_life_read_answer() {
     c.run_ms(300);
     c.hold(msg("ReadAnswer").to(0));
     c.begin(zero, &key, Action::Get);
-    c.run_ms(20);
+    // A client that hears one node of three first waits for the others a while.
+    c.run_ms(50);
     c.let_pass();
     c.crash_client(zero);
     c.restart(0);
@@ -28,7 +29,7 @@ pub fn r1_earlier_life_read_answer() {
     c.lose(msg("ReadAnswer").to(0));
     let other = c.client_of(&[0]);
     let call = c.begin(other, &key, Action::Get);
-    c.run_ms(20);
+    c.run_ms(50);
     assert_ne!(c.release(msg("ReadAnswer").to(0)), 0);
     c.run_ms(20);
     c.let_pass();

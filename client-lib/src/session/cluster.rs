@@ -78,16 +78,20 @@ impl Session {
         if 2 * count > asked || now_us >= due_us {
             self.choice.own = cluster;
             self.choice.due_us = None;
-            self.admit_nodes();
+            self.admit_nodes(now_us);
             self.look_for_parked(now_us);
         }
     }
 
-    /// Brings up to date which nodes may be sent operations.
-    pub(super) fn admit_nodes(&mut self) {
+    /// Nodes of the cluster may be sent operations now, which are born by their clocks.
+    fn admit_nodes(&mut self, now_us: u64) {
+        let mut clock = 0;
         for node in &mut self.nodes {
             node.admitted = self.choice.admits(node.cluster().unwrap_or(0));
+            let live = node.live.as_ref().filter(|_| node.admitted);
+            clock = clock.max(live.map_or(0, |live| live.clock));
         }
+        self.observe(now_us, clock);
     }
 
     pub(super) fn two_clusters(&self) -> Option<CallError> {

@@ -9,6 +9,7 @@ use super::operation::InFlight;
 use super::pace::Pace;
 use super::table::Handle;
 use super::{Session, place_bit};
+use crate::clock::Reading;
 use crate::wire::{self, Hello, HelloAnswer, NoSession, kind};
 
 /// A node not heard for this long has to answer a hello before it is sent operations.
@@ -34,6 +35,8 @@ pub(super) struct Live {
     /// 0 for a node that has no vote, or no id yet.
     pub node: u8,
     pub cluster: u64,
+    /// What its clock showed.
+    pub clock: Reading,
 }
 
 #[derive(Debug)]
@@ -325,6 +328,7 @@ impl Session {
             token: answer.token,
             node: answer.node,
             cluster: answer.cluster,
+            clock: answer.clock,
         });
         node.heard(now_us);
         node.refresh_us = now_us + refresh_us;

@@ -34,7 +34,10 @@ fn one_answer_is_enough_once_the_others_had_their_time() {
     script.pass(19 * MS);
     assert!(script.requests().is_empty());
     script.pass(2 * MS);
-    assert_eq!(script.request().node, 3);
+    let sent = script.request();
+    assert_eq!(sent.node, 3);
+    let born_ms = clock::to_ms(sent.request.operation.birth);
+    assert!(born_ms >= CLOCK_MS, "born by the nodes' clock: {born_ms}");
 }
 
 #[test]

@@ -7,8 +7,8 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::time::{Duration, Instant};
 
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::Writer;
@@ -20,6 +20,8 @@ const LINES_WAITING_MAX: usize = 4_096;
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the end of the process waits for the last lines.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
+/// How often the end of the process looks whether a full queue has room again.
+const CLOSE_RETRY: Duration = Duration::from_millis(5);
 
 enum Message {
     Line(Vec<u8>),
@@ -47,11 +49,23 @@ impl Log {
 
     /// Waits until the lines so far are written, but not for long: the reader may stand still.
     pub fn close(&self) {
+        self.close_within(CLOSE_MAX);
+    }
+
+    fn close_within(&self, wait: Duration) {
+        let until = Instant::now() + wait;
         let (answer, answered) = sync_channel(1);
-        if self.queue.try_send(Message::Close(answer)).is_ok() {
-            // Whether they were written or not, the process ends.
-            let _ = answered.recv_timeout(CLOSE_MAX);
+        let mut message = Message::Close(answer);
+        // After a burst the queue is full, though its reader goes on.
+        while let Err(TrySendError::Full(back)) = self.queue.try_send(message) {
+            if Instant::now() >= until {
+                return;
+            }
+            message = back;
+            std::thread::sleep(CLOSE_RETRY);
         }
+        // Whether they were written or not, the process ends.
+        let _ = answered.recv_timeout(until.saturating_duration_since(Instant::now()));
     }
 }
 
@@ -125,6 +139,9 @@ mod tests {
     use std::sync::Mutex;
     use std::sync::mpsc::channel;
 
+    /// For what surely comes, on a machine that has other things to do.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
     /// An output that fails, stands still or works, as the test says.
     #[derive(Clone, Default)]
     struct Output {
@@ -161,15 +178,15 @@ mod tests {
         let output = Output::default();
         let mut log = Log::start(output.clone()).unwrap();
         log.write_all(b"first\n").unwrap();
-        log.close();
+        log.close_within(PATIENCE);
         *output.is_full.lock().unwrap() = true;
         log.write_all(b"second\n").unwrap();
         log.write_all(b"third\n").unwrap();
-        log.close();
+        log.close_within(PATIENCE);
         assert_eq!(output.text(), "first\n");
         *output.is_full.lock().unwrap() = false;
         log.write_all(b"fourth\n").unwrap();
-        log.close();
+        log.close_within(PATIENCE);
         let text = output.text();
         assert!(text.contains(" 2 log lines were lost"), "{text}");
         assert!(
@@ -191,10 +208,10 @@ mod tests {
             }
             done.send(()).unwrap();
         });
-        let written = is_done.recv_timeout(Duration::from_secs(20));
+        let written = is_done.recv_timeout(PATIENCE);
         assert_eq!(written, Ok(()), "writing to the log waits for its reader");
         drop(gate);
-        log.close();
+        log.close_within(PATIENCE);
         let text = output.text();
         assert!(text.contains("log lines were lost"), "{}", text.len());
         assert!(text.matches("line\n").count() >= LINES_WAITING_MAX);

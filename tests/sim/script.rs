@@ -139,8 +139,12 @@ impl Script {
 
     /// The same; members that are not reached for a second are removed.
     pub fn shrinking(nodes: usize, seed: u64) -> Self {
+        Script::shrinking_after(1_000, nodes, seed)
+    }
+
+    pub fn shrinking_after(ms: u64, nodes: usize, seed: u64) -> Self {
         let mut script = Script::cold_seeded(nodes, seed);
-        script.cluster.settings.shrink_after_ms = 1_000;
+        script.cluster.settings.shrink_after_ms = ms;
         Script::warm(script)
     }
 

@@ -285,8 +285,19 @@ impl Machine {
         self.handle(Input::Client { from, message });
     }
 
+    /// The heartbeat as it is once all have heard of this life, and know nothing that speaks against it.
+    fn is_seen_by(&self, heartbeat: &Envelope) -> Envelope {
+        let mut heartbeat = heartbeat.clone();
+        if let Message::Heartbeat(m) = &mut heartbeat.message {
+            let seen = m.rows.iter_mut().flat_map(|row| &mut row.seen);
+            seen.filter(|(node, _)| usize::from(*node) == self.life.node + 1)
+                .for_each(|(_, boot)| *boot = self.life.boot);
+        }
+        heartbeat
+    }
+
     /// The process dies with what was not synced, and starts again. It hears the others at once, as
-    /// they were heard before the search.
+    /// they were heard before the search; they hear it too, and have had a chance to object (E1).
     pub fn restart(self, scope: &Scope, heard: &[Envelope]) -> Machine {
         let mut disk = self.disk;
         disk.crash(0);
@@ -298,6 +309,8 @@ impl Machine {
             started: self.now,
         };
         let mut machine = Machine::start(scope, life, disk);
+        let heard = heard.iter().map(|heartbeat| machine.is_seen_by(heartbeat));
+        let heard: Vec<Envelope> = heard.collect();
         heard
             .iter()
             .for_each(|heartbeat| machine.deliver(heartbeat));

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use horseshoe::protocol::ballot::Ballot;
+use horseshoe::protocol::configuration;
 use horseshoe::protocol::message::{
     Configuration, Envelope, Epoch, Incarnation, Member, Message, NodeId,
 };
@@ -186,9 +187,8 @@ impl Scope {
         if let Some(change) = &self.change
             && change.old.contains(&node)
         {
-            let mut value = Vec::new();
-            wire::encode(&mut value, &self.configuration(2));
-            registers.push((Key::configuration(), state(1, value.into())));
+            let value = configuration::encode(&self.configuration(2));
+            registers.push((Key::configuration(), state(1, value)));
         }
         registers
     }

@@ -259,6 +259,12 @@ impl Links {
         self.row(node, incarnation).is_some()
     }
 
+    /// Whether that node, in its present incarnation, has heard of a boot of another one.
+    pub fn has_seen_by_now(&self, node: NodeId, boot: (NodeId, u64)) -> bool {
+        let told = self.told.get(&node);
+        told.is_some_and(|told| told.row.seen.contains(&boot))
+    }
+
     /// Whether that node, in that incarnation, has heard of a boot of another one.
     pub fn has_seen(&self, node: NodeId, incarnation: Incarnation, boot: (NodeId, u64)) -> bool {
         let told = self.row(node, incarnation);

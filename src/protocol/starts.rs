@@ -134,7 +134,8 @@ impl Replica {
     }
 
     /// E1: at a start with state of before nothing is promised or answered until the members had a chance to
-    /// know better: all of them, or all that are joined after a while, if they and this node are a quorum.
+    /// know better: all of them; or after a while all that are joined, if those of them that have kept their
+    /// state and this node are a quorum.
     pub(super) fn look_at_proof(&mut self, now: Now) {
         let Some(configuration) = &self.configuration else {
             return;
@@ -147,7 +148,9 @@ impl Replica {
         let has_seen = |m: &&Member| self.links.has_seen(m.node, m.incarnation, me);
         let given: NodeSet = others().filter(has_seen).map(|m| m.node).collect();
         let all = others().all(|m| given.contains(m.node));
-        let all_joined = others().all(|m| given.contains(m.node) || !self.links.is_joined(m.node));
+        // Who has lost its state since may object, and is not counted.
+        let is_done = |node| self.links.has_seen_by_now(node, me) || !self.links.is_joined(node);
+        let all_joined = others().all(|m| is_done(m.node));
         let waited = now.mono_us >= self.proof.started_us + self.timings.proof_ms * 1_000;
         let mut with_me = given;
         with_me.insert(self.node);

@@ -142,3 +142,18 @@ pub fn e1_all_may_restart_at_once() {
     assert!(c.now_us - began_us < 300_000);
     c.check();
 }
+
+/// A member that lost its state is joined, and never gives its word as who it was.
+#[test]
+pub fn e1_who_starts_does_not_wait_for_a_member_that_is_gone() {
+    let mut c = Script::new(3);
+    let client = c.client_of(&[1]);
+    c.put(client, "k", "v");
+    c.crash_hard(1);
+    c.restart_empty(2);
+    c.run_ms(500);
+    c.restart(1);
+    c.until("a member again", |c| is_member_again(c, 2));
+    c.put(client, "k", "w");
+    c.check();
+}

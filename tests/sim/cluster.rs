@@ -628,12 +628,18 @@ impl Cluster {
             })
     }
 
-    /// Whether all nodes have the first configuration, and hear a quorum.
+    /// Whether all nodes have a configuration. One that the newest does not name, and that has lost its
+    /// state, is told of it when it is added.
     pub fn is_formed(&self) -> bool {
-        self.nodes.iter().all(|n| {
-            n.replica
-                .as_ref()
-                .is_some_and(|r| r.configuration().is_some())
+        let newest = self.watch.configuration();
+        let is_named = |n: &Node| {
+            let address = address(n.index);
+            newest.is_none_or(|newest| newest.nodes().any(|m| m.address == address))
+        };
+        let mut named = self.nodes.iter().filter(|n| is_named(n));
+        named.all(|n| {
+            let replica = n.replica.as_ref();
+            replica.is_some_and(|r| r.configuration().is_some())
         })
     }
 }

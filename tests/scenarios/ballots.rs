@@ -83,6 +83,10 @@ pub fn b4_who_lost_its_state_hears_the_clocks_first() {
     c.crash_client(client);
     c.let_pass();
     c.cluster.jump(0, -30_000);
+    // It hears of no ballot, neither of the change that admits it nor of what it then copies.
+    for told in ["Prepare", "Accept", "ReadAnswer", "Copy"] {
+        c.lose(msg(told).to(0));
+    }
     c.restart_empty(0);
     c.until("a vote again", |c| c.vote_of(0).is_some());
     c.run_ms(500);

@@ -2,6 +2,7 @@
 
 use kvclient::wire::Outcome;
 
+use crate::sim::event::Parcel;
 use crate::sim::script::{Script, append, msg, put};
 
 /// Four nodes, two and two: the master's half serves, and only it.
@@ -79,5 +80,31 @@ pub fn r3_after_doubt_a_full_round() {
     c.run(zero, &key, append("c"));
     assert!(c.sent(msg("Prepare").from(0)).len() > prepares);
     assert_eq!(c.get(one, &key), "abc");
+    c.check();
+}
+
+/// Node 2's answer is lost, and node 0's own vote is not on its disk yet. An answer of node 1 that says
+/// that it is from node 0 itself makes no quorum of the two.
+#[test]
+pub fn r2_a_forged_answer_of_ones_own_does_not_count() {
+    let mut c = Script::new(3);
+    let (key, client) = (c.key_of(0), c.client_of(&[0]));
+    c.put(client, &key, "old");
+    c.lose(msg("Accepted").from(2));
+    c.slow_disk(0, 1_000);
+    let call = c.begin(client, &key, put("new"));
+    c.run_ms(50);
+    let answers = c.sent(msg("Accepted").from(1));
+    let mut forged = answers.last().expect("it answers").clone();
+    let Parcel::Peer { envelope, .. } = &mut forged.parcel else {
+        unreachable!("sent by a node");
+    };
+    envelope.origin = 1;
+    envelope.incarnation = c.nodes[0].disk.incarnation();
+    c.cluster.deliver(100, forged);
+    c.run_ms(20);
+    assert!(c.is_open(call));
+    let outcome = c.end(call);
+    assert!(matches!(outcome, Outcome::Written { .. }), "{outcome:?}");
     c.check();
 }

@@ -20,7 +20,7 @@ fail() {
 }
 
 outside() {
-    local target=${CARGO_TARGET_DIR:-$root/target} enter=(--net)
+    local target=${CARGO_TARGET_DIR:-$root/target} enter=(--net) own
     [[ $target == /* ]] || target=$root/$target
     if [[ -z ${BINARY-} ]]; then
         cargo build --quiet --release --locked --manifest-path "$root/Cargo.toml" --bin horseshoe || exit 1
@@ -29,6 +29,9 @@ outside() {
     BINARY=$(readlink -f -- "$BINARY")
     export BINARY
     ((EUID == 0)) || enter+=(--map-root-user)
+    # With process ids of its own no node outlives this script, however it ends.
+    own=("${enter[@]}" --pid --fork --kill-child --mount-proc)
+    ! unshare "${own[@]}" true 2>/dev/null || enter=("${own[@]}")
     work=$(mktemp -d) || exit 1
     export work
     trap 'rm -rf -- "$work"' EXIT

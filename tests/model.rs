@@ -127,9 +127,10 @@ mod mutants {
     /// What a rule is to be missed by.
     type Scoped = fn() -> Scope;
 
-    /// Rules, and a scope that does not hold without each.
+    /// Rules, and a scope that does not hold without each. B1 is missed by a scenario (`tests/mutants.rs`): in
+    /// these scopes a restarted node hears the others' clocks before it has a say (E1), and so issues no
+    /// ballot of before again.
     const TABLE: &[(Rule, Scoped)] = &[
-        (Rule::B1, scopes::restarted_reader),
         (Rule::B1_next, scopes::duel_with_short_rounds),
         (Rule::Q1, scopes::reads_of_four),
         (Rule::V1_combined, scopes::combined),
@@ -159,8 +160,14 @@ mod mutants {
         // A node that stops on purpose needs no words.
         let hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(|_| {}));
+        // `RULES=E5,X3` looks at these only.
+        let only = std::env::var("RULES").ok();
+        let is_meant = |rule: &Rule| {
+            let mut named = only.iter().flat_map(|names| names.split(','));
+            only.is_none() || named.any(|name| name == format!("{rule:?}"))
+        };
         let mut missing = Vec::new();
-        for (rule, scope) in TABLE {
+        for (rule, scope) in TABLE.iter().filter(|(rule, _)| is_meant(rule)) {
             switch_off(Some(*rule));
             let found = exhaust(scope());
             switch_off(None);

@@ -15,14 +15,15 @@ use kvclient::wire::{Hello, Request};
 use super::scope::{CLUSTER, Scope, WALL_MS};
 use crate::sim::disk::Disk;
 
-/// Heartbeats are left out: links are as they are when the search begins.
-const NEVER_MS: u64 = 1_000_000;
+/// Heartbeats are left out: links are as they are when the search begins, until a node is silent. All rounds
+/// of a search are through before one is due.
+const HEARTBEAT_MS: u64 = 1_000;
 /// Longer than any wait for what changed in links, shorter than any round's.
 const NEWS_US: u64 = 5_000;
 /// A timer that is due later is not one of rounds.
 const TIMER_US_MAX: u64 = 500_000;
 /// What a silent neighbour told counts no longer, and then the quorum is lost.
-const SILENCE_US: u64 = 1_200_000;
+const SILENCE_US: u64 = 3 * HEARTBEAT_MS * 1_000;
 
 /// How far a clock jumps: farther than all that is done takes, and believed (B2).
 const AHEAD_MS: u64 = 1_000;
@@ -70,8 +71,8 @@ fn replica(scope: &Scope, life: &Life) -> Replica {
         skew_max_ms: 60_000,
         admin_host: None,
         keys_cached_max: 100,
-        heartbeat_ms: NEVER_MS,
-        link_down_ms: NEVER_MS,
+        heartbeat_ms: HEARTBEAT_MS,
+        link_down_ms: HEARTBEAT_MS,
         shrink_after_ms: 0,
         bootstrap: false,
         tuning: Tuning::default(),

@@ -171,7 +171,7 @@ impl Nodes {
         ids.collect()
     }
 
-    /// P1: all hold the tombstone at `ballot`, and are told so.
+    /// P1: all hold the tombstone at `ballot`, and are told so, each by another node.
     pub fn purge(&mut self, ballot: Ballot, epoch: Epoch) -> Vec<MessageId> {
         let nodes = 0..self.scope.nodes;
         let purge = Purge {
@@ -179,7 +179,8 @@ impl Nodes {
         };
         nodes
             .map(|to| {
-                let envelope = self.envelope(1, to, epoch, purge.clone().into());
+                let origin = if to == 0 { 2 } else { 1 };
+                let envelope = self.envelope(origin, to, epoch, purge.clone().into());
                 self.keep_message(envelope)
             })
             .collect()

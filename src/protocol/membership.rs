@@ -61,11 +61,16 @@ impl Replica {
         // Not all at once: the first that is there goes ahead.
         let patience_us = self.patience_us(&configuration);
         let missed = self.missed_for_long(now, patience_us);
-        let learner = self.ready_learner(now, &configuration, patience_us);
+        let learners = self.ready_learners(now, &configuration, patience_us);
         let clock = self.clock.last();
-        if let Some(wanted) = wanted(&configuration, &missed, learner, clock)
-            && self.is_served_without(&wanted, learner)
-        {
+        // The one that waits longest may be one too many while members are gone: not the next, then.
+        let learners = learners.into_iter().map(Some).chain([None]);
+        let mut wanted = learners.filter_map(|learner| {
+            let wanted = wanted(&configuration, &missed, learner, clock)?;
+            self.is_served_without(&wanted, learner).then_some(wanted)
+        });
+        let wanted = wanted.next();
+        if let Some(wanted) = wanted {
             // Refused only while a change is under way, which was looked at.
             let _ = self.begin_change(now, wanted);
         }
@@ -152,13 +157,13 @@ impl Replica {
         asking.is_some_and(|a| self.digests.spread().bucket_of(key) < a.listed)
     }
 
-    /// A learner that has caught up, and has been there for long enough.
-    fn ready_learner(
+    /// Learners that have caught up, and have been there for long enough; who came first is first.
+    fn ready_learners(
         &mut self,
         now: Now,
         configuration: &Configuration,
         patience_us: u64,
-    ) -> Option<(NodeId, Incarnation)> {
+    ) -> Vec<(NodeId, Incarnation)> {
         let (asked_us, least_ms) = (
             self.timings.admission_asked_ms * 1_000,
             self.timings.steady_ms,
@@ -176,8 +181,10 @@ impl Replica {
             let ready = asking.ready && !self.hangs(**node);
             (is_new || !rule!(E4)) && present && ready && waited
         });
-        let ready = ready.min_by_key(|(_, asking)| asking.since_us);
-        ready.map(|(node, asking)| (*node, asking.incarnation))
+        let mut ready: Vec<_> = ready.collect();
+        ready.sort_by_key(|(_, asking)| asking.since_us);
+        let ready = ready.into_iter();
+        ready.map(|(node, a)| (*node, a.incarnation)).collect()
     }
 
     /// Whether the members that are reached make a quorum of what is wanted, without the one that is

@@ -82,3 +82,26 @@ pub fn force_keeps_what_one_of_those_named_holds() {
     c.put(left, &key, "newer");
     assert_eq!(c.get(left, &key), "newer");
 }
+
+/// The master lost its state while a node that was added waits. With that one four would be members, and two of
+/// them without the master no quorum; the master's new incarnation needs no more than there is.
+#[test]
+pub fn e4_a_learner_that_has_to_wait_holds_up_no_other() {
+    let mut c = Script::new(4);
+    let client = c.client();
+    let removed = ask(&mut c, client, 1, Change::Remove { node: 4 });
+    assert!(
+        matches!(removed, ChangeOutcome::Started { .. }),
+        "{removed:?}"
+    );
+    c.run_ms(1_000);
+    c.crash_hard(0);
+    c.run_ms(1_000);
+    let address = "node3:7000".to_owned();
+    let added = ask(&mut c, client, 1, Change::Add { address });
+    assert!(matches!(added, ChangeOutcome::Started { .. }), "{added:?}");
+    c.run_ms(3_000);
+    c.restart_empty(0);
+    c.until("all are members", |c| c.are_all_members());
+    c.check();
+}

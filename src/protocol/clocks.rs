@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 
 use kvclient::clock::{self, READING_MAX, Reading};
-use kvclient::wire;
 
 use super::Replica;
-use super::message::{Configuration, Envelope, Event, Incarnation, Message, NodeId, Now, Output};
+use super::configuration;
+use super::message::{Envelope, Event, Incarnation, Message, NodeId, Now, Output};
 use super::quorum::NodeSet;
 use super::record::SPACE_CONFIGURATION;
 use super::rules::rule;
@@ -24,7 +24,7 @@ fn base(message: &Message) -> Reading {
     };
     let value = record.value.as_ref();
     let value = value.filter(|_| key.space() == SPACE_CONFIGURATION);
-    let configuration = value.and_then(|v| wire::decode::<Configuration>(v).ok());
+    let configuration = value.and_then(|v| configuration::decode(v).ok());
     configuration.map_or(0, |c| c.base.reading())
 }
 
@@ -144,5 +144,44 @@ impl Replica {
             self.outputs.push_back(Output::Event(event));
         }
         self.clocks.ended
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ballot::Ballot;
+    use super::super::message::{Accept, Configuration, Copy, Member};
+    use super::super::record::{Key, Record};
+    use super::*;
+
+    #[test]
+    fn the_base_of_a_configuration_that_travels_is_looked_at() {
+        let configuration = Configuration {
+            epoch: 1,
+            members: vec![Member {
+                node: 1,
+                ..Member::default()
+            }],
+            base: Ballot::new(7, 1),
+            ..Configuration::default()
+        };
+        let record = Record {
+            value: Some(configuration::encode(&configuration)),
+            ..Record::default()
+        };
+        let (key, ballot) = (Key::configuration(), Ballot::new(3, 1));
+        let record = std::sync::Arc::new(record);
+        let copy = Copy {
+            key: key.clone(),
+            ballot,
+            record: record.clone(),
+        };
+        assert_eq!(base(&copy.into()), 7);
+        let accept = Accept {
+            key,
+            ballot,
+            record,
+        };
+        assert_eq!(base(&accept.into()), 7);
     }
 }

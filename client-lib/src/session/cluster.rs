@@ -4,7 +4,10 @@
 //! The application names the cluster, or it is the one that more than half of the given nodes belong to,
 //! or, where fewer answer, the one that all belong to who answer in time. Until it is known nothing but
 //! hellos and questions about the nodes themselves is sent to a node of a cluster. If nodes of two
-//! clusters answer before it is known, every call ends with an error that names both.
+//! clusters answer in time, and neither is of more than half, every call ends with an error that names
+//! both.
+
+use std::collections::BTreeMap;
 
 use super::Session;
 use super::call::CallError;
@@ -24,6 +27,8 @@ pub(super) struct Choice {
     greeted_us: Option<u64>,
     /// When the nodes that answered so far are enough, if they agree.
     pub due_us: Option<u64>,
+    /// They are enough.
+    is_over: bool,
     /// Two clusters, while the nodes that answer belong to both.
     pub conflict: Option<(u64, u64)>,
 }
@@ -52,34 +57,43 @@ impl Session {
         if self.choice.own != 0 {
             return;
         }
-        let told = self.nodes.iter().filter(|node| !node.is_gone());
-        let told = told.filter_map(|node| node.cluster());
-        let mut told: Vec<u64> = told.collect();
-        let count = told.len();
-        told.sort_unstable();
-        told.dedup();
-        self.choice.conflict = match told[..] {
-            [first, second, ..] => Some((first, second)),
-            _ => None,
-        };
-        if self.choice.conflict.is_some() {
+        // What a node told counts, though it may be silent now.
+        let told = self.nodes.iter().filter(|node| !node.spared);
+        let mut counts: BTreeMap<u64, usize> = BTreeMap::new();
+        for cluster in told.filter_map(|node| node.cluster()) {
+            *counts.entry(cluster).or_default() += 1;
+        }
+        let asked = self.nodes.iter().filter(|node| !node.spared).count();
+        let most = counts.iter().find(|(_, count)| 2 * **count > asked);
+        let mut own = most.map(|(cluster, _)| *cluster);
+        let mut clusters = counts.keys().copied();
+        let (first, second) = (clusters.next(), clusters.next());
+        self.choice.conflict = None;
+        if first.is_none() {
             self.choice.due_us = None;
-            self.end_calls_of_no_cluster(now_us);
             return;
         }
-        let Some(cluster) = told.first().copied() else {
+        if !self.choice.is_over {
+            let greeted_us = self.choice.greeted_us.unwrap_or(now_us);
+            let wait_us = (now_us - greeted_us).clamp(SETTLE_WAIT_US_MIN, SETTLE_WAIT_US_MAX);
+            let due_us = *self.choice.due_us.get_or_insert(now_us + wait_us);
+            let all_told = counts.values().sum::<usize>() >= asked;
+            self.choice.is_over = all_told || now_us >= due_us;
+        }
+        if self.choice.is_over {
             self.choice.due_us = None;
-            return;
-        };
-        let asked = self.nodes.iter().filter(|node| !node.spared).count();
-        let greeted_us = self.choice.greeted_us.unwrap_or(now_us);
-        let wait_us = (now_us - greeted_us).clamp(SETTLE_WAIT_US_MIN, SETTLE_WAIT_US_MAX);
-        let due_us = *self.choice.due_us.get_or_insert(now_us + wait_us);
-        if 2 * count > asked || now_us >= due_us {
+            match second {
+                None => own = own.or(first),
+                Some(_) => self.choice.conflict = first.zip(second).filter(|_| own.is_none()),
+            }
+        }
+        if let Some(cluster) = own {
             self.choice.own = cluster;
             self.choice.due_us = None;
             self.admit_nodes(now_us);
             self.look_for_parked(now_us);
+        } else if self.choice.conflict.is_some() {
+            self.end_calls_of_no_cluster(now_us);
         }
     }
 

@@ -46,10 +46,37 @@ fn nodes_of_two_clusters_are_an_error_and_nothing_is_sent() {
     script.submit(put("a"), 1);
     script.greet(&[0], OTHER);
     script.greet(&[1], CLUSTER);
+    assert!(
+        script.session.poll_completion().is_none(),
+        "the third decides"
+    );
+    script.pass(21 * MS);
     assert_eq!(script.result(), Err(TWO_CLUSTERS));
     script.submit(put("b"), 2);
     assert_eq!(script.result(), Err(TWO_CLUSTERS));
     assert!(script.requests().is_empty());
+}
+
+/// One machine of an earlier cluster is still there.
+#[test]
+fn the_cluster_of_more_than_half_is_used_whoever_answers_first() {
+    let mut script = Script::new(4);
+    script.submit(put("k"), 1);
+    script.greet(&[0], OTHER);
+    script.greet(&[1, 2], CLUSTER);
+    assert!(script.requests().is_empty());
+    script.greet(&[3], CLUSTER);
+    assert_ne!(script.request().node, 0);
+}
+
+#[test]
+fn all_have_answered_and_no_cluster_has_more_than_half() {
+    let mut script = Script::new(2);
+    script.submit(put("k"), 1);
+    script.greet(&[0], OTHER);
+    script.greet(&[1], CLUSTER);
+    assert_eq!(script.result(), Err(TWO_CLUSTERS));
+    assert_eq!(script.session.next_timeout(), None);
 }
 
 #[test]

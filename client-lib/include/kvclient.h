@@ -67,7 +67,7 @@ enum {
     KVC_NOT_RESOLVED = -14,     /* of kvc_open: a host name was not resolved */
     KVC_SYSTEM = -15,           /* of kvc_open: no socket, or no other descriptor, was to be had */
     KVC_FULL = -16,             /* of a write that would grow: a node has no room left; surely not done */
-    KVC_TWO_CLUSTERS = -17      /* the given nodes belong to two clusters; nothing was sent */
+    KVC_TWO_CLUSTERS = -17      /* the given nodes belong to two clusters; not done */
 };
 
 /* What an error is called, in English, without a newline; never NULL, also for unknown numbers.

@@ -14,7 +14,7 @@ fn decoded(bytes: &[u8]) -> u64 {
     let from = SocketAddr::from(([127, 0, 0, 1], 7));
     let mut tally = Tally::default();
     let mut given = 0;
-    decode(bytes, from, true, 1, &mut tally, &mut |_| given += 1);
+    decode(bytes, from, true, (0, 1), &mut tally, &mut |_| given += 1);
     given + tally.total()
 }
 

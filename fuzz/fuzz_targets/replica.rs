@@ -204,7 +204,7 @@ fuzz_target!(|bytes: &[u8]| {
         let sealed = seal(0, CLUSTER, &header(&piece, learned.round), &body);
         let from = SocketAddr::from(([127, 0, 0, 1], 7));
         let mut tally = Tally::default();
-        decode(&sealed, from, true, 1, &mut tally, &mut |arrival| match arrival {
+        decode(&sealed, from, true, (0, 1), &mut tally, &mut |arrival| match arrival {
             Arrival::Input(input) => replica.handle_input(now, input),
             Arrival::Transit(transit) => unreachable!("for nobody else: {transit:?}"),
         });

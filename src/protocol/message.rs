@@ -145,6 +145,11 @@ pub struct BucketEntry {
     pub size: u32,
 }
 
+/// Whether a frame of this kind tells of a configuration.
+pub fn is_configuration_told(kind: u8) -> bool {
+    Message::name_of(kind) == "ConfigurationTold"
+}
+
 macro_rules! messages {
     ($($(#[$doc:meta])* $name:ident = $kind:literal { $($field:ident: $type:ty),* $(,)? })*) => {
         $(

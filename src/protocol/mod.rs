@@ -508,6 +508,11 @@ impl Replica {
         self.node
     }
 
+    /// Whether a quorum of the configuration is heard (X5).
+    pub fn has_quorum(&self) -> bool {
+        self.hears_quorum
+    }
+
     pub fn configuration(&self) -> Option<&Configuration> {
         self.configuration.as_deref()
     }

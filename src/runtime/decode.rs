@@ -32,12 +32,14 @@ pub struct Transit<'a> {
 }
 
 /// Gives each frame that can be read, or is for another node than `own` (0: it has no id yet). Frames
-/// of nodes count only if `is_nodes`: it is a node's address that they come from.
+/// of nodes count only if `is_nodes`: it is a node's address that they come from. `lost` is the own
+/// cluster while no quorum of it is heard, else 0: then the others may have been replaced, and who tells
+/// of its configuration counts from anywhere.
 pub fn decode<'a>(
     bytes: &'a [u8],
     from: SocketAddr,
     is_nodes: bool,
-    own: NodeId,
+    (lost, own): (u64, NodeId),
     tally: &mut Tally,
     give: &mut dyn FnMut(Arrival<'a>),
 ) {
@@ -48,8 +50,12 @@ pub fn decode<'a>(
     for frame in frames {
         let (cluster, via) = (header.cluster, header.sender);
         let is_peers = |frame: &Frame<'_>| frame.header.kind >= PEER_KIND_MIN;
+        let is_told = |frame: &Frame<'_>| {
+            let is_told = message::is_configuration_told(frame.header.kind);
+            is_told && lost != 0 && cluster == lost && !is_transit(frame, own)
+        };
         let arrival = match frame {
-            Ok(frame) if is_peers(&frame) && !is_nodes => Err(Cause::Stranger),
+            Ok(frame) if is_peers(&frame) && !is_nodes && !is_told(&frame) => Err(Cause::Stranger),
             Ok(frame) if is_peers(&frame) && is_transit(&frame, own) => {
                 Ok(Arrival::Transit(Transit {
                     cluster,
@@ -182,7 +188,7 @@ mod tests {
             bytes,
             from(),
             true,
-            1,
+            (0, 1),
             &mut tally,
             &mut |arrival| match arrival {
                 Arrival::Input(input) => inputs.push(input),
@@ -304,10 +310,29 @@ mod tests {
         let frames = [(26, body(&heartbeat())), (wire::kind::HELLO, hello())];
         let bytes = sealed(0, &frames);
         let (mut tally, mut given) = (Tally::default(), 0);
-        decode(&bytes, from(), false, 1, &mut tally, &mut |arrival| {
+        decode(&bytes, from(), false, (0, 1), &mut tally, &mut |arrival| {
             given += usize::from(matches!(arrival, Arrival::Input(Input::Client { .. })));
         });
         assert_eq!((given, tally.total(), tally.of(Cause::Stranger)), (1, 1, 1));
+    }
+
+    /// Who was away while all others were replaced knows none of their addresses.
+    #[test]
+    fn a_configuration_is_heard_from_elsewhere_while_no_quorum_is() {
+        let told = message::ConfigurationTold {
+            configuration: message::Configuration::default(),
+        };
+        let frames = [(29, body(&told.into())), (26, body(&heartbeat()))];
+        let bytes = sealed(0, &frames);
+        for (lost, given, strangers) in [(0, 0, 2), (8, 0, 2), (9, 1, 1)] {
+            let (mut tally, mut count) = (Tally::default(), 0);
+            decode(&bytes, from(), false, (lost, 1), &mut tally, &mut |_| {
+                count += 1
+            });
+            // It is not sound, so it is counted as that, and not as a stranger's.
+            assert_eq!(tally.of(Cause::Stranger), strangers, "{lost}");
+            assert_eq!(count + tally.total() - strangers, given, "{lost}");
+        }
     }
 
     #[test]

@@ -65,7 +65,7 @@ pub enum CallError {
     /// Of a write only: it may have been done.
     #[error("unknown outcome: the write may have been done, or may still be")]
     UnknownOutcome,
-    /// Nothing was sent.
+    /// No node of a cluster was sent it.
     #[error(
         "the given nodes belong to two clusters, {first:016x} and {second:016x}: name the one that is \
          meant, or correct the list"

@@ -306,14 +306,7 @@ impl Run {
                 Err(Failure(lost.into()))
             };
         }
-        while self.faults.take_in(&mut self.cluster)
-            && self.cluster.now_us < healed_us + ADMISSION_US
-        {
-            self.run_until(self.cluster.now_us + 500_000, |_| false)?;
-        }
-        let all = self.run_until(self.cluster.now_us + ADMISSION_US, |run| {
-            run.cluster.are_all_members()
-        })?;
+        let all = self.all_are_admitted(healed_us + 2 * ADMISSION_US)?;
         if !all && !self.faults.may_not_form {
             return Err(Failure("not all nodes are members again".into()));
         }
@@ -327,6 +320,21 @@ impl Run {
         match self.run_until(end_us, Run::members_are_equal)? {
             true => Ok(()),
             false => Err(Failure(format!("C1: {}", self.differences()))),
+        }
+    }
+
+    /// Whether all nodes are members by then. What operators asked for before may come late, and take a node
+    /// out again: so they look until the end whether there is one to be added.
+    fn all_are_admitted(&mut self, until_us: u64) -> Result<bool, Failure> {
+        loop {
+            self.faults.take_in(&mut self.cluster);
+            let next_us = until_us.min(self.cluster.now_us + 500_000);
+            if self.run_until(next_us, |run| run.cluster.are_all_members())? {
+                return Ok(true);
+            }
+            if self.cluster.now_us >= until_us {
+                return Ok(false);
+            }
         }
     }
 

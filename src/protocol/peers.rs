@@ -87,7 +87,8 @@ impl Replica {
             Message::Heartbeat(heartbeat) if via == origin => {
                 self.handle_heartbeat(now, origin, heartbeat);
             }
-            Message::RolledBack(told) if counts => self.handle_rolled_back(now, &told),
+            // What a node has heard it knows whether it has a vote or not.
+            Message::RolledBack(told) => self.handle_rolled_back(now, &told),
             Message::Forward(_) if self.is_foreign(envelope.epoch) => self.counters.stray += 1,
             Message::Forward(forward) => self.handle_forward(now, origin, via, forward),
             Message::ForwardAnswer(answer) => self.handle_forward_answer(now, answer),

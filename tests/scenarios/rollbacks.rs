@@ -157,3 +157,33 @@ pub fn e1_who_starts_does_not_wait_for_a_member_that_is_gone() {
     c.put(client, "k", "w");
     c.check();
 }
+
+/// The only one that remembers has lost its vote meanwhile, with its own disk.
+#[test]
+pub fn e1_who_has_no_vote_objects_too() {
+    let mut c = Script::new(5);
+    let client = c.client_of(&[1]);
+    c.put(client, "k", "old");
+    c.run_ms(500);
+    let copy = snapshot(&c, 0);
+    c.run_ms(2_000);
+    c.put(client, "k", "new");
+    // It does not become a member before node 0 is gone.
+    c.hold(msg("AdmissionAsked"));
+    c.restart_empty(4);
+    c.run_ms(1_000);
+    c.crash_hard(0);
+    for node in 1..4 {
+        c.crash_hard(node);
+    }
+    for node in 1..4 {
+        c.cluster.start(node);
+    }
+    c.roll_back(0, copy.clone());
+    c.until("somebody new", |c| has_renounced(c, 0, &copy));
+    c.let_pass();
+    c.until("a member again", |c| is_member_again(c, 0));
+    c.until("the other too", |c| is_member_again(c, 4));
+    assert_eq!(c.get(client, "k"), "new");
+    c.check();
+}

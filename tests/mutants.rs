@@ -118,6 +118,10 @@ const TABLE: &[(Rule, Found)] = &[
         Rule::E1_asked,
         Found::ByScenario(rollbacks::e1_who_starts_waits_for_objections),
     ),
+    (
+        Rule::E1_anew,
+        Found::ByScenario(rollbacks::e1_a_copy_of_when_it_was_alone_waits_for_objections),
+    ),
     (Rule::Q2, Found::InModel),
     (Rule::R1, Found::InModel),
     (Rule::B3, Found::InModel),

@@ -209,8 +209,9 @@ impl Replica {
             // E4: who was removed, or is not admitted in this epoch, asks as somebody new.
             self.incarnation = self.random.random();
             self.meta.incarnation = self.incarnation;
-            self.proof.is_given = true;
+            self.proof.begin_incarnation();
         }
+        self.prove_anew(now);
         self.installed_in = self.outbox.change_meta();
         self.abandon_change(now);
         self.keep_splits();

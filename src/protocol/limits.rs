@@ -130,6 +130,9 @@ pub const COPIES_PER_SECOND_IDLE: u64 = 100_000;
 /// ... and while operations are under way.
 pub const COPIES_PER_SECOND_BUSY: u64 = 5_000;
 
+/// E1: a node that has waited so long for its proof names who has not given it.
+pub const PROOF_OVERDUE_MS: u64 = 3_000;
+
 /// Keys asked for of one node and not answered yet, and about the size of their copies.
 pub const PULLS_UNDER_WAY_MAX: usize = 1_024;
 pub const PULLS_SIZE_MAX: usize = 128 << 10;

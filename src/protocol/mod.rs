@@ -304,11 +304,7 @@ impl Replica {
         let spread = configuration
             .as_ref()
             .map_or_else(Spread::default, |c| c.spread);
-        let proof = Proof {
-            found: group,
-            started_us: now.mono_us,
-            is_given: meta.starts == 0,
-        };
+        let proof = Proof::new(group, meta.starts, now);
         let bootstrap = configuration.is_none().then(|| {
             let nonce = rand::RngExt::random(&mut random);
             let list = options.list.clone();

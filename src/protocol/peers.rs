@@ -68,6 +68,7 @@ impl Replica {
         if envelope.epoch < configuration.epoch {
             self.tell_configuration(now, &envelope);
         } else if !this_epoch {
+            self.note_newer(now);
             self.ask_configuration(now, &envelope);
         }
         if !configuration.nodes().any(|m| m.node == envelope.origin) {

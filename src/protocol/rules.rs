@@ -58,6 +58,7 @@ mod switch {
         X3,
         E1,
         E1_asked,
+        E1_anew,
         B3,
         B4,
         B5,

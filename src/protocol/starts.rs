@@ -2,14 +2,14 @@
 //! The members that heard it before can: it tells, with its row, how often it was started, which group it
 //! found last at this start, and which is durable by now. Until they had a chance to object it has no say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rand::RngExt;
 
 use super::Replica;
 use super::limits::INCARNATIONS_KNOWN_MAX;
 use super::message::{
-    Event, GroupNumber, Incarnation, Member, NodeId, Now, Output, RolledBack, Row,
+    Configuration, Event, GroupNumber, Incarnation, Member, NodeId, Now, Output, RolledBack, Row,
 };
 use super::outbox::Way;
 use super::quorum::NodeSet;
@@ -20,9 +20,41 @@ use super::rules::rule;
 pub struct Proof {
     /// The last group that was found at this start.
     pub found: GroupNumber,
-    pub started_us: u64,
-    /// From the first where there is no state of before.
-    pub is_given: bool,
+    /// This incarnation began after this start, so no copy of it can be older.
+    is_new: bool,
+    is_given: bool,
+    /// Who had a chance to object when it was given.
+    asked: BTreeSet<(NodeId, Incarnation)>,
+    /// Since when the others have a chance to object.
+    asked_us: u64,
+    /// When a node of a newer epoch was last heard, before the proof was given.
+    newer_us: Option<u64>,
+    /// It takes so long that an operator should look.
+    is_overdue: bool,
+}
+
+impl Proof {
+    pub fn new(found: GroupNumber, starts_before: u64, now: Now) -> Self {
+        Proof {
+            found,
+            is_new: starts_before == 0,
+            is_given: starts_before == 0,
+            asked_us: now.mono_us,
+            ..Proof::default()
+        }
+    }
+
+    /// The node goes on in an incarnation that it had at no other start.
+    pub fn begin_incarnation(&mut self) {
+        self.is_new = true;
+        self.is_given = true;
+    }
+
+    /// Whether the others had as long as it takes to hear of this node, and nothing newer came meanwhile.
+    fn has_waited(&self, now: Now, proof_ms: u64) -> bool {
+        let since_us = self.newer_us.unwrap_or(0).max(self.asked_us);
+        now.mono_us >= since_us + proof_ms * 1_000
+    }
 }
 
 /// The last start of an incarnation, as its node told of it.
@@ -137,31 +169,97 @@ impl Replica {
     /// know better: all of them; or after a while all that are joined, if those of them that have kept their
     /// state and this node are a quorum.
     pub(super) fn look_at_proof(&mut self, now: Now) {
-        let Some(configuration) = &self.configuration else {
+        let Some(configuration) = self.configuration.clone() else {
             return;
         };
         if self.proof.is_given || !self.votes {
             return;
         }
         let me = (self.node, self.options.boot);
-        let others = || configuration.voters().filter(|m| m.node != self.node);
         let has_seen = |m: &&Member| self.links.has_seen(m.node, m.incarnation, me);
-        let given: NodeSet = others().filter(has_seen).map(|m| m.node).collect();
-        let all = others().all(|m| given.contains(m.node));
+        let others = || configuration.voters().filter(|m| m.node != self.node);
+        let mut with_me: NodeSet = others().filter(has_seen).map(|m| m.node).collect();
+        let all = others().all(|m| with_me.contains(m.node) || self.had_chance(m));
+        // Nobody can vouch for who is alone: it listens whether there are others by now.
+        let all = all && others().next().is_some();
         // Who has lost its state since may object, and is not counted.
         let is_done = |node| self.links.has_seen_by_now(node, me) || !self.links.is_joined(node);
         let all_joined = others().all(|m| is_done(m.node));
-        let waited = now.mono_us >= self.proof.started_us + self.timings.proof_ms * 1_000;
-        let mut with_me = given;
+        let waited = self.proof.has_waited(now, self.timings.proof_ms);
         with_me.insert(self.node);
         self.proof.is_given = all || (waited && all_joined && configuration.has_quorum(&with_me));
+        if self.proof.is_given {
+            self.proof.asked = others().map(|m| (m.node, m.incarnation)).collect();
+        }
+    }
+
+    /// At each heartbeat.
+    pub(super) fn look_at_proof_overdue(&mut self, now: Now) {
+        let due_us = self.proof.asked_us + self.timings.proof_overdue_ms * 1_000;
+        self.proof.is_overdue = self.votes && !self.proof.is_given && now.mono_us >= due_us;
+    }
+
+    /// What the proof waits for, and what an operator can do.
+    pub(super) fn proof_in_words(&self, configuration: &Configuration) -> String {
+        let mut words =
+            "the members' word that they know of no later state of this node".to_owned();
+        if !self.proof.is_overdue {
+            return words;
+        }
+        if self.starts_told() == 0 {
+            return "the disk, which does not finish its writes: the members are told of this start \
+                    when it is on disk"
+                .to_owned();
+        }
+        let me = (self.node, self.options.boot);
+        let others = configuration.voters().filter(|m| m.node != self.node);
+        let is_silent = |m: &&Member| !self.links.has_seen_by_now(m.node, me);
+        let silent: Vec<&str> = others
+            .filter(is_silent)
+            .map(|m| m.address.as_str())
+            .collect();
+        if !silent.is_empty() {
+            words += &format!("; it has not come from {}", silent.join(", "));
+        }
+        if self.proof.newer_us.is_some() {
+            words += "; others have a newer configuration, which this node was not told yet";
+        }
+        words += ". If it does not come though these nodes are well, stop this node and start it with an \
+                  empty data directory, provided that the others are a quorum: it copies what they hold";
+        words
+    }
+
+    fn had_chance(&self, member: &Member) -> bool {
+        let asked = &self.proof.asked;
+        asked.contains(&(member.node, member.incarnation))
+    }
+
+    /// E1: the members of another configuration may know what those of the one before did not. A copy of a
+    /// disk may hold a configuration of long ago, of which all members have gone, or this node alone.
+    pub(super) fn prove_anew(&mut self, now: Now) {
+        self.proof.newer_us = None;
+        let voters = self.configuration.iter().flat_map(|c| c.voters());
+        let mut others = voters.filter(|m| m.node != self.node);
+        let is_proven = self.proof.is_given && others.all(|m| self.had_chance(m));
+        if !self.votes || self.proof.is_new || is_proven || !rule!(E1_anew) {
+            return;
+        }
+        self.proof.is_given = false;
+        self.proof.asked_us = now.mono_us;
+    }
+
+    /// There is a newer configuration: what it says is waited for before this node has a say in its own.
+    pub(super) fn note_newer(&mut self, now: Now) {
+        if !self.proof.is_given {
+            self.proof.newer_us = Some(now.mono_us);
+        }
     }
 
     /// Goes on as somebody new, who has no vote until admitted: what it holds is a cache.
     fn renounce(&mut self, now: Now) {
         self.incarnation = self.random.random();
         self.meta.incarnation = self.incarnation;
-        self.proof.is_given = true;
+        self.proof.begin_incarnation();
         self.votes = false;
         self.installed_in = self.outbox.change_meta();
         self.abandon_change(now);

@@ -3,8 +3,8 @@
 
 use super::limits::{
     ADMISSION_ASKED_MS, CHANGE_PATIENCE_MS, DISK_HUNG_MS, LINK_HOLD_MAX_MS, LINK_QUIET_MS,
-    MARKS_MS, PULL_RETRY_MS, PULL_TRIES_MIN, QUORUM_LOST_MS, ROW_STALE_MS, SOURCE_GONE_MS,
-    STEADY_MS,
+    MARKS_MS, PROOF_OVERDUE_MS, PULL_RETRY_MS, PULL_TRIES_MIN, QUORUM_LOST_MS, ROW_STALE_MS,
+    SOURCE_GONE_MS, STEADY_MS,
 };
 
 /// Settings that no cluster can work with.
@@ -57,6 +57,8 @@ pub struct Timings {
     pub pull_tries_max: u32,
     /// E1: how long after a start members that are not joined may still be heard.
     pub proof_ms: u64,
+    /// E1: after which the words that have not come are named to the operator.
+    pub proof_overdue_ms: u64,
     /// A disk that has not finished a write for so long hangs. A node looks at its own with each heartbeat.
     pub disk_hung_ms: u64,
     /// Marks of chosen records that no group took along are written every so many heartbeats.
@@ -73,6 +75,7 @@ impl Timings {
             .saturating_add(beats(2));
         let tries = (found_gone_ms / PULL_RETRY_MS).saturating_add(1);
         let tries = u32::try_from(tries).unwrap_or(u32::MAX);
+        let proof_ms = link_down_ms.saturating_add(beats(2));
         Timings {
             heartbeat_ms,
             link_down_ms,
@@ -85,7 +88,8 @@ impl Timings {
             steady_ms: STEADY_MS.max(beats(3)),
             change_patience_ms: CHANGE_PATIENCE_MS.max(beats(2)),
             source_gone_ms,
-            proof_ms: link_down_ms.saturating_add(beats(2)),
+            proof_ms,
+            proof_overdue_ms: PROOF_OVERDUE_MS.max(proof_ms.saturating_mul(2)),
             disk_hung_ms: DISK_HUNG_MS.max(beats(3)),
             pull_tries_max: tries.max(PULL_TRIES_MIN),
             marks_every: (MARKS_MS / heartbeat_ms.max(1)).max(1),

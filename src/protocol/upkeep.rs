@@ -44,6 +44,7 @@ impl Replica {
         self.marks_due |= self.heartbeats.is_multiple_of(self.timings.marks_every);
         self.forget_other_cluster(now);
         self.look_at_disk(now);
+        self.look_at_proof_overdue(now);
         self.tell_waits();
         self.tell_links(now);
         for node in self.notices.keys().copied().collect::<Vec<_>>() {

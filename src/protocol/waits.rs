@@ -33,7 +33,7 @@ impl Replica {
                 }
                 true => String::new(),
                 false if !self.takes_part() && configuration.has_quorum(&self.with_me(heard)) => {
-                    "the members' word that they know of no later state of this node".to_owned()
+                    self.proof_in_words(configuration)
                 }
                 false => self.without_quorum(configuration),
             };

@@ -1,9 +1,11 @@
 //! E1: disks that are put back to an older copy, as a snapshot that is restored. What is gone with them
 //! are promises and acknowledged writes that count at a quorum.
 
-use kvclient::wire::{Action, Outcome};
+use kvclient::wire::{Action, Change, ChangeOutcome, Outcome};
 
-use crate::sim::cluster::Cluster;
+use super::operator::ask;
+use super::split::waits_for;
+use crate::sim::cluster::{Cluster, address};
 use crate::sim::disk::Disk;
 use crate::sim::script::{Script, msg};
 
@@ -25,6 +27,11 @@ fn is_member_again(c: &Cluster, node: usize) -> bool {
         let voter = c.voter(node as u8 + 1).map(|m| m.incarnation);
         c.joint.is_none() && voter == Some(disk.incarnation())
     })
+}
+
+fn hears_quorum(c: &Cluster, node: usize) -> bool {
+    let replica = c.nodes[node].replica.as_ref();
+    replica.is_some_and(|replica| replica.has_quorum())
 }
 
 /// The node was not started between the copy and its end, so its count of starts tells nothing.
@@ -87,6 +94,38 @@ pub fn e1_copy_of_the_same_run_loses_no_write() {
 #[test]
 pub fn e1_who_starts_waits_for_objections() {
     rolled_back_between_two(true);
+}
+
+/// Who does not give its word is named, so that no node waits in silence.
+#[test]
+pub fn e1_a_proof_that_does_not_come_is_asked_for_in_words() {
+    let mut c = Script::new(3);
+    let client = c.client();
+    c.put(client, "k", "old");
+    let copy = snapshot(&c, 2);
+    c.run_ms(1_000);
+    c.put(client, "k", "new");
+    c.run_ms(500);
+    c.hold(msg("RolledBack"));
+    c.roll_back(2, copy.clone());
+    c.run_ms(1_000);
+    let words = waits_for(&mut c, client, 2);
+    assert!(
+        words.starts_with("the members' word") && !words.contains("node0"),
+        "{words}"
+    );
+    c.run_ms(3_000);
+    let words = waits_for(&mut c, client, 2);
+    assert!(
+        words.contains("not come from node0:7000, node1:7000"),
+        "{words}"
+    );
+    c.let_pass();
+    c.until("somebody new", |c| has_renounced(c, 2, &copy));
+    c.until("a member again", |c| is_member_again(c, 2));
+    c.run_ms(500);
+    assert_eq!(waits_for(&mut c, client, 2), "");
+    c.check();
 }
 
 /// A clock that was ahead of all others when the copy was made is not what it is noticed by.
@@ -156,6 +195,98 @@ pub fn e1_who_starts_does_not_wait_for_a_member_that_is_gone() {
     c.until("a member again", |c| is_member_again(c, 2));
     c.put(client, "k", "w");
     c.check();
+}
+
+/// A cluster of one, and what was on its disk then. Two more nodes were added, and "old" was written before,
+/// when all three were members, "new".
+struct Grown {
+    script: Script,
+    copy: Disk,
+    key: String,
+}
+
+impl Grown {
+    fn new() -> Self {
+        let mut c = Script::cold(3);
+        c.cluster.settings.listed = 1;
+        c.cluster.start(0);
+        c.until("a cluster of one", |c| c.vote_of(0).is_some());
+        let (client, key) = (c.client(), c.key_of(0));
+        c.put(client, &key, "old");
+        c.run_ms(1_000);
+        let copy = snapshot(&c, 0);
+        for node in 1..3 {
+            c.cluster.start(node);
+            let address = address(node);
+            let added = ask(&mut c, client, 0, Change::Add { address });
+            assert!(matches!(added, ChangeOutcome::Started { .. }), "{added:?}");
+            c.until("one more member", |c| is_member_again(c, node));
+            c.run_ms(500);
+        }
+        Grown {
+            script: c,
+            copy,
+            key,
+        }
+    }
+}
+
+/// The copy is of when the node was alone. In the present configuration it has no say before the others had
+/// theirs, whatever it proved in that of the copy, or did not need to.
+#[test]
+pub fn e1_a_copy_of_when_it_was_alone_waits_for_objections() {
+    let Grown {
+        script: mut c,
+        copy,
+        key,
+    } = Grown::new();
+    c.isolate(1);
+    c.run_ms(500);
+    let near = c.client_of(&[0, 2]);
+    c.put(near, &key, "new");
+    c.hold(msg("RolledBack"));
+    c.isolate(0);
+    c.roll_back(0, copy.clone());
+    c.until("it serves alone", |c| hears_quorum(c, 0));
+    c.heal();
+    c.isolate(2);
+    c.run_ms(3_000);
+    let late = c.client_of(&[0, 1]);
+    let outcome = c.run(late, &key, Action::Get);
+    assert!(matches!(outcome, Outcome::NoQuorum { .. }), "{outcome:?}");
+    c.let_pass();
+    c.until("somebody new", |c| has_renounced(c, 0, &copy));
+    c.heal();
+    c.until("a member again", |c| is_member_again(c, 0));
+    assert_eq!(c.get(late, &key), "new");
+    c.check();
+}
+
+/// Before it serves alone it listens for as long as it takes to hear of others.
+#[test]
+pub fn e1_a_copy_of_when_it_was_alone_hears_of_the_others_first() {
+    for (lost, why) in [("Nothing", "a call"), ("ConfigurationAsked", "a question")] {
+        let Grown {
+            script: mut c,
+            copy,
+            key,
+        } = Grown::new();
+        let near = c.client_of(&[0]);
+        c.put(near, &key, "new");
+        // While it is not told what is newer, it goes on listening.
+        c.lose(msg(lost));
+        c.roll_back(0, copy.clone());
+        let read = c.begin(near, &key, Action::Get);
+        c.run_ms(2_000);
+        c.let_pass();
+        let outcome = c.end(read);
+        let is_old = matches!(&outcome, Outcome::Value { value, .. } if value == "old");
+        assert!(!is_old, "{why}: {outcome:?}");
+        c.until("somebody new", |c| has_renounced(c, 0, &copy));
+        c.until("a member again", |c| is_member_again(c, 0));
+        assert_eq!(c.get(near, &key), "new");
+        c.check();
+    }
 }
 
 /// The only one that remembers has lost its vote meanwhile, with its own disk.

@@ -20,7 +20,7 @@ fn force(c: &mut Script, client: usize, node: usize, nodes: &[u8]) -> u64 {
 }
 
 /// What a node's status says that it waits for.
-fn waits_for(c: &mut Script, client: usize, node: usize) -> String {
+pub fn waits_for(c: &mut Script, client: usize, node: usize) -> String {
     match question(c, client, node, Question::Status) {
         Told::Status(status) => status.waits_for,
         other => panic!("{other:?}"),

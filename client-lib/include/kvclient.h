@@ -90,7 +90,8 @@ typedef struct kvc_options {
     uint32_t no_quorum_after_ms; /* how long all nodes must be without a quorum, or silent, before
                                     KVC_NO_QUORUM is answered; 0: 1,000 */
     uint64_t cluster;            /* the cluster to use, as `horseshoe status --json` shows it in
-                                    hexadecimal; 0: the one that the given nodes belong to */
+                                    hexadecimal; 0: the one that more than half of the given nodes
+                                    belong to, or, after a wait, all that answered */
 } kvc_options;
 #define KVC_OPTIONS_INIT { sizeof(kvc_options), 0, 0, 0 }
 

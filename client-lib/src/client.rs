@@ -34,8 +34,9 @@ pub struct ClientOptions {
     pub deadline: Duration,
     /// How long every node must have said `no quorum`, or not answered, before that is reported.
     pub no_quorum_after: Duration,
-    /// The cluster to use, as `status` shows it. 0: the one that the given nodes belong to; if they
-    /// belong to two, calls end with an error. A client never changes to another cluster.
+    /// The cluster to use, as `status` shows it. 0: the one that more than half of the given nodes belong
+    /// to, or, after a wait, all that answered; if that is not one, calls end with an error. A client never
+    /// changes to another cluster.
     pub cluster: u64,
 }
 
@@ -163,25 +164,45 @@ impl Client {
         let all: Vec<usize> = (0..self.names.len()).collect();
         let told = self.ask(&all, &Question::Status, timeout);
         let statuses = told.into_iter().map(|told| match told {
-            Some(Told::Status(status)) => Some(*status),
+            Ok(Told::Status(status)) => Some(*status),
             _ => None,
         });
         self.names.iter().cloned().zip(statuses).collect()
     }
 
-    /// Asks one of the given nodes, by its place among `nodes`, to change the configuration; `None` if
-    /// it does not answer in time. Panics if there is no such place.
-    pub fn change(&self, node: usize, change: Change, timeout: Duration) -> Option<ChangeOutcome> {
+    /// Asks one of the given nodes, by its place among `nodes`, to change the configuration. It is sent to
+    /// a node of the cluster in use only, as operations are. An unknown outcome: it was sent, and not
+    /// answered in time; after any other error it was not begun. Panics if there is no such place.
+    pub fn change(
+        &self,
+        node: usize,
+        change: Change,
+        timeout: Duration,
+    ) -> Result<ChangeOutcome, CallError> {
         assert!(node < self.names.len(), "no such node");
         let told = self.ask(&[node], &Question::Change(change), timeout);
-        match told.into_iter().next().flatten() {
-            Some(Told::Change(outcome)) => Some(outcome),
-            _ => None,
+        match told.into_iter().next().expect("one was asked")? {
+            Told::Change(outcome) => Ok(outcome),
+            told => unreachable!("a change is not answered by {told:?}"),
+        }
+    }
+
+    /// The cluster in use. Until it is known, or that the given nodes belong to two, all of them are asked.
+    pub fn cluster(&self, timeout: Duration) -> Result<u64, CallError> {
+        let told = self.ask(&[0], &Question::Cluster, timeout);
+        match told.into_iter().next().expect("one was asked")? {
+            Told::Cluster(cluster) => Ok(cluster),
+            told => unreachable!("the cluster is not told by {told:?}"),
         }
     }
 
     /// What the nodes at these places, in ascending order, answer.
-    fn ask(&self, places: &[usize], question: &Question, timeout: Duration) -> Vec<Option<Told>> {
+    fn ask(
+        &self,
+        places: &[usize],
+        question: &Question,
+        timeout: Duration,
+    ) -> Vec<Result<Told, CallError>> {
         let mut inner = self.lock();
         let waiter = inner.add_waiter();
         let (now_us, wait_us) = (inner.now_us(), micros(timeout));

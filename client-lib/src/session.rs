@@ -231,9 +231,7 @@ impl Session {
         if !self.is_active() {
             return None;
         }
-        let sought = self.nodes.iter();
-        let sought = sought.filter(|node| node.is_sought());
-        let hello = sought.map(|node| node.hello_due_us).min();
+        let hello = self.nodes.iter().filter_map(Node::sought_us).min();
         let call = self.timers.peek().map(|Reverse((at_us, _))| *at_us);
         let due = [
             hello,

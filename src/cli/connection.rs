@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use kvclient::wire::NodeStatus;
-use kvclient::{Call, Client, ClientOptions, OpenError};
+use kvclient::{Call, CallError, Client, ClientOptions, OpenError};
 use serde_json::{Map, json};
 
 use super::exit::Exit;
@@ -101,6 +101,12 @@ impl ConnectionArgs {
             }
         }
         exit
+    }
+
+    /// Tells why what was asked for was not begun.
+    pub fn refuse_call(&self, error: &CallError) -> Exit {
+        let (name, exit) = report::classify(error);
+        self.refuse(name, exit, &error.to_string())
     }
 
     pub fn refuse_input(&self, error: &io::Error) -> Exit {

@@ -134,3 +134,60 @@ fn who_forgot_makes_no_quorum_and_force_goes_on_with_the_others() {
     let ran = shell.run(&["get", "k"]);
     assert_eq!((ran.status, ran.stdout), (0, b"w".to_vec()));
 }
+
+/// A change of members is an operation: it goes to the cluster that is used, however many changes another
+/// one at the given addresses has behind it.
+#[test]
+fn members_of_two_clusters_are_an_error_unless_one_is_named() {
+    let mut one = Cluster::start(1, Keep::Memory);
+    let mut two = Cluster::start(1, Keep::Memory);
+    let new = two.list_another();
+    let [own, other, address] =
+        [one.address(0), two.address(0), two.address(new)].map(str::to_owned);
+    two.start_node(new);
+    assert_done(&Shell::with(&other), &["member", "add", &address]);
+
+    let both = Shell::with(&format!("{own},{other}"));
+    let [one_id, two_id] = [&one, &two].map(|c| c.status(0).expect("it answers").cluster);
+    let [one_id, two_id] = [one_id, two_id].map(|id| format!("{id:016x}"));
+    for words in [
+        &["member", "list"][..],
+        &["member", "add", "127.0.0.1:1"],
+        &["member", "remove", "2"],
+        &["member", "replace", "2", "127.0.0.1:1"],
+        &["member", "transfer-master", "2"],
+        &["member", "force", "1", "--yes"],
+    ] {
+        for id in [&one_id, &two_id] {
+            assert_refused(&both, words, 2, id);
+        }
+        assert_refused(&both, words, 2, "belong to two clusters");
+    }
+    let (told, status) = both.json(&["member", "transfer-master", "2"]);
+    assert_eq!((&told["error"], status), (&json!("two_clusters"), 2));
+
+    let named = ["--cluster", &one_id, "member", "remove", "2"];
+    assert_refused(&both, &named, 6, "there is no node 2");
+    let named = ["--cluster", &one_id, "member", "list", "--json"];
+    let told = String::from_utf8(both.run(&named).stdout).expect("text");
+    assert!(told.contains(&one_id) && !told.contains(&two_id), "{told}");
+    assert_done(
+        &both,
+        &["--cluster", &two_id, "member", "transfer-master", "2"],
+    );
+    assert_eq!(roles(&Shell::with(&own)), expected(&[(1, "master")]));
+    let turned = expected(&[(2, "master"), (1, "member")]);
+    assert_eq!(roles(&Shell::with(&other)), turned);
+    let absent = [
+        "--cluster",
+        "00000000000000ff",
+        "member",
+        "remove",
+        "2",
+        "--timeout",
+        "1s",
+    ];
+    assert_refused(&both, &absent, 3, "is of cluster");
+    one.kill([0]);
+    two.kill([0, 1]);
+}

@@ -17,7 +17,6 @@ pub fn r1_earlier_life_read_answer() {
     c.run_ms(300);
     c.hold(msg("ReadAnswer").to(0));
     c.begin(zero, &key, Action::Get);
-    // A client that hears one node of three first waits for the others a while.
     c.run_ms(50);
     c.let_pass();
     c.crash_client(zero);

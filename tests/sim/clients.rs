@@ -35,6 +35,7 @@ impl Client {
     pub fn new(
         index: usize,
         nodes: usize,
+        cluster: u64,
         no_quorum_after_us: Option<u64>,
         mut random: Random,
         now_us: u64,
@@ -46,7 +47,7 @@ impl Client {
             nodes,
             deadline_us: session::DEADLINE_US_DEFAULT,
             no_quorum_after_us: no_quorum_after_us.unwrap_or(picked_us),
-            cluster: 0,
+            cluster,
             library_version: "simulated".into(),
         };
         Client {
@@ -259,11 +260,17 @@ impl Cluster {
 
     /// A new client; it knows all nodes.
     pub fn add_client(&mut self) -> usize {
+        self.add_client_of(0)
+    }
+
+    /// A client that names its cluster, unless it is 0.
+    pub fn add_client_of(&mut self, cluster: u64) -> usize {
         let index = self.clients.len();
         let random = Random::stream(self.settings.seed, 1_000 + index as u64);
         self.clients.push(Client::new(
             index,
             self.settings.nodes,
+            cluster,
             self.settings.no_quorum_after_us,
             random,
             self.now_us,

@@ -369,9 +369,12 @@ impl Script {
         self.cluster.add_client()
     }
 
-    /// A client that reaches these nodes only, until `heal`.
+    /// A client that reaches these nodes only, until `heal`. It names its cluster, so it waits for no others.
     pub fn client_of(&mut self, near: &[usize]) -> usize {
-        let client = self.cluster.add_client();
+        let replicas = self.cluster.nodes.iter();
+        let mut clusters = replicas.filter_map(|node| Some(node.replica.as_ref()?.cluster()));
+        let cluster = clusters.find(|cluster| *cluster != 0).unwrap_or(0);
+        let client = self.cluster.add_client_of(cluster);
         let far: Vec<usize> = (0..self.cluster.nodes.len())
             .filter(|n| !near.contains(n))
             .collect();

@@ -33,8 +33,8 @@ pub(super) enum Owner {
 pub(super) struct Waiter {
     condvar: Arc<Condvar>,
     pub result: Option<Result<Outcome, CallError>>,
-    /// By the node's place: what it told, or that it did not in time.
-    pub told: Vec<(usize, Option<Told>)>,
+    /// By the node's place: what it told, or why it did not.
+    pub told: Vec<(usize, Result<Told, CallError>)>,
 }
 
 /// A node's address, and the datagram that is being packed for it.

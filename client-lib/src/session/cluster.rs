@@ -1,111 +1,147 @@
 //! Which cluster this client uses: one for its life. Addresses move from one cluster to another, and a
 //! write that lands in another cluster is lost without a word.
 //!
-//! The application names the cluster, or it is the one that more than half of the given nodes belong to,
-//! or, where fewer answer, the one that all belong to who answer in time. Until it is known nothing but
-//! hellos and questions about the nodes themselves is sent to a node of a cluster. If nodes of two
-//! clusters answer in time, and neither is of more than half, every call ends with an error that names
-//! both.
+//! The application names the cluster, or it is the one that more than half of the given nodes belong to.
+//! Where fewer answer within a time, it is the one that all belong to who answered. Until it is known
+//! nothing but hellos and questions for the status is sent, and later only to its nodes. If nodes of two
+//! clusters answered, and neither is of more than half, every call ends with an error that names both; so it
+//! does if the one in use was told by fewer, and more than half tell of another one later.
 
 use std::collections::BTreeMap;
 
-use super::Session;
 use super::call::CallError;
+use super::table::Handle;
+use super::{Session, SessionOptions};
 
-/// Once a first node has told its cluster, the others get the time that its own answer took, at least
-/// this ...
-const SETTLE_WAIT_US_MIN: u64 = 20_000;
+/// Once a first node has told its cluster, the others get a quarter of a call's time, or half of that after
+/// which `no quorum` is told if it is less, but at least this ...
+const HEARING_US_MIN: u64 = 20_000;
 /// ... and at most this.
-const SETTLE_WAIT_US_MAX: u64 = 500_000;
+const HEARING_US_MAX: u64 = 400_000;
 
 /// What is known of the cluster to use.
 #[derive(Debug, Default)]
 pub(super) struct Choice {
     /// 0 until it is known.
     pub own: u64,
-    /// When hellos were first sent.
-    greeted_us: Option<u64>,
-    /// When the nodes that answered so far are enough, if they agree.
+    /// The application named it, or more than half of the given nodes have told it.
+    is_sure: bool,
+    /// When the nodes that answered by then are enough.
     pub due_us: Option<u64>,
     /// They are enough.
     is_over: bool,
-    /// Two clusters, while the nodes that answer belong to both.
-    pub conflict: Option<(u64, u64)>,
+    /// Two clusters, of which neither may be used.
+    conflict: Option<(u64, u64)>,
 }
 
 impl Choice {
     pub fn new(own: u64) -> Self {
         Choice {
             own,
+            is_sure: own != 0,
             ..Choice::default()
         }
     }
 
-    /// Whether operations may go to a node of this cluster; 0 stands for none yet.
-    pub fn admits(&self, cluster: u64) -> bool {
-        cluster == 0 || cluster == self.own
+    /// Whether operations may go to a node that told this cluster; 0 stands for none yet.
+    fn admits(&self, cluster: u64) -> bool {
+        cluster != 0 && cluster == self.own
     }
 
-    pub fn greets(&mut self, now_us: u64) {
-        self.greeted_us.get_or_insert(now_us);
+    /// Whether it is known that a node that told this cluster is of another one.
+    pub fn excludes(&self, cluster: u64) -> bool {
+        self.own != 0 && cluster != 0 && cluster != self.own
     }
 }
 
 impl Session {
     /// A node has told its cluster, or the time for others to do so is over.
     pub(super) fn settle_cluster(&mut self, now_us: u64) {
-        if self.choice.own != 0 {
+        if self.choice.is_sure {
             return;
         }
+        let asked = self.nodes.iter().filter(|node| !node.spared);
+        let (asked_count, mut counts) = (asked.clone().count(), BTreeMap::<u64, usize>::new());
         // What a node told counts, though it may be silent now.
-        let told = self.nodes.iter().filter(|node| !node.spared);
-        let mut counts: BTreeMap<u64, usize> = BTreeMap::new();
-        for cluster in told.filter_map(|node| node.cluster()) {
+        for cluster in asked.filter_map(|node| node.cluster()) {
             *counts.entry(cluster).or_default() += 1;
         }
-        let asked = self.nodes.iter().filter(|node| !node.spared).count();
-        let most = counts.iter().find(|(_, count)| 2 * **count > asked);
-        let mut own = most.map(|(cluster, _)| *cluster);
-        let mut clusters = counts.keys().copied();
-        let (first, second) = (clusters.next(), clusters.next());
-        self.choice.conflict = None;
-        if first.is_none() {
-            self.choice.due_us = None;
-            return;
-        }
-        if !self.choice.is_over {
-            let greeted_us = self.choice.greeted_us.unwrap_or(now_us);
-            let wait_us = (now_us - greeted_us).clamp(SETTLE_WAIT_US_MIN, SETTLE_WAIT_US_MAX);
-            let due_us = *self.choice.due_us.get_or_insert(now_us + wait_us);
-            let all_told = counts.values().sum::<usize>() >= asked;
-            self.choice.is_over = all_told || now_us >= due_us;
-        }
-        if self.choice.is_over {
-            self.choice.due_us = None;
-            match second {
-                None => own = own.or(first),
-                Some(_) => self.choice.conflict = first.zip(second).filter(|_| own.is_none()),
+        let majority = counts.iter().find(|(_, count)| 2 * **count > asked_count);
+        let majority = majority.map(|(cluster, _)| *cluster);
+        let own = self.choice.own;
+        match majority {
+            Some(cluster) if own == 0 || own == cluster => {
+                self.choice.is_sure = true;
+                self.use_cluster(now_us, cluster);
             }
-        }
-        if let Some(cluster) = own {
-            self.choice.own = cluster;
-            self.choice.due_us = None;
-            self.admit_nodes(now_us);
-            self.look_for_parked(now_us);
-        } else if self.choice.conflict.is_some() {
-            self.end_calls_of_no_cluster(now_us);
+            // It stays so, though some of them may be of no cluster later.
+            Some(other) => self.refuse_both(now_us, own.min(other), own.max(other)),
+            None if own == 0 => self.settle_among_few(now_us, &counts, asked_count),
+            None => {}
         }
     }
 
-    /// Nodes of the cluster may be sent operations now, which are born by their clocks.
-    fn admit_nodes(&mut self, now_us: u64) {
-        let mut clock = 0;
-        for node in &mut self.nodes {
-            node.admitted = self.choice.admits(node.cluster().unwrap_or(0));
-            let live = node.live.as_ref().filter(|_| node.admitted);
-            clock = clock.max(live.map_or(0, |live| live.clock));
+    /// None is of more than half of the given nodes.
+    fn settle_among_few(&mut self, now_us: u64, counts: &BTreeMap<u64, usize>, asked_count: usize) {
+        self.choice.conflict = None;
+        let mut clusters = counts.keys().copied();
+        let (Some(first), second) = (clusters.next(), clusters.next()) else {
+            self.choice.due_us = None;
+            return;
+        };
+        if !self.choice.is_over {
+            let hearing_us = self.hearing_us();
+            let due_us = *self.choice.due_us.get_or_insert(now_us + hearing_us);
+            let all_told = counts.values().sum::<usize>() >= asked_count;
+            self.choice.is_over = all_told || now_us >= due_us;
         }
-        self.observe(now_us, clock);
+        match second {
+            _ if !self.choice.is_over => {}
+            None => self.use_cluster(now_us, first),
+            Some(second) => self.refuse_both(now_us, first, second),
+        }
+    }
+
+    fn hearing_us(&self) -> u64 {
+        let SessionOptions {
+            deadline_us,
+            no_quorum_after_us,
+            ..
+        } = self.options;
+        let hearing_us = (deadline_us / 4).min(no_quorum_after_us / 2);
+        hearing_us.clamp(HEARING_US_MIN, HEARING_US_MAX)
+    }
+
+    fn use_cluster(&mut self, now_us: u64, cluster: u64) {
+        self.choice.own = cluster;
+        self.choice.due_us = None;
+        self.choice.conflict = None;
+        for place in 0..self.nodes.len() {
+            self.admit(now_us, place);
+        }
+        self.look_for_parked(now_us);
+        self.ask_all_again(now_us);
+    }
+
+    /// A node may be sent operations, which are born by its clock too, if it is of the cluster in use.
+    pub(super) fn admit(&mut self, now_us: u64, place: usize) {
+        let node = &mut self.nodes[place];
+        node.admitted = self.choice.admits(node.cluster().unwrap_or(0));
+        node.is_to_be_asked_again(now_us);
+        // A node of another cluster says nothing of this one's time.
+        if let Some(live) = node.live.as_ref().filter(|_| node.admitted) {
+            let clock = live.clock;
+            self.observe(now_us, clock);
+        }
+    }
+
+    fn refuse_both(&mut self, now_us: u64, first: u64, second: u64) {
+        self.choice.due_us = None;
+        self.choice.conflict = Some((first, second));
+        for handle in self.table.handles() {
+            self.end_between_clusters(handle);
+        }
+        self.ask_all_again(now_us);
     }
 
     pub(super) fn two_clusters(&self) -> Option<CallError> {
@@ -113,9 +149,16 @@ impl Session {
         Some(CallError::TwoClusters { first, second })
     }
 
-    fn end_calls_of_no_cluster(&mut self, now_us: u64) {
-        for handle in self.table.handles() {
-            self.look_for_dark(now_us, handle);
+    /// Ends a call while it is not known which of two clusters is meant, unless it may be done in one of
+    /// them. True if it was ended.
+    pub(super) fn end_between_clusters(&mut self, handle: Handle) -> bool {
+        let operation = self.table.get(handle);
+        let ends = operation.is_some_and(|operation| !operation.may_be_done());
+        let error = self.two_clusters().filter(|_| ends);
+        let is_ended = error.is_some();
+        if let Some(error) = error {
+            self.complete(handle, Err(error));
         }
+        is_ended
     }
 }

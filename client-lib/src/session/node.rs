@@ -22,8 +22,8 @@ const HELLO_WAIT_US_MAX: u64 = 250_000;
 const HELLO_WAIT_US_ALONE: u64 = 60_000;
 /// A node in use is asked again for its id and cluster after this time ...
 const REFRESH_US: u64 = 10_000_000;
-/// ... and one that has no vote, or no id yet, after this.
-const REFRESH_US_VOTELESS: u64 = 250_000;
+/// ... and one that has no vote, or no id yet, or is not of the cluster in use, after this.
+const REFRESH_US_USELESS: u64 = 250_000;
 /// A node that answers hellos, but not operations, is avoided for this long, doubled each time.
 const AVOID_US_INITIAL: u64 = 20_000;
 const AVOID_DOUBLINGS_MAX: u32 = 6;
@@ -44,7 +44,7 @@ pub(super) struct Node {
     pub live: Option<Live>,
     /// The application wants nothing sent to it.
     pub spared: bool,
-    /// Whether it may be sent operations, by its cluster.
+    /// Whether it may be sent operations, by its cluster (`Session::admit`).
     pub admitted: bool,
     /// Of the hello that gave the session, or is to give it. The same hello again keeps the token, if
     /// the node still knows it; 0: the next hello takes a new one.
@@ -82,7 +82,7 @@ impl Node {
         Node {
             live: None,
             spared: false,
-            admitted: true,
+            admitted: false,
             nonce: 0,
             unanswered_since_us: None,
             hello_due_us: 0,
@@ -128,14 +128,22 @@ impl Node {
         self.spared || self.live.is_none() || self.unanswered_since_us.is_some()
     }
 
-    /// Whether it is no use for operations: gone, or of another cluster.
+    /// Whether it is no use for operations: gone, or not of the cluster in use.
     pub fn is_silent(&self) -> bool {
         self.is_gone() || !self.admitted
     }
 
-    /// Whether a hello is sent to it again and again until it answers.
-    pub fn is_sought(&self) -> bool {
-        !self.spared && self.unanswered_since_us.is_some()
+    /// When a hello is sent to it by itself: again and again until it answers, and until it is of the
+    /// cluster in use.
+    pub fn sought_us(&self) -> Option<u64> {
+        if self.spared || self.live.is_none() && self.unanswered_since_us.is_none() {
+            return None;
+        }
+        match self.unanswered_since_us {
+            Some(_) => Some(self.hello_due_us),
+            None if self.admitted => None,
+            None => Some(self.hello_due_us.max(self.refresh_us)),
+        }
     }
 
     /// A frame came that makes sense.
@@ -185,6 +193,15 @@ impl Node {
         false
     }
 
+    /// Once it has told its cluster, and whether that is the one in use.
+    pub fn is_to_be_asked_again(&mut self, now_us: u64) {
+        let is_of_use = self.admitted && self.id() != 0;
+        self.refresh_us = match is_of_use {
+            true => now_us + REFRESH_US,
+            false => now_us + REFRESH_US_USELESS,
+        };
+    }
+
     /// No operations from here on until something is heard.
     fn doubt(&mut self, now_us: u64) -> bool {
         let first = self.unanswered_since_us.is_none();
@@ -194,9 +211,6 @@ impl Node {
 
     fn rank(&self, now_us: u64, place: usize, operation: &InFlight) -> Option<Rank> {
         let live = self.live.as_ref()?;
-        if !operation.may_go_to(live.cluster) {
-            return None;
-        }
         Some(Rank {
             untried: operation.tried & place_bit(place) == 0,
             answers: now_us >= self.avoid_until_us,
@@ -264,7 +278,7 @@ impl Session {
             if node.spared {
                 continue;
             }
-            if node.is_usable(now_us) {
+            if node.answers_questions(now_us) {
                 if now_us >= node.refresh_us {
                     self.greet(now_us, place);
                 }
@@ -280,7 +294,6 @@ impl Session {
         if self.nodes[place].spared || now_us < self.nodes[place].hello_due_us {
             return;
         }
-        self.choice.greets(now_us);
         let fresh_nonce = self.random().max(1);
         let is_alone = !self.nodes.iter().any(|node| node.is_usable(now_us));
         let node = &mut self.nodes[place];
@@ -304,7 +317,8 @@ impl Session {
     /// Repeats the hellos that are due, while somebody waits.
     pub(super) fn greet_again(&mut self, now_us: u64) {
         for place in 0..self.nodes.len() {
-            if self.nodes[place].is_sought() {
+            let sought_us = self.nodes[place].sought_us();
+            if sought_us.is_some_and(|due_us| now_us >= due_us) {
                 self.greet(now_us, place);
             }
         }
@@ -316,13 +330,7 @@ impl Session {
             self.counters.late += 1;
             return;
         }
-        let is_foreign = self.choice.own != 0 && !self.choice.admits(answer.cluster);
-        self.counters.foreign += u64::from(is_foreign);
-        let refresh_us = if answer.node == 0 || is_foreign {
-            REFRESH_US_VOTELESS
-        } else {
-            REFRESH_US
-        };
+        self.counters.foreign += u64::from(self.choice.excludes(answer.cluster));
         let node = &mut self.nodes[place];
         node.live = Some(Live {
             token: answer.token,
@@ -331,12 +339,7 @@ impl Session {
             clock: answer.clock,
         });
         node.heard(now_us);
-        node.refresh_us = now_us + refresh_us;
-        node.admitted = self.choice.admits(answer.cluster);
-        // A node of another cluster says nothing of this one's time.
-        if node.admitted {
-            self.observe(now_us, answer.clock);
-        }
+        self.admit(now_us, place);
         self.settle_cluster(now_us);
     }
 

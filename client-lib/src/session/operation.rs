@@ -32,8 +32,6 @@ pub(super) struct Identity {
     pub sequence: u64,
     birth: u64,
     born_us: u64,
-    /// The cluster that it was sent to; 0 while only nodes without one were tried.
-    cluster: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -108,12 +106,6 @@ impl InFlight {
         self.open > 0 && !self.is_read()
     }
 
-    /// A retry in another cluster would be a second execution.
-    pub fn may_go_to(&self, cluster: u64) -> bool {
-        let own = self.identity.map_or(0, |identity| identity.cluster);
-        own == 0 || cluster == 0 || own == cluster
-    }
-
     fn was_sent(&mut self, last: LastAttempt, around: bool, wait_us: u64, jitter: u64) {
         if around {
             self.tried = 0;
@@ -175,7 +167,10 @@ impl Session {
             self.arm(handle);
             return;
         }
-        match self.choose(now_us, handle) {
+        // Nodes that are no use are asked for their clusters again.
+        let chosen = self.choose(now_us, handle);
+        match chosen {
+            _ if self.end_between_clusters(handle) => {}
             Some((place, around)) => self.send_to(now_us, handle, place, around),
             None => self.park(now_us, handle),
         }
@@ -213,7 +208,7 @@ impl Session {
     }
 
     fn send_to(&mut self, now_us: u64, handle: Handle, place: usize, around: bool) {
-        self.give_identity(now_us, handle, place);
+        self.give_identity(now_us, handle);
         let jitter = self.random();
         let low_mark = self.low_mark();
         let table = &self.table;
@@ -260,21 +255,16 @@ impl Session {
     }
 
     /// X1: sequence, birth and being in flight, in one step.
-    fn give_identity(&mut self, now_us: u64, handle: Handle, place: usize) {
-        let cluster = self.nodes[place].live.as_ref().map_or(0, |l| l.cluster);
+    fn give_identity(&mut self, now_us: u64, handle: Handle) {
         let told_ms = self.told_ms(now_us);
         let operation = self.table.get_mut(handle).expect("the caller looked");
-        if let Some(identity) = &mut operation.identity {
-            if identity.cluster == 0 {
-                identity.cluster = cluster;
-            }
+        if operation.identity.is_some() {
             return;
         }
         operation.identity = Some(Identity {
             sequence: self.next_sequence,
             birth: self.clock.tick(told_ms),
             born_us: now_us,
-            cluster,
         });
         self.next_sequence += 1;
         self.table.link(handle);

@@ -1,7 +1,9 @@
-//! Asking one node something about itself or its configuration, with retries.
+//! Asking one node something about itself or its configuration, with retries. Any node is asked for its
+//! status; a change goes only to a node of the cluster in use.
 
 use super::Session;
 use super::attempts::Target;
+use super::call::CallError;
 use crate::wire::{
     Change, ChangeAnswer, ChangeOutcome, ChangeRequest, NodeStatus, StatusAnswer, StatusRequest,
     kind,
@@ -14,6 +16,8 @@ const RETRY_US: u64 = 50_000;
 pub enum Question {
     Status,
     Change(Change),
+    /// Which cluster is in use: all nodes are asked, until it is known.
+    Cluster,
 }
 
 /// What it told.
@@ -21,6 +25,7 @@ pub enum Question {
 pub enum Told {
     Status(Box<NodeStatus>),
     Change(ChangeOutcome),
+    Cluster(u64),
 }
 
 #[derive(Debug)]
@@ -28,17 +33,26 @@ pub(super) struct Asked {
     tag: u64,
     place: usize,
     question: Question,
+    /// Whether the node was sent it.
+    was_sent: bool,
     deadline_us: u64,
     /// When the next request is due.
     retry_us: u64,
 }
 
-/// `None` if the node did not answer in time.
+/// An error if the node did not answer in time, or must not be asked. Of a change all but `UnknownOutcome`
+/// mean that it was not begun.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuestionCompletion {
     pub tag: u64,
     pub node: usize,
-    pub told: Option<Told>,
+    pub told: Result<Told, CallError>,
+}
+
+impl Asked {
+    fn may_have_begun(&self) -> bool {
+        self.was_sent && matches!(self.question, Question::Change(_))
+    }
 }
 
 impl Session {
@@ -48,6 +62,7 @@ impl Session {
             tag,
             place,
             question,
+            was_sent: false,
             deadline_us: now_us.saturating_add(wait_us),
             retry_us: now_us,
         };
@@ -66,7 +81,13 @@ impl Session {
         for id in ids {
             let asked = &self.questions[&id];
             if closed || now_us >= asked.deadline_us || asked.place >= self.nodes.len() {
-                self.complete_question(id, None);
+                let error = match &asked.question {
+                    _ if asked.may_have_begun() => CallError::UnknownOutcome,
+                    _ if closed => CallError::Closed,
+                    Question::Status => CallError::TimedOut,
+                    Question::Change(_) | Question::Cluster => self.no_quorum(),
+                };
+                self.complete_question(id, Err(error));
             } else {
                 self.send_question(now_us, id);
             }
@@ -81,21 +102,71 @@ impl Session {
         self.ask_due(now_us);
     }
 
+    /// The cluster in use is known, or that it can't be.
+    pub(super) fn ask_all_again(&mut self, now_us: u64) {
+        let asked = self.questions.values_mut();
+        asked
+            .filter(|asked| asked.question != Question::Status)
+            .for_each(|asked| asked.retry_us = now_us);
+        self.ask_due(now_us);
+    }
+
     fn send_question(&mut self, now_us: u64, id: u64) {
         let asked = self.questions.get_mut(&id).expect("the caller looked");
         asked.retry_us = now_us + RETRY_US;
         let (place, question) = (asked.place, asked.question.clone());
+        let node = &self.nodes[place];
+        let may_be_asked = match question {
+            Question::Status => node.answers_questions(now_us),
+            Question::Change(_) => node.is_usable(now_us) && self.two_clusters().is_none(),
+            Question::Cluster => false,
+        };
+        if may_be_asked {
+            self.put_question(now_us, id, place, question);
+        } else if let Some(told) = self.known_without(&self.questions[&id]) {
+            self.complete_question(id, told);
+        } else if question == Question::Status {
+            self.seek_answer(now_us, place);
+        } else {
+            // Which cluster is in use depends on all.
+            (0..self.nodes.len()).for_each(|place| self.seek_answer(now_us, place));
+        }
+    }
+
+    /// What can be told without an answer of the node.
+    fn known_without(&self, asked: &Asked) -> Option<Result<Told, CallError>> {
+        let cluster = self.nodes[asked.place].cluster().unwrap_or(0);
+        match asked.question {
+            Question::Status => None,
+            // Its answer may yet come.
+            Question::Change(_) if asked.was_sent => None,
+            Question::Change(_) if self.choice.excludes(cluster) => Some(Err(self.no_quorum())),
+            Question::Cluster if self.choice.own != 0 && self.two_clusters().is_none() => {
+                Some(Ok(Told::Cluster(self.choice.own)))
+            }
+            Question::Change(_) | Question::Cluster => self.two_clusters().map(Err),
+        }
+    }
+
+    /// The node has to answer a hello first.
+    fn seek_answer(&mut self, now_us: u64, place: usize) {
         let node = &mut self.nodes[place];
         if !node.answers_questions(now_us) {
             node.unanswered_since_us.get_or_insert(now_us);
             self.greet(now_us, place);
-            return;
         }
+    }
+
+    fn put_question(&mut self, now_us: u64, id: u64, place: usize, question: Question) {
+        let node = &mut self.nodes[place];
         let token = node.live.as_ref().expect("usable").token;
         let attempt = node
             .attempts
             .push(now_us, Target::Question(id), false, |_| false);
+        let asked = self.questions.get_mut(&id).expect("the caller looked");
+        asked.was_sent = true;
         match question {
+            Question::Cluster => unreachable!("no node is sent it"),
             Question::Status => {
                 let request = StatusRequest { token, attempt };
                 self.transmit(place, kind::STATUS_REQUEST, &request);
@@ -141,10 +212,10 @@ impl Session {
             return;
         }
         self.nodes[place].attempts.take(attempt);
-        self.complete_question(id, Some(told));
+        self.complete_question(id, Ok(told));
     }
 
-    fn complete_question(&mut self, id: u64, told: Option<Told>) {
+    fn complete_question(&mut self, id: u64, told: Result<Told, CallError>) {
         if let Some(asked) = self.questions.remove(&id) {
             self.question_completions.push_back(QuestionCompletion {
                 tag: asked.tag,

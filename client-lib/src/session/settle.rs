@@ -166,12 +166,7 @@ impl Session {
     /// while; of a write only if no attempt is open. True if it was told. Sets the timer if not.
     pub(super) fn look_for_dark(&mut self, now_us: u64, handle: Handle) -> bool {
         let after_us = self.no_quorum_after_us();
-        let two_clusters = self.two_clusters();
         let operation = self.table.get_mut(handle).expect("the caller looked");
-        if let Some(error) = two_clusters.filter(|_| !operation.may_be_done()) {
-            self.complete(handle, Err(error));
-            return true;
-        }
         let is_dark = |(place, node): (usize, &super::node::Node)| {
             node.is_silent() || operation.dark & place_bit(place) != 0
         };
@@ -198,7 +193,7 @@ impl Session {
         self.options.no_quorum_after_us
     }
 
-    fn no_quorum(&self) -> CallError {
+    pub(super) fn no_quorum(&self) -> CallError {
         let mut words = Vec::new();
         for (place, node) in self.nodes.iter().enumerate() {
             let name = match node.id() {
@@ -209,9 +204,13 @@ impl Session {
             let cluster = node.cluster().unwrap_or(0);
             words.push(match &node.reached {
                 _ if node.spared => format!("{name} is spared"),
-                _ if own != 0 && !self.choice.admits(cluster) => {
+                _ if self.choice.excludes(cluster) => {
                     format!("{name} is of cluster {cluster:016x}, not {own:016x}")
                 }
+                _ if !node.is_gone() && cluster == 0 => format!("{name} belongs to no cluster yet"),
+                _ if !node.is_gone() && own == 0 => format!(
+                    "{name} is of cluster {cluster:016x}, and too few have told theirs in time"
+                ),
                 Some(reached) if !node.is_silent() => format!("{name} reaches {reached:?}"),
                 _ if node.is_silent() => format!("{name} does not answer"),
                 _ => format!("{name} does not say whom it reaches"),
@@ -252,7 +251,7 @@ impl Session {
         self.ask_due(self.now_us);
     }
 
-    fn complete(&mut self, handle: Handle, result: Result<Outcome, CallError>) {
+    pub(super) fn complete(&mut self, handle: Handle, result: Result<Outcome, CallError>) {
         let operation = self.table.remove(handle).expect("a call completes once");
         self.completions.push_back(Completion {
             tag: operation.tag,

@@ -147,6 +147,17 @@ impl Script {
         self.frame(node, kind::HELLO_ANSWER, &answer);
     }
 
+    /// Answers the hellos to these nodes, as nodes of that cluster.
+    fn greet(&mut self, nodes: &[usize], cluster: u64) {
+        let (answered, left): (Vec<_>, Vec<_>) = std::mem::take(&mut self.hellos)
+            .into_iter()
+            .partition(|(node, _)| nodes.contains(node));
+        self.hellos = left;
+        for (node, hello) in answered {
+            self.answer_hello_as(node, &hello, cluster);
+        }
+    }
+
     fn frame(&mut self, node: usize, kind: u8, body: &impl Serialize) {
         let mut bytes = Vec::new();
         wire::encode(&mut bytes, body);

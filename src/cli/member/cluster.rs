@@ -1,9 +1,9 @@
-//! The cluster as its nodes tell of it: those that were given, and those that they name.
+//! The cluster in use as its nodes tell of it: those that were given, and those that they name.
 
 use std::time::Duration;
 
-use kvclient::Client;
 use kvclient::wire::{LearningStatus, MemberStatus, NodeStatus};
+use kvclient::{CallError, Client};
 
 use super::super::connection::ConnectionArgs;
 use super::super::exit::Exit;
@@ -11,12 +11,16 @@ use super::super::status::{Row, said};
 
 /// A node that is there answers at once; one that is not is waited for at each look.
 const LOOK_TIMEOUT: Duration = Duration::from_millis(500);
+/// Those that answer know their cluster by then, and others that do not have had their time.
+const CLUSTER_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub struct Cluster {
     client: Client,
-    /// In the order of the client's nodes.
+    /// In the order of the client's nodes; of nodes of another cluster without their word.
     rows: Vec<Row>,
+    /// These nodes, and their clusters.
+    foreign: Vec<(String, u64)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,17 +57,41 @@ pub struct Named<'a> {
 
 impl Cluster {
     pub fn open(connection: &ConnectionArgs) -> Result<Cluster, Exit> {
-        let client = connection.open()?;
-        let rows = client.status(LOOK_TIMEOUT);
-        let mut cluster = Cluster { client, rows };
-        cluster.widen(connection)?;
+        let mut cluster = Cluster {
+            client: connection.open()?,
+            rows: Vec::new(),
+            foreign: Vec::new(),
+        };
+        cluster.look(connection)?;
         Ok(cluster)
     }
 
     /// Asks all nodes anew.
     pub fn look(&mut self, connection: &ConnectionArgs) -> Result<(), Exit> {
-        self.rows = self.client.status(LOOK_TIMEOUT);
+        self.ask_all(connection)?;
         self.widen(connection)
+    }
+
+    fn ask_all(&mut self, connection: &ConnectionArgs) -> Result<(), Exit> {
+        self.rows = self.client.status(LOOK_TIMEOUT);
+        self.foreign.clear();
+        if said(&self.rows).all(|status| status.cluster == 0) {
+            return Ok(());
+        }
+        let own = match self.client.cluster(CLUSTER_TIMEOUT) {
+            Ok(own) => own,
+            Err(error @ CallError::TwoClusters { .. }) => {
+                return Err(connection.refuse_call(&error));
+            }
+            // Who has told it is gone already.
+            Err(_) => 0,
+        };
+        for (address, status) in &mut self.rows {
+            let foreign = status.take_if(|status| status.cluster != own && status.cluster != 0);
+            let foreign = foreign.map(|status| (address.clone(), status.cluster));
+            self.foreign.extend(foreign);
+        }
+        Ok(())
     }
 
     /// Nodes that the configuration names are asked as well.
@@ -86,11 +114,11 @@ impl Cluster {
         }
         let wider = ConnectionArgs {
             nodes: Some(addresses.join(",")),
+            cluster: Some(newest.cluster),
             ..connection.clone()
         };
         self.client = wider.open()?;
-        self.rows = self.client.status(LOOK_TIMEOUT);
-        Ok(())
+        self.ask_all(&wider)
     }
 
     pub fn client(&self) -> &Client {
@@ -112,7 +140,14 @@ impl Cluster {
         rows.position(|status| status.is_some_and(&is_it))
     }
 
-    /// That node's own word, of the newest configuration's cluster.
+    /// Who answers, and is of another cluster than the one in use.
+    pub fn strangers(&self) -> String {
+        let foreign = self.foreign.iter();
+        let words = foreign.map(|(address, id)| format!("; {address} is of cluster {id:016x}"));
+        words.collect()
+    }
+
+    /// That node's own word.
     pub fn of_node(&self, node: u8) -> Option<&NodeStatus> {
         of_node(&self.rows, node)
     }
@@ -125,8 +160,7 @@ fn newest(rows: &[Row]) -> Option<&NodeStatus> {
 }
 
 fn of_node(rows: &[Row], node: u8) -> Option<&NodeStatus> {
-    let cluster = newest(rows)?.cluster;
-    said(rows).find(|status| status.node == node && status.cluster == cluster)
+    said(rows).find(|status| status.node == node)
 }
 
 fn named(rows: &[Row]) -> Vec<Named<'_>> {

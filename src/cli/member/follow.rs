@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use kvclient::CallError;
 use kvclient::wire::{Change, ChangeOutcome};
 use serde_json::json;
 
@@ -108,27 +109,36 @@ pub fn pursue(wish: &Wish, connection: &ConnectionArgs) -> Exit {
     };
     loop {
         match whom_to_ask(&cluster, wish) {
-            None => progress.say("no node answers that serves".to_owned()),
+            None => progress.say(format!(
+                "no node answers that serves{}",
+                cluster.strangers()
+            )),
             Some(place) => {
                 let change = wish.change.clone();
                 let answer = cluster.client().change(place, change, ANSWER_TIMEOUT);
-                // A request without an answer may have begun it.
-                is_started |= answer.is_none();
                 match answer {
-                    None => progress.say("no answer yet".to_owned()),
-                    Some(ChangeOutcome::Done { epoch, node }) => {
+                    // A request without an answer may have begun it.
+                    Err(CallError::UnknownOutcome) => {
+                        is_started = true;
+                        progress.say("no answer yet".to_owned());
+                    }
+                    Err(error @ CallError::TwoClusters { .. }) if !is_started => {
+                        return connection.refuse_call(&error);
+                    }
+                    Err(error) => progress.say(error.to_string()),
+                    Ok(ChangeOutcome::Done { epoch, node }) => {
                         return tell_done(connection, &wish.done, epoch, node);
                     }
-                    Some(ChangeOutcome::Started { epoch, node }) => {
+                    Ok(ChangeOutcome::Started { epoch, node }) => {
                         is_started = true;
                         progress.say(under_way(&cluster, epoch, node));
                     }
-                    Some(ChangeOutcome::Waits { node, .. }) => {
+                    Ok(ChangeOutcome::Waits { node, .. }) => {
                         is_started = true;
                         progress.say(how_far(&cluster, node));
                     }
-                    Some(ChangeOutcome::Refused { reason, soon: true }) => progress.say(reason),
-                    Some(ChangeOutcome::Refused { reason, .. }) => {
+                    Ok(ChangeOutcome::Refused { reason, soon: true }) => progress.say(reason),
+                    Ok(ChangeOutcome::Refused { reason, .. }) => {
                         return connection.refuse("refused", Exit::Other, &reason);
                     }
                 }

@@ -5,6 +5,7 @@ use std::io::BufRead;
 use std::time::Duration;
 
 use clap::Args;
+use kvclient::CallError;
 use kvclient::wire::{CHANGE_NODES_MAX, Change, ChangeOutcome, NodeStatus};
 
 use super::super::connection::ConnectionArgs;
@@ -63,14 +64,15 @@ pub fn run(arguments: ForceArgs, connection: &ConnectionArgs) -> Exit {
         despite_quorum,
     };
     let target = match cluster.client().change(place, change, ANSWER_TIMEOUT) {
-        None => {
+        Err(CallError::UnknownOutcome) => {
             let message = "no answer: `horseshoe member list` shows whether it was done";
             return connection.refuse("unknown_outcome", Exit::Unknown, message);
         }
-        Some(ChangeOutcome::Refused { reason, .. }) => {
+        Err(error) => return connection.refuse_call(&error),
+        Ok(ChangeOutcome::Refused { reason, .. }) => {
             return connection.refuse("refused", Exit::Other, &reason);
         }
-        Some(
+        Ok(
             ChangeOutcome::Done { epoch, .. }
             | ChangeOutcome::Started { epoch, .. }
             | ChangeOutcome::Waits { epoch, .. },

@@ -22,8 +22,13 @@ pub fn run(_arguments: ListArgs, connection: &ConnectionArgs) -> Exit {
         Err(exit) => return exit,
     };
     let Some(newest) = cluster.newest() else {
-        let message = "no node answers that belongs to a cluster; `horseshoe status` tells more";
-        return connection.refuse("no_quorum", Exit::NoQuorum, message);
+        let strangers = cluster.strangers();
+        let message = match strangers.is_empty() {
+            true => "no node answers that belongs to a cluster".to_owned(),
+            false => format!("no node of the cluster in use answers{strangers}"),
+        };
+        let message = format!("{message}; `horseshoe status` tells more");
+        return connection.refuse("no_quorum", Exit::NoQuorum, &message);
     };
     let text = match connection.json {
         true => in_json(newest, &cluster.named()),

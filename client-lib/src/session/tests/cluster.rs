@@ -13,31 +13,122 @@ fn put(key: &str) -> Call {
     Call::new(key.to_owned(), wire::Action::Put { value })
 }
 
-impl Script {
-    /// Answers the hellos to these nodes, as nodes of that cluster.
-    fn greet(&mut self, nodes: &[usize], cluster: u64) {
-        let (answered, left): (Vec<_>, Vec<_>) = std::mem::take(&mut self.hellos)
-            .into_iter()
-            .partition(|(node, _)| nodes.contains(node));
-        self.hellos = left;
-        for (node, hello) in answered {
-            self.answer_hello_as(node, &hello, cluster);
-        }
-    }
-}
-
 #[test]
 fn one_answer_is_enough_once_the_others_had_their_time() {
     let mut script = Script::new(5);
     script.submit(put("k"), 1);
     script.greet(&[3], CLUSTER);
-    script.pass(19 * MS);
+    script.pass(399 * MS);
     assert!(script.requests().is_empty());
     script.pass(2 * MS);
     let sent = script.request();
     assert_eq!(sent.node, 3);
     let born_ms = clock::to_ms(sent.request.operation.birth);
     assert!(born_ms >= CLOCK_MS, "born by the nodes' clock: {born_ms}");
+}
+
+#[test]
+fn a_short_deadline_is_not_spent_on_nodes_that_do_not_answer() {
+    let mut script = Script::new(5);
+    script.session.options.deadline_us = 200 * MS;
+    script.submit(put("k"), 1);
+    script.greet(&[3], CLUSTER);
+    script.pass(51 * MS);
+    assert_eq!(script.request().node, 3);
+}
+
+/// The nodes of the cluster that is meant are slow; a machine of an earlier one is not.
+#[test]
+fn a_node_of_a_cluster_of_few_that_answers_first_is_not_believed_at_once() {
+    let mut script = Script::new(3);
+    script.submit(put("k"), 1);
+    script.greet(&[0], OTHER);
+    script.pass(390 * MS);
+    script.greet(&[1, 2], CLUSTER);
+    assert_ne!(script.request().node, 0);
+}
+
+#[test]
+fn a_majority_that_tells_another_cluster_later_ends_the_calls() {
+    let mut script = Script::new(3);
+    script.submit(put("a"), 1);
+    script.greet(&[0], OTHER);
+    script.pass(401 * MS);
+    let written = script.request();
+    assert_eq!(written.node, 0);
+    script.submit(get("b"), 2);
+    script.requests();
+    script.greet(&[1], CLUSTER);
+    assert!(script.is_pending(), "one of each is no majority");
+    script.greet(&[2], CLUSTER);
+    let read = script.completion();
+    assert_eq!((read.tag, read.result), (2, Err(TWO_CLUSTERS)));
+    script.submit(put("c"), 3);
+    let new = script.completion();
+    assert_eq!((new.tag, new.result), (3, Err(TWO_CLUSTERS)));
+    // What was sent before may be done, and is not sent to the others.
+    script.pass(400 * MS);
+    assert!(script.requests().iter().all(|sent| sent.node == 0));
+    script.answer(&written, super::written());
+    let done = script.completion();
+    assert!(done.tag == 1 && done.result.is_ok(), "{done:?}");
+    // A node that has the majority's cluster no more does not make the first one right.
+    script.submit(put("d"), 4);
+    script.pass(300 * MS);
+    script.greet(&[1, 2], 0);
+    assert_eq!(script.result(), Err(TWO_CLUSTERS));
+    script.submit(put("e"), 5);
+    assert_eq!(script.result(), Err(TWO_CLUSTERS));
+}
+
+#[test]
+fn a_majority_that_confirms_the_cluster_later_makes_it_sure() {
+    let mut script = Script::new(3);
+    script.submit(put("a"), 1);
+    script.greet(&[0], CLUSTER);
+    script.pass(401 * MS);
+    let sent = script.request();
+    script.greet(&[1], CLUSTER);
+    script.answer(&sent, written());
+    script.result().unwrap();
+    // The addresses of two of them are another cluster's now.
+    script.submit(put("b"), 2);
+    script.pass(20 * MS);
+    script.greet(&[1, 2], OTHER);
+    let sent = script.requests().pop().expect("sent");
+    script.answer(&sent, written());
+    script.result().unwrap();
+}
+
+#[test]
+fn nothing_is_sent_to_a_node_that_has_no_cluster_yet() {
+    let mut script = Script::new(3);
+    script.submit(put("a"), 1);
+    script.greet(&[0, 1, 2], 0);
+    script.pass(600 * MS);
+    assert!(script.requests().is_empty());
+    script.greet(&[0, 1], CLUSTER);
+    let sent = script.request();
+    script.answer(&sent, written());
+    script.result().unwrap();
+    // Nor when the cluster is known.
+    for tag in 0..20 {
+        script.submit(put(&format!("k{tag}")), tag);
+        script.pass(20 * MS);
+        script.greet(&[2], 0);
+        let sent = script.requests().pop().expect("sent");
+        assert_ne!(sent.node, 2);
+        script.answer(&sent, written());
+        script.result().unwrap();
+    }
+    let mut none = Script::new(1);
+    none.submit(put("a"), 1);
+    none.greet(&[0], 0);
+    none.pass(1_100 * MS);
+    let Err(CallError::NoQuorum { detail }) = none.result() else {
+        panic!("nobody serves");
+    };
+    assert!(detail.contains("belongs to no cluster yet"), "{detail}");
 }
 
 #[test]
@@ -50,7 +141,7 @@ fn nodes_of_two_clusters_are_an_error_and_nothing_is_sent() {
         script.session.poll_completion().is_none(),
         "the third decides"
     );
-    script.pass(21 * MS);
+    script.pass(401 * MS);
     assert_eq!(script.result(), Err(TWO_CLUSTERS));
     script.submit(put("b"), 2);
     assert_eq!(script.result(), Err(TWO_CLUSTERS));

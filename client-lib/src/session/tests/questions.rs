@@ -32,13 +32,14 @@ fn the_status_of_a_node_is_asked_for_until_it_answers_or_time_is_over() {
     };
     script.frame(0, kind::STATUS_ANSWER, &answer);
     let first = script.session.poll_told().unwrap();
-    let Some(Told::Status(status)) = first.told else {
+    let Ok(Told::Status(status)) = first.told else {
         panic!("a status");
     };
     assert_eq!((first.tag, first.node, status.node), (10, 0, 1));
     script.pass(500 * MS);
     let second = script.session.poll_told().unwrap();
-    assert_eq!((second.tag, second.told), (11, None));
+    let silent = Err(CallError::TimedOut);
+    assert_eq!((second.tag, second.told), (11, silent));
     assert_eq!(script.session.next_timeout(), None);
 }
 
@@ -72,11 +73,87 @@ fn a_change_is_asked_for_until_the_node_tells_what_it_does_about_it() {
     let completion = script.session.poll_told().expect("told");
     assert_eq!(
         (completion.tag, completion.told),
-        (7, Some(Told::Change(outcome)))
+        (7, Ok(Told::Change(outcome)))
     );
     // The answer to the other attempt is late.
     let attempt = again.attempt;
     script.frame(0, kind::CHANGE_ANSWER, &ChangeAnswer { attempt, ..answer });
     assert_eq!(script.session.poll_told(), None);
+    assert_eq!(script.session.next_timeout(), None);
+}
+
+/// A change is an operation: no node of another cluster, or of none, is asked for it.
+#[test]
+fn a_change_goes_only_to_the_cluster_in_use() {
+    const OTHER: u64 = CLUSTER + 1;
+    let ask = |script: &mut Script, node: usize, tag: u64| {
+        let question = Question::Change(Change::Remove { node: 3 });
+        let now_us = script.now_us;
+        script.session.ask(now_us, node, question, 900 * MS, tag);
+        script.drain();
+    };
+    let told = |script: &mut Script| script.session.poll_told().expect("told").told;
+
+    let mut script = Script::new(3);
+    ask(&mut script, 0, 1);
+    assert_eq!(script.hellos.len(), 3, "the others are asked for theirs");
+    script.greet(&[0], OTHER);
+    script.greet(&[1], CLUSTER);
+    script.pass(100 * MS);
+    assert!(script.change_requests.is_empty());
+    script.greet(&[2], CLUSTER);
+    assert!(script.change_requests.is_empty());
+    let Err(CallError::NoQuorum { detail }) = told(&mut script) else {
+        panic!("node 0 is of another cluster");
+    };
+    assert!(detail.contains("is of cluster"), "{detail}");
+    ask(&mut script, 1, 2);
+    assert_eq!(script.change_requests.pop().map(|(node, _)| node), Some(1));
+    script.pass(900 * MS);
+    assert_eq!(told(&mut script), Err(CallError::UnknownOutcome));
+
+    let mut script = Script::new(2);
+    ask(&mut script, 0, 1);
+    script.greet(&[0], 0);
+    script.greet(&[1], CLUSTER);
+    script.pass(901 * MS);
+    assert!(script.change_requests.is_empty());
+    assert!(is_no_quorum_told(&told(&mut script)));
+
+    let mut script = Script::new(2);
+    ask(&mut script, 0, 1);
+    let now_us = script.now_us;
+    script
+        .session
+        .ask(now_us, 0, Question::Cluster, 900 * MS, 2);
+    script.greet(&[0], OTHER);
+    script.greet(&[1], CLUSTER);
+    let two = CallError::TwoClusters {
+        first: CLUSTER,
+        second: OTHER,
+    };
+    assert_eq!(told(&mut script), Err(two.clone()));
+    assert_eq!(told(&mut script), Err(two));
+    assert!(script.change_requests.is_empty());
+}
+
+fn is_no_quorum_told(told: &Result<Told, CallError>) -> bool {
+    matches!(told, Err(CallError::NoQuorum { .. }))
+}
+
+#[test]
+fn the_cluster_in_use_is_told_once_it_is_known() {
+    let mut script = Script::new(3);
+    let now_us = script.now_us;
+    script
+        .session
+        .ask(now_us, 0, Question::Cluster, 900 * MS, 1);
+    script.drain();
+    script.greet(&[2], CLUSTER);
+    script.pass(399 * MS);
+    assert_eq!(script.session.poll_told(), None);
+    script.pass(2 * MS);
+    let told = script.session.poll_told().expect("told").told;
+    assert_eq!(told, Ok(Told::Cluster(CLUSTER)));
     assert_eq!(script.session.next_timeout(), None);
 }

@@ -31,7 +31,8 @@ fn a_spared_node_is_sent_nothing_at_all() {
     script.drain();
     script.pass(400 * MS);
     assert!(script.greeted().is_empty() && script.status_requests.is_empty());
-    assert_eq!(script.session.poll_told().unwrap().told, None);
+    let told = script.session.poll_told().unwrap().told;
+    assert_eq!(told, Err(CallError::TimedOut));
 }
 
 #[test]

@@ -447,10 +447,9 @@ impl Replica {
         let many = self.outbox.marks() >= MARKS_MAX;
         let marks = std::mem::take(&mut self.marks_due) || many || !self.lists.is_empty();
         let Some(closed) = self.outbox.close(marks) else {
-            return self.poll_list().or_else(|| {
-                self.end_turn();
-                None
-            });
+            // What is still to be listed may wait for long: a turn ends without it.
+            self.end_turn();
+            return self.poll_list();
         };
         let mut group = Group {
             number: closed.number,

@@ -1,4 +1,5 @@
-//! What one sender can cause in one turn: the inputs between two times that all outputs were handed out. A
+//! What one sender can cause in one turn: the inputs between two times that all outputs were handed out, but for
+//! what is to be listed. A
 //! question of a few bytes has an answer of tens of KiB, and one datagram has room for two thousand of them.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,6 +50,7 @@ impl Replica {
 
 #[cfg(test)]
 mod tests {
+    use super::super::buckets::Purpose;
     use super::super::buckets::tests::{NOW, replica, told};
     use super::super::message::{
         ClientMessage, DigestsAsked, Heartbeat, Input, LinkTold, Message, Output, Row,
@@ -119,6 +121,36 @@ mod tests {
             let outputs = std::iter::from_fn(|| replica.poll_output());
             let told = outputs.filter(|output| matches!(output, Output::Reply { .. }));
             assert_eq!(told.count(), 1);
+        }
+    }
+
+    /// A driver that has no time left hands out all but what is to be listed, which waits for its next turns.
+    #[test]
+    fn a_turn_ends_though_buckets_are_still_to_be_listed() {
+        let mut replica = replica();
+        drain(&mut replica, NOW);
+        for bucket in 0..3 {
+            replica.list_own(bucket, None, Purpose::Compare);
+            for _ in 0..1_000 {
+                told(&mut replica, 1, DigestsAsked {}.into());
+            }
+            let mut told_count = 0;
+            while let Some(output) = replica.poll_output() {
+                match output {
+                    Output::Persist(group) => {
+                        let group = group.number;
+                        replica.handle_input(NOW, Input::Persisted { group });
+                    }
+                    Output::Send { envelope, .. } => {
+                        told_count +=
+                            usize::from(matches!(envelope.message, Message::DigestsTold(_)));
+                    }
+                    Output::List { .. } => break,
+                    _ => {}
+                }
+            }
+            assert_eq!(told_count, DIGESTS_PER_TURN_MAX, "turn {bucket}");
+            replica.list_own(100 + bucket, None, Purpose::Compare);
         }
     }
 

@@ -34,6 +34,7 @@ pub enum ParseError {
 pub enum Silence {
     Busy,
     Unknown,
+    Full,
     /// Done before, but over a value that is no longer known.
     Forgotten,
 }
@@ -117,8 +118,9 @@ pub fn answer(id: u64, outcome: &Outcome) -> Result<Vec<u8>, Silence> {
         | Outcome::NotANumber
         | Outcome::Overflow
         | Outcome::TooLarge { .. }
-        | Outcome::Full { .. }
         | Outcome::NoQuorum { .. } => Ok(failed(id)),
+        // Nothing tells a first attempt from a retry of a put that was done at another node.
+        Outcome::Full { .. } => Err(Silence::Full),
         Outcome::Busy => Err(Silence::Busy),
         Outcome::Unknown | Outcome::Remake { .. } | Outcome::Ahead { .. } => Err(Silence::Unknown),
     }
@@ -139,6 +141,7 @@ pub fn failed(id: u64) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kvclient::wire::Full;
     use proptest::prelude::*;
 
     fn get(id: u64, key: &str) -> Result<Request, ParseError> {
@@ -257,6 +260,7 @@ mod tests {
             (written(held(VALUE_SIZE_MAX + 1)), Err(Silence::Forgotten)),
             (Outcome::NoQuorum { reached }, ok("FL [5]")),
             (Outcome::TooLarge { limit: 1 }, ok("FL [5]")),
+            (Outcome::Full { full: Full::Memory }, Err(Silence::Full)),
             (
                 Outcome::Conflict {
                     version: 1,

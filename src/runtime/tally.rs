@@ -66,6 +66,7 @@ causes! {
     /// Text operations that have an outcome which their clients can't be told.
     TextBusy = "text operations not answered: busy",
     TextUnknown = "text operations not answered: unknown outcome",
+    TextFull = "text puts not answered: a node is full",
     TextForgotten = "text operations not answered: done before, old value not known",
 }
 
@@ -197,6 +198,7 @@ impl From<Silence> for Cause {
         match silence {
             Silence::Busy => Cause::TextBusy,
             Silence::Unknown => Cause::TextUnknown,
+            Silence::Full => Cause::TextFull,
             Silence::Forgotten => Cause::TextForgotten,
         }
     }

@@ -31,6 +31,11 @@ TEXT=${TEXT:-auto}
 # Nodes have no keys yet: with 1 anyone who can send to a node can add, remove and force members.
 INSECURE_ADMIN=${INSECURE_ADMIN:-}
 
+# How much memory a node may have in use before it refuses writes that grow: bytes, 512M or 2G, 64M at
+# least; 0 for no bound. Empty: 60 % of the machine's memory, or of what the node's control group allows.
+# Where several nodes share a machine, give each its part.
+MEMORY_MAX=${MEMORY_MAX:-}
+
 # The program to start. Empty: target/release/horseshoe, built when it is missing or out of date.
 BINARY=${BINARY:-}
 

@@ -2,7 +2,8 @@
 # One node on the machine where this runs. launch.sh and kill.sh run it here as a program, and on
 # other machines by feeding it to a shell over ssh, so it needs nothing but bash and /proc.
 #
-#   node.sh start BASE BINARY LOG_DIR DATA_DIR DURABILITY SHRINK_AFTER BOOTSTRAP TEXT INSECURE_ADMIN INDEX NODE...
+#   node.sh start BASE BINARY LOG_DIR DATA_DIR DURABILITY SHRINK_AFTER BOOTSTRAP TEXT INSECURE_ADMIN MEMORY_MAX \
+#       INDEX NODE...
 #                                         prints: started|running PID
 #   node.sh check BASE LOG_DIR NODE       prints: running PID, or: stopped
 #   node.sh log   BASE LOG_DIR NODE       prints the end of the node's log
@@ -67,8 +68,8 @@ lock() {
 
 start() {
     local base=$1 binary=$2 log_dir=$3 data_dir=$4 durability=$5 shrink_after=$6 bootstrap=$7 text=$8
-    local insecure_admin=$9 index=${10}
-    shift 10
+    local insecure_admin=$9 memory_max=${10} index=${11}
+    shift 11
     local nodes=("$@") list="$index $*" name record log arguments
     enter_base "$base"
     mkdir -p -- "$log_dir" || fail "the directory $log_dir can't be made"
@@ -91,6 +92,9 @@ start() {
         --shrink-after "$shrink_after" --text "$text")
     if [[ -n $insecure_admin ]]; then
         arguments+=(--insecure-admin)
+    fi
+    if [[ -n $memory_max ]]; then
+        arguments+=(--memory-max "$memory_max")
     fi
     # Only the first node forms a cluster.
     if [[ -n $bootstrap && $index == 0 ]]; then

@@ -64,8 +64,10 @@ pub struct Settings {
     pub bootstrap: bool,
     pub heartbeat_ms: u64,
     pub link_down_ms: u64,
-    /// In bytes; 0: no bound.
-    pub memory_max: u64,
+    /// In bytes; 0: no bound; `None`: the share of what there is.
+    pub memory_max: Option<u64>,
+    /// In bytes.
+    pub memory_share: u64,
 }
 
 /// The settings of a server, checked.
@@ -92,6 +94,8 @@ pub struct ServerConfig {
     pub insecure_admin: bool,
     /// The node is full once it has so many bytes in use.
     pub memory_max: u64,
+    /// The share of what there is, where that would have been too little.
+    pub memory_short: Option<u64>,
 }
 
 /// Whether Firecloud's text datagrams are taken.
@@ -135,12 +139,16 @@ impl ServerConfig {
         );
         timings.check()?;
         let memory_max = match settings.memory_max {
-            0 => u64::MAX,
-            few if few < MEMORY_MAX_MIN => return Err(ConfigError::MemoryMax(few)),
-            bytes => bytes,
+            None => settings.memory_share.max(MEMORY_MAX_MIN),
+            Some(0) => u64::MAX,
+            Some(few) if few < MEMORY_MAX_MIN => return Err(ConfigError::MemoryMax(few)),
+            Some(bytes) => bytes,
         };
+        let is_default = settings.memory_max.is_none();
+        let short = Some(settings.memory_share).filter(|share| is_default && *share < memory_max);
         Ok(ServerConfig {
             memory_max,
+            memory_short: short,
             nodes,
             index: u8::try_from(settings.index).expect("an index below the bound of members"),
             data_dir: settings.data_dir,
@@ -364,8 +372,32 @@ mod tests {
             bootstrap: false,
             heartbeat_ms: HEARTBEAT_MS_DEFAULT,
             link_down_ms: LINK_DOWN_MS_DEFAULT,
-            memory_max: 0,
+            memory_max: Some(0),
+            memory_share: 1 << 30,
         }
+    }
+
+    #[test]
+    fn what_is_given_of_memory_is_checked_and_the_default_is_no_less_than_is_needed() {
+        let told = |memory_max: Option<u64>, memory_share: u64| {
+            let settings = Settings {
+                memory_max,
+                memory_share,
+                ..settings(0, &["a:1"])
+            };
+            ServerConfig::new(settings).map(|config| (config.memory_max, config.memory_short))
+        };
+        let (large, small) = (1 << 30, 30 << 20);
+        assert_eq!(told(None, large), Ok((large, None)));
+        assert_eq!(told(None, small), Ok((MEMORY_MAX_MIN, Some(small))));
+        assert_eq!(told(None, u64::MAX), Ok((u64::MAX, None)));
+        assert_eq!(told(Some(0), small), Ok((u64::MAX, None)));
+        assert_eq!(
+            told(Some(MEMORY_MAX_MIN), small),
+            Ok((MEMORY_MAX_MIN, None))
+        );
+        let refused = told(Some(small), large).unwrap_err();
+        assert!(matches!(refused, ConfigError::MemoryMax(few) if few == small));
     }
 
     fn error(index: usize, nodes: &[&str]) -> String {

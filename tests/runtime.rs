@@ -66,7 +66,8 @@ fn bounded(
         bootstrap: false,
         heartbeat_ms: 50,
         link_down_ms: 200,
-        memory_max,
+        memory_max: Some(memory_max),
+        memory_share: u64::MAX,
     })
     .unwrap()
 }

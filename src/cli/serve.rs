@@ -83,7 +83,7 @@ pub struct ServeArgs {
 
     /// How much memory the node may have in use before it is full and refuses writes that grow: bytes, or
     /// with a unit (512M, 2G), 64M at least; 0 for no bound [default: 60 % of the machine's memory, or of
-    /// what its control group allows]
+    /// what its control group allows, and no less than 64M]
     #[arg(
         long,
         value_name = "SIZE",
@@ -167,7 +167,8 @@ impl From<ServeArgs> for Settings {
             bootstrap: arguments.bootstrap,
             heartbeat_ms: arguments.heartbeat_ms,
             link_down_ms: arguments.link_down_ms,
-            memory_max: arguments.memory_max.unwrap_or_else(memory::max_default),
+            memory_max: arguments.memory_max,
+            memory_share: memory::share(),
         }
     }
 }
@@ -214,9 +215,9 @@ mod tests {
     #[test]
     fn memory_has_units_and_a_default() {
         let of = |line| Settings::from(parse(line).unwrap()).memory_max;
-        assert_eq!(of("serve 0 a:1 --memory-max 2G"), 2 << 30);
-        assert_eq!(of("serve 0 a:1 --memory-max 0"), 0);
-        assert!(of("serve 0 a:1") > 0);
+        assert_eq!(of("serve 0 a:1 --memory-max 2G"), Some(2 << 30));
+        assert_eq!(of("serve 0 a:1 --memory-max 0"), Some(0));
+        assert_eq!(of("serve 0 a:1"), None);
         assert!(parse("serve 0 a:1 --memory-max some").is_err());
     }
 

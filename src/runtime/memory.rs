@@ -40,9 +40,9 @@ impl Gauge {
     }
 }
 
-/// The bound unless one is given: a share of the machine's memory, or of what its control group allows, if
+/// What the bound should be unless one is given: a share of the machine's memory, or of what its control group allows, if
 /// that is less. No bound if neither can be read.
-pub fn max_default() -> u64 {
+pub fn share() -> u64 {
     let read = |path: &Path| std::fs::read_to_string(path).ok();
     let machine = read(Path::new("/proc/meminfo")).and_then(|text| total_of(&text));
     let groups = read(Path::new("/proc/self/cgroup")).unwrap_or_default();
@@ -125,6 +125,6 @@ mod tests {
             ]
         );
         assert_eq!(files("nonsense"), [""; 0]);
-        assert!(max_default() > 1 << 20);
+        assert!(share() > 1 << 20);
     }
 }

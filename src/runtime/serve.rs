@@ -192,6 +192,14 @@ fn announce(config: &ServerConfig) {
         ),
         _ => {}
     }
+    if let Some(bytes) = config.memory_short {
+        tracing::warn!(
+            "60 % of the memory that there is for this node are {} KiB, which is too little to run: it goes on \
+             with {} MiB, and may be ended by the system before it is full; give it more, or set --memory-max",
+            bytes >> 10,
+            config.memory_max >> 20,
+        );
+    }
     if config.data_dir.is_none() {
         tracing::warn!(
             "MEMORY ONLY: no data directory is set, so this node forgets everything when it stops; \

@@ -272,7 +272,7 @@ impl Replica {
         }
         // R2: the answer tells of the key's state as its last group has it, and of an epoch.
         let mut group = resident.group.max(self.installed_in);
-        if terms.vote(&resident.state, rule!(E5_floor)).is_none() {
+        if is_under_floor(terms.vote(&resident.state, rule!(E5_floor))) {
             group = group.max(self.floored_in);
         }
         if let Message::Accept(Accept { record, .. }) | Message::Copy(Copy { record, .. }) =
@@ -408,6 +408,19 @@ impl Replica {
     }
 }
 
+/// Whether the node's floor says something of a key: where it has accepted nothing.
+fn is_under_floor(vote: Option<&AcceptorState>) -> bool {
+    vote.is_none_or(|state| state.accepted == Ballot::ZERO)
+}
+
+/// R2: where a record is told, no floor is, so that it need not wait for the floor to be durable.
+fn floor_told(vote: Option<&AcceptorState>, terms: Terms) -> Ballot {
+    match is_under_floor(vote) {
+        true => terms.floor,
+        false => Ballot::ZERO,
+    }
+}
+
 /// What an acceptor does about a question, and says to it.
 fn answer(
     state: &mut Option<AcceptorState>,
@@ -421,7 +434,8 @@ fn answer(
             if let Verdict::Refused(promised) = verdict {
                 return (verdict, Nack { ballot, promised }.into());
             }
-            let (accepted, record) = match terms.vote(state, true) {
+            let vote = terms.vote(state, true);
+            let (accepted, record) = match vote {
                 Some(state) => (state.accepted, state.record.clone()),
                 None => (Ballot::ZERO, None),
             };
@@ -429,7 +443,7 @@ fn answer(
                 ballot,
                 accepted,
                 record,
-                floor: terms.floor,
+                floor: floor_told(vote, terms),
             };
             (verdict, promise.into())
         }
@@ -455,7 +469,8 @@ fn answer(
             (verdict, copied.into())
         }
         Message::Read(read) => {
-            let (accepted, chosen, record) = match terms.vote(state, rule!(E5_read)) {
+            let vote = terms.vote(state, rule!(E5_read));
+            let (accepted, chosen, record) = match vote {
                 Some(s) => (s.accepted, s.chosen, s.record.clone()),
                 None => (Ballot::ZERO, false, None),
             };
@@ -464,7 +479,7 @@ fn answer(
                 accepted,
                 chosen,
                 record,
-                floor: terms.floor,
+                floor: floor_told(vote, terms),
             };
             (Verdict::Repeated, answer.into())
         }

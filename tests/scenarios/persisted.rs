@@ -44,6 +44,45 @@ pub fn r2_a_digest_waits_for_the_disk() {
     c.check();
 }
 
+/// A key is purged and the disk is slow, so the floor that rose with it is not durable yet. Who asks for
+/// another key is told the floor when it is; where a record is held, it is told no floor, at once.
+#[test]
+pub fn r2_a_floor_waits_for_the_disk() {
+    let mut c = Script::new(3);
+    let (purged, absent, other) = (c.key_of(0), c.key_of(1), c.key_of(2));
+    let client = c.client_of(&[0]);
+    c.put(client, &other, "a");
+    // The member has promised, and accepted nothing.
+    c.lose(msg("Accept").to(2).about(&absent));
+    c.lose(msg("Copy").to(2).about(&absent));
+    c.put(client, &absent, "a");
+    c.put(client, &purged, "a");
+    c.run(client, &purged, Action::Delete);
+    c.hold(msg("Purge").to(2));
+    c.run_ms(9_000);
+    c.until("a purge", |c| !c.held.is_empty());
+    c.slow_disk(2, 3_000);
+    assert!(c.release(msg("Purge").to(2)) > 0);
+    c.run_ms(20);
+    c.crash_hard(1);
+    assert_eq!(c.get(client, &other), "a");
+    let told = |c: &Script| c.sent(msg("ReadAnswer").from(2)).len();
+    assert!(told(&c) > 0, "what is held is told at once");
+    assert_eq!(
+        held(&c, 2, &purged).map(|s| s.chosen),
+        Some(true),
+        "still on the disk"
+    );
+    let before = told(&c);
+    c.begin(client, &absent, Action::Get);
+    c.run_ms(1_000);
+    assert_eq!(told(&c), before, "the floor is not durable");
+    c.until("the disk", |c| held(c, 2, &purged).is_none());
+    c.run_ms(100);
+    assert!(told(&c) > before, "now it is");
+    c.check();
+}
+
 /// The contents of a bucket are asked for; just before, the member has accepted another of its keys.
 #[test]
 pub fn r2_a_listing_waits_for_the_disk() {

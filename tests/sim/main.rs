@@ -21,10 +21,6 @@ const SEEDS_DEFAULT: u64 = 2_000;
 /// it out. A list that a change of the simulator makes meaningless is made anew from a run without it.
 const OPEN: &[(u64, &str)] = &[
     (
-        875,
-        "R2 is reported: a read answer tells a floor that is not on the node's disk",
-    ),
-    (
         1_198,
         "B5: a key's promise of a member hours ahead is overtaken by nobody, so a change is never sealed",
     ),

@@ -44,6 +44,18 @@ const TABLE: &[(Rule, Found)] = &[
         Found::ByScenario(clocks::b2_a_master_of_two_with_a_bad_clock),
     ),
     (
+        Rule::B2_most,
+        Found::ByScenario(clocks::b2_two_bad_clocks_of_five_that_start_first),
+    ),
+    (
+        Rule::B5_straight,
+        Found::ByScenario(clocks::b5_a_member_that_speaks_for_the_others),
+    ),
+    (
+        Rule::B5_member,
+        Found::ByScenario(clocks::b5_a_member_far_ahead_is_followed),
+    ),
+    (
         Rule::B5,
         Found::ByScenario(clocks::b5_births_too_far_ahead_are_refused),
     ),

@@ -7,7 +7,7 @@ use kvclient::clock::{self, HybridClock, READING_LAST, Reading};
 use serde::{Deserialize, Serialize};
 
 use super::belief::Belief;
-use super::limits::{CEILING_LOW_WATER_MS, CEILING_STEP_MS};
+use super::limits::{CEILING_LOW_WATER_MS, CEILING_STEP_MS, FOLLOWED_LAST};
 use super::message::{NodeId, Now, RoundId};
 use super::rules::rule;
 
@@ -70,7 +70,7 @@ pub struct BallotClock {
     ceiling: Reading,
     belief: Belief,
     clamped: bool,
-    /// A wall clock that would bring the hybrid clock to its end; it is not followed.
+    /// A wall clock that would bring the hybrid clock near its end; it is not followed.
     wall_at_end_ms: Option<u64>,
     /// For the tests that switch rules off: where ids begin that do not come from the clock.
     begun: Reading,
@@ -120,7 +120,7 @@ impl BallotClock {
         self.belief.set_median(median_ms, now);
     }
 
-    /// A clock that is at its end, in milliseconds since 1970: the wall clock, where `true`, else the
+    /// A clock that is at its end, or a wall clock near it, in milliseconds since 1970: the wall clock, where `true`, else the
     /// hybrid clock. Nothing more may be issued.
     pub fn at_end(&self) -> Option<(u64, bool)> {
         let hybrid = (self.last() >= READING_LAST).then(|| (clock::to_ms(self.last()), false));
@@ -173,10 +173,17 @@ impl BallotClock {
         self.belief.heard(self.clock.last());
     }
 
-    /// What a quorum told moves the clock, however far ahead it is.
+    /// B5: whether a member that stays there is followed.
+    pub fn may_follow(&self, reading: Reading, now: Now) -> bool {
+        self.belief.may_follow(reading, now)
+    }
+
+    /// What a quorum told moves the clock, however far ahead it is, but not near its end.
     pub fn observe_agreed(&mut self, reading: Reading) {
-        self.clock.observe(reading.min(READING_LAST));
-        self.belief.moved(self.clock.last());
+        if reading <= FOLLOWED_LAST || !rule!(B5) {
+            self.clock.observe(reading.min(READING_LAST));
+            self.belief.moved(self.clock.last());
+        }
     }
 
     /// B1: whether the ceiling should be raised now: in steps, before it is reached.
@@ -200,7 +207,7 @@ impl BallotClock {
         };
         self.clamped = now.wall_ms > bound_ms;
         let believed_ms = now.wall_ms.min(bound_ms);
-        self.wall_at_end_ms = (believed_ms >= clock::to_ms(READING_LAST)).then_some(believed_ms);
+        self.wall_at_end_ms = (believed_ms >= clock::to_ms(FOLLOWED_LAST)).then_some(believed_ms);
         match self.wall_at_end_ms {
             Some(_) => clock::to_ms(self.clock.last()),
             None => believed_ms,

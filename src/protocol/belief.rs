@@ -3,7 +3,7 @@
 
 use kvclient::clock::{self, READING_LAST, Reading};
 
-use super::limits::{BIRTH_SLACK_MS, HEARSAY_SLACK_MS};
+use super::limits::{BIRTH_SLACK_MS, FOLLOW_AHEAD_MAX_MS, FOLLOWED_LAST, HEARSAY_SLACK_MS};
 use super::message::Now;
 use super::rules::rule;
 
@@ -61,6 +61,14 @@ impl Belief {
         (reading <= bound && reading <= READING_LAST) || !rule!(B5)
     }
 
+    /// B5: whether a member that stays there is followed. Before this node knows the others' wall clocks
+    /// its own must do.
+    pub fn may_follow(&self, reading: Reading, now: Now) -> bool {
+        let wall_ms = self.wall_bound_ms(now).unwrap_or(now.wall_ms);
+        let bound_ms = wall_ms.saturating_add(FOLLOW_AHEAD_MAX_MS);
+        reading <= clock::from_ms(bound_ms.min(FOLLOWED_LAST_MS))
+    }
+
     /// The clock followed what another node told.
     pub fn heard(&mut self, last: Reading) {
         let owned = self.walls(HEARSAY_SLACK_MS).max(self.reached_now());
@@ -84,7 +92,7 @@ impl Belief {
             ..Now::default()
         };
         let bound_ms = self.wall_bound_ms(now).unwrap_or(0);
-        clock::from_ms(bound_ms.saturating_add(slack_ms).min(LAST_MS))
+        clock::from_ms(bound_ms.saturating_add(slack_ms).min(FOLLOWED_LAST_MS))
     }
 
     fn reached_now(&self) -> Reading {
@@ -99,7 +107,7 @@ impl Belief {
     }
 }
 
-const LAST_MS: u64 = clock::to_ms(READING_LAST);
+const FOLLOWED_LAST_MS: u64 = clock::to_ms(FOLLOWED_LAST);
 
 /// So much time in the clock's units.
 fn passed(us: u64) -> Reading {
@@ -154,6 +162,18 @@ mod tests {
         belief.set_median(WALL_MS, at(2_000));
         assert_eq!(belief.birth_bound(), far + clock::from_ms(2_000));
         assert!(belief.is_believable(far + clock::from_ms(3_000)));
+    }
+
+    #[test]
+    fn a_member_is_followed_for_a_year_and_not_near_the_end() {
+        let belief = known(0);
+        let ahead = |ms| clock::from_ms(WALL_MS + SKEW_MS + FOLLOW_AHEAD_MAX_MS + ms);
+        assert!(belief.may_follow(ahead(0), at(0)) && !belief.may_follow(ahead(1), at(0)));
+        let mut late = known(0);
+        late.set_median(FOLLOWED_LAST_MS, at(0));
+        assert!(late.may_follow(FOLLOWED_LAST, at(0)));
+        assert!(!late.may_follow(FOLLOWED_LAST + clock::from_ms(1), at(0)));
+        assert!(late.birth_bound() <= FOLLOWED_LAST);
     }
 
     #[test]

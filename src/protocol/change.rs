@@ -12,7 +12,7 @@ use super::ballot::Ballot;
 use super::configuration;
 use super::digest::Digests;
 use super::latent::Latent;
-use super::limits::SEAL_ANEW_MS;
+use super::limits::{FOLLOWED_LAST, SEAL_ANEW_MS};
 use super::membership::Reached;
 use super::message::{
     BucketAsked, Configuration, ConfigurationTold, DigestsAsked, Envelope, Epoch, Event, Member,
@@ -398,6 +398,11 @@ impl Replica {
         let Some(epoch) = configuration::next_epoch(configuration.epoch) else {
             return;
         };
+        // Nobody would take it.
+        if base.reading() > FOLLOWED_LAST {
+            self.note_ahead(now, self.node, base.reading());
+            return;
+        }
         let next = Configuration {
             epoch,
             members,

@@ -7,7 +7,9 @@ use kvclient::clock::{self, READING_MAX, Reading};
 
 use super::Replica;
 use super::configuration;
-use super::message::{Envelope, Event, Incarnation, Message, NodeId, Now, Output};
+use super::message::{
+    Configuration, Envelope, Event, Incarnation, Member, Message, NodeId, Now, Output, Row,
+};
 use super::quorum::NodeSet;
 use super::record::SPACE_CONFIGURATION;
 use super::rules::rule;
@@ -34,9 +36,23 @@ pub struct Clocks {
     /// Each voter's wall clock less this node's monotonic clock, in milliseconds, as last told.
     walls: BTreeMap<NodeId, (Incarnation, i64)>,
     told_clamped: bool,
+    /// Members whose own heartbeats tell a clock that is too far ahead.
+    ahead: BTreeMap<NodeId, Ahead>,
     /// When the log last said of a node that it is ahead.
     said_us: BTreeMap<NodeId, u64>,
     pub ended: bool,
+}
+
+/// All heartbeats of a member from one moment to another, by this node's monotonic clock.
+#[derive(Debug)]
+struct Ahead {
+    since_us: u64,
+    last_us: u64,
+}
+
+/// A wall clock less this node's monotonic clock.
+fn wall_offset_ms(wall_ms: u64, now: Now) -> i64 {
+    wall_ms.min(clock::to_ms(READING_MAX)) as i64 - (now.mono_us / 1_000) as i64
 }
 
 impl Replica {
@@ -46,47 +62,118 @@ impl Replica {
         let Some(configuration) = self.configuration.clone() else {
             return;
         };
-        let mono_ms = (now.mono_us / 1_000) as i64;
         let mut fresh = NodeSet::default();
         let mut hybrid: Vec<(Reading, NodeId)> = Vec::new();
-        let mut walls: Vec<i64> = Vec::new();
         for member in configuration.voters() {
-            let told = match member.node == self.node && self.votes {
-                true => Some((now.wall_ms, self.clock.last())),
-                false => self.links.clocks(member.node, member.incarnation, now),
-            };
-            if let Some((wall_ms, reading)) = told {
-                let offset_ms = wall_ms.min(clock::to_ms(READING_MAX)) as i64 - mono_ms;
-                let known = (member.incarnation, offset_ms);
+            if let Some((wall_ms, reading)) = self.straight_clocks(member, now) {
+                let known = (member.incarnation, wall_offset_ms(wall_ms, now));
                 self.clocks.walls.insert(member.node, known);
                 fresh.insert(member.node);
                 hybrid.push((reading, member.node));
             }
-            if let Some((incarnation, offset_ms)) = self.clocks.walls.get(&member.node)
-                && *incarnation == member.incarnation
-                && (told.is_some() || rule!(B2_quorum))
-            {
-                walls.push(*offset_ms);
+        }
+        // What others say of a voter counts only where too few are heard themselves.
+        let mut hearsay: BTreeMap<NodeId, i64> = BTreeMap::new();
+        if !configuration.has_quorum(&fresh) || !rule!(B5_straight) {
+            let unheard = configuration.voters().filter(|m| m.node != self.node);
+            for member in unheard {
+                let told = self.links.clocks(member.node, member.incarnation, now);
+                if let Some((wall_ms, reading)) = told
+                    && (!fresh.contains(member.node) || !rule!(B5_straight))
+                {
+                    hearsay.insert(member.node, wall_offset_ms(wall_ms, now));
+                    fresh.insert(member.node);
+                    if !rule!(B5_straight) {
+                        hybrid.push((reading, member.node));
+                    }
+                }
             }
         }
-        let of_quorum = configuration.has_quorum(&fresh);
+        self.look_at_walls(&configuration, &fresh, &hearsay, now);
+        self.look_at_readings(&configuration, hybrid);
+    }
+
+    /// What a voter told of its clocks itself: the wall clock and the hybrid one.
+    fn straight_clocks(&self, member: &Member, now: Now) -> Option<(u64, Reading)> {
+        match member.node == self.node {
+            true if self.votes => Some((now.wall_ms, self.clock.last())),
+            true => None,
+            false => self
+                .links
+                .straight_clocks(member.node, member.incarnation, now),
+        }
+    }
+
+    fn look_at_walls(
+        &mut self,
+        configuration: &Configuration,
+        fresh: &NodeSet,
+        hearsay: &BTreeMap<NodeId, i64>,
+        now: Now,
+    ) {
+        let known = |member: &Member| {
+            let kept = self.clocks.walls.get(&member.node);
+            let kept = kept.filter(|(incarnation, _)| *incarnation == member.incarnation);
+            let kept = kept.filter(|_| fresh.contains(member.node) || rule!(B2_quorum));
+            let hearsay = hearsay.get(&member.node).copied();
+            hearsay.or(kept.map(|(_, offset_ms)| *offset_ms))
+        };
+        let mut walls: Vec<i64> = configuration.voters().filter_map(known).collect();
         walls.sort_unstable();
-        let middle = walls.len().saturating_sub(1) / 2;
+        // Those that are not known count as behind all others: of a few clocks most may be bad, though
+        // of all only a few are.
+        let voters = match rule!(B2_most) {
+            true => configuration.voters().count(),
+            false => walls.len(),
+        };
+        let middle = walls.len().saturating_sub(voters / 2 + 1);
         if let Some(offset_ms) = walls.get(middle)
-            && (of_quorum || !rule!(B2_quorum))
+            && (configuration.has_quorum(fresh) || !rule!(B2_quorum))
         {
+            let mono_ms = (now.mono_us / 1_000) as i64;
             let median_ms = u64::try_from(mono_ms + offset_ms).unwrap_or(0);
             self.clock.set_median(median_ms, now);
         }
-        // B5: the latest reading that a quorum is at, or beyond.
+    }
+
+    /// B5: the latest reading that a quorum is at, or beyond, counts: by what each told itself.
+    fn look_at_readings(
+        &mut self,
+        configuration: &Configuration,
+        mut hybrid: Vec<(Reading, NodeId)>,
+    ) {
         hybrid.sort_unstable();
         let mut beyond = NodeSet::default();
         for (reading, node) in hybrid.into_iter().rev() {
             beyond.insert(node);
-            if of_quorum && configuration.has_quorum(&beyond) {
+            if configuration.has_quorum(&beyond) {
                 self.hear_agreed(reading);
                 return;
             }
+        }
+    }
+
+    /// B5: a member that is far ahead in all its heartbeats for a while is followed: what it promised, and
+    /// what only it holds, could else be overtaken by nobody.
+    pub(super) fn look_for_member_ahead(&mut self, now: Now, row: &Row, is_believable: bool) {
+        let configuration = self.configuration.as_deref();
+        let voter = configuration.and_then(|c| c.voter(row.node));
+        let votes = voter.is_some_and(|m| m.incarnation == row.incarnation);
+        if is_believable || !votes || !rule!(B5_member) {
+            self.clocks.ahead.remove(&row.node);
+            return;
+        }
+        let ahead = self.clocks.ahead.entry(row.node).or_insert(Ahead {
+            since_us: now.mono_us,
+            last_us: now.mono_us,
+        });
+        if now.mono_us > ahead.last_us + self.timings.row_stale_ms * 1_000 {
+            ahead.since_us = now.mono_us;
+        }
+        ahead.last_us = now.mono_us;
+        let follows_us = ahead.since_us + self.timings.follow_after_ms * 1_000;
+        if now.mono_us >= follows_us && self.clock.may_follow(row.clock, now) {
+            self.hear_agreed(row.clock);
         }
     }
 
@@ -150,7 +237,7 @@ impl Replica {
 #[cfg(test)]
 mod tests {
     use super::super::ballot::Ballot;
-    use super::super::message::{Accept, Configuration, Copy, Member};
+    use super::super::message::{Accept, Copy};
     use super::super::record::{Key, Record};
     use super::*;
 

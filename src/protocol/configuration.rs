@@ -4,11 +4,10 @@
 use std::fmt;
 
 use bytes::Bytes;
-use kvclient::clock::READING_LAST;
 use kvclient::wire;
 use serde::{Deserialize, Serialize};
 
-use super::limits::{ADDRESS_SIZE_MAX, FORCES_MAX, MEMBERS_MAX, NODES_AWAY_MAX};
+use super::limits::{ADDRESS_SIZE_MAX, FOLLOWED_LAST, FORCES_MAX, MEMBERS_MAX, NODES_AWAY_MAX};
 use super::message::{Configuration, EPOCH_MAX, Epoch, Member, NodeId};
 
 /// How the register's value is written; its first byte.
@@ -113,7 +112,7 @@ impl Configuration {
             && self.away.len() <= NODES_AWAY_MAX
             && self.forces.len() <= FORCES_MAX
             && (1..=EPOCH_MAX).contains(&self.epoch)
-            && self.base.reading() <= READING_LAST
+            && self.base.reading() <= FOLLOWED_LAST
             && self.lineage() == lineage_of(self.epoch)
             && all.chain(&self.away).all(is_sound)
     }

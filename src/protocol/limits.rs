@@ -1,6 +1,7 @@
 //! Every bound of the protocol, with the relations between them asserted at compile time. Waits that
 //! depend on the settings are in `timings`; what they are at least is here.
 
+use kvclient::clock::{self, READING_LAST, Reading};
 use kvclient::datagram::DATAGRAM_SIZE_MAX;
 use kvclient::wire::{KEY_SIZE_MAX, RETRY_WINDOW_MS, VALUE_SIZE_MAX};
 
@@ -22,6 +23,14 @@ pub const BIRTH_SLACK_MS: u64 = 1_000;
 /// B5: what another node tells is followed up to this far above it. More than for births, so that what
 /// a client brought one node to is followed by the others.
 pub const HEARSAY_SLACK_MS: u64 = 60_000;
+/// B5: a member that stays beyond that is followed after so long ...
+pub const FOLLOW_AFTER_MS: u64 = 2_000;
+/// ... up to this far above the latest that a wall clock is believed.
+pub const FOLLOW_AHEAD_MAX_MS: u64 = 366 * 24 * 3_600_000;
+/// B5: neither wall clocks nor what a quorum tells take a clock above this reading, in the year 2237: ten years
+/// before the last one.
+pub const FOLLOWED_LAST: Reading =
+    clock::from_ms(clock::to_ms(READING_LAST) - 10 * 366 * 24 * 3_600_000);
 
 pub const HEARTBEAT_MS_DEFAULT: u64 = 50;
 /// A link is down after a silence of this length.

@@ -8,7 +8,7 @@ use super::Replica;
 use super::ballot::Ballot;
 use super::change::Wanted;
 use super::configuration::{self, Forced};
-use super::limits::{FORCED_BASE_MS, MEMBERS_MAX, NODES_AWAY_MAX};
+use super::limits::{FOLLOWED_LAST, FORCED_BASE_MS, MEMBERS_MAX, NODES_AWAY_MAX};
 use super::message::{
     ClientReply, Configuration, Endpoint, Epoch, Incarnation, Member, NodeId, Now,
 };
@@ -217,7 +217,14 @@ impl Replica {
         let away: Vec<Member> = away.take(NODES_AWAY_MAX).collect();
         // Above what the named nodes were told of as they went on.
         let last = kvclient::clock::to_ms(self.clock.tick(now)) + FORCED_BASE_MS;
-        let base = Ballot::new(kvclient::clock::from_ms(last), NodeId::MAX);
+        let base = kvclient::clock::from_ms(last);
+        if base > FOLLOWED_LAST {
+            return Err(
+                "the clocks of this cluster are near their end: copy its keys to a new cluster to go on"
+                    .into(),
+            );
+        }
+        let base = Ballot::new(base, NodeId::MAX);
         let mut forced = Configuration {
             epoch: configuration::first_epoch(lineage),
             joint: Some(members.clone()),

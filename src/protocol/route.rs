@@ -21,6 +21,25 @@ struct Told {
     came_us: u64,
     /// Its wall clock less this node's monotonic clock, in milliseconds.
     wall_offset_ms: i64,
+    /// It came by another way than straight, and its clock was too far ahead to be believed (B5).
+    doubted: bool,
+}
+
+impl Told {
+    fn new(row: Row, now: Now) -> Self {
+        Told {
+            wall_offset_ms: row.wall_ms as i64 - (now.mono_us / 1_000) as i64,
+            came_us: now.mono_us,
+            doubted: false,
+            row,
+        }
+    }
+
+    /// What its wall clock shows now, and the hybrid clock that it told.
+    fn clocks(&self, now: Now) -> Option<(u64, Reading)> {
+        let wall_ms = (now.mono_us / 1_000).checked_add_signed(self.wall_offset_ms)?;
+        Some((wall_ms, self.row.clock))
+    }
 }
 
 /// The best path to a node.
@@ -49,7 +68,10 @@ pub struct Links {
     timings: Timings,
     /// The other nodes of the configuration, in order; there is a link from each of them.
     others: BTreeMap<NodeId, Link>,
+    /// By whatever way it came.
     told: BTreeMap<NodeId, Told>,
+    /// What came in their own heartbeats.
+    told_straight: BTreeMap<NodeId, Told>,
     paths: BTreeMap<NodeId, Path>,
     /// The nodes that reach this one over any path.
     back: Vec<NodeId>,
@@ -64,6 +86,7 @@ impl Links {
             timings,
             others: BTreeMap::new(),
             told: BTreeMap::new(),
+            told_straight: BTreeMap::new(),
             paths: BTreeMap::new(),
             back: Vec::new(),
             news: false,
@@ -79,7 +102,9 @@ impl Links {
             let link = link.unwrap_or_else(|| Link::new(&self.timings));
             self.others.insert(node, link);
         }
-        self.told.retain(|node, _| self.others.contains_key(node));
+        for told in [&mut self.told, &mut self.told_straight] {
+            told.retain(|node, _| self.others.contains_key(node));
+        }
         self.find_paths();
     }
 
@@ -95,8 +120,15 @@ impl Links {
         }
     }
 
-    /// A heartbeat came from that neighbour, with its row and perhaps those of others.
-    pub fn heartbeat(&mut self, neighbour: NodeId, heartbeat: Heartbeat, now: Now) {
+    /// A heartbeat came from that neighbour, with its row and perhaps those of others. A row of another
+    /// one that is not believed does not count where that one is heard itself.
+    pub fn heartbeat(
+        &mut self,
+        neighbour: NodeId,
+        heartbeat: Heartbeat,
+        now: Now,
+        is_believable: impl Fn(&Row) -> bool,
+    ) {
         let Heartbeat { number, echo, rows } = heartbeat;
         let boot = rows.iter().find(|row| row.node == neighbour);
         if let (Some(link), Some(row)) = (self.others.get_mut(&neighbour), boot) {
@@ -104,7 +136,13 @@ impl Links {
         }
         let mut changed = false;
         for row in rows {
-            changed |= self.take_row(row, now);
+            let straight = row.node == neighbour;
+            let mut told = Told::new(row, now);
+            told.doubted = !straight && !is_believable(&told.row);
+            if straight {
+                self.note_straight(&told);
+            }
+            changed |= self.take(told, straight);
         }
         if changed {
             self.news = true;
@@ -112,27 +150,38 @@ impl Links {
         }
     }
 
+    fn note_straight(&mut self, told: &Told) {
+        let node = told.row.node;
+        let known = self.told_straight.get(&node);
+        let is_newer = known.is_none_or(|known| known.row.clock < told.row.clock);
+        if is_newer && self.others.contains_key(&node) {
+            self.told_straight.insert(node, told.clone());
+        }
+    }
+
     /// Whether the row says anything new about which links work.
-    fn take_row(&mut self, row: Row, now: Now) -> bool {
-        if !self.others.contains_key(&row.node) {
+    fn take(&mut self, told: Told, straight: bool) -> bool {
+        let node = told.row.node;
+        if !self.others.contains_key(&node) || (told.doubted && self.is_heard_straight(node)) {
             return false;
         }
-        let known = self.told.get(&row.node);
-        if known.is_some_and(|told| told.row.clock >= row.clock) {
+        let known = self.told.get(&node);
+        let is_older = known.is_some_and(|known| known.row.clock >= told.row.clock);
+        if is_older && !(straight && known.is_some_and(|known| known.doubted)) {
             return false;
         }
         let working = |row: &Row| -> Vec<(NodeId, bool, bool)> {
             let links = row.links.iter();
             links.map(|link| (link.from, link.up, link.heard)).collect()
         };
-        let changed = known.is_none_or(|told| working(&told.row) != working(&row));
-        let told = Told {
-            wall_offset_ms: row.wall_ms as i64 - (now.mono_us / 1_000) as i64,
-            came_us: now.mono_us,
-            row,
-        };
-        self.told.insert(told.row.node, told);
+        let changed = known.is_none_or(|known| working(&known.row) != working(&told.row));
+        self.told.insert(node, told);
         changed
+    }
+
+    fn is_heard_straight(&self, node: NodeId) -> bool {
+        let link = self.others.get(&node);
+        link.is_some_and(Link::is_heard) && self.told_straight.contains_key(&node)
     }
 
     /// Looks at the time. Whether anything changed.
@@ -146,6 +195,8 @@ impl Links {
             .saturating_sub(self.timings.row_stale_ms * 1_000);
         let before = self.told.len();
         self.told.retain(|_, told| told.came_us >= stale_us);
+        self.told_straight
+            .retain(|_, told| told.came_us >= stale_us);
         changed |= self.told.len() != before;
         if changed {
             self.news = true;
@@ -237,16 +288,27 @@ impl Links {
         self.told.get(&node).map_or(0, |told| told.row.clock)
     }
 
-    /// What a node's wall clock shows now, by its last row, and the hybrid clock in that.
+    /// What a node's wall clock shows now, by the last row that came in a heartbeat of its own, and the
+    /// hybrid clock in that.
+    pub fn straight_clocks(
+        &self,
+        node: NodeId,
+        incarnation: Incarnation,
+        now: Now,
+    ) -> Option<(u64, Reading)> {
+        let told = self.told_straight.get(&node);
+        told.filter(|told| told.row.incarnation == incarnation)?
+            .clocks(now)
+    }
+
+    /// The same by whatever way the row came.
     pub fn clocks(
         &self,
         node: NodeId,
         incarnation: Incarnation,
         now: Now,
     ) -> Option<(u64, Reading)> {
-        let told = self.row(node, incarnation)?;
-        let wall_ms = (now.mono_us / 1_000).checked_add_signed(told.wall_offset_ms)?;
-        Some((wall_ms, told.row.clock))
+        self.row(node, incarnation)?.clocks(now)
     }
 
     /// X6: what that node has no room of.
@@ -472,7 +534,7 @@ mod tests {
                 rows.push(row(node, &from, 1));
             }
         }
-        view.heartbeat(rows[0].node, beat(rows), at(100));
+        view.heartbeat(rows[0].node, beat(rows), at(100), |_| true);
         view
     }
 
@@ -526,9 +588,10 @@ mod tests {
     #[test]
     fn old_rows_and_rows_of_strangers_change_nothing() {
         let mut view = view(1, &both(&[(1, 2), (2, 3)]));
-        view.heartbeat(2, beat(vec![row(2, &[], 1), row(9, &[1], 5)]), at(110));
+        let rows = vec![row(2, &[], 1), row(9, &[1], 5)];
+        view.heartbeat(2, beat(rows), at(110), |_| true);
         assert_eq!(view.hops(3), Some(2));
-        view.heartbeat(2, beat(vec![row(2, &[1], 2)]), at(110));
+        view.heartbeat(2, beat(vec![row(2, &[1], 2)]), at(110), |_| true);
         assert!(view.hops(3).is_some(), "2 to 3 works by what 3 says");
         assert!(!view.is_joined(3), "3 to 2 does not, by what 2 says");
         assert_eq!(view.boot(2, 2), Some(12));
@@ -543,7 +606,7 @@ mod tests {
         };
         let own = row(2, &[], 3);
         assert_eq!(nodes(view.beat(3, own.clone(), at(120))), [2, 1, 4, 5]);
-        view.heartbeat(3, beat(vec![row(3, &[1, 2], 4)]), at(120));
+        view.heartbeat(3, beat(vec![row(3, &[1, 2], 4)]), at(120), |_| true);
         assert_eq!(nodes(view.beat(3, own.clone(), at(130))), [2, 4, 5]);
         // An old word of what it hears does not count.
         assert_eq!(nodes(view.beat(3, own, at(330))), [2, 1, 4, 5]);

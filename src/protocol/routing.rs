@@ -187,15 +187,21 @@ impl Replica {
         for row in &heartbeat.rows {
             // B5: which links work is taken of it all the same, else a learner could never hear those
             // whose clocks it does not know yet.
-            if self.clock.is_believable(row.clock) {
+            let is_believable = self.clock.is_believable(row.clock);
+            if is_believable {
                 self.hear_clock(row.clock);
             } else {
                 self.note_ahead(now, row.node, row.clock);
             }
+            if row.node == from {
+                self.look_for_member_ahead(now, row, is_believable);
+            }
             // Whatever its clock, its node waits for this (E1_asked).
             self.look_at_start(row);
         }
-        self.links.heartbeat(from, heartbeat, now);
+        let clock = &self.clock;
+        self.links
+            .heartbeat(from, heartbeat, now, |row| clock.is_believable(row.clock));
         self.look_at_links(now, true, false);
     }
 }

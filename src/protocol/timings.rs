@@ -2,9 +2,9 @@
 //! other waits follow from them: made once, when a node starts.
 
 use super::limits::{
-    ADMISSION_ASKED_MS, CHANGE_PATIENCE_MS, DISK_HUNG_MS, LINK_HOLD_MAX_MS, LINK_QUIET_MS,
-    MARKS_MS, PROOF_OVERDUE_MS, PULL_RETRY_MS, PULL_TRIES_MIN, QUORUM_LOST_MS, ROW_STALE_MS,
-    SOURCE_GONE_MS, STEADY_MS,
+    ADMISSION_ASKED_MS, CHANGE_PATIENCE_MS, DISK_HUNG_MS, FOLLOW_AFTER_MS, LINK_HOLD_MAX_MS,
+    LINK_QUIET_MS, MARKS_MS, PROOF_OVERDUE_MS, PULL_RETRY_MS, PULL_TRIES_MIN, QUORUM_LOST_MS,
+    ROW_STALE_MS, SOURCE_GONE_MS, STEADY_MS,
 };
 
 /// Settings that no cluster can work with.
@@ -61,6 +61,8 @@ pub struct Timings {
     pub proof_overdue_ms: u64,
     /// A disk that has not finished a write for so long hangs. A node looks at its own with each heartbeat.
     pub disk_hung_ms: u64,
+    /// B5: a member whose clock is far ahead in all heartbeats for so long is followed.
+    pub follow_after_ms: u64,
     /// Marks of chosen records that no group took along are written every so many heartbeats.
     pub marks_every: u64,
 }
@@ -91,6 +93,7 @@ impl Timings {
             proof_ms,
             proof_overdue_ms: PROOF_OVERDUE_MS.max(proof_ms.saturating_mul(2)),
             disk_hung_ms: DISK_HUNG_MS.max(beats(3)),
+            follow_after_ms: FOLLOW_AFTER_MS.max(beats(4)),
             pull_tries_max: tries.max(PULL_TRIES_MIN),
             marks_every: (MARKS_MS / heartbeat_ms.max(1)).max(1),
         }
@@ -168,7 +171,7 @@ mod tests {
             prop_assert!(t.admission_asked_ms >= two && t.admission_asked_ms > down);
             prop_assert!(t.quorum_lost_ms >= two && t.change_patience_ms >= two);
             prop_assert!(t.steady_ms > two && t.source_gone_ms > two && shrink >= two);
-            prop_assert!(t.disk_hung_ms > two);
+            prop_assert!(t.disk_hung_ms > two && t.follow_after_ms > two);
             prop_assert!(t.link_hold_max_ms >= down && t.link_quiet_ms > t.link_hold_max_ms);
             let given_up_ms = u64::from(t.pull_tries_max) * PULL_RETRY_MS;
             prop_assert!(given_up_ms > down + t.source_gone_ms + two);

@@ -60,7 +60,8 @@ pub fn log(event: &Event) {
         Event::ClockTrusted => tracing::info!("this machine's clock is followed again"),
         Event::NodeAhead { node, ahead_ms } => tracing::error!(
             "node {node} tells a clock or ballot {ahead_ms} ms ahead of this node's clock: dropped. \
-             Set that machine's clock right; if it is right, this node's members must be heard"
+             A member that stays there for two seconds is followed, up to a year ahead. Set that machine's \
+             clock right; if it is right, this node's members must be heard"
         ),
         // The error that the node ends with says all.
         Event::ClockAtEnd { .. } => {}

@@ -2,7 +2,7 @@
 
 use horseshoe::protocol::ballot::Ballot;
 use horseshoe::protocol::message::{
-    Copied, Group, Heartbeat, Message, Meta, Nack, Prepare, Promise,
+    Copied, Group, Heartbeat, Message, Meta, Nack, Prepare, Promise, Row,
 };
 use kvclient::clock::{READING_LAST, READING_MAX, READING_SANE_MAX, from_ms};
 use kvclient::wire::{Action, Outcome};
@@ -106,6 +106,29 @@ pub fn b2_a_master_of_two_with_a_bad_clock() {
     c.check();
 }
 
+/// Two of five clocks are bad, and of the others only one was heard since the start: more than half of the
+/// clocks that are known are bad, but not of all.
+#[test]
+pub fn b2_two_bad_clocks_of_five_that_start_first() {
+    let mut c = Script::new(5);
+    let client = c.client();
+    c.put(client, "k", "x");
+    for node in 0..5 {
+        c.crash_hard(node);
+    }
+    c.jump_hours(3, 8);
+    c.jump_hours(4, 8);
+    for node in [2, 3, 4] {
+        c.cluster.start(node);
+    }
+    c.run_ms(1_500);
+    c.cluster.start(0);
+    c.cluster.start(1);
+    c.run_ms(1_000);
+    is_within_bound(&mut c, client, "all started again");
+    c.check();
+}
+
 /// It is started alone with a bad clock, and believes it, as there is no other. Set right, the store goes
 /// on from there, and the other node follows.
 #[test]
@@ -168,6 +191,143 @@ pub fn b5_a_cluster_ahead_of_its_walls_takes_members_in() {
         c.run_ms(50);
     }
     c.check();
+}
+
+/// Each node alone takes a write of a key that all hold, within the time that clocks may cost.
+fn all_serve(c: &mut Script, nodes: &[usize]) {
+    c.run_ms(5_000);
+    for node in nodes {
+        let client = c.client_of(&[*node]);
+        for key in ["k", &c.key_of(nodes[0]), &c.key_of(nodes[1])] {
+            c.put(client, key, "y");
+            assert_eq!(c.get(client, key), "y");
+        }
+    }
+}
+
+/// Two of three were hours ahead while the third was away. Their clocks are set right, one stops, and the
+/// third comes back. It knows no clock that shows such a time, and what was written then, only one holds.
+#[test]
+pub fn b5_the_only_one_that_was_ahead_and_one_that_was_away() {
+    let mut c = Script::new(3);
+    let client = c.client_of(&[0, 1]);
+    c.crash_hard(2);
+    c.jump_hours(0, 8);
+    c.jump_hours(1, 8);
+    c.run_ms(3_000);
+    let version = c.put(client, "k", "x");
+    assert!(ms_of(version) > wall_ms(&c) + 7 * 3_600_000, "two of three");
+    c.jump_hours(0, -8);
+    c.jump_hours(1, -8);
+    c.crash_hard(1);
+    // What the one that stopped told of itself is forgotten.
+    c.run_ms(2_000);
+    c.cluster.start(2);
+    all_serve(&mut c, &[0, 2]);
+    c.check();
+}
+
+/// One member's hybrid clock is hours ahead of the others'. What it promises, and what it coordinates, is
+/// served all the same.
+#[test]
+pub fn b5_a_member_far_ahead_is_followed() {
+    for hours in [2, 24, 24 * 300] {
+        let mut c = Script::new(3);
+        let client = c.client();
+        c.put(client, "k", "x");
+        let ahead_ms = wall_ms(&c) + hours * 3_600_000;
+        set_ceiling(&mut c, 1, from_ms(ahead_ms));
+        // It promises its own ballots, which nobody else takes yet.
+        c.run_ms(400);
+        for key in ["k", &c.key_of(0), &c.key_of(1)] {
+            let early = c.client_of(&[1]);
+            c.begin(early, key, put("early"));
+        }
+        c.crash_hard(2);
+        all_serve(&mut c, &[0, 1]);
+        // Short rounds of the other keys go on from the ballots of before.
+        let version = c.put(client, "new", "z");
+        assert!(ms_of(version) >= ahead_ms, "{hours} hours");
+        c.check();
+    }
+}
+
+/// The clock of one member says years. The others do not follow it, however long it lasts, and serve.
+#[test]
+pub fn b5_a_member_years_ahead_is_not_followed() {
+    let mut c = Script::new(3);
+    let client = c.client_of(&[0, 2]);
+    c.put(client, "k", "x");
+    let ahead_ms = wall_ms(&c) + 2 * 366 * 24 * 3_600_000;
+    set_ceiling(&mut c, 1, from_ms(ahead_ms));
+    c.run_ms(10_000);
+    c.isolate(1);
+    c.run_ms(1_000);
+    for node in [0, 2] {
+        let version = c.put(client, &c.key_of(node), "y");
+        assert!(ms_of(version) <= wall_ms(&c) + 61_000);
+    }
+    c.check();
+}
+
+/// A member tells, as the others' words, that all are at a time far ahead: nobody follows one member's word
+/// for a quorum's, not for hybrid clocks and not for wall clocks.
+#[test]
+pub fn b5_a_member_that_speaks_for_the_others() {
+    for hours in [1, 24 * 300, 24 * 366 * 190] {
+        let mut c = Script::new(3);
+        let client = c.client();
+        c.put(client, "k", "x");
+        for beat in 0..60 {
+            let ahead_ms = wall_ms(&c) + hours * 3_600_000;
+            let reading = from_ms(ahead_ms) + beat;
+            for (to, other) in [(0, 1), (1, 0)] {
+                let row = last_row(&c, other, to);
+                forge(&mut c, msg("Heartbeat").from(2).to(to), |m| {
+                    let Message::Heartbeat(Heartbeat { rows, .. }) = m else {
+                        unreachable!()
+                    };
+                    rows.truncate(1);
+                    rows.push(row);
+                    for row in rows {
+                        row.clock = reading;
+                        row.wall_ms = ahead_ms;
+                    }
+                });
+            }
+            c.run_ms(45);
+        }
+        is_within_bound(&mut c, client, "after it");
+        c.check();
+    }
+}
+
+/// What a node told another one of itself last.
+fn last_row(c: &Script, from: usize, to: usize) -> Row {
+    let last = c.sent(msg("Heartbeat").from(from).to(to)).pop();
+    let last = last.expect("a heartbeat was sent");
+    let Some(Message::Heartbeat(heartbeat)) = last.envelope().map(|e| &e.message) else {
+        unreachable!("a heartbeat was picked")
+    };
+    heartbeat.rows[0].clone()
+}
+
+/// A quorum is near the end of time. Who hears that goes on where it is.
+#[test]
+pub fn b5_a_quorum_near_the_end_is_not_followed() {
+    let mut c = Script::new(5);
+    let client = c.client();
+    c.put(client, "k", "x");
+    let near = READING_LAST - from_ms(24 * 3_600_000);
+    for node in [2, 3, 4] {
+        set_ceiling(&mut c, node, near);
+    }
+    c.run_ms(5_000);
+    for node in [0, 1] {
+        let last = c.sent(msg("Heartbeat").from(node).to(1 - node)).pop();
+        assert!(last.is_some());
+        assert!(last_row(&c, node, 1 - node).clock < from_ms(wall_ms(&c) + 61_000));
+    }
 }
 
 /// Births of any time to come are refused, and move nothing.

@@ -8,7 +8,8 @@ use horseshoe::protocol::ballot::Ballot;
 use horseshoe::protocol::configuration::Forced;
 use horseshoe::protocol::digest::{BUCKETS_MAX, Spread, Sums};
 use horseshoe::protocol::limits::{
-    ADDRESS_SIZE_MAX, APPLIED_SIZE_MAX, FORCES_MAX, MEMBERS_MAX, NODES_AWAY_MAX, NODES_MAX,
+    ADDRESS_SIZE_MAX, APPLIED_SIZE_MAX, FOLLOWED_LAST, FORCES_MAX, MEMBERS_MAX, NODES_AWAY_MAX,
+    NODES_MAX,
 };
 use horseshoe::protocol::message::{
     Accept, ClientReply, Configuration, ConfigurationAsked, ConfigurationTold, Copy, DigestsTold,
@@ -16,7 +17,7 @@ use horseshoe::protocol::message::{
     ReadAnswer, Row, encode_reply,
 };
 use horseshoe::protocol::record::{Applied, AppliedOperation, ClientEntry, Key, Record};
-use kvclient::clock::{READING_LAST, READING_SANE_MAX};
+use kvclient::clock::READING_SANE_MAX;
 use kvclient::datagram::{DATAGRAM_HEADER_SIZE, DATAGRAM_SIZE_MAX, FRAME_HEADER_SIZE};
 use kvclient::wire::{
     Action, BehindStatus, CHANGE_REASON_SIZE_MAX, ChangeOutcome, HelloAnswer, KEY_SIZE_MAX,
@@ -252,7 +253,7 @@ fn messages_of_all_nodes_fit_a_datagram() {
         epoch: EPOCH_MAX,
         members: members(MEMBERS_MAX),
         joint: Some(members(MEMBERS_MAX)),
-        base: Ballot::new(READING_LAST, u8::MAX),
+        base: Ballot::new(FOLLOWED_LAST, u8::MAX),
         formed_by: u64::MAX,
         away: members(NODES_AWAY_MAX),
         ids: u8::MAX,

@@ -46,6 +46,7 @@ impl Bench {
                 skew_max_ms: 60_000,
                 admin_host: None,
                 keys_cached_max: 100_000,
+                cache_size_max: 64 << 20,
                 heartbeat_ms: HEARTBEAT_MS_DEFAULT,
                 link_down_ms: LINK_DOWN_MS_DEFAULT,
                 shrink_after_ms: 0,

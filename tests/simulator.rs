@@ -227,6 +227,7 @@ mod node {
             skew_max_ms: 60_000,
             admin_host: None,
             keys_cached_max: 10,
+            cache_size_max: 64 << 20,
             heartbeat_ms: limits::HEARTBEAT_MS_DEFAULT,
             link_down_ms: limits::LINK_DOWN_MS_DEFAULT,
             shrink_after_ms: 0,

@@ -42,6 +42,7 @@ fn start(now: Now) -> Replica {
         skew_max_ms: 60_000,
         admin_host: None,
         keys_cached_max: 2,
+        cache_size_max: 64 << 20,
         heartbeat_ms: HEARTBEAT_MS_DEFAULT,
         link_down_ms: LINK_DOWN_MS_DEFAULT,
         shrink_after_ms: 0,

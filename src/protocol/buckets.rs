@@ -205,6 +205,7 @@ pub(super) mod tests {
             skew_max_ms: 60_000,
             admin_host: None,
             keys_cached_max: 10,
+            cache_size_max: 64 << 20,
             heartbeat_ms: 50,
             link_down_ms: 200,
             shrink_after_ms: 0,

@@ -40,6 +40,13 @@ pub struct Resident {
     used: bool,
 }
 
+/// What a resident key takes in memory beside its name, about: its places in the tables, and a coordinator that
+/// had a few operations in its queue. Records do not count: they are shared with the store.
+const RESIDENT_SIZE: usize =
+    256 + size_of::<Resident>() + size_of::<Coordinator>() + 4 * size_of::<Pending>();
+/// Of a node that is full the bounds are so many times lower (X6).
+const FULL_PART: usize = 8;
+
 /// Places in the order of eviction that may be empty beside as many as there are keys.
 const ORDER_SLACK: usize = 1_024;
 
@@ -64,9 +71,22 @@ pub struct Cache {
     slots: HashMap<Key, Slot, foldhash::fast::RandomState>,
     /// Eviction order: a second chance for what was used since it was last looked at.
     order: VecDeque<Key>,
+    /// The same of keys that had no state when they were loaded. These go first: whoever asks for keys
+    /// that are not there can name any number of them.
+    absent: VecDeque<Key>,
     /// Keys whose state is gone for good (P1).
     gone: VecDeque<Key>,
-    size_max: usize,
+    residents: usize,
+    /// What these take in memory, about.
+    size: usize,
+    bounds: Bounds,
+}
+
+/// What the resident keys may come to.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    pub keys_max: usize,
+    pub size_max: usize,
 }
 
 impl fmt::Debug for Cache {
@@ -77,19 +97,22 @@ impl fmt::Debug for Cache {
         f.debug_struct("Cache")
             .field("slots", &slots)
             .field("order", &self.order)
+            .field("absent", &self.absent)
             .field("gone", &self.gone)
             .finish_non_exhaustive()
     }
 }
 
 impl Cache {
-    pub fn new(size_max: usize) -> Self {
-        let slots = HashMap::default();
+    pub fn new(bounds: Bounds) -> Self {
         Cache {
-            slots,
+            slots: HashMap::default(),
             order: VecDeque::new(),
+            absent: VecDeque::new(),
             gone: VecDeque::new(),
-            size_max: size_max.max(1),
+            residents: 0,
+            size: 0,
+            bounds,
         }
     }
 
@@ -128,13 +151,19 @@ impl Cache {
             return None;
         };
         let waiters = std::mem::take(waiters);
+        let queue = match state {
+            Some(_) => &mut self.order,
+            None => &mut self.absent,
+        };
+        queue.push_back(key.clone());
         let resident = Resident {
             state,
             used: true,
             ..Resident::default()
         };
         *slot = Slot::Resident(Box::new(resident));
-        self.order.push_back(key.clone());
+        self.residents += 1;
+        self.size += size_of_resident(key);
         Some(waiters)
     }
 
@@ -143,51 +172,147 @@ impl Cache {
         self.gone.push_back(key);
     }
 
+    /// The key is resident.
+    fn remove(&mut self, key: &Key) {
+        self.slots.remove(key);
+        self.residents -= 1;
+        self.size -= size_of_resident(key);
+    }
+
     fn drop_gone(&mut self, is_durable: impl Fn(GroupNumber) -> bool) {
         while let Some(key) = self.gone.front() {
+            let mut is_removed = false;
             match self.slots.get(key) {
                 Some(Slot::Resident(resident)) if resident.state.is_none() => {
                     if !is_durable(resident.group) {
                         return;
                     }
-                    let idle = resident.coordinator.as_ref().is_none_or(|c| c.is_idle());
-                    if idle {
-                        self.slots.remove(key);
-                    }
+                    is_removed = resident.is_idle();
                 }
                 _ => {}
             }
-            self.gone.pop_front();
+            let key = self.gone.pop_front().expect("just seen");
+            if is_removed {
+                self.remove(&key);
+            }
         }
     }
 
-    /// Lets idle keys go until the bound is kept. What is under way, or not yet durable as told by
-    /// `is_durable`, stays; so the bound may be passed while that much is going on.
-    pub fn evict(&mut self, is_durable: impl Fn(GroupNumber) -> bool) {
+    /// Lets idle keys go until the bounds are kept, which are lower for a node that is full. What is under
+    /// way, or not yet durable as told by `is_durable`, stays; so they may be passed while that much is going on.
+    pub fn evict(&mut self, is_full: bool, is_durable: impl Fn(GroupNumber) -> bool) {
         self.drop_gone(&is_durable);
         // Keys that are held here alone keep whole pages of memory from going back to the system.
-        if self.order.len() > 2 * self.slots.len() + ORDER_SLACK {
-            self.order.retain(|key| self.slots.contains_key(key));
-            self.order.shrink_to_fit();
+        if self.order.len() + self.absent.len() > 2 * self.slots.len() + ORDER_SLACK {
+            for queue in [&mut self.order, &mut self.absent] {
+                queue.retain(|key| self.slots.contains_key(key));
+                queue.shrink_to_fit();
+            }
             self.slots.shrink_to_fit();
         }
-        let mut looked_at = 0;
-        let chances = 2 * self.order.len();
-        while self.order.len() > self.size_max && looked_at < chances {
-            looked_at += 1;
-            let Some(key) = self.order.pop_front() else {
-                return;
-            };
-            let Some(Slot::Resident(resident)) = self.slots.get_mut(&key) else {
-                continue;
-            };
-            let idle = resident.coordinator.as_ref().is_none_or(|c| c.is_idle());
-            if resident.used || !idle || !is_durable(resident.group) {
-                resident.used = false;
-                self.order.push_back(key);
-            } else {
-                self.slots.remove(&key);
+        let part = if is_full { FULL_PART } else { 1 };
+        let keys_max = (self.bounds.keys_max / part).max(1);
+        let size_max = self.bounds.size_max / part;
+        for of_absent in [true, false] {
+            let mut chances = 2 * self.queue(of_absent).len();
+            while chances > 0 && (self.residents > keys_max || self.size > size_max) {
+                chances -= 1;
+                self.evict_next(of_absent, &is_durable);
             }
         }
+    }
+
+    fn queue(&mut self, of_absent: bool) -> &mut VecDeque<Key> {
+        match of_absent {
+            true => &mut self.absent,
+            false => &mut self.order,
+        }
+    }
+
+    /// Looks at the next key of one queue.
+    fn evict_next(&mut self, of_absent: bool, is_durable: impl Fn(GroupNumber) -> bool) {
+        let Some(key) = self.queue(of_absent).pop_front() else {
+            return;
+        };
+        let Some(Slot::Resident(resident)) = self.slots.get_mut(&key) else {
+            return;
+        };
+        if resident.used || !resident.is_idle() || !is_durable(resident.group) {
+            resident.used = false;
+            let is_absent = of_absent && resident.state.is_none();
+            self.queue(is_absent).push_back(key);
+        } else {
+            self.remove(&key);
+        }
+    }
+}
+
+impl Resident {
+    fn is_idle(&self) -> bool {
+        self.coordinator.as_ref().is_none_or(|c| c.is_idle())
+    }
+}
+
+fn size_of_resident(key: &Key) -> usize {
+    RESIDENT_SIZE + key.as_bytes().len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(n: usize) -> Key {
+        Key::user(format!("{n:01000}").as_bytes())
+    }
+
+    fn load(cache: &mut Cache, n: usize, state: Option<AcceptorState>) {
+        cache.wait(&key(n), Waiting::Look);
+        cache.loaded(&key(n), state);
+    }
+
+    /// Holds `count` keys as large as they may be, of which the odd ones are absent.
+    fn filled(size_max: usize, count: usize) -> Cache {
+        let mut cache = Cache::new(Bounds {
+            keys_max: 65_536,
+            size_max,
+        });
+        for n in 0..count {
+            let state = n.is_multiple_of(2).then(AcceptorState::default);
+            load(&mut cache, n, state);
+        }
+        cache
+    }
+
+    #[test]
+    fn keys_are_bounded_by_their_size_and_absent_ones_go_first() {
+        let mut cache = filled(1 << 20, 1_000);
+        cache.evict(false, |_| true);
+        let held = |cache: &mut Cache, n| cache.resident(&key(n)).is_some();
+        assert!(cache.size <= 1 << 20 && cache.residents > 300, "{cache:?}");
+        let absent = (1..1_000).step_by(2).filter(|n| held(&mut cache, *n));
+        assert_eq!(absent.count(), 0);
+        let present = (0..1_000).step_by(2).filter(|n| held(&mut cache, *n));
+        assert_eq!(present.count(), cache.residents);
+    }
+
+    /// X6: at once, also if all were used a moment ago.
+    #[test]
+    fn a_full_node_keeps_few_keys() {
+        let mut cache = filled(1 << 20, 100);
+        cache.evict(false, |_| true);
+        assert_eq!(cache.residents, 100);
+        cache.evict(true, |_| true);
+        assert!(cache.size <= (1 << 20) / FULL_PART, "{}", cache.size);
+        assert!(cache.residents > 0);
+    }
+
+    #[test]
+    fn what_is_not_durable_stays_and_sizes_are_counted_once() {
+        let mut cache = filled(0, 10);
+        cache.evict(true, |_| false);
+        assert_eq!(cache.residents, 10);
+        (0..10).step_by(3).for_each(|n| cache.forget(key(n)));
+        cache.evict(true, |_| true);
+        assert_eq!((cache.residents, cache.size), (0, 0));
     }
 }

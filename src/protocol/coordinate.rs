@@ -43,10 +43,13 @@ impl Replica {
             return;
         };
         // A timer that was overtaken by an earlier one is stale.
-        if resident.timer_us.is_none_or(|set| set > at_us) || resident.coordinator.is_none() {
+        if resident.timer_us.is_none_or(|set| set > at_us) {
             return;
         }
         resident.timer_us = None;
+        if resident.coordinator.is_none() {
+            return;
+        }
         self.coordinate(now, key, |coordinator, context| {
             coordinator.handle_timeout(context)
         });
@@ -93,7 +96,8 @@ impl Replica {
             resident.timer_us = Some(deadline_us);
             self.timers.set(deadline_us, Timer::Key(key.clone()));
         }
-        resident.coordinator = Some(coordinator);
+        // After reads there is mostly nothing left to keep one for.
+        resident.coordinator = Some(coordinator).filter(|c| !c.is_blank(now));
         for effect in effects.drain(..) {
             self.carry_out(now, key, effect);
         }

@@ -212,6 +212,8 @@ pub const PURGE_HELD_UP_MS: u64 = 30_000;
 pub const LOAD_WAITERS_MAX: usize = 4_096;
 /// Keys whose state is held in the protocol core.
 pub const KEYS_CACHED_MAX: usize = 65_536;
+/// They may take this part of `--memory-max`, so that a node is never full through them alone.
+pub const CACHE_PART: u64 = 8;
 /// Sessions of clients; the one unused longest is forgotten, with its token (X4).
 pub const SESSIONS_MAX: usize = 16_384;
 /// Attempts that one session's window tells apart.

@@ -69,7 +69,7 @@ use rand::rngs::StdRng;
 use ballot::BallotClock;
 use bootstrap::Bootstrap;
 use buckets::{Part, Waiters};
-use cache::Cache;
+use cache::{Bounds, Cache};
 use change::Changes;
 use clients::Forwarded;
 use clocks::Clocks;
@@ -117,6 +117,8 @@ pub struct Options {
     pub skew_max_ms: u64,
     /// Keys whose state is held in the core; the rest is asked for by `Output::Load`.
     pub keys_cached_max: usize,
+    /// What these may take in memory, beside what they share with the store.
+    pub cache_size_max: usize,
     pub heartbeat_ms: u64,
     /// A member that was not reached for so long is removed; 0: none ever is.
     pub shrink_after_ms: u64,
@@ -312,7 +314,10 @@ impl Replica {
         });
         let mut replica = Replica {
             clock: BallotClock::new(meta.ceiling, options.skew_max_ms, now),
-            cache: Cache::new(options.keys_cached_max),
+            cache: Cache::new(Bounds {
+                keys_max: options.keys_cached_max,
+                size_max: options.cache_size_max,
+            }),
             outbox: Outbox::new(group),
             durable_ceiling: meta.ceiling,
             links: Links::new(timings),
@@ -443,7 +448,8 @@ impl Replica {
             return None;
         }
         let outbox = &self.outbox;
-        self.cache.evict(|group| outbox.is_durable(group));
+        let is_full = self.full.is_some();
+        self.cache.evict(is_full, |group| outbox.is_durable(group));
         let many = self.outbox.marks() >= MARKS_MAX;
         let marks = std::mem::take(&mut self.marks_due) || many || !self.lists.is_empty();
         let Some(closed) = self.outbox.close(marks) else {

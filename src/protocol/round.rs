@@ -233,6 +233,12 @@ impl Coordinator {
         !waits && self.writing.is_none() && self.reading.is_none()
     }
 
+    /// Whether it is as good as a new one.
+    pub fn is_blank(&self, now: Now) -> bool {
+        let keeps = self.right.is_some() || self.text_seen.is_some() || self.lost > 0;
+        self.is_idle() && !keeps && self.wait_until_us <= now.mono_us
+    }
+
     /// A full round is wanted, though no operation asks for one.
     pub fn mend(&mut self, context: &mut Context<'_>) {
         if self.writing.is_none() {

@@ -26,7 +26,7 @@ use super::tally::{Cause, Tally};
 use super::{Notice, events};
 use crate::config::{NodeAddress, ServerConfig};
 use crate::gateway::text;
-use crate::protocol::limits::{KEYS_CACHED_MAX, SKEW_MAX_MS_DEFAULT};
+use crate::protocol::limits::{CACHE_PART, KEYS_CACHED_MAX, SKEW_MAX_MS_DEFAULT};
 use crate::protocol::message::{
     ClientReply, Destination, Endpoint, Envelope, Event, Group, Input, Now, Output, encode_reply,
 };
@@ -161,6 +161,7 @@ impl Bound {
             seed: random()?,
             skew_max_ms: SKEW_MAX_MS_DEFAULT,
             keys_cached_max: KEYS_CACHED_MAX,
+            cache_size_max: usize::try_from(config.memory_max / CACHE_PART).unwrap_or(usize::MAX),
             heartbeat_ms: config.heartbeat_ms,
             link_down_ms: config.link_down_ms,
             bootstrap: config.bootstrap,

@@ -71,6 +71,7 @@ fn replica(scope: &Scope, life: &Life) -> Replica {
         skew_max_ms: 60_000,
         admin_host: None,
         keys_cached_max: 100,
+        cache_size_max: 64 << 20,
         heartbeat_ms: HEARTBEAT_MS,
         link_down_ms: HEARTBEAT_MS,
         shrink_after_ms: 0,

@@ -114,6 +114,7 @@ impl Alone {
             seed: 1,
             skew_max_ms: 60_000,
             keys_cached_max: 100,
+            cache_size_max: 64 << 20,
             heartbeat_ms: BEAT_MS,
             link_down_ms: 200,
             shrink_after_ms: 0,

@@ -499,6 +499,7 @@ impl Cluster {
             skew_max_ms: self.settings.skew_max_ms,
             admin_host: None,
             keys_cached_max: self.settings.keys_cached_max,
+            cache_size_max: 64 << 20,
             heartbeat_ms: self.settings.heartbeat_ms,
             link_down_ms: self.settings.link_down_ms,
             shrink_after_ms: self.settings.shrink_after_ms,

@@ -218,6 +218,8 @@ pub const CACHE_PART: u64 = 8;
 pub const SESSIONS_MAX: usize = 16_384;
 /// Attempts that one session's window tells apart.
 pub const SESSION_WINDOW: u64 = 65_536;
+/// Words of 64 attempts that the windows of all sessions hold.
+pub const SESSION_WORDS_MAX: usize = 1 << 18;
 /// Boots of one node whose forwarded attempts are told apart.
 pub const FORWARDER_BOOTS_MAX: usize = 64;
 pub const ADDRESS_SIZE_MAX: usize = 300;

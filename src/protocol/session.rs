@@ -5,15 +5,25 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use kvclient::wire::ClientId;
 
-use super::limits::{FORWARDER_BOOTS_MAX, SESSION_WINDOW, SESSIONS_MAX};
+use super::limits::{FORWARDER_BOOTS_MAX, SESSION_WINDOW, SESSION_WORDS_MAX, SESSIONS_MAX};
 use super::message::{Endpoint, NodeId};
 use super::rules::rule;
 
-/// Attempt numbers seen of late: each is let through once, and none from below the window.
+/// Words of 64 numbers in a window.
+const WORDS_MAX: u64 = SESSION_WINDOW / 64;
+/// What a window keeps while all take too much: 4,096 attempts.
+const WORDS_KEPT: usize = 64;
+/// Sessions whose windows are looked at when one grows: more than one, so that what all take falls.
+const SESSIONS_TRIMMED: usize = 2;
+
+/// Attempt numbers seen of late: each is let through once, and none from below the window. A client's first
+/// number is any; what is held begins there, and goes no further back than needed.
 #[derive(Debug, Clone, Default)]
 pub struct Window {
-    /// Number of the first bit, a multiple of 64; all below were seen or are too old.
+    /// In words of 64 numbers: all below were seen or are too old.
     base: u64,
+    /// Of the first of `words`; between the base and it nothing was seen.
+    first: u64,
     words: VecDeque<u64>,
 }
 
@@ -23,34 +33,58 @@ impl Window {
         if !rule!(X4_window) {
             return true;
         }
-        if number < self.base {
+        let word = number / 64;
+        if word < self.base {
             return false;
         }
-        if number - self.base >= SESSION_WINDOW {
-            self.slide(number);
-        }
-        let word = ((number - self.base) / 64) as usize;
-        if word >= self.words.len() {
-            self.words.resize(word + 1, 0);
-        }
+        self.raise(word.saturating_sub(WORDS_MAX - 1));
+        self.reach(word);
+        let held = &mut self.words[(word - self.first) as usize];
         let bit = 1 << (number % 64);
-        let fresh = self.words[word] & bit == 0;
-        self.words[word] |= bit;
-        while self.words.front() == Some(&u64::MAX)
-            && let Some(base) = self.base.checked_add(64)
-        {
+        let fresh = *held & bit == 0;
+        *held |= bit;
+        while self.first == self.base && self.words.front() == Some(&u64::MAX) {
             self.words.pop_front();
-            self.base = base;
+            self.base += 1;
+            self.first += 1;
         }
         fresh
     }
 
-    /// Moves the base so that `number` falls into the last word of the window.
-    fn slide(&mut self, number: u64) {
-        let base = number / 64 * 64 - (SESSION_WINDOW - 64);
-        let gone = ((base - self.base) / 64).min(self.words.len() as u64);
+    /// Makes room for that word, which is in the window.
+    fn reach(&mut self, word: u64) {
+        if self.words.is_empty() {
+            self.first = word;
+        }
+        while word < self.first {
+            self.words.push_front(0);
+            self.first -= 1;
+        }
+        let count = (word - self.first) as usize + 1;
+        if count > self.words.len() {
+            self.words.resize(count, 0);
+        }
+    }
+
+    /// Refuses what is below that word from now on.
+    fn raise(&mut self, base: u64) {
+        if base <= self.base {
+            return;
+        }
+        let gone = base.saturating_sub(self.first);
+        let gone = gone.min(self.words.len() as u64);
         self.words.drain(..gone as usize);
+        self.first = self.first.max(base);
         self.base = base;
+    }
+
+    /// Keeps no more than the last `words`. What is late by more is refused: to its client it is lost.
+    fn trim(&mut self, words: usize) {
+        let excess = self.words.len().saturating_sub(words);
+        if excess > 0 {
+            self.raise(self.first + excess as u64);
+            self.words.shrink_to_fit();
+        }
     }
 }
 
@@ -71,6 +105,12 @@ impl Forwarders {
             .and_then(|place| boots.remove(place))
             .unwrap_or_default();
         let fresh = window.admit(attempt);
+        // What an earlier boot sent, and is not seen yet, may be refused: nobody waits for it.
+        if known.is_none()
+            && let Some((_, before)) = boots.back_mut()
+        {
+            before.trim(1);
+        }
         boots.push_back((boot, window));
         if boots.len() > FORWARDER_BOOTS_MAX {
             boots.pop_front();
@@ -94,6 +134,8 @@ pub struct Sessions {
     by_endpoint: HashMap<Endpoint, Session>,
     /// Eviction order: a second chance for what was used since it was last looked at.
     order: VecDeque<Endpoint>,
+    /// Words that all windows hold.
+    words: usize,
 }
 
 /// What a session says to an attempt.
@@ -115,6 +157,7 @@ impl Sessions {
                 session.token = fresh_token;
                 session.client = client;
                 session.nonce = nonce;
+                self.words -= session.window.words.len();
                 session.window = Window::default();
             }
             session.used = true;
@@ -148,13 +191,38 @@ impl Sessions {
         match session {
             Some(session) if client.is_none_or(|client| client == session.client) => {
                 session.used = true;
-                if session.window.admit(attempt) {
-                    Admission::Fresh
-                } else {
-                    Admission::Repeated
+                let before = session.window.words.len();
+                let is_fresh = session.window.admit(attempt);
+                let after = session.window.words.len();
+                self.words = self.words + after - before;
+                if after > before {
+                    self.trim();
+                }
+                match is_fresh {
+                    true => Admission::Fresh,
+                    false => Admission::Repeated,
                 }
             }
             _ => Admission::NoSession,
+        }
+    }
+
+    /// Holds the bound on what all windows take: of each session that is looked at the window keeps what a
+    /// client may still have on its way.
+    fn trim(&mut self) {
+        for _ in 0..SESSIONS_TRIMMED {
+            if self.words <= SESSION_WORDS_MAX {
+                return;
+            }
+            let Some(next) = self.order.pop_front() else {
+                return;
+            };
+            if let Some(session) = self.by_endpoint.get_mut(&next) {
+                self.words -= session.window.words.len();
+                session.window.trim(WORDS_KEPT);
+                self.words += session.window.words.len();
+            }
+            self.order.push_back(next);
         }
     }
 
@@ -166,7 +234,9 @@ impl Sessions {
                     self.order.push_back(oldest);
                 }
                 _ => {
-                    self.by_endpoint.remove(&oldest);
+                    if let Some(session) = self.by_endpoint.remove(&oldest) {
+                        self.words -= session.window.words.len();
+                    }
                     return;
                 }
             }
@@ -271,6 +341,45 @@ mod tests {
         }
         assert_eq!(sessions.by_endpoint.len(), SESSIONS_MAX);
         assert_eq!(sessions.order.len(), SESSIONS_MAX);
+    }
+
+    /// Clients begin anywhere: one that asked once costs a word, wherever that was.
+    #[test]
+    fn a_window_holds_no_more_than_what_was_seen() {
+        let mut window = Window::default();
+        assert!(window.admit(1 << 40) && !window.admit(1 << 40));
+        assert_eq!(window.words.len(), 1);
+        // What was sent before the first that arrived is new all the same.
+        assert!(window.admit((1 << 40) - 100) && !window.admit((1 << 40) - 100));
+        assert_eq!(window.words.len(), 3);
+        assert!(!window.admit((1 << 40) - SESSION_WINDOW));
+        let mut forwarders = Forwarders::default();
+        for boot in 0..4 {
+            assert!(forwarders.admit(1, boot, 1) && forwarders.admit(1, boot, 60_000));
+        }
+        let words = forwarders.windows[&1].iter().map(|(_, w)| w.words.len());
+        assert_eq!(words.collect::<Vec<_>>(), [1, 1, 1, 938]);
+        assert!(!forwarders.admit(1, 2, 1) && !forwarders.admit(1, 2, 60_000));
+    }
+
+    /// However many numbers clients leave out.
+    #[test]
+    fn all_windows_together_are_bounded() {
+        let mut sessions = Sessions::default();
+        let mut words_max = 0;
+        for port in 0..1_000 {
+            sessions.greet(endpoint(port), 7, 1, 1);
+            for attempt in (0..SESSION_WINDOW).step_by(64) {
+                let admission = sessions.admit(endpoint(port), 1, Some(7), attempt);
+                assert_eq!(admission, Admission::Fresh);
+                words_max = words_max.max(sessions.words);
+            }
+        }
+        assert!(words_max <= SESSION_WORDS_MAX + WORDS_KEPT, "{words_max}");
+        let words = sessions.by_endpoint.values().map(|s| s.window.words.len());
+        assert_eq!(words.sum::<usize>(), sessions.words);
+        let admission = sessions.admit(endpoint(0), 1, Some(7), SESSION_WINDOW - 64);
+        assert_eq!(admission, Admission::Repeated);
     }
 
     proptest! {

@@ -143,7 +143,7 @@ fn learned(learning: &LearningStatus) -> String {
         buckets,
         keys_copied,
     } = learning;
-    let percent = buckets_done * 100 / buckets.max(&1);
+    let percent = buckets_done.saturating_mul(100) / buckets.max(&1);
     format!(
         "it copies what the members hold: {keys_copied} keys so far, {percent} % looked through"
     )

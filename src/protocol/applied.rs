@@ -14,6 +14,7 @@ use kvclient::wire::{
 };
 
 use super::ballot::{Ballot, Moment};
+use super::limits::APPLIED_TEXT_SIZE_MAX;
 use super::record::{Applied, Record};
 use super::rules::rule;
 use super::sessionless;
@@ -35,6 +36,8 @@ pub struct Proposal {
     ballot: Ballot,
     moment: Moment,
     changed: bool,
+    /// X6: what the table may take, where there is no room for it to grow.
+    table_max: Option<usize>,
 }
 
 impl Proposal {
@@ -53,9 +56,17 @@ impl Proposal {
             ballot,
             moment,
             changed: false,
+            table_max: None,
         };
         proposal.record.applied.forget_old(&moment);
         proposal
+    }
+
+    /// X6: where a node is full, the table stays no larger than the one found, or than one entry takes. What
+    /// leaves for that is remembered as dropped, as at the table's bound.
+    pub fn keep_size(&mut self, found: Option<&Record>) {
+        let size = found.map_or(0, |record| record.applied.size());
+        self.table_max = Some(size.max(CLIENT_SIZE + OPERATION_SIZE));
     }
 
     /// Runs one operation. `tried`: it may have been tried before (X2).
@@ -72,8 +83,17 @@ impl Proposal {
             LookUp::New => {}
         }
         if sessionless::is_text(operation.id.client) && rule!(X1_text) {
-            let size = Proposal::size_of(operation);
-            if !self.record.applied.has_room_for_text(size, &self.moment) {
+            // Without room to grow it is kept without its old value.
+            let (size, max) = match self.table_max {
+                Some(max) => (CLIENT_SIZE + OPERATION_SIZE, max),
+                None => (Proposal::size_of(operation), APPLIED_TEXT_SIZE_MAX),
+            };
+            let max = max.min(APPLIED_TEXT_SIZE_MAX);
+            if !self
+                .record
+                .applied
+                .has_room_for_text(size, max, &self.moment)
+            {
                 return Verdict::Answer(Outcome::Busy);
             }
         }
@@ -81,7 +101,15 @@ impl Proposal {
         let wrote = matches!(outcome, Outcome::Written { .. });
         // X2: an outcome that changes nothing must stand too if an earlier attempt may still come.
         if wrote || (tried && rule!(X2_node)) {
-            self.record.applied.enter(operation, &outcome, &self.moment);
+            let applied = &mut self.record.applied;
+            match self.table_max {
+                Some(max) => {
+                    let outcome = table::without_old(&outcome);
+                    applied.enter(operation, &outcome, &self.moment);
+                    applied.shrink_to(max, &self.moment);
+                }
+                None => applied.enter(operation, &outcome, &self.moment),
+            }
             self.changed = true;
         }
         Verdict::Answer(outcome)

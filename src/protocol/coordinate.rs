@@ -83,6 +83,7 @@ impl Replica {
             pace: &mut self.pace,
             hears_quorum: self.hears_quorum,
             retry_horizon_ms: self.options.tuning.retry_horizon_ms,
+            is_full: self.cluster_full.is_some(),
             near: &self.near,
             effects: &mut effects,
         };
@@ -118,7 +119,13 @@ impl Replica {
             Effect::Answer { pending, outcome } => self.answer(pending, outcome),
             Effect::Forward { to, pending } => self.forward(now, to, pending),
             Effect::Drop { pending, straggler } => self.drop_operation(pending, straggler),
-            Effect::Joined(pending) => self.end_operation(&pending.operation),
+            Effect::Joined {
+                pending,
+                unanswered,
+            } => {
+                self.counters.overflow += unanswered;
+                self.end_operation(&pending.operation);
+            }
             Effect::Open(round) => {
                 self.rounds.insert(round, key.clone());
             }

@@ -6,7 +6,8 @@ use super::Replica;
 use super::ballot::Ballot;
 use super::cache::Waiting;
 use super::limits::{
-    COPIES_ASKED_PER_SECOND_IDLE, COPIES_PER_SECOND_BUSY, COPIES_WAITING_MAX, DOUBTS_MAX, SETTLE_MS,
+    COPIES_ASKED_PER_SECOND_IDLE, COPIES_PER_SECOND_BUSY, COPIES_SIZE_MAX, COPIES_WAITING_MAX,
+    DOUBTS_MAX, SETTLE_MS,
 };
 use super::message::{Copy, Envelope, Epoch, Message, NodeId, Now, RoundId};
 use super::outbox::Way;
@@ -47,8 +48,12 @@ pub struct Copies {
     waiting: VecDeque<(Key, NodeId, Work)>,
     /// Those that wait: who asks again gets no second copy.
     known: HashSet<(NodeId, Key), foldhash::fast::RandomState>,
-    /// What may leave at once, as of then.
+    /// What may leave at once, as of then: keys, ...
     left: u64,
+    /// ... and bytes.
+    size_left: usize,
+    /// Of the last copy.
+    size_last: usize,
     /// When each node asked last.
     asked_us: BTreeMap<NodeId, u64>,
     portion_us: u64,
@@ -68,6 +73,19 @@ impl Copies {
     pub fn is_asked_by(&self, now: Now, node: NodeId) -> bool {
         let asked_us = self.asked_us.get(&node);
         asked_us.is_some_and(|at_us| now.mono_us < at_us + ASKED_US)
+    }
+
+    fn wait(&mut self, key: Key, to: NodeId, work: Work) {
+        if self.known.insert((to, key.clone())) {
+            self.waiting.push_back((key, to, work));
+        }
+    }
+
+    fn charge(&mut self, size: usize) {
+        self.size_left = self.size_left.saturating_sub(size);
+        if size > 0 {
+            self.size_last = size;
+        }
     }
 
     fn doubt(&mut self, now: Now, key: &Key, ballot: Ballot) -> bool {
@@ -105,7 +123,15 @@ impl Replica {
     /// The key is resident, and this node has a vote.
     pub(super) fn work_on(&mut self, now: Now, key: &Key, work: Work) {
         match work {
-            Work::Tell { to, round, via } => self.tell_copy(now, key, to, round, Way::Back(via)),
+            Work::Tell { to, round, via } if self.copies.size_left > 0 => {
+                let size = self.tell_copy(now, key, to, round, Way::Back(via));
+                self.copies.charge(size);
+            }
+            // It was loaded meanwhile, and the portion is used up.
+            Work::Tell { to, .. } => {
+                self.copies.wait(key.clone(), to, work);
+                self.wake_for_copies(now);
+            }
             Work::Adopt { ballot } => self.take_own(now, key, ballot),
             Work::Shed { ballot } => self.shed(key, ballot),
             Work::Bury { ballot } => self.bury(key, ballot),
@@ -128,10 +154,8 @@ impl Replica {
                 self.counters.overflow += 1;
                 break;
             }
-            if self.copies.known.insert((to, key.clone())) {
-                let work = Work::Tell { to, round, via };
-                self.copies.waiting.push_back((key, to, work));
-            }
+            let work = Work::Tell { to, round, via };
+            self.copies.wait(key, to, work);
         }
         self.serve_copies(now);
     }
@@ -149,17 +173,28 @@ impl Replica {
                 false => COPIES_ASKED_PER_SECOND_IDLE,
             };
             copies.portion_us = now.mono_us;
+            copies.size_left = COPIES_SIZE_MAX;
             copies.left = per_second * passed_us.min(PORTION_MAX_MS * 1_000) / 1_000_000;
         }
+        // What is to be loaded first is charged when it leaves.
+        let mut expected = 0;
         while self.copies.left > 0
+            && self.copies.size_left > expected
             && let Some((key, to, work)) = self.copies.waiting.pop_front()
         {
             self.copies.left -= 1;
             self.copies.known.remove(&(to, key.clone()));
             if self.votes {
+                if self.cache.resident(&key).is_none() {
+                    expected += self.copies.size_last;
+                }
                 self.with_key(now, &key, work);
             }
         }
+        self.wake_for_copies(now);
+    }
+
+    fn wake_for_copies(&mut self, now: Now) {
         let copies = &mut self.copies;
         let next_us = copies.portion_us + PORTION_MS * 1_000;
         if !copies.waiting.is_empty() && copies.timer_us.is_none_or(|set| set < now.mono_us) {
@@ -200,12 +235,15 @@ impl Replica {
         })
     }
 
-    fn tell_copy(&mut self, now: Now, key: &Key, to: NodeId, round: RoundId, way: Way) {
+    /// Gives what the copy takes, about.
+    fn tell_copy(&mut self, now: Now, key: &Key, to: NodeId, round: RoundId, way: Way) -> usize {
         match self.copy_of(key) {
             Ok(copy) => {
+                let size = key.as_bytes().len() + copy.record.size();
                 // R2 has nothing to wait for: what is chosen is durable at a quorum.
                 let envelope = self.envelope(to, round, copy.into());
                 self.dispatch(envelope, way);
+                return size;
             }
             // Most doubts are settled by a round under way, or a notice of it.
             Err(Some(ballot)) => {
@@ -215,6 +253,7 @@ impl Replica {
             }
             Err(None) => {}
         }
+        0
     }
 
     /// Takes a copy that was asked for; gives whether it is held now. The key is resident.
@@ -339,6 +378,8 @@ mod tests {
     use super::super::message::{CopiesAsked, Input, Output};
     use super::super::record::Record;
     use super::*;
+    use kvclient::wire::VALUE_SIZE_MAX;
+    use std::sync::Arc;
 
     /// Whether node 1, in its admission `life`, copies to node 2 what it holds of its admission 0.
     fn is_copied(life: u32) -> bool {
@@ -367,6 +408,52 @@ mod tests {
             }
         }
         is_copied
+    }
+
+    /// A question of a few KiB may ask for thousands of the largest records.
+    #[test]
+    fn large_copies_leave_in_portions() {
+        const KEYS: usize = 300;
+        let mut replica = replica();
+        let keys = (0..KEYS).map(|n| Key::user(format!("{n}").as_bytes()));
+        let keys = keys.collect();
+        let record = Arc::new(Record {
+            value: Some(vec![1; VALUE_SIZE_MAX].into()),
+            ..Record::default()
+        });
+        let state = AcceptorState {
+            promised: Ballot::new(6, 2),
+            accepted: Ballot::new(5, 2),
+            chosen: true,
+            record: Some(record.clone()),
+            ..AcceptorState::default()
+        };
+        told(&mut replica, 1, CopiesAsked { keys }.into());
+        let (mut now, mut copied) = (NOW, 0);
+        for _ in 0..KEYS {
+            let before = copied;
+            while let Some(output) = replica.poll_output() {
+                match output {
+                    Output::Load(key) => {
+                        let state = Some(state.clone());
+                        replica.handle_input(now, Input::Loaded { key, state });
+                    }
+                    Output::Persist(group) => {
+                        let group = group.number;
+                        replica.handle_input(now, Input::Persisted { group });
+                    }
+                    Output::Send { envelope, .. } => {
+                        copied += usize::from(matches!(envelope.message, Message::Copy(_)));
+                    }
+                    _ => {}
+                }
+            }
+            let size = (copied - before) * record.size();
+            assert!(size < COPIES_SIZE_MAX + record.size(), "{size} at once");
+            now.mono_us += PORTION_MS * 1_000;
+            replica.handle_input(now, Input::Timeout);
+        }
+        assert_eq!(copied, KEYS);
     }
 
     /// E5: a cache may hold what was deleted and purged since.

@@ -2,7 +2,7 @@
 //! depend on the settings are in `timings`; what they are at least is here.
 
 use kvclient::clock::{self, READING_LAST, Reading};
-use kvclient::datagram::DATAGRAM_SIZE_MAX;
+use kvclient::datagram::{DATAGRAM_HEADER_SIZE, DATAGRAM_SIZE_MAX, FRAME_HEADER_SIZE};
 use kvclient::wire::{KEY_SIZE_MAX, RETRY_WINDOW_MS, VALUE_SIZE_MAX};
 
 pub const MEMBERS_MAX: usize = 9;
@@ -243,6 +243,12 @@ pub const MARKS_MAX: usize = 16_384;
 /// Notices of chosen ballots in one message.
 pub const CHOSEN_PER_MESSAGE_MAX: usize = 256;
 
+/// What a record may take on the way: whatever message carries it fits a datagram, with the largest key.
+pub const RECORD_SIZE_MAX: usize =
+    DATAGRAM_SIZE_MAX - DATAGRAM_HEADER_SIZE - FRAME_HEADER_SIZE - KEY_SIZE_MAX - 64;
+/// What it takes beside its value and the entries of its table, at most.
+pub const RECORD_OVERHEAD_SIZE: usize = 64;
+
 const _: () = assert!(RETRY_WINDOW_MS < OPERATION_AGE_MAX_MS);
 const _: () = assert!(OPERATION_AGE_MAX_MS < RETRY_HORIZON_MS);
 /// Text operations and those of one round have room together, so that none leaves in its own round.
@@ -258,6 +264,5 @@ const _: () = assert!(LIST_SIZE_MAX + KEY_SIZE_MAX + 1_024 <= DATAGRAM_SIZE_MAX)
 /// A list has room for an item of any size.
 const _: () = assert!(KEY_SIZE_MAX + 64 <= LIST_SIZE_MAX);
 const _: () = assert!(10 * BIRTH_SLACK_MS <= HEARSAY_SLACK_MS);
-/// A record with the largest key, value and table, and 1 KiB for headers, fits one datagram.
-const _: () =
-    assert!(KEY_SIZE_MAX + VALUE_SIZE_MAX + APPLIED_SIZE_MAX + 1_024 <= DATAGRAM_SIZE_MAX);
+/// A record has room for the largest value and table.
+const _: () = assert!(VALUE_SIZE_MAX + APPLIED_SIZE_MAX + RECORD_OVERHEAD_SIZE <= RECORD_SIZE_MAX);

@@ -15,6 +15,7 @@ use super::configuration::{Forced, Unreadable};
 use super::digest::{Bucket, Digests, Spread, Sums};
 use super::limits::{
     ADDRESS_SIZE_MAX, CHOSEN_PER_MESSAGE_MAX, KEYS_PER_MESSAGE_MAX, MEMBERS_MAX, NODES_MAX,
+    RECORD_SIZE_MAX,
 };
 use super::page::Page;
 use super::record::{AcceptorState, Key, Record};
@@ -295,7 +296,12 @@ impl Message {
             Message::Purge(m) => return bounded(m.tombstones.len() <= KEYS_PER_MESSAGE_MAX),
             _ => None,
         };
-        record.map_or(Ok(()), |record| record.check())
+        // What the disk holds from before is taken back all the same. But one that is taken here and does
+        // not fit an answer would block its key for good.
+        record.map_or(Ok(()), |record| {
+            bounded(record.size() <= RECORD_SIZE_MAX)?;
+            record.check()
+        })
     }
 }
 

@@ -203,6 +203,8 @@ pub struct Replica {
 
     links: Links,
     links_looked_at_us: Option<u64>,
+    /// Heartbeats of then were not looked at yet.
+    links_due: Option<Now>,
     hears_quorum: bool,
     /// X5: when a quorum was last joined to this node.
     quorum_us: u64,
@@ -335,6 +337,7 @@ impl Replica {
             node: 0,
             votes: false,
             links_looked_at_us: None,
+            links_due: None,
             hears_quorum: false,
             quorum_us: 0,
             near: Vec::new(),
@@ -424,6 +427,11 @@ impl Replica {
             Input::Full(full) => self.set_full(now, full),
             Input::Stop => self.stopping = true,
         }
+        self.end_input(now);
+    }
+
+    /// What this node says to itself takes no network.
+    fn end_input(&mut self, now: Now) {
         loop {
             if let Some(envelope) = self.local.pop_front() {
                 self.handle_member_message(now, envelope);
@@ -441,6 +449,12 @@ impl Replica {
     }
 
     pub fn poll_output(&mut self) -> Option<Output> {
+        if let Some(now) = self.links_due.take()
+            && !self.clocks.ended
+        {
+            self.look_at_links(now, true, false);
+            self.end_input(now);
+        }
         if let Some(output) = self.outputs.pop_front() {
             return Some(output);
         }

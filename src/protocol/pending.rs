@@ -35,11 +35,28 @@ pub enum ReplyTo {
 }
 
 impl ReplyTo {
+    /// Whether both are sent to the same place.
+    fn comes_with(self, other: ReplyTo) -> bool {
+        match (self, other) {
+            (ReplyTo::Client { to, .. }, ReplyTo::Client { to: other, .. })
+            | (ReplyTo::Sessionless { to, .. }, ReplyTo::Sessionless { to: other, .. }) => {
+                to == other
+            }
+            (ReplyTo::Node { node, .. }, ReplyTo::Node { node: other, .. }) => node == other,
+            _ => false,
+        }
+    }
+
     /// Whether it came from a client here, and not from another node.
     pub fn is_client(self) -> bool {
         !matches!(self, ReplyTo::Node { .. } | ReplyTo::Own { .. })
     }
 }
+
+/// Further attempts that are answered: of one source, ...
+const ATTEMPTS_PER_SOURCE_MAX: usize = 8;
+/// ... and of all. Of more the first are not: they are as good as lost on the way.
+const ATTEMPTS_MAX: usize = 32;
 
 /// An operation that is not answered yet.
 #[derive(Debug, Clone)]
@@ -59,6 +76,23 @@ pub struct Pending {
 }
 
 impl Pending {
+    /// Another attempt waits for the same outcome. An answer may be as large as a datagram, so there are few.
+    /// Gives how many are answered no more.
+    pub(super) fn join(&mut self, reply: ReplyTo) -> u64 {
+        let is_same = |other: &&ReplyTo| other.comes_with(reply);
+        let of_source = self.also.iter().filter(is_same).count();
+        let excess = if of_source >= ATTEMPTS_PER_SOURCE_MAX {
+            self.also.iter().position(|other| other.comes_with(reply))
+        } else {
+            (self.also.len() >= ATTEMPTS_MAX).then_some(0)
+        };
+        if let Some(place) = excess {
+            self.also.remove(place);
+        }
+        self.also.push(reply);
+        u64::from(excess.is_some())
+    }
+
     pub(super) fn is_overdue(&self, now: Now) -> bool {
         now.mono_us >= self.arrived_us + OPERATION_AGE_MAX_MS * 1_000
     }
@@ -75,5 +109,53 @@ impl Pending {
     /// X5: whether "surely not done" is still true. Of a read it always is.
     pub(super) fn is_refusable(&self) -> bool {
         !self.sent || self.operation.action.is_read() || !rule!(X5_sent)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kvclient::wire::{Action, OperationId};
+
+    /// However often it is sent again, an operation has few answers, to the last attempts.
+    #[test]
+    fn few_attempts_at_an_operation_are_answered() {
+        let to = |port| Endpoint { ip: 1, port };
+        let operation = Operation {
+            id: OperationId {
+                client: 1,
+                sequence: 1,
+            },
+            birth: 1,
+            low_mark: 1,
+            key: "k".into(),
+            want_old: true,
+            action: Action::Delete,
+        };
+        let mut pending = Pending {
+            operation: Arc::new(operation),
+            reply: ReplyTo::Client {
+                to: to(1),
+                attempt: 0,
+            },
+            also: Vec::new(),
+            tried: false,
+            sent: false,
+            arrived_us: 0,
+            received_us: None,
+        };
+        let mut unanswered = 0;
+        for attempt in 1..=3_000 {
+            unanswered += pending.join(ReplyTo::Client { to: to(1), attempt });
+        }
+        assert_eq!(unanswered, 3_000 - ATTEMPTS_PER_SOURCE_MAX as u64);
+        assert_eq!(pending.also.len(), ATTEMPTS_PER_SOURCE_MAX);
+        for port in 2..=200 {
+            let (to, id) = (to(port), 7);
+            pending.join(ReplyTo::Sessionless { to, id });
+        }
+        assert_eq!(pending.also.len(), ATTEMPTS_MAX);
+        let (to, id) = (to(200), 7);
+        assert_eq!(pending.also.last(), Some(&ReplyTo::Sessionless { to, id }));
     }
 }

@@ -14,7 +14,7 @@ use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::ballot::Ballot;
-use super::limits::{APPLIED_OPERATIONS_MAX, APPLIED_SIZE_MAX};
+use super::limits::{APPLIED_OPERATIONS_MAX, APPLIED_SIZE_MAX, RECORD_OVERHEAD_SIZE};
 
 pub const SPACE_USER: u8 = 0;
 pub const SPACE_CONFIGURATION: u8 = 1;
@@ -137,6 +137,12 @@ impl Record {
         births.max(Ballot(self.version).reading())
     }
 
+    /// At least what it takes when encoded.
+    pub fn size(&self) -> usize {
+        let values = [&self.value, &self.intent].into_iter().flatten();
+        values.map(Bytes::len).sum::<usize>() + self.applied.size() + RECORD_OVERHEAD_SIZE
+    }
+
     /// Bounds that decoding alone does not enforce.
     pub fn check(&self) -> Result<(), BodyError> {
         let operations: usize = self
@@ -189,4 +195,95 @@ pub struct AcceptorState {
     pub record: Option<Arc<Record>>,
     /// E5: the admission (`Meta::life`) that it belongs to; of an earlier one it is a cache, no vote.
     pub life: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use kvclient::datagram::{DATAGRAM_HEADER_SIZE, DATAGRAM_SIZE_MAX, FRAME_HEADER_SIZE};
+
+    use super::super::limits::RECORD_SIZE_MAX;
+    use super::super::message::{Accept, Copy, Message, Promise, ReadAnswer};
+    use super::*;
+
+    /// The largest value, and as many clients of the longest numbers as go beside it.
+    fn largest(more: usize) -> Arc<Record> {
+        let birth = kvclient::clock::READING_SANE_MAX;
+        let client = |_| ClientEntry {
+            client: ClientId::MAX,
+            mark: u64::MAX,
+            birth_max: birth,
+            operations: vec![AppliedOperation {
+                sequence: u64::MAX,
+                birth,
+                outcome: Outcome::Written {
+                    version: Ballot::new(kvclient::clock::READING_SANE_MAX, 9).0,
+                    old: Old::NotAsked,
+                    number: Some(i64::MIN),
+                },
+            }],
+        };
+        let mut record = Record {
+            value: Some(vec![1; VALUE_SIZE_MAX].into()),
+            version: Ballot::new(kvclient::clock::READING_SANE_MAX, 9).0,
+            ..Record::default()
+        };
+        while record.size() + 100 <= RECORD_SIZE_MAX {
+            record.applied.clients.push(client(()));
+        }
+        let more = (0..more).map(|_| client(()));
+        record.applied.clients.extend(more);
+        record.into()
+    }
+
+    fn carriers(record: &Arc<Record>) -> [Message; 4] {
+        let key = Key::user(&[b'k'; KEY_SIZE_MAX]);
+        let ballot = Ballot::new(kvclient::clock::READING_SANE_MAX, 9);
+        let record = record.clone();
+        let some = Some(record.clone());
+        [
+            Accept {
+                key: key.clone(),
+                ballot,
+                record: record.clone(),
+            }
+            .into(),
+            Copy {
+                key,
+                ballot,
+                record,
+            }
+            .into(),
+            Promise {
+                ballot,
+                accepted: ballot,
+                record: some.clone(),
+                floor: ballot,
+            }
+            .into(),
+            ReadAnswer {
+                accepted: ballot,
+                chosen: true,
+                record: some,
+                floor: ballot,
+            }
+            .into(),
+        ]
+    }
+
+    /// One that fits an Accept and no Promise would block its key for good.
+    #[test]
+    fn whatever_carries_a_record_that_is_taken_fits_a_datagram() {
+        for (more, is_taken) in [(0, true), (1, false)] {
+            let record = largest(more);
+            assert_eq!(record.size() <= RECORD_SIZE_MAX, is_taken);
+            for message in carriers(&record) {
+                let mut body = Vec::new();
+                message.encode_body(&mut body);
+                let size = DATAGRAM_HEADER_SIZE + FRAME_HEADER_SIZE + body.len();
+                assert!(size <= DATAGRAM_SIZE_MAX, "{}: {size}", message.name());
+                let decoded = Message::decode(message.kind(), &body);
+                assert_eq!(decoded.is_ok(), is_taken, "{}", message.name());
+            }
+        }
+    }
 }

@@ -51,8 +51,12 @@ pub enum Effect {
         pending: Pending,
         straggler: bool,
     },
-    /// Another attempt at an operation that is under way: it is counted no longer.
-    Joined(Pending),
+    /// Another attempt at an operation that is under way: it is counted no longer. So many earlier ones are
+    /// not answered for it.
+    Joined {
+        pending: Pending,
+        unanswered: u64,
+    },
     /// Answers with this id are this key's, until it is closed.
     Open(RoundId),
     Close(RoundId),
@@ -79,6 +83,8 @@ pub struct Context<'a> {
     pub hears_quorum: bool,
     /// X1.
     pub retry_horizon_ms: u64,
+    /// X6: whether this node or another member is full.
+    pub is_full: bool,
     /// The members heard of late, this one first.
     pub near: &'a [NodeId],
     pub effects: &'a mut Vec<Effect>,
@@ -182,10 +188,14 @@ impl Coordinator {
             twin.tried = true;
             // X5: what may not be refused for one of them may not be refused for the other.
             twin.sent |= pending.sent;
-            twin.also.push(pending.reply);
-            twin.also.extend(pending.also.iter().copied());
+            let replies = pending.also.iter().chain([&pending.reply]);
+            let unanswered = replies.map(|reply| twin.join(*reply)).sum();
             // Counted once: `pending` is no operation of its own any more.
-            context.effects.push(Effect::Joined(pending));
+            let joined = Effect::Joined {
+                pending,
+                unanswered,
+            };
+            context.effects.push(joined);
             return;
         }
         self.queue.push_back(pending);
@@ -445,6 +455,9 @@ impl Coordinator {
             text_kept_above: seen.map_or(0, |seen| seen.settled(now_us)),
         };
         let mut proposal = Proposal::new(found.as_deref(), round.ballot, moment, forgotten);
+        if context.is_full {
+            proposal.keep_size(found.as_deref());
+        }
         let mut verdicts = Vec::with_capacity(round.operations.len());
         for pending in &mut round.operations {
             verdicts.push(match pending.is_stale_text(context.now) {

@@ -202,7 +202,11 @@ impl Replica {
         let clock = &self.clock;
         self.links
             .heartbeat(from, heartbeat, now, |row| clock.is_believable(row.clock));
-        self.look_at_links(now, true, false);
+        self.links_due = Some(now);
+        // One datagram has room for a thousand of them: those of one instant are looked at together.
+        if self.links_looked_at_us != Some(now.mono_us) {
+            self.look_at_links(now, true, false);
+        }
     }
 }
 

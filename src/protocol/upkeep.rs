@@ -69,6 +69,7 @@ impl Replica {
             return;
         }
         self.links_looked_at_us = Some(now.mono_us);
+        self.links_due = None;
         let Some(configuration) = self.configuration.clone() else {
             return;
         };

@@ -410,9 +410,11 @@ impl Driver {
         }
     }
 
-    fn persist(&mut self, now: Now, group: Group) {
+    fn persist(&mut self, now: Now, mut group: Group) {
         self.table.apply(&group);
         if let Some(disk) = &mut self.disk {
+            // A mark may be told of any key: beside no register it would stay on disk for good.
+            group.chosen.retain(|(key, _)| self.table.holds(key));
             disk.commit(group);
         } else {
             let group = group.number;

@@ -79,6 +79,10 @@ impl Table {
         }
     }
 
+    pub fn holds(&self, key: &Key) -> bool {
+        self.states(key).contains_key(key)
+    }
+
     pub fn load(&self, key: &Key) -> Option<AcceptorState> {
         self.states(key).get(key).cloned()
     }

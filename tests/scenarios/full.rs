@@ -59,6 +59,34 @@ pub fn x6_what_grows_is_refused_by_all() {
     c.check();
 }
 
+/// Puts of the same size, each of another client: the table that answers for them grows no more.
+#[test]
+pub fn x6_tables_do_not_grow() {
+    let mut c = Script::new(3);
+    let client = c.client();
+    c.put(client, "k", "1");
+    c.run_ms(RETRY_HORIZON_MS + 1_000);
+    c.put(client, "k", "1");
+    let size = |c: &Cluster| {
+        let record = held(c, 0, "k").and_then(|state| state.record);
+        record.expect("it is written").applied.size()
+    };
+    c.run_ms(500);
+    let before = size(&c);
+    fill(&mut c, 0, Some(Full::Memory));
+    for n in 0..60 {
+        let mut hand = c.hand();
+        let mut operation = c.operation(&mut hand, "k", put("2"));
+        operation.want_old = true;
+        let outcome = c.ask(&mut hand, n % 3, &operation, false);
+        assert!(matches!(outcome, Outcome::Written { .. }), "{outcome:?}");
+    }
+    c.run_ms(1_000);
+    assert!((0..3).all(|n| held(&c, n, "k").is_some()));
+    assert!(size(&c) <= before, "{before} bytes before, {}", size(&c));
+    c.check();
+}
+
 /// A write was done, its answer is lost, and then the node is full: the retry gets the answer.
 #[test]
 pub fn x6_the_retry_of_what_was_done_is_answered() {

@@ -195,7 +195,7 @@ pub fn progress(learning: &LearningStatus) -> String {
         buckets,
         keys_copied,
     } = learning;
-    let percent = 100 * buckets_done / (*buckets).max(1);
+    let percent = buckets_done.saturating_mul(100) / (*buckets).max(1);
     format!("copies what the members hold: {percent} %, {keys_copied} keys so far")
 }
 

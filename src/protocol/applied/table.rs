@@ -69,7 +69,7 @@ impl Applied {
     }
 
     /// X1: whether the text operations that may not leave yet leave room for one more of this size.
-    pub(super) fn has_room_for_text(&self, size: usize, moment: &Moment) -> bool {
+    pub(super) fn has_room_for_text(&self, size: usize, max: usize, moment: &Moment) -> bool {
         let stays = |o: &&AppliedOperation| !moment.lets_text_leave(o.birth);
         let texts = self.clients.iter().filter(|c| c.is_text());
         let sizes = texts.map(|entry| {
@@ -77,7 +77,7 @@ impl Applied {
             let kept: usize = kept.map(operation_size).sum();
             kept + if kept > 0 { CLIENT_SIZE } else { 0 }
         });
-        sizes.sum::<usize>() + size <= APPLIED_TEXT_SIZE_MAX
+        sizes.sum::<usize>() + size <= max
     }
 
     pub(super) fn enter(&mut self, operation: &Operation, outcome: &Outcome, moment: &Moment) {
@@ -149,8 +149,23 @@ impl Applied {
 
     fn is_over_bound(&self) -> bool {
         let count: usize = self.clients.iter().map(|c| c.operations.len()).sum();
-        let size: usize = self.clients.iter().map(client_size).sum();
-        count > APPLIED_OPERATIONS_MAX || size > APPLIED_SIZE_MAX
+        count > APPLIED_OPERATIONS_MAX || self.size() > APPLIED_SIZE_MAX
+    }
+
+    /// At least what it takes when encoded.
+    pub fn size(&self) -> usize {
+        self.clients.iter().map(client_size).sum()
+    }
+
+    /// X6: what may leave does, the lowest birth first, until it takes no more than that.
+    pub(super) fn shrink_to(&mut self, size_max: usize, moment: &Moment) {
+        let stays = |entry: &ClientEntry| {
+            let oldest = entry.operations.iter().map(|o| o.birth).min();
+            entry.is_text() && oldest.is_some_and(|birth| !moment.lets_text_leave(birth))
+        };
+        while self.size() > size_max && !self.clients.iter().all(stays) {
+            self.drop_oldest(moment, |entry| !stays(entry));
+        }
     }
 
     fn text_size(&self) -> usize {
@@ -193,6 +208,17 @@ fn shortened(outcome: &Outcome) -> Outcome {
     let mut outcome = outcome.clone();
     if let Outcome::Written { old, .. } | Outcome::Conflict { old, .. } = &mut outcome
         && matches!(old, Old::Value(value) if value.len() > OLD_VALUE_KEPT_SIZE_MAX)
+    {
+        *old = Old::Forgotten;
+    }
+    outcome
+}
+
+/// The outcome as a table keeps it that has no room to grow.
+pub(super) fn without_old(outcome: &Outcome) -> Outcome {
+    let mut outcome = outcome.clone();
+    if let Outcome::Written { old, .. } | Outcome::Conflict { old, .. } = &mut outcome
+        && matches!(old, Old::Value(_))
     {
         *old = Old::Forgotten;
     }

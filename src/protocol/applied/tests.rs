@@ -425,3 +425,30 @@ fn the_same_words_from_elsewhere_are_not_run_while_they_may_be_a_retry() {
     let (_, verdicts) = over(&record, &[(&text_put_from(2, 1, 8, NOW), true)]);
     version_of(&verdicts[0]);
 }
+
+/// X6: the table stays as large as it was, and what left for that is not applied again.
+#[test]
+fn a_table_without_room_does_not_grow() {
+    let (first, second) = (put(1, 1, 1, "a"), put(2, 2, 1, "b"));
+    let (before, _) = over(&Record::default(), &[(&first, false)]);
+    let mut proposal = Proposal::new(Some(&before), Ballot::new(NOW, 1), at(NOW), 0);
+    proposal.keep_size(Some(&before));
+    let third = put(3, 3, 1, "c");
+    for operation in [&second, &third] {
+        let verdict = proposal.apply(operation, false);
+        assert!(matches!(verdict, Verdict::Answer(Outcome::Written { .. })));
+    }
+    let (after, changed) = proposal.finish();
+    assert!(changed && after.applied.size() <= before.applied.size());
+    let (_, verdicts) = over(&after, &[(&first, true), (&second, true)]);
+    assert_eq!(verdicts, [const { Verdict::Answer(Outcome::Unknown) }; 2]);
+    // The last one is still answered for.
+    let (_, verdicts) = over(&after, &[(&third, true)]);
+    assert!(matches!(
+        &verdicts[..],
+        [Verdict::Answer(Outcome::Written {
+            old: Old::Forgotten,
+            ..
+        })]
+    ));
+}

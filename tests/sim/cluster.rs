@@ -1,17 +1,20 @@
 //! Nodes, network, disks and clients on one event queue. What is random comes from the seed; what is
 //! to go wrong, and what clients want, comes from whoever drives it: a plan or a scenario.
 
+use std::collections::BTreeMap;
+
 use horseshoe::gateway::text;
 use horseshoe::protocol::limits::{HEARTBEAT_MS_DEFAULT, LINK_DOWN_MS_DEFAULT};
 use horseshoe::protocol::message::{
-    ClientReply, Destination, Endpoint, Epoch, Event as NodeEvent, Incarnation, Input, NodeId,
-    Output,
+    ClientReply, Destination, Endpoint, Envelope, Epoch, Event as NodeEvent, GroupNumber,
+    Incarnation, Input, Message, NodeId, Output,
 };
 use horseshoe::protocol::record::Key;
 use horseshoe::protocol::{Options, Replica, Tuning};
 
 use super::clients::Client;
 use super::codec;
+use super::disk::Disk;
 use super::event::{Event, Parcel, Passing, Queue};
 use super::history::Call;
 use super::network::{Network, Place, Quality};
@@ -98,6 +101,8 @@ type Filter = Box<dyn FnMut(&Passing) -> Fate>;
 pub struct Cluster {
     /// Incarnations whose state is lost, and the newest epoch that was known then.
     losses: Vec<(Incarnation, Epoch)>,
+    /// What each node, in its present life, has heard to be durable on the disk of an incarnation.
+    heard: BTreeMap<(usize, u64, Incarnation), GroupNumber>,
     pub settings: Settings,
     pub now_us: u64,
     pub nodes: Vec<Node>,
@@ -166,6 +171,7 @@ impl Cluster {
             events: 0,
             due: Vec::new(),
             losses: Vec::new(),
+            heard: BTreeMap::new(),
             settings,
         }
     }
@@ -307,6 +313,7 @@ impl Cluster {
         }
         match (passing.to, passing.from, passing.parcel) {
             (Place::Node(node), _, Parcel::Peer { cluster, envelope }) => {
+                self.hears(node, &envelope);
                 self.receive(node, Input::Peer { cluster, envelope });
             }
             (Place::Node(node), _, Parcel::Request { from, message }) => {
@@ -318,6 +325,23 @@ impl Cluster {
                 self.drain_client(client);
             }
             (to, from, parcel) => panic!("{from} sends {to} {parcel:?}"),
+        }
+    }
+
+    /// A node notes what is durable elsewhere of the nodes that its configuration names.
+    fn hears(&mut self, node: usize, envelope: &Envelope) {
+        let Message::Heartbeat(heartbeat) = &envelope.message else {
+            return;
+        };
+        let hearer = &self.nodes[node];
+        let Some(configuration) = hearer.replica.as_ref().and_then(Replica::configuration) else {
+            return;
+        };
+        let rows = heartbeat.rows.iter().filter(|row| row.starts > 0);
+        for row in rows.filter(|row| configuration.nodes().any(|m| m.node == row.node)) {
+            let heard = self.heard.entry((node, hearer.life, row.incarnation));
+            let synced = heard.or_default();
+            *synced = row.synced.max(*synced);
         }
     }
 
@@ -553,6 +577,39 @@ impl Cluster {
         self.nodes[node].disk.wipe(incarnation);
     }
 
+    /// A node's disk is put back to an older copy, while it is down.
+    pub fn roll_back(&mut self, node: usize, copy: Disk) {
+        self.crash(node);
+        let disk = &mut self.nodes[node].disk;
+        let lost = disk.incarnation();
+        let groups = disk.synced().group - copy.synced().group;
+        disk.roll_back(copy);
+        let epoch = self.watch.configuration().map_or(0, |c| c.epoch);
+        self.losses.push((lost, epoch));
+        self.trace.story(self.now_us, || {
+            format!("node {node}'s disk is put back to a copy without {groups} groups")
+        });
+    }
+
+    /// Whether each other node with a vote, as it runs now, has heard of something durable that the copy of
+    /// this node's disk lacks.
+    pub fn is_loss_known(&self, node: usize, copy: &Disk) -> bool {
+        let incarnation = self.nodes[node].disk.incarnation();
+        let group = copy.synced().group;
+        let has_heard = |other: &Node| {
+            let heard = self.heard.get(&(other.index, other.life, incarnation));
+            other.is_up() && heard.is_some_and(|synced| *synced > group)
+        };
+        let others = self.nodes.iter().filter(|other| other.index != node);
+        let mut voters = others.filter(|other| self.vote_of(other.index).is_some());
+        copy.incarnation() == incarnation && voters.all(has_heard)
+    }
+
+    /// Whether a node runs, or will, from an older copy of its disk, and has not noticed that.
+    pub fn is_somebody_rolled_back(&self) -> bool {
+        self.nodes.iter().any(|n| n.disk.is_rolled_back())
+    }
+
     /// Whether state was lost that a change under way, which nobody knew of yet, has counted on: the
     /// configuration that came of it may have no quorum, and no way on but an operator's force.
     pub fn lost_what_a_change_needs(&self) -> bool {
@@ -606,6 +663,7 @@ impl Cluster {
         };
         let stays = self.nodes.iter().filter(|n| !lost.contains(&n.index));
         let stays = stays.filter(|n| n.disk.synced().meta.configuration.is_some());
+        let stays = stays.filter(|n| !n.disk.is_rolled_back());
         let stays: Vec<Incarnation> = stays.map(|n| n.disk.incarnation()).collect();
         let all_stay = configuration
             .members

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use horseshoe::protocol::digest::{Bucket, Digests, Spread};
-use horseshoe::protocol::message::{Group, GroupNumber, Meta, Recovered};
+use horseshoe::protocol::message::{Group, GroupNumber, Incarnation, Meta, Recovered};
 use horseshoe::protocol::page::Page;
 use horseshoe::protocol::record::{AcceptorState, Key};
 
@@ -59,6 +59,8 @@ pub struct Disk {
     waiting: VecDeque<Group>,
     /// The last group of the sync that is under way.
     syncing: Option<GroupNumber>,
+    /// Who has lost what was written since a copy was made.
+    rolled_back: Option<Incarnation>,
 }
 
 impl Disk {
@@ -69,7 +71,22 @@ impl Disk {
             written: Table::default(),
             waiting: VecDeque::new(),
             syncing: None,
+            rolled_back: None,
         }
+    }
+
+    /// An older copy takes the place of what is there.
+    pub fn roll_back(&mut self, copy: Disk) {
+        let rolled_back = Some(self.incarnation());
+        *self = Disk {
+            rolled_back,
+            ..copy
+        };
+    }
+
+    /// Whether this is an older copy, and its node goes on as the one that wrote more.
+    pub fn is_rolled_back(&self) -> bool {
+        self.rolled_back == Some(self.incarnation())
     }
 
     /// As the node calls itself by now (E4).

@@ -61,7 +61,7 @@ impl Plan {
     pub fn of(seed: u64, config: &Config) -> Self {
         let mut random = Random::stream(seed, 10);
         let nodes = *random.pick(&[1, 2, 3, 3, 3, 3, 3, 3, 4, 4, 4, 4, 4, 5, 5, 5, 5, 5, 5, 5]);
-        let settings = settings(seed, nodes, config, &mut random);
+        let mut settings = settings(seed, nodes, config, &mut random);
         let key_count = *random.pick(&[1, 2, 3, 4, 5, 6, 8]);
         let duration_us = random.between(5_000_000, 9_000_000);
         let kinds = [
@@ -71,6 +71,10 @@ impl Plan {
             KeyKind::Log,
         ];
         let faults = faults(seed, settings.shrink_after_ms, &mut random);
+        let has_outsider = nodes >= 4
+            && faults.contains(&FaultKind::Replacement)
+            && Random::stream(seed, 27).chance(400);
+        settings.listed = nodes - usize::from(has_outsider);
         let bad_clock = bad_clock(seed, nodes, &faults);
         Plan {
             settings,
@@ -105,6 +109,10 @@ fn value_size(seed: u64, random: &mut Random) -> usize {
 
 /// A link is taken for down after three heartbeats at least.
 fn heartbeats(seed: u64) -> (u64, u64) {
+    let mut slow = Random::stream(seed, 25);
+    if slow.chance(40) {
+        return *slow.pick(&[(500, 2_000), (1_000, 4_000)]);
+    }
     *Random::stream(seed, 21).pick(&[
         (50, 200),
         (50, 200),
@@ -190,6 +198,13 @@ fn faults(seed: u64, shrink_after_ms: u64, random: &mut Random) -> Vec<FaultKind
             // Often, so that a node has several lives within one run.
             let often = if removes { chosen.len() / 2 } else { 0 };
             chosen.extend(std::iter::repeat_n(FaultKind::Removal, often));
+            let mut copies = Random::stream(seed, 26);
+            let rolled_back = if copies.chance(120) {
+                chosen.len() / 2
+            } else {
+                0
+            };
+            chosen.extend(std::iter::repeat_n(FaultKind::RollBack, rolled_back));
             let kinds = FaultKind::OPERATORS.iter().copied();
             chosen.extend(kinds.filter(|_| operate && operators.chance(600)));
             return chosen;

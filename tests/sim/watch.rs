@@ -300,7 +300,8 @@ impl Watch {
         };
         // A member that has lost its state since may have held it.
         let lacks = |incarnation: Incarnation| {
-            let node = nodes.iter().find(|n| n.disk.incarnation() == incarnation);
+            let mut nodes = nodes.iter().filter(|n| !n.disk.is_rolled_back());
+            let node = nodes.find(|n| n.disk.incarnation() == incarnation);
             node.is_some_and(|n| durable_version(n.disk.synced(), key) < *version)
         };
         // The round may have run in an epoch that some have left by now.

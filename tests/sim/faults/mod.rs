@@ -1,5 +1,6 @@
 //! The trouble of a run: what strikes, whom, for how long, and how it ends.
 
+mod copies;
 mod links;
 mod messages;
 mod nodes;
@@ -8,6 +9,7 @@ mod operators;
 use std::collections::BTreeMap;
 
 use super::cluster::{Cluster, Trap};
+use super::disk::Disk;
 use super::network::Place;
 use super::node::DiskSpeed;
 use super::random::Random;
@@ -23,6 +25,8 @@ pub enum FaultKind {
     PowerCut,
     /// A crash that takes the state with it.
     MemoryLoss,
+    /// A crash, and a start from a copy of the disk that was made earlier in this run.
+    RollBack,
     CleanStop,
     Stall,
     SlowDisk,
@@ -102,6 +106,8 @@ enum Then {
     CrashFor(usize, u64),
     /// The same for a node that was asked to stop, and does nothing any more if it does not.
     EndFor(usize, u64),
+    /// The node starts from this copy of its disk.
+    RollBack(usize, Box<Disk>),
     Mend(Vec<(Place, Place)>),
     Calm(u64),
     Speed(usize, DiskSpeed),
@@ -195,6 +201,7 @@ impl Faults {
             Some(Then::TakeIn) => {
                 self.take_in(cluster);
             }
+            Some(Then::RollBack(node, copy)) => self.roll_back(cluster, node, *copy),
             Some(then) => end(then, cluster),
         }
     }
@@ -217,6 +224,10 @@ impl Faults {
             FaultKind::CrashAndSetBack => self.crash_and_set_back(cluster, node, for_us),
             FaultKind::PowerCut => self.power_cut(cluster),
             FaultKind::MemoryLoss => self.lose_memory(cluster, node, for_us),
+            FaultKind::RollBack => {
+                self.copy(cluster, node, for_us);
+                None
+            }
             FaultKind::CleanStop => self.stop(cluster, node, for_us),
             FaultKind::Stall => self.stall(cluster, node, for_us),
             FaultKind::SlowDisk => Some(self.slow_disk(cluster, node, for_us)),
@@ -258,7 +269,7 @@ fn end(then: Then, cluster: &mut Cluster) {
             }
         }
         // Not any more, then.
-        Then::CrashFor(..) => {}
+        Then::CrashFor(..) | Then::RollBack(..) => {}
         // All are taken in once the trouble has ended.
         Then::TakeIn => {}
         Then::EndFor(node, _) => {

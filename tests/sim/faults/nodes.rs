@@ -11,10 +11,14 @@ impl Faults {
     /// A crash is harmless for who finds its state again; who does not must be one that the others
     /// can do without.
     pub(super) fn is_harmless(&mut self, cluster: &Cluster, node: usize) -> bool {
+        // It alone may know that another's disk is an older copy.
+        if cluster.is_somebody_rolled_back() {
+            return false;
+        }
         cluster.settings.keeps_disk || self.may_forget(cluster, node)
     }
 
-    fn may_forget(&mut self, cluster: &Cluster, node: usize) -> bool {
+    pub(super) fn may_forget(&mut self, cluster: &Cluster, node: usize) -> bool {
         // The only node there is would start a new cluster, as it should.
         if cluster.nodes.len() == 1 {
             return false;
@@ -64,7 +68,7 @@ impl Faults {
     }
 
     pub(super) fn power_cut(&mut self, cluster: &mut Cluster) -> Begun {
-        if !cluster.settings.keeps_disk {
+        if !cluster.settings.keeps_disk || cluster.is_somebody_rolled_back() {
             return None;
         }
         let mut then = Vec::new();
@@ -79,7 +83,10 @@ impl Faults {
     }
 
     pub(super) fn lose_memory(&mut self, cluster: &mut Cluster, node: usize, for_us: u64) -> Begun {
-        if !cluster.nodes[node].is_up() || !self.may_forget(cluster, node) {
+        if !cluster.nodes[node].is_up() || !self.is_harmless(cluster, node) {
+            return None;
+        }
+        if !self.may_forget(cluster, node) {
             return None;
         }
         cluster.crash(node);
@@ -90,7 +97,8 @@ impl Faults {
     }
 
     pub(super) fn stop(&mut self, cluster: &mut Cluster, node: usize, for_us: u64) -> Begun {
-        if !cluster.nodes[node].is_up() || !cluster.settings.keeps_disk {
+        let is_rolled_back = cluster.is_somebody_rolled_back();
+        if !cluster.nodes[node].is_up() || !cluster.settings.keeps_disk || is_rolled_back {
             return None;
         }
         cluster.ask_to_stop(node);

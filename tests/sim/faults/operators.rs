@@ -1,11 +1,13 @@
-//! What operators ask of the members in the middle of trouble. A force keeps all that was acknowledged:
-//! it names all members, unless they change meanwhile (see `Watch::may_have_lost`).
+//! What operators ask of the members in the middle of trouble. A force keeps all that was acknowledged: it
+//! names all members, or all but one that is no quorum alone, unless they change meanwhile (see
+//! `Watch::may_have_lost`).
 
-use horseshoe::protocol::message::{Configuration, Member};
+use horseshoe::protocol::message::{Configuration, Member, NodeId};
 use kvclient::session::Question;
 use kvclient::wire::Change;
 
 use super::super::cluster::{Cluster, address};
+use super::super::watch::is_quorum;
 use super::{FaultKind, Faults, Then, When};
 
 /// Nobody waits for an answer for longer.
@@ -47,7 +49,8 @@ impl Faults {
         }
     }
 
-    /// At a member that has the newest configuration, with all members.
+    /// At a member that has the newest configuration, with all members, or without one whose absence
+    /// leaves out no record that a quorum holds.
     fn force(&mut self, cluster: &mut Cluster, node: usize, newest: &Configuration) -> Begun {
         let installed = cluster.nodes[node].replica.as_ref()?.configuration()?;
         let is_early = self
@@ -58,7 +61,9 @@ impl Faults {
         }
         cluster.vote_of(node)?;
         self.forced_us = Some(cluster.now_us);
-        let nodes = newest.members.iter().map(|m| m.node).collect();
+        let without = self.is_left_out(cluster, node, newest);
+        let members = newest.members.iter().map(|m| m.node);
+        let nodes = members.filter(|id| Some(*id) != without).collect();
         let change = Change::Force {
             nodes,
             epoch: newest.epoch,
@@ -66,6 +71,23 @@ impl Faults {
         };
         self.ask(cluster, node, change);
         Some(Vec::new())
+    }
+
+    /// A member that is no quorum alone, as one that is gone for good: not the node that is asked.
+    fn is_left_out(
+        &mut self,
+        cluster: &Cluster,
+        node: usize,
+        newest: &Configuration,
+    ) -> Option<NodeId> {
+        let asked = cluster.vote_of(node);
+        let members = newest.members.iter().filter(|m| Some(m.node) != asked);
+        let members: Vec<&Member> = members.collect();
+        if members.is_empty() || !self.random.chance(400) {
+            return None;
+        }
+        let one = self.random.pick(&members);
+        (!is_quorum(&newest.members, &[one.incarnation])).then_some(one.node)
     }
 
     /// A node that nothing names is added; gives whether there was one.

@@ -6,15 +6,14 @@ use std::collections::BTreeMap;
 use horseshoe::gateway::text;
 use horseshoe::protocol::limits::{HEARTBEAT_MS_DEFAULT, LINK_DOWN_MS_DEFAULT};
 use horseshoe::protocol::message::{
-    ClientReply, Destination, Endpoint, Envelope, Epoch, Event as NodeEvent, GroupNumber,
-    Incarnation, Input, Message, NodeId, Output,
+    ClientReply, Destination, Endpoint, Epoch, Event as NodeEvent, GroupNumber, Incarnation, Input,
+    NodeId, Output,
 };
 use horseshoe::protocol::record::Key;
 use horseshoe::protocol::{Options, Replica, Tuning};
 
 use super::clients::Client;
 use super::codec;
-use super::disk::Disk;
 use super::event::{Event, Parcel, Passing, Queue};
 use super::history::Call;
 use super::network::{Network, Place, Quality};
@@ -100,9 +99,9 @@ type Filter = Box<dyn FnMut(&Passing) -> Fate>;
 
 pub struct Cluster {
     /// Incarnations whose state is lost, and the newest epoch that was known then.
-    losses: Vec<(Incarnation, Epoch)>,
+    pub(super) losses: Vec<(Incarnation, Epoch)>,
     /// What each node, in its present life, has heard to be durable on the disk of an incarnation.
-    heard: BTreeMap<(usize, u64, Incarnation), GroupNumber>,
+    pub(super) heard: BTreeMap<(usize, u64, Incarnation), GroupNumber>,
     pub settings: Settings,
     pub now_us: u64,
     pub nodes: Vec<Node>,
@@ -325,23 +324,6 @@ impl Cluster {
                 self.drain_client(client);
             }
             (to, from, parcel) => panic!("{from} sends {to} {parcel:?}"),
-        }
-    }
-
-    /// A node notes what is durable elsewhere of the nodes that its configuration names.
-    fn hears(&mut self, node: usize, envelope: &Envelope) {
-        let Message::Heartbeat(heartbeat) = &envelope.message else {
-            return;
-        };
-        let hearer = &self.nodes[node];
-        let Some(configuration) = hearer.replica.as_ref().and_then(Replica::configuration) else {
-            return;
-        };
-        let rows = heartbeat.rows.iter().filter(|row| row.starts > 0);
-        for row in rows.filter(|row| configuration.nodes().any(|m| m.node == row.node)) {
-            let heard = self.heard.entry((node, hearer.life, row.incarnation));
-            let synced = heard.or_default();
-            *synced = row.synced.max(*synced);
         }
     }
 
@@ -575,39 +557,6 @@ impl Cluster {
         self.losses.push((lost, epoch));
         let incarnation = self.random.word();
         self.nodes[node].disk.wipe(incarnation);
-    }
-
-    /// A node's disk is put back to an older copy, while it is down.
-    pub fn roll_back(&mut self, node: usize, copy: Disk) {
-        self.crash(node);
-        let disk = &mut self.nodes[node].disk;
-        let lost = disk.incarnation();
-        let groups = disk.synced().group - copy.synced().group;
-        disk.roll_back(copy);
-        let epoch = self.watch.configuration().map_or(0, |c| c.epoch);
-        self.losses.push((lost, epoch));
-        self.trace.story(self.now_us, || {
-            format!("node {node}'s disk is put back to a copy without {groups} groups")
-        });
-    }
-
-    /// Whether each other node with a vote, as it runs now, has heard of something durable that the copy of
-    /// this node's disk lacks.
-    pub fn is_loss_known(&self, node: usize, copy: &Disk) -> bool {
-        let incarnation = self.nodes[node].disk.incarnation();
-        let group = copy.synced().group;
-        let has_heard = |other: &Node| {
-            let heard = self.heard.get(&(other.index, other.life, incarnation));
-            other.is_up() && heard.is_some_and(|synced| *synced > group)
-        };
-        let others = self.nodes.iter().filter(|other| other.index != node);
-        let mut voters = others.filter(|other| self.vote_of(other.index).is_some());
-        copy.incarnation() == incarnation && voters.all(has_heard)
-    }
-
-    /// Whether a node runs, or will, from an older copy of its disk, and has not noticed that.
-    pub fn is_somebody_rolled_back(&self) -> bool {
-        self.nodes.iter().any(|n| n.disk.is_rolled_back())
     }
 
     /// Whether state was lost that a change under way, which nobody knew of yet, has counted on: the

@@ -17,6 +17,7 @@ pub mod network;
 pub mod node;
 pub mod plan;
 pub mod random;
+pub mod rolled_back;
 pub mod run;
 pub mod script;
 pub mod text;

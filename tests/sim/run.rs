@@ -30,6 +30,9 @@ const RESTARTS_AHEAD_MS: u64 = 90_000;
 /// How soon every node is a member again: whoever was removed often must be steady for a minute.
 const ADMISSION_US: u64 = 90_000_000;
 
+/// By then nothing is under way any more of what operators asked for in the middle of trouble.
+const ASKED_LATE_US: u64 = 10_000_000;
+
 /// What a member has accepted for a key, if anything.
 type Held = Option<(Ballot, Option<Arc<Record>>)>;
 
@@ -324,8 +327,11 @@ impl Run {
     }
 
     /// Whether all nodes are members by then. What operators asked for before may come late, and take a node
-    /// out again: so they look until the end whether there is one to be added.
+    /// out again: so that is waited for, and they look until the end whether there is one to be added.
     fn all_are_admitted(&mut self, until_us: u64) -> Result<bool, Failure> {
+        if self.faults.has_operator() {
+            self.run_until(self.cluster.now_us + ASKED_LATE_US, |_| false)?;
+        }
         loop {
             self.faults.take_in(&mut self.cluster);
             let next_us = until_us.min(self.cluster.now_us + 500_000);

@@ -90,6 +90,10 @@ impl Faults {
         (!is_quorum(&newest.members, &[one.incarnation])).then_some(one.node)
     }
 
+    pub fn has_operator(&self) -> bool {
+        self.operator.is_some()
+    }
+
     /// A node that nothing names is added; gives whether there was one.
     pub fn take_in(&mut self, cluster: &mut Cluster) -> bool {
         let Some(newest) = cluster.watch.configuration().cloned() else {

@@ -1,0 +1,60 @@
+//! Disks that are put back to an older copy, and who knows of what is lost with that (E1).
+
+use horseshoe::protocol::Replica;
+use horseshoe::protocol::message::{Envelope, Message};
+
+use super::cluster::Cluster;
+use super::disk::Disk;
+use super::node::Node;
+
+impl Cluster {
+    /// A node notes what is durable elsewhere of the nodes that its configuration names.
+    pub(super) fn hears(&mut self, node: usize, envelope: &Envelope) {
+        let Message::Heartbeat(heartbeat) = &envelope.message else {
+            return;
+        };
+        let hearer = &self.nodes[node];
+        let Some(configuration) = hearer.replica.as_ref().and_then(Replica::configuration) else {
+            return;
+        };
+        let rows = heartbeat.rows.iter().filter(|row| row.starts > 0);
+        for row in rows.filter(|row| configuration.nodes().any(|m| m.node == row.node)) {
+            let heard = self.heard.entry((node, hearer.life, row.incarnation));
+            let synced = heard.or_default();
+            *synced = row.synced.max(*synced);
+        }
+    }
+
+    /// A node's disk is put back to an older copy, while it is down.
+    pub fn roll_back(&mut self, node: usize, copy: Disk) {
+        self.crash(node);
+        let disk = &mut self.nodes[node].disk;
+        let lost = disk.incarnation();
+        let groups = disk.synced().group - copy.synced().group;
+        disk.roll_back(copy);
+        let epoch = self.watch.configuration().map_or(0, |c| c.epoch);
+        self.losses.push((lost, epoch));
+        self.trace.story(self.now_us, || {
+            format!("node {node}'s disk is put back to a copy without {groups} groups")
+        });
+    }
+
+    /// Whether each other node with a vote, as it runs now, has heard of something durable that the copy of
+    /// this node's disk lacks.
+    pub fn is_loss_known(&self, node: usize, copy: &Disk) -> bool {
+        let incarnation = self.nodes[node].disk.incarnation();
+        let group = copy.synced().group;
+        let has_heard = |other: &Node| {
+            let heard = self.heard.get(&(other.index, other.life, incarnation));
+            other.is_up() && heard.is_some_and(|synced| *synced > group)
+        };
+        let others = self.nodes.iter().filter(|other| other.index != node);
+        let mut voters = others.filter(|other| self.vote_of(other.index).is_some());
+        copy.incarnation() == incarnation && voters.all(has_heard)
+    }
+
+    /// Whether a node runs, or will, from an older copy of its disk, and has not noticed that.
+    pub fn is_somebody_rolled_back(&self) -> bool {
+        self.nodes.iter().any(|n| n.disk.is_rolled_back())
+    }
+}

@@ -11,8 +11,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use horseshoe::protocol::rules::{Rule, switch_off};
 use scenarios::{
-    ballots, catching_up, changes, clocks, exactly_once, handoff, latent, lives, members, outcomes,
-    purge, rollbacks, split, text,
+    ballots, catching_up, changes, clocks, exactly_once, handoff, hung_disks, latent, lives,
+    members, outcomes, purge, rollbacks, split, text,
 };
 use sim::plan::Config;
 use sim::run::run_seed;
@@ -92,6 +92,10 @@ const TABLE: &[(Rule, Found)] = &[
     (
         Rule::X5_silence,
         Found::ByScenario(outcomes::x5_no_quorum_is_said_soon),
+    ),
+    (
+        Rule::X5_hung,
+        Found::ByScenario(hung_disks::x5_a_quorum_whose_disks_hang_is_none),
     ),
     (
         Rule::X5_sent,

@@ -42,7 +42,7 @@ impl Replica {
     }
 
     /// Whether that node, by what it tells, does not get anything onto its disk: it may be heard, but
-    /// counts as not reached where members are chosen.
+    /// counts for no vote.
     pub(super) fn hangs(&self, node: NodeId) -> bool {
         let unsynced_ms = match node == self.node {
             true => self.oldest.unsynced_ms,

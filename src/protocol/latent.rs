@@ -162,7 +162,7 @@ impl Replica {
         let Some(present) = self.configuration.clone() else {
             return;
         };
-        let there = held.voters().filter(|m| self.is_there(m)).map(|m| m.node);
+        let there = held.voters().filter(|m| self.can_vote(m)).map(|m| m.node);
         let there: NodeSet = there.collect();
         match backed_out(&present, &held) {
             Some(next) if !held.has_quorum(&there) => {

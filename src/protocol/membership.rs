@@ -87,9 +87,9 @@ impl Replica {
 
     fn look_who_is_missed(&mut self, now: Now, configuration: &Configuration) {
         // By answers, not by heartbeats alone.
-        let answers = |node: NodeId| self.near.contains(&node) && !self.hangs(node);
+        let voting = self.voting().nodes;
         let silent = configuration.voters().map(|m| m.node);
-        let silent: NodeSet = silent.filter(|node| !answers(*node)).collect();
+        let silent: NodeSet = silent.filter(|node| !voting.contains(*node)).collect();
         let missed = &mut self.changes.reached.missed_since_us;
         missed.retain(|node, _| silent.contains(*node));
         for member in configuration.voters() {
@@ -187,14 +187,13 @@ impl Replica {
         ready.map(|(node, a)| (*node, a.incarnation)).collect()
     }
 
-    /// Whether the members that are reached make a quorum of what is wanted, without the one that is
+    /// Whether the members that can vote make a quorum of what is wanted, without the one that is
     /// to come: it holds nothing that counts yet (E5).
     fn is_served_without(&self, wanted: &Wanted, learner: Option<(NodeId, Incarnation)>) -> bool {
-        let near = self.near.iter().copied();
-        let old: NodeSet = near
-            .filter(|node| learner.is_none_or(|(learner, _)| learner != *node))
-            .filter(|node| !self.hangs(*node))
-            .collect();
+        let mut old = self.voting().nodes;
+        if let Some((learner, _)) = learner {
+            old.remove(learner);
+        }
         is_quorum(&wanted.members, &old)
     }
 }

@@ -57,6 +57,7 @@ mod timer;
 pub mod timings;
 mod turn;
 mod upkeep;
+mod vote;
 mod waits;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};

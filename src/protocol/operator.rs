@@ -12,7 +12,8 @@ use super::limits::{FOLLOWED_LAST, FORCED_BASE_MS, MEMBERS_MAX, NODES_AWAY_MAX};
 use super::message::{
     ClientReply, Configuration, Endpoint, Epoch, Incarnation, Member, NodeId, Now,
 };
-use super::quorum::{NodeSet, is_quorum};
+use super::quorum::is_quorum;
+use super::vote::{HANGS_REMEDY, Obstacle, Voting};
 
 /// Until there are keys a source on the node's own machine is what tells an operator: the system takes no
 /// such source from the network.
@@ -73,7 +74,7 @@ impl Replica {
             let reason = "this node has no vote, or hears no quorum: ask another";
             return refused(reason.into(), true);
         }
-        let heard: NodeSet = self.near.iter().copied().collect();
+        let voting = self.voting();
         let epoch = configuration.epoch;
         if let Some(joint) = &configuration.joint {
             // What is to come may be what is asked for.
@@ -82,7 +83,7 @@ impl Replica {
                 joint: None,
                 ..configuration.as_ref().clone()
             };
-            return match plan(&to_come, &heard, change) {
+            return match plan(&to_come, &voting, change) {
                 Ok(Plan::Done(node) | Plan::Waits(node)) => ChangeOutcome::Started {
                     epoch: epoch + 1,
                     node,
@@ -94,7 +95,7 @@ impl Replica {
                 Err(reason) => refused(reason, false),
             };
         }
-        match plan(&configuration, &heard, change) {
+        match plan(&configuration, &voting, change) {
             Ok(Plan::Done(node)) => ChangeOutcome::Done { epoch, node },
             Ok(Plan::Waits(node)) => ChangeOutcome::Waits { epoch, node },
             Ok(Plan::Change(wanted, node)) => match self.begin_change(now, wanted) {
@@ -146,25 +147,15 @@ impl Replica {
     }
 
     /// Members that hold what was written: of a joint configuration those of the old one, while one of
-    /// them is heard, since others may hold nothing yet.
+    /// them is heard, since others may hold nothing yet. Some may have disks that hang.
     fn holders(&self, configuration: &Configuration) -> Vec<Member> {
+        let is_there = |m: &&Member| matches!(self.obstacle(m), None | Some(Obstacle::DiskHangs));
         let old = configuration.members.iter();
-        let old: Vec<Member> = old.filter(|m| self.is_there(m)).cloned().collect();
+        let old: Vec<Member> = old.filter(is_there).cloned().collect();
         if !old.is_empty() {
             return old;
         }
-        let voters = configuration.voters();
-        voters.filter(|m| self.is_there(m)).cloned().collect()
-    }
-
-    pub(super) fn is_there(&self, member: &Member) -> bool {
-        let Member {
-            node, incarnation, ..
-        } = member;
-        match *node == self.node {
-            true => *incarnation == self.incarnation,
-            false => self.links.is_joined(*node) && self.links.is_incarnation(*node, *incarnation),
-        }
+        configuration.voters().filter(is_there).cloned().collect()
     }
 
     /// The nodes named, in their order in the configuration, if all of them are among those that hold
@@ -181,10 +172,16 @@ impl Replica {
                 return Err(unknown(configuration, *node));
             };
             let Member { address, .. } = member;
-            if pool.iter().any(|m| m.node == *node) {
+            let holder = pool.iter().find(|m| m.node == *node);
+            if holder.is_some_and(|m| self.can_vote(m)) {
                 continue;
             }
-            return Err(if *node != self.node && !self.links.is_joined(*node) {
+            return Err(if holder.is_some() {
+                format!(
+                    "the disk of node {node} at {address} does not finish writes, so nothing can be done \
+                     together with it: {HANGS_REMEDY}, or leave it out"
+                )
+            } else if *node != self.node && !self.links.is_joined(*node) {
                 format!("node {node} at {address} is not heard; only nodes that are up can go on")
             } else {
                 format!(
@@ -270,23 +267,21 @@ fn unknown(configuration: &Configuration, node: NodeId) -> String {
     format!("there is no node {node}; there are {}", ids.join(", "))
 }
 
-/// What a request comes to in a configuration that is not joint, at a node that hears `heard`.
-fn plan(configuration: &Configuration, heard: &NodeSet, change: &Change) -> Result<Plan, String> {
+/// What a request comes to in a configuration that is not joint, of whose members those can vote.
+fn plan(configuration: &Configuration, voting: &Voting, change: &Change) -> Result<Plan, String> {
     let plan = match change {
         Change::Add { address } => add(configuration, address)?,
         Change::Remove { node } => remove(configuration, *node)?,
-        Change::Replace { node, address } => replace(configuration, heard, *node, address)?,
-        Change::TransferMaster { node } => transfer_master(configuration, heard, *node)?,
+        Change::Replace { node, address } => replace(configuration, voting, *node, address)?,
+        Change::TransferMaster { node } => transfer_master(configuration, voting, *node)?,
         Change::Force { .. } => unreachable!("needs no plan"),
     };
     if let Plan::Change(wanted, _) = &plan
-        && !is_quorum(&wanted.members, heard)
+        && !is_quorum(&wanted.members, &voting.nodes)
     {
-        let missing = wanted.members.iter().filter(|m| !heard.contains(m.node));
-        let missing: Vec<&str> = missing.map(|m| m.address.as_str()).collect();
         return Err(format!(
-            "the members that stay would have no quorum; not heard: {}",
-            missing.join(", ")
+            "the members that stay would have no quorum; {}",
+            voting.missing_in_words(&wanted.members)
         ));
     }
     Ok(plan)
@@ -322,11 +317,11 @@ fn remove(configuration: &Configuration, node: NodeId) -> Result<Plan, String> {
     Ok(Plan::Change(wanted, node))
 }
 
-/// A member that is there stays until the new node was admitted, so that there are never fewer; one
-/// that is not goes at once, so that it counts no longer.
+/// A member that can vote stays until the new node was admitted, so that there are never fewer; one
+/// that can't goes at once, so that it counts no longer.
 fn replace(
     configuration: &Configuration,
-    heard: &NodeSet,
+    voting: &Voting,
     node: NodeId,
     address: &str,
 ) -> Result<Plan, String> {
@@ -345,7 +340,7 @@ fn replace(
              admitted by itself"
         ));
     }
-    let counts = configuration.voter(node).is_some() && heard.contains(node);
+    let counts = configuration.voter(node).is_some() && voting.nodes.contains(node);
     let mut wanted = as_it_is(configuration);
     match new {
         Some(new) if configuration.voter(new.node).is_some() => {
@@ -374,7 +369,7 @@ fn replace(
 
 fn transfer_master(
     configuration: &Configuration,
-    heard: &NodeSet,
+    voting: &Voting,
     node: NodeId,
 ) -> Result<Plan, String> {
     let Some(place) = configuration.members.iter().position(|m| m.node == node) else {
@@ -386,10 +381,13 @@ fn transfer_master(
     if place == 0 {
         return Ok(Plan::Done(node));
     }
-    if !heard.contains(node) {
-        return Err(format!(
-            "node {node} is not heard, so it is not made master"
-        ));
+    if !voting.nodes.contains(node) {
+        return Err(match voting.hung.contains(node) {
+            true => format!(
+                "the disk of node {node} does not finish writes, so it is not made master: {HANGS_REMEDY}"
+            ),
+            false => format!("node {node} is not heard, so it is not made master"),
+        });
     }
     let mut wanted = as_it_is(configuration);
     let master = wanted.members.remove(place);

@@ -50,6 +50,7 @@ mod switch {
         X4_window,
         X5_silence,
         X5_sent,
+        X5_hung,
         C1_noted,
         C1_chosen,
         C1_promised,

@@ -10,7 +10,6 @@ use super::limits::SURVEY_MS;
 use super::message::{Destination, Envelope, Event, Message, NodeId, Now, Output};
 use super::notices::Notices;
 use super::outbox::Way;
-use super::quorum::NodeSet;
 use super::record::Key;
 use super::round::Coordinator;
 use super::rules::rule;
@@ -76,8 +75,7 @@ impl Replica {
         self.links.look(now);
         self.look_at_proof(now);
         self.tell_news(now);
-        let joined: NodeSet = self.joined().collect();
-        if configuration.has_quorum(&joined) && (self.takes_part() || !self.votes) {
+        if configuration.has_quorum(&self.voting().nodes) && (self.takes_part() || !self.votes) {
             self.quorum_us = now.mono_us;
         }
         let lost_us = self.quorum_us + self.timings.quorum_lost_ms * 1_000;

@@ -3,6 +3,7 @@
 use super::Replica;
 use super::message::{Configuration, Member, Now};
 use super::quorum::NodeSet;
+use super::vote::{Obstacle, addresses, hung_in_words};
 
 impl Replica {
     /// Empty when all is well.
@@ -24,7 +25,7 @@ impl Replica {
                 self.own_address()
             );
         }
-        let heard: NodeSet = self.near.iter().copied().collect();
+        let heard = self.voting().nodes;
         if self.votes {
             return match self.hears_quorum {
                 true if self.hangs(self.node) => {
@@ -65,6 +66,10 @@ impl Replica {
         let away = voters.filter(|m| !self.near.contains(&m.node));
         let away = away.map(|m| format!("{} ({})", m.node, m.address));
         let away: Vec<String> = away.collect();
+        if let Some(configuration) = self.configuration.as_deref() {
+            let hung = self.with_obstacle(configuration, Obstacle::DiskHangs);
+            warnings.extend((!hung.is_empty()).then(|| hung_in_words(&hung)));
+        }
         if self.votes && self.hears_quorum && !away.is_empty() && self.is_purge_held_up(now) {
             warnings.push(format!(
                 "deleted keys still take room: tombstones are purged only while all members are reachable, \
@@ -75,21 +80,27 @@ impl Replica {
         warnings
     }
 
+    /// The voters with that obstacle.
+    fn with_obstacle<'a>(
+        &self,
+        configuration: &'a Configuration,
+        obstacle: Obstacle,
+    ) -> Vec<&'a Member> {
+        let voters = configuration.voters();
+        let with = voters.filter(|m| self.obstacle(m) == Some(obstacle));
+        with.collect()
+    }
+
     fn without_quorum(&self, configuration: &Configuration) -> String {
-        let missing = configuration.voters();
-        let is_me = |m: &&Member| m.node == self.node && self.votes;
-        let missing = missing.filter(|m| !self.near.contains(&m.node) && !is_me(m));
-        let (empty, silent): (Vec<&Member>, Vec<&Member>) = missing.partition(|m| {
-            let is_new = !self.links.is_incarnation(m.node, m.incarnation);
-            m.node == self.node || self.links.is_joined(m.node) && is_new
-        });
-        let addresses = |members: &[&Member]| {
-            let addresses: Vec<&str> = members.iter().map(|m| m.address.as_str()).collect();
-            addresses.join(", ")
-        };
+        let silent = self.with_obstacle(configuration, Obstacle::NotHeard);
+        let empty = self.with_obstacle(configuration, Obstacle::WithoutState);
+        let hung = self.with_obstacle(configuration, Obstacle::DiskHangs);
         let mut words = "no quorum".to_owned();
         if !silent.is_empty() {
             words += &format!("; not heard: {}", addresses(&silent));
+        }
+        if !hung.is_empty() {
+            words += &format!("; {}", hung_in_words(&hung));
         }
         if !empty.is_empty() {
             words += &format!("; came back without their state: {}", addresses(&empty));
@@ -107,7 +118,8 @@ impl Replica {
         let to_come: NodeSet = self.near.iter().copied().chain(silent).collect();
         if !configuration.has_quorum(&to_come) {
             // Whoever forgot can't be counted, so this does not mend itself.
-            let left: Vec<String> = self.near.iter().map(u8::to_string).collect();
+            let left = self.near.iter().filter(|node| !self.hangs(**node));
+            let left: Vec<String> = left.map(u8::to_string).collect();
             words += &match left.is_empty() {
                 true => ". Put their data directories back as they last were".to_owned(),
                 false => format!(

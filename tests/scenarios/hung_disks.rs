@@ -1,10 +1,12 @@
 //! A node whose disk hangs is heard, but answers nothing: it is no more use than one that is gone.
 
-use kvclient::wire::Outcome;
+use kvclient::session::{Question, Told};
+use kvclient::wire::{Change, ChangeOutcome, Outcome};
 
 use crate::scenarios::changes::has_members;
+use crate::scenarios::operator::{ask, epoch, question};
 use crate::sim::node::DiskSpeed;
-use crate::sim::script::{Script, append, msg};
+use crate::sim::script::{Script, append, msg, put};
 
 /// Longer than any scenario.
 const FOR_EVER_MS: u64 = 10_000_000;
@@ -110,4 +112,99 @@ pub fn a_member_with_a_slow_disk_stays() {
             .epoch
     };
     assert_eq!(epoch(&c), 1);
+}
+
+/// A cluster of so many, which never removes a member by itself, that serves while one disk hangs.
+fn with_a_hung_disk(nodes: usize, hung: usize) -> (Script, usize) {
+    let mut c = Script::new(nodes);
+    let client = c.client();
+    c.put(client, "k", "0");
+    c.slow_disk(hung, FOR_EVER_MS);
+    // So it is noticed.
+    let others: Vec<usize> = (0..nodes).filter(|node| *node != hung).collect();
+    let client = c.client_of(&others);
+    c.begin(client, "k", append("?"));
+    c.run_ms(3_000);
+    (c, client)
+}
+
+#[track_caller]
+fn assert_refused(outcome: &ChangeOutcome, part: &str) {
+    match outcome {
+        ChangeOutcome::Refused { reason, .. } => assert!(reason.contains(part), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The others would wait for the master's disk for as long as it hangs, and for good if it is replaced.
+#[test]
+pub fn an_operator_removes_no_member_that_is_needed_while_a_disk_hangs() {
+    let (mut c, client) = with_a_hung_disk(3, 0);
+    let removed = ask(&mut c, client, 1, Change::Remove { node: 3 });
+    assert_refused(&removed, "node0:7000");
+    assert_refused(&removed, "disk");
+    c.run_ms(2_000);
+    c.put(client, "k", "1");
+    // One whose disk hangs is replaced at once, as one that is gone.
+    let address = "elsewhere:7000".to_owned();
+    let replaced = ask(&mut c, client, 1, Change::Replace { node: 1, address });
+    assert!(
+        matches!(replaced, ChangeOutcome::Started { .. }),
+        "{replaced:?}"
+    );
+    c.until("two members", |c| has_members(c, &[1, 2], &[2, 3]));
+    c.put(client, "k", "2");
+    c.check();
+}
+
+/// Of four, one of which is gone, the other two would be no quorum without it.
+#[test]
+pub fn the_mastership_is_not_given_to_a_node_whose_disk_hangs() {
+    let (mut c, client) = with_a_hung_disk(4, 3);
+    c.crash_hard(2);
+    c.run_ms(1_500);
+    let given = ask(&mut c, client, 0, Change::TransferMaster { node: 4 });
+    assert_refused(&given, "the disk of node 4");
+    c.run_ms(2_000);
+    c.put(client, "k", "1");
+    c.check();
+}
+
+/// A quorum that is heard and can't answer is none: it is said soon, and who lacks is named.
+#[test]
+pub fn x5_a_quorum_whose_disks_hang_is_none() {
+    let (mut c, _) = with_a_hung_disk(3, 0);
+    c.slow_disk(1, FOR_EVER_MS);
+    let client = c.client_of(&[2]);
+    c.begin(client, "k", append("?"));
+    c.run_ms(3_000);
+    let outcome = c.run(client, "k2", put("1"));
+    assert!(matches!(outcome, Outcome::NoQuorum { .. }), "{outcome:?}");
+    let Told::Status(status) = question(&mut c, client, 2, Question::Status) else {
+        panic!("no status");
+    };
+    for words in [status.waits_for, status.warnings.join(" ")] {
+        assert!(
+            words.contains("disk") && words.contains("node0:7000, node1:7000"),
+            "{words}"
+        );
+    }
+    // So an operator may go on without them.
+    let force = |c: &Script, nodes: &[u8]| Change::Force {
+        nodes: nodes.to_vec(),
+        epoch: epoch(c, 2),
+        despite_quorum: false,
+    };
+    let with_hung = force(&c, &[2, 3]);
+    let with_hung = ask(&mut c, client, 2, with_hung);
+    assert_refused(&with_hung, "the disk of node 2");
+    let alone = force(&c, &[3]);
+    let forced = ask(&mut c, client, 2, alone);
+    assert!(
+        matches!(forced, ChangeOutcome::Started { .. }),
+        "{forced:?}"
+    );
+    c.run_ms(1_000);
+    c.put(client, "k2", "2");
+    c.check();
 }

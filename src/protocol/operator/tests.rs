@@ -32,8 +32,19 @@ fn wanted(plan: Result<Plan, String>) -> (Vec<NodeId>, Vec<NodeId>) {
     }
 }
 
-fn set(nodes: &[NodeId]) -> NodeSet {
-    nodes.iter().copied().collect()
+fn set(nodes: &[NodeId]) -> Voting {
+    Voting {
+        nodes: nodes.iter().copied().collect(),
+        ..Voting::default()
+    }
+}
+
+/// Those that can vote, and those that are heard and whose disks hang.
+fn set_with_hung(nodes: &[NodeId], hung: &[NodeId]) -> Voting {
+    Voting {
+        hung: hung.iter().copied().collect(),
+        ..set(nodes)
+    }
 }
 
 #[track_caller]
@@ -191,4 +202,31 @@ fn the_master_role_goes_to_a_member_that_is_there() {
     assert_refused(to(3, &[1, 2]), "not heard");
     assert_refused(to(4, &[1, 2, 3]), "no member");
     assert_refused(to(9, &[1, 2, 3]), "there is no node 9");
+}
+
+#[test]
+fn a_node_whose_disk_hangs_does_not_count_and_is_named() {
+    let c = configuration(&[1, 2, 3], &[]);
+    let heard = set_with_hung(&[2, 3], &[1]);
+    assert_refused(
+        plan(&c, &heard, &Change::Remove { node: 3 }),
+        "its disk does not finish writes",
+    );
+    let to_hung = plan(&c, &heard, &Change::TransferMaster { node: 1 });
+    assert_eq!(to_hung, Ok(Plan::Done(1)), "it is the master as it is");
+    let to_hung = plan(
+        &c,
+        &set_with_hung(&[1, 2], &[3]),
+        &Change::TransferMaster { node: 3 },
+    );
+    assert_refused(to_hung, "the disk of node 3");
+    let change = Change::Replace {
+        node: 1,
+        address: "new:1".to_owned(),
+    };
+    assert_eq!(
+        wanted(plan(&c, &heard, &change)),
+        (vec![2, 3], vec![4]),
+        "at once"
+    );
 }

@@ -1,0 +1,94 @@
+//! Which members can vote now, and what keeps the others from it: the one answer for an operator's
+//! changes, for those that nodes make by themselves, for `no quorum` (X5) and for a force.
+
+use super::Replica;
+use super::message::{Member, NodeId};
+use super::quorum::NodeSet;
+use super::rules::rule;
+
+/// Why a member can't vote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Obstacle {
+    NotHeard,
+    /// It is there as somebody else: it does not hold what it once was told.
+    WithoutState,
+    /// It is heard, and answers nothing that waits for its disk.
+    DiskHangs,
+}
+
+/// What can be done about a disk that hangs.
+pub const HANGS_REMEDY: &str =
+    "mend it, or stop that node and start it with an empty directory on another disk";
+
+/// Who can vote, of the voters of a configuration.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Voting {
+    pub nodes: NodeSet,
+    /// They would, if their disks did not hang.
+    pub hung: NodeSet,
+}
+
+impl Voting {
+    /// Those of the members that can't vote, and why, for people.
+    pub fn missing_in_words(&self, members: &[Member]) -> String {
+        let missing = members.iter().filter(|m| !self.nodes.contains(m.node));
+        let (hung, silent): (Vec<&Member>, _) = missing.partition(|m| self.hung.contains(m.node));
+        let mut words = Vec::new();
+        if !silent.is_empty() {
+            words.push(format!("not heard: {}", addresses(&silent)));
+        }
+        if !hung.is_empty() {
+            words.push(hung_in_words(&hung));
+        }
+        words.join("; ")
+    }
+}
+
+pub fn addresses(members: &[&Member]) -> String {
+    let addresses: Vec<&str> = members.iter().map(|m| m.address.as_str()).collect();
+    addresses.join(", ")
+}
+
+pub fn hung_in_words(members: &[&Member]) -> String {
+    format!(
+        "heard, but its disk does not finish writes ({HANGS_REMEDY}): {}",
+        addresses(members)
+    )
+}
+
+impl Replica {
+    /// Of this node itself it does not ask whether the others had a chance to object (E1_asked).
+    pub(super) fn obstacle(&self, member: &Member) -> Option<Obstacle> {
+        let node = member.node;
+        let is_same = match node == self.node {
+            true => member.incarnation == self.incarnation,
+            false if !self.links.is_joined(node) => return Some(Obstacle::NotHeard),
+            false => self.links.is_incarnation(node, member.incarnation),
+        };
+        if !is_same && rule!(E1) {
+            return Some(Obstacle::WithoutState);
+        }
+        let hangs = self.hangs(node) && rule!(X5_hung);
+        hangs.then_some(Obstacle::DiskHangs)
+    }
+
+    pub(super) fn can_vote(&self, member: &Member) -> bool {
+        self.obstacle(member).is_none()
+    }
+
+    /// Of the present configuration.
+    pub(super) fn voting(&self) -> Voting {
+        let mut voting = Voting::default();
+        for member in self.configuration.iter().flat_map(|c| c.voters()) {
+            if member.node == self.node && !self.takes_part() {
+                continue;
+            }
+            match self.obstacle(member) {
+                None => voting.nodes.insert(member.node),
+                Some(Obstacle::DiskHangs) => voting.hung.insert(member.node),
+                Some(_) => {}
+            }
+        }
+        voting
+    }
+}

@@ -252,6 +252,14 @@ const TABLE: &[(Rule, Found)] = &[
         Rule::E8,
         Found::ByScenario(split::e8_who_was_forced_on_both_sides_serves_on_none),
     ),
+    (
+        Rule::E8_behind,
+        Found::ByScenario(split::e8_no_force_at_a_node_that_slept_through_its_removal),
+    ),
+    (
+        Rule::E8_named,
+        Found::ByScenario(split::e8_a_named_node_that_went_on_has_no_vote),
+    ),
 ];
 
 /// Runs something with a rule switched off; gives whether it failed or panicked.

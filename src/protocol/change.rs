@@ -198,6 +198,12 @@ impl Replica {
             configuration.spread = held.spread;
         }
         let (voted, is_first) = (self.votes, self.configuration.is_none());
+        let held = self.configuration.as_ref();
+        if held.is_some_and(|held| !configuration.goes_on_from(held)) && rule!(E8_named) {
+            // It does not know what was chosen, and purged, in this node's epoch: whoever the force named
+            // comes back as somebody new (E4).
+            self.incarnation = self.random.random();
+        }
         self.forget_replaced(&configuration);
         self.adopt(configuration);
         if self.votes && !voted && !is_first {

@@ -137,6 +137,27 @@ impl Configuration {
         self.cluster == held.cluster && self.epoch > held.epoch && self.comes_of(held.epoch)
     }
 
+    /// Whether no node went on from `held` in a way that the forces which lead to this one did not know of.
+    /// A joint one that begins a change does not count for that: what is chosen in it is at a quorum of
+    /// those before, and nothing is purged in it.
+    pub fn goes_on_from(&self, held: &Configuration) -> bool {
+        let mut lineage = self.lineage();
+        for _ in 0..=self.forces.len() {
+            if lineage == held.lineage() {
+                return true;
+            }
+            let Some(force) = self.forces.iter().find(|f| f.lineage == lineage) else {
+                return false;
+            };
+            lineage = lineage_of(force.from);
+            if lineage == held.lineage() {
+                let begun = held.joint.is_some() && !held.forced;
+                return held.epoch <= force.from + u64::from(begun);
+            }
+        }
+        false
+    }
+
     /// For people: the epoch, and the members' addresses.
     pub fn in_words(&self) -> String {
         let addresses = self.members.iter().map(|m| m.address.as_str());
@@ -217,6 +238,38 @@ mod tests {
         for before in [&old, &one, &two, &later] {
             assert!(healed.is_newer_than(before) && !healed.is_split_from(before));
         }
+    }
+
+    #[test]
+    fn a_force_goes_on_from_what_it_was_asked_for_in() {
+        let force = |lineage, from| Forced { lineage, from };
+        let of = |epoch: Epoch, forces: &[Forced]| Configuration {
+            epoch,
+            forces: forces.to_vec(),
+            ..configuration(&[], 1)
+        };
+        let (first, other) = (forced(&[], 1), forced(&[], 2));
+        let one = of(first_epoch(first), &[force(first, 5)]);
+        assert!(one.goes_on_from(&of(5, &[])) && one.goes_on_from(&of(3, &[])));
+        assert!(!one.goes_on_from(&of(6, &[])) && !one.goes_on_from(&of(7, &[])));
+        let begun = Configuration {
+            joint: Some(Vec::new()),
+            ..of(6, &[])
+        };
+        assert!(one.goes_on_from(&begun), "only begun");
+        // Of both sides it goes on from the one that it was asked for on.
+        let two = of(first_epoch(other) + 1, &[force(other, 5)]);
+        let later = forced(&[first, other], 1);
+        let forces = [
+            force(first, 5),
+            force(other, 5),
+            force(later, first_epoch(first) + 1),
+        ];
+        let healed = of(first_epoch(later), &forces);
+        assert!(healed.goes_on_from(&one) && !healed.goes_on_from(&two));
+        assert!(healed.goes_on_from(&of(5, &[])) && !healed.goes_on_from(&of(7, &[])));
+        let next = of(first_epoch(later) + 1, &forces);
+        assert!(next.goes_on_from(&healed));
     }
 
     #[test]

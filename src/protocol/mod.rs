@@ -99,6 +99,7 @@ use sync::Sync;
 use timer::Timers;
 use timings::Timings;
 use turn::Turn;
+use vote::Epochs;
 
 /// What a replica is started with.
 #[derive(Debug, Clone)]
@@ -209,6 +210,8 @@ pub struct Replica {
     hears_quorum: bool,
     /// X5: when a quorum was last joined to this node.
     quorum_us: u64,
+    /// In which epoch other nodes were heard last.
+    epochs: Epochs,
     /// Voters that reach this node and are reached by it, this one first, then by their distance.
     near: Vec<NodeId>,
     /// Nodes that are there and have no vote.
@@ -341,6 +344,7 @@ impl Replica {
             links_due: None,
             hears_quorum: false,
             quorum_us: 0,
+            epochs: Epochs::default(),
             near: Vec::new(),
             learners: Vec::new(),
             told_us: 0,

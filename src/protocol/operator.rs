@@ -13,6 +13,7 @@ use super::message::{
     ClientReply, Configuration, Endpoint, Epoch, Incarnation, Member, NodeId, Now,
 };
 use super::quorum::is_quorum;
+use super::rules::rule;
 use super::vote::{HANGS_REMEDY, Obstacle, Voting};
 
 /// Until there are keys a source on the node's own machine is what tells an operator: the system takes no
@@ -139,6 +140,10 @@ impl Replica {
         let members = self.named(nodes, &configuration, &pool)?;
         if !members.iter().any(|m| m.node == self.node) {
             return Err("this node itself is not among those named: ask one of them".into());
+        }
+        let behind = self.is_behind(now, &configuration, &members);
+        if let Some(reason) = behind.filter(|_| rule!(E8_behind)) {
+            return Ok(refused(reason, true));
         }
         let forced = self.forced(now, &configuration, members)?;
         let epoch = forced.epoch;

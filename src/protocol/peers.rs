@@ -57,6 +57,7 @@ impl Replica {
             self.counters.stray += 1;
             return;
         }
+        self.note_epoch(now, &envelope);
         if let Message::ConfigurationAsked(asked) = &envelope.message {
             if configuration.epoch > asked.epoch {
                 self.tell_configuration(now, &envelope);

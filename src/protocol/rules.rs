@@ -94,6 +94,8 @@ mod switch {
         E6_nonce,
         E7,
         E8,
+        E8_named,
+        E8_behind,
     }
 
     thread_local! {

@@ -1,8 +1,12 @@
 //! Which members can vote now, and what keeps the others from it: the one answer for an operator's
-//! changes, for those that nodes make by themselves, for `no quorum` (X5) and for a force.
+//! changes, for those that nodes make by themselves, for `no quorum` (X5) and for a force. Owns in which
+//! epoch each node was heard last.
+
+use std::collections::BTreeMap;
 
 use super::Replica;
-use super::message::{Member, NodeId};
+use super::configuration::lineage_of;
+use super::message::{Configuration, Envelope, Epoch, Member, Message, NodeId, Now};
 use super::quorum::NodeSet;
 use super::rules::rule;
 
@@ -19,6 +23,9 @@ pub enum Obstacle {
 /// What can be done about a disk that hangs.
 pub const HANGS_REMEDY: &str =
     "mend it, or stop that node and start it with an empty directory on another disk";
+
+/// In which epoch each node was heard last, and when.
+pub type Epochs = BTreeMap<NodeId, (Epoch, u64)>;
 
 /// Who can vote, of the voters of a configuration.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -90,5 +97,52 @@ impl Replica {
             }
         }
         voting
+    }
+
+    /// Of a heartbeat, which comes straight from its node.
+    pub(super) fn note_epoch(&mut self, now: Now, envelope: &Envelope) {
+        if matches!(envelope.message, Message::Heartbeat(_)) && envelope.origin != 0 {
+            let heard = (envelope.epoch, now.mono_us);
+            self.epochs.insert(envelope.origin, heard);
+        }
+    }
+
+    /// A force goes from the configuration that this node has installed. Why it may not: a node that is
+    /// heard has left that one, or one of those that are to go on has not installed it yet.
+    pub(super) fn is_behind(
+        &self,
+        now: Now,
+        own: &Configuration,
+        named: &[Member],
+    ) -> Option<String> {
+        let kept_us = self.timings.row_stale_ms * 1_000;
+        let lately = |(_, (epoch, heard_us)): &(&NodeId, &(Epoch, u64))| {
+            now.mono_us < heard_us + kept_us && *epoch != own.epoch
+        };
+        let mut others = self.epochs.iter().filter(lately);
+        others.find_map(|(node, (epoch, _))| {
+            let own_epoch = own.epoch;
+            if self.is_later(own, *epoch) {
+                return Some(format!(
+                    "this node is behind: it is of epoch {own_epoch}, and node {node} of {epoch}; wait until \
+                     this node was told, or ask node {node}"
+                ));
+            }
+            let is_named = named.iter().any(|m| m.node == *node);
+            is_named.then(|| {
+                format!(
+                    "node {node} was heard in epoch {epoch}, not in {own_epoch} yet: wait a moment, or leave \
+                     it out, then it is admitted afterwards by itself"
+                )
+            })
+        })
+    }
+
+    /// Of a configuration that follows this node's, or that this node knows nothing of. What a force is to
+    /// supersede is known.
+    fn is_later(&self, own: &Configuration, epoch: Epoch) -> bool {
+        let is_before = epoch < own.epoch && own.comes_of(epoch);
+        let is_known = |other: &Configuration| lineage_of(epoch) == other.lineage();
+        !is_before && !self.splits.values().any(|other| is_known(other))
     }
 }

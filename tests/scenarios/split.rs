@@ -1,11 +1,12 @@
 //! E8: a cluster that was forced on both sides of a split.
 
 use kvclient::session::{Question, Told};
-use kvclient::wire::{Change, ChangeOutcome, Outcome};
+use kvclient::wire::{Action, Change, ChangeOutcome, Outcome};
 
 use super::changes::has_members;
+use super::handoff::held;
 use super::operator::{ask, epoch, question};
-use crate::sim::script::{Script, append};
+use crate::sim::script::{Script, append, msg};
 
 fn force(c: &mut Script, client: usize, node: usize, nodes: &[u8]) -> u64 {
     let change = Change::Force {
@@ -98,4 +99,121 @@ pub fn e8_a_force_on_one_side_is_no_split() {
         has_members(c, &[0, 1, 2], &[1, 2, 3]) || has_members(c, &[0, 1, 2], &[1, 3, 2])
     });
     assert_eq!(c.get(client, "k"), "0");
+}
+
+/// The members 1 to 4 delete the key, and forget that.
+fn delete_and_purge(c: &mut Script, key: &str) {
+    let four = c.client_of(&[1, 2, 3, 4]);
+    c.until("four members", |c| {
+        has_members(c, &[1, 2, 3, 4], &[2, 3, 4, 5])
+    });
+    c.run(four, key, Action::Delete);
+    c.run_ms(10_000);
+    c.until("a purge", |c| (1..5).all(|n| held(c, n, key).is_none()));
+}
+
+/// It holds what the others deleted and forgot, and hears one of them, which has not told it yet.
+#[test]
+pub fn e8_no_force_at_a_node_that_slept_through_its_removal() {
+    let mut c = Script::shrinking(5, 1);
+    let (all, key) = (c.client(), c.key_of(1));
+    c.put(all, &key, "old");
+    c.run_ms(500);
+    c.isolate(0);
+    delete_and_purge(&mut c, &key);
+    for node in 2..5 {
+        c.crash_hard(node);
+    }
+    c.lose(msg("ConfigurationTold").to(0));
+    c.heal_nodes();
+    c.run_ms(1_500);
+    let two = c.client_of(&[0, 1]);
+    let change = Change::Force {
+        nodes: vec![1, 2],
+        epoch: epoch(&c, 0),
+        despite_quorum: false,
+    };
+    match ask(&mut c, two, 0, change) {
+        ChangeOutcome::Refused { reason, soon } => {
+            assert!(soon && reason.contains("ask node 2"), "{reason}");
+        }
+        other => panic!("{other:?}"),
+    }
+    c.let_pass();
+    c.run_ms(1_000);
+    force(&mut c, two, 1, &[2]);
+    c.run_ms(5_000);
+    assert_eq!(c.get(two, &key), "", "it stays deleted");
+}
+
+/// A force names a node that is not told of it, and goes on with others, which fail then.
+#[test]
+pub fn e8_a_named_node_that_went_on_has_no_vote() {
+    let mut c = Script::shrinking(5, 1);
+    let (all, key) = (c.client(), c.key_of(1));
+    c.put(all, &key, "old");
+    c.run_ms(500);
+    let two = c.client_of(&[0, 1]);
+    c.cut(&[0, 1], &[2, 3, 4]);
+    c.run_ms(1_000);
+    c.lose(msg("ConfigurationTold").from(0));
+    force(&mut c, two, 0, &[1, 2]);
+    c.heal_nodes();
+    c.isolate(0);
+    delete_and_purge(&mut c, &key);
+    for node in 2..5 {
+        c.crash_hard(node);
+    }
+    c.let_pass();
+    c.heal_nodes();
+    c.run_ms(5_000);
+    assert!(is_refused(&mut c, two), "neither has the other's state");
+    let told = waits_for(&mut c, two, 0);
+    assert!(told.contains("member force 1`"), "{told}");
+    force(&mut c, two, 0, &[1]);
+    c.until("the other is a member", |c| c.vote_of(1).is_some());
+    assert_eq!(c.get(two, &key), "old");
+}
+
+/// The same node is named on both sides: what only one of them did does not come to stand beside what the
+/// other one purged.
+#[test]
+pub fn e8_a_node_of_both_sides_is_of_the_side_that_goes_on() {
+    let mut c = Script::shrinking(3, 1);
+    let (all, key) = (c.client(), c.key_of(1));
+    c.put(all, &key, "old");
+    c.run_ms(500);
+    let (a, b) = (c.client_of(&[0, 1]), c.client_of(&[1, 2]));
+    let change = |c: &Script, node: usize, nodes: &[u8]| Change::Force {
+        nodes: nodes.to_vec(),
+        epoch: epoch(c, node),
+        despite_quorum: true,
+    };
+    let is_started = |outcome| matches!(outcome, ChangeOutcome::Started { .. });
+    c.cut(&[0], &[2]);
+    c.lose(msg("ConfigurationTold").from(0));
+    let of_a = change(&c, 0, &[1, 2]);
+    assert!(is_started(ask(&mut c, a, 0, of_a)));
+    c.cut(&[0], &[1, 2]);
+    c.run_ms(2_000);
+    let of_b = change(&c, 1, &[2, 3]);
+    assert!(is_started(ask(&mut c, b, 1, of_b)));
+    c.run_ms(2_000);
+    c.run(b, &key, Action::Delete);
+    c.put(b, "other", "of b");
+    c.run_ms(10_000);
+    c.until("a purge", |c| (1..3).all(|n| held(c, n, &key).is_none()));
+    c.let_pass();
+    c.heal_nodes();
+    c.run_ms(3_000);
+    assert!(is_refused(&mut c, a) && is_refused(&mut c, b));
+    let with_both = change(&c, 0, &[1, 2]);
+    assert!(!is_started(ask(&mut c, a, 0, with_both)), "of both sides");
+    let alone = change(&c, 0, &[1]);
+    assert!(is_started(ask(&mut c, a, 0, alone)));
+    c.until("all are members", |c| c.are_all_members());
+    assert_eq!(
+        (c.get(a, &key), c.get(a, "other")),
+        ("old".into(), "".into())
+    );
 }

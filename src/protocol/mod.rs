@@ -81,8 +81,8 @@ use hearsay::Hearsay;
 use hints::{Hints, Rounds};
 use limits::{MARKS_MAX, RETRY_HORIZON_MS};
 use message::{
-    Configuration, Envelope, Group, Incarnation, Input, Meta, NodeId, Now, Output, Recovered,
-    RoundId,
+    ClientReply, Configuration, Endpoint, Envelope, Group, GroupNumber, Incarnation, Input, Meta,
+    NodeId, Now, Output, Recovered, RoundId,
 };
 use notices::Notices;
 use outbox::Outbox;
@@ -238,6 +238,8 @@ pub struct Replica {
     /// Messages of this node to itself.
     local: VecDeque<Envelope>,
 
+    /// Answers to operators that wait for their groups.
+    held_replies: VecDeque<(GroupNumber, Endpoint, ClientReply)>,
     sessions: Sessions,
     /// X4 between nodes.
     forwarders: Forwarders,
@@ -359,6 +361,7 @@ impl Replica {
             lists: VecDeque::new(),
             bucket_waiters: Waiters::default(),
             local: VecDeque::new(),
+            held_replies: VecDeque::new(),
             sessions: Sessions::default(),
             forwarders: Forwarders::default(),
             forwards: BTreeMap::new(),
@@ -573,6 +576,7 @@ impl Replica {
         while let Some((_, ceiling)) = self.ceilings.pop_front_if(|(number, _)| *number <= group) {
             self.durable_ceiling = ceiling;
         }
+        self.release_replies();
         while let Some(held) = self.outbox.pop_released() {
             self.dispatch(held.envelope, held.way);
         }

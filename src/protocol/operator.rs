@@ -10,7 +10,8 @@ use super::change::Wanted;
 use super::configuration::{self, Forced};
 use super::limits::{FOLLOWED_LAST, FORCED_BASE_MS, MEMBERS_MAX, NODES_AWAY_MAX};
 use super::message::{
-    ClientReply, Configuration, Endpoint, Epoch, Incarnation, Member, NodeId, Now,
+    ClientReply, Configuration, Endpoint, Epoch, GroupNumber, Incarnation, Member, NodeId, Now,
+    Output,
 };
 use super::quorum::is_quorum;
 use super::rules::rule;
@@ -20,6 +21,9 @@ use super::vote::{HANGS_REMEDY, Obstacle, Voting};
 /// such source from the network.
 const ADMIN_ELSEWHERE: &str = "this node takes changes of the membership only from its own machine: run \
      the command there, with this node's address for --nodes, or start the nodes with --insecure-admin";
+
+/// Answers that wait for the disk: operators ask seldom.
+const HELD_REPLIES_MAX: usize = 64;
 
 /// What a request comes to; nodes are those that it gave, or found with, an id.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +54,7 @@ impl Replica {
             return;
         }
         let is_admin = |own| from.is_loopback() || from.ip == own;
+        let is_force = matches!(change, Change::Force { .. });
         let outcome = match change {
             _ if !self.options.admin_host.is_none_or(is_admin) => {
                 refused(ADMIN_ELSEWHERE.into(), false)
@@ -63,7 +68,34 @@ impl Replica {
                 .unwrap_or_else(|reason| refused(reason, false)),
             change => self.change_asked(now, &change),
         };
-        self.reply(from, ClientReply::Change { attempt, outcome });
+        let is_forced = is_force && matches!(outcome, ChangeOutcome::Started { .. });
+        let reply = ClientReply::Change { attempt, outcome };
+        match is_forced {
+            true => self.reply_once_durable(from, reply),
+            false => self.reply(from, reply),
+        }
+    }
+
+    /// R2: a force that a crash may take back is not told of.
+    fn reply_once_durable(&mut self, to: Endpoint, reply: ClientReply) {
+        if self.outbox.is_durable(self.installed_in) {
+            self.reply(to, reply);
+        } else if self.held_replies.len() < HELD_REPLIES_MAX {
+            let group = self.installed_in;
+            self.held_replies.push_back((group, to, reply));
+        } else {
+            self.counters.overflow += 1;
+        }
+    }
+
+    /// Whenever a group is durable.
+    pub(super) fn release_replies(&mut self) {
+        let outbox = &self.outbox;
+        let is_durable =
+            |(group, ..): &mut (GroupNumber, Endpoint, ClientReply)| outbox.is_durable(*group);
+        while let Some((_, to, reply)) = self.held_replies.pop_front_if(is_durable) {
+            self.outputs.push_back(Output::Reply { to, reply });
+        }
     }
 
     fn change_asked(&mut self, now: Now, change: &Change) -> ChangeOutcome {

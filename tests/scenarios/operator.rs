@@ -3,6 +3,7 @@
 use kvclient::session::{Question, Told};
 use kvclient::wire::{Change, ChangeOutcome};
 
+use crate::sim::node::DiskSpeed;
 use crate::sim::script::Script;
 
 /// Asks one node.
@@ -104,4 +105,37 @@ pub fn e4_a_learner_that_has_to_wait_holds_up_no_other() {
     c.restart_empty(0);
     c.until("all are members", |c| c.are_all_members());
     c.check();
+}
+
+/// A crash would take it back, and the cluster would go on from before.
+#[test]
+pub fn r2_a_force_is_told_of_once_it_is_durable() {
+    let mut c = Script::new(3);
+    let client = c.client_of(&[0]);
+    c.put(client, "k", "0");
+    c.crash_hard(1);
+    c.crash_hard(2);
+    c.run_ms(1_000);
+    let before = epoch(&c, 0);
+    c.slow_disk(0, 600_000);
+    let change = Change::Force {
+        nodes: vec![1],
+        epoch: before,
+        despite_quorum: false,
+    };
+    begin(&mut c, client, 0, change);
+    c.run_ms(500);
+    let told = |c: &mut Script| {
+        let session = c.cluster.clients[client].session.as_mut();
+        session.and_then(|session| session.poll_told())
+    };
+    assert!(epoch(&c, 0) > before, "installed");
+    assert!(told(&mut c).is_none(), "told of too soon");
+    c.cluster.nodes[0].speed = DiskSpeed::FAST;
+    c.restart(0);
+    c.run_ms(3_000);
+    let told = told(&mut c).and_then(|completion| completion.told.ok());
+    if let Some(Told::Change(ChangeOutcome::Started { epoch: of, .. })) = told {
+        assert!(epoch(&c, 0) >= of);
+    }
 }

@@ -260,6 +260,10 @@ const TABLE: &[(Rule, Found)] = &[
         Rule::E8_named,
         Found::ByScenario(split::e8_a_named_node_that_went_on_has_no_vote),
     ),
+    (
+        Rule::E8_ids,
+        Found::ByScenario(split::e8_an_id_that_both_sides_gave_out_stays_with_one),
+    ),
 ];
 
 /// Runs something with a rule switched off; gives whether it failed or panicked.

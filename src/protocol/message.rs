@@ -545,6 +545,8 @@ pub enum Event {
         own: String,
         other: String,
     },
+    /// E8: nodes at these addresses have no place in the configuration that was forced.
+    LeftOut(Vec<String>),
 }
 
 /// Encodes a client's reply; gives the frame kind.

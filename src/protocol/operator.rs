@@ -10,8 +10,8 @@ use super::change::Wanted;
 use super::configuration::{self, Forced};
 use super::limits::{FOLLOWED_LAST, FORCED_BASE_MS, MEMBERS_MAX, NODES_AWAY_MAX};
 use super::message::{
-    ClientReply, Configuration, Endpoint, Epoch, GroupNumber, Incarnation, Member, NodeId, Now,
-    Output,
+    ClientReply, Configuration, Endpoint, Epoch, Event, GroupNumber, Incarnation, Member, NodeId,
+    Now, Output,
 };
 use super::quorum::is_quorum;
 use super::rules::rule;
@@ -247,8 +247,9 @@ impl Replica {
             from: configuration.epoch,
         });
         let left = |m: &&Member| members.iter().all(|named| named.node != m.node);
-        let away = configuration.nodes().filter(left).cloned();
-        let away: Vec<Member> = away.take(NODES_AWAY_MAX).collect();
+        let mut away: Vec<Member> = configuration.nodes().filter(left).cloned().collect();
+        let beyond = away.split_off(away.len().min(NODES_AWAY_MAX));
+        let mut left_out: Vec<String> = beyond.into_iter().map(|m| m.address).collect();
         // Above what the named nodes were told of as they went on.
         let last = kvclient::clock::to_ms(self.clock.tick(now)) + FORCED_BASE_MS;
         let base = kvclient::clock::from_ms(last);
@@ -269,7 +270,11 @@ impl Replica {
             forces,
             ..configuration.clone()
         };
-        self.take_in_splits(&mut forced);
+        left_out.extend(self.take_in_splits(&mut forced));
+        if !left_out.is_empty() {
+            self.outputs
+                .push_back(Output::Event(Event::LeftOut(left_out)));
+        }
         Ok(forced)
     }
 

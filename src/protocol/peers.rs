@@ -7,6 +7,7 @@ use rand::RngExt;
 use super::Replica;
 use super::ballot::Ballot;
 use super::cache::{Fetched, Waiting};
+use super::configuration;
 use super::limits::NEWS_INTERVAL_MS;
 use super::message::{
     Accept, Accepted, ConfigurationAsked, ConfigurationTold, Copied, Copy, Destination, Envelope,
@@ -72,7 +73,11 @@ impl Replica {
             self.note_newer(now);
             self.ask_configuration(now, &envelope);
         }
-        if !configuration.nodes().any(|m| m.node == envelope.origin) {
+        // E8: in another lineage an id may be that of another node.
+        let is_of_lineage =
+            configuration::lineage_of(envelope.epoch) == configuration.lineage() || !rule!(E8_ids);
+        let is_named = configuration.nodes().any(|m| m.node == envelope.origin);
+        if !is_of_lineage || !is_named {
             self.counters.stray += 1;
             return;
         }
@@ -91,7 +96,6 @@ impl Replica {
             }
             // What a node has heard it knows whether it has a vote or not.
             Message::RolledBack(told) => self.handle_rolled_back(now, &told),
-            Message::Forward(_) if self.is_foreign(envelope.epoch) => self.counters.stray += 1,
             Message::Forward(forward) => self.handle_forward(now, origin, via, forward),
             Message::ForwardAnswer(answer) => self.handle_forward_answer(now, answer),
             // E4 stands and falls with it: a request to be admitted is of its own epoch.

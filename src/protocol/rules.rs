@@ -96,6 +96,7 @@ mod switch {
         E8,
         E8_named,
         E8_behind,
+        E8_ids,
     }
 
     thread_local! {

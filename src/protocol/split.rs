@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use super::Replica;
 use super::bootstrap;
-use super::configuration::{self, Forced, Lineage};
+use super::configuration::{Forced, Lineage};
 use super::limits::{CONFIGURATION_LOOK_MS, NODES_AWAY_MAX};
 use super::message::{
-    Configuration, ConfigurationTold, Destination, Envelope, Epoch, Event, Member, Now, Output,
+    Configuration, ConfigurationTold, Destination, Envelope, Event, Member, Now, Output,
 };
 use super::outbox::Way;
 use super::rules::rule;
@@ -47,14 +47,6 @@ impl Replica {
     /// E8: this node has no part any more in what its side does.
     pub(super) fn is_split(&self) -> bool {
         !self.splits.is_empty()
-    }
-
-    /// Of an epoch that this node's configuration does not come of; it may be newer.
-    pub(super) fn is_foreign(&self, epoch: Epoch) -> bool {
-        let own = self.configuration.as_ref();
-        own.is_some_and(|own| {
-            configuration::lineage_of(epoch) != own.lineage() && !own.comes_of(epoch)
-        })
     }
 
     fn note_split(
@@ -148,19 +140,37 @@ impl Replica {
         forces
     }
 
-    /// Nodes of the other side come back as nodes that are away, as far as ids and addresses allow.
-    pub(super) fn take_in_splits(&self, forced: &mut Configuration) {
+    /// Nodes of the other sides come back as nodes that are away. An id that this side has given out stays
+    /// with whom it was given to: a node at another address gets a new one. Gives the addresses for which
+    /// there is no place or no id left.
+    pub(super) fn take_in_splits(&self, forced: &mut Configuration) -> Vec<String> {
+        let mut left_out = Vec::new();
         for other in self.splits.values() {
-            forced.ids = forced.ids.max(other.ids);
             forced.base = forced.base.max(other.base);
+            let given = forced.ids;
+            forced.ids = given.max(other.ids);
             for node in other.nodes() {
-                let same = |m: &Member| m.node == node.node || m.address == node.address;
-                let is_known = forced.nodes().any(same);
-                if !is_known && forced.away.len() < NODES_AWAY_MAX {
-                    forced.away.push(node.clone());
+                if forced.nodes().any(|m| m.address == node.address) {
+                    continue;
+                }
+                let id = match node.node > given {
+                    true => Some(node.node),
+                    false => forced.ids.checked_add(1),
+                };
+                match id.filter(|_| forced.away.len() < NODES_AWAY_MAX) {
+                    Some(id) => {
+                        forced.ids = forced.ids.max(id);
+                        let member = Member {
+                            node: id,
+                            ..node.clone()
+                        };
+                        forced.away.push(member);
+                    }
+                    None => left_out.push(node.address.clone()),
                 }
             }
         }
+        left_out
     }
 
     /// In plain words; empty where all is well.

@@ -1,11 +1,12 @@
 //! E8: a cluster that was forced on both sides of a split.
 
 use kvclient::session::{Question, Told};
-use kvclient::wire::{Action, Change, ChangeOutcome, Outcome};
+use kvclient::wire::{Action, Change, ChangeOutcome, NodeStatus, Outcome};
 
-use super::changes::has_members;
+use super::changes::{are_all_members, has_members};
 use super::handoff::held;
 use super::operator::{ask, epoch, question};
+use crate::sim::cluster::address;
 use crate::sim::script::{Script, append, msg};
 
 fn force(c: &mut Script, client: usize, node: usize, nodes: &[u8]) -> u64 {
@@ -20,12 +21,16 @@ fn force(c: &mut Script, client: usize, node: usize, nodes: &[u8]) -> u64 {
     }
 }
 
-/// What a node's status says that it waits for.
-pub fn waits_for(c: &mut Script, client: usize, node: usize) -> String {
+fn status(c: &mut Script, client: usize, node: usize) -> NodeStatus {
     match question(c, client, node, Question::Status) {
-        Told::Status(status) => status.waits_for,
+        Told::Status(status) => *status,
         other => panic!("{other:?}"),
     }
+}
+
+/// What a node's status says that it waits for.
+pub fn waits_for(c: &mut Script, client: usize, node: usize) -> String {
+    status(c, client, node).waits_for
 }
 
 fn is_refused(c: &mut Script, client: usize) -> bool {
@@ -216,4 +221,65 @@ pub fn e8_a_node_of_both_sides_is_of_the_side_that_goes_on() {
         (c.get(a, &key), c.get(a, "other")),
         ("old".into(), "".into())
     );
+}
+
+/// Five of seven nodes are listed, and form a cluster. The last two do not run.
+fn five_of_seven() -> Script {
+    let mut c = Script::cold(7);
+    c.cluster.settings.listed = 5;
+    for node in 0..5 {
+        c.cluster.start(node);
+    }
+    c.until("five members", |c| {
+        has_members(c, &[0, 1, 2, 3, 4], &[1, 2, 3, 4, 5])
+    });
+    c.run_ms(300);
+    c
+}
+
+#[track_caller]
+fn change(c: &mut Script, client: usize, node: usize, change: Change) {
+    let outcome = ask(c, client, node, change);
+    assert!(
+        !matches!(outcome, ChangeOutcome::Refused { .. }),
+        "{outcome:?}"
+    );
+}
+
+/// Forced on both sides of a split, each of which then takes in a new node: 5 comes to 0 and 1, 6 comes to
+/// 2 and 3. Node 4 is cut off from all. Gives a client of each side.
+fn forced_and_grown(c: &mut Script) -> (usize, usize) {
+    let (a, b) = (c.client_of(&[0, 1, 5]), c.client_of(&[2, 3, 6]));
+    c.put(a, "k", "");
+    c.cut(&[0, 1, 5], &[2, 3, 4, 6]);
+    c.cut(&[2, 3, 6], &[4]);
+    c.run_ms(1_000);
+    force(c, a, 0, &[1, 2]);
+    force(c, b, 2, &[3, 4]);
+    c.run_ms(1_000);
+    for (client, node, new) in [(a, 0, 5), (b, 2, 6)] {
+        c.cluster.start(new);
+        let address = address(new);
+        change(c, client, node, Change::Add { address });
+    }
+    c.until("one more on each side", |c| {
+        has_members(c, &[0, 1, 5], &[1, 2, 6]) && has_members(c, &[2, 3, 6], &[3, 4, 6])
+    });
+    c.run(a, "k", append("a"));
+    c.run(b, "k", append("b"));
+    (a, b)
+}
+
+/// Both sides have given the same id to different nodes. The node of the side that gives way is taken in
+/// under another one.
+#[test]
+pub fn e8_an_id_that_both_sides_gave_out_stays_with_one() {
+    let mut c = five_of_seven();
+    let (a, b) = forced_and_grown(&mut c);
+    c.heal_nodes();
+    c.run_ms(3_000);
+    assert!(is_refused(&mut c, a) && is_refused(&mut c, b));
+    force(&mut c, a, 0, &[1, 2, 6]);
+    c.until("seven members", are_all_members);
+    assert_eq!(c.get(b, "k"), "a");
 }

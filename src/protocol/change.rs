@@ -55,6 +55,8 @@ pub struct Changes {
     pub answers: VecDeque<(u64, Outcome)>,
     pub reached: Reached,
     pub latent: Latent,
+    /// Why a change that this node wants can't be made, if it can't.
+    pub refused: Option<String>,
 }
 
 impl Changes {
@@ -108,6 +110,7 @@ impl Replica {
             ids: wanted.ids,
             ..configuration.as_ref().clone()
         };
+        next.check()?;
         self.propose(now, next);
         Ok(target)
     }

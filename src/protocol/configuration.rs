@@ -15,14 +15,16 @@ const FORMAT: u8 = 1;
 
 /// An epoch counts changes in its low bits; above them is the lineage.
 const COUNT_BITS: u32 = 28;
-/// A lineage is a generation, the id of the node that forced, and random bits: with the count 52 bits.
+/// A lineage is a generation, the id of the node that forced, and random bits: 24 bits.
 const RANDOM_BITS: u32 = 10;
 const GENERATION_SHIFT: u32 = 8 + RANDOM_BITS;
-const GENERATIONS: u32 = 64;
+const GENERATIONS: u64 = 64;
+const LINEAGE_MAX: Lineage = (GENERATIONS << GENERATION_SHIFT) - 1;
+const _: () = assert!(EPOCH_MAX == ((LINEAGE_MAX + 1) << COUNT_BITS) - 1);
 
 /// 0 until an operator forced a configuration; then unique for each force. A later one is higher than
 /// those that it supersedes.
-pub type Lineage = u32;
+pub type Lineage = u64;
 
 /// An operator's force, as the configurations that follow from it remember it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,27 +34,28 @@ pub struct Forced {
     pub from: Epoch,
 }
 
+/// Of an epoch above `EPOCH_MAX`, which only a message can name, it is one that no configuration has.
 pub fn lineage_of(epoch: Epoch) -> Lineage {
-    (epoch >> COUNT_BITS) as Lineage
+    epoch >> COUNT_BITS
 }
 
 /// The lineage of a force by that node, above those that it supersedes; `None` if there were too many.
 pub fn next_lineage(superseded: &[Forced], by: NodeId, random: u16) -> Option<Lineage> {
     let generations = superseded.iter().map(|f| f.lineage >> GENERATION_SHIFT);
     let generation = generations.max().unwrap_or(0) + 1;
-    let random = u32::from(random) & ((1 << RANDOM_BITS) - 1);
+    let random = Lineage::from(random) & ((1 << RANDOM_BITS) - 1);
     let fits = superseded.len() < FORCES_MAX && generation < GENERATIONS;
-    fits.then(|| generation << GENERATION_SHIFT | u32::from(by) << RANDOM_BITS | random)
+    fits.then(|| generation << GENERATION_SHIFT | Lineage::from(by) << RANDOM_BITS | random)
 }
 
 pub fn first_epoch(lineage: Lineage) -> Epoch {
-    Epoch::from(lineage) << COUNT_BITS | 1
+    lineage << COUNT_BITS | 1
 }
 
 /// The epoch after this one, `None` where a lineage has no more.
 pub fn next_epoch(epoch: Epoch) -> Option<Epoch> {
     let next = epoch.checked_add(1)?;
-    (lineage_of(next) == lineage_of(epoch)).then_some(next)
+    (lineage_of(next) == lineage_of(epoch) && next <= EPOCH_MAX).then_some(next)
 }
 
 /// A change takes two.
@@ -106,15 +109,37 @@ impl Configuration {
         let all = self.members.iter().chain(joint.clone().flatten());
         let is_sound = |m: &Member| m.node > 0 && m.address.len() <= ADDRESS_SIZE_MAX;
         let sized = |members: &Vec<Member>| (1..=MEMBERS_MAX).contains(&members.len());
+        let is_force = |f: &Forced| f.lineage <= LINEAGE_MAX && f.from <= EPOCH_MAX;
         self.spread.is_sound()
             && sized(&self.members)
             && joint.clone().all(sized)
             && self.away.len() <= NODES_AWAY_MAX
             && self.forces.len() <= FORCES_MAX
+            && self.forces.iter().all(is_force)
             && (1..=EPOCH_MAX).contains(&self.epoch)
             && self.base.reading() <= FOLLOWED_LAST
             && self.lineage() == lineage_of(self.epoch)
             && all.chain(&self.away).all(is_sound)
+    }
+
+    /// Whether it may be proposed: other nodes take it only if it is sound. If not, in words for an
+    /// operator.
+    pub fn check(&self) -> Result<(), String> {
+        if self.away.len() > NODES_AWAY_MAX {
+            return Err(format!(
+                "{} nodes would be away, and {NODES_AWAY_MAX} is the most: `horseshoe member remove` those that \
+                 are gone for good",
+                self.away.len()
+            ));
+        }
+        match self.is_sound() {
+            true => Ok(()),
+            false => Err(
+                "the configuration that would come of it is beyond a bound, so other nodes \
+                 would not take it; please report it"
+                    .into(),
+            ),
+        }
     }
 
     pub fn lineage(&self) -> Lineage {
@@ -220,6 +245,53 @@ mod tests {
         assert_eq!(next_lineage(&spent, 1, 1), None);
         assert_eq!(next_epoch(first_epoch(first)), Some(first_epoch(first) + 1));
         assert_eq!(next_epoch((1 << COUNT_BITS) - 1), None);
+        assert_eq!(next_epoch(EPOCH_MAX), None);
+    }
+
+    /// With bits cut off it would be the lineage of another force, or of none.
+    #[test]
+    fn an_epoch_that_is_too_large_is_of_no_lineage() {
+        let lineage = forced(&[], 1);
+        let sound = configuration(&[lineage], 1);
+        for bit in 52..64 {
+            let epoch = sound.epoch | 1 << bit;
+            assert!(!sound.comes_of(epoch) && !sound.comes_of(1 << bit), "{bit}");
+            assert_eq!(next_epoch(epoch), None);
+            let unsound = Configuration {
+                epoch,
+                ..sound.clone()
+            };
+            assert!(!unsound.is_sound(), "{bit}");
+        }
+        assert!(sound.is_sound());
+        for forced in [
+            Forced {
+                lineage: LINEAGE_MAX + 1,
+                from: 1,
+            },
+            Forced {
+                lineage,
+                from: EPOCH_MAX + 1,
+            },
+        ] {
+            let mut unsound = sound.clone();
+            unsound.forces.insert(0, forced);
+            assert!(!unsound.is_sound(), "{forced:?}");
+        }
+    }
+
+    #[test]
+    fn what_others_would_not_take_is_told_with_a_remedy() {
+        let mut next = configuration(&[], 5);
+        next.away = vec![next.members[0].clone(); NODES_AWAY_MAX];
+        assert_eq!(next.check(), Ok(()));
+        next.away.push(next.members[0].clone());
+        let why = next.check().expect_err("one too many");
+        assert!(why.contains("33 nodes would be away"), "{why}");
+        assert!(why.contains("`horseshoe member remove`"), "{why}");
+        next.away.clear();
+        next.epoch = EPOCH_MAX;
+        assert!(next.check().is_err());
     }
 
     #[test]

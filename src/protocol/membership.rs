@@ -10,7 +10,8 @@ use super::change::Wanted;
 use super::digest::Bucket;
 use super::limits::{MEMBERS_KEPT, MEMBERS_MAX, REMOVALS_FORGOTTEN_MS, STEADY_MAX_MS};
 use super::message::{
-    AdmissionAsked, Configuration, Envelope, Epoch, Incarnation, Member, Message, NodeId, Now,
+    AdmissionAsked, Configuration, Envelope, Epoch, Event, Incarnation, Member, Message, NodeId,
+    Now, Output,
 };
 use super::outbox::Way;
 use super::quorum::{NodeSet, is_quorum};
@@ -56,6 +57,7 @@ impl Replica {
         let joint = configuration.joint.is_some() && rule!(E2);
         let may_propose = self.votes && self.hears_quorum && !joint;
         if !may_propose || self.changes.is_proposing() {
+            self.changes.refused = None;
             return;
         }
         // Not all at once: the first that is there goes ahead.
@@ -70,10 +72,20 @@ impl Replica {
             self.is_served_without(&wanted, learner).then_some(wanted)
         });
         let wanted = wanted.next();
-        if let Some(wanted) = wanted {
-            // Refused only while a change is under way, which was looked at.
-            let _ = self.begin_change(now, wanted);
+        let refused = wanted.and_then(|wanted| self.begin_change(now, wanted).err());
+        self.note_refused(refused);
+    }
+
+    /// A change that is wanted was made, or can't be. An operator is told once, and in the status as long
+    /// as it is so.
+    fn note_refused(&mut self, refused: Option<String>) {
+        if let Some(reason) = &refused
+            && self.changes.refused != refused
+        {
+            let event = Event::ChangeRefused(reason.clone());
+            self.outputs.push_back(Output::Event(event));
         }
+        self.changes.refused = refused;
     }
 
     /// How long this node leaves a change to the members before it.

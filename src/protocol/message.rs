@@ -25,8 +25,9 @@ pub type NodeId = u8;
 /// A random id kept with a node's state; a node without its state has a new one (E1).
 pub type Incarnation = u64;
 pub type Epoch = u64;
-/// No configuration has a later one: epochs are counted up.
-pub const EPOCH_MAX: Epoch = u64::MAX >> 1;
+/// No configuration has a later one: a lineage and a count of changes (E8) are 52 bits, so that readers in
+/// floating point get all of it.
+pub const EPOCH_MAX: Epoch = (1 << 52) - 1;
 /// Correlates answers with the round that asked; unique across restarts of the asking node (R4).
 pub type RoundId = u64;
 pub type GroupNumber = u64;
@@ -545,6 +546,8 @@ pub enum Event {
         own: String,
         other: String,
     },
+    /// A change that is wanted can't be made, in words for an operator.
+    ChangeRefused(String),
     /// E8: nodes at these addresses have no place in the configuration that was forced.
     LeftOut(Vec<String>),
 }

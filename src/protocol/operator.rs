@@ -271,6 +271,7 @@ impl Replica {
             ..configuration.clone()
         };
         left_out.extend(self.take_in_splits(&mut forced));
+        forced.check()?;
         if !left_out.is_empty() {
             self.outputs
                 .push_back(Output::Event(Event::LeftOut(left_out)));

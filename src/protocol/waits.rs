@@ -62,6 +62,11 @@ impl Replica {
     /// What an operator should look after, though the node serves.
     pub(super) fn warnings(&self, now: Now) -> Vec<String> {
         let mut warnings = self.full_warnings();
+        if let Some(reason) = &self.changes.refused {
+            warnings.push(format!(
+                "the members can't be changed as is wanted: {reason}"
+            ));
+        }
         let voters = self.configuration.iter().flat_map(|c| c.voters());
         let away = voters.filter(|m| !self.near.contains(&m.node));
         let away = away.map(|m| format!("{} ({})", m.node, m.address));

@@ -53,6 +53,9 @@ pub fn log(event: &Event) {
              another one of {other}. Neither serves. `horseshoe member force` with the ids of the side \
              that is to go on ends it: the other side drops what it holds, and comes back by itself"
         ),
+        Event::ChangeRefused(reason) => {
+            tracing::error!("the members can't be changed as is wanted: {reason}");
+        }
         Event::LeftOut(addresses) => tracing::error!(
             "the forced configuration has no place or no id left for the nodes at {}: `horseshoe member \
              remove` those that are gone for good, then `horseshoe member add` these",

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use horseshoe::protocol::ballot::Ballot;
-use horseshoe::protocol::configuration::Forced;
+use horseshoe::protocol::configuration::{Forced, lineage_of};
 use horseshoe::protocol::digest::{BUCKETS_MAX, Spread, Sums};
 use horseshoe::protocol::limits::{
     ADDRESS_SIZE_MAX, APPLIED_SIZE_MAX, FOLLOWED_LAST, FORCES_MAX, MEMBERS_MAX, NODES_AWAY_MAX,
@@ -245,8 +245,8 @@ fn messages_of_all_nodes_fit_a_datagram() {
         rows: vec![row; NODES_MAX],
     });
     let forced = Forced {
-        lineage: u32::MAX,
-        from: u64::MAX,
+        lineage: lineage_of(EPOCH_MAX),
+        from: EPOCH_MAX,
     };
     let configuration = Configuration {
         cluster: u64::MAX,

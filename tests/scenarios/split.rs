@@ -1,5 +1,7 @@
 //! E8: a cluster that was forced on both sides of a split.
 
+use horseshoe::protocol::limits::NODES_AWAY_MAX;
+use horseshoe::protocol::message::{Configuration, ConfigurationTold, Member, NodeId};
 use kvclient::session::{Question, Told};
 use kvclient::wire::{Action, Change, ChangeOutcome, NodeStatus, Outcome};
 
@@ -7,6 +9,8 @@ use super::changes::{are_all_members, has_members};
 use super::handoff::held;
 use super::operator::{ask, epoch, question};
 use crate::sim::cluster::address;
+use crate::sim::event::Parcel;
+use crate::sim::network::Place;
 use crate::sim::script::{Script, append, msg};
 
 fn force(c: &mut Script, client: usize, node: usize, nodes: &[u8]) -> u64 {
@@ -282,4 +286,67 @@ pub fn e8_an_id_that_both_sides_gave_out_stays_with_one() {
     force(&mut c, a, 0, &[1, 2, 6]);
     c.until("seven members", are_all_members);
     assert_eq!(c.get(b, "k"), "a");
+}
+
+/// Has a node be sent a configuration in another one's name.
+fn tell(c: &mut Script, from: usize, to: usize, configuration: Configuration) {
+    let sent = c.sent(msg("ConfigurationTold"));
+    let mut passing = sent.last().expect("one was told").clone();
+    (passing.from, passing.to) = (Place::Node(from), Place::Node(to));
+    let Parcel::Peer { envelope, .. } = &mut passing.parcel else {
+        panic!("between nodes");
+    };
+    envelope.origin = from as NodeId + 1;
+    envelope.via = envelope.origin;
+    envelope.destination = 0;
+    envelope.epoch = configuration.epoch;
+    envelope.message = ConfigurationTold { configuration }.into();
+    c.cluster.deliver(100, passing);
+}
+
+fn present(c: &Script, node: usize) -> Configuration {
+    let replica = c.cluster.nodes[node].replica.as_ref().expect("it is up");
+    replica.configuration().expect("it has one").clone()
+}
+
+/// As many nodes are away as can be. A member that is gone stays a member, and an operator is told
+/// what to do, as the configuration without it could be read by nobody.
+#[test]
+pub fn what_would_be_no_configuration_is_not_proposed() {
+    let mut c = Script::shrinking(5, 1);
+    let client = c.client();
+    c.put(client, "k", "x");
+    let held = present(&c, 0);
+    let gone = (0..NODES_AWAY_MAX as NodeId).map(|n| Member {
+        node: 6 + n,
+        address: format!("gone{n}:1"),
+        ..Member::default()
+    });
+    let full = Configuration {
+        epoch: held.epoch + 2,
+        away: gone.collect(),
+        ids: 5 + NODES_AWAY_MAX as NodeId,
+        ..held
+    };
+    for node in 0..5 {
+        tell(&mut c, (node + 1) % 5, node, full.clone());
+    }
+    c.run_ms(1_000);
+    c.crash_hard(4);
+    c.run_ms(4_000);
+    assert!(has_members(&c, &[0, 1, 2, 3], &[1, 2, 3, 4, 5]));
+    let warnings = status(&mut c, client, 0).warnings;
+    assert!(
+        warnings
+            .iter()
+            .any(|w| w.contains("`horseshoe member remove`")),
+        "{warnings:?}"
+    );
+    change(&mut c, client, 0, Change::Remove { node: 6 });
+    c.until("four members", |c| {
+        has_members(c, &[0, 1, 2, 3], &[1, 2, 3, 4])
+    });
+    let warnings = status(&mut c, client, 0).warnings;
+    assert_eq!(warnings, Vec::<String>::new());
+    assert_eq!(c.get(client, "k"), "x");
 }

@@ -264,6 +264,10 @@ const TABLE: &[(Rule, Found)] = &[
         Rule::E8_ids,
         Found::ByScenario(split::e8_an_id_that_both_sides_gave_out_stays_with_one),
     ),
+    (
+        Rule::E8_key,
+        Found::ByScenario(split::e8_no_configuration_counts_without_the_key_of_the_cluster),
+    ),
 ];
 
 /// Runs something with a rule switched off; gives whether it failed or panicked.

@@ -147,17 +147,15 @@ pub struct BucketEntry {
     pub size: u32,
 }
 
-/// Whether a frame of this kind tells of a configuration.
-pub fn is_configuration_told(kind: u8) -> bool {
-    Message::name_of(kind) == "ConfigurationTold"
-}
-
 macro_rules! messages {
     ($($(#[$doc:meta])* $name:ident = $kind:literal { $($field:ident: $type:ty),* $(,)? })*) => {
         $(
             $(#[$doc])*
             #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
             pub struct $name { $(pub $field: $type),* }
+            impl $name {
+                pub const KIND: u8 = $kind;
+            }
             impl From<$name> for Message {
                 fn from(message: $name) -> Message { Message::$name(message) }
             }

@@ -50,7 +50,7 @@ pub mod rules;
 mod seal;
 pub mod session;
 mod sessionless;
-mod split;
+pub mod split;
 mod starts;
 mod sync;
 mod timer;
@@ -529,11 +529,6 @@ impl Replica {
     /// For datagram headers; 0 while no configuration names the node.
     pub fn node(&self) -> NodeId {
         self.node
-    }
-
-    /// Whether a quorum of the configuration is heard (X5).
-    pub fn has_quorum(&self) -> bool {
-        self.hears_quorum
     }
 
     pub fn configuration(&self) -> Option<&Configuration> {

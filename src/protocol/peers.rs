@@ -320,7 +320,6 @@ impl Replica {
         }
     }
 
-    /// What the node's own state says leaves only once it is durable.
     pub(super) fn tell_configuration(&mut self, now: Now, asked: &Envelope) {
         if self.may_exchange(now, asked.origin) {
             self.send_configuration(asked);
@@ -328,7 +327,7 @@ impl Replica {
     }
 
     /// However lately one was told or asked for.
-    pub(super) fn send_configuration(&mut self, asked: &Envelope) {
+    fn send_configuration(&mut self, asked: &Envelope) {
         let Some(configuration) = self.configuration.as_deref().cloned() else {
             return;
         };
@@ -350,16 +349,24 @@ impl Replica {
             let former = self.former.values().any(|former| former == address);
             (named || listed || former) && *address != self.own_address()
         };
-        let Some(to) = address.filter(is_known).map(Arc::from) else {
+        let Some(to) = address.filter(is_known).map(str::to_owned) else {
             self.counters.stray += 1;
             return;
         };
-        if self.outbox.is_durable(self.installed_in) {
+        self.tell_at(asked.origin, &to);
+    }
+
+    /// What the node's own state says leaves only once it is durable.
+    pub(super) fn tell_at(&mut self, node: NodeId, address: &str) {
+        let Some(configuration) = self.configuration.as_deref().cloned() else {
+            return;
+        };
+        if address != self.own_address() && self.outbox.is_durable(self.installed_in) {
             let told = ConfigurationTold { configuration };
-            let envelope = self.envelope(asked.origin, 0, told.into());
-            self.send_round_about(&envelope, &to);
+            let envelope = self.envelope(node, 0, told.into());
+            self.send_round_about(&envelope, address);
             self.outputs.push_back(Output::Send {
-                to: Destination::Address(to),
+                to: Destination::Address(address.into()),
                 envelope,
             });
         }

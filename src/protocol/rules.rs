@@ -97,6 +97,7 @@ mod switch {
         E8_named,
         E8_behind,
         E8_ids,
+        E8_key,
     }
 
     thread_local! {

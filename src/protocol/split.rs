@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use super::Replica;
 use super::bootstrap;
-use super::configuration::{Forced, Lineage};
+use super::configuration::{Forced, Lineage, lineage_of};
 use super::limits::{CONFIGURATION_LOOK_MS, NODES_AWAY_MAX};
 use super::message::{
-    Configuration, ConfigurationTold, Destination, Envelope, Event, Member, Now, Output,
+    Configuration, ConfigurationTold, Destination, Envelope, Event, Member, NodeId, Now, Output,
 };
 use super::outbox::Way;
 use super::rules::rule;
@@ -20,6 +20,18 @@ const SPLITS_MAX: usize = 8;
 /// The configurations of lineages that this node's does not come of, nor they of it.
 pub type Splits = BTreeMap<Lineage, Arc<Configuration>>;
 
+/// E8: whether a frame counts from an address at which no node is known to be. One that tells of a
+/// configuration does, as the key in that tells whether its sender may.
+pub fn is_heard_from_anywhere(
+    kind: u8,
+    cluster: u64,
+    destination: NodeId,
+    own: (u64, NodeId),
+) -> bool {
+    let is_here = destination == 0 || destination == own.1 || own.1 == 0;
+    kind == ConfigurationTold::KIND && cluster != 0 && cluster == own.0 && is_here
+}
+
 impl Replica {
     /// R1: installed only because it is known to be chosen; whoever tells it has installed it.
     pub(super) fn handle_configuration(
@@ -28,7 +40,14 @@ impl Replica {
         envelope: &Envelope,
         told: &Configuration,
     ) {
-        let is_newer = match self.configuration.clone() {
+        let held = self.configuration.clone();
+        // E8: who does not know the cluster's secret has not been told by a node of it.
+        let is_forged = |held: &Arc<Configuration>| held.spread != told.spread && rule!(E8_key);
+        if held.as_ref().is_some_and(is_forged) {
+            self.counters.stray += 1;
+            return;
+        }
+        let is_newer = match held {
             None => {
                 told.nodes().any(|m| m.address == self.own_address())
                     && bootstrap::may_install_first(told, self.incarnation, self.meta.bound_to)
@@ -58,13 +77,16 @@ impl Replica {
     ) {
         let known = self.splits.get(&told.lineage());
         let is_first = known.is_none();
-        let is_later = known.is_none_or(|known| told.epoch > known.epoch);
-        if is_later && (!is_first || self.splits.len() < SPLITS_MAX) {
+        if is_first && self.splits.len() >= SPLITS_MAX {
+            self.counters.overflow += 1;
+            return;
+        }
+        if known.is_none_or(|known| told.epoch > known.epoch) {
             self.splits.insert(told.lineage(), told.clone().into());
         }
         // Whoever has the lower epoch is told of the other first, and answers.
         if is_first || told.epoch > held.epoch {
-            self.send_configuration(envelope);
+            self.answer_split(envelope, held, told);
         }
         if is_first {
             let event = Event::Split {
@@ -74,6 +96,17 @@ impl Replica {
             self.outputs.push_back(Output::Event(event));
             self.look_at_links(now, true, true);
             self.tell_splits();
+        }
+    }
+
+    /// To where the other side's configuration says that its node is: here the id may be another node's.
+    fn answer_split(&mut self, envelope: &Envelope, held: &Configuration, told: &Configuration) {
+        // Who is of this side knows its configuration.
+        if lineage_of(envelope.epoch) == held.lineage() {
+            return;
+        }
+        if let Some(teller) = told.nodes().find(|m| m.node == envelope.origin) {
+            self.tell_at(teller.node, &teller.address);
         }
     }
 

@@ -5,11 +5,12 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use kvclient::datagram::{self, Frame};
+use kvclient::datagram::{self, Frame, FrameHeader};
 
 use super::tally::{Cause, Tally};
 use crate::gateway::text::{self, ParseError};
 use crate::protocol::message::{self, ClientMessage, Endpoint, Envelope, Input, Message, NodeId};
+use crate::protocol::split;
 
 /// Frames of kinds from here on go between nodes; those below, between clients and nodes.
 const PEER_KIND_MIN: u8 = 16;
@@ -32,14 +33,13 @@ pub struct Transit<'a> {
 }
 
 /// Gives each frame that can be read, or is for another node than `own` (0: it has no id yet). Frames
-/// of nodes count only if `is_nodes`: it is a node's address that they come from. `lost` is the own
-/// cluster while no quorum of it is heard, else 0: then the others may have been replaced, and who tells
-/// of its configuration counts from anywhere.
+/// of nodes count only if `is_nodes`: it is a node's address that they come from; or if they count from
+/// anywhere. `own_cluster` is 0 while there is none.
 pub fn decode<'a>(
     bytes: &'a [u8],
     from: SocketAddr,
     is_nodes: bool,
-    (lost, own): (u64, NodeId),
+    (own_cluster, own): (u64, NodeId),
     tally: &mut Tally,
     give: &mut dyn FnMut(Arrival<'a>),
 ) {
@@ -50,12 +50,15 @@ pub fn decode<'a>(
     for frame in frames {
         let (cluster, via) = (header.cluster, header.sender);
         let is_peers = |frame: &Frame<'_>| frame.header.kind >= PEER_KIND_MIN;
-        let is_told = |frame: &Frame<'_>| {
-            let is_told = message::is_configuration_told(frame.header.kind);
-            is_told && lost != 0 && cluster == lost && !is_transit(frame, own)
+        let is_taken = |frame: &Frame<'_>| {
+            let FrameHeader {
+                kind, destination, ..
+            } = frame.header;
+            is_nodes
+                || split::is_heard_from_anywhere(kind, cluster, destination, (own_cluster, own))
         };
         let arrival = match frame {
-            Ok(frame) if is_peers(&frame) && !is_nodes && !is_told(&frame) => Err(Cause::Stranger),
+            Ok(frame) if is_peers(&frame) && !is_taken(&frame) => Err(Cause::Stranger),
             Ok(frame) if is_peers(&frame) && is_transit(&frame, own) => {
                 Ok(Arrival::Transit(Transit {
                     cluster,
@@ -147,7 +150,7 @@ pub fn address_of(endpoint: Endpoint) -> SocketAddr {
 mod tests {
     use super::*;
     use crate::protocol::message::{ClientMessage, Heartbeat, Row};
-    use kvclient::datagram::{DATAGRAM_HEADER_SIZE, DatagramHeader, DatagramWriter, FrameHeader};
+    use kvclient::datagram::{DATAGRAM_HEADER_SIZE, DatagramHeader, DatagramWriter};
     use kvclient::wire::{self, Hello};
     use proptest::prelude::*;
 
@@ -316,22 +319,26 @@ mod tests {
         assert_eq!((given, tally.total(), tally.of(Cause::Stranger)), (1, 1, 1));
     }
 
-    /// Who was away while all others were replaced knows none of their addresses.
+    /// The others may have moved to where this node knows nobody (E8).
     #[test]
-    fn a_configuration_is_heard_from_elsewhere_while_no_quorum_is() {
+    fn a_configuration_of_the_own_cluster_is_heard_from_elsewhere() {
         let told = message::ConfigurationTold {
             configuration: message::Configuration::default(),
         };
         let frames = [(29, body(&told.into())), (26, body(&heartbeat()))];
         let bytes = sealed(0, &frames);
-        for (lost, given, strangers) in [(0, 0, 2), (8, 0, 2), (9, 1, 1)] {
+        // The frames are for node 1, and of cluster 9.
+        for (own, given, strangers) in [
+            ((0, 1), 0, 2),
+            ((8, 1), 0, 2),
+            ((9, 2), 0, 2),
+            ((9, 1), 1, 1),
+        ] {
             let (mut tally, mut count) = (Tally::default(), 0);
-            decode(&bytes, from(), false, (lost, 1), &mut tally, &mut |_| {
-                count += 1
-            });
+            decode(&bytes, from(), false, own, &mut tally, &mut |_| count += 1);
             // It is not sound, so it is counted as that, and not as a stranger's.
-            assert_eq!(tally.of(Cause::Stranger), strangers, "{lost}");
-            assert_eq!(count + tally.total() - strangers, given, "{lost}");
+            assert_eq!(tally.of(Cause::Stranger), strangers, "{own:?}");
+            assert_eq!(count + tally.total() - strangers, given, "{own:?}");
         }
     }
 

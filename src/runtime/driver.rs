@@ -326,20 +326,16 @@ impl Driver {
         };
         if !text::is_text(bytes) {
             let mut transits = Vec::new();
-            let own = replica.node();
+            let own = (replica.cluster(), replica.node());
             // Without a configuration nothing tells who has moved since the list was written, and there
             // is nothing yet to be kept from strangers.
             let is_nodes = replica.configuration().is_none() || addresses.is_nodes(from);
-            let lost = match replica.has_quorum() {
-                true => 0,
-                false => replica.cluster(),
-            };
             let before = tally.of(Cause::Stranger);
             decode(
                 bytes,
                 from,
                 is_nodes,
-                (lost, own),
+                own,
                 tally,
                 &mut |arrival| match arrival {
                     Arrival::Input(input) => replica.handle_input(now, input),

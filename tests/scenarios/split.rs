@@ -1,5 +1,7 @@
 //! E8: a cluster that was forced on both sides of a split.
 
+use horseshoe::protocol::configuration::{Forced, first_epoch, next_lineage};
+use horseshoe::protocol::digest::{BUCKETS_MAX, Spread};
 use horseshoe::protocol::limits::NODES_AWAY_MAX;
 use horseshoe::protocol::message::{Configuration, ConfigurationTold, Member, NodeId};
 use kvclient::session::{Question, Told};
@@ -288,6 +290,65 @@ pub fn e8_an_id_that_both_sides_gave_out_stays_with_one() {
     assert_eq!(c.get(b, "k"), "a");
 }
 
+/// A side was forced while the other had a quorum, and moved to new addresses. The other side, which
+/// knows none of them, gives way all the same.
+#[test]
+pub fn e8_a_quorum_hears_of_what_supersedes_it_from_where_it_knows_nobody() {
+    let mut c = Script::cold(5);
+    c.cluster.settings.listed = 3;
+    for node in 0..3 {
+        c.cluster.start(node);
+    }
+    c.until("three members", |c| has_members(c, &[0, 1, 2], &[1, 2, 3]));
+    let (a, b) = (c.client_of(&[0, 3, 4]), c.client_of(&[1, 2]));
+    c.put(a, "k", "");
+    c.cut(&[0, 3, 4], &[1, 2]);
+    c.run_ms(1_000);
+    force(&mut c, a, 0, &[1]);
+    c.run_ms(500);
+    for new in [3, 4] {
+        c.cluster.start(new);
+        let address = address(new);
+        change(&mut c, a, 0, Change::Add { address });
+        c.until("a new member", |c| c.vote_of(new).is_some());
+        c.run_ms(500);
+    }
+    change(&mut c, a, 3, Change::Remove { node: 1 });
+    c.until("the first is out", |c| has_members(c, &[3, 4], &[4, 5]));
+    c.crash_hard(0);
+    c.run(a, "k", append("a"));
+    c.run(b, "k", append("b"));
+    c.heal_nodes();
+    let all = [1, 2, 3, 4];
+    c.until("all are members of one", |c| {
+        has_members(c, &all, &[4, 5, 2, 3]) || has_members(c, &all, &[4, 5, 3, 2])
+    });
+    assert_eq!(c.get(b, "k"), "a");
+}
+
+/// The same of two that were forced: neither serves, and both are named.
+#[test]
+pub fn e8_a_split_is_noticed_where_one_side_has_moved() {
+    let mut c = five_of_seven();
+    let (a, b) = forced_and_grown(&mut c);
+    for node in [0, 1] {
+        let id = node as NodeId + 1;
+        change(&mut c, a, 5, Change::Remove { node: id });
+        c.until("one less", |c| c.vote_of(node).is_none());
+        c.run_ms(500);
+        c.crash_hard(node);
+    }
+    assert!(has_members(&c, &[5], &[6]));
+    c.heal_nodes();
+    c.run_ms(3_000);
+    assert!(is_refused(&mut c, a) && is_refused(&mut c, b));
+    for (client, node) in [(a, 5), (b, 2)] {
+        let told = waits_for(&mut c, client, node);
+        let names = |node| told.contains(&address(node));
+        assert!(names(5) && names(2), "{told}");
+    }
+}
+
 /// Has a node be sent a configuration in another one's name.
 fn tell(c: &mut Script, from: usize, to: usize, configuration: Configuration) {
     let sent = c.sent(msg("ConfigurationTold"));
@@ -307,6 +368,46 @@ fn tell(c: &mut Script, from: usize, to: usize, configuration: Configuration) {
 fn present(c: &Script, node: usize) -> Configuration {
     let replica = c.cluster.nodes[node].replica.as_ref().expect("it is up");
     replica.configuration().expect("it has one").clone()
+}
+
+/// Who knows the cluster's id only, as each client does, stops no node, wherever it sends from.
+#[test]
+pub fn e8_no_configuration_counts_without_the_key_of_the_cluster() {
+    let mut c = Script::cold(4);
+    c.cluster.settings.listed = 3;
+    for node in 0..3 {
+        c.cluster.start(node);
+    }
+    c.until("three members", |c| has_members(c, &[0, 1, 2], &[1, 2, 3]));
+    c.run_ms(300);
+    let client = c.client();
+    c.put(client, "k", "x");
+    let held = present(&c, 0);
+    let lineage = next_lineage(&[], 2, 5).expect("the first");
+    let forged = Configuration {
+        epoch: first_epoch(lineage),
+        forces: vec![Forced { lineage, from: 1 }],
+        spread: Spread::new(1, BUCKETS_MAX),
+        ..held.clone()
+    };
+    let later = Configuration {
+        epoch: held.epoch + 2,
+        ..forged.clone()
+    };
+    let later = Configuration {
+        forces: Vec::new(),
+        ..later
+    };
+    for from in [1, 3] {
+        for told in [&forged, &later] {
+            tell(&mut c, from, 0, told.clone());
+            c.run_ms(300);
+            assert_eq!(present(&c, 0), held, "told by node {from}");
+            assert_eq!(waits_for(&mut c, client, 0), "");
+        }
+    }
+    assert_eq!(c.get(client, "k"), "x");
+    c.check();
 }
 
 /// As many nodes are away as can be. A member that is gone stays a member, and an operator is told

@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 use horseshoe::gateway::text;
 use horseshoe::protocol::limits::{HEARTBEAT_MS_DEFAULT, LINK_DOWN_MS_DEFAULT};
 use horseshoe::protocol::message::{
-    ClientReply, Destination, Endpoint, Epoch, Event as NodeEvent, GroupNumber, Incarnation, Input,
+    ClientReply, Destination, Endpoint, Envelope, Epoch, Event as NodeEvent, GroupNumber, Incarnation, Input,
     NodeId, Output,
 };
 use horseshoe::protocol::record::Key;
+use horseshoe::protocol::split::is_heard_from_anywhere;
 use horseshoe::protocol::{Options, Replica, Tuning};
 
 use super::clients::Client;
@@ -311,9 +312,11 @@ impl Cluster {
             return;
         }
         match (passing.to, passing.from, passing.parcel) {
-            (Place::Node(node), _, Parcel::Peer { cluster, envelope }) => {
-                self.hears(node, &envelope);
-                self.receive(node, Input::Peer { cluster, envelope });
+            (Place::Node(node), from, Parcel::Peer { cluster, envelope }) => {
+                if !self.is_strangers(node, from, cluster, &envelope) {
+                    self.hears(node, &envelope);
+                    self.receive(node, Input::Peer { cluster, envelope });
+                }
             }
             (Place::Node(node), _, Parcel::Request { from, message }) => {
                 self.receive(node, Input::Client { from, message });
@@ -325,6 +328,21 @@ impl Cluster {
             }
             (to, from, parcel) => panic!("{from} sends {to} {parcel:?}"),
         }
+    }
+
+    /// Whether the runtime would drop it: a node's message from where the receiver knows of no node.
+    fn is_strangers(&self, node: usize, from: Place, cluster: u64, envelope: &Envelope) -> bool {
+        let (Some(replica), Place::Node(sender)) = (&self.nodes[node].replica, from) else {
+            return false;
+        };
+        if replica.configuration().is_none() || sender < self.listed_by(node) {
+            return false;
+        }
+        let source = address(sender);
+        let (kind, to) = (envelope.message.kind(), envelope.destination);
+        let own = (replica.cluster(), replica.node());
+        !replica.node_addresses().any(|known| known == source)
+            && !is_heard_from_anywhere(kind, cluster, to, own)
     }
 
     // Nodes.
@@ -494,11 +512,15 @@ impl Cluster {
 
     // What may happen to nodes.
 
-    pub fn start(&mut self, node: usize) {
+    /// How many nodes that one's list names, the first ones.
+    fn listed_by(&self, node: usize) -> usize {
         let Settings { nodes, listed, .. } = self.settings;
-        let listed = if node < listed { listed } else { nodes };
+        if node < listed { listed } else { nodes }
+    }
+
+    pub fn start(&mut self, node: usize) {
         let options = Options {
-            list: (0..listed).map(address).collect(),
+            list: (0..self.listed_by(node)).map(address).collect(),
             index: node as u8,
             boot: self.random.word(),
             seed: self.random.word(),

@@ -268,6 +268,10 @@ const TABLE: &[(Rule, Found)] = &[
         Rule::E8_key,
         Found::ByScenario(split::e8_no_configuration_counts_without_the_key_of_the_cluster),
     ),
+    (
+        Rule::E8_kept,
+        Found::ByScenario(split::e8_who_knows_of_a_split_knows_it_after_a_restart),
+    ),
 ];
 
 /// Runs something with a rule switched off; gives whether it failed or panicked.

@@ -1,5 +1,6 @@
 //! Peer messages, and the core's inputs and outputs. No behaviour but encoding.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -471,6 +472,10 @@ pub struct Meta {
     pub floor: Ballot,
     /// E1: how often the node was started with this state.
     pub starts: u64,
+    /// E8: configurations that the node's own is split from.
+    pub splits: Vec<Configuration>,
+    /// Nodes that configurations of before named, and where they were.
+    pub former: BTreeMap<NodeId, String>,
 }
 
 /// What a node starts from.

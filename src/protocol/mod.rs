@@ -194,8 +194,6 @@ pub struct Replica {
     digests: Digests,
     /// `meta.configuration`, shared.
     configuration: Option<Arc<Configuration>>,
-    /// Nodes that configurations of before named, and where they were.
-    former: BTreeMap<NodeId, String>,
     /// Until there is a configuration.
     bootstrap: Option<Bootstrap>,
     /// 0 while no configuration names this node's address.
@@ -268,7 +266,7 @@ pub struct Replica {
     heartbeats: u64,
     marks_due: bool,
     changes: Changes,
-    /// E8.
+    /// E8: `meta.splits`, by lineage.
     splits: Splits,
     /// When nodes that are not heard were last told the configuration.
     told_silent_us: u64,
@@ -338,7 +336,6 @@ impl Replica {
             meta,
             digests,
             configuration: None,
-            former: BTreeMap::new(),
             bootstrap,
             node: 0,
             votes: false,
@@ -404,6 +401,7 @@ impl Replica {
         replica.started_in = replica.outbox.change_meta();
         if let Some(configuration) = configuration {
             replica.adopt(configuration);
+            replica.find_splits();
         }
         replica.timers.set(now.mono_us, timer::Timer::Heartbeat);
         if replica.bootstrap.is_some() {
@@ -544,7 +542,7 @@ impl Replica {
     /// Where nodes of this cluster are or were, those of the list aside. It changes with the epoch.
     pub fn node_addresses(&self) -> impl Iterator<Item = &str> {
         let configured = self.configuration.iter().flat_map(|c| c.nodes());
-        let former = self.former.values().map(String::as_str);
+        let former = self.meta.former.values().map(String::as_str);
         configured.map(|m| m.address.as_str()).chain(former)
     }
 

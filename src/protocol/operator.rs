@@ -282,12 +282,13 @@ impl Replica {
     /// Nodes that the next configuration names no more are told so when they are heard of again.
     pub(super) fn note_former(&mut self, next: &Configuration) {
         for member in self.configuration.iter().flat_map(|c| c.nodes()) {
-            self.former.insert(member.node, member.address.clone());
+            self.meta.former.insert(member.node, member.address.clone());
         }
-        self.former
+        self.meta
+            .former
             .retain(|node, _| next.nodes().all(|m| m.node != *node));
-        while self.former.len() > NODES_AWAY_MAX {
-            self.former.pop_first();
+        while self.meta.former.len() > NODES_AWAY_MAX {
+            self.meta.former.pop_first();
         }
     }
 

@@ -340,13 +340,13 @@ impl Replica {
             // Who was taken out learns of it, too.
             _ => self
                 .address_of(asked.origin)
-                .or_else(|| self.former.get(&asked.origin).map(String::as_str)),
+                .or_else(|| self.meta.former.get(&asked.origin).map(String::as_str)),
         };
         // What nobody named may be anybody's address.
         let is_known = |address: &&str| {
             let named = configuration.nodes().any(|m| m.address == *address);
             let listed = self.options.list.iter().any(|listed| listed == address);
-            let former = self.former.values().any(|former| former == address);
+            let former = self.meta.former.values().any(|former| former == address);
             (named || listed || former) && *address != self.own_address()
         };
         let Some(to) = address.filter(is_known).map(str::to_owned) else {

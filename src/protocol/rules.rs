@@ -98,6 +98,7 @@ mod switch {
         E8_behind,
         E8_ids,
         E8_key,
+        E8_kept,
     }
 
     thread_local! {

@@ -83,6 +83,7 @@ impl Replica {
         }
         if known.is_none_or(|known| told.epoch > known.epoch) {
             self.splits.insert(told.lineage(), told.clone().into());
+            self.store_splits();
         }
         // Whoever has the lower epoch is told of the other first, and answers.
         if is_first || told.epoch > held.epoch {
@@ -129,6 +130,24 @@ impl Replica {
     pub(super) fn keep_splits(&mut self) {
         if let Some(own) = self.configuration.clone() {
             self.splits.retain(|_, other| own.is_split_from(other));
+            self.store_splits();
+        }
+    }
+
+    /// At the node's start. Its side may not hear the other one now, and must not serve all the same.
+    pub(super) fn find_splits(&mut self) {
+        if rule!(E8_kept) {
+            let found = self.meta.splits.iter().cloned();
+            self.splits = found.map(|other| (other.lineage(), other.into())).collect();
+        }
+        self.keep_splits();
+    }
+
+    fn store_splits(&mut self) {
+        let splits: Vec<Configuration> = self.splits.values().map(|c| c.as_ref().clone()).collect();
+        if self.meta.splits != splits {
+            self.meta.splits = splits;
+            self.outbox.change_meta();
         }
     }
 

@@ -29,8 +29,8 @@ const VERSION: u8 = 1;
 /// First byte of registers, which since the second tell their admission.
 const REGISTER_VERSION: u8 = 2;
 /// First byte of the node's own state, which since the second tells incarnation, admission and floor,
-/// since the third how keys are spread over buckets.
-const META_VERSION: u8 = 3;
+/// since the third how keys are spread over buckets, since the fourth splits and former nodes.
+const META_VERSION: u8 = 4;
 const GROUP_SIZE: usize = 1 + 4 * 8 + 8;
 
 /// Written with each commit: which group the store ends with, and what it then holds.
@@ -279,6 +279,8 @@ mod tests {
             life: 7,
             floor: Ballot(8),
             starts: 9,
+            splits: vec![Configuration::default(); 2],
+            former: [(3, "h3:7000".to_owned())].into(),
         };
         match Entry::decode(here(), &META_KEY, &encode_meta(&meta)).unwrap() {
             Entry::Meta(decoded) => assert_eq!(*decoded, meta),

@@ -410,6 +410,70 @@ pub fn e8_no_configuration_counts_without_the_key_of_the_cluster() {
     c.check();
 }
 
+/// Both sides were stopped by what they heard of each other. Parted again, and started again, they
+/// do not serve either: what they acknowledge now would be lost.
+#[test]
+pub fn e8_who_knows_of_a_split_knows_it_after_a_restart() {
+    let mut c = five_of_seven();
+    let (a, b) = forced_and_grown(&mut c);
+    c.heal_nodes();
+    c.run_ms(1_000);
+    assert!(is_refused(&mut c, a) && is_refused(&mut c, b));
+    c.cut(&[0, 1, 5], &[2, 3, 4, 6]);
+    c.cut(&[2, 3, 6], &[4]);
+    c.run_ms(1_000);
+    for node in [0, 1, 2, 3, 5, 6] {
+        c.crash_hard(node);
+    }
+    c.run_ms(1_000);
+    for node in [0, 1, 2, 3, 5, 6] {
+        c.cluster.start(node);
+    }
+    c.run_ms(3_000);
+    assert!(is_refused(&mut c, a) && is_refused(&mut c, b));
+    let told = waits_for(&mut c, a, 0);
+    assert!(told.contains("node2:7000"), "{told}");
+    // Parted still, the force on one side supersedes the other.
+    force(&mut c, a, 0, &[1, 2, 6]);
+    c.run(a, "k", append("!"));
+    c.heal_nodes();
+    c.until("seven members", are_all_members);
+    assert_eq!(c.get(b, "k"), "a!");
+}
+
+/// A node that was taken out while it was away is told so by members that have started since.
+#[test]
+pub fn who_was_taken_out_is_told_so_by_members_that_have_started_since() {
+    let mut c = Script::cold(4);
+    c.cluster.settings.listed = 3;
+    for node in 0..3 {
+        c.cluster.start(node);
+    }
+    c.until("three members", |c| has_members(c, &[0, 1, 2], &[1, 2, 3]));
+    c.run_ms(300);
+    c.cluster.start(3);
+    let client = c.client();
+    let address = address(3);
+    change(&mut c, client, 0, Change::Add { address });
+    c.until("four members", |c| {
+        has_members(c, &[0, 1, 2, 3], &[1, 2, 3, 4])
+    });
+    c.crash_hard(3);
+    c.run_ms(500);
+    change(&mut c, client, 0, Change::Remove { node: 4 });
+    c.until("three members", |c| has_members(c, &[0, 1, 2], &[1, 2, 3]));
+    for node in 0..3 {
+        c.crash_hard(node);
+    }
+    for node in 0..4 {
+        c.cluster.start(node);
+    }
+    c.run_ms(3_000);
+    let told = waits_for(&mut c, client, 3);
+    assert!(told.contains("this node was taken out"), "{told}");
+    c.check();
+}
+
 /// As many nodes are away as can be. A member that is gone stays a member, and an operator is told
 /// what to do, as the configuration without it could be read by nobody.
 #[test]

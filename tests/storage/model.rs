@@ -113,6 +113,8 @@ fn meta(number: u64) -> Meta {
         life: (number / 6) as u32,
         floor: Ballot(number),
         starts: number + 2,
+        former: [(4, format!("d:{number}"))].into(),
+        ..Meta::default()
     }
 }
 

@@ -2,34 +2,16 @@
 //! It ends no node: it is counted, and reported with back-off. What this node itself breaks does end it.
 
 use super::Replica;
+use super::backoff::{Backoff, Waits};
 use super::ballot::Ballot;
 use super::limits::{OTHER_CLUSTER_KEPT_MS, REPORT_WAIT_MAX_MS, REPORT_WAIT_MS};
 use super::message::{Event, NodeId, Now, Output};
 use super::record::Key;
 
-/// When something that goes on is reported: at once, and again after waits that double.
-#[derive(Debug, Default)]
-struct Backoff {
-    next_us: u64,
-    wait_ms: u64,
-}
-
-impl Backoff {
-    fn is_due(&mut self, now: Now) -> bool {
-        if now.mono_us < self.next_us {
-            return false;
-        }
-        // Long quiet: it is something new.
-        let is_over = now.mono_us >= self.next_us + REPORT_WAIT_MAX_MS * 1_000;
-        self.wait_ms = match self.wait_ms {
-            0 => REPORT_WAIT_MS,
-            _ if is_over => REPORT_WAIT_MS,
-            waited => (2 * waited).min(REPORT_WAIT_MAX_MS),
-        };
-        self.next_us = now.mono_us + self.wait_ms * 1_000;
-        true
-    }
-}
+const REPORT_WAITS: Waits = Waits {
+    min_us: REPORT_WAIT_MS * 1_000,
+    max_us: REPORT_WAIT_MAX_MS * 1_000,
+};
 
 #[derive(Debug, Default)]
 pub struct Hearsay {
@@ -51,7 +33,11 @@ impl Replica {
             return;
         }
         self.hearsay.other_cluster = Some((other, now.mono_us));
-        if self.hearsay.others_reported.is_due(now) {
+        if self
+            .hearsay
+            .others_reported
+            .is_due(now.mono_us, REPORT_WAITS)
+        {
             let heard = Event::OtherCluster { own, other, node };
             self.outputs.push_back(Output::Event(heard));
         }
@@ -80,7 +66,11 @@ impl Replica {
         origin: NodeId,
     ) {
         self.counters.contradictions += 1;
-        if self.hearsay.contradictions_reported.is_due(now) {
+        if self
+            .hearsay
+            .contradictions_reported
+            .is_due(now.mono_us, REPORT_WAITS)
+        {
             let contradiction = Event::Contradiction {
                 key: key.clone(),
                 ballot,
@@ -104,17 +94,6 @@ mod tests {
             mono_us: NOW.mono_us + ms * 1_000,
             ..NOW
         }
-    }
-
-    #[test]
-    fn reports_get_rarer_while_it_goes_on() {
-        let mut backoff = Backoff::default();
-        let due = (0..20_000_000)
-            .step_by(1_000)
-            .filter(|ms| backoff.is_due(after(*ms)));
-        let due: Vec<u64> = due.collect();
-        assert_eq!(due[..3], [0, REPORT_WAIT_MS, 3 * REPORT_WAIT_MS]);
-        assert!(due.len() < 20, "{due:?}");
     }
 
     fn events(replica: &mut Replica) -> Vec<Event> {

@@ -4,6 +4,7 @@
 #![deny(clippy::iter_over_hash_type)]
 
 pub mod applied;
+pub mod backoff;
 pub mod ballot;
 mod belief;
 mod bootstrap;

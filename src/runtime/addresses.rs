@@ -4,14 +4,14 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::time::Instant;
 
 use foldhash::fast::RandomState;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::Notice;
-use super::backoff::Backoff;
+use super::log::WARNING_WAITS;
 use crate::config::NodeAddress;
+use crate::protocol::backoff::Backoff;
 
 /// A name is looked up again this long after an answer, since hosts move, ...
 const REFRESH_INTERVAL_US: u64 = 30_000_000;
@@ -110,7 +110,7 @@ impl AddressBook {
         let all_found = self.nodes.iter().all(is_found);
         let strangers = &mut self.strangers;
         // Before that it may be a node whose name is still looked up; what fails there is logged.
-        if all_found && strangers.backoff.is_due(Instant::now()) {
+        if all_found && strangers.backoff.is_due(mono_us, WARNING_WAITS) {
             tracing::warn!(
                 "dropped a node's datagram from {from}: neither the list nor the configuration has a \
                  node there; `horseshoe member add` adds one"

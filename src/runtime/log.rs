@@ -14,6 +14,14 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
+use crate::protocol::backoff::Waits;
+
+/// A trouble that goes on is logged at once, then after one second, two, four, up to about a minute.
+pub const WARNING_WAITS: Waits = Waits {
+    min_us: 1_000_000,
+    max_us: 64_000_000,
+};
+
 /// Lines that wait to be written; more are lost.
 const LINES_WAITING_MAX: usize = 4_096;
 /// How often the count of lost lines is tried again while nothing else is logged.

@@ -5,7 +5,6 @@
 
 mod addresses;
 pub mod allocator;
-mod backoff;
 pub mod decode;
 mod disk;
 mod driver;

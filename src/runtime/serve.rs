@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::backoff::Backoff;
+use super::log::WARNING_WAITS;
 use super::{Bound, Notice, allocator};
 use crate::config::ServerConfig;
+use crate::protocol::backoff::Backoff;
 use crate::storage::{self, DiskOptions, Opened, StorageError};
 
 /// How often a node whose own address is not there yet tries to bind it.
@@ -139,14 +140,15 @@ async fn bind_when_possible(
     config: &ServerConfig,
     stops: &mut UnboundedReceiver<()>,
 ) -> Result<Option<Bound>, RuntimeError> {
-    let mut warnings = Backoff::default();
+    let (mut warnings, began) = (Backoff::default(), Instant::now());
     loop {
         let error = match Bound::new(config) {
             Ok(bound) => return Ok(Some(bound)),
             Err(error) if error.may_pass() => error,
             Err(error) => return Err(error),
         };
-        if warnings.is_due(Instant::now()) {
+        let now_us = began.elapsed().as_micros() as u64;
+        if warnings.is_due(now_us, WARNING_WAITS) {
             tracing::warn!("{:#}; trying again", anyhow::Error::from(error));
         }
         let stop = tokio::time::timeout(BIND_RETRY_INTERVAL, stops.recv()).await;

@@ -262,7 +262,7 @@ const TABLE: &[(Rule, Found)] = &[
     ),
     (
         Rule::E8_ids,
-        Found::ByScenario(split::e8_an_id_that_both_sides_gave_out_stays_with_one),
+        Found::ByScenario(split::e8_nodes_of_another_lineage_are_no_members),
     ),
     (
         Rule::E8_key,

@@ -253,8 +253,8 @@ fn change(c: &mut Script, client: usize, node: usize, change: Change) {
 }
 
 /// Forced on both sides of a split, each of which then takes in a new node: 5 comes to 0 and 1, 6 comes to
-/// 2 and 3. Node 4 is cut off from all. Gives a client of each side.
-fn forced_and_grown(c: &mut Script) -> (usize, usize) {
+/// 2 and 3, both under that id. Node 4 is cut off from all. Gives a client of each side.
+fn forced_and_grown(c: &mut Script, id: NodeId) -> (usize, usize) {
     let (a, b) = (c.client_of(&[0, 1, 5]), c.client_of(&[2, 3, 6]));
     c.put(a, "k", "");
     c.cut(&[0, 1, 5], &[2, 3, 4, 6]);
@@ -269,7 +269,7 @@ fn forced_and_grown(c: &mut Script) -> (usize, usize) {
         change(c, client, node, Change::Add { address });
     }
     c.until("one more on each side", |c| {
-        has_members(c, &[0, 1, 5], &[1, 2, 6]) && has_members(c, &[2, 3, 6], &[3, 4, 6])
+        has_members(c, &[0, 1, 5], &[1, 2, id]) && has_members(c, &[2, 3, 6], &[3, 4, id])
     });
     c.run(a, "k", append("a"));
     c.run(b, "k", append("b"));
@@ -281,11 +281,35 @@ fn forced_and_grown(c: &mut Script) -> (usize, usize) {
 #[test]
 pub fn e8_an_id_that_both_sides_gave_out_stays_with_one() {
     let mut c = five_of_seven();
-    let (a, b) = forced_and_grown(&mut c);
+    let (a, b) = forced_and_grown(&mut c, 6);
     c.heal_nodes();
     c.run_ms(3_000);
     assert!(is_refused(&mut c, a) && is_refused(&mut c, b));
     force(&mut c, a, 0, &[1, 2, 6]);
+    c.until("seven members", are_all_members);
+    assert_eq!(c.get(b, "k"), "a");
+}
+
+/// The same where all hear each other before the force: heartbeats of the other side's node with that id are
+/// not taken for those of the own one.
+#[test]
+pub fn e8_nodes_of_another_lineage_are_no_members() {
+    let mut c = Script::new(7);
+    let client = c.client();
+    for id in [7, 6] {
+        change(&mut c, client, 0, Change::Remove { node: id });
+        let left: Vec<NodeId> = (1..id).collect();
+        c.until("one less", |c| has_members(c, &[0, 1, 2, 3, 4], &left));
+        c.run_ms(300);
+        let node = usize::from(id) - 1;
+        c.crash_hard(node);
+        c.cluster.wipe(node);
+    }
+    let (a, b) = forced_and_grown(&mut c, 8);
+    c.heal_nodes();
+    c.run_ms(3_000);
+    assert!(is_refused(&mut c, a) && is_refused(&mut c, b));
+    force(&mut c, a, 0, &[1, 2, 8]);
     c.until("seven members", are_all_members);
     assert_eq!(c.get(b, "k"), "a");
 }
@@ -330,7 +354,7 @@ pub fn e8_a_quorum_hears_of_what_supersedes_it_from_where_it_knows_nobody() {
 #[test]
 pub fn e8_a_split_is_noticed_where_one_side_has_moved() {
     let mut c = five_of_seven();
-    let (a, b) = forced_and_grown(&mut c);
+    let (a, b) = forced_and_grown(&mut c, 6);
     for node in [0, 1] {
         let id = node as NodeId + 1;
         change(&mut c, a, 5, Change::Remove { node: id });
@@ -415,7 +439,7 @@ pub fn e8_no_configuration_counts_without_the_key_of_the_cluster() {
 #[test]
 pub fn e8_who_knows_of_a_split_knows_it_after_a_restart() {
     let mut c = five_of_seven();
-    let (a, b) = forced_and_grown(&mut c);
+    let (a, b) = forced_and_grown(&mut c, 6);
     c.heal_nodes();
     c.run_ms(1_000);
     assert!(is_refused(&mut c, a) && is_refused(&mut c, b));

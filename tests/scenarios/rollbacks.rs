@@ -30,8 +30,10 @@ fn is_member_again(c: &Cluster, node: usize) -> bool {
 }
 
 fn hears_quorum(c: &Cluster, node: usize) -> bool {
-    let replica = c.nodes[node].replica.as_ref();
-    replica.is_some_and(|replica| replica.has_quorum())
+    let node = &c.nodes[node];
+    let now = node.now(c.now_us);
+    let replica = node.replica.as_ref();
+    replica.is_some_and(|replica| replica.status(now).quorum)
 }
 
 /// The node was not started between the copy and its end, so its count of starts tells nothing.

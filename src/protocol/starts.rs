@@ -185,7 +185,11 @@ impl Replica {
         // Who has lost its state since may object, and is not counted.
         let is_done = |node| self.links.has_seen_by_now(node, me) || !self.links.is_joined(node);
         let all_joined = others().all(|m| is_done(m.node));
-        let waited = self.proof.has_waited(now, self.timings.proof_ms);
+        let proof_ms = match others().next() {
+            Some(_) => self.timings.proof_ms,
+            None => self.timings.proof_alone_ms,
+        };
+        let waited = self.proof.has_waited(now, proof_ms);
         with_me.insert(self.node);
         self.proof.is_given = all || (waited && all_joined && configuration.has_quorum(&with_me));
         if self.proof.is_given {

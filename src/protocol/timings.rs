@@ -2,9 +2,9 @@
 //! other waits follow from them: made once, when a node starts.
 
 use super::limits::{
-    ADMISSION_ASKED_MS, CHANGE_PATIENCE_MS, DISK_HUNG_MS, FOLLOW_AFTER_MS, LINK_HOLD_MAX_MS,
-    LINK_QUIET_MS, MARKS_MS, PROOF_OVERDUE_MS, PULL_RETRY_MS, PULL_TRIES_MIN, QUORUM_LOST_MS,
-    ROW_STALE_MS, SOURCE_GONE_MS, STEADY_MS,
+    ADMISSION_ASKED_MS, CHANGE_PATIENCE_MS, CONFIGURATION_LOOK_MS, DISK_HUNG_MS, FOLLOW_AFTER_MS,
+    LINK_HOLD_MAX_MS, LINK_QUIET_MS, MARKS_MS, PROOF_OVERDUE_MS, PULL_RETRY_MS, PULL_TRIES_MIN,
+    QUORUM_LOST_MS, ROW_STALE_MS, SOURCE_GONE_MS, STEADY_MS,
 };
 
 /// Settings that no cluster can work with.
@@ -57,6 +57,9 @@ pub struct Timings {
     pub pull_tries_max: u32,
     /// E1: how long after a start members that are not joined may still be heard.
     pub proof_ms: u64,
+    /// E1: how long a node that knows nobody else may not have been told of others, which tell their
+    /// configuration now and then to who is not heard.
+    pub proof_alone_ms: u64,
     /// E1: after which the words that have not come are named to the operator.
     pub proof_overdue_ms: u64,
     /// A disk that has not finished a write for so long hangs. A node looks at its own with each heartbeat.
@@ -91,6 +94,7 @@ impl Timings {
             change_patience_ms: CHANGE_PATIENCE_MS.max(beats(2)),
             source_gone_ms,
             proof_ms,
+            proof_alone_ms: proof_ms.saturating_add(CONFIGURATION_LOOK_MS),
             proof_overdue_ms: PROOF_OVERDUE_MS.max(proof_ms.saturating_mul(2)),
             disk_hung_ms: DISK_HUNG_MS.max(beats(3)),
             follow_after_ms: FOLLOW_AFTER_MS.max(beats(4)),

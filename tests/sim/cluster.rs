@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use horseshoe::gateway::text;
 use horseshoe::protocol::limits::{HEARTBEAT_MS_DEFAULT, LINK_DOWN_MS_DEFAULT};
 use horseshoe::protocol::message::{
-    ClientReply, Destination, Endpoint, Envelope, Epoch, Event as NodeEvent, GroupNumber, Incarnation, Input,
-    NodeId, Output,
+    ClientReply, Destination, Endpoint, Envelope, Epoch, Event as NodeEvent, GroupNumber,
+    Incarnation, Input, NodeId, Output,
 };
 use horseshoe::protocol::record::Key;
 use horseshoe::protocol::split::is_heard_from_anywhere;

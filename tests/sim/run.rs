@@ -142,7 +142,11 @@ impl Run {
         if let Some((node, hours)) = plan.bad_clock {
             cluster.jump(node, hours * 3_600_000);
         }
-        if !plan.faults.contains(&FaultKind::LargeJump) && plan.settings.nodes >= 3 {
+        // Operators may make a cluster of one of the node whose clock is wrong.
+        let mut faults = plan.faults.iter();
+        let may_rule =
+            |f: &FaultKind| *f == FaultKind::LargeJump || FaultKind::OPERATORS.contains(f);
+        if !faults.any(may_rule) && plan.settings.nodes >= 3 {
             let skew_ms = plan.settings.skew_max_ms + plan.offset_max_ms;
             cluster.watch.ahead_max_ms = Some(skew_ms + RESTARTS_AHEAD_MS);
         }

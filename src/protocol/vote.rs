@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::Replica;
 use super::configuration::lineage_of;
-use super::message::{Configuration, Envelope, Epoch, Member, Message, NodeId, Now};
+use super::message::{Configuration, Envelope, Epoch, Incarnation, Member, Message, NodeId, Now};
 use super::quorum::NodeSet;
 use super::rules::rule;
 
@@ -24,8 +24,11 @@ pub enum Obstacle {
 pub const HANGS_REMEDY: &str =
     "mend it, or stop that node and start it with an empty directory on another disk";
 
-/// In which epoch each node was heard last, and when.
-pub type Epochs = BTreeMap<NodeId, (Epoch, u64)>;
+/// In which epoch each node was heard last, and when. Two lineages may have given the same id to two nodes.
+pub type Epochs = BTreeMap<(NodeId, Incarnation), (Epoch, u64)>;
+
+/// Nodes that are told apart: those of a few lineages.
+const HEARD_MAX: usize = 64;
 
 /// Who can vote, of the voters of a configuration.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -102,8 +105,13 @@ impl Replica {
     /// Of a heartbeat, which comes straight from its node.
     pub(super) fn note_epoch(&mut self, now: Now, envelope: &Envelope) {
         if matches!(envelope.message, Message::Heartbeat(_)) && envelope.origin != 0 {
-            let heard = (envelope.epoch, now.mono_us);
-            self.epochs.insert(envelope.origin, heard);
+            let kept_us = self.timings.row_stale_ms * 1_000;
+            self.epochs
+                .retain(|_, (_, heard_us)| now.mono_us < *heard_us + kept_us);
+            let who = (envelope.origin, envelope.incarnation);
+            if self.epochs.len() < HEARD_MAX || self.epochs.contains_key(&who) {
+                self.epochs.insert(who, (envelope.epoch, now.mono_us));
+            }
         }
     }
 
@@ -116,11 +124,10 @@ impl Replica {
         named: &[Member],
     ) -> Option<String> {
         let kept_us = self.timings.row_stale_ms * 1_000;
-        let lately = |(_, (epoch, heard_us)): &(&NodeId, &(Epoch, u64))| {
+        let mut others = self.epochs.iter().filter(|(_, (epoch, heard_us))| {
             now.mono_us < heard_us + kept_us && *epoch != own.epoch
-        };
-        let mut others = self.epochs.iter().filter(lately);
-        others.find_map(|(node, (epoch, _))| {
+        });
+        others.find_map(|((node, incarnation), (epoch, _))| {
             let own_epoch = own.epoch;
             if self.is_later(own, *epoch) {
                 return Some(format!(
@@ -128,7 +135,9 @@ impl Replica {
                      this node was told, or ask node {node}"
                 ));
             }
-            let is_named = named.iter().any(|m| m.node == *node);
+            let is_named = named
+                .iter()
+                .any(|m| (m.node, m.incarnation) == (*node, *incarnation));
             is_named.then(|| {
                 format!(
                     "node {node} was heard in epoch {epoch}, not in {own_epoch} yet: wait a moment, or leave \

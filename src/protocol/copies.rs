@@ -362,8 +362,9 @@ impl Replica {
         if resident.group != self.outbox.filling() {
             resident.group = self.outbox.change(key.clone());
         }
-        if is_tombstone {
-            self.note_grave(key);
+        match is_tombstone {
+            true => self.note_grave(key),
+            false => self.forget_grave(key),
         }
     }
 

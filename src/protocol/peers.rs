@@ -283,9 +283,11 @@ impl Replica {
         if let Message::Accept(Accept { record, .. }) | Message::Copy(Copy { record, .. }) =
             &message
             && verdict == Verdict::Granted
-            && record.value.is_none()
         {
-            self.note_grave(key);
+            match record.value {
+                None => self.note_grave(key),
+                Some(_) => self.forget_grave(key),
+            }
         }
         if let (Message::Copy(m), Verdict::Repeated) = (&message, verdict) {
             self.mark_chosen(m.key.clone(), ballot);

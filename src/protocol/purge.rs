@@ -51,6 +51,8 @@ struct Look {
     agreed: Option<u64>,
     /// When the first of the tombstones that were passed may go.
     wait_ms: Option<u64>,
+    /// Whether tombstones with text operations were passed that this node keeps in mind.
+    rests: bool,
 }
 
 /// What was found that may go.
@@ -80,6 +82,8 @@ pub struct Graves {
     sent: Vec<Sent>,
     /// Seen by this node, by its own time.
     texts: TextGraves,
+    /// Buckets that hold such.
+    begun: BTreeSet<Bucket>,
 }
 
 impl Graves {
@@ -94,6 +98,7 @@ impl Graves {
             differed: spread.all().collect(),
             sent: Vec::new(),
             texts: TextGraves::default(),
+            begun: BTreeSet::new(),
         }
     }
 }
@@ -108,6 +113,11 @@ impl Replica {
     pub(super) fn note_grave(&mut self, key: &Key) {
         let bucket = self.digests.spread().bucket_of(key);
         self.graves.noted.insert(bucket);
+    }
+
+    /// The key holds no tombstone any more.
+    pub(super) fn forget_grave(&mut self, key: &Key) {
+        self.graves.texts.forget(key);
     }
 
     pub(super) fn is_purging(&self, round: RoundId) -> bool {
@@ -210,13 +220,16 @@ impl Replica {
             0 => BUCKETS_PURGED_IDLE,
             _ => BUCKETS_PURGED_BUSY,
         };
-        let first = due.into_iter().take(if is_behind { 0 } else { many });
-        let agreed: Vec<(Bucket, u64)> = first.map(|(_, b)| (b, own(b))).collect();
+        let many = if is_behind { 0 } else { many };
+        let due = due.into_iter().map(|(_, bucket)| bucket);
+        let (begun, fresh) = due.partition(|bucket| self.graves.begun.contains(bucket));
+        let first = shared(begun, fresh, many).into_iter();
+        let agreed: Vec<(Bucket, u64)> = first.map(|b| (b, own(b))).collect();
         self.graves.round = None;
         for (bucket, sum) in agreed {
             let look = Look {
                 agreed: Some(sum),
-                wait_ms: None,
+                ..Look::default()
             };
             self.graves.looks.insert(bucket, look);
             self.list_own(bucket, None, Purpose::Purge);
@@ -246,8 +259,10 @@ impl Replica {
             let tombstone = (key.clone(), state.accepted);
             let rest_ms = match has_text(record) && rule!(P1_text) {
                 true => self.graves.texts.rest_ms(now, key, state.accepted),
-                false => 0,
+                false => Some(0),
             };
+            look.rests |= rest_ms.is_some_and(|ms| ms > 0);
+            let rest_ms = rest_ms.unwrap_or(self.options.tuning.retry_horizon_ms);
             // What has no room goes with the next look.
             if old_at < reading && rest_ms == 0 && is_same && room.take(&tombstone) {
                 tombstones.push(tombstone);
@@ -263,6 +278,11 @@ impl Replica {
         }
         if page.next.is_some() {
             look.wait_ms = Some(PURGE_MS);
+        } else if !look.rests {
+            self.graves.begun.remove(&bucket);
+        }
+        if look.rests {
+            self.graves.begun.insert(bucket);
         }
         match look.wait_ms {
             Some(ms) => {
@@ -338,7 +358,6 @@ impl Replica {
         let births = Ballot::new(last_birth(record), NodeId::MAX);
         let floor = state.promised.max(births).max(self.meta.floor);
         self.set_state(key, None);
-        self.graves.texts.forget(key);
         self.cache.forget(key.clone());
         if rule!(P1_floor) {
             self.meta.floor = floor;
@@ -346,6 +365,15 @@ impl Replica {
             self.clock.observe(floor.reading());
         }
     }
+}
+
+/// Of buckets that are due, first those that are looked at: half of them such as were begun, so that what this
+/// node keeps in mind for them goes and makes room, and half others; and what one half leaves for the other.
+fn shared(begun: Vec<Bucket>, fresh: Vec<Bucket>, many: usize) -> Vec<Bucket> {
+    let of_begun = (many / 2).max(many.saturating_sub(fresh.len()));
+    let mut first: Vec<Bucket> = begun.into_iter().take(of_begun).collect();
+    first.extend(fresh.into_iter().take(many - first.len()));
+    first
 }
 
 /// The tombstone that is held for a key, if it may be purged.
@@ -371,7 +399,8 @@ mod tests {
 
     use super::super::buckets::tests::{NOW, configuration, replica, told};
     use super::super::digest::Sums;
-    use super::super::message::{Accept, ConfigurationTold, Input, Output};
+    use super::super::message::{Accept, ConfigurationTold, Endpoint, Input, Output};
+    use super::super::record::ClientEntry;
     use super::*;
 
     /// Node 2's, at `NOW`.
@@ -478,6 +507,94 @@ mod tests {
         }
     }
 
+    /// Many more tombstones with text operations than this node keeps in mind, in more buckets than it looks at
+    /// within twice the horizon while operations are under way.
+    #[test]
+    fn tombstones_of_text_go_under_load_however_many_there_are() {
+        const BUCKETS: u16 = 800;
+        const KEYS: usize = 2 * super::super::limits::TEXT_GRAVES_MAX;
+        let mut replica = replica();
+        purged(&mut replica, NOW, &[]);
+        replica.operations = 1;
+        let text = ClientEntry {
+            client: sessionless::text_client(Endpoint { ip: 1, port: 1 }, b"v"),
+            mark: 0,
+            birth_max: OLD.reading(),
+            operations: Vec::new(),
+        };
+        let mut record = Record::default();
+        record.applied.clients.push(text);
+        let state = AcceptorState {
+            record: Some(record.into()),
+            ..tombstone()
+        };
+        let mut held: BTreeMap<Bucket, BTreeSet<Key>> = BTreeMap::new();
+        let mut buckets: BTreeMap<Key, Bucket> = BTreeMap::new();
+        for number in 0..KEYS {
+            let bucket = (number % usize::from(BUCKETS)) as Bucket;
+            let key = Key::user(number.to_string().as_bytes());
+            buckets.insert(key.clone(), bucket);
+            held.entry(bucket).or_default().insert(key);
+        }
+        replica.graves.due_us = held.keys().map(|bucket| (*bucket, 0)).collect();
+        let spread = Spread::default();
+        let mut took_s = 20;
+        while held.values().any(|keys| !keys.is_empty()) {
+            took_s += 1;
+            assert!(took_s < 300, "{} buckets are left", held.len());
+            let now = Now {
+                mono_us: NOW.mono_us + took_s * 1_000_000,
+                wall_ms: NOW.wall_ms + took_s * 1_000,
+            };
+            // Its clock goes on.
+            replica.handle_input(now, Input::Full(None));
+            let (id, told) = (RoundId::default(), BTreeMap::new());
+            replica.graves.round = Some(Round { id, told });
+            let sums = Sums::collect(spread.all().map(|b| replica.digests.of_life(0, b)));
+            for node in [1, 2] {
+                let sums = sums.clone();
+                replica.handle_purge_told(now, node, DigestsTold { clock: 0, sums });
+            }
+            while let Some(output) = replica.poll_output() {
+                match output {
+                    Output::List {
+                        bucket,
+                        after,
+                        epoch,
+                    } => {
+                        let keys = held.get(&bucket).into_iter().flatten();
+                        let page = Page {
+                            states: keys.map(|key| (key.clone(), state.clone())).collect(),
+                            next: None,
+                        };
+                        let listed = Input::Listed {
+                            bucket,
+                            after,
+                            epoch,
+                            page,
+                        };
+                        replica.handle_input(now, listed);
+                    }
+                    Output::Persist(group) => {
+                        let group = group.number;
+                        replica.handle_input(now, Input::Persisted { group });
+                    }
+                    Output::Send { envelope, .. } => {
+                        let Message::Purge(purge) = envelope.message else {
+                            continue;
+                        };
+                        for (key, _) in purge.tombstones {
+                            replica.graves.texts.forget(&key);
+                            held.entry(buckets[&key]).or_default().remove(&key);
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            held.retain(|_, keys| !keys.is_empty());
+        }
+    }
+
     fn tombstone() -> AcceptorState {
         AcceptorState {
             promised: OLD.next(),
@@ -536,7 +653,7 @@ mod tests {
         let bucket = Spread::default().bucket_of(&key);
         let look = Look {
             agreed: Some(0),
-            wait_ms: None,
+            ..Look::default()
         };
         replica.graves.looks.insert(bucket, look);
         let now = Now {

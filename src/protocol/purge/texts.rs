@@ -15,25 +15,24 @@ pub struct TextGraves {
 }
 
 impl TextGraves {
-    /// How long this node must still see that tombstone, by its monotonic clock, before it may go.
-    pub fn rest_ms(&mut self, now: Now, key: &Key, ballot: Ballot) -> u64 {
+    /// How long this node must still see that tombstone, by its monotonic clock, before it may go. `None`: there
+    /// is no room to keep in mind that it was seen. What is kept stays until it goes, or is written over: were
+    /// it to make room for others before its time, under load none would ever go.
+    pub fn rest_ms(&mut self, now: Now, key: &Key, ballot: Ballot) -> Option<u64> {
         let horizon_us = RETRY_HORIZON_MS * 1_000;
-        if let Some((seen, at_us)) = self.seen.get(key)
-            && *seen == ballot
-        {
-            return (at_us + horizon_us)
-                .saturating_sub(now.mono_us)
-                .div_ceil(1_000);
+        let is_full = self.seen.len() >= TEXT_GRAVES_MAX;
+        match self.seen.get_mut(key) {
+            Some((seen, at_us)) if *seen == ballot => {
+                let rest_us = (*at_us + horizon_us).saturating_sub(now.mono_us);
+                return Some(rest_us.div_ceil(1_000));
+            }
+            Some(other) => *other = (ballot, now.mono_us),
+            None if is_full => return None,
+            None => {
+                self.seen.insert(key.clone(), (ballot, now.mono_us));
+            }
         }
-        if self.seen.len() >= TEXT_GRAVES_MAX {
-            // Most of what was seen that long ago is not a tombstone any more.
-            self.seen
-                .retain(|_, (_, at_us)| now.mono_us < *at_us + 2 * horizon_us);
-        }
-        if self.seen.len() < TEXT_GRAVES_MAX {
-            self.seen.insert(key.clone(), (ballot, now.mono_us));
-        }
-        RETRY_HORIZON_MS
+        Some(RETRY_HORIZON_MS)
     }
 
     pub fn forget(&mut self, key: &Key) {
@@ -53,14 +52,16 @@ mod tests {
             wall_ms: 0,
         };
         let (key, b) = (Key::user(b"k"), |reading| Ballot::new(reading, 1));
-        assert_eq!(texts.rest_ms(at(5), &key, b(1)), RETRY_HORIZON_MS);
-        assert_eq!(texts.rest_ms(at(6), &key, b(1)), RETRY_HORIZON_MS - 1);
-        assert_eq!(texts.rest_ms(at(5 + RETRY_HORIZON_MS), &key, b(1)), 0);
+        let horizon = Some(RETRY_HORIZON_MS);
+        assert_eq!(texts.rest_ms(at(5), &key, b(1)), horizon);
+        let rest = Some(RETRY_HORIZON_MS - 1);
+        assert_eq!(texts.rest_ms(at(6), &key, b(1)), rest);
+        assert_eq!(texts.rest_ms(at(5 + RETRY_HORIZON_MS), &key, b(1)), Some(0));
         // Another one of the same key is another one.
         let renewed = at(5 + RETRY_HORIZON_MS);
-        assert_eq!(texts.rest_ms(renewed, &key, b(2)), RETRY_HORIZON_MS);
+        assert_eq!(texts.rest_ms(renewed, &key, b(2)), horizon);
         texts.forget(&key);
-        assert_eq!(texts.rest_ms(at(90_000), &key, b(2)), RETRY_HORIZON_MS);
+        assert_eq!(texts.rest_ms(at(90_000), &key, b(2)), horizon);
     }
 
     #[test]
@@ -75,9 +76,13 @@ mod tests {
             texts.rest_ms(at(1), &key(n), Ballot::ZERO);
         }
         let last = key(TEXT_GRAVES_MAX);
-        let full = texts.rest_ms(at(5_000), &last, Ballot::ZERO);
-        assert_eq!(full, RETRY_HORIZON_MS);
-        texts.rest_ms(at(30_000), &last, Ballot::ZERO);
-        assert_eq!(texts.seen.len(), 1);
+        assert_eq!(texts.rest_ms(at(5_000), &last, Ballot::ZERO), None);
+        // However late they are looked at again, nothing of the others' time is lost.
+        let late = at(100_000);
+        assert_eq!(texts.rest_ms(late, &last, Ballot::ZERO), None);
+        assert_eq!(texts.rest_ms(late, &key(7), Ballot::ZERO), Some(0));
+        texts.forget(&key(7));
+        let rest = texts.rest_ms(late, &last, Ballot::ZERO);
+        assert_eq!(rest, Some(RETRY_HORIZON_MS));
     }
 }

@@ -39,7 +39,7 @@ impl Cluster {
         });
     }
 
-    /// Whether each other node with a vote, as it runs now, has heard of something durable that the copy of
+    /// Whether the node has a vote, and each other one with a vote, as it runs now, has heard of something durable that the copy of
     /// this node's disk lacks.
     pub fn is_loss_known(&self, node: usize, copy: &Disk) -> bool {
         let incarnation = self.nodes[node].disk.incarnation();
@@ -50,7 +50,8 @@ impl Cluster {
         };
         let others = self.nodes.iter().filter(|other| other.index != node);
         let mut voters = others.filter(|other| self.vote_of(other.index).is_some());
-        copy.incarnation() == incarnation && voters.all(has_heard)
+        let is_voter = self.vote_of(node).is_some() && copy.incarnation() == incarnation;
+        is_voter && voters.all(has_heard)
     }
 
     /// Whether a node runs, or will, from an older copy of its disk, and has not noticed that.

@@ -98,6 +98,9 @@ impl FaultKind {
     ];
 }
 
+/// A stopped node that can't end without harm ends so much later.
+const END_AGAIN_US: u64 = 100_000;
+
 /// What ends a fault, or makes the rest of it.
 #[derive(Debug)]
 enum Then {
@@ -191,11 +194,14 @@ impl Faults {
     pub fn comes_due(&mut self, number: u64, cluster: &mut Cluster) {
         match self.then.remove(&number) {
             None => {}
-            Some(Then::CrashFor(node, down_us) | Then::EndFor(node, down_us)) => {
-                let may = cluster.nodes[node].is_up() && self.is_harmless(cluster, node);
-                if may {
+            Some(then @ (Then::CrashFor(node, down_us) | Then::EndFor(node, down_us))) => {
+                let is_up = cluster.nodes[node].is_up();
+                if is_up && self.is_harmless(cluster, node) {
                     cluster.crash(node);
                     self.schedule(When::After(down_us), Then::Start(node), cluster);
+                } else if is_up && matches!(then, Then::EndFor(..)) {
+                    // It does nothing any more, so it must end.
+                    self.schedule(When::After(END_AGAIN_US), then, cluster);
                 }
             }
             Some(Then::TakeIn) => {

@@ -41,6 +41,8 @@ pub const LINK_QUIET_MS: u64 = 10_000;
 pub const LINK_HOLD_MAX_MS: u64 = 5_000;
 /// What a node told counts for this long.
 pub const ROW_STALE_MS: u64 = 1_000;
+/// Of the heartbeats that come at one instant so many are looked at one by one.
+pub const HEARTBEATS_LOOKED_AT: u32 = 64;
 /// Others are told of changes at once, but not more often than this.
 pub const NEWS_INTERVAL_MS: u64 = 5;
 /// X5: without paths to and from a quorum for this long no round starts. With the default settings this

@@ -206,6 +206,8 @@ pub struct Replica {
     links_looked_at_us: Option<u64>,
     /// Heartbeats of then were not looked at yet.
     links_due: Option<Now>,
+    /// The instant of the last heartbeat, and how many came in it.
+    heartbeats_of_now: (u64, u32),
     hears_quorum: bool,
     /// X5: when a quorum was last joined to this node.
     quorum_us: u64,
@@ -342,6 +344,7 @@ impl Replica {
             votes: false,
             links_looked_at_us: None,
             links_due: None,
+            heartbeats_of_now: (0, 0),
             hears_quorum: false,
             quorum_us: 0,
             epochs: Epochs::default(),

@@ -5,7 +5,7 @@ use kvclient::clock::{READING_MAX, Reading, to_ms};
 use kvclient::wire::Full;
 
 use super::Replica;
-use super::limits::NEWS_INTERVAL_MS;
+use super::limits::{HEARTBEATS_LOOKED_AT, NEWS_INTERVAL_MS};
 use super::message::{
     Destination, Envelope, GroupNumber, Heartbeat, Message, NodeId, Now, Output, RoundId, Row,
 };
@@ -203,8 +203,13 @@ impl Replica {
         self.links
             .heartbeat(from, heartbeat, now, |row| clock.is_believable(row.clock));
         self.links_due = Some(now);
-        // One datagram has room for a thousand of them: those of one instant are looked at together.
-        if self.links_looked_at_us != Some(now.mono_us) {
+        if self.heartbeats_of_now.0 != now.mono_us {
+            self.heartbeats_of_now = (now.mono_us, 0);
+        }
+        self.heartbeats_of_now.1 += 1;
+        // After a pause the first of many tell that all was well, the last that this node was away. One
+        // datagram has room for a thousand: those are looked at together, at the end.
+        if self.heartbeats_of_now.1 <= HEARTBEATS_LOOKED_AT {
             self.look_at_links(now, true, false);
         }
     }

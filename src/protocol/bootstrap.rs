@@ -282,10 +282,19 @@ pub fn may_install_first(
     incarnation: Incarnation,
     bound_to: Option<Incarnation>,
 ) -> bool {
-    let named = configuration.voters().any(|m| m.incarnation == incarnation);
     match bound_to {
         Some(bound) => bound == configuration.formed_by || !rule!(E6_bound),
-        // Without a word given it is not a member, unless it formed the configuration itself.
-        None => !named || incarnation == configuration.formed_by,
+        None => !has_forgotten(configuration, incarnation, bound_to),
     }
+}
+
+/// Whether a configuration names an incarnation that, by its disk, gave its word to nobody: a word is on disk
+/// before it is given, so the disk is an older copy (E1). The node that formed the configuration gave none.
+pub fn has_forgotten(
+    configuration: &Configuration,
+    incarnation: Incarnation,
+    bound_to: Option<Incarnation>,
+) -> bool {
+    let named = configuration.voters().any(|m| m.incarnation == incarnation);
+    bound_to.is_none() && named && incarnation != configuration.formed_by
 }

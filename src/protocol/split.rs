@@ -48,10 +48,14 @@ impl Replica {
             return;
         }
         let is_newer = match held {
-            None => {
-                told.nodes().any(|m| m.address == self.own_address())
-                    && bootstrap::may_install_first(told, self.incarnation, self.meta.bound_to)
+            None if told.nodes().any(|m| m.address == self.own_address()) => {
+                if bootstrap::has_forgotten(told, self.incarnation, self.meta.bound_to) {
+                    self.outputs.push_back(Output::Event(Event::RolledBack));
+                    self.renounce(now);
+                }
+                bootstrap::may_install_first(told, self.incarnation, self.meta.bound_to)
             }
+            None => false,
             Some(held) if held.is_split_from(told) && rule!(E8) => {
                 self.note_split(now, envelope, &held, told);
                 false

@@ -260,7 +260,7 @@ impl Replica {
     }
 
     /// Goes on as somebody new, who has no vote until admitted: what it holds is a cache.
-    fn renounce(&mut self, now: Now) {
+    pub(super) fn renounce(&mut self, now: Now) {
         self.incarnation = self.random.random();
         self.meta.incarnation = self.incarnation;
         self.proof.begin_incarnation();

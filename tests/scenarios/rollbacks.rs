@@ -270,6 +270,25 @@ pub fn e1_a_copy_of_when_it_was_alone_waits_for_objections() {
     c.check();
 }
 
+/// It has not given its word, as the copy has it, and is a member all the same.
+#[test]
+pub fn e6_a_copy_of_before_the_first_configuration_is_noticed() {
+    let mut c = Script::cold(3);
+    let copy = snapshot(&c, 2);
+    c.cluster.start_all();
+    c.until("a configuration", |c| c.is_formed());
+    let client = c.client();
+    c.put(client, "k", "new");
+    c.run_ms(300);
+    c.roll_back(2, copy.clone());
+    c.until("somebody new", |c| has_renounced(c, 2, &copy));
+    c.until("a member again", |c| is_member_again(c, 2));
+    c.isolate(0);
+    let late = c.client_of(&[1, 2]);
+    assert_eq!(c.get(late, "k"), "new");
+    c.check();
+}
+
 /// Before it serves alone it listens for as long as it takes to hear of others.
 #[test]
 pub fn e1_a_copy_of_when_it_was_alone_hears_of_the_others_first() {

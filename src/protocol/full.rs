@@ -19,11 +19,13 @@ impl Replica {
         }
     }
 
-    /// Every member holds all keys, so one that is full is enough. A learner is none of them.
+    /// Every member holds all keys, so one that is full is enough. A learner is none of them, and who is not
+    /// joined takes nothing.
     pub(super) fn look_for_full(&mut self) {
         let own = self.full.filter(|_| self.votes);
         let others = self.configuration.iter().flat_map(|c| c.voters());
-        let mut others = others.filter(|m| m.node != self.node);
+        let others = others.filter(|m| m.node != self.node);
+        let mut others = others.filter(|m| self.links.is_joined(m.node));
         let full = own.or_else(|| others.find_map(|m| self.links.full(m.node, m.incarnation)));
         if full != self.cluster_full {
             self.cluster_full = full;
@@ -71,6 +73,7 @@ impl Replica {
     /// For people: who is full.
     pub(super) fn full_warnings(&self) -> Vec<String> {
         let nodes = self.configuration.iter().flat_map(|c| c.nodes());
+        let nodes = nodes.filter(|m| self.links.is_joined(m.node));
         let full = nodes.filter_map(|m| {
             let full = match m.node == self.node {
                 true => self.full,

@@ -17,6 +17,7 @@ pub mod configuration;
 mod coordinate;
 mod copies;
 pub mod digest;
+mod fresh;
 mod full;
 mod hang;
 mod hearsay;

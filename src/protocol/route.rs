@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use kvclient::clock::Reading;
 use kvclient::wire::{Full, LinkStatus, RouteStatus};
 
+use super::fresh::Fresh;
 use super::link::Link;
 use super::message::{Heartbeat, Incarnation, LinkTold, NodeId, Now, Row};
 use super::timings::Timings;
@@ -72,6 +73,8 @@ pub struct Links {
     told: BTreeMap<NodeId, Told>,
     /// What came in their own heartbeats.
     told_straight: BTreeMap<NodeId, Told>,
+    /// Which rows that others pass on are news.
+    fresh: Fresh,
     paths: BTreeMap<NodeId, Path>,
     /// The nodes that reach this one over any path.
     back: Vec<NodeId>,
@@ -87,6 +90,7 @@ impl Links {
             others: BTreeMap::new(),
             told: BTreeMap::new(),
             told_straight: BTreeMap::new(),
+            fresh: Fresh::default(),
             paths: BTreeMap::new(),
             back: Vec::new(),
             news: false,
@@ -165,10 +169,16 @@ impl Links {
         if !self.others.contains_key(&node) || (told.doubted && self.is_heard_straight(node)) {
             return false;
         }
+        if !straight && !self.fresh.hear(&told.row, told.doubted, told.came_us) {
+            return false;
+        }
         let known = self.told.get(&node);
         let is_older = known.is_some_and(|known| known.row.clock >= told.row.clock);
         if is_older && !(straight && known.is_some_and(|known| known.doubted)) {
             return false;
+        }
+        if straight {
+            self.fresh.hear_straight(&told.row, told.came_us);
         }
         let working = |row: &Row| -> Vec<(NodeId, bool, bool)> {
             let links = row.links.iter();
@@ -190,19 +200,27 @@ impl Links {
         for link in self.others.values_mut() {
             changed |= link.look(now.mono_us, &self.timings);
         }
-        let stale_us = now
-            .mono_us
-            .saturating_sub(self.timings.row_stale_ms * 1_000);
+        let stale_us = self.stale_us(now);
         let before = self.told.len();
         self.told.retain(|_, told| told.came_us >= stale_us);
         self.told_straight
             .retain(|_, told| told.came_us >= stale_us);
+        let gone_us = now.mono_us.saturating_sub(self.timings.row_gone_ms * 1_000);
+        let others = &self.others;
+        self.fresh
+            .forget(|node| others.contains_key(&node), gone_us);
         changed |= self.told.len() != before;
         if changed {
             self.news = true;
             self.find_paths();
         }
         changed
+    }
+
+    /// What came before that counts no more.
+    fn stale_us(&self, now: Now) -> u64 {
+        let stale_us = self.timings.row_stale_ms * 1_000;
+        now.mono_us.saturating_sub(stale_us)
     }
 
     pub fn has_news(&self) -> bool {
@@ -229,10 +247,11 @@ impl Links {
         let mut rows = vec![own];
         let theirs = self.told.get(&neighbour);
         let theirs = theirs.filter(|told| now.mono_us < told.came_us + self.timings.link_down_us());
+        let stale_us = self.stale_us(now);
         let unheard = |told: &&Told| {
             let node = told.row.node;
             let heard = theirs.is_some_and(|theirs| hears(&theirs.row, node, Grade::Up));
-            node != neighbour && !heard
+            node != neighbour && !heard && told.came_us >= stale_us
         };
         rows.extend(self.told.values().filter(unheard).map(|t| t.row.clone()));
         Some(Heartbeat { number, echo, rows })

@@ -3,8 +3,8 @@
 
 use super::limits::{
     ADMISSION_ASKED_MS, CHANGE_PATIENCE_MS, CONFIGURATION_LOOK_MS, DISK_HUNG_MS, FOLLOW_AFTER_MS,
-    LINK_HOLD_MAX_MS, LINK_QUIET_MS, MARKS_MS, PROOF_OVERDUE_MS, PULL_RETRY_MS, PULL_TRIES_MIN,
-    QUORUM_LOST_MS, ROW_STALE_MS, SOURCE_GONE_MS, STEADY_MS,
+    LINK_HOLD_MAX_MS, LINK_QUIET_MS, MARKS_MS, NODES_MAX, PROOF_OVERDUE_MS, PULL_RETRY_MS,
+    PULL_TRIES_MIN, QUORUM_LOST_MS, ROW_STALE_MS, SOURCE_GONE_MS, STEADY_MS,
 };
 
 /// Settings that no cluster can work with.
@@ -43,6 +43,8 @@ pub struct Timings {
     /// What a node told counts for this long: longer than the link that it came over is up, since a row
     /// may come by another way, and later.
     pub row_stale_ms: u64,
+    /// After which nobody has a row any more: each node takes it once, and passes it on while it counts.
+    pub row_gone_ms: u64,
     /// X5: without paths to and from a quorum for this long no round starts.
     pub quorum_lost_ms: u64,
     /// A learner that was not heard to ask for so long asks no more. It asks with each heartbeat.
@@ -78,6 +80,7 @@ impl Timings {
         let found_gone_ms = link_down_ms
             .saturating_add(source_gone_ms)
             .saturating_add(beats(2));
+        let row_stale_ms = ROW_STALE_MS.max(link_down_ms.saturating_mul(2));
         let tries = (found_gone_ms / PULL_RETRY_MS).saturating_add(1);
         let tries = u32::try_from(tries).unwrap_or(u32::MAX);
         let proof_ms = link_down_ms.saturating_add(beats(2));
@@ -87,7 +90,8 @@ impl Timings {
             shrink_after_ms,
             link_quiet_ms: LINK_QUIET_MS.max(link_down_ms.saturating_mul(4)),
             link_hold_max_ms: LINK_HOLD_MAX_MS.max(link_down_ms.saturating_mul(2)),
-            row_stale_ms: ROW_STALE_MS.max(link_down_ms.saturating_mul(2)),
+            row_stale_ms,
+            row_gone_ms: row_stale_ms.saturating_mul(NODES_MAX as u64),
             quorum_lost_ms: QUORUM_LOST_MS.max(beats(2)),
             admission_asked_ms: ADMISSION_ASKED_MS.max(link_down_ms.saturating_add(beats(2))),
             steady_ms: STEADY_MS.max(beats(3)),

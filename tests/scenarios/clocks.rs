@@ -129,6 +129,31 @@ pub fn b2_two_bad_clocks_of_five_that_start_first() {
     c.check();
 }
 
+/// Two of four members die, the master among them or not, and are not removed. For the two that are left
+/// the clocks of the dead go on with time: what those told last is not passed on for ever as if it were new.
+#[test]
+pub fn b2_the_clocks_of_dead_nodes_do_not_stand_still() {
+    for (dead, live) in [([2, 3], [0, 1]), ([0, 1], [2, 3]), ([0, 3], [1, 2])] {
+        for seed in 1..4 {
+            let mut c = Script::new(4);
+            c.slow_links(60_000, seed);
+            c.run_ms(1_000);
+            dead.iter().for_each(|node| c.crash_hard(*node));
+            c.run_ms(90_000);
+            for node in live {
+                let replica = c.nodes[node].replica.as_ref().expect("it runs");
+                let status = replica.status(c.nodes[node].now(c.now_us));
+                let what = format!("dead: {dead:?}, seed {seed}, node {node}");
+                assert!(!status.clock_clamped, "{what}");
+                let is_dead = |to: u8| dead.contains(&(usize::from(to) - 1));
+                let told = status.links.iter().filter(|link| is_dead(link.to));
+                assert_eq!(told.count(), 0, "{what}");
+            }
+            c.check();
+        }
+    }
+}
+
 /// It is started alone with a bad clock, and believes it, as there is no other. Set right, the store goes
 /// on from there, and the other node follows.
 #[test]

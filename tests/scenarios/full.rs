@@ -59,6 +59,57 @@ pub fn x6_what_grows_is_refused_by_all() {
     c.check();
 }
 
+/// A member that is full dies. The others do not pass on to each other for ever what it said last: they
+/// refuse no more than a second for it, and know nothing of its links soon after.
+#[test]
+pub fn x6_a_full_member_that_is_dead_refuses_nothing() {
+    for seed in 1..6 {
+        let mut c = Script::seeded(3, seed);
+        c.slow_links(60_000, seed);
+        c.run_ms(1_000);
+        let client = c.client_of(&[0, 1]);
+        c.put(client, "k", "1");
+        fill(&mut c, 2, Some(Full::Memory));
+        c.run_ms(500);
+        assert_eq!(c.run(client, "k", put("12")), FULL);
+        c.crash_hard(2);
+        c.run_ms(1_000);
+        c.put(client, "k", "12");
+        c.run_ms(3_000);
+        for node in [0, 1] {
+            let now = c.nodes[node].now(c.now_us);
+            let status = c.nodes[node].replica.as_ref().map(|r| r.status(now));
+            let status: NodeStatus = status.expect("it runs");
+            assert_eq!(status.warnings, [""; 0], "seed {seed}");
+            let told = status.links.iter().filter(|link| link.to == 3).count();
+            assert_eq!(told, 0, "seed {seed}: node {node} still knows what it told");
+        }
+        c.check();
+    }
+}
+
+/// A member that is full and not joined refuses nothing; back, it does again.
+#[test]
+pub fn x6_a_full_member_that_is_cut_off_refuses_nothing() {
+    let mut c = Script::new(3);
+    let client = c.client_of(&[0, 1]);
+    fill(&mut c, 2, Some(Full::Memory));
+    assert_eq!(c.run(client, "k", put("1")), FULL);
+    c.isolate(2);
+    c.until("it is not joined", |c| {
+        let joined = |node: usize| {
+            let replica = c.nodes[node].replica.as_ref().expect("it runs");
+            replica.status(c.nodes[node].now(c.now_us)).component
+        };
+        [0, 1].iter().all(|node| !joined(*node).contains(&3))
+    });
+    c.put(client, "k", "1");
+    c.heal();
+    c.run_ms(1_000);
+    assert_eq!(c.run(client, "k", put("12")), FULL);
+    c.check();
+}
+
 /// Puts of the same size, each of another client: the table that answers for them grows no more.
 #[test]
 pub fn x6_tables_do_not_grow() {

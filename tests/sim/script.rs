@@ -16,8 +16,9 @@ use super::cluster::{Cluster, Fate, Settings};
 use super::disk::Disk;
 use super::event::Passing;
 use super::history::{Call, Ending};
-use super::network::{Place, between};
+use super::network::{Network, Place, Quality, between};
 use super::node::{DiskSpeed, EPOCH_MS};
+use super::random::Random;
 use super::trace::Detail;
 
 /// How long a scenario waits for what must come.
@@ -291,6 +292,16 @@ impl Script {
     }
 
     // Nodes and links.
+
+    /// From now on datagrams take up to so long, at least half of that; no link is cut.
+    pub fn slow_links(&mut self, delay_max_us: u64, seed: u64) {
+        let quality = Quality {
+            delay_min_us: delay_max_us / 2,
+            delay_max_us,
+            ..Quality::CALM
+        };
+        self.cluster.network = Network::new(Random::new(seed), quality);
+    }
 
     pub fn cut(&mut self, group: &[usize], other: &[usize]) {
         self.cluster

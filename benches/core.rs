@@ -6,7 +6,9 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use horseshoe::protocol::limits::{HEARTBEAT_MS_DEFAULT, LINK_DOWN_MS_DEFAULT};
+use horseshoe::protocol::limits::{
+    DISK_HUNG_MS_DEFAULT, HEARTBEAT_MS_DEFAULT, LINK_DOWN_MS_DEFAULT,
+};
 use horseshoe::protocol::message::{
     ClientMessage, ClientReply, Destination, Endpoint, Envelope, Input, Message, Now, Output,
     Recovered,
@@ -50,6 +52,7 @@ impl Bench {
                 heartbeat_ms: HEARTBEAT_MS_DEFAULT,
                 link_down_ms: LINK_DOWN_MS_DEFAULT,
                 shrink_after_ms: 0,
+                disk_hung_ms: DISK_HUNG_MS_DEFAULT,
                 bootstrap: false,
                 tuning: Tuning::default(),
             };

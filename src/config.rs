@@ -64,6 +64,7 @@ pub struct Settings {
     pub bootstrap: bool,
     pub heartbeat_ms: u64,
     pub link_down_ms: u64,
+    pub disk_hung_after: Duration,
     /// In bytes; 0: no bound; `None`: the share of what there is.
     pub memory_max: Option<u64>,
     /// In bytes.
@@ -89,6 +90,8 @@ pub struct ServerConfig {
     pub heartbeat_ms: u64,
     /// A link is down after a silence of this length, and up again after it was heard for as long.
     pub link_down_ms: u64,
+    /// A disk that has not finished a write for so long hangs.
+    pub disk_hung_ms: u64,
     pub text: TextMode,
     /// Whether changes of the membership are taken from other machines.
     pub insecure_admin: bool,
@@ -137,6 +140,8 @@ impl ServerConfig {
             settings.link_down_ms,
             u64::try_from(shrink_after_ms).unwrap_or(u64::MAX),
         );
+        let disk_hung_ms = settings.disk_hung_after.as_millis();
+        let timings = timings.with_disk_hung(u64::try_from(disk_hung_ms).unwrap_or(u64::MAX));
         timings.check()?;
         let memory_max = match settings.memory_max {
             None => settings.memory_share.max(MEMORY_MAX_MIN),
@@ -157,6 +162,7 @@ impl ServerConfig {
             bootstrap: settings.bootstrap,
             heartbeat_ms: timings.heartbeat_ms,
             link_down_ms: timings.link_down_ms,
+            disk_hung_ms: timings.disk_hung_ms,
             text: settings.text,
             insecure_admin: settings.insecure_admin,
         })
@@ -372,6 +378,7 @@ mod tests {
             bootstrap: false,
             heartbeat_ms: HEARTBEAT_MS_DEFAULT,
             link_down_ms: LINK_DOWN_MS_DEFAULT,
+            disk_hung_after: Duration::from_secs(2),
             memory_max: Some(0),
             memory_share: 1 << 30,
         }

@@ -63,6 +63,7 @@ fn bounded(
         text: TextMode::Auto,
         insecure_admin: false,
         shrink_after: Duration::ZERO,
+        disk_hung_after: Duration::from_secs(2),
         bootstrap: false,
         heartbeat_ms: 50,
         link_down_ms: 200,

@@ -231,6 +231,7 @@ mod node {
             heartbeat_ms: limits::HEARTBEAT_MS_DEFAULT,
             link_down_ms: limits::LINK_DOWN_MS_DEFAULT,
             shrink_after_ms: 0,
+            disk_hung_ms: limits::DISK_HUNG_MS_DEFAULT,
             bootstrap: false,
             tuning: Tuning::default(),
         };

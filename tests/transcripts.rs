@@ -19,7 +19,9 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 use horseshoe::gateway::text;
 use horseshoe::protocol::ballot::Ballot;
-use horseshoe::protocol::limits::{HEARTBEAT_MS_DEFAULT, LINK_DOWN_MS_DEFAULT};
+use horseshoe::protocol::limits::{
+    DISK_HUNG_MS_DEFAULT, HEARTBEAT_MS_DEFAULT, LINK_DOWN_MS_DEFAULT,
+};
 use horseshoe::protocol::message::{
     ClientMessage, ClientReply, Destination, Endpoint, Input, Message, Now, Output, Recovered,
 };
@@ -107,6 +109,7 @@ impl Lab {
             heartbeat_ms: HEARTBEAT_MS_DEFAULT,
             link_down_ms: LINK_DOWN_MS_DEFAULT,
             shrink_after_ms: 0,
+            disk_hung_ms: DISK_HUNG_MS_DEFAULT,
             bootstrap: false,
             tuning: Tuning::default(),
         };

@@ -16,7 +16,7 @@ pub use change::{
     ChangeOutcome, ChangeRequest,
 };
 pub use full::Full;
-pub use status::{BehindStatus, LearningStatus, LinkStatus, MemberStatus, RouteStatus};
+pub use status::{BehindStatus, DiskStatus, LearningStatus, LinkStatus, MemberStatus, RouteStatus};
 
 pub const KEY_SIZE_MAX: usize = 1_024;
 /// 48 KiB: with key, applied table and headers a record still fits one UDP datagram.
@@ -195,6 +195,8 @@ pub struct NodeStatus {
     pub strangers_dropped: u64,
     /// What an operator should look after, in plain words.
     pub warnings: Vec<String>,
+    /// `None` of a node that keeps nothing on disk.
+    pub disk: Option<DiskStatus>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

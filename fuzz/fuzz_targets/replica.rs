@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use horseshoe::protocol::ballot::Ballot;
 use horseshoe::protocol::digest::Spread;
-use horseshoe::protocol::limits::{HEARTBEAT_MS_DEFAULT, LINK_DOWN_MS_DEFAULT};
+use horseshoe::protocol::limits::{DISK_HUNG_MS_DEFAULT, HEARTBEAT_MS_DEFAULT, LINK_DOWN_MS_DEFAULT};
 use horseshoe::protocol::message::{
     ClientReply, Configuration, Input, Member, Message, Meta, Now, Output, Recovered,
 };
@@ -46,6 +46,7 @@ fn start(now: Now) -> Replica {
         heartbeat_ms: HEARTBEAT_MS_DEFAULT,
         link_down_ms: LINK_DOWN_MS_DEFAULT,
         shrink_after_ms: 0,
+        disk_hung_ms: DISK_HUNG_MS_DEFAULT,
         bootstrap: false,
         tuning: Tuning::default(),
     };

@@ -81,6 +81,17 @@ pub struct ServeArgs {
     #[arg(long, value_name = "MS", default_value_t = LINK_DOWN_MS_DEFAULT, env = "HORSESHOE_LINK_DOWN_MS")]
     link_down_ms: u64,
 
+    /// How long a write may take on its way to the disk: from then on the node has no working disk, and no
+    /// vote until it has; 500ms to 10m; the same on all nodes
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "2s",
+        env = "HORSESHOE_DISK_HUNG_AFTER",
+        value_parser = words::duration
+    )]
+    disk_hung_after: Duration,
+
     /// How much memory the node may have in use before it is full and refuses writes that grow: bytes, or
     /// with a unit (512M, 2G), 64M at least; 0 for no bound [default: 60 % of the machine's memory, or of
     /// what its control group allows, and no less than 64M]
@@ -167,6 +178,7 @@ impl From<ServeArgs> for Settings {
             bootstrap: arguments.bootstrap,
             heartbeat_ms: arguments.heartbeat_ms,
             link_down_ms: arguments.link_down_ms,
+            disk_hung_after: arguments.disk_hung_after,
             memory_max: arguments.memory_max,
             memory_share: memory::share(),
         }

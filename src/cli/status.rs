@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use clap::Args;
-use kvclient::wire::{BehindStatus, LearningStatus, NodeStatus};
+use kvclient::wire::{BehindStatus, DiskStatus, LearningStatus, NodeStatus};
 use serde_json::{Value, json};
 
 use super::connection::ConnectionArgs;
@@ -49,7 +49,7 @@ fn quorum(rows: &[Row]) -> bool {
     said(rows).any(|status| status.votes && status.quorum)
 }
 
-const HEAD: [&str; 12] = [
+const HEAD: [&str; 14] = [
     "address",
     "reachable",
     "node",
@@ -59,6 +59,8 @@ const HEAD: [&str; 12] = [
     "epoch",
     "keys",
     "durability",
+    "sync (median/max)",
+    "syncing",
     "version",
     "uptime",
     "dropped",
@@ -77,6 +79,9 @@ fn in_words(rows: &[Row], with_links: bool) -> String {
         }
         if status.other_cluster != 0 {
             writeln!(text, "{address}: {}", other_cluster(status)).expect("a string takes all");
+        }
+        if let Some(disk) = status.disk.as_ref().filter(|disk| disk.hangs) {
+            writeln!(text, "{address}: {}", hung(disk)).expect("a string takes all");
         }
         for warning in &status.warnings {
             writeln!(text, "{address}: {warning}").expect("a string takes all");
@@ -182,10 +187,47 @@ fn cells(address: &str, status: &Option<NodeStatus>) -> [String; HEAD.len()] {
         status.epoch.to_string(),
         status.keys.to_string(),
         status.durability.clone(),
+        status.disk.as_ref().map_or("-".to_owned(), sync_times),
+        status.disk.as_ref().map_or("-".to_owned(), syncing),
         status.version.clone(),
         uptime(status.uptime_ms),
         status.datagrams_dropped.to_string(),
     ]
+}
+
+fn sync_times(disk: &DiskStatus) -> String {
+    let (median, max) = (disk.sync_median_us, disk.sync_max_us);
+    format!("{}/{} ms", in_ms(median), in_ms(max))
+}
+
+/// Two digits, as more would not be the same a second later.
+fn in_ms(us: u64) -> String {
+    match us {
+        0..10_000 => format!("{}.{}", us / 1_000, us % 1_000 / 100),
+        _ => (us / 1_000).to_string(),
+    }
+}
+
+/// How long the oldest write is under way.
+fn syncing(disk: &DiskStatus) -> String {
+    match disk.unsynced_ms {
+        0 => "-".to_owned(),
+        ms @ 1..1_000 => format!("{ms} ms"),
+        ms => in_seconds(ms),
+    }
+}
+
+fn in_seconds(ms: u64) -> String {
+    format!("{}.{} s", ms / 1_000, ms % 1_000 / 100)
+}
+
+fn hung(disk: &DiskStatus) -> String {
+    format!(
+        "no working disk: a write has taken {} and is not finished (--disk-hung-after {}); the node has no \
+         vote until it is. See the kernel's log of that machine",
+        in_seconds(disk.unsynced_ms),
+        in_seconds(disk.hung_after_ms),
+    )
 }
 
 fn uptime(ms: u64) -> String {
@@ -297,6 +339,17 @@ fn of_node(address: &str, status: &NodeStatus) -> Value {
         "component": status.component,
         "messages_sent": status.messages_sent,
         "messages_relayed": status.messages_relayed,
+        "disk": status.disk.as_ref().map(disk_in_json),
+    })
+}
+
+fn disk_in_json(disk: &DiskStatus) -> Value {
+    json!({
+        "unsynced_ms": disk.unsynced_ms,
+        "hung_after_ms": disk.hung_after_ms,
+        "hangs": disk.hangs,
+        "sync_median_us": disk.sync_median_us,
+        "sync_max_us": disk.sync_max_us,
     })
 }
 
@@ -328,6 +381,13 @@ mod tests {
             durability: "fsync".to_owned(),
             version: "0.1.0".to_owned(),
             uptime_ms: 3_723_000,
+            disk: Some(DiskStatus {
+                unsynced_ms: 350,
+                hung_after_ms: 2_000,
+                hangs: false,
+                sync_median_us: 812,
+                sync_max_us: 12_345,
+            }),
             ..NodeStatus::default()
         };
         (format!("10.0.0.{id}:7000"), Some(status))
@@ -341,10 +401,14 @@ mod tests {
             ("far:1".to_owned(), None),
         ];
         let expected = "\
-address        reachable  node  master  votes  hears  epoch  keys  durability  version  uptime  dropped
-10.0.0.1:7000  yes        1     yes     yes    5/5    3      12    fsync       0.1.0    1h02m   0
-10.0.0.2:7000  yes        2     no      no     5/5    3      12    fsync       0.1.0    1h02m   0
-far:1          no         -     -       -      -      -      -     -           -        -       -
+address        reachable  node  master  votes  hears  epoch  keys  durability  sync (median/max)  \
+                syncing  version  uptime  dropped
+10.0.0.1:7000  yes        1     yes     yes    5/5    3      12    fsync       0.8/12 ms          \
+                350 ms   0.1.0    1h02m   0
+10.0.0.2:7000  yes        2     no      no     5/5    3      12    fsync       0.8/12 ms          \
+                350 ms   0.1.0    1h02m   0
+far:1          no         -     -       -      -      -      -     -           -                  \
+                -        -        -       -
 
 10.0.0.2:7000: it came back without its state
 a quorum is up
@@ -400,6 +464,28 @@ a quorum is up
         let value: Value = serde_json::from_str(&in_json(&rows, false)).unwrap();
         let expected = json!({ "buckets_done": 1_024, "buckets": 4_096, "keys_copied": 250_000 });
         assert_eq!(value["nodes"][0]["learning"], expected);
+    }
+
+    #[test]
+    fn a_disk_that_hangs_is_told_in_words() {
+        let (address, status) = node(2, true, true);
+        let disk = DiskStatus {
+            unsynced_ms: 7_310,
+            hung_after_ms: 2_000,
+            hangs: true,
+            ..DiskStatus::default()
+        };
+        let status = NodeStatus {
+            disk: Some(disk),
+            ..status.unwrap()
+        };
+        let rows = [(address, Some(status))];
+        let words = in_words(&rows, false);
+        let line = "10.0.0.2:7000: no working disk: a write has taken 7.3 s and is not finished \
+                    (--disk-hung-after 2.0 s)";
+        assert!(words.contains(line), "{words}");
+        let value: Value = serde_json::from_str(&in_json(&rows, false)).unwrap();
+        assert_eq!(value["nodes"][0]["disk"]["unsynced_ms"], json!(7_310));
     }
 
     #[test]

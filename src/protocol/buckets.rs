@@ -209,6 +209,7 @@ pub(super) mod tests {
             heartbeat_ms: 50,
             link_down_ms: 200,
             shrink_after_ms: 0,
+            disk_hung_ms: 2_000,
             bootstrap: false,
             tuning: Tuning::default(),
         };

@@ -16,7 +16,7 @@ use super::message::{
 };
 use super::outbox::Way;
 use super::pending::{Pending, ReplyTo};
-use super::record::Key;
+use super::record::{Key, SPACE_USER};
 use super::round;
 use super::rules::rule;
 use super::session::Admission;
@@ -133,7 +133,7 @@ impl Replica {
             return;
         }
         let key = Key::user(&pending.operation.key);
-        let preferred = round::preferred(&key, &self.near);
+        let preferred = round::preferred(&key, &self.coordinators);
         let from_client = pending.reply.is_client();
         let elsewhere = preferred.filter(|to| *to != self.node && from_client);
         // X5: without a quorum nothing is forwarded either, so that this is surely true.
@@ -145,7 +145,7 @@ impl Replica {
         }
         match elsewhere {
             _ if !serves => self.refuse(pending),
-            Some(to) if !self.votes || !pending.operation.action.is_read() => {
+            Some(to) if !self.runs_rounds() || !pending.operation.action.is_read() => {
                 self.forward(now, to, pending);
             }
             _ if self.votes => self.run_here(now, key, pending),
@@ -164,8 +164,8 @@ impl Replica {
     }
 
     pub(super) fn run_here(&mut self, now: Now, key: Key, pending: Pending) {
-        // It may have waited for its key since this node had a vote.
-        if !self.votes && rule!(E4_rounds) {
+        // It may have waited for its key since this node had a vote, or a disk that worked.
+        if !self.runs_rounds_of(&key) {
             self.hand_over(now, &key, pending);
             return;
         }
@@ -190,11 +190,19 @@ impl Replica {
         });
     }
 
+    /// The configuration's own rounds are not handed over: each member proposes what is wanted.
+    pub(super) fn runs_rounds_of(&self, key: &Key) -> bool {
+        match key.space() == SPACE_USER {
+            true => self.runs_rounds() || (!self.votes && !rule!(E4_rounds)),
+            false => self.votes || !rule!(E4_rounds),
+        }
+    }
+
     /// Without a vote a node runs no rounds: a client's operation goes to a member.
     fn hand_over(&mut self, now: Now, key: &Key, pending: Pending) {
         if !pending.reply.is_client() {
             self.drop_operation(pending, false);
-        } else if let Some(to) = round::preferred(key, &self.near) {
+        } else if let Some(to) = round::preferred(key, &self.coordinators) {
             self.forward(now, to, pending);
         } else {
             self.refuse(pending);
@@ -454,11 +462,11 @@ impl Replica {
     /// It may be done there all the same, so from now on nobody may say that it was surely not (X5).
     fn take_back(&mut self, now: Now, mut pending: Pending) {
         pending.sent = true;
-        if self.votes {
+        if self.runs_rounds() {
             let key = Key::user(&pending.operation.key);
             self.run_here(now, key, pending);
         } else {
-            // Without a vote there is nothing more to do; the client's retries go elsewhere.
+            // Without a vote, or a disk, there is nothing more to do; the client's retries go elsewhere.
             self.drop_operation(pending, false);
         }
     }

@@ -67,6 +67,7 @@ impl Replica {
             return;
         };
         let terms = self.terms();
+        let runs_rounds = self.runs_rounds_of(key);
         let Some(resident) = self.cache.resident(key) else {
             return;
         };
@@ -85,9 +86,10 @@ impl Replica {
             retry_horizon_ms: self.options.tuning.retry_horizon_ms,
             is_full: self.cluster_full.is_some(),
             near: &self.near,
+            coordinators: &self.coordinators,
             effects: &mut effects,
         };
-        match self.votes || !rule!(E4_rounds) {
+        match runs_rounds {
             true => handle(&mut coordinator, &mut context),
             false => coordinator.hand_over(&mut context),
         }

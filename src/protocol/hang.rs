@@ -1,8 +1,12 @@
 //! A disk that hangs: its node sends heartbeats, and answers nothing that waits for the disk. Owns how
 //! long the oldest group has been on its way, and what is made of what other nodes tell of theirs.
 
+use kvclient::wire::DiskStatus;
+
 use super::Replica;
 use super::message::{Event, GroupNumber, NodeId, Now, Output};
+use super::round::Coordinator;
+use super::rules::rule;
 
 /// The oldest group that is on its way to the disk.
 #[derive(Debug, Default)]
@@ -29,6 +33,35 @@ impl Replica {
                 true => Event::DiskHangs { unsynced_ms },
                 false => Event::DiskGoesOn,
             }));
+            self.look_at_links(now, true, false);
+            if !self.runs_rounds() {
+                self.hand_over_rounds(now);
+            }
+        }
+    }
+
+    /// Rounds that were under way would wait for the disk; others have one that works.
+    fn hand_over_rounds(&mut self, now: Now) {
+        for key in self.timers.keys() {
+            if !self.runs_rounds_of(&key) {
+                self.coordinate(now, &key, Coordinator::hand_over);
+            }
+        }
+    }
+
+    /// Without a vote, or a disk that works, a node runs no rounds: what it would send waits for a ceiling
+    /// that is durable (B1).
+    pub(super) fn runs_rounds(&self) -> bool {
+        self.votes && !(self.hangs(self.node) && rule!(X5_hung))
+    }
+
+    pub(super) fn disk_status(&self, now: Now) -> DiskStatus {
+        let since_us = self.oldest.group.map_or(now.mono_us, |(_, since)| since);
+        DiskStatus {
+            unsynced_ms: now.mono_us.saturating_sub(since_us) / 1_000,
+            hung_after_ms: self.timings.disk_hung_ms,
+            hangs: self.hangs(self.node),
+            ..DiskStatus::default()
         }
     }
 

@@ -181,7 +181,7 @@ pub const LEARNED_PASSES: u32 = 2;
 /// A member that was not there for so long is asked for nothing more in a pass.
 pub const SOURCE_GONE_MS: u64 = 1_000;
 /// A disk that has not finished a write for so long hangs: its node counts as not reached.
-pub const DISK_HUNG_MS: u64 = 1_000;
+pub const DISK_HUNG_MS_DEFAULT: u64 = 2_000;
 /// Marks of chosen records that no group took along are written this often.
 pub const MARKS_MS: u64 = 1_000;
 

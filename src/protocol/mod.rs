@@ -128,6 +128,8 @@ pub struct Options {
     pub shrink_after_ms: u64,
     /// A link is down after a silence of this length.
     pub link_down_ms: u64,
+    /// A disk that has not finished a write for so long hangs.
+    pub disk_hung_ms: u64,
     /// Changes of the membership are taken from loopback addresses and from this one, the node's own;
     /// `None`: from anywhere.
     pub admin_host: Option<u128>,
@@ -136,6 +138,7 @@ pub struct Options {
 impl Options {
     fn timings(&self) -> Timings {
         Timings::new(self.heartbeat_ms, self.link_down_ms, self.shrink_after_ms)
+            .with_disk_hung(self.disk_hung_ms)
     }
 }
 
@@ -216,6 +219,8 @@ pub struct Replica {
     epochs: Epochs,
     /// Voters that reach this node and are reached by it, this one first, then by their distance.
     near: Vec<NodeId>,
+    /// Those of them whose disks work, which is where operations are forwarded.
+    coordinators: Vec<NodeId>,
     /// Nodes that are there and have no vote.
     learners: Vec<NodeId>,
     told_us: u64,
@@ -350,6 +355,7 @@ impl Replica {
             quorum_us: 0,
             epochs: Epochs::default(),
             near: Vec::new(),
+            coordinators: Vec::new(),
             learners: Vec::new(),
             told_us: 0,
             news_due_us: None,

@@ -87,6 +87,8 @@ pub struct Context<'a> {
     pub is_full: bool,
     /// The members heard of late, this one first.
     pub near: &'a [NodeId],
+    /// Those of them that can run rounds.
+    pub coordinators: &'a [NodeId],
     pub effects: &'a mut Vec<Effect>,
 }
 
@@ -119,8 +121,9 @@ impl Context<'_> {
 }
 
 /// The key's preferred coordinator among the nodes heard of late: the first in rendezvous order.
-pub fn preferred(key: &Key, near: &[NodeId]) -> Option<NodeId> {
-    near.iter()
+pub fn preferred(key: &Key, coordinators: &[NodeId]) -> Option<NodeId> {
+    coordinators
+        .iter()
         .copied()
         .max_by_key(|node| wire::rendezvous_weight(key.name(), *node))
 }
@@ -616,7 +619,7 @@ impl Coordinator {
         self.lost += 1;
         let bound_us = (BACKOFF_INITIAL_US << self.lost.min(10)).min(BACKOFF_MAX_US);
         self.wait_until_us = context.now.mono_us + context.random.random_range(0..bound_us);
-        let preferred = preferred(context.key, context.near);
+        let preferred = preferred(context.key, context.coordinators);
         let preferred = preferred.filter(|to| *to != context.me && context.hears_quorum);
         if let Some(to) = preferred {
             self.forward_all(to, context);

@@ -2,9 +2,9 @@
 //! other waits follow from them: made once, when a node starts.
 
 use super::limits::{
-    ADMISSION_ASKED_MS, CHANGE_PATIENCE_MS, CONFIGURATION_LOOK_MS, DISK_HUNG_MS, FOLLOW_AFTER_MS,
-    LINK_HOLD_MAX_MS, LINK_QUIET_MS, MARKS_MS, NODES_MAX, PROOF_OVERDUE_MS, PULL_RETRY_MS,
-    PULL_TRIES_MIN, QUORUM_LOST_MS, ROW_STALE_MS, SOURCE_GONE_MS, STEADY_MS,
+    ADMISSION_ASKED_MS, CHANGE_PATIENCE_MS, CONFIGURATION_LOOK_MS, DISK_HUNG_MS_DEFAULT,
+    FOLLOW_AFTER_MS, LINK_HOLD_MAX_MS, LINK_QUIET_MS, MARKS_MS, NODES_MAX, PROOF_OVERDUE_MS,
+    PULL_RETRY_MS, PULL_TRIES_MIN, QUORUM_LOST_MS, ROW_STALE_MS, SOURCE_GONE_MS, STEADY_MS,
 };
 
 /// Settings that no cluster can work with.
@@ -26,6 +26,8 @@ pub enum TimingsError {
         least = 2 * .heartbeat
     )]
     ShrinkAfterHeartbeats { shrink_after: u64, heartbeat: u64 },
+    #[error("a disk can't be taken for hung after {0} ms: 500 ms to 10 min")]
+    DiskHung(u64),
 }
 
 /// The first three are settings, the others follow from them.
@@ -100,10 +102,19 @@ impl Timings {
             proof_ms,
             proof_alone_ms: proof_ms.saturating_add(CONFIGURATION_LOOK_MS),
             proof_overdue_ms: PROOF_OVERDUE_MS.max(proof_ms.saturating_mul(2)),
-            disk_hung_ms: DISK_HUNG_MS.max(beats(3)),
+            disk_hung_ms: DISK_HUNG_MS_DEFAULT.max(beats(3)),
             follow_after_ms: FOLLOW_AFTER_MS.max(beats(4)),
             pull_tries_max: tries.max(PULL_TRIES_MIN),
             marks_every: (MARKS_MS / heartbeat_ms.max(1)).max(1),
+        }
+    }
+
+    /// A setting too; a node looks at its disk with each heartbeat.
+    pub fn with_disk_hung(self, disk_hung_ms: u64) -> Self {
+        let least_ms = self.heartbeat_ms.saturating_mul(3);
+        Timings {
+            disk_hung_ms: disk_hung_ms.max(least_ms),
+            ..self
         }
     }
 
@@ -124,6 +135,10 @@ impl Timings {
                 shrink_after,
                 heartbeat,
             });
+        }
+        let disk_hung = self.disk_hung_ms;
+        if !(500..=600_000).contains(&disk_hung) {
+            return Err(TimingsError::DiskHung(disk_hung));
         }
         Ok(())
     }
@@ -179,7 +194,8 @@ mod tests {
             prop_assert!(t.admission_asked_ms >= two && t.admission_asked_ms > down);
             prop_assert!(t.quorum_lost_ms >= two && t.change_patience_ms >= two);
             prop_assert!(t.steady_ms > two && t.source_gone_ms > two && shrink >= two);
-            prop_assert!(t.disk_hung_ms > two && t.follow_after_ms > two);
+            let hung_ms = t.with_disk_hung(500).disk_hung_ms;
+            prop_assert!(t.disk_hung_ms > two && hung_ms > two && t.follow_after_ms > two);
             prop_assert!(t.link_hold_max_ms >= down && t.link_quiet_ms > t.link_hold_max_ms);
             let given_up_ms = u64::from(t.pull_tries_max) * PULL_RETRY_MS;
             prop_assert!(given_up_ms > down + t.source_gone_ms + two);

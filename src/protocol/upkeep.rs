@@ -97,6 +97,10 @@ impl Replica {
                 (self.hangs(*n), self.links.hops(*n).unwrap_or(u8::MAX))
             }
         });
+        let able = near.iter().copied();
+        self.coordinators = able
+            .filter(|n| !self.hangs(*n) || !rule!(X5_hung))
+            .collect();
         self.near = near;
         self.learners = self.joined_without_vote().collect();
         self.look_for_full();
@@ -295,6 +299,7 @@ impl Replica {
             behind: self.behind(),
             learning: self.learning(),
             warnings: self.warnings(now),
+            disk: Some(self.disk_status(now)),
             ..NodeStatus::default()
         }
     }

@@ -61,7 +61,7 @@ pub fn addresses(members: &[&Member]) -> String {
 
 pub fn hung_in_words(members: &[&Member]) -> String {
     format!(
-        "heard, but its disk does not finish writes ({HANGS_REMEDY}): {}",
+        "heard, but it has no working disk: a write is not finished ({HANGS_REMEDY}): {}",
         addresses(members)
     )
 }

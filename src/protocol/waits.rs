@@ -29,7 +29,8 @@ impl Replica {
         if self.votes {
             return match self.hears_quorum {
                 true if self.hangs(self.node) => {
-                    "the disk, which does not finish its writes: what waits for it is not answered"
+                    "the disk to finish a write; until then this node has no vote, and other members \
+                     run what its clients ask for"
                         .to_owned()
                 }
                 true => String::new(),

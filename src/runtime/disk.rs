@@ -5,11 +5,12 @@
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::Notice;
+use super::sync_times::SyncTimes;
 use crate::protocol::message::{Group, GroupNumber};
 use crate::storage::{Storage, StorageError};
 
@@ -33,6 +34,7 @@ pub struct Disk {
     /// Numbers and sizes of the groups that are not durable yet.
     backlog: VecDeque<(GroupNumber, usize)>,
     backlog_size: usize,
+    sync_times: SyncTimes,
 }
 
 impl Disk {
@@ -48,6 +50,7 @@ impl Disk {
             work,
             backlog: VecDeque::new(),
             backlog_size: 0,
+            sync_times: SyncTimes::default(),
         })
     }
 
@@ -59,8 +62,13 @@ impl Disk {
         let _ = self.work.send(Work::Commit(group.into()));
     }
 
-    /// Takes the news that this group, and all before it, are durable.
-    pub fn persisted(&mut self, group: GroupNumber) {
+    pub fn sync_times(&self) -> &SyncTimes {
+        &self.sync_times
+    }
+
+    /// Takes the news that this group, and all before it, are durable, by a commit that took so long.
+    pub fn persisted(&mut self, group: GroupNumber, took: Duration) {
+        self.sync_times.add(took);
         while let Some((_, size)) = self.backlog.pop_front_if(|(number, _)| *number <= group) {
             self.backlog_size -= size;
         }
@@ -132,9 +140,10 @@ fn commit_until_closed(
             }
         }
         if let Some(last) = groups.last().map(|group| group.number) {
+            let began = Instant::now();
             storage.commit(&groups)?;
             groups.clear();
-            let _ = notices.send(Notice::Persisted(last));
+            let _ = notices.send(Notice::Persisted(last, began.elapsed()));
         }
         if close {
             return Ok(Some(storage));
@@ -199,7 +208,7 @@ mod tests {
         let expected = [1, 9];
         for number in expected {
             match notices.blocking_recv() {
-                Some(Notice::Persisted(group)) => assert_eq!(group, number),
+                Some(Notice::Persisted(group, _)) => assert_eq!(group, number),
                 other => panic!("{other:?}"),
             }
         }
@@ -250,9 +259,9 @@ mod tests {
             disk.commit(group(number));
         }
         assert!(disk.is_behind());
-        disk.persisted(1);
+        disk.persisted(1, Duration::ZERO);
         assert!(!disk.is_behind());
-        disk.persisted(BACKLOG_LENGTH_MAX as u64 + 1);
+        disk.persisted(BACKLOG_LENGTH_MAX as u64 + 1, Duration::ZERO);
         assert!(disk.backlog.is_empty() && disk.backlog_size == 0);
         barrier.wait();
         barrier.wait();

@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::time::{Duration, Instant, SystemTime};
 
 use kvclient::datagram::FrameHeader;
-use kvclient::wire::Full;
+use kvclient::wire::{Full, NodeStatus};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Sleep;
 
@@ -167,6 +167,7 @@ impl Bound {
             bootstrap: config.bootstrap,
             tuning: Tuning::default(),
             shrink_after_ms: config.shrink_after_ms,
+            disk_hung_ms: config.disk_hung_ms,
             admin_host: (!config.insecure_admin).then(|| endpoint_of(self.own).ip),
         };
         let disk = config.data_dir.as_ref();
@@ -465,6 +466,10 @@ impl Driver {
             status.datagrams_dropped = self.tally.total();
             status.strangers_dropped = self.tally.of(Cause::Stranger);
             status.exposed = self.is_exposed;
+            match &self.disk {
+                None => status.disk = None,
+                Some(disk) => tell_of_disk(status, disk),
+            }
         }
         let header = FrameHeader {
             origin: self.replica.node(),
@@ -525,9 +530,9 @@ impl Driver {
                     });
                 }
             }
-            Notice::Persisted(group) => {
+            Notice::Persisted(group, took) => {
                 let disk = self.disk.as_mut();
-                disk.expect("only a disk tells that").persisted(group);
+                disk.expect("only a disk tells that").persisted(group, took);
                 self.replica.handle_input(now, Input::Persisted { group });
             }
             Notice::StorageFailed(error) => return Err(error.into()),
@@ -586,7 +591,7 @@ impl Driver {
                     Some(Notice::StoragePanicked) | None => {
                         return Err(RuntimeError::StoragePanicked);
                     }
-                    Some(Notice::Stop | Notice::Resolved(_) | Notice::Persisted(_)) => {}
+                    Some(Notice::Stop | Notice::Resolved(_) | Notice::Persisted(..)) => {}
                 }
             }
         };
@@ -622,6 +627,13 @@ fn pass_on(
             header.kind
         }),
         None => tally.count(Cause::NoAddress),
+    }
+}
+
+fn tell_of_disk(status: &mut NodeStatus, disk: &Disk) {
+    if let Some(told) = &mut status.disk {
+        told.sync_median_us = disk.sync_times().median_us();
+        told.sync_max_us = disk.sync_times().max_us();
     }
 }
 

@@ -37,10 +37,11 @@ pub fn log(event: &Event) {
              copy, or is used twice. It has no vote until it has caught up and is admitted again"
         ),
         Event::DiskHangs { unsynced_ms } => tracing::error!(
-            "the disk has not finished a write for {unsynced_ms} ms: this node answers nothing that \
-             waits for it, and is removed from the members if that goes on"
+            "no working disk: a write has taken {unsynced_ms} ms and is not finished. This node has no \
+             vote until it is, its clients are served by other members, and it is removed from the \
+             members if that goes on"
         ),
-        Event::DiskGoesOn => tracing::info!("the disk finishes writes again"),
+        Event::DiskGoesOn => tracing::info!("the disk works again: the write is finished"),
         Event::UnreadableConfiguration { ballot, why } => tracing::error!(
             "the record of key `configuration` at ballot {ballot}, proposed by node {}, is not a \
              configuration that this release can read: {why}. The members do not change until it is \

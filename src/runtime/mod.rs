@@ -14,7 +14,10 @@ pub mod memory;
 mod packer;
 mod serve;
 mod socket;
+mod sync_times;
 pub mod tally;
+
+use std::time::Duration;
 
 use crate::protocol::message::GroupNumber;
 use crate::storage::StorageError;
@@ -30,8 +33,9 @@ pub enum Notice {
     Stop,
     /// A look-up of a name has ended.
     Resolved(addresses::Resolved),
-    /// This group, and all before it, are as durable as the node was told to make them.
-    Persisted(GroupNumber),
+    /// This group, and all before it, are as durable as the node was told to make them; the commit took
+    /// so long.
+    Persisted(GroupNumber, Duration),
     StorageFailed(StorageError),
     StoragePanicked,
     /// The store was closed, as it was asked to.

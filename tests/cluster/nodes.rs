@@ -61,7 +61,8 @@ impl Cluster {
         Cluster::start_with(addresses, keep, options, |_| Vec::new())
     }
 
-    fn start_with(
+    /// Both of these.
+    pub fn start_with(
         addresses: Vec<String>,
         keep: Keep,
         options: &[&str],
@@ -83,6 +84,12 @@ impl Cluster {
         cluster.start_nodes(0..count);
         cluster.wait_until_serving(0..count);
         cluster
+    }
+
+    /// Free addresses for so many nodes.
+    #[allow(dead_code)] // Not all tests choose them.
+    pub fn addresses(count: usize) -> Vec<String> {
+        free_addresses(count)
     }
 
     /// A node more at the end of the list, which is not started; gives its place.

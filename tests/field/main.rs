@@ -4,12 +4,14 @@
 //! | file | subject |
 //! |---|---|
 //! | `clusters.rs` | addresses that belong to another cluster now |
+//! | `disks.rs` | a disk that stands still |
 //! | `logs.rs` | a log that cannot be written, or that nobody reads |
 //! | `starting.rs` | an own address that is not there yet, or that others cannot reach; signals |
 //!
 //! `tests/field/run.sh` runs them in a network namespace of their own, where tests may add addresses.
 
 mod clusters;
+mod disks;
 mod logs;
 #[path = "../cluster/nodes.rs"]
 #[allow(dead_code)] // The tests of whole clusters use the rest of it.

@@ -75,6 +75,7 @@ fn replica(scope: &Scope, life: &Life) -> Replica {
         heartbeat_ms: HEARTBEAT_MS,
         link_down_ms: HEARTBEAT_MS,
         shrink_after_ms: 0,
+        disk_hung_ms: horseshoe::protocol::limits::DISK_HUNG_MS_DEFAULT,
         bootstrap: false,
         tuning: Tuning::default(),
     };

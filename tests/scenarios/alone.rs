@@ -118,6 +118,7 @@ impl Alone {
             heartbeat_ms: BEAT_MS,
             link_down_ms: 200,
             shrink_after_ms: 0,
+            disk_hung_ms: 2_000,
             bootstrap: false,
             tuning: Tuning::default(),
             admin_host: None,

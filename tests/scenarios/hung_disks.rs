@@ -128,6 +128,32 @@ fn with_a_hung_disk(nodes: usize, hung: usize) -> (Script, usize) {
     (c, client)
 }
 
+/// What such a node would send waits for its disk (B1), that of a read too.
+#[test]
+pub fn operations_at_a_node_whose_disk_hangs_are_run_by_others() {
+    let mut c = Script::new(3);
+    let at_hung = c.client_of(&[1]);
+    c.put(at_hung, "k", "0");
+    c.slow_disk(1, FOR_EVER_MS);
+    // Under way when the disk begins to hang, and some while it does.
+    for _ in 0..30 {
+        let client = c.client_of(&[1]);
+        c.begin(client, "k", append("x"));
+        c.run_ms(100);
+    }
+    c.run_ms(1_000);
+    for number in 0..10 {
+        let key = format!("k{number}");
+        c.put(at_hung, &key, "1");
+        assert_eq!(c.get(at_hung, &key), "1");
+    }
+    let client = c.client_of(&[0]);
+    c.put(client, "k", "2");
+    mend_disk(&mut c, 1);
+    c.run_ms(3_000);
+    c.check();
+}
+
 #[track_caller]
 fn assert_refused(outcome: &ChangeOutcome, part: &str) {
     match outcome {

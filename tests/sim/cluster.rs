@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 
 use horseshoe::gateway::text;
-use horseshoe::protocol::limits::{HEARTBEAT_MS_DEFAULT, LINK_DOWN_MS_DEFAULT};
+use horseshoe::protocol::limits::{
+    DISK_HUNG_MS_DEFAULT, HEARTBEAT_MS_DEFAULT, LINK_DOWN_MS_DEFAULT,
+};
 use horseshoe::protocol::message::{
     ClientReply, Destination, Endpoint, Envelope, Epoch, Event as NodeEvent, GroupNumber,
     Incarnation, Input, NodeId, Output,
@@ -531,6 +533,7 @@ impl Cluster {
             heartbeat_ms: self.settings.heartbeat_ms,
             link_down_ms: self.settings.link_down_ms,
             shrink_after_ms: self.settings.shrink_after_ms,
+            disk_hung_ms: DISK_HUNG_MS_DEFAULT,
             bootstrap: self.settings.bootstrap,
             tuning: self.settings.tuning,
         };

@@ -22,6 +22,19 @@ pub struct BehindStatus {
     pub overflowed: u64,
 }
 
+/// How a node's disk does.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskStatus {
+    /// How long the oldest write that is not finished has taken so far; 0 if there is none.
+    pub unsynced_ms: u64,
+    /// From so long on the node has no working disk, and no vote until it has.
+    pub hung_after_ms: u64,
+    pub hangs: bool,
+    /// Of the last writes that were finished.
+    pub sync_median_us: u64,
+    pub sync_max_us: u64,
+}
+
 /// A link in one direction, as the receiving node measures it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkStatus {

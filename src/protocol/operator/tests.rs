@@ -210,7 +210,7 @@ fn a_node_whose_disk_hangs_does_not_count_and_is_named() {
     let heard = set_with_hung(&[2, 3], &[1]);
     assert_refused(
         plan(&c, &heard, &Change::Remove { node: 3 }),
-        "its disk does not finish writes",
+        "it has no working disk",
     );
     let to_hung = plan(&c, &heard, &Change::TransferMaster { node: 1 });
     assert_eq!(to_hung, Ok(Plan::Done(1)), "it is the master as it is");

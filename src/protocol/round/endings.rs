@@ -18,7 +18,8 @@ impl Coordinator {
         self.advance(context);
     }
 
-    /// This node has no vote any more, and runs no rounds: clients' operations go to a member.
+    /// This node has no vote any more, or no disk that works, and runs no rounds: clients' operations go
+    /// to a member.
     pub fn hand_over(&mut self, context: &mut Context<'_>) {
         if let Some(round) = self.writing.take() {
             context.effects.push(Effect::Close(round.id));
@@ -34,7 +35,7 @@ impl Coordinator {
         self.must_repair = false;
         self.right = None;
         for pending in std::mem::take(&mut self.queue) {
-            let to = preferred(context.key, context.near);
+            let to = preferred(context.key, context.coordinators);
             match to.filter(|_| pending.reply.is_client()) {
                 Some(to) => context.effects.push(Effect::Forward { to, pending }),
                 None => context.effects.push(Effect::Drop {

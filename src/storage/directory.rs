@@ -46,6 +46,10 @@ impl Directory {
         &self.path
     }
 
+    pub fn lock(&self) -> PathBuf {
+        self.path.join(LOCK)
+    }
+
     pub fn identity(&self) -> PathBuf {
         self.path.join(IDENTITY)
     }

@@ -15,12 +15,16 @@ use super::error::StorageError;
 use super::format::{self, Entry, GROUP_KEY, GroupEntry, META_KEY};
 use super::identity::{self, Identity, Run};
 use super::mark::Mark;
+use super::presence::Presence;
 use super::{Durability, Opened, Storage, Table, journal};
 use crate::protocol::message::{Group, GroupNumber, Incarnation, Meta, Recovered};
 
 /// Commits this long after the mark was written write it again. As the node's ceiling is raised
 /// (B1), and so a group committed, every second or so, the mark is never far behind.
 pub const MARK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How often it is looked whether the files are there while nothing is written.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Journals with more in them are emptied after a compaction.
 const JOURNALS_KEPT_SIZE: u64 = 4 << 20;
@@ -79,12 +83,16 @@ struct Disk {
     engine: Option<Engine>,
     mark: Mark,
     marked_at: Instant,
+    presence: Presence,
+    looked_at: Instant,
     digest: Digest,
     drops: Drops,
     last_group: GroupNumber,
     /// A commit failed, or is under way: it may have ended in a panic.
     failed: bool,
     identity: Identity,
+    /// That of the identity.
+    salt: u64,
     options: DiskOptions,
     directory: Directory,
 }
@@ -133,10 +141,12 @@ fn create(
     mut notes: Vec<String>,
 ) -> Result<Opened, StorageError> {
     // The identity first, so that from here on the old store is not taken for this one's.
+    let salt = random()?;
     let mut identity = Identity::new(
         options.list.clone(),
         options.index,
         incarnation,
+        salt,
         options.run(),
     );
     identity.write(&directory.identity())?;
@@ -148,7 +158,7 @@ fn create(
     }
     let engine = Engine::create(&directory.store())?;
     let digest = new_digest()?;
-    let entry = group_entry(0, incarnation, &digest);
+    let entry = group_entry(0, incarnation, &digest, salt);
     engine.write([entry], true)?;
     engine.sync()?;
     let mark = Mark::create(&directory.mark(), incarnation)?;
@@ -158,15 +168,19 @@ fn create(
         incarnation,
         ..Recovered::default()
     };
+    let presence = Presence::new(directory.store(), directory.lock(), directory.mark())?;
     let disk = Disk {
         engine: Some(engine),
         mark,
         marked_at: Instant::now(),
+        presence,
+        looked_at: Instant::now(),
         digest,
         drops: Drops::new(options.compact_after),
         last_group: 0,
         failed: false,
         identity,
+        salt,
         options,
         directory,
     };
@@ -190,7 +204,12 @@ fn recover(
     let (mut mark, note) = Mark::open(&directory.mark(), incarnation)?;
     notes.extend(note);
     engine::check_parts(&store)?;
-    notes.extend(journal::check(&store, mark.group(), identity.clean_stop)?);
+    notes.extend(journal::check(
+        &store,
+        mark.group(),
+        identity.clean_stop,
+        identity.salt,
+    )?);
     let engine = Engine::open(&store)?;
     let contents = Contents::read(&engine, &directory)?;
     let last_group = contents.check(&directory, incarnation, mark.group())?;
@@ -201,6 +220,8 @@ fn recover(
     if let Some(configuration) = &contents.meta.configuration {
         identity.learn(configuration, options.own());
     }
+    let salt = identity.salt.map_or_else(random, Ok)?;
+    identity.salt = Some(salt);
     identity.begin(options.run());
     identity.write(&directory.identity())?;
     let recovered = Recovered {
@@ -211,15 +232,19 @@ fn recover(
     };
     let mut drops = Drops::new(options.compact_after);
     drops.opened(contents.size, engine.size()?);
+    let presence = Presence::new(directory.store(), directory.lock(), directory.mark())?;
     let disk = Disk {
         engine: Some(engine),
         mark,
         marked_at: Instant::now(),
+        presence,
+        looked_at: Instant::now(),
         digest: contents.digest,
         drops,
         last_group,
         failed: false,
         identity,
+        salt,
         options,
         directory,
     };
@@ -336,6 +361,7 @@ impl Storage for Disk {
         }
         self.failed = true;
         self.reclaim().map_err(StorageError::into_write)?;
+        self.look_after_files()?;
         self.failed = false;
         Ok(())
     }
@@ -368,6 +394,16 @@ impl Disk {
         self.engine.as_mut().expect("a store that has not failed")
     }
 
+    /// Without commits, too, a node says soon that its files are gone.
+    fn look_after_files(&mut self) -> Result<(), StorageError> {
+        if self.looked_at.elapsed() >= LOOK_INTERVAL {
+            self.presence.look_for_journal()?;
+            self.presence.check()?;
+            self.looked_at = Instant::now();
+        }
+        Ok(())
+    }
+
     /// Gives the space back that dropped keys took.
     fn reclaim(&mut self) -> Result<(), StorageError> {
         if !self.engine().is_compacting() {
@@ -383,12 +419,18 @@ impl Disk {
             let engine = self.engine.take().expect("a store that has not failed");
             let engine = engine.empty_journals()?;
             let held = engine.load(&GROUP_KEY)?;
-            let expected = group_entry(self.last_group, self.identity.incarnation, &self.digest);
+            let expected = group_entry(
+                self.last_group,
+                self.identity.incarnation,
+                &self.digest,
+                self.salt,
+            );
             if held != expected.1 {
                 let what = "with its journals emptied it is not what it was";
                 return Err(StorageError::damaged(&self.directory.store(), what));
             }
             self.engine = Some(engine);
+            self.presence.look_for_journal()?;
         }
         Ok(())
     }
@@ -399,6 +441,8 @@ impl Disk {
         let has_meta = groups.iter().any(|group| group.meta.is_some());
         let sync = has_meta || self.options.durability == Durability::Fsync;
         self.engine().write(entries, sync)?;
+        // What is in files that nobody will find again is not durable.
+        self.presence.check()?;
         self.last_group = last_group;
         // Only what is synced may be marked; a sync is of all that was written before it.
         if sync && self.marked_at.elapsed() >= self.options.mark_interval {
@@ -457,6 +501,7 @@ impl Disk {
             last_group,
             self.identity.incarnation,
             &self.digest,
+            self.salt,
         ));
         (entries, last_group)
     }
@@ -468,20 +513,33 @@ impl Disk {
     }
 }
 
-fn group_entry(number: GroupNumber, incarnation: Incarnation, digest: &Digest) -> RawEntry {
+fn group_entry(
+    number: GroupNumber,
+    incarnation: Incarnation,
+    digest: &Digest,
+    salt: u64,
+) -> RawEntry {
     let entry = GroupEntry {
         number,
         incarnation,
         registers: digest.registers(),
         digest: digest.sum(),
     };
-    (GROUP_KEY.to_vec(), Some(entry.encode()))
+    (GROUP_KEY.to_vec(), Some(entry.encode(salt)))
 }
 
 fn new_digest() -> Result<Digest, StorageError> {
-    Digest::new().map_err(|e| StorageError::Io {
+    Digest::new().map_err(no_randomness)
+}
+
+fn random() -> Result<u64, StorageError> {
+    getrandom::u64().map_err(no_randomness)
+}
+
+fn no_randomness(error: getrandom::Error) -> StorageError {
+    StorageError::Io {
         doing: "reading",
         path: PathBuf::from("the system's source of randomness"),
-        source: std::io::Error::other(e.to_string()),
-    })
+        source: std::io::Error::other(error.to_string()),
+    }
 }

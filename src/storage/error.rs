@@ -27,6 +27,13 @@ pub enum StorageError {
         reason: String,
     },
     #[error(
+        "{} was deleted, moved or replaced while the node ran: what it writes there would be lost. The \
+         node stops, and tells nobody of what it wrote since. If the data directory was moved, put it \
+         back as it was; else move what is left of it away: the node then starts empty, as a new member",
+        path.display()
+    )]
+    Gone { path: PathBuf },
+    #[error(
         "an earlier write to {} failed; nothing more is written, and the node stops",
         path.display()
     )]

@@ -5,7 +5,7 @@ use std::path::Path;
 use kvclient::wire;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::error::StorageError;
 use crate::protocol::ballot::Ballot;
@@ -24,14 +24,17 @@ pub mod prefix {
 pub const GROUP_KEY: [u8; 1] = [prefix::GROUP];
 pub const META_KEY: [u8; 1] = [prefix::META];
 
-/// First byte of the group entry and of chosen marks.
+/// First byte of chosen marks, and of group entries without a seal.
 const VERSION: u8 = 1;
+/// First byte of a group entry with a seal.
+const GROUP_VERSION: u8 = 2;
 /// First byte of registers, which since the second tell their admission.
 const REGISTER_VERSION: u8 = 2;
 /// First byte of the node's own state, which since the second tells incarnation, admission and floor,
 /// since the third how keys are spread over buckets, since the fourth splits and former nodes.
 const META_VERSION: u8 = 4;
 const GROUP_SIZE: usize = 1 + 4 * 8 + 8;
+const SEALED_SIZE: usize = GROUP_SIZE + 8;
 
 /// Written with each commit: which group the store ends with, and what it then holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,21 +46,37 @@ pub struct GroupEntry {
 }
 
 impl GroupEntry {
-    pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(GROUP_SIZE);
-        bytes.push(VERSION);
+    /// With a seal that only this store can make: the salt of its directory is never told, so no value
+    /// that somebody writes has one.
+    pub fn encode(&self, salt: u64) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(SEALED_SIZE);
+        bytes.push(GROUP_VERSION);
         for field in [self.number, self.incarnation, self.registers, self.digest] {
             bytes.extend_from_slice(&field.to_le_bytes());
         }
         let check = xxh3_64(&bytes);
         bytes.extend_from_slice(&check.to_le_bytes());
+        let seal = xxh3_64_with_seed(&bytes, salt);
+        bytes.extend_from_slice(&seal.to_le_bytes());
         bytes
     }
 
+    /// Whether the entry was written by the store of this salt.
+    pub fn is_sealed(bytes: &[u8], salt: u64) -> bool {
+        bytes.len() == SEALED_SIZE
+            && xxh3_64_with_seed(&bytes[..GROUP_SIZE], salt) == u64_at(bytes, GROUP_SIZE)
+    }
+
+    /// With or without a seal, which damage has to spare too only where it is asked for.
     pub fn decode(path: &Path, bytes: &[u8]) -> Result<Self, StorageError> {
-        versioned(path, "the group entry", VERSION, bytes)?;
-        if bytes.len() != GROUP_SIZE
-            || xxh3_64(&bytes[..GROUP_SIZE - 8]) != u64_at(bytes, GROUP_SIZE - 8)
+        let size = match bytes.first() {
+            Some(&VERSION) => GROUP_SIZE,
+            _ => SEALED_SIZE,
+        };
+        if size == SEALED_SIZE {
+            versioned(path, "the group entry", GROUP_VERSION, bytes)?;
+        }
+        if bytes.len() != size || xxh3_64(&bytes[..GROUP_SIZE - 8]) != u64_at(bytes, GROUP_SIZE - 8)
         {
             return Err(StorageError::damaged(path, "its group entry is not whole"));
         }
@@ -296,14 +315,35 @@ mod tests {
             registers: 9,
             digest: 10,
         };
-        let bytes = entry.encode();
+        let bytes = entry.encode(5);
         assert_eq!(GroupEntry::decode(here(), &bytes).unwrap(), entry);
+        assert!(GroupEntry::is_sealed(&bytes, 5) && !GroupEntry::is_sealed(&bytes, 6));
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[at] ^= 0x10;
-            assert!(GroupEntry::decode(here(), &damaged).is_err());
+            let decoded = GroupEntry::decode(here(), &damaged);
+            assert!(at >= GROUP_SIZE || decoded.is_err());
+            assert!(!GroupEntry::is_sealed(&damaged, 5));
             assert!(GroupEntry::decode(here(), &bytes[..at]).is_err());
         }
+    }
+
+    /// As written by releases before the seal.
+    #[test]
+    fn a_group_entry_without_a_seal_is_read() {
+        let entry = GroupEntry {
+            number: 7,
+            incarnation: 8,
+            registers: 9,
+            digest: 10,
+        };
+        let mut bytes = entry.encode(5);
+        bytes.truncate(GROUP_SIZE - 8);
+        bytes[0] = VERSION;
+        let check = xxh3_64(&bytes);
+        bytes.extend_from_slice(&check.to_le_bytes());
+        assert_eq!(GroupEntry::decode(here(), &bytes).unwrap(), entry);
+        assert!(!GroupEntry::is_sealed(&bytes, 5));
     }
 
     #[test]

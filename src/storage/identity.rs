@@ -10,8 +10,9 @@ use super::error::StorageError;
 use super::{Durability, file};
 use crate::protocol::message::{Configuration, Incarnation, NodeId};
 
-/// Of the whole data directory.
-pub const FORMAT: u32 = 2;
+/// Of the whole data directory. Since the third it has a salt; the second is read.
+pub const FORMAT: u32 = 3;
+const FORMAT_WITHOUT_SALT: u32 = 2;
 const ABOUT: &str =
     "The data directory of a Horseshoe node; see docs/storage.md. Not to be edited.";
 
@@ -28,6 +29,9 @@ pub struct Identity {
     /// then on it counts in place of list and index.
     pub address: Option<String>,
     pub incarnation: Incarnation,
+    /// Random, and never told to anybody: batches of the journal are sealed with it. `None`: not yet.
+    #[serde(default)]
+    pub salt: Option<u64>,
     pub list: Vec<String>,
     pub index: u8,
     /// The store that belongs to this incarnation is made. Before that nothing was promised.
@@ -44,7 +48,13 @@ struct FormatOnly {
 }
 
 impl Identity {
-    pub fn new(list: Vec<String>, index: u8, incarnation: Incarnation, run: Run) -> Self {
+    pub fn new(
+        list: Vec<String>,
+        index: u8,
+        incarnation: Incarnation,
+        salt: u64,
+        run: Run,
+    ) -> Self {
         Identity {
             about: ABOUT.to_string(),
             format: FORMAT,
@@ -52,6 +62,7 @@ impl Identity {
             node: None,
             address: None,
             incarnation,
+            salt: Some(salt),
             list,
             index,
             made: false,
@@ -71,7 +82,7 @@ impl Identity {
         let damaged = |e: serde_json::Error| StorageError::damaged(path, e.to_string());
         // First the version alone: another one may have other fields.
         let FormatOnly { format } = serde_json::from_slice(&bytes).map_err(damaged)?;
-        if format != FORMAT {
+        if format != FORMAT && format != FORMAT_WITHOUT_SALT {
             return Err(StorageError::Version {
                 path: path.to_path_buf(),
                 what: "the data directory, by its identity file",
@@ -79,7 +90,11 @@ impl Identity {
                 known: FORMAT,
             });
         }
-        serde_json::from_slice(&bytes).map(Some).map_err(damaged)
+        let identity = serde_json::from_slice(&bytes).map_err(damaged)?;
+        Ok(Some(Identity {
+            format: FORMAT,
+            ..identity
+        }))
     }
 
     pub fn write(&self, path: &Path) -> Result<(), StorageError> {
@@ -188,7 +203,7 @@ mod tests {
             durability,
             boot_id: Some("boot".into()),
         };
-        Identity::new(vec!["a:1".into(), "b:1".into()], 1, 77, run)
+        Identity::new(vec!["a:1".into(), "b:1".into()], 1, 77, 5, run)
     }
 
     #[test]
@@ -219,10 +234,10 @@ mod tests {
         let identity = identity(Durability::Fsync);
         identity.write(&path).unwrap();
         assert_eq!(Identity::read(&path).unwrap(), Some(identity));
-        fs::write(&path, r#"{"format": 3, "what a later one has": 1}"#).unwrap();
+        fs::write(&path, r#"{"format": 4, "what a later one has": 1}"#).unwrap();
         let error = Identity::read(&path).unwrap_err().to_string();
         assert!(
-            error.contains("has format version 3, this build reads version 2"),
+            error.contains("has format version 4, this build reads version 3"),
             "{error}"
         );
         for broken in ["", "{", r#"{"format": 2}"#] {

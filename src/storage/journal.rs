@@ -35,6 +35,7 @@ pub fn check(
     store: &Path,
     mark: GroupNumber,
     clean_stop: bool,
+    salt: Option<u64>,
 ) -> Result<Option<String>, StorageError> {
     let journals = list(store)?;
     let mut last_group = None;
@@ -52,7 +53,7 @@ pub fn check(
         // A new journal is zeros for some length ahead.
         let rest = &bytes[end..];
         if rest.iter().any(|byte| *byte != 0) {
-            check_torn(path, end, rest, is_last)?;
+            check_torn(path, end, rest, is_last, salt)?;
             check_reaches(path, end, last_group, mark)?;
             cut(path, end)?;
             note = Some(format!(
@@ -98,13 +99,27 @@ pub fn empty(store: &Path) -> Result<(), StorageError> {
 }
 
 /// A tail that a stop tore is the end of the newest journal: journals are synced before a next
-/// one begins, and batches are synced or in order.
-fn check_torn(path: &Path, end: usize, rest: &[u8], is_last: bool) -> Result<(), StorageError> {
+/// one begins, and batches are synced or in order. A value may look like a batch, or hold the journal of
+/// another store: only a batch that is sealed with the salt of this one counts. Before a directory has a
+/// salt any does.
+fn check_torn(
+    path: &Path,
+    end: usize,
+    rest: &[u8],
+    is_last: bool,
+    salt: Option<u64>,
+) -> Result<(), StorageError> {
     if !is_last {
         let what = format!("from byte {end} on it cannot be read, and newer journals follow");
         return Err(StorageError::damaged(path, what));
     }
-    if let Some(at) = (1..rest.len()).find(|at| batch(rest, *at).is_some()) {
+    let is_own = |batch: Batch<'_>| match salt {
+        None => true,
+        Some(salt) => batch
+            .group
+            .is_some_and(|entry| GroupEntry::is_sealed(entry, salt)),
+    };
+    if let Some(at) = (1..rest.len()).find(|at| batch(rest, *at).is_some_and(is_own)) {
         let what = format!(
             "from byte {end} on it cannot be read, but what was written later, at byte {}, is whole",
             end + at
@@ -154,6 +169,17 @@ fn cut(path: &Path, length: usize) -> Result<(), StorageError> {
         .map_err(StorageError::io("cutting", path))
 }
 
+/// The journal that is written.
+pub fn newest(store: &Path) -> Result<PathBuf, StorageError> {
+    let mut journals = list(store)?;
+    Ok(journals.pop().expect("a list without journals is an error"))
+}
+
+/// Journals are numbered in the order in which they were begun.
+pub fn number(path: &Path) -> Option<u64> {
+    path.file_stem()?.to_str()?.parse().ok()
+}
+
 /// The journals from the oldest to the newest.
 fn list(store: &Path) -> Result<Vec<PathBuf>, StorageError> {
     let failed = || StorageError::io("listing", store);
@@ -163,8 +189,7 @@ fn list(store: &Path) -> Result<Vec<PathBuf>, StorageError> {
         if path.extension().is_none_or(|extension| extension != "jnl") {
             continue;
         }
-        let number = path.file_stem().and_then(|stem| stem.to_str());
-        match number.and_then(|stem| stem.parse::<u64>().ok()) {
+        match number(&path) {
             Some(number) => journals.push((number, path)),
             None => return Err(StorageError::damaged(&path, "a journal's name is a number")),
         }

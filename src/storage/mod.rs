@@ -18,6 +18,7 @@ mod identity;
 mod journal;
 mod mark;
 pub mod memory;
+mod presence;
 mod table;
 
 use std::fmt;

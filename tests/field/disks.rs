@@ -1,4 +1,5 @@
-//! A disk that stands still: its node is heard, and gets nothing onto its disk.
+//! A disk that stands still: its node is heard, and gets nothing onto its disk. And files that are
+//! deleted under a node.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -132,6 +133,25 @@ fn a_quorum_of_which_a_disk_hangs_is_none() {
     wait_until(SOON, "it serves", || {
         put(&through, "after").is_ok_and(|o| matches!(o, Outcome::Written { .. }))
     });
+}
+
+/// What was acknowledged while the files are gone is on the disks of others.
+#[test]
+fn a_node_whose_files_are_deleted_stops_and_says_so() {
+    for (node, name) in [(0, ""), (1, "store/0.jnl")] {
+        let mut cluster = Cluster::start(3, Keep::Fsync);
+        let path = cluster.data_directory(node).join(name);
+        put(&client(&cluster, 2), "before").expect("it serves");
+        match name {
+            "" => fs::remove_dir_all(&path),
+            _ => fs::remove_file(&path),
+        }
+        .expect("it is there");
+        wait_until(SOON, "it stops", || !cluster.is_running(node));
+        let log = cluster.log(node);
+        assert!(log.contains("was deleted, moved or replaced"), "{log}");
+        assert_eq!(put(&client(&cluster, 2), "after").map(|_| ()), Ok(()));
+    }
 }
 
 /// As one that is gone; and it comes back by itself.

@@ -4,7 +4,7 @@
 //! | file | subject |
 //! |---|---|
 //! | `clusters.rs` | addresses that belong to another cluster now |
-//! | `disks.rs` | a disk that stands still |
+//! | `disks.rs` | a disk that stands still, and files that are deleted under a node |
 //! | `logs.rs` | a log that cannot be written, or that nobody reads |
 //! | `starting.rs` | an own address that is not there yet, or that others cannot reach; signals |
 //!

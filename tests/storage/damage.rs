@@ -9,8 +9,12 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use horseshoe::protocol::message::Group;
+use horseshoe::protocol::record::{AcceptorState, Key, Record};
 use horseshoe::storage::{DiskOptions, StorageError, disk};
 use tempfile::TempDir;
 
@@ -173,6 +177,79 @@ fn a_cut_is_told_and_the_store_goes_on() {
     drop(opened);
     let opened = open(options(&path));
     assert_eq!((opened.recovered.group, opened.notes.len()), (14, 0));
+    check(&opened);
+}
+
+/// Whoever writes it can't know this store's salt: the batches are those of another one.
+#[test]
+fn a_value_that_looks_like_a_batch_is_cut_with_the_torn_write_that_holds_it() {
+    let (_other_base, other) = directory();
+    make(&other, 12);
+    // Opened again it is as long as what it holds.
+    open(options(&other)).storage.close().unwrap();
+    let look_alike = fs::read(self::journal(&other)).unwrap();
+    let (_base, path) = directory();
+    make(&path, 10);
+    let mut opened = open(unmarked(&path));
+    let state = AcceptorState {
+        record: Some(Arc::new(Record {
+            value: Some(Bytes::from(look_alike.clone())),
+            ..Record::default()
+        })),
+        ..AcceptorState::default()
+    };
+    let group = Group {
+        number: 11,
+        registers: vec![(Key::user(b"look-alike"), state)],
+        ..Group::default()
+    };
+    opened.storage.commit(&[group]).unwrap();
+    drop(opened);
+    let journal = journal(&path);
+    let bytes = fs::read(&journal).unwrap();
+    let at = bytes
+        .windows(look_alike.len())
+        .position(|part| part == look_alike)
+        .expect("the value is in the journal");
+    // Its end did not make it to the disk.
+    let torn = &bytes[..at + look_alike.len() + 3];
+    assert_eq!(open_with(&path, &journal, torn, 10).unwrap(), 10);
+}
+
+/// A directory of a release before the salt: it is read, and has one from then on.
+#[test]
+fn a_directory_without_a_salt_is_read_and_gets_one() {
+    let (_base, path) = directory();
+    make(&path, 10);
+    let identity = path.join("identity");
+    let text = fs::read_to_string(&identity).unwrap();
+    let lines = text.lines().filter(|line| !line.contains("\"salt\""));
+    let text: Vec<&str> = lines.collect();
+    let text = text.join("\n").replace("\"format\": 3", "\"format\": 2");
+    fs::write(&identity, text).unwrap();
+    {
+        let database = fjall::Database::builder(path.join("store")).open().unwrap();
+        let keyspace = database.keyspace("state", Default::default).unwrap();
+        let entry = keyspace.get([1]).unwrap().unwrap();
+        let mut old = vec![1];
+        old.extend_from_slice(&entry[1..33]);
+        let check = xxhash_rust::xxh3::xxh3_64(&old);
+        old.extend_from_slice(&check.to_le_bytes());
+        keyspace.insert([1], old).unwrap();
+        database.persist(fjall::PersistMode::SyncAll).unwrap();
+    }
+    let mut opened = open(options(&path));
+    assert_eq!(opened.recovered.group, 10);
+    check(&opened);
+    opened.storage.commit(&groups(11..=12)).unwrap();
+    drop(opened);
+    let text = fs::read_to_string(&identity).unwrap();
+    assert!(
+        text.contains("\"salt\"") && text.contains("\"format\": 3"),
+        "{text}"
+    );
+    let opened = open(options(&path));
+    assert_eq!(opened.recovered.group, 12);
     check(&opened);
 }
 

@@ -2,6 +2,7 @@
 //! end of a process do.
 
 mod damage;
+mod gone;
 mod model;
 mod power;
 mod process;

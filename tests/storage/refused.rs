@@ -60,10 +60,10 @@ fn other_versions_are_refused_by_name_and_number() {
     make(&path, 3);
     let identity = path.join("identity");
     let text = fs::read_to_string(&identity).unwrap();
-    fs::write(&identity, text.replace("\"format\": 2", "\"format\": 4")).unwrap();
+    fs::write(&identity, text.replace("\"format\": 3", "\"format\": 4")).unwrap();
     let message = refused(options(&path));
     assert!(
-        message.contains("format version 4, this build reads version 2"),
+        message.contains("format version 4, this build reads version 3"),
         "{message}"
     );
     fs::write(&identity, text).unwrap();

@@ -77,8 +77,9 @@ fn the_identity_file_tells_a_reader_what_it_is() {
     make(&path, 3);
     let text = fs::read_to_string(path.join("identity")).unwrap();
     for expected in [
-        "\"format\": 2",
+        "\"format\": 3",
         "\"incarnation\": 4369",
+        "\"salt\": ",
         "\"index\": 1",
         "\"durability\": \"fsync\"",
         "\"clean_stop\": true",

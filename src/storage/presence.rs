@@ -1,0 +1,93 @@
+//! Whether the files that a running store writes to are still those of its data directory. Who deletes
+//! or moves them takes nothing away from the process that has them open: it would go on to write, and
+//! tell others that what it wrote is durable.
+
+use std::fs::{self, File, Metadata};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::error::StorageError;
+use super::journal;
+
+/// A file of the store that is held open.
+#[derive(Debug)]
+struct Held {
+    path: PathBuf,
+    file: File,
+}
+
+impl Held {
+    fn open(path: PathBuf) -> Result<Self, StorageError> {
+        let file = File::open(&path).map_err(|_| gone(&path))?;
+        Ok(Held { path, file })
+    }
+
+    fn is_linked(&self) -> bool {
+        self.file.metadata().is_ok_and(|m| m.nlink() > 0)
+    }
+
+    /// Whether it is what its path leads to.
+    fn is_at_its_path(&self) -> bool {
+        let here = fs::metadata(&self.path);
+        let held = self.file.metadata();
+        matches!((here, held), (Ok(here), Ok(held)) if is_same(&here, &held))
+    }
+}
+
+/// Of a store that is open.
+#[derive(Debug)]
+pub struct Presence {
+    store: PathBuf,
+    /// The lock, the mark and the journal that is written.
+    lock: Held,
+    mark: Held,
+    journal: Held,
+}
+
+impl Presence {
+    pub fn new(store: PathBuf, lock: PathBuf, mark: PathBuf) -> Result<Self, StorageError> {
+        let journal = Held::open(journal::newest(&store)?)?;
+        Ok(Presence {
+            store,
+            lock: Held::open(lock)?,
+            mark: Held::open(mark)?,
+            journal,
+        })
+    }
+
+    /// Three or four calls of the system, and no reading: for every commit, before it is told of.
+    pub fn check(&mut self) -> Result<(), StorageError> {
+        for held in [&self.lock, &self.mark] {
+            if !held.is_at_its_path() {
+                return Err(gone(&held.path));
+            }
+        }
+        match self.journal.is_linked() {
+            true => Ok(()),
+            false => self.look_for_journal(),
+        }
+    }
+
+    /// The engine begins a new journal now and then, and deletes older ones. Once a second or so.
+    pub fn look_for_journal(&mut self) -> Result<(), StorageError> {
+        let newest = journal::newest(&self.store).map_err(|_| gone(&self.journal.path))?;
+        let is_older = journal::number(&newest) < journal::number(&self.journal.path);
+        if newest != self.journal.path && !is_older {
+            self.journal = Held::open(newest)?;
+        }
+        match self.journal.is_at_its_path() {
+            true => Ok(()),
+            false => Err(gone(&self.journal.path)),
+        }
+    }
+}
+
+fn is_same(a: &Metadata, b: &Metadata) -> bool {
+    (a.dev(), a.ino()) == (b.dev(), b.ino())
+}
+
+fn gone(path: &Path) -> StorageError {
+    StorageError::Gone {
+        path: path.to_path_buf(),
+    }
+}

@@ -65,6 +65,8 @@ pub struct Settings {
     pub heartbeat_ms: u64,
     pub link_down_ms: u64,
     pub disk_hung_after: Duration,
+    /// In bytes; 0: none; `None`: by the size of the store.
+    pub disk_reserve: Option<u64>,
     /// In bytes; 0: no bound; `None`: the share of what there is.
     pub memory_max: Option<u64>,
     /// In bytes.
@@ -92,6 +94,8 @@ pub struct ServerConfig {
     pub link_down_ms: u64,
     /// A disk that has not finished a write for so long hangs.
     pub disk_hung_ms: u64,
+    /// The node is full once less is free on its disk; 0: never; `None`: by the size of the store.
+    pub disk_reserve: Option<u64>,
     pub text: TextMode,
     /// Whether changes of the membership are taken from other machines.
     pub insecure_admin: bool,
@@ -163,6 +167,7 @@ impl ServerConfig {
             heartbeat_ms: timings.heartbeat_ms,
             link_down_ms: timings.link_down_ms,
             disk_hung_ms: timings.disk_hung_ms,
+            disk_reserve: settings.disk_reserve,
             text: settings.text,
             insecure_admin: settings.insecure_admin,
         })
@@ -379,6 +384,7 @@ mod tests {
             heartbeat_ms: HEARTBEAT_MS_DEFAULT,
             link_down_ms: LINK_DOWN_MS_DEFAULT,
             disk_hung_after: Duration::from_secs(2),
+            disk_reserve: None,
             memory_max: Some(0),
             memory_share: 1 << 30,
         }

@@ -64,6 +64,7 @@ fn bounded(
         insecure_admin: false,
         shrink_after: Duration::ZERO,
         disk_hung_after: Duration::from_secs(2),
+        disk_reserve: Some(0),
         bootstrap: false,
         heartbeat_ms: 50,
         link_down_ms: 200,

@@ -92,6 +92,18 @@ pub struct ServeArgs {
     )]
     disk_hung_after: Duration,
 
+    /// How much has to be free on the disk of the data directory: with less the node is full and refuses
+    /// writes that grow; bytes, or with a unit (512M, 2G); 0 for none [default: a quarter more than the
+    /// store takes, from 64M, or a quarter of a smaller disk, to 1G]
+    #[arg(
+        long,
+        value_name = "SIZE",
+        env = "HORSESHOE_DISK_RESERVE",
+        value_parser = words::size,
+        hide_default_value = true
+    )]
+    disk_reserve: Option<u64>,
+
     /// How much memory the node may have in use before it is full and refuses writes that grow: bytes, or
     /// with a unit (512M, 2G), 64M at least; 0 for no bound [default: 60 % of the machine's memory, or of
     /// what its control group allows, and no less than 64M]
@@ -179,6 +191,7 @@ impl From<ServeArgs> for Settings {
             heartbeat_ms: arguments.heartbeat_ms,
             link_down_ms: arguments.link_down_ms,
             disk_hung_after: arguments.disk_hung_after,
+            disk_reserve: arguments.disk_reserve,
             memory_max: arguments.memory_max,
             memory_share: memory::share(),
         }

@@ -350,6 +350,8 @@ fn disk_in_json(disk: &DiskStatus) -> Value {
         "hangs": disk.hangs,
         "sync_median_us": disk.sync_median_us,
         "sync_max_us": disk.sync_max_us,
+        "free_bytes": disk.free_bytes,
+        "reserve_bytes": disk.reserve_bytes,
     })
 }
 
@@ -387,6 +389,7 @@ mod tests {
                 hangs: false,
                 sync_median_us: 812,
                 sync_max_us: 12_345,
+                ..DiskStatus::default()
             }),
             ..NodeStatus::default()
         };

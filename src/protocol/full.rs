@@ -83,11 +83,12 @@ impl Replica {
             Some(match self.is_voter(m.node) {
                 true => format!(
                     "node {node} ({address}) has no {full} left: writes that grow are refused. Delete keys, \
-                     or give it more (--memory-max)"
+                     or {}",
+                    remedy(full)
                 ),
                 false => format!(
-                    "node {node} ({address}) has no {full} left, so it copies no more and is not admitted: \
-                     give it more (--memory-max)"
+                    "node {node} ({address}) has no {full} left, so it copies no more and is not admitted: {}",
+                    remedy(full)
                 ),
             })
         });
@@ -97,6 +98,15 @@ impl Replica {
     fn is_voter(&self, node: u8) -> bool {
         let configuration = self.configuration.as_ref();
         configuration.is_some_and(|c| c.voter(node).is_some())
+    }
+}
+
+/// What an operator can do.
+pub fn remedy(full: Full) -> &'static str {
+    match full {
+        Full::Memory => "give it more (--memory-max)",
+        Full::Disk => "free space on its disk (--disk-reserve says how much it wants)",
+        Full::Other => "see the release of that node",
     }
 }
 

@@ -43,7 +43,8 @@ impl Replica {
         if let Some(full) = self.full {
             return format!(
                 "this node has no {full} left, so it copies no more of what the members hold and is not \
-                 admitted: give it more (--memory-max)"
+                 admitted: {}",
+                super::full::remedy(full)
             );
         }
         let why = "this node has no vote yet: it is new, was away, or came back without its state";

@@ -12,7 +12,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::Notice;
 use super::sync_times::SyncTimes;
 use crate::protocol::message::{Group, GroupNumber};
-use crate::storage::{Storage, StorageError};
+use crate::storage::{Space, Storage, StorageError};
 
 /// What may be queued before the loop stops taking datagrams in.
 const BACKLOG_SIZE_MAX: usize = 64 << 20;
@@ -35,6 +35,7 @@ pub struct Disk {
     backlog: VecDeque<(GroupNumber, usize)>,
     backlog_size: usize,
     sync_times: SyncTimes,
+    space: Space,
 }
 
 impl Disk {
@@ -51,6 +52,7 @@ impl Disk {
             backlog: VecDeque::new(),
             backlog_size: 0,
             sync_times: SyncTimes::default(),
+            space: Space::default(),
         })
     }
 
@@ -64,6 +66,14 @@ impl Disk {
 
     pub fn sync_times(&self) -> &SyncTimes {
         &self.sync_times
+    }
+
+    pub fn space(&self) -> Space {
+        self.space
+    }
+
+    pub fn set_space(&mut self, space: Space) {
+        self.space = space;
     }
 
     /// Takes the news that this group, and all before it, are durable, by a commit that took so long.
@@ -120,6 +130,23 @@ fn run(storage: Box<dyn Storage>, queue: &Receiver<Work>, notices: &UnboundedSen
     let _ = notices.send(notice);
 }
 
+/// What the loop was told of the disk's space.
+#[derive(Default)]
+struct Told(Option<(Space, Instant)>);
+
+impl Told {
+    fn tell(&mut self, space: Option<Space>, notices: &UnboundedSender<Notice>) {
+        let Some(space) = space else { return };
+        let is_news = self.0.is_none_or(|(told, at)| {
+            told.is_full != space.is_full || (told != space && at.elapsed() >= TEND_INTERVAL)
+        });
+        if is_news {
+            self.0 = Some((space, Instant::now()));
+            let _ = notices.send(Notice::Space(space));
+        }
+    }
+}
+
 /// Commits groups; gives the store back when it is to be closed.
 fn commit_until_closed(
     mut storage: Box<dyn Storage>,
@@ -127,6 +154,7 @@ fn commit_until_closed(
     notices: &UnboundedSender<Notice>,
 ) -> Result<Option<Box<dyn Storage>>, StorageError> {
     let mut groups = Vec::new();
+    let mut told = Told::default();
     loop {
         let first = match queue.recv_timeout(TEND_INTERVAL) {
             Err(RecvTimeoutError::Disconnected) => return Ok(None),
@@ -149,6 +177,7 @@ fn commit_until_closed(
             return Ok(Some(storage));
         }
         storage.tend()?;
+        told.tell(storage.space(), notices);
     }
 }
 

@@ -249,9 +249,8 @@ impl Driver {
             ends: Instant::now() + TURN_MAX,
             pushed_max: self.packer.pushed() + TURN_SIZE_MAX,
         };
-        if let Some(is_full) = self.memory.look(allocator::live_bytes()) {
-            let full = is_full.then_some(Full::Memory);
-            self.replica.handle_input(now, Input::Full(full));
+        if self.memory.look(allocator::live_bytes()).is_some() {
+            self.tell_full(now);
         }
         // Before the timers: after a stall, what they would miss may be there already.
         self.receive(now, budget)?;
@@ -275,6 +274,16 @@ impl Driver {
             allocator::trim_aside();
         }
         Ok(())
+    }
+
+    /// What this node has no room of, when that may have changed.
+    fn tell_full(&mut self, now: Now) {
+        let disk = self.disk.as_ref().is_some_and(|disk| disk.space().is_full);
+        let full = match self.memory.is_full() {
+            true => Some(Full::Memory),
+            false => disk.then_some(Full::Disk),
+        };
+        self.replica.handle_input(now, Input::Full(full));
     }
 
     fn hand_out(&mut self, now: Now, output: Output) {
@@ -535,6 +544,14 @@ impl Driver {
                 disk.expect("only a disk tells that").persisted(group, took);
                 self.replica.handle_input(now, Input::Persisted { group });
             }
+            Notice::Space(space) => {
+                let disk = self.disk.as_mut().expect("only a disk tells that");
+                let was_full = disk.space().is_full;
+                disk.set_space(space);
+                if was_full != space.is_full {
+                    self.tell_full(now);
+                }
+            }
             Notice::StorageFailed(error) => return Err(error.into()),
             Notice::StoragePanicked => return Err(RuntimeError::StoragePanicked),
             Notice::StorageClosed(_) => unreachable!("the store is closed after the last turn"),
@@ -591,7 +608,12 @@ impl Driver {
                     Some(Notice::StoragePanicked) | None => {
                         return Err(RuntimeError::StoragePanicked);
                     }
-                    Some(Notice::Stop | Notice::Resolved(_) | Notice::Persisted(..)) => {}
+                    Some(
+                        Notice::Stop
+                        | Notice::Resolved(_)
+                        | Notice::Persisted(..)
+                        | Notice::Space(_),
+                    ) => {}
                 }
             }
         };
@@ -634,6 +656,8 @@ fn tell_of_disk(status: &mut NodeStatus, disk: &Disk) {
     if let Some(told) = &mut status.disk {
         told.sync_median_us = disk.sync_times().median_us();
         told.sync_max_us = disk.sync_times().max_us();
+        told.free_bytes = disk.space().free;
+        told.reserve_bytes = disk.space().wanted;
     }
 }
 

@@ -30,6 +30,10 @@ impl Gauge {
         self.max
     }
 
+    pub fn is_full(&self) -> bool {
+        self.is_full
+    }
+
     /// Whether the node is full, if that changed.
     pub fn look(&mut self, live: u64) -> Option<bool> {
         let is_full = match self.is_full {

@@ -20,7 +20,7 @@ pub mod tally;
 use std::time::Duration;
 
 use crate::protocol::message::GroupNumber;
-use crate::storage::StorageError;
+use crate::storage::{Space, StorageError};
 
 pub use driver::{Bound, Driver};
 pub use log::Log;
@@ -36,6 +36,8 @@ pub enum Notice {
     /// This group, and all before it, are as durable as the node was told to make them; the commit took
     /// so long.
     Persisted(GroupNumber, Duration),
+    /// What there is on the disk, now and then, and when the node becomes full or is it no more.
+    Space(Space),
     StorageFailed(StorageError),
     StoragePanicked,
     /// The store was closed, as it was asked to.

@@ -164,7 +164,10 @@ fn open(config: &ServerConfig) -> Result<Opened, RuntimeError> {
         None => storage::memory::open(incarnation),
         Some(directory) => {
             let (list, index) = (config.list(), config.index);
-            let options = DiskOptions::new(directory, list, index, config.durability);
+            let options = DiskOptions {
+                reserve: config.disk_reserve,
+                ..DiskOptions::new(directory, list, index, config.durability)
+            };
             storage::disk::open(options, incarnation)?
         }
     };

@@ -61,6 +61,11 @@ impl Drops {
         many && self.at.elapsed() >= self.compact_after
     }
 
+    /// Whether anything was dropped since the last compaction.
+    pub fn any(&self) -> bool {
+        self.dropped > 0
+    }
+
     pub fn compacted(&mut self) {
         self.dropped = 0;
     }

@@ -6,7 +6,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::error::StorageError;
-use super::file;
+use super::{file, reserve};
 
 const IDENTITY: &str = "identity";
 const LOCK: &str = "lock";
@@ -80,6 +80,7 @@ impl Directory {
             let harmless = name == LOCK
                 || name == "identity.tmp"
                 || name == "lost+found"
+                || name == reserve::NAME
                 || name.contains(LOST);
             if !harmless {
                 return Err(StorageError::Foreign {
@@ -153,9 +154,10 @@ fn lock(directory: &Path) -> Result<File, StorageError> {
         }
         Err(TryLockError::Error(e)) => return Err(StorageError::io("locking", &path)(e)),
     }
-    file.set_len(0)
-        .and_then(|()| writeln!(file, "{}", std::process::id()))
-        .map_err(StorageError::io("writing", &path))?;
+    // To help, no more: on a disk without room it may fail, and the node has to start.
+    let _ = file
+        .set_len(0)
+        .and_then(|()| writeln!(file, "{}", std::process::id()));
     Ok(file)
 }
 

@@ -16,6 +16,7 @@ use super::format::{self, Entry, GROUP_KEY, GroupEntry, META_KEY};
 use super::identity::{self, Identity, Run};
 use super::mark::Mark;
 use super::presence::Presence;
+use super::reserve::{Reserve, Space};
 use super::{Durability, Opened, Storage, Table, journal};
 use crate::protocol::message::{Group, GroupNumber, Incarnation, Meta, Recovered};
 
@@ -25,6 +26,11 @@ pub const MARK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How often it is looked whether the files are there while nothing is written.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// On a full disk what was written over is given back so often, at most, ...
+const COMPACT_FULL_INTERVAL: Duration = Duration::from_secs(5);
+/// ... once it is so much.
+const WRITTEN_MIN: u64 = 1 << 20;
 
 /// Journals with more in them are emptied after a compaction.
 const JOURNALS_KEPT_SIZE: u64 = 4 << 20;
@@ -44,6 +50,9 @@ pub struct DiskOptions {
     pub mark_interval: Duration,
     /// How long nothing was dropped before the space of what was is given back.
     pub compact_after: Duration,
+    /// The store is full when less is free on its disk, in bytes; 0: never; `None`: by the size of the
+    /// store.
+    pub reserve: Option<u64>,
 }
 
 impl DiskOptions {
@@ -61,6 +70,7 @@ impl DiskOptions {
             boot_id: identity::kernel_boot_id(),
             mark_interval: MARK_INTERVAL,
             compact_after: COMPACT_AFTER,
+            reserve: Some(0),
         }
     }
 
@@ -85,16 +95,34 @@ struct Disk {
     marked_at: Instant,
     presence: Presence,
     looked_at: Instant,
+    reserve: Reserve,
+    /// Bytes since the last compaction.
+    written: u64,
+    compacted_at: Instant,
     digest: Digest,
     drops: Drops,
     last_group: GroupNumber,
+    /// The group entry that the store ends with.
+    ends_with: Vec<u8>,
     /// A commit failed, or is under way: it may have ended in a panic.
     failed: bool,
     identity: Identity,
+    /// It has learned what its file does not tell yet.
+    identity_is_news: bool,
     /// That of the identity.
     salt: u64,
     options: DiskOptions,
     directory: Directory,
+}
+
+/// What is to be written of some groups.
+struct Prepared {
+    entries: Vec<RawEntry>,
+    /// In bytes.
+    size: u64,
+    has_meta: bool,
+    last_group: GroupNumber,
+    ends_with: Vec<u8>,
 }
 
 /// Opens the store in a data directory, or makes a new one. A node that has no state, or cannot
@@ -109,15 +137,16 @@ pub fn open(options: DiskOptions, fresh_incarnation: Incarnation) -> Result<Open
         "a node has a place in its list"
     );
     let directory = Directory::open(&options.directory)?;
+    let reserve = Reserve::open(directory.path(), options.reserve);
     let mut notes = Vec::from_iter(directory.permission_note()?);
     let Some(identity) = Identity::read(&directory.identity())? else {
         directory.check_empty()?;
-        return create(directory, options, fresh_incarnation, notes);
+        return create(directory, reserve, options, fresh_incarnation, notes);
     };
     identity.check_made_for(directory.path(), &options.list, options.index)?;
     if !identity.made {
         // Only the making of the store was begun: nothing was promised yet.
-        return create(directory, options, fresh_incarnation, notes);
+        return create(directory, reserve, options, fresh_incarnation, notes);
     }
     // E1: the last run's durability counts, whatever this run's is.
     if !identity.proves_state(options.boot_id.as_deref()) {
@@ -128,14 +157,15 @@ pub fn open(options: DiskOptions, fresh_incarnation: Incarnation) -> Result<Open
             directory.path().display(),
             identity.incarnation
         ));
-        return create(directory, options, fresh_incarnation, notes);
+        return create(directory, reserve, options, fresh_incarnation, notes);
     }
-    recover(directory, options, identity, notes)
+    recover(directory, reserve, options, identity, notes)
 }
 
 /// Makes a new store. What lies in the way is set aside, never deleted.
 fn create(
     directory: Directory,
+    reserve: Reserve,
     options: DiskOptions,
     incarnation: Incarnation,
     mut notes: Vec<String>,
@@ -158,8 +188,8 @@ fn create(
     }
     let engine = Engine::create(&directory.store())?;
     let digest = new_digest()?;
-    let entry = group_entry(0, incarnation, &digest, salt);
-    engine.write([entry], true)?;
+    let (key, entry) = group_entry(0, incarnation, &digest, salt);
+    engine.write(&[(key, Some(entry.clone()))], true)?;
     engine.sync()?;
     let mark = Mark::create(&directory.mark(), incarnation)?;
     identity.made = true;
@@ -175,11 +205,16 @@ fn create(
         marked_at: Instant::now(),
         presence,
         looked_at: Instant::now(),
+        reserve,
+        written: 0,
+        compacted_at: Instant::now(),
         digest,
         drops: Drops::new(options.compact_after),
         last_group: 0,
+        ends_with: entry,
         failed: false,
         identity,
+        identity_is_news: false,
         salt,
         options,
         directory,
@@ -195,6 +230,7 @@ fn create(
 /// Opens a store that is there, and proves it whole before anything is changed by this run.
 fn recover(
     directory: Directory,
+    reserve: Reserve,
     options: DiskOptions,
     mut identity: Identity,
     mut notes: Vec<String>,
@@ -220,6 +256,7 @@ fn recover(
     if let Some(configuration) = &contents.meta.configuration {
         identity.learn(configuration, options.own());
     }
+    let was_without_salt = identity.salt.is_none();
     let salt = identity.salt.map_or_else(random, Ok)?;
     identity.salt = Some(salt);
     identity.begin(options.run());
@@ -232,6 +269,11 @@ fn recover(
     };
     let mut drops = Drops::new(options.compact_after);
     drops.opened(contents.size, engine.size()?);
+    let (_, entry) = group_entry(last_group, incarnation, &contents.digest, salt);
+    if was_without_salt {
+        // From now on the store ends with an entry that has a seal.
+        engine.write(&[(GROUP_KEY.to_vec(), Some(entry.clone()))], true)?;
+    }
     let presence = Presence::new(directory.store(), directory.lock(), directory.mark())?;
     let disk = Disk {
         engine: Some(engine),
@@ -239,11 +281,16 @@ fn recover(
         marked_at: Instant::now(),
         presence,
         looked_at: Instant::now(),
+        reserve,
+        written: 0,
+        compacted_at: Instant::now(),
         digest: contents.digest,
         drops,
         last_group,
+        ends_with: entry,
         failed: false,
         identity,
+        identity_is_news: false,
         salt,
         options,
         directory,
@@ -350,7 +397,13 @@ impl Storage for Disk {
             return Ok(());
         }
         self.failed = true;
-        self.write(groups).map_err(StorageError::into_write)?;
+        let batch = self.prepare(groups);
+        self.reserve.make_room(batch.size);
+        self.learn(groups);
+        if let Err(error) = self.write(&batch) {
+            self.go_on_in_reserve(error.into_write(), Some(&batch))?;
+            self.write(&batch).map_err(StorageError::into_write)?;
+        }
         self.failed = false;
         Ok(())
     }
@@ -360,10 +413,16 @@ impl Storage for Disk {
             return Err(self.stopped());
         }
         self.failed = true;
-        self.reclaim().map_err(StorageError::into_write)?;
-        self.look_after_files()?;
+        if let Err(error) = self.reclaim() {
+            self.go_on_in_reserve(error.into_write(), None)?;
+        }
+        self.look_after_files().map_err(StorageError::into_write)?;
         self.failed = false;
         Ok(())
+    }
+
+    fn space(&self) -> Option<Space> {
+        Some(self.reserve.space())
     }
 
     fn close(mut self: Box<Self>) -> Result<(), StorageError> {
@@ -394,78 +453,137 @@ impl Disk {
         self.engine.as_mut().expect("a store that has not failed")
     }
 
-    /// Without commits, too, a node says soon that its files are gone.
+    /// Without commits, too, a node says soon that its files are gone, or its disk is full.
     fn look_after_files(&mut self) -> Result<(), StorageError> {
         if self.looked_at.elapsed() >= LOOK_INTERVAL {
             self.presence.look_for_journal()?;
             self.presence.check()?;
+            let size = self.engine().size()?;
+            self.reserve.keep(size);
             self.looked_at = Instant::now();
         }
         Ok(())
     }
 
+    /// Whether all tables are to be written anew: many keys were dropped, or the disk is full of what was
+    /// written over, and has room for that.
+    fn is_compaction_due(&mut self) -> bool {
+        let much = self.written >= WRITTEN_MIN || self.drops.any();
+        let is_due = self.reserve.space().is_full && much;
+        let is_due = is_due && self.compacted_at.elapsed() >= COMPACT_FULL_INTERVAL;
+        let size = self.engine().tables_size();
+        let has_room = is_due && self.reserve.has_room_for(size);
+        has_room || self.drops.is_compaction_due(self.digest.registers())
+    }
+
+    /// On a full disk first the journals: a compaction moves them to tables, but gives their room back last.
+    fn are_journals_due(&self) -> Result<bool, StorageError> {
+        let is_time = self.compacted_at.elapsed() >= COMPACT_FULL_INTERVAL;
+        if !self.reserve.space().is_full || !is_time {
+            return Ok(false);
+        }
+        let size = journal::size(&self.directory.store())?;
+        Ok(size > JOURNALS_KEPT_SIZE && self.reserve.has_room_for(size))
+    }
+
     /// Gives the space back that dropped keys took.
     fn reclaim(&mut self) -> Result<(), StorageError> {
-        if !self.engine().is_compacting() {
-            if self.drops.is_compaction_due(self.digest.registers()) {
-                self.engine().start_compaction()?;
-                self.drops.compacted();
+        if self.engine().is_compacting() {
+            let has_compacted = self.engine().has_compacted();
+            if has_compacted && journal::size(&self.directory.store())? > JOURNALS_KEPT_SIZE {
+                self.empty_journals()?;
             }
-            return Ok(());
-        }
-        if self.engine().has_compacted()
-            && journal::size(&self.directory.store())? > JOURNALS_KEPT_SIZE
-        {
-            let engine = self.engine.take().expect("a store that has not failed");
-            let engine = engine.empty_journals()?;
-            let held = engine.load(&GROUP_KEY)?;
-            let expected = group_entry(
-                self.last_group,
-                self.identity.incarnation,
-                &self.digest,
-                self.salt,
-            );
-            if held != expected.1 {
-                let what = "with its journals emptied it is not what it was";
-                return Err(StorageError::damaged(&self.directory.store(), what));
-            }
-            self.engine = Some(engine);
-            self.presence.look_for_journal()?;
+        } else if self.are_journals_due()? {
+            self.compacted_at = Instant::now();
+            self.empty_journals()?;
+        } else if self.is_compaction_due() {
+            self.engine().start_compaction()?;
+            self.drops.compacted();
+            self.written = 0;
+            self.compacted_at = Instant::now();
         }
         Ok(())
     }
 
-    fn write(&mut self, groups: &[Group]) -> Result<(), StorageError> {
-        self.learn(groups)?;
-        let (entries, last_group) = self.entries(groups);
-        let has_meta = groups.iter().any(|group| group.meta.is_some());
-        let sync = has_meta || self.options.durability == Durability::Fsync;
-        self.engine().write(entries, sync)?;
+    fn empty_journals(&mut self) -> Result<(), StorageError> {
+        let engine = self.engine.take().expect("a store that has not failed");
+        let engine = engine.empty_journals()?;
+        self.check_end(&engine, None)?;
+        self.engine = Some(engine);
+        self.presence.look_for_journal()
+    }
+
+    fn write(&mut self, batch: &Prepared) -> Result<(), StorageError> {
+        if self.identity_is_news {
+            self.identity.write(&self.directory.identity())?;
+            self.identity_is_news = false;
+        }
+        let sync = batch.has_meta || self.options.durability == Durability::Fsync;
+        self.engine().write(&batch.entries, sync)?;
         // What is in files that nobody will find again is not durable.
         self.presence.check()?;
-        self.last_group = last_group;
+        self.written += batch.size;
+        self.last_group = batch.last_group;
+        self.ends_with.clone_from(&batch.ends_with);
         // Only what is synced may be marked; a sync is of all that was written before it.
         if sync && self.marked_at.elapsed() >= self.options.mark_interval {
-            self.mark.write(last_group)?;
+            self.mark.write(batch.last_group)?;
             self.marked_at = Instant::now();
         }
         Ok(())
     }
 
+    /// After an error for want of room: the reserve gives it, and the store is opened anew, since the engine
+    /// writes nothing more after an error. Any other error is given back.
+    fn go_on_in_reserve(
+        &mut self,
+        error: StorageError,
+        batch: Option<&Prepared>,
+    ) -> Result<(), StorageError> {
+        if !self.reserve.explains(&error) {
+            return Err(error);
+        }
+        tracing::error!(
+            "a write to {} found no room ({}): the store is opened anew",
+            self.directory.path().display(),
+            error.cause()
+        );
+        drop(self.engine.take());
+        self.reserve.give();
+        let store = self.directory.store();
+        let note = journal::check(&store, self.mark.group(), false, Some(self.salt))?;
+        if let Some(note) = note {
+            tracing::warn!("{note}");
+        }
+        let engine = Engine::open(&store)?;
+        self.check_end(&engine, batch)?;
+        self.engine = Some(engine);
+        self.presence.look_for_journal()
+    }
+
+    /// That a store which was opened anew ends as it should: with what was committed last, or with what
+    /// was under way.
+    fn check_end(&self, engine: &Engine, batch: Option<&Prepared>) -> Result<(), StorageError> {
+        let held = engine.load(&GROUP_KEY)?;
+        let under_way = batch.map(|batch| &batch.ends_with);
+        if held.is_some() && [Some(&self.ends_with), under_way].contains(&held.as_ref()) {
+            return Ok(());
+        }
+        let what = "opened anew it is not what it was";
+        Err(StorageError::damaged(&self.directory.store(), what))
+    }
+
     /// The identity file tells of a configuration before the store does, never after it: with the
     /// address that it names the next start is let in.
-    fn learn(&mut self, groups: &[Group]) -> Result<(), StorageError> {
+    fn learn(&mut self, groups: &[Group]) {
         let mut metas = groups.iter().rev().filter_map(|group| group.meta.as_ref());
-        if let Some(configuration) = metas.next().and_then(|m| m.configuration.as_ref())
-            && self.identity.learn(configuration, self.options.own())
-        {
-            self.identity.write(&self.directory.identity())?;
+        if let Some(configuration) = metas.next().and_then(|m| m.configuration.as_ref()) {
+            self.identity_is_news |= self.identity.learn(configuration, self.options.own());
         }
-        Ok(())
     }
 
     /// What the groups come to: of each key the last state only, and the group entry.
-    fn entries(&mut self, groups: &[Group]) -> (Vec<RawEntry>, GroupNumber) {
+    fn prepare(&mut self, groups: &[Group]) -> Prepared {
         let mut last_group = self.last_group;
         for group in groups {
             assert!(group.number > last_group, "groups come in order of number");
@@ -497,13 +615,17 @@ impl Disk {
             self.digest.set_meta(&META_KEY, &value);
             entries.push((META_KEY.to_vec(), Some(value)));
         }
-        entries.push(group_entry(
+        let incarnation = self.identity.incarnation;
+        let (key, ends_with) = group_entry(last_group, incarnation, &self.digest, self.salt);
+        entries.push((key, Some(ends_with.clone())));
+        let size = |(key, value): &RawEntry| key.len() + value.as_ref().map_or(0, Vec::len);
+        Prepared {
+            size: entries.iter().map(size).sum::<usize>() as u64,
+            has_meta: groups.iter().any(|group| group.meta.is_some()),
+            entries,
             last_group,
-            self.identity.incarnation,
-            &self.digest,
-            self.salt,
-        ));
-        (entries, last_group)
+            ends_with,
+        }
     }
 
     fn stopped(&self) -> StorageError {
@@ -518,14 +640,14 @@ fn group_entry(
     incarnation: Incarnation,
     digest: &Digest,
     salt: u64,
-) -> RawEntry {
+) -> (Vec<u8>, Vec<u8>) {
     let entry = GroupEntry {
         number,
         incarnation,
         registers: digest.registers(),
         digest: digest.sum(),
     };
-    (GROUP_KEY.to_vec(), Some(entry.encode(salt)))
+    (GROUP_KEY.to_vec(), entry.encode(salt))
 }
 
 fn new_digest() -> Result<Digest, StorageError> {

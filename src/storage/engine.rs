@@ -107,11 +107,7 @@ impl Engine {
 
     /// Writes entries, all or nothing. Of a key there may be one entry only: the engine does not
     /// order entries within a batch. Not synced, they are with the operating system on return.
-    pub fn write(
-        &self,
-        entries: impl IntoIterator<Item = RawEntry>,
-        sync: bool,
-    ) -> Result<(), StorageError> {
+    pub fn write(&self, entries: &[RawEntry], sync: bool) -> Result<(), StorageError> {
         self.wait_for_room()?;
         let mode = if sync {
             PersistMode::SyncData
@@ -121,8 +117,8 @@ impl Engine {
         let mut batch = self.database.batch().durability(Some(mode));
         for (key, value) in entries {
             match value {
-                Some(value) => batch.insert(&self.keyspace, key, value),
-                None => batch.remove(&self.keyspace, key),
+                Some(value) => batch.insert(&self.keyspace, key.as_slice(), value.as_slice()),
+                None => batch.remove(&self.keyspace, key.as_slice()),
             }
         }
         batch.commit().map_err(|e| self.failed("writing", e))
@@ -138,6 +134,11 @@ impl Engine {
     /// Bytes on disk, journals and tables.
     pub fn size(&self) -> Result<u64, StorageError> {
         Ok(journal::size(&self.path)? + self.keyspace.disk_space())
+    }
+
+    /// Bytes of the tables.
+    pub fn tables_size(&self) -> u64 {
+        self.keyspace.disk_space()
     }
 
     /// Begins to write all tables anew, without what was removed.

@@ -134,6 +134,17 @@ impl StorageError {
         }
     }
 
+    /// Without what is made of it.
+    pub(super) fn cause(&self) -> String {
+        match self {
+            StorageError::Io { source, .. } | StorageError::Write { source, .. } => {
+                source.to_string()
+            }
+            StorageError::Engine { reason, .. } => reason.clone(),
+            other => other.to_string(),
+        }
+    }
+
     /// An error of a call that changes a running store.
     pub(super) fn into_write(self) -> Self {
         match self {

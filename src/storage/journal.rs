@@ -52,7 +52,9 @@ pub fn check(
         let is_last = at + 1 == journals.len();
         // A new journal is zeros for some length ahead.
         let rest = &bytes[end..];
-        if rest.iter().any(|byte| *byte != 0) {
+        let written = rest.iter().rposition(|byte| *byte != 0);
+        if let Some(last) = written {
+            let rest = &rest[..=last];
             check_torn(path, end, rest, is_last, salt)?;
             check_reaches(path, end, last_group, mark)?;
             cut(path, end)?;

@@ -19,6 +19,7 @@ mod journal;
 mod mark;
 pub mod memory;
 mod presence;
+mod reserve;
 mod table;
 
 use std::fmt;
@@ -31,6 +32,7 @@ use crate::protocol::message::{Group, Recovered};
 pub use disk::DiskOptions;
 pub use error::StorageError;
 pub use identity::kernel_boot_id;
+pub use reserve::Space;
 pub use table::Table;
 
 /// A store of groups. One thread owns it; every method may block.
@@ -43,6 +45,11 @@ pub trait Storage: Send {
     /// take some tens of milliseconds once in a while. After an error every later call fails.
     fn tend(&mut self) -> Result<(), StorageError> {
         Ok(())
+    }
+
+    /// What there is on the disk; `None` of a store that has none.
+    fn space(&self) -> Option<Space> {
+        None
     }
 
     /// Makes all that was committed durable, whatever the durability, and notes the clean stop.

@@ -154,6 +154,14 @@ impl Cluster {
         self.children[node] = Some(command.spawn().expect("the binary runs"));
     }
 
+    /// Of a node that has ended by itself.
+    #[allow(dead_code)] // In most tests none does.
+    pub fn restart(&mut self, node: usize) {
+        let ended = self.children[node].take().map(|mut child| child.wait());
+        ended.expect("it ran").expect("a child can be waited for");
+        self.start_node(node);
+    }
+
     pub fn start_nodes(&mut self, nodes: impl IntoIterator<Item = usize>) {
         nodes.into_iter().for_each(|node| self.start_node(node));
     }

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `clusters.rs` | addresses that belong to another cluster now |
 //! | `disks.rs` | a disk that stands still, and files that are deleted under a node |
+//! | `full_disks.rs` | disks without room |
 //! | `logs.rs` | a log that cannot be written, or that nobody reads |
 //! | `starting.rs` | an own address that is not there yet, or that others cannot reach; signals |
 //!
@@ -12,6 +13,7 @@
 
 mod clusters;
 mod disks;
+mod full_disks;
 mod logs;
 #[path = "../cluster/nodes.rs"]
 #[allow(dead_code)] // The tests of whole clusters use the rest of it.

@@ -7,6 +7,8 @@ use std::fmt;
 pub enum Full {
     /// A node holds as much in memory as it may.
     Memory,
+    /// The disk of a node has no more room than its reserve.
+    Disk,
     /// A reason that this release does not know, of a later one.
     Other,
 }
@@ -16,6 +18,7 @@ impl Full {
     pub fn code(self) -> u8 {
         match self {
             Full::Memory => 1,
+            Full::Disk => 2,
             Full::Other => u8::MAX,
         }
     }
@@ -25,6 +28,7 @@ impl Full {
         match code {
             0 => None,
             1 => Some(Full::Memory),
+            2 => Some(Full::Disk),
             _ => Some(Full::Other),
         }
     }
@@ -34,6 +38,7 @@ impl fmt::Display for Full {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Full::Memory => "memory",
+            Full::Disk => "disk space",
             Full::Other => "a resource that this release does not know",
         })
     }

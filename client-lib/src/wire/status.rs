@@ -33,6 +33,9 @@ pub struct DiskStatus {
     /// Of the last writes that were finished.
     pub sync_median_us: u64,
     pub sync_max_us: u64,
+    /// Free for the node, what it keeps in reserve included, in bytes; and below what it is full.
+    pub free_bytes: u64,
+    pub reserve_bytes: u64,
 }
 
 /// A link in one direction, as the receiving node measures it.

@@ -18,12 +18,17 @@
  *              the size; zero means the default. A program built with an older header goes on
  *              working; fields that this library does not know must be zero.
  *   Threads    All functions may be called by any threads at once, on the same client too, except
- *              kvc_free, which has to be the last call. The library starts no thread, prints nothing,
- *              touches no signal handler, raises no SIGPIPE, and goes on after EINTR. Not for use in
- *              signal handlers.
+ *              kvc_free, which has to be the last call. The library prints nothing, touches no
+ *              signal handler, raises no SIGPIPE, and goes on after EINTR. Not for use in signal
+ *              handlers. It starts a thread only to look up a host name, in which all signals are
+ *              blocked; it ends with the look-up, which nothing waits for for longer than a call. A
+ *              library that is closed by dlclose stays in memory.
  *   fork       In the child, every call with a client of the parent gives KVC_FORKED and touches
  *              nothing; kvc_close and kvc_free do nothing, so its memory and descriptors stay until
- *              the child ends or runs another program. The child may open clients of its own.
+ *              the child ends or runs another program. The child may open clients of its own;
+ *              should the parent have been looking up a name in the moment of the fork, the system
+ *              may not be able to look up names in the child, which kvc_open tells after the
+ *              deadline.
  *   Memory     Where the system has none left the process is ended, as by abort().
  *   Misuse     NULL for a client or for an argument that is needed, sizes out of bounds, unknown flags
  *              and calls after kvc_close are errors. Use of freed memory is not always noticed.
@@ -64,7 +69,7 @@ enum {
     KVC_CLOSED = -11,           /* the client was closed */
     KVC_FORKED = -12,           /* the client is the parent process's */
     KVC_INTERNAL = -13,         /* a defect of the library; the client is closed. A write may be done */
-    KVC_NOT_RESOLVED = -14,     /* of kvc_open: a host name was not resolved */
+    KVC_NOT_RESOLVED = -14,     /* of kvc_open: no host name could be resolved */
     KVC_SYSTEM = -15,           /* of kvc_open: no socket, or no other descriptor, was to be had */
     KVC_FULL = -16,             /* of a write that would grow: a node has no room left; surely not done */
     KVC_TWO_CLUSTERS = -17      /* the given nodes belong to two clusters; not done */
@@ -96,7 +101,11 @@ typedef struct kvc_options {
 #define KVC_OPTIONS_INIT { sizeof(kvc_options), 0, 0, 0 }
 
 /* Makes a client. `nodes` are host:port, separated by commas or spaces: names, IPv4, or IPv6 in
- * brackets. Contacts no node; waits only where a host name has to be resolved. `options` may be NULL.
+ * brackets. Contacts no node. Waits until a first address is known, up to deadline_ms, and then for
+ * the others for a moment; names that are not resolved by then count as nodes that do not answer,
+ * and are looked up again during later calls. So is the name of a node that falls silent: it may
+ * have moved. KVC_NOT_RESOLVED: none is an address in numbers, and no name could be resolved.
+ * `options` may be NULL.
  * Errors: KVC_INVALID_ARGUMENT (NULL, no node, more than KVC_NODES_MAX, not host:port),
  * KVC_NOT_RESOLVED, KVC_SYSTEM. */
 int kvc_open(const char *nodes, const kvc_options *options, kvc_client **out);

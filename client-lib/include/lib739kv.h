@@ -8,7 +8,7 @@
  *
  * Calls wait up to 5 seconds; about 1 if no server reaches enough of the others. Threads may call at the
  * same time. In a child process after fork() they fail until the child calls kv739_init itself.
- * Nothing is printed, no signal handler is set, no thread is started.
+ * Nothing is printed, no signal handler is set, and no thread is started but to look up host names.
  */
 #ifndef LIB739KV_H
 #define LIB739KV_H
@@ -22,7 +22,8 @@ extern "C" {
 
 /*
  * Names the servers: up to 64 strings "host:port", up to an empty string or NULL. Contacts none of them.
- * 0; or -1 if there is none, or one is not of that form or can't be resolved; then all is as it was.
+ * 0; or -1 if there is none, or one is not of that form, or none can be resolved; then all is as it
+ * was.
  * Where there was one already, this takes its place, as if after kv739_shutdown.
  */
 int kv739_init(char *servers[]);

@@ -2,11 +2,12 @@
 //!
 //! Synchronous calls do their own I/O on the caller's thread: of several threads one waits on the
 //! socket at a time, and completes the others' calls too. The asynchronous form leaves the loop to
-//! the application: `submit`, wait for `poll_fd` to be readable, `completions`. No thread is started,
-//! nothing is printed, and signals do no harm.
+//! the application: `submit`, wait for `poll_fd` to be readable, `completions`. No thread is
+//! started but for looking a name up; nothing is printed, and signals do no harm.
 
 mod address;
 mod inner;
+mod look_up;
 mod wake;
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -23,7 +24,9 @@ use crate::session::{
     Session, SessionCounters, SessionOptions, Told,
 };
 use crate::wire::{Change, ChangeOutcome, NodeStatus, Outcome};
+use address::Given;
 use inner::{Inner, Owner};
+use look_up::{LookUps, Resolver};
 use wake::Wake;
 
 const SOCKET_BUFFER_SIZE: usize = 4 << 20;
@@ -58,7 +61,7 @@ pub enum OpenError {
     TooManyNodes { limit: usize },
     #[error("{0}: not a node's address (host:port)")]
     Address(String),
-    #[error("{0}: {1}")]
+    #[error("no name of a node can be found; {0}: {1}")]
     Resolve(String, std::io::Error),
     #[error("no random numbers: {0}")]
     Random(String),
@@ -70,6 +73,7 @@ pub enum OpenError {
 #[derive(Debug)]
 pub struct Client {
     names: Vec<String>,
+    deadline: Duration,
     socket: UdpSocket,
     wake: Wake,
     inner: Mutex<Inner>,
@@ -77,25 +81,38 @@ pub struct Client {
 
 impl Client {
     /// `nodes` are `host:port`, separated by commas or spaces; hosts are names, IPv4, or IPv6 in
-    /// brackets; a name with several addresses stands for one, of IPv4 if there is one. Resolves
-    /// names, opens a socket, and contacts nobody.
+    /// brackets; a name with several addresses stands for one, of IPv4 if there is one. Opens a
+    /// socket, looks names up, and contacts nobody. Waits until a first address is known, for as
+    /// long as a call at most, and a moment for the others; these are looked up again while calls
+    /// are under way, and so is the name of a node that falls silent.
     pub fn open(nodes: &str, options: ClientOptions) -> Result<Client, OpenError> {
-        let resolved = address::resolve_all(nodes)?;
-        let (names, addresses): (Vec<String>, Vec<SocketAddr>) = resolved.into_iter().unzip();
-        let socket = open_socket(addresses.iter().any(SocketAddr::is_ipv6))?;
+        Client::open_with(nodes, options, look_up::system())
+    }
+
+    fn open_with(
+        nodes: &str,
+        options: ClientOptions,
+        resolver: Resolver,
+    ) -> Result<Client, OpenError> {
+        let given = address::parse_all(nodes)?;
+        let (socket, is_dual) = open_socket(&given)?;
+        let mut look_ups = LookUps::new(given, is_dual, resolver);
+        look_ups.first(options.deadline)?;
+        let names = look_ups.names();
         let wake = Wake::new(&socket)?;
         let session = SessionOptions {
             client: u128::from(random()?) << 64 | u128::from(random()?),
             seed: random()?,
-            nodes: addresses.len(),
+            nodes: names.len(),
             deadline_us: micros(options.deadline),
             no_quorum_after_us: micros(options.no_quorum_after),
             cluster: options.cluster,
             library_version: env!("CARGO_PKG_VERSION").into(),
         };
-        let inner = Inner::new(Session::new(session, 0), &addresses, random()?);
+        let inner = Inner::new(Session::new(session, 0), look_ups, random()?);
         Ok(Client {
             names,
+            deadline: options.deadline,
             socket,
             wake,
             inner: Mutex::new(inner),
@@ -105,6 +122,12 @@ impl Client {
     /// The nodes as they were given, each once.
     pub fn nodes(&self) -> &[String] {
         &self.names
+    }
+
+    /// Those of the nodes whose names have no known address, and why. They count as nodes that do
+    /// not answer.
+    pub fn unresolved(&self) -> Vec<(String, String)> {
+        self.lock().look_ups.unresolved()
     }
 
     /// Runs one operation and waits for it, doing the I/O on this thread.
@@ -230,13 +253,16 @@ impl Client {
     }
 
     /// Sends nothing to that node from here on, or uses it again if not `spared`. Any name of a given
-    /// node's address will do; one that was not given as it stands is resolved. False if it is none of
-    /// the given nodes.
+    /// node's address will do; one that was not given as it stands is looked up, for as long as a
+    /// call at most. False if it is none of the given nodes.
     pub fn spare(&self, node: &str, spared: bool) -> bool {
         let named = self.names.iter().position(|name| name == node);
         let place = named.or_else(|| {
-            let address = address::resolve(node).ok()?;
-            self.lock().place_of(address)
+            let found = look_up::look_up(node, self.deadline).ok()?;
+            let inner = self.lock();
+            found
+                .into_iter()
+                .find_map(|address| inner.place_of(address))
         });
         let Some(place) = place else {
             return false;
@@ -293,8 +319,29 @@ impl Client {
     }
 }
 
-/// Of both families if any node is of IPv6.
-fn open_socket(six: bool) -> std::io::Result<UdpSocket> {
+/// All that a node's name stands for, within this time.
+pub fn look_up(node: &str, timeout: Duration) -> Result<Vec<SocketAddr>, OpenError> {
+    look_up::look_up(node, timeout)
+}
+
+/// Of both families, unless all addresses are given in numbers of IPv4, or this machine has no
+/// IPv6. True if it is.
+fn open_socket(given: &[Given]) -> std::io::Result<(UdpSocket, bool)> {
+    let is = |wanted: fn(&SocketAddr) -> bool| {
+        let mut literals = given.iter().filter_map(|given| given.literal.as_ref());
+        literals.any(wanted)
+    };
+    let has_names = given.iter().any(|given| given.literal.is_none());
+    if is(SocketAddr::is_ipv6) {
+        return Ok((open_for(true)?, true));
+    }
+    match has_names.then(|| open_for(true)) {
+        Some(Ok(socket)) => Ok((socket, true)),
+        _ => Ok((open_for(false)?, false)),
+    }
+}
+
+fn open_for(six: bool) -> std::io::Result<UdpSocket> {
     let opened: UdpSocket = if six {
         let flags = SockFlag::SOCK_CLOEXEC;
         let fd: OwnedFd = socket(AddressFamily::Inet6, SockType::Datagram, flags, None)?;

@@ -40,5 +40,5 @@ pub mod datagram;
 pub mod session;
 pub mod wire;
 
-pub use client::{Client, ClientOptions, OpenError};
+pub use client::{Client, ClientOptions, OpenError, look_up};
 pub use session::{Call, CallError, Completion, SessionCounters};

@@ -269,7 +269,7 @@ impl Session {
     }
 
     /// Whether anybody waits for anything; else nothing is sent.
-    fn is_active(&self) -> bool {
+    pub fn is_active(&self) -> bool {
         !self.table.is_empty() || !self.questions.is_empty()
     }
 

@@ -2,19 +2,22 @@
 //! the way from one call to an exit status.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
-use kvclient::wire::NodeStatus;
 use kvclient::{Call, CallError, Client, ClientOptions, OpenError};
 use serde_json::{Map, json};
 
 use super::exit::Exit;
 use super::report::{self, Style};
+use super::status::{Row, Unresolved};
 use super::words;
+use crate::config::NodeAddress;
 
 /// A node that is there answers at once.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
+/// What is left for a call at least, when looking names up took the time.
+const CALL_TIMEOUT_MIN: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Options of all commands but serve")]
@@ -65,8 +68,21 @@ impl ConnectionArgs {
 
     /// Opens a client; what is wrong is told, the error is the exit status.
     pub fn open(&self) -> Result<Client, Exit> {
+        self.open_within(self.options().deadline)
+    }
+
+    fn open_within(&self, timeout: Duration) -> Result<Client, Exit> {
         let nodes = words::nodes(self.nodes.as_deref()).join(",");
-        Client::open(&nodes, self.options()).map_err(|error| {
+        let options = self.options();
+        let deadline = options.deadline.min(timeout);
+        Client::open(
+            &nodes,
+            ClientOptions {
+                deadline,
+                ..options
+            },
+        )
+        .map_err(|error| {
             let (name, exit) = match error {
                 OpenError::NoNodes | OpenError::TooManyNodes { .. } | OpenError::Address(_) => {
                     ("nodes", Exit::Usage)
@@ -79,13 +95,24 @@ impl ConnectionArgs {
     }
 
     /// Does one call and tells its end.
-    pub fn call(&self, call: Call, style: Style) -> Exit {
+    pub fn call(&self, mut call: Call, style: Style) -> Exit {
+        let began = Instant::now();
         let client = match self.open() {
             Ok(client) => client,
             Err(exit) => return exit,
         };
+        // Looking names up is part of the time that was given.
+        let left = self.options().deadline.saturating_sub(began.elapsed());
+        let left_us = left.max(CALL_TIMEOUT_MIN).as_micros();
+        call.deadline_us = Some(u64::try_from(left_us).unwrap_or(u64::MAX));
         let result = client.call(call.clone());
-        report::of_call(&call, &result, style).print()
+        let exit = report::of_call(&call, &result, style).print();
+        if matches!(exit, Exit::NoQuorum | Exit::Unknown) {
+            for (name, why) in client.unresolved() {
+                report::complain(&format!("horseshoe: {}\n", words::not_found(&name, &why)));
+            }
+        }
+        exit
     }
 
     /// Tells what is wrong before an operation was tried.
@@ -114,10 +141,32 @@ impl ConnectionArgs {
         self.refuse("input", Exit::Other, &message)
     }
 
-    /// What each node says of itself.
-    pub fn statuses(&self) -> Result<Vec<(String, Option<NodeStatus>)>, Exit> {
-        let timeout = self.timeout.unwrap_or(STATUS_TIMEOUT);
-        Ok(self.open()?.status(timeout))
+    /// What each node says of itself, and the names that can't be found, and why.
+    pub fn statuses(&self) -> Result<(Vec<Row>, Vec<Unresolved>), Exit> {
+        let (began, timeout) = (Instant::now(), self.timeout.unwrap_or(STATUS_TIMEOUT));
+        let client = self.open_within(timeout)?;
+        let left = timeout.saturating_sub(began.elapsed());
+        let rows = client.status(left.max(CALL_TIMEOUT_MIN));
+        Ok((rows, client.unresolved()))
+    }
+
+    /// Refuses a node that this machine can't find: an error of spelling would otherwise stay in
+    /// the configuration.
+    pub fn check_name(&self, node: &NodeAddress) -> Result<(), Exit> {
+        let name = node.to_string();
+        let found = kvclient::look_up(&name, self.options().deadline);
+        found.map(drop).map_err(|error| {
+            let why = match error {
+                OpenError::Resolve(_, why) => why.to_string(),
+                error => error.to_string(),
+            };
+            let message = format!(
+                "{}; nothing was changed. Correct the name, or make it known on this machine and on \
+                 those of all nodes (name server or /etc/hosts), and give the command again",
+                words::not_found(&name, &why)
+            );
+            self.refuse("not_resolved", Exit::Other, &message)
+        })
     }
 }
 

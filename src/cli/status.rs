@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::connection::ConnectionArgs;
 use super::exit::Exit;
-use super::{links, report};
+use super::{links, report, words};
 
 /// Show the nodes, and whether a quorum is up; without one the exit status is 3.
 #[derive(Debug, Args)]
@@ -22,13 +22,13 @@ pub struct StatusArgs {
 pub type Row = (String, Option<NodeStatus>);
 
 pub fn run(arguments: StatusArgs, connection: &ConnectionArgs) -> Exit {
-    let rows = match connection.statuses() {
-        Ok(rows) => rows,
+    let (rows, unresolved) = match connection.statuses() {
+        Ok(told) => told,
         Err(exit) => return exit,
     };
     let text = match connection.json {
-        true => in_json(&rows, arguments.links),
-        false => in_words(&rows, arguments.links),
+        true => in_json(&rows, &unresolved, arguments.links),
+        false => in_words(&rows, &unresolved, arguments.links),
     };
     if let Err(exit) = report::print_bytes(text.as_bytes()) {
         return exit;
@@ -43,6 +43,9 @@ pub fn run(arguments: StatusArgs, connection: &ConnectionArgs) -> Exit {
 pub fn said(rows: &[Row]) -> impl Iterator<Item = &NodeStatus> {
     rows.iter().filter_map(|(_, status)| status.as_ref())
 }
+
+/// A name that can't be found, and why.
+pub type Unresolved = (String, String);
 
 /// A quorum is up if a node that has a vote hears one.
 fn quorum(rows: &[Row]) -> bool {
@@ -66,12 +69,16 @@ const HEAD: [&str; 14] = [
     "dropped",
 ];
 
-fn in_words(rows: &[Row], with_links: bool) -> String {
+fn in_words(rows: &[Row], unresolved: &[Unresolved], with_links: bool) -> String {
     let mut text = match with_links {
         true => links::in_words(rows),
         false => nodes_in_words(rows),
     };
     text.push('\n');
+    for (name, why) in unresolved {
+        let told = words::not_found(name, why);
+        writeln!(text, "{told}").expect("a string takes all");
+    }
     for (address, status) in rows {
         let Some(status) = status else { continue };
         if !status.waits_for.is_empty() {
@@ -261,11 +268,18 @@ pub fn align<R: AsRef<[String]>>(table: &[R]) -> String {
     text
 }
 
-fn in_json(rows: &[Row], with_links: bool) -> String {
+fn in_json(rows: &[Row], unresolved: &[Unresolved], with_links: bool) -> String {
     let nodes: Vec<Value> = rows
         .iter()
         .map(|(address, status)| match status {
-            None => json!({ "address": address, "reachable": false }),
+            None => {
+                let why = unresolved.iter().find(|(name, _)| name == address);
+                let mut node = json!({ "address": address, "reachable": false });
+                if let Some((_, why)) = why {
+                    node["unresolved"] = json!(why);
+                }
+                node
+            }
             Some(status) => {
                 let mut node = of_node(address, status);
                 if with_links {
@@ -416,7 +430,7 @@ far:1          no         -     -       -      -      -      -     -           -
 10.0.0.2:7000: it came back without its state
 a quorum is up
 ";
-        assert_eq!(in_words(&rows, false), expected);
+        assert_eq!(in_words(&rows, &[], false), expected);
     }
 
     #[test]
@@ -432,14 +446,14 @@ a quorum is up
             ..status.unwrap()
         };
         let rows = [(address, Some(status))];
-        let words = in_words(&rows, false);
+        let words = in_words(&rows, &[], false);
         for line in [
             "10.0.0.1:7000: 7 keys that node 2 missed wait to be copied to it\n",
             "node 3 missed wait to be copied to it; 10 more writes that it missed could not be noted\n",
         ] {
             assert!(words.contains(line), "{words}");
         }
-        let value: Value = serde_json::from_str(&in_json(&rows, false)).unwrap();
+        let value: Value = serde_json::from_str(&in_json(&rows, &[], false)).unwrap();
         let expected = json!([
             { "node": 2, "keys": 7, "overflowed": 0 },
             { "node": 3, "keys": 65_536, "overflowed": 10 },
@@ -460,11 +474,11 @@ a quorum is up
             ..status.unwrap()
         };
         let rows = [(address, Some(status))];
-        let words = in_words(&rows, false);
+        let words = in_words(&rows, &[], false);
         let line = "10.0.0.2:7000: it copies what the members hold: 250000 keys so far, \
                     25 % looked through\n";
         assert!(words.contains(line), "{words}");
-        let value: Value = serde_json::from_str(&in_json(&rows, false)).unwrap();
+        let value: Value = serde_json::from_str(&in_json(&rows, &[], false)).unwrap();
         let expected = json!({ "buckets_done": 1_024, "buckets": 4_096, "keys_copied": 250_000 });
         assert_eq!(value["nodes"][0]["learning"], expected);
     }
@@ -483,11 +497,11 @@ a quorum is up
             ..status.unwrap()
         };
         let rows = [(address, Some(status))];
-        let words = in_words(&rows, false);
+        let words = in_words(&rows, &[], false);
         let line = "10.0.0.2:7000: no working disk: a write has taken 7.3 s and is not finished \
                     (--disk-hung-after 2.0 s)";
         assert!(words.contains(line), "{words}");
-        let value: Value = serde_json::from_str(&in_json(&rows, false)).unwrap();
+        let value: Value = serde_json::from_str(&in_json(&rows, &[], false)).unwrap();
         assert_eq!(value["nodes"][0]["disk"]["unsynced_ms"], json!(7_310));
     }
 
@@ -500,7 +514,8 @@ a quorum is up
 
     #[test]
     fn json_has_a_node_an_object() {
-        let line = in_json(&[node(1, true, true), ("far:1".to_owned(), None)], false);
+        let rows = [node(1, true, true), ("far:1".to_owned(), None)];
+        let line = in_json(&rows, &[], false);
         let value: Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["quorum"], json!(true));
         assert_eq!(value["nodes"][0]["incarnation"], json!("00000000000000ab"));

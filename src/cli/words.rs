@@ -36,6 +36,11 @@ pub fn value(word: OsString) -> std::io::Result<Bytes> {
     Ok(Bytes::from(bytes))
 }
 
+/// Of a node whose name does not resolve.
+pub fn not_found(name: &str, why: &str) -> String {
+    format!("the address of {name} can't be found: {why}")
+}
+
 /// A cluster's id, 16 digits in hexadecimal as `status` shows it.
 pub fn cluster(word: &str) -> Result<u64, String> {
     let id = u64::from_str_radix(word, 16).ok().filter(|id| *id != 0);

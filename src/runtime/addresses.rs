@@ -1,7 +1,7 @@
 //! Where nodes are: names to socket addresses, looked up off the loop and kept. So it is also known
 //! from where nodes may send.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
@@ -15,8 +15,15 @@ use crate::protocol::backoff::Backoff;
 
 /// A name is looked up again this long after an answer, since hosts move, ...
 const REFRESH_INTERVAL_US: u64 = 30_000_000;
-/// ... and this long after a failure.
+/// ... this long after a failure, ...
 const RETRY_INTERVAL_US: u64 = 1_000_000;
+/// ... and this long after the last time if nothing was heard from there for as long, doubled each
+/// time, ...
+const SILENT_US: u64 = 1_000_000;
+/// ... so often.
+const SILENT_DOUBLINGS_MAX: u32 = 3;
+/// How often silent nodes are looked for.
+const LOOK_INTERVAL_US: u64 = 250_000;
 /// Names that are kept: those listed, and as many that configurations may bring.
 const NAMES_MAX: usize = 128;
 
@@ -38,6 +45,11 @@ struct Known {
     asked: bool,
     /// When to look it up again; never for an address in numbers.
     again_us: Option<u64>,
+    /// When it was last looked up, and when last sent to.
+    looked_up_us: u64,
+    used_us: u64,
+    /// How often in a row it was looked up because of a silence.
+    silences: u32,
     /// Failures are logged once in a row.
     failing: bool,
 }
@@ -52,9 +64,11 @@ pub struct AddressBook {
     notices: UnboundedSender<Notice>,
     /// Names of all nodes, listed or configured.
     nodes: Vec<String>,
-    /// Where these may send from.
-    sources: HashSet<(IpAddr, u16), RandomState>,
+    /// Where these may send from, and the last time that one did.
+    sources: HashMap<(IpAddr, u16), u64, RandomState>,
     strangers: Strangers,
+    /// When silent nodes are looked for next.
+    look_us: u64,
 }
 
 /// Senders of nodes' datagrams whose address is no node's.
@@ -73,8 +87,9 @@ impl AddressBook {
             known: HashMap::default(),
             notices,
             nodes: Vec::new(),
-            sources: HashSet::default(),
+            sources: HashMap::default(),
             strangers: Strangers::default(),
+            look_us: 0,
         };
         book.set_nodes(book.listed.clone(), 0);
         book
@@ -95,12 +110,51 @@ impl AddressBook {
     fn find_sources(&mut self) {
         let known = self.nodes.iter().filter_map(|name| self.known.get(name));
         let all = known.flat_map(|known| &known.all);
-        self.sources = all.map(|at| (at.ip(), at.port())).collect();
+        let before = std::mem::take(&mut self.sources);
+        let heard_us = |at: &(IpAddr, u16)| before.get(at).copied().unwrap_or(0);
+        let sources = all.map(|at| (at.ip(), at.port()));
+        self.sources = sources.map(|at| (at, heard_us(&at))).collect();
     }
 
-    /// Whether a node may send from there.
-    pub fn is_nodes(&self, from: SocketAddr) -> bool {
-        self.sources.contains(&(from.ip(), from.port()))
+    /// Whether a node may send from there; if so, it is heard.
+    pub fn is_nodes(&mut self, from: SocketAddr, mono_us: u64) -> bool {
+        match self.sources.get_mut(&(from.ip(), from.port())) {
+            Some(heard_us) => {
+                *heard_us = mono_us;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Names of nodes that are sent to, and not heard from where they were, are looked up again:
+    /// they may have moved. To be called often.
+    pub fn look_for_silent(&mut self, mono_us: u64) {
+        if mono_us < self.look_us {
+            return;
+        }
+        self.look_us = mono_us + LOOK_INTERVAL_US;
+        let sources = &self.sources;
+        let lately = |at_us: u64| mono_us < at_us + SILENT_US;
+        let is_heard = |at: &SocketAddr| {
+            let heard_us = sources.get(&(at.ip(), at.port()));
+            heard_us.is_some_and(|heard_us| lately(*heard_us))
+        };
+        let mut silent = Vec::new();
+        for (name, known) in &mut self.known {
+            if known.again_us.is_none() || known.asked || !lately(known.used_us) {
+                continue;
+            }
+            if known.all.iter().any(is_heard) {
+                known.silences = 0;
+            } else if mono_us >= known.looked_up_us + (SILENT_US << known.silences) {
+                known.silences = (known.silences + 1).min(SILENT_DOUBLINGS_MAX);
+                silent.push(name.clone());
+            }
+        }
+        for name in silent {
+            self.look_up(&name, mono_us);
+        }
     }
 
     /// A node's datagram came from where no node is known to be. A name may have moved, so all are
@@ -131,8 +185,11 @@ impl AddressBook {
     pub fn listed(&mut self, index: u8, mono_us: u64) -> Option<SocketAddr> {
         let Self { listed, known, .. } = self;
         let name = listed.get(usize::from(index))?;
-        let (address, is_due) = match known.get(name) {
-            Some(known) => (known.address, known.is_due(mono_us)),
+        let (address, is_due) = match known.get_mut(name) {
+            Some(known) => {
+                known.used_us = mono_us;
+                (known.address, known.is_due(mono_us))
+            }
             None => (None, true),
         };
         if is_due {
@@ -144,13 +201,14 @@ impl AddressBook {
 
     /// The address of a name, if it is known by now; else it is looked up.
     pub fn named(&mut self, name: &str, mono_us: u64) -> Option<SocketAddr> {
-        match self.known.get(name) {
-            Some(known) if !known.is_due(mono_us) => known.address,
-            _ => {
-                self.look_up(name, mono_us);
-                self.known.get(name).and_then(|known| known.address)
-            }
+        let is_known = self.known.get_mut(name).is_some_and(|known| {
+            known.used_us = mono_us;
+            !known.is_due(mono_us)
+        });
+        if !is_known {
+            self.look_up(name, mono_us);
         }
+        self.known.get(name).and_then(|known| known.address)
     }
 
     pub fn own(&self) -> SocketAddr {
@@ -183,6 +241,7 @@ impl AddressBook {
             return;
         }
         known.again_us = Some(mono_us + RETRY_INTERVAL_US);
+        known.looked_up_us = mono_us;
         let (name, ipv4, notices) = (name.to_owned(), self.own.is_ipv4(), self.notices.clone());
         let thread = std::thread::Builder::new().name("resolver".to_owned());
         let spawned = thread.spawn(move || {
@@ -314,18 +373,18 @@ mod tests {
     async fn nodes_may_send_from_all_that_their_names_stand_for() {
         let (mut book, mut notices) = book("127.0.0.1:7", &["127.0.0.1:7", "localhost:8"]);
         let at = |address: &str| -> SocketAddr { address.parse().unwrap() };
-        assert!(book.is_nodes(at("127.0.0.1:7")) && !book.is_nodes(at("127.0.0.1:8")));
+        assert!(book.is_nodes(at("127.0.0.1:7"), 1) && !book.is_nodes(at("127.0.0.1:8"), 1));
         let mut resolved = answer(&mut notices).await;
         resolved.addresses = Ok(vec![at("10.0.0.1:8"), at("10.0.0.2:8")]);
         book.resolved(resolved, 1);
-        assert!(book.is_nodes(at("10.0.0.1:8")) && book.is_nodes(at("10.0.0.2:8")));
-        assert!(!book.is_nodes(at("10.0.0.1:9")) && !book.is_nodes(at("10.0.0.3:8")));
+        assert!(book.is_nodes(at("10.0.0.1:8"), 1) && book.is_nodes(at("10.0.0.2:8"), 1));
+        assert!(!book.is_nodes(at("10.0.0.1:9"), 1) && !book.is_nodes(at("10.0.0.3:8"), 1));
 
         // What a configuration names is added, and what it names no more goes; the list stays.
         book.set_nodes(vec!["10.0.0.9:9".to_owned()], 2);
-        assert!(book.is_nodes(at("10.0.0.9:9")) && book.is_nodes(at("10.0.0.2:8")));
+        assert!(book.is_nodes(at("10.0.0.9:9"), 1) && book.is_nodes(at("10.0.0.2:8"), 1));
         book.set_nodes(Vec::new(), 3);
-        assert!(!book.is_nodes(at("10.0.0.9:9")) && book.is_nodes(at("127.0.0.1:7")));
+        assert!(!book.is_nodes(at("10.0.0.9:9"), 1) && book.is_nodes(at("127.0.0.1:7"), 1));
     }
 
     #[tokio::test]
@@ -341,7 +400,7 @@ mod tests {
         assert!(notices.try_recv().is_err());
         resolved.addresses = Ok(vec![new, "10.0.0.3:8".parse().unwrap()]);
         book.resolved(resolved, 5_000_002);
-        assert!(book.is_nodes(new) && !book.is_nodes(old));
+        assert!(book.is_nodes(new, 1) && !book.is_nodes(old, 1));
         assert_eq!(book.named("localhost:8", 5_000_003), Some(new));
         book.heard_stranger(old, 5_999_999);
         assert!(notices.try_recv().is_err());
@@ -351,6 +410,34 @@ mod tests {
         resolved.addresses = Ok(vec!["10.0.0.3:8".parse().unwrap(), new]);
         book.resolved(resolved, 6_000_001);
         assert_eq!(book.named("localhost:8", 6_000_002), Some(new));
+    }
+
+    #[tokio::test]
+    async fn a_name_that_is_sent_to_and_not_heard_is_looked_up_ever_less_often() {
+        let (mut book, mut notices) = book("127.0.0.1:7", &["127.0.0.1:7", "localhost:8"]);
+        let at: SocketAddr = "10.0.0.1:8".parse().unwrap();
+        let mut resolved = answer(&mut notices).await;
+        resolved.addresses = Ok(vec![at]);
+        book.resolved(resolved, 0);
+        let mut asked_ms = Vec::new();
+        for now_ms in 0..20_000 {
+            let now_us = now_ms * 1_000;
+            book.named("localhost:8", now_us);
+            if now_ms < 2_000 {
+                assert!(book.is_nodes(at, now_us));
+            }
+            book.look_for_silent(now_us);
+            if book.known["localhost:8"].asked {
+                asked_ms.push(now_ms);
+                let mut resolved = answer(&mut notices).await;
+                resolved.addresses = Ok(vec![at]);
+                book.resolved(resolved, now_us);
+            }
+        }
+        assert_eq!(asked_ms, [3_000, 5_000, 9_000, 17_000]);
+        // Nobody sends to it any more.
+        book.look_for_silent(40_000_000);
+        assert!(!book.known["localhost:8"].asked);
     }
 
     #[tokio::test]

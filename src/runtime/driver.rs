@@ -339,7 +339,8 @@ impl Driver {
             let own = (replica.cluster(), replica.node());
             // Without a configuration nothing tells who has moved since the list was written, and there
             // is nothing yet to be kept from strangers.
-            let is_nodes = replica.configuration().is_none() || addresses.is_nodes(from);
+            let is_nodes =
+                addresses.is_nodes(from, now.mono_us) || replica.configuration().is_none();
             let before = tally.of(Cause::Stranger);
             decode(
                 bytes,
@@ -378,6 +379,7 @@ impl Driver {
             let names = self.replica.node_addresses().map(str::to_owned);
             self.addresses.set_nodes(names.collect(), now.mono_us);
         }
+        self.addresses.look_for_silent(now.mono_us);
     }
 
     fn handle_output(&mut self, now: Now, output: Output) {

@@ -21,6 +21,7 @@
 
 /* Nobody listens there. */
 #define NOBODY "127.0.0.1:9"
+#define NO_NAME "no-such-host.invalid:1"
 #define LONG_MS 60000
 
 static const char *nodes;
@@ -344,20 +345,23 @@ static void in_child(kvc_client *client) {
     EXPECT_STATUS(kvc_get(own, "misuse", 6, &out), KVC_OK);
     kvc_result_free(out);
     kvc_free(own);
+    kvc_options options = KVC_OPTIONS_INIT;
+    options.deadline_ms = 1000;
+    EXPECT_STATUS(kvc_open(NO_NAME, &options, &own), KVC_NOT_RESOLVED);
 }
 
-/* While a thread of the parent is in a call. */
+/* While a thread of the parent is in a call, and one looks up a name. */
 static void forking(kvc_client *client) {
-    kvc_client *stuck = open_client(NOBODY);
+    kvc_client *stuck = open_client(NOBODY), *looking = open_client(NOBODY "," NO_NAME);
     caller waiting;
     start(&waiting, stuck);
-    kvc_client *const both[] = {client, stuck};
-    for (int i = 0; i < 2; i++) {
+    kvc_client *const all[] = {client, stuck, looking};
+    for (int i = 0; i < 3; i++) {
         fflush(NULL);
         const pid_t child = fork();
         EXPECT(child >= 0);
         if (child == 0) {
-            in_child(both[i]);
+            in_child(all[i]);
             _exit(0);
         }
         int status;
@@ -367,6 +371,7 @@ static void forking(kvc_client *client) {
     kvc_close(stuck);
     EXPECT(pthread_join(waiting.thread, NULL) == 0);
     kvc_free(stuck);
+    kvc_free(looking);
     kvc_result *out;
     EXPECT_STATUS(kvc_get(client, "misuse", 6, &out), KVC_OK);
     kvc_result_free(out);

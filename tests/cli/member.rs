@@ -75,7 +75,16 @@ fn what_makes_no_sense_is_refused() {
         (&["member", "remove", "7"][..], 6, "there is no node 7"),
         (&["member", "remove", "1"], 6, "the only member"),
         (&["member", "transfer-master", "2"], 6, "there is no node 2"),
-        (&["member", "replace", "2", "h:1"], 6, "there is no node 2"),
+        (
+            &["member", "replace", "2", "127.0.0.1:1"],
+            6,
+            "there is no node 2",
+        ),
+        (
+            &["member", "add", "no-such-host.invalid:1"],
+            6,
+            "/etc/hosts",
+        ),
         (&["member", "force", "1", "--yes"], 6, "a quorum is up"),
         (&["member", "force", "2", "--yes"], 6, "does not answer"),
         (&["member", "add", "nowhere"], 2, "has no port"),

@@ -7,6 +7,7 @@
 //! | `disks.rs` | a disk that stands still, and files that are deleted under a node |
 //! | `full_disks.rs` | disks without room |
 //! | `logs.rs` | a log that cannot be written, or that nobody reads |
+//! | `names.rs` | names that do not resolve, dead name servers, names that move |
 //! | `starting.rs` | an own address that is not there yet, or that others cannot reach; signals |
 //!
 //! `tests/field/run.sh` runs them in a network namespace of their own, where tests may add addresses.
@@ -14,7 +15,9 @@
 mod clusters;
 mod disks;
 mod full_disks;
+mod hosts;
 mod logs;
+mod names;
 #[path = "../cluster/nodes.rs"]
 #[allow(dead_code)] // The tests of whole clusters use the rest of it.
 mod nodes;

@@ -1,55 +1,89 @@
 //! The nodes as they are given: `host:port`, separated by commas or spaces.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
 use super::OpenError;
 use crate::session::NODES_MAX;
 
-/// Each node once, with its address as a socket for all of them has it.
-pub(super) fn resolve_all(nodes: &str) -> Result<Vec<(String, SocketAddr)>, OpenError> {
-    let separators = |c: char| c == ',' || c.is_whitespace();
-    let mut resolved: Vec<(String, SocketAddr)> = Vec::new();
-    for name in nodes.split(separators).filter(|name| !name.is_empty()) {
-        let address = resolve(name)?;
-        if resolved.iter().all(|(_, other)| *other != address) {
-            resolved.push((name.to_owned(), address));
-        }
-    }
-    if resolved.is_empty() {
-        return Err(OpenError::NoNodes);
-    }
-    if resolved.len() > NODES_MAX {
-        return Err(OpenError::TooManyNodes { limit: NODES_MAX });
-    }
-    if resolved.iter().any(|(_, address)| address.is_ipv6()) {
-        for (_, address) in &mut resolved {
-            *address = mapped(*address);
-        }
-    }
-    Ok(resolved)
+/// A node as it was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Given {
+    pub name: String,
+    /// Its address, if it was given in numbers.
+    pub literal: Option<SocketAddr>,
 }
 
-/// Of several addresses an IPv4 one: a node that listens on one family only mostly has that.
-pub(super) fn resolve(name: &str) -> Result<SocketAddr, OpenError> {
-    if !name.contains(':') {
-        return Err(OpenError::Address(name.into()));
+/// Each node once. Nothing is looked up.
+pub(super) fn parse_all(nodes: &str) -> Result<Vec<Given>, OpenError> {
+    let separators = |c: char| c == ',' || c.is_whitespace();
+    let mut all: Vec<Given> = Vec::new();
+    for name in nodes.split(separators).filter(|name| !name.is_empty()) {
+        let given = parse(name)?;
+        let is_same = |other: &Given| match given.literal {
+            Some(_) => other.literal == given.literal,
+            None => other.name == given.name,
+        };
+        if !all.iter().any(is_same) {
+            all.push(given);
+        }
     }
-    let found = name.to_socket_addrs().map_err(|error| match error.kind() {
-        std::io::ErrorKind::InvalidInput => OpenError::Address(name.into()),
-        _ => OpenError::Resolve(name.into(), error),
+    if all.is_empty() {
+        return Err(OpenError::NoNodes);
+    }
+    if all.len() > NODES_MAX {
+        return Err(OpenError::TooManyNodes { limit: NODES_MAX });
+    }
+    Ok(all)
+}
+
+pub(super) fn parse(name: &str) -> Result<Given, OpenError> {
+    let wrong = || OpenError::Address(name.into());
+    let literal = name.parse::<SocketAddr>().ok();
+    let (host, port) = name.rsplit_once(':').ok_or_else(wrong)?;
+    // Nobody can be sent anything at port 0.
+    let port = port.parse::<u16>().ok().filter(|port| *port != 0);
+    if port.is_none() || host.is_empty() {
+        return Err(wrong());
+    }
+    let name = name.to_owned();
+    Ok(Given { name, literal })
+}
+
+/// All that a name stands for; this may block for long.
+pub(super) fn resolve(name: &str) -> io::Result<Vec<SocketAddr>> {
+    Ok(name.to_socket_addrs()?.collect())
+}
+
+/// Of several addresses the one in use; else an IPv4 one: a node that listens on one family only
+/// mostly has that.
+pub(super) fn pick(
+    found: Vec<SocketAddr>,
+    is_dual: bool,
+    in_use: Option<SocketAddr>,
+) -> io::Result<SocketAddr> {
+    let all = found
+        .into_iter()
+        .filter(|address| is_dual || address.is_ipv4());
+    let mut all: Vec<SocketAddr> = all.collect();
+    all.sort_by_key(SocketAddr::is_ipv6);
+    let mut all = all.into_iter().map(|address| for_socket(address, is_dual));
+    let first = all.next().ok_or_else(|| {
+        let words = match is_dual {
+            true => "it has no address",
+            false => "it has no IPv4 address",
+        };
+        io::Error::new(io::ErrorKind::NotFound, words)
     })?;
-    found
-        .min_by_key(SocketAddr::is_ipv6)
-        // Nobody can be sent anything at port 0.
-        .filter(|address| address.port() != 0)
-        .ok_or_else(|| OpenError::Address(name.into()))
+    let kept = in_use.filter(|address| *address == first || all.any(|other| other == *address));
+    Ok(kept.unwrap_or(first))
 }
 
 /// An IPv4 address as a socket for both families has it.
-fn mapped(address: SocketAddr) -> SocketAddr {
+pub(super) fn for_socket(address: SocketAddr, is_dual: bool) -> SocketAddr {
     match address.ip() {
-        IpAddr::V4(ip) => SocketAddr::new(ip.to_ipv6_mapped().into(), address.port()),
-        IpAddr::V6(_) => address,
+        IpAddr::V4(ip) if is_dual => SocketAddr::new(ip.to_ipv6_mapped().into(), address.port()),
+        _ => address,
     }
 }
 
@@ -58,8 +92,8 @@ mod tests {
     use super::*;
 
     fn names(nodes: &str) -> Vec<String> {
-        let resolved = resolve_all(nodes).unwrap();
-        resolved.into_iter().map(|(name, _)| name).collect()
+        let all = parse_all(nodes).unwrap();
+        all.into_iter().map(|given| given.name).collect()
     }
 
     #[test]
@@ -73,26 +107,55 @@ mod tests {
             ["127.0.0.1:1", "[::1]:2"]
         );
         assert_eq!(names("127.0.0.1:1 127.0.0.1:1"), ["127.0.0.1:1"]);
-        let both = resolve_all("127.0.0.1:1 [::1]:2").unwrap();
-        assert_eq!(both[0].1.to_string(), "[::ffff:127.0.0.1]:1");
-        assert!(both[0].1.ip().to_canonical().is_loopback());
+        assert_eq!(names("n1:1 n2:1 n1:1"), ["n1:1", "n2:1"]);
+        let mapped = for_socket("127.0.0.1:1".parse().unwrap(), true);
+        assert_eq!(mapped.to_string(), "[::ffff:127.0.0.1]:1");
+        assert!(mapped.ip().to_canonical().is_loopback());
     }
 
     #[test]
     fn what_is_no_address_is_named() {
-        assert!(matches!(resolve_all(" , "), Err(OpenError::NoNodes)));
-        for name in ["host", "1.2.3.4", "1.2.3.4:x", "1.2.3.4:0", "1.2.3.4:99999"] {
-            let error = resolve_all(&format!("127.0.0.1:1,{name}")).unwrap_err();
+        assert!(matches!(parse_all(" , "), Err(OpenError::NoNodes)));
+        for name in [
+            "host",
+            "1.2.3.4",
+            "1.2.3.4:x",
+            "1.2.3.4:0",
+            "1.2.3.4:99999",
+            ":1",
+        ] {
+            let error = parse_all(&format!("127.0.0.1:1,{name}")).unwrap_err();
             assert!(
                 matches!(&error, OpenError::Address(n) if n == name),
                 "{error}"
             );
         }
         let many: Vec<String> = (1..=65).map(|port| format!("127.0.0.1:{port}")).collect();
-        let error = resolve_all(&many.join(",")).unwrap_err();
+        let error = parse_all(&many.join(",")).unwrap_err();
         assert!(
             matches!(error, OpenError::TooManyNodes { limit: 64 }),
             "{error}"
         );
+    }
+
+    #[test]
+    fn of_several_addresses_the_one_in_use_stays() {
+        let all = || {
+            vec![
+                "[::1]:1".parse().unwrap(),
+                "10.0.0.1:1".parse().unwrap(),
+                "10.0.0.2:1".parse().unwrap(),
+            ]
+        };
+        let picked = |is_dual, in_use: Option<&str>| {
+            let in_use = in_use.map(|address| address.parse().unwrap());
+            pick(all(), is_dual, in_use).unwrap().to_string()
+        };
+        assert_eq!(picked(false, None), "10.0.0.1:1");
+        assert_eq!(picked(true, None), "[::ffff:10.0.0.1]:1");
+        assert_eq!(picked(false, Some("10.0.0.2:1")), "10.0.0.2:1");
+        assert_eq!(picked(true, Some("[::1]:1")), "[::1]:1");
+        assert_eq!(picked(false, Some("10.0.0.9:1")), "10.0.0.1:1");
+        assert!(pick(vec!["[::1]:1".parse().unwrap()], false, None).is_err());
     }
 }

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Condvar};
 use std::time::{Duration, Instant};
 
+use super::look_up::LookUps;
 use super::wake::{Alarm, Wake};
 use crate::datagram::{
     self, DATAGRAM_SIZE_MAX, DATAGRAM_SIZE_TARGET, DATAGRAM_SIZE_TARGET_LOOPBACK, DatagramHeader,
@@ -37,10 +38,10 @@ pub(super) struct Waiter {
     pub told: Vec<(usize, Result<Told, CallError>)>,
 }
 
-/// A node's address, and the datagram that is being packed for it.
+/// A node's address, if it is known, and the datagram that is being packed for it.
 #[derive(Debug)]
 struct Destination {
-    address: SocketAddr,
+    address: Option<SocketAddr>,
     size_target: usize,
     writer: DatagramWriter,
     cluster: u64,
@@ -49,6 +50,7 @@ struct Destination {
 #[derive(Debug)]
 pub(super) struct Inner {
     pub session: Session,
+    pub look_ups: LookUps,
     began: Instant,
     boot: u64,
     datagrams: u64,
@@ -74,23 +76,31 @@ pub(super) struct Inner {
     foreign: u64,
 }
 
-impl Inner {
-    pub fn new(session: Session, addresses: &[SocketAddr], boot: u64) -> Self {
-        let destination = |address: &SocketAddr| Destination {
-            address: *address,
-            size_target: match address.ip().to_canonical().is_loopback() {
+impl Destination {
+    fn new(address: Option<SocketAddr>) -> Self {
+        let is_loopback = address.is_some_and(|at| at.ip().to_canonical().is_loopback());
+        Destination {
+            address,
+            size_target: match is_loopback {
                 true => DATAGRAM_SIZE_TARGET_LOOPBACK,
                 false => DATAGRAM_SIZE_TARGET,
             },
             writer: DatagramWriter::default(),
             cluster: 0,
-        };
+        }
+    }
+}
+
+impl Inner {
+    pub fn new(session: Session, look_ups: LookUps, boot: u64) -> Self {
+        let destinations = look_ups.addresses().into_iter().map(Destination::new);
         Inner {
+            destinations: destinations.collect(),
             session,
+            look_ups,
             began: Instant::now(),
             boot,
             datagrams: 0,
-            destinations: addresses.iter().map(destination).collect(),
             buffer: vec![0; DATAGRAM_SIZE_MAX],
             owners: Vec::new(),
             free_owners: Vec::new(),
@@ -193,17 +203,33 @@ impl Inner {
 
     pub fn look_at_time(&mut self, socket: &UdpSocket, wake: &Wake) {
         let now_us = self.now_us();
+        self.look_up_names(now_us);
         self.session.handle_timeout(now_us);
         self.flush(socket);
         self.hand_out(wake);
         self.set_alarm(wake);
     }
 
+    /// Names of nodes that fell silent are looked up again, aside.
+    fn look_up_names(&mut self, now_us: u64) {
+        while let Some((place, address)) = self.look_ups.poll_moved() {
+            self.destinations[place] = Destination::new(Some(address));
+            self.session.moved(now_us, place);
+        }
+        if self.session.is_active() && self.look_ups.is_due(now_us) {
+            for place in 0..self.destinations.len() {
+                let seems_moved = self.session.seems_moved(now_us, place);
+                self.look_ups.again(now_us, place, seems_moved);
+            }
+        }
+    }
+
     /// The node at an address, of IPv4 itself or mapped.
     pub fn place_of(&self, address: SocketAddr) -> Option<usize> {
         let is_at = |d: &Destination| {
-            d.address.ip().to_canonical() == address.ip().to_canonical()
-                && d.address.port() == address.port()
+            d.address.is_some_and(|at| {
+                at.ip().to_canonical() == address.ip().to_canonical() && at.port() == address.port()
+            })
         };
         self.destinations.iter().position(is_at)
     }
@@ -316,8 +342,10 @@ impl Inner {
             boot: self.boot,
             number: self.datagrams,
         };
-        // A datagram that can't leave is a lost one: attempts are repeated.
-        let _ = socket.send_to(to.writer.seal(&header), to.address);
+        if let Some(address) = to.address {
+            // A datagram that can't leave is a lost one: attempts are repeated.
+            let _ = socket.send_to(to.writer.seal(&header), address);
+        }
         to.writer.clear();
     }
 }

@@ -24,6 +24,10 @@ const HELLO_WAIT_US_ALONE: u64 = 60_000;
 const REFRESH_US: u64 = 10_000_000;
 /// ... and one that has no vote, or no id yet, or is not of the cluster in use, after this.
 const REFRESH_US_USELESS: u64 = 250_000;
+/// A node that did not answer for this long may have another address now, ...
+const MOVED_US: u64 = 1_000_000;
+/// ... and for this long if no other one answers either.
+const MOVED_US_ALONE: u64 = 200_000;
 /// A node that answers hellos, but not operations, is avoided for this long, doubled each time.
 const AVOID_US_INITIAL: u64 = 20_000;
 const AVOID_DOUBLINGS_MAX: u32 = 6;
@@ -246,6 +250,36 @@ impl Session {
                 operation.dark_since_us = None;
             }
             self.look_for_dark(now_us, handle);
+        }
+    }
+
+    /// Whether the node at that place may have another address now: nothing is heard from where it
+    /// was, or a node of another cluster is.
+    pub fn seems_moved(&self, now_us: u64, place: usize) -> bool {
+        let node = &self.nodes[place];
+        let is_foreign = node
+            .cluster()
+            .is_some_and(|cluster| self.choice.excludes(cluster));
+        let is_alone = || !self.nodes.iter().any(|node| node.is_usable(now_us));
+        let is_silent = node.unanswered_since_us.is_some_and(|since_us| {
+            let silence_us = now_us.saturating_sub(since_us);
+            silence_us >= MOVED_US || silence_us >= MOVED_US_ALONE && is_alone()
+        });
+        !node.spared && (is_foreign || is_silent)
+    }
+
+    /// The node at that place is sent to elsewhere from here on. Attempts that are open stay open:
+    /// they may have been executed where it was.
+    pub fn moved(&mut self, now_us: u64, place: usize) {
+        let now_us = self.advance(now_us);
+        let node = &mut self.nodes[place];
+        node.live = None;
+        node.nonce = 0;
+        node.hello_due_us = now_us;
+        node.hello_wait_us = HELLO_WAIT_US_INITIAL;
+        if self.is_active() {
+            self.nodes[place].unanswered_since_us = Some(now_us);
+            self.greet(now_us, place);
         }
     }
 

@@ -16,6 +16,9 @@ pub struct AddArgs {
 }
 
 pub fn run(arguments: AddArgs, connection: &ConnectionArgs) -> Exit {
+    if let Err(exit) = connection.check_name(&arguments.address) {
+        return exit;
+    }
     let address = arguments.address.to_string();
     let wish = Wish {
         done: format!("{address} is a member"),

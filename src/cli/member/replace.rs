@@ -22,6 +22,9 @@ pub struct ReplaceArgs {
 
 pub fn run(arguments: ReplaceArgs, connection: &ConnectionArgs) -> Exit {
     let ReplaceArgs { node, address } = arguments;
+    if let Err(exit) = connection.check_name(&address) {
+        return exit;
+    }
     let address = address.to_string();
     let wish = Wish {
         done: format!("{address} is a member in place of node {node}, which can be stopped"),

@@ -6,6 +6,7 @@ mod append;
 mod bench;
 mod cas;
 mod connection;
+mod data;
 mod del;
 mod exit;
 mod get;
@@ -53,6 +54,7 @@ enum Command {
     Append(append::AppendArgs),
     Status(status::StatusArgs),
     Member(member::MemberArgs),
+    Data(data::DataArgs),
     Run(run::RunArgs),
     Bench(bench::BenchArgs),
 }
@@ -73,6 +75,7 @@ pub fn main() -> ExitCode {
         Command::Append(arguments) => append::run(arguments, &connection),
         Command::Status(arguments) => status::run(arguments, &connection),
         Command::Member(arguments) => member::run(arguments, &connection),
+        Command::Data(arguments) => data::run(arguments, &connection),
         Command::Run(arguments) => run::run(&arguments, &connection),
         Command::Bench(arguments) => bench::run(&arguments, &connection),
     };

@@ -250,7 +250,8 @@ impl Replica {
     }
 
     /// Takes a configuration, installed now or in an earlier life, as the present one.
-    pub(super) fn adopt(&mut self, configuration: Configuration) {
+    pub(super) fn adopt(&mut self, agreed: Configuration) {
+        let configuration = self.take_agreed(agreed);
         let own = configuration
             .nodes()
             .find(|m| m.address == self.own_address());

@@ -72,7 +72,10 @@ impl Replica {
             self.is_served_without(&wanted, learner).then_some(wanted)
         });
         let wanted = wanted.next();
-        let refused = wanted.and_then(|wanted| self.begin_change(now, wanted).err());
+        let refused = match wanted {
+            Some(wanted) => self.begin_change(now, wanted).err(),
+            None => self.write_addresses(now, &configuration),
+        };
         self.note_refused(refused);
     }
 

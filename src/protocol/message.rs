@@ -19,6 +19,7 @@ use super::limits::{
     RECORD_SIZE_MAX,
 };
 use super::page::Page;
+use super::readdress::Readdressed;
 use super::record::{AcceptorState, Key, Record};
 
 /// Given out by the configuration, from 1; 0 stands for a client or a node without an id.
@@ -487,6 +488,8 @@ pub struct Recovered {
     pub group: GroupNumber,
     /// Of all registers that the store holds.
     pub digests: Digests,
+    /// Nodes that are at other addresses than the configuration says.
+    pub readdressed: Vec<Readdressed>,
 }
 
 /// What an operator should read in the log.

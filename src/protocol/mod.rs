@@ -41,6 +41,7 @@ mod pull;
 mod purge;
 pub mod quorum;
 mod read;
+pub mod readdress;
 pub mod record;
 pub mod register;
 mod repair;
@@ -91,6 +92,7 @@ use outbox::Outbox;
 use pace::Pace;
 use past::Past;
 use purge::Graves;
+use readdress::Readdressed;
 use record::Key;
 use round::Effect;
 use route::Links;
@@ -197,8 +199,12 @@ pub struct Replica {
     meta: Meta,
     /// Of all registers.
     digests: Digests,
-    /// `meta.configuration`, shared.
+    /// `meta.configuration`, shared, with the addresses at which its nodes are.
     configuration: Option<Arc<Configuration>>,
+    /// The same as it was agreed on, if it says other addresses.
+    agreed: Option<Arc<Configuration>>,
+    readdressed: Vec<Readdressed>,
+    readdressed_since_us: Option<u64>,
     /// Until there is a configuration.
     bootstrap: Option<Bootstrap>,
     /// 0 while no configuration names this node's address.
@@ -310,6 +316,7 @@ impl Replica {
             mut meta,
             group,
             digests,
+            readdressed,
         } = recovered;
         let incarnation = match meta.incarnation {
             0 => incarnation,
@@ -345,6 +352,9 @@ impl Replica {
             meta,
             digests,
             configuration: None,
+            agreed: None,
+            readdressed,
+            readdressed_since_us: None,
             bootstrap,
             node: 0,
             votes: false,
@@ -506,7 +516,8 @@ impl Replica {
         if closed.meta {
             self.meta.ceiling = self.clock.ceiling();
             self.ceilings.push_back((closed.number, self.meta.ceiling));
-            let configuration = self.configuration.as_deref().cloned();
+            let agreed = self.agreed.as_ref().or(self.configuration.as_ref());
+            let configuration = agreed.map(|c| c.as_ref().clone());
             group.meta = Some(Meta {
                 configuration,
                 ..self.meta.clone()

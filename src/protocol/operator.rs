@@ -439,7 +439,7 @@ fn transfer_master(
     Ok(Plan::Change(wanted, node))
 }
 
-fn as_it_is(configuration: &Configuration) -> Wanted {
+pub(super) fn as_it_is(configuration: &Configuration) -> Wanted {
     Wanted {
         members: configuration.members.clone(),
         away: configuration.away.clone(),

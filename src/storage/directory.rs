@@ -34,6 +34,11 @@ impl Drop for Directory {
 }
 
 impl Directory {
+    /// Whether there is one of a node. Nothing is locked or made.
+    pub fn is_there(path: &Path) -> bool {
+        path.join(IDENTITY).is_file()
+    }
+
     /// Makes the directory if it is missing, and locks it.
     pub fn open(path: &Path) -> Result<Self, StorageError> {
         let path = std::path::absolute(path).map_err(StorageError::io("finding", path))?;

@@ -255,6 +255,7 @@ fn recover(
     mark.write(last_group)?;
     if let Some(configuration) = &contents.meta.configuration {
         identity.learn(configuration, options.own());
+        identity.forget_readdressed(configuration);
     }
     let was_without_salt = identity.salt.is_none();
     let salt = identity.salt.map_or_else(random, Ok)?;
@@ -266,6 +267,7 @@ fn recover(
         meta: contents.meta,
         group: last_group,
         digests: contents.table.digests(),
+        readdressed: identity.readdressed.clone(),
     };
     let mut drops = Drops::new(options.compact_after);
     drops.opened(contents.size, engine.size()?);

@@ -55,7 +55,8 @@ pub enum StorageError {
     Foreign { directory: PathBuf, found: String },
     #[error(
         "the data directory {} was made for the nodes {made_for}, but this node is started with \
-         {given}: start it with the list that it was made for, or give it another directory",
+         {given}: start it with the list that it was made for, or give it another directory; if its \
+         nodes have new addresses, `horseshoe data readdress` tells it",
         directory.display()
     )]
     OtherList {
@@ -76,7 +77,8 @@ pub enum StorageError {
     #[error(
         "the data directory {} is that of node {node}, whose address is {address}, but this node is \
          started as {given} (of the list {list}): start it with a list and an index that name \
-         {address}, or give it another directory",
+         {address}, or give it another directory; if it has a new address, \
+         `horseshoe data readdress` tells it",
         directory.display()
     )]
     OtherAddress {
@@ -108,6 +110,8 @@ pub enum StorageError {
         store: u64,
         mark: u64,
     },
+    #[error("{} is left as it is: {why}", directory.display())]
+    Readdress { directory: PathBuf, why: String },
     #[error("{} is damaged: {what}. {REMEDY}", path.display())]
     Damaged { path: PathBuf, what: String },
 }

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::error::StorageError;
 use super::{Durability, file};
-use crate::protocol::message::{Configuration, Incarnation, NodeId};
+use crate::protocol::message::{Configuration, Incarnation, Member, NodeId};
+use crate::protocol::readdress::{self, Readdressed};
 
 /// Of the whole data directory. Since the third it has a salt; the second is read.
 pub const FORMAT: u32 = 3;
@@ -28,6 +29,9 @@ pub struct Identity {
     /// What the configuration names for the node, once that is not just the list any more; from
     /// then on it counts in place of list and index.
     pub address: Option<String>,
+    /// Nodes that are at other addresses than the configuration says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub readdressed: Vec<Readdressed>,
     pub incarnation: Incarnation,
     /// Random, and never told to anybody: batches of the journal are sealed with it. `None`: not yet.
     #[serde(default)]
@@ -61,6 +65,7 @@ impl Identity {
             cluster: None,
             node: None,
             address: None,
+            readdressed: Vec::new(),
             incarnation,
             salt: Some(salt),
             list,
@@ -112,6 +117,12 @@ impl Identity {
         index: u8,
     ) -> Result<(), StorageError> {
         if let Some(address) = &self.address {
+            let mut of_own = self
+                .readdressed
+                .iter()
+                .filter(|r| Some(r.node) == self.node);
+            let told = of_own.find(|r| r.old == *address);
+            let address = told.map_or(address, |told| &told.new);
             let own = &list[usize::from(index)];
             if own == address {
                 return Ok(());
@@ -124,10 +135,16 @@ impl Identity {
                 list: list.join(","),
             });
         }
-        if self.list != list {
+        // The configuration is just the list: so the addresses in it are those of its nodes.
+        let present = |address: &String| {
+            let told = self.readdressed.iter().find(|r| r.old == *address);
+            told.map_or_else(|| address.clone(), |told| told.new.clone())
+        };
+        let made_for: Vec<String> = self.list.iter().map(present).collect();
+        if made_for != list {
             return Err(StorageError::OtherList {
                 directory: directory.to_path_buf(),
-                made_for: self.list.join(","),
+                made_for: made_for.join(","),
                 given: list.join(","),
             });
         }
@@ -148,6 +165,15 @@ impl Identity {
         self.durability == Durability::Fsync || self.clean_stop || same_boot
     }
 
+    /// What the configuration says otherwise now was said later. To be called once it is on disk:
+    /// until then the node is found by what it was told.
+    pub fn forget_readdressed(&mut self, configuration: &Configuration) {
+        if configuration.joint.is_none() {
+            let is_of = |r: &Readdressed| configuration.nodes().any(|member| r.is_of(member));
+            self.readdressed.retain(is_of);
+        }
+    }
+
     /// Marks that a run begins, which has not stopped cleanly until it has.
     pub fn begin(&mut self, run: Run) {
         self.durability = run.durability;
@@ -161,7 +187,8 @@ impl Identity {
         let joint = configuration.joint.iter().flatten();
         let nodes = configuration.members.iter().chain(joint);
         let mut nodes = nodes.chain(&configuration.away);
-        let at_own = nodes.clone().find(|member| member.address == own);
+        let is_own = |member: &&Member| readdress::address(&self.readdressed, member) == own;
+        let at_own = nodes.clone().find(is_own);
         let node = at_own.map(|member| member.node).or(self.node);
         let listed = configuration.members.iter().map(|member| &member.address);
         let is_changed = configuration.epoch > 1 || !listed.eq(&self.list);
@@ -196,7 +223,6 @@ pub fn kernel_boot_id() -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::message::Member;
 
     fn identity(durability: Durability) -> Identity {
         let run = Run {
@@ -282,6 +308,54 @@ mod tests {
         configuration.joint = Some(vec![member(5, "b:1")]);
         assert!(identity.learn(&configuration, "b:1"));
         assert_eq!(identity.node, Some(5));
+    }
+
+    #[test]
+    fn a_readdressed_node_is_found_by_its_new_address_until_the_configuration_says_it() {
+        let list = |text: &str| -> Vec<String> { text.split(',').map(String::from).collect() };
+        let check = |identity: &Identity, text: &str, index: u8| {
+            identity.check_made_for(Path::new("here"), &list(text), index)
+        };
+        let mut identity = identity(Durability::Fsync);
+        identity.learn(&first(), "b:1");
+        identity.readdressed = vec![Readdressed {
+            node: 4,
+            old: "b:1".into(),
+            new: "y:1".into(),
+        }];
+        check(&identity, "a:1,y:1", 1).unwrap();
+        check(&identity, "a:1,b:1", 1).unwrap_err();
+        // As long as the configuration says the old one, and after it was changed.
+        let later = Configuration {
+            epoch: 3,
+            ..first()
+        };
+        for configuration in [first(), later] {
+            identity.learn(&configuration, "y:1");
+            identity.forget_readdressed(&configuration);
+            assert_eq!((identity.node, identity.readdressed.len()), (Some(4), 1));
+            check(&identity, "a:1,y:1", 1).unwrap();
+        }
+        let agreed = Configuration {
+            epoch: 5,
+            members: vec![member(3, "a:1"), member(4, "y:1")],
+            ..first()
+        };
+        identity.learn(&agreed, "y:1");
+        check(&identity, "a:1,y:1", 1).unwrap();
+        identity.forget_readdressed(&agreed);
+        assert!(identity.readdressed.is_empty());
+        assert_eq!(identity.address.as_deref(), Some("y:1"));
+        check(&identity, "y:1,c:1", 0).unwrap();
+        // The other one has taken the address of before; that is on disk with the next start only.
+        let entry = |node, old: &str, new: &str| Readdressed {
+            node,
+            old: old.into(),
+            new: new.into(),
+        };
+        identity.readdressed = vec![entry(3, "y:1", "a:1"), entry(4, "a:1", "y:1")];
+        check(&identity, "a:1,y:1", 1).unwrap();
+        check(&identity, "y:1,a:1", 1).unwrap_err();
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod journal;
 mod mark;
 pub mod memory;
 mod presence;
+pub mod readdress;
 mod reserve;
 mod table;
 

@@ -100,6 +100,13 @@ impl Cluster {
         self.addresses.len() - 1
     }
 
+    /// The same nodes at other addresses. None may run that is at another one now.
+    #[allow(dead_code)] // Only the tests of `horseshoe data readdress` need it.
+    pub fn relist(&mut self, addresses: Vec<String>) {
+        assert_eq!(addresses.len(), self.addresses.len(), "the same nodes");
+        self.addresses = addresses;
+    }
+
     pub fn count(&self) -> usize {
         self.addresses.len()
     }

@@ -8,6 +8,7 @@
 //! | `full_disks.rs` | disks without room |
 //! | `logs.rs` | a log that cannot be written, or that nobody reads |
 //! | `names.rs` | names that do not resolve, dead name servers, names that move |
+//! | `readdress.rs` | all, some or one of the nodes get other addresses |
 //! | `starting.rs` | an own address that is not there yet, or that others cannot reach; signals |
 //!
 //! `tests/field/run.sh` runs them in a network namespace of their own, where tests may add addresses.
@@ -22,4 +23,5 @@ mod names;
 #[allow(dead_code)] // The tests of whole clusters use the rest of it.
 mod nodes;
 mod process;
+mod readdress;
 mod starting;

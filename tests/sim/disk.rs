@@ -163,6 +163,7 @@ impl Disk {
             meta: self.synced.meta.clone(),
             group: self.synced.group,
             digests,
+            ..Recovered::default()
         }
     }
 

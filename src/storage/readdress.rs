@@ -1,0 +1,263 @@
+//! Telling a data directory, while no node uses it, that nodes of its cluster are at other
+//! addresses.
+
+use std::path::Path;
+
+use super::directory::Directory;
+use super::engine::{self, Engine};
+use super::error::StorageError;
+use super::format::{Entry, META_KEY};
+use super::identity::{self, Identity};
+use super::journal;
+use super::mark::Mark;
+use crate::protocol::message::{Configuration, Member, NodeId};
+use crate::protocol::readdress::{Readdressed, address};
+
+/// A node's old and its new address.
+pub type Pair = (String, String);
+
+/// What became of one pair.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Done {
+    pub node: NodeId,
+    pub address: String,
+    /// It was so before.
+    pub was_so: bool,
+}
+
+/// All of the pairs or none. Each old address is a node's, and after that each node has one of its
+/// own. What was done before may be asked for again.
+pub fn readdress(path: &Path, pairs: &[Pair]) -> Result<Vec<Done>, StorageError> {
+    let refused = |why: String| StorageError::Readdress {
+        directory: path.to_path_buf(),
+        why,
+    };
+    let no_node = || refused("it is no data directory of a node".into());
+    if !Directory::is_there(path) {
+        return Err(no_node());
+    }
+    let directory = Directory::open(path)?;
+    let identity = Identity::read(&directory.identity())?;
+    let mut identity = identity.ok_or_else(no_node)?;
+    let configuration = configuration(&directory, &identity)?.ok_or_else(|| {
+        refused(
+            "it belongs to no cluster yet: start the node with an empty directory and the new list"
+                .into(),
+        )
+    })?;
+    let (readdressed, done) =
+        plan(&configuration, &identity.readdressed, pairs).map_err(refused)?;
+    if readdressed != identity.readdressed {
+        identity.readdressed = readdressed;
+        identity.write(&directory.identity())?;
+    }
+    Ok(done)
+}
+
+/// `None` if there is none, or its state does not count.
+fn configuration(
+    directory: &Directory,
+    identity: &Identity,
+) -> Result<Option<Configuration>, StorageError> {
+    let boot_id = identity::kernel_boot_id();
+    if !identity.made || !identity.proves_state(boot_id.as_deref()) {
+        return Ok(None);
+    }
+    let store = directory.store();
+    // The engine must not meet what it would cut off.
+    let (mark, _) = Mark::open(&directory.mark(), identity.incarnation)?;
+    engine::check_parts(&store)?;
+    journal::check(&store, mark.group(), identity.clean_stop, identity.salt)?;
+    let engine = Engine::open(&store)?;
+    let Some(bytes) = engine.load(&META_KEY)? else {
+        return Ok(None);
+    };
+    match Entry::decode(&store, &META_KEY, &bytes)? {
+        Entry::Meta(meta) => Ok(meta.configuration),
+        _ => Err(StorageError::damaged(
+            &store,
+            "its own state is something else",
+        )),
+    }
+}
+
+fn all(configuration: &Configuration) -> impl Iterator<Item = &Member> {
+    let joint = configuration.joint.iter().flatten();
+    configuration.nodes().chain(joint)
+}
+
+fn plan(
+    configuration: &Configuration,
+    held: &[Readdressed],
+    pairs: &[Pair],
+) -> Result<(Vec<Readdressed>, Vec<Done>), String> {
+    // What the configuration has taken in meanwhile is over.
+    let is_held = |r: &&Readdressed| all(configuration).any(|member| r.is_of(member));
+    let held: Vec<Readdressed> = held.iter().filter(is_held).cloned().collect();
+    let mut next = held.clone();
+    let mut done = Vec::new();
+    for (at, (old, new)) in pairs.iter().enumerate() {
+        if old == new {
+            return Err(format!("{old}={new} changes nothing"));
+        }
+        if pairs[..at].iter().any(|(other, _)| other == old) {
+            return Err(format!("{old} is given twice"));
+        }
+        let present = all(configuration).find(|member| address(&held, member) == old);
+        let agreed = all(configuration).find(|member| member.address == *old);
+        // Given before, as a whole or by itself.
+        let already = all(configuration).find(|member| address(&held, member) == new);
+        let (member, was_so) = match (present, agreed, already) {
+            (_, Some(agreed), Some(already)) if agreed.node == already.node => (already, true),
+            (Some(present), _, _) => (present, false),
+            (None, Some(agreed), _) => (agreed, false),
+            (None, None, Some(already)) => (already, true),
+            (None, None, None) => return Err(unknown(configuration, &held, old)),
+        };
+        done.push(Done {
+            node: member.node,
+            address: new.clone(),
+            was_so,
+        });
+        if was_so {
+            continue;
+        }
+        next.retain(|r| r.node != member.node);
+        if member.address != *new {
+            next.push(Readdressed {
+                node: member.node,
+                old: member.address.clone(),
+                new: new.clone(),
+            });
+        }
+    }
+    next.sort_by_key(|r| r.node);
+    check_apart(configuration, &next)?;
+    Ok((next, done))
+}
+
+fn unknown(configuration: &Configuration, held: &[Readdressed], old: &str) -> String {
+    let mut known: Vec<&str> = all(configuration)
+        .map(|member| address(held, member))
+        .collect();
+    known.sort_unstable();
+    known.dedup();
+    let known = known.join(", ");
+    format!("no node of its cluster is at {old}; there are {known}")
+}
+
+/// Two nodes at one address would never hear of each other.
+fn check_apart(configuration: &Configuration, next: &[Readdressed]) -> Result<(), String> {
+    let mut seen: Vec<(&str, NodeId)> = Vec::new();
+    for member in all(configuration) {
+        let at = address(next, member);
+        if let Some((_, other)) = seen.iter().find(|(a, n)| *a == at && *n != member.node) {
+            let (first, second) = (member.node.min(*other), member.node.max(*other));
+            return Err(format!(
+                "{at} would be the address of node {first} and of node {second}"
+            ));
+        }
+        seen.push((at, member.node));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(node: NodeId, address: &str) -> Member {
+        Member {
+            node,
+            address: address.into(),
+            ..Member::default()
+        }
+    }
+
+    fn configuration() -> Configuration {
+        Configuration {
+            members: vec![member(1, "a:1"), member(2, "b:1")],
+            away: vec![member(3, "c:1")],
+            ..Configuration::default()
+        }
+    }
+
+    fn pairs(words: &str) -> Vec<Pair> {
+        let pairs = words.split(' ').map(|pair| pair.split_once('=').unwrap());
+        pairs.map(|(old, new)| (old.into(), new.into())).collect()
+    }
+
+    fn told(held: &[Readdressed], words: &str) -> Result<Vec<(NodeId, String, String)>, String> {
+        let (next, _) = plan(&configuration(), held, &pairs(words))?;
+        Ok(next.into_iter().map(|r| (r.node, r.old, r.new)).collect())
+    }
+
+    fn held(words: &str) -> Vec<Readdressed> {
+        plan(&configuration(), &[], &pairs(words)).unwrap().0
+    }
+
+    fn one(node: NodeId, old: &str, new: &str) -> (NodeId, String, String) {
+        (node, old.into(), new.into())
+    }
+
+    #[test]
+    fn nodes_with_a_vote_and_without_get_addresses_of_their_own() {
+        let all = told(&[], "a:1=x:1 c:1=z:1").unwrap();
+        assert_eq!(all, [one(1, "a:1", "x:1"), one(3, "c:1", "z:1")]);
+        let swapped = told(&[], "a:1=b:1 b:1=a:1").unwrap();
+        assert_eq!(swapped, [one(1, "a:1", "b:1"), one(2, "b:1", "a:1")]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_and_nothing_is_done() {
+        for (words, why) in [
+            ("a:1=a:1", "changes nothing"),
+            (
+                "d:1=x:1",
+                "no node of its cluster is at d:1; there are a:1, b:1, c:1",
+            ),
+            (
+                "a:1=b:1",
+                "b:1 would be the address of node 1 and of node 2",
+            ),
+            ("a:1=c:1", "node 1 and of node 3"),
+            ("a:1=x:1 b:1=x:1", "x:1 would be"),
+            ("a:1=x:1 a:1=y:1", "given twice"),
+        ] {
+            let error = told(&[], words).unwrap_err();
+            assert!(error.contains(why), "{words}: {error}");
+        }
+    }
+
+    #[test]
+    fn it_can_be_told_again_corrected_and_taken_back() {
+        let before = held("a:1=x:1");
+        assert_eq!(told(&before, "a:1=x:1").unwrap(), [one(1, "a:1", "x:1")]);
+        let (_, done) = plan(&configuration(), &before, &pairs("a:1=x:1")).unwrap();
+        assert!(done[0].was_so);
+        for corrected in ["a:1=y:1", "x:1=y:1"] {
+            assert_eq!(told(&before, corrected).unwrap(), [one(1, "a:1", "y:1")]);
+        }
+        assert_eq!(told(&before, "x:1=a:1").unwrap(), []);
+        let more = told(&before, "a:1=x:1 b:1=y:1").unwrap();
+        assert_eq!(more, [one(1, "a:1", "x:1"), one(2, "b:1", "y:1")]);
+        // The swap that was told is not undone by telling it again.
+        let swapped = held("a:1=b:1 b:1=a:1");
+        assert_eq!(
+            held("a:1=b:1 b:1=a:1"),
+            plan(&configuration(), &swapped, &pairs("a:1=b:1 b:1=a:1"))
+                .unwrap()
+                .0
+        );
+    }
+
+    #[test]
+    fn what_the_configuration_has_taken_in_is_over() {
+        let before = held("a:1=x:1 b:1=y:1");
+        let mut later = configuration();
+        later.members[0].address = "x:1".into();
+        let (next, done) = plan(&later, &before, &pairs("a:1=x:1 b:1=y:1")).unwrap();
+        assert!(done.iter().all(|done| done.was_so), "{done:?}");
+        assert_eq!(next, [before[1].clone()]);
+    }
+}

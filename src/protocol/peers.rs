@@ -183,7 +183,11 @@ impl Replica {
                 return;
             }
         };
-        if self.cache.resident(key).is_some() {
+        // What it answers waits for the disk, and would pile up in memory for as long as that hangs.
+        let waits = !matches!(envelope.message, Message::Read(_));
+        if waits && self.votes && !self.runs_rounds_of(key) {
+            self.counters.overflow += 1;
+        } else if self.cache.resident(key).is_some() {
             self.handle_question(now, envelope);
         } else {
             let key = key.clone();

@@ -1,7 +1,7 @@
 //! The durable store: a data directory with its identity, the engine's store and the mark.
 //!
-//! Owns when what is synced, and what is refused at opening. Bytes are told in `format`, `mark` and
-//! `identity`.
+//! Owns when what is synced. What is refused at opening is `open`'s; bytes are told in `format`, `mark`
+//! and `identity`.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -10,15 +10,16 @@ use super::batch::Batch;
 use super::compaction::{COMPACT_AFTER, Drops};
 use super::digest::Digest;
 use super::directory::Directory;
-use super::engine::{self, Engine, RawEntry};
+use super::engine::{Engine, RawEntry};
 use super::error::StorageError;
-use super::format::{self, Entry, GROUP_KEY, GroupEntry, META_KEY};
+use super::format::{self, GROUP_KEY, GroupEntry, META_KEY};
 use super::identity::{self, Identity, Run};
 use super::mark::Mark;
+pub use super::open::open;
 use super::presence::Presence;
 use super::reserve::{Reserve, Space};
-use super::{Durability, Opened, Storage, Table, journal};
-use crate::protocol::message::{Group, GroupNumber, Incarnation, Meta, Recovered};
+use super::{Durability, Storage, journal};
+use crate::protocol::message::{Group, GroupNumber, Incarnation};
 
 /// Commits this long after the mark was written write it again. As the node's ceiling is raised
 /// (B1), and so a group committed, every second or so, the mark is never far behind.
@@ -34,9 +35,6 @@ const WRITTEN_MIN: u64 = 1 << 20;
 
 /// Journals with more in them are emptied after a compaction.
 const JOURNALS_KEPT_SIZE: u64 = 4 << 20;
-
-/// Registers that room is made for at once at opening, on the word of the group entry.
-const RESERVED_MAX: usize = 1 << 26;
 
 #[derive(Debug, Clone)]
 pub struct DiskOptions {
@@ -75,11 +73,11 @@ impl DiskOptions {
     }
 
     /// This node's address, as listed.
-    fn own(&self) -> &str {
+    pub(super) fn own(&self) -> &str {
         &self.list[usize::from(self.index)]
     }
 
-    fn run(&self) -> Run {
+    pub(super) fn run(&self) -> Run {
         Run {
             durability: self.durability,
             boot_id: self.boot_id.clone(),
@@ -88,31 +86,31 @@ impl DiskOptions {
 }
 
 /// A running store. Fields are dropped in order: the directory stays locked to the end.
-struct Disk {
+pub(super) struct Disk {
     /// `None` only while it is opened anew; if that fails the store has failed.
-    engine: Option<Engine>,
-    mark: Mark,
-    marked_at: Instant,
-    presence: Presence,
-    looked_at: Instant,
-    reserve: Reserve,
+    pub(super) engine: Option<Engine>,
+    pub(super) mark: Mark,
+    pub(super) marked_at: Instant,
+    pub(super) presence: Presence,
+    pub(super) looked_at: Instant,
+    pub(super) reserve: Reserve,
     /// Bytes since the last compaction.
-    written: u64,
-    compacted_at: Instant,
-    digest: Digest,
-    drops: Drops,
-    last_group: GroupNumber,
+    pub(super) written: u64,
+    pub(super) compacted_at: Instant,
+    pub(super) digest: Digest,
+    pub(super) drops: Drops,
+    pub(super) last_group: GroupNumber,
     /// The group entry that the store ends with.
-    ends_with: Vec<u8>,
+    pub(super) ends_with: Vec<u8>,
     /// A commit failed, or is under way: it may have ended in a panic.
-    failed: bool,
-    identity: Identity,
+    pub(super) failed: bool,
+    pub(super) identity: Identity,
     /// It has learned what its file does not tell yet.
-    identity_is_news: bool,
+    pub(super) identity_is_news: bool,
     /// That of the identity.
-    salt: u64,
-    options: DiskOptions,
-    directory: Directory,
+    pub(super) salt: u64,
+    pub(super) options: DiskOptions,
+    pub(super) directory: Directory,
 }
 
 /// What is to be written of some groups.
@@ -123,271 +121,6 @@ struct Prepared {
     has_meta: bool,
     last_group: GroupNumber,
     ends_with: Vec<u8>,
-}
-
-/// Opens the store in a data directory, or makes a new one. A node that has no state, or cannot
-/// prove it complete, gets `fresh_incarnation` (E1), durably.
-///
-/// # Panics
-///
-/// If `index` is no place in the list.
-pub fn open(options: DiskOptions, fresh_incarnation: Incarnation) -> Result<Opened, StorageError> {
-    assert!(
-        usize::from(options.index) < options.list.len(),
-        "a node has a place in its list"
-    );
-    let directory = Directory::open(&options.directory)?;
-    let reserve = Reserve::open(directory.path(), options.reserve);
-    let mut notes = Vec::from_iter(directory.permission_note()?);
-    let Some(identity) = Identity::read(&directory.identity())? else {
-        directory.check_empty()?;
-        return create(directory, reserve, options, fresh_incarnation, notes);
-    };
-    identity.check_made_for(directory.path(), &options.list, options.index)?;
-    if !identity.made {
-        // Only the making of the store was begun: nothing was promised yet.
-        return create(directory, reserve, options, fresh_incarnation, notes);
-    }
-    // E1: the last run's durability counts, whatever this run's is.
-    if !identity.proves_state(options.boot_id.as_deref()) {
-        notes.push(format!(
-            "THE STATE IN {} IS NOT USED: it was last written with durability os, did not stop \
-             cleanly, and the machine has booted since, so its end may be missing. This node \
-             starts empty, with a new incarnation in place of {}",
-            directory.path().display(),
-            identity.incarnation
-        ));
-        return create(directory, reserve, options, fresh_incarnation, notes);
-    }
-    recover(directory, reserve, options, identity, notes)
-}
-
-/// Makes a new store. What lies in the way is set aside, never deleted.
-fn create(
-    directory: Directory,
-    reserve: Reserve,
-    options: DiskOptions,
-    incarnation: Incarnation,
-    mut notes: Vec<String>,
-) -> Result<Opened, StorageError> {
-    // The identity first, so that from here on the old store is not taken for this one's.
-    let salt = random()?;
-    let mut identity = Identity::new(
-        options.list.clone(),
-        options.index,
-        incarnation,
-        salt,
-        options.run(),
-    );
-    identity.write(&directory.identity())?;
-    if let Some(store) = directory.set_aside()? {
-        notes.push(format!(
-            "the old store was set aside as {}; it can be deleted",
-            store.display()
-        ));
-    }
-    let engine = Engine::create(&directory.store())?;
-    let digest = new_digest()?;
-    let (key, entry) = group_entry(0, incarnation, &digest, salt);
-    engine.write(&[(key, Some(entry.clone()))], true)?;
-    engine.sync()?;
-    let mark = Mark::create(&directory.mark(), incarnation)?;
-    identity.made = true;
-    identity.write(&directory.identity())?;
-    let recovered = Recovered {
-        incarnation,
-        ..Recovered::default()
-    };
-    let presence = Presence::new(directory.store(), directory.lock(), directory.mark())?;
-    let disk = Disk {
-        engine: Some(engine),
-        mark,
-        marked_at: Instant::now(),
-        presence,
-        looked_at: Instant::now(),
-        reserve,
-        written: 0,
-        compacted_at: Instant::now(),
-        digest,
-        drops: Drops::new(options.compact_after),
-        last_group: 0,
-        ends_with: entry,
-        failed: false,
-        identity,
-        identity_is_news: false,
-        salt,
-        options,
-        directory,
-    };
-    Ok(Opened {
-        storage: Box::new(disk),
-        table: Table::default(),
-        recovered,
-        notes,
-    })
-}
-
-/// Opens a store that is there, and proves it whole before anything is changed by this run.
-fn recover(
-    directory: Directory,
-    reserve: Reserve,
-    options: DiskOptions,
-    mut identity: Identity,
-    mut notes: Vec<String>,
-) -> Result<Opened, StorageError> {
-    let store = directory.store();
-    let incarnation = identity.incarnation;
-    let (mut mark, note) = Mark::open(&directory.mark(), incarnation)?;
-    notes.extend(note);
-    engine::check_parts(&store)?;
-    notes.extend(journal::check(
-        &store,
-        mark.group(),
-        identity.clean_stop,
-        identity.salt,
-    )?);
-    let engine = Engine::open(&store)?;
-    let contents = Contents::read(&engine, &directory)?;
-    let last_group = contents.check(&directory, incarnation, mark.group())?;
-    // What an earlier run left to the operating system is made durable before this run is entered
-    // as one that syncs.
-    engine.sync()?;
-    mark.write(last_group)?;
-    if let Some(configuration) = &contents.meta.configuration {
-        identity.learn(configuration, options.own());
-        identity.forget_readdressed(configuration);
-    }
-    let was_without_salt = identity.salt.is_none();
-    let salt = identity.salt.map_or_else(random, Ok)?;
-    identity.salt = Some(salt);
-    identity.begin(options.run());
-    identity.write(&directory.identity())?;
-    let recovered = Recovered {
-        incarnation,
-        meta: contents.meta,
-        group: last_group,
-        digests: contents.table.digests(),
-        readdressed: identity.readdressed.clone(),
-    };
-    let mut drops = Drops::new(options.compact_after);
-    drops.opened(contents.size, engine.size()?);
-    let (_, entry) = group_entry(last_group, incarnation, &contents.digest, salt);
-    if was_without_salt {
-        // From now on the store ends with an entry that has a seal.
-        engine.write(&[(GROUP_KEY.to_vec(), Some(entry.clone()))], true)?;
-    }
-    let presence = Presence::new(directory.store(), directory.lock(), directory.mark())?;
-    let disk = Disk {
-        engine: Some(engine),
-        mark,
-        marked_at: Instant::now(),
-        presence,
-        looked_at: Instant::now(),
-        reserve,
-        written: 0,
-        compacted_at: Instant::now(),
-        digest: contents.digest,
-        drops,
-        last_group,
-        ends_with: entry,
-        failed: false,
-        identity,
-        identity_is_news: false,
-        salt,
-        options,
-        directory,
-    };
-    Ok(Opened {
-        storage: Box::new(disk),
-        table: contents.table,
-        recovered,
-        notes,
-    })
-}
-
-/// All that a store holds, from one scan.
-struct Contents {
-    table: Table,
-    digest: Digest,
-    meta: Meta,
-    group: Option<GroupEntry>,
-    /// Bytes of keys and values.
-    size: u64,
-}
-
-impl Contents {
-    fn read(engine: &Engine, directory: &Directory) -> Result<Self, StorageError> {
-        let path = directory.store();
-        let mut contents = Contents {
-            table: Table::default(),
-            digest: new_digest()?,
-            meta: Meta::default(),
-            group: None,
-            size: 0,
-        };
-        engine.scan(|key, value| {
-            contents.size += (key.len() + value.len()) as u64;
-            match Entry::decode(&path, key, value)? {
-                // It comes first, by its prefix.
-                Entry::Group(group) => {
-                    let registers = usize::try_from(group.registers).unwrap_or(usize::MAX);
-                    contents.digest.reserve(registers.min(RESERVED_MAX));
-                    contents.group = Some(group);
-                }
-                Entry::Meta(meta) => {
-                    contents.digest.set_meta(key, value);
-                    contents.table.learn(&meta);
-                    contents.meta = *meta;
-                }
-                Entry::Register(name, state) => {
-                    contents.digest.set_register(key, value);
-                    contents.table.set(name, state);
-                }
-                // These come after all registers, by their prefix.
-                Entry::Chosen(name, ballot) => contents.table.mark_chosen(&name, ballot),
-            }
-            Ok(())
-        })?;
-        Ok(contents)
-    }
-
-    /// Whether this is exactly what the store held after its last group, and no less than the mark
-    /// tells.
-    fn check(
-        &self,
-        directory: &Directory,
-        incarnation: Incarnation,
-        mark: GroupNumber,
-    ) -> Result<GroupNumber, StorageError> {
-        let path = directory.store();
-        let Some(group) = self.group else {
-            return Err(StorageError::damaged(&path, "its group entry is missing"));
-        };
-        if group.incarnation != incarnation {
-            let what = format!(
-                "it belongs to incarnation {}, the identity file to {incarnation}",
-                group.incarnation
-            );
-            return Err(StorageError::damaged(&path, what));
-        }
-        if group.number < mark {
-            return Err(StorageError::Behind {
-                path,
-                store: group.number,
-                mark,
-            });
-        }
-        let found = (self.digest.registers(), self.digest.sum());
-        if found != (group.registers, group.digest) {
-            let what = format!(
-                "its {} registers are not the {} that it held after group {}, or some of them are \
-                 older than they were",
-                found.0, group.registers, group.number
-            );
-            return Err(StorageError::damaged(&path, what));
-        }
-        Ok(group.number)
-    }
 }
 
 impl Storage for Disk {
@@ -637,7 +370,7 @@ impl Disk {
     }
 }
 
-fn group_entry(
+pub(super) fn group_entry(
     number: GroupNumber,
     incarnation: Incarnation,
     digest: &Digest,
@@ -650,20 +383,4 @@ fn group_entry(
         digest: digest.sum(),
     };
     (GROUP_KEY.to_vec(), entry.encode(salt))
-}
-
-fn new_digest() -> Result<Digest, StorageError> {
-    Digest::new().map_err(no_randomness)
-}
-
-fn random() -> Result<u64, StorageError> {
-    getrandom::u64().map_err(no_randomness)
-}
-
-fn no_randomness(error: getrandom::Error) -> StorageError {
-    StorageError::Io {
-        doing: "reading",
-        path: PathBuf::from("the system's source of randomness"),
-        source: std::io::Error::other(error.to_string()),
-    }
 }

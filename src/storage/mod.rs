@@ -18,6 +18,7 @@ mod identity;
 mod journal;
 mod mark;
 pub mod memory;
+mod open;
 mod presence;
 pub mod readdress;
 mod reserve;

@@ -154,6 +154,29 @@ pub fn operations_at_a_node_whose_disk_hangs_are_run_by_others() {
     c.check();
 }
 
+/// It would pile up in memory, and the node take no more datagrams in.
+#[test]
+pub fn a_node_whose_disk_hangs_takes_in_nothing_that_waits_for_it() {
+    let (mut c, client) = with_a_hung_disk(3, 2);
+    let waiting = |c: &Script| c.cluster.nodes[2].disk.unsynced();
+    let before = waiting(&c);
+    for number in 0..200 {
+        c.put(client, &format!("k{number}"), "1");
+    }
+    let more = waiting(&c) - before;
+    assert!(more < 50, "{more} groups");
+    mend_disk(&mut c, 2);
+    // Another one is missing then, so that it needs what it had not taken in.
+    c.run_ms(10_000);
+    c.crash_hard(0);
+    let client = c.client_of(&[2]);
+    c.run_ms(1_000);
+    for number in 0..200 {
+        assert_eq!(c.get(client, &format!("k{number}")), "1");
+    }
+    c.check();
+}
+
 #[track_caller]
 fn assert_refused(outcome: &ChangeOutcome, part: &str) {
     match outcome {

@@ -1,0 +1,303 @@
+//! Opening a data directory: a new store, or one that is there and proves that it is whole (E1, R2).
+//! What is refused changes nothing.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use super::compaction::Drops;
+use super::digest::Digest;
+use super::directory::Directory;
+use super::disk::{Disk, DiskOptions, group_entry};
+use super::engine::{self, Engine};
+use super::error::StorageError;
+use super::format::{Entry, GROUP_KEY, GroupEntry};
+use super::identity::Identity;
+use super::mark::Mark;
+use super::presence::Presence;
+use super::reserve::Reserve;
+use super::{Opened, Table, journal};
+use crate::protocol::message::{GroupNumber, Incarnation, Meta, Recovered};
+
+/// Registers that room is made for at once at opening, on the word of the group entry.
+const RESERVED_MAX: usize = 1 << 26;
+
+/// Opens the store in a data directory, or makes a new one. A node that has no state, or cannot
+/// prove it complete, gets `fresh_incarnation` (E1), durably.
+///
+/// # Panics
+///
+/// If `index` is no place in the list.
+pub fn open(options: DiskOptions, fresh_incarnation: Incarnation) -> Result<Opened, StorageError> {
+    assert!(
+        usize::from(options.index) < options.list.len(),
+        "a node has a place in its list"
+    );
+    let directory = Directory::open(&options.directory)?;
+    let reserve = Reserve::open(directory.path(), options.reserve);
+    let mut notes = Vec::from_iter(directory.permission_note()?);
+    let Some(identity) = Identity::read(&directory.identity())? else {
+        directory.check_empty()?;
+        return create(directory, reserve, options, fresh_incarnation, notes);
+    };
+    identity.check_made_for(directory.path(), &options.list, options.index)?;
+    if !identity.made {
+        // Only the making of the store was begun: nothing was promised yet.
+        return create(directory, reserve, options, fresh_incarnation, notes);
+    }
+    // E1: the last run's durability counts, whatever this run's is.
+    if !identity.proves_state(options.boot_id.as_deref()) {
+        notes.push(format!(
+            "THE STATE IN {} IS NOT USED: it was last written with durability os, did not stop \
+             cleanly, and the machine has booted since, so its end may be missing. This node \
+             starts empty, with a new incarnation in place of {}",
+            directory.path().display(),
+            identity.incarnation
+        ));
+        return create(directory, reserve, options, fresh_incarnation, notes);
+    }
+    recover(directory, reserve, options, identity, notes)
+}
+
+/// Makes a new store. What lies in the way is set aside, never deleted.
+fn create(
+    directory: Directory,
+    reserve: Reserve,
+    options: DiskOptions,
+    incarnation: Incarnation,
+    mut notes: Vec<String>,
+) -> Result<Opened, StorageError> {
+    // The identity first, so that from here on the old store is not taken for this one's.
+    let salt = random()?;
+    let mut identity = Identity::new(
+        options.list.clone(),
+        options.index,
+        incarnation,
+        salt,
+        options.run(),
+    );
+    identity.write(&directory.identity())?;
+    if let Some(store) = directory.set_aside()? {
+        notes.push(format!(
+            "the old store was set aside as {}; it can be deleted",
+            store.display()
+        ));
+    }
+    let engine = Engine::create(&directory.store())?;
+    let digest = new_digest()?;
+    let (key, entry) = group_entry(0, incarnation, &digest, salt);
+    engine.write(&[(key, Some(entry.clone()))], true)?;
+    engine.sync()?;
+    let mark = Mark::create(&directory.mark(), incarnation)?;
+    identity.made = true;
+    identity.write(&directory.identity())?;
+    let recovered = Recovered {
+        incarnation,
+        ..Recovered::default()
+    };
+    let presence = Presence::new(directory.store(), directory.lock(), directory.mark())?;
+    let disk = Disk {
+        engine: Some(engine),
+        mark,
+        marked_at: Instant::now(),
+        presence,
+        looked_at: Instant::now(),
+        reserve,
+        written: 0,
+        compacted_at: Instant::now(),
+        digest,
+        drops: Drops::new(options.compact_after),
+        last_group: 0,
+        ends_with: entry,
+        failed: false,
+        identity,
+        identity_is_news: false,
+        salt,
+        options,
+        directory,
+    };
+    Ok(Opened {
+        storage: Box::new(disk),
+        table: Table::default(),
+        recovered,
+        notes,
+    })
+}
+
+/// Opens a store that is there, and proves it whole before anything is changed by this run.
+fn recover(
+    directory: Directory,
+    reserve: Reserve,
+    options: DiskOptions,
+    mut identity: Identity,
+    mut notes: Vec<String>,
+) -> Result<Opened, StorageError> {
+    let store = directory.store();
+    let incarnation = identity.incarnation;
+    let (mut mark, note) = Mark::open(&directory.mark(), incarnation)?;
+    notes.extend(note);
+    engine::check_parts(&store)?;
+    notes.extend(journal::check(
+        &store,
+        mark.group(),
+        identity.clean_stop,
+        identity.salt,
+    )?);
+    let engine = Engine::open(&store)?;
+    let contents = Contents::read(&engine, &directory)?;
+    let last_group = contents.check(&directory, incarnation, mark.group())?;
+    // What an earlier run left to the operating system is made durable before this run is entered
+    // as one that syncs.
+    engine.sync()?;
+    mark.write(last_group)?;
+    if let Some(configuration) = &contents.meta.configuration {
+        identity.learn(configuration, options.own());
+        identity.forget_readdressed(configuration);
+    }
+    let was_without_salt = identity.salt.is_none();
+    let salt = identity.salt.map_or_else(random, Ok)?;
+    identity.salt = Some(salt);
+    identity.begin(options.run());
+    identity.write(&directory.identity())?;
+    let recovered = Recovered {
+        incarnation,
+        meta: contents.meta,
+        group: last_group,
+        digests: contents.table.digests(),
+        readdressed: identity.readdressed.clone(),
+    };
+    let mut drops = Drops::new(options.compact_after);
+    drops.opened(contents.size, engine.size()?);
+    let (_, entry) = group_entry(last_group, incarnation, &contents.digest, salt);
+    if was_without_salt {
+        // From now on the store ends with an entry that has a seal.
+        engine.write(&[(GROUP_KEY.to_vec(), Some(entry.clone()))], true)?;
+    }
+    let presence = Presence::new(directory.store(), directory.lock(), directory.mark())?;
+    let disk = Disk {
+        engine: Some(engine),
+        mark,
+        marked_at: Instant::now(),
+        presence,
+        looked_at: Instant::now(),
+        reserve,
+        written: 0,
+        compacted_at: Instant::now(),
+        digest: contents.digest,
+        drops,
+        last_group,
+        ends_with: entry,
+        failed: false,
+        identity,
+        identity_is_news: false,
+        salt,
+        options,
+        directory,
+    };
+    Ok(Opened {
+        storage: Box::new(disk),
+        table: contents.table,
+        recovered,
+        notes,
+    })
+}
+
+/// All that a store holds, from one scan.
+struct Contents {
+    table: Table,
+    digest: Digest,
+    meta: Meta,
+    group: Option<GroupEntry>,
+    /// Bytes of keys and values.
+    size: u64,
+}
+
+impl Contents {
+    fn read(engine: &Engine, directory: &Directory) -> Result<Self, StorageError> {
+        let path = directory.store();
+        let mut contents = Contents {
+            table: Table::default(),
+            digest: new_digest()?,
+            meta: Meta::default(),
+            group: None,
+            size: 0,
+        };
+        engine.scan(|key, value| {
+            contents.size += (key.len() + value.len()) as u64;
+            match Entry::decode(&path, key, value)? {
+                // It comes first, by its prefix.
+                Entry::Group(group) => {
+                    let registers = usize::try_from(group.registers).unwrap_or(usize::MAX);
+                    contents.digest.reserve(registers.min(RESERVED_MAX));
+                    contents.group = Some(group);
+                }
+                Entry::Meta(meta) => {
+                    contents.digest.set_meta(key, value);
+                    contents.table.learn(&meta);
+                    contents.meta = *meta;
+                }
+                Entry::Register(name, state) => {
+                    contents.digest.set_register(key, value);
+                    contents.table.set(name, state);
+                }
+                // These come after all registers, by their prefix.
+                Entry::Chosen(name, ballot) => contents.table.mark_chosen(&name, ballot),
+            }
+            Ok(())
+        })?;
+        Ok(contents)
+    }
+
+    /// Whether this is exactly what the store held after its last group, and no less than the mark
+    /// tells.
+    fn check(
+        &self,
+        directory: &Directory,
+        incarnation: Incarnation,
+        mark: GroupNumber,
+    ) -> Result<GroupNumber, StorageError> {
+        let path = directory.store();
+        let Some(group) = self.group else {
+            return Err(StorageError::damaged(&path, "its group entry is missing"));
+        };
+        if group.incarnation != incarnation {
+            let what = format!(
+                "it belongs to incarnation {}, the identity file to {incarnation}",
+                group.incarnation
+            );
+            return Err(StorageError::damaged(&path, what));
+        }
+        if group.number < mark {
+            return Err(StorageError::Behind {
+                path,
+                store: group.number,
+                mark,
+            });
+        }
+        let found = (self.digest.registers(), self.digest.sum());
+        if found != (group.registers, group.digest) {
+            let what = format!(
+                "its {} registers are not the {} that it held after group {}, or some of them are \
+                 older than they were",
+                found.0, group.registers, group.number
+            );
+            return Err(StorageError::damaged(&path, what));
+        }
+        Ok(group.number)
+    }
+}
+
+fn new_digest() -> Result<Digest, StorageError> {
+    Digest::new().map_err(no_randomness)
+}
+
+fn random() -> Result<u64, StorageError> {
+    getrandom::u64().map_err(no_randomness)
+}
+
+fn no_randomness(error: getrandom::Error) -> StorageError {
+    StorageError::Io {
+        doing: "reading",
+        path: PathBuf::from("the system's source of randomness"),
+        source: std::io::Error::other(error.to_string()),
+    }
+}

@@ -10,6 +10,7 @@
 mod attempts;
 mod call;
 mod cluster;
+mod distance;
 mod latency;
 mod node;
 mod operation;

@@ -18,6 +18,8 @@ use crate::config::NodeAddress;
 const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
 /// What is left for a call at least, when looking names up took the time.
 const CALL_TIMEOUT_MIN: Duration = Duration::from_millis(50);
+/// `no quorum` is told after this part of the timeout at the earliest: the default of the library.
+const NO_QUORUM_PART: u32 = 5;
 
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Options of all commands but serve")]
@@ -61,7 +63,9 @@ impl ConnectionArgs {
         if let Some(timeout) = self.timeout {
             options.deadline = timeout;
             // Else a short time would always end in "timed out", which says less.
-            options.no_quorum_after = options.no_quorum_after.min(timeout * 3 / 4);
+            let no_quorum_after = options.no_quorum_after.min(timeout * 3 / 4);
+            // Whoever waits for longer than usual may have links on which a round trip takes long.
+            options.no_quorum_after = no_quorum_after.max(timeout / NO_QUORUM_PART);
         }
         options
     }

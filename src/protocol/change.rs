@@ -309,8 +309,9 @@ impl Replica {
             self.changes.sealing_us = now.mono_us;
         }
         let near = self.near.clone();
+        let anew_us = self.answer_wait_us(SEAL_ANEW_MS);
         let sealing = self.changes.sealing.as_mut().expect("just made");
-        if now.mono_us >= self.changes.sealing_us + SEAL_ANEW_MS * 1_000 {
+        if now.mono_us >= self.changes.sealing_us + anew_us {
             self.changes.sealing_us = now.mono_us;
             sealing.look_anew();
         }

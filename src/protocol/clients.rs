@@ -320,9 +320,10 @@ impl Replica {
             sent_again: false,
         };
         self.send_forward(now, attempt, &forwarded, Way::Usual);
+        let due_us = now.mono_us + self.forward_again_us(to);
         self.forwards.insert(attempt, forwarded);
-        let wait_us = self.forward_pace.wait_us(0);
-        self.wake_for_forwards(now.mono_us + wait_us);
+        self.forwards_due.insert((due_us, attempt));
+        self.wake_for_forwards(due_us);
     }
 
     fn send_forward(&mut self, now: Now, attempt: u64, forwarded: &Forwarded, way: Way) {
@@ -409,51 +410,73 @@ impl Replica {
         }
     }
 
+    /// How long an answer to what was forwarded is waited for before it is sent again.
+    fn forward_again_us(&self, to: NodeId) -> u64 {
+        let usual_us = self.forward_pace.wait_us(0);
+        usual_us.max(self.forward_least_us(to))
+    }
+
+    /// ... and before it runs here. Where round trips are long that is long too: two nodes that run the same
+    /// operation only hinder each other.
+    fn forward_back_us(&self, to: NodeId) -> u64 {
+        let slow_us = (4 * self.forward_pace.wait_us(0)).max(2 * self.pace.wait_us(0));
+        let usual_us = slow_us.max(FORWARD_WAIT_MS * 1_000);
+        usual_us.max(2 * self.forward_least_us(to))
+    }
+
     /// What was forwarded and is not answered soon is sent again, also by another way; then it runs
     /// here.
     pub(super) fn look_at_forwards(&mut self, now: Now) {
+        // A timer that was overtaken by an earlier one.
+        if self
+            .forwards_due_us
+            .is_some_and(|due_us| now.mono_us < due_us)
+        {
+            return;
+        }
         self.forwards_due_us = None;
-        let again_us = self.forward_pace.wait_us(0);
-        let slow_us = (4 * again_us).max(2 * self.pace.wait_us(0));
-        let back_us = slow_us.max(FORWARD_WAIT_MS * 1_000);
-        while let Some(first) = self.forwards.first_entry() {
-            if now.mono_us < first.get().at_us + back_us {
+        while let Some((due_us, attempt)) = self.forwards_due.first().copied() {
+            // Most are answered by then.
+            if !self.forwards.contains_key(&attempt) {
+                self.forwards_due.pop_first();
+            } else if due_us <= now.mono_us {
+                self.forwards_due.pop_first();
+                self.look_at_forward(now, attempt);
+            } else {
+                self.wake_for_forwards(due_us);
                 break;
             }
-            let (attempt, forwarded) = first.remove_entry();
-            self.taken_back.push_back((attempt, forwarded.at_us));
+        }
+    }
+
+    fn look_at_forward(&mut self, now: Now, attempt: u64) {
+        let forwarded = &self.forwards[&attempt];
+        let (to, at_us, sent_again) = (forwarded.to, forwarded.at_us, forwarded.sent_again);
+        let back_at_us = at_us + self.forward_back_us(to);
+        let again_at_us = at_us + self.forward_again_us(to);
+        if now.mono_us >= back_at_us {
+            let forwarded = self.forwards.remove(&attempt).expect("just seen");
+            self.taken_back.push_back((attempt, at_us));
             if self.taken_back.len() > TAKEN_BACK_MAX {
                 self.taken_back.pop_front();
             }
             self.take_back(now, forwarded.pending);
-        }
-        let due = self
-            .forwards
-            .iter()
-            .take_while(|(_, f)| now.mono_us >= f.at_us + again_us);
-        let due = due
-            .filter(|(_, f)| !f.sent_again)
-            .map(|(attempt, _)| *attempt);
-        for attempt in due.collect::<Vec<u64>>() {
+        } else if sent_again {
+            self.forwards_due.insert((back_at_us, attempt));
+        } else if now.mono_us < again_at_us {
+            self.forwards_due.insert((again_at_us, attempt));
+        } else {
             let mut forwarded = self.forwards.remove(&attempt).expect("just seen");
             forwarded.sent_again = true;
             self.send_forward(now, attempt, &forwarded, Way::Detour(0));
             self.forwards.insert(attempt, forwarded);
-        }
-        let first = self.forwards.values().next();
-        let next = self.forwards.values().find(|f| !f.sent_again);
-        let next_us = [
-            first.map(|f| f.at_us + back_us),
-            next.map(|f| f.at_us + again_us),
-        ];
-        if let Some(next_us) = next_us.into_iter().flatten().min() {
-            self.wake_for_forwards(next_us.max(now.mono_us + 1));
+            self.forwards_due.insert((back_at_us, attempt));
         }
     }
 
     /// One timer is enough: whoever it wakes sets the next.
     fn wake_for_forwards(&mut self, at_us: u64) {
-        if self.forwards_due_us.is_none() {
+        if self.forwards_due_us.is_none_or(|due_us| at_us < due_us) {
             self.forwards_due_us = Some(at_us);
             self.timers.set(at_us, Timer::Forwards);
         }

@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::ballot::Ballot;
 use super::limits::{
-    COPIES_SIZE_MAX, COPIES_UNDER_WAY_MAX, COPY_RETRY_MS, HINT_AFTER_MS, HINTS_MAX, HINTS_SIZE_MAX,
-    ROUNDS_LINGERING_MAX,
+    COPIES_SIZE_MAX, COPIES_UNDER_WAY_MAX, HINTS_MAX, HINTS_SIZE_MAX, ROUNDS_LINGERING_MAX,
 };
 use super::message::{NodeId, Now, RoundId};
 use super::quorum::NodeSet;
@@ -40,7 +39,8 @@ pub struct Missed {
 }
 
 impl Rounds {
-    pub fn chosen(&mut self, now: Now, round: RoundId, missed: Missed) {
+    /// `wait_us`: after which who has not answered has missed it.
+    pub fn chosen(&mut self, now: Now, round: RoundId, missed: Missed, wait_us: u64) {
         let Missed { key, ballot, nodes } = missed;
         let lingering = Lingering {
             key,
@@ -48,8 +48,7 @@ impl Rounds {
             missing: nodes,
         };
         self.lingering.insert(round, lingering);
-        self.due
-            .push_back((now.mono_us + HINT_AFTER_MS * 1_000, round));
+        self.due.push_back((now.mono_us + wait_us, round));
     }
 
     pub fn accepted(&mut self, round: RoundId, from: NodeId) {
@@ -185,10 +184,10 @@ impl Hints {
     }
 
     /// Keys being copied that have not been answered for long.
-    pub fn overdue(&mut self, now: Now) -> Vec<Key> {
+    pub fn overdue(&mut self, now: Now, wait_us: u64) -> Vec<Key> {
         let mut overdue = Vec::new();
         for (key, copying) in &mut self.copying {
-            if now.mono_us >= copying.looked_at_us + COPY_RETRY_MS * 1_000 {
+            if now.mono_us >= copying.looked_at_us + wait_us {
                 copying.looked_at_us = now.mono_us;
                 overdue.push(key.clone());
             }
@@ -264,6 +263,9 @@ impl Hints {
 mod tests {
     use super::*;
 
+    const WAIT_MS: u64 = 200;
+    const WAIT_US: u64 = WAIT_MS * 1_000;
+
     fn at(mono_ms: u64) -> Now {
         Now {
             mono_us: mono_ms * 1_000,
@@ -290,22 +292,22 @@ mod tests {
     #[test]
     fn a_late_answer_leaves_no_hint() {
         let mut rounds = Rounds::default();
-        rounds.chosen(at(0), 7, missed(1, &[2, 3]));
-        rounds.chosen(at(0), 8, missed(2, &[2]));
+        rounds.chosen(at(0), 7, missed(1, &[2, 3]), WAIT_US);
+        rounds.chosen(at(0), 8, missed(2, &[2]), WAIT_US);
         rounds.accepted(7, 3);
         rounds.accepted(8, 2);
         rounds.accepted(9, 2);
-        assert_eq!(rounds.pop_due(at(HINT_AFTER_MS - 1)), None);
-        let left = rounds.pop_due(at(HINT_AFTER_MS));
+        assert_eq!(rounds.pop_due(at(WAIT_MS - 1)), None);
+        let left = rounds.pop_due(at(WAIT_MS));
         assert_eq!(left, Some(missed(1, &[2])));
-        assert_eq!(rounds.pop_due(at(HINT_AFTER_MS)), None);
+        assert_eq!(rounds.pop_due(at(WAIT_MS)), None);
     }
 
     #[test]
     fn rounds_beyond_the_bound_are_not_waited_for() {
         let mut rounds = Rounds::default();
         for number in 0..=ROUNDS_LINGERING_MAX {
-            rounds.chosen(at(0), number as u64, missed(number, &[2]));
+            rounds.chosen(at(0), number as u64, missed(number, &[2]), WAIT_US);
         }
         assert_eq!(rounds.pop_due(at(1)), Some(missed(0, &[2])));
         assert_eq!(rounds.pop_due(at(1)), None);
@@ -391,9 +393,9 @@ mod tests {
         let mut hints = Hints::default();
         hints.note(key(1), b(1));
         hints.start_copy(at(0));
-        assert!(hints.overdue(at(COPY_RETRY_MS - 1)).is_empty());
-        assert_eq!(hints.overdue(at(COPY_RETRY_MS)), [key(1)]);
-        assert!(hints.overdue(at(COPY_RETRY_MS)).is_empty());
+        assert!(hints.overdue(at(WAIT_MS - 1), WAIT_US).is_empty());
+        assert_eq!(hints.overdue(at(WAIT_MS), WAIT_US), [key(1)]);
+        assert!(hints.overdue(at(WAIT_MS), WAIT_US).is_empty());
         assert!(!hints.doubt(&key(1), b(3)));
         assert!(hints.doubt(&key(1), b(3)), "it stands in the way for long");
     }

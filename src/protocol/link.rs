@@ -1,11 +1,17 @@
 //! One link, in the direction towards this node: whether it works, how long a round trip over it
 //! takes, how much it loses. Knows its neighbour's id and nothing of the rest of the network.
 
+use std::collections::VecDeque;
+
 use super::message::{Echo, LinkTold};
 use super::timings::Timings;
 
-/// Heartbeats whose sending time is remembered.
-const SENT_KEPT: usize = 16;
+/// Heartbeats whose sending time is remembered: of 2.5 s at the fastest pace, for the echoes of slow links.
+const SENT_KEPT: usize = 256;
+/// Of so many round trips the least counts as what one takes at least.
+const LEAST_OF: usize = 8;
+/// No more than this is believed of a round trip.
+const LEAST_RTT_MAX_US: u32 = 2_000_000;
 /// Weight of one heartbeat in the estimate of loss, and of one round trip in that of their time.
 const WEIGHT: u32 = 16;
 /// A gap in the numbers that is longer tells of a silence, not of more loss.
@@ -36,6 +42,8 @@ pub struct Link {
     /// Of `LOSS_ONE`.
     loss: u32,
     rtt_us: Option<u32>,
+    /// The last round trips, in no order. A node that pauses makes some of them long, never all.
+    rtts_us: VecDeque<u32>,
     /// This node's heartbeats to the neighbour: how many there were, and when the last of them left.
     sent: u32,
     sent_us: [u64; SENT_KEPT],
@@ -51,6 +59,7 @@ impl Link {
             last: None,
             loss: 0,
             rtt_us: None,
+            rtts_us: VecDeque::new(),
             sent: 0,
             sent_us: [0; SENT_KEPT],
         }
@@ -62,7 +71,7 @@ impl Link {
 
     /// A datagram came: all traffic counts.
     pub fn heard(&mut self, now_us: u64, timings: &Timings) {
-        let silent = now_us >= self.heard_us + timings.link_down_us();
+        let silent = now_us >= self.heard_us + self.down_after_us(timings);
         self.state = match self.state {
             State::Unheard => State::Up { since_us: None },
             State::Down { since_us } if silent || since_us.is_none() => State::Down {
@@ -97,7 +106,26 @@ impl Link {
                 Some(smoothed) => smoothed - smoothed / WEIGHT + rtt_us / WEIGHT,
                 None => rtt_us,
             });
+            if self.rtts_us.len() >= LEAST_OF {
+                self.rtts_us.pop_front();
+            }
+            self.rtts_us.push_back(rtt_us);
         }
+    }
+
+    /// What a round trip takes at least; 0 while it is not known.
+    pub fn least_rtt_us(&self) -> u64 {
+        let least_us = self.rtts_us.iter().min().copied().unwrap_or(0);
+        u64::from(least_us.min(LEAST_RTT_MAX_US))
+    }
+
+    /// The silence after which it is down. Where datagrams take long, some take longer by about as much:
+    /// two heartbeats that left one after the other come by up to a round trip further apart. But what the
+    /// neighbour told counts for as long.
+    fn down_after_us(&self, timings: &Timings) -> u64 {
+        let apart_us = 2 * timings.heartbeat_ms * 1_000 + self.least_rtt_us();
+        let slow_us = apart_us.min(timings.row_stale_ms * 1_000);
+        slow_us.max(timings.link_down_us())
     }
 
     fn round_trip(&self, echo: Echo, now_us: u64) -> Option<u32> {
@@ -123,7 +151,7 @@ impl Link {
 
     /// Brings the state up to date. Whether it changed.
     pub fn look(&mut self, now_us: u64, timings: &Timings) -> bool {
-        let down_after_us = timings.link_down_us();
+        let down_after_us = self.down_after_us(timings);
         let silent = now_us >= self.heard_us + down_after_us;
         match self.state {
             State::Up { since_us } if silent => {
@@ -250,6 +278,43 @@ mod tests {
         assert!(link.told(1).unwrap().loss_permille <= loss, "a new boot");
     }
 
+    /// Heartbeats each 50 ms whose echoes say that a round trip takes so long, looked at just before each.
+    fn echoes(link: &mut Link, from_ms: u64, rtts_ms: &[u64]) -> bool {
+        let mut stays = true;
+        for (count, rtt_ms) in rtts_ms.iter().enumerate() {
+            let sent_us = (from_ms + 50 * count as u64) * 1_000;
+            let (number, _) = link.beat(sent_us);
+            let now_us = sent_us + rtt_ms * 1_000;
+            stays &= is_up_at(link, now_us / 1_000);
+            link.heard(now_us, &timings());
+            let last = link.last.map_or(0, |(last, _)| last);
+            let echo = Some(Echo { number, held_us: 0 });
+            link.heartbeat(7, last + 1, echo, now_us);
+        }
+        stays
+    }
+
+    #[test]
+    fn a_slow_link_gets_a_round_trip_more_before_it_is_down() {
+        let mut link = Link::new(&timings());
+        link.heard(0, &timings());
+        echoes(&mut link, 0, &[600; 10]);
+        assert_eq!(link.least_rtt_us(), 600_000);
+        let heard_ms = link.heard_us / 1_000;
+        assert!(is_up_at(&mut link, heard_ms + 699));
+        assert!(!is_up_at(&mut link, heard_ms + 700));
+    }
+
+    #[test]
+    fn pauses_and_small_delays_leave_the_silence_as_it_is_set() {
+        for rtts_ms in [[1, 1, 90, 1, 3_000, 3_000, 1, 1], [99; 8]] {
+            let mut link = Link::new(&timings());
+            link.heard(0, &timings());
+            echoes(&mut link, 0, &rtts_ms);
+            assert_eq!(link.down_after_us(&timings()), 200_000);
+        }
+    }
+
     #[test]
     fn numbers_that_come_round_are_no_gap() {
         let mut link = Link::new(&timings());
@@ -273,7 +338,7 @@ mod tests {
         link.heartbeat(7, 1, echo(1, 50_000), 51_300);
         assert_eq!(link.told(1).unwrap().rtt_us, 300);
         assert_eq!(link.beat(52_000), (2, echo(1, 700)));
-        // Never sent, long ago, held longer than it can have been: no times at all.
+        // Never sent, not yet, held longer than it can have been: no times at all.
         for (number, held_us) in [(0, 0), (9, 0), (2, 60_000)] {
             assert_eq!(link.round_trip(Echo { number, held_us }, 60_000), None);
         }

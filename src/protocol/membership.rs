@@ -97,7 +97,7 @@ impl Replica {
             .voters()
             .filter(|m| self.near.contains(&m.node));
         let before = near.take_while(|m| m.node != self.node).count();
-        before as u64 * self.timings.change_patience_ms * 1_000
+        before as u64 * self.answer_wait_us(self.timings.change_patience_ms)
     }
 
     fn look_who_is_missed(&mut self, now: Now, configuration: &Configuration) {
@@ -147,7 +147,7 @@ impl Replica {
         let Message::AdmissionAsked(asked) = &envelope.message else {
             return;
         };
-        let asked_us = self.timings.admission_asked_ms * 1_000;
+        let asked_us = self.answer_wait_us(self.timings.admission_asked_ms);
         let known = self.changes.reached.asking.get(&envelope.origin).copied();
         // It is somebody new at each change of the configuration (E4). In one epoch it is so only if it
         // was started without its state, and then it was not there without a break.
@@ -180,7 +180,7 @@ impl Replica {
         patience_us: u64,
     ) -> Vec<(NodeId, Incarnation)> {
         let (asked_us, least_ms) = (
-            self.timings.admission_asked_ms * 1_000,
+            self.answer_wait_us(self.timings.admission_asked_ms),
             self.timings.steady_ms,
         );
         let asking = &mut self.changes.reached.asking;

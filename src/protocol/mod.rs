@@ -17,6 +17,7 @@ pub mod configuration;
 mod coordinate;
 mod copies;
 pub mod digest;
+mod distance;
 mod fresh;
 mod full;
 mod hang;
@@ -63,7 +64,7 @@ mod upkeep;
 mod vote;
 mod waits;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use kvclient::wire::Full;
@@ -79,6 +80,7 @@ use clients::Forwarded;
 use clocks::Clocks;
 use copies::Copies;
 use digest::{BUCKETS_MAX, Digests, Spread};
+use distance::Distances;
 use hang::Oldest;
 use hearsay::Hearsay;
 use hints::{Hints, Rounds};
@@ -227,6 +229,7 @@ pub struct Replica {
     near: Vec<NodeId>,
     /// Those of them whose disks work, which is where operations are forwarded.
     coordinators: Vec<NodeId>,
+    distances: Distances,
     /// Nodes that are there and have no vote.
     learners: Vec<NodeId>,
     told_us: u64,
@@ -256,8 +259,10 @@ pub struct Replica {
     sessions: Sessions,
     /// X4 between nodes.
     forwarders: Forwarders,
-    /// Operations forwarded and not answered, in order of attempt and so of time.
+    /// Operations forwarded and not answered, by attempt.
     forwards: BTreeMap<u64, Forwarded>,
+    /// When each of them is to be looked at.
+    forwards_due: BTreeSet<(u64, u64)>,
     forward_attempts: u64,
     /// How long forwarded operations take.
     forward_pace: Pace,
@@ -366,6 +371,7 @@ impl Replica {
             epochs: Epochs::default(),
             near: Vec::new(),
             coordinators: Vec::new(),
+            distances: Distances::default(),
             learners: Vec::new(),
             told_us: 0,
             news_due_us: None,
@@ -383,6 +389,7 @@ impl Replica {
             sessions: Sessions::default(),
             forwarders: Forwarders::default(),
             forwards: BTreeMap::new(),
+            forwards_due: BTreeSet::new(),
             forward_attempts: 0,
             forward_pace: Pace::default(),
             forwards_due_us: None,

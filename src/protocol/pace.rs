@@ -1,7 +1,9 @@
 //! How long a round waits before it sends again: a smoothed estimate of how long rounds take, as
 //! TCP keeps one of round trips. It speeds up what is lost; nothing depends on it being right.
 
-use super::limits::{RETRANSMIT_INITIAL_US, RETRANSMIT_MAX_US, RETRANSMIT_MIN_US};
+use super::limits::{
+    BACKOFF_INITIAL_US, BACKOFF_MAX_US, RETRANSMIT_INITIAL_US, RETRANSMIT_MAX_US, RETRANSMIT_MIN_US,
+};
 
 /// How much less a round counts that was sent again.
 const AGAIN_WEIGHT: u64 = 15;
@@ -10,9 +12,17 @@ const AGAIN_WEIGHT: u64 = 15;
 pub struct Pace {
     smoothed_us: Option<u64>,
     deviation_us: u64,
+    /// What no wait is shorter than, by what the links show.
+    least_us: u64,
 }
 
 impl Pace {
+    /// No wait is shorter than this from now on: before any round is through the links tell how long one
+    /// takes at least, and rounds that were all sent again tell it late.
+    pub fn set_least_us(&mut self, least_us: u64) {
+        self.least_us = least_us;
+    }
+
     /// How long a round took. Rounds that were sent again count a little: if they did not, a wait that
     /// is too short would never be corrected; if they counted in full, the time that a failed link
     /// costs would make the next wait longer, and so on until it is found.
@@ -38,10 +48,19 @@ impl Pace {
             .map_or(RETRANSMIT_INITIAL_US, |smoothed| {
                 smoothed + 4 * self.deviation_us
             })
-            .max(RETRANSMIT_MIN_US);
+            .clamp(RETRANSMIT_MIN_US, RETRANSMIT_MAX_US)
+            .max(self.least_us);
         first
             .saturating_mul(1 << sent_again.min(16))
-            .min(RETRANSMIT_MAX_US)
+            .min(RETRANSMIT_MAX_US.max(2 * self.least_us))
+    }
+
+    /// What a coordinator that lost so many rounds in a row waits at most before the next: long enough for
+    /// the other one's to be through.
+    pub fn backoff_us(&self, lost: u32) -> u64 {
+        let first_us = BACKOFF_INITIAL_US.max(self.least_us / 2);
+        let most_us = BACKOFF_MAX_US.max(2 * self.least_us);
+        (first_us << lost.min(10)).min(most_us)
     }
 }
 
@@ -67,6 +86,23 @@ mod tests {
             pace.sample(100, false);
         }
         assert_eq!(pace.wait_us(0), RETRANSMIT_MIN_US);
+    }
+
+    #[test]
+    fn no_wait_is_shorter_than_the_links_allow() {
+        let mut pace = Pace::default();
+        assert_eq!((pace.backoff_us(1), pace.backoff_us(10)), (4_000, 64_000));
+        pace.set_least_us(600_000);
+        let waits = [0, 1, 9].map(|again| pace.wait_us(again));
+        assert_eq!(waits, [600_000, 1_200_000, 1_200_000]);
+        for _ in 0..100 {
+            pace.sample(2_000_000, false);
+        }
+        assert_eq!(pace.wait_us(0), 600_000, "a lost message is missed by then");
+        assert_eq!(
+            (pace.backoff_us(1), pace.backoff_us(9)),
+            (600_000, 1_200_000)
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::digest::{Bucket, Spread};
-use super::limits::{GIVEN_UP_MAX, PULL_RETRY_MS};
+use super::limits::GIVEN_UP_MAX;
 use super::message::{BucketTold, NodeId, Now, RoundId};
 use super::record::Key;
 
@@ -68,8 +68,8 @@ impl Question {
         }
     }
 
-    pub fn is_overdue(&self, now: Now) -> bool {
-        now.mono_us >= self.at_us + PULL_RETRY_MS * 1_000
+    pub fn is_overdue(&self, now: Now, wait_us: u64) -> bool {
+        now.mono_us >= self.at_us + wait_us
     }
 
     /// False once it was asked often enough.

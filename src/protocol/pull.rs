@@ -4,9 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::ballot::Ballot;
-use super::limits::{
-    KEYS_PER_MESSAGE_MAX, PULL_RETRY_MS, PULLS_SIZE_MAX, PULLS_UNDER_WAY_MAX, PULLS_WAITING_MAX,
-};
+use super::limits::{KEYS_PER_MESSAGE_MAX, PULLS_SIZE_MAX, PULLS_UNDER_WAY_MAX, PULLS_WAITING_MAX};
 use super::message::{NodeId, Now};
 use super::record::Key;
 use super::room::Room;
@@ -75,8 +73,7 @@ impl Source {
     }
 
     /// Later keys were answered, or none for long.
-    fn is_overdue(&self, now: Now, asked: &Asked) -> bool {
-        let wait_us = PULL_RETRY_MS * 1_000;
+    fn is_overdue(&self, now: Now, wait_us: u64, asked: &Asked) -> bool {
         let is_silent = now.mono_us >= self.heard_us + wait_us;
         now.mono_us >= asked.at_us + wait_us && (is_silent || asked.at_us < self.answered_us)
     }
@@ -110,7 +107,12 @@ impl Pulls {
 
     /// What was not answered in time and is asked for again, of whom; what was asked for too often is
     /// given up, until somebody finds it missing again, and counted.
-    pub fn overdue(&mut self, now: Now, tries_max: u32) -> (Vec<(NodeId, Vec<Key>)>, u64) {
+    pub fn overdue(
+        &mut self,
+        now: Now,
+        wait_us: u64,
+        tries_max: u32,
+    ) -> (Vec<(NodeId, Vec<Key>)>, u64) {
         let (mut overdue, mut given_up_count) = (Vec::new(), 0);
         for (node, source) in &mut self.sources {
             let (mut keys, mut given_up) = (Vec::new(), Vec::new());
@@ -118,7 +120,7 @@ impl Pulls {
             let late = source
                 .asked
                 .iter()
-                .filter(|(_, a)| source.is_overdue(now, a));
+                .filter(|(_, a)| source.is_overdue(now, wait_us, a));
             let late: Vec<Key> = late.map(|(key, _)| key.clone()).collect();
             for key in &late {
                 let asked = source.asked.get_mut(key).expect("just seen");
@@ -178,9 +180,11 @@ impl Pulls {
 
 #[cfg(test)]
 mod tests {
-    use super::super::limits::LIST_SIZE_MAX;
+    use super::super::limits::{LIST_SIZE_MAX, PULL_RETRY_MS};
     use super::super::message::{CopiesAsked, Message};
     use super::*;
+
+    const WAIT_US: u64 = PULL_RETRY_MS * 1_000;
 
     fn at(ms: u64) -> Now {
         Now {
@@ -237,7 +241,7 @@ mod tests {
                 pulls.want(1, key, 10);
             }
             for turn in 0..3 {
-                let (again, _) = pulls.overdue(at(turn * PULL_RETRY_MS), 5);
+                let (again, _) = pulls.overdue(at(turn * PULL_RETRY_MS), WAIT_US, 5);
                 for (_, keys) in pulls.fill(at(0)).into_iter().chain(again) {
                     let mut body = Vec::new();
                     Message::from(CopiesAsked { keys }).encode_body(&mut body);
@@ -259,11 +263,11 @@ mod tests {
         assert!(pulls.end(at(PULL_RETRY_MS), 1, &key(0)));
         let later = at(2 * PULL_RETRY_MS - 1);
         assert!(
-            pulls.overdue(later, 5).0.is_empty(),
+            pulls.overdue(later, WAIT_US, 5).0.is_empty(),
             "what came was asked no later"
         );
         assert!(pulls.end(later, 1, &key(2)));
-        assert_eq!(pulls.overdue(later, 5).0, [(1, vec![key(1)])]);
+        assert_eq!(pulls.overdue(later, WAIT_US, 5).0, [(1, vec![key(1)])]);
     }
 
     #[test]
@@ -271,14 +275,19 @@ mod tests {
         let mut pulls = Pulls::default();
         pulls.want(1, key(1), 10);
         pulls.fill(at(0));
-        assert!(pulls.overdue(at(PULL_RETRY_MS - 1), 5).0.is_empty());
+        assert!(
+            pulls
+                .overdue(at(PULL_RETRY_MS - 1), WAIT_US, 5)
+                .0
+                .is_empty()
+        );
         for turn in 1..5 {
-            let (again, _) = pulls.overdue(at(turn * PULL_RETRY_MS), 5);
+            let (again, _) = pulls.overdue(at(turn * PULL_RETRY_MS), WAIT_US, 5);
             assert_eq!(again, [(1, vec![key(1)])]);
             assert!(!pulls.is_empty());
         }
         let last = at(5 * PULL_RETRY_MS);
-        assert_eq!(pulls.overdue(last, 5), (Vec::new(), 1));
+        assert_eq!(pulls.overdue(last, WAIT_US, 5), (Vec::new(), 1));
         assert!(pulls.is_empty());
         pulls.want(1, key(1), 10);
         pulls.fill(last);

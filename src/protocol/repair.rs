@@ -6,7 +6,7 @@ use super::Replica;
 use super::ballot::Ballot;
 use super::cache::Waiting;
 use super::hints::Missed;
-use super::limits::{COPIES_PER_SECOND_BUSY, COPIES_PER_SECOND_IDLE};
+use super::limits::{COPIES_PER_SECOND_BUSY, COPIES_PER_SECOND_IDLE, COPY_RETRY_MS, HINT_AFTER_MS};
 use super::message::{Copy, Envelope, Message, NodeId, Now, RoundId};
 use super::outbox::Way;
 use super::quorum::NodeSet;
@@ -36,8 +36,9 @@ impl Replica {
         let nodes: NodeSet = missing.collect();
         if !nodes.is_empty() && rule!(C1_noted) {
             let key = key.clone();
+            let wait_us = self.answer_wait_us(HINT_AFTER_MS);
             let missed = Missed { key, ballot, nodes };
-            self.chosen_rounds.chosen(now, round, missed);
+            self.chosen_rounds.chosen(now, round, missed, wait_us);
         }
         self.note_due(now);
     }
@@ -67,6 +68,7 @@ impl Replica {
             _ => COPIES_PER_SECOND_BUSY,
         };
         self.copies_left = (per_second * self.timings.heartbeat_ms / 1_000).max(1);
+        let again_us = self.answer_wait_us(COPY_RETRY_MS);
         for node in self.hints.keys().copied().collect::<Vec<_>>() {
             let may_send = self.may_hand_off(now, node);
             let Some(hints) = self.hints.get_mut(&node) else {
@@ -76,7 +78,7 @@ impl Replica {
                 hints.pause();
                 continue;
             }
-            for key in hints.overdue(now) {
+            for key in hints.overdue(now, again_us) {
                 self.start_copy(now, node, &key);
             }
             self.fill_window(now, node);

@@ -14,9 +14,7 @@ use rand::rngs::StdRng;
 
 use super::applied::{Proposal, Verdict};
 use super::ballot::{Ballot, BallotClock, Moment};
-use super::limits::{
-    BACKOFF_INITIAL_US, BACKOFF_MAX_US, COMBINED_MAX, HEARTBEAT_MS_DEFAULT, ROUND_APPLIED_SIZE_MAX,
-};
+use super::limits::{COMBINED_MAX, HEARTBEAT_MS_DEFAULT, ROUND_APPLIED_SIZE_MAX};
 use super::message::{
     Accept, Configuration, Epoch, Message, NodeId, Now, Prepare, Promise, RoundId,
 };
@@ -617,7 +615,7 @@ impl Coordinator {
             self.queue.push_front(pending);
         }
         self.lost += 1;
-        let bound_us = (BACKOFF_INITIAL_US << self.lost.min(10)).min(BACKOFF_MAX_US);
+        let bound_us = context.pace.backoff_us(self.lost);
         self.wait_until_us = context.now.mono_us + context.random.random_range(0..bound_us);
         let preferred = preferred(context.key, context.coordinators);
         let preferred = preferred.filter(|to| *to != context.me && context.hears_quorum);

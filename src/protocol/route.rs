@@ -267,6 +267,13 @@ impl Links {
         self.paths.get(&node).map(|path| path.hops)
     }
 
+    /// What a round trip to a node takes at least, by whatever way; 0 while that is not known.
+    pub fn least_rtt_us(&self, node: NodeId) -> u64 {
+        let path = self.paths.get(&node).filter(|path| path.next != node);
+        let direct = self.others.get(&node).map_or(0, Link::least_rtt_us);
+        path.map_or(direct, |path| u64::from(path.rtt_us))
+    }
+
     /// Whether this node reaches that one and is reached by it.
     pub fn is_joined(&self, node: NodeId) -> bool {
         node == self.me || (self.paths.contains_key(&node) && self.back.contains(&node))
@@ -386,7 +393,6 @@ impl Links {
     }
 
     pub fn routes(&self) -> Vec<RouteStatus> {
-        let others = self.others.keys();
         let route = |to: &NodeId| {
             let mut through = Vec::new();
             let mut at = *to;
@@ -400,7 +406,7 @@ impl Links {
                 works: self.paths.contains_key(to),
             }
         };
-        others.map(route).collect()
+        self.others.keys().map(route).collect()
     }
 
     /// Whether the link from one node to another works, by what the one at its end says.

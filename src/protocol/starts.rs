@@ -51,9 +51,9 @@ impl Proof {
     }
 
     /// Whether the others had as long as it takes to hear of this node, and nothing newer came meanwhile.
-    fn has_waited(&self, now: Now, proof_ms: u64) -> bool {
+    fn has_waited(&self, now: Now, proof_us: u64) -> bool {
         let since_us = self.newer_us.unwrap_or(0).max(self.asked_us);
-        now.mono_us >= since_us + proof_ms * 1_000
+        now.mono_us >= since_us + proof_us
     }
 }
 
@@ -189,7 +189,7 @@ impl Replica {
             Some(_) => self.timings.proof_ms,
             None => self.timings.proof_alone_ms,
         };
-        let waited = self.proof.has_waited(now, proof_ms);
+        let waited = self.proof.has_waited(now, self.answer_wait_us(proof_ms));
         with_me.insert(self.node);
         self.proof.is_given = all || (waited && all_joined && configuration.has_quorum(&with_me));
         if self.proof.is_given {

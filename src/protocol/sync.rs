@@ -15,7 +15,7 @@ use super::copies::Work;
 use super::digest::Bucket;
 use super::limits::{
     BEHIND_MISSING_MIN, BUCKETS_COMPARED_MAX, COMPARE_BUSY_MS, COMPARE_MS, FAR_BEHIND_MISSING_MIN,
-    LEARNED_MISSING_MAX, LEARNED_PASSES, SETTLE_MS,
+    LEARNED_MISSING_MAX, LEARNED_PASSES, PULL_RETRY_MS, SETTLE_MS,
 };
 use super::message::{
     BucketAsked, BucketTold, CopiesAsked, DigestsAsked, DigestsTold, Envelope, Message, NodeId,
@@ -352,13 +352,14 @@ impl Replica {
     /// this pass; copies that never come are given up.
     fn ask_overdue(&mut self, now: Now) {
         let tries_max = self.timings.pull_tries_max;
+        let wait_us = self.answer_wait_us(PULL_RETRY_MS);
         let Some(pass) = &mut self.sync.pass else {
             return;
         };
         let mut silent = Vec::new();
         let mut again: Vec<(NodeId, RoundId, Message)> = Vec::new();
         let mut listed = Vec::new();
-        let overdue = |(_, question): &(&NodeId, &mut Question)| question.is_overdue(now);
+        let overdue = |(_, question): &(&NodeId, &mut Question)| question.is_overdue(now, wait_us);
         for (node, question) in pass.digests.iter_mut().filter(overdue) {
             match question.ask_again(now, tries_max) {
                 true => again.push((*node, question.round, DigestsAsked {}.into())),
@@ -367,7 +368,7 @@ impl Replica {
         }
         for (bucket, comparing) in &mut pass.comparing {
             let bucket = *bucket;
-            if !comparing.question.is_overdue(now) {
+            if !comparing.question.is_overdue(now, wait_us) {
                 continue;
             }
             if comparing.page.is_some() {
@@ -391,7 +392,7 @@ impl Replica {
         for (node, round, message) in again {
             self.ask_for(node, round, message);
         }
-        let (overdue, given_up) = self.sync.pulls.overdue(now, tries_max);
+        let (overdue, given_up) = self.sync.pulls.overdue(now, wait_us, tries_max);
         if let Some(pass) = &mut self.sync.pass {
             pass.given_up += given_up;
         }

@@ -102,6 +102,7 @@ impl Replica {
             .filter(|n| !self.hangs(*n) || !rule!(X5_hung))
             .collect();
         self.near = near;
+        self.look_at_distances();
         self.learners = self.joined_without_vote().collect();
         self.look_for_full();
         if hears != self.hears_quorum {

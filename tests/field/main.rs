@@ -9,12 +9,14 @@
 //! | `logs.rs` | a log that cannot be written, or that nobody reads |
 //! | `names.rs` | names that do not resolve, dead name servers, names that move |
 //! | `readdress.rs` | all, some or one of the nodes get other addresses |
+//! | `slow_links.rs` | round trips of up to a second |
 //! | `starting.rs` | an own address that is not there yet, or that others cannot reach; signals |
 //!
 //! `tests/field/run.sh` runs them in a network namespace of their own, where tests may add addresses.
 
 mod clusters;
 mod disks;
+mod emulated;
 mod full_disks;
 mod hosts;
 mod logs;
@@ -24,4 +26,5 @@ mod names;
 mod nodes;
 mod process;
 mod readdress;
+mod slow_links;
 mod starting;

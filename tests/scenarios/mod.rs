@@ -26,6 +26,7 @@ pub mod rollbacks;
 pub mod rounds;
 pub mod sealing;
 pub mod sizes;
+pub mod slow_links;
 pub mod split;
 pub mod text;
 pub mod told;

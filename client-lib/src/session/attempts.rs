@@ -27,7 +27,7 @@ pub(super) struct Sent {
 /// waited for by number any more (it stays open for its operation).
 const SPREAD_MAX: usize = 65_536 - 64;
 /// An answer that comes within this time still tells how fast the node is, when its operation is over.
-const LATE_US_MAX: u64 = 1_000_000;
+const LATE_US_MAX: u64 = 5_000_000;
 
 #[derive(Debug)]
 pub(super) struct Attempts {

@@ -5,6 +5,7 @@
 //! serve, `no quorum` can be told soon and for sure (X5).
 
 use super::attempts::Attempts;
+use super::distance::Distance;
 use super::operation::InFlight;
 use super::pace::Pace;
 use super::table::Handle;
@@ -12,8 +13,11 @@ use super::{Session, place_bit};
 use crate::clock::Reading;
 use crate::wire::{self, Hello, HelloAnswer, NoSession, kind};
 
-/// A node not heard for this long has to answer a hello before it is sent operations.
+/// A node not heard for this long has to answer a hello before it is sent operations, ...
 const FRESH_US: u64 = 500_000;
+/// ... or for so many round trips, if that is longer: an operation takes some of them, and a hello before it
+/// another one.
+const FRESH_ROUND_TRIPS: u64 = 20;
 /// Wait before a hello is repeated, doubled each time.
 const HELLO_WAIT_US_INITIAL: u64 = 20_000;
 const HELLO_WAIT_US_MAX: u64 = 250_000;
@@ -58,6 +62,7 @@ pub(super) struct Node {
     /// The earliest time of the next hello.
     pub hello_due_us: u64,
     hello_wait_us: u64,
+    pub distance: Distance,
     refresh_us: u64,
     heard_us: u64,
     /// When an operation was last answered.
@@ -91,6 +96,7 @@ impl Node {
             unanswered_since_us: None,
             hello_due_us: 0,
             hello_wait_us: HELLO_WAIT_US_INITIAL,
+            distance: Distance::default(),
             refresh_us: 0,
             heard_us: 0,
             answered_us: 0,
@@ -108,7 +114,19 @@ impl Node {
     }
 
     fn is_fresh(&self, now_us: u64) -> bool {
-        now_us <= self.heard_us.saturating_add(FRESH_US)
+        now_us
+            <= self
+                .heard_us
+                .saturating_add(FRESH_US.max(self.slow_fresh_us()))
+    }
+
+    fn slow_fresh_us(&self) -> u64 {
+        FRESH_ROUND_TRIPS.saturating_mul(self.distance.rtt_us())
+    }
+
+    /// Whether a hello that waits for its answer costs an operation much.
+    fn is_far(&self) -> bool {
+        self.slow_fresh_us() > FRESH_US
     }
 
     /// The cluster that it told, unless it told that it has none yet.
@@ -170,14 +188,16 @@ impl Node {
             } else {
                 &mut self.writes
             };
-            pace.sample(took_us);
+            self.distance.answered(took_us);
+            pace.sample(took_us, self.distance.rtt_us());
         }
     }
 
     /// How long an attempt waits before another is made.
     pub fn wait_us(&self, is_read: bool) -> u64 {
         let pace = if is_read { &self.reads } else { &self.writes };
-        pace.wait_us()
+        let wait_us = pace.wait_us(self.distance.rtt_us());
+        wait_us.max(self.distance.least_wait_us())
     }
 
     /// An attempt was not answered in time. True if the node must answer a hello now.
@@ -284,7 +304,7 @@ impl Session {
     }
 
     /// The best usable node for an operation, and whether it was tried since the last time around.
-    /// Nodes that would be better are asked whether they are there.
+    /// Nodes that would be better are asked whether they are there, and those that are far, for the next.
     pub(super) fn choose(&mut self, now_us: u64, handle: Handle) -> Option<(usize, bool)> {
         let operation = self.table.get(handle)?;
         let mut best = None;
@@ -316,7 +336,10 @@ impl Session {
                 if now_us >= node.refresh_us {
                     self.greet(now_us, place);
                 }
-            } else if node.is_silent() || node.rank(now_us, place, operation) > best {
+            } else if node.is_silent()
+                || node.is_far()
+                || node.rank(now_us, place, operation) > best
+            {
                 node.doubt(now_us);
                 self.greet(now_us, place);
             }
@@ -338,6 +361,7 @@ impl Session {
             true => node.hello_wait_us.min(HELLO_WAIT_US_ALONE),
             false => node.hello_wait_us,
         };
+        node.distance.hello_sent(now_us);
         node.hello_due_us = now_us + wait_us;
         node.hello_wait_us = (2 * node.hello_wait_us).min(HELLO_WAIT_US_MAX);
         let hello = Hello {
@@ -373,6 +397,7 @@ impl Session {
             clock: answer.clock,
         });
         node.heard(now_us);
+        node.distance.hello_answered(now_us);
         self.admit(now_us, place);
         self.settle_cluster(now_us);
     }

@@ -13,6 +13,8 @@ use crate::wire::{Answer, Outcome};
 
 /// After so many times of making an operation anew at once, it is done at intervals.
 const REMAKES_AT_ONCE_MAX: u32 = 2;
+/// `no quorum` is not told sooner than after so many round trips to the farthest node.
+const NO_QUORUM_ROUND_TRIPS: u64 = 3;
 
 impl Session {
     pub(super) fn handle_answer(&mut self, now_us: u64, place: usize, answer: Answer) {
@@ -190,7 +192,12 @@ impl Session {
         if self.nodes.iter().all(|node| node.spared) {
             return 0;
         }
-        self.options.no_quorum_after_us
+        // One that is far answers a hello no sooner.
+        let farthest_us = self.nodes.iter().map(|node| node.distance.rtt_us()).max();
+        let slow_us = farthest_us
+            .unwrap_or(0)
+            .saturating_mul(NO_QUORUM_ROUND_TRIPS);
+        self.options.no_quorum_after_us.max(slow_us)
     }
 
     pub(super) fn no_quorum(&self) -> CallError {

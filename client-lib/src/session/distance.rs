@@ -1,0 +1,129 @@
+//! How long a round trip to one node takes, told from its answers to hellos. A hello is repeated until it is
+//! answered, always the same, so the answers do not say to which of them they are.
+
+/// Hellos whose times are remembered.
+const HELLOS_KEPT: usize = 32;
+/// A longer time tells that the node was away, or stood still.
+const ROUND_TRIP_US_MAX: u64 = 3_000_000;
+/// While it is not known to which of several hellos the answer was, an operation waits at least so long: if
+/// it was to the first, and the node is far, the answers to the others come meanwhile.
+const DOUBTFUL_WAIT_US: u64 = 150_000;
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Distance {
+    /// The hellos since one was answered.
+    sent_us: Vec<u64>,
+    /// Their answers so far.
+    answers: usize,
+    rtt_us: u64,
+    /// One of several hellos was answered, and nothing else.
+    doubtful: bool,
+}
+
+impl Distance {
+    /// At least what a round trip takes, as far as is known; 0 before the first answer.
+    pub fn rtt_us(&self) -> u64 {
+        self.rtt_us
+    }
+
+    /// The least time that an operation is waited for.
+    pub fn least_wait_us(&self) -> u64 {
+        if self.doubtful { DOUBTFUL_WAIT_US } else { 0 }
+    }
+
+    pub fn hello_sent(&mut self, now_us: u64) {
+        if self.answers > 0 {
+            self.answers = 0;
+            self.sent_us.clear();
+        }
+        if self.sent_us.len() >= HELLOS_KEPT {
+            self.sent_us.remove(0);
+        }
+        self.sent_us.push(now_us);
+    }
+
+    pub fn hello_answered(&mut self, now_us: u64) {
+        // None of them is lost, as a rule, and they come in order.
+        let Some(sent_us) = self.sent_us.get(self.answers).copied() else {
+            return;
+        };
+        self.answers += 1;
+        let took_us = now_us.saturating_sub(sent_us).max(1);
+        if self.sent_us.len() == 1 {
+            self.rtt_us = took_us.min(ROUND_TRIP_US_MAX);
+            self.doubtful = false;
+        } else if self.answers == 1 {
+            // All but the last may be lost, or the node may just have been started.
+            let last_us = self.sent_us.last().copied().unwrap_or(now_us);
+            self.doubtful |= self.rtt_us == 0;
+            self.rtt_us = self.rtt_us.max(now_us.saturating_sub(last_us));
+        } else if took_us <= ROUND_TRIP_US_MAX {
+            self.rtt_us = match self.doubtful {
+                true => took_us,
+                false => self.rtt_us.min(took_us),
+            };
+            self.doubtful = false;
+        }
+    }
+
+    /// An operation was answered, which takes no less than a round trip.
+    pub fn answered(&mut self, took_us: u64) {
+        self.rtt_us = self.rtt_us.min(took_us);
+        self.doubtful = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000;
+
+    fn after(hellos_ms: &[u64], answers_us: &[u64]) -> Distance {
+        let mut distance = Distance::default();
+        hellos_ms.iter().for_each(|at| distance.hello_sent(at * MS));
+        answers_us
+            .iter()
+            .for_each(|at| distance.hello_answered(*at));
+        distance
+    }
+
+    #[test]
+    fn one_hello_tells_it() {
+        let distance = after(&[5], &[5_300]);
+        assert_eq!((distance.rtt_us(), distance.least_wait_us()), (300, 0));
+    }
+
+    #[test]
+    fn on_a_fast_link_a_lost_hello_does_not_count() {
+        let mut distance = after(&[0, 20, 60], &[60_300]);
+        assert_eq!(distance.rtt_us(), 300);
+        assert!(distance.least_wait_us() > 0, "it may be far");
+        distance.answered(900);
+        assert_eq!((distance.rtt_us(), distance.least_wait_us()), (300, 0));
+    }
+
+    #[test]
+    fn the_second_answer_tells_that_a_node_is_far() {
+        let hellos_ms = [0, 20, 60, 120, 180, 240, 300];
+        let mut distance = after(&hellos_ms, &[300_000]);
+        assert!(distance.rtt_us() < 10_000 && distance.least_wait_us() > 0);
+        distance.hello_answered(320_000);
+        assert_eq!((distance.rtt_us(), distance.least_wait_us()), (300_000, 0));
+        distance.hello_answered(360_000);
+        assert_eq!(distance.rtt_us(), 300_000);
+    }
+
+    #[test]
+    fn a_node_that_was_away_is_not_far_for_that() {
+        let hellos_ms: Vec<u64> = (0..40).map(|count| 250 * count).collect();
+        let back_us = 10_000_000;
+        let answered = vec![back_us; 40];
+        assert_eq!(after(&hellos_ms, &answered[..1]).rtt_us(), 250_000);
+        assert_eq!(
+            after(&hellos_ms, &answered).rtt_us(),
+            250_000,
+            "it stood still"
+        );
+    }
+}

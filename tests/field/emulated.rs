@@ -1,0 +1,281 @@
+//! A network made by hand: hosts in network namespaces of their own, with one link each to a relay in this
+//! process, which passes packets on late, or drops those that are too large. Works in the lab only.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::ifaddrs::getifaddrs;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType};
+
+use crate::nodes::{SOON, wait_until};
+
+const FRAME_SIZE_MAX: usize = 66_000;
+const ETHERNET_SIZE: usize = 14;
+const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
+const UDP: u8 = 17;
+/// All hosts have it, so that the relay need not change frames.
+const HARDWARE_ADDRESS: &str = "02:00:00:00:00:01";
+
+/// How the relay treats packets.
+#[derive(Debug, Clone, Copy)]
+pub struct Link {
+    /// One way.
+    pub delay_min_ms: u64,
+    pub delay_max_ms: u64,
+    /// Packets that are larger, with their IP header, and fragments are dropped.
+    pub packet_size_max: usize,
+    pub drops_fragments: bool,
+}
+
+impl Link {
+    pub const GOOD: Link = Link {
+        delay_min_ms: 0,
+        delay_max_ms: 0,
+        packet_size_max: usize::MAX,
+        drops_fragments: false,
+    };
+}
+
+/// Hosts 1 and up. They end with it.
+pub struct Network {
+    hosts: Vec<Child>,
+    stops: Arc<AtomicBool>,
+    relay: Option<JoinHandle<()>>,
+}
+
+/// Whether networks may be made here.
+pub fn is_lab() -> bool {
+    std::env::var_os("HORSESHOE_LAB").is_some()
+}
+
+/// Names of interfaces: several networks may be there at once.
+fn interface(tag: &str, host: usize) -> String {
+    format!("{tag}{host}")
+}
+
+fn run(command: &mut Command) {
+    let told = command.output().expect("util-linux and iproute2 are there");
+    let text = String::from_utf8_lossy(&told.stderr).into_owned();
+    assert!(told.status.success(), "{command:?}: {text}");
+}
+
+fn ip(words: &str) {
+    run(Command::new("ip").args(words.split_whitespace()));
+}
+
+pub fn address(host: usize) -> String {
+    format!("10.9.0.{host}:8801")
+}
+
+impl Network {
+    /// `tag`: of this network alone, some letters.
+    pub fn new(tag: &str, hosts: usize, link: Link) -> Network {
+        let mut network = Network {
+            hosts: (1..=hosts).map(|_| hold_namespace()).collect(),
+            stops: Arc::new(AtomicBool::new(false)),
+            relay: None,
+        };
+        (1..=hosts).for_each(|host| network.connect(tag, host));
+        let sockets = (1..=hosts).map(|host| listen(&interface(tag, host)));
+        let relay = Relay {
+            sockets: sockets.collect(),
+            link,
+            random: 1,
+            order: 0,
+            late: BinaryHeap::new(),
+        };
+        let stops = network.stops.clone();
+        network.relay = Some(std::thread::spawn(move || relay.run(&stops)));
+        network
+    }
+
+    fn namespace(&self, host: usize) -> String {
+        format!("/proc/{}/ns/net", self.hosts[host - 1].id())
+    }
+
+    fn connect(&self, tag: &str, host: usize) {
+        let (near, far) = (interface(tag, host), format!("{tag}far"));
+        let pid = self.hosts[host - 1].id();
+        ip(&format!(
+            "link add {near} type veth peer name {far} address {HARDWARE_ADDRESS}"
+        ));
+        ip(&format!("link set {far} netns {pid}"));
+        ip(&format!("link set {near} up"));
+        let mut script = format!(
+            "ip link set lo up && ip address add 10.9.0.{host}/24 dev {far} && ip link set {far} up"
+        );
+        for other in (1..=self.hosts.len()).filter(|other| *other != host) {
+            script += &format!(
+                " && ip neighbour add 10.9.0.{other} lladdr {HARDWARE_ADDRESS} dev {far} nud permanent"
+            );
+        }
+        run(self.command(host, "sh").args(["-c", &script]));
+    }
+
+    /// A program that is to run on a host.
+    pub fn command(&self, host: usize, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", self.namespace(host)));
+        command.arg(program).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs something on a host in a thread of its own.
+    pub fn on<T: Send>(&self, host: usize, what: impl FnOnce() -> T + Send) -> T {
+        let namespace = std::fs::File::open(self.namespace(host)).expect("the host is there");
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(move || {
+                setns(&namespace, CloneFlags::CLONE_NEWNET).expect("the lab may do that");
+                what()
+            });
+            match thread.join() {
+                Ok(told) => told,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        self.stops.store(true, Ordering::Relaxed);
+        if let Some(relay) = self.relay.take() {
+            // If it panicked the test has seen that nothing arrives.
+            let _ = relay.join();
+        }
+        for host in &mut self.hosts {
+            // Its links go with it.
+            let _ = host.kill();
+            let _ = host.wait();
+        }
+    }
+}
+
+/// A process that does nothing but keep a network namespace.
+fn hold_namespace() -> Child {
+    let own = std::fs::read_link("/proc/self/ns/net").expect("procfs");
+    let mut command = Command::new("unshare");
+    command
+        .args(["--net", "sleep", "3600"])
+        .stdin(Stdio::null());
+    let holder = command.spawn().expect("util-linux is there");
+    let path = format!("/proc/{}/ns/net", holder.id());
+    wait_until(SOON, "a network namespace", || {
+        std::fs::read_link(&path).is_ok_and(|namespace| namespace != own)
+    });
+    holder
+}
+
+/// A socket that gets and sends the frames of one link.
+fn listen(name: &str) -> OwnedFd {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let protocol = SockProtocol::EthAll;
+    let socket = socket::socket(AddressFamily::Packet, SockType::Raw, flags, protocol);
+    let socket = socket.expect("the lab may open packet sockets");
+    let addresses = getifaddrs().expect("interfaces can be listed");
+    let mut own = addresses.filter(|address| address.interface_name == name);
+    let link = own.find_map(|address| address.address?.as_link_addr().copied());
+    socket::bind(socket.as_raw_fd(), &link.expect("just made")).expect("an interface of its own");
+    socket
+}
+
+/// Packets that wait, in order of the time at which they arrive.
+struct Relay {
+    /// Of the hosts, in order.
+    sockets: Vec<OwnedFd>,
+    link: Link,
+    random: u64,
+    order: u64,
+    late: BinaryHeap<Reverse<(Instant, u64, usize, Vec<u8>)>>,
+}
+
+impl Relay {
+    fn run(mut self, stops: &AtomicBool) {
+        let mut buffer = vec![0; FRAME_SIZE_MAX];
+        while !stops.load(Ordering::Relaxed) {
+            self.wait();
+            for place in 0..self.sockets.len() {
+                while let Ok(size) = socket::recv(
+                    self.sockets[place].as_raw_fd(),
+                    &mut buffer,
+                    MsgFlags::MSG_DONTWAIT,
+                ) {
+                    self.take(&mut buffer[..size]);
+                }
+            }
+            self.deliver();
+        }
+    }
+
+    fn wait(&self) {
+        let next = self.late.peek().map(|Reverse((at, ..))| *at);
+        let left = next.map(|at| at.saturating_duration_since(Instant::now()));
+        let ms = left.map_or(50, |left| left.as_micros().div_ceil(1_000).min(50));
+        let sockets = self.sockets.iter();
+        let mut polled: Vec<PollFd<'_>> = sockets
+            .map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN))
+            .collect();
+        // Interrupted or not, the loop looks again.
+        let _ = poll(&mut polled, PollTimeout::from(ms as u8));
+    }
+
+    fn take(&mut self, frame: &mut [u8]) {
+        if frame.len() < ETHERNET_SIZE + 20 || frame[12..14] != ETHERTYPE_IPV4 {
+            return;
+        }
+        let packet = &mut frame[ETHERNET_SIZE..];
+        let header_size = usize::from(packet[0] & 15) * 4;
+        let is_fragment = (u16::from_be_bytes([packet[6], packet[7]]) & 0x3fff) != 0;
+        let offset = u16::from_be_bytes([packet[6], packet[7]]) & 0x1fff;
+        let is_too_large = packet.len() > self.link.packet_size_max;
+        if is_too_large || is_fragment && self.link.drops_fragments {
+            return;
+        }
+        let host = usize::from(packet[19]);
+        if host == 0 || host > self.sockets.len() {
+            return;
+        }
+        if packet[9] == UDP && offset == 0 && packet.len() >= header_size + 8 {
+            // No network card has filled in the checksum; 0 stands for none.
+            packet[header_size + 6..header_size + 8].fill(0);
+        }
+        let at = Instant::now() + self.delay();
+        self.order += 1;
+        self.late
+            .push(Reverse((at, self.order, host - 1, frame.to_vec())));
+    }
+
+    fn delay(&mut self) -> Duration {
+        let Link {
+            delay_min_ms,
+            delay_max_ms,
+            ..
+        } = self.link;
+        self.random = self
+            .random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        let spread_us = (delay_max_ms - delay_min_ms) * 1_000 + 1;
+        Duration::from_micros(delay_min_ms * 1_000 + (self.random >> 33) % spread_us)
+    }
+
+    fn deliver(&mut self) {
+        while let Some(Reverse((at, ..))) = self.late.peek() {
+            if *at > Instant::now() {
+                return;
+            }
+            let Reverse((_, _, place, frame)) = self.late.pop().expect("just seen");
+            // A host that takes no more loses it, as in any network.
+            let socket = self.sockets[place].as_raw_fd();
+            let _ = socket::send(socket, &frame, MsgFlags::MSG_DONTWAIT);
+        }
+    }
+}

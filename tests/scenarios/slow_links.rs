@@ -1,0 +1,205 @@
+//! Links with round trips of up to a second, and half of that in jitter: retries must not set one
+//! coordinator against another, and what is slow must not be taken for dead.
+
+use kvclient::wire::{Action, Outcome};
+
+use crate::sim::history::Ending;
+use crate::sim::network::{Network, Quality};
+use crate::sim::random::Random;
+use crate::sim::script::{Script, put};
+
+/// One way, in the mean.
+const DELAYS_MS: [u64; 4] = [50, 100, 250, 500];
+/// Heartbeats, and the silence after which a link is down: as it is by default, ...
+const USUAL_PACE_MS: (u64, u64) = (50, 200);
+/// ... and the fastest and the slowest.
+const OTHER_PACES_MS: [(u64, u64); 2] = [(10, 30), (1_000, 3_000)];
+
+/// Half as long up to half as long again.
+fn jittery(c: &mut Script, mean_ms: u64, seed: u64) {
+    let quality = Quality {
+        delay_min_us: mean_ms * 500,
+        delay_max_us: mean_ms * 1_500,
+        ..Quality::CALM
+    };
+    c.cluster.network = Network::new(Random::new(seed), quality);
+}
+
+/// Nodes that were never on a faster link.
+fn cold(nodes: usize, mean_ms: u64, seed: u64, (heartbeat_ms, down_ms): (u64, u64)) -> Script {
+    let mut c = Script::cold(nodes);
+    c.cluster.settings.heartbeat_ms = heartbeat_ms;
+    c.cluster.settings.link_down_ms = down_ms;
+    // Longer than a round trip, as the guide tells clients on such links.
+    c.cluster.settings.no_quorum_after_us = Some(1_000_000.max(5_000 * mean_ms));
+    jittery(&mut c, mean_ms, seed);
+    c.cluster.start_all();
+    let until_us = c.now_us + 30_000_000;
+    while !c.is_formed() && c.cluster.step(until_us) {}
+    assert!(c.is_formed(), "no configuration within 30 s");
+    c.run_ms(2_000 + 4 * mean_ms);
+    c
+}
+
+/// Lets a call end, however long that takes.
+fn wait(c: &mut Script, call: usize) -> (Ending, u64) {
+    let until_us = c.now_us + 60_000_000;
+    while c.is_open(call) {
+        assert!(c.cluster.step(until_us), "a call did not end");
+    }
+    let ended = &c.calls[call];
+    let took_us = ended.ended_us.expect("it has ended") - ended.called_us;
+    (ended.ending.clone(), took_us)
+}
+
+fn begin(c: &mut Script, client: usize, key: &str, action: Action, mean_ms: u64) -> usize {
+    let key = bytes::Bytes::copy_from_slice(key.as_bytes());
+    // As the guide tells: ten round trips, at least the default.
+    let deadline_us = 5_000_000.max(20_000 * mean_ms);
+    c.cluster.begin(client, &key, action, false, deadline_us)
+}
+
+fn is_written(ending: &Ending) -> bool {
+    matches!(ending, Ending::Answered(Outcome::Written { .. }))
+}
+
+fn median(mut times_us: Vec<u64>) -> u64 {
+    times_us.sort_unstable();
+    let middle = times_us.len() / 2;
+    (times_us[(times_us.len() - 1) / 2] + times_us[middle]) / 2
+}
+
+/// One client: its first put, and those after it, on other keys and the same one.
+fn one_client(mean_ms: u64, pace_ms: (u64, u64), seeds: u64) -> Vec<String> {
+    let (mut wrong, mut took_us) = (Vec::new(), Vec::new());
+    for seed in 1..=seeds {
+        let mut c = cold(5, mean_ms, seed, pace_ms);
+        let client = c.client();
+        for turn in 0..12 {
+            let key = format!("k{}", turn % 4);
+            let call = begin(&mut c, client, &key, put("v"), mean_ms);
+            let (ending, time_us) = wait(&mut c, call);
+            if !is_written(&ending) {
+                wrong.push(format!(
+                    "seed {seed} put {turn}: {ending:?} after {time_us} us"
+                ));
+            }
+            took_us.push(time_us);
+            c.run_ms(if turn % 3 == 0 { 3_000 } else { 10 });
+        }
+        c.check();
+    }
+    let median_us = median(took_us.clone());
+    if median_us > 3 * 2 * mean_ms * 1_000 {
+        wrong.push(format!("a put takes {median_us} us: {took_us:?}"));
+    }
+    wrong
+}
+
+/// Clients that each put to a key of their own, and to one that all share.
+fn many_clients(mean_ms: u64, pace_ms: (u64, u64)) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut c = cold(5, mean_ms, 1, pace_ms);
+    let clients: Vec<usize> = (0..100).map(|_| c.client()).collect();
+    let mut took_us = Vec::new();
+    for turn in 0..3 {
+        let mut calls = Vec::new();
+        for client in &clients {
+            let key = format!("k{client}");
+            calls.push(begin(&mut c, *client, &key, put("v"), mean_ms));
+            if client % 4 == 0 {
+                let add = Action::Add { delta: 1 };
+                calls.push(begin(&mut c, *client, "hot", add, mean_ms));
+            }
+        }
+        for call in calls {
+            let (ending, time_us) = wait(&mut c, call);
+            if !is_written(&ending) {
+                wrong.push(format!(
+                    "turn {turn} call {call}: {ending:?} after {time_us} us"
+                ));
+            }
+            if turn > 0 {
+                took_us.push(time_us);
+            }
+        }
+    }
+    let median_us = median(took_us);
+    if median_us > 3 * 2 * mean_ms * 1_000 {
+        wrong.push(format!("a put takes {median_us} us"));
+    }
+    c.check();
+    wrong
+}
+
+fn assert_none(what: &str, wrong: &[String]) {
+    let shown = wrong
+        .iter()
+        .take(10)
+        .cloned()
+        .collect::<Vec<_>>()
+        .join("\n");
+    assert!(wrong.is_empty(), "{what}: {} wrong\n{shown}", wrong.len());
+}
+
+#[test]
+pub fn one_client_writes_over_slow_links() {
+    for mean_ms in DELAYS_MS {
+        let wrong = one_client(mean_ms, USUAL_PACE_MS, 3);
+        assert_none(&format!("{mean_ms} ms one way"), &wrong);
+    }
+}
+
+#[test]
+pub fn one_client_writes_over_slow_links_at_any_pace_of_heartbeats() {
+    for pace_ms in OTHER_PACES_MS {
+        for mean_ms in [100, 500] {
+            let wrong = one_client(mean_ms, pace_ms, 1);
+            assert_none(
+                &format!("{mean_ms} ms one way, heartbeats {pace_ms:?}"),
+                &wrong,
+            );
+        }
+    }
+}
+
+#[test]
+pub fn a_hundred_clients_write_over_slow_links() {
+    for mean_ms in DELAYS_MS {
+        let wrong = many_clients(mean_ms, USUAL_PACE_MS);
+        assert_none(&format!("{mean_ms} ms one way"), &wrong);
+    }
+}
+
+#[test]
+pub fn a_hundred_clients_write_over_slow_links_at_any_pace_of_heartbeats() {
+    for pace_ms in OTHER_PACES_MS {
+        for mean_ms in [100, 500] {
+            let wrong = many_clients(mean_ms, pace_ms);
+            assert_none(
+                &format!("{mean_ms} ms one way, heartbeats {pace_ms:?}"),
+                &wrong,
+            );
+        }
+    }
+}
+
+/// Digests, copies and requests to be admitted take as long as all else there.
+#[test]
+pub fn a_node_without_its_state_catches_up_over_slow_links() {
+    for mean_ms in [100, 500] {
+        let mut c = cold(5, mean_ms, 1, USUAL_PACE_MS);
+        let client = c.client();
+        for number in 0..10 {
+            let key = format!("k{number}");
+            let call = begin(&mut c, client, &key, put("v"), mean_ms);
+            let (ending, time_us) = wait(&mut c, call);
+            assert!(is_written(&ending), "{key}: {ending:?} after {time_us} us");
+        }
+        c.restart_empty(4);
+        let until_us = c.now_us + 60_000_000;
+        while c.vote_of(4).is_none() && c.cluster.step(until_us) {}
+        assert!(c.vote_of(4).is_some(), "{mean_ms} ms one way: not admitted");
+        c.check();
+    }
+}

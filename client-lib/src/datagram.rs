@@ -4,7 +4,7 @@
 //! datagram header, 44 bytes                 frame header, 36 bytes
 //!   0  magic 0xD7                             0  body length      u32
 //!   1  format version                         4  kind             u8
-//!   2  sending node (0: a client, or a        5  flags            u8, 0 for now
+//!   2  sending node (0: a client, or a        5  flags            u8, see `parts`
 //!      node that no configuration names)      6  origin           u8
 //!   3  reserved, 0                            7  destination      u8
 //!   4  cluster id          u64                8  hops left        u8
@@ -26,8 +26,9 @@ pub const DATAGRAM_HEADER_SIZE: usize = 44;
 pub const FRAME_HEADER_SIZE: usize = 36;
 /// The largest payload of one UDP datagram over IPv4.
 pub const DATAGRAM_SIZE_MAX: usize = 65_507;
-/// Frames are packed up to this size, unless one alone is larger.
-pub const DATAGRAM_SIZE_TARGET: usize = 1_400;
+/// Frames are packed up to this size, and larger ones are cut into parts: it passes wherever IPv6 does, as
+/// packets of 1,280 bytes have room for it and the headers of IPv6 and UDP.
+pub const DATAGRAM_SIZE_TARGET: usize = 1_200;
 /// Loopback has no smaller packets to be cut into.
 pub const DATAGRAM_SIZE_TARGET_LOOPBACK: usize = 16_384;
 
@@ -45,6 +46,7 @@ pub struct DatagramHeader {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FrameHeader {
     pub kind: u8,
+    pub flags: u8,
     pub origin: u8,
     pub destination: u8,
     pub hops_left: u8,
@@ -103,7 +105,7 @@ impl DatagramWriter {
         self.bytes.extend_from_slice(&length.to_le_bytes());
         let fixed = [
             header.kind,
-            0,
+            header.flags,
             header.origin,
             header.destination,
             header.hops_left,
@@ -191,6 +193,7 @@ impl<'a> Iterator for Frames<'a> {
         Some(Ok(Frame {
             header: FrameHeader {
                 kind: head[4],
+                flags: head[5],
                 origin: head[6],
                 destination: head[7],
                 hops_left: head[8],
@@ -227,6 +230,7 @@ mod tests {
         for id in 1..=3u64 {
             let header = FrameHeader {
                 kind: 9,
+                flags: 1,
                 origin: 2,
                 destination: 3,
                 hops_left: 1,

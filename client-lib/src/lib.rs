@@ -37,6 +37,7 @@
 pub mod client;
 pub mod clock;
 pub mod datagram;
+pub mod parts;
 pub mod session;
 pub mod wire;
 

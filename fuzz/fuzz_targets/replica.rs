@@ -129,6 +129,7 @@ fn header(piece: &Piece<'_>, round: u64) -> FrameHeader {
     let origin = 1 + (piece.flags & 0b11);
     FrameHeader {
         kind: piece.kind,
+        flags: 0,
         origin,
         destination: 1,
         hops_left: 0,

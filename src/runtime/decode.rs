@@ -6,6 +6,7 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use kvclient::datagram::{self, Frame, FrameHeader};
+use kvclient::parts::{self, Joiner, NoPart};
 
 use super::tally::{Cause, Tally};
 use crate::gateway::text::{self, ParseError};
@@ -32,6 +33,14 @@ pub struct Transit<'a> {
     pub frame: Frame<'a>,
 }
 
+/// Who sent the parts of a frame: a node by its id and incarnation, which hold whatever way they took, and
+/// else by the address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    Node(NodeId, u64),
+    Address(SocketAddr),
+}
+
 /// Gives each frame that can be read, or is for another node than `own` (0: it has no id yet). Frames
 /// of nodes count only if `is_nodes`: it is a node's address that they come from; or if they count from
 /// anywhere. `own_cluster` is 0 while there is none.
@@ -40,6 +49,7 @@ pub fn decode<'a>(
     from: SocketAddr,
     is_nodes: bool,
     (own_cluster, own): (u64, NodeId),
+    joiner: &mut Joiner<Origin>,
     tally: &mut Tally,
     give: &mut dyn FnMut(Arrival<'a>),
 ) {
@@ -66,15 +76,55 @@ pub fn decode<'a>(
                     frame,
                 }))
             }
-            Ok(frame) if is_peers(&frame) => peer(cluster, via, &frame).map(Arrival::Input),
-            Ok(frame) if via == 0 => client(from, &frame).map(Arrival::Input),
-            Ok(_) => Err(Cause::KindMisplaced),
+            Ok(frame) if !is_peers(&frame) && via != 0 => Err(Cause::KindMisplaced),
+            Ok(frame) if frame.header.flags & parts::PART != 0 => {
+                match join(joiner, from, &frame) {
+                    Ok(Some(body)) => {
+                        let frame = Frame {
+                            header: frame.header,
+                            body: &body,
+                        };
+                        input(cluster, via, from, &frame).map(Arrival::Input)
+                    }
+                    Ok(None) => continue,
+                    Err(NoPart) => Err(Cause::BodyMalformed),
+                }
+            }
+            Ok(frame) => input(cluster, via, from, &frame).map(Arrival::Input),
             Err(error) => Err(error.into()),
         };
         match arrival {
             Ok(arrival) => give(arrival),
             Err(cause) => tally.count(cause),
         }
+    }
+    tally.raise_to(Cause::PartsMissing, joiner.given_up());
+}
+
+/// Takes a part; gives the body of the whole frame once it is there.
+fn join(
+    joiner: &mut Joiner<Origin>,
+    from: SocketAddr,
+    frame: &Frame<'_>,
+) -> Result<Option<Vec<u8>>, NoPart> {
+    let FrameHeader {
+        kind,
+        origin,
+        incarnation,
+        ..
+    } = frame.header;
+    let is_nodes = kind >= PEER_KIND_MIN && origin != 0;
+    let sender = match is_nodes {
+        true => Origin::Node(origin, incarnation),
+        false => Origin::Address(from),
+    };
+    joiner.take(sender, kind, frame.body)
+}
+
+fn input(cluster: u64, via: NodeId, from: SocketAddr, frame: &Frame<'_>) -> Result<Input, Cause> {
+    match frame.header.kind >= PEER_KIND_MIN {
+        true => peer(cluster, via, frame),
+        false => client(from, frame),
     }
 }
 
@@ -192,6 +242,7 @@ mod tests {
             from(),
             true,
             (0, 1),
+            &mut Joiner::default(),
             &mut tally,
             &mut |arrival| match arrival {
                 Arrival::Input(input) => inputs.push(input),
@@ -308,14 +359,76 @@ mod tests {
         assert_eq!(tally.of(Cause::TextMalformed), 1);
     }
 
+    /// A frame for the nodes that relays it is the same with each of its parts.
+    #[test]
+    fn parts_give_one_input_and_are_passed_on_one_by_one() {
+        let keys =
+            (0..200).map(|n| crate::protocol::record::Key::user(format!("key {n}").as_bytes()));
+        let asked = message::CopiesAsked {
+            keys: keys.collect(),
+        };
+        let message = Message::from(asked);
+        let (mut tally, mut joiner) = (Tally::default(), Joiner::default());
+        let (mut inputs, mut transits) = (Vec::new(), 0);
+        let parts: Vec<Vec<u8>> = parts::cut(&body(&message), 77).collect();
+        for part in parts.iter().chain(&parts).rev() {
+            let header = FrameHeader {
+                flags: parts::PART,
+                ..frame(message.kind())
+            };
+            let mut writer = DatagramWriter::default();
+            writer.push(&header, part);
+            let bytes = writer.seal(&DatagramHeader {
+                sender: 2,
+                cluster: 9,
+                ..DatagramHeader::default()
+            });
+            for own in [1, 3] {
+                let own = (9, own);
+                decode(
+                    bytes,
+                    from(),
+                    true,
+                    own,
+                    &mut joiner,
+                    &mut tally,
+                    &mut |arrival| match arrival {
+                        Arrival::Input(input) => inputs.push(input),
+                        Arrival::Transit(transit) => {
+                            assert_eq!(transit.frame.header.flags, parts::PART);
+                            transits += 1;
+                        }
+                    },
+                );
+            }
+        }
+        assert_eq!(
+            (inputs.len(), transits, tally.total()),
+            (1, 2 * parts.len(), 0)
+        );
+        let Input::Peer { envelope, .. } = &inputs[0] else {
+            panic!("of a node");
+        };
+        assert_eq!(envelope.message, message);
+    }
+
     #[test]
     fn frames_of_nodes_from_elsewhere_are_counted_and_clients_are_heard() {
         let frames = [(26, body(&heartbeat())), (wire::kind::HELLO, hello())];
         let bytes = sealed(0, &frames);
         let (mut tally, mut given) = (Tally::default(), 0);
-        decode(&bytes, from(), false, (0, 1), &mut tally, &mut |arrival| {
-            given += usize::from(matches!(arrival, Arrival::Input(Input::Client { .. })));
-        });
+        let joiner = &mut Joiner::default();
+        decode(
+            &bytes,
+            from(),
+            false,
+            (0, 1),
+            joiner,
+            &mut tally,
+            &mut |arrival| {
+                given += usize::from(matches!(arrival, Arrival::Input(Input::Client { .. })));
+            },
+        );
         assert_eq!((given, tally.total(), tally.of(Cause::Stranger)), (1, 1, 1));
     }
 
@@ -335,7 +448,10 @@ mod tests {
             ((9, 1), 1, 1),
         ] {
             let (mut tally, mut count) = (Tally::default(), 0);
-            decode(&bytes, from(), false, own, &mut tally, &mut |_| count += 1);
+            let joiner = &mut Joiner::default();
+            decode(&bytes, from(), false, own, joiner, &mut tally, &mut |_| {
+                count += 1
+            });
             // It is not sound, so it is counted as that, and not as a stranger's.
             assert_eq!(tally.of(Cause::Stranger), strangers, "{own:?}");
             assert_eq!(count + tally.total() - strangers, given, "{own:?}");

@@ -10,13 +10,14 @@ use std::pin::Pin;
 use std::time::{Duration, Instant, SystemTime};
 
 use kvclient::datagram::FrameHeader;
+use kvclient::parts::Joiner;
 use kvclient::wire::{Full, NodeStatus};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Sleep;
 
 use super::addresses::{AddressBook, resolve};
 use super::allocator::{self, Freed};
-use super::decode::{Arrival, Transit, address_of, decode, decode_text, endpoint_of};
+use super::decode::{Arrival, Origin, Transit, address_of, decode, decode_text, endpoint_of};
 use super::disk::Disk;
 use super::memory::Gauge;
 use super::packer::{Packer, Sender};
@@ -99,6 +100,8 @@ pub struct Driver {
     disk: Option<Disk>,
     socket: Socket,
     packer: Packer,
+    /// Frames that come in parts.
+    joiner: Joiner<Origin>,
     /// The socket takes no more, until it says that it does.
     send_blocked: bool,
     /// The turn ended before all was handed out.
@@ -179,7 +182,8 @@ impl Bound {
             table: opened.table,
             disk: disk.transpose().map_err(RuntimeError::Thread)?,
             socket: self.socket,
-            packer: Packer::default(),
+            packer: Packer::new(boot),
+            joiner: Joiner::default(),
             send_blocked: false,
             is_unfinished: false,
             addresses: AddressBook::new(self.own, &config.nodes, self.notifier),
@@ -327,6 +331,7 @@ impl Driver {
             tally,
             replica,
             packer,
+            joiner,
             addresses,
             takes_text,
             ..
@@ -347,6 +352,7 @@ impl Driver {
                 from,
                 is_nodes,
                 own,
+                joiner,
                 tally,
                 &mut |arrival| match arrival {
                     Arrival::Input(input) => replica.handle_input(now, input),
@@ -444,6 +450,7 @@ impl Driver {
         };
         let header = FrameHeader {
             kind: envelope.message.kind(),
+            flags: 0,
             origin: envelope.origin,
             destination: envelope.destination,
             hops_left: envelope.hops_left,
@@ -633,14 +640,10 @@ fn pass_on(
     tally: &mut Tally,
     transit: &Transit<'_>,
 ) {
-    let Transit {
-        cluster,
-        via,
-        frame,
-    } = transit;
+    let frame = &transit.frame;
     let mut header = frame.header;
     let (origin, to, hops_left) = (header.origin, header.destination, header.hops_left);
-    let Some(next) = replica.relay(now, *cluster, *via, origin, to, hops_left) else {
+    let Some(next) = replica.relay(now, transit.cluster, transit.via, origin, to, hops_left) else {
         return;
     };
     header.hops_left -= 1;

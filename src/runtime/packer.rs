@@ -12,6 +12,7 @@ use kvclient::datagram::{
     DATAGRAM_HEADER_SIZE, DATAGRAM_SIZE_MAX, DATAGRAM_SIZE_TARGET, DATAGRAM_SIZE_TARGET_LOOPBACK,
     DatagramHeader, DatagramWriter, FRAME_HEADER_SIZE, FrameHeader,
 };
+use kvclient::parts;
 
 use super::tally::{Cause, Tally};
 use crate::protocol::message::Message;
@@ -19,7 +20,7 @@ use crate::protocol::message::Message;
 /// Datagrams that one system call is handed.
 pub const SEND_BATCH_MAX: usize = 64;
 /// Datagrams that wait while the socket takes no more.
-const QUEUE_LENGTH_MAX: usize = 4_096;
+const QUEUE_LENGTH_MAX: usize = 16_384;
 const QUEUE_SIZE_MAX: usize = 32 << 20;
 /// Empty buffers that are kept for use again, if they are no larger than this.
 const SPARES_MAX: usize = 256;
@@ -87,9 +88,19 @@ pub struct Packer {
     body: Vec<u8>,
     /// Of the last datagram that was sealed.
     number: u64,
+    /// Of the last frame that was cut into parts.
+    parts_number: u64,
 }
 
 impl Packer {
+    /// Frames that are cut into parts are numbered from there on: other numbers than before a restart.
+    pub fn new(parts_number: u64) -> Self {
+        Packer {
+            parts_number,
+            ..Packer::default()
+        }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
@@ -127,12 +138,28 @@ impl Packer {
         if DATAGRAM_HEADER_SIZE + size > DATAGRAM_SIZE_MAX {
             return tally.count_too_large(Message::name_of(header.kind), size);
         }
+        let body = std::mem::take(&mut self.body);
+        let is_part = header.flags & parts::PART != 0;
+        if is_part || to.ip().is_loopback() || !parts::is_cut(&body) {
+            self.put(to, &header, &body);
+        } else {
+            header.flags |= parts::PART;
+            self.parts_number = self.parts_number.wrapping_add(1);
+            for part in parts::cut(&body, self.parts_number) {
+                self.put(to, &header, &part);
+            }
+        }
+        self.body = body;
+    }
+
+    fn put(&mut self, to: SocketAddr, header: &FrameHeader, body: &[u8]) {
+        let size = FRAME_HEADER_SIZE + body.len();
         let at = self.place(to, size);
         let Content::Frames(writer) = &mut self.queue[at].content else {
             unreachable!("a place for frames");
         };
         let before = writer.size();
-        writer.push(&header, &self.body);
+        writer.push(header, body);
         self.size += writer.size() - before;
         self.pushed += size as u64;
     }
@@ -303,8 +330,8 @@ mod tests {
         let ids: Vec<_> = sent.iter().map(|(to, _, ids)| (*to, ids.len())).collect();
         assert_eq!(
             ids,
-            [(far(1), 13), (far(2), 13), (far(1), 2), (far(2), 2)],
-            "13 frames of 100 bytes and a header of 44 are within 1,400"
+            [(far(1), 11), (far(2), 11), (far(1), 4), (far(2), 4)],
+            "11 frames of 100 bytes and a header of 44 are within 1,200"
         );
         assert!(packer.is_empty() && packer.size == 0);
         assert_eq!(tally.total(), 0);
@@ -333,11 +360,11 @@ mod tests {
         assert_eq!((sent.len(), &sent[0].2), (1, &vec![1, 2]));
         assert_eq!((packer.size, packer.spares.len(), tally.total()), (0, 1, 0));
 
-        for _ in 0..5_000 {
+        for _ in 0..20_000 {
             packer.push_plain(far(1), b"FL [5]".to_vec(), &mut tally);
         }
         assert_eq!(packer.len(), QUEUE_LENGTH_MAX);
-        let refused = 5_000 - QUEUE_LENGTH_MAX as u64;
+        let refused = 20_000 - QUEUE_LENGTH_MAX as u64;
         assert_eq!(tally.of(Cause::SendOverflow), refused);
     }
 
@@ -352,14 +379,14 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_over_the_target_travels_alone_and_one_over_the_limit_not_at_all() {
+    fn at_loopback_a_frame_over_the_target_travels_alone_and_one_over_the_limit_not_at_all() {
         let mut packer = Packer::default();
         let mut tally = Tally::default();
-        push(&mut packer, far(1), 1, 10, &mut tally);
-        push(&mut packer, far(1), 2, 50_000, &mut tally);
-        push(&mut packer, far(1), 3, 10, &mut tally);
-        push(&mut packer, far(1), 4, DATAGRAM_SIZE_MAX - 79, &mut tally);
-        push(&mut packer, far(1), 5, DATAGRAM_SIZE_MAX - 80, &mut tally);
+        push(&mut packer, near(), 1, 10, &mut tally);
+        push(&mut packer, near(), 2, 50_000, &mut tally);
+        push(&mut packer, near(), 3, 10, &mut tally);
+        push(&mut packer, near(), 4, DATAGRAM_SIZE_MAX - 79, &mut tally);
+        push(&mut packer, near(), 5, DATAGRAM_SIZE_MAX - 80, &mut tally);
         let ids: Vec<_> = flush(&mut packer).into_iter().map(|sent| sent.2).collect();
         assert_eq!(ids, [vec![1, 3], vec![2], vec![5]]);
         assert_eq!(tally.of(Cause::SendTooBig), 1);
@@ -367,6 +394,46 @@ mod tests {
         assert!(
             line.contains("too large to be sent (a message to a client, 65464 bytes): 1"),
             "{line}"
+        );
+    }
+
+    /// Networks drop what IP would cut into fragments.
+    #[test]
+    fn elsewhere_no_datagram_is_larger_than_the_target_and_all_parts_leave() {
+        let mut packer = Packer::new(u64::MAX);
+        let mut tally = Tally::default();
+        let sizes = [10, 1_120, 1_121, 5_000, DATAGRAM_SIZE_MAX - 80];
+        for (id, size) in sizes.into_iter().enumerate() {
+            push(&mut packer, far(1), id as u64, size, &mut tally);
+        }
+        push(&mut packer, far(1), 9, DATAGRAM_SIZE_MAX - 79, &mut tally);
+        assert_eq!(tally.of(Cause::SendTooBig), 1);
+        let mut joiner = parts::Joiner::default();
+        let mut got = Vec::new();
+        packer.flush(SENDER, &mut tally, &mut |batch| {
+            for one in batch {
+                assert!(
+                    one.bytes.len() <= DATAGRAM_SIZE_TARGET,
+                    "{}",
+                    one.bytes.len()
+                );
+                for frame in datagram::open(one.bytes).unwrap().1.map(Result::unwrap) {
+                    let (id, is_part) =
+                        (frame.header.message_id, frame.header.flags == parts::PART);
+                    let whole = match is_part {
+                        true => joiner.take(1, frame.header.kind, frame.body).unwrap(),
+                        false => Some(frame.body.to_vec()),
+                    };
+                    got.extend(whole.map(|body| (id, body.len())));
+                }
+            }
+            Ok(batch.len())
+        });
+        got.sort_unstable();
+        let all = sizes.into_iter().enumerate();
+        assert_eq!(
+            got,
+            all.map(|(id, size)| (id as u64, size)).collect::<Vec<_>>()
         );
     }
 
@@ -421,7 +488,7 @@ mod tests {
         let mut packer = Packer::default();
         let mut tally = Tally::default();
         for id in 0..1_000 {
-            push(&mut packer, far(1), id, 65_000, &mut tally);
+            push(&mut packer, near(), id, 65_000, &mut tally);
         }
         assert!(packer.size < QUEUE_SIZE_MAX + DATAGRAM_SIZE_MAX);
         let kept = packer.len() as u64;
@@ -430,12 +497,12 @@ mod tests {
         assert!(packer.spares.is_empty(), "large buffers are not kept");
 
         let mut tally = Tally::default();
-        for port in 1..=5_000 {
+        for port in 1..=20_000 {
             let to = SocketAddr::from(([192, 0, 2, 1], port));
             push(&mut packer, to, 1, 10, &mut tally);
         }
         assert_eq!(packer.len(), QUEUE_LENGTH_MAX);
-        let refused = 5_000 - QUEUE_LENGTH_MAX as u64;
+        let refused = 20_000 - QUEUE_LENGTH_MAX as u64;
         assert_eq!(tally.of(Cause::SendOverflow), refused);
         assert_eq!(flush(&mut packer).len(), QUEUE_LENGTH_MAX);
         assert_eq!(packer.spares.len(), SPARES_MAX);
@@ -460,7 +527,7 @@ mod tests {
     proptest! {
         /// Every frame arrives once, and those to one address that fit the target in their order.
         #[test]
-        fn every_frame_leaves_once(frames in prop::collection::vec((0u8..3, 0usize..2_000, any::<bool>()), 0..200)) {
+        fn every_frame_leaves_once(frames in prop::collection::vec((0u8..3, 0usize..=1_120, any::<bool>()), 0..200)) {
             let mut packer = Packer::default();
             let mut tally = Tally::default();
             let mut sent = Vec::new();
@@ -474,7 +541,7 @@ mod tests {
             prop_assert_eq!(packer.size, 0);
             let mut seen = vec![false; frames.len()];
             for (to, size, ids) in sent {
-                prop_assert!(size <= DATAGRAM_SIZE_TARGET || ids.len() == 1);
+                prop_assert!(size <= DATAGRAM_SIZE_TARGET);
                 prop_assert!(ids.is_sorted());
                 for id in ids {
                     prop_assert_eq!(far(frames[id as usize].0), to);

@@ -36,6 +36,7 @@ causes! {
     Checksum = "datagrams with a wrong checksum",
     FrameLength = "datagrams with a frame beyond their end",
     BodyMalformed = "frames that do not decode",
+    PartsMissing = "frames of which parts never came",
     BodyTrailing = "frames with bytes behind their body",
     BodyBounds = "frames with a field out of bounds",
     /// Of a later version, perhaps: skipped, not an error.

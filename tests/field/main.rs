@@ -10,6 +10,7 @@
 //! | `names.rs` | names that do not resolve, dead name servers, names that move |
 //! | `readdress.rs` | all, some or one of the nodes get other addresses |
 //! | `slow_links.rs` | round trips of up to a second |
+//! | `small_packets.rs` | a network that drops fragments and packets of more than 1,280 bytes |
 //! | `starting.rs` | an own address that is not there yet, or that others cannot reach; signals |
 //!
 //! `tests/field/run.sh` runs them in a network namespace of their own, where tests may add addresses.
@@ -27,4 +28,5 @@ mod nodes;
 mod process;
 mod readdress;
 mod slow_links;
+mod small_packets;
 mod starting;

@@ -12,6 +12,7 @@ use crate::datagram::{
     self, DATAGRAM_SIZE_MAX, DATAGRAM_SIZE_TARGET, DATAGRAM_SIZE_TARGET_LOOPBACK, DatagramHeader,
     DatagramWriter, FRAME_HEADER_SIZE, FrameHeader,
 };
+use crate::parts::{self, Joiner};
 use crate::session::{
     Call, CallError, Completion, IN_FLIGHT_MAX, QuestionCompletion, Session, Told, Transmit,
 };
@@ -56,6 +57,10 @@ pub(super) struct Inner {
     datagrams: u64,
     destinations: Vec<Destination>,
     buffer: Vec<u8>,
+    /// Answers that come in parts, by the node's place.
+    joiner: Joiner<usize>,
+    /// The number of the next frame that leaves in parts.
+    next_parts: u64,
     /// By the session's tag.
     owners: Vec<Option<Owner>>,
     free_owners: Vec<u64>,
@@ -102,6 +107,8 @@ impl Inner {
             boot,
             datagrams: 0,
             buffer: vec![0; DATAGRAM_SIZE_MAX],
+            joiner: Joiner::default(),
+            next_parts: boot,
             owners: Vec::new(),
             free_owners: Vec::new(),
             applications: 0,
@@ -244,7 +251,15 @@ impl Inner {
             Ok((_, frames)) => {
                 for frame in frames.flatten() {
                     let kind = frame.header.kind;
-                    self.session.handle_frame(now_us, place, kind, frame.body);
+                    if frame.header.flags & parts::PART == 0 {
+                        self.session.handle_frame(now_us, place, kind, frame.body);
+                        continue;
+                    }
+                    match self.joiner.take(place, kind, frame.body) {
+                        Ok(Some(body)) => self.session.handle_frame(now_us, place, kind, &body),
+                        Ok(None) => {}
+                        Err(parts::NoPart) => self.foreign += 1,
+                    }
                 }
             }
             Err(_) => self.foreign += 1,
@@ -314,20 +329,41 @@ impl Inner {
                 kind,
                 body,
             } = transmit;
-            let to = &self.destinations[node];
-            let full = to.writer.size() + FRAME_HEADER_SIZE + body.len() > to.size_target;
-            if !to.writer.is_empty() && (full || to.cluster != cluster) {
-                self.send(socket, node);
-            }
-            let to = &mut self.destinations[node];
-            to.cluster = cluster;
-            let header = FrameHeader {
+            let mut header = FrameHeader {
                 kind,
                 destination,
                 ..FrameHeader::default()
             };
-            to.writer.push(&header, &body);
+            let is_loopback = self.destinations[node].size_target > DATAGRAM_SIZE_TARGET;
+            if is_loopback || !parts::is_cut(&body) {
+                self.put(socket, node, cluster, &header, &body);
+                continue;
+            }
+            header.flags = parts::PART;
+            self.next_parts = self.next_parts.wrapping_add(1);
+            for part in parts::cut(&body, self.next_parts) {
+                self.put(socket, node, cluster, &header, &part);
+            }
         }
+    }
+
+    /// Adds a frame to the datagram for a node; a full one leaves.
+    fn put(
+        &mut self,
+        socket: &UdpSocket,
+        node: usize,
+        cluster: u64,
+        header: &FrameHeader,
+        body: &[u8],
+    ) {
+        let to = &self.destinations[node];
+        let full = to.writer.size() + FRAME_HEADER_SIZE + body.len() > to.size_target;
+        if !to.writer.is_empty() && (full || to.cluster != cluster) {
+            self.send(socket, node);
+        }
+        let to = &mut self.destinations[node];
+        to.cluster = cluster;
+        to.writer.push(header, body);
     }
 
     fn send(&mut self, socket: &UdpSocket, place: usize) {

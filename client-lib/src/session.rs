@@ -15,6 +15,7 @@ mod latency;
 mod node;
 mod operation;
 mod pace;
+mod port;
 mod question;
 mod settle;
 mod table;
@@ -31,6 +32,7 @@ pub use call::{Call, CallError, Completion};
 use cluster::Choice;
 use node::Node;
 use operation::ALLOWANCE_MAX;
+use port::NewPort;
 use question::Asked;
 pub use question::{Question, QuestionCompletion, Told};
 use table::{Handle, Table};
@@ -111,6 +113,7 @@ pub struct Session {
     next_sequence: u64,
     questions: BTreeMap<u64, Asked>,
     next_question: u64,
+    new_port: NewPort,
     /// At least one for each call, at its time or before; those of calls that are over are skipped.
     timers: BinaryHeap<Reverse<(u64, Handle)>>,
     transmits: VecDeque<Transmit>,
@@ -140,6 +143,7 @@ impl Session {
             next_sequence: 1,
             questions: BTreeMap::new(),
             next_question: 0,
+            new_port: NewPort::default(),
             timers: BinaryHeap::new(),
             transmits: VecDeque::new(),
             completions: VecDeque::new(),

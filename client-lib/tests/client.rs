@@ -1,5 +1,6 @@
 //! The client over loopback UDP, against nodes of this process.
 
+mod balancer;
 mod fake;
 
 use std::collections::HashSet;
@@ -288,6 +289,23 @@ fn nobody_there_is_no_quorum_for_both_forms() {
     // The descriptor tells of timers too.
     let completion = collect(&client, 1).remove(0);
     assert_eq!((completion.tag, completion.result), (4, Err(error)));
+}
+
+/// It keeps each port of a client at one node, also when that one is dead.
+#[test]
+fn a_client_behind_a_virtual_address_reaches_another_node_when_its_own_dies() {
+    let (nodes, _) = cluster(2);
+    let balancer = balancer::Balancer::start(nodes.iter().map(|node| node.address).collect());
+    let client = open(&balancer.address.to_string());
+    assert!(is_written(&client.call(put("k", "v")).unwrap()));
+    let requests = |at: usize| nodes[at].behaviour.requests.load(Ordering::Relaxed);
+    assert_eq!(requests(1), 0, "all goes to the first");
+    nodes[0].behaviour.silent.store(true, Ordering::Relaxed);
+    let began = Instant::now();
+    while client.call(put("k", "w")).is_err() {
+        assert!(began.elapsed() < LONG);
+    }
+    assert!(requests(1) > 0);
 }
 
 #[test]

@@ -211,6 +211,10 @@ impl Inner {
     pub fn look_at_time(&mut self, socket: &UdpSocket, wake: &Wake) {
         let now_us = self.now_us();
         self.look_up_names(now_us);
+        if self.session.wants_new_port(now_us) {
+            // The next datagram binds it. Where that can't be done it stays as it was.
+            let _ = rustix::net::connect_unspec(socket);
+        }
         self.session.handle_timeout(now_us);
         self.flush(socket);
         self.hand_out(wake);

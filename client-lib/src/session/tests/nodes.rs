@@ -487,3 +487,32 @@ fn with_an_open_attempt_a_write_is_never_no_quorum_but_a_read_is() {
         }
     }
 }
+
+#[test]
+fn another_port_is_tried_after_a_silence_of_all_ever_less_often() {
+    let mut script = Script::started(2);
+    let mut tried_ms = Vec::new();
+    script.submit(put("k"), 1);
+    for _ in 0..40_000 {
+        script.pass(MS);
+        script.drain();
+        if script.session.in_flight() == 0 {
+            script.submit(put("k"), 1);
+        }
+        if script.session.wants_new_port(script.now_us) {
+            tried_ms.push(script.now_us / MS);
+        }
+    }
+    let waits: Vec<u64> = tried_ms.windows(2).map(|two| two[1] - two[0]).collect();
+    assert!(waits.starts_with(&[4_000, 8_000, 8_000]), "{tried_ms:?}");
+    // Somebody answers: the next silence is a first one.
+    let hello = script
+        .hellos
+        .last()
+        .cloned()
+        .expect("one is asked again and again");
+    script.answer_hello(hello.0, &hello.1);
+    let now_us = script.now_us;
+    assert!(!script.session.wants_new_port(now_us));
+    assert!(!script.session.wants_new_port(now_us + 1_000 * MS));
+}

@@ -182,7 +182,7 @@ fn backed_out(present: &Configuration, held: &Configuration) -> Option<Configura
     let begins = present.joint.is_none()
         && held.joint.is_some()
         && !held.forced
-        && held.members == present.members
+        && are_the_same(&held.members, &present.members)
         && configuration::next_epoch(present.epoch) == Some(held.epoch);
     let epoch = configuration::next_epoch(held.epoch).filter(|_| begins)?;
     let stays = |m: &&Member| present.members.iter().all(|member| member.node != m.node);
@@ -200,6 +200,15 @@ fn backed_out(present: &Configuration, held: &Configuration) -> Option<Configura
         }
     }
     Some(next)
+}
+
+/// Whoever began the change may know of other addresses than this node.
+fn are_the_same(some: &[Member], others: &[Member]) -> bool {
+    let who = |members: &[Member]| -> Vec<_> {
+        let ids = members.iter().map(|m| (m.node, m.incarnation));
+        ids.collect()
+    };
+    who(some) == who(others)
 }
 
 #[cfg(test)]
@@ -235,6 +244,13 @@ mod tests {
         assert_eq!((next.epoch, next.joint.clone()), (6, None));
         assert_eq!(next.members, present.members);
         assert_eq!((ids(&next.away), next.ids), (vec![5, 4], 5));
+        // Begun by a node that was told of new addresses.
+        let mut readdressed = held.clone();
+        readdressed.members[0].address = "elsewhere:1".into();
+        assert_eq!(backed_out(&present, &readdressed), Some(next));
+        let mut other = held.clone();
+        other.members[0].incarnation = 77;
+        assert_eq!(backed_out(&present, &other), None);
         let complete = Configuration {
             epoch: 6,
             joint: None,

@@ -12,6 +12,7 @@ use super::message::{
     Configuration, ConfigurationTold, Destination, Envelope, Event, Member, NodeId, Now, Output,
 };
 use super::outbox::Way;
+use super::readdress;
 use super::rules::rule;
 
 /// Other lineages that are remembered.
@@ -206,7 +207,8 @@ impl Replica {
             let given = forced.ids;
             forced.ids = given.max(other.ids);
             for node in other.nodes() {
-                if forced.nodes().any(|m| m.address == node.address) {
+                let address = readdress::address(&self.readdressed, node);
+                if forced.nodes().any(|m| m.address == address) {
                     continue;
                 }
                 let id = match node.node > given {
@@ -218,11 +220,12 @@ impl Replica {
                         forced.ids = forced.ids.max(id);
                         let member = Member {
                             node: id,
+                            address: address.to_owned(),
                             ..node.clone()
                         };
                         forced.away.push(member);
                     }
-                    None => left_out.push(node.address.clone()),
+                    None => left_out.push(address.to_owned()),
                 }
             }
         }

@@ -16,7 +16,9 @@ pub use change::{
     ChangeOutcome, ChangeRequest,
 };
 pub use full::Full;
-pub use status::{BehindStatus, DiskStatus, LearningStatus, LinkStatus, MemberStatus, RouteStatus};
+pub use status::{
+    BehindStatus, ClockStatus, DiskStatus, LearningStatus, LinkStatus, MemberStatus, RouteStatus,
+};
 
 pub const KEY_SIZE_MAX: usize = 1_024;
 /// 48 KiB: with key, applied table and headers a record still fits one UDP datagram.
@@ -197,6 +199,8 @@ pub struct NodeStatus {
     pub warnings: Vec<String>,
     /// `None` of a node that keeps nothing on disk.
     pub disk: Option<DiskStatus>,
+    /// The offset of each clock, its own among them, that the node knows; in order of `node`.
+    pub clocks: Vec<ClockStatus>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -5,6 +5,7 @@ mod add;
 mod append;
 mod bench;
 mod cas;
+mod clocks;
 mod connection;
 mod data;
 mod del;

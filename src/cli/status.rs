@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::connection::ConnectionArgs;
 use super::exit::Exit;
-use super::{links, report, words};
+use super::{clocks, links, report, words};
 
 /// Show the nodes, and whether a quorum is up; without one the exit status is 3.
 #[derive(Debug, Args)]
@@ -90,6 +90,9 @@ fn in_words(rows: &[Row], unresolved: &[Unresolved], with_links: bool) -> String
         if let Some(disk) = status.disk.as_ref().filter(|disk| disk.hangs) {
             writeln!(text, "{address}: {}", hung(disk)).expect("a string takes all");
         }
+        if let Some(line) = clocks::of_answering(rows, status) {
+            writeln!(text, "{address}: {line}").expect("a string takes all");
+        }
         for warning in &status.warnings {
             writeln!(text, "{address}: {warning}").expect("a string takes all");
         }
@@ -122,6 +125,7 @@ fn in_words(rows: &[Row], unresolved: &[Unresolved], with_links: bool) -> String
             writeln!(text, "{address}: {}", missed(behind)).expect("a string takes all");
         }
     }
+    text.push_str(&clocks::of_silent(rows));
     text.push_str(match quorum(rows) {
         true => "a quorum is up\n",
         false => "no quorum is up\n",
@@ -348,6 +352,7 @@ fn of_node(address: &str, status: &NodeStatus) -> Value {
         "strangers_dropped": status.strangers_dropped,
         "exposed": status.exposed,
         "clock_clamped": status.clock_clamped,
+        "clocks": clocks::in_json(status),
         "behind": behind,
         "learning": learning,
         "component": status.component,

@@ -187,6 +187,10 @@ impl Link {
         }
     }
 
+    pub fn rtt_us(&self) -> Option<u32> {
+        self.rtt_us
+    }
+
     /// As it is told to others; nothing of a link that was never heard.
     pub fn told(&self, from: u8) -> Option<LinkTold> {
         (self.state != State::Unheard).then(|| LinkTold {

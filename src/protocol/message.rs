@@ -521,6 +521,15 @@ pub enum Event {
         ahead_ms: u64,
     },
     ClockTrusted,
+    /// A clock, this node's own perhaps, is so far ahead of the members' median, or, negative, behind.
+    ClockOff {
+        node: NodeId,
+        offset_ms: i64,
+    },
+    /// No more.
+    ClockRight {
+        node: NodeId,
+    },
     /// B5: what that node tells is too far ahead of this node's clock to be followed.
     NodeAhead {
         node: NodeId,

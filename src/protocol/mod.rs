@@ -30,6 +30,7 @@ mod lives;
 mod membership;
 pub mod message;
 mod notices;
+mod offsets;
 mod operator;
 mod outbox;
 mod pace;
@@ -90,6 +91,7 @@ use message::{
     NodeId, Now, Output, Recovered, RoundId,
 };
 use notices::Notices;
+use offsets::Offsets;
 use outbox::Outbox;
 use pace::Pace;
 use past::Past;
@@ -311,6 +313,7 @@ pub struct Replica {
     oldest: Oldest,
     bound_in: u64,
     clocks: Clocks,
+    offsets: Offsets,
     counters: Counters,
 }
 
@@ -423,6 +426,7 @@ impl Replica {
             oldest: Oldest::default(),
             bound_in: 0,
             clocks: Clocks::default(),
+            offsets: Offsets::default(),
             counters: Counters::default(),
         };
         replica.meta.starts += 1;

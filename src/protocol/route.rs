@@ -327,6 +327,12 @@ impl Links {
             .clocks(now)
     }
 
+    /// How long a straight way to that node and back takes, as far as it was measured lately.
+    pub fn straight_rtt_us(&self, node: NodeId) -> Option<u32> {
+        let link = self.others.get(&node)?;
+        link.rtt_us().filter(|_| link.is_up())
+    }
+
     /// The same by whatever way the row came.
     pub fn clocks(
         &self,

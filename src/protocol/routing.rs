@@ -195,6 +195,7 @@ impl Replica {
             }
             if row.node == from {
                 self.look_for_member_ahead(now, row, is_believable);
+                self.offsets.hear(from, row.wall_ms, now);
             }
             // Whatever its clock, its node waits for this (E1_asked).
             self.look_at_start(row);

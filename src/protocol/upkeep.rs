@@ -55,6 +55,7 @@ impl Replica {
         self.tell_silent_nodes(now);
         self.synchronize(now);
         self.tell_of_clock(now);
+        self.tell_of_offsets(now);
     }
 
     /// Brings `near`, `hears_quorum` and the median up to date. A quorum is found to be lost only at a
@@ -301,6 +302,7 @@ impl Replica {
             learning: self.learning(),
             warnings: self.warnings(now),
             disk: Some(self.disk_status(now)),
+            clocks: self.clock_offsets(now),
             ..NodeStatus::default()
         }
     }

@@ -1,5 +1,7 @@
 //! What the replica says to an operator, as log lines.
 
+use kvclient::wire::ClockStatus;
+
 use crate::protocol::message::Event;
 
 pub fn log(event: &Event) {
@@ -66,6 +68,20 @@ pub fn log(event: &Event) {
             "a member has no {full} left: writes that grow are refused, reads and deletes are not"
         ),
         Event::Full(None) => tracing::info!("there is room again: writes that grow are taken"),
+        Event::ClockOff { node, offset_ms } => {
+            let clock = ClockStatus {
+                node: *node,
+                offset_ms: *offset_ms,
+                error_ms: 0,
+            };
+            tracing::warn!(
+                "node {node}: clock {}: set that machine's clock right, and use NTP",
+                clock.in_words()
+            );
+        }
+        Event::ClockRight { node } => {
+            tracing::info!("node {node}: its clock is near the median again");
+        }
         Event::ClockTrusted => tracing::info!("this machine's clock is followed again"),
         Event::NodeAhead { node, ahead_ms } => tracing::error!(
             "node {node} tells a clock or ballot {ahead_ms} ms ahead of this node's clock: dropped. \

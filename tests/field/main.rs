@@ -3,6 +3,7 @@
 //!
 //! | file | subject |
 //! |---|---|
+//! | `clocks.rs` | a clock that is off |
 //! | `clusters.rs` | addresses that belong to another cluster now |
 //! | `disks.rs` | a disk that stands still, and files that are deleted under a node |
 //! | `full_disks.rs` | disks without room |
@@ -15,6 +16,7 @@
 //!
 //! `tests/field/run.sh` runs them in a network namespace of their own, where tests may add addresses.
 
+mod clocks;
 mod clusters;
 mod disks;
 mod emulated;

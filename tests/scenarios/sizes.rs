@@ -20,9 +20,9 @@ use horseshoe::protocol::record::{Applied, AppliedOperation, ClientEntry, Key, R
 use kvclient::clock::READING_SANE_MAX;
 use kvclient::datagram::{DATAGRAM_HEADER_SIZE, DATAGRAM_SIZE_MAX, FRAME_HEADER_SIZE};
 use kvclient::wire::{
-    Action, BehindStatus, CHANGE_REASON_SIZE_MAX, ChangeOutcome, HelloAnswer, KEY_SIZE_MAX,
-    LinkStatus, MemberAddress, MemberStatus, NodeStatus, OLD_VALUE_KEPT_SIZE_MAX, Old, Operation,
-    OperationId, Outcome, RouteStatus, VALUE_SIZE_MAX,
+    Action, BehindStatus, CHANGE_REASON_SIZE_MAX, ChangeOutcome, ClockStatus, HelloAnswer,
+    KEY_SIZE_MAX, LinkStatus, MemberAddress, MemberStatus, NodeStatus, OLD_VALUE_KEPT_SIZE_MAX,
+    Old, Operation, OperationId, Outcome, RouteStatus, VALUE_SIZE_MAX,
 };
 
 use crate::scenarios::handoff::held;
@@ -300,6 +300,11 @@ fn replies_at_their_largest_fit_a_datagram() {
         keys: u64::MAX,
         overflowed: u64::MAX,
     };
+    let clock = ClockStatus {
+        node: u8::MAX,
+        offset_ms: i64::MIN,
+        error_ms: u32::MAX,
+    };
     let status = NodeStatus {
         members: vec![member.clone(); MEMBERS_MAX],
         away: vec![member; NODES_AWAY_MAX],
@@ -307,6 +312,7 @@ fn replies_at_their_largest_fit_a_datagram() {
         links: vec![link; nodes * (nodes - 1)],
         routes: vec![route; nodes],
         behind: vec![behind; MEMBERS_MAX],
+        clocks: vec![clock; nodes],
         ..NodeStatus::default()
     };
     let hello = HelloAnswer {

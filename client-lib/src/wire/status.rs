@@ -49,6 +49,50 @@ pub struct LinkStatus {
     pub loss_permille: u16,
 }
 
+/// How far a node's wall clock is from the median of the members', as another node measures it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockStatus {
+    pub node: u8,
+    /// Above zero: it is ahead.
+    pub offset_ms: i64,
+    /// How wrong that may be where the ways there and back take different times.
+    pub error_ms: u32,
+}
+
+/// From here on a clock is worth a word.
+const CLOCK_OFF_MS: u64 = 1_000;
+
+impl ClockStatus {
+    /// From where on it is told.
+    pub fn bound_ms(&self) -> u64 {
+        CLOCK_OFF_MS.max(self.error_ms.into())
+    }
+
+    /// Whether an operator should set the clock right.
+    pub fn is_off(&self) -> bool {
+        self.offset_ms.unsigned_abs() >= self.bound_ms()
+    }
+
+    /// `3.2 s ahead of the median`.
+    pub fn in_words(&self) -> String {
+        let ms = self.offset_ms.unsigned_abs();
+        let (unit_ms, unit) = match ms {
+            ..120_000 => (1_000, "s"),
+            ..7_200_000 => (60_000, "min"),
+            ..172_800_000 => (3_600_000, "h"),
+            _ => (86_400_000, "days"),
+        };
+        let tenths = ms / (unit_ms / 10);
+        let (whole, tenths) = (tenths / 10, tenths % 10);
+        let way = if self.offset_ms < 0 {
+            "behind"
+        } else {
+            "ahead of"
+        };
+        format!("{whole}.{tenths} {unit} {way} the median")
+    }
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteStatus {
     pub to: u8,
@@ -66,4 +110,30 @@ pub struct MemberStatus {
     pub heard: bool,
     /// As the configuration has it; of a node without a vote as it last told, 0 if it is not known.
     pub incarnation: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_in_words() {
+        let clock = |offset_ms, error_ms| ClockStatus {
+            node: 1,
+            offset_ms,
+            error_ms,
+        };
+        for (offset_ms, words) in [
+            (3_249, "3.2 s ahead of the median"),
+            (-1_000, "1.0 s behind the median"),
+            (-150_000, "2.5 min behind the median"),
+            (8 * 3_600_000, "8.0 h ahead of the median"),
+            (27_393 * 86_400_000, "27393.0 days ahead of the median"),
+        ] {
+            assert_eq!(clock(offset_ms, 0).in_words(), words);
+        }
+        let off = [(999, 0), (-1_000, 1_000), (1_400, 1_401), (i64::MIN, 9)];
+        let off = off.map(|(offset_ms, error_ms)| clock(offset_ms, error_ms).is_off());
+        assert_eq!(off, [false, true, false, true]);
+    }
 }

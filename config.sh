@@ -36,6 +36,10 @@ INSECURE_ADMIN=${INSECURE_ADMIN:-}
 # Where several nodes share a machine, give each its part.
 MEMORY_MAX=${MEMORY_MAX:-}
 
+# Where nodes listen, if not at their listed addresses: 0.0.0.0 or [::] for all addresses of their machine.
+# For containers, virtual and translated addresses; see docs/guide.md.
+LISTEN=${LISTEN:-}
+
 # The program to start. Empty: target/release/horseshoe, built when it is missing or out of date.
 BINARY=${BINARY:-}
 

@@ -47,6 +47,16 @@ pub enum ConfigError {
         first: NodeAddress,
         own: NodeAddress,
     },
+    #[error(
+        "{0:?} is not an address to listen at: write an address in numbers, 0.0.0.0 or [::] for all, \
+             with a port (0.0.0.0:8801) if it is not the listed one"
+    )]
+    Listen(String),
+    #[error("{listen} and the listed address {listed} are not both IPv4 or both IPv6")]
+    ListenFamily {
+        listen: SocketAddr,
+        listed: NodeAddress,
+    },
     #[error("{0} bytes of memory are too few for a node: 64 MiB at least, or 0 for no bound")]
     MemoryMax(u64),
 }
@@ -56,6 +66,7 @@ pub enum ConfigError {
 pub struct Settings {
     pub index: usize,
     pub nodes: Vec<String>,
+    pub listen: Option<String>,
     pub data_dir: Option<PathBuf>,
     pub durability: Durability,
     pub text: TextMode,
@@ -80,6 +91,8 @@ pub struct ServerConfig {
     pub nodes: Vec<NodeAddress>,
     /// This node's place in the list, from 0.
     pub index: u8,
+    /// Where the node's socket is bound, if not at its listed address.
+    pub listen: Option<SocketAddr>,
     /// `None`: the state is in memory only, and a restarted node has lost it.
     pub data_dir: Option<PathBuf>,
     /// Of no effect without a data directory.
@@ -138,6 +151,10 @@ impl ServerConfig {
                 own: nodes[settings.index].clone(),
             });
         }
+        let listen = settings.listen.as_deref();
+        let port = nodes[settings.index].port;
+        let listen = listen.map(|text| parse_listen(text, port)).transpose()?;
+        check_listen(listen, &nodes)?;
         let shrink_after_ms = settings.shrink_after.as_micros().div_ceil(1_000);
         let timings = Timings::new(
             settings.heartbeat_ms,
@@ -159,6 +176,7 @@ impl ServerConfig {
             memory_max,
             memory_short: short,
             nodes,
+            listen,
             index: u8::try_from(settings.index).expect("an index below the bound of members"),
             data_dir: settings.data_dir,
             durability: settings.durability,
@@ -203,8 +221,8 @@ impl ServerConfig {
 
     /// The family of the addresses that are given in numbers: that of the socket.
     pub fn ipv4(&self) -> Option<bool> {
-        let literal = self.nodes.iter().find_map(NodeAddress::literal)?;
-        Some(literal.is_ipv4())
+        let literal = self.nodes.iter().find_map(NodeAddress::literal);
+        Some(literal.or(self.listen)?.is_ipv4())
     }
 
     pub fn votes(&self) -> Votes {
@@ -309,6 +327,37 @@ impl FromStr for NodeAddress {
     }
 }
 
+/// An address in numbers; without a port it has that one.
+fn parse_listen(text: &str, port: u16) -> Result<SocketAddr, ConfigError> {
+    let refused = || ConfigError::Listen(text.to_owned());
+    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
+    let address = match bare.unwrap_or(text).parse::<IpAddr>() {
+        Ok(ip) => SocketAddr::new(ip, port),
+        Err(_) => text.parse().map_err(|_| refused())?,
+    };
+    let is_one = !address.ip().is_multicast() && address.ip() != Ipv4Addr::BROADCAST;
+    Some(address)
+        .filter(|address| is_one && address.port() > 0)
+        .ok_or_else(refused)
+}
+
+fn check_listen(listen: Option<SocketAddr>, nodes: &[NodeAddress]) -> Result<(), ConfigError> {
+    let Some(listen) = listen else {
+        return Ok(());
+    };
+    let is_other = |node: &&NodeAddress| {
+        let literal = node.literal();
+        literal.is_some_and(|literal| literal.is_ipv4() != listen.is_ipv4())
+    };
+    match nodes.iter().find(is_other) {
+        Some(listed) => Err(ConfigError::ListenFamily {
+            listen,
+            listed: listed.clone(),
+        }),
+        None => Ok(()),
+    }
+}
+
 fn parse_address(text: &str) -> Result<NodeAddress, &'static str> {
     if text.len() > ADDRESS_SIZE_MAX {
         return Err("it is too long");
@@ -375,6 +424,7 @@ mod tests {
         Settings {
             index,
             nodes: nodes.iter().map(|&node| node.to_owned()).collect(),
+            listen: None,
             data_dir: None,
             durability: Durability::Fsync,
             text: TextMode::Auto,
@@ -411,6 +461,39 @@ mod tests {
         );
         let refused = told(Some(small), large).unwrap_err();
         assert!(matches!(refused, ConfigError::MemoryMax(few) if few == small));
+    }
+
+    #[test]
+    fn a_node_may_listen_elsewhere_than_where_it_is_listed() {
+        let listens_at = |listen: &str, nodes: &[&str]| {
+            let settings = Settings {
+                listen: Some(listen.to_owned()),
+                ..settings(0, nodes)
+            };
+            let config = ServerConfig::new(settings).map_err(|error| error.to_string())?;
+            Ok::<_, String>(config.listen.expect("it was given").to_string())
+        };
+        let ok = |address: &str| Ok(address.to_owned());
+        assert_eq!(listens_at("0.0.0.0", &["n1:8801"]), ok("0.0.0.0:8801"));
+        assert_eq!(listens_at("0.0.0.0:7", &["n1:8801"]), ok("0.0.0.0:7"));
+        assert_eq!(listens_at("[::]:7", &["n1:8801"]), ok("[::]:7"));
+        for all in ["::", "[::]"] {
+            assert_eq!(listens_at(all, &["[2001:db8::1]:9"]), ok("[::]:9"));
+        }
+        for wrong in [
+            "",
+            "n1",
+            "n1:8801",
+            "0.0.0.0:0",
+            "1.2.3",
+            "224.0.0.1",
+            ":8801",
+        ] {
+            let error = listens_at(wrong, &["n1:8801"]).unwrap_err();
+            assert!(error.contains("0.0.0.0:8801"), "{error}");
+        }
+        let error = listens_at("::", &["n1:8801", "10.0.0.2:9"]).unwrap_err();
+        assert!(error.contains("10.0.0.2:9"), "{error}");
     }
 
     fn error(index: usize, nodes: &[&str]) -> String {

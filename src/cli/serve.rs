@@ -30,6 +30,12 @@ pub struct ServeArgs {
     #[arg(required = true, value_name = "HOST:PORT")]
     nodes: Vec<String>,
 
+    /// Where the node listens, if not at its listed address, at which the others reach it: an address in
+    /// numbers of this machine, 0.0.0.0 or [::] for all of them, with a port (0.0.0.0:8801) if that is not
+    /// the listed one. For containers, virtual addresses and translated ones
+    #[arg(long, value_name = "ADDR", env = "HORSESHOE_LISTEN")]
+    listen: Option<String>,
+
     /// Where the node keeps its state; without it the state is in memory only
     #[arg(long, value_name = "DIR", env = "HORSESHOE_DATA_DIR")]
     data_dir: Option<OsString>,
@@ -175,6 +181,8 @@ impl From<ServeArgs> for Settings {
         Settings {
             index: arguments.index,
             nodes: arguments.nodes,
+            // Scripts set the variable to nothing here, too.
+            listen: arguments.listen.filter(|listen| !listen.is_empty()),
             data_dir: data_dir.map(PathBuf::from),
             durability: match arguments.durability {
                 DurabilityArg::Fsync => Durability::Fsync,

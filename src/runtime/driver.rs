@@ -146,6 +146,13 @@ impl Bound {
         })
     }
 
+    /// Where this machine's own clients send from: of all addresses that it listens at, the listed one.
+    fn own_host(&self, config: &ServerConfig) -> SocketAddr {
+        let listed = config.own().literal();
+        let is_all = self.own.ip().is_unspecified();
+        listed.filter(|_| is_all).unwrap_or(self.own)
+    }
+
     /// Where `Notice::Stop` is to be sent.
     pub fn notifier(&self) -> UnboundedSender<Notice> {
         self.notifier.clone()
@@ -171,7 +178,7 @@ impl Bound {
             tuning: Tuning::default(),
             shrink_after_ms: config.shrink_after_ms,
             disk_hung_ms: config.disk_hung_ms,
-            admin_host: (!config.insecure_admin).then(|| endpoint_of(self.own).ip),
+            admin_host: (!config.insecure_admin).then(|| endpoint_of(self.own_host(config)).ip),
         };
         let disk = config.data_dir.as_ref();
         let disk = disk.map(|_| Disk::start(opened.storage, self.notifier.clone()));
@@ -539,6 +546,11 @@ impl Driver {
             Notice::Stop => self.stop_at_us = Some(now.mono_us),
             Notice::Resolved(resolved) => {
                 let name = resolved.name.clone();
+                if name == self.name
+                    && let Ok([own, ..]) = resolved.addresses.as_deref()
+                {
+                    self.socket.announce(own.ip());
+                }
                 self.addresses.resolved(resolved, now.mono_us);
                 if self.addresses.is_cut_off_from(&name) {
                     return Err(RuntimeError::Loopback {
@@ -668,11 +680,13 @@ fn tell_of_disk(status: &mut NodeStatus, disk: &Disk) {
 
 fn bind(config: &ServerConfig) -> Result<(SocketAddr, Socket), RuntimeError> {
     let name = config.own().to_string();
-    let resolved = resolve(&name, config.ipv4());
-    let own = resolved.map_err(|source| RuntimeError::Resolve {
-        name: name.clone(),
-        source,
-    })?;
+    let own = match config.listen {
+        Some(listen) => listen,
+        None => resolve(&name, config.ipv4()).map_err(|source| RuntimeError::Resolve {
+            name: name.clone(),
+            source,
+        })?,
+    };
     let is_elsewhere =
         |node: &&NodeAddress| node.literal().is_some_and(|node| !node.ip().is_loopback());
     if let Some(other) = config.nodes.iter().find(is_elsewhere)
@@ -682,7 +696,13 @@ fn bind(config: &ServerConfig) -> Result<(SocketAddr, Socket), RuntimeError> {
         return Err(RuntimeError::Loopback { name, own, other });
     }
     let bound = Socket::bind(own).and_then(|socket| Ok((socket.raise_buffers()?, socket)));
-    let (granted, socket) = bound.map_err(|source| RuntimeError::Bind { name, own, source })?;
+    let (granted, mut socket) = bound.map_err(|source| match config.listen {
+        Some(listen) => RuntimeError::Listen { listen, source },
+        None => RuntimeError::Bind { name, own, source },
+    })?;
+    if let Some(listed) = config.own().literal() {
+        socket.announce(listed.ip());
+    }
     let (receive, send) = (granted.receive_size >> 10, granted.send_size >> 10);
     tracing::info!("bound to {own}; kernel buffers: receive {receive} KiB, send {send} KiB");
     if !granted.is_what_was_asked() {

@@ -5,6 +5,7 @@
 
 mod addresses;
 pub mod allocator;
+mod asked;
 pub mod decode;
 mod disk;
 mod driver;

@@ -27,6 +27,11 @@ pub enum RuntimeError {
         own: SocketAddr,
         source: io::Error,
     },
+    #[error("{listen}, where this node is told to listen, can't be bound")]
+    Listen {
+        listen: SocketAddr,
+        source: io::Error,
+    },
     #[error(
         "this node's own address {name} is {own}, a loopback address, but {other} is on another \
          machine, which cannot reach it: list this node with an address of its network, or correct \
@@ -68,7 +73,9 @@ impl RuntimeError {
     fn may_pass(&self) -> bool {
         match self {
             RuntimeError::Resolve { .. } => true,
-            RuntimeError::Bind { source, .. } => source.kind() == io::ErrorKind::AddrNotAvailable,
+            RuntimeError::Bind { source, .. } | RuntimeError::Listen { source, .. } => {
+                source.kind() == io::ErrorKind::AddrNotAvailable
+            }
             _ => false,
         }
     }

@@ -2,18 +2,20 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 
 use nix::errno::Errno;
+use nix::libc::{in_addr, in_pktinfo, in6_addr, in6_pktinfo};
 use nix::sys::socket::{
-    ControlMessageOwned, MsgFlags, MultiHeaders, RecvMsg, SockaddrStorage, getsockopt, recvmmsg,
-    setsockopt, sockopt,
+    ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, RecvMsg, SockaddrStorage,
+    getsockopt, recvmmsg, sendmsg, setsockopt, sockopt,
 };
 use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, SocketAddrAny, sendmmsg};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
+use super::asked::Asked;
 use super::packer::{Outgoing, SendError};
 use super::tally::{Cause, Tally};
 
@@ -35,6 +37,8 @@ pub struct Socket {
     /// Of the last batch: which buffers hold datagrams that were not handed out yet, with their sizes.
     received: VecDeque<(usize, usize, SocketAddr)>,
     overflow: Overflow,
+    /// Where the socket is bound to all addresses of this machine.
+    asked: Option<Asked>,
 }
 
 /// The kernel's count of datagrams that found the receive buffer full.
@@ -65,7 +69,19 @@ impl Socket {
         udp.set_nonblocking(true)?;
         // Not having it costs only the count of what the kernel lost.
         let _ = setsockopt(&udp, sockopt::RxqOvfl, &1);
+        let asked = match address.ip() {
+            ip if !ip.is_unspecified() => None,
+            IpAddr::V4(_) => {
+                setsockopt(&udp, sockopt::Ipv4PacketInfo, &true)?;
+                Some(Asked::default())
+            }
+            IpAddr::V6(_) => {
+                setsockopt(&udp, sockopt::Ipv6RecvPacketInfo, &true)?;
+                Some(Asked::default())
+            }
+        };
         Ok(Socket {
+            asked,
             udp: UdpSocket::from_std(udp)?,
             receive_headers: MultiHeaders::preallocate(RECEIVE_BATCH_MAX, None),
             receive_memory: vec![0; RECEIVE_BATCH_MAX * RECEIVE_SIZE_MAX],
@@ -73,6 +89,15 @@ impl Socket {
             received: VecDeque::new(),
             overflow: Overflow::default(),
         })
+    }
+
+    /// Other nodes expect datagrams of this one from here. It counts only if the socket is bound to all
+    /// addresses, and this machine has that one: behind a translator it has not.
+    pub fn announce(&mut self, address: IpAddr) {
+        if let Some(asked) = &mut self.asked {
+            let is_own = std::net::UdpSocket::bind((address, 0)).is_ok();
+            asked.set_usual(is_own.then_some(address));
+        }
     }
 
     /// Asks for larger buffers, past the system's limits where the process may.
@@ -114,11 +139,11 @@ impl Socket {
     /// Receives one batch, once the last was handed out; gives whether more may wait.
     pub fn receive(&mut self, mono_us: u64, tally: &mut Tally) -> io::Result<bool> {
         assert!(self.received.is_empty(), "their buffers are used again");
-        self.prepare_overflow(mono_us);
+        self.prepare_headers(mono_us);
         let asked = self.receive_batch;
         let fd = self.udp.as_raw_fd();
         let (headers, overflow) = (&mut self.receive_headers, &mut self.overflow);
-        let waiting = &mut self.received;
+        let (waiting, asked_at) = (&mut self.received, &mut self.asked);
         let mut buffers: Vec<[IoSliceMut<'_>; 1]> = self
             .receive_memory
             .chunks_exact_mut(RECEIVE_SIZE_MAX)
@@ -131,6 +156,11 @@ impl Socket {
             for message in recvmmsg(fd, headers, buffers.iter_mut(), flags, None)? {
                 overflow.note(&message, tally);
                 let read = read(&message, tally);
+                if let (Some(asked), Some((_, from))) = (asked_at.as_mut(), read)
+                    && let Some(at) = local_address(&message)
+                {
+                    asked.note(from, at);
+                }
                 waiting.extend(read.map(|(size, from)| (received, size, from)));
                 received += 1;
             }
@@ -158,12 +188,18 @@ impl Socket {
         }
     }
 
-    /// Headers with room for the kernel's count are good for one use each: it leaves in them the
-    /// room that it used. So they are made anew when the count is wanted.
-    fn prepare_overflow(&mut self, mono_us: u64) {
-        if mono_us >= self.overflow.asked_again_us {
+    /// Headers with room for what the kernel tells beside a datagram are good for one use each: it leaves
+    /// in them the room that it used. So they are made anew when that is wanted.
+    fn prepare_headers(&mut self, mono_us: u64) {
+        let asks_overflow = mono_us >= self.overflow.asked_again_us;
+        if asks_overflow {
             self.overflow.asked_again_us = mono_us + OVERFLOW_INTERVAL_US;
             self.overflow.asking = true;
+        }
+        if self.asked.is_some() {
+            let room = Some(nix::cmsg_space!(u32, in_pktinfo, in6_pktinfo));
+            self.receive_headers = MultiHeaders::preallocate(self.receive_batch, room);
+        } else if asks_overflow {
             let room = Some(nix::cmsg_space!(u32));
             self.receive_headers = MultiHeaders::preallocate(RECEIVE_BATCH_MAX, room);
         }
@@ -171,6 +207,9 @@ impl Socket {
 
     /// Sends as many of the batch as the socket takes, from the first on.
     pub fn send(&mut self, batch: &[Outgoing<'_>]) -> Result<usize, SendError> {
+        if self.asked.is_some() {
+            return self.send_from(batch);
+        }
         let addresses: Vec<SocketAddrAny> = batch.iter().map(|one| one.to.into()).collect();
         let slices: Vec<[IoSlice<'_>; 1]> =
             batch.iter().map(|one| [IoSlice::new(one.bytes)]).collect();
@@ -197,6 +236,85 @@ impl Socket {
             };
         }
     }
+
+    /// The same one by one, each from the address that its receiver sent to.
+    fn send_from(&mut self, batch: &[Outgoing<'_>]) -> Result<usize, SendError> {
+        let asked = self.asked.as_mut().expect("the caller looked");
+        let mut sent = 0;
+        while let Some(one) = batch.get(sent) {
+            let source = asked.source(one.to);
+            let Err(error) = send_one(&self.udp, one, source) else {
+                sent += 1;
+                continue;
+            };
+            match (error.kind(), source) {
+                (ErrorKind::Interrupted, _) => {}
+                // The next call meets it first.
+                _ if sent > 0 => break,
+                (ErrorKind::WouldBlock, _) => return Err(SendError::Full),
+                (_, Some(source)) if is_no_source(&error) => asked.forget(source),
+                _ => return Err(SendError::Refused(refusal(&error))),
+            }
+        }
+        Ok(sent)
+    }
+}
+
+/// The address of this machine that a datagram was sent to.
+fn local_address(message: &RecvMsg<'_, '_, SockaddrStorage>) -> Option<IpAddr> {
+    let mut told = message.cmsgs().into_iter().flatten();
+    told.find_map(|told| match told {
+        ControlMessageOwned::Ipv4PacketInfo(info) => {
+            Some(Ipv4Addr::from(u32::from_be(info.ipi_spec_dst.s_addr)).into())
+        }
+        ControlMessageOwned::Ipv6PacketInfo(info) => {
+            Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).into())
+        }
+        _ => None,
+    })
+}
+
+/// Sends one datagram, from that address if one is given.
+fn send_one(udp: &UdpSocket, one: &Outgoing<'_>, source: Option<IpAddr>) -> io::Result<usize> {
+    let to = SockaddrStorage::from(one.to);
+    let slices = [IoSlice::new(one.bytes)];
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    let fd = udp.as_raw_fd();
+    let send = |control: &[ControlMessage<'_>]| {
+        udp.try_io(Interest::WRITABLE, || {
+            Ok(sendmsg(fd, &slices, control, flags, Some(&to))?)
+        })
+    };
+    match source {
+        None => send(&[]),
+        Some(IpAddr::V4(ip)) => {
+            let nothing = in_addr { s_addr: 0 };
+            let info = in_pktinfo {
+                ipi_ifindex: 0,
+                ipi_spec_dst: in_addr {
+                    s_addr: u32::from(ip).to_be(),
+                },
+                ipi_addr: nothing,
+            };
+            send(&[ControlMessage::Ipv4PacketInfo(&info)])
+        }
+        Some(IpAddr::V6(ip)) => {
+            let info = in6_pktinfo {
+                ipi6_addr: in6_addr {
+                    s6_addr: ip.octets(),
+                },
+                ipi6_ifindex: 0,
+            };
+            send(&[ControlMessage::Ipv6PacketInfo(&info)])
+        }
+    }
+}
+
+/// The machine does not have the address that was to be sent from.
+fn is_no_source(error: &io::Error) -> bool {
+    let errors = [Errno::EINVAL, Errno::EADDRNOTAVAIL];
+    let number = error.raw_os_error();
+    errors.iter().any(|&errno| number == Some(errno as i32))
 }
 
 /// What is wrong with one address or one datagram: routes that are missing, firewalls, and the
@@ -270,6 +388,7 @@ impl Overflow {
 mod tests {
     use super::*;
     use std::net::UdpSocket as StdSocket;
+    use std::time::Duration;
 
     fn bound() -> (Socket, SocketAddr) {
         let socket = Socket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -331,6 +450,65 @@ mod tests {
         let to = "[::1]:7".parse().unwrap();
         let refused = sender.send(&[Outgoing { to, bytes: &[1] }]);
         assert_eq!(refused, Err(SendError::Refused(Cause::SendError)));
+    }
+
+    /// A connected socket hears only what comes from where it sends to.
+    #[tokio::test]
+    async fn a_socket_on_all_addresses_answers_from_the_one_that_was_asked() {
+        for (all, ones) in [
+            ("0.0.0.0:0", &["127.0.0.1", "127.0.0.9"][..]),
+            ("[::]:0", &["::1", "::ffff:127.0.0.9"][..]),
+        ] {
+            let Ok(mut socket) = Socket::bind(all.parse().unwrap()) else {
+                continue; // There is no IPv6 here.
+            };
+            let port = socket.udp.local_addr().unwrap().port();
+            for ip in ones {
+                let ip: IpAddr = ip.parse().unwrap();
+                let client = StdSocket::bind(all).unwrap();
+                client.connect((ip, port)).unwrap();
+                client
+                    .set_read_timeout(Some(Duration::from_secs(20)))
+                    .unwrap();
+                client.send(&[1]).unwrap();
+                let mut tally = Tally::default();
+                let (bytes, to) = loop {
+                    socket.readable().await.unwrap();
+                    socket.receive(0, &mut tally).unwrap();
+                    if let Some((bytes, from)) = socket.pop() {
+                        break (bytes.to_vec(), from);
+                    }
+                };
+                socket.writable().await.unwrap();
+                let answer = Outgoing { to, bytes: &bytes };
+                assert_eq!(socket.send(&[answer]), Ok(1));
+                let mut buffer = [0; 9];
+                assert_eq!(client.recv(&mut buffer).expect("an answer"), 1, "{ip}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_gone_is_not_sent_from() {
+        let (mut receiver, to) = bound();
+        let mut sender = Socket::bind("0.0.0.0:0".parse().unwrap()).unwrap();
+        sender.writable().await.unwrap();
+        let asked = sender.asked.as_mut().unwrap();
+        asked.set_usual("192.0.2.77".parse().ok());
+        let bytes = &[1];
+        assert_eq!(sender.send(&[Outgoing { to, bytes }]), Ok(1));
+        receiver.readable().await.unwrap();
+        let received = receive_all(&mut receiver, 0, &mut Tally::default());
+        assert_eq!(received, [bytes]);
+        // One of this machine's is, and no other is taken for one.
+        let mine = "127.0.0.8".parse().unwrap();
+        sender.announce("192.0.2.77".parse().unwrap());
+        assert_eq!(sender.asked.as_ref().unwrap().source(to), None);
+        sender.announce(mine);
+        assert_eq!(sender.send(&[Outgoing { to, bytes }]), Ok(1));
+        receiver.readable().await.unwrap();
+        receiver.receive(0, &mut Tally::default()).unwrap();
+        assert_eq!(receiver.pop().unwrap().1.ip(), mine);
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@
 //! | `clusters.rs` | addresses that belong to another cluster now |
 //! | `disks.rs` | a disk that stands still, and files that are deleted under a node |
 //! | `full_disks.rs` | disks without room |
+//! | `listening.rs` | a node that listens elsewhere than where it is listed |
 //! | `logs.rs` | a log that cannot be written, or that nobody reads |
 //! | `names.rs` | names that do not resolve, dead name servers, names that move |
 //! | `readdress.rs` | all, some or one of the nodes get other addresses |
@@ -22,6 +23,7 @@ mod disks;
 mod emulated;
 mod full_disks;
 mod hosts;
+mod listening;
 mod logs;
 mod names;
 #[path = "../cluster/nodes.rs"]

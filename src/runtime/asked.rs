@@ -1,0 +1,97 @@
+//! Which of this machine's addresses a remote one sent to, where the socket is bound to all of them: an
+//! answer from another address reaches no client behind a connected socket, a translator or a firewall.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+
+use foldhash::fast::RandomState;
+
+/// Remote addresses that are remembered: up to twice as many, those heard last among them.
+const REMOTES_MAX: usize = 8_192;
+
+type Remotes = HashMap<(IpAddr, u16), IpAddr, RandomState>;
+
+#[derive(Debug, Default)]
+pub struct Asked {
+    young: Remotes,
+    old: Remotes,
+    /// For all others: the announced address, which other nodes expect this one to send from, if it
+    /// is one of this machine's.
+    usual: Option<IpAddr>,
+}
+
+impl Asked {
+    pub fn set_usual(&mut self, usual: Option<IpAddr>) {
+        self.usual = usual;
+    }
+
+    /// A datagram from there was sent to `at`.
+    pub fn note(&mut self, from: SocketAddr, at: IpAddr) {
+        let remote = (from.ip(), from.port());
+        if self.young.get(&remote) == Some(&at) {
+            return;
+        }
+        if self.young.len() >= REMOTES_MAX {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(remote, at);
+    }
+
+    /// The address to send from; `None`: the system is to choose.
+    pub fn source(&self, to: SocketAddr) -> Option<IpAddr> {
+        let remote = (to.ip(), to.port());
+        let noted = self.young.get(&remote).or_else(|| self.old.get(&remote));
+        let source = noted.copied().or(self.usual)?;
+        Some(source).filter(|source| source.is_ipv4() == to.is_ipv4())
+    }
+
+    /// This machine has that address no more.
+    pub fn forget(&mut self, gone: IpAddr) {
+        self.usual = self.usual.filter(|usual| *usual != gone);
+        for remotes in [&mut self.young, &mut self.old] {
+            remotes.retain(|_, at| *at != gone);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(number: u16) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, 1], number))
+    }
+
+    #[test]
+    fn the_address_that_was_asked_last_answers() {
+        let [one, two, six] = ["10.0.0.8", "10.0.0.9", "fe80::1"].map(|ip| ip.parse().unwrap());
+        let mut asked = Asked::default();
+        assert_eq!(asked.source(at(1)), None);
+        asked.set_usual(Some(one));
+        assert_eq!(asked.source(at(1)), Some(one));
+        asked.note(at(1), two);
+        assert_eq!(asked.source(at(1)), Some(two));
+        assert_eq!(asked.source(at(2)), Some(one));
+        assert_eq!(asked.source("[fe80::2]:1".parse().unwrap()), None);
+        asked.note(at(1), six);
+        assert_eq!(asked.source(at(1)), None, "no source of the other family");
+        asked.note(at(1), two);
+        asked.forget(two);
+        assert_eq!(asked.source(at(1)), Some(one));
+        asked.forget(one);
+        assert_eq!(asked.source(at(1)), None);
+    }
+
+    #[test]
+    fn many_remotes_take_bounded_room_and_those_of_late_stay() {
+        let mut asked = Asked::default();
+        let here = "10.0.0.8".parse().unwrap();
+        for number in 0..u16::MAX {
+            asked.note(at(number), here);
+            assert!(asked.young.len() + asked.old.len() <= 2 * REMOTES_MAX);
+        }
+        let late = u16::MAX - REMOTES_MAX as u16;
+        assert!((late..u16::MAX).all(|number| asked.source(at(number)) == Some(here)));
+        assert_eq!(asked.source(at(0)), None);
+    }
+}

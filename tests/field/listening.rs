@@ -1,0 +1,65 @@
+//! A node that listens on all addresses of a machine that has several: a client hears only what comes from
+//! the address that it asked, and other nodes only what comes from the listed one.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use kvclient::wire::{Action, Outcome};
+use kvclient::{Call, Client, ClientOptions};
+
+use crate::process::{Node, wait_until_serving};
+
+/// Gives the lab's machine these addresses. Outside of the lab no address may be added.
+fn add_addresses(addresses: &[&str]) -> bool {
+    let in_lab = std::env::var_os("HORSESHOE_LAB").is_some();
+    for address in addresses.iter().filter(|_| in_lab) {
+        let mut add = Command::new("ip");
+        add.args(["address", "add", address, "dev", "lo"]);
+        assert!(add.status().expect("iproute2 is there").success());
+    }
+    in_lab
+}
+
+#[track_caller]
+fn puts(nodes: &str) {
+    let client = Client::open(nodes, ClientOptions::default()).expect("an address");
+    let value = "v".into();
+    let put = client.call(Call::new("k", Action::Put { value }));
+    assert!(
+        matches!(put, Ok(Outcome::Written { .. })),
+        "{nodes}: {put:?}"
+    );
+}
+
+#[test]
+fn an_answer_leaves_from_the_address_that_was_asked() {
+    let _node = Node::serve(
+        &["0", "127.91.1.1:8801", "--listen", "0.0.0.0"],
+        Stdio::null(),
+    );
+    wait_until_serving("127.91.1.1:8801");
+    let second = "127.91.1.2:8801";
+    puts(second);
+    let client = Client::open(second, ClientOptions::default()).expect("an address");
+    let told = client.status(Duration::from_secs(20));
+    assert!(told[0].1.is_some(), "{told:?}");
+}
+
+/// The machine has two addresses besides, and the system would send from the first.
+#[test]
+fn nodes_that_listen_on_all_addresses_send_from_the_listed_ones() {
+    if !add_addresses(&["198.51.100.20/24", "198.51.100.21/24", "198.51.100.22/24"]) {
+        return;
+    }
+    let list = ["198.51.100.21:8811", "198.51.100.22:8812"];
+    let nodes = ["0", "1"].map(|index| {
+        let words = [&[index], &list[..], &["--listen", "0.0.0.0"]].concat();
+        Node::serve(&words, Stdio::null())
+    });
+    for address in list {
+        wait_until_serving(address);
+        puts(address);
+    }
+    puts("198.51.100.20:8811");
+    drop(nodes);
+}

@@ -36,6 +36,10 @@ INSECURE_ADMIN=${INSECURE_ADMIN:-}
 # Where several nodes share a machine, give each its part.
 MEMORY_MAX=${MEMORY_MAX:-}
 
+# What the cluster is called, for people: `horseshoe status` shows it, and `--cluster` takes it. Set it before the
+# first start; later it can't be changed. 1 to 64 letters, digits, `-`, `_` or `.`; empty: no name.
+CLUSTER_NAME=${CLUSTER_NAME:-}
+
 # Where nodes listen, if not at their listed addresses: 0.0.0.0 or [::] for all addresses of their machine.
 # For containers, virtual and translated addresses; see docs/guide.md.
 LISTEN=${LISTEN:-}

@@ -73,7 +73,7 @@ start_node() {
         fi
     fi
     answer=$(on_node "$index" start "$program" "$LOG_DIR" "$DATA_DIR" "$DURABILITY" "$SHRINK_AFTER" \
-        "$BOOTSTRAP" "$TEXT" "$INSECURE_ADMIN" "$MEMORY_MAX" "$LISTEN" "$index" "${nodes[@]}") || return 1
+        "$BOOTSTRAP" "$TEXT" "$INSECURE_ADMIN" "$MEMORY_MAX" "$LISTEN" "$CLUSTER_NAME" "$index" "${nodes[@]}") || return 1
     case $answer in
         "running "*) printf 'runs already, process %s\n' "${answer#running }" ;;
         "started "*) printf 'started, process %s\n' "${answer#started }" ;;

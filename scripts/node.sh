@@ -68,8 +68,8 @@ lock() {
 
 start() {
     local base=$1 binary=$2 log_dir=$3 data_dir=$4 durability=$5 shrink_after=$6 bootstrap=$7 text=$8
-    local insecure_admin=$9 memory_max=${10} listen=${11} index=${12}
-    shift 12
+    local insecure_admin=$9 memory_max=${10} listen=${11} cluster_name=${12} index=${13}
+    shift 13
     local nodes=("$@") list="$index $*" name record log arguments
     enter_base "$base"
     mkdir -p -- "$log_dir" || fail "the directory $log_dir can't be made"
@@ -98,6 +98,9 @@ start() {
     fi
     if [[ -n $listen ]]; then
         arguments+=(--listen "$listen")
+    fi
+    if [[ -n $cluster_name ]]; then
+        arguments+=(--cluster-name "$cluster_name")
     fi
     # Only the first node forms a cluster.
     if [[ -n $bootstrap && $index == 0 ]]; then

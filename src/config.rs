@@ -48,6 +48,11 @@ pub enum ConfigError {
         own: NodeAddress,
     },
     #[error(
+        "{0:?} is not a name for a cluster: 1 to 64 letters, digits, `-`, `_` or `.`, and not 16 hexadecimal \
+         digits, as ids have"
+    )]
+    ClusterName(String),
+    #[error(
         "{0:?} is not an address to listen at: write an address in numbers, 0.0.0.0 or [::] for all, \
              with a port (0.0.0.0:8801) if it is not the listed one"
     )]
@@ -67,6 +72,8 @@ pub struct Settings {
     pub index: usize,
     pub nodes: Vec<String>,
     pub listen: Option<String>,
+    /// Empty: none is given.
+    pub cluster_name: String,
     pub data_dir: Option<PathBuf>,
     pub durability: Durability,
     pub text: TextMode,
@@ -93,6 +100,8 @@ pub struct ServerConfig {
     pub index: u8,
     /// Where the node's socket is bound, if not at its listed address.
     pub listen: Option<SocketAddr>,
+    /// What the cluster is called; empty: nobody said.
+    pub cluster_name: String,
     /// `None`: the state is in memory only, and a restarted node has lost it.
     pub data_dir: Option<PathBuf>,
     /// Of no effect without a data directory.
@@ -151,6 +160,10 @@ impl ServerConfig {
                 own: nodes[settings.index].clone(),
             });
         }
+        let name = settings.cluster_name;
+        if !name.is_empty() && !kvclient::wire::is_cluster_name(&name) {
+            return Err(ConfigError::ClusterName(name));
+        }
         let listen = settings.listen.as_deref();
         let port = nodes[settings.index].port;
         let listen = listen.map(|text| parse_listen(text, port)).transpose()?;
@@ -177,6 +190,7 @@ impl ServerConfig {
             memory_short: short,
             nodes,
             listen,
+            cluster_name: name,
             index: u8::try_from(settings.index).expect("an index below the bound of members"),
             data_dir: settings.data_dir,
             durability: settings.durability,
@@ -425,6 +439,7 @@ mod tests {
             index,
             nodes: nodes.iter().map(|&node| node.to_owned()).collect(),
             listen: None,
+            cluster_name: String::new(),
             data_dir: None,
             durability: Durability::Fsync,
             text: TextMode::Auto,
@@ -494,6 +509,24 @@ mod tests {
         }
         let error = listens_at("::", &["n1:8801", "10.0.0.2:9"]).unwrap_err();
         assert!(error.contains("10.0.0.2:9"), "{error}");
+    }
+
+    #[test]
+    fn a_cluster_name_is_plain_and_no_id() {
+        let named = |name: &str| {
+            let settings = Settings {
+                cluster_name: name.to_owned(),
+                ..settings(0, &["a:1"])
+            };
+            ServerConfig::new(settings).map(|config| config.cluster_name)
+        };
+        let long = "x".repeat(65);
+        for name in ["", "eu-1.orders_7", "00000000000000f", &long[..64]] {
+            assert_eq!(named(name), Ok(name.to_owned()));
+        }
+        for name in [" ", "a b", "ü", "a\n", "00000000000000ff", &long] {
+            assert_eq!(named(name), Err(ConfigError::ClusterName(name.to_owned())));
+        }
     }
 
     fn error(index: usize, nodes: &[&str]) -> String {

@@ -58,6 +58,7 @@ fn bounded(
     ServerConfig::new(Settings {
         index,
         nodes: nodes.to_vec(),
+        listen: None,
         data_dir,
         durability: Durability::Fsync,
         text: TextMode::Auto,
@@ -65,6 +66,7 @@ fn bounded(
         shrink_after: Duration::ZERO,
         disk_hung_after: Duration::from_secs(2),
         disk_reserve: Some(0),
+        cluster_name: String::new(),
         bootstrap: false,
         heartbeat_ms: 50,
         link_down_ms: 200,

@@ -191,9 +191,9 @@ run env DATA_DIR= "$root/launch.sh"
 check 'without DATA_DIR nodes start in memory' is "$(<"$STUB/arguments-0")" \
     '127.0.0.1:21 127.0.0.1:22 127.0.0.1:23 127.0.0.1:24 127.0.0.1:25 --durability fsync --data-dir  --shrink-after 3s --text auto'
 "$root/kill.sh" >/dev/null
-run env TEXT=on INSECURE_ADMIN=1 MEMORY_MAX=512M LISTEN=0.0.0.0 "$root/launch.sh" 0
-check 'text, changes from other machines, memory and where to listen are as they are set' is "$(<"$STUB/arguments-0")" \
-    '*--text on --insecure-admin --memory-max 512M --listen 0.0.0.0'
+run env TEXT=on INSECURE_ADMIN=1 MEMORY_MAX=512M LISTEN=0.0.0.0 CLUSTER_NAME=orders "$root/launch.sh" 0
+check 'text, changes from other machines, memory, where to listen and the name are as they are set' is "$(<"$STUB/arguments-0")" \
+    '*--text on --insecure-admin --memory-max 512M --listen 0.0.0.0 --cluster-name orders'
 "$root/kill.sh" 0 >/dev/null
 
 for arguments in '5' '-1' 'x' '1 2'; do

@@ -232,6 +232,7 @@ mod node {
             link_down_ms: limits::LINK_DOWN_MS_DEFAULT,
             shrink_after_ms: 0,
             disk_hung_ms: limits::DISK_HUNG_MS_DEFAULT,
+            cluster_name: String::new(),
             bootstrap: false,
             tuning: Tuning::default(),
         };

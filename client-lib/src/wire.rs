@@ -73,6 +73,16 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BodyError> {
     }
 }
 
+/// In bytes.
+pub const CLUSTER_NAME_SIZE_MAX: usize = 64;
+
+/// Letters, digits, `-`, `_` and `.`; not what could be a cluster's id.
+pub fn is_cluster_name(name: &str) -> bool {
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    let is_id = name.len() == 16 && name.bytes().all(|b| b.is_ascii_hexdigit());
+    (1..=CLUSTER_NAME_SIZE_MAX).contains(&name.len()) && name.bytes().all(is_plain) && !is_id
+}
+
 /// A client's first word to a node, and its word after a `NO_SESSION`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
@@ -199,6 +209,8 @@ pub struct NodeStatus {
     pub warnings: Vec<String>,
     /// `None` of a node that keeps nothing on disk.
     pub disk: Option<DiskStatus>,
+    /// As the operator named the cluster; empty if it has no name, or the node knows none yet.
+    pub cluster_name: String,
     /// The offset of each clock, its own among them, that the node knows; in order of `node`.
     pub clocks: Vec<ClockStatus>,
 }

@@ -11,7 +11,7 @@ use serde_json::{Map, json};
 use super::exit::Exit;
 use super::report::{self, Style};
 use super::status::{Row, Unresolved};
-use super::words;
+use super::words::{self, ClusterWord};
 use crate::config::NodeAddress;
 
 /// A node that is there answers at once.
@@ -29,16 +29,16 @@ pub struct ConnectionArgs {
     #[arg(id = "ask", long = "nodes", value_name = "LIST", global = true)]
     pub nodes: Option<String>,
 
-    /// The cluster to use, as `status --json` shows it; needed only where the given nodes belong to
-    /// two clusters
+    /// The cluster to use, by its id or name as `status` shows them; needed only where the given nodes
+    /// belong to two clusters. A name is looked up first, and refused if two clusters have it
     #[arg(
         long,
-        value_name = "ID",
+        value_name = "ID|NAME",
         global = true,
         env = "HORSESHOE_CLUSTER",
         value_parser = words::cluster
     )]
-    pub cluster: Option<u64>,
+    pub cluster: Option<ClusterWord>,
 
     /// Print one JSON object a line
     #[arg(long, global = true)]
@@ -55,9 +55,10 @@ impl ConnectionArgs {
         Style::of_process(self.json)
     }
 
-    pub fn options(&self) -> ClientOptions {
+    /// For a cluster with that id; 0: any.
+    fn options(&self, cluster: u64) -> ClientOptions {
         let mut options = ClientOptions {
-            cluster: self.cluster.unwrap_or(0),
+            cluster,
             ..ClientOptions::default()
         };
         if let Some(timeout) = self.timeout {
@@ -72,12 +73,36 @@ impl ConnectionArgs {
 
     /// Opens a client; what is wrong is told, the error is the exit status.
     pub fn open(&self) -> Result<Client, Exit> {
-        self.open_within(self.options().deadline)
+        let cluster = match &self.cluster {
+            None => 0,
+            Some(ClusterWord::Id(id)) => *id,
+            Some(ClusterWord::Name(name)) => self.named(name)?,
+        };
+        self.open_in(cluster, self.options(cluster).deadline)
     }
 
-    fn open_within(&self, timeout: Duration) -> Result<Client, Exit> {
+    /// The id of the one cluster of that name among those that the given nodes belong to.
+    fn named(&self, name: &str) -> Result<u64, Exit> {
+        let (rows, _) = self.statuses()?;
+        let told = rows.iter().filter_map(|(_, status)| status.as_ref());
+        let mut clusters: Vec<(u64, &str)> = told
+            .filter(|status| status.cluster != 0)
+            .map(|status| (status.cluster, status.cluster_name.as_str()))
+            .collect();
+        clusters.sort_unstable();
+        clusters.dedup();
+        let of_name = clusters.iter().filter(|(_, other)| *other == name);
+        let ids: Vec<u64> = of_name.map(|(id, _)| *id).collect();
+        if let [id] = ids[..] {
+            return Ok(id);
+        }
+        let (kind, exit, message) = not_one(name, &clusters, &ids);
+        Err(self.refuse(kind, exit, &message))
+    }
+
+    fn open_in(&self, cluster: u64, timeout: Duration) -> Result<Client, Exit> {
         let nodes = words::nodes(self.nodes.as_deref()).join(",");
-        let options = self.options();
+        let options = self.options(cluster);
         let deadline = options.deadline.min(timeout);
         Client::open(
             &nodes,
@@ -148,7 +173,8 @@ impl ConnectionArgs {
     /// What each node says of itself, and the names that can't be found, and why.
     pub fn statuses(&self) -> Result<(Vec<Row>, Vec<Unresolved>), Exit> {
         let (began, timeout) = (Instant::now(), self.timeout.unwrap_or(STATUS_TIMEOUT));
-        let client = self.open_within(timeout)?;
+        // All are asked, whatever cluster they are of.
+        let client = self.open_in(0, timeout)?;
         let left = timeout.saturating_sub(began.elapsed());
         let rows = client.status(left.max(CALL_TIMEOUT_MIN));
         Ok((rows, client.unresolved()))
@@ -158,7 +184,7 @@ impl ConnectionArgs {
     /// the configuration.
     pub fn check_name(&self, node: &NodeAddress) -> Result<(), Exit> {
         let name = node.to_string();
-        let found = kvclient::look_up(&name, self.options().deadline);
+        let found = kvclient::look_up(&name, self.options(0).deadline);
         found.map(drop).map_err(|error| {
             let why = match error {
                 OpenError::Resolve(_, why) => why.to_string(),
@@ -172,6 +198,34 @@ impl ConnectionArgs {
             self.refuse("not_resolved", Exit::Other, &message)
         })
     }
+}
+
+/// Why a name does not tell which cluster is meant.
+fn not_one(name: &str, known: &[(u64, &str)], of_name: &[u64]) -> (&'static str, Exit, String) {
+    let in_words = |(id, name): &(u64, &str)| match *name {
+        "" => format!("{id:016x} without a name"),
+        name => format!("{id:016x} named {name}"),
+    };
+    if known.is_empty() {
+        let message = format!(
+            "no node answered that belongs to a cluster, so which one is named {name} is not known"
+        );
+        return ("no_quorum", Exit::NoQuorum, message);
+    }
+    let message = if of_name.is_empty() {
+        let others: Vec<String> = known.iter().map(in_words).collect();
+        format!(
+            "no node that answered is of a cluster named {name}, only of {}",
+            others.join(", ")
+        )
+    } else {
+        let ids: Vec<String> = of_name.iter().map(|id| format!("{id:016x}")).collect();
+        format!(
+            "these clusters are all named {name}: {}; give the id of the one that is meant",
+            ids.join(", ")
+        )
+    };
+    ("cluster", Exit::Usage, message)
 }
 
 /// `--old`, which all writes have.

@@ -30,6 +30,17 @@ pub struct ServeArgs {
     #[arg(required = true, value_name = "HOST:PORT")]
     nodes: Vec<String>,
 
+    /// What the cluster is called, for people: `status` shows it, and `--cluster` takes it. It is given when the
+    /// cluster is formed and stays; a node that is started with another name than its cluster has refuses
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "",
+        hide_default_value = true,
+        env = "HORSESHOE_CLUSTER_NAME"
+    )]
+    cluster_name: String,
+
     /// Where the node listens, if not at its listed address, at which the others reach it: an address in
     /// numbers of this machine, 0.0.0.0 or [::] for all of them, with a port (0.0.0.0:8801) if that is not
     /// the listed one. For containers, virtual addresses and translated ones
@@ -181,6 +192,7 @@ impl From<ServeArgs> for Settings {
         Settings {
             index: arguments.index,
             nodes: arguments.nodes,
+            cluster_name: arguments.cluster_name,
             // Scripts set the variable to nothing here, too.
             listen: arguments.listen.filter(|listen| !listen.is_empty()),
             data_dir: data_dir.map(PathBuf::from),

@@ -126,11 +126,26 @@ fn in_words(rows: &[Row], unresolved: &[Unresolved], with_links: bool) -> String
         }
     }
     text.push_str(&clocks::of_silent(rows));
+    text.push_str(&clusters(rows));
     text.push_str(match quorum(rows) {
         true => "a quorum is up\n",
         false => "no quorum is up\n",
     });
     text
+}
+
+/// A line for each cluster, the id as the proof and the name that people gave it.
+fn clusters(rows: &[Row]) -> String {
+    let known = said(rows).filter(|status| status.cluster != 0);
+    let clusters = known.map(|status| (status.cluster, status.cluster_name.as_str()));
+    let mut clusters: Vec<(u64, &str)> = clusters.collect();
+    clusters.sort_unstable();
+    clusters.dedup();
+    let line = |(id, name): (u64, &str)| match name {
+        "" => format!("cluster {id:016x}\n"),
+        name => format!("cluster {id:016x}, named {name}\n"),
+    };
+    clusters.into_iter().map(line).collect()
 }
 
 fn other_cluster(status: &NodeStatus) -> String {
@@ -326,6 +341,7 @@ fn of_node(address: &str, status: &NodeStatus) -> Value {
         "reachable": true,
         "node": status.node,
         "cluster": format!("{:016x}", status.cluster),
+        "cluster_name": status.cluster_name,
         "other_cluster": match status.other_cluster {
             0 => Value::Null,
             other => format!("{other:016x}").into(),
@@ -531,6 +547,25 @@ a quorum is up
         );
         // launch.sh looks for it.
         assert!(line.contains("\"reachable\":true"));
+    }
+
+    #[test]
+    fn clusters_are_told_by_id_and_name() {
+        let of = |cluster, name: &str| {
+            let (address, status) = node(1, true, true);
+            let status = NodeStatus {
+                cluster,
+                cluster_name: name.to_owned(),
+                ..status.unwrap()
+            };
+            (address, Some(status))
+        };
+        let rows = [of(0xab, "orders"), of(0xab, "orders"), of(7, "")];
+        let words = in_words(&rows, false);
+        let lines = "\ncluster 0000000000000007\ncluster 00000000000000ab, named orders\na quorum";
+        assert!(words.contains(lines), "{words}");
+        let value: Value = serde_json::from_str(&in_json(&rows, false)).unwrap();
+        assert_eq!(value["nodes"][0]["cluster_name"], json!("orders"));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
 use bytes::Bytes;
+use kvclient::wire;
 
 /// Where nodes are looked for if nobody says.
 const NODES_DEFAULT: [&str; 5] = [
@@ -41,12 +42,23 @@ pub fn not_found(name: &str, why: &str) -> String {
     format!("the address of {name} can't be found: {why}")
 }
 
-/// A cluster's id, 16 digits in hexadecimal as `status` shows it.
-pub fn cluster(word: &str) -> Result<u64, String> {
-    let id = u64::from_str_radix(word, 16).ok().filter(|id| *id != 0);
-    let is_plain = word.len() == 16 && word.bytes().all(|b| b.is_ascii_hexdigit());
-    id.filter(|_| is_plain)
-        .ok_or_else(|| "not a cluster's id: 16 hexadecimal digits, as status shows it".to_owned())
+/// How the cluster is given that is meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClusterWord {
+    Id(u64),
+    /// What its operator calls it; two clusters may have the same.
+    Name(String),
+}
+
+/// A cluster's id, 16 digits in hexadecimal as `status` shows it, or its name.
+pub fn cluster(word: &str) -> Result<ClusterWord, String> {
+    let is_id = word.len() == 16 && word.bytes().all(|b| b.is_ascii_hexdigit());
+    let id = u64::from_str_radix(word, 16).ok();
+    match id.filter(|id| is_id && *id != 0) {
+        Some(id) => Ok(ClusterWord::Id(id)),
+        None if wire::is_cluster_name(word) => Ok(ClusterWord::Name(word.to_owned())),
+        None => Err("neither a cluster's id, 16 hexadecimal digits, nor a name".to_owned()),
+    }
 }
 
 /// A time above zero.

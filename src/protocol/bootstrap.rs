@@ -24,6 +24,8 @@ struct Surveyed {
 #[derive(Debug)]
 pub struct Bootstrap {
     list: Vec<String>,
+    /// What the cluster is to be called, if the operator said so.
+    name: String,
     /// Of the list, so that nodes started with different ones do not form a cluster.
     fingerprint: u64,
     index: u8,
@@ -45,6 +47,7 @@ pub struct Bootstrap {
 impl Bootstrap {
     pub fn new(
         list: Vec<String>,
+        name: String,
         index: u8,
         incarnation: Incarnation,
         nonce: u64,
@@ -54,6 +57,7 @@ impl Bootstrap {
         let surveyed = vec![Surveyed::default(); list.len()];
         Bootstrap {
             list,
+            name,
             fingerprint,
             index,
             incarnation,
@@ -91,6 +95,7 @@ impl Bootstrap {
                     index: 0,
                     asker: self.incarnation,
                     nonce,
+                    name: self.name.clone(),
                 },
             )
         })
@@ -142,10 +147,19 @@ impl Bootstrap {
         if self.is_first() || survey.index != 0 {
             return None;
         }
+        let is_named = self.name.is_empty() || self.name == survey.name;
         if survey.list != self.fingerprint {
             self.trouble = Some(format!(
                 "the first listed node, {}, was started with another list of nodes",
                 self.list[0]
+            ));
+        } else if !is_named {
+            self.trouble = Some(format!(
+                "the first listed node, {}, was started with {}, and this one with {}: start all with the \
+                 same",
+                self.list[0],
+                name_in_words(&survey.name),
+                name_in_words(&self.name)
             ));
         } else {
             let right_life = survey.nonce == self.nonce || !rule!(E6_nonce);
@@ -164,7 +178,8 @@ impl Bootstrap {
         let bound_to = meta.bound_to;
         let word = bound_to == Some(survey.asker)
             && (survey.nonce == self.nonce || !rule!(E6_nonce))
-            && survey.list == self.fingerprint;
+            && survey.list == self.fingerprint
+            && is_named;
         Some(SurveyAnswer {
             list: self.fingerprint,
             index: self.index,
@@ -172,6 +187,7 @@ impl Bootstrap {
             nonce: self.nonce,
             word,
             bound_to,
+            name: self.name.clone(),
         })
     }
 
@@ -194,6 +210,12 @@ impl Bootstrap {
         entry.nonce = answer.nonce;
         entry.refusal = if answer.list != self.fingerprint {
             Some("was started with another list of nodes".into())
+        } else if !answer.name.is_empty() && answer.name != self.name {
+            Some(format!(
+                "was started with {}, and this node with {}",
+                name_in_words(&answer.name),
+                name_in_words(&self.name)
+            ))
         } else {
             let other = answer.bound_to.filter(|bound| *bound != asker);
             other.map(|_| "gave its word to an earlier life of this node".into())
@@ -237,6 +259,7 @@ impl Bootstrap {
             forced: false,
             spread,
             forces: Vec::new(),
+            name: self.name.clone(),
         })
     }
 
@@ -273,6 +296,13 @@ impl Bootstrap {
             "the first configuration needs {needs}; missing: {}",
             missing.join(", ")
         )
+    }
+}
+
+fn name_in_words(name: &str) -> String {
+    match name {
+        "" => "no --cluster-name".to_owned(),
+        name => format!("--cluster-name {}", name.escape_debug()),
     }
 }
 

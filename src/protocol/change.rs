@@ -199,6 +199,7 @@ impl Replica {
         // D1: whatever it says, nothing is spread anew.
         if let Some(held) = &self.configuration {
             configuration.spread = held.spread;
+            configuration.name.clone_from(&held.name);
         }
         let (voted, is_first) = (self.votes, self.configuration.is_none());
         let held = self.configuration.as_ref();

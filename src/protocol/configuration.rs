@@ -110,7 +110,9 @@ impl Configuration {
         let is_sound = |m: &Member| m.node > 0 && m.address.len() <= ADDRESS_SIZE_MAX;
         let sized = |members: &Vec<Member>| (1..=MEMBERS_MAX).contains(&members.len());
         let is_force = |f: &Forced| f.lineage <= LINEAGE_MAX && f.from <= EPOCH_MAX;
+        let is_named = self.name.is_empty() || wire::is_cluster_name(&self.name);
         self.spread.is_sound()
+            && is_named
             && sized(&self.members)
             && joint.clone().all(sized)
             && self.away.len() <= NODES_AWAY_MAX
@@ -181,6 +183,11 @@ impl Configuration {
             }
         }
         false
+    }
+
+    /// Whether a node that was started with that name for its cluster, or none, is one of it.
+    pub fn goes_with(&self, name: &str) -> bool {
+        name.is_empty() || name == self.name
     }
 
     /// For people: the epoch, and the members' addresses.

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use kvclient::clock::{READING_MAX, READING_SANE_MAX, Reading, to_ms};
 use kvclient::wire::{
-    self, Action, Answer, BodyError, ChangeAnswer, ChangeOutcome, ChangeRequest, Full, Hello,
-    HelloAnswer, NoSession, NodeStatus, Operation, Outcome, Request, StatusRequest,
+    self, Action, Answer, BodyError, CLUSTER_NAME_SIZE_MAX, ChangeAnswer, ChangeOutcome,
+    ChangeRequest, Full, Hello, HelloAnswer, NoSession, NodeStatus, Operation, Outcome, Request,
+    StatusRequest,
 };
 use serde::{Deserialize, Serialize};
 
@@ -93,6 +94,10 @@ pub struct Configuration {
     pub spread: Spread,
     /// E8: the forces that this configuration comes of, or superseded; the last one names its lineage.
     pub forces: Vec<Forced>,
+    /// As the operator named the cluster when the first configuration was formed, or empty; no change of it
+    /// changes this. Releases before this one wrote none.
+    #[serde(default)]
+    pub name: String,
 }
 
 /// Tells a neighbour of its own heartbeat, so that it can tell how long a round trip takes.
@@ -217,9 +222,9 @@ messages! {
     /// To a neighbour, never relayed. `number` counts those to it; `rows` begin with the sender's own.
     Heartbeat = 26 { number: u32, echo: Option<Echo>, rows: Vec<Row> }
     /// E6: the first listed node asks. `nonce` is the one that the asked node gave, 0 at first.
-    Survey = 27 { list: u64, index: u8, asker: Incarnation, nonce: u64 }
+    Survey = 27 { list: u64, index: u8, asker: Incarnation, nonce: u64, name: String }
     /// E6: of a node without state: its word if `bound_to` is the asker and the nonce was right.
-    SurveyAnswer = 28 { list: u64, index: u8, incarnation: Incarnation, nonce: u64, word: bool, bound_to: Option<Incarnation> }
+    SurveyAnswer = 28 { list: u64, index: u8, incarnation: Incarnation, nonce: u64, word: bool, bound_to: Option<Incarnation>, name: String }
     ConfigurationTold = 29 { configuration: Configuration }
     /// `address` is the asker's own, where the answer goes.
     ConfigurationAsked = 30 { epoch: Epoch, address: String }
@@ -289,6 +294,8 @@ impl Message {
             Message::Chosen(m) if m.chosen.len() > CHOSEN_PER_MESSAGE_MAX => {
                 return Err(BodyError::Bounds);
             }
+            Message::Survey(m) => return bounded(m.name.len() <= CLUSTER_NAME_SIZE_MAX),
+            Message::SurveyAnswer(m) => return bounded(m.name.len() <= CLUSTER_NAME_SIZE_MAX),
             Message::ConfigurationTold(m) => return bounded(m.configuration.is_sound()),
             Message::ConfigurationAsked(m) => return bounded(m.address.len() <= ADDRESS_SIZE_MAX),
             Message::DigestsTold(m) => return bounded(m.sums.buckets().is_some()),
@@ -540,6 +547,12 @@ pub enum Event {
     ClockAtEnd {
         ms: u64,
         is_wall: bool,
+    },
+    /// The node was started with another name for its cluster than that has. It does nothing more.
+    OtherName {
+        given: String,
+        cluster: u64,
+        name: String,
     },
     /// The oldest write has been on its way to the disk for so long.
     DiskHangs {

@@ -116,6 +116,8 @@ pub struct Options {
     pub list: Vec<String>,
     /// This node's place in the list.
     pub index: u8,
+    /// What the cluster is called, empty: nobody said; its own name counts.
+    pub cluster_name: String,
     /// E6: the first listed node may form a cluster with more than half of the list.
     pub bootstrap: bool,
     pub tuning: Tuning,
@@ -340,7 +342,15 @@ impl Replica {
         let bootstrap = configuration.is_none().then(|| {
             let nonce = rand::RngExt::random(&mut random);
             let list = options.list.clone();
-            Bootstrap::new(list, options.index, incarnation, nonce, options.bootstrap)
+            let name = options.cluster_name.clone();
+            Bootstrap::new(
+                list,
+                name,
+                options.index,
+                incarnation,
+                nonce,
+                options.bootstrap,
+            )
         });
         let mut replica = Replica {
             clock: BallotClock::new(meta.ceiling, options.skew_max_ms, now),
@@ -440,6 +450,9 @@ impl Replica {
             replica.timers.set(now.mono_us, timer::Timer::Survey);
         }
         replica.keep_ceiling();
+        if let Some(held) = replica.configuration.clone() {
+            replica.refuses_name(&held);
+        }
         replica
     }
 

@@ -48,6 +48,9 @@ impl Replica {
             self.counters.stray += 1;
             return;
         }
+        if held.is_none() && self.refuses_name(told) {
+            return;
+        }
         let is_newer = match held {
             None if told.nodes().any(|m| m.address == self.own_address()) => {
                 if bootstrap::has_forgotten(told, self.incarnation, self.meta.bound_to) {
@@ -66,6 +69,23 @@ impl Replica {
         if is_newer {
             self.install(now, told.clone());
         }
+    }
+
+    /// Whether the operator has started this node for a cluster of another name: then it does nothing more.
+    pub(super) fn refuses_name(&mut self, told: &Configuration) -> bool {
+        let given = &self.options.cluster_name;
+        if told.goes_with(given) || !told.nodes().any(|m| m.address == self.own_address()) {
+            return false;
+        }
+        let event = Event::OtherName {
+            given: given.clone(),
+            cluster: told.cluster,
+            name: told.name.clone(),
+        };
+        self.clocks.ended = true;
+        self.outputs.clear();
+        self.outputs.push_back(Output::Event(event));
+        true
     }
 
     /// E8: this node has no part any more in what its side does.

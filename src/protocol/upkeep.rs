@@ -280,6 +280,7 @@ impl Replica {
         NodeStatus {
             node: self.node,
             cluster: self.cluster(),
+            cluster_name: configuration.map_or_else(String::new, |c| c.name.clone()),
             other_cluster: self.other_cluster(),
             epoch: self.configuration.as_ref().map_or(0, |c| c.epoch),
             incarnation: self.incarnation,

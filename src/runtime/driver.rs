@@ -174,6 +174,7 @@ impl Bound {
             cache_size_max: usize::try_from(config.memory_max / CACHE_PART).unwrap_or(usize::MAX),
             heartbeat_ms: config.heartbeat_ms,
             link_down_ms: config.link_down_ms,
+            cluster_name: config.cluster_name.clone(),
             bootstrap: config.bootstrap,
             tuning: Tuning::default(),
             shrink_after_ms: config.shrink_after_ms,
@@ -420,12 +421,8 @@ impl Driver {
             Output::Reply { to, reply } => self.reply(now, to, reply),
             Output::Event(event) => {
                 events::log(&event);
-                if let Event::ClockAtEnd { ms, is_wall } = event {
-                    let year = 1970 + ms / YEAR_MS;
-                    self.refusal = Some(match is_wall {
-                        true => RuntimeError::WallClockAtEnd { ms, year },
-                        false => RuntimeError::ClockAtEnd { ms, year },
-                    });
+                if let Some(refusal) = refusal(event) {
+                    self.refusal = Some(refusal);
                 }
             }
         }
@@ -640,6 +637,29 @@ impl Driver {
         };
         let in_time = tokio::time::timeout(CLOSE_MAX, closed).await;
         in_time.unwrap_or(Err(RuntimeError::StorageStuck))
+    }
+}
+
+/// What ends the node.
+fn refusal(event: Event) -> Option<RuntimeError> {
+    match event {
+        Event::ClockAtEnd { ms, is_wall } => {
+            let year = 1970 + ms / YEAR_MS;
+            Some(match is_wall {
+                true => RuntimeError::WallClockAtEnd { ms, year },
+                false => RuntimeError::ClockAtEnd { ms, year },
+            })
+        }
+        Event::OtherName {
+            given,
+            cluster,
+            name,
+        } => Some(RuntimeError::OtherName {
+            given,
+            cluster,
+            name,
+        }),
+        _ => None,
     }
 }
 

@@ -89,6 +89,6 @@ pub fn log(event: &Event) {
              clock right; if it is right, this node's members must be heard"
         ),
         // The error that the node ends with says all.
-        Event::ClockAtEnd { .. } => {}
+        Event::ClockAtEnd { .. } | Event::OtherName { .. } => {}
     }
 }

@@ -62,10 +62,27 @@ pub enum RuntimeError {
          set the clocks of all machines right, then start this node with an empty data directory"
     )]
     ClockAtEnd { ms: u64, year: u64 },
+    #[error(
+        "this node was started with --cluster-name {given}, and its cluster, {cluster:016x}, {}: correct \
+         the name, or leave it out; or this is another cluster's address or data directory",
+        name_in_words(.name)
+    )]
+    OtherName {
+        given: String,
+        cluster: u64,
+        name: String,
+    },
     #[error("the storage thread ended by a broken invariant: the node stops")]
     StoragePanicked,
     #[error("the store did not close in time")]
     StorageStuck,
+}
+
+fn name_in_words(name: &str) -> String {
+    match name {
+        "" => "has no name: it was formed without one".to_owned(),
+        name => format!("is named {name}"),
+    }
 }
 
 impl RuntimeError {

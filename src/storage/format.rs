@@ -293,6 +293,7 @@ mod tests {
                 forced: true,
                 spread: Spread::new(u128::MAX - 7, 4_096),
                 forces: vec![forced],
+                name: "orders".to_owned(),
             }),
             incarnation: 6,
             life: 7,

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `clocks.rs` | a clock that is off |
 //! | `clusters.rs` | addresses that belong to another cluster now |
+//! | `cluster_names.rs` | the name that an operator gave a cluster |
 //! | `disks.rs` | a disk that stands still, and files that are deleted under a node |
 //! | `full_disks.rs` | disks without room |
 //! | `listening.rs` | a node that listens elsewhere than where it is listed |
@@ -18,6 +19,7 @@
 //! `tests/field/run.sh` runs them in a network namespace of their own, where tests may add addresses.
 
 mod clocks;
+mod cluster_names;
 mod clusters;
 mod disks;
 mod emulated;

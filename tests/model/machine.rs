@@ -76,6 +76,7 @@ fn replica(scope: &Scope, life: &Life) -> Replica {
         link_down_ms: HEARTBEAT_MS,
         shrink_after_ms: 0,
         disk_hung_ms: horseshoe::protocol::limits::DISK_HUNG_MS_DEFAULT,
+        cluster_name: String::new(),
         bootstrap: false,
         tuning: Tuning::default(),
     };

@@ -119,6 +119,7 @@ impl Alone {
             link_down_ms: 200,
             shrink_after_ms: 0,
             disk_hung_ms: 2_000,
+            cluster_name: String::new(),
             bootstrap: false,
             tuning: Tuning::default(),
             admin_host: None,

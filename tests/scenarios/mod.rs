@@ -15,6 +15,7 @@ pub mod hung_disks;
 pub mod latent;
 pub mod lives;
 pub mod members;
+pub mod names;
 pub mod offsets;
 pub mod operator;
 pub mod outcomes;

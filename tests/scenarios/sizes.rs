@@ -20,9 +20,9 @@ use horseshoe::protocol::record::{Applied, AppliedOperation, ClientEntry, Key, R
 use kvclient::clock::READING_SANE_MAX;
 use kvclient::datagram::{DATAGRAM_HEADER_SIZE, DATAGRAM_SIZE_MAX, FRAME_HEADER_SIZE};
 use kvclient::wire::{
-    Action, BehindStatus, CHANGE_REASON_SIZE_MAX, ChangeOutcome, ClockStatus, HelloAnswer,
-    KEY_SIZE_MAX, LinkStatus, MemberAddress, MemberStatus, NodeStatus, OLD_VALUE_KEPT_SIZE_MAX,
-    Old, Operation, OperationId, Outcome, RouteStatus, VALUE_SIZE_MAX,
+    Action, BehindStatus, CHANGE_REASON_SIZE_MAX, CLUSTER_NAME_SIZE_MAX, ChangeOutcome,
+    ClockStatus, HelloAnswer, KEY_SIZE_MAX, LinkStatus, MemberAddress, MemberStatus, NodeStatus,
+    OLD_VALUE_KEPT_SIZE_MAX, Old, Operation, OperationId, Outcome, RouteStatus, VALUE_SIZE_MAX,
 };
 
 use crate::scenarios::handoff::held;
@@ -260,6 +260,7 @@ fn messages_of_all_nodes_fit_a_datagram() {
         forced: true,
         spread: Spread::new(u128::MAX, BUCKETS_MAX),
         forces: vec![forced; FORCES_MAX],
+        name: "n".repeat(CLUSTER_NAME_SIZE_MAX),
     };
     assert_is_taken(ConfigurationTold { configuration });
     assert_is_taken(ConfigurationAsked {
@@ -313,6 +314,7 @@ fn replies_at_their_largest_fit_a_datagram() {
         routes: vec![route; nodes],
         behind: vec![behind; MEMBERS_MAX],
         clocks: vec![clock; nodes],
+        cluster_name: "n".repeat(CLUSTER_NAME_SIZE_MAX),
         ..NodeStatus::default()
     };
     let hello = HelloAnswer {

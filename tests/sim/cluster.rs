@@ -41,6 +41,8 @@ pub struct Settings {
     pub heartbeat_ms: u64,
     pub link_down_ms: u64,
     pub shrink_after_ms: u64,
+    /// What nodes that start are told that their cluster is called.
+    pub cluster_name: String,
     pub bootstrap: bool,
     pub tuning: Tuning,
     /// Keys in a page of a bucket.
@@ -66,6 +68,7 @@ impl Settings {
             heartbeat_ms: HEARTBEAT_MS_DEFAULT,
             link_down_ms: LINK_DOWN_MS_DEFAULT,
             shrink_after_ms: 0,
+            cluster_name: String::new(),
             bootstrap: false,
             tuning: Tuning::default(),
             page_length_max: usize::MAX,
@@ -534,6 +537,7 @@ impl Cluster {
             link_down_ms: self.settings.link_down_ms,
             shrink_after_ms: self.settings.shrink_after_ms,
             disk_hung_ms: DISK_HUNG_MS_DEFAULT,
+            cluster_name: self.settings.cluster_name.clone(),
             bootstrap: self.settings.bootstrap,
             tuning: self.settings.tuning,
         };

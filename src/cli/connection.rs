@@ -131,7 +131,7 @@ impl ConnectionArgs {
             Err(exit) => return exit,
         };
         // Looking names up is part of the time that was given.
-        let left = self.options().deadline.saturating_sub(began.elapsed());
+        let left = self.options(0).deadline.saturating_sub(began.elapsed());
         let left_us = left.max(CALL_TIMEOUT_MIN).as_micros();
         call.deadline_us = Some(u64::try_from(left_us).unwrap_or(u64::MAX));
         let result = client.call(call.clone());

@@ -174,6 +174,11 @@ impl Identity {
         }
     }
 
+    /// The directory of a node that never belonged to a cluster is for this list and place from now on.
+    pub fn remake(&mut self, list: Vec<String>, index: u8) {
+        (self.list, self.index) = (list, index);
+    }
+
     /// Marks that a run begins, which has not stopped cleanly until it has.
     pub fn begin(&mut self, run: Run) {
         self.durability = run.durability;

@@ -35,17 +35,31 @@ pub fn open(options: DiskOptions, fresh_incarnation: Incarnation) -> Result<Open
     let directory = Directory::open(&options.directory)?;
     let reserve = Reserve::open(directory.path(), options.reserve);
     let mut notes = Vec::from_iter(directory.permission_note()?);
-    let Some(identity) = Identity::read(&directory.identity())? else {
+    let Some(mut identity) = Identity::read(&directory.identity())? else {
         directory.check_empty()?;
         return create(directory, reserve, options, fresh_incarnation, notes);
     };
-    identity.check_made_for(directory.path(), &options.list, options.index)?;
     if !identity.made {
         // Only the making of the store was begun: nothing was promised yet.
         return create(directory, reserve, options, fresh_incarnation, notes);
     }
+    let made_for = identity.check_made_for(directory.path(), &options.list, options.index);
     // E1: the last run's durability counts, whatever this run's is.
-    if !identity.proves_state(options.boot_id.as_deref()) {
+    let is_proven = identity.proves_state(options.boot_id.as_deref());
+    if let Err(refused) = made_for {
+        if !is_proven || !is_unused(&directory, &identity)? {
+            return Err(refused);
+        }
+        notes.push(format!(
+            "the data directory {} was made for another place or list of nodes, {}; no cluster was formed \
+             with it, so it is used for {}",
+            directory.path().display(),
+            identity.list.join(","),
+            options.list.join(",")
+        ));
+        identity.remake(options.list.clone(), options.index);
+    }
+    if !is_proven {
         notes.push(format!(
             "THE STATE IN {} IS NOT USED: it was last written with durability os, did not stop \
              cleanly, and the machine has booted since, so its end may be missing. This node \
@@ -123,18 +137,20 @@ fn create(
     })
 }
 
+/// A store that was opened, and is whole.
+struct Found {
+    engine: Engine,
+    mark: Mark,
+    contents: Contents,
+    last_group: GroupNumber,
+    notes: Vec<String>,
+}
+
 /// Opens a store that is there, and proves it whole before anything is changed by this run.
-fn recover(
-    directory: Directory,
-    reserve: Reserve,
-    options: DiskOptions,
-    mut identity: Identity,
-    mut notes: Vec<String>,
-) -> Result<Opened, StorageError> {
+fn find(directory: &Directory, identity: &Identity) -> Result<Found, StorageError> {
     let store = directory.store();
-    let incarnation = identity.incarnation;
-    let (mut mark, note) = Mark::open(&directory.mark(), incarnation)?;
-    notes.extend(note);
+    let (mark, note) = Mark::open(&directory.mark(), identity.incarnation)?;
+    let mut notes = Vec::from_iter(note);
     engine::check_parts(&store)?;
     notes.extend(journal::check(
         &store,
@@ -143,8 +159,44 @@ fn recover(
         identity.salt,
     )?);
     let engine = Engine::open(&store)?;
-    let contents = Contents::read(&engine, &directory)?;
-    let last_group = contents.check(&directory, incarnation, mark.group())?;
+    let contents = Contents::read(&engine, directory)?;
+    let last_group = contents.check(directory, identity.incarnation, mark.group())?;
+    Ok(Found {
+        engine,
+        mark,
+        contents,
+        last_group,
+        notes,
+    })
+}
+
+/// Whether the node never belonged to a cluster, and gave its word for none (E6): then nobody counts on
+/// what it holds. The identity file may know of a cluster a moment later than the store.
+fn is_unused(directory: &Directory, identity: &Identity) -> Result<bool, StorageError> {
+    if identity.cluster.is_some() {
+        return Ok(false);
+    }
+    let Contents { meta, group, .. } = find(directory, identity)?.contents;
+    let holds_nothing = group.is_some_and(|group| group.registers == 0);
+    Ok(holds_nothing && meta.configuration.is_none() && meta.bound_to.is_none())
+}
+
+fn recover(
+    directory: Directory,
+    reserve: Reserve,
+    options: DiskOptions,
+    mut identity: Identity,
+    mut notes: Vec<String>,
+) -> Result<Opened, StorageError> {
+    let incarnation = identity.incarnation;
+    let Found {
+        engine,
+        mut mark,
+        contents,
+        last_group,
+        notes: found,
+    } = find(&directory, &identity)?;
+    notes.extend(found);
     // What an earlier run left to the operating system is made durable before this run is entered
     // as one that syncs.
     engine.sync()?;

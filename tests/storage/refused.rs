@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use horseshoe::protocol::message::{Group, Meta};
 use horseshoe::storage::{DiskOptions, disk};
 
 use super::model::{INCARNATION, copy, directory, files, journal, list, make, open, options, size};
@@ -34,6 +35,8 @@ fn another_list_another_place_or_a_process_that_has_it() {
     let pid = std::process::id();
     assert!(text.contains(&format!("in use by process {pid}")), "{text}");
     opened.storage.close().unwrap();
+    fs::remove_dir_all(&path).unwrap();
+    make(&path, 5);
     let mut other = list();
     other.swap(0, 2);
     let text = refused(DiskOptions {
@@ -52,6 +55,50 @@ fn another_list_another_place_or_a_process_that_has_it() {
         text.contains("made for node 1") && text.contains("as node 2"),
         "{text}"
     );
+}
+
+/// As after a mistake in the list at the first start.
+#[test]
+fn a_directory_that_belonged_to_no_cluster_is_used_for_another_list() {
+    let mut other = list();
+    other.swap(0, 2);
+    let remade = |path: &Path| DiskOptions {
+        list: other.clone(),
+        index: 2,
+        ..options(path)
+    };
+    let meta = |bound_to| Group {
+        number: 1,
+        meta: Some(Meta {
+            starts: 1,
+            bound_to,
+            ..Meta::default()
+        }),
+        ..Group::default()
+    };
+    for bound_to in [None, Some(7)] {
+        let (_base, path) = directory();
+        let mut opened = open(options(&path));
+        opened.storage.commit(&[meta(bound_to)]).unwrap();
+        opened.storage.close().unwrap();
+        if bound_to.is_some() {
+            // E6: its word counts somewhere.
+            let text = disk::open(remade(&path), 9).unwrap_err().to_string();
+            assert!(text.contains("was made for the nodes"), "{text}");
+            continue;
+        }
+        let opened = open(remade(&path));
+        assert_eq!(opened.recovered.incarnation, INCARNATION);
+        assert!(
+            opened
+                .notes
+                .iter()
+                .any(|note| note.contains("no cluster was formed"))
+        );
+        opened.storage.close().unwrap();
+        // From now on it is for that one.
+        assert!(open(remade(&path)).notes.is_empty());
+    }
 }
 
 #[test]

@@ -235,8 +235,8 @@ impl ServerConfig {
 
     /// The family of the addresses that are given in numbers: that of the socket.
     pub fn ipv4(&self) -> Option<bool> {
-        let literal = self.nodes.iter().find_map(NodeAddress::literal);
-        Some(literal.or(self.listen)?.is_ipv4())
+        let listed = self.nodes.iter().find_map(NodeAddress::ipv4);
+        listed.or(self.listen.map(|listen| listen.is_ipv4()))
     }
 
     pub fn votes(&self) -> Votes {
@@ -256,11 +256,11 @@ fn check_nodes(nodes: &[NodeAddress]) -> Result<(), ConfigError> {
             return Err(ConfigError::Duplicate(node.clone()));
         }
     }
-    let of_kind = |wanted: fn(&IpAddr) -> bool| {
-        let is = |node: &&NodeAddress| matches!(&node.host, Host::Ip(ip) if wanted(ip));
+    let of_kind = |ipv4: bool| {
+        let is = |node: &&NodeAddress| node.ipv4() == Some(ipv4);
         nodes.iter().find(is).cloned()
     };
-    match (of_kind(IpAddr::is_ipv4), of_kind(IpAddr::is_ipv6)) {
+    match (of_kind(true), of_kind(false)) {
         (Some(ipv4), Some(ipv6)) => Err(ConfigError::MixedFamilies { ipv4, ipv6 }),
         _ => Ok(()),
     }
@@ -294,6 +294,8 @@ pub struct NodeAddress {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Host {
     Ip(IpAddr),
+    /// A link-local address, with the interface that it is at, by name or number.
+    Zoned(Ipv6Addr, String),
     /// In lower case.
     Name(String),
 }
@@ -303,6 +305,7 @@ impl NodeAddress {
     fn is_loopback(&self) -> bool {
         match &self.host {
             Host::Ip(ip) => ip.is_loopback(),
+            Host::Zoned(..) => false,
             // RFC 6761.
             Host::Name(name) => {
                 let name = name.strip_suffix('.').unwrap_or(name);
@@ -315,6 +318,15 @@ impl NodeAddress {
     pub fn literal(&self) -> Option<SocketAddr> {
         match self.host {
             Host::Ip(ip) => Some(SocketAddr::new(ip, self.port)),
+            Host::Zoned(..) | Host::Name(_) => None,
+        }
+    }
+
+    /// Whether it is of IPv4, if that can be seen.
+    fn ipv4(&self) -> Option<bool> {
+        match &self.host {
+            Host::Ip(ip) => Some(ip.is_ipv4()),
+            Host::Zoned(..) => Some(false),
             Host::Name(_) => None,
         }
     }
@@ -325,6 +337,7 @@ impl fmt::Display for NodeAddress {
         match &self.host {
             Host::Ip(IpAddr::V6(ip)) => write!(f, "[{ip}]:{}", self.port),
             Host::Ip(IpAddr::V4(ip)) => write!(f, "{ip}:{}", self.port),
+            Host::Zoned(ip, zone) => write!(f, "[{ip}%{zone}]:{}", self.port),
             Host::Name(name) => write!(f, "{name}:{}", self.port),
         }
     }
@@ -360,8 +373,8 @@ fn check_listen(listen: Option<SocketAddr>, nodes: &[NodeAddress]) -> Result<(),
         return Ok(());
     };
     let is_other = |node: &&NodeAddress| {
-        let literal = node.literal();
-        literal.is_some_and(|literal| literal.is_ipv4() != listen.is_ipv4())
+        let ipv4 = node.ipv4();
+        ipv4.is_some_and(|ipv4| ipv4 != listen.is_ipv4())
     };
     match nodes.iter().find(is_other) {
         Some(listed) => Err(ConfigError::ListenFamily {
@@ -395,11 +408,16 @@ fn parse_address(text: &str) -> Result<NodeAddress, &'static str> {
 }
 
 fn parse_host(host: &str) -> Result<Host, &'static str> {
+    if let Some((ip, zone)) = kvclient::zone::split(host) {
+        return Ok(Host::Zoned(ip, zone.to_owned()));
+    }
     if let Some(inner) = host.strip_prefix('[') {
         let inner = inner.strip_suffix(']').ok_or("a bracket is not closed")?;
         return match inner.parse::<Ipv6Addr>() {
             Ok(ip) => Ok(Host::Ip(IpAddr::V6(ip))),
-            Err(_) => Err("what is in the brackets is not an IPv6 address"),
+            Err(_) => Err(
+                "what is in the brackets is not an IPv6 address, or a link-local one with a zone",
+            ),
         };
     }
     if host.contains(':') {
@@ -542,6 +560,8 @@ mod tests {
             ("host.:1", "host:1"),
             ("10.0.0.1:65535", "10.0.0.1:65535"),
             ("[2001:DB8:0::1]:7", "[2001:db8::1]:7"),
+            ("[FE80:0::1%eth0]:7", "[fe80::1%eth0]:7"),
+            ("[fe80::1%2]:7", "[fe80::1%2]:7"),
             ("db_1:9", "db_1:9"),
         ] {
             let address: NodeAddress = given.parse().unwrap();

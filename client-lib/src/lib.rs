@@ -40,6 +40,7 @@ pub mod datagram;
 pub mod parts;
 pub mod session;
 pub mod wire;
+pub mod zone;
 
 pub use client::{Client, ClientOptions, OpenError, look_up};
 pub use session::{Call, CallError, Completion, SessionCounters};

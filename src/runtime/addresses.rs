@@ -6,6 +6,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
 use foldhash::fast::RandomState;
+use kvclient::zone;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::Notice;
@@ -296,7 +297,10 @@ pub fn resolve(name: &str, ipv4: Option<bool>) -> io::Result<SocketAddr> {
 
 /// All that a name stands for, at least one.
 fn resolve_all(name: &str, ipv4: Option<bool>) -> io::Result<Vec<SocketAddr>> {
-    let mut all: Vec<SocketAddr> = name.to_socket_addrs()?.collect();
+    let mut all: Vec<SocketAddr> = match zone::resolve(name) {
+        Some(zoned) => vec![zoned?],
+        None => name.to_socket_addrs()?.collect(),
+    };
     all.retain(|address| ipv4.is_none_or(|wanted| address.is_ipv4() == wanted));
     all.sort_by_key(|address| !address.is_ipv4());
     if all.is_empty() {

@@ -8,6 +8,7 @@ use kvclient::{CallError, Client};
 use super::super::connection::ConnectionArgs;
 use super::super::exit::Exit;
 use super::super::status::{Row, said};
+use super::super::words::ClusterWord;
 
 /// A node that is there answers at once; one that is not is waited for at each look.
 const LOOK_TIMEOUT: Duration = Duration::from_millis(500);
@@ -114,7 +115,7 @@ impl Cluster {
         }
         let wider = ConnectionArgs {
             nodes: Some(addresses.join(",")),
-            cluster: Some(newest.cluster),
+            cluster: Some(ClusterWord::Id(newest.cluster)),
             ..connection.clone()
         };
         self.client = wider.open()?;

@@ -22,13 +22,24 @@
  *              signal handler, raises no SIGPIPE, and goes on after EINTR. Not for use in signal
  *              handlers. It starts a thread only to look up a host name, in which all signals are
  *              blocked; it ends with the look-up, which nothing waits for for longer than a call. A
- *              library that is closed by dlclose stays in memory.
+ *              library that is closed by dlclose stays in memory. A thread of the program that is
+ *              cancelled (pthread_cancel) inside of a call ends after that call.
  *   fork       In the child, every call with a client of the parent gives KVC_FORKED and touches
  *              nothing; kvc_close and kvc_free do nothing, so its memory and descriptors stay until
- *              the child ends or runs another program. The child may open clients of its own;
- *              should the parent have been looking up a name in the moment of the fork, the system
+ *              the child ends or runs another program. The child may open clients of its own. That
+ *              holds in new process-id namespaces too; a child that was made past the C library, by
+ *              clone(2) itself, is told by its process id only.
+ *              Should the parent have been looking up a name in the moment of the fork, the system
  *              may not be able to look up names in the child, which kvc_open tells after the
  *              deadline.
+ *   Files      A client has descriptors. Where the program closes them, as daemons do with all when they
+ *              start, the client is closed as soon as a call finds it, and never touches their numbers
+ *              again. Until then what has taken a number may get a datagram or a few bytes of the
+ *              client's. So open clients afterwards.
+ *   Addresses  List the nodes' own addresses. A virtual address in front of several nodes counts as
+ *              one node: all calls go to the one that it leads this client's port to, and when that
+ *              one dies they fail until the balancer forgets the flow. Listed beside the nodes it
+ *              does no harm.
  *   Memory     Where the system has none left the process is ended, as by abort().
  *   Misuse     NULL for a client or for an argument that is needed, sizes out of bounds, unknown flags
  *              and calls after kvc_close are errors. Use of freed memory is not always noticed.
@@ -66,7 +77,7 @@ enum {
     KVC_TIMED_OUT = -8,         /* of a get: no answer before the deadline */
     KVC_UNKNOWN_OUTCOME = -9,   /* of a write: it may have been done, or may still be */
     KVC_INVALID_ARGUMENT = -10, /* NULL, an empty key, a size prefix or flag that is not known, ... */
-    KVC_CLOSED = -11,           /* the client was closed */
+    KVC_CLOSED = -11,           /* the client was closed, or its descriptors were */
     KVC_FORKED = -12,           /* the client is the parent process's */
     KVC_INTERNAL = -13,         /* a defect of the library; the client is closed. A write may be done */
     KVC_NOT_RESOLVED = -14,     /* of kvc_open: no host name could be resolved */

@@ -280,6 +280,11 @@ impl Client {
         true
     }
 
+    /// Whether the program has closed the client's descriptors, as was found in a call: then it is closed.
+    pub fn is_lost(&self) -> bool {
+        self.lock().is_lost()
+    }
+
     /// What the session counted so far.
     pub fn counters(&self) -> SessionCounters {
         self.lock().session.counters()
@@ -310,12 +315,33 @@ impl Client {
         } else {
             inner.driver = Some(waiter);
             drop(inner);
-            self.wake.wait_for_socket(&self.socket, wait);
+            let is_open = self.wake.wait_for_socket(&self.socket, wait);
             inner = self.lock();
             inner.driver = None;
+            if !is_open {
+                inner.lose();
+            }
             inner.drive(&self.socket, &self.wake, Some(waiter));
         }
         inner
+    }
+}
+
+/// The numbers of descriptors that the program has closed may be those of its own files by now: they are
+/// left alone, and others closed in their place.
+impl Drop for Client {
+    fn drop(&mut self) {
+        let inner = self.inner.get_mut();
+        let is_lost = inner.is_ok_and(|inner| inner.is_lost());
+        if is_lost || !self.wake.is_own(&self.socket) {
+            let Ok(socket) = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)) else {
+                return;
+            };
+            if let Ok(wake) = Wake::new(&socket) {
+                std::mem::forget(std::mem::replace(&mut self.wake, wake));
+            }
+            std::mem::forget(std::mem::replace(&mut self.socket, socket));
+        }
     }
 }
 

@@ -9,9 +9,12 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/wait.h>
@@ -377,6 +380,108 @@ static void forking(kvc_client *client) {
     kvc_result_free(out);
 }
 
+/* A child in a process-id namespace of its own has the id that its parent has in its own. */
+static void forking_with_the_same_id(void) {
+    fflush(NULL);
+    const pid_t outer = fork();
+    EXPECT(outer >= 0);
+    if (outer == 0) {
+        if (unshare(CLONE_NEWPID) != 0) _exit(0); /* not allowed here */
+        const pid_t first = fork();
+        if (first == 0) {
+            alarm(20);
+            kvc_client *client = open_client(nodes);
+            EXPECT(getpid() == 1 && unshare(CLONE_NEWPID) == 0);
+            const pid_t second = fork();
+            if (second == 0) {
+                EXPECT(getpid() == 1);
+                in_child(client);
+                _exit(0);
+            }
+            int status;
+            EXPECT(waitpid(second, &status, 0) == second);
+            _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 1);
+        }
+        int status;
+        EXPECT(waitpid(first, &status, 0) == first);
+        _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 1);
+    }
+    int status;
+    EXPECT(waitpid(outer, &status, 0) == outer);
+    EXPECT(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+/* A thread is cancelled in a call: the call ends first. */
+static void *call_and_be_cancelled(void *argument) {
+    call(argument);
+    pthread_testcancel();
+    return NULL;
+}
+
+static void cancelling(kvc_client *client) {
+    kvc_client *stuck = open_client(NOBODY);
+    caller waiting = {.client = stuck};
+    EXPECT(pthread_create(&waiting.thread, NULL, call_and_be_cancelled, &waiting) == 0);
+    for (int tries = 0; waiting.id == 0 || state_of(waiting.id) != 'S'; tries++) {
+        EXPECT(tries < LONG_MS);
+        usleep(1000);
+    }
+    EXPECT(pthread_cancel(waiting.thread) == 0);
+    kvc_result *out;
+    EXPECT_STATUS(kvc_get(client, "misuse", 6, &out), KVC_OK);
+    kvc_result_free(out);
+    kvc_close(stuck);
+    void *ended;
+    EXPECT(pthread_join(waiting.thread, &ended) == 0 && ended == PTHREAD_CANCELED);
+    EXPECT_STATUS(waiting.status, KVC_CLOSED);
+    kvc_free(stuck);
+}
+
+enum { NOTHING, FILES, SOCKETS, KINDS };
+#define TAKEN_MAX 16
+
+/* As a daemon does when it starts: all descriptors are closed, and their numbers are soon those of others. */
+static void close_descriptors(int kind) {
+    alarm(20); /* a call that waits for its deadline takes longer */
+    kvc_client *client = open_client(nodes), *stuck = open_client(NOBODY);
+    caller waiting;
+    start(&waiting, stuck);
+    for (int fd = 3; fd < 1024; fd++) close(fd);
+    int taken[TAKEN_MAX];
+    for (int i = 0; i < TAKEN_MAX && kind != NOTHING; i++) {
+        taken[i] = kind == FILES ? open("/tmp", O_TMPFILE | O_RDWR, 0600) : socket(AF_INET, SOCK_DGRAM, 0);
+        EXPECT(taken[i] >= 3);
+    }
+    expect_all(client, KVC_CLOSED);
+    EXPECT_STATUS(kvc_poll_fd(client), KVC_CLOSED);
+    EXPECT(pthread_join(waiting.thread, NULL) == 0);
+    EXPECT_STATUS(waiting.status, KVC_CLOSED);
+    kvc_free(client);
+    kvc_free(stuck);
+    for (int i = 0; i < TAKEN_MAX && kind != NOTHING; i++) {
+        struct stat file;
+        EXPECT(fstat(taken[i], &file) == 0 && file.st_size == 0);
+    }
+    kvc_client *own = open_client(nodes);
+    EXPECT_STATUS(kvc_put(own, "misuse", 6, "v", 1, NULL, NULL), KVC_OK);
+    kvc_free(own);
+}
+
+static void closed_descriptors(void) {
+    for (int kind = NOTHING; kind < KINDS; kind++) {
+        fflush(NULL);
+        const pid_t child = fork();
+        EXPECT(child >= 0);
+        if (child == 0) {
+            close_descriptors(kind);
+            _exit(0);
+        }
+        int status;
+        EXPECT(waitpid(child, &status, 0) == child);
+        EXPECT(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    }
+}
+
 static int entries_of(const char *path) {
     DIR *directory = opendir(path);
     EXPECT(directory != NULL);
@@ -459,6 +564,9 @@ int main(int argc, char **argv) {
     completions_come_once(client);
     closing();
     forking(client);
+    forking_with_the_same_id();
+    cancelling(client);
+    closed_descriptors();
     kvc_free(client);
     printf("misuse: %d checks hold\n", checks);
     return 0;

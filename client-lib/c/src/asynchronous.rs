@@ -48,8 +48,12 @@ pub unsafe extern "C" fn kvc_submit(
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvc_poll_fd(client: *mut Handle) -> c_int {
+    let descriptor = |handle: &Handle| match handle.client.is_lost() {
+        true => Err(Status::Closed),
+        false => Ok(handle.client.poll_fd().as_raw_fd()),
+    };
     // SAFETY: this is the interface of kvclient.h.
-    unsafe { with_client(client, |handle| Ok(handle.client.poll_fd().as_raw_fd())) }
+    unsafe { with_client(client, descriptor) }
 }
 
 #[unsafe(no_mangle)]

@@ -1,7 +1,8 @@
 //! `kvc_client`: a client, whose it is, and whether it can still be used.
 
 use std::ffi::{CStr, c_char, c_int};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::Once;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use kvclient_core::{Client, ClientOptions};
@@ -19,13 +20,37 @@ pub struct Handle {
     /// The process that opened it. A child has its memory, with locks in whatever state, and shares its
     /// descriptors: it must touch neither.
     process: u32,
+    /// `FORKS` when it was opened: a child in a process-id namespace of its own may have the same id.
+    forks: u32,
     closed: AtomicBool,
     pub client: Client,
 }
 
+/// How often this process and those before it have forked.
+static FORKS: AtomicU32 = AtomicU32::new(0);
+static FORKS_COUNTED: Once = Once::new();
+
+extern "C" fn count_fork() {
+    FORKS.fetch_add(1, Ordering::Relaxed);
+}
+
+type AtFork = Option<extern "C" fn()>;
+
+unsafe extern "C" {
+    fn pthread_atfork(prepare: AtFork, parent: AtFork, child: AtFork) -> c_int;
+}
+
+/// Each child counts. Without memory for that the process id has to do.
+fn count_forks() {
+    // SAFETY: what it is to run in the child touches an atomic number only.
+    FORKS_COUNTED.call_once(|| unsafe {
+        pthread_atfork(None, None, Some(count_fork));
+    });
+}
+
 impl Handle {
     pub fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
+        self.closed.load(Ordering::Acquire) || self.client.is_lost()
     }
 
     fn close(&self) {
@@ -50,7 +75,8 @@ unsafe fn look<'a>(client: *const Handle) -> Result<&'a Handle, Status> {
     }
     // SAFETY: it is a client.
     let handle = unsafe { &*client };
-    if handle.process != std::process::id() {
+    let forks = FORKS.load(Ordering::Relaxed);
+    if handle.process != std::process::id() || handle.forks != forks {
         return Err(Status::Forked);
     }
     Ok(handle)
@@ -115,9 +141,11 @@ unsafe fn open(nodes: *const c_char, options: *const Options) -> Result<Box<Hand
     // SAFETY: as the caller promises.
     let (nodes, options) = unsafe { (CStr::from_ptr(nodes), prefixed::read(options)?) };
     let nodes = nodes.to_str().map_err(|_| Status::InvalidArgument)?;
+    count_forks();
     Ok(Box::new(Handle {
         magic: AtomicU64::new(MAGIC),
         process: std::process::id(),
+        forks: FORKS.load(Ordering::Relaxed),
         closed: AtomicBool::new(false),
         client: Client::open(nodes, options.into())?,
     }))

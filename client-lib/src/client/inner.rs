@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar};
 use std::time::{Duration, Instant};
 
 use super::look_up::LookUps;
-use super::wake::{Alarm, Wake};
+use super::wake::{self, Alarm, Wake};
 use crate::datagram::{
     self, DATAGRAM_SIZE_MAX, DATAGRAM_SIZE_TARGET, DATAGRAM_SIZE_TARGET_LOOPBACK, DatagramHeader,
     DatagramWriter, FRAME_HEADER_SIZE, FrameHeader,
@@ -79,6 +79,9 @@ pub(super) struct Inner {
     pub done: std::collections::VecDeque<Completion>,
     /// Datagrams that are none, or of somebody else.
     foreign: u64,
+    /// The program has closed the client's descriptors. Their numbers may be others' by now, so they are
+    /// not touched any more.
+    is_lost: bool,
 }
 
 impl Destination {
@@ -120,6 +123,7 @@ impl Inner {
             unsent: false,
             done: std::collections::VecDeque::new(),
             foreign: 0,
+            is_lost: false,
         }
     }
 
@@ -192,10 +196,21 @@ impl Inner {
     /// `waiter` has what it waits for.
     pub fn drive(&mut self, socket: &UdpSocket, wake: &Wake, waiter: Option<usize>) {
         let mut buffer = std::mem::take(&mut self.buffer);
-        for _ in 0..RECEIVE_MAX {
+        let foreign = self.foreign;
+        for count in 0..RECEIVE_MAX {
+            if self.is_lost {
+                break;
+            }
             match socket.recv_from(&mut buffer) {
                 Ok((size, from)) => self.receive(&buffer[..size], from),
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    // Something woke this thread for nothing, or it waited in vain.
+                    if count == 0 && !wake.is_own(socket) {
+                        self.lose();
+                    }
+                    break;
+                }
+                Err(error) if wake::is_closed(&error) => self.lose(),
                 // An interruption, or what became of an earlier datagram: others may follow it.
                 Err(_) => continue,
             }
@@ -205,7 +220,22 @@ impl Inner {
             }
         }
         self.buffer = buffer;
+        if self.foreign != foreign && !wake.is_own(socket) {
+            self.lose();
+        }
         self.look_at_time(socket, wake);
+    }
+
+    /// Nothing can be sent or received any more: the calls under way end, and later ones are closed.
+    pub fn lose(&mut self) {
+        if !self.is_lost {
+            self.is_lost = true;
+            self.session.close();
+        }
+    }
+
+    pub fn is_lost(&self) -> bool {
+        self.is_lost
     }
 
     pub fn look_at_time(&mut self, socket: &UdpSocket, wake: &Wake) {
@@ -294,7 +324,7 @@ impl Inner {
     }
 
     fn rouse(&self, waiter: usize, wake: &Wake) {
-        if self.driver == Some(waiter) {
+        if self.driver == Some(waiter) && !self.is_lost {
             wake.nudge();
         } else {
             self.waiters[waiter].condvar.notify_one();
@@ -303,6 +333,9 @@ impl Inner {
 
     /// Sets the alarm of the application's file descriptor.
     pub fn set_alarm(&mut self, wake: &Wake) {
+        if self.is_lost {
+            return;
+        }
         let none_waits = self.applications == 0 && self.done.is_empty();
         if none_waits && self.alarm.is_off() {
             // The common case of synchronous callers.
@@ -372,7 +405,7 @@ impl Inner {
 
     fn send(&mut self, socket: &UdpSocket, place: usize) {
         let to = &mut self.destinations[place];
-        if to.writer.is_empty() {
+        if to.writer.is_empty() || self.is_lost {
             return;
         }
         self.datagrams += 1;
@@ -382,10 +415,15 @@ impl Inner {
             boot: self.boot,
             number: self.datagrams,
         };
-        if let Some(address) = to.address {
-            // A datagram that can't leave is a lost one: attempts are repeated.
-            let _ = socket.send_to(to.writer.seal(&header), address);
-        }
+        let Some(address) = to.address else {
+            to.writer.clear();
+            return;
+        };
+        // A datagram that can't leave is a lost one: attempts are repeated.
+        let sent = socket.send_to(to.writer.seal(&header), address);
         to.writer.clear();
+        if sent.is_err_and(|error| wake::is_closed(&error)) {
+            self.lose();
+        }
     }
 }

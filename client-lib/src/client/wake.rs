@@ -1,10 +1,12 @@
 //! The file descriptors that threads wait on: for an application's own loop one that is readable when
 //! there is something to do; and a nudge for a thread that waits on the socket.
 
-use std::net::UdpSocket;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -22,6 +24,8 @@ pub(super) struct Wake {
     /// A flag, because a timer that is to expire at once costs many times as much.
     flag: EventFd,
     nudge: EventFd,
+    /// Where the socket is bound: with this it is told from another one under its number.
+    socket: SocketAddr,
 }
 
 /// How flag and timer stand, so that they are not set again to no effect.
@@ -53,6 +57,7 @@ impl Wake {
             timer,
             flag,
             nudge,
+            socket: socket.local_addr()?,
         })
     }
 
@@ -66,16 +71,39 @@ impl Wake {
         let _ = ppoll(&mut fds, Some(time_spec(timeout)), None);
     }
 
-    /// Waits until the socket is readable or a nudge comes; a signal may end it earlier.
-    pub fn wait_for_socket(&self, socket: &UdpSocket, timeout: Duration) {
+    /// Whether this is still the client's socket: a program that closes all descriptors, as daemons do when
+    /// they start, closes the client's too, and their numbers are given to others.
+    pub fn is_own(&self, socket: &UdpSocket) -> bool {
+        socket.local_addr().is_ok_and(|at| at == self.socket)
+    }
+
+    /// Waits until the socket is readable or a nudge comes; a signal may end it earlier. False if the
+    /// descriptors are closed.
+    pub fn wait_for_socket(&self, socket: &UdpSocket, timeout: Duration) -> bool {
         let mut fds = [
             PollFd::new(socket.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.nudge.as_fd(), PollFlags::POLLIN),
         ];
         let ready = ppoll(&mut fds, Some(time_spec(timeout)), None);
-        if ready.is_ok() && fds[1].any().unwrap_or(false) {
+        if ready.is_err() {
+            return true;
+        }
+        let is_closed = |fd: &PollFd<'_>| {
+            let events = fd.revents();
+            events.is_some_and(|events| events.contains(PollFlags::POLLNVAL))
+        };
+        if fds.iter().any(is_closed) {
+            return false;
+        }
+        if !fds[1].any().unwrap_or(false) {
+            return true;
+        }
+        // Else it could be a file of the program's.
+        let is_own = self.is_own(socket);
+        if is_own {
             let _ = self.nudge.read();
         }
+        is_own
     }
 
     /// Ends `wait_for_socket`, of now or the next one.
@@ -112,6 +140,13 @@ impl Wake {
         }
         alarm.at_us = at_us;
     }
+}
+
+/// Whether an error says that a descriptor is none any more, or no socket.
+pub(super) fn is_closed(error: &io::Error) -> bool {
+    let closed = [Errno::EBADF, Errno::ENOTSOCK];
+    let number = error.raw_os_error();
+    closed.iter().any(|errno| number == Some(*errno as i32))
 }
 
 /// Never zero: that would switch a timer off.

@@ -15,8 +15,9 @@ use kvclient::wire::{Full, NodeStatus};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Sleep;
 
-use super::addresses::{AddressBook, resolve};
+use super::addresses::AddressBook;
 use super::allocator::{self, Freed};
+use super::bind::bind;
 use super::decode::{Arrival, Origin, Transit, address_of, decode, decode_text, endpoint_of};
 use super::disk::Disk;
 use super::memory::Gauge;
@@ -25,7 +26,7 @@ use super::serve::RuntimeError;
 use super::socket::Socket;
 use super::tally::{Cause, Tally};
 use super::{Notice, events};
-use crate::config::{NodeAddress, ServerConfig};
+use crate::config::ServerConfig;
 use crate::gateway::text;
 use crate::protocol::limits::{CACHE_PART, KEYS_CACHED_MAX, SKEW_MAX_MS_DEFAULT};
 use crate::protocol::message::{
@@ -696,47 +697,4 @@ fn tell_of_disk(status: &mut NodeStatus, disk: &Disk) {
         told.free_bytes = disk.space().free;
         told.reserve_bytes = disk.space().wanted;
     }
-}
-
-fn bind(config: &ServerConfig) -> Result<(SocketAddr, Socket), RuntimeError> {
-    let name = config.own().to_string();
-    let own = match config.listen {
-        Some(listen) => listen,
-        None => resolve(&name, config.ipv4()).map_err(|source| RuntimeError::Resolve {
-            name: name.clone(),
-            source,
-        })?,
-    };
-    let is_elsewhere =
-        |node: &&NodeAddress| node.literal().is_some_and(|node| !node.ip().is_loopback());
-    if let Some(other) = config.nodes.iter().find(is_elsewhere)
-        && own.ip().is_loopback()
-    {
-        let other = other.to_string();
-        return Err(RuntimeError::Loopback { name, own, other });
-    }
-    let bound = Socket::bind(own).and_then(|socket| Ok((socket.raise_buffers()?, socket)));
-    let (granted, mut socket) = bound.map_err(|source| match config.listen {
-        Some(listen) => RuntimeError::Listen { listen, source },
-        None => RuntimeError::Bind { name, own, source },
-    })?;
-    if let Some(listed) = config.own().literal() {
-        socket.announce(listed.ip());
-    }
-    let (receive, send) = (granted.receive_size >> 10, granted.send_size >> 10);
-    tracing::info!("bound to {own}; kernel buffers: receive {receive} KiB, send {send} KiB");
-    if !granted.is_what_was_asked() {
-        tracing::warn!(
-            "the kernel grants smaller buffers than wanted: under load datagrams may be lost; \
-             raise net.core.rmem_max and net.core.wmem_max to {}",
-            super::socket::KERNEL_BUFFER_SIZE
-        );
-    }
-    if !own.ip().is_loopback() {
-        tracing::warn!(
-            "{own} is not a loopback address: there are no keys yet, so anyone who can send to it can \
-             read and write all data; let only trusted machines reach it"
-        );
-    }
-    Ok((own, socket))
 }

@@ -6,6 +6,7 @@
 mod addresses;
 pub mod allocator;
 mod asked;
+mod bind;
 pub mod decode;
 mod disk;
 mod driver;

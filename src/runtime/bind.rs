@@ -1,0 +1,52 @@
+//! The node's socket at the address that the settings say.
+
+use std::net::SocketAddr;
+
+use super::RuntimeError;
+use super::addresses::resolve;
+use super::socket::{KERNEL_BUFFER_SIZE, Socket};
+use crate::config::{NodeAddress, ServerConfig};
+
+/// Gives also where it is bound.
+pub fn bind(config: &ServerConfig) -> Result<(SocketAddr, Socket), RuntimeError> {
+    let name = config.own().to_string();
+    let own = match config.listen {
+        Some(listen) => listen,
+        None => resolve(&name, config.ipv4()).map_err(|source| RuntimeError::Resolve {
+            name: name.clone(),
+            source,
+        })?,
+    };
+    let is_elsewhere =
+        |node: &&NodeAddress| node.literal().is_some_and(|node| !node.ip().is_loopback());
+    if let Some(other) = config.nodes.iter().find(is_elsewhere)
+        && own.ip().is_loopback()
+    {
+        let other = other.to_string();
+        return Err(RuntimeError::Loopback { name, own, other });
+    }
+    let bound = Socket::bind(own).and_then(|socket| Ok((socket.raise_buffers()?, socket)));
+    let (granted, mut socket) = bound.map_err(|source| match config.listen {
+        Some(listen) => RuntimeError::Listen { listen, source },
+        None => RuntimeError::Bind { name, own, source },
+    })?;
+    if let Some(listed) = config.own().literal() {
+        socket.announce(listed.ip());
+    }
+    let (receive, send) = (granted.receive_size >> 10, granted.send_size >> 10);
+    tracing::info!("bound to {own}; kernel buffers: receive {receive} KiB, send {send} KiB");
+    if !granted.is_what_was_asked() {
+        tracing::warn!(
+            "the kernel grants smaller buffers than wanted: under load datagrams may be lost; \
+             raise net.core.rmem_max and net.core.wmem_max to {}",
+            KERNEL_BUFFER_SIZE
+        );
+    }
+    if !own.ip().is_loopback() {
+        tracing::warn!(
+            "{own} is not a loopback address: there are no keys yet, so anyone who can send to it can \
+             read and write all data; let only trusted machines reach it"
+        );
+    }
+    Ok((own, socket))
+}

@@ -36,7 +36,8 @@
  *              start, the client is closed as soon as a call finds it, and never touches their numbers
  *              again. Until then what has taken a number may get a datagram or a few bytes of the
  *              client's. So open clients afterwards.
- *   Addresses  List the nodes' own addresses. A virtual address in front of several nodes counts as
+ *   Addresses  HOST:PORT, 192.0.2.1:PORT, [2001:db8::1]:PORT, or [fe80::1%eth0]:PORT with the interface
+ *              of a link-local address. List the nodes' own addresses. A virtual address in front of several nodes counts as
  *              one node: all calls go to the one that it leads this client's port to, and when that
  *              one dies they fail until the balancer forgets the flow. Listed beside the nodes it
  *              does no harm.

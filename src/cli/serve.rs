@@ -26,7 +26,7 @@ pub struct ServeArgs {
     /// This node's place in the list, from 0
     index: usize,
 
-    /// All nodes: name:port, 192.0.2.1:port or [2001:db8::1]:port
+    /// All nodes: name:port, 192.0.2.1:port, [2001:db8::1]:port or [fe80::1%eth0]:port
     #[arg(required = true, value_name = "HOST:PORT")]
     nodes: Vec<String>,
 

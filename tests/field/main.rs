@@ -15,6 +15,7 @@
 //! | `slow_links.rs` | round trips of up to a second |
 //! | `small_packets.rs` | a network that drops fragments and packets of more than 1,280 bytes |
 //! | `starting.rs` | an own address that is not there yet, or that others cannot reach; signals |
+//! | `zones.rs` | link-local IPv6 addresses |
 //!
 //! `tests/field/run.sh` runs them in a network namespace of their own, where tests may add addresses.
 
@@ -36,3 +37,4 @@ mod readdress;
 mod slow_links;
 mod small_packets;
 mod starting;
+mod zones;

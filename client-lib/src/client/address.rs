@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
 use super::OpenError;
 use crate::session::NODES_MAX;
+use crate::zone;
 
 /// A node as it was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +40,11 @@ pub(super) fn parse_all(nodes: &str) -> Result<Vec<Given>, OpenError> {
 
 pub(super) fn parse(name: &str) -> Result<Given, OpenError> {
     let wrong = || OpenError::Address(name.into());
-    let literal = name.parse::<SocketAddr>().ok();
+    // An interface that is not there yet is looked up again, as names are.
+    let literal = match zone::resolve(name) {
+        Some(zoned) => zoned.ok(),
+        None => name.parse::<SocketAddr>().ok(),
+    };
     let (host, port) = name.rsplit_once(':').ok_or_else(wrong)?;
     // Nobody can be sent anything at port 0.
     let port = port.parse::<u16>().ok().filter(|port| *port != 0);
@@ -52,7 +57,10 @@ pub(super) fn parse(name: &str) -> Result<Given, OpenError> {
 
 /// All that a name stands for; this may block for long.
 pub(super) fn resolve(name: &str) -> io::Result<Vec<SocketAddr>> {
-    Ok(name.to_socket_addrs()?.collect())
+    match zone::resolve(name) {
+        Some(zoned) => Ok(vec![zoned?]),
+        None => Ok(name.to_socket_addrs()?.collect()),
+    }
 }
 
 /// Of several addresses the one in use; else an IPv4 one: a node that listens on one family only

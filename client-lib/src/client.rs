@@ -133,6 +133,7 @@ impl Client {
     /// Runs one operation and waits for it, doing the I/O on this thread.
     pub fn call(&self, call: Call) -> Result<Outcome, CallError> {
         let mut inner = self.lock();
+        inner.look_for_loss(&self.socket, &self.wake);
         let waiter = inner.add_waiter();
         let submitted = inner.submit(call, Owner::Thread(waiter));
         inner.look_at_time(&self.socket, &self.wake);
@@ -227,6 +228,7 @@ impl Client {
         timeout: Duration,
     ) -> Vec<Result<Told, CallError>> {
         let mut inner = self.lock();
+        inner.look_for_loss(&self.socket, &self.wake);
         let waiter = inner.add_waiter();
         let (now_us, wait_us) = (inner.now_us(), micros(timeout));
         for place in places {

@@ -220,8 +220,15 @@ impl Replica {
         self.outputs.push_back(Output::Event(event));
     }
 
-    /// Whether a clock is at its end: then this node does nothing more but say so.
+    /// Whether a clock is at its end, or this node is one of another cluster than the operator thinks: then
+    /// it does nothing more but say so.
     pub(super) fn has_ended(&mut self) -> bool {
+        if self.is_restarted
+            && let Some(held) = self.configuration.clone()
+        {
+            self.refuses_name(&held);
+        }
+        self.is_restarted = false;
         if !self.clocks.ended
             && let Some((ms, is_wall)) = self.clock.at_end()
         {

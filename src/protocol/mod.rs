@@ -316,6 +316,8 @@ pub struct Replica {
     bound_in: u64,
     clocks: Clocks,
     offsets: Offsets,
+    /// What the state of an earlier life says of the cluster was not looked at yet.
+    is_restarted: bool,
     counters: Counters,
 }
 
@@ -437,6 +439,7 @@ impl Replica {
             bound_in: 0,
             clocks: Clocks::default(),
             offsets: Offsets::default(),
+            is_restarted: true,
             counters: Counters::default(),
         };
         replica.meta.starts += 1;
@@ -450,9 +453,6 @@ impl Replica {
             replica.timers.set(now.mono_us, timer::Timer::Survey);
         }
         replica.keep_ceiling();
-        if let Some(held) = replica.configuration.clone() {
-            replica.refuses_name(&held);
-        }
         replica
     }
 

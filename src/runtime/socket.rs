@@ -95,8 +95,7 @@ impl Socket {
     /// addresses, and this machine has that one: behind a translator it has not.
     pub fn announce(&mut self, address: IpAddr) {
         if let Some(asked) = &mut self.asked {
-            let is_own = std::net::UdpSocket::bind((address, 0)).is_ok();
-            asked.set_usual(is_own.then_some(address));
+            asked.set_usual(is_own(address).then_some(address));
         }
     }
 
@@ -252,7 +251,7 @@ impl Socket {
                 // The next call meets it first.
                 _ if sent > 0 => break,
                 (ErrorKind::WouldBlock, _) => return Err(SendError::Full),
-                (_, Some(source)) if is_no_source(&error) => asked.forget(source),
+                (_, Some(source)) if is_no_way(&error) && !is_own(source) => asked.forget(source),
                 _ => return Err(SendError::Refused(refusal(&error))),
             }
         }
@@ -310,9 +309,15 @@ fn send_one(udp: &UdpSocket, one: &Outgoing<'_>, source: Option<IpAddr>) -> io::
     }
 }
 
-/// The machine does not have the address that was to be sent from.
-fn is_no_source(error: &io::Error) -> bool {
-    let errors = [Errno::EINVAL, Errno::EADDRNOTAVAIL];
+/// Whether this machine has that address.
+fn is_own(address: IpAddr) -> bool {
+    std::net::UdpSocket::bind((address, 0)).is_ok()
+}
+
+/// There is no way from the source to the receiver: perhaps because the machine does not have the source's
+/// address any more.
+fn is_no_way(error: &io::Error) -> bool {
+    let errors = [Errno::EINVAL, Errno::EADDRNOTAVAIL, Errno::ENETUNREACH];
     let number = error.raw_os_error();
     errors.iter().any(|&errno| number == Some(errno as i32))
 }

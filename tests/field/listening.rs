@@ -34,11 +34,11 @@ fn puts(nodes: &str) {
 #[test]
 fn an_answer_leaves_from_the_address_that_was_asked() {
     let _node = Node::serve(
-        &["0", "127.91.1.1:8801", "--listen", "0.0.0.0"],
+        &["0", "127.91.1.1:8821", "--listen", "0.0.0.0"],
         Stdio::null(),
     );
-    wait_until_serving("127.91.1.1:8801");
-    let second = "127.91.1.2:8801";
+    wait_until_serving("127.91.1.1:8821");
+    let second = "127.91.1.2:8821";
     puts(second);
     let client = Client::open(second, ClientOptions::default()).expect("an address");
     let told = client.status(Duration::from_secs(20));
@@ -48,10 +48,10 @@ fn an_answer_leaves_from_the_address_that_was_asked() {
 /// The machine has two addresses besides, and the system would send from the first.
 #[test]
 fn nodes_that_listen_on_all_addresses_send_from_the_listed_ones() {
-    if !add_addresses(&["198.51.100.20/24", "198.51.100.21/24", "198.51.100.22/24"]) {
+    if !add_addresses(&["203.0.113.20/32", "203.0.113.21/32", "203.0.113.22/32"]) {
         return;
     }
-    let list = ["198.51.100.21:8811", "198.51.100.22:8812"];
+    let list = ["203.0.113.21:8811", "203.0.113.22:8812"];
     let nodes = ["0", "1"].map(|index| {
         let words = [&[index], &list[..], &["--listen", "0.0.0.0"]].concat();
         Node::serve(&words, Stdio::null())
@@ -60,6 +60,6 @@ fn nodes_that_listen_on_all_addresses_send_from_the_listed_ones() {
         wait_until_serving(address);
         puts(address);
     }
-    puts("198.51.100.20:8811");
+    puts("203.0.113.20:8811");
     drop(nodes);
 }

@@ -196,20 +196,14 @@ impl Inner {
     /// `waiter` has what it waits for.
     pub fn drive(&mut self, socket: &UdpSocket, wake: &Wake, waiter: Option<usize>) {
         let mut buffer = std::mem::take(&mut self.buffer);
-        let foreign = self.foreign;
-        for count in 0..RECEIVE_MAX {
+        self.look_for_loss(socket, wake);
+        for _ in 0..RECEIVE_MAX {
             if self.is_lost {
                 break;
             }
             match socket.recv_from(&mut buffer) {
                 Ok((size, from)) => self.receive(&buffer[..size], from),
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                    // Something woke this thread for nothing, or it waited in vain.
-                    if count == 0 && !wake.is_own(socket) {
-                        self.lose();
-                    }
-                    break;
-                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
                 Err(error) if wake::is_closed(&error) => self.lose(),
                 // An interruption, or what became of an earlier datagram: others may follow it.
                 Err(_) => continue,
@@ -220,10 +214,15 @@ impl Inner {
             }
         }
         self.buffer = buffer;
-        if self.foreign != foreign && !wake.is_own(socket) {
+        self.look_at_time(socket, wake);
+    }
+
+    /// To be called before anything is sent or received: what is under the socket's number may be a socket
+    /// of the program's, and one that blocks.
+    pub fn look_for_loss(&mut self, socket: &UdpSocket, wake: &Wake) {
+        if !self.is_lost && !wake.is_own(socket) {
             self.lose();
         }
-        self.look_at_time(socket, wake);
     }
 
     /// Nothing can be sent or received any more: the calls under way end, and later ones are closed.

@@ -82,7 +82,8 @@ impl ClockStatus {
             ..172_800_000 => (3_600_000, "h"),
             _ => (86_400_000, "days"),
         };
-        let tenths = ms / (unit_ms / 10);
+        let tenth_ms = unit_ms / 10;
+        let tenths = ms.saturating_add(tenth_ms / 2) / tenth_ms;
         let (whole, tenths) = (tenths / 10, tenths % 10);
         let way = if self.offset_ms < 0 {
             "behind"

@@ -561,10 +561,10 @@ a quorum is up
             (address, Some(status))
         };
         let rows = [of(0xab, "orders"), of(0xab, "orders"), of(7, "")];
-        let words = in_words(&rows, false);
+        let words = in_words(&rows, &[], false);
         let lines = "\ncluster 0000000000000007\ncluster 00000000000000ab, named orders\na quorum";
         assert!(words.contains(lines), "{words}");
-        let value: Value = serde_json::from_str(&in_json(&rows, false)).unwrap();
+        let value: Value = serde_json::from_str(&in_json(&rows, &[], false)).unwrap();
         assert_eq!(value["nodes"][0]["cluster_name"], json!("orders"));
     }
 

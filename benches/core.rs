@@ -53,6 +53,7 @@ impl Bench {
                 link_down_ms: LINK_DOWN_MS_DEFAULT,
                 shrink_after_ms: 0,
                 disk_hung_ms: DISK_HUNG_MS_DEFAULT,
+                cluster_name: String::new(),
                 bootstrap: false,
                 tuning: Tuning::default(),
             };

@@ -5,14 +5,16 @@
 //! neighbour does not hear travel with this node's own. A directed link works if the row of the node
 //! at its end says so.
 
+mod status;
+
 use std::collections::BTreeMap;
 
 use kvclient::clock::Reading;
-use kvclient::wire::{Full, LinkStatus, RouteStatus};
+use kvclient::wire::Full;
 
 use super::fresh::Fresh;
 use super::link::Link;
-use super::message::{Heartbeat, Incarnation, LinkTold, NodeId, Now, Row};
+use super::message::{Heartbeat, Incarnation, NodeId, Now, Row};
 use super::timings::Timings;
 
 /// What another node told of itself and its links.
@@ -327,12 +329,6 @@ impl Links {
             .clocks(now)
     }
 
-    /// How long a straight way to that node and back takes, as far as it was measured lately.
-    pub fn straight_rtt_us(&self, node: NodeId) -> Option<u32> {
-        let link = self.others.get(&node)?;
-        link.rtt_us().filter(|_| link.is_up())
-    }
-
     /// The same by whatever way the row came.
     pub fn clocks(
         &self,
@@ -378,41 +374,6 @@ impl Links {
     fn row(&self, node: NodeId, incarnation: Incarnation) -> Option<&Told> {
         let told = self.told.get(&node);
         told.filter(|told| told.row.incarnation == incarnation)
-    }
-
-    /// For people: every directed link that is known.
-    pub fn status(&self) -> Vec<LinkStatus> {
-        let show = |to: NodeId, link: &LinkTold| LinkStatus {
-            from: link.from,
-            to,
-            up: link.up,
-            rtt_us: link.rtt_us,
-            loss_permille: link.loss_permille,
-        };
-        let own = self.others.iter();
-        let own = own.filter_map(|(node, link)| Some(show(self.me, &link.told(*node)?)));
-        let rows = self.told.values();
-        let rows = rows.flat_map(|t| t.row.links.iter().map(move |link| show(t.row.node, link)));
-        let mut all: Vec<LinkStatus> = own.chain(rows).collect();
-        all.sort_by_key(|link| (link.from, link.to));
-        all
-    }
-
-    pub fn routes(&self) -> Vec<RouteStatus> {
-        let route = |to: &NodeId| {
-            let mut through = Vec::new();
-            let mut at = *to;
-            while let Some(path) = self.paths.get(&at).filter(|path| path.before != self.me) {
-                through.insert(0, path.before);
-                at = path.before;
-            }
-            RouteStatus {
-                to: *to,
-                through,
-                works: self.paths.contains_key(to),
-            }
-        };
-        self.others.keys().map(route).collect()
     }
 
     /// Whether the link from one node to another works, by what the one at its end says.
@@ -508,6 +469,7 @@ fn hears(row: &Row, from: NodeId, grade: Grade) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::message::LinkTold;
     use proptest::prelude::*;
 
     const NODES: NodeId = 5;

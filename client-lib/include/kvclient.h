@@ -38,9 +38,9 @@
  *              client's. So open clients afterwards.
  *   Addresses  HOST:PORT, 192.0.2.1:PORT, [2001:db8::1]:PORT, or [fe80::1%eth0]:PORT with the interface
  *              of a link-local address. List the nodes' own addresses. A virtual address in front of several nodes counts as
- *              one node: all calls go to the one that it leads this client's port to, and when that
- *              one dies they fail until the balancer forgets the flow. Listed beside the nodes it
- *              does no harm.
+ *              one node: all calls go to the one that it leads this client's port to. When that one
+ *              dies they fail until the client takes another port, two seconds later at the
+ *              soonest. Listed beside the nodes it does no harm.
  *   Memory     Where the system has none left the process is ended, as by abort().
  *   Misuse     NULL for a client or for an argument that is needed, sizes out of bounds, unknown flags
  *              and calls after kvc_close are errors. Use of freed memory is not always noticed.

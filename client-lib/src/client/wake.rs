@@ -2,7 +2,7 @@
 //! there is something to do; and a nudge for a thread that waits on the socket.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::UdpSocket;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::stat::fstat;
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
@@ -24,8 +25,9 @@ pub(super) struct Wake {
     /// A flag, because a timer that is to expire at once costs many times as much.
     flag: EventFd,
     nudge: EventFd,
-    /// Where the socket is bound: with this it is told from another one under its number.
-    socket: SocketAddr,
+    /// The socket's place among files: with this it is told from another file under its number. Its port
+    /// would not do: it changes.
+    socket: (u64, u64),
 }
 
 /// How flag and timer stand, so that they are not set again to no effect.
@@ -57,7 +59,7 @@ impl Wake {
             timer,
             flag,
             nudge,
-            socket: socket.local_addr()?,
+            socket: place(socket)?,
         })
     }
 
@@ -74,7 +76,7 @@ impl Wake {
     /// Whether this is still the client's socket: a program that closes all descriptors, as daemons do when
     /// they start, closes the client's too, and their numbers are given to others.
     pub fn is_own(&self, socket: &UdpSocket) -> bool {
-        socket.local_addr().is_ok_and(|at| at == self.socket)
+        place(socket).is_ok_and(|place| place == self.socket)
     }
 
     /// Waits until the socket is readable or a nudge comes; a signal may end it earlier. False if the
@@ -140,6 +142,12 @@ impl Wake {
         }
         alarm.at_us = at_us;
     }
+}
+
+/// The device and the number of an open file.
+fn place(socket: &UdpSocket) -> io::Result<(u64, u64)> {
+    let file = fstat(socket)?;
+    Ok((file.st_dev, file.st_ino))
 }
 
 /// Whether an error says that a descriptor is none any more, or no socket.

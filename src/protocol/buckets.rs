@@ -195,9 +195,9 @@ pub(super) mod tests {
         }
     }
 
-    /// Node 1 of two.
-    pub fn replica() -> Replica {
-        let options = Options {
+    /// Of node 1 of two.
+    pub fn options() -> Options {
+        Options {
             list: vec!["node1:1".into(), "node2:1".into()],
             index: 0,
             boot: 1,
@@ -213,7 +213,10 @@ pub(super) mod tests {
             cluster_name: String::new(),
             bootstrap: false,
             tuning: Tuning::default(),
-        };
+        }
+    }
+
+    pub fn replica() -> Replica {
         let meta = Meta {
             configuration: Some(configuration(1)),
             ..Meta::default()
@@ -223,7 +226,7 @@ pub(super) mod tests {
             meta,
             ..Recovered::default()
         };
-        Replica::new(options, recovered, NOW)
+        Replica::new(options(), recovered, NOW)
     }
 
     /// From node 2.

@@ -248,6 +248,10 @@ fn bucket_messages(key: &Key) -> Vec<Message> {
             tombstones: vec![(key.clone(), BALLOT)],
         }
         .into(),
+        Probe {
+            padding: vec![0; 9].into(),
+        }
+        .into(),
     ]
 }
 

@@ -33,6 +33,7 @@ pub fn in_words(rows: &[Row]) -> String {
     let links = merged(rows);
     let mut text = "Links, a row a sender, a column a receiver: round trip, loss.\n".to_owned();
     text.push_str(&matrix(&node_ids(rows, &links), &links));
+    text.push_str(&small_ones(&links));
     text.push('\n');
     text.push_str(&components(rows));
     let routes = detours(rows, &links);
@@ -88,6 +89,20 @@ fn cell(link: &LinkStatus) -> String {
     cell
 }
 
+/// The links over which no large datagrams get through; nothing of nodes and clients depends on these.
+fn small_ones(links: &[LinkStatus]) -> String {
+    let small = links.iter().filter(|link| link.up && link.drops_large);
+    let small: Vec<String> = small.map(|l| format!("{} -> {}", l.from, l.to)).collect();
+    if small.is_empty() {
+        return String::new();
+    }
+    format!(
+        "Datagrams of 2,000 bytes do not get through: {}. The network drops IP fragments. Nodes and clients \
+         do not need them; answers of text datagrams may.\n",
+        small.join(", ")
+    )
+}
+
 fn components(rows: &[Row]) -> String {
     let mut table = vec![["node", "address", "component", "quorum"].map(str::to_owned)];
     for (address, status) in rows {
@@ -141,6 +156,7 @@ pub fn in_json(rows: &[Row]) -> Value {
             "up": link.up,
             "rtt_us": link.rtt_us,
             "loss_permille": link.loss_permille,
+            "drops_large": link.drops_large,
         })
     });
     objects.collect()
@@ -165,6 +181,7 @@ mod tests {
             up,
             rtt_us: if up { 314 } else { 0 },
             loss_permille: u16::from(from == 2) * 15,
+            drops_large: false,
         }
     }
 
@@ -215,6 +232,18 @@ Routes where there is no direct link:
 3 -> 2: no way is known
 ";
         assert_eq!(in_words(&rows), expected);
+    }
+
+    #[test]
+    fn links_that_drop_large_datagrams_are_named() {
+        let small = |from, to, up| LinkStatus {
+            drops_large: true,
+            ..link(from, to, up)
+        };
+        let links = vec![small(1, 2, true), small(1, 3, false), link(3, 2, true)];
+        let text = in_words(&[node(2, links, Vec::new())]);
+        assert!(text.contains("do not get through: 1 -> 2. The"), "{text}");
+        assert!(!in_words(&[node(2, vec![link(1, 2, true)], Vec::new())]).contains("get through"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 
+use super::limits::{PROBE_MS, PROBES_MISSED};
 use super::message::{Echo, LinkTold};
 use super::timings::Timings;
 
@@ -39,6 +40,8 @@ pub struct Link {
     boot: u64,
     /// The last of the neighbour's heartbeats: its number, and when it came.
     last: Option<(u32, u64)>,
+    /// Since when heartbeats have come without a large datagram, while the link is up.
+    without_large_us: Option<u64>,
     /// Of `LOSS_ONE`.
     loss: u32,
     rtt_us: Option<u32>,
@@ -57,6 +60,7 @@ impl Link {
             hold_us: timings.link_down_us(),
             boot: 0,
             last: None,
+            without_large_us: None,
             loss: 0,
             rtt_us: None,
             rtts_us: VecDeque::new(),
@@ -101,6 +105,7 @@ impl Link {
             None => {}
         }
         self.last = Some((number, now_us));
+        self.without_large_us.get_or_insert(now_us);
         if let Some(rtt_us) = echo.and_then(|echo| self.round_trip(echo, now_us)) {
             self.rtt_us = Some(match self.rtt_us {
                 Some(smoothed) => smoothed - smoothed / WEIGHT + rtt_us / WEIGHT,
@@ -126,6 +131,18 @@ impl Link {
         let apart_us = 2 * timings.heartbeat_ms * 1_000 + self.least_rtt_us();
         let slow_us = apart_us.min(timings.row_stale_ms * 1_000);
         slow_us.max(timings.link_down_us())
+    }
+
+    /// A large datagram came.
+    pub fn probed(&mut self, now_us: u64) {
+        self.without_large_us = Some(now_us);
+    }
+
+    /// Whether small datagrams get through, and large ones do not.
+    pub fn drops_large(&self, now_us: u64) -> bool {
+        let long_us = PROBES_MISSED * PROBE_MS * 1_000;
+        let is_long = |since_us: u64| now_us >= since_us + long_us;
+        self.is_up() && self.without_large_us.is_some_and(is_long)
     }
 
     fn round_trip(&self, echo: Echo, now_us: u64) -> Option<u32> {
@@ -159,6 +176,7 @@ impl Link {
                 let flaps = since_us.is_some_and(|since_us| self.heard_us < since_us + quiet_us);
                 let longer = (2 * self.hold_us).min(timings.link_hold_max_ms * 1_000);
                 self.hold_us = if flaps { longer } else { 0 }.max(down_after_us);
+                self.without_large_us = None;
                 self.state = State::Down { since_us: None };
                 true
             }
@@ -317,6 +335,30 @@ mod tests {
             echoes(&mut link, 0, &rtts_ms);
             assert_eq!(link.down_after_us(&timings()), 200_000);
         }
+    }
+
+    #[test]
+    fn a_link_drops_large_datagrams_if_only_small_ones_come() {
+        let mut link = Link::new(&timings());
+        let mut drops = Vec::new();
+        for ms in (0..60_000u64).step_by(50) {
+            let now_us = ms * 1_000;
+            // Each 2 s, but for 15 s none; and nothing at all for a while.
+            let is_silent = (40_000..41_000).contains(&ms);
+            if !is_silent {
+                link.heard(now_us, &timings());
+                link.heartbeat(7, ms as u32 / 50 + 1, None, now_us);
+            }
+            if ms % 2_000 == 0 && !(10_000..25_000).contains(&ms) && ms < 30_000 {
+                link.probed(now_us);
+            }
+            link.look(now_us, &timings());
+            drops.push(link.drops_large(now_us));
+        }
+        let at = |ms: usize| drops[ms / 50];
+        assert!(!at(0) && !at(17_950) && at(18_000) && at(25_950));
+        assert!(!at(26_000) && !at(37_950) && at(38_000));
+        assert!(!at(40_500) && !at(50_000) && at(52_000), "it was down");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::configuration::{Forced, Unreadable};
 use super::digest::{Bucket, Digests, Spread, Sums};
 use super::limits::{
     ADDRESS_SIZE_MAX, CHOSEN_PER_MESSAGE_MAX, KEYS_PER_MESSAGE_MAX, MEMBERS_MAX, NODES_MAX,
-    RECORD_SIZE_MAX,
+    PROBE_SIZE, RECORD_SIZE_MAX,
 };
 use super::page::Page;
 use super::readdress::Readdressed;
@@ -251,6 +251,8 @@ messages! {
     /// E1: the receiver's incarnation was started as often, or more often, in another boot than the present,
     /// or had more on its disk then than it found at its present start.
     RolledBack = 40 { incarnation: Incarnation, starts: u64, boot: u64, synced: GroupNumber }
+    /// To a neighbour, never relayed, and never cut into parts: whether large datagrams get through.
+    Probe = 41 { padding: Bytes }
 }
 
 impl Message {
@@ -302,6 +304,7 @@ impl Message {
             Message::BucketTold(m) => return bounded(m.entries.len() <= KEYS_PER_MESSAGE_MAX),
             Message::CopiesAsked(m) => return bounded(m.keys.len() <= KEYS_PER_MESSAGE_MAX),
             Message::Purge(m) => return bounded(m.tombstones.len() <= KEYS_PER_MESSAGE_MAX),
+            Message::Probe(m) => return bounded(m.padding.len() <= PROBE_SIZE),
             _ => None,
         };
         // What the disk holds from before is taken back all the same. But one that is taken here and does

@@ -39,6 +39,7 @@ mod pass;
 mod past;
 mod peers;
 mod pending;
+mod probe;
 mod pull;
 mod purge;
 pub mod quorum;
@@ -237,6 +238,8 @@ pub struct Replica {
     /// Nodes that are there and have no vote.
     learners: Vec<NodeId>,
     told_us: u64,
+    /// When large datagrams were last sent over all links.
+    probed_us: u64,
     /// When links are told next, if there is news.
     news_due_us: Option<u64>,
     messages_sent: u64,
@@ -389,6 +392,7 @@ impl Replica {
             distances: Distances::default(),
             learners: Vec::new(),
             told_us: 0,
+            probed_us: now.mono_us,
             news_due_us: None,
             messages_sent: 0,
             messages_relayed: 0,

@@ -94,6 +94,7 @@ impl Replica {
             Message::Heartbeat(heartbeat) if via == origin => {
                 self.handle_heartbeat(now, origin, heartbeat);
             }
+            Message::Probe(_) => self.links.probed(via, now),
             // What a node has heard it knows whether it has a vote or not.
             Message::RolledBack(told) => self.handle_rolled_back(now, &told),
             Message::Forward(forward) => self.handle_forward(now, origin, via, forward),

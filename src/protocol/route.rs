@@ -5,6 +5,7 @@
 //! neighbour does not hear travel with this node's own. A directed link works if the row of the node
 //! at its end says so.
 
+mod measured;
 mod status;
 
 use std::collections::BTreeMap;
@@ -267,13 +268,6 @@ impl Links {
     /// Links on the way to a node; `None` where no path is known.
     pub fn hops(&self, node: NodeId) -> Option<u8> {
         self.paths.get(&node).map(|path| path.hops)
-    }
-
-    /// What a round trip to a node takes at least, by whatever way; 0 while that is not known.
-    pub fn least_rtt_us(&self, node: NodeId) -> u64 {
-        let path = self.paths.get(&node).filter(|path| path.next != node);
-        let direct = self.others.get(&node).map_or(0, Link::least_rtt_us);
-        path.map_or(direct, |path| u64::from(path.rtt_us))
     }
 
     /// Whether this node reaches that one and is reached by it.

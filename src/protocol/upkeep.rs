@@ -46,6 +46,7 @@ impl Replica {
         self.look_at_proof_overdue(now);
         self.tell_waits();
         self.tell_links(now);
+        self.probe_links(now);
         for node in self.notices.keys().copied().collect::<Vec<_>>() {
             self.flush_notices(node);
         }
@@ -294,7 +295,7 @@ impl Replica {
             waits_for: self.waits_for_now(),
             digest: self.digests.total(),
             clock_clamped: self.clock.is_clamped(),
-            links: self.links.status(),
+            links: self.links_status(now),
             component: self.near.clone(),
             routes: self.links.routes(),
             messages_sent: self.messages_sent,

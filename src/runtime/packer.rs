@@ -15,7 +15,7 @@ use kvclient::datagram::{
 use kvclient::parts;
 
 use super::tally::{Cause, Tally};
-use crate::protocol::message::Message;
+use crate::protocol::message::{Message, Probe};
 
 /// Datagrams that one system call is handed.
 pub const SEND_BATCH_MAX: usize = 64;
@@ -139,8 +139,9 @@ impl Packer {
             return tally.count_too_large(Message::name_of(header.kind), size);
         }
         let body = std::mem::take(&mut self.body);
-        let is_part = header.flags & parts::PART != 0;
-        if is_part || to.ip().is_loopback() || !parts::is_cut(&body) {
+        // A probe shows what becomes of large datagrams.
+        let is_whole = header.flags & parts::PART != 0 || header.kind == Probe::KIND;
+        if is_whole || to.ip().is_loopback() || !parts::is_cut(&body) {
             self.put(to, &header, &body);
         } else {
             header.flags |= parts::PART;

@@ -301,6 +301,7 @@ impl Node {
                 up,
                 rtt_us: u32::from(up) * 250,
                 loss_permille: 0,
+                drops_large: false,
             }
         };
         self.others().map(link).collect()

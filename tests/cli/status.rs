@@ -80,7 +80,9 @@ fn links_and_the_ways_around_missing_ones_are_shown() {
 
     let (told, status) = shell.json(&["status", "--links"]);
     assert_eq!(status, 0);
-    let down = json!({ "from": 1, "to": 3, "up": false, "rtt_us": 0, "loss_permille": 0 });
+    let down = json!({
+        "from": 1, "to": 3, "up": false, "rtt_us": 0, "loss_permille": 0, "drops_large": false
+    });
     let links = told["links"].as_array().unwrap();
     assert_eq!(links.len(), 6);
     assert!(links.contains(&down));

@@ -118,5 +118,13 @@ fn nothing_depends_on_packets_of_more_than_1280_bytes() {
             let told = statuses(&client);
             told.len() == NODES && told.iter().all(|s| s.digest == told[0].digest)
         });
+        let is_named = |s: &NodeStatus| {
+            let own = s.links.iter().filter(|link| link.to == s.node);
+            own.filter(|link| link.drops_large).count() == NODES - 1
+        };
+        wait_until(PATIENCE, "the status names the links", || {
+            let told = statuses(&client);
+            told.len() == NODES && told.iter().all(is_named)
+        });
     });
 }

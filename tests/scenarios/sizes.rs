@@ -289,6 +289,7 @@ fn replies_at_their_largest_fit_a_datagram() {
         up: true,
         rtt_us: u32::MAX,
         loss_permille: 1_000,
+        drops_large: true,
     };
     let nodes = MEMBERS_MAX + NODES_AWAY_MAX;
     let route = RouteStatus {
@@ -360,4 +361,21 @@ fn replies_at_their_largest_fit_a_datagram() {
         encode_reply(&reply, &mut body);
         assert_fits(what, &body);
     }
+}
+
+/// Networks that drop IP fragments drop probes, and nothing else.
+#[test]
+pub fn a_link_that_drops_large_datagrams_is_named_in_the_status() {
+    let mut c = Script::new(3);
+    c.lose(msg("Probe").from(0).to(1));
+    c.run_ms(15_000);
+    for node in 0..3 {
+        let now = c.nodes[node].now(c.now_us);
+        let status = c.nodes[node].replica.as_ref().expect("it runs").status(now);
+        let links = status.links.iter().filter(|link| link.drops_large);
+        let named: Vec<_> = links.map(|link| (link.from, link.to)).collect();
+        let expected = if node == 1 { vec![(1, 2)] } else { Vec::new() };
+        assert_eq!(named, expected, "told by node {}", node + 1);
+    }
+    c.check();
 }

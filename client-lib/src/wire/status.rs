@@ -47,6 +47,9 @@ pub struct LinkStatus {
     /// Smoothed; 0 while it is not known.
     pub rtt_us: u32,
     pub loss_permille: u16,
+    /// Small datagrams get through, and large ones, which IP cuts into fragments, do not. Only the node at
+    /// its end tells this.
+    pub drops_large: bool,
 }
 
 /// How far a node's wall clock is from the median of the members', as another node measures it.

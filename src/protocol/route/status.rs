@@ -14,6 +14,7 @@ impl Links {
             up: link.up,
             rtt_us: link.rtt_us,
             loss_permille: link.loss_permille,
+            drops_large: false,
         };
         let own = self.others.iter();
         let own = own.filter_map(|(node, link)| Some(show(self.me, &link.told(*node)?)));

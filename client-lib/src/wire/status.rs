@@ -80,9 +80,9 @@ impl ClockStatus {
     pub fn in_words(&self) -> String {
         let ms = self.offset_ms.unsigned_abs();
         let (unit_ms, unit) = match ms {
-            ..120_000 => (1_000, "s"),
-            ..7_200_000 => (60_000, "min"),
-            ..172_800_000 => (3_600_000, "h"),
+            0..120_000 => (1_000, "s"),
+            120_000..7_200_000 => (60_000, "min"),
+            7_200_000..172_800_000 => (3_600_000, "h"),
             _ => (86_400_000, "days"),
         };
         let tenth_ms = unit_ms / 10;

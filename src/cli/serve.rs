@@ -110,8 +110,8 @@ pub struct ServeArgs {
     disk_hung_after: Duration,
 
     /// How much has to be free on the disk of the data directory: with less the node is full and refuses
-    /// writes that grow; bytes, or with a unit (512M, 2G); 0 for none [default: a quarter more than the
-    /// store takes, from 64M, or a quarter of a smaller disk, to 1G]
+    /// writes that grow; bytes, or with a unit (512M, 2G); 0 for none [default: half as much again as
+    /// the store takes, from 64M, or a quarter of a smaller disk, to 1G]
     #[arg(
         long,
         value_name = "SIZE",

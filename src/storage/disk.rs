@@ -97,6 +97,8 @@ pub(super) struct Disk {
     /// Bytes since the last compaction.
     pub(super) written: u64,
     pub(super) compacted_at: Instant,
+    /// There was no room, also for what would give some back.
+    pub(super) had_no_room_at: Option<Instant>,
     pub(super) digest: Digest,
     pub(super) drops: Drops,
     pub(super) last_group: GroupNumber,
@@ -211,10 +213,11 @@ impl Disk {
         has_room || self.drops.is_compaction_due(self.digest.registers())
     }
 
-    /// On a full disk first the journals: a compaction moves them to tables, but gives their room back last.
+    /// On a full disk first the journals, and without delay: to delete a key takes as much of them as to
+    /// write it, since the promise is written with the record. A compaction gives their room back last.
     fn are_journals_due(&self) -> Result<bool, StorageError> {
-        let is_time = self.compacted_at.elapsed() >= COMPACT_FULL_INTERVAL;
-        if !self.reserve.space().is_full || !is_time {
+        let is_soon = |at: Instant| at.elapsed() < COMPACT_FULL_INTERVAL;
+        if !self.reserve.space().is_full || self.had_no_room_at.is_some_and(is_soon) {
             return Ok(false);
         }
         let size = journal::size(&self.directory.store())?;
@@ -229,7 +232,6 @@ impl Disk {
                 self.empty_journals()?;
             }
         } else if self.are_journals_due()? {
-            self.compacted_at = Instant::now();
             self.empty_journals()?;
         } else if self.is_compaction_due() {
             self.engine().start_compaction()?;
@@ -283,6 +285,8 @@ impl Disk {
             self.directory.path().display(),
             error.cause()
         );
+        self.had_no_room_at = Some(Instant::now());
+        self.compacted_at = Instant::now();
         drop(self.engine.take());
         self.reserve.give();
         let store = self.directory.store();

@@ -118,6 +118,7 @@ fn create(
         reserve,
         written: 0,
         compacted_at: Instant::now(),
+        had_no_room_at: None,
         digest,
         drops: Drops::new(options.compact_after),
         last_group: 0,
@@ -183,7 +184,7 @@ fn is_unused(directory: &Directory, identity: &Identity) -> Result<bool, Storage
 
 fn recover(
     directory: Directory,
-    reserve: Reserve,
+    mut reserve: Reserve,
     options: DiskOptions,
     mut identity: Identity,
     mut notes: Vec<String>,
@@ -218,7 +219,9 @@ fn recover(
         readdressed: identity.readdressed.clone(),
     };
     let mut drops = Drops::new(options.compact_after);
-    drops.opened(contents.size, engine.size()?);
+    let size = engine.size()?;
+    drops.opened(contents.size, size);
+    reserve.keep(size);
     let (_, entry) = group_entry(last_group, incarnation, &contents.digest, salt);
     if was_without_salt {
         // From now on the store ends with an entry that has a seal.
@@ -234,6 +237,7 @@ fn recover(
         reserve,
         written: 0,
         compacted_at: Instant::now(),
+        had_no_room_at: None,
         digest: contents.digest,
         drops,
         last_group,

@@ -19,8 +19,8 @@ pub const NAME: &str = "reserve";
 const FILE_PART: u64 = 32;
 /// ... or so much, if that is less.
 const FILE_SIZE_MAX: u64 = 32 << 20;
-/// Unless a reserve is given it is what the store takes and a quarter, so that all of it can be written
-/// anew, within these bounds: with more than that the engine writes only parts of it anew at a time.
+/// Unless a reserve is given it is what the store takes and half of that, so that all of it can be
+/// written anew while commits go on, within these bounds: with more than that the engine writes only parts of it anew at a time.
 const WANTED_MIN: u64 = 64 << 20;
 const WANTED_MAX: u64 = 1 << 30;
 /// On a small file system no less than this part of it.
@@ -76,9 +76,10 @@ impl Reserve {
         self.space
     }
 
-    /// Whether so much can be written, and commits go on.
+    /// Whether data of this size can be written anew, which takes somewhat more, and commits go on.
     pub fn has_room_for(&self, size: u64) -> bool {
-        self.look_at_disk().0 >= size.saturating_add(MARGIN)
+        let more = size / 8 + 2 * MARGIN;
+        self.look_at_disk().0 >= size.saturating_add(more)
     }
 
     /// What others can take, too, and in all; a file system that does not tell is not full.
@@ -123,7 +124,7 @@ impl Reserve {
         let (available, total) = self.look_at_disk();
         let least = WANTED_MIN.min(total / WANTED_PART);
         let wanted = self.setting;
-        let anew = self.store_size.saturating_add(self.store_size / 4);
+        let anew = self.store_size.saturating_add(self.store_size / 2);
         let wanted = wanted.unwrap_or_else(|| anew.clamp(least, WANTED_MAX));
         let free = available.saturating_add(self.held);
         let bound = match self.space.is_full {
@@ -138,8 +139,9 @@ impl Reserve {
         (available, total)
     }
 
-    /// For a write of this size: if there is no room for it, the file gives it.
+    /// For a write of this size to the store: if there is no room for it, the file gives it.
     pub fn make_room(&mut self, size: u64) {
+        self.store_size = self.store_size.saturating_add(size);
         let (available, _) = self.look();
         if available < size.saturating_add(MARGIN) {
             self.give();
@@ -215,7 +217,7 @@ mod tests {
         reserve.keep(u64::MAX);
         assert_eq!(reserve.space().wanted, WANTED_MAX);
         reserve.keep(WANTED_MIN);
-        assert_eq!(reserve.space().wanted, WANTED_MIN / 4 * 5);
+        assert_eq!(reserve.space().wanted, WANTED_MIN / 2 * 3);
     }
 
     #[test]

@@ -205,8 +205,10 @@ impl Link {
         }
     }
 
-    pub fn rtt_us(&self) -> Option<u32> {
-        self.rtt_us
+    /// The shortest and the longest of the last round trips.
+    pub fn rtts_us(&self) -> Option<(u32, u32)> {
+        let (least_us, most_us) = (self.rtts_us.iter().min()?, self.rtts_us.iter().max()?);
+        Some((*least_us, *most_us.max(&self.rtt_us?)))
     }
 
     /// As it is told to others; nothing of a link that was never heard.

@@ -21,8 +21,8 @@ const REPORT_WAITS: Waits = Waits {
     max_us: REPORT_WAIT_MAX_MS * 1_000,
 };
 /// The fastest heartbeat of the present window and of the one before counts. A clock that was put back
-/// is known when both are over.
-const WINDOW_US: u64 = 4_000_000;
+/// is known when both are over; a link that becomes slow is known to be by then.
+const WINDOW_US: u64 = 8_000_000;
 
 /// The fastest heartbeats of one node: the wall clock in them less this node's monotonic clock.
 #[derive(Debug, Clone, Copy)]
@@ -110,11 +110,11 @@ impl Replica {
         for node in configuration.nodes().map(|member| member.node) {
             if node == self.node {
                 clocks.push((node, less_mono(now.wall_ms, now)));
-            } else if let Some(rtt_us) = self.links.straight_rtt_us(node)
+            } else if let Some((least_us, most_us)) = self.links.straight_rtts_us(node)
                 && let Some(offset_ms) = self.offsets.of(node, now)
             {
-                clocks.push((node, offset_ms + i64::from(rtt_us / 2_000)));
-                error_us = error_us.max(rtt_us);
+                clocks.push((node, offset_ms + i64::from(least_us / 2_000)));
+                error_us = error_us.max(most_us);
             }
         }
         let of_voters = clocks.iter();

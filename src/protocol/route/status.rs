@@ -42,9 +42,9 @@ impl Links {
         self.others.keys().map(route).collect()
     }
 
-    /// How long a straight way to that node and back takes, as far as it was measured lately.
-    pub fn straight_rtt_us(&self, node: NodeId) -> Option<u32> {
+    /// How long a straight way to that node and back takes, at least and at most, as measured lately.
+    pub fn straight_rtts_us(&self, node: NodeId) -> Option<(u32, u32)> {
         let link = self.others.get(&node)?;
-        link.rtt_us().filter(|_| link.is_up())
+        link.rtts_us().filter(|_| link.is_up())
     }
 }

@@ -558,7 +558,7 @@ fn a_flood_of_questions_from_a_member_is_bounded_and_the_node_goes_on() {
         number: 1,
     };
     let mut body = Vec::new();
-    Message::from(DigestsAsked {}).encode_body(&mut body);
+    Message::from(DigestsAsked { total: None }).encode_body(&mut body);
     let flood = datagram_of(header, |number| {
         let header = FrameHeader {
             kind: 33,

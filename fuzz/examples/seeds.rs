@@ -210,7 +210,9 @@ fn bucket_messages(key: &Key) -> Vec<Message> {
         size: 99,
     };
     vec![
-        DigestsAsked {}.into(),
+        DigestsAsked { total: None }.into(),
+        DigestsAsked { total: Some(4) }.into(),
+        DigestsEqual { total: 4 }.into(),
         DigestsTold {
             clock: 1_700_000_000_000 << 12,
             sums: Sums::collect([1; 4].into_iter()),

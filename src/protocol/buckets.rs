@@ -6,8 +6,8 @@ use super::Replica;
 use super::digest::{Bucket, Sums};
 use super::limits::{BUCKET_WAITERS_MAX, PARTS_ASKED_MAX};
 use super::message::{
-    BucketAsked, BucketEntry, BucketTold, DigestsTold, Envelope, Epoch, Message, NodeId, Now,
-    RoundId,
+    BucketAsked, BucketEntry, BucketTold, DigestsAsked, DigestsEqual, DigestsTold, Envelope, Epoch,
+    Message, NodeId, Now, RoundId,
 };
 use super::outbox::Way;
 use super::page::Page;
@@ -44,19 +44,28 @@ pub struct Waiters(BTreeMap<Part, Vec<Waiter>>);
 
 impl Replica {
     /// Of a member: its votes (E5). R2: they leave once what they tell of is durable.
-    pub(super) fn handle_digests_asked(&mut self, envelope: &Envelope) {
-        let buckets = self.digests.spread().all();
-        let sums = buckets.map(|bucket| match rule!(E5_summed) {
-            true => self.digests.of_life(self.meta.life, bucket),
-            false => self.digests.of_all(bucket),
-        });
-        let told = DigestsTold {
-            clock: self.clock.last(),
-            sums: Sums::collect(sums),
+    pub(super) fn handle_digests_asked(&mut self, envelope: &Envelope, asked: &DigestsAsked) {
+        let total = self.sums_told().fold(0, u64::wrapping_add);
+        let told: Message = match asked.total == Some(total) {
+            true => DigestsEqual { total }.into(),
+            false => DigestsTold {
+                clock: self.clock.last(),
+                sums: Sums::collect(self.sums_told()),
+            }
+            .into(),
         };
         let group = self.group_of_now();
         let (to, round, via) = (envelope.origin, envelope.round, envelope.via);
-        self.send(to, round, told.into(), group, Way::Back(via));
+        self.send(to, round, told, group, Way::Back(via));
+    }
+
+    /// Of all buckets, in order.
+    pub(super) fn sums_told(&self) -> impl Iterator<Item = u64> {
+        let buckets = self.digests.spread().all();
+        buckets.map(|bucket| match rule!(E5_summed) {
+            true => self.digests.of_life(self.meta.life, bucket),
+            false => self.digests.of_all(bucket),
+        })
     }
 
     pub(super) fn handle_bucket_asked(&mut self, envelope: Envelope) {

@@ -381,7 +381,7 @@ impl Replica {
                 after: after.clone(),
             }
             .into(),
-            _ => DigestsAsked {}.into(),
+            _ => DigestsAsked { total: None }.into(),
         };
         let group = self.ceiling_group().max(self.installed_in);
         self.send(node, round, message, group, Way::Usual);

@@ -127,7 +127,7 @@ mod tests {
         events(&mut replica);
         let own = replica.cluster();
         for ms in 0..100 {
-            let envelope = from_peer(&replica, DigestsAsked {}.into());
+            let envelope = from_peer(&replica, DigestsAsked { total: None }.into());
             let cluster = own + 1;
             replica.handle_input(after(ms), Input::Peer { cluster, envelope });
         }

@@ -109,7 +109,7 @@ pub struct Echo {
 }
 
 /// What a node tells of itself and of the links towards it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
     pub node: NodeId,
     pub incarnation: Incarnation,
@@ -232,8 +232,9 @@ messages! {
     Copy = 31 { key: Key, ballot: Ballot, record: Arc<Record> }
     /// `refused_for` is the promise that stood in the way; without one the member holds that record or a later one.
     Copied = 32 { key: Key, ballot: Ballot, refused_for: Option<Ballot> }
-    /// For the digests of all buckets (see `digest`).
-    DigestsAsked = 33 { }
+    /// For the digests of all buckets (see `digest`). `total` is the asker's own sum of them, if that it is the
+    /// same is all that the asker wants to know then.
+    DigestsAsked = 33 { total: Option<u64> }
     /// E3: told in the envelope's epoch, and so after its installing. `clock` is above all that the
     /// member promised or accepted before.
     DigestsTold = 34 { clock: u64, sums: Sums }
@@ -253,6 +254,8 @@ messages! {
     RolledBack = 40 { incarnation: Incarnation, starts: u64, boot: u64, synced: GroupNumber }
     /// To a neighbour, never relayed, and never cut into parts: whether large datagrams get through.
     Probe = 41 { padding: Bytes }
+    /// The sum of all digests is the one that was told with the question.
+    DigestsEqual = 42 { total: u64 }
 }
 
 impl Message {

@@ -121,7 +121,10 @@ impl Replica {
         }
         match &envelope.message {
             Message::DigestsAsked(_) if !self.may_tell_digests(envelope.origin) => {}
-            Message::DigestsAsked(_) => self.handle_digests_asked(&envelope),
+            Message::DigestsAsked(asked) => {
+                let asked = asked.clone();
+                self.handle_digests_asked(&envelope, &asked);
+            }
             Message::BucketAsked(_) => self.handle_bucket_asked(envelope),
             Message::CopiesAsked(_) => self.handle_copies_asked(now, envelope),
             Message::AdmissionAsked(_) => self.handle_admission_asked(now, &envelope),
@@ -142,6 +145,9 @@ impl Replica {
                 self.handle_learner_question(now, envelope);
             }
             Message::DigestsTold(_) | Message::BucketTold(_) => self.handle_told(now, envelope),
+            Message::DigestsEqual(told) => {
+                self.handle_digests_equal(now, envelope.origin, envelope.round, told.total);
+            }
             Message::Purge(_) if self.takes_part() => self.handle_purge(now, envelope),
             Message::Copy(_) if envelope.round != 0 => self.handle_pulled(now, envelope),
             _ if self.takes_part() => self.handle_register_message(now, envelope),

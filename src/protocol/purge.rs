@@ -175,7 +175,7 @@ impl Replica {
             told: BTreeMap::new(),
         });
         for node in voters {
-            self.ask_for(*node, id, DigestsAsked {}.into());
+            self.ask_for(*node, id, DigestsAsked { total: None }.into());
         }
     }
 

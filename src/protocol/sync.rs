@@ -12,7 +12,7 @@ use super::Replica;
 use super::ballot::Ballot;
 use super::buckets::Purpose;
 use super::copies::Work;
-use super::digest::Bucket;
+use super::digest::{Bucket, Sums};
 use super::limits::{
     BEHIND_MISSING_MIN, BUCKETS_COMPARED_MAX, COMPARE_BUSY_MS, COMPARE_MS, FAR_BEHIND_MISSING_MIN,
     LEARNED_MISSING_MAX, LEARNED_PASSES, PULL_RETRY_MS, SETTLE_MS,
@@ -192,8 +192,16 @@ impl Replica {
         let question = Question::new(now, round);
         if let Some(pass) = &mut self.sync.pass {
             pass.digests.insert(node, question);
-            self.ask_for(node, round, DigestsAsked {}.into());
+            let total = self.total_asked_with();
+            self.ask_for(node, round, DigestsAsked { total }.into());
         }
+    }
+
+    /// Two members mostly hold the same: then one number tells it, where all digests take 32 KiB.
+    fn total_asked_with(&self) -> Option<u64> {
+        let pass = self.sync.pass.as_ref();
+        let is_pair = pass.is_some_and(|pass| pass.kind == Kind::Pair);
+        is_pair.then(|| self.sums_told().fold(0, u64::wrapping_add))
     }
 
     /// Questions carry an id that no question of this node had (R4), so they wait for the ceiling, and they
@@ -213,6 +221,31 @@ impl Replica {
             Message::BucketTold(told) => self.handle_bucket_told(now, from, round, told),
             other => unreachable!("{} is no answer about buckets", other.name()),
         }
+    }
+
+    /// The other member held what this one did when it asked. Where that has changed since, all is asked for:
+    /// a write that the other one missed may be what changed it.
+    pub(super) fn handle_digests_equal(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        round: RoundId,
+        total: u64,
+    ) {
+        let pass = self.sync.pass.as_ref();
+        let question = pass.and_then(|pass| pass.digests.get(&from));
+        if question.is_none_or(|question| question.round != round) {
+            return;
+        }
+        if self.total_asked_with() != Some(total) {
+            self.ask_for(from, round, DigestsAsked { total: None }.into());
+            return;
+        }
+        let told = DigestsTold {
+            clock: 0,
+            sums: Sums::collect(self.sums_told()),
+        };
+        self.handle_digests_told(now, from, round, &told);
     }
 
     fn handle_digests_told(&mut self, now: Now, from: NodeId, round: RoundId, told: &DigestsTold) {
@@ -353,6 +386,7 @@ impl Replica {
     fn ask_overdue(&mut self, now: Now) {
         let tries_max = self.timings.pull_tries_max;
         let wait_us = self.answer_wait_us(PULL_RETRY_MS);
+        let total = self.total_asked_with();
         let Some(pass) = &mut self.sync.pass else {
             return;
         };
@@ -362,7 +396,7 @@ impl Replica {
         let overdue = |(_, question): &(&NodeId, &mut Question)| question.is_overdue(now, wait_us);
         for (node, question) in pass.digests.iter_mut().filter(overdue) {
             match question.ask_again(now, tries_max) {
-                true => again.push((*node, question.round, DigestsAsked {}.into())),
+                true => again.push((*node, question.round, DigestsAsked { total }.into())),
                 false => silent.push(*node),
             }
         }

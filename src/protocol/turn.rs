@@ -80,7 +80,7 @@ mod tests {
         drain(&mut replica, NOW);
         for turn in 1..3 {
             for _ in 0..1_000 {
-                told(&mut replica, 1, DigestsAsked {}.into());
+                told(&mut replica, 1, DigestsAsked { total: None }.into());
             }
             let sent = drain(&mut replica, NOW);
             let digests = sent.iter().filter(|m| matches!(m, Message::DigestsTold(_)));
@@ -132,7 +132,7 @@ mod tests {
         for bucket in 0..3 {
             replica.list_own(bucket, None, Purpose::Compare);
             for _ in 0..1_000 {
-                told(&mut replica, 1, DigestsAsked {}.into());
+                told(&mut replica, 1, DigestsAsked { total: None }.into());
             }
             let mut told_count = 0;
             while let Some(output) = replica.poll_output() {

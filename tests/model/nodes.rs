@@ -379,7 +379,9 @@ impl Nodes {
                 let asker = (envelope.destination, envelope.round);
                 (true, self.own_rounds.contains(&asker))
             }
-            Message::DigestsTold(_) | Message::BucketTold(_) => (true, true),
+            Message::DigestsTold(_) | Message::DigestsEqual(_) | Message::BucketTold(_) => {
+                (true, true)
+            }
             Message::ConfigurationTold(_) => (true, false),
             Message::DigestsAsked(_) | Message::BucketAsked(_) => (false, true),
             message => {

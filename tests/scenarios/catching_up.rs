@@ -355,6 +355,44 @@ pub fn c1_what_nobody_finished_is_settled() {
     c.check();
 }
 
+/// Members that hold the same tell each other so in one number. All digests are 32 KiB, each second.
+#[test]
+pub fn c1_what_is_equal_takes_a_few_bytes() {
+    let mut c = Script::new(3);
+    let (key, client) = (c.key_of(0), c.client());
+    c.put(client, &key, "a");
+    c.run_ms(3_000);
+    let before = [msg("DigestsTold"), msg("DigestsEqual")].map(|pick| c.sent(pick).len());
+    c.run_ms(10_000);
+    let after = [msg("DigestsTold"), msg("DigestsEqual")].map(|pick| c.sent(pick).len());
+    assert_eq!(after[0], before[0], "nobody tells all digests");
+    assert!(after[1] > before[1] + 10, "{before:?}, {after:?}");
+    c.check();
+}
+
+/// Word that all is equal comes late, and something was missed meanwhile: that is not forgotten.
+#[test]
+pub fn c1_what_was_missed_since_the_question_is_still_noted() {
+    let mut c = Script::new(3);
+    let (key, client) = (c.key_of(0), c.client());
+    c.put(client, &key, "a");
+    c.run_ms(3_000);
+    c.hold(msg("DigestsEqual").from(2).to(0));
+    c.until_sent(msg("DigestsEqual").from(2).to(0));
+    c.lose(msg("DigestsTold"));
+    c.lose(msg("Accept").to(2));
+    c.lose(msg("Copy").to(2));
+    c.put(client, &key, "b");
+    c.run_ms(20);
+    assert!(c.release(msg("DigestsEqual").from(2).to(0)) > 0);
+    c.run_ms(20);
+    c.let_pass();
+    c.lose(msg("DigestsTold"));
+    c.run_ms(2_000);
+    assert!(are_equal(&c, &key));
+    c.check();
+}
+
 /// Hints are the faster way: a single write that a member missed is there long before anybody compares.
 #[test]
 pub fn c1_a_missed_write_is_noted() {

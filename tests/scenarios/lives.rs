@@ -122,7 +122,7 @@ pub fn e5_an_old_record_is_not_read() {
 #[test]
 pub fn e5_an_old_record_is_in_no_digest() {
     let mut node = with_cached(VALUE);
-    let answers = node.ask(DigestsAsked {});
+    let answers = node.ask(DigestsAsked { total: None });
     let [Message::DigestsTold(told)] = &answers[..] else {
         panic!("{answers:?}");
     };

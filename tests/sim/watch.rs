@@ -101,7 +101,8 @@ impl Watch {
             Message::Accepted(_)
             | Message::Nack(_)
             | Message::Copied(_)
-            | Message::DigestsTold(_) => self.answers_in(from, envelope, Ballot::ZERO),
+            | Message::DigestsTold(_)
+            | Message::DigestsEqual(_) => self.answers_in(from, envelope, Ballot::ZERO),
             Message::BucketTold(told) => {
                 self.answers_in(from, envelope, Ballot::ZERO);
                 self.lists(durable, told);

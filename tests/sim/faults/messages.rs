@@ -5,7 +5,7 @@ use super::super::network::{Place, Quality};
 use super::super::random::Random;
 use super::{FaultKind, Faults, Then, When};
 
-pub(super) const PEER_MESSAGES: [&str; 21] = [
+pub(super) const PEER_MESSAGES: [&str; 22] = [
     "Prepare",
     "Promise",
     "Nack",
@@ -23,6 +23,7 @@ pub(super) const PEER_MESSAGES: [&str; 21] = [
     "ConfigurationTold",
     "DigestsAsked",
     "DigestsTold",
+    "DigestsEqual",
     "BucketTold",
     "AdmissionAsked",
     "Copy",

@@ -120,8 +120,8 @@ impl BallotClock {
         self.belief.set_median(median_ms, now);
     }
 
-    /// A clock that is at its end, or a wall clock near it, in milliseconds since 1970: the wall clock, where `true`, else the
-    /// hybrid clock. Nothing more may be issued.
+    /// A clock that is at its end, or a wall clock near it, in milliseconds since 1970: the wall clock,
+    /// where `true`, else the hybrid clock. Nothing more may be issued.
     pub fn at_end(&self) -> Option<(u64, bool)> {
         let hybrid = (self.last() >= READING_LAST).then(|| (clock::to_ms(self.last()), false));
         hybrid.or(self.wall_at_end_ms.map(|ms| (ms, true)))

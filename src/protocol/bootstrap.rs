@@ -306,25 +306,29 @@ fn name_in_words(name: &str) -> String {
     }
 }
 
-/// E6: whether a first configuration may be installed by a node that gave its word to `bound_to`.
-pub fn may_install_first(
-    configuration: &Configuration,
-    incarnation: Incarnation,
-    bound_to: Option<Incarnation>,
-) -> bool {
-    match bound_to {
-        Some(bound) => bound == configuration.formed_by || !rule!(E6_bound),
-        None => !has_forgotten(configuration, incarnation, bound_to),
-    }
+/// What a node without a configuration does with one that names its address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum First {
+    Install,
+    /// It gave its word to somebody else.
+    Refuse,
+    /// Its disk is an older copy (E1): it goes on as somebody new.
+    InstallAsNew,
 }
 
-/// Whether a configuration names an incarnation that, by its disk, gave its word to nobody: a word is on disk
-/// before it is given, so the disk is an older copy (E1). The node that formed the configuration gave none.
-pub fn has_forgotten(
+/// E6: a node that gave its word installs what comes of that. E1: a word is on disk before it is given, so a
+/// disk that knows of none, though the configuration names its incarnation, is an older copy. The node that
+/// formed the configuration gave no word.
+pub fn first(
     configuration: &Configuration,
     incarnation: Incarnation,
     bound_to: Option<Incarnation>,
-) -> bool {
-    let named = configuration.voters().any(|m| m.incarnation == incarnation);
-    bound_to.is_none() && named && incarnation != configuration.formed_by
+) -> First {
+    let is_named = configuration.voters().any(|m| m.incarnation == incarnation);
+    let is_own = incarnation == configuration.formed_by;
+    match bound_to {
+        Some(bound) if bound != configuration.formed_by && rule!(E6_bound) => First::Refuse,
+        None if is_named && !is_own => First::InstallAsNew,
+        _ => First::Install,
+    }
 }

@@ -50,6 +50,28 @@ struct Ahead {
     last_us: u64,
 }
 
+/// What is known of a voter's clocks.
+#[derive(Debug, Clone, Copy)]
+struct ToldClocks {
+    node: NodeId,
+    incarnation: Incarnation,
+    /// Its wall clock less this node's monotonic clock.
+    wall_offset_ms: i64,
+    /// Its hybrid clock.
+    reading: Reading,
+}
+
+impl ToldClocks {
+    fn new(member: &Member, (wall_ms, reading): (u64, Reading), now: Now) -> Self {
+        ToldClocks {
+            node: member.node,
+            incarnation: member.incarnation,
+            wall_offset_ms: wall_offset_ms(wall_ms, now),
+            reading,
+        }
+    }
+}
+
 /// A wall clock less this node's monotonic clock.
 fn wall_offset_ms(wall_ms: u64, now: Now) -> i64 {
     wall_ms.min(clock::to_ms(READING_MAX)) as i64 - (now.mono_us / 1_000) as i64
@@ -62,60 +84,77 @@ impl Replica {
         let Some(configuration) = self.configuration.clone() else {
             return;
         };
-        let mut fresh = NodeSet::default();
-        let mut hybrid: Vec<(Reading, NodeId)> = Vec::new();
-        for member in configuration.voters() {
-            if let Some((wall_ms, reading)) = self.straight_clocks(member, now) {
-                let known = (member.incarnation, wall_offset_ms(wall_ms, now));
-                self.clocks.walls.insert(member.node, known);
-                fresh.insert(member.node);
-                hybrid.push((reading, member.node));
-            }
+        let straight = self.straight_clocks(&configuration, now);
+        for told in &straight {
+            let known = (told.incarnation, told.wall_offset_ms);
+            self.clocks.walls.insert(told.node, known);
         }
-        // What others say of a voter counts only where too few are heard themselves.
-        let mut hearsay: BTreeMap<NodeId, i64> = BTreeMap::new();
-        if !configuration.has_quorum(&fresh) || !rule!(B5_straight) {
-            let unheard = configuration.voters().filter(|m| m.node != self.node);
-            for member in unheard {
-                let told = self.links.clocks(member.node, member.incarnation, now);
-                if let Some((wall_ms, reading)) = told
-                    && (!fresh.contains(member.node) || !rule!(B5_straight))
-                {
-                    hearsay.insert(member.node, wall_offset_ms(wall_ms, now));
-                    fresh.insert(member.node);
-                    if !rule!(B5_straight) {
-                        hybrid.push((reading, member.node));
-                    }
-                }
-            }
-        }
-        self.look_at_walls(&configuration, &fresh, &hearsay, now);
-        self.look_at_readings(&configuration, hybrid);
+        let hearsay = match rule!(B5_straight) {
+            true => self.hearsay_where_needed(&configuration, &straight, now),
+            false => self.hearsay(&configuration, now),
+        };
+        self.look_at_walls(&configuration, &straight, &hearsay, now);
+        let counted = match rule!(B5_straight) {
+            true => straight,
+            false => straight.into_iter().chain(hearsay).collect(),
+        };
+        self.look_at_readings(&configuration, &counted);
     }
 
-    /// What a voter told of its clocks itself: the wall clock and the hybrid one.
-    fn straight_clocks(&self, member: &Member, now: Now) -> Option<(u64, Reading)> {
-        match member.node == self.node {
-            true if self.votes => Some((now.wall_ms, self.clock.last())),
-            true => None,
-            false => self
-                .links
-                .straight_clocks(member.node, member.incarnation, now),
+    /// What the voters told of their clocks themselves.
+    fn straight_clocks(&self, configuration: &Configuration, now: Now) -> Vec<ToldClocks> {
+        let of = |member: &Member| {
+            let clocks = match member.node == self.node {
+                true => self.votes.then(|| (now.wall_ms, self.clock.last())),
+                false => self
+                    .links
+                    .straight_clocks(member.node, member.incarnation, now),
+            };
+            clocks.map(|clocks| ToldClocks::new(member, clocks, now))
+        };
+        configuration.voters().filter_map(of).collect()
+    }
+
+    /// What is known of the clocks of the other voters, by whomever it was told.
+    fn hearsay(&self, configuration: &Configuration, now: Now) -> Vec<ToldClocks> {
+        let of = |member: &Member| {
+            let clocks = self.links.clocks(member.node, member.incarnation, now);
+            clocks.map(|clocks| ToldClocks::new(member, clocks, now))
+        };
+        let others = configuration.voters().filter(|m| m.node != self.node);
+        others.filter_map(of).collect()
+    }
+
+    /// B5: what others say of a voter counts only where too few are heard themselves.
+    fn hearsay_where_needed(
+        &self,
+        configuration: &Configuration,
+        straight: &[ToldClocks],
+        now: Now,
+    ) -> Vec<ToldClocks> {
+        let heard: NodeSet = straight.iter().map(|told| told.node).collect();
+        if configuration.has_quorum(&heard) {
+            return Vec::new();
         }
+        let mut hearsay = self.hearsay(configuration, now);
+        hearsay.retain(|told| !heard.contains(told.node));
+        hearsay
     }
 
     fn look_at_walls(
         &mut self,
         configuration: &Configuration,
-        fresh: &NodeSet,
-        hearsay: &BTreeMap<NodeId, i64>,
+        straight: &[ToldClocks],
+        hearsay: &[ToldClocks],
         now: Now,
     ) {
+        let fresh: NodeSet = straight.iter().chain(hearsay).map(|t| t.node).collect();
         let known = |member: &Member| {
             let kept = self.clocks.walls.get(&member.node);
             let kept = kept.filter(|(incarnation, _)| *incarnation == member.incarnation);
             let kept = kept.filter(|_| fresh.contains(member.node) || rule!(B2_quorum));
-            let hearsay = hearsay.get(&member.node).copied();
+            let hearsay = hearsay.iter().find(|told| told.node == member.node);
+            let hearsay = hearsay.map(|told| told.wall_offset_ms);
             hearsay.or(kept.map(|(_, offset_ms)| *offset_ms))
         };
         let mut walls: Vec<i64> = configuration.voters().filter_map(known).collect();
@@ -128,7 +167,7 @@ impl Replica {
         };
         let middle = walls.len().saturating_sub(voters / 2 + 1);
         if let Some(offset_ms) = walls.get(middle)
-            && (configuration.has_quorum(fresh) || !rule!(B2_quorum))
+            && (configuration.has_quorum(&fresh) || !rule!(B2_quorum))
         {
             let mono_ms = (now.mono_us / 1_000) as i64;
             let median_ms = u64::try_from(mono_ms + offset_ms).unwrap_or(0);
@@ -137,11 +176,9 @@ impl Replica {
     }
 
     /// B5: the latest reading that a quorum is at, or beyond, counts: by what each told itself.
-    fn look_at_readings(
-        &mut self,
-        configuration: &Configuration,
-        mut hybrid: Vec<(Reading, NodeId)>,
-    ) {
+    fn look_at_readings(&mut self, configuration: &Configuration, counted: &[ToldClocks]) {
+        let hybrid = counted.iter().map(|told| (told.reading, told.node));
+        let mut hybrid: Vec<(Reading, NodeId)> = hybrid.collect();
         hybrid.sort_unstable();
         let mut beyond = NodeSet::default();
         for (reading, node) in hybrid.into_iter().rev() {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::limits::{ADDRESS_SIZE_MAX, FOLLOWED_LAST, FORCES_MAX, MEMBERS_MAX, NODES_AWAY_MAX};
 use super::message::{Configuration, EPOCH_MAX, Epoch, Member, NodeId};
+use super::quorum::NodeSet;
 
 /// How the register's value is written; its first byte.
 const FORMAT: u8 = 1;
@@ -109,12 +110,20 @@ impl Configuration {
         let all = self.members.iter().chain(joint.clone().flatten());
         let is_sound = |m: &Member| m.node > 0 && m.address.len() <= ADDRESS_SIZE_MAX;
         let sized = |members: &Vec<Member>| (1..=MEMBERS_MAX).contains(&members.len());
+        // Else one node would have two votes.
+        let distinct = |members: &Vec<Member>| {
+            let nodes: NodeSet = members.iter().map(|m| m.node).collect();
+            nodes.len() == members.len()
+        };
         let is_force = |f: &Forced| f.lineage <= LINEAGE_MAX && f.from <= EPOCH_MAX;
         let is_named = self.name.is_empty() || wire::is_cluster_name(&self.name);
         self.spread.is_sound()
             && is_named
             && sized(&self.members)
-            && joint.clone().all(sized)
+            && distinct(&self.members)
+            && joint
+                .clone()
+                .all(|members| sized(members) && distinct(members))
             && self.away.len() <= NODES_AWAY_MAX
             && self.forces.len() <= FORCES_MAX
             && self.forces.iter().all(is_force)
@@ -285,6 +294,26 @@ mod tests {
             unsound.forces.insert(0, forced);
             assert!(!unsound.is_sound(), "{forced:?}");
         }
+    }
+
+    #[test]
+    fn no_node_has_two_votes() {
+        let sound = configuration(&[], 5);
+        let twice = vec![sound.members[0].clone(); 2];
+        let in_joint = Configuration {
+            joint: Some(twice.clone()),
+            ..sound.clone()
+        };
+        let in_members = Configuration {
+            members: twice,
+            ..sound.clone()
+        };
+        let in_both = Configuration {
+            joint: Some(sound.members.clone()),
+            ..sound
+        };
+        assert!(!in_joint.is_sound() && !in_members.is_sound());
+        assert!(in_both.is_sound(), "that is how a change begins");
     }
 
     #[test]

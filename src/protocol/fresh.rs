@@ -78,17 +78,9 @@ mod tests {
     fn row(boot: u64, clock: Reading) -> Row {
         Row {
             node: 3,
-            incarnation: 3,
             boot,
-            starts: 1,
-            found: 0,
-            synced: 0,
             clock,
-            wall_ms: 0,
-            unsynced_ms: 0,
-            seen: Vec::new(),
-            full: 0,
-            links: Vec::new(),
+            ..Row::default()
         }
     }
 

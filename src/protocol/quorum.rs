@@ -23,6 +23,10 @@ impl NodeSet {
     pub fn is_empty(&self) -> bool {
         self.0 == [0; 4]
     }
+
+    pub fn len(&self) -> usize {
+        self.0.iter().map(|word| word.count_ones() as usize).sum()
+    }
 }
 
 impl FromIterator<NodeId> for NodeSet {

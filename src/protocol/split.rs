@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Replica;
-use super::bootstrap;
+use super::bootstrap::{self, First};
 use super::configuration::{Forced, Lineage, lineage_of};
 use super::limits::{CONFIGURATION_LOOK_MS, NODES_AWAY_MAX};
 use super::message::{
@@ -53,11 +53,7 @@ impl Replica {
         }
         let is_newer = match held {
             None if told.nodes().any(|m| m.address == self.own_address()) => {
-                if bootstrap::has_forgotten(told, self.incarnation, self.meta.bound_to) {
-                    self.outputs.push_back(Output::Event(Event::RolledBack));
-                    self.renounce(now);
-                }
-                bootstrap::may_install_first(told, self.incarnation, self.meta.bound_to)
+                self.may_install_first(now, told)
             }
             None => false,
             Some(held) if held.is_split_from(told) && rule!(E8) => {
@@ -86,6 +82,15 @@ impl Replica {
         self.outputs.clear();
         self.outputs.push_back(Output::Event(event));
         true
+    }
+
+    fn may_install_first(&mut self, now: Now, told: &Configuration) -> bool {
+        let first = bootstrap::first(told, self.incarnation, self.meta.bound_to);
+        if first == First::InstallAsNew {
+            self.outputs.push_back(Output::Event(Event::RolledBack));
+            self.renounce(now);
+        }
+        first != First::Refuse
     }
 
     /// E8: this node has no part any more in what its side does.

@@ -148,7 +148,8 @@ impl Replica {
     }
 
     /// Somebody remembers a start that this node's state does not. A message that comes late tells of
-    /// an earlier one, or of this.
+    /// an earlier one, or of this. Each start writes a group before it is told, so the groups alone would
+    /// do; the count of starts shows it too should a storage engine ever count its groups anew.
     pub(super) fn handle_rolled_back(&mut self, now: Now, told: &RolledBack) {
         let is_later = told.starts >= self.meta.starts || told.synced > self.proof.found;
         let is_other = told.boot != self.options.boot;
@@ -285,12 +286,7 @@ mod tests {
             starts,
             found: groups.0,
             synced: groups.1,
-            clock: 1,
-            wall_ms: 0,
-            unsynced_ms: 0,
-            seen: Vec::new(),
-            full: 0,
-            links: Vec::new(),
+            ..Row::default()
         }
     }
 

@@ -276,18 +276,24 @@ fn forced_and_grown(c: &mut Script, id: NodeId) -> (usize, usize) {
     (a, b)
 }
 
+/// Both sides give that id to a new node, and serve no more once they hear each other. A force on one side
+/// takes in the nodes of both.
+fn assert_one_side_goes_on(mut c: Script, id: NodeId) {
+    let (a, b) = forced_and_grown(&mut c, id);
+    c.heal_nodes();
+    c.run_ms(3_000);
+    assert!(is_refused(&mut c, a) && is_refused(&mut c, b));
+    force(&mut c, a, 0, &[1, 2, id]);
+    c.until("seven members", are_all_members);
+    assert_eq!(c.get(b, "k"), "a");
+}
+
 /// Both sides have given the same id to different nodes. The node of the side that gives way is taken in
 /// under another one.
 #[test]
 pub fn e8_an_id_that_both_sides_gave_out_stays_with_one() {
-    let mut c = five_of_seven();
-    let (a, b) = forced_and_grown(&mut c, 6);
-    c.heal_nodes();
-    c.run_ms(3_000);
-    assert!(is_refused(&mut c, a) && is_refused(&mut c, b));
-    force(&mut c, a, 0, &[1, 2, 6]);
-    c.until("seven members", are_all_members);
-    assert_eq!(c.get(b, "k"), "a");
+    let c = five_of_seven();
+    assert_one_side_goes_on(c, 6);
 }
 
 /// The same where all hear each other before the force: heartbeats of the other side's node with that id are
@@ -305,13 +311,7 @@ pub fn e8_nodes_of_another_lineage_are_no_members() {
         c.crash_hard(node);
         c.cluster.wipe(node);
     }
-    let (a, b) = forced_and_grown(&mut c, 8);
-    c.heal_nodes();
-    c.run_ms(3_000);
-    assert!(is_refused(&mut c, a) && is_refused(&mut c, b));
-    force(&mut c, a, 0, &[1, 2, 8]);
-    c.until("seven members", are_all_members);
-    assert_eq!(c.get(b, "k"), "a");
+    assert_one_side_goes_on(c, 8);
 }
 
 /// A side was forced while the other had a quorum, and moved to new addresses. The other side, which

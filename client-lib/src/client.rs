@@ -361,7 +361,11 @@ fn open_socket(given: &[Given]) -> std::io::Result<(UdpSocket, bool)> {
     };
     let has_names = given.iter().any(|given| given.literal.is_none());
     if is(SocketAddr::is_ipv6) {
-        return Ok((open_for(true)?, true));
+        return match open_for(true) {
+            // Without IPv6 here, nodes at IPv6 addresses do not answer; the others may be enough.
+            Err(_) if is(SocketAddr::is_ipv4) => Ok((open_for(false)?, false)),
+            opened => Ok((opened?, true)),
+        };
     }
     match has_names.then(|| open_for(true)) {
         Some(Ok(socket)) => Ok((socket, true)),

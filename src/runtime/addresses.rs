@@ -146,8 +146,13 @@ impl AddressBook {
             if known.again_us.is_none() || known.asked || !lately(known.used_us) {
                 continue;
             }
-            if known.all.iter().any(is_heard) {
+            if let Some(heard) = known.all.iter().find(|at| is_heard(at)) {
                 known.silences = 0;
+                // Of several addresses one that answers is used.
+                if !known.address.is_some_and(|at| is_heard(&at)) {
+                    tracing::info!("{name} is at {heard}");
+                    known.address = Some(*heard);
+                }
             } else if mono_us >= known.looked_up_us + (SILENT_US << known.silences) {
                 known.silences = (known.silences + 1).min(SILENT_DOUBLINGS_MAX);
                 silent.push(name.clone());
@@ -251,6 +256,12 @@ impl AddressBook {
             let _ = notices.send(Notice::Resolved(Resolved { name, addresses }));
         });
         known.asked = spawned.is_ok();
+        if let Err(error) = spawned
+            && !known.failing
+        {
+            known.failing = true;
+            tracing::warn!("the address of a node can't be looked up: no thread for it: {error}");
+        }
     }
 
     /// Takes the answer to a look-up.
@@ -260,9 +271,7 @@ impl AddressBook {
         known.asked = false;
         match addresses {
             Ok(addresses) => {
-                // Of several, the one that is in use stays.
-                let kept = known.address.filter(|address| addresses.contains(address));
-                let address = kept.or(addresses.first().copied());
+                let address = known.choose(&addresses);
                 if let Some(address) = address.filter(|address| known.address != Some(*address)) {
                     tracing::info!("{name} is at {address}");
                 }
@@ -285,18 +294,27 @@ impl AddressBook {
 }
 
 impl Known {
+    /// Of several addresses the one that is in use stays; but after a silence it is the turn of the next.
+    fn choose(&self, found: &[SocketAddr]) -> Option<SocketAddr> {
+        let used = self
+            .address
+            .and_then(|at| found.iter().position(|f| *f == at));
+        let place = match used {
+            Some(place) if self.silences > 0 => (place + 1) % found.len(),
+            Some(place) => place,
+            None => 0,
+        };
+        found.get(place).copied()
+    }
+
     fn is_due(&self, mono_us: u64) -> bool {
         !self.asked && self.again_us.is_some_and(|again_us| mono_us >= again_us)
     }
 }
 
-/// Looks a name up, which may block. `ipv4` asks for one family; otherwise IPv4 goes first.
-pub fn resolve(name: &str, ipv4: Option<bool>) -> io::Result<SocketAddr> {
-    resolve_all(name, ipv4).map(|all| all[0])
-}
-
-/// All that a name stands for, at least one.
-fn resolve_all(name: &str, ipv4: Option<bool>) -> io::Result<Vec<SocketAddr>> {
+/// All that a name stands for, at least one; this may block. `ipv4` asks for one family; otherwise IPv4 goes
+/// first.
+pub fn resolve_all(name: &str, ipv4: Option<bool>) -> io::Result<Vec<SocketAddr>> {
     let mut all: Vec<SocketAddr> = match zone::resolve(name) {
         Some(zoned) => vec![zoned?],
         None => name.to_socket_addrs()?.collect(),

@@ -3,33 +3,26 @@
 use std::net::SocketAddr;
 
 use super::RuntimeError;
-use super::addresses::resolve;
-use super::socket::{KERNEL_BUFFER_SIZE, Socket};
+use super::addresses::resolve_all;
+use super::socket::{Granted, KERNEL_BUFFER_SIZE, Socket};
 use crate::config::{NodeAddress, ServerConfig};
 
 /// Gives also where it is bound.
 pub fn bind(config: &ServerConfig) -> Result<(SocketAddr, Socket), RuntimeError> {
     let name = config.own().to_string();
-    let own = match config.listen {
-        Some(listen) => listen,
-        None => resolve(&name, config.ipv4()).map_err(|source| RuntimeError::Resolve {
+    let all = match config.listen {
+        Some(listen) => vec![listen],
+        None => resolve_all(&name, config.ipv4()).map_err(|source| RuntimeError::Resolve {
             name: name.clone(),
             source,
         })?,
     };
-    let is_elsewhere =
-        |node: &&NodeAddress| node.literal().is_some_and(|node| !node.ip().is_loopback());
-    if let Some(other) = config.nodes.iter().find(is_elsewhere)
-        && own.ip().is_loopback()
-    {
-        let other = other.to_string();
-        return Err(RuntimeError::Loopback { name, own, other });
+    // A name may stand for several addresses, of which this machine has one.
+    let mut bound = bind_to(config, &name, all[0]);
+    for own in &all[1..] {
+        bound = bound.or_else(|first| bind_to(config, &name, *own).map_err(|_| first));
     }
-    let bound = Socket::bind(own).and_then(|socket| Ok((socket.raise_buffers()?, socket)));
-    let (granted, mut socket) = bound.map_err(|source| match config.listen {
-        Some(listen) => RuntimeError::Listen { listen, source },
-        None => RuntimeError::Bind { name, own, source },
-    })?;
+    let (own, granted, mut socket) = bound?;
     if let Some(listed) = config.own().literal() {
         socket.announce(listed.ip());
     }
@@ -49,4 +42,25 @@ pub fn bind(config: &ServerConfig) -> Result<(SocketAddr, Socket), RuntimeError>
         );
     }
     Ok((own, socket))
+}
+
+fn bind_to(
+    config: &ServerConfig,
+    name: &str,
+    own: SocketAddr,
+) -> Result<(SocketAddr, Granted, Socket), RuntimeError> {
+    let name = name.to_owned();
+    let is_elsewhere =
+        |node: &&NodeAddress| node.literal().is_some_and(|node| !node.ip().is_loopback());
+    if let Some(other) = config.nodes.iter().find(is_elsewhere)
+        && own.ip().is_loopback()
+    {
+        let other = other.to_string();
+        return Err(RuntimeError::Loopback { name, own, other });
+    }
+    let bound = Socket::bind(own).and_then(|socket| Ok((own, socket.raise_buffers()?, socket)));
+    bound.map_err(|source| match config.listen {
+        Some(listen) => RuntimeError::Listen { listen, source },
+        None => RuntimeError::Bind { name, own, source },
+    })
 }

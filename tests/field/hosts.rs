@@ -58,9 +58,16 @@ impl Hosts {
 
     /// What a name stands for from here on; `None`: nothing.
     pub fn set(&mut self, name: &str, address: Option<&str>) {
+        self.set_all(name, address.as_slice());
+    }
+
+    /// The same of a name that stands for several addresses, in this order.
+    pub fn set_all(&mut self, name: &str, addresses: &[&str]) {
         self.lines.retain(|(other, _)| other != name);
-        self.lines
-            .extend(address.map(|address| (name.to_owned(), address.to_owned())));
+        let lines = addresses
+            .iter()
+            .map(|at| (name.to_owned(), (*at).to_owned()));
+        self.lines.extend(lines);
         let lines = self
             .lines
             .iter()

@@ -1,6 +1,6 @@
 //! Names that do not resolve, name servers that do not answer, and names that move.
 
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use kvclient::wire::{Action, Outcome};
@@ -8,7 +8,7 @@ use kvclient::{Call, Client, ClientOptions};
 
 use crate::hosts::Hosts;
 use crate::nodes::{Cluster, Keep, SOON, wait_until};
-use crate::process::wait_until_serving;
+use crate::process::{Node, wait_until_serving};
 
 /// glibc waits 10 s for a name server that does not answer; idle machines are slow.
 const BELOW_DEAD_SERVER: Duration = Duration::from_secs(5);
@@ -76,6 +76,31 @@ fn what_resolves_is_used_and_the_rest_is_found_later() {
     });
     nodes.kill([2]);
     wait_until(SOON, "a put through the others", || put(&client, "last"));
+}
+
+/// A node is at the second of the addresses that its name stands for, which others try first.
+#[test]
+fn of_several_addresses_of_a_name_the_one_that_works_is_found() {
+    let Some(mut hosts) = Hosts::new() else {
+        return;
+    };
+    hosts.set("several1", Some("127.93.8.1"));
+    // An address of another machine comes first: that one can't be bound.
+    hosts.set_all("several2", &["10.99.9.2", "127.93.8.2"]);
+    let list = ["several1:8801", "several2:8801"];
+    let serve = |index: &str| Node::serve(&[&[index][..], &list].concat(), Stdio::null());
+    let _second = serve("1");
+    wait_until(SOON, "an answer of the second", || {
+        let client = Client::open("127.93.8.2:8801", ClientOptions::default());
+        let told = client.expect("an address").status(SOON / 60);
+        told[0].1.is_some()
+    });
+    // Nobody is at the first.
+    hosts.set_all("several2", &["127.93.8.9", "127.93.8.2"]);
+    let _first = serve("0");
+    wait_until_serving("127.93.8.1:8801");
+    let client = Client::open("several2:8801", ClientOptions::default()).expect("it resolves");
+    wait_until(MOVED, "a put at the second", || put(&client, "v"));
 }
 
 #[test]

@@ -63,8 +63,8 @@ pub(super) fn resolve(name: &str) -> io::Result<Vec<SocketAddr>> {
     }
 }
 
-/// Of several addresses the one in use; else an IPv4 one: a node that listens on one family only
-/// mostly has that.
+/// Of several addresses the one behind that in use, which was silent, or is another node's; else an IPv4 one: a
+/// node that listens on one family only mostly has that.
 pub(super) fn pick(
     found: Vec<SocketAddr>,
     is_dual: bool,
@@ -75,16 +75,19 @@ pub(super) fn pick(
         .filter(|address| is_dual || address.is_ipv4());
     let mut all: Vec<SocketAddr> = all.collect();
     all.sort_by_key(SocketAddr::is_ipv6);
-    let mut all = all.into_iter().map(|address| for_socket(address, is_dual));
-    let first = all.next().ok_or_else(|| {
+    let all: Vec<SocketAddr> = all
+        .into_iter()
+        .map(|address| for_socket(address, is_dual))
+        .collect();
+    let used = in_use.and_then(|address| all.iter().position(|other| *other == address));
+    let place = used.map_or(0, |place| (place + 1) % all.len());
+    all.get(place).copied().ok_or_else(|| {
         let words = match is_dual {
             true => "it has no address",
             false => "it has no IPv4 address",
         };
         io::Error::new(io::ErrorKind::NotFound, words)
-    })?;
-    let kept = in_use.filter(|address| *address == first || all.any(|other| other == *address));
-    Ok(kept.unwrap_or(first))
+    })
 }
 
 /// An IPv4 address as a socket for both families has it.
@@ -147,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_addresses_the_one_in_use_stays() {
+    fn of_several_addresses_each_has_its_turn() {
         let all = || {
             vec![
                 "[::1]:1".parse().unwrap(),
@@ -161,8 +164,9 @@ mod tests {
         };
         assert_eq!(picked(false, None), "10.0.0.1:1");
         assert_eq!(picked(true, None), "[::ffff:10.0.0.1]:1");
-        assert_eq!(picked(false, Some("10.0.0.2:1")), "10.0.0.2:1");
-        assert_eq!(picked(true, Some("[::1]:1")), "[::1]:1");
+        assert_eq!(picked(false, Some("10.0.0.1:1")), "10.0.0.2:1");
+        assert_eq!(picked(false, Some("10.0.0.2:1")), "10.0.0.1:1");
+        assert_eq!(picked(true, Some("[::1]:1")), "[::ffff:10.0.0.1]:1");
         assert_eq!(picked(false, Some("10.0.0.9:1")), "10.0.0.1:1");
         assert!(pick(vec!["[::1]:1".parse().unwrap()], false, None).is_err());
     }

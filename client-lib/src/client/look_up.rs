@@ -80,15 +80,19 @@ impl LookUps {
     /// `is_dual`: the socket is of both families.
     pub fn new(given: Vec<Given>, is_dual: bool, resolver: Resolver) -> Self {
         let (sender, answers) = channel();
-        let name = |Given { name, literal }| Name {
-            name,
-            address: literal.map(|address| address::for_socket(address, is_dual)),
-            is_literal: literal.is_some(),
-            asked: false,
-            due_us: 0,
-            again_us: AGAIN_US_INITIAL,
-            contested: false,
-            error: None,
+        let name = |Given { name, literal }| {
+            let reached = literal.filter(|address| is_dual || address.is_ipv4());
+            let is_beyond = literal.is_some() && reached.is_none();
+            Name {
+                name,
+                address: reached.map(|address| address::for_socket(address, is_dual)),
+                is_literal: literal.is_some(),
+                asked: false,
+                due_us: 0,
+                again_us: AGAIN_US_INITIAL,
+                contested: false,
+                error: is_beyond.then(|| "this machine has no IPv6".to_owned()),
+            }
         };
         let names: Vec<Name> = given.into_iter().map(name).collect();
         LookUps {

@@ -9,6 +9,7 @@ mod clocks;
 mod connection;
 mod data;
 mod del;
+mod environment;
 mod exit;
 mod get;
 mod links;
@@ -22,7 +23,7 @@ mod words;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use connection::ConnectionArgs;
 
@@ -62,12 +63,17 @@ enum Command {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
+    let mut definition = environment::without_empty(Arguments::command());
+    let matches = definition.get_matches_mut();
+    let parsed = Arguments::from_arg_matches(&matches).map_err(|e| e.format(&mut definition));
     let Arguments {
         connection,
         command,
-    } = Arguments::parse();
+    } = parsed.unwrap_or_else(|error| error.exit());
     let exit = match command {
-        Command::Serve(arguments) => return serve::run(arguments),
+        Command::Serve(arguments) => {
+            return serve::run(arguments, &environment::unknown(&definition));
+        }
         Command::Get(arguments) => get::run(arguments, &connection),
         Command::Put(arguments) => put::run(arguments, &connection),
         Command::Del(arguments) => del::run(arguments, &connection),

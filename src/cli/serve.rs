@@ -151,7 +151,12 @@ enum TextArg {
 }
 
 /// Runs until a signal ends the node.
-pub fn run(arguments: ServeArgs) -> ExitCode {
+pub fn run(arguments: ServeArgs, unknown: &[String]) -> ExitCode {
+    // Before the log writes its first line.
+    if let Err(error) = runtime::ignore_file_size_signal() {
+        report::complain(&format!("horseshoe: SIGXFSZ can't be ignored: {error}\n"));
+        return ExitCode::FAILURE;
+    }
     let mut log = match Log::start(std::io::stderr()) {
         Ok(log) => log,
         Err(error) => {
@@ -159,7 +164,7 @@ pub fn run(arguments: ServeArgs) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let result = serve(arguments, &log);
+    let result = serve(arguments, unknown, &log);
     if let Err(error) = &result {
         // Not as an event: the filter could hide it. A log that is full takes no more lines anyway.
         let _ = log.write_all(format!("horseshoe: {error:#}\n").as_bytes());
@@ -171,7 +176,7 @@ pub fn run(arguments: ServeArgs) -> ExitCode {
     }
 }
 
-fn serve(arguments: ServeArgs, log: &Log) -> anyhow::Result<()> {
+fn serve(arguments: ServeArgs, unknown: &[String], log: &Log) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&arguments.log)
         .with_context(|| format!("{:?} is not a log filter", arguments.log))?;
     let config = ServerConfig::new(arguments.into())?;
@@ -181,6 +186,11 @@ fn serve(arguments: ServeArgs, log: &Log) -> anyhow::Result<()> {
         .with_ansi(false)
         .with_target(false)
         .init();
+    for name in unknown {
+        tracing::warn!(
+            "{name} is set, and is no setting: `horseshoe serve --help` names those there are"
+        );
+    }
     runtime::serve(&config)?;
     Ok(())
 }

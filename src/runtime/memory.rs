@@ -6,6 +6,8 @@
 
 use std::path::{Path, PathBuf};
 
+use super::process_limits;
+
 /// Of what there is, in per cent, unless a bound is given.
 const SHARE_PERCENT: u64 = 60;
 /// A node is full no more once so large a part of the bound is free.
@@ -44,15 +46,19 @@ impl Gauge {
     }
 }
 
-/// What the bound should be unless one is given: a share of the machine's memory, or of what its control group allows, if
-/// that is less. No bound if neither can be read.
+/// What the bound should be unless one is given: a share of the machine's memory, of what its control
+/// group allows, or of what the process's own limits (`ulimit -v`) leave, whichever is least. No bound if
+/// none can be read.
 pub fn share() -> u64 {
     let read = |path: &Path| std::fs::read_to_string(path).ok();
     let machine = read(Path::new("/proc/meminfo")).and_then(|text| total_of(&text));
     let groups = read(Path::new("/proc/self/cgroup")).unwrap_or_default();
     let limits = limit_files(&groups).into_iter();
     let limits = limits.filter_map(|path| read(&path)?.trim().parse::<u64>().ok());
-    let least = limits.chain(machine).min();
+    let least = limits
+        .chain(machine)
+        .chain(process_limits::memory_left())
+        .min();
     least.map_or(u64::MAX, |bytes| bytes / 100 * SHARE_PERCENT)
 }
 

@@ -14,6 +14,7 @@ mod events;
 mod log;
 pub mod memory;
 mod packer;
+mod process_limits;
 mod serve;
 mod socket;
 mod sync_times;
@@ -26,6 +27,7 @@ use crate::storage::{Space, StorageError};
 
 pub use driver::{Bound, Driver};
 pub use log::Log;
+pub use process_limits::ignore_file_size_signal;
 pub use serve::{RuntimeError, serve};
 
 /// What reaches the loop beside datagrams and time.

@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::log::WARNING_WAITS;
-use super::{Bound, Notice, allocator};
+use super::{Bound, Notice, allocator, process_limits};
 use crate::config::ServerConfig;
 use crate::protocol::backoff::Backoff;
 use crate::storage::{self, DiskOptions, Opened, StorageError};
@@ -48,6 +48,13 @@ pub enum RuntimeError {
     Random(#[source] getrandom::Error),
     #[error("a thread can't be started")]
     Thread(#[source] io::Error),
+    #[error("the limits of this process can't be read or set")]
+    Limits(#[source] io::Error),
+    #[error(
+        "this process may have {allowed} files open, and a node with a data directory needs {needed}: \
+         raise the limit (`ulimit -n`, LimitNOFILE of systemd)"
+    )]
+    OpenFiles { allowed: u64, needed: u64 },
     #[error("the asynchronous runtime can't be started")]
     Start(#[source] io::Error),
     #[error(transparent)]
@@ -102,6 +109,7 @@ impl RuntimeError {
 pub fn serve(config: &ServerConfig) -> Result<(), RuntimeError> {
     announce(config);
     allocator::keep_little();
+    take_limits(config)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -128,6 +136,16 @@ pub fn serve(config: &ServerConfig) -> Result<(), RuntimeError> {
         tracing::info!("stopped");
     }
     result
+}
+
+/// What a node needs of its process, before it promises anything.
+fn take_limits(config: &ServerConfig) -> Result<(), RuntimeError> {
+    let allowed = process_limits::raise_open_files().map_err(RuntimeError::Limits)?;
+    let needed = process_limits::FILES_MIN;
+    if config.data_dir.is_some() && allowed < needed {
+        return Err(RuntimeError::OpenFiles { allowed, needed });
+    }
+    Ok(())
 }
 
 /// Gives a message for each SIGTERM and SIGINT, which end the node. SIGHUP, SIGUSR1 and SIGUSR2, whose default is to end a process,

@@ -110,11 +110,14 @@ impl Directory {
         let mut store = None;
         for name in [MARK, STORE] {
             let from = self.path.join(name);
-            if !from.exists() {
+            if !from
+                .try_exists()
+                .map_err(StorageError::io("looking at", &from))?
+            {
                 continue;
             }
             let to = self.path.join(format!("{name}{LOST}{number}"));
-            fs::rename(&from, &to).map_err(StorageError::io("setting aside", &from))?;
+            file::set_aside(&from, &to).map_err(StorageError::io("setting aside", &from))?;
             if name == STORE {
                 store = Some(to);
             }

@@ -4,6 +4,7 @@
 //! It has no group commit of its own, may block, and takes the end of a damaged journal for the end
 //! of the data: see `journal` and `digest` for what guards against that.
 
+use std::fs::OpenOptions;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -38,6 +39,9 @@ pub(super) const WAIT: Duration = Duration::from_millis(1);
 /// begin anew, and deletes the rest.
 const PARTS: [&str; 3] = ["version", "keyspaces/0/current", "keyspaces/1/current"];
 
+/// What the engine locks.
+const LOCK: &str = "lock";
+
 /// Key and value, with prefix and version; no value removes the entry.
 pub type RawEntry = (Vec<u8>, Option<Vec<u8>>);
 
@@ -68,6 +72,7 @@ impl Engine {
     /// Opens a store that is all there, and whose journals were checked.
     pub fn open(path: &Path) -> Result<Self, StorageError> {
         guard(path, || {
+            make_lock_file(path)?;
             let failed = |e| opening_failed(path, e);
             let database = database(path).map_err(failed)?;
             if !database.keyspace_exists(KEYSPACE) {
@@ -217,8 +222,9 @@ impl Engine {
             fjall::Error::Poisoned => StorageError::Engine {
                 doing,
                 reason: format!(
-                    "moving data to its tables failed in the background (free space there: {})",
-                    free_space(&path)
+                    "moving data to its tables failed in the background; the log may tell why above \
+                     (free there: {})",
+                    free_there(&path)
                 ),
                 path,
             },
@@ -252,10 +258,21 @@ fn options() -> KeyspaceCreateOptions {
         .filter_policy(FilterPolicy::disabled())
 }
 
+/// The engine locks a file, and does not make it where it is missing: a copy of the directory may lack it,
+/// and who opens the store has the data directory for itself.
+fn make_lock_file(path: &Path) -> Result<(), StorageError> {
+    let lock = path.join(LOCK);
+    let made = OpenOptions::new().append(true).create(true).open(&lock);
+    made.map(drop).map_err(StorageError::io("opening", &lock))
+}
+
 /// Refuses a store that the engine would take for none.
 pub fn check_parts(path: &Path) -> Result<(), StorageError> {
     for part in PARTS {
-        if !path.join(part).exists() {
+        let part_path = path.join(part);
+        // A part that may not be looked at is not missing.
+        let looked = part_path.try_exists();
+        if !looked.map_err(StorageError::io("looking at", &part_path))? {
             return Err(StorageError::damaged(path, format!("{part} is missing")));
         }
     }
@@ -293,10 +310,11 @@ fn guard<T>(
     })
 }
 
-fn free_space(path: &Path) -> String {
+fn free_there(path: &Path) -> String {
     nix::sys::statvfs::statvfs(path).map_or("unknown".into(), |stat| {
         let bytes = u128::from(stat.blocks_available()) * u128::from(stat.fragment_size());
-        format!("{} MiB", bytes >> 20)
+        let files = stat.files_available();
+        format!("{} MiB, room for {files} more files", bytes >> 20)
     })
 }
 

@@ -1,7 +1,7 @@
 //! Files and directories that are there, whole, after a power failure.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -49,4 +49,44 @@ pub fn make_directory(path: &Path) -> Result<(), StorageError> {
         .create(path)
         .map_err(StorageError::io("making the directory", path))?;
     sync_parent(path)
+}
+
+/// Renames a file or directory to a name that is free. Directories of the lower layer of an overlay file
+/// system can't be renamed (EXDEV), as on machines whose root file system is an image: then what is in
+/// them is moved one by one.
+pub fn set_aside(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::rename(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices && from.is_dir() => {
+            move_one_by_one(from, to)
+        }
+        other => other,
+    }
+}
+
+fn move_one_by_one(from: &Path, to: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().mode(0o700).create(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        set_aside(&entry.path(), &to.join(entry.file_name()))?;
+    }
+    File::open(to)?.sync_all()?;
+    fs::remove_dir(from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_moves_whole_one_by_one() {
+        let base = tempfile::tempdir().expect("a temporary directory");
+        let [from, to] = ["store", "store.lost-1"].map(|name| base.path().join(name));
+        fs::create_dir_all(from.join("a/b")).expect("it is new");
+        fs::write(from.join("a/b/file"), "1").expect("there is room");
+        fs::write(from.join("file"), "2").expect("there is room");
+        move_one_by_one(&from, &to).expect("it can be moved");
+        assert!(!from.exists());
+        assert_eq!(fs::read(to.join("a/b/file")).expect("it is there"), b"1");
+        assert_eq!(fs::read(to.join("file")).expect("it is there"), b"2");
+    }
 }

@@ -9,6 +9,7 @@
 //! | `disks.rs` | a disk that stands still, and files that are deleted under a node |
 //! | `full_disks.rs` | disks without room |
 //! | `listening.rs` | a node that listens elsewhere than where it is listed |
+//! | `limits.rs` | few open files, little memory, small files; variables that are empty |
 //! | `logs.rs` | a log that cannot be written, or that nobody reads |
 //! | `names.rs` | names that do not resolve, dead name servers, names that move |
 //! | `readdress.rs` | all, some or one of the nodes get other addresses |
@@ -26,6 +27,7 @@ mod disks;
 mod emulated;
 mod full_disks;
 mod hosts;
+mod limits;
 mod listening;
 mod logs;
 mod names;

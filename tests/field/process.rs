@@ -14,7 +14,22 @@ pub struct Node(pub Child);
 
 impl Node {
     pub fn serve(arguments: &[&str], errors: Stdio) -> Node {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_horseshoe"));
+        Node::start(
+            Command::new(env!("CARGO_BIN_EXE_horseshoe")),
+            arguments,
+            errors,
+        )
+    }
+
+    /// The same from a shell that does `first` before: sets limits, or variables.
+    pub fn serve_after(first: &str, arguments: &[&str], errors: Stdio) -> Node {
+        let mut shell = Command::new("sh");
+        let script = format!("{first} && exec \"$0\" \"$@\"");
+        shell.args(["-c", &script, env!("CARGO_BIN_EXE_horseshoe")]);
+        Node::start(shell, arguments, errors)
+    }
+
+    fn start(mut command: Command, arguments: &[&str], errors: Stdio) -> Node {
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("HORSESHOE_") {
                 command.env_remove(name);

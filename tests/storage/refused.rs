@@ -203,6 +203,32 @@ fn any_file_of_the_store_that_is_missing() {
     }
 }
 
+/// Backups leave out files of that name, and nothing is in it.
+#[test]
+fn the_lock_of_the_engine_is_made_where_it_is_missing() {
+    let (_base, path) = directory();
+    make(&path, 3);
+    fs::remove_file(path.join("store/lock")).unwrap();
+    assert_eq!(open(options(&path)).recovered.group, 3);
+}
+
+/// Whoever lost the right to read a directory has not lost what is in it.
+#[test]
+fn what_can_not_be_looked_at_is_not_taken_for_damaged() {
+    let (_base, path) = directory();
+    make(&path, 3);
+    let store = path.join("store");
+    fs::rename(&store, path.join("store.away")).unwrap();
+    std::os::unix::fs::symlink("store", &store).unwrap();
+    let text = disk::open(options(&path), 9)
+        .expect_err("is refused")
+        .to_string();
+    assert!(
+        text.contains("symbolic links") && !text.contains("damaged"),
+        "{text}"
+    );
+}
+
 fn make_more(path: &Path, number: u64) {
     let mut opened = open(options(path));
     let next = opened.recovered.group + 1;

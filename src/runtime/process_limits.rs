@@ -1,0 +1,66 @@
+//! What the system lets this process have: open files, the size of a file, memory.
+
+use std::io;
+
+use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
+use nix::sys::signal::{SigHandler, Signal, signal};
+
+/// So many files a node may have open at once, if it is allowed to: sockets, and the store's tables
+/// and journals.
+const FILES_WANTED: u64 = 1_024;
+/// What a store needs at its busiest, while tables are merged.
+pub const FILES_MIN: u64 = 256;
+
+/// A write beyond the allowed size of a file is an error like any other, which the log counts and the
+/// store tells, and does not end the process by a signal.
+#[allow(unsafe_code, reason = "no handler of ours runs")]
+pub fn ignore_file_size_signal() -> io::Result<()> {
+    // SAFETY: a signal that is ignored runs no code.
+    unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) }?;
+    Ok(())
+}
+
+/// Raises the number of files that may be open, as far as is wanted and allowed. Gives what it is then.
+pub fn raise_open_files() -> io::Result<u64> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let wanted = FILES_WANTED.min(hard);
+    if soft >= wanted {
+        return Ok(soft);
+    }
+    setrlimit(Resource::RLIMIT_NOFILE, wanted, hard)?;
+    Ok(wanted)
+}
+
+/// How much more memory the process may map, in bytes, by its own limits. `None`: they set no bound.
+pub fn memory_left() -> Option<u64> {
+    let limits = [
+        (Resource::RLIMIT_AS, "VmSize:"),
+        (Resource::RLIMIT_DATA, "VmData:"),
+    ];
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let left = |(resource, field)| {
+        let (soft, _) = getrlimit(resource).ok()?;
+        let is_bound = soft < rlim_t::MAX;
+        is_bound.then(|| soft.saturating_sub(mapped(&status, field).unwrap_or(0)))
+    };
+    limits.into_iter().filter_map(left).min()
+}
+
+/// A field of `/proc/self/status`, in bytes.
+fn mapped(status: &str, field: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1_024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_mapped_is_read() {
+        let status = "Name:\thorseshoe\nVmPeak:\t  9 kB\nVmSize:\t  292864 kB\nVmData:\t 12 kB\n";
+        assert_eq!(mapped(status, "VmSize:"), Some(292_864 * 1_024));
+        assert_eq!(mapped(status, "VmLck:"), None);
+    }
+}

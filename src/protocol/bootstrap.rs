@@ -263,6 +263,17 @@ impl Bootstrap {
         })
     }
 
+    /// Another node has a configuration that this one is not to take.
+    pub fn note_other_name(&mut self, told: &Configuration) {
+        self.trouble = Some(format!(
+            "a node of cluster {:016x} sends here, which was formed with {}, and this node was started with \
+             {}: to join that cluster, start it with that name; else stop what is left of the other cluster",
+            told.cluster,
+            name_in_words(&told.name),
+            name_in_words(&self.name)
+        ));
+    }
+
     /// What is waited for, in plain words.
     pub fn waits_for(&self) -> String {
         if let Some(trouble) = &self.trouble {

@@ -48,7 +48,8 @@ impl Replica {
             self.counters.stray += 1;
             return;
         }
-        if held.is_none() && self.refuses_name(told) {
+        if held.is_none() && self.is_of_another_name(told) {
+            self.counters.stray += 1;
             return;
         }
         let is_newer = match held {
@@ -67,7 +68,18 @@ impl Replica {
         }
     }
 
-    /// Whether the operator has started this node for a cluster of another name: then it does nothing more.
+    /// The operator has started this node for a cluster of another name. Nothing that others tell ends a node:
+    /// it waits for its own cluster, and says why.
+    fn is_of_another_name(&mut self, told: &Configuration) -> bool {
+        let is_other = !told.goes_with(&self.options.cluster_name);
+        if is_other && let Some(bootstrap) = &mut self.bootstrap {
+            bootstrap.note_other_name(told);
+        }
+        is_other
+    }
+
+    /// Whether this node's state is of a cluster of another name than the operator has started it for: then
+    /// it does nothing more.
     pub(super) fn refuses_name(&mut self, told: &Configuration) -> bool {
         let given = &self.options.cluster_name;
         if told.goes_with(given) || !told.nodes().any(|m| m.address == self.own_address()) {

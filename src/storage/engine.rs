@@ -343,7 +343,7 @@ mod tests {
             );
         }
         let behind = engine.failed("writing", fjall::Error::Poisoned).to_string();
-        assert!(behind.contains("free space there: "), "{behind}");
+        assert!(behind.contains("free there: "), "{behind}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 # other machines by feeding it to a shell over ssh, so it needs nothing but bash and /proc.
 #
 #   node.sh start BASE BINARY LOG_DIR DATA_DIR DURABILITY SHRINK_AFTER BOOTSTRAP TEXT INSECURE_ADMIN MEMORY_MAX \
-#       INDEX NODE...
+#       LISTEN CLUSTER_NAME INDEX NODE...
 #                                         prints: started|running PID
 #   node.sh check BASE LOG_DIR NODE       prints: running PID, or: stopped
 #   node.sh log   BASE LOG_DIR NODE       prints the end of the node's log

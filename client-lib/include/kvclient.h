@@ -20,15 +20,15 @@
  *   Threads    All functions may be called by any threads at once, on the same client too, except
  *              kvc_free, which has to be the last call. The library prints nothing, touches no
  *              signal handler, raises no SIGPIPE, and goes on after EINTR. Not for use in signal
- *              handlers. It starts a thread only to look up a host name, in which all signals are
- *              blocked; it ends with the look-up, which nothing waits for for longer than a call. A
+ *              handlers. It starts a thread only to look up a host name. All signals are blocked in
+ *              that thread, and it ends with the look-up. No call waits for it after its deadline. A
  *              library that is closed by dlclose stays in memory. A thread of the program that is
  *              cancelled (pthread_cancel) inside of a call ends after that call.
  *   fork       In the child, every call with a client of the parent gives KVC_FORKED and touches
  *              nothing; kvc_close and kvc_free do nothing, so its memory and descriptors stay until
  *              the child ends or runs another program. The child may open clients of its own. That
- *              holds in new process-id namespaces too; a child that was made past the C library, by
- *              clone(2) itself, is told by its process id only.
+ *              holds in new process-id namespaces too. A child that was made by clone(2), and not
+ *              by the C library, is noticed only if its process id is not its parent's.
  *              Should the parent have been looking up a name in the moment of the fork, the system
  *              may not be able to look up names in the child, which kvc_open tells after the
  *              deadline.

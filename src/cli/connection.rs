@@ -83,7 +83,10 @@ impl ConnectionArgs {
 
     /// The id of the one cluster of that name among those that the given nodes belong to.
     fn named(&self, name: &str) -> Result<u64, Exit> {
-        let (rows, _) = self.statuses()?;
+        // A node that is silent must not take the time of the command itself.
+        let timeout = self.timeout.unwrap_or(STATUS_TIMEOUT);
+        let wait = (timeout / 5).max(timeout.min(STATUS_TIMEOUT));
+        let (rows, _) = self.statuses_within(wait)?;
         let told = rows.iter().filter_map(|(_, status)| status.as_ref());
         let mut clusters: Vec<(u64, &str)> = told
             .filter(|status| status.cluster != 0)
@@ -172,7 +175,11 @@ impl ConnectionArgs {
 
     /// What each node says of itself, and the names that can't be found, and why.
     pub fn statuses(&self) -> Result<(Vec<Row>, Vec<Unresolved>), Exit> {
-        let (began, timeout) = (Instant::now(), self.timeout.unwrap_or(STATUS_TIMEOUT));
+        self.statuses_within(self.timeout.unwrap_or(STATUS_TIMEOUT))
+    }
+
+    fn statuses_within(&self, timeout: Duration) -> Result<(Vec<Row>, Vec<Unresolved>), Exit> {
+        let began = Instant::now();
         // All are asked, whatever cluster they are of.
         let client = self.open_in(0, timeout)?;
         let left = timeout.saturating_sub(began.elapsed());

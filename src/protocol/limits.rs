@@ -15,7 +15,7 @@ pub const NODES_MAX: usize = 2 * MEMBERS_MAX + NODES_AWAY_MAX;
 pub const CEILING_LOW_WATER_MS: u64 = 1_000;
 /// ... to this far above the clock.
 pub const CEILING_STEP_MS: u64 = 2_000;
-/// B2: how far above the members' median a wall clock is believed, unless set otherwise.
+/// B2: how far above the members' median a wall clock is believed.
 pub const SKEW_MAX_MS_DEFAULT: u64 = 60_000;
 /// B5: a birth is taken up to this far above the latest that a wall clock is believed: nodes see the
 /// median differently.

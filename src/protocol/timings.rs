@@ -30,7 +30,7 @@ pub enum TimingsError {
     DiskHung(u64),
 }
 
-/// The first three are settings, the others follow from them.
+/// `heartbeat_ms`, `link_down_ms`, `shrink_after_ms` and `disk_hung_ms` are settings, the others follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timings {
     pub heartbeat_ms: u64,

@@ -152,9 +152,9 @@ enum TextArg {
 
 /// Runs until a signal ends the node.
 pub fn run(arguments: ServeArgs, unknown: &[String]) -> ExitCode {
-    // Before the log writes its first line.
-    if let Err(error) = runtime::ignore_file_size_signal() {
-        report::complain(&format!("horseshoe: SIGXFSZ can't be ignored: {error}\n"));
+    // Before the log writes its first line, and before any other thread starts.
+    if let Err(error) = runtime::block_file_size_signal() {
+        report::complain(&format!("horseshoe: SIGXFSZ can't be blocked: {error}\n"));
         return ExitCode::FAILURE;
     }
     let mut log = match Log::start(std::io::stderr()) {

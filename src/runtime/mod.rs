@@ -27,7 +27,7 @@ use crate::storage::{Space, StorageError};
 
 pub use driver::{Bound, Driver};
 pub use log::Log;
-pub use process_limits::ignore_file_size_signal;
+pub use process_limits::block_file_size_signal;
 pub use serve::{RuntimeError, serve};
 
 /// What reaches the loop beside datagrams and time.

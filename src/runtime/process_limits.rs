@@ -3,7 +3,7 @@
 use std::io;
 
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
-use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::sys::signal::{SigSet, Signal};
 
 /// So many files a node may have open at once, if it is allowed to: sockets, and the store's tables
 /// and journals.
@@ -12,11 +12,11 @@ const FILES_WANTED: u64 = 1_024;
 pub const FILES_MIN: u64 = 256;
 
 /// A write beyond the allowed size of a file is an error like any other, which the log counts and the
-/// store tells, and does not end the process by a signal.
-#[allow(unsafe_code, reason = "no handler of ours runs")]
-pub fn ignore_file_size_signal() -> io::Result<()> {
-    // SAFETY: a signal that is ignored runs no code.
-    unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) }?;
+/// store tells, and does not end the process by a signal. Threads that start later inherit that.
+pub fn block_file_size_signal() -> io::Result<()> {
+    let mut blocked = SigSet::empty();
+    blocked.add(Signal::SIGXFSZ);
+    blocked.thread_block()?;
     Ok(())
 }
 

@@ -53,6 +53,8 @@ pub fn a_node_of_another_name_takes_no_part() {
         c.cluster.settings.cluster_name = name.to_owned();
         c.cluster.start_all();
         c.until("a configuration", |c| c.is_formed());
+        // So that it is on disk everywhere.
+        c.run_ms(500);
         c.crash_hard(1);
         start_as(&mut c, 1, "others");
         c.run_ms(500);

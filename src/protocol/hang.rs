@@ -74,6 +74,11 @@ impl Replica {
         unsynced_ms >= self.timings.disk_hung_ms
     }
 
+    /// Whether this node's own disk hangs, so that it takes in nothing that would wait for it.
+    pub fn has_hung_disk(&self) -> bool {
+        self.hangs(self.node)
+    }
+
     /// Whether that node, by what it tells, does not get anything onto its disk: it may be heard, but
     /// counts for no vote.
     pub(super) fn hangs(&self, node: NodeId) -> bool {

@@ -12,7 +12,7 @@ const SENT_KEPT: usize = 256;
 /// Of so many round trips the least counts as what one takes at least.
 const LEAST_OF: usize = 8;
 /// No more than this is believed of a round trip.
-const LEAST_RTT_MAX_US: u32 = 2_000_000;
+pub const LEAST_RTT_MAX_US: u32 = 2_000_000;
 /// Weight of one heartbeat in the estimate of loss, and of one round trip in that of their time.
 const WEIGHT: u32 = 16;
 /// A gap in the numbers that is longer tells of a silence, not of more loss.

@@ -27,7 +27,7 @@ impl Asked {
 
     /// A datagram from there was sent to `at`.
     pub fn note(&mut self, from: SocketAddr, at: IpAddr) {
-        let remote = (from.ip(), from.port());
+        let (remote, at) = (key(from), at.to_canonical());
         if self.young.get(&remote) == Some(&at) {
             return;
         }
@@ -39,10 +39,10 @@ impl Asked {
 
     /// The address to send from; `None`: the system is to choose.
     pub fn source(&self, to: SocketAddr) -> Option<IpAddr> {
-        let remote = (to.ip(), to.port());
+        let remote = key(to);
         let noted = self.young.get(&remote).or_else(|| self.old.get(&remote));
         let source = noted.copied().or(self.usual)?;
-        Some(source).filter(|source| source.is_ipv4() == to.is_ipv4())
+        Some(source).filter(|source| source.is_ipv4() == remote.0.is_ipv4())
     }
 
     /// This machine has that address no more.
@@ -54,12 +54,26 @@ impl Asked {
     }
 }
 
+/// A socket of both families has IPv4 addresses as IPv6 ones; answers are sent to the IPv4 ones.
+fn key(remote: SocketAddr) -> (IpAddr, u16) {
+    (remote.ip().to_canonical(), remote.port())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn at(number: u16) -> SocketAddr {
         SocketAddr::from(([10, 0, 0, 1], number))
+    }
+
+    #[test]
+    fn a_client_of_ipv4_is_known_behind_a_socket_of_both_families() {
+        let mapped: SocketAddr = "[::ffff:10.0.0.1]:7".parse().unwrap();
+        let [asked_at, plain] = ["::ffff:10.0.0.9", "10.0.0.9"].map(|ip| ip.parse().unwrap());
+        let mut asked = Asked::default();
+        asked.note(mapped, asked_at);
+        assert_eq!(asked.source(at(7)), Some(plain));
     }
 
     #[test]

@@ -30,7 +30,7 @@ use crate::config::ServerConfig;
 use crate::gateway::text;
 use crate::protocol::limits::{CACHE_PART, KEYS_CACHED_MAX, SKEW_MAX_MS_DEFAULT};
 use crate::protocol::message::{
-    ClientReply, Destination, Endpoint, Envelope, Event, Group, Input, Now, Output, encode_reply,
+    ClientReply, Destination, Endpoint, Envelope, Group, Input, Now, Output, encode_reply,
 };
 use crate::protocol::{Options, Replica, Tuning};
 use crate::storage::{Opened, Table};
@@ -46,8 +46,6 @@ const TURN_MAX: Duration = Duration::from_millis(5);
 const TURN_SIZE_MAX: u64 = 4 << 20;
 /// A timer that is this late tells that the process was kept from running.
 const LATE_US: u64 = 50_000;
-/// For errors that name a year.
-const YEAR_MS: u64 = 31_556_952_000;
 /// How long operations under way may take to end once the node is told to stop.
 const DRAIN_US: u64 = 500_000;
 /// How long the store may take to close.
@@ -306,10 +304,14 @@ impl Driver {
         }
     }
 
+    /// While the disk is far behind, what arrives waits in the kernel, and is lost there if it must be: nobody
+    /// takes that for an answer. Once it hangs, nothing more is for it, and clients are sent to others.
+    fn takes_in(&self) -> bool {
+        !self.disk.as_ref().is_some_and(Disk::is_behind) || self.replica.has_hung_disk()
+    }
+
     fn receive(&mut self, now: Now, budget: Budget) -> Result<(), RuntimeError> {
-        // While the disk is far behind, what arrives waits in the kernel, and is lost there if it
-        // must be: nobody takes that for an answer.
-        if self.disk.as_ref().is_some_and(Disk::is_behind) {
+        if !self.takes_in() {
             return Ok(());
         }
         self.learn_nodes(now);
@@ -422,7 +424,7 @@ impl Driver {
             Output::Reply { to, reply } => self.reply(now, to, reply),
             Output::Event(event) => {
                 events::log(&event);
-                if let Some(refusal) = refusal(event) {
+                if let Some(refusal) = events::refusal(event) {
                     self.refusal = Some(refusal);
                 }
             }
@@ -580,7 +582,7 @@ impl Driver {
 
     /// Sleeps until there is something to do. A notice ends that too, and is given.
     async fn wait(&mut self, mut alarm: Pin<&mut Sleep>) -> Result<Option<Notice>, RuntimeError> {
-        let takes_in = !self.disk.as_ref().is_some_and(Disk::is_behind);
+        let takes_in = self.takes_in();
         if self.is_unfinished || takes_in && self.socket.has_received() {
             tokio::task::yield_now().await;
             return Ok(None);
@@ -638,29 +640,6 @@ impl Driver {
         };
         let in_time = tokio::time::timeout(CLOSE_MAX, closed).await;
         in_time.unwrap_or(Err(RuntimeError::StorageStuck))
-    }
-}
-
-/// What ends the node.
-fn refusal(event: Event) -> Option<RuntimeError> {
-    match event {
-        Event::ClockAtEnd { ms, is_wall } => {
-            let year = 1970 + ms / YEAR_MS;
-            Some(match is_wall {
-                true => RuntimeError::WallClockAtEnd { ms, year },
-                false => RuntimeError::ClockAtEnd { ms, year },
-            })
-        }
-        Event::OtherName {
-            given,
-            cluster,
-            name,
-        } => Some(RuntimeError::OtherName {
-            given,
-            cluster,
-            name,
-        }),
-        _ => None,
     }
 }
 

@@ -1,8 +1,35 @@
-//! What the replica says to an operator, as log lines.
+//! What the replica says to an operator: log lines, and errors that end the node.
 
 use kvclient::wire::ClockStatus;
 
+use super::RuntimeError;
 use crate::protocol::message::Event;
+
+/// For errors that name a year.
+const YEAR_MS: u64 = 31_556_952_000;
+
+/// What ends the node.
+pub fn refusal(event: Event) -> Option<RuntimeError> {
+    match event {
+        Event::ClockAtEnd { ms, is_wall } => {
+            let year = 1970 + ms / YEAR_MS;
+            Some(match is_wall {
+                true => RuntimeError::WallClockAtEnd { ms, year },
+                false => RuntimeError::ClockAtEnd { ms, year },
+            })
+        }
+        Event::OtherName {
+            given,
+            cluster,
+            name,
+        } => Some(RuntimeError::OtherName {
+            given,
+            cluster,
+            name,
+        }),
+        _ => None,
+    }
+}
 
 pub fn log(event: &Event) {
     match event {

@@ -33,12 +33,15 @@ pub fn open(options: DiskOptions, fresh_incarnation: Incarnation) -> Result<Open
         "a node has a place in its list"
     );
     let directory = Directory::open(&options.directory)?;
-    let reserve = Reserve::open(directory.path(), options.reserve);
     let mut notes = Vec::from_iter(directory.permission_note()?);
+    // Once it is known for a node's: of another directory nothing is removed.
+    let reserve = || Reserve::open(directory.path(), options.reserve);
     let Some(mut identity) = Identity::read(&directory.identity())? else {
         directory.check_empty()?;
+        let reserve = reserve();
         return create(directory, reserve, options, fresh_incarnation, notes);
     };
+    let reserve = reserve();
     if !identity.made {
         // Only the making of the store was begun: nothing was promised yet.
         return create(directory, reserve, options, fresh_incarnation, notes);

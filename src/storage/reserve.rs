@@ -104,7 +104,10 @@ impl Reserve {
             // Without it the node is full somewhat sooner, no more.
             match self.allocate(size) {
                 Ok(()) => self.held = size,
-                Err(_) => self.give(),
+                // What it got so far takes the room of others (of a quota, say).
+                Err(_) => {
+                    let _ = fs::remove_file(&self.file);
+                }
             }
         }
     }
@@ -128,7 +131,7 @@ impl Reserve {
         let wanted = wanted.unwrap_or_else(|| anew.clamp(least, WANTED_MAX));
         let free = available.saturating_add(self.held);
         let bound = match self.space.is_full {
-            true => wanted + wanted / FREE_PART,
+            true => wanted.saturating_add(wanted / FREE_PART),
             false => wanted,
         };
         self.space = Space {

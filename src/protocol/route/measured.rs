@@ -2,7 +2,7 @@
 //! get through.
 
 use super::Links;
-use crate::protocol::link::Link;
+use crate::protocol::link::{LEAST_RTT_MAX_US, Link};
 use crate::protocol::message::{NodeId, Now};
 
 impl Links {
@@ -10,7 +10,8 @@ impl Links {
     pub fn least_rtt_us(&self, node: NodeId) -> u64 {
         let path = self.paths.get(&node).filter(|path| path.next != node);
         let direct = self.others.get(&node).map_or(0, Link::least_rtt_us);
-        path.map_or(direct, |path| u64::from(path.rtt_us))
+        // Of a path it is what others tell.
+        path.map_or(direct, |path| u64::from(path.rtt_us.min(LEAST_RTT_MAX_US)))
     }
 
     /// A large datagram came from that neighbour.

@@ -31,13 +31,13 @@ name_of() {
     printf '%s' "$name"
 }
 
-# Sets `state` and `start_time` of process $1, or fails if there is none.
+# Sets `state`, `group` and `start_time` of process $1, or fails if there is none.
 read_process() {
     local line fields
     { read -r line <"/proc/$1/stat"; } 2>/dev/null || return 1
     # The second field is the name in parentheses, and may itself hold both.
     read -ra fields <<<"${line##*) }"
-    state=${fields[0]}
+    state=${fields[0]} group=${fields[2]}
     start_time=${fields[19]}
 }
 
@@ -45,8 +45,27 @@ read_boot() {
     read -r boot </proc/sys/kernel/random/boot_id
 }
 
-# Sets `pid` and `recorded_list` if the recorded process of record file $1 runs.
+# Sets `pid` and `recorded_list` if the process of record file $1 runs. If the record is lost, as on a disk that
+# was full, the list is empty.
 find_running() {
+    find_recorded "$1" || find_holder "${1%.pid}.run"
+}
+
+# A node has the file $1 open as its descriptor 8 as long as it runs, and leads its group.
+find_holder() {
+    local link
+    [[ -e $1 ]] || return 1
+    for link in /proc/[0-9]*/fd/8; do
+        [[ $link -ef $1 ]] || continue
+        pid=${link#/proc/} pid=${pid%%/*} recorded_list=
+        if read_process "$pid" && [[ $state != [ZX] && $group == "$pid" ]]; then
+            return
+        fi
+    done
+    return 1
+}
+
+find_recorded() {
     local record recorded_start recorded_boot
     [[ -r $1 ]] || return 1
     { read -r pid recorded_start recorded_boot && read -r recorded_list; } <"$1" || return 1
@@ -77,6 +96,8 @@ start() {
     record=$log_dir/$name.pid log=$log_dir/$name.log
     lock "$log_dir/$name.lock"
     if find_running "$record"; then
+        [[ -n $recorded_list ]] ||
+            fail "it runs already (process $pid), but the record of its start is lost: stop it first"
         [[ $recorded_list == "$list" ]] ||
             fail "it runs already (process $pid), but as index and list: $recorded_list"
         printf 'running %s\n' "$pid"
@@ -112,7 +133,7 @@ start() {
     # Job control gives the node a process group of its own, so that an interrupt at the terminal
     # does not reach it.
     set -m
-    (trap '' HUP && exec "$binary" "${arguments[@]}") >>"$log" 2>&1 </dev/null 9>&- &
+    (trap '' HUP && exec "$binary" "${arguments[@]}") >>"$log" 2>&1 </dev/null 8>>"$log_dir/$name.run" 9>&- &
     pid=$!
     set +m
     read_process "$pid" || fail "it ended at once"

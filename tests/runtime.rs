@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use horseshoe::config::{ServerConfig, Settings, TextMode};
 use horseshoe::protocol::message::{DigestsAsked, Group, Message};
-use horseshoe::runtime::{Bound, Notice, RuntimeError, allocator};
+use horseshoe::runtime::{Bound, Notice, RuntimeError, allocator, own_addresses};
 use horseshoe::storage::{Durability, Opened, Storage, StorageError, memory};
 use kvclient::datagram::{self, DATAGRAM_SIZE_MAX, DatagramHeader, DatagramWriter, FrameHeader};
 use kvclient::wire::{
@@ -91,7 +91,7 @@ fn start_node(config: ServerConfig, storage: Option<Box<dyn Storage>>) -> Node {
                 storage: storage.unwrap_or(fresh.storage),
                 ..fresh
             };
-            let bound = Bound::new(&config)?;
+            let bound = Bound::new(&config, &own_addresses(&config)?)?;
             told.send(bound.notifier()).unwrap();
             bound.start(&config, opened)?.run().await
         });
@@ -346,7 +346,11 @@ fn an_address_in_use_is_said() {
         .enable_all()
         .build()
         .unwrap();
-    let error = runtime.block_on(async { Bound::new(&config).err().unwrap() });
+    let error = runtime.block_on(async {
+        Bound::new(&config, &own_addresses(&config).unwrap())
+            .err()
+            .unwrap()
+    });
     let expected = format!("own address {} ", config.own());
     assert!(error.to_string().contains(&expected), "{error}");
     node.stop().unwrap();

@@ -131,6 +131,15 @@ run env NODES='127.0.0.1:21 127.0.0.1:22' "$root/launch.sh"
 check 'a node that runs with another list is not taken for one of this' gave 1 \
     '*node 0  127.0.0.1:21  failed: it runs already*but as index and list: 0 127.0.0.1:21 127.0.0.1:22 127.0.0.1:23*'
 
+: >"$LOG_DIR/127.0.0.1_22.pid"
+run "$root/launch.sh" 1
+check 'a node whose record is lost is not started twice' gave 1 \
+    '*node 1  127.0.0.1:22  failed: it runs already*the record of its start is lost*'
+run "$root/kill.sh" 1
+check 'and is stopped' gave 0 'node 1  127.0.0.1:22  stopped, process *'
+run "$root/launch.sh" 1
+check 'and started' gave 0 'node 1  127.0.0.1:22  started*'
+
 run "$root/kill.sh"
 check 'kill stops all' gave 0 'node 0  127.0.0.1:21  stopped, process *node 4  *stopped, process *'
 run alive "$first"

@@ -7,16 +7,22 @@ use super::addresses::resolve_all;
 use super::socket::{Granted, KERNEL_BUFFER_SIZE, Socket};
 use crate::config::{NodeAddress, ServerConfig};
 
-/// Gives also where it is bound.
-pub fn bind(config: &ServerConfig) -> Result<(SocketAddr, Socket), RuntimeError> {
+/// Where the node may be bound, at least one; to look that up may block for long.
+pub fn own_addresses(config: &ServerConfig) -> Result<Vec<SocketAddr>, RuntimeError> {
     let name = config.own().to_string();
-    let all = match config.listen {
-        Some(listen) => vec![listen],
-        None => resolve_all(&name, config.ipv4()).map_err(|source| RuntimeError::Resolve {
-            name: name.clone(),
-            source,
-        })?,
-    };
+    match config.listen {
+        Some(listen) => Ok(vec![listen]),
+        None => resolve_all(&name, config.ipv4())
+            .map_err(|source| RuntimeError::Resolve { name, source }),
+    }
+}
+
+/// Gives also where it is bound.
+pub fn bind(
+    config: &ServerConfig,
+    all: &[SocketAddr],
+) -> Result<(SocketAddr, Socket), RuntimeError> {
+    let name = config.own().to_string();
     // A name may stand for several addresses, of which this machine has one.
     let mut bound = bind_to(config, &name, all[0]);
     for own in &all[1..] {

@@ -133,9 +133,9 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// Call from within the tokio runtime.
-    pub fn new(config: &ServerConfig) -> Result<Self, RuntimeError> {
-        let (own, socket) = bind(config)?;
+    /// To one of these addresses, which are what the settings say. Call from within the tokio runtime.
+    pub fn new(config: &ServerConfig, all: &[SocketAddr]) -> Result<Self, RuntimeError> {
+        let (own, socket) = bind(config, all)?;
         let (notifier, notices) = unbounded_channel();
         Ok(Bound {
             own,

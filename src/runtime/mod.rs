@@ -25,6 +25,7 @@ use std::time::Duration;
 use crate::protocol::message::GroupNumber;
 use crate::storage::{Space, StorageError};
 
+pub use bind::own_addresses;
 pub use driver::{Bound, Driver};
 pub use log::Log;
 pub use process_limits::block_file_size_signal;

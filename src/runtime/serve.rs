@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
+use super::bind::own_addresses;
 use super::log::WARNING_WAITS;
 use super::{Bound, Notice, allocator, process_limits};
 use crate::config::ServerConfig;
@@ -184,7 +185,14 @@ async fn bind_when_possible(
 ) -> Result<Option<Bound>, RuntimeError> {
     let (mut warnings, began) = (Backoff::default(), Instant::now());
     loop {
-        let error = match Bound::new(config) {
+        // Looking a name up may block for long, and who stops the node does not wait for that.
+        let own = config.clone();
+        let found = tokio::task::spawn_blocking(move || own_addresses(&own));
+        let found = tokio::select! {
+            ended = found => ended.expect("a look-up does not panic"),
+            _ = stops.recv() => return Ok(None),
+        };
+        let error = match found.and_then(|all| Bound::new(config, &all)) {
             Ok(bound) => return Ok(Some(bound)),
             Err(error) if error.may_pass() => error,
             Err(error) => return Err(error),

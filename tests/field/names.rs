@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use kvclient::wire::{Action, Outcome};
 use kvclient::{Call, Client, ClientOptions};
 
+use nix::sys::signal::Signal;
+
 use crate::hosts::Hosts;
 use crate::nodes::{Cluster, Keep, SOON, wait_until};
 use crate::process::{Node, wait_until_serving};
@@ -76,6 +78,20 @@ fn what_resolves_is_used_and_the_rest_is_found_later() {
     });
     nodes.kill([2]);
     wait_until(SOON, "a put through the others", || put(&client, "last"));
+}
+
+/// systemd and `kill.sh` wait some seconds for the end of a node.
+#[test]
+fn a_node_that_looks_its_own_name_up_can_be_stopped() {
+    let Some(hosts) = Hosts::new() else { return };
+    let _hosts = hosts.with_dead_server();
+    let mut node = Node::serve(&["0", "nowhere1:8801"], Stdio::null());
+    // It is in the look-up by then, or will be.
+    std::thread::sleep(Duration::from_millis(500));
+    let began = Instant::now();
+    node.signal(Signal::SIGTERM);
+    assert_eq!(node.end(), 0);
+    assert!(began.elapsed() < BELOW_DEAD_SERVER, "{:?}", began.elapsed());
 }
 
 /// A node is at the second of the addresses that its name stands for, which others try first.

@@ -155,6 +155,7 @@ impl Client {
     /// when `IN_FLIGHT_MAX` operations are under way or completed and not taken.
     pub fn submit(&self, call: Call, tag: u64) -> Result<(), CallError> {
         let mut inner = self.lock();
+        inner.look_for_loss(&self.socket, &self.wake);
         inner.submit(call, Owner::Application(tag))?;
         inner.pack(&self.socket);
         inner.set_alarm(&self.wake);
@@ -249,7 +250,11 @@ impl Client {
     /// closed. Later calls are closed; completions that were not taken can still be.
     pub fn close(&self) {
         let mut inner = self.lock();
+        inner.look_for_loss(&self.socket, &self.wake);
         inner.session.close();
+        if inner.is_lost() {
+            return;
+        }
         inner.hand_out(&self.wake);
         inner.set_alarm(&self.wake);
     }
@@ -270,6 +275,10 @@ impl Client {
             return false;
         };
         let mut inner = self.lock();
+        inner.look_for_loss(&self.socket, &self.wake);
+        if inner.is_lost() {
+            return false;
+        }
         // What was submitted before is sent before.
         inner.flush(&self.socket);
         let now_us = inner.now_us();
@@ -284,7 +293,9 @@ impl Client {
 
     /// Whether the program has closed the client's descriptors, as was found in a call: then it is closed.
     pub fn is_lost(&self) -> bool {
-        self.lock().is_lost()
+        let mut inner = self.lock();
+        inner.look_for_loss(&self.socket, &self.wake);
+        inner.is_lost()
     }
 
     /// What the session counted so far.

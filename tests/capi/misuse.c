@@ -444,6 +444,7 @@ enum { NOTHING, FILES, SOCKETS, KINDS };
 static void close_descriptors(int kind) {
     alarm(20); /* a call that waits for its deadline takes longer */
     kvc_client *client = open_client(nodes), *stuck = open_client(NOBODY);
+    kvc_client *submitting = open_client(nodes), *polling = open_client(nodes);
     caller waiting;
     start(&waiting, stuck);
     for (int fd = 3; fd < 1024; fd++) close(fd);
@@ -452,6 +453,16 @@ static void close_descriptors(int kind) {
         taken[i] = kind == FILES ? open("/tmp", O_TMPFILE | O_RDWR, 0600) : socket(AF_INET, SOCK_DGRAM, 0);
         EXPECT(taken[i] >= 3);
     }
+    /* Whichever call comes first finds it. */
+    kvc_op op = KVC_OP_INIT;
+    op.kind = KVC_OP_GET;
+    op.key = "k";
+    op.key_size = 1;
+    EXPECT_STATUS(kvc_submit(submitting, &op, 1), KVC_CLOSED);
+    EXPECT_STATUS(kvc_poll_fd(polling), KVC_CLOSED);
+    kvc_close(polling);
+    kvc_free(submitting);
+    kvc_free(polling);
     expect_all(client, KVC_CLOSED);
     EXPECT_STATUS(kvc_poll_fd(client), KVC_CLOSED);
     EXPECT(pthread_join(waiting.thread, NULL) == 0);

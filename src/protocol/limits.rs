@@ -44,11 +44,11 @@ pub const ROW_STALE_MS: u64 = 1_000;
 /// Of the heartbeats that come at one instant so many are looked at one by one.
 pub const HEARTBEATS_LOOKED_AT: u32 = 64;
 /// How often a large datagram is sent over each link, to see whether such ones get through, ...
-pub const PROBE_MS: u64 = 2_000;
+pub const PROBE_MS: u64 = 10_000;
 /// ... with so many bytes of padding: IP cuts it into fragments on nearly all networks.
-pub const PROBE_SIZE: usize = 2_000;
+pub const PROBE_SIZE: usize = 1_600;
 /// A link over which the last so many did not come, though heartbeats do, drops them.
-pub const PROBES_MISSED: u64 = 5;
+pub const PROBES_MISSED: u64 = 4;
 /// Others are told of changes at once, but not more often than this.
 pub const NEWS_INTERVAL_MS: u64 = 5;
 /// X5: without paths to and from a quorum for this long no round starts. With the default settings this

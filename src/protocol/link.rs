@@ -341,26 +341,33 @@ mod tests {
 
     #[test]
     fn a_link_drops_large_datagrams_if_only_small_ones_come() {
+        const EACH: u64 = PROBE_MS;
+        const LONG: u64 = PROBES_MISSED * EACH;
         let mut link = Link::new(&timings());
         let mut drops = Vec::new();
-        for ms in (0..60_000u64).step_by(50) {
+        for ms in (0..30 * EACH).step_by(50) {
             let now_us = ms * 1_000;
-            // Each 2 s, but for 15 s none; and nothing at all for a while.
-            let is_silent = (40_000..41_000).contains(&ms);
+            // Some do not come, then none does; and nothing at all for a second.
+            let is_silent = (20 * EACH..20 * EACH + 1_000).contains(&ms);
             if !is_silent {
                 link.heard(now_us, &timings());
                 link.heartbeat(7, ms as u32 / 50 + 1, None, now_us);
             }
-            if ms % 2_000 == 0 && !(10_000..25_000).contains(&ms) && ms < 30_000 {
+            if ms % EACH == 0 && !(2 * EACH..9 * EACH).contains(&ms) && ms <= 10 * EACH {
                 link.probed(now_us);
             }
             link.look(now_us, &timings());
             drops.push(link.drops_large(now_us));
         }
-        let at = |ms: usize| drops[ms / 50];
-        assert!(!at(0) && !at(17_950) && at(18_000) && at(25_950));
-        assert!(!at(26_000) && !at(37_950) && at(38_000));
-        assert!(!at(40_500) && !at(50_000) && at(52_000), "it was down");
+        let at = |ms: u64| drops[ms as usize / 50];
+        assert!(!at(0) && !at(EACH + LONG - 50) && at(EACH + LONG) && at(9 * EACH - 50));
+        assert!(!at(9 * EACH) && !at(10 * EACH + LONG - 50) && at(10 * EACH + LONG));
+        let up_again = 20 * EACH + 1_000;
+        assert!(
+            !at(up_again - 500) && !at(up_again + LONG - 1_000),
+            "it was down"
+        );
+        assert!(at(up_again + LONG + 1_000));
     }
 
     #[test]

@@ -238,8 +238,9 @@ pub struct Replica {
     /// Nodes that are there and have no vote.
     learners: Vec<NodeId>,
     told_us: u64,
-    /// When large datagrams were last sent over all links.
+    /// When a large datagram was last sent, and how many were.
     probed_us: u64,
+    probes: usize,
     /// When links are told next, if there is news.
     news_due_us: Option<u64>,
     messages_sent: u64,
@@ -393,6 +394,7 @@ impl Replica {
             learners: Vec::new(),
             told_us: 0,
             probed_us: now.mono_us,
+            probes: 0,
             news_due_us: None,
             messages_sent: 0,
             messages_relayed: 0,

@@ -1,5 +1,5 @@
 //! Whether large datagrams get through: nothing of the protocol depends on it, but an operator may want to
-//! know. Each node sends some over all links; the node at a link's end tells.
+//! know. Each node sends one over each link now and then; the node at a link's end tells.
 
 use bytes::Bytes;
 use kvclient::wire::LinkStatus;
@@ -9,21 +9,25 @@ use super::limits::{PROBE_MS, PROBE_SIZE};
 use super::message::{Destination, NodeId, Now, Output, Probe};
 
 impl Replica {
-    /// At each heartbeat.
+    /// At each heartbeat. The links have their turns one by one, evenly.
     pub(super) fn probe_links(&mut self, now: Now) {
-        if now.mono_us < self.probed_us + PROBE_MS * 1_000 || self.node == 0 {
+        let nodes = self.configuration.iter().flat_map(|c| c.nodes());
+        let others = nodes.map(|m| m.node).filter(|node| *node != self.node);
+        let others: Vec<NodeId> = others.collect();
+        if others.is_empty() || self.node == 0 {
+            return;
+        }
+        let wait_us = PROBE_MS * 1_000 / others.len() as u64;
+        if now.mono_us < self.probed_us + wait_us {
             return;
         }
         self.probed_us = now.mono_us;
-        let nodes = self.configuration.iter().flat_map(|c| c.nodes());
-        let others = nodes.map(|m| m.node).filter(|node| *node != self.node);
+        self.probes += 1;
+        let node = others[self.probes % others.len()];
         let padding = Bytes::from_static(&[0; PROBE_SIZE]);
-        for node in others.collect::<Vec<NodeId>>() {
-            let padding = padding.clone();
-            let envelope = self.envelope(node, 0, Probe { padding }.into());
-            let to = Destination::Node(node);
-            self.outputs.push_back(Output::Send { to, envelope });
-        }
+        let envelope = self.envelope(node, 0, Probe { padding }.into());
+        let to = Destination::Node(node);
+        self.outputs.push_back(Output::Send { to, envelope });
     }
 
     /// For people.

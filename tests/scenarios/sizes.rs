@@ -368,7 +368,7 @@ fn replies_at_their_largest_fit_a_datagram() {
 pub fn a_link_that_drops_large_datagrams_is_named_in_the_status() {
     let mut c = Script::new(3);
     c.lose(msg("Probe").from(0).to(1));
-    c.run_ms(15_000);
+    c.run_ms(55_000);
     for node in 0..3 {
         let now = c.nodes[node].now(c.now_us);
         let status = c.nodes[node].replica.as_ref().expect("it runs").status(now);

@@ -109,8 +109,15 @@ impl Replica {
         if !hung.is_empty() {
             words += &format!("; {}", hung_in_words(&hung));
         }
+        let is_forced = configuration.forced && configuration.joint.is_some();
         if !empty.is_empty() {
-            words += &format!("; came back without their state: {}", addresses(&empty));
+            let why = match is_forced {
+                true => {
+                    "lost their votes, as they had gone on meanwhile or came back without their state"
+                }
+                false => "came back without their state",
+            };
+            words += &format!("; {why}: {}", addresses(&empty));
         }
         if self.other_cluster() != 0 {
             words += &format!(
@@ -127,12 +134,16 @@ impl Replica {
             // Whoever forgot can't be counted, so this does not mend itself.
             let left = self.near.iter().filter(|node| !self.hangs(**node));
             let left: Vec<String> = left.map(u8::to_string).collect();
-            words += &match left.is_empty() {
-                true => ". Put their data directories back as they last were".to_owned(),
-                false => format!(
+            let left = left.join(" ");
+            words += &match (left.is_empty(), is_forced) {
+                (true, _) => ". Put their data directories back as they last were".to_owned(),
+                (false, true) => format!(
+                    ". The force can't be completed with them: go on without, by \
+                     `horseshoe member force {left}`, which may lose writes",
+                ),
+                (false, false) => format!(
                     ". Put their data directories back as they last were; or, if these are lost for \
-                     good, go on without: `horseshoe member force {}`, which may lose writes",
-                    left.join(" ")
+                     good, go on without: `horseshoe member force {left}`, which may lose writes",
                 ),
             };
         }

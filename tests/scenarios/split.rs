@@ -180,7 +180,9 @@ pub fn e8_a_named_node_that_went_on_has_no_vote() {
     c.run_ms(5_000);
     assert!(is_refused(&mut c, two), "neither has the other's state");
     let told = waits_for(&mut c, two, 0);
-    assert!(told.contains("member force 1`"), "{told}");
+    assert!(told.contains("had gone on meanwhile"), "{told}");
+    assert!(told.contains("`horseshoe member force 1`"), "{told}");
+    assert!(!told.contains("Put their data"), "{told}");
     force(&mut c, two, 0, &[1]);
     c.until("the other is a member", |c| c.vote_of(1).is_some());
     assert_eq!(c.get(two, &key), "old");

@@ -654,6 +654,22 @@ impl Cluster {
         is_quorum(&configuration.members, &stays) && joint.is_none_or(|j| is_quorum(j, &stays))
     }
 
+    /// The force that the status of a member names as the way out, where it names one: at which node, and
+    /// with which ids.
+    pub fn force_advised(&self) -> Option<(usize, Vec<NodeId>)> {
+        let newest = self.watch.configuration()?;
+        self.nodes.iter().find_map(|node| {
+            let replica = node.replica.as_ref()?;
+            self.vote_of(node.index)?;
+            let is_newest = replica.configuration()?.epoch == newest.epoch;
+            let status = replica.status(node.now(self.now_us));
+            let (_, rest) = status.waits_for.split_once("`horseshoe member force ")?;
+            let (ids, _) = rest.split_once('`')?;
+            let ids: Result<Vec<NodeId>, _> = ids.split(' ').map(str::parse).collect();
+            is_newest.then_some((node.index, ids.ok()?))
+        })
+    }
+
     /// Whether all nodes have installed the same configuration, which is not joint, and are in it.
     pub fn are_all_members(&self) -> bool {
         let newest = self.watch.configuration();

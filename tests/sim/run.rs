@@ -303,9 +303,14 @@ impl Run {
             return Err(Failure("an operation has not ended by its deadline".into()));
         }
         let formed = self.run_until(healed_us + LIVENESS_US, |run| run.cluster.is_formed())?;
-        if !formed || !self.cluster.can_lose(&[]) {
+        let may_stay_down = self.faults.may_not_form || self.cluster.lost_what_a_change_needs();
+        let mut is_up = formed && self.cluster.can_lose(&[]);
+        if formed && !is_up && !may_stay_down {
+            is_up = self.is_forced_again()?;
+        }
+        if !is_up {
             // E6: the way out is an operator's force.
-            self.unformed = self.faults.may_not_form || self.cluster.lost_what_a_change_needs();
+            self.unformed = may_stay_down;
             let lost = "no configuration, or no quorum of it, though no state was lost before";
             return if self.unformed {
                 Ok(())
@@ -328,6 +333,22 @@ impl Run {
             true => Ok(()),
             false => Err(Failure(format!("C1: {}", self.differences()))),
         }
+    }
+
+    /// E8_named: nodes that an operator forced together may have gone on meanwhile, and then have no vote in
+    /// what was forced. The way out is the command that the status of one that is left names.
+    fn is_forced_again(&mut self) -> Result<bool, Failure> {
+        let is_advised = |run: &Run| run.cluster.force_advised().is_some();
+        if !self.run_until(self.cluster.now_us + LIVENESS_US, is_advised)? {
+            return Ok(false);
+        }
+        if let Some((node, nodes)) = self.cluster.force_advised() {
+            self.faults.force_as_advised(&mut self.cluster, node, nodes);
+        }
+        let until_us = self.cluster.now_us + LIVENESS_US;
+        self.run_until(until_us, |run| {
+            run.cluster.is_formed() && run.cluster.can_lose(&[])
+        })
     }
 
     /// Whether all nodes are members by then. What operators asked for before may come late, and take a node

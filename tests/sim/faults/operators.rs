@@ -73,6 +73,18 @@ impl Faults {
         Some(Vec::new())
     }
 
+    /// What the node's status told the operator to do.
+    pub fn force_as_advised(&mut self, cluster: &mut Cluster, node: usize, nodes: Vec<NodeId>) {
+        let epoch = cluster.watch.configuration().map_or(0, |c| c.epoch);
+        let despite_quorum = false;
+        let change = Change::Force {
+            nodes,
+            epoch,
+            despite_quorum,
+        };
+        self.ask(cluster, node, change);
+    }
+
     /// A member that is no quorum alone, as one that is gone for good: not the node that is asked.
     fn is_left_out(
         &mut self,

@@ -1,5 +1,5 @@
 //! Sending and passing on: which way messages take, and what is told of links (docs/protocol.md,
-//! "Ways through a half-broken network").
+//! "Network: links, rows and relays").
 
 use kvclient::clock::{READING_MAX, Reading, to_ms};
 use kvclient::wire::Full;

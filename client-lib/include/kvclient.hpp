@@ -1,11 +1,11 @@
 // kvclient.hpp: kvclient.h for C++17. Header-only; throws nothing of its own and works without
-// exceptions. What each call does, its errors and bounds are told in kvclient.h.
+// exceptions. kvclient.h documents each call with its errors and bounds.
 //
 //     kvc::Client client("node1:7001,node2:7001,node3:7001");
 //     client.put("colour", "blue");
 //     if (kvc::Result got = client.get("colour")) use(*got.value());
 //
-// Strings are any bytes. A Client, a Result and a Completion own what they hold; they can be moved.
+// Strings are arbitrary bytes. A Client and a Result own what they contain; they can be moved.
 
 #ifndef KVCLIENT_HPP
 #define KVCLIENT_HPP
@@ -23,11 +23,11 @@
 
 namespace kvc {
 
-// What a call came to: a status, and what the store told with it.
+// The outcome of a call: a status, and what the store returned with it.
 class Result {
 public:
     Result() noexcept = default;
-    // Takes the result over.
+    // Takes ownership of the result.
     Result(int status, kvc_result *result) noexcept : status_(status), result_(result) {}
     Result(Result &&other) noexcept
         : status_(other.status_), result_(std::exchange(other.result_, nullptr)) {}
@@ -45,7 +45,7 @@ public:
     explicit operator bool() const noexcept { return status_ == KVC_OK; }
     const char *message() const noexcept { return kvc_strerror(status_); }
 
-    // Of a get that found the key. The view is valid as long as the result.
+    // The value of a get that found the key. The view is valid as long as the result.
     std::optional<std::string_view> value() const noexcept {
         std::size_t size = 0;
         const void *value = kvc_result_value(result_, &size);
@@ -54,7 +54,7 @@ public:
     std::uint64_t version() const noexcept { return kvc_result_version(result_); }
     std::int64_t number() const noexcept { return kvc_result_number(result_); }
 
-    // The value before a write, if it was asked for, was there, and is known; old_kind tells.
+    // The value before a write, if it was requested, existed, and is known; old_kind says which.
     std::optional<std::string_view> old() const noexcept {
         const void *value = nullptr;
         std::size_t size = 0;
@@ -73,7 +73,7 @@ private:
     kvc_result *result_ = nullptr;
 };
 
-// A number of milliseconds that fits; 0 would mean the default.
+// The deadline limited to what fits; never 0, which would mean the default.
 inline std::uint32_t deadline_ms(std::chrono::milliseconds deadline) noexcept {
     constexpr std::int64_t max = std::numeric_limits<std::uint32_t>::max();
     const std::int64_t count = deadline.count();
@@ -104,7 +104,7 @@ private:
     kvc_write_options options_ = KVC_WRITE_OPTIONS_INIT;
 };
 
-// An operation for submit, which copies what the views show.
+// An operation for submit, which copies the bytes of the views.
 class Op {
 public:
     static Op get(std::string_view key) noexcept { return Op(KVC_OP_GET, key); }
@@ -157,7 +157,7 @@ private:
 class Client {
 public:
     Client() noexcept = default;
-    // Contacts no node. If status() is not KVC_OK, calls give KVC_INVALID_ARGUMENT.
+    // Contacts no node. If status() is not KVC_OK, calls return KVC_INVALID_ARGUMENT.
     explicit Client(const std::string &nodes, const kvc_options *options = nullptr) noexcept
         : status_(kvc_open(nodes.c_str(), options, &client_)) {}
     Client(Client &&other) noexcept
@@ -172,7 +172,7 @@ public:
     Client &operator=(const Client &) = delete;
     ~Client() { kvc_free(client_); }
 
-    // What became of opening it.
+    // The outcome of opening it.
     int status() const noexcept { return status_; }
     explicit operator bool() const noexcept { return status_ == KVC_OK; }
     void close() noexcept { kvc_close(client_); }
@@ -189,7 +189,7 @@ public:
                                    options.c(), &out);
         return Result(status, out);
     }
-    // kvc_delete; delete is a word of the language.
+    // kvc_delete; `delete` is a keyword.
     Result erase(std::string_view key, const WriteOptions &options = {}) noexcept {
         kvc_result *out = nullptr;
         const int status = kvc_delete(client_, key.data(), key.size(), options.c(), &out);
@@ -217,8 +217,8 @@ public:
     int submit(const Op &op, std::uint64_t tag) noexcept { return kvc_submit(client_, op.c(), tag); }
     int poll_fd() noexcept { return kvc_poll_fd(client_); }
 
-    // Hands what completed to `each(tag, result)`, at most COMPLETIONS_MAX, and gives how many, or an
-    // error. The descriptor stays readable while there are more.
+    // Calls `each(tag, result)` for at most COMPLETIONS_MAX completed operations, and returns their
+    // number, or an error. The descriptor stays readable while there are more.
     template <typename Each>
     int completions(Each &&each) {
         kvc_completion taken[COMPLETIONS_MAX];

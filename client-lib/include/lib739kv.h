@@ -1,14 +1,15 @@
 /*
- * lib739kv: a key-value store through six functions, with the prototypes of Firecloud's lib739kv.
+ * lib739kv: a key-value store in six functions, with the prototypes of Firecloud's lib739kv.
  * Link with -l739kv.
  *
- * Strings end with a NUL. A key has 1 to KV739_KEY_SIZE_MAX bytes, a value 0 to KV739_VALUE_SIZE_MAX,
- * and none of them is 0; all others are allowed. Buffers for values have one byte more, for the NUL,
- * and are written only by a call that answers 0.
+ * Strings end with a NUL. A key has 1 to KV739_KEY_SIZE_MAX bytes, a value 0 to
+ * KV739_VALUE_SIZE_MAX. All bytes except 0 are allowed. Buffers for values must have one byte more,
+ * for the NUL. Only calls that return 0 write them.
  *
- * Calls wait up to 5 seconds; about 1 if no server reaches enough of the others. Threads may call at the
- * same time. In a child process after fork() they fail until the child calls kv739_init itself.
- * Nothing is printed, no signal handler is set, and no thread is started but to look up host names.
+ * Calls wait for up to 5 seconds, or about 1 if no server reaches a quorum. Threads may call the
+ * functions concurrently. In a child process after fork() calls fail until the child calls
+ * kv739_init itself. The library prints nothing and sets no signal handler. It starts a thread only
+ * to look up host names.
  */
 #ifndef LIB739KV_H
 #define LIB739KV_H
@@ -21,19 +22,19 @@ extern "C" {
 #endif
 
 /*
- * Names the servers: up to 64 strings "host:port", up to an empty string or NULL. Contacts none of them.
- * 0; or -1 if there is none, or one is not of that form, or none can be resolved; then all is as it
- * was.
- * Where there was one already, this takes its place, as if after kv739_shutdown.
+ * Names the servers: up to 64 strings "host:port", ended by an empty string or NULL. Contacts none
+ * of them. Returns 0, or -1 if there is no server, if one is not of that form, or if none can be
+ * resolved; then nothing changes. A second call replaces the servers of the first, as if after
+ * kv739_shutdown.
  */
 int kv739_init(char *servers[]);
 
-/* Ends the calls that are under way: they fail, as do those after it until the next kv739_init. */
+/* Ends the calls in progress: they fail, and so do later calls until the next kv739_init. */
 void kv739_shutdown(void);
 
 /*
- * Sends nothing to that server until kv739_recover. Its name need not be the one given to kv739_init, if
- * it is resolved to the same address. A server that was not given is ignored.
+ * Sends nothing to that server until kv739_recover. The name need not be the one given to
+ * kv739_init if it resolves to the same address. A server that was not given to it is ignored.
  */
 void kv739_fail(char *server);
 
@@ -41,17 +42,17 @@ void kv739_fail(char *server);
 void kv739_recover(char *server);
 
 /*
- * 0: `value` holds the value. 1: there is no such key.
- * -1: failure; also if the value has over KV739_VALUE_SIZE_MAX bytes or a 0 among them.
+ * Returns 0: `value` contains the value. 1: there is no such key.
+ * -1: failure, also if the value has more than KV739_VALUE_SIZE_MAX bytes or contains a 0.
  */
 int kv739_get(char *key, char *value);
 
 /*
- * 0: done; `old_value` holds the value before. 1: done; there was none.
- * -1: failure: it may have been done, unless a bad argument was the reason. A value that kv739_get can't
- * give is not overwritten. If an answer was lost and the old value has over 256 bytes, the put can be done
- * and the old value not be known: that is -1 too.
- * `old_value` may be `value`; or NULL, if it isn't wanted.
+ * Returns 0: applied; `old_value` contains the previous value. 1: applied; there was none.
+ * -1: failure. The put may have been applied, unless an argument was invalid. A value that
+ * kv739_get cannot return is not overwritten. If an answer was lost and the old value has more than
+ * 256 bytes, the put can be applied and the old value be unknown: that is -1 too.
+ * `old_value` may be the same buffer as `value`, or NULL if it is not needed.
  */
 int kv739_put(char *key, char *value, char *old_value);
 

@@ -36,6 +36,23 @@ INSECURE_ADMIN=${INSECURE_ADMIN:-}
 # Where several nodes share a machine, give each its part.
 MEMORY_MAX=${MEMORY_MAX:-}
 
+# How much has to be free on the disk of a node's data directory; with less the node refuses writes that
+# grow: bytes, 512M or 2G; 0 for nothing. Empty: from 64M to 1G, by how much the store takes.
+DISK_RESERVE=${DISK_RESERVE:-}
+
+# How long a write may take on its way to the disk before the node has no working disk, and no vote until
+# the write is finished: 500ms to 10m. Empty: 2s.
+DISK_HUNG_AFTER=${DISK_HUNG_AFTER:-}
+
+# How often nodes exchange heartbeats, 10 to 1000, and after how much silence a link is down, three heartbeats
+# to 10000, both in milliseconds; for links that lose much. The same for all nodes. Empty: 50 and 200.
+HEARTBEAT_MS=${HEARTBEAT_MS:-}
+LINK_DOWN_MS=${LINK_DOWN_MS:-}
+
+# What nodes log: error, warn, info, debug or trace, or a filter as of tracing's env-filter. Empty: info, with the
+# warnings of the store.
+LOG_FILTER=${LOG_FILTER:-}
+
 # What the cluster is called, for people: `horseshoe status` shows it, and `--cluster` takes it. Set it before the
 # first start; later it can't be changed. 1 to 64 letters, digits, `-`, `_` or `.`; empty: no name.
 CLUSTER_NAME=${CLUSTER_NAME:-}

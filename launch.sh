@@ -63,6 +63,21 @@ cat >horseshoe.$index.new && chmod 755 horseshoe.$index.new && mv -f horseshoe.$
         <"$BINARY"
 }
 
+# Sets `options`: those of `horseshoe serve` that the settings give node $1. A setting that is empty
+# gives none, so the default of the program holds.
+set_options() {
+    local index=$1 pair
+    options=()
+    for pair in durability="$DURABILITY" shrink-after="$SHRINK_AFTER" text="$TEXT" memory-max="$MEMORY_MAX" \
+        listen="$LISTEN" cluster-name="$CLUSTER_NAME" disk-hung-after="$DISK_HUNG_AFTER" \
+        disk-reserve="$DISK_RESERVE" heartbeat-ms="$HEARTBEAT_MS" link-down-ms="$LINK_DOWN_MS" log="$LOG_FILTER"; do
+        [[ -z ${pair#*=} ]] || options+=("--${pair%%=*}" "${pair#*=}")
+    done
+    [[ -z $INSECURE_ADMIN ]] || options+=(--insecure-admin)
+    # Only the first node forms a cluster.
+    [[ -z $BOOTSTRAP || $index != 0 ]] || options+=(--bootstrap)
+}
+
 start_node() {
     local index=$1 answer program=$BINARY
     if ! is_here "$(host_of "${nodes[index]}")"; then
@@ -72,8 +87,9 @@ start_node() {
             copy_binary "$index" || return 1
         fi
     fi
-    answer=$(on_node "$index" start "$program" "$LOG_DIR" "$DATA_DIR" "$DURABILITY" "$SHRINK_AFTER" \
-        "$BOOTSTRAP" "$TEXT" "$INSECURE_ADMIN" "$MEMORY_MAX" "$LISTEN" "$CLUSTER_NAME" "$index" "${nodes[@]}") || return 1
+    set_options "$index"
+    answer=$(on_node "$index" start "$program" "$LOG_DIR" "$DATA_DIR" "$index" "${#nodes[@]}" "${nodes[@]}" \
+        "${options[@]}") || return 1
     case $answer in
         "running "*) printf 'runs already, process %s\n' "${answer#running }" ;;
         "started "*) printf 'started, process %s\n' "${answer#started }" ;;

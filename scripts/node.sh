@@ -2,8 +2,8 @@
 # One node on the machine where this runs. launch.sh and kill.sh run it here as a program, and on
 # other machines by feeding it to a shell over ssh, so it needs nothing but bash and /proc.
 #
-#   node.sh start BASE BINARY LOG_DIR DATA_DIR DURABILITY SHRINK_AFTER BOOTSTRAP TEXT INSECURE_ADMIN MEMORY_MAX \
-#       LISTEN CLUSTER_NAME INDEX NODE...
+#   node.sh start BASE BINARY LOG_DIR DATA_DIR INDEX COUNT NODE... [OPTION...]
+#                                         COUNT nodes, then options of `horseshoe serve`
 #                                         prints: started|running PID
 #   node.sh check BASE LOG_DIR NODE       prints: running PID, or: stopped
 #   node.sh log   BASE LOG_DIR NODE       prints the end of the node's log
@@ -86,10 +86,10 @@ lock() {
 }
 
 start() {
-    local base=$1 binary=$2 log_dir=$3 data_dir=$4 durability=$5 shrink_after=$6 bootstrap=$7 text=$8
-    local insecure_admin=$9 memory_max=${10} listen=${11} cluster_name=${12} index=${13}
-    shift 13
-    local nodes=("$@") list="$index $*" name record log arguments
+    local base=$1 binary=$2 log_dir=$3 data_dir=$4 index=$5 count=$6
+    shift 6
+    local nodes=("${@:1:count}") options=("${@:count+1}") list name record log
+    list="$index ${nodes[*]}"
     enter_base "$base"
     mkdir -p -- "$log_dir" || fail "the directory $log_dir can't be made"
     name=$(name_of "${nodes[index]}")
@@ -108,32 +108,14 @@ start() {
         mkdir -p -- "$data_dir" || fail "the directory $data_dir can't be made"
         data_dir=$data_dir/node-$index
     fi
-    # An empty directory is said too, or the environment might name one.
-    arguments=(serve "$index" "${nodes[@]}" --durability "$durability" --data-dir "$data_dir"
-        --shrink-after "$shrink_after" --text "$text")
-    if [[ -n $insecure_admin ]]; then
-        arguments+=(--insecure-admin)
-    fi
-    if [[ -n $memory_max ]]; then
-        arguments+=(--memory-max "$memory_max")
-    fi
-    if [[ -n $listen ]]; then
-        arguments+=(--listen "$listen")
-    fi
-    if [[ -n $cluster_name ]]; then
-        arguments+=(--cluster-name "$cluster_name")
-    fi
-    # Only the first node forms a cluster.
-    if [[ -n $bootstrap && $index == 0 ]]; then
-        arguments+=(--bootstrap)
-    fi
     # What stood in the log before is kept; the length tells where this start begins.
     printf -- '--- start of node %s, index and list: %s\n' "${nodes[index]}" "$list" >>"$log" ||
         fail "the log $log can't be written"
     # Job control gives the node a process group of its own, so that an interrupt at the terminal
     # does not reach it.
     set -m
-    (trap '' HUP && exec "$binary" "${arguments[@]}") >>"$log" 2>&1 </dev/null 8>>"$log_dir/$name.run" 9>&- &
+    # An empty directory is given too, or the environment might name one.
+    (trap '' HUP && exec "$binary" serve "$index" "${nodes[@]}" --data-dir "$data_dir" "${options[@]}") >>"$log" 2>&1 </dev/null 8>>"$log_dir/$name.run" 9>&- &
     pid=$!
     set +m
     read_process "$pid" || fail "it ended at once"

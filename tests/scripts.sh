@@ -108,7 +108,7 @@ check 'launch starts all nodes, a line a node' gave 0 \
     'node 0  127.0.0.1:21  started, process *node 4  127.0.0.1:25  started, process *a quorum serves'
 first=$(recorded 127.0.0.1:21)
 check 'a node gets its index, the list, its directory and the durability' is "$(<"$STUB/arguments-3")" \
-    "127.0.0.1:21 127.0.0.1:22 127.0.0.1:23 127.0.0.1:24 127.0.0.1:25 --durability fsync --data-dir $work/data/node-3 --shrink-after 3s --text auto"
+    "127.0.0.1:21 127.0.0.1:22 127.0.0.1:23 127.0.0.1:24 127.0.0.1:25 --data-dir $work/data/node-3 --durability fsync --shrink-after 3s --text auto"
 
 "$root/kill.sh" -9 1 >/dev/null
 "$root/launch.sh" 1 >"$work/first" 2>&1 &
@@ -198,11 +198,16 @@ NODES='127.0.0.1:21 127.0.0.1:22' "$root/kill.sh" >/dev/null
 
 run env DATA_DIR= "$root/launch.sh"
 check 'without DATA_DIR nodes start in memory' is "$(<"$STUB/arguments-0")" \
-    '127.0.0.1:21 127.0.0.1:22 127.0.0.1:23 127.0.0.1:24 127.0.0.1:25 --durability fsync --data-dir  --shrink-after 3s --text auto'
+    '127.0.0.1:21 127.0.0.1:22 127.0.0.1:23 127.0.0.1:24 127.0.0.1:25 --data-dir  --durability fsync --shrink-after 3s --text auto'
 "$root/kill.sh" >/dev/null
 run env TEXT=on INSECURE_ADMIN=1 MEMORY_MAX=512M LISTEN=0.0.0.0 CLUSTER_NAME=orders "$root/launch.sh" 0
 check 'text, changes from other machines, memory, where to listen and the name are as they are set' is "$(<"$STUB/arguments-0")" \
-    '*--text on --insecure-admin --memory-max 512M --listen 0.0.0.0 --cluster-name orders'
+    '*--text on --memory-max 512M --listen 0.0.0.0 --cluster-name orders --insecure-admin'
+"$root/kill.sh" 0 >/dev/null
+run env DISK_HUNG_AFTER=3s DISK_RESERVE=1G HEARTBEAT_MS=60 LINK_DOWN_MS=400 LOG_FILTER='warn,horseshoe=debug' \
+    "$root/launch.sh" 0
+check 'so are the disk, the links and the log' is "$(<"$STUB/arguments-0")" \
+    '*--disk-hung-after 3s --disk-reserve 1G --heartbeat-ms 60 --link-down-ms 400 --log warn,horseshoe=debug'
 "$root/kill.sh" 0 >/dev/null
 
 for arguments in '5' '-1' 'x' '1 2'; do
@@ -280,6 +285,29 @@ run env NODES='127.77.0.1:8801 127.77.0.1:8802' "$root/launch.sh"
 check 'data of another list is refused, with the reason' gave 1 '*ended; the end of its log:*list*'
 "$root/kill.sh" >/dev/null
 
+# Settings of the disk, the links and the log, as a node has them.
+export NODES=127.77.0.1:8806 LOG_DIR=$work/set/logs DATA_DIR=$work/set/data
+run env DISK_RESERVE=123M LOG_FILTER=debug LINK_DOWN_MS=400 HEARTBEAT_MS=60 DISK_HUNG_AFTER=3s "$root/launch.sh"
+check 'a node starts with all of them' gave 0 '*a quorum serves'
+run "$horseshoe" status --json
+check 'its status shows the reserve of the disk' gave 0 '*"reserve_bytes":128974848*'
+check 'its log shows the level' grep -q ' DEBUG ' "$LOG_DIR/127.77.0.1_8806.log"
+"$root/kill.sh" >/dev/null
+while read -r setting reason; do
+    run env "$setting" LAUNCH_TIMEOUT=10 "$root/launch.sh"
+    check "$setting is refused, with the reason" gave 1 "*ended; the end of its log:*$reason*"
+    "$root/kill.sh" >/dev/null
+done <<'WRONG'
+DISK_HUNG_AFTER=soon 'soon' for '--disk-hung-after
+DISK_HUNG_AFTER=1ms a disk can't be taken for hung after 1 ms: 500 ms
+DISK_RESERVE=much 'much' for '--disk-reserve
+HEARTBEAT_MS=5 a heartbeat every 5 ms is not possible: 10 to
+LINK_DOWN_MS=60 a link can't be taken for down after 60 ms
+LOG_FILTER=loud=noise "loud=noise" is not a log filter
+WRONG
+rm -rf -- "$work/set"
+
+export LOG_DIR=$work/real/logs
 export DATA_DIR='' NODES='127.77.0.1:8801,127.77.0.1:8802,127.77.0.1:8803,127.77.0.1:8804'
 run "$root/launch.sh"
 check 'four nodes start and serve in memory' gave 0 '*node 3  127.77.0.1:8804  started, process *a quorum serves'

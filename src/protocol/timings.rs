@@ -1,11 +1,16 @@
 //! Every wait that depends on how often nodes tell of themselves. Owns the settings' bounds, and how the
 //! other waits follow from them: made once, when a node starts.
 
+use std::ops::RangeInclusive;
+
 use super::limits::{
     ADMISSION_ASKED_MS, CHANGE_PATIENCE_MS, CONFIGURATION_LOOK_MS, DISK_HUNG_MS_DEFAULT,
     FOLLOW_AFTER_MS, LINK_HOLD_MAX_MS, LINK_QUIET_MS, MARKS_MS, NODES_MAX, PROOF_OVERDUE_MS,
     PULL_RETRY_MS, PULL_TRIES_MIN, QUORUM_LOST_MS, ROW_STALE_MS, SOURCE_GONE_MS, STEADY_MS,
 };
+
+/// What the setting may be.
+const DISK_HUNG_MS: RangeInclusive<u64> = 500..=600_000;
 
 /// Settings that no cluster can work with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -109,11 +114,16 @@ impl Timings {
         }
     }
 
-    /// A setting too; a node looks at its disk with each heartbeat.
+    /// A setting too; a node looks at its disk with each heartbeat. What is out of bounds stays as it is
+    /// given, so that the error shows it.
     pub fn with_disk_hung(self, disk_hung_ms: u64) -> Self {
         let least_ms = self.heartbeat_ms.saturating_mul(3);
+        let disk_hung_ms = match DISK_HUNG_MS.contains(&disk_hung_ms) {
+            true => disk_hung_ms.max(least_ms),
+            false => disk_hung_ms,
+        };
         Timings {
-            disk_hung_ms: disk_hung_ms.max(least_ms),
+            disk_hung_ms,
             ..self
         }
     }
@@ -137,7 +147,7 @@ impl Timings {
             });
         }
         let disk_hung = self.disk_hung_ms;
-        if !(500..=600_000).contains(&disk_hung) {
+        if !DISK_HUNG_MS.contains(&disk_hung) {
             return Err(TimingsError::DiskHung(disk_hung));
         }
         Ok(())
@@ -159,6 +169,14 @@ mod tests {
         let t = Timings::new(HEARTBEAT_MS_DEFAULT, LINK_DOWN_MS_DEFAULT, 3_000);
         t.check().unwrap();
         assert!(t.link_down_ms + 2 * t.heartbeat_ms + t.quorum_lost_ms <= 500);
+    }
+
+    #[test]
+    fn a_disk_that_hangs_too_soon_is_refused_with_what_was_given() {
+        for given in [1, 499, 600_001] {
+            let t = Timings::new(50, 200, 0).with_disk_hung(given);
+            assert_eq!(t.check(), Err(TimingsError::DiskHung(given)));
+        }
     }
 
     #[test]

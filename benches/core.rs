@@ -20,7 +20,7 @@ use kvclient::wire::{Action, Hello, Operation, OperationId, Request, rendezvous_
 const NODES: usize = 5;
 const IN_FLIGHT: u64 = 256;
 const KEYS: u64 = 10_000;
-const CLIENT: Endpoint = Endpoint { ip: 1, port: 1 };
+const CLIENT: Endpoint = Endpoint::new(1, 1);
 
 struct Bench {
     now: Now,
@@ -46,7 +46,7 @@ impl Bench {
                 boot: i as u64 + 1,
                 seed: i as u64,
                 skew_max_ms: 60_000,
-                admin_host: None,
+                insecure_admin: true,
                 keys_cached_max: 100_000,
                 cache_size_max: 64 << 20,
                 heartbeat_ms: HEARTBEAT_MS_DEFAULT,

@@ -225,7 +225,7 @@ mod node {
             boot: 1,
             seed: 1,
             skew_max_ms: 60_000,
-            admin_host: None,
+            insecure_admin: true,
             keys_cached_max: 10,
             cache_size_max: 64 << 20,
             heartbeat_ms: limits::HEARTBEAT_MS_DEFAULT,

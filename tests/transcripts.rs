@@ -30,7 +30,7 @@ use horseshoe::protocol::record::{AcceptorState, Key};
 use horseshoe::protocol::{Options, Replica, Tuning};
 use kvclient::wire::{Action, Hello, Operation, OperationId, Request};
 
-const CLIENT: Endpoint = Endpoint { ip: 1, port: 1 };
+const CLIENT: Endpoint = Endpoint::new(1, 1);
 
 #[derive(Default)]
 struct Disk {
@@ -103,7 +103,7 @@ impl Lab {
             boot: self.boots,
             seed: self.boots,
             skew_max_ms: 60_000,
-            admin_host: None,
+            insecure_admin: true,
             keys_cached_max: 100,
             cache_size_max: 64 << 20,
             heartbeat_ms: HEARTBEAT_MS_DEFAULT,

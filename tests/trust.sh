@@ -11,7 +11,7 @@ source "$root/tests/checks.sh"
 
 # The machine of the nodes, the other one, and nodes on them.
 here=10.77.0.1 there=10.77.0.2
-first=$here:8801 second=$there:8802 open=$here:8803
+first=$here:8801 second=$there:8802 open=$here:8803 wide=$here:8806
 PATIENCE_S=20
 
 fail() {
@@ -157,12 +157,22 @@ look_at_an_open_node() {
     check 'a change from another machine is begun where it is allowed' gave 5 '*not through yet*'
 }
 
+look_at_a_node_on_all_addresses() {
+    start wide "$BINARY" serve 0 "$wide" --listen 0.0.0.0
+    wait_until 'the node on all addresses' serves "$wide"
+    run elsewhere "$BINARY" member transfer-master 1 --nodes "$wide" --timeout 5
+    check 'a node on all addresses takes no change from another machine' gave 6 '*only from its own machine*'
+    run "$BINARY" member transfer-master 1 --nodes "$wide" --timeout 5
+    check 'but from its own' gave 0 '*node 1 is the master*'
+}
+
 inside() {
     trap end_all EXIT
     make_machines
     look_at_one_node
     look_at_strangers
     look_at_an_open_node
+    look_at_a_node_on_all_addresses
     if ! count_checks; then
         tail -n 20 "$work"/*.log >&2
         return 1

@@ -4,14 +4,17 @@
 
 use std::net::SocketAddr;
 
-use horseshoe::runtime::decode::decode;
+use horseshoe::runtime::decode::{Source, decode};
 use horseshoe::runtime::tally::Tally;
 use horseshoe_fuzz::{pieces, seal};
 use kvclient::datagram::{FrameHeader, open};
 use libfuzzer_sys::fuzz_target;
 
 fn decoded(bytes: &[u8]) -> u64 {
-    let from = SocketAddr::from(([127, 0, 0, 1], 7));
+    let from = Source {
+        address: SocketAddr::from(([127, 0, 0, 1], 7)),
+        is_own_machine: true,
+    };
     let mut tally = Tally::default();
     let mut given = 0;
     decode(bytes, from, true, (0, 1), &mut tally, &mut |_| given += 1);

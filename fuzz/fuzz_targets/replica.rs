@@ -11,7 +11,7 @@ use horseshoe::protocol::message::{
 };
 use horseshoe::protocol::record::Key;
 use horseshoe::protocol::{Options, Replica, Tuning};
-use horseshoe::runtime::decode::{Arrival, decode};
+use horseshoe::runtime::decode::{Arrival, Source, decode};
 use horseshoe::runtime::tally::Tally;
 use horseshoe::storage::Table;
 use horseshoe_fuzz::{Piece, pieces, seal};
@@ -40,7 +40,7 @@ fn start(now: Now) -> Replica {
         boot: 1,
         seed: 1,
         skew_max_ms: 60_000,
-        admin_host: None,
+        insecure_admin: true,
         keys_cached_max: 2,
         cache_size_max: 64 << 20,
         heartbeat_ms: HEARTBEAT_MS_DEFAULT,
@@ -206,7 +206,10 @@ fuzz_target!(|bytes: &[u8]| {
         }
         let body = body(&piece, &mut learned);
         let sealed = seal(0, CLUSTER, &header(&piece, learned.round), &body);
-        let from = SocketAddr::from(([127, 0, 0, 1], 7));
+        let from = Source {
+            address: SocketAddr::from(([127, 0, 0, 1], 7)),
+            is_own_machine: true,
+        };
         let mut tally = Tally::default();
         decode(&sealed, from, true, (0, 1), &mut tally, &mut |arrival| match arrival {
             Arrival::Input(input) => replica.handle_input(now, input),

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use horseshoe::gateway::text::{self, Request};
 use horseshoe::protocol::message::{ClientMessage, Input};
-use horseshoe::runtime::decode::decode_text;
+use horseshoe::runtime::decode::{Source, decode_text};
 use horseshoe::runtime::tally::Tally;
 use kvclient::wire::{Action, KEY_SIZE_MAX};
 use libfuzzer_sys::fuzz_target;
@@ -28,7 +28,10 @@ fn said_again(id: u64, key: &[u8], action: &Action) -> Vec<u8> {
 }
 
 fn run(datagram: &[u8]) {
-    let from = SocketAddr::from(([127, 0, 0, 1], 7));
+    let from = Source {
+        address: SocketAddr::from(([127, 0, 0, 1], 7)),
+        is_own_machine: true,
+    };
     let mut tally = Tally::default();
     match decode_text(datagram, from, &mut tally) {
         Some(Ok(Input::Client {

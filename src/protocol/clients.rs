@@ -515,7 +515,7 @@ mod tests {
             want_old: false,
             action: Action::Delete,
         };
-        let to = Endpoint { ip: 1, port: 1 };
+        let to = Endpoint::new(1, 1);
         Pending {
             operation: Arc::new(operation),
             reply: ReplyTo::Client { to, attempt: 1 },

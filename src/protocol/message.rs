@@ -46,14 +46,22 @@ pub struct Now {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Endpoint {
     pub ip: u128,
+    /// Of a link-local address: the interface of this machine that it is reached through; else 0.
+    pub zone: u32,
     pub port: u16,
+    /// The datagram came from this node's own machine.
+    pub is_own_machine: bool,
 }
 
 impl Endpoint {
-    /// 127.0.0.0/8 or ::1: of this machine.
-    pub fn is_loopback(self) -> bool {
-        let ipv4 = (self.ip >> 32 == 0xffff).then_some(self.ip as u32);
-        ipv4.map_or(self.ip == 1, |ip| ip >> 24 == 127)
+    /// Without a zone, of another machine.
+    pub const fn new(ip: u128, port: u16) -> Self {
+        Endpoint {
+            ip,
+            zone: 0,
+            port,
+            is_own_machine: false,
+        }
     }
 }
 

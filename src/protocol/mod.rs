@@ -139,9 +139,8 @@ pub struct Options {
     pub link_down_ms: u64,
     /// A disk that has not finished a write for so long hangs.
     pub disk_hung_ms: u64,
-    /// Changes of the membership are taken from loopback addresses and from this one, the node's own;
-    /// `None`: from anywhere.
-    pub admin_host: Option<u128>,
+    /// Changes of the membership are taken from any machine, not only from the node's own.
+    pub insecure_admin: bool,
 }
 
 impl Options {

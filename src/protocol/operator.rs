@@ -17,8 +17,9 @@ use super::quorum::is_quorum;
 use super::rules::rule;
 use super::vote::{HANGS_REMEDY, Obstacle, Voting};
 
-/// Until there are keys a source on the node's own machine is what tells an operator: the system takes no
-/// such source from the network.
+/// Until there are keys a source on the node's own machine is what tells an operator. Nobody else can use
+/// such a source: the system drops it when it comes from the network, or the session's token, without
+/// which nothing is done, is sent to that machine and not to the forger (`runtime::socket`).
 const ADMIN_ELSEWHERE: &str = "this node takes changes of the membership only from its own machine: run \
      the command there, with this node's address for --nodes, or start the nodes with --insecure-admin";
 
@@ -53,12 +54,10 @@ impl Replica {
         if !self.admits(from, token, None, attempt) {
             return;
         }
-        let is_admin = |own| from.is_loopback() || from.ip == own;
+        let is_admin = from.is_own_machine || self.options.insecure_admin;
         let is_force = matches!(change, Change::Force { .. });
         let outcome = match change {
-            _ if !self.options.admin_host.is_none_or(is_admin) => {
-                refused(ADMIN_ELSEWHERE.into(), false)
-            }
+            _ if !is_admin => refused(ADMIN_ELSEWHERE.into(), false),
             Change::Force {
                 nodes,
                 epoch,

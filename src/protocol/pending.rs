@@ -120,7 +120,7 @@ mod tests {
     /// However often it is sent again, an operation has few answers, to the last attempts.
     #[test]
     fn few_attempts_at_an_operation_are_answered() {
-        let to = |port| Endpoint { ip: 1, port };
+        let to = |port| Endpoint::new(1, port);
         let operation = Operation {
             id: OperationId {
                 client: 1,

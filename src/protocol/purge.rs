@@ -517,7 +517,7 @@ mod tests {
         purged(&mut replica, NOW, &[]);
         replica.operations = 1;
         let text = ClientEntry {
-            client: sessionless::text_client(Endpoint { ip: 1, port: 1 }, b"v"),
+            client: sessionless::text_client(Endpoint::new(1, 1), b"v"),
             mark: 0,
             birth_max: OLD.reading(),
             operations: Vec::new(),

@@ -253,7 +253,7 @@ mod tests {
     use super::*;
 
     fn endpoint(port: u16) -> Endpoint {
-        Endpoint { ip: 1, port }
+        Endpoint::new(1, port)
     }
 
     #[test]
@@ -333,10 +333,7 @@ mod tests {
     fn sessions_are_bounded_and_the_unused_go_first() {
         let mut sessions = Sessions::default();
         for port in 0..SESSIONS_MAX as u64 + 10 {
-            let from = Endpoint {
-                ip: u128::from(port),
-                port: 1,
-            };
+            let from = Endpoint::new(u128::from(port), 1);
             sessions.greet(from, 7, 1, port + 1);
         }
         assert_eq!(sessions.by_endpoint.len(), SESSIONS_MAX);

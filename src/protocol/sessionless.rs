@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn a_text_operation_is_known_by_its_words_and_where_they_come_from() {
-        let at = |ip, port, value| text_client(Endpoint { ip, port }, value);
+        let at = |ip, port, value| text_client(Endpoint::new(ip, port), value);
         let first = at(1, 2, b"a");
         assert!(is_text(first) && !is_text(7) && !is_text(ClientId::MAX));
         assert_eq!(first, at(1, 2, b"a"));

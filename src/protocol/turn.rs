@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn a_client_gets_one_status_a_turn() {
         let mut replica = replica();
-        let from = Endpoint { ip: 1, port: 1 };
+        let from = Endpoint::new(1, 1);
         let client = |replica: &mut Replica, message| {
             replica.handle_input(NOW, Input::Client { from, message });
         };

@@ -9,7 +9,9 @@ use foldhash::fast::RandomState;
 /// Remote addresses that are remembered: up to twice as many, those heard last among them.
 const REMOTES_MAX: usize = 8_192;
 
-type Remotes = HashMap<(IpAddr, u16), IpAddr, RandomState>;
+/// Address, zone of a link-local one, and port.
+type Remote = (IpAddr, u32, u16);
+type Remotes = HashMap<Remote, IpAddr, RandomState>;
 
 #[derive(Debug, Default)]
 pub struct Asked {
@@ -55,8 +57,12 @@ impl Asked {
 }
 
 /// A socket of both families has IPv4 addresses as IPv6 ones; answers are sent to the IPv4 ones.
-fn key(remote: SocketAddr) -> (IpAddr, u16) {
-    (remote.ip().to_canonical(), remote.port())
+fn key(remote: SocketAddr) -> Remote {
+    let zone = match remote {
+        SocketAddr::V4(_) => 0,
+        SocketAddr::V6(at) => at.scope_id(),
+    };
+    (remote.ip().to_canonical(), zone, remote.port())
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! Takes bytes from anywhere: nothing here panics on them, and no claim of theirs is believed
 //! before it is checked. What can't be read is skipped and counted.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use kvclient::datagram::{self, Frame, FrameHeader};
 use kvclient::parts::{self, Joiner, NoPart};
@@ -41,12 +41,19 @@ pub enum Origin {
     Address(SocketAddr),
 }
 
+/// Where a datagram came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Source {
+    pub address: SocketAddr,
+    pub is_own_machine: bool,
+}
+
 /// Gives each frame that can be read, or is for another node than `own` (0: it has no id yet). Frames
 /// of nodes count only if `is_nodes`: it is a node's address that they come from; or if they count from
 /// anywhere. `own_cluster` is 0 while there is none.
 pub fn decode<'a>(
     bytes: &'a [u8],
-    from: SocketAddr,
+    from: Source,
     is_nodes: bool,
     (own_cluster, own): (u64, NodeId),
     joiner: &mut Joiner<Origin>,
@@ -78,7 +85,7 @@ pub fn decode<'a>(
             }
             Ok(frame) if !is_peers(&frame) && via != 0 => Err(Cause::KindMisplaced),
             Ok(frame) if frame.header.flags & parts::PART != 0 => {
-                match join(joiner, from, &frame) {
+                match join(joiner, from.address, &frame) {
                     Ok(Some(body)) => {
                         let frame = Frame {
                             header: frame.header,
@@ -121,7 +128,7 @@ fn join(
     joiner.take(sender, kind, frame.body)
 }
 
-fn input(cluster: u64, via: NodeId, from: SocketAddr, frame: &Frame<'_>) -> Result<Input, Cause> {
+fn input(cluster: u64, via: NodeId, from: Source, frame: &Frame<'_>) -> Result<Input, Cause> {
     match frame.header.kind >= PEER_KIND_MIN {
         true => peer(cluster, via, frame),
         false => client(from, frame),
@@ -132,7 +139,7 @@ fn input(cluster: u64, via: NodeId, from: SocketAddr, frame: &Frame<'_>) -> Resu
 pub type Text = Result<Input, Vec<u8>>;
 
 /// Reads a datagram that begins as text does; `None` if there is nobody to answer.
-pub fn decode_text(bytes: &[u8], from: SocketAddr, tally: &mut Tally) -> Option<Text> {
+pub fn decode_text(bytes: &[u8], from: Source, tally: &mut Tally) -> Option<Text> {
     match text::parse(bytes) {
         Ok(text::Request { id, key, action }) => Some(Ok(Input::Client {
             from: endpoint_of(from),
@@ -167,7 +174,7 @@ fn peer(cluster: u64, via: NodeId, frame: &Frame<'_>) -> Result<Input, Cause> {
     Ok(Input::Peer { cluster, envelope })
 }
 
-fn client(from: SocketAddr, frame: &Frame<'_>) -> Result<Input, Cause> {
+fn client(from: Source, frame: &Frame<'_>) -> Result<Input, Cause> {
     let message =
         message::decode_client(frame.header.kind, frame.body)?.ok_or(Cause::KindMisplaced)?;
     Ok(Input::Client {
@@ -177,23 +184,26 @@ fn client(from: SocketAddr, frame: &Frame<'_>) -> Result<Input, Cause> {
 }
 
 /// A client's address as the core knows it: IPv4 is mapped into IPv6.
-pub fn endpoint_of(address: SocketAddr) -> Endpoint {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
-        IpAddr::V6(ip) => ip,
+fn endpoint_of(from: Source) -> Endpoint {
+    let (ip, zone) = match from.address {
+        SocketAddr::V4(at) => (at.ip().to_ipv6_mapped(), 0),
+        SocketAddr::V6(at) => (*at.ip(), at.scope_id()),
     };
     Endpoint {
         ip: ip.to_bits(),
-        port: address.port(),
+        zone,
+        port: from.address.port(),
+        is_own_machine: from.is_own_machine,
     }
 }
 
-/// The way back. The zone of a link-local IPv6 address is lost on the way: such clients can't be
-/// answered.
+/// The way back.
 pub fn address_of(endpoint: Endpoint) -> SocketAddr {
     let ip = Ipv6Addr::from_bits(endpoint.ip);
-    let ip = ip.to_ipv4_mapped().map_or(IpAddr::V6(ip), IpAddr::V4);
-    SocketAddr::new(ip, endpoint.port)
+    match ip.to_ipv4_mapped() {
+        Some(ip) => (ip, endpoint.port).into(),
+        None => SocketAddrV6::new(ip, endpoint.port, 0, endpoint.zone).into(),
+    }
 }
 
 #[cfg(test)]
@@ -204,8 +214,15 @@ mod tests {
     use kvclient::wire::{self, Hello};
     use proptest::prelude::*;
 
-    fn from() -> SocketAddr {
-        "127.0.0.1:4711".parse().unwrap()
+    fn from() -> Source {
+        source("127.0.0.1:4711")
+    }
+
+    fn source(address: &str) -> Source {
+        Source {
+            address: address.parse().unwrap(),
+            is_own_machine: true,
+        }
     }
 
     fn frame(kind: u8) -> FrameHeader {
@@ -331,7 +348,8 @@ mod tests {
         let Input::Client { from: end, message } = &inputs[0] else {
             panic!("a client's message: {:?}", inputs[0]);
         };
-        assert_eq!(address_of(*end), from());
+        assert_eq!(address_of(*end), from().address);
+        assert!(end.is_own_machine);
         assert!(matches!(message, ClientMessage::Hello(hello) if hello.client == 7));
         assert_eq!(tally.total(), 0);
 
@@ -466,9 +484,14 @@ mod tests {
 
     #[test]
     fn addresses_survive_the_way_through_the_core() {
-        for address in ["1.2.3.4:5", "[2001:db8::1]:65535", "127.0.0.1:1"] {
-            let address: SocketAddr = address.parse().unwrap();
-            assert_eq!(address_of(endpoint_of(address)), address);
+        for address in [
+            "1.2.3.4:5",
+            "[2001:db8::1]:65535",
+            "127.0.0.1:1",
+            "[fe80::1%7]:8",
+        ] {
+            let from = source(address);
+            assert_eq!(address_of(endpoint_of(from)), from.address);
         }
     }
 

@@ -18,7 +18,7 @@ use tokio::time::Sleep;
 use super::addresses::AddressBook;
 use super::allocator::{self, Freed};
 use super::bind::bind;
-use super::decode::{Arrival, Origin, Transit, address_of, decode, decode_text, endpoint_of};
+use super::decode::{Arrival, Origin, Transit, address_of, decode, decode_text};
 use super::disk::Disk;
 use super::memory::Gauge;
 use super::packer::{Packer, Sender};
@@ -145,13 +145,6 @@ impl Bound {
         })
     }
 
-    /// Where this machine's own clients send from: of all addresses that it listens at, the listed one.
-    fn own_host(&self, config: &ServerConfig) -> SocketAddr {
-        let listed = config.own().literal();
-        let is_all = self.own.ip().is_unspecified();
-        listed.filter(|_| is_all).unwrap_or(self.own)
-    }
-
     /// Where `Notice::Stop` is to be sent.
     pub fn notifier(&self) -> UnboundedSender<Notice> {
         self.notifier.clone()
@@ -178,7 +171,7 @@ impl Bound {
             tuning: Tuning::default(),
             shrink_after_ms: config.shrink_after_ms,
             disk_hung_ms: config.disk_hung_ms,
-            admin_host: (!config.insecure_admin).then(|| endpoint_of(self.own_host(config)).ip),
+            insecure_admin: config.insecure_admin,
         };
         let disk = config.data_dir.as_ref();
         let disk = disk.map(|_| Disk::start(opened.storage, self.notifier.clone()));
@@ -356,7 +349,7 @@ impl Driver {
             // Without a configuration nothing tells who has moved since the list was written, and there
             // is nothing yet to be kept from strangers.
             let is_nodes =
-                addresses.is_nodes(from, now.mono_us) || replica.configuration().is_none();
+                addresses.is_nodes(from.address, now.mono_us) || replica.configuration().is_none();
             let before = tally.of(Cause::Stranger);
             decode(
                 bytes,
@@ -371,7 +364,7 @@ impl Driver {
                 },
             );
             if tally.of(Cause::Stranger) > before {
-                addresses.heard_stranger(from, now.mono_us);
+                addresses.heard_stranger(from.address, now.mono_us);
             }
             for transit in transits {
                 pass_on(now, replica, addresses, packer, tally, &transit);
@@ -381,7 +374,7 @@ impl Driver {
         } else {
             match decode_text(bytes, from, tally) {
                 Some(Ok(input)) => replica.handle_input(now, input),
-                Some(Err(bytes)) => packer.push_plain(from, bytes, tally),
+                Some(Err(bytes)) => packer.push_plain(from.address, bytes, tally),
                 None => {}
             }
         }

@@ -16,6 +16,7 @@ use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
 use super::asked::Asked;
+use super::decode::Source;
 use super::packer::{Outgoing, SendError};
 use super::tally::{Cause, Tally};
 
@@ -35,8 +36,10 @@ pub struct Socket {
     receive_memory: Vec<u8>,
     receive_batch: usize,
     /// Of the last batch: which buffers hold datagrams that were not handed out yet, with their sizes.
-    received: VecDeque<(usize, usize, SocketAddr)>,
+    received: VecDeque<(usize, usize, Source)>,
     overflow: Overflow,
+    /// Where it is bound.
+    local: IpAddr,
     /// Where the socket is bound to all addresses of this machine.
     asked: Option<Asked>,
 }
@@ -81,6 +84,7 @@ impl Socket {
             }
         };
         Ok(Socket {
+            local: address.ip(),
             asked,
             udp: UdpSocket::from_std(udp)?,
             receive_headers: MultiHeaders::preallocate(RECEIVE_BATCH_MAX, None),
@@ -124,7 +128,7 @@ impl Socket {
     }
 
     /// The next datagram that was received, and where it came from.
-    pub fn pop(&mut self) -> Option<(&[u8], SocketAddr)> {
+    pub fn pop(&mut self) -> Option<(&[u8], Source)> {
         let (place, size, from) = self.received.pop_front()?;
         let at = place * RECEIVE_SIZE_MAX;
         Some((&self.receive_memory[at..at + size], from))
@@ -142,7 +146,7 @@ impl Socket {
         let asked = self.receive_batch;
         let fd = self.udp.as_raw_fd();
         let (headers, overflow) = (&mut self.receive_headers, &mut self.overflow);
-        let (waiting, asked_at) = (&mut self.received, &mut self.asked);
+        let (waiting, asked_at, local) = (&mut self.received, &mut self.asked, self.local);
         let mut buffers: Vec<[IoSliceMut<'_>; 1]> = self
             .receive_memory
             .chunks_exact_mut(RECEIVE_SIZE_MAX)
@@ -154,13 +158,19 @@ impl Socket {
             let flags = MsgFlags::MSG_DONTWAIT;
             for message in recvmmsg(fd, headers, buffers.iter_mut(), flags, None)? {
                 overflow.note(&message, tally);
-                let read = read(&message, tally);
-                if let (Some(asked), Some((_, from))) = (asked_at.as_mut(), read)
-                    && let Some(at) = local_address(&message)
-                {
-                    asked.note(from, at);
+                if let Some((size, address)) = read(&message, tally) {
+                    let mut at = local;
+                    if let (Some(asked), Some(to)) = (asked_at.as_mut(), local_address(&message)) {
+                        asked.note(address, to);
+                        at = to;
+                    }
+                    let is_own_machine = is_own_machine(address.ip(), at);
+                    let from = Source {
+                        address,
+                        is_own_machine,
+                    };
+                    waiting.push_back((received, size, from));
                 }
-                waiting.extend(read.map(|(size, from)| (received, size, from)));
                 received += 1;
             }
             if received < asked {
@@ -271,6 +281,19 @@ fn local_address(message: &RecvMsg<'_, '_, SockaddrStorage>) -> Option<IpAddr> {
         }
         _ => None,
     })
+}
+
+/// Whether a datagram from `from` to `at` was sent by this machine: from a loopback address, or from the very
+/// address that it was sent to, as the system chooses for what stays on the machine.
+///
+/// Can another machine forge that? Linux drops what comes from the network with a source of 127.0.0.0/8
+/// or ::1, or an IPv4 source that is an address of this machine (a "martian", whatever `rp_filter` says), unless
+/// `route_localnet` or `accept_local` is set for the interface. An IPv6 source that is this machine's
+/// own is not dropped. But nothing is done without the token of a session (X4), 64 random bits,
+/// and that is sent to the source's address: to this machine, not to the forger.
+fn is_own_machine(from: IpAddr, at: IpAddr) -> bool {
+    let (from, at) = (from.to_canonical(), at.to_canonical());
+    from.is_loopback() || from == at
 }
 
 /// Sends one datagram, from that address if one is given.
@@ -481,7 +504,7 @@ mod tests {
                     socket.readable().await.unwrap();
                     socket.receive(0, &mut tally).unwrap();
                     if let Some((bytes, from)) = socket.pop() {
-                        break (bytes.to_vec(), from);
+                        break (bytes.to_vec(), from.address);
                     }
                 };
                 socket.writable().await.unwrap();
@@ -490,6 +513,25 @@ mod tests {
                 let mut buffer = [0; 9];
                 assert_eq!(client.recv(&mut buffer).expect("an answer"), 1, "{ip}");
             }
+        }
+    }
+
+    #[test]
+    fn a_source_is_of_this_machine_if_it_is_loopback_or_what_was_asked() {
+        for (from, at, expected) in [
+            ("127.0.0.1", "10.0.0.1", true),
+            ("127.9.9.9", "127.0.0.1", true),
+            ("::1", "::1", true),
+            ("::ffff:127.0.0.1", "::", true),
+            ("10.0.0.1", "10.0.0.1", true),
+            ("::ffff:10.0.0.1", "10.0.0.1", true),
+            ("fe80::1", "fe80::1", true),
+            ("10.0.0.2", "10.0.0.1", false),
+            ("10.0.0.1", "0.0.0.0", false),
+            ("fe80::2", "fe80::1", false),
+        ] {
+            let [from_ip, at_ip] = [from, at].map(|ip| ip.parse().unwrap());
+            assert_eq!(is_own_machine(from_ip, at_ip), expected, "{from} to {at}");
         }
     }
 
@@ -513,7 +555,7 @@ mod tests {
         assert_eq!(sender.send(&[Outgoing { to, bytes }]), Ok(1));
         receiver.readable().await.unwrap();
         receiver.receive(0, &mut Tally::default()).unwrap();
-        assert_eq!(receiver.pop().unwrap().1.ip(), mine);
+        assert_eq!(receiver.pop().unwrap().1.address.ip(), mine);
     }
 
     #[tokio::test]

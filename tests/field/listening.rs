@@ -7,6 +7,7 @@ use std::time::Duration;
 use kvclient::wire::{Action, Outcome};
 use kvclient::{Call, Client, ClientOptions};
 
+use crate::hosts::Hosts;
 use crate::process::{Node, wait_until_serving};
 
 /// Gives the lab's machine these addresses. Outside of the lab no address may be added.
@@ -62,4 +63,30 @@ fn nodes_that_listen_on_all_addresses_send_from_the_listed_ones() {
     }
     puts("203.0.113.20:8811");
     drop(nodes);
+}
+
+/// A change of the membership that is there already, as the node's own machine asks for it.
+#[track_caller]
+fn takes_a_change(nodes: &str) {
+    let mut change = Command::new(env!("CARGO_BIN_EXE_horseshoe"));
+    change.args(["--nodes", nodes, "member", "transfer-master", "1"]);
+    let changed = change.output().expect("the binary runs");
+    let told = String::from_utf8_lossy(&changed.stderr);
+    assert!(changed.status.success(), "{nodes}: {told}");
+}
+
+/// `tests/trust.sh` has the other machine, which is refused.
+#[test]
+fn a_node_that_is_listed_by_name_takes_changes_from_its_own_machine() {
+    let Some(mut hosts) = Hosts::new() else {
+        return;
+    };
+    add_addresses(&["203.0.113.31/32", "203.0.113.32/32"]);
+    hosts.set("listed-node", Some("203.0.113.31"));
+    let words = ["0", "listed-node:8841", "--listen", "0.0.0.0"];
+    let _node = Node::serve(&words, Stdio::null());
+    wait_until_serving("listed-node:8841");
+    for host in ["127.0.0.1", "listed-node", "203.0.113.31", "203.0.113.32"] {
+        takes_a_change(&format!("{host}:8841"));
+    }
 }

@@ -56,10 +56,7 @@ pub struct Machine {
 
 /// Each operation has an address of its own, as if its client had made it elsewhere.
 pub fn endpoint(plan: usize) -> Endpoint {
-    Endpoint {
-        ip: 1,
-        port: plan as u16 + 1,
-    }
+    Endpoint::new(1, plan as u16 + 1)
 }
 
 fn replica(scope: &Scope, life: &Life) -> Replica {
@@ -69,7 +66,7 @@ fn replica(scope: &Scope, life: &Life) -> Replica {
         boot: life.boot,
         seed: life.boot,
         skew_max_ms: 60_000,
-        admin_host: None,
+        insecure_admin: true,
         keys_cached_max: 100,
         cache_size_max: 64 << 20,
         heartbeat_ms: HEARTBEAT_MS,

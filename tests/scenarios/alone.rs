@@ -122,7 +122,7 @@ impl Alone {
             cluster_name: String::new(),
             bootstrap: false,
             tuning: Tuning::default(),
-            admin_host: None,
+            insecure_admin: true,
         };
         let now = Now {
             mono_us: 1_000_000,

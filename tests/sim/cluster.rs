@@ -144,10 +144,7 @@ fn index_of(address: &str) -> Option<usize> {
 }
 
 pub fn endpoint(client: usize) -> Endpoint {
-    Endpoint {
-        ip: 0xffff_0a00_0000 + client as u128,
-        port: 9_000,
-    }
+    Endpoint::new(0xffff_0a00_0000 + client as u128, 9_000)
 }
 
 impl Cluster {
@@ -530,7 +527,7 @@ impl Cluster {
             boot: self.random.word(),
             seed: self.random.word(),
             skew_max_ms: self.settings.skew_max_ms,
-            admin_host: None,
+            insecure_admin: true,
             keys_cached_max: self.settings.keys_cached_max,
             cache_size_max: 64 << 20,
             heartbeat_ms: self.settings.heartbeat_ms,

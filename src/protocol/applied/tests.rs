@@ -254,7 +254,7 @@ fn text_put(port: u16, id: u64, birth: Reading) -> Operation {
 }
 
 fn text_put_from(ip: u128, port: u16, id: u64, birth: Reading) -> Operation {
-    let client = sessionless::text_client(Endpoint { ip, port }, b"text");
+    let client = sessionless::text_client(Endpoint::new(ip, port), b"text");
     Operation {
         birth,
         ..put(client, id, 0, "text")

@@ -97,7 +97,7 @@ pub struct HelloAnswer {
     pub nonce: u64,
     /// Good for this boot of the node and this address of the client.
     pub token: u64,
-    /// 0 while no configuration names the node.
+    /// 0 while the node has no vote.
     pub node: u8,
     pub cluster: u64,
     pub epoch: u64,

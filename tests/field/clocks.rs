@@ -4,15 +4,11 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::nodes::{Cluster, Keep, SOON, wait_until};
+use crate::preload;
 
 /// Runs the last of three nodes with a clock that is so far ahead.
 fn with_clock_ahead(directory: &Path, ms: i64) -> Vec<String> {
-    let library = directory.join("clock.so");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/field/clock.c");
-    let mut compiler = Command::new(std::env::var("CC").unwrap_or("cc".into()));
-    compiler.args(["-shared", "-fPIC", "-O1", "-o"]);
-    compiler.arg(&library).arg(source).arg("-ldl");
-    assert!(compiler.status().expect("a C compiler").success());
+    let library = preload::compile("tests/field/clock.c", directory);
     let script = format!(
         "if [[ $2 == serve && $3 == 2 ]]; then export LD_PRELOAD={} CLOCK_OFFSET_MS={ms}; fi
          exec \"$@\"",

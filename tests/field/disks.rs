@@ -9,19 +9,11 @@ use kvclient::wire::{Action, Outcome};
 use kvclient::{Call, CallError, Client, ClientOptions};
 
 use crate::nodes::{Cluster, Keep, SOON, wait_until};
+use crate::preload;
 
 /// A wrapper that preloads `hang.c`, which holds the syncs of a node while its flag is there.
 fn holding_syncs(directory: &Path) -> Vec<String> {
-    let library = directory.join("hang.so");
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/field/hang.c");
-    let compiler = std::env::var("CC").unwrap_or("cc".into());
-    let compiled = Command::new(compiler)
-        .args(["-shared", "-fPIC", "-O1", "-o"])
-        .arg(&library)
-        .args([source, "-ldl"])
-        .status()
-        .expect("a C compiler");
-    assert!(compiled.success());
+    let library = preload::compile("tests/field/hang.c", directory);
     let preload = format!("LD_PRELOAD={}", library.display());
     let base = format!("DISK_BASE={}", directory.display());
     vec!["env".to_owned(), preload, base]

@@ -34,6 +34,7 @@ mod names;
 #[path = "../cluster/nodes.rs"]
 #[allow(dead_code)] // The tests of whole clusters use the rest of it.
 mod nodes;
+mod preload;
 mod process;
 mod readdress;
 mod slow_links;

@@ -5,6 +5,8 @@ mod damage;
 mod gone;
 mod model;
 mod power;
+#[path = "../field/preload.rs"]
+mod preload;
 mod process;
 mod refused;
 mod roundtrip;

@@ -8,6 +8,7 @@ use horseshoe::storage::DiskOptions;
 use tempfile::TempDir;
 
 use super::model::{check, copy, files, group, open, options, os_options};
+use super::preload;
 
 const FROM: &str = "DISK_FROM";
 const TO: &str = "DISK_TO";
@@ -24,16 +25,7 @@ struct Machine {
 impl Machine {
     fn new() -> Self {
         let base = tempfile::tempdir().unwrap();
-        let library = base.path().join("disk.so");
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/storage/disk.c");
-        let compiler = std::env::var("CC").unwrap_or("cc".into());
-        let compiled = Command::new(compiler)
-            .args(["-shared", "-fPIC", "-O1", "-o"])
-            .arg(&library)
-            .args([source, "-ldl"])
-            .status()
-            .expect("a C compiler");
-        assert!(compiled.success());
+        let library = preload::compile("tests/storage/disk.c", base.path());
         Machine { base, library }
     }
 

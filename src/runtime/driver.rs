@@ -670,3 +670,6 @@ fn tell_of_disk(status: &mut NodeStatus, disk: &Disk) {
         told.reserve_bytes = disk.space().wanted;
     }
 }
+
+#[cfg(test)]
+mod tests;

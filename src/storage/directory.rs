@@ -85,7 +85,7 @@ impl Directory {
             let harmless = name == LOCK
                 || name == "identity.tmp"
                 || name == "lost+found"
-                || name == reserve::NAME
+                || [reserve::NAME, reserve::PROBE].contains(&name.as_str())
                 || name.contains(LOST);
             if !harmless {
                 return Err(StorageError::Foreign {

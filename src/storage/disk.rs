@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use super::backoff::Backoff;
 use super::batch::Batch;
 use super::compaction::{COMPACT_AFTER, Drops};
 use super::digest::Digest;
@@ -32,6 +33,11 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const COMPACT_FULL_INTERVAL: Duration = Duration::from_secs(5);
 /// ... once it is so much.
 const WRITTEN_MIN: u64 = 1 << 20;
+
+/// After a failure for want of room the store is opened anew no sooner than so long after the last time,
+/// first and last. Until then the node waits, as with a disk that hangs; less than a stop may take.
+const REOPEN_FIRST: Duration = Duration::from_secs(2);
+const REOPEN_MAX: Duration = Duration::from_secs(8);
 
 /// Journals with more in them are emptied after a compaction.
 const JOURNALS_KEPT_SIZE: u64 = 4 << 20;
@@ -99,6 +105,7 @@ pub(super) struct Disk {
     pub(super) compacted_at: Instant,
     /// There was no room, also for what would give some back.
     pub(super) had_no_room_at: Option<Instant>,
+    pub(super) reopening: Backoff,
     pub(super) digest: Digest,
     pub(super) drops: Drops,
     pub(super) last_group: GroupNumber,
@@ -174,18 +181,29 @@ impl Storage for Disk {
         let Disk {
             engine,
             mut identity,
+            mut reserve,
             directory,
             ..
         } = *self;
         drop(engine);
         identity.clean_stop = true;
-        identity
-            .write(&directory.identity())
-            .map_err(StorageError::into_write)
+        let write = || identity.write(&directory.identity());
+        let written = write().or_else(|error| match reserve.explains(&error) {
+            true => {
+                reserve.lack();
+                write()
+            }
+            false => Err(error),
+        });
+        written.map_err(StorageError::into_write)
     }
 }
 
 impl Disk {
+    pub(super) fn reopening() -> Backoff {
+        Backoff::new(REOPEN_FIRST, REOPEN_MAX)
+    }
+
     fn engine(&mut self) -> &mut Engine {
         self.engine.as_mut().expect("a store that has not failed")
     }
@@ -210,18 +228,29 @@ impl Disk {
         let is_due = is_due && self.compacted_at.elapsed() >= COMPACT_FULL_INTERVAL;
         let size = self.engine().tables_size();
         let has_room = is_due && self.reserve.has_room_for(size);
+        if is_due && !has_room {
+            // Not to be looked for with each commit.
+            self.compacted_at = Instant::now();
+        }
         has_room || self.drops.is_compaction_due(self.digest.registers())
     }
 
     /// On a full disk first the journals, and without delay: to delete a key takes as much of them as to
     /// write it, since the promise is written with the record. A compaction gives their room back last.
-    fn are_journals_due(&self) -> Result<bool, StorageError> {
+    fn are_journals_due(&mut self) -> Result<bool, StorageError> {
         let is_soon = |at: Instant| at.elapsed() < COMPACT_FULL_INTERVAL;
         if !self.reserve.space().is_full || self.had_no_room_at.is_some_and(is_soon) {
             return Ok(false);
         }
-        let size = journal::size(&self.directory.store())?;
-        Ok(size > JOURNALS_KEPT_SIZE && self.reserve.has_room_for(size))
+        if journal::size(&self.directory.store())? <= JOURNALS_KEPT_SIZE {
+            return Ok(false);
+        }
+        let size = self.engine().memtables_size();
+        let has_room = self.reserve.has_room_for(size);
+        if !has_room {
+            self.had_no_room_at = Some(Instant::now());
+        }
+        Ok(has_room)
     }
 
     /// Gives the space back that dropped keys took.
@@ -285,10 +314,12 @@ impl Disk {
             self.directory.path().display(),
             error.cause()
         );
+        drop(self.engine.take());
+        std::thread::sleep(self.reopening.left(Instant::now()));
+        self.reopening.fail(Instant::now());
         self.had_no_room_at = Some(Instant::now());
         self.compacted_at = Instant::now();
-        drop(self.engine.take());
-        self.reserve.give();
+        self.reserve.lack();
         let store = self.directory.store();
         let note = journal::check(&store, self.mark.group(), false, Some(self.salt))?;
         if let Some(note) = note {

@@ -4,7 +4,9 @@
 //! It has no group commit of its own, may block, and takes the end of a damaged journal for the end
 //! of the data: see `journal` and `digest` for what guards against that.
 
+use std::error::Error;
 use std::fs::OpenOptions;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -146,6 +148,13 @@ impl Engine {
         self.keyspace.disk_space()
     }
 
+    /// What is in journals and not in tables yet, at most.
+    pub fn memtables_size(&self) -> u64 {
+        let tree = &self.keyspace.tree;
+        let sealed = tree.sealed_memtable_count() as u64 * MEMTABLE_SIZE;
+        tree.active_memtable().size() + sealed
+    }
+
     /// Begins to write all tables anew, without what was removed.
     pub fn start_compaction(&mut self) -> Result<(), StorageError> {
         let started = Compaction::start(self.keyspace.clone());
@@ -211,6 +220,13 @@ impl Engine {
 
     fn failed(&self, doing: &'static str, error: fjall::Error) -> StorageError {
         let path = self.path.clone();
+        if let Some(source) = os_error(&error) {
+            return StorageError::Write {
+                doing,
+                path,
+                source,
+            };
+        }
         match error {
             fjall::Error::Io(source) | fjall::Error::Storage(LsmError::Io(source)) => {
                 StorageError::Write {
@@ -279,6 +295,19 @@ pub fn check_parts(path: &Path) -> Result<(), StorageError> {
     Ok(())
 }
 
+/// The error of the operating system that is behind it.
+fn os_error(error: &fjall::Error) -> Option<io::Error> {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        let number = error.downcast_ref().and_then(io::Error::raw_os_error);
+        if let Some(number) = number {
+            return Some(io::Error::from_raw_os_error(number));
+        }
+        cause = error.source();
+    }
+    None
+}
+
 fn opening_failed(path: &Path, error: fjall::Error) -> StorageError {
     match error {
         fjall::Error::Io(source) | fjall::Error::Storage(LsmError::Io(source)) => {
@@ -320,8 +349,6 @@ fn free_there(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-
     use super::*;
 
     #[test]

@@ -5,6 +5,7 @@
 //! A store is written by one thread, in groups. What is read while the node runs comes from the
 //! `Table`, in memory; files are read only when a store is opened.
 
+mod backoff;
 mod batch;
 mod compaction;
 mod digest;

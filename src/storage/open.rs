@@ -39,12 +39,12 @@ pub fn open(options: DiskOptions, fresh_incarnation: Incarnation) -> Result<Open
     let Some(mut identity) = Identity::read(&directory.identity())? else {
         directory.check_empty()?;
         let reserve = reserve();
-        return create(directory, reserve, options, fresh_incarnation, notes);
+        return Place::new(directory, reserve, options, notes).create(fresh_incarnation);
     };
     let reserve = reserve();
     if !identity.made {
         // Only the making of the store was begun: nothing was promised yet.
-        return create(directory, reserve, options, fresh_incarnation, notes);
+        return Place::new(directory, reserve, options, notes).create(fresh_incarnation);
     }
     let made_for = identity.check_made_for(directory.path(), &options.list, options.index);
     // E1: the last run's durability counts, whatever this run's is.
@@ -70,75 +70,175 @@ pub fn open(options: DiskOptions, fresh_incarnation: Incarnation) -> Result<Open
             directory.path().display(),
             identity.incarnation
         ));
-        return create(directory, reserve, options, fresh_incarnation, notes);
+        return Place::new(directory, reserve, options, notes).create(fresh_incarnation);
     }
-    recover(directory, reserve, options, identity, notes)
+    Place::new(directory, reserve, options, notes).recover(identity)
 }
 
-/// Makes a new store. What lies in the way is set aside, never deleted.
-fn create(
+/// Where a store is made or opened, and how.
+struct Place {
     directory: Directory,
     reserve: Reserve,
     options: DiskOptions,
-    incarnation: Incarnation,
-    mut notes: Vec<String>,
-) -> Result<Opened, StorageError> {
-    // The identity first, so that from here on the old store is not taken for this one's.
-    let salt = random()?;
-    let mut identity = Identity::new(
-        options.list.clone(),
-        options.index,
-        incarnation,
-        salt,
-        options.run(),
-    );
-    identity.write(&directory.identity())?;
-    if let Some(store) = directory.set_aside()? {
-        notes.push(format!(
-            "the old store was set aside as {}; it can be deleted",
-            store.display()
-        ));
+    notes: Vec<String>,
+}
+
+/// A store that was made or opened there.
+struct Store {
+    engine: Engine,
+    mark: Mark,
+    identity: Identity,
+    salt: u64,
+    digest: Digest,
+    drops: Drops,
+    last_group: GroupNumber,
+    ends_with: Vec<u8>,
+}
+
+impl Place {
+    fn new(
+        directory: Directory,
+        reserve: Reserve,
+        options: DiskOptions,
+        notes: Vec<String>,
+    ) -> Self {
+        Place {
+            directory,
+            reserve,
+            options,
+            notes,
+        }
     }
-    let engine = Engine::create(&directory.store())?;
-    let digest = new_digest()?;
-    let (key, entry) = group_entry(0, incarnation, &digest, salt);
-    engine.write(&[(key, Some(entry.clone()))], true)?;
-    engine.sync()?;
-    let mark = Mark::create(&directory.mark(), incarnation)?;
-    identity.made = true;
-    identity.write(&directory.identity())?;
-    let recovered = Recovered {
-        incarnation,
-        ..Recovered::default()
-    };
-    let presence = Presence::new(directory.store(), directory.lock(), directory.mark())?;
-    let disk = Disk {
-        engine: Some(engine),
-        mark,
-        marked_at: Instant::now(),
-        presence,
-        looked_at: Instant::now(),
-        reserve,
-        written: 0,
-        compacted_at: Instant::now(),
-        had_no_room_at: None,
-        digest,
-        drops: Drops::new(options.compact_after),
-        last_group: 0,
-        ends_with: entry,
-        failed: false,
-        identity,
-        identity_is_news: false,
-        salt,
-        options,
-        directory,
-    };
-    Ok(Opened {
-        storage: Box::new(disk),
-        table: Table::default(),
-        recovered,
-        notes,
-    })
+
+    /// Makes a new store. What lies in the way is set aside, never deleted.
+    fn create(mut self, incarnation: Incarnation) -> Result<Opened, StorageError> {
+        let (directory, options) = (&self.directory, &self.options);
+        // The identity first, so that from here on the old store is not taken for this one's.
+        let salt = random()?;
+        let mut identity = Identity::new(
+            options.list.clone(),
+            options.index,
+            incarnation,
+            salt,
+            options.run(),
+        );
+        identity.write(&directory.identity())?;
+        if let Some(store) = directory.set_aside()? {
+            self.notes.push(format!(
+                "the old store was set aside as {}; it can be deleted",
+                store.display()
+            ));
+        }
+        let engine = Engine::create(&directory.store())?;
+        let digest = new_digest()?;
+        let (key, entry) = group_entry(0, incarnation, &digest, salt);
+        engine.write(&[(key, Some(entry.clone()))], true)?;
+        engine.sync()?;
+        let mark = Mark::create(&directory.mark(), incarnation)?;
+        identity.made = true;
+        identity.write(&directory.identity())?;
+        let recovered = Recovered {
+            incarnation,
+            ..Recovered::default()
+        };
+        let store = Store {
+            engine,
+            mark,
+            identity,
+            salt,
+            digest,
+            drops: Drops::new(options.compact_after),
+            last_group: 0,
+            ends_with: entry,
+        };
+        self.run(store, Table::default(), recovered)
+    }
+
+    fn recover(mut self, mut identity: Identity) -> Result<Opened, StorageError> {
+        let (directory, options) = (&self.directory, &self.options);
+        let incarnation = identity.incarnation;
+        let Found {
+            engine,
+            mut mark,
+            contents,
+            last_group,
+            notes: found,
+        } = find(directory, &identity)?;
+        self.notes.extend(found);
+        // What an earlier run left to the operating system is made durable before this run is entered
+        // as one that syncs.
+        engine.sync()?;
+        mark.write(last_group)?;
+        if let Some(configuration) = &contents.meta.configuration {
+            identity.learn(configuration, options.own());
+            identity.forget_readdressed(configuration);
+        }
+        let was_without_salt = identity.salt.is_none();
+        let salt = identity.salt.map_or_else(random, Ok)?;
+        identity.salt = Some(salt);
+        identity.begin(options.run());
+        identity.write(&directory.identity())?;
+        let recovered = Recovered {
+            incarnation,
+            meta: contents.meta,
+            group: last_group,
+            digests: contents.table.digests(),
+            readdressed: identity.readdressed.clone(),
+        };
+        let mut drops = Drops::new(options.compact_after);
+        let size = engine.size()?;
+        drops.opened(contents.size, size);
+        self.reserve.resume(size);
+        let (_, entry) = group_entry(last_group, incarnation, &contents.digest, salt);
+        if was_without_salt {
+            // From now on the store ends with an entry that has a seal.
+            engine.write(&[(GROUP_KEY.to_vec(), Some(entry.clone()))], true)?;
+        }
+        let store = Store {
+            engine,
+            mark,
+            identity,
+            salt,
+            digest: contents.digest,
+            drops,
+            last_group,
+            ends_with: entry,
+        };
+        self.run(store, contents.table, recovered)
+    }
+
+    fn run(self, store: Store, table: Table, recovered: Recovered) -> Result<Opened, StorageError> {
+        let directory = self.directory;
+        let presence = Presence::new(directory.store(), directory.lock(), directory.mark())?;
+        let disk = Disk {
+            engine: Some(store.engine),
+            mark: store.mark,
+            marked_at: Instant::now(),
+            presence,
+            looked_at: Instant::now(),
+            reserve: self.reserve,
+            written: 0,
+            compacted_at: Instant::now(),
+            had_no_room_at: None,
+            reopening: Disk::reopening(),
+            digest: store.digest,
+            drops: store.drops,
+            last_group: store.last_group,
+            ends_with: store.ends_with,
+            failed: false,
+            identity: store.identity,
+            identity_is_news: false,
+            salt: store.salt,
+            options: self.options,
+            directory,
+        };
+        Ok(Opened {
+            storage: Box::new(disk),
+            table,
+            recovered,
+            notes: self.notes,
+        })
+    }
 }
 
 /// A store that was opened, and is whole.
@@ -183,81 +283,6 @@ fn is_unused(directory: &Directory, identity: &Identity) -> Result<bool, Storage
     let Contents { meta, group, .. } = find(directory, identity)?.contents;
     let holds_nothing = group.is_some_and(|group| group.registers == 0);
     Ok(holds_nothing && meta.configuration.is_none() && meta.bound_to.is_none())
-}
-
-fn recover(
-    directory: Directory,
-    mut reserve: Reserve,
-    options: DiskOptions,
-    mut identity: Identity,
-    mut notes: Vec<String>,
-) -> Result<Opened, StorageError> {
-    let incarnation = identity.incarnation;
-    let Found {
-        engine,
-        mut mark,
-        contents,
-        last_group,
-        notes: found,
-    } = find(&directory, &identity)?;
-    notes.extend(found);
-    // What an earlier run left to the operating system is made durable before this run is entered
-    // as one that syncs.
-    engine.sync()?;
-    mark.write(last_group)?;
-    if let Some(configuration) = &contents.meta.configuration {
-        identity.learn(configuration, options.own());
-        identity.forget_readdressed(configuration);
-    }
-    let was_without_salt = identity.salt.is_none();
-    let salt = identity.salt.map_or_else(random, Ok)?;
-    identity.salt = Some(salt);
-    identity.begin(options.run());
-    identity.write(&directory.identity())?;
-    let recovered = Recovered {
-        incarnation,
-        meta: contents.meta,
-        group: last_group,
-        digests: contents.table.digests(),
-        readdressed: identity.readdressed.clone(),
-    };
-    let mut drops = Drops::new(options.compact_after);
-    let size = engine.size()?;
-    drops.opened(contents.size, size);
-    reserve.keep(size);
-    let (_, entry) = group_entry(last_group, incarnation, &contents.digest, salt);
-    if was_without_salt {
-        // From now on the store ends with an entry that has a seal.
-        engine.write(&[(GROUP_KEY.to_vec(), Some(entry.clone()))], true)?;
-    }
-    let presence = Presence::new(directory.store(), directory.lock(), directory.mark())?;
-    let disk = Disk {
-        engine: Some(engine),
-        mark,
-        marked_at: Instant::now(),
-        presence,
-        looked_at: Instant::now(),
-        reserve,
-        written: 0,
-        compacted_at: Instant::now(),
-        had_no_room_at: None,
-        digest: contents.digest,
-        drops,
-        last_group,
-        ends_with: entry,
-        failed: false,
-        identity,
-        identity_is_news: false,
-        salt,
-        options,
-        directory,
-    };
-    Ok(Opened {
-        storage: Box::new(disk),
-        table: contents.table,
-        recovered,
-        notes,
-    })
 }
 
 /// All that a store holds, from one scan.

@@ -2,23 +2,42 @@
 //! restart, and the compaction that gives the room of deleted keys back.
 //!
 //! Two parts: what others may not take, a file; and free space, below which a node is full (X6).
+//!
+//! A file system does not tell of quotas. So once a write has failed for want of room, there is room
+//! again only when it was allocated, and the node is full until then.
 
-use std::fs::{self, OpenOptions};
-use std::io::ErrorKind;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::fcntl::posix_fallocate;
 use nix::sys::statvfs::statvfs;
 
+use super::backoff::Backoff;
 use super::error::StorageError;
 use super::file;
 
 pub const NAME: &str = "reserve";
+/// What is allocated to find out whether there is room; it is removed before that.
+pub const PROBE: &str = "reserve.tmp";
 /// The file takes this part of the file system, ...
 const FILE_PART: u64 = 32;
-/// ... or so much, if that is less.
-const FILE_SIZE_MAX: u64 = 32 << 20;
+/// ... or so much, if that is less: the engine moves up to 32 MiB to its tables at once.
+const FILE_SIZE_MAX: u64 = 48 << 20;
+/// Under a quota it is made as small as this.
+const FILE_SIZE_MIN: u64 = 1 << 20;
+/// Room for the file counts only if there is so large a part of it beside it: what it is made of must not
+/// be the last.
+const PROOF_PART: u64 = 2;
+/// After a failure the room for a file of this size is wanted at least, also where none is made.
+const PROOF_SIZE_MIN: u64 = 8 << 20;
+/// After a failure, or in vain, room is looked for again so late, first and last.
+const PROVING_FIRST: Duration = Duration::from_secs(5);
+const PROVING_MAX: Duration = Duration::from_secs(60);
+/// No more than this is allocated to find out what a failure of the engine is for.
+const PROBE_SIZE_MAX: u64 = 256 << 20;
 /// Unless a reserve is given it is what the store takes and half of that, so that all of it can be
 /// written anew while commits go on, within these bounds: with more than that the engine writes only parts of it anew at a time.
 const WANTED_MIN: u64 = 64 << 20;
@@ -36,7 +55,7 @@ const BLOCK_SIZE: u64 = 512;
 /// What there is on the disk.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Space {
-    /// For this node, its reserve file included.
+    /// For this node, its reserve file included; 0 as long as a write failed for want of room.
     pub free: u64,
     /// The node is full if less is free; 0: it never is.
     pub wanted: u64,
@@ -51,6 +70,11 @@ pub struct Reserve {
     setting: Option<u64>,
     /// What the file takes.
     held: u64,
+    /// What it took before it was given up.
+    given: u64,
+    /// A write failed for want of room, and none was allocated since.
+    is_lacking: bool,
+    proving: Backoff,
     store_size: u64,
     space: Space,
 }
@@ -65,10 +89,17 @@ impl Reserve {
             file,
             setting,
             held,
+            given: 0,
+            is_lacking: false,
+            proving: Backoff::new(PROVING_FIRST, PROVING_MAX),
             store_size: 0,
             space: Space::default(),
         };
         reserve.make_room(START_SIZE);
+        let is_kept = held > 0 || setting != Some(0);
+        if is_kept && reserve.lacks(START_SIZE + MARGIN) {
+            reserve.lack();
+        }
         reserve
     }
 
@@ -78,8 +109,8 @@ impl Reserve {
 
     /// Whether data of this size can be written anew, which takes somewhat more, and commits go on.
     pub fn has_room_for(&self, size: u64) -> bool {
-        let more = size / 8 + 2 * MARGIN;
-        self.look_at_disk().0 >= size.saturating_add(more)
+        let size = size.saturating_add(size / 8 + 2 * MARGIN);
+        self.look_at_disk().0 >= size && !(self.is_lacking && self.lacks(size))
     }
 
     /// What others can take, too, and in all; a file system that does not tell is not full.
@@ -95,41 +126,97 @@ impl Reserve {
     pub fn keep(&mut self, store_size: u64) {
         self.store_size = store_size;
         let (available, total) = self.look();
-        let size = match self.setting {
-            Some(setting) => FILE_SIZE_MAX.min(setting / 2),
-            None => FILE_SIZE_MAX,
-        };
-        let size = size.min(total / FILE_PART);
-        if self.held == 0 && size > 0 && available >= self.space.wanted.max(2 * size) {
-            // Without it the node is full somewhat sooner, no more.
-            match self.allocate(size) {
-                Ok(()) => self.held = size,
-                // What it got so far takes the room of others (of a quota, say).
-                Err(_) => {
-                    let _ = fs::remove_file(&self.file);
-                }
-            }
+        let size = self.file_size(total);
+        let is_wanted = self.is_lacking || self.held == 0 && size > 0;
+        let is_there = available >= self.wanted(total).max(2 * size);
+        if is_wanted && is_there && self.proving.left(Instant::now()).is_zero() {
+            self.prove(size);
+            self.look();
         }
     }
 
-    fn allocate(&self, size: u64) -> std::io::Result<()> {
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&self.file)?;
-        posix_fallocate(&file, 0, i64::try_from(size).unwrap_or(i64::MAX))?;
-        Ok(())
+    /// The first time with a store that is not new. It had the file unless it ran out of room, or another
+    /// setting.
+    pub fn resume(&mut self, store_size: u64) {
+        let (_, total) = self.look_at_disk();
+        self.is_lacking |= self.held == 0 && self.file_size(total) > 0;
+        self.keep(store_size);
+    }
+
+    fn file_size(&self, total: u64) -> u64 {
+        let setting = self.setting.map_or(u64::MAX, |setting| setting / 2);
+        FILE_SIZE_MAX.min(setting).min(total / FILE_PART)
+    }
+
+    /// Allocates the file, or what a file would take; only a want of room says that there is none. Without
+    /// the file the node is full somewhat sooner, no more.
+    fn prove(&mut self, size: u64) {
+        let least = match self.is_lacking {
+            true => self.given.max(PROOF_SIZE_MIN),
+            false => FILE_SIZE_MIN,
+        };
+        let makes_file = self.held == 0 && size > 0;
+        let mut part = size.max(1);
+        let proven = loop {
+            let proven = match makes_file {
+                true => self.make_file(part),
+                false => self.probe(PROOF_SIZE_MIN),
+            };
+            let is_over = proven.is_err_and(|error| is_no_room(&error));
+            if !is_over || !makes_file || part / 2 < least {
+                break !is_over;
+            }
+            part /= 2;
+        };
+        self.is_lacking &= !proven;
+        // Where a file can't be allocated for another reason, that is not tried each second either.
+        if !proven || makes_file && self.held == 0 {
+            self.proving.fail(Instant::now());
+        }
+    }
+
+    fn make_file(&mut self, size: u64) -> io::Result<()> {
+        let made = create(&self.file).and_then(|file| {
+            allocate(&file, size + size / PROOF_PART)?;
+            file.set_len(size)
+        });
+        match made {
+            Ok(()) => self.held = size,
+            // What it got so far takes the room of others (of a quota, say).
+            Err(_) => {
+                let _ = fs::remove_file(&self.file);
+            }
+        }
+        made
+    }
+
+    /// Allocates so much for a moment.
+    fn probe(&self, size: u64) -> io::Result<()> {
+        let path = self.directory.join(PROBE);
+        let file = create(&path)?;
+        fs::remove_file(&path)?;
+        allocate(&file, size)
+    }
+
+    /// Whether it is known that so much can't be had.
+    fn lacks(&self, size: u64) -> bool {
+        self.look_at_disk().0 < size || self.probe(size).is_err_and(|error| is_no_room(&error))
+    }
+
+    fn wanted(&self, total: u64) -> u64 {
+        let least = WANTED_MIN.min(total / WANTED_PART);
+        let anew = self.store_size.saturating_add(self.store_size / 2);
+        self.setting
+            .unwrap_or_else(|| anew.clamp(least, WANTED_MAX))
     }
 
     fn look(&mut self) -> (u64, u64) {
         let (available, total) = self.look_at_disk();
-        let least = WANTED_MIN.min(total / WANTED_PART);
-        let wanted = self.setting;
-        let anew = self.store_size.saturating_add(self.store_size / 2);
-        let wanted = wanted.unwrap_or_else(|| anew.clamp(least, WANTED_MAX));
-        let free = available.saturating_add(self.held);
+        let wanted = self.wanted(total);
+        let free = match self.is_lacking {
+            true => 0,
+            false => available.saturating_add(self.held),
+        };
         let bound = match self.space.is_full {
             true => wanted.saturating_add(wanted / FREE_PART),
             false => wanted,
@@ -151,7 +238,16 @@ impl Reserve {
         }
     }
 
-    pub fn give(&mut self) {
+    /// A write failed for want of room, whatever the file system tells: the file gives its room, and is
+    /// made anew only once there is more than that.
+    pub fn lack(&mut self) {
+        self.is_lacking = true;
+        self.proving.fail(Instant::now());
+        self.give();
+        self.look();
+    }
+
+    fn give(&mut self) {
         if self.held == 0 {
             return;
         }
@@ -165,6 +261,7 @@ impl Reserve {
                      anew once there is room",
                     self.directory.display()
                 );
+                self.given = self.held;
                 self.held = 0;
             }
         }
@@ -172,18 +269,39 @@ impl Reserve {
         let _ = file::sync_directory(&self.directory);
     }
 
-    /// Whether that a write failed is for want of room.
+    /// Whether that a write failed is for want of room. Of what failed in the engine's background the reason
+    /// is not told: then it is if what the engine may have wanted can't be had.
     pub fn explains(&self, error: &StorageError) -> bool {
         match error {
-            StorageError::Io { source, .. } | StorageError::Write { source, .. } => matches!(
-                source.kind(),
-                ErrorKind::StorageFull | ErrorKind::QuotaExceeded
-            ),
-            // Of what failed in the background the reason is not told.
-            StorageError::Engine { .. } => self.space.is_full || self.held == 0,
+            StorageError::Io { source, .. } | StorageError::Write { source, .. } => {
+                is_no_room(source)
+            }
+            StorageError::Engine { .. } => {
+                let (_, total) = self.look_at_disk();
+                let least = WANTED_MIN.min(total / WANTED_PART);
+                self.lacks(self.store_size.clamp(least, PROBE_SIZE_MAX))
+            }
             _ => false,
         }
     }
+}
+
+fn is_no_room(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded
+    )
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    options.open(path)
+}
+
+fn allocate(file: &File, size: u64) -> io::Result<()> {
+    posix_fallocate(file, 0, i64::try_from(size).unwrap_or(i64::MAX))?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -216,11 +334,52 @@ mod tests {
         reserve.setting = Some(u64::MAX / 2);
         reserve.make_room(0);
         assert!(reserve.space().is_full);
+        reserve.setting = Some(u64::MAX);
+        reserve.keep(0);
+        assert!(reserve.space().is_full && reserve.space().wanted == u64::MAX);
         reserve.setting = None;
         reserve.keep(u64::MAX);
         assert_eq!(reserve.space().wanted, WANTED_MAX);
         reserve.keep(WANTED_MIN);
         assert_eq!(reserve.space().wanted, WANTED_MIN / 2 * 3);
+    }
+
+    #[test]
+    fn a_file_that_could_not_be_made_whole_is_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut reserve = Reserve::open(directory.path(), None);
+        let size = 1 << 60;
+        assert!(reserve.make_file(size).is_err(), "no disk is so large");
+        assert!(!directory.path().join(NAME).exists() && reserve.held == 0);
+    }
+
+    #[test]
+    fn after_a_failure_the_node_is_full_until_room_was_allocated_and_some_time_has_passed() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut reserve = Reserve::open(directory.path(), Some(1 << 20));
+        reserve.keep(0);
+        assert!(!reserve.space().is_full && reserve.held > 0);
+        reserve.lack();
+        reserve.keep(0);
+        assert!(!directory.path().join(NAME).exists(), "not at once");
+        let space = reserve.space();
+        assert!(space.is_full && space.free == 0, "{space:?}");
+        reserve.proving = Backoff::new(Duration::ZERO, Duration::ZERO);
+        reserve.keep(0);
+        assert!(!reserve.space().is_full && reserve.held == 512 << 10);
+    }
+
+    #[test]
+    fn a_store_without_the_file_is_full_until_there_is_room_for_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let resumed = |setting: u64| {
+            let mut reserve = Reserve::open(directory.path(), Some(setting));
+            reserve.resume(0);
+            (reserve.space().is_full, reserve.held)
+        };
+        assert_eq!(resumed(0), (false, 0));
+        assert_eq!(resumed(u64::MAX), (true, 0));
+        assert_eq!(resumed(1 << 20), (false, 512 << 10));
     }
 
     #[test]
@@ -233,5 +392,12 @@ mod tests {
         };
         assert!(reserve.explains(&error(28)) && reserve.explains(&error(122)));
         assert!(!reserve.explains(&error(5)));
+        // Whether the file is there or not tells nothing of a failure in the background.
+        let failed = StorageError::Engine {
+            doing: "writing",
+            path: directory.path().to_path_buf(),
+            reason: "not told".to_owned(),
+        };
+        assert!(reserve.held == 0 && !reserve.explains(&failed));
     }
 }

@@ -19,7 +19,7 @@ use crate::nodes::{Cluster, Keep, SOON, wait_until};
 const NODES: usize = 3;
 const DISK: &str = "64M";
 /// What a purge and a compaction take, and idle machines.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 const VALUE_SIZE: usize = 40_000;
 
 /// Has the mounts; they go with it.
@@ -93,7 +93,7 @@ fn start() -> Option<(Holder, Cluster)> {
     Some((holder, cluster))
 }
 
-fn client(cluster: &Cluster) -> Client {
+pub fn client(cluster: &Cluster) -> Client {
     Client::open(&cluster.list(), ClientOptions::default()).expect("addresses")
 }
 
@@ -111,12 +111,12 @@ fn noise(key: &str, seed: u8) -> Vec<u8> {
     std::iter::repeat_with(next).take(VALUE_SIZE).collect()
 }
 
-fn put(client: &Client, key: &str, seed: u8) -> Result<Outcome, CallError> {
+pub fn put(client: &Client, key: &str, seed: u8) -> Result<Outcome, CallError> {
     let value = noise(key, seed).into();
     client.call(Call::new(key.to_owned(), Action::Put { value }))
 }
 
-fn holds(client: &Client, key: &str) -> bool {
+pub fn holds(client: &Client, key: &str) -> bool {
     match client.call(Call::new(key.to_owned(), Action::Get)) {
         Ok(Outcome::Value { value, .. }) => value.len() == VALUE_SIZE,
         Ok(Outcome::Absent) => false,
@@ -124,7 +124,7 @@ fn holds(client: &Client, key: &str) -> bool {
     }
 }
 
-fn delete(client: &Client, key: &str) {
+pub fn delete(client: &Client, key: &str) {
     let outcome = client.call(Call::new(key.to_owned(), Action::Delete));
     assert!(
         matches!(outcome, Ok(Outcome::Written { .. })),
@@ -132,12 +132,12 @@ fn delete(client: &Client, key: &str) {
     );
 }
 
-fn is_full(outcome: &Result<Outcome, CallError>) -> bool {
+pub fn is_full(outcome: &Result<Outcome, CallError>) -> bool {
     matches!(outcome, Err(CallError::Full(Full::Disk)))
 }
 
 /// Puts until the nodes are full; gives how many keys there are.
-fn fill(client: &Client) -> usize {
+pub fn fill(client: &Client) -> usize {
     for number in 0..10_000 {
         let outcome = put(client, &format!("k{number}"), number as u8);
         if is_full(&outcome) {

@@ -12,6 +12,7 @@
 //! | `limits.rs` | few open files, little memory, small files; variables that are empty |
 //! | `logs.rs` | a log that cannot be written, or that nobody reads |
 //! | `names.rs` | names that do not resolve, dead name servers, names that move |
+//! | `quotas.rs` | a quota, which the file system does not show |
 //! | `readdress.rs` | all, some or one of the nodes get other addresses |
 //! | `slow_links.rs` | round trips of up to a second |
 //! | `small_packets.rs` | a network that drops fragments and packets of more than 1,280 bytes |
@@ -36,6 +37,7 @@ mod names;
 mod nodes;
 mod preload;
 mod process;
+mod quotas;
 mod readdress;
 mod slow_links;
 mod small_packets;

@@ -1,0 +1,100 @@
+//! A disk quota: writes fail though the file system has plenty of room, as far as it tells. By `quota.c`.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use kvclient::Client;
+use kvclient::wire::Outcome;
+use nix::sys::signal::Signal;
+
+use crate::full_disks::{PATIENCE, client, delete, fill, holds, is_full, put};
+use crate::nodes::{Cluster, Keep, wait_until};
+use crate::preload;
+
+const QUOTA_SIZE: u64 = 160 << 20;
+const OPENED_ANEW: &str = "the store is opened anew";
+
+/// What `data-0` may take there.
+fn limited(directory: &Path, quota_size: u64) -> Vec<String> {
+    let library = preload::compile("tests/field/quota.c", directory);
+    fs::write(directory.join("data-0.quota"), quota_size.to_string()).expect("it is there");
+    let preload = format!("LD_PRELOAD={}", library.display());
+    let base = format!("QUOTA_BASE={}", directory.display());
+    vec!["env".to_owned(), preload, base]
+}
+
+fn openings(cluster: &Cluster) -> usize {
+    cluster.log(0).matches(OPENED_ANEW).count()
+}
+
+/// What needs no more room than there is.
+fn goes_on(client: &Client) {
+    assert!(holds(client, "k0"));
+    let over = put(client, "k2", 7);
+    assert!(matches!(over, Ok(Outcome::Written { .. })), "{over:?}");
+}
+
+#[test]
+fn an_exceeded_quota_stops_no_reads_no_deletes_and_no_restart() {
+    let limited = |at: &Path| limited(at, QUOTA_SIZE);
+    let mut cluster = Cluster::start_with(Cluster::addresses(1), Keep::Fsync, &[], limited);
+    let client = client(&cluster);
+    let keys = fill(&client);
+    assert!(keys > 500, "{keys}");
+    assert!(openings(&cluster) > 0, "no write has failed");
+    delete(&client, "k1");
+    assert!(!holds(&client, "k1"));
+    goes_on(&client);
+    // However it goes on, it is not opened anew each second.
+    let (before, began) = (openings(&cluster), Instant::now());
+    while began.elapsed() < Duration::from_secs(12) {
+        goes_on(&client);
+        let grows = put(&client, "new", 1);
+        let is_known = is_full(&grows) || matches!(grows, Ok(Outcome::Written { .. }));
+        assert!(is_known, "{grows:?}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(openings(&cluster) - before <= 4, "{}", cluster.log(0));
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        let ended = cluster.stop(0, signal).0;
+        assert!(ended.success() || signal == Signal::SIGKILL, "{ended}");
+        cluster.start_node(0);
+        cluster.wait_until_serving([0]);
+        goes_on(&client);
+    }
+    for number in 2..keys {
+        delete(&client, &format!("k{number}"));
+    }
+    wait_until(PATIENCE, "there is room again", || {
+        matches!(put(&client, "room", 1), Ok(Outcome::Written { .. }))
+    });
+    assert!(holds(&client, "k0") && holds(&client, "room"));
+}
+
+/// Only a node's own directory has a `reserve` that may be removed to make room.
+#[test]
+fn a_file_named_reserve_in_another_directory_is_kept_though_there_is_no_room() {
+    let base = tempfile::tempdir().expect("a temporary directory");
+    let data = base.path().join("data-0");
+    fs::create_dir(&data).expect("it is new");
+    for name in ["reserve", "letter.txt"] {
+        fs::write(data.join(name), [7; 10_000]).expect("there is room");
+    }
+    let wrapper = limited(base.path(), 0);
+    let output = Command::new(&wrapper[0])
+        .args(&wrapper[1..])
+        .args([env!("CARGO_BIN_EXE_horseshoe"), "serve", "0"])
+        .args(Cluster::addresses(1))
+        .arg("--data-dir")
+        .arg(&data)
+        .output()
+        .expect("the binary runs");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && told.contains("letter.txt"),
+        "{told}"
+    );
+    assert!(data.join("reserve").exists(), "{told}");
+}

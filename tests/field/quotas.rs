@@ -1,6 +1,7 @@
 //! A disk quota: writes fail though the file system has plenty of room, as far as it tells. By `quota.c`.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use kvclient::wire::Outcome;
 use nix::sys::signal::Signal;
 
 use crate::full_disks::{PATIENCE, client, delete, fill, holds, is_full, put};
-use crate::nodes::{Cluster, Keep, wait_until};
+use crate::nodes::{Cluster, Keep, SOON, wait_until};
 use crate::preload;
 
 const QUOTA_SIZE: u64 = 160 << 20;
@@ -71,6 +72,54 @@ fn an_exceeded_quota_stops_no_reads_no_deletes_and_no_restart() {
         matches!(put(&client, "room", 1), Ok(Outcome::Written { .. }))
     });
     assert!(holds(&client, "k0") && holds(&client, "room"));
+}
+
+fn set_quota(cluster: &Cluster, size: u64) {
+    let file = cluster.data_directory(0).with_extension("quota");
+    fs::write(file, size.to_string()).expect("a temporary directory");
+}
+
+/// What the files below take.
+fn used(directory: &Path) -> u64 {
+    let entries = fs::read_dir(directory).expect("a directory");
+    let sizes = entries.map(|entry| {
+        let metadata = entry.as_ref().expect("an entry").metadata();
+        match metadata {
+            Ok(metadata) if metadata.is_dir() => used(&entry.expect("an entry").path()),
+            Ok(metadata) => metadata.blocks() * 512,
+            // It was removed meanwhile.
+            Err(_) => 0,
+        }
+    });
+    sizes.sum()
+}
+
+#[test]
+fn a_node_starts_and_stops_though_its_quota_is_used_up() {
+    let limited = |at: &Path| limited(at, u64::MAX >> 1);
+    let mut cluster = Cluster::start_with(Cluster::addresses(1), Keep::Fsync, &[], limited);
+    let client = client(&cluster);
+    let data = cluster.data_directory(0);
+    let is_reserved = || data.join("reserve").exists();
+    let is_written = |key| matches!(put(&client, key, 1), Ok(Outcome::Written { .. }));
+    assert!(is_written("k0") && is_written("k2"));
+    wait_until(SOON, "there is a reserve", is_reserved);
+    cluster.kill([0]);
+    set_quota(&cluster, used(&data));
+    cluster.start_node(0);
+    cluster.wait_until_serving([0]);
+    assert!(!is_reserved(), "it lives in its reserve");
+    goes_on(&client);
+    assert!(is_full(&put(&client, "new", 1)));
+    set_quota(&cluster, u64::MAX >> 1);
+    wait_until(PATIENCE, "there is room again", || is_written("new"));
+    assert!(is_reserved());
+    set_quota(&cluster, used(&data));
+    let ended = cluster.stop(0, Signal::SIGTERM).0;
+    assert!(ended.success(), "{ended}");
+    cluster.start_node(0);
+    cluster.wait_until_serving([0]);
+    goes_on(&client);
 }
 
 /// Only a node's own directory has a `reserve` that may be removed to make room.

@@ -17,7 +17,7 @@ use super::ballot::{Ballot, Moment};
 use super::limits::APPLIED_TEXT_SIZE_MAX;
 use super::record::{Applied, Record};
 use super::rules::rule;
-use super::sessionless;
+use super::text_operation;
 use table::{CLIENT_SIZE, LookUp, OPERATION_SIZE};
 
 /// What an operation came to in a proposal.
@@ -82,7 +82,7 @@ impl Proposal {
             LookUp::Forgotten(dropped) => return Verdict::Answer(Outcome::Remake { dropped }),
             LookUp::New => {}
         }
-        if sessionless::is_text(operation.id.client) && rule!(X1_text) {
+        if text_operation::is_text(operation.id.client) && rule!(X1_text) {
             // Without room to grow it is kept without its old value.
             let (size, max) = match self.table_max {
                 Some(max) => (CLIENT_SIZE + OPERATION_SIZE, max),

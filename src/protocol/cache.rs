@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 
 use super::ballot::Ballot;
-use super::copies::Work;
+use super::work::Work;
 use super::limits::LOAD_WAITERS_MAX;
 use super::message::{Envelope, Epoch, GroupNumber, NodeId};
 use super::pending::Pending;

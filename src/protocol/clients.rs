@@ -20,7 +20,7 @@ use super::record::{Key, SPACE_USER};
 use super::round;
 use super::rules::rule;
 use super::session::Admission;
-use super::sessionless;
+use super::text_operation;
 use super::timer::Timer;
 
 /// Operations taken back whose answers, if they still come, tell how long they take.
@@ -58,7 +58,7 @@ impl Replica {
             return;
         }
         // Else a session could pose as a text client, and be answered what that did.
-        if sessionless::is_text(hello.client) {
+        if text_operation::is_text(hello.client) {
             self.counters.stray += 1;
             return;
         }

@@ -15,6 +15,7 @@ use super::record::{AcceptorState, Key};
 use super::register::{self, Verdict};
 use super::rules::rule;
 use super::timer::Timer;
+use super::work::Work;
 
 /// Copies leave in portions of so much time, ...
 const PORTION_MS: u64 = 5;
@@ -24,23 +25,6 @@ const PORTION_MAX_MS: u64 = 50;
 const BUSY_US: u64 = 20_000;
 /// ... and a node as asking after its last question.
 const ASKED_US: u64 = 1_000_000;
-
-/// What is to be done with a key once it is resident.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Work {
-    /// Its record is to go to the node that asked.
-    Tell {
-        to: NodeId,
-        round: RoundId,
-        via: NodeId,
-    },
-    /// E5: what it holds as a cache is chosen at that ballot, says a member.
-    Adopt { ballot: Ballot },
-    /// E5: what it holds as a cache is to go.
-    Shed { ballot: Ballot },
-    /// P1: all members hold its tombstone at that ballot.
-    Bury { ballot: Ballot },
-}
 
 /// Copies that others asked for.
 #[derive(Debug, Default)]

@@ -7,7 +7,7 @@ use kvclient::wire::Operation;
 use super::limits::{OPERATION_AGE_MAX_MS, TEXT_AGE_MAX_MS};
 use super::message::{Endpoint, NodeId, Now};
 use super::rules::rule;
-use super::sessionless;
+use super::text_operation;
 
 /// Who waits for an operation's outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,7 +102,7 @@ impl Pending {
     pub(super) fn is_stale_text(&self, now: Now) -> bool {
         let age_max_us = TEXT_AGE_MAX_MS * 1_000;
         let stale = |at_us: u64| now.mono_us >= at_us + age_max_us;
-        let is_text = sessionless::is_text(self.operation.id.client);
+        let is_text = text_operation::is_text(self.operation.id.client);
         is_text && self.received_us.is_none_or(stale) && rule!(X1_fresh)
     }
 

@@ -17,7 +17,7 @@ use kvclient::clock;
 use super::Replica;
 use super::ballot::Ballot;
 use super::buckets::Purpose;
-use super::copies::Work;
+use super::work::Work;
 use super::digest::{Bucket, Spread};
 use super::limits::{
     BUCKETS_PURGED_BUSY, BUCKETS_PURGED_IDLE, KEYS_PER_MESSAGE_MAX, PURGE_AFTER_MS,
@@ -31,7 +31,7 @@ use super::page::Page;
 use super::record::{AcceptorState, Key, Record, SPACE_CONFIGURATION};
 use super::room::Room;
 use super::rules::rule;
-use super::sessionless;
+use super::text_operation;
 use texts::TextGraves;
 
 /// Buckets of which nothing is known that are listed at a heartbeat.
@@ -384,7 +384,7 @@ fn grave<'a>(key: &Key, state: &'a AcceptorState) -> Option<&'a Record> {
 
 fn has_text(record: &Record) -> bool {
     let mut clients = record.applied.clients.iter();
-    clients.any(|entry| sessionless::is_text(entry.client))
+    clients.any(|entry| text_operation::is_text(entry.client))
 }
 
 /// The highest birth that the record's table answers for, or that it dropped.
@@ -517,7 +517,7 @@ mod tests {
         purged(&mut replica, NOW, &[]);
         replica.operations = 1;
         let text = ClientEntry {
-            client: sessionless::text_client(Endpoint::new(1, 1), b"v"),
+            client: text_operation::text_client(Endpoint::new(1, 1), b"v"),
             mark: 0,
             birth_max: OLD.reading(),
             operations: Vec::new(),

@@ -13,7 +13,8 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 
 use super::applied::{Proposal, Verdict};
-use super::ballot::{Ballot, BallotClock, Moment};
+use super::ballot::{Ballot, Moment};
+use super::ballot_clock::BallotClock;
 use super::limits::{COMBINED_MAX, HEARTBEAT_MS_DEFAULT, ROUND_APPLIED_SIZE_MAX};
 use super::message::{
     Accept, Configuration, Epoch, Message, NodeId, Now, Prepare, Promise, RoundId,

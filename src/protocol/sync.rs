@@ -11,7 +11,7 @@ use kvclient::wire::LearningStatus;
 use super::Replica;
 use super::ballot::Ballot;
 use super::buckets::Purpose;
-use super::copies::Work;
+use super::work::Work;
 use super::digest::{Bucket, Sums};
 use super::limits::{
     BEHIND_MISSING_MIN, BUCKETS_COMPARED_MAX, COMPARE_BUSY_MS, COMPARE_MS, FAR_BEHIND_MISSING_MIN,

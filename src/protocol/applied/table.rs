@@ -6,7 +6,7 @@ use crate::protocol::ballot::Moment;
 use crate::protocol::limits::{APPLIED_OPERATIONS_MAX, APPLIED_SIZE_MAX, APPLIED_TEXT_SIZE_MAX};
 use crate::protocol::record::{Applied, AppliedOperation, ClientEntry};
 use crate::protocol::rules::rule;
-use crate::protocol::sessionless;
+use crate::protocol::text_operation;
 
 /// Upper bounds of what an entry takes when encoded, its strings of bytes aside.
 pub(super) const CLIENT_SIZE: usize = 48;
@@ -58,7 +58,7 @@ impl Applied {
         let mut alike = self
             .clients
             .iter()
-            .filter(|c| sessionless::is_from_elsewhere(client, c.client));
+            .filter(|c| text_operation::is_from_elsewhere(client, c.client));
         alike.any(|entry| entry.operations.iter().any(same))
     }
 
@@ -199,7 +199,7 @@ impl Applied {
 
 impl ClientEntry {
     fn is_text(&self) -> bool {
-        sessionless::is_text(self.client)
+        text_operation::is_text(self.client)
     }
 }
 

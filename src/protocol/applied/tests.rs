@@ -254,7 +254,7 @@ fn text_put(port: u16, id: u64, birth: Reading) -> Operation {
 }
 
 fn text_put_from(ip: u128, port: u16, id: u64, birth: Reading) -> Operation {
-    let client = sessionless::text_client(Endpoint::new(ip, port), b"text");
+    let client = text_operation::text_client(Endpoint::new(ip, port), b"text");
     Operation {
         birth,
         ..put(client, id, 0, "text")
@@ -372,7 +372,7 @@ fn text_operations_are_busy_at_half_of_the_table_and_others_never() {
     assert!(usize::from(done) >= APPLIED_TEXT_SIZE_MAX / 400, "{done}");
     let record = flood(record, at(NOW));
     let texts = record.applied.clients.iter();
-    let texts = texts.filter(|c| sessionless::is_text(c.client)).count();
+    let texts = texts.filter(|c| text_operation::is_text(c.client)).count();
     assert_eq!(texts, usize::from(done));
 
     // A second later there is room for others, in place of the oldest.

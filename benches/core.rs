@@ -6,10 +6,10 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use horseshoe::protocol::limits::{
+use horseshoe::protocol::types::limits::{
     DISK_HUNG_MS_DEFAULT, HEARTBEAT_MS_DEFAULT, LINK_DOWN_MS_DEFAULT,
 };
-use horseshoe::protocol::message::{
+use horseshoe::protocol::types::message::{
     ClientMessage, ClientReply, Destination, Endpoint, Envelope, Input, Message, Now, Output,
     Recovered,
 };

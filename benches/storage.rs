@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use horseshoe::protocol::ballot::Ballot;
-use horseshoe::protocol::message::Group;
-use horseshoe::protocol::record::{AcceptorState, Key, Record};
+use horseshoe::protocol::types::ballot::Ballot;
+use horseshoe::protocol::types::message::Group;
+use horseshoe::protocol::types::record::{AcceptorState, Key, Record};
 use horseshoe::runtime::allocator;
 use horseshoe::storage::{DiskOptions, Durability, Opened, Table, disk};
 use nix::time::{ClockId, clock_gettime};

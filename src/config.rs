@@ -11,8 +11,8 @@ use std::time::Duration;
 pub use address::{Host, NodeAddress};
 use address::{check_listen, parse_listen};
 
-use crate::protocol::limits::MEMBERS_MAX;
-use crate::protocol::timings::{Timings, TimingsError};
+use crate::protocol::types::limits::MEMBERS_MAX;
+use crate::protocol::types::timings::{Timings, TimingsError};
 use crate::storage::Durability;
 
 /// The tracing filter unless one is set.
@@ -290,7 +290,7 @@ impl Votes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::limits::{HEARTBEAT_MS_DEFAULT, LINK_DOWN_MS_DEFAULT};
+    use crate::protocol::types::limits::{HEARTBEAT_MS_DEFAULT, LINK_DOWN_MS_DEFAULT};
     use proptest::prelude::*;
 
     fn settings(index: usize, nodes: &[&str]) -> Settings {

@@ -6,7 +6,7 @@
 
 use horseshoe::config::MEMORY_MAX_MIN;
 use horseshoe::gateway::text;
-use horseshoe::protocol::{digest, limits};
+use horseshoe::protocol::types::{digest, limits};
 use kvclient::{datagram, session, wire};
 
 const WIRE: Document = Document {

@@ -119,7 +119,7 @@ fn reads_of_two_writes() {
 
 #[cfg(feature = "mutants")]
 mod mutants {
-    use horseshoe::protocol::rules::{Rule, switch_off};
+    use horseshoe::protocol::types::rules::{Rule, switch_off};
 
     use super::model::scope::Scope;
     use super::{exhaust, scopes};

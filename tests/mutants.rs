@@ -9,7 +9,7 @@ mod sim;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use horseshoe::protocol::rules::{Rule, switch_off};
+use horseshoe::protocol::types::rules::{Rule, switch_off};
 use scenarios::{
     ballots, catching_up, changes, clocks, exactly_once, handoff, hung_disks, latent, lives,
     members, outcomes, purge, rollbacks, split, text,
@@ -331,7 +331,7 @@ fn every_rule_is_missed_when_it_is_switched_off() {
 
 #[test]
 fn every_rule_is_in_the_table() {
-    let rules = include_str!("../src/protocol/rules.rs");
+    let rules = include_str!("../src/protocol/types/rules.rs");
     let listed = rules
         .split("pub enum Rule {")
         .nth(1)

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use horseshoe::config::{ServerConfig, Settings, TextMode};
-use horseshoe::protocol::message::{DigestsAsked, Group, Message};
+use horseshoe::protocol::types::message::{DigestsAsked, Group, Message};
 use horseshoe::runtime::{Bound, Notice, RuntimeError, allocator, own_addresses};
 use horseshoe::storage::{Durability, Opened, Storage, StorageError, memory};
 use kvclient::datagram::{self, DATAGRAM_SIZE_MAX, DatagramHeader, DatagramWriter, FrameHeader};

@@ -6,10 +6,10 @@ mod seeds;
 mod sim;
 
 mod disk {
-    use horseshoe::protocol::message::{Group, GroupNumber, Recovered};
-    use horseshoe::protocol::record::{AcceptorState, Key};
+    use horseshoe::protocol::types::message::{Group, GroupNumber, Recovered};
+    use horseshoe::protocol::types::record::{AcceptorState, Key};
 
-    use horseshoe::protocol::ballot::Ballot;
+    use horseshoe::protocol::types::ballot::Ballot;
 
     use crate::sim::disk::{Disk, Table};
 
@@ -200,8 +200,9 @@ mod network {
 }
 
 mod node {
-    use horseshoe::protocol::message::Output;
-    use horseshoe::protocol::{Options, Tuning, limits};
+    use horseshoe::protocol::types::limits;
+    use horseshoe::protocol::types::message::Output;
+    use horseshoe::protocol::{Options, Tuning};
 
     use crate::sim::node::{EPOCH_MS, Node, WallClock};
     use crate::sim::random::Random;

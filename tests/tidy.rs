@@ -124,6 +124,75 @@ fn the_protocol_is_pure() {
     assert_none("clocks, sockets, files or threads in src/protocol", found);
 }
 
+/// The levels of `src/protocol`, lowest first.
+const LEVELS: [&str; 9] = [
+    "types",
+    "clock",
+    "clients",
+    "register",
+    "network",
+    "membership",
+    "catchup",
+    "keys",
+    "replica",
+];
+
+/// The levels that a line of code names in a path.
+fn levels_named(line: &str) -> Vec<usize> {
+    let code = line.split("//").next().unwrap_or_default();
+    let mut named = Vec::new();
+    for root in ["protocol::", "super::"] {
+        for (at, _) in code.match_indices(root) {
+            let rest = &code[at + root.len()..];
+            let word = rest
+                .split(|c: char| !c.is_alphanumeric() && c != '_')
+                .next();
+            named.extend(LEVELS.iter().position(|level| Some(*level) == word));
+        }
+    }
+    named
+}
+
+/// The file's level, by its folder; `None` for files that are in no level.
+fn level_of(path: &Path) -> Option<usize> {
+    let inside = path.strip_prefix(root().join("src/protocol")).ok()?;
+    let folder = inside.components().next()?.as_os_str().to_str()?;
+    LEVELS.iter().position(|level| *level == folder)
+}
+
+#[test]
+fn no_import_of_the_protocol_points_up() {
+    let listed = read(&root().join("src/protocol/mod.rs")).unwrap();
+    let levels: Vec<String> = listed
+        .lines()
+        .filter_map(|line| line.strip_prefix("mod ").or(line.strip_prefix("pub mod ")))
+        .map(|name| name.trim_end_matches(';').to_owned())
+        .collect();
+    let mut sorted = LEVELS.map(str::to_owned);
+    sorted.sort();
+    assert_eq!(levels, sorted, "LEVELS lists the folders of src/protocol");
+    let replica = LEVELS.len() - 1;
+    let paths: Vec<_> = files()
+        .into_iter()
+        .filter(|p| level_of(p).is_some_and(|level| level < replica))
+        .collect();
+    assert!(paths.len() > 20, "{} files", paths.len());
+    let found = lines_with(&paths, |path, line| {
+        let own = level_of(path).unwrap_or(replica);
+        levels_named(line).iter().any(|level| *level > own)
+    });
+    assert_none("imports of a higher level", found);
+    let found = lines_with(&paths, |_, line| {
+        let code = line.split("//").next().unwrap_or_default();
+        let mut words = code.split(|c: char| !c.is_alphanumeric() && c != '_');
+        words.any(|word| word == "Replica") || code.contains("Output::Send")
+    });
+    assert_none(
+        "below src/protocol/replica, sends or knows `Replica`",
+        found,
+    );
+}
+
 #[test]
 fn nothing_is_left_unfinished_or_unsafe() {
     let here = Path::new(file!()).file_name().unwrap();
@@ -186,7 +255,7 @@ fn documents_link_to_what_exists() {
 
 #[test]
 fn every_rule_that_can_be_switched_off_is_in_the_document() {
-    let rules = read(&root().join("src/protocol/rules.rs")).unwrap();
+    let rules = read(&root().join("src/protocol/types/rules.rs")).unwrap();
     let document = read(&root().join("docs/protocol.md")).unwrap();
     let listed = rules
         .split("pub enum Rule {")

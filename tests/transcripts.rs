@@ -18,15 +18,15 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 use horseshoe::gateway::text;
-use horseshoe::protocol::ballot::Ballot;
-use horseshoe::protocol::limits::{
+use horseshoe::protocol::types::ballot::Ballot;
+use horseshoe::protocol::types::limits::{
     DISK_HUNG_MS_DEFAULT, HEARTBEAT_MS_DEFAULT, LINK_DOWN_MS_DEFAULT,
 };
-use horseshoe::protocol::message::{
+use horseshoe::protocol::types::message::{
     ClientMessage, ClientReply, Destination, Endpoint, Input, Message, Now, Output, Recovered,
 };
-use horseshoe::protocol::page::Page;
-use horseshoe::protocol::record::{AcceptorState, Key};
+use horseshoe::protocol::types::page::Page;
+use horseshoe::protocol::types::record::{AcceptorState, Key};
 use horseshoe::protocol::{Options, Replica, Tuning};
 use kvclient::wire::{Action, Hello, Operation, OperationId, Request};
 
@@ -237,14 +237,15 @@ impl Lab {
     }
 
     fn show(&mut self, from: usize, to: usize, message: &Message) -> Option<String> {
-        let value = |record: &Option<std::sync::Arc<horseshoe::protocol::record::Record>>| {
-            record
-                .as_ref()
-                .map_or("no record".into(), |r| match &r.value {
-                    Some(value) => format!("{:?}", String::from_utf8_lossy(value)),
-                    None => "tombstone".into(),
-                })
-        };
+        let value =
+            |record: &Option<std::sync::Arc<horseshoe::protocol::types::record::Record>>| {
+                record
+                    .as_ref()
+                    .map_or("no record".into(), |r| match &r.value {
+                        Some(value) => format!("{:?}", String::from_utf8_lossy(value)),
+                        None => "tombstone".into(),
+                    })
+            };
         let text = match message {
             Message::Prepare(m) => format!("Prepare {}", self.ballot(m.ballot)),
             Message::Promise(m) => {

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use horseshoe::protocol::message::{self, Message};
+use horseshoe::protocol::types::message::{self, Message};
 use kvclient::wire;
 
 const DOCUMENT: &str = include_str!("../docs/wire.md");
@@ -13,10 +13,10 @@ const SOURCES: [&str; 7] = [
     include_str!("../client-lib/src/wire.rs"),
     include_str!("../client-lib/src/wire/change.rs"),
     include_str!("../client-lib/src/wire/status.rs"),
-    include_str!("../src/protocol/message.rs"),
-    include_str!("../src/protocol/configuration.rs"),
-    include_str!("../src/protocol/record.rs"),
-    include_str!("../src/protocol/digest.rs"),
+    include_str!("../src/protocol/types/message.rs"),
+    include_str!("../src/protocol/types/configuration.rs"),
+    include_str!("../src/protocol/types/record.rs"),
+    include_str!("../src/protocol/types/digest.rs"),
 ];
 
 /// Names and types of a struct's fields, in order.

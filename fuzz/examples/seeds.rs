@@ -4,10 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use horseshoe::protocol::ballot::Ballot;
-use horseshoe::protocol::digest::{Spread, Sums};
-use horseshoe::protocol::message::*;
-use horseshoe::protocol::record::{
+use horseshoe::protocol::types::ballot::Ballot;
+use horseshoe::protocol::types::digest::{Spread, Sums};
+use horseshoe::protocol::types::message::*;
+use horseshoe::protocol::types::record::{
     AcceptorState, Applied, AppliedOperation, ClientEntry, Key, Record,
 };
 use horseshoe::storage::format;

@@ -3,13 +3,13 @@
 
 use std::net::SocketAddr;
 
-use horseshoe::protocol::ballot::Ballot;
-use horseshoe::protocol::digest::Spread;
-use horseshoe::protocol::limits::{DISK_HUNG_MS_DEFAULT, HEARTBEAT_MS_DEFAULT, LINK_DOWN_MS_DEFAULT};
-use horseshoe::protocol::message::{
+use horseshoe::protocol::types::ballot::Ballot;
+use horseshoe::protocol::types::digest::Spread;
+use horseshoe::protocol::types::limits::{DISK_HUNG_MS_DEFAULT, HEARTBEAT_MS_DEFAULT, LINK_DOWN_MS_DEFAULT};
+use horseshoe::protocol::types::message::{
     ClientReply, Configuration, Input, Member, Message, Meta, Now, Output, Recovered,
 };
-use horseshoe::protocol::record::Key;
+use horseshoe::protocol::types::record::Key;
 use horseshoe::protocol::{Options, Replica, Tuning};
 use horseshoe::runtime::decode::{Arrival, Source, decode};
 use horseshoe::runtime::tally::Tally;

@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 
 use horseshoe::gateway::text::{self, Request};
-use horseshoe::protocol::message::{ClientMessage, Input};
+use horseshoe::protocol::types::message::{ClientMessage, Input};
 use horseshoe::runtime::decode::{Source, decode_text};
 use horseshoe::runtime::tally::Tally;
 use kvclient::wire::{Action, KEY_SIZE_MAX};

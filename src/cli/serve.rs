@@ -13,7 +13,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::{report, words};
 use crate::config::{LOG_DEFAULT, ServerConfig, Settings, TextMode};
-use crate::protocol::limits::{HEARTBEAT_MS_DEFAULT, LINK_DOWN_MS_DEFAULT};
+use crate::protocol::types::limits::{HEARTBEAT_MS_DEFAULT, LINK_DOWN_MS_DEFAULT};
 use crate::runtime::{self, Log, memory};
 use crate::storage::Durability;
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use super::ConfigError;
-use crate::protocol::limits::ADDRESS_SIZE_MAX;
+use crate::protocol::types::limits::ADDRESS_SIZE_MAX;
 
 /// An entry of the list of nodes: `name:port`, `192.0.2.1:port` or `[2001:db8::1]:port`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -12,7 +12,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::Notice;
 use super::log::WARNING_WAITS;
 use crate::config::NodeAddress;
-use crate::protocol::backoff::Backoff;
+use crate::protocol::types::backoff::Backoff;
 
 /// A name is looked up again this long after an answer, since hosts move, ...
 const REFRESH_INTERVAL_US: u64 = 30_000_000;

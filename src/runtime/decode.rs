@@ -10,8 +10,10 @@ use kvclient::parts::{self, Joiner, NoPart};
 
 use super::tally::{Cause, Tally};
 use crate::gateway::text::{self, ParseError};
-use crate::protocol::message::{self, ClientMessage, Endpoint, Envelope, Input, Message, NodeId};
-use crate::protocol::split;
+use crate::protocol::types::configuration;
+use crate::protocol::types::message::{
+    self, ClientMessage, Endpoint, Envelope, Input, Message, NodeId,
+};
 
 /// Frames of kinds from here on go between nodes; those below, between clients and nodes.
 const PEER_KIND_MIN: u8 = 16;
@@ -72,7 +74,12 @@ pub fn decode<'a>(
                 kind, destination, ..
             } = frame.header;
             is_nodes
-                || split::is_heard_from_anywhere(kind, cluster, destination, (own_cluster, own))
+                || configuration::is_heard_from_anywhere(
+                    kind,
+                    cluster,
+                    destination,
+                    (own_cluster, own),
+                )
         };
         let arrival = match frame {
             Ok(frame) if is_peers(&frame) && !is_taken(&frame) => Err(Cause::Stranger),
@@ -209,7 +216,7 @@ pub fn address_of(endpoint: Endpoint) -> SocketAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::message::{ClientMessage, Heartbeat, Row};
+    use crate::protocol::types::message::{ClientMessage, Heartbeat, Row};
     use kvclient::datagram::{DATAGRAM_HEADER_SIZE, DatagramHeader, DatagramWriter};
     use kvclient::wire::{self, Hello};
     use proptest::prelude::*;
@@ -380,8 +387,8 @@ mod tests {
     /// A frame for the nodes that relays it is the same with each of its parts.
     #[test]
     fn parts_give_one_input_and_are_passed_on_one_by_one() {
-        let keys =
-            (0..200).map(|n| crate::protocol::record::Key::user(format!("key {n}").as_bytes()));
+        let keys = (0..200)
+            .map(|n| crate::protocol::types::record::Key::user(format!("key {n}").as_bytes()));
         let asked = message::CopiesAsked {
             keys: keys.collect(),
         };

@@ -11,7 +11,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::Notice;
 use super::sync_times::SyncTimes;
-use crate::protocol::message::{Group, GroupNumber};
+use crate::protocol::types::message::{Group, GroupNumber};
 use crate::storage::{Space, Storage, StorageError};
 
 /// What may be queued before the loop stops taking datagrams in.
@@ -184,7 +184,7 @@ fn commit_until_closed(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::message::GroupNumber;
+    use crate::protocol::types::message::GroupNumber;
     use std::sync::{Arc, Barrier};
     use tokio::sync::mpsc::unbounded_channel;
 

@@ -28,8 +28,8 @@ use super::tally::{Cause, Tally};
 use super::{Notice, events};
 use crate::config::ServerConfig;
 use crate::gateway::text;
-use crate::protocol::limits::{CACHE_PART, KEYS_CACHED_MAX, SKEW_MAX_MS_DEFAULT};
-use crate::protocol::message::{
+use crate::protocol::types::limits::{CACHE_PART, KEYS_CACHED_MAX, SKEW_MAX_MS_DEFAULT};
+use crate::protocol::types::message::{
     ClientReply, Destination, Endpoint, Envelope, Group, Input, Now, Output, encode_reply,
 };
 use crate::protocol::{Options, Replica, Tuning};

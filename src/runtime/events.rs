@@ -3,7 +3,7 @@
 use kvclient::wire::ClockStatus;
 
 use super::RuntimeError;
-use crate::protocol::message::Event;
+use crate::protocol::types::message::Event;
 
 /// For errors that name a year.
 const YEAR_MS: u64 = 31_556_952_000;

@@ -14,7 +14,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
-use crate::protocol::backoff::Waits;
+use crate::protocol::types::backoff::Waits;
 
 /// A trouble that goes on is logged at once, then after one second, two, four, up to about a minute.
 pub const WARNING_WAITS: Waits = Waits {

@@ -22,7 +22,7 @@ pub mod tally;
 
 use std::time::Duration;
 
-use crate::protocol::message::GroupNumber;
+use crate::protocol::types::message::GroupNumber;
 use crate::storage::{Space, StorageError};
 
 pub use bind::own_addresses;

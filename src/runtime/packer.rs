@@ -15,7 +15,7 @@ use kvclient::datagram::{
 use kvclient::parts;
 
 use super::tally::{Cause, Tally};
-use crate::protocol::message::{Message, Probe};
+use crate::protocol::types::message::{Message, Probe};
 
 /// Datagrams that one system call is handed.
 pub const SEND_BATCH_MAX: usize = 64;

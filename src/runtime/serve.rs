@@ -11,7 +11,7 @@ use super::bind::own_addresses;
 use super::log::WARNING_WAITS;
 use super::{Bound, Notice, allocator, process_limits};
 use crate::config::ServerConfig;
-use crate::protocol::backoff::Backoff;
+use crate::protocol::types::backoff::Backoff;
 use crate::storage::{self, DiskOptions, Opened, StorageError};
 
 /// How often a node whose own address is not there yet tries to bind it.

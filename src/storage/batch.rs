@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use crate::protocol::ballot::Ballot;
-use crate::protocol::message::{Group, GroupNumber};
-use crate::protocol::record::{AcceptorState, Key};
+use crate::protocol::types::ballot::Ballot;
+use crate::protocol::types::message::{Group, GroupNumber};
+use crate::protocol::types::record::{AcceptorState, Key};
 
 /// What groups that are committed together leave of one key; the inner `None` is a removal.
 #[derive(Default)]

@@ -20,7 +20,7 @@ pub use super::open::open;
 use super::presence::Presence;
 use super::reserve::{Reserve, Space};
 use super::{Durability, Storage, journal};
-use crate::protocol::message::{Group, GroupNumber, Incarnation};
+use crate::protocol::types::message::{Group, GroupNumber, Incarnation};
 
 /// Commits this long after the mark was written write it again. As the node's ceiling is raised
 /// (B1), and so a group committed, every second or so, the mark is never far behind.

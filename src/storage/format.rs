@@ -8,9 +8,9 @@ use serde::de::DeserializeOwned;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::error::StorageError;
-use crate::protocol::ballot::Ballot;
-use crate::protocol::message::{GroupNumber, Incarnation, Meta};
-use crate::protocol::record::{AcceptorState, Key};
+use crate::protocol::types::ballot::Ballot;
+use crate::protocol::types::message::{GroupNumber, Incarnation, Meta};
+use crate::protocol::types::record::{AcceptorState, Key};
 
 /// First bytes of the engine's keys. All share one keyspace, so that the engine moves them from
 /// its journal to its tables together: a group number is never newer than the registers beside it.
@@ -214,9 +214,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::protocol::digest::Spread;
-    use crate::protocol::message::{Configuration, Member};
-    use crate::protocol::record::{Applied, ClientEntry, Record};
+    use crate::protocol::types::digest::Spread;
+    use crate::protocol::types::message::{Configuration, Member};
+    use crate::protocol::types::record::{Applied, ClientEntry, Record};
 
     fn here() -> &'static Path {
         Path::new("store")
@@ -274,7 +274,7 @@ mod tests {
             removals: 4,
             removed_at: 5,
         };
-        let forced = crate::protocol::configuration::Forced {
+        let forced = crate::protocol::types::configuration::Forced {
             lineage: 4,
             from: 5,
         };

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::error::StorageError;
 use super::{Durability, file};
-use crate::protocol::message::{Configuration, Incarnation, Member, NodeId};
-use crate::protocol::readdress::{self, Readdressed};
+use crate::protocol::types::message::{Configuration, Incarnation, Member, NodeId};
+use crate::protocol::types::readdress::{self, Readdressed};
 
 /// Of the whole data directory. Since the third it has a salt; the second is read.
 pub const FORMAT: u32 = 3;

@@ -15,7 +15,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::error::StorageError;
 use super::file;
 use super::format::{GROUP_KEY, GroupEntry, u64_at};
-use crate::protocol::message::GroupNumber;
+use crate::protocol::types::message::GroupNumber;
 
 const START: u8 = 1;
 const ITEM: u8 = 2;

@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::error::StorageError;
 use super::file;
 use super::format::u64_at;
-use crate::protocol::message::{GroupNumber, Incarnation};
+use crate::protocol::types::message::{GroupNumber, Incarnation};
 
 const MAGIC: [u8; 4] = *b"HSMK";
 const VERSION: u32 = 1;

@@ -1,7 +1,7 @@
 //! No store at all: a node that starts again starts without its state (E1).
 
 use super::{Opened, Storage, StorageError, Table};
-use crate::protocol::message::{Group, Incarnation, Recovered};
+use crate::protocol::types::message::{Group, Incarnation, Recovered};
 
 #[derive(Debug)]
 struct Memory;

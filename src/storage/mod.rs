@@ -30,7 +30,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::message::{Group, Recovered};
+use crate::protocol::types::message::{Group, Recovered};
 
 pub use disk::DiskOptions;
 pub use error::StorageError;

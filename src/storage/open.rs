@@ -16,7 +16,7 @@ use super::mark::Mark;
 use super::presence::Presence;
 use super::reserve::Reserve;
 use super::{Opened, Table, journal};
-use crate::protocol::message::{GroupNumber, Incarnation, Meta, Recovered};
+use crate::protocol::types::message::{GroupNumber, Incarnation, Meta, Recovered};
 
 /// Registers that room is made for at once at opening, on the word of the group entry.
 const RESERVED_MAX: usize = 1 << 26;

@@ -10,8 +10,8 @@ use super::format::{Entry, META_KEY};
 use super::identity::{self, Identity};
 use super::journal;
 use super::mark::Mark;
-use crate::protocol::message::{Configuration, Member, NodeId};
-use crate::protocol::readdress::{Readdressed, address};
+use crate::protocol::types::message::{Configuration, Member, NodeId};
+use crate::protocol::types::readdress::{Readdressed, address};
 
 /// A node's old and its new address.
 pub type Pair = (String, String);

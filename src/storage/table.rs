@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use crate::protocol::ballot::Ballot;
-use crate::protocol::digest::{Bucket, Digests, Spread};
-use crate::protocol::message::{Group, Meta};
-use crate::protocol::page::Page;
-use crate::protocol::record::{AcceptorState, Key, SPACE_USER};
+use crate::protocol::types::ballot::Ballot;
+use crate::protocol::types::digest::{Bucket, Digests, Spread};
+use crate::protocol::types::message::{Group, Meta};
+use crate::protocol::types::page::Page;
+use crate::protocol::types::record::{AcceptorState, Key, SPACE_USER};
 
 type States = BTreeMap<Key, AcceptorState>;
 
@@ -143,9 +143,9 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::protocol::limits::KEYS_SIZE_MAX;
-    use crate::protocol::message::Configuration;
-    use crate::protocol::record::Record;
+    use crate::protocol::types::limits::KEYS_SIZE_MAX;
+    use crate::protocol::types::message::Configuration;
+    use crate::protocol::types::record::Record;
 
     fn state(ballot: u64, value: Option<&'static [u8]>) -> AcceptorState {
         AcceptorState {

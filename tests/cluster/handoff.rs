@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use horseshoe::protocol::record::{AcceptorState, Key};
+use horseshoe::protocol::types::record::{AcceptorState, Key};
 use horseshoe::storage::{DiskOptions, Durability, Table, disk};
 use kvclient::wire::Action;
 use kvclient::{Call, Client};

@@ -4,11 +4,11 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use horseshoe::protocol::message::{
+use horseshoe::protocol::types::message::{
     ClientMessage, ClientReply, Destination, Endpoint, Envelope, Event, Group, Input, Message,
     Meta, Now, Output, Recovered,
 };
-use horseshoe::protocol::record::{AcceptorState, Key};
+use horseshoe::protocol::types::record::{AcceptorState, Key};
 use horseshoe::protocol::{Options, Replica, Tuning};
 use kvclient::wire::{Hello, Request};
 
@@ -72,7 +72,7 @@ fn replica(scope: &Scope, life: &Life) -> Replica {
         heartbeat_ms: HEARTBEAT_MS,
         link_down_ms: HEARTBEAT_MS,
         shrink_after_ms: 0,
-        disk_hung_ms: horseshoe::protocol::limits::DISK_HUNG_MS_DEFAULT,
+        disk_hung_ms: horseshoe::protocol::types::limits::DISK_HUNG_MS_DEFAULT,
         cluster_name: String::new(),
         bootstrap: false,
         tuning: Tuning::default(),

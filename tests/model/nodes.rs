@@ -5,11 +5,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use foldhash::fast::FixedState;
-use horseshoe::protocol::ballot::Ballot;
-use horseshoe::protocol::message::{
+use horseshoe::protocol::types::ballot::Ballot;
+use horseshoe::protocol::types::message::{
     ClientReply, ConfigurationTold, Envelope, Epoch, Incarnation, Message, NodeId, Purge, RoundId,
 };
-use horseshoe::protocol::record::{Key, Record};
+use horseshoe::protocol::types::record::{Key, Record};
 use kvclient::wire::{Action, Answer, OperationId, Outcome};
 use xxhash_rust::xxh3::xxh3_128;
 

@@ -1,12 +1,12 @@
 //! What may happen in a search.
 
 use bytes::Bytes;
-use horseshoe::protocol::ballot::Ballot;
-use horseshoe::protocol::configuration;
-use horseshoe::protocol::message::{
+use horseshoe::protocol::types::ballot::Ballot;
+use horseshoe::protocol::types::configuration;
+use horseshoe::protocol::types::message::{
     Configuration, Envelope, Epoch, Incarnation, Member, Message, NodeId,
 };
-use horseshoe::protocol::record::{AcceptorState, Key, Record};
+use horseshoe::protocol::types::record::{AcceptorState, Key, Record};
 use kvclient::clock;
 use kvclient::wire::{self, Action, Operation, OperationId};
 

@@ -3,8 +3,8 @@
 
 use std::collections::VecDeque;
 
-use horseshoe::protocol::ballot::Ballot;
-use horseshoe::protocol::message::Epoch;
+use horseshoe::protocol::types::ballot::Ballot;
+use horseshoe::protocol::types::message::Epoch;
 use kvclient::wire::{OperationId, Outcome};
 use xxhash_rust::xxh3::xxh3_128;
 

@@ -1,6 +1,6 @@
 //! E4, E5: members that were away, the second time too.
 
-use horseshoe::protocol::message::Message;
+use horseshoe::protocol::types::message::Message;
 
 use crate::scenarios::changes::{are_all_members, has_members};
 use crate::sim::cluster::Cluster;

@@ -4,15 +4,15 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use horseshoe::protocol::ballot::Ballot;
-use horseshoe::protocol::digest::{Bucket, Digests, Spread};
-use horseshoe::protocol::message::{
+use horseshoe::protocol::types::ballot::Ballot;
+use horseshoe::protocol::types::digest::{Bucket, Digests, Spread};
+use horseshoe::protocol::types::message::{
     Configuration, ConfigurationTold, Envelope, Epoch, Forward, GroupNumber, Heartbeat,
     Incarnation, Input, LinkTold, Member, Message, Meta, NodeId, Now, Output, Recovered, RoundId,
     Row,
 };
-use horseshoe::protocol::page::Page;
-use horseshoe::protocol::record::{AcceptorState, Key, Record};
+use horseshoe::protocol::types::page::Page;
+use horseshoe::protocol::types::record::{AcceptorState, Key, Record};
 use horseshoe::protocol::{Options, Replica, Tuning};
 use kvclient::clock;
 use kvclient::wire::{Action, Operation, OperationId};

@@ -1,6 +1,6 @@
 //! E2 to E5: configurations that follow failures.
 
-use horseshoe::protocol::message::{Configuration, NodeId};
+use horseshoe::protocol::types::message::{Configuration, NodeId};
 
 use crate::sim::cluster::Cluster;
 use crate::sim::script::{Script, append, msg, user_key};

@@ -1,7 +1,7 @@
 //! B2, B5: how far clocks are believed: wall clocks, births, and what other nodes tell.
 
-use horseshoe::protocol::ballot::Ballot;
-use horseshoe::protocol::message::{
+use horseshoe::protocol::types::ballot::Ballot;
+use horseshoe::protocol::types::message::{
     Copied, Group, Heartbeat, Message, Meta, Nack, Prepare, Promise, Row,
 };
 use kvclient::clock::{READING_LAST, READING_MAX, READING_SANE_MAX, Reading, from_ms};

@@ -1,8 +1,8 @@
 //! X6: what grows is refused where a member is full, and surely not done; all else goes on.
 
 use bytes::Bytes;
-use horseshoe::protocol::limits::RETRY_HORIZON_MS;
-use horseshoe::protocol::message::Input;
+use horseshoe::protocol::types::limits::RETRY_HORIZON_MS;
+use horseshoe::protocol::types::message::Input;
 use kvclient::wire::{Action, Full, NodeStatus, Outcome};
 
 use crate::scenarios::handoff::{are_equal, held};

@@ -1,8 +1,8 @@
 //! C1: hinted handoff. Members that missed writes get them when they are heard again.
 
-use horseshoe::protocol::ballot::Ballot;
-use horseshoe::protocol::message::Message;
-use horseshoe::protocol::record::AcceptorState;
+use horseshoe::protocol::types::ballot::Ballot;
+use horseshoe::protocol::types::message::Message;
+use horseshoe::protocol::types::record::AcceptorState;
 
 use crate::sim::cluster::Cluster;
 use crate::sim::script::{Script, append, msg, user_key};

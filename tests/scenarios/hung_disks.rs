@@ -80,7 +80,7 @@ pub fn a_learner_whose_disk_hangs_is_not_admitted() {
 
 /// What a node tells of its disk, at most.
 fn unsynced_max_ms(c: &Script, node: usize) -> u32 {
-    use horseshoe::protocol::message::Message;
+    use horseshoe::protocol::types::message::Message;
     let sent = c.sent(msg("Heartbeat").from(node));
     let told = sent.iter().filter_map(|p| match &p.envelope()?.message {
         Message::Heartbeat(h) => Some(h.rows[0].unsynced_ms),

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use horseshoe::protocol::ballot::Ballot;
-use horseshoe::protocol::configuration;
-use horseshoe::protocol::message::{Accept, Configuration, Envelope};
-use horseshoe::protocol::record::{Key, Record};
+use horseshoe::protocol::types::ballot::Ballot;
+use horseshoe::protocol::types::configuration;
+use horseshoe::protocol::types::message::{Accept, Configuration, Envelope};
+use horseshoe::protocol::types::record::{Key, Record};
 use kvclient::wire::{Change, Outcome};
 
 use super::changes::has_members;

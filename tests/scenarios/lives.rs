@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use horseshoe::protocol::ballot::Ballot;
-use horseshoe::protocol::digest::{Bucket, Digests, Spread, Sums};
-use horseshoe::protocol::message::{
+use horseshoe::protocol::types::ballot::Ballot;
+use horseshoe::protocol::types::digest::{Bucket, Digests, Spread, Sums};
+use horseshoe::protocol::types::message::{
     Accept, Accepted, AdmissionAsked, BucketAsked, BucketEntry, BucketTold, CopiesAsked, Copy,
     DigestsAsked, DigestsTold, Message, Prepare, Purge, Read,
 };
-use horseshoe::protocol::record::{AcceptorState, Key};
+use horseshoe::protocol::types::record::{AcceptorState, Key};
 use kvclient::wire::Action;
 
 use crate::scenarios::alone::{Alone, EPOCH, LIFE, ballot, bucket_of, configuration, record};
@@ -316,7 +316,7 @@ fn missed_by_three() -> Alone {
     let Message::Prepare(Prepare { ballot, .. }) = asked else {
         unreachable!("by its name");
     };
-    let promise = horseshoe::protocol::message::Promise {
+    let promise = horseshoe::protocol::types::message::Promise {
         ballot,
         accepted: Ballot::ZERO,
         record: None,
@@ -561,7 +561,7 @@ fn of_key(c: &Script, name: &str) -> usize {
 pub fn e1_hints_end_when_a_vote_is_renounced() {
     let mut node = missed_by_three();
     node.run_ms(1_000);
-    let told = horseshoe::protocol::message::RolledBack {
+    let told = horseshoe::protocol::types::message::RolledBack {
         incarnation: 1,
         starts: 100,
         boot: 1,

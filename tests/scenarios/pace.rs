@@ -1,6 +1,6 @@
 //! Heartbeats as slow as the settings allow: what waits for them waits as long as they take.
 
-use horseshoe::protocol::message::ClientReply;
+use horseshoe::protocol::types::message::ClientReply;
 use kvclient::wire::{Action, Outcome};
 
 use crate::scenarios::changes::has_members;

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use horseshoe::protocol::ballot::Ballot;
-use horseshoe::protocol::message::Message;
+use horseshoe::protocol::types::ballot::Ballot;
+use horseshoe::protocol::types::message::Message;
 use kvclient::wire::Action;
 
 use crate::scenarios::changes::{are_all_members, has_members};

@@ -1,6 +1,6 @@
 //! What other stores were reported to lose, told again here.
 
-use horseshoe::protocol::message::NodeId;
+use horseshoe::protocol::types::message::NodeId;
 use kvclient::wire::Outcome;
 
 use crate::scenarios::changes::has_members;

@@ -4,19 +4,19 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use horseshoe::protocol::ballot::Ballot;
-use horseshoe::protocol::configuration::{Forced, lineage_of};
-use horseshoe::protocol::digest::{BUCKETS_MAX, Spread, Sums};
-use horseshoe::protocol::limits::{
+use horseshoe::protocol::types::ballot::Ballot;
+use horseshoe::protocol::types::configuration::{Forced, lineage_of};
+use horseshoe::protocol::types::digest::{BUCKETS_MAX, Spread, Sums};
+use horseshoe::protocol::types::limits::{
     ADDRESS_SIZE_MAX, APPLIED_SIZE_MAX, FOLLOWED_LAST, FORCES_MAX, MEMBERS_MAX, NODES_AWAY_MAX,
     NODES_MAX,
 };
-use horseshoe::protocol::message::{
+use horseshoe::protocol::types::message::{
     Accept, ClientReply, Configuration, ConfigurationAsked, ConfigurationTold, Copy, DigestsTold,
     EPOCH_MAX, Echo, Forward, ForwardAnswer, Heartbeat, LinkTold, Member, Message, Promise,
     ReadAnswer, Row, encode_reply,
 };
-use horseshoe::protocol::record::{Applied, AppliedOperation, ClientEntry, Key, Record};
+use horseshoe::protocol::types::record::{Applied, AppliedOperation, ClientEntry, Key, Record};
 use kvclient::clock::READING_SANE_MAX;
 use kvclient::datagram::{DATAGRAM_HEADER_SIZE, DATAGRAM_SIZE_MAX, FRAME_HEADER_SIZE};
 use kvclient::wire::{

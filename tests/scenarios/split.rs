@@ -1,9 +1,9 @@
 //! E8: a cluster that was forced on both sides of a split.
 
-use horseshoe::protocol::configuration::{Forced, first_epoch, next_lineage};
-use horseshoe::protocol::digest::{BUCKETS_MAX, Spread};
-use horseshoe::protocol::limits::NODES_AWAY_MAX;
-use horseshoe::protocol::message::{Configuration, ConfigurationTold, Member, NodeId};
+use horseshoe::protocol::types::configuration::{Forced, first_epoch, next_lineage};
+use horseshoe::protocol::types::digest::{BUCKETS_MAX, Spread};
+use horseshoe::protocol::types::limits::NODES_AWAY_MAX;
+use horseshoe::protocol::types::message::{Configuration, ConfigurationTold, Member, NodeId};
 use kvclient::session::{Question, Told};
 use kvclient::wire::{Action, Change, ChangeOutcome, NodeStatus, Outcome};
 

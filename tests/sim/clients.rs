@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use horseshoe::protocol::message::{ClientMessage, ClientReply, decode_client, encode_reply};
+use horseshoe::protocol::types::message::{
+    ClientMessage, ClientReply, decode_client, encode_reply,
+};
 use kvclient::session::{self, CallError, Completion, Session, SessionOptions};
 use kvclient::wire::{Action, Outcome};
 

@@ -4,15 +4,15 @@
 use std::collections::BTreeMap;
 
 use horseshoe::gateway::text;
-use horseshoe::protocol::limits::{
+use horseshoe::protocol::types::configuration::is_heard_from_anywhere;
+use horseshoe::protocol::types::limits::{
     DISK_HUNG_MS_DEFAULT, HEARTBEAT_MS_DEFAULT, LINK_DOWN_MS_DEFAULT,
 };
-use horseshoe::protocol::message::{
+use horseshoe::protocol::types::message::{
     ClientReply, Destination, Endpoint, Envelope, Epoch, Event as NodeEvent, GroupNumber,
     Incarnation, Input, NodeId, Output,
 };
-use horseshoe::protocol::record::Key;
-use horseshoe::protocol::split::is_heard_from_anywhere;
+use horseshoe::protocol::types::record::Key;
 use horseshoe::protocol::{Options, Replica, Tuning};
 
 use super::clients::Client;

@@ -1,7 +1,7 @@
 //! Messages through their real encoding, there and back.
 
 use horseshoe::gateway;
-use horseshoe::protocol::message::{
+use horseshoe::protocol::types::message::{
     ClientMessage, ClientReply, Group, Message, decode_client, encode_reply,
 };
 use kvclient::datagram::{DATAGRAM_HEADER_SIZE, DATAGRAM_SIZE_MAX, FRAME_HEADER_SIZE};

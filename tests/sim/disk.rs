@@ -5,10 +5,10 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use horseshoe::protocol::digest::{Bucket, Digests, Spread};
-use horseshoe::protocol::message::{Group, GroupNumber, Incarnation, Meta, Recovered};
-use horseshoe::protocol::page::Page;
-use horseshoe::protocol::record::{AcceptorState, Key};
+use horseshoe::protocol::types::digest::{Bucket, Digests, Spread};
+use horseshoe::protocol::types::message::{Group, GroupNumber, Incarnation, Meta, Recovered};
+use horseshoe::protocol::types::page::Page;
+use horseshoe::protocol::types::record::{AcceptorState, Key};
 
 /// Groups, put together.
 #[derive(Debug, Clone, Default)]

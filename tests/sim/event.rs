@@ -3,8 +3,8 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-use horseshoe::protocol::message::{ClientMessage, ClientReply, Endpoint, Envelope, Input};
-use horseshoe::protocol::record::{AcceptorState, Key};
+use horseshoe::protocol::types::message::{ClientMessage, ClientReply, Endpoint, Envelope, Input};
+use horseshoe::protocol::types::record::{AcceptorState, Key};
 
 use super::network::Place;
 

@@ -1,7 +1,7 @@
 //! Clients by hand, for scenarios that choose each attempt themselves.
 
 use bytes::Bytes;
-use horseshoe::protocol::message::{ClientMessage, ClientReply};
+use horseshoe::protocol::types::message::{ClientMessage, ClientReply};
 use kvclient::wire::{Action, Hello, Operation, OperationId, Outcome, Request};
 
 use super::clients::Client;

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use horseshoe::gateway::text;
-use horseshoe::protocol::message::{ClientMessage, Envelope, Message, decode_client};
+use horseshoe::protocol::types::message::{ClientMessage, Envelope, Message, decode_client};
 
 use super::cluster::{Cluster, Fate, endpoint};
 use super::codec::encode_request;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use horseshoe::protocol::message::{ClientMessage, Input, Now, Output};
+use horseshoe::protocol::types::message::{ClientMessage, Input, Now, Output};
 use horseshoe::protocol::{Options, Replica};
 
 use super::disk::Disk;

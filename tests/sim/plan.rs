@@ -2,7 +2,7 @@
 //! things are common in some seeds and absent in others, so that each meets every other.
 
 use horseshoe::protocol::Tuning;
-use horseshoe::protocol::digest::BUCKETS_MAX;
+use horseshoe::protocol::types::digest::BUCKETS_MAX;
 
 use kvclient::wire::{KEY_SIZE_MAX, VALUE_SIZE_MAX};
 

@@ -1,7 +1,7 @@
 //! Disks that are put back to an older copy, and who knows of what is lost with that (E1).
 
 use horseshoe::protocol::Replica;
-use horseshoe::protocol::message::{Envelope, Message};
+use horseshoe::protocol::types::message::{Envelope, Message};
 
 use super::cluster::Cluster;
 use super::disk::Disk;

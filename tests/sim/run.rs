@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use horseshoe::protocol::ballot::Ballot;
-use horseshoe::protocol::record::{Key, Record};
+use horseshoe::protocol::types::ballot::Ballot;
+use horseshoe::protocol::types::record::{Key, Record};
 use kvclient::wire::{Action, Outcome};
 
 use super::checker::{self, Verdict};

@@ -4,10 +4,10 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use horseshoe::protocol::ballot::Ballot;
-use horseshoe::protocol::digest::Bucket;
-use horseshoe::protocol::message::{Message, NodeId};
-use horseshoe::protocol::record::Key;
+use horseshoe::protocol::types::ballot::Ballot;
+use horseshoe::protocol::types::digest::Bucket;
+use horseshoe::protocol::types::message::{Message, NodeId};
+use horseshoe::protocol::types::record::Key;
 use kvclient::clock;
 use kvclient::wire::{self, Action, Outcome};
 

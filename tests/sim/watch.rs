@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use horseshoe::protocol::ballot::Ballot;
-use horseshoe::protocol::configuration::lineage_of;
-use horseshoe::protocol::message::{
+use horseshoe::protocol::types::ballot::Ballot;
+use horseshoe::protocol::types::configuration::lineage_of;
+use horseshoe::protocol::types::message::{
     BucketTold, ClientReply, Configuration, Copied, Envelope, Epoch, Group, Incarnation, Member,
     Message, NodeId, RoundId,
 };
-use horseshoe::protocol::record::{Key, Record};
+use horseshoe::protocol::types::record::{Key, Record};
 use kvclient::clock;
 use kvclient::wire::{Answer, Outcome, Version};
 

@@ -4,8 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use horseshoe::protocol::message::{Accept, Message, ReadAnswer, decode_client, encode_reply};
-use horseshoe::protocol::record::{Key, Record};
+use horseshoe::protocol::types::message::{
+    Accept, Message, ReadAnswer, decode_client, encode_reply,
+};
+use horseshoe::protocol::types::record::{Key, Record};
 use kvclient::wire::{self, Action, Change, ChangeRequest, kind};
 
 use crate::sim::codec::encode_request;
@@ -141,7 +143,7 @@ fn garbage() -> Vec<u8> {
         ..Record::default()
     };
     let answer = ReadAnswer {
-        accepted: horseshoe::protocol::ballot::Ballot::new(1 << 12, 2),
+        accepted: horseshoe::protocol::types::ballot::Ballot::new(1 << 12, 2),
         chosen: true,
         record: Some(record.into()),
         floor: Default::default(),
@@ -161,7 +163,7 @@ fn twice() -> Vec<u8> {
         };
         let accept = Accept {
             key: Key::user(b"k"),
-            ballot: horseshoe::protocol::ballot::Ballot::new(1 << 12, 2),
+            ballot: horseshoe::protocol::types::ballot::Ballot::new(1 << 12, 2),
             record: record.into(),
         };
         Message::from(accept)

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use horseshoe::protocol::message::Group;
-use horseshoe::protocol::record::{AcceptorState, Key, Record};
+use horseshoe::protocol::types::message::Group;
+use horseshoe::protocol::types::record::{AcceptorState, Key, Record};
 use horseshoe::storage::{DiskOptions, StorageError, disk};
 use tempfile::TempDir;
 

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use horseshoe::protocol::ballot::Ballot;
-use horseshoe::protocol::message::{Configuration, Group, Member, Meta};
-use horseshoe::protocol::record::{AcceptorState, Key, Record};
+use horseshoe::protocol::types::ballot::Ballot;
+use horseshoe::protocol::types::message::{Configuration, Group, Member, Meta};
+use horseshoe::protocol::types::record::{AcceptorState, Key, Record};
 use horseshoe::storage::{DiskOptions, Durability, Opened, Table, disk};
 use tempfile::TempDir;
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use horseshoe::protocol::message::{Group, Meta};
+use horseshoe::protocol::types::message::{Group, Meta};
 use horseshoe::storage::{DiskOptions, disk};
 
 use super::model::{INCARNATION, copy, directory, files, journal, list, make, open, options, size};

@@ -6,9 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use horseshoe::protocol::ballot::Ballot;
-use horseshoe::protocol::message::{Configuration, Group, Member, Meta, Recovered};
-use horseshoe::protocol::record::{AcceptorState, Key, Record};
+use horseshoe::protocol::types::ballot::Ballot;
+use horseshoe::protocol::types::message::{Configuration, Group, Member, Meta, Recovered};
+use horseshoe::protocol::types::record::{AcceptorState, Key, Record};
 use horseshoe::storage::{DiskOptions, Durability, Opened, Table, disk, memory};
 use proptest::prelude::*;
 

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use horseshoe::protocol::ballot::Ballot;
-use horseshoe::protocol::message::Group;
-use horseshoe::protocol::record::{AcceptorState, Key, Record};
+use horseshoe::protocol::types::ballot::Ballot;
+use horseshoe::protocol::types::message::Group;
+use horseshoe::protocol::types::record::{AcceptorState, Key, Record};
 use horseshoe::storage::{DiskOptions, Opened};
 
 use super::model::{directory, files, open, os_options};

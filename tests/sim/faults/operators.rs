@@ -2,7 +2,7 @@
 //! names all members, or all but one that is no quorum alone, unless they change meanwhile (see
 //! `Watch::may_have_lost`).
 
-use horseshoe::protocol::message::{Configuration, Member, NodeId};
+use horseshoe::protocol::types::message::{Configuration, Member, NodeId};
 use kvclient::session::Question;
 use kvclient::wire::Change;
 

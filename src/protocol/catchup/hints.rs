@@ -1,0 +1,402 @@
+//! Hints: which keys each other member has missed, and which of these are being copied to it (C1).
+//! Owns what is noted, in bounds; what is sent, and whether it may be, is `repair`'s.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use crate::protocol::types::ballot::Ballot;
+use crate::protocol::types::limits::{
+    COPIES_SIZE_MAX, COPIES_UNDER_WAY_MAX, HINTS_MAX, HINTS_SIZE_MAX, ROUNDS_LINGERING_MAX,
+};
+use crate::protocol::types::message::{NodeId, Now, RoundId};
+use crate::protocol::types::quorum::NodeSet;
+use crate::protocol::types::record::Key;
+
+/// What a hint takes beside its key's name, about.
+const HINT_OVERHEAD: usize = 128;
+
+/// A round that was chosen before all members had answered.
+#[derive(Debug)]
+struct Lingering {
+    key: Key,
+    ballot: Ballot,
+    missing: NodeSet,
+}
+
+/// Rounds that were chosen, for as long as the last answers to them may still come.
+#[derive(Debug, Default)]
+pub struct Rounds {
+    lingering: HashMap<RoundId, Lingering, foldhash::fast::RandomState>,
+    /// In order of time. An entry whose round is gone means nothing.
+    due: VecDeque<(u64, RoundId)>,
+}
+
+/// A write that some members have not answered.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Missed {
+    pub key: Key,
+    pub ballot: Ballot,
+    pub nodes: NodeSet,
+}
+
+impl Rounds {
+    /// `wait_us`: after which who has not answered has missed it.
+    pub fn chosen(&mut self, now: Now, round: RoundId, missed: Missed, wait_us: u64) {
+        let Missed { key, ballot, nodes } = missed;
+        let lingering = Lingering {
+            key,
+            ballot,
+            missing: nodes,
+        };
+        self.lingering.insert(round, lingering);
+        self.due.push_back((now.mono_us + wait_us, round));
+    }
+
+    pub fn accepted(&mut self, round: RoundId, from: NodeId) {
+        if let Some(lingering) = self.lingering.get_mut(&round) {
+            lingering.missing.remove(from);
+            if lingering.missing.is_empty() {
+                self.lingering.remove(&round);
+            }
+        }
+    }
+
+    /// That node is a member no more, or somebody else: it is waited for no longer.
+    pub fn forget(&mut self, node: NodeId) {
+        self.lingering.retain(|_, lingering| {
+            lingering.missing.remove(node);
+            !lingering.missing.is_empty()
+        });
+    }
+
+    /// The next round that was waited for long enough, or for which there is no room.
+    pub fn pop_due(&mut self, now: Now) -> Option<Missed> {
+        loop {
+            let (due_us, round) = *self.due.front()?;
+            if due_us > now.mono_us && self.due.len() <= ROUNDS_LINGERING_MAX {
+                return None;
+            }
+            self.due.pop_front();
+            if let Some(lingering) = self.lingering.remove(&round) {
+                return Some(Missed {
+                    key: lingering.key,
+                    ballot: lingering.ballot,
+                    nodes: lingering.missing,
+                });
+            }
+        }
+    }
+}
+
+/// A key that is being copied.
+#[derive(Debug)]
+struct Copying {
+    missed: Ballot,
+    /// Zero until something was sent.
+    sent: Ballot,
+    size: usize,
+    looked_at_us: u64,
+    /// What stood in the way at the last look.
+    doubt: Option<Ballot>,
+}
+
+/// What one member has missed.
+#[derive(Debug, Default)]
+pub struct Hints {
+    /// Key to the ballot that was missed.
+    waiting: BTreeMap<Key, Ballot>,
+    copying: BTreeMap<Key, Copying>,
+    /// Of the keys' names, with what each takes beside.
+    size: usize,
+    /// Of the copies under way.
+    copying_size: usize,
+    /// Hints that there was no room for.
+    overflowed: u64,
+}
+
+fn hint_size(key: &Key) -> usize {
+    key.as_bytes().len() + HINT_OVERHEAD
+}
+
+impl Hints {
+    /// Keys that wait or are being copied.
+    pub fn len(&self) -> usize {
+        self.waiting.len() + self.copying.len()
+    }
+
+    pub fn overflowed(&self) -> u64 {
+        self.overflowed
+    }
+
+    /// The member was found to hold the same: what was not noted is there.
+    pub fn forget_overflowed(&mut self) {
+        self.overflowed = 0;
+    }
+
+    /// The member was found to hold the same: what was noted is there, but for the keys that are to be kept.
+    pub fn forget_noted(&mut self, is_kept: impl Fn(&Key) -> bool) {
+        self.pause();
+        let mut size = 0;
+        self.waiting.retain(|key, _| {
+            let kept = is_kept(key);
+            size += if kept { 0 } else { hint_size(key) };
+            kept
+        });
+        self.size -= size;
+    }
+
+    pub fn has(&self, key: &Key) -> bool {
+        self.waiting.contains_key(key) || self.copying.contains_key(key)
+    }
+
+    pub fn note(&mut self, key: Key, ballot: Ballot) {
+        // A copy under way may be of an older record: its answer tells nothing of this one.
+        let copying = self.end_copy(&key).map(|copying| copying.missed);
+        let known = self.waiting.get(&key).copied().or(copying);
+        if let Some(known) = known {
+            self.waiting.insert(key, ballot.max(known));
+            return;
+        }
+        let size = hint_size(&key);
+        if self.len() >= HINTS_MAX || self.size + size > HINTS_SIZE_MAX {
+            self.overflowed += 1;
+            return;
+        }
+        self.size += size;
+        self.waiting.insert(key, ballot);
+    }
+
+    /// The next key to copy, if the window has room; it counts as being copied from now on.
+    pub fn start_copy(&mut self, now: Now) -> Option<Key> {
+        let full = self.copying.len() >= COPIES_UNDER_WAY_MAX;
+        if full || self.copying_size >= COPIES_SIZE_MAX {
+            return None;
+        }
+        let (key, missed) = self.waiting.pop_first()?;
+        let copying = Copying {
+            missed,
+            sent: Ballot::ZERO,
+            size: 0,
+            looked_at_us: now.mono_us,
+            doubt: None,
+        };
+        self.copying.insert(key.clone(), copying);
+        Some(key)
+    }
+
+    /// Keys being copied that have not been answered for long.
+    pub fn overdue(&mut self, now: Now, wait_us: u64) -> Vec<Key> {
+        let mut overdue = Vec::new();
+        for (key, copying) in &mut self.copying {
+            if now.mono_us >= copying.looked_at_us + wait_us {
+                copying.looked_at_us = now.mono_us;
+                overdue.push(key.clone());
+            }
+        }
+        overdue
+    }
+
+    /// The ballot that was missed, of a key that is being copied.
+    pub fn missed(&self, key: &Key) -> Option<Ballot> {
+        self.copying.get(key).map(|copying| copying.missed)
+    }
+
+    /// Whether so much may be sent now. Without room the key waits again; one copy may always go.
+    pub fn may_send(&mut self, key: &Key, size: usize) -> bool {
+        let others = match self.copying.get(key) {
+            Some(copying) => self.copying_size - copying.size,
+            None => return false,
+        };
+        if others > 0 && others + size > COPIES_SIZE_MAX {
+            self.wait_again(key);
+            return false;
+        }
+        true
+    }
+
+    pub fn sent(&mut self, key: &Key, ballot: Ballot, size: usize) {
+        if let Some(copying) = self.copying.get_mut(key) {
+            self.copying_size = self.copying_size - copying.size + size;
+            copying.sent = ballot;
+            copying.size = size;
+        }
+    }
+
+    /// `ballot` stands in the way of a copy; gives whether it did so at the last look already.
+    pub fn doubt(&mut self, key: &Key, ballot: Ballot) -> bool {
+        let Some(copying) = self.copying.get_mut(key) else {
+            return false;
+        };
+        copying.doubt.replace(ballot) == Some(ballot)
+    }
+
+    /// The member holds what was sent at this ballot, or a later record.
+    pub fn copied(&mut self, key: &Key, ballot: Ballot) {
+        let answers = |copying: &Copying| copying.sent == ballot && ballot >= copying.missed;
+        if self.copying.get(key).is_some_and(answers) {
+            self.end_copy(key);
+            self.size -= hint_size(key);
+        }
+    }
+
+    /// What is under way waits again.
+    pub fn pause(&mut self) {
+        while let Some((key, copying)) = self.copying.pop_first() {
+            self.waiting.insert(key, copying.missed);
+        }
+        self.copying_size = 0;
+    }
+
+    fn wait_again(&mut self, key: &Key) {
+        if let Some(copying) = self.end_copy(key) {
+            self.waiting.insert(key.clone(), copying.missed);
+        }
+    }
+
+    fn end_copy(&mut self, key: &Key) -> Option<Copying> {
+        let copying = self.copying.remove(key)?;
+        self.copying_size -= copying.size;
+        Some(copying)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WAIT_MS: u64 = 200;
+    const WAIT_US: u64 = WAIT_MS * 1_000;
+
+    fn at(mono_ms: u64) -> Now {
+        Now {
+            mono_us: mono_ms * 1_000,
+            wall_ms: 0,
+        }
+    }
+
+    fn key(number: usize) -> Key {
+        Key::user(format!("key-{number:06}").as_bytes())
+    }
+
+    fn b(reading: u64) -> Ballot {
+        Ballot::new(reading, 1)
+    }
+
+    fn missed(number: usize, nodes: &[NodeId]) -> Missed {
+        Missed {
+            key: key(number),
+            ballot: b(number as u64),
+            nodes: nodes.iter().copied().collect(),
+        }
+    }
+
+    #[test]
+    fn a_late_answer_leaves_no_hint() {
+        let mut rounds = Rounds::default();
+        rounds.chosen(at(0), 7, missed(1, &[2, 3]), WAIT_US);
+        rounds.chosen(at(0), 8, missed(2, &[2]), WAIT_US);
+        rounds.accepted(7, 3);
+        rounds.accepted(8, 2);
+        rounds.accepted(9, 2);
+        assert_eq!(rounds.pop_due(at(WAIT_MS - 1)), None);
+        let left = rounds.pop_due(at(WAIT_MS));
+        assert_eq!(left, Some(missed(1, &[2])));
+        assert_eq!(rounds.pop_due(at(WAIT_MS)), None);
+    }
+
+    #[test]
+    fn rounds_beyond_the_bound_are_not_waited_for() {
+        let mut rounds = Rounds::default();
+        for number in 0..=ROUNDS_LINGERING_MAX {
+            rounds.chosen(at(0), number as u64, missed(number, &[2]), WAIT_US);
+        }
+        assert_eq!(rounds.pop_due(at(1)), Some(missed(0, &[2])));
+        assert_eq!(rounds.pop_due(at(1)), None);
+    }
+
+    #[test]
+    fn hints_are_bounded_and_what_is_left_out_is_counted() {
+        let mut hints = Hints::default();
+        for number in 0..HINTS_MAX + 3 {
+            hints.note(key(number), b(1));
+        }
+        assert_eq!((hints.len(), hints.overflowed()), (HINTS_MAX, 3));
+        // One that is there already takes no room.
+        hints.note(key(5), b(2));
+        assert_eq!((hints.len(), hints.overflowed()), (HINTS_MAX, 3));
+        hints.forget_overflowed();
+        assert_eq!((hints.len(), hints.overflowed()), (HINTS_MAX, 0));
+        let mut hints = Hints::default();
+        let long = |number: usize| Key::user(format!("{number:01000}").as_bytes());
+        for number in 0..HINTS_MAX {
+            hints.note(long(number), b(1));
+        }
+        assert!(hints.len() < HINTS_MAX && hints.size <= HINTS_SIZE_MAX);
+        assert_eq!(hints.len() as u64 + hints.overflowed(), HINTS_MAX as u64);
+    }
+
+    #[test]
+    fn what_the_member_holds_already_is_forgotten() {
+        let mut hints = Hints::default();
+        (0..5).for_each(|number| hints.note(key(number), b(1)));
+        hints.start_copy(at(0));
+        hints.forget_noted(|kept| *kept == key(3));
+        let has: Vec<bool> = (0..5).map(|number| hints.has(&key(number))).collect();
+        assert_eq!(has, [false, false, false, true, false]);
+        assert_eq!((hints.size, hints.copying_size), (hint_size(&key(3)), 0));
+    }
+
+    #[test]
+    fn a_hint_goes_when_what_was_sent_is_answered() {
+        let mut hints = Hints::default();
+        hints.note(key(1), b(5));
+        assert_eq!(hints.start_copy(at(0)), Some(key(1)));
+        assert_eq!(hints.missed(&key(1)), Some(b(5)));
+        assert!(hints.may_send(&key(1), 100));
+        hints.sent(&key(1), b(6), 100);
+        hints.copied(&key(1), b(5));
+        assert_eq!(hints.len(), 1, "an answer to something else");
+        hints.copied(&key(1), b(6));
+        assert_eq!((hints.len(), hints.size, hints.copying_size), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_write_missed_during_a_copy_is_copied_too() {
+        let mut hints = Hints::default();
+        hints.note(key(1), b(5));
+        hints.start_copy(at(0));
+        hints.sent(&key(1), b(5), 100);
+        hints.note(key(1), b(7));
+        hints.copied(&key(1), b(5));
+        assert_eq!((hints.len(), hints.copying_size), (1, 0));
+        hints.start_copy(at(1));
+        assert_eq!(hints.missed(&key(1)), Some(b(7)));
+    }
+
+    #[test]
+    fn the_window_bounds_what_is_under_way() {
+        let mut hints = Hints::default();
+        (0..2 * COPIES_UNDER_WAY_MAX).for_each(|number| hints.note(key(number), b(1)));
+        let started = std::iter::from_fn(|| hints.start_copy(at(0))).count();
+        assert_eq!(started, COPIES_UNDER_WAY_MAX);
+        assert!(hints.may_send(&key(0), 2 * COPIES_SIZE_MAX), "one may go");
+        hints.sent(&key(0), b(1), COPIES_SIZE_MAX);
+        assert!(!hints.may_send(&key(1), 1));
+        assert_eq!(hints.missed(&key(1)), None, "it waits again");
+        assert_eq!(hints.len(), 2 * COPIES_UNDER_WAY_MAX);
+        hints.pause();
+        assert_eq!((hints.copying.len(), hints.copying_size), (0, 0));
+        assert_eq!(hints.len(), 2 * COPIES_UNDER_WAY_MAX);
+    }
+
+    #[test]
+    fn what_is_not_answered_is_looked_at_again() {
+        let mut hints = Hints::default();
+        hints.note(key(1), b(1));
+        hints.start_copy(at(0));
+        assert!(hints.overdue(at(WAIT_MS - 1), WAIT_US).is_empty());
+        assert_eq!(hints.overdue(at(WAIT_MS), WAIT_US), [key(1)]);
+        assert!(hints.overdue(at(WAIT_MS), WAIT_US).is_empty());
+        assert!(!hints.doubt(&key(1), b(3)));
+        assert!(hints.doubt(&key(1), b(3)), "it stands in the way for long");
+    }
+}

@@ -1,0 +1,5 @@
+//! Clients' sessions, and operations on their way.
+
+pub(in crate::protocol) mod pending;
+pub mod sessions;
+pub(in crate::protocol) mod text_operation;

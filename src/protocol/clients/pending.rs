@@ -1,0 +1,161 @@
+//! Operations that wait for their outcome, and who waits for it.
+
+use std::sync::Arc;
+
+use kvclient::wire::Operation;
+
+use crate::protocol::clients::text_operation;
+use crate::protocol::types::limits::{OPERATION_AGE_MAX_MS, TEXT_AGE_MAX_MS};
+use crate::protocol::types::message::{Endpoint, NodeId, Now};
+use crate::protocol::types::rules::rule;
+
+/// Who waits for an operation's outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReplyTo {
+    Client {
+        to: Endpoint,
+        attempt: u64,
+    },
+    /// Forwarded by a node, in that boot of it.
+    Node {
+        node: NodeId,
+        boot: u64,
+        attempt: u64,
+        /// The neighbour that its latest sending came through.
+        via: NodeId,
+    },
+    Sessionless {
+        to: Endpoint,
+        id: u64,
+    },
+    /// This node itself, for the configuration (see `change`).
+    Own {
+        sequence: u64,
+    },
+}
+
+impl ReplyTo {
+    /// Whether both are sent to the same place.
+    fn comes_with(self, other: ReplyTo) -> bool {
+        match (self, other) {
+            (ReplyTo::Client { to, .. }, ReplyTo::Client { to: other, .. })
+            | (ReplyTo::Sessionless { to, .. }, ReplyTo::Sessionless { to: other, .. }) => {
+                to == other
+            }
+            (ReplyTo::Node { node, .. }, ReplyTo::Node { node: other, .. }) => node == other,
+            _ => false,
+        }
+    }
+
+    /// Whether it came from a client here, and not from another node.
+    pub fn is_client(self) -> bool {
+        !matches!(self, ReplyTo::Node { .. } | ReplyTo::Own { .. })
+    }
+}
+
+/// Further attempts that are answered: of one source, ...
+const ATTEMPTS_PER_SOURCE_MAX: usize = 8;
+/// ... and of all. Of more the first are not: they are as good as lost on the way.
+const ATTEMPTS_MAX: usize = 32;
+
+/// An operation that is not answered yet.
+#[derive(Debug, Clone)]
+pub struct Pending {
+    pub operation: Arc<Operation>,
+    pub reply: ReplyTo,
+    /// Further attempts at the same operation, which wait for the same outcome.
+    pub also: Vec<ReplyTo>,
+    /// X2: an earlier attempt may have been made, or may still come.
+    pub tried: bool,
+    /// X5: it went out in an Accept, so that nobody may say any more that it was surely not done.
+    pub sent: bool,
+    pub arrived_us: u64,
+    /// X1: a time not after the one at which a client's datagram brought it to a node; `None`: too long
+    /// ago to say.
+    pub received_us: Option<u64>,
+}
+
+impl Pending {
+    /// Another attempt waits for the same outcome. An answer may be as large as a datagram, so there are few.
+    /// Gives how many are answered no more.
+    pub(in crate::protocol) fn join(&mut self, reply: ReplyTo) -> u64 {
+        let is_same = |other: &&ReplyTo| other.comes_with(reply);
+        let of_source = self.also.iter().filter(is_same).count();
+        let excess = if of_source >= ATTEMPTS_PER_SOURCE_MAX {
+            self.also.iter().position(|other| other.comes_with(reply))
+        } else {
+            (self.also.len() >= ATTEMPTS_MAX).then_some(0)
+        };
+        if let Some(place) = excess {
+            self.also.remove(place);
+        }
+        self.also.push(reply);
+        u64::from(excess.is_some())
+    }
+
+    pub(in crate::protocol) fn is_overdue(&self, now: Now) -> bool {
+        now.mono_us >= self.arrived_us + OPERATION_AGE_MAX_MS * 1_000
+    }
+
+    /// X1: a text operation that waited, or was on its way, for so long that the table may have forgotten
+    /// an earlier attempt.
+    pub(in crate::protocol) fn is_stale_text(&self, now: Now) -> bool {
+        let age_max_us = TEXT_AGE_MAX_MS * 1_000;
+        let stale = |at_us: u64| now.mono_us >= at_us + age_max_us;
+        let is_text = text_operation::is_text(self.operation.id.client);
+        is_text && self.received_us.is_none_or(stale) && rule!(X1_fresh)
+    }
+
+    /// X5: whether "surely not done" is still true. Of a read it always is.
+    pub(in crate::protocol) fn is_refusable(&self) -> bool {
+        !self.sent || self.operation.action.is_read() || !rule!(X5_sent)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kvclient::wire::{Action, OperationId};
+
+    /// However often it is sent again, an operation has few answers, to the last attempts.
+    #[test]
+    fn few_attempts_at_an_operation_are_answered() {
+        let to = |port| Endpoint::new(1, port);
+        let operation = Operation {
+            id: OperationId {
+                client: 1,
+                sequence: 1,
+            },
+            birth: 1,
+            low_mark: 1,
+            key: "k".into(),
+            want_old: true,
+            action: Action::Delete,
+        };
+        let mut pending = Pending {
+            operation: Arc::new(operation),
+            reply: ReplyTo::Client {
+                to: to(1),
+                attempt: 0,
+            },
+            also: Vec::new(),
+            tried: false,
+            sent: false,
+            arrived_us: 0,
+            received_us: None,
+        };
+        let mut unanswered = 0;
+        for attempt in 1..=3_000 {
+            unanswered += pending.join(ReplyTo::Client { to: to(1), attempt });
+        }
+        assert_eq!(unanswered, 3_000 - ATTEMPTS_PER_SOURCE_MAX as u64);
+        assert_eq!(pending.also.len(), ATTEMPTS_PER_SOURCE_MAX);
+        for port in 2..=200 {
+            let (to, id) = (to(port), 7);
+            pending.join(ReplyTo::Sessionless { to, id });
+        }
+        assert_eq!(pending.also.len(), ATTEMPTS_MAX);
+        let (to, id) = (to(200), 7);
+        assert_eq!(pending.also.last(), Some(&ReplyTo::Sessionless { to, id }));
+    }
+}

@@ -1,0 +1,55 @@
+//! Operations of clients that have no session: Firecloud's text datagrams. Owns what such an
+//! operation's identity is.
+//!
+//! A text client sends the same words, under the same id, to one node after another. Those words and
+//! that id are the operation (X1). What address they come from is the network's doing: a client with
+//! several may seem to be another one at each node. But another client may use the same words and id.
+
+use kvclient::wire::ClientId;
+use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
+
+use crate::protocol::types::message::Endpoint;
+
+/// The upper half of a text client's id; no session is opened under such an id.
+const TEXT_TAG: u64 = 0x7e87_da7a_6c11_e275;
+/// The lowest bits of such an id tell where it came from.
+const SOURCE_BITS: u32 = 32;
+
+/// Whether this is the id of a text client.
+pub fn is_text(client: ClientId) -> bool {
+    (client >> 64) as u64 == TEXT_TAG
+}
+
+/// The id of the text client that sends from there, as far as it puts this value.
+pub fn text_client(from: Endpoint, value: &[u8]) -> ClientId {
+    let mut source = Xxh3Default::new();
+    source.update(&from.ip.to_be_bytes());
+    source.update(&from.port.to_be_bytes());
+    let value = ClientId::from(xxh3_64(value) as u32);
+    let source = ClientId::from(source.digest() as u32);
+    ClientId::from(TEXT_TAG) << 64 | value << SOURCE_BITS | source
+}
+
+/// Whether these are ids of text clients that put the same value, from different addresses.
+pub fn is_from_elsewhere(client: ClientId, other: ClientId) -> bool {
+    is_text(client) && client != other && client >> SOURCE_BITS == other >> SOURCE_BITS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_operation_is_known_by_its_words_and_where_they_come_from() {
+        let at = |ip, port, value| text_client(Endpoint::new(ip, port), value);
+        let first = at(1, 2, b"a");
+        assert!(is_text(first) && !is_text(7) && !is_text(ClientId::MAX));
+        assert_eq!(first, at(1, 2, b"a"));
+        for elsewhere in [at(1, 3, b"a"), at(2, 2, b"a")] {
+            assert!(first != elsewhere && is_from_elsewhere(first, elsewhere));
+        }
+        assert!(!is_from_elsewhere(first, first));
+        assert!(first != at(1, 2, b"b") && !is_from_elsewhere(first, at(2, 2, b"b")));
+        assert!(!is_from_elsewhere(7, 8));
+    }
+}

@@ -1,0 +1,198 @@
+//! The node's hybrid clock, which ballots and round ids come from.
+//!
+//! Owns how far a wall clock is believed (B2). The persisted ceiling is written by `Replica`; here it is
+//! only kept.
+
+use kvclient::clock::{self, HybridClock, READING_LAST, Reading};
+
+use crate::protocol::clock::bound::Belief;
+use crate::protocol::types::limits::{CEILING_LOW_WATER_MS, CEILING_STEP_MS, FOLLOWED_LAST};
+use crate::protocol::types::message::{Now, RoundId};
+use crate::protocol::types::rules::rule;
+
+/// The clock that ballots and round ids come from, and its ceiling.
+#[derive(Debug, Clone)]
+pub struct BallotClock {
+    clock: HybridClock,
+    ceiling: Reading,
+    belief: Belief,
+    clamped: bool,
+    /// A wall clock that would bring the hybrid clock near its end; it is not followed.
+    wall_at_end_ms: Option<u64>,
+    /// For the tests that switch rules off: where ids begin that do not come from the clock.
+    begun: Reading,
+    rounds: u64,
+}
+
+impl BallotClock {
+    /// B1: a restarted node begins at its ceiling, above all that it issued, promised or accepted.
+    pub fn new(ceiling: Reading, skew_max_ms: u64, now: Now) -> Self {
+        let start = if rule!(B1) { ceiling } else { 0 };
+        BallotClock {
+            clock: HybridClock::new(start),
+            ceiling,
+            belief: Belief::new(start, skew_max_ms, now.mono_us),
+            clamped: false,
+            wall_at_end_ms: None,
+            begun: start,
+            rounds: 0,
+        }
+    }
+
+    pub fn last(&self) -> Reading {
+        self.clock.last()
+    }
+
+    pub fn ceiling(&self) -> Reading {
+        self.ceiling
+    }
+
+    /// Whether the wall clock is ahead of what the members allow, so that it is not followed.
+    pub fn is_clamped(&self) -> bool {
+        self.clamped
+    }
+
+    pub fn knows_no_walls(&self) -> bool {
+        self.belief.wall_bound_ms(Now::default()).is_none()
+    }
+
+    /// How far the wall clock is above what the members allow.
+    pub fn wall_ahead_ms(&self, now: Now) -> u64 {
+        let bound_ms = self.belief.wall_bound_ms(now).unwrap_or(now.wall_ms);
+        now.wall_ms.saturating_sub(bound_ms)
+    }
+
+    /// B2: what the wall clocks of a quorum show now, as their (lower) median.
+    pub fn set_median(&mut self, median_ms: u64, now: Now) {
+        self.belief.set_median(median_ms, now);
+    }
+
+    /// A clock that is at its end, or a wall clock near it, in milliseconds since 1970: the wall clock,
+    /// where `true`, else the hybrid clock. Nothing more may be issued.
+    pub fn at_end(&self) -> Option<(u64, bool)> {
+        let hybrid = (self.last() >= READING_LAST).then(|| (clock::to_ms(self.last()), false));
+        hybrid.or(self.wall_at_end_ms.map(|ms| (ms, true)))
+    }
+
+    /// A new reading, never issued before. It may leave the node only once a ceiling above it is
+    /// durable, see `needs_ceiling`.
+    pub fn tick(&mut self, now: Now) -> Reading {
+        let physical = self.believed_ms(now);
+        let reading = self.clock.tick(physical);
+        self.belief.moved(reading);
+        reading
+    }
+
+    /// To be called at every input, before anything moves the clock.
+    pub fn pass(&mut self, now: Now) {
+        self.belief.pass(now.mono_us);
+    }
+
+    /// An id that no round of this node had in this life or an earlier one (R4): a reading too.
+    pub fn round_id(&mut self, now: Now) -> RoundId {
+        if !rule!(R4_ids) {
+            self.rounds += 1;
+            return self.rounds;
+        }
+        // Ids tick as fast as short rounds do, and would alone keep the clock above their ballots: so
+        // without B1's next(b) they may not move it either.
+        if !rule!(B1_next) {
+            self.rounds += 1;
+            return self.begun + self.rounds;
+        }
+        self.tick(now)
+    }
+
+    /// B5: whether a reading that another node tells is followed.
+    pub fn is_believable(&self, reading: Reading) -> bool {
+        self.belief.is_believable(reading)
+    }
+
+    /// B5: whether an operation that was born then is taken.
+    pub fn takes_birth(&self, birth: Reading) -> bool {
+        birth <= self.belief.birth_bound().max(self.last()) || !rule!(B5)
+    }
+
+    /// A ballot, birth or clock that was seen moves the clock. The caller has looked at whether it is
+    /// to be believed.
+    pub fn observe(&mut self, reading: Reading) {
+        self.clock.observe(reading);
+        self.belief.heard(self.clock.last());
+    }
+
+    /// B5: whether a member that stays there is followed.
+    pub fn may_follow(&self, reading: Reading, now: Now) -> bool {
+        self.belief.may_follow(reading, now)
+    }
+
+    /// What a quorum told moves the clock, however far ahead it is, but not near its end.
+    pub fn observe_agreed(&mut self, reading: Reading) {
+        if reading <= FOLLOWED_LAST || !rule!(B5) {
+            self.clock.observe(reading.min(READING_LAST));
+            self.belief.moved(self.clock.last());
+        }
+    }
+
+    /// B1: whether the ceiling should be raised now: in steps, before it is reached.
+    pub fn needs_ceiling(&self) -> bool {
+        self.clock.last() + clock::from_ms(CEILING_LOW_WATER_MS) > self.ceiling
+    }
+
+    /// Raises the ceiling; the caller persists it.
+    pub fn raise_ceiling(&mut self) -> Reading {
+        self.ceiling = self.clock.last() + clock::from_ms(CEILING_STEP_MS);
+        self.ceiling
+    }
+
+    fn believed_ms(&mut self, now: Now) -> u64 {
+        if !rule!(B2) {
+            return now.wall_ms;
+        }
+        let Some(bound_ms) = self.belief.wall_bound_ms(now) else {
+            // X5 lets no round start without a median; what ticks before that only orders itself.
+            return clock::to_ms(self.clock.last());
+        };
+        self.clamped = now.wall_ms > bound_ms;
+        let believed_ms = now.wall_ms.min(bound_ms);
+        self.wall_at_end_ms = (believed_ms >= clock::to_ms(FOLLOWED_LAST)).then_some(believed_ms);
+        match self.wall_at_end_ms {
+            Some(_) => clock::to_ms(self.clock.last()),
+            None => believed_ms,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wall_clock_far_ahead_of_the_median_is_clamped() {
+        let mut clock = BallotClock::new(0, 60_000, Now::default());
+        let ahead = Now {
+            mono_us: 5_000_000,
+            wall_ms: 10_000_000,
+        };
+        clock.set_median(10_000_000 - 3_600_000, ahead);
+        let reading = clock.tick(ahead);
+        assert_eq!(clock::to_ms(reading), 10_000_000 - 3_600_000 + 60_000);
+        assert!(clock.is_clamped());
+        clock.set_median(10_000_000 - 1_000, ahead);
+        assert_eq!(clock::to_ms(clock.tick(ahead)), 10_000_000);
+        assert!(!clock.is_clamped());
+    }
+
+    #[test]
+    fn a_restart_begins_above_the_ceiling() {
+        let mut clock = BallotClock::new(clock::from_ms(500), 60_000, Now::default());
+        let now = Now {
+            mono_us: 0,
+            wall_ms: 100,
+        };
+        clock.set_median(100, now);
+        assert!(clock.tick(now) > clock::from_ms(500));
+        assert!(clock.needs_ceiling());
+        let ceiling = clock.raise_ceiling();
+        assert!(ceiling > clock.last() && !clock.needs_ceiling());
+    }
+}

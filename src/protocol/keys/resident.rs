@@ -1,0 +1,318 @@
+//! The keys whose state the core holds: loaded on demand, evicted when idle. Owns residence, not
+//! meaning.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+
+use crate::protocol::clients::pending::Pending;
+use crate::protocol::keys::work::Work;
+use crate::protocol::register::coordinator::Coordinator;
+use crate::protocol::types::ballot::Ballot;
+use crate::protocol::types::limits::LOAD_WAITERS_MAX;
+use crate::protocol::types::message::{Envelope, Epoch, GroupNumber, NodeId};
+use crate::protocol::types::record::{AcceptorState, Key};
+
+/// What waits for a key to be loaded.
+#[derive(Debug)]
+pub enum Waiting {
+    Peer(Envelope),
+    Operation(Pending),
+    /// Is to be copied to that member (C1).
+    Copy(NodeId),
+    /// Is to be mended by a round.
+    Mend,
+    /// Is to be looked at with the next heartbeat.
+    Look,
+    /// Of that epoch.
+    Work(Epoch, Work),
+}
+
+#[derive(Debug, Default)]
+pub struct Resident {
+    pub state: Option<AcceptorState>,
+    pub coordinator: Option<Box<Coordinator>>,
+    /// The last group that carries a change of this key.
+    pub group: GroupNumber,
+    /// The last ballot of this node's own that it accepted from itself, since the key was loaded.
+    pub own: Ballot,
+    /// The earliest timer set for the key.
+    pub timer_us: Option<u64>,
+    used: bool,
+}
+
+/// What a resident key takes in memory beside its name, about: its places in the tables, and a coordinator that
+/// had a few operations in its queue. Records do not count: they are shared with the store.
+const RESIDENT_SIZE: usize =
+    256 + size_of::<Resident>() + size_of::<Coordinator>() + 4 * size_of::<Pending>();
+/// Of a node that is full the bounds are so many times lower (X6).
+const FULL_PART: usize = 8;
+
+/// Places in the order of eviction that may be empty beside as many as there are keys.
+const ORDER_SLACK: usize = 1_024;
+
+#[derive(Debug)]
+enum Slot {
+    Loading(Vec<Waiting>),
+    Resident(Box<Resident>),
+}
+
+/// What asking for a key gives.
+pub enum Fetched {
+    Resident,
+    /// To be loaded: the caller asks for it.
+    Load,
+    /// Asked for before.
+    Waits,
+    /// Too much waits for it already.
+    Overflow(Box<Waiting>),
+}
+
+pub struct Cache {
+    slots: HashMap<Key, Slot, foldhash::fast::RandomState>,
+    /// Eviction order: a second chance for what was used since it was last looked at.
+    order: VecDeque<Key>,
+    /// The same of keys that had no state when they were loaded. These go first: whoever asks for keys
+    /// that are not there can name any number of them.
+    absent: VecDeque<Key>,
+    /// Keys whose state is gone for good (P1).
+    gone: VecDeque<Key>,
+    residents: usize,
+    /// What these take in memory, about.
+    size: usize,
+    bounds: Bounds,
+}
+
+/// What the resident keys may come to.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    pub keys_max: usize,
+    pub size_max: usize,
+}
+
+impl fmt::Debug for Cache {
+    /// In order of keys: the same state reads the same.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut slots: Vec<(&Key, &Slot)> = self.slots.iter().collect();
+        slots.sort_unstable_by_key(|(key, _)| *key);
+        f.debug_struct("Cache")
+            .field("slots", &slots)
+            .field("order", &self.order)
+            .field("absent", &self.absent)
+            .field("gone", &self.gone)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Cache {
+    pub fn new(bounds: Bounds) -> Self {
+        Cache {
+            slots: HashMap::default(),
+            order: VecDeque::new(),
+            absent: VecDeque::new(),
+            gone: VecDeque::new(),
+            residents: 0,
+            size: 0,
+            bounds,
+        }
+    }
+
+    pub fn resident(&mut self, key: &Key) -> Option<&mut Resident> {
+        match self.slots.get_mut(key) {
+            Some(Slot::Resident(resident)) => {
+                resident.used = true;
+                Some(resident)
+            }
+            _ => None,
+        }
+    }
+
+    /// For what has to wait until the key is resident.
+    pub fn wait(&mut self, key: &Key, waiting: Waiting) -> Fetched {
+        match self.slots.get_mut(key) {
+            Some(Slot::Resident(_)) => Fetched::Resident,
+            Some(Slot::Loading(waiters)) if waiters.len() >= LOAD_WAITERS_MAX => {
+                Fetched::Overflow(Box::new(waiting))
+            }
+            Some(Slot::Loading(waiters)) => {
+                waiters.push(waiting);
+                Fetched::Waits
+            }
+            None => {
+                self.slots.insert(key.clone(), Slot::Loading(vec![waiting]));
+                Fetched::Load
+            }
+        }
+    }
+
+    /// The key's state is here; gives what waited. `None` if nobody asked.
+    pub fn loaded(&mut self, key: &Key, state: Option<AcceptorState>) -> Option<Vec<Waiting>> {
+        let slot = self.slots.get_mut(key)?;
+        let Slot::Loading(waiters) = slot else {
+            return None;
+        };
+        let waiters = std::mem::take(waiters);
+        let queue = match state {
+            Some(_) => &mut self.order,
+            None => &mut self.absent,
+        };
+        queue.push_back(key.clone());
+        let resident = Resident {
+            state,
+            used: true,
+            ..Resident::default()
+        };
+        *slot = Slot::Resident(Box::new(resident));
+        self.residents += 1;
+        self.size += size_of_resident(key);
+        Some(waiters)
+    }
+
+    /// The key has no state any more: there is nothing to keep it for.
+    pub fn forget(&mut self, key: Key) {
+        self.gone.push_back(key);
+    }
+
+    /// The key is resident.
+    fn remove(&mut self, key: &Key) {
+        self.slots.remove(key);
+        self.residents -= 1;
+        self.size -= size_of_resident(key);
+    }
+
+    fn drop_gone(&mut self, is_durable: impl Fn(GroupNumber) -> bool) {
+        while let Some(key) = self.gone.front() {
+            let mut is_removed = false;
+            match self.slots.get(key) {
+                Some(Slot::Resident(resident)) if resident.state.is_none() => {
+                    if !is_durable(resident.group) {
+                        return;
+                    }
+                    is_removed = resident.is_idle();
+                }
+                _ => {}
+            }
+            let key = self.gone.pop_front().expect("just seen");
+            if is_removed {
+                self.remove(&key);
+            }
+        }
+    }
+
+    /// Lets idle keys go until the bounds are kept, which are lower for a node that is full. What is under
+    /// way, or not yet durable as told by `is_durable`, stays; so they may be passed while that much is going on.
+    pub fn evict(&mut self, is_full: bool, is_durable: impl Fn(GroupNumber) -> bool) {
+        self.drop_gone(&is_durable);
+        // Keys that are held here alone keep whole pages of memory from going back to the system.
+        if self.order.len() + self.absent.len() > 2 * self.slots.len() + ORDER_SLACK {
+            for queue in [&mut self.order, &mut self.absent] {
+                queue.retain(|key| self.slots.contains_key(key));
+                queue.shrink_to_fit();
+            }
+            self.slots.shrink_to_fit();
+        }
+        let part = if is_full { FULL_PART } else { 1 };
+        let keys_max = (self.bounds.keys_max / part).max(1);
+        let size_max = self.bounds.size_max / part;
+        for of_absent in [true, false] {
+            let mut chances = 2 * self.queue(of_absent).len();
+            while chances > 0 && (self.residents > keys_max || self.size > size_max) {
+                chances -= 1;
+                self.evict_next(of_absent, &is_durable);
+            }
+        }
+    }
+
+    fn queue(&mut self, of_absent: bool) -> &mut VecDeque<Key> {
+        match of_absent {
+            true => &mut self.absent,
+            false => &mut self.order,
+        }
+    }
+
+    /// Looks at the next key of one queue.
+    fn evict_next(&mut self, of_absent: bool, is_durable: impl Fn(GroupNumber) -> bool) {
+        let Some(key) = self.queue(of_absent).pop_front() else {
+            return;
+        };
+        let Some(Slot::Resident(resident)) = self.slots.get_mut(&key) else {
+            return;
+        };
+        if resident.used || !resident.is_idle() || !is_durable(resident.group) {
+            resident.used = false;
+            let is_absent = of_absent && resident.state.is_none();
+            self.queue(is_absent).push_back(key);
+        } else {
+            self.remove(&key);
+        }
+    }
+}
+
+impl Resident {
+    fn is_idle(&self) -> bool {
+        self.coordinator.as_ref().is_none_or(|c| c.is_idle())
+    }
+}
+
+fn size_of_resident(key: &Key) -> usize {
+    RESIDENT_SIZE + key.as_bytes().len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(n: usize) -> Key {
+        Key::user(format!("{n:01000}").as_bytes())
+    }
+
+    fn load(cache: &mut Cache, n: usize, state: Option<AcceptorState>) {
+        cache.wait(&key(n), Waiting::Look);
+        cache.loaded(&key(n), state);
+    }
+
+    /// Holds `count` keys as large as they may be, of which the odd ones are absent.
+    fn filled(size_max: usize, count: usize) -> Cache {
+        let mut cache = Cache::new(Bounds {
+            keys_max: 65_536,
+            size_max,
+        });
+        for n in 0..count {
+            let state = n.is_multiple_of(2).then(AcceptorState::default);
+            load(&mut cache, n, state);
+        }
+        cache
+    }
+
+    #[test]
+    fn keys_are_bounded_by_their_size_and_absent_ones_go_first() {
+        let mut cache = filled(1 << 20, 1_000);
+        cache.evict(false, |_| true);
+        let held = |cache: &mut Cache, n| cache.resident(&key(n)).is_some();
+        assert!(cache.size <= 1 << 20 && cache.residents > 300, "{cache:?}");
+        let absent = (1..1_000).step_by(2).filter(|n| held(&mut cache, *n));
+        assert_eq!(absent.count(), 0);
+        let present = (0..1_000).step_by(2).filter(|n| held(&mut cache, *n));
+        assert_eq!(present.count(), cache.residents);
+    }
+
+    /// X6: at once, also if all were used a moment ago.
+    #[test]
+    fn a_full_node_keeps_few_keys() {
+        let mut cache = filled(1 << 20, 100);
+        cache.evict(false, |_| true);
+        assert_eq!(cache.residents, 100);
+        cache.evict(true, |_| true);
+        assert!(cache.size <= (1 << 20) / FULL_PART, "{}", cache.size);
+        assert!(cache.residents > 0);
+    }
+
+    #[test]
+    fn what_is_not_durable_stays_and_sizes_are_counted_once() {
+        let mut cache = filled(0, 10);
+        cache.evict(true, |_| false);
+        assert_eq!(cache.residents, 10);
+        (0..10).step_by(3).for_each(|n| cache.forget(key(n)));
+        cache.evict(true, |_| true);
+        assert_eq!((cache.residents, cache.size), (0, 0));
+    }
+}

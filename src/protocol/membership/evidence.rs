@@ -1,0 +1,257 @@
+//! E3: what has to be known of all keys before a joint configuration may be completed. Owns the
+//! evidence; asking for it, and mending what differs, is `change`'s.
+//!
+//! Evidence stays true, so it is gathered while writes go on: equal digests of a bucket first, then
+//! the entries of those that differ, then a round of each key that differs still.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kvclient::clock::Reading;
+
+use crate::protocol::types::ballot::Ballot;
+use crate::protocol::types::digest::{Bucket, Spread, Sums};
+use crate::protocol::types::limits::{SEAL_BUCKETS_MAX, SEAL_PASSES};
+use crate::protocol::types::message::{BucketEntry, BucketTold, Configuration, NodeId, RoundId};
+use crate::protocol::types::quorum::NodeSet;
+use crate::protocol::types::record::Key;
+use crate::protocol::types::rules::rule;
+
+/// What is to be done next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    AskDigests,
+    AskBucket(NodeId, Bucket, Option<Key>),
+    /// Run a full round that changes nothing.
+    Mend(Key),
+    /// All is known: the joint configuration may be completed.
+    Complete,
+}
+
+/// A bucket that is looked at key by key.
+#[derive(Debug, Default)]
+struct Listing {
+    entries: BTreeMap<NodeId, Vec<BucketEntry>>,
+    /// What was told so far ends there; of a member that told nothing there is none.
+    told: BTreeMap<NodeId, Key>,
+    complete: BTreeSet<NodeId>,
+    /// Its contents were compared.
+    compared: bool,
+}
+
+#[derive(Debug)]
+pub struct Sealing {
+    /// Correlates answers with what this one asked.
+    pub id: RoundId,
+    /// The highest clock that a member told when it had installed the joint configuration.
+    clock: Reading,
+    /// Sums of the present pass.
+    told: BTreeMap<NodeId, Sums>,
+    passes: u32,
+    open: BTreeSet<Bucket>,
+    listings: BTreeMap<Bucket, Listing>,
+    mending: BTreeMap<Key, Bucket>,
+    complete: bool,
+}
+
+impl Sealing {
+    pub fn new(id: RoundId, spread: Spread) -> Self {
+        Sealing {
+            id,
+            clock: 0,
+            told: BTreeMap::new(),
+            passes: 1,
+            open: spread.all().collect(),
+            listings: BTreeMap::new(),
+            mending: BTreeMap::new(),
+            complete: false,
+        }
+    }
+
+    /// E3 (c): above all that a quorum of the old configuration promised.
+    pub fn base(&self) -> Ballot {
+        Ballot::new(self.clock, NodeId::MAX)
+    }
+
+    pub fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// Members that were asked and have not answered: for their digests, or for a bucket.
+    pub fn silent(&self, near: &[NodeId]) -> Vec<(NodeId, Step)> {
+        let mut silent = Vec::new();
+        for node in near {
+            if self.listings.is_empty() && !self.told.contains_key(node) {
+                silent.push((*node, Step::AskDigests));
+            }
+            for (bucket, listing) in &self.listings {
+                if !listing.compared && !listing.complete.contains(node) {
+                    let after = listing.told.get(node).cloned();
+                    silent.push((*node, Step::AskBucket(*node, *bucket, after)));
+                }
+            }
+        }
+        silent
+    }
+
+    /// A member has installed the joint configuration, and holds this.
+    pub fn digests_told(&mut self, node: NodeId, clock: Reading, sums: Sums) {
+        self.clock = self.clock.max(clock);
+        self.told.insert(node, sums);
+    }
+
+    pub fn bucket_told(&mut self, node: NodeId, told: BucketTold) -> Option<Step> {
+        let listing = self.listings.get_mut(&told.bucket)?;
+        if listing.compared || listing.complete.contains(&node) {
+            return None;
+        }
+        // A page that came twice, or too late, follows nothing; one that ends where it began leads nowhere.
+        if listing.told.get(&node) != told.after.as_ref() || !told.leads_on() {
+            return None;
+        }
+        let entries = listing.entries.entry(node).or_default();
+        entries.extend(told.entries);
+        if let Some(next) = told.next {
+            listing.told.insert(node, next.clone());
+            return Some(Step::AskBucket(node, told.bucket, Some(next)));
+        }
+        listing.complete.insert(node);
+        None
+    }
+
+    /// A round of the joint epoch chose something for the key.
+    pub fn chosen(&mut self, key: &Key) {
+        if let Some(bucket) = self.mending.remove(key)
+            && !self.mending.values().any(|of| *of == bucket)
+        {
+            self.settle(bucket);
+        }
+    }
+
+    /// Keys whose rounds are not through: they are mended again, and looked at anew after a while.
+    pub fn unmended(&self) -> Vec<Key> {
+        self.mending.keys().cloned().collect()
+    }
+
+    /// What follows from what was told so far. Of the members in `near` all are waited for, but with
+    /// `at_once` only for a joint quorum.
+    pub fn steps(
+        &mut self,
+        configuration: &Configuration,
+        near: &[NodeId],
+        at_once: bool,
+    ) -> Vec<Step> {
+        let mut steps = Vec::new();
+        if self.listings.is_empty() && !self.open.is_empty() {
+            let told: NodeSet = self.told.keys().copied().collect();
+            let all = near.iter().all(|node| told.contains(*node));
+            if !configuration.has_quorum(&told) || !(all || at_once) {
+                return steps;
+            }
+            self.compare_digests(configuration);
+            if !self.open.is_empty() && self.passes < SEAL_PASSES {
+                self.passes += 1;
+                self.told.clear();
+                return vec![Step::AskDigests];
+            }
+        }
+        self.compare_listings(configuration, near, at_once, &mut steps);
+        self.start_listings(near, &mut steps);
+        if self.open.is_empty() && !self.complete {
+            self.complete = true;
+            steps.push(Step::Complete);
+        }
+        steps
+    }
+
+    /// E3 (b), by buckets: a joint quorum holds the very same.
+    fn compare_digests(&mut self, configuration: &Configuration) {
+        let told = &self.told;
+        self.open.retain(|bucket| {
+            let mut holders: BTreeMap<u64, NodeSet> = BTreeMap::new();
+            for (node, sums) in told {
+                holders.entry(sums.of(*bucket)).or_default().insert(*node);
+            }
+            let agreed = holders.values().any(|set| configuration.has_quorum(set));
+            !agreed && rule!(E3_evidence)
+        });
+    }
+
+    fn start_listings(&mut self, near: &[NodeId], steps: &mut Vec<Step>) {
+        let room = SEAL_BUCKETS_MAX.saturating_sub(self.listings.len());
+        let fresh = self.open.iter().copied();
+        let fresh: Vec<Bucket> = fresh
+            .filter(|bucket| !self.listings.contains_key(bucket))
+            .take(room)
+            .collect();
+        for bucket in fresh {
+            self.listings.insert(bucket, Listing::default());
+            let asked = near.iter().map(|node| Step::AskBucket(*node, bucket, None));
+            steps.extend(asked);
+        }
+    }
+
+    fn compare_listings(
+        &mut self,
+        configuration: &Configuration,
+        near: &[NodeId],
+        at_once: bool,
+        steps: &mut Vec<Step>,
+    ) {
+        let mut settled = Vec::new();
+        for (bucket, listing) in &mut self.listings {
+            let told: NodeSet = listing.complete.iter().copied().collect();
+            let all = near.iter().all(|node| told.contains(*node));
+            let enough = configuration.has_quorum(&told) && (all || at_once);
+            if listing.compared || !enough {
+                continue;
+            }
+            listing.compared = true;
+            let open = unsettled(configuration, listing);
+            if open.is_empty() {
+                settled.push(*bucket);
+            }
+            for key in open {
+                self.mending.insert(key.clone(), *bucket);
+                steps.push(Step::Mend(key));
+            }
+        }
+        for bucket in settled {
+            self.settle(bucket);
+        }
+    }
+
+    /// Buckets whose keys could not be mended so far are listed again: others may have done it.
+    pub fn look_anew(&mut self) {
+        let stuck: BTreeSet<Bucket> = self.mending.values().copied().collect();
+        for bucket in stuck {
+            self.listings.remove(&bucket);
+        }
+        self.mending.clear();
+    }
+
+    fn settle(&mut self, bucket: Bucket) {
+        self.open.remove(&bucket);
+        self.listings.remove(&bucket);
+    }
+}
+
+/// E3 (b), by keys: those of which no joint quorum holds the same ballot, nor agrees that there is
+/// none. Who holds something else is left out of the quorums that are compared.
+fn unsettled(configuration: &Configuration, listing: &Listing) -> Vec<Key> {
+    let mut ballots: BTreeMap<&Key, BTreeMap<NodeId, Ballot>> = BTreeMap::new();
+    for node in &listing.complete {
+        for entry in listing.entries.get(node).into_iter().flatten() {
+            let held = ballots.entry(&entry.key).or_default();
+            held.insert(*node, entry.accepted);
+        }
+    }
+    let open = ballots.iter().filter(|(_, held)| {
+        let mut holders: BTreeMap<Ballot, NodeSet> = BTreeMap::new();
+        for node in &listing.complete {
+            let ballot = held.get(node).copied().unwrap_or_default();
+            holders.entry(ballot).or_default().insert(*node);
+        }
+        !holders.values().any(|set| configuration.has_quorum(set))
+    });
+    open.map(|(key, _)| (*key).clone()).collect()
+}

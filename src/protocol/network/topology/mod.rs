@@ -1,0 +1,662 @@
+//! Ways through a half-broken network: what all nodes tell of their links, the paths that follow, the
+//! next hop to each node. Knows nothing of quorums.
+//!
+//! Every node measures the links towards itself and tells the others its row; rows of nodes that a
+//! neighbour does not hear travel with this node's own. A directed link works if the row of the node
+//! at its end says so.
+
+mod measured;
+mod status;
+
+use std::collections::BTreeMap;
+
+use kvclient::clock::Reading;
+use kvclient::wire::Full;
+
+use crate::protocol::network::freshness::Fresh;
+use crate::protocol::network::link::Link;
+use crate::protocol::types::message::{Heartbeat, Incarnation, NodeId, Now, Row};
+use crate::protocol::types::timings::Timings;
+
+/// What another node told of itself and its links.
+#[derive(Debug, Clone)]
+struct Told {
+    row: Row,
+    came_us: u64,
+    /// Its wall clock less this node's monotonic clock, in milliseconds.
+    wall_offset_ms: i64,
+    /// It came by another way than straight, and its clock was too far ahead to be believed (B5).
+    doubted: bool,
+}
+
+impl Told {
+    fn new(row: Row, now: Now) -> Self {
+        Told {
+            wall_offset_ms: row.wall_ms as i64 - (now.mono_us / 1_000) as i64,
+            came_us: now.mono_us,
+            doubted: false,
+            row,
+        }
+    }
+
+    /// What its wall clock shows now, and the hybrid clock that it told.
+    fn clocks(&self, now: Now) -> Option<(u64, Reading)> {
+        let wall_ms = (now.mono_us / 1_000).checked_add_signed(self.wall_offset_ms)?;
+        Some((wall_ms, self.row.clock))
+    }
+}
+
+/// The best path to a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Path {
+    hops: u8,
+    rtt_us: u32,
+    /// The first node on it; the node itself if it is a neighbour.
+    next: NodeId,
+    /// The last node before it, this one for a neighbour.
+    before: NodeId,
+}
+
+/// How good a link must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Grade {
+    Up,
+    /// On probation will do.
+    Heard,
+}
+
+/// The links of a cluster as one node knows them.
+#[derive(Debug)]
+pub struct Links {
+    me: NodeId,
+    timings: Timings,
+    /// The other nodes of the configuration, in order; there is a link from each of them.
+    others: BTreeMap<NodeId, Link>,
+    /// By whatever way it came.
+    told: BTreeMap<NodeId, Told>,
+    /// What came in their own heartbeats.
+    told_straight: BTreeMap<NodeId, Told>,
+    /// Which rows that others pass on are news.
+    fresh: Fresh,
+    paths: BTreeMap<NodeId, Path>,
+    /// The nodes that reach this one over any path.
+    back: Vec<NodeId>,
+    /// Whether this node's view changed since the others were told.
+    news: bool,
+}
+
+impl Links {
+    pub fn new(timings: Timings) -> Self {
+        Links {
+            me: 0,
+            timings,
+            others: BTreeMap::new(),
+            told: BTreeMap::new(),
+            told_straight: BTreeMap::new(),
+            fresh: Fresh::default(),
+            paths: BTreeMap::new(),
+            back: Vec::new(),
+            news: false,
+        }
+    }
+
+    /// The nodes of the configuration; what is known of those that stay is kept.
+    pub fn set_nodes(&mut self, me: NodeId, nodes: impl Iterator<Item = NodeId>) {
+        self.me = me;
+        let mut known = std::mem::take(&mut self.others);
+        for node in nodes.filter(|node| *node != me) {
+            let link = known.remove(&node);
+            let link = link.unwrap_or_else(|| Link::new(&self.timings));
+            self.others.insert(node, link);
+        }
+        for told in [&mut self.told, &mut self.told_straight] {
+            told.retain(|node, _| self.others.contains_key(node));
+        }
+        self.find_paths();
+    }
+
+    /// A datagram came from that neighbour.
+    pub fn heard(&mut self, neighbour: NodeId, now: Now) {
+        if let Some(link) = self.others.get_mut(&neighbour) {
+            let was_heard = link.is_heard();
+            link.heard(now.mono_us, &self.timings);
+            if link.is_heard() != was_heard {
+                self.news = true;
+                self.find_paths();
+            }
+        }
+    }
+
+    /// A heartbeat came from that neighbour, with its row and perhaps those of others. A row of another
+    /// one that is not believed does not count where that one is heard itself.
+    pub fn heartbeat(
+        &mut self,
+        neighbour: NodeId,
+        heartbeat: Heartbeat,
+        now: Now,
+        is_believable: impl Fn(&Row) -> bool,
+    ) {
+        let Heartbeat { number, echo, rows } = heartbeat;
+        let boot = rows.iter().find(|row| row.node == neighbour);
+        if let (Some(link), Some(row)) = (self.others.get_mut(&neighbour), boot) {
+            link.heartbeat(row.boot, number, echo, now.mono_us);
+        }
+        let mut changed = false;
+        for row in rows {
+            let straight = row.node == neighbour;
+            let mut told = Told::new(row, now);
+            told.doubted = !straight && !is_believable(&told.row);
+            if straight {
+                self.note_straight(&told);
+            }
+            changed |= self.take(told, straight);
+        }
+        if changed {
+            self.news = true;
+            self.find_paths();
+        }
+    }
+
+    fn note_straight(&mut self, told: &Told) {
+        let node = told.row.node;
+        let known = self.told_straight.get(&node);
+        let is_newer = known.is_none_or(|known| known.row.clock < told.row.clock);
+        if is_newer && self.others.contains_key(&node) {
+            self.told_straight.insert(node, told.clone());
+        }
+    }
+
+    /// Whether the row says anything new about which links work.
+    fn take(&mut self, told: Told, straight: bool) -> bool {
+        let node = told.row.node;
+        if !self.others.contains_key(&node) || (told.doubted && self.is_heard_straight(node)) {
+            return false;
+        }
+        if !straight && !self.fresh.hear(&told.row, told.doubted, told.came_us) {
+            return false;
+        }
+        let known = self.told.get(&node);
+        let is_older = known.is_some_and(|known| known.row.clock >= told.row.clock);
+        if is_older && !(straight && known.is_some_and(|known| known.doubted)) {
+            return false;
+        }
+        if straight {
+            self.fresh.hear_straight(&told.row, told.came_us);
+        }
+        let working = |row: &Row| -> Vec<(NodeId, bool, bool)> {
+            let links = row.links.iter();
+            links.map(|link| (link.from, link.up, link.heard)).collect()
+        };
+        let changed = known.is_none_or(|known| working(&known.row) != working(&told.row));
+        self.told.insert(node, told);
+        changed
+    }
+
+    fn is_heard_straight(&self, node: NodeId) -> bool {
+        let link = self.others.get(&node);
+        link.is_some_and(Link::is_heard) && self.told_straight.contains_key(&node)
+    }
+
+    /// Looks at the time. Whether anything changed.
+    pub fn look(&mut self, now: Now) -> bool {
+        let mut changed = false;
+        for link in self.others.values_mut() {
+            changed |= link.look(now.mono_us, &self.timings);
+        }
+        let stale_us = self.stale_us(now);
+        let before = self.told.len();
+        self.told.retain(|_, told| told.came_us >= stale_us);
+        self.told_straight
+            .retain(|_, told| told.came_us >= stale_us);
+        let gone_us = now.mono_us.saturating_sub(self.timings.row_gone_ms * 1_000);
+        let others = &self.others;
+        self.fresh
+            .forget(|node| others.contains_key(&node), gone_us);
+        changed |= self.told.len() != before;
+        if changed {
+            self.news = true;
+            self.find_paths();
+        }
+        changed
+    }
+
+    /// What came before that counts no more.
+    fn stale_us(&self, now: Now) -> u64 {
+        let stale_us = self.timings.row_stale_ms * 1_000;
+        now.mono_us.saturating_sub(stale_us)
+    }
+
+    pub fn has_news(&self) -> bool {
+        self.news
+    }
+
+    /// There is something that others wait for.
+    pub fn make_news(&mut self) {
+        self.news = true;
+    }
+
+    /// Whether there is something that the others should be told before the next heartbeat.
+    pub fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.news)
+    }
+
+    /// The heartbeat for a neighbour: this node's row, with the links filled in here, and the rows of
+    /// those whom the neighbour does not hear itself, or may not hear: where links work one way only,
+    /// word of that has to come round before it can be known.
+    pub fn beat(&mut self, neighbour: NodeId, mut own: Row, now: Now) -> Option<Heartbeat> {
+        let (number, echo) = self.others.get_mut(&neighbour)?.beat(now.mono_us);
+        let links = self.others.iter();
+        own.links = links.filter_map(|(node, link)| link.told(*node)).collect();
+        let mut rows = vec![own];
+        let theirs = self.told.get(&neighbour);
+        let theirs = theirs.filter(|told| now.mono_us < told.came_us + self.timings.link_down_us());
+        let stale_us = self.stale_us(now);
+        let unheard = |told: &&Told| {
+            let node = told.row.node;
+            let heard = theirs.is_some_and(|theirs| hears(&theirs.row, node, Grade::Up));
+            node != neighbour && !heard && told.came_us >= stale_us
+        };
+        rows.extend(self.told.values().filter(unheard).map(|t| t.row.clone()));
+        Some(Heartbeat { number, echo, rows })
+    }
+
+    /// Where a message to that node goes next: to itself, where no path is known.
+    pub fn next_hop(&self, node: NodeId) -> NodeId {
+        self.paths.get(&node).map_or(node, |path| path.next)
+    }
+
+    /// Links on the way to a node; `None` where no path is known.
+    pub fn hops(&self, node: NodeId) -> Option<u8> {
+        self.paths.get(&node).map(|path| path.hops)
+    }
+
+    /// Whether this node reaches that one and is reached by it.
+    pub fn is_joined(&self, node: NodeId) -> bool {
+        node == self.me || (self.paths.contains_key(&node) && self.back.contains(&node))
+    }
+
+    /// Where a message that another node sent goes next. `None` if it would go back or round in
+    /// circles: what is left of its hops must do for the path that this node knows.
+    pub fn relay(&self, via: NodeId, origin: NodeId, to: NodeId, hops_left: u8) -> Option<NodeId> {
+        let path = self.paths.get(&to)?;
+        let back = path.next == via || path.next == origin || origin == self.me;
+        (!back && hops_left >= path.hops).then_some(path.next)
+    }
+
+    /// Another way to a node than the usual one: a neighbour that has a path which does not lead
+    /// through this node, with how many links it has in all. A different one at each `turn`.
+    pub fn detour(&self, to: NodeId, turn: u32) -> Option<(NodeId, u8)> {
+        let usual = self.next_hop(to);
+        let mut ways = Vec::new();
+        for node in self.others.keys() {
+            if *node == usual || *node == to || !self.works(self.me, *node, Grade::Heard) {
+                continue;
+            }
+            let paths = self.search(*node, Some(self.me), Grade::Heard);
+            if let Some(path) = paths.get(&to) {
+                ways.push((*node, path.hops + 1));
+            }
+        }
+        let turn = (turn as usize).checked_rem(ways.len())?;
+        Some(ways[turn])
+    }
+
+    pub fn boot(&self, node: NodeId, incarnation: Incarnation) -> Option<u64> {
+        self.row(node, incarnation).map(|told| told.row.boot)
+    }
+
+    /// The hybrid clock that node told last; 0: it told nothing.
+    pub fn clock(&self, node: NodeId) -> Reading {
+        self.told.get(&node).map_or(0, |told| told.row.clock)
+    }
+
+    /// What a node's wall clock shows now, by the last row that came in a heartbeat of its own, and the
+    /// hybrid clock in that.
+    pub fn straight_clocks(
+        &self,
+        node: NodeId,
+        incarnation: Incarnation,
+        now: Now,
+    ) -> Option<(u64, Reading)> {
+        let told = self.told_straight.get(&node);
+        told.filter(|told| told.row.incarnation == incarnation)?
+            .clocks(now)
+    }
+
+    /// The same by whatever way the row came.
+    pub fn clocks(
+        &self,
+        node: NodeId,
+        incarnation: Incarnation,
+        now: Now,
+    ) -> Option<(u64, Reading)> {
+        self.row(node, incarnation)?.clocks(now)
+    }
+
+    /// X6: what that node has no room of.
+    pub fn full(&self, node: NodeId, incarnation: Incarnation) -> Option<Full> {
+        Full::of_code(self.row(node, incarnation)?.row.full.into())
+    }
+
+    /// Whether that node is there in that incarnation.
+    pub fn is_incarnation(&self, node: NodeId, incarnation: Incarnation) -> bool {
+        self.row(node, incarnation).is_some()
+    }
+
+    /// Whether that node, in its present incarnation, has heard of a boot of another one.
+    pub fn has_seen_by_now(&self, node: NodeId, boot: (NodeId, u64)) -> bool {
+        let told = self.told.get(&node);
+        told.is_some_and(|told| told.row.seen.contains(&boot))
+    }
+
+    /// Whether that node, in that incarnation, has heard of a boot of another one.
+    pub fn has_seen(&self, node: NodeId, incarnation: Incarnation, boot: (NodeId, u64)) -> bool {
+        let told = self.row(node, incarnation);
+        told.is_some_and(|told| told.row.seen.contains(&boot))
+    }
+
+    /// How long that node's oldest write has been on its way to its disk, as it told last.
+    pub fn unsynced_ms(&self, node: NodeId) -> u32 {
+        self.told.get(&node).map_or(0, |told| told.row.unsynced_ms)
+    }
+
+    /// In which that node last told of itself.
+    pub fn incarnation(&self, node: NodeId) -> Option<Incarnation> {
+        self.told.get(&node).map(|told| told.row.incarnation)
+    }
+
+    fn row(&self, node: NodeId, incarnation: Incarnation) -> Option<&Told> {
+        let told = self.told.get(&node);
+        told.filter(|told| told.row.incarnation == incarnation)
+    }
+
+    /// Whether the link from one node to another works, by what the one at its end says.
+    fn works(&self, from: NodeId, to: NodeId, grade: Grade) -> bool {
+        if to == self.me {
+            let link = self.others.get(&from);
+            return link.is_some_and(|link| match grade {
+                Grade::Up => link.is_up(),
+                Grade::Heard => link.is_heard(),
+            });
+        }
+        let told = self.told.get(&to);
+        told.is_some_and(|told| hears(&told.row, from, grade))
+    }
+
+    fn rtt_us(&self, from: NodeId, to: NodeId) -> u32 {
+        let told = |row: &Row| row.links.iter().find(|link| link.from == from).cloned();
+        let link = match to == self.me {
+            true => self.others.get(&from).and_then(|link| link.told(from)),
+            false => self.told.get(&to).and_then(|t| told(&t.row)),
+        };
+        link.map_or(0, |link| link.rtt_us)
+    }
+
+    fn find_paths(&mut self) {
+        self.paths = self.search(self.me, None, Grade::Up);
+        // Links on probation are for those that have no others.
+        for (node, path) in self.search(self.me, None, Grade::Heard) {
+            self.paths.entry(node).or_insert(path);
+        }
+        // Backwards: who reaches this node. In order of finding.
+        let mut back = vec![self.me];
+        let mut at = 0;
+        while let Some(to) = back.get(at).copied() {
+            at += 1;
+            for from in self.others.keys() {
+                if !back.contains(from) && self.works(*from, to, Grade::Heard) {
+                    back.push(*from);
+                }
+            }
+        }
+        self.back = back;
+    }
+
+    /// The best paths from a node to all that can be reached from it: the fewest links, then the
+    /// least time, then the lowest ids. They do not lead through `without`.
+    fn search(
+        &self,
+        start: NodeId,
+        without: Option<NodeId>,
+        grade: Grade,
+    ) -> BTreeMap<NodeId, Path> {
+        let mut paths: BTreeMap<NodeId, Path> = BTreeMap::new();
+        let mut ring = vec![start];
+        while !ring.is_empty() {
+            let mut found: BTreeMap<NodeId, Path> = BTreeMap::new();
+            for at in ring {
+                let so_far = paths.get(&at).copied();
+                for to in self.others.keys().chain([&self.me]).copied() {
+                    let is_new = to != start && !paths.contains_key(&to) && Some(to) != without;
+                    if !is_new || !self.works(at, to, grade) {
+                        continue;
+                    }
+                    let path = Path {
+                        hops: so_far.map_or(1, |path| path.hops + 1),
+                        rtt_us: so_far
+                            .map_or(0, |path| path.rtt_us)
+                            .saturating_add(self.rtt_us(at, to)),
+                        next: so_far.map_or(to, |path| path.next),
+                        before: at,
+                    };
+                    let best = found.entry(to).or_insert(path);
+                    if (path.rtt_us, path.before) < (best.rtt_us, best.before) {
+                        *best = path;
+                    }
+                }
+            }
+            ring = found.keys().copied().collect();
+            paths.extend(found);
+        }
+        paths
+    }
+}
+
+fn hears(row: &Row, from: NodeId, grade: Grade) -> bool {
+    let link = row.links.iter().find(|link| link.from == from);
+    link.is_some_and(|link| match grade {
+        Grade::Up => link.up,
+        Grade::Heard => link.heard,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::types::message::LinkTold;
+    use proptest::prelude::*;
+
+    const NODES: NodeId = 5;
+
+    fn at(mono_ms: u64) -> Now {
+        Now {
+            mono_us: mono_ms * 1_000,
+            wall_ms: 1_000_000 + mono_ms,
+        }
+    }
+
+    fn row(node: NodeId, hears: &[NodeId], clock: u64) -> Row {
+        let link = |from: &NodeId| LinkTold {
+            from: *from,
+            up: true,
+            heard: true,
+            rtt_us: 100,
+            loss_permille: 0,
+        };
+        Row {
+            node,
+            incarnation: u64::from(node),
+            boot: u64::from(node) + 10,
+            starts: 1,
+            found: 0,
+            synced: 0,
+            clock,
+            wall_ms: 2_000_000,
+            unsynced_ms: 0,
+            seen: Vec::new(),
+            full: 0,
+            links: hears.iter().map(link).collect(),
+        }
+    }
+
+    fn beat(rows: Vec<Row>) -> Heartbeat {
+        Heartbeat {
+            number: 1,
+            echo: None,
+            rows,
+        }
+    }
+
+    /// What node `me` knows where each of `links`, from and to, works.
+    fn view(me: NodeId, links: &[(NodeId, NodeId)]) -> Links {
+        let mut view = Links::new(Timings::new(50, 200, 0));
+        view.set_nodes(me, 1..=NODES);
+        let mut rows = Vec::new();
+        for node in 1..=NODES {
+            let to = links.iter().filter(|(_, to)| *to == node);
+            let from: Vec<NodeId> = to.map(|(from, _)| *from).collect();
+            if node == me {
+                from.iter().for_each(|from| view.heard(*from, at(100)));
+            } else {
+                rows.push(row(node, &from, 1));
+            }
+        }
+        view.heartbeat(rows[0].node, beat(rows), at(100), |_| true);
+        view
+    }
+
+    fn both(pairs: &[(NodeId, NodeId)]) -> Vec<(NodeId, NodeId)> {
+        pairs
+            .iter()
+            .flat_map(|(a, b)| [(*a, *b), (*b, *a)])
+            .collect()
+    }
+
+    #[test]
+    fn paths_are_the_shortest_and_go_both_ways() {
+        let view = view(1, &both(&[(1, 2), (2, 3), (3, 4)]));
+        assert_eq!((view.next_hop(4), view.hops(4)), (2, Some(3)));
+        assert!(view.is_joined(4) && !view.is_joined(5));
+        let routes = view.routes();
+        assert_eq!((routes[2].to, routes[2].through.clone()), (4, vec![2, 3]));
+        assert!(
+            !routes[3].works && view.next_hop(5) == 5,
+            "tried all the same"
+        );
+    }
+
+    #[test]
+    fn a_link_of_one_way_is_used_that_way() {
+        let mut links = both(&[(2, 3), (1, 2)]);
+        links.push((1, 3));
+        let there = view(1, &links);
+        assert_eq!((there.next_hop(3), there.hops(3)), (3, Some(1)));
+        let back = view(3, &links);
+        assert_eq!((back.next_hop(1), back.hops(1)), (2, Some(2)));
+        assert!(there.is_joined(3));
+        assert!(!view(1, &[(1, 2)]).is_joined(2), "nothing comes back");
+    }
+
+    #[test]
+    fn a_detour_is_another_way_and_changes_with_each_turn() {
+        let full: Vec<_> = (1..=NODES)
+            .flat_map(|a| (1..=NODES).filter(move |b| *b != a).map(move |b| (a, b)))
+            .collect();
+        let view = view(1, &full);
+        let ways: Vec<_> = (0..4).map(|turn| view.detour(2, turn)).collect();
+        assert_eq!(
+            ways,
+            [Some((3, 2)), Some((4, 2)), Some((5, 2)), Some((3, 2))]
+        );
+        let chain = super::tests::view(1, &both(&[(1, 2), (2, 3)]));
+        assert_eq!(chain.detour(3, 0), None);
+    }
+
+    #[test]
+    fn old_rows_and_rows_of_strangers_change_nothing() {
+        let mut view = view(1, &both(&[(1, 2), (2, 3)]));
+        let rows = vec![row(2, &[], 1), row(9, &[1], 5)];
+        view.heartbeat(2, beat(rows), at(110), |_| true);
+        assert_eq!(view.hops(3), Some(2));
+        view.heartbeat(2, beat(vec![row(2, &[1], 2)]), at(110), |_| true);
+        assert!(view.hops(3).is_some(), "2 to 3 works by what 3 says");
+        assert!(!view.is_joined(3), "3 to 2 does not, by what 2 says");
+        assert_eq!(view.boot(2, 2), Some(12));
+        assert_eq!(view.clocks(2, 2, at(210)), Some((2_000_100, 2)));
+    }
+
+    #[test]
+    fn rows_are_passed_on_to_whom_may_not_hear_them() {
+        let mut view = view(2, &both(&[(1, 2), (2, 3)]));
+        let nodes = |heartbeat: Option<Heartbeat>| -> Vec<NodeId> {
+            heartbeat.unwrap().rows.iter().map(|row| row.node).collect()
+        };
+        let own = row(2, &[], 3);
+        assert_eq!(nodes(view.beat(3, own.clone(), at(120))), [2, 1, 4, 5]);
+        view.heartbeat(3, beat(vec![row(3, &[1, 2], 4)]), at(120), |_| true);
+        assert_eq!(nodes(view.beat(3, own.clone(), at(130))), [2, 4, 5]);
+        // An old word of what it hears does not count.
+        assert_eq!(nodes(view.beat(3, own, at(330))), [2, 1, 4, 5]);
+    }
+
+    #[test]
+    fn what_is_not_told_again_is_forgotten() {
+        let mut view = view(1, &both(&[(1, 2)]));
+        view.heard(2, at(1_090));
+        assert!(!view.look(at(1_099)) || view.is_joined(2));
+        assert!(view.look(at(1_101)));
+        assert!(!view.is_joined(2) && view.next_hop(2) == 2);
+    }
+
+    proptest! {
+        /// Whatever the nodes' views are, and however they differ, a message passes no node twice.
+        #[test]
+        fn nothing_goes_in_circles(
+            views in prop::collection::vec(prop::collection::vec((1..=NODES, 1..=NODES), 0..20), NODES as usize),
+            to in 2..=NODES,
+            turn in 0u32..3,
+            detours in any::<bool>(),
+        ) {
+            let views: Vec<Links> = (1..).zip(&views).map(|(me, links)| view(me, links)).collect();
+            let origin = 1;
+            let (mut next, mut hops_left) = (views[0].next_hop(to), views[0].hops(to).unwrap_or(1));
+            if detours && let Some((way, hops)) = views[0].detour(to, turn) {
+                (next, hops_left) = (way, hops);
+            }
+            let mut passed = vec![origin];
+            while next != to {
+                prop_assert!(!passed.contains(&next), "{:?}, then {}", passed, next);
+                passed.push(next);
+                let via = passed[passed.len() - 2];
+                let here = &views[usize::from(next) - 1];
+                let Some(further) = here.relay(via, origin, to, hops_left) else {
+                    break;
+                };
+                hops_left -= 1;
+                next = further;
+            }
+        }
+
+        /// Where all know the same, a message arrives by as many links as its sender thought.
+        #[test]
+        fn messages_arrive_where_views_agree(
+            links in prop::collection::vec((1..=NODES, 1..=NODES), 0..20),
+            to in 2..=NODES,
+        ) {
+            let views: Vec<Links> = (1..=NODES).map(|me| view(me, &links)).collect();
+            let Some(hops) = views[0].hops(to) else {
+                return Ok(());
+            };
+            let (mut next, mut hops_left, mut via) = (views[0].next_hop(to), hops, 1);
+            let mut links = 1;
+            while next != to {
+                let further = views[usize::from(next) - 1].relay(via, 1, to, hops_left);
+                prop_assert!(further.is_some());
+                (via, next) = (next, further.unwrap());
+                hops_left -= 1;
+                links += 1;
+            }
+            prop_assert_eq!(links, hops);
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! What people are told of links and routes.
+
+use kvclient::wire::{LinkStatus, RouteStatus};
+
+use super::Links;
+use crate::protocol::types::message::{LinkTold, NodeId};
+
+impl Links {
+    /// For people: every directed link that is known.
+    pub fn status(&self) -> Vec<LinkStatus> {
+        let show = |to: NodeId, link: &LinkTold| LinkStatus {
+            from: link.from,
+            to,
+            up: link.up,
+            rtt_us: link.rtt_us,
+            loss_permille: link.loss_permille,
+            drops_large: false,
+        };
+        let own = self.others.iter();
+        let own = own.filter_map(|(node, link)| Some(show(self.me, &link.told(*node)?)));
+        let rows = self.told.values();
+        let rows = rows.flat_map(|t| t.row.links.iter().map(move |link| show(t.row.node, link)));
+        let mut all: Vec<LinkStatus> = own.chain(rows).collect();
+        all.sort_by_key(|link| (link.from, link.to));
+        all
+    }
+
+    pub fn routes(&self) -> Vec<RouteStatus> {
+        let route = |to: &NodeId| {
+            let mut through = Vec::new();
+            let mut at = *to;
+            while let Some(path) = self.paths.get(&at).filter(|path| path.before != self.me) {
+                through.insert(0, path.before);
+                at = path.before;
+            }
+            RouteStatus {
+                to: *to,
+                through,
+                works: self.paths.contains_key(to),
+            }
+        };
+        self.others.keys().map(route).collect()
+    }
+
+    /// How long a straight way to that node and back takes, at least and at most, as measured lately.
+    pub fn straight_rtts_us(&self, node: NodeId) -> Option<(u32, u32)> {
+        let link = self.others.get(&node)?;
+        link.rtts_us().filter(|_| link.is_up())
+    }
+}

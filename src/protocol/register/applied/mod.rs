@@ -1,0 +1,248 @@
+//! Exactly once: operations become outcomes and records (X1, X2, V1).
+//!
+//! `Proposal` takes the record that a round found, runs the round's operations on it in order, and
+//! ends with the record to propose. It owns the applied table's rules and what each operation means;
+//! it knows no ballots but the round's own, no messages and no clock.
+
+mod table;
+#[cfg(test)]
+mod tests;
+
+use bytes::{Bytes, BytesMut};
+use kvclient::wire::{
+    Action, Birth, OLD_VALUE_KEPT_SIZE_MAX, Old, Operation, Outcome, VALUE_SIZE_MAX, Version,
+};
+
+use crate::protocol::clients::text_operation;
+use crate::protocol::types::ballot::{Ballot, Moment};
+use crate::protocol::types::limits::APPLIED_TEXT_SIZE_MAX;
+use crate::protocol::types::record::{Applied, Record};
+use crate::protocol::types::rules::rule;
+use table::{CLIENT_SIZE, LookUp, OPERATION_SIZE};
+
+/// What an operation came to in a proposal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    Answer(Outcome),
+    /// X1: below its client's mark, or a text operation of too long ago; its client has moved on and
+    /// wants no answer.
+    Straggler,
+}
+
+/// A record in the making.
+#[derive(Debug)]
+pub struct Proposal {
+    record: Record,
+    ballot: Ballot,
+    moment: Moment,
+    changed: bool,
+    /// X6: what the table may take, where there is no room for it to grow.
+    table_max: Option<usize>,
+}
+
+impl Proposal {
+    /// `found` is the record with the highest accepted ballot, `None` over absence; `forgotten` is
+    /// X3's `dropped` for that case. `moment` is of the coordinator's clock.
+    pub fn new(found: Option<&Record>, ballot: Ballot, moment: Moment, forgotten: Birth) -> Self {
+        let record = found.cloned().unwrap_or_else(|| Record {
+            applied: Applied {
+                dropped: if rule!(X3) { forgotten } else { 0 },
+                clients: Vec::new(),
+            },
+            ..Record::default()
+        });
+        let mut proposal = Proposal {
+            record,
+            ballot,
+            moment,
+            changed: false,
+            table_max: None,
+        };
+        proposal.record.applied.forget_old(&moment);
+        proposal
+    }
+
+    /// X6: where a node is full, the table stays no larger than the one found, or than one entry takes. What
+    /// leaves for that is remembered as dropped, as at the table's bound.
+    pub fn keep_size(&mut self, found: Option<&Record>) {
+        let size = found.map_or(0, |record| record.applied.size());
+        self.table_max = Some(size.max(CLIENT_SIZE + OPERATION_SIZE));
+    }
+
+    /// Runs one operation. `tried`: it may have been tried before (X2).
+    pub fn apply(&mut self, operation: &Operation, tried: bool) -> Verdict {
+        if operation.action.is_read() {
+            return Verdict::Answer(self.read());
+        }
+        match self.record.applied.look_up(operation, &self.moment) {
+            LookUp::BelowMark => return Verdict::Straggler,
+            LookUp::Found(outcome) => return Verdict::Answer(outcome),
+            LookUp::FromElsewhere => return Verdict::Answer(Outcome::Unknown),
+            LookUp::Forgotten(_) if tried => return Verdict::Answer(Outcome::Unknown),
+            LookUp::Forgotten(dropped) => return Verdict::Answer(Outcome::Remake { dropped }),
+            LookUp::New => {}
+        }
+        if text_operation::is_text(operation.id.client) && rule!(X1_text) {
+            // Without room to grow it is kept without its old value.
+            let (size, max) = match self.table_max {
+                Some(max) => (CLIENT_SIZE + OPERATION_SIZE, max),
+                None => (Proposal::size_of(operation), APPLIED_TEXT_SIZE_MAX),
+            };
+            let max = max.min(APPLIED_TEXT_SIZE_MAX);
+            if !self
+                .record
+                .applied
+                .has_room_for_text(size, max, &self.moment)
+            {
+                return Verdict::Answer(Outcome::Busy);
+            }
+        }
+        let outcome = self.execute(operation);
+        let wrote = matches!(outcome, Outcome::Written { .. });
+        // X2: an outcome that changes nothing must stand too if an earlier attempt may still come.
+        if wrote || (tried && rule!(X2_node)) {
+            let applied = &mut self.record.applied;
+            match self.table_max {
+                Some(max) => {
+                    let outcome = table::without_old(&outcome);
+                    applied.enter(operation, &outcome, &self.moment);
+                    applied.shrink_to(max, &self.moment);
+                }
+                None => applied.enter(operation, &outcome, &self.moment),
+            }
+            self.changed = true;
+        }
+        Verdict::Answer(outcome)
+    }
+
+    /// The record to propose, and whether it differs from the one found.
+    pub fn finish(self) -> (Record, bool) {
+        (self.record, self.changed)
+    }
+
+    /// Bytes of table that an operation may come to take.
+    pub fn size_of(operation: &Operation) -> usize {
+        let old = if operation.want_old {
+            OLD_VALUE_KEPT_SIZE_MAX
+        } else {
+            0
+        };
+        CLIENT_SIZE + OPERATION_SIZE + old
+    }
+
+    fn read(&self) -> Outcome {
+        match &self.record.value {
+            Some(value) => Outcome::Value {
+                version: self.record.version,
+                value: value.clone(),
+            },
+            None => Outcome::Absent,
+        }
+    }
+
+    fn execute(&mut self, operation: &Operation) -> Outcome {
+        let old = self.old(operation.want_old);
+        let current = self.record.value.clone();
+        match &operation.action {
+            Action::Get => unreachable!("reads are answered before"),
+            Action::Put { value } => self.write(Some(value.clone()), old, None),
+            Action::PutIfAbsent { value } => match current {
+                Some(_) => self.conflict(old),
+                None => self.write(Some(value.clone()), old, None),
+            },
+            Action::Delete => match current {
+                Some(_) => self.write(None, old, None),
+                None => Outcome::NothingToDelete,
+            },
+            Action::CompareVersion { version, value } => {
+                if current.is_some() && self.record.version == *version {
+                    self.write(Some(value.clone()), old, None)
+                } else {
+                    self.conflict(old)
+                }
+            }
+            Action::CompareValue { expected, value } => {
+                if current.as_ref() == Some(expected) {
+                    self.write(Some(value.clone()), old, None)
+                } else {
+                    self.conflict(old)
+                }
+            }
+            Action::PutOver {
+                value,
+                old_size_max,
+                old_without,
+            } => {
+                let takes = |old: &Bytes| {
+                    old.len() as u64 <= *old_size_max
+                        && !old.iter().any(|b| old_without.contains(b))
+                };
+                if current.as_ref().is_none_or(takes) {
+                    self.write(Some(value.clone()), old, None)
+                } else {
+                    // The old value is what the caller can't take.
+                    self.conflict(Old::NotAsked)
+                }
+            }
+            Action::Add { delta } => {
+                let Some(before) = current.as_ref().map_or(Some(0), number) else {
+                    return Outcome::NotANumber;
+                };
+                let Some(sum) = before.checked_add(*delta) else {
+                    return Outcome::Overflow;
+                };
+                self.write(Some(Bytes::from(sum.to_string())), old, Some(sum))
+            }
+            Action::Append { value } => {
+                let before = current.unwrap_or_default();
+                let size = before.len() + value.len();
+                if size > VALUE_SIZE_MAX {
+                    return Outcome::TooLarge {
+                        limit: VALUE_SIZE_MAX as u64,
+                    };
+                }
+                let mut joined = BytesMut::with_capacity(size);
+                joined.extend_from_slice(&before);
+                joined.extend_from_slice(value);
+                self.write(Some(joined.freeze()), old, None)
+            }
+        }
+    }
+
+    /// V1: each write has a version of its own, above the one before and not below the ballot.
+    fn write(&mut self, value: Option<Bytes>, old: Old, number: Option<i64>) -> Outcome {
+        let above = self.record.version + u64::from(rule!(V1_combined));
+        let version = self.ballot.0.max(above);
+        self.record.version = version;
+        self.record.value = value;
+        Outcome::Written {
+            version,
+            old,
+            number,
+        }
+    }
+
+    fn conflict(&self, old: Old) -> Outcome {
+        let version: Version = if self.record.value.is_some() {
+            self.record.version
+        } else {
+            0
+        };
+        Outcome::Conflict { version, old }
+    }
+
+    fn old(&self, wanted: bool) -> Old {
+        match &self.record.value {
+            _ if !wanted => Old::NotAsked,
+            Some(value) => Old::Value(value.clone()),
+            None => Old::Absent,
+        }
+    }
+}
+
+/// A signed 64-bit number in canonical decimal text, as Redis takes it.
+fn number(value: &Bytes) -> Option<i64> {
+    let text = std::str::from_utf8(value).ok()?;
+    let number: i64 = text.parse().ok()?;
+    (number.to_string() == text).then_some(number)
+}

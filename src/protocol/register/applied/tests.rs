@@ -1,0 +1,454 @@
+//! The applied table's rules and what each operation does, one proposal at a time.
+
+use kvclient::clock::{self, Reading};
+use kvclient::wire::OperationId;
+
+use super::*;
+use crate::protocol::types::limits::{
+    APPLIED_SIZE_MAX, APPLIED_TEXT_SIZE_MAX, RETRY_HORIZON_MS, TEXT_KEPT_MS,
+};
+use crate::protocol::types::message::Endpoint;
+
+const NOW: Reading = clock::from_ms(100_000);
+
+fn operation(client: u128, sequence: u64, low_mark: u64, action: Action) -> Operation {
+    Operation {
+        id: OperationId { client, sequence },
+        birth: NOW + sequence,
+        low_mark,
+        key: Bytes::from_static(b"k"),
+        want_old: true,
+        action,
+    }
+}
+
+fn put(client: u128, sequence: u64, low_mark: u64, value: &str) -> Operation {
+    let value = Bytes::copy_from_slice(value.as_bytes());
+    operation(client, sequence, low_mark, Action::Put { value })
+}
+
+fn at(now: Reading) -> Moment {
+    let before = |ms| now.saturating_sub(clock::from_ms(ms));
+    Moment {
+        now,
+        horizon: before(RETRY_HORIZON_MS),
+        text_kept_above: before(TEXT_KEPT_MS),
+    }
+}
+
+fn over(record: &Record, operations: &[(&Operation, bool)]) -> (Record, Vec<Verdict>) {
+    over_at(record, at(NOW), operations)
+}
+
+fn over_at(
+    record: &Record,
+    moment: Moment,
+    operations: &[(&Operation, bool)],
+) -> (Record, Vec<Verdict>) {
+    let ballot = Ballot::new(record.version / 256 + 10, 1);
+    let mut proposal = Proposal::new(Some(record), ballot, moment, 0);
+    let verdicts = operations
+        .iter()
+        .map(|(o, tried)| proposal.apply(o, *tried))
+        .collect();
+    (proposal.finish().0, verdicts)
+}
+
+fn version_of(verdict: &Verdict) -> Version {
+    match verdict {
+        Verdict::Answer(Outcome::Written { version, .. }) => *version,
+        other => panic!("not written: {other:?}"),
+    }
+}
+
+#[test]
+fn a_repeated_operation_is_answered_from_the_table() {
+    let first = put(1, 1, 1, "a");
+    let (record, before) = over(&Record::default(), &[(&first, false)]);
+    let (_, other) = over(&record, &[(&put(2, 1, 1, "b"), false), (&first, true)]);
+    assert_eq!(other[1], before[0]);
+}
+
+#[test]
+fn below_the_mark_is_never_applied() {
+    let (record, _) = over(&Record::default(), &[(&put(1, 5, 4, "a"), false)]);
+    let (after, verdicts) = over(&record, &[(&put(1, 3, 1, "late"), true)]);
+    assert_eq!(verdicts, [Verdict::Straggler]);
+    assert_eq!(after.value, record.value);
+}
+
+#[test]
+fn born_before_what_was_dropped_is_unknown_or_made_anew() {
+    let mut record = Record::default();
+    record.applied.dropped = NOW + 7;
+    let (_, verdicts) = over(
+        &record,
+        &[
+            (&put(1, 7, 1, "a"), true),
+            (&put(1, 6, 1, "a"), false),
+            (&put(1, 8, 1, "a"), false),
+        ],
+    );
+    assert_eq!(verdicts[0], Verdict::Answer(Outcome::Unknown));
+    assert_eq!(
+        verdicts[1],
+        Verdict::Answer(Outcome::Remake { dropped: NOW + 7 })
+    );
+    assert!(version_of(&verdicts[2]) > 0);
+}
+
+#[test]
+fn a_conflict_enters_the_table_only_if_it_may_have_been_tried() {
+    let (record, _) = over(&Record::default(), &[(&put(1, 1, 1, "a"), false)]);
+    let create = |sequence| {
+        operation(
+            2,
+            sequence,
+            1,
+            Action::PutIfAbsent {
+                value: Bytes::from_static(b"b"),
+            },
+        )
+    };
+    let (after, _) = over(&record, &[(&create(1), false)]);
+    assert_eq!(after.applied.clients.len(), 1);
+    let (after, first) = over(&record, &[(&create(1), true)]);
+    let (deleted, _) = over(&after, &[(&operation(1, 2, 1, Action::Delete), false)]);
+    let (_, again) = over(&deleted, &[(&create(1), true)]);
+    assert_eq!(first, again);
+}
+
+#[test]
+fn combined_writes_have_versions_of_their_own() {
+    let (_, verdicts) = over(
+        &Record::default(),
+        &[
+            (&put(1, 1, 1, "a"), false),
+            (&put(2, 1, 1, "b"), false),
+            (&put(3, 1, 1, "c"), false),
+        ],
+    );
+    let versions: Vec<_> = verdicts.iter().map(version_of).collect();
+    assert_eq!(versions, [versions[0], versions[0] + 1, versions[0] + 2]);
+}
+
+#[test]
+fn a_round_that_changes_nothing_keeps_the_version() {
+    let (record, _) = over(&Record::default(), &[(&put(1, 1, 1, "a"), false)]);
+    let swap = operation(
+        2,
+        1,
+        1,
+        Action::CompareVersion {
+            version: 1,
+            value: Bytes::new(),
+        },
+    );
+    let (after, verdicts) = over(&record, &[(&swap, true)]);
+    assert_eq!(after.version, record.version);
+    let current = Old::Value(Bytes::from_static(b"a"));
+    let conflict = Outcome::Conflict {
+        version: record.version,
+        old: current,
+    };
+    assert_eq!(verdicts, [Verdict::Answer(conflict)]);
+}
+
+#[test]
+fn the_horizon_and_the_bound_raise_dropped() {
+    let (record, _) = over(&Record::default(), &[(&put(1, 1, 1, "a"), false)]);
+    let late = NOW + 1 + clock::from_ms(RETRY_HORIZON_MS);
+    let (record, _) = Proposal::new(Some(&record), Ballot::ZERO, at(late), 0).finish();
+    assert_eq!(
+        record.applied,
+        Applied {
+            dropped: NOW + 1,
+            clients: vec![]
+        }
+    );
+
+    let mut record = Record::default();
+    for client in 0..1_000 {
+        record = over(&record, &[(&put(client, client as u64 + 1, 1, "v"), false)]).0;
+        let mut bytes = Vec::new();
+        kvclient::wire::encode(&mut bytes, &record.applied);
+        assert!(bytes.len() <= APPLIED_SIZE_MAX);
+    }
+    let held = record.applied.clients.len();
+    assert!(held > 50 && record.applied.dropped >= NOW + 1_000 - held as u64 - 1);
+    let youngest = record.applied.clients.iter().map(|c| c.birth_max).max();
+    assert_eq!(youngest, Some(NOW + 1_000));
+}
+
+#[test]
+fn an_entry_keeps_its_highest_birth_when_operations_leave_by_the_mark() {
+    let first = put(1, 9, 1, "a");
+    let (record, _) = over(&Record::default(), &[(&first, false)]);
+    let mut second = put(1, 10, 10, "b");
+    second.birth = NOW;
+    let (record, _) = over(&record, &[(&second, false)]);
+    let entry = &record.applied.clients[0];
+    assert_eq!((entry.operations.len(), entry.birth_max), (1, NOW + 9));
+}
+
+#[test]
+fn numbers_are_canonical_decimals() {
+    let add = |record: &Record, delta| {
+        let add = operation(1, record.version + 1, 1, Action::Add { delta });
+        over(record, &[(&add, false)]).1.remove(0)
+    };
+    let with = |text: &str| Record {
+        value: Some(Bytes::copy_from_slice(text.as_bytes())),
+        ..Record::default()
+    };
+    for bad in [
+        "",
+        "x",
+        "1.0",
+        " 1",
+        "+1",
+        "01",
+        "-0",
+        "9223372036854775808",
+    ] {
+        assert_eq!(
+            add(&with(bad), 1),
+            Verdict::Answer(Outcome::NotANumber),
+            "{bad:?}"
+        );
+    }
+    assert_eq!(
+        add(&with("9223372036854775807"), 1),
+        Verdict::Answer(Outcome::Overflow)
+    );
+    assert_eq!(
+        add(&with("-9223372036854775808"), -1),
+        Verdict::Answer(Outcome::Overflow)
+    );
+    assert!(matches!(
+        add(&with("-5"), 3),
+        Verdict::Answer(Outcome::Written {
+            number: Some(-2),
+            ..
+        })
+    ));
+}
+
+#[test]
+fn old_values_are_kept_up_to_a_size() {
+    let long = "x".repeat(OLD_VALUE_KEPT_SIZE_MAX + 1);
+    let (record, _) = over(&Record::default(), &[(&put(1, 1, 1, &long), false)]);
+    let second = put(1, 2, 1, "b");
+    let (record, first) = over(&record, &[(&second, false)]);
+    let (_, again) = over(&record, &[(&second, true)]);
+    let old = |verdict: &Verdict| match verdict {
+        Verdict::Answer(Outcome::Written { old, .. }) => old.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(old(&first[0]), Old::Value(Bytes::from(long)));
+    assert_eq!(old(&again[0]), Old::Forgotten);
+}
+
+fn text_put(port: u16, id: u64, birth: Reading) -> Operation {
+    text_put_from(1, port, id, birth)
+}
+
+fn text_put_from(ip: u128, port: u16, id: u64, birth: Reading) -> Operation {
+    let client = text_operation::text_client(Endpoint::new(ip, port), b"text");
+    Operation {
+        birth,
+        ..put(client, id, 0, "text")
+    }
+}
+
+fn with_value(size: usize) -> Record {
+    Record {
+        value: Some(Bytes::from(vec![b'x'; size])),
+        ..Record::default()
+    }
+}
+
+/// Puts of other clients, each over a value that the table keeps, until it is full many times.
+fn flood(mut record: Record, moment: Moment) -> Record {
+    for client in 1..=100 {
+        record.value = with_value(256).value;
+        let mut other = put(client, 1, 1, "other");
+        other.birth = moment.now + client as u64;
+        let (after, verdicts) = over_at(&record, moment, &[(&other, false)]);
+        version_of(&verdicts[0]);
+        record = after;
+    }
+    record
+}
+
+#[test]
+fn a_put_over_what_its_caller_can_not_take_is_a_conflict_that_tells_no_value() {
+    let put_over = |sequence| {
+        let action = Action::PutOver {
+            value: Bytes::from_static(b"new"),
+            old_size_max: 4,
+            old_without: Bytes::from_static(b"[]"),
+        };
+        operation(1, sequence, 1, action)
+    };
+    let holds = |text: &'static str| Record {
+        value: Some(Bytes::from_static(text.as_bytes())),
+        version: 7,
+        ..Record::default()
+    };
+    for text in ["", "four"] {
+        let (after, verdicts) = over(&holds(text), &[(&put_over(1), false)]);
+        let old = Old::Value(Bytes::from_static(text.as_bytes()));
+        let version = version_of(&verdicts[0]);
+        let written = Outcome::Written {
+            version,
+            old,
+            number: None,
+        };
+        assert_eq!(verdicts, [Verdict::Answer(written)]);
+        assert_eq!(after.value.as_deref(), Some(&b"new"[..]));
+    }
+    for text in ["fiveb", "a]b", "["] {
+        let record = holds(text);
+        let (after, verdicts) = over(&record, &[(&put_over(1), true)]);
+        let conflict = Outcome::Conflict {
+            version: 7,
+            old: Old::NotAsked,
+        };
+        assert_eq!(verdicts, [Verdict::Answer(conflict.clone())]);
+        assert_eq!((after.value, after.version), (record.value, 7));
+        // X2: the conflict stands, whatever there is by then.
+        let later = Record {
+            value: None,
+            applied: after.applied,
+            ..Record::default()
+        };
+        let (_, again) = over(&later, &[(&put_over(1), true)]);
+        assert_eq!(again, [Verdict::Answer(conflict)]);
+    }
+    let (after, verdicts) = over(&Record::default(), &[(&put_over(1), false)]);
+    assert!(version_of(&verdicts[0]) > 0 && after.value.is_some());
+}
+
+#[test]
+fn a_text_operation_stays_in_a_full_table_for_a_second() {
+    let first = text_put(1, 7, NOW);
+    let (record, before) = over(&with_value(5), &[(&first, true)]);
+    let full = flood(record, at(NOW));
+    let retry = text_put(1, 7, NOW + clock::from_ms(20));
+    let soon = at(NOW + clock::from_ms(20));
+    let (_, again) = over_at(&full, soon, &[(&retry, true)]);
+    assert_eq!(again, before);
+
+    let late = at(NOW + clock::from_ms(TEXT_KEPT_MS) + 1);
+    let full = flood(full, late);
+    assert!(
+        !full
+            .applied
+            .clients
+            .iter()
+            .any(|c| c.client == first.id.client)
+    );
+    let (_, verdicts) = over_at(&full, late, &[(&first, true)]);
+    assert_eq!(verdicts, [Verdict::Answer(Outcome::Unknown)]);
+}
+
+#[test]
+fn text_operations_are_busy_at_half_of_the_table_and_others_never() {
+    let mut record = Record::default();
+    let mut done = 0;
+    loop {
+        record.value = with_value(256).value;
+        let one = text_put(done, u64::from(done), NOW + u64::from(done));
+        let (after, verdicts) = over(&record, &[(&one, true)]);
+        if verdicts == [Verdict::Answer(Outcome::Busy)] {
+            assert_eq!(after, record);
+            break;
+        }
+        version_of(&verdicts[0]);
+        record = after;
+        done += 1;
+    }
+    assert!(usize::from(done) >= APPLIED_TEXT_SIZE_MAX / 400, "{done}");
+    let record = flood(record, at(NOW));
+    let texts = record.applied.clients.iter();
+    let texts = texts.filter(|c| text_operation::is_text(c.client)).count();
+    assert_eq!(texts, usize::from(done));
+
+    // A second later there is room for others, in place of the oldest.
+    let later = NOW + clock::from_ms(TEXT_KEPT_MS + 1);
+    let (after, verdicts) = over_at(&record, at(later), &[(&text_put(999, 1, later), true)]);
+    version_of(&verdicts[0]);
+    let mut bytes = Vec::new();
+    kvclient::wire::encode(&mut bytes, &after.applied);
+    assert!(bytes.len() <= APPLIED_SIZE_MAX);
+}
+
+#[test]
+fn a_clock_that_jumps_ahead_takes_no_text_operation_out_of_the_table() {
+    let first = text_put(1, 7, NOW);
+    let (record, before) = over(&Record::default(), &[(&first, true)]);
+    let jumped = NOW + clock::from_ms(60_000);
+    let moment = Moment {
+        text_kept_above: NOW - 1,
+        ..at(jumped)
+    };
+    let retry = text_put(1, 7, jumped);
+    let (_, again) = over_at(&record, moment, &[(&retry, true)]);
+    assert_eq!(again, before);
+}
+
+#[test]
+fn text_operations_rise_where_clocks_differ() {
+    let ahead = NOW + clock::from_ms(60_000);
+    let (record, _) = over_at(
+        &Record::default(),
+        at(ahead),
+        &[(&text_put(1, 7, NOW), true)],
+    );
+    assert_eq!(record.applied.newest_text(), ahead);
+    let (record, _) = over(&record, &[(&text_put(2, 8, NOW), true)]);
+    assert_eq!(record.applied.newest_text(), ahead + 1);
+}
+
+#[test]
+fn the_same_words_from_elsewhere_are_not_run_while_they_may_be_a_retry() {
+    let (record, _) = over(&with_value(5), &[(&text_put_from(1, 1, 7, NOW), true)]);
+    for elsewhere in [text_put_from(2, 1, 7, NOW), text_put_from(1, 2, 7, NOW)] {
+        let (after, verdicts) = over(&record, &[(&elsewhere, true)]);
+        assert_eq!(verdicts, [Verdict::Answer(Outcome::Unknown)]);
+        assert_eq!(after, record);
+        let late = at(NOW + clock::from_ms(TEXT_KEPT_MS) + 1);
+        let (_, verdicts) = over_at(&record, late, &[(&elsewhere, true)]);
+        version_of(&verdicts[0]);
+    }
+    let (_, verdicts) = over(&record, &[(&text_put_from(2, 1, 8, NOW), true)]);
+    version_of(&verdicts[0]);
+}
+
+/// X6: the table stays as large as it was, and what left for that is not applied again.
+#[test]
+fn a_table_without_room_does_not_grow() {
+    let (first, second) = (put(1, 1, 1, "a"), put(2, 2, 1, "b"));
+    let (before, _) = over(&Record::default(), &[(&first, false)]);
+    let mut proposal = Proposal::new(Some(&before), Ballot::new(NOW, 1), at(NOW), 0);
+    proposal.keep_size(Some(&before));
+    let third = put(3, 3, 1, "c");
+    for operation in [&second, &third] {
+        let verdict = proposal.apply(operation, false);
+        assert!(matches!(verdict, Verdict::Answer(Outcome::Written { .. })));
+    }
+    let (after, changed) = proposal.finish();
+    assert!(changed && after.applied.size() <= before.applied.size());
+    let (_, verdicts) = over(&after, &[(&first, true), (&second, true)]);
+    assert_eq!(verdicts, [const { Verdict::Answer(Outcome::Unknown) }; 2]);
+    // The last one is still answered for.
+    let (_, verdicts) = over(&after, &[(&third, true)]);
+    assert!(matches!(
+        &verdicts[..],
+        [Verdict::Answer(Outcome::Written {
+            old: Old::Forgotten,
+            ..
+        })]
+    ));
+}

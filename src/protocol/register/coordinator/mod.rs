@@ -1,0 +1,671 @@
+//! The coordinator of one key: queue, full, short and combined rounds (R3, X5). Read rounds are in
+//! `read`. It holds no acceptor state and sends nothing itself: what is to happen leaves as effects.
+
+mod endings;
+mod seen;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use kvclient::clock;
+use kvclient::wire::{self, Outcome};
+use rand::RngExt;
+use rand::rngs::StdRng;
+
+use crate::protocol::clients::pending::Pending;
+use crate::protocol::clock::ballot_clock::BallotClock;
+use crate::protocol::register::applied::{Proposal, Verdict};
+use crate::protocol::register::latency::Pace;
+use crate::protocol::register::read_round::ReadRound;
+use crate::protocol::types::ballot::{Ballot, Moment};
+use crate::protocol::types::limits::{COMBINED_MAX, HEARTBEAT_MS_DEFAULT, ROUND_APPLIED_SIZE_MAX};
+use crate::protocol::types::message::{
+    Accept, Configuration, Epoch, Message, NodeId, Now, Prepare, Promise, RoundId,
+};
+use crate::protocol::types::quorum::NodeSet;
+use crate::protocol::types::record::{AcceptorState, Key, Record};
+use crate::protocol::types::rules::rule;
+use seen::TextSeen;
+
+/// What a coordinator wants done.
+#[derive(Debug)]
+pub enum Effect {
+    Send {
+        to: NodeId,
+        round: RoundId,
+        message: Message,
+        /// How often it was sent before.
+        again: u32,
+    },
+    Answer {
+        pending: Pending,
+        outcome: Outcome,
+    },
+    Forward {
+        to: NodeId,
+        pending: Pending,
+    },
+    /// Nobody waits for an answer any more: below its mark (X1), or long overdue.
+    Drop {
+        pending: Pending,
+        straggler: bool,
+    },
+    /// Another attempt at an operation that is under way: it is counted no longer. So many earlier ones are
+    /// not answered for it.
+    Joined {
+        pending: Pending,
+        unanswered: u64,
+    },
+    /// Answers with this id are this key's, until it is closed.
+    Open(RoundId),
+    Close(RoundId),
+    /// `holders` have answered so far that they accepted it.
+    Chosen {
+        round: RoundId,
+        ballot: Ballot,
+        holders: NodeSet,
+    },
+}
+
+/// What a coordinator may use while it handles one input.
+pub struct Context<'a> {
+    pub now: Now,
+    pub me: NodeId,
+    pub key: &'a Key,
+    pub configuration: &'a Configuration,
+    /// This node's own acceptor state of the key, where it is a vote (E5).
+    pub state: Option<&'a AcceptorState>,
+    pub clock: &'a mut BallotClock,
+    pub random: &'a mut StdRng,
+    pub pace: &'a mut Pace,
+    /// X5: whether a quorum was heard of late.
+    pub hears_quorum: bool,
+    /// X1.
+    pub retry_horizon_ms: u64,
+    /// X6: whether this node or another member is full.
+    pub is_full: bool,
+    /// The members heard of late, this one first.
+    pub near: &'a [NodeId],
+    /// Those of them that can run rounds.
+    pub coordinators: &'a [NodeId],
+    pub effects: &'a mut Vec<Effect>,
+}
+
+impl Context<'_> {
+    /// `again`: how often it was sent before.
+    pub fn send(&mut self, to: NodeId, round: RoundId, message: impl Into<Message>, again: u32) {
+        let message = message.into();
+        self.effects.push(Effect::Send {
+            to,
+            round,
+            message,
+            again,
+        });
+    }
+
+    pub fn answer(&mut self, pending: Pending, outcome: Outcome) {
+        self.effects.push(Effect::Answer { pending, outcome });
+    }
+
+    /// An id that no round of this node had, in this life or an earlier one (R4).
+    pub fn open_round(&mut self) -> RoundId {
+        let round = self.clock.round_id(self.now);
+        self.effects.push(Effect::Open(round));
+        round
+    }
+
+    fn voters(&self) -> Vec<NodeId> {
+        self.configuration.voters().map(|m| m.node).collect()
+    }
+}
+
+/// The key's preferred coordinator among the nodes heard of late: the first in rendezvous order.
+pub fn preferred(key: &Key, coordinators: &[NodeId]) -> Option<NodeId> {
+    coordinators
+        .iter()
+        .copied()
+        .max_by_key(|node| wire::rendezvous_weight(key.name(), *node))
+}
+
+/// R3: the right to the next ballot without a Prepare.
+#[derive(Debug, Clone)]
+struct Right {
+    ballot: Ballot,
+    record: Arc<Record>,
+    epoch: Epoch,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Prepare {
+        promised: NodeSet,
+        /// The record with the highest accepted ballot among the promises.
+        found: Option<(Ballot, Arc<Record>)>,
+        /// X3: the highest floor among promises without a record.
+        floor: Ballot,
+    },
+    Accept {
+        accepted: NodeSet,
+        record: Arc<Record>,
+        /// One for each operation of the round.
+        verdicts: Vec<Verdict>,
+    },
+}
+
+#[derive(Debug)]
+struct WriteRound {
+    id: RoundId,
+    ballot: Ballot,
+    phase: Phase,
+    operations: Vec<Pending>,
+    refused: NodeSet,
+    began_us: u64,
+    due_us: u64,
+    /// In the present phase.
+    retransmissions: u32,
+    /// In any phase.
+    sent_again: bool,
+}
+
+#[derive(Debug, Default)]
+pub struct Coordinator {
+    pub(in crate::protocol) queue: VecDeque<Pending>,
+    writing: Option<WriteRound>,
+    pub(in crate::protocol) reading: Option<ReadRound>,
+    right: Option<Right>,
+    /// Since there was a text operation.
+    text_seen: Option<Box<TextSeen>>,
+    /// A read found what it may not finish by itself: the next round is a full one, whatever waits.
+    pub(in crate::protocol) must_repair: bool,
+    /// Rounds lost in a row, for backing off.
+    lost: u32,
+    wait_until_us: u64,
+}
+
+impl Coordinator {
+    pub fn submit(&mut self, pending: Pending, context: &mut Context<'_>) {
+        if pending.tried
+            && let Some(twin) = self.twin(&pending)
+        {
+            twin.tried = true;
+            // X5: what may not be refused for one of them may not be refused for the other.
+            twin.sent |= pending.sent;
+            let replies = pending.also.iter().chain([&pending.reply]);
+            let unanswered = replies.map(|reply| twin.join(*reply)).sum();
+            // Counted once: `pending` is no operation of its own any more.
+            let joined = Effect::Joined {
+                pending,
+                unanswered,
+            };
+            context.effects.push(joined);
+            return;
+        }
+        self.queue.push_back(pending);
+        self.advance(context);
+    }
+
+    /// The same operation, where another attempt may join it: not executed yet, or with an outcome
+    /// that stands in the record (X2).
+    fn twin(&mut self, pending: &Pending) -> Option<&mut Pending> {
+        let id = pending.operation.id;
+        if pending.operation.action.is_read() {
+            return None;
+        }
+        let queued = self.queue.iter().position(|p| p.operation.id == id);
+        if let Some(place) = queued {
+            return self.queue.get_mut(place);
+        }
+        let round = self.writing.as_mut()?;
+        let place = round.operations.iter().position(|p| p.operation.id == id)?;
+        let stands = match &round.phase {
+            Phase::Prepare { .. } => true,
+            Phase::Accept { verdicts, .. } => {
+                matches!(&verdicts[place], Verdict::Answer(outcome) if outcome.is_in_record())
+            }
+        };
+        stands.then(|| &mut round.operations[place])
+    }
+
+    pub fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    pub fn is_writing(&self) -> bool {
+        self.writing.is_some()
+    }
+
+    /// Whether that is this coordinator's own round of writes: its ballot is one that this node issued.
+    pub fn writes_in(&self, round: RoundId) -> bool {
+        self.writing.as_ref().is_some_and(|w| w.id == round)
+    }
+
+    /// Whether nothing is under way; a right to a short round may be held all the same.
+    pub fn is_idle(&self) -> bool {
+        let waits = !self.queue.is_empty() || self.must_repair;
+        !waits && self.writing.is_none() && self.reading.is_none()
+    }
+
+    /// Whether it is as good as a new one.
+    pub fn is_blank(&self, now: Now) -> bool {
+        let keeps = self.right.is_some() || self.text_seen.is_some() || self.lost > 0;
+        self.is_idle() && !keeps && self.wait_until_us <= now.mono_us
+    }
+
+    /// A full round is wanted, though no operation asks for one.
+    pub fn mend(&mut self, context: &mut Context<'_>) {
+        if self.writing.is_none() {
+            self.right = None;
+            self.must_repair = true;
+            self.advance(context);
+        }
+    }
+
+    /// When `handle_timeout` wants to be called.
+    pub fn deadline(&self) -> Option<u64> {
+        let waits = self.may_start().then_some(self.wait_until_us);
+        let writes = self.writing.as_ref().map(|w| w.due_us);
+        let reads = self.reading.as_ref().map(|r| r.due_us);
+        [waits, writes, reads].into_iter().flatten().min()
+    }
+
+    /// Whether `advance` starts something once `wait_until_us` has come. Reads that came during a
+    /// read round wait for its end, not for a time.
+    fn may_start(&self) -> bool {
+        let is_write = |p: &Pending| !p.operation.action.is_read();
+        let writes = self.must_repair || self.queue.iter().any(is_write);
+        let reads = !self.queue.is_empty() && self.reading.is_none();
+        self.writing.is_none() && (writes || reads)
+    }
+
+    /// An answer of a voter, by its present incarnation, in the present epoch (R1).
+    pub fn handle_message(
+        &mut self,
+        from: NodeId,
+        round: RoundId,
+        message: Message,
+        context: &mut Context<'_>,
+    ) {
+        if self.reading.as_ref().is_some_and(|r| r.id == round) {
+            self.handle_read_message(from, message, context);
+        } else if self.writing.as_ref().is_some_and(|w| w.id == round) {
+            match message {
+                Message::Promise(promise) => self.promise(from, promise, context),
+                Message::Accepted(m) => self.accepted(from, m.ballot, context),
+                Message::Nack(m) => self.refused(from, m.ballot, m.promised, context),
+                _ => {}
+            }
+        }
+        self.advance(context);
+    }
+
+    pub fn handle_timeout(&mut self, context: &mut Context<'_>) {
+        self.drop_overdue(context);
+        self.write_timeout(context);
+        self.read_timeout(context);
+        if !context.hears_quorum {
+            self.refuse(context);
+        }
+        self.advance(context);
+    }
+
+    /// Starts what can be started. Reads that come while a write round is under way ride along with
+    /// the next one: what is chosen now may be older than a write that finished before they came.
+    fn advance(&mut self, context: &mut Context<'_>) {
+        let idle = self.queue.is_empty() && !self.must_repair;
+        if idle || self.writing.is_some() || context.now.mono_us < self.wait_until_us {
+            return;
+        }
+        if !context.hears_quorum && rule!(X5_silence) {
+            self.refuse(context);
+            // What was sent before is tried again once a quorum is heard.
+            self.wait_until_us = context.now.mono_us + HEARTBEAT_MS_DEFAULT * 1_000;
+            return;
+        }
+        let writes = self.queue.iter().any(|p| !p.operation.action.is_read());
+        if writes || self.must_repair {
+            self.must_repair = false;
+            self.start_write(context);
+        } else if self.reading.is_none() {
+            self.start_read(context);
+        }
+    }
+
+    /// X5: without a quorum heard, `no quorum` for all of which it is true.
+    fn refuse(&mut self, context: &mut Context<'_>) {
+        for _ in 0..self.queue.len() {
+            let pending = self.queue.pop_front().expect("counted");
+            if pending.is_refusable() {
+                let reached = context.near.to_vec();
+                context.answer(pending, Outcome::NoQuorum { reached });
+            } else {
+                self.queue.push_back(pending);
+            }
+        }
+        if self.queue.is_empty() {
+            self.must_repair = false;
+        }
+    }
+
+    /// The operations of one round: no more than versions (V1) and the applied table have room for,
+    /// in order of birth.
+    fn take_batch(&mut self) -> Vec<Pending> {
+        let mut size = 0;
+        let mut count = 0;
+        for pending in self.queue.iter().take(COMBINED_MAX) {
+            size += Proposal::size_of(&pending.operation);
+            if count > 0 && size > ROUND_APPLIED_SIZE_MAX {
+                break;
+            }
+            count += 1;
+        }
+        let mut batch: Vec<Pending> = self.queue.drain(..count).collect();
+        batch.sort_by_key(|p| p.operation.birth);
+        batch
+    }
+
+    fn start_write(&mut self, context: &mut Context<'_>) {
+        let operations = self.take_batch();
+        let id = context.open_round();
+        let right = self.right.take().filter(|r| {
+            r.epoch == context.configuration.epoch
+                && (context.state.is_some_and(|s| s.promised == r.ballot.next())
+                    || !rule!(R3_doubt))
+        });
+        let ballot = match &right {
+            // R3: exactly next(b), which the quorum that accepted b promised with it.
+            Some(right) if rule!(R3_exact) => right.ballot.next(),
+            _ => Ballot::new(context.clock.tick(context.now), context.me),
+        };
+        if rule!(B1_next) {
+            context.clock.observe(ballot.reading());
+        }
+        assert!(
+            ballot.reading() <= context.clock.last(),
+            "ballot {ballot} is ahead of the clock (B1)"
+        );
+        let phase = Phase::Prepare {
+            promised: NodeSet::default(),
+            found: None,
+            floor: Ballot::ZERO,
+        };
+        let now_us = context.now.mono_us;
+        self.writing = Some(WriteRound {
+            id,
+            ballot,
+            phase,
+            operations,
+            refused: NodeSet::default(),
+            began_us: now_us,
+            due_us: now_us + context.pace.wait_us(0),
+            retransmissions: 0,
+            sent_again: false,
+        });
+        match right {
+            Some(right) => self.propose(Some(right.record), 0, context),
+            None => self.send_round(&context.voters(), context),
+        }
+    }
+
+    fn promise(&mut self, from: NodeId, promise: Promise, context: &mut Context<'_>) {
+        let Some(round) = &mut self.writing else {
+            return;
+        };
+        let Phase::Prepare {
+            promised,
+            found,
+            floor,
+        } = &mut round.phase
+        else {
+            return;
+        };
+        if promise.ballot != round.ballot {
+            return;
+        }
+        promised.insert(from);
+        match promise.record {
+            Some(record) => {
+                if found
+                    .as_ref()
+                    .is_none_or(|(ballot, _)| promise.accepted > *ballot)
+                {
+                    *found = Some((promise.accepted, record));
+                }
+            }
+            None => *floor = promise.floor.max(*floor),
+        }
+        if context.configuration.has_quorum(promised) {
+            let forgotten = (*floor).max(context.configuration.base).reading();
+            let found = found.take().map(|(_, record)| record);
+            self.propose(found, forgotten, context);
+        }
+    }
+
+    /// Phase two: runs the operations on what was found, and proposes what comes of it. A round
+    /// that changes nothing proposes what it found, once more; over absence a tombstone.
+    fn propose(&mut self, found: Option<Arc<Record>>, forgotten: u64, context: &mut Context<'_>) {
+        let round = self
+            .writing
+            .as_mut()
+            .expect("a round that proposes is open");
+        let now_us = context.now.mono_us;
+        let seen = self.text_seen.as_ref();
+        let last = context.clock.last();
+        let horizon = clock::from_ms(context.retry_horizon_ms);
+        let moment = Moment {
+            now: last,
+            horizon: last.saturating_sub(horizon),
+            text_kept_above: seen.map_or(0, |seen| seen.settled(now_us)),
+        };
+        let mut proposal = Proposal::new(found.as_deref(), round.ballot, moment, forgotten);
+        if context.is_full {
+            proposal.keep_size(found.as_deref());
+        }
+        let mut verdicts = Vec::with_capacity(round.operations.len());
+        for pending in &mut round.operations {
+            verdicts.push(match pending.is_stale_text(context.now) {
+                true => Verdict::Straggler,
+                false => proposal.apply(&pending.operation, pending.tried),
+            });
+            pending.sent = true;
+        }
+        let (mut made, changed) = proposal.finish();
+        if !rule!(V1_repair) {
+            made.version = made.version.max(round.ballot.0);
+        }
+        let record = match found {
+            Some(found) if !changed && rule!(V1_repair) => found,
+            _ => Arc::new(made),
+        };
+        round.phase = Phase::Accept {
+            accepted: NodeSet::default(),
+            record,
+            verdicts,
+        };
+        round.refused = NodeSet::default();
+        round.retransmissions = 0;
+        round.due_us = now_us + context.pace.wait_us(0);
+        self.send_round(&context.voters(), context);
+    }
+
+    /// Sends the message of the present phase.
+    fn send_round(&self, to: &[NodeId], context: &mut Context<'_>) {
+        let Some(round) = &self.writing else { return };
+        for node in to {
+            let key = context.key.clone();
+            let message: Message = match &round.phase {
+                Phase::Prepare { .. } => Prepare {
+                    key,
+                    ballot: round.ballot,
+                }
+                .into(),
+                Phase::Accept { record, .. } => Accept {
+                    key,
+                    ballot: round.ballot,
+                    record: record.clone(),
+                }
+                .into(),
+            };
+            context.send(*node, round.id, message, round.retransmissions);
+        }
+    }
+
+    fn accepted(&mut self, from: NodeId, ballot: Ballot, context: &mut Context<'_>) {
+        let Some(round) = &mut self.writing else {
+            return;
+        };
+        let Phase::Accept { accepted, .. } = &mut round.phase else {
+            return;
+        };
+        if ballot != round.ballot {
+            return;
+        }
+        accepted.insert(from);
+        if context.configuration.has_quorum(accepted) {
+            self.chosen(context);
+        }
+    }
+
+    fn chosen(&mut self, context: &mut Context<'_>) {
+        let round = self.writing.take().expect("a round that is chosen is open");
+        let Phase::Accept {
+            accepted,
+            record,
+            verdicts,
+        } = round.phase
+        else {
+            unreachable!("only phase two is chosen")
+        };
+        let took_us = context.now.mono_us - round.began_us;
+        context.pace.sample(took_us, round.sent_again);
+        self.lost = 0;
+        let newest_text = record.applied.newest_text();
+        if newest_text > 0 {
+            let seen = self.text_seen.get_or_insert_default();
+            seen.chosen(context.now.mono_us, newest_text);
+        }
+        let epoch = context.configuration.epoch;
+        self.right = Some(Right {
+            ballot: round.ballot,
+            record,
+            epoch,
+        });
+        context.effects.push(Effect::Chosen {
+            round: round.id,
+            ballot: round.ballot,
+            holders: accepted,
+        });
+        context.effects.push(Effect::Close(round.id));
+        for (pending, verdict) in round.operations.into_iter().zip(verdicts) {
+            match verdict {
+                Verdict::Answer(outcome) => context.answer(pending, outcome),
+                Verdict::Straggler => {
+                    context.effects.push(Effect::Drop {
+                        pending,
+                        straggler: true,
+                    });
+                }
+            }
+        }
+    }
+
+    fn refused(
+        &mut self,
+        from: NodeId,
+        ballot: Ballot,
+        promised: Ballot,
+        context: &mut Context<'_>,
+    ) {
+        context.clock.observe(promised.reading());
+        let Some(round) = &mut self.writing else {
+            return;
+        };
+        // A refusal with the very next ballot answers this coordinator's own late message.
+        if ballot != round.ballot || promised == ballot.next() {
+            return;
+        }
+        round.refused.insert(from);
+        let refused = round.refused;
+        let left = context.configuration.voters().map(|m| m.node);
+        let left: NodeSet = left.filter(|node| !refused.contains(*node)).collect();
+        if !context.configuration.has_quorum(&left) {
+            self.lose(context);
+        }
+    }
+
+    /// The round is given up: its operations wait for another, or go to the preferred coordinator.
+    fn lose(&mut self, context: &mut Context<'_>) {
+        let Some(round) = self.writing.take() else {
+            return;
+        };
+        context.effects.push(Effect::Close(round.id));
+        self.right = None;
+        let sent = matches!(round.phase, Phase::Accept { .. });
+        if let Phase::Accept { record, .. } = round.phase
+            && !rule!(R3_doubt)
+        {
+            let epoch = context.configuration.epoch;
+            self.right = Some(Right {
+                ballot: round.ballot,
+                record,
+                epoch,
+            });
+        }
+        for mut pending in round.operations.into_iter().rev() {
+            // X2: it went out in an Accept of a round that was not seen through.
+            pending.tried |= sent;
+            self.queue.push_front(pending);
+        }
+        self.lost += 1;
+        let bound_us = context.pace.backoff_us(self.lost);
+        self.wait_until_us = context.now.mono_us + context.random.random_range(0..bound_us);
+        let preferred = preferred(context.key, context.coordinators);
+        let preferred = preferred.filter(|to| *to != context.me && context.hears_quorum);
+        if let Some(to) = preferred {
+            self.forward_all(to, context);
+        }
+    }
+
+    /// Rather than duel; but what was forwarded here stays here, so that nothing goes in circles.
+    fn forward_all(&mut self, to: NodeId, context: &mut Context<'_>) {
+        for _ in 0..self.queue.len() {
+            let pending = self.queue.pop_front().expect("counted");
+            if pending.reply.is_client() {
+                context.effects.push(Effect::Forward { to, pending });
+            } else {
+                self.queue.push_back(pending);
+            }
+        }
+    }
+
+    fn write_timeout(&mut self, context: &mut Context<'_>) {
+        let now = context.now;
+        let Some(round) = &mut self.writing else {
+            return;
+        };
+        if round.due_us > now.mono_us {
+            return;
+        }
+        let preparing = matches!(round.phase, Phase::Prepare { .. });
+        if !round.refused.is_empty() || (preparing && !context.hears_quorum) {
+            self.lose(context);
+            return;
+        }
+        if !round.operations.is_empty() && round.operations.iter().all(|p| p.is_overdue(now)) {
+            self.give_up(context);
+            return;
+        }
+        round.retransmissions += 1;
+        round.sent_again = true;
+        round.due_us = now.mono_us + context.pace.wait_us(round.retransmissions);
+        let answered = match &round.phase {
+            Phase::Prepare { promised, .. } => *promised,
+            Phase::Accept { accepted, .. } => *accepted,
+        };
+        let silent: Vec<NodeId> = context
+            .voters()
+            .into_iter()
+            .filter(|n| !answered.contains(*n))
+            .collect();
+        self.send_round(&silent, context);
+    }
+}

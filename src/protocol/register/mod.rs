@@ -1,0 +1,7 @@
+//! One key: the acceptor, the coordinator of its rounds, reads, and the applied table.
+
+pub mod acceptor;
+pub mod applied;
+pub(in crate::protocol) mod coordinator;
+pub(in crate::protocol) mod latency;
+pub(in crate::protocol) mod read_round;

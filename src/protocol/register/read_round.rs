@@ -1,0 +1,346 @@
+//! Read rounds (R4): a quorum's answers, and what is to be done when they differ.
+
+use std::sync::Arc;
+
+use kvclient::wire::Outcome;
+
+use crate::protocol::clients::pending::Pending;
+use crate::protocol::register::coordinator::{Context, Coordinator, Effect};
+use crate::protocol::types::ballot::Ballot;
+use crate::protocol::types::message::{Accept, Message, NodeId, Read, ReadAnswer, RoundId};
+use crate::protocol::types::quorum::NodeSet;
+use crate::protocol::types::record::Record;
+use crate::protocol::types::rules::rule;
+
+/// What one acceptor answered.
+#[derive(Debug)]
+struct Answered {
+    from: NodeId,
+    accepted: Ballot,
+    chosen: bool,
+    floor: Ballot,
+}
+
+#[derive(Debug)]
+pub struct ReadRound {
+    pub(in crate::protocol) id: RoundId,
+    operations: Vec<Pending>,
+    /// The ballot and record that this node held when it asked.
+    held: Option<(Ballot, Arc<Record>)>,
+    answers: Vec<Answered>,
+    /// The highest accepted ballot among the answers, with its record.
+    highest: Option<(Ballot, Arc<Record>)>,
+    /// Set while the highest record is being sent again: who has it.
+    repair: Option<NodeSet>,
+    began_us: u64,
+    pub(in crate::protocol) due_us: u64,
+    retransmissions: u32,
+}
+
+/// What the answers so far allow.
+enum Decision {
+    Wait,
+    Answer,
+    /// The highest record is not known to be chosen: it must be, before it is answered.
+    Finish,
+}
+
+impl ReadRound {
+    fn decide(&self, context: &Context<'_>) -> Decision {
+        let answered: NodeSet = self.answers.iter().map(|a| a.from).collect();
+        if !context.configuration.has_quorum(&answered) && rule!(R4_quorum) {
+            return Decision::Wait;
+        }
+        let Some((highest, _)) = &self.highest else {
+            return Decision::Answer;
+        };
+        let with_highest = self.answers.iter().filter(|a| a.accepted == *highest);
+        let holders: NodeSet = with_highest.clone().map(|a| a.from).collect();
+        // (a)
+        if context.configuration.has_quorum(&holders) && *highest > context.configuration.base {
+            return Decision::Answer;
+        }
+        // (b)
+        let absences = || self.answers.iter().filter(|a| a.accepted == Ballot::ZERO);
+        let known = with_highest.clone().any(|a| a.chosen);
+        if (known && absences().all(|a| a.floor <= *highest)) || !rule!(R4_finish) {
+            return Decision::Answer;
+        }
+        Decision::Finish
+    }
+}
+
+impl Coordinator {
+    /// All that waits are reads. This node and the nearest others that make a quorum are asked;
+    /// the rest only if these do not answer soon.
+    pub(in crate::protocol) fn start_read(&mut self, context: &mut Context<'_>) {
+        let id = context.open_round();
+        let held = context
+            .state
+            .and_then(|s| s.record.clone().map(|r| (s.accepted, r)));
+        let now_us = context.now.mono_us;
+        let holds = held.as_ref().map_or(Ballot::ZERO, |(ballot, _)| *ballot);
+        self.reading = Some(ReadRound {
+            id,
+            operations: self.queue.drain(..).collect(),
+            held,
+            answers: Vec::new(),
+            highest: None,
+            repair: None,
+            began_us: now_us,
+            due_us: now_us + context.pace.wait_us(0),
+            retransmissions: 0,
+        });
+        let mut asked = NodeSet::default();
+        for node in context.near {
+            if context.configuration.has_quorum(&asked) {
+                break;
+            }
+            asked.insert(*node);
+        }
+        let voters = context.configuration.voters().map(|m| m.node);
+        let asked: Vec<NodeId> = voters.filter(|node| asked.contains(*node)).collect();
+        for node in asked {
+            context.send(
+                node,
+                id,
+                Read {
+                    key: context.key.clone(),
+                    holds,
+                },
+                0,
+            );
+        }
+    }
+
+    pub(in crate::protocol) fn handle_read_message(
+        &mut self,
+        from: NodeId,
+        message: Message,
+        context: &mut Context<'_>,
+    ) {
+        match message {
+            Message::ReadAnswer(answer) => self.read_answer(from, answer, context),
+            Message::Accepted(m) => self.repaired(from, m.ballot, context),
+            Message::Nack(m) => {
+                context.clock.observe(m.promised.reading());
+                let round = self.reading.as_ref().expect("checked by the caller");
+                let highest = round.highest.as_ref().map(|(ballot, _)| *ballot);
+                if round.repair.is_some() && highest == Some(m.ballot) {
+                    // Somebody promised more: only a full round can tell what stands.
+                    self.must_repair = true;
+                    self.requeue_reads(context);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn read_answer(&mut self, from: NodeId, answer: ReadAnswer, context: &mut Context<'_>) {
+        let round = self.reading.as_mut().expect("checked by the caller");
+        if round.answers.iter().any(|a| a.from == from) {
+            return;
+        }
+        let record = answer.record.or_else(|| {
+            let held = round
+                .held
+                .as_ref()
+                .filter(|(ballot, _)| *ballot == answer.accepted);
+            held.map(|(_, record)| record.clone())
+        });
+        if record.is_none() && answer.accepted != Ballot::ZERO {
+            // A record that this node holds no longer: it asks again without claiming to.
+            return;
+        }
+        if let Some(holders) = &mut round.repair {
+            let highest = round.highest.as_ref().map(|(ballot, _)| *ballot);
+            if highest == Some(answer.accepted) {
+                holders.insert(from);
+                self.finish_if_repaired(context);
+            }
+            return;
+        }
+        if let Some(record) = record
+            && round
+                .highest
+                .as_ref()
+                .is_none_or(|(ballot, _)| answer.accepted > *ballot)
+        {
+            round.highest = Some((answer.accepted, record));
+        }
+        round.answers.push(Answered {
+            from,
+            accepted: answer.accepted,
+            chosen: answer.chosen,
+            floor: answer.floor,
+        });
+        match round.decide(context) {
+            Decision::Wait => {}
+            Decision::Answer => self.finish_read(context),
+            // A write round of this node will tell: the reads ride along with the next.
+            Decision::Finish if self.is_writing() => self.requeue_reads(context),
+            Decision::Finish => self.start_repair(context),
+        }
+    }
+
+    /// R4: the same record, sent again to those that do not have it. It disturbs no short round,
+    /// and gives no right to one. In a joint configuration, or at the base, only a full round will do.
+    fn start_repair(&mut self, context: &mut Context<'_>) {
+        let round = self.reading.as_mut().expect("checked by the caller");
+        let (highest, _) = round
+            .highest
+            .as_ref()
+            .expect("there is something to finish");
+        let configuration = context.configuration;
+        if *highest <= configuration.base || configuration.joint.is_some() {
+            self.must_repair = true;
+            self.requeue_reads(context);
+            return;
+        }
+        let holders = round
+            .answers
+            .iter()
+            .filter(|a| a.accepted == *highest)
+            .map(|a| a.from);
+        round.repair = Some(holders.collect());
+        self.send_repair(context);
+    }
+
+    fn send_repair(&self, context: &mut Context<'_>) {
+        let Some(ReadRound {
+            id,
+            repair: Some(holders),
+            highest: Some((ballot, record)),
+            retransmissions,
+            ..
+        }) = &self.reading
+        else {
+            return;
+        };
+        let (ballot, again, configuration) = (*ballot, *retransmissions, context.configuration);
+        for member in configuration.voters().filter(|m| !holders.contains(m.node)) {
+            let (key, record) = (context.key.clone(), record.clone());
+            context.send(
+                member.node,
+                *id,
+                Accept {
+                    key,
+                    ballot,
+                    record,
+                },
+                again,
+            );
+        }
+    }
+
+    fn repaired(&mut self, from: NodeId, ballot: Ballot, context: &mut Context<'_>) {
+        let round = self.reading.as_mut().expect("checked by the caller");
+        let highest = round.highest.as_ref().map(|(highest, _)| *highest);
+        if let Some(holders) = &mut round.repair
+            && highest == Some(ballot)
+        {
+            holders.insert(from);
+            self.finish_if_repaired(context);
+        }
+    }
+
+    fn finish_if_repaired(&mut self, context: &mut Context<'_>) {
+        let round = self.reading.as_ref().expect("checked by the caller");
+        let holders = round.repair.as_ref().expect("checked by the caller");
+        if context.configuration.has_quorum(holders) {
+            let (ballot, _) = round
+                .highest
+                .as_ref()
+                .expect("there was something to finish");
+            context.effects.push(Effect::Chosen {
+                round: round.id,
+                ballot: *ballot,
+                holders: *holders,
+            });
+            self.finish_read(context);
+        }
+    }
+
+    fn finish_read(&mut self, context: &mut Context<'_>) {
+        let round = self.reading.take().expect("checked by the caller");
+        context.effects.push(Effect::Close(round.id));
+        let took_us = context.now.mono_us - round.began_us;
+        context.pace.sample(took_us, round.retransmissions > 0);
+        let value = round.highest.as_ref().and_then(|(_, record)| {
+            record
+                .value
+                .as_ref()
+                .map(|value| (record.version, value.clone()))
+        });
+        for pending in round.operations {
+            let outcome = match &value {
+                Some((version, value)) => Outcome::Value {
+                    version: *version,
+                    value: value.clone(),
+                },
+                None => Outcome::Absent,
+            };
+            context.answer(pending, outcome);
+        }
+    }
+
+    pub(in crate::protocol) fn requeue_reads(&mut self, context: &mut Context<'_>) {
+        let round = self.reading.take().expect("checked by the caller");
+        context.effects.push(Effect::Close(round.id));
+        for pending in round.operations.into_iter().rev() {
+            self.queue.push_front(pending);
+        }
+    }
+
+    pub(in crate::protocol) fn read_timeout(&mut self, context: &mut Context<'_>) {
+        let now_us = context.now.mono_us;
+        let Some(round) = &mut self.reading else {
+            return;
+        };
+        if round.due_us > now_us {
+            return;
+        }
+        if !context.hears_quorum {
+            self.requeue_reads(context);
+            return;
+        }
+        if round.operations.iter().all(|p| p.is_overdue(context.now)) {
+            let round = self.reading.take().expect("checked above");
+            context.effects.push(Effect::Close(round.id));
+            for pending in round.operations {
+                context.effects.push(Effect::Drop {
+                    pending,
+                    straggler: false,
+                });
+            }
+            return;
+        }
+        round.retransmissions += 1;
+        round.due_us = now_us + context.pace.wait_us(round.retransmissions);
+        if round.repair.is_some() {
+            self.send_repair(context);
+            return;
+        }
+        let (id, again) = (round.id, round.retransmissions);
+        let answered: NodeSet = round.answers.iter().map(|a| a.from).collect();
+        let holds = round
+            .held
+            .as_ref()
+            .map_or(Ballot::ZERO, |(ballot, _)| *ballot);
+        let configuration = context.configuration;
+        for member in configuration
+            .voters()
+            .filter(|m| !answered.contains(m.node))
+        {
+            context.send(
+                member.node,
+                id,
+                Read {
+                    key: context.key.clone(),
+                    holds,
+                },
+                again,
+            );
+        }
+    }
+}

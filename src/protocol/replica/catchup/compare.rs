@@ -1,0 +1,610 @@
+//! Comparing what nodes hold, and copying what this one lacks (C1): learners, members that were just
+//! admitted, and members that missed more than hints remember. A node asks for what it lacks itself; only
+//! what is chosen while it learns comes unasked (`copies`).
+//!
+//! It goes in passes: digests first, then the entries of buckets that differ, then the records.
+
+use std::collections::BTreeMap;
+
+use kvclient::wire::LearningStatus;
+
+use crate::protocol::catchup::comparison::{Comparing, Kind, Pass, Question};
+use crate::protocol::catchup::fetch::Pulls;
+use crate::protocol::keys::outbox::Way;
+use crate::protocol::keys::work::Work;
+use crate::protocol::replica::Replica;
+use crate::protocol::replica::catchup::serve::Purpose;
+use crate::protocol::types::ballot::Ballot;
+use crate::protocol::types::digest::{Bucket, Sums};
+use crate::protocol::types::limits::{
+    BEHIND_MISSING_MIN, BUCKETS_COMPARED_MAX, COMPARE_BUSY_MS, COMPARE_MS, FAR_BEHIND_MISSING_MIN,
+    LEARNED_MISSING_MAX, LEARNED_PASSES, PULL_RETRY_MS, SETTLE_MS,
+};
+use crate::protocol::types::message::{
+    BucketAsked, BucketTold, CopiesAsked, DigestsAsked, DigestsTold, Envelope, Message, NodeId,
+    Now, RoundId,
+};
+use crate::protocol::types::page::Page;
+use crate::protocol::types::record::{AcceptorState, Key};
+use crate::protocol::types::rules::rule;
+
+/// This node's part in comparing.
+#[derive(Debug, Default)]
+pub struct Sync {
+    pass: Option<Pass>,
+    pub(in crate::protocol::replica) pulls: Pulls,
+    passes: u64,
+    next_us: u64,
+    /// Passes that follow one another at once: something was missing, or a member has come.
+    hurried: usize,
+    /// This member was alone, or found much missing: it asks all others at once.
+    is_far_behind: bool,
+    /// The members that were there lately, and when last: a link that is down for a moment ends nothing.
+    lately: BTreeMap<NodeId, u64>,
+    looked_us: u64,
+    /// Members that did not answer in the last pass, and are left out of the next.
+    silent: Vec<NodeId>,
+    /// Passes of a learner that were whole, one after the other.
+    whole: u32,
+    learned: bool,
+    /// Of a learner: so many buckets, from the first on, were listed, or are equal.
+    listed: Bucket,
+    /// Keys, since this node is a learner.
+    copied: u64,
+}
+
+impl Replica {
+    /// R1: what was compared in another epoch counts no more. Who is there, and that much is missing, is not
+    /// of an epoch.
+    pub(in crate::protocol::replica) fn restart_sync(&mut self, now: Now) {
+        let before = std::mem::take(&mut self.sync);
+        let learns = !self.votes;
+        self.sync = Sync {
+            next_us: now.mono_us,
+            copied: if learns { before.copied } else { 0 },
+            listed: if learns { before.listed } else { 0 },
+            hurried: before.lately.len(),
+            lately: before.lately,
+            looked_us: before.looked_us,
+            is_far_behind: before.is_far_behind,
+            ..Sync::default()
+        };
+        self.copies.forget();
+        self.restart_purge();
+    }
+
+    /// Whether a learner holds about what the members hold.
+    pub(in crate::protocol::replica) fn has_learned(&self) -> bool {
+        // X6: as a member it would keep the others from taking anything that grows.
+        self.sync.learned && self.full.is_none()
+    }
+
+    /// From how many buckets on a learner will still ask for all that they hold.
+    pub(in crate::protocol::replica) fn listed(&self) -> Bucket {
+        self.sync.listed
+    }
+
+    pub(in crate::protocol::replica) fn learning(&self) -> Option<LearningStatus> {
+        if self.votes || self.node == 0 {
+            return None;
+        }
+        let buckets = self.digests.spread().buckets();
+        let done = match &self.sync.pass {
+            _ if self.sync.learned => buckets,
+            Some(pass) if !pass.asks() => buckets - pass.buckets_left(),
+            _ => 0,
+        };
+        Some(LearningStatus {
+            buckets_done: done as u64,
+            buckets: buckets as u64,
+            keys_copied: self.sync.copied,
+        })
+    }
+
+    /// At each heartbeat.
+    pub(in crate::protocol::replica) fn synchronize(&mut self, now: Now) {
+        if self.node == 0 {
+            return;
+        }
+        let mut sources = self.near.clone();
+        sources.retain(|node| *node != self.node);
+        sources.sort_unstable();
+        self.see_who_is_there(now, &sources);
+        if let Some(pass) = &self.sync.pass {
+            let mut gone = pass.sources();
+            gone.retain(|node| !self.sync.lately.contains_key(node));
+            for node in gone {
+                self.lose_source(node);
+            }
+            self.ask_overdue(now);
+            self.look_again(now);
+            self.advance_pass(now);
+        } else if self.is_pass_due(now) && !sources.is_empty() {
+            let silent = std::mem::take(&mut self.sync.silent);
+            let mut answering = sources.clone();
+            answering.retain(|node| !silent.contains(node));
+            let all_silent = answering.is_empty();
+            self.begin_pass(now, if all_silent { &sources } else { &answering });
+        }
+        self.look_at_graves(now);
+    }
+
+    /// Whoever has come is compared with at once.
+    fn see_who_is_there(&mut self, now: Now, sources: &[NodeId]) {
+        // First, so that a node that was kept from running takes all others for new.
+        let gone_ms = self.timings.source_gone_ms;
+        let is_lately = |seen_us: &u64| now.mono_us < seen_us + gone_ms * 1_000;
+        self.sync.lately.retain(|_, seen_us| is_lately(seen_us));
+        let was_alone = self.sync.lately.is_empty();
+        let mut has_come = false;
+        for node in sources {
+            let seen_us = self.sync.lately.insert(*node, now.mono_us);
+            has_come |= seen_us.is_none_or(|seen_us| seen_us < self.sync.looked_us);
+        }
+        self.sync.looked_us = now.mono_us;
+        if !has_come {
+            return;
+        }
+        self.sync.hurried = sources.len();
+        self.sync.next_us = now.mono_us;
+        if was_alone {
+            self.sync.is_far_behind = true;
+            // The others come, too; and what was compared before is old.
+            self.sync.next_us += SETTLE_MS * 1_000;
+            self.sync.pass = None;
+            self.sync.pulls = Pulls::default();
+        }
+    }
+
+    fn is_pass_due(&self, now: Now) -> bool {
+        let waits = self.votes && self.operations > 0 && self.sync.hurried == 0;
+        let wait_ms = if waits {
+            COMPARE_BUSY_MS - COMPARE_MS
+        } else {
+            0
+        };
+        now.mono_us >= self.sync.next_us + wait_ms * 1_000
+    }
+
+    fn begin_pass(&mut self, now: Now, near: &[NodeId]) {
+        let is_all_of_votes = self.digests.is_all_of(self.meta.life);
+        let is_bulk = !self.votes || !is_all_of_votes || self.sync.is_far_behind;
+        let turn = self.sync.passes;
+        self.sync.passes += 1;
+        let (kind, sources) = match is_bulk {
+            true => (Kind::Bulk, near.to_vec()),
+            false => (Kind::Pair, vec![near[turn as usize % near.len()]]),
+        };
+        self.sync.pass = Some(Pass::new(
+            now,
+            kind,
+            sources.clone(),
+            turn,
+            self.digests.spread(),
+        ));
+        for node in sources {
+            self.ask_digests(now, node);
+        }
+    }
+
+    fn ask_digests(&mut self, now: Now, node: NodeId) {
+        let round = self.clock.round_id(now);
+        let question = Question::new(now, round);
+        if let Some(pass) = &mut self.sync.pass {
+            pass.digests.insert(node, question);
+            let total = self.total_asked_with();
+            self.ask_for(node, round, DigestsAsked { total }.into());
+        }
+    }
+
+    /// Two members mostly hold the same: then one number tells it, where all digests take 32 KiB.
+    fn total_asked_with(&self) -> Option<u64> {
+        let pass = self.sync.pass.as_ref();
+        let is_pair = pass.is_some_and(|pass| pass.kind == Kind::Pair);
+        is_pair.then(|| self.sums_told().fold(0, u64::wrapping_add))
+    }
+
+    /// Questions carry an id that no question of this node had (R4), so they wait for the ceiling, and they
+    /// tell of its epoch.
+    pub(in crate::protocol::replica) fn ask_for(
+        &mut self,
+        node: NodeId,
+        round: RoundId,
+        message: Message,
+    ) {
+        let group = self.ceiling_group().max(self.installed_in);
+        self.send(node, round, message, group, Way::Usual);
+    }
+
+    pub(in crate::protocol::replica) fn handle_sync_told(&mut self, now: Now, envelope: Envelope) {
+        let (from, round) = (envelope.origin, envelope.round);
+        match envelope.message {
+            Message::DigestsTold(told) if self.is_purging(round) => {
+                self.handle_purge_told(now, from, told);
+            }
+            Message::DigestsTold(told) => self.handle_digests_told(now, from, round, &told),
+            Message::BucketTold(told) => self.handle_bucket_told(now, from, round, told),
+            other => unreachable!("{} is no answer about buckets", other.name()),
+        }
+    }
+
+    /// The other member held what this one did when it asked. Where that has changed since, all is asked for:
+    /// a write that the other one missed may be what changed it.
+    pub(in crate::protocol::replica) fn handle_digests_equal(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        round: RoundId,
+        total: u64,
+    ) {
+        let pass = self.sync.pass.as_ref();
+        let question = pass.and_then(|pass| pass.digests.get(&from));
+        if question.is_none_or(|question| question.round != round) {
+            return;
+        }
+        if self.total_asked_with() != Some(total) {
+            self.ask_for(from, round, DigestsAsked { total: None }.into());
+            return;
+        }
+        let told = DigestsTold {
+            clock: 0,
+            sums: Sums::collect(self.sums_told()),
+        };
+        self.handle_digests_told(now, from, round, &told);
+    }
+
+    fn handle_digests_told(&mut self, now: Now, from: NodeId, round: RoundId, told: &DigestsTold) {
+        let Some(mut pass) = self.sync.pass.take() else {
+            return;
+        };
+        let asked = pass.digests.get(&from).is_some_and(|q| q.round == round);
+        if asked {
+            pass.digests.remove(&from);
+            self.hear_clock(told.clock);
+            let mut differ: Vec<Bucket> = pass.share(from).collect();
+            differ.retain(|bucket| self.differs(pass.kind, *bucket, told));
+            let mut at_first = differ.len();
+            let looked_before = pass.differed.take();
+            if let Some((before, _)) = &looked_before {
+                at_first = before.len();
+                differ.retain(|bucket| before.binary_search(bucket).is_ok());
+            }
+            if pass.kind == Kind::Pair && differ.is_empty() {
+                self.forget_hints(from, looked_before.is_none());
+            }
+            // Who differed in most and asks for copies is behind: listing all that it holds would only
+            // hold it up.
+            let source_is_behind = at_first > self.digests.spread().buckets() / 2
+                && self.copies.is_asked_by(now, from);
+            if pass.kind == Kind::Pair && source_is_behind {
+                differ.clear();
+            }
+            if pass.kind == Kind::Pair && looked_before.is_none() && !differ.is_empty() {
+                pass.differed = Some((differ, now.mono_us + SETTLE_MS * 1_000));
+            } else {
+                pass.add(differ.into_iter().map(|bucket| (bucket, from)));
+            }
+        }
+        self.sync.pass = Some(pass);
+        self.advance_pass(now);
+    }
+
+    fn differs(&self, kind: Kind, bucket: Bucket, told: &DigestsTold) -> bool {
+        let all = self.digests.of_all(bucket);
+        let votes = self.digests.of_life(self.meta.life, bucket);
+        let own = if self.votes { votes } else { all };
+        let has_cached = self.votes && kind == Kind::Bulk && all != votes;
+        told.sums.of(bucket) != own || has_cached
+    }
+
+    /// The second look at buckets that differed.
+    fn look_again(&mut self, now: Now) {
+        let Some(pass) = &self.sync.pass else {
+            return;
+        };
+        let is_due = pass
+            .differed
+            .as_ref()
+            .is_some_and(|(_, at)| now.mono_us >= *at);
+        if is_due && pass.digests.is_empty() {
+            for node in pass.sources() {
+                self.ask_digests(now, node);
+            }
+        }
+    }
+
+    /// Goes on with the pass as far as windows allow, and ends it.
+    pub(in crate::protocol::replica) fn advance_pass(&mut self, now: Now) {
+        // X6: a learner that is full stays one; a member may hold what it must.
+        if !self.votes && self.full.is_some() {
+            return;
+        }
+        let Some(pass) = &mut self.sync.pass else {
+            return;
+        };
+        let mut asked = Vec::new();
+        while pass.comparing.len() < BUCKETS_COMPARED_MAX
+            && self.sync.pulls.has_room()
+            && let Some((bucket, source)) = pass.todo.pop_front()
+        {
+            let round = self.clock.round_id(now);
+            let question = Question::new(now, round);
+            let comparing = Comparing {
+                source,
+                after: None,
+                page: None,
+                own_after: None,
+                question,
+            };
+            pass.comparing.insert(bucket, comparing);
+            asked.push((bucket, source, round));
+        }
+        if !self.votes && !pass.asks() {
+            self.sync.listed = self.sync.listed.max(pass.first_left());
+        }
+        let is_over = !pass.asks() && pass.buckets_left() == 0;
+        for (bucket, source, round) in asked {
+            let after = None;
+            self.ask_for(source, round, BucketAsked { bucket, after }.into());
+        }
+        for (source, keys) in self.sync.pulls.fill(now) {
+            self.ask_copies(now, source, keys);
+        }
+        if is_over && self.sync.pulls.is_empty() {
+            self.end_pass(now);
+        }
+    }
+
+    fn ask_copies(&mut self, now: Now, source: NodeId, keys: Vec<Key>) {
+        let round = self.clock.round_id(now);
+        self.ask_for(source, round, CopiesAsked { keys }.into());
+    }
+
+    fn end_pass(&mut self, now: Now) {
+        let Some(pass) = self.sync.pass.take() else {
+            return;
+        };
+        let few = pass.missing <= LEARNED_MISSING_MAX;
+        self.sync.whole = if pass.is_whole() {
+            self.sync.whole + 1
+        } else {
+            0
+        };
+        let is_enough = pass.is_whole() && (few || self.sync.whole >= LEARNED_PASSES);
+        self.sync.learned |= !self.votes && is_enough;
+        self.sync.is_far_behind = pass.missing > FAR_BEHIND_MISSING_MIN;
+        let is_behind = pass.missing > BEHIND_MISSING_MIN || pass.is_cut_short;
+        self.sync.hurried = match (pass.kind, is_behind) {
+            // Who had nothing that counts, or missed much, compares with each member by itself next.
+            (Kind::Bulk, _) if self.votes => self.sync.lately.len(),
+            (Kind::Bulk, true) if !self.sync.learned => 1,
+            (Kind::Bulk, _) => 0,
+            (Kind::Pair, true) => self.sync.lately.len(),
+            (Kind::Pair, false) => self.sync.hurried.saturating_sub(1),
+        };
+        let wait_ms = if self.sync.hurried > 0 { 0 } else { COMPARE_MS };
+        self.sync.next_us = now.mono_us.max(pass.began_us + wait_ms * 1_000);
+    }
+
+    /// Asks again what was not answered. Who tells nothing of its buckets is asked for nothing more in
+    /// this pass; copies that never come are given up.
+    fn ask_overdue(&mut self, now: Now) {
+        let tries_max = self.timings.pull_tries_max;
+        let wait_us = self.answer_wait_us(PULL_RETRY_MS);
+        let total = self.total_asked_with();
+        let Some(pass) = &mut self.sync.pass else {
+            return;
+        };
+        let mut silent = Vec::new();
+        let mut again: Vec<(NodeId, RoundId, Message)> = Vec::new();
+        let mut listed = Vec::new();
+        let overdue = |(_, question): &(&NodeId, &mut Question)| question.is_overdue(now, wait_us);
+        for (node, question) in pass.digests.iter_mut().filter(overdue) {
+            match question.ask_again(now, tries_max) {
+                true => again.push((*node, question.round, DigestsAsked { total }.into())),
+                false => silent.push(*node),
+            }
+        }
+        for (bucket, comparing) in &mut pass.comparing {
+            let bucket = *bucket;
+            if !comparing.question.is_overdue(now, wait_us) {
+                continue;
+            }
+            if comparing.page.is_some() {
+                comparing.question.at_us = now.mono_us;
+                listed.push((bucket, comparing.own_after.clone()));
+            } else if comparing.question.ask_again(now, tries_max) {
+                let after = comparing.after.clone();
+                let asked = BucketAsked { bucket, after }.into();
+                again.push((comparing.source, comparing.question.round, asked));
+            } else {
+                silent.push(comparing.source);
+            }
+        }
+        for node in &silent {
+            self.lose_source(*node);
+        }
+        self.sync.silent.extend(silent);
+        for (bucket, after) in listed {
+            self.list_own(bucket, after, Purpose::Compare);
+        }
+        for (node, round, message) in again {
+            self.ask_for(node, round, message);
+        }
+        let (overdue, given_up) = self.sync.pulls.overdue(now, wait_us, tries_max);
+        if let Some(pass) = &mut self.sync.pass {
+            pass.given_up += given_up;
+        }
+        for (source, keys) in overdue {
+            self.ask_copies(now, source, keys);
+        }
+    }
+
+    /// Another source is asked for what was to come from there; without one the next pass finds it missing.
+    fn lose_source(&mut self, node: NodeId) {
+        let Some(pass) = &mut self.sync.pass else {
+            return;
+        };
+        let keys = self.sync.pulls.forget(node);
+        if let Some(heir) = pass.lose(node, !keys.is_empty()) {
+            for (key, size) in keys {
+                self.sync.pulls.want(heir, key, size);
+            }
+        }
+    }
+
+    fn handle_bucket_told(&mut self, now: Now, from: NodeId, round: RoundId, told: BucketTold) {
+        let bucket = told.bucket;
+        let Some(pass) = &mut self.sync.pass else {
+            return;
+        };
+        let Some(comparing) = pass.comparing.get_mut(&bucket) else {
+            return;
+        };
+        let asked = comparing.source == from
+            && comparing.question.round == round
+            && comparing.after == told.after
+            && comparing.page.is_none();
+        if asked && told.leads_on() {
+            let after = told.after.clone();
+            comparing.own_after = after.clone();
+            comparing.page = Some(told);
+            comparing.question.at_us = now.mono_us;
+            self.list_own(bucket, after, Purpose::Compare);
+        }
+    }
+
+    /// A part of this node's own contents of a bucket, behind `own_after`.
+    pub(in crate::protocol::replica) fn handle_own_bucket(
+        &mut self,
+        now: Now,
+        bucket: Bucket,
+        own_after: &Option<Key>,
+        own: &Page,
+    ) {
+        let Some(pass) = &mut self.sync.pass else {
+            return;
+        };
+        let comparing = pass.comparing.get_mut(&bucket);
+        let Some(comparing) = comparing.filter(|c| c.own_after == *own_after) else {
+            return;
+        };
+        let Some(told) = comparing.page.take() else {
+            return;
+        };
+        let (source, round) = (comparing.source, comparing.question.round);
+        comparing.question.at_us = now.mono_us;
+        if let Some(own_next) = own.next.as_ref().filter(|next| told.goes_beyond(next)) {
+            comparing.own_after = Some(own_next.clone());
+            comparing.page = Some(told.clone());
+            self.list_own(bucket, Some(own_next.clone()), Purpose::Compare);
+        } else if let Some(after) = told.next.clone() {
+            comparing.after = Some(after.clone());
+            comparing.question.times = 1;
+            let after = Some(after);
+            self.ask_for(source, round, BucketAsked { bucket, after }.into());
+        } else {
+            pass.comparing.remove(&bucket);
+        }
+        self.compare(now, source, &told, own_after, own);
+        self.advance_pass(now);
+    }
+
+    /// Compares a member's entries with this node's own states, as far as both tell of the bucket.
+    fn compare(
+        &mut self,
+        now: Now,
+        source: NodeId,
+        told: &BucketTold,
+        own_after: &Option<Key>,
+        page: &Page,
+    ) {
+        let terms = self.terms();
+        let votes = self.votes;
+        let mut missing = 0;
+        let mut own = page.states.as_slice();
+        let here = |key: &Key| Some(key) > own_after.as_ref() && page.reaches(key);
+        for entry in told.entries.iter().filter(|entry| here(&entry.key)) {
+            // Both are in order of key.
+            let earlier = own.iter().take_while(|(key, _)| *key < entry.key);
+            own = &own[earlier.count()..];
+            let same = own.first().filter(|(key, _)| *key == entry.key);
+            let state = same.map(|(_, state)| state);
+            let counts = state.filter(|s| !votes || terms.is_vote(s, rule!(E5_compared)));
+            if counts.map_or(Ballot::ZERO, |s| s.accepted) >= entry.accepted {
+                continue;
+            }
+            missing += 1;
+            let key = entry.key.clone();
+            let ballot = entry.accepted;
+            // E5: what it already has at the same ballot need not travel.
+            if entry.chosen && state.is_some_and(|s| s.accepted == ballot) {
+                self.with_key(now, &key, Work::Adopt { ballot });
+            } else {
+                self.sync.pulls.want(source, key, entry.size as usize);
+            }
+        }
+        if votes {
+            // E5: a cached key that the member does not have is dropped: it is no vote, and no source.
+            let is_cache = |state: &AcceptorState| !terms.is_vote(state, rule!(E5_unnamed));
+            for (key, state) in page.states.iter().filter(|(_, state)| is_cache(state)) {
+                let found = told.entries.binary_search_by(|e| e.key.cmp(key)).is_ok();
+                if told.reaches(key) && !found {
+                    let ballot = state.accepted;
+                    self.with_key(now, key, Work::Shed { ballot });
+                }
+            }
+        }
+        if let Some(pass) = &mut self.sync.pass {
+            pass.missing += missing;
+        }
+    }
+
+    /// A copy that was asked for.
+    pub(in crate::protocol::replica) fn handle_pulled(&mut self, now: Now, envelope: Envelope) {
+        let source = envelope.origin;
+        let Message::Copy(copy) = &envelope.message else {
+            return;
+        };
+        let key = copy.key.clone();
+        if self.cache.resident(&key).is_none() {
+            self.wait_for(
+                key,
+                crate::protocol::keys::resident::Waiting::Peer(envelope),
+            );
+            return;
+        }
+        if self.take_copy(now, source, copy) && self.sync.pulls.end(now, source, &key) {
+            self.sync.copied += 1;
+        }
+        self.advance_pass(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::replica::catchup::serve::tests::{NOW, replica};
+
+    /// The process was stopped in the midst of a comparison. It hears the same nodes at once when it goes on.
+    #[test]
+    fn who_did_not_run_takes_the_others_for_new() {
+        let mut replica = replica();
+        replica.near = vec![2];
+        replica.sync.lately.insert(2, NOW.mono_us);
+        replica.sync.looked_us = NOW.mono_us;
+        let began = |replica: &Replica| replica.sync.pass.as_ref().map(|p| (p.kind, p.began_us));
+        let after = |ms: u64| Now {
+            mono_us: NOW.mono_us + ms * 1_000,
+            ..NOW
+        };
+        replica.begin_pass(NOW, &[2]);
+        replica.synchronize(after(50));
+        assert_eq!(began(&replica), Some((Kind::Pair, NOW.mono_us)));
+        replica.synchronize(after(10_000));
+        assert_eq!(began(&replica), None, "what it was told is old");
+        let next = after(10_000 + SETTLE_MS);
+        replica.synchronize(next);
+        assert_eq!(began(&replica), Some((Kind::Bulk, next.mono_us)));
+    }
+}

@@ -1,0 +1,471 @@
+//! Copies of records (C1): those that other nodes asked this one for, and those that it took.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+
+use crate::protocol::keys::outbox::Way;
+use crate::protocol::keys::resident::Waiting;
+use crate::protocol::keys::work::Work;
+use crate::protocol::register::acceptor::{self, Verdict};
+use crate::protocol::replica::Replica;
+use crate::protocol::types::ballot::Ballot;
+use crate::protocol::types::limits::{
+    COPIES_ASKED_PER_SECOND_IDLE, COPIES_PER_SECOND_BUSY, COPIES_SIZE_MAX, COPIES_WAITING_MAX,
+    DOUBTS_MAX, SETTLE_MS,
+};
+use crate::protocol::types::message::{Copy, Envelope, Epoch, Message, NodeId, Now, RoundId};
+use crate::protocol::types::record::{AcceptorState, Key};
+use crate::protocol::types::rules::rule;
+use crate::protocol::types::timer::Timer;
+
+/// Copies leave in portions of so much time, ...
+const PORTION_MS: u64 = 5;
+/// ... or, of a node that is late, of so much.
+const PORTION_MAX_MS: u64 = 50;
+/// A node counts as busy for so long after an operation was under way.
+const BUSY_US: u64 = 20_000;
+/// ... and a node as asking after its last question.
+const ASKED_US: u64 = 1_000_000;
+
+/// Copies that others asked for.
+#[derive(Debug, Default)]
+pub struct Copies {
+    waiting: VecDeque<(Key, NodeId, Work)>,
+    /// Those that wait: who asks again gets no second copy.
+    known: HashSet<(NodeId, Key), foldhash::fast::RandomState>,
+    /// What may leave at once, as of then: keys, ...
+    left: u64,
+    /// ... and bytes.
+    size_left: usize,
+    /// Of the last copy.
+    size_last: usize,
+    /// When each node asked last.
+    asked_us: BTreeMap<NodeId, u64>,
+    portion_us: u64,
+    timer_us: Option<u64>,
+    busy_until_us: u64,
+    /// Records that were asked for and are not known to be chosen, since when.
+    doubts: BTreeMap<Key, (Ballot, u64)>,
+}
+
+impl Copies {
+    pub fn forget(&mut self) {
+        self.waiting.clear();
+        self.known.clear();
+        self.doubts.clear();
+    }
+
+    pub fn is_asked_by(&self, now: Now, node: NodeId) -> bool {
+        let asked_us = self.asked_us.get(&node);
+        asked_us.is_some_and(|at_us| now.mono_us < at_us + ASKED_US)
+    }
+
+    fn wait(&mut self, key: Key, to: NodeId, work: Work) {
+        if self.known.insert((to, key.clone())) {
+            self.waiting.push_back((key, to, work));
+        }
+    }
+
+    fn charge(&mut self, size: usize) {
+        self.size_left = self.size_left.saturating_sub(size);
+        if size > 0 {
+            self.size_last = size;
+        }
+    }
+
+    fn doubt(&mut self, now: Now, key: &Key, ballot: Ballot) -> bool {
+        let stale_us = now.mono_us.saturating_sub(10 * SETTLE_MS * 1_000);
+        if self.doubts.len() >= DOUBTS_MAX {
+            self.doubts.retain(|_, (_, since_us)| *since_us > stale_us);
+        }
+        match self.doubts.get(key) {
+            Some((before, since_us)) if *before == ballot => {
+                let is_settled = now.mono_us >= since_us + SETTLE_MS * 1_000;
+                if is_settled {
+                    self.doubts.remove(key);
+                }
+                is_settled
+            }
+            _ => {
+                if self.doubts.len() < DOUBTS_MAX {
+                    self.doubts.insert(key.clone(), (ballot, now.mono_us));
+                }
+                false
+            }
+        }
+    }
+}
+
+impl Replica {
+    pub(in crate::protocol::replica) fn with_key(&mut self, now: Now, key: &Key, work: Work) {
+        if self.cache.resident(key).is_some() {
+            self.work_on(now, key, work);
+        } else {
+            self.wait_for(key.clone(), Waiting::Work(self.epoch(), work));
+        }
+    }
+
+    /// The key is resident, and this node has a vote.
+    pub(in crate::protocol::replica) fn work_on(&mut self, now: Now, key: &Key, work: Work) {
+        match work {
+            Work::Tell { to, round, via } if self.copies.size_left > 0 => {
+                let size = self.tell_copy(now, key, to, round, Way::Back(via));
+                self.copies.charge(size);
+            }
+            // It was loaded meanwhile, and the portion is used up.
+            Work::Tell { to, .. } => {
+                self.copies.wait(key.clone(), to, work);
+                self.wake_for_copies(now);
+            }
+            Work::Adopt { ballot } => self.take_own(now, key, ballot),
+            Work::Shed { ballot } => self.shed(key, ballot),
+            Work::Bury { ballot } => self.bury(key, ballot),
+        }
+    }
+
+    pub(in crate::protocol::replica) fn handle_copies_asked(
+        &mut self,
+        now: Now,
+        envelope: Envelope,
+    ) {
+        let Message::CopiesAsked(asked) = envelope.message else {
+            return;
+        };
+        let (to, round, via) = (envelope.origin, envelope.round, envelope.via);
+        // A copy that answers nothing would be taken for one that was not asked for.
+        if round == 0 {
+            self.counters.stray += 1;
+            return;
+        }
+        self.copies.asked_us.insert(to, now.mono_us);
+        for key in asked.keys {
+            if self.copies.waiting.len() >= COPIES_WAITING_MAX {
+                self.counters.overflow += 1;
+                break;
+            }
+            let work = Work::Tell { to, round, via };
+            self.copies.wait(key, to, work);
+        }
+        self.serve_copies(now);
+    }
+
+    /// Sends as many copies as the pace allows; clients' operations come first.
+    pub(in crate::protocol::replica) fn serve_copies(&mut self, now: Now) {
+        let copies = &mut self.copies;
+        if self.operations > 0 {
+            copies.busy_until_us = now.mono_us + BUSY_US;
+        }
+        let passed_us = now.mono_us - copies.portion_us.min(now.mono_us);
+        if passed_us >= PORTION_MS * 1_000 {
+            let per_second = match now.mono_us < copies.busy_until_us {
+                true => COPIES_PER_SECOND_BUSY,
+                false => COPIES_ASKED_PER_SECOND_IDLE,
+            };
+            copies.portion_us = now.mono_us;
+            copies.size_left = COPIES_SIZE_MAX;
+            copies.left = per_second * passed_us.min(PORTION_MAX_MS * 1_000) / 1_000_000;
+        }
+        // What is to be loaded first is charged when it leaves.
+        let mut expected = 0;
+        while self.copies.left > 0
+            && self.copies.size_left > expected
+            && let Some((key, to, work)) = self.copies.waiting.pop_front()
+        {
+            self.copies.left -= 1;
+            self.copies.known.remove(&(to, key.clone()));
+            if self.votes {
+                if self.cache.resident(&key).is_none() {
+                    expected += self.copies.size_last;
+                }
+                self.with_key(now, &key, work);
+            }
+        }
+        self.wake_for_copies(now);
+    }
+
+    fn wake_for_copies(&mut self, now: Now) {
+        let copies = &mut self.copies;
+        let next_us = copies.portion_us + PORTION_MS * 1_000;
+        if !copies.waiting.is_empty() && copies.timer_us.is_none_or(|set| set < now.mono_us) {
+            copies.timer_us = Some(next_us);
+            self.timers.set(next_us, Timer::Copies);
+        }
+    }
+
+    pub(in crate::protocol::replica) fn copies_timeout(&mut self, now: Now) {
+        self.copies.timer_us = None;
+        self.serve_copies(now);
+    }
+
+    /// E5: a learner gets what is chosen behind its back, so that writes do not outrun its copying. The key
+    /// is resident.
+    pub(in crate::protocol::replica) fn tell_learners(
+        &mut self,
+        now: Now,
+        key: &Key,
+        round: RoundId,
+    ) {
+        for node in self.learners.clone() {
+            if self.is_to_be_told(node, key) {
+                self.tell_copy(now, key, node, round, Way::Usual);
+            }
+        }
+    }
+
+    /// C1, E5: what leaves as a copy, whoever it is for: the record that this member has accepted in its
+    /// present life, if that is known to be chosen. Else the ballot that it has accepted, if any state
+    /// counts. The key is resident.
+    pub(in crate::protocol::replica) fn copy_of(
+        &mut self,
+        key: &Key,
+    ) -> Result<Copy, Option<Ballot>> {
+        let terms = self.terms();
+        let resident = self.cache.resident(key).expect("the caller looked");
+        let state = terms.vote(&resident.state, rule!(E5_copied));
+        let state = state.filter(|_| self.votes).ok_or(None)?;
+        let is_chosen = state.chosen || !rule!(C1_chosen);
+        let record = state.record.as_ref().filter(|_| is_chosen);
+        Ok(Copy {
+            key: key.clone(),
+            ballot: state.accepted,
+            record: record.cloned().ok_or(Some(state.accepted))?,
+        })
+    }
+
+    /// Gives what the copy takes, about.
+    fn tell_copy(&mut self, now: Now, key: &Key, to: NodeId, round: RoundId, way: Way) -> usize {
+        match self.copy_of(key) {
+            Ok(copy) => {
+                let size = key.as_bytes().len() + copy.record.size();
+                // R2 has nothing to wait for: what is chosen is durable at a quorum.
+                let envelope = self.envelope(to, round, copy.into());
+                self.dispatch(envelope, way);
+                return size;
+            }
+            // Most doubts are settled by a round under way, or a notice of it.
+            Err(Some(ballot)) => {
+                if self.copies.doubt(now, key, ballot) {
+                    self.mend(now, key);
+                }
+            }
+            Err(None) => {}
+        }
+        0
+    }
+
+    /// Takes a copy that was asked for; gives whether it is held now. The key is resident.
+    pub(in crate::protocol::replica) fn take_copy(
+        &mut self,
+        now: Now,
+        source: NodeId,
+        copy: &Copy,
+    ) -> bool {
+        let Copy {
+            key,
+            ballot,
+            record,
+        } = copy;
+        let ballot = *ballot;
+        let terms = self.terms();
+        let resident = self.cache.resident(key).expect("the caller looked");
+        let mut state = resident.state.clone();
+        self.clock.observe(ballot.reading());
+        if !self.votes {
+            // A learner's cache keeps no promises.
+            let held = state.as_ref().filter(|s| s.accepted >= ballot);
+            if let Some(held) = held
+                && held.accepted == ballot
+                && held.record.as_ref() != Some(record)
+            {
+                self.note_contradiction(now, key, ballot, source);
+                return false;
+            }
+            if held.is_none() {
+                let copied = AcceptorState {
+                    promised: ballot.next(),
+                    accepted: ballot,
+                    chosen: true,
+                    record: Some(record.clone()),
+                    life: terms.life,
+                };
+                self.set_state(key, Some(copied));
+            } else {
+                self.mark_chosen(key.clone(), ballot);
+            }
+            return true;
+        }
+        match acceptor::copy(&mut state, ballot, record, terms) {
+            Verdict::Granted => {
+                self.clock.observe(ballot.next().reading());
+                self.set_state(key, state);
+                true
+            }
+            Verdict::Repeated => {
+                self.mark_chosen(key.clone(), ballot);
+                true
+            }
+            Verdict::Contradicted => {
+                self.note_contradiction(now, key, ballot, source);
+                false
+            }
+            // The clock is above the promise, so that a round of this node can mend the key.
+            Verdict::Refused(promised) => {
+                self.clock.observe(promised.reading());
+                if self.sync.pulls.refused(source, key, promised) {
+                    self.mend(now, key);
+                }
+                false
+            }
+        }
+    }
+
+    /// E5: what is held as a cache becomes accepted as a copy would.
+    fn take_own(&mut self, now: Now, key: &Key, ballot: Ballot) {
+        let terms = self.terms();
+        let resident = self.cache.resident(key).expect("the caller looked");
+        let mut state = resident.state.clone();
+        let cached = state
+            .as_ref()
+            .filter(|s| !terms.is_vote(s, rule!(E5_adopted)) && s.accepted == ballot);
+        let Some(record) = cached.and_then(|s| s.record.clone()) else {
+            return;
+        };
+        match acceptor::copy(&mut state, ballot, &record, terms) {
+            Verdict::Granted => {
+                self.clock.observe(ballot.next().reading());
+                self.set_state(key, state);
+            }
+            Verdict::Refused(promised) => {
+                self.clock.observe(promised.reading());
+                self.mend(now, key);
+            }
+            Verdict::Repeated | Verdict::Contradicted => unreachable!("a cache is no vote"),
+        }
+    }
+
+    fn shed(&mut self, key: &Key, ballot: Ballot) {
+        let terms = self.terms();
+        let resident = self.cache.resident(key).expect("the caller looked");
+        let state = resident.state.as_ref();
+        if state.is_some_and(|s| !terms.is_vote(s, rule!(E5_dropped)) && s.accepted == ballot) {
+            self.set_state(key, None);
+        }
+    }
+
+    /// The key is resident.
+    pub(in crate::protocol::replica) fn set_state(
+        &mut self,
+        key: &Key,
+        state: Option<AcceptorState>,
+    ) {
+        let resident = self.cache.resident(key).expect("the caller looked");
+        let told = |state: &Option<AcceptorState>| state.as_ref().map(|s| (s.accepted, s.life));
+        self.digests
+            .replace(key, told(&resident.state), told(&state));
+        let record = state.as_ref().and_then(|s| s.record.as_ref());
+        let is_tombstone = record.is_some_and(|r| r.value.is_none());
+        resident.state = state;
+        if resident.group != self.outbox.filling() {
+            resident.group = self.outbox.change(key.clone());
+        }
+        match is_tombstone {
+            true => self.note_grave(key),
+            false => self.forget_grave(key),
+        }
+    }
+
+    pub(in crate::protocol::replica) fn epoch(&self) -> Epoch {
+        self.configuration.as_ref().map_or(0, |c| c.epoch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::replica::catchup::serve::tests::{NOW, replica, told};
+    use crate::protocol::types::message::{CopiesAsked, Input, Output};
+    use crate::protocol::types::record::Record;
+    use kvclient::wire::VALUE_SIZE_MAX;
+    use std::sync::Arc;
+
+    /// Whether node 1, in its admission `life`, copies to node 2 what it holds of its admission 0.
+    fn is_copied(life: u32) -> bool {
+        let (mut replica, key) = (replica(), Key::user(b"k"));
+        replica.meta.life = life;
+        let keys = vec![key.clone()];
+        told(&mut replica, 1, CopiesAsked { keys }.into());
+        let state = AcceptorState {
+            promised: Ballot::new(6, 2),
+            accepted: Ballot::new(5, 2),
+            chosen: true,
+            record: Some(Record::default().into()),
+            ..AcceptorState::default()
+        };
+        let mut is_copied = false;
+        while let Some(output) = replica.poll_output() {
+            match output {
+                Output::Load(key) => {
+                    let state = Some(state.clone());
+                    replica.handle_input(NOW, Input::Loaded { key, state });
+                }
+                Output::Send { envelope, .. } => {
+                    is_copied |= matches!(envelope.message, Message::Copy(_));
+                }
+                _ => {}
+            }
+        }
+        is_copied
+    }
+
+    /// A question of a few KiB may ask for thousands of the largest records.
+    #[test]
+    fn large_copies_leave_in_portions() {
+        const KEYS: usize = 300;
+        let mut replica = replica();
+        let keys = (0..KEYS).map(|n| Key::user(format!("{n}").as_bytes()));
+        let keys = keys.collect();
+        let record = Arc::new(Record {
+            value: Some(vec![1; VALUE_SIZE_MAX].into()),
+            ..Record::default()
+        });
+        let state = AcceptorState {
+            promised: Ballot::new(6, 2),
+            accepted: Ballot::new(5, 2),
+            chosen: true,
+            record: Some(record.clone()),
+            ..AcceptorState::default()
+        };
+        told(&mut replica, 1, CopiesAsked { keys }.into());
+        let (mut now, mut copied) = (NOW, 0);
+        for _ in 0..KEYS {
+            let before = copied;
+            while let Some(output) = replica.poll_output() {
+                match output {
+                    Output::Load(key) => {
+                        let state = Some(state.clone());
+                        replica.handle_input(now, Input::Loaded { key, state });
+                    }
+                    Output::Persist(group) => {
+                        let group = group.number;
+                        replica.handle_input(now, Input::Persisted { group });
+                    }
+                    Output::Send { envelope, .. } => {
+                        copied += usize::from(matches!(envelope.message, Message::Copy(_)));
+                    }
+                    _ => {}
+                }
+            }
+            let size = (copied - before) * record.size();
+            assert!(size < COPIES_SIZE_MAX + record.size(), "{size} at once");
+            now.mono_us += PORTION_MS * 1_000;
+            replica.handle_input(now, Input::Timeout);
+        }
+        assert_eq!(copied, KEYS);
+    }
+
+    /// E5: a cache may hold what was deleted and purged since.
+    #[test]
+    fn a_cache_is_copied_to_nobody() {
+        assert!(is_copied(0));
+        assert!(!is_copied(1));
+    }
+}

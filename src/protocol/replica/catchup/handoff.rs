@@ -1,0 +1,251 @@
+//! Hinted handoff (C1): members that missed writes get the keys' records when they are heard again.
+
+use kvclient::wire::BehindStatus;
+
+use crate::protocol::catchup::hints::Missed;
+use crate::protocol::keys::outbox::Way;
+use crate::protocol::keys::resident::Waiting;
+use crate::protocol::register::coordinator::Coordinator;
+use crate::protocol::replica::Replica;
+use crate::protocol::types::ballot::Ballot;
+use crate::protocol::types::limits::{
+    COPIES_PER_SECOND_BUSY, COPIES_PER_SECOND_IDLE, COPY_RETRY_MS, HINT_AFTER_MS,
+};
+use crate::protocol::types::message::{Copy, Envelope, Message, NodeId, Now, RoundId};
+use crate::protocol::types::quorum::NodeSet;
+use crate::protocol::types::record::{Key, Record};
+use crate::protocol::types::rules::rule;
+
+/// What becomes of a hint when its key is looked at.
+enum Look {
+    Send(Copy),
+    /// Something stands in the way: that ballot of this node's own state.
+    Doubt(Ballot),
+}
+
+impl Replica {
+    /// A round of this node was chosen; whoever does not answer it soon has missed it.
+    pub(in crate::protocol::replica) fn note_missing(
+        &mut self,
+        now: Now,
+        round: RoundId,
+        key: &Key,
+        ballot: Ballot,
+        holders: NodeSet,
+    ) {
+        let voters = self.configuration.iter().flat_map(|c| c.voters());
+        let missing = voters.map(|m| m.node).filter(|n| !holders.contains(*n));
+        let nodes: NodeSet = missing.collect();
+        if !nodes.is_empty() && rule!(C1_noted) {
+            let key = key.clone();
+            let wait_us = self.answer_wait_us(HINT_AFTER_MS);
+            let missed = Missed { key, ballot, nodes };
+            self.chosen_rounds.chosen(now, round, missed, wait_us);
+        }
+        self.note_due(now);
+    }
+
+    /// This node itself may be among those that missed a write: its own promise to another may have
+    /// stood in the way.
+    fn note_due(&mut self, now: Now) {
+        while let Some(missed) = self.chosen_rounds.pop_due(now) {
+            self.note(missed);
+        }
+    }
+
+    fn note(&mut self, missed: Missed) {
+        let voters = self.configuration.iter().flat_map(|c| c.voters());
+        let voters = voters.map(|m| m.node);
+        for node in voters.filter(|n| missed.nodes.contains(*n)) {
+            let hints = self.hints.entry(node).or_default();
+            hints.note(missed.key.clone(), missed.ballot);
+        }
+    }
+
+    /// At each heartbeat: what is overdue again, and as many more as window and pace allow.
+    pub(in crate::protocol::replica) fn hand_off(&mut self, now: Now) {
+        self.note_due(now);
+        let per_second = match self.operations {
+            0 => COPIES_PER_SECOND_IDLE,
+            _ => COPIES_PER_SECOND_BUSY,
+        };
+        self.copies_left = (per_second * self.timings.heartbeat_ms / 1_000).max(1);
+        let again_us = self.answer_wait_us(COPY_RETRY_MS);
+        for node in self.hints.keys().copied().collect::<Vec<_>>() {
+            let may_send = self.may_hand_off(now, node);
+            let Some(hints) = self.hints.get_mut(&node) else {
+                continue;
+            };
+            if !may_send {
+                hints.pause();
+                continue;
+            }
+            for key in hints.overdue(now, again_us) {
+                self.start_copy(now, node, &key);
+            }
+            self.fill_window(now, node);
+        }
+    }
+
+    fn may_hand_off(&self, now: Now, node: NodeId) -> bool {
+        // Who missed more than could be noted asks for all of it, and would get this twice.
+        let overflowed = self.hints.get(&node).is_some_and(|h| h.overflowed() > 0);
+        let gets_them = overflowed && self.copies.is_asked_by(now, node);
+        self.votes && self.near.contains(&node) && !gets_them
+    }
+
+    /// That member was found to hold the same as this one; `at_once`: all of it at the same time.
+    pub(in crate::protocol::replica) fn forget_hints(&mut self, node: NodeId, at_once: bool) {
+        // What this node missed itself neither of them has.
+        let own = self.hints.remove(&self.node);
+        if let Some(hints) = self.hints.get_mut(&node) {
+            hints.forget_overflowed();
+            if at_once && own.as_ref().is_none_or(|own| own.overflowed() == 0) {
+                hints.forget_noted(|key| own.as_ref().is_some_and(|own| own.has(key)));
+            }
+        }
+        if let Some(own) = own {
+            self.hints.insert(self.node, own);
+        }
+    }
+
+    fn fill_window(&mut self, now: Now, node: NodeId) {
+        while self.copies_left > 0 {
+            let hints = self.hints.get_mut(&node);
+            let Some(key) = hints.and_then(|hints| hints.start_copy(now)) else {
+                return;
+            };
+            if !self.start_copy(now, node, &key) {
+                return;
+            }
+        }
+    }
+
+    /// False if the window has no room for it.
+    fn start_copy(&mut self, now: Now, node: NodeId, key: &Key) -> bool {
+        self.copies_left = self.copies_left.saturating_sub(1);
+        if self.cache.resident(key).is_some() {
+            return self.copy_key(now, node, key);
+        }
+        self.wait_for(key.clone(), Waiting::Copy(node));
+        true
+    }
+
+    /// Sends what this node's own state holds now, if it is known to be chosen. The key is resident.
+    /// False if the window has no room for it.
+    pub(in crate::protocol::replica) fn copy_key(
+        &mut self,
+        now: Now,
+        node: NodeId,
+        key: &Key,
+    ) -> bool {
+        let missed = self.hints.get(&node).and_then(|hints| hints.missed(key));
+        let (Some(missed), true) = (missed, self.near.contains(&node)) else {
+            return true;
+        };
+        match self.look_at(key, missed) {
+            Look::Doubt(ballot) => self.doubt(now, node, key, ballot),
+            Look::Send(copy) => {
+                let size = size_of(&copy.key, &copy.record);
+                let hints = self.hints.entry(node).or_default();
+                if !hints.may_send(key, size) {
+                    return false;
+                }
+                hints.sent(key, copy.ballot, size);
+                // R2 has nothing to wait for: what is chosen is durable at a quorum.
+                let envelope = self.envelope(node, 0, copy.into());
+                self.dispatch(envelope, Way::Usual);
+            }
+        }
+        true
+    }
+
+    fn look_at(&mut self, key: &Key, missed: Ballot) -> Look {
+        match self.copy_of(key) {
+            Ok(copy) if copy.ballot >= missed => Look::Send(copy),
+            Ok(copy) => Look::Doubt(copy.ballot),
+            Err(accepted) => Look::Doubt(accepted.unwrap_or_default()),
+        }
+    }
+
+    /// A round under way settles most doubts. What is in the way still at the next look is mended by a
+    /// full round that changes nothing.
+    fn doubt(&mut self, now: Now, node: NodeId, key: &Key, ballot: Ballot) {
+        let hints = self.hints.get_mut(&node);
+        if hints.is_some_and(|hints| hints.doubt(key, ballot)) {
+            self.coordinate(now, key, Coordinator::mend);
+        }
+    }
+
+    pub(in crate::protocol::replica) fn handle_copied(&mut self, now: Now, envelope: Envelope) {
+        let Message::Copied(copied) = envelope.message else {
+            return;
+        };
+        let node = envelope.origin;
+        match copied.refused_for {
+            // The clock is above the promise, so that a round of this node can mend the key.
+            Some(promised) => {
+                self.clock.observe(promised.reading());
+                self.doubt(now, node, &copied.key, promised);
+            }
+            None => {
+                if let Some(hints) = self.hints.get_mut(&node) {
+                    hints.copied(&copied.key, copied.ballot);
+                }
+                if self.may_hand_off(now, node) {
+                    self.fill_window(now, node);
+                }
+            }
+        }
+    }
+
+    pub(in crate::protocol::replica) fn behind(&self) -> Vec<BehindStatus> {
+        let told = self.hints.iter().map(|(node, hints)| BehindStatus {
+            node: *node,
+            keys: hints.len() as u64,
+            overflowed: hints.overflowed(),
+        });
+        told.filter(|b| b.keys > 0 || b.overflowed > 0).collect()
+    }
+}
+
+/// About what a copy takes on the way.
+pub fn size_of(key: &Key, record: &Record) -> usize {
+    let Record { value, applied, .. } = record;
+    let operations: usize = applied.clients.iter().map(|c| c.operations.len()).sum();
+    let value = value.as_ref().map_or(0, |value| value.len());
+    key.as_bytes().len() + value + 64 * (1 + applied.clients.len() + operations)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::replica::catchup::serve::tests::{NOW, replica, told};
+    use crate::protocol::types::limits::HINTS_MAX;
+    use crate::protocol::types::message::CopiesAsked;
+
+    #[test]
+    fn who_missed_more_than_was_noted_and_asks_for_it_is_sent_no_hints() {
+        let mut replica = replica();
+        let hints = replica.hints.entry(2).or_default();
+        for number in 0..HINTS_MAX {
+            hints.note(Key::user(&number.to_le_bytes()), Ballot::new(5, 1));
+        }
+        let keys = vec![Key::user(b"k")];
+        let later = Now {
+            mono_us: NOW.mono_us + 1_000_000,
+            ..NOW
+        };
+        told(&mut replica, 1, CopiesAsked { keys }.into());
+        replica.near = vec![2];
+        assert!(replica.may_hand_off(NOW, 2), "all was noted");
+        let hints = replica.hints.entry(2).or_default();
+        hints.note(Key::user(b"one more"), Ballot::new(5, 1));
+        assert!(!replica.may_hand_off(NOW, 2));
+        assert!(replica.may_hand_off(later, 2), "it asks no more");
+        replica.forget_hints(2, false);
+        assert_eq!(replica.behind()[0].keys, HINTS_MAX as u64);
+        replica.forget_hints(2, true);
+        assert_eq!(replica.behind(), []);
+    }
+}

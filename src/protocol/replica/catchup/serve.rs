@@ -1,0 +1,328 @@
+//! What this node holds, told bucket by bucket: digests of all, and the contents of one.
+
+use std::collections::BTreeMap;
+
+use crate::protocol::keys::outbox::Way;
+use crate::protocol::replica::Replica;
+use crate::protocol::replica::catchup::handoff::size_of;
+use crate::protocol::types::digest::{Bucket, Sums};
+use crate::protocol::types::limits::{BUCKET_WAITERS_MAX, PARTS_ASKED_MAX};
+use crate::protocol::types::message::{
+    BucketAsked, BucketEntry, BucketTold, DigestsAsked, DigestsEqual, DigestsTold, Envelope, Epoch,
+    Message, NodeId, Now, RoundId,
+};
+use crate::protocol::types::page::Page;
+use crate::protocol::types::record::{AcceptorState, Key};
+use crate::protocol::types::rules::rule;
+
+/// What a bucket holds behind a key.
+pub type Part = (Bucket, Option<Key>);
+
+/// Who waits for a part of a bucket.
+#[derive(Debug, PartialEq, Eq)]
+enum Waiter {
+    Node {
+        to: NodeId,
+        round: RoundId,
+        via: NodeId,
+    },
+    Own(Purpose),
+}
+
+/// What this node itself wants a bucket's contents for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// See `handle_own_bucket`.
+    Compare,
+    /// See `look_for_graves`.
+    Purge,
+}
+
+/// Parts of buckets that were asked for.
+#[derive(Debug, Default)]
+pub struct Waiters(BTreeMap<Part, Vec<Waiter>>);
+
+impl Replica {
+    /// Of a member: its votes (E5). R2: they leave once what they tell of is durable.
+    pub(in crate::protocol::replica) fn handle_digests_asked(
+        &mut self,
+        envelope: &Envelope,
+        asked: &DigestsAsked,
+    ) {
+        let total = self.sums_told().fold(0, u64::wrapping_add);
+        let told: Message = match asked.total == Some(total) {
+            true => DigestsEqual { total }.into(),
+            false => DigestsTold {
+                clock: self.clock.last(),
+                sums: Sums::collect(self.sums_told()),
+            }
+            .into(),
+        };
+        let group = self.group_of_now();
+        let (to, round, via) = (envelope.origin, envelope.round, envelope.via);
+        self.send(to, round, told, group, Way::Back(via));
+    }
+
+    /// Of all buckets, in order.
+    pub(in crate::protocol::replica) fn sums_told(&self) -> impl Iterator<Item = u64> {
+        let buckets = self.digests.spread().all();
+        buckets.map(|bucket| match rule!(E5_summed) {
+            true => self.digests.of_life(self.meta.life, bucket),
+            false => self.digests.of_all(bucket),
+        })
+    }
+
+    pub(in crate::protocol::replica) fn handle_bucket_asked(&mut self, envelope: Envelope) {
+        let Message::BucketAsked(BucketAsked { bucket, after }) = envelope.message else {
+            return;
+        };
+        if usize::from(bucket) >= self.digests.spread().buckets() {
+            self.counters.stray += 1;
+            return;
+        }
+        let waiter = Waiter::Node {
+            to: envelope.origin,
+            round: envelope.round,
+            via: envelope.via,
+        };
+        self.wait_for_part((bucket, after), waiter);
+    }
+
+    /// A part of this node's own contents is wanted.
+    pub(in crate::protocol::replica) fn list_own(
+        &mut self,
+        bucket: Bucket,
+        after: Option<Key>,
+        purpose: Purpose,
+    ) {
+        self.wait_for_part((bucket, after), Waiter::Own(purpose));
+    }
+
+    /// R1: who asked in another epoch gets no answer.
+    pub(in crate::protocol::replica) fn restart_listing(&mut self) {
+        self.bucket_waiters = Waiters::default();
+        self.lists.clear();
+    }
+
+    fn wait_for_part(&mut self, part: Part, waiter: Waiter) {
+        let parts = self.bucket_waiters.0.len();
+        let waiters = self.bucket_waiters.0.get(&part).map_or(0, Vec::len);
+        let is_own = matches!(waiter, Waiter::Own(_));
+        // Whoever asked will ask again. This node itself asks for few.
+        let is_full = waiters >= BUCKET_WAITERS_MAX || (waiters == 0 && parts >= PARTS_ASKED_MAX);
+        if is_full && !is_own {
+            self.counters.overflow += 1;
+            return;
+        }
+        if waiters == 0 {
+            self.lists.push_back(part.clone());
+        }
+        let waiters = self.bucket_waiters.0.entry(part).or_default();
+        if !is_own || !waiters.contains(&waiter) {
+            waiters.push(waiter);
+        }
+    }
+
+    pub(in crate::protocol::replica) fn handle_listed(
+        &mut self,
+        now: Now,
+        part: Part,
+        epoch: Epoch,
+        page: &Page,
+    ) {
+        // R1, E3 (a): what was held before this epoch was installed is no evidence in it. Whoever waits
+        // by now has asked in this one, and gets what is listed for it.
+        if epoch != self.epoch() {
+            return;
+        }
+        let waiters = self.bucket_waiters.0.remove(&part);
+        let (bucket, after) = part;
+        for waiter in waiters.into_iter().flatten() {
+            match waiter {
+                Waiter::Own(Purpose::Compare) => {
+                    self.handle_own_bucket(now, bucket, &after, page);
+                }
+                Waiter::Own(Purpose::Purge) => self.look_for_graves(now, bucket, page),
+                Waiter::Node { to, round, via } => {
+                    let told = self.bucket_told(bucket, after.clone(), page);
+                    // R2: what was listed was handed out for the disk before.
+                    let group = self.outbox.filling() - 1;
+                    self.send(to, round, told.into(), group, Way::Back(via));
+                }
+            }
+        }
+    }
+
+    fn bucket_told(&self, bucket: Bucket, after: Option<Key>, page: &Page) -> BucketTold {
+        let terms = self.terms();
+        let counts = |(_, state): &&(Key, AcceptorState)| terms.is_vote(state, rule!(E5_listed));
+        let entries = page
+            .states
+            .iter()
+            .filter(counts)
+            .filter_map(|(key, state)| {
+                let record = state.record.as_ref()?;
+                Some(BucketEntry {
+                    key: key.clone(),
+                    accepted: state.accepted,
+                    chosen: state.chosen,
+                    tombstone: record.value.is_none(),
+                    size: size_of(key, record).try_into().unwrap_or(u32::MAX),
+                })
+            });
+        BucketTold {
+            bucket,
+            after,
+            entries: entries.collect(),
+            next: page.next.clone(),
+        }
+    }
+
+    /// The group with which all that this node holds now is durable.
+    pub(in crate::protocol::replica) fn group_of_now(&self) -> u64 {
+        match self.outbox.is_dirty() {
+            true => self.outbox.filling(),
+            false => self.outbox.filling() - 1,
+        }
+    }
+}
+
+#[cfg(test)]
+pub(in crate::protocol::replica) mod tests {
+    use super::*;
+    use crate::protocol::replica::{Options, Tuning};
+    use crate::protocol::types::ballot::Ballot;
+    use crate::protocol::types::message::{
+        Configuration, ConfigurationTold, Input, Member, Meta, Output, Recovered,
+    };
+    use crate::protocol::types::record::Record;
+
+    pub const NOW: Now = Now {
+        mono_us: 1_000_000,
+        wall_ms: 1_800_000_000_000,
+    };
+
+    pub fn configuration(epoch: Epoch) -> Configuration {
+        let member = |node: NodeId| Member {
+            node,
+            incarnation: u64::from(node),
+            address: format!("node{node}:1"),
+            ..Member::default()
+        };
+        Configuration {
+            cluster: 9,
+            epoch,
+            members: vec![member(1), member(2)],
+            formed_by: 1,
+            ids: 2,
+            ..Configuration::default()
+        }
+    }
+
+    /// Of node 1 of two.
+    pub fn options() -> Options {
+        Options {
+            list: vec!["node1:1".into(), "node2:1".into()],
+            index: 0,
+            boot: 1,
+            seed: 1,
+            skew_max_ms: 60_000,
+            insecure_admin: true,
+            keys_cached_max: 10,
+            cache_size_max: 64 << 20,
+            heartbeat_ms: 50,
+            link_down_ms: 200,
+            shrink_after_ms: 0,
+            disk_hung_ms: 2_000,
+            cluster_name: String::new(),
+            bootstrap: false,
+            tuning: Tuning::default(),
+        }
+    }
+
+    pub fn replica() -> Replica {
+        let meta = Meta {
+            configuration: Some(configuration(1)),
+            ..Meta::default()
+        };
+        let recovered = Recovered {
+            incarnation: 1,
+            meta,
+            ..Recovered::default()
+        };
+        Replica::new(options(), recovered, NOW)
+    }
+
+    /// From node 2.
+    pub fn told(replica: &mut Replica, epoch: Epoch, message: Message) {
+        let envelope = Envelope {
+            origin: 2,
+            destination: 1,
+            incarnation: 2,
+            epoch,
+            round: 7,
+            hops_left: 0,
+            via: 2,
+            message,
+        };
+        let cluster = 9;
+        replica.handle_input(NOW, Input::Peer { cluster, envelope });
+    }
+
+    /// Hands all out: the epochs in which the bucket is to be listed, and what is told of it.
+    fn drain(replica: &mut Replica) -> (Vec<Epoch>, Vec<BucketTold>) {
+        let (mut lists, mut answers) = (Vec::new(), Vec::new());
+        while let Some(output) = replica.poll_output() {
+            match output {
+                Output::Persist(group) => {
+                    let group = group.number;
+                    replica.handle_input(NOW, Input::Persisted { group });
+                }
+                Output::List { epoch, .. } => lists.push(epoch),
+                Output::Send { envelope, .. } => {
+                    if let Message::BucketTold(told) = envelope.message {
+                        answers.push(told);
+                    }
+                }
+                _ => {}
+            }
+        }
+        (lists, answers)
+    }
+
+    /// E3 (a): the list that was asked for before the epoch is older than what this node accepted last
+    /// in the one before, so it must not be told as what the node held when it left that.
+    #[test]
+    fn what_was_listed_in_an_earlier_epoch_is_not_told_in_this() {
+        let mut replica = replica();
+        let (bucket, after) = (3, None);
+        let asked = || BucketAsked {
+            bucket,
+            after: after.clone(),
+        };
+        drain(&mut replica);
+        told(&mut replica, 1, asked().into());
+        assert_eq!(drain(&mut replica), (vec![1], vec![]));
+        let configuration = configuration(2);
+        told(&mut replica, 2, ConfigurationTold { configuration }.into());
+        told(&mut replica, 2, asked().into());
+        assert_eq!(drain(&mut replica), (vec![2], vec![]));
+        let listed = |epoch, states| Input::Listed {
+            bucket,
+            after: None,
+            epoch,
+            page: Page { states, next: None },
+        };
+        replica.handle_input(NOW, listed(1, Vec::new()));
+        assert_eq!(drain(&mut replica), (vec![], vec![]), "of epoch 1");
+        let state = AcceptorState {
+            accepted: Ballot::new(5, 1),
+            record: Some(Record::default().into()),
+            ..AcceptorState::default()
+        };
+        replica.handle_input(NOW, listed(2, vec![(Key::user(b"k"), state)]));
+        let (_, answers) = drain(&mut replica);
+        let entries: Vec<usize> = answers.iter().map(|told| told.entries.len()).collect();
+        assert_eq!(entries, [1]);
+    }
+}

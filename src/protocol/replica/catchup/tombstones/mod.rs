@@ -1,0 +1,677 @@
+//! P1: tombstones that are older than the retry horizon, and that all members hold, are dropped by all.
+//!
+//! Each member looks after some buckets: once all members have told the same sum for a bucket, they
+//! hold what this node holds, so its old tombstones may go, if the bucket is still the same when it
+//! is listed.
+//!
+//! Ages are differences of hybrid clocks' readings, which may be wrong by a jump. Of what sessions wrote a
+//! purge that comes too early only makes outcomes unknown (X3). A retry of a text operation it would let
+//! through, so a tombstone with one must have been seen for the horizon by this node's own time too.
+
+mod texts;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use kvclient::clock;
+
+use crate::protocol::clients::text_operation;
+use crate::protocol::keys::outbox::Way;
+use crate::protocol::keys::work::Work;
+use crate::protocol::replica::Replica;
+use crate::protocol::replica::catchup::serve::Purpose;
+use crate::protocol::types::ballot::Ballot;
+use crate::protocol::types::capacity::Room;
+use crate::protocol::types::digest::{Bucket, Spread};
+use crate::protocol::types::limits::{
+    BUCKETS_PURGED_BUSY, BUCKETS_PURGED_IDLE, KEYS_PER_MESSAGE_MAX, PURGE_AFTER_MS,
+    PURGE_DIFFERING_MAX, PURGE_HELD_UP_MS, PURGE_MS, SETTLE_MS,
+};
+use crate::protocol::types::message::{
+    DigestsAsked, DigestsTold, Envelope, GroupNumber, Message, NodeId, Now, Purge, RoundId,
+};
+use crate::protocol::types::page::Page;
+use crate::protocol::types::record::{AcceptorState, Key, Record, SPACE_CONFIGURATION};
+use crate::protocol::types::rules::rule;
+use texts::TextGraves;
+
+/// Buckets of which nothing is known that are listed at a heartbeat.
+const BUCKETS_LISTED: usize = 4;
+
+/// What the members told of themselves for one purge.
+#[derive(Debug)]
+struct Round {
+    id: RoundId,
+    told: BTreeMap<NodeId, DigestsTold>,
+}
+
+/// A bucket of this node's own that is looked through, a page at a time.
+#[derive(Debug, Default)]
+struct Look {
+    /// The sum that all members told; `None`: it is only to be found whether it holds tombstones.
+    agreed: Option<u64>,
+    /// When the first of the tombstones that were passed may go.
+    wait_ms: Option<u64>,
+    /// Whether tombstones with text operations were passed that this node keeps in mind.
+    rests: bool,
+}
+
+/// What was found that may go.
+#[derive(Debug)]
+struct Sent {
+    again_us: u64,
+    /// With which what this node itself holds of it is durable.
+    group: GroupNumber,
+    purge: Purge,
+}
+
+/// This node's part in purging.
+#[derive(Debug)]
+pub struct Graves {
+    /// Buckets that had a tombstone written since the last heartbeat.
+    noted: BTreeSet<Bucket>,
+    /// Buckets that may hold tombstones, and when they are to be looked at.
+    due_us: BTreeMap<Bucket, u64>,
+    /// Buckets that were not listed since this epoch began.
+    unknown: VecDeque<Bucket>,
+    looks: BTreeMap<Bucket, Look>,
+    round: Option<Round>,
+    next_us: u64,
+    /// Buckets in which a member differed at the last look, in order.
+    differed: Vec<Bucket>,
+    /// Sent once, to be sent once more: what is lost leaves a tombstone that costs a round to be rid of.
+    sent: Vec<Sent>,
+    /// Seen by this node, by its own time.
+    texts: TextGraves,
+    /// Buckets that hold such.
+    begun: BTreeSet<Bucket>,
+}
+
+impl Graves {
+    pub fn new(spread: Spread) -> Self {
+        Graves {
+            noted: BTreeSet::new(),
+            due_us: BTreeMap::new(),
+            unknown: spread.all().collect(),
+            looks: BTreeMap::new(),
+            round: None,
+            next_us: 0,
+            differed: spread.all().collect(),
+            sent: Vec::new(),
+            texts: TextGraves::default(),
+            begun: BTreeSet::new(),
+        }
+    }
+}
+
+impl Replica {
+    /// R1: what was told in another epoch counts no more.
+    pub(in crate::protocol::replica) fn restart_purge(&mut self) {
+        self.graves = Graves::new(self.digests.spread());
+    }
+
+    /// A tombstone was accepted.
+    pub(in crate::protocol::replica) fn note_grave(&mut self, key: &Key) {
+        let bucket = self.digests.spread().bucket_of(key);
+        self.graves.noted.insert(bucket);
+    }
+
+    /// The key holds no tombstone any more.
+    pub(in crate::protocol::replica) fn forget_grave(&mut self, key: &Key) {
+        self.graves.texts.forget(key);
+    }
+
+    pub(in crate::protocol::replica) fn is_purging(&self, round: RoundId) -> bool {
+        let purging = self.graves.round.as_ref();
+        purging.is_some_and(|purging| purging.id == round)
+    }
+
+    /// Whether tombstones of this node's buckets could have been purged long ago.
+    pub(in crate::protocol::replica) fn is_purge_held_up(&self, now: Now) -> bool {
+        let long_ago_us = now.mono_us.saturating_sub(PURGE_HELD_UP_MS * 1_000);
+        self.graves
+            .due_us
+            .values()
+            .any(|at_us| *at_us <= long_ago_us)
+    }
+
+    /// At each heartbeat.
+    pub(in crate::protocol::replica) fn look_at_graves(&mut self, now: Now) {
+        let Some(configuration) = self.configuration.clone() else {
+            return;
+        };
+        let voters: Vec<NodeId> = configuration.voters().map(|m| m.node).collect();
+        if !self.votes || configuration.joint.is_some() {
+            return;
+        }
+        let me = self.node;
+        let is_own = |bucket: &Bucket| voters[usize::from(*bucket) % voters.len()] == me;
+        let after_ms = self.options.tuning.retry_horizon_ms + PURGE_AFTER_MS;
+        let after_us = now.mono_us + after_ms * 1_000;
+        for bucket in std::mem::take(&mut self.graves.noted) {
+            if is_own(&bucket) {
+                self.graves.due_us.entry(bucket).or_insert(after_us);
+            }
+        }
+        self.graves.unknown.retain(is_own);
+        for _ in 0..BUCKETS_LISTED {
+            if let Some(bucket) = self.graves.unknown.pop_front() {
+                self.graves.looks.insert(bucket, Look::default());
+                self.list_own(bucket, None, Purpose::Purge);
+            }
+        }
+        self.send_purges_again(now, &voters);
+        let is_due = self.graves.due_us.values().any(|at| now.mono_us >= *at);
+        let all_near = voters.iter().all(|node| self.near.contains(node)) || !rule!(P1_all);
+        if now.mono_us >= self.graves.next_us && is_due && all_near {
+            self.graves.next_us = now.mono_us + PURGE_MS * 1_000;
+            self.ask_all(now, &voters);
+        }
+    }
+
+    fn ask_all(&mut self, now: Now, voters: &[NodeId]) {
+        let id = self.clock.round_id(now);
+        self.graves.round = Some(Round {
+            id,
+            told: BTreeMap::new(),
+        });
+        for node in voters {
+            self.ask_for(*node, id, DigestsAsked { total: None }.into());
+        }
+    }
+
+    pub(in crate::protocol::replica) fn handle_purge_told(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        told: DigestsTold,
+    ) {
+        let Some(configuration) = self.configuration.clone() else {
+            return;
+        };
+        let Some(round) = &mut self.graves.round else {
+            return;
+        };
+        round.told.insert(from, told);
+        let mut voters = configuration.voters().map(|m| m.node);
+        let all = voters.all(|node| round.told.contains_key(&node)) || !rule!(P1_all);
+        if !all {
+            return;
+        }
+        let life = self.meta.life;
+        let own = |bucket| self.digests.of_life(life, bucket);
+        let agrees = |bucket: Bucket| {
+            let mut told = round.told.values();
+            told.all(|told| told.sums.of(bucket) == own(bucket)) || !rule!(P1_all)
+        };
+        // What is just being written differs at one look, and seldom at two.
+        let differing = self
+            .digests
+            .spread()
+            .all()
+            .filter(|bucket| !agrees(*bucket));
+        let differing: Vec<Bucket> = differing.collect();
+        let before = std::mem::take(&mut self.graves.differed);
+        let twice = differing.iter().filter(|b| before.binary_search(b).is_ok());
+        let is_behind = twice.count() > PURGE_DIFFERING_MAX;
+        self.graves.differed = differing;
+        let due = self.graves.due_us.iter();
+        let due = due.filter(|(bucket, at_us)| {
+            let looks = self.graves.looks.contains_key(bucket);
+            now.mono_us >= **at_us && agrees(**bucket) && !looks
+        });
+        let mut due: Vec<(u64, Bucket)> = due.map(|(bucket, at_us)| (*at_us, *bucket)).collect();
+        due.sort_unstable();
+        let many = match self.operations {
+            0 => BUCKETS_PURGED_IDLE,
+            _ => BUCKETS_PURGED_BUSY,
+        };
+        let many = if is_behind { 0 } else { many };
+        let due = due.into_iter().map(|(_, bucket)| bucket);
+        let (begun, fresh) = due.partition(|bucket| self.graves.begun.contains(bucket));
+        let first = shared(begun, fresh, many).into_iter();
+        let agreed: Vec<(Bucket, u64)> = first.map(|b| (b, own(b))).collect();
+        self.graves.round = None;
+        for (bucket, sum) in agreed {
+            let look = Look {
+                agreed: Some(sum),
+                ..Look::default()
+            };
+            self.graves.looks.insert(bucket, look);
+            self.list_own(bucket, None, Purpose::Purge);
+        }
+    }
+
+    /// A part of a bucket of this node's own, as it is: for the first time in this epoch, or to purge what it
+    /// has. Once there is something to purge, the rest has time until the next look.
+    pub(in crate::protocol::replica) fn look_for_graves(
+        &mut self,
+        now: Now,
+        bucket: Bucket,
+        page: &Page,
+    ) {
+        let Some(mut look) = self.graves.looks.remove(&bucket) else {
+            return;
+        };
+        // What was listed is what all agreed on, if the sum is still the same.
+        let sum = self.digests.of_life(self.meta.life, bucket);
+        let is_same = look.agreed == Some(sum);
+        let terms = self.terms();
+        let horizon = clock::from_ms(self.options.tuning.retry_horizon_ms);
+        let reading = self.clock.tick(now);
+        let mut tombstones = Vec::new();
+        let mut room = Room::new(KEYS_PER_MESSAGE_MAX);
+        for (key, state) in &page.states {
+            let Some(record) = grave(key, state).filter(|_| terms.is_vote(state, rule!(E5_grave)))
+            else {
+                continue;
+            };
+            let old_at = horizon + state.accepted.reading().max(last_birth(record));
+            let tombstone = (key.clone(), state.accepted);
+            let rest_ms = match has_text(record) && rule!(P1_text) {
+                true => self.graves.texts.rest_ms(now, key, state.accepted),
+                false => Some(0),
+            };
+            look.rests |= rest_ms.is_some_and(|ms| ms > 0);
+            let rest_ms = rest_ms.unwrap_or(self.options.tuning.retry_horizon_ms);
+            // What has no room goes with the next look.
+            if old_at < reading && rest_ms == 0 && is_same && room.take(&tombstone) {
+                tombstones.push(tombstone);
+            } else {
+                let old_ms = clock::to_ms(old_at.saturating_sub(reading)).max(rest_ms) + PURGE_MS;
+                look.wait_ms = Some(look.wait_ms.map_or(old_ms, |ms| ms.min(old_ms)));
+            }
+        }
+        if page.next.is_some() && tombstones.is_empty() {
+            self.graves.looks.insert(bucket, look);
+            self.list_own(bucket, page.next.clone(), Purpose::Purge);
+            return;
+        }
+        if page.next.is_some() {
+            look.wait_ms = Some(PURGE_MS);
+        } else if !look.rests {
+            self.graves.begun.remove(&bucket);
+        }
+        if look.rests {
+            self.graves.begun.insert(bucket);
+        }
+        match look.wait_ms {
+            Some(ms) => {
+                let at_us = now.mono_us + ms * 1_000;
+                self.graves.due_us.insert(bucket, at_us);
+            }
+            None => {
+                self.graves.due_us.remove(&bucket);
+            }
+        }
+        self.send_purge(now, Purge { tombstones });
+    }
+
+    fn send_purge(&mut self, now: Now, purge: Purge) {
+        let Some(configuration) = self.configuration.clone() else {
+            return;
+        };
+        if purge.tombstones.is_empty() {
+            return;
+        }
+        // What this node itself holds is as durable as what the others told of.
+        let group = self.group_of_now();
+        for member in configuration.voters() {
+            self.send(member.node, 0, purge.clone().into(), group, Way::Usual);
+        }
+        self.graves.sent.push(Sent {
+            again_us: now.mono_us + SETTLE_MS * 1_000,
+            group,
+            purge,
+        });
+    }
+
+    fn send_purges_again(&mut self, now: Now, voters: &[NodeId]) {
+        let me = self.node;
+        let is_due = |sent: &mut Sent| now.mono_us >= sent.again_us;
+        let due: Vec<Sent> = self.graves.sent.extract_if(.., is_due).collect();
+        for sent in due {
+            for node in voters.iter().filter(|node| **node != me) {
+                let purge = sent.purge.clone();
+                self.send(*node, 0, purge.into(), sent.group, Way::Usual);
+            }
+        }
+    }
+
+    pub(in crate::protocol::replica) fn handle_purge(&mut self, now: Now, envelope: Envelope) {
+        let is_joint = self
+            .configuration
+            .as_ref()
+            .is_some_and(|c| c.joint.is_some());
+        let Message::Purge(purge) = envelope.message else {
+            return;
+        };
+        if is_joint {
+            self.counters.stray += 1;
+            return;
+        }
+        for (key, ballot) in purge.tombstones {
+            self.with_key(now, &key, Work::Bury { ballot });
+        }
+    }
+
+    /// Drops the key, if its tombstone is still that one. In the same group the floor rises above what
+    /// was promised for it, and above all births that its table answered for. The key is resident.
+    pub(in crate::protocol::replica) fn bury(&mut self, key: &Key, ballot: Ballot) {
+        let terms = self.terms();
+        let resident = self.cache.resident(key).expect("the caller looked");
+        let Some(state) = terms.vote(&resident.state, rule!(E5_purged)) else {
+            return;
+        };
+        let Some(record) = grave(key, state).filter(|_| state.accepted == ballot) else {
+            return;
+        };
+        let births = Ballot::new(last_birth(record), NodeId::MAX);
+        let floor = state.promised.max(births).max(self.meta.floor);
+        self.set_state(key, None);
+        self.cache.forget(key.clone());
+        if rule!(P1_floor) {
+            self.meta.floor = floor;
+            self.floored_in = self.outbox.change_meta();
+            self.clock.observe(floor.reading());
+        }
+    }
+}
+
+/// Of buckets that are due, first those that are looked at: half of them such as were begun, so that what this
+/// node keeps in mind for them goes and makes room, and half others; and what one half leaves for the other.
+fn shared(begun: Vec<Bucket>, fresh: Vec<Bucket>, many: usize) -> Vec<Bucket> {
+    let of_begun = (many / 2).max(many.saturating_sub(fresh.len()));
+    let mut first: Vec<Bucket> = begun.into_iter().take(of_begun).collect();
+    first.extend(fresh.into_iter().take(many - first.len()));
+    first
+}
+
+/// The tombstone that is held for a key, if it may be purged.
+fn grave<'a>(key: &Key, state: &'a AcceptorState) -> Option<&'a Record> {
+    let record = state.record.as_deref();
+    record.filter(|r| r.value.is_none() && r.intent.is_none() && key.space() != SPACE_CONFIGURATION)
+}
+
+fn has_text(record: &Record) -> bool {
+    let mut clients = record.applied.clients.iter();
+    clients.any(|entry| text_operation::is_text(entry.client))
+}
+
+/// The highest birth that the record's table answers for, or that it dropped.
+fn last_birth(record: &Record) -> u64 {
+    let clients = record.applied.clients.iter().map(|c| c.birth_max);
+    clients.fold(record.applied.dropped, u64::max)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::protocol::replica::catchup::serve::tests::{NOW, configuration, replica, told};
+    use crate::protocol::types::digest::Sums;
+    use crate::protocol::types::message::{Accept, ConfigurationTold, Endpoint, Input, Output};
+    use crate::protocol::types::record::ClientEntry;
+
+    /// Node 2's, at `NOW`.
+    const OLD: Ballot = Ballot((NOW.wall_ms << 20) | 2);
+
+    /// Node 1 accepts a delete of the key from node 2.
+    fn delete(replica: &mut Replica, now: Now, key: &Key) {
+        let accept = Accept {
+            key: key.clone(),
+            ballot: OLD,
+            record: Arc::new(Record::default()),
+        };
+        let envelope = Envelope {
+            origin: 2,
+            destination: 1,
+            incarnation: 2,
+            epoch: 1,
+            round: 7,
+            hops_left: 0,
+            via: 2,
+            message: accept.into(),
+        };
+        let cluster = 9;
+        replica.handle_input(now, Input::Peer { cluster, envelope });
+    }
+
+    /// Carries out what the replica wants, on a disk that holds these deletes; gives what it purges.
+    fn purged(replica: &mut Replica, now: Now, deleted: &[&Key]) -> Vec<Key> {
+        let state = tombstone();
+        let mut purged = Vec::new();
+        while let Some(output) = replica.poll_output() {
+            match output {
+                Output::Persist(group) => {
+                    let group = group.number;
+                    replica.handle_input(now, Input::Persisted { group });
+                }
+                Output::Load(key) => {
+                    replica.handle_input(now, Input::Loaded { key, state: None });
+                }
+                Output::List {
+                    bucket,
+                    after,
+                    epoch,
+                } => {
+                    let states = deleted.iter().map(|key| (*key, &state));
+                    let listed = Input::Listed {
+                        bucket,
+                        after,
+                        epoch,
+                        page: Page::collect(states, usize::MAX),
+                    };
+                    replica.handle_input(now, listed);
+                }
+                Output::Send { envelope, .. } => {
+                    if let Message::Purge(purge) = envelope.message {
+                        purged.extend(purge.tombstones.into_iter().map(|(key, _)| key));
+                    }
+                }
+                _ => {}
+            }
+        }
+        purged
+    }
+
+    /// P1: all members told the same of a bucket, but before it is listed here this node accepts
+    /// another delete, which is late, and which the others may not have.
+    #[test]
+    fn a_bucket_that_changed_since_all_agreed_is_not_purged() {
+        let key = Key::user(b"k");
+        let spread = Spread::default();
+        let bucket = spread.bucket_of(&key);
+        let others = (0..).map(|n: u32| Key::user(n.to_string().as_bytes()));
+        let late = others
+            .into_iter()
+            .find(|k| spread.bucket_of(k) == bucket)
+            .unwrap();
+        for is_changed in [false, true] {
+            let mut replica = replica();
+            delete(&mut replica, NOW, &key);
+            purged(&mut replica, NOW, &[]);
+            let now = Now {
+                mono_us: NOW.mono_us + 20_000_000,
+                wall_ms: NOW.wall_ms + 20_000,
+            };
+            replica.graves.due_us.insert(bucket, 0);
+            replica.graves.round = Some(Round {
+                id: 5,
+                told: BTreeMap::new(),
+            });
+            let sums = Sums::collect(spread.all().map(|b| replica.digests.of_life(0, b)));
+            for node in [1, 2] {
+                let sums = sums.clone();
+                replica.handle_purge_told(now, node, DigestsTold { clock: 0, sums });
+            }
+            if is_changed {
+                delete(&mut replica, now, &late);
+                assert_eq!(purged(&mut replica, now, &[&key, &late]), []);
+            } else {
+                assert_eq!(
+                    purged(&mut replica, now, &[&key]),
+                    std::slice::from_ref(&key)
+                );
+            }
+        }
+    }
+
+    /// Many more tombstones with text operations than this node keeps in mind, in more buckets than it looks at
+    /// within twice the horizon while operations are under way.
+    #[test]
+    fn tombstones_of_text_go_under_load_however_many_there_are() {
+        const BUCKETS: u16 = 800;
+        const KEYS: usize = 2 * crate::protocol::types::limits::TEXT_GRAVES_MAX;
+        let mut replica = replica();
+        purged(&mut replica, NOW, &[]);
+        replica.operations = 1;
+        let text = ClientEntry {
+            client: text_operation::text_client(Endpoint::new(1, 1), b"v"),
+            mark: 0,
+            birth_max: OLD.reading(),
+            operations: Vec::new(),
+        };
+        let mut record = Record::default();
+        record.applied.clients.push(text);
+        let state = AcceptorState {
+            record: Some(record.into()),
+            ..tombstone()
+        };
+        let mut held: BTreeMap<Bucket, BTreeSet<Key>> = BTreeMap::new();
+        let mut buckets: BTreeMap<Key, Bucket> = BTreeMap::new();
+        for number in 0..KEYS {
+            let bucket = (number % usize::from(BUCKETS)) as Bucket;
+            let key = Key::user(number.to_string().as_bytes());
+            buckets.insert(key.clone(), bucket);
+            held.entry(bucket).or_default().insert(key);
+        }
+        replica.graves.due_us = held.keys().map(|bucket| (*bucket, 0)).collect();
+        let spread = Spread::default();
+        let mut took_s = 20;
+        while held.values().any(|keys| !keys.is_empty()) {
+            took_s += 1;
+            assert!(took_s < 300, "{} buckets are left", held.len());
+            let now = Now {
+                mono_us: NOW.mono_us + took_s * 1_000_000,
+                wall_ms: NOW.wall_ms + took_s * 1_000,
+            };
+            // Its clock goes on.
+            replica.handle_input(now, Input::Full(None));
+            let (id, told) = (RoundId::default(), BTreeMap::new());
+            replica.graves.round = Some(Round { id, told });
+            let sums = Sums::collect(spread.all().map(|b| replica.digests.of_life(0, b)));
+            for node in [1, 2] {
+                let sums = sums.clone();
+                replica.handle_purge_told(now, node, DigestsTold { clock: 0, sums });
+            }
+            while let Some(output) = replica.poll_output() {
+                match output {
+                    Output::List {
+                        bucket,
+                        after,
+                        epoch,
+                    } => {
+                        let keys = held.get(&bucket).into_iter().flatten();
+                        let page = Page {
+                            states: keys.map(|key| (key.clone(), state.clone())).collect(),
+                            next: None,
+                        };
+                        let listed = Input::Listed {
+                            bucket,
+                            after,
+                            epoch,
+                            page,
+                        };
+                        replica.handle_input(now, listed);
+                    }
+                    Output::Persist(group) => {
+                        let group = group.number;
+                        replica.handle_input(now, Input::Persisted { group });
+                    }
+                    Output::Send { envelope, .. } => {
+                        let Message::Purge(purge) = envelope.message else {
+                            continue;
+                        };
+                        for (key, _) in purge.tombstones {
+                            replica.graves.texts.forget(&key);
+                            held.entry(buckets[&key]).or_default().remove(&key);
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            held.retain(|_, keys| !keys.is_empty());
+        }
+    }
+
+    fn tombstone() -> AcceptorState {
+        AcceptorState {
+            promised: OLD.next(),
+            accepted: OLD,
+            record: Some(Record::default().into()),
+            ..AcceptorState::default()
+        }
+    }
+
+    fn install_next(replica: &mut Replica) {
+        let configuration = configuration(2);
+        told(replica, 2, ConfigurationTold { configuration }.into());
+    }
+
+    /// Whether node 1, in its admission `life`, drops a tombstone of its admission 0 that it is told to
+    /// purge, if this happens while it loads the key.
+    fn is_buried(life: u32, meanwhile: impl FnOnce(&mut Replica)) -> bool {
+        let (mut replica, key) = (replica(), Key::user(b"k"));
+        replica.meta.life = life;
+        purged(&mut replica, NOW, &[]);
+        let tombstones = vec![(key.clone(), OLD)];
+        told(&mut replica, 1, Purge { tombstones }.into());
+        meanwhile(&mut replica);
+        let state = Some(tombstone());
+        replica.handle_input(NOW, Input::Loaded { key, state });
+        let mut outputs = std::iter::from_fn(|| replica.poll_output());
+        outputs.any(|output| matches!(output, Output::Persist(group) if !group.dropped.is_empty()))
+    }
+
+    /// P1: what all members held in one epoch says nothing in the next. E5: a cache is not purged, as the
+    /// floor would rise to a promise that was not given in this admission.
+    #[test]
+    fn a_purge_is_of_one_epoch_and_one_admission() {
+        assert!(is_buried(0, |_| ()));
+        assert!(!is_buried(0, install_next));
+        assert!(!is_buried(1, |_| ()));
+    }
+
+    /// R1: what members told of themselves in one epoch is not gone on with in the next.
+    #[test]
+    fn purging_begins_anew_in_another_epoch() {
+        let mut replica = replica();
+        replica.ask_all(NOW, &[1, 2]);
+        let id = replica.graves.round.as_ref().unwrap().id;
+        assert!(replica.is_purging(id));
+        install_next(&mut replica);
+        assert!(!replica.is_purging(id));
+    }
+
+    /// E5: a cached tombstone is no part of what all members were found to hold.
+    #[test]
+    fn a_cached_tombstone_is_not_purged() {
+        let (mut replica, key) = (replica(), Key::user(b"k"));
+        replica.meta.life = 1;
+        purged(&mut replica, NOW, &[]);
+        let bucket = Spread::default().bucket_of(&key);
+        let look = Look {
+            agreed: Some(0),
+            ..Look::default()
+        };
+        replica.graves.looks.insert(bucket, look);
+        let now = Now {
+            mono_us: NOW.mono_us + 20_000_000,
+            wall_ms: NOW.wall_ms + 20_000,
+        };
+        let states = vec![(key, tombstone())];
+        replica.look_for_graves(now, bucket, &Page { states, next: None });
+        assert_eq!(purged(&mut replica, now, &[]), []);
+    }
+}

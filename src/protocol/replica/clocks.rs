@@ -1,0 +1,318 @@
+//! What this node makes of the others' clocks (B2, B5): the median of their wall clocks, what a quorum
+//! tells of its hybrid clocks, and what is dropped because it is too far ahead.
+
+use std::collections::BTreeMap;
+
+use kvclient::clock::{self, READING_MAX, Reading};
+
+use crate::protocol::replica::Replica;
+use crate::protocol::types::configuration;
+use crate::protocol::types::message::{
+    Configuration, Envelope, Event, Incarnation, Member, Message, NodeId, Now, Output, Row,
+};
+use crate::protocol::types::quorum::NodeSet;
+use crate::protocol::types::record::SPACE_CONFIGURATION;
+use crate::protocol::types::rules::rule;
+
+/// The log says at most this often that a node is ahead.
+const SAID_US: u64 = 60_000_000;
+
+/// The base of a configuration that is proposed, or copied.
+fn base(message: &Message) -> Reading {
+    let (key, record) = match message {
+        Message::Accept(m) => (&m.key, &m.record),
+        Message::Copy(m) => (&m.key, &m.record),
+        _ => return 0,
+    };
+    let value = record.value.as_ref();
+    let value = value.filter(|_| key.space() == SPACE_CONFIGURATION);
+    let configuration = value.and_then(|v| configuration::decode(v).ok());
+    configuration.map_or(0, |c| c.base.reading())
+}
+
+/// What was heard of clocks in this life.
+#[derive(Debug, Default)]
+pub struct Clocks {
+    /// Each voter's wall clock less this node's monotonic clock, in milliseconds, as last told.
+    walls: BTreeMap<NodeId, (Incarnation, i64)>,
+    told_clamped: bool,
+    /// Members whose own heartbeats tell a clock that is too far ahead.
+    ahead: BTreeMap<NodeId, Ahead>,
+    /// When the log last said of a node that it is ahead.
+    said_us: BTreeMap<NodeId, u64>,
+    pub ended: bool,
+}
+
+/// All heartbeats of a member from one moment to another, by this node's monotonic clock.
+#[derive(Debug)]
+struct Ahead {
+    since_us: u64,
+    last_us: u64,
+}
+
+/// What is known of a voter's clocks.
+#[derive(Debug, Clone, Copy)]
+struct ToldClocks {
+    node: NodeId,
+    incarnation: Incarnation,
+    /// Its wall clock less this node's monotonic clock.
+    wall_offset_ms: i64,
+    /// Its hybrid clock.
+    reading: Reading,
+}
+
+impl ToldClocks {
+    fn new(member: &Member, (wall_ms, reading): (u64, Reading), now: Now) -> Self {
+        ToldClocks {
+            node: member.node,
+            incarnation: member.incarnation,
+            wall_offset_ms: wall_offset_ms(wall_ms, now),
+            reading,
+        }
+    }
+}
+
+/// A wall clock less this node's monotonic clock.
+fn wall_offset_ms(wall_ms: u64, now: Now) -> i64 {
+    wall_ms.min(clock::to_ms(READING_MAX)) as i64 - (now.mono_us / 1_000) as i64
+}
+
+impl Replica {
+    /// B2: the median counts only if the clocks of a quorum are fresh; of voters that are not heard at
+    /// the moment it takes what they told before. Without a quorum the last one goes on.
+    pub(super) fn look_at_clocks(&mut self, now: Now) {
+        let Some(configuration) = self.configuration.clone() else {
+            return;
+        };
+        let straight = self.straight_clocks(&configuration, now);
+        for told in &straight {
+            let known = (told.incarnation, told.wall_offset_ms);
+            self.clocks.walls.insert(told.node, known);
+        }
+        let hearsay = match rule!(B5_straight) {
+            true => self.hearsay_where_needed(&configuration, &straight, now),
+            false => self.hearsay(&configuration, now),
+        };
+        self.look_at_walls(&configuration, &straight, &hearsay, now);
+        let counted = match rule!(B5_straight) {
+            true => straight,
+            false => straight.into_iter().chain(hearsay).collect(),
+        };
+        self.look_at_readings(&configuration, &counted);
+    }
+
+    /// What the voters told of their clocks themselves.
+    fn straight_clocks(&self, configuration: &Configuration, now: Now) -> Vec<ToldClocks> {
+        let of = |member: &Member| {
+            let clocks = match member.node == self.node {
+                true => self.votes.then(|| (now.wall_ms, self.clock.last())),
+                false => self
+                    .links
+                    .straight_clocks(member.node, member.incarnation, now),
+            };
+            clocks.map(|clocks| ToldClocks::new(member, clocks, now))
+        };
+        configuration.voters().filter_map(of).collect()
+    }
+
+    /// What is known of the clocks of the other voters, by whomever it was told.
+    fn hearsay(&self, configuration: &Configuration, now: Now) -> Vec<ToldClocks> {
+        let of = |member: &Member| {
+            let clocks = self.links.clocks(member.node, member.incarnation, now);
+            clocks.map(|clocks| ToldClocks::new(member, clocks, now))
+        };
+        let others = configuration.voters().filter(|m| m.node != self.node);
+        others.filter_map(of).collect()
+    }
+
+    /// B5: what others say of a voter counts only where too few are heard themselves.
+    fn hearsay_where_needed(
+        &self,
+        configuration: &Configuration,
+        straight: &[ToldClocks],
+        now: Now,
+    ) -> Vec<ToldClocks> {
+        let heard: NodeSet = straight.iter().map(|told| told.node).collect();
+        if configuration.has_quorum(&heard) {
+            return Vec::new();
+        }
+        let mut hearsay = self.hearsay(configuration, now);
+        hearsay.retain(|told| !heard.contains(told.node));
+        hearsay
+    }
+
+    fn look_at_walls(
+        &mut self,
+        configuration: &Configuration,
+        straight: &[ToldClocks],
+        hearsay: &[ToldClocks],
+        now: Now,
+    ) {
+        let fresh: NodeSet = straight.iter().chain(hearsay).map(|t| t.node).collect();
+        let known = |member: &Member| {
+            let kept = self.clocks.walls.get(&member.node);
+            let kept = kept.filter(|(incarnation, _)| *incarnation == member.incarnation);
+            let kept = kept.filter(|_| fresh.contains(member.node) || rule!(B2_quorum));
+            let hearsay = hearsay.iter().find(|told| told.node == member.node);
+            let hearsay = hearsay.map(|told| told.wall_offset_ms);
+            hearsay.or(kept.map(|(_, offset_ms)| *offset_ms))
+        };
+        let mut walls: Vec<i64> = configuration.voters().filter_map(known).collect();
+        walls.sort_unstable();
+        // Those that are not known count as behind all others: of a few clocks most may be bad, though
+        // of all only a few are.
+        let voters = match rule!(B2_most) {
+            true => configuration.voters().count(),
+            false => walls.len(),
+        };
+        let middle = walls.len().saturating_sub(voters / 2 + 1);
+        if let Some(offset_ms) = walls.get(middle)
+            && (configuration.has_quorum(&fresh) || !rule!(B2_quorum))
+        {
+            let mono_ms = (now.mono_us / 1_000) as i64;
+            let median_ms = u64::try_from(mono_ms + offset_ms).unwrap_or(0);
+            self.clock.set_median(median_ms, now);
+        }
+    }
+
+    /// B5: the latest reading that a quorum is at, or beyond, counts: by what each told itself.
+    fn look_at_readings(&mut self, configuration: &Configuration, counted: &[ToldClocks]) {
+        let hybrid = counted.iter().map(|told| (told.reading, told.node));
+        let mut hybrid: Vec<(Reading, NodeId)> = hybrid.collect();
+        hybrid.sort_unstable();
+        let mut beyond = NodeSet::default();
+        for (reading, node) in hybrid.into_iter().rev() {
+            beyond.insert(node);
+            if configuration.has_quorum(&beyond) {
+                self.hear_agreed(reading);
+                return;
+            }
+        }
+    }
+
+    /// B5: a member that is far ahead in all its heartbeats for a while is followed: what it promised, and
+    /// what only it holds, could else be overtaken by nobody.
+    pub(super) fn look_for_member_ahead(&mut self, now: Now, row: &Row, is_believable: bool) {
+        let configuration = self.configuration.as_deref();
+        let voter = configuration.and_then(|c| c.voter(row.node));
+        let votes = voter.is_some_and(|m| m.incarnation == row.incarnation);
+        if is_believable || !votes || !rule!(B5_member) {
+            self.clocks.ahead.remove(&row.node);
+            return;
+        }
+        let ahead = self.clocks.ahead.entry(row.node).or_insert(Ahead {
+            since_us: now.mono_us,
+            last_us: now.mono_us,
+        });
+        if now.mono_us > ahead.last_us + self.timings.row_stale_ms * 1_000 {
+            ahead.since_us = now.mono_us;
+        }
+        ahead.last_us = now.mono_us;
+        let follows_us = ahead.since_us + self.timings.follow_after_ms * 1_000;
+        if now.mono_us >= follows_us && self.clock.may_follow(row.clock, now) {
+            self.hear_agreed(row.clock);
+        }
+    }
+
+    /// B5: what carries a ballot, a birth or a clock that is too far ahead is dropped, as if lost.
+    pub(super) fn is_too_far_ahead(&mut self, now: Now, envelope: &Envelope) -> bool {
+        let latest = envelope.message.latest().max(base(&envelope.message));
+        let ahead = !self.clock.is_believable(latest);
+        if ahead {
+            self.note_ahead(now, envelope.origin, latest);
+        }
+        ahead
+    }
+
+    pub(super) fn note_ahead(&mut self, now: Now, node: NodeId, reading: Reading) {
+        self.counters.ahead += 1;
+        // Before it has heard a quorum's clocks a node can't tell whose is wrong.
+        if self.clock.knows_no_walls() {
+            return;
+        }
+        let said_us = self.clocks.said_us.get(&node);
+        if said_us.is_some_and(|at_us| now.mono_us < at_us + SAID_US) {
+            return;
+        }
+        self.clocks.said_us.insert(node, now.mono_us);
+        let ahead_ms = clock::to_ms(reading.saturating_sub(self.clock.last()));
+        let event = Event::NodeAhead { node, ahead_ms };
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    /// At each heartbeat.
+    pub(super) fn tell_of_clock(&mut self, now: Now) {
+        let clamped = self.clock.is_clamped();
+        if clamped == self.clocks.told_clamped {
+            return;
+        }
+        self.clocks.told_clamped = clamped;
+        let event = match clamped {
+            true => {
+                let ahead_ms = self.clock.wall_ahead_ms(now);
+                Event::ClockClamped { ahead_ms }
+            }
+            false => Event::ClockTrusted,
+        };
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    /// Whether a clock is at its end, or this node is one of another cluster than the operator thinks: then
+    /// it does nothing more but say so.
+    pub(super) fn has_ended(&mut self) -> bool {
+        if self.is_restarted
+            && let Some(held) = self.configuration.clone()
+        {
+            self.refuses_name(&held);
+        }
+        self.is_restarted = false;
+        if !self.clocks.ended
+            && let Some((ms, is_wall)) = self.clock.at_end()
+        {
+            self.clocks.ended = true;
+            self.outputs.clear();
+            let event = Event::ClockAtEnd { ms, is_wall };
+            self.outputs.push_back(Output::Event(event));
+        }
+        self.clocks.ended
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::types::ballot::Ballot;
+    use crate::protocol::types::message::{Accept, Copy};
+    use crate::protocol::types::record::{Key, Record};
+
+    #[test]
+    fn the_base_of_a_configuration_that_travels_is_looked_at() {
+        let configuration = Configuration {
+            epoch: 1,
+            members: vec![Member {
+                node: 1,
+                ..Member::default()
+            }],
+            base: Ballot::new(7, 1),
+            ..Configuration::default()
+        };
+        let record = Record {
+            value: Some(configuration::encode(&configuration)),
+            ..Record::default()
+        };
+        let (key, ballot) = (Key::configuration(), Ballot::new(3, 1));
+        let record = std::sync::Arc::new(record);
+        let copy = Copy {
+            key: key.clone(),
+            ballot,
+            record: record.clone(),
+        };
+        assert_eq!(base(&copy.into()), 7);
+        let accept = Accept {
+            key,
+            ballot,
+            record,
+        };
+        assert_eq!(base(&accept.into()), 7);
+    }
+}

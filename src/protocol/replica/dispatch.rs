@@ -1,0 +1,548 @@
+//! Messages of other nodes: who may say what (R1), the acceptor's answers, and sending.
+
+use std::sync::Arc;
+
+use rand::RngExt;
+
+use crate::protocol::keys::outbox::Way;
+use crate::protocol::keys::resident::{Fetched, Waiting};
+use crate::protocol::register::acceptor::{self, Terms, Verdict};
+use crate::protocol::replica::Replica;
+use crate::protocol::types::ballot::Ballot;
+use crate::protocol::types::configuration;
+use crate::protocol::types::limits::NEWS_INTERVAL_MS;
+use crate::protocol::types::message::{
+    Accept, Accepted, ConfigurationAsked, ConfigurationTold, Copied, Copy, Destination, Envelope,
+    Message, Nack, NodeId, Now, Output, Prepare, Promise, ReadAnswer,
+};
+use crate::protocol::types::record::{AcceptorState, Key};
+use crate::protocol::types::rules::rule;
+
+impl Replica {
+    pub(super) fn handle_peer(&mut self, now: Now, cluster: u64, envelope: Envelope) {
+        match &envelope.message {
+            Message::Survey(_) | Message::SurveyAnswer(_) => {
+                self.handle_survey(now, envelope);
+                return;
+            }
+            Message::ConfigurationTold(told) => {
+                self.handle_configuration(now, &envelope, &told.configuration);
+                // Where links work one way only it comes round by others.
+                if cluster == self.cluster() && self.is_transit(envelope.destination) {
+                    self.pass_on(now, envelope);
+                }
+                return;
+            }
+            _ => {}
+        }
+        let Some(configuration) = self.configuration.clone() else {
+            // Somebody has a configuration that this node does not: R1, newer.
+            if envelope.epoch > 0 {
+                if let Some(bootstrap) = &mut self.bootstrap {
+                    bootstrap.heard_cluster(now, cluster);
+                }
+                self.ask_configuration(now, &envelope);
+            }
+            return;
+        };
+        if cluster != 0 && cluster != configuration.cluster {
+            self.note_other_cluster(now, cluster, envelope.origin);
+            return;
+        }
+        if self.is_transit(envelope.destination) {
+            self.pass_on(now, envelope);
+            return;
+        }
+        // What this node says to itself takes no network.
+        if envelope.origin == self.node && self.node != 0 {
+            self.counters.stray += 1;
+            return;
+        }
+        self.note_epoch(now, &envelope);
+        if let Message::ConfigurationAsked(asked) = &envelope.message {
+            if configuration.epoch > asked.epoch {
+                self.tell_configuration(now, &envelope);
+            }
+            return;
+        }
+        // R1: an older epoch is told the configuration, a newer one is asked for it.
+        let this_epoch = envelope.epoch == configuration.epoch;
+        if envelope.epoch < configuration.epoch {
+            self.tell_configuration(now, &envelope);
+        } else if !this_epoch {
+            self.note_newer(now);
+            self.ask_configuration(now, &envelope);
+        }
+        // E8: in another lineage an id may be that of another node.
+        let is_of_lineage =
+            configuration::lineage_of(envelope.epoch) == configuration.lineage() || !rule!(E8_ids);
+        let is_named = configuration.nodes().any(|m| m.node == envelope.origin);
+        if !is_of_lineage || !is_named {
+            self.counters.stray += 1;
+            return;
+        }
+        let member = configuration.voter(envelope.origin);
+        let counts = member.is_some_and(|m| m.incarnation == envelope.incarnation) || !rule!(E1);
+        let (origin, via) = (envelope.origin, envelope.via);
+        self.links.heard(via, now);
+        if self.is_too_far_ahead(now, &envelope) {
+            return;
+        }
+        match envelope.message {
+            // These carry no state of registers, so they pass between epochs, and a node without a
+            // vote has links, and forwards, too.
+            Message::Heartbeat(heartbeat) if via == origin => {
+                self.handle_heartbeat(now, origin, heartbeat);
+            }
+            Message::Probe(_) => self.links.probed(via, now),
+            // What a node has heard it knows whether it has a vote or not.
+            Message::RolledBack(told) => self.handle_rolled_back(now, &told),
+            Message::Forward(forward) => self.handle_forward(now, origin, via, forward),
+            Message::ForwardAnswer(answer) => self.handle_forward_answer(now, answer),
+            // E4 stands and falls with it: a request to be admitted is of its own epoch.
+            Message::AdmissionAsked(_) if !rule!(E4) => {
+                self.handle_learner_question(now, envelope);
+            }
+            _ if !this_epoch && rule!(R1) => self.counters.stray += 1,
+            Message::DigestsAsked(_)
+            | Message::BucketAsked(_)
+            | Message::CopiesAsked(_)
+            | Message::AdmissionAsked(_) => self.handle_learner_question(now, envelope),
+            _ if counts => self.handle_member_message(now, envelope),
+            _ => self.counters.stray += 1,
+        }
+    }
+
+    /// Of any node that the configuration names, whether it has a vote or not.
+    fn handle_learner_question(&mut self, now: Now, envelope: Envelope) {
+        if !self.takes_part() {
+            self.counters.stray += 1;
+            return;
+        }
+        match &envelope.message {
+            Message::DigestsAsked(_) if !self.may_tell_digests(envelope.origin) => {}
+            Message::DigestsAsked(asked) => {
+                let asked = asked.clone();
+                self.handle_digests_asked(&envelope, &asked);
+            }
+            Message::BucketAsked(_) => self.handle_bucket_asked(envelope),
+            Message::CopiesAsked(_) => self.handle_copies_asked(now, envelope),
+            Message::AdmissionAsked(_) => self.handle_admission_asked(now, &envelope),
+            other => unreachable!("{} is no question of a learner", other.name()),
+        }
+    }
+
+    /// Of a member by its present incarnation, or of this node itself.
+    pub(super) fn handle_member_message(&mut self, now: Now, envelope: Envelope) {
+        // R1: it may have waited, here or for the disk, while the epoch changed.
+        let epoch = self.configuration.as_ref().map_or(0, |c| c.epoch);
+        if envelope.epoch != epoch && rule!(R1) || self.is_split() {
+            self.counters.stray += 1;
+            return;
+        }
+        match &envelope.message {
+            Message::DigestsAsked(_) | Message::BucketAsked(_) => {
+                self.handle_learner_question(now, envelope);
+            }
+            Message::DigestsTold(_) | Message::BucketTold(_) => self.handle_told(now, envelope),
+            Message::DigestsEqual(told) => {
+                self.handle_digests_equal(now, envelope.origin, envelope.round, told.total);
+            }
+            Message::Purge(_) if self.takes_part() => self.handle_purge(now, envelope),
+            Message::Copy(_) if envelope.round != 0 => self.handle_pulled(now, envelope),
+            _ if self.takes_part() => self.handle_register_message(now, envelope),
+            _ => self.counters.stray += 1,
+        }
+    }
+
+    /// What was asked for bucket by bucket, by whoever asked.
+    fn handle_told(&mut self, now: Now, envelope: Envelope) {
+        if let Message::DigestsTold(told) = &envelope.message
+            && told.sums.buckets() != Some(self.digests.spread().buckets())
+        {
+            self.counters.stray += 1;
+            return;
+        }
+        if self.is_sealing(envelope.round) {
+            self.handle_seal_told(now, envelope);
+        } else {
+            self.handle_sync_told(now, envelope);
+        }
+    }
+
+    /// Messages about one key.
+    pub(super) fn handle_register_message(&mut self, now: Now, envelope: Envelope) {
+        let key = match &envelope.message {
+            Message::Prepare(m) => &m.key,
+            Message::Accept(m) => &m.key,
+            Message::Copy(m) => &m.key,
+            Message::Read(m) => &m.key,
+            Message::Copied(_) => {
+                self.handle_copied(now, envelope);
+                return;
+            }
+            Message::Chosen(_) => {
+                self.note_chosen(envelope);
+                return;
+            }
+            _ => {
+                self.handle_answer(now, envelope);
+                return;
+            }
+        };
+        // What it answers waits for the disk, and would pile up in memory for as long as that hangs.
+        let waits = !matches!(envelope.message, Message::Read(_));
+        if waits && self.votes && !self.runs_rounds_of(key) {
+            self.counters.overflow += 1;
+        } else if self.cache.resident(key).is_some() {
+            self.handle_question(now, envelope);
+        } else {
+            let key = key.clone();
+            self.wait_for(key, Waiting::Peer(envelope));
+        }
+    }
+
+    pub(super) fn wait_for(&mut self, key: Key, waiting: Waiting) {
+        match self.cache.wait(&key, waiting) {
+            Fetched::Load => self.outputs.push_back(Output::Load(key)),
+            Fetched::Waits => {}
+            Fetched::Resident => unreachable!("the caller looked"),
+            Fetched::Overflow(waiting) => match *waiting {
+                Waiting::Peer(_) => self.counters.overflow += 1,
+                Waiting::Operation(pending) => self.answer_busy(pending),
+                // Looked at again when it is overdue.
+                Waiting::Copy(_) | Waiting::Mend | Waiting::Look | Waiting::Work(..) => {}
+            },
+        }
+    }
+
+    /// A member's answer to a round of this node.
+    fn handle_answer(&mut self, now: Now, envelope: Envelope) {
+        // A round that is over has no key any more: its late answers tell only who has missed nothing.
+        if let Some(key) = self.rounds.get(&envelope.round).cloned() {
+            let Envelope {
+                origin,
+                round,
+                message,
+                ..
+            } = envelope;
+            self.coordinate(now, &key, |coordinator, context| {
+                coordinator.handle_message(origin, round, message, context);
+            });
+        } else if let Message::Accepted(_) = envelope.message {
+            self.chosen_rounds.accepted(envelope.round, envelope.origin);
+        }
+    }
+
+    /// The acceptor's part. The key is resident.
+    pub(super) fn handle_question(&mut self, now: Now, envelope: Envelope) {
+        let terms = self.terms();
+        let Envelope {
+            origin,
+            round,
+            via,
+            message,
+            ..
+        } = envelope;
+        let (key, ballot, accepts) = match &message {
+            Message::Prepare(m) => (&m.key, m.ballot, false),
+            Message::Accept(m) => (&m.key, m.ballot, true),
+            Message::Copy(m) => (&m.key, m.ballot, true),
+            Message::Read(m) => (&m.key, Ballot::ZERO, false),
+            other => unreachable!("{} is no question", other.name()),
+        };
+        let resident = self.cache.resident(key).expect("the caller looked");
+        let before = resident.state.as_ref().map(|s| (s.accepted, s.life));
+        let (verdict, answer) = answer(&mut resident.state, &message, terms);
+        if verdict == Verdict::Contradicted {
+            let writes = resident
+                .coordinator
+                .as_ref()
+                .is_some_and(|c| c.writes_in(round));
+            // What others say may be of its ballots as well, before it has issued them.
+            let is_own = resident.own == ballot;
+            assert!(
+                origin != self.node || !writes || !is_own,
+                "this node has issued ballot {ballot} of {key:?} twice (B1)"
+            );
+            let key = key.clone();
+            self.note_contradiction(now, &key, ballot, origin);
+            return;
+        }
+        // B1: the clock is above all that is promised or accepted, this node's own next(b) too.
+        if origin != self.node || rule!(B1_next) {
+            self.clock.observe(ballot.reading());
+            if accepts && verdict == Verdict::Granted {
+                self.clock.observe(ballot.next().reading());
+            }
+        }
+        if verdict == Verdict::Granted {
+            if accepts && origin == self.node {
+                resident.own = ballot;
+            }
+            let after = resident.state.as_ref().map(|s| (s.accepted, s.life));
+            self.digests.replace(key, before, after);
+            if resident.group != self.outbox.filling() {
+                resident.group = self.outbox.change(key.clone());
+            }
+        }
+        // R2: the answer tells of the key's state as its last group has it, and of an epoch.
+        let mut group = resident.group.max(self.installed_in);
+        if is_under_floor(terms.vote(&resident.state, rule!(E5_floor))) {
+            group = group.max(self.floored_in);
+        }
+        if let Message::Accept(Accept { record, .. }) | Message::Copy(Copy { record, .. }) =
+            &message
+            && verdict == Verdict::Granted
+        {
+            match record.value {
+                None => self.note_grave(key),
+                Some(_) => self.forget_grave(key),
+            }
+        }
+        if let (Message::Copy(m), Verdict::Repeated) = (&message, verdict) {
+            self.mark_chosen(m.key.clone(), ballot);
+        }
+        self.send(origin, round, answer, group, Way::Back(via));
+    }
+
+    fn note_chosen(&mut self, envelope: Envelope) {
+        let Message::Chosen(m) = envelope.message else {
+            return;
+        };
+        for (key, ballot) in m.chosen {
+            self.mark_chosen(key, ballot);
+        }
+    }
+
+    /// Nothing waits for the mark: it goes with the next group.
+    pub(super) fn mark_chosen(&mut self, key: Key, ballot: Ballot) {
+        if let Some(resident) = self.cache.resident(&key)
+            && !acceptor::mark_chosen(&mut resident.state, ballot)
+        {
+            return;
+        }
+        self.outbox.note_chosen(key, ballot);
+    }
+
+    pub(super) fn terms(&self) -> Terms {
+        Terms {
+            base: self.configuration.as_ref().map_or(Ballot::ZERO, |c| c.base),
+            floor: self.meta.floor,
+            life: self.meta.life,
+        }
+    }
+
+    pub(super) fn tell_configuration(&mut self, now: Now, asked: &Envelope) {
+        if self.may_exchange(now, asked.origin) {
+            self.send_configuration(asked);
+        }
+    }
+
+    /// However lately one was told or asked for.
+    fn send_configuration(&mut self, asked: &Envelope) {
+        let Some(configuration) = self.configuration.as_deref().cloned() else {
+            return;
+        };
+        let address = match &asked.message {
+            Message::ConfigurationAsked(asked) => Some(asked.address.as_str()),
+            Message::Survey(survey) => {
+                let listed = self.options.list.get(usize::from(survey.index));
+                listed.map(String::as_str)
+            }
+            // Who was taken out learns of it, too.
+            _ => self
+                .address_of(asked.origin)
+                .or_else(|| self.meta.former.get(&asked.origin).map(String::as_str)),
+        };
+        // What nobody named may be anybody's address.
+        let is_known = |address: &&str| {
+            let named = configuration.nodes().any(|m| m.address == *address);
+            let listed = self.options.list.iter().any(|listed| listed == address);
+            let former = self.meta.former.values().any(|former| former == address);
+            (named || listed || former) && *address != self.own_address()
+        };
+        let Some(to) = address.filter(is_known).map(str::to_owned) else {
+            self.counters.stray += 1;
+            return;
+        };
+        self.tell_at(asked.origin, &to);
+    }
+
+    /// What the node's own state says leaves only once it is durable.
+    pub(super) fn tell_at(&mut self, node: NodeId, address: &str) {
+        let Some(configuration) = self.configuration.as_deref().cloned() else {
+            return;
+        };
+        if address != self.own_address() && self.outbox.is_durable(self.installed_in) {
+            let told = ConfigurationTold { configuration };
+            let envelope = self.envelope(node, 0, told.into());
+            self.send_round_about(&envelope, address);
+            self.outputs.push_back(Output::Send {
+                to: Destination::Address(address.into()),
+                envelope,
+            });
+        }
+    }
+
+    fn ask_configuration(&mut self, now: Now, envelope: &Envelope) {
+        if !self.may_exchange(now, envelope.origin) {
+            return;
+        }
+        // Without a configuration ids mean nothing: any listed node may know.
+        let known = self.address_of(envelope.origin).map(Arc::from);
+        let to = known.map_or_else(|| self.any_listed(), Destination::Address);
+        let epoch = self.configuration.as_ref().map_or(0, |c| c.epoch);
+        let message = ConfigurationAsked {
+            epoch,
+            address: self.own_address().to_owned(),
+        }
+        .into();
+        let envelope = self.envelope(envelope.origin, 0, message);
+        if let Destination::Address(address) = &to {
+            self.send_round_about(&envelope, address);
+        }
+        self.outputs.push_back(Output::Send { to, envelope });
+    }
+
+    /// Also by the way that others know, where the straight one does not work. Ids may mean something
+    /// else to the receiver; its address does not.
+    fn send_round_about(&mut self, envelope: &Envelope, address: &str) {
+        let node = envelope.destination;
+        let is_straight = self.links.next_hop(node) == node;
+        if !is_straight && self.address_of(node) == Some(address) {
+            self.dispatch(envelope.clone(), Way::Usual);
+        }
+    }
+
+    /// Many messages of another epoch may come at once; one exchange will do.
+    fn may_exchange(&mut self, now: Now, node: NodeId) -> bool {
+        let last_us = self.exchanged_us.insert(node, now.mono_us);
+        let may = last_us.is_none_or(|at_us| now.mono_us >= at_us + NEWS_INTERVAL_MS * 1_000);
+        if !may {
+            self.exchanged_us.insert(node, last_us.unwrap_or_default());
+        }
+        may
+    }
+
+    /// Some listed node, another each time.
+    fn any_listed(&mut self) -> Destination {
+        let others = self.options.list.len() as u8 - 1;
+        let place = self.random.random_range(0..others.max(1));
+        Destination::Listed(place + u8::from(place >= self.options.index))
+    }
+}
+
+/// Whether the node's floor says something of a key: where it has accepted nothing.
+fn is_under_floor(vote: Option<&AcceptorState>) -> bool {
+    vote.is_none_or(|state| state.accepted == Ballot::ZERO)
+}
+
+/// R2: where a record is told, no floor is, so that it need not wait for the floor to be durable.
+fn floor_told(vote: Option<&AcceptorState>, terms: Terms) -> Ballot {
+    match is_under_floor(vote) {
+        true => terms.floor,
+        false => Ballot::ZERO,
+    }
+}
+
+/// What an acceptor does about a question, and says to it.
+fn answer(
+    state: &mut Option<AcceptorState>,
+    question: &Message,
+    terms: Terms,
+) -> (Verdict, Message) {
+    match question {
+        Message::Prepare(Prepare { ballot, .. }) => {
+            let ballot = *ballot;
+            let verdict = acceptor::prepare(state, ballot, terms);
+            if let Verdict::Refused(promised) = verdict {
+                return (verdict, Nack { ballot, promised }.into());
+            }
+            let vote = terms.vote(state, true);
+            let (accepted, record) = match vote {
+                Some(state) => (state.accepted, state.record.clone()),
+                None => (Ballot::ZERO, None),
+            };
+            let promise = Promise {
+                ballot,
+                accepted,
+                record,
+                floor: floor_told(vote, terms),
+            };
+            (verdict, promise.into())
+        }
+        Message::Accept(Accept { ballot, record, .. }) => {
+            let ballot = *ballot;
+            let verdict = acceptor::accept(state, ballot, record, terms);
+            match verdict {
+                Verdict::Refused(promised) => (verdict, Nack { ballot, promised }.into()),
+                _ => (verdict, Accepted { ballot }.into()),
+            }
+        }
+        Message::Copy(copy) => {
+            let verdict = acceptor::copy(state, copy.ballot, &copy.record, terms);
+            let refused_for = match verdict {
+                Verdict::Refused(promised) => Some(promised),
+                _ => None,
+            };
+            let copied = Copied {
+                key: copy.key.clone(),
+                ballot: copy.ballot,
+                refused_for,
+            };
+            (verdict, copied.into())
+        }
+        Message::Read(read) => {
+            let vote = terms.vote(state, rule!(E5_read));
+            let (accepted, chosen, record) = match vote {
+                Some(s) => (s.accepted, s.chosen, s.record.clone()),
+                None => (Ballot::ZERO, false, None),
+            };
+            let record = record.filter(|_| accepted != read.holds);
+            let answer = ReadAnswer {
+                accepted,
+                chosen,
+                record,
+                floor: floor_told(vote, terms),
+            };
+            (Verdict::Repeated, answer.into())
+        }
+        other => unreachable!("{} is no question", other.name()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::types::message::Read;
+    use crate::protocol::types::record::Record;
+
+    /// E5: what an earlier life accepted is told to nobody who asks.
+    #[test]
+    fn state_of_an_earlier_life_is_not_told() {
+        let terms = Terms {
+            floor: Ballot::new(7, 2),
+            life: 3,
+            ..Terms::default()
+        };
+        let cache = AcceptorState {
+            promised: Ballot::new(6, 1),
+            accepted: Ballot::new(5, 1),
+            chosen: true,
+            record: Some(Record::default().into()),
+            life: 2,
+        };
+        let key = Key::user(b"k");
+        let ballot = Ballot::new(9, 1);
+        let holds = Ballot::ZERO;
+        let read = Read {
+            key: key.clone(),
+            holds,
+        };
+        for question in [Prepare { key, ballot }.into(), Message::from(read)] {
+            let of_cache = answer(&mut Some(cache.clone()), &question, terms);
+            assert_eq!(of_cache, answer(&mut None, &question, terms));
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! How far the other nodes are, by the round trips that heartbeats show, and the waits that follow. On
+//! links of a few milliseconds every wait is as its limit says: these are for links that are slower.
+
+use crate::protocol::replica::Replica;
+use crate::protocol::types::message::NodeId;
+use crate::protocol::types::quorum::NodeSet;
+
+/// The least of some round trips is known. With jitter of half its mean one takes up to twice as long and
+/// a little more.
+const ROUND_TRIPS_ONE: u64 = 2;
+/// An answer that takes the other node a question of its own, or comes in a few datagrams.
+const ROUND_TRIPS_ANSWER: u64 = 3;
+/// A forwarded operation: there and back, and a full round there.
+const ROUND_TRIPS_FORWARD: u64 = 4;
+
+/// In microseconds, the least that round trips take.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Distances {
+    /// Until the nearest quorum has answered.
+    quorum_us: u64,
+    /// To the farthest voter that is joined to this node.
+    farthest_us: u64,
+}
+
+impl Replica {
+    /// Whenever `near` was brought up to date.
+    pub(super) fn look_at_distances(&mut self) {
+        let Some(configuration) = &self.configuration else {
+            return;
+        };
+        let distance = |node: &NodeId| (self.links.least_rtt_us(*node), *node);
+        let mut nodes: Vec<(u64, NodeId)> = self.near.iter().map(distance).collect();
+        nodes.sort_unstable();
+        let mut reached = NodeSet::default();
+        for (rtt_us, node) in &nodes {
+            reached.insert(*node);
+            if configuration.has_quorum(&reached) {
+                self.distances.quorum_us = *rtt_us;
+                break;
+            }
+        }
+        self.distances.farthest_us = nodes.last().map_or(0, |(rtt_us, _)| *rtt_us);
+        let phase_us = ROUND_TRIPS_ONE * self.distances.quorum_us;
+        self.pace.set_least_us(phase_us);
+    }
+
+    /// How long an answer of another node is waited for: so long, or what it takes over slow links.
+    pub(super) fn answer_wait_us(&self, least_ms: u64) -> u64 {
+        let slow_us = ROUND_TRIPS_ANSWER * self.distances.farthest_us;
+        slow_us.max(least_ms * 1_000)
+    }
+
+    /// How long a forwarded operation takes at least before it may be taken to be lost; 0 on fast links.
+    pub(super) fn forward_least_us(&self, to: NodeId) -> u64 {
+        // Its rounds may take it as far as it is from here.
+        let rtt_us = self.links.least_rtt_us(to).max(self.distances.quorum_us);
+        ROUND_TRIPS_FORWARD * rtt_us
+    }
+}

@@ -1,0 +1,183 @@
+//! X6: where a node has no more room, what would grow is refused before anything of it is sent. What a quorum
+//! accepts is never refused: accepts, copies and catching up go on, in the margin that is left for them.
+
+use kvclient::wire::{Action, Full, Operation, Outcome};
+
+use crate::protocol::clients::pending::{Pending, ReplyTo};
+use crate::protocol::replica::Replica;
+use crate::protocol::types::limits::OPERATION_OVERHEAD_SIZE;
+use crate::protocol::types::message::{Event, Now, Output};
+use crate::protocol::types::record::{Key, Record};
+
+impl Replica {
+    /// What this node itself has no room of.
+    pub(super) fn set_full(&mut self, now: Now, full: Option<Full>) {
+        self.full = full;
+        self.look_for_full();
+        if self.node != 0 {
+            self.tell_links(now);
+        }
+    }
+
+    /// Every member holds all keys, so one that is full is enough. A learner is none of them, and who is not
+    /// joined takes nothing.
+    pub(super) fn look_for_full(&mut self) {
+        let own = self.full.filter(|_| self.votes);
+        let others = self.configuration.iter().flat_map(|c| c.voters());
+        let others = others.filter(|m| m.node != self.node);
+        let mut others = others.filter(|m| self.links.is_joined(m.node));
+        let full = own.or_else(|| others.find_map(|m| self.links.full(m.node, m.incarnation)));
+        if full != self.cluster_full {
+            self.cluster_full = full;
+            self.outputs.push_back(Output::Event(Event::Full(full)));
+        }
+    }
+
+    /// What an operation is to be refused for. The key is resident.
+    pub(super) fn no_room_for(&mut self, key: &Key, pending: &Pending) -> Option<Full> {
+        let full = self.cluster_full?;
+        let operation = &pending.operation;
+        if matches!(pending.reply, ReplyTo::Own { .. }) {
+            return None;
+        }
+        let terms = self.terms();
+        let resident = self.cache.resident(key)?;
+        let state = terms.vote(&resident.state, true);
+        let record = state.and_then(|state| state.record.as_deref());
+        // A retry of what was done is answered from the table, and changes nothing.
+        let is_done = record.is_some_and(|record| is_known(record, operation));
+        (!is_done && grows(record, &operation.action)).then_some(full)
+    }
+
+    pub(super) fn answer_full(&mut self, pending: Pending, full: Full) {
+        // X5: full, too, means that it was surely not done.
+        if pending.sent {
+            self.drop_operation(pending, false);
+        } else {
+            self.answer(pending, Outcome::Full { full });
+        }
+    }
+
+    /// An operation is under way from now on.
+    pub(super) fn begin_operation(&mut self, operation: &Operation) {
+        self.operations += 1;
+        self.operations_size += size_of(operation);
+    }
+
+    /// An operation is under way no more.
+    pub(super) fn end_operation(&mut self, operation: &Operation) {
+        self.operations -= 1;
+        self.operations_size -= size_of(operation);
+    }
+
+    /// For people: who is full.
+    pub(super) fn full_warnings(&self) -> Vec<String> {
+        let nodes = self.configuration.iter().flat_map(|c| c.nodes());
+        let nodes = nodes.filter(|m| self.links.is_joined(m.node));
+        let full = nodes.filter_map(|m| {
+            let full = match m.node == self.node {
+                true => self.full,
+                false => self.links.full(m.node, self.links.incarnation(m.node)?),
+            }?;
+            let (node, address) = (m.node, &m.address);
+            Some(match self.is_voter(m.node) {
+                true => format!(
+                    "node {node} ({address}) has no {full} left: writes that grow are refused. Delete keys, \
+                     or {}",
+                    remedy(full)
+                ),
+                false => format!(
+                    "node {node} ({address}) has no {full} left, so it copies no more and is not admitted: {}",
+                    remedy(full)
+                ),
+            })
+        });
+        full.collect()
+    }
+
+    fn is_voter(&self, node: u8) -> bool {
+        let configuration = self.configuration.as_ref();
+        configuration.is_some_and(|c| c.voter(node).is_some())
+    }
+}
+
+/// What an operator can do.
+pub fn remedy(full: Full) -> &'static str {
+    match full {
+        Full::Memory => "give it more (--memory-max)",
+        Full::Disk => "free space on its disk (--disk-reserve says how much it wants)",
+        Full::Other => "see the release of that node",
+    }
+}
+
+/// What an operation under way takes in memory, about.
+pub fn size_of(operation: &Operation) -> usize {
+    OPERATION_OVERHEAD_SIZE + operation.key.len() + operation.action.value_size()
+}
+
+/// Whether its outcome stands in the record's table, or its client has moved on.
+fn is_known(record: &Record, operation: &Operation) -> bool {
+    let (client, sequence) = (operation.id.client, operation.id.sequence);
+    let entry = record.applied.clients.iter().find(|c| c.client == client);
+    entry.is_some_and(|c| sequence < c.mark || c.operations.iter().any(|o| o.sequence == sequence))
+}
+
+/// Whether it may leave more than there is, by the record that this node holds. A number that is there is
+/// counted as growing no more: it has twenty digits at most.
+fn grows(record: Option<&Record>, action: &Action) -> bool {
+    let present = record.and_then(|record| record.value.as_ref());
+    let size = match action {
+        Action::Get | Action::Delete => return false,
+        Action::Add { .. } => return present.is_none(),
+        Action::Append { value } => return present.is_none() || !value.is_empty(),
+        Action::Put { value }
+        | Action::PutIfAbsent { value }
+        | Action::CompareVersion { value, .. }
+        | Action::CompareValue { value, .. }
+        | Action::PutOver { value, .. } => value.len(),
+    };
+    present.is_none_or(|present| size > present.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn what_grows_is_what_leaves_more_than_there_is() {
+        let value = Bytes::from_static;
+        let put = |bytes| Action::Put {
+            value: value(bytes),
+        };
+        let present = Record {
+            value: Some(value(b"1234")),
+            ..Record::default()
+        };
+        let tombstone = Record::default();
+        for (record, action, expected) in [
+            (None, Action::Get, false),
+            (None, Action::Delete, false),
+            (None, put(b""), true),
+            (Some(&tombstone), put(b"1"), true),
+            (Some(&tombstone), Action::Add { delta: 1 }, true),
+            (Some(&present), Action::Delete, false),
+            (Some(&present), put(b"5678"), false),
+            (Some(&present), put(b"56789"), true),
+            (Some(&present), Action::Add { delta: 1 }, false),
+            (Some(&present), Action::Append { value: value(b"") }, false),
+            (Some(&present), Action::Append { value: value(b"5") }, true),
+            (
+                Some(&present),
+                Action::CompareVersion {
+                    version: 1,
+                    value: value(b"12345"),
+                },
+                true,
+            ),
+        ] {
+            assert_eq!(grows(record, &action), expected, "{action:?}");
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! What is done at the heartbeat's pace: links, the quorum (X5), notices of chosen ballots, and before the first configuration the survey (E6).
+
+use kvclient::wire::{MemberAddress, MemberStatus, NodeStatus};
+use rand::RngExt;
+
+use crate::protocol::catchup::notices::Notices;
+use crate::protocol::keys::outbox::Way;
+use crate::protocol::register::coordinator::Coordinator;
+use crate::protocol::replica::Replica;
+use crate::protocol::types::ballot::Ballot;
+use crate::protocol::types::digest::Spread;
+use crate::protocol::types::limits::SURVEY_MS;
+use crate::protocol::types::message::{Destination, Envelope, Event, Message, NodeId, Now, Output};
+use crate::protocol::types::record::Key;
+use crate::protocol::types::rules::rule;
+use crate::protocol::types::timer::Timer;
+
+/// How often links are looked at without a heartbeat having come.
+const LOOK_US: u64 = 5_000;
+
+impl Replica {
+    pub(super) fn handle_timeout(&mut self, now: Now) {
+        while let Some((at_us, timer)) = self.timers.pop_due(now.mono_us) {
+            match timer {
+                Timer::Heartbeat => self.heartbeat(now),
+                Timer::Survey => self.survey(now),
+                Timer::News => {
+                    self.news_due_us = None;
+                    self.tell_news(now);
+                }
+                Timer::Forwards => self.look_at_forwards(now),
+                Timer::Copies => self.copies_timeout(now),
+                Timer::Key(key) => self.key_timeout(now, &key, at_us),
+            }
+        }
+    }
+
+    fn heartbeat(&mut self, now: Now) {
+        let next_us = now.mono_us + self.timings.heartbeat_ms * 1_000;
+        self.timers.set(next_us, Timer::Heartbeat);
+        self.look_at_links(now, true, true);
+        self.heartbeats += 1;
+        self.marks_due |= self.heartbeats.is_multiple_of(self.timings.marks_every);
+        self.forget_other_cluster(now);
+        self.look_at_disk(now);
+        self.look_at_proof_overdue(now);
+        self.tell_waits();
+        self.tell_links(now);
+        self.probe_links(now);
+        for node in self.notices.keys().copied().collect::<Vec<_>>() {
+            self.flush_notices(node);
+        }
+        self.hand_off(now);
+        self.look_for_latent(now);
+        self.look_at_membership(now);
+        self.tell_silent_nodes(now);
+        self.synchronize(now);
+        self.tell_of_clock(now);
+        self.tell_of_offsets(now);
+    }
+
+    /// Brings `near`, `hears_quorum` and the median up to date. A quorum is found to be lost only at a
+    /// timer (`may_lose`), which comes after what had arrived before it: else a node that did not run
+    /// for a while would take its own absence for that of the others.
+    pub(super) fn look_at_links(&mut self, now: Now, at_once: bool, may_lose: bool) {
+        let looked = self
+            .links_looked_at_us
+            .is_some_and(|at| now.mono_us < at + LOOK_US);
+        if looked && !at_once {
+            return;
+        }
+        self.links_looked_at_us = Some(now.mono_us);
+        self.links_due = None;
+        let Some(configuration) = self.configuration.clone() else {
+            return;
+        };
+        self.links.look(now);
+        self.look_at_proof(now);
+        self.tell_news(now);
+        if configuration.has_quorum(&self.voting().nodes) && (self.takes_part() || !self.votes) {
+            self.quorum_us = now.mono_us;
+        }
+        let lost_us = self.quorum_us + self.timings.quorum_lost_ms * 1_000;
+        let hears = self.quorum_us == now.mono_us || (self.hears_quorum && now.mono_us < lost_us);
+        let hears = hears && !self.is_split();
+        if self.hears_quorum && !hears && !may_lose {
+            return;
+        }
+        let mut near: Vec<NodeId> = self.joined().collect();
+        // This node first, then the nearest, those that can't answer last; of equally near ones those
+        // behind it, so that not all nodes ask the same ones.
+        let node = self.node;
+        let behind = near.iter().position(|n| *n >= node).unwrap_or(0);
+        near.rotate_left(behind);
+        near.sort_by_key(|n| {
+            if *n == node {
+                (false, 0)
+            } else {
+                (self.hangs(*n), self.links.hops(*n).unwrap_or(u8::MAX))
+            }
+        });
+        let able = near.iter().copied();
+        self.coordinators = able
+            .filter(|n| !self.hangs(*n) || !rule!(X5_hung))
+            .collect();
+        self.near = near;
+        self.look_at_distances();
+        self.learners = self.joined_without_vote().collect();
+        self.look_for_full();
+        if hears != self.hears_quorum {
+            self.hears_quorum = hears;
+            let event = if hears {
+                Event::QuorumGained
+            } else {
+                Event::QuorumLost {
+                    heard: self.near.clone(),
+                }
+            };
+            self.outputs.push_back(Output::Event(event));
+            for key in self.timers.keys() {
+                self.coordinate(now, &key, Coordinator::handle_quorum_change);
+            }
+        }
+        self.look_at_clocks(now);
+    }
+
+    /// The voters that reach this node and are reached by it, in order of id.
+    fn joined(&self) -> impl Iterator<Item = NodeId> {
+        let voters = self.configuration.iter().flat_map(|c| c.voters());
+        let joined = voters.filter(|m| {
+            let there = self.links.is_joined(m.node)
+                && (self.links.is_incarnation(m.node, m.incarnation) || !rule!(E1));
+            if m.node == self.node {
+                self.takes_part()
+            } else {
+                there
+            }
+        });
+        joined.map(|m| m.node)
+    }
+
+    /// Those that reach this node and are reached by it, and are no members in this incarnation.
+    fn joined_without_vote(&self) -> impl Iterator<Item = NodeId> {
+        let configuration = self.configuration.as_deref();
+        let nodes = configuration
+            .into_iter()
+            .flat_map(|c| c.nodes().map(move |m| (c, m.node)));
+        let learners = nodes.filter(|(c, node)| {
+            let voter = c.voter(*node);
+            let votes = voter.is_some_and(|m| self.links.is_incarnation(*node, m.incarnation));
+            *node != self.node && self.links.is_joined(*node) && !votes
+        });
+        learners.map(|(_, node)| node)
+    }
+
+    /// Tells the other voters that `ballot` is chosen for `key`, with what goes there next.
+    pub(super) fn spread_chosen(&mut self, key: &Key, ballot: Ballot) {
+        let Some(configuration) = self.configuration.clone() else {
+            return;
+        };
+        let me = self.node;
+        for member in configuration.voters().filter(|m| m.node != me) {
+            let notices = self.notices.entry(member.node).or_default();
+            if let Some(full) = notices.push(key, ballot) {
+                let envelope = self.envelope(member.node, 0, full.into());
+                self.dispatch(envelope, Way::Usual);
+            }
+        }
+    }
+
+    fn flush_notices(&mut self, node: NodeId) {
+        if let Some(chosen) = self.notices.get_mut(&node).and_then(Notices::take) {
+            let envelope = self.envelope(node, 0, chosen.into());
+            self.dispatch(envelope, Way::Usual);
+        }
+    }
+
+    fn survey(&mut self, now: Now) {
+        let Some(bootstrap) = &self.bootstrap else {
+            return;
+        };
+        let questions = bootstrap.questions(now);
+        if bootstrap.is_ready(now) {
+            self.form(now);
+            return;
+        }
+        self.timers
+            .set(now.mono_us + SURVEY_MS * 1_000, Timer::Survey);
+        for (index, survey) in questions {
+            let envelope = self.envelope(0, 0, survey.into());
+            self.outputs.push_back(Output::Send {
+                to: Destination::Listed(index),
+                envelope,
+            });
+        }
+    }
+
+    pub(super) fn handle_survey(&mut self, now: Now, envelope: Envelope) {
+        let Some(bootstrap) = &mut self.bootstrap else {
+            // This node has state: who asks learns the configuration.
+            if matches!(envelope.message, Message::Survey(_)) {
+                self.tell_configuration(now, &envelope);
+            }
+            return;
+        };
+        match envelope.message {
+            Message::Survey(survey) => {
+                let bound = self.meta.bound_to;
+                let answer = bootstrap.asked(&survey, &mut self.meta);
+                if self.meta.bound_to != bound {
+                    // The word leaves once it is on disk; until then the question is asked again.
+                    self.bound_in = self.outbox.change_meta();
+                }
+                if let Some(answer) = answer
+                    && self.outbox.is_durable(self.bound_in)
+                {
+                    let envelope = self.envelope(0, 0, answer.into());
+                    let to = Destination::Listed(survey.index);
+                    self.outputs.push_back(Output::Send { to, envelope });
+                }
+            }
+            Message::SurveyAnswer(answer) => {
+                bootstrap.answered(now, &answer);
+                if bootstrap.is_ready(now) {
+                    self.form(now);
+                }
+            }
+            _ => unreachable!("the caller sorted"),
+        }
+    }
+
+    /// E6: the first listed node has the words that it needs. What it tells waits for the disk.
+    fn form(&mut self, now: Now) {
+        let cluster = self.random.random_range(1..=u64::MAX);
+        let spread = Spread::new(self.random.random(), self.options.tuning.buckets);
+        let bootstrap = self.bootstrap.as_ref();
+        let formed = bootstrap.and_then(|b| b.form(now, cluster, spread));
+        let Some(configuration) = formed else { return };
+        self.install(now, configuration);
+    }
+
+    fn tell_waits(&mut self) {
+        let waits_for = self.waits_for_now();
+        if waits_for != self.waits_for {
+            self.waits_for = waits_for.clone();
+            self.outputs
+                .push_back(Output::Event(Event::Waits(waits_for)));
+        }
+    }
+
+    pub(super) fn member_addresses(&self) -> Vec<MemberAddress> {
+        let voters = self.configuration.iter().flat_map(|c| c.voters());
+        voters
+            .map(|m| MemberAddress {
+                node: m.node,
+                address: m.address.clone(),
+            })
+            .collect()
+    }
+
+    /// What the core knows of the node's state; the runtime adds the rest.
+    pub fn status(&self, now: Now) -> NodeStatus {
+        let configuration = self.configuration.as_deref();
+        let voters = configuration.iter().flat_map(|c| c.voters());
+        let members = voters.map(|m| MemberStatus {
+            node: m.node,
+            address: m.address.clone(),
+            heard: self.near.contains(&m.node),
+            incarnation: m.incarnation,
+        });
+        let others = configuration
+            .iter()
+            .flat_map(|c| c.nodes().map(move |m| (*c, m)));
+        let others = others.filter(|(c, m)| c.voter(m.node).is_none());
+        let away = others.map(|(_, m)| MemberStatus {
+            node: m.node,
+            address: m.address.clone(),
+            heard: m.node == self.node || self.links.is_joined(m.node),
+            incarnation: self.incarnation_heard(m.node),
+        });
+        NodeStatus {
+            node: self.node,
+            cluster: self.cluster(),
+            cluster_name: configuration.map_or_else(String::new, |c| c.name.clone()),
+            other_cluster: self.other_cluster(),
+            epoch: self.configuration.as_ref().map_or(0, |c| c.epoch),
+            incarnation: self.incarnation,
+            boot: self.options.boot,
+            votes: self.votes,
+            quorum: self.hears_quorum,
+            master: self.configuration.as_ref().map_or(0, |c| c.master()),
+            members: members.collect(),
+            away: away.collect(),
+            joint: configuration.is_some_and(|c| c.joint.is_some()),
+            waits_for: self.waits_for_now(),
+            digest: self.digests.total(),
+            clock_clamped: self.clock.is_clamped(),
+            links: self.links_status(now),
+            component: self.near.clone(),
+            routes: self.links.routes(),
+            messages_sent: self.messages_sent,
+            messages_relayed: self.messages_relayed,
+            behind: self.behind(),
+            learning: self.learning(),
+            warnings: self.warnings(now),
+            disk: Some(self.disk_status(now)),
+            clocks: self.clock_offsets(now),
+            ..NodeStatus::default()
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! A disk that hangs: its node sends heartbeats, and answers nothing that waits for the disk. Owns how
+//! long the oldest group has been on its way, and what is made of what other nodes tell of theirs.
+
+use kvclient::wire::DiskStatus;
+
+use crate::protocol::register::coordinator::Coordinator;
+use crate::protocol::replica::Replica;
+use crate::protocol::types::message::{Event, GroupNumber, NodeId, Now, Output};
+use crate::protocol::types::rules::rule;
+
+/// The oldest group that is on its way to the disk.
+#[derive(Debug, Default)]
+pub struct Oldest {
+    /// With the first heartbeat that found it there.
+    group: Option<(GroupNumber, u64)>,
+    unsynced_ms: u64,
+    told: bool,
+}
+
+impl Replica {
+    /// At each heartbeat.
+    pub(super) fn look_at_disk(&mut self, now: Now) {
+        let group = self.outbox.oldest_unsynced();
+        let known = self.oldest.group.filter(|(known, _)| Some(*known) == group);
+        self.oldest.group = group.map(|group| known.unwrap_or((group, now.mono_us)));
+        let since_us = self.oldest.group.map_or(now.mono_us, |(_, since)| since);
+        self.oldest.unsynced_ms = now.mono_us.saturating_sub(since_us) / 1_000;
+        let hangs = self.is_hung(self.oldest.unsynced_ms);
+        if hangs != self.oldest.told {
+            self.oldest.told = hangs;
+            let unsynced_ms = self.oldest.unsynced_ms;
+            self.outputs.push_back(Output::Event(match hangs {
+                true => Event::DiskHangs { unsynced_ms },
+                false => Event::DiskGoesOn,
+            }));
+            self.look_at_links(now, true, false);
+            if !self.runs_rounds() {
+                self.hand_over_rounds(now);
+            }
+        }
+    }
+
+    /// Rounds that were under way would wait for the disk; others have one that works.
+    fn hand_over_rounds(&mut self, now: Now) {
+        for key in self.timers.keys() {
+            if !self.runs_rounds_of(&key) {
+                self.coordinate(now, &key, Coordinator::hand_over);
+            }
+        }
+    }
+
+    /// Without a vote, or a disk that works, a node runs no rounds: what it would send waits for a ceiling
+    /// that is durable (B1).
+    pub(super) fn runs_rounds(&self) -> bool {
+        self.votes && !(self.hangs(self.node) && rule!(X5_hung))
+    }
+
+    pub(super) fn disk_status(&self, now: Now) -> DiskStatus {
+        let since_us = self.oldest.group.map_or(now.mono_us, |(_, since)| since);
+        DiskStatus {
+            unsynced_ms: now.mono_us.saturating_sub(since_us) / 1_000,
+            hung_after_ms: self.timings.disk_hung_ms,
+            hangs: self.hangs(self.node),
+            ..DiskStatus::default()
+        }
+    }
+
+    /// As rows tell it.
+    pub(super) fn unsynced_ms(&self) -> u32 {
+        u32::try_from(self.oldest.unsynced_ms).unwrap_or(u32::MAX)
+    }
+
+    fn is_hung(&self, unsynced_ms: u64) -> bool {
+        unsynced_ms >= self.timings.disk_hung_ms
+    }
+
+    /// Whether this node's own disk hangs, so that it takes in nothing that would wait for it.
+    pub fn has_hung_disk(&self) -> bool {
+        self.hangs(self.node)
+    }
+
+    /// Whether that node, by what it tells, does not get anything onto its disk: it may be heard, but
+    /// counts for no vote.
+    pub(super) fn hangs(&self, node: NodeId) -> bool {
+        let unsynced_ms = match node == self.node {
+            true => self.oldest.unsynced_ms,
+            false => self.links.unsynced_ms(node).into(),
+        };
+        self.is_hung(unsynced_ms)
+    }
+}

@@ -1,0 +1,212 @@
+//! What one sender can cause in one turn: the inputs between two times that all outputs were handed out, but for
+//! what is to be listed. A
+//! question of a few bytes has an answer of tens of KiB, and one datagram has room for two thousand of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kvclient::wire::NodeStatus;
+
+use crate::protocol::replica::Replica;
+use crate::protocol::types::limits::DIGESTS_PER_TURN_MAX;
+use crate::protocol::types::message::{ClientReply, Endpoint, NodeId, Now};
+
+/// What was given out since the turn began.
+#[derive(Debug, Default)]
+pub struct Turn {
+    /// Answers with the digests of all buckets, by who asked.
+    digests: BTreeMap<NodeId, usize>,
+    /// This node's status, once somebody has asked.
+    status: Option<Box<NodeStatus>>,
+    /// Who has it.
+    told_status: BTreeSet<Endpoint>,
+}
+
+impl Replica {
+    pub(super) fn end_turn(&mut self) {
+        self.turn = Turn::default();
+    }
+
+    /// Whether that node gets one more answer to `DigestsAsked`; it asks for what is left out again.
+    pub(super) fn may_tell_digests(&mut self, to: NodeId) -> bool {
+        let told = self.turn.digests.entry(to).or_default();
+        *told += 1;
+        let may = *told <= DIGESTS_PER_TURN_MAX;
+        self.counters.overflow += u64::from(!may);
+        may
+    }
+
+    /// To one client once; the client asks again for an answer that it did not get.
+    pub(super) fn tell_status(&mut self, now: Now, to: Endpoint, attempt: u64) {
+        if !self.turn.told_status.insert(to) {
+            self.counters.overflow += 1;
+            return;
+        }
+        let made = self.turn.status.take();
+        let status = made.unwrap_or_else(|| Box::new(self.status(now)));
+        self.turn.status = Some(status.clone());
+        self.reply(to, ClientReply::Status { attempt, status });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::replica::catchup::serve::Purpose;
+    use crate::protocol::replica::catchup::serve::tests::{NOW, replica, told};
+    use crate::protocol::types::message::{
+        ClientMessage, DigestsAsked, Heartbeat, Input, LinkTold, Message, Output, Row,
+    };
+    use kvclient::wire::{Hello, StatusRequest};
+
+    /// Hands all out; the messages to other nodes.
+    fn drain(replica: &mut Replica, now: Now) -> Vec<Message> {
+        let mut sent = Vec::new();
+        while let Some(output) = replica.poll_output() {
+            match output {
+                Output::Persist(group) => {
+                    let group = group.number;
+                    replica.handle_input(now, Input::Persisted { group });
+                }
+                Output::Send { envelope, .. } => sent.push(envelope.message),
+                _ => {}
+            }
+        }
+        sent
+    }
+
+    #[test]
+    fn a_node_gets_few_digests_a_turn_however_often_it_asks() {
+        let mut replica = replica();
+        drain(&mut replica, NOW);
+        for turn in 1..3 {
+            for _ in 0..1_000 {
+                told(&mut replica, 1, DigestsAsked { total: None }.into());
+            }
+            let sent = drain(&mut replica, NOW);
+            let digests = sent.iter().filter(|m| matches!(m, Message::DigestsTold(_)));
+            assert_eq!(digests.count(), DIGESTS_PER_TURN_MAX);
+            let left_out = turn * (1_000 - DIGESTS_PER_TURN_MAX as u64);
+            assert_eq!(replica.counters().overflow, left_out);
+        }
+    }
+
+    #[test]
+    fn a_client_gets_one_status_a_turn() {
+        let mut replica = replica();
+        let from = Endpoint::new(1, 1);
+        let client = |replica: &mut Replica, message| {
+            replica.handle_input(NOW, Input::Client { from, message });
+        };
+        let hello = Hello {
+            client: 5,
+            nonce: 1,
+            library_version: String::new(),
+        };
+        client(&mut replica, ClientMessage::Hello(hello));
+        let token = std::iter::from_fn(|| replica.poll_output()).find_map(|output| match output {
+            Output::Reply {
+                reply: ClientReply::Hello(answer),
+                ..
+            } => Some(answer.token),
+            _ => None,
+        });
+        let token = token.expect("a session");
+        drain(&mut replica, NOW);
+        for turn in 0..3 {
+            for attempt in 1..100 {
+                let attempt = 100 * turn + attempt;
+                let request = StatusRequest { token, attempt };
+                client(&mut replica, ClientMessage::StatusRequest(request));
+            }
+            let outputs = std::iter::from_fn(|| replica.poll_output());
+            let told = outputs.filter(|output| matches!(output, Output::Reply { .. }));
+            assert_eq!(told.count(), 1);
+        }
+    }
+
+    /// A driver that has no time left hands out all but what is to be listed, which waits for its next turns.
+    #[test]
+    fn a_turn_ends_though_buckets_are_still_to_be_listed() {
+        let mut replica = replica();
+        drain(&mut replica, NOW);
+        for bucket in 0..3 {
+            replica.list_own(bucket, None, Purpose::Compare);
+            for _ in 0..1_000 {
+                told(&mut replica, 1, DigestsAsked { total: None }.into());
+            }
+            let mut told_count = 0;
+            while let Some(output) = replica.poll_output() {
+                match output {
+                    Output::Persist(group) => {
+                        let group = group.number;
+                        replica.handle_input(NOW, Input::Persisted { group });
+                    }
+                    Output::Send { envelope, .. } => {
+                        told_count +=
+                            usize::from(matches!(envelope.message, Message::DigestsTold(_)));
+                    }
+                    Output::List { .. } => break,
+                    _ => {}
+                }
+            }
+            assert_eq!(told_count, DIGESTS_PER_TURN_MAX, "turn {bucket}");
+            replica.list_own(100 + bucket, None, Purpose::Compare);
+        }
+    }
+
+    /// A link that changes with each heartbeat of one datagram.
+    #[test]
+    fn news_of_links_is_told_at_most_once_in_five_milliseconds() {
+        let mut replica = replica();
+        let at = |us: u64| Now {
+            mono_us: NOW.mono_us + us,
+            ..NOW
+        };
+        drain(&mut replica, NOW);
+        let mut told_count = 0;
+        for number in 1..1_000u64 {
+            let link = LinkTold {
+                from: 1,
+                up: number % 2 == 0,
+                heard: true,
+                rtt_us: 0,
+                loss_permille: 0,
+            };
+            let row = Row {
+                node: 2,
+                incarnation: 2,
+                boot: 2,
+                starts: 0,
+                found: 0,
+                synced: 0,
+                clock: number,
+                wall_ms: NOW.wall_ms,
+                unsynced_ms: 0,
+                seen: Vec::new(),
+                full: 0,
+                links: vec![link],
+            };
+            let heartbeat = Heartbeat {
+                number: number as u32,
+                echo: None,
+                rows: vec![row],
+            };
+            told(&mut replica, 1, heartbeat.into());
+        }
+        for us in (0..=20_000).step_by(100) {
+            let is_due = replica
+                .next_timeout()
+                .is_some_and(|due_us| due_us <= at(us).mono_us);
+            if is_due {
+                replica.handle_input(at(us), Input::Timeout);
+            }
+            let sent = drain(&mut replica, at(us));
+            let beats = sent.iter().filter(|m| matches!(m, Message::Heartbeat(_)));
+            told_count += beats.count();
+        }
+        assert!(
+            (1..=5).contains(&told_count),
+            "{told_count} heartbeats in 20 ms"
+        );
+    }
+}

@@ -1,0 +1,441 @@
+//! Changes of the configuration (E2, E3): from C to the joint one of C and C', and on to C'. Each
+//! step is a write of the configuration's register, by the same rounds as any other key's.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use kvclient::wire::{Action, ClientId, Operation, OperationId, Outcome, Version};
+use rand::RngExt;
+
+use crate::protocol::clients::pending::{Pending, ReplyTo};
+use crate::protocol::keys::outbox::Way;
+use crate::protocol::membership::evidence::{Sealing, Step};
+use crate::protocol::register::coordinator::Coordinator;
+use crate::protocol::replica::Replica;
+use crate::protocol::replica::membership::policy::Reached;
+use crate::protocol::replica::membership::uninstalled::Latent;
+use crate::protocol::types::ballot::Ballot;
+use crate::protocol::types::configuration;
+use crate::protocol::types::digest::Digests;
+use crate::protocol::types::limits::{FOLLOWED_LAST, SEAL_ANEW_MS};
+use crate::protocol::types::message::{
+    BucketAsked, Configuration, ConfigurationTold, DigestsAsked, Envelope, Epoch, Event, Member,
+    Message, NodeId, Now, Output, RoundId,
+};
+use crate::protocol::types::record::Key;
+use crate::protocol::types::rules::rule;
+
+/// What a configuration is to become.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    pub members: Vec<Member>,
+    pub away: Vec<Member>,
+    pub ids: NodeId,
+}
+
+/// A configuration on its way into the register.
+#[derive(Debug)]
+struct Proposal {
+    next: Configuration,
+    /// Of the operation that is under way. It ends, with an outcome or without.
+    sequence: u64,
+}
+
+/// This node's part in changes.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// Under which this node's own operations run.
+    client: ClientId,
+    sequence: u64,
+    proposal: Option<Proposal>,
+    sealing: Option<Sealing>,
+    /// When the sealing, or its waiting, began.
+    sealing_us: u64,
+    /// What came of this node's own operations.
+    pub answers: VecDeque<(u64, Outcome)>,
+    pub reached: Reached,
+    pub latent: Latent,
+    /// Why a change that this node wants can't be made, if it can't.
+    pub refused: Option<String>,
+}
+
+impl Changes {
+    /// A round of this node chose something for the key.
+    pub fn chosen(&mut self, key: &Key) {
+        if let Some(sealing) = &mut self.sealing {
+            sealing.chosen(key);
+        }
+    }
+
+    pub fn is_proposing(&self) -> bool {
+        self.proposal.is_some()
+    }
+}
+
+impl Replica {
+    /// E2: a change starts only from a configuration that is not joint. Gives the epoch in which it
+    /// will be complete.
+    pub(in crate::protocol::replica) fn begin_change(
+        &mut self,
+        now: Now,
+        wanted: Wanted,
+    ) -> Result<Epoch, String> {
+        let Some(configuration) = self.configuration.clone() else {
+            return Err("there is no configuration yet".into());
+        };
+        if !self.votes || !self.hears_quorum {
+            return Err("no quorum".into());
+        }
+        let joint = configuration.joint.is_some() && rule!(E2);
+        if joint || self.changes.is_proposing() {
+            return Err(format!(
+                "a change is under way, from epoch {}",
+                configuration.epoch
+            ));
+        }
+        if self.is_unreadable(now) {
+            let why =
+                "the register of configurations holds what another release wrote, see the log";
+            return Err(why.into());
+        }
+        let (epoch, target) = match configuration::two_epochs_after(configuration.epoch) {
+            Some(epochs) => epochs,
+            None => return Err("all epochs are used up; a force begins new ones".into()),
+        };
+        let next = Configuration {
+            epoch,
+            // Of a joint one it would be the new members, though nothing says yet that they hold all.
+            members: configuration
+                .joint
+                .clone()
+                .unwrap_or(configuration.members.clone()),
+            joint: Some(wanted.members),
+            away: wanted.away,
+            ids: wanted.ids,
+            ..configuration.as_ref().clone()
+        };
+        next.check()?;
+        self.propose(now, next);
+        Ok(target)
+    }
+
+    fn propose(&mut self, now: Now, next: Configuration) {
+        let sequence = self.run_own(now, Action::Get);
+        self.changes.proposal = Some(Proposal { next, sequence });
+    }
+
+    /// An operation of this node on the configuration's register.
+    pub(in crate::protocol::replica) fn run_own(&mut self, now: Now, action: Action) -> u64 {
+        if self.changes.client == 0 {
+            // Not one of those that stand for text clients.
+            self.changes.client = self.random.random::<u128>() | 1 << 127;
+        }
+        self.changes.sequence += 1;
+        let sequence = self.changes.sequence;
+        let client = self.changes.client;
+        let key = Key::configuration();
+        let operation = Operation {
+            id: OperationId { client, sequence },
+            birth: self.clock.tick(now),
+            low_mark: sequence,
+            key: key.name().to_vec().into(),
+            want_old: false,
+            action,
+        };
+        let pending = Pending {
+            operation: Arc::new(operation),
+            reply: ReplyTo::Own { sequence },
+            also: Vec::new(),
+            tried: false,
+            sent: false,
+            arrived_us: now.mono_us,
+            received_us: Some(now.mono_us),
+        };
+        self.begin_operation(&pending.operation);
+        self.run_here(now, key, pending);
+        sequence
+    }
+
+    /// Gives whether there was anything to take.
+    pub(in crate::protocol::replica) fn take_own_answers(&mut self, now: Now) -> bool {
+        let Some((sequence, outcome)) = self.changes.answers.pop_front() else {
+            return false;
+        };
+        let awaited = self.changes.proposal.take_if(|p| p.sequence == sequence);
+        if let Some(proposal) = awaited {
+            self.go_on(now, proposal.next, outcome);
+        } else {
+            self.looked(now, sequence, outcome);
+        }
+        true
+    }
+
+    fn go_on(&mut self, now: Now, next: Configuration, outcome: Outcome) {
+        match outcome {
+            Outcome::Value { version, value } => {
+                let follows = self.may_follow(now, version, &value);
+                if follows {
+                    self.write(now, Some(version), next);
+                }
+            }
+            Outcome::Absent => self.write(now, None, next),
+            Outcome::Written { .. } => self.install(now, next),
+            // Overtaken, or not known: whoever wants the change still will look again, and what was
+            // chosen all the same is found (E7).
+            _ => {}
+        }
+    }
+
+    /// In place of the register's value of that version, or of none.
+    pub(in crate::protocol::replica) fn write(
+        &mut self,
+        now: Now,
+        version: Option<Version>,
+        next: Configuration,
+    ) {
+        let value = configuration::encode(&next);
+        let write = match version {
+            Some(version) => Action::CompareVersion { version, value },
+            None => Action::PutIfAbsent { value },
+        };
+        let sequence = self.run_own(now, write);
+        self.changes.proposal = Some(Proposal { next, sequence });
+    }
+
+    /// R1: a configuration that is known to be chosen.
+    pub(in crate::protocol::replica) fn install(
+        &mut self,
+        now: Now,
+        mut configuration: Configuration,
+    ) {
+        let epoch = configuration.epoch;
+        // D1: whatever it says, nothing is spread anew.
+        if let Some(held) = &self.configuration {
+            configuration.spread = held.spread;
+            configuration.name.clone_from(&held.name);
+        }
+        let (voted, is_first) = (self.votes, self.configuration.is_none());
+        let held = self.configuration.as_ref();
+        if held.is_some_and(|held| !configuration.goes_on_from(held)) && rule!(E8_named) {
+            // It does not know what was chosen, and purged, in this node's epoch: whoever the force named
+            // comes back as somebody new (E4).
+            self.incarnation = self.random.random();
+        }
+        self.forget_replaced(&configuration);
+        self.adopt(configuration);
+        if self.votes && !voted && !is_first {
+            // E5: what it holds so far is a cache. Nothing was promised in this life.
+            self.meta.life += 1;
+            self.meta.floor = Ballot::ZERO;
+        }
+        if !self.votes && rule!(E4) {
+            // E4: who was removed, or is not admitted in this epoch, asks as somebody new.
+            self.incarnation = self.random.random();
+            self.meta.incarnation = self.incarnation;
+            self.proof.begin_incarnation();
+        }
+        self.prove_anew(now);
+        self.installed_in = self.outbox.change_meta();
+        self.abandon_change(now);
+        self.keep_splits();
+        self.tell_all();
+        self.look_at_links(now, true, false);
+        if self.votes && voted {
+            for key in self.timers.keys() {
+                self.coordinate(now, &key, Coordinator::handle_epoch_change);
+            }
+            self.restart_listing();
+        } else {
+            self.end_life(now);
+        }
+        self.restart_sync(now);
+        self.carry_change_on(now);
+        let votes = self.votes;
+        let installed = Event::ConfigurationInstalled { epoch, votes };
+        self.outputs.push_back(Output::Event(installed));
+    }
+
+    /// This node has no part in a change any more.
+    pub(in crate::protocol::replica) fn abandon_change(&mut self, now: Now) {
+        self.changes.proposal = None;
+        self.changes.latent.forget();
+        self.changes.sealing = None;
+        self.changes.sealing_us = now.mono_us;
+    }
+
+    /// Takes a configuration, installed now or in an earlier life, as the present one.
+    pub(in crate::protocol::replica) fn adopt(&mut self, agreed: Configuration) {
+        let configuration = self.take_agreed(agreed);
+        let own = configuration
+            .nodes()
+            .find(|m| m.address == self.own_address());
+        self.node = own.map_or(0, |m| m.node);
+        let own = configuration.voter(self.node);
+        self.votes = own.is_some_and(|m| m.incarnation == self.incarnation) || !rule!(E1);
+        // B3: the clock is above the base.
+        self.hear_agreed(configuration.base.reading());
+        self.note_former(&configuration);
+        let nodes = configuration.nodes().map(|m| m.node);
+        self.links.set_nodes(self.node, nodes);
+        self.starts
+            .retain(|node| configuration.nodes().any(|m| m.node == node));
+        if self.digests.spread() != configuration.spread {
+            assert!(
+                self.digests.is_empty(),
+                "without a configuration nothing is held"
+            );
+            self.digests = Digests::new(configuration.spread);
+        }
+        self.configuration = Some(configuration.into());
+        self.bootstrap = None;
+    }
+
+    /// What this node has installed goes to all others, once it is durable.
+    fn tell_all(&mut self) {
+        let Some(configuration) = self.configuration.clone() else {
+            return;
+        };
+        let me = self.node;
+        for node in configuration.nodes().filter(|m| m.node != me) {
+            let told = ConfigurationTold {
+                configuration: configuration.as_ref().clone(),
+            };
+            self.send(node.node, 0, told.into(), self.installed_in, Way::Usual);
+        }
+    }
+
+    /// At each heartbeat, and when a configuration was installed. E2: every member of a joint one
+    /// completes it; the first that is there at once, the others if it takes too long.
+    pub(in crate::protocol::replica) fn carry_change_on(&mut self, now: Now) {
+        let Some(configuration) = self.configuration.clone() else {
+            return;
+        };
+        if configuration.joint.is_none() || !self.votes || !self.hears_quorum {
+            return;
+        }
+        if self.changes.sealing.is_none() {
+            let patience_us = self.patience_us(&configuration);
+            if now.mono_us < self.changes.sealing_us + patience_us {
+                return;
+            }
+            let id = self.clock.round_id(now);
+            self.changes.sealing = Some(Sealing::new(id, self.digests.spread()));
+            self.changes.sealing_us = now.mono_us;
+        }
+        let near = self.near.clone();
+        let anew_us = self.answer_wait_us(SEAL_ANEW_MS);
+        let sealing = self.changes.sealing.as_mut().expect("just made");
+        if now.mono_us >= self.changes.sealing_us + anew_us {
+            self.changes.sealing_us = now.mono_us;
+            sealing.look_anew();
+        }
+        let mut steps = sealing.steps(&configuration, &near, true);
+        let silent = sealing.silent(&near);
+        steps.extend(sealing.unmended().into_iter().map(Step::Mend));
+        for (node, step) in silent {
+            self.ask(node, &step);
+        }
+        self.take_steps(now, steps);
+        self.complete_change(now);
+    }
+
+    pub(in crate::protocol::replica) fn is_sealing(&self, round: RoundId) -> bool {
+        let sealing = self.changes.sealing.as_ref();
+        sealing.is_some_and(|sealing| sealing.id == round)
+    }
+
+    /// A member's answer, in the joint epoch: so it has installed that (E3 a).
+    pub(in crate::protocol::replica) fn handle_seal_told(&mut self, now: Now, envelope: Envelope) {
+        let Some(configuration) = self.configuration.clone() else {
+            return;
+        };
+        if let Message::DigestsTold(told) = &envelope.message {
+            self.hear_clock(told.clock);
+        }
+        let Some(sealing) = &mut self.changes.sealing else {
+            return;
+        };
+        let node = envelope.origin;
+        let mut steps = Vec::new();
+        match envelope.message {
+            Message::DigestsTold(told) => {
+                sealing.digests_told(node, told.clock, told.sums);
+            }
+            Message::BucketTold(told) => steps.extend(sealing.bucket_told(node, told)),
+            _ => {}
+        }
+        steps.extend(sealing.steps(&configuration, &self.near, false));
+        self.take_steps(now, steps);
+        self.complete_change(now);
+    }
+
+    fn take_steps(&mut self, now: Now, steps: Vec<Step>) {
+        for step in steps {
+            match &step {
+                Step::AskDigests => {
+                    for node in self.near.clone() {
+                        self.ask(node, &step);
+                    }
+                }
+                Step::AskBucket(node, ..) => self.ask(*node, &step),
+                Step::Mend(key) => self.mend(now, key),
+                Step::Complete => {}
+            }
+        }
+    }
+
+    fn ask(&mut self, node: NodeId, step: &Step) {
+        let Some(round) = self.changes.sealing.as_ref().map(|s| s.id) else {
+            return;
+        };
+        let message = match step {
+            Step::AskBucket(_, bucket, after) => BucketAsked {
+                bucket: *bucket,
+                after: after.clone(),
+            }
+            .into(),
+            _ => DigestsAsked { total: None }.into(),
+        };
+        let group = self.ceiling_group().max(self.installed_in);
+        self.send(node, round, message, group, Way::Usual);
+    }
+
+    /// E3: all is known, so the new configuration is proposed, until one is chosen.
+    fn complete_change(&mut self, now: Now) {
+        let sealing = self.changes.sealing.as_ref();
+        let Some(base) = sealing.filter(|s| s.is_complete()).map(|s| s.base()) else {
+            return;
+        };
+        if self.changes.is_proposing() {
+            return;
+        }
+        let Some(configuration) = self.configuration.clone() else {
+            return;
+        };
+        let Some(members) = configuration.joint.clone() else {
+            return;
+        };
+        let base = if rule!(E3_base) {
+            base
+        } else {
+            configuration.base
+        };
+        let Some(epoch) = configuration::next_epoch(configuration.epoch) else {
+            return;
+        };
+        // Nobody would take it.
+        if base.reading() > FOLLOWED_LAST {
+            self.note_ahead(now, self.node, base.reading());
+            return;
+        }
+        let next = Configuration {
+            epoch,
+            members,
+            joint: None,
+            forced: false,
+            base: base.max(configuration.base),
+            ..configuration.as_ref().clone()
+        };
+        self.propose(now, next);
+    }
+}

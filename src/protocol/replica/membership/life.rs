@@ -1,0 +1,62 @@
+//! E5: what a node gathers as a member is of that life of it, and ends with it. Owns what is dropped
+//! when this node's vote is lost or new, and when another member comes back as somebody new.
+
+use crate::protocol::catchup::hints::Rounds;
+use crate::protocol::keys::resident::Waiting;
+use crate::protocol::register::coordinator::Coordinator;
+use crate::protocol::replica::Replica;
+use crate::protocol::replica::catchup::copies::Copies;
+use crate::protocol::replica::membership::policy::Reached;
+use crate::protocol::types::message::{Configuration, NodeId, Now};
+use crate::protocol::types::rules::rule;
+
+impl Replica {
+    /// The vote is lost, or is that of a new life. What the node noted, promised to send, or was about
+    /// to do as a member tells of state that is a cache from now on. Nothing else forgets a part of it.
+    pub(in crate::protocol::replica) fn end_life(&mut self, now: Now) {
+        if rule!(E5_ended) {
+            self.hints.clear();
+            self.chosen_rounds = Rounds::default();
+            self.notices.clear();
+            self.copies = Copies::default();
+            self.changes.reached = Reached::default();
+            self.restart_listing();
+        }
+        for key in self.timers.keys() {
+            self.coordinate(now, &key, Coordinator::hand_over);
+        }
+    }
+
+    /// Of members that are somebody else in the next configuration nothing is noted any more: a node
+    /// compares everything before it is admitted, and what was noted of the one before is not its.
+    pub(in crate::protocol::replica) fn forget_replaced(&mut self, next: &Configuration) {
+        let Some(before) = self.configuration.clone() else {
+            return;
+        };
+        let incarnation = |c: &Configuration, node| c.voter(node).map(|m| m.incarnation);
+        let voters = before.voters().map(|m| m.node);
+        let replaced = voters.filter(|n| incarnation(&before, *n) != incarnation(next, *n));
+        let replaced = replaced.filter(|_| rule!(E5_replaced));
+        for node in replaced.collect::<Vec<NodeId>>() {
+            self.hints.remove(&node);
+            self.notices.remove(&node);
+            self.chosen_rounds.forget(node);
+            self.changes.reached.forget(node);
+        }
+    }
+
+    /// Work that waited for its key. It is of an epoch, and a member's (R1).
+    pub(in crate::protocol::replica) fn is_still_wanted(&mut self, waiting: &Waiting) -> bool {
+        let is_member = self.votes || !rule!(E4_rounds);
+        let wanted = match waiting {
+            // These are looked at by whoever takes them.
+            Waiting::Peer(_) | Waiting::Operation(_) | Waiting::Look => true,
+            Waiting::Copy(_) | Waiting::Mend => is_member,
+            Waiting::Work(epoch, _) => is_member && *epoch == self.epoch(),
+        };
+        if !wanted {
+            self.counters.stray += 1;
+        }
+        wanted
+    }
+}

@@ -1,0 +1,486 @@
+//! What an operator asks of the configuration: checked, in plain words, against the present one, and
+//! made into what is wanted of the next. Making the change is `change`'s.
+
+use kvclient::wire::{Change, ChangeOutcome, ChangeRequest};
+use rand::RngExt;
+
+use crate::protocol::replica::Replica;
+use crate::protocol::replica::membership::change::Wanted;
+use crate::protocol::replica::membership::vote::{HANGS_REMEDY, Obstacle, Voting};
+use crate::protocol::types::ballot::Ballot;
+use crate::protocol::types::configuration::{self, Forced};
+use crate::protocol::types::limits::{FOLLOWED_LAST, FORCED_BASE_MS, MEMBERS_MAX, NODES_AWAY_MAX};
+use crate::protocol::types::message::{
+    ClientReply, Configuration, Endpoint, Epoch, Event, GroupNumber, Incarnation, Member, NodeId,
+    Now, Output,
+};
+use crate::protocol::types::quorum::is_quorum;
+use crate::protocol::types::rules::rule;
+
+/// Until there are keys a source on the node's own machine is what tells an operator. Nobody else can use
+/// such a source: the system drops it when it comes from the network, or the session's token, without
+/// which nothing is done, is sent to that machine and not to the forger (`runtime::socket`).
+const ADMIN_ELSEWHERE: &str = "this node takes changes of the membership only from its own machine: run \
+     the command there, with this node's address for --nodes, or start the nodes with --insecure-admin";
+
+/// Answers that wait for the disk: operators ask seldom.
+const HELD_REPLIES_MAX: usize = 64;
+
+/// What a request comes to; nodes are those that it gave, or found with, an id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Plan {
+    Done(NodeId),
+    /// The node is admitted by itself, once it is there and has caught up.
+    Waits(NodeId),
+    Change(Wanted, NodeId),
+}
+
+impl Replica {
+    pub(in crate::protocol::replica) fn handle_change_request(
+        &mut self,
+        now: Now,
+        from: Endpoint,
+        request: ChangeRequest,
+    ) {
+        // A node that stops leaves it to others.
+        if self.stopping {
+            return;
+        }
+        let ChangeRequest {
+            token,
+            attempt,
+            change,
+        } = request;
+        if !self.admits(from, token, None, attempt) {
+            return;
+        }
+        let is_admin = from.is_own_machine || self.options.insecure_admin;
+        let is_force = matches!(change, Change::Force { .. });
+        let outcome = match change {
+            _ if !is_admin => refused(ADMIN_ELSEWHERE.into(), false),
+            Change::Force {
+                nodes,
+                epoch,
+                despite_quorum,
+            } => self
+                .force(now, &nodes, epoch, despite_quorum)
+                .unwrap_or_else(|reason| refused(reason, false)),
+            change => self.change_asked(now, &change),
+        };
+        let is_forced = is_force && matches!(outcome, ChangeOutcome::Started { .. });
+        let reply = ClientReply::Change { attempt, outcome };
+        match is_forced {
+            true => self.reply_once_durable(from, reply),
+            false => self.reply(from, reply),
+        }
+    }
+
+    /// R2: a force that a crash may take back is not told of.
+    fn reply_once_durable(&mut self, to: Endpoint, reply: ClientReply) {
+        if self.outbox.is_durable(self.installed_in) {
+            self.reply(to, reply);
+        } else if self.held_replies.len() < HELD_REPLIES_MAX {
+            let group = self.installed_in;
+            self.held_replies.push_back((group, to, reply));
+        } else {
+            self.counters.overflow += 1;
+        }
+    }
+
+    /// Whenever a group is durable.
+    pub(in crate::protocol::replica) fn release_replies(&mut self) {
+        let outbox = &self.outbox;
+        let is_durable =
+            |(group, ..): &mut (GroupNumber, Endpoint, ClientReply)| outbox.is_durable(*group);
+        while let Some((_, to, reply)) = self.held_replies.pop_front_if(is_durable) {
+            self.outputs.push_back(Output::Reply { to, reply });
+        }
+    }
+
+    fn change_asked(&mut self, now: Now, change: &Change) -> ChangeOutcome {
+        let Some(configuration) = self.configuration.clone() else {
+            let waits_for = self.waits_for.clone();
+            return refused(format!("there is no cluster yet: {waits_for}"), false);
+        };
+        if !self.votes || !self.hears_quorum {
+            let reason = "this node has no vote, or hears no quorum: ask another";
+            return refused(reason.into(), true);
+        }
+        let voting = self.voting();
+        let epoch = configuration.epoch;
+        if let Some(joint) = &configuration.joint {
+            // What is to come may be what is asked for.
+            let to_come = Configuration {
+                members: joint.clone(),
+                joint: None,
+                ..configuration.as_ref().clone()
+            };
+            return match plan(&to_come, &voting, change) {
+                Ok(Plan::Done(node) | Plan::Waits(node)) => ChangeOutcome::Started {
+                    epoch: epoch + 1,
+                    node,
+                },
+                Ok(Plan::Change(..)) => refused(
+                    format!("another change is under way, from epoch {epoch}"),
+                    true,
+                ),
+                Err(reason) => refused(reason, false),
+            };
+        }
+        match plan(&configuration, &voting, change) {
+            Ok(Plan::Done(node)) => ChangeOutcome::Done { epoch, node },
+            Ok(Plan::Waits(node)) => ChangeOutcome::Waits { epoch, node },
+            Ok(Plan::Change(wanted, node)) => match self.begin_change(now, wanted) {
+                Ok(epoch) => ChangeOutcome::Started { epoch, node },
+                Err(reason) => refused(reason, true),
+            },
+            Err(reason) => refused(reason, false),
+        }
+    }
+
+    /// A quorum is lost for good: the nodes named go on without the others. What only others hold is
+    /// lost; what any of the named holds is not, because until the forced configuration is complete
+    /// all of them are its quorum.
+    fn force(
+        &mut self,
+        now: Now,
+        nodes: &[NodeId],
+        epoch: Epoch,
+        despite_quorum: bool,
+    ) -> Result<ChangeOutcome, String> {
+        let configuration = self.configuration.clone().ok_or(
+            "there is no configuration yet, so nothing to force: start the nodes with empty data \
+             directories, the first with --bootstrap",
+        )?;
+        // Asked for again.
+        let done = configuration.forces.last().filter(|f| f.from == epoch);
+        if let Some(done) = done.filter(|_| configuration.names_exactly(nodes)) {
+            let epoch = configuration::first_epoch(done.lineage);
+            return Ok(ChangeOutcome::Started { epoch, node: 0 });
+        }
+        if configuration.epoch != epoch {
+            return Err(format!(
+                "the configuration is of epoch {} by now, not {epoch}: look again",
+                configuration.epoch
+            ));
+        }
+        if self.hears_quorum && !despite_quorum {
+            return Err("a quorum is up, so no member has to be given up by force".into());
+        }
+        let pool = self.holders(&configuration);
+        let members = self.named(nodes, &configuration, &pool)?;
+        if !members.iter().any(|m| m.node == self.node) {
+            return Err("this node itself is not among those named: ask one of them".into());
+        }
+        let behind = self.is_behind(now, &configuration, &members);
+        if let Some(reason) = behind.filter(|_| rule!(E8_behind)) {
+            return Ok(refused(reason, true));
+        }
+        let forced = self.forced(now, &configuration, members)?;
+        let epoch = forced.epoch;
+        self.install(now, forced);
+        Ok(ChangeOutcome::Started { epoch, node: 0 })
+    }
+
+    /// Members that hold what was written: of a joint configuration those of the old one, while one of
+    /// them is heard, since others may hold nothing yet. Some may have disks that hang.
+    fn holders(&self, configuration: &Configuration) -> Vec<Member> {
+        let is_there = |m: &&Member| matches!(self.obstacle(m), None | Some(Obstacle::DiskHangs));
+        let old = configuration.members.iter();
+        let old: Vec<Member> = old.filter(is_there).cloned().collect();
+        if !old.is_empty() {
+            return old;
+        }
+        configuration.voters().filter(is_there).cloned().collect()
+    }
+
+    /// The nodes named, in their order in the configuration, if all of them are among those that hold
+    /// something.
+    fn named(
+        &self,
+        nodes: &[NodeId],
+        configuration: &Configuration,
+        pool: &[Member],
+    ) -> Result<Vec<Member>, String> {
+        for node in nodes {
+            let known = configuration.nodes().find(|m| m.node == *node);
+            let Some(member) = known else {
+                return Err(unknown(configuration, *node));
+            };
+            let Member { address, .. } = member;
+            let holder = pool.iter().find(|m| m.node == *node);
+            if holder.is_some_and(|m| self.can_vote(m)) {
+                continue;
+            }
+            return Err(if holder.is_some() {
+                format!(
+                    "the disk of node {node} at {address} does not finish writes, so nothing can be done \
+                     together with it: {HANGS_REMEDY}, or leave it out"
+                )
+            } else if *node != self.node && !self.links.is_joined(*node) {
+                format!("node {node} at {address} is not heard; only nodes that are up can go on")
+            } else {
+                format!(
+                    "node {node} at {address} does not hold what it once was told: leave it out, it \
+                     is admitted afterwards by itself"
+                )
+            });
+        }
+        let pool = pool.iter().filter(|m| nodes.contains(&m.node));
+        Ok(pool.cloned().collect())
+    }
+
+    fn forced(
+        &mut self,
+        now: Now,
+        configuration: &Configuration,
+        members: Vec<Member>,
+    ) -> Result<Configuration, String> {
+        let mut forces = self.superseded(configuration);
+        let lineage = configuration::next_lineage(&forces, self.node, self.random.random());
+        let lineage = lineage.ok_or(
+            "this cluster was forced as often as it can be: copy its keys to a new cluster to go on",
+        )?;
+        forces.push(Forced {
+            lineage,
+            from: configuration.epoch,
+        });
+        let left = |m: &&Member| members.iter().all(|named| named.node != m.node);
+        let mut away: Vec<Member> = configuration.nodes().filter(left).cloned().collect();
+        let beyond = away.split_off(away.len().min(NODES_AWAY_MAX));
+        let mut left_out: Vec<String> = beyond.into_iter().map(|m| m.address).collect();
+        // Above what the named nodes were told of as they went on.
+        let last = kvclient::clock::to_ms(self.clock.tick(now)) + FORCED_BASE_MS;
+        let base = kvclient::clock::from_ms(last);
+        if base > FOLLOWED_LAST {
+            return Err(
+                "the clocks of this cluster are near their end: copy its keys to a new cluster to go on"
+                    .into(),
+            );
+        }
+        let base = Ballot::new(base, NodeId::MAX);
+        let mut forced = Configuration {
+            epoch: configuration::first_epoch(lineage),
+            joint: Some(members.clone()),
+            members,
+            away,
+            base: base.max(configuration.base),
+            forced: true,
+            forces,
+            ..configuration.clone()
+        };
+        left_out.extend(self.take_in_splits(&mut forced));
+        forced.check()?;
+        if !left_out.is_empty() {
+            self.outputs
+                .push_back(Output::Event(Event::LeftOut(left_out)));
+        }
+        Ok(forced)
+    }
+
+    /// Nodes that the next configuration names no more are told so when they are heard of again.
+    pub(in crate::protocol::replica) fn note_former(&mut self, next: &Configuration) {
+        for member in self.configuration.iter().flat_map(|c| c.nodes()) {
+            self.meta.former.insert(member.node, member.address.clone());
+        }
+        self.meta
+            .former
+            .retain(|node, _| next.nodes().all(|m| m.node != *node));
+        while self.meta.former.len() > NODES_AWAY_MAX {
+            self.meta.former.pop_first();
+        }
+    }
+
+    /// The incarnation in which a node that has no vote is there, 0 if that is not known.
+    pub(in crate::protocol::replica) fn incarnation_heard(&self, node: NodeId) -> Incarnation {
+        match node == self.node {
+            true => self.incarnation,
+            false => self.links.incarnation(node).unwrap_or(0),
+        }
+    }
+}
+
+fn refused(reason: String, soon: bool) -> ChangeOutcome {
+    ChangeOutcome::Refused { reason, soon }
+}
+
+fn unknown(configuration: &Configuration, node: NodeId) -> String {
+    let ids = configuration.nodes().map(|m| m.node.to_string());
+    let ids: Vec<String> = ids.collect();
+    format!("there is no node {node}; there are {}", ids.join(", "))
+}
+
+/// What a request comes to in a configuration that is not joint, of whose members those can vote.
+fn plan(configuration: &Configuration, voting: &Voting, change: &Change) -> Result<Plan, String> {
+    let plan = match change {
+        Change::Add { address } => add(configuration, address)?,
+        Change::Remove { node } => remove(configuration, *node)?,
+        Change::Replace { node, address } => replace(configuration, voting, *node, address)?,
+        Change::TransferMaster { node } => transfer_master(configuration, voting, *node)?,
+        Change::Force { .. } => unreachable!("needs no plan"),
+    };
+    if let Plan::Change(wanted, _) = &plan
+        && !is_quorum(&wanted.members, &voting.nodes)
+    {
+        return Err(format!(
+            "the members that stay would have no quorum; {}",
+            voting.missing_in_words(&wanted.members)
+        ));
+    }
+    Ok(plan)
+}
+
+fn add(configuration: &Configuration, address: &str) -> Result<Plan, String> {
+    if let Some(known) = configuration.nodes().find(|m| m.address == address) {
+        return Ok(match configuration.voter(known.node) {
+            Some(_) => Plan::Done(known.node),
+            None => Plan::Waits(known.node),
+        });
+    }
+    if configuration.nodes().count() >= MEMBERS_MAX {
+        return Err(format!(
+            "there are {MEMBERS_MAX} nodes, which is the most; one that is gone for good can be \
+             removed"
+        ));
+    }
+    let mut wanted = as_it_is(configuration);
+    let node = admit(&mut wanted, address)?;
+    Ok(Plan::Change(wanted, node))
+}
+
+fn remove(configuration: &Configuration, node: NodeId) -> Result<Plan, String> {
+    if !configuration.nodes().any(|m| m.node == node) {
+        return match node <= configuration.ids {
+            true => Ok(Plan::Done(node)),
+            false => Err(unknown(configuration, node)),
+        };
+    }
+    let mut wanted = as_it_is(configuration);
+    take_out(&mut wanted, node)?;
+    Ok(Plan::Change(wanted, node))
+}
+
+/// A member that can vote stays until the new node was admitted, so that there are never fewer; one
+/// that can't goes at once, so that it counts no longer.
+fn replace(
+    configuration: &Configuration,
+    voting: &Voting,
+    node: NodeId,
+    address: &str,
+) -> Result<Plan, String> {
+    let old = configuration.nodes().find(|m| m.node == node);
+    let new = configuration.nodes().find(|m| m.address == address);
+    let Some(old) = old else {
+        // It was taken out before; what is left to do is the other half.
+        return match node <= configuration.ids {
+            true => add(configuration, address),
+            false => Err(unknown(configuration, node)),
+        };
+    };
+    if old.address == address {
+        return Err(format!(
+            "{address} is the address of node {node} itself: started there without its state it is \
+             admitted by itself"
+        ));
+    }
+    let counts = configuration.voter(node).is_some() && voting.nodes.contains(node);
+    let mut wanted = as_it_is(configuration);
+    match new {
+        Some(new) if configuration.voter(new.node).is_some() => {
+            take_out(&mut wanted, node)?;
+            Ok(Plan::Change(wanted, new.node))
+        }
+        Some(new) if counts => Ok(Plan::Waits(new.node)),
+        Some(new) => {
+            take_out(&mut wanted, node)?;
+            Ok(Plan::Change(wanted, new.node))
+        }
+        None => {
+            if configuration.nodes().count() >= MEMBERS_MAX {
+                // One after the other, so that there are never more.
+                take_out(&mut wanted, node)?;
+                return Ok(Plan::Change(wanted, 0));
+            }
+            if !counts {
+                take_out(&mut wanted, node)?;
+            }
+            let node = admit(&mut wanted, address)?;
+            Ok(Plan::Change(wanted, node))
+        }
+    }
+}
+
+fn transfer_master(
+    configuration: &Configuration,
+    voting: &Voting,
+    node: NodeId,
+) -> Result<Plan, String> {
+    let Some(place) = configuration.members.iter().position(|m| m.node == node) else {
+        return Err(match configuration.nodes().any(|m| m.node == node) {
+            true => format!("node {node} is no member, so it can't be the master"),
+            false => unknown(configuration, node),
+        });
+    };
+    if place == 0 {
+        return Ok(Plan::Done(node));
+    }
+    if !voting.nodes.contains(node) {
+        return Err(match voting.hung.contains(node) {
+            true => format!(
+                "the disk of node {node} does not finish writes, so it is not made master: {HANGS_REMEDY}"
+            ),
+            false => format!("node {node} is not heard, so it is not made master"),
+        });
+    }
+    let mut wanted = as_it_is(configuration);
+    let master = wanted.members.remove(place);
+    wanted.members.insert(0, master);
+    Ok(Plan::Change(wanted, node))
+}
+
+pub(in crate::protocol::replica) fn as_it_is(configuration: &Configuration) -> Wanted {
+    Wanted {
+        members: configuration.members.clone(),
+        away: configuration.away.clone(),
+        ids: configuration.ids,
+    }
+}
+
+fn take_out(wanted: &mut Wanted, node: NodeId) -> Result<(), String> {
+    wanted.members.retain(|m| m.node != node);
+    wanted.away.retain(|m| m.node != node);
+    match wanted.members.is_empty() {
+        true => Err(format!("node {node} is the only member")),
+        false => Ok(()),
+    }
+}
+
+/// The node at that address gets an id; it becomes a member by itself when it has caught up.
+fn admit(wanted: &mut Wanted, address: &str) -> Result<NodeId, String> {
+    check_address(address)?;
+    let node = wanted.ids.checked_add(1).ok_or(
+        "all 255 ids of this cluster were given out: copy its keys to a new cluster to go on",
+    )?;
+    wanted.ids = node;
+    wanted.away.push(Member {
+        node,
+        address: address.to_owned(),
+        ..Member::default()
+    });
+    Ok(node)
+}
+
+/// The command line checks an address in full; what is told to all nodes has the form at least.
+fn check_address(address: &str) -> Result<(), String> {
+    let port = address
+        .rsplit_once(':')
+        .filter(|(host, _)| !host.is_empty());
+    let port = port.and_then(|(_, port)| port.parse::<u16>().ok());
+    match port {
+        Some(1..) => Ok(()),
+        _ => Err(format!("{address:?} is not HOST:PORT")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,283 @@
+//! Who should be a member: those that were not reached for long are removed, those that are back and
+//! have caught up are admitted. Owns when a change is worth proposing; making it is `change`'s.
+
+use std::collections::BTreeMap;
+
+use kvclient::clock;
+
+use crate::protocol::keys::outbox::Way;
+use crate::protocol::replica::Replica;
+use crate::protocol::replica::membership::change::Wanted;
+use crate::protocol::types::digest::Bucket;
+use crate::protocol::types::limits::{
+    MEMBERS_KEPT, MEMBERS_MAX, REMOVALS_FORGOTTEN_MS, STEADY_MAX_MS,
+};
+use crate::protocol::types::message::{
+    AdmissionAsked, Configuration, Envelope, Epoch, Event, Incarnation, Member, Message, NodeId,
+    Now, Output,
+};
+use crate::protocol::types::quorum::{NodeSet, is_quorum};
+use crate::protocol::types::record::Key;
+use crate::protocol::types::rules::rule;
+
+/// A learner that asks to be admitted.
+#[derive(Debug, Clone, Copy)]
+struct Asking {
+    incarnation: Incarnation,
+    epoch: Epoch,
+    ready: bool,
+    listed: Bucket,
+    /// Since when it has been heard without a break.
+    since_us: u64,
+    last_us: u64,
+}
+
+/// Who is reached, and for how long.
+#[derive(Debug, Default)]
+pub struct Reached {
+    /// Members that are not reached by any path, or whose disks hang, since when.
+    missed_since_us: BTreeMap<NodeId, u64>,
+    asking: BTreeMap<NodeId, Asking>,
+}
+
+impl Reached {
+    /// A member of that id is gone, or is somebody else.
+    pub fn forget(&mut self, node: NodeId) {
+        self.missed_since_us.remove(&node);
+    }
+}
+
+impl Replica {
+    /// At each heartbeat.
+    pub(in crate::protocol::replica) fn look_at_membership(&mut self, now: Now) {
+        let Some(configuration) = self.configuration.clone() else {
+            return;
+        };
+        self.ask_admission(&configuration);
+        self.look_who_is_missed(now, &configuration);
+        self.carry_change_on(now);
+        let joint = configuration.joint.is_some() && rule!(E2);
+        let may_propose = self.votes && self.hears_quorum && !joint;
+        if !may_propose || self.changes.is_proposing() {
+            self.changes.refused = None;
+            return;
+        }
+        // Not all at once: the first that is there goes ahead.
+        let patience_us = self.patience_us(&configuration);
+        let missed = self.missed_for_long(now, patience_us);
+        let learners = self.ready_learners(now, &configuration, patience_us);
+        let clock = self.clock.last();
+        // The one that waits longest may be one too many while members are gone: not the next, then.
+        let learners = learners.into_iter().map(Some).chain([None]);
+        let mut wanted = learners.filter_map(|learner| {
+            let wanted = wanted(&configuration, &missed, learner, clock)?;
+            self.is_served_without(&wanted, learner).then_some(wanted)
+        });
+        let wanted = wanted.next();
+        let refused = match wanted {
+            Some(wanted) => self.begin_change(now, wanted).err(),
+            None => self.write_addresses(now, &configuration),
+        };
+        self.note_refused(refused);
+    }
+
+    /// A change that is wanted was made, or can't be. An operator is told once, and in the status as long
+    /// as it is so.
+    fn note_refused(&mut self, refused: Option<String>) {
+        if let Some(reason) = &refused
+            && self.changes.refused != refused
+        {
+            let event = Event::ChangeRefused(reason.clone());
+            self.outputs.push_back(Output::Event(event));
+        }
+        self.changes.refused = refused;
+    }
+
+    /// How long this node leaves a change to the members before it.
+    pub(in crate::protocol::replica) fn patience_us(&self, configuration: &Configuration) -> u64 {
+        let near = configuration
+            .voters()
+            .filter(|m| self.near.contains(&m.node));
+        let before = near.take_while(|m| m.node != self.node).count();
+        before as u64 * self.answer_wait_us(self.timings.change_patience_ms)
+    }
+
+    fn look_who_is_missed(&mut self, now: Now, configuration: &Configuration) {
+        // By answers, not by heartbeats alone.
+        let voting = self.voting().nodes;
+        let silent = configuration.voters().map(|m| m.node);
+        let silent: NodeSet = silent.filter(|node| !voting.contains(*node)).collect();
+        let missed = &mut self.changes.reached.missed_since_us;
+        missed.retain(|node, _| silent.contains(*node));
+        for member in configuration.voters() {
+            if silent.contains(member.node) {
+                missed.entry(member.node).or_insert(now.mono_us);
+            }
+        }
+        if !self.hears_quorum {
+            // Who is cut off itself can't tell who else is.
+            missed.clear();
+        }
+    }
+
+    fn missed_for_long(&self, now: Now, patience_us: u64) -> Vec<NodeId> {
+        let after_us = self.timings.shrink_after_ms * 1_000;
+        if after_us == 0 {
+            return Vec::new();
+        }
+        let missed = self.changes.reached.missed_since_us.iter();
+        let long = missed.filter(|(_, since)| now.mono_us >= **since + after_us + patience_us);
+        long.map(|(node, _)| *node).collect()
+    }
+
+    /// E4: at its own request, in the epoch in which it is a learner.
+    fn ask_admission(&mut self, configuration: &Configuration) {
+        if self.votes || self.node == 0 || configuration.joint.is_some() {
+            return;
+        }
+        let (ready, listed) = (self.has_learned(), self.listed());
+        for member in configuration.voters() {
+            if member.node != self.node {
+                let asked = AdmissionAsked { ready, listed };
+                let group = self.installed_in;
+                self.send(member.node, 0, asked.into(), group, Way::Usual);
+            }
+        }
+    }
+
+    pub(in crate::protocol::replica) fn handle_admission_asked(
+        &mut self,
+        now: Now,
+        envelope: &Envelope,
+    ) {
+        let Message::AdmissionAsked(asked) = &envelope.message else {
+            return;
+        };
+        let asked_us = self.answer_wait_us(self.timings.admission_asked_ms);
+        let known = self.changes.reached.asking.get(&envelope.origin).copied();
+        // It is somebody new at each change of the configuration (E4). In one epoch it is so only if it
+        // was started without its state, and then it was not there without a break.
+        let goes_on = |a: &Asking| {
+            a.epoch != envelope.epoch || a.incarnation == envelope.incarnation || !rule!(E4)
+        };
+        let steady = known.filter(|a| now.mono_us < a.last_us + asked_us && goes_on(a));
+        let asking = Asking {
+            incarnation: envelope.incarnation,
+            epoch: envelope.epoch,
+            ready: asked.ready,
+            listed: asked.listed,
+            since_us: steady.map_or(now.mono_us, |a| a.since_us),
+            last_us: now.mono_us,
+        };
+        self.changes.reached.asking.insert(envelope.origin, asking);
+    }
+
+    /// Whether that learner will not ask for what is written to that key.
+    pub(in crate::protocol::replica) fn is_to_be_told(&self, learner: NodeId, key: &Key) -> bool {
+        let asking = self.changes.reached.asking.get(&learner);
+        asking.is_some_and(|a| self.digests.spread().bucket_of(key) < a.listed)
+    }
+
+    /// Learners that have caught up, and have been there for long enough; who came first is first.
+    fn ready_learners(
+        &mut self,
+        now: Now,
+        configuration: &Configuration,
+        patience_us: u64,
+    ) -> Vec<(NodeId, Incarnation)> {
+        let (asked_us, least_ms) = (
+            self.answer_wait_us(self.timings.admission_asked_ms),
+            self.timings.steady_ms,
+        );
+        let asking = &mut self.changes.reached.asking;
+        asking.retain(|_, a| now.mono_us < a.last_us + asked_us);
+        let asking = &self.changes.reached.asking;
+        let clock = self.clock.last();
+        let ready = asking.iter().filter(|(node, asking)| {
+            let known = configuration.nodes().find(|m| m.node == **node);
+            let steady_us = known.map_or(0, |m| steady_ms(m, clock, least_ms)) * 1_000;
+            let is_new = known.is_some_and(|m| m.incarnation != asking.incarnation);
+            let present = asking.epoch == configuration.epoch || !rule!(E4);
+            let waited = now.mono_us >= asking.since_us + steady_us + patience_us;
+            let ready = asking.ready && !self.hangs(**node);
+            (is_new || !rule!(E4)) && present && ready && waited
+        });
+        let mut ready: Vec<_> = ready.collect();
+        ready.sort_by_key(|(_, asking)| asking.since_us);
+        let ready = ready.into_iter();
+        ready.map(|(node, a)| (*node, a.incarnation)).collect()
+    }
+
+    /// Whether the members that can vote make a quorum of what is wanted, without the one that is
+    /// to come: it holds nothing that counts yet (E5).
+    fn is_served_without(&self, wanted: &Wanted, learner: Option<(NodeId, Incarnation)>) -> bool {
+        let mut old = self.voting().nodes;
+        if let Some((learner, _)) = learner {
+            old.remove(learner);
+        }
+        is_quorum(&wanted.members, &old)
+    }
+}
+
+/// How long a node must have been there without a break before it is admitted. By readings, which all
+/// members see alike: a clock that jumps makes an admission earlier or later, never wrong.
+fn steady_ms(member: &Member, clock: u64, least_ms: u64) -> u64 {
+    let quiet_ms = clock::to_ms(clock.saturating_sub(member.removed_at));
+    if quiet_ms >= REMOVALS_FORGOTTEN_MS {
+        return least_ms;
+    }
+    let doublings = u32::from(member.removals.saturating_sub(1)).min(16);
+    (least_ms << doublings).min(STEADY_MAX_MS)
+}
+
+/// The configuration that fits who is missed and who has come; `None` if that is the present one.
+fn wanted(
+    configuration: &Configuration,
+    missed: &[NodeId],
+    learner: Option<(NodeId, Incarnation)>,
+    clock: u64,
+) -> Option<Wanted> {
+    let mut members = configuration.members.clone();
+    let mut away = configuration.away.clone();
+    let mut newcomer = None;
+    if let Some((node, incarnation)) = learner {
+        let known = |m: &Member| m.node == node;
+        // A member that came back empty: its old incarnation goes.
+        let old = members.iter().position(known).map(|at| members.remove(at));
+        let old = old.map(|member| removed(member, clock));
+        let known = away.iter().position(known).map(|at| away.remove(at));
+        newcomer = old.or(known).map(|member| Member {
+            incarnation,
+            ..member
+        });
+        if members.len() >= MEMBERS_MAX {
+            return None;
+        }
+    }
+    // Of fewer than are kept, one that is missed makes room for the newcomer: with both the others would
+    // be no quorum.
+    let kept = MEMBERS_KEPT.min(configuration.members.len());
+    for place in (0..members.len()).rev() {
+        let left = members.len() + usize::from(newcomer.is_some());
+        if left > kept && missed.contains(&members[place].node) {
+            away.push(removed(members.remove(place), clock));
+        }
+    }
+    members.extend(newcomer);
+    let ids = configuration.ids;
+    (members != configuration.members).then_some(Wanted { members, away, ids })
+}
+
+/// A member that is removed though it was not asked to leave.
+fn removed(member: Member, clock: u64) -> Member {
+    let quiet_ms = clock::to_ms(clock.saturating_sub(member.removed_at));
+    let before = match quiet_ms >= REMOVALS_FORGOTTEN_MS {
+        true => 0,
+        false => member.removals,
+    };
+    Member {
+        removals: before.saturating_add(1),
+        removed_at: clock,
+        ..member
+    }
+}

@@ -1,0 +1,278 @@
+//! Configurations that other nodes tell, and E8: two that were forced, each without the other. Nodes
+//! that know of both serve no more, until a force supersedes both.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::protocol::keys::outbox::Way;
+use crate::protocol::membership::formation::{self, First};
+use crate::protocol::replica::Replica;
+use crate::protocol::types::configuration::{Forced, Lineage, lineage_of};
+use crate::protocol::types::limits::{CONFIGURATION_LOOK_MS, NODES_AWAY_MAX};
+use crate::protocol::types::message::{
+    Configuration, ConfigurationTold, Destination, Envelope, Event, Member, Now, Output,
+};
+use crate::protocol::types::readdress;
+use crate::protocol::types::rules::rule;
+
+/// Other lineages that are remembered.
+const SPLITS_MAX: usize = 8;
+
+/// The configurations of lineages that this node's does not come of, nor they of it.
+pub type Splits = BTreeMap<Lineage, Arc<Configuration>>;
+
+impl Replica {
+    /// R1: installed only because it is known to be chosen; whoever tells it has installed it.
+    pub(in crate::protocol::replica) fn handle_configuration(
+        &mut self,
+        now: Now,
+        envelope: &Envelope,
+        told: &Configuration,
+    ) {
+        let held = self.configuration.clone();
+        // E8: who does not know the cluster's secret has not been told by a node of it.
+        let is_forged = |held: &Arc<Configuration>| held.spread != told.spread && rule!(E8_key);
+        if held.as_ref().is_some_and(is_forged) {
+            self.counters.stray += 1;
+            return;
+        }
+        if held.is_none() && self.is_of_another_name(told) {
+            self.counters.stray += 1;
+            return;
+        }
+        let is_newer = match held {
+            None if told.nodes().any(|m| m.address == self.own_address()) => {
+                self.may_install_first(now, told)
+            }
+            None => false,
+            Some(held) if held.is_split_from(told) && rule!(E8) => {
+                self.note_split(now, envelope, &held, told);
+                false
+            }
+            Some(held) => told.is_newer_than(&held),
+        };
+        if is_newer {
+            self.install(now, told.clone());
+        }
+    }
+
+    /// The operator has started this node for a cluster of another name. Nothing that others tell ends a node:
+    /// it waits for its own cluster, and says why.
+    fn is_of_another_name(&mut self, told: &Configuration) -> bool {
+        let is_other = !told.goes_with(&self.options.cluster_name);
+        if is_other && let Some(bootstrap) = &mut self.bootstrap {
+            bootstrap.note_other_name(told);
+        }
+        is_other
+    }
+
+    /// Whether this node's state is of a cluster of another name than the operator has started it for: then
+    /// it does nothing more.
+    pub(in crate::protocol::replica) fn refuses_name(&mut self, told: &Configuration) -> bool {
+        let given = &self.options.cluster_name;
+        if told.goes_with(given) || !told.nodes().any(|m| m.address == self.own_address()) {
+            return false;
+        }
+        let event = Event::OtherName {
+            given: given.clone(),
+            cluster: told.cluster,
+            name: told.name.clone(),
+        };
+        self.clocks.ended = true;
+        self.outputs.clear();
+        self.outputs.push_back(Output::Event(event));
+        true
+    }
+
+    fn may_install_first(&mut self, now: Now, told: &Configuration) -> bool {
+        let first = formation::first(told, self.incarnation, self.meta.bound_to);
+        if first == First::InstallAsNew {
+            self.outputs.push_back(Output::Event(Event::RolledBack));
+            self.renounce(now);
+        }
+        first != First::Refuse
+    }
+
+    /// E8: this node has no part any more in what its side does.
+    pub(in crate::protocol::replica) fn is_split(&self) -> bool {
+        !self.splits.is_empty()
+    }
+
+    fn note_split(
+        &mut self,
+        now: Now,
+        envelope: &Envelope,
+        held: &Configuration,
+        told: &Configuration,
+    ) {
+        let known = self.splits.get(&told.lineage());
+        let is_first = known.is_none();
+        if is_first && self.splits.len() >= SPLITS_MAX {
+            self.counters.overflow += 1;
+            return;
+        }
+        if known.is_none_or(|known| told.epoch > known.epoch) {
+            self.splits.insert(told.lineage(), told.clone().into());
+            self.store_splits();
+        }
+        // Whoever has the lower epoch is told of the other first, and answers.
+        if is_first || told.epoch > held.epoch {
+            self.answer_split(envelope, held, told);
+        }
+        if is_first {
+            let event = Event::Split {
+                own: held.in_words(),
+                other: told.in_words(),
+            };
+            self.outputs.push_back(Output::Event(event));
+            self.look_at_links(now, true, true);
+            self.tell_splits();
+        }
+    }
+
+    /// To where the other side's configuration says that its node is: here the id may be another node's.
+    fn answer_split(&mut self, envelope: &Envelope, held: &Configuration, told: &Configuration) {
+        // Who is of this side knows its configuration.
+        if lineage_of(envelope.epoch) == held.lineage() {
+            return;
+        }
+        if let Some(teller) = told.nodes().find(|m| m.node == envelope.origin) {
+            self.tell_at(teller.node, &teller.address);
+        }
+    }
+
+    /// The other nodes of this side may not hear any of the other.
+    fn tell_splits(&mut self) {
+        let Some(own) = self.configuration.clone() else {
+            return;
+        };
+        for other in self.splits.values().cloned().collect::<Vec<_>>() {
+            let me = self.node;
+            for node in own.nodes().filter(|m| m.node != me) {
+                let configuration = other.as_ref().clone();
+                let told = ConfigurationTold { configuration };
+                self.send(node.node, 0, told.into(), self.installed_in, Way::Usual);
+            }
+        }
+    }
+
+    /// Another configuration was installed.
+    pub(in crate::protocol::replica) fn keep_splits(&mut self) {
+        if let Some(own) = self.configuration.clone() {
+            self.splits.retain(|_, other| own.is_split_from(other));
+            self.store_splits();
+        }
+    }
+
+    /// At the node's start. Its side may not hear the other one now, and must not serve all the same.
+    pub(in crate::protocol::replica) fn find_splits(&mut self) {
+        if rule!(E8_kept) {
+            let found = self.meta.splits.iter().cloned();
+            self.splits = found.map(|other| (other.lineage(), other.into())).collect();
+        }
+        self.keep_splits();
+    }
+
+    fn store_splits(&mut self) {
+        let splits: Vec<Configuration> = self.splits.values().map(|c| c.as_ref().clone()).collect();
+        if self.meta.splits != splits {
+            self.meta.splits = splits;
+            self.outbox.change_meta();
+        }
+    }
+
+    /// At each heartbeat. A node that is not heard may have been away, or have lost its state: it learns
+    /// of the configuration though it knows nobody any more whom it could ask.
+    pub(in crate::protocol::replica) fn tell_silent_nodes(&mut self, now: Now) {
+        let Some(configuration) = self.configuration.clone() else {
+            return;
+        };
+        let next_us = self.told_silent_us + CONFIGURATION_LOOK_MS * 1_000;
+        if now.mono_us < next_us || !self.outbox.is_durable(self.installed_in) {
+            return;
+        }
+        self.told_silent_us = now.mono_us;
+        self.tell_splits();
+        if !self.votes {
+            return;
+        }
+        let me = self.node;
+        let silent = |m: &&Member| m.node != me && !self.links.is_joined(m.node);
+        let silent: Vec<Member> = configuration.nodes().filter(silent).cloned().collect();
+        for member in silent {
+            let told = ConfigurationTold {
+                configuration: configuration.as_ref().clone(),
+            };
+            // It may not know which id it has.
+            let envelope = self.envelope(0, 0, told.into());
+            let to = Destination::Address(member.address.into());
+            self.outputs.push_back(Output::Send { to, envelope });
+        }
+    }
+
+    /// What a forced configuration supersedes: all that this node knows of.
+    pub(in crate::protocol::replica) fn superseded(&self, own: &Configuration) -> Vec<Forced> {
+        let others = self.splits.values().flat_map(|other| &other.forces);
+        let mut forces = Vec::new();
+        for forced in own.forces.iter().chain(others) {
+            if forces.iter().all(|f: &Forced| f.lineage != forced.lineage) {
+                forces.push(*forced);
+            }
+        }
+        forces
+    }
+
+    /// Nodes of the other sides come back as nodes that are away. An id that this side has given out stays
+    /// with whom it was given to: a node at another address gets a new one. Gives the addresses for which
+    /// there is no place or no id left.
+    pub(in crate::protocol::replica) fn take_in_splits(
+        &self,
+        forced: &mut Configuration,
+    ) -> Vec<String> {
+        let mut left_out = Vec::new();
+        for other in self.splits.values() {
+            forced.base = forced.base.max(other.base);
+            let given = forced.ids;
+            forced.ids = given.max(other.ids);
+            for node in other.nodes() {
+                let address = readdress::address(&self.readdressed, node);
+                if forced.nodes().any(|m| m.address == address) {
+                    continue;
+                }
+                let id = match node.node > given {
+                    true => Some(node.node),
+                    false => forced.ids.checked_add(1),
+                };
+                match id.filter(|_| forced.away.len() < NODES_AWAY_MAX) {
+                    Some(id) => {
+                        forced.ids = forced.ids.max(id);
+                        let member = Member {
+                            node: id,
+                            address: address.to_owned(),
+                            ..node.clone()
+                        };
+                        forced.away.push(member);
+                    }
+                    None => left_out.push(address.to_owned()),
+                }
+            }
+        }
+        left_out
+    }
+
+    /// In plain words; empty where all is well.
+    pub(in crate::protocol::replica) fn split_in_words(&self, own: &Configuration) -> String {
+        if !self.is_split() {
+            return String::new();
+        }
+        let others = self.splits.values().map(|other| other.in_words());
+        let others: Vec<String> = others.collect();
+        format!(
+            "the cluster was forced twice, and each side went on without the other: this node is of {}, \
+             others are of {}; neither side serves. `horseshoe member force` with the ids of the side \
+             that is to go on ends it; the others drop what they hold, and come back by themselves",
+            own.in_words(),
+            others.join(", and of ")
+        )
+    }
+}

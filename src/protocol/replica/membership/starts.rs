@@ -1,0 +1,338 @@
+//! E1: a node whose disk was rolled back to an older copy has forgotten promises, and does not know it.
+//! The members that heard it before can: it tells, with its row, how often it was started, which group it
+//! found last at this start, and which is durable by now. Until they had a chance to object it has no say.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rand::RngExt;
+
+use crate::protocol::keys::outbox::Way;
+use crate::protocol::replica::Replica;
+use crate::protocol::types::limits::INCARNATIONS_KNOWN_MAX;
+use crate::protocol::types::message::{
+    Configuration, Event, GroupNumber, Incarnation, Member, NodeId, Now, Output, RolledBack, Row,
+};
+use crate::protocol::types::quorum::NodeSet;
+use crate::protocol::types::rules::rule;
+
+/// Whether this node's state is its latest, as far as others know.
+#[derive(Debug, Default)]
+pub struct Proof {
+    /// The last group that was found at this start.
+    pub found: GroupNumber,
+    /// This incarnation began after this start, so no copy of it can be older.
+    is_new: bool,
+    is_given: bool,
+    /// Who had a chance to object when it was given.
+    asked: BTreeSet<(NodeId, Incarnation)>,
+    /// Since when the others have a chance to object.
+    asked_us: u64,
+    /// When a node of a newer epoch was last heard, before the proof was given.
+    newer_us: Option<u64>,
+    /// It takes so long that an operator should look.
+    is_overdue: bool,
+}
+
+impl Proof {
+    pub fn new(found: GroupNumber, starts_before: u64, now: Now) -> Self {
+        Proof {
+            found,
+            is_new: starts_before == 0,
+            is_given: starts_before == 0,
+            asked_us: now.mono_us,
+            ..Proof::default()
+        }
+    }
+
+    /// The node goes on in an incarnation that it had at no other start.
+    pub fn begin_incarnation(&mut self) {
+        self.is_new = true;
+        self.is_given = true;
+    }
+
+    /// Whether the others had as long as it takes to hear of this node, and nothing newer came meanwhile.
+    fn has_waited(&self, now: Now, proof_us: u64) -> bool {
+        let since_us = self.newer_us.unwrap_or(0).max(self.asked_us);
+        now.mono_us >= since_us + proof_us
+    }
+}
+
+/// The last start of an incarnation, as its node told of it.
+#[derive(Debug, Clone, Copy)]
+struct Start {
+    incarnation: Incarnation,
+    starts: u64,
+    boot: u64,
+    /// The last group that was durable by then: a later start finds it.
+    synced: GroupNumber,
+}
+
+/// What was heard of other nodes' starts: for each its last incarnations, the present one last.
+#[derive(Debug, Default)]
+pub struct Starts {
+    known: BTreeMap<NodeId, Vec<Start>>,
+}
+
+impl Starts {
+    pub fn retain(&mut self, is_node: impl Fn(NodeId) -> bool) {
+        self.known.retain(|node, _| is_node(*node));
+    }
+
+    /// The boots of the nodes that are wanted that were heard of, and that nothing speaks against.
+    pub fn seen(&self, is_wanted: impl Fn(NodeId) -> bool) -> Vec<(NodeId, u64)> {
+        let last = |(node, starts): (&NodeId, &Vec<Start>)| Some((*node, starts.last()?.boot));
+        let known = self.known.iter().filter(|(node, _)| is_wanted(**node));
+        known.filter_map(last).collect()
+    }
+
+    /// Notes what the row tells. Gives the other start of the same incarnation that the row denies: one that
+    /// it does not count, or of which it has not found all that was durable. A row that comes late denies
+    /// the present start; its node knows better.
+    fn denied_by(&mut self, row: &Row) -> Option<Start> {
+        let known = self.known.entry(row.node).or_default();
+        let mut told = Start {
+            incarnation: row.incarnation,
+            starts: row.starts,
+            boot: row.boot,
+            synced: row.synced,
+        };
+        let place = known.iter().position(|k| k.incarnation == row.incarnation);
+        if let Some(place) = place {
+            let before = known[place];
+            let other = before.boot != row.boot;
+            if other && (row.starts <= before.starts || row.found < before.synced) {
+                return Some(before);
+            }
+            told.synced = told.synced.max(before.synced);
+            known.remove(place);
+        }
+        known.push(told);
+        if known.len() > INCARNATIONS_KNOWN_MAX {
+            known.remove(0);
+        }
+        None
+    }
+}
+
+impl Replica {
+    /// What a row tells of this node's starts: nothing that a crash could take back.
+    pub(in crate::protocol::replica) fn starts_told(&self) -> u64 {
+        match self.outbox.is_durable(self.started_in) {
+            true => self.meta.starts,
+            false => 0,
+        }
+    }
+
+    /// Of a row that came with a heartbeat, of whichever node.
+    pub(in crate::protocol::replica) fn look_at_start(&mut self, row: &Row) {
+        let configuration = self.configuration.as_ref();
+        let is_other = configuration.is_some_and(|c| c.nodes().any(|m| m.node == row.node))
+            && row.node != self.node;
+        // What is not on its disk yet does not count.
+        if row.starts == 0 || !is_other || !rule!(E1) {
+            return;
+        }
+        let seen = self.starts.seen(|node| node == row.node);
+        if let Some(later) = self.starts.denied_by(row) {
+            let told = RolledBack {
+                incarnation: later.incarnation,
+                starts: later.starts,
+                boot: later.boot,
+                synced: later.synced,
+            };
+            self.send(row.node, 0, told.into(), 0, Way::Usual);
+        } else if !seen.contains(&(row.node, row.boot)) {
+            // It waits for that.
+            self.links.make_news();
+        }
+    }
+
+    /// Somebody remembers a start that this node's state does not. A message that comes late tells of
+    /// an earlier one, or of this. Each start writes a group before it is told, so the groups alone would
+    /// do; the count of starts shows it too should a storage engine ever count its groups anew.
+    pub(in crate::protocol::replica) fn handle_rolled_back(&mut self, now: Now, told: &RolledBack) {
+        let is_later = told.starts >= self.meta.starts || told.synced > self.proof.found;
+        let is_other = told.boot != self.options.boot;
+        if told.incarnation != self.incarnation || !is_later || !is_other {
+            return;
+        }
+        self.outputs.push_back(Output::Event(Event::RolledBack));
+        self.renounce(now);
+    }
+
+    /// Whether this node's votes count: it is a member, and its state is not an older copy as far as the
+    /// others know.
+    pub(in crate::protocol::replica) fn takes_part(&self) -> bool {
+        self.votes && (self.proof.is_given || !rule!(E1_asked))
+    }
+
+    /// E1: at a start with state of before nothing is promised or answered until the members had a chance to
+    /// know better: all of them; or after a while all that are joined, if those of them that have kept their
+    /// state and this node are a quorum.
+    pub(in crate::protocol::replica) fn look_at_proof(&mut self, now: Now) {
+        let Some(configuration) = self.configuration.clone() else {
+            return;
+        };
+        if self.proof.is_given || !self.votes {
+            return;
+        }
+        let me = (self.node, self.options.boot);
+        let has_seen = |m: &&Member| self.links.has_seen(m.node, m.incarnation, me);
+        let others = || configuration.voters().filter(|m| m.node != self.node);
+        let mut with_me: NodeSet = others().filter(has_seen).map(|m| m.node).collect();
+        let all = others().all(|m| with_me.contains(m.node) || self.had_chance(m));
+        // Nobody can vouch for who is alone: it listens whether there are others by now.
+        let all = all && others().next().is_some();
+        // Who has lost its state since may object, and is not counted.
+        let is_done = |node| self.links.has_seen_by_now(node, me) || !self.links.is_joined(node);
+        let all_joined = others().all(|m| is_done(m.node));
+        let proof_ms = match others().next() {
+            Some(_) => self.timings.proof_ms,
+            None => self.timings.proof_alone_ms,
+        };
+        let waited = self.proof.has_waited(now, self.answer_wait_us(proof_ms));
+        with_me.insert(self.node);
+        self.proof.is_given = all || (waited && all_joined && configuration.has_quorum(&with_me));
+        if self.proof.is_given {
+            self.proof.asked = others().map(|m| (m.node, m.incarnation)).collect();
+        }
+    }
+
+    /// At each heartbeat.
+    pub(in crate::protocol::replica) fn look_at_proof_overdue(&mut self, now: Now) {
+        let due_us = self.proof.asked_us + self.timings.proof_overdue_ms * 1_000;
+        self.proof.is_overdue = self.votes && !self.proof.is_given && now.mono_us >= due_us;
+    }
+
+    /// What the proof waits for, and what an operator can do.
+    pub(in crate::protocol::replica) fn proof_in_words(
+        &self,
+        configuration: &Configuration,
+    ) -> String {
+        let mut words =
+            "the members' word that they know of no later state of this node".to_owned();
+        if !self.proof.is_overdue {
+            return words;
+        }
+        if self.starts_told() == 0 {
+            return "the disk, which does not finish its writes: the members are told of this start \
+                    when it is on disk"
+                .to_owned();
+        }
+        let me = (self.node, self.options.boot);
+        let others = configuration.voters().filter(|m| m.node != self.node);
+        let is_silent = |m: &&Member| !self.links.has_seen_by_now(m.node, me);
+        let silent: Vec<&str> = others
+            .filter(is_silent)
+            .map(|m| m.address.as_str())
+            .collect();
+        if !silent.is_empty() {
+            words += &format!("; it has not come from {}", silent.join(", "));
+        }
+        if self.proof.newer_us.is_some() {
+            words += "; others have a newer configuration, which this node was not told yet";
+        }
+        words += ". If it does not come though these nodes are well, stop this node and start it with an \
+                  empty data directory, provided that the others are a quorum: it copies what they hold";
+        words
+    }
+
+    fn had_chance(&self, member: &Member) -> bool {
+        let asked = &self.proof.asked;
+        asked.contains(&(member.node, member.incarnation))
+    }
+
+    /// E1: the members of another configuration may know what those of the one before did not. A copy of a
+    /// disk may hold a configuration of long ago, of which all members have gone, or this node alone.
+    pub(in crate::protocol::replica) fn prove_anew(&mut self, now: Now) {
+        self.proof.newer_us = None;
+        let voters = self.configuration.iter().flat_map(|c| c.voters());
+        let mut others = voters.filter(|m| m.node != self.node);
+        let is_proven = self.proof.is_given && others.all(|m| self.had_chance(m));
+        if !self.votes || self.proof.is_new || is_proven || !rule!(E1_anew) {
+            return;
+        }
+        self.proof.is_given = false;
+        self.proof.asked_us = now.mono_us;
+    }
+
+    /// There is a newer configuration: what it says is waited for before this node has a say in its own.
+    pub(in crate::protocol::replica) fn note_newer(&mut self, now: Now) {
+        if !self.proof.is_given {
+            self.proof.newer_us = Some(now.mono_us);
+        }
+    }
+
+    /// Goes on as somebody new, who has no vote until admitted: what it holds is a cache.
+    pub(in crate::protocol::replica) fn renounce(&mut self, now: Now) {
+        self.incarnation = self.random.random();
+        self.meta.incarnation = self.incarnation;
+        self.proof.begin_incarnation();
+        self.votes = false;
+        self.installed_in = self.outbox.change_meta();
+        self.abandon_change(now);
+        self.look_at_links(now, true, false);
+        self.end_life(now);
+        self.restart_sync(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(incarnation: Incarnation, starts: u64, boot: u64, groups: (u64, u64)) -> Row {
+        Row {
+            node: 2,
+            incarnation,
+            boot,
+            starts,
+            found: groups.0,
+            synced: groups.1,
+            ..Row::default()
+        }
+    }
+
+    #[test]
+    fn a_start_that_does_not_count_an_earlier_one_is_noticed() {
+        let mut starts = Starts::default();
+        let mut denied = |starts_told, boot, incarnation| {
+            let row = row(incarnation, starts_told, boot, (9, 9));
+            starts
+                .denied_by(&row)
+                .map(|later| (later.starts, later.boot))
+        };
+        assert_eq!(denied(3, 30, 7), None);
+        assert_eq!(denied(4, 40, 7), None, "it was started again");
+        assert_eq!(denied(4, 41, 7), Some((4, 40)), "from the copy once more");
+        assert_eq!(denied(4, 41, 7), Some((4, 40)), "it is still there");
+        assert_eq!(denied(2, 22, 7), Some((4, 40)), "from an older one");
+        assert_eq!(
+            denied(3, 30, 7),
+            Some((4, 40)),
+            "late: its node is told of itself"
+        );
+        assert_eq!(denied(4, 41, 8), None, "it is somebody new");
+        assert_eq!(denied(5, 50, 8), None);
+        assert_eq!(
+            denied(4, 42, 7),
+            Some((4, 40)),
+            "the old one is not forgotten"
+        );
+        assert_eq!(starts.seen(|_| true), [(2, 50)]);
+    }
+
+    #[test]
+    fn a_start_that_finds_less_than_was_durable_is_noticed() {
+        let mut starts = Starts::default();
+        let mut denied = |starts_told, boot, groups| {
+            let denied = starts.denied_by(&row(7, starts_told, boot, groups));
+            denied.map(|later| (later.boot, later.synced))
+        };
+        assert_eq!(denied(3, 30, (10, 11)), None);
+        assert_eq!(denied(3, 30, (10, 99)), None);
+        assert_eq!(denied(3, 30, (10, 50)), None, "it comes late");
+        assert_eq!(denied(4, 40, (98, 100)), Some((30, 99)), "of the same run");
+        assert_eq!(denied(4, 41, (99, 100)), None, "all is there");
+    }
+}

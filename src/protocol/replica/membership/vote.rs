@@ -1,0 +1,159 @@
+//! Which members can vote now, and what keeps the others from it: the one answer for an operator's
+//! changes, for those that nodes make by themselves, for `no quorum` (X5) and for a force. Owns in which
+//! epoch each node was heard last.
+
+use std::collections::BTreeMap;
+
+use crate::protocol::replica::Replica;
+use crate::protocol::types::configuration::lineage_of;
+use crate::protocol::types::message::{
+    Configuration, Envelope, Epoch, Incarnation, Member, Message, NodeId, Now,
+};
+use crate::protocol::types::quorum::NodeSet;
+use crate::protocol::types::rules::rule;
+
+/// Why a member can't vote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Obstacle {
+    NotHeard,
+    /// It is there as somebody else: it does not hold what it once was told.
+    WithoutState,
+    /// It is heard, and answers nothing that waits for its disk.
+    DiskHangs,
+}
+
+/// What can be done about a disk that hangs.
+pub const HANGS_REMEDY: &str =
+    "mend it, or stop that node and start it with an empty directory on another disk";
+
+/// In which epoch each node was heard last, and when. Two lineages may have given the same id to two nodes.
+pub type Epochs = BTreeMap<(NodeId, Incarnation), (Epoch, u64)>;
+
+/// Nodes that are told apart: those of a few lineages.
+const HEARD_MAX: usize = 64;
+
+/// Who can vote, of the voters of a configuration.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Voting {
+    pub nodes: NodeSet,
+    /// They would, if their disks did not hang.
+    pub hung: NodeSet,
+}
+
+impl Voting {
+    /// Those of the members that can't vote, and why, for people.
+    pub fn missing_in_words(&self, members: &[Member]) -> String {
+        let missing = members.iter().filter(|m| !self.nodes.contains(m.node));
+        let (hung, silent): (Vec<&Member>, _) = missing.partition(|m| self.hung.contains(m.node));
+        let mut words = Vec::new();
+        if !silent.is_empty() {
+            words.push(format!("not heard: {}", addresses(&silent)));
+        }
+        if !hung.is_empty() {
+            words.push(hung_in_words(&hung));
+        }
+        words.join("; ")
+    }
+}
+
+pub fn addresses(members: &[&Member]) -> String {
+    let addresses: Vec<&str> = members.iter().map(|m| m.address.as_str()).collect();
+    addresses.join(", ")
+}
+
+pub fn hung_in_words(members: &[&Member]) -> String {
+    format!(
+        "heard, but it has no working disk: a write is not finished ({HANGS_REMEDY}): {}",
+        addresses(members)
+    )
+}
+
+impl Replica {
+    /// Of this node itself it does not ask whether the others had a chance to object (E1_asked).
+    pub(in crate::protocol::replica) fn obstacle(&self, member: &Member) -> Option<Obstacle> {
+        let node = member.node;
+        let is_same = match node == self.node {
+            true => member.incarnation == self.incarnation,
+            false if !self.links.is_joined(node) => return Some(Obstacle::NotHeard),
+            false => self.links.is_incarnation(node, member.incarnation),
+        };
+        if !is_same && rule!(E1) {
+            return Some(Obstacle::WithoutState);
+        }
+        let hangs = self.hangs(node) && rule!(X5_hung);
+        hangs.then_some(Obstacle::DiskHangs)
+    }
+
+    pub(in crate::protocol::replica) fn can_vote(&self, member: &Member) -> bool {
+        self.obstacle(member).is_none()
+    }
+
+    /// Of the present configuration.
+    pub(in crate::protocol::replica) fn voting(&self) -> Voting {
+        let mut voting = Voting::default();
+        for member in self.configuration.iter().flat_map(|c| c.voters()) {
+            if member.node == self.node && !self.takes_part() {
+                continue;
+            }
+            match self.obstacle(member) {
+                None => voting.nodes.insert(member.node),
+                Some(Obstacle::DiskHangs) => voting.hung.insert(member.node),
+                Some(_) => {}
+            }
+        }
+        voting
+    }
+
+    /// Of a heartbeat, which comes straight from its node.
+    pub(in crate::protocol::replica) fn note_epoch(&mut self, now: Now, envelope: &Envelope) {
+        if matches!(envelope.message, Message::Heartbeat(_)) && envelope.origin != 0 {
+            let kept_us = self.timings.row_stale_ms * 1_000;
+            self.epochs
+                .retain(|_, (_, heard_us)| now.mono_us < *heard_us + kept_us);
+            let who = (envelope.origin, envelope.incarnation);
+            if self.epochs.len() < HEARD_MAX || self.epochs.contains_key(&who) {
+                self.epochs.insert(who, (envelope.epoch, now.mono_us));
+            }
+        }
+    }
+
+    /// A force goes from the configuration that this node has installed. Why it may not: a node that is
+    /// heard has left that one, or one of those that are to go on has not installed it yet.
+    pub(in crate::protocol::replica) fn is_behind(
+        &self,
+        now: Now,
+        own: &Configuration,
+        named: &[Member],
+    ) -> Option<String> {
+        let kept_us = self.timings.row_stale_ms * 1_000;
+        let mut others = self.epochs.iter().filter(|(_, (epoch, heard_us))| {
+            now.mono_us < heard_us + kept_us && *epoch != own.epoch
+        });
+        others.find_map(|((node, incarnation), (epoch, _))| {
+            let own_epoch = own.epoch;
+            if self.is_later(own, *epoch) {
+                return Some(format!(
+                    "this node is behind: it is of epoch {own_epoch}, and node {node} of {epoch}; wait until \
+                     this node was told, or ask node {node}"
+                ));
+            }
+            let is_named = named
+                .iter()
+                .any(|m| (m.node, m.incarnation) == (*node, *incarnation));
+            is_named.then(|| {
+                format!(
+                    "node {node} was heard in epoch {epoch}, not in {own_epoch} yet: wait a moment, or leave \
+                     it out, then it is admitted afterwards by itself"
+                )
+            })
+        })
+    }
+
+    /// Of a configuration that follows this node's, or that this node knows nothing of. What a force is to
+    /// supersede is known.
+    fn is_later(&self, own: &Configuration, epoch: Epoch) -> bool {
+        let is_before = epoch < own.epoch && own.comes_of(epoch);
+        let is_known = |other: &Configuration| lineage_of(epoch) == other.lineage();
+        !is_before && !self.splits.values().any(|other| is_known(other))
+    }
+}

@@ -1,0 +1,41 @@
+//! Whether large datagrams get through: nothing of the protocol depends on it, but an operator may want to
+//! know. Each node sends one over each link now and then; the node at a link's end tells.
+
+use bytes::Bytes;
+use kvclient::wire::LinkStatus;
+
+use crate::protocol::replica::Replica;
+use crate::protocol::types::limits::{PROBE_MS, PROBE_SIZE};
+use crate::protocol::types::message::{Destination, NodeId, Now, Output, Probe};
+
+impl Replica {
+    /// At each heartbeat. The links have their turns one by one, evenly.
+    pub(super) fn probe_links(&mut self, now: Now) {
+        let nodes = self.configuration.iter().flat_map(|c| c.nodes());
+        let others = nodes.map(|m| m.node).filter(|node| *node != self.node);
+        let others: Vec<NodeId> = others.collect();
+        if others.is_empty() || self.node == 0 {
+            return;
+        }
+        let wait_us = PROBE_MS * 1_000 / others.len() as u64;
+        if now.mono_us < self.probed_us + wait_us {
+            return;
+        }
+        self.probed_us = now.mono_us;
+        self.probes += 1;
+        let node = others[self.probes % others.len()];
+        let padding = Bytes::from_static(&[0; PROBE_SIZE]);
+        let envelope = self.envelope(node, 0, Probe { padding }.into());
+        let to = Destination::Node(node);
+        self.outputs.push_back(Output::Send { to, envelope });
+    }
+
+    /// For people.
+    pub(super) fn links_status(&self, now: Now) -> Vec<LinkStatus> {
+        let mut links = self.links.status();
+        for link in links.iter_mut().filter(|link| link.to == self.node) {
+            link.drops_large = self.links.drops_large(link.from, now);
+        }
+        links
+    }
+}

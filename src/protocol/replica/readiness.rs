@@ -1,0 +1,152 @@
+//! What a node waits for, and what an operator can do about it, in plain words.
+
+use crate::protocol::replica::Replica;
+use crate::protocol::replica::membership::vote::{Obstacle, addresses, hung_in_words};
+use crate::protocol::types::message::{Configuration, Member, Now};
+use crate::protocol::types::quorum::NodeSet;
+
+impl Replica {
+    /// Empty when all is well.
+    pub(super) fn waits_for_now(&self) -> String {
+        if let Some(bootstrap) = &self.bootstrap {
+            return bootstrap.waits_for();
+        }
+        let Some(configuration) = &self.configuration else {
+            return String::new();
+        };
+        let split = self.split_in_words(configuration);
+        if !split.is_empty() {
+            return split;
+        }
+        if self.node == 0 {
+            return format!(
+                "the configuration does not name {}, so this node was taken out, or was never in it: \
+                 stop it, or take it in by `horseshoe member add {0}`",
+                self.own_address()
+            );
+        }
+        let heard = self.voting().nodes;
+        if self.votes {
+            return match self.hears_quorum {
+                true if self.hangs(self.node) => {
+                    "the disk to finish a write; until then this node has no vote, and other members \
+                     run what its clients ask for"
+                        .to_owned()
+                }
+                true => String::new(),
+                false if !self.takes_part() && configuration.has_quorum(&self.with_me(heard)) => {
+                    self.proof_in_words(configuration)
+                }
+                false => self.without_quorum(configuration),
+            };
+        }
+        if let Some(full) = self.full {
+            return format!(
+                "this node has no {full} left, so it copies no more of what the members hold and is not \
+                 admitted: {}",
+                crate::protocol::replica::full::remedy(full)
+            );
+        }
+        let why = "this node has no vote yet: it is new, was away, or came back without its state";
+        match configuration.has_quorum(&heard) {
+            true => {
+                format!("{why}; it copies what the members hold, and is then admitted by itself")
+            }
+            false => format!("{why}; {}", self.without_quorum(configuration)),
+        }
+    }
+
+    fn with_me(&self, mut heard: NodeSet) -> NodeSet {
+        heard.insert(self.node);
+        heard
+    }
+
+    /// What an operator should look after, though the node serves.
+    pub(super) fn warnings(&self, now: Now) -> Vec<String> {
+        let mut warnings = self.full_warnings();
+        if let Some(reason) = &self.changes.refused {
+            warnings.push(format!(
+                "the members can't be changed as is wanted: {reason}"
+            ));
+        }
+        let voters = self.configuration.iter().flat_map(|c| c.voters());
+        let away = voters.filter(|m| !self.near.contains(&m.node));
+        let away = away.map(|m| format!("{} ({})", m.node, m.address));
+        let away: Vec<String> = away.collect();
+        if let Some(configuration) = self.configuration.as_deref() {
+            let hung = self.with_obstacle(configuration, Obstacle::DiskHangs);
+            warnings.extend((!hung.is_empty()).then(|| hung_in_words(&hung)));
+        }
+        if self.votes && self.hears_quorum && !away.is_empty() && self.is_purge_held_up(now) {
+            warnings.push(format!(
+                "deleted keys still take room: tombstones are purged only while all members are reachable, \
+                 and these are not: {}. Bring them back, or `horseshoe member replace` them",
+                away.join(", ")
+            ));
+        }
+        warnings
+    }
+
+    /// The voters with that obstacle.
+    fn with_obstacle<'a>(
+        &self,
+        configuration: &'a Configuration,
+        obstacle: Obstacle,
+    ) -> Vec<&'a Member> {
+        let voters = configuration.voters();
+        let with = voters.filter(|m| self.obstacle(m) == Some(obstacle));
+        with.collect()
+    }
+
+    fn without_quorum(&self, configuration: &Configuration) -> String {
+        let silent = self.with_obstacle(configuration, Obstacle::NotHeard);
+        let empty = self.with_obstacle(configuration, Obstacle::WithoutState);
+        let hung = self.with_obstacle(configuration, Obstacle::DiskHangs);
+        let mut words = "no quorum".to_owned();
+        if !silent.is_empty() {
+            words += &format!("; not heard: {}", addresses(&silent));
+        }
+        if !hung.is_empty() {
+            words += &format!("; {}", hung_in_words(&hung));
+        }
+        let is_forced = configuration.forced && configuration.joint.is_some();
+        if !empty.is_empty() {
+            let why = match is_forced {
+                true => {
+                    "lost their votes, as they had gone on meanwhile or came back without their state"
+                }
+                false => "came back without their state",
+            };
+            words += &format!("; {why}: {}", addresses(&empty));
+        }
+        if self.other_cluster() != 0 {
+            words += &format!(
+                "; nodes of another cluster, {:016x}, send here, while the state here is of cluster \
+                 {:016x}: if this node belongs to that one, stop it and give it the data directory that \
+                 it had there, or an empty one; if not, stop those nodes",
+                self.other_cluster(),
+                configuration.cluster
+            );
+        }
+        let silent = silent.iter().map(|m| m.node);
+        let to_come: NodeSet = self.near.iter().copied().chain(silent).collect();
+        if !configuration.has_quorum(&to_come) {
+            // Whoever forgot can't be counted, so this does not mend itself.
+            let left = self.near.iter().filter(|node| !self.hangs(**node));
+            let left: Vec<String> = left.map(u8::to_string).collect();
+            let left = left.join(" ");
+            words += &match (left.is_empty(), is_forced) {
+                (true, _) => ". Put their data directories back as they last were".to_owned(),
+                (false, true) => format!(
+                    ". The force can't be completed with them: go on without, by \
+                     `horseshoe member force {left}`, which may lose writes",
+                ),
+                (false, false) => format!(
+                    ". Put their data directories back as they last were; or, if these are lost for \
+                     good, go on without: `horseshoe member force {left}`, which may lose writes",
+                ),
+            };
+        }
+        words
+    }
+}

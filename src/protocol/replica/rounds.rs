@@ -1,0 +1,161 @@
+//! Runs a key's coordinator and does what it wants done.
+
+use crate::protocol::keys::outbox::Way;
+use crate::protocol::keys::resident::Waiting;
+use crate::protocol::register::coordinator::{Context, Coordinator, Effect};
+use crate::protocol::replica::Replica;
+use crate::protocol::types::message::Now;
+use crate::protocol::types::record::{AcceptorState, Key};
+use crate::protocol::types::rules::rule;
+use crate::protocol::types::timer::Timer;
+
+impl Replica {
+    pub(super) fn handle_loaded(&mut self, now: Now, key: &Key, state: Option<AcceptorState>) {
+        let waiters = self.cache.loaded(key, state).unwrap_or_default();
+        for waiting in waiters {
+            if !self.is_still_wanted(&waiting) {
+                continue;
+            }
+            match waiting {
+                Waiting::Peer(envelope) => self.handle_member_message(now, envelope),
+                Waiting::Operation(pending) => self.run_here(now, key.clone(), pending),
+                Waiting::Mend => self.mend(now, key),
+                Waiting::Look => {}
+                Waiting::Work(_, work) => self.work_on(now, key, work),
+                Waiting::Copy(node) => {
+                    self.copy_key(now, node, key);
+                }
+            }
+        }
+    }
+
+    /// A full round that changes nothing.
+    pub(super) fn mend(&mut self, now: Now, key: &Key) {
+        if self.cache.resident(key).is_some() {
+            self.coordinate(now, key, Coordinator::mend);
+        } else {
+            self.wait_for(key.clone(), Waiting::Mend);
+        }
+    }
+
+    pub(super) fn key_timeout(&mut self, now: Now, key: &Key, at_us: u64) {
+        let Some(resident) = self.cache.resident(key) else {
+            return;
+        };
+        // A timer that was overtaken by an earlier one is stale.
+        if resident.timer_us.is_none_or(|set| set > at_us) {
+            return;
+        }
+        resident.timer_us = None;
+        if resident.coordinator.is_none() {
+            return;
+        }
+        self.coordinate(now, key, |coordinator, context| {
+            coordinator.handle_timeout(context)
+        });
+    }
+
+    /// The key is resident. Without a vote there is nothing to coordinate, and what is left over is
+    /// handed over.
+    pub(super) fn coordinate(
+        &mut self,
+        now: Now,
+        key: &Key,
+        handle: impl FnOnce(&mut Coordinator, &mut Context<'_>),
+    ) {
+        let Some(configuration) = self.configuration.clone() else {
+            return;
+        };
+        let terms = self.terms();
+        let runs_rounds = self.runs_rounds_of(key);
+        let Some(resident) = self.cache.resident(key) else {
+            return;
+        };
+        let mut coordinator = resident.coordinator.take().unwrap_or_default();
+        let mut effects = std::mem::take(&mut self.effects);
+        let mut context = Context {
+            now,
+            me: self.node,
+            key,
+            configuration: &configuration,
+            state: terms.vote(&resident.state, rule!(E5_own)),
+            clock: &mut self.clock,
+            random: &mut self.random,
+            pace: &mut self.pace,
+            hears_quorum: self.hears_quorum,
+            retry_horizon_ms: self.options.tuning.retry_horizon_ms,
+            is_full: self.cluster_full.is_some(),
+            near: &self.near,
+            coordinators: &self.coordinators,
+            effects: &mut effects,
+        };
+        match runs_rounds {
+            true => handle(&mut coordinator, &mut context),
+            false => coordinator.hand_over(&mut context),
+        }
+        if let Some(deadline_us) = coordinator.deadline()
+            && resident.timer_us.is_none_or(|set| set > deadline_us)
+        {
+            resident.timer_us = Some(deadline_us);
+            self.timers.set(deadline_us, Timer::Key(key.clone()));
+        }
+        // After reads there is mostly nothing left to keep one for.
+        resident.coordinator = Some(coordinator).filter(|c| !c.is_blank(now));
+        for effect in effects.drain(..) {
+            self.carry_out(now, key, effect);
+        }
+        self.effects = effects;
+    }
+
+    fn carry_out(&mut self, now: Now, key: &Key, effect: Effect) {
+        match effect {
+            Effect::Send {
+                to,
+                round,
+                message,
+                again,
+            } => {
+                let group = self.ceiling_group();
+                self.send(to, round, message, group, Way::asked(again));
+            }
+            Effect::Answer { pending, outcome } => self.answer(pending, outcome),
+            Effect::Forward { to, pending } => self.forward(now, to, pending),
+            Effect::Drop { pending, straggler } => self.drop_operation(pending, straggler),
+            Effect::Joined {
+                pending,
+                unanswered,
+            } => {
+                self.counters.overflow += unanswered;
+                self.end_operation(&pending.operation);
+            }
+            Effect::Open(round) => {
+                self.rounds.insert(round, key.clone());
+            }
+            Effect::Close(round) => {
+                self.rounds.remove(&round);
+            }
+            Effect::Chosen {
+                round,
+                ballot,
+                holders,
+            } => {
+                self.mark_chosen(key.clone(), ballot);
+                self.spread_chosen(key, ballot);
+                self.tell_learners(now, key, round);
+                self.note_missing(now, round, key, ballot, holders);
+                self.changes.chosen(key);
+            }
+        }
+    }
+
+    /// B1: the group that must be durable before a ballot or round id of now may leave.
+    pub(super) fn ceiling_group(&mut self) -> u64 {
+        if self.clock.last() < self.durable_ceiling {
+            return 0;
+        }
+        self.keep_ceiling();
+        let last = self.clock.last();
+        let covering = self.ceilings.iter().find(|(_, ceiling)| *ceiling > last);
+        covering.map_or(self.outbox.filling(), |(group, _)| *group)
+    }
+}

@@ -1,0 +1,222 @@
+//! Sending and passing on: which way messages take, and what is told of links (docs/protocol.md,
+//! "Network: links, rows and relays").
+
+use kvclient::clock::{READING_MAX, Reading, to_ms};
+use kvclient::wire::Full;
+
+use crate::protocol::keys::outbox::Way;
+use crate::protocol::replica::Replica;
+use crate::protocol::types::limits::{HEARTBEATS_LOOKED_AT, NEWS_INTERVAL_MS};
+use crate::protocol::types::message::{
+    Destination, Envelope, GroupNumber, Heartbeat, Message, NodeId, Now, Output, RoundId, Row,
+};
+use crate::protocol::types::rules::rule;
+use crate::protocol::types::timer::Timer;
+
+impl Replica {
+    /// Sends once `group` is durable (R2); to this node itself too.
+    pub(super) fn send(
+        &mut self,
+        to: NodeId,
+        round: RoundId,
+        message: Message,
+        group: GroupNumber,
+        way: Way,
+    ) {
+        let envelope = self.envelope(to, round, message);
+        if self.outbox.is_durable(group) {
+            self.dispatch(envelope, way);
+        } else if !self.outbox.hold(group, envelope, way) {
+            // Whoever asked will ask again.
+            self.counters.overflow += 1;
+        }
+    }
+
+    pub(super) fn envelope(&self, to: NodeId, round: RoundId, message: Message) -> Envelope {
+        Envelope {
+            origin: self.node,
+            destination: to,
+            incarnation: self.incarnation,
+            epoch: self.configuration.as_ref().map_or(0, |c| c.epoch),
+            round,
+            hops_left: 0,
+            via: 0,
+            message,
+        }
+    }
+
+    pub(super) fn dispatch(&mut self, envelope: Envelope, way: Way) {
+        let to = envelope.destination;
+        if to == self.node {
+            self.local.push_back(envelope);
+            return;
+        }
+        let usual = self.links.next_hop(to);
+        let other = match way {
+            Way::Usual => None,
+            Way::Detour(turn) => self.links.detour(to, turn),
+            Way::Back(via) if via == usual || via == to || via == 0 => None,
+            Way::Back(via) => self.links.hops(to).map(|hops| (via, hops + 1)),
+        };
+        if let Some((next, hops)) = other {
+            self.hand_on(next, hops, envelope.clone());
+        }
+        let hops = self.links.hops(to).unwrap_or(1);
+        self.hand_on(usual, hops, envelope);
+    }
+
+    /// `hops`: links on the way. One more than that may be used up where the nodes on the way know
+    /// better; so a message never goes in circles for long.
+    fn hand_on(&mut self, next: NodeId, hops: u8, mut envelope: Envelope) {
+        envelope.hops_left = hops;
+        self.messages_sent += 1;
+        self.outputs.push_back(Output::Send {
+            to: Destination::Node(next),
+            envelope,
+        });
+    }
+
+    /// A message between others that came from a neighbour: where it goes next, if it may. Its
+    /// `hops_left` is then one less.
+    pub fn relay(
+        &mut self,
+        now: Now,
+        cluster: u64,
+        via: NodeId,
+        origin: NodeId,
+        to: NodeId,
+        hops_left: u8,
+    ) -> Option<NodeId> {
+        if cluster != self.cluster() {
+            self.note_other_cluster(now, cluster, origin);
+            return None;
+        }
+        self.links.heard(via, now);
+        let next = self.links.relay(via, origin, to, hops_left);
+        match next {
+            Some(_) => self.messages_relayed += 1,
+            None => self.counters.unroutable += 1,
+        }
+        next
+    }
+
+    /// Whether a message with this destination is to be passed on.
+    pub fn is_transit(&self, destination: NodeId) -> bool {
+        destination != 0 && self.node != 0 && destination != self.node
+    }
+
+    /// Passes on a message that was decoded all the same.
+    pub(super) fn pass_on(&mut self, now: Now, mut envelope: Envelope) {
+        let (origin, to) = (envelope.origin, envelope.destination);
+        let cluster = self.cluster();
+        if let Some(next) = self.relay(now, cluster, envelope.via, origin, to, envelope.hops_left) {
+            envelope.hops_left -= 1;
+            let to = Destination::Node(next);
+            self.outputs.push_back(Output::Send { to, envelope });
+        }
+    }
+
+    /// Tells all neighbours of this node's links, each by the direct way, whether it works or not.
+    pub(super) fn tell_links(&mut self, now: Now) {
+        let Some(configuration) = self.configuration.clone() else {
+            return;
+        };
+        // A node that was taken out is nobody to the others.
+        if self.node == 0 {
+            return;
+        }
+        self.told_us = now.mono_us;
+        self.links.take_news();
+        let own = Row {
+            node: self.node,
+            incarnation: self.incarnation,
+            boot: self.options.boot,
+            starts: self.starts_told(),
+            found: self.proof.found,
+            synced: self.outbox.synced(),
+            clock: self.clock.tick(now),
+            wall_ms: now.wall_ms.min(to_ms(READING_MAX)),
+            unsynced_ms: self.unsynced_ms(),
+            seen: self.starts.seen(|node| configuration.voter(node).is_some()),
+            full: self.full.map_or(0, Full::code),
+            links: Vec::new(),
+        };
+        let me = self.node;
+        for member in configuration.nodes().filter(|m| m.node != me) {
+            let Some(heartbeat) = self.links.beat(member.node, own.clone(), now) else {
+                continue;
+            };
+            let envelope = self.envelope(member.node, 0, heartbeat.into());
+            self.outputs.push_back(Output::Send {
+                to: Destination::Node(member.node),
+                envelope,
+            });
+        }
+    }
+
+    /// What changed is told at once, but no more often than each few milliseconds.
+    pub(super) fn tell_news(&mut self, now: Now) {
+        if self.node == 0 || !self.links.has_news() {
+            return;
+        }
+        let next_us = self.told_us + NEWS_INTERVAL_MS * 1_000;
+        if now.mono_us >= next_us {
+            self.tell_links(now);
+        } else if self.news_due_us.is_none() {
+            self.news_due_us = Some(next_us);
+            self.timers.set(next_us, Timer::News);
+        }
+    }
+
+    /// B4: a node comes to know the others' clocks before it issues a ballot. The clocks that are told
+    /// would alone keep ballots above every base, so without that rule they may not.
+    pub(super) fn hear_clock(&mut self, reading: Reading) {
+        if hears_clocks() {
+            self.clock.observe(reading);
+        }
+    }
+
+    /// B5: of what a quorum told, or chose.
+    pub(super) fn hear_agreed(&mut self, reading: Reading) {
+        if hears_clocks() {
+            self.clock.observe_agreed(reading);
+        }
+    }
+
+    pub(super) fn handle_heartbeat(&mut self, now: Now, from: NodeId, heartbeat: Heartbeat) {
+        for row in &heartbeat.rows {
+            // B5: which links work is taken of it all the same, else a learner could never hear those
+            // whose clocks it does not know yet.
+            let is_believable = self.clock.is_believable(row.clock);
+            if is_believable {
+                self.hear_clock(row.clock);
+            } else {
+                self.note_ahead(now, row.node, row.clock);
+            }
+            if row.node == from {
+                self.look_for_member_ahead(now, row, is_believable);
+                self.offsets.hear(from, row.wall_ms, now);
+            }
+            // Whatever its clock, its node waits for this (E1_asked).
+            self.look_at_start(row);
+        }
+        let clock = &self.clock;
+        self.links
+            .heartbeat(from, heartbeat, now, |row| clock.is_believable(row.clock));
+        self.links_due = Some(now);
+        if self.heartbeats_of_now.0 != now.mono_us {
+            self.heartbeats_of_now = (now.mono_us, 0);
+        }
+        self.heartbeats_of_now.1 += 1;
+        // After a pause the first of many tell that all was well, the last that this node was away. One
+        // datagram has room for a thousand: those are looked at together, at the end.
+        if self.heartbeats_of_now.1 <= HEARTBEATS_LOOKED_AT {
+            self.look_at_links(now, true, false);
+        }
+    }
+}
+
+fn hears_clocks() -> bool {
+    let kept = [rule!(B4), rule!(B3), rule!(E3_base)];
+    kept.iter().all(|kept| *kept)
+}

@@ -1,0 +1,61 @@
+//! Room in a message: what a list may take is bounded by its encoded size, so that each message fits a
+//! datagram whatever its items are.
+
+use kvclient::wire;
+use serde::Serialize;
+
+use crate::protocol::types::limits::LIST_SIZE_MAX;
+
+/// What is left for a list that is being made.
+#[derive(Debug)]
+pub struct Room {
+    items_left: usize,
+    size_left: usize,
+    /// An item's encoding, to measure it.
+    scratch: Vec<u8>,
+}
+
+impl Room {
+    /// For at most so many items.
+    pub fn new(items_max: usize) -> Self {
+        Room {
+            items_left: items_max,
+            size_left: LIST_SIZE_MAX,
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Whether one more item fits; if so, it is counted.
+    pub fn take<T: Serialize>(&mut self, item: &T) -> bool {
+        self.scratch.clear();
+        wire::encode(&mut self.scratch, item);
+        let size = self.scratch.len();
+        let fits = self.items_left > 0 && size <= self.size_left;
+        if fits {
+            self.items_left -= 1;
+            self.size_left -= size;
+        }
+        fits
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_bounded_by_the_number_of_its_items_and_by_their_size() {
+        let mut room = Room::new(3);
+        assert!(room.take(&1u64) && room.take(&1u64) && room.take(&1u64));
+        assert!(!room.take(&1u64), "by number");
+        let mut room = Room::new(usize::MAX);
+        let mut list = Vec::new();
+        while room.take(&u64::MAX) {
+            list.push(u64::MAX);
+        }
+        let mut bytes = Vec::new();
+        wire::encode(&mut bytes, &list);
+        assert_eq!(list.len(), LIST_SIZE_MAX / 9);
+        assert!(bytes.len() <= LIST_SIZE_MAX + 5, "{}", bytes.len());
+    }
+}

@@ -1,0 +1,332 @@
+//! Digests of what a node holds, by buckets of keys: two nodes whose sums for a bucket are equal hold the
+//! same ballots for the same keys of it. Pure arithmetic.
+
+use std::fmt;
+use std::ops::Range;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+use siphasher::sip128::SipHasher13;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::protocol::types::ballot::Ballot;
+use crate::protocol::types::record::Key;
+
+pub type Bucket = u16;
+
+/// All digests of a node fit one datagram.
+pub const BUCKETS_MAX: u16 = 4_096;
+
+/// D1: how a cluster spreads its keys over buckets. The hash is keyed, and only nodes know the key, so
+/// nobody else can choose keys that share a bucket.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spread {
+    key: u128,
+    buckets: u16,
+}
+
+impl Spread {
+    pub fn new(key: u128, buckets: u16) -> Self {
+        Spread { key, buckets }
+    }
+
+    pub fn is_sound(&self) -> bool {
+        (1..=BUCKETS_MAX).contains(&self.buckets)
+    }
+
+    /// How many there are.
+    pub fn buckets(&self) -> usize {
+        usize::from(self.buckets.clamp(1, BUCKETS_MAX))
+    }
+
+    pub fn all(&self) -> Range<Bucket> {
+        0..self.buckets() as Bucket
+    }
+
+    pub fn bucket_of(&self, key: &Key) -> Bucket {
+        self.hash(key).0
+    }
+
+    /// The key's bucket, and a hash that is independent of it.
+    fn hash(&self, key: &Key) -> (Bucket, u64) {
+        let hasher = SipHasher13::new_with_keys(self.key as u64, (self.key >> 64) as u64);
+        let hash = hasher.hash(key.as_bytes());
+        ((hash.h1 % self.buckets() as u64) as Bucket, hash.h2)
+    }
+}
+
+/// Of nodes without a configuration, which hold nothing.
+impl Default for Spread {
+    fn default() -> Self {
+        Spread::new(0, BUCKETS_MAX)
+    }
+}
+
+/// The key is a secret.
+impl fmt::Debug for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Spread")
+            .field("buckets", &self.buckets)
+            .finish_non_exhaustive()
+    }
+}
+
+/// For each bucket the sum of the hashes of its keys with their accepted ballots, and for each
+/// admission of the node (E5) by itself. A key that nothing was accepted for is in none.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Digests {
+    spread: Spread,
+    /// By admission, the latest last; sums of earlier ones may be all zero.
+    lives: Vec<(u32, Box<[u64]>)>,
+}
+
+impl Digests {
+    /// Of a node that holds nothing.
+    pub fn new(spread: Spread) -> Self {
+        Digests {
+            spread,
+            lives: Vec::new(),
+        }
+    }
+
+    pub fn spread(&self) -> Spread {
+        self.spread
+    }
+
+    pub fn add(&mut self, key: &Key, accepted: Ballot, life: u32) {
+        self.replace(key, None, Some((accepted, life)));
+    }
+
+    pub fn remove(&mut self, key: &Key, accepted: Ballot, life: u32) {
+        self.replace(key, Some((accepted, life)), None);
+    }
+
+    /// A key's accepted ballot and admission were one thing, and are another.
+    pub fn replace(&mut self, key: &Key, old: Option<(Ballot, u32)>, new: Option<(Ballot, u32)>) {
+        if old == new {
+            return;
+        }
+        let place = self.spread.hash(key);
+        if let Some((accepted, life)) = old {
+            self.change(place, accepted, life, u64::wrapping_sub);
+        }
+        if let Some((accepted, life)) = new {
+            self.change(place, accepted, life, u64::wrapping_add);
+        }
+    }
+
+    fn change(
+        &mut self,
+        (bucket, hash): (Bucket, u64),
+        accepted: Ballot,
+        life: u32,
+        how: fn(u64, u64) -> u64,
+    ) {
+        if accepted == Ballot::ZERO {
+            return;
+        }
+        let hash = xxh3_64_with_seed(&hash.to_le_bytes(), accepted.0);
+        let sums = match self.lives.iter().rposition(|(of, _)| *of == life) {
+            Some(place) => &mut self.lives[place].1,
+            None => {
+                // What is left of earlier admissions goes: a node may be admitted very often.
+                self.lives
+                    .retain(|(_, sums)| sums.iter().any(|sum| *sum != 0));
+                let sums = vec![0; self.spread.buckets()].into_boxed_slice();
+                self.lives.push((life, sums));
+                &mut self.lives.last_mut().expect("just pushed").1
+            }
+        };
+        let sum = &mut sums[usize::from(bucket)];
+        *sum = how(*sum, hash);
+    }
+
+    /// What counts as votes in that admission.
+    pub fn of_life(&self, life: u32, bucket: Bucket) -> u64 {
+        let sums = self.lives.iter().rev().find(|(of, _)| *of == life);
+        sums.map_or(0, |(_, sums)| sums[usize::from(bucket)])
+    }
+
+    /// Of all that is held, votes or not.
+    pub fn of_all(&self, bucket: Bucket) -> u64 {
+        let sums = self.lives.iter().map(|(_, sums)| sums[usize::from(bucket)]);
+        sums.fold(0, u64::wrapping_add)
+    }
+
+    /// Of all keys, in one number.
+    pub fn total(&self) -> u64 {
+        let sums = self.lives.iter().flat_map(|(_, sums)| sums.iter());
+        sums.copied().fold(0, u64::wrapping_add)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        let mut sums = self.lives.iter().flat_map(|(_, sums)| sums.iter());
+        sums.all(|sum| *sum == 0)
+    }
+
+    /// Whether that admission is the only one of which anything is held.
+    pub fn is_all_of(&self, life: u32) -> bool {
+        let others = self.lives.iter().filter(|(of, _)| *of != life);
+        others
+            .flat_map(|(_, sums)| sums.iter())
+            .all(|sum| *sum == 0)
+    }
+}
+
+impl fmt::Debug for Digests {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lives = self.lives.iter();
+        let lives = lives.map(|(life, sums)| (life, sums.iter().copied()));
+        f.debug_map()
+            .entries(lives.map(|(life, sums)| (life, Nonzero(sums))))
+            .finish()
+    }
+}
+
+/// The sums of a node's votes, as they are told: a `u64`, little endian, a bucket.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sums(Bytes);
+
+impl Sums {
+    pub fn collect(sums: impl Iterator<Item = u64>) -> Self {
+        let mut bytes = BytesMut::with_capacity(8 * usize::from(BUCKETS_MAX));
+        sums.for_each(|sum| bytes.put_u64_le(sum));
+        Sums(bytes.freeze())
+    }
+
+    /// How many there are; `None` if no node can have so many.
+    pub fn buckets(&self) -> Option<usize> {
+        let (sums, rest) = self.0.as_chunks::<8>();
+        let fits = (1..=usize::from(BUCKETS_MAX)).contains(&sums.len());
+        (fits && rest.is_empty()).then_some(sums.len())
+    }
+
+    pub fn of(&self, bucket: Bucket) -> u64 {
+        let at = 8 * usize::from(bucket);
+        u64::from_le_bytes(self.0[at..at + 8].try_into().expect("eight bytes"))
+    }
+}
+
+impl fmt::Debug for Sums {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words = self.0.chunks_exact(8);
+        Nonzero(words.map(|w| u64::from_le_bytes(w.try_into().expect("eight bytes")))).fmt(f)
+    }
+}
+
+/// Most buckets of a small store are empty, and say nothing.
+struct Nonzero<I>(I);
+
+impl<I: Iterator<Item = u64> + Clone> fmt::Debug for Nonzero<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sums = self.0.clone().enumerate();
+        f.debug_map()
+            .entries(sums.filter(|(_, sum)| *sum != 0))
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(number: u32) -> Key {
+        Key::user(number.to_string().as_bytes())
+    }
+
+    fn b(reading: u64) -> Ballot {
+        Ballot::new(reading, 1)
+    }
+
+    #[test]
+    fn sums_tell_what_is_held_not_how_it_came() {
+        let (mut long, mut short) = (Digests::default(), Digests::default());
+        for number in 0..100 {
+            long.add(&key(number), b(1), 0);
+            long.add(&key(number + 1_000), b(1), 0);
+        }
+        for number in 0..100 {
+            long.remove(&key(number + 1_000), b(1), 0);
+            short.add(&key(99 - number), b(1), 0);
+        }
+        long.add(&key(5_000), Ballot::ZERO, 0);
+        assert_eq!(long, short);
+        short.remove(&key(7), b(1), 0);
+        short.add(&key(7), b(2), 0);
+        let differ = long
+            .spread()
+            .all()
+            .filter(|at| long.of_all(*at) != short.of_all(*at));
+        assert_eq!(
+            differ.collect::<Vec<_>>(),
+            [long.spread().bucket_of(&key(7))]
+        );
+    }
+
+    #[test]
+    fn admissions_are_told_apart() {
+        let mut digests = Digests::default();
+        let (old, new) = (key(1), key(2));
+        digests.add(&old, b(1), 1);
+        digests.add(&new, b(1), 2);
+        assert_ne!(digests.of_life(1, digests.spread().bucket_of(&old)), 0);
+        assert_eq!(digests.of_life(2, digests.spread().bucket_of(&old)), 0);
+        assert_ne!(digests.of_life(2, digests.spread().bucket_of(&new)), 0);
+        assert!(!digests.is_all_of(2));
+        digests.remove(&old, b(1), 1);
+        assert!(digests.is_all_of(2));
+        assert_eq!(digests.of_all(digests.spread().bucket_of(&old)), 0);
+    }
+
+    #[test]
+    fn many_admissions_take_no_more_room_than_two() {
+        let mut digests = Digests::default();
+        digests.add(&key(1), b(1), 0);
+        for life in 1..100 {
+            digests.replace(&key(1), Some((b(1), life - 1)), Some((b(1), life)));
+            assert!(digests.lives.len() <= 2, "{}", digests.lives.len());
+        }
+    }
+
+    #[test]
+    fn buckets_are_about_equally_full() {
+        for buckets in [1, 3, 64, BUCKETS_MAX] {
+            let spread = Spread::new(7, buckets);
+            let mut counts = vec![0_usize; spread.buckets()];
+            for number in 0..100_000 {
+                counts[usize::from(spread.bucket_of(&key(number)))] += 1;
+            }
+            let mean = 100_000 / counts.len();
+            let about = mean / 20..=3 * mean;
+            assert!(counts.iter().all(|count| about.contains(count)));
+        }
+    }
+
+    /// D1: whoever has found keys that share a bucket in one cluster has found nothing of another, nor has
+    /// who knows the hash and not its key.
+    #[test]
+    fn keys_that_share_a_bucket_in_one_cluster_do_not_in_another() {
+        let (known, secret) = (
+            Spread::default(),
+            Spread::new(0x0123_4567_89ab_cdef << 64, 4_096),
+        );
+        let keys = (0..4_000_000).map(key);
+        let found: Vec<Key> = keys.filter(|key| known.bucket_of(key) == 0).collect();
+        assert!(found.len() > 800);
+        let buckets = found.iter().map(|key| secret.bucket_of(key));
+        let buckets: std::collections::BTreeSet<Bucket> = buckets.collect();
+        assert!(buckets.len() > found.len() * 3 / 4, "{}", buckets.len());
+    }
+
+    /// What is equal by chance in one cluster must not be in another either.
+    #[test]
+    fn sums_of_clusters_differ() {
+        let spreads = [Spread::new(1, 1), Spread::new(2, 1)];
+        let sums = spreads.map(|spread| {
+            let mut digests = Digests::new(spread);
+            digests.add(&key(1), b(1), 0);
+            digests.total()
+        });
+        assert_ne!(sums[0], sums[1]);
+    }
+}

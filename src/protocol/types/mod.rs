@@ -1,0 +1,16 @@
+//! Data that all parts share, its bounds, and pure arithmetic on it.
+
+pub mod backoff;
+pub mod ballot;
+pub(in crate::protocol) mod capacity;
+pub mod configuration;
+pub mod digest;
+pub mod limits;
+pub mod message;
+pub mod page;
+pub mod quorum;
+pub mod readdress;
+pub mod record;
+pub mod rules;
+pub(in crate::protocol) mod timer;
+pub mod timings;

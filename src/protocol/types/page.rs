@@ -1,0 +1,73 @@
+//! A part of a bucket's contents, as a store gives it: what fits one message.
+
+use crate::protocol::types::limits::{KEYS_PER_MESSAGE_MAX, KEYS_SIZE_MAX};
+use crate::protocol::types::record::{AcceptorState, Key};
+
+/// What an entry takes in a message beside its key, about.
+const ENTRY_OVERHEAD: usize = 24;
+
+/// In order of key.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Page {
+    pub states: Vec<(Key, AcceptorState)>,
+    /// The last of these keys, if there are more behind it.
+    pub next: Option<Key>,
+}
+
+impl Page {
+    /// Takes from the front of what is in order of key as much as fits one message, at least one, at
+    /// most `length_max`. It takes no more than one step beyond that.
+    pub fn collect<'a>(
+        states: impl Iterator<Item = (&'a Key, &'a AcceptorState)>,
+        length_max: usize,
+    ) -> Self {
+        let mut page = Page::default();
+        let mut size = 0;
+        for (key, state) in states {
+            size += key.as_bytes().len() + ENTRY_OVERHEAD;
+            let is_full = page.states.len() >= length_max.min(KEYS_PER_MESSAGE_MAX);
+            if let Some((last, _)) = page.states.last()
+                && (is_full || size > KEYS_SIZE_MAX)
+            {
+                page.next = Some(last.clone());
+                break;
+            }
+            page.states.push((key.clone(), state.clone()));
+        }
+        page
+    }
+
+    /// Whether a key behind `after` is in the part of the bucket that this page tells of.
+    pub fn reaches(&self, key: &Key) -> bool {
+        self.next.as_ref().is_none_or(|next| key <= next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(names: impl Iterator<Item = String>, length_max: usize) -> Page {
+        let keys = names.map(|name| Key::user(name.as_bytes()));
+        let states: Vec<_> = keys.map(|key| (key, AcceptorState::default())).collect();
+        Page::collect(states.iter().map(|(k, s)| (k, s)), length_max)
+    }
+
+    #[test]
+    fn a_page_is_what_fits_and_says_whether_there_is_more() {
+        let names = |count: usize| (0..count).map(|n| format!("{n:03}"));
+        assert_eq!(page(names(0), 9), Page::default());
+        let whole = page(names(9), 9);
+        assert_eq!((whole.states.len(), whole.next), (9, None));
+        let part = page(names(10), 9);
+        assert_eq!(
+            (part.states.len(), &part.next),
+            (9, &Some(Key::user(b"008")))
+        );
+        assert!(part.reaches(&Key::user(b"008")) && !part.reaches(&Key::user(b"009")));
+        let long = (0..100).map(|n| format!("{n:01000}"));
+        let long = page(long, usize::MAX).states.len();
+        assert!((20..KEYS_SIZE_MAX / 1_000 + 1).contains(&long), "{long}");
+        assert_eq!(page(names(2), 0).states.len(), 1, "it gets on");
+    }
+}

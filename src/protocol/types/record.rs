@@ -1,0 +1,291 @@
+//! What a key's state is made of: keys with their space, records, the applied table's contents,
+//! the acceptor's state. Data and its bounds; the rules are in `register` and `applied`.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use kvclient::clock::{READING_MAX, Reading};
+use kvclient::wire::{
+    Birth, BodyError, ClientId, KEY_SIZE_MAX, OLD_VALUE_KEPT_SIZE_MAX, Old, Outcome,
+    VALUE_SIZE_MAX, Version,
+};
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::protocol::types::ballot::Ballot;
+use crate::protocol::types::limits::{
+    APPLIED_OPERATIONS_MAX, APPLIED_SIZE_MAX, RECORD_OVERHEAD_SIZE,
+};
+
+pub const SPACE_USER: u8 = 0;
+pub const SPACE_CONFIGURATION: u8 = 1;
+pub const SPACE_TRANSACTION: u8 = 2;
+
+/// A space byte, then the name; the same bytes on the wire and on disk. Shared, as one allocation: a
+/// node holds each of its keys in several tables.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key(Arc<[u8]>);
+
+impl Key {
+    pub fn user(name: &[u8]) -> Self {
+        Key([SPACE_USER].iter().chain(name).copied().collect())
+    }
+
+    /// The register that the configurations are chosen in.
+    pub fn configuration() -> Self {
+        Key(Arc::from(b"\x01configuration".as_slice()))
+    }
+
+    pub fn space(&self) -> u8 {
+        self.0[0]
+    }
+
+    pub fn name(&self) -> &[u8] {
+        &self.0[1..]
+    }
+
+    /// Space byte and name together.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl TryFrom<&[u8]> for Key {
+    type Error = BodyError;
+
+    fn try_from(bytes: &[u8]) -> Result<Self, BodyError> {
+        let sized = (2..=KEY_SIZE_MAX + 1).contains(&bytes.len());
+        if sized && bytes[0] <= SPACE_TRANSACTION {
+            Ok(Key(Arc::from(bytes)))
+        } else {
+            Err(BodyError::Bounds)
+        }
+    }
+}
+
+impl Serialize for Key {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct KeyVisitor;
+
+        impl Visitor<'_> for KeyVisitor {
+            type Value = Key;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a key's bytes")
+            }
+
+            fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Key, E> {
+                Key::try_from(bytes).map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_bytes(KeyVisitor)
+    }
+}
+
+/// What a quorum agrees on for one key, at one ballot.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// `None` is a tombstone.
+    pub value: Option<Bytes>,
+    /// V1: the token for compare-and-swap.
+    pub version: Version,
+    /// Wall-clock milliseconds after which the key is absent; not set by any operation yet.
+    pub expiry_ms: Option<u64>,
+    /// Room for a transaction's intent; not set by any operation yet.
+    pub intent: Option<Bytes>,
+    pub applied: Applied,
+}
+
+/// X1: the clients that wrote the key of late.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    /// The highest birth that the table no longer answers for.
+    pub dropped: Birth,
+    pub clients: Vec<ClientEntry>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientEntry {
+    pub client: ClientId,
+    /// The highest low mark seen.
+    pub mark: u64,
+    /// The highest birth that the entry ever held, also of operations that left by the mark.
+    pub birth_max: Birth,
+    pub operations: Vec<AppliedOperation>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppliedOperation {
+    pub sequence: u64,
+    pub birth: Birth,
+    pub outcome: Outcome,
+}
+
+impl Record {
+    /// The latest reading among its births and in its version.
+    pub fn latest(&self) -> Reading {
+        let births = self.applied.clients.iter().flat_map(|entry| {
+            let operations = entry.operations.iter().map(|o| o.birth);
+            operations.chain([entry.birth_max])
+        });
+        let births = births.fold(self.applied.dropped, u64::max);
+        births.max(Ballot(self.version).reading())
+    }
+
+    /// At least what it takes when encoded.
+    pub fn size(&self) -> usize {
+        let values = [&self.value, &self.intent].into_iter().flatten();
+        values.map(Bytes::len).sum::<usize>() + self.applied.size() + RECORD_OVERHEAD_SIZE
+    }
+
+    /// Bounds that decoding alone does not enforce.
+    pub fn check(&self) -> Result<(), BodyError> {
+        let operations: usize = self
+            .applied
+            .clients
+            .iter()
+            .map(|c| c.operations.len())
+            .sum();
+        let too_many = self.latest() > READING_MAX - 1
+            || !self.applied.clients.iter().all(ClientEntry::is_sound)
+            || operations > APPLIED_OPERATIONS_MAX
+            || self.applied.clients.len() > APPLIED_SIZE_MAX
+            || [&self.value, &self.intent]
+                .into_iter()
+                .flatten()
+                .any(|bytes| bytes.len() > VALUE_SIZE_MAX);
+        if too_many {
+            Err(BodyError::Bounds)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl ClientEntry {
+    /// Whether its outcomes are such as writes come to, with old values no longer than are kept.
+    fn is_sound(&self) -> bool {
+        self.operations.iter().all(|operation| {
+            let old = match &operation.outcome {
+                Outcome::Written { old, .. } | Outcome::Conflict { old, .. } => old,
+                Outcome::NothingToDelete
+                | Outcome::NotANumber
+                | Outcome::Overflow
+                | Outcome::TooLarge { .. } => &Old::NotAsked,
+                _ => return false,
+            };
+            !matches!(old, Old::Value(value) if value.len() > OLD_VALUE_KEPT_SIZE_MAX)
+        })
+    }
+}
+
+/// What an acceptor holds for one key. A key without state is `None` where this is optional.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AcceptorState {
+    pub promised: Ballot,
+    pub accepted: Ballot,
+    /// Whether the record is known to be chosen at `accepted`.
+    pub chosen: bool,
+    /// Present if `accepted` is not zero.
+    pub record: Option<Arc<Record>>,
+    /// E5: the admission (`Meta::life`) that it belongs to; of an earlier one it is a cache, no vote.
+    pub life: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use kvclient::datagram::{DATAGRAM_HEADER_SIZE, DATAGRAM_SIZE_MAX, FRAME_HEADER_SIZE};
+
+    use super::*;
+    use crate::protocol::types::limits::RECORD_SIZE_MAX;
+    use crate::protocol::types::message::{Accept, Copy, Message, Promise, ReadAnswer};
+
+    /// The largest value, and as many clients of the longest numbers as go beside it.
+    fn largest(more: usize) -> Arc<Record> {
+        let birth = kvclient::clock::READING_SANE_MAX;
+        let client = |_| ClientEntry {
+            client: ClientId::MAX,
+            mark: u64::MAX,
+            birth_max: birth,
+            operations: vec![AppliedOperation {
+                sequence: u64::MAX,
+                birth,
+                outcome: Outcome::Written {
+                    version: Ballot::new(kvclient::clock::READING_SANE_MAX, 9).0,
+                    old: Old::NotAsked,
+                    number: Some(i64::MIN),
+                },
+            }],
+        };
+        let mut record = Record {
+            value: Some(vec![1; VALUE_SIZE_MAX].into()),
+            version: Ballot::new(kvclient::clock::READING_SANE_MAX, 9).0,
+            ..Record::default()
+        };
+        while record.size() + 100 <= RECORD_SIZE_MAX {
+            record.applied.clients.push(client(()));
+        }
+        let more = (0..more).map(|_| client(()));
+        record.applied.clients.extend(more);
+        record.into()
+    }
+
+    fn carriers(record: &Arc<Record>) -> [Message; 4] {
+        let key = Key::user(&[b'k'; KEY_SIZE_MAX]);
+        let ballot = Ballot::new(kvclient::clock::READING_SANE_MAX, 9);
+        let record = record.clone();
+        let some = Some(record.clone());
+        [
+            Accept {
+                key: key.clone(),
+                ballot,
+                record: record.clone(),
+            }
+            .into(),
+            Copy {
+                key,
+                ballot,
+                record,
+            }
+            .into(),
+            Promise {
+                ballot,
+                accepted: ballot,
+                record: some.clone(),
+                floor: ballot,
+            }
+            .into(),
+            ReadAnswer {
+                accepted: ballot,
+                chosen: true,
+                record: some,
+                floor: ballot,
+            }
+            .into(),
+        ]
+    }
+
+    /// One that fits an Accept and no Promise would block its key for good.
+    #[test]
+    fn whatever_carries_a_record_that_is_taken_fits_a_datagram() {
+        for (more, is_taken) in [(0, true), (1, false)] {
+            let record = largest(more);
+            assert_eq!(record.size() <= RECORD_SIZE_MAX, is_taken);
+            for message in carriers(&record) {
+                let mut body = Vec::new();
+                message.encode_body(&mut body);
+                let size = DATAGRAM_HEADER_SIZE + FRAME_HEADER_SIZE + body.len();
+                assert!(size <= DATAGRAM_SIZE_MAX, "{}: {size}", message.name());
+                let decoded = Message::decode(message.kind(), &body);
+                assert_eq!(decoded.is_ok(), is_taken, "{}", message.name());
+            }
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Switches for single rules of the protocol, so that tests can show that the absence of each is
+//! noticed. In ordinary builds `rule!(X)` is `true`; only the cargo feature `mutants` asks a switch.
+
+/// `rule!(R3)`: whether the rule is kept.
+macro_rules! rule {
+    ($rule:ident) => {{
+        #[cfg(feature = "mutants")]
+        {
+            crate::protocol::types::rules::is_on(crate::protocol::types::rules::Rule::$rule)
+        }
+        #[cfg(not(feature = "mutants"))]
+        {
+            true
+        }
+    }};
+}
+pub(crate) use rule;
+
+#[cfg(feature = "mutants")]
+mod switch {
+    use std::cell::Cell;
+
+    /// The rules that can be switched off, by their names in docs/protocol.md.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    #[allow(non_camel_case_types)] // The names are those of the document.
+    pub enum Rule {
+        B1,
+        B1_next,
+        B2,
+        B2_quorum,
+        B2_most,
+        Q1,
+        Q2,
+        V1_repair,
+        V1_combined,
+        R1,
+        R2,
+        R3_exact,
+        R3_doubt,
+        R4_ids,
+        R4_quorum,
+        R4_finish,
+        X1_mark,
+        X1_table,
+        X1_dropped,
+        X1_text,
+        X1_fresh,
+        X1_source,
+        X2_node,
+        X4_window,
+        X5_silence,
+        X5_sent,
+        X5_hung,
+        C1_noted,
+        C1_chosen,
+        C1_promised,
+        P1_all,
+        P1_floor,
+        P1_text,
+        X3,
+        E1,
+        E1_asked,
+        E1_anew,
+        B3,
+        B4,
+        B5,
+        B5_straight,
+        B5_member,
+        E2,
+        E3_base,
+        E3_evidence,
+        E4,
+        E4_rounds,
+        E5,
+        E5_promised,
+        E5_found,
+        E5_accepted,
+        E5_taken,
+        E5_read,
+        E5_summed,
+        E5_listed,
+        E5_copied,
+        E5_compared,
+        E5_adopted,
+        E5_unnamed,
+        E5_dropped,
+        E5_purged,
+        E5_grave,
+        E5_floor,
+        E5_own,
+        E5_ended,
+        E5_replaced,
+        E6_bound,
+        E6_nonce,
+        E7,
+        E8,
+        E8_named,
+        E8_behind,
+        E8_ids,
+        E8_key,
+        E8_kept,
+    }
+
+    thread_local! {
+        static OFF: Cell<Option<Rule>> = const { Cell::new(None) };
+    }
+
+    /// Switches one rule off on this thread, or with `None` all on again.
+    pub fn switch_off(rule: Option<Rule>) {
+        OFF.with(|off| off.set(rule));
+    }
+
+    pub fn is_on(rule: Rule) -> bool {
+        OFF.with(|off| off.get() != Some(rule))
+    }
+}
+
+#[cfg(feature = "mutants")]
+pub use switch::{Rule, is_on, switch_off};

@@ -1,0 +1,223 @@
+//! Every wait that depends on how often nodes tell of themselves. Owns the settings' bounds, and how the
+//! other waits follow from them: made once, when a node starts.
+
+use std::ops::RangeInclusive;
+
+use crate::protocol::types::limits::{
+    ADMISSION_ASKED_MS, CHANGE_PATIENCE_MS, CONFIGURATION_LOOK_MS, DISK_HUNG_MS_DEFAULT,
+    FOLLOW_AFTER_MS, LINK_HOLD_MAX_MS, LINK_QUIET_MS, MARKS_MS, NODES_MAX, PROOF_OVERDUE_MS,
+    PULL_RETRY_MS, PULL_TRIES_MIN, QUORUM_LOST_MS, ROW_STALE_MS, SOURCE_GONE_MS, STEADY_MS,
+};
+
+/// What the setting may be.
+const DISK_HUNG_MS: RangeInclusive<u64> = 500..=600_000;
+
+/// Settings that no cluster can work with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TimingsError {
+    #[error("a heartbeat every {0} ms is not possible: 10 to 1,000 ms")]
+    Heartbeat(u64),
+    #[error(
+        "a link can't be taken for down after {down} ms with a heartbeat every {heartbeat} ms: at \
+         least three heartbeats ({least} ms), at most 10,000 ms",
+        least = 3 * .heartbeat
+    )]
+    LinkDown { down: u64, heartbeat: u64 },
+    #[error("members can't be removed after {0} ms: 500 ms to 1 h, or 0 for never")]
+    ShrinkAfter(u64),
+    #[error(
+        "members can't be removed after {shrink_after} ms with a heartbeat every {heartbeat} ms: at \
+         least two heartbeats ({least} ms), or 0 for never",
+        least = 2 * .heartbeat
+    )]
+    ShrinkAfterHeartbeats { shrink_after: u64, heartbeat: u64 },
+    #[error("a disk can't be taken for hung after {0} ms: 500 ms to 10 min")]
+    DiskHung(u64),
+}
+
+/// `heartbeat_ms`, `link_down_ms`, `shrink_after_ms` and `disk_hung_ms` are settings, the others follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timings {
+    pub heartbeat_ms: u64,
+    /// A link is down after a silence of this length.
+    pub link_down_ms: u64,
+    /// A member that was not reached for so long is removed; 0: none ever is.
+    pub shrink_after_ms: u64,
+    /// A link that was up for less than this when it went down is held down for twice as long ...
+    pub link_quiet_ms: u64,
+    /// ... up to this.
+    pub link_hold_max_ms: u64,
+    /// What a node told counts for this long: longer than the link that it came over is up, since a row
+    /// may come by another way, and later.
+    pub row_stale_ms: u64,
+    /// After which nobody has a row any more: each node takes it once, and passes it on while it counts.
+    pub row_gone_ms: u64,
+    /// X5: without paths to and from a quorum for this long no round starts.
+    pub quorum_lost_ms: u64,
+    /// A learner that was not heard to ask for so long asks no more. It asks with each heartbeat.
+    pub admission_asked_ms: u64,
+    /// How long a node must have been there without a break before it is admitted.
+    pub steady_ms: u64,
+    /// How long each member leaves a change to the ones before it, which look at each heartbeat.
+    pub change_patience_ms: u64,
+    /// A member that was not there for so long is asked for nothing more in a pass.
+    pub source_gone_ms: u64,
+    /// How often a key is asked for: another source is found before keys are given up.
+    pub pull_tries_max: u32,
+    /// E1: how long after a start members that are not joined may still be heard.
+    pub proof_ms: u64,
+    /// E1: how long a node that knows nobody else may not have been told of others, which tell their
+    /// configuration now and then to who is not heard.
+    pub proof_alone_ms: u64,
+    /// E1: after which the words that have not come are named to the operator.
+    pub proof_overdue_ms: u64,
+    /// A disk that has not finished a write for so long hangs. A node looks at its own with each heartbeat.
+    pub disk_hung_ms: u64,
+    /// B5: a member whose clock is far ahead in all heartbeats for so long is followed.
+    pub follow_after_ms: u64,
+    /// Marks of chosen records that no group took along are written every so many heartbeats.
+    pub marks_every: u64,
+}
+
+impl Timings {
+    /// Any settings; whether they are possible `check` tells.
+    pub fn new(heartbeat_ms: u64, link_down_ms: u64, shrink_after_ms: u64) -> Self {
+        let beats = |count: u64| heartbeat_ms.saturating_mul(count);
+        let source_gone_ms = SOURCE_GONE_MS.max(beats(3));
+        let found_gone_ms = link_down_ms
+            .saturating_add(source_gone_ms)
+            .saturating_add(beats(2));
+        let row_stale_ms = ROW_STALE_MS.max(link_down_ms.saturating_mul(2));
+        let tries = (found_gone_ms / PULL_RETRY_MS).saturating_add(1);
+        let tries = u32::try_from(tries).unwrap_or(u32::MAX);
+        let proof_ms = link_down_ms.saturating_add(beats(2));
+        Timings {
+            heartbeat_ms,
+            link_down_ms,
+            shrink_after_ms,
+            link_quiet_ms: LINK_QUIET_MS.max(link_down_ms.saturating_mul(4)),
+            link_hold_max_ms: LINK_HOLD_MAX_MS.max(link_down_ms.saturating_mul(2)),
+            row_stale_ms,
+            row_gone_ms: row_stale_ms.saturating_mul(NODES_MAX as u64),
+            quorum_lost_ms: QUORUM_LOST_MS.max(beats(2)),
+            admission_asked_ms: ADMISSION_ASKED_MS.max(link_down_ms.saturating_add(beats(2))),
+            steady_ms: STEADY_MS.max(beats(3)),
+            change_patience_ms: CHANGE_PATIENCE_MS.max(beats(2)),
+            source_gone_ms,
+            proof_ms,
+            proof_alone_ms: proof_ms.saturating_add(CONFIGURATION_LOOK_MS),
+            proof_overdue_ms: PROOF_OVERDUE_MS.max(proof_ms.saturating_mul(2)),
+            disk_hung_ms: DISK_HUNG_MS_DEFAULT.max(beats(3)),
+            follow_after_ms: FOLLOW_AFTER_MS.max(beats(4)),
+            pull_tries_max: tries.max(PULL_TRIES_MIN),
+            marks_every: (MARKS_MS / heartbeat_ms.max(1)).max(1),
+        }
+    }
+
+    /// A setting too; a node looks at its disk with each heartbeat. What is out of bounds stays as it is
+    /// given, so that the error shows it.
+    pub fn with_disk_hung(self, disk_hung_ms: u64) -> Self {
+        let least_ms = self.heartbeat_ms.saturating_mul(3);
+        let disk_hung_ms = match DISK_HUNG_MS.contains(&disk_hung_ms) {
+            true => disk_hung_ms.max(least_ms),
+            false => disk_hung_ms,
+        };
+        Timings {
+            disk_hung_ms,
+            ..self
+        }
+    }
+
+    pub fn check(&self) -> Result<(), TimingsError> {
+        let (heartbeat, down) = (self.heartbeat_ms, self.link_down_ms);
+        let shrink_after = self.shrink_after_ms;
+        if !(10..=1_000).contains(&heartbeat) {
+            return Err(TimingsError::Heartbeat(heartbeat));
+        }
+        if !(3 * heartbeat..=10_000).contains(&down) {
+            return Err(TimingsError::LinkDown { down, heartbeat });
+        }
+        if !matches!(shrink_after, 0 | 500..=3_600_000) {
+            return Err(TimingsError::ShrinkAfter(shrink_after));
+        }
+        if shrink_after != 0 && shrink_after < 2 * heartbeat {
+            return Err(TimingsError::ShrinkAfterHeartbeats {
+                shrink_after,
+                heartbeat,
+            });
+        }
+        let disk_hung = self.disk_hung_ms;
+        if !DISK_HUNG_MS.contains(&disk_hung) {
+            return Err(TimingsError::DiskHung(disk_hung));
+        }
+        Ok(())
+    }
+
+    pub fn link_down_us(&self) -> u64 {
+        self.link_down_ms * 1_000
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::types::limits::{HEARTBEAT_MS_DEFAULT, LINK_DOWN_MS_DEFAULT};
+    use proptest::prelude::*;
+
+    #[test]
+    fn with_the_defaults_a_lost_quorum_is_known_within_half_a_second() {
+        let t = Timings::new(HEARTBEAT_MS_DEFAULT, LINK_DOWN_MS_DEFAULT, 3_000);
+        t.check().unwrap();
+        assert!(t.link_down_ms + 2 * t.heartbeat_ms + t.quorum_lost_ms <= 500);
+    }
+
+    #[test]
+    fn a_disk_that_hangs_too_soon_is_refused_with_what_was_given() {
+        for given in [1, 499, 600_001] {
+            let t = Timings::new(50, 200, 0).with_disk_hung(given);
+            assert_eq!(t.check(), Err(TimingsError::DiskHung(given)));
+        }
+    }
+
+    #[test]
+    fn what_is_impossible_is_refused_with_what_is_possible() {
+        for (heartbeat, down, shrink, part) in [
+            (9, 200, 0, "10 to 1,000 ms"),
+            (1_001, 4_000, 0, "10 to 1,000 ms"),
+            (100, 299, 0, "three heartbeats (300 ms)"),
+            (100, 10_001, 0, "at most 10,000 ms"),
+            (50, 200, 499, "500 ms to 1 h"),
+            (50, 200, 3_600_001, "500 ms to 1 h"),
+            (1_000, 3_000, 1_999, "two heartbeats (2000 ms)"),
+        ] {
+            let refused = Timings::new(heartbeat, down, shrink).check();
+            let text = refused.unwrap_err().to_string();
+            assert!(text.contains(part), "{text}");
+        }
+    }
+
+    proptest! {
+        /// Nothing that a heartbeat brings is over before the next one but one has come, nor before the
+        /// link that it came over is down.
+        #[test]
+        fn waits_outlast_heartbeats(
+            heartbeat in 10u64..=1_000,
+            down in 30u64..=10_000,
+            shrink in 500u64..=3_600_000,
+        ) {
+            let t = Timings::new(heartbeat, down, shrink);
+            prop_assume!(t.check().is_ok());
+            let two = 2 * heartbeat;
+            prop_assert!(t.row_stale_ms >= two && t.row_stale_ms > down);
+            prop_assert!(t.admission_asked_ms >= two && t.admission_asked_ms > down);
+            prop_assert!(t.quorum_lost_ms >= two && t.change_patience_ms >= two);
+            prop_assert!(t.steady_ms > two && t.source_gone_ms > two && shrink >= two);
+            let hung_ms = t.with_disk_hung(500).disk_hung_ms;
+            prop_assert!(t.disk_hung_ms > two && hung_ms > two && t.follow_after_ms > two);
+            prop_assert!(t.link_hold_max_ms >= down && t.link_quiet_ms > t.link_hold_max_ms);
+            let given_up_ms = u64::from(t.pull_tries_max) * PULL_RETRY_MS;
+            prop_assert!(given_up_ms > down + t.source_gone_ms + two);
+            prop_assert!((500..=2_000).contains(&(t.marks_every * heartbeat)));
+        }
+    }
+}

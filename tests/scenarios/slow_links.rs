@@ -1,6 +1,7 @@
 //! Links with round trips of up to a second, and half of that in jitter: retries must not set one
 //! coordinator against another, and what is slow must not be taken for dead.
 
+use kvclient::session::{DEADLINE_US_DEFAULT, NO_QUORUM_AFTER_US_DEFAULT};
 use kvclient::wire::{Action, Outcome};
 
 use crate::sim::history::Ending;
@@ -39,6 +40,45 @@ fn cold(nodes: usize, mean_ms: u64, seed: u64, (heartbeat_ms, down_ms): (u64, u6
     assert!(c.is_formed(), "no configuration within 30 s");
     c.run_ms(2_000 + 4 * mean_ms);
     c
+}
+
+/// With the deadline and the patience that clients have by default, over links that lose messages, too.
+struct Lossy {
+    mean_ms: u64,
+    lost_per_mille: u64,
+}
+
+impl Lossy {
+    /// Puts, one after another, of one client for each seed; gives those that did not end as written.
+    fn puts(&self, seeds: u64, puts: usize) -> Vec<String> {
+        let mut wrong = Vec::new();
+        for seed in 1..=seeds {
+            let mut c = cold(5, self.mean_ms, seed, USUAL_PACE_MS);
+            let quality = Quality {
+                lost_per_mille: self.lost_per_mille,
+                ..c.cluster.network.quality()
+            };
+            c.cluster.network = Network::new(Random::new(seed), quality);
+            c.cluster.settings.no_quorum_after_us = Some(NO_QUORUM_AFTER_US_DEFAULT);
+            let client = c.client();
+            for turn in 0..puts {
+                let key = bytes::Bytes::from(format!("k{}", turn % 4));
+                let action = put("v");
+                let call = c
+                    .cluster
+                    .begin(client, &key, action, false, DEADLINE_US_DEFAULT);
+                let (ending, time_us) = wait(&mut c, call);
+                if !is_written(&ending) {
+                    wrong.push(format!(
+                        "seed {seed} put {turn}: {ending:?} after {time_us} us"
+                    ));
+                }
+                c.run_ms(if turn % 8 == 0 { 10_000 } else { 10 });
+            }
+            c.check();
+        }
+        wrong
+    }
 }
 
 /// Lets a call end, however long that takes.
@@ -201,5 +241,26 @@ pub fn a_node_without_its_state_catches_up_over_slow_links() {
         while c.vote_of(4).is_none() && c.cluster.step(until_us) {}
         assert!(c.vote_of(4).is_some(), "{mean_ms} ms one way: not admitted");
         c.check();
+    }
+}
+
+/// An attempt is lost with its request or its answer, which is one in ten where 5 % of the messages are lost, and
+/// a put has time for two or three attempts: so about one in two hundred ends as an unknown outcome.
+#[test]
+pub fn writes_over_slow_links_that_lose_messages_end_in_time() {
+    const SEEDS: u64 = 20;
+    const PUTS: usize = 40;
+    for (lost_per_mille, wrong_max) in [(10, 1), (50, 12)] {
+        let links = Lossy {
+            mean_ms: 200,
+            lost_per_mille,
+        };
+        let wrong = links.puts(SEEDS, PUTS);
+        let (count, all) = (wrong.len(), SEEDS as usize * PUTS);
+        let shown = wrong.join("\n");
+        assert!(
+            count <= wrong_max,
+            "{lost_per_mille} of 1,000 lost: {count} of {all} puts\n{shown}"
+        );
     }
 }

@@ -17,8 +17,16 @@ const PART_HEADER_SIZE: usize = 10;
 const PIECE_SIZE: usize =
     DATAGRAM_SIZE_TARGET - DATAGRAM_HEADER_SIZE - FRAME_HEADER_SIZE - PART_HEADER_SIZE;
 
-/// What incomplete frames may take, with all parts that are still to come.
+/// The memory for the incomplete frames of one joiner: what arrived of them, not what is to come, so
+/// that a sender of forged parts has to send as much as it displaces.
 const INCOMPLETE_SIZE_MAX: usize = 16 << 20;
+/// Of that, for one sender. A single one cannot displace the frames of others.
+const SENDER_SIZE_MAX: usize = INCOMPLETE_SIZE_MAX / 4;
+/// The other parts of a frame that is incomplete for this long were lost.
+const INCOMPLETE_US_MAX: u64 = 10_000_000;
+/// What an incomplete frame takes beside its pieces, and a piece beside its bytes. An estimate.
+const FRAME_OVERHEAD: usize = 256;
+const PIECE_OVERHEAD: usize = 16;
 /// Frames that were complete and whose parts, if they come once more, are dropped.
 const COMPLETE_KEPT: usize = 256;
 
@@ -46,39 +54,70 @@ pub fn cut(body: &[u8], number: u64) -> impl Iterator<Item = Vec<u8>> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NoPart;
 
+/// What tells a frame from all others that arrive in parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Whole<Sender> {
+    sender: Sender,
+    stream: u64,
+    number: u64,
+}
+
 #[derive(Debug)]
 struct Incomplete {
     kind: u8,
     pieces: Vec<Option<Box<[u8]>>>,
     missing: usize,
+    size: usize,
+    serial: u64,
+    began_us: u64,
 }
 
-/// Puts frames together again. `From` is what tells senders apart.
+/// The incomplete frames of one sender.
 #[derive(Debug)]
-pub struct Joiner<From> {
-    incomplete: BTreeMap<(From, u64), Incomplete>,
-    /// Of these, the oldest first. One that is complete by now may still be among them.
-    order: VecDeque<(From, u64)>,
+struct Held<Sender> {
     size: usize,
-    complete: VecDeque<(From, u64)>,
+    /// By serial number: the oldest first.
+    frames: BTreeMap<u64, Whole<Sender>>,
+}
+
+/// Puts frames together again. Senders of one joiner share its memory, and each has a limit of its
+/// own; those that must not displace each other at all need two joiners.
+#[derive(Debug)]
+pub struct Joiner<Sender> {
+    incomplete: BTreeMap<Whole<Sender>, Incomplete>,
+    /// By serial number: the oldest first.
+    order: BTreeMap<u64, Whole<Sender>>,
+    senders: BTreeMap<Sender, Held<Sender>>,
+    size: usize,
+    next_serial: u64,
+    complete: VecDeque<Whole<Sender>>,
     given_up: u64,
 }
 
-impl<From> Default for Joiner<From> {
+impl<Sender> Default for Joiner<Sender> {
     fn default() -> Self {
         Joiner {
             incomplete: BTreeMap::new(),
-            order: VecDeque::new(),
+            order: BTreeMap::new(),
+            senders: BTreeMap::new(),
             size: 0,
+            next_serial: 0,
             complete: VecDeque::new(),
             given_up: 0,
         }
     }
 }
 
-impl<From: Ord + Copy> Joiner<From> {
-    /// Takes a part; gives the whole body once all parts are there.
-    pub fn take(&mut self, from: From, kind: u8, part: &[u8]) -> Result<Option<Vec<u8>>, NoPart> {
+/// A part's header and piece.
+struct Part<'a> {
+    number: u64,
+    place: usize,
+    count: usize,
+    piece: &'a [u8],
+}
+
+impl<'a> Part<'a> {
+    fn open(part: &'a [u8]) -> Result<Self, NoPart> {
         let (head, piece) = part.split_first_chunk::<PART_HEADER_SIZE>().ok_or(NoPart)?;
         let (place, count) = (usize::from(head[8]), usize::from(head[9]));
         let is_last = place + 1 == count;
@@ -91,12 +130,42 @@ impl<From: Ord + Copy> Joiner<From> {
             return Err(NoPart);
         }
         let number = u64::from_le_bytes(*head.first_chunk().expect("it is longer"));
-        let whole = (from, number);
+        Ok(Part {
+            number,
+            place,
+            count,
+            piece,
+        })
+    }
+}
+
+impl<Sender: Ord + Copy> Joiner<Sender> {
+    /// Takes a part; gives the whole body once all parts are there. The frames of a sender have
+    /// their numbers within a `stream`: of a node, one of its incarnations; of a host, a port.
+    pub fn take(
+        &mut self,
+        now_us: u64,
+        (sender, stream): (Sender, u64),
+        kind: u8,
+        part: &[u8],
+    ) -> Result<Option<Vec<u8>>, NoPart> {
+        self.expire(now_us);
+        let Part {
+            number,
+            place,
+            count,
+            piece,
+        } = Part::open(part)?;
+        let whole = Whole {
+            sender,
+            stream,
+            number,
+        };
         if self.complete.contains(&whole) {
             return Ok(None);
         }
         if !self.incomplete.contains_key(&whole) {
-            self.begin(whole, kind, count);
+            self.begin(now_us, whole, kind, count);
         }
         let incomplete = self.incomplete.get_mut(&whole).expect("begun");
         if incomplete.kind != kind || incomplete.pieces.len() != count {
@@ -105,46 +174,95 @@ impl<From: Ord + Copy> Joiner<From> {
         if incomplete.pieces[place].is_none() {
             incomplete.pieces[place] = Some(piece.into());
             incomplete.missing -= 1;
+            if incomplete.missing == 0 {
+                return Ok(Some(self.end(whole)));
+            }
+            let size = PIECE_OVERHEAD + piece.len();
+            incomplete.size += size;
+            self.charge(sender, size);
         }
-        Ok((incomplete.missing == 0).then(|| self.end(whole)))
+        Ok(None)
     }
 
-    /// Frames of which some parts came, and others had not when their room was needed.
+    /// Drops the frames that have been incomplete for too long.
+    pub fn expire(&mut self, now_us: u64) {
+        while let Some((_, &oldest)) = self.order.first_key_value()
+            && self.incomplete[&oldest].began_us + INCOMPLETE_US_MAX <= now_us
+        {
+            self.give_up(oldest);
+        }
+    }
+
+    /// Frames that were dropped incomplete: their other parts did not come in time, or there was no
+    /// room for them.
     pub fn given_up(&self) -> u64 {
         self.given_up
     }
 
-    fn begin(&mut self, whole: (From, u64), kind: u8, count: usize) {
-        self.size += count * PIECE_SIZE;
-        while self.size > INCOMPLETE_SIZE_MAX
-            && let Some(oldest) = self.order.pop_front()
-        {
-            if let Some(incomplete) = self.incomplete.remove(&oldest) {
-                self.size -= incomplete.pieces.len() * PIECE_SIZE;
-                self.given_up += 1;
-            }
-        }
+    fn begin(&mut self, now_us: u64, whole: Whole<Sender>, kind: u8, count: usize) {
         let incomplete = Incomplete {
             kind,
             pieces: vec![None; count],
             missing: count,
+            size: FRAME_OVERHEAD + count * size_of::<Option<Box<[u8]>>>(),
+            serial: self.next_serial,
+            began_us: now_us,
         };
+        self.next_serial += 1;
+        let held = self.senders.entry(whole.sender).or_insert(Held {
+            size: 0,
+            frames: BTreeMap::new(),
+        });
+        held.size += incomplete.size;
+        held.frames.insert(incomplete.serial, whole);
+        self.size += incomplete.size;
+        self.order.insert(incomplete.serial, whole);
         self.incomplete.insert(whole, incomplete);
-        self.order.push_back(whole);
     }
 
-    fn end(&mut self, whole: (From, u64)) -> Vec<u8> {
-        let Incomplete { pieces, .. } = self.incomplete.remove(&whole).expect("it is there");
-        self.size -= pieces.len() * PIECE_SIZE;
-        if self.order.len() > 2 * self.incomplete.len() + COMPLETE_KEPT {
-            self.order
-                .retain(|whole| self.incomplete.contains_key(whole));
+    /// Adds to what a sender's frames take. Beyond its limit its oldest frames are dropped, and
+    /// beyond the limit of all the oldest of all.
+    fn charge(&mut self, sender: Sender, size: usize) {
+        self.size += size;
+        self.senders.get_mut(&sender).expect("it has one").size += size;
+        while let Some(held) = self.senders.get(&sender)
+            && held.size > SENDER_SIZE_MAX
+            && let Some((_, &oldest)) = held.frames.first_key_value()
+        {
+            self.give_up(oldest);
         }
+        while self.size > INCOMPLETE_SIZE_MAX
+            && let Some((_, &oldest)) = self.order.first_key_value()
+        {
+            self.give_up(oldest);
+        }
+    }
+
+    fn give_up(&mut self, whole: Whole<Sender>) {
+        self.remove(whole);
+        self.given_up += 1;
+    }
+
+    fn end(&mut self, whole: Whole<Sender>) -> Vec<u8> {
+        let pieces = self.remove(whole);
         if self.complete.len() >= COMPLETE_KEPT {
             self.complete.pop_front();
         }
         self.complete.push_back(whole);
         pieces.into_iter().flatten().flatten().collect()
+    }
+
+    fn remove(&mut self, whole: Whole<Sender>) -> Vec<Option<Box<[u8]>>> {
+        let incomplete = self.incomplete.remove(&whole).expect("it is there");
+        self.order.remove(&incomplete.serial);
+        self.size -= incomplete.size;
+        let held = self.senders.get_mut(&whole.sender).expect("it has one");
+        held.size -= incomplete.size;
+        held.frames.remove(&incomplete.serial);
+        if held.frames.is_empty() {
+            self.senders.remove(&whole.sender);
+        }
+        incomplete.pieces
     }
 }
 
@@ -175,8 +293,14 @@ mod tests {
             let mut joiner = Joiner::default();
             let mut whole = Vec::new();
             for part in parts.iter().chain(&parts) {
-                whole.extend(joiner.take(1, 9, part).unwrap().into_iter().flatten());
-                joiner.take(1, 9, &parts[0]).unwrap();
+                whole.extend(
+                    joiner
+                        .take(0, (1, 0), 9, part)
+                        .unwrap()
+                        .into_iter()
+                        .flatten(),
+                );
+                joiner.take(0, (1, 0), 9, &parts[0]).unwrap();
             }
             assert_eq!(whole, body(size));
             assert_eq!((joiner.size, joiner.incomplete.len()), (0, 0));
@@ -189,21 +313,25 @@ mod tests {
         let (one, two) = (parts(3_000, 1), parts(2_500, 2));
         let mut joiner = Joiner::default();
         for part in 0..2 {
-            assert_eq!(joiner.take(1, 9, &one[part]), Ok(None));
-            assert_eq!(joiner.take(2, 9, &one[part]), Ok(None));
-            assert_eq!(joiner.take(1, 9, &two[part]), Ok(None));
+            assert_eq!(joiner.take(0, (1, 0), 9, &one[part]), Ok(None));
+            assert_eq!(joiner.take(0, (2, 0), 9, &one[part]), Ok(None));
+            assert_eq!(joiner.take(0, (1, 0), 9, &two[part]), Ok(None));
         }
-        assert_eq!(joiner.take(1, 9, &two[2]), Ok(Some(body(2_500))));
-        assert_eq!(joiner.take(2, 9, &one[2]), Ok(Some(body(3_000))));
-        assert_eq!(joiner.take(1, 9, &one[2]), Ok(Some(body(3_000))));
+        assert_eq!(joiner.take(0, (1, 0), 9, &two[2]), Ok(Some(body(2_500))));
+        assert_eq!(joiner.take(0, (2, 0), 9, &one[2]), Ok(Some(body(3_000))));
+        assert_eq!(joiner.take(0, (1, 0), 9, &one[2]), Ok(Some(body(3_000))));
     }
 
     #[test]
     fn what_no_sender_makes_is_refused() {
         let mut joiner = Joiner::default();
         let good = parts(3_000, 1);
-        joiner.take(1, 9, &good[0]).unwrap();
-        assert_eq!(joiner.take(1, 8, &good[1]), Err(NoPart), "another kind");
+        joiner.take(0, (1, 0), 9, &good[0]).unwrap();
+        assert_eq!(
+            joiner.take(0, (1, 0), 8, &good[1]),
+            Err(NoPart),
+            "another kind"
+        );
         let changed = |at: usize, to: u8| {
             let mut part = good[1].clone();
             part[at] = to;
@@ -221,19 +349,76 @@ mod tests {
             [&good[1][..], b"x"].concat(),
             Vec::new(),
         ] {
-            assert_eq!(joiner.take(1, 9, &part), Err(NoPart), "{}", part.len());
+            assert_eq!(
+                joiner.take(0, (1, 0), 9, &part),
+                Err(NoPart),
+                "{}",
+                part.len()
+            );
         }
     }
 
+    /// The first part of a frame that is as large as a frame may be.
+    fn forged(number: u64) -> Vec<u8> {
+        let count = DATAGRAM_SIZE_MAX.div_ceil(PIECE_SIZE) as u8;
+        [&number.to_le_bytes()[..], &[0, count], &[1; PIECE_SIZE]].concat()
+    }
+
     #[test]
-    fn what_stays_incomplete_makes_room() {
+    fn a_flood_from_one_sender_does_not_stop_the_frames_of_others() {
+        let mut joiner = Joiner::default();
+        let theirs = parts(60_000, 7);
+        for part in &theirs[1..] {
+            assert_eq!(joiner.take(0, (1, 0), 9, part), Ok(None));
+        }
+        for number in 0..40_000 {
+            assert_eq!(joiner.take(1, (2, number), 9, &forged(number)), Ok(None));
+            assert!(joiner.size <= SENDER_SIZE_MAX + 60 * PIECE_SIZE);
+        }
+        let whole = joiner.take(2, (1, 0), 9, &theirs[0]).unwrap();
+        assert_eq!(whole, Some(body(60_000)));
+        assert!(joiner.given_up() > 30_000, "{}", joiner.given_up());
+    }
+
+    /// What counts is what was sent, not what was announced.
+    #[test]
+    fn few_parts_displace_nothing() {
         let mut joiner = Joiner::default();
         for number in 0..1_000 {
-            let part = &parts(60_000, number)[3];
-            assert_eq!(joiner.take(1, 9, part), Ok(None));
-            assert!(joiner.size <= INCOMPLETE_SIZE_MAX);
+            assert_eq!(joiner.take(0, (1, 0), 9, &forged(number)), Ok(None));
         }
-        assert!(joiner.given_up() > 700, "{}", joiner.given_up());
-        assert!(joiner.order.len() <= 300);
+        assert_eq!(joiner.given_up(), 0);
+    }
+
+    #[test]
+    fn all_senders_together_have_a_limit_and_the_oldest_goes_first() {
+        let mut joiner = Joiner::default();
+        let theirs = parts(3_000, 7);
+        for sender in 0..40_000 {
+            assert_eq!(joiner.take(0, (sender, 0), 9, &forged(1)), Ok(None));
+            assert!(joiner.size <= INCOMPLETE_SIZE_MAX);
+            if sender == 39_000 {
+                joiner.take(0, (50_000, 0), 9, &theirs[0]).unwrap();
+                joiner.take(0, (50_000, 0), 9, &theirs[1]).unwrap();
+            }
+        }
+        assert!(joiner.given_up() > 20_000, "{}", joiner.given_up());
+        let whole = joiner.take(0, (50_000, 0), 9, &theirs[2]).unwrap();
+        assert_eq!(whole, Some(body(3_000)));
+    }
+
+    #[test]
+    fn what_stays_incomplete_for_long_is_dropped_and_counted() {
+        let mut joiner = Joiner::default();
+        let parts = parts(3_000, 7);
+        joiner.take(5, (1, 0), 9, &parts[0]).unwrap();
+        joiner.expire(4 + INCOMPLETE_US_MAX);
+        assert_eq!((joiner.given_up(), joiner.incomplete.len()), (0, 1));
+        joiner.expire(5 + INCOMPLETE_US_MAX);
+        assert_eq!((joiner.given_up(), joiner.size), (1, 0));
+        assert!(joiner.incomplete.is_empty() && joiner.senders.is_empty());
+        for part in &parts[1..] {
+            assert_eq!(joiner.take(INCOMPLETE_US_MAX, (1, 0), 9, part), Ok(None));
+        }
     }
 }

@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 
-use horseshoe::runtime::decode::{Source, decode};
+use horseshoe::runtime::decode::{Datagram, Joiners, Source, decode};
 use horseshoe::runtime::tally::Tally;
 use horseshoe_fuzz::{pieces, seal};
 use kvclient::datagram::{FrameHeader, open};
@@ -17,7 +17,15 @@ fn decoded(bytes: &[u8]) -> u64 {
     };
     let mut tally = Tally::default();
     let mut given = 0;
-    decode(bytes, from, true, (0, 1), &mut tally, &mut |_| given += 1);
+    let datagram = Datagram {
+        bytes,
+        from,
+        now_us: 0,
+        is_nodes: true,
+        is_open: false,
+    };
+    let mut joiners = Joiners::default();
+    decode(&datagram, (0, 1), &mut joiners, &mut tally, &mut |_| given += 1);
     given + tally.total()
 }
 

@@ -11,7 +11,7 @@ use horseshoe::protocol::types::message::{
 };
 use horseshoe::protocol::types::record::Key;
 use horseshoe::protocol::{Options, Replica, Tuning};
-use horseshoe::runtime::decode::{Arrival, Source, decode};
+use horseshoe::runtime::decode::{Arrival, Datagram, Joiners, Source, decode};
 use horseshoe::runtime::tally::Tally;
 use horseshoe::storage::Table;
 use horseshoe_fuzz::{Piece, pieces, seal};
@@ -194,6 +194,7 @@ fuzz_target!(|bytes: &[u8]| {
     let mut replica = start(now);
     let mut table = Table::default();
     let mut learned = Learned::default();
+    let mut joiners = Joiners::default();
     for piece in pieces(bytes) {
         let pause_us = [0, 100, 5_000, 700_000][usize::from(piece.flags >> 6)];
         now.mono_us += pause_us;
@@ -211,7 +212,14 @@ fuzz_target!(|bytes: &[u8]| {
             is_own_machine: true,
         };
         let mut tally = Tally::default();
-        decode(&sealed, from, true, (0, 1), &mut tally, &mut |arrival| match arrival {
+        let datagram = Datagram {
+            bytes: &sealed,
+            from,
+            now_us: now.mono_us,
+            is_nodes: true,
+            is_open: false,
+        };
+        decode(&datagram, (0, 1), &mut joiners, &mut tally, &mut |arrival| match arrival {
             Arrival::Input(input) => replica.handle_input(now, input),
             Arrival::Transit(transit) => unreachable!("for nobody else: {transit:?}"),
         });

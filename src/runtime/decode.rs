@@ -3,7 +3,7 @@
 //! Takes bytes from anywhere: nothing here panics on them, and no claim of theirs is believed
 //! before it is checked. What can't be read is skipped and counted.
 
-use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use kvclient::datagram::{self, Frame, FrameHeader};
 use kvclient::parts::{self, Joiner, NoPart};
@@ -35,12 +35,73 @@ pub struct Transit<'a> {
     pub frame: Frame<'a>,
 }
 
-/// Who sent the parts of a frame: a node by its id and incarnation, which hold whatever way they took, and
-/// else by the address.
+/// Who sent the parts of a frame: a node by its id, whatever way they took, and else a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Origin {
-    Node(NodeId, u64),
-    Address(SocketAddr),
+enum Sender {
+    Node(NodeId),
+    Host(IpAddr),
+}
+
+/// Frames that come in parts: those of nodes, and those from addresses at which no node is, apart, so
+/// that no stranger displaces the parts that a node sent.
+#[derive(Debug, Default)]
+pub struct Joiners {
+    nodes: Joiner<Sender>,
+    others: Joiner<Sender>,
+}
+
+impl Joiners {
+    /// Takes a part; gives the body of the whole frame once it is there.
+    fn take(
+        &mut self,
+        datagram: &Datagram<'_>,
+        frame: &Frame<'_>,
+    ) -> Result<Option<Vec<u8>>, NoPart> {
+        let FrameHeader {
+            kind,
+            origin,
+            incarnation,
+            ..
+        } = frame.header;
+        let is_nodes = datagram.is_nodes && kind >= PEER_KIND_MIN;
+        // What a header says counts only if a node has sent it. Several clients may share a host, not
+        // a port of it.
+        let sender = match is_nodes && origin != 0 {
+            true => (Sender::Node(origin), incarnation),
+            false => (
+                Sender::Host(datagram.from.address.ip()),
+                u64::from(datagram.from.address.port()),
+            ),
+        };
+        let joiner = match is_nodes {
+            true => &mut self.nodes,
+            false => &mut self.others,
+        };
+        joiner.take(datagram.now_us, sender, kind, frame.body)
+    }
+
+    /// Drops what has been incomplete for too long; gives how many frames were dropped so far.
+    fn given_up(&mut self, now_us: u64) -> u64 {
+        let all = [&mut self.nodes, &mut self.others];
+        let each = all.map(|joiner| {
+            joiner.expire(now_us);
+            joiner.given_up()
+        });
+        each.iter().sum()
+    }
+}
+
+/// A datagram that arrived.
+#[derive(Debug, Clone, Copy)]
+pub struct Datagram<'a> {
+    pub bytes: &'a [u8],
+    pub from: Source,
+    /// On the clock that does not jump.
+    pub now_us: u64,
+    /// A node is known to be at the address that it came from.
+    pub is_nodes: bool,
+    /// Frames of nodes are taken from any address: there is no configuration yet.
+    pub is_open: bool,
 }
 
 /// Where a datagram came from.
@@ -51,18 +112,18 @@ pub struct Source {
 }
 
 /// Gives each frame that can be read, or is for another node than `own` (0: it has no id yet). Frames
-/// of nodes count only if `is_nodes`: it is a node's address that they come from; or if they count from
+/// of nodes count only if they come from a node's address, or if they count from
 /// anywhere. `own_cluster` is 0 while there is none.
 pub fn decode<'a>(
-    bytes: &'a [u8],
-    from: Source,
-    is_nodes: bool,
+    datagram: &Datagram<'a>,
     (own_cluster, own): (u64, NodeId),
-    joiner: &mut Joiner<Origin>,
+    joiners: &mut Joiners,
     tally: &mut Tally,
     give: &mut dyn FnMut(Arrival<'a>),
 ) {
-    let (header, frames) = match datagram::open(bytes) {
+    tally.raise_to(Cause::PartsMissing, joiners.given_up(datagram.now_us));
+    let from = datagram.from;
+    let (header, frames) = match datagram::open(datagram.bytes) {
         Ok(opened) => opened,
         Err(error) => return tally.count(error.into()),
     };
@@ -73,7 +134,8 @@ pub fn decode<'a>(
             let FrameHeader {
                 kind, destination, ..
             } = frame.header;
-            is_nodes
+            datagram.is_nodes
+                || datagram.is_open
                 || configuration::is_heard_from_anywhere(
                     kind,
                     cluster,
@@ -92,7 +154,7 @@ pub fn decode<'a>(
             }
             Ok(frame) if !is_peers(&frame) && via != 0 => Err(Cause::KindMisplaced),
             Ok(frame) if frame.header.flags & parts::PART != 0 => {
-                match join(joiner, from.address, &frame) {
+                match joiners.take(datagram, &frame) {
                     Ok(Some(body)) => {
                         let frame = Frame {
                             header: frame.header,
@@ -112,27 +174,6 @@ pub fn decode<'a>(
             Err(cause) => tally.count(cause),
         }
     }
-    tally.raise_to(Cause::PartsMissing, joiner.given_up());
-}
-
-/// Takes a part; gives the body of the whole frame once it is there.
-fn join(
-    joiner: &mut Joiner<Origin>,
-    from: SocketAddr,
-    frame: &Frame<'_>,
-) -> Result<Option<Vec<u8>>, NoPart> {
-    let FrameHeader {
-        kind,
-        origin,
-        incarnation,
-        ..
-    } = frame.header;
-    let is_nodes = kind >= PEER_KIND_MIN && origin != 0;
-    let sender = match is_nodes {
-        true => Origin::Node(origin, incarnation),
-        false => Origin::Address(from),
-    };
-    joiner.take(sender, kind, frame.body)
 }
 
 fn input(cluster: u64, via: NodeId, from: Source, frame: &Frame<'_>) -> Result<Input, Cause> {
@@ -258,15 +299,23 @@ mod tests {
         writer.seal(&header).to_vec()
     }
 
+    fn datagram(bytes: &[u8], is_nodes: bool) -> Datagram<'_> {
+        Datagram {
+            bytes,
+            from: from(),
+            now_us: 1,
+            is_nodes,
+            is_open: false,
+        }
+    }
+
     fn decoded(bytes: &[u8]) -> (Vec<Input>, Tally) {
         let mut tally = Tally::default();
         let mut inputs = Vec::new();
         decode(
-            bytes,
-            from(),
-            true,
+            &datagram(bytes, true),
             (0, 1),
-            &mut Joiner::default(),
+            &mut Joiners::default(),
             &mut tally,
             &mut |arrival| match arrival {
                 Arrival::Input(input) => inputs.push(input),
@@ -393,7 +442,7 @@ mod tests {
             keys: keys.collect(),
         };
         let message = Message::from(asked);
-        let (mut tally, mut joiner) = (Tally::default(), Joiner::default());
+        let (mut tally, mut joiners) = (Tally::default(), Joiners::default());
         let (mut inputs, mut transits) = (Vec::new(), 0);
         let parts: Vec<Vec<u8>> = parts::cut(&body(&message), 77).collect();
         for part in parts.iter().chain(&parts).rev() {
@@ -411,11 +460,9 @@ mod tests {
             for own in [1, 3] {
                 let own = (9, own);
                 decode(
-                    bytes,
-                    from(),
-                    true,
+                    &datagram(bytes, true),
                     own,
-                    &mut joiner,
+                    &mut joiners,
                     &mut tally,
                     &mut |arrival| match arrival {
                         Arrival::Input(input) => inputs.push(input),
@@ -437,18 +484,82 @@ mod tests {
         assert_eq!(envelope.message, message);
     }
 
+    /// A datagram with one part of a frame.
+    fn part_of(sender: u8, kind: u8, part: &[u8]) -> Vec<u8> {
+        let header = FrameHeader {
+            flags: parts::PART,
+            ..frame(kind)
+        };
+        let mut writer = DatagramWriter::default();
+        writer.push(&header, part);
+        let header = DatagramHeader {
+            sender,
+            cluster: 9,
+            ..DatagramHeader::default()
+        };
+        writer.seal(&header).to_vec()
+    }
+
+    /// Forged parts of any kind, from an address at which no node is.
+    #[test]
+    fn a_flood_of_parts_does_not_stop_the_frames_of_a_node_or_another_client() {
+        let names = (0..200)
+            .map(|n| crate::protocol::types::record::Key::user(format!("key {n}").as_bytes()));
+        let asked = Message::from(message::CopiesAsked {
+            keys: names.collect(),
+        });
+        let mut hello = Vec::new();
+        let said = Hello {
+            client: 7,
+            nonce: 8,
+            library_version: "x".repeat(3_000),
+        };
+        wire::encode(&mut hello, &said);
+        let other = source("10.0.0.7:4711");
+        let node: Vec<Vec<u8>> = parts::cut(&body(&asked), 1).collect();
+        let client: Vec<Vec<u8>> = parts::cut(&hello, 1).collect();
+        let (mut tally, mut joiners, mut given) = (Tally::default(), Joiners::default(), 0);
+        let mut take = |bytes: &[u8], from, is_nodes| {
+            let datagram = Datagram {
+                from,
+                ..datagram(bytes, is_nodes)
+            };
+            decode(&datagram, (9, 1), &mut joiners, &mut tally, &mut |_| {
+                given += 1
+            });
+        };
+        take(&part_of(2, asked.kind(), &node[0]), from(), true);
+        take(&part_of(0, wire::kind::HELLO, &client[0]), other, false);
+        let piece = vec![1; node[0].len() - 10];
+        for number in 0u64..40_000 {
+            let forged = [&number.to_le_bytes()[..], &[0, 59], &piece].concat();
+            let port = u16::try_from(1 + number % 60_000).unwrap();
+            let mut stranger = source("10.0.0.8:1");
+            stranger.address.set_port(port);
+            for kind in [wire::kind::HELLO, 29, asked.kind()] {
+                take(&part_of(0, kind, &forged), stranger, false);
+            }
+        }
+        for part in &node[1..] {
+            take(&part_of(2, asked.kind(), part), from(), true);
+        }
+        for part in &client[1..] {
+            take(&part_of(0, wire::kind::HELLO, part), other, false);
+        }
+        assert_eq!(given, 2);
+        assert!(tally.of(Cause::PartsMissing) > 30_000);
+    }
+
     #[test]
     fn frames_of_nodes_from_elsewhere_are_counted_and_clients_are_heard() {
         let frames = [(26, body(&heartbeat())), (wire::kind::HELLO, hello())];
         let bytes = sealed(0, &frames);
         let (mut tally, mut given) = (Tally::default(), 0);
-        let joiner = &mut Joiner::default();
+        let joiners = &mut Joiners::default();
         decode(
-            &bytes,
-            from(),
-            false,
+            &datagram(&bytes, false),
             (0, 1),
-            joiner,
+            joiners,
             &mut tally,
             &mut |arrival| {
                 given += usize::from(matches!(arrival, Arrival::Input(Input::Client { .. })));
@@ -473,10 +584,9 @@ mod tests {
             ((9, 1), 1, 1),
         ] {
             let (mut tally, mut count) = (Tally::default(), 0);
-            let joiner = &mut Joiner::default();
-            decode(&bytes, from(), false, own, joiner, &mut tally, &mut |_| {
-                count += 1
-            });
+            let joiners = &mut Joiners::default();
+            let datagram = datagram(&bytes, false);
+            decode(&datagram, own, joiners, &mut tally, &mut |_| count += 1);
             // It is not sound, so it is counted as that, and not as a stranger's.
             assert_eq!(tally.of(Cause::Stranger), strangers, "{own:?}");
             assert_eq!(count + tally.total() - strangers, given, "{own:?}");

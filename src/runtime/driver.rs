@@ -10,7 +10,6 @@ use std::pin::Pin;
 use std::time::{Duration, Instant, SystemTime};
 
 use kvclient::datagram::FrameHeader;
-use kvclient::parts::Joiner;
 use kvclient::wire::{Full, NodeStatus};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Sleep;
@@ -18,7 +17,7 @@ use tokio::time::Sleep;
 use super::addresses::AddressBook;
 use super::allocator::{self, Freed};
 use super::bind::bind;
-use super::decode::{Arrival, Origin, Transit, address_of, decode, decode_text};
+use super::decode::{Arrival, Datagram, Joiners, Transit, address_of, decode, decode_text};
 use super::disk::Disk;
 use super::memory::Gauge;
 use super::packer::{Packer, Sender};
@@ -100,7 +99,7 @@ pub struct Driver {
     socket: Socket,
     packer: Packer,
     /// Frames that come in parts.
-    joiner: Joiner<Origin>,
+    joiners: Joiners,
     /// The socket takes no more, until it says that it does.
     send_blocked: bool,
     /// The turn ended before all was handed out.
@@ -183,7 +182,7 @@ impl Bound {
             disk: disk.transpose().map_err(RuntimeError::Thread)?,
             socket: self.socket,
             packer: Packer::new(boot),
-            joiner: Joiner::default(),
+            joiners: Joiners::default(),
             send_blocked: false,
             is_unfinished: false,
             addresses: AddressBook::new(self.own, &config.nodes, self.notifier),
@@ -335,7 +334,7 @@ impl Driver {
             tally,
             replica,
             packer,
-            joiner,
+            joiners,
             addresses,
             takes_text,
             ..
@@ -348,15 +347,18 @@ impl Driver {
             let own = (replica.cluster(), replica.node());
             // Without a configuration nothing tells who has moved since the list was written, and there
             // is nothing yet to be kept from strangers.
-            let is_nodes =
-                addresses.is_nodes(from.address, now.mono_us) || replica.configuration().is_none();
-            let before = tally.of(Cause::Stranger);
-            decode(
+            let datagram = Datagram {
                 bytes,
                 from,
-                is_nodes,
+                now_us: now.mono_us,
+                is_nodes: addresses.is_nodes(from.address, now.mono_us),
+                is_open: replica.configuration().is_none(),
+            };
+            let before = tally.of(Cause::Stranger);
+            decode(
+                &datagram,
                 own,
-                joiner,
+                joiners,
                 tally,
                 &mut |arrival| match arrival {
                     Arrival::Input(input) => replica.handle_input(now, input),

@@ -422,7 +422,9 @@ mod tests {
                     let (id, is_part) =
                         (frame.header.message_id, frame.header.flags == parts::PART);
                     let whole = match is_part {
-                        true => joiner.take(1, frame.header.kind, frame.body).unwrap(),
+                        true => joiner
+                            .take(0, (1, 0), frame.header.kind, frame.body)
+                            .unwrap(),
                         false => Some(frame.body.to_vec()),
                     };
                     got.extend(whole.map(|body| (id, body.len())));

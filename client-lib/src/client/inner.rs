@@ -288,7 +288,7 @@ impl Inner {
                         self.session.handle_frame(now_us, place, kind, frame.body);
                         continue;
                     }
-                    match self.joiner.take(place, kind, frame.body) {
+                    match self.joiner.take(now_us, (place, 0), kind, frame.body) {
                         Ok(Some(body)) => self.session.handle_frame(now_us, place, kind, &body),
                         Ok(None) => {}
                         Err(parts::NoPart) => self.foreign += 1,

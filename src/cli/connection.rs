@@ -87,20 +87,16 @@ impl ConnectionArgs {
         let timeout = self.timeout.unwrap_or(STATUS_TIMEOUT);
         let wait = (timeout / 5).max(timeout.min(STATUS_TIMEOUT));
         let (rows, _) = self.statuses_within(wait)?;
-        let told = rows.iter().filter_map(|(_, status)| status.as_ref());
-        let mut clusters: Vec<(u64, &str)> = told
-            .filter(|status| status.cluster != 0)
-            .map(|status| (status.cluster, status.cluster_name.as_str()))
-            .collect();
-        clusters.sort_unstable();
-        clusters.dedup();
-        let of_name = clusters.iter().filter(|(_, other)| *other == name);
-        let ids: Vec<u64> = of_name.map(|(id, _)| *id).collect();
-        if let [id] = ids[..] {
-            return Ok(id);
+        named_among(name, &rows).map_err(|(kind, exit, message)| self.refuse(kind, exit, &message))
+    }
+
+    /// The id of the cluster that is meant, among those that nodes said they belong to; `None`: any.
+    pub fn cluster_among(&self, rows: &[Row]) -> Result<Option<u64>, NotOne> {
+        match &self.cluster {
+            None => Ok(None),
+            Some(ClusterWord::Id(id)) => Ok(Some(*id)),
+            Some(ClusterWord::Name(name)) => named_among(name, rows).map(Some),
         }
-        let (kind, exit, message) = not_one(name, &clusters, &ids);
-        Err(self.refuse(kind, exit, &message))
     }
 
     fn open_in(&self, cluster: u64, timeout: Duration) -> Result<Client, Exit> {
@@ -207,8 +203,27 @@ impl ConnectionArgs {
     }
 }
 
-/// Why a name does not tell which cluster is meant.
-fn not_one(name: &str, known: &[(u64, &str)], of_name: &[u64]) -> (&'static str, Exit, String) {
+/// Why a name does not tell which cluster is meant: the error's name in JSON, the exit status, the message.
+pub type NotOne = (&'static str, Exit, String);
+
+/// The id of the one cluster of that name among those that the nodes belong to.
+fn named_among(name: &str, rows: &[Row]) -> Result<u64, NotOne> {
+    let told = rows.iter().filter_map(|(_, status)| status.as_ref());
+    let mut clusters: Vec<(u64, &str)> = told
+        .filter(|status| status.cluster != 0)
+        .map(|status| (status.cluster, status.cluster_name.as_str()))
+        .collect();
+    clusters.sort_unstable();
+    clusters.dedup();
+    let of_name = clusters.iter().filter(|(_, other)| *other == name);
+    let ids: Vec<u64> = of_name.map(|(id, _)| *id).collect();
+    match ids[..] {
+        [id] => Ok(id),
+        _ => Err(not_one(name, &clusters, &ids)),
+    }
+}
+
+fn not_one(name: &str, known: &[(u64, &str)], of_name: &[u64]) -> NotOne {
     let in_words = |(id, name): &(u64, &str)| match *name {
         "" => format!("{id:016x} without a name"),
         name => format!("{id:016x} named {name}"),

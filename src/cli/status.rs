@@ -10,7 +10,8 @@ use super::connection::ConnectionArgs;
 use super::exit::Exit;
 use super::{clocks, links, report, words};
 
-/// Show the nodes, and whether a quorum is up; without one the exit status is 3.
+/// Show the nodes, and whether a quorum is up; without one the exit status is 3. With --cluster only a
+/// quorum of that cluster counts.
 #[derive(Debug, Args)]
 pub struct StatusArgs {
     /// Show the links between nodes, who reaches whom, and the routes
@@ -26,17 +27,37 @@ pub fn run(arguments: StatusArgs, connection: &ConnectionArgs) -> Exit {
         Ok(told) => told,
         Err(exit) => return exit,
     };
+    // All nodes are shown, whatever cluster they are of: that may be what is wrong.
+    let cluster = connection.cluster_among(&rows);
+    let up = match &cluster {
+        Ok(cluster) => Up {
+            cluster: *cluster,
+            quorum: quorum(&rows, *cluster),
+        },
+        Err(_) => Up::default(),
+    };
     let text = match connection.json {
-        true => in_json(&rows, &unresolved, arguments.links),
-        false => in_words(&rows, &unresolved, arguments.links),
+        true => in_json(&rows, &unresolved, arguments.links, up),
+        false => in_words(&rows, &unresolved, arguments.links, up),
     };
     if let Err(exit) = report::print_bytes(text.as_bytes()) {
         return exit;
     }
-    match quorum(&rows) {
-        true => Exit::Done,
-        false => Exit::NoQuorum,
+    match cluster {
+        Err((_, exit, message)) => {
+            report::complain(&format!("horseshoe: {message}\n"));
+            exit
+        }
+        Ok(_) if up.quorum => Exit::Done,
+        Ok(_) => Exit::NoQuorum,
     }
+}
+
+/// Whether a quorum is up, and of which cluster if one was named.
+#[derive(Debug, Clone, Copy, Default)]
+struct Up {
+    cluster: Option<u64>,
+    quorum: bool,
 }
 
 /// What those nodes say that answered.
@@ -47,9 +68,12 @@ pub fn said(rows: &[Row]) -> impl Iterator<Item = &NodeStatus> {
 /// A name that can't be found, and why.
 pub type Unresolved = (String, String);
 
-/// A quorum is up if a node that has a vote hears one.
-fn quorum(rows: &[Row]) -> bool {
-    said(rows).any(|status| status.votes && status.quorum)
+/// A quorum is up if a node that has a vote hears one. `None`: of any cluster.
+fn quorum(rows: &[Row], cluster: Option<u64>) -> bool {
+    let is_meant = |status: &&NodeStatus| cluster.is_none_or(|id| id == status.cluster);
+    said(rows)
+        .filter(is_meant)
+        .any(|status| status.votes && status.quorum)
 }
 
 const HEAD: [&str; 14] = [
@@ -69,7 +93,7 @@ const HEAD: [&str; 14] = [
     "dropped",
 ];
 
-fn in_words(rows: &[Row], unresolved: &[Unresolved], with_links: bool) -> String {
+fn in_words(rows: &[Row], unresolved: &[Unresolved], with_links: bool, up: Up) -> String {
     let mut text = match with_links {
         true => links::in_words(rows),
         false => nodes_in_words(rows),
@@ -127,10 +151,11 @@ fn in_words(rows: &[Row], unresolved: &[Unresolved], with_links: bool) -> String
     }
     text.push_str(&clocks::of_silent(rows));
     text.push_str(&clusters(rows));
-    text.push_str(match quorum(rows) {
-        true => "a quorum is up\n",
-        false => "no quorum is up\n",
-    });
+    let a = if up.quorum { "a" } else { "no" };
+    let of = up
+        .cluster
+        .map_or(String::new(), |id| format!(" of cluster {id:016x}"));
+    writeln!(text, "{a} quorum{of} is up").expect("a string takes all");
     text
 }
 
@@ -287,7 +312,7 @@ pub fn align<R: AsRef<[String]>>(table: &[R]) -> String {
     text
 }
 
-fn in_json(rows: &[Row], unresolved: &[Unresolved], with_links: bool) -> String {
+fn in_json(rows: &[Row], unresolved: &[Unresolved], with_links: bool, up: Up) -> String {
     let nodes: Vec<Value> = rows
         .iter()
         .map(|(address, status)| match status {
@@ -308,7 +333,7 @@ fn in_json(rows: &[Row], unresolved: &[Unresolved], with_links: bool) -> String 
             }
         })
         .collect();
-    let mut all = json!({ "quorum": quorum(rows), "nodes": nodes });
+    let mut all = json!({ "quorum": up.quorum, "nodes": nodes });
     if with_links {
         all["links"] = links::in_json(rows);
     }
@@ -431,6 +456,35 @@ mod tests {
         (format!("10.0.0.{id}:7000"), Some(status))
     }
 
+    fn any(rows: &[Row]) -> Up {
+        Up {
+            cluster: None,
+            quorum: quorum(rows, None),
+        }
+    }
+
+    #[test]
+    fn a_quorum_of_another_cluster_does_not_count() {
+        let of = |cluster, quorum| {
+            let (address, status) = node(1, true, quorum);
+            let status = status.unwrap();
+            (address, Some(NodeStatus { cluster, ..status }))
+        };
+        let rows = [of(7, false), of(0xab, true)];
+        assert!(quorum(&rows, None) && quorum(&rows, Some(0xab)));
+        assert!(!quorum(&rows, Some(7)) && !quorum(&rows, Some(8)));
+        let up = Up {
+            cluster: Some(7),
+            quorum: false,
+        };
+        let words = in_words(&rows, &[], false, up);
+        assert!(
+            words.ends_with("\nno quorum of cluster 0000000000000007 is up\n"),
+            "{words}"
+        );
+        assert!(in_json(&rows, &[], false, up).contains("\"quorum\":false"));
+    }
+
     #[test]
     fn a_row_a_node() {
         let rows = [
@@ -451,7 +505,7 @@ far:1          no         -     -       -      -      -      -     -           -
 10.0.0.2:7000: it came back without its state
 a quorum is up
 ";
-        assert_eq!(in_words(&rows, &[], false), expected);
+        assert_eq!(in_words(&rows, &[], false, any(&rows)), expected);
     }
 
     #[test]
@@ -467,14 +521,14 @@ a quorum is up
             ..status.unwrap()
         };
         let rows = [(address, Some(status))];
-        let words = in_words(&rows, &[], false);
+        let words = in_words(&rows, &[], false, any(&rows));
         for line in [
             "10.0.0.1:7000: 7 keys that node 2 missed wait to be copied to it\n",
             "node 3 missed wait to be copied to it; 10 more writes that it missed could not be noted\n",
         ] {
             assert!(words.contains(line), "{words}");
         }
-        let value: Value = serde_json::from_str(&in_json(&rows, &[], false)).unwrap();
+        let value: Value = serde_json::from_str(&in_json(&rows, &[], false, any(&rows))).unwrap();
         let expected = json!([
             { "node": 2, "keys": 7, "overflowed": 0 },
             { "node": 3, "keys": 65_536, "overflowed": 10 },
@@ -495,11 +549,11 @@ a quorum is up
             ..status.unwrap()
         };
         let rows = [(address, Some(status))];
-        let words = in_words(&rows, &[], false);
+        let words = in_words(&rows, &[], false, any(&rows));
         let line = "10.0.0.2:7000: it copies what the members hold: 250000 keys so far, \
                     25 % looked through\n";
         assert!(words.contains(line), "{words}");
-        let value: Value = serde_json::from_str(&in_json(&rows, &[], false)).unwrap();
+        let value: Value = serde_json::from_str(&in_json(&rows, &[], false, any(&rows))).unwrap();
         let expected = json!({ "buckets_done": 1_024, "buckets": 4_096, "keys_copied": 250_000 });
         assert_eq!(value["nodes"][0]["learning"], expected);
     }
@@ -518,25 +572,25 @@ a quorum is up
             ..status.unwrap()
         };
         let rows = [(address, Some(status))];
-        let words = in_words(&rows, &[], false);
+        let words = in_words(&rows, &[], false, any(&rows));
         let line = "10.0.0.2:7000: no working disk: a write has taken 7.3 s and is not finished \
                     (--disk-hung-after 2.0 s)";
         assert!(words.contains(line), "{words}");
-        let value: Value = serde_json::from_str(&in_json(&rows, &[], false)).unwrap();
+        let value: Value = serde_json::from_str(&in_json(&rows, &[], false, any(&rows))).unwrap();
         assert_eq!(value["nodes"][0]["disk"]["unsynced_ms"], json!(7_310));
     }
 
     #[test]
     fn a_quorum_is_up_if_a_node_with_a_vote_hears_one() {
-        assert!(quorum(&[node(1, false, true), node(2, true, true)]));
-        assert!(!quorum(&[node(1, false, true), node(2, true, false)]));
-        assert!(!quorum(&[("a:1".to_owned(), None)]));
+        assert!(quorum(&[node(1, false, true), node(2, true, true)], None));
+        assert!(!quorum(&[node(1, false, true), node(2, true, false)], None));
+        assert!(!quorum(&[("a:1".to_owned(), None)], None));
     }
 
     #[test]
     fn json_has_a_node_an_object() {
         let rows = [node(1, true, true), ("far:1".to_owned(), None)];
-        let line = in_json(&rows, &[], false);
+        let line = in_json(&rows, &[], false, any(&rows));
         let value: Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["quorum"], json!(true));
         assert_eq!(value["nodes"][0]["incarnation"], json!("00000000000000ab"));
@@ -561,10 +615,10 @@ a quorum is up
             (address, Some(status))
         };
         let rows = [of(0xab, "orders"), of(0xab, "orders"), of(7, "")];
-        let words = in_words(&rows, &[], false);
+        let words = in_words(&rows, &[], false, any(&rows));
         let lines = "\ncluster 0000000000000007\ncluster 00000000000000ab, named orders\na quorum";
         assert!(words.contains(lines), "{words}");
-        let value: Value = serde_json::from_str(&in_json(&rows, &[], false)).unwrap();
+        let value: Value = serde_json::from_str(&in_json(&rows, &[], false, any(&rows))).unwrap();
         assert_eq!(value["nodes"][0]["cluster_name"], json!("orders"));
     }
 

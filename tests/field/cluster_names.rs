@@ -39,6 +39,19 @@ fn a_named_cluster_is_found_by_its_name() {
         text.contains("named invoices") && text.contains("named orders"),
         "{text}"
     );
+    // A quorum of another cluster is no answer to whether this one serves.
+    let nobody = format!("{},127.92.0.4:8801", two.list());
+    for (nodes, cluster, status) in [
+        (&list, "orders", 0),
+        (&list, &id(&one), 0),
+        (&two.list(), &id(&one), 3),
+        (&nobody, "orders", 2),
+        (&nobody, "invoices", 0),
+    ] {
+        let (told, text) = horseshoe(nodes, &["--cluster", cluster, "status"]);
+        assert_eq!(told.status.code(), Some(status), "{cluster}: {text}");
+        assert!(text.contains(&two.list()), "all are shown: {text}");
+    }
     // Names are not unique.
     let three = Cluster::start_at(at(3), Keep::Memory, &options);
     let list = format!("{},{}", one.list(), three.list());

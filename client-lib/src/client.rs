@@ -12,7 +12,7 @@ mod wake;
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use nix::sys::socket::{
@@ -74,7 +74,8 @@ pub enum OpenError {
 pub struct Client {
     names: Vec<String>,
     deadline: Duration,
-    socket: UdpSocket,
+    /// Shared with nobody; see `Wake`.
+    socket: Arc<UdpSocket>,
     wake: Wake,
     inner: Mutex<Inner>,
 }
@@ -113,7 +114,7 @@ impl Client {
         Ok(Client {
             names,
             deadline: options.deadline,
-            socket,
+            socket: Arc::new(socket),
             wake,
             inner: Mutex::new(inner),
         })
@@ -341,20 +342,12 @@ impl Client {
 }
 
 /// The numbers of descriptors that the program has closed may be those of its own files by now: they are
-/// left alone, and others closed in their place.
+/// left alone.
 impl Drop for Client {
     fn drop(&mut self) {
         let inner = self.inner.get_mut();
         let is_lost = inner.is_ok_and(|inner| inner.is_lost());
-        if is_lost || !self.wake.is_own(&self.socket) {
-            let Ok(socket) = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)) else {
-                return;
-            };
-            if let Ok(wake) = Wake::new(&socket) {
-                std::mem::forget(std::mem::replace(&mut self.wake, wake));
-            }
-            std::mem::forget(std::mem::replace(&mut self.socket, socket));
-        }
+        self.wake.keep_foreign_open(&self.socket, is_lost);
     }
 }
 

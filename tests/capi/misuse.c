@@ -13,6 +13,8 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -440,6 +442,13 @@ static void cancelling(kvc_client *client) {
 enum { NOTHING, FILES, SOCKETS, KINDS };
 #define TAKEN_MAX 16
 
+static void close_from_3(int keep_sockets) {
+    for (int fd = 3; fd < 1024; fd++) {
+        struct stat file;
+        if (!keep_sockets || (fstat(fd, &file) == 0 && !S_ISSOCK(file.st_mode))) close(fd);
+    }
+}
+
 /* As a daemon does when it starts: all descriptors are closed, and their numbers are soon those of others. */
 static void close_descriptors(int kind) {
     alarm(20); /* a call that waits for its deadline takes longer */
@@ -447,7 +456,7 @@ static void close_descriptors(int kind) {
     kvc_client *submitting = open_client(nodes), *polling = open_client(nodes);
     caller waiting;
     start(&waiting, stuck);
-    for (int fd = 3; fd < 1024; fd++) close(fd);
+    close_from_3(0);
     int taken[TAKEN_MAX];
     for (int i = 0; i < TAKEN_MAX && kind != NOTHING; i++) {
         taken[i] = kind == FILES ? open("/tmp", O_TMPFILE | O_RDWR, 0600) : socket(AF_INET, SOCK_DGRAM, 0);
@@ -478,19 +487,53 @@ static void close_descriptors(int kind) {
     kvc_free(own);
 }
 
-static void closed_descriptors(void) {
-    for (int kind = NOTHING; kind < KINDS; kind++) {
-        fflush(NULL);
-        const pid_t child = fork();
-        EXPECT(child >= 0);
-        if (child == 0) {
-            close_descriptors(kind);
-            _exit(0);
-        }
-        int status;
-        EXPECT(waitpid(child, &status, 0) == child);
-        EXPECT(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+/* The program's files have the numbers, and it can open no more when it frees the client. */
+static void free_at_the_limit(int unused) {
+    (void)unused;
+    kvc_client *client = open_client(nodes);
+    close_from_3(0);
+    struct rlimit limit;
+    EXPECT(getrlimit(RLIMIT_NOFILE, &limit) == 0);
+    limit.rlim_cur = 3 + TAKEN_MAX;
+    EXPECT(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+    int taken[TAKEN_MAX];
+    for (int i = 0; i < TAKEN_MAX; i++) EXPECT((taken[i] = open("/tmp", O_TMPFILE | O_RDWR, 0600)) >= 3);
+    EXPECT(open("/tmp", O_TMPFILE | O_RDWR, 0600) == -1 && errno == EMFILE);
+    kvc_free(client);
+    struct stat file;
+    for (int i = 0; i < TAKEN_MAX; i++) EXPECT(fstat(taken[i], &file) == 0);
+}
+
+/* The socket is still there; the other numbers are those of files of the same kinds. */
+static void free_beside_the_same_kinds(int unused) {
+    (void)unused;
+    kvc_client *client = open_client(nodes);
+    close_from_3(1);
+    int taken[TAKEN_MAX];
+    for (int i = 0; i < TAKEN_MAX; i++) EXPECT((taken[i] = eventfd(1 + i, EFD_NONBLOCK)) >= 3);
+    kvc_free(client);
+    eventfd_t value;
+    for (int i = 0; i < TAKEN_MAX; i++)
+        EXPECT(eventfd_read(taken[i], &value) == 0 && value == (eventfd_t)(1 + i));
+}
+
+static void in_a_child_of_its_own(void (*test)(int), int kind) {
+    fflush(NULL);
+    const pid_t child = fork();
+    EXPECT(child >= 0);
+    if (child == 0) {
+        test(kind);
+        _exit(0);
     }
+    int status;
+    EXPECT(waitpid(child, &status, 0) == child);
+    EXPECT(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+static void closed_descriptors(void) {
+    for (int kind = NOTHING; kind < KINDS; kind++) in_a_child_of_its_own(close_descriptors, kind);
+    in_a_child_of_its_own(free_at_the_limit, 0);
+    in_a_child_of_its_own(free_beside_the_same_kinds, 0);
 }
 
 static int entries_of(const char *path) {

@@ -1,9 +1,13 @@
 //! The file descriptors that threads wait on: for an application's own loop one that is readable when
 //! there is something to do; and a nudge for a thread that waits on the socket.
+//!
+//! The program may close descriptors that are not its own, and open files of its own under their numbers.
+//! `Arc`s hold the descriptors so that those numbers can be left open.
 
 use std::io;
 use std::net::UdpSocket;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -17,14 +21,20 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 /// No wait is longer, so that no duration is too long for the system.
 const WAIT_MAX: Duration = Duration::from_secs(3_600);
 
+const SOCKET_EVENT: EpollEvent = EpollEvent::new(EpollFlags::EPOLLIN, 0);
+const TIMER_EVENT: EpollEvent = EpollEvent::new(EpollFlags::EPOLLIN, 1);
+const FLAG_EVENT: EpollEvent = EpollEvent::new(EpollFlags::EPOLLIN, 2);
+/// It wakes nobody through the epoll fd. It is added so that `is_added` knows it.
+const NUDGE_EVENT: EpollEvent = EpollEvent::new(EpollFlags::empty(), 3);
+
 #[derive(Debug)]
 pub(super) struct Wake {
     /// Readable when the socket is, when the timer expired, or while the flag is up.
-    epoll: Epoll,
-    timer: TimerFd,
+    epoll: Arc<Epoll>,
+    timer: Arc<TimerFd>,
     /// A flag, because a timer that is to expire at once costs many times as much.
-    flag: EventFd,
-    nudge: EventFd,
+    flag: Arc<EventFd>,
+    nudge: Arc<EventFd>,
     /// The socket's place among files: with this it is told from another file under its number. Its port
     /// would not do: it changes.
     socket: (u64, u64),
@@ -50,15 +60,16 @@ impl Wake {
         let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?;
         let nudge = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
-        epoll.add(socket.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
         let flag = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
-        epoll.add(timer.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, 1))?;
-        epoll.add(flag.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, 2))?;
+        epoll.add(socket.as_fd(), SOCKET_EVENT)?;
+        epoll.add(timer.as_fd(), TIMER_EVENT)?;
+        epoll.add(flag.as_fd(), FLAG_EVENT)?;
+        epoll.add(nudge.as_fd(), NUDGE_EVENT)?;
         Ok(Wake {
-            epoll,
-            timer,
-            flag,
-            nudge,
+            epoll: Arc::new(epoll),
+            timer: Arc::new(timer),
+            flag: Arc::new(flag),
+            nudge: Arc::new(nudge),
             socket: place(socket)?,
         })
     }
@@ -77,6 +88,37 @@ impl Wake {
     /// they start, closes the client's too, and their numbers are given to others.
     pub fn is_own(&self, socket: &UdpSocket) -> bool {
         place(socket).is_ok_and(|place| place == self.socket)
+    }
+
+    /// To be called before the descriptors are dropped: they are closed then, but for the numbers that
+    /// are not surely the client's any more. Those stay open, as they may be files of the program's. Needs
+    /// no further descriptor, as the program may have all that it can have. `is_lost`: the program is known
+    /// to have closed them.
+    pub fn keep_foreign_open(&self, socket: &Arc<UdpSocket>, is_lost: bool) {
+        let is_own = !is_lost && self.is_own(socket);
+        let has_epoll = is_own && self.is_added(&**socket, SOCKET_EVENT);
+        if !is_own {
+            leak(socket);
+        }
+        if !has_epoll {
+            leak(&self.epoll);
+        }
+        if !has_epoll || !self.is_added(&*self.timer, TIMER_EVENT) {
+            leak(&self.timer);
+        }
+        if !has_epoll || !self.is_added(&*self.flag, FLAG_EVENT) {
+            leak(&self.flag);
+        }
+        if !has_epoll || !self.is_added(&*self.nudge, NUDGE_EVENT) {
+            leak(&self.nudge);
+        }
+    }
+
+    /// Whether the epoll fd holds this file under this number. It knows files themselves, whereas all
+    /// timers and event fds of the system have one inode. Nothing is changed, as a child of the program
+    /// may share the epoll fd.
+    fn is_added(&self, file: impl AsFd, mut event: EpollEvent) -> bool {
+        self.epoll.modify(file.as_fd(), &mut event).is_ok()
     }
 
     /// Waits until the socket is readable or a nudge comes; a signal may end it earlier. False if the
@@ -142,6 +184,11 @@ impl Wake {
         }
         alarm.at_us = at_us;
     }
+}
+
+/// Never closes it.
+fn leak<T>(descriptor: &Arc<T>) {
+    std::mem::forget(Arc::clone(descriptor));
 }
 
 /// The device and the number of an open file.

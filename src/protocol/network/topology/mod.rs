@@ -468,14 +468,14 @@ mod tests {
 
     const NODES: NodeId = 5;
 
-    fn at(mono_ms: u64) -> Now {
+    pub(super) fn at(mono_ms: u64) -> Now {
         Now {
             mono_us: mono_ms * 1_000,
             wall_ms: 1_000_000 + mono_ms,
         }
     }
 
-    fn row(node: NodeId, hears: &[NodeId], clock: u64) -> Row {
+    pub(super) fn row(node: NodeId, hears: &[NodeId], clock: u64) -> Row {
         let link = |from: &NodeId| LinkTold {
             from: *from,
             up: true,
@@ -499,7 +499,7 @@ mod tests {
         }
     }
 
-    fn beat(rows: Vec<Row>) -> Heartbeat {
+    pub(super) fn beat(rows: Vec<Row>) -> Heartbeat {
         Heartbeat {
             number: 1,
             echo: None,
@@ -508,7 +508,7 @@ mod tests {
     }
 
     /// What node `me` knows where each of `links`, from and to, works.
-    fn view(me: NodeId, links: &[(NodeId, NodeId)]) -> Links {
+    pub(super) fn view(me: NodeId, links: &[(NodeId, NodeId)]) -> Links {
         let mut view = Links::new(Timings::new(50, 200, 0));
         view.set_nodes(me, 1..=NODES);
         let mut rows = Vec::new();
@@ -525,7 +525,7 @@ mod tests {
         view
     }
 
-    fn both(pairs: &[(NodeId, NodeId)]) -> Vec<(NodeId, NodeId)> {
+    pub(super) fn both(pairs: &[(NodeId, NodeId)]) -> Vec<(NodeId, NodeId)> {
         pairs
             .iter()
             .flat_map(|(a, b)| [(*a, *b), (*b, *a)])

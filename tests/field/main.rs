@@ -3,6 +3,7 @@
 //!
 //! | file | subject |
 //! |---|---|
+//! | `c_programs.rs` | programs with the C library: misuse, forks, closed descriptors, a virtual address |
 //! | `clocks.rs` | a clock that is off |
 //! | `clusters.rs` | addresses that belong to another cluster now |
 //! | `cluster_names.rs` | the name that an operator gave a cluster |
@@ -14,6 +15,7 @@
 //! | `names.rs` | names that do not resolve, dead name servers, names that move |
 //! | `quotas.rs` | a quota, which the file system does not show |
 //! | `readdress.rs` | all, some or one of the nodes get other addresses |
+//! | `runs.rs` | `horseshoe run` with a long input |
 //! | `slow_links.rs` | round trips of up to a second |
 //! | `small_packets.rs` | a network that drops fragments and packets of more than 1,280 bytes |
 //! | `starting.rs` | an own address that is not there yet, or that others cannot reach; signals |
@@ -21,6 +23,9 @@
 //!
 //! `tests/field/run.sh` runs them in a network namespace of their own, where tests may add addresses.
 
+#[path = "../../client-lib/tests/balancer/mod.rs"]
+mod balancer;
+mod c_programs;
 mod clocks;
 mod cluster_names;
 mod clusters;
@@ -39,6 +44,7 @@ mod preload;
 mod process;
 mod quotas;
 mod readdress;
+mod runs;
 mod slow_links;
 mod small_packets;
 mod starting;

@@ -1,8 +1,11 @@
-//! Limits that the documents name are those of the code.
+//! Limits that the documents name are those of the code, and functions and files that
+//! docs/architecture.md names exist.
 //!
 //! Each row of the tables is a phrase of a document, with `{}` for the limit, and a constant. A
 //! changed constant fails here, and so does a changed sentence: then correct the document, or the
 //! row.
+
+use std::path::Path;
 
 use horseshoe::config::MEMORY_MAX_MIN;
 use horseshoe::gateway::text;
@@ -528,4 +531,55 @@ fn limits_are_found_as_documents_spell_them() {
     assert!(!is_spelled(Limit::Ms(11_000), "ten seconds"));
     assert!(holds("up to 200 bytes", "200 bytes") && !holds("up to 1200 bytes", "200 bytes"));
     assert!(!holds("every 50", "every 5"));
+}
+
+/// The Rust files of a folder and those below it.
+fn sources(folder: &Path, into: &mut Vec<String>) {
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            sources(&path, into);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            into.push(std::fs::read_to_string(path).expect("a source"));
+        }
+    }
+}
+
+/// `name`, or `Type::name` in a file that implements something of the type.
+fn is_defined(function: &str, sources: &[String]) -> bool {
+    let (of, name) = match function.rsplit_once("::") {
+        Some((of, name)) => (format!("impl {of} "), name),
+        None => (String::new(), function),
+    };
+    let heads = ["(", "<"].map(|open| format!("fn {name}{open}"));
+    let defines = |text: &&String| heads.iter().any(|head| text.contains(head));
+    sources
+        .iter()
+        .filter(defines)
+        .any(|text| text.contains(&of))
+}
+
+/// A span of code that names a file or a folder.
+fn is_path(span: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-./".contains(c);
+    span.contains(['/', '.']) && span.chars().all(is_plain)
+}
+
+#[test]
+fn functions_and_files_of_the_architecture_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut texts = Vec::new();
+    for folder in ["src", "client-lib"] {
+        sources(&root.join(folder), &mut texts);
+    }
+    assert!(!is_defined("no_such_function", &texts) && !is_defined("Replica::call", &texts));
+    let spans = include_str!("../docs/architecture.md").split('`');
+    let spans: Vec<&str> = spans.skip(1).step_by(2).collect();
+    let functions = spans.iter().filter_map(|span| span.strip_suffix("()"));
+    let paths = spans.iter().filter(|span| is_path(span));
+    assert!(functions.clone().count() > 50 && paths.clone().count() > 50);
+    let functions = functions.filter(|function| !is_defined(function, &texts));
+    let paths = paths.filter(|path| !root.join(path).exists()).copied();
+    let missing: Vec<&str> = functions.chain(paths).collect();
+    assert!(missing.is_empty(), "docs/architecture.md names {missing:?}");
 }

@@ -244,8 +244,9 @@ pub fn a_node_without_its_state_catches_up_over_slow_links() {
     }
 }
 
-/// An attempt is lost with its request or its answer, which is one in ten where 5 % of the messages are lost, and
-/// a put has time for two or three attempts: so about one in two hundred ends as an unknown outcome.
+/// An attempt is lost with its request or its answer: one in ten where 5 % of the messages are lost.
+/// A put has time for two or three attempts, so about one in two hundred ends as an unknown
+/// outcome.
 #[test]
 pub fn writes_over_slow_links_that_lose_messages_end_in_time() {
     const SEEDS: u64 = 20;

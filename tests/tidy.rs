@@ -253,6 +253,25 @@ fn documents_link_to_what_exists() {
     assert_none("broken links", broken);
 }
 
+/// A crate's name is enough, and an address that nobody has is worse than none.
+#[test]
+fn nothing_links_to_a_package_registry_or_an_invented_repository() {
+    let texts: Vec<_> = files()
+        .into_iter()
+        .filter(|p| has_extension(p, &["md"]) || p.ends_with("Cargo.toml"))
+        .collect();
+    let found = lines_with(&texts, |_, line| {
+        let is_address = ["repository =", "homepage =", "documentation ="];
+        ["crates.io/", "docs.rs/", "lib.rs/crates"]
+            .iter()
+            .any(|page| line.contains(page))
+            || is_address
+                .iter()
+                .any(|key| line.trim_start().starts_with(key))
+    });
+    assert_none("links to registries or repositories", found);
+}
+
 #[test]
 fn every_rule_that_can_be_switched_off_is_in_the_document() {
     let rules = read(&root().join("src/protocol/types/rules.rs")).unwrap();

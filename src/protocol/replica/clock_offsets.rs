@@ -102,16 +102,16 @@ fn less_mono(wall_ms: u64, now: Now) -> i64 {
 impl Replica {
     /// The offset of each node's clock that is known; none unless those of a quorum are.
     pub(super) fn clock_offsets(&self, now: Now) -> Vec<ClockStatus> {
-        let Some(configuration) = self.configuration.as_deref() else {
+        let Some(configuration) = self.identity.configuration.as_deref() else {
             return Vec::new();
         };
         let mut clocks: Vec<(NodeId, i64)> = Vec::new();
         let mut error_us = 0;
         for node in configuration.nodes().map(|member| member.node) {
-            if node == self.node {
+            if node == self.identity.node {
                 clocks.push((node, less_mono(now.wall_ms, now)));
-            } else if let Some((least_us, most_us)) = self.links.straight_rtts_us(node)
-                && let Some(offset_ms) = self.offsets.of(node, now)
+            } else if let Some((least_us, most_us)) = self.view.links.straight_rtts_us(node)
+                && let Some(offset_ms) = self.watch.offsets.of(node, now)
             {
                 clocks.push((node, offset_ms + i64::from(least_us / 2_000)));
                 error_us = error_us.max(most_us);
@@ -143,7 +143,7 @@ impl Replica {
     /// At each heartbeat.
     pub(super) fn tell_of_offsets(&mut self, now: Now) {
         for clock in self.clock_offsets(now) {
-            let Some(is_off) = self.offsets.report(&clock, now) else {
+            let Some(is_off) = self.watch.offsets.report(&clock, now) else {
                 continue;
             };
             let ClockStatus {
@@ -153,7 +153,7 @@ impl Replica {
                 true => Event::ClockOff { node, offset_ms },
                 false => Event::ClockRight { node },
             };
-            self.outputs.push_back(Output::Event(event));
+            self.sending.outputs.push_back(Output::Event(event));
         }
     }
 }

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use kvclient::clock::{self, READING_MAX, Reading};
 
+use crate::protocol::clock::history::Past;
 use crate::protocol::replica::Replica;
+use crate::protocol::replica::clock_offsets::Offsets;
 use crate::protocol::types::configuration;
 use crate::protocol::types::message::{
     Configuration, Envelope, Event, Incarnation, Member, Message, NodeId, Now, Output, Row,
@@ -77,17 +79,25 @@ fn wall_offset_ms(wall_ms: u64, now: Now) -> i64 {
     wall_ms.min(clock::to_ms(READING_MAX)) as i64 - (now.mono_us / 1_000) as i64
 }
 
+/// This node's clock over time, and the others' beside it.
+#[derive(Debug, Default)]
+pub(super) struct ClockWatch {
+    pub(super) past: Past,
+    pub(super) clocks: Clocks,
+    pub(super) offsets: Offsets,
+}
+
 impl Replica {
     /// B2: the median counts only if the clocks of a quorum are fresh; of voters that are not heard at
     /// the moment it takes what they told before. Without a quorum the last one goes on.
     pub(super) fn look_at_clocks(&mut self, now: Now) {
-        let Some(configuration) = self.configuration.clone() else {
+        let Some(configuration) = self.identity.configuration.clone() else {
             return;
         };
         let straight = self.straight_clocks(&configuration, now);
         for told in &straight {
             let known = (told.incarnation, told.wall_offset_ms);
-            self.clocks.walls.insert(told.node, known);
+            self.watch.clocks.walls.insert(told.node, known);
         }
         let hearsay = match rule!(B5_straight) {
             true => self.hearsay_where_needed(&configuration, &straight, now),
@@ -104,9 +114,13 @@ impl Replica {
     /// What the voters told of their clocks themselves.
     fn straight_clocks(&self, configuration: &Configuration, now: Now) -> Vec<ToldClocks> {
         let of = |member: &Member| {
-            let clocks = match member.node == self.node {
-                true => self.votes.then(|| (now.wall_ms, self.clock.last())),
+            let clocks = match member.node == self.identity.node {
+                true => self
+                    .identity
+                    .votes
+                    .then(|| (now.wall_ms, self.clock.last())),
                 false => self
+                    .view
                     .links
                     .straight_clocks(member.node, member.incarnation, now),
             };
@@ -118,10 +132,12 @@ impl Replica {
     /// What is known of the clocks of the other voters, by whomever it was told.
     fn hearsay(&self, configuration: &Configuration, now: Now) -> Vec<ToldClocks> {
         let of = |member: &Member| {
-            let clocks = self.links.clocks(member.node, member.incarnation, now);
+            let clocks = self.view.links.clocks(member.node, member.incarnation, now);
             clocks.map(|clocks| ToldClocks::new(member, clocks, now))
         };
-        let others = configuration.voters().filter(|m| m.node != self.node);
+        let others = configuration
+            .voters()
+            .filter(|m| m.node != self.identity.node);
         others.filter_map(of).collect()
     }
 
@@ -150,7 +166,7 @@ impl Replica {
     ) {
         let fresh: NodeSet = straight.iter().chain(hearsay).map(|t| t.node).collect();
         let known = |member: &Member| {
-            let kept = self.clocks.walls.get(&member.node);
+            let kept = self.watch.clocks.walls.get(&member.node);
             let kept = kept.filter(|(incarnation, _)| *incarnation == member.incarnation);
             let kept = kept.filter(|_| fresh.contains(member.node) || rule!(B2_quorum));
             let hearsay = hearsay.iter().find(|told| told.node == member.node);
@@ -193,14 +209,14 @@ impl Replica {
     /// B5: a member that is far ahead in all its heartbeats for a while is followed: what it promised, and
     /// what only it holds, could else be overtaken by nobody.
     pub(super) fn look_for_member_ahead(&mut self, now: Now, row: &Row, is_believable: bool) {
-        let configuration = self.configuration.as_deref();
+        let configuration = self.identity.configuration.as_deref();
         let voter = configuration.and_then(|c| c.voter(row.node));
         let votes = voter.is_some_and(|m| m.incarnation == row.incarnation);
         if is_believable || !votes || !rule!(B5_member) {
-            self.clocks.ahead.remove(&row.node);
+            self.watch.clocks.ahead.remove(&row.node);
             return;
         }
-        let ahead = self.clocks.ahead.entry(row.node).or_insert(Ahead {
+        let ahead = self.watch.clocks.ahead.entry(row.node).or_insert(Ahead {
             since_us: now.mono_us,
             last_us: now.mono_us,
         });
@@ -230,23 +246,23 @@ impl Replica {
         if self.clock.knows_no_walls() {
             return;
         }
-        let said_us = self.clocks.said_us.get(&node);
+        let said_us = self.watch.clocks.said_us.get(&node);
         if said_us.is_some_and(|at_us| now.mono_us < at_us + SAID_US) {
             return;
         }
-        self.clocks.said_us.insert(node, now.mono_us);
+        self.watch.clocks.said_us.insert(node, now.mono_us);
         let ahead_ms = clock::to_ms(reading.saturating_sub(self.clock.last()));
         let event = Event::NodeAhead { node, ahead_ms };
-        self.outputs.push_back(Output::Event(event));
+        self.sending.outputs.push_back(Output::Event(event));
     }
 
     /// At each heartbeat.
     pub(super) fn tell_of_clock(&mut self, now: Now) {
         let clamped = self.clock.is_clamped();
-        if clamped == self.clocks.told_clamped {
+        if clamped == self.watch.clocks.told_clamped {
             return;
         }
-        self.clocks.told_clamped = clamped;
+        self.watch.clocks.told_clamped = clamped;
         let event = match clamped {
             true => {
                 let ahead_ms = self.clock.wall_ahead_ms(now);
@@ -254,27 +270,27 @@ impl Replica {
             }
             false => Event::ClockTrusted,
         };
-        self.outputs.push_back(Output::Event(event));
+        self.sending.outputs.push_back(Output::Event(event));
     }
 
     /// Whether a clock is at its end, or this node is one of another cluster than the operator thinks: then
     /// it does nothing more but say so.
     pub(super) fn has_ended(&mut self) -> bool {
-        if self.is_restarted
-            && let Some(held) = self.configuration.clone()
+        if self.membership.is_restarted
+            && let Some(held) = self.identity.configuration.clone()
         {
             self.refuses_name(&held);
         }
-        self.is_restarted = false;
-        if !self.clocks.ended
+        self.membership.is_restarted = false;
+        if !self.watch.clocks.ended
             && let Some((ms, is_wall)) = self.clock.at_end()
         {
-            self.clocks.ended = true;
-            self.outputs.clear();
+            self.watch.clocks.ended = true;
+            self.sending.outputs.clear();
             let event = Event::ClockAtEnd { ms, is_wall };
-            self.outputs.push_back(Output::Event(event));
+            self.sending.outputs.push_back(Output::Event(event));
         }
-        self.clocks.ended
+        self.watch.clocks.ended
     }
 }
 

@@ -35,10 +35,10 @@ impl Replica {
             }
             _ => {}
         }
-        let Some(configuration) = self.configuration.clone() else {
+        let Some(configuration) = self.identity.configuration.clone() else {
             // Somebody has a configuration that this node does not: R1, newer.
             if envelope.epoch > 0 {
-                if let Some(bootstrap) = &mut self.bootstrap {
+                if let Some(bootstrap) = &mut self.identity.bootstrap {
                     bootstrap.heard_cluster(now, cluster);
                 }
                 self.ask_configuration(now, &envelope);
@@ -54,7 +54,7 @@ impl Replica {
             return;
         }
         // What this node says to itself takes no network.
-        if envelope.origin == self.node && self.node != 0 {
+        if envelope.origin == self.identity.node && self.identity.node != 0 {
             self.counters.stray += 1;
             return;
         }
@@ -84,7 +84,7 @@ impl Replica {
         let member = configuration.voter(envelope.origin);
         let counts = member.is_some_and(|m| m.incarnation == envelope.incarnation) || !rule!(E1);
         let (origin, via) = (envelope.origin, envelope.via);
-        self.links.heard(via, now);
+        self.view.links.heard(via, now);
         if self.is_too_far_ahead(now, &envelope) {
             return;
         }
@@ -94,7 +94,7 @@ impl Replica {
             Message::Heartbeat(heartbeat) if via == origin => {
                 self.handle_heartbeat(now, origin, heartbeat);
             }
-            Message::Probe(_) => self.links.probed(via, now),
+            Message::Probe(_) => self.view.links.probed(via, now),
             // What a node has heard it knows whether it has a vote or not.
             Message::RolledBack(told) => self.handle_rolled_back(now, &told),
             Message::Forward(forward) => self.handle_forward(now, origin, via, forward),
@@ -135,7 +135,7 @@ impl Replica {
     /// Of a member by its present incarnation, or of this node itself.
     pub(super) fn handle_member_message(&mut self, now: Now, envelope: Envelope) {
         // R1: it may have waited, here or for the disk, while the epoch changed.
-        let epoch = self.configuration.as_ref().map_or(0, |c| c.epoch);
+        let epoch = self.identity.configuration.as_ref().map_or(0, |c| c.epoch);
         if envelope.epoch != epoch && rule!(R1) || self.is_split() {
             self.counters.stray += 1;
             return;
@@ -158,7 +158,7 @@ impl Replica {
     /// What was asked for bucket by bucket, by whoever asked.
     fn handle_told(&mut self, now: Now, envelope: Envelope) {
         if let Message::DigestsTold(told) = &envelope.message
-            && told.sums.buckets() != Some(self.digests.spread().buckets())
+            && told.sums.buckets() != Some(self.keys.digests.spread().buckets())
         {
             self.counters.stray += 1;
             return;
@@ -192,9 +192,9 @@ impl Replica {
         };
         // What it answers waits for the disk, and would pile up in memory for as long as that hangs.
         let waits = !matches!(envelope.message, Message::Read(_));
-        if waits && self.votes && !self.runs_rounds_of(key) {
+        if waits && self.identity.votes && !self.runs_rounds_of(key) {
             self.counters.overflow += 1;
-        } else if self.cache.resident(key).is_some() {
+        } else if self.keys.cache.resident(key).is_some() {
             self.handle_question(now, envelope);
         } else {
             let key = key.clone();
@@ -203,8 +203,8 @@ impl Replica {
     }
 
     pub(super) fn wait_for(&mut self, key: Key, waiting: Waiting) {
-        match self.cache.wait(&key, waiting) {
-            Fetched::Load => self.outputs.push_back(Output::Load(key)),
+        match self.keys.cache.wait(&key, waiting) {
+            Fetched::Load => self.sending.outputs.push_back(Output::Load(key)),
             Fetched::Waits => {}
             Fetched::Resident => unreachable!("the caller looked"),
             Fetched::Overflow(waiting) => match *waiting {
@@ -219,7 +219,7 @@ impl Replica {
     /// A member's answer to a round of this node.
     fn handle_answer(&mut self, now: Now, envelope: Envelope) {
         // A round that is over has no key any more: its late answers tell only who has missed nothing.
-        if let Some(key) = self.rounds.get(&envelope.round).cloned() {
+        if let Some(key) = self.keys.rounds.get(&envelope.round).cloned() {
             let Envelope {
                 origin,
                 round,
@@ -230,7 +230,9 @@ impl Replica {
                 coordinator.handle_message(origin, round, message, context);
             });
         } else if let Message::Accepted(_) = envelope.message {
-            self.chosen_rounds.accepted(envelope.round, envelope.origin);
+            self.catchup
+                .chosen_rounds
+                .accepted(envelope.round, envelope.origin);
         }
     }
 
@@ -251,7 +253,7 @@ impl Replica {
             Message::Read(m) => (&m.key, Ballot::ZERO, false),
             other => unreachable!("{} is no question", other.name()),
         };
-        let resident = self.cache.resident(key).expect("the caller looked");
+        let resident = self.keys.cache.resident(key).expect("the caller looked");
         let before = resident.state.as_ref().map(|s| (s.accepted, s.life));
         let (verdict, answer) = answer(&mut resident.state, &message, terms);
         if verdict == Verdict::Contradicted {
@@ -262,7 +264,7 @@ impl Replica {
             // What others say may be of its ballots as well, before it has issued them.
             let is_own = resident.own == ballot;
             assert!(
-                origin != self.node || !writes || !is_own,
+                origin != self.identity.node || !writes || !is_own,
                 "this node has issued ballot {ballot} of {key:?} twice (B1)"
             );
             let key = key.clone();
@@ -270,26 +272,26 @@ impl Replica {
             return;
         }
         // B1: the clock is above all that is promised or accepted, this node's own next(b) too.
-        if origin != self.node || rule!(B1_next) {
+        if origin != self.identity.node || rule!(B1_next) {
             self.clock.observe(ballot.reading());
             if accepts && verdict == Verdict::Granted {
                 self.clock.observe(ballot.next().reading());
             }
         }
         if verdict == Verdict::Granted {
-            if accepts && origin == self.node {
+            if accepts && origin == self.identity.node {
                 resident.own = ballot;
             }
             let after = resident.state.as_ref().map(|s| (s.accepted, s.life));
-            self.digests.replace(key, before, after);
-            if resident.group != self.outbox.filling() {
-                resident.group = self.outbox.change(key.clone());
+            self.keys.digests.replace(key, before, after);
+            if resident.group != self.keys.outbox.filling() {
+                resident.group = self.keys.outbox.change(key.clone());
             }
         }
         // R2: the answer tells of the key's state as its last group has it, and of an epoch.
-        let mut group = resident.group.max(self.installed_in);
+        let mut group = resident.group.max(self.durable.installed_in);
         if is_under_floor(terms.vote(&resident.state, rule!(E5_floor))) {
-            group = group.max(self.floored_in);
+            group = group.max(self.durable.floored_in);
         }
         if let Message::Accept(Accept { record, .. }) | Message::Copy(Copy { record, .. }) =
             &message
@@ -317,19 +319,23 @@ impl Replica {
 
     /// Nothing waits for the mark: it goes with the next group.
     pub(super) fn mark_chosen(&mut self, key: Key, ballot: Ballot) {
-        if let Some(resident) = self.cache.resident(&key)
+        if let Some(resident) = self.keys.cache.resident(&key)
             && !acceptor::mark_chosen(&mut resident.state, ballot)
         {
             return;
         }
-        self.outbox.note_chosen(key, ballot);
+        self.keys.outbox.note_chosen(key, ballot);
     }
 
     pub(super) fn terms(&self) -> Terms {
         Terms {
-            base: self.configuration.as_ref().map_or(Ballot::ZERO, |c| c.base),
-            floor: self.meta.floor,
-            life: self.meta.life,
+            base: self
+                .identity
+                .configuration
+                .as_ref()
+                .map_or(Ballot::ZERO, |c| c.base),
+            floor: self.durable.meta.floor,
+            life: self.durable.meta.life,
         }
     }
 
@@ -341,7 +347,7 @@ impl Replica {
 
     /// However lately one was told or asked for.
     fn send_configuration(&mut self, asked: &Envelope) {
-        let Some(configuration) = self.configuration.as_deref().cloned() else {
+        let Some(configuration) = self.identity.configuration.as_deref().cloned() else {
             return;
         };
         let address = match &asked.message {
@@ -351,15 +357,24 @@ impl Replica {
                 listed.map(String::as_str)
             }
             // Who was taken out learns of it, too.
-            _ => self
-                .address_of(asked.origin)
-                .or_else(|| self.meta.former.get(&asked.origin).map(String::as_str)),
+            _ => self.address_of(asked.origin).or_else(|| {
+                self.durable
+                    .meta
+                    .former
+                    .get(&asked.origin)
+                    .map(String::as_str)
+            }),
         };
         // What nobody named may be anybody's address.
         let is_known = |address: &&str| {
             let named = configuration.nodes().any(|m| m.address == *address);
             let listed = self.options.list.iter().any(|listed| listed == address);
-            let former = self.meta.former.values().any(|former| former == address);
+            let former = self
+                .durable
+                .meta
+                .former
+                .values()
+                .any(|former| former == address);
             (named || listed || former) && *address != self.own_address()
         };
         let Some(to) = address.filter(is_known).map(str::to_owned) else {
@@ -371,14 +386,14 @@ impl Replica {
 
     /// What the node's own state says leaves only once it is durable.
     pub(super) fn tell_at(&mut self, node: NodeId, address: &str) {
-        let Some(configuration) = self.configuration.as_deref().cloned() else {
+        let Some(configuration) = self.identity.configuration.as_deref().cloned() else {
             return;
         };
-        if address != self.own_address() && self.outbox.is_durable(self.installed_in) {
+        if address != self.own_address() && self.keys.outbox.is_durable(self.durable.installed_in) {
             let told = ConfigurationTold { configuration };
             let envelope = self.envelope(node, 0, told.into());
             self.send_round_about(&envelope, address);
-            self.outputs.push_back(Output::Send {
+            self.sending.outputs.push_back(Output::Send {
                 to: Destination::Address(address.into()),
                 envelope,
             });
@@ -392,7 +407,7 @@ impl Replica {
         // Without a configuration ids mean nothing: any listed node may know.
         let known = self.address_of(envelope.origin).map(Arc::from);
         let to = known.map_or_else(|| self.any_listed(), Destination::Address);
-        let epoch = self.configuration.as_ref().map_or(0, |c| c.epoch);
+        let epoch = self.identity.configuration.as_ref().map_or(0, |c| c.epoch);
         let message = ConfigurationAsked {
             epoch,
             address: self.own_address().to_owned(),
@@ -402,14 +417,16 @@ impl Replica {
         if let Destination::Address(address) = &to {
             self.send_round_about(&envelope, address);
         }
-        self.outputs.push_back(Output::Send { to, envelope });
+        self.sending
+            .outputs
+            .push_back(Output::Send { to, envelope });
     }
 
     /// Also by the way that others know, where the straight one does not work. Ids may mean something
     /// else to the receiver; its address does not.
     fn send_round_about(&mut self, envelope: &Envelope, address: &str) {
         let node = envelope.destination;
-        let is_straight = self.links.next_hop(node) == node;
+        let is_straight = self.view.links.next_hop(node) == node;
         if !is_straight && self.address_of(node) == Some(address) {
             self.dispatch(envelope.clone(), Way::Usual);
         }
@@ -417,10 +434,12 @@ impl Replica {
 
     /// Many messages of another epoch may come at once; one exchange will do.
     fn may_exchange(&mut self, now: Now, node: NodeId) -> bool {
-        let last_us = self.exchanged_us.insert(node, now.mono_us);
+        let last_us = self.view.exchanged_us.insert(node, now.mono_us);
         let may = last_us.is_none_or(|at_us| now.mono_us >= at_us + NEWS_INTERVAL_MS * 1_000);
         if !may {
-            self.exchanged_us.insert(node, last_us.unwrap_or_default());
+            self.view
+                .exchanged_us
+                .insert(node, last_us.unwrap_or_default());
         }
         may
     }

@@ -25,35 +25,39 @@ pub struct Distances {
 impl Replica {
     /// Whenever `near` was brought up to date.
     pub(super) fn look_at_distances(&mut self) {
-        let Some(configuration) = &self.configuration else {
+        let Some(configuration) = &self.identity.configuration else {
             return;
         };
-        let distance = |node: &NodeId| (self.links.least_rtt_us(*node), *node);
-        let mut nodes: Vec<(u64, NodeId)> = self.near.iter().map(distance).collect();
+        let distance = |node: &NodeId| (self.view.links.least_rtt_us(*node), *node);
+        let mut nodes: Vec<(u64, NodeId)> = self.view.near.iter().map(distance).collect();
         nodes.sort_unstable();
         let mut reached = NodeSet::default();
         for (rtt_us, node) in &nodes {
             reached.insert(*node);
             if configuration.has_quorum(&reached) {
-                self.distances.quorum_us = *rtt_us;
+                self.view.distances.quorum_us = *rtt_us;
                 break;
             }
         }
-        self.distances.farthest_us = nodes.last().map_or(0, |(rtt_us, _)| *rtt_us);
-        let phase_us = ROUND_TRIPS_ONE * self.distances.quorum_us;
-        self.pace.set_least_us(phase_us);
+        self.view.distances.farthest_us = nodes.last().map_or(0, |(rtt_us, _)| *rtt_us);
+        let phase_us = ROUND_TRIPS_ONE * self.view.distances.quorum_us;
+        self.requests.pace.set_least_us(phase_us);
     }
 
     /// How long an answer of another node is waited for: so long, or what it takes over slow links.
     pub(super) fn answer_wait_us(&self, least_ms: u64) -> u64 {
-        let slow_us = ROUND_TRIPS_ANSWER * self.distances.farthest_us;
+        let slow_us = ROUND_TRIPS_ANSWER * self.view.distances.farthest_us;
         slow_us.max(least_ms * 1_000)
     }
 
     /// How long a forwarded operation takes at least before it may be taken to be lost; 0 on fast links.
     pub(super) fn forward_least_us(&self, to: NodeId) -> u64 {
         // Its rounds may take it as far as it is from here.
-        let rtt_us = self.links.least_rtt_us(to).max(self.distances.quorum_us);
+        let rtt_us = self
+            .view
+            .links
+            .least_rtt_us(to)
+            .max(self.view.distances.quorum_us);
         ROUND_TRIPS_FORWARD * rtt_us
     }
 }

@@ -1,5 +1,6 @@
 //! Clients' datagrams, and operations that nodes forward to each other (X4, X5).
 
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use kvclient::wire::{
@@ -10,10 +11,12 @@ use rand::RngExt;
 
 use crate::protocol::clients::pending::{Pending, ReplyTo};
 use crate::protocol::clients::sessions::Admission;
+use crate::protocol::clients::sessions::Forwarders;
 use crate::protocol::clients::text_operation;
 use crate::protocol::keys::outbox::Way;
 use crate::protocol::keys::resident::Waiting;
 use crate::protocol::register::coordinator;
+use crate::protocol::register::latency::Pace;
 use crate::protocol::replica::Replica;
 use crate::protocol::types::limits::{
     FORWARD_WAIT_MS, KEY_QUEUE_MAX, OPERATIONS_MAX, OPERATIONS_SIZE_MAX,
@@ -36,6 +39,25 @@ pub struct Forwarded {
     to_boot: u64,
     at_us: u64,
     sent_again: bool,
+}
+
+/// Operations that this node forwarded, or was forwarded.
+#[derive(Debug, Default)]
+pub(super) struct Forwarding {
+    /// X4 between nodes.
+    pub(super) forwarders: Forwarders,
+    /// Operations forwarded and not answered, by attempt.
+    pub(super) forwards: BTreeMap<u64, Forwarded>,
+    /// When each of them is to be looked at.
+    pub(super) forwards_due: BTreeSet<(u64, u64)>,
+    /// Attempts so far, which number them.
+    pub(super) forward_attempts: u64,
+    /// How long forwarded operations take.
+    pub(super) forward_pace: Pace,
+    /// The instant for which a timer is set.
+    pub(super) forwards_due_us: Option<u64>,
+    /// The last operations that were taken back: their attempts, and when they were forwarded.
+    pub(super) taken_back: VecDeque<(u64, u64)>,
 }
 
 impl Replica {
@@ -66,14 +88,19 @@ impl Replica {
         }
         let fresh_token = self.random.random();
         let token = self
+            .requests
             .sessions
             .greet(from, hello.client, hello.nonce, fresh_token);
         let answer = HelloAnswer {
             nonce: hello.nonce,
             token,
-            node: if self.votes { self.node } else { 0 },
+            node: if self.identity.votes {
+                self.identity.node
+            } else {
+                0
+            },
             cluster: self.cluster(),
-            epoch: self.configuration.as_ref().map_or(0, |c| c.epoch),
+            epoch: self.identity.configuration.as_ref().map_or(0, |c| c.epoch),
             members: self.member_addresses(),
             key_size_max: KEY_SIZE_MAX as u32,
             value_size_max: VALUE_SIZE_MAX as u32,
@@ -91,7 +118,7 @@ impl Replica {
         client: Option<ClientId>,
         attempt: u64,
     ) -> bool {
-        let admission = self.sessions.admit(from, token, client, attempt);
+        let admission = self.requests.sessions.admit(from, token, client, attempt);
         if admission != Admission::Fresh {
             self.counters.repeated += 1;
         }
@@ -135,11 +162,11 @@ impl Replica {
             return;
         }
         let key = Key::user(&pending.operation.key);
-        let preferred = coordinator::preferred(&key, &self.coordinators);
+        let preferred = coordinator::preferred(&key, &self.view.coordinators);
         let from_client = pending.reply.is_client();
-        let elsewhere = preferred.filter(|to| *to != self.node && from_client);
+        let elsewhere = preferred.filter(|to| *to != self.identity.node && from_client);
         // X5: without a quorum nothing is forwarded either, so that this is surely true.
-        let serves = self.hears_quorum || !rule!(X5_silence);
+        let serves = self.view.hears_quorum || !rule!(X5_silence);
         if serves && !self.take_birth(&pending.operation) {
             let clock = self.clock.last();
             self.answer(pending, Outcome::Ahead { clock });
@@ -150,7 +177,7 @@ impl Replica {
             Some(to) if !self.runs_rounds() || !pending.operation.action.is_read() => {
                 self.forward(now, to, pending);
             }
-            _ if self.votes => self.run_here(now, key, pending),
+            _ if self.identity.votes => self.run_here(now, key, pending),
             _ => self.refuse(pending),
         }
     }
@@ -171,7 +198,7 @@ impl Replica {
             self.hand_over(now, &key, pending);
             return;
         }
-        let Some(resident) = self.cache.resident(&key) else {
+        let Some(resident) = self.keys.cache.resident(&key) else {
             self.wait_for(key, Waiting::Operation(pending));
             return;
         };
@@ -195,8 +222,8 @@ impl Replica {
     /// The configuration's own rounds are not handed over: each member proposes what is wanted.
     pub(super) fn runs_rounds_of(&self, key: &Key) -> bool {
         match key.space() == SPACE_USER {
-            true => self.runs_rounds() || (!self.votes && !rule!(E4_rounds)),
-            false => self.votes || !rule!(E4_rounds),
+            true => self.runs_rounds() || (!self.identity.votes && !rule!(E4_rounds)),
+            false => self.identity.votes || !rule!(E4_rounds),
         }
     }
 
@@ -204,7 +231,7 @@ impl Replica {
     fn hand_over(&mut self, now: Now, key: &Key, pending: Pending) {
         if !pending.reply.is_client() {
             self.drop_operation(pending, false);
-        } else if let Some(to) = coordinator::preferred(key, &self.coordinators) {
+        } else if let Some(to) = coordinator::preferred(key, &self.view.coordinators) {
             self.forward(now, to, pending);
         } else {
             self.refuse(pending);
@@ -213,7 +240,7 @@ impl Replica {
 
     /// X5: `no quorum`, of an operation that was not sent in an Accept, nor forwarded.
     fn refuse(&mut self, pending: Pending) {
-        let reached = self.near.clone();
+        let reached = self.view.near.clone();
         if pending.sent {
             self.drop_operation(pending, false);
         } else {
@@ -234,8 +261,8 @@ impl Replica {
                 limit: VALUE_SIZE_MAX as u64,
             });
         }
-        let is_much =
-            self.operations > OPERATIONS_MAX || self.operations_size > OPERATIONS_SIZE_MAX;
+        let is_much = self.requests.operations > OPERATIONS_MAX
+            || self.requests.operations_size > OPERATIONS_SIZE_MAX;
         is_much.then_some(Outcome::Busy)
     }
 
@@ -263,7 +290,10 @@ impl Replica {
                     self.reply(to, ClientReply::Answer(answer));
                 }
                 ReplyTo::Own { sequence } => {
-                    self.changes.answers.push_back((sequence, outcome.clone()));
+                    self.membership
+                        .changes
+                        .answers
+                        .push_back((sequence, outcome.clone()));
                 }
                 ReplyTo::Sessionless { to, id } => {
                     let outcome = outcome.clone();
@@ -291,7 +321,10 @@ impl Replica {
     pub(super) fn drop_operation(&mut self, pending: Pending, straggler: bool) {
         self.end_operation(&pending.operation);
         if let ReplyTo::Own { sequence } = pending.reply {
-            self.changes.answers.push_back((sequence, Outcome::Unknown));
+            self.membership
+                .changes
+                .answers
+                .push_back((sequence, Outcome::Unknown));
         }
         if straggler {
             self.counters.stragglers += 1;
@@ -301,18 +334,18 @@ impl Replica {
     }
 
     pub(super) fn reply(&mut self, to: Endpoint, reply: ClientReply) {
-        self.outputs.push_back(Output::Reply { to, reply });
+        self.sending.outputs.push_back(Output::Reply { to, reply });
     }
 
     pub(super) fn forward(&mut self, now: Now, to: NodeId, mut pending: Pending) {
-        let configuration = self.configuration.clone();
+        let configuration = self.identity.configuration.clone();
         let member = configuration.as_ref().and_then(|c| c.voter(to));
-        let Some(to_boot) = member.and_then(|m| self.links.boot(to, m.incarnation)) else {
+        let Some(to_boot) = member.and_then(|m| self.view.links.boot(to, m.incarnation)) else {
             self.refuse(pending);
             return;
         };
-        self.forward_attempts += 1;
-        let attempt = self.forward_attempts;
+        self.forwarding.forward_attempts += 1;
+        let attempt = self.forwarding.forward_attempts;
         pending.tried = true;
         let forwarded = Forwarded {
             pending,
@@ -323,8 +356,8 @@ impl Replica {
         };
         self.send_forward(now, attempt, &forwarded, Way::Usual);
         let due_us = now.mono_us + self.forward_again_us(to);
-        self.forwards.insert(attempt, forwarded);
-        self.forwards_due.insert((due_us, attempt));
+        self.forwarding.forwards.insert(attempt, forwarded);
+        self.forwarding.forwards_due.insert((due_us, attempt));
         self.wake_for_forwards(due_us);
     }
 
@@ -336,7 +369,7 @@ impl Replica {
             to_boot: forwarded.to_boot,
             attempt,
             waited_us,
-            heard: self.links.clock(forwarded.to),
+            heard: self.view.links.clock(forwarded.to),
             operation: (*forwarded.pending.operation).clone(),
         };
         let envelope = self.envelope(forwarded.to, 0, message.into());
@@ -353,16 +386,16 @@ impl Replica {
             heard,
             operation,
         } = forward;
-        if self.stopping || to_boot != self.options.boot || !self.votes {
+        if self.stopping || to_boot != self.options.boot || !self.identity.votes {
             self.counters.repeated += 1;
             return;
         }
-        if !self.forwarders.admit(from, from_boot, attempt) {
+        if !self.forwarding.forwarders.admit(from, from_boot, attempt) {
             self.counters.repeated += 1;
             return;
         }
         // X1: the forwarder had heard that reading of this node's clock, so it was sent after that.
-        let told_us = self.past.told_after_us(heard);
+        let told_us = self.watch.past.told_after_us(heard);
         let received_us = told_us.and_then(|at_us| at_us.checked_sub(waited_us));
         let pending = Pending {
             operation: Arc::new(operation),
@@ -388,17 +421,23 @@ impl Replica {
             self.counters.stray += 1;
             return;
         }
-        let Some(forwarded) = self.forwards.remove(&answer.attempt) else {
+        let Some(forwarded) = self.forwarding.forwards.remove(&answer.attempt) else {
             // After the operation was taken back it only tells that more patience is called for.
-            let late = self.taken_back.iter().find(|(a, _)| *a == answer.attempt);
+            let late = self
+                .forwarding
+                .taken_back
+                .iter()
+                .find(|(a, _)| *a == answer.attempt);
             if let Some((_, at_us)) = late {
                 let took_us = now.mono_us.saturating_sub(*at_us);
-                self.forward_pace.sample(took_us, true);
+                self.forwarding.forward_pace.sample(took_us, true);
             }
             return;
         };
         let took_us = now.mono_us.saturating_sub(forwarded.at_us);
-        self.forward_pace.sample(took_us, forwarded.sent_again);
+        self.forwarding
+            .forward_pace
+            .sample(took_us, forwarded.sent_again);
         let pending = forwarded.pending;
         let refusal = matches!(
             answer.outcome,
@@ -414,14 +453,15 @@ impl Replica {
 
     /// How long an answer to what was forwarded is waited for before it is sent again.
     fn forward_again_us(&self, to: NodeId) -> u64 {
-        let usual_us = self.forward_pace.wait_us(0);
+        let usual_us = self.forwarding.forward_pace.wait_us(0);
         usual_us.max(self.forward_least_us(to))
     }
 
     /// ... and before it runs here. Where round trips are long that is long too: two nodes that run the same
     /// operation only hinder each other.
     fn forward_back_us(&self, to: NodeId) -> u64 {
-        let slow_us = (4 * self.forward_pace.wait_us(0)).max(2 * self.pace.wait_us(0));
+        let slow_us =
+            (4 * self.forwarding.forward_pace.wait_us(0)).max(2 * self.requests.pace.wait_us(0));
         let usual_us = slow_us.max(FORWARD_WAIT_MS * 1_000);
         usual_us.max(2 * self.forward_least_us(to))
     }
@@ -431,18 +471,19 @@ impl Replica {
     pub(super) fn look_at_forwards(&mut self, now: Now) {
         // A timer that was overtaken by an earlier one.
         if self
+            .forwarding
             .forwards_due_us
             .is_some_and(|due_us| now.mono_us < due_us)
         {
             return;
         }
-        self.forwards_due_us = None;
-        while let Some((due_us, attempt)) = self.forwards_due.first().copied() {
+        self.forwarding.forwards_due_us = None;
+        while let Some((due_us, attempt)) = self.forwarding.forwards_due.first().copied() {
             // Most are answered by then.
-            if !self.forwards.contains_key(&attempt) {
-                self.forwards_due.pop_first();
+            if !self.forwarding.forwards.contains_key(&attempt) {
+                self.forwarding.forwards_due.pop_first();
             } else if due_us <= now.mono_us {
-                self.forwards_due.pop_first();
+                self.forwarding.forwards_due.pop_first();
                 self.look_at_forward(now, attempt);
             } else {
                 self.wake_for_forwards(due_us);
@@ -452,34 +493,46 @@ impl Replica {
     }
 
     fn look_at_forward(&mut self, now: Now, attempt: u64) {
-        let forwarded = &self.forwards[&attempt];
+        let forwarded = &self.forwarding.forwards[&attempt];
         let (to, at_us, sent_again) = (forwarded.to, forwarded.at_us, forwarded.sent_again);
         let back_at_us = at_us + self.forward_back_us(to);
         let again_at_us = at_us + self.forward_again_us(to);
         if now.mono_us >= back_at_us {
-            let forwarded = self.forwards.remove(&attempt).expect("just seen");
-            self.taken_back.push_back((attempt, at_us));
-            if self.taken_back.len() > TAKEN_BACK_MAX {
-                self.taken_back.pop_front();
+            let forwarded = self
+                .forwarding
+                .forwards
+                .remove(&attempt)
+                .expect("just seen");
+            self.forwarding.taken_back.push_back((attempt, at_us));
+            if self.forwarding.taken_back.len() > TAKEN_BACK_MAX {
+                self.forwarding.taken_back.pop_front();
             }
             self.take_back(now, forwarded.pending);
         } else if sent_again {
-            self.forwards_due.insert((back_at_us, attempt));
+            self.forwarding.forwards_due.insert((back_at_us, attempt));
         } else if now.mono_us < again_at_us {
-            self.forwards_due.insert((again_at_us, attempt));
+            self.forwarding.forwards_due.insert((again_at_us, attempt));
         } else {
-            let mut forwarded = self.forwards.remove(&attempt).expect("just seen");
+            let mut forwarded = self
+                .forwarding
+                .forwards
+                .remove(&attempt)
+                .expect("just seen");
             forwarded.sent_again = true;
             self.send_forward(now, attempt, &forwarded, Way::Detour(0));
-            self.forwards.insert(attempt, forwarded);
-            self.forwards_due.insert((back_at_us, attempt));
+            self.forwarding.forwards.insert(attempt, forwarded);
+            self.forwarding.forwards_due.insert((back_at_us, attempt));
         }
     }
 
     /// One timer is enough: whoever it wakes sets the next.
     fn wake_for_forwards(&mut self, at_us: u64) {
-        if self.forwards_due_us.is_none_or(|due_us| at_us < due_us) {
-            self.forwards_due_us = Some(at_us);
+        if self
+            .forwarding
+            .forwards_due_us
+            .is_none_or(|due_us| at_us < due_us)
+        {
+            self.forwarding.forwards_due_us = Some(at_us);
             self.timers.set(at_us, Timer::Forwards);
         }
     }
@@ -540,14 +593,20 @@ mod tests {
             at_us: NOW.mono_us,
             sent_again: false,
         };
-        replica.forwards.insert(1, forwarded);
+        replica.forwarding.forwards.insert(1, forwarded);
         let answer = ForwardAnswer {
             to_boot: replica.options.boot,
             attempt: 1,
             outcome,
         };
         replica.handle_forward_answer(NOW, answer);
-        assert_eq!((replica.operations, replica.operations_size), (0, 0));
+        assert_eq!(
+            (
+                replica.requests.operations,
+                replica.requests.operations_size
+            ),
+            (0, 0)
+        );
         std::iter::from_fn(|| replica.poll_output()).find_map(|output| match output {
             Output::Reply {
                 reply: ClientReply::Answer(answer),

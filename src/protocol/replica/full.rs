@@ -9,12 +9,21 @@ use crate::protocol::types::limits::OPERATION_OVERHEAD_SIZE;
 use crate::protocol::types::message::{Event, Now, Output};
 use crate::protocol::types::record::{Key, Record};
 
+/// X6: what there is no room of.
+#[derive(Debug, Default)]
+pub(super) struct Fullness {
+    /// What this node has no room of.
+    pub(super) full: Option<Full>,
+    /// What the cluster has none of.
+    pub(super) cluster_full: Option<Full>,
+}
+
 impl Replica {
     /// What this node itself has no room of.
     pub(super) fn set_full(&mut self, now: Now, full: Option<Full>) {
-        self.full = full;
+        self.space.full = full;
         self.look_for_full();
-        if self.node != 0 {
+        if self.identity.node != 0 {
             self.tell_links(now);
         }
     }
@@ -22,26 +31,28 @@ impl Replica {
     /// Every member holds all keys, so one that is full is enough. A learner is none of them, and who is not
     /// joined takes nothing.
     pub(super) fn look_for_full(&mut self) {
-        let own = self.full.filter(|_| self.votes);
-        let others = self.configuration.iter().flat_map(|c| c.voters());
-        let others = others.filter(|m| m.node != self.node);
-        let mut others = others.filter(|m| self.links.is_joined(m.node));
-        let full = own.or_else(|| others.find_map(|m| self.links.full(m.node, m.incarnation)));
-        if full != self.cluster_full {
-            self.cluster_full = full;
-            self.outputs.push_back(Output::Event(Event::Full(full)));
+        let own = self.space.full.filter(|_| self.identity.votes);
+        let others = self.identity.configuration.iter().flat_map(|c| c.voters());
+        let others = others.filter(|m| m.node != self.identity.node);
+        let mut others = others.filter(|m| self.view.links.is_joined(m.node));
+        let full = own.or_else(|| others.find_map(|m| self.view.links.full(m.node, m.incarnation)));
+        if full != self.space.cluster_full {
+            self.space.cluster_full = full;
+            self.sending
+                .outputs
+                .push_back(Output::Event(Event::Full(full)));
         }
     }
 
     /// What an operation is to be refused for. The key is resident.
     pub(super) fn no_room_for(&mut self, key: &Key, pending: &Pending) -> Option<Full> {
-        let full = self.cluster_full?;
+        let full = self.space.cluster_full?;
         let operation = &pending.operation;
         if matches!(pending.reply, ReplyTo::Own { .. }) {
             return None;
         }
         let terms = self.terms();
-        let resident = self.cache.resident(key)?;
+        let resident = self.keys.cache.resident(key)?;
         let state = terms.vote(&resident.state, true);
         let record = state.and_then(|state| state.record.as_deref());
         // A retry of what was done is answered from the table, and changes nothing.
@@ -60,24 +71,24 @@ impl Replica {
 
     /// An operation is under way from now on.
     pub(super) fn begin_operation(&mut self, operation: &Operation) {
-        self.operations += 1;
-        self.operations_size += size_of(operation);
+        self.requests.operations += 1;
+        self.requests.operations_size += size_of(operation);
     }
 
     /// An operation is under way no more.
     pub(super) fn end_operation(&mut self, operation: &Operation) {
-        self.operations -= 1;
-        self.operations_size -= size_of(operation);
+        self.requests.operations -= 1;
+        self.requests.operations_size -= size_of(operation);
     }
 
     /// For people: who is full.
     pub(super) fn full_warnings(&self) -> Vec<String> {
-        let nodes = self.configuration.iter().flat_map(|c| c.nodes());
-        let nodes = nodes.filter(|m| self.links.is_joined(m.node));
+        let nodes = self.identity.configuration.iter().flat_map(|c| c.nodes());
+        let nodes = nodes.filter(|m| self.view.links.is_joined(m.node));
         let full = nodes.filter_map(|m| {
-            let full = match m.node == self.node {
-                true => self.full,
-                false => self.links.full(m.node, self.links.incarnation(m.node)?),
+            let full = match m.node == self.identity.node {
+                true => self.space.full,
+                false => self.view.links.full(m.node, self.view.links.incarnation(m.node)?),
             }?;
             let (node, address) = (m.node, &m.address);
             Some(match self.is_voter(m.node) {
@@ -96,7 +107,7 @@ impl Replica {
     }
 
     fn is_voter(&self, node: u8) -> bool {
-        let configuration = self.configuration.as_ref();
+        let configuration = self.identity.configuration.as_ref();
         configuration.is_some_and(|c| c.voter(node).is_some())
     }
 }

@@ -25,7 +25,7 @@ impl Replica {
                 Timer::Heartbeat => self.heartbeat(now),
                 Timer::Survey => self.survey(now),
                 Timer::News => {
-                    self.news_due_us = None;
+                    self.view.news_due_us = None;
                     self.tell_news(now);
                 }
                 Timer::Forwards => self.look_at_forwards(now),
@@ -39,15 +39,18 @@ impl Replica {
         let next_us = now.mono_us + self.timings.heartbeat_ms * 1_000;
         self.timers.set(next_us, Timer::Heartbeat);
         self.look_at_links(now, true, true);
-        self.heartbeats += 1;
-        self.marks_due |= self.heartbeats.is_multiple_of(self.timings.marks_every);
+        self.view.heartbeats += 1;
+        self.keys.marks_due |= self
+            .view
+            .heartbeats
+            .is_multiple_of(self.timings.marks_every);
         self.forget_other_cluster(now);
         self.look_at_disk(now);
         self.look_at_proof_overdue(now);
         self.tell_waits();
         self.tell_links(now);
         self.probe_links(now);
-        for node in self.notices.keys().copied().collect::<Vec<_>>() {
+        for node in self.catchup.notices.keys().copied().collect::<Vec<_>>() {
             self.flush_notices(node);
         }
         self.hand_off(now);
@@ -64,59 +67,63 @@ impl Replica {
     /// for a while would take its own absence for that of the others.
     pub(super) fn look_at_links(&mut self, now: Now, at_once: bool, may_lose: bool) {
         let looked = self
+            .view
             .links_looked_at_us
             .is_some_and(|at| now.mono_us < at + LOOK_US);
         if looked && !at_once {
             return;
         }
-        self.links_looked_at_us = Some(now.mono_us);
-        self.links_due = None;
-        let Some(configuration) = self.configuration.clone() else {
+        self.view.links_looked_at_us = Some(now.mono_us);
+        self.view.links_due = None;
+        let Some(configuration) = self.identity.configuration.clone() else {
             return;
         };
-        self.links.look(now);
+        self.view.links.look(now);
         self.look_at_proof(now);
         self.tell_news(now);
-        if configuration.has_quorum(&self.voting().nodes) && (self.takes_part() || !self.votes) {
-            self.quorum_us = now.mono_us;
+        if configuration.has_quorum(&self.voting().nodes)
+            && (self.takes_part() || !self.identity.votes)
+        {
+            self.view.quorum_us = now.mono_us;
         }
-        let lost_us = self.quorum_us + self.timings.quorum_lost_ms * 1_000;
-        let hears = self.quorum_us == now.mono_us || (self.hears_quorum && now.mono_us < lost_us);
+        let lost_us = self.view.quorum_us + self.timings.quorum_lost_ms * 1_000;
+        let hears =
+            self.view.quorum_us == now.mono_us || (self.view.hears_quorum && now.mono_us < lost_us);
         let hears = hears && !self.is_split();
-        if self.hears_quorum && !hears && !may_lose {
+        if self.view.hears_quorum && !hears && !may_lose {
             return;
         }
         let mut near: Vec<NodeId> = self.joined().collect();
         // This node first, then the nearest, those that can't answer last; of equally near ones those
         // behind it, so that not all nodes ask the same ones.
-        let node = self.node;
+        let node = self.identity.node;
         let behind = near.iter().position(|n| *n >= node).unwrap_or(0);
         near.rotate_left(behind);
         near.sort_by_key(|n| {
             if *n == node {
                 (false, 0)
             } else {
-                (self.hangs(*n), self.links.hops(*n).unwrap_or(u8::MAX))
+                (self.hangs(*n), self.view.links.hops(*n).unwrap_or(u8::MAX))
             }
         });
         let able = near.iter().copied();
-        self.coordinators = able
+        self.view.coordinators = able
             .filter(|n| !self.hangs(*n) || !rule!(X5_hung))
             .collect();
-        self.near = near;
+        self.view.near = near;
         self.look_at_distances();
-        self.learners = self.joined_without_vote().collect();
+        self.view.learners = self.joined_without_vote().collect();
         self.look_for_full();
-        if hears != self.hears_quorum {
-            self.hears_quorum = hears;
+        if hears != self.view.hears_quorum {
+            self.view.hears_quorum = hears;
             let event = if hears {
                 Event::QuorumGained
             } else {
                 Event::QuorumLost {
-                    heard: self.near.clone(),
+                    heard: self.view.near.clone(),
                 }
             };
-            self.outputs.push_back(Output::Event(event));
+            self.sending.outputs.push_back(Output::Event(event));
             for key in self.timers.keys() {
                 self.coordinate(now, &key, Coordinator::handle_quorum_change);
             }
@@ -126,11 +133,11 @@ impl Replica {
 
     /// The voters that reach this node and are reached by it, in order of id.
     fn joined(&self) -> impl Iterator<Item = NodeId> {
-        let voters = self.configuration.iter().flat_map(|c| c.voters());
+        let voters = self.identity.configuration.iter().flat_map(|c| c.voters());
         let joined = voters.filter(|m| {
-            let there = self.links.is_joined(m.node)
-                && (self.links.is_incarnation(m.node, m.incarnation) || !rule!(E1));
-            if m.node == self.node {
+            let there = self.view.links.is_joined(m.node)
+                && (self.view.links.is_incarnation(m.node, m.incarnation) || !rule!(E1));
+            if m.node == self.identity.node {
                 self.takes_part()
             } else {
                 there
@@ -141,26 +148,26 @@ impl Replica {
 
     /// Those that reach this node and are reached by it, and are no members in this incarnation.
     fn joined_without_vote(&self) -> impl Iterator<Item = NodeId> {
-        let configuration = self.configuration.as_deref();
+        let configuration = self.identity.configuration.as_deref();
         let nodes = configuration
             .into_iter()
             .flat_map(|c| c.nodes().map(move |m| (c, m.node)));
         let learners = nodes.filter(|(c, node)| {
             let voter = c.voter(*node);
-            let votes = voter.is_some_and(|m| self.links.is_incarnation(*node, m.incarnation));
-            *node != self.node && self.links.is_joined(*node) && !votes
+            let votes = voter.is_some_and(|m| self.view.links.is_incarnation(*node, m.incarnation));
+            *node != self.identity.node && self.view.links.is_joined(*node) && !votes
         });
         learners.map(|(_, node)| node)
     }
 
     /// Tells the other voters that `ballot` is chosen for `key`, with what goes there next.
     pub(super) fn spread_chosen(&mut self, key: &Key, ballot: Ballot) {
-        let Some(configuration) = self.configuration.clone() else {
+        let Some(configuration) = self.identity.configuration.clone() else {
             return;
         };
-        let me = self.node;
+        let me = self.identity.node;
         for member in configuration.voters().filter(|m| m.node != me) {
-            let notices = self.notices.entry(member.node).or_default();
+            let notices = self.catchup.notices.entry(member.node).or_default();
             if let Some(full) = notices.push(key, ballot) {
                 let envelope = self.envelope(member.node, 0, full.into());
                 self.dispatch(envelope, Way::Usual);
@@ -169,14 +176,14 @@ impl Replica {
     }
 
     fn flush_notices(&mut self, node: NodeId) {
-        if let Some(chosen) = self.notices.get_mut(&node).and_then(Notices::take) {
+        if let Some(chosen) = self.catchup.notices.get_mut(&node).and_then(Notices::take) {
             let envelope = self.envelope(node, 0, chosen.into());
             self.dispatch(envelope, Way::Usual);
         }
     }
 
     fn survey(&mut self, now: Now) {
-        let Some(bootstrap) = &self.bootstrap else {
+        let Some(bootstrap) = &self.identity.bootstrap else {
             return;
         };
         let questions = bootstrap.questions(now);
@@ -188,7 +195,7 @@ impl Replica {
             .set(now.mono_us + SURVEY_MS * 1_000, Timer::Survey);
         for (index, survey) in questions {
             let envelope = self.envelope(0, 0, survey.into());
-            self.outputs.push_back(Output::Send {
+            self.sending.outputs.push_back(Output::Send {
                 to: Destination::Listed(index),
                 envelope,
             });
@@ -196,7 +203,7 @@ impl Replica {
     }
 
     pub(super) fn handle_survey(&mut self, now: Now, envelope: Envelope) {
-        let Some(bootstrap) = &mut self.bootstrap else {
+        let Some(bootstrap) = &mut self.identity.bootstrap else {
             // This node has state: who asks learns the configuration.
             if matches!(envelope.message, Message::Survey(_)) {
                 self.tell_configuration(now, &envelope);
@@ -205,18 +212,20 @@ impl Replica {
         };
         match envelope.message {
             Message::Survey(survey) => {
-                let bound = self.meta.bound_to;
-                let answer = bootstrap.asked(&survey, &mut self.meta);
-                if self.meta.bound_to != bound {
+                let bound = self.durable.meta.bound_to;
+                let answer = bootstrap.asked(&survey, &mut self.durable.meta);
+                if self.durable.meta.bound_to != bound {
                     // The word leaves once it is on disk; until then the question is asked again.
-                    self.bound_in = self.outbox.change_meta();
+                    self.durable.bound_in = self.keys.outbox.change_meta();
                 }
                 if let Some(answer) = answer
-                    && self.outbox.is_durable(self.bound_in)
+                    && self.keys.outbox.is_durable(self.durable.bound_in)
                 {
                     let envelope = self.envelope(0, 0, answer.into());
                     let to = Destination::Listed(survey.index);
-                    self.outputs.push_back(Output::Send { to, envelope });
+                    self.sending
+                        .outputs
+                        .push_back(Output::Send { to, envelope });
                 }
             }
             Message::SurveyAnswer(answer) => {
@@ -233,7 +242,7 @@ impl Replica {
     fn form(&mut self, now: Now) {
         let cluster = self.random.random_range(1..=u64::MAX);
         let spread = Spread::new(self.random.random(), self.options.tuning.buckets);
-        let bootstrap = self.bootstrap.as_ref();
+        let bootstrap = self.identity.bootstrap.as_ref();
         let formed = bootstrap.and_then(|b| b.form(now, cluster, spread));
         let Some(configuration) = formed else { return };
         self.install(now, configuration);
@@ -241,15 +250,16 @@ impl Replica {
 
     fn tell_waits(&mut self) {
         let waits_for = self.waits_for_now();
-        if waits_for != self.waits_for {
-            self.waits_for = waits_for.clone();
-            self.outputs
+        if waits_for != self.reports.waits_for {
+            self.reports.waits_for = waits_for.clone();
+            self.sending
+                .outputs
                 .push_back(Output::Event(Event::Waits(waits_for)));
         }
     }
 
     pub(super) fn member_addresses(&self) -> Vec<MemberAddress> {
-        let voters = self.configuration.iter().flat_map(|c| c.voters());
+        let voters = self.identity.configuration.iter().flat_map(|c| c.voters());
         voters
             .map(|m| MemberAddress {
                 node: m.node,
@@ -260,12 +270,12 @@ impl Replica {
 
     /// What the core knows of the node's state; the runtime adds the rest.
     pub fn status(&self, now: Now) -> NodeStatus {
-        let configuration = self.configuration.as_deref();
+        let configuration = self.identity.configuration.as_deref();
         let voters = configuration.iter().flat_map(|c| c.voters());
         let members = voters.map(|m| MemberStatus {
             node: m.node,
             address: m.address.clone(),
-            heard: self.near.contains(&m.node),
+            heard: self.view.near.contains(&m.node),
             incarnation: m.incarnation,
         });
         let others = configuration
@@ -275,31 +285,35 @@ impl Replica {
         let away = others.map(|(_, m)| MemberStatus {
             node: m.node,
             address: m.address.clone(),
-            heard: m.node == self.node || self.links.is_joined(m.node),
+            heard: m.node == self.identity.node || self.view.links.is_joined(m.node),
             incarnation: self.incarnation_heard(m.node),
         });
         NodeStatus {
-            node: self.node,
+            node: self.identity.node,
             cluster: self.cluster(),
             cluster_name: configuration.map_or_else(String::new, |c| c.name.clone()),
             other_cluster: self.other_cluster(),
-            epoch: self.configuration.as_ref().map_or(0, |c| c.epoch),
-            incarnation: self.incarnation,
+            epoch: self.identity.configuration.as_ref().map_or(0, |c| c.epoch),
+            incarnation: self.identity.incarnation,
             boot: self.options.boot,
-            votes: self.votes,
-            quorum: self.hears_quorum,
-            master: self.configuration.as_ref().map_or(0, |c| c.master()),
+            votes: self.identity.votes,
+            quorum: self.view.hears_quorum,
+            master: self
+                .identity
+                .configuration
+                .as_ref()
+                .map_or(0, |c| c.master()),
             members: members.collect(),
             away: away.collect(),
             joint: configuration.is_some_and(|c| c.joint.is_some()),
             waits_for: self.waits_for_now(),
-            digest: self.digests.total(),
+            digest: self.keys.digests.total(),
             clock_clamped: self.clock.is_clamped(),
             links: self.links_status(now),
-            component: self.near.clone(),
-            routes: self.links.routes(),
-            messages_sent: self.messages_sent,
-            messages_relayed: self.messages_relayed,
+            component: self.view.near.clone(),
+            routes: self.view.links.routes(),
+            messages_sent: self.sending.messages_sent,
+            messages_relayed: self.sending.messages_relayed,
             behind: self.behind(),
             learning: self.learning(),
             warnings: self.warnings(now),

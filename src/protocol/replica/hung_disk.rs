@@ -20,16 +20,24 @@ pub struct Oldest {
 impl Replica {
     /// At each heartbeat.
     pub(super) fn look_at_disk(&mut self, now: Now) {
-        let group = self.outbox.oldest_unsynced();
-        let known = self.oldest.group.filter(|(known, _)| Some(*known) == group);
-        self.oldest.group = group.map(|group| known.unwrap_or((group, now.mono_us)));
-        let since_us = self.oldest.group.map_or(now.mono_us, |(_, since)| since);
-        self.oldest.unsynced_ms = now.mono_us.saturating_sub(since_us) / 1_000;
-        let hangs = self.is_hung(self.oldest.unsynced_ms);
-        if hangs != self.oldest.told {
-            self.oldest.told = hangs;
-            let unsynced_ms = self.oldest.unsynced_ms;
-            self.outputs.push_back(Output::Event(match hangs {
+        let group = self.keys.outbox.oldest_unsynced();
+        let known = self
+            .durable
+            .oldest
+            .group
+            .filter(|(known, _)| Some(*known) == group);
+        self.durable.oldest.group = group.map(|group| known.unwrap_or((group, now.mono_us)));
+        let since_us = self
+            .durable
+            .oldest
+            .group
+            .map_or(now.mono_us, |(_, since)| since);
+        self.durable.oldest.unsynced_ms = now.mono_us.saturating_sub(since_us) / 1_000;
+        let hangs = self.is_hung(self.durable.oldest.unsynced_ms);
+        if hangs != self.durable.oldest.told {
+            self.durable.oldest.told = hangs;
+            let unsynced_ms = self.durable.oldest.unsynced_ms;
+            self.sending.outputs.push_back(Output::Event(match hangs {
                 true => Event::DiskHangs { unsynced_ms },
                 false => Event::DiskGoesOn,
             }));
@@ -52,22 +60,26 @@ impl Replica {
     /// Without a vote, or a disk that works, a node runs no rounds: what it would send waits for a ceiling
     /// that is durable (B1).
     pub(super) fn runs_rounds(&self) -> bool {
-        self.votes && !(self.hangs(self.node) && rule!(X5_hung))
+        self.identity.votes && !(self.hangs(self.identity.node) && rule!(X5_hung))
     }
 
     pub(super) fn disk_status(&self, now: Now) -> DiskStatus {
-        let since_us = self.oldest.group.map_or(now.mono_us, |(_, since)| since);
+        let since_us = self
+            .durable
+            .oldest
+            .group
+            .map_or(now.mono_us, |(_, since)| since);
         DiskStatus {
             unsynced_ms: now.mono_us.saturating_sub(since_us) / 1_000,
             hung_after_ms: self.timings.disk_hung_ms,
-            hangs: self.hangs(self.node),
+            hangs: self.hangs(self.identity.node),
             ..DiskStatus::default()
         }
     }
 
     /// As rows tell it.
     pub(super) fn unsynced_ms(&self) -> u32 {
-        u32::try_from(self.oldest.unsynced_ms).unwrap_or(u32::MAX)
+        u32::try_from(self.durable.oldest.unsynced_ms).unwrap_or(u32::MAX)
     }
 
     fn is_hung(&self, unsynced_ms: u64) -> bool {
@@ -76,15 +88,15 @@ impl Replica {
 
     /// Whether this node's own disk hangs, so that it takes in nothing that would wait for it.
     pub fn has_hung_disk(&self) -> bool {
-        self.hangs(self.node)
+        self.hangs(self.identity.node)
     }
 
     /// Whether that node, by what it tells, does not get anything onto its disk: it may be heard, but
     /// counts for no vote.
     pub(super) fn hangs(&self, node: NodeId) -> bool {
-        let unsynced_ms = match node == self.node {
-            true => self.oldest.unsynced_ms,
-            false => self.links.unsynced_ms(node).into(),
+        let unsynced_ms = match node == self.identity.node {
+            true => self.durable.oldest.unsynced_ms,
+            false => self.view.links.unsynced_ms(node).into(),
         };
         self.is_hung(unsynced_ms)
     }

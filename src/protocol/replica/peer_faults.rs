@@ -32,26 +32,31 @@ impl Replica {
         if other == 0 || own == 0 {
             return;
         }
-        self.hearsay.other_cluster = Some((other, now.mono_us));
+        self.reports.hearsay.other_cluster = Some((other, now.mono_us));
         if self
+            .reports
             .hearsay
             .others_reported
             .is_due(now.mono_us, REPORT_WAITS)
         {
             let heard = Event::OtherCluster { own, other, node };
-            self.outputs.push_back(Output::Event(heard));
+            self.sending.outputs.push_back(Output::Event(heard));
         }
     }
 
     /// The other cluster that still sends here; 0 for none.
     pub(super) fn other_cluster(&self) -> u64 {
-        self.hearsay.other_cluster.map_or(0, |(other, _)| other)
+        self.reports
+            .hearsay
+            .other_cluster
+            .map_or(0, |(other, _)| other)
     }
 
     /// At each heartbeat.
     pub(super) fn forget_other_cluster(&mut self, now: Now) {
         let kept_us = OTHER_CLUSTER_KEPT_MS * 1_000;
-        self.hearsay
+        self.reports
+            .hearsay
             .other_cluster
             .take_if(|(_, heard_us)| now.mono_us >= *heard_us + kept_us);
     }
@@ -67,6 +72,7 @@ impl Replica {
     ) {
         self.counters.contradictions += 1;
         if self
+            .reports
             .hearsay
             .contradictions_reported
             .is_due(now.mono_us, REPORT_WAITS)
@@ -76,7 +82,7 @@ impl Replica {
                 ballot,
                 origin,
             };
-            self.outputs.push_back(Output::Event(contradiction));
+            self.sending.outputs.push_back(Output::Event(contradiction));
         }
     }
 }
@@ -182,7 +188,7 @@ mod tests {
         };
         assert_eq!(events(&mut replica), [named]);
         assert_eq!(replica.counters().contradictions, 3);
-        let held = replica.cache.resident(&key).unwrap().state.clone();
+        let held = replica.keys.cache.resident(&key).unwrap().state.clone();
         assert_eq!(held.unwrap().record.unwrap().version, ballot.0);
     }
 }

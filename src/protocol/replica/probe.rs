@@ -11,30 +11,37 @@ use crate::protocol::types::message::{Destination, NodeId, Now, Output, Probe};
 impl Replica {
     /// At each heartbeat. The links have their turns one by one, evenly.
     pub(super) fn probe_links(&mut self, now: Now) {
-        let nodes = self.configuration.iter().flat_map(|c| c.nodes());
-        let others = nodes.map(|m| m.node).filter(|node| *node != self.node);
+        let nodes = self.identity.configuration.iter().flat_map(|c| c.nodes());
+        let others = nodes
+            .map(|m| m.node)
+            .filter(|node| *node != self.identity.node);
         let others: Vec<NodeId> = others.collect();
-        if others.is_empty() || self.node == 0 {
+        if others.is_empty() || self.identity.node == 0 {
             return;
         }
         let wait_us = PROBE_MS * 1_000 / others.len() as u64;
-        if now.mono_us < self.probed_us + wait_us {
+        if now.mono_us < self.view.probed_us + wait_us {
             return;
         }
-        self.probed_us = now.mono_us;
-        self.probes += 1;
-        let node = others[self.probes % others.len()];
+        self.view.probed_us = now.mono_us;
+        self.view.probes += 1;
+        let node = others[self.view.probes % others.len()];
         let padding = Bytes::from_static(&[0; PROBE_SIZE]);
         let envelope = self.envelope(node, 0, Probe { padding }.into());
         let to = Destination::Node(node);
-        self.outputs.push_back(Output::Send { to, envelope });
+        self.sending
+            .outputs
+            .push_back(Output::Send { to, envelope });
     }
 
     /// For people.
     pub(super) fn links_status(&self, now: Now) -> Vec<LinkStatus> {
-        let mut links = self.links.status();
-        for link in links.iter_mut().filter(|link| link.to == self.node) {
-            link.drops_large = self.links.drops_large(link.from, now);
+        let mut links = self.view.links.status();
+        for link in links
+            .iter_mut()
+            .filter(|link| link.to == self.identity.node)
+        {
+            link.drops_large = self.view.links.drops_large(link.from, now);
         }
         links
     }

@@ -2,23 +2,33 @@
 
 use crate::protocol::replica::Replica;
 use crate::protocol::replica::membership::vote::{Obstacle, addresses, hung_in_words};
+use crate::protocol::replica::peer_faults::Hearsay;
 use crate::protocol::types::message::{Configuration, Member, Now};
 use crate::protocol::types::quorum::NodeSet;
+
+/// What an operator was told of this node's state.
+#[derive(Debug, Default)]
+pub(super) struct Reports {
+    /// What other nodes sent that cannot be.
+    pub(super) hearsay: Hearsay,
+    /// What this node waits for, in words.
+    pub(super) waits_for: String,
+}
 
 impl Replica {
     /// Empty when all is well.
     pub(super) fn waits_for_now(&self) -> String {
-        if let Some(bootstrap) = &self.bootstrap {
+        if let Some(bootstrap) = &self.identity.bootstrap {
             return bootstrap.waits_for();
         }
-        let Some(configuration) = &self.configuration else {
+        let Some(configuration) = &self.identity.configuration else {
             return String::new();
         };
         let split = self.split_in_words(configuration);
         if !split.is_empty() {
             return split;
         }
-        if self.node == 0 {
+        if self.identity.node == 0 {
             return format!(
                 "the configuration does not name {}, so this node was taken out, or was never in it: \
                  stop it, or take it in by `horseshoe member add {0}`",
@@ -26,9 +36,9 @@ impl Replica {
             );
         }
         let heard = self.voting().nodes;
-        if self.votes {
-            return match self.hears_quorum {
-                true if self.hangs(self.node) => {
+        if self.identity.votes {
+            return match self.view.hears_quorum {
+                true if self.hangs(self.identity.node) => {
                     "the disk to finish a write; until then this node has no vote, and other members \
                      run what its clients ask for"
                         .to_owned()
@@ -40,7 +50,7 @@ impl Replica {
                 false => self.without_quorum(configuration),
             };
         }
-        if let Some(full) = self.full {
+        if let Some(full) = self.space.full {
             return format!(
                 "this node has no {full} left, so it copies no more of what the members hold and is not \
                  admitted: {}",
@@ -57,27 +67,31 @@ impl Replica {
     }
 
     fn with_me(&self, mut heard: NodeSet) -> NodeSet {
-        heard.insert(self.node);
+        heard.insert(self.identity.node);
         heard
     }
 
     /// What an operator should look after, though the node serves.
     pub(super) fn warnings(&self, now: Now) -> Vec<String> {
         let mut warnings = self.full_warnings();
-        if let Some(reason) = &self.changes.refused {
+        if let Some(reason) = &self.membership.changes.refused {
             warnings.push(format!(
                 "the members can't be changed as is wanted: {reason}"
             ));
         }
-        let voters = self.configuration.iter().flat_map(|c| c.voters());
-        let away = voters.filter(|m| !self.near.contains(&m.node));
+        let voters = self.identity.configuration.iter().flat_map(|c| c.voters());
+        let away = voters.filter(|m| !self.view.near.contains(&m.node));
         let away = away.map(|m| format!("{} ({})", m.node, m.address));
         let away: Vec<String> = away.collect();
-        if let Some(configuration) = self.configuration.as_deref() {
+        if let Some(configuration) = self.identity.configuration.as_deref() {
             let hung = self.with_obstacle(configuration, Obstacle::DiskHangs);
             warnings.extend((!hung.is_empty()).then(|| hung_in_words(&hung)));
         }
-        if self.votes && self.hears_quorum && !away.is_empty() && self.is_purge_held_up(now) {
+        if self.identity.votes
+            && self.view.hears_quorum
+            && !away.is_empty()
+            && self.is_purge_held_up(now)
+        {
             warnings.push(format!(
                 "deleted keys still take room: tombstones are purged only while all members are reachable, \
                  and these are not: {}. Bring them back, or `horseshoe member replace` them",
@@ -129,10 +143,10 @@ impl Replica {
             );
         }
         let silent = silent.iter().map(|m| m.node);
-        let to_come: NodeSet = self.near.iter().copied().chain(silent).collect();
+        let to_come: NodeSet = self.view.near.iter().copied().chain(silent).collect();
         if !configuration.has_quorum(&to_come) {
             // Whoever forgot can't be counted, so this does not mend itself.
-            let left = self.near.iter().filter(|node| !self.hangs(**node));
+            let left = self.view.near.iter().filter(|node| !self.hangs(**node));
             let left: Vec<String> = left.map(u8::to_string).collect();
             let left = left.join(" ");
             words += &match (left.is_empty(), is_forced) {

@@ -11,7 +11,7 @@ use crate::protocol::types::timer::Timer;
 
 impl Replica {
     pub(super) fn handle_loaded(&mut self, now: Now, key: &Key, state: Option<AcceptorState>) {
-        let waiters = self.cache.loaded(key, state).unwrap_or_default();
+        let waiters = self.keys.cache.loaded(key, state).unwrap_or_default();
         for waiting in waiters {
             if !self.is_still_wanted(&waiting) {
                 continue;
@@ -31,7 +31,7 @@ impl Replica {
 
     /// A full round that changes nothing.
     pub(super) fn mend(&mut self, now: Now, key: &Key) {
-        if self.cache.resident(key).is_some() {
+        if self.keys.cache.resident(key).is_some() {
             self.coordinate(now, key, Coordinator::mend);
         } else {
             self.wait_for(key.clone(), Waiting::Mend);
@@ -39,7 +39,7 @@ impl Replica {
     }
 
     pub(super) fn key_timeout(&mut self, now: Now, key: &Key, at_us: u64) {
-        let Some(resident) = self.cache.resident(key) else {
+        let Some(resident) = self.keys.cache.resident(key) else {
             return;
         };
         // A timer that was overtaken by an earlier one is stale.
@@ -63,30 +63,30 @@ impl Replica {
         key: &Key,
         handle: impl FnOnce(&mut Coordinator, &mut Context<'_>),
     ) {
-        let Some(configuration) = self.configuration.clone() else {
+        let Some(configuration) = self.identity.configuration.clone() else {
             return;
         };
         let terms = self.terms();
         let runs_rounds = self.runs_rounds_of(key);
-        let Some(resident) = self.cache.resident(key) else {
+        let Some(resident) = self.keys.cache.resident(key) else {
             return;
         };
         let mut coordinator = resident.coordinator.take().unwrap_or_default();
-        let mut effects = std::mem::take(&mut self.effects);
+        let mut effects = std::mem::take(&mut self.keys.effects);
         let mut context = Context {
             now,
-            me: self.node,
+            me: self.identity.node,
             key,
             configuration: &configuration,
             state: terms.vote(&resident.state, rule!(E5_own)),
             clock: &mut self.clock,
             random: &mut self.random,
-            pace: &mut self.pace,
-            hears_quorum: self.hears_quorum,
+            pace: &mut self.requests.pace,
+            hears_quorum: self.view.hears_quorum,
             retry_horizon_ms: self.options.tuning.retry_horizon_ms,
-            is_full: self.cluster_full.is_some(),
-            near: &self.near,
-            coordinators: &self.coordinators,
+            is_full: self.space.cluster_full.is_some(),
+            near: &self.view.near,
+            coordinators: &self.view.coordinators,
             effects: &mut effects,
         };
         match runs_rounds {
@@ -104,7 +104,7 @@ impl Replica {
         for effect in effects.drain(..) {
             self.carry_out(now, key, effect);
         }
-        self.effects = effects;
+        self.keys.effects = effects;
     }
 
     fn carry_out(&mut self, now: Now, key: &Key, effect: Effect) {
@@ -129,10 +129,10 @@ impl Replica {
                 self.end_operation(&pending.operation);
             }
             Effect::Open(round) => {
-                self.rounds.insert(round, key.clone());
+                self.keys.rounds.insert(round, key.clone());
             }
             Effect::Close(round) => {
-                self.rounds.remove(&round);
+                self.keys.rounds.remove(&round);
             }
             Effect::Chosen {
                 round,
@@ -143,19 +143,23 @@ impl Replica {
                 self.spread_chosen(key, ballot);
                 self.tell_learners(now, key, round);
                 self.note_missing(now, round, key, ballot, holders);
-                self.changes.chosen(key);
+                self.membership.changes.chosen(key);
             }
         }
     }
 
     /// B1: the group that must be durable before a ballot or round id of now may leave.
     pub(super) fn ceiling_group(&mut self) -> u64 {
-        if self.clock.last() < self.durable_ceiling {
+        if self.clock.last() < self.durable.durable_ceiling {
             return 0;
         }
         self.keep_ceiling();
         let last = self.clock.last();
-        let covering = self.ceilings.iter().find(|(_, ceiling)| *ceiling > last);
-        covering.map_or(self.outbox.filling(), |(group, _)| *group)
+        let covering = self
+            .durable
+            .ceilings
+            .iter()
+            .find(|(_, ceiling)| *ceiling > last);
+        covering.map_or(self.keys.outbox.filling(), |(group, _)| *group)
     }
 }

@@ -1,6 +1,8 @@
 //! Sending and passing on: which way messages take, and what is told of links (docs/protocol.md,
 //! "Network: links, rows and relays").
 
+use std::collections::VecDeque;
+
 use kvclient::clock::{READING_MAX, Reading, to_ms};
 use kvclient::wire::Full;
 
@@ -13,6 +15,17 @@ use crate::protocol::types::message::{
 use crate::protocol::types::rules::rule;
 use crate::protocol::types::timer::Timer;
 
+/// What leaves with the next outputs.
+#[derive(Debug, Default)]
+pub(super) struct Sending {
+    pub(super) outputs: VecDeque<Output>,
+    /// Messages of this node to itself.
+    pub(super) local: VecDeque<Envelope>,
+    pub(super) messages_sent: u64,
+    /// Of other nodes.
+    pub(super) messages_relayed: u64,
+}
+
 impl Replica {
     /// Sends once `group` is durable (R2); to this node itself too.
     pub(super) fn send(
@@ -24,9 +37,9 @@ impl Replica {
         way: Way,
     ) {
         let envelope = self.envelope(to, round, message);
-        if self.outbox.is_durable(group) {
+        if self.keys.outbox.is_durable(group) {
             self.dispatch(envelope, way);
-        } else if !self.outbox.hold(group, envelope, way) {
+        } else if !self.keys.outbox.hold(group, envelope, way) {
             // Whoever asked will ask again.
             self.counters.overflow += 1;
         }
@@ -34,10 +47,10 @@ impl Replica {
 
     pub(super) fn envelope(&self, to: NodeId, round: RoundId, message: Message) -> Envelope {
         Envelope {
-            origin: self.node,
+            origin: self.identity.node,
             destination: to,
-            incarnation: self.incarnation,
-            epoch: self.configuration.as_ref().map_or(0, |c| c.epoch),
+            incarnation: self.identity.incarnation,
+            epoch: self.identity.configuration.as_ref().map_or(0, |c| c.epoch),
             round,
             hops_left: 0,
             via: 0,
@@ -47,21 +60,21 @@ impl Replica {
 
     pub(super) fn dispatch(&mut self, envelope: Envelope, way: Way) {
         let to = envelope.destination;
-        if to == self.node {
-            self.local.push_back(envelope);
+        if to == self.identity.node {
+            self.sending.local.push_back(envelope);
             return;
         }
-        let usual = self.links.next_hop(to);
+        let usual = self.view.links.next_hop(to);
         let other = match way {
             Way::Usual => None,
-            Way::Detour(turn) => self.links.detour(to, turn),
+            Way::Detour(turn) => self.view.links.detour(to, turn),
             Way::Back(via) if via == usual || via == to || via == 0 => None,
-            Way::Back(via) => self.links.hops(to).map(|hops| (via, hops + 1)),
+            Way::Back(via) => self.view.links.hops(to).map(|hops| (via, hops + 1)),
         };
         if let Some((next, hops)) = other {
             self.hand_on(next, hops, envelope.clone());
         }
-        let hops = self.links.hops(to).unwrap_or(1);
+        let hops = self.view.links.hops(to).unwrap_or(1);
         self.hand_on(usual, hops, envelope);
     }
 
@@ -69,8 +82,8 @@ impl Replica {
     /// better; so a message never goes in circles for long.
     fn hand_on(&mut self, next: NodeId, hops: u8, mut envelope: Envelope) {
         envelope.hops_left = hops;
-        self.messages_sent += 1;
-        self.outputs.push_back(Output::Send {
+        self.sending.messages_sent += 1;
+        self.sending.outputs.push_back(Output::Send {
             to: Destination::Node(next),
             envelope,
         });
@@ -91,10 +104,10 @@ impl Replica {
             self.note_other_cluster(now, cluster, origin);
             return None;
         }
-        self.links.heard(via, now);
-        let next = self.links.relay(via, origin, to, hops_left);
+        self.view.links.heard(via, now);
+        let next = self.view.links.relay(via, origin, to, hops_left);
         match next {
-            Some(_) => self.messages_relayed += 1,
+            Some(_) => self.sending.messages_relayed += 1,
             None => self.counters.unroutable += 1,
         }
         next
@@ -102,7 +115,7 @@ impl Replica {
 
     /// Whether a message with this destination is to be passed on.
     pub fn is_transit(&self, destination: NodeId) -> bool {
-        destination != 0 && self.node != 0 && destination != self.node
+        destination != 0 && self.identity.node != 0 && destination != self.identity.node
     }
 
     /// Passes on a message that was decoded all the same.
@@ -112,42 +125,47 @@ impl Replica {
         if let Some(next) = self.relay(now, cluster, envelope.via, origin, to, envelope.hops_left) {
             envelope.hops_left -= 1;
             let to = Destination::Node(next);
-            self.outputs.push_back(Output::Send { to, envelope });
+            self.sending
+                .outputs
+                .push_back(Output::Send { to, envelope });
         }
     }
 
     /// Tells all neighbours of this node's links, each by the direct way, whether it works or not.
     pub(super) fn tell_links(&mut self, now: Now) {
-        let Some(configuration) = self.configuration.clone() else {
+        let Some(configuration) = self.identity.configuration.clone() else {
             return;
         };
         // A node that was taken out is nobody to the others.
-        if self.node == 0 {
+        if self.identity.node == 0 {
             return;
         }
-        self.told_us = now.mono_us;
-        self.links.take_news();
+        self.view.told_us = now.mono_us;
+        self.view.links.take_news();
         let own = Row {
-            node: self.node,
-            incarnation: self.incarnation,
+            node: self.identity.node,
+            incarnation: self.identity.incarnation,
             boot: self.options.boot,
             starts: self.starts_told(),
-            found: self.proof.found,
-            synced: self.outbox.synced(),
+            found: self.membership.proof.found,
+            synced: self.keys.outbox.synced(),
             clock: self.clock.tick(now),
             wall_ms: now.wall_ms.min(to_ms(READING_MAX)),
             unsynced_ms: self.unsynced_ms(),
-            seen: self.starts.seen(|node| configuration.voter(node).is_some()),
-            full: self.full.map_or(0, Full::code),
+            seen: self
+                .membership
+                .starts
+                .seen(|node| configuration.voter(node).is_some()),
+            full: self.space.full.map_or(0, Full::code),
             links: Vec::new(),
         };
-        let me = self.node;
+        let me = self.identity.node;
         for member in configuration.nodes().filter(|m| m.node != me) {
-            let Some(heartbeat) = self.links.beat(member.node, own.clone(), now) else {
+            let Some(heartbeat) = self.view.links.beat(member.node, own.clone(), now) else {
                 continue;
             };
             let envelope = self.envelope(member.node, 0, heartbeat.into());
-            self.outputs.push_back(Output::Send {
+            self.sending.outputs.push_back(Output::Send {
                 to: Destination::Node(member.node),
                 envelope,
             });
@@ -156,14 +174,14 @@ impl Replica {
 
     /// What changed is told at once, but no more often than each few milliseconds.
     pub(super) fn tell_news(&mut self, now: Now) {
-        if self.node == 0 || !self.links.has_news() {
+        if self.identity.node == 0 || !self.view.links.has_news() {
             return;
         }
-        let next_us = self.told_us + NEWS_INTERVAL_MS * 1_000;
+        let next_us = self.view.told_us + NEWS_INTERVAL_MS * 1_000;
         if now.mono_us >= next_us {
             self.tell_links(now);
-        } else if self.news_due_us.is_none() {
-            self.news_due_us = Some(next_us);
+        } else if self.view.news_due_us.is_none() {
+            self.view.news_due_us = Some(next_us);
             self.timers.set(next_us, Timer::News);
         }
     }
@@ -195,22 +213,23 @@ impl Replica {
             }
             if row.node == from {
                 self.look_for_member_ahead(now, row, is_believable);
-                self.offsets.hear(from, row.wall_ms, now);
+                self.watch.offsets.hear(from, row.wall_ms, now);
             }
             // Whatever its clock, its node waits for this (E1_asked).
             self.look_at_start(row);
         }
         let clock = &self.clock;
-        self.links
+        self.view
+            .links
             .heartbeat(from, heartbeat, now, |row| clock.is_believable(row.clock));
-        self.links_due = Some(now);
-        if self.heartbeats_of_now.0 != now.mono_us {
-            self.heartbeats_of_now = (now.mono_us, 0);
+        self.view.links_due = Some(now);
+        if self.view.heartbeats_of_now.0 != now.mono_us {
+            self.view.heartbeats_of_now = (now.mono_us, 0);
         }
-        self.heartbeats_of_now.1 += 1;
+        self.view.heartbeats_of_now.1 += 1;
         // After a pause the first of many tell that all was well, the last that this node was away. One
         // datagram has room for a thousand: those are looked at together, at the end.
-        if self.heartbeats_of_now.1 <= HEARTBEATS_LOOKED_AT {
+        if self.view.heartbeats_of_now.1 <= HEARTBEATS_LOOKED_AT {
             self.look_at_links(now, true, false);
         }
     }

@@ -57,9 +57,9 @@ impl Replica {
     /// R1: what was compared in another epoch counts no more. Who is there, and that much is missing, is not
     /// of an epoch.
     pub(in crate::protocol::replica) fn restart_sync(&mut self, now: Now) {
-        let before = std::mem::take(&mut self.sync);
-        let learns = !self.votes;
-        self.sync = Sync {
+        let before = std::mem::take(&mut self.catchup.sync);
+        let learns = !self.identity.votes;
+        self.catchup.sync = Sync {
             next_us: now.mono_us,
             copied: if learns { before.copied } else { 0 },
             listed: if learns { before.listed } else { 0 },
@@ -69,50 +69,50 @@ impl Replica {
             is_far_behind: before.is_far_behind,
             ..Sync::default()
         };
-        self.copies.forget();
+        self.catchup.copies.forget();
         self.restart_purge();
     }
 
     /// Whether a learner holds about what the members hold.
     pub(in crate::protocol::replica) fn has_learned(&self) -> bool {
         // X6: as a member it would keep the others from taking anything that grows.
-        self.sync.learned && self.full.is_none()
+        self.catchup.sync.learned && self.space.full.is_none()
     }
 
     /// From how many buckets on a learner will still ask for all that they hold.
     pub(in crate::protocol::replica) fn listed(&self) -> Bucket {
-        self.sync.listed
+        self.catchup.sync.listed
     }
 
     pub(in crate::protocol::replica) fn learning(&self) -> Option<LearningStatus> {
-        if self.votes || self.node == 0 {
+        if self.identity.votes || self.identity.node == 0 {
             return None;
         }
-        let buckets = self.digests.spread().buckets();
-        let done = match &self.sync.pass {
-            _ if self.sync.learned => buckets,
+        let buckets = self.keys.digests.spread().buckets();
+        let done = match &self.catchup.sync.pass {
+            _ if self.catchup.sync.learned => buckets,
             Some(pass) if !pass.asks() => buckets - pass.buckets_left(),
             _ => 0,
         };
         Some(LearningStatus {
             buckets_done: done as u64,
             buckets: buckets as u64,
-            keys_copied: self.sync.copied,
+            keys_copied: self.catchup.sync.copied,
         })
     }
 
     /// At each heartbeat.
     pub(in crate::protocol::replica) fn synchronize(&mut self, now: Now) {
-        if self.node == 0 {
+        if self.identity.node == 0 {
             return;
         }
-        let mut sources = self.near.clone();
-        sources.retain(|node| *node != self.node);
+        let mut sources = self.view.near.clone();
+        sources.retain(|node| *node != self.identity.node);
         sources.sort_unstable();
         self.see_who_is_there(now, &sources);
-        if let Some(pass) = &self.sync.pass {
+        if let Some(pass) = &self.catchup.sync.pass {
             let mut gone = pass.sources();
-            gone.retain(|node| !self.sync.lately.contains_key(node));
+            gone.retain(|node| !self.catchup.sync.lately.contains_key(node));
             for node in gone {
                 self.lose_source(node);
             }
@@ -120,7 +120,7 @@ impl Replica {
             self.look_again(now);
             self.advance_pass(now);
         } else if self.is_pass_due(now) && !sources.is_empty() {
-            let silent = std::mem::take(&mut self.sync.silent);
+            let silent = std::mem::take(&mut self.catchup.sync.silent);
             let mut answering = sources.clone();
             answering.retain(|node| !silent.contains(node));
             let all_silent = answering.is_empty();
@@ -134,53 +134,57 @@ impl Replica {
         // First, so that a node that was kept from running takes all others for new.
         let gone_ms = self.timings.source_gone_ms;
         let is_lately = |seen_us: &u64| now.mono_us < seen_us + gone_ms * 1_000;
-        self.sync.lately.retain(|_, seen_us| is_lately(seen_us));
-        let was_alone = self.sync.lately.is_empty();
+        self.catchup
+            .sync
+            .lately
+            .retain(|_, seen_us| is_lately(seen_us));
+        let was_alone = self.catchup.sync.lately.is_empty();
         let mut has_come = false;
         for node in sources {
-            let seen_us = self.sync.lately.insert(*node, now.mono_us);
-            has_come |= seen_us.is_none_or(|seen_us| seen_us < self.sync.looked_us);
+            let seen_us = self.catchup.sync.lately.insert(*node, now.mono_us);
+            has_come |= seen_us.is_none_or(|seen_us| seen_us < self.catchup.sync.looked_us);
         }
-        self.sync.looked_us = now.mono_us;
+        self.catchup.sync.looked_us = now.mono_us;
         if !has_come {
             return;
         }
-        self.sync.hurried = sources.len();
-        self.sync.next_us = now.mono_us;
+        self.catchup.sync.hurried = sources.len();
+        self.catchup.sync.next_us = now.mono_us;
         if was_alone {
-            self.sync.is_far_behind = true;
+            self.catchup.sync.is_far_behind = true;
             // The others come, too; and what was compared before is old.
-            self.sync.next_us += SETTLE_MS * 1_000;
-            self.sync.pass = None;
-            self.sync.pulls = Pulls::default();
+            self.catchup.sync.next_us += SETTLE_MS * 1_000;
+            self.catchup.sync.pass = None;
+            self.catchup.sync.pulls = Pulls::default();
         }
     }
 
     fn is_pass_due(&self, now: Now) -> bool {
-        let waits = self.votes && self.operations > 0 && self.sync.hurried == 0;
+        let waits =
+            self.identity.votes && self.requests.operations > 0 && self.catchup.sync.hurried == 0;
         let wait_ms = if waits {
             COMPARE_BUSY_MS - COMPARE_MS
         } else {
             0
         };
-        now.mono_us >= self.sync.next_us + wait_ms * 1_000
+        now.mono_us >= self.catchup.sync.next_us + wait_ms * 1_000
     }
 
     fn begin_pass(&mut self, now: Now, near: &[NodeId]) {
-        let is_all_of_votes = self.digests.is_all_of(self.meta.life);
-        let is_bulk = !self.votes || !is_all_of_votes || self.sync.is_far_behind;
-        let turn = self.sync.passes;
-        self.sync.passes += 1;
+        let is_all_of_votes = self.keys.digests.is_all_of(self.durable.meta.life);
+        let is_bulk = !self.identity.votes || !is_all_of_votes || self.catchup.sync.is_far_behind;
+        let turn = self.catchup.sync.passes;
+        self.catchup.sync.passes += 1;
         let (kind, sources) = match is_bulk {
             true => (Kind::Bulk, near.to_vec()),
             false => (Kind::Pair, vec![near[turn as usize % near.len()]]),
         };
-        self.sync.pass = Some(Pass::new(
+        self.catchup.sync.pass = Some(Pass::new(
             now,
             kind,
             sources.clone(),
             turn,
-            self.digests.spread(),
+            self.keys.digests.spread(),
         ));
         for node in sources {
             self.ask_digests(now, node);
@@ -190,7 +194,7 @@ impl Replica {
     fn ask_digests(&mut self, now: Now, node: NodeId) {
         let round = self.clock.round_id(now);
         let question = Question::new(now, round);
-        if let Some(pass) = &mut self.sync.pass {
+        if let Some(pass) = &mut self.catchup.sync.pass {
             pass.digests.insert(node, question);
             let total = self.total_asked_with();
             self.ask_for(node, round, DigestsAsked { total }.into());
@@ -199,7 +203,7 @@ impl Replica {
 
     /// Two members mostly hold the same: then one number tells it, where all digests take 32 KiB.
     fn total_asked_with(&self) -> Option<u64> {
-        let pass = self.sync.pass.as_ref();
+        let pass = self.catchup.sync.pass.as_ref();
         let is_pair = pass.is_some_and(|pass| pass.kind == Kind::Pair);
         is_pair.then(|| self.sums_told().fold(0, u64::wrapping_add))
     }
@@ -212,7 +216,7 @@ impl Replica {
         round: RoundId,
         message: Message,
     ) {
-        let group = self.ceiling_group().max(self.installed_in);
+        let group = self.ceiling_group().max(self.durable.installed_in);
         self.send(node, round, message, group, Way::Usual);
     }
 
@@ -237,7 +241,7 @@ impl Replica {
         round: RoundId,
         total: u64,
     ) {
-        let pass = self.sync.pass.as_ref();
+        let pass = self.catchup.sync.pass.as_ref();
         let question = pass.and_then(|pass| pass.digests.get(&from));
         if question.is_none_or(|question| question.round != round) {
             return;
@@ -254,7 +258,7 @@ impl Replica {
     }
 
     fn handle_digests_told(&mut self, now: Now, from: NodeId, round: RoundId, told: &DigestsTold) {
-        let Some(mut pass) = self.sync.pass.take() else {
+        let Some(mut pass) = self.catchup.sync.pass.take() else {
             return;
         };
         let asked = pass.digests.get(&from).is_some_and(|q| q.round == round);
@@ -274,8 +278,8 @@ impl Replica {
             }
             // Who differed in most and asks for copies is behind: listing all that it holds would only
             // hold it up.
-            let source_is_behind = at_first > self.digests.spread().buckets() / 2
-                && self.copies.is_asked_by(now, from);
+            let source_is_behind = at_first > self.keys.digests.spread().buckets() / 2
+                && self.catchup.copies.is_asked_by(now, from);
             if pass.kind == Kind::Pair && source_is_behind {
                 differ.clear();
             }
@@ -285,21 +289,21 @@ impl Replica {
                 pass.add(differ.into_iter().map(|bucket| (bucket, from)));
             }
         }
-        self.sync.pass = Some(pass);
+        self.catchup.sync.pass = Some(pass);
         self.advance_pass(now);
     }
 
     fn differs(&self, kind: Kind, bucket: Bucket, told: &DigestsTold) -> bool {
-        let all = self.digests.of_all(bucket);
-        let votes = self.digests.of_life(self.meta.life, bucket);
-        let own = if self.votes { votes } else { all };
-        let has_cached = self.votes && kind == Kind::Bulk && all != votes;
+        let all = self.keys.digests.of_all(bucket);
+        let votes = self.keys.digests.of_life(self.durable.meta.life, bucket);
+        let own = if self.identity.votes { votes } else { all };
+        let has_cached = self.identity.votes && kind == Kind::Bulk && all != votes;
         told.sums.of(bucket) != own || has_cached
     }
 
     /// The second look at buckets that differed.
     fn look_again(&mut self, now: Now) {
-        let Some(pass) = &self.sync.pass else {
+        let Some(pass) = &self.catchup.sync.pass else {
             return;
         };
         let is_due = pass
@@ -316,15 +320,15 @@ impl Replica {
     /// Goes on with the pass as far as windows allow, and ends it.
     pub(in crate::protocol::replica) fn advance_pass(&mut self, now: Now) {
         // X6: a learner that is full stays one; a member may hold what it must.
-        if !self.votes && self.full.is_some() {
+        if !self.identity.votes && self.space.full.is_some() {
             return;
         }
-        let Some(pass) = &mut self.sync.pass else {
+        let Some(pass) = &mut self.catchup.sync.pass else {
             return;
         };
         let mut asked = Vec::new();
         while pass.comparing.len() < BUCKETS_COMPARED_MAX
-            && self.sync.pulls.has_room()
+            && self.catchup.sync.pulls.has_room()
             && let Some((bucket, source)) = pass.todo.pop_front()
         {
             let round = self.clock.round_id(now);
@@ -339,18 +343,18 @@ impl Replica {
             pass.comparing.insert(bucket, comparing);
             asked.push((bucket, source, round));
         }
-        if !self.votes && !pass.asks() {
-            self.sync.listed = self.sync.listed.max(pass.first_left());
+        if !self.identity.votes && !pass.asks() {
+            self.catchup.sync.listed = self.catchup.sync.listed.max(pass.first_left());
         }
         let is_over = !pass.asks() && pass.buckets_left() == 0;
         for (bucket, source, round) in asked {
             let after = None;
             self.ask_for(source, round, BucketAsked { bucket, after }.into());
         }
-        for (source, keys) in self.sync.pulls.fill(now) {
+        for (source, keys) in self.catchup.sync.pulls.fill(now) {
             self.ask_copies(now, source, keys);
         }
-        if is_over && self.sync.pulls.is_empty() {
+        if is_over && self.catchup.sync.pulls.is_empty() {
             self.end_pass(now);
         }
     }
@@ -361,29 +365,33 @@ impl Replica {
     }
 
     fn end_pass(&mut self, now: Now) {
-        let Some(pass) = self.sync.pass.take() else {
+        let Some(pass) = self.catchup.sync.pass.take() else {
             return;
         };
         let few = pass.missing <= LEARNED_MISSING_MAX;
-        self.sync.whole = if pass.is_whole() {
-            self.sync.whole + 1
+        self.catchup.sync.whole = if pass.is_whole() {
+            self.catchup.sync.whole + 1
         } else {
             0
         };
-        let is_enough = pass.is_whole() && (few || self.sync.whole >= LEARNED_PASSES);
-        self.sync.learned |= !self.votes && is_enough;
-        self.sync.is_far_behind = pass.missing > FAR_BEHIND_MISSING_MIN;
+        let is_enough = pass.is_whole() && (few || self.catchup.sync.whole >= LEARNED_PASSES);
+        self.catchup.sync.learned |= !self.identity.votes && is_enough;
+        self.catchup.sync.is_far_behind = pass.missing > FAR_BEHIND_MISSING_MIN;
         let is_behind = pass.missing > BEHIND_MISSING_MIN || pass.is_cut_short;
-        self.sync.hurried = match (pass.kind, is_behind) {
+        self.catchup.sync.hurried = match (pass.kind, is_behind) {
             // Who had nothing that counts, or missed much, compares with each member by itself next.
-            (Kind::Bulk, _) if self.votes => self.sync.lately.len(),
-            (Kind::Bulk, true) if !self.sync.learned => 1,
+            (Kind::Bulk, _) if self.identity.votes => self.catchup.sync.lately.len(),
+            (Kind::Bulk, true) if !self.catchup.sync.learned => 1,
             (Kind::Bulk, _) => 0,
-            (Kind::Pair, true) => self.sync.lately.len(),
-            (Kind::Pair, false) => self.sync.hurried.saturating_sub(1),
+            (Kind::Pair, true) => self.catchup.sync.lately.len(),
+            (Kind::Pair, false) => self.catchup.sync.hurried.saturating_sub(1),
         };
-        let wait_ms = if self.sync.hurried > 0 { 0 } else { COMPARE_MS };
-        self.sync.next_us = now.mono_us.max(pass.began_us + wait_ms * 1_000);
+        let wait_ms = if self.catchup.sync.hurried > 0 {
+            0
+        } else {
+            COMPARE_MS
+        };
+        self.catchup.sync.next_us = now.mono_us.max(pass.began_us + wait_ms * 1_000);
     }
 
     /// Asks again what was not answered. Who tells nothing of its buckets is asked for nothing more in
@@ -392,7 +400,7 @@ impl Replica {
         let tries_max = self.timings.pull_tries_max;
         let wait_us = self.answer_wait_us(PULL_RETRY_MS);
         let total = self.total_asked_with();
-        let Some(pass) = &mut self.sync.pass else {
+        let Some(pass) = &mut self.catchup.sync.pass else {
             return;
         };
         let mut silent = Vec::new();
@@ -424,15 +432,15 @@ impl Replica {
         for node in &silent {
             self.lose_source(*node);
         }
-        self.sync.silent.extend(silent);
+        self.catchup.sync.silent.extend(silent);
         for (bucket, after) in listed {
             self.list_own(bucket, after, Purpose::Compare);
         }
         for (node, round, message) in again {
             self.ask_for(node, round, message);
         }
-        let (overdue, given_up) = self.sync.pulls.overdue(now, wait_us, tries_max);
-        if let Some(pass) = &mut self.sync.pass {
+        let (overdue, given_up) = self.catchup.sync.pulls.overdue(now, wait_us, tries_max);
+        if let Some(pass) = &mut self.catchup.sync.pass {
             pass.given_up += given_up;
         }
         for (source, keys) in overdue {
@@ -442,20 +450,20 @@ impl Replica {
 
     /// Another source is asked for what was to come from there; without one the next pass finds it missing.
     fn lose_source(&mut self, node: NodeId) {
-        let Some(pass) = &mut self.sync.pass else {
+        let Some(pass) = &mut self.catchup.sync.pass else {
             return;
         };
-        let keys = self.sync.pulls.forget(node);
+        let keys = self.catchup.sync.pulls.forget(node);
         if let Some(heir) = pass.lose(node, !keys.is_empty()) {
             for (key, size) in keys {
-                self.sync.pulls.want(heir, key, size);
+                self.catchup.sync.pulls.want(heir, key, size);
             }
         }
     }
 
     fn handle_bucket_told(&mut self, now: Now, from: NodeId, round: RoundId, told: BucketTold) {
         let bucket = told.bucket;
-        let Some(pass) = &mut self.sync.pass else {
+        let Some(pass) = &mut self.catchup.sync.pass else {
             return;
         };
         let Some(comparing) = pass.comparing.get_mut(&bucket) else {
@@ -482,7 +490,7 @@ impl Replica {
         own_after: &Option<Key>,
         own: &Page,
     ) {
-        let Some(pass) = &mut self.sync.pass else {
+        let Some(pass) = &mut self.catchup.sync.pass else {
             return;
         };
         let comparing = pass.comparing.get_mut(&bucket);
@@ -520,7 +528,7 @@ impl Replica {
         page: &Page,
     ) {
         let terms = self.terms();
-        let votes = self.votes;
+        let votes = self.identity.votes;
         let mut missing = 0;
         let mut own = page.states.as_slice();
         let here = |key: &Key| Some(key) > own_after.as_ref() && page.reaches(key);
@@ -541,7 +549,10 @@ impl Replica {
             if entry.chosen && state.is_some_and(|s| s.accepted == ballot) {
                 self.with_key(now, &key, Work::Adopt { ballot });
             } else {
-                self.sync.pulls.want(source, key, entry.size as usize);
+                self.catchup
+                    .sync
+                    .pulls
+                    .want(source, key, entry.size as usize);
             }
         }
         if votes {
@@ -555,7 +566,7 @@ impl Replica {
                 }
             }
         }
-        if let Some(pass) = &mut self.sync.pass {
+        if let Some(pass) = &mut self.catchup.sync.pass {
             pass.missing += missing;
         }
     }
@@ -567,15 +578,15 @@ impl Replica {
             return;
         };
         let key = copy.key.clone();
-        if self.cache.resident(&key).is_none() {
+        if self.keys.cache.resident(&key).is_none() {
             self.wait_for(
                 key,
                 crate::protocol::keys::resident::Waiting::Peer(envelope),
             );
             return;
         }
-        if self.take_copy(now, source, copy) && self.sync.pulls.end(now, source, &key) {
-            self.sync.copied += 1;
+        if self.take_copy(now, source, copy) && self.catchup.sync.pulls.end(now, source, &key) {
+            self.catchup.sync.copied += 1;
         }
         self.advance_pass(now);
     }
@@ -590,10 +601,17 @@ mod tests {
     #[test]
     fn who_did_not_run_takes_the_others_for_new() {
         let mut replica = replica();
-        replica.near = vec![2];
-        replica.sync.lately.insert(2, NOW.mono_us);
-        replica.sync.looked_us = NOW.mono_us;
-        let began = |replica: &Replica| replica.sync.pass.as_ref().map(|p| (p.kind, p.began_us));
+        replica.view.near = vec![2];
+        replica.catchup.sync.lately.insert(2, NOW.mono_us);
+        replica.catchup.sync.looked_us = NOW.mono_us;
+        let began = |replica: &Replica| {
+            replica
+                .catchup
+                .sync
+                .pass
+                .as_ref()
+                .map(|p| (p.kind, p.began_us))
+        };
         let after = |ms: u64| Now {
             mono_us: NOW.mono_us + ms * 1_000,
             ..NOW

@@ -97,7 +97,7 @@ impl Copies {
 
 impl Replica {
     pub(in crate::protocol::replica) fn with_key(&mut self, now: Now, key: &Key, work: Work) {
-        if self.cache.resident(key).is_some() {
+        if self.keys.cache.resident(key).is_some() {
             self.work_on(now, key, work);
         } else {
             self.wait_for(key.clone(), Waiting::Work(self.epoch(), work));
@@ -107,13 +107,13 @@ impl Replica {
     /// The key is resident, and this node has a vote.
     pub(in crate::protocol::replica) fn work_on(&mut self, now: Now, key: &Key, work: Work) {
         match work {
-            Work::Tell { to, round, via } if self.copies.size_left > 0 => {
+            Work::Tell { to, round, via } if self.catchup.copies.size_left > 0 => {
                 let size = self.tell_copy(now, key, to, round, Way::Back(via));
-                self.copies.charge(size);
+                self.catchup.copies.charge(size);
             }
             // It was loaded meanwhile, and the portion is used up.
             Work::Tell { to, .. } => {
-                self.copies.wait(key.clone(), to, work);
+                self.catchup.copies.wait(key.clone(), to, work);
                 self.wake_for_copies(now);
             }
             Work::Adopt { ballot } => self.take_own(now, key, ballot),
@@ -136,22 +136,22 @@ impl Replica {
             self.counters.stray += 1;
             return;
         }
-        self.copies.asked_us.insert(to, now.mono_us);
+        self.catchup.copies.asked_us.insert(to, now.mono_us);
         for key in asked.keys {
-            if self.copies.waiting.len() >= COPIES_WAITING_MAX {
+            if self.catchup.copies.waiting.len() >= COPIES_WAITING_MAX {
                 self.counters.overflow += 1;
                 break;
             }
             let work = Work::Tell { to, round, via };
-            self.copies.wait(key, to, work);
+            self.catchup.copies.wait(key, to, work);
         }
         self.serve_copies(now);
     }
 
     /// Sends as many copies as the pace allows; clients' operations come first.
     pub(in crate::protocol::replica) fn serve_copies(&mut self, now: Now) {
-        let copies = &mut self.copies;
-        if self.operations > 0 {
+        let copies = &mut self.catchup.copies;
+        if self.requests.operations > 0 {
             copies.busy_until_us = now.mono_us + BUSY_US;
         }
         let passed_us = now.mono_us - copies.portion_us.min(now.mono_us);
@@ -166,15 +166,15 @@ impl Replica {
         }
         // What is to be loaded first is charged when it leaves.
         let mut expected = 0;
-        while self.copies.left > 0
-            && self.copies.size_left > expected
-            && let Some((key, to, work)) = self.copies.waiting.pop_front()
+        while self.catchup.copies.left > 0
+            && self.catchup.copies.size_left > expected
+            && let Some((key, to, work)) = self.catchup.copies.waiting.pop_front()
         {
-            self.copies.left -= 1;
-            self.copies.known.remove(&(to, key.clone()));
-            if self.votes {
-                if self.cache.resident(&key).is_none() {
-                    expected += self.copies.size_last;
+            self.catchup.copies.left -= 1;
+            self.catchup.copies.known.remove(&(to, key.clone()));
+            if self.identity.votes {
+                if self.keys.cache.resident(&key).is_none() {
+                    expected += self.catchup.copies.size_last;
                 }
                 self.with_key(now, &key, work);
             }
@@ -183,7 +183,7 @@ impl Replica {
     }
 
     fn wake_for_copies(&mut self, now: Now) {
-        let copies = &mut self.copies;
+        let copies = &mut self.catchup.copies;
         let next_us = copies.portion_us + PORTION_MS * 1_000;
         if !copies.waiting.is_empty() && copies.timer_us.is_none_or(|set| set < now.mono_us) {
             copies.timer_us = Some(next_us);
@@ -192,7 +192,7 @@ impl Replica {
     }
 
     pub(in crate::protocol::replica) fn copies_timeout(&mut self, now: Now) {
-        self.copies.timer_us = None;
+        self.catchup.copies.timer_us = None;
         self.serve_copies(now);
     }
 
@@ -204,7 +204,7 @@ impl Replica {
         key: &Key,
         round: RoundId,
     ) {
-        for node in self.learners.clone() {
+        for node in self.view.learners.clone() {
             if self.is_to_be_told(node, key) {
                 self.tell_copy(now, key, node, round, Way::Usual);
             }
@@ -219,9 +219,9 @@ impl Replica {
         key: &Key,
     ) -> Result<Copy, Option<Ballot>> {
         let terms = self.terms();
-        let resident = self.cache.resident(key).expect("the caller looked");
+        let resident = self.keys.cache.resident(key).expect("the caller looked");
         let state = terms.vote(&resident.state, rule!(E5_copied));
-        let state = state.filter(|_| self.votes).ok_or(None)?;
+        let state = state.filter(|_| self.identity.votes).ok_or(None)?;
         let is_chosen = state.chosen || !rule!(C1_chosen);
         let record = state.record.as_ref().filter(|_| is_chosen);
         Ok(Copy {
@@ -243,7 +243,7 @@ impl Replica {
             }
             // Most doubts are settled by a round under way, or a notice of it.
             Err(Some(ballot)) => {
-                if self.copies.doubt(now, key, ballot) {
+                if self.catchup.copies.doubt(now, key, ballot) {
                     self.mend(now, key);
                 }
             }
@@ -266,10 +266,10 @@ impl Replica {
         } = copy;
         let ballot = *ballot;
         let terms = self.terms();
-        let resident = self.cache.resident(key).expect("the caller looked");
+        let resident = self.keys.cache.resident(key).expect("the caller looked");
         let mut state = resident.state.clone();
         self.clock.observe(ballot.reading());
-        if !self.votes {
+        if !self.identity.votes {
             // A learner's cache keeps no promises.
             let held = state.as_ref().filter(|s| s.accepted >= ballot);
             if let Some(held) = held
@@ -310,7 +310,7 @@ impl Replica {
             // The clock is above the promise, so that a round of this node can mend the key.
             Verdict::Refused(promised) => {
                 self.clock.observe(promised.reading());
-                if self.sync.pulls.refused(source, key, promised) {
+                if self.catchup.sync.pulls.refused(source, key, promised) {
                     self.mend(now, key);
                 }
                 false
@@ -321,7 +321,7 @@ impl Replica {
     /// E5: what is held as a cache becomes accepted as a copy would.
     fn take_own(&mut self, now: Now, key: &Key, ballot: Ballot) {
         let terms = self.terms();
-        let resident = self.cache.resident(key).expect("the caller looked");
+        let resident = self.keys.cache.resident(key).expect("the caller looked");
         let mut state = resident.state.clone();
         let cached = state
             .as_ref()
@@ -344,7 +344,7 @@ impl Replica {
 
     fn shed(&mut self, key: &Key, ballot: Ballot) {
         let terms = self.terms();
-        let resident = self.cache.resident(key).expect("the caller looked");
+        let resident = self.keys.cache.resident(key).expect("the caller looked");
         let state = resident.state.as_ref();
         if state.is_some_and(|s| !terms.is_vote(s, rule!(E5_dropped)) && s.accepted == ballot) {
             self.set_state(key, None);
@@ -357,15 +357,16 @@ impl Replica {
         key: &Key,
         state: Option<AcceptorState>,
     ) {
-        let resident = self.cache.resident(key).expect("the caller looked");
+        let resident = self.keys.cache.resident(key).expect("the caller looked");
         let told = |state: &Option<AcceptorState>| state.as_ref().map(|s| (s.accepted, s.life));
-        self.digests
+        self.keys
+            .digests
             .replace(key, told(&resident.state), told(&state));
         let record = state.as_ref().and_then(|s| s.record.as_ref());
         let is_tombstone = record.is_some_and(|r| r.value.is_none());
         resident.state = state;
-        if resident.group != self.outbox.filling() {
-            resident.group = self.outbox.change(key.clone());
+        if resident.group != self.keys.outbox.filling() {
+            resident.group = self.keys.outbox.change(key.clone());
         }
         match is_tombstone {
             true => self.note_grave(key),
@@ -374,7 +375,7 @@ impl Replica {
     }
 
     pub(in crate::protocol::replica) fn epoch(&self) -> Epoch {
-        self.configuration.as_ref().map_or(0, |c| c.epoch)
+        self.identity.configuration.as_ref().map_or(0, |c| c.epoch)
     }
 }
 
@@ -390,7 +391,7 @@ mod tests {
     /// Whether node 1, in its admission `life`, copies to node 2 what it holds of its admission 0.
     fn is_copied(life: u32) -> bool {
         let (mut replica, key) = (replica(), Key::user(b"k"));
-        replica.meta.life = life;
+        replica.durable.meta.life = life;
         let keys = vec![key.clone()];
         told(&mut replica, 1, CopiesAsked { keys }.into());
         let state = AcceptorState {

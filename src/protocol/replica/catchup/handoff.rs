@@ -33,14 +33,16 @@ impl Replica {
         ballot: Ballot,
         holders: NodeSet,
     ) {
-        let voters = self.configuration.iter().flat_map(|c| c.voters());
+        let voters = self.identity.configuration.iter().flat_map(|c| c.voters());
         let missing = voters.map(|m| m.node).filter(|n| !holders.contains(*n));
         let nodes: NodeSet = missing.collect();
         if !nodes.is_empty() && rule!(C1_noted) {
             let key = key.clone();
             let wait_us = self.answer_wait_us(HINT_AFTER_MS);
             let missed = Missed { key, ballot, nodes };
-            self.chosen_rounds.chosen(now, round, missed, wait_us);
+            self.catchup
+                .chosen_rounds
+                .chosen(now, round, missed, wait_us);
         }
         self.note_due(now);
     }
@@ -48,16 +50,16 @@ impl Replica {
     /// This node itself may be among those that missed a write: its own promise to another may have
     /// stood in the way.
     fn note_due(&mut self, now: Now) {
-        while let Some(missed) = self.chosen_rounds.pop_due(now) {
+        while let Some(missed) = self.catchup.chosen_rounds.pop_due(now) {
             self.note(missed);
         }
     }
 
     fn note(&mut self, missed: Missed) {
-        let voters = self.configuration.iter().flat_map(|c| c.voters());
+        let voters = self.identity.configuration.iter().flat_map(|c| c.voters());
         let voters = voters.map(|m| m.node);
         for node in voters.filter(|n| missed.nodes.contains(*n)) {
-            let hints = self.hints.entry(node).or_default();
+            let hints = self.catchup.hints.entry(node).or_default();
             hints.note(missed.key.clone(), missed.ballot);
         }
     }
@@ -65,15 +67,15 @@ impl Replica {
     /// At each heartbeat: what is overdue again, and as many more as window and pace allow.
     pub(in crate::protocol::replica) fn hand_off(&mut self, now: Now) {
         self.note_due(now);
-        let per_second = match self.operations {
+        let per_second = match self.requests.operations {
             0 => COPIES_PER_SECOND_IDLE,
             _ => COPIES_PER_SECOND_BUSY,
         };
-        self.copies_left = (per_second * self.timings.heartbeat_ms / 1_000).max(1);
+        self.catchup.copies_left = (per_second * self.timings.heartbeat_ms / 1_000).max(1);
         let again_us = self.answer_wait_us(COPY_RETRY_MS);
-        for node in self.hints.keys().copied().collect::<Vec<_>>() {
+        for node in self.catchup.hints.keys().copied().collect::<Vec<_>>() {
             let may_send = self.may_hand_off(now, node);
-            let Some(hints) = self.hints.get_mut(&node) else {
+            let Some(hints) = self.catchup.hints.get_mut(&node) else {
                 continue;
             };
             if !may_send {
@@ -89,29 +91,33 @@ impl Replica {
 
     fn may_hand_off(&self, now: Now, node: NodeId) -> bool {
         // Who missed more than could be noted asks for all of it, and would get this twice.
-        let overflowed = self.hints.get(&node).is_some_and(|h| h.overflowed() > 0);
-        let gets_them = overflowed && self.copies.is_asked_by(now, node);
-        self.votes && self.near.contains(&node) && !gets_them
+        let overflowed = self
+            .catchup
+            .hints
+            .get(&node)
+            .is_some_and(|h| h.overflowed() > 0);
+        let gets_them = overflowed && self.catchup.copies.is_asked_by(now, node);
+        self.identity.votes && self.view.near.contains(&node) && !gets_them
     }
 
     /// That member was found to hold the same as this one; `at_once`: all of it at the same time.
     pub(in crate::protocol::replica) fn forget_hints(&mut self, node: NodeId, at_once: bool) {
         // What this node missed itself neither of them has.
-        let own = self.hints.remove(&self.node);
-        if let Some(hints) = self.hints.get_mut(&node) {
+        let own = self.catchup.hints.remove(&self.identity.node);
+        if let Some(hints) = self.catchup.hints.get_mut(&node) {
             hints.forget_overflowed();
             if at_once && own.as_ref().is_none_or(|own| own.overflowed() == 0) {
                 hints.forget_noted(|key| own.as_ref().is_some_and(|own| own.has(key)));
             }
         }
         if let Some(own) = own {
-            self.hints.insert(self.node, own);
+            self.catchup.hints.insert(self.identity.node, own);
         }
     }
 
     fn fill_window(&mut self, now: Now, node: NodeId) {
-        while self.copies_left > 0 {
-            let hints = self.hints.get_mut(&node);
+        while self.catchup.copies_left > 0 {
+            let hints = self.catchup.hints.get_mut(&node);
             let Some(key) = hints.and_then(|hints| hints.start_copy(now)) else {
                 return;
             };
@@ -123,8 +129,8 @@ impl Replica {
 
     /// False if the window has no room for it.
     fn start_copy(&mut self, now: Now, node: NodeId, key: &Key) -> bool {
-        self.copies_left = self.copies_left.saturating_sub(1);
-        if self.cache.resident(key).is_some() {
+        self.catchup.copies_left = self.catchup.copies_left.saturating_sub(1);
+        if self.keys.cache.resident(key).is_some() {
             return self.copy_key(now, node, key);
         }
         self.wait_for(key.clone(), Waiting::Copy(node));
@@ -139,15 +145,19 @@ impl Replica {
         node: NodeId,
         key: &Key,
     ) -> bool {
-        let missed = self.hints.get(&node).and_then(|hints| hints.missed(key));
-        let (Some(missed), true) = (missed, self.near.contains(&node)) else {
+        let missed = self
+            .catchup
+            .hints
+            .get(&node)
+            .and_then(|hints| hints.missed(key));
+        let (Some(missed), true) = (missed, self.view.near.contains(&node)) else {
             return true;
         };
         match self.look_at(key, missed) {
             Look::Doubt(ballot) => self.doubt(now, node, key, ballot),
             Look::Send(copy) => {
                 let size = size_of(&copy.key, &copy.record);
-                let hints = self.hints.entry(node).or_default();
+                let hints = self.catchup.hints.entry(node).or_default();
                 if !hints.may_send(key, size) {
                     return false;
                 }
@@ -171,7 +181,7 @@ impl Replica {
     /// A round under way settles most doubts. What is in the way still at the next look is mended by a
     /// full round that changes nothing.
     fn doubt(&mut self, now: Now, node: NodeId, key: &Key, ballot: Ballot) {
-        let hints = self.hints.get_mut(&node);
+        let hints = self.catchup.hints.get_mut(&node);
         if hints.is_some_and(|hints| hints.doubt(key, ballot)) {
             self.coordinate(now, key, Coordinator::mend);
         }
@@ -189,7 +199,7 @@ impl Replica {
                 self.doubt(now, node, &copied.key, promised);
             }
             None => {
-                if let Some(hints) = self.hints.get_mut(&node) {
+                if let Some(hints) = self.catchup.hints.get_mut(&node) {
                     hints.copied(&copied.key, copied.ballot);
                 }
                 if self.may_hand_off(now, node) {
@@ -200,7 +210,7 @@ impl Replica {
     }
 
     pub(in crate::protocol::replica) fn behind(&self) -> Vec<BehindStatus> {
-        let told = self.hints.iter().map(|(node, hints)| BehindStatus {
+        let told = self.catchup.hints.iter().map(|(node, hints)| BehindStatus {
             node: *node,
             keys: hints.len() as u64,
             overflowed: hints.overflowed(),
@@ -227,7 +237,7 @@ mod tests {
     #[test]
     fn who_missed_more_than_was_noted_and_asks_for_it_is_sent_no_hints() {
         let mut replica = replica();
-        let hints = replica.hints.entry(2).or_default();
+        let hints = replica.catchup.hints.entry(2).or_default();
         for number in 0..HINTS_MAX {
             hints.note(Key::user(&number.to_le_bytes()), Ballot::new(5, 1));
         }
@@ -237,9 +247,9 @@ mod tests {
             ..NOW
         };
         told(&mut replica, 1, CopiesAsked { keys }.into());
-        replica.near = vec![2];
+        replica.view.near = vec![2];
         assert!(replica.may_hand_off(NOW, 2), "all was noted");
-        let hints = replica.hints.entry(2).or_default();
+        let hints = replica.catchup.hints.entry(2).or_default();
         hints.note(Key::user(b"one more"), Ballot::new(5, 1));
         assert!(!replica.may_hand_off(NOW, 2));
         assert!(replica.may_hand_off(later, 2), "it asks no more");

@@ -65,10 +65,10 @@ impl Replica {
 
     /// Of all buckets, in order.
     pub(in crate::protocol::replica) fn sums_told(&self) -> impl Iterator<Item = u64> {
-        let buckets = self.digests.spread().all();
+        let buckets = self.keys.digests.spread().all();
         buckets.map(|bucket| match rule!(E5_summed) {
-            true => self.digests.of_life(self.meta.life, bucket),
-            false => self.digests.of_all(bucket),
+            true => self.keys.digests.of_life(self.durable.meta.life, bucket),
+            false => self.keys.digests.of_all(bucket),
         })
     }
 
@@ -76,7 +76,7 @@ impl Replica {
         let Message::BucketAsked(BucketAsked { bucket, after }) = envelope.message else {
             return;
         };
-        if usize::from(bucket) >= self.digests.spread().buckets() {
+        if usize::from(bucket) >= self.keys.digests.spread().buckets() {
             self.counters.stray += 1;
             return;
         }
@@ -100,13 +100,13 @@ impl Replica {
 
     /// R1: who asked in another epoch gets no answer.
     pub(in crate::protocol::replica) fn restart_listing(&mut self) {
-        self.bucket_waiters = Waiters::default();
-        self.lists.clear();
+        self.catchup.bucket_waiters = Waiters::default();
+        self.catchup.lists.clear();
     }
 
     fn wait_for_part(&mut self, part: Part, waiter: Waiter) {
-        let parts = self.bucket_waiters.0.len();
-        let waiters = self.bucket_waiters.0.get(&part).map_or(0, Vec::len);
+        let parts = self.catchup.bucket_waiters.0.len();
+        let waiters = self.catchup.bucket_waiters.0.get(&part).map_or(0, Vec::len);
         let is_own = matches!(waiter, Waiter::Own(_));
         // Whoever asked will ask again. This node itself asks for few.
         let is_full = waiters >= BUCKET_WAITERS_MAX || (waiters == 0 && parts >= PARTS_ASKED_MAX);
@@ -115,9 +115,9 @@ impl Replica {
             return;
         }
         if waiters == 0 {
-            self.lists.push_back(part.clone());
+            self.catchup.lists.push_back(part.clone());
         }
-        let waiters = self.bucket_waiters.0.entry(part).or_default();
+        let waiters = self.catchup.bucket_waiters.0.entry(part).or_default();
         if !is_own || !waiters.contains(&waiter) {
             waiters.push(waiter);
         }
@@ -135,7 +135,7 @@ impl Replica {
         if epoch != self.epoch() {
             return;
         }
-        let waiters = self.bucket_waiters.0.remove(&part);
+        let waiters = self.catchup.bucket_waiters.0.remove(&part);
         let (bucket, after) = part;
         for waiter in waiters.into_iter().flatten() {
             match waiter {
@@ -146,7 +146,7 @@ impl Replica {
                 Waiter::Node { to, round, via } => {
                     let told = self.bucket_told(bucket, after.clone(), page);
                     // R2: what was listed was handed out for the disk before.
-                    let group = self.outbox.filling() - 1;
+                    let group = self.keys.outbox.filling() - 1;
                     self.send(to, round, told.into(), group, Way::Back(via));
                 }
             }
@@ -180,9 +180,9 @@ impl Replica {
 
     /// The group with which all that this node holds now is durable.
     pub(in crate::protocol::replica) fn group_of_now(&self) -> u64 {
-        match self.outbox.is_dirty() {
-            true => self.outbox.filling(),
-            false => self.outbox.filling() - 1,
+        match self.keys.outbox.is_dirty() {
+            true => self.keys.outbox.filling(),
+            false => self.keys.outbox.filling() - 1,
         }
     }
 }

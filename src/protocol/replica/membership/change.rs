@@ -80,14 +80,14 @@ impl Replica {
         now: Now,
         wanted: Wanted,
     ) -> Result<Epoch, String> {
-        let Some(configuration) = self.configuration.clone() else {
+        let Some(configuration) = self.identity.configuration.clone() else {
             return Err("there is no configuration yet".into());
         };
-        if !self.votes || !self.hears_quorum {
+        if !self.identity.votes || !self.view.hears_quorum {
             return Err("no quorum".into());
         }
         let joint = configuration.joint.is_some() && rule!(E2);
-        if joint || self.changes.is_proposing() {
+        if joint || self.membership.changes.is_proposing() {
             return Err(format!(
                 "a change is under way, from epoch {}",
                 configuration.epoch
@@ -121,18 +121,18 @@ impl Replica {
 
     fn propose(&mut self, now: Now, next: Configuration) {
         let sequence = self.run_own(now, Action::Get);
-        self.changes.proposal = Some(Proposal { next, sequence });
+        self.membership.changes.proposal = Some(Proposal { next, sequence });
     }
 
     /// An operation of this node on the configuration's register.
     pub(in crate::protocol::replica) fn run_own(&mut self, now: Now, action: Action) -> u64 {
-        if self.changes.client == 0 {
+        if self.membership.changes.client == 0 {
             // Not one of those that stand for text clients.
-            self.changes.client = self.random.random::<u128>() | 1 << 127;
+            self.membership.changes.client = self.random.random::<u128>() | 1 << 127;
         }
-        self.changes.sequence += 1;
-        let sequence = self.changes.sequence;
-        let client = self.changes.client;
+        self.membership.changes.sequence += 1;
+        let sequence = self.membership.changes.sequence;
+        let client = self.membership.changes.client;
         let key = Key::configuration();
         let operation = Operation {
             id: OperationId { client, sequence },
@@ -158,10 +158,14 @@ impl Replica {
 
     /// Gives whether there was anything to take.
     pub(in crate::protocol::replica) fn take_own_answers(&mut self, now: Now) -> bool {
-        let Some((sequence, outcome)) = self.changes.answers.pop_front() else {
+        let Some((sequence, outcome)) = self.membership.changes.answers.pop_front() else {
             return false;
         };
-        let awaited = self.changes.proposal.take_if(|p| p.sequence == sequence);
+        let awaited = self
+            .membership
+            .changes
+            .proposal
+            .take_if(|p| p.sequence == sequence);
         if let Some(proposal) = awaited {
             self.go_on(now, proposal.next, outcome);
         } else {
@@ -199,7 +203,7 @@ impl Replica {
             None => Action::PutIfAbsent { value },
         };
         let sequence = self.run_own(now, write);
-        self.changes.proposal = Some(Proposal { next, sequence });
+        self.membership.changes.proposal = Some(Proposal { next, sequence });
     }
 
     /// R1: a configuration that is known to be chosen.
@@ -210,37 +214,37 @@ impl Replica {
     ) {
         let epoch = configuration.epoch;
         // D1: whatever it says, nothing is spread anew.
-        if let Some(held) = &self.configuration {
+        if let Some(held) = &self.identity.configuration {
             configuration.spread = held.spread;
             configuration.name.clone_from(&held.name);
         }
-        let (voted, is_first) = (self.votes, self.configuration.is_none());
-        let held = self.configuration.as_ref();
+        let (voted, is_first) = (self.identity.votes, self.identity.configuration.is_none());
+        let held = self.identity.configuration.as_ref();
         if held.is_some_and(|held| !configuration.goes_on_from(held)) && rule!(E8_named) {
             // It does not know what was chosen, and purged, in this node's epoch: whoever the force named
             // comes back as somebody new (E4).
-            self.incarnation = self.random.random();
+            self.identity.incarnation = self.random.random();
         }
         self.forget_replaced(&configuration);
         self.adopt(configuration);
-        if self.votes && !voted && !is_first {
+        if self.identity.votes && !voted && !is_first {
             // E5: what it holds so far is a cache. Nothing was promised in this life.
-            self.meta.life += 1;
-            self.meta.floor = Ballot::ZERO;
+            self.durable.meta.life += 1;
+            self.durable.meta.floor = Ballot::ZERO;
         }
-        if !self.votes && rule!(E4) {
+        if !self.identity.votes && rule!(E4) {
             // E4: who was removed, or is not admitted in this epoch, asks as somebody new.
-            self.incarnation = self.random.random();
-            self.meta.incarnation = self.incarnation;
-            self.proof.begin_incarnation();
+            self.identity.incarnation = self.random.random();
+            self.durable.meta.incarnation = self.identity.incarnation;
+            self.membership.proof.begin_incarnation();
         }
         self.prove_anew(now);
-        self.installed_in = self.outbox.change_meta();
+        self.durable.installed_in = self.keys.outbox.change_meta();
         self.abandon_change(now);
         self.keep_splits();
         self.tell_all();
         self.look_at_links(now, true, false);
-        if self.votes && voted {
+        if self.identity.votes && voted {
             for key in self.timers.keys() {
                 self.coordinate(now, &key, Coordinator::handle_epoch_change);
             }
@@ -250,17 +254,17 @@ impl Replica {
         }
         self.restart_sync(now);
         self.carry_change_on(now);
-        let votes = self.votes;
+        let votes = self.identity.votes;
         let installed = Event::ConfigurationInstalled { epoch, votes };
-        self.outputs.push_back(Output::Event(installed));
+        self.sending.outputs.push_back(Output::Event(installed));
     }
 
     /// This node has no part in a change any more.
     pub(in crate::protocol::replica) fn abandon_change(&mut self, now: Now) {
-        self.changes.proposal = None;
-        self.changes.latent.forget();
-        self.changes.sealing = None;
-        self.changes.sealing_us = now.mono_us;
+        self.membership.changes.proposal = None;
+        self.membership.changes.latent.forget();
+        self.membership.changes.sealing = None;
+        self.membership.changes.sealing_us = now.mono_us;
     }
 
     /// Takes a configuration, installed now or in an earlier life, as the present one.
@@ -269,64 +273,72 @@ impl Replica {
         let own = configuration
             .nodes()
             .find(|m| m.address == self.own_address());
-        self.node = own.map_or(0, |m| m.node);
-        let own = configuration.voter(self.node);
-        self.votes = own.is_some_and(|m| m.incarnation == self.incarnation) || !rule!(E1);
+        self.identity.node = own.map_or(0, |m| m.node);
+        let own = configuration.voter(self.identity.node);
+        self.identity.votes =
+            own.is_some_and(|m| m.incarnation == self.identity.incarnation) || !rule!(E1);
         // B3: the clock is above the base.
         self.hear_agreed(configuration.base.reading());
         self.note_former(&configuration);
         let nodes = configuration.nodes().map(|m| m.node);
-        self.links.set_nodes(self.node, nodes);
-        self.starts
+        self.view.links.set_nodes(self.identity.node, nodes);
+        self.membership
+            .starts
             .retain(|node| configuration.nodes().any(|m| m.node == node));
-        if self.digests.spread() != configuration.spread {
+        if self.keys.digests.spread() != configuration.spread {
             assert!(
-                self.digests.is_empty(),
+                self.keys.digests.is_empty(),
                 "without a configuration nothing is held"
             );
-            self.digests = Digests::new(configuration.spread);
+            self.keys.digests = Digests::new(configuration.spread);
         }
-        self.configuration = Some(configuration.into());
-        self.bootstrap = None;
+        self.identity.configuration = Some(configuration.into());
+        self.identity.bootstrap = None;
     }
 
     /// What this node has installed goes to all others, once it is durable.
     fn tell_all(&mut self) {
-        let Some(configuration) = self.configuration.clone() else {
+        let Some(configuration) = self.identity.configuration.clone() else {
             return;
         };
-        let me = self.node;
+        let me = self.identity.node;
         for node in configuration.nodes().filter(|m| m.node != me) {
             let told = ConfigurationTold {
                 configuration: configuration.as_ref().clone(),
             };
-            self.send(node.node, 0, told.into(), self.installed_in, Way::Usual);
+            self.send(
+                node.node,
+                0,
+                told.into(),
+                self.durable.installed_in,
+                Way::Usual,
+            );
         }
     }
 
     /// At each heartbeat, and when a configuration was installed. E2: every member of a joint one
     /// completes it; the first that is there at once, the others if it takes too long.
     pub(in crate::protocol::replica) fn carry_change_on(&mut self, now: Now) {
-        let Some(configuration) = self.configuration.clone() else {
+        let Some(configuration) = self.identity.configuration.clone() else {
             return;
         };
-        if configuration.joint.is_none() || !self.votes || !self.hears_quorum {
+        if configuration.joint.is_none() || !self.identity.votes || !self.view.hears_quorum {
             return;
         }
-        if self.changes.sealing.is_none() {
+        if self.membership.changes.sealing.is_none() {
             let patience_us = self.patience_us(&configuration);
-            if now.mono_us < self.changes.sealing_us + patience_us {
+            if now.mono_us < self.membership.changes.sealing_us + patience_us {
                 return;
             }
             let id = self.clock.round_id(now);
-            self.changes.sealing = Some(Sealing::new(id, self.digests.spread()));
-            self.changes.sealing_us = now.mono_us;
+            self.membership.changes.sealing = Some(Sealing::new(id, self.keys.digests.spread()));
+            self.membership.changes.sealing_us = now.mono_us;
         }
-        let near = self.near.clone();
+        let near = self.view.near.clone();
         let anew_us = self.answer_wait_us(SEAL_ANEW_MS);
-        let sealing = self.changes.sealing.as_mut().expect("just made");
-        if now.mono_us >= self.changes.sealing_us + anew_us {
-            self.changes.sealing_us = now.mono_us;
+        let sealing = self.membership.changes.sealing.as_mut().expect("just made");
+        if now.mono_us >= self.membership.changes.sealing_us + anew_us {
+            self.membership.changes.sealing_us = now.mono_us;
             sealing.look_anew();
         }
         let mut steps = sealing.steps(&configuration, &near, true);
@@ -340,19 +352,19 @@ impl Replica {
     }
 
     pub(in crate::protocol::replica) fn is_sealing(&self, round: RoundId) -> bool {
-        let sealing = self.changes.sealing.as_ref();
+        let sealing = self.membership.changes.sealing.as_ref();
         sealing.is_some_and(|sealing| sealing.id == round)
     }
 
     /// A member's answer, in the joint epoch: so it has installed that (E3 a).
     pub(in crate::protocol::replica) fn handle_seal_told(&mut self, now: Now, envelope: Envelope) {
-        let Some(configuration) = self.configuration.clone() else {
+        let Some(configuration) = self.identity.configuration.clone() else {
             return;
         };
         if let Message::DigestsTold(told) = &envelope.message {
             self.hear_clock(told.clock);
         }
-        let Some(sealing) = &mut self.changes.sealing else {
+        let Some(sealing) = &mut self.membership.changes.sealing else {
             return;
         };
         let node = envelope.origin;
@@ -364,7 +376,7 @@ impl Replica {
             Message::BucketTold(told) => steps.extend(sealing.bucket_told(node, told)),
             _ => {}
         }
-        steps.extend(sealing.steps(&configuration, &self.near, false));
+        steps.extend(sealing.steps(&configuration, &self.view.near, false));
         self.take_steps(now, steps);
         self.complete_change(now);
     }
@@ -373,7 +385,7 @@ impl Replica {
         for step in steps {
             match &step {
                 Step::AskDigests => {
-                    for node in self.near.clone() {
+                    for node in self.view.near.clone() {
                         self.ask(node, &step);
                     }
                 }
@@ -385,7 +397,7 @@ impl Replica {
     }
 
     fn ask(&mut self, node: NodeId, step: &Step) {
-        let Some(round) = self.changes.sealing.as_ref().map(|s| s.id) else {
+        let Some(round) = self.membership.changes.sealing.as_ref().map(|s| s.id) else {
             return;
         };
         let message = match step {
@@ -396,20 +408,20 @@ impl Replica {
             .into(),
             _ => DigestsAsked { total: None }.into(),
         };
-        let group = self.ceiling_group().max(self.installed_in);
+        let group = self.ceiling_group().max(self.durable.installed_in);
         self.send(node, round, message, group, Way::Usual);
     }
 
     /// E3: all is known, so the new configuration is proposed, until one is chosen.
     fn complete_change(&mut self, now: Now) {
-        let sealing = self.changes.sealing.as_ref();
+        let sealing = self.membership.changes.sealing.as_ref();
         let Some(base) = sealing.filter(|s| s.is_complete()).map(|s| s.base()) else {
             return;
         };
-        if self.changes.is_proposing() {
+        if self.membership.changes.is_proposing() {
             return;
         }
-        let Some(configuration) = self.configuration.clone() else {
+        let Some(configuration) = self.identity.configuration.clone() else {
             return;
         };
         let Some(members) = configuration.joint.clone() else {
@@ -425,7 +437,7 @@ impl Replica {
         };
         // Nobody would take it.
         if base.reading() > FOLLOWED_LAST {
-            self.note_ahead(now, self.node, base.reading());
+            self.note_ahead(now, self.identity.node, base.reading());
             return;
         }
         let next = Configuration {

@@ -15,11 +15,11 @@ impl Replica {
     /// to do as a member tells of state that is a cache from now on. Nothing else forgets a part of it.
     pub(in crate::protocol::replica) fn end_life(&mut self, now: Now) {
         if rule!(E5_ended) {
-            self.hints.clear();
-            self.chosen_rounds = Rounds::default();
-            self.notices.clear();
-            self.copies = Copies::default();
-            self.changes.reached = Reached::default();
+            self.catchup.hints.clear();
+            self.catchup.chosen_rounds = Rounds::default();
+            self.catchup.notices.clear();
+            self.catchup.copies = Copies::default();
+            self.membership.changes.reached = Reached::default();
             self.restart_listing();
         }
         for key in self.timers.keys() {
@@ -30,7 +30,7 @@ impl Replica {
     /// Of members that are somebody else in the next configuration nothing is noted any more: a node
     /// compares everything before it is admitted, and what was noted of the one before is not its.
     pub(in crate::protocol::replica) fn forget_replaced(&mut self, next: &Configuration) {
-        let Some(before) = self.configuration.clone() else {
+        let Some(before) = self.identity.configuration.clone() else {
             return;
         };
         let incarnation = |c: &Configuration, node| c.voter(node).map(|m| m.incarnation);
@@ -38,16 +38,16 @@ impl Replica {
         let replaced = voters.filter(|n| incarnation(&before, *n) != incarnation(next, *n));
         let replaced = replaced.filter(|_| rule!(E5_replaced));
         for node in replaced.collect::<Vec<NodeId>>() {
-            self.hints.remove(&node);
-            self.notices.remove(&node);
-            self.chosen_rounds.forget(node);
-            self.changes.reached.forget(node);
+            self.catchup.hints.remove(&node);
+            self.catchup.notices.remove(&node);
+            self.catchup.chosen_rounds.forget(node);
+            self.membership.changes.reached.forget(node);
         }
     }
 
     /// Work that waited for its key. It is of an epoch, and a member's (R1).
     pub(in crate::protocol::replica) fn is_still_wanted(&mut self, waiting: &Waiting) -> bool {
-        let is_member = self.votes || !rule!(E4_rounds);
+        let is_member = self.identity.votes || !rule!(E4_rounds);
         let wanted = match waiting {
             // These are looked at by whoever takes them.
             Waiting::Peer(_) | Waiting::Operation(_) | Waiting::Look => true,

@@ -9,3 +9,31 @@ pub(in crate::protocol::replica) mod split;
 pub(in crate::protocol::replica) mod starts;
 pub(in crate::protocol::replica) mod uninstalled;
 pub(in crate::protocol::replica) mod vote;
+
+use change::Changes;
+use split::Splits;
+use starts::{Proof, Starts};
+
+/// Changes of the configuration, and what must be known before this node takes part in it.
+#[derive(Debug)]
+pub(super) struct Membership {
+    pub(super) changes: Changes,
+    /// E8: `meta.splits`, by lineage.
+    pub(super) splits: Splits,
+    pub(super) starts: Starts,
+    pub(super) proof: Proof,
+    /// What the state of an earlier life says of the cluster was not looked at yet.
+    pub(super) is_restarted: bool,
+}
+
+impl Membership {
+    pub(super) fn new(proof: Proof) -> Self {
+        Membership {
+            changes: Changes::default(),
+            splits: Splits::default(),
+            starts: Starts::default(),
+            proof,
+            is_restarted: true,
+        }
+    }
+}

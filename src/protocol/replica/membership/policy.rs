@@ -50,16 +50,16 @@ impl Reached {
 impl Replica {
     /// At each heartbeat.
     pub(in crate::protocol::replica) fn look_at_membership(&mut self, now: Now) {
-        let Some(configuration) = self.configuration.clone() else {
+        let Some(configuration) = self.identity.configuration.clone() else {
             return;
         };
         self.ask_admission(&configuration);
         self.look_who_is_missed(now, &configuration);
         self.carry_change_on(now);
         let joint = configuration.joint.is_some() && rule!(E2);
-        let may_propose = self.votes && self.hears_quorum && !joint;
-        if !may_propose || self.changes.is_proposing() {
-            self.changes.refused = None;
+        let may_propose = self.identity.votes && self.view.hears_quorum && !joint;
+        if !may_propose || self.membership.changes.is_proposing() {
+            self.membership.changes.refused = None;
             return;
         }
         // Not all at once: the first that is there goes ahead.
@@ -85,20 +85,20 @@ impl Replica {
     /// as it is so.
     fn note_refused(&mut self, refused: Option<String>) {
         if let Some(reason) = &refused
-            && self.changes.refused != refused
+            && self.membership.changes.refused != refused
         {
             let event = Event::ChangeRefused(reason.clone());
-            self.outputs.push_back(Output::Event(event));
+            self.sending.outputs.push_back(Output::Event(event));
         }
-        self.changes.refused = refused;
+        self.membership.changes.refused = refused;
     }
 
     /// How long this node leaves a change to the members before it.
     pub(in crate::protocol::replica) fn patience_us(&self, configuration: &Configuration) -> u64 {
         let near = configuration
             .voters()
-            .filter(|m| self.near.contains(&m.node));
-        let before = near.take_while(|m| m.node != self.node).count();
+            .filter(|m| self.view.near.contains(&m.node));
+        let before = near.take_while(|m| m.node != self.identity.node).count();
         before as u64 * self.answer_wait_us(self.timings.change_patience_ms)
     }
 
@@ -107,14 +107,14 @@ impl Replica {
         let voting = self.voting().nodes;
         let silent = configuration.voters().map(|m| m.node);
         let silent: NodeSet = silent.filter(|node| !voting.contains(*node)).collect();
-        let missed = &mut self.changes.reached.missed_since_us;
+        let missed = &mut self.membership.changes.reached.missed_since_us;
         missed.retain(|node, _| silent.contains(*node));
         for member in configuration.voters() {
             if silent.contains(member.node) {
                 missed.entry(member.node).or_insert(now.mono_us);
             }
         }
-        if !self.hears_quorum {
+        if !self.view.hears_quorum {
             // Who is cut off itself can't tell who else is.
             missed.clear();
         }
@@ -125,21 +125,21 @@ impl Replica {
         if after_us == 0 {
             return Vec::new();
         }
-        let missed = self.changes.reached.missed_since_us.iter();
+        let missed = self.membership.changes.reached.missed_since_us.iter();
         let long = missed.filter(|(_, since)| now.mono_us >= **since + after_us + patience_us);
         long.map(|(node, _)| *node).collect()
     }
 
     /// E4: at its own request, in the epoch in which it is a learner.
     fn ask_admission(&mut self, configuration: &Configuration) {
-        if self.votes || self.node == 0 || configuration.joint.is_some() {
+        if self.identity.votes || self.identity.node == 0 || configuration.joint.is_some() {
             return;
         }
         let (ready, listed) = (self.has_learned(), self.listed());
         for member in configuration.voters() {
-            if member.node != self.node {
+            if member.node != self.identity.node {
                 let asked = AdmissionAsked { ready, listed };
-                let group = self.installed_in;
+                let group = self.durable.installed_in;
                 self.send(member.node, 0, asked.into(), group, Way::Usual);
             }
         }
@@ -154,7 +154,13 @@ impl Replica {
             return;
         };
         let asked_us = self.answer_wait_us(self.timings.admission_asked_ms);
-        let known = self.changes.reached.asking.get(&envelope.origin).copied();
+        let known = self
+            .membership
+            .changes
+            .reached
+            .asking
+            .get(&envelope.origin)
+            .copied();
         // It is somebody new at each change of the configuration (E4). In one epoch it is so only if it
         // was started without its state, and then it was not there without a break.
         let goes_on = |a: &Asking| {
@@ -169,13 +175,17 @@ impl Replica {
             since_us: steady.map_or(now.mono_us, |a| a.since_us),
             last_us: now.mono_us,
         };
-        self.changes.reached.asking.insert(envelope.origin, asking);
+        self.membership
+            .changes
+            .reached
+            .asking
+            .insert(envelope.origin, asking);
     }
 
     /// Whether that learner will not ask for what is written to that key.
     pub(in crate::protocol::replica) fn is_to_be_told(&self, learner: NodeId, key: &Key) -> bool {
-        let asking = self.changes.reached.asking.get(&learner);
-        asking.is_some_and(|a| self.digests.spread().bucket_of(key) < a.listed)
+        let asking = self.membership.changes.reached.asking.get(&learner);
+        asking.is_some_and(|a| self.keys.digests.spread().bucket_of(key) < a.listed)
     }
 
     /// Learners that have caught up, and have been there for long enough; who came first is first.
@@ -189,9 +199,9 @@ impl Replica {
             self.answer_wait_us(self.timings.admission_asked_ms),
             self.timings.steady_ms,
         );
-        let asking = &mut self.changes.reached.asking;
+        let asking = &mut self.membership.changes.reached.asking;
         asking.retain(|_, a| now.mono_us < a.last_us + asked_us);
-        let asking = &self.changes.reached.asking;
+        let asking = &self.membership.changes.reached.asking;
         let clock = self.clock.last();
         let ready = asking.iter().filter(|(node, asking)| {
             let known = configuration.nodes().find(|m| m.node == **node);

@@ -14,12 +14,13 @@ impl Replica {
     ) -> Configuration {
         if agreed.joint.is_none() {
             // What it says now was said later. A joint one may still be taken back.
-            self.readdressed
+            self.identity
+                .readdressed
                 .retain(|r| agreed.nodes().any(|member| r.is_of(member)));
         }
-        let present = readdress(&self.readdressed, &agreed);
-        self.agreed = present.is_some().then(|| agreed.clone().into());
-        self.readdressed_since_us = None;
+        let present = readdress(&self.identity.readdressed, &agreed);
+        self.identity.agreed = present.is_some().then(|| agreed.clone().into());
+        self.identity.readdressed_since_us = None;
         present.unwrap_or(agreed)
     }
 
@@ -31,12 +32,15 @@ impl Replica {
         now: Now,
         configuration: &Configuration,
     ) -> Option<String> {
-        self.agreed.as_ref()?;
-        let since_us = *self.readdressed_since_us.get_or_insert(now.mono_us);
+        self.identity.agreed.as_ref()?;
+        let since_us = *self
+            .identity
+            .readdressed_since_us
+            .get_or_insert(now.mono_us);
         if now.mono_us < since_us + self.patience_us(configuration) {
             return None;
         }
-        self.readdressed_since_us = Some(now.mono_us);
+        self.identity.readdressed_since_us = Some(now.mono_us);
         self.begin_change(now, as_it_is(configuration)).err()
     }
 }

@@ -29,7 +29,7 @@ impl Replica {
         envelope: &Envelope,
         told: &Configuration,
     ) {
-        let held = self.configuration.clone();
+        let held = self.identity.configuration.clone();
         // E8: who does not know the cluster's secret has not been told by a node of it.
         let is_forged = |held: &Arc<Configuration>| held.spread != told.spread && rule!(E8_key);
         if held.as_ref().is_some_and(is_forged) {
@@ -60,7 +60,7 @@ impl Replica {
     /// it waits for its own cluster, and says why.
     fn is_of_another_name(&mut self, told: &Configuration) -> bool {
         let is_other = !told.goes_with(&self.options.cluster_name);
-        if is_other && let Some(bootstrap) = &mut self.bootstrap {
+        if is_other && let Some(bootstrap) = &mut self.identity.bootstrap {
             bootstrap.note_other_name(told);
         }
         is_other
@@ -78,16 +78,18 @@ impl Replica {
             cluster: told.cluster,
             name: told.name.clone(),
         };
-        self.clocks.ended = true;
-        self.outputs.clear();
-        self.outputs.push_back(Output::Event(event));
+        self.watch.clocks.ended = true;
+        self.sending.outputs.clear();
+        self.sending.outputs.push_back(Output::Event(event));
         true
     }
 
     fn may_install_first(&mut self, now: Now, told: &Configuration) -> bool {
-        let first = formation::first(told, self.incarnation, self.meta.bound_to);
+        let first = formation::first(told, self.identity.incarnation, self.durable.meta.bound_to);
         if first == First::InstallAsNew {
-            self.outputs.push_back(Output::Event(Event::RolledBack));
+            self.sending
+                .outputs
+                .push_back(Output::Event(Event::RolledBack));
             self.renounce(now);
         }
         first != First::Refuse
@@ -95,7 +97,7 @@ impl Replica {
 
     /// E8: this node has no part any more in what its side does.
     pub(in crate::protocol::replica) fn is_split(&self) -> bool {
-        !self.splits.is_empty()
+        !self.membership.splits.is_empty()
     }
 
     fn note_split(
@@ -105,14 +107,16 @@ impl Replica {
         held: &Configuration,
         told: &Configuration,
     ) {
-        let known = self.splits.get(&told.lineage());
+        let known = self.membership.splits.get(&told.lineage());
         let is_first = known.is_none();
-        if is_first && self.splits.len() >= SPLITS_MAX {
+        if is_first && self.membership.splits.len() >= SPLITS_MAX {
             self.counters.overflow += 1;
             return;
         }
         if known.is_none_or(|known| told.epoch > known.epoch) {
-            self.splits.insert(told.lineage(), told.clone().into());
+            self.membership
+                .splits
+                .insert(told.lineage(), told.clone().into());
             self.store_splits();
         }
         // Whoever has the lower epoch is told of the other first, and answers.
@@ -124,7 +128,7 @@ impl Replica {
                 own: held.in_words(),
                 other: told.in_words(),
             };
-            self.outputs.push_back(Output::Event(event));
+            self.sending.outputs.push_back(Output::Event(event));
             self.look_at_links(now, true, true);
             self.tell_splits();
         }
@@ -143,23 +147,31 @@ impl Replica {
 
     /// The other nodes of this side may not hear any of the other.
     fn tell_splits(&mut self) {
-        let Some(own) = self.configuration.clone() else {
+        let Some(own) = self.identity.configuration.clone() else {
             return;
         };
-        for other in self.splits.values().cloned().collect::<Vec<_>>() {
-            let me = self.node;
+        for other in self.membership.splits.values().cloned().collect::<Vec<_>>() {
+            let me = self.identity.node;
             for node in own.nodes().filter(|m| m.node != me) {
                 let configuration = other.as_ref().clone();
                 let told = ConfigurationTold { configuration };
-                self.send(node.node, 0, told.into(), self.installed_in, Way::Usual);
+                self.send(
+                    node.node,
+                    0,
+                    told.into(),
+                    self.durable.installed_in,
+                    Way::Usual,
+                );
             }
         }
     }
 
     /// Another configuration was installed.
     pub(in crate::protocol::replica) fn keep_splits(&mut self) {
-        if let Some(own) = self.configuration.clone() {
-            self.splits.retain(|_, other| own.is_split_from(other));
+        if let Some(own) = self.identity.configuration.clone() {
+            self.membership
+                .splits
+                .retain(|_, other| own.is_split_from(other));
             self.store_splits();
         }
     }
@@ -167,37 +179,42 @@ impl Replica {
     /// At the node's start. Its side may not hear the other one now, and must not serve all the same.
     pub(in crate::protocol::replica) fn find_splits(&mut self) {
         if rule!(E8_kept) {
-            let found = self.meta.splits.iter().cloned();
-            self.splits = found.map(|other| (other.lineage(), other.into())).collect();
+            let found = self.durable.meta.splits.iter().cloned();
+            self.membership.splits = found.map(|other| (other.lineage(), other.into())).collect();
         }
         self.keep_splits();
     }
 
     fn store_splits(&mut self) {
-        let splits: Vec<Configuration> = self.splits.values().map(|c| c.as_ref().clone()).collect();
-        if self.meta.splits != splits {
-            self.meta.splits = splits;
-            self.outbox.change_meta();
+        let splits: Vec<Configuration> = self
+            .membership
+            .splits
+            .values()
+            .map(|c| c.as_ref().clone())
+            .collect();
+        if self.durable.meta.splits != splits {
+            self.durable.meta.splits = splits;
+            self.keys.outbox.change_meta();
         }
     }
 
     /// At each heartbeat. A node that is not heard may have been away, or have lost its state: it learns
     /// of the configuration though it knows nobody any more whom it could ask.
     pub(in crate::protocol::replica) fn tell_silent_nodes(&mut self, now: Now) {
-        let Some(configuration) = self.configuration.clone() else {
+        let Some(configuration) = self.identity.configuration.clone() else {
             return;
         };
-        let next_us = self.told_silent_us + CONFIGURATION_LOOK_MS * 1_000;
-        if now.mono_us < next_us || !self.outbox.is_durable(self.installed_in) {
+        let next_us = self.view.told_silent_us + CONFIGURATION_LOOK_MS * 1_000;
+        if now.mono_us < next_us || !self.keys.outbox.is_durable(self.durable.installed_in) {
             return;
         }
-        self.told_silent_us = now.mono_us;
+        self.view.told_silent_us = now.mono_us;
         self.tell_splits();
-        if !self.votes {
+        if !self.identity.votes {
             return;
         }
-        let me = self.node;
-        let silent = |m: &&Member| m.node != me && !self.links.is_joined(m.node);
+        let me = self.identity.node;
+        let silent = |m: &&Member| m.node != me && !self.view.links.is_joined(m.node);
         let silent: Vec<Member> = configuration.nodes().filter(silent).cloned().collect();
         for member in silent {
             let told = ConfigurationTold {
@@ -206,13 +223,19 @@ impl Replica {
             // It may not know which id it has.
             let envelope = self.envelope(0, 0, told.into());
             let to = Destination::Address(member.address.into());
-            self.outputs.push_back(Output::Send { to, envelope });
+            self.sending
+                .outputs
+                .push_back(Output::Send { to, envelope });
         }
     }
 
     /// What a forced configuration supersedes: all that this node knows of.
     pub(in crate::protocol::replica) fn superseded(&self, own: &Configuration) -> Vec<Forced> {
-        let others = self.splits.values().flat_map(|other| &other.forces);
+        let others = self
+            .membership
+            .splits
+            .values()
+            .flat_map(|other| &other.forces);
         let mut forces = Vec::new();
         for forced in own.forces.iter().chain(others) {
             if forces.iter().all(|f: &Forced| f.lineage != forced.lineage) {
@@ -230,12 +253,12 @@ impl Replica {
         forced: &mut Configuration,
     ) -> Vec<String> {
         let mut left_out = Vec::new();
-        for other in self.splits.values() {
+        for other in self.membership.splits.values() {
             forced.base = forced.base.max(other.base);
             let given = forced.ids;
             forced.ids = given.max(other.ids);
             for node in other.nodes() {
-                let address = readdress::address(&self.readdressed, node);
+                let address = readdress::address(&self.identity.readdressed, node);
                 if forced.nodes().any(|m| m.address == address) {
                     continue;
                 }
@@ -265,7 +288,11 @@ impl Replica {
         if !self.is_split() {
             return String::new();
         }
-        let others = self.splits.values().map(|other| other.in_words());
+        let others = self
+            .membership
+            .splits
+            .values()
+            .map(|other| other.in_words());
         let others: Vec<String> = others.collect();
         format!(
             "the cluster was forced twice, and each side went on without the other: this node is of {}, \

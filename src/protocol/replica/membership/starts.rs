@@ -117,23 +117,23 @@ impl Starts {
 impl Replica {
     /// What a row tells of this node's starts: nothing that a crash could take back.
     pub(in crate::protocol::replica) fn starts_told(&self) -> u64 {
-        match self.outbox.is_durable(self.started_in) {
-            true => self.meta.starts,
+        match self.keys.outbox.is_durable(self.durable.started_in) {
+            true => self.durable.meta.starts,
             false => 0,
         }
     }
 
     /// Of a row that came with a heartbeat, of whichever node.
     pub(in crate::protocol::replica) fn look_at_start(&mut self, row: &Row) {
-        let configuration = self.configuration.as_ref();
+        let configuration = self.identity.configuration.as_ref();
         let is_other = configuration.is_some_and(|c| c.nodes().any(|m| m.node == row.node))
-            && row.node != self.node;
+            && row.node != self.identity.node;
         // What is not on its disk yet does not count.
         if row.starts == 0 || !is_other || !rule!(E1) {
             return;
         }
-        let seen = self.starts.seen(|node| node == row.node);
-        if let Some(later) = self.starts.denied_by(row) {
+        let seen = self.membership.starts.seen(|node| node == row.node);
+        if let Some(later) = self.membership.starts.denied_by(row) {
             let told = RolledBack {
                 incarnation: later.incarnation,
                 starts: later.starts,
@@ -143,7 +143,7 @@ impl Replica {
             self.send(row.node, 0, told.into(), 0, Way::Usual);
         } else if !seen.contains(&(row.node, row.boot)) {
             // It waits for that.
-            self.links.make_news();
+            self.view.links.make_news();
         }
     }
 
@@ -151,57 +151,70 @@ impl Replica {
     /// an earlier one, or of this. Each start writes a group before it is told, so the groups alone would
     /// do; the count of starts shows it too should a storage engine ever count its groups anew.
     pub(in crate::protocol::replica) fn handle_rolled_back(&mut self, now: Now, told: &RolledBack) {
-        let is_later = told.starts >= self.meta.starts || told.synced > self.proof.found;
+        let is_later =
+            told.starts >= self.durable.meta.starts || told.synced > self.membership.proof.found;
         let is_other = told.boot != self.options.boot;
-        if told.incarnation != self.incarnation || !is_later || !is_other {
+        if told.incarnation != self.identity.incarnation || !is_later || !is_other {
             return;
         }
-        self.outputs.push_back(Output::Event(Event::RolledBack));
+        self.sending
+            .outputs
+            .push_back(Output::Event(Event::RolledBack));
         self.renounce(now);
     }
 
     /// Whether this node's votes count: it is a member, and its state is not an older copy as far as the
     /// others know.
     pub(in crate::protocol::replica) fn takes_part(&self) -> bool {
-        self.votes && (self.proof.is_given || !rule!(E1_asked))
+        self.identity.votes && (self.membership.proof.is_given || !rule!(E1_asked))
     }
 
     /// E1: at a start with state of before nothing is promised or answered until the members had a chance to
     /// know better: all of them; or after a while all that are joined, if those of them that have kept their
     /// state and this node are a quorum.
     pub(in crate::protocol::replica) fn look_at_proof(&mut self, now: Now) {
-        let Some(configuration) = self.configuration.clone() else {
+        let Some(configuration) = self.identity.configuration.clone() else {
             return;
         };
-        if self.proof.is_given || !self.votes {
+        if self.membership.proof.is_given || !self.identity.votes {
             return;
         }
-        let me = (self.node, self.options.boot);
-        let has_seen = |m: &&Member| self.links.has_seen(m.node, m.incarnation, me);
-        let others = || configuration.voters().filter(|m| m.node != self.node);
+        let me = (self.identity.node, self.options.boot);
+        let has_seen = |m: &&Member| self.view.links.has_seen(m.node, m.incarnation, me);
+        let others = || {
+            configuration
+                .voters()
+                .filter(|m| m.node != self.identity.node)
+        };
         let mut with_me: NodeSet = others().filter(has_seen).map(|m| m.node).collect();
         let all = others().all(|m| with_me.contains(m.node) || self.had_chance(m));
         // Nobody can vouch for who is alone: it listens whether there are others by now.
         let all = all && others().next().is_some();
         // Who has lost its state since may object, and is not counted.
-        let is_done = |node| self.links.has_seen_by_now(node, me) || !self.links.is_joined(node);
+        let is_done =
+            |node| self.view.links.has_seen_by_now(node, me) || !self.view.links.is_joined(node);
         let all_joined = others().all(|m| is_done(m.node));
         let proof_ms = match others().next() {
             Some(_) => self.timings.proof_ms,
             None => self.timings.proof_alone_ms,
         };
-        let waited = self.proof.has_waited(now, self.answer_wait_us(proof_ms));
-        with_me.insert(self.node);
-        self.proof.is_given = all || (waited && all_joined && configuration.has_quorum(&with_me));
-        if self.proof.is_given {
-            self.proof.asked = others().map(|m| (m.node, m.incarnation)).collect();
+        let waited = self
+            .membership
+            .proof
+            .has_waited(now, self.answer_wait_us(proof_ms));
+        with_me.insert(self.identity.node);
+        self.membership.proof.is_given =
+            all || (waited && all_joined && configuration.has_quorum(&with_me));
+        if self.membership.proof.is_given {
+            self.membership.proof.asked = others().map(|m| (m.node, m.incarnation)).collect();
         }
     }
 
     /// At each heartbeat.
     pub(in crate::protocol::replica) fn look_at_proof_overdue(&mut self, now: Now) {
-        let due_us = self.proof.asked_us + self.timings.proof_overdue_ms * 1_000;
-        self.proof.is_overdue = self.votes && !self.proof.is_given && now.mono_us >= due_us;
+        let due_us = self.membership.proof.asked_us + self.timings.proof_overdue_ms * 1_000;
+        self.membership.proof.is_overdue =
+            self.identity.votes && !self.membership.proof.is_given && now.mono_us >= due_us;
     }
 
     /// What the proof waits for, and what an operator can do.
@@ -211,7 +224,7 @@ impl Replica {
     ) -> String {
         let mut words =
             "the members' word that they know of no later state of this node".to_owned();
-        if !self.proof.is_overdue {
+        if !self.membership.proof.is_overdue {
             return words;
         }
         if self.starts_told() == 0 {
@@ -219,9 +232,11 @@ impl Replica {
                     when it is on disk"
                 .to_owned();
         }
-        let me = (self.node, self.options.boot);
-        let others = configuration.voters().filter(|m| m.node != self.node);
-        let is_silent = |m: &&Member| !self.links.has_seen_by_now(m.node, me);
+        let me = (self.identity.node, self.options.boot);
+        let others = configuration
+            .voters()
+            .filter(|m| m.node != self.identity.node);
+        let is_silent = |m: &&Member| !self.view.links.has_seen_by_now(m.node, me);
         let silent: Vec<&str> = others
             .filter(is_silent)
             .map(|m| m.address.as_str())
@@ -229,7 +244,7 @@ impl Replica {
         if !silent.is_empty() {
             words += &format!("; it has not come from {}", silent.join(", "));
         }
-        if self.proof.newer_us.is_some() {
+        if self.membership.proof.newer_us.is_some() {
             words += "; others have a newer configuration, which this node was not told yet";
         }
         words += ". If it does not come though these nodes are well, stop this node and start it with an \
@@ -238,38 +253,38 @@ impl Replica {
     }
 
     fn had_chance(&self, member: &Member) -> bool {
-        let asked = &self.proof.asked;
+        let asked = &self.membership.proof.asked;
         asked.contains(&(member.node, member.incarnation))
     }
 
     /// E1: the members of another configuration may know what those of the one before did not. A copy of a
     /// disk may hold a configuration of long ago, of which all members have gone, or this node alone.
     pub(in crate::protocol::replica) fn prove_anew(&mut self, now: Now) {
-        self.proof.newer_us = None;
-        let voters = self.configuration.iter().flat_map(|c| c.voters());
-        let mut others = voters.filter(|m| m.node != self.node);
-        let is_proven = self.proof.is_given && others.all(|m| self.had_chance(m));
-        if !self.votes || self.proof.is_new || is_proven || !rule!(E1_anew) {
+        self.membership.proof.newer_us = None;
+        let voters = self.identity.configuration.iter().flat_map(|c| c.voters());
+        let mut others = voters.filter(|m| m.node != self.identity.node);
+        let is_proven = self.membership.proof.is_given && others.all(|m| self.had_chance(m));
+        if !self.identity.votes || self.membership.proof.is_new || is_proven || !rule!(E1_anew) {
             return;
         }
-        self.proof.is_given = false;
-        self.proof.asked_us = now.mono_us;
+        self.membership.proof.is_given = false;
+        self.membership.proof.asked_us = now.mono_us;
     }
 
     /// There is a newer configuration: what it says is waited for before this node has a say in its own.
     pub(in crate::protocol::replica) fn note_newer(&mut self, now: Now) {
-        if !self.proof.is_given {
-            self.proof.newer_us = Some(now.mono_us);
+        if !self.membership.proof.is_given {
+            self.membership.proof.newer_us = Some(now.mono_us);
         }
     }
 
     /// Goes on as somebody new, who has no vote until admitted: what it holds is a cache.
     pub(in crate::protocol::replica) fn renounce(&mut self, now: Now) {
-        self.incarnation = self.random.random();
-        self.meta.incarnation = self.incarnation;
-        self.proof.begin_incarnation();
-        self.votes = false;
-        self.installed_in = self.outbox.change_meta();
+        self.identity.incarnation = self.random.random();
+        self.durable.meta.incarnation = self.identity.incarnation;
+        self.membership.proof.begin_incarnation();
+        self.identity.votes = false;
+        self.durable.installed_in = self.keys.outbox.change_meta();
         self.abandon_change(now);
         self.look_at_links(now, true, false);
         self.end_life(now);

@@ -42,14 +42,14 @@ impl Replica {
     /// At each heartbeat: what this node's own acceptor holds. A quorum holds what was chosen, and some
     /// of it is among any members that serve, so no other needs to be asked.
     pub(in crate::protocol::replica) fn look_for_latent(&mut self, now: Now) {
-        let Some(present) = self.configuration.clone() else {
+        let Some(present) = self.identity.configuration.clone() else {
             return;
         };
-        if !self.votes || !rule!(E7) {
+        if !self.identity.votes || !rule!(E7) {
             return;
         }
         let (key, terms) = (Key::configuration(), self.terms());
-        let Some(resident) = self.cache.resident(&key) else {
+        let Some(resident) = self.keys.cache.resident(&key) else {
             self.load_register(now, key);
             return;
         };
@@ -64,13 +64,13 @@ impl Replica {
             Ok(held) if held.is_newer_than(&present) => {
                 self.look_at_newer(now, ballot, is_chosen, held);
             }
-            Ok(_) => self.changes.latent.held = None,
+            Ok(_) => self.membership.changes.latent.held = None,
             Err(why) => self.tell_unreadable(now, ballot, why),
         }
     }
 
     fn load_register(&mut self, now: Now, key: Key) {
-        let loaded_us = &mut self.changes.latent.loaded_us;
+        let loaded_us = &mut self.membership.changes.latent.loaded_us;
         let next_us = loaded_us.map_or(0, |at_us| at_us + CONFIGURATION_LOOK_MS * 1_000);
         if now.mono_us >= next_us {
             *loaded_us = Some(now.mono_us);
@@ -79,21 +79,21 @@ impl Replica {
     }
 
     fn look_at_newer(&mut self, now: Now, ballot: Ballot, is_chosen: bool, held: Configuration) {
-        if is_chosen && held.joint.is_none() && !self.hears_quorum {
+        if is_chosen && held.joint.is_none() && !self.view.hears_quorum {
             // It needs no quorum of the present one any more.
             self.install(now, held);
             return;
         }
-        let latent = &mut self.changes.latent;
+        let latent = &mut self.membership.changes.latent;
         let known = latent.held.filter(|(known, _)| *known == ballot);
         let (_, since_us) = *latent.held.insert(known.unwrap_or((ballot, now.mono_us)));
         // Mostly whoever proposed it is about to tell.
         let is_due = is_chosen || now.mono_us >= since_us + SETTLE_MS * 1_000;
-        let is_busy = latent.reading.is_some() || self.changes.is_proposing();
-        if is_due && !is_busy && self.hears_quorum {
+        let is_busy = latent.reading.is_some() || self.membership.changes.is_proposing();
+        if is_due && !is_busy && self.view.hears_quorum {
             let reading = self.run_own(now, Action::Get);
-            self.changes.latent.held = Some((ballot, now.mono_us));
-            self.changes.latent.reading = Some(reading);
+            self.membership.changes.latent.held = Some((ballot, now.mono_us));
+            self.membership.changes.latent.reading = Some(reading);
         }
     }
 
@@ -104,17 +104,17 @@ impl Replica {
         sequence: u64,
         outcome: Outcome,
     ) {
-        let reading = &mut self.changes.latent.reading;
+        let reading = &mut self.membership.changes.latent.reading;
         if reading.take_if(|reading| *reading == sequence).is_none() {
             return;
         }
-        let Some(present) = self.configuration.clone() else {
+        let Some(present) = self.identity.configuration.clone() else {
             return;
         };
         if let Outcome::Value { version, value } = outcome
             && let Ok(held) = configuration::decode(&value)
             && held.is_newer_than(&present)
-            && !self.changes.is_proposing()
+            && !self.membership.changes.is_proposing()
         {
             self.settle(now, held, version);
         }
@@ -128,7 +128,7 @@ impl Replica {
         version: Version,
         value: &[u8],
     ) -> bool {
-        let Some(present) = self.configuration.clone() else {
+        let Some(present) = self.identity.configuration.clone() else {
             return false;
         };
         match configuration::decode(value) {
@@ -139,7 +139,7 @@ impl Replica {
             }
             Ok(_) => true,
             Err(why) => {
-                let resident = self.cache.resident(&Key::configuration());
+                let resident = self.keys.cache.resident(&Key::configuration());
                 let own = resident.and_then(|resident| resident.state.as_ref());
                 let own = own.filter(|s| s.record.as_ref().is_some_and(|r| r.version == version));
                 let ballot = own.map_or(Ballot(version), |state| state.accepted);
@@ -153,30 +153,30 @@ impl Replica {
 
     /// Whether what another release wrote is in the way of a change; looked at again after a while.
     pub(in crate::protocol::replica) fn is_unreadable(&self, now: Now) -> bool {
-        now.mono_us < self.changes.latent.unreadable_until_us
+        now.mono_us < self.membership.changes.latent.unreadable_until_us
     }
 
     fn tell_unreadable(&mut self, now: Now, ballot: Ballot, why: Unreadable) {
-        let latent = &mut self.changes.latent;
+        let latent = &mut self.membership.changes.latent;
         if why != Unreadable::Damaged {
             latent.unreadable_until_us = now.mono_us + CONFIGURATION_LOOK_MS * 1_000;
         }
         if latent.told.replace(ballot) != Some(ballot) {
             let event = Event::UnreadableConfiguration { ballot, why };
-            self.outputs.push_back(Output::Event(event));
+            self.sending.outputs.push_back(Output::Event(event));
         }
     }
 
     /// That configuration is chosen, and newer than this node's.
     fn settle(&mut self, now: Now, held: Configuration, version: Version) {
-        let Some(present) = self.configuration.clone() else {
+        let Some(present) = self.identity.configuration.clone() else {
             return;
         };
         let there = held.voters().filter(|m| self.can_vote(m)).map(|m| m.node);
         let there: NodeSet = there.collect();
         match backed_out(&present, &held) {
             Some(next) if !held.has_quorum(&there) => {
-                if self.hears_quorum {
+                if self.view.hears_quorum {
                     self.write(now, Some(version), next);
                 }
             }

@@ -72,10 +72,10 @@ impl Replica {
     /// Of this node itself it does not ask whether the others had a chance to object (E1_asked).
     pub(in crate::protocol::replica) fn obstacle(&self, member: &Member) -> Option<Obstacle> {
         let node = member.node;
-        let is_same = match node == self.node {
-            true => member.incarnation == self.incarnation,
-            false if !self.links.is_joined(node) => return Some(Obstacle::NotHeard),
-            false => self.links.is_incarnation(node, member.incarnation),
+        let is_same = match node == self.identity.node {
+            true => member.incarnation == self.identity.incarnation,
+            false if !self.view.links.is_joined(node) => return Some(Obstacle::NotHeard),
+            false => self.view.links.is_incarnation(node, member.incarnation),
         };
         if !is_same && rule!(E1) {
             return Some(Obstacle::WithoutState);
@@ -91,8 +91,8 @@ impl Replica {
     /// Of the present configuration.
     pub(in crate::protocol::replica) fn voting(&self) -> Voting {
         let mut voting = Voting::default();
-        for member in self.configuration.iter().flat_map(|c| c.voters()) {
-            if member.node == self.node && !self.takes_part() {
+        for member in self.identity.configuration.iter().flat_map(|c| c.voters()) {
+            if member.node == self.identity.node && !self.takes_part() {
                 continue;
             }
             match self.obstacle(member) {
@@ -108,11 +108,12 @@ impl Replica {
     pub(in crate::protocol::replica) fn note_epoch(&mut self, now: Now, envelope: &Envelope) {
         if matches!(envelope.message, Message::Heartbeat(_)) && envelope.origin != 0 {
             let kept_us = self.timings.row_stale_ms * 1_000;
-            self.epochs
+            self.view
+                .epochs
                 .retain(|_, (_, heard_us)| now.mono_us < *heard_us + kept_us);
             let who = (envelope.origin, envelope.incarnation);
-            if self.epochs.len() < HEARD_MAX || self.epochs.contains_key(&who) {
-                self.epochs.insert(who, (envelope.epoch, now.mono_us));
+            if self.view.epochs.len() < HEARD_MAX || self.view.epochs.contains_key(&who) {
+                self.view.epochs.insert(who, (envelope.epoch, now.mono_us));
             }
         }
     }
@@ -126,7 +127,7 @@ impl Replica {
         named: &[Member],
     ) -> Option<String> {
         let kept_us = self.timings.row_stale_ms * 1_000;
-        let mut others = self.epochs.iter().filter(|(_, (epoch, heard_us))| {
+        let mut others = self.view.epochs.iter().filter(|(_, (epoch, heard_us))| {
             now.mono_us < heard_us + kept_us && *epoch != own.epoch
         });
         others.find_map(|((node, incarnation), (epoch, _))| {
@@ -154,6 +155,6 @@ impl Replica {
     fn is_later(&self, own: &Configuration, epoch: Epoch) -> bool {
         let is_before = epoch < own.epoch && own.comes_of(epoch);
         let is_known = |other: &Configuration| lineage_of(epoch) == other.lineage();
-        !is_before && !self.splits.values().any(|other| is_known(other))
+        !is_before && !self.membership.splits.values().any(|other| is_known(other))
     }
 }

@@ -106,29 +106,30 @@ impl Graves {
 impl Replica {
     /// R1: what was told in another epoch counts no more.
     pub(in crate::protocol::replica) fn restart_purge(&mut self) {
-        self.graves = Graves::new(self.digests.spread());
+        self.keys.graves = Graves::new(self.keys.digests.spread());
     }
 
     /// A tombstone was accepted.
     pub(in crate::protocol::replica) fn note_grave(&mut self, key: &Key) {
-        let bucket = self.digests.spread().bucket_of(key);
-        self.graves.noted.insert(bucket);
+        let bucket = self.keys.digests.spread().bucket_of(key);
+        self.keys.graves.noted.insert(bucket);
     }
 
     /// The key holds no tombstone any more.
     pub(in crate::protocol::replica) fn forget_grave(&mut self, key: &Key) {
-        self.graves.texts.forget(key);
+        self.keys.graves.texts.forget(key);
     }
 
     pub(in crate::protocol::replica) fn is_purging(&self, round: RoundId) -> bool {
-        let purging = self.graves.round.as_ref();
+        let purging = self.keys.graves.round.as_ref();
         purging.is_some_and(|purging| purging.id == round)
     }
 
     /// Whether tombstones of this node's buckets could have been purged long ago.
     pub(in crate::protocol::replica) fn is_purge_held_up(&self, now: Now) -> bool {
         let long_ago_us = now.mono_us.saturating_sub(PURGE_HELD_UP_MS * 1_000);
-        self.graves
+        self.keys
+            .graves
             .due_us
             .values()
             .any(|at_us| *at_us <= long_ago_us)
@@ -136,41 +137,46 @@ impl Replica {
 
     /// At each heartbeat.
     pub(in crate::protocol::replica) fn look_at_graves(&mut self, now: Now) {
-        let Some(configuration) = self.configuration.clone() else {
+        let Some(configuration) = self.identity.configuration.clone() else {
             return;
         };
         let voters: Vec<NodeId> = configuration.voters().map(|m| m.node).collect();
-        if !self.votes || configuration.joint.is_some() {
+        if !self.identity.votes || configuration.joint.is_some() {
             return;
         }
-        let me = self.node;
+        let me = self.identity.node;
         let is_own = |bucket: &Bucket| voters[usize::from(*bucket) % voters.len()] == me;
         let after_ms = self.options.tuning.retry_horizon_ms + PURGE_AFTER_MS;
         let after_us = now.mono_us + after_ms * 1_000;
-        for bucket in std::mem::take(&mut self.graves.noted) {
+        for bucket in std::mem::take(&mut self.keys.graves.noted) {
             if is_own(&bucket) {
-                self.graves.due_us.entry(bucket).or_insert(after_us);
+                self.keys.graves.due_us.entry(bucket).or_insert(after_us);
             }
         }
-        self.graves.unknown.retain(is_own);
+        self.keys.graves.unknown.retain(is_own);
         for _ in 0..BUCKETS_LISTED {
-            if let Some(bucket) = self.graves.unknown.pop_front() {
-                self.graves.looks.insert(bucket, Look::default());
+            if let Some(bucket) = self.keys.graves.unknown.pop_front() {
+                self.keys.graves.looks.insert(bucket, Look::default());
                 self.list_own(bucket, None, Purpose::Purge);
             }
         }
         self.send_purges_again(now, &voters);
-        let is_due = self.graves.due_us.values().any(|at| now.mono_us >= *at);
-        let all_near = voters.iter().all(|node| self.near.contains(node)) || !rule!(P1_all);
-        if now.mono_us >= self.graves.next_us && is_due && all_near {
-            self.graves.next_us = now.mono_us + PURGE_MS * 1_000;
+        let is_due = self
+            .keys
+            .graves
+            .due_us
+            .values()
+            .any(|at| now.mono_us >= *at);
+        let all_near = voters.iter().all(|node| self.view.near.contains(node)) || !rule!(P1_all);
+        if now.mono_us >= self.keys.graves.next_us && is_due && all_near {
+            self.keys.graves.next_us = now.mono_us + PURGE_MS * 1_000;
             self.ask_all(now, &voters);
         }
     }
 
     fn ask_all(&mut self, now: Now, voters: &[NodeId]) {
         let id = self.clock.round_id(now);
-        self.graves.round = Some(Round {
+        self.keys.graves.round = Some(Round {
             id,
             told: BTreeMap::new(),
         });
@@ -185,10 +191,10 @@ impl Replica {
         from: NodeId,
         told: DigestsTold,
     ) {
-        let Some(configuration) = self.configuration.clone() else {
+        let Some(configuration) = self.identity.configuration.clone() else {
             return;
         };
-        let Some(round) = &mut self.graves.round else {
+        let Some(round) = &mut self.keys.graves.round else {
             return;
         };
         round.told.insert(from, told);
@@ -197,46 +203,47 @@ impl Replica {
         if !all {
             return;
         }
-        let life = self.meta.life;
-        let own = |bucket| self.digests.of_life(life, bucket);
+        let life = self.durable.meta.life;
+        let own = |bucket| self.keys.digests.of_life(life, bucket);
         let agrees = |bucket: Bucket| {
             let mut told = round.told.values();
             told.all(|told| told.sums.of(bucket) == own(bucket)) || !rule!(P1_all)
         };
         // What is just being written differs at one look, and seldom at two.
         let differing = self
+            .keys
             .digests
             .spread()
             .all()
             .filter(|bucket| !agrees(*bucket));
         let differing: Vec<Bucket> = differing.collect();
-        let before = std::mem::take(&mut self.graves.differed);
+        let before = std::mem::take(&mut self.keys.graves.differed);
         let twice = differing.iter().filter(|b| before.binary_search(b).is_ok());
         let is_behind = twice.count() > PURGE_DIFFERING_MAX;
-        self.graves.differed = differing;
-        let due = self.graves.due_us.iter();
+        self.keys.graves.differed = differing;
+        let due = self.keys.graves.due_us.iter();
         let due = due.filter(|(bucket, at_us)| {
-            let looks = self.graves.looks.contains_key(bucket);
+            let looks = self.keys.graves.looks.contains_key(bucket);
             now.mono_us >= **at_us && agrees(**bucket) && !looks
         });
         let mut due: Vec<(u64, Bucket)> = due.map(|(bucket, at_us)| (*at_us, *bucket)).collect();
         due.sort_unstable();
-        let many = match self.operations {
+        let many = match self.requests.operations {
             0 => BUCKETS_PURGED_IDLE,
             _ => BUCKETS_PURGED_BUSY,
         };
         let many = if is_behind { 0 } else { many };
         let due = due.into_iter().map(|(_, bucket)| bucket);
-        let (begun, fresh) = due.partition(|bucket| self.graves.begun.contains(bucket));
+        let (begun, fresh) = due.partition(|bucket| self.keys.graves.begun.contains(bucket));
         let first = shared(begun, fresh, many).into_iter();
         let agreed: Vec<(Bucket, u64)> = first.map(|b| (b, own(b))).collect();
-        self.graves.round = None;
+        self.keys.graves.round = None;
         for (bucket, sum) in agreed {
             let look = Look {
                 agreed: Some(sum),
                 ..Look::default()
             };
-            self.graves.looks.insert(bucket, look);
+            self.keys.graves.looks.insert(bucket, look);
             self.list_own(bucket, None, Purpose::Purge);
         }
     }
@@ -249,11 +256,11 @@ impl Replica {
         bucket: Bucket,
         page: &Page,
     ) {
-        let Some(mut look) = self.graves.looks.remove(&bucket) else {
+        let Some(mut look) = self.keys.graves.looks.remove(&bucket) else {
             return;
         };
         // What was listed is what all agreed on, if the sum is still the same.
-        let sum = self.digests.of_life(self.meta.life, bucket);
+        let sum = self.keys.digests.of_life(self.durable.meta.life, bucket);
         let is_same = look.agreed == Some(sum);
         let terms = self.terms();
         let horizon = clock::from_ms(self.options.tuning.retry_horizon_ms);
@@ -268,7 +275,7 @@ impl Replica {
             let old_at = horizon + state.accepted.reading().max(last_birth(record));
             let tombstone = (key.clone(), state.accepted);
             let rest_ms = match has_text(record) && rule!(P1_text) {
-                true => self.graves.texts.rest_ms(now, key, state.accepted),
+                true => self.keys.graves.texts.rest_ms(now, key, state.accepted),
                 false => Some(0),
             };
             look.rests |= rest_ms.is_some_and(|ms| ms > 0);
@@ -282,32 +289,32 @@ impl Replica {
             }
         }
         if page.next.is_some() && tombstones.is_empty() {
-            self.graves.looks.insert(bucket, look);
+            self.keys.graves.looks.insert(bucket, look);
             self.list_own(bucket, page.next.clone(), Purpose::Purge);
             return;
         }
         if page.next.is_some() {
             look.wait_ms = Some(PURGE_MS);
         } else if !look.rests {
-            self.graves.begun.remove(&bucket);
+            self.keys.graves.begun.remove(&bucket);
         }
         if look.rests {
-            self.graves.begun.insert(bucket);
+            self.keys.graves.begun.insert(bucket);
         }
         match look.wait_ms {
             Some(ms) => {
                 let at_us = now.mono_us + ms * 1_000;
-                self.graves.due_us.insert(bucket, at_us);
+                self.keys.graves.due_us.insert(bucket, at_us);
             }
             None => {
-                self.graves.due_us.remove(&bucket);
+                self.keys.graves.due_us.remove(&bucket);
             }
         }
         self.send_purge(now, Purge { tombstones });
     }
 
     fn send_purge(&mut self, now: Now, purge: Purge) {
-        let Some(configuration) = self.configuration.clone() else {
+        let Some(configuration) = self.identity.configuration.clone() else {
             return;
         };
         if purge.tombstones.is_empty() {
@@ -318,7 +325,7 @@ impl Replica {
         for member in configuration.voters() {
             self.send(member.node, 0, purge.clone().into(), group, Way::Usual);
         }
-        self.graves.sent.push(Sent {
+        self.keys.graves.sent.push(Sent {
             again_us: now.mono_us + SETTLE_MS * 1_000,
             group,
             purge,
@@ -326,9 +333,9 @@ impl Replica {
     }
 
     fn send_purges_again(&mut self, now: Now, voters: &[NodeId]) {
-        let me = self.node;
+        let me = self.identity.node;
         let is_due = |sent: &mut Sent| now.mono_us >= sent.again_us;
-        let due: Vec<Sent> = self.graves.sent.extract_if(.., is_due).collect();
+        let due: Vec<Sent> = self.keys.graves.sent.extract_if(.., is_due).collect();
         for sent in due {
             for node in voters.iter().filter(|node| **node != me) {
                 let purge = sent.purge.clone();
@@ -339,6 +346,7 @@ impl Replica {
 
     pub(in crate::protocol::replica) fn handle_purge(&mut self, now: Now, envelope: Envelope) {
         let is_joint = self
+            .identity
             .configuration
             .as_ref()
             .is_some_and(|c| c.joint.is_some());
@@ -358,7 +366,7 @@ impl Replica {
     /// was promised for it, and above all births that its table answered for. The key is resident.
     pub(in crate::protocol::replica) fn bury(&mut self, key: &Key, ballot: Ballot) {
         let terms = self.terms();
-        let resident = self.cache.resident(key).expect("the caller looked");
+        let resident = self.keys.cache.resident(key).expect("the caller looked");
         let Some(state) = terms.vote(&resident.state, rule!(E5_purged)) else {
             return;
         };
@@ -366,12 +374,12 @@ impl Replica {
             return;
         };
         let births = Ballot::new(last_birth(record), NodeId::MAX);
-        let floor = state.promised.max(births).max(self.meta.floor);
+        let floor = state.promised.max(births).max(self.durable.meta.floor);
         self.set_state(key, None);
-        self.cache.forget(key.clone());
+        self.keys.cache.forget(key.clone());
         if rule!(P1_floor) {
-            self.meta.floor = floor;
-            self.floored_in = self.outbox.change_meta();
+            self.durable.meta.floor = floor;
+            self.durable.floored_in = self.keys.outbox.change_meta();
             self.clock.observe(floor.reading());
         }
     }
@@ -495,12 +503,12 @@ mod tests {
                 mono_us: NOW.mono_us + 20_000_000,
                 wall_ms: NOW.wall_ms + 20_000,
             };
-            replica.graves.due_us.insert(bucket, 0);
-            replica.graves.round = Some(Round {
+            replica.keys.graves.due_us.insert(bucket, 0);
+            replica.keys.graves.round = Some(Round {
                 id: 5,
                 told: BTreeMap::new(),
             });
-            let sums = Sums::collect(spread.all().map(|b| replica.digests.of_life(0, b)));
+            let sums = Sums::collect(spread.all().map(|b| replica.keys.digests.of_life(0, b)));
             for node in [1, 2] {
                 let sums = sums.clone();
                 replica.handle_purge_told(now, node, DigestsTold { clock: 0, sums });
@@ -525,7 +533,7 @@ mod tests {
         const KEYS: usize = 2 * crate::protocol::types::limits::TEXT_GRAVES_MAX;
         let mut replica = replica();
         purged(&mut replica, NOW, &[]);
-        replica.operations = 1;
+        replica.requests.operations = 1;
         let text = ClientEntry {
             client: text_operation::text_client(Endpoint::new(1, 1), b"v"),
             mark: 0,
@@ -546,7 +554,7 @@ mod tests {
             buckets.insert(key.clone(), bucket);
             held.entry(bucket).or_default().insert(key);
         }
-        replica.graves.due_us = held.keys().map(|bucket| (*bucket, 0)).collect();
+        replica.keys.graves.due_us = held.keys().map(|bucket| (*bucket, 0)).collect();
         let spread = Spread::default();
         let mut took_s = 20;
         while held.values().any(|keys| !keys.is_empty()) {
@@ -559,8 +567,8 @@ mod tests {
             // Its clock goes on.
             replica.handle_input(now, Input::Full(None));
             let (id, told) = (RoundId::default(), BTreeMap::new());
-            replica.graves.round = Some(Round { id, told });
-            let sums = Sums::collect(spread.all().map(|b| replica.digests.of_life(0, b)));
+            replica.keys.graves.round = Some(Round { id, told });
+            let sums = Sums::collect(spread.all().map(|b| replica.keys.digests.of_life(0, b)));
             for node in [1, 2] {
                 let sums = sums.clone();
                 replica.handle_purge_told(now, node, DigestsTold { clock: 0, sums });
@@ -594,7 +602,7 @@ mod tests {
                             continue;
                         };
                         for (key, _) in purge.tombstones {
-                            replica.graves.texts.forget(&key);
+                            replica.keys.graves.texts.forget(&key);
                             held.entry(buckets[&key]).or_default().remove(&key);
                         }
                     }
@@ -623,7 +631,7 @@ mod tests {
     /// purge, if this happens while it loads the key.
     fn is_buried(life: u32, meanwhile: impl FnOnce(&mut Replica)) -> bool {
         let (mut replica, key) = (replica(), Key::user(b"k"));
-        replica.meta.life = life;
+        replica.durable.meta.life = life;
         purged(&mut replica, NOW, &[]);
         let tombstones = vec![(key.clone(), OLD)];
         told(&mut replica, 1, Purge { tombstones }.into());
@@ -648,7 +656,7 @@ mod tests {
     fn purging_begins_anew_in_another_epoch() {
         let mut replica = replica();
         replica.ask_all(NOW, &[1, 2]);
-        let id = replica.graves.round.as_ref().unwrap().id;
+        let id = replica.keys.graves.round.as_ref().unwrap().id;
         assert!(replica.is_purging(id));
         install_next(&mut replica);
         assert!(!replica.is_purging(id));
@@ -658,14 +666,14 @@ mod tests {
     #[test]
     fn a_cached_tombstone_is_not_purged() {
         let (mut replica, key) = (replica(), Key::user(b"k"));
-        replica.meta.life = 1;
+        replica.durable.meta.life = 1;
         purged(&mut replica, NOW, &[]);
         let bucket = Spread::default().bucket_of(&key);
         let look = Look {
             agreed: Some(0),
             ..Look::default()
         };
-        replica.graves.looks.insert(bucket, look);
+        replica.keys.graves.looks.insert(bucket, look);
         let now = Now {
             mono_us: NOW.mono_us + 20_000_000,
             wall_ms: NOW.wall_ms + 20_000,

@@ -77,11 +77,11 @@ impl Replica {
 
     /// R2: a force that a crash may take back is not told of.
     fn reply_once_durable(&mut self, to: Endpoint, reply: ClientReply) {
-        if self.outbox.is_durable(self.installed_in) {
+        if self.keys.outbox.is_durable(self.durable.installed_in) {
             self.reply(to, reply);
-        } else if self.held_replies.len() < HELD_REPLIES_MAX {
-            let group = self.installed_in;
-            self.held_replies.push_back((group, to, reply));
+        } else if self.requests.held_replies.len() < HELD_REPLIES_MAX {
+            let group = self.durable.installed_in;
+            self.requests.held_replies.push_back((group, to, reply));
         } else {
             self.counters.overflow += 1;
         }
@@ -89,20 +89,20 @@ impl Replica {
 
     /// Whenever a group is durable.
     pub(in crate::protocol::replica) fn release_replies(&mut self) {
-        let outbox = &self.outbox;
+        let outbox = &self.keys.outbox;
         let is_durable =
             |(group, ..): &mut (GroupNumber, Endpoint, ClientReply)| outbox.is_durable(*group);
-        while let Some((_, to, reply)) = self.held_replies.pop_front_if(is_durable) {
-            self.outputs.push_back(Output::Reply { to, reply });
+        while let Some((_, to, reply)) = self.requests.held_replies.pop_front_if(is_durable) {
+            self.sending.outputs.push_back(Output::Reply { to, reply });
         }
     }
 
     fn change_asked(&mut self, now: Now, change: &Change) -> ChangeOutcome {
-        let Some(configuration) = self.configuration.clone() else {
-            let waits_for = self.waits_for.clone();
+        let Some(configuration) = self.identity.configuration.clone() else {
+            let waits_for = self.reports.waits_for.clone();
             return refused(format!("there is no cluster yet: {waits_for}"), false);
         };
-        if !self.votes || !self.hears_quorum {
+        if !self.identity.votes || !self.view.hears_quorum {
             let reason = "this node has no vote, or hears no quorum: ask another";
             return refused(reason.into(), true);
         }
@@ -148,7 +148,7 @@ impl Replica {
         epoch: Epoch,
         despite_quorum: bool,
     ) -> Result<ChangeOutcome, String> {
-        let configuration = self.configuration.clone().ok_or(
+        let configuration = self.identity.configuration.clone().ok_or(
             "there is no configuration yet, so nothing to force: start the nodes with empty data \
              directories, the first with --bootstrap",
         )?;
@@ -164,12 +164,12 @@ impl Replica {
                 configuration.epoch
             ));
         }
-        if self.hears_quorum && !despite_quorum {
+        if self.view.hears_quorum && !despite_quorum {
             return Err("a quorum is up, so no member has to be given up by force".into());
         }
         let pool = self.holders(&configuration);
         let members = self.named(nodes, &configuration, &pool)?;
-        if !members.iter().any(|m| m.node == self.node) {
+        if !members.iter().any(|m| m.node == self.identity.node) {
             return Err("this node itself is not among those named: ask one of them".into());
         }
         let behind = self.is_behind(now, &configuration, &members);
@@ -217,7 +217,7 @@ impl Replica {
                     "the disk of node {node} at {address} does not finish writes, so nothing can be done \
                      together with it: {HANGS_REMEDY}, or leave it out"
                 )
-            } else if *node != self.node && !self.links.is_joined(*node) {
+            } else if *node != self.identity.node && !self.view.links.is_joined(*node) {
                 format!("node {node} at {address} is not heard; only nodes that are up can go on")
             } else {
                 format!(
@@ -237,7 +237,8 @@ impl Replica {
         members: Vec<Member>,
     ) -> Result<Configuration, String> {
         let mut forces = self.superseded(configuration);
-        let lineage = configuration::next_lineage(&forces, self.node, self.random.random());
+        let lineage =
+            configuration::next_lineage(&forces, self.identity.node, self.random.random());
         let lineage = lineage.ok_or(
             "this cluster was forced as often as it can be: copy its keys to a new cluster to go on",
         )?;
@@ -272,7 +273,8 @@ impl Replica {
         left_out.extend(self.take_in_splits(&mut forced));
         forced.check()?;
         if !left_out.is_empty() {
-            self.outputs
+            self.sending
+                .outputs
                 .push_back(Output::Event(Event::LeftOut(left_out)));
         }
         Ok(forced)
@@ -280,22 +282,26 @@ impl Replica {
 
     /// Nodes that the next configuration names no more are told so when they are heard of again.
     pub(in crate::protocol::replica) fn note_former(&mut self, next: &Configuration) {
-        for member in self.configuration.iter().flat_map(|c| c.nodes()) {
-            self.meta.former.insert(member.node, member.address.clone());
+        for member in self.identity.configuration.iter().flat_map(|c| c.nodes()) {
+            self.durable
+                .meta
+                .former
+                .insert(member.node, member.address.clone());
         }
-        self.meta
+        self.durable
+            .meta
             .former
             .retain(|node, _| next.nodes().all(|m| m.node != *node));
-        while self.meta.former.len() > NODES_AWAY_MAX {
-            self.meta.former.pop_first();
+        while self.durable.meta.former.len() > NODES_AWAY_MAX {
+            self.durable.meta.former.pop_first();
         }
     }
 
     /// The incarnation in which a node that has no vote is there, 0 if that is not known.
     pub(in crate::protocol::replica) fn incarnation_heard(&self, node: NodeId) -> Incarnation {
-        match node == self.node {
-            true => self.incarnation,
-            false => self.links.incarnation(node).unwrap_or(0),
+        match node == self.identity.node {
+            true => self.identity.incarnation,
+            false => self.view.links.incarnation(node).unwrap_or(0),
         }
     }
 }

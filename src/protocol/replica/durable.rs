@@ -1,0 +1,41 @@
+//! What of this node's own state is on disk, or in which group it goes there.
+
+use std::collections::VecDeque;
+
+use crate::protocol::replica::hung_disk::Oldest;
+use crate::protocol::types::message::Meta;
+
+#[derive(Debug)]
+pub(super) struct Durability {
+    /// Beside the keys. Its configuration is in `NodeIdentity`.
+    pub(super) meta: Meta,
+    /// Ceilings on their way to the disk, by group.
+    pub(super) ceilings: VecDeque<(u64, u64)>,
+    /// B1: the highest ceiling that is on disk.
+    pub(super) durable_ceiling: u64,
+    /// The group that holds the count of this start.
+    pub(super) started_in: u64,
+    /// The group that carries the configuration.
+    pub(super) installed_in: u64,
+    /// The group that carries the floor (P1).
+    pub(super) floored_in: u64,
+    /// The group that carries the word given (E6).
+    pub(super) bound_in: u64,
+    /// What waits for the disk.
+    pub(super) oldest: Oldest,
+}
+
+impl Durability {
+    pub(super) fn new(meta: Meta) -> Self {
+        Durability {
+            ceilings: VecDeque::new(),
+            durable_ceiling: meta.ceiling,
+            started_in: 0,
+            installed_in: 0,
+            floored_in: 0,
+            bound_in: 0,
+            oldest: Oldest::default(),
+            meta,
+        }
+    }
+}

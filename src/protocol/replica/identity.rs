@@ -1,0 +1,46 @@
+//! Who this node is: its incarnation, and what the configuration makes of it.
+
+use std::sync::Arc;
+
+use crate::protocol::membership::formation::Bootstrap;
+use crate::protocol::types::message::{Configuration, Incarnation, NodeId};
+use crate::protocol::types::readdress::Readdressed;
+
+#[derive(Debug)]
+pub(super) struct NodeIdentity {
+    pub(super) incarnation: Incarnation,
+    /// 0 while no configuration names this node's address.
+    pub(super) node: NodeId,
+    /// E1: whether this incarnation is a member.
+    pub(super) votes: bool,
+    /// `meta.configuration`, shared, with the addresses at which its nodes are.
+    pub(super) configuration: Option<Arc<Configuration>>,
+    /// The same as it was agreed on, if it says other addresses.
+    pub(super) agreed: Option<Arc<Configuration>>,
+    /// Members at other addresses, as an operator told this node.
+    pub(super) readdressed: Vec<Readdressed>,
+    /// Since when the configuration says other addresses than those.
+    pub(super) readdressed_since_us: Option<u64>,
+    /// Until there is a configuration.
+    pub(super) bootstrap: Option<Bootstrap>,
+}
+
+impl NodeIdentity {
+    /// Of a node that has not installed a configuration yet.
+    pub(super) fn new(
+        incarnation: Incarnation,
+        readdressed: Vec<Readdressed>,
+        bootstrap: Option<Bootstrap>,
+    ) -> Self {
+        NodeIdentity {
+            incarnation,
+            node: 0,
+            votes: false,
+            configuration: None,
+            agreed: None,
+            readdressed,
+            readdressed_since_us: None,
+            bootstrap,
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! What this node knows of the others: links, who is reachable, and when it told them something last.
+
+use std::collections::BTreeMap;
+
+use crate::protocol::network::topology::Links;
+use crate::protocol::replica::distance::Distances;
+use crate::protocol::replica::membership::vote::Epochs;
+use crate::protocol::types::message::{NodeId, Now};
+use crate::protocol::types::timings::Timings;
+
+#[derive(Debug)]
+pub(super) struct View {
+    pub(super) links: Links,
+    pub(super) links_looked_at_us: Option<u64>,
+    /// Heartbeats of then were not looked at yet.
+    pub(super) links_due: Option<Now>,
+    /// The instant of the last heartbeat, and how many came in it.
+    pub(super) heartbeats_of_now: (u64, u32),
+    pub(super) hears_quorum: bool,
+    /// X5: when a quorum was last joined to this node.
+    pub(super) quorum_us: u64,
+    /// In which epoch other nodes were heard last.
+    pub(super) epochs: Epochs,
+    /// Voters that reach this node and are reached by it, this one first, then by their distance.
+    pub(super) near: Vec<NodeId>,
+    /// Those of them whose disks work, which is where operations are forwarded.
+    pub(super) coordinators: Vec<NodeId>,
+    pub(super) distances: Distances,
+    /// Nodes that are there and have no vote.
+    pub(super) learners: Vec<NodeId>,
+    /// When this node last sent its row.
+    pub(super) told_us: u64,
+    /// When a large datagram was last sent, and how many were.
+    pub(super) probed_us: u64,
+    pub(super) probes: usize,
+    /// When links are told next, if there is news.
+    pub(super) news_due_us: Option<u64>,
+    /// Heartbeats sent.
+    pub(super) heartbeats: u64,
+    /// When configurations were last told to or asked of a node.
+    pub(super) exchanged_us: BTreeMap<NodeId, u64>,
+    /// When nodes that are not heard were last told the configuration.
+    pub(super) told_silent_us: u64,
+}
+
+impl View {
+    pub(super) fn new(timings: Timings, now: Now) -> Self {
+        View {
+            links: Links::new(timings),
+            links_looked_at_us: None,
+            links_due: None,
+            heartbeats_of_now: (0, 0),
+            hears_quorum: false,
+            quorum_us: 0,
+            epochs: Epochs::default(),
+            near: Vec::new(),
+            coordinators: Vec::new(),
+            distances: Distances::default(),
+            learners: Vec::new(),
+            told_us: 0,
+            probed_us: now.mono_us,
+            probes: 0,
+            news_due_us: None,
+            heartbeats: 0,
+            exchanged_us: BTreeMap::new(),
+            told_silent_us: 0,
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! Clients' sessions, and operations on their way.
 
+pub(in crate::protocol) mod forwards;
 pub(in crate::protocol) mod pending;
 pub mod sessions;
 pub(in crate::protocol) mod text_operation;

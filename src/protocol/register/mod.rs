@@ -3,5 +3,4 @@
 pub mod acceptor;
 pub mod applied;
 pub(in crate::protocol) mod coordinator;
-pub(in crate::protocol) mod latency;
 pub(in crate::protocol) mod read_round;

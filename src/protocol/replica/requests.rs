@@ -1,11 +1,30 @@
-//! What clients and operators have asked for and was not answered yet.
+//! What clients ask for: their datagrams, and how operations are taken, answered and refused (X4, X5).
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-use crate::protocol::clients::sessions::Sessions;
-use crate::protocol::register::latency::Pace;
-use crate::protocol::types::message::{ClientReply, Endpoint, GroupNumber};
+use kvclient::wire::{
+    Answer, ClientId, Hello, HelloAnswer, KEY_SIZE_MAX, NoSession, Operation, Outcome, Request,
+    StatusRequest, VALUE_SIZE_MAX,
+};
+use rand::RngExt;
 
+use crate::protocol::clients::pending::{Pending, ReplyTo};
+use crate::protocol::clients::sessions::{Admission, Sessions};
+use crate::protocol::clients::text_operation;
+use crate::protocol::keys::outbox::Way;
+use crate::protocol::keys::resident::Waiting;
+use crate::protocol::register::coordinator;
+use crate::protocol::replica::Replica;
+use crate::protocol::types::latency::Pace;
+use crate::protocol::types::limits::{KEY_QUEUE_MAX, OPERATIONS_MAX, OPERATIONS_SIZE_MAX};
+use crate::protocol::types::message::{
+    ClientMessage, ClientReply, Endpoint, ForwardAnswer, GroupNumber, Now, Output,
+};
+use crate::protocol::types::record::{Key, SPACE_USER};
+use crate::protocol::types::rules::rule;
+
+/// What clients and operators have asked for and was not answered yet.
 #[derive(Debug, Default)]
 pub(super) struct Requests {
     pub(super) sessions: Sessions,
@@ -17,4 +36,282 @@ pub(super) struct Requests {
     pub(super) held_replies: VecDeque<(GroupNumber, Endpoint, ClientReply)>,
     /// How long rounds take.
     pub(super) pace: Pace,
+}
+
+impl Replica {
+    pub(super) fn handle_client(&mut self, now: Now, from: Endpoint, message: ClientMessage) {
+        match message {
+            ClientMessage::Hello(hello) => self.greet(now, from, hello),
+            ClientMessage::Request(request) => self.handle_request(now, from, request),
+            ClientMessage::Sessionless { id, key, action } => {
+                self.handle_sessionless(now, from, id, key, action);
+            }
+            ClientMessage::Change(request) => self.handle_change_request(now, from, request),
+            ClientMessage::StatusRequest(StatusRequest { token, attempt }) => {
+                if self.admits(from, token, None, attempt) {
+                    self.tell_status(now, from, attempt);
+                }
+            }
+        }
+    }
+
+    fn greet(&mut self, now: Now, from: Endpoint, hello: Hello) {
+        if self.stopping {
+            return;
+        }
+        // Else a session could pose as a text client, and be answered what that did.
+        if text_operation::is_text(hello.client) {
+            self.counters.stray += 1;
+            return;
+        }
+        let fresh_token = self.random.random();
+        let token = self
+            .requests
+            .sessions
+            .greet(from, hello.client, hello.nonce, fresh_token);
+        let answer = HelloAnswer {
+            nonce: hello.nonce,
+            token,
+            node: if self.identity.votes {
+                self.identity.node
+            } else {
+                0
+            },
+            cluster: self.cluster(),
+            epoch: self.identity.configuration.as_ref().map_or(0, |c| c.epoch),
+            members: self.member_addresses(),
+            key_size_max: KEY_SIZE_MAX as u32,
+            value_size_max: VALUE_SIZE_MAX as u32,
+            shard_ports: Vec::new(),
+            clock: self.clock.tick(now),
+        };
+        self.reply(from, ClientReply::Hello(answer));
+    }
+
+    /// X4: whether an attempt is to be executed: the first of its number, in a session that is known.
+    pub(super) fn admits(
+        &mut self,
+        from: Endpoint,
+        token: u64,
+        client: Option<ClientId>,
+        attempt: u64,
+    ) -> bool {
+        let admission = self.requests.sessions.admit(from, token, client, attempt);
+        if admission != Admission::Fresh {
+            self.counters.repeated += 1;
+        }
+        if admission == Admission::NoSession {
+            self.reply(from, ClientReply::NoSession(NoSession { token, attempt }));
+        }
+        admission == Admission::Fresh
+    }
+
+    fn handle_request(&mut self, now: Now, from: Endpoint, request: Request) {
+        // A node that stops leaves new work to others; the client turns to them.
+        if self.stopping {
+            return;
+        }
+        let Request {
+            token,
+            attempt,
+            retry,
+            operation,
+        } = request;
+        if !self.admits(from, token, Some(operation.id.client), attempt) {
+            return;
+        }
+        let pending = Pending {
+            operation: Arc::new(operation),
+            reply: ReplyTo::Client { to: from, attempt },
+            also: Vec::new(),
+            tried: retry,
+            sent: false,
+            arrived_us: now.mono_us,
+            received_us: Some(now.mono_us),
+        };
+        self.begin_operation(&pending.operation);
+        self.take(now, pending);
+    }
+
+    /// An operation goes to the key's preferred coordinator, or into a round of this node.
+    pub(super) fn take(&mut self, now: Now, pending: Pending) {
+        if let Some(refusal) = self.unfit(&pending.operation) {
+            self.answer(pending, refusal);
+            return;
+        }
+        let key = Key::user(&pending.operation.key);
+        let preferred = coordinator::preferred(&key, &self.view.coordinators);
+        let from_client = pending.reply.is_client();
+        let elsewhere = preferred.filter(|to| *to != self.identity.node && from_client);
+        // X5: without a quorum nothing is forwarded either, so that this is surely true.
+        let serves = self.view.hears_quorum || !rule!(X5_silence);
+        if serves && !self.take_birth(&pending.operation) {
+            let clock = self.clock.last();
+            self.answer(pending, Outcome::Ahead { clock });
+            return;
+        }
+        match elsewhere {
+            _ if !serves => self.refuse(pending),
+            Some(to) if !self.runs_rounds() || !pending.operation.action.is_read() => {
+                self.forward(now, to, pending);
+            }
+            _ if self.identity.votes => self.run_here(now, key, pending),
+            _ => self.refuse(pending),
+        }
+    }
+
+    /// B5: the clock follows a birth, unless it is too far ahead. A read's means nothing.
+    fn take_birth(&mut self, operation: &Operation) -> bool {
+        if self.clock.takes_birth(operation.birth) {
+            self.clock.observe(operation.birth);
+            return true;
+        }
+        self.counters.ahead += 1;
+        operation.action.is_read()
+    }
+
+    pub(super) fn run_here(&mut self, now: Now, key: Key, pending: Pending) {
+        // It may have waited for its key since this node had a vote, or a disk that worked.
+        if !self.runs_rounds_of(&key) {
+            self.hand_over(now, &key, pending);
+            return;
+        }
+        let Some(resident) = self.keys.cache.resident(&key) else {
+            self.wait_for(key, Waiting::Operation(pending));
+            return;
+        };
+        if resident
+            .coordinator
+            .as_ref()
+            .is_some_and(|c| c.queued() >= KEY_QUEUE_MAX)
+        {
+            self.answer_busy(pending);
+            return;
+        }
+        if let Some(full) = self.no_room_for(&key, &pending) {
+            self.answer_full(pending, full);
+            return;
+        }
+        self.coordinate(now, &key, |coordinator, context| {
+            coordinator.submit(pending, context)
+        });
+    }
+
+    /// The configuration's own rounds are not handed over: each member proposes what is wanted.
+    pub(super) fn runs_rounds_of(&self, key: &Key) -> bool {
+        match key.space() == SPACE_USER {
+            true => self.runs_rounds() || (!self.identity.votes && !rule!(E4_rounds)),
+            false => self.identity.votes || !rule!(E4_rounds),
+        }
+    }
+
+    /// Without a vote a node runs no rounds: a client's operation goes to a member.
+    fn hand_over(&mut self, now: Now, key: &Key, pending: Pending) {
+        if !pending.reply.is_client() {
+            self.drop_operation(pending, false);
+        } else if let Some(to) = coordinator::preferred(key, &self.view.coordinators) {
+            self.forward(now, to, pending);
+        } else {
+            self.refuse(pending);
+        }
+    }
+
+    /// X5: `no quorum`, of an operation that was not sent in an Accept, nor forwarded.
+    pub(super) fn refuse(&mut self, pending: Pending) {
+        let reached = self.view.near.clone();
+        if pending.sent {
+            self.drop_operation(pending, false);
+        } else {
+            self.answer(pending, Outcome::NoQuorum { reached });
+        }
+    }
+
+    /// What can be said without a round: too large, too much under way.
+    fn unfit(&self, operation: &Operation) -> Option<Outcome> {
+        let key_size = operation.key.len();
+        if key_size == 0 || key_size > KEY_SIZE_MAX {
+            return Some(Outcome::TooLarge {
+                limit: KEY_SIZE_MAX as u64,
+            });
+        }
+        if operation.action.value_size() > VALUE_SIZE_MAX {
+            return Some(Outcome::TooLarge {
+                limit: VALUE_SIZE_MAX as u64,
+            });
+        }
+        let is_much = self.requests.operations > OPERATIONS_MAX
+            || self.requests.operations_size > OPERATIONS_SIZE_MAX;
+        is_much.then_some(Outcome::Busy)
+    }
+
+    pub(super) fn answer_busy(&mut self, pending: Pending) {
+        // X5: busy, too, means that it was surely not done.
+        if pending.sent {
+            self.drop_operation(pending, false);
+        } else {
+            self.answer(pending, Outcome::Busy);
+        }
+    }
+
+    /// Answers all who wait for this operation.
+    pub(super) fn answer(&mut self, pending: Pending, outcome: Outcome) {
+        self.end_operation(&pending.operation);
+        for reply in pending.also.into_iter().chain([pending.reply]) {
+            match reply {
+                ReplyTo::Client { to, attempt } => {
+                    let clock = self.clock.last();
+                    let answer = Answer {
+                        attempt,
+                        clock,
+                        outcome: outcome.clone(),
+                    };
+                    self.reply(to, ClientReply::Answer(answer));
+                }
+                ReplyTo::Own { sequence } => {
+                    self.membership
+                        .changes
+                        .answers
+                        .push_back((sequence, outcome.clone()));
+                }
+                ReplyTo::Sessionless { to, id } => {
+                    let outcome = outcome.clone();
+                    self.reply(to, ClientReply::Sessionless { id, outcome });
+                }
+                ReplyTo::Node {
+                    node,
+                    boot,
+                    attempt,
+                    via,
+                } => {
+                    let outcome = outcome.clone();
+                    let answer = ForwardAnswer {
+                        to_boot: boot,
+                        attempt,
+                        outcome,
+                    };
+                    let envelope = self.envelope(node, 0, answer.into());
+                    self.dispatch(envelope, Way::Back(via));
+                }
+            }
+        }
+    }
+
+    pub(super) fn drop_operation(&mut self, pending: Pending, straggler: bool) {
+        self.end_operation(&pending.operation);
+        if let ReplyTo::Own { sequence } = pending.reply {
+            self.membership
+                .changes
+                .answers
+                .push_back((sequence, Outcome::Unknown));
+        }
+        if straggler {
+            self.counters.stragglers += 1;
+        } else {
+            self.counters.given_up += 1;
+        }
+    }
+
+    pub(super) fn reply(&mut self, to: Endpoint, reply: ClientReply) {
+        self.sending.outputs.push_back(Output::Reply { to, reply });
+    }
 }

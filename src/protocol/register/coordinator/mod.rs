@@ -15,9 +15,9 @@ use rand::rngs::StdRng;
 use crate::protocol::clients::pending::Pending;
 use crate::protocol::clock::ballot_clock::BallotClock;
 use crate::protocol::register::applied::{Proposal, Verdict};
-use crate::protocol::register::latency::Pace;
 use crate::protocol::register::read_round::ReadRound;
 use crate::protocol::types::ballot::{Ballot, Moment};
+use crate::protocol::types::latency::Pace;
 use crate::protocol::types::limits::{COMBINED_MAX, HEARTBEAT_MS_DEFAULT, ROUND_APPLIED_SIZE_MAX};
 use crate::protocol::types::message::{
     Accept, Configuration, Epoch, Message, NodeId, Now, Prepare, Promise, RoundId,

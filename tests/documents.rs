@@ -343,7 +343,7 @@ fn limits_in_the_guide() {
         ("At least {} members are kept", number(limits::MEMBERS_KEPT)),
         (
             "continuously reachable for {}",
-            Limit::Ms(limits::STEADY_MS),
+            Limit::Ms(limits::READMISSION_DELAY_MS),
         ),
         (
             "after each further removal, up to {}",
@@ -379,7 +379,7 @@ fn limits_in_the_protocol() {
         ),
         (
             "may be ahead of that by up to {}",
-            Limit::Ms(limits::HEARSAY_SLACK_MS),
+            Limit::Ms(limits::RECEIVED_SLACK_MS),
         ),
         (
             "a clock above the bound for {} (",
@@ -445,7 +445,7 @@ fn limits_in_the_protocol() {
         ),
         (
             "each further one {} later",
-            Limit::Ms(limits::CHANGE_PATIENCE_MS),
+            Limit::Ms(limits::CHANGE_STAGGER_MS),
         ),
         (
             "one for each of {} buckets",
@@ -509,7 +509,7 @@ fn limits_in_the_protocol() {
         ),
         (
             "tracks {} tombstones with text",
-            number(limits::TEXT_GRAVES_MAX),
+            number(limits::TEXT_TOMBSTONES_MAX),
         ),
         (
             "differs in more than {} buckets",

@@ -1,5 +1,6 @@
 //! The repository looks at itself: what a reviewer would otherwise have to remember.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -72,20 +73,22 @@ fn rust_files_can_be_read_in_one_sitting() {
     assert_none("files over the limit", long);
 }
 
+/// Code that is shipped, not what tests or measures it.
+fn is_product(path: &Path) -> bool {
+    let path = path.strip_prefix(root()).unwrap_or(path);
+    let text = path.to_string_lossy();
+    (text.starts_with("src/") || text.starts_with("client-lib/"))
+        && has_extension(path, &["rs"])
+        && !text.ends_with("build.rs")
+        && !["tests", "examples", "benches"]
+            .iter()
+            .any(|folder| text.contains(folder))
+}
+
 /// `eprintln!` and `println!` end the process by a panic where the output cannot be written.
 #[test]
 fn programs_do_not_print_by_macros_that_panic() {
-    let is_product = |path: &&PathBuf| {
-        let path = path.strip_prefix(root()).unwrap_or(path);
-        let text = path.to_string_lossy();
-        (text.starts_with("src/") || text.starts_with("client-lib/"))
-            && has_extension(path, &["rs"])
-            && !text.ends_with("build.rs")
-            && !["tests", "examples", "benches"]
-                .iter()
-                .any(|folder| text.contains(folder))
-    };
-    let paths: Vec<PathBuf> = files().iter().filter(is_product).cloned().collect();
+    let paths: Vec<PathBuf> = files().into_iter().filter(|p| is_product(p)).collect();
     let found = lines_with(&paths, |_, line| {
         let code = line.trim_start();
         !code.starts_with("//") && ["println!", "print!"].iter().any(|m| code.contains(m))
@@ -191,6 +194,50 @@ fn no_import_of_the_protocol_points_up() {
         "below src/protocol/replica, sends or knows `Replica`",
         found,
     );
+}
+
+/// Types that may share a name: what users of the C interface see of an operation is not the operation.
+const SHARED_NAMES: [&str; 2] = ["Operation", "Pace"];
+
+/// The name that a line at the left margin gives to a type.
+fn type_defined(line: &str) -> Option<&str> {
+    let words = ["struct ", "enum ", "trait ", "type ", "union "];
+    let line = match line.strip_prefix("pub") {
+        Some(rest) if rest.starts_with('(') => rest.split_once(") ")?.1,
+        Some(rest) => rest.trim_start(),
+        None => line,
+    };
+    let rest = words.iter().find_map(|word| line.strip_prefix(word))?;
+    rest.split(|c: char| !c.is_alphanumeric() && c != '_')
+        .next()
+}
+
+#[test]
+fn no_two_types_share_a_name() {
+    let product: Vec<PathBuf> = files()
+        .into_iter()
+        .filter(|path| has_extension(path, &["rs"]) && is_product(path))
+        .collect();
+    let mut places: BTreeMap<String, BTreeSet<PathBuf>> = BTreeMap::new();
+    for path in &product {
+        let text = read(path).unwrap_or_default();
+        let code = text
+            .split("#[cfg(test)]\nmod tests")
+            .next()
+            .unwrap_or_default();
+        for name in code.lines().filter_map(type_defined) {
+            places
+                .entry(name.to_owned())
+                .or_default()
+                .insert(path.clone());
+        }
+    }
+    assert!(places.len() > 300, "{} types", places.len());
+    let shared = places
+        .iter()
+        .filter(|(name, paths)| paths.len() > 1 && !SHARED_NAMES.contains(&name.as_str()));
+    let shared = shared.map(|(name, paths)| format!("{name}: {paths:?}"));
+    assert_none("types of one name", shared.collect());
 }
 
 #[test]

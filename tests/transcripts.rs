@@ -363,7 +363,7 @@ impl Lab {
 
     fn text(&mut self, i: usize, datagram: &str) {
         let request = text::parse(datagram.as_bytes());
-        let text::Request { id, key, action } = request.expect("a request");
+        let text::TextRequest { id, key, action } = request.expect("a request");
         let message = ClientMessage::Sessionless { id, key, action };
         let from = CLIENT;
         self.input(i, Input::Client { from, message });

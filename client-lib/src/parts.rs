@@ -74,7 +74,7 @@ struct Incomplete {
 
 /// The incomplete frames of one sender.
 #[derive(Debug)]
-struct Held<Sender> {
+struct SenderFrames<Sender> {
     size: usize,
     /// By serial number: the oldest first.
     frames: BTreeMap<u64, Whole<Sender>>,
@@ -87,7 +87,7 @@ pub struct Joiner<Sender> {
     incomplete: BTreeMap<Whole<Sender>, Incomplete>,
     /// By serial number: the oldest first.
     order: BTreeMap<u64, Whole<Sender>>,
-    senders: BTreeMap<Sender, Held<Sender>>,
+    senders: BTreeMap<Sender, SenderFrames<Sender>>,
     size: usize,
     next_serial: u64,
     complete: VecDeque<Whole<Sender>>,
@@ -209,7 +209,7 @@ impl<Sender: Ord + Copy> Joiner<Sender> {
             began_us: now_us,
         };
         self.next_serial += 1;
-        let held = self.senders.entry(whole.sender).or_insert(Held {
+        let held = self.senders.entry(whole.sender).or_insert(SenderFrames {
             size: 0,
             frames: BTreeMap::new(),
         });

@@ -35,7 +35,7 @@ use operation::ALLOWANCE_MAX;
 use port::NewPort;
 use question::Asked;
 pub use question::{Question, QuestionCompletion, Told};
-use table::{Handle, Table};
+use table::{CallHandle, CallTable};
 
 /// Calls that may be in flight; further ones are answered busy. Half of the window of numbers that
 /// nodes tell apart, so that a retry of each fits too.
@@ -101,9 +101,9 @@ pub struct Session {
     told: (u64, u64),
     choice: Choice,
     nodes: Vec<Node>,
-    table: Table,
+    table: CallTable,
     /// Calls that no node could be sent yet.
-    parked: VecDeque<Handle>,
+    parked: VecDeque<CallHandle>,
     /// When they are sent to the nodes that are there.
     parked_due_us: Option<u64>,
     /// When any node last answered an operation.
@@ -115,7 +115,7 @@ pub struct Session {
     next_question: u64,
     new_port: NewPort,
     /// At least one for each call, at its time or before; those of calls that are over are skipped.
-    timers: BinaryHeap<Reverse<(u64, Handle)>>,
+    timers: BinaryHeap<Reverse<(u64, CallHandle)>>,
     transmits: VecDeque<Transmit>,
     completions: VecDeque<Completion>,
     question_completions: VecDeque<QuestionCompletion>,
@@ -135,7 +135,7 @@ impl Session {
             choice: Choice::new(options.cluster),
             nodes: Vec::with_capacity(options.nodes),
             options,
-            table: Table::new(),
+            table: CallTable::new(),
             parked: VecDeque::new(),
             parked_due_us: None,
             answered_us: 0,

@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 
-use horseshoe::gateway::text::{self, Request};
+use horseshoe::gateway::text::{self, TextRequest};
 use horseshoe::protocol::types::message::{ClientMessage, Input};
 use horseshoe::runtime::decode::{Source, decode_text};
 use horseshoe::runtime::tally::Tally;
@@ -40,7 +40,7 @@ fn run(datagram: &[u8]) {
         })) => {
             assert!((1..=KEY_SIZE_MAX).contains(&key.len()));
             let again = said_again(id, &key, &action);
-            assert_eq!(text::parse(&again), Ok(Request { id, key, action }));
+            assert_eq!(text::parse(&again), Ok(TextRequest { id, key, action }));
         }
         Some(Ok(other)) => panic!("text does not become {other:?}"),
         Some(Err(answer)) => assert!(answer.len() <= datagram.len()),

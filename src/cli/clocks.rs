@@ -6,7 +6,7 @@ use std::fmt::Write;
 use kvclient::wire::{ClockStatus, NodeStatus};
 use serde_json::{Value, json};
 
-use super::status::{Row, said};
+use super::status::{StatusRow, said};
 
 fn offset(of: u8, status: &NodeStatus) -> Option<&ClockStatus> {
     status.clocks.iter().find(|clock| clock.node == of)
@@ -18,14 +18,14 @@ fn in_words(clock: Option<&ClockStatus>) -> Option<String> {
 }
 
 /// What there is to say of the clock of a node that answered.
-pub fn of_answering(rows: &[Row], status: &NodeStatus) -> Option<String> {
+pub fn of_answering(rows: &[StatusRow], status: &NodeStatus) -> Option<String> {
     let node = status.node;
     let mut by_others = said(rows).filter_map(|other| offset(node, other));
     in_words(offset(node, status).or_else(|| by_others.next()))
 }
 
 /// A line for each other node whose clock is off.
-pub fn of_silent(rows: &[Row]) -> String {
+pub fn of_silent(rows: &[StatusRow]) -> String {
     let mut text = String::new();
     let mut seen: Vec<u8> = said(rows).map(|status| status.node).collect();
     for status in said(rows) {
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
     use kvclient::wire::MemberStatus;
 
-    fn node(id: u8, offsets_ms: [i64; 3]) -> Row {
+    fn node(id: u8, offsets_ms: [i64; 3]) -> StatusRow {
         let clock = |(index, offset_ms)| ClockStatus {
             node: index as u8 + 1,
             offset_ms,

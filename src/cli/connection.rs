@@ -10,7 +10,7 @@ use serde_json::{Map, json};
 
 use super::exit::Exit;
 use super::report::{self, Style};
-use super::status::{Row, Unresolved};
+use super::status::{StatusRow, Unresolved};
 use super::words::{self, ClusterWord};
 use crate::config::NodeAddress;
 
@@ -91,7 +91,7 @@ impl ConnectionArgs {
     }
 
     /// The id of the cluster that is meant, among those that nodes said they belong to; `None`: any.
-    pub fn cluster_among(&self, rows: &[Row]) -> Result<Option<u64>, NotOne> {
+    pub fn cluster_among(&self, rows: &[StatusRow]) -> Result<Option<u64>, NotOne> {
         match &self.cluster {
             None => Ok(None),
             Some(ClusterWord::Id(id)) => Ok(Some(*id)),
@@ -170,11 +170,14 @@ impl ConnectionArgs {
     }
 
     /// What each node says of itself, and the names that can't be found, and why.
-    pub fn statuses(&self) -> Result<(Vec<Row>, Vec<Unresolved>), Exit> {
+    pub fn statuses(&self) -> Result<(Vec<StatusRow>, Vec<Unresolved>), Exit> {
         self.statuses_within(self.timeout.unwrap_or(STATUS_TIMEOUT))
     }
 
-    fn statuses_within(&self, timeout: Duration) -> Result<(Vec<Row>, Vec<Unresolved>), Exit> {
+    fn statuses_within(
+        &self,
+        timeout: Duration,
+    ) -> Result<(Vec<StatusRow>, Vec<Unresolved>), Exit> {
         let began = Instant::now();
         // All are asked, whatever cluster they are of.
         let client = self.open_in(0, timeout)?;
@@ -207,7 +210,7 @@ impl ConnectionArgs {
 pub type NotOne = (&'static str, Exit, String);
 
 /// The id of the one cluster of that name among those that the nodes belong to.
-fn named_among(name: &str, rows: &[Row]) -> Result<u64, NotOne> {
+fn named_among(name: &str, rows: &[StatusRow]) -> Result<u64, NotOne> {
     let told = rows.iter().filter_map(|(_, status)| status.as_ref());
     let mut clusters: Vec<(u64, &str)> = told
         .filter(|status| status.cluster != 0)

@@ -7,11 +7,11 @@ use std::fmt::Write;
 use kvclient::wire::{LinkStatus, NodeStatus, RouteStatus};
 use serde_json::{Value, json};
 
-use super::status::{Row, align, said};
+use super::status::{StatusRow, align, said};
 
 /// Every link that a node told of. Of several reports the receiver's counts: it is the one that
 /// measures; then the sender's, then that of the first who knows.
-pub fn merged(rows: &[Row]) -> Vec<LinkStatus> {
+pub fn merged(rows: &[StatusRow]) -> Vec<LinkStatus> {
     let mut links: BTreeMap<(u8, u8), (u8, LinkStatus)> = BTreeMap::new();
     for status in said(rows) {
         for link in &status.links {
@@ -29,7 +29,7 @@ pub fn merged(rows: &[Row]) -> Vec<LinkStatus> {
     links.into_values().map(|(_, link)| link).collect()
 }
 
-pub fn in_words(rows: &[Row]) -> String {
+pub fn in_words(rows: &[StatusRow]) -> String {
     let links = merged(rows);
     let mut text = "Links, a row a sender, a column a receiver: round trip, loss.\n".to_owned();
     text.push_str(&matrix(&node_ids(rows, &links), &links));
@@ -45,7 +45,7 @@ pub fn in_words(rows: &[Row]) -> String {
 }
 
 /// Of all members and all ends of links that anybody told of.
-fn node_ids(rows: &[Row], links: &[LinkStatus]) -> Vec<u8> {
+fn node_ids(rows: &[StatusRow], links: &[LinkStatus]) -> Vec<u8> {
     let mut ids: Vec<u8> = links.iter().flat_map(|link| [link.from, link.to]).collect();
     for status in said(rows) {
         ids.push(status.node);
@@ -103,7 +103,7 @@ fn small_ones(links: &[LinkStatus]) -> String {
     )
 }
 
-fn components(rows: &[Row]) -> String {
+fn components(rows: &[StatusRow]) -> String {
     let mut table = vec![["node", "address", "component", "quorum"].map(str::to_owned)];
     for (address, status) in rows {
         let dash = || "-".to_owned();
@@ -121,7 +121,7 @@ fn components(rows: &[Row]) -> String {
 }
 
 /// A line for each pair without a direct link, as the sender tells.
-fn detours(rows: &[Row], links: &[LinkStatus]) -> String {
+fn detours(rows: &[StatusRow], links: &[LinkStatus]) -> String {
     let mut text = String::new();
     for status in said(rows) {
         for route in status.routes.iter().filter(|r| is_detour(status, r, links)) {
@@ -147,7 +147,7 @@ fn words(ids: &[u8], between: &str) -> String {
     words.join(between)
 }
 
-pub fn in_json(rows: &[Row]) -> Value {
+pub fn in_json(rows: &[StatusRow]) -> Value {
     let links = merged(rows);
     let objects = links.iter().map(|link| {
         json!({
@@ -185,7 +185,7 @@ mod tests {
         }
     }
 
-    fn node(id: u8, links: Vec<LinkStatus>, routes: Vec<RouteStatus>) -> Row {
+    fn node(id: u8, links: Vec<LinkStatus>, routes: Vec<RouteStatus>) -> StatusRow {
         let status = NodeStatus {
             node: id,
             quorum: true,

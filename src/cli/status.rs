@@ -20,7 +20,7 @@ pub struct StatusArgs {
 }
 
 /// A node as given, and what it says.
-pub type Row = (String, Option<NodeStatus>);
+pub type StatusRow = (String, Option<NodeStatus>);
 
 pub fn run(arguments: StatusArgs, connection: &ConnectionArgs) -> Exit {
     let (rows, unresolved) = match connection.statuses() {
@@ -61,7 +61,7 @@ struct Up {
 }
 
 /// What those nodes say that answered.
-pub fn said(rows: &[Row]) -> impl Iterator<Item = &NodeStatus> {
+pub fn said(rows: &[StatusRow]) -> impl Iterator<Item = &NodeStatus> {
     rows.iter().filter_map(|(_, status)| status.as_ref())
 }
 
@@ -69,7 +69,7 @@ pub fn said(rows: &[Row]) -> impl Iterator<Item = &NodeStatus> {
 pub type Unresolved = (String, String);
 
 /// A quorum is up if a node that has a vote hears one. `None`: of any cluster.
-fn quorum(rows: &[Row], cluster: Option<u64>) -> bool {
+fn quorum(rows: &[StatusRow], cluster: Option<u64>) -> bool {
     let is_meant = |status: &&NodeStatus| cluster.is_none_or(|id| id == status.cluster);
     said(rows)
         .filter(is_meant)
@@ -93,7 +93,7 @@ const HEAD: [&str; 14] = [
     "dropped",
 ];
 
-fn in_words(rows: &[Row], unresolved: &[Unresolved], with_links: bool, up: Up) -> String {
+fn in_words(rows: &[StatusRow], unresolved: &[Unresolved], with_links: bool, up: Up) -> String {
     let mut text = match with_links {
         true => links::in_words(rows),
         false => nodes_in_words(rows),
@@ -160,7 +160,7 @@ fn in_words(rows: &[Row], unresolved: &[Unresolved], with_links: bool, up: Up) -
 }
 
 /// A line for each cluster, the id as the proof and the name that people gave it.
-fn clusters(rows: &[Row]) -> String {
+fn clusters(rows: &[StatusRow]) -> String {
     let known = said(rows).filter(|status| status.cluster != 0);
     let clusters = known.map(|status| (status.cluster, status.cluster_name.as_str()));
     let mut clusters: Vec<(u64, &str)> = clusters.collect();
@@ -205,7 +205,7 @@ fn learned(learning: &LearningStatus) -> String {
     )
 }
 
-fn nodes_in_words(rows: &[Row]) -> String {
+fn nodes_in_words(rows: &[StatusRow]) -> String {
     let mut table = vec![HEAD.map(str::to_owned)];
     table.extend(rows.iter().map(|(address, status)| cells(address, status)));
     align(&table)
@@ -312,7 +312,7 @@ pub fn align<R: AsRef<[String]>>(table: &[R]) -> String {
     text
 }
 
-fn in_json(rows: &[Row], unresolved: &[Unresolved], with_links: bool, up: Up) -> String {
+fn in_json(rows: &[StatusRow], unresolved: &[Unresolved], with_links: bool, up: Up) -> String {
     let nodes: Vec<Value> = rows
         .iter()
         .map(|(address, status)| match status {
@@ -420,7 +420,7 @@ mod tests {
     use super::*;
     use kvclient::wire::MemberStatus;
 
-    fn node(id: u8, votes: bool, quorum: bool) -> Row {
+    fn node(id: u8, votes: bool, quorum: bool) -> StatusRow {
         let member = |node| MemberStatus {
             node,
             address: format!("10.0.0.{node}:7000"),
@@ -456,7 +456,7 @@ mod tests {
         (format!("10.0.0.{id}:7000"), Some(status))
     }
 
-    fn any(rows: &[Row]) -> Up {
+    fn any(rows: &[StatusRow]) -> Up {
         Up {
             cluster: None,
             quorum: quorum(rows, None),

@@ -14,7 +14,7 @@ pub const VALUE_WITHOUT: &[u8] = b"[]\0";
 
 /// A request that can be tried.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
+pub struct TextRequest {
     pub id: u64,
     pub key: Bytes,
     pub action: Action,
@@ -45,12 +45,12 @@ pub fn is_text(datagram: &[u8]) -> bool {
 }
 
 /// Reads a datagram for which `is_text` holds.
-pub fn parse(datagram: &[u8]) -> Result<Request, ParseError> {
+pub fn parse(datagram: &[u8]) -> Result<TextRequest, ParseError> {
     let datagram = trim_end(datagram);
     let id = last_bracket(datagram).and_then(number);
     let id = id.ok_or(ParseError::NoId)?;
     match operation(datagram) {
-        Some((key, action)) => Ok(Request { id, key, action }),
+        Some((key, action)) => Ok(TextRequest { id, key, action }),
         None => Err(ParseError::Unfit { id }),
     }
 }
@@ -144,20 +144,20 @@ mod tests {
     use kvclient::wire::Full;
     use proptest::prelude::*;
 
-    fn get(id: u64, key: &str) -> Result<Request, ParseError> {
+    fn get(id: u64, key: &str) -> Result<TextRequest, ParseError> {
         let key = Bytes::copy_from_slice(key.as_bytes());
         let action = Action::Get;
-        Ok(Request { id, key, action })
+        Ok(TextRequest { id, key, action })
     }
 
-    fn put(id: u64, key: &str, value: &[u8]) -> Result<Request, ParseError> {
+    fn put(id: u64, key: &str, value: &[u8]) -> Result<TextRequest, ParseError> {
         let key = Bytes::copy_from_slice(key.as_bytes());
         let action = Action::PutOver {
             value: Bytes::copy_from_slice(value),
             old_size_max: 2_048,
             old_without: Bytes::from_static(b"[]\0"),
         };
-        Ok(Request { id, key, action })
+        Ok(TextRequest { id, key, action })
     }
 
     #[test]
@@ -293,7 +293,7 @@ mod tests {
         ) {
             let datagram = [word.as_bytes(), &parts.concat()].concat();
             match parse(&datagram) {
-                Ok(Request { id, key, action }) => {
+                Ok(TextRequest { id, key, action }) => {
                     prop_assert!((1..=KEY_SIZE_MAX).contains(&key.len()));
                     let value = match &action {
                         Action::Get => None,
@@ -307,7 +307,7 @@ mod tests {
                         said.extend_from_slice(&[b"] [", &value[..]].concat());
                     }
                     said.extend_from_slice(format!("] [{id}]").as_bytes());
-                    prop_assert_eq!(parse(&said), Ok(Request { id, key, action }));
+                    prop_assert_eq!(parse(&said), Ok(TextRequest { id, key, action }));
                 }
                 Err(ParseError::Unfit { id }) => {
                     // A forged source gets no more than was sent in its name.

@@ -14,7 +14,7 @@ type Remote = (IpAddr, u32, u16);
 type Remotes = HashMap<Remote, IpAddr, RandomState>;
 
 #[derive(Debug, Default)]
-pub struct Asked {
+pub struct AnsweringAddresses {
     young: Remotes,
     old: Remotes,
     /// For all others: the announced address, which other nodes expect this one to send from, if it
@@ -22,7 +22,7 @@ pub struct Asked {
     usual: Option<IpAddr>,
 }
 
-impl Asked {
+impl AnsweringAddresses {
     pub fn set_usual(&mut self, usual: Option<IpAddr>) {
         self.usual = usual;
     }
@@ -77,7 +77,7 @@ mod tests {
     fn a_client_of_ipv4_is_known_behind_a_socket_of_both_families() {
         let mapped: SocketAddr = "[::ffff:10.0.0.1]:7".parse().unwrap();
         let [asked_at, plain] = ["::ffff:10.0.0.9", "10.0.0.9"].map(|ip| ip.parse().unwrap());
-        let mut asked = Asked::default();
+        let mut asked = AnsweringAddresses::default();
         asked.note(mapped, asked_at);
         assert_eq!(asked.source(at(7)), Some(plain));
     }
@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn the_address_that_was_asked_last_answers() {
         let [one, two, six] = ["10.0.0.8", "10.0.0.9", "fe80::1"].map(|ip| ip.parse().unwrap());
-        let mut asked = Asked::default();
+        let mut asked = AnsweringAddresses::default();
         assert_eq!(asked.source(at(1)), None);
         asked.set_usual(Some(one));
         assert_eq!(asked.source(at(1)), Some(one));
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn many_remotes_take_bounded_room_and_those_of_late_stay() {
-        let mut asked = Asked::default();
+        let mut asked = AnsweringAddresses::default();
         let here = "10.0.0.8".parse().unwrap();
         for number in 0..u16::MAX {
             asked.note(at(number), here);

@@ -37,7 +37,7 @@ pub struct Transit<'a> {
 
 /// Who sent the parts of a frame: a node by its id, whatever way they took, and else a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Sender {
+enum PartsSender {
     Node(NodeId),
     Host(IpAddr),
 }
@@ -46,8 +46,8 @@ enum Sender {
 /// that no stranger displaces the parts that a node sent.
 #[derive(Debug, Default)]
 pub struct Joiners {
-    nodes: Joiner<Sender>,
-    others: Joiner<Sender>,
+    nodes: Joiner<PartsSender>,
+    others: Joiner<PartsSender>,
 }
 
 impl Joiners {
@@ -67,9 +67,9 @@ impl Joiners {
         // What a header says counts only if a node has sent it. Several clients may share a host, not
         // a port of it.
         let sender = match is_nodes && origin != 0 {
-            true => (Sender::Node(origin), incarnation),
+            true => (PartsSender::Node(origin), incarnation),
             false => (
-                Sender::Host(datagram.from.address.ip()),
+                PartsSender::Host(datagram.from.address.ip()),
                 u64::from(datagram.from.address.port()),
             ),
         };
@@ -189,7 +189,7 @@ pub type Text = Result<Input, Vec<u8>>;
 /// Reads a datagram that begins as text does; `None` if there is nobody to answer.
 pub fn decode_text(bytes: &[u8], from: Source, tally: &mut Tally) -> Option<Text> {
     match text::parse(bytes) {
-        Ok(text::Request { id, key, action }) => Some(Ok(Input::Client {
+        Ok(text::TextRequest { id, key, action }) => Some(Ok(Input::Client {
             from: endpoint_of(from),
             message: ClientMessage::Sessionless { id, key, action },
         })),

@@ -22,7 +22,7 @@ const TEND_INTERVAL: Duration = Duration::from_secs(1);
 /// What a register costs beside its key and its value, about.
 const REGISTER_SIZE: usize = 128;
 
-enum Work {
+enum DiskWork {
     Commit(Box<Group>),
     Close,
 }
@@ -30,7 +30,7 @@ enum Work {
 /// The loop's end of the storage thread.
 #[derive(Debug)]
 pub struct Disk {
-    work: Sender<Work>,
+    work: Sender<DiskWork>,
     /// Numbers and sizes of the groups that are not durable yet.
     backlog: VecDeque<(GroupNumber, usize)>,
     backlog_size: usize,
@@ -61,7 +61,7 @@ impl Disk {
         self.backlog.push_back((group.number, size));
         self.backlog_size += size;
         // If the thread is gone, a notice of that is on its way.
-        let _ = self.work.send(Work::Commit(group.into()));
+        let _ = self.work.send(DiskWork::Commit(group.into()));
     }
 
     pub fn sync_times(&self) -> &SyncTimes {
@@ -91,7 +91,7 @@ impl Disk {
 
     /// Asks the thread to commit what is queued and to close the store; a notice says when it has.
     pub fn close(&mut self) {
-        let _ = self.work.send(Work::Close);
+        let _ = self.work.send(DiskWork::Close);
     }
 }
 
@@ -119,7 +119,7 @@ impl Drop for Guard<'_> {
     }
 }
 
-fn run(storage: Box<dyn Storage>, queue: &Receiver<Work>, notices: &UnboundedSender<Notice>) {
+fn run(storage: Box<dyn Storage>, queue: &Receiver<DiskWork>, notices: &UnboundedSender<Notice>) {
     let _guard = Guard { notices };
     let notice = match commit_until_closed(storage, queue, notices) {
         Ok(Some(storage)) => Notice::StorageClosed(storage.close()),
@@ -132,9 +132,9 @@ fn run(storage: Box<dyn Storage>, queue: &Receiver<Work>, notices: &UnboundedSen
 
 /// What the loop was told of the disk's space.
 #[derive(Default)]
-struct Told(Option<(Space, Instant)>);
+struct SpaceReport(Option<(Space, Instant)>);
 
-impl Told {
+impl SpaceReport {
     fn tell(&mut self, space: Option<Space>, notices: &UnboundedSender<Notice>) {
         let Some(space) = space else { return };
         let is_news = self.0.is_none_or(|(told, at)| {
@@ -150,11 +150,11 @@ impl Told {
 /// Commits groups; gives the store back when it is to be closed.
 fn commit_until_closed(
     mut storage: Box<dyn Storage>,
-    queue: &Receiver<Work>,
+    queue: &Receiver<DiskWork>,
     notices: &UnboundedSender<Notice>,
 ) -> Result<Option<Box<dyn Storage>>, StorageError> {
     let mut groups = Vec::new();
-    let mut told = Told::default();
+    let mut told = SpaceReport::default();
     loop {
         let first = match queue.recv_timeout(TEND_INTERVAL) {
             Err(RecvTimeoutError::Disconnected) => return Ok(None),
@@ -163,8 +163,8 @@ fn commit_until_closed(
         let mut close = false;
         for work in first.into_iter().chain(queue.try_iter()) {
             match work {
-                Work::Commit(group) => groups.push(*group),
-                Work::Close => close = true,
+                DiskWork::Commit(group) => groups.push(*group),
+                DiskWork::Close => close = true,
             }
         }
         if let Some(last) = groups.last().map(|group| group.number) {

@@ -537,7 +537,7 @@ impl Driver {
                 self.replica.handle_input(now, Input::Stop);
                 self.stop_at_us = Some(now.mono_us + DRAIN_US);
             }
-            // Asked twice: what is under way is not waited for.
+            // AnsweringAddresses twice: what is under way is not waited for.
             Notice::Stop => self.stop_at_us = Some(now.mono_us),
             Notice::Resolved(resolved) => {
                 let name = resolved.name.clone();

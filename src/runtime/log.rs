@@ -31,7 +31,7 @@ const CLOSE_MAX: Duration = Duration::from_secs(1);
 /// How often the end of the process looks whether a full queue has room again.
 const CLOSE_RETRY: Duration = Duration::from_millis(5);
 
-enum Message {
+enum LogMessage {
     Line(Vec<u8>),
     /// All lines before it were handled; the answer goes to the sender in it.
     Close(SyncSender<()>),
@@ -40,7 +40,7 @@ enum Message {
 /// The way to the log's thread. Clones share it.
 #[derive(Clone)]
 pub struct Log {
-    queue: SyncSender<Message>,
+    queue: SyncSender<LogMessage>,
     lost: Arc<AtomicU64>,
 }
 
@@ -63,7 +63,7 @@ impl Log {
     fn close_within(&self, wait: Duration) {
         let until = Instant::now() + wait;
         let (answer, answered) = sync_channel(1);
-        let mut message = Message::Close(answer);
+        let mut message = LogMessage::Close(answer);
         // After a burst the queue is full, though its reader goes on.
         while let Err(TrySendError::Full(back)) = self.queue.try_send(message) {
             if Instant::now() >= until {
@@ -80,7 +80,11 @@ impl Log {
 impl Write for Log {
     /// One call is one line. It never fails: what cannot be written is counted.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.queue.try_send(Message::Line(line.to_vec())).is_err() {
+        if self
+            .queue
+            .try_send(LogMessage::Line(line.to_vec()))
+            .is_err()
+        {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
         Ok(line.len())
@@ -99,7 +103,7 @@ impl MakeWriter<'_> for Log {
     }
 }
 
-fn write_lines(lines: &Receiver<Message>, lost: &AtomicU64, mut output: impl Write) {
+fn write_lines(lines: &Receiver<LogMessage>, lost: &AtomicU64, mut output: impl Write) {
     loop {
         let message = match lines.recv_timeout(RETRY_INTERVAL) {
             Ok(message) => Some(message),
@@ -108,11 +112,11 @@ fn write_lines(lines: &Receiver<Message>, lost: &AtomicU64, mut output: impl Wri
         };
         let is_writable = write_lost(lost, &mut output);
         match message {
-            Some(Message::Line(line)) => {
+            Some(LogMessage::Line(line)) => {
                 let is_written = is_writable && output.write_all(&line).is_ok();
                 lost.fetch_add(u64::from(!is_written), Ordering::Relaxed);
             }
-            Some(Message::Close(answer)) => {
+            Some(LogMessage::Close(answer)) => {
                 let _ = output.flush();
                 // Nobody waits any more if this took too long.
                 let _ = answer.try_send(());

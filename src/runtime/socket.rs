@@ -15,7 +15,7 @@ use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, SocketAddrAny, sendmm
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
-use super::asked::Asked;
+use super::asked::AnsweringAddresses;
 use super::decode::Source;
 use super::packer::{Outgoing, SendError};
 use super::tally::{Cause, Tally};
@@ -41,7 +41,7 @@ pub struct Socket {
     /// Where it is bound.
     local: IpAddr,
     /// Where the socket is bound to all addresses of this machine.
-    asked: Option<Asked>,
+    asked: Option<AnsweringAddresses>,
 }
 
 /// The kernel's count of datagrams that found the receive buffer full.
@@ -76,11 +76,11 @@ impl Socket {
             ip if !ip.is_unspecified() => None,
             IpAddr::V4(_) => {
                 setsockopt(&udp, sockopt::Ipv4PacketInfo, &true)?;
-                Some(Asked::default())
+                Some(AnsweringAddresses::default())
             }
             IpAddr::V6(_) => {
                 setsockopt(&udp, sockopt::Ipv6RecvPacketInfo, &true)?;
-                Some(Asked::default())
+                Some(AnsweringAddresses::default())
             }
         };
         Ok(Socket {

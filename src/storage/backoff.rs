@@ -6,16 +6,16 @@ use std::time::{Duration, Instant};
 const SOON_WAITS: u32 = 4;
 
 #[derive(Debug)]
-pub struct Backoff {
+pub struct ReopenBackoff {
     first: Duration,
     max: Duration,
     wait: Duration,
     failed_at: Option<Instant>,
 }
 
-impl Backoff {
+impl ReopenBackoff {
     pub fn new(first: Duration, max: Duration) -> Self {
-        Backoff {
+        ReopenBackoff {
             first,
             max,
             wait: first,
@@ -46,7 +46,7 @@ mod tests {
     #[test]
     fn the_wait_grows_while_failures_follow_each_other_up_to_a_bound() {
         let second = Duration::from_secs(1);
-        let mut backoff = Backoff::new(2 * second, 8 * second);
+        let mut backoff = ReopenBackoff::new(2 * second, 8 * second);
         let mut now = Instant::now();
         assert_eq!(backoff.left(now), Duration::ZERO);
         for expected in [2, 4, 8, 8] {

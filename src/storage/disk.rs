@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::backoff::Backoff;
+use super::backoff::ReopenBackoff;
 use super::batch::Batch;
 use super::compaction::{COMPACT_AFTER, Drops};
 use super::digest::Digest;
@@ -14,7 +14,7 @@ use super::directory::Directory;
 use super::engine::{Engine, RawEntry};
 use super::error::StorageError;
 use super::format::{self, GROUP_KEY, GroupEntry, META_KEY};
-use super::identity::{self, Identity, Run};
+use super::identity::{self, Identity, LastRun};
 use super::mark::Mark;
 pub use super::open::open;
 use super::presence::Presence;
@@ -83,8 +83,8 @@ impl DiskOptions {
         &self.list[usize::from(self.index)]
     }
 
-    pub(super) fn run(&self) -> Run {
-        Run {
+    pub(super) fn run(&self) -> LastRun {
+        LastRun {
             durability: self.durability,
             boot_id: self.boot_id.clone(),
         }
@@ -92,7 +92,7 @@ impl DiskOptions {
 }
 
 /// A running store. Fields are dropped in order: the directory stays locked to the end.
-pub(super) struct Disk {
+pub(super) struct RunningStore {
     /// `None` only while it is opened anew; if that fails the store has failed.
     pub(super) engine: Option<Engine>,
     pub(super) mark: Mark,
@@ -105,7 +105,7 @@ pub(super) struct Disk {
     pub(super) compacted_at: Instant,
     /// There was no room, also for what would give some back.
     pub(super) had_no_room_at: Option<Instant>,
-    pub(super) reopening: Backoff,
+    pub(super) reopening: ReopenBackoff,
     pub(super) digest: Digest,
     pub(super) drops: Drops,
     pub(super) last_group: GroupNumber,
@@ -132,7 +132,7 @@ struct Prepared {
     ends_with: Vec<u8>,
 }
 
-impl Storage for Disk {
+impl Storage for RunningStore {
     fn commit(&mut self, groups: &[Group]) -> Result<(), StorageError> {
         if self.failed {
             return Err(self.stopped());
@@ -178,7 +178,7 @@ impl Storage for Disk {
             .write(self.last_group)
             .map_err(StorageError::into_write)?;
         // The engine's threads end before the stop is called a clean one.
-        let Disk {
+        let RunningStore {
             engine,
             mut identity,
             mut reserve,
@@ -199,9 +199,9 @@ impl Storage for Disk {
     }
 }
 
-impl Disk {
-    pub(super) fn reopening() -> Backoff {
-        Backoff::new(REOPEN_FIRST, REOPEN_MAX)
+impl RunningStore {
+    pub(super) fn reopening() -> ReopenBackoff {
+        ReopenBackoff::new(REOPEN_FIRST, REOPEN_MAX)
     }
 
     fn engine(&mut self) -> &mut Engine {

@@ -57,7 +57,7 @@ impl Identity {
         index: u8,
         incarnation: Incarnation,
         salt: u64,
-        run: Run,
+        run: LastRun,
     ) -> Self {
         Identity {
             about: ABOUT.to_string(),
@@ -180,7 +180,7 @@ impl Identity {
     }
 
     /// Marks that a run begins, which has not stopped cleanly until it has.
-    pub fn begin(&mut self, run: Run) {
+    pub fn begin(&mut self, run: LastRun) {
         self.durability = run.durability;
         self.boot_id = run.boot_id;
         self.clean_stop = false;
@@ -213,7 +213,7 @@ impl Identity {
 
 /// What is remembered of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Run {
+pub struct LastRun {
     pub durability: Durability,
     pub boot_id: Option<String>,
 }
@@ -230,7 +230,7 @@ mod tests {
     use super::*;
 
     fn identity(durability: Durability) -> Identity {
-        let run = Run {
+        let run = LastRun {
             durability,
             boot_id: Some("boot".into()),
         };
@@ -248,7 +248,7 @@ mod tests {
         assert!(!os.proves_state(None));
         os.clean_stop = true;
         assert!(os.proves_state(Some("other")));
-        let run = Run {
+        let run = LastRun {
             durability: Durability::Os,
             boot_id: Some("boot".into()),
         };

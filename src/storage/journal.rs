@@ -115,7 +115,7 @@ fn check_torn(
         let what = format!("from byte {end} on it cannot be read, and newer journals follow");
         return Err(StorageError::damaged(path, what));
     }
-    let is_own = |batch: Batch<'_>| match salt {
+    let is_own = |batch: ReadBatch<'_>| match salt {
         None => true,
         Some(salt) => batch
             .group
@@ -204,7 +204,7 @@ fn list(store: &Path) -> Result<Vec<PathBuf>, StorageError> {
 }
 
 #[derive(Debug)]
-struct Batch<'a> {
+struct ReadBatch<'a> {
     end: usize,
     group: Option<&'a [u8]>,
 }
@@ -212,7 +212,7 @@ struct Batch<'a> {
 /// The batch that starts at `at`, if there is a whole one: a start with the number of items, the
 /// items, and an end with their checksum. The start's sequence number is not covered by it; that
 /// is what the digest is for.
-fn batch(bytes: &[u8], at: usize) -> Option<Batch<'_>> {
+fn batch(bytes: &[u8], at: usize) -> Option<ReadBatch<'_>> {
     let mut reader = Reader { bytes, at };
     if reader.byte()? != START {
         return None;
@@ -232,7 +232,7 @@ fn batch(bytes: &[u8], at: usize) -> Option<Batch<'_>> {
     let sound = reader.byte()? == END
         && u64_at(reader.take(8)?, 0) == xxh3_64(body)
         && reader.take(TRAILER.len())? == TRAILER;
-    sound.then_some(Batch {
+    sound.then_some(ReadBatch {
         end: reader.at,
         group,
     })

@@ -26,18 +26,18 @@ const FILE_SIZE: usize = 2 * SLOT_DISTANCE;
 pub struct Mark {
     path: PathBuf,
     file: File,
-    slot: Slot,
+    slot: MarkSlot,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Slot {
+struct MarkSlot {
     incarnation: Incarnation,
     /// Counts the writes; its last bit says which slot is written.
     writes: u64,
     group: GroupNumber,
 }
 
-impl Slot {
+impl MarkSlot {
     fn encode(self) -> [u8; SLOT_SIZE] {
         let mut bytes = [0; SLOT_SIZE];
         bytes[..4].copy_from_slice(&MAGIC);
@@ -51,7 +51,7 @@ impl Slot {
     }
 
     /// `None` for a slot that is not whole.
-    fn decode(path: &Path, bytes: &[u8]) -> Result<Option<Slot>, StorageError> {
+    fn decode(path: &Path, bytes: &[u8]) -> Result<Option<MarkSlot>, StorageError> {
         if bytes[..4] != MAGIC || xxh3_64(&bytes[..32]) != u64_at(bytes, 32) {
             return Ok(None);
         }
@@ -64,7 +64,7 @@ impl Slot {
                 known: VERSION,
             });
         }
-        Ok(Some(Slot {
+        Ok(Some(MarkSlot {
             incarnation: u64_at(bytes, 8),
             writes: u64_at(bytes, 16),
             group: u64_at(bytes, 24),
@@ -81,7 +81,7 @@ impl Mark {
     pub fn create(path: &Path, incarnation: Incarnation) -> Result<Self, StorageError> {
         let mut bytes = vec![0; FILE_SIZE];
         for writes in 0..2 {
-            let slot = Slot {
+            let slot = MarkSlot {
                 incarnation,
                 writes,
                 group: 0,
@@ -108,8 +108,8 @@ impl Mark {
         let mut bytes = vec![0; FILE_SIZE];
         file.read_exact_at(&mut bytes, 0)
             .map_err(|e| StorageError::damaged(path, format!("it cannot be read whole ({e})")))?;
-        let first = Slot::decode(path, &bytes[..SLOT_SIZE])?;
-        let second = Slot::decode(path, &bytes[SLOT_DISTANCE..SLOT_DISTANCE + SLOT_SIZE])?;
+        let first = MarkSlot::decode(path, &bytes[..SLOT_SIZE])?;
+        let second = MarkSlot::decode(path, &bytes[SLOT_DISTANCE..SLOT_DISTANCE + SLOT_SIZE])?;
         let Some(slot) = first.into_iter().chain(second).max_by_key(|s| s.writes) else {
             return Err(StorageError::damaged(path, "neither of its slots is whole"));
         };
@@ -144,7 +144,7 @@ impl Mark {
         if group == self.slot.group {
             return Ok(());
         }
-        let slot = Slot {
+        let slot = MarkSlot {
             writes: self.slot.writes + 1,
             group,
             ..self.slot

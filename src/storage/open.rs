@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::compaction::Drops;
 use super::digest::Digest;
 use super::directory::Directory;
-use super::disk::{Disk, DiskOptions, group_entry};
+use super::disk::{DiskOptions, RunningStore, group_entry};
 use super::engine::{self, Engine};
 use super::error::StorageError;
 use super::format::{Entry, GROUP_KEY, GroupEntry};
@@ -210,7 +210,7 @@ impl Place {
     fn run(self, store: Store, table: Table, recovered: Recovered) -> Result<Opened, StorageError> {
         let directory = self.directory;
         let presence = Presence::new(directory.store(), directory.lock(), directory.mark())?;
-        let disk = Disk {
+        let disk = RunningStore {
             engine: Some(store.engine),
             mark: store.mark,
             marked_at: Instant::now(),
@@ -220,7 +220,7 @@ impl Place {
             written: 0,
             compacted_at: Instant::now(),
             had_no_room_at: None,
-            reopening: Disk::reopening(),
+            reopening: RunningStore::reopening(),
             digest: store.digest,
             drops: store.drops,
             last_group: store.last_group,

@@ -11,15 +11,15 @@ use super::journal;
 
 /// A file of the store that is held open.
 #[derive(Debug)]
-struct Held {
+struct OpenFile {
     path: PathBuf,
     file: File,
 }
 
-impl Held {
+impl OpenFile {
     fn open(path: PathBuf) -> Result<Self, StorageError> {
         let file = File::open(&path).map_err(|_| gone(&path))?;
-        Ok(Held { path, file })
+        Ok(OpenFile { path, file })
     }
 
     fn is_linked(&self) -> bool {
@@ -39,18 +39,18 @@ impl Held {
 pub struct Presence {
     store: PathBuf,
     /// The lock, the mark and the journal that is written.
-    lock: Held,
-    mark: Held,
-    journal: Held,
+    lock: OpenFile,
+    mark: OpenFile,
+    journal: OpenFile,
 }
 
 impl Presence {
     pub fn new(store: PathBuf, lock: PathBuf, mark: PathBuf) -> Result<Self, StorageError> {
-        let journal = Held::open(journal::newest(&store)?)?;
+        let journal = OpenFile::open(journal::newest(&store)?)?;
         Ok(Presence {
             store,
-            lock: Held::open(lock)?,
-            mark: Held::open(mark)?,
+            lock: OpenFile::open(lock)?,
+            mark: OpenFile::open(mark)?,
             journal,
         })
     }
@@ -73,7 +73,7 @@ impl Presence {
         let newest = journal::newest(&self.store).map_err(|_| gone(&self.journal.path))?;
         let is_older = journal::number(&newest) < journal::number(&self.journal.path);
         if newest != self.journal.path && !is_older {
-            self.journal = Held::open(newest)?;
+            self.journal = OpenFile::open(newest)?;
         }
         match self.journal.is_at_its_path() {
             true => Ok(()),

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use nix::fcntl::posix_fallocate;
 use nix::sys::statvfs::statvfs;
 
-use super::backoff::Backoff;
+use super::backoff::ReopenBackoff;
 use super::error::StorageError;
 use super::file;
 
@@ -74,7 +74,7 @@ pub struct Reserve {
     given: u64,
     /// A write failed for want of room, and none was allocated since.
     is_lacking: bool,
-    proving: Backoff,
+    proving: ReopenBackoff,
     store_size: u64,
     space: Space,
 }
@@ -91,7 +91,7 @@ impl Reserve {
             held,
             given: 0,
             is_lacking: false,
-            proving: Backoff::new(PROVING_FIRST, PROVING_MAX),
+            proving: ReopenBackoff::new(PROVING_FIRST, PROVING_MAX),
             store_size: 0,
             space: Space::default(),
         };
@@ -364,7 +364,7 @@ mod tests {
         assert!(!directory.path().join(NAME).exists(), "not at once");
         let space = reserve.space();
         assert!(space.is_full && space.free == 0, "{space:?}");
-        reserve.proving = Backoff::new(Duration::ZERO, Duration::ZERO);
+        reserve.proving = ReopenBackoff::new(Duration::ZERO, Duration::ZERO);
         reserve.keep(0);
         assert!(!reserve.space().is_full && reserve.held == 512 << 10);
     }

@@ -50,9 +50,9 @@ pub fn round_trip(parcel: Parcel) -> (Parcel, u64) {
         } => {
             let said = text::datagram(id, &key, &action);
             let read = gateway::text::parse(&said);
-            let request = gateway::text::Request { id, key, action };
+            let request = gateway::text::TextRequest { id, key, action };
             assert_eq!(read, Ok(request.clone()), "comes out as it went in");
-            let gateway::text::Request { id, key, action } = request;
+            let gateway::text::TextRequest { id, key, action } = request;
             let message = ClientMessage::Sessionless { id, key, action };
             (
                 Parcel::Request { from, message },

@@ -87,7 +87,7 @@ impl Hostile {
         let changed = match &message {
             ClientMessage::Sessionless { id, key, action } => {
                 let parse = |said: &[u8]| {
-                    let text::Request { id, key, action } = text::parse(said).ok()?;
+                    let text::TextRequest { id, key, action } = text::parse(said).ok()?;
                     Some(ClientMessage::Sessionless { id, key, action })
                 };
                 self.garbled(&datagram(*id, key, action), parse)

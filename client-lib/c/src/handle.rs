@@ -107,7 +107,7 @@ pub unsafe fn with_client(
 
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(C)]
-pub struct Options {
+pub struct OpenOptions {
     pub size: usize,
     pub deadline_ms: u32,
     pub no_quorum_after_ms: u32,
@@ -115,10 +115,10 @@ pub struct Options {
 }
 
 // SAFETY: integers.
-unsafe impl Prefixed for Options {}
+unsafe impl Prefixed for OpenOptions {}
 
-impl From<Options> for ClientOptions {
-    fn from(options: Options) -> Self {
+impl From<OpenOptions> for ClientOptions {
+    fn from(options: OpenOptions) -> Self {
         let default = ClientOptions::default();
         let or = |ms: u32, default: Duration| match ms {
             0 => default,
@@ -134,7 +134,7 @@ impl From<Options> for ClientOptions {
 
 /// # Safety
 /// `nodes` is NULL or a string; `options` as for `prefixed::read`.
-unsafe fn open(nodes: *const c_char, options: *const Options) -> Result<Box<Handle>, Status> {
+unsafe fn open(nodes: *const c_char, options: *const OpenOptions) -> Result<Box<Handle>, Status> {
     if nodes.is_null() {
         return Err(Status::InvalidArgument);
     }
@@ -154,7 +154,7 @@ unsafe fn open(nodes: *const c_char, options: *const Options) -> Result<Box<Hand
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvc_open(
     nodes: *const c_char,
-    options: *const Options,
+    options: *const OpenOptions,
     out: *mut *mut Handle,
 ) -> c_int {
     if out.is_null() {

@@ -7,7 +7,7 @@ use kvclient_core::wire::{Action, KEY_SIZE_MAX, VALUE_SIZE_MAX};
 
 use crate::asynchronous::kvc_submit;
 use crate::border::border;
-use crate::handle::{Options, kvc_free, kvc_open, with_client};
+use crate::handle::{OpenOptions, kvc_free, kvc_open, with_client};
 use crate::operation::{Operation, WriteOptions, flag, kind};
 use crate::prefixed;
 use crate::status::{ABI_VERSION, Status, kvc_strerror};
@@ -72,7 +72,7 @@ fn numbers_are_those_of_the_header() {
 fn published_layouts_stay() {
     #[cfg(target_pointer_width = "64")]
     {
-        assert_eq!(size_of::<Options>(), 24);
+        assert_eq!(size_of::<OpenOptions>(), 24);
         assert_eq!(size_of::<WriteOptions>(), 24);
         assert_eq!(size_of::<Operation>(), 88);
         assert_eq!(std::mem::offset_of!(Operation, delta), 72);

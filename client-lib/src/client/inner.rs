@@ -41,7 +41,7 @@ pub(super) struct Waiter {
 
 /// A node's address, if it is known, and the datagram that is being packed for it.
 #[derive(Debug)]
-struct Destination {
+struct SendTarget {
     address: Option<SocketAddr>,
     size_target: usize,
     writer: DatagramWriter,
@@ -55,7 +55,7 @@ pub(super) struct Inner {
     began: Instant,
     boot: u64,
     datagrams: u64,
-    destinations: Vec<Destination>,
+    destinations: Vec<SendTarget>,
     buffer: Vec<u8>,
     /// Answers that come in parts, by the node's place.
     joiner: Joiner<usize>,
@@ -84,10 +84,10 @@ pub(super) struct Inner {
     is_lost: bool,
 }
 
-impl Destination {
+impl SendTarget {
     fn new(address: Option<SocketAddr>) -> Self {
         let is_loopback = address.is_some_and(|at| at.ip().to_canonical().is_loopback());
-        Destination {
+        SendTarget {
             address,
             size_target: match is_loopback {
                 true => DATAGRAM_SIZE_TARGET_LOOPBACK,
@@ -101,7 +101,7 @@ impl Destination {
 
 impl Inner {
     pub fn new(session: Session, look_ups: LookUps, boot: u64) -> Self {
-        let destinations = look_ups.addresses().into_iter().map(Destination::new);
+        let destinations = look_ups.addresses().into_iter().map(SendTarget::new);
         Inner {
             destinations: destinations.collect(),
             session,
@@ -253,7 +253,7 @@ impl Inner {
     /// Names of nodes that fell silent are looked up again, aside.
     fn look_up_names(&mut self, now_us: u64) {
         while let Some((place, address)) = self.look_ups.poll_moved() {
-            self.destinations[place] = Destination::new(Some(address));
+            self.destinations[place] = SendTarget::new(Some(address));
             self.session.moved(now_us, place);
         }
         if self.session.is_active() && self.look_ups.is_due(now_us) {
@@ -266,7 +266,7 @@ impl Inner {
 
     /// The node at an address, of IPv4 itself or mapped.
     pub fn place_of(&self, address: SocketAddr) -> Option<usize> {
-        let is_at = |d: &Destination| {
+        let is_at = |d: &SendTarget| {
             d.address.is_some_and(|at| {
                 at.ip().to_canonical() == address.ip().to_canonical() && at.port() == address.port()
             })

@@ -30,7 +30,7 @@ const GRACE: Duration = Duration::from_millis(100);
 /// What a name stands for; it may take long.
 pub(super) type Resolver = Arc<dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync>;
 
-struct Answer {
+struct LookUpAnswer {
     name: String,
     result: io::Result<Vec<SocketAddr>>,
 }
@@ -58,8 +58,8 @@ pub(super) struct LookUps {
     /// Of both families; else of IPv4 only.
     is_dual: bool,
     resolver: Resolver,
-    sender: Sender<Answer>,
-    answers: Receiver<Answer>,
+    sender: Sender<LookUpAnswer>,
+    answers: Receiver<LookUpAnswer>,
     under_way: usize,
     has_names: bool,
     look_us: u64,
@@ -227,7 +227,7 @@ impl LookUps {
         }
     }
 
-    fn take(&mut self, answer: Answer) -> Option<(usize, SocketAddr)> {
+    fn take(&mut self, answer: LookUpAnswer) -> Option<(usize, SocketAddr)> {
         self.under_way -= 1;
         let is_it = |name: &Name| name.name == answer.name;
         // Else it was left out, for it stands for the address of another.
@@ -284,12 +284,12 @@ pub(super) fn system() -> Resolver {
 }
 
 /// The program's signals are not for this thread.
-fn spawn(name: String, resolver: &Resolver, sender: Sender<Answer>) -> io::Result<()> {
+fn spawn(name: String, resolver: &Resolver, sender: Sender<LookUpAnswer>) -> io::Result<()> {
     let resolver = Arc::clone(resolver);
     let look_up = move || {
         let result = resolver(&name);
         // The client may be gone.
-        let _ = sender.send(Answer { name, result });
+        let _ = sender.send(LookUpAnswer { name, result });
     };
     let mut former = SigSet::empty();
     let (all, set) = (SigSet::all(), SigmaskHow::SIG_SETMASK);

@@ -6,12 +6,12 @@
 
 use std::collections::VecDeque;
 
-use super::table::Handle;
+use super::table::CallHandle;
 
 /// What an attempt was for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Target {
-    Operation(Handle),
+    Operation(CallHandle),
     Question(u64),
 }
 

@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 
 use super::call::CallError;
-use super::table::Handle;
+use super::table::CallHandle;
 use super::{Session, SessionOptions};
 
 /// Once a first node has told its cluster, the others get a quarter of a call's time, or half of that after
@@ -151,7 +151,7 @@ impl Session {
 
     /// Ends a call while it is not known which of two clusters is meant, unless it may be done in one of
     /// them. True if it was ended.
-    pub(super) fn end_between_clusters(&mut self, handle: Handle) -> bool {
+    pub(super) fn end_between_clusters(&mut self, handle: CallHandle) -> bool {
         let operation = self.table.get(handle);
         let ends = operation.is_some_and(|operation| !operation.may_be_done());
         let error = self.two_clusters().filter(|_| ends);

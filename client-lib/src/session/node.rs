@@ -8,7 +8,7 @@ use super::attempts::Attempts;
 use super::distance::Distance;
 use super::operation::InFlight;
 use super::pace::Pace;
-use super::table::Handle;
+use super::table::CallHandle;
 use super::{Session, place_bit};
 use crate::clock::Reading;
 use crate::wire::{self, Hello, HelloAnswer, NoSession, kind};
@@ -305,7 +305,7 @@ impl Session {
 
     /// The best usable node for an operation, and whether it was tried since the last time around.
     /// Nodes that would be better are asked whether they are there, and those that are far, for the next.
-    pub(super) fn choose(&mut self, now_us: u64, handle: Handle) -> Option<(usize, bool)> {
+    pub(super) fn choose(&mut self, now_us: u64, handle: CallHandle) -> Option<(usize, bool)> {
         let operation = self.table.get(handle)?;
         let mut best = None;
         let mut all_well = true;
@@ -323,7 +323,7 @@ impl Session {
         best.map(|rank| (rank.place, !rank.untried))
     }
 
-    fn seek(&mut self, now_us: u64, handle: Handle, best: Option<Rank>) {
+    fn seek(&mut self, now_us: u64, handle: CallHandle, best: Option<Rank>) {
         for place in 0..self.nodes.len() {
             let Some(operation) = self.table.get(handle) else {
                 return;

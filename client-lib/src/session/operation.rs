@@ -2,7 +2,7 @@
 
 use super::attempts::Target;
 use super::call::{Call, CallError};
-use super::table::Handle;
+use super::table::CallHandle;
 use super::{IN_FLIGHT_MAX, Session, place_bit};
 use crate::wire::{Operation, OperationId, Outcome, RETRY_WINDOW_MS, Request, kind};
 
@@ -28,7 +28,7 @@ pub(super) const NEVER: u64 = u64::MAX;
 
 /// What a call has from its first sending on.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Identity {
+pub(super) struct OperationIdentity {
     pub sequence: u64,
     birth: u64,
     born_us: u64,
@@ -48,7 +48,7 @@ pub(super) struct InFlight {
     pub call: Call,
     pub tag: u64,
     deadline_us: u64,
-    pub identity: Option<Identity>,
+    pub identity: Option<OperationIdentity>,
     /// Sendings so far, of this identity.
     pub sent: u32,
     /// Of them, how many were not answered.
@@ -162,7 +162,7 @@ impl Session {
     }
 
     /// Sends an attempt to the best node there is.
-    pub(super) fn send(&mut self, now_us: u64, handle: Handle) {
+    pub(super) fn send(&mut self, now_us: u64, handle: CallHandle) {
         if !self.is_in_window(now_us, handle) {
             self.arm(handle);
             return;
@@ -178,7 +178,7 @@ impl Session {
 
     /// X1: retries stop well inside the nodes' horizon. What was surely not done, and a read, is made
     /// anew then; else only a late answer can settle it.
-    fn is_in_window(&mut self, now_us: u64, handle: Handle) -> bool {
+    fn is_in_window(&mut self, now_us: u64, handle: CallHandle) -> bool {
         let Some(operation) = self.table.get_mut(handle) else {
             return false;
         };
@@ -196,7 +196,7 @@ impl Session {
     }
 
     /// The next sending is of a new operation, for the same call.
-    pub(super) fn forget_identity(&mut self, handle: Handle) {
+    pub(super) fn forget_identity(&mut self, handle: CallHandle) {
         self.table.unlink(handle);
         if let Some(operation) = self.table.get_mut(handle) {
             operation.identity = None;
@@ -207,7 +207,7 @@ impl Session {
         }
     }
 
-    fn send_to(&mut self, now_us: u64, handle: Handle, place: usize, around: bool) {
+    fn send_to(&mut self, now_us: u64, handle: CallHandle, place: usize, around: bool) {
         self.give_identity(now_us, handle);
         let jitter = self.random();
         let low_mark = self.low_mark();
@@ -255,13 +255,13 @@ impl Session {
     }
 
     /// X1: sequence, birth and being in flight, in one step.
-    fn give_identity(&mut self, now_us: u64, handle: Handle) {
+    fn give_identity(&mut self, now_us: u64, handle: CallHandle) {
         let told_ms = self.told_ms(now_us);
         let operation = self.table.get_mut(handle).expect("the caller looked");
         if operation.identity.is_some() {
             return;
         }
-        operation.identity = Some(Identity {
+        operation.identity = Some(OperationIdentity {
             sequence: self.next_sequence,
             birth: self.clock.tick(told_ms),
             born_us: now_us,
@@ -277,7 +277,7 @@ impl Session {
     }
 
     /// No node can be sent anything.
-    fn park(&mut self, now_us: u64, handle: Handle) {
+    fn park(&mut self, now_us: u64, handle: CallHandle) {
         let operation = self.table.get_mut(handle).expect("the caller looked");
         operation.retry_us = NEVER;
         if !operation.parked {
@@ -320,14 +320,14 @@ impl Session {
 
     /// An attempt was refused, or had no session: on to a node that was not tried lately, or to all
     /// of them again after a while.
-    pub(super) fn turn_elsewhere(&mut self, now_us: u64, handle: Handle) {
+    pub(super) fn turn_elsewhere(&mut self, now_us: u64, handle: CallHandle) {
         match self.choose(now_us, handle) {
             Some((_, true)) => self.back_off(now_us, handle),
             _ => self.send(now_us, handle),
         }
     }
 
-    pub(super) fn back_off(&mut self, now_us: u64, handle: Handle) {
+    pub(super) fn back_off(&mut self, now_us: u64, handle: CallHandle) {
         let jitter = self.random();
         if let Some(operation) = self.table.get_mut(handle) {
             let doublings = operation.refusals.min(REFUSED_DOUBLINGS_MAX);
@@ -339,7 +339,7 @@ impl Session {
     }
 
     /// Sets the timer to the earliest of what the call waits for.
-    pub(super) fn arm(&mut self, handle: Handle) {
+    pub(super) fn arm(&mut self, handle: CallHandle) {
         let no_quorum_after_us = self.no_quorum_after_us();
         let Some(operation) = self.table.get_mut(handle) else {
             return;
@@ -356,7 +356,7 @@ impl Session {
         }
     }
 
-    pub(super) fn call_timeout(&mut self, now_us: u64, handle: Handle, at_us: u64) {
+    pub(super) fn call_timeout(&mut self, now_us: u64, handle: CallHandle, at_us: u64) {
         let Some(operation) = self.table.get_mut(handle) else {
             return;
         };
@@ -380,7 +380,7 @@ impl Session {
     }
 
     /// The time of the last attempt is over, as it was reckoned when it was sent.
-    fn retry(&mut self, now_us: u64, handle: Handle) {
+    fn retry(&mut self, now_us: u64, handle: CallHandle) {
         let are_few = self.table.len() <= FEW_CALLS;
         let operation = self.table.get_mut(handle).expect("the caller looked");
         let is_read = operation.is_read();

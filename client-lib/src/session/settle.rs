@@ -7,7 +7,7 @@
 use super::attempts::Target;
 use super::call::{CallError, Completion, settled};
 use super::operation::ALLOWANCE_MAX;
-use super::table::Handle;
+use super::table::CallHandle;
 use super::{Session, place_bit};
 use crate::wire::{Answer, Outcome};
 
@@ -73,7 +73,7 @@ impl Session {
     fn refused(
         &mut self,
         now_us: u64,
-        handle: Handle,
+        handle: CallHandle,
         place: usize,
         was_last: bool,
         outcome: Outcome,
@@ -112,7 +112,7 @@ impl Session {
     }
 
     /// Every attempt was answered. True if that settles the call, or it was made anew.
-    fn settle_by_refusal(&mut self, now_us: u64, handle: Handle) -> bool {
+    fn settle_by_refusal(&mut self, now_us: u64, handle: CallHandle) -> bool {
         let operation = self.table.get_mut(handle).expect("the caller looked");
         let is_read = operation.is_read();
         match operation.refusal.take() {
@@ -166,7 +166,7 @@ impl Session {
 
     /// X5: `no quorum` is told once every given node has said so, or has not answered a hello, for a
     /// while; of a write only if no attempt is open. True if it was told. Sets the timer if not.
-    pub(super) fn look_for_dark(&mut self, now_us: u64, handle: Handle) -> bool {
+    pub(super) fn look_for_dark(&mut self, now_us: u64, handle: CallHandle) -> bool {
         let after_us = self.no_quorum_after_us();
         let operation = self.table.get_mut(handle).expect("the caller looked");
         let is_dark = |(place, node): (usize, &super::node::Node)| {
@@ -229,7 +229,7 @@ impl Session {
     }
 
     /// The deadline.
-    pub(super) fn expire(&mut self, handle: Handle) {
+    pub(super) fn expire(&mut self, handle: CallHandle) {
         let operation = self.table.get(handle).expect("the caller looked");
         let error = match &operation.refusal {
             _ if operation.may_be_done() => CallError::UnknownOutcome,
@@ -258,7 +258,7 @@ impl Session {
         self.ask_due(self.now_us);
     }
 
-    pub(super) fn complete(&mut self, handle: Handle, result: Result<Outcome, CallError>) {
+    pub(super) fn complete(&mut self, handle: CallHandle, result: Result<Outcome, CallError>) {
         let operation = self.table.remove(handle).expect("a call completes once");
         self.completions.push_back(Completion {
             tag: operation.tag,

@@ -5,7 +5,7 @@ use super::operation::InFlight;
 
 /// Names a call in flight. A place that is used again has another generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Handle {
+pub(super) struct CallHandle {
     place: u32,
     generation: u32,
 }
@@ -23,16 +23,16 @@ struct Slot {
 }
 
 #[derive(Debug)]
-pub(super) struct Table {
+pub(super) struct CallTable {
     slots: Vec<Slot>,
     free: Vec<u32>,
     first: u32,
     last: u32,
 }
 
-impl Table {
+impl CallTable {
     pub fn new() -> Self {
-        Table {
+        CallTable {
             slots: Vec::new(),
             free: Vec::new(),
             first: NONE,
@@ -48,7 +48,7 @@ impl Table {
         self.len() == 0
     }
 
-    pub fn insert(&mut self, operation: InFlight) -> Handle {
+    pub fn insert(&mut self, operation: InFlight) -> CallHandle {
         let place = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot {
                 generation: 0,
@@ -62,29 +62,29 @@ impl Table {
         let slot = &mut self.slots[place as usize];
         assert!(slot.operation.is_none(), "a free place holds no call");
         slot.operation = Some(operation);
-        Handle {
+        CallHandle {
             place,
             generation: slot.generation,
         }
     }
 
-    pub fn get(&self, handle: Handle) -> Option<&InFlight> {
+    pub fn get(&self, handle: CallHandle) -> Option<&InFlight> {
         let slot = self.slots.get(handle.place as usize)?;
         let same = slot.generation == handle.generation;
         slot.operation.as_ref().filter(|_| same)
     }
 
-    pub fn get_mut(&mut self, handle: Handle) -> Option<&mut InFlight> {
+    pub fn get_mut(&mut self, handle: CallHandle) -> Option<&mut InFlight> {
         let slot = self.slots.get_mut(handle.place as usize)?;
         let same = slot.generation == handle.generation;
         slot.operation.as_mut().filter(|_| same)
     }
 
-    pub fn contains(&self, handle: Handle) -> bool {
+    pub fn contains(&self, handle: CallHandle) -> bool {
         self.get(handle).is_some()
     }
 
-    pub fn remove(&mut self, handle: Handle) -> Option<InFlight> {
+    pub fn remove(&mut self, handle: CallHandle) -> Option<InFlight> {
         if !self.contains(handle) {
             return None;
         }
@@ -96,10 +96,10 @@ impl Table {
     }
 
     /// All calls, in the order of their places.
-    pub fn handles(&self) -> Vec<Handle> {
+    pub fn handles(&self) -> Vec<CallHandle> {
         let used = self.slots.iter().enumerate();
         used.filter(|(_, slot)| slot.operation.is_some())
-            .map(|(place, slot)| Handle {
+            .map(|(place, slot)| CallHandle {
                 place: place as u32,
                 generation: slot.generation,
             })
@@ -107,7 +107,7 @@ impl Table {
     }
 
     /// Puts the call at the end of the order: it was just given the highest sequence.
-    pub fn link(&mut self, handle: Handle) {
+    pub fn link(&mut self, handle: CallHandle) {
         let last = self.last;
         let slot = &mut self.slots[handle.place as usize];
         assert!(!slot.linked, "a call has one sequence at a time");
@@ -120,7 +120,7 @@ impl Table {
     }
 
     /// Takes the call out of the order, if it is in it.
-    pub fn unlink(&mut self, handle: Handle) {
+    pub fn unlink(&mut self, handle: CallHandle) {
         let slot = &mut self.slots[handle.place as usize];
         if !slot.linked {
             return;

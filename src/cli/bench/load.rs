@@ -10,7 +10,7 @@ use kvclient::{Call, CallError, Client, Completion};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
-use super::tally::{Kind, Tally};
+use super::tally::{BenchTally, Kind};
 use super::{BenchArgs, Mix};
 
 /// Keys under way while they are written for the first time.
@@ -106,9 +106,9 @@ pub struct Load {
 
 impl Load {
     /// Operations that end after the time is up do not count.
-    pub fn run(self) -> Tally {
+    pub fn run(self) -> BenchTally {
         let started = Instant::now();
-        let mut tally = Tally::default();
+        let mut tally = BenchTally::default();
         match self.clients {
             1 => self.one_at_a_time(&mut tally),
             _ => self.multiplexed(&mut tally),
@@ -117,7 +117,7 @@ impl Load {
         tally
     }
 
-    fn one_at_a_time(&self, tally: &mut Tally) {
+    fn one_at_a_time(&self, tally: &mut BenchTally) {
         let mut random = StdRng::seed_from_u64(self.seed);
         loop {
             let (kind, call) = self.workload.pick(&mut random);
@@ -131,7 +131,7 @@ impl Load {
         }
     }
 
-    fn multiplexed(&self, tally: &mut Tally) {
+    fn multiplexed(&self, tally: &mut BenchTally) {
         let mut random = StdRng::seed_from_u64(self.seed);
         let mut loops = vec![(Kind::Get, Instant::now()); self.clients];
         let mut idle: Vec<usize> = (0..self.clients).collect();
@@ -172,7 +172,7 @@ impl Load {
 
     fn record(
         &self,
-        tally: &mut Tally,
+        tally: &mut BenchTally,
         kind: Kind,
         took: Duration,
         result: Result<Outcome, CallError>,

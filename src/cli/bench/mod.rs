@@ -18,7 +18,7 @@ use kvclient::wire::{KEY_SIZE_MAX, VALUE_SIZE_MAX};
 use kvclient::{CallError, Client};
 
 use self::load::{Load, Workload};
-use self::tally::Tally;
+use self::tally::BenchTally;
 use super::connection::ConnectionArgs;
 use super::exit::Exit;
 use super::{report, words};
@@ -87,7 +87,7 @@ pub fn run(arguments: &BenchArgs, connection: &ConnectionArgs) -> Exit {
     }
     let started = Instant::now();
     let done = Arc::new(AtomicU64::new(0));
-    let threads: Vec<JoinHandle<Tally>> = clients
+    let threads: Vec<JoinHandle<BenchTally>> = clients
         .into_iter()
         .zip(0..)
         .map(|(client, at)| {
@@ -105,7 +105,7 @@ pub fn run(arguments: &BenchArgs, connection: &ConnectionArgs) -> Exit {
         })
         .collect();
     show_progress(&threads, &done, started);
-    let mut tally = Tally::default();
+    let mut tally = BenchTally::default();
     for thread in threads {
         match thread.join() {
             Ok(part) => tally.merge(&part),
@@ -115,7 +115,7 @@ pub fn run(arguments: &BenchArgs, connection: &ConnectionArgs) -> Exit {
     finish(arguments, connection, &tally)
 }
 
-fn finish(arguments: &BenchArgs, connection: &ConnectionArgs, tally: &Tally) -> Exit {
+fn finish(arguments: &BenchArgs, connection: &ConnectionArgs, tally: &BenchTally) -> Exit {
     let text = match connection.json {
         true => format!("{}\n", tally.in_json(arguments)),
         false => tally.in_words(arguments),
@@ -135,7 +135,7 @@ fn failed(connection: &ConnectionArgs, what: &str, error: &CallError) -> Exit {
 }
 
 /// A line on a terminal that changes each second, until the threads are done.
-fn show_progress(threads: &[JoinHandle<Tally>], done: &AtomicU64, started: Instant) {
+fn show_progress(threads: &[JoinHandle<BenchTally>], done: &AtomicU64, started: Instant) {
     let mut stderr = std::io::stderr();
     if !stderr.is_terminal() {
         return;

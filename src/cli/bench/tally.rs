@@ -23,7 +23,7 @@ pub enum Kind {
 }
 
 #[derive(Debug)]
-pub struct Tally {
+pub struct BenchTally {
     gets_ns: Histogram<u64>,
     puts_ns: Histogram<u64>,
     errors: BTreeMap<&'static str, u64>,
@@ -34,12 +34,12 @@ pub struct Tally {
     pub took: Duration,
 }
 
-impl Default for Tally {
+impl Default for BenchTally {
     fn default() -> Self {
         let histogram = || {
             Histogram::new_with_bounds(1, LATENCY_NS_MAX, DIGITS).expect("bounds that are allowed")
         };
-        Tally {
+        BenchTally {
             gets_ns: histogram(),
             puts_ns: histogram(),
             errors: BTreeMap::new(),
@@ -50,7 +50,7 @@ impl Default for Tally {
     }
 }
 
-impl Tally {
+impl BenchTally {
     pub fn add(&mut self, kind: Kind, took: Duration) {
         let histogram = match kind {
             Kind::Get => &mut self.gets_ns,
@@ -64,7 +64,7 @@ impl Tally {
         self.first_error.get_or_insert(error);
     }
 
-    pub fn merge(&mut self, other: &Tally) {
+    pub fn merge(&mut self, other: &BenchTally) {
         for (into, from) in [
             (&mut self.gets_ns, &other.gets_ns),
             (&mut self.puts_ns, &other.puts_ns),
@@ -189,13 +189,13 @@ mod tests {
 
     #[test]
     fn parts_add_up() {
-        let mut one = Tally::default();
+        let mut one = BenchTally::default();
         for ms in 1..=100 {
             one.add(Kind::Get, Duration::from_millis(ms));
         }
-        let mut other = Tally {
+        let mut other = BenchTally {
             took: Duration::from_secs(2),
-            ..Tally::default()
+            ..BenchTally::default()
         };
         other.add(Kind::Put, Duration::from_micros(250));
         other.error(CallError::Busy);

@@ -10,12 +10,12 @@ use crate::config::NodeAddress;
 
 /// Add a node, up to nine: it is a member once it runs and has copied what the members hold
 #[derive(Debug, Args)]
-pub struct AddArgs {
+pub struct MemberAddArgs {
     #[arg(value_name = "HOST:PORT", value_parser = super::address)]
     address: NodeAddress,
 }
 
-pub fn run(arguments: AddArgs, connection: &ConnectionArgs) -> Exit {
+pub fn run(arguments: MemberAddArgs, connection: &ConnectionArgs) -> Exit {
     if let Err(exit) = connection.check_name(&arguments.address) {
         return exit;
     }

@@ -7,7 +7,7 @@ use kvclient::{CallError, Client};
 
 use super::super::connection::ConnectionArgs;
 use super::super::exit::Exit;
-use super::super::status::{Row, said};
+use super::super::status::{StatusRow, said};
 use super::super::words::ClusterWord;
 
 /// A node that is there answers at once; one that is not is waited for at each look.
@@ -19,7 +19,7 @@ const CLUSTER_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct Cluster {
     client: Client,
     /// In the order of the client's nodes; of nodes of another cluster without their word.
-    rows: Vec<Row>,
+    rows: Vec<StatusRow>,
     /// These nodes, and their clusters.
     foreign: Vec<(String, u64)>,
 }
@@ -155,16 +155,16 @@ impl Cluster {
 }
 
 /// What the best informed node says: one of the latest configuration, that serves if there is one.
-fn newest(rows: &[Row]) -> Option<&NodeStatus> {
+fn newest(rows: &[StatusRow]) -> Option<&NodeStatus> {
     let formed = said(rows).filter(|status| status.epoch > 0);
     formed.max_by_key(|status| (status.epoch, status.votes && status.quorum))
 }
 
-fn of_node(rows: &[Row], node: u8) -> Option<&NodeStatus> {
+fn of_node(rows: &[StatusRow], node: u8) -> Option<&NodeStatus> {
     said(rows).find(|status| status.node == node)
 }
 
-fn named(rows: &[Row]) -> Vec<Named<'_>> {
+fn named(rows: &[StatusRow]) -> Vec<Named<'_>> {
     let Some(newest) = newest(rows) else {
         return Vec::new();
     };
@@ -213,7 +213,7 @@ mod tests {
         }
     }
 
-    fn row(node: u8, epoch: u64, votes: bool) -> Row {
+    fn row(node: u8, epoch: u64, votes: bool) -> StatusRow {
         let status = NodeStatus {
             node,
             epoch,

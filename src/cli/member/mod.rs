@@ -29,7 +29,7 @@ pub struct MemberArgs {
 #[derive(Debug, Subcommand)]
 enum MemberCommand {
     List(list::ListArgs),
-    Add(add::AddArgs),
+    Add(add::MemberAddArgs),
     Remove(remove::RemoveArgs),
     Replace(replace::ReplaceArgs),
     TransferMaster(transfer_master::TransferMasterArgs),

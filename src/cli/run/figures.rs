@@ -15,7 +15,7 @@ pub struct Figures {
 
 #[derive(Debug, PartialEq)]
 pub struct Summary {
-    pub operations: Vec<Operation>,
+    pub operations: Vec<OperationFigures>,
     pub count: usize,
     pub failed: usize,
     pub seconds: f64,
@@ -23,7 +23,7 @@ pub struct Summary {
 
 /// Of those of one kind that did not fail.
 #[derive(Debug, PartialEq)]
-pub struct Operation {
+pub struct OperationFigures {
     pub name: &'static str,
     pub count: usize,
     pub failed: usize,
@@ -45,7 +45,7 @@ impl Figures {
 
     pub fn summary(&mut self, took: Duration) -> Summary {
         let failed = &self.failed;
-        let operations: Vec<Operation> = self
+        let operations: Vec<OperationFigures> = self
             .times_us
             .iter_mut()
             .map(|(&name, times)| operation(name, times, failed.get(name).copied().unwrap_or(0)))
@@ -59,12 +59,12 @@ impl Figures {
     }
 }
 
-fn operation(name: &'static str, times_us: &mut [f64], failed: usize) -> Operation {
+fn operation(name: &'static str, times_us: &mut [f64], failed: usize) -> OperationFigures {
     times_us.sort_by(f64::total_cmp);
     let count = times_us.len();
     let mean_us = times_us.iter().sum::<f64>() / count.max(1) as f64;
     let squares: f64 = times_us.iter().map(|time| (time - mean_us).powi(2)).sum();
-    Operation {
+    OperationFigures {
         name,
         count,
         failed,

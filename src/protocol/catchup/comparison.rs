@@ -10,7 +10,7 @@ use crate::protocol::types::record::Key;
 
 /// A question that waits for its answer.
 #[derive(Debug)]
-pub struct Question {
+pub struct BucketQuestion {
     pub round: RoundId,
     pub at_us: u64,
     pub times: u32,
@@ -25,11 +25,11 @@ pub struct Comparing {
     pub page: Option<BucketTold>,
     /// ... which they are up to here.
     pub own_after: Option<Key>,
-    pub question: Question,
+    pub question: BucketQuestion,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum PassKind {
     /// What this node holds is no vote, or much is missing: all that counts is to be had, from all members in
     /// turn by bucket.
     Bulk,
@@ -39,14 +39,14 @@ pub enum Kind {
 
 #[derive(Debug)]
 pub struct Pass {
-    pub kind: Kind,
+    pub kind: PassKind,
     spread: Spread,
     pub began_us: u64,
     /// Each has its share of the buckets.
     shares: Vec<NodeId>,
     /// Whose share begins where.
     turn: u64,
-    pub digests: BTreeMap<NodeId, Question>,
+    pub digests: BTreeMap<NodeId, BucketQuestion>,
     /// Of a pair: the buckets that differed at the first look, and when the second is due. What is
     /// being written differs at one look, but seldom at two.
     pub differed: Option<(Vec<Bucket>, u64)>,
@@ -59,9 +59,9 @@ pub struct Pass {
     pub is_cut_short: bool,
 }
 
-impl Question {
+impl BucketQuestion {
     pub fn new(now: Now, round: RoundId) -> Self {
-        Question {
+        BucketQuestion {
             round,
             at_us: now.mono_us,
             times: 1,
@@ -81,7 +81,7 @@ impl Question {
 }
 
 impl Pass {
-    pub fn new(now: Now, kind: Kind, sources: Vec<NodeId>, turn: u64, spread: Spread) -> Self {
+    pub fn new(now: Now, kind: PassKind, sources: Vec<NodeId>, turn: u64, spread: Spread) -> Self {
         Pass {
             kind,
             spread,
@@ -188,12 +188,12 @@ mod tests {
         wall_ms: 0,
     };
 
-    fn question() -> Question {
-        Question::new(NOW, RoundId::default())
+    fn question() -> BucketQuestion {
+        BucketQuestion::new(NOW, RoundId::default())
     }
 
     fn bulk() -> Pass {
-        let mut pass = Pass::new(NOW, Kind::Bulk, vec![1, 2, 3], 7, Spread::default());
+        let mut pass = Pass::new(NOW, PassKind::Bulk, vec![1, 2, 3], 7, Spread::default());
         for node in [1, 2, 3] {
             pass.digests.insert(node, question());
         }
@@ -277,7 +277,7 @@ mod tests {
 
     #[test]
     fn a_source_that_owed_nothing_cuts_nothing_short() {
-        let mut pass = Pass::new(NOW, Kind::Pair, vec![2], 0, Spread::default());
+        let mut pass = Pass::new(NOW, PassKind::Pair, vec![2], 0, Spread::default());
         assert_eq!(pass.lose(2, false), None);
         assert!(!pass.is_cut_short);
         assert_eq!(pass.lose(2, true), None);

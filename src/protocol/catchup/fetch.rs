@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::protocol::types::ballot::Ballot;
-use crate::protocol::types::capacity::Room;
+use crate::protocol::types::capacity::MessageCapacity;
 use crate::protocol::types::limits::{
     KEYS_PER_MESSAGE_MAX, PULLS_SIZE_MAX, PULLS_UNDER_WAY_MAX, PULLS_WAITING_MAX,
 };
@@ -13,7 +13,7 @@ use crate::protocol::types::record::Key;
 
 /// A key that was asked for.
 #[derive(Debug)]
-struct Asked {
+struct PendingFetch {
     size: usize,
     at_us: u64,
     times: u32,
@@ -23,9 +23,9 @@ struct Asked {
 
 /// What one node is asked for.
 #[derive(Debug, Default)]
-struct Source {
+struct FetchSource {
     waiting: VecDeque<(Key, usize)>,
-    asked: BTreeMap<Key, Asked>,
+    asked: BTreeMap<Key, PendingFetch>,
     /// Of the copies asked for.
     size: usize,
     /// When a copy came last, and when the latest key that was answered so far had been asked for. A node
@@ -35,24 +35,24 @@ struct Source {
 }
 
 #[derive(Debug, Default)]
-pub struct Pulls {
-    sources: BTreeMap<NodeId, Source>,
+pub struct Fetches {
+    sources: BTreeMap<NodeId, FetchSource>,
     waiting: usize,
 }
 
-impl Source {
+impl FetchSource {
     /// The next keys to ask for, once half of the window is free; one key may always go.
     fn fill(&mut self, now: Now) -> Vec<Key> {
         let half_free =
             self.asked.len() <= PULLS_UNDER_WAY_MAX / 2 && self.size <= PULLS_SIZE_MAX / 2;
         let mut keys = Vec::new();
-        let mut room = Room::new(KEYS_PER_MESSAGE_MAX);
+        let mut room = MessageCapacity::new(KEYS_PER_MESSAGE_MAX);
         while half_free && let Some((key, size)) = self.waiting.front() {
             let fits = self.asked.len() < PULLS_UNDER_WAY_MAX && self.size + size <= PULLS_SIZE_MAX;
             if !(fits || self.asked.is_empty()) || !room.take(key) {
                 break;
             }
-            let asked = Asked {
+            let asked = PendingFetch {
                 size: *size,
                 at_us: now.mono_us,
                 times: 1,
@@ -68,22 +68,22 @@ impl Source {
         keys
     }
 
-    fn end(&mut self, key: &Key) -> Option<Asked> {
+    fn end(&mut self, key: &Key) -> Option<PendingFetch> {
         let ended = self.asked.remove(key)?;
         self.size -= ended.size;
         Some(ended)
     }
 
     /// Later keys were answered, or none for long.
-    fn is_overdue(&self, now: Now, wait_us: u64, asked: &Asked) -> bool {
+    fn is_overdue(&self, now: Now, wait_us: u64, asked: &PendingFetch) -> bool {
         let is_silent = now.mono_us >= self.heard_us + wait_us;
         now.mono_us >= asked.at_us + wait_us && (is_silent || asked.at_us < self.answered_us)
     }
 }
 
-impl Pulls {
+impl Fetches {
     pub fn is_empty(&self) -> bool {
-        let is_done = |s: &Source| s.waiting.is_empty() && s.asked.is_empty();
+        let is_done = |s: &FetchSource| s.waiting.is_empty() && s.asked.is_empty();
         self.sources.values().all(is_done)
     }
 
@@ -118,7 +118,7 @@ impl Pulls {
         let (mut overdue, mut given_up_count) = (Vec::new(), 0);
         for (node, source) in &mut self.sources {
             let (mut keys, mut given_up) = (Vec::new(), Vec::new());
-            let mut room = Room::new(KEYS_PER_MESSAGE_MAX);
+            let mut room = MessageCapacity::new(KEYS_PER_MESSAGE_MAX);
             let late = source
                 .asked
                 .iter()
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn windows_are_by_source_and_filled_once_half_of_them_is_free() {
-        let mut pulls = Pulls::default();
+        let mut pulls = Fetches::default();
         for number in 0..3 * PULLS_UNDER_WAY_MAX {
             pulls.want(1, key(number), 10);
         }
@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn what_is_large_goes_one_by_one() {
-        let mut pulls = Pulls::default();
+        let mut pulls = Fetches::default();
         for number in 0..3 {
             pulls.want(1, key(number), 2 * PULLS_SIZE_MAX);
         }
@@ -237,7 +237,7 @@ mod tests {
     #[test]
     fn what_is_asked_for_fits_a_message() {
         for length in [2, 1_024] {
-            let mut pulls = Pulls::default();
+            let mut pulls = Fetches::default();
             for number in 0..10_000 {
                 let key = Key::user(format!("{number:0length$}").as_bytes());
                 pulls.want(1, key, 10);
@@ -255,7 +255,7 @@ mod tests {
 
     #[test]
     fn a_slow_node_is_not_asked_again_while_it_goes_on() {
-        let mut pulls = Pulls::default();
+        let mut pulls = Fetches::default();
         for number in 0..2 {
             pulls.want(1, key(number), 10);
             pulls.fill(at(0));
@@ -274,7 +274,7 @@ mod tests {
 
     #[test]
     fn what_is_not_answered_is_asked_again_and_given_up() {
-        let mut pulls = Pulls::default();
+        let mut pulls = Fetches::default();
         pulls.want(1, key(1), 10);
         pulls.fill(at(0));
         assert!(

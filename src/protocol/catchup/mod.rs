@@ -3,4 +3,4 @@
 pub(in crate::protocol) mod comparison;
 pub(in crate::protocol) mod fetch;
 pub(in crate::protocol) mod hints;
-pub(in crate::protocol) mod notices;
+pub(in crate::protocol) mod pending_chosen;

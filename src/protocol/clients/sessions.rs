@@ -122,7 +122,7 @@ impl Forwarders {
 }
 
 #[derive(Debug)]
-struct Session {
+struct ServerSession {
     token: u64,
     client: ClientId,
     nonce: u64,
@@ -133,7 +133,7 @@ struct Session {
 /// One session for each endpoint; the one unused longest goes at the bound.
 #[derive(Debug, Default)]
 pub struct Sessions {
-    by_endpoint: HashMap<Endpoint, Session>,
+    by_endpoint: HashMap<Endpoint, ServerSession>,
     /// Eviction order: a second chance for what was used since it was last looked at.
     order: VecDeque<Endpoint>,
     /// Words that all windows hold.
@@ -144,7 +144,7 @@ pub struct Sessions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
     /// The first time: execute it.
-    Fresh,
+    RowFreshness,
     /// Seen before, or below the window.
     Repeated,
     /// Not a token that this node knows for that address.
@@ -169,7 +169,7 @@ impl Sessions {
             self.evict();
         }
         let window = Window::default();
-        let session = Session {
+        let session = ServerSession {
             token: fresh_token,
             client,
             nonce,
@@ -201,7 +201,7 @@ impl Sessions {
                     self.trim();
                 }
                 match is_fresh {
-                    true => Admission::Fresh,
+                    true => Admission::RowFreshness,
                     false => Admission::Repeated,
                 }
             }
@@ -294,7 +294,7 @@ mod tests {
         let token = sessions.greet(endpoint(1), 7, 1, 9);
         assert_eq!(
             sessions.admit(endpoint(1), token, Some(7), 1),
-            Admission::Fresh
+            Admission::RowFreshness
         );
         assert_eq!(
             sessions.admit(endpoint(1), token, Some(7), 1),
@@ -327,7 +327,7 @@ mod tests {
         );
         assert_eq!(
             sessions.admit(endpoint(1), 300, Some(7), 1),
-            Admission::Fresh
+            Admission::RowFreshness
         );
     }
 
@@ -370,7 +370,7 @@ mod tests {
             sessions.greet(endpoint(port), 7, 1, 1);
             for attempt in (0..SESSION_WINDOW).step_by(64) {
                 let admission = sessions.admit(endpoint(port), 1, Some(7), attempt);
-                assert_eq!(admission, Admission::Fresh);
+                assert_eq!(admission, Admission::RowFreshness);
                 words_max = words_max.max(sessions.words);
             }
         }

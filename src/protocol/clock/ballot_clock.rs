@@ -5,7 +5,7 @@
 
 use kvclient::clock::{self, HybridClock, READING_LAST, Reading};
 
-use crate::protocol::clock::bound::Belief;
+use crate::protocol::clock::bound::ClockBound;
 use crate::protocol::types::limits::{CEILING_LOW_WATER_MS, CEILING_STEP_MS, FOLLOWED_LAST};
 use crate::protocol::types::message::{Now, RoundId};
 use crate::protocol::types::rules::rule;
@@ -15,7 +15,7 @@ use crate::protocol::types::rules::rule;
 pub struct BallotClock {
     clock: HybridClock,
     ceiling: Reading,
-    belief: Belief,
+    belief: ClockBound,
     clamped: bool,
     /// A wall clock that would bring the hybrid clock near its end; it is not followed.
     wall_at_end_ms: Option<u64>,
@@ -31,7 +31,7 @@ impl BallotClock {
         BallotClock {
             clock: HybridClock::new(start),
             ceiling,
-            belief: Belief::new(start, skew_max_ms, now.mono_us),
+            belief: ClockBound::new(start, skew_max_ms, now.mono_us),
             clamped: false,
             wall_at_end_ms: None,
             begun: start,

@@ -4,13 +4,13 @@
 use kvclient::clock::{self, READING_LAST, Reading};
 
 use crate::protocol::types::limits::{
-    BIRTH_SLACK_MS, FOLLOW_AHEAD_MAX_MS, FOLLOWED_LAST, HEARSAY_SLACK_MS,
+    BIRTH_SLACK_MS, FOLLOW_AHEAD_MAX_MS, FOLLOWED_LAST, RECEIVED_SLACK_MS,
 };
 use crate::protocol::types::message::Now;
 use crate::protocol::types::rules::rule;
 
 #[derive(Debug, Clone)]
-pub struct Belief {
+pub struct ClockBound {
     skew_max_ms: u64,
     /// The lower median of the members' wall clocks, less this node's monotonic clock; `None` until a
     /// quorum's clocks were heard in this life.
@@ -23,14 +23,14 @@ pub struct Belief {
     credit: (Reading, u64),
 }
 
-impl Belief {
+impl ClockBound {
     pub fn new(start: Reading, skew_max_ms: u64, now_us: u64) -> Self {
-        Belief {
+        ClockBound {
             skew_max_ms,
             median_offset_ms: None,
             now_us,
             reached: (start, now_us),
-            credit: (clock::from_ms(HEARSAY_SLACK_MS), now_us),
+            credit: (clock::from_ms(RECEIVED_SLACK_MS), now_us),
         }
     }
 
@@ -58,7 +58,7 @@ impl Belief {
 
     /// B5: whether what another node tells is followed.
     pub fn is_believable(&self, reading: Reading) -> bool {
-        let bound = self.walls(HEARSAY_SLACK_MS);
+        let bound = self.walls(RECEIVED_SLACK_MS);
         let bound = bound.max(self.reached_now().saturating_add(self.credit_now()));
         (reading <= bound && reading <= READING_LAST) || !rule!(B5)
     }
@@ -73,7 +73,7 @@ impl Belief {
 
     /// The clock followed what another node told.
     pub fn heard(&mut self, last: Reading) {
-        let owned = self.walls(HEARSAY_SLACK_MS).max(self.reached_now());
+        let owned = self.walls(RECEIVED_SLACK_MS).max(self.reached_now());
         if last > owned {
             let left = self.credit_now().saturating_sub(last - owned);
             self.credit = (left, self.now_us);
@@ -105,7 +105,7 @@ impl Belief {
     fn credit_now(&self) -> Reading {
         let (left, at_us) = self.credit;
         let grown = left.saturating_add(passed(self.now_us - at_us));
-        grown.min(clock::from_ms(HEARSAY_SLACK_MS))
+        grown.min(clock::from_ms(RECEIVED_SLACK_MS))
     }
 }
 
@@ -131,8 +131,8 @@ mod tests {
         }
     }
 
-    fn known(ms: u64) -> Belief {
-        let mut belief = Belief::new(0, SKEW_MS, 0);
+    fn known(ms: u64) -> ClockBound {
+        let mut belief = ClockBound::new(0, SKEW_MS, 0);
         belief.pass(ms * 1_000);
         belief.set_median(WALL_MS + ms, at(ms));
         belief
@@ -143,7 +143,10 @@ mod tests {
         let belief = known(1_000);
         let bound_ms = belief.wall_bound_ms(at(5_000));
         assert_eq!(bound_ms, Some(WALL_MS + 5_000 + SKEW_MS));
-        assert_eq!(Belief::new(0, SKEW_MS, 0).wall_bound_ms(at(5_000)), None);
+        assert_eq!(
+            ClockBound::new(0, SKEW_MS, 0).wall_bound_ms(at(5_000)),
+            None
+        );
     }
 
     #[test]
@@ -151,15 +154,15 @@ mod tests {
         let belief = known(0);
         let ahead = |ms| clock::from_ms(WALL_MS + SKEW_MS + ms);
         assert_eq!(belief.birth_bound(), ahead(BIRTH_SLACK_MS));
-        assert!(belief.is_believable(ahead(HEARSAY_SLACK_MS)));
-        assert!(!belief.is_believable(ahead(HEARSAY_SLACK_MS) + 1));
+        assert!(belief.is_believable(ahead(RECEIVED_SLACK_MS)));
+        assert!(!belief.is_believable(ahead(RECEIVED_SLACK_MS) + 1));
     }
 
     /// A cluster whose clocks were hours ahead and are set right goes on where it was.
     #[test]
     fn what_the_clock_has_reached_goes_on_with_time() {
         let far = clock::from_ms(WALL_MS + 8 * 3_600_000);
-        let mut belief = Belief::new(far, SKEW_MS, 0);
+        let mut belief = ClockBound::new(far, SKEW_MS, 0);
         belief.pass(2_000_000);
         belief.set_median(WALL_MS, at(2_000));
         assert_eq!(belief.birth_bound(), far + clock::from_ms(2_000));
@@ -180,7 +183,7 @@ mod tests {
 
     #[test]
     fn nothing_brings_the_clock_to_its_end() {
-        let mut belief = Belief::new(READING_LAST - 1, SKEW_MS, 0);
+        let mut belief = ClockBound::new(READING_LAST - 1, SKEW_MS, 0);
         belief.pass(u64::MAX);
         assert!(belief.is_believable(READING_LAST) && !belief.is_believable(READING_LAST + 1));
     }
@@ -194,7 +197,7 @@ mod tests {
             start in 0u64..100_000,
         ) {
             let start = clock::from_ms(WALL_MS + 8 * 3_600_000) + start;
-            let mut belief = Belief::new(start, SKEW_MS, 0);
+            let mut belief = ClockBound::new(start, SKEW_MS, 0);
             belief.set_median(WALL_MS, at(0));
             let (mut now_us, mut last) = (0, start);
             for (us, ahead) in steps {
@@ -208,7 +211,7 @@ mod tests {
                     }
                 }
             }
-            let most = start + passed(2 * now_us) + clock::from_ms(HEARSAY_SLACK_MS);
+            let most = start + passed(2 * now_us) + clock::from_ms(RECEIVED_SLACK_MS);
             prop_assert!(last <= most + 1_000, "{} beyond", last - most);
         }
     }

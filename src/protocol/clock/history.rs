@@ -9,12 +9,12 @@ use crate::protocol::types::limits::{CLOCK_SAMPLE_MS, TEXT_AGE_MAX_MS};
 use crate::protocol::types::message::Now;
 
 #[derive(Debug, Default)]
-pub struct Past {
+pub struct ClockHistory {
     /// Monotonic time, and the newest reading that the clock had issued or observed by then.
     samples: VecDeque<(u64, Reading)>,
 }
 
-impl Past {
+impl ClockHistory {
     /// To be called at every input, before anything moves the clock.
     pub fn sample(&mut self, now: Now, last: Reading) {
         let newest_us = self.samples.back().map(|(at_us, _)| *at_us);
@@ -52,7 +52,7 @@ mod tests {
 
     #[test]
     fn a_reading_tells_when_it_was_told() {
-        let mut past = Past::default();
+        let mut past = ClockHistory::default();
         assert_eq!(past.told_after_us(7), None);
         for ms in (1_000..=2_000).step_by(10) {
             past.sample(at(ms), 10 * ms);
@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_jumps_makes_nothing_older_or_younger() {
-        let mut past = Past::default();
+        let mut past = ClockHistory::default();
         past.sample(at(1_000), 10);
         past.sample(at(1_100), 9_000_000);
         past.sample(at(1_200), 9_000_001);

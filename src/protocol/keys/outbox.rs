@@ -31,7 +31,7 @@ impl Way {
 
 /// What leaves once its group is durable.
 #[derive(Debug)]
-pub struct Held {
+pub struct HeldMessage {
     group: GroupNumber,
     pub envelope: Envelope,
     pub way: Way,
@@ -47,7 +47,7 @@ pub struct Outbox {
     chosen: Vec<(Key, Ballot)>,
     meta_dirty: bool,
     /// In order of group.
-    held: VecDeque<Held>,
+    held: VecDeque<HeldMessage>,
     /// What the answers about buckets among them take.
     held_buckets_size: usize,
 }
@@ -112,7 +112,7 @@ impl Outbox {
             .rev()
             .take_while(|h| h.group > group)
             .count();
-        let held = Held {
+        let held = HeldMessage {
             group,
             envelope,
             way,
@@ -155,7 +155,7 @@ impl Outbox {
     }
 
     /// The next message whose group is durable.
-    pub fn pop_released(&mut self) -> Option<Held> {
+    pub fn pop_released(&mut self) -> Option<HeldMessage> {
         let released = self.held.front().is_some_and(|h| h.group <= self.persisted);
         let held = released.then(|| self.held.pop_front().expect("seen"))?;
         self.held_buckets_size -= buckets_size(&held.envelope.message);

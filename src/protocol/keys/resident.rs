@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 
 use crate::protocol::clients::pending::Pending;
-use crate::protocol::keys::work::Work;
+use crate::protocol::keys::work::KeyWork;
 use crate::protocol::register::coordinator::Coordinator;
 use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::limits::LOAD_WAITERS_MAX;
@@ -24,7 +24,7 @@ pub enum Waiting {
     /// Is to be looked at with the next heartbeat.
     Look,
     /// Of that epoch.
-    Work(Epoch, Work),
+    KeyWork(Epoch, KeyWork),
 }
 
 #[derive(Debug, Default)]
@@ -51,7 +51,7 @@ const FULL_PART: usize = 8;
 const ORDER_SLACK: usize = 1_024;
 
 #[derive(Debug)]
-enum Slot {
+enum KeySlot {
     Loading(Vec<Waiting>),
     Resident(Box<Resident>),
 }
@@ -68,7 +68,7 @@ pub enum Fetched {
 }
 
 pub struct Cache {
-    slots: HashMap<Key, Slot, foldhash::fast::RandomState>,
+    slots: HashMap<Key, KeySlot, foldhash::fast::RandomState>,
     /// Eviction order: a second chance for what was used since it was last looked at.
     order: VecDeque<Key>,
     /// The same of keys that had no state when they were loaded. These go first: whoever asks for keys
@@ -92,7 +92,7 @@ pub struct Bounds {
 impl fmt::Debug for Cache {
     /// In order of keys: the same state reads the same.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut slots: Vec<(&Key, &Slot)> = self.slots.iter().collect();
+        let mut slots: Vec<(&Key, &KeySlot)> = self.slots.iter().collect();
         slots.sort_unstable_by_key(|(key, _)| *key);
         f.debug_struct("Cache")
             .field("slots", &slots)
@@ -118,7 +118,7 @@ impl Cache {
 
     pub fn resident(&mut self, key: &Key) -> Option<&mut Resident> {
         match self.slots.get_mut(key) {
-            Some(Slot::Resident(resident)) => {
+            Some(KeySlot::Resident(resident)) => {
                 resident.used = true;
                 Some(resident)
             }
@@ -129,16 +129,17 @@ impl Cache {
     /// For what has to wait until the key is resident.
     pub fn wait(&mut self, key: &Key, waiting: Waiting) -> Fetched {
         match self.slots.get_mut(key) {
-            Some(Slot::Resident(_)) => Fetched::Resident,
-            Some(Slot::Loading(waiters)) if waiters.len() >= LOAD_WAITERS_MAX => {
+            Some(KeySlot::Resident(_)) => Fetched::Resident,
+            Some(KeySlot::Loading(waiters)) if waiters.len() >= LOAD_WAITERS_MAX => {
                 Fetched::Overflow(Box::new(waiting))
             }
-            Some(Slot::Loading(waiters)) => {
+            Some(KeySlot::Loading(waiters)) => {
                 waiters.push(waiting);
                 Fetched::Waits
             }
             None => {
-                self.slots.insert(key.clone(), Slot::Loading(vec![waiting]));
+                self.slots
+                    .insert(key.clone(), KeySlot::Loading(vec![waiting]));
                 Fetched::Load
             }
         }
@@ -147,7 +148,7 @@ impl Cache {
     /// The key's state is here; gives what waited. `None` if nobody asked.
     pub fn loaded(&mut self, key: &Key, state: Option<AcceptorState>) -> Option<Vec<Waiting>> {
         let slot = self.slots.get_mut(key)?;
-        let Slot::Loading(waiters) = slot else {
+        let KeySlot::Loading(waiters) = slot else {
             return None;
         };
         let waiters = std::mem::take(waiters);
@@ -161,7 +162,7 @@ impl Cache {
             used: true,
             ..Resident::default()
         };
-        *slot = Slot::Resident(Box::new(resident));
+        *slot = KeySlot::Resident(Box::new(resident));
         self.residents += 1;
         self.size += size_of_resident(key);
         Some(waiters)
@@ -183,7 +184,7 @@ impl Cache {
         while let Some(key) = self.gone.front() {
             let mut is_removed = false;
             match self.slots.get(key) {
-                Some(Slot::Resident(resident)) if resident.state.is_none() => {
+                Some(KeySlot::Resident(resident)) if resident.state.is_none() => {
                     if !is_durable(resident.group) {
                         return;
                     }
@@ -234,7 +235,7 @@ impl Cache {
         let Some(key) = self.queue(of_absent).pop_front() else {
             return;
         };
-        let Some(Slot::Resident(resident)) = self.slots.get_mut(&key) else {
+        let Some(KeySlot::Resident(resident)) = self.slots.get_mut(&key) else {
             return;
         };
         if resident.used || !resident.is_idle() || !is_durable(resident.group) {

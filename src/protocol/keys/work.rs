@@ -5,7 +5,7 @@ use crate::protocol::types::message::{NodeId, RoundId};
 
 /// What is to be done with a key once it is resident.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Work {
+pub enum KeyWork {
     /// Its record is to go to the node that asked.
     Tell {
         to: NodeId,
@@ -13,9 +13,9 @@ pub enum Work {
         via: NodeId,
     },
     /// E5: what it holds as a cache is chosen at that ballot, says a member.
-    Adopt { ballot: Ballot },
+    Promote { ballot: Ballot },
     /// E5: what it holds as a cache is to go.
-    Shed { ballot: Ballot },
+    Discard { ballot: Ballot },
     /// P1: all members hold its tombstone at that ballot.
-    Bury { ballot: Ballot },
+    Purge { ballot: Ballot },
 }

@@ -39,7 +39,7 @@ struct Listing {
 }
 
 #[derive(Debug)]
-pub struct Sealing {
+pub struct Evidence {
     /// Correlates answers with what this one asked.
     pub id: RoundId,
     /// The highest clock that a member told when it had installed the joint configuration.
@@ -53,9 +53,9 @@ pub struct Sealing {
     complete: bool,
 }
 
-impl Sealing {
+impl Evidence {
     pub fn new(id: RoundId, spread: Spread) -> Self {
-        Sealing {
+        Evidence {
             id,
             clock: 0,
             told: BTreeMap::new(),

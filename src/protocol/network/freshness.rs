@@ -25,11 +25,11 @@ struct Life {
 /// The latest clock of each life of each node. A node's clock ticks with each row, so a row at or below
 /// that is one that was heard before, by whatever way it comes.
 #[derive(Debug, Default)]
-pub struct Fresh {
+pub struct RowFreshness {
     lives: BTreeMap<NodeId, Vec<Life>>,
 }
 
-impl Fresh {
+impl RowFreshness {
     /// Whether a row that another node passed on is news. From now on it is none.
     pub fn hear(&mut self, row: &Row, doubted: bool, now_us: u64) -> bool {
         let lives = self.lives.entry(row.node).or_default();
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn what_was_heard_before_is_no_news() {
-        let mut fresh = Fresh::default();
+        let mut fresh = RowFreshness::default();
         fresh.hear_straight(&row(1, 100), 0);
         assert!(!fresh.hear(&row(1, 99), false, 10));
         assert!(!fresh.hear(&row(1, 100), false, 10));
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn another_life_begins_anew() {
-        let mut fresh = Fresh::default();
+        let mut fresh = RowFreshness::default();
         assert!(fresh.hear(&row(1, 100), false, 0));
         assert!(fresh.hear(&row(2, 50), false, 10), "its clock was set back");
         assert!(!fresh.hear(&row(1, 100), false, 20), "the dead stay dead");
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn a_reading_that_cannot_be_stands_in_nobodys_way() {
-        let mut fresh = Fresh::default();
+        let mut fresh = RowFreshness::default();
         assert!(fresh.hear(&row(1, 1_000_000), true, 0));
         assert!(!fresh.hear(&row(1, 1_000_000), true, 10));
         assert!(fresh.hear(&row(1, 100), false, 20), "this one is believed");
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_bounded() {
-        let mut fresh = Fresh::default();
+        let mut fresh = RowFreshness::default();
         for boot in 0..1_000 {
             assert!(fresh.hear(&row(boot, 1), false, boot));
         }

@@ -22,7 +22,7 @@ pub enum Verdict {
 
 /// What holds for all keys of a node.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Terms {
+pub struct AcceptorBounds {
     /// B3: nothing at or below it is promised or accepted.
     pub base: Ballot,
     /// P1: the promise for keys without state.
@@ -31,7 +31,7 @@ pub struct Terms {
     pub life: u32,
 }
 
-impl Terms {
+impl AcceptorBounds {
     /// The state that counts. A key without such state reads as promised at the floor. `kept`: each use
     /// has a switch of its own, so that tests notice when it alone is missing.
     pub fn vote<'a>(
@@ -52,7 +52,11 @@ impl Terms {
     }
 }
 
-pub fn prepare(state: &mut Option<AcceptorState>, ballot: Ballot, terms: Terms) -> Verdict {
+pub fn prepare(
+    state: &mut Option<AcceptorState>,
+    ballot: Ballot,
+    terms: AcceptorBounds,
+) -> Verdict {
     let promised = terms.promised(state);
     let above_base = ballot > terms.base || !rule!(B3);
     if ballot > promised && above_base {
@@ -73,7 +77,7 @@ pub fn accept(
     state: &mut Option<AcceptorState>,
     ballot: Ballot,
     record: &Arc<Record>,
-    terms: Terms,
+    terms: AcceptorBounds,
 ) -> Verdict {
     let promised = terms.promised(state);
     if let Some(state) = terms.vote(state, rule!(E5_accepted))
@@ -104,7 +108,7 @@ pub fn copy(
     state: &mut Option<AcceptorState>,
     ballot: Ballot,
     record: &Arc<Record>,
-    terms: Terms,
+    terms: AcceptorBounds,
 ) -> Verdict {
     let promised = terms.promised(state);
     if let Some(state) = terms.vote(state, rule!(E5_taken))
@@ -147,8 +151,8 @@ mod tests {
         Ballot::new(reading, 1)
     }
 
-    fn terms(base: Ballot, floor: Ballot) -> Terms {
-        Terms {
+    fn terms(base: Ballot, floor: Ballot) -> AcceptorBounds {
+        AcceptorBounds {
             base,
             floor,
             life: 3,
@@ -181,7 +185,7 @@ mod tests {
     /// E5: whatever a state of an earlier life tells, to rounds and copies there is none.
     #[test]
     fn state_of_an_earlier_life_is_none() {
-        type Question = fn(&mut Option<AcceptorState>, Ballot, Terms) -> Verdict;
+        type Question = fn(&mut Option<AcceptorState>, Ballot, AcceptorBounds) -> Verdict;
         let questions: [Question; 3] = [
             prepare,
             |state, ballot, terms| accept(state, ballot, &record(1), terms),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use kvclient::clock::{self, READING_MAX, Reading};
 
-use crate::protocol::clock::history::Past;
+use crate::protocol::clock::history::ClockHistory;
 use crate::protocol::replica::Replica;
 use crate::protocol::replica::clock_offsets::Offsets;
 use crate::protocol::types::configuration;
@@ -82,7 +82,7 @@ fn wall_offset_ms(wall_ms: u64, now: Now) -> i64 {
 /// This node's clock over time, and the others' beside it.
 #[derive(Debug, Default)]
 pub(super) struct ClockWatch {
-    pub(super) past: Past,
+    pub(super) history: ClockHistory,
     pub(super) clocks: Clocks,
     pub(super) offsets: Offsets,
 }

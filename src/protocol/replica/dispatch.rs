@@ -6,7 +6,7 @@ use rand::RngExt;
 
 use crate::protocol::keys::outbox::Way;
 use crate::protocol::keys::resident::{Fetched, Waiting};
-use crate::protocol::register::acceptor::{self, Terms, Verdict};
+use crate::protocol::register::acceptor::{self, AcceptorBounds, Verdict};
 use crate::protocol::replica::Replica;
 use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::configuration;
@@ -38,7 +38,7 @@ impl Replica {
         let Some(configuration) = self.identity.configuration.clone() else {
             // Somebody has a configuration that this node does not: R1, newer.
             if envelope.epoch > 0 {
-                if let Some(bootstrap) = &mut self.identity.bootstrap {
+                if let Some(bootstrap) = &mut self.identity.formation {
                     bootstrap.heard_cluster(now, cluster);
                 }
                 self.ask_configuration(now, &envelope);
@@ -211,7 +211,7 @@ impl Replica {
                 Waiting::Peer(_) => self.counters.overflow += 1,
                 Waiting::Operation(pending) => self.answer_busy(pending),
                 // Looked at again when it is overdue.
-                Waiting::Copy(_) | Waiting::Mend | Waiting::Look | Waiting::Work(..) => {}
+                Waiting::Copy(_) | Waiting::Mend | Waiting::Look | Waiting::KeyWork(..) => {}
             },
         }
     }
@@ -298,8 +298,8 @@ impl Replica {
             && verdict == Verdict::Granted
         {
             match record.value {
-                None => self.note_grave(key),
-                Some(_) => self.forget_grave(key),
+                None => self.note_tombstone(key),
+                Some(_) => self.forget_tombstone(key),
             }
         }
         if let (Message::Copy(m), Verdict::Repeated) = (&message, verdict) {
@@ -327,8 +327,8 @@ impl Replica {
         self.keys.outbox.note_chosen(key, ballot);
     }
 
-    pub(super) fn terms(&self) -> Terms {
-        Terms {
+    pub(super) fn terms(&self) -> AcceptorBounds {
+        AcceptorBounds {
             base: self
                 .identity
                 .configuration
@@ -458,7 +458,7 @@ fn is_under_floor(vote: Option<&AcceptorState>) -> bool {
 }
 
 /// R2: where a record is told, no floor is, so that it need not wait for the floor to be durable.
-fn floor_told(vote: Option<&AcceptorState>, terms: Terms) -> Ballot {
+fn floor_told(vote: Option<&AcceptorState>, terms: AcceptorBounds) -> Ballot {
     match is_under_floor(vote) {
         true => terms.floor,
         false => Ballot::ZERO,
@@ -469,7 +469,7 @@ fn floor_told(vote: Option<&AcceptorState>, terms: Terms) -> Ballot {
 fn answer(
     state: &mut Option<AcceptorState>,
     question: &Message,
-    terms: Terms,
+    terms: AcceptorBounds,
 ) -> (Verdict, Message) {
     match question {
         Message::Prepare(Prepare { ballot, .. }) => {
@@ -540,10 +540,10 @@ mod tests {
     /// E5: what an earlier life accepted is told to nobody who asks.
     #[test]
     fn state_of_an_earlier_life_is_not_told() {
-        let terms = Terms {
+        let terms = AcceptorBounds {
             floor: Ballot::new(7, 2),
             life: 3,
-            ..Terms::default()
+            ..AcceptorBounds::default()
         };
         let cache = AcceptorState {
             promised: Ballot::new(6, 1),

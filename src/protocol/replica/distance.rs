@@ -29,7 +29,7 @@ impl Replica {
             return;
         };
         let distance = |node: &NodeId| (self.view.links.least_rtt_us(*node), *node);
-        let mut nodes: Vec<(u64, NodeId)> = self.view.near.iter().map(distance).collect();
+        let mut nodes: Vec<(u64, NodeId)> = self.view.reachable.iter().map(distance).collect();
         nodes.sort_unstable();
         let mut reached = NodeSet::default();
         for (rtt_us, node) in &nodes {

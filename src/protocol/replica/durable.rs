@@ -6,7 +6,7 @@ use crate::protocol::replica::hung_disk::Oldest;
 use crate::protocol::types::message::Meta;
 
 #[derive(Debug)]
-pub(super) struct Durability {
+pub(super) struct DurableState {
     /// Beside the keys. Its configuration is in `NodeIdentity`.
     pub(super) meta: Meta,
     /// Ceilings on their way to the disk, by group.
@@ -25,9 +25,9 @@ pub(super) struct Durability {
     pub(super) oldest: Oldest,
 }
 
-impl Durability {
+impl DurableState {
     pub(super) fn new(meta: Meta) -> Self {
-        Durability {
+        DurableState {
             ceilings: VecDeque::new(),
             durable_ceiling: meta.ceiling,
             started_in: 0,

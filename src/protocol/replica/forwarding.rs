@@ -81,7 +81,7 @@ impl Replica {
             return;
         }
         // X1: the forwarder had heard that reading of this node's clock, so it was sent after that.
-        let told_us = self.watch.past.told_after_us(heard);
+        let told_us = self.watch.history.told_after_us(heard);
         let received_us = told_us.and_then(|at_us| at_us.checked_sub(waited_us));
         let pending = Pending {
             operation: Arc::new(operation),

@@ -3,13 +3,13 @@
 use kvclient::wire::{MemberAddress, MemberStatus, NodeStatus};
 use rand::RngExt;
 
-use crate::protocol::catchup::notices::Notices;
+use crate::protocol::catchup::pending_chosen::PendingChosen;
 use crate::protocol::keys::outbox::Way;
 use crate::protocol::register::coordinator::Coordinator;
 use crate::protocol::replica::Replica;
 use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::digest::Spread;
-use crate::protocol::types::limits::SURVEY_MS;
+use crate::protocol::types::limits::FORMATION_QUERY_MS;
 use crate::protocol::types::message::{Destination, Envelope, Event, Message, NodeId, Now, Output};
 use crate::protocol::types::record::Key;
 use crate::protocol::types::rules::rule;
@@ -50,7 +50,13 @@ impl Replica {
         self.tell_waits();
         self.tell_links(now);
         self.probe_links(now);
-        for node in self.catchup.notices.keys().copied().collect::<Vec<_>>() {
+        for node in self
+            .catchup
+            .pending_chosen
+            .keys()
+            .copied()
+            .collect::<Vec<_>>()
+        {
             self.flush_notices(node);
         }
         self.hand_off(now);
@@ -110,7 +116,7 @@ impl Replica {
         self.view.coordinators = able
             .filter(|n| !self.hangs(*n) || !rule!(X5_hung))
             .collect();
-        self.view.near = near;
+        self.view.reachable = near;
         self.look_at_distances();
         self.view.learners = self.joined_without_vote().collect();
         self.look_for_full();
@@ -120,7 +126,7 @@ impl Replica {
                 Event::QuorumGained
             } else {
                 Event::QuorumLost {
-                    heard: self.view.near.clone(),
+                    heard: self.view.reachable.clone(),
                 }
             };
             self.sending.outputs.push_back(Output::Event(event));
@@ -167,7 +173,7 @@ impl Replica {
         };
         let me = self.identity.node;
         for member in configuration.voters().filter(|m| m.node != me) {
-            let notices = self.catchup.notices.entry(member.node).or_default();
+            let notices = self.catchup.pending_chosen.entry(member.node).or_default();
             if let Some(full) = notices.push(key, ballot) {
                 let envelope = self.envelope(member.node, 0, full.into());
                 self.dispatch(envelope, Way::Usual);
@@ -176,14 +182,19 @@ impl Replica {
     }
 
     fn flush_notices(&mut self, node: NodeId) {
-        if let Some(chosen) = self.catchup.notices.get_mut(&node).and_then(Notices::take) {
+        if let Some(chosen) = self
+            .catchup
+            .pending_chosen
+            .get_mut(&node)
+            .and_then(PendingChosen::take)
+        {
             let envelope = self.envelope(node, 0, chosen.into());
             self.dispatch(envelope, Way::Usual);
         }
     }
 
     fn survey(&mut self, now: Now) {
-        let Some(bootstrap) = &self.identity.bootstrap else {
+        let Some(bootstrap) = &self.identity.formation else {
             return;
         };
         let questions = bootstrap.questions(now);
@@ -192,7 +203,7 @@ impl Replica {
             return;
         }
         self.timers
-            .set(now.mono_us + SURVEY_MS * 1_000, Timer::Survey);
+            .set(now.mono_us + FORMATION_QUERY_MS * 1_000, Timer::Survey);
         for (index, survey) in questions {
             let envelope = self.envelope(0, 0, survey.into());
             self.sending.outputs.push_back(Output::Send {
@@ -203,7 +214,7 @@ impl Replica {
     }
 
     pub(super) fn handle_survey(&mut self, now: Now, envelope: Envelope) {
-        let Some(bootstrap) = &mut self.identity.bootstrap else {
+        let Some(bootstrap) = &mut self.identity.formation else {
             // This node has state: who asks learns the configuration.
             if matches!(envelope.message, Message::Survey(_)) {
                 self.tell_configuration(now, &envelope);
@@ -242,7 +253,7 @@ impl Replica {
     fn form(&mut self, now: Now) {
         let cluster = self.random.random_range(1..=u64::MAX);
         let spread = Spread::new(self.random.random(), self.options.tuning.buckets);
-        let bootstrap = self.identity.bootstrap.as_ref();
+        let bootstrap = self.identity.formation.as_ref();
         let formed = bootstrap.and_then(|b| b.form(now, cluster, spread));
         let Some(configuration) = formed else { return };
         self.install(now, configuration);
@@ -275,7 +286,7 @@ impl Replica {
         let members = voters.map(|m| MemberStatus {
             node: m.node,
             address: m.address.clone(),
-            heard: self.view.near.contains(&m.node),
+            heard: self.view.reachable.contains(&m.node),
             incarnation: m.incarnation,
         });
         let others = configuration
@@ -310,7 +321,7 @@ impl Replica {
             digest: self.keys.digests.total(),
             clock_clamped: self.clock.is_clamped(),
             links: self.links_status(now),
-            component: self.view.near.clone(),
+            component: self.view.reachable.clone(),
             routes: self.view.links.routes(),
             messages_sent: self.sending.messages_sent,
             messages_relayed: self.sending.messages_relayed,

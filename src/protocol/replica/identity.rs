@@ -22,7 +22,7 @@ pub(super) struct NodeIdentity {
     /// Since when the configuration says other addresses than those.
     pub(super) readdressed_since_us: Option<u64>,
     /// Until there is a configuration.
-    pub(super) bootstrap: Option<Bootstrap>,
+    pub(super) formation: Option<Bootstrap>,
 }
 
 impl NodeIdentity {
@@ -30,7 +30,7 @@ impl NodeIdentity {
     pub(super) fn new(
         incarnation: Incarnation,
         readdressed: Vec<Readdressed>,
-        bootstrap: Option<Bootstrap>,
+        formation: Option<Bootstrap>,
     ) -> Self {
         NodeIdentity {
             incarnation,
@@ -40,7 +40,7 @@ impl NodeIdentity {
             agreed: None,
             readdressed,
             readdressed_since_us: None,
-            bootstrap,
+            formation,
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::protocol::types::message::{ClientReply, Endpoint, NodeId, Now};
 
 /// What was given out since the turn began.
 #[derive(Debug, Default)]
-pub struct Turn {
+pub struct IterationBudget {
     /// Answers with the digests of all buckets, by who asked.
     digests: BTreeMap<NodeId, usize>,
     /// This node's status, once somebody has asked.
@@ -23,12 +23,12 @@ pub struct Turn {
 
 impl Replica {
     pub(super) fn end_turn(&mut self) {
-        self.turn = Turn::default();
+        self.iteration = IterationBudget::default();
     }
 
     /// Whether that node gets one more answer to `DigestsAsked`; it asks for what is left out again.
     pub(super) fn may_tell_digests(&mut self, to: NodeId) -> bool {
-        let told = self.turn.digests.entry(to).or_default();
+        let told = self.iteration.digests.entry(to).or_default();
         *told += 1;
         let may = *told <= DIGESTS_PER_TURN_MAX;
         self.counters.overflow += u64::from(!may);
@@ -37,13 +37,13 @@ impl Replica {
 
     /// To one client once; the client asks again for an answer that it did not get.
     pub(super) fn tell_status(&mut self, now: Now, to: Endpoint, attempt: u64) {
-        if !self.turn.told_status.insert(to) {
+        if !self.iteration.told_status.insert(to) {
             self.counters.overflow += 1;
             return;
         }
-        let made = self.turn.status.take();
+        let made = self.iteration.status.take();
         let status = made.unwrap_or_else(|| Box::new(self.status(now)));
-        self.turn.status = Some(status.clone());
+        self.iteration.status = Some(status.clone());
         self.reply(to, ClientReply::Status { attempt, status });
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::protocol::keys::outbox::Outbox;
 use crate::protocol::keys::resident::{Bounds, Cache};
 use crate::protocol::register::coordinator::Effect;
-use crate::protocol::replica::catchup::tombstones::Graves;
+use crate::protocol::replica::catchup::tombstones::Tombstones;
 use crate::protocol::types::digest::{Digests, Spread};
 use crate::protocol::types::message::{GroupNumber, RoundId};
 use crate::protocol::types::record::Key;
@@ -17,7 +17,7 @@ pub(super) struct Keys {
     pub(super) digests: Digests,
     pub(super) outbox: Outbox,
     /// Tombstones that are held.
-    pub(super) graves: Graves,
+    pub(super) tombstones: Tombstones,
     /// The key of each open round.
     pub(super) rounds: HashMap<RoundId, Key, foldhash::fast::RandomState>,
     pub(super) effects: Vec<Effect>,
@@ -37,7 +37,7 @@ impl Keys {
             cache: Cache::new(bounds),
             digests,
             outbox: Outbox::new(group),
-            graves: Graves::new(spread),
+            tombstones: Tombstones::new(spread),
             rounds: HashMap::default(),
             effects: Vec::new(),
             marks_due: false,

@@ -31,8 +31,8 @@ use rand::rngs::StdRng;
 use crate::protocol::clock::ballot_clock::BallotClock;
 use crate::protocol::keys::resident::Bounds;
 use crate::protocol::membership::formation::Bootstrap;
-use crate::protocol::replica::iteration::Turn;
-use crate::protocol::replica::membership::starts::Proof;
+use crate::protocol::replica::iteration::IterationBudget;
+use crate::protocol::replica::membership::starts::StartConfirmation;
 use crate::protocol::types::digest::{BUCKETS_MAX, Spread};
 use crate::protocol::types::limits::{MARKS_MAX, RETRY_HORIZON_MS};
 use crate::protocol::types::message::{
@@ -43,7 +43,7 @@ use crate::protocol::types::timings::Timings;
 
 use catchup::Catchup;
 use clocks::ClockWatch;
-use durable::Durability;
+use durable::DurableState;
 use forwarding::Forwarding;
 use full::Fullness;
 use identity::NodeIdentity;
@@ -143,13 +143,13 @@ pub struct Replica {
     random: StdRng,
     clock: BallotClock,
     timers: Timers,
-    turn: Turn,
+    iteration: IterationBudget,
     stopping: bool,
     counters: Counters,
     identity: NodeIdentity,
     view: View,
     keys: Keys,
-    durable: Durability,
+    durable: DurableState,
     requests: Requests,
     forwarding: Forwarding,
     space: Fullness,
@@ -179,7 +179,7 @@ impl Replica {
         let spread = configuration
             .as_ref()
             .map_or_else(Spread::default, |c| c.spread);
-        let proof = Proof::new(group, meta.starts, now);
+        let proof = StartConfirmation::new(group, meta.starts, now);
         let bootstrap = configuration.is_none().then(|| {
             let nonce = rand::RngExt::random(&mut random);
             let list = options.list.clone();
@@ -203,13 +203,13 @@ impl Replica {
             timings,
             random,
             timers: Timers::default(),
-            turn: Turn::default(),
+            iteration: IterationBudget::default(),
             stopping: false,
             counters: Counters::default(),
             identity: NodeIdentity::new(incarnation, readdressed, bootstrap),
             view: View::new(timings, now),
             keys: Keys::new(bounds, group, digests, spread),
-            durable: Durability::new(meta),
+            durable: DurableState::new(meta),
             requests: Requests::default(),
             forwarding: Forwarding::default(),
             space: Fullness::default(),
@@ -226,7 +226,7 @@ impl Replica {
             replica.find_splits();
         }
         replica.timers.set(now.mono_us, Timer::Heartbeat);
-        if replica.identity.bootstrap.is_some() {
+        if replica.identity.formation.is_some() {
             replica.timers.set(now.mono_us, Timer::Survey);
         }
         replica.keep_ceiling();
@@ -234,7 +234,7 @@ impl Replica {
     }
 
     pub fn handle_input(&mut self, now: Now, input: Input) {
-        self.watch.past.sample(now, self.clock.last());
+        self.watch.history.sample(now, self.clock.last());
         self.clock.pass(now);
         if self.has_ended() {
             return;
@@ -295,8 +295,9 @@ impl Replica {
             .cache
             .evict(is_full, |group| outbox.is_durable(group));
         let many = self.keys.outbox.marks() >= MARKS_MAX;
-        let marks =
-            std::mem::take(&mut self.keys.marks_due) || many || !self.catchup.lists.is_empty();
+        let marks = std::mem::take(&mut self.keys.marks_due)
+            || many
+            || !self.catchup.page_requests.is_empty();
         let Some(closed) = self.keys.outbox.close(marks) else {
             // What is still to be listed may wait for long: a turn ends without it.
             self.end_turn();
@@ -339,7 +340,7 @@ impl Replica {
 
     /// What is to be listed is asked for once all that changed so far was handed out.
     fn poll_list(&mut self) -> Option<Output> {
-        let (bucket, after) = self.catchup.lists.pop_front()?;
+        let (bucket, after) = self.catchup.page_requests.pop_front()?;
         Some(Output::List {
             bucket,
             after,

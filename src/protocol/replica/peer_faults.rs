@@ -14,7 +14,7 @@ const REPORT_WAITS: Waits = Waits {
 };
 
 #[derive(Debug, Default)]
-pub struct Hearsay {
+pub struct PeerFaults {
     /// The other cluster that was heard last, and when.
     other_cluster: Option<(u64, u64)>,
     others_reported: Backoff,
@@ -32,10 +32,10 @@ impl Replica {
         if other == 0 || own == 0 {
             return;
         }
-        self.reports.hearsay.other_cluster = Some((other, now.mono_us));
+        self.reports.peer_faults.other_cluster = Some((other, now.mono_us));
         if self
             .reports
-            .hearsay
+            .peer_faults
             .others_reported
             .is_due(now.mono_us, REPORT_WAITS)
         {
@@ -47,7 +47,7 @@ impl Replica {
     /// The other cluster that still sends here; 0 for none.
     pub(super) fn other_cluster(&self) -> u64 {
         self.reports
-            .hearsay
+            .peer_faults
             .other_cluster
             .map_or(0, |(other, _)| other)
     }
@@ -56,7 +56,7 @@ impl Replica {
     pub(super) fn forget_other_cluster(&mut self, now: Now) {
         let kept_us = OTHER_CLUSTER_KEPT_MS * 1_000;
         self.reports
-            .hearsay
+            .peer_faults
             .other_cluster
             .take_if(|(_, heard_us)| now.mono_us >= *heard_us + kept_us);
     }
@@ -73,7 +73,7 @@ impl Replica {
         self.counters.contradictions += 1;
         if self
             .reports
-            .hearsay
+            .peer_faults
             .contradictions_reported
             .is_due(now.mono_us, REPORT_WAITS)
         {

@@ -2,7 +2,7 @@
 
 use crate::protocol::replica::Replica;
 use crate::protocol::replica::membership::vote::{Obstacle, addresses, hung_in_words};
-use crate::protocol::replica::peer_faults::Hearsay;
+use crate::protocol::replica::peer_faults::PeerFaults;
 use crate::protocol::types::message::{Configuration, Member, Now};
 use crate::protocol::types::quorum::NodeSet;
 
@@ -10,7 +10,7 @@ use crate::protocol::types::quorum::NodeSet;
 #[derive(Debug, Default)]
 pub(super) struct Reports {
     /// What other nodes sent that cannot be.
-    pub(super) hearsay: Hearsay,
+    pub(super) peer_faults: PeerFaults,
     /// What this node waits for, in words.
     pub(super) waits_for: String,
 }
@@ -18,7 +18,7 @@ pub(super) struct Reports {
 impl Replica {
     /// Empty when all is well.
     pub(super) fn waits_for_now(&self) -> String {
-        if let Some(bootstrap) = &self.identity.bootstrap {
+        if let Some(bootstrap) = &self.identity.formation {
             return bootstrap.waits_for();
         }
         let Some(configuration) = &self.identity.configuration else {
@@ -80,7 +80,7 @@ impl Replica {
             ));
         }
         let voters = self.identity.configuration.iter().flat_map(|c| c.voters());
-        let away = voters.filter(|m| !self.view.near.contains(&m.node));
+        let away = voters.filter(|m| !self.view.reachable.contains(&m.node));
         let away = away.map(|m| format!("{} ({})", m.node, m.address));
         let away: Vec<String> = away.collect();
         if let Some(configuration) = self.identity.configuration.as_deref() {
@@ -143,10 +143,14 @@ impl Replica {
             );
         }
         let silent = silent.iter().map(|m| m.node);
-        let to_come: NodeSet = self.view.near.iter().copied().chain(silent).collect();
+        let to_come: NodeSet = self.view.reachable.iter().copied().chain(silent).collect();
         if !configuration.has_quorum(&to_come) {
             // Whoever forgot can't be counted, so this does not mend itself.
-            let left = self.view.near.iter().filter(|node| !self.hangs(**node));
+            let left = self
+                .view
+                .reachable
+                .iter()
+                .filter(|node| !self.hangs(**node));
             let left: Vec<String> = left.map(u8::to_string).collect();
             let left = left.join(" ");
             words += &match (left.is_empty(), is_forced) {

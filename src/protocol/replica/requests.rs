@@ -97,13 +97,13 @@ impl Replica {
         attempt: u64,
     ) -> bool {
         let admission = self.requests.sessions.admit(from, token, client, attempt);
-        if admission != Admission::Fresh {
+        if admission != Admission::RowFreshness {
             self.counters.repeated += 1;
         }
         if admission == Admission::NoSession {
             self.reply(from, ClientReply::NoSession(NoSession { token, attempt }));
         }
-        admission == Admission::Fresh
+        admission == Admission::RowFreshness
     }
 
     fn handle_request(&mut self, now: Now, from: Endpoint, request: Request) {
@@ -218,7 +218,7 @@ impl Replica {
 
     /// X5: `no quorum`, of an operation that was not sent in an Accept, nor forwarded.
     pub(super) fn refuse(&mut self, pending: Pending) {
-        let reached = self.view.near.clone();
+        let reached = self.view.reachable.clone();
         if pending.sent {
             self.drop_operation(pending, false);
         } else {

@@ -21,7 +21,7 @@ impl Replica {
                 Waiting::Operation(pending) => self.run_here(now, key.clone(), pending),
                 Waiting::Mend => self.mend(now, key),
                 Waiting::Look => {}
-                Waiting::Work(_, work) => self.work_on(now, key, work),
+                Waiting::KeyWork(_, work) => self.work_on(now, key, work),
                 Waiting::Copy(node) => {
                     self.copy_key(now, node, key);
                 }
@@ -85,7 +85,7 @@ impl Replica {
             hears_quorum: self.view.hears_quorum,
             retry_horizon_ms: self.options.tuning.retry_horizon_ms,
             is_full: self.space.cluster_full.is_some(),
-            near: &self.view.near,
+            near: &self.view.reachable,
             coordinators: &self.view.coordinators,
             effects: &mut effects,
         };

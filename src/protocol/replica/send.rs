@@ -147,7 +147,7 @@ impl Replica {
             incarnation: self.identity.incarnation,
             boot: self.options.boot,
             starts: self.starts_told(),
-            found: self.membership.proof.found,
+            found: self.membership.confirmation.found,
             synced: self.keys.outbox.synced(),
             clock: self.clock.tick(now),
             wall_ms: now.wall_ms.min(to_ms(READING_MAX)),

@@ -22,7 +22,7 @@ pub(super) struct View {
     /// In which epoch other nodes were heard last.
     pub(super) epochs: Epochs,
     /// Voters that reach this node and are reached by it, this one first, then by their distance.
-    pub(super) near: Vec<NodeId>,
+    pub(super) reachable: Vec<NodeId>,
     /// Those of them whose disks work, which is where operations are forwarded.
     pub(super) coordinators: Vec<NodeId>,
     pub(super) distances: Distances,
@@ -53,7 +53,7 @@ impl View {
             hears_quorum: false,
             quorum_us: 0,
             epochs: Epochs::default(),
-            near: Vec::new(),
+            reachable: Vec::new(),
             coordinators: Vec::new(),
             distances: Distances::default(),
             learners: Vec::new(),

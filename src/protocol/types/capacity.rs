@@ -1,4 +1,4 @@
-//! Room in a message: what a list may take is bounded by its encoded size, so that each message fits a
+//! MessageCapacity in a message: what a list may take is bounded by its encoded size, so that each message fits a
 //! datagram whatever its items are.
 
 use kvclient::wire;
@@ -8,17 +8,17 @@ use crate::protocol::types::limits::LIST_SIZE_MAX;
 
 /// What is left for a list that is being made.
 #[derive(Debug)]
-pub struct Room {
+pub struct MessageCapacity {
     items_left: usize,
     size_left: usize,
     /// An item's encoding, to measure it.
     scratch: Vec<u8>,
 }
 
-impl Room {
+impl MessageCapacity {
     /// For at most so many items.
     pub fn new(items_max: usize) -> Self {
-        Room {
+        MessageCapacity {
             items_left: items_max,
             size_left: LIST_SIZE_MAX,
             scratch: Vec::new(),
@@ -45,10 +45,10 @@ mod tests {
 
     #[test]
     fn a_list_is_bounded_by_the_number_of_its_items_and_by_their_size() {
-        let mut room = Room::new(3);
+        let mut room = MessageCapacity::new(3);
         assert!(room.take(&1u64) && room.take(&1u64) && room.take(&1u64));
         assert!(!room.take(&1u64), "by number");
-        let mut room = Room::new(usize::MAX);
+        let mut room = MessageCapacity::new(usize::MAX);
         let mut list = Vec::new();
         while room.take(&u64::MAX) {
             list.push(u64::MAX);

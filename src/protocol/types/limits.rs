@@ -22,7 +22,7 @@ pub const SKEW_MAX_MS_DEFAULT: u64 = 60_000;
 pub const BIRTH_SLACK_MS: u64 = 1_000;
 /// B5: what another node tells is followed up to this far above it. More than for births, so that what
 /// a client brought one node to is followed by the others.
-pub const HEARSAY_SLACK_MS: u64 = 60_000;
+pub const RECEIVED_SLACK_MS: u64 = 60_000;
 /// B5: a member that stays beyond that is followed after so long ...
 pub const FOLLOW_AFTER_MS: u64 = 2_000;
 /// ... up to this far above the latest that a wall clock is believed.
@@ -59,7 +59,7 @@ pub const FORWARD_WAIT_MS: u64 = 30;
 /// Automatic removal leaves so many members.
 pub const MEMBERS_KEPT: usize = 3;
 /// A removed node must have been there without a break for so long before it is admitted again, ...
-pub const STEADY_MS: u64 = 1_000;
+pub const READMISSION_DELAY_MS: u64 = 1_000;
 /// ... doubled at each further removal up to this, ...
 pub const STEADY_MAX_MS: u64 = 60_000;
 /// ... until this much time has passed without one.
@@ -67,14 +67,14 @@ pub const REMOVALS_FORGOTTEN_MS: u64 = 600_000;
 /// A learner that was not heard to ask for so long asks no more.
 pub const ADMISSION_ASKED_MS: u64 = 500;
 /// How long each member leaves a change to the ones before it.
-pub const CHANGE_PATIENCE_MS: u64 = 300;
+pub const CHANGE_STAGGER_MS: u64 = 300;
 /// Digests are compared so often before single buckets are looked at: most of what differs was under
 /// way at that moment.
 pub const SEAL_PASSES: u32 = 3;
 /// Buckets whose entries are compared at a time.
 pub const SEAL_BUCKETS_MAX: usize = 64;
 /// Keys whose rounds are not through after so long are looked at anew.
-pub const SEAL_ANEW_MS: u64 = 1_000;
+pub const EVIDENCE_RETRY_MS: u64 = 1_000;
 /// A forced configuration's base is above the clock by so much, for what is still under way.
 pub const FORCED_BASE_MS: u64 = 1_000;
 /// Forces that a configuration remembers; then there can be no more.
@@ -83,7 +83,7 @@ pub const FORCES_MAX: usize = 100;
 /// it does not hear.
 pub const CONFIGURATION_LOOK_MS: u64 = 1_000;
 /// Before the first configuration: how often the listed nodes are asked.
-pub const SURVEY_MS: u64 = 100;
+pub const FORMATION_QUERY_MS: u64 = 100;
 /// ... and how long one that may form a cluster without all of them waits for another one to be heard.
 pub const BOOTSTRAP_WAIT_MS: u64 = 3_000;
 
@@ -201,7 +201,7 @@ pub const BUCKETS_PURGED_IDLE: usize = 128;
 /// ... and while operations are under way.
 pub const BUCKETS_PURGED_BUSY: usize = 16;
 /// Tombstones that hold text operations whose age is kept in mind; more wait for their turn.
-pub const TEXT_GRAVES_MAX: usize = 16_384;
+pub const TEXT_TOMBSTONES_MAX: usize = 16_384;
 /// Nothing is purged while a member differs in more buckets than this at two looks: what it lacks would be
 /// below its floor, and would need a round for each key.
 pub const PURGE_DIFFERING_MAX: usize = 512;
@@ -248,7 +248,7 @@ pub const DIGESTS_PER_TURN_MAX: usize = 3;
 pub const HELD_BUCKETS_SIZE_MAX: usize = 16 << 20;
 /// Marks of chosen records that wait for a group to take them along; more are written by themselves.
 pub const MARKS_MAX: usize = 16_384;
-/// Notices of chosen ballots in one message.
+/// PendingChosen of chosen ballots in one message.
 pub const CHOSEN_PER_MESSAGE_MAX: usize = 256;
 
 /// What a record may take on the way: whatever message carries it fits a datagram, with the largest key.
@@ -271,6 +271,6 @@ const _: () = assert!(CEILING_LOW_WATER_MS < CEILING_STEP_MS);
 const _: () = assert!(LIST_SIZE_MAX + KEY_SIZE_MAX + 1_024 <= DATAGRAM_SIZE_MAX);
 /// A list has room for an item of any size.
 const _: () = assert!(KEY_SIZE_MAX + 64 <= LIST_SIZE_MAX);
-const _: () = assert!(10 * BIRTH_SLACK_MS <= HEARSAY_SLACK_MS);
+const _: () = assert!(10 * BIRTH_SLACK_MS <= RECEIVED_SLACK_MS);
 /// A record has room for the largest value and table.
 const _: () = assert!(VALUE_SIZE_MAX + APPLIED_SIZE_MAX + RECORD_OVERHEAD_SIZE <= RECORD_SIZE_MAX);

@@ -98,7 +98,7 @@ pub struct Record {
     pub version: Version,
     /// Wall-clock milliseconds after which the key is absent; not set by any operation yet.
     pub expiry_ms: Option<u64>,
-    /// Room for a transaction's intent; not set by any operation yet.
+    /// MessageCapacity for a transaction's intent; not set by any operation yet.
     pub intent: Option<Bytes>,
     pub applied: Applied,
 }

@@ -4,9 +4,10 @@
 use std::ops::RangeInclusive;
 
 use crate::protocol::types::limits::{
-    ADMISSION_ASKED_MS, CHANGE_PATIENCE_MS, CONFIGURATION_LOOK_MS, DISK_HUNG_MS_DEFAULT,
+    ADMISSION_ASKED_MS, CHANGE_STAGGER_MS, CONFIGURATION_LOOK_MS, DISK_HUNG_MS_DEFAULT,
     FOLLOW_AFTER_MS, LINK_HOLD_MAX_MS, LINK_QUIET_MS, MARKS_MS, NODES_MAX, PROOF_OVERDUE_MS,
-    PULL_RETRY_MS, PULL_TRIES_MIN, QUORUM_LOST_MS, ROW_STALE_MS, SOURCE_GONE_MS, STEADY_MS,
+    PULL_RETRY_MS, PULL_TRIES_MIN, QUORUM_LOST_MS, READMISSION_DELAY_MS, ROW_STALE_MS,
+    SOURCE_GONE_MS,
 };
 
 /// What the setting may be.
@@ -101,8 +102,8 @@ impl Timings {
             row_gone_ms: row_stale_ms.saturating_mul(NODES_MAX as u64),
             quorum_lost_ms: QUORUM_LOST_MS.max(beats(2)),
             admission_asked_ms: ADMISSION_ASKED_MS.max(link_down_ms.saturating_add(beats(2))),
-            steady_ms: STEADY_MS.max(beats(3)),
-            change_patience_ms: CHANGE_PATIENCE_MS.max(beats(2)),
+            steady_ms: READMISSION_DELAY_MS.max(beats(3)),
+            change_patience_ms: CHANGE_STAGGER_MS.max(beats(2)),
             source_gone_ms,
             proof_ms,
             proof_alone_ms: proof_ms.saturating_add(CONFIGURATION_LOOK_MS),

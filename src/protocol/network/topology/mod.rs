@@ -13,14 +13,14 @@ use std::collections::BTreeMap;
 use kvclient::clock::Reading;
 use kvclient::wire::Full;
 
-use crate::protocol::network::freshness::Fresh;
+use crate::protocol::network::freshness::RowFreshness;
 use crate::protocol::network::link::Link;
 use crate::protocol::types::message::{Heartbeat, Incarnation, NodeId, Now, Row};
 use crate::protocol::types::timings::Timings;
 
 /// What another node told of itself and its links.
 #[derive(Debug, Clone)]
-struct Told {
+struct KnownRow {
     row: Row,
     came_us: u64,
     /// Its wall clock less this node's monotonic clock, in milliseconds.
@@ -29,9 +29,9 @@ struct Told {
     doubted: bool,
 }
 
-impl Told {
+impl KnownRow {
     fn new(row: Row, now: Now) -> Self {
-        Told {
+        KnownRow {
             wall_offset_ms: row.wall_ms as i64 - (now.mono_us / 1_000) as i64,
             came_us: now.mono_us,
             doubted: false,
@@ -73,11 +73,11 @@ pub struct Links {
     /// The other nodes of the configuration, in order; there is a link from each of them.
     others: BTreeMap<NodeId, Link>,
     /// By whatever way it came.
-    told: BTreeMap<NodeId, Told>,
+    told: BTreeMap<NodeId, KnownRow>,
     /// What came in their own heartbeats.
-    told_straight: BTreeMap<NodeId, Told>,
+    told_straight: BTreeMap<NodeId, KnownRow>,
     /// Which rows that others pass on are news.
-    fresh: Fresh,
+    fresh: RowFreshness,
     paths: BTreeMap<NodeId, Path>,
     /// The nodes that reach this one over any path.
     back: Vec<NodeId>,
@@ -93,7 +93,7 @@ impl Links {
             others: BTreeMap::new(),
             told: BTreeMap::new(),
             told_straight: BTreeMap::new(),
-            fresh: Fresh::default(),
+            fresh: RowFreshness::default(),
             paths: BTreeMap::new(),
             back: Vec::new(),
             news: false,
@@ -144,7 +144,7 @@ impl Links {
         let mut changed = false;
         for row in rows {
             let straight = row.node == neighbour;
-            let mut told = Told::new(row, now);
+            let mut told = KnownRow::new(row, now);
             told.doubted = !straight && !is_believable(&told.row);
             if straight {
                 self.note_straight(&told);
@@ -157,7 +157,7 @@ impl Links {
         }
     }
 
-    fn note_straight(&mut self, told: &Told) {
+    fn note_straight(&mut self, told: &KnownRow) {
         let node = told.row.node;
         let known = self.told_straight.get(&node);
         let is_newer = known.is_none_or(|known| known.row.clock < told.row.clock);
@@ -167,7 +167,7 @@ impl Links {
     }
 
     /// Whether the row says anything new about which links work.
-    fn take(&mut self, told: Told, straight: bool) -> bool {
+    fn take(&mut self, told: KnownRow, straight: bool) -> bool {
         let node = told.row.node;
         if !self.others.contains_key(&node) || (told.doubted && self.is_heard_straight(node)) {
             return false;
@@ -251,7 +251,7 @@ impl Links {
         let theirs = self.told.get(&neighbour);
         let theirs = theirs.filter(|told| now.mono_us < told.came_us + self.timings.link_down_us());
         let stale_us = self.stale_us(now);
-        let unheard = |told: &&Told| {
+        let unheard = |told: &&KnownRow| {
             let node = told.row.node;
             let heard = theirs.is_some_and(|theirs| hears(&theirs.row, node, Grade::Up));
             node != neighbour && !heard && told.came_us >= stale_us
@@ -365,7 +365,7 @@ impl Links {
         self.told.get(&node).map(|told| told.row.incarnation)
     }
 
-    fn row(&self, node: NodeId, incarnation: Incarnation) -> Option<&Told> {
+    fn row(&self, node: NodeId, incarnation: Incarnation) -> Option<&KnownRow> {
         let told = self.told.get(&node);
         told.filter(|told| told.row.incarnation == incarnation)
     }

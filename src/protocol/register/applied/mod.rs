@@ -22,7 +22,7 @@ use table::{CLIENT_SIZE, LookUp, OPERATION_SIZE};
 
 /// What an operation came to in a proposal.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum ApplyVerdict {
     Answer(Outcome),
     /// X1: below its client's mark, or a text operation of too long ago; its client has moved on and
     /// wants no answer.
@@ -70,16 +70,16 @@ impl Proposal {
     }
 
     /// Runs one operation. `tried`: it may have been tried before (X2).
-    pub fn apply(&mut self, operation: &Operation, tried: bool) -> Verdict {
+    pub fn apply(&mut self, operation: &Operation, tried: bool) -> ApplyVerdict {
         if operation.action.is_read() {
-            return Verdict::Answer(self.read());
+            return ApplyVerdict::Answer(self.read());
         }
         match self.record.applied.look_up(operation, &self.moment) {
-            LookUp::BelowMark => return Verdict::Straggler,
-            LookUp::Found(outcome) => return Verdict::Answer(outcome),
-            LookUp::FromElsewhere => return Verdict::Answer(Outcome::Unknown),
-            LookUp::Forgotten(_) if tried => return Verdict::Answer(Outcome::Unknown),
-            LookUp::Forgotten(dropped) => return Verdict::Answer(Outcome::Remake { dropped }),
+            LookUp::BelowMark => return ApplyVerdict::Straggler,
+            LookUp::Found(outcome) => return ApplyVerdict::Answer(outcome),
+            LookUp::FromElsewhere => return ApplyVerdict::Answer(Outcome::Unknown),
+            LookUp::Forgotten(_) if tried => return ApplyVerdict::Answer(Outcome::Unknown),
+            LookUp::Forgotten(dropped) => return ApplyVerdict::Answer(Outcome::Remake { dropped }),
             LookUp::New => {}
         }
         if text_operation::is_text(operation.id.client) && rule!(X1_text) {
@@ -94,7 +94,7 @@ impl Proposal {
                 .applied
                 .has_room_for_text(size, max, &self.moment)
             {
-                return Verdict::Answer(Outcome::Busy);
+                return ApplyVerdict::Answer(Outcome::Busy);
             }
         }
         let outcome = self.execute(operation);
@@ -112,7 +112,7 @@ impl Proposal {
             }
             self.changed = true;
         }
-        Verdict::Answer(outcome)
+        ApplyVerdict::Answer(outcome)
     }
 
     /// The record to propose, and whether it differs from the one found.

@@ -36,7 +36,7 @@ fn at(now: Reading) -> Moment {
     }
 }
 
-fn over(record: &Record, operations: &[(&Operation, bool)]) -> (Record, Vec<Verdict>) {
+fn over(record: &Record, operations: &[(&Operation, bool)]) -> (Record, Vec<ApplyVerdict>) {
     over_at(record, at(NOW), operations)
 }
 
@@ -44,7 +44,7 @@ fn over_at(
     record: &Record,
     moment: Moment,
     operations: &[(&Operation, bool)],
-) -> (Record, Vec<Verdict>) {
+) -> (Record, Vec<ApplyVerdict>) {
     let ballot = Ballot::new(record.version / 256 + 10, 1);
     let mut proposal = Proposal::new(Some(record), ballot, moment, 0);
     let verdicts = operations
@@ -54,9 +54,9 @@ fn over_at(
     (proposal.finish().0, verdicts)
 }
 
-fn version_of(verdict: &Verdict) -> Version {
+fn version_of(verdict: &ApplyVerdict) -> Version {
     match verdict {
-        Verdict::Answer(Outcome::Written { version, .. }) => *version,
+        ApplyVerdict::Answer(Outcome::Written { version, .. }) => *version,
         other => panic!("not written: {other:?}"),
     }
 }
@@ -73,7 +73,7 @@ fn a_repeated_operation_is_answered_from_the_table() {
 fn below_the_mark_is_never_applied() {
     let (record, _) = over(&Record::default(), &[(&put(1, 5, 4, "a"), false)]);
     let (after, verdicts) = over(&record, &[(&put(1, 3, 1, "late"), true)]);
-    assert_eq!(verdicts, [Verdict::Straggler]);
+    assert_eq!(verdicts, [ApplyVerdict::Straggler]);
     assert_eq!(after.value, record.value);
 }
 
@@ -89,10 +89,10 @@ fn born_before_what_was_dropped_is_unknown_or_made_anew() {
             (&put(1, 8, 1, "a"), false),
         ],
     );
-    assert_eq!(verdicts[0], Verdict::Answer(Outcome::Unknown));
+    assert_eq!(verdicts[0], ApplyVerdict::Answer(Outcome::Unknown));
     assert_eq!(
         verdicts[1],
-        Verdict::Answer(Outcome::Remake { dropped: NOW + 7 })
+        ApplyVerdict::Answer(Outcome::Remake { dropped: NOW + 7 })
     );
     assert!(version_of(&verdicts[2]) > 0);
 }
@@ -151,7 +151,7 @@ fn a_round_that_changes_nothing_keeps_the_version() {
         version: record.version,
         old: current,
     };
-    assert_eq!(verdicts, [Verdict::Answer(conflict)]);
+    assert_eq!(verdicts, [ApplyVerdict::Answer(conflict)]);
 }
 
 #[test]
@@ -213,21 +213,21 @@ fn numbers_are_canonical_decimals() {
     ] {
         assert_eq!(
             add(&with(bad), 1),
-            Verdict::Answer(Outcome::NotANumber),
+            ApplyVerdict::Answer(Outcome::NotANumber),
             "{bad:?}"
         );
     }
     assert_eq!(
         add(&with("9223372036854775807"), 1),
-        Verdict::Answer(Outcome::Overflow)
+        ApplyVerdict::Answer(Outcome::Overflow)
     );
     assert_eq!(
         add(&with("-9223372036854775808"), -1),
-        Verdict::Answer(Outcome::Overflow)
+        ApplyVerdict::Answer(Outcome::Overflow)
     );
     assert!(matches!(
         add(&with("-5"), 3),
-        Verdict::Answer(Outcome::Written {
+        ApplyVerdict::Answer(Outcome::Written {
             number: Some(-2),
             ..
         })
@@ -241,8 +241,8 @@ fn old_values_are_kept_up_to_a_size() {
     let second = put(1, 2, 1, "b");
     let (record, first) = over(&record, &[(&second, false)]);
     let (_, again) = over(&record, &[(&second, true)]);
-    let old = |verdict: &Verdict| match verdict {
-        Verdict::Answer(Outcome::Written { old, .. }) => old.clone(),
+    let old = |verdict: &ApplyVerdict| match verdict {
+        ApplyVerdict::Answer(Outcome::Written { old, .. }) => old.clone(),
         other => panic!("{other:?}"),
     };
     assert_eq!(old(&first[0]), Old::Value(Bytes::from(long)));
@@ -305,7 +305,7 @@ fn a_put_over_what_its_caller_can_not_take_is_a_conflict_that_tells_no_value() {
             old,
             number: None,
         };
-        assert_eq!(verdicts, [Verdict::Answer(written)]);
+        assert_eq!(verdicts, [ApplyVerdict::Answer(written)]);
         assert_eq!(after.value.as_deref(), Some(&b"new"[..]));
     }
     for text in ["fiveb", "a]b", "["] {
@@ -315,7 +315,7 @@ fn a_put_over_what_its_caller_can_not_take_is_a_conflict_that_tells_no_value() {
             version: 7,
             old: Old::NotAsked,
         };
-        assert_eq!(verdicts, [Verdict::Answer(conflict.clone())]);
+        assert_eq!(verdicts, [ApplyVerdict::Answer(conflict.clone())]);
         assert_eq!((after.value, after.version), (record.value, 7));
         // X2: the conflict stands, whatever there is by then.
         let later = Record {
@@ -324,7 +324,7 @@ fn a_put_over_what_its_caller_can_not_take_is_a_conflict_that_tells_no_value() {
             ..Record::default()
         };
         let (_, again) = over(&later, &[(&put_over(1), true)]);
-        assert_eq!(again, [Verdict::Answer(conflict)]);
+        assert_eq!(again, [ApplyVerdict::Answer(conflict)]);
     }
     let (after, verdicts) = over(&Record::default(), &[(&put_over(1), false)]);
     assert!(version_of(&verdicts[0]) > 0 && after.value.is_some());
@@ -350,7 +350,7 @@ fn a_text_operation_stays_in_a_full_table_for_a_second() {
             .any(|c| c.client == first.id.client)
     );
     let (_, verdicts) = over_at(&full, late, &[(&first, true)]);
-    assert_eq!(verdicts, [Verdict::Answer(Outcome::Unknown)]);
+    assert_eq!(verdicts, [ApplyVerdict::Answer(Outcome::Unknown)]);
 }
 
 #[test]
@@ -361,7 +361,7 @@ fn text_operations_are_busy_at_half_of_the_table_and_others_never() {
         record.value = with_value(256).value;
         let one = text_put(done, u64::from(done), NOW + u64::from(done));
         let (after, verdicts) = over(&record, &[(&one, true)]);
-        if verdicts == [Verdict::Answer(Outcome::Busy)] {
+        if verdicts == [ApplyVerdict::Answer(Outcome::Busy)] {
             assert_eq!(after, record);
             break;
         }
@@ -416,7 +416,7 @@ fn the_same_words_from_elsewhere_are_not_run_while_they_may_be_a_retry() {
     let (record, _) = over(&with_value(5), &[(&text_put_from(1, 1, 7, NOW), true)]);
     for elsewhere in [text_put_from(2, 1, 7, NOW), text_put_from(1, 2, 7, NOW)] {
         let (after, verdicts) = over(&record, &[(&elsewhere, true)]);
-        assert_eq!(verdicts, [Verdict::Answer(Outcome::Unknown)]);
+        assert_eq!(verdicts, [ApplyVerdict::Answer(Outcome::Unknown)]);
         assert_eq!(after, record);
         let late = at(NOW + clock::from_ms(TEXT_KEPT_MS) + 1);
         let (_, verdicts) = over_at(&record, late, &[(&elsewhere, true)]);
@@ -436,17 +436,23 @@ fn a_table_without_room_does_not_grow() {
     let third = put(3, 3, 1, "c");
     for operation in [&second, &third] {
         let verdict = proposal.apply(operation, false);
-        assert!(matches!(verdict, Verdict::Answer(Outcome::Written { .. })));
+        assert!(matches!(
+            verdict,
+            ApplyVerdict::Answer(Outcome::Written { .. })
+        ));
     }
     let (after, changed) = proposal.finish();
     assert!(changed && after.applied.size() <= before.applied.size());
     let (_, verdicts) = over(&after, &[(&first, true), (&second, true)]);
-    assert_eq!(verdicts, [const { Verdict::Answer(Outcome::Unknown) }; 2]);
+    assert_eq!(
+        verdicts,
+        [const { ApplyVerdict::Answer(Outcome::Unknown) }; 2]
+    );
     // The last one is still answered for.
     let (_, verdicts) = over(&after, &[(&third, true)]);
     assert!(matches!(
         &verdicts[..],
-        [Verdict::Answer(Outcome::Written {
+        [ApplyVerdict::Answer(Outcome::Written {
             old: Old::Forgotten,
             ..
         })]

@@ -14,7 +14,7 @@ use rand::rngs::StdRng;
 
 use crate::protocol::clients::pending::Pending;
 use crate::protocol::clock::ballot_clock::BallotClock;
-use crate::protocol::register::applied::{Proposal, Verdict};
+use crate::protocol::register::applied::{ApplyVerdict, Proposal};
 use crate::protocol::register::read_round::ReadRound;
 use crate::protocol::types::ballot::{Ballot, Moment};
 use crate::protocol::types::latency::Pace;
@@ -129,7 +129,7 @@ pub fn preferred(key: &Key, coordinators: &[NodeId]) -> Option<NodeId> {
 
 /// R3: the right to the next ballot without a Prepare.
 #[derive(Debug, Clone)]
-struct Right {
+struct ShortRoundPermit {
     ballot: Ballot,
     record: Arc<Record>,
     epoch: Epoch,
@@ -148,7 +148,7 @@ enum Phase {
         accepted: NodeSet,
         record: Arc<Record>,
         /// One for each operation of the round.
-        verdicts: Vec<Verdict>,
+        verdicts: Vec<ApplyVerdict>,
     },
 }
 
@@ -172,7 +172,7 @@ pub struct Coordinator {
     pub(in crate::protocol) queue: VecDeque<Pending>,
     writing: Option<WriteRound>,
     pub(in crate::protocol) reading: Option<ReadRound>,
-    right: Option<Right>,
+    right: Option<ShortRoundPermit>,
     /// Since there was a text operation.
     text_seen: Option<Box<TextSeen>>,
     /// A read found what it may not finish by itself: the next round is a full one, whatever waits.
@@ -220,7 +220,7 @@ impl Coordinator {
         let stands = match &round.phase {
             Phase::Prepare { .. } => true,
             Phase::Accept { verdicts, .. } => {
-                matches!(&verdicts[place], Verdict::Answer(outcome) if outcome.is_in_record())
+                matches!(&verdicts[place], ApplyVerdict::Answer(outcome) if outcome.is_in_record())
             }
         };
         stands.then(|| &mut round.operations[place])
@@ -463,7 +463,7 @@ impl Coordinator {
         let mut verdicts = Vec::with_capacity(round.operations.len());
         for pending in &mut round.operations {
             verdicts.push(match pending.is_stale_text(context.now) {
-                true => Verdict::Straggler,
+                true => ApplyVerdict::Straggler,
                 false => proposal.apply(&pending.operation, pending.tried),
             });
             pending.sent = true;
@@ -544,7 +544,7 @@ impl Coordinator {
             seen.chosen(context.now.mono_us, newest_text);
         }
         let epoch = context.configuration.epoch;
-        self.right = Some(Right {
+        self.right = Some(ShortRoundPermit {
             ballot: round.ballot,
             record,
             epoch,
@@ -557,8 +557,8 @@ impl Coordinator {
         context.effects.push(Effect::Close(round.id));
         for (pending, verdict) in round.operations.into_iter().zip(verdicts) {
             match verdict {
-                Verdict::Answer(outcome) => context.answer(pending, outcome),
-                Verdict::Straggler => {
+                ApplyVerdict::Answer(outcome) => context.answer(pending, outcome),
+                ApplyVerdict::Straggler => {
                     context.effects.push(Effect::Drop {
                         pending,
                         straggler: true,
@@ -604,7 +604,7 @@ impl Coordinator {
             && !rule!(R3_doubt)
         {
             let epoch = context.configuration.epoch;
-            self.right = Some(Right {
+            self.right = Some(ShortRoundPermit {
                 ballot: round.ballot,
                 record,
                 epoch,

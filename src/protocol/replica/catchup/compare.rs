@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 
 use kvclient::wire::LearningStatus;
 
-use crate::protocol::catchup::comparison::{Comparing, Kind, Pass, Question};
-use crate::protocol::catchup::fetch::Pulls;
+use crate::protocol::catchup::comparison::{BucketQuestion, Comparing, Pass, PassKind};
+use crate::protocol::catchup::fetch::Fetches;
 use crate::protocol::keys::outbox::Way;
-use crate::protocol::keys::work::Work;
+use crate::protocol::keys::work::KeyWork;
 use crate::protocol::replica::Replica;
 use crate::protocol::replica::catchup::serve::Purpose;
 use crate::protocol::types::ballot::Ballot;
@@ -30,9 +30,9 @@ use crate::protocol::types::rules::rule;
 
 /// This node's part in comparing.
 #[derive(Debug, Default)]
-pub struct Sync {
+pub struct Comparisons {
     pass: Option<Pass>,
-    pub(in crate::protocol::replica) pulls: Pulls,
+    pub(in crate::protocol::replica) pulls: Fetches,
     passes: u64,
     next_us: u64,
     /// Passes that follow one another at once: something was missing, or a member has come.
@@ -57,9 +57,9 @@ impl Replica {
     /// R1: what was compared in another epoch counts no more. Who is there, and that much is missing, is not
     /// of an epoch.
     pub(in crate::protocol::replica) fn restart_sync(&mut self, now: Now) {
-        let before = std::mem::take(&mut self.catchup.sync);
+        let before = std::mem::take(&mut self.catchup.comparisons);
         let learns = !self.identity.votes;
-        self.catchup.sync = Sync {
+        self.catchup.comparisons = Comparisons {
             next_us: now.mono_us,
             copied: if learns { before.copied } else { 0 },
             listed: if learns { before.listed } else { 0 },
@@ -67,7 +67,7 @@ impl Replica {
             lately: before.lately,
             looked_us: before.looked_us,
             is_far_behind: before.is_far_behind,
-            ..Sync::default()
+            ..Comparisons::default()
         };
         self.catchup.copies.forget();
         self.restart_purge();
@@ -76,12 +76,12 @@ impl Replica {
     /// Whether a learner holds about what the members hold.
     pub(in crate::protocol::replica) fn has_learned(&self) -> bool {
         // X6: as a member it would keep the others from taking anything that grows.
-        self.catchup.sync.learned && self.space.full.is_none()
+        self.catchup.comparisons.learned && self.space.full.is_none()
     }
 
     /// From how many buckets on a learner will still ask for all that they hold.
     pub(in crate::protocol::replica) fn listed(&self) -> Bucket {
-        self.catchup.sync.listed
+        self.catchup.comparisons.listed
     }
 
     pub(in crate::protocol::replica) fn learning(&self) -> Option<LearningStatus> {
@@ -89,15 +89,15 @@ impl Replica {
             return None;
         }
         let buckets = self.keys.digests.spread().buckets();
-        let done = match &self.catchup.sync.pass {
-            _ if self.catchup.sync.learned => buckets,
+        let done = match &self.catchup.comparisons.pass {
+            _ if self.catchup.comparisons.learned => buckets,
             Some(pass) if !pass.asks() => buckets - pass.buckets_left(),
             _ => 0,
         };
         Some(LearningStatus {
             buckets_done: done as u64,
             buckets: buckets as u64,
-            keys_copied: self.catchup.sync.copied,
+            keys_copied: self.catchup.comparisons.copied,
         })
     }
 
@@ -106,13 +106,13 @@ impl Replica {
         if self.identity.node == 0 {
             return;
         }
-        let mut sources = self.view.near.clone();
+        let mut sources = self.view.reachable.clone();
         sources.retain(|node| *node != self.identity.node);
         sources.sort_unstable();
         self.see_who_is_there(now, &sources);
-        if let Some(pass) = &self.catchup.sync.pass {
+        if let Some(pass) = &self.catchup.comparisons.pass {
             let mut gone = pass.sources();
-            gone.retain(|node| !self.catchup.sync.lately.contains_key(node));
+            gone.retain(|node| !self.catchup.comparisons.lately.contains_key(node));
             for node in gone {
                 self.lose_source(node);
             }
@@ -120,7 +120,7 @@ impl Replica {
             self.look_again(now);
             self.advance_pass(now);
         } else if self.is_pass_due(now) && !sources.is_empty() {
-            let silent = std::mem::take(&mut self.catchup.sync.silent);
+            let silent = std::mem::take(&mut self.catchup.comparisons.silent);
             let mut answering = sources.clone();
             answering.retain(|node| !silent.contains(node));
             let all_silent = answering.is_empty();
@@ -135,51 +135,53 @@ impl Replica {
         let gone_ms = self.timings.source_gone_ms;
         let is_lately = |seen_us: &u64| now.mono_us < seen_us + gone_ms * 1_000;
         self.catchup
-            .sync
+            .comparisons
             .lately
             .retain(|_, seen_us| is_lately(seen_us));
-        let was_alone = self.catchup.sync.lately.is_empty();
+        let was_alone = self.catchup.comparisons.lately.is_empty();
         let mut has_come = false;
         for node in sources {
-            let seen_us = self.catchup.sync.lately.insert(*node, now.mono_us);
-            has_come |= seen_us.is_none_or(|seen_us| seen_us < self.catchup.sync.looked_us);
+            let seen_us = self.catchup.comparisons.lately.insert(*node, now.mono_us);
+            has_come |= seen_us.is_none_or(|seen_us| seen_us < self.catchup.comparisons.looked_us);
         }
-        self.catchup.sync.looked_us = now.mono_us;
+        self.catchup.comparisons.looked_us = now.mono_us;
         if !has_come {
             return;
         }
-        self.catchup.sync.hurried = sources.len();
-        self.catchup.sync.next_us = now.mono_us;
+        self.catchup.comparisons.hurried = sources.len();
+        self.catchup.comparisons.next_us = now.mono_us;
         if was_alone {
-            self.catchup.sync.is_far_behind = true;
+            self.catchup.comparisons.is_far_behind = true;
             // The others come, too; and what was compared before is old.
-            self.catchup.sync.next_us += SETTLE_MS * 1_000;
-            self.catchup.sync.pass = None;
-            self.catchup.sync.pulls = Pulls::default();
+            self.catchup.comparisons.next_us += SETTLE_MS * 1_000;
+            self.catchup.comparisons.pass = None;
+            self.catchup.comparisons.pulls = Fetches::default();
         }
     }
 
     fn is_pass_due(&self, now: Now) -> bool {
-        let waits =
-            self.identity.votes && self.requests.operations > 0 && self.catchup.sync.hurried == 0;
+        let waits = self.identity.votes
+            && self.requests.operations > 0
+            && self.catchup.comparisons.hurried == 0;
         let wait_ms = if waits {
             COMPARE_BUSY_MS - COMPARE_MS
         } else {
             0
         };
-        now.mono_us >= self.catchup.sync.next_us + wait_ms * 1_000
+        now.mono_us >= self.catchup.comparisons.next_us + wait_ms * 1_000
     }
 
     fn begin_pass(&mut self, now: Now, near: &[NodeId]) {
         let is_all_of_votes = self.keys.digests.is_all_of(self.durable.meta.life);
-        let is_bulk = !self.identity.votes || !is_all_of_votes || self.catchup.sync.is_far_behind;
-        let turn = self.catchup.sync.passes;
-        self.catchup.sync.passes += 1;
+        let is_bulk =
+            !self.identity.votes || !is_all_of_votes || self.catchup.comparisons.is_far_behind;
+        let turn = self.catchup.comparisons.passes;
+        self.catchup.comparisons.passes += 1;
         let (kind, sources) = match is_bulk {
-            true => (Kind::Bulk, near.to_vec()),
-            false => (Kind::Pair, vec![near[turn as usize % near.len()]]),
+            true => (PassKind::Bulk, near.to_vec()),
+            false => (PassKind::Pair, vec![near[turn as usize % near.len()]]),
         };
-        self.catchup.sync.pass = Some(Pass::new(
+        self.catchup.comparisons.pass = Some(Pass::new(
             now,
             kind,
             sources.clone(),
@@ -193,8 +195,8 @@ impl Replica {
 
     fn ask_digests(&mut self, now: Now, node: NodeId) {
         let round = self.clock.round_id(now);
-        let question = Question::new(now, round);
-        if let Some(pass) = &mut self.catchup.sync.pass {
+        let question = BucketQuestion::new(now, round);
+        if let Some(pass) = &mut self.catchup.comparisons.pass {
             pass.digests.insert(node, question);
             let total = self.total_asked_with();
             self.ask_for(node, round, DigestsAsked { total }.into());
@@ -203,8 +205,8 @@ impl Replica {
 
     /// Two members mostly hold the same: then one number tells it, where all digests take 32 KiB.
     fn total_asked_with(&self) -> Option<u64> {
-        let pass = self.catchup.sync.pass.as_ref();
-        let is_pair = pass.is_some_and(|pass| pass.kind == Kind::Pair);
+        let pass = self.catchup.comparisons.pass.as_ref();
+        let is_pair = pass.is_some_and(|pass| pass.kind == PassKind::Pair);
         is_pair.then(|| self.sums_told().fold(0, u64::wrapping_add))
     }
 
@@ -241,7 +243,7 @@ impl Replica {
         round: RoundId,
         total: u64,
     ) {
-        let pass = self.catchup.sync.pass.as_ref();
+        let pass = self.catchup.comparisons.pass.as_ref();
         let question = pass.and_then(|pass| pass.digests.get(&from));
         if question.is_none_or(|question| question.round != round) {
             return;
@@ -258,7 +260,7 @@ impl Replica {
     }
 
     fn handle_digests_told(&mut self, now: Now, from: NodeId, round: RoundId, told: &DigestsTold) {
-        let Some(mut pass) = self.catchup.sync.pass.take() else {
+        let Some(mut pass) = self.catchup.comparisons.pass.take() else {
             return;
         };
         let asked = pass.digests.get(&from).is_some_and(|q| q.round == round);
@@ -273,37 +275,37 @@ impl Replica {
                 at_first = before.len();
                 differ.retain(|bucket| before.binary_search(bucket).is_ok());
             }
-            if pass.kind == Kind::Pair && differ.is_empty() {
+            if pass.kind == PassKind::Pair && differ.is_empty() {
                 self.forget_hints(from, looked_before.is_none());
             }
             // Who differed in most and asks for copies is behind: listing all that it holds would only
             // hold it up.
             let source_is_behind = at_first > self.keys.digests.spread().buckets() / 2
                 && self.catchup.copies.is_asked_by(now, from);
-            if pass.kind == Kind::Pair && source_is_behind {
+            if pass.kind == PassKind::Pair && source_is_behind {
                 differ.clear();
             }
-            if pass.kind == Kind::Pair && looked_before.is_none() && !differ.is_empty() {
+            if pass.kind == PassKind::Pair && looked_before.is_none() && !differ.is_empty() {
                 pass.differed = Some((differ, now.mono_us + SETTLE_MS * 1_000));
             } else {
                 pass.add(differ.into_iter().map(|bucket| (bucket, from)));
             }
         }
-        self.catchup.sync.pass = Some(pass);
+        self.catchup.comparisons.pass = Some(pass);
         self.advance_pass(now);
     }
 
-    fn differs(&self, kind: Kind, bucket: Bucket, told: &DigestsTold) -> bool {
+    fn differs(&self, kind: PassKind, bucket: Bucket, told: &DigestsTold) -> bool {
         let all = self.keys.digests.of_all(bucket);
         let votes = self.keys.digests.of_life(self.durable.meta.life, bucket);
         let own = if self.identity.votes { votes } else { all };
-        let has_cached = self.identity.votes && kind == Kind::Bulk && all != votes;
+        let has_cached = self.identity.votes && kind == PassKind::Bulk && all != votes;
         told.sums.of(bucket) != own || has_cached
     }
 
     /// The second look at buckets that differed.
     fn look_again(&mut self, now: Now) {
-        let Some(pass) = &self.catchup.sync.pass else {
+        let Some(pass) = &self.catchup.comparisons.pass else {
             return;
         };
         let is_due = pass
@@ -323,16 +325,16 @@ impl Replica {
         if !self.identity.votes && self.space.full.is_some() {
             return;
         }
-        let Some(pass) = &mut self.catchup.sync.pass else {
+        let Some(pass) = &mut self.catchup.comparisons.pass else {
             return;
         };
         let mut asked = Vec::new();
         while pass.comparing.len() < BUCKETS_COMPARED_MAX
-            && self.catchup.sync.pulls.has_room()
+            && self.catchup.comparisons.pulls.has_room()
             && let Some((bucket, source)) = pass.todo.pop_front()
         {
             let round = self.clock.round_id(now);
-            let question = Question::new(now, round);
+            let question = BucketQuestion::new(now, round);
             let comparing = Comparing {
                 source,
                 after: None,
@@ -344,17 +346,18 @@ impl Replica {
             asked.push((bucket, source, round));
         }
         if !self.identity.votes && !pass.asks() {
-            self.catchup.sync.listed = self.catchup.sync.listed.max(pass.first_left());
+            self.catchup.comparisons.listed =
+                self.catchup.comparisons.listed.max(pass.first_left());
         }
         let is_over = !pass.asks() && pass.buckets_left() == 0;
         for (bucket, source, round) in asked {
             let after = None;
             self.ask_for(source, round, BucketAsked { bucket, after }.into());
         }
-        for (source, keys) in self.catchup.sync.pulls.fill(now) {
+        for (source, keys) in self.catchup.comparisons.pulls.fill(now) {
             self.ask_copies(now, source, keys);
         }
-        if is_over && self.catchup.sync.pulls.is_empty() {
+        if is_over && self.catchup.comparisons.pulls.is_empty() {
             self.end_pass(now);
         }
     }
@@ -365,33 +368,34 @@ impl Replica {
     }
 
     fn end_pass(&mut self, now: Now) {
-        let Some(pass) = self.catchup.sync.pass.take() else {
+        let Some(pass) = self.catchup.comparisons.pass.take() else {
             return;
         };
         let few = pass.missing <= LEARNED_MISSING_MAX;
-        self.catchup.sync.whole = if pass.is_whole() {
-            self.catchup.sync.whole + 1
+        self.catchup.comparisons.whole = if pass.is_whole() {
+            self.catchup.comparisons.whole + 1
         } else {
             0
         };
-        let is_enough = pass.is_whole() && (few || self.catchup.sync.whole >= LEARNED_PASSES);
-        self.catchup.sync.learned |= !self.identity.votes && is_enough;
-        self.catchup.sync.is_far_behind = pass.missing > FAR_BEHIND_MISSING_MIN;
+        let is_enough =
+            pass.is_whole() && (few || self.catchup.comparisons.whole >= LEARNED_PASSES);
+        self.catchup.comparisons.learned |= !self.identity.votes && is_enough;
+        self.catchup.comparisons.is_far_behind = pass.missing > FAR_BEHIND_MISSING_MIN;
         let is_behind = pass.missing > BEHIND_MISSING_MIN || pass.is_cut_short;
-        self.catchup.sync.hurried = match (pass.kind, is_behind) {
+        self.catchup.comparisons.hurried = match (pass.kind, is_behind) {
             // Who had nothing that counts, or missed much, compares with each member by itself next.
-            (Kind::Bulk, _) if self.identity.votes => self.catchup.sync.lately.len(),
-            (Kind::Bulk, true) if !self.catchup.sync.learned => 1,
-            (Kind::Bulk, _) => 0,
-            (Kind::Pair, true) => self.catchup.sync.lately.len(),
-            (Kind::Pair, false) => self.catchup.sync.hurried.saturating_sub(1),
+            (PassKind::Bulk, _) if self.identity.votes => self.catchup.comparisons.lately.len(),
+            (PassKind::Bulk, true) if !self.catchup.comparisons.learned => 1,
+            (PassKind::Bulk, _) => 0,
+            (PassKind::Pair, true) => self.catchup.comparisons.lately.len(),
+            (PassKind::Pair, false) => self.catchup.comparisons.hurried.saturating_sub(1),
         };
-        let wait_ms = if self.catchup.sync.hurried > 0 {
+        let wait_ms = if self.catchup.comparisons.hurried > 0 {
             0
         } else {
             COMPARE_MS
         };
-        self.catchup.sync.next_us = now.mono_us.max(pass.began_us + wait_ms * 1_000);
+        self.catchup.comparisons.next_us = now.mono_us.max(pass.began_us + wait_ms * 1_000);
     }
 
     /// Asks again what was not answered. Who tells nothing of its buckets is asked for nothing more in
@@ -400,13 +404,14 @@ impl Replica {
         let tries_max = self.timings.pull_tries_max;
         let wait_us = self.answer_wait_us(PULL_RETRY_MS);
         let total = self.total_asked_with();
-        let Some(pass) = &mut self.catchup.sync.pass else {
+        let Some(pass) = &mut self.catchup.comparisons.pass else {
             return;
         };
         let mut silent = Vec::new();
         let mut again: Vec<(NodeId, RoundId, Message)> = Vec::new();
         let mut listed = Vec::new();
-        let overdue = |(_, question): &(&NodeId, &mut Question)| question.is_overdue(now, wait_us);
+        let overdue =
+            |(_, question): &(&NodeId, &mut BucketQuestion)| question.is_overdue(now, wait_us);
         for (node, question) in pass.digests.iter_mut().filter(overdue) {
             match question.ask_again(now, tries_max) {
                 true => again.push((*node, question.round, DigestsAsked { total }.into())),
@@ -432,15 +437,19 @@ impl Replica {
         for node in &silent {
             self.lose_source(*node);
         }
-        self.catchup.sync.silent.extend(silent);
+        self.catchup.comparisons.silent.extend(silent);
         for (bucket, after) in listed {
             self.list_own(bucket, after, Purpose::Compare);
         }
         for (node, round, message) in again {
             self.ask_for(node, round, message);
         }
-        let (overdue, given_up) = self.catchup.sync.pulls.overdue(now, wait_us, tries_max);
-        if let Some(pass) = &mut self.catchup.sync.pass {
+        let (overdue, given_up) = self
+            .catchup
+            .comparisons
+            .pulls
+            .overdue(now, wait_us, tries_max);
+        if let Some(pass) = &mut self.catchup.comparisons.pass {
             pass.given_up += given_up;
         }
         for (source, keys) in overdue {
@@ -450,20 +459,20 @@ impl Replica {
 
     /// Another source is asked for what was to come from there; without one the next pass finds it missing.
     fn lose_source(&mut self, node: NodeId) {
-        let Some(pass) = &mut self.catchup.sync.pass else {
+        let Some(pass) = &mut self.catchup.comparisons.pass else {
             return;
         };
-        let keys = self.catchup.sync.pulls.forget(node);
+        let keys = self.catchup.comparisons.pulls.forget(node);
         if let Some(heir) = pass.lose(node, !keys.is_empty()) {
             for (key, size) in keys {
-                self.catchup.sync.pulls.want(heir, key, size);
+                self.catchup.comparisons.pulls.want(heir, key, size);
             }
         }
     }
 
     fn handle_bucket_told(&mut self, now: Now, from: NodeId, round: RoundId, told: BucketTold) {
         let bucket = told.bucket;
-        let Some(pass) = &mut self.catchup.sync.pass else {
+        let Some(pass) = &mut self.catchup.comparisons.pass else {
             return;
         };
         let Some(comparing) = pass.comparing.get_mut(&bucket) else {
@@ -490,7 +499,7 @@ impl Replica {
         own_after: &Option<Key>,
         own: &Page,
     ) {
-        let Some(pass) = &mut self.catchup.sync.pass else {
+        let Some(pass) = &mut self.catchup.comparisons.pass else {
             return;
         };
         let comparing = pass.comparing.get_mut(&bucket);
@@ -547,10 +556,10 @@ impl Replica {
             let ballot = entry.accepted;
             // E5: what it already has at the same ballot need not travel.
             if entry.chosen && state.is_some_and(|s| s.accepted == ballot) {
-                self.with_key(now, &key, Work::Adopt { ballot });
+                self.with_key(now, &key, KeyWork::Promote { ballot });
             } else {
                 self.catchup
-                    .sync
+                    .comparisons
                     .pulls
                     .want(source, key, entry.size as usize);
             }
@@ -562,11 +571,11 @@ impl Replica {
                 let found = told.entries.binary_search_by(|e| e.key.cmp(key)).is_ok();
                 if told.reaches(key) && !found {
                     let ballot = state.accepted;
-                    self.with_key(now, key, Work::Shed { ballot });
+                    self.with_key(now, key, KeyWork::Discard { ballot });
                 }
             }
         }
-        if let Some(pass) = &mut self.catchup.sync.pass {
+        if let Some(pass) = &mut self.catchup.comparisons.pass {
             pass.missing += missing;
         }
     }
@@ -585,8 +594,10 @@ impl Replica {
             );
             return;
         }
-        if self.take_copy(now, source, copy) && self.catchup.sync.pulls.end(now, source, &key) {
-            self.catchup.sync.copied += 1;
+        if self.take_copy(now, source, copy)
+            && self.catchup.comparisons.pulls.end(now, source, &key)
+        {
+            self.catchup.comparisons.copied += 1;
         }
         self.advance_pass(now);
     }
@@ -601,13 +612,13 @@ mod tests {
     #[test]
     fn who_did_not_run_takes_the_others_for_new() {
         let mut replica = replica();
-        replica.view.near = vec![2];
-        replica.catchup.sync.lately.insert(2, NOW.mono_us);
-        replica.catchup.sync.looked_us = NOW.mono_us;
+        replica.view.reachable = vec![2];
+        replica.catchup.comparisons.lately.insert(2, NOW.mono_us);
+        replica.catchup.comparisons.looked_us = NOW.mono_us;
         let began = |replica: &Replica| {
             replica
                 .catchup
-                .sync
+                .comparisons
                 .pass
                 .as_ref()
                 .map(|p| (p.kind, p.began_us))
@@ -618,11 +629,11 @@ mod tests {
         };
         replica.begin_pass(NOW, &[2]);
         replica.synchronize(after(50));
-        assert_eq!(began(&replica), Some((Kind::Pair, NOW.mono_us)));
+        assert_eq!(began(&replica), Some((PassKind::Pair, NOW.mono_us)));
         replica.synchronize(after(10_000));
         assert_eq!(began(&replica), None, "what it was told is old");
         let next = after(10_000 + SETTLE_MS);
         replica.synchronize(next);
-        assert_eq!(began(&replica), Some((Kind::Bulk, next.mono_us)));
+        assert_eq!(began(&replica), Some((PassKind::Bulk, next.mono_us)));
     }
 }

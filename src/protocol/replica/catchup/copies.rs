@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use crate::protocol::keys::outbox::Way;
 use crate::protocol::keys::resident::Waiting;
-use crate::protocol::keys::work::Work;
+use crate::protocol::keys::work::KeyWork;
 use crate::protocol::register::acceptor::{self, Verdict};
 use crate::protocol::replica::Replica;
 use crate::protocol::types::ballot::Ballot;
@@ -29,7 +29,7 @@ const ASKED_US: u64 = 1_000_000;
 /// Copies that others asked for.
 #[derive(Debug, Default)]
 pub struct Copies {
-    waiting: VecDeque<(Key, NodeId, Work)>,
+    waiting: VecDeque<(Key, NodeId, KeyWork)>,
     /// Those that wait: who asks again gets no second copy.
     known: HashSet<(NodeId, Key), foldhash::fast::RandomState>,
     /// What may leave at once, as of then: keys, ...
@@ -59,7 +59,7 @@ impl Copies {
         asked_us.is_some_and(|at_us| now.mono_us < at_us + ASKED_US)
     }
 
-    fn wait(&mut self, key: Key, to: NodeId, work: Work) {
+    fn wait(&mut self, key: Key, to: NodeId, work: KeyWork) {
         if self.known.insert((to, key.clone())) {
             self.waiting.push_back((key, to, work));
         }
@@ -96,29 +96,29 @@ impl Copies {
 }
 
 impl Replica {
-    pub(in crate::protocol::replica) fn with_key(&mut self, now: Now, key: &Key, work: Work) {
+    pub(in crate::protocol::replica) fn with_key(&mut self, now: Now, key: &Key, work: KeyWork) {
         if self.keys.cache.resident(key).is_some() {
             self.work_on(now, key, work);
         } else {
-            self.wait_for(key.clone(), Waiting::Work(self.epoch(), work));
+            self.wait_for(key.clone(), Waiting::KeyWork(self.epoch(), work));
         }
     }
 
     /// The key is resident, and this node has a vote.
-    pub(in crate::protocol::replica) fn work_on(&mut self, now: Now, key: &Key, work: Work) {
+    pub(in crate::protocol::replica) fn work_on(&mut self, now: Now, key: &Key, work: KeyWork) {
         match work {
-            Work::Tell { to, round, via } if self.catchup.copies.size_left > 0 => {
+            KeyWork::Tell { to, round, via } if self.catchup.copies.size_left > 0 => {
                 let size = self.tell_copy(now, key, to, round, Way::Back(via));
                 self.catchup.copies.charge(size);
             }
             // It was loaded meanwhile, and the portion is used up.
-            Work::Tell { to, .. } => {
+            KeyWork::Tell { to, .. } => {
                 self.catchup.copies.wait(key.clone(), to, work);
                 self.wake_for_copies(now);
             }
-            Work::Adopt { ballot } => self.take_own(now, key, ballot),
-            Work::Shed { ballot } => self.shed(key, ballot),
-            Work::Bury { ballot } => self.bury(key, ballot),
+            KeyWork::Promote { ballot } => self.promote(now, key, ballot),
+            KeyWork::Discard { ballot } => self.discard(key, ballot),
+            KeyWork::Purge { ballot } => self.purge(key, ballot),
         }
     }
 
@@ -142,7 +142,7 @@ impl Replica {
                 self.counters.overflow += 1;
                 break;
             }
-            let work = Work::Tell { to, round, via };
+            let work = KeyWork::Tell { to, round, via };
             self.catchup.copies.wait(key, to, work);
         }
         self.serve_copies(now);
@@ -310,7 +310,12 @@ impl Replica {
             // The clock is above the promise, so that a round of this node can mend the key.
             Verdict::Refused(promised) => {
                 self.clock.observe(promised.reading());
-                if self.catchup.sync.pulls.refused(source, key, promised) {
+                if self
+                    .catchup
+                    .comparisons
+                    .pulls
+                    .refused(source, key, promised)
+                {
                     self.mend(now, key);
                 }
                 false
@@ -319,7 +324,7 @@ impl Replica {
     }
 
     /// E5: what is held as a cache becomes accepted as a copy would.
-    fn take_own(&mut self, now: Now, key: &Key, ballot: Ballot) {
+    fn promote(&mut self, now: Now, key: &Key, ballot: Ballot) {
         let terms = self.terms();
         let resident = self.keys.cache.resident(key).expect("the caller looked");
         let mut state = resident.state.clone();
@@ -342,7 +347,7 @@ impl Replica {
         }
     }
 
-    fn shed(&mut self, key: &Key, ballot: Ballot) {
+    fn discard(&mut self, key: &Key, ballot: Ballot) {
         let terms = self.terms();
         let resident = self.keys.cache.resident(key).expect("the caller looked");
         let state = resident.state.as_ref();
@@ -369,8 +374,8 @@ impl Replica {
             resident.group = self.keys.outbox.change(key.clone());
         }
         match is_tombstone {
-            true => self.note_grave(key),
-            false => self.forget_grave(key),
+            true => self.note_tombstone(key),
+            false => self.forget_tombstone(key),
         }
     }
 

@@ -17,7 +17,7 @@ use crate::protocol::types::record::{Key, Record};
 use crate::protocol::types::rules::rule;
 
 /// What becomes of a hint when its key is looked at.
-enum Look {
+enum HintCheck {
     Send(Copy),
     /// Something stands in the way: that ballot of this node's own state.
     Doubt(Ballot),
@@ -97,7 +97,7 @@ impl Replica {
             .get(&node)
             .is_some_and(|h| h.overflowed() > 0);
         let gets_them = overflowed && self.catchup.copies.is_asked_by(now, node);
-        self.identity.votes && self.view.near.contains(&node) && !gets_them
+        self.identity.votes && self.view.reachable.contains(&node) && !gets_them
     }
 
     /// That member was found to hold the same as this one; `at_once`: all of it at the same time.
@@ -150,12 +150,12 @@ impl Replica {
             .hints
             .get(&node)
             .and_then(|hints| hints.missed(key));
-        let (Some(missed), true) = (missed, self.view.near.contains(&node)) else {
+        let (Some(missed), true) = (missed, self.view.reachable.contains(&node)) else {
             return true;
         };
         match self.look_at(key, missed) {
-            Look::Doubt(ballot) => self.doubt(now, node, key, ballot),
-            Look::Send(copy) => {
+            HintCheck::Doubt(ballot) => self.doubt(now, node, key, ballot),
+            HintCheck::Send(copy) => {
                 let size = size_of(&copy.key, &copy.record);
                 let hints = self.catchup.hints.entry(node).or_default();
                 if !hints.may_send(key, size) {
@@ -170,11 +170,11 @@ impl Replica {
         true
     }
 
-    fn look_at(&mut self, key: &Key, missed: Ballot) -> Look {
+    fn look_at(&mut self, key: &Key, missed: Ballot) -> HintCheck {
         match self.copy_of(key) {
-            Ok(copy) if copy.ballot >= missed => Look::Send(copy),
-            Ok(copy) => Look::Doubt(copy.ballot),
-            Err(accepted) => Look::Doubt(accepted.unwrap_or_default()),
+            Ok(copy) if copy.ballot >= missed => HintCheck::Send(copy),
+            Ok(copy) => HintCheck::Doubt(copy.ballot),
+            Err(accepted) => HintCheck::Doubt(accepted.unwrap_or_default()),
         }
     }
 
@@ -247,7 +247,7 @@ mod tests {
             ..NOW
         };
         told(&mut replica, 1, CopiesAsked { keys }.into());
-        replica.view.near = vec![2];
+        replica.view.reachable = vec![2];
         assert!(replica.may_hand_off(NOW, 2), "all was noted");
         let hints = replica.catchup.hints.entry(2).or_default();
         hints.note(Key::user(b"one more"), Ballot::new(5, 1));

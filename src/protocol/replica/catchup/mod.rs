@@ -8,27 +8,27 @@ pub(in crate::protocol::replica) mod tombstones;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use compare::Sync;
+use compare::Comparisons;
 use copies::Copies;
-use serve::{Part, Waiters};
+use serve::{PageRequest, Waiters};
 
 use crate::protocol::catchup::hints::{Hints, Rounds};
-use crate::protocol::catchup::notices::Notices;
+use crate::protocol::catchup::pending_chosen::PendingChosen;
 use crate::protocol::types::message::NodeId;
 
 /// What other nodes lack of this one's records, and this one of theirs.
 #[derive(Debug, Default)]
 pub(super) struct Catchup {
     /// Chosen ballots that other nodes are still to be told of.
-    pub(super) notices: BTreeMap<NodeId, Notices>,
+    pub(super) pending_chosen: BTreeMap<NodeId, PendingChosen>,
     /// C1: chosen rounds whose last answers are waited for, and what each other member has missed.
     pub(super) chosen_rounds: Rounds,
     pub(super) hints: BTreeMap<NodeId, Hints>,
     /// Copies that may still be sent until the next heartbeat.
     pub(super) copies_left: u64,
-    pub(super) sync: Sync,
+    pub(super) comparisons: Comparisons,
     pub(super) copies: Copies,
     /// Parts of buckets that were asked for.
-    pub(super) lists: VecDeque<Part>,
+    pub(super) page_requests: VecDeque<PageRequest>,
     pub(super) bucket_waiters: Waiters,
 }

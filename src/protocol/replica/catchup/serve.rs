@@ -16,11 +16,11 @@ use crate::protocol::types::record::{AcceptorState, Key};
 use crate::protocol::types::rules::rule;
 
 /// What a bucket holds behind a key.
-pub type Part = (Bucket, Option<Key>);
+pub type PageRequest = (Bucket, Option<Key>);
 
 /// Who waits for a part of a bucket.
 #[derive(Debug, PartialEq, Eq)]
-enum Waiter {
+enum BucketWaiter {
     Node {
         to: NodeId,
         round: RoundId,
@@ -40,7 +40,7 @@ pub enum Purpose {
 
 /// Parts of buckets that were asked for.
 #[derive(Debug, Default)]
-pub struct Waiters(BTreeMap<Part, Vec<Waiter>>);
+pub struct Waiters(BTreeMap<PageRequest, Vec<BucketWaiter>>);
 
 impl Replica {
     /// Of a member: its votes (E5). R2: they leave once what they tell of is durable.
@@ -80,7 +80,7 @@ impl Replica {
             self.counters.stray += 1;
             return;
         }
-        let waiter = Waiter::Node {
+        let waiter = BucketWaiter::Node {
             to: envelope.origin,
             round: envelope.round,
             via: envelope.via,
@@ -95,19 +95,19 @@ impl Replica {
         after: Option<Key>,
         purpose: Purpose,
     ) {
-        self.wait_for_part((bucket, after), Waiter::Own(purpose));
+        self.wait_for_part((bucket, after), BucketWaiter::Own(purpose));
     }
 
     /// R1: who asked in another epoch gets no answer.
     pub(in crate::protocol::replica) fn restart_listing(&mut self) {
         self.catchup.bucket_waiters = Waiters::default();
-        self.catchup.lists.clear();
+        self.catchup.page_requests.clear();
     }
 
-    fn wait_for_part(&mut self, part: Part, waiter: Waiter) {
+    fn wait_for_part(&mut self, part: PageRequest, waiter: BucketWaiter) {
         let parts = self.catchup.bucket_waiters.0.len();
         let waiters = self.catchup.bucket_waiters.0.get(&part).map_or(0, Vec::len);
-        let is_own = matches!(waiter, Waiter::Own(_));
+        let is_own = matches!(waiter, BucketWaiter::Own(_));
         // Whoever asked will ask again. This node itself asks for few.
         let is_full = waiters >= BUCKET_WAITERS_MAX || (waiters == 0 && parts >= PARTS_ASKED_MAX);
         if is_full && !is_own {
@@ -115,7 +115,7 @@ impl Replica {
             return;
         }
         if waiters == 0 {
-            self.catchup.lists.push_back(part.clone());
+            self.catchup.page_requests.push_back(part.clone());
         }
         let waiters = self.catchup.bucket_waiters.0.entry(part).or_default();
         if !is_own || !waiters.contains(&waiter) {
@@ -126,7 +126,7 @@ impl Replica {
     pub(in crate::protocol::replica) fn handle_listed(
         &mut self,
         now: Now,
-        part: Part,
+        part: PageRequest,
         epoch: Epoch,
         page: &Page,
     ) {
@@ -139,11 +139,11 @@ impl Replica {
         let (bucket, after) = part;
         for waiter in waiters.into_iter().flatten() {
             match waiter {
-                Waiter::Own(Purpose::Compare) => {
+                BucketWaiter::Own(Purpose::Compare) => {
                     self.handle_own_bucket(now, bucket, &after, page);
                 }
-                Waiter::Own(Purpose::Purge) => self.look_for_graves(now, bucket, page),
-                Waiter::Node { to, round, via } => {
+                BucketWaiter::Own(Purpose::Purge) => self.look_for_graves(now, bucket, page),
+                BucketWaiter::Node { to, round, via } => {
                     let told = self.bucket_told(bucket, after.clone(), page);
                     // R2: what was listed was handed out for the disk before.
                     let group = self.keys.outbox.filling() - 1;

@@ -9,15 +9,15 @@ use rand::RngExt;
 
 use crate::protocol::clients::pending::{Pending, ReplyTo};
 use crate::protocol::keys::outbox::Way;
-use crate::protocol::membership::evidence::{Sealing, Step};
+use crate::protocol::membership::evidence::{Evidence, Step};
 use crate::protocol::register::coordinator::Coordinator;
 use crate::protocol::replica::Replica;
-use crate::protocol::replica::membership::policy::Reached;
-use crate::protocol::replica::membership::uninstalled::Latent;
+use crate::protocol::replica::membership::policy::Reachability;
+use crate::protocol::replica::membership::uninstalled::Uninstalled;
 use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::configuration;
 use crate::protocol::types::digest::Digests;
-use crate::protocol::types::limits::{FOLLOWED_LAST, SEAL_ANEW_MS};
+use crate::protocol::types::limits::{EVIDENCE_RETRY_MS, FOLLOWED_LAST};
 use crate::protocol::types::message::{
     BucketAsked, Configuration, ConfigurationTold, DigestsAsked, Envelope, Epoch, Event, Member,
     Message, NodeId, Now, Output, RoundId,
@@ -27,7 +27,7 @@ use crate::protocol::types::rules::rule;
 
 /// What a configuration is to become.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wanted {
+pub struct DesiredConfiguration {
     pub members: Vec<Member>,
     pub away: Vec<Member>,
     pub ids: NodeId,
@@ -35,7 +35,7 @@ pub struct Wanted {
 
 /// A configuration on its way into the register.
 #[derive(Debug)]
-struct Proposal {
+struct ConfigurationProposal {
     next: Configuration,
     /// Of the operation that is under way. It ends, with an outcome or without.
     sequence: u64,
@@ -47,14 +47,14 @@ pub struct Changes {
     /// Under which this node's own operations run.
     client: ClientId,
     sequence: u64,
-    proposal: Option<Proposal>,
-    sealing: Option<Sealing>,
+    proposal: Option<ConfigurationProposal>,
+    evidence: Option<Evidence>,
     /// When the sealing, or its waiting, began.
     sealing_us: u64,
     /// What came of this node's own operations.
     pub answers: VecDeque<(u64, Outcome)>,
-    pub reached: Reached,
-    pub latent: Latent,
+    pub reached: Reachability,
+    pub uninstalled: Uninstalled,
     /// Why a change that this node wants can't be made, if it can't.
     pub refused: Option<String>,
 }
@@ -62,7 +62,7 @@ pub struct Changes {
 impl Changes {
     /// A round of this node chose something for the key.
     pub fn chosen(&mut self, key: &Key) {
-        if let Some(sealing) = &mut self.sealing {
+        if let Some(sealing) = &mut self.evidence {
             sealing.chosen(key);
         }
     }
@@ -78,7 +78,7 @@ impl Replica {
     pub(in crate::protocol::replica) fn begin_change(
         &mut self,
         now: Now,
-        wanted: Wanted,
+        wanted: DesiredConfiguration,
     ) -> Result<Epoch, String> {
         let Some(configuration) = self.identity.configuration.clone() else {
             return Err("there is no configuration yet".into());
@@ -121,7 +121,7 @@ impl Replica {
 
     fn propose(&mut self, now: Now, next: Configuration) {
         let sequence = self.run_own(now, Action::Get);
-        self.membership.changes.proposal = Some(Proposal { next, sequence });
+        self.membership.changes.proposal = Some(ConfigurationProposal { next, sequence });
     }
 
     /// An operation of this node on the configuration's register.
@@ -203,7 +203,7 @@ impl Replica {
             None => Action::PutIfAbsent { value },
         };
         let sequence = self.run_own(now, write);
-        self.membership.changes.proposal = Some(Proposal { next, sequence });
+        self.membership.changes.proposal = Some(ConfigurationProposal { next, sequence });
     }
 
     /// R1: a configuration that is known to be chosen.
@@ -236,7 +236,7 @@ impl Replica {
             // E4: who was removed, or is not admitted in this epoch, asks as somebody new.
             self.identity.incarnation = self.random.random();
             self.durable.meta.incarnation = self.identity.incarnation;
-            self.membership.proof.begin_incarnation();
+            self.membership.confirmation.begin_incarnation();
         }
         self.prove_anew(now);
         self.durable.installed_in = self.keys.outbox.change_meta();
@@ -262,8 +262,8 @@ impl Replica {
     /// This node has no part in a change any more.
     pub(in crate::protocol::replica) fn abandon_change(&mut self, now: Now) {
         self.membership.changes.proposal = None;
-        self.membership.changes.latent.forget();
-        self.membership.changes.sealing = None;
+        self.membership.changes.uninstalled.forget();
+        self.membership.changes.evidence = None;
         self.membership.changes.sealing_us = now.mono_us;
     }
 
@@ -293,7 +293,7 @@ impl Replica {
             self.keys.digests = Digests::new(configuration.spread);
         }
         self.identity.configuration = Some(configuration.into());
-        self.identity.bootstrap = None;
+        self.identity.formation = None;
     }
 
     /// What this node has installed goes to all others, once it is durable.
@@ -325,18 +325,23 @@ impl Replica {
         if configuration.joint.is_none() || !self.identity.votes || !self.view.hears_quorum {
             return;
         }
-        if self.membership.changes.sealing.is_none() {
+        if self.membership.changes.evidence.is_none() {
             let patience_us = self.patience_us(&configuration);
             if now.mono_us < self.membership.changes.sealing_us + patience_us {
                 return;
             }
             let id = self.clock.round_id(now);
-            self.membership.changes.sealing = Some(Sealing::new(id, self.keys.digests.spread()));
+            self.membership.changes.evidence = Some(Evidence::new(id, self.keys.digests.spread()));
             self.membership.changes.sealing_us = now.mono_us;
         }
-        let near = self.view.near.clone();
-        let anew_us = self.answer_wait_us(SEAL_ANEW_MS);
-        let sealing = self.membership.changes.sealing.as_mut().expect("just made");
+        let near = self.view.reachable.clone();
+        let anew_us = self.answer_wait_us(EVIDENCE_RETRY_MS);
+        let sealing = self
+            .membership
+            .changes
+            .evidence
+            .as_mut()
+            .expect("just made");
         if now.mono_us >= self.membership.changes.sealing_us + anew_us {
             self.membership.changes.sealing_us = now.mono_us;
             sealing.look_anew();
@@ -352,7 +357,7 @@ impl Replica {
     }
 
     pub(in crate::protocol::replica) fn is_sealing(&self, round: RoundId) -> bool {
-        let sealing = self.membership.changes.sealing.as_ref();
+        let sealing = self.membership.changes.evidence.as_ref();
         sealing.is_some_and(|sealing| sealing.id == round)
     }
 
@@ -364,7 +369,7 @@ impl Replica {
         if let Message::DigestsTold(told) = &envelope.message {
             self.hear_clock(told.clock);
         }
-        let Some(sealing) = &mut self.membership.changes.sealing else {
+        let Some(sealing) = &mut self.membership.changes.evidence else {
             return;
         };
         let node = envelope.origin;
@@ -376,7 +381,7 @@ impl Replica {
             Message::BucketTold(told) => steps.extend(sealing.bucket_told(node, told)),
             _ => {}
         }
-        steps.extend(sealing.steps(&configuration, &self.view.near, false));
+        steps.extend(sealing.steps(&configuration, &self.view.reachable, false));
         self.take_steps(now, steps);
         self.complete_change(now);
     }
@@ -385,7 +390,7 @@ impl Replica {
         for step in steps {
             match &step {
                 Step::AskDigests => {
-                    for node in self.view.near.clone() {
+                    for node in self.view.reachable.clone() {
                         self.ask(node, &step);
                     }
                 }
@@ -397,7 +402,7 @@ impl Replica {
     }
 
     fn ask(&mut self, node: NodeId, step: &Step) {
-        let Some(round) = self.membership.changes.sealing.as_ref().map(|s| s.id) else {
+        let Some(round) = self.membership.changes.evidence.as_ref().map(|s| s.id) else {
             return;
         };
         let message = match step {
@@ -414,7 +419,7 @@ impl Replica {
 
     /// E3: all is known, so the new configuration is proposed, until one is chosen.
     fn complete_change(&mut self, now: Now) {
-        let sealing = self.membership.changes.sealing.as_ref();
+        let sealing = self.membership.changes.evidence.as_ref();
         let Some(base) = sealing.filter(|s| s.is_complete()).map(|s| s.base()) else {
             return;
         };

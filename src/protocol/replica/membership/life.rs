@@ -6,7 +6,7 @@ use crate::protocol::keys::resident::Waiting;
 use crate::protocol::register::coordinator::Coordinator;
 use crate::protocol::replica::Replica;
 use crate::protocol::replica::catchup::copies::Copies;
-use crate::protocol::replica::membership::policy::Reached;
+use crate::protocol::replica::membership::policy::Reachability;
 use crate::protocol::types::message::{Configuration, NodeId, Now};
 use crate::protocol::types::rules::rule;
 
@@ -17,9 +17,9 @@ impl Replica {
         if rule!(E5_ended) {
             self.catchup.hints.clear();
             self.catchup.chosen_rounds = Rounds::default();
-            self.catchup.notices.clear();
+            self.catchup.pending_chosen.clear();
             self.catchup.copies = Copies::default();
-            self.membership.changes.reached = Reached::default();
+            self.membership.changes.reached = Reachability::default();
             self.restart_listing();
         }
         for key in self.timers.keys() {
@@ -39,20 +39,20 @@ impl Replica {
         let replaced = replaced.filter(|_| rule!(E5_replaced));
         for node in replaced.collect::<Vec<NodeId>>() {
             self.catchup.hints.remove(&node);
-            self.catchup.notices.remove(&node);
+            self.catchup.pending_chosen.remove(&node);
             self.catchup.chosen_rounds.forget(node);
             self.membership.changes.reached.forget(node);
         }
     }
 
-    /// Work that waited for its key. It is of an epoch, and a member's (R1).
+    /// KeyWork that waited for its key. It is of an epoch, and a member's (R1).
     pub(in crate::protocol::replica) fn is_still_wanted(&mut self, waiting: &Waiting) -> bool {
         let is_member = self.identity.votes || !rule!(E4_rounds);
         let wanted = match waiting {
             // These are looked at by whoever takes them.
             Waiting::Peer(_) | Waiting::Operation(_) | Waiting::Look => true,
             Waiting::Copy(_) | Waiting::Mend => is_member,
-            Waiting::Work(epoch, _) => is_member && *epoch == self.epoch(),
+            Waiting::KeyWork(epoch, _) => is_member && *epoch == self.epoch(),
         };
         if !wanted {
             self.counters.stray += 1;

@@ -12,7 +12,7 @@ pub(in crate::protocol::replica) mod vote;
 
 use change::Changes;
 use split::Splits;
-use starts::{Proof, Starts};
+use starts::{StartConfirmation, Starts};
 
 /// Changes of the configuration, and what must be known before this node takes part in it.
 #[derive(Debug)]
@@ -21,18 +21,18 @@ pub(super) struct Membership {
     /// E8: `meta.splits`, by lineage.
     pub(super) splits: Splits,
     pub(super) starts: Starts,
-    pub(super) proof: Proof,
+    pub(super) confirmation: StartConfirmation,
     /// What the state of an earlier life says of the cluster was not looked at yet.
     pub(super) is_restarted: bool,
 }
 
 impl Membership {
-    pub(super) fn new(proof: Proof) -> Self {
+    pub(super) fn new(confirmation: StartConfirmation) -> Self {
         Membership {
             changes: Changes::default(),
             splits: Splits::default(),
             starts: Starts::default(),
-            proof,
+            confirmation,
             is_restarted: true,
         }
     }

@@ -7,7 +7,7 @@ use kvclient::clock;
 
 use crate::protocol::keys::outbox::Way;
 use crate::protocol::replica::Replica;
-use crate::protocol::replica::membership::change::Wanted;
+use crate::protocol::replica::membership::change::DesiredConfiguration;
 use crate::protocol::types::digest::Bucket;
 use crate::protocol::types::limits::{
     MEMBERS_KEPT, MEMBERS_MAX, REMOVALS_FORGOTTEN_MS, STEADY_MAX_MS,
@@ -34,13 +34,13 @@ struct Asking {
 
 /// Who is reached, and for how long.
 #[derive(Debug, Default)]
-pub struct Reached {
+pub struct Reachability {
     /// Members that are not reached by any path, or whose disks hang, since when.
     missed_since_us: BTreeMap<NodeId, u64>,
     asking: BTreeMap<NodeId, Asking>,
 }
 
-impl Reached {
+impl Reachability {
     /// A member of that id is gone, or is somebody else.
     pub fn forget(&mut self, node: NodeId) {
         self.missed_since_us.remove(&node);
@@ -97,7 +97,7 @@ impl Replica {
     pub(in crate::protocol::replica) fn patience_us(&self, configuration: &Configuration) -> u64 {
         let near = configuration
             .voters()
-            .filter(|m| self.view.near.contains(&m.node));
+            .filter(|m| self.view.reachable.contains(&m.node));
         let before = near.take_while(|m| m.node != self.identity.node).count();
         before as u64 * self.answer_wait_us(self.timings.change_patience_ms)
     }
@@ -220,7 +220,11 @@ impl Replica {
 
     /// Whether the members that can vote make a quorum of what is wanted, without the one that is
     /// to come: it holds nothing that counts yet (E5).
-    fn is_served_without(&self, wanted: &Wanted, learner: Option<(NodeId, Incarnation)>) -> bool {
+    fn is_served_without(
+        &self,
+        wanted: &DesiredConfiguration,
+        learner: Option<(NodeId, Incarnation)>,
+    ) -> bool {
         let mut old = self.voting().nodes;
         if let Some((learner, _)) = learner {
             old.remove(learner);
@@ -246,7 +250,7 @@ fn wanted(
     missed: &[NodeId],
     learner: Option<(NodeId, Incarnation)>,
     clock: u64,
-) -> Option<Wanted> {
+) -> Option<DesiredConfiguration> {
     let mut members = configuration.members.clone();
     let mut away = configuration.away.clone();
     let mut newcomer = None;
@@ -275,7 +279,7 @@ fn wanted(
     }
     members.extend(newcomer);
     let ids = configuration.ids;
-    (members != configuration.members).then_some(Wanted { members, away, ids })
+    (members != configuration.members).then_some(DesiredConfiguration { members, away, ids })
 }
 
 /// A member that is removed though it was not asked to leave.

@@ -60,7 +60,7 @@ impl Replica {
     /// it waits for its own cluster, and says why.
     fn is_of_another_name(&mut self, told: &Configuration) -> bool {
         let is_other = !told.goes_with(&self.options.cluster_name);
-        if is_other && let Some(bootstrap) = &mut self.identity.bootstrap {
+        if is_other && let Some(bootstrap) = &mut self.identity.formation {
             bootstrap.note_other_name(told);
         }
         is_other

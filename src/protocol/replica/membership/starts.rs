@@ -17,7 +17,7 @@ use crate::protocol::types::rules::rule;
 
 /// Whether this node's state is its latest, as far as others know.
 #[derive(Debug, Default)]
-pub struct Proof {
+pub struct StartConfirmation {
     /// The last group that was found at this start.
     pub found: GroupNumber,
     /// This incarnation began after this start, so no copy of it can be older.
@@ -33,14 +33,14 @@ pub struct Proof {
     is_overdue: bool,
 }
 
-impl Proof {
+impl StartConfirmation {
     pub fn new(found: GroupNumber, starts_before: u64, now: Now) -> Self {
-        Proof {
+        StartConfirmation {
             found,
             is_new: starts_before == 0,
             is_given: starts_before == 0,
             asked_us: now.mono_us,
-            ..Proof::default()
+            ..StartConfirmation::default()
         }
     }
 
@@ -151,8 +151,8 @@ impl Replica {
     /// an earlier one, or of this. Each start writes a group before it is told, so the groups alone would
     /// do; the count of starts shows it too should a storage engine ever count its groups anew.
     pub(in crate::protocol::replica) fn handle_rolled_back(&mut self, now: Now, told: &RolledBack) {
-        let is_later =
-            told.starts >= self.durable.meta.starts || told.synced > self.membership.proof.found;
+        let is_later = told.starts >= self.durable.meta.starts
+            || told.synced > self.membership.confirmation.found;
         let is_other = told.boot != self.options.boot;
         if told.incarnation != self.identity.incarnation || !is_later || !is_other {
             return;
@@ -166,7 +166,7 @@ impl Replica {
     /// Whether this node's votes count: it is a member, and its state is not an older copy as far as the
     /// others know.
     pub(in crate::protocol::replica) fn takes_part(&self) -> bool {
-        self.identity.votes && (self.membership.proof.is_given || !rule!(E1_asked))
+        self.identity.votes && (self.membership.confirmation.is_given || !rule!(E1_asked))
     }
 
     /// E1: at a start with state of before nothing is promised or answered until the members had a chance to
@@ -176,7 +176,7 @@ impl Replica {
         let Some(configuration) = self.identity.configuration.clone() else {
             return;
         };
-        if self.membership.proof.is_given || !self.identity.votes {
+        if self.membership.confirmation.is_given || !self.identity.votes {
             return;
         }
         let me = (self.identity.node, self.options.boot);
@@ -200,21 +200,22 @@ impl Replica {
         };
         let waited = self
             .membership
-            .proof
+            .confirmation
             .has_waited(now, self.answer_wait_us(proof_ms));
         with_me.insert(self.identity.node);
-        self.membership.proof.is_given =
+        self.membership.confirmation.is_given =
             all || (waited && all_joined && configuration.has_quorum(&with_me));
-        if self.membership.proof.is_given {
-            self.membership.proof.asked = others().map(|m| (m.node, m.incarnation)).collect();
+        if self.membership.confirmation.is_given {
+            self.membership.confirmation.asked =
+                others().map(|m| (m.node, m.incarnation)).collect();
         }
     }
 
     /// At each heartbeat.
     pub(in crate::protocol::replica) fn look_at_proof_overdue(&mut self, now: Now) {
-        let due_us = self.membership.proof.asked_us + self.timings.proof_overdue_ms * 1_000;
-        self.membership.proof.is_overdue =
-            self.identity.votes && !self.membership.proof.is_given && now.mono_us >= due_us;
+        let due_us = self.membership.confirmation.asked_us + self.timings.proof_overdue_ms * 1_000;
+        self.membership.confirmation.is_overdue =
+            self.identity.votes && !self.membership.confirmation.is_given && now.mono_us >= due_us;
     }
 
     /// What the proof waits for, and what an operator can do.
@@ -224,7 +225,7 @@ impl Replica {
     ) -> String {
         let mut words =
             "the members' word that they know of no later state of this node".to_owned();
-        if !self.membership.proof.is_overdue {
+        if !self.membership.confirmation.is_overdue {
             return words;
         }
         if self.starts_told() == 0 {
@@ -244,7 +245,7 @@ impl Replica {
         if !silent.is_empty() {
             words += &format!("; it has not come from {}", silent.join(", "));
         }
-        if self.membership.proof.newer_us.is_some() {
+        if self.membership.confirmation.newer_us.is_some() {
             words += "; others have a newer configuration, which this node was not told yet";
         }
         words += ". If it does not come though these nodes are well, stop this node and start it with an \
@@ -253,28 +254,32 @@ impl Replica {
     }
 
     fn had_chance(&self, member: &Member) -> bool {
-        let asked = &self.membership.proof.asked;
+        let asked = &self.membership.confirmation.asked;
         asked.contains(&(member.node, member.incarnation))
     }
 
     /// E1: the members of another configuration may know what those of the one before did not. A copy of a
     /// disk may hold a configuration of long ago, of which all members have gone, or this node alone.
     pub(in crate::protocol::replica) fn prove_anew(&mut self, now: Now) {
-        self.membership.proof.newer_us = None;
+        self.membership.confirmation.newer_us = None;
         let voters = self.identity.configuration.iter().flat_map(|c| c.voters());
         let mut others = voters.filter(|m| m.node != self.identity.node);
-        let is_proven = self.membership.proof.is_given && others.all(|m| self.had_chance(m));
-        if !self.identity.votes || self.membership.proof.is_new || is_proven || !rule!(E1_anew) {
+        let is_proven = self.membership.confirmation.is_given && others.all(|m| self.had_chance(m));
+        if !self.identity.votes
+            || self.membership.confirmation.is_new
+            || is_proven
+            || !rule!(E1_anew)
+        {
             return;
         }
-        self.membership.proof.is_given = false;
-        self.membership.proof.asked_us = now.mono_us;
+        self.membership.confirmation.is_given = false;
+        self.membership.confirmation.asked_us = now.mono_us;
     }
 
     /// There is a newer configuration: what it says is waited for before this node has a say in its own.
     pub(in crate::protocol::replica) fn note_newer(&mut self, now: Now) {
-        if !self.membership.proof.is_given {
-            self.membership.proof.newer_us = Some(now.mono_us);
+        if !self.membership.confirmation.is_given {
+            self.membership.confirmation.newer_us = Some(now.mono_us);
         }
     }
 
@@ -282,7 +287,7 @@ impl Replica {
     pub(in crate::protocol::replica) fn renounce(&mut self, now: Now) {
         self.identity.incarnation = self.random.random();
         self.durable.meta.incarnation = self.identity.incarnation;
-        self.membership.proof.begin_incarnation();
+        self.membership.confirmation.begin_incarnation();
         self.identity.votes = false;
         self.durable.installed_in = self.keys.outbox.change_meta();
         self.abandon_change(now);

@@ -16,7 +16,7 @@ use crate::protocol::types::rules::rule;
 
 /// What this node knows of its configuration's register.
 #[derive(Debug, Default)]
-pub struct Latent {
+pub struct Uninstalled {
     /// The ballot of a newer configuration that its acceptor holds, and since when.
     held: Option<(Ballot, u64)>,
     /// The operation that reads the register.
@@ -29,7 +29,7 @@ pub struct Latent {
     unreadable_until_us: u64,
 }
 
-impl Latent {
+impl Uninstalled {
     /// Another configuration was installed.
     pub fn forget(&mut self) {
         self.held = None;
@@ -64,13 +64,13 @@ impl Replica {
             Ok(held) if held.is_newer_than(&present) => {
                 self.look_at_newer(now, ballot, is_chosen, held);
             }
-            Ok(_) => self.membership.changes.latent.held = None,
+            Ok(_) => self.membership.changes.uninstalled.held = None,
             Err(why) => self.tell_unreadable(now, ballot, why),
         }
     }
 
     fn load_register(&mut self, now: Now, key: Key) {
-        let loaded_us = &mut self.membership.changes.latent.loaded_us;
+        let loaded_us = &mut self.membership.changes.uninstalled.loaded_us;
         let next_us = loaded_us.map_or(0, |at_us| at_us + CONFIGURATION_LOOK_MS * 1_000);
         if now.mono_us >= next_us {
             *loaded_us = Some(now.mono_us);
@@ -84,7 +84,7 @@ impl Replica {
             self.install(now, held);
             return;
         }
-        let latent = &mut self.membership.changes.latent;
+        let latent = &mut self.membership.changes.uninstalled;
         let known = latent.held.filter(|(known, _)| *known == ballot);
         let (_, since_us) = *latent.held.insert(known.unwrap_or((ballot, now.mono_us)));
         // Mostly whoever proposed it is about to tell.
@@ -92,8 +92,8 @@ impl Replica {
         let is_busy = latent.reading.is_some() || self.membership.changes.is_proposing();
         if is_due && !is_busy && self.view.hears_quorum {
             let reading = self.run_own(now, Action::Get);
-            self.membership.changes.latent.held = Some((ballot, now.mono_us));
-            self.membership.changes.latent.reading = Some(reading);
+            self.membership.changes.uninstalled.held = Some((ballot, now.mono_us));
+            self.membership.changes.uninstalled.reading = Some(reading);
         }
     }
 
@@ -104,7 +104,7 @@ impl Replica {
         sequence: u64,
         outcome: Outcome,
     ) {
-        let reading = &mut self.membership.changes.latent.reading;
+        let reading = &mut self.membership.changes.uninstalled.reading;
         if reading.take_if(|reading| *reading == sequence).is_none() {
             return;
         }
@@ -153,11 +153,11 @@ impl Replica {
 
     /// Whether what another release wrote is in the way of a change; looked at again after a while.
     pub(in crate::protocol::replica) fn is_unreadable(&self, now: Now) -> bool {
-        now.mono_us < self.membership.changes.latent.unreadable_until_us
+        now.mono_us < self.membership.changes.uninstalled.unreadable_until_us
     }
 
     fn tell_unreadable(&mut self, now: Now, ballot: Ballot, why: Unreadable) {
-        let latent = &mut self.membership.changes.latent;
+        let latent = &mut self.membership.changes.uninstalled;
         if why != Unreadable::Damaged {
             latent.unreadable_until_us = now.mono_us + CONFIGURATION_LOOK_MS * 1_000;
         }

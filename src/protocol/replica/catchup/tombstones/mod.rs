@@ -16,11 +16,11 @@ use kvclient::clock;
 
 use crate::protocol::clients::text_operation;
 use crate::protocol::keys::outbox::Way;
-use crate::protocol::keys::work::Work;
+use crate::protocol::keys::work::KeyWork;
 use crate::protocol::replica::Replica;
 use crate::protocol::replica::catchup::serve::Purpose;
 use crate::protocol::types::ballot::Ballot;
-use crate::protocol::types::capacity::Room;
+use crate::protocol::types::capacity::MessageCapacity;
 use crate::protocol::types::digest::{Bucket, Spread};
 use crate::protocol::types::limits::{
     BUCKETS_PURGED_BUSY, BUCKETS_PURGED_IDLE, KEYS_PER_MESSAGE_MAX, PURGE_AFTER_MS,
@@ -32,7 +32,7 @@ use crate::protocol::types::message::{
 use crate::protocol::types::page::Page;
 use crate::protocol::types::record::{AcceptorState, Key, Record, SPACE_CONFIGURATION};
 use crate::protocol::types::rules::rule;
-use texts::TextGraves;
+use texts::TextTombstones;
 
 /// Buckets of which nothing is known that are listed at a heartbeat.
 const BUCKETS_LISTED: usize = 4;
@@ -46,7 +46,7 @@ struct Round {
 
 /// A bucket of this node's own that is looked through, a page at a time.
 #[derive(Debug, Default)]
-struct Look {
+struct PurgeScan {
     /// The sum that all members told; `None`: it is only to be found whether it holds tombstones.
     agreed: Option<u64>,
     /// When the first of the tombstones that were passed may go.
@@ -57,7 +57,7 @@ struct Look {
 
 /// What was found that may go.
 #[derive(Debug)]
-struct Sent {
+struct PurgeSent {
     again_us: u64,
     /// With which what this node itself holds of it is durable.
     group: GroupNumber,
@@ -66,29 +66,29 @@ struct Sent {
 
 /// This node's part in purging.
 #[derive(Debug)]
-pub struct Graves {
+pub struct Tombstones {
     /// Buckets that had a tombstone written since the last heartbeat.
     noted: BTreeSet<Bucket>,
     /// Buckets that may hold tombstones, and when they are to be looked at.
     due_us: BTreeMap<Bucket, u64>,
     /// Buckets that were not listed since this epoch began.
     unknown: VecDeque<Bucket>,
-    looks: BTreeMap<Bucket, Look>,
+    looks: BTreeMap<Bucket, PurgeScan>,
     round: Option<Round>,
     next_us: u64,
     /// Buckets in which a member differed at the last look, in order.
     differed: Vec<Bucket>,
-    /// Sent once, to be sent once more: what is lost leaves a tombstone that costs a round to be rid of.
-    sent: Vec<Sent>,
+    /// PurgeSent once, to be sent once more: what is lost leaves a tombstone that costs a round to be rid of.
+    sent: Vec<PurgeSent>,
     /// Seen by this node, by its own time.
-    texts: TextGraves,
+    texts: TextTombstones,
     /// Buckets that hold such.
     begun: BTreeSet<Bucket>,
 }
 
-impl Graves {
+impl Tombstones {
     pub fn new(spread: Spread) -> Self {
-        Graves {
+        Tombstones {
             noted: BTreeSet::new(),
             due_us: BTreeMap::new(),
             unknown: spread.all().collect(),
@@ -97,7 +97,7 @@ impl Graves {
             next_us: 0,
             differed: spread.all().collect(),
             sent: Vec::new(),
-            texts: TextGraves::default(),
+            texts: TextTombstones::default(),
             begun: BTreeSet::new(),
         }
     }
@@ -106,22 +106,22 @@ impl Graves {
 impl Replica {
     /// R1: what was told in another epoch counts no more.
     pub(in crate::protocol::replica) fn restart_purge(&mut self) {
-        self.keys.graves = Graves::new(self.keys.digests.spread());
+        self.keys.tombstones = Tombstones::new(self.keys.digests.spread());
     }
 
     /// A tombstone was accepted.
-    pub(in crate::protocol::replica) fn note_grave(&mut self, key: &Key) {
+    pub(in crate::protocol::replica) fn note_tombstone(&mut self, key: &Key) {
         let bucket = self.keys.digests.spread().bucket_of(key);
-        self.keys.graves.noted.insert(bucket);
+        self.keys.tombstones.noted.insert(bucket);
     }
 
     /// The key holds no tombstone any more.
-    pub(in crate::protocol::replica) fn forget_grave(&mut self, key: &Key) {
-        self.keys.graves.texts.forget(key);
+    pub(in crate::protocol::replica) fn forget_tombstone(&mut self, key: &Key) {
+        self.keys.tombstones.texts.forget(key);
     }
 
     pub(in crate::protocol::replica) fn is_purging(&self, round: RoundId) -> bool {
-        let purging = self.keys.graves.round.as_ref();
+        let purging = self.keys.tombstones.round.as_ref();
         purging.is_some_and(|purging| purging.id == round)
     }
 
@@ -129,7 +129,7 @@ impl Replica {
     pub(in crate::protocol::replica) fn is_purge_held_up(&self, now: Now) -> bool {
         let long_ago_us = now.mono_us.saturating_sub(PURGE_HELD_UP_MS * 1_000);
         self.keys
-            .graves
+            .tombstones
             .due_us
             .values()
             .any(|at_us| *at_us <= long_ago_us)
@@ -148,35 +148,43 @@ impl Replica {
         let is_own = |bucket: &Bucket| voters[usize::from(*bucket) % voters.len()] == me;
         let after_ms = self.options.tuning.retry_horizon_ms + PURGE_AFTER_MS;
         let after_us = now.mono_us + after_ms * 1_000;
-        for bucket in std::mem::take(&mut self.keys.graves.noted) {
+        for bucket in std::mem::take(&mut self.keys.tombstones.noted) {
             if is_own(&bucket) {
-                self.keys.graves.due_us.entry(bucket).or_insert(after_us);
+                self.keys
+                    .tombstones
+                    .due_us
+                    .entry(bucket)
+                    .or_insert(after_us);
             }
         }
-        self.keys.graves.unknown.retain(is_own);
+        self.keys.tombstones.unknown.retain(is_own);
         for _ in 0..BUCKETS_LISTED {
-            if let Some(bucket) = self.keys.graves.unknown.pop_front() {
-                self.keys.graves.looks.insert(bucket, Look::default());
+            if let Some(bucket) = self.keys.tombstones.unknown.pop_front() {
+                self.keys
+                    .tombstones
+                    .looks
+                    .insert(bucket, PurgeScan::default());
                 self.list_own(bucket, None, Purpose::Purge);
             }
         }
         self.send_purges_again(now, &voters);
         let is_due = self
             .keys
-            .graves
+            .tombstones
             .due_us
             .values()
             .any(|at| now.mono_us >= *at);
-        let all_near = voters.iter().all(|node| self.view.near.contains(node)) || !rule!(P1_all);
-        if now.mono_us >= self.keys.graves.next_us && is_due && all_near {
-            self.keys.graves.next_us = now.mono_us + PURGE_MS * 1_000;
+        let all_near =
+            voters.iter().all(|node| self.view.reachable.contains(node)) || !rule!(P1_all);
+        if now.mono_us >= self.keys.tombstones.next_us && is_due && all_near {
+            self.keys.tombstones.next_us = now.mono_us + PURGE_MS * 1_000;
             self.ask_all(now, &voters);
         }
     }
 
     fn ask_all(&mut self, now: Now, voters: &[NodeId]) {
         let id = self.clock.round_id(now);
-        self.keys.graves.round = Some(Round {
+        self.keys.tombstones.round = Some(Round {
             id,
             told: BTreeMap::new(),
         });
@@ -194,7 +202,7 @@ impl Replica {
         let Some(configuration) = self.identity.configuration.clone() else {
             return;
         };
-        let Some(round) = &mut self.keys.graves.round else {
+        let Some(round) = &mut self.keys.tombstones.round else {
             return;
         };
         round.told.insert(from, told);
@@ -217,13 +225,13 @@ impl Replica {
             .all()
             .filter(|bucket| !agrees(*bucket));
         let differing: Vec<Bucket> = differing.collect();
-        let before = std::mem::take(&mut self.keys.graves.differed);
+        let before = std::mem::take(&mut self.keys.tombstones.differed);
         let twice = differing.iter().filter(|b| before.binary_search(b).is_ok());
         let is_behind = twice.count() > PURGE_DIFFERING_MAX;
-        self.keys.graves.differed = differing;
-        let due = self.keys.graves.due_us.iter();
+        self.keys.tombstones.differed = differing;
+        let due = self.keys.tombstones.due_us.iter();
         let due = due.filter(|(bucket, at_us)| {
-            let looks = self.keys.graves.looks.contains_key(bucket);
+            let looks = self.keys.tombstones.looks.contains_key(bucket);
             now.mono_us >= **at_us && agrees(**bucket) && !looks
         });
         let mut due: Vec<(u64, Bucket)> = due.map(|(bucket, at_us)| (*at_us, *bucket)).collect();
@@ -234,16 +242,16 @@ impl Replica {
         };
         let many = if is_behind { 0 } else { many };
         let due = due.into_iter().map(|(_, bucket)| bucket);
-        let (begun, fresh) = due.partition(|bucket| self.keys.graves.begun.contains(bucket));
+        let (begun, fresh) = due.partition(|bucket| self.keys.tombstones.begun.contains(bucket));
         let first = shared(begun, fresh, many).into_iter();
         let agreed: Vec<(Bucket, u64)> = first.map(|b| (b, own(b))).collect();
-        self.keys.graves.round = None;
+        self.keys.tombstones.round = None;
         for (bucket, sum) in agreed {
-            let look = Look {
+            let look = PurgeScan {
                 agreed: Some(sum),
-                ..Look::default()
+                ..PurgeScan::default()
             };
-            self.keys.graves.looks.insert(bucket, look);
+            self.keys.tombstones.looks.insert(bucket, look);
             self.list_own(bucket, None, Purpose::Purge);
         }
     }
@@ -256,7 +264,7 @@ impl Replica {
         bucket: Bucket,
         page: &Page,
     ) {
-        let Some(mut look) = self.keys.graves.looks.remove(&bucket) else {
+        let Some(mut look) = self.keys.tombstones.looks.remove(&bucket) else {
             return;
         };
         // What was listed is what all agreed on, if the sum is still the same.
@@ -266,7 +274,7 @@ impl Replica {
         let horizon = clock::from_ms(self.options.tuning.retry_horizon_ms);
         let reading = self.clock.tick(now);
         let mut tombstones = Vec::new();
-        let mut room = Room::new(KEYS_PER_MESSAGE_MAX);
+        let mut room = MessageCapacity::new(KEYS_PER_MESSAGE_MAX);
         for (key, state) in &page.states {
             let Some(record) = grave(key, state).filter(|_| terms.is_vote(state, rule!(E5_grave)))
             else {
@@ -275,7 +283,7 @@ impl Replica {
             let old_at = horizon + state.accepted.reading().max(last_birth(record));
             let tombstone = (key.clone(), state.accepted);
             let rest_ms = match has_text(record) && rule!(P1_text) {
-                true => self.keys.graves.texts.rest_ms(now, key, state.accepted),
+                true => self.keys.tombstones.texts.rest_ms(now, key, state.accepted),
                 false => Some(0),
             };
             look.rests |= rest_ms.is_some_and(|ms| ms > 0);
@@ -289,25 +297,25 @@ impl Replica {
             }
         }
         if page.next.is_some() && tombstones.is_empty() {
-            self.keys.graves.looks.insert(bucket, look);
+            self.keys.tombstones.looks.insert(bucket, look);
             self.list_own(bucket, page.next.clone(), Purpose::Purge);
             return;
         }
         if page.next.is_some() {
             look.wait_ms = Some(PURGE_MS);
         } else if !look.rests {
-            self.keys.graves.begun.remove(&bucket);
+            self.keys.tombstones.begun.remove(&bucket);
         }
         if look.rests {
-            self.keys.graves.begun.insert(bucket);
+            self.keys.tombstones.begun.insert(bucket);
         }
         match look.wait_ms {
             Some(ms) => {
                 let at_us = now.mono_us + ms * 1_000;
-                self.keys.graves.due_us.insert(bucket, at_us);
+                self.keys.tombstones.due_us.insert(bucket, at_us);
             }
             None => {
-                self.keys.graves.due_us.remove(&bucket);
+                self.keys.tombstones.due_us.remove(&bucket);
             }
         }
         self.send_purge(now, Purge { tombstones });
@@ -325,7 +333,7 @@ impl Replica {
         for member in configuration.voters() {
             self.send(member.node, 0, purge.clone().into(), group, Way::Usual);
         }
-        self.keys.graves.sent.push(Sent {
+        self.keys.tombstones.sent.push(PurgeSent {
             again_us: now.mono_us + SETTLE_MS * 1_000,
             group,
             purge,
@@ -334,8 +342,8 @@ impl Replica {
 
     fn send_purges_again(&mut self, now: Now, voters: &[NodeId]) {
         let me = self.identity.node;
-        let is_due = |sent: &mut Sent| now.mono_us >= sent.again_us;
-        let due: Vec<Sent> = self.keys.graves.sent.extract_if(.., is_due).collect();
+        let is_due = |sent: &mut PurgeSent| now.mono_us >= sent.again_us;
+        let due: Vec<PurgeSent> = self.keys.tombstones.sent.extract_if(.., is_due).collect();
         for sent in due {
             for node in voters.iter().filter(|node| **node != me) {
                 let purge = sent.purge.clone();
@@ -358,13 +366,13 @@ impl Replica {
             return;
         }
         for (key, ballot) in purge.tombstones {
-            self.with_key(now, &key, Work::Bury { ballot });
+            self.with_key(now, &key, KeyWork::Purge { ballot });
         }
     }
 
     /// Drops the key, if its tombstone is still that one. In the same group the floor rises above what
     /// was promised for it, and above all births that its table answered for. The key is resident.
-    pub(in crate::protocol::replica) fn bury(&mut self, key: &Key, ballot: Ballot) {
+    pub(in crate::protocol::replica) fn purge(&mut self, key: &Key, ballot: Ballot) {
         let terms = self.terms();
         let resident = self.keys.cache.resident(key).expect("the caller looked");
         let Some(state) = terms.vote(&resident.state, rule!(E5_purged)) else {
@@ -503,8 +511,8 @@ mod tests {
                 mono_us: NOW.mono_us + 20_000_000,
                 wall_ms: NOW.wall_ms + 20_000,
             };
-            replica.keys.graves.due_us.insert(bucket, 0);
-            replica.keys.graves.round = Some(Round {
+            replica.keys.tombstones.due_us.insert(bucket, 0);
+            replica.keys.tombstones.round = Some(Round {
                 id: 5,
                 told: BTreeMap::new(),
             });
@@ -530,7 +538,7 @@ mod tests {
     #[test]
     fn tombstones_of_text_go_under_load_however_many_there_are() {
         const BUCKETS: u16 = 800;
-        const KEYS: usize = 2 * crate::protocol::types::limits::TEXT_GRAVES_MAX;
+        const KEYS: usize = 2 * crate::protocol::types::limits::TEXT_TOMBSTONES_MAX;
         let mut replica = replica();
         purged(&mut replica, NOW, &[]);
         replica.requests.operations = 1;
@@ -554,7 +562,7 @@ mod tests {
             buckets.insert(key.clone(), bucket);
             held.entry(bucket).or_default().insert(key);
         }
-        replica.keys.graves.due_us = held.keys().map(|bucket| (*bucket, 0)).collect();
+        replica.keys.tombstones.due_us = held.keys().map(|bucket| (*bucket, 0)).collect();
         let spread = Spread::default();
         let mut took_s = 20;
         while held.values().any(|keys| !keys.is_empty()) {
@@ -567,7 +575,7 @@ mod tests {
             // Its clock goes on.
             replica.handle_input(now, Input::Full(None));
             let (id, told) = (RoundId::default(), BTreeMap::new());
-            replica.keys.graves.round = Some(Round { id, told });
+            replica.keys.tombstones.round = Some(Round { id, told });
             let sums = Sums::collect(spread.all().map(|b| replica.keys.digests.of_life(0, b)));
             for node in [1, 2] {
                 let sums = sums.clone();
@@ -602,7 +610,7 @@ mod tests {
                             continue;
                         };
                         for (key, _) in purge.tombstones {
-                            replica.keys.graves.texts.forget(&key);
+                            replica.keys.tombstones.texts.forget(&key);
                             held.entry(buckets[&key]).or_default().remove(&key);
                         }
                     }
@@ -656,7 +664,7 @@ mod tests {
     fn purging_begins_anew_in_another_epoch() {
         let mut replica = replica();
         replica.ask_all(NOW, &[1, 2]);
-        let id = replica.keys.graves.round.as_ref().unwrap().id;
+        let id = replica.keys.tombstones.round.as_ref().unwrap().id;
         assert!(replica.is_purging(id));
         install_next(&mut replica);
         assert!(!replica.is_purging(id));
@@ -669,11 +677,11 @@ mod tests {
         replica.durable.meta.life = 1;
         purged(&mut replica, NOW, &[]);
         let bucket = Spread::default().bucket_of(&key);
-        let look = Look {
+        let look = PurgeScan {
             agreed: Some(0),
-            ..Look::default()
+            ..PurgeScan::default()
         };
-        replica.keys.graves.looks.insert(bucket, look);
+        replica.keys.tombstones.looks.insert(bucket, look);
         let now = Now {
             mono_us: NOW.mono_us + 20_000_000,
             wall_ms: NOW.wall_ms + 20_000,

@@ -5,22 +5,22 @@
 use std::collections::BTreeMap;
 
 use crate::protocol::types::ballot::Ballot;
-use crate::protocol::types::limits::{RETRY_HORIZON_MS, TEXT_GRAVES_MAX};
+use crate::protocol::types::limits::{RETRY_HORIZON_MS, TEXT_TOMBSTONES_MAX};
 use crate::protocol::types::message::Now;
 use crate::protocol::types::record::Key;
 
 #[derive(Debug, Default)]
-pub struct TextGraves {
+pub struct TextTombstones {
     seen: BTreeMap<Key, (Ballot, u64)>,
 }
 
-impl TextGraves {
+impl TextTombstones {
     /// How long this node must still see that tombstone, by its monotonic clock, before it may go. `None`: there
     /// is no room to keep in mind that it was seen. What is kept stays until it goes, or is written over: were
     /// it to make room for others before its time, under load none would ever go.
     pub fn rest_ms(&mut self, now: Now, key: &Key, ballot: Ballot) -> Option<u64> {
         let horizon_us = RETRY_HORIZON_MS * 1_000;
-        let is_full = self.seen.len() >= TEXT_GRAVES_MAX;
+        let is_full = self.seen.len() >= TEXT_TOMBSTONES_MAX;
         match self.seen.get_mut(key) {
             Some((seen, at_us)) if *seen == ballot => {
                 let rest_us = (*at_us + horizon_us).saturating_sub(now.mono_us);
@@ -46,7 +46,7 @@ mod tests {
 
     #[test]
     fn a_tombstone_rests_for_the_horizon_since_it_was_seen_first() {
-        let mut texts = TextGraves::default();
+        let mut texts = TextTombstones::default();
         let at = |ms: u64| Now {
             mono_us: ms * 1_000,
             wall_ms: 0,
@@ -66,16 +66,16 @@ mod tests {
 
     #[test]
     fn more_than_there_is_room_for_wait() {
-        let mut texts = TextGraves::default();
+        let mut texts = TextTombstones::default();
         let at = |ms: u64| Now {
             mono_us: ms * 1_000,
             wall_ms: 0,
         };
         let key = |n: usize| Key::user(n.to_string().as_bytes());
-        for n in 0..=TEXT_GRAVES_MAX {
+        for n in 0..=TEXT_TOMBSTONES_MAX {
             texts.rest_ms(at(1), &key(n), Ballot::ZERO);
         }
-        let last = key(TEXT_GRAVES_MAX);
+        let last = key(TEXT_TOMBSTONES_MAX);
         assert_eq!(texts.rest_ms(at(5_000), &last, Ballot::ZERO), None);
         // However late they are looked at again, nothing of the others' time is lost.
         let late = at(100_000);

@@ -5,7 +5,7 @@ use kvclient::wire::{Change, ChangeOutcome, ChangeRequest};
 use rand::RngExt;
 
 use crate::protocol::replica::Replica;
-use crate::protocol::replica::membership::change::Wanted;
+use crate::protocol::replica::membership::change::DesiredConfiguration;
 use crate::protocol::replica::membership::vote::{HANGS_REMEDY, Obstacle, Voting};
 use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::configuration::{self, Forced};
@@ -32,7 +32,7 @@ enum Plan {
     Done(NodeId),
     /// The node is admitted by itself, once it is there and has caught up.
     Waits(NodeId),
-    Change(Wanted, NodeId),
+    Change(DesiredConfiguration, NodeId),
 }
 
 impl Replica {
@@ -444,15 +444,17 @@ fn transfer_master(
     Ok(Plan::Change(wanted, node))
 }
 
-pub(in crate::protocol::replica) fn as_it_is(configuration: &Configuration) -> Wanted {
-    Wanted {
+pub(in crate::protocol::replica) fn as_it_is(
+    configuration: &Configuration,
+) -> DesiredConfiguration {
+    DesiredConfiguration {
         members: configuration.members.clone(),
         away: configuration.away.clone(),
         ids: configuration.ids,
     }
 }
 
-fn take_out(wanted: &mut Wanted, node: NodeId) -> Result<(), String> {
+fn take_out(wanted: &mut DesiredConfiguration, node: NodeId) -> Result<(), String> {
     wanted.members.retain(|m| m.node != node);
     wanted.away.retain(|m| m.node != node);
     match wanted.members.is_empty() {
@@ -462,7 +464,7 @@ fn take_out(wanted: &mut Wanted, node: NodeId) -> Result<(), String> {
 }
 
 /// The node at that address gets an id; it becomes a member by itself when it has caught up.
-fn admit(wanted: &mut Wanted, address: &str) -> Result<NodeId, String> {
+fn admit(wanted: &mut DesiredConfiguration, address: &str) -> Result<NodeId, String> {
     check_address(address)?;
     let node = wanted.ids.checked_add(1).ok_or(
         "all 255 ids of this cluster were given out: copy its keys to a new cluster to go on",

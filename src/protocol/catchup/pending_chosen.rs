@@ -1,28 +1,28 @@
 //! Ballots that this node knows to be chosen and has not yet told another node.
 
 use crate::protocol::types::ballot::Ballot;
-use crate::protocol::types::capacity::Room;
+use crate::protocol::types::capacity::MessageCapacity;
 use crate::protocol::types::limits::CHOSEN_PER_MESSAGE_MAX;
 use crate::protocol::types::message::Chosen;
 use crate::protocol::types::record::Key;
 
 /// What one node is to be told, as much as one message takes.
 #[derive(Debug)]
-pub struct Notices {
+pub struct PendingChosen {
     chosen: Vec<(Key, Ballot)>,
-    room: Room,
+    room: MessageCapacity,
 }
 
-impl Default for Notices {
+impl Default for PendingChosen {
     fn default() -> Self {
-        Notices {
+        PendingChosen {
             chosen: Vec::new(),
-            room: Room::new(CHOSEN_PER_MESSAGE_MAX),
+            room: MessageCapacity::new(CHOSEN_PER_MESSAGE_MAX),
         }
     }
 }
 
-impl Notices {
+impl PendingChosen {
     /// Adds one; gives the message that is to leave now, if it had no room for this one.
     pub fn push(&mut self, key: &Key, ballot: Ballot) -> Option<Chosen> {
         let notice = (key.clone(), ballot);
@@ -37,7 +37,7 @@ impl Notices {
 
     /// What is to be told, if there is anything.
     pub fn take(&mut self) -> Option<Chosen> {
-        let Notices { chosen, .. } = std::mem::take(self);
+        let PendingChosen { chosen, .. } = std::mem::take(self);
         (!chosen.is_empty()).then_some(Chosen { chosen })
     }
 }
@@ -53,7 +53,7 @@ mod tests {
     #[test]
     fn a_message_leaves_once_the_next_notice_does_not_fit() {
         for (key_size, at_least) in [(8, CHOSEN_PER_MESSAGE_MAX), (KEY_SIZE_MAX, 30)] {
-            let mut notices = Notices::default();
+            let mut notices = PendingChosen::default();
             assert_eq!(notices.take(), None);
             let ballot = Ballot::new(1 << 54, 1);
             let key = |n: usize| Key::user(format!("{n:0key_size$}").as_bytes());

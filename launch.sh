@@ -26,7 +26,7 @@ is_stale() {
     local source
     [[ -x $1 ]] || return 0
     shopt -s globstar nullglob
-    for source in "$root"/{,client-lib/}Cargo.toml "$root"/Cargo.lock "$root"/{,client-lib/}src/**/*.rs; do
+    for source in "$root"/{,wire/,client-lib/}{Cargo.toml,src/**/*.rs} "$root"/Cargo.lock; do
         [[ ! $source -nt $1 ]] || return 0
     done
     return 1

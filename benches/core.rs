@@ -15,7 +15,7 @@ use horseshoe::protocol::types::message::{
 };
 use horseshoe::protocol::{Options, Replica, Tuning};
 use horseshoe::storage::Table;
-use kvclient::wire::{Action, Hello, Operation, OperationId, Request, rendezvous_weight};
+use wire::{Action, Hello, Operation, OperationId, Request, rendezvous_weight};
 
 const NODES: usize = 5;
 const IN_FLIGHT: u64 = 256;
@@ -199,7 +199,7 @@ impl Bench {
                         client: 7,
                         sequence,
                     },
-                    birth: kvclient::clock::from_ms(self.now.wall_ms) + sequence % 4_000,
+                    birth: wire::clock::from_ms(self.now.wall_ms) + sequence % 4_000,
                     low_mark: sequence.saturating_sub(IN_FLIGHT).max(1),
                     key: Bytes::from(name),
                     want_old: false,

@@ -164,7 +164,7 @@ impl ServerConfig {
             });
         }
         let name = settings.cluster_name;
-        if !name.is_empty() && !kvclient::wire::is_cluster_name(&name) {
+        if !name.is_empty() && !wire::is_cluster_name(&name) {
             return Err(ConfigError::ClusterName(name));
         }
         let listen = settings.listen.as_deref();

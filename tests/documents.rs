@@ -10,7 +10,8 @@ use std::path::Path;
 use horseshoe::config::MEMORY_MAX_MIN;
 use horseshoe::gateway::text;
 use horseshoe::protocol::types::{digest, limits};
-use kvclient::{datagram, session, wire};
+use kvclient::session;
+use wire::datagram;
 
 const WIRE: Document = Document {
     name: "docs/wire.md",
@@ -569,7 +570,7 @@ fn is_path(span: &str) -> bool {
 fn functions_and_files_of_the_architecture_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut texts = Vec::new();
-    for folder in ["src", "client-lib"] {
+    for folder in ["src", "wire", "client-lib"] {
         sources(&root.join(folder), &mut texts);
     }
     assert!(!is_defined("no_such_function", &texts) && !is_defined("Replica::call", &texts));

@@ -12,13 +12,13 @@ use horseshoe::config::{ServerConfig, Settings, TextMode};
 use horseshoe::protocol::types::message::{DigestsAsked, Group, Message};
 use horseshoe::runtime::{Bound, Notice, RuntimeError, allocator, own_addresses};
 use horseshoe::storage::{Durability, Opened, Storage, StorageError, memory};
-use kvclient::datagram::{self, DATAGRAM_SIZE_MAX, DatagramHeader, DatagramWriter, FrameHeader};
-use kvclient::wire::{
+use kvclient::{Call, CallError, Client, ClientOptions};
+use tokio::sync::mpsc::UnboundedSender;
+use wire::datagram::{self, DATAGRAM_SIZE_MAX, DatagramHeader, DatagramWriter, FrameHeader};
+use wire::{
     self, Action, Answer, Full, Hello, HelloAnswer, Operation, OperationId, Outcome, Request,
     StatusAnswer, StatusRequest, kind,
 };
-use kvclient::{Call, CallError, Client, ClientOptions};
-use tokio::sync::mpsc::UnboundedSender;
 
 /// Bounds every wait: nothing here takes this long unless it is broken.
 const PATIENCE: Duration = Duration::from_secs(20);

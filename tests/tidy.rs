@@ -77,7 +77,9 @@ fn rust_files_can_be_read_in_one_sitting() {
 fn is_product(path: &Path) -> bool {
     let path = path.strip_prefix(root()).unwrap_or(path);
     let text = path.to_string_lossy();
-    (text.starts_with("src/") || text.starts_with("client-lib/"))
+    ["src/", "wire/", "client-lib/"]
+        .iter()
+        .any(|folder| text.starts_with(folder))
         && has_extension(path, &["rs"])
         && !text.ends_with("build.rs")
         && !["tests", "examples", "benches"]
@@ -115,16 +117,37 @@ fn the_protocol_is_pure() {
         "eprintln!",
         "rand::rng()",
     ];
-    let protocol = root().join("src/protocol");
+    let pure = ["src/protocol", "wire/src"].map(|folder| root().join(folder));
     let paths: Vec<_> = files()
         .into_iter()
-        .filter(|p| p.starts_with(&protocol))
+        .filter(|p| pure.iter().any(|folder| p.starts_with(folder)))
         .collect();
     let found = lines_with(&paths, |_, line| {
         let code = line.split("//").next().unwrap_or_default();
         banned.iter().any(|word| code.contains(word))
     });
-    assert_none("clocks, sockets, files or threads in src/protocol", found);
+    assert_none(
+        "clocks, sockets, files or threads in src/protocol or wire",
+        found,
+    );
+}
+
+/// The names of interfaces in addresses are the only thing that nodes and the client library share
+/// beside `wire`.
+#[test]
+fn only_the_command_line_uses_the_client_library() {
+    let source = root().join("src");
+    let command_line = source.join("cli");
+    let paths: Vec<_> = files()
+        .into_iter()
+        .filter(|p| p.starts_with(&source) && !p.starts_with(&command_line))
+        .collect();
+    assert!(paths.len() > 50, "{} files", paths.len());
+    let found = lines_with(&paths, |_, line| {
+        let code = line.split("//").next().unwrap_or_default();
+        code.contains("kvclient") && !code.contains("kvclient::zone")
+    });
+    assert_none("nodes take what they share with clients from `wire`", found);
 }
 
 /// The levels of `src/protocol`, lowest first.

@@ -28,7 +28,7 @@ use horseshoe::protocol::types::message::{
 use horseshoe::protocol::types::page::Page;
 use horseshoe::protocol::types::record::{AcceptorState, Key};
 use horseshoe::protocol::{Options, Replica, Tuning};
-use kvclient::wire::{Action, Hello, Operation, OperationId, Request};
+use wire::{Action, Hello, Operation, OperationId, Request};
 
 const CLIENT: Endpoint = Endpoint::new(1, 1);
 
@@ -393,7 +393,7 @@ impl Lab {
                 client: 7,
                 sequence,
             },
-            birth: kvclient::clock::from_ms(self.now().wall_ms),
+            birth: wire::clock::from_ms(self.now().wall_ms),
             low_mark: 1,
             key: bytes(0),
             want_old: false,

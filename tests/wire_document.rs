@@ -4,15 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use horseshoe::protocol::types::message::{self, Message};
-use kvclient::wire;
 
 const DOCUMENT: &str = include_str!("../docs/wire.md");
 
 /// The files that define the structs which are sent.
 const SOURCES: [&str; 7] = [
-    include_str!("../client-lib/src/wire.rs"),
-    include_str!("../client-lib/src/wire/change.rs"),
-    include_str!("../client-lib/src/wire/status.rs"),
+    include_str!("../wire/src/messages.rs"),
+    include_str!("../wire/src/messages/change.rs"),
+    include_str!("../wire/src/messages/status.rs"),
     include_str!("../src/protocol/types/message.rs"),
     include_str!("../src/protocol/types/configuration.rs"),
     include_str!("../src/protocol/types/record.rs"),

@@ -4,8 +4,8 @@
 use bytes::Bytes;
 use kvclient::Call;
 use kvclient::session::{DEADLINE_US_DEFAULT, NO_QUORUM_AFTER_US_DEFAULT, Session, SessionOptions};
-use kvclient::wire::{self, Action, Answer, Hello, HelloAnswer, Old, Outcome, Request, kind};
 use nix::time::{ClockId, clock_gettime};
+use wire::{Action, Answer, Hello, HelloAnswer, Old, Outcome, Request, kind};
 
 const NODES: usize = 5;
 const OPERATIONS: u64 = 1_000_000;

@@ -23,11 +23,11 @@ use crate::session::{
     Call, CallError, Completion, DEADLINE_US_DEFAULT, NO_QUORUM_AFTER_US_DEFAULT, Question,
     Session, SessionCounters, SessionOptions, Told,
 };
-use crate::wire::{Change, ChangeOutcome, NodeStatus, Outcome};
 use address::Given;
 use inner::{Inner, Owner};
 use look_up::{LookUps, Resolver};
 use wake::Wake;
+use wire::{Change, ChangeOutcome, NodeStatus, Outcome};
 
 const SOCKET_BUFFER_SIZE: usize = 4 << 20;
 

@@ -1,7 +1,7 @@
 //! Client library of the Horseshoe key-value store.
 //!
-//! `wire` and `datagram` hold what both sides of the network share, and the server depends on them;
-//! `session` decides what is sent when, without a socket or a clock; `client` adds both.
+//! `session` decides what is sent when, without a socket or a clock; `client` adds both. `wire` is
+//! the crate of what both sides of the network share: operations, outcomes, and how they are sent.
 //!
 //! ```no_run
 //! use kvclient::wire::{Action, Outcome};
@@ -35,12 +35,9 @@
 #![warn(missing_debug_implementations)]
 
 pub mod client;
-pub mod clock;
-pub mod datagram;
-pub mod parts;
 pub mod session;
-pub mod wire;
 pub mod zone;
 
 pub use client::{Client, ClientOptions, OpenError, look_up};
 pub use session::{Call, CallError, Completion, SessionCounters};
+pub use wire;

@@ -25,8 +25,8 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
 use serde::Serialize;
 
-use crate::clock::{self, HybridClock};
-use crate::wire::{self, BodyError, ClientId, kind};
+use wire::clock::{self, HybridClock};
+use wire::{BodyError, ClientId, kind};
 
 pub use call::{Call, CallError, Completion};
 use cluster::Choice;

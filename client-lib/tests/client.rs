@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use fake::{Node, cluster};
 use kvclient::session::IN_FLIGHT_MAX;
-use kvclient::wire::{Action, Old, Outcome};
 use kvclient::{Call, CallError, Client, ClientOptions, Completion, OpenError};
 use nix::poll::{PollFd, PollFlags, poll};
+use wire::{Action, Old, Outcome};
 
 /// Far above what anything here should take.
 const LONG: Duration = Duration::from_secs(20);

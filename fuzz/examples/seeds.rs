@@ -11,7 +11,7 @@ use horseshoe::protocol::types::record::{
     AcceptorState, Applied, AppliedOperation, ClientEntry, Key, Record,
 };
 use horseshoe::storage::format;
-use kvclient::wire::{self, *};
+use wire::*;
 
 const BALLOT: Ballot = Ballot(1_700_000_000_000 << 20 | 2);
 

@@ -4,7 +4,7 @@
 use horseshoe_fuzz::pieces;
 use kvclient::Call;
 use kvclient::session::{Question, Session, SessionOptions};
-use kvclient::wire::Action;
+use wire::Action;
 use libfuzzer_sys::fuzz_target;
 
 const CALLS: u64 = 4;

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use horseshoe::runtime::decode::{Datagram, Joiners, Source, decode};
 use horseshoe::runtime::tally::Tally;
 use horseshoe_fuzz::{pieces, seal};
-use kvclient::datagram::{FrameHeader, open};
+use wire::datagram::{FrameHeader, open};
 use libfuzzer_sys::fuzz_target;
 
 fn decoded(bytes: &[u8]) -> u64 {

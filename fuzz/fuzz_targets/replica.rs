@@ -15,8 +15,8 @@ use horseshoe::runtime::decode::{Arrival, Datagram, Joiners, Source, decode};
 use horseshoe::runtime::tally::Tally;
 use horseshoe::storage::Table;
 use horseshoe_fuzz::{Piece, pieces, seal};
-use kvclient::datagram::FrameHeader;
-use kvclient::wire::{self, ChangeRequest, Request};
+use wire::datagram::FrameHeader;
+use wire::{ChangeRequest, Request};
 use libfuzzer_sys::fuzz_target;
 use serde::Serialize;
 

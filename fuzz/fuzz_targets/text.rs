@@ -8,7 +8,7 @@ use horseshoe::gateway::text::{self, TextRequest};
 use horseshoe::protocol::types::message::{ClientMessage, Input};
 use horseshoe::runtime::decode::{Source, decode_text};
 use horseshoe::runtime::tally::Tally;
-use kvclient::wire::{Action, KEY_SIZE_MAX};
+use wire::{Action, KEY_SIZE_MAX};
 use libfuzzer_sys::fuzz_target;
 
 fn said_again(id: u64, key: &[u8], action: &Action) -> Vec<u8> {

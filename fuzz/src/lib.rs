@@ -1,6 +1,6 @@
 //! What the targets share: frames from a fuzzer's bytes, under a checksum that is right.
 
-use kvclient::datagram::{DatagramHeader, DatagramWriter, FrameHeader};
+use wire::datagram::{DatagramHeader, DatagramWriter, FrameHeader};
 
 /// A frame as the bytes describe it: `kind`, `flags`, the body's length (u16), the body.
 pub struct Piece<'a> {

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use clap::Args;
 use kvclient::Call;
-use kvclient::wire::Action;
+use wire::Action;
 
 use super::connection::{ConnectionArgs, OldArgs};
 use super::exit::Exit;

@@ -3,8 +3,8 @@
 
 use std::fmt::Write;
 
-use kvclient::wire::{ClockStatus, NodeStatus};
 use serde_json::{Value, json};
+use wire::{ClockStatus, NodeStatus};
 
 use super::status::{StatusRow, said};
 
@@ -59,7 +59,7 @@ pub fn in_json(status: &NodeStatus) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kvclient::wire::MemberStatus;
+    use wire::MemberStatus;
 
     fn node(id: u8, offsets_ms: [i64; 3]) -> StatusRow {
         let clock = |(index, offset_ms)| ClockStatus {

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use kvclient::wire::{LinkStatus, NodeStatus, RouteStatus};
 use serde_json::{Value, json};
+use wire::{LinkStatus, NodeStatus, RouteStatus};
 
 use super::status::{StatusRow, align, said};
 

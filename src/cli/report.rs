@@ -8,9 +8,9 @@ use std::io::{self, IsTerminal, Write};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use kvclient::wire::{Action, Old, Outcome};
 use kvclient::{Call, CallError};
 use serde_json::{Map, Value, json};
+use wire::{Action, Old, Outcome};
 
 use super::exit::Exit;
 
@@ -267,7 +267,7 @@ fn of_error(call: &Call, error: &CallError, style: Style) -> Report {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kvclient::wire::Full;
+    use wire::Full;
 
     const PLAIN: Style = Style {
         json: false,

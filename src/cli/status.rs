@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use clap::Args;
-use kvclient::wire::{BehindStatus, DiskStatus, LearningStatus, NodeStatus};
 use serde_json::{Value, json};
+use wire::{BehindStatus, DiskStatus, LearningStatus, NodeStatus};
 
 use super::connection::ConnectionArgs;
 use super::exit::Exit;
@@ -418,7 +418,7 @@ fn disk_in_json(disk: &DiskStatus) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kvclient::wire::MemberStatus;
+    use wire::MemberStatus;
 
     fn node(id: u8, votes: bool, quorum: bool) -> StatusRow {
         let member = |node| MemberStatus {

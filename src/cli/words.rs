@@ -6,7 +6,6 @@ use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kvclient::wire;
 
 /// Where nodes are looked for if nobody says.
 const NODES_DEFAULT: [&str; 5] = [
@@ -28,7 +27,7 @@ pub fn value(word: OsString) -> std::io::Result<Bytes> {
         return Ok(Bytes::from(word.into_vec()));
     }
     // One byte over the limit is enough to be told of it.
-    let limit = kvclient::wire::VALUE_SIZE_MAX as u64 + 1;
+    let limit = wire::VALUE_SIZE_MAX as u64 + 1;
     let mut bytes = Vec::new();
     std::io::stdin()
         .lock()

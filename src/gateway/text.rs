@@ -5,7 +5,7 @@
 //! else tries another node, so no answer is right wherever the outcome is not known.
 
 use bytes::Bytes;
-use kvclient::wire::{Action, KEY_SIZE_MAX, Old, Outcome};
+use wire::{Action, KEY_SIZE_MAX, Old, Outcome};
 
 /// The largest value that text clients have room for.
 pub const VALUE_SIZE_MAX: usize = 2_048;
@@ -141,8 +141,8 @@ pub fn failed(id: u64) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kvclient::wire::Full;
     use proptest::prelude::*;
+    use wire::Full;
 
     fn get(id: u64, key: &str) -> Result<TextRequest, ParseError> {
         let key = Bytes::copy_from_slice(key.as_bytes());

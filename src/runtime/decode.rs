@@ -5,8 +5,8 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
-use kvclient::datagram::{self, Frame, FrameHeader};
-use kvclient::parts::{self, Joiner, NoPart};
+use wire::datagram::{self, Frame, FrameHeader};
+use wire::parts::{self, Joiner, NoPart};
 
 use super::tally::{Cause, Tally};
 use crate::gateway::text::{self, ParseError};
@@ -258,9 +258,9 @@ pub fn address_of(endpoint: Endpoint) -> SocketAddr {
 mod tests {
     use super::*;
     use crate::protocol::types::message::{ClientMessage, Heartbeat, Row};
-    use kvclient::datagram::{DATAGRAM_HEADER_SIZE, DatagramHeader, DatagramWriter};
-    use kvclient::wire::{self, Hello};
     use proptest::prelude::*;
+    use wire::Hello;
+    use wire::datagram::{DATAGRAM_HEADER_SIZE, DatagramHeader, DatagramWriter};
 
     fn from() -> Source {
         source("127.0.0.1:4711")

@@ -9,10 +9,10 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::time::{Duration, Instant, SystemTime};
 
-use kvclient::datagram::FrameHeader;
-use kvclient::wire::{Full, NodeStatus};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Sleep;
+use wire::datagram::FrameHeader;
+use wire::{Full, NodeStatus};
 
 use super::addresses::AddressBook;
 use super::allocator::{self, Freed};

@@ -1,6 +1,6 @@
 //! What the replica says to an operator: log lines, and errors that end the node.
 
-use kvclient::wire::ClockStatus;
+use wire::ClockStatus;
 
 use super::RuntimeError;
 use crate::protocol::types::message::Event;

@@ -8,11 +8,11 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 
 use foldhash::fast::RandomState;
-use kvclient::datagram::{
+use wire::datagram::{
     DATAGRAM_HEADER_SIZE, DATAGRAM_SIZE_MAX, DATAGRAM_SIZE_TARGET, DATAGRAM_SIZE_TARGET_LOOPBACK,
     DatagramHeader, DatagramWriter, FRAME_HEADER_SIZE, FrameHeader,
 };
-use kvclient::parts;
+use wire::parts;
 
 use super::tally::{Cause, Tally};
 use crate::protocol::types::message::{Message, Probe};
@@ -272,8 +272,8 @@ fn seal<'a>(content: &'a mut Content, sender: Sender, number: &mut u64) -> &'a [
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kvclient::datagram;
     use proptest::prelude::*;
+    use wire::datagram;
 
     const SENDER: Sender = Sender {
         node: 3,

@@ -461,7 +461,7 @@ mod tests {
         let (mut receiver, to) = bound();
         let (mut sender, _) = bound();
         sender.writable().await.unwrap();
-        let bytes = vec![7; kvclient::datagram::DATAGRAM_SIZE_MAX + 1];
+        let bytes = vec![7; wire::datagram::DATAGRAM_SIZE_MAX + 1];
         let refused = sender.send(&[Outgoing { to, bytes: &bytes }]);
         assert_eq!(refused, Err(SendError::Refused(Cause::SendTooBig)));
         let bytes = &bytes[1..];

@@ -3,8 +3,8 @@
 
 use std::fmt::Write;
 
-use kvclient::datagram::DatagramError;
-use kvclient::wire::BodyError;
+use wire::BodyError;
+use wire::datagram::DatagramError;
 
 use crate::gateway::text::Silence;
 

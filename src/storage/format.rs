@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use kvclient::wire;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};

@@ -1,8 +1,8 @@
 //! A twin of the checker that tries every order, and histories to compare them on.
 
 use bytes::Bytes;
-use kvclient::wire::{Action, Old, Outcome, Version};
 use proptest::prelude::*;
+use wire::{Action, Old, Outcome, Version};
 
 use crate::sim::checker::model::{Effect, effect};
 use crate::sim::history::{Call, Ending};

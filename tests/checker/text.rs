@@ -1,7 +1,7 @@
 //! Histories as text, a line an operation.
 
 use bytes::Bytes;
-use kvclient::wire::{Action, Old, Outcome};
+use wire::{Action, Old, Outcome};
 
 use crate::sim::history::{Call, Ending};
 

@@ -10,9 +10,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use kvclient::clock;
-use kvclient::datagram::{self, DatagramHeader, DatagramWriter, FrameHeader};
-use kvclient::wire::{
+use wire::clock;
+use wire::datagram::{self, DatagramHeader, DatagramWriter, FrameHeader};
+use wire::{
     self, Action, Answer, Hello, HelloAnswer, LinkStatus, MemberAddress, MemberStatus, NoSession,
     NodeStatus, Old, Operation, OperationId, Outcome, Request, RouteStatus, StatusAnswer,
     StatusRequest, Version, kind,

@@ -3,8 +3,8 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use kvclient::wire::{KEY_SIZE_MAX, VALUE_SIZE_MAX};
 use serde_json::{Value, json};
+use wire::{KEY_SIZE_MAX, VALUE_SIZE_MAX};
 
 use crate::nodes::{Cluster, Keep};
 use crate::shell::Shell;

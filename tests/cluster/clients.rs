@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use kvclient::wire::{Action, Outcome};
 use kvclient::{Call, CallError, Client, ClientOptions};
+use wire::{Action, Outcome};
 
 /// A client that is new to the cluster, as each run of the command line is.
 #[track_caller]

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use kvclient::wire::Action;
 use kvclient::{Call, Client};
+use wire::Action;
 
 use super::clients::{client, get, put, try_add, while_running};
 use super::nodes::{Cluster, Keep, SOON, wait_until};

@@ -2,8 +2,8 @@
 
 use std::net::UdpSocket;
 
-use kvclient::datagram::{DATAGRAM_SIZE_MAX, DatagramHeader, DatagramWriter, FrameHeader};
-use kvclient::wire::{self, Hello, kind};
+use wire::datagram::{DATAGRAM_SIZE_MAX, DatagramHeader, DatagramWriter, FrameHeader};
+use wire::{Hello, kind};
 
 use super::clients::assert_serves;
 use super::nodes::{Cluster, Keep, SOON, wait_until};

@@ -1,7 +1,7 @@
 //! Nodes of another cluster at the same addresses.
 
-use kvclient::wire::NodeStatus;
 use nix::sys::signal::Signal;
+use wire::NodeStatus;
 
 use super::clients::{client, get, put};
 use super::nodes::{Cluster, Keep, SOON, wait_until};

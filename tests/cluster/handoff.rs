@@ -5,9 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use horseshoe::protocol::types::record::{AcceptorState, Key};
 use horseshoe::storage::{DiskOptions, Durability, Table, disk};
-use kvclient::wire::Action;
 use kvclient::{Call, Client};
 use nix::sys::signal::Signal;
+use wire::Action;
 
 use super::clients::{client, try_put};
 use super::nodes::{Cluster, Keep, SOON, wait_until};

@@ -7,11 +7,11 @@ use std::process::{Child, Command, ExitStatus};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use kvclient::wire::NodeStatus;
 use kvclient::{Client, ClientOptions};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
+use wire::NodeStatus;
 
 /// For what takes milliseconds when nothing else runs on the machine.
 pub const SOON: Duration = Duration::from_secs(20);

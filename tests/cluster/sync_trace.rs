@@ -5,9 +5,9 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
-use kvclient::datagram;
-use kvclient::wire::{self, Action, Answer, Outcome, Request, kind};
 use nix::sys::signal::Signal;
+use wire::datagram;
+use wire::{Action, Answer, Outcome, Request, kind};
 
 use super::clients::{client, get, put};
 use super::nodes::{Cluster, Keep, SOON, wait_until};

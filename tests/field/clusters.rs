@@ -3,8 +3,8 @@
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use kvclient::wire::{Action, Outcome};
 use kvclient::{Call, CallError, Client, ClientOptions};
+use wire::{Action, Outcome};
 
 use crate::nodes::{Cluster, Keep};
 use crate::process::{Node, wait_until_serving};

@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use kvclient::wire::{Action, Outcome};
 use kvclient::{Call, CallError, Client, ClientOptions};
+use wire::{Action, Outcome};
 
 use crate::nodes::{Cluster, Keep, SOON, wait_until};
 use crate::preload;

@@ -10,9 +10,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use kvclient::wire::{Action, Full, Outcome};
 use kvclient::{Call, CallError, Client, ClientOptions};
 use nix::sys::signal::Signal;
+use wire::{Action, Full, Outcome};
 
 use crate::nodes::{Cluster, Keep, SOON, wait_until};
 

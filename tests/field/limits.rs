@@ -4,9 +4,9 @@ use std::fs::File;
 use std::process::Stdio;
 use std::time::Duration;
 
-use kvclient::wire::Action;
 use kvclient::{Call, Client, ClientOptions};
 use nix::sys::signal::Signal;
+use wire::Action;
 
 use crate::process::{Node, wait_until_serving};
 

@@ -4,8 +4,8 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use kvclient::wire::{Action, Outcome};
 use kvclient::{Call, Client, ClientOptions};
+use wire::{Action, Outcome};
 
 use crate::hosts::Hosts;
 use crate::process::{Node, wait_until_serving};

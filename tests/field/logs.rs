@@ -4,10 +4,10 @@
 use std::fs::File;
 use std::process::Stdio;
 
-use kvclient::wire::{Action, Outcome};
 use kvclient::{Call, Client, ClientOptions};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::Signal;
+use wire::{Action, Outcome};
 
 use crate::process::{Node, wait_until_serving};
 

@@ -3,8 +3,8 @@
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use kvclient::wire::{Action, Outcome};
 use kvclient::{Call, Client, ClientOptions};
+use wire::{Action, Outcome};
 
 use nix::sys::signal::Signal;
 

@@ -7,8 +7,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use kvclient::Client;
-use kvclient::wire::Outcome;
 use nix::sys::signal::Signal;
+use wire::Outcome;
 
 use crate::full_disks::{PATIENCE, client, delete, fill, holds, is_full, put};
 use crate::nodes::{Cluster, Keep, SOON, wait_until};

@@ -3,9 +3,9 @@
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use kvclient::wire::{Action, Outcome};
 use kvclient::{Call, Client, ClientOptions};
 use nix::sys::signal::Signal;
+use wire::{Action, Outcome};
 
 use crate::nodes::{Cluster, Keep, SOON, wait_until};
 

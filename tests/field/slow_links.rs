@@ -4,8 +4,8 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use kvclient::wire::{Action, Outcome};
 use kvclient::{Call, Client, ClientOptions};
+use wire::{Action, Outcome};
 
 use crate::emulated::{Link, Network, address, is_lab};
 use crate::nodes::wait_until;

@@ -4,8 +4,8 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use kvclient::wire::{Action, NodeStatus, Outcome};
 use kvclient::{Call, Client, ClientOptions};
+use wire::{Action, NodeStatus, Outcome};
 
 use crate::emulated::{Link, Network, address, is_lab};
 use crate::nodes::wait_until;

@@ -5,9 +5,9 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::process::Command;
 
-use kvclient::wire::{Action, Outcome};
 use kvclient::{Call, Client, ClientOptions};
 use nix::sys::signal::Signal;
+use wire::{Action, Outcome};
 
 use crate::nodes::{SOON, wait_until};
 use crate::process::{Node, wait_until_serving};

@@ -2,8 +2,8 @@
 
 use std::process::{Command, Stdio};
 
-use kvclient::wire::{Action, Outcome};
 use kvclient::{Call, Client, ClientOptions};
+use wire::{Action, Outcome};
 
 use crate::process::{Node, wait_until_serving};
 

@@ -2,7 +2,7 @@
 //! when one began, and how each ended.
 
 use bytes::Bytes;
-use kvclient::wire::Outcome;
+use wire::Outcome;
 
 use super::nodes::{Nodes, OutcomeId};
 use super::scope::Scope;

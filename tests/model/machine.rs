@@ -10,7 +10,7 @@ use horseshoe::protocol::types::message::{
 };
 use horseshoe::protocol::types::record::{AcceptorState, Key};
 use horseshoe::protocol::{Options, Replica, Tuning};
-use kvclient::wire::{Hello, Request};
+use wire::{Hello, Request};
 
 use super::scope::{CLUSTER, Scope, WALL_MS};
 use crate::sim::disk::Disk;

@@ -10,7 +10,7 @@ use horseshoe::protocol::types::message::{
     ClientReply, ConfigurationTold, Envelope, Epoch, Incarnation, Message, NodeId, Purge, RoundId,
 };
 use horseshoe::protocol::types::record::{Key, Record};
-use kvclient::wire::{Action, Answer, OperationId, Outcome};
+use wire::{Action, Answer, OperationId, Outcome};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::machine::{Inputs, Life, Machine, endpoint};
@@ -405,7 +405,7 @@ impl Nodes {
 
     fn keep_record(&mut self, record: &Record) -> RecordId {
         let mut bytes = Vec::new();
-        kvclient::wire::encode(&mut bytes, record);
+        wire::encode(&mut bytes, record);
         let digest = xxh3_128(&bytes);
         if let Some(id) = self.record_ids.get(&digest) {
             return *id;

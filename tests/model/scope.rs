@@ -7,8 +7,8 @@ use horseshoe::protocol::types::message::{
     Configuration, Envelope, Epoch, Incarnation, Member, Message, NodeId,
 };
 use horseshoe::protocol::types::record::{AcceptorState, Key, Record};
-use kvclient::clock;
-use kvclient::wire::{self, Action, Operation, OperationId};
+use wire::clock;
+use wire::{Action, Operation, OperationId};
 
 pub const CLUSTER: u64 = 9;
 pub const WALL_MS: u64 = 1_800_000_000_000;

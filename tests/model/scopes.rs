@@ -1,6 +1,6 @@
 //! The scopes that are searched. Node 0 is the master, and the key's preferred coordinator.
 
-use kvclient::wire::Action;
+use wire::Action;
 
 use super::scope::{Change, Held, Plan, Scope, ask};
 use crate::sim::script::{append, put, swap};

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::fmt::Write as _;
 
-use kvclient::wire::{Action, Outcome};
+use wire::{Action, Outcome};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::history::History;

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use horseshoe::protocol::types::ballot::Ballot;
 use horseshoe::protocol::types::message::Epoch;
-use kvclient::wire::{OperationId, Outcome};
+use wire::{OperationId, Outcome};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::history::History;

@@ -1,7 +1,7 @@
 //! What must hold of a scenario, and whether it did.
 
 use anyhow::{Context, Result, bail, ensure};
-use kvclient::wire::Outcome;
+use wire::Outcome;
 
 use crate::history::{Call, Ending, ms};
 use crate::places::Places;

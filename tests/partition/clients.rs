@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use kvclient::wire::{Action, Outcome, Version};
 use kvclient::{CallError, ClientOptions};
+use wire::{Action, Outcome, Version};
 
 use crate::history::{Call, Ending};
 use crate::random::Random;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use bytes::Bytes;
-use kvclient::wire::{Action, Outcome};
 use kvclient::{Call, CallError, Client, ClientOptions, Completion};
+use wire::{Action, Outcome};
 
 use crate::clients::Clock;
 use crate::random::Random;

@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use kvclient::ClientOptions;
-use kvclient::wire::{Action, NodeStatus};
 use nix::sys::signal::Signal;
+use wire::{Action, NodeStatus};
 
 use crate::claims::{Claim, succeeded};
 use crate::clients::{self, Caller, Clock};

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use kvclient::wire::NodeStatus;
+use wire::NodeStatus;
 
 use crate::clients::SHARED_KEYS;
 use crate::nodes::Cluster;

@@ -1,7 +1,7 @@
 //! What clients do while links fail: each writes and reads a few keys, one operation at a time, as
 //! fast as it is answered.
 
-use kvclient::wire::{Action, Outcome};
+use wire::{Action, Outcome};
 
 use crate::sim::history::Ending;
 use crate::sim::random::Random;

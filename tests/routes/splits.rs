@@ -1,6 +1,6 @@
 //! Networks that fall apart: only a component with a quorum serves, and after the heal all do.
 
-use kvclient::wire::Outcome;
+use wire::Outcome;
 
 use super::graph::Graph;
 use super::load::Load;

@@ -14,8 +14,8 @@ use horseshoe::protocol::types::message::{
 use horseshoe::protocol::types::page::Page;
 use horseshoe::protocol::types::record::{AcceptorState, Key, Record};
 use horseshoe::protocol::{Options, Replica, Tuning};
-use kvclient::clock;
-use kvclient::wire::{Action, Operation, OperationId};
+use wire::clock;
+use wire::{Action, Operation, OperationId};
 
 const CLUSTER: u64 = 9;
 const WALL_MS: u64 = 1_800_000_000_000;

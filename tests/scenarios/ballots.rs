@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use kvclient::wire::Outcome;
+use wire::Outcome;
 
 use crate::sim::node::EPOCH_MS;
 use crate::sim::script::{Script, append, ms_of, msg, put, swap, swap_version};

@@ -1,7 +1,7 @@
 //! C1, E5: nodes find out by themselves what they lack: learners, and members beyond what hints hold.
 
 use horseshoe::protocol::types::message::{AdmissionAsked, Message, NodeId};
-use kvclient::wire::Action;
+use wire::Action;
 
 use crate::scenarios::handoff::{accepted, are_equal, held};
 use crate::sim::cluster::Cluster;

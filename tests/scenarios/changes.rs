@@ -4,7 +4,7 @@ use horseshoe::protocol::types::message::{Configuration, NodeId};
 
 use crate::sim::cluster::Cluster;
 use crate::sim::script::{Script, append, msg, user_key};
-use kvclient::wire::Action;
+use wire::Action;
 
 /// The configuration that all of these nodes have installed, if it is the same.
 fn installed(cluster: &Cluster, nodes: &[usize]) -> Option<Configuration> {

@@ -4,8 +4,8 @@ use horseshoe::protocol::types::ballot::Ballot;
 use horseshoe::protocol::types::message::{
     Copied, Group, Heartbeat, Message, Meta, Nack, Prepare, Promise, Row,
 };
-use kvclient::clock::{READING_LAST, READING_MAX, READING_SANE_MAX, Reading, from_ms};
-use kvclient::wire::{Action, Outcome};
+use wire::clock::{READING_LAST, READING_MAX, READING_SANE_MAX, Reading, from_ms};
+use wire::{Action, Outcome};
 
 use crate::scenarios::handoff::held;
 use crate::sim::event::Parcel;

@@ -1,7 +1,7 @@
 //! X1, X2, X4: every operation at most once.
 
 use bytes::Bytes;
-use kvclient::wire::{Action, Old, Outcome};
+use wire::{Action, Old, Outcome};
 
 use crate::sim::script::{Script, append, msg, put, put_if_absent, swap, user_key};
 

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use horseshoe::protocol::types::limits::RETRY_HORIZON_MS;
 use horseshoe::protocol::types::message::Input;
-use kvclient::wire::{Action, Full, NodeStatus, Outcome};
+use wire::{Action, Full, NodeStatus, Outcome};
 
 use crate::scenarios::handoff::{are_equal, held};
 use crate::sim::cluster::Cluster;

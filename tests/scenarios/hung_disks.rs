@@ -1,7 +1,7 @@
 //! A node whose disk hangs is heard, but answers nothing: it is no more use than one that is gone.
 
 use kvclient::session::{Question, Told};
-use kvclient::wire::{Change, ChangeOutcome, Outcome};
+use wire::{Change, ChangeOutcome, Outcome};
 
 use crate::scenarios::changes::has_members;
 use crate::scenarios::operator::{ask, epoch, question};

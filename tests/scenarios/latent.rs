@@ -7,7 +7,7 @@ use horseshoe::protocol::types::ballot::Ballot;
 use horseshoe::protocol::types::configuration;
 use horseshoe::protocol::types::message::{Accept, Configuration, Envelope};
 use horseshoe::protocol::types::record::{Key, Record};
-use kvclient::wire::{Change, Outcome};
+use wire::{Change, Outcome};
 
 use super::changes::has_members;
 use super::operator::{begin, epoch};
@@ -184,7 +184,7 @@ pub fn e7_an_admission_is_not_left_to_later() {
 
 /// A hostile Accept of what is no configuration. It goes to all.
 fn spoil(c: &mut Script, value: &[u8]) {
-    let reading = kvclient::clock::from_ms(crate::sim::node::EPOCH_MS + c.now_us / 1_000 + 5);
+    let reading = wire::clock::from_ms(crate::sim::node::EPOCH_MS + c.now_us / 1_000 + 5);
     let (ballot, cluster) = (Ballot::new(reading, 2), 0);
     for node in 0..c.nodes.len() {
         let replica = c.nodes[node].replica.as_ref().unwrap();

@@ -9,7 +9,7 @@ use horseshoe::protocol::types::message::{
     DigestsAsked, DigestsTold, Message, Prepare, Purge, Read,
 };
 use horseshoe::protocol::types::record::{AcceptorState, Key};
-use kvclient::wire::Action;
+use wire::Action;
 
 use crate::scenarios::alone::{Alone, EPOCH, LIFE, ballot, bucket_of, configuration, record};
 use crate::scenarios::changes::has_members;

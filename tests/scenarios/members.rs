@@ -1,6 +1,6 @@
 //! E1, E6: who has a vote, and how the first configuration comes to be.
 
-use kvclient::wire::{Action, Outcome};
+use wire::{Action, Outcome};
 
 use crate::sim::script::{Script, msg};
 

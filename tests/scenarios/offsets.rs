@@ -1,6 +1,6 @@
 //! How far the nodes' clocks are from the median, as `status` tells it.
 
-use kvclient::wire::ClockStatus;
+use wire::ClockStatus;
 
 use crate::sim::cluster::Fate;
 use crate::sim::network::Place;

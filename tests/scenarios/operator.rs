@@ -1,7 +1,7 @@
 //! What operators ask of the configuration.
 
 use kvclient::session::{Question, Told};
-use kvclient::wire::{Change, ChangeOutcome};
+use wire::{Change, ChangeOutcome};
 
 use crate::sim::node::DiskSpeed;
 use crate::sim::script::Script;

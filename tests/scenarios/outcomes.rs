@@ -1,6 +1,6 @@
 //! X5: `no quorum` is said soon, and is true.
 
-use kvclient::wire::Outcome;
+use wire::Outcome;
 
 use crate::sim::script::{Script, msg, put};
 

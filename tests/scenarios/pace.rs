@@ -1,7 +1,7 @@
 //! Heartbeats as slow as the settings allow: what waits for them waits as long as they take.
 
 use horseshoe::protocol::types::message::ClientReply;
-use kvclient::wire::{Action, Outcome};
+use wire::{Action, Outcome};
 
 use crate::scenarios::changes::has_members;
 use crate::sim::event::{Parcel, Passing};

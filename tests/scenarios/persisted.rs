@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use horseshoe::protocol::types::ballot::Ballot;
 use horseshoe::protocol::types::message::Message;
-use kvclient::wire::Action;
+use wire::Action;
 
 use crate::scenarios::changes::{are_all_members, has_members};
 use crate::scenarios::handoff::{accepted, held};

@@ -1,6 +1,6 @@
 //! P1, X3: what was deleted is forgotten, and stays deleted.
 
-use kvclient::wire::{Action, Outcome};
+use wire::{Action, Outcome};
 
 use crate::scenarios::changes::has_members;
 use crate::scenarios::handoff::{are_equal, held};

@@ -1,6 +1,6 @@
 //! R1, R4: what a read may answer.
 
-use kvclient::wire::{Action, Outcome};
+use wire::{Action, Outcome};
 
 use crate::scenarios::changes::has_members;
 use crate::sim::script::{Script, msg, put};

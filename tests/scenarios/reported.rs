@@ -1,7 +1,7 @@
 //! What other stores were reported to lose, told again here.
 
 use horseshoe::protocol::types::message::NodeId;
-use kvclient::wire::Outcome;
+use wire::Outcome;
 
 use crate::scenarios::changes::has_members;
 use crate::sim::history::Ending;

@@ -1,7 +1,7 @@
 //! E1: disks that are put back to an older copy, as a snapshot that is restored. What is gone with them
 //! are promises and acknowledged writes that count at a quorum.
 
-use kvclient::wire::{Action, Change, ChangeOutcome, Outcome};
+use wire::{Action, Change, ChangeOutcome, Outcome};
 
 use super::operator::ask;
 use super::split::waits_for;

@@ -1,6 +1,6 @@
 //! Q1, R2, R3: quorums, durability and rounds.
 
-use kvclient::wire::Outcome;
+use wire::Outcome;
 
 use crate::sim::event::Parcel;
 use crate::sim::script::{Script, append, msg, put};

@@ -17,9 +17,9 @@ use horseshoe::protocol::types::message::{
     ReadAnswer, Row, encode_reply,
 };
 use horseshoe::protocol::types::record::{Applied, AppliedOperation, ClientEntry, Key, Record};
-use kvclient::clock::READING_SANE_MAX;
-use kvclient::datagram::{DATAGRAM_HEADER_SIZE, DATAGRAM_SIZE_MAX, FRAME_HEADER_SIZE};
-use kvclient::wire::{
+use wire::clock::READING_SANE_MAX;
+use wire::datagram::{DATAGRAM_HEADER_SIZE, DATAGRAM_SIZE_MAX, FRAME_HEADER_SIZE};
+use wire::{
     Action, BehindStatus, CHANGE_REASON_SIZE_MAX, CLUSTER_NAME_SIZE_MAX, ChangeOutcome,
     ClockStatus, HelloAnswer, KEY_SIZE_MAX, LinkStatus, MemberAddress, MemberStatus, NodeStatus,
     OLD_VALUE_KEPT_SIZE_MAX, Old, Operation, OperationId, Outcome, RouteStatus, VALUE_SIZE_MAX,

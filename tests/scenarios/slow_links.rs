@@ -2,7 +2,7 @@
 //! coordinator against another, and what is slow must not be taken for dead.
 
 use kvclient::session::{DEADLINE_US_DEFAULT, NO_QUORUM_AFTER_US_DEFAULT};
-use kvclient::wire::{Action, Outcome};
+use wire::{Action, Outcome};
 
 use crate::sim::history::Ending;
 use crate::sim::network::{Network, Quality};

@@ -5,7 +5,7 @@ use horseshoe::protocol::types::digest::{BUCKETS_MAX, Spread};
 use horseshoe::protocol::types::limits::NODES_AWAY_MAX;
 use horseshoe::protocol::types::message::{Configuration, ConfigurationTold, Member, NodeId};
 use kvclient::session::{Question, Told};
-use kvclient::wire::{Action, Change, ChangeOutcome, NodeStatus, Outcome};
+use wire::{Action, Change, ChangeOutcome, NodeStatus, Outcome};
 
 use super::changes::{are_all_members, has_members};
 use super::handoff::held;

@@ -2,7 +2,7 @@
 //! is known by its words, wherever they come from.
 
 use bytes::Bytes;
-use kvclient::wire::{Action, Outcome};
+use wire::{Action, Outcome};
 
 use crate::scenarios::handoff::held;
 use crate::sim::script::{Script, msg, put};

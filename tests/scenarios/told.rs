@@ -1,6 +1,6 @@
 //! How nodes that were away, or have lost all, come to know of the configuration, and are admitted.
 
-use kvclient::wire::Change;
+use wire::Change;
 
 use super::changes::has_members;
 use super::operator::begin;

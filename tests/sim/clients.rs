@@ -7,7 +7,7 @@ use horseshoe::protocol::types::message::{
     ClientMessage, ClientReply, decode_client, encode_reply,
 };
 use kvclient::session::{self, CallError, Completion, Session, SessionOptions};
-use kvclient::wire::{Action, Outcome};
+use wire::{Action, Outcome};
 
 use super::cluster::{Cluster, endpoint};
 use super::event::{Event, Parcel};

@@ -4,8 +4,8 @@ use horseshoe::gateway;
 use horseshoe::protocol::types::message::{
     ClientMessage, ClientReply, Group, Message, decode_client, encode_reply,
 };
-use kvclient::datagram::{DATAGRAM_HEADER_SIZE, DATAGRAM_SIZE_MAX, FRAME_HEADER_SIZE};
-use kvclient::wire::{self, kind};
+use wire::datagram::{DATAGRAM_HEADER_SIZE, DATAGRAM_SIZE_MAX, FRAME_HEADER_SIZE};
+use wire::kind;
 
 use super::event::{Parcel, Passing};
 use super::text;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use horseshoe::protocol::types::message::{ClientMessage, ClientReply};
-use kvclient::wire::{Action, Hello, Operation, OperationId, Outcome, Request};
+use wire::{Action, Hello, Operation, OperationId, Outcome, Request};
 
 use super::clients::Client;
 use super::cluster::{Cluster, endpoint};

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use kvclient::wire::{Action, Old, Outcome};
+use wire::{Action, Old, Outcome};
 
 /// How an operation ended, as its client knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]

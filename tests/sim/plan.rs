@@ -4,7 +4,7 @@
 use horseshoe::protocol::Tuning;
 use horseshoe::protocol::types::digest::BUCKETS_MAX;
 
-use kvclient::wire::{KEY_SIZE_MAX, VALUE_SIZE_MAX};
+use wire::{KEY_SIZE_MAX, VALUE_SIZE_MAX};
 
 use super::cluster::Settings;
 use super::faults::FaultKind;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use horseshoe::protocol::types::ballot::Ballot;
 use horseshoe::protocol::types::record::{Key, Record};
-use kvclient::wire::{Action, Outcome};
+use wire::{Action, Outcome};
 
 use super::checker::{self, Verdict};
 use super::cluster::Cluster;

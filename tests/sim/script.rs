@@ -8,8 +8,8 @@ use horseshoe::protocol::types::ballot::Ballot;
 use horseshoe::protocol::types::digest::Bucket;
 use horseshoe::protocol::types::message::{Message, NodeId};
 use horseshoe::protocol::types::record::Key;
-use kvclient::clock;
-use kvclient::wire::{self, Action, Outcome};
+use wire::clock;
+use wire::{Action, Outcome};
 
 use super::checker::{self, Verdict};
 use super::cluster::{Cluster, Fate, Settings};

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use horseshoe::gateway::text;
 use horseshoe::protocol::types::message::{ClientMessage, ClientReply};
-use kvclient::wire::{Action, Outcome};
+use wire::{Action, Outcome};
 
 use super::clients::Client;
 use super::cluster::Cluster;

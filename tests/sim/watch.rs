@@ -9,8 +9,8 @@ use horseshoe::protocol::types::message::{
     Message, NodeId, RoundId,
 };
 use horseshoe::protocol::types::record::{Key, Record};
-use kvclient::clock;
-use kvclient::wire::{Answer, Outcome, Version};
+use wire::clock;
+use wire::{Answer, Outcome, Version};
 
 use super::disk::Table;
 use super::node::{EPOCH_MS, Node};
@@ -173,7 +173,7 @@ impl Watch {
     /// R3: a ballot never carries two different records.
     fn carries(&mut self, key: &Key, ballot: Ballot, record: &Record) {
         let mut bytes = Vec::new();
-        kvclient::wire::encode(&mut bytes, record);
+        wire::encode(&mut bytes, record);
         let hash = xxhash_rust::xxh3::xxh3_64(&bytes);
         let held = *self.records.entry((key.clone(), ballot)).or_insert(hash);
         self.hold(held == hash, || {

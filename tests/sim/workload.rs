@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use horseshoe::gateway::text::VALUE_SIZE_MAX;
-use kvclient::wire::{self, Action, Outcome, Version};
+use wire::{Action, Outcome, Version};
 
 use super::cluster::Cluster;
 use super::history::Ending;

@@ -8,7 +8,7 @@ use horseshoe::protocol::types::message::{
     Accept, Message, ReadAnswer, decode_client, encode_reply,
 };
 use horseshoe::protocol::types::record::{Key, Record};
-use kvclient::wire::{self, Action, Change, ChangeRequest, kind};
+use wire::{Action, Change, ChangeRequest, kind};
 
 use crate::sim::codec::encode_request;
 use crate::sim::event::{Parcel, Passing};

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use chain::Put;
 use client::{Ending, TextClient};
-use kvclient::wire::{Action, Outcome};
 use kvclient::{Call, Client, ClientOptions};
 use nodes::{Cluster, Keep, SOON, wait_until};
+use wire::{Action, Outcome};
 
 /// A client that says one thing to one node, and waits for as long as it takes.
 struct Wire(UdpSocket);

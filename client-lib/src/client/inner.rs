@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 
 use super::look_up::LookUps;
 use super::wake::{self, Alarm, Wake};
-use crate::datagram::{
-    self, DATAGRAM_SIZE_MAX, DATAGRAM_SIZE_TARGET, DATAGRAM_SIZE_TARGET_LOOPBACK, DatagramHeader,
-    DatagramWriter, FRAME_HEADER_SIZE, FrameHeader,
-};
-use crate::parts::{self, Joiner};
 use crate::session::{
     Call, CallError, Completion, IN_FLIGHT_MAX, QuestionCompletion, Session, Told, Transmit,
 };
-use crate::wire::Outcome;
+use wire::Outcome;
+use wire::datagram::{
+    self, DATAGRAM_SIZE_MAX, DATAGRAM_SIZE_TARGET, DATAGRAM_SIZE_TARGET_LOOPBACK, DatagramHeader,
+    DatagramWriter, FRAME_HEADER_SIZE, FrameHeader,
+};
+use wire::parts::{self, Joiner};
 
 /// Datagrams read in one go before completions are handed out.
 const RECEIVE_MAX: usize = 256;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::wire::{Action, Full, KEY_SIZE_MAX, Outcome, VALUE_SIZE_MAX};
+use wire::{Action, Full, KEY_SIZE_MAX, Outcome, VALUE_SIZE_MAX};
 
 /// One operation to run.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,8 +10,8 @@ use super::operation::InFlight;
 use super::pace::Pace;
 use super::table::CallHandle;
 use super::{Session, place_bit};
-use crate::clock::Reading;
-use crate::wire::{self, Hello, HelloAnswer, NoSession, kind};
+use wire::clock::Reading;
+use wire::{Hello, HelloAnswer, NoSession, kind};
 
 /// A node not heard for this long has to answer a hello before it is sent operations, ...
 const FRESH_US: u64 = 500_000;

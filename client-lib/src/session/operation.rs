@@ -4,7 +4,7 @@ use super::attempts::Target;
 use super::call::{Call, CallError};
 use super::table::CallHandle;
 use super::{IN_FLIGHT_MAX, Session, place_bit};
-use crate::wire::{Operation, OperationId, Outcome, RETRY_WINDOW_MS, Request, kind};
+use wire::{Operation, OperationId, Outcome, RETRY_WINDOW_MS, Request, kind};
 
 /// Wait before a call that was refused is tried again, doubled each time.
 const REFUSED_WAIT_US_INITIAL: u64 = 10_000;

@@ -4,7 +4,7 @@
 use super::Session;
 use super::attempts::Target;
 use super::call::CallError;
-use crate::wire::{
+use wire::{
     Change, ChangeAnswer, ChangeOutcome, ChangeRequest, NodeStatus, StatusAnswer, StatusRequest,
     kind,
 };

@@ -9,7 +9,7 @@ use super::call::{CallError, Completion, settled};
 use super::operation::ALLOWANCE_MAX;
 use super::table::CallHandle;
 use super::{Session, place_bit};
-use crate::wire::{Answer, Outcome};
+use wire::{Answer, Outcome};
 
 /// After so many times of making an operation anew at once, it is done at intervals.
 const REMAKES_AT_ONCE_MAX: u32 = 2;

@@ -9,9 +9,7 @@ mod questions;
 mod spared;
 
 use super::*;
-use crate::wire::{
-    Answer, ChangeRequest, HelloAnswer, NoSession, Old, Outcome, Request, StatusRequest,
-};
+use wire::{Answer, ChangeRequest, HelloAnswer, NoSession, Old, Outcome, Request, StatusRequest};
 
 const MS: u64 = 1_000;
 const CLUSTER: u64 = 77;
@@ -67,7 +65,7 @@ impl Script {
     /// With a session at each node: ids are places plus one.
     fn started(nodes: usize) -> Self {
         let mut script = Script::new(nodes);
-        script.submit(Call::new("start", crate::wire::Action::Get), 0);
+        script.submit(Call::new("start", wire::Action::Get), 0);
         script.greet_all();
         let sent = script.requests();
         script.answer(&sent[0], Outcome::Absent);
@@ -232,12 +230,12 @@ impl Session {
 }
 
 fn get(key: &str) -> Call {
-    Call::new(key.to_owned(), crate::wire::Action::Get)
+    Call::new(key.to_owned(), wire::Action::Get)
 }
 
 fn put(key: &str) -> Call {
     let value = "v".into();
-    Call::new(key.to_owned(), crate::wire::Action::Put { value })
+    Call::new(key.to_owned(), wire::Action::Put { value })
 }
 
 fn written() -> Outcome {

@@ -8,8 +8,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kvclient::datagram::{self, DatagramHeader, DatagramWriter, FrameHeader};
-use kvclient::wire::{
+use wire::datagram::{self, DatagramHeader, DatagramWriter, FrameHeader};
+use wire::{
     self, Action, Answer, Hello, HelloAnswer, NoSession, NodeStatus, Old, OperationId, Outcome,
     Request, StatusAnswer, StatusRequest, kind,
 };

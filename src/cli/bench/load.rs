@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use kvclient::wire::{Action, Outcome};
 use kvclient::{Call, CallError, Client, Completion};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
+use wire::{Action, Outcome};
 
 use super::tally::{BenchTally, Kind};
 use super::{BenchArgs, Mix};

@@ -14,8 +14,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use kvclient::wire::{KEY_SIZE_MAX, VALUE_SIZE_MAX};
 use kvclient::{CallError, Client};
+use wire::{KEY_SIZE_MAX, VALUE_SIZE_MAX};
 
 use self::load::{Load, Workload};
 use self::tally::BenchTally;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use kvclient::wire::{LearningStatus, MemberStatus, NodeStatus};
 use kvclient::{CallError, Client};
+use wire::{LearningStatus, MemberStatus, NodeStatus};
 
 use super::super::connection::ConnectionArgs;
 use super::super::exit::Exit;

@@ -6,8 +6,8 @@
 use std::time::{Duration, Instant};
 
 use kvclient::CallError;
-use kvclient::wire::{Change, ChangeOutcome};
 use serde_json::json;
+use wire::{Change, ChangeOutcome};
 
 use super::super::connection::ConnectionArgs;
 use super::super::exit::Exit;
@@ -157,7 +157,7 @@ pub fn pursue(wish: &Wish, connection: &ConnectionArgs) -> Exit {
 fn whom_to_ask(cluster: &Cluster, wish: &Wish) -> Option<usize> {
     let newest = cluster.newest()?;
     let latest = (newest.cluster, newest.epoch);
-    let serves = |status: &kvclient::wire::NodeStatus| {
+    let serves = |status: &wire::NodeStatus| {
         status.votes && status.quorum && (status.cluster, status.epoch) == latest
     };
     let stays = cluster.place(|s| serves(s) && Some(s.node) != wish.not_at);

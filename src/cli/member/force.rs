@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use kvclient::CallError;
-use kvclient::wire::{CHANGE_NODES_MAX, Change, ChangeOutcome, NodeStatus};
+use wire::{CHANGE_NODES_MAX, Change, ChangeOutcome, NodeStatus};
 
 use super::super::connection::ConnectionArgs;
 use super::super::exit::Exit;

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use clap::Args;
-use kvclient::wire::NodeStatus;
 use serde_json::{Value, json};
+use wire::NodeStatus;
 
 use super::super::connection::ConnectionArgs;
 use super::super::exit::Exit;

@@ -1,7 +1,7 @@
 //! `horseshoe member remove`.
 
 use clap::Args;
-use kvclient::wire::Change;
+use wire::Change;
 
 use super::super::connection::ConnectionArgs;
 use super::super::exit::Exit;

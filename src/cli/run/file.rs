@@ -2,7 +2,7 @@
 
 use csv::{ByteRecord, ReaderBuilder};
 use kvclient::Call;
-use kvclient::wire::{KEY_SIZE_MAX, VALUE_SIZE_MAX};
+use wire::{KEY_SIZE_MAX, VALUE_SIZE_MAX};
 
 use super::call_of;
 
@@ -112,8 +112,8 @@ fn check_quotes(record: &[u8]) -> Result<(), String> {
 mod tests {
     use super::*;
     use bytes::Bytes;
-    use kvclient::wire::Action;
     use proptest::prelude::*;
+    use wire::Action;
 
     fn put(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Call {
         let value = value.into();

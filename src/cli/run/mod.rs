@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use clap::Args;
-use kvclient::wire::{Action, Outcome};
 use kvclient::{Call, CallError, Client};
 use serde_json::{Map, Value, json};
+use wire::{Action, Outcome};
 
 use self::figures::Figures;
 use self::file::Line;

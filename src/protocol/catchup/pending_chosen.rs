@@ -44,8 +44,8 @@ impl PendingChosen {
 
 #[cfg(test)]
 mod tests {
-    use kvclient::datagram::DATAGRAM_SIZE_MAX;
-    use kvclient::wire::KEY_SIZE_MAX;
+    use wire::KEY_SIZE_MAX;
+    use wire::datagram::DATAGRAM_SIZE_MAX;
 
     use super::*;
     use crate::protocol::types::message::Message;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kvclient::wire::Operation;
+use wire::Operation;
 
 use crate::protocol::clients::text_operation;
 use crate::protocol::types::limits::{OPERATION_AGE_MAX_MS, TEXT_AGE_MAX_MS};
@@ -115,7 +115,7 @@ impl Pending {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kvclient::wire::{Action, OperationId};
+    use wire::{Action, OperationId};
 
     /// However often it is sent again, an operation has few answers, to the last attempts.
     #[test]

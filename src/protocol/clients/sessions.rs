@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use kvclient::wire::ClientId;
+use wire::ClientId;
 
 use crate::protocol::types::limits::{
     FORWARDER_BOOTS_MAX, SESSION_WINDOW, SESSION_WORDS_MAX, SESSIONS_MAX,

@@ -5,7 +5,7 @@
 //! that id are the operation (X1). What address they come from is the network's doing: a client with
 //! several may seem to be another one at each node. But another client may use the same words and id.
 
-use kvclient::wire::ClientId;
+use wire::ClientId;
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
 use crate::protocol::types::message::Endpoint;

@@ -3,7 +3,7 @@
 //! Owns how far a wall clock is believed (B2). The persisted ceiling is written by `Replica`; here it is
 //! only kept.
 
-use kvclient::clock::{self, HybridClock, READING_LAST, Reading};
+use wire::clock::{self, HybridClock, READING_LAST, Reading};
 
 use crate::protocol::clock::bound::ClockBound;
 use crate::protocol::types::limits::{CEILING_LOW_WATER_MS, CEILING_STEP_MS, FOLLOWED_LAST};

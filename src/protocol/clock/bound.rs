@@ -1,7 +1,7 @@
 //! How far clocks are believed (B2, B5). Knows readings and times only; who told them, and what becomes
 //! of what is not believed, is the callers'.
 
-use kvclient::clock::{self, READING_LAST, Reading};
+use wire::clock::{self, READING_LAST, Reading};
 
 use crate::protocol::types::limits::{
     BIRTH_SLACK_MS, FOLLOW_AHEAD_MAX_MS, FOLLOWED_LAST, RECEIVED_SLACK_MS,

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use kvclient::clock::Reading;
+use wire::clock::Reading;
 
 use crate::protocol::types::limits::{CLOCK_SAMPLE_MS, TEXT_AGE_MAX_MS};
 use crate::protocol::types::message::Now;

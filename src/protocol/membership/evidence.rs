@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kvclient::clock::Reading;
+use wire::clock::Reading;
 
 use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::digest::{Bucket, Spread, Sums};

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use kvclient::clock::Reading;
+use wire::clock::Reading;
 
 use crate::protocol::types::message::{NodeId, Row};
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kvclient::wire::Outcome;
+use wire::Outcome;
 
 use crate::protocol::clients::pending::Pending;
 use crate::protocol::register::coordinator::{Context, Coordinator, Effect};

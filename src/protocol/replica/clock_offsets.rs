@@ -7,8 +7,8 @@
 
 use std::collections::BTreeMap;
 
-use kvclient::clock::{self, READING_MAX};
-use kvclient::wire::ClockStatus;
+use wire::ClockStatus;
+use wire::clock::{self, READING_MAX};
 
 use crate::protocol::replica::Replica;
 use crate::protocol::types::backoff::{Backoff, Waits};

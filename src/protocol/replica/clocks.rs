@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use kvclient::clock::{self, READING_MAX, Reading};
+use wire::clock::{self, READING_MAX, Reading};
 
 use crate::protocol::clock::history::ClockHistory;
 use crate::protocol::replica::Replica;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kvclient::wire::Outcome;
+use wire::Outcome;
 
 use crate::protocol::clients::forwards::{AnswerWait, Forwarded, Forwards, Overdue};
 use crate::protocol::clients::pending::{Pending, ReplyTo};
@@ -184,7 +184,7 @@ impl Replica {
 
 #[cfg(test)]
 mod tests {
-    use kvclient::wire::{Action, Full, Operation, OperationId};
+    use wire::{Action, Full, Operation, OperationId};
 
     use super::*;
     use crate::protocol::replica::catchup::serve::tests::{NOW, replica};

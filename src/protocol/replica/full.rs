@@ -1,7 +1,7 @@
 //! X6: where a node has no more room, what would grow is refused before anything of it is sent. What a quorum
 //! accepts is never refused: accepts, copies and catching up go on, in the margin that is left for them.
 
-use kvclient::wire::{Action, Full, Operation, Outcome};
+use wire::{Action, Full, Operation, Outcome};
 
 use crate::protocol::clients::pending::{Pending, ReplyTo};
 use crate::protocol::replica::Replica;

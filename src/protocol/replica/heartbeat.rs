@@ -1,7 +1,7 @@
 //! What is done at the heartbeat's pace: links, the quorum (X5), notices of chosen ballots, and before the first configuration the survey (E6).
 
-use kvclient::wire::{MemberAddress, MemberStatus, NodeStatus};
 use rand::RngExt;
+use wire::{MemberAddress, MemberStatus, NodeStatus};
 
 use crate::protocol::catchup::pending_chosen::PendingChosen;
 use crate::protocol::keys::outbox::Way;

@@ -1,7 +1,7 @@
 //! A disk that hangs: its node sends heartbeats, and answers nothing that waits for the disk. Owns how
 //! long the oldest group has been on its way, and what is made of what other nodes tell of theirs.
 
-use kvclient::wire::DiskStatus;
+use wire::DiskStatus;
 
 use crate::protocol::register::coordinator::Coordinator;
 use crate::protocol::replica::Replica;

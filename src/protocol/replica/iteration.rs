@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kvclient::wire::NodeStatus;
+use wire::NodeStatus;
 
 use crate::protocol::replica::Replica;
 use crate::protocol::types::limits::DIGESTS_PER_TURN_MAX;
@@ -56,7 +56,7 @@ mod tests {
     use crate::protocol::types::message::{
         ClientMessage, DigestsAsked, Heartbeat, Input, LinkTold, Message, Output, Row,
     };
-    use kvclient::wire::{Hello, StatusRequest};
+    use wire::{Hello, StatusRequest};
 
     /// Hands all out; the messages to other nodes.
     fn drain(replica: &mut Replica, now: Now) -> Vec<Message> {

@@ -2,7 +2,7 @@
 //! know. Each node sends one over each link now and then; the node at a link's end tells.
 
 use bytes::Bytes;
-use kvclient::wire::LinkStatus;
+use wire::LinkStatus;
 
 use crate::protocol::replica::Replica;
 use crate::protocol::types::limits::{PROBE_MS, PROBE_SIZE};

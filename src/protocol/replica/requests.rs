@@ -3,11 +3,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use kvclient::wire::{
+use rand::RngExt;
+use wire::{
     Answer, ClientId, Hello, HelloAnswer, KEY_SIZE_MAX, NoSession, Operation, Outcome, Request,
     StatusRequest, VALUE_SIZE_MAX,
 };
-use rand::RngExt;
 
 use crate::protocol::clients::pending::{Pending, ReplyTo};
 use crate::protocol::clients::sessions::{Admission, Sessions};

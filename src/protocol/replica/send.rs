@@ -3,8 +3,8 @@
 
 use std::collections::VecDeque;
 
-use kvclient::clock::{READING_MAX, Reading, to_ms};
-use kvclient::wire::Full;
+use wire::Full;
+use wire::clock::{READING_MAX, Reading, to_ms};
 
 use crate::protocol::keys::outbox::Way;
 use crate::protocol::replica::Replica;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kvclient::wire::{Action, Operation, OperationId};
+use wire::{Action, Operation, OperationId};
 
 use crate::protocol::clients::pending::{Pending, ReplyTo};
 use crate::protocol::clients::text_operation::text_client;

@@ -1,7 +1,7 @@
 //! Ballots: how they are made and ordered (B1).
 
-use kvclient::clock::{self, Reading};
 use serde::{Deserialize, Serialize};
+use wire::clock::{self, Reading};
 
 use crate::protocol::types::message::NodeId;
 use crate::protocol::types::rules::rule;

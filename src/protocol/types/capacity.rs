@@ -1,7 +1,6 @@
 //! MessageCapacity in a message: what a list may take is bounded by its encoded size, so that each message fits a
 //! datagram whatever its items are.
 
-use kvclient::wire;
 use serde::Serialize;
 
 use crate::protocol::types::limits::LIST_SIZE_MAX;

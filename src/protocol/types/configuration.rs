@@ -4,7 +4,6 @@
 use std::fmt;
 
 use bytes::Bytes;
-use kvclient::wire;
 use serde::{Deserialize, Serialize};
 
 use crate::protocol::types::limits::{

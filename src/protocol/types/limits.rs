@@ -1,9 +1,9 @@
 //! Every bound of the protocol, with the relations between them asserted at compile time. Waits that
 //! depend on the settings are in `timings`; what they are at least is here.
 
-use kvclient::clock::{self, READING_LAST, Reading};
-use kvclient::datagram::{DATAGRAM_HEADER_SIZE, DATAGRAM_SIZE_MAX, FRAME_HEADER_SIZE};
-use kvclient::wire::{KEY_SIZE_MAX, RETRY_WINDOW_MS, VALUE_SIZE_MAX};
+use wire::clock::{self, READING_LAST, Reading};
+use wire::datagram::{DATAGRAM_HEADER_SIZE, DATAGRAM_SIZE_MAX, FRAME_HEADER_SIZE};
+use wire::{KEY_SIZE_MAX, RETRY_WINDOW_MS, VALUE_SIZE_MAX};
 
 pub const MEMBERS_MAX: usize = 9;
 /// Nodes that a configuration names beside its members; ids are given out once.

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kvclient::clock::{READING_MAX, READING_SANE_MAX, Reading, to_ms};
-use kvclient::wire::{
+use serde::{Deserialize, Serialize};
+use wire::clock::{READING_MAX, READING_SANE_MAX, Reading, to_ms};
+use wire::{
     self, Action, Answer, BodyError, CLUSTER_NAME_SIZE_MAX, ChangeAnswer, ChangeOutcome,
     ChangeRequest, Full, Hello, HelloAnswer, NoSession, NodeStatus, Operation, Outcome, Request,
     StatusRequest,
 };
-use serde::{Deserialize, Serialize};
 
 use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::configuration::{Forced, Unreadable};

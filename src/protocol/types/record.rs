@@ -5,13 +5,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kvclient::clock::{READING_MAX, Reading};
-use kvclient::wire::{
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use wire::clock::{READING_MAX, Reading};
+use wire::{
     Birth, BodyError, ClientId, KEY_SIZE_MAX, OLD_VALUE_KEPT_SIZE_MAX, Old, Outcome,
     VALUE_SIZE_MAX, Version,
 };
-use serde::de::{self, Visitor};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::limits::{
@@ -201,7 +201,7 @@ pub struct AcceptorState {
 
 #[cfg(test)]
 mod tests {
-    use kvclient::datagram::{DATAGRAM_HEADER_SIZE, DATAGRAM_SIZE_MAX, FRAME_HEADER_SIZE};
+    use wire::datagram::{DATAGRAM_HEADER_SIZE, DATAGRAM_SIZE_MAX, FRAME_HEADER_SIZE};
 
     use super::*;
     use crate::protocol::types::limits::RECORD_SIZE_MAX;
@@ -209,7 +209,7 @@ mod tests {
 
     /// The largest value, and as many clients of the longest numbers as go beside it.
     fn largest(more: usize) -> Arc<Record> {
-        let birth = kvclient::clock::READING_SANE_MAX;
+        let birth = wire::clock::READING_SANE_MAX;
         let client = |_| ClientEntry {
             client: ClientId::MAX,
             mark: u64::MAX,
@@ -218,7 +218,7 @@ mod tests {
                 sequence: u64::MAX,
                 birth,
                 outcome: Outcome::Written {
-                    version: Ballot::new(kvclient::clock::READING_SANE_MAX, 9).0,
+                    version: Ballot::new(wire::clock::READING_SANE_MAX, 9).0,
                     old: Old::NotAsked,
                     number: Some(i64::MIN),
                 },
@@ -226,7 +226,7 @@ mod tests {
         };
         let mut record = Record {
             value: Some(vec![1; VALUE_SIZE_MAX].into()),
-            version: Ballot::new(kvclient::clock::READING_SANE_MAX, 9).0,
+            version: Ballot::new(wire::clock::READING_SANE_MAX, 9).0,
             ..Record::default()
         };
         while record.size() + 100 <= RECORD_SIZE_MAX {
@@ -239,7 +239,7 @@ mod tests {
 
     fn carriers(record: &Arc<Record>) -> [Message; 4] {
         let key = Key::user(&[b'k'; KEY_SIZE_MAX]);
-        let ballot = Ballot::new(kvclient::clock::READING_SANE_MAX, 9);
+        let ballot = Ballot::new(wire::clock::READING_SANE_MAX, 9);
         let record = record.clone();
         let some = Some(record.clone());
         [

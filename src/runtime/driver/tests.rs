@@ -1,8 +1,8 @@
 use std::io::ErrorKind;
 use std::sync::{Arc, Barrier};
 
-use kvclient::datagram::{DatagramHeader, DatagramWriter};
-use kvclient::wire::{self, Hello, kind};
+use wire::datagram::{DatagramHeader, DatagramWriter};
+use wire::{Hello, kind};
 
 use super::*;
 use crate::config::{Settings, TextMode};

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use kvclient::wire::{Action, Old, Outcome, Version};
+use wire::{Action, Old, Outcome, Version};
 
 use super::super::history::{Call, Ending};
 use super::model::State;

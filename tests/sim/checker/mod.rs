@@ -13,7 +13,7 @@ mod tokens;
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use kvclient::wire::{Action, Outcome, Version};
+use wire::{Action, Outcome, Version};
 
 use super::history::Call;
 use items::{Item, disagreement, items};

@@ -1,7 +1,7 @@
 //! What one key is supposed to be: a register with a version, and what each operation does to it.
 
 use bytes::Bytes;
-use kvclient::wire::{Action, Old, Outcome, VALUE_SIZE_MAX, Version};
+use wire::{Action, Old, Outcome, VALUE_SIZE_MAX, Version};
 
 /// What is known of the version that stands. Versions are chosen by the store, so that of a write
 /// whose outcome nobody was told is open until somebody sees it.

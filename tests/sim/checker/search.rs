@@ -11,7 +11,7 @@
 
 use std::collections::HashSet;
 
-use kvclient::wire::{Action, Old, Outcome};
+use wire::{Action, Old, Outcome};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
 
 use super::super::random::Random;

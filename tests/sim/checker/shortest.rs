@@ -1,6 +1,6 @@
 //! Cuts a history that has no order down to few operations that have none either.
 
-use kvclient::wire::{Action, Old, Outcome};
+use wire::{Action, Old, Outcome};
 
 use super::super::history::{Call, Ending};
 use super::items::{Item, items};

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use kvclient::wire::Action;
+use wire::Action;
 
 use super::items::Item;
 

@@ -4,7 +4,7 @@
 
 use horseshoe::protocol::types::message::{Configuration, Member, NodeId};
 use kvclient::session::Question;
-use kvclient::wire::Change;
+use wire::Change;
 
 use super::super::cluster::{Cluster, address};
 use super::super::watch::is_quorum;

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::wire::{Action, Operation, OperationId};
+use wire::{Action, Operation, OperationId};
 
 const NODES: usize = 3;
 const KEYS: u64 = 4;

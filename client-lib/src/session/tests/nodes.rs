@@ -1,7 +1,7 @@
 //! Hellos, failover, retries, `no quorum`: to whom what is sent, and when (X4, X5).
 
 use super::*;
-use crate::wire::rendezvous_weight;
+use wire::rendezvous_weight;
 
 #[test]
 fn nothing_is_sent_while_nothing_is_asked() {

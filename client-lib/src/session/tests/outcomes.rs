@@ -1,7 +1,7 @@
 //! What settles a call, and as what (X1, X2, X5).
 
 use super::*;
-use crate::wire::Action;
+use wire::Action;
 
 #[test]
 fn an_outcome_of_the_first_attempt_settles_a_call() {

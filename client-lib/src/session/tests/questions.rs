@@ -1,7 +1,7 @@
 //! What one node is asked about itself or its configuration.
 
 use super::*;
-use crate::wire::{Change, ChangeAnswer, ChangeOutcome};
+use wire::{Change, ChangeAnswer, ChangeOutcome};
 
 #[test]
 fn the_status_of_a_node_is_asked_for_until_it_answers_or_time_is_over() {

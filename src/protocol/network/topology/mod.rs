@@ -10,8 +10,8 @@ mod status;
 
 use std::collections::BTreeMap;
 
-use kvclient::clock::Reading;
-use kvclient::wire::Full;
+use wire::Full;
+use wire::clock::Reading;
 
 use crate::protocol::network::freshness::RowFreshness;
 use crate::protocol::network::link::Link;

@@ -1,6 +1,6 @@
 //! What people are told of links and routes.
 
-use kvclient::wire::{LinkStatus, RouteStatus};
+use wire::{LinkStatus, RouteStatus};
 
 use super::Links;
 use crate::protocol::types::message::{LinkTold, NodeId};

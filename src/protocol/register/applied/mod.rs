@@ -9,7 +9,7 @@ mod table;
 mod tests;
 
 use bytes::{Bytes, BytesMut};
-use kvclient::wire::{
+use wire::{
     Action, Birth, OLD_VALUE_KEPT_SIZE_MAX, Old, Operation, Outcome, VALUE_SIZE_MAX, Version,
 };
 

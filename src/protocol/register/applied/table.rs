@@ -1,6 +1,6 @@
 //! X1: the applied table. What an operation is found to be, how it enters, and what leaves.
 
-use kvclient::wire::{Birth, OLD_VALUE_KEPT_SIZE_MAX, Old, Operation, Outcome};
+use wire::{Birth, OLD_VALUE_KEPT_SIZE_MAX, Old, Operation, Outcome};
 
 use crate::protocol::clients::text_operation;
 use crate::protocol::types::ballot::Moment;

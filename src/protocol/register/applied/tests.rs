@@ -1,7 +1,7 @@
 //! The applied table's rules and what each operation does, one proposal at a time.
 
-use kvclient::clock::{self, Reading};
-use kvclient::wire::OperationId;
+use wire::OperationId;
+use wire::clock::{self, Reading};
 
 use super::*;
 use crate::protocol::types::limits::{
@@ -171,7 +171,7 @@ fn the_horizon_and_the_bound_raise_dropped() {
     for client in 0..1_000 {
         record = over(&record, &[(&put(client, client as u64 + 1, 1, "v"), false)]).0;
         let mut bytes = Vec::new();
-        kvclient::wire::encode(&mut bytes, &record.applied);
+        wire::encode(&mut bytes, &record.applied);
         assert!(bytes.len() <= APPLIED_SIZE_MAX);
     }
     let held = record.applied.clients.len();
@@ -380,7 +380,7 @@ fn text_operations_are_busy_at_half_of_the_table_and_others_never() {
     let (after, verdicts) = over_at(&record, at(later), &[(&text_put(999, 1, later), true)]);
     version_of(&verdicts[0]);
     let mut bytes = Vec::new();
-    kvclient::wire::encode(&mut bytes, &after.applied);
+    wire::encode(&mut bytes, &after.applied);
     assert!(bytes.len() <= APPLIED_SIZE_MAX);
 }
 

@@ -7,10 +7,10 @@ mod seen;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use kvclient::clock;
-use kvclient::wire::{self, Outcome};
 use rand::RngExt;
 use rand::rngs::StdRng;
+use wire::Outcome;
+use wire::clock;
 
 use crate::protocol::clients::pending::Pending;
 use crate::protocol::clock::ballot_clock::BallotClock;

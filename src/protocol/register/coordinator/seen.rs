@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use kvclient::clock::Reading;
+use wire::clock::Reading;
 
 use crate::protocol::types::limits::{CLOCK_SAMPLE_MS, TEXT_KEPT_MS};
 

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use kvclient::wire::LearningStatus;
+use wire::LearningStatus;
 
 use crate::protocol::catchup::comparison::{BucketQuestion, Comparing, Pass, PassKind};
 use crate::protocol::catchup::fetch::Fetches;

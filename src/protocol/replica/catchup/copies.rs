@@ -390,8 +390,8 @@ mod tests {
     use crate::protocol::replica::catchup::serve::tests::{NOW, replica, told};
     use crate::protocol::types::message::{CopiesAsked, Input, Output};
     use crate::protocol::types::record::Record;
-    use kvclient::wire::VALUE_SIZE_MAX;
     use std::sync::Arc;
+    use wire::VALUE_SIZE_MAX;
 
     /// Whether node 1, in its admission `life`, copies to node 2 what it holds of its admission 0.
     fn is_copied(life: u32) -> bool {

@@ -1,6 +1,6 @@
 //! Hinted handoff (C1): members that missed writes get the keys' records when they are heard again.
 
-use kvclient::wire::BehindStatus;
+use wire::BehindStatus;
 
 use crate::protocol::catchup::hints::Missed;
 use crate::protocol::keys::outbox::Way;

@@ -4,8 +4,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use kvclient::wire::{Action, ClientId, Operation, OperationId, Outcome, Version};
 use rand::RngExt;
+use wire::{Action, ClientId, Operation, OperationId, Outcome, Version};
 
 use crate::protocol::clients::pending::{Pending, ReplyTo};
 use crate::protocol::keys::outbox::Way;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use kvclient::clock;
+use wire::clock;
 
 use crate::protocol::keys::outbox::Way;
 use crate::protocol::replica::Replica;

@@ -2,7 +2,7 @@
 //! proposed it has stopped or was cut off, is found by the members whose acceptors hold it. It is
 //! installed, or, if the members that are there would have no quorum of it, backed out of.
 
-use kvclient::wire::{Action, Outcome, Version};
+use wire::{Action, Outcome, Version};
 
 use crate::protocol::keys::resident::Waiting;
 use crate::protocol::replica::Replica;

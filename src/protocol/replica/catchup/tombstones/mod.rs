@@ -12,7 +12,7 @@ mod texts;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use kvclient::clock;
+use wire::clock;
 
 use crate::protocol::clients::text_operation;
 use crate::protocol::keys::outbox::Way;

@@ -1,8 +1,8 @@
 //! What an operator asks of the configuration: checked, in plain words, against the present one, and
 //! made into what is wanted of the next. Making the change is `change`'s.
 
-use kvclient::wire::{Change, ChangeOutcome, ChangeRequest};
 use rand::RngExt;
+use wire::{Change, ChangeOutcome, ChangeRequest};
 
 use crate::protocol::replica::Replica;
 use crate::protocol::replica::membership::change::DesiredConfiguration;
@@ -251,8 +251,8 @@ impl Replica {
         let beyond = away.split_off(away.len().min(NODES_AWAY_MAX));
         let mut left_out: Vec<String> = beyond.into_iter().map(|m| m.address).collect();
         // Above what the named nodes were told of as they went on.
-        let last = kvclient::clock::to_ms(self.clock.tick(now)) + FORCED_BASE_MS;
-        let base = kvclient::clock::from_ms(last);
+        let last = wire::clock::to_ms(self.clock.tick(now)) + FORCED_BASE_MS;
+        let base = wire::clock::from_ms(last);
         if base > FOLLOWED_LAST {
             return Err(
                 "the clocks of this cluster are near their end: copy its keys to a new cluster to go on"

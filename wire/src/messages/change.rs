@@ -188,7 +188,7 @@ impl TryFrom<FlatChangeOutcome> for ChangeOutcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{decode, encode};
+    use crate::{decode, encode};
 
     fn back<T: Serialize + serde::de::DeserializeOwned>(body: &T) -> Result<T, BodyError> {
         let mut bytes = Vec::new();

@@ -1,0 +1,11 @@
+//! What both sides of the network share: datagrams, the messages between clients and nodes, and
+//! readings of the hybrid clock. No clocks, sockets, files or threads.
+
+#![warn(missing_debug_implementations)]
+
+pub mod clock;
+pub mod datagram;
+mod messages;
+pub mod parts;
+
+pub use messages::*;

@@ -8,12 +8,13 @@ use crate::protocol::keys::outbox::Way;
 use crate::protocol::keys::resident::{Fetched, Waiting};
 use crate::protocol::register::acceptor::{self, AcceptorBounds, Verdict};
 use crate::protocol::replica::Replica;
+use crate::protocol::replica::keys::Loaded;
 use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::configuration;
 use crate::protocol::types::limits::NEWS_INTERVAL_MS;
 use crate::protocol::types::message::{
-    Accept, Accepted, ConfigurationAsked, ConfigurationTold, Copied, Copy, Destination, Envelope,
-    Message, Nack, NodeId, Now, Output, Prepare, Promise, ReadAnswer,
+    Accept, Accepted, Chosen, ConfigurationAsked, ConfigurationTold, Copied, Copy, Destination,
+    Envelope, Message, Nack, NodeId, Now, Output, Prepare, Promise, Read, ReadAnswer,
 };
 use crate::protocol::types::record::{AcceptorState, Key};
 use crate::protocol::types::rules::rule;
@@ -128,7 +129,7 @@ impl Replica {
             Message::BucketAsked(_) => self.handle_bucket_asked(envelope),
             Message::CopiesAsked(_) => self.handle_copies_asked(now, envelope),
             Message::AdmissionAsked(_) => self.handle_admission_asked(now, &envelope),
-            other => unreachable!("{} is no question of a learner", other.name()),
+            _ => self.counters.stray += 1,
         }
     }
 
@@ -172,30 +173,21 @@ impl Replica {
 
     /// Messages about one key.
     pub(super) fn handle_register_message(&mut self, now: Now, envelope: Envelope) {
-        let key = match &envelope.message {
-            Message::Prepare(m) => &m.key,
-            Message::Accept(m) => &m.key,
-            Message::Copy(m) => &m.key,
-            Message::Read(m) => &m.key,
-            Message::Copied(_) => {
-                self.handle_copied(now, envelope);
-                return;
+        let Some(question) = Question::of(&envelope.message) else {
+            match envelope.message {
+                Message::Copied(copied) => self.handle_copied(now, envelope.origin, &copied),
+                Message::Chosen(told) => self.note_chosen(told),
+                _ => self.handle_answer(now, envelope),
             }
-            Message::Chosen(_) => {
-                self.note_chosen(envelope);
-                return;
-            }
-            _ => {
-                self.handle_answer(now, envelope);
-                return;
-            }
+            return;
         };
+        let key = question.key();
         // What it answers waits for the disk, and would pile up in memory for as long as that hangs.
-        let waits = !matches!(envelope.message, Message::Read(_));
+        let waits = !matches!(question, Question::Read(_));
         if waits && self.identity.votes && !self.runs_rounds_of(key) {
             self.counters.overflow += 1;
-        } else if self.keys.cache.resident(key).is_some() {
-            self.handle_question(now, envelope);
+        } else if let Some(loaded) = self.keys.loaded(key) {
+            self.handle_question(now, &envelope, &question, loaded);
         } else {
             let key = key.clone();
             self.wait_for(key, Waiting::Peer(envelope));
@@ -236,95 +228,60 @@ impl Replica {
         }
     }
 
-    /// The acceptor's part. The key is resident.
-    pub(super) fn handle_question(&mut self, now: Now, envelope: Envelope) {
+    /// The acceptor's part. `loaded` is the question's key.
+    fn handle_question(
+        &mut self,
+        now: Now,
+        envelope: &Envelope,
+        question: &Question<'_>,
+        loaded: Loaded<'_>,
+    ) {
         let terms = self.terms();
-        let Envelope {
-            origin,
-            round,
-            via,
-            message,
-            ..
-        } = envelope;
-        let (key, ballot, accepts) = match &message {
-            Message::Prepare(m) => (&m.key, m.ballot, false),
-            Message::Accept(m) => (&m.key, m.ballot, true),
-            Message::Copy(m) => (&m.key, m.ballot, true),
-            Message::Read(m) => (&m.key, Ballot::ZERO, false),
-            other => unreachable!("{} is no question", other.name()),
-        };
-        let resident = self.keys.cache.resident(key).expect("the caller looked");
-        let before = resident.state.as_ref().map(|s| (s.accepted, s.life));
-        let (verdict, answer) = answer(&mut resident.state, &message, terms);
+        let (origin, round, ballot) = (envelope.origin, envelope.round, question.ballot());
+        let (verdict, answer) = self.keys.change(loaded, |state| {
+            let (verdict, answer) = answer(state, question, terms);
+            (verdict == Verdict::Granted, (verdict, answer))
+        });
+        let resident = self.keys.at(loaded);
         if verdict == Verdict::Contradicted {
-            let writes = resident
-                .coordinator
-                .as_ref()
-                .is_some_and(|c| c.writes_in(round));
+            let coordinator = resident.coordinator.as_ref();
+            let writes = coordinator.is_some_and(|c| c.writes_in(round));
             // What others say may be of its ballots as well, before it has issued them.
             let is_own = resident.own == ballot;
+            let key = loaded.key();
             assert!(
                 origin != self.identity.node || !writes || !is_own,
                 "this node has issued ballot {ballot} of {key:?} twice (B1)"
             );
-            let key = key.clone();
-            self.note_contradiction(now, &key, ballot, origin);
+            self.note_contradiction(now, key, ballot, origin);
             return;
         }
+        let is_accepted = question.accepts() && verdict == Verdict::Granted;
         // B1: the clock is above all that is promised or accepted, this node's own next(b) too.
         if origin != self.identity.node || rule!(B1_next) {
             self.clock.observe(ballot.reading());
-            if accepts && verdict == Verdict::Granted {
+            if is_accepted {
                 self.clock.observe(ballot.next().reading());
             }
         }
-        if verdict == Verdict::Granted {
-            if accepts && origin == self.identity.node {
-                resident.own = ballot;
-            }
-            let after = resident.state.as_ref().map(|s| (s.accepted, s.life));
-            self.keys.digests.replace(key, before, after);
-            if resident.group != self.keys.outbox.filling() {
-                resident.group = self.keys.outbox.change(key.clone());
-            }
+        if is_accepted && origin == self.identity.node {
+            resident.own = ballot;
         }
         // R2: the answer tells of the key's state as its last group has it, and of an epoch.
         let mut group = resident.group.max(self.durable.installed_in);
         if is_under_floor(terms.vote(&resident.state, rule!(E5_floor))) {
             group = group.max(self.durable.floored_in);
         }
-        if let Message::Accept(Accept { record, .. }) | Message::Copy(Copy { record, .. }) =
-            &message
-            && verdict == Verdict::Granted
-        {
-            match record.value {
-                None => self.note_tombstone(key),
-                Some(_) => self.forget_tombstone(key),
-            }
+        if let (Question::Copy(copy), Verdict::Repeated) = (question, verdict) {
+            self.keys.mark_chosen(copy.key.clone(), ballot);
         }
-        if let (Message::Copy(m), Verdict::Repeated) = (&message, verdict) {
-            self.mark_chosen(m.key.clone(), ballot);
-        }
-        self.send(origin, round, answer, group, Way::Back(via));
+        self.send(origin, round, answer, group, Way::Back(envelope.via));
     }
 
-    fn note_chosen(&mut self, envelope: Envelope) {
-        let Message::Chosen(m) = envelope.message else {
-            return;
-        };
-        for (key, ballot) in m.chosen {
-            self.mark_chosen(key, ballot);
+    fn note_chosen(&mut self, told: Chosen) {
+        for (key, ballot) in told.chosen {
+            self.keys.mark_chosen(key, ballot);
         }
-    }
-
-    /// Nothing waits for the mark: it goes with the next group.
-    pub(super) fn mark_chosen(&mut self, key: Key, ballot: Ballot) {
-        if let Some(resident) = self.keys.cache.resident(&key)
-            && !acceptor::mark_chosen(&mut resident.state, ballot)
-        {
-            return;
-        }
-        self.keys.outbox.note_chosen(key, ballot);
     }
 
     pub(super) fn terms(&self) -> AcceptorBounds {
@@ -465,14 +422,58 @@ fn floor_told(vote: Option<&AcceptorState>, terms: AcceptorBounds) -> Ballot {
     }
 }
 
+/// What a round of another node, or of this one, asks an acceptor.
+#[derive(Debug, Clone, Copy)]
+enum Question<'m> {
+    Prepare(&'m Prepare),
+    Accept(&'m Accept),
+    Copy(&'m Copy),
+    Read(&'m Read),
+}
+
+impl<'m> Question<'m> {
+    fn of(message: &'m Message) -> Option<Self> {
+        match message {
+            Message::Prepare(prepare) => Some(Question::Prepare(prepare)),
+            Message::Accept(accept) => Some(Question::Accept(accept)),
+            Message::Copy(copy) => Some(Question::Copy(copy)),
+            Message::Read(read) => Some(Question::Read(read)),
+            _ => None,
+        }
+    }
+
+    fn key(self) -> &'m Key {
+        match self {
+            Question::Prepare(prepare) => &prepare.key,
+            Question::Accept(accept) => &accept.key,
+            Question::Copy(copy) => &copy.key,
+            Question::Read(read) => &read.key,
+        }
+    }
+
+    fn ballot(self) -> Ballot {
+        match self {
+            Question::Prepare(prepare) => prepare.ballot,
+            Question::Accept(accept) => accept.ballot,
+            Question::Copy(copy) => copy.ballot,
+            Question::Read(_) => Ballot::ZERO,
+        }
+    }
+
+    /// Whether it brings a record.
+    fn accepts(self) -> bool {
+        matches!(self, Question::Accept(_) | Question::Copy(_))
+    }
+}
+
 /// What an acceptor does about a question, and says to it.
 fn answer(
     state: &mut Option<AcceptorState>,
-    question: &Message,
+    question: &Question<'_>,
     terms: AcceptorBounds,
 ) -> (Verdict, Message) {
     match question {
-        Message::Prepare(Prepare { ballot, .. }) => {
+        Question::Prepare(Prepare { ballot, .. }) => {
             let ballot = *ballot;
             let verdict = acceptor::prepare(state, ballot, terms);
             if let Verdict::Refused(promised) = verdict {
@@ -491,7 +492,7 @@ fn answer(
             };
             (verdict, promise.into())
         }
-        Message::Accept(Accept { ballot, record, .. }) => {
+        Question::Accept(Accept { ballot, record, .. }) => {
             let ballot = *ballot;
             let verdict = acceptor::accept(state, ballot, record, terms);
             match verdict {
@@ -499,7 +500,7 @@ fn answer(
                 _ => (verdict, Accepted { ballot }.into()),
             }
         }
-        Message::Copy(copy) => {
+        Question::Copy(copy) => {
             let verdict = acceptor::copy(state, copy.ballot, &copy.record, terms);
             let refused_for = match verdict {
                 Verdict::Refused(promised) => Some(promised),
@@ -512,7 +513,7 @@ fn answer(
             };
             (verdict, copied.into())
         }
-        Message::Read(read) => {
+        Question::Read(read) => {
             let vote = terms.vote(state, rule!(E5_read));
             let (accepted, chosen, record) = match vote {
                 Some(s) => (s.accepted, s.chosen, s.record.clone()),
@@ -527,14 +528,12 @@ fn answer(
             };
             (Verdict::Repeated, answer.into())
         }
-        other => unreachable!("{} is no question", other.name()),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::types::message::Read;
     use crate::protocol::types::record::Record;
 
     /// E5: what an earlier life accepted is told to nobody who asks.
@@ -560,6 +559,7 @@ mod tests {
             holds,
         };
         for question in [Prepare { key, ballot }.into(), Message::from(read)] {
+            let question = Question::of(&question).expect("a question");
             let of_cache = answer(&mut Some(cache.clone()), &question, terms);
             assert_eq!(of_cache, answer(&mut None, &question, terms));
         }

@@ -12,6 +12,9 @@ use crate::protocol::types::timer::Timer;
 impl Replica {
     pub(super) fn handle_loaded(&mut self, now: Now, key: &Key, state: Option<AcceptorState>) {
         let waiters = self.keys.cache.loaded(key, state).unwrap_or_default();
+        let Some(loaded) = self.keys.loaded(key) else {
+            return;
+        };
         for waiting in waiters {
             if !self.is_still_wanted(&waiting) {
                 continue;
@@ -21,9 +24,9 @@ impl Replica {
                 Waiting::Operation(pending) => self.run_here(now, key.clone(), pending),
                 Waiting::Mend => self.mend(now, key),
                 Waiting::Look => {}
-                Waiting::KeyWork(_, work) => self.work_on(now, key, work),
+                Waiting::KeyWork(_, work) => self.work_on(now, loaded, work),
                 Waiting::Copy(node) => {
-                    self.copy_key(now, node, key);
+                    self.copy_key(now, node, loaded);
                 }
             }
         }
@@ -139,7 +142,7 @@ impl Replica {
                 ballot,
                 holders,
             } => {
-                self.mark_chosen(key.clone(), ballot);
+                self.keys.mark_chosen(key.clone(), ballot);
                 self.spread_chosen(key, ballot);
                 self.tell_learners(now, key, round);
                 self.note_missing(now, round, key, ballot, holders);

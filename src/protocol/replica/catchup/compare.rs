@@ -11,6 +11,7 @@ use wire::LearningStatus;
 use crate::protocol::catchup::comparison::{BucketQuestion, Comparing, Pass, PassKind};
 use crate::protocol::catchup::fetch::Fetches;
 use crate::protocol::keys::outbox::Way;
+use crate::protocol::keys::resident::Waiting;
 use crate::protocol::keys::work::KeyWork;
 use crate::protocol::replica::Replica;
 use crate::protocol::replica::catchup::serve::Purpose;
@@ -586,16 +587,12 @@ impl Replica {
         let Message::Copy(copy) = &envelope.message else {
             return;
         };
-        let key = copy.key.clone();
-        if self.keys.cache.resident(&key).is_none() {
-            self.wait_for(
-                key,
-                crate::protocol::keys::resident::Waiting::Peer(envelope),
-            );
+        let Some(loaded) = self.keys.loaded(&copy.key) else {
+            self.wait_for(copy.key.clone(), Waiting::Peer(envelope));
             return;
-        }
-        if self.take_copy(now, source, copy)
-            && self.catchup.comparisons.pulls.end(now, source, &key)
+        };
+        if self.take_copy(now, source, loaded, copy)
+            && self.catchup.comparisons.pulls.end(now, source, &copy.key)
         {
             self.catchup.comparisons.copied += 1;
         }

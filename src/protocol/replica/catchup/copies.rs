@@ -7,6 +7,7 @@ use crate::protocol::keys::resident::Waiting;
 use crate::protocol::keys::work::KeyWork;
 use crate::protocol::register::acceptor::{self, Verdict};
 use crate::protocol::replica::Replica;
+use crate::protocol::replica::keys::Loaded;
 use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::limits::{
     COPIES_ASKED_PER_SECOND_IDLE, COPIES_PER_SECOND_BUSY, COPIES_SIZE_MAX, COPIES_WAITING_MAX,
@@ -97,15 +98,20 @@ impl Copies {
 
 impl Replica {
     pub(in crate::protocol::replica) fn with_key(&mut self, now: Now, key: &Key, work: KeyWork) {
-        if self.keys.cache.resident(key).is_some() {
-            self.work_on(now, key, work);
+        if let Some(loaded) = self.keys.loaded(key) {
+            self.work_on(now, loaded, work);
         } else {
             self.wait_for(key.clone(), Waiting::KeyWork(self.epoch(), work));
         }
     }
 
-    /// The key is resident, and this node has a vote.
-    pub(in crate::protocol::replica) fn work_on(&mut self, now: Now, key: &Key, work: KeyWork) {
+    /// This node has a vote.
+    pub(in crate::protocol::replica) fn work_on(
+        &mut self,
+        now: Now,
+        key: Loaded<'_>,
+        work: KeyWork,
+    ) {
         match work {
             KeyWork::Tell { to, round, via } if self.catchup.copies.size_left > 0 => {
                 let size = self.tell_copy(now, key, to, round, Way::Back(via));
@@ -113,7 +119,7 @@ impl Replica {
             }
             // It was loaded meanwhile, and the portion is used up.
             KeyWork::Tell { to, .. } => {
-                self.catchup.copies.wait(key.clone(), to, work);
+                self.catchup.copies.wait(key.key().clone(), to, work);
                 self.wake_for_copies(now);
             }
             KeyWork::Promote { ballot } => self.promote(now, key, ballot),
@@ -196,8 +202,7 @@ impl Replica {
         self.serve_copies(now);
     }
 
-    /// E5: a learner gets what is chosen behind its back, so that writes do not outrun its copying. The key
-    /// is resident.
+    /// E5: a learner gets what is chosen behind its back, so that writes do not outrun its copying.
     pub(in crate::protocol::replica) fn tell_learners(
         &mut self,
         now: Now,
@@ -205,35 +210,45 @@ impl Replica {
         round: RoundId,
     ) {
         for node in self.view.learners.clone() {
-            if self.is_to_be_told(node, key) {
-                self.tell_copy(now, key, node, round, Way::Usual);
+            if self.is_to_be_told(node, key)
+                && let Some(loaded) = self.keys.loaded(key)
+            {
+                self.tell_copy(now, loaded, node, round, Way::Usual);
             }
         }
     }
 
     /// C1, E5: what leaves as a copy, whoever it is for: the record that this member has accepted in its
     /// present life, if that is known to be chosen. Else the ballot that it has accepted, if any state
-    /// counts. The key is resident.
+    /// counts.
     pub(in crate::protocol::replica) fn copy_of(
         &mut self,
-        key: &Key,
+        loaded: Loaded<'_>,
     ) -> Result<Copy, Option<Ballot>> {
         let terms = self.terms();
-        let resident = self.keys.cache.resident(key).expect("the caller looked");
+        let resident = self.keys.at(loaded);
         let state = terms.vote(&resident.state, rule!(E5_copied));
         let state = state.filter(|_| self.identity.votes).ok_or(None)?;
         let is_chosen = state.chosen || !rule!(C1_chosen);
         let record = state.record.as_ref().filter(|_| is_chosen);
         Ok(Copy {
-            key: key.clone(),
+            key: loaded.key().clone(),
             ballot: state.accepted,
             record: record.cloned().ok_or(Some(state.accepted))?,
         })
     }
 
     /// Gives what the copy takes, about.
-    fn tell_copy(&mut self, now: Now, key: &Key, to: NodeId, round: RoundId, way: Way) -> usize {
-        match self.copy_of(key) {
+    fn tell_copy(
+        &mut self,
+        now: Now,
+        loaded: Loaded<'_>,
+        to: NodeId,
+        round: RoundId,
+        way: Way,
+    ) -> usize {
+        let key = loaded.key();
+        match self.copy_of(loaded) {
             Ok(copy) => {
                 let size = key.as_bytes().len() + copy.record.size();
                 // R2 has nothing to wait for: what is chosen is durable at a quorum.
@@ -252,11 +267,12 @@ impl Replica {
         0
     }
 
-    /// Takes a copy that was asked for; gives whether it is held now. The key is resident.
+    /// Takes a copy that was asked for; gives whether it is held now. `loaded` is the copy's key.
     pub(in crate::protocol::replica) fn take_copy(
         &mut self,
         now: Now,
         source: NodeId,
+        loaded: Loaded<'_>,
         copy: &Copy,
     ) -> bool {
         let Copy {
@@ -266,8 +282,7 @@ impl Replica {
         } = copy;
         let ballot = *ballot;
         let terms = self.terms();
-        let resident = self.keys.cache.resident(key).expect("the caller looked");
-        let mut state = resident.state.clone();
+        let mut state = self.keys.at(loaded).state.clone();
         self.clock.observe(ballot.reading());
         if !self.identity.votes {
             // A learner's cache keeps no promises.
@@ -287,20 +302,20 @@ impl Replica {
                     record: Some(record.clone()),
                     life: terms.life,
                 };
-                self.set_state(key, Some(copied));
+                self.keys.set(loaded, Some(copied));
             } else {
-                self.mark_chosen(key.clone(), ballot);
+                self.keys.mark_chosen(key.clone(), ballot);
             }
             return true;
         }
         match acceptor::copy(&mut state, ballot, record, terms) {
             Verdict::Granted => {
                 self.clock.observe(ballot.next().reading());
-                self.set_state(key, state);
+                self.keys.set(loaded, state);
                 true
             }
             Verdict::Repeated => {
-                self.mark_chosen(key.clone(), ballot);
+                self.keys.mark_chosen(key.clone(), ballot);
                 true
             }
             Verdict::Contradicted => {
@@ -324,10 +339,9 @@ impl Replica {
     }
 
     /// E5: what is held as a cache becomes accepted as a copy would.
-    fn promote(&mut self, now: Now, key: &Key, ballot: Ballot) {
+    fn promote(&mut self, now: Now, loaded: Loaded<'_>, ballot: Ballot) {
         let terms = self.terms();
-        let resident = self.keys.cache.resident(key).expect("the caller looked");
-        let mut state = resident.state.clone();
+        let mut state = self.keys.at(loaded).state.clone();
         let cached = state
             .as_ref()
             .filter(|s| !terms.is_vote(s, rule!(E5_adopted)) && s.accepted == ballot);
@@ -337,45 +351,22 @@ impl Replica {
         match acceptor::copy(&mut state, ballot, &record, terms) {
             Verdict::Granted => {
                 self.clock.observe(ballot.next().reading());
-                self.set_state(key, state);
+                self.keys.set(loaded, state);
             }
             Verdict::Refused(promised) => {
                 self.clock.observe(promised.reading());
-                self.mend(now, key);
+                self.mend(now, loaded.key());
             }
             Verdict::Repeated | Verdict::Contradicted => unreachable!("a cache is no vote"),
         }
     }
 
-    fn discard(&mut self, key: &Key, ballot: Ballot) {
+    fn discard(&mut self, loaded: Loaded<'_>, ballot: Ballot) {
         let terms = self.terms();
-        let resident = self.keys.cache.resident(key).expect("the caller looked");
+        let resident = self.keys.at(loaded);
         let state = resident.state.as_ref();
         if state.is_some_and(|s| !terms.is_vote(s, rule!(E5_dropped)) && s.accepted == ballot) {
-            self.set_state(key, None);
-        }
-    }
-
-    /// The key is resident.
-    pub(in crate::protocol::replica) fn set_state(
-        &mut self,
-        key: &Key,
-        state: Option<AcceptorState>,
-    ) {
-        let resident = self.keys.cache.resident(key).expect("the caller looked");
-        let told = |state: &Option<AcceptorState>| state.as_ref().map(|s| (s.accepted, s.life));
-        self.keys
-            .digests
-            .replace(key, told(&resident.state), told(&state));
-        let record = state.as_ref().and_then(|s| s.record.as_ref());
-        let is_tombstone = record.is_some_and(|r| r.value.is_none());
-        resident.state = state;
-        if resident.group != self.keys.outbox.filling() {
-            resident.group = self.keys.outbox.change(key.clone());
-        }
-        match is_tombstone {
-            true => self.note_tombstone(key),
-            false => self.forget_tombstone(key),
+            self.keys.set(loaded, None);
         }
     }
 

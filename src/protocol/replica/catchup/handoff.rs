@@ -7,11 +7,12 @@ use crate::protocol::keys::outbox::Way;
 use crate::protocol::keys::resident::Waiting;
 use crate::protocol::register::coordinator::Coordinator;
 use crate::protocol::replica::Replica;
+use crate::protocol::replica::keys::Loaded;
 use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::limits::{
     COPIES_PER_SECOND_BUSY, COPIES_PER_SECOND_IDLE, COPY_RETRY_MS, HINT_AFTER_MS,
 };
-use crate::protocol::types::message::{Copy, Envelope, Message, NodeId, Now, RoundId};
+use crate::protocol::types::message::{Copied, Copy, NodeId, Now, RoundId};
 use crate::protocol::types::quorum::NodeSet;
 use crate::protocol::types::record::{Key, Record};
 use crate::protocol::types::rules::rule;
@@ -130,21 +131,22 @@ impl Replica {
     /// False if the window has no room for it.
     fn start_copy(&mut self, now: Now, node: NodeId, key: &Key) -> bool {
         self.catchup.copies_left = self.catchup.copies_left.saturating_sub(1);
-        if self.keys.cache.resident(key).is_some() {
-            return self.copy_key(now, node, key);
+        if let Some(loaded) = self.keys.loaded(key) {
+            return self.copy_key(now, node, loaded);
         }
         self.wait_for(key.clone(), Waiting::Copy(node));
         true
     }
 
-    /// Sends what this node's own state holds now, if it is known to be chosen. The key is resident.
+    /// Sends what this node's own state holds now, if it is known to be chosen.
     /// False if the window has no room for it.
     pub(in crate::protocol::replica) fn copy_key(
         &mut self,
         now: Now,
         node: NodeId,
-        key: &Key,
+        loaded: Loaded<'_>,
     ) -> bool {
+        let key = loaded.key();
         let missed = self
             .catchup
             .hints
@@ -153,7 +155,7 @@ impl Replica {
         let (Some(missed), true) = (missed, self.view.reachable.contains(&node)) else {
             return true;
         };
-        match self.look_at(key, missed) {
+        match self.look_at(loaded, missed) {
             HintCheck::Doubt(ballot) => self.doubt(now, node, key, ballot),
             HintCheck::Send(copy) => {
                 let size = size_of(&copy.key, &copy.record);
@@ -170,7 +172,7 @@ impl Replica {
         true
     }
 
-    fn look_at(&mut self, key: &Key, missed: Ballot) -> HintCheck {
+    fn look_at(&mut self, key: Loaded<'_>, missed: Ballot) -> HintCheck {
         match self.copy_of(key) {
             Ok(copy) if copy.ballot >= missed => HintCheck::Send(copy),
             Ok(copy) => HintCheck::Doubt(copy.ballot),
@@ -187,11 +189,12 @@ impl Replica {
         }
     }
 
-    pub(in crate::protocol::replica) fn handle_copied(&mut self, now: Now, envelope: Envelope) {
-        let Message::Copied(copied) = envelope.message else {
-            return;
-        };
-        let node = envelope.origin;
+    pub(in crate::protocol::replica) fn handle_copied(
+        &mut self,
+        now: Now,
+        node: NodeId,
+        copied: &Copied,
+    ) {
         match copied.refused_for {
             // The clock is above the promise, so that a round of this node can mend the key.
             Some(promised) => {

@@ -19,6 +19,7 @@ use crate::protocol::keys::outbox::Way;
 use crate::protocol::keys::work::KeyWork;
 use crate::protocol::replica::Replica;
 use crate::protocol::replica::catchup::serve::Purpose;
+use crate::protocol::replica::keys::Loaded;
 use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::capacity::MessageCapacity;
 use crate::protocol::types::digest::{Bucket, Spread};
@@ -87,6 +88,16 @@ pub struct Tombstones {
 }
 
 impl Tombstones {
+    /// A tombstone was accepted in that bucket.
+    pub fn accepted(&mut self, bucket: Bucket) {
+        self.noted.insert(bucket);
+    }
+
+    /// The key holds no tombstone any more.
+    pub fn superseded(&mut self, key: &Key) {
+        self.texts.forget(key);
+    }
+
     pub fn new(spread: Spread) -> Self {
         Tombstones {
             noted: BTreeSet::new(),
@@ -107,17 +118,6 @@ impl Replica {
     /// R1: what was told in another epoch counts no more.
     pub(in crate::protocol::replica) fn restart_purge(&mut self) {
         self.keys.tombstones = Tombstones::new(self.keys.digests.spread());
-    }
-
-    /// A tombstone was accepted.
-    pub(in crate::protocol::replica) fn note_tombstone(&mut self, key: &Key) {
-        let bucket = self.keys.digests.spread().bucket_of(key);
-        self.keys.tombstones.noted.insert(bucket);
-    }
-
-    /// The key holds no tombstone any more.
-    pub(in crate::protocol::replica) fn forget_tombstone(&mut self, key: &Key) {
-        self.keys.tombstones.texts.forget(key);
     }
 
     pub(in crate::protocol::replica) fn is_purging(&self, round: RoundId) -> bool {
@@ -371,10 +371,10 @@ impl Replica {
     }
 
     /// Drops the key, if its tombstone is still that one. In the same group the floor rises above what
-    /// was promised for it, and above all births that its table answered for. The key is resident.
-    pub(in crate::protocol::replica) fn purge(&mut self, key: &Key, ballot: Ballot) {
-        let terms = self.terms();
-        let resident = self.keys.cache.resident(key).expect("the caller looked");
+    /// was promised for it, and above all births that its table answered for.
+    pub(in crate::protocol::replica) fn purge(&mut self, loaded: Loaded<'_>, ballot: Ballot) {
+        let (terms, key) = (self.terms(), loaded.key());
+        let resident = self.keys.at(loaded);
         let Some(state) = terms.vote(&resident.state, rule!(E5_purged)) else {
             return;
         };
@@ -383,7 +383,7 @@ impl Replica {
         };
         let births = Ballot::new(last_birth(record), NodeId::MAX);
         let floor = state.promised.max(births).max(self.durable.meta.floor);
-        self.set_state(key, None);
+        self.keys.set(loaded, None);
         self.keys.cache.forget(key.clone());
         if rule!(P1_floor) {
             self.durable.meta.floor = floor;

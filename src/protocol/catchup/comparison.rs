@@ -1,5 +1,15 @@
 //! One comparison of this node's buckets with those of one or more members: which member is asked for which
-//! bucket, and what is still to be answered. Sends nothing; `sync` does.
+//! bucket, and what is still to be answered. Sends nothing; `replica/catchup/compare.rs` does.
+//!
+//! | stage | what happens in it | it ends when |
+//! |---|---|---|
+//! | `Digests` | each member is asked for its digests; buckets that differ queue up | all have answered, or are lost |
+//! | `SecondCheck` | of a pair: buckets that differed wait, then the digests are asked for again | these came |
+//! | `Entries` | the entries of a few buckets at a time are listed on both sides and compared | none is left |
+//! | `Records` | missing records are fetched | all came, or were given up; then the pass ends |
+//!
+//! Entries that differ are fetched, and buckets that queue up are compared, while an earlier stage goes on. A
+//! second check follows `Digests` of a pair only if buckets differed, and leads back to it.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -35,6 +45,15 @@ pub enum PassKind {
     Bulk,
     /// Two members compare all buckets.
     Pair,
+}
+
+/// The first thing that a pass still waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    Digests,
+    SecondCheck,
+    Entries,
+    Records,
 }
 
 #[derive(Debug)]
@@ -131,8 +150,16 @@ impl Pass {
         left.unwrap_or(self.spread.all().end)
     }
 
-    pub fn asks(&self) -> bool {
-        !self.digests.is_empty() || self.differed.is_some()
+    pub fn stage(&self) -> Stage {
+        if !self.digests.is_empty() {
+            Stage::Digests
+        } else if self.differed.is_some() {
+            Stage::SecondCheck
+        } else if self.buckets_left() > 0 {
+            Stage::Entries
+        } else {
+            Stage::Records
+        }
     }
 
     /// Whether all that its sources hold is here, but for what was written since and what little could not be had.
@@ -247,7 +274,7 @@ mod tests {
         assert!(pass.comparing.is_empty() && !pass.is_cut_short);
         assert_eq!(pass.share(3).count(), pass.spread.buckets());
         assert_eq!(pass.lose(3, false), None);
-        assert!(pass.is_cut_short && pass.buckets_left() == 0 && !pass.asks());
+        assert!(pass.is_cut_short && pass.stage() == Stage::Records);
     }
 
     #[test]
@@ -261,7 +288,7 @@ mod tests {
         assert_eq!(pass.buckets_left(), 0);
         let of_third = pass.share(3).count();
         assert_eq!(pass.share(2).count(), pass.spread.buckets() - of_third);
-        assert!(!pass.is_cut_short && pass.asks());
+        assert!(!pass.is_cut_short && pass.stage() == Stage::Digests);
     }
 
     #[test]

@@ -4,3 +4,4 @@ pub(in crate::protocol) mod comparison;
 pub(in crate::protocol) mod fetch;
 pub(in crate::protocol) mod hints;
 pub(in crate::protocol) mod pending_chosen;
+pub(in crate::protocol) mod schedule;

@@ -2,14 +2,13 @@
 //! admitted, and members that missed more than hints remember. A node asks for what it lacks itself; only
 //! what is chosen while it learns comes unasked (`copies`).
 //!
-//! It goes in passes: digests first, then the entries of buckets that differ, then the records.
-
-use std::collections::BTreeMap;
+//! It goes in passes, whose stages are in `comparison`; when one begins is in `schedule`.
 
 use wire::LearningStatus;
 
-use crate::protocol::catchup::comparison::{BucketQuestion, Comparing, Pass, PassKind};
+use crate::protocol::catchup::comparison::{BucketQuestion, Comparing, Pass, PassKind, Stage};
 use crate::protocol::catchup::fetch::Fetches;
+use crate::protocol::catchup::schedule::{Arrival, Schedule};
 use crate::protocol::keys::outbox::Way;
 use crate::protocol::keys::resident::Waiting;
 use crate::protocol::keys::work::KeyWork;
@@ -17,10 +16,7 @@ use crate::protocol::replica::Replica;
 use crate::protocol::replica::catchup::serve::Purpose;
 use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::digest::{Bucket, Sums};
-use crate::protocol::types::limits::{
-    BEHIND_MISSING_MIN, BUCKETS_COMPARED_MAX, COMPARE_BUSY_MS, COMPARE_MS, FAR_BEHIND_MISSING_MIN,
-    LEARNED_MISSING_MAX, LEARNED_PASSES, PULL_RETRY_MS, SETTLE_MS,
-};
+use crate::protocol::types::limits::{BUCKETS_COMPARED_MAX, PULL_RETRY_MS, SETTLE_MS};
 use crate::protocol::types::message::{
     BucketAsked, BucketTold, CopiesAsked, DigestsAsked, DigestsTold, Envelope, Message, NodeId,
     Now, RoundId,
@@ -32,22 +28,9 @@ use crate::protocol::types::rules::rule;
 /// This node's part in comparing.
 #[derive(Debug, Default)]
 pub struct Comparisons {
+    schedule: Schedule,
     pass: Option<Pass>,
     pub(in crate::protocol::replica) pulls: Fetches,
-    passes: u64,
-    next_us: u64,
-    /// Passes that follow one another at once: something was missing, or a member has come.
-    hurried: usize,
-    /// This member was alone, or found much missing: it asks all others at once.
-    is_far_behind: bool,
-    /// The members that were there lately, and when last: a link that is down for a moment ends nothing.
-    lately: BTreeMap<NodeId, u64>,
-    looked_us: u64,
-    /// Members that did not answer in the last pass, and are left out of the next.
-    silent: Vec<NodeId>,
-    /// Passes of a learner that were whole, one after the other.
-    whole: u32,
-    learned: bool,
     /// Of a learner: so many buckets, from the first on, were listed, or are equal.
     listed: Bucket,
     /// Keys, since this node is a learner.
@@ -61,13 +44,9 @@ impl Replica {
         let before = std::mem::take(&mut self.catchup.comparisons);
         let learns = !self.identity.votes;
         self.catchup.comparisons = Comparisons {
-            next_us: now.mono_us,
+            schedule: Schedule::restarted(before.schedule, now),
             copied: if learns { before.copied } else { 0 },
             listed: if learns { before.listed } else { 0 },
-            hurried: before.lately.len(),
-            lately: before.lately,
-            looked_us: before.looked_us,
-            is_far_behind: before.is_far_behind,
             ..Comparisons::default()
         };
         self.catchup.copies.forget();
@@ -77,7 +56,7 @@ impl Replica {
     /// Whether a learner holds about what the members hold.
     pub(in crate::protocol::replica) fn has_learned(&self) -> bool {
         // X6: as a member it would keep the others from taking anything that grows.
-        self.catchup.comparisons.learned && self.space.full.is_none()
+        self.catchup.comparisons.schedule.is_caught_up() && self.space.full.is_none()
     }
 
     /// From how many buckets on a learner will still ask for all that they hold.
@@ -91,8 +70,8 @@ impl Replica {
         }
         let buckets = self.keys.digests.spread().buckets();
         let done = match &self.catchup.comparisons.pass {
-            _ if self.catchup.comparisons.learned => buckets,
-            Some(pass) if !pass.asks() => buckets - pass.buckets_left(),
+            _ if self.catchup.comparisons.schedule.is_caught_up() => buckets,
+            Some(pass) if pass.stage() >= Stage::Entries => buckets - pass.buckets_left(),
             _ => 0,
         };
         Some(LearningStatus {
@@ -113,7 +92,7 @@ impl Replica {
         self.see_who_is_there(now, &sources);
         if let Some(pass) = &self.catchup.comparisons.pass {
             let mut gone = pass.sources();
-            gone.retain(|node| !self.catchup.comparisons.lately.contains_key(node));
+            gone.retain(|node| !self.catchup.comparisons.schedule.is_reachable(*node));
             for node in gone {
                 self.lose_source(node);
             }
@@ -121,74 +100,34 @@ impl Replica {
             self.look_again(now);
             self.advance_pass(now);
         } else if self.is_pass_due(now) && !sources.is_empty() {
-            let silent = std::mem::take(&mut self.catchup.comparisons.silent);
-            let mut answering = sources.clone();
-            answering.retain(|node| !silent.contains(node));
-            let all_silent = answering.is_empty();
-            self.begin_pass(now, if all_silent { &sources } else { &answering });
+            self.begin_pass(now, &sources);
         }
         self.look_at_graves(now);
     }
 
     /// Whoever has come is compared with at once.
     fn see_who_is_there(&mut self, now: Now, sources: &[NodeId]) {
-        // First, so that a node that was kept from running takes all others for new.
         let gone_ms = self.timings.source_gone_ms;
-        let is_lately = |seen_us: &u64| now.mono_us < seen_us + gone_ms * 1_000;
-        self.catchup
-            .comparisons
-            .lately
-            .retain(|_, seen_us| is_lately(seen_us));
-        let was_alone = self.catchup.comparisons.lately.is_empty();
-        let mut has_come = false;
-        for node in sources {
-            let seen_us = self.catchup.comparisons.lately.insert(*node, now.mono_us);
-            has_come |= seen_us.is_none_or(|seen_us| seen_us < self.catchup.comparisons.looked_us);
-        }
-        self.catchup.comparisons.looked_us = now.mono_us;
-        if !has_come {
-            return;
-        }
-        self.catchup.comparisons.hurried = sources.len();
-        self.catchup.comparisons.next_us = now.mono_us;
-        if was_alone {
-            self.catchup.comparisons.is_far_behind = true;
-            // The others come, too; and what was compared before is old.
-            self.catchup.comparisons.next_us += SETTLE_MS * 1_000;
-            self.catchup.comparisons.pass = None;
-            self.catchup.comparisons.pulls = Fetches::default();
+        let comparisons = &mut self.catchup.comparisons;
+        if comparisons.schedule.see(now, sources, gone_ms) == Arrival::First {
+            // What was compared before is old.
+            comparisons.pass = None;
+            comparisons.pulls = Fetches::default();
         }
     }
 
     fn is_pass_due(&self, now: Now) -> bool {
-        let waits = self.identity.votes
-            && self.requests.operations > 0
-            && self.catchup.comparisons.hurried == 0;
-        let wait_ms = if waits {
-            COMPARE_BUSY_MS - COMPARE_MS
-        } else {
-            0
-        };
-        now.mono_us >= self.catchup.comparisons.next_us + wait_ms * 1_000
+        let is_busy = self.identity.votes && self.requests.operations > 0;
+        self.catchup.comparisons.schedule.is_due(now, is_busy)
     }
 
     fn begin_pass(&mut self, now: Now, near: &[NodeId]) {
-        let is_all_of_votes = self.keys.digests.is_all_of(self.durable.meta.life);
-        let is_bulk =
-            !self.identity.votes || !is_all_of_votes || self.catchup.comparisons.is_far_behind;
-        let turn = self.catchup.comparisons.passes;
-        self.catchup.comparisons.passes += 1;
-        let (kind, sources) = match is_bulk {
-            true => (PassKind::Bulk, near.to_vec()),
-            false => (PassKind::Pair, vec![near[turn as usize % near.len()]]),
-        };
-        self.catchup.comparisons.pass = Some(Pass::new(
-            now,
-            kind,
-            sources.clone(),
-            turn,
-            self.keys.digests.spread(),
-        ));
+        let counts = self.identity.votes && self.keys.digests.is_all_of(self.durable.meta.life);
+        let spread = self.keys.digests.spread();
+        let schedule = &mut self.catchup.comparisons.schedule;
+        let (kind, sources, turn) = schedule.begin(near, counts);
+        let pass = Pass::new(now, kind, sources.clone(), turn, spread);
+        self.catchup.comparisons.pass = Some(pass);
         for node in sources {
             self.ask_digests(now, node);
         }
@@ -231,7 +170,7 @@ impl Replica {
             }
             Message::DigestsTold(told) => self.handle_digests_told(now, from, round, &told),
             Message::BucketTold(told) => self.handle_bucket_told(now, from, round, told),
-            other => unreachable!("{} is no answer about buckets", other.name()),
+            _ => self.counters.stray += 1,
         }
     }
 
@@ -313,7 +252,7 @@ impl Replica {
             .differed
             .as_ref()
             .is_some_and(|(_, at)| now.mono_us >= *at);
-        if is_due && pass.digests.is_empty() {
+        if is_due && pass.stage() == Stage::SecondCheck {
             for node in pass.sources() {
                 self.ask_digests(now, node);
             }
@@ -346,11 +285,11 @@ impl Replica {
             pass.comparing.insert(bucket, comparing);
             asked.push((bucket, source, round));
         }
-        if !self.identity.votes && !pass.asks() {
+        if !self.identity.votes && pass.stage() >= Stage::Entries {
             self.catchup.comparisons.listed =
                 self.catchup.comparisons.listed.max(pass.first_left());
         }
-        let is_over = !pass.asks() && pass.buckets_left() == 0;
+        let is_compared = pass.stage() == Stage::Records;
         for (bucket, source, round) in asked {
             let after = None;
             self.ask_for(source, round, BucketAsked { bucket, after }.into());
@@ -358,7 +297,7 @@ impl Replica {
         for (source, keys) in self.catchup.comparisons.pulls.fill(now) {
             self.ask_copies(now, source, keys);
         }
-        if is_over && self.catchup.comparisons.pulls.is_empty() {
+        if is_compared && self.catchup.comparisons.pulls.is_empty() {
             self.end_pass(now);
         }
     }
@@ -372,31 +311,8 @@ impl Replica {
         let Some(pass) = self.catchup.comparisons.pass.take() else {
             return;
         };
-        let few = pass.missing <= LEARNED_MISSING_MAX;
-        self.catchup.comparisons.whole = if pass.is_whole() {
-            self.catchup.comparisons.whole + 1
-        } else {
-            0
-        };
-        let is_enough =
-            pass.is_whole() && (few || self.catchup.comparisons.whole >= LEARNED_PASSES);
-        self.catchup.comparisons.learned |= !self.identity.votes && is_enough;
-        self.catchup.comparisons.is_far_behind = pass.missing > FAR_BEHIND_MISSING_MIN;
-        let is_behind = pass.missing > BEHIND_MISSING_MIN || pass.is_cut_short;
-        self.catchup.comparisons.hurried = match (pass.kind, is_behind) {
-            // Who had nothing that counts, or missed much, compares with each member by itself next.
-            (PassKind::Bulk, _) if self.identity.votes => self.catchup.comparisons.lately.len(),
-            (PassKind::Bulk, true) if !self.catchup.comparisons.learned => 1,
-            (PassKind::Bulk, _) => 0,
-            (PassKind::Pair, true) => self.catchup.comparisons.lately.len(),
-            (PassKind::Pair, false) => self.catchup.comparisons.hurried.saturating_sub(1),
-        };
-        let wait_ms = if self.catchup.comparisons.hurried > 0 {
-            0
-        } else {
-            COMPARE_MS
-        };
-        self.catchup.comparisons.next_us = now.mono_us.max(pass.began_us + wait_ms * 1_000);
+        let votes = self.identity.votes;
+        self.catchup.comparisons.schedule.end(now, &pass, votes);
     }
 
     /// Asks again what was not answered. Who tells nothing of its buckets is asked for nothing more in
@@ -438,7 +354,7 @@ impl Replica {
         for node in &silent {
             self.lose_source(*node);
         }
-        self.catchup.comparisons.silent.extend(silent);
+        self.catchup.comparisons.schedule.add_silent(silent);
         for (bucket, after) in listed {
             self.list_own(bucket, after, Purpose::Compare);
         }
@@ -604,14 +520,20 @@ impl Replica {
 mod tests {
     use super::*;
     use crate::protocol::replica::catchup::serve::tests::{NOW, replica};
+    use crate::protocol::types::digest::Spread;
 
     /// The process was stopped in the midst of a comparison. It hears the same nodes at once when it goes on.
     #[test]
     fn who_did_not_run_takes_the_others_for_new() {
         let mut replica = replica();
         replica.view.reachable = vec![2];
-        replica.catchup.comparisons.lately.insert(2, NOW.mono_us);
-        replica.catchup.comparisons.looked_us = NOW.mono_us;
+        let schedule = &mut replica.catchup.comparisons.schedule;
+        schedule.see(NOW, &[2], 1_000);
+        schedule.end(
+            NOW,
+            &Pass::new(NOW, PassKind::Pair, vec![2], 0, Spread::default()),
+            true,
+        );
         let began = |replica: &Replica| {
             replica
                 .catchup

@@ -12,7 +12,7 @@ use super::tally::{Cause, Tally};
 use crate::gateway::text::{self, ParseError};
 use crate::protocol::types::configuration;
 use crate::protocol::types::message::{
-    self, ClientMessage, Endpoint, Envelope, Input, Message, NodeId,
+    self, ClientMessage, Endpoint, Envelope, Input, Message, NodeId, is_transit,
 };
 
 /// Frames of kinds from here on go between nodes; those below, between clients and nodes.
@@ -145,7 +145,7 @@ pub fn decode<'a>(
         };
         let arrival = match frame {
             Ok(frame) if is_peers(&frame) && !is_taken(&frame) => Err(Cause::Stranger),
-            Ok(frame) if is_peers(&frame) && is_transit(&frame, own) => {
+            Ok(frame) if is_peers(&frame) && is_transit(own, frame.header.destination) => {
                 Ok(Arrival::Transit(Transit {
                     cluster,
                     via,
@@ -199,11 +199,6 @@ pub fn decode_text(bytes: &[u8], from: Source, tally: &mut Tally) -> Option<Text
             None
         }
     }
-}
-
-fn is_transit(frame: &Frame<'_>, own: NodeId) -> bool {
-    let destination = frame.header.destination;
-    own != 0 && destination != 0 && destination != own
 }
 
 fn peer(cluster: u64, via: NodeId, frame: &Frame<'_>) -> Result<Input, Cause> {

@@ -29,7 +29,8 @@ use crate::config::ServerConfig;
 use crate::gateway::text;
 use crate::protocol::types::limits::{CACHE_PART, KEYS_CACHED_MAX, SKEW_MAX_MS_DEFAULT};
 use crate::protocol::types::message::{
-    ClientReply, Destination, Endpoint, Envelope, Group, Input, Now, Output, encode_reply,
+    ClientReply, Destination, Endpoint, Envelope, Group, Input, Now, Output, Relayed, TransitFrame,
+    encode_reply,
 };
 use crate::protocol::{Options, Replica, Tuning};
 use crate::storage::{Opened, Table};
@@ -369,7 +370,7 @@ impl Driver {
                 addresses.heard_stranger(from.address, now.mono_us);
             }
             for transit in transits {
-                pass_on(now, replica, addresses, packer, tally, &transit);
+                relay_frame(now, replica, addresses, packer, tally, &transit);
             }
         } else if !*takes_text {
             tally.count(Cause::TextOff);
@@ -638,8 +639,8 @@ impl Driver {
     }
 }
 
-/// Sends another node's frame on, with nothing of it changed but the hops left.
-fn pass_on(
+/// Relays another node's frame, with nothing of it changed but the hops left.
+fn relay_frame(
     now: Now,
     replica: &mut Replica,
     addresses: &mut AddressBook,
@@ -649,11 +650,17 @@ fn pass_on(
 ) {
     let frame = &transit.frame;
     let mut header = frame.header;
-    let (origin, to, hops_left) = (header.origin, header.destination, header.hops_left);
-    let Some(next) = replica.relay(now, transit.cluster, transit.via, origin, to, hops_left) else {
+    let in_transit = TransitFrame {
+        cluster: transit.cluster,
+        via: transit.via,
+        origin: header.origin,
+        destination: header.destination,
+        hops_left: header.hops_left,
+    };
+    let Some(Relayed { next, hops_left }) = replica.relay(now, &in_transit) else {
         return;
     };
-    header.hops_left -= 1;
+    header.hops_left = hops_left;
     let name = replica.address_of(next);
     match name.and_then(|name| addresses.named(name, now.mono_us)) {
         Some(to) => packer.push(to, header, tally, |body| {

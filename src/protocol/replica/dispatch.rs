@@ -14,7 +14,7 @@ use crate::protocol::types::configuration;
 use crate::protocol::types::limits::NEWS_INTERVAL_MS;
 use crate::protocol::types::message::{
     Accept, Accepted, Chosen, ConfigurationAsked, ConfigurationTold, Copied, Copy, Destination,
-    Envelope, Message, Nack, NodeId, Now, Output, Prepare, Promise, Read, ReadAnswer,
+    Envelope, Message, Nack, NodeId, Now, Output, Prepare, Promise, Read, ReadAnswer, is_transit,
 };
 use crate::protocol::types::record::{AcceptorState, Key};
 use crate::protocol::types::rules::rule;
@@ -29,8 +29,9 @@ impl Replica {
             Message::ConfigurationTold(told) => {
                 self.handle_configuration(now, &envelope, &told.configuration);
                 // Where links work one way only it comes round by others.
-                if cluster == self.cluster() && self.is_transit(envelope.destination) {
-                    self.pass_on(now, envelope);
+                if cluster == self.cluster() && is_transit(self.identity.node, envelope.destination)
+                {
+                    self.relay_message(now, envelope);
                 }
                 return;
             }
@@ -50,8 +51,8 @@ impl Replica {
             self.note_other_cluster(now, cluster, envelope.origin);
             return;
         }
-        if self.is_transit(envelope.destination) {
-            self.pass_on(now, envelope);
+        if is_transit(self.identity.node, envelope.destination) {
+            self.relay_message(now, envelope);
             return;
         }
         // What this node says to itself takes no network.

@@ -10,7 +10,8 @@ use crate::protocol::keys::outbox::Way;
 use crate::protocol::replica::Replica;
 use crate::protocol::types::limits::{HEARTBEATS_LOOKED_AT, NEWS_INTERVAL_MS};
 use crate::protocol::types::message::{
-    Destination, Envelope, GroupNumber, Heartbeat, Message, NodeId, Now, Output, RoundId, Row,
+    Destination, Envelope, GroupNumber, Heartbeat, Message, NodeId, Now, Output, Relayed, RoundId,
+    Row, TransitFrame,
 };
 use crate::protocol::types::rules::rule;
 use crate::protocol::types::timer::Timer;
@@ -72,15 +73,15 @@ impl Replica {
             Way::Back(via) => self.view.links.hops(to).map(|hops| (via, hops + 1)),
         };
         if let Some((next, hops)) = other {
-            self.hand_on(next, hops, envelope.clone());
+            self.send_to(next, hops, envelope.clone());
         }
         let hops = self.view.links.hops(to).unwrap_or(1);
-        self.hand_on(usual, hops, envelope);
+        self.send_to(usual, hops, envelope);
     }
 
     /// `hops`: links on the way. One more than that may be used up where the nodes on the way know
     /// better; so a message never goes in circles for long.
-    fn hand_on(&mut self, next: NodeId, hops: u8, mut envelope: Envelope) {
+    fn send_to(&mut self, next: NodeId, hops: u8, mut envelope: Envelope) {
         envelope.hops_left = hops;
         self.sending.messages_sent += 1;
         self.sending.outputs.push_back(Output::Send {
@@ -89,41 +90,43 @@ impl Replica {
         });
     }
 
-    /// A message between others that came from a neighbour: where it goes next, if it may. Its
-    /// `hops_left` is then one less.
-    pub fn relay(
-        &mut self,
-        now: Now,
-        cluster: u64,
-        via: NodeId,
-        origin: NodeId,
-        to: NodeId,
-        hops_left: u8,
-    ) -> Option<NodeId> {
+    /// The one place that decides about a frame between other nodes: where it goes next, if it may. The
+    /// runtime asks for frames that it has not decoded, `relay_message` for those that it has.
+    pub fn relay(&mut self, now: Now, frame: &TransitFrame) -> Option<Relayed> {
+        let TransitFrame {
+            cluster,
+            via,
+            origin,
+            destination,
+            hops_left,
+        } = *frame;
         if cluster != self.cluster() {
             self.note_other_cluster(now, cluster, origin);
             return None;
         }
         self.view.links.heard(via, now);
-        let next = self.view.links.relay(via, origin, to, hops_left);
+        let next = self.view.links.relay(via, origin, destination, hops_left);
         match next {
             Some(_) => self.sending.messages_relayed += 1,
             None => self.counters.unroutable += 1,
         }
-        next
+        next.map(|next| Relayed {
+            next,
+            hops_left: hops_left - 1,
+        })
     }
 
-    /// Whether a message with this destination is to be passed on.
-    pub fn is_transit(&self, destination: NodeId) -> bool {
-        destination != 0 && self.identity.node != 0 && destination != self.identity.node
-    }
-
-    /// Passes on a message that was decoded all the same.
-    pub(super) fn pass_on(&mut self, now: Now, mut envelope: Envelope) {
-        let (origin, to) = (envelope.origin, envelope.destination);
-        let cluster = self.cluster();
-        if let Some(next) = self.relay(now, cluster, envelope.via, origin, to, envelope.hops_left) {
-            envelope.hops_left -= 1;
+    /// A message that was decoded all the same.
+    pub(super) fn relay_message(&mut self, now: Now, mut envelope: Envelope) {
+        let frame = TransitFrame {
+            cluster: self.cluster(),
+            via: envelope.via,
+            origin: envelope.origin,
+            destination: envelope.destination,
+            hops_left: envelope.hops_left,
+        };
+        if let Some(Relayed { next, hops_left }) = self.relay(now, &frame) {
+            envelope.hops_left = hops_left;
             let to = Destination::Node(next);
             self.sending
                 .outputs

@@ -78,6 +78,28 @@ pub struct Member {
     pub removed_at: u64,
 }
 
+/// Whether a frame with that destination is for another node than this one, which has the id `own`.
+pub fn is_transit(own: NodeId, destination: NodeId) -> bool {
+    destination != 0 && own != 0 && destination != own
+}
+
+/// What a relay needs of a frame between other nodes; `via` is the neighbour that it came from.
+#[derive(Debug, Clone, Copy)]
+pub struct TransitFrame {
+    pub cluster: u64,
+    pub via: NodeId,
+    pub origin: NodeId,
+    pub destination: NodeId,
+    pub hops_left: u8,
+}
+
+/// Where a frame goes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Relayed {
+    pub next: NodeId,
+    pub hops_left: u8,
+}
+
 /// A configuration that is installed, or travels. The first member is the master.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Configuration {

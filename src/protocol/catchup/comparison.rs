@@ -1,15 +1,17 @@
-//! One comparison of this node's buckets with those of one or more members: which member is asked for which
-//! bucket, and what is still to be answered. Sends nothing; `replica/catchup/compare.rs` does.
+//! One comparison of this node's buckets with those of one or more members: which member is asked
+//! for which bucket, and which answers are outstanding. It sends nothing;
+//! `replica/catchup/compare.rs` does.
 //!
 //! | stage | what happens in it | it ends when |
 //! |---|---|---|
-//! | `Digests` | each member is asked for its digests; buckets that differ queue up | all have answered, or are lost |
-//! | `SecondCheck` | of a pair: buckets that differed wait, then the digests are asked for again | these came |
-//! | `Entries` | the entries of a few buckets at a time are listed on both sides and compared | none is left |
-//! | `Records` | missing records are fetched | all came, or were given up; then the pass ends |
+//! | `Digests` | digests are requested; buckets that differ are queued | all answered or are lost |
+//! | `SecondCheck` | of a pair: after a wait, the digests are requested again | they arrived |
+//! | `Entries` | both sides list a few buckets at a time, and these are compared | none is left |
+//! | `Records` | missing records are fetched | all arrived or were abandoned; then the pass ends |
 //!
-//! Entries that differ are fetched, and buckets that queue up are compared, while an earlier stage goes on. A
-//! second check follows `Digests` of a pair only if buckets differed, and leads back to it.
+//! Entries that differ are fetched, and queued buckets are compared, while an earlier stage is
+//! still in progress. A second check follows `Digests` of a pair only if buckets differed, and
+//! leads back to it.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -18,7 +20,7 @@ use crate::protocol::types::limits::GIVEN_UP_MAX;
 use crate::protocol::types::message::{BucketTold, NodeId, Now, RoundId};
 use crate::protocol::types::record::Key;
 
-/// A question that waits for its answer.
+/// A request that waits for its answer.
 #[derive(Debug)]
 pub struct BucketQuestion {
     pub round: RoundId,
@@ -26,24 +28,24 @@ pub struct BucketQuestion {
     pub times: u32,
 }
 
-/// A bucket that is being compared, a page at a time.
+/// A bucket that is being compared, one page at a time.
 #[derive(Debug)]
 pub struct Comparing {
     pub source: NodeId,
     pub after: Option<Key>,
-    /// The source's entries, until this node's own are listed, ...
+    /// The source's entries, until this node's own entries are listed.
     pub page: Option<BucketTold>,
-    /// ... which they are up to here.
+    /// The key up to which this node's own entries are listed.
     pub own_after: Option<Key>,
     pub question: BucketQuestion,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PassKind {
-    /// What this node holds is no vote, or much is missing: all that counts is to be had, from all members in
-    /// turn by bucket.
+    /// Full catch-up: this node's records are no votes, or many are missing. It fetches everything
+    /// that counts, from all members, round-robin over buckets.
     Bulk,
-    /// Two members compare all buckets.
+    /// Pairwise comparison: two members compare all buckets.
     Pair,
 }
 
@@ -61,20 +63,20 @@ pub struct Pass {
     pub kind: PassKind,
     spread: Spread,
     pub began_us: u64,
-    /// Each has its share of the buckets.
+    /// The source of each share of the buckets.
     shares: Vec<NodeId>,
-    /// Whose share begins where.
+    /// Rotates the shares, so that not every pass gives the same buckets to the same source.
     turn: u64,
     pub digests: BTreeMap<NodeId, BucketQuestion>,
-    /// Of a pair: the buckets that differed at the first look, and when the second is due. What is
-    /// being written differs at one look, but seldom at two.
+    /// Of a pair: the buckets that differed at the first check, and when the second check is due. A
+    /// bucket that is being written differs at one check, but seldom at two.
     pub differed: Option<(Vec<Bucket>, u64)>,
     pub todo: VecDeque<(Bucket, NodeId)>,
     pub comparing: BTreeMap<Bucket, Comparing>,
     pub missing: u64,
-    /// Keys that were asked for in vain.
+    /// Failed fetches: keys that were requested in vain.
     pub given_up: u64,
-    /// Something was not seen through.
+    /// Whether the pass is incomplete.
     pub is_cut_short: bool,
 }
 
@@ -91,7 +93,7 @@ impl BucketQuestion {
         now.mono_us >= self.at_us + wait_us
     }
 
-    /// False once it was asked often enough.
+    /// Returns false once the request was sent often enough.
     pub fn ask_again(&mut self, now: Now, tries_max: u32) -> bool {
         self.times += 1;
         self.at_us = now.mono_us;
@@ -124,7 +126,7 @@ impl Pass {
         sources
     }
 
-    /// The buckets that this source is asked for.
+    /// The buckets that are requested from this source.
     pub fn share(&self, source: NodeId) -> impl Iterator<Item = Bucket> {
         self.spread.all().filter(move |bucket| {
             let place = (u64::from(*bucket) + self.turn) % self.shares.len() as u64;
@@ -132,7 +134,7 @@ impl Pass {
         })
     }
 
-    /// Neighbouring buckets are of different sources, so that all are at work.
+    /// Adjacent buckets come from different sources, so that all sources are at work.
     pub fn add(&mut self, buckets: impl Iterator<Item = (Bucket, NodeId)>) {
         self.todo.extend(buckets);
         self.todo.make_contiguous().sort_unstable();
@@ -142,7 +144,7 @@ impl Pass {
         self.todo.len() + self.comparing.len()
     }
 
-    /// All buckets before that one are done.
+    /// All buckets before this one are done.
     pub fn first_left(&self) -> Bucket {
         let waiting = self.todo.front().map(|(bucket, _)| *bucket);
         let compared = self.comparing.keys().next().copied();
@@ -162,13 +164,15 @@ impl Pass {
         }
     }
 
-    /// Whether all that its sources hold is here, but for what was written since and what little could not be had.
+    /// Whether this node holds all that its sources hold, except for what was written since and for
+    /// the few keys whose fetches failed.
     pub fn is_whole(&self) -> bool {
         !self.is_cut_short && self.given_up <= GIVEN_UP_MAX
     }
 
-    /// That source is asked for nothing more: its share goes to another one, which is given, and is to be
-    /// asked for the keys, too. Without another one the pass is cut short, if anything was to come.
+    /// Requests nothing more from that source. Its buckets are assigned to a replacement source,
+    /// which is returned and must be asked for the keys, too. Without a replacement the pass is
+    /// incomplete, if anything was outstanding.
     pub fn lose(&mut self, source: NodeId, wanted_keys: bool) -> Option<NodeId> {
         let place = self.shares.iter().position(|s| *s == source)?;
         let others = self
@@ -194,8 +198,9 @@ impl Pass {
         for place in self.shares.iter_mut().filter(|s| **s == source) {
             *place = heir;
         }
-        // The heir's digests tell of all that it inherits. If they came before, and the lost one's did
-        // not, its whole share is compared.
+        // The digests of the replacement cover everything that it takes over. If they arrived
+        // before, and those of the lost source did not, all buckets of the lost source are
+        // compared.
         if self.digests.contains_key(&heir) {
             left.clear();
         } else if is_asked {

@@ -1,5 +1,5 @@
-//! Keys whose records are asked for, of each node that is asked (C1). Owns the windows and what is
-//! asked again; what is worth asking for is `sync`'s.
+//! Fetches: the keys whose records are requested, by the node that is asked (C1). This module owns
+//! the windows and the retries; `replica/catchup/compare.rs` decides which keys to fetch.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -11,25 +11,24 @@ use crate::protocol::types::limits::{
 use crate::protocol::types::message::{NodeId, Now};
 use crate::protocol::types::record::Key;
 
-/// A key that was asked for.
 #[derive(Debug)]
 struct PendingFetch {
     size: usize,
     at_us: u64,
     times: u32,
-    /// The promise of this node's own that stood in the way of its copy.
+    /// This node's own promise that blocked the copy.
     refused_for: Option<Ballot>,
 }
 
-/// What one node is asked for.
+/// The fetches from one node.
 #[derive(Debug, Default)]
 struct FetchSource {
     waiting: VecDeque<(Key, usize)>,
     asked: BTreeMap<Key, PendingFetch>,
-    /// Of the copies asked for.
+    /// The size of the copies requested.
     size: usize,
-    /// When a copy came last, and when the latest key that was answered so far had been asked for. A node
-    /// answers in the order in which it is asked, at its own pace.
+    /// When the last copy arrived, and when the latest of the keys answered so far was requested. A
+    /// node answers in the order of the requests, at its own rate.
     heard_us: u64,
     answered_us: u64,
 }
@@ -41,7 +40,8 @@ pub struct Fetches {
 }
 
 impl FetchSource {
-    /// The next keys to ask for, once half of the window is free; one key may always go.
+    /// The next keys to request, once half of the window is free; a single key may always be
+    /// requested.
     fn fill(&mut self, now: Now) -> Vec<Key> {
         let half_free =
             self.asked.len() <= PULLS_UNDER_WAY_MAX / 2 && self.size <= PULLS_SIZE_MAX / 2;
@@ -74,7 +74,7 @@ impl FetchSource {
         Some(ended)
     }
 
-    /// Later keys were answered, or none for long.
+    /// Keys that were requested later were answered, or none was for `wait_us`.
     fn is_overdue(&self, now: Now, wait_us: u64, asked: &PendingFetch) -> bool {
         let is_silent = now.mono_us >= self.heard_us + wait_us;
         now.mono_us >= asked.at_us + wait_us && (is_silent || asked.at_us < self.answered_us)
@@ -92,14 +92,14 @@ impl Fetches {
         self.waiting < PULLS_WAITING_MAX
     }
 
-    /// `size` is about what the copy will take on the way.
+    /// `size` is about what the copy will take in transit.
     pub fn want(&mut self, source: NodeId, key: Key, size: usize) {
         let source = self.sources.entry(source).or_default();
         source.waiting.push_back((key, size));
         self.waiting += 1;
     }
 
-    /// What is to be asked for now, of whom.
+    /// The keys to request now, and from which node.
     pub fn fill(&mut self, now: Now) -> Vec<(NodeId, Vec<Key>)> {
         let filled = self.sources.iter_mut().map(|(n, s)| (*n, s.fill(now)));
         let filled: Vec<_> = filled.filter(|(_, keys)| !keys.is_empty()).collect();
@@ -107,8 +107,8 @@ impl Fetches {
         filled
     }
 
-    /// What was not answered in time and is asked for again, of whom; what was asked for too often is
-    /// given up, until somebody finds it missing again, and counted.
+    /// The keys that were not answered in time and are requested again, by node; and the number of
+    /// keys that were requested too often. These are abandoned until they are found missing again.
     pub fn overdue(
         &mut self,
         now: Now,
@@ -148,7 +148,7 @@ impl Fetches {
         (overdue, given_up_count)
     }
 
-    /// The copy came and was taken; whether it was asked for.
+    /// The copy arrived and was stored; returns whether it was requested.
     pub fn end(&mut self, now: Now, source: NodeId, key: &Key) -> bool {
         let Some(source) = self.sources.get_mut(&source) else {
             return false;
@@ -161,14 +161,15 @@ impl Fetches {
         true
     }
 
-    /// The copy came and was refused for a promise; gives whether it was the last time already.
+    /// The copy arrived and was refused because of a promise; returns whether that promise also
+    /// blocked it the last time.
     pub fn refused(&mut self, source: NodeId, key: &Key, promised: Ballot) -> bool {
         let source = self.sources.get_mut(&source);
         let asked = source.and_then(|source| source.asked.get_mut(key));
         asked.is_some_and(|asked| asked.refused_for.replace(promised) == Some(promised))
     }
 
-    /// That node is asked for nothing more; gives what was wanted of it.
+    /// Requests nothing more from that node; returns the keys that were still to come from it.
     pub fn forget(&mut self, source: NodeId) -> Vec<(Key, usize)> {
         let Some(source) = self.sources.remove(&source) else {
             return Vec::new();
@@ -233,7 +234,7 @@ mod tests {
         assert!(pulls.is_empty());
     }
 
-    /// Keys of any length are asked for in messages that fit a datagram.
+    /// Keys of any length are requested in messages that fit a datagram.
     #[test]
     fn what_is_asked_for_fits_a_message() {
         for length in [2, 1_024] {

@@ -1,5 +1,6 @@
-//! Hints: which keys each other member has missed, and which of these are being copied to it (C1).
-//! Owns what is noted, in bounds; what is sent, and whether it may be, is `repair`'s.
+//! Hints: the keys that each other member has missed, and which of them are being copied to it
+//! (C1). This module keeps the hints within bounds; `replica/catchup/handoff.rs` decides what is
+//! sent, and whether it may be.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -11,7 +12,7 @@ use crate::protocol::types::message::{NodeId, Now, RoundId};
 use crate::protocol::types::quorum::NodeSet;
 use crate::protocol::types::record::Key;
 
-/// What a hint takes beside its key's name, about.
+/// About what a hint takes in memory besides the name of its key.
 const HINT_OVERHEAD: usize = 128;
 
 /// A round that was chosen before all members had answered.
@@ -22,11 +23,11 @@ struct Lingering {
     missing: NodeSet,
 }
 
-/// Rounds that were chosen, for as long as the last answers to them may still come.
+/// Chosen rounds, for as long as the last answers to them may still arrive.
 #[derive(Debug, Default)]
 pub struct Rounds {
     lingering: HashMap<RoundId, Lingering, foldhash::fast::RandomState>,
-    /// In order of time. An entry whose round is gone means nothing.
+    /// In order of time. An entry whose round is gone is ignored.
     due: VecDeque<(u64, RoundId)>,
 }
 
@@ -39,7 +40,7 @@ pub struct Missed {
 }
 
 impl Rounds {
-    /// `wait_us`: after which who has not answered has missed it.
+    /// A member that has not answered after `wait_us` has missed the write.
     pub fn chosen(&mut self, now: Now, round: RoundId, missed: Missed, wait_us: u64) {
         let Missed { key, ballot, nodes } = missed;
         let lingering = Lingering {
@@ -60,7 +61,8 @@ impl Rounds {
         }
     }
 
-    /// That node is a member no more, or somebody else: it is waited for no longer.
+    /// That node is no longer a member, or is in another incarnation: nothing waits for its answers
+    /// any more.
     pub fn forget(&mut self, node: NodeId) {
         self.lingering.retain(|_, lingering| {
             lingering.missing.remove(node);
@@ -68,7 +70,7 @@ impl Rounds {
         });
     }
 
-    /// The next round that was waited for long enough, or for which there is no room.
+    /// The next round that has waited long enough, or for which there is no space.
     pub fn pop_due(&mut self, now: Now) -> Option<Missed> {
         loop {
             let (due_us, round) = *self.due.front()?;
@@ -87,29 +89,28 @@ impl Rounds {
     }
 }
 
-/// A key that is being copied.
 #[derive(Debug)]
 struct Copying {
     missed: Ballot,
-    /// Zero until something was sent.
+    /// Zero until a copy was sent.
     sent: Ballot,
     size: usize,
     looked_at_us: u64,
-    /// What stood in the way at the last look.
+    /// The ballot that blocked the copy at the last check.
     doubt: Option<Ballot>,
 }
 
 /// What one member has missed.
 #[derive(Debug, Default)]
 pub struct Hints {
-    /// Key to the ballot that was missed.
+    /// The ballot that was missed, by key.
     waiting: BTreeMap<Key, Ballot>,
     copying: BTreeMap<Key, Copying>,
-    /// Of the keys' names, with what each takes beside.
+    /// The names of the keys, and the overhead of each hint.
     size: usize,
-    /// Of the copies under way.
+    /// The copies in flight.
     copying_size: usize,
-    /// Hints that there was no room for.
+    /// Hint overflow: the hints for which there was no space.
     overflowed: u64,
 }
 
@@ -118,7 +119,7 @@ fn hint_size(key: &Key) -> usize {
 }
 
 impl Hints {
-    /// Keys that wait or are being copied.
+    /// The number of keys that are pending copy or being copied.
     pub fn len(&self) -> usize {
         self.waiting.len() + self.copying.len()
     }
@@ -127,12 +128,13 @@ impl Hints {
         self.overflowed
     }
 
-    /// The member was found to hold the same: what was not noted is there.
+    /// The member was found to hold the same records, so it has what exceeded the hint limit.
     pub fn forget_overflowed(&mut self) {
         self.overflowed = 0;
     }
 
-    /// The member was found to hold the same: what was noted is there, but for the keys that are to be kept.
+    /// The member was found to hold the same records, so it has what was hinted, except for the
+    /// keys that are to be kept.
     pub fn forget_noted(&mut self, is_kept: impl Fn(&Key) -> bool) {
         self.pause();
         let mut size = 0;
@@ -149,7 +151,7 @@ impl Hints {
     }
 
     pub fn note(&mut self, key: Key, ballot: Ballot) {
-        // A copy under way may be of an older record: its answer tells nothing of this one.
+        // A copy in flight may carry an older record: its answer says nothing of this one.
         let copying = self.end_copy(&key).map(|copying| copying.missed);
         let known = self.waiting.get(&key).copied().or(copying);
         if let Some(known) = known {
@@ -165,7 +167,7 @@ impl Hints {
         self.waiting.insert(key, ballot);
     }
 
-    /// The next key to copy, if the window has room; it counts as being copied from now on.
+    /// The next key to copy, if the window has space; it counts as being copied from now on.
     pub fn start_copy(&mut self, now: Now) -> Option<Key> {
         let full = self.copying.len() >= COPIES_UNDER_WAY_MAX;
         if full || self.copying_size >= COPIES_SIZE_MAX {
@@ -183,7 +185,7 @@ impl Hints {
         Some(key)
     }
 
-    /// Keys being copied that have not been answered for long.
+    /// Keys being copied that have not been answered for `wait_us`.
     pub fn overdue(&mut self, now: Now, wait_us: u64) -> Vec<Key> {
         let mut overdue = Vec::new();
         for (key, copying) in &mut self.copying {
@@ -195,12 +197,13 @@ impl Hints {
         overdue
     }
 
-    /// The ballot that was missed, of a key that is being copied.
+    /// The missed ballot of a key that is being copied.
     pub fn missed(&self, key: &Key) -> Option<Ballot> {
         self.copying.get(key).map(|copying| copying.missed)
     }
 
-    /// Whether so much may be sent now. Without room the key waits again; one copy may always go.
+    /// Whether a copy of this size may be sent now. Without space the key is pending again; a
+    /// single copy may always be sent.
     pub fn may_send(&mut self, key: &Key, size: usize) -> bool {
         let others = match self.copying.get(key) {
             Some(copying) => self.copying_size - copying.size,
@@ -221,7 +224,7 @@ impl Hints {
         }
     }
 
-    /// `ballot` stands in the way of a copy; gives whether it did so at the last look already.
+    /// `ballot` blocks a copy; returns whether it already did at the last check.
     pub fn doubt(&mut self, key: &Key, ballot: Ballot) -> bool {
         let Some(copying) = self.copying.get_mut(key) else {
             return false;
@@ -238,7 +241,7 @@ impl Hints {
         }
     }
 
-    /// What is under way waits again.
+    /// Makes the keys that are being copied pending again.
     pub fn pause(&mut self) {
         while let Some((key, copying)) = self.copying.pop_first() {
             self.waiting.insert(key, copying.missed);
@@ -320,7 +323,7 @@ mod tests {
             hints.note(key(number), b(1));
         }
         assert_eq!((hints.len(), hints.overflowed()), (HINTS_MAX, 3));
-        // One that is there already takes no room.
+        // A hint for a key that already has one takes no space.
         hints.note(key(5), b(2));
         assert_eq!((hints.len(), hints.overflowed()), (HINTS_MAX, 3));
         hints.forget_overflowed();

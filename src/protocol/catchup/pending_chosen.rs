@@ -1,4 +1,4 @@
-//! Ballots that this node knows to be chosen and has not yet told another node.
+//! Ballots that this node knows to be chosen and has not yet reported to another node.
 
 use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::capacity::MessageCapacity;
@@ -6,7 +6,7 @@ use crate::protocol::types::limits::CHOSEN_PER_MESSAGE_MAX;
 use crate::protocol::types::message::Chosen;
 use crate::protocol::types::record::Key;
 
-/// What one node is to be told, as much as one message takes.
+/// What is to be reported to one node, at most what one message holds.
 #[derive(Debug)]
 pub struct PendingChosen {
     chosen: Vec<(Key, Ballot)>,
@@ -23,7 +23,7 @@ impl Default for PendingChosen {
 }
 
 impl PendingChosen {
-    /// Adds one; gives the message that is to leave now, if it had no room for this one.
+    /// Adds a ballot; returns the message that must leave now, if it had no space for this ballot.
     pub fn push(&mut self, key: &Key, ballot: Ballot) -> Option<Chosen> {
         let notice = (key.clone(), ballot);
         let mut full = None;
@@ -35,7 +35,7 @@ impl PendingChosen {
         full
     }
 
-    /// What is to be told, if there is anything.
+    /// What is to be reported, if there is anything.
     pub fn take(&mut self) -> Option<Chosen> {
         let PendingChosen { chosen, .. } = std::mem::take(self);
         (!chosen.is_empty()).then_some(Chosen { chosen })

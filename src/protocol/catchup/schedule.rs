@@ -1,13 +1,14 @@
-//! When the next comparison pass begins, with which members, and what the passes so far have shown (C1).
+//! When the next comparison pass begins, with which members, and what the passes so far have shown
+//! (C1).
 //!
 //! | event | what follows |
 //! |---|---|
 //! | a member becomes reachable | passes without a wait, one for each reachable member |
-//! | ... after a time in which none was | the same, 200 ms later, the first with all of them at once |
-//! | a pass ends, and much was missing or it was cut short | passes without a wait, one for each member |
+//! | ... when none was reachable before | the same, 200 ms later; the first with all at once |
+//! | a pass ends incomplete, or much was missing | passes without a wait, one for each member |
 //! | a learner's pass ends so | one more pass without a wait |
-//! | a pass with all members ends, and this node has a vote | passes without a wait, one for each member |
-//! | another pass ends | one pass without a wait less; after the last one the usual wait |
+//! | a pass with all members ends at a voter | passes without a wait, one for each member |
+//! | another pass ends | one pass without a wait fewer; after the last one the usual wait |
 //! | a configuration is installed | a pass at once, and one for each member that was reachable |
 //!
 //! The usual wait is longer while this member has operations in progress.
@@ -27,31 +28,33 @@ pub enum Arrival {
     Nobody,
     /// A member that was not reachable before.
     Somebody,
-    /// The first after a time in which no member was reachable.
+    /// The first member after a time in which none was reachable.
     First,
 }
 
 #[derive(Debug, Default)]
 pub struct Schedule {
-    /// Passes begun, which take the members in turn.
+    /// Passes begun so far; they take the members in turn.
     passes: u64,
     next_us: u64,
-    /// So many passes begin without a wait.
+    /// How many passes still begin without a wait.
     immediate_passes: usize,
     /// No member was reachable, or much was missing: the next pass asks all members at once.
     is_far_behind: bool,
-    /// The members that were reachable recently, and when last: a link that is down for a moment ends nothing.
+    /// The members that were reachable recently, and when last, so that a link that is down for a
+    /// moment changes nothing.
     last_reachable_us: BTreeMap<NodeId, u64>,
     checked_us: u64,
-    /// Members that did not answer in the last pass, which the next one omits.
+    /// Members that did not answer in the last pass; the next pass omits them.
     silent: Vec<NodeId>,
-    /// Complete passes of a learner, one after the other.
+    /// Consecutive complete passes of a learner.
     complete_passes: u32,
     is_caught_up: bool,
 }
 
 impl Schedule {
-    /// A configuration was installed. Who is reachable, and that much is missing, is not of an epoch.
+    /// A configuration was installed. Which members are reachable, and whether much is missing,
+    /// does not depend on the epoch.
     pub fn restarted(before: Schedule, now: Now) -> Schedule {
         Schedule {
             next_us: now.mono_us,
@@ -73,9 +76,10 @@ impl Schedule {
         self.last_reachable_us.contains_key(&node)
     }
 
-    /// At each heartbeat: the members that are reachable now. One that was not so for `gone_ms` is gone.
+    /// At each heartbeat: records the members that are reachable now. A member that was unreachable
+    /// for `gone_ms` is gone.
     pub fn see(&mut self, now: Now, members: &[NodeId], gone_ms: u64) -> Arrival {
-        // First, so that a node that was kept from running takes all others for new.
+        // This comes first, so that a node that was kept from running considers all others new.
         let is_recent = |seen_us: &u64| now.mono_us < seen_us + gone_ms * 1_000;
         self.last_reachable_us
             .retain(|_, seen_us| is_recent(seen_us));
@@ -95,12 +99,12 @@ impl Schedule {
             return Arrival::Somebody;
         }
         self.is_far_behind = true;
-        // The others come, too.
+        // The other members are about to become reachable, too.
         self.next_us += SETTLE_MS * 1_000;
         Arrival::First
     }
 
-    /// Whether a pass begins; `is_busy`: a member with operations in progress.
+    /// Whether a pass begins. `is_busy`: this node is a member with operations in progress.
     pub fn is_due(&self, now: Now, is_busy: bool) -> bool {
         let wait_ms = match is_busy && self.immediate_passes == 0 {
             true => COMPARE_BUSY_MS - COMPARE_MS,
@@ -109,8 +113,9 @@ impl Schedule {
         now.mono_us >= self.next_us + wait_ms * 1_000
     }
 
-    /// The kind of the next pass, its members and its number. `counts`: this node has a vote, and all that it
-    /// holds is of its present life. Some of the members given take part.
+    /// The kind of the next pass, its members and its number. `counts`: this node has a vote, and
+    /// all that it holds belongs to its present life. The pass may use only some of the given
+    /// members.
     pub fn begin(&mut self, members: &[NodeId], counts: bool) -> (PassKind, Vec<NodeId>, u64) {
         let silent = std::mem::take(&mut self.silent);
         let answering = members.iter().filter(|node| !silent.contains(node));
@@ -145,7 +150,8 @@ impl Schedule {
         self.is_far_behind = pass.missing > FAR_BEHIND_MISSING_MIN;
         let is_behind = pass.missing > BEHIND_MISSING_MIN || pass.is_cut_short;
         self.immediate_passes = match (pass.kind, is_behind) {
-            // Who had nothing that counts, or missed much, compares with each member alone next.
+            // A node whose records were no votes, or that lacked many, compares with each member
+            // alone next.
             (PassKind::Bulk, _) if votes => self.last_reachable_us.len(),
             (PassKind::Bulk, true) if !self.is_caught_up => 1,
             (PassKind::Bulk, _) => 0,

@@ -8,19 +8,20 @@ use crate::protocol::types::message::{BucketEntry, Envelope, GroupNumber, Messag
 use crate::protocol::types::record::Key;
 use crate::protocol::types::rules::rule;
 
-/// Which ways a message takes.
+/// Which paths a message takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     /// The best path known.
     Usual,
-    /// Another way too: the links of the usual one may have failed a moment ago. A different one at each turn.
+    /// Also an alternative path, because the links of the usual path may just have failed. Each
+    /// number selects a different one.
     Detour(u32),
-    /// Also back through the neighbour that the question came through.
+    /// Also back through the previous hop of the request.
     Back(NodeId),
 }
 
 impl Way {
-    /// Of a question that was sent so often before.
+    /// The paths for a request that was already sent `again` times.
     pub fn asked(again: u32) -> Self {
         match again.checked_sub(1) {
             Some(turn) => Way::Detour(turn),
@@ -29,7 +30,7 @@ impl Way {
     }
 }
 
-/// What leaves once its group is durable.
+/// A message that leaves once its group is durable.
 #[derive(Debug)]
 pub struct HeldMessage {
     group: GroupNumber,
@@ -37,7 +38,7 @@ pub struct HeldMessage {
     pub way: Way,
 }
 
-/// The group being filled, and what waits for it and for those before it.
+/// The group being filled, and what waits for it and for the groups before it.
 #[derive(Debug)]
 pub struct Outbox {
     /// The number that the group being filled will have.
@@ -48,7 +49,7 @@ pub struct Outbox {
     meta_dirty: bool,
     /// In order of group.
     held: VecDeque<HeldMessage>,
-    /// What the answers about buckets among them take.
+    /// The size of the held answers about buckets.
     held_buckets_size: usize,
 }
 
@@ -78,7 +79,7 @@ impl Outbox {
         group <= self.persisted || !rule!(R2)
     }
 
-    /// The caller sees to it that a key is in a group once.
+    /// The caller ensures that a key is in a group only once.
     pub fn change(&mut self, key: Key) -> GroupNumber {
         self.dirty.push(key);
         self.filling
@@ -89,17 +90,18 @@ impl Outbox {
         self.filling
     }
 
-    /// A mark that nothing waits for.
+    /// Adds a chosen mark, which nothing waits for.
     pub fn note_chosen(&mut self, key: Key, ballot: Ballot) {
         self.chosen.push((key, ballot));
     }
 
-    /// How many marks wait.
+    /// How many chosen marks are pending.
     pub fn marks(&self) -> usize {
         self.chosen.len()
     }
 
-    /// False if there is no room: of answers about buckets, which are large and are asked for again.
+    /// Returns false if there is no space. This limits only answers about buckets, which are large
+    /// and are requested again.
     pub fn hold(&mut self, group: GroupNumber, envelope: Envelope, way: Way) -> bool {
         let size = buckets_size(&envelope.message);
         if size > 0 && self.held_buckets_size + size > HELD_BUCKETS_SIZE_MAX {
@@ -121,8 +123,9 @@ impl Outbox {
         true
     }
 
-    /// Closes the group if there is something that messages may wait for, or, with `marks`, if there
-    /// is anything at all. Gives number, keys, marks, and whether the node's own state is in it.
+    /// Closes the group if it holds something that messages may wait for, or, with `marks`, if it
+    /// holds anything at all. Returns its number, keys and marks, and whether the node's own state
+    /// is in it.
     pub fn close(&mut self, marks: bool) -> Option<Closed> {
         let urgent = self.is_dirty();
         if !urgent && (!marks || self.chosen.is_empty()) {
@@ -143,7 +146,7 @@ impl Outbox {
         self.persisted
     }
 
-    /// The first group that was handed out and is not durable yet.
+    /// The first group that was returned to the driver and is not durable yet.
     pub fn oldest_unsynced(&self) -> Option<GroupNumber> {
         let oldest = self.persisted + 1;
         (oldest < self.filling).then_some(oldest)
@@ -163,7 +166,7 @@ impl Outbox {
     }
 }
 
-/// About what an answer about buckets takes; 0 of other messages.
+/// About what an answer about buckets takes; 0 for other messages.
 fn buckets_size(message: &Message) -> usize {
     match message {
         Message::DigestsTold(told) => 8 * told.sums.buckets().unwrap_or(0),

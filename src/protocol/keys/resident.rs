@@ -1,5 +1,5 @@
-//! The keys whose state the core holds: loaded on demand, evicted when idle. Owns residence, not
-//! meaning.
+//! The keys whose state the core holds: loaded on demand, evicted when idle. This module decides
+//! which keys are resident, not what their state means.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -17,13 +17,13 @@ use crate::protocol::types::record::{AcceptorState, Key};
 pub enum Waiting {
     Peer(Envelope),
     Operation(Pending),
-    /// Is to be copied to that member (C1).
+    /// The key is to be copied to that member (C1).
     Copy(NodeId),
-    /// Is to be mended by a round.
+    /// The key is to be repaired by a round.
     Mend,
-    /// Is to be looked at with the next heartbeat.
+    /// The key is to be checked with the next heartbeat.
     Look,
-    /// Of that epoch.
+    /// Work of that epoch.
     KeyWork(Epoch, KeyWork),
 }
 
@@ -33,21 +33,22 @@ pub struct Resident {
     pub coordinator: Option<Box<Coordinator>>,
     /// The last group that carries a change of this key.
     pub group: GroupNumber,
-    /// The last ballot of this node's own that it accepted from itself, since the key was loaded.
+    /// The last ballot of this node's own that it accepted from itself since the key was loaded.
     pub own: Ballot,
     /// The earliest timer set for the key.
     pub timer_us: Option<u64>,
     used: bool,
 }
 
-/// What a resident key takes in memory beside its name, about: its places in the tables, and a coordinator that
-/// had a few operations in its queue. Records do not count: they are shared with the store.
+/// About what a resident key takes in memory besides its name: its entries in the tables, and a
+/// coordinator that had a few operations in its queue. Records do not count: they are shared with
+/// the store.
 const RESIDENT_SIZE: usize =
     256 + size_of::<Resident>() + size_of::<Coordinator>() + 4 * size_of::<Pending>();
-/// Of a node that is full the bounds are so many times lower (X6).
+/// The bounds of a full node are lower by this factor (X6).
 const FULL_PART: usize = 8;
 
-/// Places in the order of eviction that may be empty beside as many as there are keys.
+/// How many empty places the eviction order may hold, in addition to one per key.
 const ORDER_SLACK: usize = 1_024;
 
 #[derive(Debug)]
@@ -56,33 +57,33 @@ enum KeySlot {
     Resident(Box<Resident>),
 }
 
-/// What asking for a key gives.
+/// The result of asking for a key.
 pub enum Fetched {
     Resident,
-    /// To be loaded: the caller asks for it.
+    /// To be loaded: the caller requests it.
     Load,
-    /// Asked for before.
+    /// Requested before.
     Waits,
-    /// Too much waits for it already.
+    /// Too much is waiting for it already.
     Overflow(Box<Waiting>),
 }
 
 pub struct Cache {
     slots: HashMap<Key, KeySlot, foldhash::fast::RandomState>,
-    /// Eviction order: a second chance for what was used since it was last looked at.
+    /// Eviction order: a key that was used since its last check gets a second chance.
     order: VecDeque<Key>,
-    /// The same of keys that had no state when they were loaded. These go first: whoever asks for keys
-    /// that are not there can name any number of them.
+    /// The same for keys that had no state when they were loaded. They are evicted first, because a
+    /// client can name any number of keys that do not exist.
     absent: VecDeque<Key>,
     /// Keys whose state is gone for good (P1).
     gone: VecDeque<Key>,
     residents: usize,
-    /// What these take in memory, about.
+    /// About what the resident keys take in memory.
     size: usize,
     bounds: Bounds,
 }
 
-/// What the resident keys may come to.
+/// The upper bounds of the resident keys.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
     pub keys_max: usize,
@@ -90,7 +91,7 @@ pub struct Bounds {
 }
 
 impl fmt::Debug for Cache {
-    /// In order of keys: the same state reads the same.
+    /// In order of keys, so that equal states print alike.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut slots: Vec<(&Key, &KeySlot)> = self.slots.iter().collect();
         slots.sort_unstable_by_key(|(key, _)| *key);
@@ -126,7 +127,7 @@ impl Cache {
         }
     }
 
-    /// For what has to wait until the key is resident.
+    /// Queues what must wait until the key is resident.
     pub fn wait(&mut self, key: &Key, waiting: Waiting) -> Fetched {
         match self.slots.get_mut(key) {
             Some(KeySlot::Resident(_)) => Fetched::Resident,
@@ -145,7 +146,7 @@ impl Cache {
         }
     }
 
-    /// The key's state is here; gives what waited. `None` if nobody asked.
+    /// The key's state is loaded; returns what waited for it, or `None` if nothing asked for it.
     pub fn loaded(&mut self, key: &Key, state: Option<AcceptorState>) -> Option<Vec<Waiting>> {
         let slot = self.slots.get_mut(key)?;
         let KeySlot::Loading(waiters) = slot else {
@@ -168,12 +169,12 @@ impl Cache {
         Some(waiters)
     }
 
-    /// The key has no state any more: there is nothing to keep it for.
+    /// The key has no state any more, so there is no reason to keep it.
     pub fn forget(&mut self, key: Key) {
         self.gone.push_back(key);
     }
 
-    /// The key is resident.
+    /// The key must be resident.
     fn remove(&mut self, key: &Key) {
         self.slots.remove(key);
         self.residents -= 1;
@@ -199,11 +200,12 @@ impl Cache {
         }
     }
 
-    /// Lets idle keys go until the bounds are kept, which are lower for a node that is full. What is under
-    /// way, or not yet durable as told by `is_durable`, stays; so they may be passed while that much is going on.
+    /// Evicts idle keys until the bounds are met, which are lower for a full node. A key that is in
+    /// use, or not yet durable according to `is_durable`, stays, so the bounds may be exceeded
+    /// while many are.
     pub fn evict(&mut self, is_full: bool, is_durable: impl Fn(GroupNumber) -> bool) {
         self.drop_gone(&is_durable);
-        // Keys that are held here alone keep whole pages of memory from going back to the system.
+        // Keys that only these queues hold keep whole pages of memory from returning to the system.
         if self.order.len() + self.absent.len() > 2 * self.slots.len() + ORDER_SLACK {
             for queue in [&mut self.order, &mut self.absent] {
                 queue.retain(|key| self.slots.contains_key(key));
@@ -230,7 +232,7 @@ impl Cache {
         }
     }
 
-    /// Looks at the next key of one queue.
+    /// Checks the next key of one queue, and evicts it if it can.
     fn evict_next(&mut self, of_absent: bool, is_durable: impl Fn(GroupNumber) -> bool) {
         let Some(key) = self.queue(of_absent).pop_front() else {
             return;
@@ -271,7 +273,7 @@ mod tests {
         cache.loaded(&key(n), state);
     }
 
-    /// Holds `count` keys as large as they may be, of which the odd ones are absent.
+    /// A cache that holds `count` keys of the maximum size, of which the odd ones are absent.
     fn filled(size_max: usize, count: usize) -> Cache {
         let mut cache = Cache::new(Bounds {
             keys_max: 65_536,
@@ -296,7 +298,7 @@ mod tests {
         assert_eq!(present.count(), cache.residents);
     }
 
-    /// X6: at once, also if all were used a moment ago.
+    /// X6: it evicts at once, even keys that were just used.
     #[test]
     fn a_full_node_keeps_few_keys() {
         let mut cache = filled(1 << 20, 100);

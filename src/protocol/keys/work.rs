@@ -3,18 +3,18 @@
 use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::message::{NodeId, RoundId};
 
-/// What is to be done with a key once it is resident.
+/// What to do with a key once it is resident.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeyWork {
-    /// Its record is to go to the node that asked.
+    /// Send its record to the node that asked.
     Tell {
         to: NodeId,
         round: RoundId,
         via: NodeId,
     },
-    /// E5: what it holds as a cache is chosen at that ballot, says a member.
+    /// E5: a member reports that the cached record is chosen at that ballot.
     Promote { ballot: Ballot },
-    /// E5: what it holds as a cache is to go.
+    /// E5: the cached record is to be discarded.
     Discard { ballot: Ballot },
     /// P1: all members hold its tombstone at that ballot.
     Purge { ballot: Ballot },

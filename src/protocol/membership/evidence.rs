@@ -1,8 +1,9 @@
-//! E3: what has to be known of all keys before a joint configuration may be completed. Owns the
-//! evidence; asking for it, and mending what differs, is `change`'s.
+//! E3: what must be known of all keys before a joint configuration may be completed. This module
+//! owns the evidence; `change` requests it, and repairs the keys that differ.
 //!
-//! Evidence stays true, so it is gathered while writes go on: equal digests of a bucket first, then
-//! the entries of those that differ, then a round of each key that differs still.
+//! Evidence stays true once it is gathered, so it is gathered while writes continue: equal digests
+//! of a bucket first, then the entries of the buckets that differ, then a repair round for each key
+//! that still differs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,35 +17,36 @@ use crate::protocol::types::quorum::NodeSet;
 use crate::protocol::types::record::Key;
 use crate::protocol::types::rules::rule;
 
-/// What is to be done next.
+/// What the caller must do next.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
     AskDigests,
     AskBucket(NodeId, Bucket, Option<Key>),
-    /// Run a full round that changes nothing.
+    /// Run a repair round.
     Mend(Key),
-    /// All is known: the joint configuration may be completed.
+    /// The evidence is complete: the joint configuration may be completed.
     Complete,
 }
 
-/// A bucket that is looked at key by key.
+/// A bucket that is compared key by key.
 #[derive(Debug, Default)]
 struct Listing {
     entries: BTreeMap<NodeId, Vec<BucketEntry>>,
-    /// What was told so far ends there; of a member that told nothing there is none.
+    /// The key up to which each member has listed the bucket; a member that listed nothing has
+    /// none.
     told: BTreeMap<NodeId, Key>,
     complete: BTreeSet<NodeId>,
-    /// Its contents were compared.
+    /// Whether the entries were compared.
     compared: bool,
 }
 
 #[derive(Debug)]
 pub struct Evidence {
-    /// Correlates answers with what this one asked.
+    /// Correlates answers with the requests made for this evidence.
     pub id: RoundId,
-    /// The highest clock that a member told when it had installed the joint configuration.
+    /// The highest clock that a member reported after it had installed the joint configuration.
     clock: Reading,
-    /// Sums of the present pass.
+    /// The digests received in the present pass.
     told: BTreeMap<NodeId, Sums>,
     passes: u32,
     open: BTreeSet<Bucket>,
@@ -67,7 +69,7 @@ impl Evidence {
         }
     }
 
-    /// E3 (c): above all that a quorum of the old configuration promised.
+    /// E3 (c): above everything that a quorum of the old configuration promised.
     pub fn base(&self) -> Ballot {
         Ballot::new(self.clock, NodeId::MAX)
     }
@@ -76,7 +78,7 @@ impl Evidence {
         self.complete
     }
 
-    /// Members that were asked and have not answered: for their digests, or for a bucket.
+    /// Members that have not answered a request for their digests or for a bucket.
     pub fn silent(&self, near: &[NodeId]) -> Vec<(NodeId, Step)> {
         let mut silent = Vec::new();
         for node in near {
@@ -93,7 +95,7 @@ impl Evidence {
         silent
     }
 
-    /// A member has installed the joint configuration, and holds this.
+    /// A member that has installed the joint configuration reports its clock and its digests.
     pub fn digests_told(&mut self, node: NodeId, clock: Reading, sums: Sums) {
         self.clock = self.clock.max(clock);
         self.told.insert(node, sums);
@@ -104,7 +106,8 @@ impl Evidence {
         if listing.compared || listing.complete.contains(&node) {
             return None;
         }
-        // A page that came twice, or too late, follows nothing; one that ends where it began leads nowhere.
+        // A duplicate or late page does not continue the listing; a page that ends where it began
+        // would not advance it.
         if listing.told.get(&node) != told.after.as_ref() || !told.leads_on() {
             return None;
         }
@@ -118,7 +121,7 @@ impl Evidence {
         None
     }
 
-    /// A round of the joint epoch chose something for the key.
+    /// A round of the joint epoch chose a record for the key.
     pub fn chosen(&mut self, key: &Key) {
         if let Some(bucket) = self.mending.remove(key)
             && !self.mending.values().any(|of| *of == bucket)
@@ -127,13 +130,14 @@ impl Evidence {
         }
     }
 
-    /// Keys whose rounds are not through: they are mended again, and looked at anew after a while.
+    /// Keys whose repair rounds are not completed. They are repaired again and, after a while,
+    /// listed again.
     pub fn unmended(&self) -> Vec<Key> {
         self.mending.keys().cloned().collect()
     }
 
-    /// What follows from what was told so far. Of the members in `near` all are waited for, but with
-    /// `at_once` only for a joint quorum.
+    /// The steps that follow from the answers received so far. This waits for the answers of all
+    /// members in `near`, or, with `at_once`, only for those of a joint quorum.
     pub fn steps(
         &mut self,
         configuration: &Configuration,
@@ -163,7 +167,7 @@ impl Evidence {
         steps
     }
 
-    /// E3 (b), by buckets: a joint quorum holds the very same.
+    /// E3 (b), by buckets: a joint quorum holds the same contents.
     fn compare_digests(&mut self, configuration: &Configuration) {
         let told = &self.told;
         self.open.retain(|bucket| {
@@ -220,7 +224,8 @@ impl Evidence {
         }
     }
 
-    /// Buckets whose keys could not be mended so far are listed again: others may have done it.
+    /// Lists the buckets again whose keys could not be repaired so far: other nodes may have
+    /// repaired them.
     pub fn look_anew(&mut self) {
         let stuck: BTreeSet<Bucket> = self.mending.values().copied().collect();
         for bucket in stuck {
@@ -235,8 +240,8 @@ impl Evidence {
     }
 }
 
-/// E3 (b), by keys: those of which no joint quorum holds the same ballot, nor agrees that there is
-/// none. Who holds something else is left out of the quorums that are compared.
+/// E3 (b), by keys: the keys for which no joint quorum holds the same ballot, or agrees that there
+/// is no record. A member that holds something else does not count for the quorum that is compared.
 fn unsettled(configuration: &Configuration, listing: &Listing) -> Vec<Key> {
     let mut ballots: BTreeMap<&Key, BTreeMap<NodeId, Ballot>> = BTreeMap::new();
     for node in &listing.complete {

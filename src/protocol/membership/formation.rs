@@ -1,7 +1,7 @@
-//! E6: how the first configuration comes to be. The first listed node, and only it, forms it, when
-//! every listed node has given it its word; a node gives its word to one incarnation of the first.
-//! Where the operator says so, the nodes that are there will do, if they are more than half of the
-//! list; the others are to come.
+//! E6: how the first configuration is formed. Only the first listed node forms it, once every
+//! listed node has given it its commitment; a node commits to one incarnation of the first listed
+//! node. If the operator allows it (`--bootstrap`), the nodes that are reachable are enough,
+//! provided that they are more than half of the list; the others are added later.
 
 use crate::protocol::types::digest::Spread;
 use crate::protocol::types::limits::BOOTSTRAP_WAIT_MS;
@@ -10,39 +10,40 @@ use crate::protocol::types::message::{
 };
 use crate::protocol::types::rules::rule;
 
-/// What the first listed node knows of another.
+/// What the first listed node knows of another listed node.
 #[derive(Debug, Clone, Default)]
 struct Surveyed {
-    /// As it last gave it; a question must carry it to count.
+    /// The nonce that the node reported last; a query counts only if it carries this nonce.
     nonce: u64,
-    /// Its incarnation, once it gave its word.
+    /// Its incarnation, once it has committed.
     word: Option<Incarnation>,
-    /// Why it will not.
+    /// Why it refuses to commit.
     refusal: Option<String>,
     heard: bool,
 }
 
-/// A node's part while it has no configuration.
+/// A node's part in formation, while it has no configuration.
 #[derive(Debug)]
 pub struct Bootstrap {
     list: Vec<String>,
-    /// What the cluster is to be called, if the operator said so.
+    /// The name of the cluster, if the operator gave one.
     name: String,
-    /// Of the list, so that nodes started with different ones do not form a cluster.
+    /// Identifies the list, so that nodes started with different lists do not form a cluster.
     fingerprint: u64,
     index: u8,
     incarnation: Incarnation,
-    /// Of this life: a question from an earlier one does not carry it, and binds nobody.
+    /// Identifies this boot: a query made for an earlier boot does not carry it, and binds no node.
     nonce: u64,
-    /// One entry a listed node; used by the first only.
+    /// One entry per listed node; only the first listed node uses it.
     surveyed: Vec<Surveyed>,
-    /// What this node, not the first, has to say of its wait.
+    /// Why this node waits, if it is not the first listed one.
     trouble: Option<String>,
-    /// More than half of the list will do.
+    /// Whether more than half of the list is enough.
     partial: bool,
-    /// When the last of those that are there was heard for the first time.
+    /// When the latest of the nodes that responded did so for the first time.
     heard_us: u64,
-    /// A cluster of which a node sends here, as if this one belonged to it, and when it last did.
+    /// A cluster of which a node sends messages to this node, as if this node belonged to it, and
+    /// when the last one arrived.
     cluster: Option<(u64, u64)>,
 }
 
@@ -76,8 +77,9 @@ impl Bootstrap {
         self.index == 0
     }
 
-    /// The questions that are still open, by list index. Nobody is asked for its word before all have
-    /// told that they have no configuration: whoever has one says so, and nobody is bound in vain.
+    /// The open queries, by list index. The first listed node asks for no commitment before all
+    /// nodes have reported that they have no configuration: a node that has one says so, and no
+    /// node commits in vain.
     pub fn questions(&self, now: Now) -> Vec<(u8, Survey)> {
         if !self.is_first() {
             return Vec::new();
@@ -111,18 +113,17 @@ impl Bootstrap {
         others().all(|entry| entry.heard) || self.partial && self.is_majority(heard) && waited
     }
 
-    /// Whether so many others and the first make more than half of the list.
+    /// Whether this many others and the first listed node are more than half of the list.
     fn is_majority(&self, others: usize) -> bool {
         2 * (others + 1) > self.list.len()
     }
 
-    /// A node that has a configuration sends to this one: it tells that configuration within a second,
-    /// if that names this node.
+    /// A node that has a configuration sends messages to this node. It sends the configuration
+    /// within a second if that names this node.
     pub fn heard_cluster(&mut self, now: Now, cluster: u64) {
         self.cluster = Some((cluster, now.mono_us));
     }
 
-    /// Whether the first configuration can be formed.
     pub fn is_ready(&self, now: Now) -> bool {
         let heard_us = self.cluster.map(|(_, heard_us)| heard_us);
         if heard_us.is_some_and(|at_us| now.mono_us < at_us + BOOTSTRAP_WAIT_MS * 1_000) {
@@ -133,7 +134,7 @@ impl Bootstrap {
         if !self.is_first() || words + 1 == self.list.len() {
             return self.is_first();
         }
-        // Who was heard and gives no word may have gone again, or won't give it.
+        // A node that responded and does not commit may have stopped since, or may never commit.
         let open =
             |entry: &Surveyed| entry.heard && entry.word.is_none() && entry.refusal.is_none();
         let waited = now.mono_us >= self.heard_us + 2 * BOOTSTRAP_WAIT_MS * 1_000;
@@ -143,8 +144,8 @@ impl Bootstrap {
             && (waited || !others().any(open))
     }
 
-    /// A question of the first listed node to this one, which has no state. `meta.bound_to` is set
-    /// by giving one's word; the caller persists it before the answer leaves.
+    /// Answers a query of the first listed node to this node, which has no state. Committing sets
+    /// `meta.bound_to`; the caller persists it before the answer leaves.
     pub fn asked(&mut self, survey: &Survey, meta: &mut Meta) -> Option<SurveyAnswer> {
         if self.is_first() || survey.index != 0 {
             return None;
@@ -193,7 +194,7 @@ impl Bootstrap {
         })
     }
 
-    /// An answer to the first listed node.
+    /// Handles an answer to a query of the first listed node.
     pub fn answered(&mut self, now: Now, answer: &SurveyAnswer) {
         let place = usize::from(answer.index);
         if !self.is_first() || place == 0 || place >= self.list.len() {
@@ -205,7 +206,7 @@ impl Bootstrap {
             entry.heard = true;
             self.heard_us = now.mono_us;
         }
-        // A word given in an earlier life of the teller is void with its nonce.
+        // A commitment given in an earlier boot of that node is void: the nonce has changed.
         if entry.nonce != answer.nonce {
             entry.word = None;
         }
@@ -227,7 +228,7 @@ impl Bootstrap {
         }
     }
 
-    /// The first configuration, of those that gave their word; the others come later.
+    /// The first configuration, made of the nodes that committed; the others are added later.
     pub fn form(&self, now: Now, cluster: u64, spread: Spread) -> Option<Configuration> {
         if !self.is_ready(now) {
             return None;
@@ -265,7 +266,7 @@ impl Bootstrap {
         })
     }
 
-    /// Another node has a configuration that this one is not to take.
+    /// Another node has a configuration that this node must not install.
     pub fn note_other_name(&mut self, told: &Configuration) {
         self.trouble = Some(format!(
             "a node of cluster {:016x} sends here, which was formed with {}, and this node was started with \
@@ -276,7 +277,7 @@ impl Bootstrap {
         ));
     }
 
-    /// What is waited for, in plain words.
+    /// What formation is waiting for, in words for the operator.
     pub fn waits_for(&self) -> String {
         if let Some(trouble) = &self.trouble {
             return trouble.clone();
@@ -323,15 +324,16 @@ fn name_in_words(name: &str) -> String {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum First {
     Install,
-    /// It gave its word to somebody else.
+    /// It has committed to another incarnation.
     Refuse,
-    /// Its disk is an older copy (E1): it goes on as somebody new.
+    /// Its disk is an older copy (E1): it continues as a learner in a new incarnation.
     InstallAsNew,
 }
 
-/// E6: a node that gave its word installs what comes of that. E1: a word is on disk before it is given, so a
-/// disk that knows of none, though the configuration names its incarnation, is an older copy. The node that
-/// formed the configuration gave no word.
+/// E6: a node that has committed installs the configuration that follows from its commitment. E1: a
+/// commitment is on disk before it is sent, so a disk that has none, although the configuration
+/// names its incarnation, is an older copy. The node that formed the configuration gave no
+/// commitment.
 pub fn first(
     configuration: &Configuration,
     incarnation: Incarnation,

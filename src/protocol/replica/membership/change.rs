@@ -1,5 +1,6 @@
-//! Changes of the configuration (E2, E3): from C to the joint one of C and C', and on to C'. Each
-//! step is a write of the configuration's register, by the same rounds as any other key's.
+//! Changes of the configuration (E2, E3): from C to the joint configuration of C and C', and then
+//! to C'. Each step is a write to the configuration's register, by the same rounds as for any other
+//! key.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -33,34 +34,33 @@ pub struct DesiredConfiguration {
     pub ids: NodeId,
 }
 
-/// A configuration on its way into the register.
+/// A configuration that is being written to the register.
 #[derive(Debug)]
 struct ConfigurationProposal {
     next: Configuration,
-    /// Of the operation that is under way. It ends, with an outcome or without.
+    /// The operation in progress. It ends, with an outcome or without one.
     sequence: u64,
 }
 
-/// This node's part in changes.
 #[derive(Debug, Default)]
 pub struct Changes {
-    /// Under which this node's own operations run.
+    /// The client id of this node's own operations.
     client: ClientId,
     sequence: u64,
     proposal: Option<ConfigurationProposal>,
     evidence: Option<Evidence>,
-    /// When the sealing, or its waiting, began.
+    /// When this node began to gather the evidence, or to wait before it does.
     sealing_us: u64,
-    /// What came of this node's own operations.
+    /// The outcomes of this node's own operations.
     pub answers: VecDeque<(u64, Outcome)>,
     pub reached: Reachability,
     pub uninstalled: Uninstalled,
-    /// Why a change that this node wants can't be made, if it can't.
+    /// Why the membership change that this node desires is not possible, if it is not.
     pub refused: Option<String>,
 }
 
 impl Changes {
-    /// A round of this node chose something for the key.
+    /// A round of this node chose a record for the key.
     pub fn chosen(&mut self, key: &Key) {
         if let Some(sealing) = &mut self.evidence {
             sealing.chosen(key);
@@ -73,8 +73,8 @@ impl Changes {
 }
 
 impl Replica {
-    /// E2: a change starts only from a configuration that is not joint. Gives the epoch in which it
-    /// will be complete.
+    /// E2: a change starts only from a configuration that is not joint. Returns the epoch in which
+    /// it will be complete.
     pub(in crate::protocol::replica) fn begin_change(
         &mut self,
         now: Now,
@@ -104,7 +104,8 @@ impl Replica {
         };
         let next = Configuration {
             epoch,
-            // Of a joint one it would be the new members, though nothing says yet that they hold all.
+            // If this one is joint (without E2), these are its new members, although nothing shows
+            // yet that they hold everything.
             members: configuration
                 .joint
                 .clone()
@@ -124,10 +125,10 @@ impl Replica {
         self.membership.changes.proposal = Some(ConfigurationProposal { next, sequence });
     }
 
-    /// An operation of this node on the configuration's register.
+    /// Starts an operation of this node on the configuration's register.
     pub(in crate::protocol::replica) fn run_own(&mut self, now: Now, action: Action) -> u64 {
         if self.membership.changes.client == 0 {
-            // Not one of those that stand for text clients.
+            // Not one of the ids that stand for text clients.
             self.membership.changes.client = self.random.random::<u128>() | 1 << 127;
         }
         self.membership.changes.sequence += 1;
@@ -156,7 +157,7 @@ impl Replica {
         sequence
     }
 
-    /// Gives whether there was anything to take.
+    /// Returns whether there was an answer to take.
     pub(in crate::protocol::replica) fn take_own_answers(&mut self, now: Now) -> bool {
         let Some((sequence, outcome)) = self.membership.changes.answers.pop_front() else {
             return false;
@@ -184,13 +185,13 @@ impl Replica {
             }
             Outcome::Absent => self.write(now, None, next),
             Outcome::Written { .. } => self.install(now, next),
-            // Overtaken, or not known: whoever wants the change still will look again, and what was
-            // chosen all the same is found (E7).
+            // Preempted, or the outcome is unknown: a node that still desires the change checks
+            // again, and what was chosen nevertheless is found (E7).
             _ => {}
         }
     }
 
-    /// In place of the register's value of that version, or of none.
+    /// Replaces the register's value of that version, or writes the first one if it has none.
     pub(in crate::protocol::replica) fn write(
         &mut self,
         now: Now,
@@ -206,14 +207,14 @@ impl Replica {
         self.membership.changes.proposal = Some(ConfigurationProposal { next, sequence });
     }
 
-    /// R1: a configuration that is known to be chosen.
+    /// R1: installs a configuration, which must be known to be chosen.
     pub(in crate::protocol::replica) fn install(
         &mut self,
         now: Now,
         mut configuration: Configuration,
     ) {
         let epoch = configuration.epoch;
-        // D1: whatever it says, nothing is spread anew.
+        // D1: whatever it says, no key changes its bucket.
         if let Some(held) = &self.identity.configuration {
             configuration.spread = held.spread;
             configuration.name.clone_from(&held.name);
@@ -221,19 +222,20 @@ impl Replica {
         let (voted, is_first) = (self.identity.votes, self.identity.configuration.is_none());
         let held = self.identity.configuration.as_ref();
         if held.is_some_and(|held| !configuration.goes_on_from(held)) && rule!(E8_named) {
-            // It does not know what was chosen, and purged, in this node's epoch: whoever the force named
-            // comes back as somebody new (E4).
+            // It does not know what was chosen, and purged, in this node's epoch, so a node that
+            // the force named comes back in a new incarnation (E4).
             self.identity.incarnation = self.random.random();
         }
         self.forget_replaced(&configuration);
         self.adopt(configuration);
         if self.identity.votes && !voted && !is_first {
-            // E5: what it holds so far is a cache. Nothing was promised in this life.
+            // E5: what the node holds so far is a cache. It has promised nothing in this life.
             self.durable.meta.life += 1;
             self.durable.meta.floor = Ballot::ZERO;
         }
         if !self.identity.votes && rule!(E4) {
-            // E4: who was removed, or is not admitted in this epoch, asks as somebody new.
+            // E4: a node that was removed, or is not admitted in this epoch, asks for admission in
+            // a new incarnation.
             self.identity.incarnation = self.random.random();
             self.durable.meta.incarnation = self.identity.incarnation;
             self.membership.confirmation.begin_incarnation();
@@ -259,7 +261,7 @@ impl Replica {
         self.sending.outputs.push_back(Output::Event(installed));
     }
 
-    /// This node has no part in a change any more.
+    /// Ends this node's part in a change.
     pub(in crate::protocol::replica) fn abandon_change(&mut self, now: Now) {
         self.membership.changes.proposal = None;
         self.membership.changes.uninstalled.forget();
@@ -267,7 +269,7 @@ impl Replica {
         self.membership.changes.sealing_us = now.mono_us;
     }
 
-    /// Takes a configuration, installed now or in an earlier life, as the present one.
+    /// Makes a configuration the present one, whether it was installed now or in an earlier boot.
     pub(in crate::protocol::replica) fn adopt(&mut self, agreed: Configuration) {
         let configuration = self.take_agreed(agreed);
         let own = configuration
@@ -277,7 +279,7 @@ impl Replica {
         let own = configuration.voter(self.identity.node);
         self.identity.votes =
             own.is_some_and(|m| m.incarnation == self.identity.incarnation) || !rule!(E1);
-        // B3: the clock is above the base.
+        // B3: the clock must be above the base.
         self.hear_agreed(configuration.base.reading());
         self.note_former(&configuration);
         let nodes = configuration.nodes().map(|m| m.node);
@@ -296,7 +298,7 @@ impl Replica {
         self.identity.formation = None;
     }
 
-    /// What this node has installed goes to all others, once it is durable.
+    /// Sends the installed configuration to all other nodes, once it is durable.
     fn tell_all(&mut self) {
         let Some(configuration) = self.identity.configuration.clone() else {
             return;
@@ -316,8 +318,9 @@ impl Replica {
         }
     }
 
-    /// At each heartbeat, and when a configuration was installed. E2: every member of a joint one
-    /// completes it; the first that is there at once, the others if it takes too long.
+    /// At each heartbeat, and when a configuration was installed. E2: every member of a joint
+    /// configuration completes it; the first reachable one does so at once, the others if that
+    /// takes too long.
     pub(in crate::protocol::replica) fn carry_change_on(&mut self, now: Now) {
         let Some(configuration) = self.identity.configuration.clone() else {
             return;
@@ -361,7 +364,7 @@ impl Replica {
         sealing.is_some_and(|sealing| sealing.id == round)
     }
 
-    /// A member's answer, in the joint epoch: so it has installed that (E3 a).
+    /// A member answers in the joint epoch, so it has installed the joint configuration (E3 a).
     pub(in crate::protocol::replica) fn handle_seal_told(&mut self, now: Now, envelope: Envelope) {
         let Some(configuration) = self.identity.configuration.clone() else {
             return;
@@ -417,7 +420,7 @@ impl Replica {
         self.send(node, round, message, group, Way::Usual);
     }
 
-    /// E3: all is known, so the new configuration is proposed, until one is chosen.
+    /// E3: once the evidence is complete, proposes the new configuration, until one is chosen.
     fn complete_change(&mut self, now: Now) {
         let sealing = self.membership.changes.evidence.as_ref();
         let Some(base) = sealing.filter(|s| s.is_complete()).map(|s| s.base()) else {
@@ -440,7 +443,7 @@ impl Replica {
         let Some(epoch) = configuration::next_epoch(configuration.epoch) else {
             return;
         };
-        // Nobody would take it.
+        // No node would accept it.
         if base.reading() > FOLLOWED_LAST {
             self.note_ahead(now, self.identity.node, base.reading());
             return;

@@ -1,5 +1,6 @@
-//! E5: what a node gathers as a member is of that life of it, and ends with it. Owns what is dropped
-//! when this node's vote is lost or new, and when another member comes back as somebody new.
+//! E5: what a node gathers as a member belongs to its present life, and ends with it. This module
+//! owns what is discarded when this node's vote is lost or new, and when another member comes back
+//! in a new incarnation.
 
 use crate::protocol::catchup::hints::Rounds;
 use crate::protocol::keys::resident::Waiting;
@@ -11,8 +12,9 @@ use crate::protocol::types::message::{Configuration, NodeId, Now};
 use crate::protocol::types::rules::rule;
 
 impl Replica {
-    /// The vote is lost, or is that of a new life. What the node noted, promised to send, or was about
-    /// to do as a member tells of state that is a cache from now on. Nothing else forgets a part of it.
+    /// The vote is lost, or belongs to a new life. What the node hinted, promised to send, or was
+    /// about to do as a member concerns state that is a cache from now on. No other function
+    /// discards a part of it.
     pub(in crate::protocol::replica) fn end_life(&mut self, now: Now) {
         if rule!(E5_ended) {
             self.catchup.hints.clear();
@@ -27,8 +29,9 @@ impl Replica {
         }
     }
 
-    /// Of members that are somebody else in the next configuration nothing is noted any more: a node
-    /// compares everything before it is admitted, and what was noted of the one before is not its.
+    /// Discards what was recorded of members that are in another incarnation in the next
+    /// configuration. A node compares everything before it is admitted, and what was recorded of
+    /// the incarnation before does not apply to it.
     pub(in crate::protocol::replica) fn forget_replaced(&mut self, next: &Configuration) {
         let Some(before) = self.identity.configuration.clone() else {
             return;
@@ -45,11 +48,12 @@ impl Replica {
         }
     }
 
-    /// KeyWork that waited for its key. It is of an epoch, and a member's (R1).
+    /// Whether work that waited for its key is still to be done. It belongs to one epoch, and to a
+    /// member (R1).
     pub(in crate::protocol::replica) fn is_still_wanted(&mut self, waiting: &Waiting) -> bool {
         let is_member = self.identity.votes || !rule!(E4_rounds);
         let wanted = match waiting {
-            // These are looked at by whoever takes them.
+            // The functions that take these check them.
             Waiting::Peer(_) | Waiting::Operation(_) | Waiting::Look => true,
             Waiting::Copy(_) | Waiting::Mend => is_member,
             Waiting::KeyWork(epoch, _) => is_member && *epoch == self.epoch(),

@@ -1,4 +1,5 @@
-//! Changes of the configuration: by operators, by themselves, by force; and what a node does with them.
+//! Changes of the configuration: by operators, automatically, and by force; and how a node applies
+//! them.
 
 pub(in crate::protocol::replica) mod change;
 pub(in crate::protocol::replica) mod life;
@@ -14,7 +15,7 @@ use change::Changes;
 use split::Splits;
 use starts::{StartConfirmation, Starts};
 
-/// Changes of the configuration, and what must be known before this node takes part in it.
+/// Changes of the configuration, and what must be known before this node participates in it.
 #[derive(Debug)]
 pub(super) struct Membership {
     pub(super) changes: Changes,
@@ -22,7 +23,7 @@ pub(super) struct Membership {
     pub(super) splits: Splits,
     pub(super) starts: Starts,
     pub(super) confirmation: StartConfirmation,
-    /// What the state of an earlier life says of the cluster was not looked at yet.
+    /// What the state of an earlier boot says of the cluster is not checked yet.
     pub(super) is_restarted: bool,
 }
 

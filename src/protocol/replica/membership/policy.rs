@@ -1,5 +1,6 @@
-//! Who should be a member: those that were not reached for long are removed, those that are back and
-//! have caught up are admitted. Owns when a change is worth proposing; making it is `change`'s.
+//! Which nodes should be members: those that were unreachable for long are removed, those that are
+//! back and have caught up are admitted. This module decides when a change is worth proposing;
+//! `change` makes it.
 
 use std::collections::BTreeMap;
 
@@ -27,21 +28,21 @@ struct Asking {
     epoch: Epoch,
     ready: bool,
     listed: Bucket,
-    /// Since when it has been heard without a break.
+    /// Since when it has been continuously reachable.
     since_us: u64,
     last_us: u64,
 }
 
-/// Who is reached, and for how long.
+/// Which nodes are reachable, and since when.
 #[derive(Debug, Default)]
 pub struct Reachability {
-    /// Members that are not reached by any path, or whose disks hang, since when.
+    /// Members that are unreachable by any path, or whose disks are hung, and since when.
     missed_since_us: BTreeMap<NodeId, u64>,
     asking: BTreeMap<NodeId, Asking>,
 }
 
 impl Reachability {
-    /// A member of that id is gone, or is somebody else.
+    /// The member of that id is gone, or is in another incarnation.
     pub fn forget(&mut self, node: NodeId) {
         self.missed_since_us.remove(&node);
     }
@@ -62,12 +63,13 @@ impl Replica {
             self.membership.changes.refused = None;
             return;
         }
-        // Not all at once: the first that is there goes ahead.
+        // The members do not all propose at once: the first reachable one goes ahead.
         let patience_us = self.patience_us(&configuration);
         let missed = self.missed_for_long(now, patience_us);
         let learners = self.ready_learners(now, &configuration, patience_us);
         let clock = self.clock.last();
-        // The one that waits longest may be one too many while members are gone: not the next, then.
+        // While members are gone, the learner that has waited longest may be one member too many.
+        // Then the next learner, or none, may still be possible.
         let learners = learners.into_iter().map(Some).chain([None]);
         let mut wanted = learners.filter_map(|learner| {
             let wanted = wanted(&configuration, &missed, learner, clock)?;
@@ -81,8 +83,8 @@ impl Replica {
         self.note_refused(refused);
     }
 
-    /// A change that is wanted was made, or can't be. An operator is told once, and in the status as long
-    /// as it is so.
+    /// A desired change was made, or is not possible. The operator is notified once, and sees it in
+    /// the status for as long as that is so.
     fn note_refused(&mut self, refused: Option<String>) {
         if let Some(reason) = &refused
             && self.membership.changes.refused != refused
@@ -93,7 +95,7 @@ impl Replica {
         self.membership.changes.refused = refused;
     }
 
-    /// How long this node leaves a change to the members before it.
+    /// The stagger delay: how long this node leaves a change to the reachable members before it.
     pub(in crate::protocol::replica) fn patience_us(&self, configuration: &Configuration) -> u64 {
         let near = configuration
             .voters()
@@ -115,7 +117,7 @@ impl Replica {
             }
         }
         if !self.view.hears_quorum {
-            // Who is cut off itself can't tell who else is.
+            // A node that is cut off itself cannot tell which others are.
             missed.clear();
         }
     }
@@ -130,7 +132,7 @@ impl Replica {
         long.map(|(node, _)| *node).collect()
     }
 
-    /// E4: at its own request, in the epoch in which it is a learner.
+    /// E4: a node asks for its own admission, in the epoch in which it is a learner.
     fn ask_admission(&mut self, configuration: &Configuration) {
         if self.identity.votes || self.identity.node == 0 || configuration.joint.is_some() {
             return;
@@ -161,8 +163,9 @@ impl Replica {
             .asking
             .get(&envelope.origin)
             .copied();
-        // It is somebody new at each change of the configuration (E4). In one epoch it is so only if it
-        // was started without its state, and then it was not there without a break.
+        // At each change of the configuration the learner takes a new incarnation (E4). Within one
+        // epoch it does so only if it was started without its state, and then it was not
+        // continuously reachable.
         let goes_on = |a: &Asking| {
             a.epoch != envelope.epoch || a.incarnation == envelope.incarnation || !rule!(E4)
         };
@@ -182,13 +185,14 @@ impl Replica {
             .insert(envelope.origin, asking);
     }
 
-    /// Whether that learner will not ask for what is written to that key.
+    /// Whether that learner will not ask for what is written to that key, so that it must be sent.
     pub(in crate::protocol::replica) fn is_to_be_told(&self, learner: NodeId, key: &Key) -> bool {
         let asking = self.membership.changes.reached.asking.get(&learner);
         asking.is_some_and(|a| self.keys.digests.spread().bucket_of(key) < a.listed)
     }
 
-    /// Learners that have caught up, and have been there for long enough; who came first is first.
+    /// Learners that have caught up and have been reachable for long enough, in the order in which
+    /// they came.
     fn ready_learners(
         &mut self,
         now: Now,
@@ -218,8 +222,8 @@ impl Replica {
         ready.map(|(node, a)| (*node, a.incarnation)).collect()
     }
 
-    /// Whether the members that can vote make a quorum of what is wanted, without the one that is
-    /// to come: it holds nothing that counts yet (E5).
+    /// Whether the members that can vote are a quorum of the desired members without the learner to
+    /// be admitted, which holds nothing that counts yet (E5).
     fn is_served_without(
         &self,
         wanted: &DesiredConfiguration,
@@ -233,8 +237,9 @@ impl Replica {
     }
 }
 
-/// How long a node must have been there without a break before it is admitted. By readings, which all
-/// members see alike: a clock that jumps makes an admission earlier or later, never wrong.
+/// How long a node must be continuously reachable before it is admitted. The wait depends on clock
+/// readings, which all members see alike: a clock that jumps makes an admission earlier or later,
+/// never wrong.
 fn steady_ms(member: &Member, clock: u64, least_ms: u64) -> u64 {
     let quiet_ms = clock::to_ms(clock.saturating_sub(member.removed_at));
     if quiet_ms >= REMOVALS_FORGOTTEN_MS {
@@ -244,7 +249,8 @@ fn steady_ms(member: &Member, clock: u64, least_ms: u64) -> u64 {
     (least_ms << doublings).min(STEADY_MAX_MS)
 }
 
-/// The configuration that fits who is missed and who has come; `None` if that is the present one.
+/// The configuration that fits the missed members and the learner; `None` if that is the present
+/// one.
 fn wanted(
     configuration: &Configuration,
     missed: &[NodeId],
@@ -256,7 +262,7 @@ fn wanted(
     let mut newcomer = None;
     if let Some((node, incarnation)) = learner {
         let known = |m: &Member| m.node == node;
-        // A member that came back empty: its old incarnation goes.
+        // A member that came back empty: its old incarnation is removed.
         let old = members.iter().position(known).map(|at| members.remove(at));
         let old = old.map(|member| removed(member, clock));
         let known = away.iter().position(known).map(|at| away.remove(at));
@@ -268,8 +274,8 @@ fn wanted(
             return None;
         }
     }
-    // Of fewer than are kept, one that is missed makes room for the newcomer: with both the others would
-    // be no quorum.
+    // If there are fewer members than are kept, a missed one makes room for the new node: with both
+    // of them, the others would be no quorum.
     let kept = MEMBERS_KEPT.min(configuration.members.len());
     for place in (0..members.len()).rev() {
         let left = members.len() + usize::from(newcomer.is_some());
@@ -282,7 +288,7 @@ fn wanted(
     (members != configuration.members).then_some(DesiredConfiguration { members, away, ids })
 }
 
-/// A member that is removed though it was not asked to leave.
+/// A member that is removed without having been asked to leave.
 fn removed(member: Member, clock: u64) -> Member {
     let quiet_ms = clock::to_ms(clock.saturating_sub(member.removed_at));
     let before = match quiet_ms >= REMOVALS_FORGOTTEN_MS {

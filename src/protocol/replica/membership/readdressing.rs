@@ -1,4 +1,4 @@
-//! What a node does with the addresses that it was told while it was stopped (see `readdress`).
+//! What a node does with the addresses that it was given while it was stopped (see `readdress`).
 
 use crate::protocol::replica::Replica;
 use crate::protocol::replica::membership::operator::as_it_is;
@@ -6,14 +6,15 @@ use crate::protocol::types::message::{Configuration, Now};
 use crate::protocol::types::readdress::readdress;
 
 impl Replica {
-    /// Takes a configuration as it was agreed on, and gives it with the addresses that this node
+    /// Adopts a configuration as it was agreed on, and returns it with the addresses that this node
     /// knows.
     pub(in crate::protocol::replica) fn take_agreed(
         &mut self,
         agreed: Configuration,
     ) -> Configuration {
         if agreed.joint.is_none() {
-            // What it says now was said later. A joint one may still be taken back.
+            // An address that it says now is newer than the one this node was given. A joint
+            // configuration may still be reverted.
             self.identity
                 .readdressed
                 .retain(|r| agreed.nodes().any(|member| r.is_of(member)));
@@ -24,9 +25,9 @@ impl Replica {
         present.unwrap_or(agreed)
     }
 
-    /// At each heartbeat. A configuration that says other addresses than this node knows is
-    /// changed, by the first member that is there, the others if it takes too long. Gives why it
-    /// can't be.
+    /// At each heartbeat. If the configuration says other addresses than this node knows, the first
+    /// reachable member changes it, or another one if that takes too long. Returns why it cannot be
+    /// changed, if it cannot.
     pub(in crate::protocol::replica) fn write_addresses(
         &mut self,
         now: Now,
@@ -61,7 +62,7 @@ mod tests {
         }
     }
 
-    /// Node 1 of two, which is at `own`.
+    /// Node 1 of two, started at the address `own`.
     fn started(agreed: &Configuration, own: &str, readdressed: Vec<Readdressed>) -> Replica {
         let mut options = options();
         options.list[0] = own.into();
@@ -96,7 +97,7 @@ mod tests {
         assert_eq!(replica.node(), 1);
         assert_eq!(replica.address_of(2), Some("there:1"));
         assert_eq!(written(&mut replica), Some(agreed));
-        // Without a word of it the node would not know itself.
+        // If it was not given the new address, the node would not find itself.
         assert_eq!(started(&configuration(3), "here:1", Vec::new()).node(), 0);
     }
 
@@ -109,7 +110,7 @@ mod tests {
         joint.joint = Some(joint.members.clone());
         replica.install(NOW, joint);
         assert_eq!(replica.address_of(2), Some("elsewhere:1"));
-        // Taken back, it says the old address again.
+        // Once reverted, it says the old address again.
         replica.install(NOW, configuration(5));
         assert_eq!(replica.address_of(2), Some("there:1"));
         let mut later = configuration(6);

@@ -1,5 +1,5 @@
-//! Configurations that other nodes tell, and E8: two that were forced, each without the other. Nodes
-//! that know of both serve no more, until a force supersedes both.
+//! Configurations that other nodes send, and E8: two configurations that were forced, each without
+//! the other. Nodes that know of both stop serving until a force supersedes both.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,14 +15,16 @@ use crate::protocol::types::message::{
 use crate::protocol::types::readdress;
 use crate::protocol::types::rules::rule;
 
-/// Other lineages that are remembered.
+/// How many other lineages are remembered.
 const SPLITS_MAX: usize = 8;
 
-/// The configurations of lineages that this node's does not come of, nor they of it.
+/// Configurations of conflicting lineages: this node's does not descend from them, nor they from
+/// it.
 pub type Splits = BTreeMap<Lineage, Arc<Configuration>>;
 
 impl Replica {
-    /// R1: installed only because it is known to be chosen; whoever tells it has installed it.
+    /// R1: a configuration is installed only because it is known to be chosen; a node that sends
+    /// one has installed it.
     pub(in crate::protocol::replica) fn handle_configuration(
         &mut self,
         now: Now,
@@ -30,7 +32,8 @@ impl Replica {
         told: &Configuration,
     ) {
         let held = self.identity.configuration.clone();
-        // E8: who does not know the cluster's secret has not been told by a node of it.
+        // E8: a sender that does not know the cluster's secret did not receive it from a node of
+        // the cluster.
         let is_forged = |held: &Arc<Configuration>| held.spread != told.spread && rule!(E8_key);
         if held.as_ref().is_some_and(is_forged) {
             self.counters.stray += 1;
@@ -56,8 +59,8 @@ impl Replica {
         }
     }
 
-    /// The operator has started this node for a cluster of another name. Nothing that others tell ends a node:
-    /// it waits for its own cluster, and says why.
+    /// The operator started this node for a cluster of another name. Nothing that other nodes send
+    /// ends a node: it waits for its own cluster, and reports why.
     fn is_of_another_name(&mut self, told: &Configuration) -> bool {
         let is_other = !told.goes_with(&self.options.cluster_name);
         if is_other && let Some(bootstrap) = &mut self.identity.formation {
@@ -66,8 +69,8 @@ impl Replica {
         is_other
     }
 
-    /// Whether this node's state is of a cluster of another name than the operator has started it for: then
-    /// it does nothing more.
+    /// Whether this node's state belongs to a cluster of another name than the operator started it
+    /// for. If so, the node does nothing more.
     pub(in crate::protocol::replica) fn refuses_name(&mut self, told: &Configuration) -> bool {
         let given = &self.options.cluster_name;
         if told.goes_with(given) || !told.nodes().any(|m| m.address == self.own_address()) {
@@ -95,7 +98,8 @@ impl Replica {
         first != First::Refuse
     }
 
-    /// E8: this node has no part any more in what its side does.
+    /// E8: whether this node knows of a split by force. If so, it no longer participates in what
+    /// its side does.
     pub(in crate::protocol::replica) fn is_split(&self) -> bool {
         !self.membership.splits.is_empty()
     }
@@ -119,7 +123,7 @@ impl Replica {
                 .insert(told.lineage(), told.clone().into());
             self.store_splits();
         }
-        // Whoever has the lower epoch is told of the other first, and answers.
+        // The node with the lower epoch receives the other configuration first, and answers.
         if is_first || told.epoch > held.epoch {
             self.answer_split(envelope, held, told);
         }
@@ -134,9 +138,10 @@ impl Replica {
         }
     }
 
-    /// To where the other side's configuration says that its node is: here the id may be another node's.
+    /// Answers at the address that the other side's configuration gives for the sender: on this
+    /// side the id may belong to another node.
     fn answer_split(&mut self, envelope: &Envelope, held: &Configuration, told: &Configuration) {
-        // Who is of this side knows its configuration.
+        // A sender of this side knows its configuration.
         if lineage_of(envelope.epoch) == held.lineage() {
             return;
         }
@@ -145,7 +150,7 @@ impl Replica {
         }
     }
 
-    /// The other nodes of this side may not hear any of the other.
+    /// Sends them to the other nodes of this side, which may not reach any node of the other side.
     fn tell_splits(&mut self) {
         let Some(own) = self.identity.configuration.clone() else {
             return;
@@ -166,7 +171,7 @@ impl Replica {
         }
     }
 
-    /// Another configuration was installed.
+    /// Another configuration was installed: keeps those that still conflict with it.
     pub(in crate::protocol::replica) fn keep_splits(&mut self) {
         if let Some(own) = self.identity.configuration.clone() {
             self.membership
@@ -176,7 +181,7 @@ impl Replica {
         }
     }
 
-    /// At the node's start. Its side may not hear the other one now, and must not serve all the same.
+    /// At the node's start. It may not reach the other side now, and must not serve all the same.
     pub(in crate::protocol::replica) fn find_splits(&mut self) {
         if rule!(E8_kept) {
             let found = self.durable.meta.splits.iter().cloned();
@@ -198,8 +203,8 @@ impl Replica {
         }
     }
 
-    /// At each heartbeat. A node that is not heard may have been away, or have lost its state: it learns
-    /// of the configuration though it knows nobody any more whom it could ask.
+    /// At each heartbeat. An unreachable node may have been stopped, or have lost its state. It
+    /// learns of the configuration even though it knows no node any more that it could ask.
     pub(in crate::protocol::replica) fn tell_silent_nodes(&mut self, now: Now) {
         let Some(configuration) = self.identity.configuration.clone() else {
             return;
@@ -220,7 +225,7 @@ impl Replica {
             let told = ConfigurationTold {
                 configuration: configuration.as_ref().clone(),
             };
-            // It may not know which id it has.
+            // The receiver may not know which id it has.
             let envelope = self.envelope(0, 0, told.into());
             let to = Destination::Address(member.address.into());
             self.sending
@@ -229,7 +234,7 @@ impl Replica {
         }
     }
 
-    /// What a forced configuration supersedes: all that this node knows of.
+    /// What a forced configuration supersedes: all forces that this node knows of.
     pub(in crate::protocol::replica) fn superseded(&self, own: &Configuration) -> Vec<Forced> {
         let others = self
             .membership
@@ -245,8 +250,8 @@ impl Replica {
         forces
     }
 
-    /// Nodes of the other sides come back as nodes that are away. An id that this side has given out stays
-    /// with whom it was given to: a node at another address gets a new one. Gives the addresses for which
+    /// Adds the nodes of the other sides as non-members. An id that this side has given out stays
+    /// with its node: a node at another address gets a new id. Returns the addresses for which
     /// there is no place or no id left.
     pub(in crate::protocol::replica) fn take_in_splits(
         &self,
@@ -283,7 +288,7 @@ impl Replica {
         left_out
     }
 
-    /// In plain words; empty where all is well.
+    /// In words for the operator; empty if there is no split.
     pub(in crate::protocol::replica) fn split_in_words(&self, own: &Configuration) -> String {
         if !self.is_split() {
             return String::new();

@@ -1,6 +1,7 @@
-//! E1: a node whose disk was rolled back to an older copy has forgotten promises, and does not know it.
-//! The members that heard it before can: it tells, with its row, how often it was started, which group it
-//! found last at this start, and which is durable by now. Until they had a chance to object it has no say.
+//! E1: a node whose disk was rolled back to an older copy has lost promises, and does not know it.
+//! The members that received its rows before the rollback do: a row says how often the node was
+//! started, which group it found last at this start, and which one is durable by now. The node has
+//! no vote until they had a chance to report a rollback.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +16,7 @@ use crate::protocol::types::message::{
 use crate::protocol::types::quorum::NodeSet;
 use crate::protocol::types::rules::rule;
 
-/// Whether this node's state is its latest, as far as others know.
+/// Whether this node's state is its latest, as far as other nodes know.
 #[derive(Debug, Default)]
 pub struct StartConfirmation {
     /// The last group that was found at this start.
@@ -23,13 +24,13 @@ pub struct StartConfirmation {
     /// This incarnation began after this start, so no copy of it can be older.
     is_new: bool,
     is_given: bool,
-    /// Who had a chance to object when it was given.
+    /// The nodes that had a chance to report a rollback before the confirmation.
     asked: BTreeSet<(NodeId, Incarnation)>,
-    /// Since when the others have a chance to object.
+    /// Since when the others have had a chance to report a rollback.
     asked_us: u64,
-    /// When a node of a newer epoch was last heard, before the proof was given.
+    /// When a node of a newer epoch was last received from, before the confirmation.
     newer_us: Option<u64>,
-    /// It takes so long that an operator should look.
+    /// The confirmation takes so long that an operator should look.
     is_overdue: bool,
 }
 
@@ -44,20 +45,21 @@ impl StartConfirmation {
         }
     }
 
-    /// The node goes on in an incarnation that it had at no other start.
+    /// The node continues in an incarnation that it had at no other start.
     pub fn begin_incarnation(&mut self) {
         self.is_new = true;
         self.is_given = true;
     }
 
-    /// Whether the others had as long as it takes to hear of this node, and nothing newer came meanwhile.
+    /// Whether the others had as long as it takes to receive this node's row, and nothing newer
+    /// arrived in that time.
     fn has_waited(&self, now: Now, proof_us: u64) -> bool {
         let since_us = self.newer_us.unwrap_or(0).max(self.asked_us);
         now.mono_us >= since_us + proof_us
     }
 }
 
-/// The last start of an incarnation, as its node told of it.
+/// The last start of an incarnation, as its node reported it.
 #[derive(Debug, Clone, Copy)]
 struct Start {
     incarnation: Incarnation,
@@ -67,7 +69,8 @@ struct Start {
     synced: GroupNumber,
 }
 
-/// What was heard of other nodes' starts: for each its last incarnations, the present one last.
+/// What other nodes reported of their starts: for each node its last incarnations, the present one
+/// last.
 #[derive(Debug, Default)]
 pub struct Starts {
     known: BTreeMap<NodeId, Vec<Start>>,
@@ -78,16 +81,16 @@ impl Starts {
         self.known.retain(|node, _| is_node(*node));
     }
 
-    /// The boots of the nodes that are wanted that were heard of, and that nothing speaks against.
+    /// The last boot of each wanted node that this node has seen, if no known start contradicts it.
     pub fn seen(&self, is_wanted: impl Fn(NodeId) -> bool) -> Vec<(NodeId, u64)> {
         let last = |(node, starts): (&NodeId, &Vec<Start>)| Some((*node, starts.last()?.boot));
         let known = self.known.iter().filter(|(node, _)| is_wanted(**node));
         known.filter_map(last).collect()
     }
 
-    /// Notes what the row tells. Gives the other start of the same incarnation that the row denies: one that
-    /// it does not count, or of which it has not found all that was durable. A row that comes late denies
-    /// the present start; its node knows better.
+    /// Records what the row reports. Returns the other start of the same incarnation that the row
+    /// contradicts: one that it does not count, or of which it has not found all that was durable.
+    /// A late row contradicts the present start, but its node knows better.
     fn denied_by(&mut self, row: &Row) -> Option<Start> {
         let known = self.known.entry(row.node).or_default();
         let mut told = Start {
@@ -115,7 +118,7 @@ impl Starts {
 }
 
 impl Replica {
-    /// What a row tells of this node's starts: nothing that a crash could take back.
+    /// What a row reports of this node's starts: nothing that a crash could undo.
     pub(in crate::protocol::replica) fn starts_told(&self) -> u64 {
         match self.keys.outbox.is_durable(self.durable.started_in) {
             true => self.durable.meta.starts,
@@ -123,12 +126,12 @@ impl Replica {
         }
     }
 
-    /// Of a row that came with a heartbeat, of whichever node.
+    /// Checks a row that arrived with a heartbeat, of whichever node it is.
     pub(in crate::protocol::replica) fn look_at_start(&mut self, row: &Row) {
         let configuration = self.identity.configuration.as_ref();
         let is_other = configuration.is_some_and(|c| c.nodes().any(|m| m.node == row.node))
             && row.node != self.identity.node;
-        // What is not on its disk yet does not count.
+        // A start that is not on that node's disk yet does not count.
         if row.starts == 0 || !is_other || !rule!(E1) {
             return;
         }
@@ -142,14 +145,15 @@ impl Replica {
             };
             self.send(row.node, 0, told.into(), 0, Way::Usual);
         } else if !seen.contains(&(row.node, row.boot)) {
-            // It waits for that.
+            // That node waits for the confirmation.
             self.view.links.make_news();
         }
     }
 
-    /// Somebody remembers a start that this node's state does not. A message that comes late tells of
-    /// an earlier one, or of this. Each start writes a group before it is told, so the groups alone would
-    /// do; the count of starts shows it too should a storage engine ever count its groups anew.
+    /// Another node remembers a start that this node's state does not. A late message reports an
+    /// earlier start, or this one. Each start writes a group before it is reported, so the groups
+    /// alone would be enough; the start count shows a rollback even if a storage engine should ever
+    /// restart the numbers of its groups.
     pub(in crate::protocol::replica) fn handle_rolled_back(&mut self, now: Now, told: &RolledBack) {
         let is_later = told.starts >= self.durable.meta.starts
             || told.synced > self.membership.confirmation.found;
@@ -163,15 +167,15 @@ impl Replica {
         self.renounce(now);
     }
 
-    /// Whether this node's votes count: it is a member, and its state is not an older copy as far as the
-    /// others know.
+    /// Whether this node's votes count: it is a member, and its state is not an older copy as far
+    /// as the others know.
     pub(in crate::protocol::replica) fn takes_part(&self) -> bool {
         self.identity.votes && (self.membership.confirmation.is_given || !rule!(E1_asked))
     }
 
-    /// E1: at a start with state of before nothing is promised or answered until the members had a chance to
-    /// know better: all of them; or after a while all that are joined, if those of them that have kept their
-    /// state and this node are a quorum.
+    /// E1: a node that starts with earlier state promises and answers nothing until the members had
+    /// a chance to know better: all of them; or, after a while, all that are reachable, if this
+    /// node and those of them that have kept their state are a quorum.
     pub(in crate::protocol::replica) fn look_at_proof(&mut self, now: Now) {
         let Some(configuration) = self.identity.configuration.clone() else {
             return;
@@ -188,9 +192,11 @@ impl Replica {
         };
         let mut with_me: NodeSet = others().filter(has_seen).map(|m| m.node).collect();
         let all = others().all(|m| with_me.contains(m.node) || self.had_chance(m));
-        // Nobody can vouch for who is alone: it listens whether there are others by now.
+        // A node that is alone has nobody to confirm its start: it listens whether there are others
+        // by now.
         let all = all && others().next().is_some();
-        // Who has lost its state since may object, and is not counted.
+        // A node that has lost its state since may report a rollback, and does not count for the
+        // quorum.
         let is_done =
             |node| self.view.links.has_seen_by_now(node, me) || !self.view.links.is_joined(node);
         let all_joined = others().all(|m| is_done(m.node));
@@ -218,7 +224,7 @@ impl Replica {
             self.identity.votes && !self.membership.confirmation.is_given && now.mono_us >= due_us;
     }
 
-    /// What the proof waits for, and what an operator can do.
+    /// What the start confirmation is pending on, and what an operator can do.
     pub(in crate::protocol::replica) fn proof_in_words(
         &self,
         configuration: &Configuration,
@@ -258,8 +264,9 @@ impl Replica {
         asked.contains(&(member.node, member.incarnation))
     }
 
-    /// E1: the members of another configuration may know what those of the one before did not. A copy of a
-    /// disk may hold a configuration of long ago, of which all members have gone, or this node alone.
+    /// E1: the members of another configuration may know what those of the one before did not. A
+    /// copy of a disk may hold a configuration of long ago, all of whose members are gone, or whose
+    /// only member is this node.
     pub(in crate::protocol::replica) fn prove_anew(&mut self, now: Now) {
         self.membership.confirmation.newer_us = None;
         let voters = self.identity.configuration.iter().flat_map(|c| c.voters());
@@ -276,14 +283,16 @@ impl Replica {
         self.membership.confirmation.asked_us = now.mono_us;
     }
 
-    /// There is a newer configuration: what it says is waited for before this node has a say in its own.
+    /// There is a newer configuration: this node waits for what it says before it has a vote in its
+    /// own.
     pub(in crate::protocol::replica) fn note_newer(&mut self, now: Now) {
         if !self.membership.confirmation.is_given {
             self.membership.confirmation.newer_us = Some(now.mono_us);
         }
     }
 
-    /// Goes on as somebody new, who has no vote until admitted: what it holds is a cache.
+    /// Continues as a learner in a new incarnation, without a vote until it is admitted: what it
+    /// holds is a cache.
     pub(in crate::protocol::replica) fn renounce(&mut self, now: Now) {
         self.identity.incarnation = self.random.random();
         self.durable.meta.incarnation = self.identity.incarnation;

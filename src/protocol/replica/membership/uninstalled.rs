@@ -1,6 +1,6 @@
-//! E7: no configuration stays latent. One that was chosen, but that nobody has installed, since whoever
-//! proposed it has stopped or was cut off, is found by the members whose acceptors hold it. It is
-//! installed, or, if the members that are there would have no quorum of it, backed out of.
+//! E7: no configuration stays chosen but not installed. If the node that proposed it was stopped or
+//! cut off before any node installed it, the members whose acceptors hold it find it. They install
+//! it, or revert it if the reachable members would have no quorum of it.
 
 use wire::{Action, Outcome, Version};
 
@@ -21,9 +21,9 @@ pub struct Uninstalled {
     held: Option<(Ballot, u64)>,
     /// The operation that reads the register.
     reading: Option<u64>,
-    /// When the register was last asked for.
+    /// When the register was last requested.
     loaded_us: Option<u64>,
-    /// What was told in an event.
+    /// The ballot that was last reported in an event.
     told: Option<Ballot>,
     /// Until then nothing is proposed in place of what another release wrote.
     unreadable_until_us: u64,
@@ -39,8 +39,9 @@ impl Uninstalled {
 }
 
 impl Replica {
-    /// At each heartbeat: what this node's own acceptor holds. A quorum holds what was chosen, and some
-    /// of it is among any members that serve, so no other needs to be asked.
+    /// At each heartbeat: checks what this node's own acceptor holds. A quorum holds what was
+    /// chosen, and part of that quorum is among any members that serve, so no other node needs to
+    /// be asked.
     pub(in crate::protocol::replica) fn look_for_latent(&mut self, now: Now) {
         let Some(present) = self.identity.configuration.clone() else {
             return;
@@ -80,14 +81,14 @@ impl Replica {
 
     fn look_at_newer(&mut self, now: Now, ballot: Ballot, is_chosen: bool, held: Configuration) {
         if is_chosen && held.joint.is_none() && !self.view.hears_quorum {
-            // It needs no quorum of the present one any more.
+            // It no longer needs a quorum of the present one.
             self.install(now, held);
             return;
         }
         let latent = &mut self.membership.changes.uninstalled;
         let known = latent.held.filter(|(known, _)| *known == ballot);
         let (_, since_us) = *latent.held.insert(known.unwrap_or((ballot, now.mono_us)));
-        // Mostly whoever proposed it is about to tell.
+        // In most cases the node that proposed it is about to announce it.
         let is_due = is_chosen || now.mono_us >= since_us + SETTLE_MS * 1_000;
         let is_busy = latent.reading.is_some() || self.membership.changes.is_proposing();
         if is_due && !is_busy && self.view.hears_quorum {
@@ -97,7 +98,7 @@ impl Replica {
         }
     }
 
-    /// What came of an operation that belongs to no proposal.
+    /// Handles the outcome of an operation that belongs to no proposal.
     pub(in crate::protocol::replica) fn looked(
         &mut self,
         now: Now,
@@ -120,8 +121,8 @@ impl Replica {
         }
     }
 
-    /// A quorum's read gave this value, in whose place another configuration is wanted: whether that
-    /// may be written. A newer one goes first.
+    /// A quorum's read returned this value, in whose place another configuration is desired:
+    /// returns whether that may be written. A newer configuration goes first.
     pub(in crate::protocol::replica) fn may_follow(
         &mut self,
         now: Now,
@@ -133,7 +134,8 @@ impl Replica {
         };
         match configuration::decode(value) {
             Ok(held) if held.is_newer_than(&present) => {
-                // Another node's, or this one's own of before: a quorum's read says it is chosen.
+                // It is another node's, or an earlier one of this node: a quorum's read shows that
+                // it is chosen.
                 self.settle(now, held, version);
                 false
             }
@@ -144,14 +146,14 @@ impl Replica {
                 let own = own.filter(|s| s.record.as_ref().is_some_and(|r| r.version == version));
                 let ballot = own.map_or(Ballot(version), |state| state.accepted);
                 self.tell_unreadable(now, ballot, why);
-                // What is damaged nobody can have installed. What another release wrote only an
-                // operator may give up.
+                // No node can have installed what is damaged. Only an operator may abandon what
+                // another release wrote.
                 why == Unreadable::Damaged || present.forced
             }
         }
     }
 
-    /// Whether what another release wrote is in the way of a change; looked at again after a while.
+    /// Whether what another release wrote blocks a change; it is checked again after a while.
     pub(in crate::protocol::replica) fn is_unreadable(&self, now: Now) -> bool {
         now.mono_us < self.membership.changes.uninstalled.unreadable_until_us
     }
@@ -185,9 +187,10 @@ impl Replica {
     }
 }
 
-/// The present configuration once more, in place of the joint one that begins a change of it. Every
-/// quorum of the joint one holds a quorum of the present one, so only one of this and what would
-/// complete the change can be chosen, and nothing that was chosen meanwhile is lost.
+/// The present configuration again, in place of the joint one that begins a change of it. Every
+/// quorum of the joint one contains a quorum of the present one, so only one of this configuration
+/// and the one that would complete the change can be chosen, and nothing that was chosen in the
+/// meantime is lost.
 fn backed_out(present: &Configuration, held: &Configuration) -> Option<Configuration> {
     let begins = present.joint.is_none()
         && held.joint.is_some()
@@ -212,7 +215,7 @@ fn backed_out(present: &Configuration, held: &Configuration) -> Option<Configura
     Some(next)
 }
 
-/// Whoever began the change may know of other addresses than this node.
+/// The node that began the change may know other addresses than this node.
 fn are_the_same(some: &[Member], others: &[Member]) -> bool {
     let who = |members: &[Member]| -> Vec<_> {
         let ids = members.iter().map(|m| (m.node, m.incarnation));
@@ -254,7 +257,7 @@ mod tests {
         assert_eq!((next.epoch, next.joint.clone()), (6, None));
         assert_eq!(next.members, present.members);
         assert_eq!((ids(&next.away), next.ids), (vec![5, 4], 5));
-        // Begun by a node that was told of new addresses.
+        // Begun by a node that was given new addresses.
         let mut readdressed = held.clone();
         readdressed.members[0].address = "elsewhere:1".into();
         assert_eq!(backed_out(&present, &readdressed), Some(next));

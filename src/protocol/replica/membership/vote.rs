@@ -1,6 +1,6 @@
-//! Which members can vote now, and what keeps the others from it: the one answer for an operator's
-//! changes, for those that nodes make by themselves, for `no quorum` (X5) and for a force. Owns in which
-//! epoch each node was heard last.
+//! Which members can vote now, and what keeps the others from it: the one answer for operators'
+//! changes, for automatic changes, for `no quorum` (X5) and for a force. This module also owns in
+//! which epoch each node was last received from.
 
 use std::collections::BTreeMap;
 
@@ -12,36 +12,37 @@ use crate::protocol::types::message::{
 use crate::protocol::types::quorum::NodeSet;
 use crate::protocol::types::rules::rule;
 
-/// Why a member can't vote.
+/// Why a member cannot vote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Obstacle {
     NotHeard,
-    /// It is there as somebody else: it does not hold what it once was told.
+    /// It is reachable in another incarnation, so it does not hold what it once received.
     WithoutState,
-    /// It is heard, and answers nothing that waits for its disk.
+    /// It is reachable, but answers nothing that waits for its disk.
     DiskHangs,
 }
 
-/// What can be done about a disk that hangs.
+/// What an operator can do about a hung disk.
 pub const HANGS_REMEDY: &str =
     "mend it, or stop that node and start it with an empty directory on another disk";
 
-/// In which epoch each node was heard last, and when. Two lineages may have given the same id to two nodes.
+/// In which epoch each node was last received from, and when. Two lineages may have given the same
+/// id to two nodes.
 pub type Epochs = BTreeMap<(NodeId, Incarnation), (Epoch, u64)>;
 
-/// Nodes that are told apart: those of a few lineages.
+/// How many nodes are told apart: those of a few lineages.
 const HEARD_MAX: usize = 64;
 
-/// Who can vote, of the voters of a configuration.
+/// Which of the voters of a configuration can vote.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Voting {
     pub nodes: NodeSet,
-    /// They would, if their disks did not hang.
+    /// Those that could, if their disks were not hung.
     pub hung: NodeSet,
 }
 
 impl Voting {
-    /// Those of the members that can't vote, and why, for people.
+    /// The members that cannot vote, and why, in words for the operator.
     pub fn missing_in_words(&self, members: &[Member]) -> String {
         let missing = members.iter().filter(|m| !self.nodes.contains(m.node));
         let (hung, silent): (Vec<&Member>, _) = missing.partition(|m| self.hung.contains(m.node));
@@ -69,7 +70,8 @@ pub fn hung_in_words(members: &[&Member]) -> String {
 }
 
 impl Replica {
-    /// Of this node itself it does not ask whether the others had a chance to object (E1_asked).
+    /// For this node itself, it does not check whether the others had a chance to report a rollback
+    /// (E1_asked).
     pub(in crate::protocol::replica) fn obstacle(&self, member: &Member) -> Option<Obstacle> {
         let node = member.node;
         let is_same = match node == self.identity.node {
@@ -88,7 +90,7 @@ impl Replica {
         self.obstacle(member).is_none()
     }
 
-    /// Of the present configuration.
+    /// Which of the voters of the present configuration can vote.
     pub(in crate::protocol::replica) fn voting(&self) -> Voting {
         let mut voting = Voting::default();
         for member in self.identity.configuration.iter().flat_map(|c| c.voters()) {
@@ -104,7 +106,7 @@ impl Replica {
         voting
     }
 
-    /// Of a heartbeat, which comes straight from its node.
+    /// Records the epoch of a heartbeat, which comes directly from its node.
     pub(in crate::protocol::replica) fn note_epoch(&mut self, now: Now, envelope: &Envelope) {
         if matches!(envelope.message, Message::Heartbeat(_)) && envelope.origin != 0 {
             let kept_us = self.timings.row_stale_ms * 1_000;
@@ -118,8 +120,9 @@ impl Replica {
         }
     }
 
-    /// A force goes from the configuration that this node has installed. Why it may not: a node that is
-    /// heard has left that one, or one of those that are to go on has not installed it yet.
+    /// A force starts from the configuration that this node has installed. Returns why it may not:
+    /// a reachable node has left that configuration, or one of the nodes that are to continue has
+    /// not installed it yet.
     pub(in crate::protocol::replica) fn is_behind(
         &self,
         now: Now,
@@ -150,8 +153,8 @@ impl Replica {
         })
     }
 
-    /// Of a configuration that follows this node's, or that this node knows nothing of. What a force is to
-    /// supersede is known.
+    /// Whether the epoch is of a configuration that follows this node's, or of one that this node
+    /// knows nothing of. The configurations that a force is to supersede are known.
     fn is_later(&self, own: &Configuration, epoch: Epoch) -> bool {
         let is_before = epoch < own.epoch && own.comes_of(epoch);
         let is_known = |other: &Configuration| lineage_of(epoch) == other.lineage();

@@ -1,5 +1,5 @@
-//! What an operator asks of the configuration: checked, in plain words, against the present one, and
-//! made into what is wanted of the next. Making the change is `change`'s.
+//! What an operator asks of the configuration: checked against the present one, answered in plain
+//! words, and turned into the desired configuration. `change` makes the change.
 
 use rand::RngExt;
 use wire::{Change, ChangeOutcome, ChangeRequest};
@@ -17,20 +17,22 @@ use crate::protocol::types::message::{
 use crate::protocol::types::quorum::is_quorum;
 use crate::protocol::types::rules::rule;
 
-/// Until there are keys a source on the node's own machine is what tells an operator. Nobody else can use
-/// such a source: the system drops it when it comes from the network, or the session's token, without
-/// which nothing is done, is sent to that machine and not to the forger (`runtime::socket`).
+/// Until there are keys, a source on the node's own machine is what identifies an operator. Nobody
+/// else can use such a source: the system drops it when it comes from the network, or the session's
+/// token, without which nothing is done, is sent to that machine and not to the forger
+/// (`runtime::socket`).
 const ADMIN_ELSEWHERE: &str = "this node takes changes of the membership only from its own machine: run \
      the command there, with this node's address for --nodes, or start the nodes with --insecure-admin";
 
-/// Answers that wait for the disk: operators ask seldom.
+/// Answers that wait for the disk. The bound is low because operators seldom ask.
 const HELD_REPLIES_MAX: usize = 64;
 
-/// What a request comes to; nodes are those that it gave, or found with, an id.
+/// What a request amounts to. The nodes are those to which it gave an id, or for which it found
+/// one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Plan {
     Done(NodeId),
-    /// The node is admitted by itself, once it is there and has caught up.
+    /// The node is admitted automatically, once it is reachable and has caught up.
     Waits(NodeId),
     Change(DesiredConfiguration, NodeId),
 }
@@ -42,7 +44,7 @@ impl Replica {
         from: Endpoint,
         request: ChangeRequest,
     ) {
-        // A node that stops leaves it to others.
+        // A node that is stopping leaves requests to others.
         if self.stopping {
             return;
         }
@@ -75,7 +77,7 @@ impl Replica {
         }
     }
 
-    /// R2: a force that a crash may take back is not told of.
+    /// R2: a force that a crash may undo is not reported.
     fn reply_once_durable(&mut self, to: Endpoint, reply: ClientReply) {
         if self.keys.outbox.is_durable(self.durable.installed_in) {
             self.reply(to, reply);
@@ -87,7 +89,7 @@ impl Replica {
         }
     }
 
-    /// Whenever a group is durable.
+    /// Runs whenever a group is durable.
     pub(in crate::protocol::replica) fn release_replies(&mut self) {
         let outbox = &self.keys.outbox;
         let is_durable =
@@ -109,7 +111,7 @@ impl Replica {
         let voting = self.voting();
         let epoch = configuration.epoch;
         if let Some(joint) = &configuration.joint {
-            // What is to come may be what is asked for.
+            // The change in progress may be the one that is requested.
             let to_come = Configuration {
                 members: joint.clone(),
                 joint: None,
@@ -138,9 +140,9 @@ impl Replica {
         }
     }
 
-    /// A quorum is lost for good: the nodes named go on without the others. What only others hold is
-    /// lost; what any of the named holds is not, because until the forced configuration is complete
-    /// all of them are its quorum.
+    /// A quorum is lost permanently: the named nodes continue without the others. What only the
+    /// others hold is lost; what any of the named nodes holds is not, because all of them are the
+    /// quorum until the forced configuration is complete.
     fn force(
         &mut self,
         now: Now,
@@ -152,7 +154,7 @@ impl Replica {
             "there is no configuration yet, so nothing to force: start the nodes with empty data \
              directories, the first with --bootstrap",
         )?;
-        // Asked for again.
+        // The request is a repetition.
         let done = configuration.forces.last().filter(|f| f.from == epoch);
         if let Some(done) = done.filter(|_| configuration.names_exactly(nodes)) {
             let epoch = configuration::first_epoch(done.lineage);
@@ -182,8 +184,9 @@ impl Replica {
         Ok(ChangeOutcome::Started { epoch, node: 0 })
     }
 
-    /// Members that hold what was written: of a joint configuration those of the old one, while one of
-    /// them is heard, since others may hold nothing yet. Some may have disks that hang.
+    /// Members that hold what was written: of a joint configuration the old members, while one of
+    /// them is reachable, since the new ones may hold nothing yet. Some of them may have hung
+    /// disks.
     fn holders(&self, configuration: &Configuration) -> Vec<Member> {
         let is_there = |m: &&Member| matches!(self.obstacle(m), None | Some(Obstacle::DiskHangs));
         let old = configuration.members.iter();
@@ -194,8 +197,8 @@ impl Replica {
         configuration.voters().filter(is_there).cloned().collect()
     }
 
-    /// The nodes named, in their order in the configuration, if all of them are among those that hold
-    /// something.
+    /// The named nodes, in their order in the configuration, if all of them are among those that
+    /// hold something.
     fn named(
         &self,
         nodes: &[NodeId],
@@ -250,7 +253,7 @@ impl Replica {
         let mut away: Vec<Member> = configuration.nodes().filter(left).cloned().collect();
         let beyond = away.split_off(away.len().min(NODES_AWAY_MAX));
         let mut left_out: Vec<String> = beyond.into_iter().map(|m| m.address).collect();
-        // Above what the named nodes were told of as they went on.
+        // The base is above everything that the named nodes may have received as they continued.
         let last = wire::clock::to_ms(self.clock.tick(now)) + FORCED_BASE_MS;
         let base = wire::clock::from_ms(last);
         if base > FOLLOWED_LAST {
@@ -280,7 +283,8 @@ impl Replica {
         Ok(forced)
     }
 
-    /// Nodes that the next configuration names no more are told so when they are heard of again.
+    /// Records the addresses of nodes that the next configuration names no more, so that they are
+    /// sent it when they are received from again.
     pub(in crate::protocol::replica) fn note_former(&mut self, next: &Configuration) {
         for member in self.identity.configuration.iter().flat_map(|c| c.nodes()) {
             self.durable
@@ -297,7 +301,7 @@ impl Replica {
         }
     }
 
-    /// The incarnation in which a node that has no vote is there, 0 if that is not known.
+    /// The incarnation in which a node without a vote is reachable, 0 if that is unknown.
     pub(in crate::protocol::replica) fn incarnation_heard(&self, node: NodeId) -> Incarnation {
         match node == self.identity.node {
             true => self.identity.incarnation,
@@ -316,7 +320,8 @@ fn unknown(configuration: &Configuration, node: NodeId) -> String {
     format!("there is no node {node}; there are {}", ids.join(", "))
 }
 
-/// What a request comes to in a configuration that is not joint, of whose members those can vote.
+/// What a request amounts to in a configuration that is not joint; `voting` are the members of it
+/// that can vote.
 fn plan(configuration: &Configuration, voting: &Voting, change: &Change) -> Result<Plan, String> {
     let plan = match change {
         Change::Add { address } => add(configuration, address)?,
@@ -366,8 +371,8 @@ fn remove(configuration: &Configuration, node: NodeId) -> Result<Plan, String> {
     Ok(Plan::Change(wanted, node))
 }
 
-/// A member that can vote stays until the new node was admitted, so that there are never fewer; one
-/// that can't goes at once, so that it counts no longer.
+/// A member that can vote stays until the new node is admitted, so that there are never fewer
+/// members. One that cannot vote is removed at once, so that it no longer counts.
 fn replace(
     configuration: &Configuration,
     voting: &Voting,
@@ -377,7 +382,7 @@ fn replace(
     let old = configuration.nodes().find(|m| m.node == node);
     let new = configuration.nodes().find(|m| m.address == address);
     let Some(old) = old else {
-        // It was taken out before; what is left to do is the other half.
+        // It was removed before; only the other half of the request is left to do.
         return match node <= configuration.ids {
             true => add(configuration, address),
             false => Err(unknown(configuration, node)),
@@ -403,7 +408,7 @@ fn replace(
         }
         None => {
             if configuration.nodes().count() >= MEMBERS_MAX {
-                // One after the other, so that there are never more.
+                // One is removed before the other is added, so that there are never more.
                 take_out(&mut wanted, node)?;
                 return Ok(Plan::Change(wanted, 0));
             }
@@ -463,7 +468,7 @@ fn take_out(wanted: &mut DesiredConfiguration, node: NodeId) -> Result<(), Strin
     }
 }
 
-/// The node at that address gets an id; it becomes a member by itself when it has caught up.
+/// Gives the node at that address an id. It becomes a member automatically once it has caught up.
 fn admit(wanted: &mut DesiredConfiguration, address: &str) -> Result<NodeId, String> {
     check_address(address)?;
     let node = wanted.ids.checked_add(1).ok_or(
@@ -478,7 +483,7 @@ fn admit(wanted: &mut DesiredConfiguration, address: &str) -> Result<NodeId, Str
     Ok(node)
 }
 
-/// The command line checks an address in full; what is told to all nodes has the form at least.
+/// The command line checks an address in full. What is sent to all nodes has at least this form.
 fn check_address(address: &str) -> Result<(), String> {
     let port = address
         .rsplit_once(':')

@@ -24,7 +24,7 @@ fn ids(members: &[Member]) -> Vec<NodeId> {
     members.iter().map(|m| m.node).collect()
 }
 
-/// The ids of members and of the others that are wanted.
+/// The ids of the desired members and of the desired non-members.
 fn wanted(plan: Result<Plan, String>) -> (Vec<NodeId>, Vec<NodeId>) {
     match plan {
         Ok(Plan::Change(wanted, _)) => (ids(&wanted.members), ids(&wanted.away)),
@@ -39,7 +39,7 @@ fn set(nodes: &[NodeId]) -> Voting {
     }
 }
 
-/// Those that can vote, and those that are heard and whose disks hang.
+/// The nodes that can vote, and those that are reachable but have hung disks.
 fn set_with_hung(nodes: &[NodeId], hung: &[NodeId]) -> Voting {
     Voting {
         hung: hung.iter().copied().collect(),
@@ -81,7 +81,7 @@ fn a_new_node_gets_an_id_that_was_never_given_out() {
     assert_eq!(ids(&wanted.away), [5, 8]);
     let new = wanted.away.last().unwrap();
     assert_eq!((new.incarnation, new.address.as_str()), (0, "new:1"));
-    // Asked again, it is so, or on its way.
+    // A repeated request finds the node added, or waiting to be admitted.
     assert_eq!(add_to(&c, "h2:7000"), Ok(Plan::Done(2)));
     assert_eq!(add_to(&c, "h5:7000"), Ok(Plan::Waits(5)));
 }
@@ -122,7 +122,7 @@ fn what_would_leave_no_quorum_is_refused() {
     let c = configuration(&[1, 2, 3], &[]);
     let change = Change::Remove { node: 1 };
     assert_refused(plan(&c, &set(&[1, 3]), &change), "not heard: h2:7000");
-    // The next in order is the master of two.
+    // The next in order is the master of the two.
     assert_eq!(wanted(plan(&c, &set(&[1, 2]), &change)).0, [2, 3]);
 }
 
@@ -155,7 +155,7 @@ fn a_member_that_is_gone_is_replaced_at_once() {
         (vec![1, 2, 3], vec![6]),
         "one without a vote too"
     );
-    // It went while the new one was learning.
+    // It went while the new node was catching up.
     let mut learning = configuration(&[1, 2, 3], &[]);
     let mut new = member(4);
     new.address = "new:1".to_owned();

@@ -1,9 +1,10 @@
-//! How far the nodes' wall clocks are from the median of the members', for people to read. Nothing is
-//! decided by it: what counts for ballots is in `clocks` and `belief`.
+//! How far the nodes' wall clocks are from the median of the members', for people to read. Nothing
+//! is decided by it: what counts for ballots is in `clocks` and `clock/bound.rs`.
 //!
-//! A heartbeat tells the clock of when it left, so it shows a clock too far behind by the time that it
-//! took: half a round trip is added, and of several heartbeats the one that was fastest counts. What is
-//! left of the error is at most half of the round trip, for each of the two clocks that are compared.
+//! A heartbeat carries the clock of when it left, so the clock seems to be behind by the time that
+//! the heartbeat was in transit. Half a round trip is added for that, and of several heartbeats the
+//! fastest one counts. The remaining error is at most half of the round trip, for each of the two
+//! clocks that are compared.
 
 use std::collections::BTreeMap;
 
@@ -20,11 +21,11 @@ const REPORT_WAITS: Waits = Waits {
     min_us: REPORT_WAIT_MS * 1_000,
     max_us: REPORT_WAIT_MAX_MS * 1_000,
 };
-/// The fastest heartbeat of the present window and of the one before counts. A clock that was put back
-/// is known when both are over; a link that becomes slow is known to be by then.
+/// The fastest heartbeat of the present window and of the one before counts. A clock that was set
+/// back is known to be once both windows are over; so is a link that became slow.
 const WINDOW_US: u64 = 8_000_000;
 
-/// The fastest heartbeats of one node: the wall clock in them less this node's monotonic clock.
+/// The fastest heartbeats of one node: the wall clock in them minus this node's monotonic clock.
 #[derive(Debug, Clone, Copy)]
 struct Fastest {
     since_us: u64,
@@ -53,7 +54,7 @@ impl Fastest {
         };
     }
 
-    /// `None` if it is long since anything was heard.
+    /// `None` if the last heartbeat was received too long ago.
     fn at(&self, now_us: u64) -> Option<i64> {
         let is_fresh = now_us < self.since_us + 2 * WINDOW_US;
         is_fresh.then(|| self.before_ms.unwrap_or(i64::MIN).max(self.offset_ms))
@@ -63,12 +64,13 @@ impl Fastest {
 #[derive(Debug, Default)]
 pub struct Offsets {
     heard: BTreeMap<NodeId, Fastest>,
-    /// Clocks that are off, or were: when the log says so again, and whether it has said it last.
+    /// Clocks that are off, or were: when the log reports it again, and whether its last report
+    /// said so.
     reported: BTreeMap<NodeId, (Backoff, bool)>,
 }
 
 impl Offsets {
-    /// A node told its wall clock itself.
+    /// A node reported its own wall clock.
     pub fn hear(&mut self, node: NodeId, wall_ms: u64, now: Now) {
         let offset_ms = less_mono(wall_ms, now);
         let new = Fastest::new(offset_ms, now.mono_us);
@@ -80,7 +82,7 @@ impl Offsets {
         self.heard.get(&node)?.at(now.mono_us)
     }
 
-    /// Whether the log is to say something of a clock, and whether that it is off.
+    /// Whether the log must report a clock now, and whether it reports the clock as off.
     fn report(&mut self, clock: &ClockStatus, now: Now) -> Option<bool> {
         if clock.is_off() {
             let (backoff, is_told) = self.reported.entry(clock.node).or_default();
@@ -88,7 +90,7 @@ impl Offsets {
             *is_told |= is_due;
             return is_due.then_some(true);
         }
-        // A clock at the bound is not told as right and wrong by turns.
+        // A clock that is close to the bound is not reported as right and wrong in alternation.
         let (_, is_told) = self.reported.get_mut(&clock.node)?;
         let is_right = 2 * clock.offset_ms.unsigned_abs() < clock.bound_ms();
         (is_right && std::mem::take(is_told)).then_some(false)
@@ -100,7 +102,7 @@ fn less_mono(wall_ms: u64, now: Now) -> i64 {
 }
 
 impl Replica {
-    /// The offset of each node's clock that is known; none unless those of a quorum are.
+    /// The offset of each node's clock that is known; none unless those of a quorum are known.
     pub(super) fn clock_offsets(&self, now: Now) -> Vec<ClockStatus> {
         let Some(configuration) = self.identity.configuration.as_deref() else {
             return Vec::new();

@@ -1,5 +1,5 @@
-//! What this node makes of the others' clocks (B2, B5): the median of their wall clocks, what a quorum
-//! tells of its hybrid clocks, and what is dropped because it is too far ahead.
+//! How this node uses the others' clocks (B2, B5): the median of their wall clocks, what a quorum
+//! reports of its hybrid clocks, and what is dropped because it is too far ahead.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use crate::protocol::types::quorum::NodeSet;
 use crate::protocol::types::record::SPACE_CONFIGURATION;
 use crate::protocol::types::rules::rule;
 
-/// The log says at most this often that a node is ahead.
+/// The log reports at most this often that a node is ahead.
 const SAID_US: u64 = 60_000_000;
 
 /// The base of a configuration that is proposed, or copied.
@@ -32,15 +32,16 @@ fn base(message: &Message) -> Reading {
     configuration.map_or(0, |c| c.base.reading())
 }
 
-/// What was heard of clocks in this life.
+/// What was received of clocks in this boot.
 #[derive(Debug, Default)]
 pub struct Clocks {
-    /// Each voter's wall clock less this node's monotonic clock, in milliseconds, as last told.
+    /// Each voter's wall clock minus this node's monotonic clock, in milliseconds, as last
+    /// reported.
     walls: BTreeMap<NodeId, (Incarnation, i64)>,
     told_clamped: bool,
-    /// Members whose own heartbeats tell a clock that is too far ahead.
+    /// Members whose own heartbeats carry a clock that is too far ahead.
     ahead: BTreeMap<NodeId, Ahead>,
-    /// When the log last said of a node that it is ahead.
+    /// When the log last reported of a node that it is ahead.
     said_us: BTreeMap<NodeId, u64>,
     pub ended: bool,
 }
@@ -57,7 +58,7 @@ struct Ahead {
 struct ToldClocks {
     node: NodeId,
     incarnation: Incarnation,
-    /// Its wall clock less this node's monotonic clock.
+    /// Its wall clock minus this node's monotonic clock.
     wall_offset_ms: i64,
     /// Its hybrid clock.
     reading: Reading,
@@ -74,12 +75,12 @@ impl ToldClocks {
     }
 }
 
-/// A wall clock less this node's monotonic clock.
+/// A wall clock minus this node's monotonic clock.
 fn wall_offset_ms(wall_ms: u64, now: Now) -> i64 {
     wall_ms.min(clock::to_ms(READING_MAX)) as i64 - (now.mono_us / 1_000) as i64
 }
 
-/// This node's clock over time, and the others' beside it.
+/// This node's clock over time, and the other nodes' clocks.
 #[derive(Debug, Default)]
 pub(super) struct ClockWatch {
     pub(super) history: ClockHistory,
@@ -88,8 +89,9 @@ pub(super) struct ClockWatch {
 }
 
 impl Replica {
-    /// B2: the median counts only if the clocks of a quorum are fresh; of voters that are not heard at
-    /// the moment it takes what they told before. Without a quorum the last one goes on.
+    /// B2: the median counts only if the clocks of a quorum are fresh. For voters that are
+    /// unreachable at the moment it uses what they reported before. Without a quorum the last
+    /// median is extrapolated.
     pub(super) fn look_at_clocks(&mut self, now: Now) {
         let Some(configuration) = self.identity.configuration.clone() else {
             return;
@@ -111,7 +113,7 @@ impl Replica {
         self.look_at_readings(&configuration, &counted);
     }
 
-    /// What the voters told of their clocks themselves.
+    /// What the voters reported of their clocks directly.
     fn straight_clocks(&self, configuration: &Configuration, now: Now) -> Vec<ToldClocks> {
         let of = |member: &Member| {
             let clocks = match member.node == self.identity.node {
@@ -129,7 +131,7 @@ impl Replica {
         configuration.voters().filter_map(of).collect()
     }
 
-    /// What is known of the clocks of the other voters, by whomever it was told.
+    /// What is known of the clocks of the other voters, whichever node reported it.
     fn hearsay(&self, configuration: &Configuration, now: Now) -> Vec<ToldClocks> {
         let of = |member: &Member| {
             let clocks = self.view.links.clocks(member.node, member.incarnation, now);
@@ -141,7 +143,8 @@ impl Replica {
         others.filter_map(of).collect()
     }
 
-    /// B5: what others say of a voter counts only where too few are heard themselves.
+    /// B5: what other nodes report of a voter counts only if too few voters are received from
+    /// directly.
     fn hearsay_where_needed(
         &self,
         configuration: &Configuration,
@@ -175,8 +178,8 @@ impl Replica {
         };
         let mut walls: Vec<i64> = configuration.voters().filter_map(known).collect();
         walls.sort_unstable();
-        // Those that are not known count as behind all others: of a few clocks most may be bad, though
-        // of all only a few are.
+        // Voters whose clocks are unknown count as behind all others: of a few clocks most may be
+        // wrong, although of all clocks only a few are.
         let voters = match rule!(B2_most) {
             true => configuration.voters().count(),
             false => walls.len(),
@@ -191,7 +194,8 @@ impl Replica {
         }
     }
 
-    /// B5: the latest reading that a quorum is at, or beyond, counts: by what each told itself.
+    /// B5: the latest reading that a quorum is at, or beyond, counts, by what each of its members
+    /// reported itself.
     fn look_at_readings(&mut self, configuration: &Configuration, counted: &[ToldClocks]) {
         let hybrid = counted.iter().map(|told| (told.reading, told.node));
         let mut hybrid: Vec<(Reading, NodeId)> = hybrid.collect();
@@ -206,8 +210,8 @@ impl Replica {
         }
     }
 
-    /// B5: a member that is far ahead in all its heartbeats for a while is followed: what it promised, and
-    /// what only it holds, could else be overtaken by nobody.
+    /// B5: a member that is far ahead in all its heartbeats for a while is followed. Otherwise no
+    /// node could issue a ballot above what it promised, and above what only it holds.
     pub(super) fn look_for_member_ahead(&mut self, now: Now, row: &Row, is_believable: bool) {
         let configuration = self.identity.configuration.as_deref();
         let voter = configuration.and_then(|c| c.voter(row.node));
@@ -230,7 +234,8 @@ impl Replica {
         }
     }
 
-    /// B5: what carries a ballot, a birth or a clock that is too far ahead is dropped, as if lost.
+    /// B5: a message with a ballot, a birth or a clock that is too far ahead is dropped, as if
+    /// lost.
     pub(super) fn is_too_far_ahead(&mut self, now: Now, envelope: &Envelope) -> bool {
         let latest = envelope.message.latest().max(base(&envelope.message));
         let ahead = !self.clock.is_believable(latest);
@@ -242,7 +247,7 @@ impl Replica {
 
     pub(super) fn note_ahead(&mut self, now: Now, node: NodeId, reading: Reading) {
         self.counters.ahead += 1;
-        // Before it has heard a quorum's clocks a node can't tell whose is wrong.
+        // A node that has not received a quorum's clocks cannot tell whose clock is wrong.
         if self.clock.knows_no_walls() {
             return;
         }
@@ -273,8 +278,8 @@ impl Replica {
         self.sending.outputs.push_back(Output::Event(event));
     }
 
-    /// Whether a clock is at its end, or this node is one of another cluster than the operator thinks: then
-    /// it does nothing more but say so.
+    /// Whether a clock is at its end, or this node's cluster is not the one that the operator
+    /// named. If so, the node does nothing more than report it.
     pub(super) fn has_ended(&mut self) -> bool {
         if self.membership.is_restarted
             && let Some(held) = self.identity.configuration.clone()

@@ -1,4 +1,5 @@
-//! Messages of other nodes: who may say what (R1), the acceptor's answers, and sending.
+//! Message dispatch: which node may send what (R1), the acceptor's answers, and the exchange of
+//! configurations.
 
 use std::sync::Arc;
 
@@ -28,7 +29,7 @@ impl Replica {
             }
             Message::ConfigurationTold(told) => {
                 self.handle_configuration(now, &envelope, &told.configuration);
-                // Where links work one way only it comes round by others.
+                // Where links work in one direction only, it arrives through relays.
                 if cluster == self.cluster() && is_transit(self.identity.node, envelope.destination)
                 {
                     self.relay_message(now, envelope);
@@ -38,7 +39,7 @@ impl Replica {
             _ => {}
         }
         let Some(configuration) = self.identity.configuration.clone() else {
-            // Somebody has a configuration that this node does not: R1, newer.
+            // A node has a configuration that this node does not have: R1, newer.
             if envelope.epoch > 0 {
                 if let Some(bootstrap) = &mut self.identity.formation {
                     bootstrap.heard_cluster(now, cluster);
@@ -55,7 +56,7 @@ impl Replica {
             self.relay_message(now, envelope);
             return;
         }
-        // What this node says to itself takes no network.
+        // What this node sends to itself does not use the network.
         if envelope.origin == self.identity.node && self.identity.node != 0 {
             self.counters.stray += 1;
             return;
@@ -67,7 +68,8 @@ impl Replica {
             }
             return;
         }
-        // R1: an older epoch is told the configuration, a newer one is asked for it.
+        // R1: a sender of an older epoch is sent the configuration, one of a newer epoch is asked
+        // for it.
         let this_epoch = envelope.epoch == configuration.epoch;
         if envelope.epoch < configuration.epoch {
             self.tell_configuration(now, &envelope);
@@ -75,7 +77,7 @@ impl Replica {
             self.note_newer(now);
             self.ask_configuration(now, &envelope);
         }
-        // E8: in another lineage an id may be that of another node.
+        // E8: in another lineage an id may belong to another node.
         let is_of_lineage =
             configuration::lineage_of(envelope.epoch) == configuration.lineage() || !rule!(E8_ids);
         let is_named = configuration.nodes().any(|m| m.node == envelope.origin);
@@ -91,17 +93,17 @@ impl Replica {
             return;
         }
         match envelope.message {
-            // These carry no state of registers, so they pass between epochs, and a node without a
-            // vote has links, and forwards, too.
+            // These carry no state of registers, so they pass between epochs. A node without a vote
+            // has links, and forwards operations, too.
             Message::Heartbeat(heartbeat) if via == origin => {
                 self.handle_heartbeat(now, origin, heartbeat);
             }
             Message::Probe(_) => self.view.links.probed(via, now),
-            // What a node has heard it knows whether it has a vote or not.
+            // A node knows what it received before, whether it has a vote or not.
             Message::RolledBack(told) => self.handle_rolled_back(now, &told),
             Message::Forward(forward) => self.handle_forward(now, origin, via, forward),
             Message::ForwardAnswer(answer) => self.handle_forward_answer(now, answer),
-            // E4 stands and falls with it: a request to be admitted is of its own epoch.
+            // E4 depends on this: a request for admission belongs to its own epoch.
             Message::AdmissionAsked(_) if !rule!(E4) => {
                 self.handle_learner_question(now, envelope);
             }
@@ -115,7 +117,7 @@ impl Replica {
         }
     }
 
-    /// Of any node that the configuration names, whether it has a vote or not.
+    /// From any node that the configuration names, whether it has a vote or not.
     fn handle_learner_question(&mut self, now: Now, envelope: Envelope) {
         if !self.takes_part() {
             self.counters.stray += 1;
@@ -134,9 +136,9 @@ impl Replica {
         }
     }
 
-    /// Of a member by its present incarnation, or of this node itself.
+    /// From a member in its present incarnation, or from this node itself.
     pub(super) fn handle_member_message(&mut self, now: Now, envelope: Envelope) {
-        // R1: it may have waited, here or for the disk, while the epoch changed.
+        // R1: the message may have waited, here or for the disk, while the epoch changed.
         let epoch = self.identity.configuration.as_ref().map_or(0, |c| c.epoch);
         if envelope.epoch != epoch && rule!(R1) || self.is_split() {
             self.counters.stray += 1;
@@ -157,7 +159,7 @@ impl Replica {
         }
     }
 
-    /// What was asked for bucket by bucket, by whoever asked.
+    /// The answers to requests about buckets, whatever the request was for.
     fn handle_told(&mut self, now: Now, envelope: Envelope) {
         if let Message::DigestsTold(told) = &envelope.message
             && told.sums.buckets() != Some(self.keys.digests.spread().buckets())
@@ -183,7 +185,8 @@ impl Replica {
             return;
         };
         let key = question.key();
-        // What it answers waits for the disk, and would pile up in memory for as long as that hangs.
+        // Its answer waits for the disk, so answers would accumulate in memory while the disk is
+        // hung.
         let waits = !matches!(question, Question::Read(_));
         if waits && self.identity.votes && !self.runs_rounds_of(key) {
             self.counters.overflow += 1;
@@ -203,7 +206,7 @@ impl Replica {
             Fetched::Overflow(waiting) => match *waiting {
                 Waiting::Peer(_) => self.counters.overflow += 1,
                 Waiting::Operation(pending) => self.answer_busy(pending),
-                // Looked at again when it is overdue.
+                // Checked again when it is overdue.
                 Waiting::Copy(_) | Waiting::Mend | Waiting::Look | Waiting::KeyWork(..) => {}
             },
         }
@@ -211,7 +214,8 @@ impl Replica {
 
     /// A member's answer to a round of this node.
     fn handle_answer(&mut self, now: Now, envelope: Envelope) {
-        // A round that is over has no key any more: its late answers tell only who has missed nothing.
+        // A round that is over has no key any more: its late answers only show which members missed
+        // nothing.
         if let Some(key) = self.keys.rounds.get(&envelope.round).cloned() {
             let Envelope {
                 origin,
@@ -229,7 +233,7 @@ impl Replica {
         }
     }
 
-    /// The acceptor's part. `loaded` is the question's key.
+    /// The acceptor's part. `loaded` is the key of the request.
     fn handle_question(
         &mut self,
         now: Now,
@@ -247,7 +251,8 @@ impl Replica {
         if verdict == Verdict::Contradicted {
             let coordinator = resident.coordinator.as_ref();
             let writes = coordinator.is_some_and(|c| c.writes_in(round));
-            // What others say may be of its ballots as well, before it has issued them.
+            // Messages of other nodes may carry a ballot of this node before this node has issued
+            // it.
             let is_own = resident.own == ballot;
             let key = loaded.key();
             assert!(
@@ -258,7 +263,8 @@ impl Replica {
             return;
         }
         let is_accepted = question.accepts() && verdict == Verdict::Granted;
-        // B1: the clock is above all that is promised or accepted, this node's own next(b) too.
+        // B1: the clock is above all that is promised or accepted, and above this node's own
+        // next(b).
         if origin != self.identity.node || rule!(B1_next) {
             self.clock.observe(ballot.reading());
             if is_accepted {
@@ -268,7 +274,7 @@ impl Replica {
         if is_accepted && origin == self.identity.node {
             resident.own = ballot;
         }
-        // R2: the answer tells of the key's state as its last group has it, and of an epoch.
+        // R2: the answer shows the key's state as of its last group, and an epoch.
         let mut group = resident.group.max(self.durable.installed_in);
         if is_under_floor(terms.vote(&resident.state, rule!(E5_floor))) {
             group = group.max(self.durable.floored_in);
@@ -303,7 +309,7 @@ impl Replica {
         }
     }
 
-    /// However lately one was told or asked for.
+    /// Sends it no matter how recently a configuration was sent or requested.
     fn send_configuration(&mut self, asked: &Envelope) {
         let Some(configuration) = self.identity.configuration.as_deref().cloned() else {
             return;
@@ -314,7 +320,7 @@ impl Replica {
                 let listed = self.options.list.get(usize::from(survey.index));
                 listed.map(String::as_str)
             }
-            // Who was taken out learns of it, too.
+            // A node that was removed learns of it, too.
             _ => self.address_of(asked.origin).or_else(|| {
                 self.durable
                     .meta
@@ -323,7 +329,7 @@ impl Replica {
                     .map(String::as_str)
             }),
         };
-        // What nobody named may be anybody's address.
+        // An address that the cluster does not know may be anybody's.
         let is_known = |address: &&str| {
             let named = configuration.nodes().any(|m| m.address == *address);
             let listed = self.options.list.iter().any(|listed| listed == address);
@@ -342,7 +348,7 @@ impl Replica {
         self.tell_at(asked.origin, &to);
     }
 
-    /// What the node's own state says leaves only once it is durable.
+    /// What depends on the node's own state leaves only once that is durable.
     pub(super) fn tell_at(&mut self, node: NodeId, address: &str) {
         let Some(configuration) = self.identity.configuration.as_deref().cloned() else {
             return;
@@ -362,7 +368,7 @@ impl Replica {
         if !self.may_exchange(now, envelope.origin) {
             return;
         }
-        // Without a configuration ids mean nothing: any listed node may know.
+        // Without a configuration ids mean nothing: any listed node may know it.
         let known = self.address_of(envelope.origin).map(Arc::from);
         let to = known.map_or_else(|| self.any_listed(), Destination::Address);
         let epoch = self.identity.configuration.as_ref().map_or(0, |c| c.epoch);
@@ -380,8 +386,8 @@ impl Replica {
             .push_back(Output::Send { to, envelope });
     }
 
-    /// Also by the way that others know, where the straight one does not work. Ids may mean something
-    /// else to the receiver; its address does not.
+    /// Also sends through relays if the direct link does not work. Ids may mean something else to
+    /// the receiver; its address does not.
     fn send_round_about(&mut self, envelope: &Envelope, address: &str) {
         let node = envelope.destination;
         let is_straight = self.view.links.next_hop(node) == node;
@@ -390,7 +396,7 @@ impl Replica {
         }
     }
 
-    /// Many messages of another epoch may come at once; one exchange will do.
+    /// Many messages of another epoch may arrive at once; one exchange is enough.
     fn may_exchange(&mut self, now: Now, node: NodeId) -> bool {
         let last_us = self.view.exchanged_us.insert(node, now.mono_us);
         let may = last_us.is_none_or(|at_us| now.mono_us >= at_us + NEWS_INTERVAL_MS * 1_000);
@@ -402,7 +408,7 @@ impl Replica {
         may
     }
 
-    /// Some listed node, another each time.
+    /// A listed node, chosen at random for each message.
     fn any_listed(&mut self) -> Destination {
         let others = self.options.list.len() as u8 - 1;
         let place = self.random.random_range(0..others.max(1));
@@ -410,12 +416,13 @@ impl Replica {
     }
 }
 
-/// Whether the node's floor says something of a key: where it has accepted nothing.
+/// Whether the node's floor determines its answer for a key: where it has accepted nothing.
 fn is_under_floor(vote: Option<&AcceptorState>) -> bool {
     vote.is_none_or(|state| state.accepted == Ballot::ZERO)
 }
 
-/// R2: where a record is told, no floor is, so that it need not wait for the floor to be durable.
+/// R2: an answer with a record carries no floor, so that it need not wait for the floor to be
+/// durable.
 fn floor_told(vote: Option<&AcceptorState>, terms: AcceptorBounds) -> Ballot {
     match is_under_floor(vote) {
         true => terms.floor,
@@ -461,13 +468,13 @@ impl<'m> Question<'m> {
         }
     }
 
-    /// Whether it brings a record.
+    /// Whether it carries a record.
     fn accepts(self) -> bool {
         matches!(self, Question::Accept(_) | Question::Copy(_))
     }
 }
 
-/// What an acceptor does about a question, and says to it.
+/// What an acceptor does about a request, and its answer.
 fn answer(
     state: &mut Option<AcceptorState>,
     question: &Question<'_>,
@@ -537,7 +544,7 @@ mod tests {
     use super::*;
     use crate::protocol::types::record::Record;
 
-    /// E5: what an earlier life accepted is told to nobody who asks.
+    /// E5: what an earlier life accepted is reported to no node that asks.
     #[test]
     fn state_of_an_earlier_life_is_not_told() {
         let terms = AcceptorBounds {

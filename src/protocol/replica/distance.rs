@@ -1,29 +1,31 @@
-//! How far the other nodes are, by the round trips that heartbeats show, and the waits that follow. On
-//! links of a few milliseconds every wait is as its limit says: these are for links that are slower.
+//! How far the other nodes are, by the round trips that heartbeats measure, and the waits that
+//! follow from that. On links of a few milliseconds every wait is as its limit says; longer waits
+//! are for slower links.
 
 use crate::protocol::replica::Replica;
 use crate::protocol::types::message::NodeId;
 use crate::protocol::types::quorum::NodeSet;
 
-/// The least of some round trips is known. With jitter of half its mean one takes up to twice as long and
-/// a little more.
+/// The least of some round trips is known. With a jitter of half its mean, a round trip takes up to
+/// twice as long and a little more.
 const ROUND_TRIPS_ONE: u64 = 2;
-/// An answer that takes the other node a question of its own, or comes in a few datagrams.
+/// An answer for which the other node must send a request of its own, or that takes a few
+/// datagrams.
 const ROUND_TRIPS_ANSWER: u64 = 3;
 /// A forwarded operation: there and back, and a full round there.
 const ROUND_TRIPS_FORWARD: u64 = 4;
 
-/// In microseconds, the least that round trips take.
+/// The least time that round trips take, in microseconds.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Distances {
     /// Until the nearest quorum has answered.
     quorum_us: u64,
-    /// To the farthest voter that is joined to this node.
+    /// To the farthest reachable voter.
     farthest_us: u64,
 }
 
 impl Replica {
-    /// Whenever `near` was brought up to date.
+    /// Runs whenever `reachable` was brought up to date.
     pub(super) fn look_at_distances(&mut self) {
         let Some(configuration) = &self.identity.configuration else {
             return;
@@ -44,15 +46,15 @@ impl Replica {
         self.requests.pace.set_least_us(phase_us);
     }
 
-    /// How long an answer of another node is waited for: so long, or what it takes over slow links.
+    /// How long to wait for an answer of another node: `least_ms`, or longer where links are slow.
     pub(super) fn answer_wait_us(&self, least_ms: u64) -> u64 {
         let slow_us = ROUND_TRIPS_ANSWER * self.view.distances.farthest_us;
         slow_us.max(least_ms * 1_000)
     }
 
-    /// How long a forwarded operation takes at least before it may be taken to be lost; 0 on fast links.
+    /// The least time before a forwarded operation may be considered lost; 0 on fast links.
     pub(super) fn forward_least_us(&self, to: NodeId) -> u64 {
-        // Its rounds may take it as far as it is from here.
+        // Its rounds may have to go as far as that node is from here.
         let rtt_us = self
             .view
             .links

@@ -1,4 +1,4 @@
-//! What of this node's own state is on disk, or in which group it goes there.
+//! Which of this node's own state is on disk, and in which groups the rest goes there.
 
 use std::collections::VecDeque;
 
@@ -7,9 +7,9 @@ use crate::protocol::types::message::Meta;
 
 #[derive(Debug)]
 pub(super) struct DurableState {
-    /// Beside the keys. Its configuration is in `NodeIdentity`.
+    /// The state besides the keys. Its configuration is in `NodeIdentity`.
     pub(super) meta: Meta,
-    /// Ceilings on their way to the disk, by group.
+    /// Ceilings that are not durable yet, by group.
     pub(super) ceilings: VecDeque<(u64, u64)>,
     /// B1: the highest ceiling that is on disk.
     pub(super) durable_ceiling: u64,
@@ -19,9 +19,9 @@ pub(super) struct DurableState {
     pub(super) installed_in: u64,
     /// The group that carries the floor (P1).
     pub(super) floored_in: u64,
-    /// The group that carries the word given (E6).
+    /// The group that carries the commitment (E6).
     pub(super) bound_in: u64,
-    /// What waits for the disk.
+    /// The oldest group that waits for the disk.
     pub(super) oldest: Oldest,
 }
 

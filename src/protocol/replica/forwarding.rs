@@ -14,7 +14,7 @@ use crate::protocol::types::message::{Forward, ForwardAnswer, NodeId, Now};
 use crate::protocol::types::record::Key;
 use crate::protocol::types::timer::Timer;
 
-/// Operations that this node forwarded, or was forwarded.
+/// Operations that this node forwarded, or that were forwarded to it.
 #[derive(Debug, Default)]
 pub(super) struct Forwarding {
     /// X4: the attempts of other nodes that were seen.
@@ -62,7 +62,8 @@ impl Replica {
         self.dispatch(envelope, way);
     }
 
-    /// X4: a forwarded request runs under the forwarder's session, which is its boot and this one's.
+    /// X4: a forwarded request runs under the forwarder's session, which is the pair of its boot
+    /// and this node's.
     pub(super) fn handle_forward(&mut self, now: Now, from: NodeId, via: NodeId, forward: Forward) {
         let Forward {
             from_boot,
@@ -80,7 +81,8 @@ impl Replica {
             self.counters.repeated += 1;
             return;
         }
-        // X1: the forwarder had heard that reading of this node's clock, so it was sent after that.
+        // X1: the forwarder had received that reading of this node's clock, so it sent the
+        // operation after that.
         let told_us = self.watch.history.told_after_us(heard);
         let received_us = told_us.and_then(|at_us| at_us.checked_sub(waited_us));
         let pending = Pending {
@@ -116,15 +118,16 @@ impl Replica {
             Outcome::NoQuorum { .. } | Outcome::Busy | Outcome::Ahead { .. } | Outcome::Full { .. }
         );
         if refusal && pending.sent {
-            // X5: this node has sent it in an Accept itself, so it can't say so.
+            // X5: this node has sent the operation in an Accept itself, so it cannot report a
+            // refusal.
             self.drop_operation(pending, false);
         } else {
             self.answer(pending, answer.outcome);
         }
     }
 
-    /// Where round trips are long an operation is reclaimed late: two nodes that run the same one only hinder
-    /// each other.
+    /// Where round trips are long an operation is reclaimed late: two nodes that run the same
+    /// operation only compete with each other.
     fn answer_wait(&self, to: NodeId) -> AnswerWait {
         let usual_us = self.forwarding.forwards.usual_wait_us();
         let least_us = self.forward_least_us(to);
@@ -135,8 +138,8 @@ impl Replica {
         }
     }
 
-    /// What was forwarded and is not answered soon is sent again, also by another way; then it runs
-    /// here.
+    /// An operation that was forwarded and is not answered soon is sent again, also on an
+    /// alternative path. After that it runs locally.
     pub(super) fn look_at_forwards(&mut self, now: Now) {
         if !self.forwarding.forwards.takes_timer(now.mono_us) {
             return;
@@ -169,14 +172,16 @@ impl Replica {
         }
     }
 
-    /// It may be done there all the same, so from now on nobody may say that it was surely not (X5).
+    /// It may be done there nevertheless, so from now on no node may report that it was surely not
+    /// (X5).
     fn take_back(&mut self, now: Now, mut pending: Pending) {
         pending.sent = true;
         if self.runs_rounds() {
             let key = Key::user(&pending.operation.key);
             self.run_here(now, key, pending);
         } else {
-            // Without a vote, or a disk, there is nothing more to do; the client's retries go elsewhere.
+            // Without a vote or a working disk, there is nothing more to do; the client's retries
+            // go to other nodes.
             self.drop_operation(pending, false);
         }
     }
@@ -215,7 +220,7 @@ mod tests {
         }
     }
 
-    /// What the client is told if the node that an operation was forwarded to answers this.
+    /// The client's answer if the node that an operation was forwarded to answers with `outcome`.
     fn passed_on(outcome: Outcome, sent: bool) -> Option<Outcome> {
         let mut replica = replica();
         replica.begin_operation(&pending(sent).operation);
@@ -243,7 +248,8 @@ mod tests {
         })
     }
 
-    /// X5: what this node has sent in an Accept itself may be done, whatever another one says.
+    /// X5: an operation that this node has sent in an Accept itself may be done, whatever another
+    /// node reports.
     #[test]
     fn a_refusal_is_not_passed_on_after_an_accept() {
         let no_quorum = Outcome::NoQuorum {

@@ -1,5 +1,6 @@
-//! X6: where a node has no more room, what would grow is refused before anything of it is sent. What a quorum
-//! accepts is never refused: accepts, copies and catching up go on, in the margin that is left for them.
+//! X6: where a node is full, writes that grow are refused before anything of them is sent. What a
+//! quorum accepts is never refused: accepts, copies and catching up continue, in the margin that is
+//! left for them.
 
 use wire::{Action, Full, Operation, Outcome};
 
@@ -9,17 +10,17 @@ use crate::protocol::types::limits::OPERATION_OVERHEAD_SIZE;
 use crate::protocol::types::message::{Event, Now, Output};
 use crate::protocol::types::record::{Key, Record};
 
-/// X6: what there is no room of.
+/// X6: what is used up, memory or disk space.
 #[derive(Debug, Default)]
 pub(super) struct Fullness {
-    /// What this node has no room of.
+    /// What this node has used up.
     pub(super) full: Option<Full>,
-    /// What the cluster has none of.
+    /// What the cluster has used up.
     pub(super) cluster_full: Option<Full>,
 }
 
 impl Replica {
-    /// What this node itself has no room of.
+    /// Sets what this node itself has used up.
     pub(super) fn set_full(&mut self, now: Now, full: Option<Full>) {
         self.space.full = full;
         self.look_for_full();
@@ -28,8 +29,8 @@ impl Replica {
         }
     }
 
-    /// Every member holds all keys, so one that is full is enough. A learner is none of them, and who is not
-    /// joined takes nothing.
+    /// Every member holds all keys, so one full member is enough. A learner is no member, and an
+    /// unreachable member accepts nothing.
     pub(super) fn look_for_full(&mut self) {
         let own = self.space.full.filter(|_| self.identity.votes);
         let others = self.identity.configuration.iter().flat_map(|c| c.voters());
@@ -44,7 +45,7 @@ impl Replica {
         }
     }
 
-    /// What an operation is to be refused for. The key is resident.
+    /// What is used up, if an operation must be refused for it. The key is resident.
     pub(super) fn no_room_for(&mut self, key: &Key, pending: &Pending) -> Option<Full> {
         let full = self.space.cluster_full?;
         let operation = &pending.operation;
@@ -61,7 +62,7 @@ impl Replica {
     }
 
     pub(super) fn answer_full(&mut self, pending: Pending, full: Full) {
-        // X5: full, too, means that it was surely not done.
+        // X5: `full`, too, means that the operation was surely not done.
         if pending.sent {
             self.drop_operation(pending, false);
         } else {
@@ -69,19 +70,19 @@ impl Replica {
         }
     }
 
-    /// An operation is under way from now on.
+    /// An operation is in progress from now on.
     pub(super) fn begin_operation(&mut self, operation: &Operation) {
         self.requests.operations += 1;
         self.requests.operations_size += size_of(operation);
     }
 
-    /// An operation is under way no more.
+    /// An operation is no longer in progress.
     pub(super) fn end_operation(&mut self, operation: &Operation) {
         self.requests.operations -= 1;
         self.requests.operations_size -= size_of(operation);
     }
 
-    /// For people: who is full.
+    /// For people: which nodes are full.
     pub(super) fn full_warnings(&self) -> Vec<String> {
         let nodes = self.identity.configuration.iter().flat_map(|c| c.nodes());
         let nodes = nodes.filter(|m| self.view.links.is_joined(m.node));
@@ -121,20 +122,20 @@ pub fn remedy(full: Full) -> &'static str {
     }
 }
 
-/// What an operation under way takes in memory, about.
+/// About what an operation in progress takes in memory.
 pub fn size_of(operation: &Operation) -> usize {
     OPERATION_OVERHEAD_SIZE + operation.key.len() + operation.action.value_size()
 }
 
-/// Whether its outcome stands in the record's table, or its client has moved on.
+/// Whether its outcome is in the record's table, or its client has moved on.
 fn is_known(record: &Record, operation: &Operation) -> bool {
     let (client, sequence) = (operation.id.client, operation.id.sequence);
     let entry = record.applied.clients.iter().find(|c| c.client == client);
     entry.is_some_and(|c| sequence < c.mark || c.operations.iter().any(|o| o.sequence == sequence))
 }
 
-/// Whether it may leave more than there is, by the record that this node holds. A number that is there is
-/// counted as growing no more: it has twenty digits at most.
+/// Whether the value may become larger than it is, by the record that this node holds. Adding to an
+/// existing number does not count as growth: it has twenty digits at most.
 fn grows(record: Option<&Record>, action: &Action) -> bool {
     let present = record.and_then(|record| record.value.as_ref());
     let size = match action {

@@ -1,4 +1,5 @@
-//! What is done at the heartbeat's pace: links, the quorum (X5), notices of chosen ballots, and before the first configuration the survey (E6).
+//! What runs at every heartbeat: links, the quorum (X5), Chosen messages, and, before the first
+//! configuration, the formation query (E6).
 
 use rand::RngExt;
 use wire::{MemberAddress, MemberStatus, NodeStatus};
@@ -15,7 +16,7 @@ use crate::protocol::types::record::Key;
 use crate::protocol::types::rules::rule;
 use crate::protocol::types::timer::Timer;
 
-/// How often links are looked at without a heartbeat having come.
+/// How often links are checked when no heartbeat has arrived.
 const LOOK_US: u64 = 5_000;
 
 impl Replica {
@@ -68,9 +69,9 @@ impl Replica {
         self.tell_of_offsets(now);
     }
 
-    /// Brings `near`, `hears_quorum` and the median up to date. A quorum is found to be lost only at a
-    /// timer (`may_lose`), which comes after what had arrived before it: else a node that did not run
-    /// for a while would take its own absence for that of the others.
+    /// Updates `reachable`, `hears_quorum` and the median. A quorum is found to be lost only at a
+    /// timer (`may_lose`), which comes after what had arrived before it: otherwise a node that did
+    /// not run for a while would mistake its own absence for that of the others.
     pub(super) fn look_at_links(&mut self, now: Now, at_once: bool, may_lose: bool) {
         let looked = self
             .view
@@ -100,8 +101,8 @@ impl Replica {
             return;
         }
         let mut near: Vec<NodeId> = self.joined().collect();
-        // This node first, then the nearest, those that can't answer last; of equally near ones those
-        // behind it, so that not all nodes ask the same ones.
+        // This node first, then the nearest, those that cannot answer last. Among equally near ones
+        // those behind this node come first, so that not all nodes ask the same ones.
         let node = self.identity.node;
         let behind = near.iter().position(|n| *n >= node).unwrap_or(0);
         near.rotate_left(behind);
@@ -137,7 +138,7 @@ impl Replica {
         self.look_at_clocks(now);
     }
 
-    /// The voters that reach this node and are reached by it, in order of id.
+    /// The reachable voters, in order of id.
     fn joined(&self) -> impl Iterator<Item = NodeId> {
         let voters = self.identity.configuration.iter().flat_map(|c| c.voters());
         let joined = voters.filter(|m| {
@@ -152,7 +153,7 @@ impl Replica {
         joined.map(|m| m.node)
     }
 
-    /// Those that reach this node and are reached by it, and are no members in this incarnation.
+    /// The reachable nodes that are no members in their present incarnation.
     fn joined_without_vote(&self) -> impl Iterator<Item = NodeId> {
         let configuration = self.identity.configuration.as_deref();
         let nodes = configuration
@@ -166,7 +167,8 @@ impl Replica {
         learners.map(|(_, node)| node)
     }
 
-    /// Tells the other voters that `ballot` is chosen for `key`, with what goes there next.
+    /// Reports to the other voters that `ballot` is chosen for `key`, with the next message that
+    /// goes there.
     pub(super) fn spread_chosen(&mut self, key: &Key, ballot: Ballot) {
         let Some(configuration) = self.identity.configuration.clone() else {
             return;
@@ -215,7 +217,7 @@ impl Replica {
 
     pub(super) fn handle_survey(&mut self, now: Now, envelope: Envelope) {
         let Some(bootstrap) = &mut self.identity.formation else {
-            // This node has state: who asks learns the configuration.
+            // This node has state: the sender of the query learns the configuration.
             if matches!(envelope.message, Message::Survey(_)) {
                 self.tell_configuration(now, &envelope);
             }
@@ -226,7 +228,7 @@ impl Replica {
                 let bound = self.durable.meta.bound_to;
                 let answer = bootstrap.asked(&survey, &mut self.durable.meta);
                 if self.durable.meta.bound_to != bound {
-                    // The word leaves once it is on disk; until then the question is asked again.
+                    // The commitment leaves once it is on disk; until then the query is repeated.
                     self.durable.bound_in = self.keys.outbox.change_meta();
                 }
                 if let Some(answer) = answer
@@ -249,7 +251,8 @@ impl Replica {
         }
     }
 
-    /// E6: the first listed node has the words that it needs. What it tells waits for the disk.
+    /// E6: the first listed node has the commitments that it needs. What it sends waits for the
+    /// disk.
     fn form(&mut self, now: Now) {
         let cluster = self.random.random_range(1..=u64::MAX);
         let spread = Spread::new(self.random.random(), self.options.tuning.buckets);

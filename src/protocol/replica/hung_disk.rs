@@ -1,5 +1,6 @@
-//! A disk that hangs: its node sends heartbeats, and answers nothing that waits for the disk. Owns how
-//! long the oldest group has been on its way, and what is made of what other nodes tell of theirs.
+//! Hung disks: the node of a hung disk sends heartbeats, and answers nothing that waits for the
+//! disk. This module owns how long the oldest group has been in progress, and what follows from
+//! what other nodes report of theirs.
 
 use wire::DiskStatus;
 
@@ -8,10 +9,10 @@ use crate::protocol::replica::Replica;
 use crate::protocol::types::message::{Event, GroupNumber, NodeId, Now, Output};
 use crate::protocol::types::rules::rule;
 
-/// The oldest group that is on its way to the disk.
+/// The oldest group whose write is in progress.
 #[derive(Debug, Default)]
 pub struct Oldest {
-    /// With the first heartbeat that found it there.
+    /// The group, and the time of the first heartbeat that found its write in progress.
     group: Option<(GroupNumber, u64)>,
     unsynced_ms: u64,
     told: bool,
@@ -48,7 +49,7 @@ impl Replica {
         }
     }
 
-    /// Rounds that were under way would wait for the disk; others have one that works.
+    /// Rounds in progress would wait for the disk; other nodes have one that works.
     fn hand_over_rounds(&mut self, now: Now) {
         for key in self.timers.keys() {
             if !self.runs_rounds_of(&key) {
@@ -57,8 +58,8 @@ impl Replica {
         }
     }
 
-    /// Without a vote, or a disk that works, a node runs no rounds: what it would send waits for a ceiling
-    /// that is durable (B1).
+    /// Without a vote or a working disk a node runs no rounds: what it would send waits for a
+    /// ceiling that is durable (B1).
     pub(super) fn runs_rounds(&self) -> bool {
         self.identity.votes && !(self.hangs(self.identity.node) && rule!(X5_hung))
     }
@@ -77,7 +78,7 @@ impl Replica {
         }
     }
 
-    /// As rows tell it.
+    /// As rows report it.
     pub(super) fn unsynced_ms(&self) -> u32 {
         u32::try_from(self.durable.oldest.unsynced_ms).unwrap_or(u32::MAX)
     }
@@ -86,13 +87,14 @@ impl Replica {
         unsynced_ms >= self.timings.disk_hung_ms
     }
 
-    /// Whether this node's own disk hangs, so that it takes in nothing that would wait for it.
+    /// Whether this node's own disk is hung, so that it accepts nothing that would wait for the
+    /// disk.
     pub fn has_hung_disk(&self) -> bool {
         self.hangs(self.identity.node)
     }
 
-    /// Whether that node, by what it tells, does not get anything onto its disk: it may be heard, but
-    /// counts for no vote.
+    /// Whether that node, by what it reports, cannot write anything to its disk: it may be
+    /// reachable, but does not count as a vote.
     pub(super) fn hangs(&self, node: NodeId) -> bool {
         let unsynced_ms = match node == self.identity.node {
             true => self.durable.oldest.unsynced_ms,

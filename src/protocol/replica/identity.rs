@@ -1,4 +1,4 @@
-//! Who this node is: its incarnation, and what the configuration makes of it.
+//! The identity of this node: its incarnation, and its place in the configuration.
 
 use std::sync::Arc;
 
@@ -13,11 +13,11 @@ pub(super) struct NodeIdentity {
     pub(super) node: NodeId,
     /// E1: whether this incarnation is a member.
     pub(super) votes: bool,
-    /// `meta.configuration`, shared, with the addresses at which its nodes are.
+    /// `meta.configuration`, shared, with the addresses that its nodes have now.
     pub(super) configuration: Option<Arc<Configuration>>,
-    /// The same as it was agreed on, if it says other addresses.
+    /// The configuration as it was agreed on, if it says other addresses.
     pub(super) agreed: Option<Arc<Configuration>>,
-    /// Members at other addresses, as an operator told this node.
+    /// Members at other addresses, as an operator gave them to this node.
     pub(super) readdressed: Vec<Readdressed>,
     /// Since when the configuration says other addresses than those.
     pub(super) readdressed_since_us: Option<u64>,
@@ -26,7 +26,7 @@ pub(super) struct NodeIdentity {
 }
 
 impl NodeIdentity {
-    /// Of a node that has not installed a configuration yet.
+    /// The identity of a node that has not installed a configuration yet.
     pub(super) fn new(
         incarnation: Incarnation,
         readdressed: Vec<Readdressed>,

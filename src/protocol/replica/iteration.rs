@@ -1,6 +1,6 @@
-//! What one sender can cause in one turn: the inputs between two times that all outputs were handed out, but for
-//! what is to be listed. A
-//! question of a few bytes has an answer of tens of KiB, and one datagram has room for two thousand of them.
+//! Limits what one sender can cause in one loop iteration: the inputs between two times that all
+//! outputs were drained, except for bucket entries still to be listed. A request of a few bytes has
+//! an answer of tens of KiB, and one datagram has space for two thousand of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,14 +10,14 @@ use crate::protocol::replica::Replica;
 use crate::protocol::types::limits::DIGESTS_PER_TURN_MAX;
 use crate::protocol::types::message::{ClientReply, Endpoint, NodeId, Now};
 
-/// What was given out since the turn began.
+/// What was sent since the iteration began.
 #[derive(Debug, Default)]
 pub struct IterationBudget {
-    /// Answers with the digests of all buckets, by who asked.
+    /// Answers with the digests of all buckets, by the node that asked.
     digests: BTreeMap<NodeId, usize>,
-    /// This node's status, once somebody has asked.
+    /// This node's status, once a client has asked for it.
     status: Option<Box<NodeStatus>>,
-    /// Who has it.
+    /// The clients that have received it.
     told_status: BTreeSet<Endpoint>,
 }
 
@@ -26,7 +26,8 @@ impl Replica {
         self.iteration = IterationBudget::default();
     }
 
-    /// Whether that node gets one more answer to `DigestsAsked`; it asks for what is left out again.
+    /// Whether that node gets one more answer to `DigestsAsked`; it repeats a request that gets
+    /// none.
     pub(super) fn may_tell_digests(&mut self, to: NodeId) -> bool {
         let told = self.iteration.digests.entry(to).or_default();
         *told += 1;
@@ -35,7 +36,7 @@ impl Replica {
         may
     }
 
-    /// To one client once; the client asks again for an answer that it did not get.
+    /// Sends it once to each client; a client repeats a request that gets no answer.
     pub(super) fn tell_status(&mut self, now: Now, to: Endpoint, attempt: u64) {
         if !self.iteration.told_status.insert(to) {
             self.counters.overflow += 1;
@@ -58,7 +59,7 @@ mod tests {
     };
     use wire::{Hello, StatusRequest};
 
-    /// Hands all out; the messages to other nodes.
+    /// Drains all outputs; returns the messages to other nodes.
     fn drain(replica: &mut Replica, now: Now) -> Vec<Message> {
         let mut sent = Vec::new();
         while let Some(output) = replica.poll_output() {
@@ -124,7 +125,8 @@ mod tests {
         }
     }
 
-    /// A driver that has no time left hands out all but what is to be listed, which waits for its next turns.
+    /// A driver that has no time left drains everything except the bucket entries to be listed,
+    /// which wait for its next iterations.
     #[test]
     fn a_turn_ends_though_buckets_are_still_to_be_listed() {
         let mut replica = replica();

@@ -1,4 +1,4 @@
-//! Keys in memory, their rounds, and what of them is on its way to the disk.
+//! Keys in memory, their rounds, and which of their changes are on the way to the disk.
 
 use std::collections::HashMap;
 
@@ -12,8 +12,8 @@ use crate::protocol::types::digest::{Digests, Spread};
 use crate::protocol::types::message::{GroupNumber, RoundId};
 use crate::protocol::types::record::{AcceptorState, Key};
 
-/// A key whose state is in memory. Keys are evicted only between inputs, and this borrows its key, so it does
-/// not outlive the input in which it was made.
+/// A key whose state is in memory. Keys are evicted only between inputs, and this borrows its key,
+/// so it does not outlive the input in which it was made.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Loaded<'k>(&'k Key);
 
@@ -29,12 +29,12 @@ pub(super) struct Keys {
     /// Of all registers.
     pub(super) digests: Digests,
     pub(super) outbox: Outbox,
-    /// Tombstones that are held.
+    /// The tombstones that this node holds.
     pub(super) tombstones: Tombstones,
     /// The key of each open round.
     pub(super) rounds: HashMap<RoundId, Key, foldhash::fast::RandomState>,
     pub(super) effects: Vec<Effect>,
-    /// Marks that records are chosen go to the disk with the next group.
+    /// Chosen marks go to the disk with the next group.
     pub(super) marks_due: bool,
 }
 
@@ -66,8 +66,8 @@ impl Keys {
         resident.expect("no key is evicted while an input is handled")
     }
 
-    /// The one place where the state of a key changes: its digest, its group and what is known of tombstones
-    /// follow. `change` gives whether it changed anything.
+    /// The one place where the state of a key changes: its digest, its group and what is known of
+    /// tombstones follow. `change` returns whether it changed anything.
     pub(super) fn change<T>(
         &mut self,
         key: Loaded<'_>,

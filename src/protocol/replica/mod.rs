@@ -1,6 +1,6 @@
-//! One node's part of the protocol: the only folder that knows `Replica`, and that sends. Each file adds
-//! methods to it that feed the state machines of the folders beside this one, and carry out what these
-//! decide.
+//! One node's part of the protocol: the only folder that knows `Replica`, and that sends. Each file
+//! adds methods to it that feed the state machines of the folders beside this one, and that carry
+//! out what these decide.
 
 mod catchup;
 mod clock_offsets;
@@ -61,7 +61,8 @@ pub struct Options {
     pub list: Vec<String>,
     /// This node's place in the list.
     pub index: u8,
-    /// What the cluster is called, empty: nobody said; its own name counts.
+    /// The name of the cluster. If it is empty, the operator gave none, and the cluster's own name
+    /// counts.
     pub cluster_name: String,
     /// E6: the first listed node may form a cluster with more than half of the list.
     pub bootstrap: bool,
@@ -70,20 +71,20 @@ pub struct Options {
     pub boot: u64,
     /// Seed of all random choices.
     pub seed: u64,
-    /// B2: how far above the members' median the wall clock is believed.
+    /// B2: how far above the members' median the wall clock is accepted.
     pub skew_max_ms: u64,
-    /// Keys whose state is held in the core; the rest is asked for by `Output::Load`.
+    /// Keys whose state is held in the core; the rest is requested by `Output::Load`.
     pub keys_cached_max: usize,
-    /// What these may take in memory, beside what they share with the store.
+    /// What these may take in memory, besides what they share with the store.
     pub cache_size_max: usize,
     pub heartbeat_ms: u64,
-    /// A member that was not reached for so long is removed; 0: none ever is.
+    /// A member that was unreachable for this long is removed; 0: none ever is.
     pub shrink_after_ms: u64,
     /// A link is down after a silence of this length.
     pub link_down_ms: u64,
-    /// A disk that has not finished a write for so long hangs.
+    /// A disk that has not finished a write for this long is hung.
     pub disk_hung_ms: u64,
-    /// Changes of the membership are taken from any machine, not only from the node's own.
+    /// Changes of the membership are accepted from any machine, not only from the node's own.
     pub insecure_admin: bool,
 }
 
@@ -94,12 +95,14 @@ impl Options {
     }
 }
 
-/// What is always as it is by default, but in simulations, where it makes rare things common.
+/// What has its default everywhere except in simulations, which change it to make rare events
+/// common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tuning {
-    /// D1: of a cluster that this node forms.
+    /// D1: the number of buckets of a cluster that this node forms.
     pub buckets: u16,
-    /// X1, P1. Safety does not depend on it: what leaves the applied table is remembered as dropped.
+    /// X1, P1. Safety does not depend on it: what leaves the applied table is remembered as
+    /// dropped.
     pub retry_horizon_ms: u64,
 }
 
@@ -112,30 +115,32 @@ impl Default for Tuning {
     }
 }
 
-/// Things that were left out on purpose, counted.
+/// Counts what was dropped on purpose.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Messages that do not belong here: another cluster, a member that is none, another epoch, a
-    /// hello under a client id that is kept for text clients.
+    /// Misdirected messages: from another cluster, from a node that is no member, of another epoch,
+    /// or a hello under a client id that is reserved for text clients.
     pub stray: u64,
     /// Attempts outside of a session or seen before (X4).
     pub repeated: u64,
-    /// Operations below their client's mark, and text operations of too long ago (X1).
+    /// Operations below their client's low mark, and text operations of too long ago (X1).
     pub stragglers: u64,
-    /// Operations given up after their client did.
+    /// Operations abandoned after their client abandoned them.
     pub given_up: u64,
     /// R3: records that are not the ones held at their ballots.
     pub contradictions: u64,
-    /// Messages dropped at a bound.
+    /// Messages dropped at a limit.
     pub overflow: u64,
-    /// Messages of other nodes that could not be passed on: no path, or none that they may still take.
+    /// Messages of other nodes that could not be relayed: no path, or none that they may still
+    /// take.
     pub unroutable: u64,
-    /// B5: what other nodes told, and clients' operations, that was too far ahead of this node's clock.
+    /// B5: messages of other nodes, and clients' operations, that were too far ahead of this node's
+    /// clock.
     pub ahead: u64,
 }
 
 /// One node's part of the protocol. Its methods are getters; `handle_input`; and `poll_output`,
-/// which is to be called until it gives `None` after each input or batch of inputs.
+/// which must be called until it returns `None` after each input or batch of inputs.
 #[derive(Debug)]
 pub struct Replica {
     options: Options,
@@ -258,7 +263,7 @@ impl Replica {
         self.end_input(now);
     }
 
-    /// What this node says to itself takes no network.
+    /// What this node sends to itself does not use the network.
     fn end_input(&mut self, now: Now) {
         loop {
             if let Some(envelope) = self.sending.local.pop_front() {
@@ -270,8 +275,9 @@ impl Replica {
         self.keep_ceiling();
     }
 
-    /// What need not wait for the group that is being filled: for use between the inputs of one batch, so
-    /// that what these cause does not pile up. `poll_output` gives the rest.
+    /// The outputs that need not wait for the group that is being filled. For use between the
+    /// inputs of one batch, so that their outputs do not accumulate. `poll_output` returns the
+    /// rest.
     pub fn poll_ready(&mut self) -> Option<Output> {
         self.sending.outputs.pop_front()
     }
@@ -299,7 +305,7 @@ impl Replica {
             || many
             || !self.catchup.page_requests.is_empty();
         let Some(closed) = self.keys.outbox.close(marks) else {
-            // What is still to be listed may wait for long: a turn ends without it.
+            // What is still to be listed may wait for long: an iteration ends without it.
             self.end_turn();
             return self.poll_list();
         };
@@ -338,7 +344,7 @@ impl Replica {
         Some(Output::Persist(group))
     }
 
-    /// What is to be listed is asked for once all that changed so far was handed out.
+    /// A list of bucket entries is requested once everything that changed before was drained.
     fn poll_list(&mut self) -> Option<Output> {
         let (bucket, after) = self.catchup.page_requests.pop_front()?;
         Some(Output::List {
@@ -348,7 +354,7 @@ impl Replica {
         })
     }
 
-    /// When `Input::Timeout` is wanted, in `Now::mono_us`.
+    /// When `Input::Timeout` is due, in `Now::mono_us`.
     pub fn next_timeout(&self) -> Option<u64> {
         self.timers.next().filter(|_| !self.watch.clocks.ended)
     }
@@ -376,7 +382,8 @@ impl Replica {
         Some(&nodes.find(|m| m.node == node)?.address)
     }
 
-    /// Where nodes of this cluster are or were, those of the list aside. It changes with the epoch.
+    /// Where nodes of this cluster are or were, except for those of the list. It changes with the
+    /// epoch.
     pub fn node_addresses(&self) -> impl Iterator<Item = &str> {
         let configured = self.identity.configuration.iter().flat_map(|c| c.nodes());
         let former = self.durable.meta.former.values().map(String::as_str);
@@ -400,7 +407,7 @@ impl Replica {
         let started = self.keys.outbox.is_durable(self.durable.started_in);
         self.keys.outbox.persisted(group);
         if !started && self.keys.outbox.is_durable(self.durable.started_in) {
-            // The others may be told of this start now.
+            // This start may be reported to the others now.
             self.view.links.make_news();
         }
         while let Some((_, ceiling)) = self
@@ -416,7 +423,8 @@ impl Replica {
         }
     }
 
-    /// B1: the ceiling is raised before the clock reaches it, in the same group as what moved it.
+    /// B1: the ceiling is raised before the clock reaches it, in the same group as what moved the
+    /// clock.
     fn keep_ceiling(&mut self) {
         if self.clock.needs_ceiling() {
             self.clock.raise_ceiling();

@@ -1,5 +1,5 @@
-//! What other nodes say that cannot be: words of another cluster, and a second record for one ballot.
-//! It ends no node: it is counted, and reported with back-off. What this node itself breaks does end it.
+//! Faults of peers: messages of another cluster, and a second record for one ballot. They end no
+//! node: they are counted, and reported with back-off. A fault of this node itself does end it.
 
 use crate::protocol::replica::Replica;
 use crate::protocol::types::backoff::{Backoff, Waits};
@@ -15,20 +15,21 @@ const REPORT_WAITS: Waits = Waits {
 
 #[derive(Debug, Default)]
 pub struct PeerFaults {
-    /// The other cluster that was heard last, and when.
+    /// The other cluster that was received from last, and when.
     other_cluster: Option<(u64, u64)>,
     others_reported: Backoff,
     contradictions_reported: Backoff,
 }
 
 impl Replica {
-    /// Nodes of another cluster send here: it was at these addresses before, or this node's state is of
-    /// a cluster before. Which of the two, nobody can tell by hearsay. This node serves as long as it
-    /// hears a quorum of its own cluster, or is one alone.
+    /// Nodes of another cluster send messages to this node: either that cluster was at these
+    /// addresses before, or this node's state is of an earlier cluster. Messages alone do not show
+    /// which. This node serves as long as it reaches a quorum of its own cluster, or is the quorum
+    /// alone.
     pub(super) fn note_other_cluster(&mut self, now: Now, other: u64, node: NodeId) {
         self.counters.stray += 1;
         let own = self.cluster();
-        // Who knows no cluster yet is of no other one.
+        // A node that knows no cluster yet belongs to no other one.
         if other == 0 || own == 0 {
             return;
         }
@@ -44,7 +45,7 @@ impl Replica {
         }
     }
 
-    /// The other cluster that still sends here; 0 for none.
+    /// The other cluster that still sends messages to this node; 0 for none.
     pub(super) fn other_cluster(&self) -> u64 {
         self.reports
             .peer_faults
@@ -61,8 +62,8 @@ impl Replica {
             .take_if(|(_, heard_us)| now.mono_us >= *heard_us + kept_us);
     }
 
-    /// R3: another record than the one held, at the very ballot. What is held stays, and `origin` gets no
-    /// answer.
+    /// R3: a record other than the one held, at the same ballot. The record held stays, and
+    /// `origin` gets no answer.
     pub(super) fn note_contradiction(
         &mut self,
         now: Now,
@@ -149,7 +150,7 @@ mod tests {
         assert_eq!(replica.status(after(100)).other_cluster, 0);
     }
 
-    /// What is held stays, and is not said to be the other.
+    /// The record held stays, and is not named as the other one.
     #[test]
     fn a_ballot_with_another_record_is_named_and_not_answered() {
         let mut replica = replica();

@@ -1,5 +1,6 @@
-//! Whether large datagrams get through: nothing of the protocol depends on it, but an operator may want to
-//! know. Each node sends one over each link now and then; the node at a link's end tells.
+//! Whether large datagrams arrive. Nothing in the protocol depends on it, but an operator may want
+//! to know. Each node sends one over each link from time to time; the node at the link's end
+//! reports it.
 
 use bytes::Bytes;
 use wire::LinkStatus;
@@ -9,7 +10,7 @@ use crate::protocol::types::limits::{PROBE_MS, PROBE_SIZE};
 use crate::protocol::types::message::{Destination, NodeId, Now, Output, Probe};
 
 impl Replica {
-    /// At each heartbeat. The links have their turns one by one, evenly.
+    /// At each heartbeat. The links are probed one by one, evenly in time.
     pub(super) fn probe_links(&mut self, now: Now) {
         let nodes = self.identity.configuration.iter().flat_map(|c| c.nodes());
         let others = nodes

@@ -1,4 +1,4 @@
-//! What a node waits for, and what an operator can do about it, in plain words.
+//! What a node is pending on, and what an operator can do about it, in words.
 
 use crate::protocol::replica::Replica;
 use crate::protocol::replica::membership::vote::{Obstacle, addresses, hung_in_words};
@@ -6,17 +6,17 @@ use crate::protocol::replica::peer_faults::PeerFaults;
 use crate::protocol::types::message::{Configuration, Member, Now};
 use crate::protocol::types::quorum::NodeSet;
 
-/// What an operator was told of this node's state.
+/// What was reported to an operator of this node's state.
 #[derive(Debug, Default)]
 pub(super) struct Reports {
-    /// What other nodes sent that cannot be.
+    /// Messages of other nodes that cannot be right.
     pub(super) peer_faults: PeerFaults,
-    /// What this node waits for, in words.
+    /// What this node is pending on, in words.
     pub(super) waits_for: String,
 }
 
 impl Replica {
-    /// Empty when all is well.
+    /// Empty when the node is ready.
     pub(super) fn waits_for_now(&self) -> String {
         if let Some(bootstrap) = &self.identity.formation {
             return bootstrap.waits_for();
@@ -71,7 +71,7 @@ impl Replica {
         heard
     }
 
-    /// What an operator should look after, though the node serves.
+    /// What an operator should check, although the node serves.
     pub(super) fn warnings(&self, now: Now) -> Vec<String> {
         let mut warnings = self.full_warnings();
         if let Some(reason) = &self.membership.changes.refused {
@@ -101,7 +101,7 @@ impl Replica {
         warnings
     }
 
-    /// The voters with that obstacle.
+    /// The voters that cannot vote for that reason.
     fn with_obstacle<'a>(
         &self,
         configuration: &'a Configuration,
@@ -145,7 +145,8 @@ impl Replica {
         let silent = silent.iter().map(|m| m.node);
         let to_come: NodeSet = self.view.reachable.iter().copied().chain(silent).collect();
         if !configuration.has_quorum(&to_come) {
-            // Whoever forgot can't be counted, so this does not mend itself.
+            // A member that lost its state cannot be counted, so the cluster does not recover from
+            // this by itself.
             let left = self
                 .view
                 .reachable

@@ -1,4 +1,5 @@
-//! What clients ask for: their datagrams, and how operations are taken, answered and refused (X4, X5).
+//! Clients' requests: their datagrams, and how operations are accepted, answered and refused (X4,
+//! X5).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -24,13 +25,13 @@ use crate::protocol::types::message::{
 use crate::protocol::types::record::{Key, SPACE_USER};
 use crate::protocol::types::rules::rule;
 
-/// What clients and operators have asked for and was not answered yet.
+/// What clients and operators have requested and was not answered yet.
 #[derive(Debug, Default)]
 pub(super) struct Requests {
     pub(super) sessions: Sessions,
     /// Operations of clients and forwarders that are not answered yet.
     pub(super) operations: usize,
-    /// What they take in memory, about.
+    /// About what they take in memory.
     pub(super) operations_size: usize,
     /// Answers to operators that wait for their groups.
     pub(super) held_replies: VecDeque<(GroupNumber, Endpoint, ClientReply)>,
@@ -59,7 +60,7 @@ impl Replica {
         if self.stopping {
             return;
         }
-        // Else a session could pose as a text client, and be answered what that did.
+        // Otherwise a session could pose as a text client, and be answered what that client did.
         if text_operation::is_text(hello.client) {
             self.counters.stray += 1;
             return;
@@ -88,7 +89,8 @@ impl Replica {
         self.reply(from, ClientReply::Hello(answer));
     }
 
-    /// X4: whether an attempt is to be executed: the first of its number, in a session that is known.
+    /// X4: whether an attempt is to be executed: it is the first of its number, in a session that
+    /// is known.
     pub(super) fn admits(
         &mut self,
         from: Endpoint,
@@ -107,7 +109,7 @@ impl Replica {
     }
 
     fn handle_request(&mut self, now: Now, from: Endpoint, request: Request) {
-        // A node that stops leaves new work to others; the client turns to them.
+        // A node that is stopping leaves new operations to others; the client turns to them.
         if self.stopping {
             return;
         }
@@ -143,7 +145,7 @@ impl Replica {
         let preferred = coordinator::preferred(&key, &self.view.coordinators);
         let from_client = pending.reply.is_client();
         let elsewhere = preferred.filter(|to| *to != self.identity.node && from_client);
-        // X5: without a quorum nothing is forwarded either, so that this is surely true.
+        // X5: without a quorum nothing is forwarded either, so that `no quorum` is surely true.
         let serves = self.view.hears_quorum || !rule!(X5_silence);
         if serves && !self.take_birth(&pending.operation) {
             let clock = self.clock.last();
@@ -160,7 +162,7 @@ impl Replica {
         }
     }
 
-    /// B5: the clock follows a birth, unless it is too far ahead. A read's means nothing.
+    /// B5: the clock follows a birth, unless it is too far ahead. A read's birth means nothing.
     fn take_birth(&mut self, operation: &Operation) -> bool {
         if self.clock.takes_birth(operation.birth) {
             self.clock.observe(operation.birth);
@@ -171,7 +173,7 @@ impl Replica {
     }
 
     pub(super) fn run_here(&mut self, now: Now, key: Key, pending: Pending) {
-        // It may have waited for its key since this node had a vote, or a disk that worked.
+        // The operation may have waited for its key since this node had a vote, or a working disk.
         if !self.runs_rounds_of(&key) {
             self.hand_over(now, &key, pending);
             return;
@@ -197,7 +199,8 @@ impl Replica {
         });
     }
 
-    /// The configuration's own rounds are not handed over: each member proposes what is wanted.
+    /// The configuration's own rounds are not handed over: each member proposes the desired
+    /// configuration.
     pub(super) fn runs_rounds_of(&self, key: &Key) -> bool {
         match key.space() == SPACE_USER {
             true => self.runs_rounds() || (!self.identity.votes && !rule!(E4_rounds)),
@@ -216,7 +219,7 @@ impl Replica {
         }
     }
 
-    /// X5: `no quorum`, of an operation that was not sent in an Accept, nor forwarded.
+    /// X5: answers `no quorum`, if the operation was not sent in an Accept, nor forwarded.
     pub(super) fn refuse(&mut self, pending: Pending) {
         let reached = self.view.reachable.clone();
         if pending.sent {
@@ -226,7 +229,7 @@ impl Replica {
         }
     }
 
-    /// What can be said without a round: too large, too much under way.
+    /// Refusals that need no round: too large, or too much in progress.
     fn unfit(&self, operation: &Operation) -> Option<Outcome> {
         let key_size = operation.key.len();
         if key_size == 0 || key_size > KEY_SIZE_MAX {
@@ -245,7 +248,7 @@ impl Replica {
     }
 
     pub(super) fn answer_busy(&mut self, pending: Pending) {
-        // X5: busy, too, means that it was surely not done.
+        // X5: `busy`, too, means that the operation was surely not done.
         if pending.sent {
             self.drop_operation(pending, false);
         } else {
@@ -253,7 +256,7 @@ impl Replica {
         }
     }
 
-    /// Answers all who wait for this operation.
+    /// Answers all attempts that wait for this operation.
     pub(super) fn answer(&mut self, pending: Pending, outcome: Outcome) {
         self.end_operation(&pending.operation);
         for reply in pending.also.into_iter().chain([pending.reply]) {

@@ -1,4 +1,4 @@
-//! Runs a key's coordinator and does what it wants done.
+//! Runs a key's coordinator, and carries out its effects.
 
 use crate::protocol::keys::outbox::Way;
 use crate::protocol::keys::resident::Waiting;
@@ -32,7 +32,7 @@ impl Replica {
         }
     }
 
-    /// A full round that changes nothing.
+    /// Runs a repair round.
     pub(super) fn mend(&mut self, now: Now, key: &Key) {
         if self.keys.cache.resident(key).is_some() {
             self.coordinate(now, key, Coordinator::mend);
@@ -45,7 +45,7 @@ impl Replica {
         let Some(resident) = self.keys.cache.resident(key) else {
             return;
         };
-        // A timer that was overtaken by an earlier one is stale.
+        // A timer is stale if an earlier one fired before it.
         if resident.timer_us.is_none_or(|set| set > at_us) {
             return;
         }
@@ -58,8 +58,8 @@ impl Replica {
         });
     }
 
-    /// The key is resident. Without a vote there is nothing to coordinate, and what is left over is
-    /// handed over.
+    /// The key is resident. Without a vote there is nothing to coordinate, and the operations that
+    /// remain are handed over.
     pub(super) fn coordinate(
         &mut self,
         now: Now,
@@ -102,7 +102,7 @@ impl Replica {
             resident.timer_us = Some(deadline_us);
             self.timers.set(deadline_us, Timer::Key(key.clone()));
         }
-        // After reads there is mostly nothing left to keep one for.
+        // After reads, nothing is left in most cases for which to keep one.
         resident.coordinator = Some(coordinator).filter(|c| !c.is_blank(now));
         for effect in effects.drain(..) {
             self.carry_out(now, key, effect);
@@ -151,7 +151,7 @@ impl Replica {
         }
     }
 
-    /// B1: the group that must be durable before a ballot or round id of now may leave.
+    /// B1: the group that must be durable before a ballot or round id issued now may leave.
     pub(super) fn ceiling_group(&mut self) -> u64 {
         if self.clock.last() < self.durable.durable_ceiling {
             return 0;

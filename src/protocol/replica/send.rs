@@ -1,4 +1,4 @@
-//! Sending and passing on: which way messages take, and what is told of links (docs/protocol.md,
+//! Sending and relaying: which paths messages take, and how links are announced (docs/protocol.md,
 //! "Network: links, rows and relays").
 
 use std::collections::VecDeque;
@@ -28,7 +28,7 @@ pub(super) struct Sending {
 }
 
 impl Replica {
-    /// Sends once `group` is durable (R2); to this node itself too.
+    /// Sends once `group` is durable (R2), also to this node itself.
     pub(super) fn send(
         &mut self,
         to: NodeId,
@@ -41,7 +41,7 @@ impl Replica {
         if self.keys.outbox.is_durable(group) {
             self.dispatch(envelope, way);
         } else if !self.keys.outbox.hold(group, envelope, way) {
-            // Whoever asked will ask again.
+            // The node that asked will ask again.
             self.counters.overflow += 1;
         }
     }
@@ -79,8 +79,8 @@ impl Replica {
         self.send_to(usual, hops, envelope);
     }
 
-    /// `hops`: links on the way. One more than that may be used up where the nodes on the way know
-    /// better; so a message never goes in circles for long.
+    /// `hops`: the links on the path. One more may be used up where relays know a better path, so a
+    /// message never loops for long.
     fn send_to(&mut self, next: NodeId, hops: u8, mut envelope: Envelope) {
         envelope.hops_left = hops;
         self.sending.messages_sent += 1;
@@ -90,8 +90,8 @@ impl Replica {
         });
     }
 
-    /// The one place that decides about a frame between other nodes: where it goes next, if it may. The
-    /// runtime asks for frames that it has not decoded, `relay_message` for those that it has.
+    /// The one place that decides about a frame between other nodes: where it goes next, if it may.
+    /// The runtime asks for frames that it has not decoded, `relay_message` for those that it has.
     pub fn relay(&mut self, now: Now, frame: &TransitFrame) -> Option<Relayed> {
         let TransitFrame {
             cluster,
@@ -116,7 +116,7 @@ impl Replica {
         })
     }
 
-    /// A message that was decoded all the same.
+    /// Relays a message that was decoded nevertheless.
     pub(super) fn relay_message(&mut self, now: Now, mut envelope: Envelope) {
         let frame = TransitFrame {
             cluster: self.cluster(),
@@ -134,12 +134,13 @@ impl Replica {
         }
     }
 
-    /// Tells all neighbours of this node's links, each by the direct way, whether it works or not.
+    /// Announces this node's links to all neighbours, each over the direct link, whether it works
+    /// or not.
     pub(super) fn tell_links(&mut self, now: Now) {
         let Some(configuration) = self.identity.configuration.clone() else {
             return;
         };
-        // A node that was taken out is nobody to the others.
+        // A node that was removed is unknown to the others.
         if self.identity.node == 0 {
             return;
         }
@@ -175,7 +176,7 @@ impl Replica {
         }
     }
 
-    /// What changed is told at once, but no more often than each few milliseconds.
+    /// A change is announced at once, but no more often than every few milliseconds.
     pub(super) fn tell_news(&mut self, now: Now) {
         if self.identity.node == 0 || !self.view.links.has_news() {
             return;
@@ -189,15 +190,15 @@ impl Replica {
         }
     }
 
-    /// B4: a node comes to know the others' clocks before it issues a ballot. The clocks that are told
-    /// would alone keep ballots above every base, so without that rule they may not.
+    /// B4: a node learns the others' clocks before it issues a ballot. The reported clocks alone
+    /// would keep ballots above every base, so they are ignored where that rule is switched off.
     pub(super) fn hear_clock(&mut self, reading: Reading) {
         if hears_clocks() {
             self.clock.observe(reading);
         }
     }
 
-    /// B5: of what a quorum told, or chose.
+    /// B5: a reading that a quorum reported, or chose.
     pub(super) fn hear_agreed(&mut self, reading: Reading) {
         if hears_clocks() {
             self.clock.observe_agreed(reading);
@@ -206,8 +207,8 @@ impl Replica {
 
     pub(super) fn handle_heartbeat(&mut self, now: Now, from: NodeId, heartbeat: Heartbeat) {
         for row in &heartbeat.rows {
-            // B5: which links work is taken of it all the same, else a learner could never hear those
-            // whose clocks it does not know yet.
+            // B5: its report of which links work is used even if its clock is not. Otherwise a
+            // learner could never receive from the nodes whose clocks it does not know yet.
             let is_believable = self.clock.is_believable(row.clock);
             if is_believable {
                 self.hear_clock(row.clock);
@@ -218,7 +219,7 @@ impl Replica {
                 self.look_for_member_ahead(now, row, is_believable);
                 self.watch.offsets.hear(from, row.wall_ms, now);
             }
-            // Whatever its clock, its node waits for this (E1_asked).
+            // Whatever its clock says, its node waits for this (E1_asked).
             self.look_at_start(row);
         }
         let clock = &self.clock;
@@ -230,8 +231,9 @@ impl Replica {
             self.view.heartbeats_of_now = (now.mono_us, 0);
         }
         self.view.heartbeats_of_now.1 += 1;
-        // After a pause the first of many tell that all was well, the last that this node was away. One
-        // datagram has room for a thousand: those are looked at together, at the end.
+        // After a pause, the first of many heartbeats show that all was well, the last that this
+        // node was paused. One datagram has space for a thousand: those are checked together, at
+        // the end.
         if self.view.heartbeats_of_now.1 <= HEARTBEATS_LOOKED_AT {
             self.look_at_links(now, true, false);
         }

@@ -42,7 +42,7 @@ impl Replica {
             operation: Arc::new(operation),
             reply: ReplyTo::Sessionless { to: from, id },
             also: Vec::new(),
-            // Nothing tells a retry from a first attempt.
+            // Nothing distinguishes a retry from a first attempt.
             tried: true,
             sent: false,
             arrived_us: now.mono_us,

@@ -1,4 +1,5 @@
-//! What this node knows of the others: links, who is reachable, and when it told them something last.
+//! What this node knows of the others: links, which nodes are reachable, and when it last sent them
+//! something.
 
 use std::collections::BTreeMap;
 
@@ -12,34 +13,33 @@ use crate::protocol::types::timings::Timings;
 pub(super) struct View {
     pub(super) links: Links,
     pub(super) links_looked_at_us: Option<u64>,
-    /// Heartbeats of then were not looked at yet.
+    /// Heartbeats that arrived then were not checked yet.
     pub(super) links_due: Option<Now>,
-    /// The instant of the last heartbeat, and how many came in it.
+    /// The instant of the last heartbeat, and how many arrived in it.
     pub(super) heartbeats_of_now: (u64, u32),
     pub(super) hears_quorum: bool,
-    /// X5: when a quorum was last joined to this node.
+    /// X5: when a quorum was last reachable.
     pub(super) quorum_us: u64,
-    /// In which epoch other nodes were heard last.
+    /// In which epoch other nodes were last received from.
     pub(super) epochs: Epochs,
-    /// Voters that reach this node and are reached by it, this one first, then by their distance.
+    /// The reachable voters: this one first, then by their distance.
     pub(super) reachable: Vec<NodeId>,
-    /// Those of them whose disks work, which is where operations are forwarded.
+    /// Those of them whose disks work. Operations are forwarded to these.
     pub(super) coordinators: Vec<NodeId>,
     pub(super) distances: Distances,
-    /// Nodes that are there and have no vote.
+    /// Nodes that are reachable and have no vote.
     pub(super) learners: Vec<NodeId>,
     /// When this node last sent its row.
     pub(super) told_us: u64,
     /// When a large datagram was last sent, and how many were.
     pub(super) probed_us: u64,
     pub(super) probes: usize,
-    /// When links are told next, if there is news.
+    /// When links are announced next, if they have changed.
     pub(super) news_due_us: Option<u64>,
-    /// Heartbeats sent.
     pub(super) heartbeats: u64,
-    /// When configurations were last told to or asked of a node.
+    /// When a configuration was last sent to a node, or requested from it.
     pub(super) exchanged_us: BTreeMap<NodeId, u64>,
-    /// When nodes that are not heard were last told the configuration.
+    /// When the configuration was last sent to unreachable nodes.
     pub(super) told_silent_us: u64,
 }
 

@@ -1,8 +1,8 @@
-//! Comparing what nodes hold, and copying what this one lacks (C1): learners, members that were just
-//! admitted, and members that missed more than hints remember. A node asks for what it lacks itself; only
-//! what is chosen while it learns comes unasked (`copies`).
+//! Comparisons: how nodes find and copy what they lack (C1). They serve learners, members that were
+//! just admitted, and members that missed more than hints hold. A node fetches what it lacks
+//! itself; only what is chosen while it catches up is sent without a request (`copies`).
 //!
-//! It goes in passes, whose stages are in `comparison`; when one begins is in `schedule`.
+//! A comparison runs in passes. `comparison` has their stages; `schedule` decides when one begins.
 
 use wire::LearningStatus;
 
@@ -25,21 +25,20 @@ use crate::protocol::types::page::Page;
 use crate::protocol::types::record::{AcceptorState, Key};
 use crate::protocol::types::rules::rule;
 
-/// This node's part in comparing.
 #[derive(Debug, Default)]
 pub struct Comparisons {
     schedule: Schedule,
     pass: Option<Pass>,
     pub(in crate::protocol::replica) pulls: Fetches,
-    /// Of a learner: so many buckets, from the first on, were listed, or are equal.
+    /// Of a learner: how many buckets, from the first on, were listed or are equal.
     listed: Bucket,
-    /// Keys, since this node is a learner.
+    /// Keys copied since this node is a learner.
     copied: u64,
 }
 
 impl Replica {
-    /// R1: what was compared in another epoch counts no more. Who is there, and that much is missing, is not
-    /// of an epoch.
+    /// R1: what was compared in another epoch no longer counts. Which members are reachable, and
+    /// whether much is missing, does not depend on the epoch.
     pub(in crate::protocol::replica) fn restart_sync(&mut self, now: Now) {
         let before = std::mem::take(&mut self.catchup.comparisons);
         let learns = !self.identity.votes;
@@ -55,11 +54,11 @@ impl Replica {
 
     /// Whether a learner holds about what the members hold.
     pub(in crate::protocol::replica) fn has_learned(&self) -> bool {
-        // X6: as a member it would keep the others from taking anything that grows.
+        // X6: as a member, a full node would make all nodes refuse writes that grow.
         self.catchup.comparisons.schedule.is_caught_up() && self.space.full.is_none()
     }
 
-    /// From how many buckets on a learner will still ask for all that they hold.
+    /// A learner will still request everything in the buckets from this one on.
     pub(in crate::protocol::replica) fn listed(&self) -> Bucket {
         self.catchup.comparisons.listed
     }
@@ -105,12 +104,12 @@ impl Replica {
         self.look_at_graves(now);
     }
 
-    /// Whoever has come is compared with at once.
+    /// A member that becomes reachable is compared with at once.
     fn see_who_is_there(&mut self, now: Now, sources: &[NodeId]) {
         let gone_ms = self.timings.source_gone_ms;
         let comparisons = &mut self.catchup.comparisons;
         if comparisons.schedule.see(now, sources, gone_ms) == Arrival::First {
-            // What was compared before is old.
+            // What was compared before is out of date.
             comparisons.pass = None;
             comparisons.pulls = Fetches::default();
         }
@@ -143,15 +142,15 @@ impl Replica {
         }
     }
 
-    /// Two members mostly hold the same: then one number tells it, where all digests take 32 KiB.
+    /// Two members mostly hold the same: one number then shows it, where all digests take 32 KiB.
     fn total_asked_with(&self) -> Option<u64> {
         let pass = self.catchup.comparisons.pass.as_ref();
         let is_pair = pass.is_some_and(|pass| pass.kind == PassKind::Pair);
         is_pair.then(|| self.sums_told().fold(0, u64::wrapping_add))
     }
 
-    /// Questions carry an id that no question of this node had (R4), so they wait for the ceiling, and they
-    /// tell of its epoch.
+    /// A request carries an id that no request of this node had before (R4), so it waits for the
+    /// ceiling; and it belongs to an epoch, so it waits for that to be durable.
     pub(in crate::protocol::replica) fn ask_for(
         &mut self,
         node: NodeId,
@@ -174,8 +173,9 @@ impl Replica {
         }
     }
 
-    /// The other member held what this one did when it asked. Where that has changed since, all is asked for:
-    /// a write that the other one missed may be what changed it.
+    /// The other member held what this node did when it sent the request. If this node's digests
+    /// have changed since, it requests all of them: the change may be a write that the other member
+    /// missed.
     pub(in crate::protocol::replica) fn handle_digests_equal(
         &mut self,
         now: Now,
@@ -218,8 +218,8 @@ impl Replica {
             if pass.kind == PassKind::Pair && differ.is_empty() {
                 self.forget_hints(from, looked_before.is_none());
             }
-            // Who differed in most and asks for copies is behind: listing all that it holds would only
-            // hold it up.
+            // A source that differed in most buckets and requests copies itself is lagging: listing
+            // all that it holds would only delay it.
             let source_is_behind = at_first > self.keys.digests.spread().buckets() / 2
                 && self.catchup.copies.is_asked_by(now, from);
             if pass.kind == PassKind::Pair && source_is_behind {
@@ -243,7 +243,7 @@ impl Replica {
         told.sums.of(bucket) != own || has_cached
     }
 
-    /// The second look at buckets that differed.
+    /// The second check of the buckets that differed.
     fn look_again(&mut self, now: Now) {
         let Some(pass) = &self.catchup.comparisons.pass else {
             return;
@@ -259,9 +259,9 @@ impl Replica {
         }
     }
 
-    /// Goes on with the pass as far as windows allow, and ends it.
+    /// Continues the pass as far as the windows allow, and ends it.
     pub(in crate::protocol::replica) fn advance_pass(&mut self, now: Now) {
-        // X6: a learner that is full stays one; a member may hold what it must.
+        // X6: a full learner remains a learner; a member may store what it must.
         if !self.identity.votes && self.space.full.is_some() {
             return;
         }
@@ -315,8 +315,8 @@ impl Replica {
         self.catchup.comparisons.schedule.end(now, &pass, votes);
     }
 
-    /// Asks again what was not answered. Who tells nothing of its buckets is asked for nothing more in
-    /// this pass; copies that never come are given up.
+    /// Repeats requests that were not answered. A source that does not answer for its buckets is
+    /// asked for nothing more in this pass; copies that never arrive are abandoned.
     fn ask_overdue(&mut self, now: Now) {
         let tries_max = self.timings.pull_tries_max;
         let wait_us = self.answer_wait_us(PULL_RETRY_MS);
@@ -374,7 +374,8 @@ impl Replica {
         }
     }
 
-    /// Another source is asked for what was to come from there; without one the next pass finds it missing.
+    /// A replacement source is asked for what was to come from that node; without one, the next
+    /// pass finds it missing.
     fn lose_source(&mut self, node: NodeId) {
         let Some(pass) = &mut self.catchup.comparisons.pass else {
             return;
@@ -408,7 +409,7 @@ impl Replica {
         }
     }
 
-    /// A part of this node's own contents of a bucket, behind `own_after`.
+    /// A page of this node's own entries of a bucket, after `own_after`.
     pub(in crate::protocol::replica) fn handle_own_bucket(
         &mut self,
         now: Now,
@@ -444,7 +445,8 @@ impl Replica {
         self.advance_pass(now);
     }
 
-    /// Compares a member's entries with this node's own states, as far as both tell of the bucket.
+    /// Compares a member's entries with this node's own states, as far as both have listed the
+    /// bucket.
     fn compare(
         &mut self,
         now: Now,
@@ -471,7 +473,7 @@ impl Replica {
             missing += 1;
             let key = entry.key.clone();
             let ballot = entry.accepted;
-            // E5: what it already has at the same ballot need not travel.
+            // E5: a record that this node already has at the same ballot need not be sent.
             if entry.chosen && state.is_some_and(|s| s.accepted == ballot) {
                 self.with_key(now, &key, KeyWork::Promote { ballot });
             } else {
@@ -482,7 +484,8 @@ impl Replica {
             }
         }
         if votes {
-            // E5: a cached key that the member does not have is dropped: it is no vote, and no source.
+            // E5: a cached key that the member does not have is discarded: it is no vote, and no
+            // source.
             let is_cache = |state: &AcceptorState| !terms.is_vote(state, rule!(E5_unnamed));
             for (key, state) in page.states.iter().filter(|(_, state)| is_cache(state)) {
                 let found = told.entries.binary_search_by(|e| e.key.cmp(key)).is_ok();
@@ -497,7 +500,7 @@ impl Replica {
         }
     }
 
-    /// A copy that was asked for.
+    /// A copy that was requested.
     pub(in crate::protocol::replica) fn handle_pulled(&mut self, now: Now, envelope: Envelope) {
         let source = envelope.origin;
         let Message::Copy(copy) = &envelope.message else {
@@ -522,7 +525,8 @@ mod tests {
     use crate::protocol::replica::catchup::serve::tests::{NOW, replica};
     use crate::protocol::types::digest::Spread;
 
-    /// The process was stopped in the midst of a comparison. It hears the same nodes at once when it goes on.
+    /// The process was stopped in the middle of a comparison. When it continues, it receives from
+    /// the same nodes at once.
     #[test]
     fn who_did_not_run_takes_the_others_for_new() {
         let mut replica = replica();

@@ -1,4 +1,5 @@
-//! Copies of records (C1): those that other nodes asked this one for, and those that it took.
+//! Copies of records (C1): those that other nodes requested from this one, and those that it
+//! stored.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
@@ -18,33 +19,33 @@ use crate::protocol::types::record::{AcceptorState, Key};
 use crate::protocol::types::rules::rule;
 use crate::protocol::types::timer::Timer;
 
-/// Copies leave in portions of so much time, ...
+/// Copies leave in batches, each for this much time ...
 const PORTION_MS: u64 = 5;
-/// ... or, of a node that is late, of so much.
+/// ... or, if the node is late, for at most this much.
 const PORTION_MAX_MS: u64 = 50;
-/// A node counts as busy for so long after an operation was under way.
+/// How long a node counts as busy after an operation was in progress ...
 const BUSY_US: u64 = 20_000;
-/// ... and a node as asking after its last question.
+/// ... and how long it counts as requesting copies after its last request.
 const ASKED_US: u64 = 1_000_000;
 
-/// Copies that others asked for.
+/// Copies that other nodes requested.
 #[derive(Debug, Default)]
 pub struct Copies {
     waiting: VecDeque<(Key, NodeId, KeyWork)>,
-    /// Those that wait: who asks again gets no second copy.
+    /// The pending copies, so that a node that asks again gets no second copy.
     known: HashSet<(NodeId, Key), foldhash::fast::RandomState>,
-    /// What may leave at once, as of then: keys, ...
+    /// What may still leave at once, as of `portion_us`: keys ...
     left: u64,
     /// ... and bytes.
     size_left: usize,
-    /// Of the last copy.
+    /// The size of the last copy.
     size_last: usize,
-    /// When each node asked last.
+    /// When each node last requested copies.
     asked_us: BTreeMap<NodeId, u64>,
     portion_us: u64,
     timer_us: Option<u64>,
     busy_until_us: u64,
-    /// Records that were asked for and are not known to be chosen, since when.
+    /// Unconfirmed records that were requested, and since when.
     doubts: BTreeMap<Key, (Ballot, u64)>,
 }
 
@@ -117,7 +118,7 @@ impl Replica {
                 let size = self.tell_copy(now, key, to, round, Way::Back(via));
                 self.catchup.copies.charge(size);
             }
-            // It was loaded meanwhile, and the portion is used up.
+            // The key was loaded in the meantime, and the batch is used up.
             KeyWork::Tell { to, .. } => {
                 self.catchup.copies.wait(key.key().clone(), to, work);
                 self.wake_for_copies(now);
@@ -137,7 +138,7 @@ impl Replica {
             return;
         };
         let (to, round, via) = (envelope.origin, envelope.round, envelope.via);
-        // A copy that answers nothing would be taken for one that was not asked for.
+        // A copy that answers no request would be considered one that was not requested.
         if round == 0 {
             self.counters.stray += 1;
             return;
@@ -154,7 +155,7 @@ impl Replica {
         self.serve_copies(now);
     }
 
-    /// Sends as many copies as the pace allows; clients' operations come first.
+    /// Sends as many copies as the rate allows; clients' operations come first.
     pub(in crate::protocol::replica) fn serve_copies(&mut self, now: Now) {
         let copies = &mut self.catchup.copies;
         if self.requests.operations > 0 {
@@ -170,7 +171,7 @@ impl Replica {
             copies.size_left = COPIES_SIZE_MAX;
             copies.left = per_second * passed_us.min(PORTION_MAX_MS * 1_000) / 1_000_000;
         }
-        // What is to be loaded first is charged when it leaves.
+        // A copy whose key must be loaded first is charged when it leaves.
         let mut expected = 0;
         while self.catchup.copies.left > 0
             && self.catchup.copies.size_left > expected
@@ -202,7 +203,8 @@ impl Replica {
         self.serve_copies(now);
     }
 
-    /// E5: a learner gets what is chosen behind its back, so that writes do not outrun its copying.
+    /// E5: a learner is sent what is chosen in buckets that it has already listed, so that writes
+    /// do not outrun its copying.
     pub(in crate::protocol::replica) fn tell_learners(
         &mut self,
         now: Now,
@@ -218,9 +220,9 @@ impl Replica {
         }
     }
 
-    /// C1, E5: what leaves as a copy, whoever it is for: the record that this member has accepted in its
-    /// present life, if that is known to be chosen. Else the ballot that it has accepted, if any state
-    /// counts.
+    /// C1, E5: what leaves as a copy, whichever node it is for: the record that this member has
+    /// accepted in its present life, if that is known to be chosen. Otherwise the ballot that it
+    /// has accepted, if any state counts.
     pub(in crate::protocol::replica) fn copy_of(
         &mut self,
         loaded: Loaded<'_>,
@@ -238,7 +240,7 @@ impl Replica {
         })
     }
 
-    /// Gives what the copy takes, about.
+    /// Returns about what the copy takes.
     fn tell_copy(
         &mut self,
         now: Now,
@@ -251,12 +253,12 @@ impl Replica {
         match self.copy_of(loaded) {
             Ok(copy) => {
                 let size = key.as_bytes().len() + copy.record.size();
-                // R2 has nothing to wait for: what is chosen is durable at a quorum.
+                // R2 requires no wait: what is chosen is durable at a quorum.
                 let envelope = self.envelope(to, round, copy.into());
                 self.dispatch(envelope, way);
                 return size;
             }
-            // Most doubts are settled by a round under way, or a notice of it.
+            // Most unconfirmed records are resolved by a round in progress, or by a Chosen message.
             Err(Some(ballot)) => {
                 if self.catchup.copies.doubt(now, key, ballot) {
                     self.mend(now, key);
@@ -267,7 +269,8 @@ impl Replica {
         0
     }
 
-    /// Takes a copy that was asked for; gives whether it is held now. `loaded` is the copy's key.
+    /// Stores a copy that was requested; returns whether this node holds it now. `loaded` is the
+    /// copy's key.
     pub(in crate::protocol::replica) fn take_copy(
         &mut self,
         now: Now,
@@ -322,7 +325,7 @@ impl Replica {
                 self.note_contradiction(now, key, ballot, source);
                 false
             }
-            // The clock is above the promise, so that a round of this node can mend the key.
+            // The clock moves above the promise, so that a round of this node can repair the key.
             Verdict::Refused(promised) => {
                 self.clock.observe(promised.reading());
                 if self
@@ -338,7 +341,7 @@ impl Replica {
         }
     }
 
-    /// E5: what is held as a cache becomes accepted as a copy would.
+    /// E5: promotes a cached record to an accepted one, as a copy would be accepted.
     fn promote(&mut self, now: Now, loaded: Loaded<'_>, ballot: Ballot) {
         let terms = self.terms();
         let mut state = self.keys.at(loaded).state.clone();
@@ -384,7 +387,8 @@ mod tests {
     use std::sync::Arc;
     use wire::VALUE_SIZE_MAX;
 
-    /// Whether node 1, in its admission `life`, copies to node 2 what it holds of its admission 0.
+    /// Whether node 1, in its admission `life`, copies to node 2 what it holds from its admission
+    /// 0.
     fn is_copied(life: u32) -> bool {
         let (mut replica, key) = (replica(), Key::user(b"k"));
         replica.durable.meta.life = life;
@@ -413,7 +417,7 @@ mod tests {
         is_copied
     }
 
-    /// A question of a few KiB may ask for thousands of the largest records.
+    /// A request of a few KiB may ask for thousands of the largest records.
     #[test]
     fn large_copies_leave_in_portions() {
         const KEYS: usize = 300;
@@ -459,7 +463,7 @@ mod tests {
         assert_eq!(copied, KEYS);
     }
 
-    /// E5: a cache may hold what was deleted and purged since.
+    /// E5: a cache may hold a record that was deleted and purged since.
     #[test]
     fn a_cache_is_copied_to_nobody() {
         assert!(is_copied(0));

@@ -1,4 +1,5 @@
-//! Hinted handoff (C1): members that missed writes get the keys' records when they are heard again.
+//! Hinted handoff (C1): members that missed writes get the keys' records when they are reachable
+//! again.
 
 use wire::BehindStatus;
 
@@ -17,15 +18,15 @@ use crate::protocol::types::quorum::NodeSet;
 use crate::protocol::types::record::{Key, Record};
 use crate::protocol::types::rules::rule;
 
-/// What becomes of a hint when its key is looked at.
+/// What a hint leads to when its key is checked.
 enum HintCheck {
     Send(Copy),
-    /// Something stands in the way: that ballot of this node's own state.
+    /// This ballot of the node's own state blocks the copy.
     Doubt(Ballot),
 }
 
 impl Replica {
-    /// A round of this node was chosen; whoever does not answer it soon has missed it.
+    /// A round of this node was chosen; a member that does not answer it soon has missed it.
     pub(in crate::protocol::replica) fn note_missing(
         &mut self,
         now: Now,
@@ -48,8 +49,8 @@ impl Replica {
         self.note_due(now);
     }
 
-    /// This node itself may be among those that missed a write: its own promise to another may have
-    /// stood in the way.
+    /// This node itself may be among those that missed a write, if its own promise to another node
+    /// blocked it.
     fn note_due(&mut self, now: Now) {
         while let Some(missed) = self.catchup.chosen_rounds.pop_due(now) {
             self.note(missed);
@@ -65,7 +66,7 @@ impl Replica {
         }
     }
 
-    /// At each heartbeat: what is overdue again, and as many more as window and pace allow.
+    /// At each heartbeat: sends overdue copies again, and as many more as window and rate allow.
     pub(in crate::protocol::replica) fn hand_off(&mut self, now: Now) {
         self.note_due(now);
         let per_second = match self.requests.operations {
@@ -91,7 +92,8 @@ impl Replica {
     }
 
     fn may_hand_off(&self, now: Now, node: NodeId) -> bool {
-        // Who missed more than could be noted asks for all of it, and would get this twice.
+        // A member that missed more than the hint limit requests all of it, and would get these
+        // copies twice.
         let overflowed = self
             .catchup
             .hints
@@ -101,9 +103,10 @@ impl Replica {
         self.identity.votes && self.view.reachable.contains(&node) && !gets_them
     }
 
-    /// That member was found to hold the same as this one; `at_once`: all of it at the same time.
+    /// That member was found to hold the same records as this node; `at_once`: all of them at the
+    /// same time.
     pub(in crate::protocol::replica) fn forget_hints(&mut self, node: NodeId, at_once: bool) {
-        // What this node missed itself neither of them has.
+        // What this node itself missed, neither of them has.
         let own = self.catchup.hints.remove(&self.identity.node);
         if let Some(hints) = self.catchup.hints.get_mut(&node) {
             hints.forget_overflowed();
@@ -128,7 +131,7 @@ impl Replica {
         }
     }
 
-    /// False if the window has no room for it.
+    /// Returns false if the window has no space for the copy.
     fn start_copy(&mut self, now: Now, node: NodeId, key: &Key) -> bool {
         self.catchup.copies_left = self.catchup.copies_left.saturating_sub(1);
         if let Some(loaded) = self.keys.loaded(key) {
@@ -138,8 +141,8 @@ impl Replica {
         true
     }
 
-    /// Sends what this node's own state holds now, if it is known to be chosen.
-    /// False if the window has no room for it.
+    /// Sends what this node's own state holds now, if it is known to be chosen. Returns false if
+    /// the window has no space for the copy.
     pub(in crate::protocol::replica) fn copy_key(
         &mut self,
         now: Now,
@@ -164,7 +167,7 @@ impl Replica {
                     return false;
                 }
                 hints.sent(key, copy.ballot, size);
-                // R2 has nothing to wait for: what is chosen is durable at a quorum.
+                // R2 requires no wait: what is chosen is durable at a quorum.
                 let envelope = self.envelope(node, 0, copy.into());
                 self.dispatch(envelope, Way::Usual);
             }
@@ -180,8 +183,8 @@ impl Replica {
         }
     }
 
-    /// A round under way settles most doubts. What is in the way still at the next look is mended by a
-    /// full round that changes nothing.
+    /// A round in progress confirms most records. What still blocks the copy at the next check is
+    /// repaired by a repair round.
     fn doubt(&mut self, now: Now, node: NodeId, key: &Key, ballot: Ballot) {
         let hints = self.catchup.hints.get_mut(&node);
         if hints.is_some_and(|hints| hints.doubt(key, ballot)) {
@@ -196,7 +199,7 @@ impl Replica {
         copied: &Copied,
     ) {
         match copied.refused_for {
-            // The clock is above the promise, so that a round of this node can mend the key.
+            // The clock moves above the promise, so that a round of this node can repair the key.
             Some(promised) => {
                 self.clock.observe(promised.reading());
                 self.doubt(now, node, &copied.key, promised);
@@ -222,7 +225,7 @@ impl Replica {
     }
 }
 
-/// About what a copy takes on the way.
+/// About what a copy takes in transit.
 pub fn size_of(key: &Key, record: &Record) -> usize {
     let Record { value, applied, .. } = record;
     let operations: usize = applied.clients.iter().map(|c| c.operations.len()).sum();

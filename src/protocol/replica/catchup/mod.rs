@@ -1,4 +1,4 @@
-//! Copies of records: what this node sends to others, compares with them, and takes.
+//! Copies of records: what this node sends to other nodes, compares with them, and stores.
 
 pub(in crate::protocol::replica) mod compare;
 pub(in crate::protocol::replica) mod copies;
@@ -16,19 +16,20 @@ use crate::protocol::catchup::hints::{Hints, Rounds};
 use crate::protocol::catchup::pending_chosen::PendingChosen;
 use crate::protocol::types::message::NodeId;
 
-/// What other nodes lack of this one's records, and this one of theirs.
+/// What other nodes lack of this node's records, and this node of theirs.
 #[derive(Debug, Default)]
 pub(super) struct Catchup {
-    /// Chosen ballots that other nodes are still to be told of.
+    /// Chosen ballots that are still to be reported to other nodes.
     pub(super) pending_chosen: BTreeMap<NodeId, PendingChosen>,
-    /// C1: chosen rounds whose last answers are waited for, and what each other member has missed.
+    /// C1: chosen rounds that await their last acknowledgments, and what each other member has
+    /// missed.
     pub(super) chosen_rounds: Rounds,
     pub(super) hints: BTreeMap<NodeId, Hints>,
     /// Copies that may still be sent until the next heartbeat.
     pub(super) copies_left: u64,
     pub(super) comparisons: Comparisons,
     pub(super) copies: Copies,
-    /// Parts of buckets that were asked for.
+    /// Pages of buckets that were requested.
     pub(super) page_requests: VecDeque<PageRequest>,
     pub(super) bucket_waiters: Waiters,
 }

@@ -1,4 +1,5 @@
-//! What this node holds, told bucket by bucket: digests of all, and the contents of one.
+//! What this node reports of its records, by bucket: digests of all buckets, and the entries of
+//! one.
 
 use std::collections::BTreeMap;
 
@@ -15,10 +16,10 @@ use crate::protocol::types::page::Page;
 use crate::protocol::types::record::{AcceptorState, Key};
 use crate::protocol::types::rules::rule;
 
-/// What a bucket holds behind a key.
+/// The entries of a bucket that follow a key.
 pub type PageRequest = (Bucket, Option<Key>);
 
-/// Who waits for a part of a bucket.
+/// Who waits for a page of a bucket.
 #[derive(Debug, PartialEq, Eq)]
 enum BucketWaiter {
     Node {
@@ -29,7 +30,7 @@ enum BucketWaiter {
     Own(Purpose),
 }
 
-/// What this node itself wants a bucket's contents for.
+/// For what this node itself lists the entries of a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     /// See `handle_own_bucket`.
@@ -38,12 +39,12 @@ pub enum Purpose {
     Purge,
 }
 
-/// Parts of buckets that were asked for.
+/// Pages of buckets that were requested.
 #[derive(Debug, Default)]
 pub struct Waiters(BTreeMap<PageRequest, Vec<BucketWaiter>>);
 
 impl Replica {
-    /// Of a member: its votes (E5). R2: they leave once what they tell of is durable.
+    /// A member reports its votes (E5). R2: the answer leaves once what it reports is durable.
     pub(in crate::protocol::replica) fn handle_digests_asked(
         &mut self,
         envelope: &Envelope,
@@ -63,7 +64,7 @@ impl Replica {
         self.send(to, round, told, group, Way::Back(via));
     }
 
-    /// Of all buckets, in order.
+    /// The digests of all buckets, in order.
     pub(in crate::protocol::replica) fn sums_told(&self) -> impl Iterator<Item = u64> {
         let buckets = self.keys.digests.spread().all();
         buckets.map(|bucket| match rule!(E5_summed) {
@@ -88,7 +89,7 @@ impl Replica {
         self.wait_for_part((bucket, after), waiter);
     }
 
-    /// A part of this node's own contents is wanted.
+    /// This node needs a page of its own entries.
     pub(in crate::protocol::replica) fn list_own(
         &mut self,
         bucket: Bucket,
@@ -98,7 +99,7 @@ impl Replica {
         self.wait_for_part((bucket, after), BucketWaiter::Own(purpose));
     }
 
-    /// R1: who asked in another epoch gets no answer.
+    /// R1: a node that asked in another epoch gets no answer.
     pub(in crate::protocol::replica) fn restart_listing(&mut self) {
         self.catchup.bucket_waiters = Waiters::default();
         self.catchup.page_requests.clear();
@@ -108,7 +109,7 @@ impl Replica {
         let parts = self.catchup.bucket_waiters.0.len();
         let waiters = self.catchup.bucket_waiters.0.get(&part).map_or(0, Vec::len);
         let is_own = matches!(waiter, BucketWaiter::Own(_));
-        // Whoever asked will ask again. This node itself asks for few.
+        // Other nodes will ask again. This node itself requests few pages.
         let is_full = waiters >= BUCKET_WAITERS_MAX || (waiters == 0 && parts >= PARTS_ASKED_MAX);
         if is_full && !is_own {
             self.counters.overflow += 1;
@@ -130,8 +131,8 @@ impl Replica {
         epoch: Epoch,
         page: &Page,
     ) {
-        // R1, E3 (a): what was held before this epoch was installed is no evidence in it. Whoever waits
-        // by now has asked in this one, and gets what is listed for it.
+        // R1, E3 (a): what was held before this epoch was installed is no evidence in it. Every
+        // node that waits by now has asked in this epoch, and gets what is listed for it.
         if epoch != self.epoch() {
             return;
         }
@@ -145,7 +146,7 @@ impl Replica {
                 BucketWaiter::Own(Purpose::Purge) => self.look_for_graves(now, bucket, page),
                 BucketWaiter::Node { to, round, via } => {
                     let told = self.bucket_told(bucket, after.clone(), page);
-                    // R2: what was listed was handed out for the disk before.
+                    // R2: what was listed was returned to the driver for the disk before.
                     let group = self.keys.outbox.filling() - 1;
                     self.send(to, round, told.into(), group, Way::Back(via));
                 }
@@ -178,7 +179,7 @@ impl Replica {
         }
     }
 
-    /// The group with which all that this node holds now is durable.
+    /// The group with which everything that this node holds now is durable.
     pub(in crate::protocol::replica) fn group_of_now(&self) -> u64 {
         match self.keys.outbox.is_dirty() {
             true => self.keys.outbox.filling(),
@@ -219,7 +220,7 @@ pub(in crate::protocol::replica) mod tests {
         }
     }
 
-    /// Of node 1 of two.
+    /// Options of node 1 of two.
     pub fn options() -> Options {
         Options {
             list: vec!["node1:1".into(), "node2:1".into()],
@@ -253,7 +254,7 @@ pub(in crate::protocol::replica) mod tests {
         Replica::new(options(), recovered, NOW)
     }
 
-    /// From node 2.
+    /// Delivers a message from node 2.
     pub fn told(replica: &mut Replica, epoch: Epoch, message: Message) {
         let envelope = Envelope {
             origin: 2,
@@ -269,7 +270,7 @@ pub(in crate::protocol::replica) mod tests {
         replica.handle_input(NOW, Input::Peer { cluster, envelope });
     }
 
-    /// Hands all out: the epochs in which the bucket is to be listed, and what is told of it.
+    /// Drains all outputs: the epochs in which the bucket is to be listed, and the answers sent.
     fn drain(replica: &mut Replica) -> (Vec<Epoch>, Vec<BucketTold>) {
         let (mut lists, mut answers) = (Vec::new(), Vec::new());
         while let Some(output) = replica.poll_output() {
@@ -290,8 +291,9 @@ pub(in crate::protocol::replica) mod tests {
         (lists, answers)
     }
 
-    /// E3 (a): the list that was asked for before the epoch is older than what this node accepted last
-    /// in the one before, so it must not be told as what the node held when it left that.
+    /// E3 (a): the list that was requested before the epoch is older than what this node accepted
+    /// last in the epoch before, so it must not be reported as what the node held when it left that
+    /// one.
     #[test]
     fn what_was_listed_in_an_earlier_epoch_is_not_told_in_this() {
         let mut replica = replica();

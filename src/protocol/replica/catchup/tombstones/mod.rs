@@ -1,12 +1,14 @@
-//! P1: tombstones that are older than the retry horizon, and that all members hold, are dropped by all.
+//! P1: all members purge the tombstones that are older than the retry horizon and that all members
+//! hold.
 //!
-//! Each member looks after some buckets: once all members have told the same sum for a bucket, they
-//! hold what this node holds, so its old tombstones may go, if the bucket is still the same when it
-//! is listed.
+//! Each member is responsible for some buckets. Once all members have reported the same digest for
+//! a bucket, they hold what this node holds, so its old tombstones may be purged, if the bucket is
+//! still the same when it is listed.
 //!
-//! Ages are differences of hybrid clocks' readings, which may be wrong by a jump. Of what sessions wrote a
-//! purge that comes too early only makes outcomes unknown (X3). A retry of a text operation it would let
-//! through, so a tombstone with one must have been seen for the horizon by this node's own time too.
+//! Ages are differences of hybrid clocks' readings, which may be wrong by a jump. For what sessions
+//! wrote, a purge that comes too early only makes outcomes unknown (X3). It would let a retry of a
+//! text operation through, so a tombstone with one must also have been seen for the horizon by this
+//! node's own time.
 
 mod texts;
 
@@ -35,55 +37,54 @@ use crate::protocol::types::record::{AcceptorState, Key, Record, SPACE_CONFIGURA
 use crate::protocol::types::rules::rule;
 use texts::TextTombstones;
 
-/// Buckets of which nothing is known that are listed at a heartbeat.
+/// How many unknown buckets are listed at a heartbeat.
 const BUCKETS_LISTED: usize = 4;
 
-/// What the members told of themselves for one purge.
+/// What the members reported for one purge.
 #[derive(Debug)]
 struct Round {
     id: RoundId,
     told: BTreeMap<NodeId, DigestsTold>,
 }
 
-/// A bucket of this node's own that is looked through, a page at a time.
+/// A bucket of this node's own that is scanned, one page at a time.
 #[derive(Debug, Default)]
 struct PurgeScan {
-    /// The sum that all members told; `None`: it is only to be found whether it holds tombstones.
+    /// The digest that all members reported; `None` if the scan only looks for tombstones.
     agreed: Option<u64>,
-    /// When the first of the tombstones that were passed may go.
+    /// When the first of the tombstones scanned so far may be purged.
     wait_ms: Option<u64>,
-    /// Whether tombstones with text operations were passed that this node keeps in mind.
+    /// Whether tombstones with text operations that this node tracks were scanned.
     rests: bool,
 }
 
-/// What was found that may go.
+/// The tombstones that were found purgeable.
 #[derive(Debug)]
 struct PurgeSent {
     again_us: u64,
-    /// With which what this node itself holds of it is durable.
+    /// The group with which this node's own copies of them are durable.
     group: GroupNumber,
     purge: Purge,
 }
 
-/// This node's part in purging.
 #[derive(Debug)]
 pub struct Tombstones {
-    /// Buckets that had a tombstone written since the last heartbeat.
+    /// Buckets in which a tombstone was written since the last heartbeat.
     noted: BTreeSet<Bucket>,
-    /// Buckets that may hold tombstones, and when they are to be looked at.
+    /// Buckets that may hold tombstones, and when each is to be checked.
     due_us: BTreeMap<Bucket, u64>,
     /// Buckets that were not listed since this epoch began.
     unknown: VecDeque<Bucket>,
     looks: BTreeMap<Bucket, PurgeScan>,
     round: Option<Round>,
     next_us: u64,
-    /// Buckets in which a member differed at the last look, in order.
+    /// Buckets in which a member differed at the last check, in order.
     differed: Vec<Bucket>,
-    /// PurgeSent once, to be sent once more: what is lost leaves a tombstone that costs a round to be rid of.
+    /// Purges that are sent again, once: a lost one leaves a tombstone whose removal costs a round.
     sent: Vec<PurgeSent>,
-    /// Seen by this node, by its own time.
+    /// Tombstones with text operations, as this node has seen them by its own time.
     texts: TextTombstones,
-    /// Buckets that hold such.
+    /// Buckets that hold such tombstones.
     begun: BTreeSet<Bucket>,
 }
 
@@ -115,7 +116,7 @@ impl Tombstones {
 }
 
 impl Replica {
-    /// R1: what was told in another epoch counts no more.
+    /// R1: what was reported in another epoch no longer counts.
     pub(in crate::protocol::replica) fn restart_purge(&mut self) {
         self.keys.tombstones = Tombstones::new(self.keys.digests.spread());
     }
@@ -217,7 +218,7 @@ impl Replica {
             let mut told = round.told.values();
             told.all(|told| told.sums.of(bucket) == own(bucket)) || !rule!(P1_all)
         };
-        // What is just being written differs at one look, and seldom at two.
+        // A bucket that is being written differs at one check, and seldom at two.
         let differing = self
             .keys
             .digests
@@ -256,8 +257,9 @@ impl Replica {
         }
     }
 
-    /// A part of a bucket of this node's own, as it is: for the first time in this epoch, or to purge what it
-    /// has. Once there is something to purge, the rest has time until the next look.
+    /// A page of this node's own bucket, listed for the first time in this epoch, or to purge
+    /// tombstones. Once a page has something to purge, the rest of the bucket waits for the next
+    /// check.
     pub(in crate::protocol::replica) fn look_for_graves(
         &mut self,
         now: Now,
@@ -267,7 +269,7 @@ impl Replica {
         let Some(mut look) = self.keys.tombstones.looks.remove(&bucket) else {
             return;
         };
-        // What was listed is what all agreed on, if the sum is still the same.
+        // What was listed is what all members agreed on, if the digest is still the same.
         let sum = self.keys.digests.of_life(self.durable.meta.life, bucket);
         let is_same = look.agreed == Some(sum);
         let terms = self.terms();
@@ -288,7 +290,7 @@ impl Replica {
             };
             look.rests |= rest_ms.is_some_and(|ms| ms > 0);
             let rest_ms = rest_ms.unwrap_or(self.options.tuning.retry_horizon_ms);
-            // What has no room goes with the next look.
+            // A tombstone for which there is no space is purged with the next check.
             if old_at < reading && rest_ms == 0 && is_same && room.take(&tombstone) {
                 tombstones.push(tombstone);
             } else {
@@ -328,7 +330,7 @@ impl Replica {
         if purge.tombstones.is_empty() {
             return;
         }
-        // What this node itself holds is as durable as what the others told of.
+        // What this node itself holds is as durable as what the other members reported.
         let group = self.group_of_now();
         for member in configuration.voters() {
             self.send(member.node, 0, purge.clone().into(), group, Way::Usual);
@@ -370,8 +372,8 @@ impl Replica {
         }
     }
 
-    /// Drops the key, if its tombstone is still that one. In the same group the floor rises above what
-    /// was promised for it, and above all births that its table answered for.
+    /// Purges the key, if its tombstone is still that one. In the same group the floor rises above
+    /// what was promised for the key, and above all births that its table answered for.
     pub(in crate::protocol::replica) fn purge(&mut self, loaded: Loaded<'_>, ballot: Ballot) {
         let (terms, key) = (self.terms(), loaded.key());
         let resident = self.keys.at(loaded);
@@ -393,8 +395,8 @@ impl Replica {
     }
 }
 
-/// Of buckets that are due, first those that are looked at: half of them such as were begun, so that what this
-/// node keeps in mind for them goes and makes room, and half others; and what one half leaves for the other.
+/// The due buckets to check: half of them buckets that were begun, so that the tombstones tracked
+/// in them are purged and free their space, half others. One half may use what the other leaves.
 fn shared(begun: Vec<Bucket>, fresh: Vec<Bucket>, many: usize) -> Vec<Bucket> {
     let of_begun = (many / 2).max(many.saturating_sub(fresh.len()));
     let mut first: Vec<Bucket> = begun.into_iter().take(of_begun).collect();
@@ -429,7 +431,7 @@ mod tests {
     use crate::protocol::types::message::{Accept, ConfigurationTold, Endpoint, Input, Output};
     use crate::protocol::types::record::ClientEntry;
 
-    /// Node 2's, at `NOW`.
+    /// A ballot of node 2, at `NOW`.
     const OLD: Ballot = Ballot((NOW.wall_ms << 20) | 2);
 
     /// Node 1 accepts a delete of the key from node 2.
@@ -453,7 +455,8 @@ mod tests {
         replica.handle_input(now, Input::Peer { cluster, envelope });
     }
 
-    /// Carries out what the replica wants, on a disk that holds these deletes; gives what it purges.
+    /// Carries out what the replica requests, on a disk that holds these deletes; returns what it
+    /// purges.
     fn purged(replica: &mut Replica, now: Now, deleted: &[&Key]) -> Vec<Key> {
         let state = tombstone();
         let mut purged = Vec::new();
@@ -491,8 +494,8 @@ mod tests {
         purged
     }
 
-    /// P1: all members told the same of a bucket, but before it is listed here this node accepts
-    /// another delete, which is late, and which the others may not have.
+    /// P1: all members reported the same for a bucket, but before it is listed here, this node
+    /// accepts another delete, which is late, and which the others may not have.
     #[test]
     fn a_bucket_that_changed_since_all_agreed_is_not_purged() {
         let key = Key::user(b"k");
@@ -533,8 +536,8 @@ mod tests {
         }
     }
 
-    /// Many more tombstones with text operations than this node keeps in mind, in more buckets than it looks at
-    /// within twice the horizon while operations are under way.
+    /// There are many more tombstones with text operations than this node tracks, in more buckets
+    /// than it checks within twice the horizon while operations are in progress.
     #[test]
     fn tombstones_of_text_go_under_load_however_many_there_are() {
         const BUCKETS: u16 = 800;
@@ -572,7 +575,7 @@ mod tests {
                 mono_us: NOW.mono_us + took_s * 1_000_000,
                 wall_ms: NOW.wall_ms + took_s * 1_000,
             };
-            // Its clock goes on.
+            // The node's clock continues.
             replica.handle_input(now, Input::Full(None));
             let (id, told) = (RoundId::default(), BTreeMap::new());
             replica.keys.tombstones.round = Some(Round { id, told });
@@ -635,8 +638,8 @@ mod tests {
         told(replica, 2, ConfigurationTold { configuration }.into());
     }
 
-    /// Whether node 1, in its admission `life`, drops a tombstone of its admission 0 that it is told to
-    /// purge, if this happens while it loads the key.
+    /// Whether node 1, in its admission `life`, purges a tombstone of its admission 0 on request,
+    /// if `meanwhile` happens while it loads the key.
     fn is_buried(life: u32, meanwhile: impl FnOnce(&mut Replica)) -> bool {
         let (mut replica, key) = (replica(), Key::user(b"k"));
         replica.durable.meta.life = life;
@@ -650,8 +653,8 @@ mod tests {
         outputs.any(|output| matches!(output, Output::Persist(group) if !group.dropped.is_empty()))
     }
 
-    /// P1: what all members held in one epoch says nothing in the next. E5: a cache is not purged, as the
-    /// floor would rise to a promise that was not given in this admission.
+    /// P1: what all members held in one epoch says nothing in the next. E5: a cache is not purged,
+    /// because the floor would rise to a promise that was not given in this admission.
     #[test]
     fn a_purge_is_of_one_epoch_and_one_admission() {
         assert!(is_buried(0, |_| ()));
@@ -659,7 +662,7 @@ mod tests {
         assert!(!is_buried(1, |_| ()));
     }
 
-    /// R1: what members told of themselves in one epoch is not gone on with in the next.
+    /// R1: what members reported in one epoch is not used in the next.
     #[test]
     fn purging_begins_anew_in_another_epoch() {
         let mut replica = replica();

@@ -1,6 +1,6 @@
-//! P1: tombstones whose tables hold text operations, and since when this node has seen each. The rest of
-//! what a table answers for stays refused when it is purged (X3); of a text operation a retry may be born
-//! later, so that only time makes it safe to forget.
+//! P1: tombstones whose tables hold text operations, and since when this node has seen each.
+//! Everything else that a table answers for stays refused after the purge (X3). A retry of a text
+//! operation may be born later, so only time makes its purge safe.
 
 use std::collections::BTreeMap;
 
@@ -15,9 +15,10 @@ pub struct TextTombstones {
 }
 
 impl TextTombstones {
-    /// How long this node must still see that tombstone, by its monotonic clock, before it may go. `None`: there
-    /// is no room to keep in mind that it was seen. What is kept stays until it goes, or is written over: were
-    /// it to make room for others before its time, under load none would ever go.
+    /// How long this node must still see that tombstone, by its monotonic clock, before it may be
+    /// purged. `None`: there is no space to track that it was seen. A tracked tombstone stays until
+    /// it is purged or overwritten: if it made space for others before its time, none would ever be
+    /// purged under load.
     pub fn rest_ms(&mut self, now: Now, key: &Key, ballot: Ballot) -> Option<u64> {
         let horizon_us = RETRY_HORIZON_MS * 1_000;
         let is_full = self.seen.len() >= TEXT_TOMBSTONES_MAX;
@@ -57,7 +58,7 @@ mod tests {
         let rest = Some(RETRY_HORIZON_MS - 1);
         assert_eq!(texts.rest_ms(at(6), &key, b(1)), rest);
         assert_eq!(texts.rest_ms(at(5 + RETRY_HORIZON_MS), &key, b(1)), Some(0));
-        // Another one of the same key is another one.
+        // Another tombstone of the same key waits from the beginning.
         let renewed = at(5 + RETRY_HORIZON_MS);
         assert_eq!(texts.rest_ms(renewed, &key, b(2)), horizon);
         texts.forget(&key);
@@ -77,7 +78,7 @@ mod tests {
         }
         let last = key(TEXT_TOMBSTONES_MAX);
         assert_eq!(texts.rest_ms(at(5_000), &last, Ballot::ZERO), None);
-        // However late they are looked at again, nothing of the others' time is lost.
+        // However late they are checked again, the time of the others is not lost.
         let late = at(100_000);
         assert_eq!(texts.rest_ms(late, &last, Ballot::ZERO), None);
         assert_eq!(texts.rest_ms(late, &key(7), Ballot::ZERO), Some(0));

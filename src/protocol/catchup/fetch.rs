@@ -206,46 +206,46 @@ mod tests {
 
     #[test]
     fn windows_are_by_source_and_filled_once_half_of_them_is_free() {
-        let mut pulls = Fetches::default();
+        let mut fetches = Fetches::default();
         for number in 0..3 * PULLS_UNDER_WAY_MAX {
-            pulls.want(1, key(number), 10);
+            fetches.want(1, key(number), 10);
         }
-        pulls.want(2, key(9), 10);
-        let filled = pulls.fill(at(0));
+        fetches.want(2, key(9), 10);
+        let filled = fetches.fill(at(0));
         assert_eq!(asked(&filled), PULLS_UNDER_WAY_MAX + 1);
-        assert!(pulls.fill(at(0)).is_empty());
+        assert!(fetches.fill(at(0)).is_empty());
         for number in 0..PULLS_UNDER_WAY_MAX / 2 {
-            assert!(pulls.fill(at(0)).is_empty(), "{number}");
-            assert!(pulls.end(at(0), 1, &key(number)) && !pulls.end(at(0), 1, &key(number)));
+            assert!(fetches.fill(at(0)).is_empty(), "{number}");
+            assert!(fetches.end(at(0), 1, &key(number)) && !fetches.end(at(0), 1, &key(number)));
         }
-        assert_eq!(asked(&pulls.fill(at(0))), PULLS_UNDER_WAY_MAX / 2);
+        assert_eq!(asked(&fetches.fill(at(0))), PULLS_UNDER_WAY_MAX / 2);
     }
 
     #[test]
     fn what_is_large_goes_one_by_one() {
-        let mut pulls = Fetches::default();
+        let mut fetches = Fetches::default();
         for number in 0..3 {
-            pulls.want(1, key(number), 2 * PULLS_SIZE_MAX);
+            fetches.want(1, key(number), 2 * PULLS_SIZE_MAX);
         }
         for number in 0..3 {
-            assert_eq!(pulls.fill(at(0)), [(1, vec![key(number)])]);
-            assert!(pulls.end(at(0), 1, &key(number)));
+            assert_eq!(fetches.fill(at(0)), [(1, vec![key(number)])]);
+            assert!(fetches.end(at(0), 1, &key(number)));
         }
-        assert!(pulls.is_empty());
+        assert!(fetches.is_empty());
     }
 
     /// Keys of any length are requested in messages that fit a datagram.
     #[test]
     fn what_is_asked_for_fits_a_message() {
         for length in [2, 1_024] {
-            let mut pulls = Fetches::default();
+            let mut fetches = Fetches::default();
             for number in 0..10_000 {
                 let key = Key::user(format!("{number:0length$}").as_bytes());
-                pulls.want(1, key, 10);
+                fetches.want(1, key, 10);
             }
             for turn in 0..3 {
-                let (again, _) = pulls.overdue(at(turn * PULL_RETRY_MS), WAIT_US, 5);
-                for (_, keys) in pulls.fill(at(0)).into_iter().chain(again) {
+                let (again, _) = fetches.overdue(at(turn * PULL_RETRY_MS), WAIT_US, 5);
+                for (_, keys) in fetches.fill(at(0)).into_iter().chain(again) {
                     let mut body = Vec::new();
                     Message::from(CopiesAsked { keys }).encode_body(&mut body);
                     assert!(body.len() <= LIST_SIZE_MAX + 8, "{}", body.len());
@@ -256,46 +256,46 @@ mod tests {
 
     #[test]
     fn a_slow_node_is_not_asked_again_while_it_goes_on() {
-        let mut pulls = Fetches::default();
+        let mut fetches = Fetches::default();
         for number in 0..2 {
-            pulls.want(1, key(number), 10);
-            pulls.fill(at(0));
+            fetches.want(1, key(number), 10);
+            fetches.fill(at(0));
         }
-        pulls.want(1, key(2), 10);
-        pulls.fill(at(10));
-        assert!(pulls.end(at(PULL_RETRY_MS), 1, &key(0)));
+        fetches.want(1, key(2), 10);
+        fetches.fill(at(10));
+        assert!(fetches.end(at(PULL_RETRY_MS), 1, &key(0)));
         let later = at(2 * PULL_RETRY_MS - 1);
         assert!(
-            pulls.overdue(later, WAIT_US, 5).0.is_empty(),
+            fetches.overdue(later, WAIT_US, 5).0.is_empty(),
             "what came was asked no later"
         );
-        assert!(pulls.end(later, 1, &key(2)));
-        assert_eq!(pulls.overdue(later, WAIT_US, 5).0, [(1, vec![key(1)])]);
+        assert!(fetches.end(later, 1, &key(2)));
+        assert_eq!(fetches.overdue(later, WAIT_US, 5).0, [(1, vec![key(1)])]);
     }
 
     #[test]
     fn what_is_not_answered_is_asked_again_and_given_up() {
-        let mut pulls = Fetches::default();
-        pulls.want(1, key(1), 10);
-        pulls.fill(at(0));
+        let mut fetches = Fetches::default();
+        fetches.want(1, key(1), 10);
+        fetches.fill(at(0));
         assert!(
-            pulls
+            fetches
                 .overdue(at(PULL_RETRY_MS - 1), WAIT_US, 5)
                 .0
                 .is_empty()
         );
         for turn in 1..5 {
-            let (again, _) = pulls.overdue(at(turn * PULL_RETRY_MS), WAIT_US, 5);
+            let (again, _) = fetches.overdue(at(turn * PULL_RETRY_MS), WAIT_US, 5);
             assert_eq!(again, [(1, vec![key(1)])]);
-            assert!(!pulls.is_empty());
+            assert!(!fetches.is_empty());
         }
         let last = at(5 * PULL_RETRY_MS);
-        assert_eq!(pulls.overdue(last, WAIT_US, 5), (Vec::new(), 1));
-        assert!(pulls.is_empty());
-        pulls.want(1, key(1), 10);
-        pulls.fill(last);
-        pulls.want(1, key(2), 20);
-        assert_eq!(pulls.forget(1), [(key(1), 10), (key(2), 20)]);
-        assert!(pulls.has_room() && pulls.is_empty() && pulls.forget(1).is_empty());
+        assert_eq!(fetches.overdue(last, WAIT_US, 5), (Vec::new(), 1));
+        assert!(fetches.is_empty());
+        fetches.want(1, key(1), 10);
+        fetches.fill(last);
+        fetches.want(1, key(2), 20);
+        assert_eq!(fetches.forget(1), [(key(1), 10), (key(2), 20)]);
+        assert!(fetches.has_room() && fetches.is_empty() && fetches.forget(1).is_empty());
     }
 }

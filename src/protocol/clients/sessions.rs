@@ -144,7 +144,7 @@ pub struct Sessions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
     /// The first time: execute it.
-    RowFreshness,
+    Fresh,
     /// Seen before, or below the window.
     Repeated,
     /// Not a token that this node knows for that address.
@@ -201,7 +201,7 @@ impl Sessions {
                     self.trim();
                 }
                 match is_fresh {
-                    true => Admission::RowFreshness,
+                    true => Admission::Fresh,
                     false => Admission::Repeated,
                 }
             }
@@ -294,7 +294,7 @@ mod tests {
         let token = sessions.greet(endpoint(1), 7, 1, 9);
         assert_eq!(
             sessions.admit(endpoint(1), token, Some(7), 1),
-            Admission::RowFreshness
+            Admission::Fresh
         );
         assert_eq!(
             sessions.admit(endpoint(1), token, Some(7), 1),
@@ -327,7 +327,7 @@ mod tests {
         );
         assert_eq!(
             sessions.admit(endpoint(1), 300, Some(7), 1),
-            Admission::RowFreshness
+            Admission::Fresh
         );
     }
 
@@ -370,7 +370,7 @@ mod tests {
             sessions.greet(endpoint(port), 7, 1, 1);
             for attempt in (0..SESSION_WINDOW).step_by(64) {
                 let admission = sessions.admit(endpoint(port), 1, Some(7), attempt);
-                assert_eq!(admission, Admission::RowFreshness);
+                assert_eq!(admission, Admission::Fresh);
                 words_max = words_max.max(sessions.words);
             }
         }

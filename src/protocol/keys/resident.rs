@@ -24,7 +24,7 @@ pub enum Waiting {
     /// The key is to be checked with the next heartbeat.
     Look,
     /// Work of that epoch.
-    KeyWork(Epoch, KeyWork),
+    Work(Epoch, KeyWork),
 }
 
 #[derive(Debug, Default)]

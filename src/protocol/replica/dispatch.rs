@@ -148,29 +148,31 @@ impl Replica {
             Message::DigestsAsked(_) | Message::BucketAsked(_) => {
                 self.handle_learner_question(now, envelope);
             }
-            Message::DigestsTold(_) | Message::BucketTold(_) => self.handle_told(now, envelope),
+            Message::DigestsTold(_) | Message::BucketTold(_) => {
+                self.handle_buckets_told(now, envelope)
+            }
             Message::DigestsEqual(told) => {
                 self.handle_digests_equal(now, envelope.origin, envelope.round, told.total);
             }
             Message::Purge(_) if self.takes_part() => self.handle_purge(now, envelope),
-            Message::Copy(_) if envelope.round != 0 => self.handle_pulled(now, envelope),
+            Message::Copy(_) if envelope.round != 0 => self.handle_fetched(now, envelope),
             _ if self.takes_part() => self.handle_register_message(now, envelope),
             _ => self.counters.stray += 1,
         }
     }
 
     /// The answers to requests about buckets, whatever the request was for.
-    fn handle_told(&mut self, now: Now, envelope: Envelope) {
+    fn handle_buckets_told(&mut self, now: Now, envelope: Envelope) {
         if let Message::DigestsTold(told) = &envelope.message
             && told.sums.buckets() != Some(self.keys.digests.spread().buckets())
         {
             self.counters.stray += 1;
             return;
         }
-        if self.is_sealing(envelope.round) {
-            self.handle_seal_told(now, envelope);
+        if self.is_gathering_evidence(envelope.round) {
+            self.handle_evidence_told(now, envelope);
         } else {
-            self.handle_sync_told(now, envelope);
+            self.handle_bucket_reply(now, envelope);
         }
     }
 
@@ -207,7 +209,7 @@ impl Replica {
                 Waiting::Peer(_) => self.counters.overflow += 1,
                 Waiting::Operation(pending) => self.answer_busy(pending),
                 // Checked again when it is overdue.
-                Waiting::Copy(_) | Waiting::Mend | Waiting::Look | Waiting::KeyWork(..) => {}
+                Waiting::Copy(_) | Waiting::Mend | Waiting::Look | Waiting::Work(..) => {}
             },
         }
     }

@@ -161,7 +161,7 @@ impl Replica {
         let forwards = &mut self.forwarding.forwards;
         match forwards.overdue(now.mono_us, attempt, wait) {
             Some(Overdue::SendAgain) => self.send_forward(now, attempt, Way::Detour(0)),
-            Some(Overdue::Run(pending)) => self.take_back(now, pending),
+            Some(Overdue::Run(pending)) => self.reclaim(now, pending),
             None => {}
         }
     }
@@ -174,7 +174,7 @@ impl Replica {
 
     /// It may be done there nevertheless, so from now on no node may report that it was surely not
     /// (X5).
-    fn take_back(&mut self, now: Now, mut pending: Pending) {
+    fn reclaim(&mut self, now: Now, mut pending: Pending) {
         pending.sent = true;
         if self.runs_rounds() {
             let key = Key::user(&pending.operation.key);

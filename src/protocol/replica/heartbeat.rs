@@ -60,11 +60,11 @@ impl Replica {
         {
             self.flush_notices(node);
         }
-        self.hand_off(now);
-        self.look_for_latent(now);
+        self.send_hinted_copies(now);
+        self.look_for_uninstalled(now);
         self.look_at_membership(now);
         self.tell_silent_nodes(now);
-        self.synchronize(now);
+        self.compare_at_heartbeat(now);
         self.tell_of_clock(now);
         self.tell_of_offsets(now);
     }

@@ -99,13 +99,13 @@ impl Replica {
         attempt: u64,
     ) -> bool {
         let admission = self.requests.sessions.admit(from, token, client, attempt);
-        if admission != Admission::RowFreshness {
+        if admission != Admission::Fresh {
             self.counters.repeated += 1;
         }
         if admission == Admission::NoSession {
             self.reply(from, ClientReply::NoSession(NoSession { token, attempt }));
         }
-        admission == Admission::RowFreshness
+        admission == Admission::Fresh
     }
 
     fn handle_request(&mut self, now: Now, from: Endpoint, request: Request) {

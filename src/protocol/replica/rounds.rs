@@ -24,7 +24,7 @@ impl Replica {
                 Waiting::Operation(pending) => self.run_here(now, key.clone(), pending),
                 Waiting::Mend => self.mend(now, key),
                 Waiting::Look => {}
-                Waiting::KeyWork(_, work) => self.work_on(now, loaded, work),
+                Waiting::Work(_, work) => self.work_on(now, loaded, work),
                 Waiting::Copy(node) => {
                     self.copy_key(now, node, loaded);
                 }

@@ -29,7 +29,7 @@ use crate::protocol::types::rules::rule;
 pub struct Comparisons {
     schedule: Schedule,
     pass: Option<Pass>,
-    pub(in crate::protocol::replica) pulls: Fetches,
+    pub(in crate::protocol::replica) fetches: Fetches,
     /// Of a learner: how many buckets, from the first on, were listed or are equal.
     listed: Bucket,
     /// Keys copied since this node is a learner.
@@ -39,7 +39,7 @@ pub struct Comparisons {
 impl Replica {
     /// R1: what was compared in another epoch no longer counts. Which members are reachable, and
     /// whether much is missing, does not depend on the epoch.
-    pub(in crate::protocol::replica) fn restart_sync(&mut self, now: Now) {
+    pub(in crate::protocol::replica) fn restart_comparisons(&mut self, now: Now) {
         let before = std::mem::take(&mut self.catchup.comparisons);
         let learns = !self.identity.votes;
         self.catchup.comparisons = Comparisons {
@@ -53,7 +53,7 @@ impl Replica {
     }
 
     /// Whether a learner holds about what the members hold.
-    pub(in crate::protocol::replica) fn has_learned(&self) -> bool {
+    pub(in crate::protocol::replica) fn is_caught_up(&self) -> bool {
         // X6: as a member, a full node would make all nodes refuse writes that grow.
         self.catchup.comparisons.schedule.is_caught_up() && self.space.full.is_none()
     }
@@ -81,14 +81,14 @@ impl Replica {
     }
 
     /// At each heartbeat.
-    pub(in crate::protocol::replica) fn synchronize(&mut self, now: Now) {
+    pub(in crate::protocol::replica) fn compare_at_heartbeat(&mut self, now: Now) {
         if self.identity.node == 0 {
             return;
         }
         let mut sources = self.view.reachable.clone();
         sources.retain(|node| *node != self.identity.node);
         sources.sort_unstable();
-        self.see_who_is_there(now, &sources);
+        self.see_reachable(now, &sources);
         if let Some(pass) = &self.catchup.comparisons.pass {
             let mut gone = pass.sources();
             gone.retain(|node| !self.catchup.comparisons.schedule.is_reachable(*node));
@@ -96,22 +96,22 @@ impl Replica {
                 self.lose_source(node);
             }
             self.ask_overdue(now);
-            self.look_again(now);
+            self.check_again(now);
             self.advance_pass(now);
         } else if self.is_pass_due(now) && !sources.is_empty() {
             self.begin_pass(now, &sources);
         }
-        self.look_at_graves(now);
+        self.purge_tombstones(now);
     }
 
     /// A member that becomes reachable is compared with at once.
-    fn see_who_is_there(&mut self, now: Now, sources: &[NodeId]) {
+    fn see_reachable(&mut self, now: Now, sources: &[NodeId]) {
         let gone_ms = self.timings.source_gone_ms;
         let comparisons = &mut self.catchup.comparisons;
         if comparisons.schedule.see(now, sources, gone_ms) == Arrival::First {
             // What was compared before is out of date.
             comparisons.pass = None;
-            comparisons.pulls = Fetches::default();
+            comparisons.fetches = Fetches::default();
         }
     }
 
@@ -161,7 +161,11 @@ impl Replica {
         self.send(node, round, message, group, Way::Usual);
     }
 
-    pub(in crate::protocol::replica) fn handle_sync_told(&mut self, now: Now, envelope: Envelope) {
+    pub(in crate::protocol::replica) fn handle_bucket_reply(
+        &mut self,
+        now: Now,
+        envelope: Envelope,
+    ) {
         let (from, round) = (envelope.origin, envelope.round);
         match envelope.message {
             Message::DigestsTold(told) if self.is_purging(round) => {
@@ -244,7 +248,7 @@ impl Replica {
     }
 
     /// The second check of the buckets that differed.
-    fn look_again(&mut self, now: Now) {
+    fn check_again(&mut self, now: Now) {
         let Some(pass) = &self.catchup.comparisons.pass else {
             return;
         };
@@ -270,7 +274,7 @@ impl Replica {
         };
         let mut asked = Vec::new();
         while pass.comparing.len() < BUCKETS_COMPARED_MAX
-            && self.catchup.comparisons.pulls.has_room()
+            && self.catchup.comparisons.fetches.has_room()
             && let Some((bucket, source)) = pass.todo.pop_front()
         {
             let round = self.clock.round_id(now);
@@ -294,10 +298,10 @@ impl Replica {
             let after = None;
             self.ask_for(source, round, BucketAsked { bucket, after }.into());
         }
-        for (source, keys) in self.catchup.comparisons.pulls.fill(now) {
+        for (source, keys) in self.catchup.comparisons.fetches.fill(now) {
             self.ask_copies(now, source, keys);
         }
-        if is_compared && self.catchup.comparisons.pulls.is_empty() {
+        if is_compared && self.catchup.comparisons.fetches.is_empty() {
             self.end_pass(now);
         }
     }
@@ -364,7 +368,7 @@ impl Replica {
         let (overdue, given_up) = self
             .catchup
             .comparisons
-            .pulls
+            .fetches
             .overdue(now, wait_us, tries_max);
         if let Some(pass) = &mut self.catchup.comparisons.pass {
             pass.given_up += given_up;
@@ -380,10 +384,10 @@ impl Replica {
         let Some(pass) = &mut self.catchup.comparisons.pass else {
             return;
         };
-        let keys = self.catchup.comparisons.pulls.forget(node);
+        let keys = self.catchup.comparisons.fetches.forget(node);
         if let Some(heir) = pass.lose(node, !keys.is_empty()) {
             for (key, size) in keys {
-                self.catchup.comparisons.pulls.want(heir, key, size);
+                self.catchup.comparisons.fetches.want(heir, key, size);
             }
         }
     }
@@ -479,7 +483,7 @@ impl Replica {
             } else {
                 self.catchup
                     .comparisons
-                    .pulls
+                    .fetches
                     .want(source, key, entry.size as usize);
             }
         }
@@ -501,7 +505,7 @@ impl Replica {
     }
 
     /// A copy that was requested.
-    pub(in crate::protocol::replica) fn handle_pulled(&mut self, now: Now, envelope: Envelope) {
+    pub(in crate::protocol::replica) fn handle_fetched(&mut self, now: Now, envelope: Envelope) {
         let source = envelope.origin;
         let Message::Copy(copy) = &envelope.message else {
             return;
@@ -511,7 +515,7 @@ impl Replica {
             return;
         };
         if self.take_copy(now, source, loaded, copy)
-            && self.catchup.comparisons.pulls.end(now, source, &copy.key)
+            && self.catchup.comparisons.fetches.end(now, source, &copy.key)
         {
             self.catchup.comparisons.copied += 1;
         }
@@ -551,12 +555,12 @@ mod tests {
             ..NOW
         };
         replica.begin_pass(NOW, &[2]);
-        replica.synchronize(after(50));
+        replica.compare_at_heartbeat(after(50));
         assert_eq!(began(&replica), Some((PassKind::Pair, NOW.mono_us)));
-        replica.synchronize(after(10_000));
+        replica.compare_at_heartbeat(after(10_000));
         assert_eq!(began(&replica), None, "what it was told is old");
         let next = after(10_000 + SETTLE_MS);
-        replica.synchronize(next);
+        replica.compare_at_heartbeat(next);
         assert_eq!(began(&replica), Some((PassKind::Bulk, next.mono_us)));
     }
 }

@@ -102,7 +102,7 @@ impl Replica {
         if let Some(loaded) = self.keys.loaded(key) {
             self.work_on(now, loaded, work);
         } else {
-            self.wait_for(key.clone(), Waiting::KeyWork(self.epoch(), work));
+            self.wait_for(key.clone(), Waiting::Work(self.epoch(), work));
         }
     }
 
@@ -331,7 +331,7 @@ impl Replica {
                 if self
                     .catchup
                     .comparisons
-                    .pulls
+                    .fetches
                     .refused(source, key, promised)
                 {
                     self.mend(now, key);

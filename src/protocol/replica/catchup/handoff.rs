@@ -67,7 +67,7 @@ impl Replica {
     }
 
     /// At each heartbeat: sends overdue copies again, and as many more as window and rate allow.
-    pub(in crate::protocol::replica) fn hand_off(&mut self, now: Now) {
+    pub(in crate::protocol::replica) fn send_hinted_copies(&mut self, now: Now) {
         self.note_due(now);
         let per_second = match self.requests.operations {
             0 => COPIES_PER_SECOND_IDLE,
@@ -76,7 +76,7 @@ impl Replica {
         self.catchup.copies_left = (per_second * self.timings.heartbeat_ms / 1_000).max(1);
         let again_us = self.answer_wait_us(COPY_RETRY_MS);
         for node in self.catchup.hints.keys().copied().collect::<Vec<_>>() {
-            let may_send = self.may_hand_off(now, node);
+            let may_send = self.may_send_hinted_copies(now, node);
             let Some(hints) = self.catchup.hints.get_mut(&node) else {
                 continue;
             };
@@ -91,7 +91,7 @@ impl Replica {
         }
     }
 
-    fn may_hand_off(&self, now: Now, node: NodeId) -> bool {
+    fn may_send_hinted_copies(&self, now: Now, node: NodeId) -> bool {
         // A member that missed more than the hint limit requests all of it, and would get these
         // copies twice.
         let overflowed = self
@@ -208,7 +208,7 @@ impl Replica {
                 if let Some(hints) = self.catchup.hints.get_mut(&node) {
                     hints.copied(&copied.key, copied.ballot);
                 }
-                if self.may_hand_off(now, node) {
+                if self.may_send_hinted_copies(now, node) {
                     self.fill_window(now, node);
                 }
             }
@@ -254,11 +254,11 @@ mod tests {
         };
         told(&mut replica, 1, CopiesAsked { keys }.into());
         replica.view.reachable = vec![2];
-        assert!(replica.may_hand_off(NOW, 2), "all was noted");
+        assert!(replica.may_send_hinted_copies(NOW, 2), "all was noted");
         let hints = replica.catchup.hints.entry(2).or_default();
         hints.note(Key::user(b"one more"), Ballot::new(5, 1));
-        assert!(!replica.may_hand_off(NOW, 2));
-        assert!(replica.may_hand_off(later, 2), "it asks no more");
+        assert!(!replica.may_send_hinted_copies(NOW, 2));
+        assert!(replica.may_send_hinted_copies(later, 2), "it asks no more");
         replica.forget_hints(2, false);
         assert_eq!(replica.behind()[0].keys, HINTS_MAX as u64);
         replica.forget_hints(2, true);

@@ -50,7 +50,7 @@ pub struct Changes {
     proposal: Option<ConfigurationProposal>,
     evidence: Option<Evidence>,
     /// When this node began to gather the evidence, or to wait before it does.
-    sealing_us: u64,
+    evidence_us: u64,
     /// The outcomes of this node's own operations.
     pub answers: VecDeque<(u64, Outcome)>,
     pub reached: Reachability,
@@ -62,8 +62,8 @@ pub struct Changes {
 impl Changes {
     /// A round of this node chose a record for the key.
     pub fn chosen(&mut self, key: &Key) {
-        if let Some(sealing) = &mut self.evidence {
-            sealing.chosen(key);
+        if let Some(evidence) = &mut self.evidence {
+            evidence.chosen(key);
         }
     }
 
@@ -254,7 +254,7 @@ impl Replica {
         } else {
             self.end_life(now);
         }
-        self.restart_sync(now);
+        self.restart_comparisons(now);
         self.carry_change_on(now);
         let votes = self.identity.votes;
         let installed = Event::ConfigurationInstalled { epoch, votes };
@@ -266,7 +266,7 @@ impl Replica {
         self.membership.changes.proposal = None;
         self.membership.changes.uninstalled.forget();
         self.membership.changes.evidence = None;
-        self.membership.changes.sealing_us = now.mono_us;
+        self.membership.changes.evidence_us = now.mono_us;
     }
 
     /// Makes a configuration the present one, whether it was installed now or in an earlier boot.
@@ -330,28 +330,28 @@ impl Replica {
         }
         if self.membership.changes.evidence.is_none() {
             let patience_us = self.patience_us(&configuration);
-            if now.mono_us < self.membership.changes.sealing_us + patience_us {
+            if now.mono_us < self.membership.changes.evidence_us + patience_us {
                 return;
             }
             let id = self.clock.round_id(now);
             self.membership.changes.evidence = Some(Evidence::new(id, self.keys.digests.spread()));
-            self.membership.changes.sealing_us = now.mono_us;
+            self.membership.changes.evidence_us = now.mono_us;
         }
         let near = self.view.reachable.clone();
         let anew_us = self.answer_wait_us(EVIDENCE_RETRY_MS);
-        let sealing = self
+        let evidence = self
             .membership
             .changes
             .evidence
             .as_mut()
             .expect("just made");
-        if now.mono_us >= self.membership.changes.sealing_us + anew_us {
-            self.membership.changes.sealing_us = now.mono_us;
-            sealing.look_anew();
+        if now.mono_us >= self.membership.changes.evidence_us + anew_us {
+            self.membership.changes.evidence_us = now.mono_us;
+            evidence.look_anew();
         }
-        let mut steps = sealing.steps(&configuration, &near, true);
-        let silent = sealing.silent(&near);
-        steps.extend(sealing.unmended().into_iter().map(Step::Mend));
+        let mut steps = evidence.steps(&configuration, &near, true);
+        let silent = evidence.silent(&near);
+        steps.extend(evidence.unmended().into_iter().map(Step::Mend));
         for (node, step) in silent {
             self.ask(node, &step);
         }
@@ -359,32 +359,36 @@ impl Replica {
         self.complete_change(now);
     }
 
-    pub(in crate::protocol::replica) fn is_sealing(&self, round: RoundId) -> bool {
-        let sealing = self.membership.changes.evidence.as_ref();
-        sealing.is_some_and(|sealing| sealing.id == round)
+    pub(in crate::protocol::replica) fn is_gathering_evidence(&self, round: RoundId) -> bool {
+        let evidence = self.membership.changes.evidence.as_ref();
+        evidence.is_some_and(|evidence| evidence.id == round)
     }
 
     /// A member answers in the joint epoch, so it has installed the joint configuration (E3 a).
-    pub(in crate::protocol::replica) fn handle_seal_told(&mut self, now: Now, envelope: Envelope) {
+    pub(in crate::protocol::replica) fn handle_evidence_told(
+        &mut self,
+        now: Now,
+        envelope: Envelope,
+    ) {
         let Some(configuration) = self.identity.configuration.clone() else {
             return;
         };
         if let Message::DigestsTold(told) = &envelope.message {
             self.hear_clock(told.clock);
         }
-        let Some(sealing) = &mut self.membership.changes.evidence else {
+        let Some(evidence) = &mut self.membership.changes.evidence else {
             return;
         };
         let node = envelope.origin;
         let mut steps = Vec::new();
         match envelope.message {
             Message::DigestsTold(told) => {
-                sealing.digests_told(node, told.clock, told.sums);
+                evidence.digests_told(node, told.clock, told.sums);
             }
-            Message::BucketTold(told) => steps.extend(sealing.bucket_told(node, told)),
+            Message::BucketTold(told) => steps.extend(evidence.bucket_told(node, told)),
             _ => {}
         }
-        steps.extend(sealing.steps(&configuration, &self.view.reachable, false));
+        steps.extend(evidence.steps(&configuration, &self.view.reachable, false));
         self.take_steps(now, steps);
         self.complete_change(now);
     }
@@ -422,8 +426,8 @@ impl Replica {
 
     /// E3: once the evidence is complete, proposes the new configuration, until one is chosen.
     fn complete_change(&mut self, now: Now) {
-        let sealing = self.membership.changes.evidence.as_ref();
-        let Some(base) = sealing.filter(|s| s.is_complete()).map(|s| s.base()) else {
+        let evidence = self.membership.changes.evidence.as_ref();
+        let Some(base) = evidence.filter(|s| s.is_complete()).map(|s| s.base()) else {
             return;
         };
         if self.membership.changes.is_proposing() {

@@ -56,7 +56,7 @@ impl Replica {
             // The functions that take these check them.
             Waiting::Peer(_) | Waiting::Operation(_) | Waiting::Look => true,
             Waiting::Copy(_) | Waiting::Mend => is_member,
-            Waiting::KeyWork(epoch, _) => is_member && *epoch == self.epoch(),
+            Waiting::Work(epoch, _) => is_member && *epoch == self.epoch(),
         };
         if !wanted {
             self.counters.stray += 1;

@@ -137,7 +137,7 @@ impl Replica {
         if self.identity.votes || self.identity.node == 0 || configuration.joint.is_some() {
             return;
         }
-        let (ready, listed) = (self.has_learned(), self.listed());
+        let (ready, listed) = (self.is_caught_up(), self.listed());
         for member in configuration.voters() {
             if member.node != self.identity.node {
                 let asked = AdmissionAsked { ready, listed };

@@ -302,7 +302,7 @@ impl Replica {
         self.abandon_change(now);
         self.look_at_links(now, true, false);
         self.end_life(now);
-        self.restart_sync(now);
+        self.restart_comparisons(now);
     }
 }
 

@@ -42,7 +42,7 @@ impl Replica {
     /// At each heartbeat: checks what this node's own acceptor holds. A quorum holds what was
     /// chosen, and part of that quorum is among any members that serve, so no other node needs to
     /// be asked.
-    pub(in crate::protocol::replica) fn look_for_latent(&mut self, now: Now) {
+    pub(in crate::protocol::replica) fn look_for_uninstalled(&mut self, now: Now) {
         let Some(present) = self.identity.configuration.clone() else {
             return;
         };
@@ -85,12 +85,14 @@ impl Replica {
             self.install(now, held);
             return;
         }
-        let latent = &mut self.membership.changes.uninstalled;
-        let known = latent.held.filter(|(known, _)| *known == ballot);
-        let (_, since_us) = *latent.held.insert(known.unwrap_or((ballot, now.mono_us)));
+        let uninstalled = &mut self.membership.changes.uninstalled;
+        let known = uninstalled.held.filter(|(known, _)| *known == ballot);
+        let (_, since_us) = *uninstalled
+            .held
+            .insert(known.unwrap_or((ballot, now.mono_us)));
         // In most cases the node that proposed it is about to announce it.
         let is_due = is_chosen || now.mono_us >= since_us + SETTLE_MS * 1_000;
-        let is_busy = latent.reading.is_some() || self.membership.changes.is_proposing();
+        let is_busy = uninstalled.reading.is_some() || self.membership.changes.is_proposing();
         if is_due && !is_busy && self.view.hears_quorum {
             let reading = self.run_own(now, Action::Get);
             self.membership.changes.uninstalled.held = Some((ballot, now.mono_us));
@@ -159,11 +161,11 @@ impl Replica {
     }
 
     fn tell_unreadable(&mut self, now: Now, ballot: Ballot, why: Unreadable) {
-        let latent = &mut self.membership.changes.uninstalled;
+        let uninstalled = &mut self.membership.changes.uninstalled;
         if why != Unreadable::Damaged {
-            latent.unreadable_until_us = now.mono_us + CONFIGURATION_LOOK_MS * 1_000;
+            uninstalled.unreadable_until_us = now.mono_us + CONFIGURATION_LOOK_MS * 1_000;
         }
-        if latent.told.replace(ballot) != Some(ballot) {
+        if uninstalled.told.replace(ballot) != Some(ballot) {
             let event = Event::UnreadableConfiguration { ballot, why };
             self.sending.outputs.push_back(Output::Event(event));
         }

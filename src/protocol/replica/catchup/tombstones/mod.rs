@@ -137,7 +137,7 @@ impl Replica {
     }
 
     /// At each heartbeat.
-    pub(in crate::protocol::replica) fn look_at_graves(&mut self, now: Now) {
+    pub(in crate::protocol::replica) fn purge_tombstones(&mut self, now: Now) {
         let Some(configuration) = self.identity.configuration.clone() else {
             return;
         };
@@ -278,7 +278,8 @@ impl Replica {
         let mut tombstones = Vec::new();
         let mut room = MessageCapacity::new(KEYS_PER_MESSAGE_MAX);
         for (key, state) in &page.states {
-            let Some(record) = grave(key, state).filter(|_| terms.is_vote(state, rule!(E5_grave)))
+            let Some(record) =
+                purgeable(key, state).filter(|_| terms.is_vote(state, rule!(E5_grave)))
             else {
                 continue;
             };
@@ -380,7 +381,7 @@ impl Replica {
         let Some(state) = terms.vote(&resident.state, rule!(E5_purged)) else {
             return;
         };
-        let Some(record) = grave(key, state).filter(|_| state.accepted == ballot) else {
+        let Some(record) = purgeable(key, state).filter(|_| state.accepted == ballot) else {
             return;
         };
         let births = Ballot::new(last_birth(record), NodeId::MAX);
@@ -405,7 +406,7 @@ fn shared(begun: Vec<Bucket>, fresh: Vec<Bucket>, many: usize) -> Vec<Bucket> {
 }
 
 /// The tombstone that is held for a key, if it may be purged.
-fn grave<'a>(key: &Key, state: &'a AcceptorState) -> Option<&'a Record> {
+fn purgeable<'a>(key: &Key, state: &'a AcceptorState) -> Option<&'a Record> {
     let record = state.record.as_deref();
     record.filter(|r| r.value.is_none() && r.intent.is_none() && key.space() != SPACE_CONFIGURATION)
 }

@@ -1,5 +1,5 @@
-//! Horseshoe, a replicated key-value store: the modules behind the binary, so that tests, benches
-//! and fuzz targets reach them.
+//! Horseshoe, a replicated key-value store: the modules behind the binary, as a library for tests,
+//! benches and fuzz targets.
 
 pub mod cli;
 pub mod config;

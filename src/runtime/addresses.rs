@@ -1,5 +1,5 @@
-//! Where nodes are: names to socket addresses, looked up off the loop and kept. So it is also known
-//! from where nodes may send.
+//! Resolves the names of nodes to socket addresses, off the loop, and caches the results. They also
+//! tell from which addresses nodes may send.
 
 use std::collections::HashMap;
 use std::io;
@@ -14,65 +14,65 @@ use super::log::WARNING_WAITS;
 use crate::config::NodeAddress;
 use crate::protocol::types::backoff::Backoff;
 
-/// A name is looked up again this long after an answer, since hosts move, ...
+/// A resolved name is looked up again after this interval, since hosts move.
 const REFRESH_INTERVAL_US: u64 = 30_000_000;
-/// ... this long after a failure, ...
+/// The interval after a failed look-up.
 const RETRY_INTERVAL_US: u64 = 1_000_000;
-/// ... and this long after the last time if nothing was heard from there for as long, doubled each
-/// time, ...
+/// The interval while nothing was received from the name's addresses for as long. It doubles with
+/// each look-up.
 const SILENT_US: u64 = 1_000_000;
-/// ... so often.
+/// The most times that the interval of a silent name doubles.
 const SILENT_DOUBLINGS_MAX: u32 = 3;
-/// How often silent nodes are looked for.
+/// How often silent nodes are checked for.
 const LOOK_INTERVAL_US: u64 = 250_000;
-/// Names that are kept: those listed, and as many that configurations may bring.
+/// The most names in the cache: those of the list, and as many that configurations may bring.
 const NAMES_MAX: usize = 128;
 
-/// What a look-up came to.
+/// The result of a look-up.
 #[derive(Debug)]
 pub struct Resolved {
     pub name: String,
-    /// Not empty: all that the name stands for, of the family that was asked for.
+    /// All addresses of the name in the requested family. Not empty.
     pub addresses: io::Result<Vec<SocketAddr>>,
 }
 
 #[derive(Debug, Default, Clone)]
 struct Known {
-    /// Where it is sent to.
+    /// The address that this node sends to.
     address: Option<SocketAddr>,
-    /// Where it may send from.
+    /// The addresses that the node may send from.
     all: Vec<SocketAddr>,
-    /// A look-up is under way.
+    /// A look-up is in progress.
     asked: bool,
-    /// When to look it up again; never for an address in numbers.
+    /// When to look the name up again; never for a numeric address.
     again_us: Option<u64>,
-    /// When it was last looked up, and when last sent to.
+    /// When the name was last looked up, and when it was last sent to.
     looked_up_us: u64,
     used_us: u64,
-    /// How often in a row it was looked up because of a silence.
+    /// How many times in a row it was looked up because of a silence.
     silences: u32,
-    /// Failures are logged once in a row.
+    /// The last look-up failed: only the first failure in a row is logged.
     failing: bool,
 }
 
-/// The addresses of nodes, of the one family that the socket has.
+/// The addresses of nodes, all in the socket's one family.
 #[derive(Debug)]
 pub struct AddressBook {
-    /// Where the socket is bound.
+    /// Where this node's socket is bound.
     own: SocketAddr,
     listed: Vec<String>,
     known: HashMap<String, Known, RandomState>,
     notices: UnboundedSender<Notice>,
-    /// Names of all nodes, listed or configured.
+    /// The names of all nodes, from the list and the configuration.
     nodes: Vec<String>,
-    /// Where these may send from, and the last time that one did.
+    /// The addresses that these may send from, and when each last sent.
     sources: HashMap<(IpAddr, u16), u64, RandomState>,
     strangers: Strangers,
-    /// When silent nodes are looked for next.
+    /// When silent nodes are checked for next.
     look_us: u64,
 }
 
-/// Senders of nodes' datagrams whose address is no node's.
+/// Senders of nodes' datagrams whose address is no known node's.
 #[derive(Debug, Default)]
 struct Strangers {
     backoff: Backoff,
@@ -80,7 +80,7 @@ struct Strangers {
 }
 
 impl AddressBook {
-    /// `own` is where the socket is bound.
+    /// `own` is the address that this node's socket is bound to.
     pub fn new(own: SocketAddr, nodes: &[NodeAddress], notices: UnboundedSender<Notice>) -> Self {
         let mut book = AddressBook {
             own,
@@ -96,7 +96,7 @@ impl AddressBook {
         book
     }
 
-    /// The names of all nodes are these now, beside those of the list.
+    /// Replaces the names that the configuration gives; those of the list stay.
     pub fn set_nodes(&mut self, names: Vec<String>, mono_us: u64) {
         self.nodes = self.listed.clone();
         self.nodes.extend(names);
@@ -117,7 +117,7 @@ impl AddressBook {
         self.sources = sources.map(|at| (at, heard_us(&at))).collect();
     }
 
-    /// Whether a node may send from there; if so, it is heard.
+    /// Whether a node may send from there; if so, records that it sent now.
     pub fn is_nodes(&mut self, from: SocketAddr, mono_us: u64) -> bool {
         match self.sources.get_mut(&(from.ip(), from.port())) {
             Some(heard_us) => {
@@ -128,8 +128,8 @@ impl AddressBook {
         }
     }
 
-    /// Names of nodes that are sent to, and not heard from where they were, are looked up again:
-    /// they may have moved. To be called often.
+    /// Looks up again the names of nodes that are sent to but have fallen silent: they may have
+    /// moved. To be called often.
     pub fn look_for_silent(&mut self, mono_us: u64) {
         if mono_us < self.look_us {
             return;
@@ -148,7 +148,7 @@ impl AddressBook {
             }
             if let Some(heard) = known.all.iter().find(|at| is_heard(at)) {
                 known.silences = 0;
-                // Of several addresses one that answers is used.
+                // Of several addresses, one that datagrams arrive from is used.
                 if !known.address.is_some_and(|at| is_heard(&at)) {
                     tracing::info!("{name} is at {heard}");
                     known.address = Some(*heard);
@@ -163,13 +163,14 @@ impl AddressBook {
         }
     }
 
-    /// A node's datagram came from where no node is known to be. A name may have moved, so all are
-    /// looked up again.
+    /// A node's datagram came from an address at which no node is known. Any name may have moved,
+    /// so all are looked up again.
     pub fn heard_stranger(&mut self, from: SocketAddr, mono_us: u64) {
         let is_found = |name: &String| self.known.get(name).is_some_and(|k| !k.all.is_empty());
         let all_found = self.nodes.iter().all(is_found);
         let strangers = &mut self.strangers;
-        // Before that it may be a node whose name is still looked up; what fails there is logged.
+        // Before all names are found, the sender may be a node whose name is still being looked up;
+        // failed look-ups are logged where they fail.
         if all_found && strangers.backoff.is_due(mono_us, WARNING_WAITS) {
             tracing::warn!(
                 "dropped a node's datagram from {from}: neither the list nor the configuration has a \
@@ -187,7 +188,7 @@ impl AddressBook {
         }
     }
 
-    /// The address of the node at this place of the list, if it is known by now.
+    /// The address of the node at this index of the list, if it is known yet.
     pub fn listed(&mut self, index: u8, mono_us: u64) -> Option<SocketAddr> {
         let Self { listed, known, .. } = self;
         let name = listed.get(usize::from(index))?;
@@ -205,7 +206,7 @@ impl AddressBook {
         address
     }
 
-    /// The address of a name, if it is known by now; else it is looked up.
+    /// The address of a name, if it is known yet; otherwise the name is looked up.
     pub fn named(&mut self, name: &str, mono_us: u64) -> Option<SocketAddr> {
         let is_known = self.known.get_mut(name).is_some_and(|known| {
             known.used_us = mono_us;
@@ -221,8 +222,8 @@ impl AddressBook {
         self.own
     }
 
-    /// Whether this node has a loopback address and the named listed node has another kind: then it
-    /// is on another machine, which cannot reach this node.
+    /// Whether this node has a loopback address and that listed node has one of another kind: then
+    /// it is on another machine, which cannot reach this node.
     pub fn is_cut_off_from(&self, name: &str) -> bool {
         let known = self.known.get(name).and_then(|known| known.address);
         let is_listed = self.listed.iter().any(|listed| listed == name);
@@ -264,7 +265,7 @@ impl AddressBook {
         }
     }
 
-    /// Takes the answer to a look-up.
+    /// Takes the result of a look-up.
     pub fn resolved(&mut self, resolved: Resolved, mono_us: u64) {
         let Resolved { name, addresses } = resolved;
         let known = self.known.entry(name.clone()).or_default();
@@ -285,7 +286,7 @@ impl AddressBook {
                 if !known.failing {
                     tracing::warn!("the address of {name} can't be found: {error}");
                 }
-                // What was known before may still be right.
+                // The addresses known before may still be right.
                 known.failing = true;
                 known.again_us = Some(mono_us + RETRY_INTERVAL_US);
             }
@@ -294,7 +295,7 @@ impl AddressBook {
 }
 
 impl Known {
-    /// Of several addresses the one that is in use stays; but after a silence it is the turn of the next.
+    /// Of several addresses the one in use stays; after a silence the next one is used.
     fn choose(&self, found: &[SocketAddr]) -> Option<SocketAddr> {
         let used = self
             .address
@@ -312,8 +313,8 @@ impl Known {
     }
 }
 
-/// All that a name stands for, at least one; this may block. `ipv4` asks for one family; otherwise IPv4 goes
-/// first.
+/// All addresses of a name, at least one; this may block. `ipv4` selects one family; without it,
+/// IPv4 addresses come first.
 pub fn resolve_all(name: &str, ipv4: Option<bool>) -> io::Result<Vec<SocketAddr>> {
     let mut all: Vec<SocketAddr> = match zone::resolve(name) {
         Some(zoned) => vec![zoned?],
@@ -402,7 +403,8 @@ mod tests {
         assert!(book.is_nodes(at("10.0.0.1:8"), 1) && book.is_nodes(at("10.0.0.2:8"), 1));
         assert!(!book.is_nodes(at("10.0.0.1:9"), 1) && !book.is_nodes(at("10.0.0.3:8"), 1));
 
-        // What a configuration names is added, and what it names no more goes; the list stays.
+        // Names that a configuration gives are added, and removed when it no longer gives them; the
+        // list stays.
         book.set_nodes(vec!["10.0.0.9:9".to_owned()], 2);
         assert!(book.is_nodes(at("10.0.0.9:9"), 1) && book.is_nodes(at("10.0.0.2:8"), 1));
         book.set_nodes(Vec::new(), 3);
@@ -457,7 +459,7 @@ mod tests {
             }
         }
         assert_eq!(asked_ms, [3_000, 5_000, 9_000, 17_000]);
-        // Nobody sends to it any more.
+        // Nothing is sent to it any more, so it is not looked up.
         book.look_for_silent(40_000_000);
         assert!(!book.known["localhost:8"].asked);
     }

@@ -1,5 +1,5 @@
-//! Memory that is in use is counted; what is free goes back to the system: the C library's allocator keeps
-//! what was freed in small pieces, however much it is, unless it is asked.
+//! Counts the memory that is in use, and returns free memory to the system: the C library's
+//! allocator keeps what was freed in small pieces, however much it is, until it is asked to trim.
 
 use std::alloc::System;
 
@@ -8,16 +8,17 @@ use cap::Cap;
 #[global_allocator]
 static COUNTED: Cap<System> = Cap::new(System, usize::MAX);
 
-/// So much was freed, and so large a part of what was in use, and then nothing for so long, before it is asked.
-/// It holds up who allocates meanwhile, for some 60 ms where there were a million keys.
+/// Trim after at least 16 MiB and a quarter of the peak were freed, and 10 s without a further
+/// fall. A trim delays threads that allocate meanwhile, for some 60 ms where there were a million
+/// keys.
 const FREED_MIN: u64 = 16 << 20;
 const PART_FREED_MIN: u64 = 4;
 const QUIET_US: u64 = 10_000_000;
-/// Less than that is freed and taken all the time.
+/// Smaller falls are ordinary allocation and freeing.
 const FALL_MIN: u64 = 1 << 20;
 
-/// Sees how much was freed since the allocator was asked, for whatever cause: dropped keys, and then the store
-/// that gives its space back, as late as it likes.
+/// Tracks how much was freed since the last trim, for whatever reason: purged keys, or later the
+/// store that returns its memory, whenever it does.
 #[derive(Debug, Default)]
 pub struct Freed {
     highest: u64,
@@ -26,7 +27,7 @@ pub struct Freed {
 }
 
 impl Freed {
-    /// Whether the allocator is to be asked now; then the count begins anew.
+    /// Whether a trim is due; if so, the count begins again.
     pub fn take_due(&mut self, now_us: u64, live: u64) -> bool {
         if live > self.highest {
             self.highest = live;
@@ -49,7 +50,8 @@ impl Freed {
     }
 }
 
-/// In a thread of its own: who allocates meanwhile may have to wait, but for parts of it only.
+/// Trims in a separate thread: others that allocate meanwhile may have to wait, but only for parts
+/// of the trim.
 pub fn trim_aside() {
     let thread = std::thread::Builder::new().name("trim".to_owned());
     if let Err(error) = thread.spawn(trim) {
@@ -60,34 +62,37 @@ pub fn trim_aside() {
 #[allow(unsafe_code, reason = "no memory in use is touched")]
 pub fn trim() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: it may be called at any time, from any thread.
+    // SAFETY: `malloc_trim` may be called at any time, from any thread.
     unsafe {
         nix::libc::malloc_trim(0);
     }
 }
 
-/// What is free at the end of a thread's memory is kept, asked or not, up to a bound that the C library raises
-/// by itself, to 64 MiB a thread. Here it stays where it is.
+/// The C library keeps the free memory at the end of each thread's heap, even when asked to trim,
+/// up to a bound that it raises automatically, to 64 MiB per thread. Setting the bound keeps it
+/// fixed.
 #[cfg(target_env = "gnu")]
 const KEPT_AT_END_MAX: i32 = 8 << 20;
-/// What is larger has pages of its own, and leaves no hole. Set with the bound above, as that would set it to
-/// 128 KiB, less than buffers that are used again and again.
+/// Larger allocations get pages of their own, and so leave no hole. It is set explicitly because
+/// setting the bound above would set it to 128 KiB, which is less than buffers that are reused
+/// often.
 #[cfg(target_env = "gnu")]
 const OWN_PAGES_MIN: i32 = 1 << 20;
 
-/// Before anything large is in use.
+/// To be called before anything large is in use.
 #[allow(unsafe_code, reason = "no memory in use is touched")]
 pub fn keep_little() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: plain numbers; it may be called at any time, from any thread.
+    // SAFETY: both arguments are plain numbers; `mallopt` may be called at any time, from any
+    // thread.
     unsafe {
         nix::libc::mallopt(nix::libc::M_TRIM_THRESHOLD, KEPT_AT_END_MAX);
         nix::libc::mallopt(nix::libc::M_MMAP_THRESHOLD, OWN_PAGES_MIN);
     }
 }
 
-/// What is in use, in all threads. The C library could tell it, too, but goes through all that is free to do so:
-/// with a million keys a node that was asked each second did little else.
+/// Bytes in use, in all threads. The C library could report this too, but walks all free memory to
+/// do so: with a million keys, a node that was queried once per second did little else.
 pub fn live_bytes() -> u64 {
     COUNTED.allocated() as u64
 }

@@ -1,15 +1,17 @@
-//! Which of this machine's addresses a remote one sent to, where the socket is bound to all of them: an
-//! answer from another address reaches no client behind a connected socket, a translator or a firewall.
+//! Records which of this machine's addresses each remote one sent to, where the socket is bound to
+//! all of them: an answer from another address reaches no client behind a connected socket, an
+//! address translator or a firewall.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use foldhash::fast::RandomState;
 
-/// Remote addresses that are remembered: up to twice as many, those heard last among them.
+/// The most remote addresses that are remembered is twice this; those received from last are among
+/// them.
 const REMOTES_MAX: usize = 8_192;
 
-/// Address, zone of a link-local one, and port.
+/// The IP address, the zone of a link-local one, and the port.
 type Remote = (IpAddr, u32, u16);
 type Remotes = HashMap<Remote, IpAddr, RandomState>;
 
@@ -17,8 +19,8 @@ type Remotes = HashMap<Remote, IpAddr, RandomState>;
 pub struct AnsweringAddresses {
     young: Remotes,
     old: Remotes,
-    /// For all others: the announced address, which other nodes expect this one to send from, if it
-    /// is one of this machine's.
+    /// The source for all other remote addresses: the announced address, which other nodes expect
+    /// this one to send from, if it is one of this machine's.
     usual: Option<IpAddr>,
 }
 
@@ -27,7 +29,7 @@ impl AnsweringAddresses {
         self.usual = usual;
     }
 
-    /// A datagram from there was sent to `at`.
+    /// Records that a datagram from `from` was sent to `at`.
     pub fn note(&mut self, from: SocketAddr, at: IpAddr) {
         let (remote, at) = (key(from), at.to_canonical());
         if self.young.get(&remote) == Some(&at) {
@@ -39,7 +41,7 @@ impl AnsweringAddresses {
         self.young.insert(remote, at);
     }
 
-    /// The address to send from; `None`: the system is to choose.
+    /// The address to send from; `None`: the system chooses.
     pub fn source(&self, to: SocketAddr) -> Option<IpAddr> {
         let remote = key(to);
         let noted = self.young.get(&remote).or_else(|| self.old.get(&remote));
@@ -47,7 +49,7 @@ impl AnsweringAddresses {
         Some(source).filter(|source| source.is_ipv4() == remote.0.is_ipv4())
     }
 
-    /// This machine has that address no more.
+    /// Discards an address that this machine no longer has.
     pub fn forget(&mut self, gone: IpAddr) {
         self.usual = self.usual.filter(|usual| *usual != gone);
         for remotes in [&mut self.young, &mut self.old] {
@@ -56,7 +58,7 @@ impl AnsweringAddresses {
     }
 }
 
-/// A socket of both families has IPv4 addresses as IPv6 ones; answers are sent to the IPv4 ones.
+/// A socket of both families reports IPv4 addresses as IPv6 ones; answers go to the IPv4 ones.
 fn key(remote: SocketAddr) -> Remote {
     let zone = match remote {
         SocketAddr::V4(_) => 0,

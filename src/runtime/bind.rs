@@ -1,4 +1,4 @@
-//! The node's socket at the address that the settings say.
+//! Binds the node's socket at the configured address.
 
 use std::net::SocketAddr;
 
@@ -7,7 +7,7 @@ use super::addresses::resolve_all;
 use super::socket::{Granted, KERNEL_BUFFER_SIZE, Socket};
 use crate::config::{NodeAddress, ServerConfig};
 
-/// Where the node may be bound, at least one; to look that up may block for long.
+/// The addresses where the node may be bound, at least one; looking them up may block for long.
 pub fn own_addresses(config: &ServerConfig) -> Result<Vec<SocketAddr>, RuntimeError> {
     let name = config.own().to_string();
     match config.listen {
@@ -17,13 +17,13 @@ pub fn own_addresses(config: &ServerConfig) -> Result<Vec<SocketAddr>, RuntimeEr
     }
 }
 
-/// Gives also where it is bound.
+/// Also returns the address that the socket is bound to.
 pub fn bind(
     config: &ServerConfig,
     all: &[SocketAddr],
 ) -> Result<(SocketAddr, Socket), RuntimeError> {
     let name = config.own().to_string();
-    // A name may stand for several addresses, of which this machine has one.
+    // A name may resolve to several addresses, of which this machine has one.
     let mut bound = bind_to(config, &name, all[0]);
     for own in &all[1..] {
         bound = bound.or_else(|first| bind_to(config, &name, *own).map_err(|_| first));

@@ -1,7 +1,7 @@
-//! From the bytes of a datagram to inputs of the core.
+//! Decodes the bytes of a datagram into inputs of the core.
 //!
-//! Takes bytes from anywhere: nothing here panics on them, and no claim of theirs is believed
-//! before it is checked. What can't be read is skipped and counted.
+//! The bytes may come from anywhere: nothing here panics on them, and no claim in them is trusted
+//! before it is checked. What cannot be decoded is skipped and counted.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
@@ -15,12 +15,12 @@ use crate::protocol::types::message::{
     self, ClientMessage, Endpoint, Envelope, Input, Message, NodeId, is_transit,
 };
 
-/// Frames of kinds from here on go between nodes; those below, between clients and nodes.
+/// Frames of this kind and above go between nodes; those below, between clients and nodes.
 const PEER_KIND_MIN: u8 = 16;
 
-/// What a frame comes to.
+/// What a frame is for this node.
 #[derive(Debug)]
-#[allow(clippy::large_enum_variant)] // It is taken at once, and never kept.
+#[allow(clippy::large_enum_variant)] // It is handled at once, never stored.
 pub enum Arrival<'a> {
     Input(Input),
     Transit(Transit<'a>),
@@ -30,20 +30,20 @@ pub enum Arrival<'a> {
 #[derive(Debug)]
 pub struct Transit<'a> {
     pub cluster: u64,
-    /// The neighbour that it came from.
+    /// The previous hop.
     pub via: NodeId,
     pub frame: Frame<'a>,
 }
 
-/// Who sent the parts of a frame: a node by its id, whatever way they took, and else a host.
+/// The sender of the parts of a frame: a node by its id, whatever path they took, or else a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum PartsSender {
     Node(NodeId),
     Host(IpAddr),
 }
 
-/// Frames that come in parts: those of nodes, and those from addresses at which no node is, apart, so
-/// that no stranger displaces the parts that a node sent.
+/// Joins frames that arrive in parts. Those of nodes and those from addresses at which no node is
+/// known are kept apart, so that no unknown sender displaces the parts that a node sent.
 #[derive(Debug, Default)]
 pub struct Joiners {
     nodes: Joiner<PartsSender>,
@@ -51,7 +51,7 @@ pub struct Joiners {
 }
 
 impl Joiners {
-    /// Takes a part; gives the body of the whole frame once it is there.
+    /// Takes a part; returns the body of the whole frame once it is complete.
     fn take(
         &mut self,
         datagram: &Datagram<'_>,
@@ -64,8 +64,8 @@ impl Joiners {
             ..
         } = frame.header;
         let is_nodes = datagram.is_nodes && kind >= PEER_KIND_MIN;
-        // What a header says counts only if a node has sent it. Several clients may share a host, not
-        // a port of it.
+        // A header's origin counts only if a node sent the datagram. Otherwise the host and port
+        // do: several clients may share a host, but not a port of it.
         let sender = match is_nodes && origin != 0 {
             true => (PartsSender::Node(origin), incarnation),
             false => (
@@ -80,7 +80,7 @@ impl Joiners {
         joiner.take(datagram.now_us, sender, kind, frame.body)
     }
 
-    /// Drops what has been incomplete for too long; gives how many frames were dropped so far.
+    /// Drops frames that were incomplete for too long; returns how many were dropped so far.
     fn given_up(&mut self, now_us: u64) -> u64 {
         let all = [&mut self.nodes, &mut self.others];
         let each = all.map(|joiner| {
@@ -96,11 +96,11 @@ impl Joiners {
 pub struct Datagram<'a> {
     pub bytes: &'a [u8],
     pub from: Source,
-    /// On the clock that does not jump.
+    /// On the monotonic clock.
     pub now_us: u64,
     /// A node is known to be at the address that it came from.
     pub is_nodes: bool,
-    /// Frames of nodes are taken from any address: there is no configuration yet.
+    /// Frames of nodes are accepted from any address: there is no configuration yet.
     pub is_open: bool,
 }
 
@@ -111,9 +111,9 @@ pub struct Source {
     pub is_own_machine: bool,
 }
 
-/// Gives each frame that can be read, or is for another node than `own` (0: it has no id yet). Frames
-/// of nodes count only if they come from a node's address, or if they count from
-/// anywhere. `own_cluster` is 0 while there is none.
+/// Returns each frame that can be decoded, or that is for another node than `own` (0: this node has
+/// no id yet). Frames of nodes count only if they come from a node's address, or if their kind is
+/// accepted from any address. `own_cluster` is 0 while there is none.
 pub fn decode<'a>(
     datagram: &Datagram<'a>,
     (own_cluster, own): (u64, NodeId),
@@ -183,10 +183,11 @@ fn input(cluster: u64, via: NodeId, from: Source, frame: &Frame<'_>) -> Result<I
     }
 }
 
-/// What a text datagram comes to: an input, or the answer at once to what can't be done.
+/// The result of a text datagram: an input, or the immediate answer to a request that cannot be
+/// done.
 pub type Text = Result<Input, Vec<u8>>;
 
-/// Reads a datagram that begins as text does; `None` if there is nobody to answer.
+/// Decodes a datagram that begins as text does; `None` if there is no client to answer.
 pub fn decode_text(bytes: &[u8], from: Source, tally: &mut Tally) -> Option<Text> {
     match text::parse(bytes) {
         Ok(text::TextRequest { id, key, action }) => Some(Ok(Input::Client {
@@ -226,7 +227,7 @@ fn client(from: Source, frame: &Frame<'_>) -> Result<Input, Cause> {
     })
 }
 
-/// A client's address as the core knows it: IPv4 is mapped into IPv6.
+/// A client's address as the core represents it: IPv4 is mapped into IPv6.
 fn endpoint_of(from: Source) -> Endpoint {
     let (ip, zone) = match from.address {
         SocketAddr::V4(at) => (at.ip().to_ipv6_mapped(), 0),
@@ -240,7 +241,7 @@ fn endpoint_of(from: Source) -> Endpoint {
     }
 }
 
-/// The way back.
+/// The inverse of `endpoint_of`.
 pub fn address_of(endpoint: Endpoint) -> SocketAddr {
     let ip = Ipv6Addr::from_bits(endpoint.ip);
     match ip.to_ipv4_mapped() {
@@ -280,7 +281,7 @@ mod tests {
         }
     }
 
-    /// Frames as given, under a checksum that is right.
+    /// A datagram of the given frames, with a correct checksum.
     fn sealed(sender: u8, frames: &[(u8, Vec<u8>)]) -> Vec<u8> {
         let mut writer = DatagramWriter::default();
         for (kind, body) in frames {
@@ -428,7 +429,7 @@ mod tests {
         assert_eq!(tally.of(Cause::TextMalformed), 1);
     }
 
-    /// A frame for the nodes that relays it is the same with each of its parts.
+    /// A relay treats each part of a frame like a whole frame.
     #[test]
     fn parts_give_one_input_and_are_passed_on_one_by_one() {
         let keys = (0..200)
@@ -563,7 +564,7 @@ mod tests {
         assert_eq!((given, tally.total(), tally.of(Cause::Stranger)), (1, 1, 1));
     }
 
-    /// The others may have moved to where this node knows nobody (E8).
+    /// The other nodes may have moved to addresses that this node does not know (E8).
     #[test]
     fn a_configuration_of_the_own_cluster_is_heard_from_elsewhere() {
         let told = message::ConfigurationTold {
@@ -582,7 +583,7 @@ mod tests {
             let joiners = &mut Joiners::default();
             let datagram = datagram(&bytes, false);
             decode(&datagram, own, joiners, &mut tally, &mut |_| count += 1);
-            // It is not sound, so it is counted as that, and not as a stranger's.
+            // It is malformed, so it is counted as that, and not as an unknown sender's.
             assert_eq!(tally.of(Cause::Stranger), strangers, "{own:?}");
             assert_eq!(count + tally.total() - strangers, given, "{own:?}");
         }
@@ -624,7 +625,7 @@ mod tests {
             prop_assert_eq!(inputs.len() as u64 + tally.total(), frames.len() as u64);
         }
 
-        /// Bodies that are nearly right reach further than random ones.
+        /// Bodies that are almost right get further than random ones.
         #[test]
         fn damaged_bodies_are_given_or_counted(at in any::<prop::sample::Index>(), with in any::<u8>(), cut in any::<bool>()) {
             let mut hello = hello();

@@ -1,7 +1,7 @@
-//! The storage thread: groups in, how far they are durable out.
+//! The storage thread: it takes groups and reports up to which one they are durable.
 //!
-//! The store may block, so the loop never calls it. The thread takes all groups that are queued
-//! and commits them together: one sync for as many as came during the last.
+//! The store may block, so the loop never calls it. The thread takes all groups that are queued and
+//! commits them together: one sync covers as many as arrived during the last one.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -14,12 +14,12 @@ use super::sync_times::SyncTimes;
 use crate::protocol::types::message::{Group, GroupNumber};
 use crate::storage::{Space, Storage, StorageError};
 
-/// What may be queued before the loop stops taking datagrams in.
+/// The bounds of the queue, above which the loop stops receiving datagrams.
 const BACKLOG_SIZE_MAX: usize = 64 << 20;
 const BACKLOG_LENGTH_MAX: usize = 16_384;
-/// Without commits the store is tended so often.
+/// How often the store is tended while there are no commits.
 const TEND_INTERVAL: Duration = Duration::from_secs(1);
-/// What a register costs beside its key and its value, about.
+/// Roughly what a register takes beside its key and its value, in bytes.
 const REGISTER_SIZE: usize = 128;
 
 enum DiskWork {
@@ -27,7 +27,7 @@ enum DiskWork {
     Close,
 }
 
-/// The loop's end of the storage thread.
+/// The loop's handle of the storage thread.
 #[derive(Debug)]
 pub struct Disk {
     work: Sender<DiskWork>,
@@ -60,7 +60,7 @@ impl Disk {
         let size = size_of_group(&group);
         self.backlog.push_back((group.number, size));
         self.backlog_size += size;
-        // If the thread is gone, a notice of that is on its way.
+        // If the thread is gone, a driver event that says so is queued.
         let _ = self.work.send(DiskWork::Commit(group.into()));
     }
 
@@ -76,7 +76,7 @@ impl Disk {
         self.space = space;
     }
 
-    /// Takes the news that this group, and all before it, are durable, by a commit that took so long.
+    /// Records that this group and all before it are durable, by a commit that took this long.
     pub fn persisted(&mut self, group: GroupNumber, took: Duration) {
         self.sync_times.add(took);
         while let Some((_, size)) = self.backlog.pop_front_if(|(number, _)| *number <= group) {
@@ -84,12 +84,13 @@ impl Disk {
         }
     }
 
-    /// Whether the disk is so far behind that no more should be taken in.
+    /// Whether the disk lags so far that nothing more should be received.
     pub fn is_behind(&self) -> bool {
         self.backlog_size > BACKLOG_SIZE_MAX || self.backlog.len() > BACKLOG_LENGTH_MAX
     }
 
-    /// Asks the thread to commit what is queued and to close the store; a notice says when it has.
+    /// Asks the thread to commit what is queued and to close the store; a driver event reports when
+    /// it has.
     pub fn close(&mut self) {
         let _ = self.work.send(DiskWork::Close);
     }
@@ -106,7 +107,7 @@ fn size_of_group(group: &Group) -> usize {
     registers.sum::<usize>() + names.map(|key| key.as_bytes().len()).sum::<usize>()
 }
 
-/// Tells the loop when the thread ends by a panic: it must not wait for ever.
+/// Reports to the loop if the thread ends by a panic, so that the loop does not wait forever.
 struct Guard<'a> {
     notices: &'a UnboundedSender<Notice>,
 }
@@ -123,14 +124,14 @@ fn run(storage: Box<dyn Storage>, queue: &Receiver<DiskWork>, notices: &Unbounde
     let _guard = Guard { notices };
     let notice = match commit_until_closed(storage, queue, notices) {
         Ok(Some(storage)) => Notice::StorageClosed(storage.close()),
-        // The loop is gone, and has not asked for a clean end.
+        // The loop is gone without having asked for a clean end.
         Ok(None) => return,
         Err(error) => Notice::StorageFailed(error),
     };
     let _ = notices.send(notice);
 }
 
-/// What the loop was told of the disk's space.
+/// What was last reported to the loop about the disk's space.
 #[derive(Default)]
 struct SpaceReport(Option<(Space, Instant)>);
 
@@ -147,7 +148,7 @@ impl SpaceReport {
     }
 }
 
-/// Commits groups; gives the store back when it is to be closed.
+/// Commits groups until the store is to be closed, then returns the store.
 fn commit_until_closed(
     mut storage: Box<dyn Storage>,
     queue: &Receiver<DiskWork>,
@@ -188,7 +189,7 @@ mod tests {
     use std::sync::{Arc, Barrier};
     use tokio::sync::mpsc::unbounded_channel;
 
-    /// A store whose first commit waits for the test, and that tells what each commit held.
+    /// A store whose first commit waits for the test, and that reports the groups of each commit.
     struct Slow {
         barrier: Arc<Barrier>,
         commits: Sender<Vec<GroupNumber>>,

@@ -1,9 +1,10 @@
-//! The loop itself.
+//! The event loop.
 //!
-//! A turn takes in what has arrived, then drains the replica: so what one batch of datagrams changes is one
-//! group for the disk, and what it causes to be sent shares datagrams. What need not wait for the group is
-//! handed out after each datagram, and a turn ends after some time, or once it has caused much to be sent:
-//! a few bytes that arrive can cause a thousand times as many.
+//! An iteration receives what has arrived, then drains the replica. So everything that one batch of
+//! datagrams changes is one group for the disk, and the messages that it causes share datagrams.
+//! Outputs that need not wait for the group are drained after each datagram. An iteration ends
+//! after some time, or once it has caused much to be sent: a few bytes that arrive can cause a
+//! thousand times as many.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -35,18 +36,18 @@ use crate::protocol::types::message::{
 use crate::protocol::{Options, Replica, Tuning};
 use crate::storage::{Opened, Table};
 
-/// Batches of datagrams that are received in one turn.
+/// The most batches of datagrams that one iteration receives.
 const RECEIVES_PER_TURN_MAX: usize = 4;
-/// A turn that causes more datagrams than this, or more bytes, sends some before it is over.
+/// An iteration that causes more datagrams than this, or more bytes, sends some before it ends.
 const FLUSH_AT: usize = 256;
 const FLUSH_SIZE: usize = 1 << 20;
-/// A turn takes nothing more in after so long, ...
+/// An iteration receives nothing more after this time.
 const TURN_MAX: Duration = Duration::from_millis(5);
-/// ... or once it has caused as many bytes to be sent.
+/// An iteration receives nothing more once it has caused this many bytes to be sent.
 const TURN_SIZE_MAX: u64 = 4 << 20;
-/// A timer that is this late tells that the process was kept from running.
+/// A timer that is this late shows that the process was kept from running.
 const LATE_US: u64 = 50_000;
-/// How long operations under way may take to end once the node is told to stop.
+/// How long operations in progress may take to end once the node is told to stop.
 const DRAIN_US: u64 = 500_000;
 /// How long the store may take to close.
 const CLOSE_MAX: Duration = Duration::from_secs(10);
@@ -75,7 +76,7 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// What a turn may take.
+/// The bounds of one iteration.
 #[derive(Debug, Clone, Copy)]
 struct Budget {
     ends: Instant,
@@ -95,15 +96,15 @@ pub struct Driver {
     clock: Clock,
     replica: Replica,
     table: Table,
-    /// `None`: in memory only.
+    /// `None`: the state is in memory only.
     disk: Option<Disk>,
     socket: Socket,
     packer: Packer,
-    /// Frames that come in parts.
+    /// Joins frames that arrive in parts.
     joiners: Joiners,
-    /// The socket takes no more, until it says that it does.
+    /// The socket's send buffer is full until the socket reports that it is writable.
     send_blocked: bool,
-    /// The turn ended before all was handed out.
+    /// The iteration ended before all outputs were drained.
     is_unfinished: bool,
     addresses: AddressBook,
     tally: Tally,
@@ -112,15 +113,15 @@ pub struct Driver {
     notices: UnboundedReceiver<Notice>,
     boot: u64,
     durability: &'static str,
-    /// Whether Firecloud's text datagrams are taken.
+    /// Whether Firecloud's text datagrams are accepted.
     takes_text: bool,
-    /// Whether others than this machine may send to it.
+    /// Whether other machines can send to it.
     is_exposed: bool,
-    /// The configuration whose nodes' addresses are known.
+    /// The epoch of the configuration whose nodes' addresses are known.
     nodes_of_epoch: u64,
-    /// When the node ends, though operations are still under way.
+    /// When the node ends even if operations are still in progress.
     stop_at_us: Option<u64>,
-    /// Why the node can't go on.
+    /// Why the node cannot continue.
     refusal: Option<RuntimeError>,
 }
 
@@ -133,7 +134,7 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// To one of these addresses, which are what the settings say. Call from within the tokio runtime.
+    /// Binds to one of `all`, the configured addresses. Call from within the tokio runtime.
     pub fn new(config: &ServerConfig, all: &[SocketAddr]) -> Result<Self, RuntimeError> {
         let (own, socket) = bind(config, all)?;
         let (notifier, notices) = unbounded_channel();
@@ -145,7 +146,7 @@ impl Bound {
         })
     }
 
-    /// Where `Notice::Stop` is to be sent.
+    /// Where to send `Notice::Stop`.
     pub fn notifier(&self) -> UnboundedSender<Notice> {
         self.notifier.clone()
     }
@@ -203,11 +204,11 @@ impl Bound {
 }
 
 impl Driver {
-    /// Runs until the node is told to stop, or can't go on.
+    /// Runs until the node is told to stop, or cannot continue.
     pub async fn run(&mut self) -> Result<(), RuntimeError> {
         let result = self.take_turns().await;
         if let Err(RuntimeError::Storage(_) | RuntimeError::StoragePanicked) = result {
-            // What the store holds is not known: it was not stopped clean.
+            // What the store holds is not known, so the stop was not clean.
             return result;
         }
         let closed = self.close().await;
@@ -238,8 +239,8 @@ impl Driver {
         }
     }
 
-    /// Whether the process did not run for a while. What arrived meanwhile is to be taken in before the
-    /// timers, but the reactor may not know of it yet.
+    /// Whether the process did not run for a while. What arrived meanwhile should be received
+    /// before the timers run, but the reactor may not know of it yet.
     fn is_late(&self) -> bool {
         let late_us = self.clock.now().mono_us.saturating_sub(LATE_US);
         self.replica
@@ -247,7 +248,7 @@ impl Driver {
             .is_some_and(|at_us| at_us < late_us)
     }
 
-    /// Takes in what has arrived, then hands out what came of it.
+    /// Receives what has arrived, then drains the outputs that it caused.
     fn turn(&mut self, now: Now) -> Result<(), RuntimeError> {
         let budget = Budget {
             ends: Instant::now() + TURN_MAX,
@@ -256,7 +257,8 @@ impl Driver {
         if self.memory.look(allocator::live_bytes()).is_some() {
             self.tell_full(now);
         }
-        // Before the timers: after a stall, what they would miss may be there already.
+        // Before the timers: after a stall, the messages whose absence they would act on may have
+        // arrived.
         self.receive(now, budget)?;
         let is_due = |at_us| now.mono_us >= at_us;
         if self.replica.next_timeout().is_some_and(is_due) {
@@ -266,7 +268,8 @@ impl Driver {
         while let Some(output) = self.replica.poll_output() {
             let is_list = matches!(output, Output::List { .. });
             self.hand_out(now, output);
-            // All else leaves in its turn; lists come last.
+            // All other outputs leave within this iteration; bucket entries come last and may wait
+            // for the next.
             if is_list && budget.is_spent(&self.packer) {
                 self.is_unfinished = true;
                 break;
@@ -280,7 +283,7 @@ impl Driver {
         Ok(())
     }
 
-    /// What this node has no room of, when that may have changed.
+    /// Reports to the replica which resource is full, when that may have changed.
     fn tell_full(&mut self, now: Now) {
         let disk = self.disk.as_ref().is_some_and(|disk| disk.space().is_full);
         let full = match self.memory.is_full() {
@@ -297,8 +300,9 @@ impl Driver {
         }
     }
 
-    /// While the disk is far behind, what arrives waits in the kernel, and is lost there if it must be: nobody
-    /// takes that for an answer. Once it hangs, nothing more is for it, and clients are sent to others.
+    /// While the disk lags far behind, datagrams wait in the kernel, and are lost there if its
+    /// buffer fills: nobody takes that for an answer. Once the disk hangs, no input waits for it
+    /// any more, and clients are sent to other nodes.
     fn takes_in(&self) -> bool {
         !self.disk.as_ref().is_some_and(Disk::is_behind) || self.replica.has_hung_disk()
     }
@@ -328,7 +332,7 @@ impl Driver {
         }
     }
 
-    /// Takes in one datagram of those that were received; false if there is none.
+    /// Takes in one of the received datagrams; false if there is none.
     fn take_in(&mut self, now: Now) -> bool {
         let Self {
             socket,
@@ -346,8 +350,8 @@ impl Driver {
         if !text::is_text(bytes) {
             let mut transits = Vec::new();
             let own = (replica.cluster(), replica.node());
-            // Without a configuration nothing tells who has moved since the list was written, and there
-            // is nothing yet to be kept from strangers.
+            // Without a configuration this node cannot know who has moved since the list was
+            // written, and there is nothing yet to protect from unknown senders.
             let datagram = Datagram {
                 bytes,
                 from,
@@ -384,7 +388,7 @@ impl Driver {
         true
     }
 
-    /// Nodes' datagrams are taken only from where nodes are.
+    /// Nodes' datagrams are accepted only from the addresses of nodes.
     fn learn_nodes(&mut self, now: Now) {
         let epoch = self.replica.configuration().map_or(0, |c| c.epoch);
         if epoch != self.nodes_of_epoch {
@@ -430,7 +434,8 @@ impl Driver {
     fn persist(&mut self, now: Now, mut group: Group) {
         self.table.apply(&group);
         if let Some(disk) = &mut self.disk {
-            // A mark may be told of any key: beside no register it would stay on disk for good.
+            // A chosen mark may be reported for any key: without a register it would stay on disk
+            // for good.
             group.chosen.retain(|(key, _)| self.table.holds(key));
             disk.commit(group);
         } else {
@@ -538,7 +543,7 @@ impl Driver {
                 self.replica.handle_input(now, Input::Stop);
                 self.stop_at_us = Some(now.mono_us + DRAIN_US);
             }
-            // AnsweringAddresses twice: what is under way is not waited for.
+            // Stopped for the second time: operations in progress are not awaited.
             Notice::Stop => self.stop_at_us = Some(now.mono_us),
             Notice::Resolved(resolved) => {
                 let name = resolved.name.clone();
@@ -576,7 +581,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Sleeps until there is something to do. A notice ends that too, and is given.
+    /// Sleeps until there is something to do. A driver event also ends the sleep, and is returned.
     async fn wait(&mut self, mut alarm: Pin<&mut Sleep>) -> Result<Option<Notice>, RuntimeError> {
         let takes_in = self.takes_in();
         if self.is_unfinished || takes_in && self.socket.has_received() {
@@ -609,7 +614,7 @@ impl Driver {
             .is_some_and(|at_us| drained || now.mono_us >= at_us)
     }
 
-    /// Ends the storage thread, and with it leaves a store that was stopped clean.
+    /// Ends the storage thread, which leaves a cleanly stopped store.
     async fn close(&mut self) -> Result<(), RuntimeError> {
         let Some(mut disk) = self.disk.take() else {
             return Ok(());
@@ -639,7 +644,7 @@ impl Driver {
     }
 }
 
-/// Relays another node's frame, with nothing of it changed but the hops left.
+/// Relays another node's frame, in which only the remaining hops change.
 fn relay_frame(
     now: Now,
     replica: &mut Replica,

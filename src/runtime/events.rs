@@ -1,4 +1,4 @@
-//! What the replica says to an operator: log lines, and errors that end the node.
+//! What the replica reports to an operator: log lines, and errors that end the node.
 
 use wire::ClockStatus;
 
@@ -8,7 +8,7 @@ use crate::protocol::types::message::Event;
 /// For errors that name a year.
 const YEAR_MS: u64 = 31_556_952_000;
 
-/// What ends the node.
+/// The error with which this event ends the node, if it does.
 pub fn refusal(event: Event) -> Option<RuntimeError> {
     match event {
         Event::ClockAtEnd { ms, is_wall } => {
@@ -115,7 +115,7 @@ pub fn log(event: &Event) {
              A member that stays there for two seconds is followed, up to a year ahead. Set that machine's \
              clock right; if it is right, this node's members must be heard"
         ),
-        // The error that the node ends with says all.
+        // The error that ends the node says it all.
         Event::ClockAtEnd { .. } | Event::OtherName { .. } => {}
     }
 }

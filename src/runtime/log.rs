@@ -1,8 +1,8 @@
-//! The log: lines leave through a thread of their own, so that neither a reader that stands still nor a
-//! full file system stops or ends the node.
+//! The log. Lines are written by a separate thread, so that neither a stalled reader nor a full
+//! file system blocks or ends the node.
 //!
 //! Lines that find the queue full, and lines that could not be written, are counted; the count is
-//! written as a line of its own as soon as one can be written again.
+//! written as a line of its own as soon as a line can be written again.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -16,19 +16,19 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
 use crate::protocol::types::backoff::Waits;
 
-/// A trouble that goes on is logged at once, then after one second, two, four, up to about a minute.
+/// A condition that continues is logged at once, then after 1 s, 2 s, 4 s, and so on up to 64 s.
 pub const WARNING_WAITS: Waits = Waits {
     min_us: 1_000_000,
     max_us: 64_000_000,
 };
 
-/// Lines that wait to be written; more are lost.
+/// The most lines that wait to be written; further ones are lost.
 const LINES_WAITING_MAX: usize = 4_096;
-/// How often the count of lost lines is tried again while nothing else is logged.
+/// How often the count of lost lines is retried while nothing else is logged.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the end of the process waits for the last lines.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
-/// How often the end of the process looks whether a full queue has room again.
+/// How often the end of the process checks whether a full queue has space again.
 const CLOSE_RETRY: Duration = Duration::from_millis(5);
 
 enum LogMessage {
@@ -37,7 +37,7 @@ enum LogMessage {
     Close(SyncSender<()>),
 }
 
-/// The way to the log's thread. Clones share it.
+/// A handle of the log's thread. Clones share it.
 #[derive(Clone)]
 pub struct Log {
     queue: SyncSender<LogMessage>,
@@ -55,7 +55,7 @@ impl Log {
         Ok(Log { queue, lost })
     }
 
-    /// Waits until the lines so far are written, but not for long: the reader may stand still.
+    /// Waits until the lines so far are written, but not for long: the reader may have stalled.
     pub fn close(&self) {
         self.close_within(CLOSE_MAX);
     }
@@ -64,7 +64,7 @@ impl Log {
         let until = Instant::now() + wait;
         let (answer, answered) = sync_channel(1);
         let mut message = LogMessage::Close(answer);
-        // After a burst the queue is full, though its reader goes on.
+        // After a burst the queue is full even though its reader keeps reading.
         while let Err(TrySendError::Full(back)) = self.queue.try_send(message) {
             if Instant::now() >= until {
                 return;
@@ -72,13 +72,13 @@ impl Log {
             message = back;
             std::thread::sleep(CLOSE_RETRY);
         }
-        // Whether they were written or not, the process ends.
+        // The process ends whether they were written or not.
         let _ = answered.recv_timeout(until.saturating_duration_since(Instant::now()));
     }
 }
 
 impl Write for Log {
-    /// One call is one line. It never fails: what cannot be written is counted.
+    /// One call is one line. It never fails: a line that cannot be written is counted.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if self
             .queue
@@ -118,7 +118,7 @@ fn write_lines(lines: &Receiver<LogMessage>, lost: &AtomicU64, mut output: impl 
             }
             Some(LogMessage::Close(answer)) => {
                 let _ = output.flush();
-                // Nobody waits any more if this took too long.
+                // If this took too long, nobody waits for the answer any more.
                 let _ = answer.try_send(());
             }
             None => {}
@@ -133,7 +133,7 @@ fn write_lost(lost: &AtomicU64, output: &mut impl Write) -> bool {
         return true;
     }
     let mut line = String::new();
-    // A string takes what is written to it, and the clock can be read.
+    // Neither can fail: a string accepts every write, and the clock can be read.
     let _ = SystemTime.format_time(&mut Writer::new(&mut line));
     line.push_str(&format!(
         "  WARN {count} log lines were lost: the log could not be written, or its reader was too slow\n"
@@ -151,15 +151,15 @@ mod tests {
     use std::sync::Mutex;
     use std::sync::mpsc::channel;
 
-    /// For what surely comes, on a machine that has other things to do.
+    /// A timeout for what is certain to happen, on a machine that has other things to do.
     const PATIENCE: Duration = Duration::from_secs(20);
 
-    /// An output that fails, stands still or works, as the test says.
+    /// An output that fails, blocks or works, as the test decides.
     #[derive(Clone, Default)]
     struct Output {
         written: Arc<Mutex<String>>,
         is_full: Arc<Mutex<bool>>,
-        /// Held by the test while the reader stands still.
+        /// Locked by the test while the reader blocks.
         gate: Arc<Mutex<()>>,
     }
 

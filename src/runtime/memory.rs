@@ -1,19 +1,20 @@
-//! How much memory a node may use, and whether it does.
+//! How much memory a node may use, and whether it exceeds that.
 //!
-//! Measured is what is allocated, in all threads. The bound is a part of what the machine, or the control
-//! group that the process is in, allows: the rest is for what is allocated and cannot be used again at once
-//! (some tenth), rounds and copies under way, which are not refused, and the system.
+//! The measure is what is allocated, in all threads. The bound is a part of what the machine, or
+//! the control group of the process, allows: the rest is for memory that is allocated but not
+//! reusable at once (about a tenth), for rounds and copies in progress, which are not refused, and
+//! for the system.
 
 use std::path::{Path, PathBuf};
 
 use super::process_limits;
 
-/// Of what there is, in per cent, unless a bound is given.
+/// The default bound, in per cent of what is available.
 const SHARE_PERCENT: u64 = 60;
-/// A node is full no more once so large a part of the bound is free.
+/// A full node stops being full once this fraction (1/32) of the bound is free.
 const FREE_PART: u64 = 32;
 
-/// Whether a node is full, with some distance between full and not.
+/// Whether a node is full, with hysteresis.
 #[derive(Debug)]
 pub struct Gauge {
     max: u64,
@@ -46,9 +47,8 @@ impl Gauge {
     }
 }
 
-/// What the bound should be unless one is given: a share of the machine's memory, of what its control
-/// group allows, or of what the process's own limits (`ulimit -v`) leave, whichever is least. No bound if
-/// none can be read.
+/// The default bound: a share of the machine's memory, of what its control group allows, or of what
+/// the process's own limits (`ulimit -v`) leave, whichever is least. No bound if none can be read.
 pub fn share() -> u64 {
     let read = |path: &Path| std::fs::read_to_string(path).ok();
     let machine = read(Path::new("/proc/meminfo")).and_then(|text| total_of(&text));
@@ -62,16 +62,16 @@ pub fn share() -> u64 {
     least.map_or(u64::MAX, |bytes| bytes / 100 * SHARE_PERCENT)
 }
 
-/// Of `/proc/meminfo`, in bytes.
+/// The total in `/proc/meminfo`, in bytes.
 fn total_of(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|l| l.strip_prefix("MemTotal:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1_024)
 }
 
-/// Where limits of the process's control groups are, those of groups around them too, by
-/// `/proc/self/cgroup`: of version 2, and of version 1. In a container the path may be one of outside, which
-/// is not there; then the outermost is the container's own.
+/// The files with the limits of the process's control groups, and of the groups around them,
+/// according to `/proc/self/cgroup`: of version 2 and of version 1. In a container the path may be
+/// one of the host, which does not exist there; then the outermost group is the container's own.
 fn limit_files(groups: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for line in groups.lines() {

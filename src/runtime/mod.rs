@@ -1,7 +1,8 @@
-//! The one driver loop of a node: datagrams in, replica, disk, datagrams out. It decides nothing.
+//! The event loop of a node: it passes datagrams to the replica, groups to the disk, and messages
+//! to the network. It decides nothing.
 //!
 //! One thread owns the replica, the socket and the table of registers. Another owns the durable
-//! store. All that reaches the loop beside datagrams and time is a `Notice`.
+//! store. Whatever reaches the loop beside datagrams and time is a `Notice`.
 
 mod addresses;
 pub mod allocator;
@@ -31,20 +32,20 @@ pub use log::Log;
 pub use process_limits::block_file_size_signal;
 pub use serve::{RuntimeError, serve};
 
-/// What reaches the loop beside datagrams and time.
+/// Driver events: what reaches the loop beside datagrams and time.
 #[derive(Debug)]
 pub enum Notice {
-    /// Someone wants the node to end.
+    /// A signal or a caller asks the node to end.
     Stop,
     /// A look-up of a name has ended.
     Resolved(addresses::Resolved),
-    /// This group, and all before it, are as durable as the node was told to make them; the commit took
-    /// so long.
+    /// This group and all before it are durable; the commit took this long.
     Persisted(GroupNumber, Duration),
-    /// What there is on the disk, now and then, and when the node becomes full or is it no more.
+    /// The space on the disk: sent now and then, and when the node becomes full or is no longer
+    /// full.
     Space(Space),
     StorageFailed(StorageError),
     StoragePanicked,
-    /// The store was closed, as it was asked to.
+    /// The store was closed, as requested.
     StorageClosed(Result<(), StorageError>),
 }

@@ -1,8 +1,8 @@
-//! The way out: frames that go to one address share datagrams, which leave in batches.
+//! Packs outgoing frames: those for one address share datagrams, which leave in batches.
 //!
-//! A datagram costs several times what another frame in it costs, so whatever goes to one address
-//! in one turn of the loop travels together. Owns the queue of datagrams and its bounds; the
-//! socket is an argument.
+//! A datagram costs several times what another frame in it costs, so all frames for one address in
+//! one iteration of the loop travel together. This module owns the queue of datagrams and its
+//! bounds; the socket is an argument.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -17,12 +17,12 @@ use wire::parts;
 use super::tally::{Cause, Tally};
 use crate::protocol::types::message::{Message, Probe};
 
-/// Datagrams that one system call is handed.
+/// The most datagrams in one system call.
 pub const SEND_BATCH_MAX: usize = 64;
-/// Datagrams that wait while the socket takes no more.
+/// The bounds of the queue of datagrams that wait while the socket's send buffer is full.
 const QUEUE_LENGTH_MAX: usize = 16_384;
 const QUEUE_SIZE_MAX: usize = 32 << 20;
-/// Empty buffers that are kept for use again, if they are no larger than this.
+/// Up to this many empty buffers are kept for reuse, if they are no larger than this.
 const SPARES_MAX: usize = 256;
 const SPARE_SIZE_MAX: usize = 2 * DATAGRAM_SIZE_TARGET_LOOPBACK;
 
@@ -36,13 +36,13 @@ pub struct Outgoing<'a> {
 /// Why a batch was not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SendError {
-    /// The socket takes no more for now.
+    /// The socket's send buffer is full.
     Full,
-    /// The first of the batch can't be sent.
+    /// The first of the batch cannot be sent.
     Refused(Cause),
 }
 
-/// What all datagrams of a node carry.
+/// The header fields that all datagrams of a node carry.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Sender {
     pub node: u8,
@@ -72,7 +72,7 @@ impl Content {
     }
 }
 
-/// Datagrams being filled and waiting to leave, first in, first out.
+/// Datagrams that are being filled or wait to leave, first in, first out.
 #[derive(Debug, Default)]
 pub struct Packer {
     queue: VecDeque<Parcel>,
@@ -80,20 +80,22 @@ pub struct Packer {
     size: usize,
     /// Bytes that were ever put in it.
     pushed: u64,
-    /// How many datagrams have left the queue: the place of one in the queue is its ordinal less this.
+    /// How many datagrams have left the queue: the index of one in the queue is its ordinal minus
+    /// this.
     left: u64,
-    /// The ordinal of the datagram that takes more frames, by where it goes.
+    /// The ordinal of the datagram that takes more frames, by destination.
     open: HashMap<SocketAddr, u64, RandomState>,
     spares: Vec<DatagramWriter>,
     body: Vec<u8>,
-    /// Of the last datagram that was sealed.
+    /// The number of the last sealed datagram.
     number: u64,
-    /// Of the last frame that was cut into parts.
+    /// The number of the last frame that was cut into parts.
     parts_number: u64,
 }
 
 impl Packer {
-    /// Frames that are cut into parts are numbered from there on: other numbers than before a restart.
+    /// Frames that are cut into parts are numbered from `parts_number` on, so that the numbers
+    /// differ from those before a restart.
     pub fn new(parts_number: u64) -> Self {
         Packer {
             parts_number,
@@ -120,8 +122,8 @@ impl Packer {
         self.pushed
     }
 
-    /// Adds a frame; `encode` appends its body and gives its kind, which the header need not have. At the queue's bound the frame
-    /// is dropped and counted.
+    /// Adds a frame; `encode` appends its body and returns its kind, which need not be in the
+    /// header. At the queue's bound the frame is dropped and counted.
     pub fn push(
         &mut self,
         to: SocketAddr,
@@ -139,7 +141,7 @@ impl Packer {
             return tally.count_too_large(Message::name_of(header.kind), size);
         }
         let body = std::mem::take(&mut self.body);
-        // A probe shows what becomes of large datagrams.
+        // A probe is never cut: it measures what happens to large datagrams.
         let is_whole = header.flags & parts::PART != 0 || header.kind == Probe::KIND;
         if is_whole || to.ip().is_loopback() || !parts::is_cut(&body) {
             self.put(to, &header, &body);
@@ -165,8 +167,8 @@ impl Packer {
         self.pushed += size as u64;
     }
 
-    /// Adds a datagram that goes as it is: no header, nothing beside it. At the queue's bound it is
-    /// dropped and counted.
+    /// Adds a datagram that is sent unchanged: without a header, and with nothing else in it. At
+    /// the queue's bound it is dropped and counted.
     pub fn push_plain(&mut self, to: SocketAddr, bytes: Vec<u8>, tally: &mut Tally) {
         assert!(bytes.len() <= DATAGRAM_SIZE_MAX, "a datagram of its own");
         if self.is_full() {
@@ -182,7 +184,7 @@ impl Packer {
         self.queue.len() >= QUEUE_LENGTH_MAX || self.size >= QUEUE_SIZE_MAX
     }
 
-    /// Where in the queue a frame of this size goes.
+    /// The index in the queue of the datagram for a frame of this size.
     fn place(&mut self, to: SocketAddr, size: usize) -> usize {
         let target = if to.ip().is_loopback() {
             DATAGRAM_SIZE_TARGET_LOOPBACK
@@ -207,7 +209,8 @@ impl Packer {
         at
     }
 
-    /// Sends what waits, in batches. `false` if the socket takes no more: the rest goes on waiting.
+    /// Sends what waits, in batches. `false` if the socket's send buffer is full: the rest keeps
+    /// waiting.
     pub fn flush(
         &mut self,
         sender: Sender,
@@ -254,7 +257,7 @@ impl Packer {
     }
 }
 
-/// What has to wait is sealed anew, under a new number, when it is tried again.
+/// A datagram that has to wait is sealed again, with a new number, when it is retried.
 fn seal<'a>(content: &'a mut Content, sender: Sender, number: &mut u64) -> &'a [u8] {
     let writer = match content {
         Content::Frames(writer) => writer,
@@ -300,7 +303,7 @@ mod tests {
         });
     }
 
-    /// What left: where to, its size, the ids of its frames.
+    /// The datagrams that left: destination, size, ids of the frames.
     type Sent = Vec<(SocketAddr, usize, Vec<u64>)>;
 
     fn note(sent: &mut Sent, outgoing: &Outgoing<'_>) {
@@ -528,7 +531,7 @@ mod tests {
     }
 
     proptest! {
-        /// Every frame arrives once, and those to one address that fit the target in their order.
+        /// Every frame arrives once, and those to one address that fit the target arrive in order.
         #[test]
         fn every_frame_leaves_once(frames in prop::collection::vec((0u8..3, 0usize..=1_120, any::<bool>()), 0..200)) {
             let mut packer = Packer::default();

@@ -1,18 +1,19 @@
-//! What the system lets this process have: open files, the size of a file, memory.
+//! What the system allows this process: open files, the size of a file, memory.
 
 use std::io;
 
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 
-/// So many files a node may have open at once, if it is allowed to: sockets, and the store's tables
-/// and journals.
+/// The number of open files that a node asks for, if that is allowed: for sockets, and for the
+/// store's tables and journals.
 const FILES_WANTED: u64 = 1_024;
-/// What a store needs at its busiest, while tables are merged.
+/// What a store needs at its peak, while tables are merged.
 pub const FILES_MIN: u64 = 256;
 
-/// A write beyond the allowed size of a file is an error like any other, which the log counts and the
-/// store tells, and does not end the process by a signal. Threads that start later inherit that.
+/// Turns a write beyond the allowed size of a file into an error like any other, which is logged
+/// with a count and reported by the store, instead of a signal that ends the process. Threads that
+/// start later inherit this.
 pub fn block_file_size_signal() -> io::Result<()> {
     let mut blocked = SigSet::empty();
     blocked.add(Signal::SIGXFSZ);
@@ -20,7 +21,8 @@ pub fn block_file_size_signal() -> io::Result<()> {
     Ok(())
 }
 
-/// Raises the number of files that may be open, as far as is wanted and allowed. Gives what it is then.
+/// Raises the number of files that may be open, up to `FILES_WANTED` and the hard limit. Returns
+/// the number then allowed.
 pub fn raise_open_files() -> io::Result<u64> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     let wanted = FILES_WANTED.min(hard);
@@ -31,7 +33,8 @@ pub fn raise_open_files() -> io::Result<u64> {
     Ok(wanted)
 }
 
-/// How much more memory the process may map, in bytes, by its own limits. `None`: they set no bound.
+/// How much more memory the process may map, in bytes, by its own limits. `None`: they set no
+/// bound.
 pub fn memory_left() -> Option<u64> {
     let limits = [
         (Resource::RLIMIT_AS, "VmSize:"),

@@ -1,4 +1,4 @@
-//! Starting a node: what is said first, the store, the loop, the signals that end it.
+//! Starts a node: the first log lines, the store, the loop, and the signals that end it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,10 +14,10 @@ use crate::config::ServerConfig;
 use crate::protocol::types::backoff::Backoff;
 use crate::storage::{self, DiskOptions, Opened, StorageError};
 
-/// How often a node whose own address is not there yet tries to bind it.
+/// How often a node whose own address is not available yet tries to bind it.
 const BIND_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Why a node could not start, or could not go on.
+/// Why a node could not start, or could not continue.
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
     #[error("this node's own address {name} can't be found")]
@@ -94,7 +94,7 @@ fn name_in_words(name: &str) -> String {
 }
 
 impl RuntimeError {
-    /// Whether the same may work in a moment: the network may be coming up.
+    /// Whether a retry may succeed soon: the network may be coming up.
     fn may_pass(&self) -> bool {
         match self {
             RuntimeError::Resolve { .. } => true,
@@ -117,7 +117,7 @@ pub fn serve(config: &ServerConfig) -> Result<(), RuntimeError> {
         .map_err(RuntimeError::Start)?;
     let result = runtime.block_on(async {
         let mut stops = listen_to_signals().map_err(RuntimeError::Start)?;
-        // First the address: a store that is opened and then not used was not stopped clean.
+        // The address first: a store that is opened and then not used would not be stopped cleanly.
         let Some(bound) = bind_when_possible(config, &mut stops).await? else {
             return Ok(());
         };
@@ -128,7 +128,7 @@ pub fn serve(config: &ServerConfig) -> Result<(), RuntimeError> {
         let opened = open(config)?;
         let mut driver = bound.start(config, opened)?;
         let result = driver.run().await;
-        // The process ends: to give the memory of a million keys back one by one takes seconds.
+        // The process ends: to free the memory of a million keys one by one takes seconds.
         std::mem::forget(driver);
         result
     });
@@ -139,7 +139,7 @@ pub fn serve(config: &ServerConfig) -> Result<(), RuntimeError> {
     result
 }
 
-/// What a node needs of its process, before it promises anything.
+/// Sets the process limits that a node needs, before it promises anything.
 fn take_limits(config: &ServerConfig) -> Result<(), RuntimeError> {
     let allowed = process_limits::raise_open_files().map_err(RuntimeError::Limits)?;
     let needed = process_limits::FILES_MIN;
@@ -149,8 +149,8 @@ fn take_limits(config: &ServerConfig) -> Result<(), RuntimeError> {
     Ok(())
 }
 
-/// Gives a message for each SIGTERM and SIGINT, which end the node. SIGHUP, SIGUSR1 and SIGUSR2, whose default is to end a process,
-/// do nothing: there is nothing to reopen yet.
+/// Yields a message for each SIGTERM and SIGINT, which end the node. SIGHUP, SIGUSR1 and SIGUSR2,
+/// which by default end a process, have no effect: there is nothing to reopen yet.
 fn listen_to_signals() -> io::Result<UnboundedReceiver<()>> {
     let (stop, stops) = unbounded_channel();
     for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
@@ -176,8 +176,8 @@ fn listen_to_signals() -> io::Result<UnboundedReceiver<()>> {
     Ok(stops)
 }
 
-/// Binds the node's address. At boot the network or the name server may not be up yet, so a name that
-/// does not resolve and an address that this machine does not have are tried again. `None` if the
+/// Binds the node's address. At boot the network or the name server may not be up yet, so a name
+/// that does not resolve and an address that this machine does not have are retried. `None` if the
 /// node was told to stop meanwhile.
 async fn bind_when_possible(
     config: &ServerConfig,
@@ -185,7 +185,7 @@ async fn bind_when_possible(
 ) -> Result<Option<Bound>, RuntimeError> {
     let (mut warnings, began) = (Backoff::default(), Instant::now());
     loop {
-        // Looking a name up may block for long, and who stops the node does not wait for that.
+        // A look-up may block for long, and a stop must not wait for it.
         let own = config.clone();
         let found = tokio::task::spawn_blocking(move || own_addresses(&own));
         let found = tokio::select! {

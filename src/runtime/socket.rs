@@ -1,4 +1,4 @@
-//! The node's one UDP socket: everything is received on it and sent from it, in batches.
+//! The node's one UDP socket: all datagrams are received and sent on it, in batches.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
@@ -20,14 +20,14 @@ use super::decode::Source;
 use super::packer::{Outgoing, SendError};
 use super::tally::{Cause, Tally};
 
-/// Room in the kernel for what arrives while the loop is busy, if the system grants it.
+/// The kernel buffer for datagrams that arrive while the loop is busy, if the system grants it.
 pub const KERNEL_BUFFER_SIZE: usize = 8 << 20;
-/// Datagrams that one system call is asked for: more the more there were the last time.
+/// Datagrams requested per system call: the more arrived in the last call, the more.
 const RECEIVE_BATCH_MIN: usize = 8;
 const RECEIVE_BATCH_MAX: usize = 64;
-/// Above the largest UDP payload, so that nothing is cut.
+/// Above the largest UDP payload, so that no datagram is truncated.
 const RECEIVE_SIZE_MAX: usize = 65_536;
-/// How often the kernel is asked how many datagrams it had no room for.
+/// How often the kernel is asked how many datagrams its buffer had no space for.
 const OVERFLOW_INTERVAL_US: u64 = 1_000_000;
 
 pub struct Socket {
@@ -35,12 +35,13 @@ pub struct Socket {
     receive_headers: MultiHeaders<SockaddrStorage>,
     receive_memory: Vec<u8>,
     receive_batch: usize,
-    /// Of the last batch: which buffers hold datagrams that were not handed out yet, with their sizes.
+    /// The last batch: the buffers that hold datagrams not yet returned by `pop`, with size and
+    /// source.
     received: VecDeque<(usize, usize, Source)>,
     overflow: Overflow,
-    /// Where it is bound.
+    /// The address that the socket is bound to.
     local: IpAddr,
-    /// Where the socket is bound to all addresses of this machine.
+    /// Only for a socket that is bound to all addresses of this machine.
     asked: Option<AnsweringAddresses>,
 }
 
@@ -70,7 +71,7 @@ impl Socket {
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
         let udp = std::net::UdpSocket::bind(address)?;
         udp.set_nonblocking(true)?;
-        // Not having it costs only the count of what the kernel lost.
+        // Without this option only the count of what the kernel lost is missing.
         let _ = setsockopt(&udp, sockopt::RxqOvfl, &1);
         let asked = match address.ip() {
             ip if !ip.is_unspecified() => None,
@@ -95,15 +96,16 @@ impl Socket {
         })
     }
 
-    /// Other nodes expect datagrams of this one from here. It counts only if the socket is bound to all
-    /// addresses, and this machine has that one: behind a translator it has not.
+    /// Sets the address that other nodes expect this node's datagrams from. It counts only if the
+    /// socket is bound to all addresses and this machine has that one: behind an address translator
+    /// it has not.
     pub fn announce(&mut self, address: IpAddr) {
         if let Some(asked) = &mut self.asked {
             asked.set_usual(is_own(address).then_some(address));
         }
     }
 
-    /// Asks for larger buffers, past the system's limits where the process may.
+    /// Asks for larger buffers, beyond the system's limits where the process may.
     pub fn raise_buffers(&self) -> io::Result<Granted> {
         let wanted = KERNEL_BUFFER_SIZE;
         if setsockopt(&self.udp, sockopt::RcvBufForce, &wanted).is_err() {
@@ -112,7 +114,7 @@ impl Socket {
         if setsockopt(&self.udp, sockopt::SndBufForce, &wanted).is_err() {
             setsockopt(&self.udp, sockopt::SndBuf, &wanted)?;
         }
-        // The kernel doubles what is asked for, to have room for its own records.
+        // The kernel doubles the requested size, to have space for its own records.
         Ok(Granted {
             receive_size: getsockopt(&self.udp, sockopt::RcvBuf)? / 2,
             send_size: getsockopt(&self.udp, sockopt::SndBuf)? / 2,
@@ -134,12 +136,12 @@ impl Socket {
         Some((&self.receive_memory[at..at + size], from))
     }
 
-    /// Whether `pop` gives one.
+    /// Whether `pop` returns one.
     pub fn has_received(&self) -> bool {
         !self.received.is_empty()
     }
 
-    /// Receives one batch, once the last was handed out; gives whether more may wait.
+    /// Receives one batch, once `pop` has returned all of the last; returns whether more may wait.
     pub fn receive(&mut self, mono_us: u64, tally: &mut Tally) -> io::Result<bool> {
         assert!(self.received.is_empty(), "their buffers are used again");
         self.prepare_headers(mono_us);
@@ -197,8 +199,9 @@ impl Socket {
         }
     }
 
-    /// Headers with room for what the kernel tells beside a datagram are good for one use each: it leaves
-    /// in them the room that it used. So they are made anew when that is wanted.
+    /// Headers with space for control messages from the kernel are good for one use each: the
+    /// kernel leaves in them the length that it used. So they are recreated before each receive
+    /// that needs control messages.
     fn prepare_headers(&mut self, mono_us: u64) {
         let asks_overflow = mono_us >= self.overflow.asked_again_us;
         if asks_overflow {
@@ -246,7 +249,7 @@ impl Socket {
         }
     }
 
-    /// The same one by one, each from the address that its receiver sent to.
+    /// Sends them one by one, each from the address that its receiver sent to.
     fn send_from(&mut self, batch: &[Outgoing<'_>]) -> Result<usize, SendError> {
         let asked = self.asked.as_mut().expect("the caller looked");
         let mut sent = 0;
@@ -258,7 +261,7 @@ impl Socket {
             };
             match (error.kind(), source) {
                 (ErrorKind::Interrupted, _) => {}
-                // The next call meets it first.
+                // The next call reports this error for its first datagram.
                 _ if sent > 0 => break,
                 (ErrorKind::WouldBlock, _) => return Err(SendError::Full),
                 (_, Some(source)) if is_no_way(&error) && !is_own(source) => asked.forget(source),
@@ -283,14 +286,16 @@ fn local_address(message: &RecvMsg<'_, '_, SockaddrStorage>) -> Option<IpAddr> {
     })
 }
 
-/// Whether a datagram from `from` to `at` was sent by this machine: from a loopback address, or from the very
-/// address that it was sent to, as the system chooses for what stays on the machine.
+/// Whether a datagram from `from` to `at` was sent by this machine: from a loopback address, or
+/// from the same address that it was sent to, which the system chooses for traffic within the
+/// machine.
 ///
-/// Can another machine forge that? Linux drops what comes from the network with a source of 127.0.0.0/8
-/// or ::1, or an IPv4 source that is an address of this machine (a "martian", whatever `rp_filter` says), unless
-/// `route_localnet` or `accept_local` is set for the interface. An IPv6 source that is this machine's
-/// own is not dropped. But nothing is done without the token of a session (X4), 64 random bits,
-/// and that is sent to the source's address: to this machine, not to the forger.
+/// Can another machine forge that? Linux drops what comes from the network with a source in
+/// 127.0.0.0/8 or ::1, or with an IPv4 source that is an address of this machine (a "martian",
+/// whatever `rp_filter` says), unless `route_localnet` or `accept_local` is set for the interface.
+/// An IPv6 source that is this machine's own is not dropped. But nothing is done without the token
+/// of a session (X4), 64 random bits, and that is sent to the source's address: to this machine,
+/// not to the forger.
 fn is_own_machine(from: IpAddr, at: IpAddr) -> bool {
     let (from, at) = (from.to_canonical(), at.to_canonical());
     from.is_loopback() || from == at
@@ -337,16 +342,16 @@ fn is_own(address: IpAddr) -> bool {
     std::net::UdpSocket::bind((address, 0)).is_ok()
 }
 
-/// There is no way from the source to the receiver: perhaps because the machine does not have the source's
-/// address any more.
+/// Whether there is no route from the source to the receiver, perhaps because the machine no longer
+/// has the source's address.
 fn is_no_way(error: &io::Error) -> bool {
     let errors = [Errno::EINVAL, Errno::EADDRNOTAVAIL, Errno::ENETUNREACH];
     let number = error.raw_os_error();
     errors.iter().any(|&errno| number == Some(errno as i32))
 }
 
-/// What is wrong with one address or one datagram: routes that are missing, firewalls, and the
-/// news by ICMP that nobody listens there.
+/// An error of one address or one datagram: a missing route, a firewall, or an ICMP message that
+/// nothing listens there.
 fn refusal(error: &io::Error) -> Cause {
     if error.raw_os_error() == Some(Errno::EMSGSIZE as i32) {
         Cause::SendTooBig
@@ -355,7 +360,7 @@ fn refusal(error: &io::Error) -> Cause {
     }
 }
 
-/// Errors that say that the socket itself is no good, rather than some datagram's way.
+/// Whether the socket itself is unusable, rather than one datagram's path.
 fn is_fatal(error: &io::Error) -> bool {
     let fatal = [
         Errno::EBADF,
@@ -369,7 +374,7 @@ fn is_fatal(error: &io::Error) -> bool {
         .any(|&errno| error.raw_os_error() == Some(errno as i32))
 }
 
-/// How large a datagram is, and where it came from.
+/// The size of a datagram, and where it came from.
 fn read(
     message: &RecvMsg<'_, '_, SockaddrStorage>,
     tally: &mut Tally,
@@ -395,7 +400,7 @@ fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
 }
 
 impl Overflow {
-    /// The kernel adds its count to a datagram once there is one.
+    /// The kernel adds its count to a datagram once it is not zero.
     fn note(&mut self, message: &RecvMsg<'_, '_, SockaddrStorage>, tally: &mut Tally) {
         if !self.asking {
             return;
@@ -480,7 +485,7 @@ mod tests {
         assert_eq!(refused, Err(SendError::Refused(Cause::SendError)));
     }
 
-    /// A connected socket hears only what comes from where it sends to.
+    /// A connected socket receives only what comes from the address that it sends to.
     #[tokio::test]
     async fn a_socket_on_all_addresses_answers_from_the_one_that_was_asked() {
         for (all, ones) in [
@@ -547,7 +552,7 @@ mod tests {
         receiver.readable().await.unwrap();
         let received = receive_all(&mut receiver, 0, &mut Tally::default());
         assert_eq!(received, [bytes]);
-        // One of this machine's is, and no other is taken for one.
+        // An announced address of this machine counts, and no other does.
         let mine = "127.0.0.8".parse().unwrap();
         sender.announce("192.0.2.77".parse().unwrap());
         assert_eq!(sender.asked.as_ref().unwrap().source(to), None);

@@ -1,11 +1,11 @@
-//! How long the last commits took, for people.
+//! How long the last commits took, for status output.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 const KEPT: usize = 512;
 
-/// Of the last commits, in microseconds.
+/// The durations of the last commits, in microseconds.
 #[derive(Debug, Default)]
 pub struct SyncTimes {
     took_us: VecDeque<u64>,
@@ -20,7 +20,7 @@ impl SyncTimes {
         self.took_us.push_back(took_us);
     }
 
-    /// 0 before the first.
+    /// 0 before the first commit.
     pub fn median_us(&self) -> u64 {
         let mut sorted: Vec<u64> = self.took_us.iter().copied().collect();
         sorted.sort_unstable();

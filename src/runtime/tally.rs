@@ -1,5 +1,5 @@
-//! What was left out, and why: counted by cause, logged at most once a second, and ever less often
-//! while the same goes on.
+//! Counts what was dropped, by reason. The counts are logged at most once per second, and less and
+//! less often while the same reasons continue.
 
 use std::fmt::Write;
 
@@ -8,14 +8,14 @@ use wire::datagram::DatagramError;
 
 use crate::gateway::text::Silence;
 
-/// Lines are at least this far apart; the interval doubles with each line of the same causes, ...
+/// The least interval between lines; it doubles with each line of the same reasons.
 const REPORT_INTERVAL_MIN_US: u64 = 1_000_000;
-/// ... up to this. After a silence of this length it begins anew.
+/// The greatest interval. After a silence of this length the interval starts at the least again.
 const REPORT_INTERVAL_MAX_US: u64 = 64_000_000;
 
 macro_rules! causes {
     ($($(#[$doc:meta])* $cause:ident = $name:literal),* $(,)?) => {
-        /// Why a datagram, a frame or a message was left out.
+        /// Why a datagram, a frame or a message was dropped.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Cause { $($(#[$doc])* $cause),* }
 
@@ -39,39 +39,39 @@ causes! {
     PartsMissing = "frames of which parts never came",
     BodyTrailing = "frames with bytes behind their body",
     BodyBounds = "frames with a field out of bounds",
-    /// Of a later version, perhaps: skipped, not an error.
+    /// Possibly of a later version: skipped, not an error.
     KindUnknown = "frames of an unknown kind",
     /// A client's frame from a node, or a node's answer sent to a node.
     KindMisplaced = "frames of a kind that is not sent to nodes",
-    /// The kernel had no room: the socket's receive buffer was full.
+    /// The kernel had no space: the socket's receive buffer was full.
     ReceiveOverflow = "datagrams lost because the receive buffer was full",
     ReceiveError = "errors while receiving",
     SendError = "datagrams that could not be sent",
     SendTooBig = "messages or datagrams too large to be sent",
     SendOverflow = "messages dropped because the send queue was full",
-    /// The core's count: of another cluster or epoch, or from a member that is none.
+    /// Counted by the core: of another cluster or epoch, or from a node that is not a member.
     Stray = "messages that do not belong here",
-    /// The core's count.
+    /// Counted by the core.
     Contradiction = "records that differ from those held at the same ballot",
-    /// The core's count.
+    /// Counted by the core.
     Overflow = "messages dropped at a bound",
-    /// The core's count: no path, or none that a message may still take.
+    /// Counted by the core: no path, or none that a message may still take.
     Unroutable = "messages of other nodes that could not be passed on",
-    /// The core's count (B5).
+    /// Counted by the core (B5).
     Ahead = "messages and operations too far ahead of this node's clock",
     NoAddress = "messages to a node whose address is not known",
     /// Neither the list nor the configuration has a node there.
     Stranger = "messages of nodes from addresses at which there is none",
     TextOff = "text datagrams, which are not taken",
     TextMalformed = "text datagrams without an id that can be read",
-    /// Text operations that have an outcome which their clients can't be told.
+    /// Text operations whose outcome cannot be expressed to their clients.
     TextBusy = "text operations not answered: busy",
     TextUnknown = "text operations not answered: unknown outcome",
     TextFull = "text puts not answered: a node is full",
     TextForgotten = "text operations not answered: done before, old value not known",
 }
 
-/// Counters of everything that was left out, since the start.
+/// Counters of everything that was dropped since the start.
 #[derive(Debug)]
 pub struct Tally {
     counts: [u64; Cause::ALL.len()],
@@ -81,7 +81,7 @@ pub struct Tally {
     changed: bool,
     report_from_us: u64,
     interval_us: u64,
-    /// Causes that were reported since the interval was last at its shortest.
+    /// Reasons that were reported since the interval was last at its least.
     known: [bool; Cause::ALL.len()],
 }
 
@@ -109,7 +109,7 @@ impl Tally {
         self.changed |= many > 0;
     }
 
-    /// A message that no datagram has room for: a fault of this node, which its log names.
+    /// A message that fits in no datagram: a bug of this node; the log names the message.
     pub fn count_too_large(&mut self, name: &'static str, size: usize) {
         self.count(Cause::SendTooBig);
         if self.too_large.is_none_or(|(_, largest)| largest < size) {
@@ -131,7 +131,7 @@ impl Tally {
         self.counts.iter().sum()
     }
 
-    /// One line that sums up what came since the last. A cause that is new is reported within a second.
+    /// A line that sums up the drops since the last one. A new reason is reported within a second.
     pub fn report(&mut self, mono_us: u64) -> Option<String> {
         if !self.changed || !self.is_due(mono_us) {
             return None;

@@ -1,4 +1,4 @@
-//! What an address may look like: in the list of nodes, and where a node listens.
+//! The forms of an address: in the list of nodes, and where a node listens.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -17,7 +17,7 @@ pub struct NodeAddress {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Host {
     Ip(IpAddr),
-    /// A link-local address, with the interface that it is at, by name or number.
+    /// A link-local address, with its interface, by name or number.
     Zoned(Ipv6Addr, String),
     /// In lower case.
     Name(String),
@@ -37,7 +37,7 @@ impl NodeAddress {
         }
     }
 
-    /// The socket address, if it is given in numbers.
+    /// The socket address, if it is numeric.
     pub fn literal(&self) -> Option<SocketAddr> {
         match self.host {
             Host::Ip(ip) => Some(SocketAddr::new(ip, self.port)),
@@ -45,7 +45,7 @@ impl NodeAddress {
         }
     }
 
-    /// Whether it is of IPv4, if that can be seen.
+    /// Whether it is an IPv4 address, if that can be seen without a look-up.
     pub(super) fn ipv4(&self) -> Option<bool> {
         match &self.host {
             Host::Ip(ip) => Some(ip.is_ipv4()),
@@ -77,7 +77,7 @@ impl FromStr for NodeAddress {
     }
 }
 
-/// An address in numbers; without a port it has that one.
+/// Parses a numeric address; `port` is the default port.
 pub(super) fn parse_listen(text: &str, port: u16) -> Result<SocketAddr, ConfigError> {
     let refused = || ConfigError::Listen(text.to_owned());
     let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));

@@ -1,6 +1,6 @@
 //! Settings of a server: read once, checked once, never changed while it runs.
 //!
-//! Owns the defaults, and with `address` what an address may look like. It resolves no names.
+//! Defines the defaults and, with `address`, the forms of an address. It resolves no names.
 
 mod address;
 
@@ -86,9 +86,9 @@ pub struct Settings {
     pub heartbeat_ms: u64,
     pub link_down_ms: u64,
     pub disk_hung_after: Duration,
-    /// In bytes; 0: none; `None`: by the size of the store.
+    /// In bytes; 0: none; `None`: derived from the size of the store.
     pub disk_reserve: Option<u64>,
-    /// In bytes; 0: no bound; `None`: the share of what there is.
+    /// In bytes; 0: no bound; `None`: `memory_share`.
     pub memory_max: Option<u64>,
     /// In bytes.
     pub memory_share: u64,
@@ -99,42 +99,44 @@ pub struct Settings {
 pub struct ServerConfig {
     /// The nodes in priority order, the same on every node.
     pub nodes: Vec<NodeAddress>,
-    /// This node's place in the list, from 0.
+    /// This node's index in the list, from 0.
     pub index: u8,
     /// Where the node's socket is bound, if not at its listed address.
     pub listen: Option<SocketAddr>,
-    /// What the cluster is called; empty: nobody said.
+    /// The name of the cluster; empty: none was given.
     pub cluster_name: String,
     /// `None`: the state is in memory only, and a restarted node has lost it.
     pub data_dir: Option<PathBuf>,
-    /// Of no effect without a data directory.
+    /// Has no effect without a data directory.
     pub durability: Durability,
-    /// A member that was not reached for so long is removed; 0: none ever is.
+    /// A member that is unreachable for this long is removed; 0: none ever is.
     pub shrink_after_ms: u64,
     /// Whether the first listed node forms a cluster with more than half of the list.
     pub bootstrap: bool,
-    /// How often nodes tell each other of their links.
+    /// How often nodes send each other the state of their links.
     pub heartbeat_ms: u64,
-    /// A link is down after a silence of this length, and up again after it was heard for as long.
+    /// A link is down after a silence of this length, and up again once it was received from for as
+    /// long.
     pub link_down_ms: u64,
-    /// A disk that has not finished a write for so long hangs.
+    /// A disk that has not finished a write for this long counts as hung.
     pub disk_hung_ms: u64,
-    /// The node is full once less is free on its disk; 0: never; `None`: by the size of the store.
+    /// The node is full when less is free on its disk; 0: never; `None`: derived from the size of
+    /// the store.
     pub disk_reserve: Option<u64>,
     pub text: TextMode,
-    /// Whether changes of the membership are taken from other machines.
+    /// Whether membership changes are accepted from other machines.
     pub insecure_admin: bool,
-    /// The node is full once it has so many bytes in use.
+    /// The node is full once it has this many bytes in use.
     pub memory_max: u64,
-    /// The share of what there is, where that would have been too little.
+    /// The default share of memory, where it was below the minimum.
     pub memory_short: Option<u64>,
 }
 
-/// Whether Firecloud's text datagrams are taken.
+/// Whether Firecloud's text datagrams are accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TextMode {
-    /// If all listed nodes are at loopback addresses: text names no cluster and has no session, so from
-    /// other machines it is taken only where it was asked for.
+    /// If all listed nodes are at loopback addresses: text names no cluster and has no session, so
+    /// it is accepted from other machines only where that was requested.
     Auto,
     On,
     Off,
@@ -213,7 +215,7 @@ impl ServerConfig {
         &self.nodes[usize::from(self.index)]
     }
 
-    /// `own`: what the node is bound to.
+    /// `own`: the address that the node is bound to.
     pub fn takes_text(&self, own: IpAddr) -> bool {
         match self.text {
             TextMode::On => true,
@@ -227,7 +229,7 @@ impl ServerConfig {
         self.nodes.iter().map(NodeAddress::to_string).collect()
     }
 
-    /// How durable a write is when it is answered, as `status` and the log say it.
+    /// How durable a write is when it is answered, as `status` and the log name it.
     pub fn durability_name(&self) -> &'static str {
         match (&self.data_dir, self.durability) {
             (None, _) => "memory",
@@ -236,7 +238,7 @@ impl ServerConfig {
         }
     }
 
-    /// The family of the addresses that are given in numbers: that of the socket.
+    /// The family of the numeric addresses, which is that of the socket.
     pub fn ipv4(&self) -> Option<bool> {
         let listed = self.nodes.iter().find_map(NodeAddress::ipv4);
         listed.or(self.listen.map(|listen| listen.is_ipv4()))
@@ -269,10 +271,10 @@ fn check_nodes(nodes: &[NodeAddress]) -> Result<(), ConfigError> {
     }
 }
 
-/// Q1 as votes: of an even number of nodes the master has two, so that there is no draw.
+/// Q1 as votes: with an even number of nodes the master has two, so that there is no tie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Votes {
-    /// What a read or a write needs.
+    /// The votes that a read or a write needs.
     pub needed: usize,
     pub total: usize,
 }
@@ -504,7 +506,7 @@ mod tests {
             assert!(takes(TextMode::On, nodes, loopback));
             assert!(!takes(TextMode::Off, nodes, loopback));
         }
-        // Whatever a name is said to stand for.
+        // Whatever a name is claimed to resolve to.
         let other = "10.0.0.1".parse().unwrap();
         assert!(!takes(TextMode::Auto, &["localhost:1"], other));
     }

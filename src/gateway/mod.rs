@@ -1,4 +1,4 @@
-//! Other ways in: protocols that are not the project's own, as thin maps onto operations. Pure: bytes
-//! in, bytes out; whoever calls has the socket.
+//! Other protocols than the project's own, as thin mappings onto operations. Pure: bytes in, bytes
+//! out; the caller has the socket.
 
 pub mod text;

@@ -1,18 +1,18 @@
-//! Firecloud's text datagrams: `GET [key] [id]` and `PUT [key] [value] [id]`, answered
-//! `OK [id] [value]` or `FL [id]`.
+//! Firecloud's text datagrams: `GET [key] [id]` and `PUT [key] [value] [id]`, answered `OK [id]
+//! [value]` or `FL [id]`.
 //!
-//! Takes bytes from anywhere: nothing here panics on them. A client waits for an answer with its id and
-//! else tries another node, so no answer is right wherever the outcome is not known.
+//! The bytes may come from anywhere: nothing here panics on them. A client waits for an answer with
+//! its id and otherwise tries another node, so no answer is right whenever the outcome is unknown.
 
 use bytes::Bytes;
 use wire::{Action, KEY_SIZE_MAX, Old, Outcome};
 
-/// The largest value that text clients have room for.
+/// The largest value that fits a text client's buffer.
 pub const VALUE_SIZE_MAX: usize = 2_048;
-/// A value can't hold what ends it, in a datagram or in a client's buffer.
+/// A value cannot contain what ends it, in a datagram or in a client's buffer.
 pub const VALUE_WITHOUT: &[u8] = b"[]\0";
 
-/// A request that can be tried.
+/// A request that can be attempted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TextRequest {
     pub id: u64,
@@ -20,22 +20,22 @@ pub struct TextRequest {
     pub action: Action,
 }
 
-/// Why a datagram is no request.
+/// Why a datagram is not a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ParseError {
-    /// Nobody can be answered.
+    /// No client can be answered.
     NoId,
-    /// It can't be done, whatever it is: to be answered by `failed`.
+    /// It can be done by no node, whatever it asks for: to be answered by `failed`.
     Unfit { id: u64 },
 }
 
-/// Why an outcome is not told.
+/// Why an outcome is not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Silence {
     Busy,
     Unknown,
     Full,
-    /// Done before, but over a value that is no longer known.
+    /// Done before, but the value that it replaced is no longer known.
     Forgotten,
 }
 
@@ -44,7 +44,7 @@ pub fn is_text(datagram: &[u8]) -> bool {
     datagram.starts_with(b"GET") || datagram.starts_with(b"PUT")
 }
 
-/// Reads a datagram for which `is_text` holds.
+/// Decodes a datagram for which `is_text` holds.
 pub fn parse(datagram: &[u8]) -> Result<TextRequest, ParseError> {
     let datagram = trim_end(datagram);
     let id = last_bracket(datagram).and_then(number);
@@ -55,7 +55,7 @@ pub fn parse(datagram: &[u8]) -> Result<TextRequest, ParseError> {
     }
 }
 
-/// Line ends and NULs behind the last bracket are a sender's habit, and mean nothing.
+/// Line ends and NULs after the last bracket are a sender's habit, and mean nothing.
 fn trim_end(datagram: &[u8]) -> &[u8] {
     let meant = |byte: &u8| !b"\r\n\0".contains(byte);
     let end = datagram.iter().rposition(meant).map_or(0, |last| last + 1);
@@ -74,7 +74,7 @@ fn number(digits: &[u8]) -> Option<u64> {
     text.parse().ok().filter(|_| decimal)
 }
 
-/// The key ends at the first `] [`, the id is the last bracket, the value is all between.
+/// The key ends at the first `] [`, the id is the last bracket, the value is everything between.
 fn operation(datagram: &[u8]) -> Option<(Bytes, Action)> {
     let (word, rest) = datagram.split_at_checked(3)?;
     let inner = rest.strip_prefix(b" [")?.strip_suffix(b"]")?;
@@ -101,7 +101,7 @@ fn is_tellable(value: &[u8]) -> bool {
     value.len() <= VALUE_SIZE_MAX && !value.iter().any(|byte| VALUE_WITHOUT.contains(byte))
 }
 
-/// The answer to a request that came to this.
+/// The answer to a request with this outcome.
 pub fn answer(id: u64, outcome: &Outcome) -> Result<Vec<u8>, Silence> {
     match outcome {
         Outcome::Absent => Ok(done(id, b"")),
@@ -119,7 +119,8 @@ pub fn answer(id: u64, outcome: &Outcome) -> Result<Vec<u8>, Silence> {
         | Outcome::Overflow
         | Outcome::TooLarge { .. }
         | Outcome::NoQuorum { .. } => Ok(failed(id)),
-        // Nothing tells a first attempt from a retry of a put that was done at another node.
+        // Nothing distinguishes a first attempt from a retry of a put that was done at another
+        // node.
         Outcome::Full { .. } => Err(Silence::Full),
         Outcome::Busy => Err(Silence::Busy),
         Outcome::Unknown | Outcome::Remake { .. } | Outcome::Ahead { .. } => Err(Silence::Unknown),
@@ -133,7 +134,7 @@ fn done(id: u64, value: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The answer to what can't be done.
+/// The answer to a request that cannot be done.
 pub fn failed(id: u64) -> Vec<u8> {
     format!("FL [{id}]").into_bytes()
 }
@@ -301,7 +302,7 @@ mod tests {
                         other => panic!("text has no {other:?}"),
                     };
                     prop_assert!(value.is_none_or(|value| is_tellable(value)));
-                    // Said again in the one way to say it, it is the same.
+                    // The canonical encoding decodes to the same request.
                     let mut said = [word.as_bytes(), b" [", &key].concat();
                     if let Some(value) = value {
                         said.extend_from_slice(&[b"] [", &value[..]].concat());
@@ -310,7 +311,7 @@ mod tests {
                     prop_assert_eq!(parse(&said), Ok(TextRequest { id, key, action }));
                 }
                 Err(ParseError::Unfit { id }) => {
-                    // A forged source gets no more than was sent in its name.
+                    // The victim of a forged source receives no more than was sent in its name.
                     prop_assert!(failed(id).len() <= datagram.len());
                 }
                 Err(ParseError::NoId) => {}

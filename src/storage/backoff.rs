@@ -32,7 +32,7 @@ impl ReopenBackoff {
         self.failed_at = Some(now);
     }
 
-    /// What is left of the wait.
+    /// The remaining wait.
     pub fn left(&self, now: Instant) -> Duration {
         let passed = self.failed_at.map(|at| now.duration_since(at));
         passed.map_or(Duration::ZERO, |passed| self.wait.saturating_sub(passed))

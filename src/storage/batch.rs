@@ -1,4 +1,4 @@
-//! What groups that are committed together come to: of each key its last state, or that it has none.
+//! Merges groups that are committed together: for each key the last state, or that it has none.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::message::{Group, GroupNumber};
 use crate::protocol::types::record::{AcceptorState, Key};
 
-/// What groups that are committed together leave of one key; the inner `None` is a removal.
+/// The last state of one key; the inner `None` is a removal.
 #[derive(Default)]
 pub struct Last<'a> {
     pub register: Option<Option<&'a AcceptorState>>,
@@ -15,7 +15,7 @@ pub struct Last<'a> {
     written_by: GroupNumber,
 }
 
-/// Of all keys of some groups, in the order in which they are met.
+/// The last states of all keys of some groups, in the order in which the keys are met.
 #[derive(Default)]
 pub struct Batch<'a> {
     places: HashMap<&'a Key, usize, foldhash::fast::RandomState>,
@@ -46,7 +46,7 @@ impl<'a> Batch<'a> {
         }
         for (key, ballot) in &group.chosen {
             let last = self.of(key);
-            // A mark beside no register would stay for ever.
+            // A chosen mark without a register would stay forever.
             if last.register != Some(None) {
                 last.chosen = Some(Some(*ballot));
             }

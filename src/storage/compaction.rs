@@ -1,7 +1,8 @@
-//! Giving disk space back after many keys were dropped.
+//! Frees disk space after many keys were purged.
 //!
 //! The engine keeps what was removed until it happens to merge the tables that hold it, and in its
-//! journals until they have grown to a fixed size. Both are brought forward here, in a quiet moment.
+//! journals until they have grown to a fixed size. This module brings both forward, in a quiet
+//! moment.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,24 +11,25 @@ use std::time::{Duration, Instant};
 
 use fjall::{AbstractTree, Keyspace};
 
-/// Compaction waits until nothing was dropped for so long.
+/// A compaction waits until nothing was removed for this long.
 pub const COMPACT_AFTER: Duration = Duration::from_secs(10);
 
 const DROPPED_MIN: u64 = 256;
-/// So many dropped for each one that is left: what is written anew is paid for by what was dropped.
+/// The most remaining registers per removed one: the rewrite is paid for by what was removed.
 const REGISTERS_PER_DROPPED_MAX: u64 = 8;
-/// What a store may take on disk beyond twice what it holds before it is compacted once opened.
+/// A store that takes more than this on disk beyond twice what it holds is compacted after it was
+/// opened.
 const SPARE_SIZE: u64 = 16 << 20;
 
-/// For the small compactions that the engine begins after a move to its tables: one of its workers
-/// that waits for a large one keeps another spinning.
+/// A pause for the small compactions that the engine begins after a move to its tables: if one of
+/// its workers waits for a large one, another spins.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Counts what was dropped since the last compaction.
+/// Counts what was removed since the last compaction.
 #[derive(Debug)]
 pub struct Drops {
     dropped: u64,
-    /// Of the last one, or of the opening.
+    /// When the last removal was counted, or the store was opened.
     at: Instant,
     compact_after: Duration,
 }
@@ -41,7 +43,7 @@ impl Drops {
         }
     }
 
-    /// What was dropped before the store was opened shows in its size only.
+    /// What was removed before the store was opened shows only in its size.
     pub fn opened(&mut self, held: u64, on_disk: u64) {
         if on_disk > 2 * held + SPARE_SIZE {
             self.dropped = u64::MAX;
@@ -61,7 +63,7 @@ impl Drops {
         many && self.at.elapsed() >= self.compact_after
     }
 
-    /// Whether anything was dropped since the last compaction.
+    /// Whether anything was removed since the last compaction.
     pub fn any(&self) -> bool {
         self.dropped > 0
     }
@@ -71,7 +73,7 @@ impl Drops {
     }
 }
 
-/// A rewrite of all tables, under way in a thread of its own. Commits go on meanwhile.
+/// A rewrite of all tables, in progress in a separate thread. Commits continue meanwhile.
 #[derive(Debug)]
 pub struct Compaction {
     stop: Arc<AtomicBool>,
@@ -91,14 +93,15 @@ impl Compaction {
         })
     }
 
-    /// How it ended, once it has; then it is over.
+    /// The result of the compaction, once it has ended; it is returned once.
     pub fn ended(&mut self) -> Option<fjall::Result<()>> {
         let thread = self.thread.take_if(|thread| thread.is_finished())?;
         Some(join(thread))
     }
 }
 
-/// The engine cannot be closed before it has ended; it is not cut short once it writes tables.
+/// The engine cannot be closed before the compaction has ended, and a compaction that writes tables
+/// is not interrupted.
 impl Drop for Compaction {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
@@ -123,13 +126,14 @@ fn compact(keyspace: &Keyspace, stop: &AtomicBool) -> fjall::Result<()> {
     move_to_tables(keyspace, stop)?;
     std::thread::sleep(PAUSE);
     keyspace.major_compact()?;
-    // What came meanwhile, so that little is left for whoever empties the journals.
+    // Moves what was written meanwhile, so that little is left for the call that empties the
+    // journals.
     move_to_tables(keyspace, stop)
 }
 
 fn move_to_tables(keyspace: &Keyspace, stop: &AtomicBool) -> fjall::Result<()> {
     keyspace.rotate_memtable()?;
-    // Where the engine's workers have given up this would go on for ever.
+    // If the engine's workers have failed, this loop would never end without `stop`.
     while keyspace.tree.sealed_memtable_count() > 0 && !stop.load(Ordering::Relaxed) {
         std::thread::sleep(super::engine::WAIT);
     }

@@ -1,23 +1,23 @@
 //! A running digest of everything that a store must not lose: one number over all registers and the
-//! node's own state, kept up to date by each commit and compared at each open.
+//! node's own state, updated by each commit and compared at each open.
 //!
-//! It is what makes a loss in the middle visible. The engine checks each block and each batch by
-//! itself; it does not notice a batch that took a wrong place in the order, or a file that is gone.
+//! It makes a loss in the middle visible. The engine checks each block and each batch alone; it
+//! does not notice a batch that took a wrong place in the order, or a file that is gone.
 
 use std::collections::HashMap;
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed, xxh3_128_with_seed};
 
-/// The map is made smaller once it uses less than one part in this many of its room.
+/// The map is shrunk once it uses less than this fraction (1/4) of its capacity.
 const ROOM_PER_REGISTER_MAX: usize = 4;
 
-/// The sum of the hashes of all entries, so that an entry is replaced without looking at others.
+/// The sum of the hashes of all entries, so that an entry is replaced without reading others.
 #[derive(Debug)]
 pub struct Digest {
-    /// Hash of a register's key to the hash of the entry that counts now.
+    /// The hash of a register's key, and the hash of its current entry.
     registers: HashMap<[u64; 2], u64, foldhash::fast::RandomState>,
-    /// Of the hashes of keys, which are not kept on disk; random, so that nobody can prepare keys
-    /// that collide.
+    /// Seed of the hashes of keys, which are not kept on disk; random, so that nobody can prepare
+    /// keys that collide.
     seed: u64,
     meta: u64,
     sum: u64,
@@ -43,7 +43,7 @@ impl Digest {
         self.replace(old, new);
     }
 
-    /// Says whether there was such a register.
+    /// Returns whether there was such a register.
     pub fn remove_register(&mut self, key: &[u8]) -> bool {
         let old = self.registers.remove(&self.slot(key));
         self.replace(old.unwrap_or(0), 0);
@@ -64,7 +64,7 @@ impl Digest {
         self.sum
     }
 
-    /// How many registers there are, tombstones included.
+    /// The number of registers, tombstones included.
     pub fn registers(&self) -> u64 {
         self.registers.len() as u64
     }

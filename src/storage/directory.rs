@@ -1,4 +1,4 @@
-//! The data directory: what lies where in it, who may use it, and how a store is set aside.
+//! The data directory: its layout, its lock, and how a store is set aside.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
@@ -12,10 +12,10 @@ const IDENTITY: &str = "identity";
 const LOCK: &str = "lock";
 const MARK: &str = "mark";
 const STORE: &str = "store";
-/// Between the name of what was set aside and its number.
+/// Between the original name of what was set aside and its number.
 const LOST: &str = ".lost-";
 
-/// A data directory that this process has for itself as long as the value lives.
+/// A data directory that this process has locked for as long as the value lives.
 #[derive(Debug)]
 pub struct Directory {
     path: PathBuf,
@@ -34,12 +34,12 @@ impl Drop for Directory {
 }
 
 impl Directory {
-    /// Whether there is one of a node. Nothing is locked or made.
+    /// Whether there is a node's data directory. Nothing is locked or created.
     pub fn is_there(path: &Path) -> bool {
         path.join(IDENTITY).is_file()
     }
 
-    /// Makes the directory if it is missing, and locks it.
+    /// Creates the directory if it is missing, and locks it.
     pub fn open(path: &Path) -> Result<Self, StorageError> {
         let path = std::path::absolute(path).map_err(StorageError::io("finding", path))?;
         file::make_directory(&path)?;
@@ -78,8 +78,8 @@ impl Directory {
         }))
     }
 
-    /// Without an identity file there may be nothing else either: a directory that is not a
-    /// node's, or not wholly there, is not touched.
+    /// Without an identity file there may be nothing else either: a directory that is not a node's,
+    /// or is incomplete, is not touched.
     pub fn check_empty(&self) -> Result<(), StorageError> {
         for name in self.names()? {
             let harmless = name == LOCK
@@ -97,8 +97,8 @@ impl Directory {
         Ok(())
     }
 
-    /// Renames store and mark, where they are, to names that are not used again. Gives the new
-    /// name of the store.
+    /// Renames the store and the mark, if they exist, to unused names. Returns the new name of the
+    /// store.
     pub fn set_aside(&self) -> Result<Option<PathBuf>, StorageError> {
         let mut number = 1;
         for name in self.names()? {
@@ -138,7 +138,7 @@ impl Directory {
     }
 }
 
-/// Locks the directory by a file in it, which tells the process that has it.
+/// Locks the directory by a file in it, which contains the id of the process that holds the lock.
 fn lock(directory: &Path) -> Result<File, StorageError> {
     let path = directory.join(LOCK);
     let mut file = OpenOptions::new()
@@ -153,7 +153,8 @@ fn lock(directory: &Path) -> Result<File, StorageError> {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut text = String::new();
-            // The process is told only to help; a file that cannot be read is no other error.
+            // The process id only helps the operator; a file that cannot be read is no further
+            // error.
             let _ = file.read_to_string(&mut text);
             return Err(StorageError::InUse {
                 directory: directory.to_path_buf(),
@@ -162,7 +163,7 @@ fn lock(directory: &Path) -> Result<File, StorageError> {
         }
         Err(TryLockError::Error(e)) => return Err(StorageError::io("locking", &path)(e)),
     }
-    // To help, no more: on a disk without room it may fail, and the node has to start.
+    // This only helps the operator: on a full disk it may fail, and the node has to start.
     let _ = file
         .set_len(0)
         .and_then(|()| writeln!(file, "{}", std::process::id()));

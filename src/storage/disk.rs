@@ -1,7 +1,7 @@
 //! The durable store: a data directory with its identity, the engine's store and the mark.
 //!
-//! Owns when what is synced. What is refused at opening is `open`'s; bytes are told in `format`, `mark`
-//! and `identity`.
+//! This module decides when what is synced. `open` decides what is refused at opening; `format`,
+//! `mark` and `identity` define the bytes.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -22,40 +22,41 @@ use super::reserve::{Reserve, Space};
 use super::{Durability, Storage, journal};
 use crate::protocol::types::message::{Group, GroupNumber, Incarnation};
 
-/// Commits this long after the mark was written write it again. As the node's ceiling is raised
-/// (B1), and so a group committed, every second or so, the mark is never far behind.
+/// A commit this long after the mark was written writes it again. Since the node's ceiling is
+/// raised (B1), and so a group committed, about once per second, the mark never lags far.
 pub const MARK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How often it is looked whether the files are there while nothing is written.
+/// How often the files are checked for while nothing is written.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// On a full disk what was written over is given back so often, at most, ...
+/// On a full disk, the least interval between compactions that free what was overwritten.
 const COMPACT_FULL_INTERVAL: Duration = Duration::from_secs(5);
-/// ... once it is so much.
+/// The least bytes written that such a compaction is for.
 const WRITTEN_MIN: u64 = 1 << 20;
 
-/// After a failure for want of room the store is opened anew no sooner than so long after the last time,
-/// first and last. Until then the node waits, as with a disk that hangs; less than a stop may take.
+/// The least wait between reopenings of the store after failures for want of space: the first and
+/// the greatest. Until then the node waits, as with a hung disk; both are less than a stop may
+/// take.
 const REOPEN_FIRST: Duration = Duration::from_secs(2);
 const REOPEN_MAX: Duration = Duration::from_secs(8);
 
-/// Journals with more in them are emptied after a compaction.
+/// Journals that hold more than this are emptied after a compaction.
 const JOURNALS_KEPT_SIZE: u64 = 4 << 20;
 
 #[derive(Debug, Clone)]
 pub struct DiskOptions {
     pub directory: PathBuf,
-    /// The nodes, `host:port` each, and this node's place among them, from 0.
+    /// The nodes, each as `host:port`, and this node's index among them, from 0.
     pub list: Vec<String>,
     pub index: u8,
     pub durability: Durability,
-    /// What changes when the machine boots; `None` if that is not known.
+    /// Changes with each boot of the machine; `None` if it is not known.
     pub boot_id: Option<String>,
     pub mark_interval: Duration,
-    /// How long nothing was dropped before the space of what was is given back.
+    /// How long nothing must have been removed before the space of what was removed is freed.
     pub compact_after: Duration,
-    /// The store is full when less is free on its disk, in bytes; 0: never; `None`: by the size of the
-    /// store.
+    /// The store is full when less is free on its disk, in bytes; 0: never; `None`: derived from
+    /// the size of the store.
     pub reserve: Option<u64>,
 }
 
@@ -93,7 +94,7 @@ impl DiskOptions {
 
 /// A running store. Fields are dropped in order: the directory stays locked to the end.
 pub(super) struct RunningStore {
-    /// `None` only while it is opened anew; if that fails the store has failed.
+    /// `None` only while it is reopened; if that fails, the store has failed.
     pub(super) engine: Option<Engine>,
     pub(super) mark: Mark,
     pub(super) marked_at: Instant,
@@ -103,7 +104,7 @@ pub(super) struct RunningStore {
     /// Bytes since the last compaction.
     pub(super) written: u64,
     pub(super) compacted_at: Instant,
-    /// There was no room, also for what would give some back.
+    /// When there was no space even for what would free some.
     pub(super) had_no_room_at: Option<Instant>,
     pub(super) reopening: ReopenBackoff,
     pub(super) digest: Digest,
@@ -111,18 +112,18 @@ pub(super) struct RunningStore {
     pub(super) last_group: GroupNumber,
     /// The group entry that the store ends with.
     pub(super) ends_with: Vec<u8>,
-    /// A commit failed, or is under way: it may have ended in a panic.
+    /// A commit failed, or is in progress: it may have ended in a panic.
     pub(super) failed: bool,
     pub(super) identity: Identity,
-    /// It has learned what its file does not tell yet.
+    /// It has changed since its file was written.
     pub(super) identity_is_news: bool,
-    /// That of the identity.
+    /// The salt of the identity.
     pub(super) salt: u64,
     pub(super) options: DiskOptions,
     pub(super) directory: Directory,
 }
 
-/// What is to be written of some groups.
+/// What is to be written for some groups.
 struct Prepared {
     entries: Vec<RawEntry>,
     /// In bytes.
@@ -177,7 +178,7 @@ impl Storage for RunningStore {
         self.mark
             .write(self.last_group)
             .map_err(StorageError::into_write)?;
-        // The engine's threads end before the stop is called a clean one.
+        // The engine's threads end before the stop is recorded as clean.
         let RunningStore {
             engine,
             mut identity,
@@ -208,7 +209,7 @@ impl RunningStore {
         self.engine.as_mut().expect("a store that has not failed")
     }
 
-    /// Without commits, too, a node says soon that its files are gone, or its disk is full.
+    /// A node without commits also reports soon that its files are gone, or that its disk is full.
     fn look_after_files(&mut self) -> Result<(), StorageError> {
         if self.looked_at.elapsed() >= LOOK_INTERVAL {
             self.presence.look_for_journal()?;
@@ -220,8 +221,8 @@ impl RunningStore {
         Ok(())
     }
 
-    /// Whether all tables are to be written anew: many keys were dropped, or the disk is full of what was
-    /// written over, and has room for that.
+    /// Whether all tables are to be rewritten: many keys were removed, or the disk is full of what
+    /// was overwritten and has space for the rewrite.
     fn is_compaction_due(&mut self) -> bool {
         let much = self.written >= WRITTEN_MIN || self.drops.any();
         let is_due = self.reserve.space().is_full && much;
@@ -229,14 +230,15 @@ impl RunningStore {
         let size = self.engine().tables_size();
         let has_room = is_due && self.reserve.has_room_for(size);
         if is_due && !has_room {
-            // Not to be looked for with each commit.
+            // So that this is not checked with each commit.
             self.compacted_at = Instant::now();
         }
         has_room || self.drops.is_compaction_due(self.digest.registers())
     }
 
-    /// On a full disk first the journals, and without delay: to delete a key takes as much of them as to
-    /// write it, since the promise is written with the record. A compaction gives their room back last.
+    /// On a full disk the journals come first, and without delay: to delete a key takes as much of
+    /// them as to write it, since the promise is written with the record. A compaction frees their
+    /// space last.
     fn are_journals_due(&mut self) -> Result<bool, StorageError> {
         let is_soon = |at: Instant| at.elapsed() < COMPACT_FULL_INTERVAL;
         if !self.reserve.space().is_full || self.had_no_room_at.is_some_and(is_soon) {
@@ -253,7 +255,7 @@ impl RunningStore {
         Ok(has_room)
     }
 
-    /// Gives the space back that dropped keys took.
+    /// Frees the space that removed keys took.
     fn reclaim(&mut self) -> Result<(), StorageError> {
         if self.engine().is_compacting() {
             let has_compacted = self.engine().has_compacted();
@@ -291,7 +293,7 @@ impl RunningStore {
         self.written += batch.size;
         self.last_group = batch.last_group;
         self.ends_with.clone_from(&batch.ends_with);
-        // Only what is synced may be marked; a sync is of all that was written before it.
+        // Only what is synced may be marked; a sync covers all that was written before it.
         if sync && self.marked_at.elapsed() >= self.options.mark_interval {
             self.mark.write(batch.last_group)?;
             self.marked_at = Instant::now();
@@ -299,8 +301,8 @@ impl RunningStore {
         Ok(())
     }
 
-    /// After an error for want of room: the reserve gives it, and the store is opened anew, since the engine
-    /// writes nothing more after an error. Any other error is given back.
+    /// After an error for want of space: frees the reserve and reopens the store, since the engine
+    /// writes nothing more after an error. Any other error is returned.
     fn go_on_in_reserve(
         &mut self,
         error: StorageError,
@@ -331,8 +333,8 @@ impl RunningStore {
         self.presence.look_for_journal()
     }
 
-    /// That a store which was opened anew ends as it should: with what was committed last, or with what
-    /// was under way.
+    /// Checks that a reopened store ends as it should: with what was committed last, or with what
+    /// was in progress.
     fn check_end(&self, engine: &Engine, batch: Option<&Prepared>) -> Result<(), StorageError> {
         let held = engine.load(&GROUP_KEY)?;
         let under_way = batch.map(|batch| &batch.ends_with);
@@ -343,8 +345,8 @@ impl RunningStore {
         Err(StorageError::damaged(&self.directory.store(), what))
     }
 
-    /// The identity file tells of a configuration before the store does, never after it: with the
-    /// address that it names the next start is let in.
+    /// The identity file names a configuration before the store does, never after it: with the
+    /// address that it names the next start is accepted.
     fn learn(&mut self, groups: &[Group]) {
         let mut metas = groups.iter().rev().filter_map(|group| group.meta.as_ref());
         if let Some(configuration) = metas.next().and_then(|m| m.configuration.as_ref()) {
@@ -352,7 +354,7 @@ impl RunningStore {
         }
     }
 
-    /// What the groups come to: of each key the last state only, and the group entry.
+    /// Merges the groups: for each key only the last state, and one group entry.
     fn prepare(&mut self, groups: &[Group]) -> Prepared {
         let mut last_group = self.last_group;
         for group in groups {

@@ -1,8 +1,8 @@
-//! The storage engine, fjall: how it is set up, written, synced and read. Nothing of it is seen
-//! outside of this module.
+//! The storage engine, fjall: how it is set up, written, synced and read. Nothing outside of this
+//! module depends on it.
 //!
-//! It has no group commit of its own, may block, and takes the end of a damaged journal for the end
-//! of the data: see `journal` and `digest` for what guards against that.
+//! It has no group commit of its own, may block, and takes a damaged journal's first unreadable
+//! byte for the end of the data: `journal` and `digest` guard against that.
 
 use std::error::Error;
 use std::fs::OpenOptions;
@@ -24,24 +24,24 @@ use super::journal;
 const KEYSPACE: &str = "state";
 /// One thread flushes while another compacts.
 const WORKERS: usize = 2;
-/// Blocks are read at opening and by compaction only; there is little to gain from a cache.
+/// Blocks are read only at opening and by compaction, so a cache gains little.
 const CACHE_SIZE: u64 = 8 << 20;
 /// The engine starts a new journal once it flushes a memtable and the journal is past 64 MB; both
-/// are read at opening. So this bounds the time to open as well.
+/// are read at opening. So this also bounds the time to open.
 const MEMTABLE_SIZE: u64 = 32 << 20;
 const JOURNALS_SIZE: u64 = 256 << 20;
 const OPEN_FILES: usize = 128;
 const BLOCK_SIZE: u32 = 16 << 10;
-/// From these on a commit waits here, where a failed worker is noticed. Inside, from one more
-/// memtable or a few more runs on, the engine would wait for its workers forever.
+/// At these numbers a commit waits here, where a failed worker is noticed. At one more memtable or
+/// a few more runs the engine itself would wait for its workers, forever if they have failed.
 const MEMTABLES_WAITING: usize = 3;
 const RUNS_WAITING: usize = 25;
 pub(super) const WAIT: Duration = Duration::from_millis(1);
-/// What the engine needs to find its data; it takes some of them that are missing for a reason to
-/// begin anew, and deletes the rest.
+/// What the engine needs to find its data. If some of these are missing, it starts an empty store
+/// and deletes the rest.
 const PARTS: [&str; 3] = ["version", "keyspaces/0/current", "keyspaces/1/current"];
 
-/// What the engine locks.
+/// The file that the engine locks.
 const LOCK: &str = "lock";
 
 /// Key and value, with prefix and version; no value removes the entry.
@@ -56,7 +56,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// A new store where there is none.
+    /// Creates a new store where there is none.
     pub fn create(path: &Path) -> Result<Self, StorageError> {
         guard(path, || {
             let failed = |e| opening_failed(path, e);
@@ -71,7 +71,7 @@ impl Engine {
         })
     }
 
-    /// Opens a store that is all there, and whose journals were checked.
+    /// Opens a store that is complete, and whose journals were checked.
     pub fn open(path: &Path) -> Result<Self, StorageError> {
         guard(path, || {
             make_lock_file(path)?;
@@ -90,7 +90,7 @@ impl Engine {
         })
     }
 
-    /// Shows all entries, in order of key.
+    /// Visits all entries, in order of key.
     pub fn scan(
         &self,
         mut each: impl FnMut(&[u8], &[u8]) -> Result<(), StorageError>,
@@ -112,8 +112,8 @@ impl Engine {
         Ok(value.map(|value| value.to_vec()))
     }
 
-    /// Writes entries, all or nothing. Of a key there may be one entry only: the engine does not
-    /// order entries within a batch. Not synced, they are with the operating system on return.
+    /// Writes entries, all or nothing. There may be only one entry per key: the engine does not
+    /// order entries within a batch. Without `sync`, the operating system has them on return.
     pub fn write(&self, entries: &[RawEntry], sync: bool) -> Result<(), StorageError> {
         self.wait_for_room()?;
         let mode = if sync {
@@ -148,14 +148,14 @@ impl Engine {
         self.keyspace.disk_space()
     }
 
-    /// What is in journals and not in tables yet, at most.
+    /// Upper bound of the bytes that are in journals and not in tables yet.
     pub fn memtables_size(&self) -> u64 {
         let tree = &self.keyspace.tree;
         let sealed = tree.sealed_memtable_count() as u64 * MEMTABLE_SIZE;
         tree.active_memtable().size() + sealed
     }
 
-    /// Begins to write all tables anew, without what was removed.
+    /// Begins to rewrite all tables, without what was removed.
     pub fn start_compaction(&mut self) -> Result<(), StorageError> {
         let started = Compaction::start(self.keyspace.clone());
         self.compaction = Some(started.map_err(StorageError::io("compacting", &self.path))?);
@@ -166,8 +166,8 @@ impl Engine {
         self.compaction.is_some()
     }
 
-    /// Whether a compaction has ended well since the last call. One that failed changed nothing, and
-    /// the store goes on.
+    /// Whether a compaction has succeeded since the last call. One that failed changed nothing, and
+    /// the store continues.
     pub fn has_compacted(&mut self) -> bool {
         let Some(ended) = self.compaction.as_mut().and_then(Compaction::ended) else {
             return false;
@@ -179,8 +179,8 @@ impl Engine {
         ended.is_ok()
     }
 
-    /// Closes the engine and opens it with empty journals, as it gives none back of itself before it
-    /// is full. Takes as long as one write to the tables and an opening without journals do.
+    /// Closes the engine and opens it with empty journals, since the engine frees none before they
+    /// are full. Takes as long as one write to the tables and an opening without journals.
     pub fn empty_journals(self) -> Result<Self, StorageError> {
         let failed = |e| self.failed("moving data from its journal to its tables", e);
         self.keyspace.rotate_memtable().map_err(failed)?;
@@ -199,7 +199,7 @@ impl Engine {
         Engine::open(&path)
     }
 
-    /// Waits while the workers are behind, unless they have given up.
+    /// Waits while the workers lag, unless they have failed.
     fn wait_for_room(&self) -> Result<(), StorageError> {
         let tree = &self.keyspace.tree;
         while tree.sealed_memtable_count() >= MEMTABLES_WAITING
@@ -211,7 +211,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Nothing is buffered between commits; this only asks for a failure.
+    /// Nothing is buffered between commits; the call only reports a failure of the workers.
     fn check_workers(&self) -> Result<(), StorageError> {
         self.database
             .persist(PersistMode::Buffer)
@@ -259,8 +259,8 @@ fn database(path: &Path) -> fjall::Result<Database> {
         .cache_size(CACHE_SIZE)
         .max_cached_files(Some(OPEN_FILES))
         .max_journaling_size(JOURNALS_SIZE)
-        // The engine checks a compressed item by compressing it again, so that another version of
-        // the compression would read as damage.
+        // The engine checks a compressed item by compressing it again, so another version of the
+        // compression would be reported as damage.
         .journal_compression(CompressionType::None)
         .manual_journal_persist(true)
         .open()
@@ -270,23 +270,23 @@ fn options() -> KeyspaceCreateOptions {
     KeyspaceCreateOptions::default()
         .max_memtable_size(MEMTABLE_SIZE)
         .data_block_size_policy(BlockSizePolicy::all(BLOCK_SIZE))
-        // Filters serve look-ups of single keys, which there are none of.
+        // Filters serve look-ups of single keys, of which there are none.
         .filter_policy(FilterPolicy::disabled())
 }
 
-/// The engine locks a file, and does not make it where it is missing: a copy of the directory may lack it,
-/// and who opens the store has the data directory for itself.
+/// The engine locks a file, and does not create it if it is missing: a copy of the directory may
+/// lack it, and the process that opens the store has locked the data directory.
 fn make_lock_file(path: &Path) -> Result<(), StorageError> {
     let lock = path.join(LOCK);
     let made = OpenOptions::new().append(true).create(true).open(&lock);
     made.map(drop).map_err(StorageError::io("opening", &lock))
 }
 
-/// Refuses a store that the engine would take for none.
+/// Refuses a store that the engine would take for missing.
 pub fn check_parts(path: &Path) -> Result<(), StorageError> {
     for part in PARTS {
         let part_path = path.join(part);
-        // A part that may not be looked at is not missing.
+        // A part that this process has no permission to examine is not missing.
         let looked = part_path.try_exists();
         if !looked.map_err(StorageError::io("looking at", &part_path))? {
             return Err(StorageError::damaged(path, format!("{part} is missing")));
@@ -295,7 +295,7 @@ pub fn check_parts(path: &Path) -> Result<(), StorageError> {
     Ok(())
 }
 
-/// The error of the operating system that is behind it.
+/// The operating system's error that caused it.
 fn os_error(error: &fjall::Error) -> Option<io::Error> {
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = cause {
@@ -321,7 +321,8 @@ fn opening_failed(path: &Path, error: fjall::Error) -> StorageError {
     }
 }
 
-/// The engine asserts what damaged files break; that is an error of the files, not of the node.
+/// The engine panics on assertions that damaged files violate; that is an error of the files, not a
+/// bug of the node.
 fn guard<T>(
     path: &Path,
     action: impl FnOnce() -> Result<T, StorageError>,

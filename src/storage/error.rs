@@ -5,21 +5,21 @@ use std::path::{Path, PathBuf};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
-    /// While opening, or making the directory.
+    /// While opening, or creating the directory.
     #[error("{source} {doing} {}", path.display())]
     Io {
         doing: &'static str,
         path: PathBuf,
         source: io::Error,
     },
-    /// While running. What the disk holds is not known any more.
+    /// While running. What the disk holds is no longer known.
     #[error("{source} {doing} {}; the node stops", path.display())]
     Write {
         doing: &'static str,
         path: PathBuf,
         source: io::Error,
     },
-    /// The engine gave up for a reason that is no I/O error of this call.
+    /// The engine failed for a reason that is no I/O error of this call.
     #[error("the store in {} failed {doing}: {reason}; the node stops", path.display())]
     Engine {
         doing: &'static str,
@@ -99,7 +99,7 @@ pub enum StorageError {
         found: u32,
         known: u32,
     },
-    /// R2: what was synced may have been told to others.
+    /// R2: what was synced may have been reported to others.
     #[error(
         "the store in {} ends at group {store}, but group {mark} was synced: groups that this node \
          has told of are missing. {REMEDY}",
@@ -138,7 +138,7 @@ impl StorageError {
         }
     }
 
-    /// Without what is made of it.
+    /// The error alone, without its consequence.
     pub(super) fn cause(&self) -> String {
         match self {
             StorageError::Io { source, .. } | StorageError::Write { source, .. } => {

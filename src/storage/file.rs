@@ -1,4 +1,4 @@
-//! Files and directories that are there, whole, after a power failure.
+//! Files and directories that are complete after a power failure.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -7,7 +7,8 @@ use std::path::Path;
 
 use super::error::StorageError;
 
-/// Replaces a file so that at any time the old or the new one is there, and durable.
+/// Replaces a file so that at any time either the old or the new one is there, complete and
+/// durable.
 pub fn replace(path: &Path, content: &[u8]) -> Result<(), StorageError> {
     let temporary = path.with_extension("tmp");
     let mut file = OpenOptions::new()
@@ -36,7 +37,7 @@ pub fn sync_parent(path: &Path) -> Result<(), StorageError> {
     path.parent().map_or(Ok(()), sync_directory)
 }
 
-/// Makes a directory, readable by its owner only, and those above it that are missing.
+/// Creates a directory, readable only by its owner, and its missing parents.
 pub fn make_directory(path: &Path) -> Result<(), StorageError> {
     if path.is_dir() {
         return Ok(());
@@ -51,9 +52,9 @@ pub fn make_directory(path: &Path) -> Result<(), StorageError> {
     sync_parent(path)
 }
 
-/// Renames a file or directory to a name that is free. Directories of the lower layer of an overlay file
-/// system can't be renamed (EXDEV), as on machines whose root file system is an image: then what is in
-/// them is moved one by one.
+/// Renames a file or directory to an unused name. Directories of the lower layer of an overlay file
+/// system cannot be renamed (EXDEV), as on machines whose root file system is an image: then their
+/// contents are moved one by one.
 pub fn set_aside(from: &Path, to: &Path) -> io::Result<()> {
     match fs::rename(from, to) {
         Err(error) if error.kind() == io::ErrorKind::CrossesDevices && from.is_dir() => {

@@ -11,8 +11,8 @@ use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::message::{GroupNumber, Incarnation, Meta};
 use crate::protocol::types::record::{AcceptorState, Key};
 
-/// First bytes of the engine's keys. All share one keyspace, so that the engine moves them from
-/// its journal to its tables together: a group number is never newer than the registers beside it.
+/// First bytes of the engine's keys. All share one keyspace, so that the engine moves them from its
+/// journal to its tables together: a group number is never newer than the registers beside it.
 pub mod prefix {
     pub const GROUP: u8 = 0x01;
     pub const META: u8 = 0x02;
@@ -23,14 +23,14 @@ pub mod prefix {
 pub const GROUP_KEY: [u8; 1] = [prefix::GROUP];
 pub const META_KEY: [u8; 1] = [prefix::META];
 
-/// First byte of chosen marks, and of group entries without a seal.
+/// First byte of chosen marks, and of group entries without a salted checksum.
 const VERSION: u8 = 1;
-/// First byte of a group entry with a seal.
+/// First byte of a group entry with a salted checksum.
 const GROUP_VERSION: u8 = 2;
-/// First byte of registers, which since the second tell their admission.
+/// First byte of registers, which since version 2 contain their admission.
 const REGISTER_VERSION: u8 = 2;
-/// First byte of the node's own state, which since the second tells incarnation, admission and floor,
-/// since the third how keys are spread over buckets, since the fourth splits and former nodes.
+/// First byte of the node's own state. Version 2 added incarnation, admission and floor; version 3
+/// the bucket hash key; version 4 splits by force and former nodes.
 const META_VERSION: u8 = 4;
 const GROUP_SIZE: usize = 1 + 4 * 8 + 8;
 const SEALED_SIZE: usize = GROUP_SIZE + 8;
@@ -45,8 +45,8 @@ pub struct GroupEntry {
 }
 
 impl GroupEntry {
-    /// With a seal that only this store can make: the salt of its directory is never told, so no value
-    /// that somebody writes has one.
+    /// Encodes with a salted checksum that only this store can make: the salt of its directory is
+    /// never sent, so no value that somebody writes contains such a checksum.
     pub fn encode(&self, salt: u64) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(SEALED_SIZE);
         bytes.push(GROUP_VERSION);
@@ -60,13 +60,14 @@ impl GroupEntry {
         bytes
     }
 
-    /// Whether the entry was written by the store of this salt.
+    /// Whether the entry was written by the store with this salt.
     pub fn is_sealed(bytes: &[u8], salt: u64) -> bool {
         bytes.len() == SEALED_SIZE
             && xxh3_64_with_seed(&bytes[..GROUP_SIZE], salt) == u64_at(bytes, GROUP_SIZE)
     }
 
-    /// With or without a seal, which damage has to spare too only where it is asked for.
+    /// Accepts entries with or without the salted checksum, which is verified only where
+    /// `is_sealed` is called.
     pub fn decode(path: &Path, bytes: &[u8]) -> Result<Self, StorageError> {
         let size = match bytes.first() {
             Some(&VERSION) => GROUP_SIZE,
@@ -186,7 +187,7 @@ fn decode_key(path: &Path, bytes: &[u8]) -> Result<Key, StorageError> {
         .map_err(|e| StorageError::damaged(path, format!("a register's key holds {e}")))
 }
 
-/// What follows the version byte.
+/// The bytes after the version byte.
 fn versioned<'a>(
     path: &Path,
     what: &'static str,
@@ -225,7 +226,7 @@ mod tests {
         #[test]
         fn registers_come_back(
             name in prop::collection::vec(any::<u8>(), 1..40),
-            // Ballots and births beyond what is taken from others are refused.
+            // Ballots and births beyond what is accepted from others are refused.
             ballots in (0..u64::MAX >> 1, 0..u64::MAX >> 1, any::<bool>()),
             value in prop::option::of(prop::collection::vec(any::<u8>(), 0..200)),
             clients in prop::collection::vec((any::<u128>(), any::<u64>(), 0..1u64 << 55), 0..3),
@@ -328,7 +329,7 @@ mod tests {
         }
     }
 
-    /// As written by releases before the seal.
+    /// As written by releases before the salted checksum.
     #[test]
     fn a_group_entry_without_a_seal_is_read() {
         let entry = GroupEntry {

@@ -11,13 +11,13 @@ use super::{Durability, file};
 use crate::protocol::types::message::{Configuration, Incarnation, Member, NodeId};
 use crate::protocol::types::readdress::{self, Readdressed};
 
-/// Of the whole data directory. Since the third it has a salt; the second is read.
+/// Format of the whole data directory. Version 3 added the salt; version 2 can be read.
 pub const FORMAT: u32 = 3;
 const FORMAT_WITHOUT_SALT: u32 = 2;
 const ABOUT: &str =
     "The data directory of a Horseshoe node; see docs/storage.md. Not to be edited.";
 
-/// As it stands in the file, in this order.
+/// The fields of the file, in this order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Identity {
@@ -26,21 +26,22 @@ pub struct Identity {
     /// Known once a configuration is.
     pub cluster: Option<u64>,
     pub node: Option<NodeId>,
-    /// What the configuration names for the node, once that is not just the list any more; from
+    /// The node's address in the configuration, once the configuration differs from the list; from
     /// then on it counts in place of list and index.
     pub address: Option<String>,
     /// Nodes that are at other addresses than the configuration says.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub readdressed: Vec<Readdressed>,
     pub incarnation: Incarnation,
-    /// Random, and never told to anybody: batches of the journal are sealed with it. `None`: not yet.
+    /// Random, and never sent to anybody: the salt of the checksums in group entries. `None`: not
+    /// set yet.
     #[serde(default)]
     pub salt: Option<u64>,
     pub list: Vec<String>,
     pub index: u8,
-    /// The store that belongs to this incarnation is made. Before that nothing was promised.
+    /// The store of this incarnation was created. Before that nothing was promised.
     pub made: bool,
-    /// Of the last run, or of the one that goes on.
+    /// Of the last run, or of the current one.
     pub durability: Durability,
     pub clean_stop: bool,
     pub boot_id: Option<String>,
@@ -85,7 +86,7 @@ impl Identity {
             Err(e) => return Err(StorageError::io("reading", path)(e)),
         };
         let damaged = |e: serde_json::Error| StorageError::damaged(path, e.to_string());
-        // First the version alone: another one may have other fields.
+        // The version alone first: another one may have other fields.
         let FormatOnly { format } = serde_json::from_slice(&bytes).map_err(damaged)?;
         if format != FORMAT && format != FORMAT_WITHOUT_SALT {
             return Err(StorageError::Version {
@@ -108,8 +109,8 @@ impl Identity {
         file::replace(path, &text)
     }
 
-    /// Refuses a directory that was made for another list or place in it, or, once the
-    /// configuration was changed, for a node at another address.
+    /// Refuses a directory that was made for another list or index, or, once the configuration was
+    /// changed, for a node at another address.
     pub fn check_made_for(
         &self,
         directory: &Path,
@@ -135,7 +136,7 @@ impl Identity {
                 list: list.join(","),
             });
         }
-        // The configuration is just the list: so the addresses in it are those of its nodes.
+        // The configuration is just the list, so the addresses in it are those of its nodes.
         let present = |address: &String| {
             let told = self.readdressed.iter().find(|r| r.old == *address);
             told.map_or_else(|| address.clone(), |told| told.new.clone())
@@ -158,15 +159,16 @@ impl Identity {
         Ok(())
     }
 
-    /// E1: whether all that the last run wrote is surely there. What was written to the operating
-    /// system only is there after a clean stop, or as long as the machine has not booted since.
+    /// E1: whether everything that the last run wrote is certainly there. What was written only to
+    /// the operating system is there after a clean stop, or as long as the machine has not booted
+    /// since.
     pub fn proves_state(&self, boot_id: Option<&str>) -> bool {
         let same_boot = boot_id.is_some() && self.boot_id.as_deref() == boot_id;
         self.durability == Durability::Fsync || self.clean_stop || same_boot
     }
 
-    /// What the configuration says otherwise now was said later. To be called once it is on disk:
-    /// until then the node is found by what it was told.
+    /// Discards readdressings that a later configuration replaces. To be called once it is on disk:
+    /// until then the node is found by its readdressing.
     pub fn forget_readdressed(&mut self, configuration: &Configuration) {
         if configuration.joint.is_none() {
             let is_of = |r: &Readdressed| configuration.nodes().any(|member| r.is_of(member));
@@ -174,20 +176,20 @@ impl Identity {
         }
     }
 
-    /// The directory of a node that never belonged to a cluster is for this list and place from now on.
+    /// Assigns the directory of a node that never belonged to a cluster to this list and index.
     pub fn remake(&mut self, list: Vec<String>, index: u8) {
         (self.list, self.index) = (list, index);
     }
 
-    /// Marks that a run begins, which has not stopped cleanly until it has.
+    /// Records that a run begins, which counts as not stopped cleanly until it is.
     pub fn begin(&mut self, run: LastRun) {
         self.durability = run.durability;
         self.boot_id = run.boot_id;
         self.clean_stop = false;
     }
 
-    /// Takes from a configuration the cluster, the id of the node at `own`, the address of this
-    /// run, and the address of that id; says whether that changed anything.
+    /// Takes from a configuration the cluster, the id of the node at `own` (the address of this
+    /// run), and the address of that id; returns whether that changed anything.
     pub fn learn(&mut self, configuration: &Configuration, own: &str) -> bool {
         let joint = configuration.joint.iter().flatten();
         let nodes = configuration.members.iter().chain(joint);
@@ -211,14 +213,14 @@ impl Identity {
     }
 }
 
-/// What is remembered of a run.
+/// What is recorded of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LastRun {
     pub durability: Durability,
     pub boot_id: Option<String>,
 }
 
-/// A text that is another after each boot of the machine; `None` where the kernel tells none.
+/// A text that changes with each boot of the machine; `None` where the kernel provides none.
 pub fn kernel_boot_id() -> Option<String> {
     let path = PathBuf::from("/proc/sys/kernel/random/boot_id");
     let text = fs::read_to_string(path).ok()?;
@@ -303,7 +305,7 @@ mod tests {
         assert_eq!((identity.cluster, identity.node), (Some(9), Some(4)));
         assert_eq!(identity.address, None);
         assert!(!identity.learn(&configuration, "b:1"));
-        // Removed: it is away, then unknown; the id that it had stays.
+        // The node is removed: first it is a non-member, then unknown; the id that it had stays.
         configuration.away.extend(configuration.members.pop());
         assert!(identity.learn(&configuration, "b:1"));
         assert_eq!(identity.address.as_deref(), Some("b:1"));
@@ -330,7 +332,7 @@ mod tests {
         }];
         check(&identity, "a:1,y:1", 1).unwrap();
         check(&identity, "a:1,b:1", 1).unwrap_err();
-        // As long as the configuration says the old one, and after it was changed.
+        // As long as the configuration has the old one, and after it was changed.
         let later = Configuration {
             epoch: 3,
             ..first()
@@ -352,7 +354,7 @@ mod tests {
         assert!(identity.readdressed.is_empty());
         assert_eq!(identity.address.as_deref(), Some("y:1"));
         check(&identity, "y:1,c:1", 0).unwrap();
-        // The other one has taken the address of before; that is on disk with the next start only.
+        // The other node has taken the former address; that is on disk only with the next start.
         let entry = |node, old: &str, new: &str| Readdressed {
             node,
             old: old.into(),

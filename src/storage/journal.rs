@@ -1,9 +1,11 @@
 //! Reads the engine's journals before the engine does, and cuts a torn tail.
 //!
-//! The engine ends a journal at the first byte that it cannot read, cuts off what follows and goes
-//! on: damage in the middle, and all that was written after it, would be gone without a word.
-//! Here damage is told from a tail that a power failure tore, and refused before anything is
-//! changed. The engine also refuses some torn tails, which are no damage; those are cut here.
+//! The engine ends a journal at the first byte that it cannot read, cuts off what follows and
+//! continues: damage in the middle, and everything written after it, would disappear silently.
+//!
+//! This module distinguishes damage from a tail that a power failure tore, and refuses damage
+//! before anything is changed. The engine also refuses some torn tails, which are no damage; those
+//! are cut here.
 
 use std::fs::{self, OpenOptions};
 use std::io::ErrorKind;
@@ -21,15 +23,15 @@ const START: u8 = 1;
 const ITEM: u8 = 2;
 const END: u8 = 3;
 const CLEAR: u8 = 4;
-/// Of what the system counts space in, whatever the file system.
+/// The unit in which the system counts the space of a file, on any file system.
 const BLOCK_SIZE: u64 = 512;
 /// Last bytes of a batch; the number is the engine's format version.
 const TRAILER: &[u8] = b"FJL\x03";
 
-/// Checks all journals of the store. Gives a note if a torn tail was cut off.
+/// Checks all journals of the store. Returns a note if a torn tail was cut off.
 ///
-/// After a stop that was not clean the newest journal is written once more, byte for byte: if the
-/// stop was for a sync that failed, the system may hold for written what never reached the disk,
+/// After a stop that was not clean the newest journal is rewritten, byte for byte: if a failed sync
+/// was the reason for the stop, the system may regard data as written that never reached the disk,
 /// and a later sync would have nothing to do.
 pub fn check(
     store: &Path,
@@ -50,7 +52,7 @@ pub fn check(
             }
         }
         let is_last = at + 1 == journals.len();
-        // A new journal is zeros for some length ahead.
+        // A new journal is filled with zeros for some length ahead.
         let rest = &bytes[end..];
         let written = rest.iter().rposition(|byte| *byte != 0);
         if let Some(last) = written {
@@ -72,13 +74,13 @@ pub fn check(
     Ok(note)
 }
 
-/// What the journals take on disk; a new one is long but for the most part not there.
+/// What the journals take on disk; a new one is long but mostly not allocated.
 pub fn size(store: &Path) -> Result<u64, StorageError> {
     let mut size = 0;
     for path in list(store)? {
         match fs::metadata(&path) {
             Ok(metadata) => size += metadata.blocks() * BLOCK_SIZE,
-            // Given up by the engine meanwhile.
+            // Deleted by the engine meanwhile.
             Err(e) if e.kind() == ErrorKind::NotFound => {}
             Err(e) => return Err(StorageError::io("examining", &path)(e)),
         }
@@ -86,7 +88,7 @@ pub fn size(store: &Path) -> Result<u64, StorageError> {
     Ok(size)
 }
 
-/// Leaves the newest journal only, and nothing in it. The engine must be closed, with all that the
+/// Keeps only the newest journal, with nothing in it. The engine must be closed, with all that the
 /// journals hold in its tables.
 pub fn empty(store: &Path) -> Result<(), StorageError> {
     let journals = list(store)?;
@@ -100,10 +102,10 @@ pub fn empty(store: &Path) -> Result<(), StorageError> {
     file::sync_directory(store)
 }
 
-/// A tail that a stop tore is the end of the newest journal: journals are synced before a next
-/// one begins, and batches are synced or in order. A value may look like a batch, or hold the journal of
-/// another store: only a batch that is sealed with the salt of this one counts. Before a directory has a
-/// salt any does.
+/// A tail that a stop tore is the end of the newest journal: journals are synced before the next
+/// one begins, and batches are synced or in order. A value may look like a batch, or contain the
+/// journal of another store: only a batch whose group entry has a checksum with this store's salt
+/// counts. Before a directory has a salt, any batch counts.
 fn check_torn(
     path: &Path,
     end: usize,
@@ -131,8 +133,8 @@ fn check_torn(
     Ok(())
 }
 
-/// What cannot be read is not cut if groups that were synced would be missing. Where the journals
-/// hold no group at all, only the tables know; they are asked later.
+/// An unreadable tail is not cut if groups that were synced would be missing. Where the journals
+/// hold no group at all, only the tables can show that; they are checked later.
 fn check_reaches(
     path: &Path,
     end: usize,
@@ -171,7 +173,7 @@ fn cut(path: &Path, length: usize) -> Result<(), StorageError> {
         .map_err(StorageError::io("cutting", path))
 }
 
-/// The journal that is written.
+/// The journal that is being written.
 pub fn newest(store: &Path) -> Result<PathBuf, StorageError> {
     let mut journals = list(store)?;
     Ok(journals.pop().expect("a list without journals is an error"))
@@ -209,9 +211,9 @@ struct ReadBatch<'a> {
     group: Option<&'a [u8]>,
 }
 
-/// The batch that starts at `at`, if there is a whole one: a start with the number of items, the
-/// items, and an end with their checksum. The start's sequence number is not covered by it; that
-/// is what the digest is for.
+/// The batch that starts at `at`, if there is a complete one: a start with the number of items, the
+/// items, and an end with their checksum. The checksum does not cover the start's sequence number;
+/// the digest does.
 fn batch(bytes: &[u8], at: usize) -> Option<ReadBatch<'_>> {
     let mut reader = Reader { bytes, at };
     if reader.byte()? != START {

@@ -1,8 +1,8 @@
-//! The mark: a small file beside the store that remembers the last group that was synced, so that a
-//! store that lost the end of its journal is told apart from one that never had it (R2).
+//! The mark: a small file beside the store that records the last group that was synced, so that a
+//! store that lost the end of its journal is distinguished from one that never had it (R2).
 //!
-//! Two slots, on pages of their own, are written in turn and synced, so that one of them is whole
-//! at any time.
+//! Two slots, each on its own page, are written alternately and synced, so that one of them is
+//! complete at any time.
 
 use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
@@ -32,7 +32,7 @@ pub struct Mark {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct MarkSlot {
     incarnation: Incarnation,
-    /// Counts the writes; its last bit says which slot is written.
+    /// Counts the writes; its last bit selects the slot that is written.
     writes: u64,
     group: GroupNumber,
 }
@@ -50,7 +50,7 @@ impl MarkSlot {
         bytes
     }
 
-    /// `None` for a slot that is not whole.
+    /// `None` for a slot that is incomplete.
     fn decode(path: &Path, bytes: &[u8]) -> Result<Option<MarkSlot>, StorageError> {
         if bytes[..4] != MAGIC || xxh3_64(&bytes[..32]) != u64_at(bytes, 32) {
             return Ok(None);
@@ -94,7 +94,7 @@ impl Mark {
         Ok(mark)
     }
 
-    /// The mark as it was last written, with a note if one slot is not whole.
+    /// The mark as it was last written, with a note if one slot is incomplete.
     pub fn open(
         path: &Path,
         incarnation: Incarnation,
@@ -138,7 +138,7 @@ impl Mark {
         self.slot.group
     }
 
-    /// Remembers durably that `group`, and all before it, are synced.
+    /// Records durably that `group`, and all before it, are synced.
     pub fn write(&mut self, group: GroupNumber) -> Result<(), StorageError> {
         assert!(group >= self.slot.group, "the mark never goes back");
         if group == self.slot.group {

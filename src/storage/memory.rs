@@ -1,4 +1,4 @@
-//! No store at all: a node that starts again starts without its state (E1).
+//! No store at all: a node that restarts has lost its state (E1).
 
 use super::{Opened, Storage, StorageError, Table};
 use crate::protocol::types::message::{Group, Incarnation, Recovered};

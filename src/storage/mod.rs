@@ -1,6 +1,5 @@
-//! Where a node's state is kept: the `Storage` trait, the durable store behind it, and one that
-//! keeps nothing. Makes no protocol decision; what the files hold, byte by byte, is told in
-//! `docs/storage.md`.
+//! Stores a node's state: the `Storage` trait, the durable store behind it, and one that keeps
+//! nothing. Makes no protocol decision; `docs/storage.md` describes the files, byte by byte.
 //!
 //! A store is written by one thread, in groups. What is read while the node runs comes from the
 //! `Table`, in memory; files are read only when a store is opened.
@@ -40,23 +39,23 @@ pub use table::Table;
 
 /// A store of groups. One thread owns it; every method may block.
 pub trait Storage: Send {
-    /// Writes groups in order of number, all or nothing; they are as durable as configured when it
-    /// returns. After an error nothing more is written, and every later call fails.
+    /// Writes groups in order of number, all or nothing; on return they are as durable as
+    /// configured. After an error nothing more is written, and every later call fails.
     fn commit(&mut self, groups: &[Group]) -> Result<(), StorageError>;
 
-    /// To be called after commits and every second or so: looks after what lies on disk, and may
-    /// take some tens of milliseconds once in a while. After an error every later call fails.
+    /// To be called after commits and about once per second: maintains the files on disk, which
+    /// occasionally takes some tens of milliseconds. After an error every later call fails.
     fn tend(&mut self) -> Result<(), StorageError> {
         Ok(())
     }
 
-    /// What there is on the disk; `None` of a store that has none.
+    /// The space on the disk; `None` if the store has no disk.
     fn space(&self) -> Option<Space> {
         None
     }
 
-    /// Makes all that was committed durable, whatever the durability, and notes the clean stop.
-    /// A store that is dropped instead was stopped uncleanly.
+    /// Makes all that was committed durable, whatever the durability, and records the clean stop. A
+    /// store that is dropped instead was not stopped cleanly.
     fn close(self: Box<Self>) -> Result<(), StorageError>;
 }
 
@@ -66,7 +65,7 @@ pub trait Storage: Send {
 pub enum Durability {
     /// The disk: survives a power failure.
     Fsync,
-    /// The operating system: survives the end of the process only. Groups with `meta` are synced.
+    /// The operating system: survives only the end of the process. Groups with `meta` are synced.
     Os,
 }
 
@@ -91,12 +90,12 @@ impl FromStr for Durability {
     }
 }
 
-/// A store that is ready, with what it held.
+/// A store that is ready, and what it held.
 pub struct Opened {
     pub storage: Box<dyn Storage>,
     pub table: Table,
     pub recovered: Recovered,
-    /// What an operator should read in the log.
+    /// Log lines for an operator.
     pub notes: Vec<String>,
 }
 

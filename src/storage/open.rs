@@ -1,5 +1,5 @@
-//! Opening a data directory: a new store, or one that is there and proves that it is whole (E1, R2).
-//! What is refused changes nothing.
+//! Opens a data directory: a new store, or an existing one that proves to be complete (E1, R2). An
+//! opening that is refused changes nothing.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -18,15 +18,16 @@ use super::reserve::Reserve;
 use super::{Opened, Table, journal};
 use crate::protocol::types::message::{GroupNumber, Incarnation, Meta, Recovered};
 
-/// Registers that room is made for at once at opening, on the word of the group entry.
+/// The most registers that capacity is reserved for when a store is opened; the group entry gives
+/// the count.
 const RESERVED_MAX: usize = 1 << 26;
 
-/// Opens the store in a data directory, or makes a new one. A node that has no state, or cannot
-/// prove it complete, gets `fresh_incarnation` (E1), durably.
+/// Opens the store in a data directory, or creates one. A node that has no state, or cannot prove
+/// it complete, gets `fresh_incarnation` (E1), durably.
 ///
 /// # Panics
 ///
-/// If `index` is no place in the list.
+/// If `index` is not an index of the list.
 pub fn open(options: DiskOptions, fresh_incarnation: Incarnation) -> Result<Opened, StorageError> {
     assert!(
         usize::from(options.index) < options.list.len(),
@@ -34,7 +35,7 @@ pub fn open(options: DiskOptions, fresh_incarnation: Incarnation) -> Result<Open
     );
     let directory = Directory::open(&options.directory)?;
     let mut notes = Vec::from_iter(directory.permission_note()?);
-    // Once it is known for a node's: of another directory nothing is removed.
+    // Only once the directory is known to be a node's: nothing is removed from any other.
     let reserve = || Reserve::open(directory.path(), options.reserve);
     let Some(mut identity) = Identity::read(&directory.identity())? else {
         directory.check_empty()?;
@@ -43,7 +44,7 @@ pub fn open(options: DiskOptions, fresh_incarnation: Incarnation) -> Result<Open
     };
     let reserve = reserve();
     if !identity.made {
-        // Only the making of the store was begun: nothing was promised yet.
+        // The creation of the store was not completed: nothing was promised yet.
         return Place::new(directory, reserve, options, notes).create(fresh_incarnation);
     }
     let made_for = identity.check_made_for(directory.path(), &options.list, options.index);
@@ -75,7 +76,7 @@ pub fn open(options: DiskOptions, fresh_incarnation: Incarnation) -> Result<Open
     Place::new(directory, reserve, options, notes).recover(identity)
 }
 
-/// Where a store is made or opened, and how.
+/// Where a store is created or opened, and how.
 struct Place {
     directory: Directory,
     reserve: Reserve,
@@ -83,7 +84,7 @@ struct Place {
     notes: Vec<String>,
 }
 
-/// A store that was made or opened there.
+/// A store that was created or opened there.
 struct Store {
     engine: Engine,
     mark: Mark,
@@ -110,7 +111,7 @@ impl Place {
         }
     }
 
-    /// Makes a new store. What lies in the way is set aside, never deleted.
+    /// Creates a new store. Existing files in its place are set aside, never deleted.
     fn create(mut self, incarnation: Incarnation) -> Result<Opened, StorageError> {
         let (directory, options) = (&self.directory, &self.options);
         // The identity first, so that from here on the old store is not taken for this one's.
@@ -165,8 +166,8 @@ impl Place {
             notes: found,
         } = find(directory, &identity)?;
         self.notes.extend(found);
-        // What an earlier run left to the operating system is made durable before this run is entered
-        // as one that syncs.
+        // What an earlier run left to the operating system is made durable before this run is
+        // recorded as one that syncs.
         engine.sync()?;
         mark.write(last_group)?;
         if let Some(configuration) = &contents.meta.configuration {
@@ -191,7 +192,7 @@ impl Place {
         self.reserve.resume(size);
         let (_, entry) = group_entry(last_group, incarnation, &contents.digest, salt);
         if was_without_salt {
-            // From now on the store ends with an entry that has a seal.
+            // From now on the store ends with an entry that has a salted checksum.
             engine.write(&[(GROUP_KEY.to_vec(), Some(entry.clone()))], true)?;
         }
         let store = Store {
@@ -241,7 +242,7 @@ impl Place {
     }
 }
 
-/// A store that was opened, and is whole.
+/// A store that was opened and is complete.
 struct Found {
     engine: Engine,
     mark: Mark,
@@ -250,7 +251,7 @@ struct Found {
     notes: Vec<String>,
 }
 
-/// Opens a store that is there, and proves it whole before anything is changed by this run.
+/// Opens an existing store, and proves it complete before this run changes anything.
 fn find(directory: &Directory, identity: &Identity) -> Result<Found, StorageError> {
     let store = directory.store();
     let (mark, note) = Mark::open(&directory.mark(), identity.incarnation)?;
@@ -274,7 +275,7 @@ fn find(directory: &Directory, identity: &Identity) -> Result<Found, StorageErro
     })
 }
 
-/// Whether the node never belonged to a cluster, and gave its word for none (E6): then nobody counts on
+/// Whether the node never belonged to a cluster, and made no commitment (E6): then nobody relies on
 /// what it holds. The identity file may know of a cluster a moment later than the store.
 fn is_unused(directory: &Directory, identity: &Identity) -> Result<bool, StorageError> {
     if identity.cluster.is_some() {
@@ -285,7 +286,7 @@ fn is_unused(directory: &Directory, identity: &Identity) -> Result<bool, Storage
     Ok(holds_nothing && meta.configuration.is_none() && meta.bound_to.is_none())
 }
 
-/// All that a store holds, from one scan.
+/// Everything that a store holds, from one scan.
 struct Contents {
     table: Table,
     digest: Digest,
@@ -332,7 +333,7 @@ impl Contents {
     }
 
     /// Whether this is exactly what the store held after its last group, and no less than the mark
-    /// tells.
+    /// records.
     fn check(
         &self,
         directory: &Directory,

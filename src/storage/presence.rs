@@ -1,6 +1,6 @@
-//! Whether the files that a running store writes to are still those of its data directory. Who deletes
-//! or moves them takes nothing away from the process that has them open: it would go on to write, and
-//! tell others that what it wrote is durable.
+//! Checks that the files that a running store writes to are still those of its data directory.
+//! Deleting or moving them takes nothing away from the process that has them open: it would
+//! continue to write, and report to others that what it wrote is durable.
 
 use std::fs::{self, File, Metadata};
 use std::os::unix::fs::MetadataExt;
@@ -26,7 +26,7 @@ impl OpenFile {
         self.file.metadata().is_ok_and(|m| m.nlink() > 0)
     }
 
-    /// Whether it is what its path leads to.
+    /// Whether its path still leads to it.
     fn is_at_its_path(&self) -> bool {
         let here = fs::metadata(&self.path);
         let held = self.file.metadata();
@@ -34,11 +34,11 @@ impl OpenFile {
     }
 }
 
-/// Of a store that is open.
+/// The files of an open store.
 #[derive(Debug)]
 pub struct Presence {
     store: PathBuf,
-    /// The lock, the mark and the journal that is written.
+    /// The lock, the mark and the journal that is being written.
     lock: OpenFile,
     mark: OpenFile,
     journal: OpenFile,
@@ -55,7 +55,8 @@ impl Presence {
         })
     }
 
-    /// Three or four calls of the system, and no reading: for every commit, before it is told of.
+    /// Three or four system calls, and no reading: to be called for every commit, before it is
+    /// reported.
     pub fn check(&mut self) -> Result<(), StorageError> {
         for held in [&self.lock, &self.mark] {
             if !held.is_at_its_path() {
@@ -68,7 +69,8 @@ impl Presence {
         }
     }
 
-    /// The engine begins a new journal now and then, and deletes older ones. Once a second or so.
+    /// The engine begins a new journal now and then, and deletes older ones. To be called about
+    /// once per second.
     pub fn look_for_journal(&mut self) -> Result<(), StorageError> {
         let newest = journal::newest(&self.store).map_err(|_| gone(&self.journal.path))?;
         let is_older = journal::number(&newest) < journal::number(&self.journal.path);

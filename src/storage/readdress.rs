@@ -1,4 +1,4 @@
-//! Telling a data directory, while no node uses it, that nodes of its cluster are at other
+//! Records in a data directory, while no node uses it, that nodes of its cluster have other
 //! addresses.
 
 use std::path::Path;
@@ -16,17 +16,17 @@ use crate::protocol::types::readdress::{Readdressed, address};
 /// A node's old and its new address.
 pub type Pair = (String, String);
 
-/// What became of one pair.
+/// The result of one pair.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Done {
     pub node: NodeId,
     pub address: String,
-    /// It was so before.
+    /// The node had this address before.
     pub was_so: bool,
 }
 
-/// All of the pairs or none. Each old address is a node's, and after that each node has one of its
-/// own. What was done before may be asked for again.
+/// Applies all of the pairs or none. Each old address must be a node's, and afterwards each node
+/// must have an address of its own. A pair that was applied before may be given again.
 pub fn readdress(path: &Path, pairs: &[Pair]) -> Result<Vec<Done>, StorageError> {
     let refused = |why: String| StorageError::Readdress {
         directory: path.to_path_buf(),
@@ -54,7 +54,7 @@ pub fn readdress(path: &Path, pairs: &[Pair]) -> Result<Vec<Done>, StorageError>
     Ok(done)
 }
 
-/// `None` if there is none, or its state does not count.
+/// `None` if there is none, or if the state does not count.
 fn configuration(
     directory: &Directory,
     identity: &Identity,
@@ -64,7 +64,7 @@ fn configuration(
         return Ok(None);
     }
     let store = directory.store();
-    // The engine must not meet what it would cut off.
+    // The engine must not see what it would cut off.
     let (mark, _) = Mark::open(&directory.mark(), identity.incarnation)?;
     engine::check_parts(&store)?;
     journal::check(&store, mark.group(), identity.clean_stop, identity.salt)?;
@@ -91,7 +91,7 @@ fn plan(
     held: &[Readdressed],
     pairs: &[Pair],
 ) -> Result<(Vec<Readdressed>, Vec<Done>), String> {
-    // What the configuration has taken in meanwhile is over.
+    // Readdressings that the configuration contains by now are over.
     let is_held = |r: &&Readdressed| all(configuration).any(|member| r.is_of(member));
     let held: Vec<Readdressed> = held.iter().filter(is_held).cloned().collect();
     let mut next = held.clone();
@@ -105,7 +105,7 @@ fn plan(
         }
         let present = all(configuration).find(|member| address(&held, member) == old);
         let agreed = all(configuration).find(|member| member.address == *old);
-        // Given before, as a whole or by itself.
+        // The pair was given before, with others or alone.
         let already = all(configuration).find(|member| address(&held, member) == new);
         let (member, was_so) = match (present, agreed, already) {
             (_, Some(agreed), Some(already)) if agreed.node == already.node => (already, true),
@@ -146,7 +146,7 @@ fn unknown(configuration: &Configuration, held: &[Readdressed], old: &str) -> St
     format!("no node of its cluster is at {old}; there are {known}")
 }
 
-/// Two nodes at one address would never hear of each other.
+/// Two nodes at one address would never receive from each other.
 fn check_apart(configuration: &Configuration, next: &[Readdressed]) -> Result<(), String> {
     let mut seen: Vec<(&str, NodeId)> = Vec::new();
     for member in all(configuration) {
@@ -241,7 +241,7 @@ mod tests {
         assert_eq!(told(&before, "x:1=a:1").unwrap(), []);
         let more = told(&before, "a:1=x:1 b:1=y:1").unwrap();
         assert_eq!(more, [one(1, "a:1", "x:1"), one(2, "b:1", "y:1")]);
-        // The swap that was told is not undone by telling it again.
+        // Repeating a swap does not undo it.
         let swapped = held("a:1=b:1 b:1=a:1");
         assert_eq!(
             held("a:1=b:1 b:1=a:1"),

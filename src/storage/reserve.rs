@@ -1,10 +1,11 @@
-//! Room on the disk for what has to go on when there is no more: deletes, the node's own state, a
-//! restart, and the compaction that gives the room of deleted keys back.
+//! Reserves disk space for what has to continue on a full disk: deletes, the node's own state, a
+//! restart, and the compaction that frees the space of deleted keys.
 //!
-//! Two parts: what others may not take, a file; and free space, below which a node is full (X6).
+//! There are two parts: a file, whose space others cannot take; and free space, below which a node
+//! is full (X6).
 //!
-//! A file system does not tell of quotas. So once a write has failed for want of room, there is room
-//! again only when it was allocated, and the node is full until then.
+//! A file system does not report quotas. So once a write has failed for want of space, only a
+//! successful allocation shows that there is space again, and the node is full until then.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
@@ -20,42 +21,44 @@ use super::error::StorageError;
 use super::file;
 
 pub const NAME: &str = "reserve";
-/// What is allocated to find out whether there is room; it is removed before that.
+/// The file that is allocated to find out whether there is space; it is unlinked before that.
 pub const PROBE: &str = "reserve.tmp";
-/// The file takes this part of the file system, ...
+/// The file takes at most this fraction (1/32) of the file system.
 const FILE_PART: u64 = 32;
-/// ... or so much, if that is less: the engine moves up to 32 MiB to its tables at once.
+/// The file takes at most this: the engine moves up to 32 MiB to its tables at once.
 const FILE_SIZE_MAX: u64 = 48 << 20;
-/// Under a quota it is made as small as this.
+/// Under a quota the file may be as small as this.
 const FILE_SIZE_MIN: u64 = 1 << 20;
-/// Room for the file counts only if there is so large a part of it beside it: what it is made of must not
-/// be the last.
+/// Space for the file counts only if this fraction of it (1/2) is free beside it: the file must not
+/// take the last space.
 const PROOF_PART: u64 = 2;
-/// After a failure the room for a file of this size is wanted at least, also where none is made.
+/// After a failure at least this much must be allocatable, even where no reserve file is made.
 const PROOF_SIZE_MIN: u64 = 8 << 20;
-/// After a failure, or in vain, room is looked for again so late, first and last.
+/// How long after a failure, or an attempt without success, space is checked for again: first and
+/// longest wait.
 const PROVING_FIRST: Duration = Duration::from_secs(5);
 const PROVING_MAX: Duration = Duration::from_secs(60);
-/// No more than this is allocated to find out what a failure of the engine is for.
+/// The most that is allocated to find out why the engine failed.
 const PROBE_SIZE_MAX: u64 = 256 << 20;
-/// Unless a reserve is given it is what the store takes and half of that, so that all of it can be
-/// written anew while commits go on, within these bounds: with more than that the engine writes only parts of it anew at a time.
+/// The default reserve is one and a half times the size of the store, so that all of it can be
+/// rewritten while commits continue, within these bounds: above the upper one the engine rewrites
+/// only parts of it at a time.
 const WANTED_MIN: u64 = 64 << 20;
 const WANTED_MAX: u64 = 1 << 30;
-/// On a small file system no less than this part of it.
+/// On a small file system the lower bound is this fraction (1/4) of it.
 const WANTED_PART: u64 = 4;
-/// A node is full no more once so large a part of what is wanted is free beyond it.
+/// A full node stops being full once this fraction (1/8) of the wanted space is free beyond it.
 const FREE_PART: u64 = 8;
 /// A commit needs somewhat more than its entries take.
 const MARGIN: u64 = 1 << 20;
-/// What a start writes before it serves.
+/// What a start writes before the node serves.
 const START_SIZE: u64 = 4 << 20;
 const BLOCK_SIZE: u64 = 512;
 
-/// What there is on the disk.
+/// The space on the disk.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Space {
-    /// For this node, its reserve file included; 0 as long as a write failed for want of room.
+    /// For this node, its reserve file included; 0 while a failed write shows a want of space.
     pub free: u64,
     /// The node is full if less is free; 0: it never is.
     pub wanted: u64,
@@ -66,13 +69,13 @@ pub struct Space {
 pub struct Reserve {
     directory: PathBuf,
     file: PathBuf,
-    /// `None`: by the size of the store.
+    /// `None`: derived from the size of the store.
     setting: Option<u64>,
-    /// What the file takes.
+    /// The size of the reserve file.
     held: u64,
-    /// What it took before it was given up.
+    /// The size that it had when it was last freed.
     given: u64,
-    /// A write failed for want of room, and none was allocated since.
+    /// A write failed for want of space, and no allocation has succeeded since.
     is_lacking: bool,
     proving: ReopenBackoff,
     store_size: u64,
@@ -80,7 +83,8 @@ pub struct Reserve {
 }
 
 impl Reserve {
-    /// Of a directory that is locked. If there is no room to start in, the file makes it.
+    /// To be called for a locked directory. If there is too little space to start, the file is
+    /// freed.
     pub fn open(directory: &Path, setting: Option<u64>) -> Self {
         let file = directory.join(NAME);
         let held = fs::metadata(&file).map_or(0, |m| m.blocks() * BLOCK_SIZE);
@@ -107,13 +111,15 @@ impl Reserve {
         self.space
     }
 
-    /// Whether data of this size can be written anew, which takes somewhat more, and commits go on.
+    /// Whether data of this size can be rewritten, which takes somewhat more, while commits
+    /// continue.
     pub fn has_room_for(&self, size: u64) -> bool {
         let size = size.saturating_add(size / 8 + 2 * MARGIN);
         self.look_at_disk().0 >= size && !(self.is_lacking && self.lacks(size))
     }
 
-    /// What others can take, too, and in all; a file system that does not tell is not full.
+    /// The free space that others can take too, and the total; a file system that does not report
+    /// them is not full.
     fn look_at_disk(&self) -> (u64, u64) {
         statvfs(&self.directory).map_or((u64::MAX, u64::MAX), |stat| {
             let size = stat.fragment_size();
@@ -122,7 +128,7 @@ impl Reserve {
         })
     }
 
-    /// Now and then: brings all up to date, and makes the file if there is room for it.
+    /// To be called now and then: updates everything, and makes the file if there is space for it.
     pub fn keep(&mut self, store_size: u64) {
         self.store_size = store_size;
         let (available, total) = self.look();
@@ -135,8 +141,8 @@ impl Reserve {
         }
     }
 
-    /// The first time with a store that is not new. It had the file unless it ran out of room, or another
-    /// setting.
+    /// To be called first for a store that is not new. It had the file unless it ran out of space,
+    /// or had another setting.
     pub fn resume(&mut self, store_size: u64) {
         let (_, total) = self.look_at_disk();
         self.is_lacking |= self.held == 0 && self.file_size(total) > 0;
@@ -148,8 +154,8 @@ impl Reserve {
         FILE_SIZE_MAX.min(setting).min(total / FILE_PART)
     }
 
-    /// Allocates the file, or what a file would take; only a want of room says that there is none. Without
-    /// the file the node is full somewhat sooner, no more.
+    /// Allocates the file, or what a file would take; only an error for want of space shows that
+    /// there is none. Without the file the node is merely full somewhat sooner.
     fn prove(&mut self, size: u64) {
         let least = match self.is_lacking {
             true => self.given.max(PROOF_SIZE_MIN),
@@ -169,7 +175,8 @@ impl Reserve {
             part /= 2;
         };
         self.is_lacking &= !proven;
-        // Where a file can't be allocated for another reason, that is not tried each second either.
+        // Where a file cannot be allocated for another reason, this is not retried each second
+        // either.
         if !proven || makes_file && self.held == 0 {
             self.proving.fail(Instant::now());
         }
@@ -182,7 +189,7 @@ impl Reserve {
         });
         match made {
             Ok(()) => self.held = size,
-            // What it got so far takes the room of others (of a quota, say).
+            // The part that was allocated takes space from others (of a quota, for example).
             Err(_) => {
                 let _ = fs::remove_file(&self.file);
             }
@@ -190,7 +197,7 @@ impl Reserve {
         made
     }
 
-    /// Allocates so much for a moment.
+    /// Allocates this much, and frees it at once.
     fn probe(&self, size: u64) -> io::Result<()> {
         let path = self.directory.join(PROBE);
         let file = create(&path)?;
@@ -198,7 +205,7 @@ impl Reserve {
         allocate(&file, size)
     }
 
-    /// Whether it is known that so much can't be had.
+    /// Whether it is known that this much cannot be allocated.
     fn lacks(&self, size: u64) -> bool {
         self.look_at_disk().0 < size || self.probe(size).is_err_and(|error| is_no_room(&error))
     }
@@ -229,7 +236,8 @@ impl Reserve {
         (available, total)
     }
 
-    /// For a write of this size to the store: if there is no room for it, the file gives it.
+    /// Prepares a write of this size to the store: if there is too little space for it, the file is
+    /// freed.
     pub fn make_room(&mut self, size: u64) {
         self.store_size = self.store_size.saturating_add(size);
         let (available, _) = self.look();
@@ -238,8 +246,8 @@ impl Reserve {
         }
     }
 
-    /// A write failed for want of room, whatever the file system tells: the file gives its room, and is
-    /// made anew only once there is more than that.
+    /// Records that a write failed for want of space, whatever the file system reports: the file is
+    /// freed, and recreated only once there is more space than it took.
     pub fn lack(&mut self) {
         self.is_lacking = true;
         self.proving.fail(Instant::now());
@@ -265,12 +273,12 @@ impl Reserve {
                 self.held = 0;
             }
         }
-        // The room of a file that is removed may come back with its directory only.
+        // The space of a removed file may be freed only with the change of its directory.
         let _ = file::sync_directory(&self.directory);
     }
 
-    /// Whether that a write failed is for want of room. Of what failed in the engine's background the reason
-    /// is not told: then it is if what the engine may have wanted can't be had.
+    /// Whether want of space explains a failed write. A failure in the engine's background names no
+    /// reason: then it does if what the engine may have needed cannot be allocated.
     pub fn explains(&self, error: &StorageError) -> bool {
         match error {
             StorageError::Io { source, .. } | StorageError::Write { source, .. } => {
@@ -392,7 +400,7 @@ mod tests {
         };
         assert!(reserve.explains(&error(28)) && reserve.explains(&error(122)));
         assert!(!reserve.explains(&error(5)));
-        // Whether the file is there or not tells nothing of a failure in the background.
+        // Whether the file exists says nothing about a failure in the background.
         let failed = StorageError::Engine {
             doing: "writing",
             path: directory.path().to_path_buf(),

@@ -1,5 +1,5 @@
-//! The acceptor state of all keys, in memory. Follows what the core persists; what is on disk is
-//! `disk`'s.
+//! The acceptor state of all keys, in memory. It follows what the core persists; `disk` owns what
+//! is on disk.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -12,8 +12,8 @@ use crate::protocol::types::record::{AcceptorState, Key, SPACE_USER};
 
 type States = BTreeMap<Key, AcceptorState>;
 
-/// Key to acceptor state, in order, a map for each bucket: a page of a bucket is listed without a look at
-/// what is not in it. Records are shared with whoever loads them.
+/// Maps keys to acceptor state, in order, with a map for each bucket, so that a page of a bucket is
+/// listed without visiting other buckets. Records are shared with those who load them.
 #[derive(Debug)]
 pub struct Table {
     spread: Spread,
@@ -59,14 +59,14 @@ impl Table {
         digests
     }
 
-    /// What is held in a bucket behind `after`, as much as fits one message.
+    /// The entries of a bucket after the key `after`, as many as fit one message.
     pub fn list(&self, bucket: Bucket, after: Option<&Key>) -> Page {
         let behind = after.map_or(Bound::Unbounded, Bound::Excluded);
         let states = &self.buckets[usize::from(bucket)];
         Page::collect(states.range((behind, Bound::Unbounded)), usize::MAX)
     }
 
-    /// D1: the first configuration says how keys are spread. Nothing is held before, as a rule.
+    /// D1: the first configuration gives the bucket hash key. Normally nothing is held before.
     pub(super) fn learn(&mut self, meta: &Meta) {
         let configuration = meta.configuration.as_ref();
         if let Some(spread) = configuration.map(|c| c.spread)
@@ -87,12 +87,12 @@ impl Table {
         self.states(key).get(key).cloned()
     }
 
-    /// Keys of users that have a value.
+    /// The number of users' keys that have a value.
     pub fn keys(&self) -> u64 {
         self.live
     }
 
-    /// Keys that anything is held of, the configuration among them.
+    /// The number of keys that have any state, the configuration among them.
     pub fn records(&self) -> u64 {
         let all: usize = self.buckets.iter().map(|states| states.len()).sum();
         all as u64
@@ -114,7 +114,7 @@ impl Table {
         self.live -= u64::from(was_live);
     }
 
-    /// A mark for another ballot than the accepted one tells nothing of what is held now.
+    /// A chosen mark for another ballot than the accepted one says nothing about what is held now.
     pub(super) fn mark_chosen(&mut self, key: &Key, ballot: Ballot) {
         if let Some(state) = self.states_mut(key).get_mut(key)
             && state.accepted == ballot
@@ -254,7 +254,8 @@ mod tests {
         }
     }
 
-    /// Counts what is looked at: each state that is copied holds the record that all share.
+    /// Counts the states that are visited: each copied state shares the record, which counts its
+    /// holders.
     #[test]
     fn a_page_of_a_large_bucket_costs_a_page() {
         let mut table = Table::default();
@@ -283,7 +284,7 @@ mod tests {
         let (kept, dropped) = keys.split_at(1_000);
         table.apply(&Group {
             dropped: dropped.to_vec(),
-            // A mark that comes with the drop, or late, brings nothing back.
+            // A chosen mark that comes with the removal, or late, restores nothing.
             chosen: vec![(dropped[0].clone(), Ballot(1))],
             ..Group::default()
         });

@@ -10,17 +10,17 @@ use tempfile::TempDir;
 use crate::balancer::Balancer;
 use crate::nodes::{Cluster, Keep, wait_until};
 
-/// They have bounds of their own, within which each of their calls ends.
+/// The programs have their own bounds, within which each of their calls ends.
 const ENDS_WITHIN: Duration = Duration::from_secs(300);
 
-/// A program that was compiled, in a directory of its own.
+/// A compiled program, in a directory of its own.
 struct Program {
     _directory: TempDir,
     file: PathBuf,
 }
 
 impl Program {
-    /// `None` where there is no C compiler, which is printed.
+    /// `None`, with a printed note, where there is no C compiler.
     fn compile(source: &str) -> Option<Program> {
         let compiler = std::env::var("CC").unwrap_or("cc".into());
         if let Err(error) = Command::new(&compiler).arg("--version").output() {
@@ -55,7 +55,8 @@ impl Program {
     }
 }
 
-/// Beside the binary of the nodes. Cargo builds no libraries for the tests of another package.
+/// The library is beside the binary of the nodes: Cargo builds no libraries for the tests of
+/// another package.
 fn library() -> PathBuf {
     let binary = Path::new(env!("CARGO_BIN_EXE_horseshoe"));
     let profile = binary.parent().expect("a directory");
@@ -71,11 +72,11 @@ fn library() -> PathBuf {
     profile.join("libkvclient.a")
 }
 
-/// A program, which is killed with this value.
+/// A program, which is killed when this value is dropped.
 struct Running(Child);
 
 impl Running {
-    /// What it prints until its end, which has to be a good one.
+    /// What it prints until its end, which has to be successful.
     fn end(mut self) -> String {
         let mut status = None;
         wait_until(ENDS_WITHIN, "the end of the program", || {
@@ -91,7 +92,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may have ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -109,7 +110,7 @@ fn misuse_of_the_c_library_ends_in_errors() {
     assert!(said.contains(" checks hold"), "{said}");
 }
 
-/// The address keeps each port of a client at one node, also when that one is dead.
+/// The address keeps each port of a client at one node, even when that node is dead.
 #[test]
 fn a_program_behind_a_virtual_address_reaches_another_node_when_its_own_dies() {
     let Some(program) = Program::compile("tests/field/behind.c") else {

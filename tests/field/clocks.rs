@@ -1,4 +1,5 @@
-//! A machine's clock is off by some seconds: nothing fails of it, so somebody has to say so.
+//! A machine's clock is off by some seconds: nothing fails because of it, so nodes have to report
+//! it.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,7 +7,7 @@ use std::process::Command;
 use crate::nodes::{Cluster, Keep, SOON, wait_until};
 use crate::preload;
 
-/// Runs the last of three nodes with a clock that is so far ahead.
+/// Runs the last of three nodes with a clock that is this far ahead.
 fn with_clock_ahead(directory: &Path, ms: i64) -> Vec<String> {
     let library = preload::compile("tests/field/clock.c", directory);
     let script = format!(
@@ -27,7 +28,7 @@ fn status(nodes: &str, words: &[&str]) -> String {
 #[test]
 fn a_clock_that_is_off_is_told_in_status_and_log() {
     let cluster = Cluster::start_under(3, Keep::Memory, |at| with_clock_ahead(at, 3_500));
-    // However slow this machine is.
+    // The text holds however slow this machine is.
     let words = "clock 3.";
     wait_until(SOON, "the log says it", || {
         (0..3).all(|node| cluster.log(node).contains(&format!("node 3: {words}")))
@@ -39,7 +40,7 @@ fn a_clock_that_is_off_is_told_in_status_and_log() {
         told.contains(&line) && told.contains(" s ahead of the median"),
         "{told}"
     );
-    // Of a node that is not asked, or does not answer, the others tell.
+    // The others report the clock of a node that is not asked, or does not answer.
     let told = status(cluster.address(0), &[]);
     assert!(told.contains(&line), "{told}");
     let told = status(cluster.address(1), &["--json"]);

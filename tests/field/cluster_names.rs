@@ -1,4 +1,5 @@
-//! The name of a cluster: shown, taken for its id, and a safeguard against a node of another one.
+//! The name of a cluster: shown, accepted in place of its id, and a safeguard against a node of
+//! another cluster.
 
 use std::fs::File;
 use std::process::{Command, Output};
@@ -39,7 +40,7 @@ fn a_named_cluster_is_found_by_its_name() {
         text.contains("named invoices") && text.contains("named orders"),
         "{text}"
     );
-    // A quorum of another cluster is no answer to whether this one serves.
+    // A quorum of another cluster does not show whether this one serves.
     let nobody = format!("{},127.92.0.4:8801", two.list());
     for (nodes, cluster, status) in [
         (&list, "orders", 0),

@@ -1,5 +1,5 @@
-//! A disk that stands still: its node is heard, and gets nothing onto its disk. And files that are
-//! deleted under a node.
+//! A hung disk: its node is reachable, and gets nothing onto its disk. And files that are deleted
+//! under a running node.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use wire::{Action, Outcome};
 use crate::nodes::{Cluster, Keep, SOON, wait_until};
 use crate::preload;
 
-/// A wrapper that preloads `hang.c`, which holds the syncs of a node while its flag is there.
+/// A wrapper that preloads `hang.c`, which blocks the syncs of a node while its flag file exists.
 fn holding_syncs(directory: &Path) -> Vec<String> {
     let library = preload::compile("tests/field/hang.c", directory);
     let preload = format!("LD_PRELOAD={}", library.display());
@@ -72,7 +72,7 @@ fn operations_through_a_node_whose_disk_hangs_are_served_by_others() {
         "{text}"
     );
     hang(&cluster, 1);
-    // It has nothing to write before the next ceiling.
+    // The node has nothing to write before the next ceiling.
     wait_until(SOON, "the log tells of it", || {
         cluster.log(1).contains("no working disk")
     });
@@ -127,7 +127,7 @@ fn a_quorum_of_which_a_disk_hangs_is_none() {
     });
 }
 
-/// What was acknowledged while the files are gone is on the disks of others.
+/// What is acknowledged while the files are gone is on the disks of others.
 #[test]
 fn a_node_whose_files_are_deleted_stops_and_says_so() {
     for (node, name) in [(0, ""), (1, "store/0.jnl")] {
@@ -146,7 +146,7 @@ fn a_node_whose_files_are_deleted_stops_and_says_so() {
     }
 }
 
-/// As one that is gone; and it comes back by itself.
+/// It is removed like an unreachable member, and comes back automatically.
 #[test]
 fn a_member_whose_disk_hangs_is_removed_and_comes_back() {
     let cluster = start(4, &["--disk-hung-after", "1s", "--shrink-after", "1s"]);

@@ -1,5 +1,5 @@
-//! A network made by hand: hosts in network namespaces of their own, with one link each to a relay in this
-//! process, which passes packets on late, or drops those that are too large. Works in the lab only.
+//! An emulated network: hosts in separate network namespaces, with one link each to a relay in this
+//! process, which delays packets, or drops those that are too large. Works only in the lab.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -21,13 +21,13 @@ const FRAME_SIZE_MAX: usize = 66_000;
 const ETHERNET_SIZE: usize = 14;
 const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
 const UDP: u8 = 17;
-/// All hosts have it, so that the relay need not change frames.
+/// All hosts have the same one, so that the relay need not change frames.
 const HARDWARE_ADDRESS: &str = "02:00:00:00:00:01";
 
 /// How the relay treats packets.
 #[derive(Debug, Clone, Copy)]
 pub struct Link {
-    /// One way.
+    /// In one direction.
     pub delay_min_ms: u64,
     pub delay_max_ms: u64,
     /// Packets that are larger, with their IP header, and fragments are dropped.
@@ -44,7 +44,7 @@ impl Link {
     };
 }
 
-/// Hosts 1 and up. They end with it.
+/// Hosts 1 and up, which end when this value is dropped.
 pub struct Network {
     hosts: Vec<Child>,
     stops: Arc<AtomicBool>,
@@ -56,7 +56,7 @@ pub fn is_lab() -> bool {
     std::env::var_os("HORSESHOE_LAB").is_some()
 }
 
-/// Names of interfaces: several networks may be there at once.
+/// The names of interfaces: several networks may exist at once.
 fn interface(tag: &str, host: usize) -> String {
     format!("{tag}{host}")
 }
@@ -76,7 +76,7 @@ pub fn address(host: usize) -> String {
 }
 
 impl Network {
-    /// `tag`: of this network alone, some letters.
+    /// `tag`: some letters, unique to this network.
     pub fn new(tag: &str, hosts: usize, link: Link) -> Network {
         let mut network = Network {
             hosts: (1..=hosts).map(|_| hold_namespace()).collect(),
@@ -128,7 +128,7 @@ impl Network {
         command
     }
 
-    /// Runs something on a host in a thread of its own.
+    /// Runs something on a host in a separate thread.
     pub fn on<T: Send>(&self, host: usize, what: impl FnOnce() -> T + Send) -> T {
         let namespace = std::fs::File::open(self.namespace(host)).expect("the host is there");
         std::thread::scope(|scope| {
@@ -148,7 +148,7 @@ impl Drop for Network {
     fn drop(&mut self) {
         self.stops.store(true, Ordering::Relaxed);
         if let Some(relay) = self.relay.take() {
-            // If it panicked the test has seen that nothing arrives.
+            // If it panicked, the test has seen that nothing arrives.
             let _ = relay.join();
         }
         for host in &mut self.hosts {
@@ -174,7 +174,7 @@ fn hold_namespace() -> Child {
     holder
 }
 
-/// A socket that gets and sends the frames of one link.
+/// A socket that receives and sends the frames of one link.
 fn listen(name: &str) -> OwnedFd {
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let protocol = SockProtocol::EthAll;
@@ -187,9 +187,9 @@ fn listen(name: &str) -> OwnedFd {
     socket
 }
 
-/// Packets that wait, in order of the time at which they arrive.
+/// Packets that wait, in order of their arrival time.
 struct Relay {
-    /// Of the hosts, in order.
+    /// The hosts' sockets, in order.
     sockets: Vec<OwnedFd>,
     link: Link,
     random: u64,
@@ -223,7 +223,7 @@ impl Relay {
         let mut polled: Vec<PollFd<'_>> = sockets
             .map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN))
             .collect();
-        // Interrupted or not, the loop looks again.
+        // Interrupted or not, the loop checks again.
         let _ = poll(&mut polled, PollTimeout::from(ms as u8));
     }
 
@@ -273,7 +273,7 @@ impl Relay {
                 return;
             }
             let Reverse((_, _, place, frame)) = self.late.pop().expect("just seen");
-            // A host that takes no more loses it, as in any network.
+            // A host whose buffer is full loses it, as in any network.
             let socket = self.sockets[place].as_raw_fd();
             let _ = socket::send(socket, &frame, MsgFlags::MSG_DONTWAIT);
         }

@@ -1,5 +1,6 @@
-//! Disks that are full: of all nodes at once by what the cluster holds, and of one by what others put
-//! there. Each node has a small file system of its own, in a mount namespace of the test.
+//! Full disks: those of all nodes at once, filled by the cluster's own data, and that of one node,
+//! filled by others. Each node has a small file system of its own, in a mount namespace of the
+//! test.
 
 use std::cell::RefCell;
 use std::fmt::Write;
@@ -18,11 +19,11 @@ use crate::nodes::{Cluster, Keep, SOON, wait_until};
 
 const NODES: usize = 3;
 const DISK: &str = "64M";
-/// What a purge and a compaction take, and idle machines.
+/// The time of a purge and a compaction, on a slow machine.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 const VALUE_SIZE: usize = 40_000;
 
-/// Has the mounts; they go with it.
+/// A process that holds the mounts, which end with it.
 struct Holder(Child);
 
 impl Drop for Holder {
@@ -61,7 +62,7 @@ impl Holder {
         holder
     }
 
-    /// In front of a command that is to see the mounts.
+    /// The prefix of a command that has to see the mounts.
     fn enter(&self) -> Vec<String> {
         let id = self.0.id().to_string();
         let words = ["nsenter", "--target", &id, "--mount", "--"];
@@ -97,7 +98,7 @@ pub fn client(cluster: &Cluster) -> Client {
     Client::open(&cluster.list(), ClientOptions::default()).expect("addresses")
 }
 
-/// Not to be compressed away.
+/// Data that cannot be compressed.
 fn noise(key: &str, seed: u8) -> Vec<u8> {
     let mut state = key.bytes().fold(u64::from(seed) + 1, |sum, byte| {
         sum.wrapping_mul(31).wrapping_add(byte.into())
@@ -136,7 +137,7 @@ pub fn is_full(outcome: &Result<Outcome, CallError>) -> bool {
     matches!(outcome, Err(CallError::Full(Full::Disk)))
 }
 
-/// Puts until the nodes are full; gives how many keys there are.
+/// Puts until the nodes are full; returns how many keys there are.
 pub fn fill(client: &Client) -> usize {
     for number in 0..10_000 {
         let outcome = put(client, &format!("k{number}"), number as u8);
@@ -151,7 +152,7 @@ pub fn fill(client: &Client) -> usize {
     panic!("never full");
 }
 
-/// Takes all of the disk but so much, at once.
+/// Takes all of the disk but `left` bytes, at once.
 fn fill_up(holder: &Holder, directory: &Path, name: &str, left: u64) {
     let path = directory.display();
     let script = format!(
@@ -170,7 +171,7 @@ fn full_disks_of_all_nodes_stop_no_reads_no_deletes_and_no_restart() {
     assert!(keys > 100, "{keys}");
     assert!(holds(&client, "k0"));
     delete(&client, "k1");
-    // What is no larger than what is there goes on.
+    // A value no larger than the existing one is still accepted.
     let over = put(&client, "k2", 7);
     assert!(matches!(over, Ok(Outcome::Written { .. })), "{over:?}");
     let status = cluster.status(0).expect("it answers");
@@ -203,7 +204,7 @@ fn a_disk_that_others_fill_stops_no_node() {
     wait_until(SOON, "the reserve is made", || {
         holder.run(&["test", "-e", reserve])
     });
-    // So much that a commit finds too little beside the reserve.
+    // So full that a commit finds too little beside the reserve.
     let data = cluster.data_directory(1);
     fill_up(&holder, &data, "filler", 300_000);
     let mut number = 0;
@@ -221,10 +222,10 @@ fn a_disk_that_others_fill_stops_no_node() {
         !holder.run(&["test", "-e", reserve]),
         "it lives in its reserve"
     );
-    // Whoever fills the disk takes what the node left, too.
+    // Whatever fills the disk also takes what the node freed.
     fill_up(&holder, &data, "filler2", 0);
     cluster.kill([1]);
-    // There is no room at all: it serves, or says why it does not, and comes back.
+    // There is no space at all: the node serves, or reports why it does not, and comes back.
     cluster.start_node(1);
     let mut is_up = false;
     wait_until(SOON, "it serves or ends", || {

@@ -1,5 +1,5 @@
-//! Names that a test gives and takes: an /etc/hosts and a name server of its own thread, of the
-//! threads and processes that it starts, and of nobody else.
+//! Names that a test sets and removes: an /etc/hosts and a name server only for its own thread and
+//! for the threads and processes that it starts.
 
 use std::fs;
 use std::net::UdpSocket;
@@ -16,7 +16,7 @@ const DEAD_SERVER: &str = "127.0.0.53:53";
 pub struct Hosts {
     directory: TempDir,
     lines: Vec<(String, String)>,
-    /// What is asked of it gets no answer.
+    /// Requests to it get no answer.
     _server: Option<UdpSocket>,
 }
 
@@ -49,19 +49,19 @@ impl Hosts {
         Some(hosts)
     }
 
-    /// From here on the name server takes questions and does not answer.
+    /// From here on the name server receives requests and does not answer.
     pub fn with_dead_server(mut self) -> Hosts {
         self._server = UdpSocket::bind(DEAD_SERVER).ok();
         self.put("resolv.conf", "nameserver 127.0.0.53\n");
         self
     }
 
-    /// What a name stands for from here on; `None`: nothing.
+    /// Sets the address of a name from here on; `None`: it has none.
     pub fn set(&mut self, name: &str, address: Option<&str>) {
         self.set_all(name, address.as_slice());
     }
 
-    /// The same of a name that stands for several addresses, in this order.
+    /// The same for a name with several addresses, in this order.
     pub fn set_all(&mut self, name: &str, addresses: &[&str]) {
         self.lines.retain(|(other, _)| other != name);
         let lines = addresses
@@ -78,7 +78,7 @@ impl Hosts {
         );
     }
 
-    /// The file stays the same one: it is mounted.
+    /// Overwrites the file in place, because it is mounted.
     fn put(&self, file: &str, text: &str) {
         fs::write(self.directory.path().join(file), text).expect("a file in a temporary directory");
     }

@@ -1,4 +1,4 @@
-//! What a process may use is less than a node would like; and what its environment says.
+//! Process limits below what a node asks for, and its environment variables.
 
 use std::fs::File;
 use std::process::Stdio;
@@ -16,7 +16,7 @@ fn log_in(directory: &tempfile::TempDir) -> (std::path::PathBuf, Stdio) {
     (path, file.into())
 }
 
-/// A shell's bound of a file's size ends a process by a signal, unless it is ignored.
+/// A shell's limit of a file's size ends a process by a signal, unless that is ignored.
 #[test]
 fn a_log_that_may_not_grow_ends_no_node() {
     let address = "127.91.6.1:8801";
@@ -26,7 +26,7 @@ fn a_log_that_may_not_grow_ends_no_node() {
     wait_until_serving(address);
     let client = Client::open(address, ClientOptions::default()).expect("an address");
     for _ in 0..300 {
-        // Each is a line of the log.
+        // Each signal is a line of the log.
         node.signal(Signal::SIGUSR1);
         client.call(Call::new("k", Action::Get)).expect("it serves");
     }
@@ -55,7 +55,7 @@ fn too_few_open_files_are_told_before_anything_is_promised() {
         "{said}"
     );
     assert!(!data.exists());
-    // What is only not asked for is taken.
+    // A soft limit is raised to the hard one.
     let _node = Node::serve_after("ulimit -Sn 30", &words, Stdio::null());
     wait_until_serving("127.91.6.2:8801");
 }
@@ -75,7 +75,7 @@ fn the_bound_of_memory_follows_the_limits_of_the_process() {
     );
 }
 
-/// Unit files and containers set what is not given to nothing.
+/// Unit files and containers set variables that are not given to the empty string.
 #[test]
 fn empty_variables_count_as_not_set_and_misspelt_ones_are_told() {
     let address = "127.91.6.4:8801";

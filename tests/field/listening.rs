@@ -1,5 +1,5 @@
-//! A node that listens on all addresses of a machine that has several: a client hears only what comes from
-//! the address that it asked, and other nodes only what comes from the listed one.
+//! A node that listens on all addresses of a machine that has several: a client receives only what
+//! comes from the address that it sent to, and other nodes only what comes from the listed one.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -46,7 +46,7 @@ fn an_answer_leaves_from_the_address_that_was_asked() {
     assert!(told[0].1.is_some(), "{told:?}");
 }
 
-/// The machine has two addresses besides, and the system would send from the first.
+/// The machine has two more addresses, and the system would send from the first.
 #[test]
 fn nodes_that_listen_on_all_addresses_send_from_the_listed_ones() {
     if !add_addresses(&["203.0.113.20/32", "203.0.113.21/32", "203.0.113.22/32"]) {
@@ -65,7 +65,7 @@ fn nodes_that_listen_on_all_addresses_send_from_the_listed_ones() {
     drop(nodes);
 }
 
-/// A change of the membership that is there already, as the node's own machine asks for it.
+/// Requests, from the node's own machine, a membership change that is in effect already.
 #[track_caller]
 fn takes_a_change(nodes: &str) {
     let mut change = Command::new(env!("CARGO_BIN_EXE_horseshoe"));
@@ -75,7 +75,7 @@ fn takes_a_change(nodes: &str) {
     assert!(changed.status.success(), "{nodes}: {told}");
 }
 
-/// `tests/trust.sh` has the other machine, which is refused.
+/// `tests/trust.sh` tests another machine, which is refused.
 #[test]
 fn a_node_that_is_listed_by_name_takes_changes_from_its_own_machine() {
     let Some(mut hosts) = Hosts::new() else {

@@ -1,5 +1,5 @@
-//! A log file system fills up on all machines alike, and a reader of the log may stand still: neither
-//! may stop or block a node.
+//! A log file system fills up on all machines alike, and a reader of the log may stall: neither may
+//! stop or block a node.
 
 use std::fs::File;
 use std::process::Stdio;
@@ -57,7 +57,7 @@ fn a_node_serves_and_ends_though_nobody_reads_its_log() {
     wait_until_serving(address);
     let client = Client::open(address, ClientOptions::default()).expect("an address");
     for _ in 0..300 {
-        // Each is a line of the log.
+        // Each signal is a line of the log.
         node.signal(Signal::SIGUSR1);
         let value = "v".into();
         let outcome = client.call(Call::new("k", Action::Put { value }));

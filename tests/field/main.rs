@@ -1,15 +1,15 @@
-//! What happens in the field: names, addresses, clocks, logs, disks, slow and odd networks, each tried
+//! Tests of real conditions: names, addresses, clocks, logs, disks, slow and odd networks, each
 //! with real processes.
 //!
 //! | file | subject |
 //! |---|---|
-//! | `c_programs.rs` | programs with the C library: misuse, forks, closed descriptors, a virtual address |
+//! | `c_programs.rs` | programs that use the C library: misuse, forks, a virtual address |
 //! | `clocks.rs` | a clock that is off |
-//! | `clusters.rs` | addresses that belong to another cluster now |
+//! | `clusters.rs` | addresses that now belong to another cluster |
 //! | `cluster_names.rs` | the name that an operator gave a cluster |
-//! | `disks.rs` | a disk that stands still, and files that are deleted under a node |
-//! | `full_disks.rs` | disks without room |
-//! | `listening.rs` | a node that listens elsewhere than where it is listed |
+//! | `disks.rs` | a hung disk, and files that are deleted under a node |
+//! | `full_disks.rs` | full disks |
+//! | `listening.rs` | a node that listens elsewhere than at its listed address |
 //! | `limits.rs` | few open files, little memory, small files; variables that are empty |
 //! | `logs.rs` | a log that cannot be written, or that nobody reads |
 //! | `names.rs` | names that do not resolve, dead name servers, names that move |
@@ -18,10 +18,10 @@
 //! | `runs.rs` | `horseshoe run` with a long input |
 //! | `slow_links.rs` | round trips of up to a second |
 //! | `small_packets.rs` | a network that drops fragments and packets of more than 1,280 bytes |
-//! | `starting.rs` | an own address that is not there yet, or that others cannot reach; signals |
+//! | `starting.rs` | an own address that is missing at first or unreachable for others; signals |
 //! | `zones.rs` | link-local IPv6 addresses |
 //!
-//! `tests/field/run.sh` runs them in a network namespace of their own, where tests may add addresses.
+//! `tests/field/run.sh` runs them in a separate network namespace, where tests may add addresses.
 
 #[path = "../../client-lib/tests/balancer/mod.rs"]
 mod balancer;

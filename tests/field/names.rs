@@ -12,7 +12,7 @@ use crate::hosts::Hosts;
 use crate::nodes::{Cluster, Keep, SOON, wait_until};
 use crate::process::{Node, wait_until_serving};
 
-/// glibc waits 10 s for a name server that does not answer; idle machines are slow.
+/// glibc waits 10 s for a name server that does not answer; this leaves time for a slow machine.
 const BELOW_DEAD_SERVER: Duration = Duration::from_secs(5);
 /// A name is looked up again after at most 8 s.
 const MOVED: Duration = Duration::from_secs(30);
@@ -86,7 +86,7 @@ fn a_node_that_looks_its_own_name_up_can_be_stopped() {
     let Some(hosts) = Hosts::new() else { return };
     let _hosts = hosts.with_dead_server();
     let mut node = Node::serve(&["0", "nowhere1:8801"], Stdio::null());
-    // It is in the look-up by then, or will be.
+    // The node is in the look-up by then, or will be.
     std::thread::sleep(Duration::from_millis(500));
     let began = Instant::now();
     node.signal(Signal::SIGTERM);
@@ -94,14 +94,14 @@ fn a_node_that_looks_its_own_name_up_can_be_stopped() {
     assert!(began.elapsed() < BELOW_DEAD_SERVER, "{:?}", began.elapsed());
 }
 
-/// A node is at the second of the addresses that its name stands for, which others try first.
+/// A node is at the second of its name's addresses; others try the first one first.
 #[test]
 fn of_several_addresses_of_a_name_the_one_that_works_is_found() {
     let Some(mut hosts) = Hosts::new() else {
         return;
     };
     hosts.set("several1", Some("127.93.8.1"));
-    // An address of another machine comes first: that one can't be bound.
+    // An address of another machine comes first: this node cannot bind it.
     hosts.set_all("several2", &["10.99.9.2", "127.93.8.2"]);
     let list = ["several1:8801", "several2:8801"];
     let serve = |index: &str| Node::serve(&[&[index][..], &list].concat(), Stdio::null());
@@ -111,7 +111,7 @@ fn of_several_addresses_of_a_name_the_one_that_works_is_found() {
         let told = client.expect("an address").status(SOON / 60);
         told[0].1.is_some()
     });
-    // Nobody is at the first.
+    // No node is at the first.
     hosts.set_all("several2", &["127.93.8.9", "127.93.8.2"]);
     let _first = serve("0");
     wait_until_serving("127.93.8.1:8801");
@@ -147,7 +147,7 @@ fn a_deadline_holds_though_the_name_server_is_dead() {
     let (output, took) = horseshoe(&list, &["--timeout", "5s", "put", "k", "v"]);
     ended(&output, 0, "");
     assert!(took < BELOW_DEAD_SERVER, "{took:?}");
-    // What is under way is left behind.
+    // A look-up in progress is abandoned.
     let began = Instant::now();
     let options = ClientOptions {
         deadline: Duration::from_secs(1),
@@ -180,7 +180,7 @@ fn a_name_that_nobody_knows_is_not_added_and_one_that_vanished_is_removed() {
         ended(&output, 6, "mistyped:8801");
         ended(&output, 6, "/etc/hosts");
     }
-    // One that does resolve, but where no node runs, and whose name is gone then.
+    // A name that does resolve, but where no node runs, and that is gone afterwards.
     hosts.set("add4", Some("127.93.3.4"));
     let (output, _) = horseshoe(&list, &["--timeout", "2s", "member", "add", "add4:8801"]);
     ended(&output, 5, "add4:8801");
@@ -216,7 +216,7 @@ fn a_client_follows_names_that_move() {
     nodes.wait_until_serving(0..3);
     wait_until(MOVED, "the moved nodes", || put(&client, "after"));
 
-    // They change places with each other: the names of two stand for each other's address.
+    // They swap places: each of the two names resolves to the other's address.
     nodes.kill([0, 1]);
     hosts.set("all1", Some("127.93.5.2"));
     hosts.set("all2", Some("127.93.5.1"));
@@ -226,7 +226,7 @@ fn a_client_follows_names_that_move() {
     wait_until(MOVED, "a put through both", || put(&client, "swapped"));
 }
 
-/// The others go on, and have its old address.
+/// The other nodes keep running, and have its old address.
 #[test]
 fn a_node_whose_name_moves_is_heard_soon() {
     let Some(mut hosts) = Hosts::new() else {

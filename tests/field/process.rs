@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 
 use crate::nodes::{SOON, wait_until};
 
-/// `horseshoe serve` with these arguments. It is killed with this value.
+/// `horseshoe serve` with these arguments. It is killed when this value is dropped.
 #[derive(Debug)]
 pub struct Node(pub Child);
 
@@ -21,7 +21,7 @@ impl Node {
         )
     }
 
-    /// The same from a shell that does `first` before: sets limits, or variables.
+    /// The same from a shell that runs `first` before: to set limits, or variables.
     pub fn serve_after(first: &str, arguments: &[&str], errors: Stdio) -> Node {
         let mut shell = Command::new("sh");
         let script = format!("{first} && exec \"$0\" \"$@\"");
@@ -49,7 +49,7 @@ impl Node {
         self.0.try_wait().expect("a child can be asked").is_none()
     }
 
-    /// Waits for the end; gives the exit status, -1 after a signal.
+    /// Waits for the end; returns the exit status, -1 after a signal.
     pub fn end(&mut self) -> i32 {
         let mut ended = None;
         wait_until(SOON, "the end of the node", || {
@@ -62,7 +62,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may have ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

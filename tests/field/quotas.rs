@@ -1,4 +1,4 @@
-//! A disk quota: writes fail though the file system has plenty of room, as far as it tells. By `quota.c`.
+//! A disk quota: writes fail though the file system reports plenty of space. `quota.c` emulates it.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -17,7 +17,7 @@ use crate::preload;
 const QUOTA_SIZE: u64 = 160 << 20;
 const OPENED_ANEW: &str = "the store is opened anew";
 
-/// What `data-0` may take there.
+/// Limits what `data-0` may take in that directory.
 fn limited(directory: &Path, quota_size: u64) -> Vec<String> {
     let library = preload::compile("tests/field/quota.c", directory);
     fs::write(directory.join("data-0.quota"), quota_size.to_string()).expect("it is there");
@@ -30,7 +30,7 @@ fn openings(cluster: &Cluster) -> usize {
     cluster.log(0).matches(OPENED_ANEW).count()
 }
 
-/// What needs no more room than there is.
+/// Operations that need no more space than there is continue.
 fn goes_on(client: &Client) {
     assert!(holds(client, "k0"));
     let over = put(client, "k2", 7);
@@ -48,7 +48,7 @@ fn an_exceeded_quota_stops_no_reads_no_deletes_and_no_restart() {
     delete(&client, "k1");
     assert!(!holds(&client, "k1"));
     goes_on(&client);
-    // However it goes on, it is not opened anew each second.
+    // However the test continues, the store is not reopened each second.
     let (before, began) = (openings(&cluster), Instant::now());
     while began.elapsed() < Duration::from_secs(12) {
         goes_on(&client);
@@ -79,7 +79,7 @@ fn set_quota(cluster: &Cluster, size: u64) {
     fs::write(file, size.to_string()).expect("a temporary directory");
 }
 
-/// What the files below take.
+/// The space that the files below a directory take.
 fn used(directory: &Path) -> u64 {
     let entries = fs::read_dir(directory).expect("a directory");
     let sizes = entries.map(|entry| {
@@ -122,7 +122,7 @@ fn a_node_starts_and_stops_though_its_quota_is_used_up() {
     goes_on(&client);
 }
 
-/// Only a node's own directory has a `reserve` that may be removed to make room.
+/// Only a node's own directory has a `reserve` that may be removed to free space.
 #[test]
 fn a_file_named_reserve_in_another_directory_is_kept_though_there_is_no_room() {
     let base = tempfile::tempdir().expect("a temporary directory");

@@ -62,7 +62,7 @@ fn assert_holds(nodes: &Cluster, expected: &str) {
     );
 }
 
-/// Waits until all nodes have a vote and the configuration says these addresses; gives its epoch.
+/// Waits until all nodes have a vote and the configuration has these addresses; returns its epoch.
 fn wait_until_agreed(nodes: &Cluster, expected: &[String]) -> u64 {
     let mut expected = expected.to_vec();
     expected.sort_unstable();
@@ -100,18 +100,18 @@ fn renumber_all_at_once(networks: [u8; 2], moved: usize) {
     nodes.start_nodes(0..3);
     assert_holds(&nodes, "before");
     put(&nodes, "after");
-    // It was written into the configuration, so it needs to be told to nobody any more.
+    // It was written into the configuration, so no node needs `readdress` for it any more.
     wait_until(SOON, "another configuration", || {
         nodes.status(0).is_some_and(|s| s.epoch >= before + 2)
     });
     wait_until_agreed(&nodes, &new);
     nodes.kill(0..3);
-    // One that has lost its state is told by the others where they are.
+    // A node that has lost its state learns from the others where they are.
     std::fs::remove_dir_all(nodes.data_directory(1)).expect("a directory");
     nodes.start_nodes(0..3);
     wait_until_agreed(&nodes, &new);
     assert_holds(&nodes, "after");
-    // To tell it again is fine, and so is going back.
+    // `readdress` may be repeated, and reversed.
     nodes.stop(0, Signal::SIGTERM);
     ended(&readdress(&nodes, 0, &pairs(&old, &new)), 0, "already");
     nodes.start_node(0);
@@ -135,7 +135,7 @@ fn one_node_is_renumbered_while_the_others_serve() {
     new[0] = list(6, 1).remove(0);
     let mut nodes = Cluster::start_at(old.clone(), Keep::Fsync, &[]);
     put(&nodes, "before");
-    // The master: it is not heard until one of the others knows where it is.
+    // The master: it is unreachable until one of the others knows where it is.
     for node in 0..3 {
         nodes.stop(node, Signal::SIGTERM);
         ended(&readdress(&nodes, node, &pairs(&old, &new)), 0, &new[0]);
@@ -152,7 +152,8 @@ fn one_node_is_renumbered_while_the_others_serve() {
     assert_holds(&nodes, "meanwhile");
 }
 
-/// The ids of the nodes stay, and quorums are made of these: whoever has a quorum settles it.
+/// The ids of the nodes stay, and quorums consist of ids: the side that has a quorum resolves the
+/// addresses.
 #[test]
 fn two_halves_that_were_told_different_addresses_are_one_cluster() {
     let (old, new) = (list(7, 4), list(8, 4));
@@ -167,7 +168,8 @@ fn two_halves_that_were_told_different_addresses_are_one_cluster() {
         let told = if node < 2 { &new } else { &wrong };
         ended(&readdress(&nodes, node, &pairs(&old, told)), 0, &told[0]);
     }
-    // The last two alone, as they were told, for a while: half of four, without the master.
+    // The last two alone for a while, with the addresses they were given: half of four, without the
+    // master.
     nodes.relist(wrong);
     nodes.start_nodes([2, 3]);
     std::thread::sleep(Duration::from_secs(2));
@@ -211,7 +213,7 @@ fn what_is_wrong_is_refused_and_changes_nothing() {
     assert!(!before.contains("readdressed"), "{before}");
     ended(&told(&nodes, &good), 0, elsewhere);
     ended(&told(&nodes, &good), 0, "already");
-    // Taken back, it is as if nothing had been told.
+    // Reversed, it is as if nothing had been readdressed.
     ended(
         &told(&nodes, &format!("{elsewhere}={}", old[0])),
         0,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::nodes::{Cluster, Keep, wait_until};
 
 const LINES: usize = 400_000;
-/// In time that grows with the square of the length, parsing took some minutes.
+/// When its time grew with the square of the length, parsing took some minutes.
 const BEGINS_WITHIN: Duration = Duration::from_secs(60);
 
 #[test]

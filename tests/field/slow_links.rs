@@ -1,5 +1,5 @@
-//! Links on which a round trip takes long: what is slow is not dead, and retries must not set one node
-//! against another.
+//! Links with a long round trip: a slow node is not a dead one, and retries must not make nodes
+//! compete.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ fn list() -> Vec<String> {
     (1..=NODES).map(address).collect()
 }
 
-/// A round trip of so many milliseconds in the mean, half as many up to half as many again.
+/// A mean round trip of this many milliseconds, varying from half to one and a half of that.
 fn jittery(rtt_ms: u64) -> Link {
     Link {
         delay_min_ms: rtt_ms / 4,
@@ -44,7 +44,7 @@ fn start(network: &Network, options: &[&str]) -> Vec<Node> {
 }
 
 fn options(rtt_ms: u64) -> ClientOptions {
-    // As the guide tells for such links.
+    // As the guide recommends for such links.
     ClientOptions {
         deadline: Duration::from_millis(15 * rtt_ms).max(Duration::from_secs(5)),
         no_quorum_after: Duration::from_millis(3 * rtt_ms).max(Duration::from_secs(1)),
@@ -59,8 +59,8 @@ fn put(client: &Client, key: &str) -> (Result<Outcome, kvclient::CallError>, Dur
     (outcome, began.elapsed())
 }
 
-/// Every write of a few fresh clients with all addresses is done, and of one client most in three round
-/// trips, but for what this machine adds.
+/// Every write of a few fresh clients with all addresses is done, and most writes of one client
+/// take three round trips, beside what this machine adds.
 fn writes(tag: &str, rtt_ms: u64, serve: &[&str]) {
     if !is_lab() {
         return;

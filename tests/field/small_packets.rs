@@ -1,5 +1,5 @@
-//! A network that drops IP fragments, and packets of more than 1,280 bytes: nothing may depend on larger
-//! ones, and certainly nothing that only shows when a member is to be removed.
+//! A network that drops IP fragments, and packets of more than 1,280 bytes: nothing may depend on
+//! larger ones, least of all something that shows only when a member is to be removed.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -56,7 +56,7 @@ fn statuses(client: &Client) -> Vec<NodeStatus> {
     told.into_iter().filter_map(|(_, status)| status).collect()
 }
 
-/// So many nodes are members, and all of them serve.
+/// Waits until `count` nodes are members, and all of them serve.
 fn wait_for_members(client: &Client, count: usize) {
     wait_until(PATIENCE, &format!("{count} members"), || {
         let told = statuses(client);
@@ -65,7 +65,7 @@ fn wait_for_members(client: &Client, count: usize) {
     });
 }
 
-/// Adds by many clients at once: the record of such a key holds what retries are answered.
+/// Adds by many clients at once: the record of such a key holds the outcomes for retries.
 fn count_together() {
     std::thread::scope(|scope| {
         for _ in 0..CLIENTS {
@@ -108,7 +108,8 @@ fn nothing_depends_on_packets_of_more_than_1280_bytes() {
             get(&client, "hot"),
             (CLIENTS * ADDS).to_string().into_bytes()
         );
-        // A member is gone, is removed, comes back with nothing, copies all, and is admitted.
+        // A member is stopped, is removed, comes back without its state, copies all records, and is
+        // admitted.
         drop(nodes.pop());
         wait_for_members(&client, NODES - 1);
         nodes.push(serve(&network, NODES));

@@ -1,5 +1,5 @@
-//! The machine boots: the network and the name server come up after the node. And signals that do not
-//! mean the end.
+//! The machine boots: the network and the name server come up after the node. And signals that do
+//! not end a node.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -99,7 +99,7 @@ fn signals_that_do_not_mean_the_end_change_nothing() {
         log.wait_for(name);
     }
     assert!(node.is_running());
-    // In memory only: a node that was started anew would not have it.
+    // The state is in memory only: a restarted node would not have it.
     let got = client.call(Call::new("k", Action::Get));
     assert!(matches!(got, Ok(Outcome::Value { .. })), "{got:?}");
     node.signal(Signal::SIGTERM);

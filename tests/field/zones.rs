@@ -1,4 +1,4 @@
-//! Link-local IPv6 addresses, with the interface that they are at.
+//! Link-local IPv6 addresses, with their interface.
 
 use std::process::{Command, Stdio};
 
@@ -16,7 +16,7 @@ fn ip(words: &[&str]) -> bool {
 /// Gives an interface of the lab this address. Outside of the lab none may be added.
 fn add_address(address: &str, interface: &str) -> bool {
     let address = format!("{address}/64");
-    // Without IPv6 there is nothing to try.
+    // Without IPv6 there is nothing to test.
     std::env::var_os("HORSESHOE_LAB").is_some()
         && ip(&["address", "add", &address, "dev", interface, "nodad"])
 }
@@ -54,8 +54,8 @@ fn nodes_and_clients_take_link_local_addresses_with_a_zone() {
     }
 }
 
-/// Two interfaces joined by a wire: what is sent to the one's address through the other goes over it, as from
-/// another machine.
+/// Two interfaces joined by a wire: what is sent to one's address through the other crosses it, as
+/// from another machine.
 #[test]
 fn nodes_on_all_addresses_answer_link_local_clients() {
     let in_lab = std::env::var_os("HORSESHOE_LAB").is_some();

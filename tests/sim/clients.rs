@@ -22,14 +22,14 @@ pub struct Client {
     pub session: Option<Session>,
     /// In place of a session.
     text: Option<TextClient>,
-    /// The earliest wake-up that is on its way.
+    /// The earliest scheduled wake-up.
     pub wake_us: Option<u64>,
     in_flight: usize,
-    /// The key of each attempt, whose numbers a session never uses again; of each id of text.
+    /// The key of each attempt (a session never reuses their numbers), and of each id of text.
     attempts: BTreeMap<u64, Bytes>,
-    /// What came for a client that a scenario plays by hand.
+    /// What arrived for a client that a scenario controls by hand.
     pub by_hand: Option<Vec<(usize, ClientReply)>>,
-    /// It has no operations, and asks for other members only.
+    /// It has no operations, and only requests membership changes.
     operates: bool,
 }
 
@@ -72,7 +72,7 @@ impl Client {
         }
     }
 
-    /// A client without a session: whoever drives says each word.
+    /// A client without a session: the driver sends each message.
     pub fn by_hand(index: usize) -> Self {
         Client {
             index,
@@ -108,14 +108,14 @@ impl Client {
         self.in_flight
     }
 
-    /// The process dies, and nobody is told of what it had under way.
+    /// The process dies, and nobody learns the outcome of its operations in progress.
     pub fn crash(&mut self) {
         self.session = None;
         self.text = None;
     }
 
     pub fn receive(&mut self, now_us: u64, from: usize, reply: &ClientReply) {
-        // Somebody may have asked in its name.
+        // Somebody may have sent a request in its name.
         let is_text = matches!(reply, ClientReply::Sessionless { .. });
         if let Some(session) = self.session.as_mut().filter(|_| !is_text) {
             let mut body = Vec::new();
@@ -166,7 +166,7 @@ impl Client {
         Some((transmit.node, message))
     }
 
-    /// The operation that ended, by its place in the cluster's list.
+    /// The operation that ended, by its index in the cluster's list.
     pub fn poll_ended(&mut self) -> Option<(usize, Ending)> {
         if let Some(text) = &mut self.text {
             let ended = text.poll_ended()?;
@@ -201,8 +201,8 @@ fn ending(completion: Completion) -> Ending {
         Err(CallError::TooLarge { limit, .. }) => Outcome::TooLarge { limit },
         Err(CallError::NotANumber) => Outcome::NotANumber,
         Err(CallError::Overflow) => Outcome::Overflow,
-        // Answers that somebody forged name another cluster. A client that meets two without is not served at
-        // a run's end, which is noticed.
+        // Forged answers name another cluster. A client that meets two, and names none itself, is
+        // not served at the end of a run, which the run detects.
         Err(CallError::TwoClusters { .. }) => Outcome::Unknown,
         Err(error @ (CallError::InvalidArgument(_) | CallError::Closed)) => {
             panic!("no simulated client asks for this: {error}")
@@ -211,7 +211,7 @@ fn ending(completion: Completion) -> Ending {
 }
 
 impl Cluster {
-    /// Has a client begin an operation; gives its place in `calls`.
+    /// Makes a client begin an operation; returns its index in `calls`.
     pub fn begin(
         &mut self,
         client: usize,
@@ -238,7 +238,7 @@ impl Cluster {
         index
     }
 
-    /// Notes that an operation begins; gives its place in `calls`.
+    /// Records that an operation begins; returns its index in `calls`.
     pub fn note_call(
         &mut self,
         client: usize,
@@ -281,14 +281,14 @@ impl Cluster {
         index
     }
 
-    /// A client that asks for changes of the members; nothing happens to it.
+    /// A client that requests membership changes; no fault strikes it.
     pub fn add_operator(&mut self) -> usize {
         let index = self.add_client();
         self.clients[index].operates = true;
         index
     }
 
-    /// The client is gone; what it had under way may still happen.
+    /// The client is gone; its operations in progress may still happen.
     pub fn crash_client(&mut self, client: usize) {
         self.trace
             .story(self.now_us, || format!("client {client} is gone"));
@@ -306,12 +306,12 @@ impl Cluster {
         self.drain_client(client);
     }
 
-    /// Sends what the client's session wants sent, and notes what has ended.
+    /// Sends the messages of the client's session, and records what has ended.
     pub fn drain_client(&mut self, client: usize) {
         let now_us = self.now_us;
         while let Some((node, message)) = self.clients[client].poll_send() {
             let mut from = endpoint(client);
-            // Every other text client has an address of its own for each node.
+            // Every other text client has a separate address for each node.
             if self.clients[client].is_text() && client % 2 == 1 {
                 from.port += node as u16;
             }

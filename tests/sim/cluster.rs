@@ -1,5 +1,5 @@
-//! Nodes, network, disks and clients on one event queue. What is random comes from the seed; what is
-//! to go wrong, and what clients want, comes from whoever drives it: a plan or a scenario.
+//! Nodes, network, disks and clients on one event queue. All randomness comes from the seed; the
+//! driver, a plan or a scenario, decides which faults strike and which operations clients begin.
 
 use std::collections::BTreeMap;
 
@@ -25,12 +25,11 @@ use super::random::Random;
 use super::trace::{Detail, Trace};
 use super::watch::{Watch, is_quorum, member_of};
 
-/// What a cluster is made with.
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub seed: u64,
     pub nodes: usize,
-    /// How many of them are in the first list of nodes; the others are told of by all when they start.
+    /// How many of them are in the first list of nodes; the lists of the others name all nodes.
     pub listed: usize,
     pub quality: Quality,
     pub speed: DiskSpeed,
@@ -41,7 +40,7 @@ pub struct Settings {
     pub heartbeat_ms: u64,
     pub link_down_ms: u64,
     pub shrink_after_ms: u64,
-    /// What nodes that start are told that their cluster is called.
+    /// The cluster name that nodes are started with.
     pub cluster_name: String,
     pub bootstrap: bool,
     pub tuning: Tuning,
@@ -49,7 +48,7 @@ pub struct Settings {
     pub page_length_max: usize,
     /// Of the clients; `None`: each has its own.
     pub no_quorum_after_us: Option<u64>,
-    /// Timers and inboxes are looked at up to this late.
+    /// Timers and inboxes are checked up to this late.
     pub late_max_us: u64,
     pub detail: Detail,
 }
@@ -79,11 +78,11 @@ impl Settings {
     }
 }
 
-/// What becomes of a message before the network has its say.
+/// What happens to a message before it reaches the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
     Pass,
-    /// Arrives so much later.
+    /// Arrives this much later.
     Late(u64),
     Drop,
     Hold,
@@ -98,7 +97,7 @@ pub struct Trap {
     pub plan: u64,
 }
 
-/// What is promised of text holds where nothing holds a text datagram back for longer.
+/// The promises about text hold only where no text datagram is delayed for longer.
 const TEXT_LATE_MAX_US: u64 = 300_000;
 
 type Filter = Box<dyn FnMut(&Passing) -> Fate>;
@@ -106,7 +105,7 @@ type Filter = Box<dyn FnMut(&Passing) -> Fate>;
 pub struct Cluster {
     /// Incarnations whose state is lost, and the newest epoch that was known then.
     pub(super) losses: Vec<(Incarnation, Epoch)>,
-    /// What each node, in its present life, has heard to be durable on the disk of an incarnation.
+    /// What each node, since it started, has received to be durable on the disk of an incarnation.
     pub(super) heard: BTreeMap<(usize, u64, Incarnation), GroupNumber>,
     pub settings: Settings,
     pub now_us: u64,
@@ -123,7 +122,7 @@ pub struct Cluster {
     pub traps: Vec<Trap>,
     pub(super) queue: Queue,
     random: Random,
-    /// Places in the order of events.
+    /// The number of places given out in the order of events.
     ticks: u64,
     pub events: u64,
     /// Plans that have come due.
@@ -180,7 +179,7 @@ impl Cluster {
 
     // What happens next.
 
-    /// Takes the next event; false if there is none up to `until_us`, where time then stands.
+    /// Takes the next event; if none is due by `until_us`, sets the time to that, returns false.
     pub fn step(&mut self, until_us: u64) -> bool {
         if self.queue.next_us().is_none_or(|at| at > until_us) {
             self.now_us = self.now_us.max(until_us);
@@ -215,7 +214,7 @@ impl Cluster {
         true
     }
 
-    /// Has `number` come up in `due` at that time.
+    /// Makes `number` appear in `due` at that time.
     pub fn plan(&mut self, at_us: u64, number: u64) {
         self.queue.push(at_us.max(self.now_us), Event::Plan(number));
     }
@@ -228,7 +227,7 @@ impl Cluster {
 
     // Messages.
 
-    /// Lets `filter` decide on all messages sent from now on; gives the number to `unfilter` it by.
+    /// Lets `filter` decide about all messages sent from now on; returns the number for `unfilter`.
     pub fn filter(&mut self, filter: impl FnMut(&Passing) -> Fate + 'static) -> usize {
         self.filters.push(Some(Box::new(filter)));
         self.filters.len() - 1
@@ -300,7 +299,7 @@ impl Cluster {
         }
     }
 
-    /// Has a message arrive, whatever the network is like.
+    /// Delivers a message, whatever the state of the network.
     pub fn deliver(&mut self, delay_us: u64, passing: Passing) {
         self.queue
             .push(self.now_us + delay_us, Event::Arrive(Box::new(passing)));
@@ -332,7 +331,7 @@ impl Cluster {
         }
     }
 
-    /// Whether the runtime would drop it: a node's message from where the receiver knows of no node.
+    /// Whether the runtime would drop it: a node's message from an address of no known node.
     fn is_strangers(&self, node: usize, from: Place, cluster: u64, envelope: &Envelope) -> bool {
         let (Some(replica), Place::Node(sender)) = (&self.nodes[node].replica, from) else {
             return false;
@@ -514,7 +513,7 @@ impl Cluster {
 
     // What may happen to nodes.
 
-    /// How many nodes that one's list names, the first ones.
+    /// How many nodes this node's list names: the first ones.
     fn listed_by(&self, node: usize) -> usize {
         let Settings { nodes, listed, .. } = self.settings;
         if node < listed { listed } else { nodes }
@@ -553,7 +552,7 @@ impl Cluster {
         }
     }
 
-    /// The process dies. What it had not synced is lost, mostly.
+    /// The process dies. In most cases all that it had not synced is lost.
     pub fn crash(&mut self, node: usize) {
         let unsynced = self.nodes[node].disk.unsynced() as u64;
         let kept = if self.random.chance(300) {
@@ -573,7 +572,7 @@ impl Cluster {
         }
     }
 
-    /// All state of a node that is down is lost.
+    /// All state of a stopped node is lost.
     pub fn wipe(&mut self, node: usize) {
         assert!(!self.nodes[node].is_up(), "node {node} runs");
         self.trace
@@ -585,8 +584,8 @@ impl Cluster {
         self.nodes[node].disk.wipe(incarnation);
     }
 
-    /// Whether state was lost that a change under way, which nobody knew of yet, has counted on: the
-    /// configuration that came of it may have no quorum, and no way on but an operator's force.
+    /// Whether state was lost that a change in progress relied on before anyone knew of the change:
+    /// the configuration that resulted may have no quorum, and then only an operator's force helps.
     pub fn lost_what_a_change_needs(&self) -> bool {
         let newest = self.watch.configuration();
         newest.is_some_and(|newest| {
@@ -598,14 +597,14 @@ impl Cluster {
         })
     }
 
-    /// The node takes no more operations; whoever drives ends it.
+    /// The node accepts no more operations; the driver ends it.
     pub fn ask_to_stop(&mut self, node: usize) {
         self.trace
             .story(self.now_us, || format!("node {node} is asked to stop"));
         self.receive(node, Input::Stop);
     }
 
-    /// The process stands still for a while; what arrives waits.
+    /// The process stalls for a while; what arrives waits.
     pub fn stall(&mut self, node: usize, for_us: u64) {
         self.trace.story(self.now_us, || {
             format!("node {node} stands still for {} ms", for_us / 1_000)
@@ -651,7 +650,7 @@ impl Cluster {
         is_quorum(&configuration.members, &stays) && joint.is_none_or(|j| is_quorum(j, &stays))
     }
 
-    /// The force that the status of a member names as the way out, where it names one: at which node, and
+    /// The forced configuration that a member's status advises, if one does: at which node, and
     /// with which ids.
     pub fn force_advised(&self) -> Option<(usize, Vec<NodeId>)> {
         let newest = self.watch.configuration()?;
@@ -667,7 +666,7 @@ impl Cluster {
         })
     }
 
-    /// Whether all nodes have installed the same configuration, which is not joint, and are in it.
+    /// Whether all nodes are in the newest configuration, have installed it, and it is not joint.
     pub fn are_all_members(&self) -> bool {
         let newest = self.watch.configuration();
         newest.is_some_and(|newest| newest.joint.is_none())
@@ -678,8 +677,8 @@ impl Cluster {
             })
     }
 
-    /// Whether all nodes have a configuration. One that the newest does not name, and that has lost its
-    /// state, is told of it when it is added.
+    /// Whether all nodes have a configuration. A node that the newest one does not name, and that
+    /// has lost its state, receives it only when it is added.
     pub fn is_formed(&self) -> bool {
         let newest = self.watch.configuration();
         let is_named = |n: &Node| {

@@ -1,4 +1,4 @@
-//! Messages through their real encoding, there and back.
+//! Encodes and decodes messages with their real encoding.
 
 use horseshoe::gateway;
 use horseshoe::protocol::types::message::{
@@ -10,7 +10,7 @@ use wire::kind;
 use super::event::{Parcel, Passing};
 use super::text;
 
-/// What the runtime would drop.
+/// Fails on a message that the runtime would drop.
 fn fits_a_datagram(what: &str, body: &[u8]) {
     let size = DATAGRAM_HEADER_SIZE + FRAME_HEADER_SIZE + body.len();
     assert!(
@@ -19,8 +19,8 @@ fn fits_a_datagram(what: &str, body: &[u8]) {
     );
 }
 
-/// Encodes and decodes what is sent, which must fit a datagram and come out the same; gives a digest of
-/// its bytes.
+/// Encodes and decodes what is sent, which must fit a datagram and come out the same; returns a
+/// digest of its bytes.
 pub fn round_trip(parcel: Parcel) -> (Parcel, u64) {
     let mut body = Vec::with_capacity(128);
     match parcel {
@@ -94,7 +94,7 @@ pub fn round_trip(parcel: Parcel) -> (Parcel, u64) {
     }
 }
 
-/// What is written must be read again.
+/// Checks that what is written decodes to the same.
 pub fn is_read_again(group: &Group) {
     let mut bytes = Vec::new();
     for (key, state) in &group.registers {

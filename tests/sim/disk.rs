@@ -1,7 +1,7 @@
-//! A node's simulated disk: what was written, and what of it a crash leaves.
+//! A node's simulated disk: what was written, and what of it remains after a crash.
 //!
-//! One sync runs at a time and covers all groups that were handed over when it began. Knows nothing
-//! of time: who drives it says when a sync is through.
+//! One sync runs at a time and covers all groups that were written when it began. The disk knows
+//! nothing of time: the driver decides when a sync is completed.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -10,7 +10,7 @@ use horseshoe::protocol::types::message::{Group, GroupNumber, Incarnation, Meta,
 use horseshoe::protocol::types::page::Page;
 use horseshoe::protocol::types::record::{AcceptorState, Key};
 
-/// Groups, put together.
+/// The merged content of groups.
 #[derive(Debug, Clone, Default)]
 pub struct Table {
     pub registers: HashMap<Key, AcceptorState, foldhash::fast::FixedState>,
@@ -52,14 +52,14 @@ impl Table {
 #[derive(Debug, Clone)]
 pub struct Disk {
     incarnation: u64,
-    /// What a crash leaves in any case.
+    /// What certainly remains after a crash.
     synced: Table,
-    /// All that was handed over in this life: what `Load` is answered from.
+    /// All that was written since the start: `Load` is answered from this.
     written: Table,
     waiting: VecDeque<Group>,
-    /// The last group of the sync that is under way.
+    /// The last group of the sync in progress.
     syncing: Option<GroupNumber>,
-    /// Who has lost what was written since a copy was made.
+    /// The incarnation that has lost what it wrote after the copy was made.
     rolled_back: Option<Incarnation>,
 }
 
@@ -75,7 +75,7 @@ impl Disk {
         }
     }
 
-    /// An older copy takes the place of what is there.
+    /// Replaces the content by an older copy.
     pub fn roll_back(&mut self, copy: Disk) {
         let rolled_back = Some(self.incarnation());
         *self = Disk {
@@ -84,12 +84,12 @@ impl Disk {
         };
     }
 
-    /// Whether this is an older copy, and its node goes on as the one that wrote more.
+    /// Whether this is an older copy, with the incarnation of the node that wrote more.
     pub fn is_rolled_back(&self) -> bool {
         self.rolled_back == Some(self.incarnation())
     }
 
-    /// As the node calls itself by now (E4).
+    /// The incarnation that the node has by now (E4).
     pub fn incarnation(&self) -> u64 {
         match self.synced.meta.incarnation {
             0 => self.incarnation,
@@ -105,7 +105,7 @@ impl Disk {
         self.written.registers.get(key).cloned()
     }
 
-    /// At most so many keys: what a page holds is the store's affair.
+    /// At most `length_max` keys: the store decides what a page holds.
     pub fn list(&self, bucket: Bucket, after: Option<&Key>, length_max: usize) -> Page {
         let spread = self.written.spread();
         let held = self.written.registers.iter();
@@ -115,21 +115,21 @@ impl Disk {
         Page::collect(states.into_iter(), length_max)
     }
 
-    /// Takes a group; whether a sync is to begin now.
+    /// Takes a group; returns whether a sync should begin now.
     pub fn write(&mut self, group: Group) -> bool {
         self.written.apply(&group);
         self.waiting.push_back(group);
         self.begin_sync()
     }
 
-    /// The sync is through: the last group that is safe, and whether the next sync is to begin.
+    /// Completes the sync; returns the last durable group, and whether the next sync should begin.
     pub fn end_sync(&mut self) -> (GroupNumber, bool) {
         let last = self.syncing.take().expect("a sync is under way");
         self.settle(last);
         (last, self.begin_sync())
     }
 
-    /// The process dies: of what was not synced the first `kept` groups are found again.
+    /// The process dies: of the groups that were not synced, the first `kept` remain.
     pub fn crash(&mut self, kept: usize) {
         let last = match kept {
             0 => self.synced.group,

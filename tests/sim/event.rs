@@ -1,4 +1,4 @@
-//! What is to happen when: events in order of time, and of their making where times are equal.
+//! Scheduled events, in order of time, and in order of creation where times are equal.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -8,7 +8,7 @@ use horseshoe::protocol::types::record::{AcceptorState, Key};
 
 use super::network::Place;
 
-/// What travels.
+/// The content of a datagram.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Parcel {
     Peer {
@@ -24,7 +24,7 @@ pub enum Parcel {
     },
 }
 
-/// A message on its way.
+/// A message in flight.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Passing {
     pub from: Place,
@@ -57,7 +57,7 @@ impl Passing {
         }
     }
 
-    /// The message's name: of a peer message that of its type, else the frame's.
+    /// The name of the message: of a peer message that of its type, otherwise the frame's.
     pub fn name(&self) -> &'static str {
         match &self.parcel {
             Parcel::Peer { envelope, .. } => envelope.message.name(),
@@ -81,7 +81,7 @@ impl Passing {
 #[derive(Debug)]
 pub enum Event {
     Arrive(Box<Passing>),
-    /// A node looks at its inbox and timers. Events of an earlier life of it are void.
+    /// A node checks its inbox and timers. Events from before its last start or crash are void.
     Wake {
         node: usize,
         life: u64,
@@ -104,7 +104,7 @@ pub enum Event {
     ClientWake {
         client: usize,
     },
-    /// The scenario or fault plan asked for this one.
+    /// The scenario or fault plan scheduled this one.
     Plan(u64),
 }
 
@@ -130,7 +130,7 @@ impl PartialOrd for Entry {
 }
 
 impl Ord for Entry {
-    /// The earliest is the greatest, as the heap gives the greatest first.
+    /// The earliest is the greatest, as the heap returns the greatest first.
     fn cmp(&self, other: &Self) -> Ordering {
         (other.at_us, other.serial).cmp(&(self.at_us, self.serial))
     }

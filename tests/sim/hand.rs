@@ -1,4 +1,4 @@
-//! Clients by hand, for scenarios that choose each attempt themselves.
+//! Clients controlled by hand, for scenarios that choose each attempt themselves.
 
 use bytes::Bytes;
 use horseshoe::protocol::types::message::{ClientMessage, ClientReply};
@@ -12,11 +12,11 @@ use super::network::Place;
 use super::script::Script;
 use super::text;
 
-/// A client that is played by hand.
+/// A client controlled by hand.
 pub struct Hand {
     client: usize,
     id: u128,
-    /// Of each node, once greeted.
+    /// The token from each node, once hellos were exchanged.
     tokens: Vec<u64>,
     sequence: u64,
     attempts: u64,
@@ -24,7 +24,7 @@ pub struct Hand {
 }
 
 impl Script {
-    /// A client played by hand, with a session at every node.
+    /// A client controlled by hand, with a session at every node.
     pub fn hand(&mut self) -> Hand {
         let client = self.cluster.clients.len();
         self.cluster.clients.push(Client::by_hand(client));
@@ -44,7 +44,7 @@ impl Script {
         hand
     }
 
-    /// Says hello to the first node under another's id.
+    /// Sends a hello to the first node under another client's id.
     pub fn pose(&mut self, hand: &mut Hand, id: u128) {
         hand.id = id;
         self.say_hello(hand, 0);
@@ -87,7 +87,7 @@ impl Script {
         self.say_from(client, 0, node, message);
     }
 
-    /// `way`: from which of the client's addresses.
+    /// `way` selects the client's address that is the source.
     fn say_from(&mut self, client: usize, way: u16, node: usize, message: ClientMessage) {
         let mut from = endpoint(client);
         from.port += way;
@@ -96,8 +96,8 @@ impl Script {
             .send(Place::Client(client), Place::Node(node), parcel);
     }
 
-    /// A new operation of a hand; those before it are over unless `low_mark` is set lower. To the
-    /// checker it is one that nobody was told the outcome of: it happens once at most.
+    /// A new operation of a hand; those before it are over unless `low_mark` is set lower. The
+    /// checker treats its outcome as unknown: it happens at most once.
     pub fn operation(&mut self, hand: &mut Hand, key: &str, action: Action) -> Operation {
         hand.sequence += 1;
         hand.clock += 1;
@@ -116,7 +116,7 @@ impl Script {
         }
     }
 
-    /// Sends an attempt; gives its number.
+    /// Sends an attempt; returns its number.
     pub fn attempt(
         &mut self,
         hand: &mut Hand,
@@ -137,7 +137,7 @@ impl Script {
         attempt
     }
 
-    /// Sends a text put, from where the hand is; to the checker it is one operation for each id.
+    /// Sends a text put from the hand's address; the checker sees one operation per id.
     pub fn text_put(&mut self, hand: &Hand, node: usize, id: u64, key: &str, value: &str) {
         self.text_put_from(hand, 0, node, id, key, value);
     }
@@ -162,7 +162,7 @@ impl Script {
         self.say_from(hand.client, way, node, message);
     }
 
-    /// What came for an id of text so far.
+    /// The answers to an id of text so far.
     pub fn text_answers(&self, hand: &Hand, id: u64) -> Vec<Outcome> {
         let received = self.cluster.clients[hand.client].by_hand.iter().flatten();
         let of_id = received.filter_map(|(_, reply)| match reply {
@@ -172,7 +172,7 @@ impl Script {
         of_id.collect()
     }
 
-    /// What an attempt was answered so far.
+    /// The answer to an attempt so far.
     pub fn answer(&self, hand: &Hand, attempt: u64) -> Option<Outcome> {
         let received = self.cluster.clients[hand.client].by_hand.iter().flatten();
         received.rev().find_map(|(_, reply)| match reply {

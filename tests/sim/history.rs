@@ -1,4 +1,4 @@
-//! What the clients of a run did and were told: the material of the checker.
+//! What the clients of a run did and which outcomes they received: the input of the checker.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use wire::{Action, Old, Outcome};
 /// How an operation ended, as its client knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ending {
-    /// Still under way, or its client is gone: what writes may happen at any later time, or never.
+    /// Still in progress, or its client is gone: a write may happen at any later time, or never.
     Open,
     Answered(Outcome),
     /// The client's deadline passed: for reads, and for writes that were never sent.
@@ -50,7 +50,7 @@ impl Call {
         }
     }
 
-    /// Whether it may have happened, or happen yet, without anybody knowing.
+    /// Whether it may have happened, or may still happen, without anybody knowing.
     pub fn is_maybe(&self) -> bool {
         let unknown = matches!(
             &self.ending,
@@ -145,7 +145,7 @@ fn show_old(old: &Old) -> String {
     }
 }
 
-/// Values of the runs are text; long ones are shown by their ends.
+/// Values of the runs are text; of long ones only the beginning and the end are shown.
 pub fn show(value: &Bytes) -> String {
     let text = String::from_utf8_lossy(value);
     let count = text.chars().count();

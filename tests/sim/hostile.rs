@@ -1,5 +1,5 @@
-//! Members and clients that mean harm: they send whatever can be decoded, made of what others have sent.
-//! Nothing is promised of what such a cluster holds; but no node may end.
+//! Hostile members and clients: they send anything that can be decoded, made of what others have
+//! sent. Nothing is promised about the content of such a cluster, but no node may panic.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -27,13 +27,13 @@ pub struct Hostile {
 }
 
 impl Hostile {
-    /// It hears all that is sent from now on.
+    /// It observes all messages from now on.
     pub fn new(random: Random, cluster: &mut Cluster) -> Self {
         let heard: Rc<RefCell<VecDeque<Passing>>> = Rc::default();
         let hears = heard.clone();
         let mut chance = random.clone();
         cluster.filter(move |passing| {
-            // Heartbeats would leave no room for the rest.
+            // Heartbeats would crowd out the rest.
             let is_rare = passing.name() != "Heartbeat" || chance.chance(20);
             if is_rare && !matches!(passing.parcel, Parcel::Reply { .. }) {
                 let mut heard = hears.borrow_mut();
@@ -49,7 +49,7 @@ impl Hostile {
         }
     }
 
-    /// Sends something, if anything was heard yet.
+    /// Sends something, if anything was observed yet.
     pub fn strike(&mut self, cluster: &mut Cluster) {
         let heard = self.heard.borrow().len() as u64;
         if heard == 0 {
@@ -113,7 +113,7 @@ impl Hostile {
             message: message.unwrap_or(envelope.message.clone()),
             ..envelope
         };
-        // Most of what is in a header must be right, or the message goes nowhere.
+        // Most of a header must be right, or the message is dropped early.
         if let Some(other) = other {
             match self.random.below(12) {
                 0 => changed.round = other.round,
@@ -148,7 +148,7 @@ impl Hostile {
             0 => body[at] = self.random.word() as u8,
             1 => body[at] ^= 1 << self.random.below(8),
             2 => body[at] = *self.random.pick(&[0, 1, 0x7f, 0xc0, 0xff]),
-            // An integer of eight bytes, as MessagePack has it.
+            // An integer of eight bytes in MessagePack.
             3 if body[at] == 0xcf && body.len() > at + 8 => {
                 let before = body[at + 1..at + 9].try_into().expect("eight bytes");
                 let word = self.word(u64::from_be_bytes(before));

@@ -1,6 +1,6 @@
-//! `cargo sim`: runs seeds on all cores. `SEED=n` runs one and tells its story.
+//! `cargo sim`: runs seeds on all cores. `SEED=n` runs one and prints its story.
 
-// Without a harness the modules' own tests are not run here, and their imports are not used.
+// Without a harness the modules' own tests do not run here, and their imports are unused.
 #![allow(unused_imports)] // See above.
 
 #[path = "mod.rs"]
@@ -16,15 +16,15 @@ use sim::run::{Failure, Report, run_hostile, run_seed};
 use sim::trace::Detail;
 
 const SEEDS_DEFAULT: u64 = 2_000;
-/// Seeds whose failures are told in full.
+/// Seeds whose failures are printed in full.
 const FAILURES_TOLD: usize = 10;
 
 struct Arguments {
     first: u64,
     seeds: u64,
-    /// With members and clients that mean harm.
+    /// With hostile members and clients.
     hostile: bool,
-    /// A filter of the test runner that does not mean this target.
+    /// A filter of the test runner that does not select this target.
     skip: bool,
 }
 
@@ -70,7 +70,7 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Arguments, String> {
             "--hostile" => parsed.hostile = true,
             "--" => {}
             "--help" | "-h" => return Err(usage.into()),
-            // What `cargo test` passes to all its targets.
+            // Options that `cargo test` passes to all its targets.
             "--list" => parsed.skip = true,
             flag if flag.starts_with('-') => {}
             filter => parsed.skip |= !"sim".contains(filter),
@@ -140,12 +140,12 @@ impl Total {
     }
 }
 
-/// One seed in so many is run with members and clients that mean harm, too.
+/// One in this many seeds also runs with hostile members and clients.
 const HOSTILE_EVERY: u64 = 10;
 
 fn run_all(arguments: &Arguments) -> ExitCode {
     let Arguments { first, seeds, .. } = *arguments;
-    // Panics are told with their seed, at the end.
+    // Panics are reported with their seed, at the end.
     std::panic::set_hook(Box::new(|_| {}));
     let next = AtomicU64::new(first);
     let end = first.saturating_add(seeds);

@@ -1,5 +1,5 @@
-//! The simulator: real replicas and real client sessions over a simulated network, disks and clocks,
-//! all from one seed; and the checker of what the clients saw.
+//! The simulator: real replicas and real client sessions over a simulated network, disks and
+//! clocks, all from one seed; and the checker of what the clients saw.
 
 #![allow(dead_code)] // Each test target uses its own part of it.
 

@@ -1,5 +1,5 @@
-//! The simulated network: what becomes of each message between two places. Owns loss, duplication,
-//! delay (hence reordering) and cut links; knows nothing of what the messages say.
+//! The simulated network: decides about each message between two places. It models loss,
+//! duplication, delay (hence reordering) and cut links; it ignores what the messages contain.
 
 use std::collections::BTreeMap;
 
@@ -26,12 +26,12 @@ impl std::fmt::Display for Place {
 pub struct Quality {
     pub delay_min_us: u64,
     pub delay_max_us: u64,
-    /// One in a thousand messages each.
+    /// Rates in messages per thousand.
     pub lost_per_mille: u64,
     pub doubled_per_mille: u64,
-    /// The second copy comes up to this much after the first.
+    /// The second copy arrives up to this much after the first.
     pub echo_max_us: u64,
-    /// These take up to `late_max_us` more.
+    /// Late messages take up to `late_max_us` more.
     pub late_per_mille: u64,
     pub late_max_us: u64,
 }
@@ -52,9 +52,9 @@ impl Quality {
 pub struct Network {
     random: Random,
     usual: Quality,
-    /// In place of `usual` while a burst of trouble lasts; the latest counts.
+    /// In place of `usual` while a burst of faults lasts; the latest counts.
     bursts: Vec<(u64, Quality)>,
-    /// One way each; a link may be cut for several reasons at once.
+    /// One direction each; a link may be cut for several reasons at once.
     cuts: BTreeMap<(Place, Place), u32>,
 }
 
@@ -106,14 +106,14 @@ impl Network {
         self.cuts.contains_key(&(from, to))
     }
 
-    /// Nothing that is sent this way arrives any more; what is under way does.
+    /// Messages sent in these directions no longer arrive; those in flight do.
     pub fn cut(&mut self, ways: &[(Place, Place)]) {
         for way in ways {
             *self.cuts.entry(*way).or_default() += 1;
         }
     }
 
-    /// Undoes one `cut` of these ways.
+    /// Undoes one `cut` of these directions.
     pub fn mend(&mut self, ways: &[(Place, Place)]) {
         for way in ways {
             if let Some(count) = self.cuts.get_mut(way) {
@@ -125,7 +125,7 @@ impl Network {
         }
     }
 
-    /// Starts a burst of trouble, known by `name`.
+    /// Starts a burst of faults, identified by `name`.
     pub fn begin_burst(&mut self, name: u64, quality: Quality) {
         self.bursts.push((name, quality));
     }
@@ -134,14 +134,14 @@ impl Network {
         self.bursts.retain(|(n, _)| *n != name);
     }
 
-    /// No link between nodes is cut any more.
+    /// Restores all links between nodes.
     pub fn heal_nodes(&mut self) {
         let between_nodes =
             |(from, to): &(Place, Place)| matches!((from, to), (Place::Node(_), Place::Node(_)));
         self.cuts.retain(|way, _| !between_nodes(way));
     }
 
-    /// All links work from here on, and well.
+    /// From here on all links work, and well.
     pub fn heal(&mut self) {
         self.cuts.clear();
         self.bursts.clear();
@@ -150,7 +150,7 @@ impl Network {
     }
 }
 
-/// Both ways between all of one group and all of another.
+/// Both directions between each place of one group and each of the other.
 pub fn between(group: &[Place], other: &[Place]) -> Vec<(Place, Place)> {
     let pairs = group
         .iter()

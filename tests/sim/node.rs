@@ -1,4 +1,4 @@
-//! One simulated node: a replica, its disk, its clocks, and what it has not looked at yet.
+//! One simulated node: a replica, its disk, its clocks, and the inputs that it has not handled yet.
 
 use std::collections::VecDeque;
 
@@ -27,11 +27,11 @@ impl DiskSpeed {
     };
 }
 
-/// What the wall clock shows, against the simulation's time.
+/// The wall clock, relative to the simulation's time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct WallClock {
     pub offset_ms: i64,
-    /// Microseconds gained a second.
+    /// Microseconds gained per second.
     pub drift_ppm: i64,
 }
 
@@ -48,12 +48,12 @@ pub struct Node {
     pub disk: Disk,
     pub speed: DiskSpeed,
     pub wall: WallClock,
-    /// Counts starts and crashes, so that events of an earlier life are known.
+    /// Counts starts and crashes, so that events from before the last one are recognized.
     pub life: u64,
-    /// The process stands still until then.
+    /// The process is stalled until then.
     pub stalled_until_us: u64,
     inbox: VecDeque<Input>,
-    /// The earliest wake-up that is on its way.
+    /// The earliest scheduled wake-up.
     pub wake_us: Option<u64>,
     started_us: u64,
     mono_base_us: u64,
@@ -76,7 +76,7 @@ impl Node {
         }
     }
 
-    /// Loses the text requests that it has not looked at.
+    /// Loses the text requests that it has not handled.
     pub fn lose_text(&mut self) {
         let is_text = |input: &Input| {
             let Input::Client { message, .. } = input else {
@@ -98,7 +98,7 @@ impl Node {
         }
     }
 
-    /// The simulation's time of a reading of this life's monotonic clock.
+    /// Converts a reading of the monotonic clock since this start to the simulation's time.
     fn at_us(&self, mono_us: u64) -> u64 {
         self.started_us + mono_us.saturating_sub(self.mono_base_us)
     }
@@ -134,8 +134,8 @@ impl Node {
         }
     }
 
-    /// Looks at the inbox and the timers; gives what the replica wants done. With `one_by_one` the
-    /// outputs are drained after each input, else after all.
+    /// Handles the inbox and the timers; returns the replica's outputs. With `one_by_one` they are
+    /// drained after each input, otherwise after all.
     pub fn run(&mut self, now_us: u64, one_by_one: bool) -> Vec<Output> {
         let now = self.now(now_us);
         let Some(replica) = &mut self.replica else {

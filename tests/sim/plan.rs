@@ -1,5 +1,5 @@
-//! What a seed means: the shape of the cluster, of the work and of the trouble of one run. Rare
-//! things are common in some seeds and absent in others, so that each meets every other.
+//! What a seed selects: the shape of the cluster, of the workload and of the faults of one run.
+//! Rare events are common in some seeds and absent in others, so that each meets every other.
 
 use horseshoe::protocol::Tuning;
 use horseshoe::protocol::types::digest::BUCKETS_MAX;
@@ -13,7 +13,7 @@ use super::node::DiskSpeed;
 use super::random::Random;
 use super::trace::Detail;
 
-/// What of a run does not come from its seed.
+/// What does not come from the seed of a run.
 #[derive(Debug, Clone, Default)]
 pub struct Config {
     pub detail: Detail,
@@ -32,26 +32,26 @@ pub enum KeyKind {
 pub struct Plan {
     pub settings: Settings,
     pub clients: usize,
-    /// Beside these, clients that send Firecloud's text datagrams.
+    /// Clients that send Firecloud's text datagrams, beside the others.
     pub text_clients: usize,
     pub in_flight_max: usize,
     pub operations: usize,
     pub keys: Vec<KeyKind>,
-    /// How long the safety phase goes on at least.
+    /// How long the safety phase lasts at least.
     pub duration_us: u64,
-    /// Keys are filled up to this size, ...
+    /// Keys are filled up to this size.
     pub key_size: usize,
-    /// ... values too; large ones to less.
+    /// Values are filled up to this size; large ones to less.
     pub value_size: usize,
     pub want_old_per_mille: u64,
     pub read_per_mille: u64,
     pub short_deadline_per_mille: u64,
-    /// The kinds of trouble that this run knows.
+    /// The kinds of faults that strike in this run.
     pub faults: Vec<FaultKind>,
     pub fault_gap_us: u64,
-    /// Trouble begins at once, before there is a configuration.
+    /// Faults begin at once, before there is a configuration.
     pub early_trouble: bool,
-    /// Wall clocks at the start, against the simulation's time.
+    /// Wall clocks at the start, relative to the simulation's time.
     pub offset_max_ms: u64,
     /// The node whose clock is this many hours off from the start.
     pub bad_clock: Option<(usize, i64)>,
@@ -98,7 +98,7 @@ impl Plan {
     }
 }
 
-/// In some seeds datagrams come as large as they get.
+/// In some seeds datagrams are as large as they can be.
 fn value_size(seed: u64, random: &mut Random) -> usize {
     let usual = *random.pick(&[0, 0, 0, 0, 100, 200, 300]);
     match Random::stream(seed, 20).chance(50) {
@@ -107,7 +107,7 @@ fn value_size(seed: u64, random: &mut Random) -> usize {
     }
 }
 
-/// A link is taken for down after three heartbeats at least.
+/// A link counts as down after three heartbeats at least.
 fn heartbeats(seed: u64) -> (u64, u64) {
     let mut slow = Random::stream(seed, 25);
     if slow.chance(40) {
@@ -174,7 +174,8 @@ fn quality(random: &mut Random) -> Quality {
     }
 }
 
-/// A minority, so that it can be told by how much the others may be led astray: not at all.
+/// Only a minority has a wrong clock, so that the bound on how far it leads the others astray is
+/// known: not at all.
 fn bad_clock(seed: u64, nodes: usize, faults: &[FaultKind]) -> Option<(usize, i64)> {
     let mut random = Random::stream(seed, 16);
     let all_else_is_right = nodes >= 3 && !faults.contains(&FaultKind::LargeJump);
@@ -183,7 +184,7 @@ fn bad_clock(seed: u64, nodes: usize, faults: &[FaultKind]) -> Option<(usize, i6
     (all_else_is_right && random.chance(400)).then_some((node, hours))
 }
 
-/// About half of all kinds of trouble, at least two; in a third of the runs operators too.
+/// About half of all kinds of faults, at least two; in a third of the runs operators too.
 fn faults(seed: u64, shrink_after_ms: u64, random: &mut Random) -> Vec<FaultKind> {
     let removes = shrink_after_ms > 0 && Random::stream(seed, 23).chance(500);
     let mut operators = Random::stream(seed, 17);

@@ -1,4 +1,4 @@
-//! Seeded random numbers (SplitMix64): small, the same on every machine, easily split in streams.
+//! Seeded random numbers (SplitMix64): small, the same on every machine, easily split into streams.
 
 #[derive(Debug, Clone)]
 pub struct Random(u64);
@@ -8,7 +8,7 @@ impl Random {
         Random(seed)
     }
 
-    /// A stream of its own, so that one part's choices do not shift another's.
+    /// An independent stream, so that one part's choices do not shift another's.
     pub fn stream(seed: u64, stream: u64) -> Self {
         let mut random = Random(seed ^ stream.wrapping_mul(0xD6E8_FEB8_6659_FD93));
         random.word();
@@ -33,7 +33,7 @@ impl Random {
         low + self.below(high - low + 1)
     }
 
-    /// True `per_mille` times of a thousand.
+    /// True with a probability of `per_mille` in a thousand.
     pub fn chance(&mut self, per_mille: u64) -> bool {
         self.below(1_000) < per_mille
     }

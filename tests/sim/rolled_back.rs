@@ -1,4 +1,4 @@
-//! Disks that are put back to an older copy, and who knows of what is lost with that (E1).
+//! Disks that are rolled back to an older copy, and which nodes know of what is lost by that (E1).
 
 use horseshoe::protocol::Replica;
 use horseshoe::protocol::types::message::{Envelope, Message};
@@ -8,7 +8,7 @@ use super::disk::Disk;
 use super::node::Node;
 
 impl Cluster {
-    /// A node notes what is durable elsewhere of the nodes that its configuration names.
+    /// Records what a node receives about durable groups of the other nodes in its configuration.
     pub(super) fn hears(&mut self, node: usize, envelope: &Envelope) {
         let Message::Heartbeat(heartbeat) = &envelope.message else {
             return;
@@ -25,7 +25,7 @@ impl Cluster {
         }
     }
 
-    /// A node's disk is put back to an older copy, while it is down.
+    /// The node crashes, and its disk is rolled back to an older copy.
     pub fn roll_back(&mut self, node: usize, copy: Disk) {
         self.crash(node);
         let disk = &mut self.nodes[node].disk;
@@ -39,8 +39,8 @@ impl Cluster {
         });
     }
 
-    /// Whether the node has a vote, and each other one with a vote, as it runs now, has heard of something durable that the copy of
-    /// this node's disk lacks.
+    /// Whether the node has a vote, and each other node with a vote has, since it started, received
+    /// of something durable that the copy of this node's disk lacks.
     pub fn is_loss_known(&self, node: usize, copy: &Disk) -> bool {
         let incarnation = self.nodes[node].disk.incarnation();
         let group = copy.synced().group;
@@ -54,7 +54,7 @@ impl Cluster {
         is_voter && voters.all(has_heard)
     }
 
-    /// Whether a node runs, or will, from an older copy of its disk, and has not noticed that.
+    /// Whether a node runs, or will run, from an older copy of its disk, and has not detected that.
     pub fn is_somebody_rolled_back(&self) -> bool {
         self.nodes.iter().any(|n| n.disk.is_rolled_back())
     }

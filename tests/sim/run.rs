@@ -1,4 +1,4 @@
-//! One run: a safety phase full of trouble, a liveness phase without, and the verdict.
+//! One run: a safety phase full of faults, a liveness phase without faults, and the verdict.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,38 +18,40 @@ use super::plan::{Config, Plan};
 use super::random::Random;
 use super::workload::{Workload, key_name};
 
-/// States that the checker looks at for one key.
+/// The most states that the checker visits for one key.
 const CHECK_EFFORT_MAX: u64 = 400_000;
-/// A run that takes more events than this does not come to rest.
+/// A run that takes more events than this never becomes quiet.
 const EVENTS_MAX: u64 = 3_000_000;
-/// How soon after the trouble has ended every node serves.
+/// Within this time after the faults have ended every node serves.
 const LIVENESS_US: u64 = 10_000_000;
 
-/// Restarts, which begin at the ceiling, and small jumps bring clocks this far ahead in all.
+/// Restarts, which begin at the ceiling, and small jumps bring clocks at most this far ahead in
+/// total.
 const RESTARTS_AHEAD_MS: u64 = 90_000;
-/// How soon every node is a member again: whoever was removed often must be steady for a minute.
+/// Within this time every node is a member again: a node that was removed often must be stable for
+/// a minute.
 const ADMISSION_US: u64 = 90_000_000;
 
-/// By then nothing is under way any more of what operators asked for in the middle of trouble.
+/// By then nothing is in progress any more that operators requested during the faults.
 const ASKED_LATE_US: u64 = 10_000_000;
 
 /// What a member has accepted for a key, if anything.
 type Held = Option<(Ballot, Option<Arc<Record>>)>;
 
-/// What came of a run that was right.
+/// The result of a run without a failure.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
     pub hash: u64,
     pub operations: u64,
     pub outcomes: BTreeMap<&'static str, u64>,
     pub faults: BTreeMap<FaultKind, u64>,
-    /// Runs in which no configuration came to be, because state was lost before.
+    /// Runs in which no configuration was formed, because state was lost before.
     pub unformed: u64,
     /// Keys whose history was too hard to check.
     pub undecided: u64,
-    /// Messages that were sent to do harm.
+    /// Messages that hostile members and clients sent.
     pub hostile: u64,
-    /// Keys that lost writes where a force said so.
+    /// Keys that lost writes, as a forced configuration announced.
     pub lost: u64,
     pub simulated_us: u64,
     pub events: u64,
@@ -78,7 +80,6 @@ impl Report {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure(pub String);
 
-/// Runs one seed.
 pub fn run_seed(seed: u64, config: &Config) -> Result<Report, Failure> {
     let plan = Plan::of(seed, config);
     let mut run = Run::new(seed, plan);
@@ -88,7 +89,7 @@ pub fn run_seed(seed: u64, config: &Config) -> Result<Report, Failure> {
     run.verdict()
 }
 
-/// Runs one seed with members and clients that mean harm. All that is looked at is that no node panics.
+/// Runs one seed with hostile members and clients. The only check is that no node panics.
 pub fn run_hostile(seed: u64, config: &Config) -> Result<Report, Failure> {
     let mut plan = Plan::of(seed, config);
     plan.duration_us = HOSTILE_US;
@@ -108,14 +109,14 @@ pub fn run_hostile(seed: u64, config: &Config) -> Result<Report, Failure> {
     })
 }
 
-/// What comes due in a run, as the cluster's plan numbers.
+/// The plans of a run, by the range of their number in the cluster.
 const FAULT: u64 = 1 << 32;
 const END_OF_FAULT: u64 = 2 << 32;
 const CLIENT: u64 = 3 << 32;
 const HOSTILE: u64 = 4 << 32;
-/// How often somebody who means harm sends something.
+/// How often a hostile member or client sends something.
 const HOSTILE_GAP_US: u64 = 4_000;
-/// How long a run with such goes on.
+/// How long a run with these lasts.
 const HOSTILE_US: u64 = 3_000_000;
 
 struct Run {
@@ -124,7 +125,7 @@ struct Run {
     faults: Faults,
     workload: Workload,
     random: Random,
-    /// No more operations, no more trouble.
+    /// No more operations, no more faults.
     winding_up: bool,
     unformed: bool,
     hostile: Option<Hostile>,
@@ -142,7 +143,7 @@ impl Run {
         if let Some((node, hours)) = plan.bad_clock {
             cluster.jump(node, hours * 3_600_000);
         }
-        // Operators may make a cluster of one of the node whose clock is wrong.
+        // Operators may reduce the cluster to the one node whose clock is wrong.
         let mut faults = plan.faults.iter();
         let may_rule =
             |f: &FaultKind| *f == FaultKind::LargeJump || FaultKind::OPERATORS.contains(f);
@@ -173,7 +174,7 @@ impl Run {
                 self.cluster.start(node);
             } else {
                 let late = self.random.below(1_000_000);
-                // A node that starts late is a crash that ends.
+                // A node that starts late is like a crash that ends.
                 self.faults.starts_late(node, late, &mut self.cluster);
             }
         }
@@ -206,7 +207,7 @@ impl Run {
             .plan(self.cluster.now_us + think_us, CLIENT | client as u64);
     }
 
-    /// Goes on until `done`; fails if it is not by `until_us`.
+    /// Continues until `done`; fails if that does not hold by `until_us`.
     fn run_until(&mut self, until_us: u64, done: impl Fn(&Run) -> bool) -> Result<bool, Failure> {
         while !done(self) {
             if !self.cluster.step(until_us) {
@@ -271,7 +272,7 @@ impl Run {
         }
     }
 
-    /// Trouble before there is a configuration comes thick.
+    /// Faults before there is a configuration come at short intervals.
     fn is_early(&self) -> bool {
         self.plan.early_trouble && self.cluster.now_us < 1_000_000
     }
@@ -309,7 +310,7 @@ impl Run {
             is_up = self.is_forced_again()?;
         }
         if !is_up {
-            // E6: the way out is an operator's force.
+            // E6: only an operator's force helps.
             self.unformed = may_stay_down;
             let lost = "no configuration, or no quorum of it, though no state was lost before";
             return if self.unformed {
@@ -335,8 +336,9 @@ impl Run {
         }
     }
 
-    /// E8_named: nodes that an operator forced together may have gone on meanwhile, and then have no vote in
-    /// what was forced. The way out is the command that the status of one that is left names.
+    /// E8_named: nodes that an operator forced together may have begun a new incarnation meanwhile,
+    /// and then have no vote in the forced configuration. The way out is the command that the
+    /// status of a remaining node names.
     fn is_forced_again(&mut self) -> Result<bool, Failure> {
         let is_advised = |run: &Run| run.cluster.force_advised().is_some();
         if !self.run_until(self.cluster.now_us + LIVENESS_US, is_advised)? {
@@ -351,8 +353,9 @@ impl Run {
         })
     }
 
-    /// Whether all nodes are members by then. What operators asked for before may come late, and take a node
-    /// out again: so that is waited for, and they look until the end whether there is one to be added.
+    /// Whether all nodes are members by then. A change that operators requested earlier may come
+    /// late and remove a node again: so this waits for it, and checks until the end whether there
+    /// is a node to add.
     fn all_are_admitted(&mut self, until_us: u64) -> Result<bool, Failure> {
         if self.faults.has_operator() {
             self.run_until(self.cluster.now_us + ASKED_LATE_US, |_| false)?;
@@ -369,7 +372,7 @@ impl Run {
         }
     }
 
-    /// A member that the others can do without is cut off while all keys are written.
+    /// A member that the others do not need is cut off while all keys are written.
     fn leave_one_behind(&mut self) -> Result<(), Failure> {
         let nodes = 0..self.cluster.nodes.len();
         let mut members = nodes.filter(|node| self.cluster.vote_of(*node).is_some());
@@ -392,8 +395,8 @@ impl Run {
         Ok(())
     }
 
-    /// C1: whoever missed a write has got it. This holds for keys whose last writes were coordinated
-    /// by nodes that have not stopped since, as those of the liveness phase.
+    /// C1: each member that missed a write has received it. This holds for keys whose last writes
+    /// were coordinated by nodes that have not stopped since, as those of the liveness phase.
     fn members_are_equal(&self) -> bool {
         (0..self.plan.keys.len())
             .all(|key| self.held(&self.key(key)).windows(2).all(|w| w[0] == w[1]))
@@ -447,15 +450,15 @@ impl Run {
         for key in keys.collect::<Vec<_>>() {
             let value = Bytes::from(format!("last of node {node} for {}", show(&key)));
             self.insists(client, node, &key, Action::Put { value }, until_us)?;
-            // A write of unknown outcome may still come in between: what is read is the checker's
-            // to judge, with all that came before.
+            // A write of unknown outcome may still happen in between: the checker judges what is
+            // read, with all that came before.
             self.insists(client, node, &key, Action::Get, until_us)?;
         }
         self.cluster.crash_client(client);
         Ok(())
     }
 
-    /// Tries until there is a definite answer.
+    /// Retries until there is a definite answer.
     fn insists(
         &mut self,
         client: usize,

@@ -1,4 +1,5 @@
-//! Scenarios by hand: a calm cluster, and words for what happens to it, message by message.
+//! Scenarios by hand: a calm cluster, and methods that control what happens to it, message by
+//! message.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -21,10 +22,10 @@ use super::node::{DiskSpeed, EPOCH_MS};
 use super::random::Random;
 use super::trace::Detail;
 
-/// How long a scenario waits for what must come.
+/// How long a scenario waits for what must happen.
 const PATIENCE_US: u64 = 10_000_000;
 
-/// Which messages are meant.
+/// Selects messages.
 #[derive(Debug, Clone, Default)]
 pub struct Pick {
     name: Option<&'static str>,
@@ -66,7 +67,7 @@ impl Pick {
         self
     }
 
-    /// Questions about this key only.
+    /// Only requests about this key.
     pub fn about(mut self, key: &str) -> Self {
         self.key = Some(user_key(key));
         self
@@ -83,7 +84,7 @@ impl Pick {
     }
 }
 
-/// The key that a question is about.
+/// The key that a request is about.
 fn asks_about(passing: &Passing) -> Option<&Key> {
     match &passing.envelope()?.message {
         Message::Prepare(m) => Some(&m.key),
@@ -116,7 +117,7 @@ impl std::ops::DerefMut for Script {
 }
 
 impl Script {
-    /// Nodes that run, with a configuration, and hear each other.
+    /// Nodes that run, have a configuration, and can reach each other.
     pub fn new(nodes: usize) -> Self {
         Script::warm(Script::cold(nodes))
     }
@@ -138,7 +139,7 @@ impl Script {
         Script::cold_seeded(nodes, 1)
     }
 
-    /// The same; members that are not reached for a second are removed.
+    /// The same; members that are unreachable for a second are removed.
     pub fn shrinking(nodes: usize, seed: u64) -> Self {
         Script::shrinking_after(1_000, nodes, seed)
     }
@@ -149,7 +150,7 @@ impl Script {
         Script::warm(script)
     }
 
-    /// The same as `new`; nodes tell of themselves once a second only, the slowest that is allowed.
+    /// The same as `new`, with heartbeats only once per second, the slowest that is allowed.
     pub fn slow(nodes: usize) -> Self {
         let mut script = Script::cold(nodes);
         script.cluster.settings.heartbeat_ms = 1_000;
@@ -194,7 +195,7 @@ impl Script {
         self.cluster.due.clear();
     }
 
-    /// Goes on until `what` has come, which it must within 10 s.
+    /// Continues until `what` has happened, which must be within 10 s.
     #[track_caller]
     pub fn until(&mut self, what: &str, mut done: impl FnMut(&Cluster) -> bool) {
         let until_us = self.cluster.now_us + PATIENCE_US;
@@ -203,7 +204,7 @@ impl Script {
         }
     }
 
-    /// Goes on until a message of this kind is sent.
+    /// Continues until a message of this kind is sent.
     #[track_caller]
     pub fn until_sent(&mut self, pick: Pick) {
         let (sent, from) = (self.sent.clone(), self.sent.borrow().len());
@@ -243,7 +244,7 @@ impl Script {
         }
     }
 
-    /// What is held back of this kind arrives now.
+    /// Held messages of this kind arrive now.
     pub fn release(&mut self, pick: Pick) -> usize {
         let held = std::mem::take(&mut self.cluster.held);
         let (go, stay): (Vec<_>, Vec<_>) = held.into_iter().partition(|p| pick.matches(p));
@@ -255,7 +256,7 @@ impl Script {
         count
     }
 
-    /// The last message of this kind arrives once more.
+    /// The last message of this kind arrives again.
     #[track_caller]
     pub fn repeat(&mut self, pick: Pick) {
         let found = self
@@ -293,7 +294,7 @@ impl Script {
 
     // Nodes and links.
 
-    /// From now on datagrams take up to so long, at least half of that; no link is cut.
+    /// From now on datagrams take up to this long, at least half of that; no link is cut.
     pub fn slow_links(&mut self, delay_max_us: u64, seed: u64) {
         let quality = Quality {
             delay_min_us: delay_max_us / 2,
@@ -321,7 +322,7 @@ impl Script {
         self.cluster.network.heal();
     }
 
-    /// All links between nodes work again; what clients reach stays as it is.
+    /// All links between nodes work again; which nodes clients reach does not change.
     pub fn heal_nodes(&mut self) {
         self.cluster.network.heal_nodes();
     }
@@ -332,7 +333,7 @@ impl Script {
         self.cluster.start(node);
     }
 
-    /// A crash that surely loses all that was not synced.
+    /// A crash that certainly loses all that was not synced.
     pub fn crash_hard(&mut self, node: usize) {
         self.cluster.nodes[node].crash(0);
     }
@@ -380,7 +381,8 @@ impl Script {
         self.cluster.add_client()
     }
 
-    /// A client that reaches these nodes only, until `heal`. It names its cluster, so it waits for no others.
+    /// A client that reaches only these nodes, until `heal`. It names its cluster, so it does not
+    /// wait for other nodes.
     pub fn client_of(&mut self, near: &[usize]) -> usize {
         let replicas = self.cluster.nodes.iter();
         let mut clusters = replicas.filter_map(|node| Some(node.replica.as_ref()?.cluster()));
@@ -409,7 +411,7 @@ impl Script {
             .expect("endless")
     }
 
-    /// Another key of the same bucket, behind it in order.
+    /// Another key of the same bucket, after it in order.
     pub fn key_beside(&self, key: &str) -> String {
         let bucket = self.bucket_of(key);
         (0..)
@@ -448,7 +450,7 @@ impl Script {
         self.end(call)
     }
 
-    /// Writes a value; gives its version.
+    /// Writes a value; returns its version.
     #[track_caller]
     pub fn put(&mut self, client: usize, key: &str, value: &str) -> u64 {
         match self.run(client, key, put(value)) {
@@ -469,7 +471,7 @@ impl Script {
 
     // The verdict.
 
-    /// Nothing that must hold was broken, and what clients saw is linearizable.
+    /// No invariant was violated, and what clients saw is linearizable.
     #[track_caller]
     pub fn check(&self) {
         if let Some(violation) = self.cluster.watch.violation() {

@@ -1,6 +1,6 @@
-//! Simulated text clients, which behave as Firecloud's client does: a request goes to one node, after
-//! 8, 13 and 50 ms without an answer to another or to nobody any more, each time under the same id.
-//! Three times `FL` ends it at once.
+//! Simulated text clients, which behave like Firecloud's client: a request goes to one node and,
+//! after 8, 13 and 50 ms without an answer, to another node or to none any more, each time under
+//! the same id. A request ends at once when `FL` was received three times.
 
 use std::collections::VecDeque;
 
@@ -26,9 +26,9 @@ pub struct TextClient {
     ended: Option<(usize, Ending)>,
 }
 
-/// What is under way.
+/// The request in progress.
 struct Request {
-    /// The place in the cluster's list.
+    /// The index in the cluster's list.
     call: usize,
     id: u64,
     message: ClientMessage,
@@ -84,7 +84,7 @@ impl TextClient {
         self.sends.push_back((node, request.message.clone()));
     }
 
-    /// What the client is told is what the outcome's text says; the rest is for the checker.
+    /// The client learns only what the outcome's text says; the rest is for the checker.
     pub fn receive(&mut self, reply: &ClientReply) {
         let (ClientReply::Sessionless { id, outcome }, Some(request)) = (reply, &mut self.request)
         else {
@@ -122,7 +122,7 @@ impl TextClient {
     }
 }
 
-/// A put as text can ask for it.
+/// A put as text can express it.
 pub fn put(value: Bytes) -> Action {
     Action::PutOver {
         value,
@@ -131,7 +131,7 @@ pub fn put(value: Bytes) -> Action {
     }
 }
 
-/// The datagram that asks for this.
+/// The datagram of this request.
 pub fn datagram(id: u64, key: &[u8], action: &Action) -> Vec<u8> {
     let value: Option<&[u8]> = match action {
         Action::Get => None,
@@ -148,7 +148,6 @@ pub fn datagram(id: u64, key: &[u8], action: &Action) -> Vec<u8> {
 }
 
 impl Cluster {
-    /// A new text client.
     pub fn add_text_client(&mut self) -> usize {
         let index = self.clients.len();
         let random = Random::stream(self.settings.seed, 1_000 + index as u64);
@@ -157,7 +156,7 @@ impl Cluster {
         index
     }
 
-    /// Has a text client begin a get or a put; gives its place in `calls`.
+    /// Makes a text client begin a get or a put; returns its index in `calls`.
     pub fn begin_text(&mut self, client: usize, key: &Bytes, action: Action) -> usize {
         let want_old = !action.is_read();
         let call = self.note_call(client, key, &action, want_old);

@@ -1,4 +1,4 @@
-//! What happened in a run: a hash over all of it, and for people, where asked for, lines of text.
+//! What happened in a run: a hash over all of it and, where requested, lines of text for people.
 
 use std::io::Write as _;
 
@@ -65,7 +65,7 @@ impl Trace {
         match &mut self.kept {
             Some(kept) => kept.push(text),
             None => {
-                // Whoever reads may have read enough.
+                // The reader may have closed the pipe.
                 let _ = writeln!(std::io::stdout(), "{text}");
             }
         }

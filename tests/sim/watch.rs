@@ -1,4 +1,5 @@
-//! What must hold at every moment, looked at from outside: in what nodes send, write and answer.
+//! Invariants that must hold at every moment, checked from outside: in what nodes send, write and
+//! answer.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -17,7 +18,7 @@ use super::node::{EPOCH_MS, Node};
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::FixedState>;
 
-/// Epochs in which a round may have run whose answer comes now.
+/// The recent epochs in which a round may have run whose answer arrives now.
 const EPOCHS_RECENT: usize = 4;
 
 #[derive(Debug, Default)]
@@ -26,15 +27,15 @@ pub struct Watch {
     records: Map<(Key, Ballot), u64>,
     /// The round in which a ballot of a key was issued.
     issued: Map<(Key, Ballot), RoundId>,
-    /// What a member was asked, by who asked it and in which round.
+    /// The key of each request to a member, by the node that sent it and its round.
     asked: Map<(NodeId, RoundId), Key>,
     configurations: BTreeMap<Epoch, Configuration>,
     /// B2: how far ahead of the simulation's time a ballot may be, where that is known.
     pub ahead_max_ms: Option<u64>,
-    /// A force took the place of a configuration from which others went on: what these acknowledged is
-    /// lost, as an operator is told.
+    /// A forced configuration replaced one from which others continued: what these acknowledged is
+    /// lost, as an operator is informed.
     may_have_lost: bool,
-    /// The first thing that did not hold.
+    /// The first violation.
     violation: Option<String>,
 }
 
@@ -43,7 +44,7 @@ impl Watch {
         self.violation.as_deref()
     }
 
-    /// The newest configuration that anybody has.
+    /// The newest configuration that any node has.
     pub fn configuration(&self) -> Option<&Configuration> {
         self.configurations.values().next_back()
     }
@@ -58,12 +59,12 @@ impl Watch {
         }
     }
 
-    /// A node itself noticed what must not be.
+    /// A node itself detected a state that must not occur.
     pub fn fails(&mut self, what: String) {
         self.hold(false, || what);
     }
 
-    /// A node hands a message to the network.
+    /// A node passes a message to the network.
     pub fn sends(&mut self, now_us: u64, from: &Node, envelope: &Envelope) {
         let origin = envelope.origin;
         self.tells_what_lasts(from, envelope);
@@ -91,8 +92,9 @@ impl Watch {
         }
     }
 
-    /// What every message tells of its sender: the epoch and the floor of an answer are durable, so is
-    /// what a listing names (R2), and so is a ceiling above the ballots that are issued (B1).
+    /// Checks what every message claims about its sender: the epoch and the floor of an answer are
+    /// durable, so is what sent bucket entries name (R2), and so is a ceiling above the ballots
+    /// that are issued (B1).
     fn tells_what_lasts(&mut self, from: &Node, envelope: &Envelope) {
         let durable = from.disk.synced();
         match &envelope.message {
@@ -108,7 +110,7 @@ impl Watch {
                 self.lists(durable, told);
             }
             Message::Prepare(m) => self.issues_below(durable, envelope.origin, m.ballot),
-            // A read sends what another node issued.
+            // A read round sends what another node issued.
             Message::Accept(m) if m.ballot.node() == envelope.origin => {
                 self.issues_below(durable, envelope.origin, m.ballot);
             }
@@ -116,8 +118,8 @@ impl Watch {
         }
     }
 
-    /// R1, R2: a node that answers in an epoch, and with a floor, comes back with both. (E5: the floor
-    /// of a node that was removed and admitted since is zero again.)
+    /// R1, R2: a node that answers in an epoch, and with a floor, restarts with both. (E5: the
+    /// floor of a node that was removed and admitted since is zero again.)
     fn answers_in(&mut self, from: &Node, envelope: &Envelope, floor: Ballot) {
         let meta = &from.disk.synced().meta;
         let epoch = meta.configuration.as_ref().map_or(0, |c| c.epoch);
@@ -129,7 +131,7 @@ impl Watch {
         });
     }
 
-    /// R2: the entries of a listing are durable.
+    /// R2: the bucket entries that a node sends are durable.
     fn lists(&mut self, durable: &Table, told: &BucketTold) {
         for entry in &told.entries {
             let (_, accepted) = durable_ballots(durable, &entry.key);
@@ -139,14 +141,14 @@ impl Watch {
         }
     }
 
-    /// B1: a node that restarts begins above all that it issued.
+    /// B1: a node that restarts begins above all ballots that it issued.
     fn issues_below(&mut self, durable: &Table, node: NodeId, ballot: Ballot) {
         self.hold(ballot.reading() <= durable.meta.ceiling, || {
             format!("B1: ballot {ballot} leaves node {node} above its durable ceiling")
         });
     }
 
-    /// B2: whatever the clocks of a minority show.
+    /// B2: holds whatever the clocks of a minority show.
     fn is_within_bound(&mut self, now_us: u64, envelope: &Envelope) {
         let Some(ahead_max_ms) = self.ahead_max_ms else {
             return;
@@ -162,7 +164,7 @@ impl Watch {
         });
     }
 
-    /// B1: a ballot of a key that is prepared is one round's.
+    /// B1: a prepared ballot of a key belongs to one round.
     fn issues(&mut self, key: &Key, ballot: Ballot, round: RoundId, prepared: bool) {
         let by = *self.issued.entry((key.clone(), ballot)).or_insert(round);
         self.hold(!prepared || by == round, || {
@@ -181,7 +183,7 @@ impl Watch {
         });
     }
 
-    /// R2: what a member says it holds is durable, and so is the promise for which it refuses.
+    /// R2: what a member reports to hold is durable, and so is the promise for which it refuses.
     fn copied(&mut self, durable: &Table, copied: &Copied) {
         let state = durable.registers.get(&copied.key);
         let holds = match copied.refused_for {
@@ -196,7 +198,7 @@ impl Watch {
         });
     }
 
-    /// R2: what an answer tells of is durable.
+    /// R2: what an answer reports is durable.
     fn answers(&mut self, durable: &Table, envelope: &Envelope, message: &Message) {
         let Some(key) = self.asked.get(&(envelope.destination, envelope.round)) else {
             return;
@@ -232,15 +234,15 @@ impl Watch {
         }
     }
 
-    /// What a node found or has on its disk for good.
+    /// What a node found on its disk, or has made durable there.
     pub fn finds(&mut self, durable: &Table) {
         if let Some(configuration) = &durable.meta.configuration {
             self.configured(configuration);
         }
     }
 
-    /// There is one configuration of an epoch.
-    /// E2: what follows a joint configuration is what it said would come, or (E7) what was before.
+    /// There is one configuration per epoch. E2: a joint configuration is followed by the one that
+    /// it announced, or (E7) by the one before it.
     fn follows(&mut self, epoch: Epoch) {
         let before = epoch
             .checked_sub(1)
@@ -260,7 +262,7 @@ impl Watch {
         self.hold(holds, || format!("E2: the change is superseded: {both}"));
     }
 
-    /// E8: whether some went on where others forced.
+    /// E8: whether some nodes continued where others were forced.
     fn supersedes(&mut self) {
         let all = || self.configurations.values();
         let mut forces = all().flat_map(|c| &c.forces);
@@ -330,15 +332,15 @@ pub fn member_of(configuration: &Configuration, incarnation: Incarnation) -> Opt
     member.map(|m| m.node)
 }
 
-/// Q1, told again: more than half, or half with the master.
+/// Q1, implemented independently: more than half, or half with the master.
 pub fn is_quorum(members: &[Member], set: &[Incarnation]) -> bool {
     let has = |m: &&Member| set.contains(&m.incarnation);
     let votes = members.iter().filter(has).count();
     votes * 2 > members.len() || votes * 2 == members.len() && has(&&members[0])
 }
 
-/// What is durably promised and accepted for a key. P1: if the key was purged since, the floor stands
-/// for both, as it is above them.
+/// What is durably promised and accepted for a key. P1: if the key was purged since, the floor
+/// stands for both, as it is above them.
 fn durable_ballots(durable: &Table, key: &Key) -> (Ballot, Ballot) {
     let floor = durable.meta.floor;
     let state = durable.registers.get(key);

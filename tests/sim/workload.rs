@@ -1,4 +1,4 @@
-//! What the clients of a run want: which operation, on which key, when.
+//! What the clients of a run do: which operation, on which key, when.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use super::plan::{KeyKind, Plan};
 use super::random::Random;
 use super::text;
 
-/// What was last seen of a key, by anybody: what comparisons are made with.
+/// What any client last saw of a key: the operands of comparisons.
 #[derive(Debug, Clone, Default)]
 struct Seen {
     version: Version,
@@ -53,7 +53,7 @@ impl Workload {
         }
     }
 
-    /// The client begins an operation, unless it has enough under way.
+    /// The client begins an operation, unless it has enough in progress.
     pub fn begin_one(&mut self, client: usize, plan: &Plan, cluster: &mut Cluster) {
         let text = cluster.clients[client].is_text();
         let in_flight_max = if text { 1 } else { plan.in_flight_max };
@@ -97,9 +97,9 @@ impl Workload {
         self.begun += 1;
     }
 
-    /// Takes note of what clients have seen since.
+    /// Records what clients have seen since.
     fn look(&mut self, cluster: &Cluster) {
-        // Calls end out of order: the last few are looked at again.
+        // Calls end out of order: the last few are checked again.
         let from = self.looked_at.saturating_sub(40);
         for call in &cluster.calls[from..] {
             let Some(index) = call.key.strip_prefix(b"key").and_then(|n| n.first()) else {

@@ -1,4 +1,4 @@
-//! What is known of each operation before any order is looked for.
+//! What is known of each operation before an order is searched for.
 
 use std::collections::HashMap;
 
@@ -9,26 +9,26 @@ use super::super::history::{Call, Ending};
 use super::model::State;
 use super::tokens::left_by_appends;
 
-/// What is known of one operation, as the search wants it.
+/// What is known of one operation, in the form that the search needs.
 #[derive(Debug, Clone)]
 pub struct Item<'a> {
     pub call: &'a Call,
     pub called: u64,
     /// `None`: it may happen at any time after the call, or never.
     pub ended: Option<u64>,
-    /// What its client was told, or what the reads of others tell of it.
+    /// What its client received, or what the reads of others show of it.
     pub outcome: Option<Outcome>,
     /// The version that it wrote or saw.
     pub version: Option<Version>,
     pub writes: bool,
-    /// Of a write: the value after it, where somebody saw it.
+    /// Of a write: the value after it, where a client saw it.
     pub leaves: Option<Bytes>,
-    /// Whether somebody saw a value that it may have a part in.
+    /// Whether a client saw a value that it may have contributed to.
     pub shows: bool,
 }
 
 /// The calls that constrain the order. A value that was seen at a version, and that only one write
-/// without an outcome can have made, tells that write's outcome.
+/// without an outcome can have made, shows that write's outcome.
 pub fn items(calls: &[Call]) -> Vec<Item<'_>> {
     let mut items: Vec<Item> = calls.iter().filter_map(Item::new).collect();
     let seen = seen_values(&items);
@@ -66,7 +66,7 @@ pub fn items(calls: &[Call]) -> Vec<Item<'_>> {
     items
 }
 
-/// An append that two values tell different things of, with an operation that saw either.
+/// An append about which two values disagree, with an operation that saw each.
 pub fn disagreement<'a>(items: &[Item<'a>]) -> Option<Vec<&'a Call>> {
     let (index, one, other) = left_by_appends(items, &seen_values(items)).err()?;
     let saw = |beginning: &Bytes| {
@@ -155,7 +155,7 @@ fn seen_by(item: &Item) -> Vec<Bytes> {
     seen
 }
 
-/// Whether the value may be what the action left, or have grown out of it.
+/// Whether the action may have left the value, or one that it grew out of.
 fn has_part_in(action: &Action, value: &Bytes) -> bool {
     match action {
         Action::Get => false,
@@ -185,7 +185,8 @@ fn may_leave(action: &Action, value: &Bytes) -> bool {
     }
 }
 
-/// A version that was read and whose writer nobody was told of, where only one can have written it.
+/// A version that was read and whose writer has no known outcome, where only one write can have
+/// written it.
 fn only_writer(items: &[Item]) -> Option<(usize, Version, Bytes)> {
     items.iter().find_map(|reader| {
         let Some(Outcome::Value { version, value }) = &reader.outcome else {

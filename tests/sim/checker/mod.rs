@@ -1,8 +1,9 @@
-//! Checks that what clients were told of one key can be told of a single register: linearizability,
+//! Checks that what clients saw of one key can be explained by a single register: linearizability,
 //! after Wing and Gong, with the memo of Lowe and Horn.
 //!
-//! `items` is what is known of each operation, `model` the register, `search` looks for an order, `shortest` cuts a history that has none
-//! down to what shows it. Knows nothing of nodes and messages.
+//! `items` is what is known of each operation, `model` is the register, `search` looks for an
+//! order, and `shortest` cuts a history that has none down to the operations that show it. The
+//! checker knows nothing of nodes and messages.
 
 pub mod items;
 pub mod model;
@@ -23,7 +24,7 @@ pub enum Verdict {
     Linearizable,
     /// No order explains these.
     Violation(Vec<Call>),
-    /// The bound on the search was met.
+    /// The search reached its bound.
     Undecided,
 }
 
@@ -41,14 +42,14 @@ pub fn check(calls: &[Call], effort_max: u64) -> Verdict {
 }
 
 /// A few operations that no order reconciles, by their versions or long values alone. The search
-/// would find these too; this is quick, and the shortest way to say it.
+/// would find these too; this is quick, and yields the shortest report.
 fn contradiction<'a>(items: &[Item<'a>]) -> Option<Vec<&'a Call>> {
     same_version(items)
         .or_else(|| back_in_time(items))
         .or_else(|| disagreement(items))
 }
 
-/// A version is one write's, and stands for one value.
+/// A version belongs to one write, and stands for one value.
 fn same_version<'a>(items: &[Item<'a>]) -> Option<Vec<&'a Call>> {
     let mut writers: HashMap<Version, &Item> = HashMap::new();
     let mut values: HashMap<Version, (&Item, Option<Bytes>)> = HashMap::new();
@@ -75,7 +76,7 @@ fn same_version<'a>(items: &[Item<'a>]) -> Option<Vec<&'a Call>> {
     None
 }
 
-/// The value that the item's version stands for, where the item alone tells.
+/// The value that the item's version stands for, where the item alone shows it.
 fn value_at_version(item: &Item) -> Option<Option<Bytes>> {
     match (item.outcome.as_ref()?, &item.call.action) {
         (Outcome::Value { value, .. }, _) => Some(Some(value.clone())),
@@ -99,7 +100,7 @@ fn value_at_version(item: &Item) -> Option<Option<Bytes>> {
     }
 }
 
-/// Who is called after another has ended can't come to an earlier version.
+/// An operation that is called after another has ended cannot have an earlier version.
 fn back_in_time<'a>(items: &[Item<'a>]) -> Option<Vec<&'a Call>> {
     let mut by_call: Vec<&Item> = items.iter().filter(|i| i.version.is_some()).collect();
     by_call.sort_by_key(|i| i.called);

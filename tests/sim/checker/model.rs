@@ -1,10 +1,10 @@
-//! What one key is supposed to be: a register with a version, and what each operation does to it.
+//! The model of one key: a register with a version, and what each operation does to it.
 
 use bytes::Bytes;
 use wire::{Action, Old, Outcome, VALUE_SIZE_MAX, Version};
 
-/// What is known of the version that stands. Versions are chosen by the store, so that of a write
-/// whose outcome nobody was told is open until somebody sees it.
+/// What is known of the current version. The store chooses versions, so that of a write with an
+/// unknown outcome is open until a client sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stands {
     Exactly(Version),
@@ -47,7 +47,8 @@ pub enum Effect {
     TooLarge,
 }
 
-/// The effect of a write on a value. A comparison of versions is taken to hold if `version_holds`.
+/// The effect of a write on a value. `version_holds` says whether a comparison of versions
+/// succeeds.
 pub fn effect(action: &Action, before: Option<&Bytes>, version_holds: bool) -> Effect {
     let put = |value: &Bytes, holds: bool| {
         if holds {
@@ -122,7 +123,7 @@ impl State {
         }
     }
 
-    /// The state after an operation with this outcome, or `None` if it can't have come to that.
+    /// The state after an operation with this outcome, or `None` if that outcome is impossible.
     pub fn after(&self, action: &Action, want_old: bool, outcome: &Outcome) -> Option<State> {
         match outcome {
             Outcome::Value { version, value } => {
@@ -151,7 +152,7 @@ impl State {
         }
     }
 
-    /// The state after a write that nobody was told the outcome of, if it changed anything.
+    /// The state after a write with an unknown outcome, if it changed anything.
     pub fn after_unseen(&self, action: &Action) -> Option<State> {
         let before = match action {
             Action::CompareVersion { version, .. } => self.pinned(*version)?,
@@ -203,7 +204,7 @@ impl State {
         version: Version,
         old: &Old,
     ) -> Option<State> {
-        // Who can't take an old value is not told it.
+        // A client that cannot receive an old value does not get it.
         let tells = want_old && !matches!(action, Action::PutOver { .. });
         if action.is_read() || !self.had(tells, old) {
             return None;

@@ -1,13 +1,13 @@
 //! The search for an order of operations that a register explains.
 //!
-//! Depth first over the operations that may come next (called before any operation that is still
-//! to be placed had ended), never twice into the same set of placed operations and state. What makes
-//! it quick:
+//! Depth first over the operations that may come next (those called before any operation that is
+//! still to be placed had ended); it never enters the same set of placed operations and state
+//! twice. It is quick because of three rules:
 //! - versions rise, so what wrote or saw a version is placed in the order of versions;
 //! - an operation that fits and changes nothing is placed at once: it could only be placed here, or
 //!   later with the same effect;
-//! - a write that nobody saw the outcome of is not placed right before a write that does not depend
-//!   on it: without it the rest would fit as well.
+//! - a write whose outcome nobody saw is not placed right before a write that does not depend on
+//!   it: without it the rest would fit as well.
 
 use std::collections::HashSet;
 
@@ -45,7 +45,7 @@ const fn way(chain_max: u32, hidden: bool, shuffle: u64) -> Way {
 }
 
 /// The searches that are made, one after the other. An order that is found under limits is as good
-/// as any; only the last, without, may say that there is none.
+/// as any; only the last search, which has no limits, may conclude that there is none.
 const WAYS: [Way; 9] = [
     way(1, false, 0),
     way(1, true, 0),
@@ -58,7 +58,7 @@ const WAYS: [Way; 9] = [
     way(u32::MAX, true, 0),
 ];
 
-/// Looks for an order, through at most `effort_max` states in all.
+/// Searches for an order, through at most `effort_max` states in total.
 pub fn search(items: &[Item], effort_max: u64) -> Found {
     let share = effort_max / WAYS.len() as u64;
     let mut spare = effort_max - share * WAYS.len() as u64;
@@ -75,7 +75,7 @@ pub fn search(items: &[Item], effort_max: u64) -> Found {
     unreachable!("the last search ends it")
 }
 
-/// One branch under way: what to undo, and what else may be tried.
+/// One branch in progress: what to undo, and what else may be tried.
 struct Frame {
     placed: Vec<usize>,
     state: State,
@@ -88,9 +88,9 @@ struct Search<'a> {
     line: Line,
     /// What wrote or saw a version, in order of versions, writers first.
     by_version: Vec<usize>,
-    /// Where in that order each item is.
+    /// The index of each item in that order.
     turns: Vec<Option<usize>>,
-    /// All before this place in that order are placed.
+    /// All before this index in that order are placed.
     turn: usize,
     placed: Vec<bool>,
     must_left: usize,
@@ -98,7 +98,7 @@ struct Search<'a> {
     words: Vec<u128>,
     set: u128,
     state: State,
-    /// How many writes that nobody saw the outcome of were placed last.
+    /// How many writes whose outcome nobody saw were placed last.
     chain: u32,
     way: Way,
     shuffle: Random,
@@ -247,8 +247,8 @@ impl<'a> Search<'a> {
         known
     }
 
-    /// Whether a write of which nobody saw the value is worth a try: it only makes a key be there, or
-    /// a comparison fail, and any other does the same, nearly always.
+    /// Whether a write whose value nobody saw is worth a try: it only makes a key exist, or a
+    /// comparison fail, and any other such write nearly always does the same.
     fn may_hide(&self, next: Option<&Item>, listed: &[(bool, usize, State)]) -> bool {
         let conflict = next.is_some_and(|n| matches!(n.outcome, Some(Outcome::Conflict { .. })));
         let first = !listed.iter().any(|(hidden, ..)| *hidden);
@@ -317,7 +317,7 @@ fn in_turn(item: &Item, next: Option<&Item>) -> bool {
     }
 }
 
-/// A write that does what it does whatever is there.
+/// A write whose effect does not depend on the state before it.
 fn is_blind(item: &Item) -> bool {
     let looked = match &item.outcome {
         Some(Outcome::Written { old, .. }) => matches!(old, Old::Absent | Old::Value(_)),
@@ -331,11 +331,11 @@ fn wide(random: &mut Random) -> u128 {
     u128::from(random.word()) << 64 | u128::from(random.word())
 }
 
-/// Calls and ends in order of time, as a doubly linked list out of which placed items are lifted.
+/// Calls and ends in order of time, as a doubly linked list from which placed items are removed.
 struct Line {
-    /// Of each item: the places of its call and of its end.
+    /// For each item, the positions of its call and of its end.
     places: Vec<(usize, Option<usize>)>,
-    /// Of each place: the item, and whether it is the end. Place 0 is the head.
+    /// For each position, the item, and whether it is the end. Position 0 is the head.
     entries: Vec<(usize, bool)>,
     next: Vec<usize>,
     previous: Vec<usize>,
@@ -372,7 +372,7 @@ impl Line {
         line
     }
 
-    /// The items that may come next: called before anything left has ended.
+    /// The items that may come next: called before any remaining item has ended.
     fn candidates(&self) -> impl Iterator<Item = usize> + '_ {
         let mut place = self.next[0];
         std::iter::from_fn(move || {
@@ -393,7 +393,7 @@ impl Line {
         }
     }
 
-    /// Undoes `lift`; the last lifted goes back first.
+    /// Undoes `lift`; the item lifted last is put back first.
     fn put_back(&mut self, index: usize) {
         let (call, end) = self.places[index];
         if let Some(end) = end {

@@ -8,8 +8,8 @@ use super::search::{Found, search};
 use super::value_at_version;
 
 /// The shortest beginning of the history that has no order, from the last write that it can start
-/// from, without the operations that wrote nothing and can be missed. What is left out only adds
-/// demands, so the rest is a contradiction by itself.
+/// with, without the operations that wrote nothing and are not needed. The omitted calls only add
+/// constraints, so the rest is a contradiction alone.
 pub fn shortest(calls: &[Call], effort_max: u64) -> Vec<Call> {
     let mut ends: Vec<u64> = calls.iter().filter_map(|c| c.ended).collect();
     ends.sort_unstable();
@@ -33,7 +33,7 @@ pub fn shortest(calls: &[Call], effort_max: u64) -> Vec<Call> {
     left
 }
 
-/// The history as it stood at `time`: what ended later is still under way.
+/// The history as it stood at `time`: what ended later is still in progress.
 fn until(calls: &[Call], time: u64) -> Vec<Call> {
     let begun = calls.iter().filter(|c| c.called <= time).cloned();
     begun
@@ -48,8 +48,8 @@ fn until(calls: &[Call], time: u64) -> Vec<Call> {
         .collect()
 }
 
-/// Starts the history at the latest write that has its time for itself, if what follows is a
-/// contradiction on its own: what ended before it does not matter then.
+/// Starts the history at the latest write that overlaps no other operation, if what follows is a
+/// contradiction alone: what ended before it does not matter then.
 fn from_a_write(calls: &[Call], effort_max: u64) -> Option<Vec<Call>> {
     let all = items(calls);
     let mut starts: Vec<&Item> = all.iter().filter(|item| is_alone(item, &all)).collect();
@@ -72,7 +72,7 @@ fn from_a_write(calls: &[Call], effort_max: u64) -> Option<Vec<Call>> {
     })
 }
 
-/// A write that was acknowledged while no other operation with an outcome was under way.
+/// Whether a write was acknowledged while no other operation with an outcome was in progress.
 fn is_alone(item: &Item, all: &[Item]) -> bool {
     let Some(ended) = item.ended.filter(|_| item.writes) else {
         return false;

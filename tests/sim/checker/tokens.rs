@@ -1,8 +1,9 @@
-//! What long values tell of the appends that made them. A text that only one append can have brought
-//! stands in a value where it was put, so all before it was there at that time.
+//! What long values show of the appends that made them. A text that only one append can have
+//! written stays in a value at the position where it was appended, so all before it was there at
+//! that time.
 //!
 //! This holds for texts of the form `+...;` that are appended once, as long as nothing else that is
-//! written holds a `+`.
+//! written contains a `+`.
 
 use std::collections::HashMap;
 
@@ -20,7 +21,7 @@ fn is_token(text: &Bytes) -> bool {
             .any(|b| matches!(b, b'+' | b';'))
 }
 
-/// Where each token of the history stands among the items; `None` if they are not to be relied on.
+/// The item that appended each token of the history; `None` if tokens cannot be relied on.
 fn writers(items: &[Item]) -> Option<HashMap<Bytes, usize>> {
     let mut writers = HashMap::new();
     for (index, item) in items.iter().enumerate() {
@@ -46,7 +47,7 @@ fn writers(items: &[Item]) -> Option<HashMap<Bytes, usize>> {
     Some(writers)
 }
 
-/// The tokens of a value, each with all that stands before its end.
+/// The tokens of a value, each with the part of the value up to its end.
 fn beginnings(value: &Bytes) -> impl Iterator<Item = (Bytes, Bytes)> + '_ {
     let starts = (0..value.len()).filter(|at| value[*at] == b'+');
     starts.filter_map(|start| {
@@ -58,8 +59,8 @@ fn beginnings(value: &Bytes) -> impl Iterator<Item = (Bytes, Bytes)> + '_ {
     })
 }
 
-/// The value that each append, by its place among the items, must have left, as told by the values
-/// that were seen; or the append about which two of these disagree, by their places in `seen`.
+/// The value that each append, by its index among the items, must have left, according to the
+/// values that were seen; or the append about which two of these disagree, and the two.
 pub fn left_by_appends(
     items: &[Item],
     seen: &[Bytes],

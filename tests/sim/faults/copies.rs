@@ -1,12 +1,14 @@
-//! Disks that are put back to a copy which was made earlier in the same run (E1). Struck only where the rule
-//! promises that it is noticed: each other voter has heard what the copy lacks, and stays up until then.
+//! Disks that are rolled back to a copy which was made earlier in the same run (E1). Struck only
+//! where the rule promises detection: each other voter has received of what the copy lacks, and
+//! stays up until then.
 
 use super::super::cluster::Cluster;
 use super::super::disk::Disk;
 use super::{FaultKind, Faults, Then, When};
 
 impl Faults {
-    /// Makes a copy, as of a power failure at this moment. The trouble comes later, when it is put back.
+    /// Makes a copy, as of a power failure at this moment. The fault comes later, when the disk is
+    /// rolled back to it.
     pub(super) fn copy(&mut self, cluster: &mut Cluster, node: usize, for_us: u64) {
         if !cluster.settings.keeps_disk || !cluster.nodes[node].is_up() {
             return;

@@ -1,4 +1,4 @@
-//! Trouble of links: which ways are cut, whole, in part or one way.
+//! Faults of links: which directions are cut, all, some or only one.
 
 use super::super::cluster::Cluster;
 use super::super::network::{Place, between};

@@ -1,4 +1,4 @@
-//! Trouble of messages: lost, late and doubled ones, of all kinds or of one.
+//! Faults of messages: lost, late and duplicated ones, of all kinds or of one.
 
 use super::super::cluster::{Cluster, Fate};
 use super::super::network::{Place, Quality};
@@ -63,7 +63,7 @@ impl Faults {
         vec![(When::After(for_us), Then::Calm(name))]
     }
 
-    /// Most messages of one kind, from or to a node or in all places, are lost or late.
+    /// Most messages of one kind, from or to a node or everywhere, are lost or late.
     pub(super) fn trouble_kind(
         &mut self,
         kind: FaultKind,

@@ -1,4 +1,4 @@
-//! The trouble of a run: what strikes, whom, for how long, and how it ends.
+//! The faults of a run: what strikes, which node, for how long, and how it ends.
 
 mod copies;
 mod links;
@@ -17,13 +17,13 @@ use super::random::Random;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FaultKind {
     Crash,
-    /// Just after a message of some kind has left.
+    /// Just after a message of some kind was sent.
     CrashAtSend,
     /// A crash, and a start with a clock that went back.
     CrashAndSetBack,
     /// All nodes at once.
     PowerCut,
-    /// A crash that takes the state with it.
+    /// A crash that loses the state.
     MemoryLoss,
     /// A crash, and a start from a copy of the disk that was made earlier in this run.
     RollBack,
@@ -34,7 +34,8 @@ pub enum FaultKind {
     LargeJump,
     Split,
     Isolation,
-    /// Until it was removed, in most cases: it comes back with what its process remembers.
+    /// Isolates a node, in most cases until it is removed: it comes back with its process's memory
+    /// intact.
     Removal,
     CutLinks,
     OneWayCut,
@@ -46,7 +47,7 @@ pub enum FaultKind {
     KindLost,
     KindLate,
     ClientCrash,
-    /// An operator asks for another configuration.
+    /// An operator requests another configuration.
     TakenOut,
     Replacement,
     Transfer,
@@ -79,7 +80,7 @@ impl FaultKind {
         FaultKind::ClientCrash,
     ];
 
-    /// Of operators, in some runs.
+    /// Those of operators, which some runs have.
     pub const OPERATORS: [FaultKind; 4] = [
         FaultKind::TakenOut,
         FaultKind::Replacement,
@@ -87,7 +88,7 @@ impl FaultKind {
         FaultKind::Force,
     ];
 
-    /// What matters while a cluster is formed.
+    /// Those that matter while a cluster is formed.
     pub const EARLY: [FaultKind; 6] = [
         FaultKind::Crash,
         FaultKind::CrashAtSend,
@@ -98,16 +99,16 @@ impl FaultKind {
     ];
 }
 
-/// A stopped node that can't end without harm ends so much later.
+/// A node that was told to stop, but cannot end without harm yet, is tried again this much later.
 const END_AGAIN_US: u64 = 100_000;
 
-/// What ends a fault, or makes the rest of it.
+/// The end of a fault, or its next step.
 #[derive(Debug)]
 enum Then {
     Start(usize),
-    /// The node crashes, and starts so much later.
+    /// The node crashes, and starts this much later.
     CrashFor(usize, u64),
-    /// The same for a node that was asked to stop, and does nothing any more if it does not.
+    /// The same for a node that was told to stop: it does nothing any more, so it must end.
     EndFor(usize, u64),
     /// The node starts from this copy of its disk.
     RollBack(usize, Box<Disk>),
@@ -115,15 +116,15 @@ enum Then {
     Calm(u64),
     Speed(usize, DiskSpeed),
     Unfilter(usize),
-    /// A node that was taken out is added.
+    /// A node that was removed is added.
     TakeIn,
 }
 
-/// When that comes.
+/// When that happens.
 #[derive(Debug, Clone, Copy)]
 enum When {
     After(u64),
-    /// When the node has sent so many messages of this name.
+    /// When the node has sent this many messages of this name.
     Sends(usize, &'static str, u64),
 }
 
@@ -131,18 +132,18 @@ pub struct Faults {
     random: Random,
     then: BTreeMap<u64, Then>,
     number: u64,
-    /// Marks this trouble's plans among those of the cluster.
+    /// Distinguishes the plans of these faults among those of the cluster.
     mark: u64,
     pub struck: BTreeMap<FaultKind, u64>,
     /// State was lost before there was a configuration: there may never be one (E6).
     pub may_not_form: bool,
-    /// The client that asks for changes of the members.
+    /// The client that requests membership changes.
     operator: Option<usize>,
     forced_us: Option<u64>,
 }
 
 impl Faults {
-    /// What comes due of it has `mark` added to its plan number.
+    /// The numbers of its plans have `mark` added.
     pub fn new(random: Random, mark: u64) -> Self {
         Faults {
             random,
@@ -160,7 +161,7 @@ impl Faults {
         self.struck.values().sum()
     }
 
-    /// Something happens, if it can now.
+    /// Begins a fault of this kind, if that is possible now.
     pub fn strike(&mut self, kind: FaultKind, cluster: &mut Cluster) {
         if let Some(then) = self.begin(kind, cluster) {
             *self.struck.entry(kind).or_default() += 1;
@@ -190,7 +191,7 @@ impl Faults {
         }
     }
 
-    /// The plan of this number, less the mark, has come due.
+    /// The plan of this number, without the mark, has come due.
     pub fn comes_due(&mut self, number: u64, cluster: &mut Cluster) {
         match self.then.remove(&number) {
             None => {}
@@ -212,7 +213,7 @@ impl Faults {
         }
     }
 
-    /// Ends all at once.
+    /// Ends all faults at once.
     pub fn end_all(&mut self, cluster: &mut Cluster) {
         cluster.traps.clear();
         for (_, then) in std::mem::take(&mut self.then) {
@@ -274,9 +275,9 @@ fn end(then: Then, cluster: &mut Cluster) {
                 cluster.start(node);
             }
         }
-        // Not any more, then.
+        // The faults have ended, so these do not happen any more.
         Then::CrashFor(..) | Then::RollBack(..) => {}
-        // All are taken in once the trouble has ended.
+        // All nodes are added once the faults have ended.
         Then::TakeIn => {}
         Then::EndFor(node, _) => {
             if cluster.nodes[node].is_up() {

@@ -1,4 +1,4 @@
-//! Trouble of nodes: crashes, lost state, pauses, disks, clocks.
+//! Faults of nodes: crashes, lost state, pauses, disks, clocks.
 
 use super::super::cluster::Cluster;
 use super::super::node::DiskSpeed;
@@ -8,8 +8,8 @@ use super::{FaultKind, Faults, Then, When};
 type Begun = Option<Vec<(When, Then)>>;
 
 impl Faults {
-    /// A crash is harmless for who finds its state again; who does not must be one that the others
-    /// can do without.
+    /// A crash is harmless for a node that finds its state again; a node that does not must be one
+    /// that the others do not need.
     pub(super) fn is_harmless(&mut self, cluster: &Cluster, node: usize) -> bool {
         // It alone may know that another's disk is an older copy.
         if cluster.is_somebody_rolled_back() {
@@ -19,7 +19,7 @@ impl Faults {
     }
 
     pub(super) fn may_forget(&mut self, cluster: &Cluster, node: usize) -> bool {
-        // The only node there is would start a new cluster, as it should.
+        // The only node would start a new cluster, as it should.
         if cluster.nodes.len() == 1 {
             return false;
         }

@@ -1,6 +1,6 @@
-//! What operators ask of the members in the middle of trouble. A force keeps all that was acknowledged: it
-//! names all members, or all but one that is no quorum alone, unless they change meanwhile (see
-//! `Watch::may_have_lost`).
+//! What operators request of the members during faults. A forced configuration keeps all that was
+//! acknowledged: it names all members, or all but one that is no quorum alone, unless they change
+//! meanwhile (see `Watch::may_have_lost`).
 
 use horseshoe::protocol::types::message::{Configuration, Member, NodeId};
 use kvclient::session::Question;
@@ -10,9 +10,9 @@ use super::super::cluster::{Cluster, address};
 use super::super::watch::is_quorum;
 use super::{FaultKind, Faults, Then, When};
 
-/// Nobody waits for an answer for longer.
+/// The operator waits no longer for an answer.
 const ANSWER_US: u64 = 2_000_000;
-/// Requests come late; two that are under way might force on two sides.
+/// Requests arrive late; two at the same time might force conflicting lineages.
 const FORCE_AGAIN_US: u64 = 20_000_000;
 
 type Begun = Option<Vec<(When, Then)>>;
@@ -49,8 +49,8 @@ impl Faults {
         }
     }
 
-    /// At a member that has the newest configuration, with all members, or without one whose absence
-    /// leaves out no record that a quorum holds.
+    /// Forces at a member that has the newest configuration, with all members, or without one whose
+    /// absence excludes no record that a quorum holds.
     fn force(&mut self, cluster: &mut Cluster, node: usize, newest: &Configuration) -> Begun {
         let installed = cluster.nodes[node].replica.as_ref()?.configuration()?;
         let is_early = self
@@ -73,7 +73,7 @@ impl Faults {
         Some(Vec::new())
     }
 
-    /// What the node's status told the operator to do.
+    /// Does what the node's status advised the operator to do.
     pub fn force_as_advised(&mut self, cluster: &mut Cluster, node: usize, nodes: Vec<NodeId>) {
         let epoch = cluster.watch.configuration().map_or(0, |c| c.epoch);
         let despite_quorum = false;
@@ -85,7 +85,8 @@ impl Faults {
         self.ask(cluster, node, change);
     }
 
-    /// A member that is no quorum alone, as one that is gone for good: not the node that is asked.
+    /// A member to exclude that is no quorum alone, like one that is gone for good: not the node
+    /// that is asked.
     fn is_left_out(
         &mut self,
         cluster: &Cluster,
@@ -106,7 +107,7 @@ impl Faults {
         self.operator.is_some()
     }
 
-    /// A node that nothing names is added; gives whether there was one.
+    /// Adds a node that the configuration does not name; returns whether there was one.
     pub fn take_in(&mut self, cluster: &mut Cluster) -> bool {
         let Some(newest) = cluster.watch.configuration().cloned() else {
             return false;

@@ -264,6 +264,14 @@ fn no_two_types_share_a_name() {
 }
 
 #[test]
+fn a_module_with_a_folder_is_its_mod_rs() {
+    let product = files().into_iter().filter(|path| is_product(path));
+    let beside = product.filter(|path| path.with_extension("").is_dir());
+    let found = beside.map(|path| path.display().to_string());
+    assert_none("module files beside their folders", found.collect());
+}
+
+#[test]
 fn nothing_is_left_unfinished_or_unsafe() {
     let here = Path::new(file!()).file_name().unwrap();
     let code: Vec<_> = files()

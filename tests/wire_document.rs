@@ -9,7 +9,7 @@ const DOCUMENT: &str = include_str!("../docs/wire.md");
 
 /// The files that define the structs which are sent.
 const SOURCES: [&str; 7] = [
-    include_str!("../wire/src/messages.rs"),
+    include_str!("../wire/src/messages/mod.rs"),
     include_str!("../wire/src/messages/change.rs"),
     include_str!("../wire/src/messages/status.rs"),
     include_str!("../src/protocol/types/message.rs"),

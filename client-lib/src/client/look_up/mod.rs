@@ -302,5 +302,5 @@ fn spawn(name: String, resolver: &Resolver, sender: Sender<LookUpAnswer>) -> io:
 }
 
 #[cfg(test)]
-#[path = "look_up/tests.rs"]
+#[path = "tests.rs"]
 mod tests;

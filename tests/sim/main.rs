@@ -211,6 +211,7 @@ fn tell(report: &Report) {
         println!("    {kind:?}: {count}");
     }
     println!("runs without a configuration: {}", report.unformed);
+    println!("runs that took a second force: {}", report.forced_again);
     println!("messages sent to do harm: {}", report.hostile);
     println!("keys too hard to check: {}", report.undecided);
     println!("keys that lost writes by force: {}", report.lost);

@@ -47,6 +47,8 @@ pub struct Report {
     pub faults: BTreeMap<FaultKind, u64>,
     /// Runs in which no configuration was formed, because state was lost before.
     pub unformed: u64,
+    /// Runs that ended only by a second force, as the status advised.
+    pub forced_again: u64,
     /// Keys whose history was too hard to check.
     pub undecided: u64,
     /// Messages that hostile members and clients sent.
@@ -62,6 +64,7 @@ impl Report {
         self.hash ^= other.hash;
         self.operations += other.operations;
         self.unformed += other.unformed;
+        self.forced_again += other.forced_again;
         self.undecided += other.undecided;
         self.hostile += other.hostile;
         self.lost += other.lost;
@@ -128,6 +131,7 @@ struct Run {
     /// No more operations, no more faults.
     winding_up: bool,
     unformed: bool,
+    forced_again: u64,
     hostile: Option<Hostile>,
 }
 
@@ -159,6 +163,7 @@ impl Run {
             plan,
             winding_up: false,
             unformed: false,
+            forced_again: 0,
             hostile: None,
         }
     }
@@ -306,7 +311,12 @@ impl Run {
         let formed = self.run_until(healed_us + LIVENESS_US, |run| run.cluster.is_formed())?;
         let may_stay_down = self.faults.may_not_form || self.cluster.lost_what_a_change_needs();
         let mut is_up = formed && self.cluster.can_lose(&[]);
-        if formed && !is_up && !may_stay_down {
+        let is_force_incomplete = self
+            .cluster
+            .watch
+            .configuration()
+            .is_some_and(|newest| newest.forced && newest.joint.is_some());
+        if formed && is_force_incomplete && self.faults.has_forced() && !is_up && !may_stay_down {
             is_up = self.is_forced_again()?;
         }
         if !is_up {
@@ -346,6 +356,7 @@ impl Run {
         }
         if let Some((node, nodes)) = self.cluster.force_advised() {
             self.faults.force_as_advised(&mut self.cluster, node, nodes);
+            self.forced_again = 1;
         }
         let until_us = self.cluster.now_us + LIVENESS_US;
         self.run_until(until_us, |run| {
@@ -498,6 +509,7 @@ impl Run {
             operations: self.cluster.calls.len() as u64,
             faults: self.faults.struck.clone(),
             unformed: u64::from(self.unformed),
+            forced_again: self.forced_again,
             simulated_us: self.cluster.now_us,
             events: self.cluster.events,
             ..Report::default()

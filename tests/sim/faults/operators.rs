@@ -103,6 +103,10 @@ impl Faults {
         (!is_quorum(&newest.members, &[one.incarnation])).then_some(one.node)
     }
 
+    pub fn has_forced(&self) -> bool {
+        self.forced_us.is_some()
+    }
+
     pub fn has_operator(&self) -> bool {
         self.operator.is_some()
     }

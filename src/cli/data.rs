@@ -22,17 +22,18 @@ enum DataCommand {
     Readdress(ReaddressArgs),
 }
 
-/// Tell a stopped node that nodes of its cluster, it or others, are at other addresses now.
+/// Change the addresses of nodes, its own or others', in the data directory of a stopped node.
 ///
-/// Give the same on each node, for all nodes that moved: see "New addresses" in the guide. The data
-/// stays. The same can be told again, also with more nodes or with corrections.
+/// Run the same command for each node's data directory, with all nodes that moved: see "New
+/// addresses" in the guide. The data stays. The command can be repeated, also with more nodes or
+/// with corrections.
 #[derive(Debug, Args)]
 struct ReaddressArgs {
     /// The data directory
     #[arg(value_name = "DIR")]
     directory: PathBuf,
 
-    /// A node's address as `member list` shows it, and where it is now
+    /// A node's address as `member list` shows it, and its new address
     #[arg(value_name = "OLD=NEW", required = true, value_parser = pair)]
     pairs: Vec<Pair>,
 }
@@ -58,7 +59,7 @@ pub fn run(arguments: DataArgs, connection: &ConnectionArgs) -> Exit {
     let lines = done.into_iter().map(|done| {
         let (node, address) = (done.node, done.address);
         match done.was_so {
-            true => format!("node {node} was at {address} already\n"),
+            true => format!("node {node} was already at {address}\n"),
             false => format!("node {node} is at {address}\n"),
         }
     });

@@ -32,7 +32,7 @@ pub fn readdress(path: &Path, pairs: &[Pair]) -> Result<Vec<Done>, StorageError>
         directory: path.to_path_buf(),
         why,
     };
-    let no_node = || refused("it is no data directory of a node".into());
+    let no_node = || refused("it is not the data directory of a node".into());
     if !Directory::is_there(path) {
         return Err(no_node());
     }
@@ -45,8 +45,11 @@ pub fn readdress(path: &Path, pairs: &[Pair]) -> Result<Vec<Done>, StorageError>
                 .into(),
         )
     })?;
-    let (readdressed, done) =
-        plan(&configuration, &identity.readdressed, pairs).map_err(refused)?;
+    let history = AddressHistory {
+        held: &identity.readdressed,
+        list: &identity.list,
+    };
+    let (readdressed, done) = plan(&configuration, history, pairs).map_err(refused)?;
     if readdressed != identity.readdressed {
         identity.readdressed = readdressed;
         identity.write(&directory.identity())?;
@@ -76,7 +79,7 @@ fn configuration(
         Entry::Meta(meta) => Ok(meta.configuration),
         _ => Err(StorageError::damaged(
             &store,
-            "its own state is something else",
+            "the entry of the node's own state has another type",
         )),
     }
 }
@@ -86,19 +89,38 @@ fn all(configuration: &Configuration) -> impl Iterator<Item = &Member> {
     configuration.nodes().chain(joint)
 }
 
+/// What a directory knows of addresses besides the configuration.
+#[derive(Clone, Copy)]
+struct AddressHistory<'a> {
+    held: &'a [Readdressed],
+    /// The list that the node was first started with.
+    list: &'a [String],
+}
+
+impl AddressHistory<'_> {
+    /// Whether that node once was at `old`. The first configuration gives ids in the list's order.
+    fn was_at(&self, node: NodeId, old: &str) -> bool {
+        let is_held = |r: &Readdressed| r.node == node && (r.old == old || r.new == old);
+        let listed = self.list.get(usize::from(node).wrapping_sub(1));
+        self.held.iter().any(is_held) || listed.is_some_and(|listed| listed == old)
+    }
+}
+
 fn plan(
     configuration: &Configuration,
-    held: &[Readdressed],
+    history: AddressHistory<'_>,
     pairs: &[Pair],
 ) -> Result<(Vec<Readdressed>, Vec<Done>), String> {
     // Readdressings that the configuration contains by now are over.
     let is_held = |r: &&Readdressed| all(configuration).any(|member| r.is_of(member));
-    let held: Vec<Readdressed> = held.iter().filter(is_held).cloned().collect();
+    let held: Vec<Readdressed> = history.held.iter().filter(is_held).cloned().collect();
     let mut next = held.clone();
     let mut done = Vec::new();
     for (at, (old, new)) in pairs.iter().enumerate() {
         if old == new {
-            return Err(format!("{old}={new} changes nothing"));
+            return Err(format!(
+                "{old}={new} changes nothing: both addresses are the same"
+            ));
         }
         if pairs[..at].iter().any(|(other, _)| other == old) {
             return Err(format!("{old} is given twice"));
@@ -111,8 +133,9 @@ fn plan(
             (_, Some(agreed), Some(already)) if agreed.node == already.node => (already, true),
             (Some(present), _, _) => (present, false),
             (None, Some(agreed), _) => (agreed, false),
-            (None, None, Some(already)) => (already, true),
-            (None, None, None) => return Err(unknown(configuration, &held, old)),
+            // The configuration has taken the address in. An unknown OLD may be misspelt.
+            (None, None, Some(already)) if history.was_at(already.node, old) => (already, true),
+            (None, None, _) => return Err(unknown(configuration, &held, old)),
         };
         done.push(Done {
             node: member.node,
@@ -143,7 +166,7 @@ fn unknown(configuration: &Configuration, held: &[Readdressed], old: &str) -> St
     known.sort_unstable();
     known.dedup();
     let known = known.join(", ");
-    format!("no node of its cluster is at {old}; there are {known}")
+    format!("{old} is not an address of its configuration; the addresses are {known}")
 }
 
 /// Two nodes at one address would never receive from each other.
@@ -187,13 +210,17 @@ mod tests {
         pairs.map(|(old, new)| (old.into(), new.into())).collect()
     }
 
+    fn known(held: &[Readdressed]) -> AddressHistory<'_> {
+        AddressHistory { held, list: &[] }
+    }
+
     fn told(held: &[Readdressed], words: &str) -> Result<Vec<(NodeId, String, String)>, String> {
-        let (next, _) = plan(&configuration(), held, &pairs(words))?;
+        let (next, _) = plan(&configuration(), known(held), &pairs(words))?;
         Ok(next.into_iter().map(|r| (r.node, r.old, r.new)).collect())
     }
 
     fn held(words: &str) -> Vec<Readdressed> {
-        plan(&configuration(), &[], &pairs(words)).unwrap().0
+        plan(&configuration(), known(&[]), &pairs(words)).unwrap().0
     }
 
     fn one(node: NodeId, old: &str, new: &str) -> (NodeId, String, String) {
@@ -214,7 +241,7 @@ mod tests {
             ("a:1=a:1", "changes nothing"),
             (
                 "d:1=x:1",
-                "no node of its cluster is at d:1; there are a:1, b:1, c:1",
+                "d:1 is not an address of its configuration; the addresses are a:1, b:1, c:1",
             ),
             (
                 "a:1=b:1",
@@ -222,6 +249,7 @@ mod tests {
             ),
             ("a:1=c:1", "node 1 and of node 3"),
             ("a:1=x:1 b:1=x:1", "x:1 would be"),
+            ("misspelt:1=b:1", "misspelt:1 is not an address"),
             ("a:1=x:1 a:1=y:1", "given twice"),
         ] {
             let error = told(&[], words).unwrap_err();
@@ -233,7 +261,7 @@ mod tests {
     fn it_can_be_told_again_corrected_and_taken_back() {
         let before = held("a:1=x:1");
         assert_eq!(told(&before, "a:1=x:1").unwrap(), [one(1, "a:1", "x:1")]);
-        let (_, done) = plan(&configuration(), &before, &pairs("a:1=x:1")).unwrap();
+        let (_, done) = plan(&configuration(), known(&before), &pairs("a:1=x:1")).unwrap();
         assert!(done[0].was_so);
         for corrected in ["a:1=y:1", "x:1=y:1"] {
             assert_eq!(told(&before, corrected).unwrap(), [one(1, "a:1", "y:1")]);
@@ -245,7 +273,7 @@ mod tests {
         let swapped = held("a:1=b:1 b:1=a:1");
         assert_eq!(
             held("a:1=b:1 b:1=a:1"),
-            plan(&configuration(), &swapped, &pairs("a:1=b:1 b:1=a:1"))
+            plan(&configuration(), known(&swapped), &pairs("a:1=b:1 b:1=a:1"))
                 .unwrap()
                 .0
         );
@@ -256,8 +284,24 @@ mod tests {
         let before = held("a:1=x:1 b:1=y:1");
         let mut later = configuration();
         later.members[0].address = "x:1".into();
-        let (next, done) = plan(&later, &before, &pairs("a:1=x:1 b:1=y:1")).unwrap();
+        let (next, done) = plan(&later, known(&before), &pairs("a:1=x:1 b:1=y:1")).unwrap();
         assert!(done.iter().all(|done| done.was_so), "{done:?}");
         assert_eq!(next, [before[1].clone()]);
+    }
+    #[test]
+    fn a_repetition_is_known_by_the_first_list_once_the_directory_has_forgotten() {
+        let list = ["a:1".to_owned(), "b:1".to_owned()];
+        let known = AddressHistory {
+            held: &[],
+            list: &list,
+        };
+        let mut later = configuration();
+        later.members[0].address = "x:1".into();
+        let (next, done) = plan(&later, known, &pairs("a:1=x:1")).unwrap();
+        assert!(done[0].was_so && next.is_empty(), "{done:?}");
+        for misspelt in ["aa:1=x:1", "a:1=b:1"] {
+            let error = plan(&later, known, &pairs(misspelt)).unwrap_err();
+            assert!(error.contains("is not an address"), "{misspelt}: {error}");
+        }
     }
 }

@@ -195,7 +195,7 @@ fn what_is_wrong_is_refused_and_changes_nothing() {
     ended(
         &told(&nodes, &format!("{elsewhere}=127.94.11.2:1")),
         6,
-        "no node",
+        "is not an address",
     );
     ended(
         &told(&nodes, &format!("{}={}", old[0], old[1])),
@@ -227,5 +227,9 @@ fn what_is_wrong_is_refused_and_changes_nothing() {
     let nowhere = Command::new(env!("CARGO_BIN_EXE_horseshoe"))
         .args(["data", "readdress", "/nonexistent", &good])
         .output();
-    ended(&nowhere.expect("the binary runs"), 6, "no data directory");
+    ended(
+        &nowhere.expect("the binary runs"),
+        6,
+        "not the data directory",
+    );
 }

@@ -4,7 +4,7 @@ set -uo pipefail
 usage='usage: kill.sh [-9] [INDEX]
 
 Stops all nodes of NODES that launch.sh started, or the one at INDEX (from 0), and waits until they
-have ended. With -9 they get no chance to clean up. Settings are in config.sh, or in the environment.'
+have ended. With -9 they are killed without a clean stop. Settings are in config.sh, or in the environment.'
 
 root=$(cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")" && pwd) || exit 1
 signal=TERM

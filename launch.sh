@@ -4,8 +4,8 @@ set -uo pipefail
 usage='usage: launch.sh [--bootstrap] [INDEX]
 
 Starts all nodes of NODES, or the one at INDEX (from 0), and waits up to LAUNCH_TIMEOUT seconds:
-without INDEX until a quorum serves, with INDEX until that node answers. Nodes that run are left
-alone. With --bootstrap a cluster that is new is formed when more than half of its nodes are there.
+without INDEX until a quorum serves, with INDEX until that node answers. Nodes that are running are
+not touched. With --bootstrap a new cluster is formed once more than half of its nodes are up.
 Settings are in config.sh, or in the environment.'
 
 root=$(cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")" && pwd) || exit 1
@@ -35,7 +35,7 @@ is_stale() {
 find_binary() {
     if [[ -n $BINARY ]]; then
         [[ $BINARY == /* ]] || BINARY=$root/$BINARY
-        [[ -x $BINARY ]] || fail "there is no program $BINARY"
+        [[ -x $BINARY ]] || fail "the program $BINARY does not exist"
         return
     fi
     local target=${CARGO_TARGET_DIR:-$root/target}
@@ -43,9 +43,9 @@ find_binary() {
     BINARY=$target/release/horseshoe
     is_stale "$BINARY" || return 0
     if ! type -P cargo >/dev/null; then
-        [[ -x $BINARY ]] || fail "the program is not built, and there is no cargo to build it: \
+        [[ -x $BINARY ]] || fail "the program is not built, and cargo is not installed to build it: \
 install Rust from https://rustup.rs"
-        printf 'there is no cargo: %s is used as it is\n' "$BINARY" >&2
+        printf 'cargo is not installed: %s is used as it is\n' "$BINARY" >&2
         return
     fi
     printf 'building %s\n' "$BINARY" >&2
@@ -91,7 +91,7 @@ start_node() {
     answer=$(on_node "$index" start "$program" "$LOG_DIR" "$DATA_DIR" "$index" "${#nodes[@]}" "${nodes[@]}" \
         "${options[@]}") || return 1
     case $answer in
-        "running "*) printf 'runs already, process %s\n' "${answer#running }" ;;
+        "running "*) printf 'already running, process %s\n' "${answer#running }" ;;
         "started "*) printf 'started, process %s\n' "${answer#started }" ;;
         *) printf '%s\n' "$answer" && return 1 ;;
     esac
@@ -120,7 +120,7 @@ tell_waits() {
         waits_for=$reason waits_since=$SECONDS
     elif [[ -n $reason && $reason != "$told" ]] && ((SECONDS > waits_since + 1)); then
         told=$reason
-        printf 'waiting: %s\n' "$reason" >&2
+        printf 'not ready: %s\n' "$reason" >&2
     fi
 }
 

@@ -97,13 +97,13 @@ start() {
     lock "$log_dir/$name.lock"
     if find_running "$record"; then
         [[ -n $recorded_list ]] ||
-            fail "it runs already (process $pid), but the record of its start is lost: stop it first"
+            fail "it is already running (process $pid), but the record of its start is lost: stop it first"
         [[ $recorded_list == "$list" ]] ||
-            fail "it runs already (process $pid), but as index and list: $recorded_list"
+            fail "it is already running (process $pid), but as index and list: $recorded_list"
         printf 'running %s\n' "$pid"
         return
     fi
-    [[ -x $binary ]] || fail "there is no program $binary"
+    [[ -x $binary ]] || fail "the program $binary does not exist"
     if [[ -n $data_dir ]]; then
         mkdir -p -- "$data_dir" || fail "the directory $data_dir can't be made"
         data_dir=$data_dir/node-$index
@@ -181,5 +181,5 @@ case $verb in
     check) check "$@" ;;
     log) show_log "$@" ;;
     stop) stop "$@" ;;
-    *) fail "node.sh does not know $verb" ;;
+    *) fail "node.sh has no verb $verb" ;;
 esac

@@ -117,7 +117,7 @@ wait $!
 # Either may be the first.
 run sort "$work/first" "$work/second"
 check 'of two launches at once one starts the node, and the other finds it' gave 0 \
-    '*runs already, process *started, process *'
+    '*already running, process *started, process *'
 check 'and no process is left that nothing records' is \
     "$(pgrep -fc -- "^[^ ]*bash $work/horseshoe serve 1 ")" 1
 
@@ -125,16 +125,16 @@ run "$root/kill.sh" -9 1
 check 'kill -9 of one stops that one' gave 0 'node 1  127.0.0.1:22  stopped, process *'
 run "$root/launch.sh"
 check 'launch leaves running nodes alone' gave 0 \
-    "node 0  127.0.0.1:21  runs already, process $first*node 1  127.0.0.1:22  started*a quorum serves"
+    "node 0  127.0.0.1:21  already running, process $first*node 1  127.0.0.1:22  started*a quorum serves"
 
 run env NODES='127.0.0.1:21 127.0.0.1:22' "$root/launch.sh"
 check 'a node that runs with another list is not taken for one of this' gave 1 \
-    '*node 0  127.0.0.1:21  failed: it runs already*but as index and list: 0 127.0.0.1:21 127.0.0.1:22 127.0.0.1:23*'
+    '*node 0  127.0.0.1:21  failed: it is already running*but as index and list: 0 127.0.0.1:21 127.0.0.1:22 127.0.0.1:23*'
 
 : >"$LOG_DIR/127.0.0.1_22.pid"
 run "$root/launch.sh" 1
 check 'a node whose record is lost is not started twice' gave 1 \
-    '*node 1  127.0.0.1:22  failed: it runs already*the record of its start is lost*'
+    '*node 1  127.0.0.1:22  failed: it is already running*the record of its start is lost*'
 run "$root/kill.sh" 1
 check 'and is stopped' gave 0 'node 1  127.0.0.1:22  stopped, process *'
 run "$root/launch.sh" 1
@@ -186,7 +186,7 @@ run env LAUNCH_TIMEOUT=1 NODES='127.0.0.1:21 127.0.0.1:22' "$root/launch.sh"
 check 'launch gives up when no quorum comes' gave 1 '*no quorum serves after 1 s*'
 printf 'address\n\n127.0.0.1:21: for node 127.0.0.1:23\nno quorum is up\n' >"$STUB/waits"
 run env LAUNCH_TIMEOUT=4 NODES='127.0.0.1:21 127.0.0.1:22' "$root/launch.sh" --bootstrap
-check 'and tells what it waits for, once' gave 1 '*waiting: 127.0.0.1:21: for node 127.0.0.1:23*no quorum serves after 4 s*'
+check 'and tells what it waits for, once' gave 1 '*not ready: 127.0.0.1:21: for node 127.0.0.1:23*no quorum serves after 4 s*'
 check 'not twice' is "$(grep -c '^waiting' <<<"$said")" 1
 rm "$STUB/waits"
 NODES='127.0.0.1:21 127.0.0.1:22' "$root/kill.sh" >/dev/null
@@ -219,7 +219,7 @@ for arguments in '5' '-1' 'x' '1 2'; do
     check "kill.sh $arguments is refused" gave 2 'kill.sh: *usage: kill.sh*'
 done
 run env BINARY="$work/none" "$root/launch.sh"
-check 'a missing program is told of' gave 1 "launch.sh: there is no program $work/none"
+check 'a missing program is told of' gave 1 "launch.sh: the program $work/none does not exist"
 
 # Over ssh: paths are the other machine's.
 export SSH_ALWAYS=1 SSH_USER=op SSH_KEY="$work/my key" REMOTE_PATH='horse shoe' DATA_DIR=data LOG_DIR=logs
@@ -229,7 +229,7 @@ check 'with user and key' is "$(<"$STUB/ssh-calls")" "*-i $work/my key -- op@127
 check 'the program was copied' cmp -s "$work/horseshoe" "$work/home/horse shoe/horseshoe"
 check 'the data is there' is "$(<"$STUB/arguments-4")" '* --data-dir data/node-4 *'
 run "$root/launch.sh" 0
-check 'a node that runs there is left alone' gave 0 'node 0  *runs already*a quorum serves'
+check 'a node that runs there is left alone' gave 0 'node 0  *already running*a quorum serves'
 run "$root/kill.sh" -9
 check 'kill works over ssh' gave 0 'node 0  *stopped, process *node 4  *stopped, process *'
 unset SSH_ALWAYS
@@ -299,10 +299,10 @@ while read -r setting reason; do
     "$root/kill.sh" >/dev/null
 done <<'WRONG'
 DISK_HUNG_AFTER=soon 'soon' for '--disk-hung-after
-DISK_HUNG_AFTER=1ms a disk can't be taken for hung after 1 ms: 500 ms
+DISK_HUNG_AFTER=1ms a disk can't count as hung after 1 ms: 500 ms
 DISK_RESERVE=much 'much' for '--disk-reserve
 HEARTBEAT_MS=5 a heartbeat every 5 ms is not possible: 10 to
-LINK_DOWN_MS=60 a link can't be taken for down after 60 ms
+LINK_DOWN_MS=60 a link can't count as down after 60 ms
 LOG_FILTER=loud=noise "loud=noise" is not a log filter
 WRONG
 rm -rf -- "$work/set"

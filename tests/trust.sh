@@ -154,7 +154,7 @@ look_at_an_open_node() {
     wait_until 'the open node' serves "$open"
     check 'text is taken where it is switched on' is "$(text_get "$open")" 'OK \[7] \[*'
     run elsewhere "$BINARY" member add "$there:8805" --nodes "$open" --timeout 1
-    check 'a change from another machine is begun where it is allowed' gave 5 '*not through yet*'
+    check 'a change from another machine is begun where it is allowed' gave 5 '*not completed yet*'
 }
 
 look_at_a_node_on_all_addresses() {

@@ -12,7 +12,7 @@ use super::words;
 
 /// Add to a number in decimal text, and print the sum; an absent key counts as 0.
 ///
-/// With --old the number from before is printed in place of the sum.
+/// With --old the previous number is printed instead of the sum.
 #[derive(Debug, Args)]
 pub struct AddArgs {
     #[arg(value_name = "KEY", allow_hyphen_values = true)]

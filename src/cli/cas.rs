@@ -18,7 +18,7 @@ pub struct CasArgs {
     #[arg(value_name = "KEY", allow_hyphen_values = true)]
     key: OsString,
 
-    /// The value that has to be there; left out with --version
+    /// The expected value; omitted with --version
     #[arg(value_name = "OLD", allow_hyphen_values = true)]
     first: OsString,
 
@@ -31,7 +31,7 @@ pub struct CasArgs {
     )]
     second: Option<OsString>,
 
-    /// The version that has to be there, as `get --version` prints it
+    /// The expected version, as `get --version` prints it
     #[arg(long, value_name = "V")]
     version: Option<Version>,
 

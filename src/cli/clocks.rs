@@ -14,7 +14,7 @@ fn offset(of: u8, status: &NodeStatus) -> Option<&ClockStatus> {
 
 fn in_words(clock: Option<&ClockStatus>) -> Option<String> {
     let off = clock.filter(|clock| clock.is_off())?;
-    Some(format!("clock {}; set it right", off.in_words()))
+    Some(format!("clock {}; correct it", off.in_words()))
 }
 
 /// What there is to say of the clock of a node that answered.
@@ -90,9 +90,9 @@ mod tests {
             silent,
         ];
         let own: Vec<_> = said(&rows).map(|s| of_answering(&rows, s)).collect();
-        let of_2 = "clock 1.6 s behind the median; set it right";
+        let of_2 = "clock 1.6 s behind the median; correct it";
         assert_eq!(own, [None, Some(of_2.to_owned())]);
-        let of_3 = "10.0.0.3:7000: clock 3.2 s ahead of the median; set it right\n";
+        let of_3 = "10.0.0.3:7000: clock 3.2 s ahead of the median; correct it\n";
         assert_eq!(of_silent(&rows), of_3);
         let first = &in_json(rows[0].1.as_ref().unwrap())[1];
         let expected = json!({ "node": 2, "offset_ms": -1_500, "error_ms": 1 });

@@ -24,13 +24,13 @@ const NO_QUORUM_PART: u32 = 5;
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Options of all commands but serve")]
 pub struct ConnectionArgs {
-    /// Nodes to ask, HOST:PORT each, separated by commas or spaces [default: HORSESHOE_NODES, else
-    /// NODES from the environment, else 127.0.0.1:8801 to 127.0.0.1:8805]
+    /// Nodes to contact, HOST:PORT each, separated by commas or spaces [default: HORSESHOE_NODES,
+    /// else NODES from the environment, else 127.0.0.1:8801 to 127.0.0.1:8805]
     #[arg(id = "ask", long = "nodes", value_name = "LIST", global = true)]
     pub nodes: Option<String>,
 
     /// The cluster to use, by its id or name as `status` shows them; needed only where the given nodes
-    /// belong to two clusters. A name is looked up first, and refused if two clusters have it
+    /// belong to two clusters. A name that two clusters have is refused
     #[arg(
         long,
         value_name = "ID|NAME",
@@ -40,11 +40,11 @@ pub struct ConnectionArgs {
     )]
     pub cluster: Option<ClusterWord>,
 
-    /// Print one JSON object a line
+    /// Print one JSON object per line
     #[arg(long, global = true)]
     pub json: bool,
 
-    /// How long to wait for an operation: seconds, or with a unit (300ms, 5s, 1m) [default: 5s, of
+    /// How long to wait for an operation: seconds, or with a unit (300ms, 5s, 1m) [default: 5s; for
     /// status 1s]
     #[arg(long, value_name = "TIME", global = true, value_parser = words::duration)]
     pub timeout: Option<Duration>,
@@ -197,8 +197,8 @@ impl ConnectionArgs {
                 error => error.to_string(),
             };
             let message = format!(
-                "{}; nothing was changed. Correct the name, or make it known on this machine and on \
-                 those of all nodes (name server or /etc/hosts), and give the command again",
+                "{}; nothing was changed. Correct the name, or define it on this machine and on \
+                 those of all nodes (name server or /etc/hosts), and run the command again",
                 words::not_found(&name, &why)
             );
             self.refuse("not_resolved", Exit::Other, &message)
@@ -233,20 +233,21 @@ fn not_one(name: &str, known: &[(u64, &str)], of_name: &[u64]) -> NotOne {
     };
     if known.is_empty() {
         let message = format!(
-            "no node answered that belongs to a cluster, so which one is named {name} is not known"
+            "no node that belongs to a cluster responded, so it is not known which one is named \
+             {name}"
         );
         return ("no_quorum", Exit::NoQuorum, message);
     }
     let message = if of_name.is_empty() {
         let others: Vec<String> = known.iter().map(in_words).collect();
         format!(
-            "no node that answered is of a cluster named {name}, only of {}",
+            "no node that responded belongs to a cluster named {name}; they belong to {}",
             others.join(", ")
         )
     } else {
         let ids: Vec<String> = of_name.iter().map(|id| format!("{id:016x}")).collect();
         format!(
-            "these clusters are all named {name}: {}; give the id of the one that is meant",
+            "these clusters are all named {name}: {}; give the id of the one to use",
             ids.join(", ")
         )
     };
@@ -256,7 +257,7 @@ fn not_one(name: &str, known: &[(u64, &str)], of_name: &[u64]) -> NotOne {
 /// `--old`, which all writes have.
 #[derive(Debug, Clone, Copy, Default, Args)]
 pub struct OldArgs {
-    /// Print the value that was there before the write
+    /// Print the previous value
     #[arg(long)]
     pub old: bool,
 }

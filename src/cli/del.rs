@@ -10,7 +10,7 @@ use super::connection::{ConnectionArgs, OldArgs};
 use super::exit::Exit;
 use super::words;
 
-/// Delete a key; that it is not there is no error.
+/// Delete a key; it is no error if the key does not exist.
 #[derive(Debug, Args)]
 pub struct DelArgs {
     #[arg(value_name = "KEY", allow_hyphen_values = true)]

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use wire::{LinkStatus, NodeStatus, RouteStatus};
 
 use super::status::{StatusRow, align, said};
+use crate::protocol::types::limits::PROBE_SIZE;
 
 /// Every link that a node told of. Of several reports the receiver's counts: it is the one that
 /// measures; then the sender's, then that of the first who knows.
@@ -31,7 +32,8 @@ pub fn merged(rows: &[StatusRow]) -> Vec<LinkStatus> {
 
 pub fn in_words(rows: &[StatusRow]) -> String {
     let links = merged(rows);
-    let mut text = "Links, a row a sender, a column a receiver: round trip, loss.\n".to_owned();
+    let mut text =
+        "Links, one row per sender, one column per receiver: round trip, loss.\n".to_owned();
     text.push_str(&matrix(&node_ids(rows, &links), &links));
     text.push_str(&small_ones(&links));
     text.push('\n');
@@ -97,8 +99,8 @@ fn small_ones(links: &[LinkStatus]) -> String {
         return String::new();
     }
     format!(
-        "Datagrams of 2,000 bytes do not get through: {}. The network drops IP fragments. Nodes and clients \
-         do not need them; answers of text datagrams may.\n",
+        "Datagrams of {PROBE_SIZE} bytes do not get through: {}. The network drops IP fragments. \
+         Nodes and clients do not need them; replies to text datagrams may.\n",
         small.join(", ")
     )
 }
@@ -126,7 +128,7 @@ fn detours(rows: &[StatusRow], links: &[LinkStatus]) -> String {
     for status in said(rows) {
         for route in status.routes.iter().filter(|r| is_detour(status, r, links)) {
             let way = match (route.works, route.through.is_empty()) {
-                (false, _) => "no way is known".to_owned(),
+                (false, _) => "no path is known".to_owned(),
                 (true, true) => "direct".to_owned(),
                 (true, false) => format!("through {}", words(&route.through, ", ")),
             };
@@ -216,7 +218,7 @@ mod tests {
             node(3, vec![link(2, 3, true)], vec![route(2, &[], false)]),
         ];
         let expected = "\
-Links, a row a sender, a column a receiver: round trip, loss.
+Links, one row per sender, one column per receiver: round trip, loss.
 from \\ to  1              2        3
 1          -              0.31 ms  down
 2          0.31 ms 1.5 %  -        0.31 ms 1.5 %
@@ -229,7 +231,7 @@ node  address        component  quorum
 
 Routes where there is no direct link:
 1 -> 3: through 2
-3 -> 2: no way is known
+3 -> 2: no path is known
 ";
         assert_eq!(in_words(&rows), expected);
     }
@@ -242,7 +244,10 @@ Routes where there is no direct link:
         };
         let links = vec![small(1, 2, true), small(1, 3, false), link(3, 2, true)];
         let text = in_words(&[node(2, links, Vec::new())]);
-        assert!(text.contains("do not get through: 1 -> 2. The"), "{text}");
+        assert!(
+            text.contains("of 1600 bytes do not get through: 1 -> 2. The"),
+            "{text}"
+        );
         assert!(!in_words(&[node(2, vec![link(1, 2, true)], Vec::new())]).contains("get through"));
     }
 

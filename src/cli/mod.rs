@@ -42,8 +42,8 @@ const AFTER_HELP: &str = "\
 Exit status of all but serve: 0 done, 1 no such key, 2 usage, 3 no quorum (a write was surely not \
 done), 4 conflict, 5 unknown outcome (a write may have been done), 6 another error.
 
-Keys, values and numbers may begin with a hyphen. A word that is a flag is taken as the flag, unless \
-it stands after `--`.";
+Keys, values and numbers may begin with a hyphen. A word that is an option is parsed as \
+the option, unless it follows `--`.";
 
 #[derive(Debug, Subcommand)]
 enum Command {

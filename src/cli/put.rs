@@ -20,7 +20,7 @@ pub struct PutArgs {
     #[arg(value_name = "VALUE", allow_hyphen_values = true)]
     value: OsString,
 
-    /// Write only if the key is not there
+    /// Write only if the key does not exist
     #[arg(long)]
     if_absent: bool,
 

@@ -130,7 +130,7 @@ fn in_words(call: &Call, outcome: &Outcome, style: Style) -> Report {
         } => {
             report.stderr = match old {
                 Old::Forgotten => "done, old value no longer known".to_owned(),
-                Old::Absent => hint(format!("done, version {version}; the key was not there")),
+                Old::Absent => hint(format!("done, version {version}; the key did not exist")),
                 Old::NotAsked | Old::Value(_) => hint(format!("done, version {version}")),
             };
             match (old, number) {
@@ -141,14 +141,14 @@ fn in_words(call: &Call, outcome: &Outcome, style: Style) -> Report {
                 _ => {}
             }
         }
-        Outcome::NothingToDelete => report.stderr = hint("the key was not there".to_owned()),
+        Outcome::NothingToDelete => report.stderr = hint("the key did not exist".to_owned()),
         Outcome::Conflict { version, old } => {
             report.stderr = conflict(&call.action, *version);
             if let Old::Value(old) = old {
                 push_value(&mut report.stdout, old, style);
             }
         }
-        other => report.stderr = format!("an answer that does not belong here: {other:?}"),
+        other => report.stderr = format!("unexpected answer: {other:?}"),
     }
     report
 }
@@ -163,13 +163,13 @@ fn push_value(into: &mut Vec<u8>, value: &[u8], style: Style) {
 fn conflict(action: &Action, version: u64) -> String {
     match (action, version) {
         (Action::PutIfAbsent { .. }, version) => {
-            format!("conflict: the key is there, version {version}")
+            format!("conflict: the key exists, version {version}")
         }
-        (_, 0) => "conflict: the key is not there".to_owned(),
+        (_, 0) => "conflict: the key does not exist".to_owned(),
         (Action::CompareVersion { .. }, version) => {
             format!("conflict: the version is {version}")
         }
-        (_, version) => format!("conflict: the value is another one, version {version}"),
+        (_, version) => format!("conflict: the value is different, version {version}"),
     }
 }
 

@@ -19,8 +19,8 @@ use crate::storage::Durability;
 
 /// Run one node.
 ///
-/// All nodes are started with the same list, in the same order: the first is the master, whose vote
-/// decides when exactly half of an even number of nodes is reached.
+/// Start all nodes with the same list, in the same order: the first is the master, whose vote
+/// decides when exactly half of an even number of members agree.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
     /// This node's place in the list, from 0
@@ -30,8 +30,9 @@ pub struct ServeArgs {
     #[arg(required = true, value_name = "HOST:PORT")]
     nodes: Vec<String>,
 
-    /// What the cluster is called, for people: `status` shows it, and `--cluster` takes it. It is given when the
-    /// cluster is formed and stays; a node that is started with another name than its cluster has refuses
+    /// The name of the cluster: `status` shows it, and `--cluster` accepts it. It is set when the
+    /// cluster is formed and can't be changed; a node does not start with another name than its
+    /// cluster has
     #[arg(
         long,
         value_name = "NAME",
@@ -41,17 +42,18 @@ pub struct ServeArgs {
     )]
     cluster_name: String,
 
-    /// Where the node listens, if not at its listed address, at which the others reach it: an address in
-    /// numbers of this machine, 0.0.0.0 or [::] for all of them, with a port (0.0.0.0:8801) if that is not
-    /// the listed one. For containers, virtual addresses and translated ones
+    /// The address to listen at, if it is not the listed one, at which the other nodes reach this
+    /// node: a numeric address of this machine, 0.0.0.0 or [::] for all of them, with a port
+    /// (0.0.0.0:8801) if that is not the listed one. For containers, virtual addresses and
+    /// translated ones
     #[arg(long, value_name = "ADDR", env = "HORSESHOE_LISTEN")]
     listen: Option<String>,
 
-    /// Where the node keeps its state; without it the state is in memory only
+    /// The directory for the node's state; without it the state is in memory only
     #[arg(long, value_name = "DIR", env = "HORSESHOE_DATA_DIR")]
     data_dir: Option<OsString>,
 
-    /// How durable a write is when it is answered
+    /// How durable a write is when it is acknowledged
     #[arg(
         long,
         value_enum,
@@ -60,21 +62,21 @@ pub struct ServeArgs {
     )]
     durability: DurabilityArg,
 
-    /// Whether Firecloud's text datagrams (GET, PUT) are taken on the node's port
+    /// Whether the node accepts Firecloud's text datagrams (GET, PUT) on its port
     #[arg(long, value_enum, default_value = "auto", env = "HORSESHOE_TEXT")]
     text: TextArg,
 
-    /// Take changes of the membership (`horseshoe member`) from any machine, not only from the node's
+    /// Accept membership changes (`horseshoe member`) from any machine, not only from the node's
     /// own: anyone who can send to the node can then add, remove and force members
     #[arg(long, env = "HORSESHOE_INSECURE_ADMIN", value_parser = FalseyValueParser::new())]
     insecure_admin: bool,
 
-    /// What is logged: a level, or a filter as of tracing's env-filter
+    /// What is logged: a level, or a filter in the syntax of tracing's env-filter
     #[arg(long, value_name = "FILTER", default_value = LOG_DEFAULT, env = "HORSESHOE_LOG")]
     log: String,
 
-    /// How long a member is not reached before it is removed, until it is back: 500ms to 1h, or 0
-    /// for never; the same on all nodes
+    /// How long a member may be unreachable before it is removed; when it is back it is admitted
+    /// again. 500ms to 1h, or 0 for never; the same on all nodes
     #[arg(
         long,
         value_name = "TIME",
@@ -84,22 +86,22 @@ pub struct ServeArgs {
     )]
     shrink_after: Duration,
 
-    /// On the first listed node: form a new cluster with more than half of the nodes, once no other
-    /// was heard for the first time for 3 s; the others join later. Of no effect on a node that
-    /// belongs to a cluster
+    /// On the first listed node: form a new cluster with more than half of the nodes, once no new
+    /// node has appeared for 3 s; the others join later. It has no effect on a node that belongs to
+    /// a cluster
     #[arg(long)]
     bootstrap: bool,
 
-    /// How often nodes tell each other of their links, in milliseconds; the same on all nodes
+    /// How often nodes send heartbeats to each other, in milliseconds; the same on all nodes
     #[arg(long, value_name = "MS", default_value_t = HEARTBEAT_MS_DEFAULT, env = "HORSESHOE_HEARTBEAT_MS")]
     heartbeat_ms: u64,
 
-    /// A link is taken for down after a silence of so many milliseconds
+    /// A link counts as down after a silence of this many milliseconds
     #[arg(long, value_name = "MS", default_value_t = LINK_DOWN_MS_DEFAULT, env = "HORSESHOE_LINK_DOWN_MS")]
     link_down_ms: u64,
 
-    /// How long a write may take on its way to the disk: from then on the node has no working disk, and no
-    /// vote until it has; 500ms to 10m; the same on all nodes
+    /// How long a write to the disk may take: after this time the disk counts as hung, and the node
+    /// has no vote until the write finishes; 500ms to 10m; the same on all nodes
     #[arg(
         long,
         value_name = "TIME",
@@ -109,9 +111,9 @@ pub struct ServeArgs {
     )]
     disk_hung_after: Duration,
 
-    /// How much has to be free on the disk of the data directory: with less the node is full and refuses
-    /// writes that grow; bytes, or with a unit (512M, 2G); 0 for none [default: half as much again as
-    /// the store takes, from 64M, or a quarter of a smaller disk, to 1G]
+    /// How much space must be free on the disk of the data directory: with less the node is full
+    /// and refuses writes that grow; bytes, or with a unit (512M, 2G); 0 for none [default: 1.5
+    /// times the size of the store, at least 64M, or a quarter of a smaller disk, at most 1G]
     #[arg(
         long,
         value_name = "SIZE",
@@ -121,9 +123,9 @@ pub struct ServeArgs {
     )]
     disk_reserve: Option<u64>,
 
-    /// How much memory the node may have in use before it is full and refuses writes that grow: bytes, or
-    /// with a unit (512M, 2G), 64M at least; 0 for no bound [default: 60 % of the machine's memory, or of
-    /// what its control group allows, and no less than 64M]
+    /// How much memory the node may use before it is full and refuses writes that grow: bytes, or
+    /// with a unit (512M, 2G), at least 64M; 0 for no limit [default: 60 % of the machine's memory,
+    /// or of what its control group allows, but at least 64M]
     #[arg(
         long,
         value_name = "SIZE",
@@ -136,15 +138,15 @@ pub struct ServeArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum DurabilityArg {
-    /// It survives the power failure of all nodes
+    /// The write survives a power failure of all nodes
     Fsync,
-    /// It survives the end of the process; the system writes it to disk in its own time
+    /// The write survives the end of the process; the system writes it to disk later
     Os,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum TextArg {
-    /// If all nodes of the list are at loopback addresses
+    /// On if all listed nodes have loopback addresses
     Auto,
     On,
     Off,
@@ -160,7 +162,9 @@ pub fn run(arguments: ServeArgs, unknown: &[String]) -> ExitCode {
     let mut log = match Log::start(std::io::stderr()) {
         Ok(log) => log,
         Err(error) => {
-            report::complain(&format!("horseshoe: no thread for the log: {error}\n"));
+            report::complain(&format!(
+                "horseshoe: the thread of the log can't be started: {error}\n"
+            ));
             return ExitCode::FAILURE;
         }
     };
@@ -188,7 +192,7 @@ fn serve(arguments: ServeArgs, unknown: &[String], log: &Log) -> anyhow::Result<
         .init();
     for name in unknown {
         tracing::warn!(
-            "{name} is set, and is no setting: `horseshoe serve --help` names those there are"
+            "{name} is set but is not a setting: `horseshoe serve --help` lists the settings"
         );
     }
     runtime::serve(&config)?;

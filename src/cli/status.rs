@@ -14,7 +14,7 @@ use super::{clocks, links, report, words};
 /// quorum of that cluster counts.
 #[derive(Debug, Args)]
 pub struct StatusArgs {
-    /// Show the links between nodes, who reaches whom, and the routes
+    /// Show the links between nodes, which nodes reach each other, and the routes
     #[arg(long)]
     links: bool,
 }
@@ -123,7 +123,7 @@ fn in_words(rows: &[StatusRow], unresolved: &[Unresolved], with_links: bool, up:
         if status.clock_clamped {
             writeln!(
                 text,
-                "{address}: its clock is far ahead of the others'; set it right"
+                "{address}: its clock is far ahead of the others'; correct it"
             )
             .expect("a string takes all");
         }
@@ -138,12 +138,13 @@ fn in_words(rows: &[StatusRow], unresolved: &[Unresolved], with_links: bool, up:
             let dropped = status.strangers_dropped;
             writeln!(
                 text,
-                "{address}: dropped {dropped} messages of nodes from addresses at which none is known"
+                "{address}: dropped {dropped} node messages from addresses that belong to no known \
+                 node"
             )
             .expect("a string takes all");
         }
         if let Some(learning) = &status.learning {
-            writeln!(text, "{address}: {}", learned(learning)).expect("a string takes all");
+            writeln!(text, "{address}: {}", progress(learning)).expect("a string takes all");
         }
         for behind in &status.behind {
             writeln!(text, "{address}: {}", missed(behind)).expect("a string takes all");
@@ -175,7 +176,7 @@ fn clusters(rows: &[StatusRow]) -> String {
 
 fn other_cluster(status: &NodeStatus) -> String {
     format!(
-        "it is of cluster {:016x}; nodes of cluster {:016x} send to it",
+        "it belongs to cluster {:016x}; nodes of cluster {:016x} send messages to it",
         status.cluster, status.other_cluster
     )
 }
@@ -186,23 +187,25 @@ fn missed(behind: &BehindStatus) -> String {
         keys,
         overflowed,
     } = behind;
-    let kept = format!("{keys} keys that node {node} missed wait to be copied to it");
+    let pending = format!("{keys} keys pending copy to node {node}");
     match overflowed {
-        0 => kept,
-        _ => format!("{kept}; {overflowed} more writes that it missed could not be noted"),
+        0 => pending,
+        _ => format!(
+            "{pending}; {overflowed} more missed writes exceeded the hint limit; node {node} will \
+             fetch them"
+        ),
     }
 }
 
-fn learned(learning: &LearningStatus) -> String {
+/// How far a learner is, in words.
+pub fn progress(learning: &LearningStatus) -> String {
     let LearningStatus {
         buckets_done,
         buckets,
         keys_copied,
     } = learning;
     let percent = buckets_done.saturating_mul(100) / buckets.max(&1);
-    format!(
-        "it copies what the members hold: {keys_copied} keys so far, {percent} % looked through"
-    )
+    format!("catching up: {percent} %, {keys_copied} keys copied so far")
 }
 
 fn nodes_in_words(rows: &[StatusRow]) -> String {
@@ -274,8 +277,8 @@ fn in_seconds(ms: u64) -> String {
 
 fn hung(disk: &DiskStatus) -> String {
     format!(
-        "no working disk: a write has taken {} and is not finished (--disk-hung-after {}); the node has no \
-         vote until it is. See the kernel's log of that machine",
+        "disk hung: a write has taken {} and is not finished (--disk-hung-after {}); the node has \
+         no vote until it is. See the kernel's log of that machine",
         in_seconds(disk.unsynced_ms),
         in_seconds(disk.hung_after_ms),
     )
@@ -523,8 +526,9 @@ a quorum is up
         let rows = [(address, Some(status))];
         let words = in_words(&rows, &[], false, any(&rows));
         for line in [
-            "10.0.0.1:7000: 7 keys that node 2 missed wait to be copied to it\n",
-            "node 3 missed wait to be copied to it; 10 more writes that it missed could not be noted\n",
+            "10.0.0.1:7000: 7 keys pending copy to node 2\n",
+            "65536 keys pending copy to node 3; 10 more missed writes exceeded the hint limit; \
+             node 3 will fetch them\n",
         ] {
             assert!(words.contains(line), "{words}");
         }
@@ -550,8 +554,7 @@ a quorum is up
         };
         let rows = [(address, Some(status))];
         let words = in_words(&rows, &[], false, any(&rows));
-        let line = "10.0.0.2:7000: it copies what the members hold: 250000 keys so far, \
-                    25 % looked through\n";
+        let line = "10.0.0.2:7000: catching up: 25 %, 250000 keys copied so far\n";
         assert!(words.contains(line), "{words}");
         let value: Value = serde_json::from_str(&in_json(&rows, &[], false, any(&rows))).unwrap();
         let expected = json!({ "buckets_done": 1_024, "buckets": 4_096, "keys_copied": 250_000 });
@@ -573,7 +576,7 @@ a quorum is up
         };
         let rows = [(address, Some(status))];
         let words = in_words(&rows, &[], false, any(&rows));
-        let line = "10.0.0.2:7000: no working disk: a write has taken 7.3 s and is not finished \
+        let line = "10.0.0.2:7000: disk hung: a write has taken 7.3 s and is not finished \
                     (--disk-hung-after 2.0 s)";
         assert!(words.contains(line), "{words}");
         let value: Value = serde_json::from_str(&in_json(&rows, &[], false, any(&rows))).unwrap();

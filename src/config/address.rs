@@ -127,7 +127,7 @@ fn parse_address(text: &str) -> Result<NodeAddress, &'static str> {
     if let Host::Ip(ip) = &ip {
         let broadcast = *ip == IpAddr::V4(Ipv4Addr::BROADCAST);
         if ip.is_unspecified() || ip.is_multicast() || broadcast {
-            return Err("other nodes can't send to one node there");
+            return Err("it is not the address of a single node");
         }
     }
     Ok(NodeAddress { host: ip, port })
@@ -141,9 +141,9 @@ fn parse_host(host: &str) -> Result<Host, &'static str> {
         let inner = inner.strip_suffix(']').ok_or("a bracket is not closed")?;
         return match inner.parse::<Ipv6Addr>() {
             Ok(ip) => Ok(Host::Ip(IpAddr::V6(ip))),
-            Err(_) => Err(
-                "what is in the brackets is not an IPv6 address, or a link-local one with a zone",
-            ),
+            Err(_) => {
+                Err("the brackets do not contain an IPv6 address, or a link-local one with a zone")
+            }
         };
     }
     if host.contains(':') {
@@ -167,7 +167,7 @@ fn parse_host(host: &str) -> Result<Host, &'static str> {
     };
     let name = host.strip_suffix('.').unwrap_or(host);
     if name.len() > 253 || !name.split('.').all(label) {
-        return Err("the host is not a name as names are in DNS");
+        return Err("the host is not a valid DNS name");
     }
     Ok(Host::Name(name.to_ascii_lowercase()))
 }

@@ -35,7 +35,8 @@ pub enum ConfigError {
     #[error("{0} is listed twice")]
     Duplicate(NodeAddress),
     #[error(
-        "{ipv4} is IPv4 and {ipv6} is IPv6: a node has one socket, so the list must be of one kind"
+        "{ipv4} is IPv4 and {ipv6} is IPv6: a node has one socket, so all listed addresses must be \
+         of one family"
     )]
     MixedFamilies {
         ipv4: NodeAddress,
@@ -44,7 +45,8 @@ pub enum ConfigError {
     #[error(transparent)]
     Timings(#[from] TimingsError),
     #[error(
-        "only the first listed node, {first}, forms the cluster: bootstrap is for it, not for {own}"
+        "--bootstrap is only for the first listed node, {first}, which forms the cluster; this \
+         node is {own}"
     )]
     Bootstrap {
         first: NodeAddress,
@@ -56,8 +58,8 @@ pub enum ConfigError {
     )]
     ClusterName(String),
     #[error(
-        "{0:?} is not an address to listen at: write an address in numbers, 0.0.0.0 or [::] for all, \
-             with a port (0.0.0.0:8801) if it is not the listed one"
+        "{0:?} is not a listen address: give a numeric address, 0.0.0.0 or [::] for all, with a \
+         port (0.0.0.0:8801) if it is not the listed one"
     )]
     Listen(String),
     #[error("{listen} and the listed address {listed} are not both IPv4 or both IPv6")]
@@ -65,7 +67,7 @@ pub enum ConfigError {
         listen: SocketAddr,
         listed: NodeAddress,
     },
-    #[error("{0} bytes of memory are too few for a node: 64 MiB at least, or 0 for no bound")]
+    #[error("{0} bytes of memory are too few for a node: at least 64 MiB, or 0 for no limit")]
     MemoryMax(u64),
 }
 
@@ -431,9 +433,9 @@ mod tests {
             ("a b:7", "name"),
             ("-a:7", "name"),
             ("a..b:7", "name"),
-            ("0.0.0.0:7", "can't send"),
-            ("[::]:7", "can't send"),
-            ("224.0.0.1:7", "can't send"),
+            ("0.0.0.0:7", "a single node"),
+            ("[::]:7", "a single node"),
+            ("224.0.0.1:7", "a single node"),
         ] {
             let error = given.parse::<NodeAddress>().unwrap_err().to_string();
             assert!(error.contains(reason), "{given}: {error}");
@@ -450,7 +452,7 @@ mod tests {
         assert!(error(0, &[]).contains("empty"));
         assert!(error(2, &["a:1", "b:1"]).contains("from 0 to 1"));
         assert!(error(0, &["a:1", "A.:1"]).contains("a:1 is listed twice"));
-        assert!(error(0, &["10.0.0.1:1", "[::1]:1"]).contains("one kind"));
+        assert!(error(0, &["10.0.0.1:1", "[::1]:1"]).contains("one family"));
         let ten: Vec<String> = (1..=10).map(|port| format!("a:{port}")).collect();
         let ten: Vec<&str> = ten.iter().map(String::as_str).collect();
         assert!(error(0, &ten).contains("at most 9"));

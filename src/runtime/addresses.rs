@@ -173,8 +173,8 @@ impl AddressBook {
         // failed look-ups are logged where they fail.
         if all_found && strangers.backoff.is_due(mono_us, WARNING_WAITS) {
             tracing::warn!(
-                "dropped a node's datagram from {from}: neither the list nor the configuration has a \
-                 node there; `horseshoe member add` adds one"
+                "dropped a node's datagram from {from}: neither the node list nor the \
+                 configuration has a node at that address; `horseshoe member add` adds one"
             );
         }
         if mono_us < strangers.look_up_from_us {
@@ -261,7 +261,9 @@ impl AddressBook {
             && !known.failing
         {
             known.failing = true;
-            tracing::warn!("the address of a node can't be looked up: no thread for it: {error}");
+            tracing::warn!(
+                "the address of a node can't be looked up, no thread can be started: {error}"
+            );
         }
     }
 

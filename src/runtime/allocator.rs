@@ -55,7 +55,9 @@ impl Freed {
 pub fn trim_aside() {
     let thread = std::thread::Builder::new().name("trim".to_owned());
     if let Err(error) = thread.spawn(trim) {
-        tracing::warn!("no thread to hand freed memory back: {error}");
+        tracing::warn!(
+            "freed memory is not returned to the system, no thread can be started: {error}"
+        );
     }
 }
 

@@ -36,15 +36,15 @@ pub fn bind(
     tracing::info!("bound to {own}; kernel buffers: receive {receive} KiB, send {send} KiB");
     if !granted.is_what_was_asked() {
         tracing::warn!(
-            "the kernel grants smaller buffers than wanted: under load datagrams may be lost; \
+            "the kernel grants smaller buffers than requested: datagrams may be lost under load; \
              raise net.core.rmem_max and net.core.wmem_max to {}",
             KERNEL_BUFFER_SIZE
         );
     }
     if !own.ip().is_loopback() {
         tracing::warn!(
-            "{own} is not a loopback address: there are no keys yet, so anyone who can send to it can \
-             read and write all data; let only trusted machines reach it"
+            "{own} is not a loopback address: messages are not authenticated yet, so anyone who \
+             can send to it can read and write all data; let only trusted machines reach it"
         );
     }
     Ok((own, socket))

@@ -3,7 +3,7 @@
 use wire::ClockStatus;
 
 use super::RuntimeError;
-use crate::protocol::types::message::Event;
+use crate::protocol::types::message::{Event, NodeId};
 
 /// For errors that name a year.
 const YEAR_MS: u64 = 31_556_952_000;
@@ -31,70 +31,83 @@ pub fn refusal(event: Event) -> Option<RuntimeError> {
     }
 }
 
+fn only(nodes: &[NodeId]) -> String {
+    let ids: Vec<String> = nodes.iter().map(NodeId::to_string).collect();
+    match ids.len() {
+        0 => "no node".to_owned(),
+        1 => format!("only node {}", ids[0]),
+        _ => format!("only nodes {}", ids.join(", ")),
+    }
+}
+
 pub fn log(event: &Event) {
     match event {
-        Event::QuorumGained => tracing::info!("a quorum is heard: serving"),
+        Event::QuorumGained => tracing::info!("quorum reached, serving"),
         Event::QuorumLost { heard } => {
-            tracing::warn!("no quorum is heard, only the nodes {heard:?}: not serving");
+            tracing::warn!("quorum lost, {} reachable: not serving", only(heard));
         }
-        Event::Waits(reason) if reason.is_empty() => tracing::info!("nothing is waited for"),
-        Event::Waits(reason) => tracing::info!("waiting: {reason}"),
+        Event::Waits(reason) if reason.is_empty() => tracing::info!("ready"),
+        Event::Waits(reason) => tracing::info!("not ready: {reason}"),
         Event::ConfigurationInstalled { epoch, votes: true } => {
-            tracing::info!("configuration {epoch} is installed; this node is a member");
+            tracing::info!("configuration {epoch} installed; this node is a member");
         }
         Event::ConfigurationInstalled { epoch, .. } => {
-            tracing::warn!("configuration {epoch} is installed; this node has no vote in it");
+            tracing::warn!("configuration {epoch} installed; this node is not a member");
         }
         Event::OtherCluster { own, other, node } => tracing::error!(
-            "node {node} of cluster {other:016x} sends here; this node is of cluster {own:016x} and \
-             ignores it. One of the two has the address or the data directory of an earlier cluster"
+            "node {node} of cluster {other:016x} sends messages to this node, which belongs to \
+             cluster {own:016x} and ignores them. One of the two has the address or the data \
+             directory of an earlier cluster"
         ),
         Event::Contradiction {
             key,
             ballot,
             origin,
         } => tracing::error!(
-            "node {origin} gave another record for ballot {ballot} of {key:?} than is held here; it \
-             gets no answer. That node is defective, or somebody else sends in its name"
+            "node {origin} sent a record for ballot {ballot} of {key:?} that differs from the one \
+             held here; it gets no answer. That node is defective, or another program sends in its \
+             name"
         ),
         Event::ClockClamped { ahead_ms } => tracing::error!(
             "this machine's clock is {ahead_ms} ms ahead of what the members allow and is not \
-             followed: set it right"
+             used: correct it"
         ),
         Event::RolledBack => tracing::error!(
-            "the others know of a later start of this node than its state does: the state is an older \
-             copy, or is used twice. It has no vote until it has caught up and is admitted again"
+            "disk rollback detected: other nodes have seen a later start of this node than its \
+             state contains. The state is an older copy, or is used twice. This node has no vote \
+             until it has caught up and is admitted again"
         ),
         Event::DiskHangs { unsynced_ms } => tracing::error!(
-            "no working disk: a write has taken {unsynced_ms} ms and is not finished. This node has no \
-             vote until it is, its clients are served by other members, and it is removed from the \
-             members if that goes on"
+            "disk hung: a write has taken {unsynced_ms} ms and is not finished. Until it is, this \
+             node has no vote and other members serve its clients; if it takes longer, this node \
+             is removed from the members"
         ),
-        Event::DiskGoesOn => tracing::info!("the disk works again: the write is finished"),
+        Event::DiskGoesOn => tracing::info!("disk recovered: the write finished"),
         Event::UnreadableConfiguration { ballot, why } => tracing::error!(
             "the record of key `configuration` at ballot {ballot}, proposed by node {}, is not a \
-             configuration that this release can read: {why}. The members do not change until it is \
-             replaced: run the same release on all nodes, or `horseshoe member force` with the ids of \
-             all members and --despite-quorum",
+             configuration that this release can read: {why}. The membership does not change until \
+             it is replaced: run the same release on all nodes, or run `horseshoe member force` \
+             with the ids of all members and --despite-quorum",
             ballot.node()
         ),
         Event::Split { own, other } => tracing::error!(
-            "the cluster was forced twice, and each side went on without the other: this node is of {own}, \
-             another one of {other}. Neither serves. `horseshoe member force` with the ids of the side \
-             that is to go on ends it: the other side drops what it holds, and comes back by itself"
+            "the cluster was forced twice, and each side continued without the other: this node is \
+             in {own}, another one in {other}. Neither side serves. To resolve this, run \
+             `horseshoe member force` with the ids of the side that shall continue; the other side \
+             drops its data and rejoins automatically"
         ),
         Event::ChangeRefused(reason) => {
-            tracing::error!("the members can't be changed as is wanted: {reason}");
+            tracing::error!("the desired membership change is not possible: {reason}");
         }
         Event::LeftOut(addresses) => tracing::error!(
-            "the forced configuration has no place or no id left for the nodes at {}: `horseshoe member \
-             remove` those that are gone for good, then `horseshoe member add` these",
+            "the forced configuration has no place or no id left for the nodes at {}: `horseshoe \
+             member remove` nodes that are gone for good, then `horseshoe member add` these",
             addresses.join(", ")
         ),
         Event::Full(Some(full)) => tracing::error!(
-            "a member has no {full} left: writes that grow are refused, reads and deletes are not"
+            "a member is out of {full}: writes that grow are refused; reads and deletes continue"
         ),
-        Event::Full(None) => tracing::info!("there is room again: writes that grow are taken"),
+        Event::Full(None) => tracing::info!("no member is full any more: all writes are accepted"),
         Event::ClockOff { node, offset_ms } => {
             let clock = ClockStatus {
                 node: *node,
@@ -102,18 +115,21 @@ pub fn log(event: &Event) {
                 error_ms: 0,
             };
             tracing::warn!(
-                "node {node}: clock {}: set that machine's clock right, and use NTP",
+                "node {node}: clock {}: correct that machine's clock, and use NTP",
                 clock.in_words()
             );
         }
         Event::ClockRight { node } => {
-            tracing::info!("node {node}: its clock is near the median again");
+            tracing::info!("node {node}: clock offset from the median is within the limit again");
         }
-        Event::ClockTrusted => tracing::info!("this machine's clock is followed again"),
+        Event::ClockTrusted => {
+            tracing::info!("this machine's clock is within bounds and used again")
+        }
         Event::NodeAhead { node, ahead_ms } => tracing::error!(
-            "node {node} tells a clock or ballot {ahead_ms} ms ahead of this node's clock: dropped. \
-             A member that stays there for two seconds is followed, up to a year ahead. Set that machine's \
-             clock right; if it is right, this node's members must be heard"
+            "node {node} sent a clock reading or ballot {ahead_ms} ms ahead of this node's clock: \
+             message dropped. If it is a member and stays ahead for two seconds, this node accepts \
+             its readings, up to a year ahead. Correct that machine's clock; if it is right, check \
+             that this node can reach its members"
         ),
         // The error that ends the node says it all.
         Event::ClockAtEnd { .. } | Event::OtherName { .. } => {}

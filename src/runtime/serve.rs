@@ -28,7 +28,7 @@ pub enum RuntimeError {
         own: SocketAddr,
         source: io::Error,
     },
-    #[error("{listen}, where this node is told to listen, can't be bound")]
+    #[error("the listen address {listen} can't be bound")]
     Listen {
         listen: SocketAddr,
         source: io::Error,
@@ -61,18 +61,19 @@ pub enum RuntimeError {
     #[error(transparent)]
     Storage(#[from] StorageError),
     #[error(
-        "this machine's clock shows the year {year} ({ms} ms since 1970), later than the store can tell \
-         time to: set the clock right and start the node again; nothing was written of that time"
+        "this machine's clock shows the year {year} ({ms} ms since 1970), later than the store can \
+         represent: correct the clock and start the node again; nothing was written with that time"
     )]
     WallClockAtEnd { ms: u64, year: u64 },
     #[error(
-        "the clock in this node's state has come to the year {year} ({ms} ms since 1970), its end: \
-         set the clocks of all machines right, then start this node with an empty data directory"
+        "the clock in this node's state has reached the year {year} ({ms} ms since 1970), its end: \
+         correct the clocks of all machines, then start this node with an empty data directory"
     )]
     ClockAtEnd { ms: u64, year: u64 },
     #[error(
-        "this node was started with --cluster-name {given}, and its cluster, {cluster:016x}, {}: correct \
-         the name, or leave it out; or this is another cluster's address or data directory",
+        "this node was started with --cluster-name {given}, and its cluster, {cluster:016x}, {}: \
+         correct the name, or omit it; or the address or the data directory belongs to another \
+         cluster",
         name_in_words(.name)
     )]
     OtherName {
@@ -80,7 +81,7 @@ pub enum RuntimeError {
         cluster: u64,
         name: String,
     },
-    #[error("the storage thread ended by a broken invariant: the node stops")]
+    #[error("the storage thread panicked on a broken invariant: the node stops")]
     StoragePanicked,
     #[error("the store did not close in time")]
     StorageStuck,
@@ -240,24 +241,25 @@ fn announce(config: &ServerConfig) {
         config.durability_name(),
     );
     match count {
-        1 => tracing::warn!("one node is a trial: nothing survives its loss"),
+        1 => tracing::warn!("a single node is for trials only: nothing survives its loss"),
         2 => tracing::warn!(
-            "two nodes: the master ({}) alone is a quorum, and without it nothing is served",
+            "two nodes: the master ({}) alone is a quorum, and without it there is none",
             config.nodes[0]
         ),
         _ => {}
     }
     if let Some(bytes) = config.memory_short {
         tracing::warn!(
-            "60 % of the memory that there is for this node are {} KiB, which is too little to run: it goes on \
-             with {} MiB, and may be ended by the system before it is full; give it more, or set --memory-max",
+            "60 % of the memory available to this node is {} KiB, too little to run: it continues \
+             with {} MiB, and the system may kill it before it is full; give it more memory, or \
+             set --memory-max",
             bytes >> 10,
             config.memory_max >> 20,
         );
     }
     if config.data_dir.is_none() {
         tracing::warn!(
-            "MEMORY ONLY: no data directory is set, so this node forgets everything when it stops; \
+            "MEMORY ONLY: no data directory is set, so this node loses all its data when it stops; \
              --data-dir makes it durable"
         );
     }

@@ -30,14 +30,14 @@ macro_rules! causes {
 }
 
 causes! {
-    Foreign = "foreign datagrams",
+    Foreign = "datagrams of another protocol",
     Version = "datagrams of another format version",
     Truncated = "truncated datagrams",
     Checksum = "datagrams with a wrong checksum",
     FrameLength = "datagrams with a frame beyond their end",
     BodyMalformed = "frames that do not decode",
-    PartsMissing = "frames of which parts never came",
-    BodyTrailing = "frames with bytes behind their body",
+    PartsMissing = "frames with missing parts",
+    BodyTrailing = "frames with bytes after their body",
     BodyBounds = "frames with a field out of bounds",
     /// Possibly of a later version: skipped, not an error.
     KindUnknown = "frames of an unknown kind",
@@ -50,25 +50,25 @@ causes! {
     SendTooBig = "messages or datagrams too large to be sent",
     SendOverflow = "messages dropped because the send queue was full",
     /// Counted by the core: of another cluster or epoch, or from a node that is not a member.
-    Stray = "messages that do not belong here",
+    Stray = "messages for another cluster, epoch or member",
     /// Counted by the core.
-    Contradiction = "records that differ from those held at the same ballot",
+    Contradiction = "records that conflict with those held at the same ballot",
     /// Counted by the core.
-    Overflow = "messages dropped at a bound",
+    Overflow = "messages over a limit",
     /// Counted by the core: no path, or none that a message may still take.
-    Unroutable = "messages of other nodes that could not be passed on",
+    Unroutable = "messages of other nodes that could not be relayed",
     /// Counted by the core (B5).
     Ahead = "messages and operations too far ahead of this node's clock",
-    NoAddress = "messages to a node whose address is not known",
+    NoAddress = "messages to a node with an unknown address",
     /// Neither the list nor the configuration has a node there.
-    Stranger = "messages of nodes from addresses at which there is none",
-    TextOff = "text datagrams, which are not taken",
-    TextMalformed = "text datagrams without an id that can be read",
+    Stranger = "node messages from addresses that belong to no known node",
+    TextOff = "text datagrams, which this node does not accept",
+    TextMalformed = "text datagrams without a readable id",
     /// Text operations whose outcome cannot be expressed to their clients.
     TextBusy = "text operations not answered: busy",
     TextUnknown = "text operations not answered: unknown outcome",
     TextFull = "text puts not answered: a node is full",
-    TextForgotten = "text operations not answered: done before, old value not known",
+    TextForgotten = "text operations not answered: done earlier, old value no longer known",
 }
 
 /// Counters of everything that was dropped since the start.
@@ -236,7 +236,7 @@ mod tests {
             line.contains("datagrams that could not be sent: 1"),
             "{line}"
         );
-        assert!(line.contains("foreign datagrams: 62"), "{line}");
+        assert!(line.contains("datagrams of another protocol: 62"), "{line}");
         tally.count(Cause::Foreign);
         assert!(tally.report(300_000_000).is_some(), "after a silence");
         tally.count(Cause::Foreign);
@@ -249,13 +249,13 @@ mod tests {
         assert_eq!(tally.report(5_000_000), None);
         tally.count(Cause::Foreign);
         let first = tally.report(5_000_000);
-        assert_eq!(first.as_deref(), Some("foreign datagrams: 1"));
+        assert_eq!(first.as_deref(), Some("datagrams of another protocol: 1"));
 
         tally.add(Cause::Foreign, 2);
         tally.count(Cause::SendError);
         assert_eq!(tally.report(5_999_999), None);
         let second = tally.report(6_000_000);
-        let expected = "foreign datagrams: 2, datagrams that could not be sent: 1";
+        let expected = "datagrams of another protocol: 2, datagrams that could not be sent: 1";
         assert_eq!(second.as_deref(), Some(expected));
         assert_eq!(tally.report(9_000_000), None);
         assert_eq!((tally.total(), tally.of(Cause::Foreign)), (4, 3));

@@ -108,7 +108,7 @@ impl Drop for Compaction {
         if let Some(thread) = self.thread.take()
             && let Err(error) = join(thread)
         {
-            tracing::warn!("a compaction was given up: {error}");
+            tracing::warn!("a compaction was abandoned: {error}");
         }
     }
 }

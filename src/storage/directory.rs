@@ -74,7 +74,9 @@ impl Directory {
         let mode = metadata.permissions().mode() & 0o777;
         Ok((mode & 0o077 != 0).then(|| {
             let path = self.path.display();
-            format!("others may enter the data directory {path} (mode {mode:o}): chmod 700 {path}")
+            format!(
+                "other users may enter the data directory {path} (mode {mode:o}): chmod 700 {path}"
+            )
         }))
     }
 
@@ -112,7 +114,7 @@ impl Directory {
             let from = self.path.join(name);
             if !from
                 .try_exists()
-                .map_err(StorageError::io("looking at", &from))?
+                .map_err(StorageError::io("checking", &from))?
             {
                 continue;
             }

@@ -312,7 +312,7 @@ impl RunningStore {
             return Err(error);
         }
         tracing::error!(
-            "a write to {} found no room ({}): the store is opened anew",
+            "a write to {} failed for lack of space ({}): reopening the store",
             self.directory.path().display(),
             error.cause()
         );
@@ -341,7 +341,7 @@ impl RunningStore {
         if held.is_some() && [Some(&self.ends_with), under_way].contains(&held.as_ref()) {
             return Ok(());
         }
-        let what = "opened anew it is not what it was";
+        let what = "after it was reopened its last group is not the expected one";
         Err(StorageError::damaged(&self.directory.store(), what))
     }
 

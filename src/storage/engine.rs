@@ -174,7 +174,9 @@ impl Engine {
         };
         self.compaction = None;
         if let Err(error) = &ended {
-            tracing::warn!("space of dropped keys is not given back for now: {error}");
+            tracing::warn!(
+                "compaction failed, the space of purged keys is not freed for now: {error}"
+            );
         }
         ended.is_ok()
     }
@@ -238,8 +240,8 @@ impl Engine {
             fjall::Error::Poisoned => StorageError::Engine {
                 doing,
                 reason: format!(
-                    "moving data to its tables failed in the background; the log may tell why above \
-                     (free there: {})",
+                    "moving data to its tables failed in the background; earlier log lines may say \
+                     why (free space: {})",
                     free_there(&path)
                 ),
                 path,
@@ -288,7 +290,7 @@ pub fn check_parts(path: &Path) -> Result<(), StorageError> {
         let part_path = path.join(part);
         // A part that this process has no permission to examine is not missing.
         let looked = part_path.try_exists();
-        if !looked.map_err(StorageError::io("looking at", &part_path))? {
+        if !looked.map_err(StorageError::io("checking", &part_path))? {
             return Err(StorageError::damaged(path, format!("{part} is missing")));
         }
     }
@@ -335,7 +337,7 @@ fn guard<T>(
             .unwrap_or("no reason given");
         Err(StorageError::damaged(
             path,
-            format!("the engine gave up reading it: {reason}"),
+            format!("the engine failed to read it: {reason}"),
         ))
     })
 }
@@ -344,7 +346,7 @@ fn free_there(path: &Path) -> String {
     nix::sys::statvfs::statvfs(path).map_or("unknown".into(), |stat| {
         let bytes = u128::from(stat.blocks_available()) * u128::from(stat.fragment_size());
         let files = stat.files_available();
-        format!("{} MiB, room for {files} more files", bytes >> 20)
+        format!("{} MiB, {files} files", bytes >> 20)
     })
 }
 
@@ -371,7 +373,7 @@ mod tests {
             );
         }
         let behind = engine.failed("writing", fjall::Error::Poisoned).to_string();
-        assert!(behind.contains("free there: "), "{behind}");
+        assert!(behind.contains("free space: "), "{behind}");
     }
 
     #[test]
@@ -381,7 +383,7 @@ mod tests {
         });
         let text = error.unwrap_err().to_string();
         assert!(
-            text.contains("store is damaged: the engine gave up reading it: bad block 7"),
+            text.contains("store is damaged: the engine failed to read it: bad block 7"),
             "{text}"
         );
     }

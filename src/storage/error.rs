@@ -27,9 +27,10 @@ pub enum StorageError {
         reason: String,
     },
     #[error(
-        "{} was deleted, moved or replaced while the node ran: what it writes there would be lost. The \
-         node stops, and tells nobody of what it wrote since. If the data directory was moved, put it \
-         back as it was; else move what is left of it away: the node then starts empty, as a new member",
+        "{} was deleted, moved or replaced while the node ran: what it writes there would be lost. \
+         The node stops, and has acknowledged nothing that it wrote since. If the data directory \
+         was moved, put it back as it was; otherwise move what is left of it away: the node then \
+         starts empty, as a new member",
         path.display()
     )]
     Gone { path: PathBuf },
@@ -48,15 +49,15 @@ pub enum StorageError {
         pid: Option<u32>,
     },
     #[error(
-        "{} holds {found:?} but no identity file, so it is no data directory of a node (or its \
-         identity file was removed): give the node a new or empty directory",
+        "{} holds {found:?} but no identity file, so it is not the data directory of a node (or \
+         its identity file was removed): give the node a new or empty directory",
         directory.display()
     )]
     Foreign { directory: PathBuf, found: String },
     #[error(
         "the data directory {} was made for the nodes {made_for}, but this node is started with \
-         {given}: start it with the list that it was made for, or give it another directory; if its \
-         nodes have new addresses, `horseshoe data readdress` tells it",
+         {given}: start it with the list that it was made for, or give it another directory; if \
+         its nodes have new addresses, run `horseshoe data readdress`",
         directory.display()
     )]
     OtherList {
@@ -75,10 +76,10 @@ pub enum StorageError {
         given: u8,
     },
     #[error(
-        "the data directory {} is that of node {node}, whose address is {address}, but this node is \
-         started as {given} (of the list {list}): start it with a list and an index that name \
-         {address}, or give it another directory; if it has a new address, \
-         `horseshoe data readdress` tells it",
+        "the data directory {} is that of node {node}, whose address is {address}, but this node \
+         is started as {given} (of the list {list}): start it with a list and an index that name \
+         {address}, or give it another directory; if it has a new address, run `horseshoe data \
+         readdress`",
         directory.display()
     )]
     OtherAddress {
@@ -101,8 +102,8 @@ pub enum StorageError {
     },
     /// R2: what was synced may have been reported to others.
     #[error(
-        "the store in {} ends at group {store}, but group {mark} was synced: groups that this node \
-         has told of are missing. {REMEDY}",
+        "the store in {} ends at group {store}, but group {mark} was synced: groups that other \
+         nodes rely on are missing. {REMEDY}",
         path.display()
     )]
     Behind {
@@ -110,16 +111,16 @@ pub enum StorageError {
         store: u64,
         mark: u64,
     },
-    #[error("{} is left as it is: {why}", directory.display())]
+    #[error("{} was not changed: {why}", directory.display())]
     Readdress { directory: PathBuf, why: String },
     #[error("{} is damaged: {what}. {REMEDY}", path.display())]
     Damaged { path: PathBuf, what: String },
 }
 
-const REMEDY: &str = "A node does not start with less than it promised. If files of the data \
-    directory were moved or a disk is not mounted, put them back as they were; never put back an \
-    older copy. Else move the whole data directory away: the node then starts empty, as a new \
-    member";
+const REMEDY: &str = "A node does not start if a promise that it made may be lost. If files of the \
+                      data directory were moved or a disk is not mounted, put them back as they \
+                      were; never put back an older copy. Otherwise move the whole data directory \
+                      away: the node then starts empty, as a new member";
 
 impl StorageError {
     pub(super) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {

@@ -78,7 +78,7 @@ impl GroupEntry {
         }
         if bytes.len() != size || xxh3_64(&bytes[..GROUP_SIZE - 8]) != u64_at(bytes, GROUP_SIZE - 8)
         {
-            return Err(StorageError::damaged(path, "its group entry is not whole"));
+            return Err(StorageError::damaged(path, "its group entry is incomplete"));
         }
         Ok(GroupEntry {
             number: u64_at(bytes, 1),
@@ -123,7 +123,7 @@ impl Entry {
                 let key = decode_key(path, rest)?;
                 let body = versioned(path, "a chosen mark", VERSION, value)?;
                 let ballot = <[u8; 8]>::try_from(body)
-                    .map_err(|_| StorageError::damaged(path, "a chosen mark is not whole"))?;
+                    .map_err(|_| StorageError::damaged(path, "a chosen mark is incomplete"))?;
                 Ok(Entry::Chosen(key, Ballot(u64::from_le_bytes(ballot))))
             }
             _ => Err(StorageError::damaged(

@@ -61,7 +61,7 @@ pub fn check(
             check_reaches(path, end, last_group, mark)?;
             cut(path, end)?;
             note = Some(format!(
-                "cut a write that was never finished off {}: {} bytes behind group {}",
+                "removed an unfinished write from the end of {}: {} bytes after group {}",
                 path.display(),
                 rest.len(),
                 last_group.map_or("-".into(), |group| group.to_string())
@@ -93,7 +93,7 @@ pub fn size(store: &Path) -> Result<u64, StorageError> {
 pub fn empty(store: &Path) -> Result<(), StorageError> {
     let journals = list(store)?;
     let Some((newest, older)) = journals.split_last() else {
-        return Err(StorageError::damaged(store, "its journals are gone"));
+        return Err(StorageError::damaged(store, "its journals are missing"));
     };
     for path in older {
         fs::remove_file(path).map_err(StorageError::io("removing", path))?;
@@ -195,7 +195,12 @@ fn list(store: &Path) -> Result<Vec<PathBuf>, StorageError> {
         }
         match number(&path) {
             Some(number) => journals.push((number, path)),
-            None => return Err(StorageError::damaged(&path, "a journal's name is a number")),
+            None => {
+                return Err(StorageError::damaged(
+                    &path,
+                    "the name of a journal must be a number",
+                ));
+            }
         }
     }
     if journals.is_empty() {

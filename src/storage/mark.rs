@@ -106,12 +106,13 @@ impl Mark {
             other => other.map_err(StorageError::io("opening", path))?,
         };
         let mut bytes = vec![0; FILE_SIZE];
-        file.read_exact_at(&mut bytes, 0)
-            .map_err(|e| StorageError::damaged(path, format!("it cannot be read whole ({e})")))?;
+        file.read_exact_at(&mut bytes, 0).map_err(|e| {
+            StorageError::damaged(path, format!("it cannot be read completely ({e})"))
+        })?;
         let first = MarkSlot::decode(path, &bytes[..SLOT_SIZE])?;
         let second = MarkSlot::decode(path, &bytes[SLOT_DISTANCE..SLOT_DISTANCE + SLOT_SIZE])?;
         let Some(slot) = first.into_iter().chain(second).max_by_key(|s| s.writes) else {
-            return Err(StorageError::damaged(path, "neither of its slots is whole"));
+            return Err(StorageError::damaged(path, "both of its slots are damaged"));
         };
         if slot.incarnation != incarnation {
             return Err(StorageError::damaged(
@@ -124,8 +125,8 @@ impl Mark {
         }
         let note = (first.is_none() || second.is_none()).then(|| {
             format!(
-                "one of the two slots of {} is not whole, as after a power failure; the other \
-                 says that group {} was synced",
+                "one of the two slots of {} is incomplete, as after a power failure; by the other \
+                 one group {} was synced",
                 path.display(),
                 slot.group
             )
@@ -185,7 +186,7 @@ mod tests {
                 fs::write(&path, &damaged).unwrap();
                 let (mark, note) = Mark::open(&path, 5).unwrap();
                 assert_eq!(mark.group(), left);
-                assert!(note.unwrap().contains("not whole"));
+                assert!(note.unwrap().contains("is incomplete"));
             }
         }
     }

@@ -85,7 +85,9 @@ impl FromStr for Durability {
         match text {
             "fsync" => Ok(Durability::Fsync),
             "os" => Ok(Durability::Os),
-            _ => Err(format!("{text:?} is no durability: it is fsync or os")),
+            _ => Err(format!(
+                "{text:?} is not a durability: allowed are fsync and os"
+            )),
         }
     }
 }

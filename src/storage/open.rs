@@ -55,8 +55,8 @@ pub fn open(options: DiskOptions, fresh_incarnation: Incarnation) -> Result<Open
             return Err(refused);
         }
         notes.push(format!(
-            "the data directory {} was made for another place or list of nodes, {}; no cluster was formed \
-             with it, so it is used for {}",
+            "the data directory {} was made for another index or node list, {}; no cluster was \
+             formed with it, so it is used for {}",
             directory.path().display(),
             identity.list.join(","),
             options.list.join(",")

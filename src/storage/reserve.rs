@@ -265,8 +265,8 @@ impl Reserve {
             }
             _ => {
                 tracing::error!(
-                    "the disk of {} has no room left: the node goes on in its reserve, and makes it \
-                     anew once there is room",
+                    "the disk of {} is full: the node continues in its reserve, and recreates the \
+                     reserve once there is space",
                     self.directory.display()
                 );
                 self.given = self.held;

@@ -269,7 +269,7 @@ impl Node {
                 .collect(),
             waits_for: match quorum {
                 true => String::new(),
-                false => "node 2 is not heard".to_owned(),
+                false => "node 2 is unreachable".to_owned(),
             },
             keys: state.values.len() as u64,
             durability: "memory".to_owned(),

@@ -56,7 +56,7 @@ fn a_machine_is_replaced_and_the_master_role_goes_over() {
     assert_eq!(roles(&shell), replaced, "asked again, nothing changes");
     wait_until(SOON, "the word of the one taken out", || {
         let status = cluster.status(1);
-        status.is_some_and(|s| s.node == 0 && s.waits_for.contains("taken out"))
+        status.is_some_and(|s| s.node == 0 && s.waits_for.contains("was removed"))
     });
 
     assert_done(&shell, &["member", "transfer-master", "4"]);
@@ -86,7 +86,7 @@ fn what_makes_no_sense_is_refused() {
             "/etc/hosts",
         ),
         (&["member", "force", "1", "--yes"], 6, "a quorum is up"),
-        (&["member", "force", "2", "--yes"], 6, "does not answer"),
+        (&["member", "force", "2", "--yes"], 6, "does not respond"),
         (&["member", "add", "nowhere"], 2, "has no port"),
         (&["member", "remove", "0"], 2, "not a node's id"),
         (&["member", "force"], 2, "required"),
@@ -107,7 +107,7 @@ fn a_new_node_is_waited_for_within_the_time() {
     assert_eq!(ran.status, 5, "{}", ran.stderr);
     let hint = format!("horseshoe serve 1 {} {address}", cluster.address(0));
     assert!(ran.stderr.contains(&hint), "{}", ran.stderr);
-    assert!(ran.stderr.contains("not through yet"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("not completed yet"), "{}", ran.stderr);
     assert_eq!(roles(&shell), expected(&[(1, "master"), (2, "away")]));
     cluster.start_node(new);
     assert_done(&shell, &["member", "add", &address]);
@@ -128,7 +128,7 @@ fn who_forgot_makes_no_quorum_and_force_goes_on_with_the_others() {
     assert_eq!(shell.run(&["get", "k"]).status, 3);
 
     let empty = ["member", "force", "1", "3", "--yes"];
-    assert_refused(&shell, &empty, 6, "leave it out");
+    assert_refused(&shell, &empty, 6, "omit it");
     let ran = shell.run_with_input(&["member", "force", "1", "2"], b"yes\n");
     assert_eq!(ran.status, 2, "{}", ran.stderr);
     assert!(ran.stderr.contains("What may be lost"), "{}", ran.stderr);
@@ -196,7 +196,7 @@ fn members_of_two_clusters_are_an_error_unless_one_is_named() {
         "--timeout",
         "1s",
     ];
-    assert_refused(&both, &absent, 3, "is of cluster");
+    assert_refused(&both, &absent, 3, "belongs to cluster");
     one.kill([0]);
     two.kill([0, 1]);
 }

@@ -73,17 +73,19 @@ fn old_values_are_printed_on_request() {
 #[test]
 fn conditions_hold_or_conflict() {
     let (_cluster, shell) = one_node();
-    shell.run(&["cas", "k", "a", "b"]).failed(4, "not there");
+    shell
+        .run(&["cas", "k", "a", "b"])
+        .failed(4, "does not exist");
     shell
         .run(&["cas", "--version", "1", "k", "b"])
-        .failed(4, "not there");
+        .failed(4, "does not exist");
     let (value, status) = shell.json(&["cas", "k", "a", "b"]);
     let expected = json!({ "key": "k", "result": "conflict", "version": null });
     assert_eq!((value, status), (expected, 4));
     shell.run(&["put", "--if-absent", "k", "a"]).gave(0, "");
     shell
         .run(&["put", "--if-absent", "k", "b"])
-        .failed(4, "conflict: the key is there");
+        .failed(4, "conflict: the key exists");
     shell.run(&["cas", "k", "x", "b"]).failed(4, "conflict");
     shell.run(&["cas", "k", "a", "b"]).gave(0, "");
 

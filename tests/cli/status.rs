@@ -46,7 +46,7 @@ fn what_a_node_waits_for_is_told() {
     let ran = shell.run(&["status"]);
     let text = String::from_utf8(ran.stdout).unwrap();
     assert_eq!(ran.status, 3);
-    assert!(text.contains(": node 2 is not heard\n"), "{text}");
+    assert!(text.contains(": node 2 is unreachable\n"), "{text}");
     let (told, status) = shell.json(&["status"]);
     assert_eq!((&told["quorum"], status), (&json!(false), 3));
     assert_eq!(told["nodes"][0]["incarnation"], json!("fffffffffffffffe"));

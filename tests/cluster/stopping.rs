@@ -68,7 +68,7 @@ fn a_node_that_was_suspended_misses_no_quorum() {
     for node in 0..3 {
         assert!(cluster.is_running(node));
         let log = cluster.log(node);
-        assert!(!log.contains("no quorum is heard"), "node {node}: {log}");
+        assert!(!log.contains("quorum lost"), "node {node}: {log}");
     }
 }
 

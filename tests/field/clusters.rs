@@ -93,5 +93,5 @@ fn nodes_of_two_clusters_are_an_error_unless_one_is_named() {
     );
     let text = String::from_utf8_lossy(&absent.stderr).into_owned();
     assert_eq!(absent.status.code(), Some(3), "{text}");
-    assert!(text.contains("is of cluster"), "{text}");
+    assert!(text.contains("belongs to cluster"), "{text}");
 }

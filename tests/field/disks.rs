@@ -74,7 +74,7 @@ fn operations_through_a_node_whose_disk_hangs_are_served_by_others() {
     hang(&cluster, 1);
     // The node has nothing to write before the next ceiling.
     wait_until(SOON, "the log tells of it", || {
-        cluster.log(1).contains("no working disk")
+        cluster.log(1).contains("disk hung")
     });
     for number in 0..20 {
         let value = format!("{number}");
@@ -90,14 +90,11 @@ fn operations_through_a_node_whose_disk_hangs_are_served_by_others() {
     }
     let (code, text) = status(&cluster);
     assert_eq!(code, Some(0), "{text}");
-    let own = format!(
-        "{}: no working disk: a write has taken ",
-        cluster.address(1)
-    );
+    let own = format!("{}: disk hung: a write has taken ", cluster.address(1));
     assert!(text.contains(&own), "{text}");
     mend(&cluster, 1);
     wait_until(SOON, "the log tells that it works", || {
-        cluster.log(1).contains("the disk works again")
+        cluster.log(1).contains("disk recovered")
     });
     wait_until(SOON, "the status is clean", || {
         !status(&cluster).1.contains("disk")
@@ -114,7 +111,7 @@ fn a_quorum_of_which_a_disk_hangs_is_none() {
     cluster.kill([0]);
     wait_until(SOON, "no quorum", || status(&cluster).0 == Some(3));
     let (_, text) = status(&cluster);
-    assert!(text.contains("heard, but it has no working disk"), "{text}");
+    assert!(text.contains("reachable, but with a hung disk"), "{text}");
     let outcome = put(&through, "never");
     assert!(
         matches!(outcome, Err(CallError::NoQuorum { .. })),

@@ -176,7 +176,7 @@ fn full_disks_of_all_nodes_stop_no_reads_no_deletes_and_no_restart() {
     assert!(matches!(over, Ok(Outcome::Written { .. })), "{over:?}");
     let status = cluster.status(0).expect("it answers");
     let warnings = status.warnings.join(" ");
-    assert!(warnings.contains("has no disk space left"), "{warnings}");
+    assert!(warnings.contains("is out of disk space"), "{warnings}");
     let ended = cluster.stop(0, Signal::SIGTERM).0;
     assert!(ended.success(), "{ended}");
     cluster.kill(1..NODES);

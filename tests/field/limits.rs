@@ -95,7 +95,7 @@ fn empty_variables_count_as_not_set_and_misspelt_ones_are_told() {
     wait_until_serving(address);
     let said = std::fs::read_to_string(&path).expect("the log");
     assert!(
-        said.contains("HORSESHOE_DATADIR is set, and is no setting"),
+        said.contains("HORSESHOE_DATADIR is set but is not a setting"),
         "{said}"
     );
 }

@@ -15,7 +15,7 @@ use crate::nodes::{Cluster, Keep, SOON, wait_until};
 use crate::preload;
 
 const QUOTA_SIZE: u64 = 160 << 20;
-const OPENED_ANEW: &str = "the store is opened anew";
+const REOPENED: &str = "reopening the store";
 
 /// Limits what `data-0` may take in that directory.
 fn limited(directory: &Path, quota_size: u64) -> Vec<String> {
@@ -27,7 +27,7 @@ fn limited(directory: &Path, quota_size: u64) -> Vec<String> {
 }
 
 fn openings(cluster: &Cluster) -> usize {
-    cluster.log(0).matches(OPENED_ANEW).count()
+    cluster.log(0).matches(REOPENED).count()
 }
 
 /// Operations that need no more space than there is continue.

@@ -223,7 +223,7 @@ pub fn p1_held_up_for_a_member_that_is_away_is_a_warning() {
     c.run_ms(40_000);
     let said = warnings(&c);
     assert!(
-        said.len() == 1 && said[0].contains("these are not: 3 ("),
+        said.len() == 1 && said[0].contains("are unreachable: 3 ("),
         "{said:?}"
     );
     c.heal_nodes();

@@ -113,13 +113,13 @@ pub fn e1_a_proof_that_does_not_come_is_asked_for_in_words() {
     c.run_ms(1_000);
     let words = waits_for(&mut c, client, 2);
     assert!(
-        words.starts_with("the members' word") && !words.contains("node0"),
+        words.starts_with("the members have not confirmed") && !words.contains("node0"),
         "{words}"
     );
     c.run_ms(3_000);
     let words = waits_for(&mut c, client, 2);
     assert!(
-        words.contains("not come from node0:7000, node1:7000"),
+        words.contains("unconfirmed by node0:7000, node1:7000"),
         "{words}"
     );
     c.let_pass();

@@ -169,10 +169,7 @@ fn a_cut_is_told_and_the_store_goes_on() {
     let mut opened = open(options(&path));
     assert_eq!(opened.recovered.group, 11);
     let text = opened.notes.join("\n");
-    assert!(
-        text.contains("cut a write that was never finished"),
-        "{text}"
-    );
+    assert!(text.contains("removed an unfinished write"), "{text}");
     opened.storage.commit(&groups(12..=14)).unwrap();
     drop(opened);
     let opened = open(options(&path));

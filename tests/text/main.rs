@@ -200,7 +200,7 @@ fn text_that_is_switched_off_is_dropped_and_counted() {
     wait_until(SOON, "a line of the log", || {
         cluster
             .log(0)
-            .contains("text datagrams, which are not taken")
+            .contains("text datagrams, which this node does not accept")
     });
 }
 

@@ -66,10 +66,10 @@ impl Status {
             Status::TooLarge => c"too large",
             Status::NotANumber => c"not a number",
             Status::Overflow => c"overflow: the sum does not fit 64 bits",
-            Status::Busy => c"busy: too much is under way",
+            Status::Busy => c"busy: too many operations are in progress",
             Status::TimedOut => c"timed out",
             Status::UnknownOutcome => {
-                c"unknown outcome: the write may have been done, or may still be"
+                c"unknown outcome: the write may have been applied, or may still be"
             }
             Status::InvalidArgument => c"invalid argument",
             Status::Closed => c"closed",
@@ -78,7 +78,7 @@ impl Status {
             Status::NotResolved => c"a host name was not resolved",
             Status::TwoClusters => c"the given nodes belong to two clusters",
             Status::System => c"the system refused a socket or another descriptor",
-            Status::Full => c"full: a node has no room left for what grows",
+            Status::Full => c"full: a node is out of memory or disk space for writes that grow",
         }
     }
 }

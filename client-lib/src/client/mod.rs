@@ -59,9 +59,9 @@ pub enum OpenError {
     NoNodes,
     #[error("too many nodes were given: at most {limit}")]
     TooManyNodes { limit: usize },
-    #[error("{0}: not a node's address (host:port)")]
+    #[error("{0:?} is not the address of a node: it must be host:port")]
     Address(String),
-    #[error("no name of a node can be found; {0}: {1}")]
+    #[error("the name of no node can be resolved; {0}: {1}")]
     Resolve(String, std::io::Error),
     #[error("no random numbers: {0}")]
     Random(String),

@@ -28,7 +28,9 @@ impl Call {
     /// Bounds that are checked before anything is sent.
     pub(super) fn check(&self) -> Result<(), CallError> {
         if self.key.is_empty() {
-            return Err(CallError::InvalidArgument("a key has at least one byte"));
+            return Err(CallError::InvalidArgument(
+                "the key is empty: it must have at least one byte",
+            ));
         }
         if self.key.len() > KEY_SIZE_MAX {
             return Err(CallError::TooLarge {
@@ -63,18 +65,21 @@ pub enum CallError {
     #[error("timed out")]
     TimedOut,
     /// Of a write only: it may have been done.
-    #[error("unknown outcome: the write may have been done, or may still be")]
+    #[error("unknown outcome: the write may have been applied, or may still be")]
     UnknownOutcome,
     /// No node of a cluster was sent it.
     #[error(
-        "the given nodes belong to two clusters, {first:016x} and {second:016x}: name the one that is \
-         meant, or correct the list"
+        "the given nodes belong to two clusters, {first:016x} and {second:016x}: choose one of \
+         them by its id, or correct the list of nodes"
     )]
     TwoClusters { first: u64, second: u64 },
-    #[error("busy: too much is under way")]
+    #[error("busy: too many operations are in progress")]
     Busy,
     /// Of a write that would take more room than there is.
-    #[error("full: a node has no {0} left for what grows; delete keys, or give the nodes more")]
+    #[error(
+        "full: a node is out of {0}, so writes that grow are refused; delete keys, or give the \
+         nodes more"
+    )]
     Full(Full),
     #[error("too large: a {what} is limited to {limit} bytes")]
     TooLarge { what: &'static str, limit: u64 },

@@ -210,17 +210,18 @@ impl Session {
             let own = self.choice.own;
             let cluster = node.cluster().unwrap_or(0);
             words.push(match &node.reached {
-                _ if node.spared => format!("{name} is spared"),
+                _ if node.spared => format!("{name} is spared by the application"),
                 _ if self.choice.excludes(cluster) => {
-                    format!("{name} is of cluster {cluster:016x}, not {own:016x}")
+                    format!("{name} belongs to cluster {cluster:016x}, not {own:016x}")
                 }
                 _ if !node.is_gone() && cluster == 0 => format!("{name} belongs to no cluster yet"),
                 _ if !node.is_gone() && own == 0 => format!(
-                    "{name} is of cluster {cluster:016x}, and too few have told theirs in time"
+                    "{name} belongs to cluster {cluster:016x}, and too few others reported theirs \
+                     in time"
                 ),
                 Some(reached) if !node.is_silent() => format!("{name} reaches {reached:?}"),
                 _ if node.is_silent() => format!("{name} does not answer"),
-                _ => format!("{name} does not say whom it reaches"),
+                _ => format!("{name} has not reported which nodes it reaches"),
             });
         }
         CallError::NoQuorum {

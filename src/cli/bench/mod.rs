@@ -32,11 +32,11 @@ const KEYS_MAX: u32 = 10_000_000;
 /// The keys are written once before the clock starts, and stay.
 #[derive(Debug, Args)]
 pub struct BenchArgs {
-    /// Closed loops: operations under way at any time
+    /// Closed loops: operations in flight at any time
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=i64::from(CLIENTS_MAX)))]
     clients: u32,
 
-    /// Keys, each as likely as any other
+    /// Number of keys, each as likely as any other
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=i64::from(KEYS_MAX)))]
     keys: u32,
 
@@ -44,7 +44,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "BYTES", default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=VALUE_SIZE_MAX as i64))]
     value_size: u32,
 
-    /// Gets to puts; 0:1 is puts only
+    /// Ratio of gets to puts; 0:1 is puts only
     #[arg(long, value_name = "GET:PUT", default_value = "1:1", value_parser = mix)]
     mix: Mix,
 
@@ -52,7 +52,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = words::duration)]
     duration: Duration,
 
-    /// Client handles, each with a thread; the clients are dealt out to them
+    /// Client handles, each with a thread; the clients are divided among them
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
     handles: u32,
 }

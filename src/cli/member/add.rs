@@ -8,7 +8,7 @@ use super::super::exit::Exit;
 use super::follow::{self, Wish};
 use crate::config::NodeAddress;
 
-/// Add a node, up to nine: it is a member once it runs and has copied what the members hold
+/// Add a node, up to nine: it becomes a member once it is running and has caught up
 #[derive(Debug, Args)]
 pub struct MemberAddArgs {
     #[arg(value_name = "HOST:PORT", value_parser = super::address)]

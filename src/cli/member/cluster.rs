@@ -144,7 +144,8 @@ impl Cluster {
     /// Who answers, and is of another cluster than the one in use.
     pub fn strangers(&self) -> String {
         let foreign = self.foreign.iter();
-        let words = foreign.map(|(address, id)| format!("; {address} is of cluster {id:016x}"));
+        let words =
+            foreign.map(|(address, id)| format!("; {address} belongs to cluster {id:016x}"));
         words.collect()
     }
 
@@ -187,17 +188,6 @@ fn named(rows: &[StatusRow]) -> Vec<Named<'_>> {
         learning: of_node(rows, member.node).and_then(|status| status.learning.as_ref()),
     });
     members.chain(others).collect()
-}
-
-/// How far a learner is, in words.
-pub fn progress(learning: &LearningStatus) -> String {
-    let LearningStatus {
-        buckets_done,
-        buckets,
-        keys_copied,
-    } = learning;
-    let percent = buckets_done.saturating_mul(100) / (*buckets).max(1);
-    format!("copies what the members hold: {percent} %, {keys_copied} keys so far")
 }
 
 #[cfg(test)]
@@ -256,9 +246,5 @@ mod tests {
         ];
         assert_eq!(roles, expected);
         assert_eq!(found[2].learning, Some(&learning));
-        assert_eq!(
-            progress(&learning),
-            "copies what the members hold: 25 %, 7 keys so far"
-        );
     }
 }

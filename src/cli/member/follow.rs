@@ -12,7 +12,8 @@ use wire::{Change, ChangeOutcome};
 use super::super::connection::ConnectionArgs;
 use super::super::exit::Exit;
 use super::super::report;
-use super::cluster::{self, Cluster};
+use super::super::status;
+use super::cluster::Cluster;
 
 /// How long a change is waited for; a new node may have much to copy.
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
@@ -69,14 +70,15 @@ impl Progress {
         match is_started {
             true => {
                 let message = format!(
-                    "not through yet: {said}. It goes on by itself; `horseshoe member list` shows it"
+                    "not completed yet: {said}. It continues automatically; `horseshoe member \
+                     list` shows its progress"
                 );
                 connection.refuse("unknown_outcome", Exit::Unknown, &message)
             }
             false => connection.refuse(
                 "no_quorum",
                 Exit::NoQuorum,
-                &format!("not begun, and nothing was changed: {said}"),
+                &format!("{said}; nothing was changed"),
             ),
         }
     }
@@ -109,10 +111,7 @@ pub fn pursue(wish: &Wish, connection: &ConnectionArgs) -> Exit {
     };
     loop {
         match whom_to_ask(&cluster, wish) {
-            None => progress.say(format!(
-                "no node answers that serves{}",
-                cluster.strangers()
-            )),
+            None => progress.say(format!("no serving node responded{}", cluster.strangers())),
             Some(place) => {
                 let change = wish.change.clone();
                 let answer = cluster.client().change(place, change, ANSWER_TIMEOUT);
@@ -120,7 +119,7 @@ pub fn pursue(wish: &Wish, connection: &ConnectionArgs) -> Exit {
                     // A request without an answer may have begun it.
                     Err(CallError::UnknownOutcome) => {
                         is_started = true;
-                        progress.say("no answer yet".to_owned());
+                        progress.say("no response yet".to_owned());
                     }
                     Err(error @ CallError::TwoClusters { .. }) if !is_started => {
                         return connection.refuse_call(&error);
@@ -169,7 +168,7 @@ fn under_way(cluster: &Cluster, epoch: u64, node: u8) -> String {
     let mut to_come = named.iter().filter(|named| !named.role.votes());
     match to_come.any(|named| named.member.node == node) {
         true => how_far(cluster, node),
-        false => format!("the change to configuration {epoch} is under way"),
+        false => format!("the change to configuration {epoch} is in progress"),
     }
 }
 
@@ -177,12 +176,12 @@ fn under_way(cluster: &Cluster, epoch: u64, node: u8) -> String {
 fn how_far(cluster: &Cluster, node: u8) -> String {
     let named = cluster.named();
     let Some(found) = named.iter().find(|named| named.member.node == node) else {
-        return format!("node {node} is to come");
+        return format!("node {node} is waiting to be admitted");
     };
     let address = &found.member.address;
     match (found.learning, found.member.heard) {
-        (Some(learning), _) => format!("node {node}, {address}: {}", cluster::progress(learning)),
-        (None, true) => format!("node {node}, {address}: is there"),
+        (Some(learning), _) => format!("node {node}, {address}: {}", status::progress(learning)),
+        (None, true) => format!("node {node}, {address}: reachable"),
         (None, false) => {
             let members = cluster.newest().into_iter().flat_map(|s| &s.members);
             let members = members
@@ -190,8 +189,8 @@ fn how_far(cluster: &Cluster, node: u8) -> String {
                 .map(|m| m.address.as_str());
             let list: Vec<&str> = members.chain([address.as_str()]).collect();
             format!(
-                "node {node}, {address}: not heard yet. If it does not run, start it there, with an \
-                 empty data directory: horseshoe serve {} {}",
+                "node {node}, {address}: not reachable yet. If it is not running, start it there, \
+                 with an empty data directory: horseshoe serve {} {} --data-dir DIR",
                 list.len() - 1,
                 list.join(" ")
             )

@@ -18,21 +18,21 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// What has to be typed.
 const WORD: &str = "force";
 
-/// Go on with the nodes named, without a quorum: what only the others hold is lost
+/// Continue with the named nodes, without a quorum: what only the others hold is lost
 ///
-/// For when a quorum is lost for good, also in the middle of a change. Exactly the nodes named, which
-/// have to be up with what they hold, are the members from here on.
+/// For a quorum that is lost for good, also in the middle of a change. Exactly the named nodes,
+/// which must be up with their data, are the members afterwards.
 #[derive(Debug, Args)]
 pub struct ForceArgs {
     /// Their ids, as `member list` shows them
     #[arg(value_name = "NODE", required = true, num_args = 1..=CHANGE_NODES_MAX, value_parser = super::id)]
     nodes: Vec<u8>,
 
-    /// Do not ask for a confirmation
+    /// Do not ask for confirmation
     #[arg(long)]
     yes: bool,
 
-    /// Do it though the nodes hear a quorum
+    /// Force even though the nodes have a quorum
     #[arg(long)]
     despite_quorum: bool,
 }
@@ -55,7 +55,7 @@ pub fn run(arguments: ForceArgs, connection: &ConnectionArgs) -> Exit {
     };
     report::complain(&warning(&cluster, &nodes));
     if !yes && !is_confirmed() {
-        let message = "not confirmed, and nothing was changed";
+        let message = "not confirmed; nothing was changed";
         return connection.refuse("usage", Exit::Usage, message);
     }
     let change = Change::Force {
@@ -65,7 +65,7 @@ pub fn run(arguments: ForceArgs, connection: &ConnectionArgs) -> Exit {
     };
     let target = match cluster.client().change(place, change, ANSWER_TIMEOUT) {
         Err(CallError::UnknownOutcome) => {
-            let message = "no answer: `horseshoe member list` shows whether it was done";
+            let message = "no response: `horseshoe member list` shows whether it was done";
             return connection.refuse("unknown_outcome", Exit::Unknown, message);
         }
         Err(error) => return connection.refuse_call(&error),
@@ -85,8 +85,8 @@ pub fn run(arguments: ForceArgs, connection: &ConnectionArgs) -> Exit {
 fn whom_to_ask(cluster: &Cluster, nodes: &[u8]) -> Result<(usize, u64), String> {
     if let Some(node) = nodes.iter().find(|node| cluster.of_node(**node).is_none()) {
         return Err(format!(
-            "node {node} does not answer: only nodes that are up, and that this machine reaches, can \
-             be named"
+            "node {node} does not respond: only nodes that are up, and that this machine can \
+             reach, can be named"
         ));
     }
     let words = nodes.iter().filter_map(|node| cluster.of_node(*node));
@@ -99,7 +99,7 @@ fn whom_to_ask(cluster: &Cluster, nodes: &[u8]) -> Result<(usize, u64), String> 
     let (node, epoch) = (best.node, best.epoch);
     place_of(best)
         .map(|place| (place, epoch))
-        .ok_or_else(|| format!("node {node} does not answer"))
+        .ok_or_else(|| format!("node {node} does not respond"))
 }
 
 fn warning(cluster: &Cluster, nodes: &[u8]) -> String {
@@ -114,15 +114,15 @@ fn warning(cluster: &Cluster, nodes: &[u8]) -> String {
             .map(|(node, address)| format!("  {node}  {address}\n"));
         words.collect::<String>()
     };
-    let mut text = format!("These nodes go on alone:\n{}", list(&stay));
+    let mut text = format!("These nodes continue alone:\n{}", list(&stay));
     if !go.is_empty() {
         text += &format!(
-            "Without these:\n{}\
-             What may be lost: every write that was acknowledged and that none of the nodes that go \
-             on holds. Of a write whose outcome was not known, either may come. The nodes that are \
-             left drop what they hold when they come back.\n\
-             Make sure that those without are down, or can't be reached by clients: should they still \
-             serve somewhere, there would be two clusters, and what is written there is lost.\n",
+            "These nodes are excluded:\n{}\
+             What may be lost: every acknowledged write that none of the continuing nodes holds. A \
+             write with an unknown outcome may be kept or lost. The excluded nodes drop their data \
+             when they come back.\n\
+             Make sure that the excluded nodes are down, or that clients can't reach them: if they \
+             still serve somewhere, there are two clusters, and what is written there is lost.\n",
             list(&go)
         );
     }
@@ -131,7 +131,7 @@ fn warning(cluster: &Cluster, nodes: &[u8]) -> String {
 
 /// Reads one line.
 fn is_confirmed() -> bool {
-    report::complain(&format!("Type {WORD} to go on: "));
+    report::complain(&format!("Type {WORD} to continue: "));
     let mut line = String::new();
     let read = std::io::stdin().lock().read_line(&mut line);
     read.is_ok() && line.trim() == WORD
@@ -152,10 +152,10 @@ fn follow(cluster: &mut Cluster, nodes: &[u8], target: u64, connection: &Connect
         match nodes.iter().find(|node| !serve(node)) {
             None => {
                 let epoch = cluster.newest().map_or(target, |status| status.epoch);
-                return follow::tell_done(connection, "the nodes named serve", epoch, 0);
+                return follow::tell_done(connection, "the named nodes serve", epoch, 0);
             }
             Some(node) => progress.say(format!(
-                "configuration {target} is made; node {node} is not through yet"
+                "configuration {target} was made; node {node} has not completed the change yet"
             )),
         }
         if !progress.pause() {

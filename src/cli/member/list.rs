@@ -9,8 +9,8 @@ use wire::NodeStatus;
 use super::super::connection::ConnectionArgs;
 use super::super::exit::Exit;
 use super::super::report;
-use super::super::status::align;
-use super::cluster::{self, Cluster, Named};
+use super::super::status::{align, progress};
+use super::cluster::{Cluster, Named};
 
 /// Show the nodes of the configuration, by their ids
 #[derive(Debug, Args)]
@@ -24,10 +24,10 @@ pub fn run(_arguments: ListArgs, connection: &ConnectionArgs) -> Exit {
     let Some(newest) = cluster.newest() else {
         let strangers = cluster.strangers();
         let message = match strangers.is_empty() {
-            true => "no node answers that belongs to a cluster".to_owned(),
-            false => format!("no node of the cluster in use answers{strangers}"),
+            true => "no node that belongs to a cluster responded".to_owned(),
+            false => format!("no node of the cluster in use responded{strangers}"),
         };
-        let message = format!("{message}; `horseshoe status` tells more");
+        let message = format!("{message}; `horseshoe status` shows more");
         return connection.refuse("no_quorum", Exit::NoQuorum, &message);
     };
     let text = match connection.json {
@@ -55,12 +55,12 @@ fn in_words(newest: &NodeStatus, named: &[Named<'_>]) -> String {
                 0 => "-".to_owned(),
                 incarnation => format!("{incarnation:016x}"),
             },
-            learning.map_or_else(String::new, cluster::progress),
+            learning.map_or_else(String::new, progress),
         ]);
     }
     let mut text = align(&table);
     let under_way = match newest.joint {
-        true => ", and a change is under way",
+        true => ", and a change is in progress",
         false => "",
     };
     writeln!(text, "\nconfiguration {}{under_way}", newest.epoch).expect("a string takes all");

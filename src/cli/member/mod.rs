@@ -15,11 +15,11 @@ use super::connection::ConnectionArgs;
 use super::exit::Exit;
 use crate::config::NodeAddress;
 
-/// Show the members, replace or remove one, add one.
+/// Show and change the membership.
 ///
-/// A node is named by its id, as `member list` shows it. Changes wait until they are through (60s
-/// unless --timeout says otherwise), show how far they are, or say why they are not. The same can be
-/// asked again at any time: what is done already is not done twice.
+/// A node is named by its id, as `member list` shows it. A change waits until it is complete (60s
+/// unless --timeout says otherwise), and shows its progress, or says why it is refused. The same
+/// command can be given again at any time: what is done already is not done twice.
 #[derive(Debug, Args)]
 pub struct MemberArgs {
     #[command(subcommand)]

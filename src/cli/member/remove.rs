@@ -7,7 +7,7 @@ use super::super::connection::ConnectionArgs;
 use super::super::exit::Exit;
 use super::follow::{self, Wish};
 
-/// Take a node out for good; it does not come back by itself
+/// Remove a node for good; it is not admitted again automatically
 #[derive(Debug, Args)]
 pub struct RemoveArgs {
     /// Its id, as `member list` shows it
@@ -18,7 +18,7 @@ pub struct RemoveArgs {
 pub fn run(arguments: RemoveArgs, connection: &ConnectionArgs) -> Exit {
     let RemoveArgs { node } = arguments;
     let wish = Wish {
-        done: format!("node {node} is taken out; it can be stopped"),
+        done: format!("node {node} was removed and can be stopped"),
         change: Change::Remove { node },
         not_at: Some(node),
     };

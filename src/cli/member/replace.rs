@@ -8,14 +8,14 @@ use super::super::exit::Exit;
 use super::follow::{self, Wish};
 use crate::config::NodeAddress;
 
-/// Put another machine in the place of a node: one that is up stays a member until the new one is
+/// Replace a node by a new one: a node that is up stays a member until the new one is a member
 #[derive(Debug, Args)]
 pub struct ReplaceArgs {
-    /// The id of the node that goes, as `member list` shows it
+    /// The id of the node to replace, as `member list` shows it
     #[arg(value_name = "NODE", value_parser = super::id)]
     node: u8,
 
-    /// Where the new one is
+    /// The address of the new node
     #[arg(value_name = "HOST:PORT", value_parser = super::address)]
     address: NodeAddress,
 }

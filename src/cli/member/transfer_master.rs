@@ -7,7 +7,8 @@ use super::super::connection::ConnectionArgs;
 use super::super::exit::Exit;
 use super::follow::{self, Wish};
 
-/// Make a member the first in priority order, whose vote decides when half of the members are reached
+/// Make a member the master: the first in member order, whose vote decides when exactly half of the
+/// members agree
 #[derive(Debug, Args)]
 pub struct TransferMasterArgs {
     /// Its id, as `member list` shows it

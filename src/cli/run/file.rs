@@ -98,7 +98,7 @@ fn check_quotes(record: &[u8]) -> Result<(), String> {
                     };
                 }
                 if !matches!(rest.peek(), None | Some(b',' | b'\r' | b'\n')) {
-                    return Err("there is text behind a closing quote".to_owned());
+                    return Err("there is text after a closing quote".to_owned());
                 }
             }
             b'"' => return Err("there is a quote in a field that is not in quotes".to_owned()),
@@ -175,7 +175,7 @@ mod tests {
             ("PUT,a,\"b\nc\"\nDEL", "line 3: \"DEL\" with 0"),
             ("PUT,a,\"b\nc", "line 1: a quote is not closed"),
             ("PUT,a,b\"c", "line 1: there is a quote in a field"),
-            ("PUT,a,\"b\"c", "line 1: there is text behind"),
+            ("PUT,a,\"b\"c", "line 1: there is text after"),
             (" GET,k", "line 1: \" GET\""),
         ] {
             let found = error(text);

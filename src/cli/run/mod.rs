@@ -19,7 +19,7 @@ use super::connection::ConnectionArgs;
 use super::exit::Exit;
 use super::report;
 
-/// Do the operations of a CSV file and time each.
+/// Run the operations of a CSV file and time each.
 ///
 /// Lines are PUT,key,value or GET,key or DELETE,key, with quotes as in RFC 4180. A file with a bad
 /// line is refused before anything is done. A GET of an absent key, and a DELETE of one, is no

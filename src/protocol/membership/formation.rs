@@ -153,13 +153,13 @@ impl Bootstrap {
         let is_named = self.name.is_empty() || self.name == survey.name;
         if survey.list != self.fingerprint {
             self.trouble = Some(format!(
-                "the first listed node, {}, was started with another list of nodes",
+                "the first listed node, {}, was started with a different node list",
                 self.list[0]
             ));
         } else if !is_named {
             self.trouble = Some(format!(
-                "the first listed node, {}, was started with {}, and this one with {}: start all with the \
-                 same",
+                "the first listed node, {}, was started with {}, and this one with {}: start all \
+                 nodes with the same name",
                 self.list[0],
                 name_in_words(&survey.name),
                 name_in_words(&self.name)
@@ -171,9 +171,9 @@ impl Bootstrap {
             }
             self.trouble = meta.bound_to.filter(|b| *b != survey.asker).map(|_| {
                 format!(
-                    "gave its word to an earlier life of the first listed node, {}, which has \
-                     lost its state since; stop all nodes and start them with empty data \
-                     directories",
+                    "this node is committed to an earlier incarnation of the first listed node, \
+                     {}, which has lost its state since; stop all nodes and start them with empty \
+                     data directories",
                     self.list[0]
                 )
             });
@@ -212,7 +212,7 @@ impl Bootstrap {
         }
         entry.nonce = answer.nonce;
         entry.refusal = if answer.list != self.fingerprint {
-            Some("was started with another list of nodes".into())
+            Some("was started with a different node list".into())
         } else if !answer.name.is_empty() && answer.name != self.name {
             Some(format!(
                 "was started with {}, and this node with {}",
@@ -221,7 +221,7 @@ impl Bootstrap {
             ))
         } else {
             let other = answer.bound_to.filter(|bound| *bound != asker);
-            other.map(|_| "gave its word to an earlier life of this node".into())
+            other.map(|_| "is committed to an earlier incarnation of this node".into())
         };
         if answer.word && entry.refusal.is_none() {
             entry.word = Some(answer.incarnation);
@@ -269,8 +269,9 @@ impl Bootstrap {
     /// Another node has a configuration that this node must not install.
     pub fn note_other_name(&mut self, told: &Configuration) {
         self.trouble = Some(format!(
-            "a node of cluster {:016x} sends here, which was formed with {}, and this node was started with \
-             {}: to join that cluster, start it with that name; else stop what is left of the other cluster",
+            "a node of cluster {:016x}, which was formed with {}, sends messages to this node, \
+             which was started with {}: to join that cluster, start this node with that name; \
+             otherwise stop the remaining nodes of the other cluster",
             told.cluster,
             name_in_words(&told.name),
             name_in_words(&self.name)
@@ -284,14 +285,15 @@ impl Bootstrap {
         }
         if let Some((cluster, _)) = self.cluster {
             return format!(
-                "there is a cluster already, {cluster:016x}, of which a node sends here: this one waits \
-                 to be told its configuration, and forms no other while that goes on"
+                "a node of an existing cluster, {cluster:016x}, sends messages to this node: it \
+                 waits for the configuration of that cluster, and forms no other one meanwhile"
             );
         }
         if !self.is_first() {
             return format!(
-                "the first configuration, which the first listed node, {}, forms when it has heard \
-                 every listed node (or, started with --bootstrap, more than half of them)",
+                "there is no configuration yet: the first listed node, {}, forms it when it can \
+                 reach every listed node (or, if it was started with --bootstrap, more than half \
+                 of them)",
                 self.list[0]
             );
         }

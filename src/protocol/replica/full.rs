@@ -89,17 +89,21 @@ impl Replica {
         let full = nodes.filter_map(|m| {
             let full = match m.node == self.identity.node {
                 true => self.space.full,
-                false => self.view.links.full(m.node, self.view.links.incarnation(m.node)?),
+                false => self
+                    .view
+                    .links
+                    .full(m.node, self.view.links.incarnation(m.node)?),
             }?;
             let (node, address) = (m.node, &m.address);
             Some(match self.is_voter(m.node) {
                 true => format!(
-                    "node {node} ({address}) has no {full} left: writes that grow are refused. Delete keys, \
-                     or {}",
+                    "node {node} ({address}) is out of {full}: writes that grow are refused. \
+                     Delete keys, or {}",
                     remedy(full)
                 ),
                 false => format!(
-                    "node {node} ({address}) has no {full} left, so it copies no more and is not admitted: {}",
+                    "node {node} ({address}) is out of {full}, so it copies no more records and is \
+                     not admitted: {}",
                     remedy(full)
                 ),
             })
@@ -117,8 +121,8 @@ impl Replica {
 pub fn remedy(full: Full) -> &'static str {
     match full {
         Full::Memory => "give it more (--memory-max)",
-        Full::Disk => "free space on its disk (--disk-reserve says how much it wants)",
-        Full::Other => "see the release of that node",
+        Full::Disk => "free space on its disk (--disk-reserve sets how much must be free)",
+        Full::Other => "see the documentation of that node's release",
     }
 }
 

@@ -30,8 +30,8 @@ impl Replica {
         }
         if self.identity.node == 0 {
             return format!(
-                "the configuration does not name {}, so this node was taken out, or was never in it: \
-                 stop it, or take it in by `horseshoe member add {0}`",
+                "the configuration does not name {}, so this node was removed, or was never added: \
+                 stop it, or add it by `horseshoe member add {0}`",
                 self.own_address()
             );
         }
@@ -39,8 +39,8 @@ impl Replica {
         if self.identity.votes {
             return match self.view.hears_quorum {
                 true if self.hangs(self.identity.node) => {
-                    "the disk to finish a write; until then this node has no vote, and other members \
-                     run what its clients ask for"
+                    "a write to the disk has not finished; until it does, this node has no vote, \
+                     and other members run the operations of its clients"
                         .to_owned()
                 }
                 true => String::new(),
@@ -52,15 +52,18 @@ impl Replica {
         }
         if let Some(full) = self.space.full {
             return format!(
-                "this node has no {full} left, so it copies no more of what the members hold and is not \
-                 admitted: {}",
+                "this node is out of {full}, so it copies no more records and is not admitted: {}",
                 crate::protocol::replica::full::remedy(full)
             );
         }
-        let why = "this node has no vote yet: it is new, was away, or came back without its state";
+        let why = "this node has no vote yet: it is new, was removed while it was unreachable, or \
+                   lost its state";
         match configuration.has_quorum(&heard) {
             true => {
-                format!("{why}; it copies what the members hold, and is then admitted by itself")
+                format!(
+                    "{why}; it copies the records of the members, and is then admitted \
+                     automatically"
+                )
             }
             false => format!("{why}; {}", self.without_quorum(configuration)),
         }
@@ -76,7 +79,7 @@ impl Replica {
         let mut warnings = self.full_warnings();
         if let Some(reason) = &self.membership.changes.refused {
             warnings.push(format!(
-                "the members can't be changed as is wanted: {reason}"
+                "the desired membership change is not possible: {reason}"
             ));
         }
         let voters = self.identity.configuration.iter().flat_map(|c| c.voters());
@@ -93,8 +96,8 @@ impl Replica {
             && self.is_purge_held_up(now)
         {
             warnings.push(format!(
-                "deleted keys still take room: tombstones are purged only while all members are reachable, \
-                 and these are not: {}. Bring them back, or `horseshoe member replace` them",
+                "tombstones cannot be purged, and take up space, while these members are \
+                 unreachable: {}. Bring them back, or `horseshoe member replace` them",
                 away.join(", ")
             ));
         }
@@ -118,7 +121,7 @@ impl Replica {
         let hung = self.with_obstacle(configuration, Obstacle::DiskHangs);
         let mut words = "no quorum".to_owned();
         if !silent.is_empty() {
-            words += &format!("; not heard: {}", addresses(&silent));
+            words += &format!("; unreachable: {}", addresses(&silent));
         }
         if !hung.is_empty() {
             words += &format!("; {}", hung_in_words(&hung));
@@ -127,17 +130,18 @@ impl Replica {
         if !empty.is_empty() {
             let why = match is_forced {
                 true => {
-                    "lost their votes, as they had gone on meanwhile or came back without their state"
+                    "lost their votes because they continued without the force, or lost their state"
                 }
-                false => "came back without their state",
+                false => "lost their state",
             };
             words += &format!("; {why}: {}", addresses(&empty));
         }
         if self.other_cluster() != 0 {
             words += &format!(
-                "; nodes of another cluster, {:016x}, send here, while the state here is of cluster \
-                 {:016x}: if this node belongs to that one, stop it and give it the data directory that \
-                 it had there, or an empty one; if not, stop those nodes",
+                "; nodes of another cluster, {:016x}, send messages to this node, whose state is \
+                 of cluster {:016x}: if this node belongs to that other cluster, stop it and give \
+                 it the data directory that it had there, or an empty one; if not, stop those \
+                 nodes",
                 self.other_cluster(),
                 configuration.cluster
             );
@@ -157,12 +161,13 @@ impl Replica {
             words += &match (left.is_empty(), is_forced) {
                 (true, _) => ". Put their data directories back as they last were".to_owned(),
                 (false, true) => format!(
-                    ". The force can't be completed with them: go on without, by \
+                    ". The force can't be completed with them: continue without them, by \
                      `horseshoe member force {left}`, which may lose writes",
                 ),
                 (false, false) => format!(
-                    ". Put their data directories back as they last were; or, if these are lost for \
-                     good, go on without: `horseshoe member force {left}`, which may lose writes",
+                    ". Put their data directories back as they last were; or, if these are lost \
+                     for good, continue without them: `horseshoe member force {left}`, which may \
+                     lose writes",
                 ),
             };
         }

@@ -81,7 +81,7 @@ impl fmt::Display for Unreadable {
         match self {
             Unreadable::Format(format) => write!(
                 f,
-                "it is in format {format}, and this release knows {FORMAT}"
+                "it is in format {format}, and this release reads {FORMAT}"
             ),
             Unreadable::Damaged => write!(f, "it does not decode"),
         }
@@ -153,16 +153,16 @@ impl Configuration {
     pub fn check(&self) -> Result<(), String> {
         if self.away.len() > NODES_AWAY_MAX {
             return Err(format!(
-                "{} nodes would be away, and {NODES_AWAY_MAX} is the most: `horseshoe member remove` those that \
-                 are gone for good",
+                "there would be {} nodes without a vote, and {NODES_AWAY_MAX} is the maximum: \
+                 `horseshoe member remove` those that are gone for good",
                 self.away.len()
             ));
         }
         match self.is_sound() {
             true => Ok(()),
             false => Err(
-                "the configuration that would come of it is beyond a bound, so other nodes \
-                 would not take it; please report it"
+                "the resulting configuration exceeds a limit, so other nodes would not accept it; \
+                 please report it"
                     .into(),
             ),
         }
@@ -338,7 +338,7 @@ mod tests {
         assert_eq!(next.check(), Ok(()));
         next.away.push(next.members[0].clone());
         let why = next.check().expect_err("one too many");
-        assert!(why.contains("33 nodes would be away"), "{why}");
+        assert!(why.contains("33 nodes without a vote"), "{why}");
         assert!(why.contains("`horseshoe member remove`"), "{why}");
         next.away.clear();
         next.epoch = EPOCH_MAX;

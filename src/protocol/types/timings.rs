@@ -19,7 +19,7 @@ pub enum TimingsError {
     #[error("a heartbeat every {0} ms is not possible: 10 to 1,000 ms")]
     Heartbeat(u64),
     #[error(
-        "a link can't be taken for down after {down} ms with a heartbeat every {heartbeat} ms: at \
+        "a link can't count as down after {down} ms with a heartbeat every {heartbeat} ms: at \
          least three heartbeats ({least} ms), at most 10,000 ms",
         least = 3 * .heartbeat
     )]
@@ -32,7 +32,7 @@ pub enum TimingsError {
         least = 2 * .heartbeat
     )]
     ShrinkAfterHeartbeats { shrink_after: u64, heartbeat: u64 },
-    #[error("a disk can't be taken for hung after {0} ms: 500 ms to 10 min")]
+    #[error("a disk can't count as hung after {0} ms: 500 ms to 10 min")]
     DiskHung(u64),
 }
 

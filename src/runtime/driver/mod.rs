@@ -532,7 +532,7 @@ impl Driver {
         self.tally.raise_to(Cause::Unroutable, counters.unroutable);
         self.tally.raise_to(Cause::Ahead, counters.ahead);
         if let Some(line) = self.tally.report(now.mono_us) {
-            tracing::warn!("left out: {line}");
+            tracing::warn!("dropped: {line}");
         }
     }
 

@@ -52,7 +52,7 @@ pub type Version = u64;
 pub enum BodyError {
     #[error("a body that does not decode")]
     Malformed,
-    #[error("bytes behind the end of a body")]
+    #[error("bytes after the end of a body")]
     Trailing,
     #[error("a field out of its bounds")]
     Bounds,

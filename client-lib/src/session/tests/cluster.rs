@@ -210,6 +210,6 @@ fn a_client_stays_with_its_cluster_though_only_another_one_answers() {
     let Err(CallError::NoQuorum { detail }) = script.result() else {
         panic!("no node of its cluster answers");
     };
-    let words = "is of cluster 000000000000004e, not 000000000000004d";
+    let words = "belongs to cluster 000000000000004e, not 000000000000004d";
     assert!(detail.contains(words), "{detail}");
 }

@@ -106,7 +106,7 @@ fn a_change_goes_only_to_the_cluster_in_use() {
     let Err(CallError::NoQuorum { detail }) = told(&mut script) else {
         panic!("node 0 is of another cluster");
     };
-    assert!(detail.contains("is of cluster"), "{detail}");
+    assert!(detail.contains("belongs to cluster"), "{detail}");
     ask(&mut script, 1, 2);
     assert_eq!(script.change_requests.pop().map(|(node, _)| node), Some(1));
     script.pass(900 * MS);

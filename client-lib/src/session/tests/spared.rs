@@ -97,7 +97,10 @@ fn when_the_last_is_spared_only_a_write_that_was_sent_waits() {
     let read = script.completion();
     assert_eq!(read.tag, 2);
     let words = read.result.unwrap_err().to_string();
-    assert_eq!(words, "no quorum: node 1 is spared, node 2 is spared");
+    assert_eq!(
+        words,
+        "no quorum: node 1 is spared by the application, node 2 is spared by the application"
+    );
     script.submit(put("k"), 3);
     let refused = script.completion();
     assert!(refused.tag == 3 && is_no_quorum(&refused.result));

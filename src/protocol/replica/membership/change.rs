@@ -89,18 +89,21 @@ impl Replica {
         let joint = configuration.joint.is_some() && rule!(E2);
         if joint || self.membership.changes.is_proposing() {
             return Err(format!(
-                "a change is under way, from epoch {}",
+                "a change is in progress, from epoch {}",
                 configuration.epoch
             ));
         }
         if self.is_unreadable(now) {
-            let why =
-                "the register of configurations holds what another release wrote, see the log";
+            let why = "the register of configurations has a record of another release, see the log";
             return Err(why.into());
         }
         let (epoch, target) = match configuration::two_epochs_after(configuration.epoch) {
             Some(epochs) => epochs,
-            None => return Err("all epochs are used up; a force begins new ones".into()),
+            None => {
+                return Err(
+                    "all epochs are used up; `horseshoe member force` begins new ones".into(),
+                );
+            }
         };
         let next = Configuration {
             epoch,

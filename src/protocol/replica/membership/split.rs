@@ -300,11 +300,12 @@ impl Replica {
             .map(|other| other.in_words());
         let others: Vec<String> = others.collect();
         format!(
-            "the cluster was forced twice, and each side went on without the other: this node is of {}, \
-             others are of {}; neither side serves. `horseshoe member force` with the ids of the side \
-             that is to go on ends it; the others drop what they hold, and come back by themselves",
+            "the cluster was forced twice, and each side continued without the other: this node is \
+             in {}, others are in {}; neither side serves. To resolve this, run `horseshoe member \
+             force` with the ids of the side that shall continue; the other side drops its data \
+             and rejoins automatically",
             own.in_words(),
-            others.join(", and of ")
+            others.join(", and in ")
         )
     }
 }

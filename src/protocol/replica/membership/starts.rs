@@ -230,13 +230,14 @@ impl Replica {
         configuration: &Configuration,
     ) -> String {
         let mut words =
-            "the members' word that they know of no later state of this node".to_owned();
+            "the members have not confirmed yet that they know of no later state of this node"
+                .to_owned();
         if !self.membership.confirmation.is_overdue {
             return words;
         }
         if self.starts_told() == 0 {
-            return "the disk, which does not finish its writes: the members are told of this start \
-                    when it is on disk"
+            return "the disk does not finish its writes: this start is reported to the members \
+                    once it is on disk"
                 .to_owned();
         }
         let me = (self.identity.node, self.options.boot);
@@ -249,13 +250,14 @@ impl Replica {
             .map(|m| m.address.as_str())
             .collect();
         if !silent.is_empty() {
-            words += &format!("; it has not come from {}", silent.join(", "));
+            words += &format!("; unconfirmed by {}", silent.join(", "));
         }
         if self.membership.confirmation.newer_us.is_some() {
-            words += "; others have a newer configuration, which this node was not told yet";
+            words += "; others have a newer configuration, which this node has not received yet";
         }
-        words += ". If it does not come though these nodes are well, stop this node and start it with an \
-                  empty data directory, provided that the others are a quorum: it copies what they hold";
+        words += ". If they do not confirm it although they are healthy, stop this node and start \
+                  it with an empty data directory, provided that the others are a quorum: it then \
+                  copies their records";
         words
     }
 

@@ -24,7 +24,7 @@ pub enum Obstacle {
 
 /// What an operator can do about a hung disk.
 pub const HANGS_REMEDY: &str =
-    "mend it, or stop that node and start it with an empty directory on another disk";
+    "fix it, or stop that node and start it with an empty directory on another disk";
 
 /// In which epoch each node was last received from, and when. Two lineages may have given the same
 /// id to two nodes.
@@ -48,7 +48,7 @@ impl Voting {
         let (hung, silent): (Vec<&Member>, _) = missing.partition(|m| self.hung.contains(m.node));
         let mut words = Vec::new();
         if !silent.is_empty() {
-            words.push(format!("not heard: {}", addresses(&silent)));
+            words.push(format!("unreachable: {}", addresses(&silent)));
         }
         if !hung.is_empty() {
             words.push(hung_in_words(&hung));
@@ -64,7 +64,7 @@ pub fn addresses(members: &[&Member]) -> String {
 
 pub fn hung_in_words(members: &[&Member]) -> String {
     format!(
-        "heard, but it has no working disk: a write is not finished ({HANGS_REMEDY}): {}",
+        "reachable, but with a hung disk, which does not finish a write ({HANGS_REMEDY}): {}",
         addresses(members)
     )
 }
@@ -137,8 +137,9 @@ impl Replica {
             let own_epoch = own.epoch;
             if self.is_later(own, *epoch) {
                 return Some(format!(
-                    "this node is behind: it is of epoch {own_epoch}, and node {node} of {epoch}; wait until \
-                     this node was told, or ask node {node}"
+                    "this node lags: it is in epoch {own_epoch}, and node {node} is in {epoch}; \
+                     wait until this node has the newer configuration, or send the command to node \
+                     {node}"
                 ));
             }
             let is_named = named
@@ -146,8 +147,8 @@ impl Replica {
                 .any(|m| (m.node, m.incarnation) == (*node, *incarnation));
             is_named.then(|| {
                 format!(
-                    "node {node} was heard in epoch {epoch}, not in {own_epoch} yet: wait a moment, or leave \
-                     it out, then it is admitted afterwards by itself"
+                    "node {node} is still in epoch {epoch}, not in {own_epoch}: retry in a moment, \
+                     or omit it; it is then admitted automatically afterwards"
                 )
             })
         })

@@ -21,8 +21,9 @@ use crate::protocol::types::rules::rule;
 /// else can use such a source: the system drops it when it comes from the network, or the session's
 /// token, without which nothing is done, is sent to that machine and not to the forger
 /// (`runtime::socket`).
-const ADMIN_ELSEWHERE: &str = "this node takes changes of the membership only from its own machine: run \
-     the command there, with this node's address for --nodes, or start the nodes with --insecure-admin";
+const ADMIN_ELSEWHERE: &str = "this node accepts membership changes only from its own machine: run \
+                               the command there, with this node's address for --nodes, or start \
+                               the nodes with --insecure-admin";
 
 /// Answers that wait for the disk. The bound is low because operators seldom ask.
 const HELD_REPLIES_MAX: usize = 64;
@@ -105,7 +106,7 @@ impl Replica {
             return refused(format!("there is no cluster yet: {waits_for}"), false);
         };
         if !self.identity.votes || !self.view.hears_quorum {
-            let reason = "this node has no vote, or hears no quorum: ask another";
+            let reason = "this node has no vote or no quorum: send the command to another node";
             return refused(reason.into(), true);
         }
         let voting = self.voting();
@@ -123,7 +124,7 @@ impl Replica {
                     node,
                 },
                 Ok(Plan::Change(..)) => refused(
-                    format!("another change is under way, from epoch {epoch}"),
+                    format!("another change is in progress, from epoch {epoch}"),
                     true,
                 ),
                 Err(reason) => refused(reason, false),
@@ -162,17 +163,24 @@ impl Replica {
         }
         if configuration.epoch != epoch {
             return Err(format!(
-                "the configuration is of epoch {} by now, not {epoch}: look again",
+                "the configuration is now in epoch {}, not {epoch}: run `horseshoe member list` \
+                 and try again",
                 configuration.epoch
             ));
         }
         if self.view.hears_quorum && !despite_quorum {
-            return Err("a quorum is up, so no member has to be given up by force".into());
+            return Err(
+                "a quorum is up, so no member has to be abandoned by force; --despite-quorum \
+                 forces it nevertheless"
+                    .into(),
+            );
         }
         let pool = self.holders(&configuration);
         let members = self.named(nodes, &configuration, &pool)?;
         if !members.iter().any(|m| m.node == self.identity.node) {
-            return Err("this node itself is not among those named: ask one of them".into());
+            return Err(
+                "this node is not one of the named nodes: send the command to one of them".into(),
+            );
         }
         let behind = self.is_behind(now, &configuration, &members);
         if let Some(reason) = behind.filter(|_| rule!(E8_behind)) {
@@ -217,15 +225,17 @@ impl Replica {
             }
             return Err(if holder.is_some() {
                 format!(
-                    "the disk of node {node} at {address} does not finish writes, so nothing can be done \
-                     together with it: {HANGS_REMEDY}, or leave it out"
+                    "the disk of node {node} at {address} does not finish writes, so it can't be \
+                     in the forced configuration: {HANGS_REMEDY}, or omit it"
                 )
             } else if *node != self.identity.node && !self.view.links.is_joined(*node) {
-                format!("node {node} at {address} is not heard; only nodes that are up can go on")
+                format!(
+                    "node {node} at {address} is unreachable; only nodes that are up can continue"
+                )
             } else {
                 format!(
-                    "node {node} at {address} does not hold what it once was told: leave it out, it \
-                     is admitted afterwards by itself"
+                    "node {node} at {address} lost its state: omit it; it is admitted \
+                     automatically afterwards"
                 )
             });
         }
@@ -243,7 +253,8 @@ impl Replica {
         let lineage =
             configuration::next_lineage(&forces, self.identity.node, self.random.random());
         let lineage = lineage.ok_or(
-            "this cluster was forced as often as it can be: copy its keys to a new cluster to go on",
+            "this cluster was forced as often as is possible: copy its keys to a new cluster to \
+             continue",
         )?;
         forces.push(Forced {
             lineage,
@@ -258,7 +269,8 @@ impl Replica {
         let base = wire::clock::from_ms(last);
         if base > FOLLOWED_LAST {
             return Err(
-                "the clocks of this cluster are near their end: copy its keys to a new cluster to go on"
+                "the clocks of this cluster are near their end: copy its keys to a new cluster to \
+                 continue"
                     .into(),
             );
         }
@@ -317,7 +329,7 @@ fn refused(reason: String, soon: bool) -> ChangeOutcome {
 fn unknown(configuration: &Configuration, node: NodeId) -> String {
     let ids = configuration.nodes().map(|m| m.node.to_string());
     let ids: Vec<String> = ids.collect();
-    format!("there is no node {node}; there are {}", ids.join(", "))
+    format!("there is no node {node}; the nodes are {}", ids.join(", "))
 }
 
 /// What a request amounts to in a configuration that is not joint; `voting` are the members of it
@@ -334,7 +346,7 @@ fn plan(configuration: &Configuration, voting: &Voting, change: &Change) -> Resu
         && !is_quorum(&wanted.members, &voting.nodes)
     {
         return Err(format!(
-            "the members that stay would have no quorum; {}",
+            "the remaining members would have no quorum; {}",
             voting.missing_in_words(&wanted.members)
         ));
     }
@@ -350,8 +362,8 @@ fn add(configuration: &Configuration, address: &str) -> Result<Plan, String> {
     }
     if configuration.nodes().count() >= MEMBERS_MAX {
         return Err(format!(
-            "there are {MEMBERS_MAX} nodes, which is the most; one that is gone for good can be \
-             removed"
+            "there are {MEMBERS_MAX} nodes, which is the maximum: first remove one that is gone \
+             for good"
         ));
     }
     let mut wanted = as_it_is(configuration);
@@ -390,8 +402,8 @@ fn replace(
     };
     if old.address == address {
         return Err(format!(
-            "{address} is the address of node {node} itself: started there without its state it is \
-             admitted by itself"
+            "{address} is the address of node {node} itself: start the node there with an empty \
+             data directory, and it is admitted automatically"
         ));
     }
     let counts = configuration.voter(node).is_some() && voting.nodes.contains(node);
@@ -428,7 +440,7 @@ fn transfer_master(
 ) -> Result<Plan, String> {
     let Some(place) = configuration.members.iter().position(|m| m.node == node) else {
         return Err(match configuration.nodes().any(|m| m.node == node) {
-            true => format!("node {node} is no member, so it can't be the master"),
+            true => format!("node {node} is not a member, so it can't be the master"),
             false => unknown(configuration, node),
         });
     };
@@ -440,7 +452,7 @@ fn transfer_master(
             true => format!(
                 "the disk of node {node} does not finish writes, so it is not made master: {HANGS_REMEDY}"
             ),
-            false => format!("node {node} is not heard, so it is not made master"),
+            false => format!("node {node} is unreachable, so it is not made master"),
         });
     }
     let mut wanted = as_it_is(configuration);
@@ -472,7 +484,7 @@ fn take_out(wanted: &mut DesiredConfiguration, node: NodeId) -> Result<(), Strin
 fn admit(wanted: &mut DesiredConfiguration, address: &str) -> Result<NodeId, String> {
     check_address(address)?;
     let node = wanted.ids.checked_add(1).ok_or(
-        "all 255 ids of this cluster were given out: copy its keys to a new cluster to go on",
+        "all 255 ids of this cluster are used up: copy its keys to a new cluster to continue",
     )?;
     wanted.ids = node;
     wanted.away.push(Member {

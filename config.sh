@@ -1,8 +1,8 @@
 # shellcheck shell=bash disable=SC2034
 # The settings of launch.sh and kill.sh. Runs nothing. Each can be set in the environment instead.
 
-# The nodes, in priority order (the first is the master), separated by spaces or commas:
-# HOST:PORT, 192.0.2.1:PORT, [2001:db8::1]:PORT or [fe80::1%eth0]:PORT. The index of a node counts from 0.
+# The nodes, in the same order everywhere (the first forms the cluster and is its first master),
+# separated by spaces or commas: HOST:PORT, 192.0.2.1:PORT, [2001:db8::1]:PORT or [fe80::1%eth0]:PORT. The index of a node counts from 0.
 NODES=${NODES:-127.0.0.1:8801 127.0.0.1:8802 127.0.0.1:8803 127.0.0.1:8804 127.0.0.1:8805}
 
 # Where nodes keep their state: node INDEX has the directory node-INDEX in it. Empty: in memory
@@ -25,7 +25,7 @@ SHRINK_AFTER=${SHRINK_AFTER:-3s}
 BOOTSTRAP=${BOOTSTRAP:-}
 
 # Whether nodes accept Firecloud's text datagrams: auto, on or off. auto: on if all of NODES have
-# loopback addresses.
+# loopback addresses and the node listens at one.
 TEXT=${TEXT:-auto}
 
 # 1: nodes accept membership changes (`horseshoe member`) from any machine. Empty: only from their own.

@@ -19,8 +19,8 @@ use crate::storage::Durability;
 
 /// Run one node.
 ///
-/// Start all nodes with the same list, in the same order: the first is the master, whose vote
-/// decides when exactly half of an even number of members agree.
+/// Start all nodes with the same list, in the same order. The first one forms the cluster and is its
+/// first master, whose vote decides when exactly half of an even number of members agree.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
     /// This node's place in the list, from 0

@@ -2,7 +2,8 @@
 # The settings of launch.sh and kill.sh. Runs nothing. Each can be set in the environment instead.
 
 # The nodes, in the same order everywhere (the first forms the cluster and is its first master),
-# separated by spaces or commas: HOST:PORT, 192.0.2.1:PORT, [2001:db8::1]:PORT or [fe80::1%eth0]:PORT. The index of a node counts from 0.
+# separated by spaces or commas: HOST:PORT, 192.0.2.1:PORT, [2001:db8::1]:PORT or
+# [fe80::1%eth0]:PORT. The index of a node counts from 0.
 NODES=${NODES:-127.0.0.1:8801 127.0.0.1:8802 127.0.0.1:8803 127.0.0.1:8804 127.0.0.1:8805}
 
 # Where nodes keep their state: node INDEX has the directory node-INDEX in it. Empty: in memory

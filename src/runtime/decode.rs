@@ -36,10 +36,26 @@ pub struct Transit<'a> {
 }
 
 /// The sender of the parts of a frame: a node by its id, whatever path they took, or else a host.
+/// Of IPv6 it is the network of 64 bits: whoever has one has all addresses in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum PartsSender {
     Node(NodeId),
     Host(IpAddr),
+}
+
+impl PartsSender {
+    /// The host, and what tells its senders apart, which are several if it is a network.
+    fn of_host(address: SocketAddr) -> (Self, u128) {
+        let port = u128::from(address.port());
+        let (host, zone) = match (address.ip().to_canonical(), address) {
+            (IpAddr::V6(host), SocketAddr::V6(address)) => (host, address.scope_id()),
+            (host, _) => return (PartsSender::Host(host), port),
+        };
+        let network = Ipv6Addr::from_bits(host.to_bits() & !u128::from(u64::MAX));
+        let within = host.to_bits() & u128::from(u64::MAX);
+        let stream = u128::from(zone) << 80 | within << 16 | port;
+        (PartsSender::Host(network.into()), stream)
+    }
 }
 
 /// Joins frames that arrive in parts. Those of nodes and those from addresses at which no node is
@@ -67,11 +83,8 @@ impl Joiners {
         // A header's origin counts only if a node sent the datagram. Otherwise the host and port
         // do: several clients may share a host, but not a port of it.
         let sender = match is_nodes && origin != 0 {
-            true => (PartsSender::Node(origin), incarnation),
-            false => (
-                PartsSender::Host(datagram.from.address.ip()),
-                u64::from(datagram.from.address.port()),
-            ),
+            true => (PartsSender::Node(origin), u128::from(incarnation)),
+            false => PartsSender::of_host(datagram.from.address),
         };
         let joiner = match is_nodes {
             true => &mut self.nodes,
@@ -499,6 +512,12 @@ mod tests {
     /// Forged parts of any kind, from an address at which no node is.
     #[test]
     fn a_flood_of_parts_does_not_stop_the_frames_of_a_node_or_another_client() {
+        flood(|number| format!("10.0.0.8:{}", 1 + number % 60_000));
+        // One machine may have all addresses of such a network.
+        flood(|number| format!("[2001:db8::{:x}:{number:x}]:7", number % 5));
+    }
+
+    fn flood(stranger: fn(u64) -> String) {
         let names = (0..200)
             .map(|n| crate::protocol::types::record::Key::user(format!("key {n}").as_bytes()));
         let asked = Message::from(message::CopiesAsked {
@@ -529,9 +548,7 @@ mod tests {
         let piece = vec![1; node[0].len() - 10];
         for number in 0u64..40_000 {
             let forged = [&number.to_le_bytes()[..], &[0, 59], &piece].concat();
-            let port = u16::try_from(1 + number % 60_000).unwrap();
-            let mut stranger = source("10.0.0.8:1");
-            stranger.address.set_port(port);
+            let stranger = source(&stranger(number));
             for kind in [wire::kind::HELLO, 29, asked.kind()] {
                 take(&part_of(0, kind, &forged), stranger, false);
             }
@@ -544,6 +561,21 @@ mod tests {
         }
         assert_eq!(given, 2);
         assert!(tally.of(Cause::PartsMissing) > 30_000);
+    }
+
+    #[test]
+    fn clients_of_one_network_are_told_apart() {
+        let one = "[fe80::1%1]:7";
+        let all = [one, "[fe80::2%1]:7", "[fe80::1%2]:7", "[fe80::1%1]:8"];
+        let [one, others @ ..] = all.map(|at| PartsSender::of_host(source(at).address));
+        for other in others {
+            assert_eq!(one.0, other.0);
+            assert_ne!(one.1, other.1);
+        }
+        let [mapped, plain, other] = ["[::ffff:10.0.0.1]:7", "10.0.0.1:7", "10.0.0.2:7"]
+            .map(|at| PartsSender::of_host(source(at).address));
+        assert_eq!(mapped, plain);
+        assert_ne!(other.0, plain.0);
     }
 
     #[test]

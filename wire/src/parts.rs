@@ -5,7 +5,8 @@
 //! whole (8 bytes, little endian), the place of the part, how many there are (a byte each), and a piece of
 //! the whole frame's body: all but the last are of the same size.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::datagram::{
     DATAGRAM_HEADER_SIZE, DATAGRAM_SIZE_MAX, DATAGRAM_SIZE_TARGET, FRAME_HEADER_SIZE,
@@ -25,10 +26,16 @@ const SENDER_SIZE_MAX: usize = INCOMPLETE_SIZE_MAX / 4;
 /// The other parts of a frame that is incomplete for this long were lost.
 const INCOMPLETE_US_MAX: u64 = 10_000_000;
 /// What an incomplete frame takes beside its pieces, and a piece beside its bytes. An estimate.
-const FRAME_OVERHEAD: usize = 256;
+const FRAME_OVERHEAD: usize = 512;
 const PIECE_OVERHEAD: usize = 16;
-/// Frames that were complete and whose parts, if they come once more, are dropped.
-const COMPLETE_KEPT: usize = 256;
+/// What the largest frame takes. A sender with less than this holds no more than it needs.
+const FRAME_SIZE_MAX: usize = FRAME_OVERHEAD
+    + DATAGRAM_SIZE_MAX
+    + DATAGRAM_SIZE_MAX.div_ceil(PIECE_SIZE) * (PIECE_OVERHEAD + size_of::<Option<Box<[u8]>>>());
+/// Frames that were complete and whose parts, if they come once more, are dropped: those of one
+/// sender, and those of all.
+const SENDER_COMPLETE_MAX: usize = 256;
+const COMPLETE_MAX: usize = 16 * SENDER_COMPLETE_MAX;
 
 const _: () = assert!(DATAGRAM_SIZE_MAX / PIECE_SIZE < u8::MAX as usize);
 
@@ -58,7 +65,7 @@ pub struct NoPart;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Whole<Sender> {
     sender: Sender,
-    stream: u64,
+    stream: u128,
     number: u64,
 }
 
@@ -73,11 +80,32 @@ struct Incomplete {
 }
 
 /// The incomplete frames of one sender.
-#[derive(Debug)]
-struct SenderFrames<Sender> {
+#[derive(Debug, Default)]
+struct SenderFrames {
     size: usize,
+    /// Their serial numbers: the oldest first.
+    serials: BTreeSet<u64>,
+}
+
+/// The place of a sender among those that lose a frame when there is no room: the last one does. It
+/// is the sender that holds most. Those that hold no more than one frame may take are equal, and
+/// the one with the oldest frame comes last.
+type Rank = (usize, Reverse<u64>);
+
+impl SenderFrames {
+    fn rank(&self) -> Option<Rank> {
+        let oldest = *self.serials.first()?;
+        Some((self.size.max(FRAME_SIZE_MAX), Reverse(oldest)))
+    }
+}
+
+/// The frames that were complete last.
+#[derive(Debug)]
+struct CompleteFrames<Sender> {
+    /// The stream and number of each, and the serial number under which it is in `order`.
+    by_sender: BTreeMap<Sender, BTreeMap<(u128, u64), u64>>,
     /// By serial number: the oldest first.
-    frames: BTreeMap<u64, Whole<Sender>>,
+    order: BTreeMap<u64, Whole<Sender>>,
 }
 
 /// Puts frames together again. Senders of one joiner share its memory, and each has a limit of its
@@ -87,10 +115,11 @@ pub struct Joiner<Sender> {
     incomplete: BTreeMap<Whole<Sender>, Incomplete>,
     /// By serial number: the oldest first.
     order: BTreeMap<u64, Whole<Sender>>,
-    senders: BTreeMap<Sender, SenderFrames<Sender>>,
+    senders: BTreeMap<Sender, SenderFrames>,
+    ranks: BTreeSet<Rank>,
     size: usize,
     next_serial: u64,
-    complete: VecDeque<Whole<Sender>>,
+    complete: CompleteFrames<Sender>,
     given_up: u64,
 }
 
@@ -100,10 +129,51 @@ impl<Sender> Default for Joiner<Sender> {
             incomplete: BTreeMap::new(),
             order: BTreeMap::new(),
             senders: BTreeMap::new(),
+            ranks: BTreeSet::new(),
             size: 0,
             next_serial: 0,
-            complete: VecDeque::new(),
+            complete: CompleteFrames {
+                by_sender: BTreeMap::new(),
+                order: BTreeMap::new(),
+            },
             given_up: 0,
+        }
+    }
+}
+
+impl<Sender: Ord + Copy> CompleteFrames<Sender> {
+    fn contains(&self, whole: &Whole<Sender>) -> bool {
+        let of_sender = self.by_sender.get(&whole.sender);
+        of_sender.is_some_and(|frames| frames.contains_key(&(whole.stream, whole.number)))
+    }
+
+    /// Adds a frame. Beyond its sender's limit the oldest of that sender is forgotten, and beyond
+    /// the limit of all the oldest of all.
+    fn add(&mut self, serial: u64, whole: Whole<Sender>) {
+        self.order.insert(serial, whole);
+        let frames = self.by_sender.entry(whole.sender).or_default();
+        frames.insert((whole.stream, whole.number), serial);
+        if frames.len() > SENDER_COMPLETE_MAX
+            && let Some(&oldest) = frames.values().min()
+        {
+            self.forget(oldest);
+        }
+        if self.order.len() > COMPLETE_MAX
+            && let Some((&oldest, _)) = self.order.first_key_value()
+        {
+            self.forget(oldest);
+        }
+    }
+
+    fn forget(&mut self, serial: u64) {
+        let Some(whole) = self.order.remove(&serial) else {
+            return;
+        };
+        if let Some(frames) = self.by_sender.get_mut(&whole.sender) {
+            frames.remove(&(whole.stream, whole.number));
+            if frames.is_empty() {
+                self.by_sender.remove(&whole.sender);
+            }
         }
     }
 }
@@ -141,11 +211,12 @@ impl<'a> Part<'a> {
 
 impl<Sender: Ord + Copy> Joiner<Sender> {
     /// Takes a part; gives the whole body once all parts are there. The frames of a sender have
-    /// their numbers within a `stream`: of a node, one of its incarnations; of a host, a port.
+    /// their numbers within a `stream`: of a node, one of its incarnations; of a host, a port; of a
+    /// network, a port of one of its hosts.
     pub fn take(
         &mut self,
         now_us: u64,
-        (sender, stream): (Sender, u64),
+        (sender, stream): (Sender, u128),
         kind: u8,
         part: &[u8],
     ) -> Result<Option<Vec<u8>>, NoPart> {
@@ -209,32 +280,44 @@ impl<Sender: Ord + Copy> Joiner<Sender> {
             began_us: now_us,
         };
         self.next_serial += 1;
-        let held = self.senders.entry(whole.sender).or_insert(SenderFrames {
-            size: 0,
-            frames: BTreeMap::new(),
+        self.hold(whole.sender, |held| {
+            held.size += incomplete.size;
+            held.serials.insert(incomplete.serial);
         });
-        held.size += incomplete.size;
-        held.frames.insert(incomplete.serial, whole);
         self.size += incomplete.size;
         self.order.insert(incomplete.serial, whole);
         self.incomplete.insert(whole, incomplete);
     }
 
+    /// Changes what a sender holds, and its rank with it.
+    fn hold(&mut self, sender: Sender, change: impl FnOnce(&mut SenderFrames)) {
+        let held = self.senders.entry(sender).or_default();
+        if let Some(before) = held.rank() {
+            self.ranks.remove(&before);
+        }
+        change(held);
+        match held.rank() {
+            Some(after) => _ = self.ranks.insert(after),
+            None => _ = self.senders.remove(&sender),
+        }
+    }
+
     /// Adds to what a sender's frames take. Beyond its limit its oldest frames are dropped, and
-    /// beyond the limit of all the oldest of all.
+    /// beyond the limit of all the oldest ones of the sender that holds most: whoever floods from
+    /// several addresses displaces the own frames.
     fn charge(&mut self, sender: Sender, size: usize) {
         self.size += size;
-        self.senders.get_mut(&sender).expect("it has one").size += size;
+        self.hold(sender, |held| held.size += size);
         while let Some(held) = self.senders.get(&sender)
             && held.size > SENDER_SIZE_MAX
-            && let Some((_, &oldest)) = held.frames.first_key_value()
+            && let Some(&oldest) = held.serials.first()
         {
-            self.give_up(oldest);
+            self.give_up(self.order[&oldest]);
         }
         while self.size > INCOMPLETE_SIZE_MAX
-            && let Some((_, &oldest)) = self.order.first_key_value()
+            && let Some(&(_, Reverse(oldest))) = self.ranks.last()
         {
-            self.give_up(oldest);
+            self.give_up(self.order[&oldest]);
         }
     }
 
@@ -245,10 +328,8 @@ impl<Sender: Ord + Copy> Joiner<Sender> {
 
     fn end(&mut self, whole: Whole<Sender>) -> Vec<u8> {
         let pieces = self.remove(whole);
-        if self.complete.len() >= COMPLETE_KEPT {
-            self.complete.pop_front();
-        }
-        self.complete.push_back(whole);
+        self.complete.add(self.next_serial, whole);
+        self.next_serial += 1;
         pieces.into_iter().flatten().flatten().collect()
     }
 
@@ -256,12 +337,10 @@ impl<Sender: Ord + Copy> Joiner<Sender> {
         let incomplete = self.incomplete.remove(&whole).expect("it is there");
         self.order.remove(&incomplete.serial);
         self.size -= incomplete.size;
-        let held = self.senders.get_mut(&whole.sender).expect("it has one");
-        held.size -= incomplete.size;
-        held.frames.remove(&incomplete.serial);
-        if held.frames.is_empty() {
-            self.senders.remove(&whole.sender);
-        }
+        self.hold(whole.sender, |held| {
+            held.size -= incomplete.size;
+            held.serials.remove(&incomplete.serial);
+        });
         incomplete.pieces
     }
 }
@@ -371,13 +450,66 @@ mod tests {
         for part in &theirs[1..] {
             assert_eq!(joiner.take(0, (1, 0), 9, part), Ok(None));
         }
-        for number in 0..40_000 {
-            assert_eq!(joiner.take(1, (2, number), 9, &forged(number)), Ok(None));
+        for number in 0u64..40_000 {
+            assert_eq!(
+                joiner.take(1, (2, number.into()), 9, &forged(number)),
+                Ok(None)
+            );
             assert!(joiner.size <= SENDER_SIZE_MAX + 60 * PIECE_SIZE);
         }
         let whole = joiner.take(2, (1, 0), 9, &theirs[0]).unwrap();
         assert_eq!(whole, Some(body(60_000)));
         assert!(joiner.given_up() > 30_000, "{}", joiner.given_up());
+    }
+
+    #[test]
+    fn a_flood_from_several_senders_does_not_stop_the_frames_of_others() {
+        let mut joiner = Joiner::default();
+        let theirs = parts(60_000, 7);
+        for part in &theirs[1..] {
+            assert_eq!(joiner.take(0, (1, 0), 9, part), Ok(None));
+        }
+        for number in 0..40_000 {
+            for sender in 2..102 {
+                let stream = number.into();
+                assert_eq!(
+                    joiner.take(1, (sender, stream), 9, &forged(number)),
+                    Ok(None)
+                );
+                assert!(joiner.size <= INCOMPLETE_SIZE_MAX);
+                assert_eq!(joiner.ranks.len(), joiner.senders.len());
+            }
+            if joiner.given_up() > 30_000 {
+                break;
+            }
+        }
+        assert!(joiner.given_up() > 30_000, "{}", joiner.given_up());
+        let whole = joiner.take(2, (1, 0), 9, &theirs[0]).unwrap();
+        assert_eq!(whole, Some(body(60_000)));
+    }
+
+    #[test]
+    fn many_complete_frames_of_one_sender_let_no_frame_of_another_come_twice() {
+        let mut joiner = Joiner::default();
+        let take = |joiner: &mut Joiner<u32>, sender, number| {
+            let parts = parts(1_500, number);
+            let taken = parts
+                .iter()
+                .map(|part| joiner.take(0, (sender, 0), 9, part).unwrap());
+            taken.last().flatten()
+        };
+        assert!(take(&mut joiner, 1, 7).is_some());
+        for number in 0..2 * COMPLETE_MAX as u64 {
+            assert!(take(&mut joiner, 2, number).is_some());
+        }
+        assert!(take(&mut joiner, 1, 7).is_none());
+        assert_eq!(joiner.complete.order.len(), SENDER_COMPLETE_MAX + 1);
+        for sender in 3..3 + 2 * COMPLETE_MAX as u32 {
+            assert!(take(&mut joiner, sender, 1).is_some());
+        }
+        let kept = joiner.complete.by_sender.values().map(BTreeMap::len);
+        assert_eq!(kept.sum::<usize>(), COMPLETE_MAX);
+        assert_eq!(joiner.complete.order.len(), COMPLETE_MAX);
     }
 
     /// What counts is what was sent, not what was announced.
@@ -391,7 +523,7 @@ mod tests {
     }
 
     #[test]
-    fn all_senders_together_have_a_limit_and_the_oldest_goes_first() {
+    fn of_many_senders_with_a_frame_each_the_oldest_one_goes_first() {
         let mut joiner = Joiner::default();
         let theirs = parts(3_000, 7);
         for sender in 0..40_000 {

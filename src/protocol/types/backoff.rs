@@ -1,14 +1,14 @@
-//! When something that goes on is told: at once, then after a wait that doubles. Pure arithmetic, by a
-//! monotonic clock of the caller's.
+//! When a condition that persists is reported: at once, then again after a wait that doubles each
+//! time. Pure arithmetic on the caller's monotonic clock.
 
-/// The first wait, and the longest.
+/// The first wait and the longest one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Waits {
     pub min_us: u64,
     pub max_us: u64,
 }
 
-/// When a trouble that goes on is told again.
+/// When a persisting condition is reported again.
 #[derive(Debug, Default)]
 pub struct Backoff {
     next_us: Option<u64>,
@@ -16,8 +16,8 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Whether the trouble, which is there now, is to be told. One that was gone for longer than the
-    /// longest wait is a new one.
+    /// Whether to report the condition now, while it holds. A condition that did not hold for more
+    /// than the longest wait counts as a new one.
     pub fn is_due(&mut self, now_us: u64, waits: Waits) -> bool {
         let goes_on = |next_us: &u64| now_us < next_us.saturating_add(waits.max_us);
         self.wait_us = match self.next_us.filter(goes_on) {

@@ -6,7 +6,7 @@ use wire::clock::{self, Reading};
 use crate::protocol::types::message::NodeId;
 use crate::protocol::types::rules::rule;
 
-/// 56 bits of hybrid clock, 8 bits of node id. Zero is below every ballot that is issued.
+/// 56 bits of hybrid clock and 8 bits of node id. Zero is below every ballot that a node issues.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
 )]
@@ -28,7 +28,8 @@ impl Ballot {
         (self.0 & 0xff) as NodeId
     }
 
-    /// The same node's ballot with the clock part one higher: what an accept promises (R3).
+    /// The same node's ballot with the clock part one higher: an acceptor that accepts a ballot
+    /// promises this one with it (R3).
     pub fn next(self) -> Self {
         Ballot::new(self.reading() + 1, self.node())
     }
@@ -42,13 +43,13 @@ impl std::fmt::Display for Ballot {
     }
 }
 
-/// Time as one round has it.
+/// The times that the applied table uses in one round.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Moment {
     pub now: Reading,
-    /// X1: what was born at or below it leaves the table.
+    /// X1: operations born at or below it leave the table.
     pub horizon: Reading,
-    /// X1: a text operation that was entered above it does not leave the table yet.
+    /// X1: a text operation that entered the table with a birth above it may not leave yet.
     pub text_kept_above: Reading,
 }
 

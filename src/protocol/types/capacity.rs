@@ -1,21 +1,21 @@
-//! MessageCapacity in a message: what a list may take is bounded by its encoded size, so that each message fits a
-//! datagram whatever its items are.
+//! The capacity left in a message. The encoded size of a list is bounded, so that each message fits
+//! a datagram, whatever the list's items are.
 
 use serde::Serialize;
 
 use crate::protocol::types::limits::LIST_SIZE_MAX;
 
-/// What is left for a list that is being made.
+/// The items and bytes that still fit into a list under construction.
 #[derive(Debug)]
 pub struct MessageCapacity {
     items_left: usize,
     size_left: usize,
-    /// An item's encoding, to measure it.
+    /// Scratch space that measures an item's encoding.
     scratch: Vec<u8>,
 }
 
 impl MessageCapacity {
-    /// For at most so many items.
+    /// The capacity for a list of at most `items_max` items.
     pub fn new(items_max: usize) -> Self {
         MessageCapacity {
             items_left: items_max,
@@ -24,7 +24,7 @@ impl MessageCapacity {
         }
     }
 
-    /// Whether one more item fits; if so, it is counted.
+    /// Whether one more item fits. If it does, it is counted.
     pub fn take<T: Serialize>(&mut self, item: &T) -> bool {
         self.scratch.clear();
         wire::encode(&mut self.scratch, item);

@@ -1,5 +1,5 @@
-//! What a configuration may be, how it stands in its register, and which lineage it is of: an
-//! operator's force begins a new one (E8). Data and its bounds; knows no messages.
+//! The bounds of a configuration, its encoding in its register, and its lineage: each operator's
+//! force begins a new one (E8). Data and bounds only; this module knows no messages.
 
 use std::fmt;
 
@@ -14,36 +14,39 @@ use crate::protocol::types::message::{
 };
 use crate::protocol::types::quorum::NodeSet;
 
-/// How the register's value is written; its first byte.
+/// The format of the register's value, which is its first byte.
 const FORMAT: u8 = 1;
 
-/// An epoch counts changes in its low bits; above them is the lineage.
+/// The low bits of an epoch count changes; the bits above them are the lineage.
 const COUNT_BITS: u32 = 28;
-/// A lineage is a generation, the id of the node that forced, and random bits: 24 bits.
+/// A lineage has 24 bits: a generation, the id of the node that made the force, and random bits.
 const RANDOM_BITS: u32 = 10;
 const GENERATION_SHIFT: u32 = 8 + RANDOM_BITS;
 const GENERATIONS: u64 = 64;
 const LINEAGE_MAX: Lineage = (GENERATIONS << GENERATION_SHIFT) - 1;
 const _: () = assert!(EPOCH_MAX == ((LINEAGE_MAX + 1) << COUNT_BITS) - 1);
 
-/// 0 until an operator forced a configuration; then unique for each force. A later one is higher than
-/// those that it supersedes.
+/// 0 until an operator forces a configuration, then unique for each force. The lineage of a force
+/// is higher than those that the force supersedes.
 pub type Lineage = u64;
 
-/// An operator's force, as the configurations that follow from it remember it.
+/// An operator's force, as recorded in the configurations that descend from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Forced {
     pub lineage: Lineage,
-    /// The epoch in which it was asked for; of another lineage that it superseded, the last one known.
+    /// The epoch in which the operator requested the force. For another lineage that a force
+    /// superseded, it is the last known epoch of that lineage.
     pub from: Epoch,
 }
 
-/// Of an epoch above `EPOCH_MAX`, which only a message can name, it is one that no configuration has.
+/// An epoch above `EPOCH_MAX`, which only a message can contain, gives a lineage that no
+/// configuration has.
 pub fn lineage_of(epoch: Epoch) -> Lineage {
     epoch >> COUNT_BITS
 }
 
-/// The lineage of a force by that node, above those that it supersedes; `None` if there were too many.
+/// The lineage of a force made by node `by`, above the lineages that it supersedes. `None` if there
+/// were too many forces or generations.
 pub fn next_lineage(superseded: &[Forced], by: NodeId, random: u16) -> Option<Lineage> {
     let generations = superseded.iter().map(|f| f.lineage >> GENERATION_SHIFT);
     let generation = generations.max().unwrap_or(0) + 1;
@@ -56,22 +59,22 @@ pub fn first_epoch(lineage: Lineage) -> Epoch {
     lineage << COUNT_BITS | 1
 }
 
-/// The epoch after this one, `None` where a lineage has no more.
+/// The epoch after this one. `None` if the lineage has no further epoch.
 pub fn next_epoch(epoch: Epoch) -> Option<Epoch> {
     let next = epoch.checked_add(1)?;
     (lineage_of(next) == lineage_of(epoch) && next <= EPOCH_MAX).then_some(next)
 }
 
-/// A change takes two.
+/// The two epochs of a change: the joint configuration and the completed one.
 pub fn two_epochs_after(epoch: Epoch) -> Option<(Epoch, Epoch)> {
     let joint = next_epoch(epoch)?;
     Some((joint, next_epoch(joint)?))
 }
 
-/// Why a record in the configuration's register can't be taken for one.
+/// Why a record in the configuration's register can't be read as a configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unreadable {
-    /// Written by another release; it may be sound.
+    /// Another release wrote it, so it may be valid.
     Format(u8),
     Damaged,
 }
@@ -88,8 +91,8 @@ impl fmt::Display for Unreadable {
     }
 }
 
-/// E8: whether a frame counts from an address at which no node is known to be. One that tells of a
-/// configuration does, as the key in that tells whether its sender may.
+/// E8: whether a frame is accepted from an address at which no node is known. A frame with a
+/// configuration is, because the key in the configuration shows whether the sender may send it.
 pub fn is_heard_from_anywhere(
     kind: u8,
     cluster: u64,
@@ -100,7 +103,7 @@ pub fn is_heard_from_anywhere(
     kind == ConfigurationTold::KIND && cluster != 0 && cluster == own.0 && is_here
 }
 
-/// As the register holds it.
+/// The configuration's encoding in its register.
 pub fn encode(configuration: &Configuration) -> Bytes {
     let mut value = vec![FORMAT];
     wire::encode(&mut value, configuration);
@@ -119,13 +122,13 @@ pub fn decode(value: &[u8]) -> Result<Configuration, Unreadable> {
 }
 
 impl Configuration {
-    /// Bounds that decoding alone does not enforce.
+    /// Checks bounds that decoding alone does not enforce.
     pub fn is_sound(&self) -> bool {
         let joint = self.joint.iter();
         let all = self.members.iter().chain(joint.clone().flatten());
         let is_sound = |m: &Member| m.node > 0 && m.address.len() <= ADDRESS_SIZE_MAX;
         let sized = |members: &Vec<Member>| (1..=MEMBERS_MAX).contains(&members.len());
-        // Else one node would have two votes.
+        // Otherwise one node would have two votes.
         let distinct = |members: &Vec<Member>| {
             let nodes: NodeSet = members.iter().map(|m| m.node).collect();
             nodes.len() == members.len()
@@ -148,8 +151,8 @@ impl Configuration {
             && all.chain(&self.away).all(is_sound)
     }
 
-    /// Whether it may be proposed: other nodes take it only if it is sound. If not, in words for an
-    /// operator.
+    /// Whether the configuration may be proposed: other nodes accept it only if it is within all
+    /// bounds. The error is text for an operator.
     pub fn check(&self) -> Result<(), String> {
         if self.away.len() > NODES_AWAY_MAX {
             return Err(format!(
@@ -172,25 +175,28 @@ impl Configuration {
         self.forces.last().map_or(0, |forced| forced.lineage)
     }
 
-    /// Whether this one has come of what was installed in that epoch, or superseded it by force.
+    /// Whether this configuration descends from the one installed in that epoch, or supersedes it
+    /// by force.
     pub fn comes_of(&self, epoch: Epoch) -> bool {
         let lineage = lineage_of(epoch);
         lineage == 0 || self.forces.iter().any(|f| f.lineage == lineage)
     }
 
-    /// E8: whether both were forced, and neither has come of the other.
+    /// E8: whether both were forced and neither descends from the other.
     pub fn is_split_from(&self, other: &Configuration) -> bool {
         self.cluster == other.cluster && !self.comes_of(other.epoch) && !other.comes_of(self.epoch)
     }
 
-    /// Whether a node that has installed `held` is to install this one instead.
+    /// Whether a node that has installed `held` should install this one instead.
     pub fn is_newer_than(&self, held: &Configuration) -> bool {
         self.cluster == held.cluster && self.epoch > held.epoch && self.comes_of(held.epoch)
     }
 
-    /// Whether no node went on from `held` in a way that the forces which lead to this one did not know of.
-    /// A joint one that begins a change does not count for that: what is chosen in it is at a quorum of
-    /// those before, and nothing is purged in it.
+    /// Whether the forces that led to this configuration took `held` into account: `held` is of
+    /// this configuration's lineage, or of one that it descends from and no later than the epoch in
+    /// which the force that left that lineage was requested. A joint configuration that begins a
+    /// change may be one epoch later: what is chosen in it is at a quorum of the previous members,
+    /// and nothing is purged in it.
     pub fn goes_on_from(&self, held: &Configuration) -> bool {
         let mut lineage = self.lineage();
         for _ in 0..=self.forces.len() {
@@ -209,12 +215,12 @@ impl Configuration {
         false
     }
 
-    /// Whether a node that was started with that name for its cluster, or none, is one of it.
+    /// Whether a node started with this cluster name, or with none, belongs to the cluster.
     pub fn goes_with(&self, name: &str) -> bool {
         name.is_empty() || name == self.name
     }
 
-    /// For people: the epoch, and the members' addresses.
+    /// For people: the epoch and the members' addresses.
     pub fn in_words(&self) -> String {
         let addresses = self.members.iter().map(|m| m.address.as_str());
         let addresses: Vec<&str> = addresses.collect();
@@ -248,7 +254,7 @@ mod tests {
         of
     }
 
-    /// The lineage of a force by that node on top of others.
+    /// The lineage of a force by node `by` that supersedes these lineages.
     fn forced(superseded: &[Lineage], by: NodeId) -> Lineage {
         let superseded = configuration(superseded, 1).forces;
         next_lineage(&superseded, by, 7).expect("not that many")
@@ -262,7 +268,7 @@ mod tests {
         assert!(later > first.max(other));
         assert!(first_epoch(first) > 1_000_000);
         assert!(first_epoch(later) > first_epoch(other) + 1_000_000);
-        // Readers in floating point get all of it.
+        // A reader that uses floating point represents it exactly.
         let most = [Forced {
             lineage: 62 << GENERATION_SHIFT,
             from: 1,
@@ -279,7 +285,8 @@ mod tests {
         assert_eq!(next_epoch(EPOCH_MAX), None);
     }
 
-    /// With bits cut off it would be the lineage of another force, or of none.
+    /// If the high bits were cut off, the epoch would have the lineage of another force, or of
+    /// none.
     #[test]
     fn an_epoch_that_is_too_large_is_of_no_lineage() {
         let lineage = forced(&[], 1);
@@ -354,7 +361,7 @@ mod tests {
         assert!(!one.is_split_from(&old) && !old.is_split_from(&one));
         assert!(one.is_split_from(&two) && two.is_split_from(&one));
         assert!(!one.is_newer_than(&two) && !two.is_newer_than(&one));
-        // Changes that follow make them no more alike.
+        // Later changes do not end the split.
         let later = configuration(&[first], 70_000);
         assert!(later.is_split_from(&two) && later.is_newer_than(&one));
         let healed = configuration(&[first, other, forced(&[first, other], 1)], 1);
@@ -380,7 +387,7 @@ mod tests {
             ..of(6, &[])
         };
         assert!(one.goes_on_from(&begun), "only begun");
-        // Of both sides it goes on from the one that it was asked for on.
+        // Of the two sides, it continues the one on which it was requested.
         let two = of(first_epoch(other) + 1, &[force(other, 5)]);
         let later = forced(&[first, other], 1);
         let forces = [

@@ -1,5 +1,5 @@
-//! Digests of what a node holds, by buckets of keys: two nodes whose sums for a bucket are equal hold the
-//! same ballots for the same keys of it. Pure arithmetic.
+//! Digests of a node's records by bucket of keys. If the digests of a bucket are equal on two
+//! nodes, these nodes hold the same ballots for the same keys of the bucket. Pure arithmetic.
 
 use std::fmt;
 use std::ops::Range;
@@ -14,11 +14,11 @@ use crate::protocol::types::record::Key;
 
 pub type Bucket = u16;
 
-/// All digests of a node fit one datagram.
+/// The digests of all buckets fit one datagram.
 pub const BUCKETS_MAX: u16 = 4_096;
 
-/// D1: how a cluster spreads its keys over buckets. The hash is keyed, and only nodes know the key, so
-/// nobody else can choose keys that share a bucket.
+/// D1: how a cluster distributes its keys over buckets. The hash is keyed, and only nodes know its
+/// key, so nobody else can choose keys that share a bucket.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spread {
     key: u128,
@@ -34,7 +34,7 @@ impl Spread {
         (1..=BUCKETS_MAX).contains(&self.buckets)
     }
 
-    /// How many there are.
+    /// The number of buckets.
     pub fn buckets(&self) -> usize {
         usize::from(self.buckets.clamp(1, BUCKETS_MAX))
     }
@@ -47,7 +47,7 @@ impl Spread {
         self.hash(key).0
     }
 
-    /// The key's bucket, and a hash that is independent of it.
+    /// The key's bucket, and a hash that is independent of the bucket.
     fn hash(&self, key: &Key) -> (Bucket, u64) {
         let hasher = SipHasher13::new_with_keys(self.key as u64, (self.key >> 64) as u64);
         let hash = hasher.hash(key.as_bytes());
@@ -55,14 +55,14 @@ impl Spread {
     }
 }
 
-/// Of nodes without a configuration, which hold nothing.
+/// For nodes without a configuration, which hold no records.
 impl Default for Spread {
     fn default() -> Self {
         Spread::new(0, BUCKETS_MAX)
     }
 }
 
-/// The key is a secret.
+/// The output omits the hash key, which is a secret.
 impl fmt::Debug for Spread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Spread")
@@ -71,17 +71,17 @@ impl fmt::Debug for Spread {
     }
 }
 
-/// For each bucket the sum of the hashes of its keys with their accepted ballots, and for each
-/// admission of the node (E5) by itself. A key that nothing was accepted for is in none.
+/// For each bucket, the sum of the hashes of its keys with their accepted ballots, kept separately
+/// for each life of the node (E5). A key without an accepted ballot is in no sum.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Digests {
     spread: Spread,
-    /// By admission, the latest last; sums of earlier ones may be all zero.
+    /// One entry per life, the latest last. The sums of earlier lives may all be zero.
     lives: Vec<(u32, Box<[u64]>)>,
 }
 
 impl Digests {
-    /// Of a node that holds nothing.
+    /// The digests of a node that holds no records.
     pub fn new(spread: Spread) -> Self {
         Digests {
             spread,
@@ -101,7 +101,7 @@ impl Digests {
         self.replace(key, Some((accepted, life)), None);
     }
 
-    /// A key's accepted ballot and admission were one thing, and are another.
+    /// Replaces the key's accepted ballot and life. `None`: the key is not in the digests.
     pub fn replace(&mut self, key: &Key, old: Option<(Ballot, u32)>, new: Option<(Ballot, u32)>) {
         if old == new {
             return;
@@ -129,7 +129,7 @@ impl Digests {
         let sums = match self.lives.iter().rposition(|(of, _)| *of == life) {
             Some(place) => &mut self.lives[place].1,
             None => {
-                // What is left of earlier admissions goes: a node may be admitted very often.
+                // Drops earlier lives whose sums are all zero: a node may be admitted very often.
                 self.lives
                     .retain(|(_, sums)| sums.iter().any(|sum| *sum != 0));
                 let sums = vec![0; self.spread.buckets()].into_boxed_slice();
@@ -141,19 +141,19 @@ impl Digests {
         *sum = how(*sum, hash);
     }
 
-    /// What counts as votes in that admission.
+    /// The digest of the bucket's votes in that life.
     pub fn of_life(&self, life: u32, bucket: Bucket) -> u64 {
         let sums = self.lives.iter().rev().find(|(of, _)| *of == life);
         sums.map_or(0, |(_, sums)| sums[usize::from(bucket)])
     }
 
-    /// Of all that is held, votes or not.
+    /// The digest of all records in the bucket, whether they are votes or cached.
     pub fn of_all(&self, bucket: Bucket) -> u64 {
         let sums = self.lives.iter().map(|(_, sums)| sums[usize::from(bucket)]);
         sums.fold(0, u64::wrapping_add)
     }
 
-    /// Of all keys, in one number.
+    /// The digest of all buckets.
     pub fn total(&self) -> u64 {
         let sums = self.lives.iter().flat_map(|(_, sums)| sums.iter());
         sums.copied().fold(0, u64::wrapping_add)
@@ -164,7 +164,7 @@ impl Digests {
         sums.all(|sum| *sum == 0)
     }
 
-    /// Whether that admission is the only one of which anything is held.
+    /// Whether all records held belong to that life.
     pub fn is_all_of(&self, life: u32) -> bool {
         let others = self.lives.iter().filter(|(of, _)| *of != life);
         others
@@ -183,7 +183,7 @@ impl fmt::Debug for Digests {
     }
 }
 
-/// The sums of a node's votes, as they are told: a `u64`, little endian, a bucket.
+/// The digests of a node's votes as a message carries them: one little-endian `u64` per bucket.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sums(Bytes);
 
@@ -194,7 +194,7 @@ impl Sums {
         Sums(bytes.freeze())
     }
 
-    /// How many there are; `None` if no node can have so many.
+    /// The number of buckets. `None` if no node can have that many.
     pub fn buckets(&self) -> Option<usize> {
         let (sums, rest) = self.0.as_chunks::<8>();
         let fits = (1..=usize::from(BUCKETS_MAX)).contains(&sums.len());
@@ -214,7 +214,7 @@ impl fmt::Debug for Sums {
     }
 }
 
-/// Most buckets of a small store are empty, and say nothing.
+/// Shows only nonzero digests: in a small store most buckets are empty.
 struct Nonzero<I>(I);
 
 impl<I: Iterator<Item = u64> + Clone> fmt::Debug for Nonzero<I> {
@@ -302,8 +302,8 @@ mod tests {
         }
     }
 
-    /// D1: whoever has found keys that share a bucket in one cluster has found nothing of another, nor has
-    /// who knows the hash and not its key.
+    /// D1: keys found to share a bucket in one cluster do not share one in another cluster. Knowing
+    /// the hash without its key does not help either.
     #[test]
     fn keys_that_share_a_bucket_in_one_cluster_do_not_in_another() {
         let (known, secret) = (
@@ -318,7 +318,8 @@ mod tests {
         assert!(buckets.len() > found.len() * 3 / 4, "{}", buckets.len());
     }
 
-    /// What is equal by chance in one cluster must not be in another either.
+    /// Records whose digests are equal by chance in one cluster must not have equal digests in
+    /// another.
     #[test]
     fn sums_of_clusters_differ() {
         let spreads = [Spread::new(1, 1), Spread::new(2, 1)];

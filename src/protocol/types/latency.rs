@@ -1,31 +1,33 @@
-//! How long a round waits before it sends again: a smoothed estimate of how long rounds take, as
-//! TCP keeps one of round trips. It speeds up what is lost; nothing depends on it being right.
+//! How long a round waits before it retransmits: a smoothed estimate of round durations, like TCP's
+//! estimate of round-trip times. It speeds up recovery from loss; correctness does not depend on
+//! it.
 
 use crate::protocol::types::limits::{
     BACKOFF_INITIAL_US, BACKOFF_MAX_US, RETRANSMIT_INITIAL_US, RETRANSMIT_MAX_US, RETRANSMIT_MIN_US,
 };
 
-/// How much less a round counts that was sent again.
+/// A round with retransmissions enters the estimate with the weight 1 / (1 + this).
 const AGAIN_WEIGHT: u64 = 15;
 
 #[derive(Debug, Clone, Default)]
 pub struct Pace {
     smoothed_us: Option<u64>,
     deviation_us: u64,
-    /// What no wait is shorter than, by what the links show.
+    /// The lower bound of every wait, derived from the round-trip times of the links.
     least_us: u64,
 }
 
 impl Pace {
-    /// No wait is shorter than this from now on: before any round is through the links tell how long one
-    /// takes at least, and rounds that were all sent again tell it late.
+    /// Sets the lower bound of every wait. Before the first round completes, only the links show
+    /// the minimum duration of a round; if all rounds were retransmitted, their durations show it
+    /// late.
     pub fn set_least_us(&mut self, least_us: u64) {
         self.least_us = least_us;
     }
 
-    /// How long a round took. Rounds that were sent again count a little: if they did not, a wait that
-    /// is too short would never be corrected; if they counted in full, the time that a failed link
-    /// costs would make the next wait longer, and so on until it is found.
+    /// Records the duration of a round. A round with retransmissions has a small weight. With none,
+    /// a wait that is too short would never be corrected. With the full weight, the time lost on a
+    /// failed link would lengthen the next wait, and so on until the failure is detected.
     pub fn sample(&mut self, took_us: u64, sent_again: bool) {
         if sent_again {
             let smoothed = self.smoothed_us.unwrap_or(RETRANSMIT_INITIAL_US);
@@ -41,7 +43,7 @@ impl Pace {
         self.smoothed_us = Some((7 * smoothed + took_us) / 8);
     }
 
-    /// The wait before the first retransmission (`sent_again` 0), doubled at each further one.
+    /// The wait before the first retransmission (`sent_again` 0). It doubles at each further one.
     pub fn wait_us(&self, sent_again: u32) -> u64 {
         let first = self
             .smoothed_us
@@ -55,8 +57,8 @@ impl Pace {
             .min(RETRANSMIT_MAX_US.max(2 * self.least_us))
     }
 
-    /// What a coordinator that lost so many rounds in a row waits at most before the next: long enough for
-    /// the other one's to be through.
+    /// The longest wait before the next round of a coordinator that lost `lost` rounds in a row. It
+    /// leaves time for the competing coordinator's round to complete.
     pub fn backoff_us(&self, lost: u32) -> u64 {
         let first_us = BACKOFF_INITIAL_US.max(self.least_us / 2);
         let most_us = BACKOFF_MAX_US.max(2 * self.least_us);
@@ -109,7 +111,7 @@ mod tests {
     fn what_was_sent_again_does_not_drive_the_wait_up_by_itself() {
         let mut pace = Pace::default();
         pace.sample(400, false);
-        // A failed link: each round takes the wait and a round trip, until it is found.
+        // A failed link: until the failure is detected, each round takes the wait and a round trip.
         let mut lost_us = 0;
         while lost_us < 250_000 {
             let took_us = pace.wait_us(0) + 400;
@@ -117,7 +119,7 @@ mod tests {
             lost_us += took_us;
         }
         assert!(pace.wait_us(0) < 10_000, "{}", pace.wait_us(0));
-        // Rounds that do take long.
+        // Rounds that really take this long.
         for _ in 0..500 {
             pace.sample(50_000, true);
         }

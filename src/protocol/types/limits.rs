@@ -1,276 +1,292 @@
-//! Every bound of the protocol, with the relations between them asserted at compile time. Waits that
-//! depend on the settings are in `timings`; what they are at least is here.
+//! All bounds of the protocol. Relations between them are asserted at compile time. The waits that
+//! depend on settings are in `timings`; this module has their minimum values.
 
 use wire::clock::{self, READING_LAST, Reading};
 use wire::datagram::{DATAGRAM_HEADER_SIZE, DATAGRAM_SIZE_MAX, FRAME_HEADER_SIZE};
 use wire::{KEY_SIZE_MAX, RETRY_WINDOW_MS, VALUE_SIZE_MAX};
 
 pub const MEMBERS_MAX: usize = 9;
-/// Nodes that a configuration names beside its members; ids are given out once.
+/// Non-members that a configuration names. Each id is given out only once.
 pub const NODES_AWAY_MAX: usize = 32;
-/// Nodes that a configuration names: those of two that are joint have a place among these.
+/// Nodes that a configuration names, including the members of both halves of a joint one.
 pub const NODES_MAX: usize = 2 * MEMBERS_MAX + NODES_AWAY_MAX;
 
-/// B1: the ceiling is raised when the clock comes this near to it ...
+/// B1: the ceiling is raised when the clock is this close to it.
 pub const CEILING_LOW_WATER_MS: u64 = 1_000;
-/// ... to this far above the clock.
+/// B1: how far above the clock a raised ceiling is.
 pub const CEILING_STEP_MS: u64 = 2_000;
-/// B2: how far above the members' median a wall clock is believed.
+/// B2: how far above the lower median of the voters' wall clocks a wall clock counts.
 pub const SKEW_MAX_MS_DEFAULT: u64 = 60_000;
-/// B5: a birth is taken up to this far above the latest that a wall clock is believed: nodes see the
-/// median differently.
+/// B5: how far above the latest wall clock that counts a birth is accepted. The slack is needed
+/// because nodes compute different medians.
 pub const BIRTH_SLACK_MS: u64 = 1_000;
-/// B5: what another node tells is followed up to this far above it. More than for births, so that what
-/// a client brought one node to is followed by the others.
+/// B5: how far above that wall clock a reading received from another node is followed. It is larger
+/// than the slack for births, so that all nodes follow a clock that a client's birth moved.
 pub const RECEIVED_SLACK_MS: u64 = 60_000;
-/// B5: a member that stays beyond that is followed after so long ...
+/// B5: a member whose clock stays above that bound is followed after this time.
 pub const FOLLOW_AFTER_MS: u64 = 2_000;
-/// ... up to this far above the latest that a wall clock is believed.
+/// B5: how far above the latest wall clock that counts such a member is followed.
 pub const FOLLOW_AHEAD_MAX_MS: u64 = 366 * 24 * 3_600_000;
-/// B5: neither wall clocks nor what a quorum tells take a clock above this reading, in the year 2237: ten years
-/// before the last one.
+/// B5: no wall clock, and no reading that a quorum reports, moves a clock above this reading. It is
+/// in the year 2237, ten years before `READING_LAST`.
 pub const FOLLOWED_LAST: Reading =
     clock::from_ms(clock::to_ms(READING_LAST) - 10 * 366 * 24 * 3_600_000);
 
 pub const HEARTBEAT_MS_DEFAULT: u64 = 50;
-/// A link is down after a silence of this length.
+/// A link is down after this much silence.
 pub const LINK_DOWN_MS_DEFAULT: u64 = 200;
-/// A link that was up for less than this when it went down is held down for twice as long ...
+/// If a link goes down after it was up for less than this, its next probation is doubled.
 pub const LINK_QUIET_MS: u64 = 10_000;
-/// ... up to this.
+/// The longest probation of a link.
 pub const LINK_HOLD_MAX_MS: u64 = 5_000;
-/// What a node told counts for this long.
+/// A row expires after this time.
 pub const ROW_STALE_MS: u64 = 1_000;
-/// Of the heartbeats that come at one instant so many are looked at one by one.
+/// Of the heartbeats that arrive at one instant, this many are followed by a check of the links
+/// each. Further ones are checked together at the end.
 pub const HEARTBEATS_LOOKED_AT: u32 = 64;
-/// How often a large datagram is sent over each link, to see whether such ones get through, ...
+/// Interval between the probes on each link. A probe is a large datagram that shows whether large
+/// datagrams get through.
 pub const PROBE_MS: u64 = 10_000;
-/// ... with so many bytes of padding: IP cuts it into fragments on nearly all networks.
+/// Padding of a probe, in bytes. On nearly all networks IP fragments a datagram of this size.
 pub const PROBE_SIZE: usize = 1_600;
-/// A link over which the last so many did not come, though heartbeats do, drops them.
+/// If heartbeats arrive over a link and this many probes in a row did not, the link drops large
+/// datagrams.
 pub const PROBES_MISSED: u64 = 4;
-/// Others are told of changes at once, but not more often than this.
+/// Link changes are announced at once, but with at least this interval between announcements.
 pub const NEWS_INTERVAL_MS: u64 = 5;
-/// X5: without paths to and from a quorum for this long no round starts. With the default settings this
-/// is at most 500 ms after the quorum was last heard (`timings` has a test).
+/// X5: a node that had no paths to and from a quorum for this long starts no round. With the
+/// default settings that is at most 500 ms after the quorum was last reachable (`timings` has a
+/// test).
 pub const QUORUM_LOST_MS: u64 = 150;
-/// A forwarded operation that is not answered within this time runs where it came from.
+/// A forwarded operation that is not answered within this time runs on the node that forwarded it.
 pub const FORWARD_WAIT_MS: u64 = 30;
-/// Automatic removal leaves so many members.
+/// Automatic removal never leaves fewer members than this.
 pub const MEMBERS_KEPT: usize = 3;
-/// A removed node must have been there without a break for so long before it is admitted again, ...
+/// A removed node must be continuously reachable for this long before it is admitted again.
 pub const READMISSION_DELAY_MS: u64 = 1_000;
-/// ... doubled at each further removal up to this, ...
+/// That delay doubles at each further removal, up to this value.
 pub const STEADY_MAX_MS: u64 = 60_000;
-/// ... until this much time has passed without one.
+/// The delay is reset after this much time without a removal.
 pub const REMOVALS_FORGOTTEN_MS: u64 = 600_000;
-/// A learner that was not heard to ask for so long asks no more.
+/// A learner's request for admission expires this long after it was last received.
 pub const ADMISSION_ASKED_MS: u64 = 500;
-/// How long each member leaves a change to the ones before it.
+/// How long each member waits for the members before it in order to make a change.
 pub const CHANGE_STAGGER_MS: u64 = 300;
-/// Digests are compared so often before single buckets are looked at: most of what differs was under
-/// way at that moment.
+/// The digests are compared this many times before the entries of single buckets are: most
+/// differences are writes in progress.
 pub const SEAL_PASSES: u32 = 3;
-/// Buckets whose entries are compared at a time.
+/// Buckets whose entries are compared at the same time.
 pub const SEAL_BUCKETS_MAX: usize = 64;
-/// Keys whose rounds are not through after so long are looked at anew.
+/// A key whose repair round has not completed after this time is checked again.
 pub const EVIDENCE_RETRY_MS: u64 = 1_000;
-/// A forced configuration's base is above the clock by so much, for what is still under way.
+/// How far the base of a forced configuration is above the clock, to cover messages in flight.
 pub const FORCED_BASE_MS: u64 = 1_000;
-/// Forces that a configuration remembers; then there can be no more.
+/// Forces that a configuration records. With this many, no further force is possible.
 pub const FORCES_MAX: usize = 100;
-/// E7: how often a node looks for a configuration that nobody installed, and tells its own to nodes that
-/// it does not hear.
+/// E7: how often a node checks for a configuration that was chosen but not installed, and sends its
+/// own configuration to unreachable nodes.
 pub const CONFIGURATION_LOOK_MS: u64 = 1_000;
-/// Before the first configuration: how often the listed nodes are asked.
+/// Before the first configuration: how often the first listed node queries the others.
 pub const FORMATION_QUERY_MS: u64 = 100;
-/// ... and how long one that may form a cluster without all of them waits for another one to be heard.
+/// With `--bootstrap`: the first configuration is formed without all listed nodes only once no
+/// further node has appeared for this long.
 pub const BOOTSTRAP_WAIT_MS: u64 = 3_000;
 
 /// E1: incarnations of another node whose starts are remembered.
 pub const INCARNATIONS_KNOWN_MAX: usize = 4;
 
-/// What other nodes say that cannot be is reported at once, then after this time, doubled ...
+/// A peer fault is reported at once, and again after this time, which doubles at each report.
 pub const REPORT_WAIT_MS: u64 = 10_000;
-/// ... up to this.
+/// The longest wait between reports of a peer fault.
 pub const REPORT_WAIT_MAX_MS: u64 = 3_600_000;
-/// Another cluster that was not heard for so long is named in the status no more.
+/// Another cluster is no longer named in the status this long after its last message.
 pub const OTHER_CLUSTER_KEPT_MS: u64 = 10_000;
 
-/// X1: an operation is answered from the applied table at least this long after its birth.
+/// X1: the applied table answers for an operation at least this long after its birth.
 pub const RETRY_HORIZON_MS: u64 = 10_000;
-/// A coordinator gives an operation up this long after it arrived; the client has long stopped.
+/// A coordinator abandons an operation this long after it arrived. By then the client no longer
+/// waits.
 pub const OPERATION_AGE_MAX_MS: u64 = 7_000;
-/// X1: the applied table's bounds.
+/// X1: the bounds of the applied table.
 pub const APPLIED_OPERATIONS_MAX: usize = 1_024;
 pub const APPLIED_SIZE_MAX: usize = 12 * 1_024;
-/// What the operations of one combined round may come to take of it.
+/// The part of the table that the operations of one combined round may take.
 pub const ROUND_APPLIED_SIZE_MAX: usize = APPLIED_SIZE_MAX / 2;
-/// X1: text operations take at most this much of it, so that the rest is for clients with sessions.
+/// X1: the part of the table that text operations may take. The rest is for clients with sessions.
 pub const APPLIED_TEXT_SIZE_MAX: usize = APPLIED_SIZE_MAX / 2;
-/// X1: an entry of a text operation does not leave the table within this time after a coordinator saw it
-/// chosen ...
+/// X1: an entry of a text operation may not leave the table for this long after a coordinator saw
+/// it chosen.
 pub const TEXT_KEPT_MS: u64 = 1_000;
-/// ... and a text operation is not run any more this long after it reached a node.
+/// X1: a text operation is not applied later than this after a node received it.
 pub const TEXT_AGE_MAX_MS: u64 = 500;
-/// A text client's first and last sending of a request are no further apart.
+/// The longest time between a text client's first and last sending of a request.
 pub const TEXT_RETRY_WINDOW_MS: u64 = 100;
-/// Samples of what was at a time are this far apart.
+/// Minimum time between two samples in a clock history.
 pub const CLOCK_SAMPLE_MS: u64 = 50;
-/// V1: operations in one combined round, so that versions stay below the next ballot.
+/// V1: operations in one combined round. The bound keeps their versions below the next ballot.
 pub const COMBINED_MAX: usize = 255;
 
-/// Retransmission of a round's messages: first wait, bounds of the adaptive estimate, last wait.
+/// Retransmission of a round's messages: the minimum of the estimated wait, the first wait while
+/// there is no estimate, and the longest wait.
 pub const RETRANSMIT_MIN_US: u64 = 4_000;
 pub const RETRANSMIT_INITIAL_US: u64 = 10_000;
 pub const RETRANSMIT_MAX_US: u64 = 200_000;
-/// Duelling coordinators wait a random time of up to this, doubled at each loss ...
+/// Competing coordinators back off for a random time. This is the base of its bound, which doubles
+/// at each loss.
 pub const BACKOFF_INITIAL_US: u64 = 2_000;
-/// ... up to this.
+/// The highest value of that bound.
 pub const BACKOFF_MAX_US: u64 = 64_000;
 
-/// C1: a member that has not answered a write this long after it was chosen has missed it.
+/// C1: a member that did not answer a write this long after it was chosen has missed it.
 pub const HINT_AFTER_MS: u64 = 200;
-/// Chosen rounds whose last answers are waited for; of more the oldest are waited for no longer.
+/// Chosen rounds that await further acknowledgments. Over this limit the oldest ones stop waiting.
 pub const ROUNDS_LINGERING_MAX: usize = 65_536;
-/// Keys noted for one member that missed writes; more are counted only.
+/// Hints for one member. More missed writes are only counted (hint overflow).
 pub const HINTS_MAX: usize = 65_536;
-/// What these keys may take in memory, for one member.
+/// Memory that the hints for one member may take, in bytes.
 pub const HINTS_SIZE_MAX: usize = 16 << 20;
-/// Copies to one member that are not answered yet, and their size.
+/// Unacknowledged copies to one member, and their total size in bytes.
 pub const COPIES_UNDER_WAY_MAX: usize = 64;
 pub const COPIES_SIZE_MAX: usize = 256 << 10;
-/// A copy that is not answered is sent again after this time.
+/// A copy that is not acknowledged is sent again after this time.
 pub const COPY_RETRY_MS: u64 = 200;
-/// Copies that a node sends in a second while it has nothing else to do, ...
+/// Hinted copies that a node sends per second while it is idle.
 pub const COPIES_PER_SECOND_IDLE: u64 = 100_000;
-/// ... and while operations are under way.
+/// Hinted copies that a node sends per second while operations are in progress.
 pub const COPIES_PER_SECOND_BUSY: u64 = 5_000;
 
-/// E1: a node that has waited so long for its proof names who has not given it.
+/// E1: a node that has waited this long for its start to be confirmed names the nodes whose
+/// confirmation is missing.
 pub const PROOF_OVERDUE_MS: u64 = 3_000;
 
-/// Keys asked for of one node and not answered yet, and about the size of their copies.
+/// Keys that are being fetched from one node, and the approximate size of their copies in bytes.
 pub const PULLS_UNDER_WAY_MAX: usize = 1_024;
 pub const PULLS_SIZE_MAX: usize = 128 << 10;
-/// Keys that wait to be asked for; while there are as many no more are looked for.
+/// Keys that are to be fetched. With this many, the comparison looks for no further ones.
 pub const PULLS_WAITING_MAX: usize = 8_192;
-/// A key that was asked for and not answered is asked for again after this time, ...
+/// A fetch that is not answered is sent again after this time.
 pub const PULL_RETRY_MS: u64 = 300;
-/// ... at least so often.
+/// A fetch is tried at least this many times.
 pub const PULL_TRIES_MIN: u32 = 5;
-/// Copies that other nodes asked for and that wait for their turn; more are dropped and counted.
+/// Requested copies that wait to be sent. More requests are dropped and counted.
 pub const COPIES_WAITING_MAX: usize = 16_384;
-/// Keys asked for whose records are not known to be chosen, and which are looked at again.
+/// Fetched keys with an unconfirmed record that are to be checked again.
 pub const DOUBTS_MAX: usize = 1_024;
-/// Records not known to be chosen, and buckets that differ, have this long to settle by themselves.
+/// Time for unconfirmed records, and for differences between buckets, to resolve automatically.
 pub const SETTLE_MS: u64 = 200;
-/// Copies that a node sends in a second to those that ask, while it has nothing else to do.
+/// Requested copies that a node sends per second while it is idle.
 pub const COPIES_ASKED_PER_SECOND_IDLE: u64 = 200_000;
-/// Buckets that are compared at a time.
+/// Buckets that are compared at the same time.
 pub const BUCKETS_COMPARED_MAX: usize = 32;
-/// Members compare what they hold this often, while nothing tells that they differ.
+/// Interval between comparisons of two members while no difference is known.
 pub const COMPARE_MS: u64 = 1_000;
-/// ... and this often while operations are under way: what is being written then always differs somewhere.
+/// That interval while operations are in progress: what is being written always differs somewhere.
 pub const COMPARE_BUSY_MS: u64 = 5_000;
-/// A member that found more keys missing than this goes on with the next member at once.
+/// A member that found more missing keys than this compares with the next member at once.
 pub const BEHIND_MISSING_MIN: u64 = 64;
-/// ... and one that found more than this asks all members at once, a share each.
+/// A member that found more missing keys than this runs a full catch-up: it asks all members at
+/// once, with buckets assigned to each.
 pub const FAR_BEHIND_MISSING_MIN: u64 = 4_096;
-/// A pass is whole if no more keys than this were asked for in vain.
+/// A pass is complete only if no more fetches than this failed.
 pub const GIVEN_UP_MAX: u64 = 4_096;
-/// A learner has learned enough to be admitted once it found no more keys missing than this in a whole pass, ...
+/// A learner has caught up once a complete pass found no more missing keys than this.
 pub const LEARNED_MISSING_MAX: u64 = 4_096;
-/// ... or, under writes, once so many whole passes followed one another: in one alone a source may have been
-/// behind itself.
+/// A learner that receives writes has caught up after this many complete passes in a row. One such
+/// pass is not enough, because its source may have been lagging itself.
 pub const LEARNED_PASSES: u32 = 2;
-/// A member that was not there for so long is asked for nothing more in a pass.
+/// A member that was unreachable for this long is asked for nothing more in a pass.
 pub const SOURCE_GONE_MS: u64 = 1_000;
-/// A disk that has not finished a write for so long hangs: its node counts as not reached.
+/// A disk that has not finished a write for this long is hung. Its node counts as unreachable.
 pub const DISK_HUNG_MS_DEFAULT: u64 = 2_000;
-/// Marks of chosen records that no group took along are written this often.
+/// Interval at which chosen marks are written that no group has taken along.
 pub const MARKS_MS: u64 = 1_000;
 
-/// P1: a bucket in which a tombstone was written is looked at so long after the retry horizon: none is
-/// purged before.
+/// P1: a bucket in which a tombstone was written is checked this long after the retry horizon. No
+/// tombstone is purged before the horizon has passed.
 pub const PURGE_AFTER_MS: u64 = 1_000;
-/// Members are asked this often for what purging must know.
+/// Interval at which members are asked for what a purge depends on.
 pub const PURGE_MS: u64 = 1_000;
-/// Buckets that one node purges at a time while it has nothing else to do, ...
+/// Buckets that one node purges at a time while it is idle.
 pub const BUCKETS_PURGED_IDLE: usize = 128;
-/// ... and while operations are under way.
+/// Buckets that one node purges at a time while operations are in progress.
 pub const BUCKETS_PURGED_BUSY: usize = 16;
-/// Tombstones that hold text operations whose age is kept in mind; more wait for their turn.
+/// Tombstones with text operations whose age is tracked. Further ones wait until there is space.
 pub const TEXT_TOMBSTONES_MAX: usize = 16_384;
-/// Nothing is purged while a member differs in more buckets than this at two looks: what it lacks would be
-/// below its floor, and would need a round for each key.
+/// Nothing is purged while a member differs in more buckets than this at two checks: the keys that
+/// it lacks would be below its floor, and each would need a round.
 pub const PURGE_DIFFERING_MAX: usize = 512;
 
-/// Operations that wait for one key; more are answered busy.
+/// Operations that wait for one key. Further ones are answered busy.
 pub const KEY_QUEUE_MAX: usize = 2_048;
-/// Operations under way in one node; more are answered busy.
+/// Operations in progress on one node. Further ones are answered busy.
 pub const OPERATIONS_MAX: usize = 65_536;
-/// What they may take in memory; more are answered busy.
+/// Memory that these operations may take, in bytes. Further ones are answered busy.
 pub const OPERATIONS_SIZE_MAX: usize = 64 << 20;
-/// What one takes beside its key and its values, about.
+/// Approximate memory that one operation takes in addition to its key and values, in bytes.
 pub const OPERATION_OVERHEAD_SIZE: usize = 512;
-/// P1: what could not be purged for so long is worth a warning.
+/// P1: a warning is due when tombstones could not be purged for this long.
 pub const PURGE_HELD_UP_MS: u64 = 30_000;
-/// Inputs that wait for one key to be loaded; more are dropped and counted.
+/// Inputs that wait for one key to be loaded. Further ones are dropped and counted.
 pub const LOAD_WAITERS_MAX: usize = 4_096;
-/// Keys whose state is held in the protocol core.
+/// Keys whose state is kept in the protocol core.
 pub const KEYS_CACHED_MAX: usize = 65_536;
-/// They may take this part of `--memory-max`, so that a node is never full through them alone.
+/// Their memory is at most `--memory-max` divided by this, so that they alone never make a node
+/// full.
 pub const CACHE_PART: u64 = 8;
-/// Sessions of clients; the one unused longest is forgotten, with its token (X4).
+/// Client sessions. Over this limit the least recently used one is evicted, with its token (X4).
 pub const SESSIONS_MAX: usize = 16_384;
-/// Attempts that one session's window tells apart.
+/// Attempt numbers that the window of one session covers.
 pub const SESSION_WINDOW: u64 = 65_536;
-/// Words of 64 attempts that the windows of all sessions hold.
+/// Words of 64 attempts in the windows of all sessions together.
 pub const SESSION_WORDS_MAX: usize = 1 << 18;
-/// Boots of one node whose forwarded attempts are told apart.
+/// Boots of one forwarding node whose attempts are tracked.
 pub const FORWARDER_BOOTS_MAX: usize = 64;
 pub const ADDRESS_SIZE_MAX: usize = 300;
-/// Items of one message's list: keys, entries, tombstones.
+/// Items in one message's list of keys, entries or tombstones.
 pub const KEYS_PER_MESSAGE_MAX: usize = 4_096;
-/// What such a list may take when encoded.
+/// Encoded size of such a list, in bytes.
 pub const LIST_SIZE_MAX: usize = 32 << 10;
-/// Answers that wait for one part of a bucket to be listed; more are dropped and counted.
+/// Answers that wait for the same page of a bucket to be listed. Further ones are dropped and
+/// counted.
 pub const BUCKET_WAITERS_MAX: usize = 64;
-/// Parts of buckets that others asked for and that are not listed yet; more are dropped and counted.
+/// Requested pages of buckets that are not listed yet. Further requests are dropped and counted.
 pub const PARTS_ASKED_MAX: usize = 4_096;
-/// What the keys of one page of a bucket may take.
+/// Size of the keys in one page of a bucket, in bytes.
 pub const KEYS_SIZE_MAX: usize = 32 << 10;
-/// Answers with the digests of all buckets that one node gets in one turn: it may be comparing, purging and
-/// sealing at the same time.
+/// Answers with the digests of all buckets that one node gets in one loop iteration: it may need
+/// one each for a comparison, a purge and a change's evidence.
 pub const DIGESTS_PER_TURN_MAX: usize = 3;
-/// Answers about buckets, and their size, that wait for the disk; more are dropped and counted.
+/// Size of the answers about buckets that wait for the disk, in bytes. Further ones are dropped and
+/// counted.
 pub const HELD_BUCKETS_SIZE_MAX: usize = 16 << 20;
-/// Marks of chosen records that wait for a group to take them along; more are written by themselves.
+/// Chosen marks that wait for a group to take them along. Over this limit they are written in a
+/// group of their own.
 pub const MARKS_MAX: usize = 16_384;
-/// PendingChosen of chosen ballots in one message.
+/// Chosen ballots in one message.
 pub const CHOSEN_PER_MESSAGE_MAX: usize = 256;
 
-/// What a record may take on the way: whatever message carries it fits a datagram, with the largest key.
+/// Encoded size of a record. Every message that carries a record of this size and the largest key
+/// fits a datagram.
 pub const RECORD_SIZE_MAX: usize =
     DATAGRAM_SIZE_MAX - DATAGRAM_HEADER_SIZE - FRAME_HEADER_SIZE - KEY_SIZE_MAX - 64;
-/// What it takes beside its value and the entries of its table, at most.
+/// Upper bound of a record's encoded size without its value and the entries of its table.
 pub const RECORD_OVERHEAD_SIZE: usize = 64;
 
 const _: () = assert!(RETRY_WINDOW_MS < OPERATION_AGE_MAX_MS);
 const _: () = assert!(OPERATION_AGE_MAX_MS < RETRY_HORIZON_MS);
-/// Text operations and those of one round have room together, so that none leaves in its own round.
+/// The table has space for the text operations and one round together, so that no operation leaves
+/// the table in its own round.
 const _: () = assert!(APPLIED_TEXT_SIZE_MAX + ROUND_APPLIED_SIZE_MAX <= APPLIED_SIZE_MAX);
-/// What is left is for the network, which may hold a text datagram back for so long.
+/// The remaining time is for the network, which may delay a text datagram for that long.
 const _: () =
     assert!(TEXT_RETRY_WINDOW_MS + TEXT_AGE_MAX_MS + 2 * CLOCK_SAMPLE_MS + 300 <= TEXT_KEPT_MS);
 const _: () = assert!(COMBINED_MAX < 256);
 const _: () = assert!(2 * HEARTBEAT_MS_DEFAULT < LINK_DOWN_MS_DEFAULT);
 const _: () = assert!(CEILING_LOW_WATER_MS < CEILING_STEP_MS);
-/// So does a message with a list, beside the largest key.
+/// A message with a full list and the largest key fits a datagram.
 const _: () = assert!(LIST_SIZE_MAX + KEY_SIZE_MAX + 1_024 <= DATAGRAM_SIZE_MAX);
-/// A list has room for an item of any size.
+/// A list has space for an item of any size.
 const _: () = assert!(KEY_SIZE_MAX + 64 <= LIST_SIZE_MAX);
 const _: () = assert!(10 * BIRTH_SLACK_MS <= RECEIVED_SLACK_MS);
-/// A record has room for the largest value and table.
+/// A record has space for the largest value and table.
 const _: () = assert!(VALUE_SIZE_MAX + APPLIED_SIZE_MAX + RECORD_OVERHEAD_SIZE <= RECORD_SIZE_MAX);

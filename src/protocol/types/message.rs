@@ -1,4 +1,5 @@
-//! Peer messages, and the core's inputs and outputs. No behaviour but encoding.
+//! Peer messages, and the inputs and outputs of the protocol core. No behaviour except encoding and
+//! bounds.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,38 +24,40 @@ use crate::protocol::types::page::Page;
 use crate::protocol::types::readdress::Readdressed;
 use crate::protocol::types::record::{AcceptorState, Key, Record};
 
-/// Given out by the configuration, from 1; 0 stands for a client or a node without an id.
+/// The configuration assigns it, from 1 up. 0 stands for a client, or for a node without an id.
 pub type NodeId = u8;
-/// A random id kept with a node's state; a node without its state has a new one (E1).
+/// A random id stored with a node's state. A node without its state takes a new one (E1).
 pub type Incarnation = u64;
 pub type Epoch = u64;
-/// No configuration has a later one: a lineage and a count of changes (E8) are 52 bits, so that readers in
-/// floating point get all of it.
+/// The last epoch. A lineage and a count of changes (E8) take 52 bits, so that a reader that uses
+/// floating point represents every epoch exactly.
 pub const EPOCH_MAX: Epoch = (1 << 52) - 1;
-/// Correlates answers with the round that asked; unique across restarts of the asking node (R4).
+/// Correlates answers with the round that asked. It is unique across restarts of the asking node
+/// (R4).
 pub type RoundId = u64;
 pub type GroupNumber = u64;
 
-/// The time of an input: a monotonic clock for timers, the wall clock for ballots (B2).
+/// The time of an input: a monotonic clock for timers and the wall clock for ballots (B2).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Now {
     pub mono_us: u64,
     pub wall_ms: u64,
 }
 
-/// A client's address as the runtime sees it; IPv4 is mapped into IPv6.
+/// A client's address as the runtime sees it. IPv4 is mapped into IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Endpoint {
     pub ip: u128,
-    /// Of a link-local address: the interface of this machine that it is reached through; else 0.
+    /// For a link-local address, the interface of this machine through which it is reachable;
+    /// otherwise 0.
     pub zone: u32,
     pub port: u16,
-    /// The datagram came from this node's own machine.
+    /// The datagram came from the machine that this node runs on.
     pub is_own_machine: bool,
 }
 
 impl Endpoint {
-    /// Without a zone, of another machine.
+    /// An endpoint without a zone, on another machine.
     pub const fn new(ip: u128, port: u16) -> Self {
         Endpoint {
             ip,
@@ -72,18 +75,19 @@ pub struct Member {
     pub incarnation: Incarnation,
     /// As listed: `host:port`.
     pub address: String,
-    /// How often it was removed of late without having been asked to leave, and when last (a reading
-    /// of the hybrid clock): how long it must have been steady before it is admitted again.
+    /// How often the node was removed recently without a request for it, and when last (a reading
+    /// of the hybrid clock). They determine how long it must be continuously reachable before it is
+    /// admitted again.
     pub removals: u8,
     pub removed_at: u64,
 }
 
-/// Whether a frame with that destination is for another node than this one, which has the id `own`.
+/// Whether a frame with that destination is for a node other than this one, whose id is `own`.
 pub fn is_transit(own: NodeId, destination: NodeId) -> bool {
     destination != 0 && own != 0 && destination != own
 }
 
-/// What a relay needs of a frame between other nodes; `via` is the neighbour that it came from.
+/// What a relay needs to know of a frame between other nodes. `via` is the previous hop.
 #[derive(Debug, Clone, Copy)]
 pub struct TransitFrame {
     pub cluster: u64,
@@ -100,87 +104,92 @@ pub struct Relayed {
     pub hops_left: u8,
 }
 
-/// A configuration that is installed, or travels. The first member is the master.
+/// A configuration that is installed or in transit. The first member is the master.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Configuration {
     pub cluster: u64,
-    /// From 1; 0 is "none yet".
+    /// Epochs begin at 1; 0 means "none yet".
     pub epoch: Epoch,
     pub members: Vec<Member>,
-    /// The members of the configuration to come, while this one is joint (Q2).
+    /// The new members, while this configuration is joint (Q2).
     pub joint: Option<Vec<Member>>,
     /// B3: acceptors refuse ballots at or below it.
     pub base: Ballot,
     /// E6: the incarnation of the first listed node that formed the first configuration.
     pub formed_by: Incarnation,
-    /// Nodes that have an id and no vote: removed ones, which may come back, and those to be admitted.
+    /// Non-members, which have an id and no vote: removed nodes, which may come back, and nodes to
+    /// be added.
     pub away: Vec<Member>,
     /// The highest id that was given out.
     pub ids: NodeId,
-    /// An operator made it without a quorum. It is joint with itself, and until it is complete all of
-    /// its members are its quorum, so that what any of them holds is kept.
+    /// An operator made this configuration without a quorum. It is joint with itself. Until it is
+    /// completed, only all of its members together are a quorum, so that no record that one of them
+    /// holds is lost.
     pub forced: bool,
-    /// D1: chosen with the first configuration; no change of it changes this.
+    /// D1: chosen with the first configuration. No later configuration changes it.
     pub spread: Spread,
-    /// E8: the forces that this configuration comes of, or superseded; the last one names its lineage.
+    /// E8: the forces that this configuration descends from or supersedes. The last one gives the
+    /// configuration's lineage.
     pub forces: Vec<Forced>,
-    /// As the operator named the cluster when the first configuration was formed, or empty; no change of it
-    /// changes this. Releases before this one wrote none.
+    /// The cluster's name, which the operator gave when the first configuration was formed, or
+    /// empty. No later configuration changes it. Earlier releases did not write it.
     #[serde(default)]
     pub name: String,
 }
 
-/// Tells a neighbour of its own heartbeat, so that it can tell how long a round trip takes.
+/// Tells a neighbour about one of its own heartbeats, so that it can measure the round-trip time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Echo {
     pub number: u32,
-    /// How long ago it came.
+    /// Microseconds since that heartbeat arrived.
     pub held_us: u32,
 }
 
-/// What a node tells of itself and of the links towards it.
+/// What a node publishes about itself and the links towards it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
     pub node: NodeId,
     pub incarnation: Incarnation,
     pub boot: u64,
-    /// `Meta::starts`, once that is on its disk; until then 0.
+    /// `Meta::starts`, once that is durable; 0 until then.
     pub starts: u64,
-    /// The last group that it found on its disk at this start, and the last that is durable by now.
+    /// The last group that the node found on its disk at this start, and the last group that is
+    /// durable now.
     pub found: GroupNumber,
     pub synced: GroupNumber,
-    /// Its hybrid clock; of two rows the one with the later reading counts.
+    /// The node's hybrid clock. Of two rows, the one with the later reading counts.
     pub clock: u64,
     pub wall_ms: u64,
-    /// How long the oldest write has been on its way to the disk.
+    /// How long the node's oldest write to its disk has been in progress.
     pub unsynced_ms: u32,
-    /// E1: the boots of other voters that it has heard of, and that nothing it knows speaks against.
+    /// E1: the boots of other voters from which this node has received and against which it has no
+    /// report. It confirms them.
     pub seen: Vec<(NodeId, u64)>,
-    /// X6: what the node has no room of (`Full::code`), 0 if it is not full.
+    /// X6: the space that the node lacks (`Full::code`), 0 if it is not full.
     pub full: u8,
     pub links: Vec<LinkTold>,
 }
 
-/// A link as the node at its end measures it.
+/// A link as the receiving node measures it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkTold {
     pub from: NodeId,
     pub up: bool,
-    /// Up, or on probation: heard again, but not for long enough.
+    /// Up or on probation. On probation: received from again, but not for long enough.
     pub heard: bool,
-    /// Smoothed; 0 while it is not known.
+    /// The smoothed round-trip time, 0 while it is unknown.
     pub rtt_us: u32,
     pub loss_permille: u16,
 }
 
-/// What a node holds for one key of a bucket: records that are votes, or of a learner its copies.
+/// What a node holds for one key of a bucket. For a member, these are votes; for a learner, copies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BucketEntry {
     pub key: Key,
     pub accepted: Ballot,
     pub chosen: bool,
     pub tombstone: bool,
-    /// About what a copy of the record takes on the way.
+    /// Approximate size of a message with a copy of the record, in bytes.
     pub size: u32,
 }
 
@@ -210,7 +219,7 @@ macro_rules! messages {
                 match self { $(Message::$name(_) => stringify!($name)),* }
             }
 
-            /// Of a frame's kind.
+            /// The name of a frame kind.
             pub fn name_of(kind: u8) -> &'static str {
                 match kind { $($kind => stringify!($name),)* _ => "a message to a client" }
             }
@@ -234,63 +243,71 @@ macro_rules! messages {
 
 messages! {
     Prepare = 16 { key: Key, ballot: Ballot }
-    /// `floor` counts where there is no record (R4, X3).
+    /// `floor` counts only if there is no record (R4, X3).
     Promise = 17 { ballot: Ballot, accepted: Ballot, record: Option<Arc<Record>>, floor: Ballot }
     Nack = 18 { ballot: Ballot, promised: Ballot }
     Accept = 19 { key: Key, ballot: Ballot, record: Arc<Record> }
     Accepted = 20 { ballot: Ballot }
     /// Ballots known to be chosen.
     Chosen = 21 { chosen: Vec<(Key, Ballot)> }
-    /// `holds` is the ballot whose record the asker has; zero for none.
+    /// `holds` is the ballot of the record that the asking node holds, or zero.
     Read = 22 { key: Key, holds: Ballot }
-    /// Without a record if there is none, or if the asker holds it.
+    /// It has no record if there is none, or if the asking node holds the same one.
     ReadAnswer = 23 { accepted: Ballot, chosen: bool, record: Option<Arc<Record>>, floor: Ballot }
-    /// `attempt` counts in the session between two boots, `from_boot` and `to_boot`.
-    /// `waited_us`: since it came to the forwarder; `heard`: the receiver's clock, as that had last heard it.
+    /// `attempt` is numbered in the session between two boots, `from_boot` and `to_boot`.
+    /// `waited_us` is the time since the operation arrived at the forwarding node. `heard` is the
+    /// receiver's clock as the forwarding node last received it.
     Forward = 24 { from_boot: u64, to_boot: u64, attempt: u64, waited_us: u64, heard: u64, operation: Operation }
     ForwardAnswer = 25 { to_boot: u64, attempt: u64, outcome: Outcome }
-    /// To a neighbour, never relayed. `number` counts those to it; `rows` begin with the sender's own.
+    /// To a neighbour directly, never relayed. `number` counts the heartbeats to this neighbour.
+    /// `rows` begins with the sender's own row.
     Heartbeat = 26 { number: u32, echo: Option<Echo>, rows: Vec<Row> }
-    /// E6: the first listed node asks. `nonce` is the one that the asked node gave, 0 at first.
+    /// E6: the query of the first listed node. `nonce` is the one that the queried node chose, or 0
+    /// at first.
     Survey = 27 { list: u64, index: u8, asker: Incarnation, nonce: u64, name: String }
-    /// E6: of a node without state: its word if `bound_to` is the asker and the nonce was right.
+    /// E6: the answer of a node without state. `word`: whether it is committed to the asking node,
+    /// which is so if `bound_to` is that node's incarnation and the nonce was right.
     SurveyAnswer = 28 { list: u64, index: u8, incarnation: Incarnation, nonce: u64, word: bool, bound_to: Option<Incarnation>, name: String }
     ConfigurationTold = 29 { configuration: Configuration }
-    /// `address` is the asker's own, where the answer goes.
+    /// `address` is the asking node's own address, to which the answer goes.
     ConfigurationAsked = 30 { epoch: Epoch, address: String }
-    /// C1: a record known to be chosen, for a member that missed it.
+    /// C1: a record known to be chosen, for a node that lacks it.
     Copy = 31 { key: Key, ballot: Ballot, record: Arc<Record> }
-    /// `refused_for` is the promise that stood in the way; without one the member holds that record or a later one.
+    /// `refused_for` is the conflicting promise. Without one, the member holds that record or a
+    /// later one.
     Copied = 32 { key: Key, ballot: Ballot, refused_for: Option<Ballot> }
-    /// For the digests of all buckets (see `digest`). `total` is the asker's own sum of them, if that it is the
-    /// same is all that the asker wants to know then.
+    /// Requests the digests of all buckets (see `digest`). `total` is the asking node's digest of
+    /// all buckets, if that node needs no digests when the two are equal.
     DigestsAsked = 33 { total: Option<u64> }
-    /// E3: told in the envelope's epoch, and so after its installing. `clock` is above all that the
-    /// member promised or accepted before.
+    /// E3: it is sent in the envelope's epoch, so its sender has installed that epoch. `clock` is
+    /// above every ballot that the member promised or accepted before.
     DigestsTold = 34 { clock: u64, sums: Sums }
-    /// For what the asked node holds in a bucket, in order of key, behind `after`.
+    /// Requests the entries of a bucket after the key `after`, in order of key.
     BucketAsked = 35 { bucket: Bucket, after: Option<Key> }
-    /// What there is behind `after`, up to `next` if there is more behind that.
+    /// The entries after the key `after`. If there are more, they reach up to `next`, inclusive.
     BucketTold = 36 { bucket: Bucket, after: Option<Key>, entries: Vec<BucketEntry>, next: Option<Key> }
-    /// C1: a member is asked for copies of these keys' records.
+    /// C1: requests copies of these keys' records.
     CopiesAsked = 37 { keys: Vec<Key> }
-    /// E4: a learner of the envelope's epoch and incarnation asks to be admitted. Of what is chosen in the
-    /// first `listed` buckets it is to be told; of the others it will ask for all that they hold.
+    /// E4: a learner of the envelope's epoch and incarnation asks to be admitted. It wants to be
+    /// sent each record chosen in the first `listed` buckets. It will still request the entries of
+    /// the other buckets.
     AdmissionAsked = 38 { ready: bool, listed: Bucket }
-    /// P1: all members hold these tombstones at these ballots; they are to be dropped.
+    /// P1: all members hold these tombstones at these ballots, so the receiver purges them.
     Purge = 39 { tombstones: Vec<(Key, Ballot)> }
-    /// E1: the receiver's incarnation was started as often, or more often, in another boot than the present,
-    /// or had more on its disk then than it found at its present start.
+    /// E1: a report of a rollback. The receiver's incarnation had at least as many starts in
+    /// another boot than its present one, or a durable group that its present start did not find.
     RolledBack = 40 { incarnation: Incarnation, starts: u64, boot: u64, synced: GroupNumber }
-    /// To a neighbour, never relayed, and never cut into parts: whether large datagrams get through.
+    /// To a neighbour directly, never relayed and never cut into parts: it shows whether large
+    /// datagrams get through.
     Probe = 41 { padding: Bytes }
-    /// The sum of all digests is the one that was told with the question.
+    /// The digest of all buckets equals the `total` in the request.
     DigestsEqual = 42 { total: u64 }
 }
 
 impl Message {
-    /// B5: the latest of the ballots, births and clocks in it that the receiver's state or clock would
-    /// follow. A heartbeat's rows are looked at one by one, and so is a forwarded operation.
+    /// B5: the latest of the ballots, births and clocks in the message that the receiver's state or
+    /// clock would follow. The rows of a heartbeat and a forwarded operation are checked
+    /// separately.
     pub fn latest(&self) -> Reading {
         let of = |record: &Option<Arc<Record>>| record.as_ref().map_or(0, |r| r.latest());
         match self {
@@ -309,7 +326,7 @@ impl Message {
         }
     }
 
-    /// Bounds that decoding alone does not enforce.
+    /// Checks bounds that decoding alone does not enforce.
     fn check(&self) -> Result<(), BodyError> {
         bounded(self.latest() <= READING_SANE_MAX)?;
         let record = match self {
@@ -340,8 +357,9 @@ impl Message {
             Message::Probe(m) => return bounded(m.padding.len() <= PROBE_SIZE),
             _ => None,
         };
-        // What the disk holds from before is taken back all the same. But one that is taken here and does
-        // not fit an answer would block its key for good.
+        // A record over a bound that is already on disk is still loaded. But if a node accepted
+        // such a record from a message, and the record did not fit an answer, its key would be
+        // blocked for good.
         record.map_or(Ok(()), |record| {
             bounded(record.size() <= RECORD_SIZE_MAX)?;
             record.check()
@@ -354,23 +372,23 @@ fn bounded(fits: bool) -> Result<(), BodyError> {
 }
 
 impl BucketTold {
-    /// What comes next is behind what came before.
+    /// The next page begins after this one does.
     pub fn leads_on(&self) -> bool {
         self.next.is_none() || self.next > self.after
     }
 
-    /// Whether it tells of what is at this key, behind `after`.
+    /// Whether this page covers the key, which is after `after`.
     pub fn reaches(&self, key: &Key) -> bool {
         self.next.as_ref().is_none_or(|next| key <= next)
     }
 
-    /// Whether it tells of anything behind this key.
+    /// Whether this page covers any key after this one.
     pub fn goes_beyond(&self, key: &Key) -> bool {
         self.next.as_ref().is_none_or(|next| key < next)
     }
 }
 
-/// A message with what its frame's header says.
+/// A message with the fields of its frame header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Envelope {
     pub origin: NodeId,
@@ -378,32 +396,33 @@ pub struct Envelope {
     pub incarnation: Incarnation,
     pub epoch: Epoch,
     pub round: RoundId,
-    /// Relays that it may still pass.
+    /// How many more relays it may pass.
     pub hops_left: u8,
-    /// The neighbour that it came from, 0 if that is not known. Not on the wire: the datagram tells.
+    /// The previous hop, 0 if unknown. Not on the wire: it follows from the datagram's sender.
     pub via: NodeId,
     pub message: Message,
 }
 
-/// Where a peer message goes next; for whom it is its envelope says.
+/// Where a peer message goes next. Its final destination is in its envelope.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Destination {
-    /// By the id that the configuration gave.
+    /// By the id that the configuration assigned.
     Node(NodeId),
-    /// By the place in the list of nodes, before a configuration gave ids.
+    /// By the place in the list of nodes, before a configuration has assigned ids.
     Listed(u8),
-    /// For a node that may not know yet which id it has.
+    /// For a node that may not know its id yet.
     Address(Arc<str>),
 }
 
-/// What a client sends.
+/// A message from a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientMessage {
     Hello(Hello),
     Request(Request),
     StatusRequest(StatusRequest),
     Change(ChangeRequest),
-    /// From a gateway: of a client that has no session and no id but where it sends from.
+    /// From a gateway: the operation of a text client, which has no session and no id except its
+    /// source address.
     Sessionless {
         id: u64,
         key: Bytes,
@@ -411,13 +430,14 @@ pub enum ClientMessage {
     },
 }
 
-/// What a client is sent.
+/// A message to a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientReply {
     Hello(HelloAnswer),
     Answer(Answer),
     NoSession(NoSession),
-    /// The runtime fills in what it alone knows (keys, durability, uptime, dropped datagrams).
+    /// The runtime adds the fields that only it knows (keys, durability, uptime, dropped
+    /// datagrams).
     Status {
         attempt: u64,
         status: Box<NodeStatus>,
@@ -426,17 +446,17 @@ pub enum ClientReply {
         attempt: u64,
         outcome: ChangeOutcome,
     },
-    /// The gateway says it in its own words.
+    /// The gateway translates the outcome into its own protocol.
     Sessionless {
         id: u64,
         outcome: Outcome,
     },
 }
 
-/// All that enters the core.
+/// All inputs of the protocol core.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
-    /// From another node; `cluster` is the datagram's.
+    /// From another node. `cluster` is the cluster id of the datagram.
     Peer { cluster: u64, envelope: Envelope },
     Client {
         from: Endpoint,
@@ -446,31 +466,31 @@ pub enum Input {
         key: Key,
         state: Option<AcceptorState>,
     },
-    /// What the node holds in a bucket behind `after`, as of some moment after `Output::List` asked for it
-    /// in that epoch: whatever was in groups handed out before is in it.
+    /// The node's entries of a bucket after the key `after`, as of some time after `Output::List`
+    /// requested them in that epoch. They include every group that was returned before that output.
     Listed {
         bucket: Bucket,
         after: Option<Key>,
         epoch: Epoch,
         page: Page,
     },
-    /// This group, and all before it, are as durable as the node was told to make them.
+    /// This group, and all groups before it, are as durable as the node's settings demand.
     Persisted { group: GroupNumber },
-    /// A timer that `next_timeout` named is due.
+    /// A timer that `next_timeout` announced is due.
     Timeout,
-    /// What the node has no room of from now on (X6).
+    /// The space that the node lacks from now on, or `None` (X6).
     Full(Option<Full>),
-    /// Stop taking operations; what runs goes on until the driver ends it.
+    /// Accept no further operations. Operations in progress continue until the driver stops.
     Stop,
 }
 
-/// All that leaves the core. What may not leave before a group is durable is held back inside (R2),
-/// so the driver sends at once whatever it is handed.
+/// All outputs of the protocol core. The core itself holds back a message that must not leave
+/// before a group is durable (R2), so the driver sends every returned message at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
     Persist(Group),
     Load(Key),
-    /// Wants `Input::Listed` of that part of a bucket, with the same epoch.
+    /// Requests `Input::Listed` for that page of a bucket, with the same epoch.
     List {
         bucket: Bucket,
         after: Option<Key>,
@@ -487,74 +507,76 @@ pub enum Output {
     Event(Event),
 }
 
-/// What is written together, in order of `number`.
+/// Changes that are written together, in order of `number`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Group {
     pub number: GroupNumber,
     pub registers: Vec<(Key, AcceptorState)>,
     /// Keys that have no state any more (P1). None of them is among `registers`.
     pub dropped: Vec<Key>,
-    /// Marks for records that were found to be chosen since they were written. Nothing waits for them.
+    /// Chosen marks for records that were found to be chosen after they were written. No message
+    /// waits for them.
     pub chosen: Vec<(Key, Ballot)>,
-    /// Set when something of it changed; such a group is synced whatever the durability.
+    /// Present if any of it changed. A group with it is synced whatever the durability.
     pub meta: Option<Meta>,
 }
 
-/// The node's own state beside its registers.
+/// The node's own state, apart from its registers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Meta {
-    /// B1: above every reading that was issued, promised, accepted or observed in these.
+    /// B1: above every reading that this node issued, promised, accepted or observed.
     pub ceiling: u64,
-    /// E6: the incarnation of the first listed node that has this node's word.
+    /// E6: the incarnation of the first listed node to which this node is committed.
     pub bound_to: Option<Incarnation>,
     pub configuration: Option<Configuration>,
-    /// E4: taken in place of the store's own since that has been removed; 0 while there is none.
+    /// E4: the incarnation that replaces the store's own one after the node was removed; 0 while
+    /// there is none.
     pub incarnation: Incarnation,
-    /// E5: counts the node's admissions; state of an earlier one is a cache, and no vote.
+    /// E5: counts the node's admissions. State of an earlier life is a cache, not a vote.
     pub life: u32,
     /// P1: the promise for all keys that have no state.
     pub floor: Ballot,
     /// E1: how often the node was started with this state.
     pub starts: u64,
-    /// E8: configurations that the node's own is split from.
+    /// E8: configurations from which the node's own one is split by force.
     pub splits: Vec<Configuration>,
-    /// Nodes that configurations of before named, and where they were.
+    /// Nodes that earlier configurations named, with their addresses.
     pub former: BTreeMap<NodeId, String>,
 }
 
-/// What a node starts from.
+/// The state from which a node starts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Recovered {
     pub incarnation: Incarnation,
     pub meta: Meta,
-    /// The number of the last group that the store holds.
+    /// The number of the last group in the store.
     pub group: GroupNumber,
-    /// Of all registers that the store holds.
+    /// The digests of all registers in the store.
     pub digests: Digests,
     /// Nodes that are at other addresses than the configuration says.
     pub readdressed: Vec<Readdressed>,
 }
 
-/// What an operator should read in the log.
+/// An event for the operator's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     QuorumGained,
     QuorumLost {
         heard: Vec<NodeId>,
     },
-    /// What the node waits for before it can serve, when that changes.
+    /// What the node needs before it can serve, reported when that changes.
     Waits(String),
     ConfigurationInstalled {
         epoch: Epoch,
         votes: bool,
     },
-    /// A node of another cluster, with that id there, sends here.
+    /// This node receives messages from a node of another cluster, which has this id there.
     OtherCluster {
         own: u64,
         other: u64,
         node: NodeId,
     },
-    /// R3: `origin` gave another record for a ballot than this node holds.
+    /// R3: `origin` sent a record that differs from the one this node holds at the same ballot.
     Contradiction {
         key: Key,
         ballot: Ballot,
@@ -564,59 +586,63 @@ pub enum Event {
         ahead_ms: u64,
     },
     ClockTrusted,
-    /// A clock, this node's own perhaps, is so far ahead of the members' median, or, negative, behind.
+    /// A clock, possibly this node's own, is this far ahead of the median, or behind it if
+    /// negative.
     ClockOff {
         node: NodeId,
         offset_ms: i64,
     },
-    /// No more.
+    /// The node's clock offset is within the limit again.
     ClockRight {
         node: NodeId,
     },
-    /// B5: what that node tells is too far ahead of this node's clock to be followed.
+    /// B5: that node's readings are too far ahead of this node's clock to be followed.
     NodeAhead {
         node: NodeId,
         ahead_ms: u64,
     },
-    /// A clock has come to its end: this machine's, where `is_wall`, else that of the node's state, in
-    /// milliseconds since 1970. The node does nothing more.
+    /// A clock has reached its end: this machine's clock if `is_wall`, otherwise the hybrid clock
+    /// in the node's state. In milliseconds since 1970. The node stops working.
     ClockAtEnd {
         ms: u64,
         is_wall: bool,
     },
-    /// The node was started with another name for its cluster than that has. It does nothing more.
+    /// The node was started with a cluster name that differs from its cluster's. The node stops
+    /// working.
     OtherName {
         given: String,
         cluster: u64,
         name: String,
     },
-    /// The oldest write has been on its way to the disk for so long.
+    /// The oldest write to the disk has been in progress for this long.
     DiskHangs {
         unsynced_ms: u64,
     },
     DiskGoesOn,
-    /// X6: what this node or another member has no room of, when that changes.
+    /// X6: the space that this node or another member lacks, reported when that changes.
     Full(Option<Full>),
-    /// E1: the node has been here with later state than it has now.
+    /// E1: other nodes have seen this node with a later state than it has now.
     RolledBack,
-    /// E7: what the configuration's register holds is none that this release knows.
+    /// E7: the value of the configuration's register is not a configuration that this release can
+    /// read.
     UnreadableConfiguration {
         ballot: Ballot,
         why: Unreadable,
     },
-    /// E8: the cluster was forced twice, each time without the other. In words: this node's
-    /// configuration, and the other.
+    /// E8: the cluster is split by force. Text that describes this node's configuration and the
+    /// other one.
     Split {
         own: String,
         other: String,
     },
-    /// A change that is wanted can't be made, in words for an operator.
+    /// The desired membership change is not possible. Text for an operator.
     ChangeRefused(String),
-    /// E8: nodes at these addresses have no place in the configuration that was forced.
+    /// E8: the forced configuration excludes the nodes at these addresses: it has no place for
+    /// them.
     LeftOut(Vec<String>),
 }
 
-/// Encodes a client's reply; gives the frame kind.
+/// Encodes a reply to a client and returns the frame kind.
 pub fn encode_reply(reply: &ClientReply, into: &mut Vec<u8>) -> u8 {
     match reply {
         ClientReply::Hello(body) => {

@@ -1,22 +1,23 @@
-//! A part of a bucket's contents, as a store gives it: what fits one message.
+//! A page of a bucket's entries, as a store returns it: as many as fit one message.
 
 use crate::protocol::types::limits::{KEYS_PER_MESSAGE_MAX, KEYS_SIZE_MAX};
 use crate::protocol::types::record::{AcceptorState, Key};
 
-/// What an entry takes in a message beside its key, about.
+/// Approximate size of an entry in a message without its key, in bytes.
 const ENTRY_OVERHEAD: usize = 24;
 
-/// In order of key.
+/// The entries are in order of key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Page {
     pub states: Vec<(Key, AcceptorState)>,
-    /// The last of these keys, if there are more behind it.
+    /// The last of these keys, if the bucket has more after it.
     pub next: Option<Key>,
 }
 
 impl Page {
-    /// Takes from the front of what is in order of key as much as fits one message, at least one, at
-    /// most `length_max`. It takes no more than one step beyond that.
+    /// Takes as many entries as fit one message from the front of `states`, which is in order of
+    /// key: at least one if there is any, and at most `length_max`. It advances the iterator at
+    /// most one entry further.
     pub fn collect<'a>(
         states: impl Iterator<Item = (&'a Key, &'a AcceptorState)>,
         length_max: usize,
@@ -37,7 +38,7 @@ impl Page {
         page
     }
 
-    /// Whether a key behind `after` is in the part of the bucket that this page tells of.
+    /// Whether this page covers the key, which is after the page's start.
     pub fn reaches(&self, key: &Key) -> bool {
         self.next.as_ref().is_none_or(|next| key <= next)
     }

@@ -1,4 +1,4 @@
-//! Q1 and Q2: which sets of members are quorums. Pure arithmetic; knows no messages.
+//! Q1 and Q2: which sets of members are quorums. Pure arithmetic; this module knows no messages.
 
 use crate::protocol::types::message::{Configuration, Member, NodeId};
 use crate::protocol::types::rules::rule;
@@ -39,8 +39,8 @@ impl FromIterator<NodeId> for NodeSet {
     }
 }
 
-/// Q1 (tie-broken majority): more than half of the members, or exactly half with the master among
-/// them. The first member is the master.
+/// Q1 (tie-broken majority): more than half of the members, or exactly half including the master,
+/// which is the first member.
 pub fn is_quorum(members: &[Member], set: &NodeSet) -> bool {
     let Some(master) = members.first() else {
         return false;
@@ -50,7 +50,7 @@ pub fn is_quorum(members: &[Member], set: &NodeSet) -> bool {
     votes * 2 > members.len() || tie
 }
 
-/// R and W of a configuration in the plain case, for people: how many nodes it takes.
+/// For people: how many nodes form a quorum (R and W) of a configuration that is not joint.
 pub fn votes_needed(members: usize) -> String {
     let majority = members / 2 + 1;
     if members % 2 == 1 {
@@ -60,14 +60,15 @@ pub fn votes_needed(members: usize) -> String {
     }
 }
 
-/// Whether a configuration to come names the node in another incarnation.
+/// Whether the new configuration names the node in another incarnation.
 fn is_replaced(member: &Member, joint: &[Member]) -> bool {
     let same = joint.iter().find(|j| j.node == member.node);
     same.is_some_and(|j| j.incarnation != member.incarnation)
 }
 
 impl Configuration {
-    /// Q2: of a joint configuration, a quorum of the old and one of the new.
+    /// Q2: a quorum of a joint configuration is a quorum of the old members together with a quorum
+    /// of the new ones.
     pub fn has_quorum(&self, set: &NodeSet) -> bool {
         let Some(joint) = &self.joint else {
             return is_quorum(&self.members, set);
@@ -75,7 +76,8 @@ impl Configuration {
         if self.forced {
             return self.members.iter().all(|m| set.contains(m.node));
         }
-        // A node that is to come in a new incarnation has lost its old one, and that one's vote.
+        // A node that is to be admitted in a new incarnation has lost the old one, and with it that
+        // vote.
         let mut old = *set;
         for member in self.members.iter().filter(|m| is_replaced(m, joint)) {
             old.remove(member.node);
@@ -83,7 +85,7 @@ impl Configuration {
         is_quorum(joint, set) && (is_quorum(&self.members, &old) || !rule!(Q2))
     }
 
-    /// All that have a vote, each node once, in the incarnation that counts now.
+    /// All voters, each node once, in the incarnation that counts now.
     pub fn voters(&self) -> impl Iterator<Item = &Member> {
         let joint = self.joint.as_deref().unwrap_or_default();
         let stay = self.members.iter().filter(|m| !is_replaced(m, joint));
@@ -96,7 +98,7 @@ impl Configuration {
         stay.chain(come)
     }
 
-    /// All that have an id: those with a vote, then the others.
+    /// All nodes that have an id: the voters, then the non-members.
     pub fn nodes(&self) -> impl Iterator<Item = &Member> {
         let is_voter = |m: &&Member| self.voter(m.node).is_none();
         self.voters().chain(self.away.iter().filter(is_voter))
@@ -140,7 +142,8 @@ mod tests {
             .collect()
     }
 
-    /// The naive twin counts votes: one each, and one more for the master if their number is even.
+    /// The reference implementation counts votes: one for each member, and one more for the master
+    /// if the number of members is even.
     fn twin(count: u8, mask: u16) -> bool {
         let extra = u32::from(count.is_multiple_of(2));
         let total = u32::from(count) + extra;

@@ -1,8 +1,7 @@
-//! Members that have moved to other addresses, as operators told each node while it was stopped:
-//! the address book. It is no matter of quorums. Who a member is, its id and incarnation, stays,
-//! and these are what is counted. So nodes that were told of different addresses, or of none, at
-//! worst do not reach each other; and whichever of them change the configuration next write their
-//! addresses into it.
+//! The address book: members that have moved to other addresses, as operators told each node while
+//! it was stopped. Quorums do not depend on it, because they count ids and incarnations, which a
+//! move does not change. So nodes with different entries, or with none, at worst do not reach each
+//! other. The node that next changes the configuration writes its addresses into it.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +12,8 @@ use crate::protocol::types::message::{Configuration, Member, NodeId};
 #[serde(deny_unknown_fields)]
 pub struct Readdressed {
     pub node: NodeId,
-    /// What the configuration says. Once it says anything else, that counts.
+    /// The address in the configuration. Once the configuration has another one, this entry no
+    /// longer applies.
     pub old: String,
     pub new: String,
 }
@@ -24,14 +24,14 @@ impl Readdressed {
     }
 }
 
-/// Where that member of the configuration is.
+/// The current address of that member of the configuration.
 pub fn address<'a>(readdressed: &'a [Readdressed], member: &'a Member) -> &'a str {
     let found = readdressed.iter().find(|r| r.is_of(member));
     found.map_or(&member.address, |found| &found.new)
 }
 
-/// The configuration with the addresses at which its nodes are; `None` if these are those that it
-/// says.
+/// The configuration with the current addresses of its nodes; `None` if the configuration already
+/// has them.
 pub fn readdress(readdressed: &[Readdressed], agreed: &Configuration) -> Option<Configuration> {
     let is_readdressed = |member: &Member| readdressed.iter().any(|r| r.is_of(member));
     let joint = agreed.joint.iter().flatten();

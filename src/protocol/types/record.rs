@@ -1,5 +1,5 @@
-//! What a key's state is made of: keys with their space, records, the applied table's contents,
-//! the acceptor's state. Data and its bounds; the rules are in `register` and `applied`.
+//! The parts of a key's state: keys with their space, records, the content of the applied table,
+//! and the acceptor's state. Data and bounds only; the rules are in `register` and `applied`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,8 +22,8 @@ pub const SPACE_USER: u8 = 0;
 pub const SPACE_CONFIGURATION: u8 = 1;
 pub const SPACE_TRANSACTION: u8 = 2;
 
-/// A space byte, then the name; the same bytes on the wire and on disk. Shared, as one allocation: a
-/// node holds each of its keys in several tables.
+/// A space byte and the name, with the same bytes on the wire and on disk. The allocation is
+/// shared, because a node holds each of its keys in several tables.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key(Arc<[u8]>);
 
@@ -32,7 +32,7 @@ impl Key {
         Key([SPACE_USER].iter().chain(name).copied().collect())
     }
 
-    /// The register that the configurations are chosen in.
+    /// The register in which configurations are chosen.
     pub fn configuration() -> Self {
         Key(Arc::from(b"\x01configuration".as_slice()))
     }
@@ -45,7 +45,7 @@ impl Key {
         &self.0[1..]
     }
 
-    /// Space byte and name together.
+    /// The space byte and the name.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -89,21 +89,21 @@ impl<'de> Deserialize<'de> for Key {
     }
 }
 
-/// What a quorum agrees on for one key, at one ballot.
+/// What a quorum agrees on for one key at one ballot.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// `None` is a tombstone.
     pub value: Option<Bytes>,
     /// V1: the token for compare-and-swap.
     pub version: Version,
-    /// Wall-clock milliseconds after which the key is absent; not set by any operation yet.
+    /// Wall-clock milliseconds after which the key is absent. No operation sets it yet.
     pub expiry_ms: Option<u64>,
-    /// MessageCapacity for a transaction's intent; not set by any operation yet.
+    /// Space for a transaction's intent. No operation sets it yet.
     pub intent: Option<Bytes>,
     pub applied: Applied,
 }
 
-/// X1: the clients that wrote the key of late.
+/// X1: the clients that wrote the key recently.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Applied {
     /// The highest birth that the table no longer answers for.
@@ -114,9 +114,9 @@ pub struct Applied {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientEntry {
     pub client: ClientId,
-    /// The highest low mark seen.
+    /// The highest low mark received.
     pub mark: u64,
-    /// The highest birth that the entry ever held, also of operations that left by the mark.
+    /// The highest birth that the entry ever held, including operations that left at the low mark.
     pub birth_max: Birth,
     pub operations: Vec<AppliedOperation>,
 }
@@ -129,7 +129,7 @@ pub struct AppliedOperation {
 }
 
 impl Record {
-    /// The latest reading among its births and in its version.
+    /// The latest reading among the record's births and in its version.
     pub fn latest(&self) -> Reading {
         let births = self.applied.clients.iter().flat_map(|entry| {
             let operations = entry.operations.iter().map(|o| o.birth);
@@ -139,13 +139,13 @@ impl Record {
         births.max(Ballot(self.version).reading())
     }
 
-    /// At least what it takes when encoded.
+    /// An upper bound of the encoded size, in bytes.
     pub fn size(&self) -> usize {
         let values = [&self.value, &self.intent].into_iter().flatten();
         values.map(Bytes::len).sum::<usize>() + self.applied.size() + RECORD_OVERHEAD_SIZE
     }
 
-    /// Bounds that decoding alone does not enforce.
+    /// Checks bounds that decoding alone does not enforce.
     pub fn check(&self) -> Result<(), BodyError> {
         let operations: usize = self
             .applied
@@ -170,7 +170,8 @@ impl Record {
 }
 
 impl ClientEntry {
-    /// Whether its outcomes are such as writes come to, with old values no longer than are kept.
+    /// Whether each outcome is one that a write can have, with no old value longer than the table
+    /// keeps.
     fn is_sound(&self) -> bool {
         self.operations.iter().all(|operation| {
             let old = match &operation.outcome {
@@ -186,7 +187,7 @@ impl ClientEntry {
     }
 }
 
-/// What an acceptor holds for one key. A key without state is `None` where this is optional.
+/// What an acceptor holds for one key. Where it is optional, `None` is a key without state.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AcceptorState {
     pub promised: Ballot,
@@ -195,7 +196,8 @@ pub struct AcceptorState {
     pub chosen: bool,
     /// Present if `accepted` is not zero.
     pub record: Option<Arc<Record>>,
-    /// E5: the admission (`Meta::life`) that it belongs to; of an earlier one it is a cache, no vote.
+    /// E5: the life (`Meta::life`) to which the state belongs. State of an earlier life is a cache,
+    /// not a vote.
     pub life: u32,
 }
 
@@ -207,7 +209,8 @@ mod tests {
     use crate::protocol::types::limits::RECORD_SIZE_MAX;
     use crate::protocol::types::message::{Accept, Copy, Message, Promise, ReadAnswer};
 
-    /// The largest value, and as many clients of the longest numbers as go beside it.
+    /// The record with the largest value, and with as many clients of the longest numbers as fit
+    /// beside it.
     fn largest(more: usize) -> Arc<Record> {
         let birth = wire::clock::READING_SANE_MAX;
         let client = |_| ClientEntry {
@@ -272,7 +275,7 @@ mod tests {
         ]
     }
 
-    /// One that fits an Accept and no Promise would block its key for good.
+    /// A record that fits an Accept but no Promise would block its key for good.
     #[test]
     fn whatever_carries_a_record_that_is_taken_fits_a_datagram() {
         for (more, is_taken) in [(0, true), (1, false)] {

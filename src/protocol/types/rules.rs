@@ -1,7 +1,8 @@
-//! Switches for single rules of the protocol, so that tests can show that the absence of each is
-//! noticed. In ordinary builds `rule!(X)` is `true`; only the cargo feature `mutants` asks a switch.
+//! Switches for single rules of the protocol. Tests use them to show that they detect the absence
+//! of each rule. In ordinary builds `rule!(X)` is `true`; only the cargo feature `mutants` reads a
+//! switch.
 
-/// `rule!(R3)`: whether the rule is kept.
+/// `rule!(R3)`: whether the rule is on.
 macro_rules! rule {
     ($rule:ident) => {{
         #[cfg(feature = "mutants")]
@@ -20,7 +21,7 @@ pub(crate) use rule;
 mod switch {
     use std::cell::Cell;
 
-    /// The rules that can be switched off, by their names in docs/protocol.md.
+    /// The rules that can be switched off, with their names from docs/protocol.md.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     #[allow(non_camel_case_types)] // The names are those of the document.
     pub enum Rule {
@@ -105,7 +106,7 @@ mod switch {
         static OFF: Cell<Option<Rule>> = const { Cell::new(None) };
     }
 
-    /// Switches one rule off on this thread, or with `None` all on again.
+    /// Switches one rule off on this thread. `None` switches all rules on again.
     pub fn switch_off(rule: Option<Rule>) {
         OFF.with(|off| off.set(rule));
     }

@@ -1,4 +1,5 @@
-//! The replica's timers: what is due when. Stale entries are recognised by whoever they wake.
+//! The replica's timers: what is due at which time. Timers are not cancelled, so the code that
+//! handles one checks whether it is stale.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -7,17 +8,17 @@ use crate::protocol::types::record::Key;
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Timer {
-    /// Heartbeats, and all that is looked after at their pace.
+    /// Heartbeats, and the periodic work that runs with them.
     Heartbeat,
-    /// Before the first configuration: ask the listed nodes again.
+    /// Before the first configuration: query the listed nodes again.
     Survey,
-    /// Others are to be told that links changed.
+    /// Announce link changes to the other nodes.
     News,
-    /// Forwarded operations that were not answered are sent again, or taken back.
+    /// Send unanswered forwarded operations again, or reclaim them.
     Forwards,
-    /// More of the copies that were asked for may leave.
+    /// Send more of the requested copies.
     Copies,
-    /// Something of this key's rounds is due.
+    /// A round of this key has something due.
     Key(Key),
 }
 
@@ -35,7 +36,7 @@ impl Timers {
         self.heap.peek().map(|Reverse((at, _))| *at)
     }
 
-    /// Takes the earliest timer that is due, with the time it was set for.
+    /// Removes and returns the earliest timer that is due, with the time for which it was set.
     pub fn pop_due(&mut self, now_us: u64) -> Option<(u64, Timer)> {
         if self.next()? > now_us {
             return None;
@@ -43,7 +44,7 @@ impl Timers {
         self.heap.pop().map(|Reverse(entry)| entry)
     }
 
-    /// All keys that have a timer, in order: for what concerns them all at once.
+    /// All keys that have a timer, in order: for events that concern all of them at once.
     pub fn keys(&self) -> Vec<Key> {
         let mut keys: Vec<Key> = self
             .heap

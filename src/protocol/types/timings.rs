@@ -1,5 +1,5 @@
-//! Every wait that depends on how often nodes tell of themselves. Owns the settings' bounds, and how the
-//! other waits follow from them: made once, when a node starts.
+//! All waits that depend on how often nodes send heartbeats. This module owns the settings' bounds
+//! and derives the other waits from the settings, once, when a node starts.
 
 use std::ops::RangeInclusive;
 
@@ -10,10 +10,10 @@ use crate::protocol::types::limits::{
     SOURCE_GONE_MS,
 };
 
-/// What the setting may be.
+/// The allowed values of the setting.
 const DISK_HUNG_MS: RangeInclusive<u64> = 500..=600_000;
 
-/// Settings that no cluster can work with.
+/// Settings with which no cluster can work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TimingsError {
     #[error("a heartbeat every {0} ms is not possible: 10 to 1,000 ms")]
@@ -36,52 +36,59 @@ pub enum TimingsError {
     DiskHung(u64),
 }
 
-/// `heartbeat_ms`, `link_down_ms`, `shrink_after_ms` and `disk_hung_ms` are settings, the others follow.
+/// `heartbeat_ms`, `link_down_ms`, `shrink_after_ms` and `disk_hung_ms` are settings; the other
+/// waits follow from them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timings {
     pub heartbeat_ms: u64,
-    /// A link is down after a silence of this length.
+    /// A link is down after this much silence.
     pub link_down_ms: u64,
-    /// A member that was not reached for so long is removed; 0: none ever is.
+    /// A member that was unreachable for this long is removed. 0: no member is removed
+    /// automatically.
     pub shrink_after_ms: u64,
-    /// A link that was up for less than this when it went down is held down for twice as long ...
+    /// If a link goes down after it was up for less than this, its next probation is doubled.
     pub link_quiet_ms: u64,
-    /// ... up to this.
+    /// The longest probation of a link.
     pub link_hold_max_ms: u64,
-    /// What a node told counts for this long: longer than the link that it came over is up, since a row
-    /// may come by another way, and later.
+    /// A row expires after this time. That is longer than a silent link stays up, since a row may
+    /// arrive later, over another path.
     pub row_stale_ms: u64,
-    /// After which nobody has a row any more: each node takes it once, and passes it on while it counts.
+    /// After this time no node has a row any more: each node accepts it once, and relays it until
+    /// it expires.
     pub row_gone_ms: u64,
-    /// X5: without paths to and from a quorum for this long no round starts.
+    /// X5: a node that had no paths to and from a quorum for this long starts no round.
     pub quorum_lost_ms: u64,
-    /// A learner that was not heard to ask for so long asks no more. It asks with each heartbeat.
+    /// A learner's request for admission expires this long after it was last received. The learner
+    /// repeats it with each heartbeat.
     pub admission_asked_ms: u64,
-    /// How long a node must have been there without a break before it is admitted.
+    /// How long a node must be continuously reachable before it is admitted.
     pub steady_ms: u64,
-    /// How long each member leaves a change to the ones before it, which look at each heartbeat.
+    /// How long each member waits for the members before it in order to make a change. They check
+    /// at each heartbeat.
     pub change_patience_ms: u64,
-    /// A member that was not there for so long is asked for nothing more in a pass.
+    /// A member that was unreachable for this long is asked for nothing more in a pass.
     pub source_gone_ms: u64,
-    /// How often a key is asked for: another source is found before keys are given up.
+    /// How often a fetch is tried. The tries last until another source has been found, before keys
+    /// are abandoned.
     pub pull_tries_max: u32,
-    /// E1: how long after a start members that are not joined may still be heard.
+    /// E1: how long after its start a node waits for members that are not reachable yet.
     pub proof_ms: u64,
-    /// E1: how long a node that knows nobody else may not have been told of others, which tell their
-    /// configuration now and then to who is not heard.
+    /// E1: how long a node waits whose configuration names no other node. Other nodes send their
+    /// configuration to unreachable nodes now and then, so it would arrive within this time.
     pub proof_alone_ms: u64,
-    /// E1: after which the words that have not come are named to the operator.
+    /// E1: the time after which the missing confirmations are reported to the operator.
     pub proof_overdue_ms: u64,
-    /// A disk that has not finished a write for so long hangs. A node looks at its own with each heartbeat.
+    /// A disk that has not finished a write for this long is hung. A node checks its own disk at
+    /// each heartbeat.
     pub disk_hung_ms: u64,
-    /// B5: a member whose clock is far ahead in all heartbeats for so long is followed.
+    /// B5: a member whose clock is far ahead in all of its heartbeats for this long is followed.
     pub follow_after_ms: u64,
-    /// Marks of chosen records that no group took along are written every so many heartbeats.
+    /// Chosen marks that no group has taken along are written once in this many heartbeats.
     pub marks_every: u64,
 }
 
 impl Timings {
-    /// Any settings; whether they are possible `check` tells.
+    /// Accepts any settings; `check` reports whether they are possible.
     pub fn new(heartbeat_ms: u64, link_down_ms: u64, shrink_after_ms: u64) -> Self {
         let beats = |count: u64| heartbeat_ms.saturating_mul(count);
         let source_gone_ms = SOURCE_GONE_MS.max(beats(3));
@@ -115,8 +122,8 @@ impl Timings {
         }
     }
 
-    /// A setting too; a node looks at its disk with each heartbeat. What is out of bounds stays as it is
-    /// given, so that the error shows it.
+    /// Sets `disk_hung_ms`, at least three heartbeats, since a node checks its disk at each
+    /// heartbeat. A value out of bounds is kept, so that the error shows it.
     pub fn with_disk_hung(self, disk_hung_ms: u64) -> Self {
         let least_ms = self.heartbeat_ms.saturating_mul(3);
         let disk_hung_ms = match DISK_HUNG_MS.contains(&disk_hung_ms) {
@@ -198,8 +205,8 @@ mod tests {
     }
 
     proptest! {
-        /// Nothing that a heartbeat brings is over before the next one but one has come, nor before the
-        /// link that it came over is down.
+        /// Nothing that a heartbeat carries expires before the next heartbeat but one has arrived,
+        /// nor before the link over which it arrived is down.
         #[test]
         fn waits_outlast_heartbeats(
             heartbeat in 10u64..=1_000,

@@ -1,5 +1,5 @@
-//! Operations that this node forwarded and that are not answered yet: when each is sent again, and when it
-//! is reclaimed, to run on this node.
+//! Operations that this node forwarded and that are not answered yet: when each is sent again, and
+//! when it is reclaimed and run locally.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -7,10 +7,11 @@ use crate::protocol::clients::pending::Pending;
 use crate::protocol::types::latency::Pace;
 use crate::protocol::types::message::NodeId;
 
-/// Reclaimed operations whose answers, if they still come, tell how long such answers take.
+/// Reclaimed operations that are remembered: their answers, if they still arrive, show how long
+/// such answers take.
 const RECLAIMED_MAX: usize = 64;
 
-/// An operation that another node was asked to run.
+/// An operation that this node forwarded to another one.
 #[derive(Debug)]
 pub struct Forwarded {
     pub pending: Pending,
@@ -20,16 +21,16 @@ pub struct Forwarded {
     sent_again: bool,
 }
 
-/// How long an answer is waited for.
+/// How long to wait for an answer.
 #[derive(Debug, Clone, Copy)]
 pub struct AnswerWait {
-    /// ... before the operation is sent again, ...
+    /// The wait before the operation is sent again.
     pub again_us: u64,
-    /// ... and before it is reclaimed.
+    /// The wait before the operation is reclaimed.
     pub reclaim_us: u64,
 }
 
-/// What is to be done about an operation whose answer is due.
+/// What to do about an operation whose answer is overdue.
 #[derive(Debug)]
 pub enum Overdue {
     SendAgain,
@@ -39,20 +40,20 @@ pub enum Overdue {
 #[derive(Debug, Default)]
 pub struct Forwards {
     by_attempt: BTreeMap<u64, Forwarded>,
-    /// When each of them is looked at: an instant and an attempt.
+    /// When each operation is checked next: a time and the attempt.
     due: BTreeSet<(u64, u64)>,
-    /// Attempts so far, which number them.
+    /// The number of attempts so far. It is the number of the last one.
     attempts: u64,
-    /// How long answers take.
+    /// The estimated duration until an answer arrives.
     latency: Pace,
-    /// The instant for which a timer is set.
+    /// The time for which a timer is set.
     timer_us: Option<u64>,
-    /// The last operations that were reclaimed: their attempts, and when they were forwarded.
+    /// The last operations that were reclaimed: the attempt, and when it was forwarded.
     reclaimed: VecDeque<(u64, u64)>,
 }
 
 impl Forwards {
-    /// Gives the attempt's number.
+    /// Records a forwarded operation and returns its attempt number.
     pub fn begin(&mut self, now_us: u64, to: NodeId, to_boot: u64, mut pending: Pending) -> u64 {
         pending.tried = true;
         self.attempts += 1;
@@ -80,7 +81,8 @@ impl Forwards {
         self.due.insert((at_us, attempt));
     }
 
-    /// Whether a timer is to be set for that instant. One is enough: whoever it wakes sets the next.
+    /// Whether to set a timer for that time. One timer is enough, because its handler sets the next
+    /// one.
     pub fn needs_timer(&mut self, at_us: u64) -> bool {
         let needs = self.timer_us.is_none_or(|timer_us| at_us < timer_us);
         if needs {
@@ -89,7 +91,8 @@ impl Forwards {
         needs
     }
 
-    /// Whether the timer that fires now is the one that is waited for: an earlier one may have overtaken it.
+    /// Whether the timer that fires now is the current one: a timer for an earlier time may have
+    /// been set after it.
     pub fn takes_timer(&mut self, now_us: u64) -> bool {
         let is_early = self.timer_us.is_some_and(|timer_us| now_us < timer_us);
         if !is_early {
@@ -98,7 +101,7 @@ impl Forwards {
         !is_early
     }
 
-    /// The first attempt that is to be looked at, and when. Most are answered by then.
+    /// The attempt that is to be checked first, and when. Most attempts are answered before that.
     pub fn first_due(&mut self) -> Option<(u64, u64)> {
         while let Some((due_us, attempt)) = self.due.first().copied() {
             if self.by_attempt.contains_key(&attempt) {
@@ -109,7 +112,7 @@ impl Forwards {
         None
     }
 
-    /// What is to be done about that attempt, the first that is due, now.
+    /// What to do now about that attempt, which is the first one due.
     pub fn overdue(&mut self, now_us: u64, attempt: u64, wait: AnswerWait) -> Option<Overdue> {
         self.due.pop_first();
         let forwarded = self.by_attempt.get_mut(&attempt)?;
@@ -132,8 +135,8 @@ impl Forwards {
         (!is_second).then_some(Overdue::SendAgain)
     }
 
-    /// An answer came. `None` if the operation was reclaimed: then it only tells that more patience is
-    /// called for.
+    /// Handles an answer. `None` if the operation was reclaimed: then the answer only shows that
+    /// the waits should be longer.
     pub fn answered(&mut self, now_us: u64, attempt: u64) -> Option<Pending> {
         let Some(forwarded) = self.by_attempt.remove(&attempt) else {
             let late = self.reclaimed.iter().find(|(a, _)| *a == attempt);

@@ -1,4 +1,4 @@
-//! Clients' sessions, and operations on their way.
+//! Clients' sessions, and operations in progress.
 
 pub(in crate::protocol) mod forwards;
 pub(in crate::protocol) mod pending;

@@ -1,4 +1,4 @@
-//! Operations that wait for their outcome, and who waits for it.
+//! Operations in progress, and where their outcomes are to be sent.
 
 use std::sync::Arc;
 
@@ -9,33 +9,33 @@ use crate::protocol::types::limits::{OPERATION_AGE_MAX_MS, TEXT_AGE_MAX_MS};
 use crate::protocol::types::message::{Endpoint, NodeId, Now};
 use crate::protocol::types::rules::rule;
 
-/// Who waits for an operation's outcome.
+/// Where to send an operation's outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplyTo {
     Client {
         to: Endpoint,
         attempt: u64,
     },
-    /// Forwarded by a node, in that boot of it.
+    /// Another node that forwarded the operation, in that boot of it.
     Node {
         node: NodeId,
         boot: u64,
         attempt: u64,
-        /// The neighbour that its latest sending came through.
+        /// The previous hop of the latest attempt.
         via: NodeId,
     },
     Sessionless {
         to: Endpoint,
         id: u64,
     },
-    /// This node itself, for the configuration (see `change`).
+    /// This node itself, which changes the configuration (see `change`).
     Own {
         sequence: u64,
     },
 }
 
 impl ReplyTo {
-    /// Whether both are sent to the same place.
+    /// Whether both outcomes go to the same place.
     fn comes_with(self, other: ReplyTo) -> bool {
         match (self, other) {
             (ReplyTo::Client { to, .. }, ReplyTo::Client { to: other, .. })
@@ -47,15 +47,16 @@ impl ReplyTo {
         }
     }
 
-    /// Whether it came from a client here, and not from another node.
+    /// Whether the operation came from a client of this node, and not from another node.
     pub fn is_client(self) -> bool {
         !matches!(self, ReplyTo::Node { .. } | ReplyTo::Own { .. })
     }
 }
 
-/// Further attempts that are answered: of one source, ...
+/// Further attempts from one source that are answered.
 const ATTEMPTS_PER_SOURCE_MAX: usize = 8;
-/// ... and of all. Of more the first are not: they are as good as lost on the way.
+/// Further attempts that are answered in all. Over a limit the earliest ones are not answered, as
+/// if they had been lost.
 const ATTEMPTS_MAX: usize = 32;
 
 /// An operation that is not answered yet.
@@ -63,21 +64,21 @@ const ATTEMPTS_MAX: usize = 32;
 pub struct Pending {
     pub operation: Arc<Operation>,
     pub reply: ReplyTo,
-    /// Further attempts at the same operation, which wait for the same outcome.
+    /// Further attempts at the same operation, which get the same outcome.
     pub also: Vec<ReplyTo>,
-    /// X2: an earlier attempt may have been made, or may still come.
+    /// X2: an earlier attempt may have been executed, or may still arrive.
     pub tried: bool,
-    /// X5: it went out in an Accept, so that nobody may say any more that it was surely not done.
+    /// X5: it was sent in an Accept, so no node may report any more that it was surely not done.
     pub sent: bool,
     pub arrived_us: u64,
-    /// X1: a time not after the one at which a client's datagram brought it to a node; `None`: too long
-    /// ago to say.
+    /// X1: a time no later than the one at which a client's datagram with the operation reached a
+    /// node. `None` if that is too long ago to determine.
     pub received_us: Option<u64>,
 }
 
 impl Pending {
-    /// Another attempt waits for the same outcome. An answer may be as large as a datagram, so there are few.
-    /// Gives how many are answered no more.
+    /// Adds an attempt that waits for the same outcome. The number of attempts is small, because an
+    /// answer may be as large as a datagram. Returns how many attempts are no longer answered.
     pub(in crate::protocol) fn join(&mut self, reply: ReplyTo) -> u64 {
         let is_same = |other: &&ReplyTo| other.comes_with(reply);
         let of_source = self.also.iter().filter(is_same).count();
@@ -97,8 +98,8 @@ impl Pending {
         now.mono_us >= self.arrived_us + OPERATION_AGE_MAX_MS * 1_000
     }
 
-    /// X1: a text operation that waited, or was on its way, for so long that the table may have forgotten
-    /// an earlier attempt.
+    /// X1: whether this is a text operation that waited or was in flight for so long that the table
+    /// may have dropped an earlier attempt.
     pub(in crate::protocol) fn is_stale_text(&self, now: Now) -> bool {
         let age_max_us = TEXT_AGE_MAX_MS * 1_000;
         let stale = |at_us: u64| now.mono_us >= at_us + age_max_us;
@@ -106,7 +107,7 @@ impl Pending {
         is_text && self.received_us.is_none_or(stale) && rule!(X1_fresh)
     }
 
-    /// X5: whether "surely not done" is still true. Of a read it always is.
+    /// X5: whether "surely not done" is still true. For a read it always is.
     pub(in crate::protocol) fn is_refusable(&self) -> bool {
         !self.sent || self.operation.action.is_read() || !rule!(X5_sent)
     }
@@ -117,7 +118,7 @@ mod tests {
     use super::*;
     use wire::{Action, OperationId};
 
-    /// However often it is sent again, an operation has few answers, to the last attempts.
+    /// However often an operation is sent again, only its last few attempts are answered.
     #[test]
     fn few_attempts_at_an_operation_are_answered() {
         let to = |port| Endpoint::new(1, port);

@@ -1,5 +1,6 @@
-//! X4: clients' sessions, so that a datagram that the network repeats is not a second attempt and a
-//! forged source gets a short hello, not work. Owns tokens and windows; knows no operations.
+//! X4: clients' sessions. With them, a datagram that the network duplicates is not a second
+//! attempt, and a forged source gets a short hello, not work. This module owns tokens and windows
+//! and knows no operations.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -13,24 +14,25 @@ use crate::protocol::types::rules::rule;
 
 /// Words of 64 numbers in a window.
 const WORDS_MAX: u64 = SESSION_WINDOW / 64;
-/// What a window keeps while all take too much: 4,096 attempts.
+/// Words that a window keeps while all windows together are over their bound: 4,096 attempts.
 const WORDS_KEPT: usize = 64;
-/// Sessions whose windows are looked at when one grows: more than one, so that what all take falls.
+/// Sessions whose windows are trimmed when one window grows. With more than one, the total falls.
 const SESSIONS_TRIMMED: usize = 2;
 
-/// Attempt numbers seen of late: each is let through once, and none from below the window. A client's first
-/// number is any; what is held begins there, and goes no further back than needed.
+/// The attempt numbers received recently. Each is admitted once, and no number below the window is.
+/// A client may begin with any number; the window begins there and extends further down only when
+/// needed.
 #[derive(Debug, Clone, Default)]
 pub struct Window {
-    /// In words of 64 numbers: all below were seen or are too old.
+    /// In words of 64 numbers. All numbers below it were received or are too old.
     base: u64,
-    /// Of the first of `words`; between the base and it nothing was seen.
+    /// The position of the first of `words`. No number between `base` and it was received.
     first: u64,
     words: VecDeque<u64>,
 }
 
 impl Window {
-    /// Whether `number` is new; it is not the next time.
+    /// Whether `number` is new. It counts as received from now on.
     pub fn admit(&mut self, number: u64) -> bool {
         if !rule!(X4_window) {
             return true;
@@ -53,7 +55,7 @@ impl Window {
         fresh
     }
 
-    /// Makes room for that word, which is in the window.
+    /// Extends `words` to contain that word, which is in the window.
     fn reach(&mut self, word: u64) {
         if self.words.is_empty() {
             self.first = word;
@@ -68,7 +70,7 @@ impl Window {
         }
     }
 
-    /// Refuses what is below that word from now on.
+    /// From now on, refuses all numbers below that word.
     fn raise(&mut self, base: u64) {
         if base <= self.base {
             return;
@@ -80,7 +82,8 @@ impl Window {
         self.base = base;
     }
 
-    /// Keeps no more than the last `words`. What is late by more is refused: to its client it is lost.
+    /// Keeps at most the last `words` words. A number below them is refused: for its client that
+    /// attempt is lost.
     fn trim(&mut self, words: usize) {
         let excess = self.words.len().saturating_sub(words);
         if excess > 0 {
@@ -90,16 +93,16 @@ impl Window {
     }
 }
 
-/// The windows of nodes that forward, one for each of their boots: a copy that the network held back may
-/// arrive after its sender has restarted.
+/// The windows of nodes that forward, one for each boot of a node: a copy that the network delayed
+/// may arrive after its sender has restarted.
 #[derive(Debug, Default)]
 pub struct Forwarders {
-    /// By node: boots, the one last heard of at the end.
+    /// For each node its boots, the one most recently received from at the end.
     windows: BTreeMap<NodeId, VecDeque<(u64, Window)>>,
 }
 
 impl Forwarders {
-    /// Whether that attempt of a node, in that boot of it, is new; it is not the next time.
+    /// Whether this attempt of that boot of the node is new. It counts as received from now on.
     pub fn admit(&mut self, node: NodeId, boot: u64, attempt: u64) -> bool {
         let boots = self.windows.entry(node).or_default();
         let known = boots.iter().position(|(b, _)| *b == boot);
@@ -107,7 +110,8 @@ impl Forwarders {
             .and_then(|place| boots.remove(place))
             .unwrap_or_default();
         let fresh = window.admit(attempt);
-        // What an earlier boot sent, and is not seen yet, may be refused: nobody waits for it.
+        // Attempts of an earlier boot that have not arrived yet may be refused: no one waits for
+        // their answers.
         if known.is_none()
             && let Some((_, before)) = boots.back_mut()
         {
@@ -130,29 +134,31 @@ struct ServerSession {
     used: bool,
 }
 
-/// One session for each endpoint; the one unused longest goes at the bound.
+/// One session per endpoint. Over the limit the least recently used one is evicted.
 #[derive(Debug, Default)]
 pub struct Sessions {
     by_endpoint: HashMap<Endpoint, ServerSession>,
-    /// Eviction order: a second chance for what was used since it was last looked at.
+    /// The eviction order. A session that was used since it was last considered gets a second
+    /// chance.
     order: VecDeque<Endpoint>,
-    /// Words that all windows hold.
+    /// Words in all windows together.
     words: usize,
 }
 
-/// What a session says to an attempt.
+/// How a session decides about an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
-    /// The first time: execute it.
+    /// Not received before: execute it.
     Fresh,
-    /// Seen before, or below the window.
+    /// Received before, or below the window.
     Repeated,
-    /// Not a token that this node knows for that address.
+    /// This node has no such token for that address.
     NoSession,
 }
 
 impl Sessions {
-    /// A hello: gives the session's token, `fresh_token` unless this very hello was seen before.
+    /// Handles a hello and returns the session's token: `fresh_token`, unless this very hello was
+    /// received before.
     pub fn greet(&mut self, from: Endpoint, client: ClientId, nonce: u64, fresh_token: u64) -> u64 {
         if let Some(session) = self.by_endpoint.get_mut(&from) {
             if (session.client, session.nonce) != (client, nonce) {
@@ -181,7 +187,7 @@ impl Sessions {
         fresh_token
     }
 
-    /// `client` is the id that the operation names, `None` where the request has none.
+    /// `client` is the id in the operation, `None` if the request has none.
     pub fn admit(
         &mut self,
         from: Endpoint,
@@ -209,8 +215,8 @@ impl Sessions {
         }
     }
 
-    /// Holds the bound on what all windows take: of each session that is looked at the window keeps what a
-    /// client may still have on its way.
+    /// Keeps all windows together within their bound. Each session that it considers keeps the
+    /// numbers that its client may still have in flight.
     fn trim(&mut self) {
         for _ in 0..SESSIONS_TRIMMED {
             if self.words <= SESSION_WORDS_MAX {
@@ -342,13 +348,14 @@ mod tests {
         assert_eq!(sessions.order.len(), SESSIONS_MAX);
     }
 
-    /// Clients begin anywhere: one that asked once costs a word, wherever that was.
+    /// Clients begin with any number. One that sent a single request costs one word, whatever its
+    /// number was.
     #[test]
     fn a_window_holds_no_more_than_what_was_seen() {
         let mut window = Window::default();
         assert!(window.admit(1 << 40) && !window.admit(1 << 40));
         assert_eq!(window.words.len(), 1);
-        // What was sent before the first that arrived is new all the same.
+        // An attempt sent before the first one that arrived is still new.
         assert!(window.admit((1 << 40) - 100) && !window.admit((1 << 40) - 100));
         assert_eq!(window.words.len(), 3);
         assert!(!window.admit((1 << 40) - SESSION_WINDOW));
@@ -361,7 +368,7 @@ mod tests {
         assert!(!forwarders.admit(1, 2, 1) && !forwarders.admit(1, 2, 60_000));
     }
 
-    /// However many numbers clients leave out.
+    /// However many numbers clients skip.
     #[test]
     fn all_windows_together_are_bounded() {
         let mut sessions = Sessions::default();

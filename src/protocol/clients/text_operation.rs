@@ -1,18 +1,19 @@
-//! Operations of clients that have no session: Firecloud's text datagrams. Owns what such an
-//! operation's identity is.
+//! Operations of clients that have no session: Firecloud's text datagrams. This module owns the
+//! identity of such an operation.
 //!
-//! A text client sends the same words, under the same id, to one node after another. Those words and
-//! that id are the operation (X1). What address they come from is the network's doing: a client with
-//! several may seem to be another one at each node. But another client may use the same words and id.
+//! A text client sends the same request, under the same id, to one node after another. The request
+//! and the id identify the operation (X1). The source address does not: it depends on the network,
+//! and a client with several addresses may appear to each node under a different one. But another
+//! client may use the same request and id.
 
 use wire::ClientId;
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
 use crate::protocol::types::message::Endpoint;
 
-/// The upper half of a text client's id; no session is opened under such an id.
+/// The upper half of a text client's id. No session is opened under such an id.
 const TEXT_TAG: u64 = 0x7e87_da7a_6c11_e275;
-/// The lowest bits of such an id tell where it came from.
+/// The number of low bits of such an id that identify the source.
 const SOURCE_BITS: u32 = 32;
 
 /// Whether this is the id of a text client.
@@ -20,7 +21,7 @@ pub fn is_text(client: ClientId) -> bool {
     (client >> 64) as u64 == TEXT_TAG
 }
 
-/// The id of the text client that sends from there, as far as it puts this value.
+/// The client id for a text client at this source that puts this value.
 pub fn text_client(from: Endpoint, value: &[u8]) -> ClientId {
     let mut source = Xxh3Default::new();
     source.update(&from.ip.to_be_bytes());
@@ -30,7 +31,7 @@ pub fn text_client(from: Endpoint, value: &[u8]) -> ClientId {
     ClientId::from(TEXT_TAG) << 64 | value << SOURCE_BITS | source
 }
 
-/// Whether these are ids of text clients that put the same value, from different addresses.
+/// Whether these are the ids of text clients that put the same value from different sources.
 pub fn is_from_elsewhere(client: ClientId, other: ClientId) -> bool {
     is_text(client) && client != other && client >> SOURCE_BITS == other >> SOURCE_BITS
 }

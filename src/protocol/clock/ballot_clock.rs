@@ -1,7 +1,7 @@
-//! The node's hybrid clock, which ballots and round ids come from.
+//! The node's hybrid clock, which gives ballots and round ids.
 //!
-//! Owns how far a wall clock is believed (B2). The persisted ceiling is written by `Replica`; here it is
-//! only kept.
+//! This module owns how far the wall clock counts (B2). It only keeps the ceiling; `Replica`
+//! persists it.
 
 use wire::clock::{self, HybridClock, READING_LAST, Reading};
 
@@ -10,22 +10,23 @@ use crate::protocol::types::limits::{CEILING_LOW_WATER_MS, CEILING_STEP_MS, FOLL
 use crate::protocol::types::message::{Now, RoundId};
 use crate::protocol::types::rules::rule;
 
-/// The clock that ballots and round ids come from, and its ceiling.
+/// The clock that gives ballots and round ids, with its ceiling.
 #[derive(Debug, Clone)]
 pub struct BallotClock {
     clock: HybridClock,
     ceiling: Reading,
     belief: ClockBound,
     clamped: bool,
-    /// A wall clock that would bring the hybrid clock near its end; it is not followed.
+    /// A wall clock that would bring the hybrid clock near its end. It is not followed.
     wall_at_end_ms: Option<u64>,
-    /// For the tests that switch rules off: where ids begin that do not come from the clock.
+    /// For tests that switch rules off: where ids begin that do not come from the clock.
     begun: Reading,
     rounds: u64,
 }
 
 impl BallotClock {
-    /// B1: a restarted node begins at its ceiling, above all that it issued, promised or accepted.
+    /// B1: a restarted node's clock starts at the ceiling, above every ballot that the node issued,
+    /// promised or accepted.
     pub fn new(ceiling: Reading, skew_max_ms: u64, now: Now) -> Self {
         let start = if rule!(B1) { ceiling } else { 0 };
         BallotClock {
@@ -47,7 +48,7 @@ impl BallotClock {
         self.ceiling
     }
 
-    /// Whether the wall clock is ahead of what the members allow, so that it is not followed.
+    /// Whether the wall clock is over its bound, so that it is clamped.
     pub fn is_clamped(&self) -> bool {
         self.clamped
     }
@@ -56,26 +57,26 @@ impl BallotClock {
         self.belief.wall_bound_ms(Now::default()).is_none()
     }
 
-    /// How far the wall clock is above what the members allow.
+    /// How far the wall clock is over its bound.
     pub fn wall_ahead_ms(&self, now: Now) -> u64 {
         let bound_ms = self.belief.wall_bound_ms(now).unwrap_or(now.wall_ms);
         now.wall_ms.saturating_sub(bound_ms)
     }
 
-    /// B2: what the wall clocks of a quorum show now, as their (lower) median.
+    /// B2: sets the (lower) median that a quorum's wall clocks show now.
     pub fn set_median(&mut self, median_ms: u64, now: Now) {
         self.belief.set_median(median_ms, now);
     }
 
-    /// A clock that is at its end, or a wall clock near it, in milliseconds since 1970: the wall clock,
-    /// where `true`, else the hybrid clock. Nothing more may be issued.
+    /// A clock at its end: the wall clock (`true`) if it is near its end, or the hybrid clock
+    /// (`false`). In milliseconds since 1970. The node may issue nothing more.
     pub fn at_end(&self) -> Option<(u64, bool)> {
         let hybrid = (self.last() >= READING_LAST).then(|| (clock::to_ms(self.last()), false));
         hybrid.or(self.wall_at_end_ms.map(|ms| (ms, true)))
     }
 
     /// A new reading, never issued before. It may leave the node only once a ceiling above it is
-    /// durable, see `needs_ceiling`.
+    /// durable; see `needs_ceiling`.
     pub fn tick(&mut self, now: Now) -> Reading {
         let physical = self.believed_ms(now);
         let reading = self.clock.tick(physical);
@@ -83,19 +84,20 @@ impl BallotClock {
         reading
     }
 
-    /// To be called at every input, before anything moves the clock.
+    /// Call it at every input, before anything moves the clock.
     pub fn pass(&mut self, now: Now) {
         self.belief.pass(now.mono_us);
     }
 
-    /// An id that no round of this node had in this life or an earlier one (R4): a reading too.
+    /// An id that no round of this node had in this boot or an earlier one (R4). It is a reading,
+    /// too.
     pub fn round_id(&mut self, now: Now) -> RoundId {
         if !rule!(R4_ids) {
             self.rounds += 1;
             return self.rounds;
         }
-        // Ids tick as fast as short rounds do, and would alone keep the clock above their ballots: so
-        // without B1's next(b) they may not move it either.
+        // Ids tick as fast as short rounds do, and alone would keep the clock above their ballots.
+        // So if B1's next(b) is switched off, ids must not move the clock either.
         if !rule!(B1_next) {
             self.rounds += 1;
             return self.begun + self.rounds;
@@ -103,29 +105,30 @@ impl BallotClock {
         self.tick(now)
     }
 
-    /// B5: whether a reading that another node tells is followed.
+    /// B5: whether a reading received from another node is followed.
     pub fn is_believable(&self, reading: Reading) -> bool {
         self.belief.is_believable(reading)
     }
 
-    /// B5: whether an operation that was born then is taken.
+    /// B5: whether an operation with this birth is accepted.
     pub fn takes_birth(&self, birth: Reading) -> bool {
         birth <= self.belief.birth_bound().max(self.last()) || !rule!(B5)
     }
 
-    /// A ballot, birth or clock that was seen moves the clock. The caller has looked at whether it is
-    /// to be believed.
+    /// Moves the clock to a ballot, birth or clock that the node received. The caller has checked
+    /// that it is within the clock bound.
     pub fn observe(&mut self, reading: Reading) {
         self.clock.observe(reading);
         self.belief.heard(self.clock.last());
     }
 
-    /// B5: whether a member that stays there is followed.
+    /// B5: whether a member whose clock stays at this reading is followed.
     pub fn may_follow(&self, reading: Reading, now: Now) -> bool {
         self.belief.may_follow(reading, now)
     }
 
-    /// What a quorum told moves the clock, however far ahead it is, but not near its end.
+    /// Moves the clock to a reading that a quorum reported, however far ahead it is, but not near
+    /// the clock's end.
     pub fn observe_agreed(&mut self, reading: Reading) {
         if reading <= FOLLOWED_LAST || !rule!(B5) {
             self.clock.observe(reading.min(READING_LAST));
@@ -133,12 +136,12 @@ impl BallotClock {
         }
     }
 
-    /// B1: whether the ceiling should be raised now: in steps, before it is reached.
+    /// B1: whether to raise the ceiling now. It is raised in steps, before the clock reaches it.
     pub fn needs_ceiling(&self) -> bool {
         self.clock.last() + clock::from_ms(CEILING_LOW_WATER_MS) > self.ceiling
     }
 
-    /// Raises the ceiling; the caller persists it.
+    /// Raises the ceiling. The caller persists it.
     pub fn raise_ceiling(&mut self) -> Reading {
         self.ceiling = self.clock.last() + clock::from_ms(CEILING_STEP_MS);
         self.ceiling
@@ -149,7 +152,8 @@ impl BallotClock {
             return now.wall_ms;
         }
         let Some(bound_ms) = self.belief.wall_bound_ms(now) else {
-            // X5 lets no round start without a median; what ticks before that only orders itself.
+            // X5 allows no round without a median. Until there is one, ticks only have to be in
+            // order.
             return clock::to_ms(self.clock.last());
         };
         self.clamped = now.wall_ms > bound_ms;

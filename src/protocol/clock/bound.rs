@@ -1,5 +1,5 @@
-//! How far clocks are believed (B2, B5). Knows readings and times only; who told them, and what becomes
-//! of what is not believed, is the callers'.
+//! The clock bounds (B2, B5). This module knows only readings and times. Its callers know who sent
+//! a reading, and handle those that are over a bound.
 
 use wire::clock::{self, READING_LAST, Reading};
 
@@ -12,14 +12,16 @@ use crate::protocol::types::rules::rule;
 #[derive(Debug, Clone)]
 pub struct ClockBound {
     skew_max_ms: u64,
-    /// The lower median of the members' wall clocks, less this node's monotonic clock; `None` until a
-    /// quorum's clocks were heard in this life.
+    /// The lower median of the voters' wall clocks, minus this node's monotonic clock. `None` until
+    /// a quorum's clocks have arrived in this boot.
     median_offset_ms: Option<i64>,
-    /// The latest input's monotonic time.
+    /// The monotonic time of the latest input.
     now_us: u64,
-    /// A reading that the node's clock had, and when: where it would be by now had it gone on with time.
+    /// A reading that the node's clock had, and when. With the time since then, it gives the
+    /// reading at which the clock would be now if it had run on.
     reached: (Reading, u64),
-    /// How far hearsay may still take the clock beyond that, as of then: it grows with time.
+    /// How far received readings may still move the clock beyond that, as of the given time. It
+    /// grows with time.
     credit: (Reading, u64),
 }
 
@@ -34,44 +36,45 @@ impl ClockBound {
         }
     }
 
-    /// To be called at every input.
+    /// Call it at every input.
     pub fn pass(&mut self, now_us: u64) {
         self.now_us = self.now_us.max(now_us);
     }
 
-    /// B2: what a quorum's wall clocks show now, as their median. It goes on with monotonic time until
-    /// a quorum's clocks are heard again.
+    /// B2: sets the median that a quorum's wall clocks show now. It is extrapolated by monotonic
+    /// time until a quorum's clocks arrive again.
     pub fn set_median(&mut self, median_ms: u64, now: Now) {
         self.median_offset_ms = Some(median_ms as i64 - (now.mono_us / 1_000) as i64);
     }
 
-    /// B2: the wall clock of this node counts up to here. `None`: nothing is known of the others'.
+    /// B2: this node's wall clock counts up to this time. `None` while no wall clocks of other
+    /// nodes are known.
     pub fn wall_bound_ms(&self, now: Now) -> Option<u64> {
         let median_ms = (now.mono_us / 1_000).saturating_add_signed(self.median_offset_ms?);
         Some(median_ms.saturating_add(self.skew_max_ms))
     }
 
-    /// B5: the latest birth that is taken.
+    /// B5: the latest birth that is accepted.
     pub fn birth_bound(&self) -> Reading {
         self.walls(BIRTH_SLACK_MS).max(self.reached_now())
     }
 
-    /// B5: whether what another node tells is followed.
+    /// B5: whether a reading received from another node is followed.
     pub fn is_believable(&self, reading: Reading) -> bool {
         let bound = self.walls(RECEIVED_SLACK_MS);
         let bound = bound.max(self.reached_now().saturating_add(self.credit_now()));
         (reading <= bound && reading <= READING_LAST) || !rule!(B5)
     }
 
-    /// B5: whether a member that stays there is followed. Before this node knows the others' wall clocks
-    /// its own must do.
+    /// B5: whether a member whose clock stays at this reading is followed. Until this node knows
+    /// the others' wall clocks it uses its own.
     pub fn may_follow(&self, reading: Reading, now: Now) -> bool {
         let wall_ms = self.wall_bound_ms(now).unwrap_or(now.wall_ms);
         let bound_ms = wall_ms.saturating_add(FOLLOW_AHEAD_MAX_MS);
         reading <= clock::from_ms(bound_ms.min(FOLLOWED_LAST_MS))
     }
 
-    /// The clock followed what another node told.
+    /// The clock followed a reading received from another node and now shows `last`.
     pub fn heard(&mut self, last: Reading) {
         let owned = self.walls(RECEIVED_SLACK_MS).max(self.reached_now());
         if last > owned {
@@ -81,7 +84,7 @@ impl ClockBound {
         self.moved(last);
     }
 
-    /// The clock is here now, by its own ticks or by what a quorum told.
+    /// The clock now shows `last`, by its own ticks or because a quorum reported it.
     pub fn moved(&mut self, last: Reading) {
         if last > self.reached_now() {
             self.reached = (last, self.now_us);
@@ -111,7 +114,7 @@ impl ClockBound {
 
 const FOLLOWED_LAST_MS: u64 = clock::to_ms(FOLLOWED_LAST);
 
-/// So much time in the clock's units.
+/// A duration in the units of the hybrid clock.
 fn passed(us: u64) -> Reading {
     us.saturating_mul(1 << clock::COUNTER_BITS) / 1_000
 }
@@ -158,7 +161,7 @@ mod tests {
         assert!(!belief.is_believable(ahead(RECEIVED_SLACK_MS) + 1));
     }
 
-    /// A cluster whose clocks were hours ahead and are set right goes on where it was.
+    /// A cluster whose clocks were hours ahead and were then corrected continues from where it was.
     #[test]
     fn what_the_clock_has_reached_goes_on_with_time() {
         let far = clock::from_ms(WALL_MS + 8 * 3_600_000);
@@ -189,8 +192,8 @@ mod tests {
     }
 
     proptest! {
-        /// However much is heard, however often: beyond the walls, hearsay takes the clock on at twice
-        /// the pace of time at most.
+        /// However many readings arrive, and however often: beyond the wall clocks they advance the
+        /// clock at twice the pace of time at most.
         #[test]
         fn hearsay_runs_at_twice_the_pace_of_time(
             steps in prop::collection::vec((0u64..2_000_000, 0u64..200_000_000), 1..200),
@@ -203,7 +206,7 @@ mod tests {
             for (us, ahead) in steps {
                 now_us += us;
                 belief.pass(now_us);
-                // The latest that is believed is as good an attack as any.
+                // The latest reading within the bound is as good an attack as any.
                 for reading in [last + ahead, last + ahead / 1_000, last + 1] {
                     if belief.is_believable(reading) && reading > last {
                         last = reading;

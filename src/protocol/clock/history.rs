@@ -1,5 +1,5 @@
-//! What this node's hybrid clock showed in the last moments, by its monotonic time. A hybrid clock may
-//! jump ahead, or stand for a while, so its readings alone do not tell how long ago something was.
+//! The recent readings of this node's hybrid clock, by its monotonic time. A hybrid clock may jump
+//! ahead or stand still, so a reading alone does not show how long ago it was current.
 
 use std::collections::VecDeque;
 
@@ -15,7 +15,7 @@ pub struct ClockHistory {
 }
 
 impl ClockHistory {
-    /// To be called at every input, before anything moves the clock.
+    /// Call it at every input, before anything moves the clock.
     pub fn sample(&mut self, now: Now, last: Reading) {
         let newest_us = self.samples.back().map(|(at_us, _)| *at_us);
         if newest_us.is_some_and(|at_us| now.mono_us < at_us + CLOCK_SAMPLE_MS * 1_000) {
@@ -30,8 +30,8 @@ impl ClockHistory {
         }
     }
 
-    /// A time after which this node told that reading of its clock; `None` if that is too long ago to
-    /// say.
+    /// A monotonic time after which this node sent that reading of its clock. `None` if that is too
+    /// long ago to determine.
     pub fn told_after_us(&self, reading: Reading) -> Option<u64> {
         let before = |(_, shown): &&(u64, Reading)| *shown < reading;
         let newest = self.samples.iter().rev().find(before);
@@ -70,7 +70,7 @@ mod tests {
         past.sample(at(1_100), 9_000_000);
         past.sample(at(1_200), 9_000_001);
         assert_eq!(past.told_after_us(9_000_000), Some(1_000_000));
-        // A standstill: what was told before it is as old as that.
+        // After a standstill, a reading may be as old as the sample before the standstill.
         past.sample(at(11_200), 9_000_002);
         assert_eq!(past.told_after_us(9_000_002), Some(1_200_000));
     }

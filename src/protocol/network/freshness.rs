@@ -1,6 +1,7 @@
-//! Which rows that others pass on are news: those whose node's clock has risen since. Nodes that do not
-//! hear a node pass its rows on to each other; what one of them has forgotten comes back from the next, and
-//! a dead node's last row would go round for ever.
+//! Which relayed rows are new: those whose node's clock has risen since the last row. Nodes that do
+//! not receive from a node directly relay its rows to each other. So a row that has expired at one
+//! of them comes back from the next one, and without this check a dead node's last row would loop
+//! for ever.
 
 use std::collections::BTreeMap;
 
@@ -8,29 +9,29 @@ use wire::clock::Reading;
 
 use crate::protocol::types::message::{NodeId, Row};
 
-/// Of so many lives of one node the latest readings are kept; it has one at a time.
+/// The number of boots of one node whose latest readings are kept. A node has one boot at a time.
 const LIVES_MAX: usize = 16;
 
-/// One life of a node, as its rows tell it.
+/// One boot of a node, as its rows show it.
 #[derive(Debug, Clone, Copy)]
 struct Life {
     boot: u64,
-    /// Readings that are not believed (B5) do not stand in the way of those that are.
+    /// A reading over the clock bound (B5) does not block readings within it.
     doubted: bool,
-    /// The latest that was heard.
+    /// The latest reading received.
     clock: Reading,
     rose_us: u64,
 }
 
-/// The latest clock of each life of each node. A node's clock ticks with each row, so a row at or below
-/// that is one that was heard before, by whatever way it comes.
+/// The latest clock of each boot of each node. A node's clock ticks with each row, so a row at or
+/// below that reading was received before, over whatever path it arrives.
 #[derive(Debug, Default)]
 pub struct RowFreshness {
     lives: BTreeMap<NodeId, Vec<Life>>,
 }
 
 impl RowFreshness {
-    /// Whether a row that another node passed on is news. From now on it is none.
+    /// Whether a relayed row is new. It counts as received from now on.
     pub fn hear(&mut self, row: &Row, doubted: bool, now_us: u64) -> bool {
         let lives = self.lives.entry(row.node).or_default();
         let mut known = lives.iter().filter(|life| life.boot == row.boot);
@@ -41,14 +42,14 @@ impl RowFreshness {
         !is_old
     }
 
-    /// A row came from its node itself, and counts. Where a node's clock is, it knows best: what was said
-    /// of it by others, and was ahead of that, is no more in the way.
+    /// Records a row that came directly from its node and counts. The node itself knows its clock
+    /// best: a relayed reading ahead of this one no longer blocks anything.
     pub fn hear_straight(&mut self, row: &Row, now_us: u64) {
         let lives = self.lives.entry(row.node).or_default();
         note(lives, row, false, now_us);
     }
 
-    /// Of nodes that are there no more, and of lives whose rows nobody has any more.
+    /// Discards nodes that are gone, and boots whose rows no node has any more.
     pub fn forget(&mut self, is_kept: impl Fn(NodeId) -> bool, since_us: u64) {
         self.lives.retain(|node, lives| {
             lives.retain(|life| life.rose_us >= since_us);
@@ -62,7 +63,7 @@ fn note(lives: &mut Vec<Life>, row: &Row, doubted: bool, now_us: u64) {
     if lives.len() == LIVES_MAX {
         lives.remove(0);
     }
-    // In order of when they rose last.
+    // In order of when the readings last rose.
     lives.push(Life {
         boot: row.boot,
         doubted,

@@ -1,5 +1,5 @@
-//! One link, in the direction towards this node: whether it works, how long a round trip over it
-//! takes, how much it loses. Knows its neighbour's id and nothing of the rest of the network.
+//! One link towards this node: whether it is up, its round-trip time and its loss. It knows its
+//! neighbour's id and nothing about the rest of the network.
 
 use std::collections::VecDeque;
 
@@ -7,25 +7,27 @@ use crate::protocol::types::limits::{PROBE_MS, PROBES_MISSED};
 use crate::protocol::types::message::{Echo, LinkTold};
 use crate::protocol::types::timings::Timings;
 
-/// Heartbeats whose sending time is remembered: of 2.5 s at the fastest pace, for the echoes of slow links.
+/// Heartbeats whose sending time is remembered, for echoes over slow links: the heartbeats of 2.5 s
+/// at the shortest interval.
 const SENT_KEPT: usize = 256;
-/// Of so many round trips the least counts as what one takes at least.
+/// The number of recent round trips whose shortest counts as the minimum.
 const LEAST_OF: usize = 8;
-/// No more than this is believed of a round trip.
+/// A longer round-trip time counts as this one.
 pub const LEAST_RTT_MAX_US: u32 = 2_000_000;
-/// Weight of one heartbeat in the estimate of loss, and of one round trip in that of their time.
+/// Divisor for the weight of one heartbeat in the loss estimate, and of one round trip in the
+/// smoothed time.
 const WEIGHT: u32 = 16;
-/// A gap in the numbers that is longer tells of a silence, not of more loss.
+/// A longer gap in the numbers shows a silence, not more loss.
 const GAP_MAX: u32 = 64;
 const LOSS_ONE: u32 = 1 << 16;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Nothing was ever heard.
+    /// Nothing was ever received.
     Unheard,
-    /// `None`: since the first word.
+    /// `None`: up since the first datagram.
     Up { since_us: Option<u64> },
-    /// Silent, or heard again since `since_us` and on probation.
+    /// `None`: silent. Otherwise on probation: received from again since that time.
     Down { since_us: Option<u64> },
 }
 
@@ -33,21 +35,21 @@ enum State {
 pub struct Link {
     state: State,
     heard_us: u64,
-    /// How long it must be heard before it is up again: doubled each time that it was up for only a
-    /// short while, so that a link that flaps does not make routes flap.
+    /// The length of the probation. It doubles each time that the link was up only briefly, so that
+    /// a flapping link does not make routes flap.
     hold_us: u64,
-    /// The boot of the neighbour that `last` belongs to.
+    /// The boot of the neighbour that sent `last`.
     boot: u64,
-    /// The last of the neighbour's heartbeats: its number, and when it came.
+    /// The neighbour's last heartbeat: its number, and when it arrived.
     last: Option<(u32, u64)>,
-    /// Since when heartbeats have come without a large datagram, while the link is up.
+    /// Since when heartbeats have arrived without a large datagram, while the link is up.
     without_large_us: Option<u64>,
-    /// Of `LOSS_ONE`.
+    /// As a fraction of `LOSS_ONE`.
     loss: u32,
     rtt_us: Option<u32>,
-    /// The last round trips, in no order. A node that pauses makes some of them long, never all.
+    /// The last round-trip times. A node that pauses makes some of them long, never all.
     rtts_us: VecDeque<u32>,
-    /// This node's heartbeats to the neighbour: how many there were, and when the last of them left.
+    /// This node's heartbeats to the neighbour: their count, and when the last ones left.
     sent: u32,
     sent_us: [u64; SENT_KEPT],
 }
@@ -73,7 +75,7 @@ impl Link {
         matches!(self.state, State::Up { .. })
     }
 
-    /// A datagram came: all traffic counts.
+    /// A datagram arrived. All traffic counts as a sign of life.
     pub fn heard(&mut self, now_us: u64, timings: &Timings) {
         let silent = now_us >= self.heard_us + self.down_after_us(timings);
         self.state = match self.state {
@@ -86,14 +88,14 @@ impl Link {
         self.heard_us = now_us;
     }
 
-    /// A heartbeat came. `echo` tells of one of this node's.
+    /// A heartbeat arrived. `echo` refers to a heartbeat of this node.
     pub fn heartbeat(&mut self, boot: u64, number: u32, echo: Option<Echo>, now_us: u64) {
         if self.boot != boot {
             self.boot = boot;
             self.last = None;
         }
         match self.last {
-            // Numbers come round after some years.
+            // Numbers wrap around after some years.
             Some((last, _)) if !is_after(number, last) => return,
             Some((last, _)) => {
                 let missing = number.wrapping_sub(last) - 1;
@@ -118,27 +120,28 @@ impl Link {
         }
     }
 
-    /// What a round trip takes at least; 0 while it is not known.
+    /// The minimum round-trip time; 0 while it is unknown.
     pub fn least_rtt_us(&self) -> u64 {
         let least_us = self.rtts_us.iter().min().copied().unwrap_or(0);
         u64::from(least_us.min(LEAST_RTT_MAX_US))
     }
 
-    /// The silence after which it is down. Where datagrams take long, some take longer by about as much:
-    /// two heartbeats that left one after the other come by up to a round trip further apart. But what the
-    /// neighbour told counts for as long.
+    /// The silence after which the link is down. On a slow link some datagrams take longer than
+    /// others by about as much as its delay: the arrivals of two consecutive heartbeats may be up
+    /// to a round trip further apart. But the link goes down no later than the neighbour's row
+    /// expires.
     fn down_after_us(&self, timings: &Timings) -> u64 {
         let apart_us = 2 * timings.heartbeat_ms * 1_000 + self.least_rtt_us();
         let slow_us = apart_us.min(timings.row_stale_ms * 1_000);
         slow_us.max(timings.link_down_us())
     }
 
-    /// A large datagram came.
+    /// A large datagram arrived.
     pub fn probed(&mut self, now_us: u64) {
         self.without_large_us = Some(now_us);
     }
 
-    /// Whether small datagrams get through, and large ones do not.
+    /// Whether the link delivers small datagrams but not large ones.
     pub fn drops_large(&self, now_us: u64) -> bool {
         let long_us = PROBES_MISSED * PROBE_MS * 1_000;
         let is_long = |since_us: u64| now_us >= since_us + long_us;
@@ -155,7 +158,7 @@ impl Link {
         u32::try_from(took_us).ok()
     }
 
-    /// The number of the heartbeat that leaves now, and what it tells of the neighbour's last.
+    /// The number of the heartbeat that leaves now, and the echo of the neighbour's last one.
     pub fn beat(&mut self, now_us: u64) -> (u32, Option<Echo>) {
         self.sent = self.sent.wrapping_add(1);
         self.sent_us[self.sent as usize % SENT_KEPT] = now_us;
@@ -166,7 +169,7 @@ impl Link {
         (self.sent, echo)
     }
 
-    /// Brings the state up to date. Whether it changed.
+    /// Updates the state. Returns whether it changed.
     pub fn look(&mut self, now_us: u64, timings: &Timings) -> bool {
         let down_after_us = self.down_after_us(timings);
         let silent = now_us >= self.heard_us + down_after_us;
@@ -196,7 +199,8 @@ impl Link {
         }
     }
 
-    /// Whether anything gets through, for what has no other way: it may be on probation.
+    /// Whether the link is up or on probation. A link on probation is used where there is no other
+    /// path.
     pub fn is_heard(&self) -> bool {
         match self.state {
             State::Unheard => false,
@@ -205,13 +209,13 @@ impl Link {
         }
     }
 
-    /// The shortest and the longest of the last round trips.
+    /// The shortest and the longest of the last round-trip times.
     pub fn rtts_us(&self) -> Option<(u32, u32)> {
         let (least_us, most_us) = (self.rtts_us.iter().min()?, self.rtts_us.iter().max()?);
         Some((*least_us, *most_us.max(&self.rtt_us?)))
     }
 
-    /// As it is told to others; nothing of a link that was never heard.
+    /// The link as this node publishes it; `None` if nothing was ever received over it.
     pub fn told(&self, from: u8) -> Option<LinkTold> {
         (self.state != State::Unheard).then(|| LinkTold {
             from,
@@ -235,7 +239,7 @@ mod tests {
         Timings::new(50, 200, 0)
     }
 
-    /// Heard each 50 ms from `from_ms` until `to_ms`, and looked at each time.
+    /// Receives every 50 ms from `from_ms` until `to_ms`, and checks the state each time.
     fn hear(link: &mut Link, from_ms: u64, to_ms: u64) {
         for ms in (from_ms..to_ms).step_by(50) {
             link.heard(ms * 1_000, &timings());
@@ -274,7 +278,7 @@ mod tests {
         let mut changes = 0;
         let mut was_up = true;
         for ms in (20_000..40_000).step_by(50) {
-            // 600 ms there, 600 ms away.
+            // Up for 600 ms, then silent for 600 ms.
             if ms / 600 % 2 == 0 {
                 link.heard(ms * 1_000, &timings());
             }
@@ -302,7 +306,8 @@ mod tests {
         assert!(link.told(1).unwrap().loss_permille <= loss, "a new boot");
     }
 
-    /// Heartbeats each 50 ms whose echoes say that a round trip takes so long, looked at just before each.
+    /// Receives a heartbeat every 50 ms whose echo shows the given round-trip time, and checks the
+    /// state just before each.
     fn echoes(link: &mut Link, from_ms: u64, rtts_ms: &[u64]) -> bool {
         let mut stays = true;
         for (count, rtt_ms) in rtts_ms.iter().enumerate() {
@@ -347,7 +352,7 @@ mod tests {
         let mut drops = Vec::new();
         for ms in (0..30 * EACH).step_by(50) {
             let now_us = ms * 1_000;
-            // Some do not come, then none does; and nothing at all for a second.
+            // Some probes are lost, later all of them; and for a second nothing arrives at all.
             let is_silent = (20 * EACH..20 * EACH + 1_000).contains(&ms);
             if !is_silent {
                 link.heard(now_us, &timings());
@@ -393,7 +398,7 @@ mod tests {
         link.heartbeat(7, 1, echo(1, 50_000), 51_300);
         assert_eq!(link.told(1).unwrap().rtt_us, 300);
         assert_eq!(link.beat(52_000), (2, echo(1, 700)));
-        // Never sent, not yet, held longer than it can have been: no times at all.
+        // Never sent, not sent yet, held longer than is possible: none of them gives a time.
         for (number, held_us) in [(0, 0), (9, 0), (2, 60_000)] {
             assert_eq!(link.round_trip(Echo { number, held_us }, 60_000), None);
         }

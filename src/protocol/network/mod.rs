@@ -1,4 +1,5 @@
-//! Links, and the topology that nodes learn from each other: who reaches whom, over which path.
+//! Links, and the topology that nodes learn from each other: which node reaches which, over which
+//! path.
 
 pub(in crate::protocol) mod freshness;
 pub(in crate::protocol) mod link;

@@ -1,9 +1,9 @@
-//! Ways through a half-broken network: what all nodes tell of their links, the paths that follow, the
-//! next hop to each node. Knows nothing of quorums.
+//! Paths through a partly broken network: the rows of all nodes, the paths that follow from them,
+//! and the next hop to each node. This module knows nothing of quorums.
 //!
-//! Every node measures the links towards itself and tells the others its row; rows of nodes that a
-//! neighbour does not hear travel with this node's own. A directed link works if the row of the node
-//! at its end says so.
+//! Every node measures the links towards itself and sends its row to the others. A heartbeat also
+//! relays the rows of nodes from which the neighbour does not receive directly. A directed link
+//! works if the row of the node at its end says so.
 
 mod measured;
 mod status;
@@ -18,14 +18,14 @@ use crate::protocol::network::link::Link;
 use crate::protocol::types::message::{Heartbeat, Incarnation, NodeId, Now, Row};
 use crate::protocol::types::timings::Timings;
 
-/// What another node told of itself and its links.
+/// The row of another node, as this node received it.
 #[derive(Debug, Clone)]
 struct KnownRow {
     row: Row,
     came_us: u64,
-    /// Its wall clock less this node's monotonic clock, in milliseconds.
+    /// The node's wall clock minus this node's monotonic clock, in milliseconds.
     wall_offset_ms: i64,
-    /// It came by another way than straight, and its clock was too far ahead to be believed (B5).
+    /// The row was relayed, and its clock was over the clock bound (B5).
     doubted: bool,
 }
 
@@ -39,7 +39,7 @@ impl KnownRow {
         }
     }
 
-    /// What its wall clock shows now, and the hybrid clock that it told.
+    /// What the node's wall clock shows now, and the hybrid clock in its row.
     fn clocks(&self, now: Now) -> Option<(u64, Reading)> {
         let wall_ms = (now.mono_us / 1_000).checked_add_signed(self.wall_offset_ms)?;
         Some((wall_ms, self.row.clock))
@@ -53,15 +53,15 @@ struct Path {
     rtt_us: u32,
     /// The first node on it; the node itself if it is a neighbour.
     next: NodeId,
-    /// The last node before it, this one for a neighbour.
+    /// The last node before it; this node for a neighbour.
     before: NodeId,
 }
 
-/// How good a link must be.
+/// The required quality of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Grade {
     Up,
-    /// On probation will do.
+    /// A link on probation is sufficient.
     Heard,
 }
 
@@ -70,18 +70,18 @@ enum Grade {
 pub struct Links {
     me: NodeId,
     timings: Timings,
-    /// The other nodes of the configuration, in order; there is a link from each of them.
+    /// The other nodes of the configuration, in order, each with the link from it.
     others: BTreeMap<NodeId, Link>,
-    /// By whatever way it came.
+    /// The latest row of each node, over any path.
     told: BTreeMap<NodeId, KnownRow>,
-    /// What came in their own heartbeats.
+    /// The latest row that arrived in the node's own heartbeat.
     told_straight: BTreeMap<NodeId, KnownRow>,
-    /// Which rows that others pass on are news.
+    /// Decides which relayed rows are new.
     fresh: RowFreshness,
     paths: BTreeMap<NodeId, Path>,
     /// The nodes that reach this one over any path.
     back: Vec<NodeId>,
-    /// Whether this node's view changed since the others were told.
+    /// Whether this node's view changed since it was last announced.
     news: bool,
 }
 
@@ -100,7 +100,7 @@ impl Links {
         }
     }
 
-    /// The nodes of the configuration; what is known of those that stay is kept.
+    /// Sets the nodes of the configuration. What is known of nodes that stay is kept.
     pub fn set_nodes(&mut self, me: NodeId, nodes: impl Iterator<Item = NodeId>) {
         self.me = me;
         let mut known = std::mem::take(&mut self.others);
@@ -115,7 +115,7 @@ impl Links {
         self.find_paths();
     }
 
-    /// A datagram came from that neighbour.
+    /// A datagram arrived from that neighbour.
     pub fn heard(&mut self, neighbour: NodeId, now: Now) {
         if let Some(link) = self.others.get_mut(&neighbour) {
             let was_heard = link.is_heard();
@@ -127,8 +127,9 @@ impl Links {
         }
     }
 
-    /// A heartbeat came from that neighbour, with its row and perhaps those of others. A row of another
-    /// one that is not believed does not count where that one is heard itself.
+    /// A heartbeat arrived from that neighbour, with its row and perhaps the rows of others. A
+    /// relayed row whose clock is over the bound does not count if its node is received from
+    /// directly.
     pub fn heartbeat(
         &mut self,
         neighbour: NodeId,
@@ -166,7 +167,7 @@ impl Links {
         }
     }
 
-    /// Whether the row says anything new about which links work.
+    /// Stores the row if it is newer. Returns whether it changes which links work.
     fn take(&mut self, told: KnownRow, straight: bool) -> bool {
         let node = told.row.node;
         if !self.others.contains_key(&node) || (told.doubted && self.is_heard_straight(node)) {
@@ -197,7 +198,7 @@ impl Links {
         link.is_some_and(Link::is_heard) && self.told_straight.contains_key(&node)
     }
 
-    /// Looks at the time. Whether anything changed.
+    /// Updates the links and expires rows. Returns whether anything changed.
     pub fn look(&mut self, now: Now) -> bool {
         let mut changed = false;
         for link in self.others.values_mut() {
@@ -220,7 +221,7 @@ impl Links {
         changed
     }
 
-    /// What came before that counts no more.
+    /// Rows that arrived before this time have expired.
     fn stale_us(&self, now: Now) -> u64 {
         let stale_us = self.timings.row_stale_ms * 1_000;
         now.mono_us.saturating_sub(stale_us)
@@ -230,19 +231,19 @@ impl Links {
         self.news
     }
 
-    /// There is something that others wait for.
+    /// There is something to announce that other nodes wait for.
     pub fn make_news(&mut self) {
         self.news = true;
     }
 
-    /// Whether there is something that the others should be told before the next heartbeat.
+    /// Whether there is something to announce before the next heartbeat.
     pub fn take_news(&mut self) -> bool {
         std::mem::take(&mut self.news)
     }
 
-    /// The heartbeat for a neighbour: this node's row, with the links filled in here, and the rows of
-    /// those whom the neighbour does not hear itself, or may not hear: where links work one way only,
-    /// word of that has to come round before it can be known.
+    /// The heartbeat for a neighbour: this node's row, with its links filled in here, and the rows
+    /// of the nodes from which the neighbour does not receive directly, or may not. Where links
+    /// work in one direction only, a node learns of its outgoing links only through other nodes.
     pub fn beat(&mut self, neighbour: NodeId, mut own: Row, now: Now) -> Option<Heartbeat> {
         let (number, echo) = self.others.get_mut(&neighbour)?.beat(now.mono_us);
         let links = self.others.iter();
@@ -260,31 +261,31 @@ impl Links {
         Some(Heartbeat { number, echo, rows })
     }
 
-    /// Where a message to that node goes next: to itself, where no path is known.
+    /// The next hop of a message to that node: the node itself if no path is known.
     pub fn next_hop(&self, node: NodeId) -> NodeId {
         self.paths.get(&node).map_or(node, |path| path.next)
     }
 
-    /// Links on the way to a node; `None` where no path is known.
+    /// The number of links on the path to a node; `None` if no path is known.
     pub fn hops(&self, node: NodeId) -> Option<u8> {
         self.paths.get(&node).map(|path| path.hops)
     }
 
-    /// Whether this node reaches that one and is reached by it.
+    /// Whether the node is reachable: there is a path to it and one back.
     pub fn is_joined(&self, node: NodeId) -> bool {
         node == self.me || (self.paths.contains_key(&node) && self.back.contains(&node))
     }
 
-    /// Where a message that another node sent goes next. `None` if it would go back or round in
-    /// circles: what is left of its hops must do for the path that this node knows.
+    /// The next hop of a message that another node sent. `None` if the message would go back or
+    /// could loop: the hops that it has left must suffice for the path that this node knows.
     pub fn relay(&self, via: NodeId, origin: NodeId, to: NodeId, hops_left: u8) -> Option<NodeId> {
         let path = self.paths.get(&to)?;
         let back = path.next == via || path.next == origin || origin == self.me;
         (!back && hops_left >= path.hops).then_some(path.next)
     }
 
-    /// Another way to a node than the usual one: a neighbour that has a path which does not lead
-    /// through this node, with how many links it has in all. A different one at each `turn`.
+    /// An alternative path to a node: a neighbour with a path to it that does not lead through this
+    /// node, and the number of links in all. It is a different one at each `turn`.
     pub fn detour(&self, to: NodeId, turn: u32) -> Option<(NodeId, u8)> {
         let usual = self.next_hop(to);
         let mut ways = Vec::new();
@@ -305,13 +306,13 @@ impl Links {
         self.row(node, incarnation).map(|told| told.row.boot)
     }
 
-    /// The hybrid clock that node told last; 0: it told nothing.
+    /// The hybrid clock in the node's latest row; 0 without a row.
     pub fn clock(&self, node: NodeId) -> Reading {
         self.told.get(&node).map_or(0, |told| told.row.clock)
     }
 
-    /// What a node's wall clock shows now, by the last row that came in a heartbeat of its own, and the
-    /// hybrid clock in that.
+    /// What a node's wall clock shows now, by the last row that arrived in its own heartbeat, and
+    /// the hybrid clock in that row.
     pub fn straight_clocks(
         &self,
         node: NodeId,
@@ -323,7 +324,7 @@ impl Links {
             .clocks(now)
     }
 
-    /// The same by whatever way the row came.
+    /// The same, by the latest row over any path.
     pub fn clocks(
         &self,
         node: NodeId,
@@ -333,34 +334,36 @@ impl Links {
         self.row(node, incarnation)?.clocks(now)
     }
 
-    /// X6: what that node has no room of.
+    /// X6: the space that the node lacks.
     pub fn full(&self, node: NodeId, incarnation: Incarnation) -> Option<Full> {
         Full::of_code(self.row(node, incarnation)?.row.full.into())
     }
 
-    /// Whether that node is there in that incarnation.
+    /// Whether the node's row is known and is of that incarnation.
     pub fn is_incarnation(&self, node: NodeId, incarnation: Incarnation) -> bool {
         self.row(node, incarnation).is_some()
     }
 
-    /// Whether that node, in its present incarnation, has heard of a boot of another one.
+    /// Whether the node's latest row, of whatever incarnation, confirms that boot of another node
+    /// (E1).
     pub fn has_seen_by_now(&self, node: NodeId, boot: (NodeId, u64)) -> bool {
         let told = self.told.get(&node);
         told.is_some_and(|told| told.row.seen.contains(&boot))
     }
 
-    /// Whether that node, in that incarnation, has heard of a boot of another one.
+    /// Whether the node's latest row is of the given incarnation and confirms that boot of another
+    /// node (E1).
     pub fn has_seen(&self, node: NodeId, incarnation: Incarnation, boot: (NodeId, u64)) -> bool {
         let told = self.row(node, incarnation);
         told.is_some_and(|told| told.row.seen.contains(&boot))
     }
 
-    /// How long that node's oldest write has been on its way to its disk, as it told last.
+    /// How long the node's oldest write to its disk has been in progress, by its latest row.
     pub fn unsynced_ms(&self, node: NodeId) -> u32 {
         self.told.get(&node).map_or(0, |told| told.row.unsynced_ms)
     }
 
-    /// In which that node last told of itself.
+    /// The incarnation in the node's latest row.
     pub fn incarnation(&self, node: NodeId) -> Option<Incarnation> {
         self.told.get(&node).map(|told| told.row.incarnation)
     }
@@ -370,7 +373,7 @@ impl Links {
         told.filter(|told| told.row.incarnation == incarnation)
     }
 
-    /// Whether the link from one node to another works, by what the one at its end says.
+    /// Whether the link from one node to another works, according to the node at its end.
     fn works(&self, from: NodeId, to: NodeId, grade: Grade) -> bool {
         if to == self.me {
             let link = self.others.get(&from);
@@ -394,11 +397,11 @@ impl Links {
 
     fn find_paths(&mut self) {
         self.paths = self.search(self.me, None, Grade::Up);
-        // Links on probation are for those that have no others.
+        // Links on probation are used only for nodes without another path.
         for (node, path) in self.search(self.me, None, Grade::Heard) {
             self.paths.entry(node).or_insert(path);
         }
-        // Backwards: who reaches this node. In order of finding.
+        // Backwards, the nodes that reach this one, in the order in which they are found.
         let mut back = vec![self.me];
         let mut at = 0;
         while let Some(to) = back.get(at).copied() {
@@ -412,8 +415,8 @@ impl Links {
         self.back = back;
     }
 
-    /// The best paths from a node to all that can be reached from it: the fewest links, then the
-    /// least time, then the lowest ids. They do not lead through `without`.
+    /// The best paths from a node to all nodes that it reaches: fewest links first, then the
+    /// shortest time, then the lowest ids. They do not lead through `without`.
     fn search(
         &self,
         start: NodeId,
@@ -507,7 +510,7 @@ mod tests {
         }
     }
 
-    /// What node `me` knows where each of `links`, from and to, works.
+    /// The view of node `me` when each of these links, as (from, to), works.
     pub(super) fn view(me: NodeId, links: &[(NodeId, NodeId)]) -> Links {
         let mut view = Links::new(Timings::new(50, 200, 0));
         view.set_nodes(me, 1..=NODES);
@@ -595,7 +598,7 @@ mod tests {
         assert_eq!(nodes(view.beat(3, own.clone(), at(120))), [2, 1, 4, 5]);
         view.heartbeat(3, beat(vec![row(3, &[1, 2], 4)]), at(120), |_| true);
         assert_eq!(nodes(view.beat(3, own.clone(), at(130))), [2, 4, 5]);
-        // An old word of what it hears does not count.
+        // An old row of the neighbour does not show any more from which nodes it receives.
         assert_eq!(nodes(view.beat(3, own, at(330))), [2, 1, 4, 5]);
     }
 
@@ -637,7 +640,7 @@ mod tests {
             }
         }
 
-        /// Where all know the same, a message arrives by as many links as its sender thought.
+        /// If all views agree, a message arrives over as many links as its sender expected.
         #[test]
         fn messages_arrive_where_views_agree(
             links in prop::collection::vec((1..=NODES, 1..=NODES), 0..20),

@@ -1,4 +1,4 @@
-//! What people are told of links and routes.
+//! What people are shown of links and routes.
 
 use wire::{LinkStatus, RouteStatus};
 
@@ -42,7 +42,8 @@ impl Links {
         self.others.keys().map(route).collect()
     }
 
-    /// How long a straight way to that node and back takes, at least and at most, as measured lately.
+    /// The shortest and the longest of the recent round-trip times over the direct links to that
+    /// node and back.
     pub fn straight_rtts_us(&self, node: NodeId) -> Option<(u32, u32)> {
         let link = self.others.get(&node)?;
         link.rtts_us().filter(|_| link.is_up())

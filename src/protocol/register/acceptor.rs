@@ -1,5 +1,5 @@
-//! The acceptor of one key: what it promises and accepts. Owns the rules of Prepare and Accept;
-//! persisting before answering (R2) is the caller's.
+//! The acceptor of one key: what it promises and accepts. This module owns the rules of Prepare and
+//! Accept; the caller persists the state before it answers (R2).
 
 use std::sync::Arc;
 
@@ -7,33 +7,35 @@ use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::record::{AcceptorState, Record};
 use crate::protocol::types::rules::rule;
 
-/// What a Prepare or Accept came to.
+/// The result of a Prepare, an Accept or a copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// Granted, and the state changed.
     Granted,
-    /// The very same was granted before.
+    /// The very same message was granted before.
     Repeated,
-    /// Refused: the ballot that stands in the way.
+    /// Refused because of this conflicting ballot.
     Refused(Ballot),
-    /// Another record is held at this very ballot, which nobody issues twice. Nothing is answered.
+    /// The acceptor holds another record at this very ballot, though no ballot is issued twice. The
+    /// message is not answered.
     Contradicted,
 }
 
-/// What holds for all keys of a node.
+/// Bounds that hold for all keys of a node.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct AcceptorBounds {
     /// B3: nothing at or below it is promised or accepted.
     pub base: Ballot,
     /// P1: the promise for keys without state.
     pub floor: Ballot,
-    /// E5: state of an earlier admission is a cache, and no vote.
+    /// E5: the present life. State of an earlier life is a cache, not a vote.
     pub life: u32,
 }
 
 impl AcceptorBounds {
-    /// The state that counts. A key without such state reads as promised at the floor. `kept`: each use
-    /// has a switch of its own, so that tests notice when it alone is missing.
+    /// The state if it is a vote. A key without such state reads as promised at the floor. `kept`
+    /// is a switch of the calling place, so that tests detect the absence of E5 at each place
+    /// alone.
     pub fn vote<'a>(
         &self,
         state: &'a Option<AcceptorState>,
@@ -101,9 +103,8 @@ pub fn accept(
     Verdict::Granted
 }
 
-/// C1: a record that is known to be chosen at `ballot` is taken as a late Accept would be, but that
-/// the base does not stand in its way.
-/// `Repeated` where this one, or a later one, is held.
+/// C1: a copy of a record known to be chosen at `ballot` is handled like a late Accept, except that
+/// the base does not block it. `Repeated` if the acceptor holds this record or a later one.
 pub fn copy(
     state: &mut Option<AcceptorState>,
     ballot: Ballot,
@@ -132,7 +133,7 @@ pub fn copy(
     Verdict::Granted
 }
 
-/// Notes that the record accepted at `ballot` is chosen; gives whether that was news.
+/// Records that the record accepted at `ballot` is chosen. Returns whether that was unknown before.
 pub fn mark_chosen(state: &mut Option<AcceptorState>, ballot: Ballot) -> bool {
     match state {
         Some(state) if state.accepted == ballot && !state.chosen => {
@@ -166,8 +167,8 @@ mod tests {
         })
     }
 
-    /// R4: a reader takes what is marked for chosen. A notice of a later ballot says nothing about the
-    /// record that is held: perhaps nobody else has it.
+    /// R4: a reader takes a marked record for chosen. That a later ballot was chosen shows nothing
+    /// about the record held here: perhaps no other node has it.
     #[test]
     fn only_the_ballot_that_a_notice_names_is_marked() {
         let mut state = None;
@@ -182,7 +183,7 @@ mod tests {
         assert!(!mark_chosen(&mut None, b(5)));
     }
 
-    /// E5: whatever a state of an earlier life tells, to rounds and copies there is none.
+    /// E5: whatever the state of an earlier life contains, rounds and copies see no state.
     #[test]
     fn state_of_an_earlier_life_is_none() {
         type Question = fn(&mut Option<AcceptorState>, Ballot, AcceptorBounds) -> Verdict;

@@ -1,4 +1,4 @@
-//! Read rounds (R4): a quorum's answers, and what is to be done when they differ.
+//! Read rounds (R4): a quorum's answers, and what to do when they differ.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::protocol::types::quorum::NodeSet;
 use crate::protocol::types::record::Record;
 use crate::protocol::types::rules::rule;
 
-/// What one acceptor answered.
+/// One acceptor's answer.
 #[derive(Debug)]
 struct Answered {
     from: NodeId,
@@ -25,12 +25,12 @@ struct Answered {
 pub struct ReadRound {
     pub(in crate::protocol) id: RoundId,
     operations: Vec<Pending>,
-    /// The ballot and record that this node held when it asked.
+    /// The ballot and record that this node held when it sent its requests.
     held: Option<(Ballot, Arc<Record>)>,
     answers: Vec<Answered>,
     /// The highest accepted ballot among the answers, with its record.
     highest: Option<(Ballot, Arc<Record>)>,
-    /// Set while the highest record is being sent again: who has it.
+    /// The members known to hold the highest record, while it is being sent again.
     repair: Option<NodeSet>,
     began_us: u64,
     pub(in crate::protocol) due_us: u64,
@@ -41,7 +41,7 @@ pub struct ReadRound {
 enum Decision {
     Wait,
     Answer,
-    /// The highest record is not known to be chosen: it must be, before it is answered.
+    /// The highest record is not known to be chosen. It must be completed before it is returned.
     Finish,
 }
 
@@ -56,11 +56,12 @@ impl ReadRound {
         };
         let with_highest = self.answers.iter().filter(|a| a.accepted == *highest);
         let holders: NodeSet = with_highest.clone().map(|a| a.from).collect();
-        // (a)
+        // R4 (a): a quorum answered this ballot, and it is above the base.
         if context.configuration.has_quorum(&holders) && *highest > context.configuration.base {
             return Decision::Answer;
         }
-        // (b)
+        // R4 (b): one answer says that it is chosen, and no answer without a record has a higher
+        // floor.
         let absences = || self.answers.iter().filter(|a| a.accepted == Ballot::ZERO);
         let known = with_highest.clone().any(|a| a.chosen);
         if (known && absences().all(|a| a.floor <= *highest)) || !rule!(R4_finish) {
@@ -71,8 +72,8 @@ impl ReadRound {
 }
 
 impl Coordinator {
-    /// All that waits are reads. This node and the nearest others that make a quorum are asked;
-    /// the rest only if these do not answer soon.
+    /// All queued operations are reads. Asks this node and the nearest others that together make a
+    /// quorum; the rest are asked only if these do not answer soon.
     pub(in crate::protocol) fn start_read(&mut self, context: &mut Context<'_>) {
         let id = context.open_round();
         let held = context
@@ -127,7 +128,8 @@ impl Coordinator {
                 let round = self.reading.as_ref().expect("checked by the caller");
                 let highest = round.highest.as_ref().map(|(ballot, _)| *ballot);
                 if round.repair.is_some() && highest == Some(m.ballot) {
-                    // Somebody promised more: only a full round can tell what stands.
+                    // Another round was promised more, so only a full round can determine what is
+                    // chosen.
                     self.must_repair = true;
                     self.requeue_reads(context);
                 }
@@ -149,7 +151,8 @@ impl Coordinator {
             held.map(|(_, record)| record.clone())
         });
         if record.is_none() && answer.accepted != Ballot::ZERO {
-            // A record that this node holds no longer: it asks again without claiming to.
+            // The answer assumes a record that this node no longer holds. The next request does not
+            // claim to hold it.
             return;
         }
         if let Some(holders) = &mut round.repair {
@@ -177,14 +180,15 @@ impl Coordinator {
         match round.decide(context) {
             Decision::Wait => {}
             Decision::Answer => self.finish_read(context),
-            // A write round of this node will tell: the reads ride along with the next.
+            // A write round of this node is in progress, and the reads join the next round.
             Decision::Finish if self.is_writing() => self.requeue_reads(context),
             Decision::Finish => self.start_repair(context),
         }
     }
 
-    /// R4: the same record, sent again to those that do not have it. It disturbs no short round,
-    /// and gives no right to one. In a joint configuration, or at the base, only a full round will do.
+    /// R4: sends the same record again to the members that lack it. This does not disturb a short
+    /// round, and gives no right to one. In a joint configuration, or at or below the base, only a
+    /// full round will do.
     fn start_repair(&mut self, context: &mut Context<'_>) {
         let round = self.reading.as_mut().expect("checked by the caller");
         let (highest, _) = round

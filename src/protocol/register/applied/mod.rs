@@ -1,8 +1,8 @@
-//! Exactly once: operations become outcomes and records (X1, X2, V1).
+//! Exactly once: this module turns operations into outcomes and records (X1, X2, V1).
 //!
 //! `Proposal` takes the record that a round found, runs the round's operations on it in order, and
-//! ends with the record to propose. It owns the applied table's rules and what each operation means;
-//! it knows no ballots but the round's own, no messages and no clock.
+//! returns the record to propose. It owns the rules of the applied table and the meaning of each
+//! operation. It knows no ballots except the round's own, no messages and no clock.
 
 mod table;
 #[cfg(test)]
@@ -20,29 +20,29 @@ use crate::protocol::types::record::{Applied, Record};
 use crate::protocol::types::rules::rule;
 use table::{CLIENT_SIZE, LookUp, OPERATION_SIZE};
 
-/// What an operation came to in a proposal.
+/// The result of an operation in a proposal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ApplyVerdict {
     Answer(Outcome),
-    /// X1: below its client's mark, or a text operation of too long ago; its client has moved on and
-    /// wants no answer.
+    /// X1: expired, because it is below its client's low mark or is a text operation received too
+    /// long ago. Its client waits for no answer any more.
     Straggler,
 }
 
-/// A record in the making.
+/// A record under construction.
 #[derive(Debug)]
 pub struct Proposal {
     record: Record,
     ballot: Ballot,
     moment: Moment,
     changed: bool,
-    /// X6: what the table may take, where there is no room for it to grow.
+    /// X6: the size limit of the table while it has no space to grow.
     table_max: Option<usize>,
 }
 
 impl Proposal {
-    /// `found` is the record with the highest accepted ballot, `None` over absence; `forgotten` is
-    /// X3's `dropped` for that case. `moment` is of the coordinator's clock.
+    /// `found` is the record with the highest accepted ballot, `None` if the key is absent; then
+    /// `forgotten` is X3's initial `dropped`. `moment` is a time of the coordinator's clock.
     pub fn new(found: Option<&Record>, ballot: Ballot, moment: Moment, forgotten: Birth) -> Self {
         let record = found.cloned().unwrap_or_else(|| Record {
             applied: Applied {
@@ -62,14 +62,14 @@ impl Proposal {
         proposal
     }
 
-    /// X6: where a node is full, the table stays no larger than the one found, or than one entry takes. What
-    /// leaves for that is remembered as dropped, as at the table's bound.
+    /// X6: while a node is full, the table stays no larger than the table found, or than one entry.
+    /// `dropped` covers the entries that leave for this, as at the table's bound.
     pub fn keep_size(&mut self, found: Option<&Record>) {
         let size = found.map_or(0, |record| record.applied.size());
         self.table_max = Some(size.max(CLIENT_SIZE + OPERATION_SIZE));
     }
 
-    /// Runs one operation. `tried`: it may have been tried before (X2).
+    /// Runs one operation. `tried`: an earlier attempt may have been made (X2).
     pub fn apply(&mut self, operation: &Operation, tried: bool) -> ApplyVerdict {
         if operation.action.is_read() {
             return ApplyVerdict::Answer(self.read());
@@ -83,7 +83,7 @@ impl Proposal {
             LookUp::New => {}
         }
         if text_operation::is_text(operation.id.client) && rule!(X1_text) {
-            // Without room to grow it is kept without its old value.
+            // Without space to grow, the table keeps the entry without its old value.
             let (size, max) = match self.table_max {
                 Some(max) => (CLIENT_SIZE + OPERATION_SIZE, max),
                 None => (Proposal::size_of(operation), APPLIED_TEXT_SIZE_MAX),
@@ -99,7 +99,8 @@ impl Proposal {
         }
         let outcome = self.execute(operation);
         let wrote = matches!(outcome, Outcome::Written { .. });
-        // X2: an outcome that changes nothing must stand too if an earlier attempt may still come.
+        // X2: an outcome that changes nothing enters the table too if an earlier attempt may still
+        // arrive.
         if wrote || (tried && rule!(X2_node)) {
             let applied = &mut self.record.applied;
             match self.table_max {
@@ -120,7 +121,7 @@ impl Proposal {
         (self.record, self.changed)
     }
 
-    /// Bytes of table that an operation may come to take.
+    /// An upper bound of the bytes that an operation takes in the table.
     pub fn size_of(operation: &Operation) -> usize {
         let old = if operation.want_old {
             OLD_VALUE_KEPT_SIZE_MAX
@@ -180,7 +181,7 @@ impl Proposal {
                 if current.as_ref().is_none_or(takes) {
                     self.write(Some(value.clone()), old, None)
                 } else {
-                    // The old value is what the caller can't take.
+                    // The caller can't handle the old value, so the conflict does not contain it.
                     self.conflict(Old::NotAsked)
                 }
             }
@@ -209,7 +210,7 @@ impl Proposal {
         }
     }
 
-    /// V1: each write has a version of its own, above the one before and not below the ballot.
+    /// V1: each write gets its own version, above the previous one and not below the ballot.
     fn write(&mut self, value: Option<Bytes>, old: Old, number: Option<i64>) -> Outcome {
         let above = self.record.version + u64::from(rule!(V1_combined));
         let version = self.ballot.0.max(above);
@@ -240,7 +241,7 @@ impl Proposal {
     }
 }
 
-/// A signed 64-bit number in canonical decimal text, as Redis takes it.
+/// A signed 64-bit number in canonical decimal text, as in Redis.
 fn number(value: &Bytes) -> Option<i64> {
     let text = std::str::from_utf8(value).ok()?;
     let number: i64 = text.parse().ok()?;

@@ -1,4 +1,4 @@
-//! X1: the applied table. What an operation is found to be, how it enters, and what leaves.
+//! X1: the applied table: how an operation is looked up, how it enters, and which entries leave.
 
 use wire::{Birth, OLD_VALUE_KEPT_SIZE_MAX, Old, Operation, Outcome};
 
@@ -10,15 +10,15 @@ use crate::protocol::types::limits::{
 use crate::protocol::types::record::{Applied, AppliedOperation, ClientEntry};
 use crate::protocol::types::rules::rule;
 
-/// Upper bounds of what an entry takes when encoded, its strings of bytes aside.
+/// Upper bounds of an entry's encoded size, without its byte strings.
 pub(super) const CLIENT_SIZE: usize = 48;
 pub(super) const OPERATION_SIZE: usize = 52;
 
 pub(super) enum LookUp {
     BelowMark,
     Found(Outcome),
-    /// A text client of another address has done the same a moment ago, or this one has: nothing true
-    /// can be said, and nothing may be done.
+    /// The same text operation was recently applied for another source. It may be a retry or
+    /// another client's, so it is neither applied nor answered with an outcome.
     FromElsewhere,
     Forgotten(Birth),
     New,
@@ -51,7 +51,8 @@ impl Applied {
         LookUp::New
     }
 
-    /// Within the time in which a retry may come. After that it is surely another client's.
+    /// Whether the same text operation was applied for another source within the time in which a
+    /// retry may arrive. After that time it is surely another client's operation.
     fn was_done_elsewhere(&self, operation: &Operation, moment: &Moment) -> bool {
         let client = operation.id.client;
         let same = |o: &AppliedOperation| {
@@ -70,7 +71,8 @@ impl Applied {
         texts.map(|entry| entry.birth_max).max().unwrap_or(0)
     }
 
-    /// X1: whether the text operations that may not leave yet leave room for one more of this size.
+    /// X1: whether there is space for one more text operation of this size beside those that may
+    /// not leave yet.
     pub(super) fn has_room_for_text(&self, size: usize, max: usize, moment: &Moment) -> bool {
         let stays = |o: &&AppliedOperation| !moment.lets_text_leave(o.birth);
         let texts = self.clients.iter().filter(|c| c.is_text());
@@ -97,9 +99,10 @@ impl Applied {
         });
         let entry = &mut self.clients[place];
         let text = entry.is_text();
-        // A text operation's birth is that of one attempt, its retry's is later: what counts is when
-        // it was applied. Births rise, also where coordinators' clocks differ, so that who saw one in a
-        // chosen record knows that those below it were applied by then.
+        // A text operation's birth in the request belongs to one attempt, and a retry has a later
+        // one. So the table takes the time at which the operation was applied. Births rise even if
+        // coordinators' clocks differ. So a coordinator that saw a birth in a chosen record knows
+        // that the operations with lower births were applied by then.
         let birth = if text {
             operation.birth.max(moment.now).max(above_texts)
         } else {
@@ -122,10 +125,10 @@ impl Applied {
         }
     }
 
-    /// The retry horizon: what was born at or before it leaves the table. By readings: of a session's
-    /// operation that leaves early, when clocks differ or jump, a retry is refused by `dropped` (X1) and
-    /// its outcome is unknown. A retry of a text operation is not, so that one stays its second by this
-    /// node's own time.
+    /// The retry horizon: entries born at or before it leave the table. This goes by readings. So
+    /// an entry of a session may leave early if clocks differ or jump; then `dropped` refuses a
+    /// retry (X1), with an unknown outcome. It does not refuse a retry of a text operation, so an
+    /// entry of a text operation stays for its second of this node's own time.
     pub(super) fn forget_old(&mut self, moment: &Moment) {
         let horizon = moment.horizon;
         let mut dropped = self.dropped;
@@ -154,12 +157,13 @@ impl Applied {
         count > APPLIED_OPERATIONS_MAX || self.size() > APPLIED_SIZE_MAX
     }
 
-    /// At least what it takes when encoded.
+    /// An upper bound of the encoded size, in bytes.
     pub fn size(&self) -> usize {
         self.clients.iter().map(client_size).sum()
     }
 
-    /// X6: what may leave does, the lowest birth first, until it takes no more than that.
+    /// X6: removes entries that may leave, lowest birth first, until the table is no larger than
+    /// `size_max`.
     pub(super) fn shrink_to(&mut self, size_max: usize, moment: &Moment) {
         let stays = |entry: &ClientEntry| {
             let oldest = entry.operations.iter().map(|o| o.birth).min();
@@ -175,9 +179,9 @@ impl Applied {
         texts.map(client_size).sum()
     }
 
-    /// The lowest birth goes first: an operation, or a client's entry that holds none any more. Text
-    /// operations of the last second go only if there is nothing else, as in no table of this
-    /// release: they take up to half of it.
+    /// Removes the entry with the lowest birth: an operation, or the entry of a client that has no
+    /// operations left. Text operations of the last second leave only if the table has nothing
+    /// else. In a table of this release that never happens, because they take at most half of it.
     fn drop_oldest(&mut self, moment: &Moment, of: impl Fn(&ClientEntry) -> bool) {
         let clients = self.clients.iter().enumerate();
         let births = clients
@@ -205,7 +209,7 @@ impl ClientEntry {
     }
 }
 
-/// The outcome as the table keeps it: without an old value that is too long to keep.
+/// The outcome as the table keeps it: without an old value that is too long.
 fn shortened(outcome: &Outcome) -> Outcome {
     let mut outcome = outcome.clone();
     if let Outcome::Written { old, .. } | Outcome::Conflict { old, .. } = &mut outcome
@@ -216,7 +220,7 @@ fn shortened(outcome: &Outcome) -> Outcome {
     outcome
 }
 
-/// The outcome as a table keeps it that has no room to grow.
+/// The outcome as a table without space to grow keeps it.
 pub(super) fn without_old(outcome: &Outcome) -> Outcome {
     let mut outcome = outcome.clone();
     if let Outcome::Written { old, .. } | Outcome::Conflict { old, .. } = &mut outcome

@@ -1,4 +1,4 @@
-//! The applied table's rules and what each operation does, one proposal at a time.
+//! The rules of the applied table and the effect of each operation, one proposal at a time.
 
 use wire::OperationId;
 use wire::clock::{self, Reading};
@@ -268,7 +268,8 @@ fn with_value(size: usize) -> Record {
     }
 }
 
-/// Puts of other clients, each over a value that the table keeps, until it is full many times.
+/// Runs puts of other clients, each over a value that the table keeps, enough to fill the table
+/// many times.
 fn flood(mut record: Record, moment: Moment) -> Record {
     for client in 1..=100 {
         record.value = with_value(256).value;
@@ -317,7 +318,7 @@ fn a_put_over_what_its_caller_can_not_take_is_a_conflict_that_tells_no_value() {
         };
         assert_eq!(verdicts, [ApplyVerdict::Answer(conflict.clone())]);
         assert_eq!((after.value, after.version), (record.value, 7));
-        // X2: the conflict stands, whatever there is by then.
+        // X2: the conflict remains the outcome, whatever the record holds by then.
         let later = Record {
             value: None,
             applied: after.applied,
@@ -375,7 +376,7 @@ fn text_operations_are_busy_at_half_of_the_table_and_others_never() {
     let texts = texts.filter(|c| text_operation::is_text(c.client)).count();
     assert_eq!(texts, usize::from(done));
 
-    // A second later there is room for others, in place of the oldest.
+    // A second later there is space for others, in place of the oldest.
     let later = NOW + clock::from_ms(TEXT_KEPT_MS + 1);
     let (after, verdicts) = over_at(&record, at(later), &[(&text_put(999, 1, later), true)]);
     version_of(&verdicts[0]);
@@ -426,7 +427,8 @@ fn the_same_words_from_elsewhere_are_not_run_while_they_may_be_a_retry() {
     version_of(&verdicts[0]);
 }
 
-/// X6: the table stays as large as it was, and what left for that is not applied again.
+/// X6: the table stays as large as it was, and operations that left it for that are not applied
+/// again.
 #[test]
 fn a_table_without_room_does_not_grow() {
     let (first, second) = (put(1, 1, 1, "a"), put(2, 2, 1, "b"));
@@ -448,7 +450,7 @@ fn a_table_without_room_does_not_grow() {
         verdicts,
         [const { ApplyVerdict::Answer(Outcome::Unknown) }; 2]
     );
-    // The last one is still answered for.
+    // The table still answers for the last one.
     let (_, verdicts) = over(&after, &[(&third, true)]);
     assert!(matches!(
         &verdicts[..],

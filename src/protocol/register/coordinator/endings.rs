@@ -1,10 +1,10 @@
-//! What ends rounds from outside: another epoch, a lost vote or quorum, and operations that nobody
-//! waits for any more.
+//! Events from outside that end rounds: a new epoch, the loss of the vote or of the quorum, and
+//! operations that no one waits for any more.
 
 use super::{Context, Coordinator, Effect, Phase, preferred};
 
 impl Coordinator {
-    /// R1: open rounds start again, in the present epoch.
+    /// R1: rounds in progress start again in the present epoch.
     pub fn handle_epoch_change(&mut self, context: &mut Context<'_>) {
         self.right = None;
         if self.writing.is_some() {
@@ -18,8 +18,8 @@ impl Coordinator {
         self.advance(context);
     }
 
-    /// This node has no vote any more, or no disk that works, and runs no rounds: clients' operations go
-    /// to a member.
+    /// This node has no vote any more, or its disk is hung, so it runs no rounds. Its clients'
+    /// operations go to a member.
     pub fn hand_over(&mut self, context: &mut Context<'_>) {
         if let Some(round) = self.writing.take() {
             context.effects.push(Effect::Close(round.id));
@@ -46,7 +46,7 @@ impl Coordinator {
         }
     }
 
-    /// X5: a quorum was lost, or is heard again.
+    /// X5: the quorum was lost or is reachable again.
     pub fn handle_quorum_change(&mut self, context: &mut Context<'_>) {
         if context.hears_quorum {
             self.wait_until_us = context.now.mono_us;
@@ -62,7 +62,7 @@ impl Coordinator {
         self.advance(context);
     }
 
-    /// Nobody waits any more for what the round would bring.
+    /// Abandons the round, because no one waits for its outcomes any more.
     pub(super) fn give_up(&mut self, context: &mut Context<'_>) {
         let round = self.writing.take().expect("checked by the caller");
         context.effects.push(Effect::Close(round.id));

@@ -1,5 +1,6 @@
-//! The coordinator of one key: queue, full, short and combined rounds (R3, X5). Read rounds are in
-//! `read`. It holds no acceptor state and sends nothing itself: what is to happen leaves as effects.
+//! The coordinator of one key: its queue and its full, short and combined rounds (R3, X5). Read
+//! rounds are in `read_round`. A coordinator holds no acceptor state and sends nothing itself; it
+//! returns what is to happen as effects.
 
 mod endings;
 mod seen;
@@ -27,7 +28,7 @@ use crate::protocol::types::record::{AcceptorState, Key, Record};
 use crate::protocol::types::rules::rule;
 use seen::TextSeen;
 
-/// What a coordinator wants done.
+/// An action that a coordinator requests.
 #[derive(Debug)]
 pub enum Effect {
     Send {
@@ -45,21 +46,22 @@ pub enum Effect {
         to: NodeId,
         pending: Pending,
     },
-    /// Nobody waits for an answer any more: below its mark (X1), or long overdue.
+    /// No one waits for the answer any more: the operation is below its client's low mark (X1), or
+    /// long overdue.
     Drop {
         pending: Pending,
         straggler: bool,
     },
-    /// Another attempt at an operation that is under way: it is counted no longer. So many earlier ones are
-    /// not answered for it.
+    /// Another attempt at an operation in progress. It no longer counts as an operation. In its
+    /// place, this many earlier attempts are not answered.
     Joined {
         pending: Pending,
         unanswered: u64,
     },
-    /// Answers with this id are this key's, until it is closed.
+    /// Answers with this id belong to this key until the id is closed.
     Open(RoundId),
     Close(RoundId),
-    /// `holders` have answered so far that they accepted it.
+    /// `holders` have answered so far that they accepted the record.
     Chosen {
         round: RoundId,
         ballot: Ballot,
@@ -73,20 +75,20 @@ pub struct Context<'a> {
     pub me: NodeId,
     pub key: &'a Key,
     pub configuration: &'a Configuration,
-    /// This node's own acceptor state of the key, where it is a vote (E5).
+    /// This node's own acceptor state of the key, if it is a vote (E5).
     pub state: Option<&'a AcceptorState>,
     pub clock: &'a mut BallotClock,
     pub random: &'a mut StdRng,
     pub pace: &'a mut Pace,
-    /// X5: whether a quorum was heard of late.
+    /// X5: whether a quorum is reachable, or was within `quorum_lost_ms`.
     pub hears_quorum: bool,
-    /// X1.
+    /// X1: the retry horizon.
     pub retry_horizon_ms: u64,
     /// X6: whether this node or another member is full.
     pub is_full: bool,
-    /// The members heard of late, this one first.
+    /// The reachable voters: this node first, then by distance.
     pub near: &'a [NodeId],
-    /// Those of them that can run rounds.
+    /// Those of them whose disks work, so that they can run rounds.
     pub coordinators: &'a [NodeId],
     pub effects: &'a mut Vec<Effect>,
 }
@@ -107,7 +109,7 @@ impl Context<'_> {
         self.effects.push(Effect::Answer { pending, outcome });
     }
 
-    /// An id that no round of this node had, in this life or an earlier one (R4).
+    /// An id that no round of this node had in this boot or an earlier one (R4).
     pub fn open_round(&mut self) -> RoundId {
         let round = self.clock.round_id(self.now);
         self.effects.push(Effect::Open(round));
@@ -119,7 +121,8 @@ impl Context<'_> {
     }
 }
 
-/// The key's preferred coordinator among the nodes heard of late: the first in rendezvous order.
+/// The key's preferred coordinator: of the given reachable nodes, the first in rendezvous-hash
+/// order.
 pub fn preferred(key: &Key, coordinators: &[NodeId]) -> Option<NodeId> {
     coordinators
         .iter()
@@ -127,7 +130,7 @@ pub fn preferred(key: &Key, coordinators: &[NodeId]) -> Option<NodeId> {
         .max_by_key(|node| wire::rendezvous_weight(key.name(), *node))
 }
 
-/// R3: the right to the next ballot without a Prepare.
+/// R3: the right to use the next ballot without a Prepare.
 #[derive(Debug, Clone)]
 struct ShortRoundPermit {
     ballot: Ballot,
@@ -173,11 +176,12 @@ pub struct Coordinator {
     writing: Option<WriteRound>,
     pub(in crate::protocol) reading: Option<ReadRound>,
     right: Option<ShortRoundPermit>,
-    /// Since there was a text operation.
+    /// Present once the key had a text operation.
     text_seen: Option<Box<TextSeen>>,
-    /// A read found what it may not finish by itself: the next round is a full one, whatever waits.
+    /// A read found a record that it may not complete itself. So the next round is a full one,
+    /// whatever is queued.
     pub(in crate::protocol) must_repair: bool,
-    /// Rounds lost in a row, for backing off.
+    /// Rounds lost in a row, which determine the back-off.
     lost: u32,
     wait_until_us: u64,
 }
@@ -188,11 +192,11 @@ impl Coordinator {
             && let Some(twin) = self.twin(&pending)
         {
             twin.tried = true;
-            // X5: what may not be refused for one of them may not be refused for the other.
+            // X5: if one of the two may not be refused, neither may the other.
             twin.sent |= pending.sent;
             let replies = pending.also.iter().chain([&pending.reply]);
             let unanswered = replies.map(|reply| twin.join(*reply)).sum();
-            // Counted once: `pending` is no operation of its own any more.
+            // The operation is counted once: `pending` is no operation of its own any more.
             let joined = Effect::Joined {
                 pending,
                 unanswered,
@@ -204,8 +208,8 @@ impl Coordinator {
         self.advance(context);
     }
 
-    /// The same operation, where another attempt may join it: not executed yet, or with an outcome
-    /// that stands in the record (X2).
+    /// The duplicate attempt, if another attempt may join it: the operation is not executed yet, or
+    /// its outcome is in the record (X2).
     fn twin(&mut self, pending: &Pending) -> Option<&mut Pending> {
         let id = pending.operation.id;
         if pending.operation.action.is_read() {
@@ -234,24 +238,24 @@ impl Coordinator {
         self.writing.is_some()
     }
 
-    /// Whether that is this coordinator's own round of writes: its ballot is one that this node issued.
+    /// Whether this is a write round of this coordinator, so that this node issued its ballot.
     pub fn writes_in(&self, round: RoundId) -> bool {
         self.writing.as_ref().is_some_and(|w| w.id == round)
     }
 
-    /// Whether nothing is under way; a right to a short round may be held all the same.
+    /// Whether nothing is in progress. The coordinator may still hold a right to a short round.
     pub fn is_idle(&self) -> bool {
         let waits = !self.queue.is_empty() || self.must_repair;
         !waits && self.writing.is_none() && self.reading.is_none()
     }
 
-    /// Whether it is as good as a new one.
+    /// Whether the coordinator is in the same state as a new one.
     pub fn is_blank(&self, now: Now) -> bool {
         let keeps = self.right.is_some() || self.text_seen.is_some() || self.lost > 0;
         self.is_idle() && !keeps && self.wait_until_us <= now.mono_us
     }
 
-    /// A full round is wanted, though no operation asks for one.
+    /// Starts a repair round: a full round that no operation requested.
     pub fn mend(&mut self, context: &mut Context<'_>) {
         if self.writing.is_none() {
             self.right = None;
@@ -260,7 +264,7 @@ impl Coordinator {
         }
     }
 
-    /// When `handle_timeout` wants to be called.
+    /// When to call `handle_timeout`.
     pub fn deadline(&self) -> Option<u64> {
         let waits = self.may_start().then_some(self.wait_until_us);
         let writes = self.writing.as_ref().map(|w| w.due_us);
@@ -268,8 +272,8 @@ impl Coordinator {
         [waits, writes, reads].into_iter().flatten().min()
     }
 
-    /// Whether `advance` starts something once `wait_until_us` has come. Reads that came during a
-    /// read round wait for its end, not for a time.
+    /// Whether `advance` starts something once `wait_until_us` has come. Reads that arrived during
+    /// a read round wait until it ends, not until a time.
     fn may_start(&self) -> bool {
         let is_write = |p: &Pending| !p.operation.action.is_read();
         let writes = self.must_repair || self.queue.iter().any(is_write);
@@ -277,7 +281,7 @@ impl Coordinator {
         self.writing.is_none() && (writes || reads)
     }
 
-    /// An answer of a voter, by its present incarnation, in the present epoch (R1).
+    /// Handles an answer from a voter in its present incarnation and the present epoch (R1).
     pub fn handle_message(
         &mut self,
         from: NodeId,
@@ -308,8 +312,9 @@ impl Coordinator {
         self.advance(context);
     }
 
-    /// Starts what can be started. Reads that come while a write round is under way ride along with
-    /// the next one: what is chosen now may be older than a write that finished before they came.
+    /// Starts what can be started. Reads that arrive during a write round are done in the next
+    /// round: what is being chosen now may be older than a write that completed before they
+    /// arrived.
     fn advance(&mut self, context: &mut Context<'_>) {
         let idle = self.queue.is_empty() && !self.must_repair;
         if idle || self.writing.is_some() || context.now.mono_us < self.wait_until_us {
@@ -317,7 +322,7 @@ impl Coordinator {
         }
         if !context.hears_quorum && rule!(X5_silence) {
             self.refuse(context);
-            // What was sent before is tried again once a quorum is heard.
+            // Operations that were sent before are tried again once a quorum is reachable.
             self.wait_until_us = context.now.mono_us + HEARTBEAT_MS_DEFAULT * 1_000;
             return;
         }
@@ -330,7 +335,7 @@ impl Coordinator {
         }
     }
 
-    /// X5: without a quorum heard, `no quorum` for all of which it is true.
+    /// X5: answers `no quorum` to every operation for which it is true that it was surely not done.
     fn refuse(&mut self, context: &mut Context<'_>) {
         for _ in 0..self.queue.len() {
             let pending = self.queue.pop_front().expect("counted");
@@ -346,8 +351,8 @@ impl Coordinator {
         }
     }
 
-    /// The operations of one round: no more than versions (V1) and the applied table have room for,
-    /// in order of birth.
+    /// Takes the operations of one round, in order of birth: as many as versions (V1) and the
+    /// applied table have space for.
     fn take_batch(&mut self) -> Vec<Pending> {
         let mut size = 0;
         let mut count = 0;
@@ -440,8 +445,8 @@ impl Coordinator {
         }
     }
 
-    /// Phase two: runs the operations on what was found, and proposes what comes of it. A round
-    /// that changes nothing proposes what it found, once more; over absence a tombstone.
+    /// Phase two: runs the operations on the record that was found, and proposes the result. A
+    /// repair round proposes the record that it found again, or a tombstone if the key is absent.
     fn propose(&mut self, found: Option<Arc<Record>>, forgotten: u64, context: &mut Context<'_>) {
         let round = self
             .writing
@@ -579,7 +584,7 @@ impl Coordinator {
         let Some(round) = &mut self.writing else {
             return;
         };
-        // A refusal with the very next ballot answers this coordinator's own late message.
+        // A refusal with the very next ballot answers a late message of this same round.
         if ballot != round.ballot || promised == ballot.next() {
             return;
         }
@@ -592,7 +597,8 @@ impl Coordinator {
         }
     }
 
-    /// The round is given up: its operations wait for another, or go to the preferred coordinator.
+    /// Ends a lost round: its operations wait for another round, or go to the preferred
+    /// coordinator.
     fn lose(&mut self, context: &mut Context<'_>) {
         let Some(round) = self.writing.take() else {
             return;
@@ -611,7 +617,7 @@ impl Coordinator {
             });
         }
         for mut pending in round.operations.into_iter().rev() {
-            // X2: it went out in an Accept of a round that was not seen through.
+            // X2: it was sent in an Accept of a round that was not completed.
             pending.tried |= sent;
             self.queue.push_front(pending);
         }
@@ -625,7 +631,8 @@ impl Coordinator {
         }
     }
 
-    /// Rather than duel; but what was forwarded here stays here, so that nothing goes in circles.
+    /// Forwards the operations rather than compete. An operation that was forwarded to this node
+    /// stays here, so that no operation loops.
     fn forward_all(&mut self, to: NodeId, context: &mut Context<'_>) {
         for _ in 0..self.queue.len() {
             let pending = self.queue.pop_front().expect("counted");

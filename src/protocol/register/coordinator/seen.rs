@@ -1,5 +1,6 @@
-//! X1: since when, by this node's monotonic clock, a key's coordinator has known text operations to be
-//! applied. Readings of the coordinators that applied them do not tell: their clocks differ.
+//! X1: since when, by this node's monotonic clock, a key's coordinator has known that text
+//! operations were applied. The readings of the coordinators that applied them do not show this,
+//! because their clocks differ.
 
 use std::collections::VecDeque;
 
@@ -7,8 +8,8 @@ use wire::clock::Reading;
 
 use crate::protocol::types::limits::{CLOCK_SAMPLE_MS, TEXT_KEPT_MS};
 
-/// Births of text operations rise within a record, so the highest one of a record that was chosen tells
-/// which of those in any later record were applied by then.
+/// Births of text operations rise within a record. So the highest birth in a chosen record shows
+/// which text operations in any later record were applied by then.
 #[derive(Debug, Default)]
 pub struct TextSeen {
     /// When a record was seen chosen, and the highest birth in it.
@@ -16,7 +17,7 @@ pub struct TextSeen {
 }
 
 impl TextSeen {
-    /// A record whose newest text operation has this birth is chosen.
+    /// A record was chosen whose newest text operation has this birth.
     pub fn chosen(&mut self, now_us: u64, birth: Reading) {
         let newest = self.samples.back();
         if newest.is_some_and(|(_, seen)| *seen >= birth) {
@@ -30,7 +31,7 @@ impl TextSeen {
         {
             self.samples.pop_front();
         }
-        // The last one moves on until it is far enough from the one before it.
+        // The newest sample is replaced until it is far enough from the one before it.
         let count = self.samples.len();
         let before = count.checked_sub(2).map(|place| self.samples[place].0);
         let dense = self.samples.back().zip(before);
@@ -40,7 +41,7 @@ impl TextSeen {
         self.samples.push_back((now_us, birth));
     }
 
-    /// Text operations born at or below it were applied a second ago or earlier.
+    /// Text operations with births at or below the result were applied at least a second ago.
     pub fn settled(&self, now_us: u64) -> Reading {
         let is_old = |(at_us, _): &&(u64, Reading)| now_us >= *at_us + TEXT_KEPT_MS * 1_000;
         let newest = self.samples.iter().rev().find(is_old);
@@ -58,7 +59,7 @@ mod tests {
         assert_eq!(seen.settled(5_000_000), 0);
         seen.chosen(1_000_000, 70);
         assert_eq!((seen.settled(1_999_999), seen.settled(2_000_000)), (0, 70));
-        // Seen again later, it is as old as it was.
+        // If it is seen again later, it is still as old as it was.
         seen.chosen(1_900_000, 70);
         assert_eq!(seen.settled(2_000_000), 70);
     }

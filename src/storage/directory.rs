@@ -6,7 +6,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::error::StorageError;
-use super::{file, reserve};
+use super::file;
 
 const IDENTITY: &str = "identity";
 const LOCK: &str = "lock";
@@ -87,7 +87,6 @@ impl Directory {
             let harmless = name == LOCK
                 || name == "identity.tmp"
                 || name == "lost+found"
-                || [reserve::NAME, reserve::PROBE].contains(&name.as_str())
                 || name.contains(LOST);
             if !harmless {
                 return Err(StorageError::Foreign {
@@ -209,9 +208,13 @@ mod tests {
         let base = tempfile::tempdir().unwrap();
         let directory = Directory::open(base.path()).unwrap();
         directory.check_empty().unwrap();
-        fs::write(base.path().join("letter.txt"), "dear").unwrap();
-        let error = directory.check_empty().unwrap_err().to_string();
-        assert!(error.contains("\"letter.txt\""), "{error}");
+        for name in ["letter.txt", "reserve", "reserve.tmp"] {
+            let path = base.path().join(name);
+            fs::write(&path, "dear").unwrap();
+            let error = directory.check_empty().unwrap_err().to_string();
+            assert!(error.contains(&format!("{name:?}")), "{error}");
+            fs::remove_file(path).unwrap();
+        }
     }
 
     #[test]

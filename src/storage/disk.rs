@@ -215,7 +215,10 @@ impl RunningStore {
             self.presence.look_for_journal()?;
             self.presence.check()?;
             let size = self.engine().size()?;
-            self.reserve.keep(size);
+            match self.engine().is_moving() {
+                true => self.reserve.update(size),
+                false => self.reserve.keep(size),
+            }
             self.looked_at = Instant::now();
         }
         Ok(())
@@ -227,6 +230,7 @@ impl RunningStore {
         let much = self.written >= WRITTEN_MIN || self.drops.any();
         let is_due = self.reserve.space().is_full && much;
         let is_due = is_due && self.compacted_at.elapsed() >= COMPACT_FULL_INTERVAL;
+        let is_due = is_due && !self.engine().is_moving();
         let size = self.engine().tables_size();
         let has_room = is_due && self.reserve.has_room_for(size);
         if is_due && !has_room {
@@ -244,7 +248,9 @@ impl RunningStore {
         if !self.reserve.space().is_full || self.had_no_room_at.is_some_and(is_soon) {
             return Ok(false);
         }
-        if journal::size(&self.directory.store())? <= JOURNALS_KEPT_SIZE {
+        if journal::size(&self.directory.store())? <= JOURNALS_KEPT_SIZE
+            || self.engine().is_moving()
+        {
             return Ok(false);
         }
         let size = self.engine().memtables_size();

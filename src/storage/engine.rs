@@ -155,6 +155,11 @@ impl Engine {
         tree.active_memtable().size() + sealed
     }
 
+    /// Whether data is being moved to tables, so that space may be needed at any moment.
+    pub fn is_moving(&self) -> bool {
+        self.is_compacting() || self.keyspace.tree.sealed_memtable_count() > 0
+    }
+
     /// Begins to rewrite all tables, without what was removed.
     pub fn start_compaction(&mut self) -> Result<(), StorageError> {
         let started = Compaction::start(self.keyspace.clone());

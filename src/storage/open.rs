@@ -1,5 +1,6 @@
 //! Opens a data directory: a new store, or an existing one that proves to be complete (E1, R2). An
-//! opening that is refused changes nothing.
+//! opening that is refused changes nothing, except that a damaged store on a full disk may lose the
+//! file `reserve`, in whose space it is opened.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -35,17 +36,13 @@ pub fn open(options: DiskOptions, fresh_incarnation: Incarnation) -> Result<Open
     );
     let directory = Directory::open(&options.directory)?;
     let mut notes = Vec::from_iter(directory.permission_note()?);
-    // Only once the directory is known to be a node's: nothing is removed from any other.
-    let reserve = || Reserve::open(directory.path(), options.reserve);
     let Some(mut identity) = Identity::read(&directory.identity())? else {
         directory.check_empty()?;
-        let reserve = reserve();
-        return Place::new(directory, reserve, options, notes).create(fresh_incarnation);
+        return Place::new(directory, options, notes).create(fresh_incarnation);
     };
-    let reserve = reserve();
     if !identity.made {
         // The creation of the store was not completed: nothing was promised yet.
-        return Place::new(directory, reserve, options, notes).create(fresh_incarnation);
+        return Place::existing(directory, options, notes).create(fresh_incarnation);
     }
     let made_for = identity.check_made_for(directory.path(), &options.list, options.index);
     // E1: the last run's durability counts, whatever this run's is.
@@ -71,9 +68,9 @@ pub fn open(options: DiskOptions, fresh_incarnation: Incarnation) -> Result<Open
             directory.path().display(),
             identity.incarnation
         ));
-        return Place::new(directory, reserve, options, notes).create(fresh_incarnation);
+        return Place::existing(directory, options, notes).create(fresh_incarnation);
     }
-    Place::new(directory, reserve, options, notes).recover(identity)
+    Place::existing(directory, options, notes).recover(identity)
 }
 
 /// Where a store is created or opened, and how.
@@ -97,18 +94,22 @@ struct Store {
 }
 
 impl Place {
-    fn new(
-        directory: Directory,
-        reserve: Reserve,
-        options: DiskOptions,
-        notes: Vec<String>,
-    ) -> Self {
+    /// A directory that is not a node's yet.
+    fn new(directory: Directory, options: DiskOptions, notes: Vec<String>) -> Self {
+        let reserve = Reserve::new(directory.path(), options.reserve);
         Place {
             directory,
             reserve,
             options,
             notes,
         }
+    }
+
+    /// A directory that is known to be this node's: on a full disk its reserve is freed.
+    fn existing(directory: Directory, options: DiskOptions, notes: Vec<String>) -> Self {
+        let mut place = Self::new(directory, options, notes);
+        place.reserve.prepare_start();
+        place
     }
 
     /// Creates a new store. Existing files in its place are set aside, never deleted.
@@ -124,6 +125,8 @@ impl Place {
             options.run(),
         );
         identity.write(&directory.identity())?;
+        // It may leave a file, so the directory must be a node's by now.
+        self.reserve.prepare_start();
         if let Some(store) = directory.set_aside()? {
             self.notes.push(format!(
                 "the old store was set aside as {}; it can be deleted",
@@ -384,5 +387,39 @@ fn no_randomness(error: getrandom::Error) -> StorageError {
         doing: "reading",
         path: PathBuf::from("the system's source of randomness"),
         source: std::io::Error::other(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::storage::Durability;
+
+    /// A start that reaches the reserve removes `reserve.tmp`, whether the disk is full or not.
+    #[test]
+    fn a_start_that_is_refused_leaves_the_reserve_alone() {
+        let base = tempfile::tempdir().unwrap();
+        let options = |list: &[&str]| {
+            let list = list.iter().map(|address| (*address).to_owned()).collect();
+            DiskOptions::new(base.path(), list, 0, Durability::Fsync)
+        };
+        let listed = || options(&["a:1", "b:1", "c:1"]);
+        open(listed(), 5).unwrap().storage.close().unwrap();
+        let path = base.path().join("identity");
+        let mut identity = Identity::read(&path).unwrap().unwrap();
+        identity.cluster = Some(9);
+        identity.write(&path).unwrap();
+        let files = ["reserve", "reserve.tmp"].map(|name| base.path().join(name));
+        for file in &files {
+            fs::write(file, [7; 10_000]).unwrap();
+        }
+        let error = open(options(&["x:1", "b:1", "c:1"]), 6).map(|_| ());
+        let text = error.expect_err("is refused").to_string();
+        assert!(text.contains("x:1"), "{text}");
+        assert!(files.iter().all(|file| file.exists()));
+        open(listed(), 6).unwrap();
+        assert!(files[0].exists() && !files[1].exists());
     }
 }

@@ -38,8 +38,13 @@ const PROOF_SIZE_MIN: u64 = 8 << 20;
 /// longest wait.
 const PROVING_FIRST: Duration = Duration::from_secs(5);
 const PROVING_MAX: Duration = Duration::from_secs(60);
-/// The most that is allocated to find out why the engine failed.
+/// The most that is allocated to find out why the engine failed, or whether there is room.
 const PROBE_SIZE_MAX: u64 = 256 << 20;
+/// Space is allocated in steps of this, and an amount beside it must be free at each step: half of
+/// what is allocated, but at most the second. So an attempt fails before it has taken the space in
+/// which others, under the same quota, write.
+const STEP_SIZE: u64 = 2 << 20;
+const LEFT_SIZE_MAX: u64 = 8 << 20;
 /// The default reserve is one and a half times the size of the store, so that all of it can be
 /// rewritten while commits continue, within these bounds: above the upper one the engine rewrites
 /// only parts of it at a time.
@@ -80,15 +85,16 @@ pub struct Reserve {
     proving: ReopenBackoff,
     store_size: u64,
     space: Space,
+    /// Allocates a file up to this size; tests replace it.
+    grow: fn(&File, u64) -> io::Result<()>,
 }
 
 impl Reserve {
-    /// To be called for a locked directory. If there is too little space to start, the file is
-    /// freed.
-    pub fn open(directory: &Path, setting: Option<u64>) -> Self {
+    /// Nothing in the directory is changed: it may be no node's yet.
+    pub fn new(directory: &Path, setting: Option<u64>) -> Self {
         let file = directory.join(NAME);
         let held = fs::metadata(&file).map_or(0, |m| m.blocks() * BLOCK_SIZE);
-        let mut reserve = Reserve {
+        Reserve {
             directory: directory.to_path_buf(),
             file,
             setting,
@@ -98,13 +104,18 @@ impl Reserve {
             proving: ReopenBackoff::new(PROVING_FIRST, PROVING_MAX),
             store_size: 0,
             space: Space::default(),
-        };
-        reserve.make_room(START_SIZE);
-        let is_kept = held > 0 || setting != Some(0);
-        if is_kept && reserve.lacks(START_SIZE + MARGIN) {
-            reserve.lack();
+            grow,
         }
-        reserve
+    }
+
+    /// To be called once the directory is locked and a node's: frees the file if there is too
+    /// little space to start.
+    pub fn prepare_start(&mut self) {
+        let is_kept = self.held > 0 || self.setting != Some(0);
+        self.make_room(START_SIZE);
+        if is_kept && self.lacks(START_SIZE + MARGIN) {
+            self.lack();
+        }
     }
 
     pub fn space(&self) -> Space {
@@ -112,10 +123,14 @@ impl Reserve {
     }
 
     /// Whether data of this size can be rewritten, which takes somewhat more, while commits
-    /// continue.
+    /// continue. Not to be called while the engine moves data to its tables: it could find no space
+    /// meanwhile.
     pub fn has_room_for(&self, size: u64) -> bool {
         let size = size.saturating_add(size / 8 + 2 * MARGIN);
-        self.look_at_disk().0 >= size && !(self.is_lacking && self.lacks(size))
+        let is_seen = self.look_at_disk().0 >= size;
+        let probed = size.min(PROBE_SIZE_MAX);
+        // What is left beside counts too: the reserve is to suffice for the journals.
+        is_seen && !(self.is_lacking && self.lacks(probed - left_size(probed)))
     }
 
     /// The free space that others can take too, and the total; a file system that does not report
@@ -128,7 +143,14 @@ impl Reserve {
         })
     }
 
-    /// To be called now and then: updates everything, and makes the file if there is space for it.
+    /// To be called now and then: updates the numbers, and allocates nothing.
+    pub fn update(&mut self, store_size: u64) {
+        self.store_size = store_size;
+        self.look();
+    }
+
+    /// Like `update`, and makes the file if there is space for it. Not to be called while the
+    /// engine moves data to its tables: it could find no space meanwhile.
     pub fn keep(&mut self, store_size: u64) {
         self.store_size = store_size;
         let (available, total) = self.look();
@@ -182,9 +204,15 @@ impl Reserve {
         }
     }
 
+    /// Allocates more than the file takes, as proof. After a failure the node needs more than a
+    /// small file to continue.
     fn make_file(&mut self, size: u64) -> io::Result<()> {
+        let proof_size = match self.is_lacking {
+            true => size.max(PROOF_SIZE_MIN),
+            false => size,
+        };
         let made = create(&self.file).and_then(|file| {
-            allocate(&file, size + size / PROOF_PART)?;
+            self.allocate(&file, proof_size + proof_size / PROOF_PART)?;
             file.set_len(size)
         });
         match made {
@@ -202,7 +230,23 @@ impl Reserve {
         let path = self.directory.join(PROBE);
         let file = create(&path)?;
         fs::remove_file(&path)?;
-        allocate(&file, size)
+        self.allocate(&file, size)
+    }
+
+    /// Allocates an empty file in steps. What must be free beside it is given back after each step,
+    /// and all of it after a failure.
+    fn allocate(&self, file: &File, size: u64) -> io::Result<()> {
+        if self.look_at_disk().0 < size {
+            return Err(ErrorKind::StorageFull.into());
+        }
+        let mut end = 0;
+        while end < size {
+            end = size.min(end + STEP_SIZE);
+            let grown = (self.grow)(file, end + left_size(size));
+            file.set_len(if grown.is_ok() { end } else { 0 })?;
+            grown?;
+        }
+        Ok(())
     }
 
     /// Whether it is known that this much cannot be allocated.
@@ -307,7 +351,12 @@ fn create(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-fn allocate(file: &File, size: u64) -> io::Result<()> {
+/// What must be free beside an allocation of this size.
+fn left_size(size: u64) -> u64 {
+    LEFT_SIZE_MAX.min(size / 2)
+}
+
+fn grow(file: &File, size: u64) -> io::Result<()> {
     posix_fallocate(file, 0, i64::try_from(size).unwrap_or(i64::MAX))?;
     Ok(())
 }
@@ -315,6 +364,14 @@ fn allocate(file: &File, size: u64) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Reserve {
+        fn open(directory: &Path, setting: Option<u64>) -> Self {
+            let mut reserve = Self::new(directory, setting);
+            reserve.prepare_start();
+            reserve
+        }
+    }
 
     #[test]
     fn the_file_is_made_and_gives_its_room() {
@@ -359,6 +416,56 @@ mod tests {
         let size = 1 << 60;
         assert!(reserve.make_file(size).is_err(), "no disk is so large");
         assert!(!directory.path().join(NAME).exists() && reserve.held == 0);
+    }
+
+    const QUOTA_SIZE: u64 = 11 << 20;
+
+    /// A quota that one file reaches.
+    fn grow_in_quota(file: &File, size: u64) -> io::Result<()> {
+        if size > QUOTA_SIZE {
+            // Others write meanwhile.
+            let taken = file.metadata()?.len();
+            assert!(QUOTA_SIZE - taken >= LEFT_SIZE_MAX / 2, "{taken} is taken");
+            assert!(size - taken <= STEP_SIZE + LEFT_SIZE_MAX, "{size}");
+            return Err(io::Error::from_raw_os_error(122));
+        }
+        grow(file, size)
+    }
+
+    #[test]
+    fn space_is_allocated_in_steps_and_an_attempt_fails_before_it_takes_the_last() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut reserve = Reserve::open(directory.path(), None);
+        reserve.grow = grow_in_quota;
+        let path = directory.path().join("file");
+        let size_after = |size| {
+            let file = create(&path).unwrap();
+            let is_allocated = reserve.allocate(&file, size).is_ok();
+            (is_allocated, file.metadata().unwrap().len())
+        };
+        assert_eq!(size_after(6 << 20), (true, 6 << 20));
+        assert_eq!(size_after(7 << 20), (true, 7 << 20));
+        assert_eq!(size_after(QUOTA_SIZE), (false, 0));
+        assert_eq!(size_after(64 << 20), (false, 0));
+        assert!(reserve.make_file(FILE_SIZE_MAX).is_err() && !reserve.file.exists());
+    }
+
+    #[test]
+    fn after_a_failure_a_small_file_takes_more_space_than_its_own_as_proof() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut reserve = Reserve::open(directory.path(), Some(1 << 20));
+        reserve.grow = grow_in_quota;
+        reserve.keep(0);
+        assert_eq!(reserve.held, 512 << 10, "nothing has failed");
+        reserve.lack();
+        reserve.proving = ReopenBackoff::new(Duration::ZERO, Duration::ZERO);
+        reserve.keep(0);
+        assert!(reserve.space().is_full && reserve.held == 0);
+        reserve.grow = grow;
+        reserve.keep(0);
+        assert!(!reserve.space().is_full && reserve.held == 512 << 10);
+        let length = fs::metadata(&reserve.file).unwrap().len();
+        assert_eq!(length, 512 << 10);
     }
 
     #[test]

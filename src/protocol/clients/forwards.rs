@@ -112,9 +112,14 @@ impl Forwards {
         None
     }
 
-    /// What to do now about that attempt, which is the first one due.
-    pub fn overdue(&mut self, now_us: u64, attempt: u64, wait: AnswerWait) -> Option<Overdue> {
-        self.due.pop_first();
+    /// What to do now about that attempt, which is due at `due_us`.
+    pub fn overdue(
+        &mut self,
+        now_us: u64,
+        (due_us, attempt): (u64, u64),
+        wait: AnswerWait,
+    ) -> Option<Overdue> {
+        self.due.remove(&(due_us, attempt));
         let forwarded = self.by_attempt.get_mut(&attempt)?;
         let at_us = forwarded.at_us;
         let (again_at_us, reclaim_at_us) = (at_us + wait.again_us, at_us + wait.reclaim_us);
@@ -148,5 +153,117 @@ impl Forwards {
         let took_us = now_us.saturating_sub(forwarded.at_us);
         self.latency.sample(took_us, forwarded.sent_again);
         Some(forwarded.pending)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use wire::{Action, Operation, OperationId};
+
+    use super::*;
+    use crate::protocol::clients::pending::ReplyTo;
+    use crate::protocol::types::message::Endpoint;
+
+    const WAIT: AnswerWait = AnswerWait {
+        again_us: 1_000,
+        reclaim_us: 5_000,
+    };
+
+    fn pending() -> Pending {
+        let operation = Operation {
+            id: OperationId {
+                client: 1,
+                sequence: 1,
+            },
+            birth: 1,
+            low_mark: 1,
+            key: "k".into(),
+            want_old: false,
+            action: Action::Delete,
+        };
+        let to = Endpoint::new(1, 1);
+        Pending {
+            operation: Arc::new(operation),
+            reply: ReplyTo::Client { to, attempt: 1 },
+            also: Vec::new(),
+            tried: false,
+            sent: false,
+            arrived_us: 0,
+            received_us: None,
+        }
+    }
+
+    /// Forwards an operation, to be looked at when it is to be sent again.
+    fn begin(forwards: &mut Forwards, now_us: u64) -> u64 {
+        let attempt = forwards.begin(now_us, 2, 1, pending());
+        forwards.look_at(attempt, now_us + WAIT.again_us);
+        attempt
+    }
+
+    #[test]
+    fn an_operation_is_sent_again_once_and_reclaimed_at_its_time() {
+        let mut forwards = Forwards::default();
+        let attempt = begin(&mut forwards, 100);
+        assert!(forwards.get(attempt).is_some_and(|f| f.pending.tried));
+        assert_eq!(forwards.first_due(), Some((1_100, attempt)));
+        let again = forwards.overdue(1_100, (1_100, attempt), WAIT);
+        assert!(matches!(again, Some(Overdue::SendAgain)), "{again:?}");
+        assert_eq!(forwards.first_due(), Some((5_100, attempt)));
+        // The wait may have become longer since.
+        let longer = AnswerWait {
+            reclaim_us: 6_000,
+            ..WAIT
+        };
+        assert!(forwards.overdue(5_100, (5_100, attempt), longer).is_none());
+        assert_eq!(forwards.first_due(), Some((6_100, attempt)));
+        let run = forwards.overdue(6_100, (6_100, attempt), longer);
+        assert!(matches!(run, Some(Overdue::Run(_))), "{run:?}");
+        assert!(forwards.get(attempt).is_none());
+        assert_eq!(forwards.first_due(), None);
+    }
+
+    #[test]
+    fn an_operation_that_is_not_the_first_due_leaves_the_first_one_due() {
+        let mut forwards = Forwards::default();
+        let first = begin(&mut forwards, 100);
+        let second = begin(&mut forwards, 200);
+        let again = forwards.overdue(1_200, (1_200, second), WAIT);
+        assert!(matches!(again, Some(Overdue::SendAgain)), "{again:?}");
+        assert_eq!(forwards.first_due(), Some((1_100, first)));
+        assert!(forwards.overdue(1_000, (1_100, first), WAIT).is_none());
+        assert_eq!(forwards.first_due(), Some((1_100, first)), "too early");
+        assert!(forwards.answered(1_050, first).is_some());
+        assert_eq!(forwards.first_due(), Some((5_200, second)));
+    }
+
+    #[test]
+    fn a_late_answer_of_a_reclaimed_operation_only_lengthens_the_wait() {
+        let mut forwards = Forwards::default();
+        let attempt = begin(&mut forwards, 0);
+        assert!(forwards.answered(300, attempt).is_some());
+        assert!(forwards.answered(300, attempt).is_none(), "answered twice");
+        let usual_us = forwards.usual_wait_us();
+        let attempt = begin(&mut forwards, 0);
+        let run = forwards.overdue(5_000, (1_000, attempt), WAIT);
+        assert!(matches!(run, Some(Overdue::Run(_))), "{run:?}");
+        assert_eq!(forwards.usual_wait_us(), usual_us);
+        assert!(forwards.answered(900_000, attempt).is_none());
+        assert!(forwards.usual_wait_us() > usual_us);
+        let late_us = forwards.usual_wait_us();
+        assert!(forwards.answered(900_000, attempt + 1).is_none());
+        assert_eq!(forwards.usual_wait_us(), late_us, "of no operation");
+    }
+
+    #[test]
+    fn one_timer_is_set_unless_an_earlier_one_is_needed() {
+        let mut forwards = Forwards::default();
+        assert!(forwards.needs_timer(500));
+        assert!(!forwards.needs_timer(500) && !forwards.needs_timer(700));
+        assert!(forwards.needs_timer(300));
+        assert!(!forwards.takes_timer(299));
+        assert!(forwards.takes_timer(300));
+        assert!(forwards.needs_timer(500));
     }
 }

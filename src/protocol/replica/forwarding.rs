@@ -149,17 +149,17 @@ impl Replica {
                 self.wake_for_forwards(due_us);
                 break;
             }
-            self.look_at_forward(now, attempt);
+            self.look_at_forward(now, (due_us, attempt));
         }
     }
 
-    fn look_at_forward(&mut self, now: Now, attempt: u64) {
+    fn look_at_forward(&mut self, now: Now, (due_us, attempt): (u64, u64)) {
         let Some(to) = self.forwarding.forwards.get(attempt).map(|f| f.to) else {
             return;
         };
         let wait = self.answer_wait(to);
         let forwards = &mut self.forwarding.forwards;
-        match forwards.overdue(now.mono_us, attempt, wait) {
+        match forwards.overdue(now.mono_us, (due_us, attempt), wait) {
             Some(Overdue::SendAgain) => self.send_forward(now, attempt, Way::Detour(0)),
             Some(Overdue::Run(pending)) => self.reclaim(now, pending),
             None => {}

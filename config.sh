@@ -21,15 +21,17 @@ DURABILITY=${DURABILITY:-fsync}
 # 500ms to 1h, or 0 for never.
 SHRINK_AFTER=${SHRINK_AFTER:-3s}
 
-# 1, for the first start of a cluster: the first node forms it with more than half of the nodes, once
-# no new node has appeared for 3 s; the others join later. The same as `launch.sh --bootstrap`.
+# 1 (or yes, true; off: 0, no, false or empty), for the first start of a cluster: the first node forms
+# it with more than half of the nodes, once no new node has appeared for 3 s; the others join later.
+# The same as `launch.sh --bootstrap`.
 BOOTSTRAP=${BOOTSTRAP:-}
 
 # Whether nodes accept Firecloud's text datagrams: auto, on or off. auto: on if all of NODES have
 # loopback addresses and the node listens at one.
 TEXT=${TEXT:-auto}
 
-# 1: nodes accept membership changes (`horseshoe member`) from any machine. Empty: only from their own.
+# 1 (or yes, true): nodes accept membership changes (`horseshoe member`) from any machine. Empty (or
+# 0, no, false): only from their own.
 # Messages are not authenticated yet: with 1 anyone who can send to a node can add, remove and force
 # members.
 INSECURE_ADMIN=${INSECURE_ADMIN:-}
@@ -79,5 +81,5 @@ SSH_USER=${SSH_USER:-}
 SSH_KEY=${SSH_KEY:-}
 REMOTE_PATH=${REMOTE_PATH:-horseshoe}
 
-# 1: go over ssh to every node, also to those on this machine.
+# 1 (or yes, true): go over ssh to every node, also to those on this machine.
 SSH_ALWAYS=${SSH_ALWAYS:-}

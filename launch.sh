@@ -20,6 +20,8 @@ if [[ ${1-} == --bootstrap ]]; then
     shift
 fi
 (($# <= 1)) || usage_error "one INDEX at most"
+set_switch BOOTSTRAP
+set_switch INSECURE_ADMIN
 
 # Whether the program is missing, or older than what it is built from.
 is_stale() {

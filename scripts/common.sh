@@ -16,6 +16,15 @@ usage_error() {
     exit 2
 }
 
+# Sets the setting $1, which is a switch, to 1 or to nothing.
+set_switch() {
+    case ${!1} in
+        '' | 0 | no | false) printf -v "$1" '' ;;
+        1 | yes | true) printf -v "$1" 1 ;;
+        *) fail "$1 is ${!1}: 1, yes and true turn it on; 0, no, false and nothing turn it off" ;;
+    esac
+}
+
 # Fills `nodes` from NODES.
 read_nodes() {
     local IFS=$' ,\t\n' list=() node
@@ -144,5 +153,6 @@ for_each_chosen() {
     return "$failed"
 }
 
+set_switch SSH_ALWAYS
 scratch=$(mktemp -d) || fail "no temporary directory"
 trap 'rm -rf -- "$scratch"' EXIT

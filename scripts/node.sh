@@ -114,8 +114,9 @@ start() {
     # Job control gives the node a process group of its own, so that an interrupt at the terminal
     # does not reach it.
     set -m
-    # An empty directory is given too, or the environment might name one.
-    (trap '' HUP && exec "$binary" serve "$index" "${nodes[@]}" --data-dir "$data_dir" "${options[@]}") >>"$log" 2>&1 </dev/null 8>>"$log_dir/$name.run" 9>&- &
+    # Settings of the node come as options. Variables of the shell that launches it would reach only
+    # nodes of this machine.
+    (trap '' HUP && unset "${!HORSESHOE_@}" && exec "$binary" serve "$index" "${nodes[@]}" --data-dir "$data_dir" "${options[@]}") >>"$log" 2>&1 </dev/null 8>>"$log_dir/$name.run" 9>&- &
     pid=$!
     set +m
     read_process "$pid" || fail "it ended at once"

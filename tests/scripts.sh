@@ -41,6 +41,7 @@ case $verb in
         index=$1
         shift
         printf '%s\n' "$*" >"$STUB/arguments-$index"
+        printf '%s\n' "${!HORSESHOE_@}" >"$STUB/variables-$index"
         if [[ -e $STUB/refuse-$index ]]; then
             printf 'the data directory is for another list\n' >&2
             exit 1
@@ -209,6 +210,22 @@ run env DISK_HUNG_AFTER=3s DISK_RESERVE=1G HEARTBEAT_MS=60 LINK_DOWN_MS=400 LOG_
 check 'so are the disk, the links and the log' is "$(<"$STUB/arguments-0")" \
     '*--disk-hung-after 3s --disk-reserve 1G --heartbeat-ms 60 --link-down-ms 400 --log warn,horseshoe=debug'
 "$root/kill.sh" 0 >/dev/null
+
+for off in 0 no false ''; do
+    run env HORSESHOE_CLUSTER_NAME=x HORSESHOE_INSECURE_ADMIN=1 INSECURE_ADMIN=$off BOOTSTRAP=$off "$root/launch.sh" 0
+    check "switches that are '$off' are off" is "$(<"$STUB/arguments-0")" '*--shrink-after 3s --text auto'
+    check 'and no variable of the shell reaches the node' is "$(<"$STUB/variables-0")" ''
+    "$root/kill.sh" 0 >/dev/null
+done
+for on in 1 yes true; do
+    run env INSECURE_ADMIN=$on BOOTSTRAP=$on "$root/launch.sh" 0
+    check "switches that are $on are on" is "$(<"$STUB/arguments-0")" '*--text auto --insecure-admin --bootstrap'
+    "$root/kill.sh" 0 >/dev/null
+done
+for switch in INSECURE_ADMIN BOOTSTRAP SSH_ALWAYS; do
+    run env $switch=maybe "$root/launch.sh" 0
+    check "$switch=maybe is refused" gave 1 "launch.sh: $switch is maybe: *"
+done
 
 for arguments in '5' '-1' 'x' '1 2'; do
     # shellcheck disable=SC2086

@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use wire::{BehindStatus, DiskStatus, LearningStatus, NodeStatus};
 
-use super::connection::ConnectionArgs;
+use super::connection::{ConnectionArgs, NotOne};
 use super::exit::Exit;
 use super::{clocks, links, report, words};
 
@@ -28,36 +28,41 @@ pub fn run(arguments: StatusArgs, connection: &ConnectionArgs) -> Exit {
         Err(exit) => return exit,
     };
     // All nodes are shown, whatever cluster they are of: that may be what is wrong.
-    let cluster = connection.cluster_among(&rows);
-    let up = match &cluster {
+    let up = match connection.cluster_among(&rows) {
         Ok(cluster) => Up {
-            cluster: *cluster,
-            quorum: quorum(&rows, *cluster),
+            cluster,
+            quorum: quorum(&rows, cluster),
+            error: None,
         },
-        Err(_) => Up::default(),
+        Err(error) => Up {
+            error: Some(error),
+            ..Up::default()
+        },
     };
     let text = match connection.json {
-        true => in_json(&rows, &unresolved, arguments.links, up),
-        false => in_words(&rows, &unresolved, arguments.links, up),
+        true => in_json(&rows, &unresolved, arguments.links, &up),
+        false => in_words(&rows, &unresolved, arguments.links, &up),
     };
     if let Err(exit) = report::print_bytes(text.as_bytes()) {
         return exit;
     }
-    match cluster {
-        Err((_, exit, message)) => {
+    match up.error {
+        Some((_, exit, message)) => {
             report::complain(&format!("horseshoe: {message}\n"));
             exit
         }
-        Ok(_) if up.quorum => Exit::Done,
-        Ok(_) => Exit::NoQuorum,
+        None if up.quorum => Exit::Done,
+        None => Exit::NoQuorum,
     }
 }
 
 /// Whether a quorum is up, and of which cluster if one was named.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Default)]
 struct Up {
     cluster: Option<u64>,
     quorum: bool,
+    /// Why the given name does not tell which cluster is meant.
+    error: Option<NotOne>,
 }
 
 /// What those nodes say that answered.
@@ -93,7 +98,7 @@ const HEAD: [&str; 14] = [
     "dropped",
 ];
 
-fn in_words(rows: &[StatusRow], unresolved: &[Unresolved], with_links: bool, up: Up) -> String {
+fn in_words(rows: &[StatusRow], unresolved: &[Unresolved], with_links: bool, up: &Up) -> String {
     let mut text = match with_links {
         true => links::in_words(rows),
         false => nodes_in_words(rows),
@@ -315,7 +320,7 @@ pub fn align<R: AsRef<[String]>>(table: &[R]) -> String {
     text
 }
 
-fn in_json(rows: &[StatusRow], unresolved: &[Unresolved], with_links: bool, up: Up) -> String {
+fn in_json(rows: &[StatusRow], unresolved: &[Unresolved], with_links: bool, up: &Up) -> String {
     let nodes: Vec<Value> = rows
         .iter()
         .map(|(address, status)| match status {
@@ -336,7 +341,13 @@ fn in_json(rows: &[StatusRow], unresolved: &[Unresolved], with_links: bool, up: 
             }
         })
         .collect();
-    let mut all = json!({ "quorum": up.quorum, "nodes": nodes });
+    let cluster = up.cluster.map(|id| format!("{id:016x}"));
+    let mut all = json!({ "cluster": cluster, "quorum": up.quorum, "nodes": nodes });
+    if let Some((name, _, message)) = &up.error {
+        all["result"] = json!("error");
+        all["error"] = json!(name);
+        all["message"] = json!(message);
+    }
     if with_links {
         all["links"] = links::in_json(rows);
     }
@@ -461,8 +472,8 @@ mod tests {
 
     fn any(rows: &[StatusRow]) -> Up {
         Up {
-            cluster: None,
             quorum: quorum(rows, None),
+            ..Up::default()
         }
     }
 
@@ -478,14 +489,32 @@ mod tests {
         assert!(!quorum(&rows, Some(7)) && !quorum(&rows, Some(8)));
         let up = Up {
             cluster: Some(7),
-            quorum: false,
+            ..Up::default()
         };
-        let words = in_words(&rows, &[], false, up);
+        let words = in_words(&rows, &[], false, &up);
         assert!(
             words.ends_with("\nno quorum of cluster 0000000000000007 is up\n"),
             "{words}"
         );
-        assert!(in_json(&rows, &[], false, up).contains("\"quorum\":false"));
+        let value: Value = serde_json::from_str(&in_json(&rows, &[], false, &up)).unwrap();
+        assert_eq!(value["quorum"], json!(false));
+        assert_eq!(value["cluster"], json!("0000000000000007"));
+        assert!(value.get("error").is_none());
+    }
+
+    #[test]
+    fn a_name_of_no_cluster_is_an_error_in_json_too() {
+        let up = Up {
+            error: Some(("cluster", Exit::Usage, "of none".to_owned())),
+            ..Up::default()
+        };
+        let line = in_json(&[node(1, true, true)], &[], false, &up);
+        let value: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(value["result"], json!("error"));
+        assert_eq!(value["error"], json!("cluster"));
+        assert_eq!(value["message"], json!("of none"));
+        assert_eq!(value["cluster"], Value::Null);
+        assert_eq!(value["nodes"][0]["reachable"], json!(true));
     }
 
     #[test]
@@ -508,7 +537,7 @@ far:1          no         -     -       -      -      -      -     -           -
 10.0.0.2:7000: it came back without its state
 a quorum is up
 ";
-        assert_eq!(in_words(&rows, &[], false, any(&rows)), expected);
+        assert_eq!(in_words(&rows, &[], false, &any(&rows)), expected);
     }
 
     #[test]
@@ -524,7 +553,7 @@ a quorum is up
             ..status.unwrap()
         };
         let rows = [(address, Some(status))];
-        let words = in_words(&rows, &[], false, any(&rows));
+        let words = in_words(&rows, &[], false, &any(&rows));
         for line in [
             "10.0.0.1:7000: 7 keys pending copy to node 2\n",
             "65536 keys pending copy to node 3; 10 more missed writes exceeded the hint limit; \
@@ -532,7 +561,7 @@ a quorum is up
         ] {
             assert!(words.contains(line), "{words}");
         }
-        let value: Value = serde_json::from_str(&in_json(&rows, &[], false, any(&rows))).unwrap();
+        let value: Value = serde_json::from_str(&in_json(&rows, &[], false, &any(&rows))).unwrap();
         let expected = json!([
             { "node": 2, "keys": 7, "overflowed": 0 },
             { "node": 3, "keys": 65_536, "overflowed": 10 },
@@ -553,10 +582,10 @@ a quorum is up
             ..status.unwrap()
         };
         let rows = [(address, Some(status))];
-        let words = in_words(&rows, &[], false, any(&rows));
+        let words = in_words(&rows, &[], false, &any(&rows));
         let line = "10.0.0.2:7000: catching up: 25 %, 250000 keys copied so far\n";
         assert!(words.contains(line), "{words}");
-        let value: Value = serde_json::from_str(&in_json(&rows, &[], false, any(&rows))).unwrap();
+        let value: Value = serde_json::from_str(&in_json(&rows, &[], false, &any(&rows))).unwrap();
         let expected = json!({ "buckets_done": 1_024, "buckets": 4_096, "keys_copied": 250_000 });
         assert_eq!(value["nodes"][0]["learning"], expected);
     }
@@ -575,11 +604,11 @@ a quorum is up
             ..status.unwrap()
         };
         let rows = [(address, Some(status))];
-        let words = in_words(&rows, &[], false, any(&rows));
+        let words = in_words(&rows, &[], false, &any(&rows));
         let line = "10.0.0.2:7000: disk hung: a write has taken 7.3 s and is not finished \
                     (--disk-hung-after 2.0 s)";
         assert!(words.contains(line), "{words}");
-        let value: Value = serde_json::from_str(&in_json(&rows, &[], false, any(&rows))).unwrap();
+        let value: Value = serde_json::from_str(&in_json(&rows, &[], false, &any(&rows))).unwrap();
         assert_eq!(value["nodes"][0]["disk"]["unsynced_ms"], json!(7_310));
     }
 
@@ -593,7 +622,7 @@ a quorum is up
     #[test]
     fn json_has_a_node_an_object() {
         let rows = [node(1, true, true), ("far:1".to_owned(), None)];
-        let line = in_json(&rows, &[], false, any(&rows));
+        let line = in_json(&rows, &[], false, &any(&rows));
         let value: Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["quorum"], json!(true));
         assert_eq!(value["nodes"][0]["incarnation"], json!("00000000000000ab"));
@@ -618,10 +647,10 @@ a quorum is up
             (address, Some(status))
         };
         let rows = [of(0xab, "orders"), of(0xab, "orders"), of(7, "")];
-        let words = in_words(&rows, &[], false, any(&rows));
+        let words = in_words(&rows, &[], false, &any(&rows));
         let lines = "\ncluster 0000000000000007\ncluster 00000000000000ab, named orders\na quorum";
         assert!(words.contains(lines), "{words}");
-        let value: Value = serde_json::from_str(&in_json(&rows, &[], false, any(&rows))).unwrap();
+        let value: Value = serde_json::from_str(&in_json(&rows, &[], false, &any(&rows))).unwrap();
         assert_eq!(value["nodes"][0]["cluster_name"], json!("orders"));
     }
 

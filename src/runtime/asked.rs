@@ -29,9 +29,12 @@ impl AnsweringAddresses {
         self.usual = usual;
     }
 
-    /// Records that a datagram from `from` was sent to `at`.
+    /// Records that a datagram from `from` was sent to `at`, unless nothing can be sent from there.
     pub fn note(&mut self, from: SocketAddr, at: IpAddr) {
         let (remote, at) = (key(from), at.to_canonical());
+        if at.is_multicast() || at.is_unspecified() {
+            return;
+        }
         if self.young.get(&remote) == Some(&at) {
             return;
         }
@@ -102,6 +105,18 @@ mod tests {
         assert_eq!(asked.source(at(1)), Some(one));
         asked.forget(one);
         assert_eq!(asked.source(at(1)), None);
+    }
+
+    #[test]
+    fn no_group_of_hosts_answers() {
+        let all = ["224.0.0.1", "::ffff:224.0.0.1", "0.0.0.0", "ff02::1", "::"];
+        let mut asked = AnsweringAddresses::default();
+        let six: SocketAddr = "[fe80::2]:1".parse().unwrap();
+        for group in all.map(|ip| ip.parse().unwrap()) {
+            asked.note(at(1), group);
+            asked.note(six, group);
+            assert_eq!((asked.source(at(1)), asked.source(six)), (None, None));
+        }
     }
 
     #[test]

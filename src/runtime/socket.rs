@@ -288,7 +288,7 @@ fn local_address(message: &RecvMsg<'_, '_, SockaddrStorage>) -> Option<IpAddr> {
 
 /// Whether a datagram from `from` to `at` was sent by this machine: from a loopback address, or
 /// from the same address that it was sent to, which the system chooses for traffic within the
-/// machine.
+/// machine. A datagram to a group of hosts (multicast) never counts.
 ///
 /// Can another machine forge that? Linux drops what comes from the network with a source in
 /// 127.0.0.0/8 or ::1, or with an IPv4 source that is an address of this machine (a "martian",
@@ -298,7 +298,8 @@ fn local_address(message: &RecvMsg<'_, '_, SockaddrStorage>) -> Option<IpAddr> {
 /// not to the forger.
 fn is_own_machine(from: IpAddr, at: IpAddr) -> bool {
     let (from, at) = (from.to_canonical(), at.to_canonical());
-    from.is_loopback() || from == at
+    let is_one = !at.is_multicast();
+    is_one && (from.is_loopback() || from == at && !at.is_unspecified())
 }
 
 /// Sends one datagram, from that address if one is given.
@@ -534,6 +535,11 @@ mod tests {
             ("10.0.0.2", "10.0.0.1", false),
             ("10.0.0.1", "0.0.0.0", false),
             ("fe80::2", "fe80::1", false),
+            ("::1", "ff02::1", false),
+            ("ff02::1", "ff02::1", false),
+            ("127.0.0.1", "224.0.0.1", false),
+            ("0.0.0.0", "0.0.0.0", false),
+            ("::", "::", false),
         ] {
             let [from_ip, at_ip] = [from, at].map(|ip| ip.parse().unwrap());
             assert_eq!(is_own_machine(from_ip, at_ip), expected, "{from} to {at}");

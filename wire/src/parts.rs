@@ -90,10 +90,10 @@ struct SenderFrames {
 /// The place of a sender among those that lose a frame when there is no room: the last one does. It
 /// is the sender that holds most. Those that hold no more than one frame may take are equal, and
 /// the one with the oldest frame comes last.
-type Rank = (usize, Reverse<u64>);
+type EvictionRank = (usize, Reverse<u64>);
 
 impl SenderFrames {
-    fn rank(&self) -> Option<Rank> {
+    fn rank(&self) -> Option<EvictionRank> {
         let oldest = *self.serials.first()?;
         Some((self.size.max(FRAME_SIZE_MAX), Reverse(oldest)))
     }
@@ -116,7 +116,7 @@ pub struct Joiner<Sender> {
     /// By serial number: the oldest first.
     order: BTreeMap<u64, Whole<Sender>>,
     senders: BTreeMap<Sender, SenderFrames>,
-    ranks: BTreeSet<Rank>,
+    ranks: BTreeSet<EvictionRank>,
     size: usize,
     next_serial: u64,
     complete: CompleteFrames<Sender>,

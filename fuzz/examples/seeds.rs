@@ -166,6 +166,7 @@ fn peer_messages() -> Vec<Message> {
             index: 0,
             asker: 1,
             nonce: 0,
+            name: String::new(),
         }
         .into(),
         SurveyAnswer {
@@ -175,6 +176,7 @@ fn peer_messages() -> Vec<Message> {
             nonce: 3,
             word: true,
             bound_to: Some(1),
+            name: "name".to_owned(),
         }
         .into(),
         ConfigurationTold { configuration }.into(),

@@ -220,7 +220,7 @@ fn no_import_of_the_protocol_points_up() {
 }
 
 /// Types that may share a name: what users of the C interface see of an operation is not the operation.
-const SHARED_NAMES: [&str; 2] = ["Operation", "Pace"];
+const SHARED_NAMES: [&str; 1] = ["Operation"];
 
 /// The name that a line at the left margin gives to a type.
 fn type_defined(line: &str) -> Option<&str> {

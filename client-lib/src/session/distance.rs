@@ -1,6 +1,18 @@
 //! How long a round trip to one node takes, told from its answers to hellos. A hello is repeated until it is
 //! answered, always the same, so the answers do not say to which of them they are.
 
+use wire::latency::WaitBounds;
+
+/// The wait for an answer before anything is known.
+const WAIT_US_INITIAL: u64 = 10_000;
+/// What an operation takes before any was answered, in round trips to the node: a full round there takes two
+/// if the nodes are as far from each other as from here, and some take longer than others.
+const ROUND_TRIPS_INITIAL: u64 = 5;
+/// ... and at least.
+const ROUND_TRIPS_MIN: u64 = 2;
+const WAIT_US_MIN: u64 = 4_000;
+const WAIT_US_MAX: u64 = 1_000_000;
+
 /// Hellos whose times are remembered.
 const HELLOS_KEPT: usize = 32;
 /// A longer time tells that the node was away, or stood still.
@@ -29,6 +41,16 @@ impl Distance {
     /// The least time that an operation is waited for.
     pub fn least_wait_us(&self) -> u64 {
         if self.doubtful { DOUBTFUL_WAIT_US } else { 0 }
+    }
+
+    /// What the wait for an answer of the node is bounded by: over slow links it is longer.
+    pub fn wait_bounds(&self) -> WaitBounds {
+        let slow_us = ROUND_TRIPS_INITIAL.saturating_mul(self.rtt_us);
+        WaitBounds {
+            initial_us: WAIT_US_INITIAL.max(slow_us),
+            least_us: WAIT_US_MIN.max(ROUND_TRIPS_MIN.saturating_mul(self.rtt_us)),
+            most_us: WAIT_US_MAX.max(slow_us),
+        }
     }
 
     pub fn hello_sent(&mut self, now_us: u64) {
@@ -92,6 +114,17 @@ mod tests {
     fn one_hello_tells_it() {
         let distance = after(&[5], &[5_300]);
         assert_eq!((distance.rtt_us(), distance.least_wait_us()), (300, 0));
+    }
+
+    #[test]
+    fn over_slow_links_an_answer_gets_the_round_trips_that_it_takes() {
+        let bounds = |rtt_us| {
+            let distance = after(&[0], &[rtt_us]);
+            let bounds = distance.wait_bounds();
+            (bounds.initial_us, bounds.least_us, bounds.most_us)
+        };
+        assert_eq!(bounds(300), (10_000, 4_000, 1_000_000));
+        assert_eq!(bounds(1_000_000), (5_000_000, 2_000_000, 5_000_000));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! One given node as the client knows it: its session, its pace, and whether it seems to be there.
+//! One given node as the client knows it: its session, how long its answers take, and whether it seems to be there.
 //!
 //! A node is sent operations only while it was heard lately; after a silence it has to answer a
 //! hello first. So a dead node costs few operations their outcome, and where too few nodes live to
@@ -7,10 +7,10 @@
 use super::attempts::Attempts;
 use super::distance::Distance;
 use super::operation::InFlight;
-use super::pace::Pace;
 use super::table::CallHandle;
 use super::{Session, place_bit};
 use wire::clock::Reading;
+use wire::latency::LatencyEstimate;
 use wire::{Hello, HelloAnswer, NoSession, kind};
 
 /// A node not heard for this long has to answer a hello before it is sent operations, ...
@@ -70,8 +70,8 @@ pub(super) struct Node {
     avoid_until_us: u64,
     strikes: u32,
     pub attempts: Attempts,
-    reads: Pace,
-    writes: Pace,
+    reads: LatencyEstimate,
+    writes: LatencyEstimate,
     /// Whom it reached when it last said `no quorum`.
     pub reached: Option<Vec<u8>>,
 }
@@ -103,8 +103,8 @@ impl Node {
             avoid_until_us: 0,
             strikes: 0,
             attempts: Attempts::new(first_attempt),
-            reads: Pace::default(),
-            writes: Pace::default(),
+            reads: LatencyEstimate::default(),
+            writes: LatencyEstimate::default(),
             reached: None,
         }
     }
@@ -183,20 +183,20 @@ impl Node {
         self.avoid_until_us = 0;
         self.hello_wait_us = HELLO_WAIT_US_INITIAL;
         if let Some(took_us) = took_us {
-            let pace = if is_read {
+            let latency = if is_read {
                 &mut self.reads
             } else {
                 &mut self.writes
             };
             self.distance.answered(took_us);
-            pace.sample(took_us, self.distance.rtt_us());
+            latency.sample(took_us, None, self.distance.wait_bounds());
         }
     }
 
     /// How long an attempt waits before another is made.
     pub fn wait_us(&self, is_read: bool) -> u64 {
-        let pace = if is_read { &self.reads } else { &self.writes };
-        let wait_us = pace.wait_us(self.distance.rtt_us());
+        let latency = if is_read { &self.reads } else { &self.writes };
+        let wait_us = latency.wait_us(self.distance.wait_bounds());
         wait_us.max(self.distance.least_wait_us())
     }
 

@@ -36,7 +36,7 @@ impl Session {
         self.observe(now_us, clock);
         let node = &mut self.nodes[place];
         let Some(operation) = self.table.get_mut(handle) else {
-            // Settled by another attempt. It still tells the node's pace.
+            // Settled by another attempt. It still tells how long the node's answers take.
             node.attempts.take(attempt);
             let took_us = Some(now_us.saturating_sub(sent.sent_us));
             let is_read = matches!(outcome, Outcome::Value { .. } | Outcome::Absent);

@@ -6,6 +6,7 @@ use wire::Outcome;
 
 use crate::protocol::clients::pending::Pending;
 use crate::protocol::register::coordinator::{Context, Coordinator, Effect};
+use crate::protocol::register::waits::RoundKind;
 use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::message::{Accept, Message, NodeId, Read, ReadAnswer, RoundId};
 use crate::protocol::types::quorum::NodeSet;
@@ -35,6 +36,8 @@ pub struct ReadRound {
     began_us: u64,
     pub(in crate::protocol) due_us: u64,
     retransmissions: u32,
+    /// When it was last sent again.
+    again_us: Option<u64>,
 }
 
 /// What the answers so far allow.
@@ -89,8 +92,9 @@ impl Coordinator {
             highest: None,
             repair: None,
             began_us: now_us,
-            due_us: now_us + context.pace.wait_us(0),
+            due_us: now_us + context.waits.wait_us(RoundKind::Read, 0),
             retransmissions: 0,
+            again_us: None,
         });
         let mut asked = NodeSet::default();
         for node in context.near {
@@ -268,8 +272,10 @@ impl Coordinator {
     fn finish_read(&mut self, context: &mut Context<'_>) {
         let round = self.reading.take().expect("checked by the caller");
         context.effects.push(Effect::Close(round.id));
-        let took_us = context.now.mono_us - round.began_us;
-        context.pace.sample(took_us, round.retransmissions > 0);
+        let (now_us, kind) = (context.now.mono_us, RoundKind::Read);
+        context
+            .waits
+            .sample(kind, now_us, round.began_us, round.again_us);
         let value = round.highest.as_ref().and_then(|(_, record)| {
             record
                 .value
@@ -320,7 +326,11 @@ impl Coordinator {
             return;
         }
         round.retransmissions += 1;
-        round.due_us = now_us + context.pace.wait_us(round.retransmissions);
+        round.again_us = Some(now_us);
+        round.due_us = now_us
+            + context
+                .waits
+                .wait_us(RoundKind::Read, round.retransmissions);
         if round.repair.is_some() {
             self.send_repair(context);
             return;

@@ -43,7 +43,7 @@ impl Replica {
         }
         self.view.distances.farthest_us = nodes.last().map_or(0, |(rtt_us, _)| *rtt_us);
         let phase_us = ROUND_TRIPS_ONE * self.view.distances.quorum_us;
-        self.requests.pace.set_least_us(phase_us);
+        self.requests.waits.set_least_us(phase_us);
     }
 
     /// How long to wait for an answer of another node: `least_ms`, or longer where links are slow.

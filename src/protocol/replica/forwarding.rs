@@ -8,6 +8,7 @@ use crate::protocol::clients::forwards::{AnswerWait, Forwarded, Forwards, Overdu
 use crate::protocol::clients::pending::{Pending, ReplyTo};
 use crate::protocol::clients::sessions::Forwarders;
 use crate::protocol::keys::outbox::Way;
+use crate::protocol::register::waits::RoundKind;
 use crate::protocol::replica::Replica;
 use crate::protocol::types::limits::FORWARD_WAIT_MS;
 use crate::protocol::types::message::{Forward, ForwardAnswer, NodeId, Now};
@@ -131,7 +132,8 @@ impl Replica {
     fn answer_wait(&self, to: NodeId) -> AnswerWait {
         let usual_us = self.forwarding.forwards.usual_wait_us();
         let least_us = self.forward_least_us(to);
-        let slow_us = (4 * usual_us).max(2 * self.requests.pace.wait_us(0));
+        let round_us = self.requests.waits.wait_us(RoundKind::Write, 0);
+        let slow_us = (4 * usual_us).max(2 * round_us);
         AnswerWait {
             again_us: usual_us.max(least_us),
             reclaim_us: slow_us.max(FORWARD_WAIT_MS * 1_000).max(2 * least_us),

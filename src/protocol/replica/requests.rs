@@ -16,8 +16,8 @@ use crate::protocol::clients::text_operation;
 use crate::protocol::keys::outbox::Way;
 use crate::protocol::keys::resident::Waiting;
 use crate::protocol::register::coordinator;
+use crate::protocol::register::waits::RoundWaits;
 use crate::protocol::replica::Replica;
-use crate::protocol::types::latency::Pace;
 use crate::protocol::types::limits::{KEY_QUEUE_MAX, OPERATIONS_MAX, OPERATIONS_SIZE_MAX};
 use crate::protocol::types::message::{
     ClientMessage, ClientReply, Endpoint, ForwardAnswer, GroupNumber, Now, Output,
@@ -35,8 +35,7 @@ pub(super) struct Requests {
     pub(super) operations_size: usize,
     /// Answers to operators that wait for their groups.
     pub(super) held_replies: VecDeque<(GroupNumber, Endpoint, ClientReply)>,
-    /// How long rounds take.
-    pub(super) pace: Pace,
+    pub(super) waits: RoundWaits,
 }
 
 impl Replica {

@@ -84,7 +84,7 @@ impl Replica {
             state: terms.vote(&resident.state, rule!(E5_own)),
             clock: &mut self.clock,
             random: &mut self.random,
-            pace: &mut self.requests.pace,
+            waits: &mut self.requests.waits,
             hears_quorum: self.view.hears_quorum,
             retry_horizon_ms: self.options.tuning.retry_horizon_ms,
             is_full: self.space.cluster_full.is_some(),

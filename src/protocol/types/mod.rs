@@ -5,7 +5,6 @@ pub mod ballot;
 pub(in crate::protocol) mod capacity;
 pub mod configuration;
 pub mod digest;
-pub(in crate::protocol) mod latency;
 pub mod limits;
 pub mod message;
 pub mod page;

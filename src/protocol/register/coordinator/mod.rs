@@ -17,8 +17,8 @@ use crate::protocol::clients::pending::Pending;
 use crate::protocol::clock::ballot_clock::BallotClock;
 use crate::protocol::register::applied::{ApplyVerdict, Proposal};
 use crate::protocol::register::read_round::ReadRound;
+use crate::protocol::register::waits::{RoundKind, RoundWaits};
 use crate::protocol::types::ballot::{Ballot, Moment};
-use crate::protocol::types::latency::Pace;
 use crate::protocol::types::limits::{COMBINED_MAX, HEARTBEAT_MS_DEFAULT, ROUND_APPLIED_SIZE_MAX};
 use crate::protocol::types::message::{
     Accept, Configuration, Epoch, Message, NodeId, Now, Prepare, Promise, RoundId,
@@ -79,7 +79,7 @@ pub struct Context<'a> {
     pub state: Option<&'a AcceptorState>,
     pub clock: &'a mut BallotClock,
     pub random: &'a mut StdRng,
-    pub pace: &'a mut Pace,
+    pub waits: &'a mut RoundWaits,
     /// X5: whether a quorum is reachable, or was within `quorum_lost_ms`.
     pub hears_quorum: bool,
     /// X1: the retry horizon.
@@ -166,8 +166,8 @@ struct WriteRound {
     due_us: u64,
     /// In the present phase.
     retransmissions: u32,
-    /// In any phase.
-    sent_again: bool,
+    /// When it was last sent again, in any phase.
+    again_us: Option<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -401,9 +401,9 @@ impl Coordinator {
             operations,
             refused: NodeSet::default(),
             began_us: now_us,
-            due_us: now_us + context.pace.wait_us(0),
+            due_us: now_us + context.waits.wait_us(RoundKind::Write, 0),
             retransmissions: 0,
-            sent_again: false,
+            again_us: None,
         });
         match right {
             Some(right) => self.propose(Some(right.record), 0, context),
@@ -488,7 +488,7 @@ impl Coordinator {
         };
         round.refused = NodeSet::default();
         round.retransmissions = 0;
-        round.due_us = now_us + context.pace.wait_us(0);
+        round.due_us = now_us + context.waits.wait_us(RoundKind::Write, 0);
         self.send_round(&context.voters(), context);
     }
 
@@ -540,8 +540,10 @@ impl Coordinator {
         else {
             unreachable!("only phase two is chosen")
         };
-        let took_us = context.now.mono_us - round.began_us;
-        context.pace.sample(took_us, round.sent_again);
+        let (now_us, kind) = (context.now.mono_us, RoundKind::Write);
+        context
+            .waits
+            .sample(kind, now_us, round.began_us, round.again_us);
         self.lost = 0;
         let newest_text = record.applied.newest_text();
         if newest_text > 0 {
@@ -622,7 +624,7 @@ impl Coordinator {
             self.queue.push_front(pending);
         }
         self.lost += 1;
-        let bound_us = context.pace.backoff_us(self.lost);
+        let bound_us = context.waits.backoff_us(self.lost);
         self.wait_until_us = context.now.mono_us + context.random.random_range(0..bound_us);
         let preferred = preferred(context.key, context.coordinators);
         let preferred = preferred.filter(|to| *to != context.me && context.hears_quorum);
@@ -662,8 +664,11 @@ impl Coordinator {
             return;
         }
         round.retransmissions += 1;
-        round.sent_again = true;
-        round.due_us = now.mono_us + context.pace.wait_us(round.retransmissions);
+        round.again_us = Some(now.mono_us);
+        let wait_us = context
+            .waits
+            .wait_us(RoundKind::Write, round.retransmissions);
+        round.due_us = now.mono_us + wait_us;
         let answered = match &round.phase {
             Phase::Prepare { promised, .. } => *promised,
             Phase::Accept { accepted, .. } => *accepted,

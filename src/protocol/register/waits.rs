@@ -1,0 +1,118 @@
+//! How long a round waits before it sends again, and a coordinator that lost one before the next.
+
+use wire::latency::{LatencyEstimate, WaitBounds};
+
+use crate::protocol::types::limits::{
+    BACKOFF_INITIAL_US, BACKOFF_MAX_US, RETRANSMIT_INITIAL_US, RETRANSMIT_MAX_US, RETRANSMIT_MIN_US,
+};
+
+/// Rounds of different kinds take different times: a read needs no disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RoundKind {
+    Read,
+    Write,
+}
+
+#[derive(Debug, Default)]
+pub struct RoundWaits {
+    reads: LatencyEstimate,
+    writes: LatencyEstimate,
+    /// What no wait is shorter than, by what the links show.
+    least_us: u64,
+}
+
+impl RoundWaits {
+    /// No wait is shorter than this from now on: before any round is through the links tell how long one
+    /// takes at least.
+    pub fn set_least_us(&mut self, least_us: u64) {
+        self.least_us = least_us;
+    }
+
+    /// A round ended that began at `began_us` and was last sent again at `again_us`.
+    pub fn sample(&mut self, kind: RoundKind, now_us: u64, began_us: u64, again_us: Option<u64>) {
+        let bounds = self.bounds();
+        let latency = match kind {
+            RoundKind::Read => &mut self.reads,
+            RoundKind::Write => &mut self.writes,
+        };
+        let since_again_us = again_us.map(|again_us| now_us - again_us);
+        latency.sample(now_us - began_us, since_again_us, bounds);
+    }
+
+    /// The wait before the first retransmission (`sent_again` 0), doubled at each further one.
+    pub fn wait_us(&self, kind: RoundKind, sent_again: u32) -> u64 {
+        let bounds = self.bounds();
+        let latency = match kind {
+            RoundKind::Read => &self.reads,
+            RoundKind::Write => &self.writes,
+        };
+        let first_us = latency.wait_us(bounds);
+        let wait_us = first_us.saturating_mul(1 << sent_again.min(16));
+        wait_us.min(bounds.most_us)
+    }
+
+    fn bounds(&self) -> WaitBounds {
+        WaitBounds {
+            initial_us: RETRANSMIT_INITIAL_US,
+            least_us: RETRANSMIT_MIN_US.max(self.least_us),
+            most_us: RETRANSMIT_MAX_US.max(2 * self.least_us),
+        }
+    }
+
+    /// What a coordinator that lost so many rounds in a row waits at most before the next: long enough for
+    /// the other one's to be through.
+    pub fn backoff_us(&self, lost: u32) -> u64 {
+        let first_us = BACKOFF_INITIAL_US.max(self.least_us / 2);
+        let most_us = BACKOFF_MAX_US.max(2 * self.least_us);
+        (first_us << lost.min(10)).min(most_us)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::RoundKind::{Read, Write};
+    use super::*;
+
+    #[test]
+    fn the_wait_follows_what_rounds_of_its_kind_take_and_doubles() {
+        let mut waits = RoundWaits::default();
+        assert_eq!(waits.wait_us(Write, 0), RETRANSMIT_INITIAL_US);
+        for _ in 0..100 {
+            waits.sample(Write, 20_000, 0, None);
+            for _ in 0..9 {
+                waits.sample(Read, 300, 0, None);
+            }
+        }
+        let first_us = waits.wait_us(Write, 0);
+        assert!((20_000..25_000).contains(&first_us), "{first_us}");
+        assert_eq!(waits.wait_us(Write, 1), 2 * first_us);
+        assert_eq!(waits.wait_us(Write, 30), RETRANSMIT_MAX_US);
+        assert_eq!(waits.wait_us(Read, 0), RETRANSMIT_MIN_US);
+    }
+
+    #[test]
+    fn no_wait_is_shorter_than_the_links_allow() {
+        let mut waits = RoundWaits::default();
+        assert_eq!((waits.backoff_us(1), waits.backoff_us(10)), (4_000, 64_000));
+        waits.set_least_us(600_000);
+        let first = [0, 1, 9].map(|again| waits.wait_us(Write, again));
+        assert_eq!(first, [600_000, 1_200_000, 1_200_000]);
+        for _ in 0..100 {
+            waits.sample(Write, 2_000_000, 0, None);
+        }
+        let longest_us = waits.wait_us(Write, 0);
+        assert_eq!(longest_us, 1_200_000, "a lost message is missed by then");
+        let backoffs = (waits.backoff_us(1), waits.backoff_us(9));
+        assert_eq!(backoffs, (600_000, 1_200_000));
+    }
+
+    #[test]
+    fn what_was_sent_again_does_not_count_from_the_first() {
+        let mut waits = RoundWaits::default();
+        for _ in 0..100 {
+            waits.sample(Write, 50_400, 0, Some(50_000));
+        }
+        let wait_us = waits.wait_us(Write, 0);
+        assert!(wait_us <= 2 * RETRANSMIT_MIN_US, "{wait_us}");
+    }
+}

@@ -24,7 +24,7 @@ use crate::protocol::types::message::{NodeId, Now};
 
 /// What a check of the reachable members has shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Arrival {
+pub enum MemberArrival {
     Nobody,
     /// A member that was not reachable before.
     Somebody,
@@ -78,7 +78,7 @@ impl Schedule {
 
     /// At each heartbeat: records the members that are reachable now. A member that was unreachable
     /// for `gone_ms` is gone.
-    pub fn see(&mut self, now: Now, members: &[NodeId], gone_ms: u64) -> Arrival {
+    pub fn see(&mut self, now: Now, members: &[NodeId], gone_ms: u64) -> MemberArrival {
         // This comes first, so that a node that was kept from running considers all others new.
         let is_recent = |seen_us: &u64| now.mono_us < seen_us + gone_ms * 1_000;
         self.last_reachable_us
@@ -91,17 +91,17 @@ impl Schedule {
         }
         self.checked_us = now.mono_us;
         if !has_come {
-            return Arrival::Nobody;
+            return MemberArrival::Nobody;
         }
         self.immediate_passes = members.len();
         self.next_us = now.mono_us;
         if !was_alone {
-            return Arrival::Somebody;
+            return MemberArrival::Somebody;
         }
         self.is_far_behind = true;
         // The other members are about to become reachable, too.
         self.next_us += SETTLE_MS * 1_000;
-        Arrival::First
+        MemberArrival::First
     }
 
     /// Whether a pass begins. `is_busy`: this node is a member with operations in progress.
@@ -189,15 +189,21 @@ mod tests {
     #[test]
     fn who_was_alone_asks_all_at_once_when_the_others_have_come() {
         let mut schedule = Schedule::default();
-        assert_eq!(schedule.see(at(5_000), &[2, 3], GONE_MS), Arrival::First);
+        assert_eq!(
+            schedule.see(at(5_000), &[2, 3], GONE_MS),
+            MemberArrival::First
+        );
         assert!(!schedule.is_due(at(5_000), false));
         assert!(schedule.is_due(at(5_000 + SETTLE_MS), true), "busy or not");
         let (kind, sources, _) = schedule.begin(&[2, 3], true);
         assert_eq!((kind, sources), (PassKind::Bulk, vec![2, 3]));
-        assert_eq!(schedule.see(at(5_050), &[2, 3], GONE_MS), Arrival::Nobody);
+        assert_eq!(
+            schedule.see(at(5_050), &[2, 3], GONE_MS),
+            MemberArrival::Nobody
+        );
         assert_eq!(
             schedule.see(at(5_100), &[2, 3, 4], GONE_MS),
-            Arrival::Somebody
+            MemberArrival::Somebody
         );
         // A link that is down for less than that changes nothing.
         schedule.see(at(5_150), &[2, 3], GONE_MS);

@@ -178,7 +178,7 @@ impl Replica {
 
     /// Messages about one key.
     pub(super) fn handle_register_message(&mut self, now: Now, envelope: Envelope) {
-        let Some(question) = Question::of(&envelope.message) else {
+        let Some(question) = AcceptorQuestion::of(&envelope.message) else {
             match envelope.message {
                 Message::Copied(copied) => self.handle_copied(now, envelope.origin, &copied),
                 Message::Chosen(told) => self.note_chosen(told),
@@ -189,7 +189,7 @@ impl Replica {
         let key = question.key();
         // Its answer waits for the disk, so answers would accumulate in memory while the disk is
         // hung.
-        let waits = !matches!(question, Question::Read(_));
+        let waits = !matches!(question, AcceptorQuestion::Read(_));
         if waits && self.identity.votes && !self.runs_rounds_of(key) {
             self.counters.overflow += 1;
         } else if let Some(loaded) = self.keys.loaded(key) {
@@ -240,7 +240,7 @@ impl Replica {
         &mut self,
         now: Now,
         envelope: &Envelope,
-        question: &Question<'_>,
+        question: &AcceptorQuestion<'_>,
         loaded: Loaded<'_>,
     ) {
         let terms = self.terms();
@@ -281,7 +281,7 @@ impl Replica {
         if is_under_floor(terms.vote(&resident.state, rule!(E5_floor))) {
             group = group.max(self.durable.floored_in);
         }
-        if let (Question::Copy(copy), Verdict::Repeated) = (question, verdict) {
+        if let (AcceptorQuestion::Copy(copy), Verdict::Repeated) = (question, verdict) {
             self.keys.mark_chosen(copy.key.clone(), ballot);
         }
         self.send(origin, round, answer, group, Way::Back(envelope.via));
@@ -434,56 +434,59 @@ fn floor_told(vote: Option<&AcceptorState>, terms: AcceptorBounds) -> Ballot {
 
 /// What a round of another node, or of this one, asks an acceptor.
 #[derive(Debug, Clone, Copy)]
-enum Question<'m> {
+enum AcceptorQuestion<'m> {
     Prepare(&'m Prepare),
     Accept(&'m Accept),
     Copy(&'m Copy),
     Read(&'m Read),
 }
 
-impl<'m> Question<'m> {
+impl<'m> AcceptorQuestion<'m> {
     fn of(message: &'m Message) -> Option<Self> {
         match message {
-            Message::Prepare(prepare) => Some(Question::Prepare(prepare)),
-            Message::Accept(accept) => Some(Question::Accept(accept)),
-            Message::Copy(copy) => Some(Question::Copy(copy)),
-            Message::Read(read) => Some(Question::Read(read)),
+            Message::Prepare(prepare) => Some(AcceptorQuestion::Prepare(prepare)),
+            Message::Accept(accept) => Some(AcceptorQuestion::Accept(accept)),
+            Message::Copy(copy) => Some(AcceptorQuestion::Copy(copy)),
+            Message::Read(read) => Some(AcceptorQuestion::Read(read)),
             _ => None,
         }
     }
 
     fn key(self) -> &'m Key {
         match self {
-            Question::Prepare(prepare) => &prepare.key,
-            Question::Accept(accept) => &accept.key,
-            Question::Copy(copy) => &copy.key,
-            Question::Read(read) => &read.key,
+            AcceptorQuestion::Prepare(prepare) => &prepare.key,
+            AcceptorQuestion::Accept(accept) => &accept.key,
+            AcceptorQuestion::Copy(copy) => &copy.key,
+            AcceptorQuestion::Read(read) => &read.key,
         }
     }
 
     fn ballot(self) -> Ballot {
         match self {
-            Question::Prepare(prepare) => prepare.ballot,
-            Question::Accept(accept) => accept.ballot,
-            Question::Copy(copy) => copy.ballot,
-            Question::Read(_) => Ballot::ZERO,
+            AcceptorQuestion::Prepare(prepare) => prepare.ballot,
+            AcceptorQuestion::Accept(accept) => accept.ballot,
+            AcceptorQuestion::Copy(copy) => copy.ballot,
+            AcceptorQuestion::Read(_) => Ballot::ZERO,
         }
     }
 
     /// Whether it carries a record.
     fn accepts(self) -> bool {
-        matches!(self, Question::Accept(_) | Question::Copy(_))
+        matches!(
+            self,
+            AcceptorQuestion::Accept(_) | AcceptorQuestion::Copy(_)
+        )
     }
 }
 
 /// What an acceptor does about a request, and its answer.
 fn answer(
     state: &mut Option<AcceptorState>,
-    question: &Question<'_>,
+    question: &AcceptorQuestion<'_>,
     terms: AcceptorBounds,
 ) -> (Verdict, Message) {
     match question {
-        Question::Prepare(Prepare { ballot, .. }) => {
+        AcceptorQuestion::Prepare(Prepare { ballot, .. }) => {
             let ballot = *ballot;
             let verdict = acceptor::prepare(state, ballot, terms);
             if let Verdict::Refused(promised) = verdict {
@@ -502,7 +505,7 @@ fn answer(
             };
             (verdict, promise.into())
         }
-        Question::Accept(Accept { ballot, record, .. }) => {
+        AcceptorQuestion::Accept(Accept { ballot, record, .. }) => {
             let ballot = *ballot;
             let verdict = acceptor::accept(state, ballot, record, terms);
             match verdict {
@@ -510,7 +513,7 @@ fn answer(
                 _ => (verdict, Accepted { ballot }.into()),
             }
         }
-        Question::Copy(copy) => {
+        AcceptorQuestion::Copy(copy) => {
             let verdict = acceptor::copy(state, copy.ballot, &copy.record, terms);
             let refused_for = match verdict {
                 Verdict::Refused(promised) => Some(promised),
@@ -523,7 +526,7 @@ fn answer(
             };
             (verdict, copied.into())
         }
-        Question::Read(read) => {
+        AcceptorQuestion::Read(read) => {
             let vote = terms.vote(state, rule!(E5_read));
             let (accepted, chosen, record) = match vote {
                 Some(s) => (s.accepted, s.chosen, s.record.clone()),
@@ -569,7 +572,7 @@ mod tests {
             holds,
         };
         for question in [Prepare { key, ballot }.into(), Message::from(read)] {
-            let question = Question::of(&question).expect("a question");
+            let question = AcceptorQuestion::of(&question).expect("a question");
             let of_cache = answer(&mut Some(cache.clone()), &question, terms);
             assert_eq!(of_cache, answer(&mut None, &question, terms));
         }

@@ -8,7 +8,7 @@ use wire::LearningStatus;
 
 use crate::protocol::catchup::comparison::{BucketQuestion, Comparing, Pass, PassKind, Stage};
 use crate::protocol::catchup::fetch::Fetches;
-use crate::protocol::catchup::schedule::{Arrival, Schedule};
+use crate::protocol::catchup::schedule::{MemberArrival, Schedule};
 use crate::protocol::keys::outbox::Way;
 use crate::protocol::keys::resident::Waiting;
 use crate::protocol::keys::work::KeyWork;
@@ -108,7 +108,7 @@ impl Replica {
     fn see_reachable(&mut self, now: Now, sources: &[NodeId]) {
         let gone_ms = self.timings.source_gone_ms;
         let comparisons = &mut self.catchup.comparisons;
-        if comparisons.schedule.see(now, sources, gone_ms) == Arrival::First {
+        if comparisons.schedule.see(now, sources, gone_ms) == MemberArrival::First {
             // What was compared before is out of date.
             comparisons.pass = None;
             comparisons.fetches = Fetches::default();

@@ -188,7 +188,7 @@ check 'launch gives up when no quorum comes' gave 1 '*no quorum serves after 1 s
 printf 'address\n\n127.0.0.1:21: for node 127.0.0.1:23\nno quorum is up\n' >"$STUB/waits"
 run env LAUNCH_TIMEOUT=4 NODES='127.0.0.1:21 127.0.0.1:22' "$root/launch.sh" --bootstrap
 check 'and tells what it waits for, once' gave 1 '*not ready: 127.0.0.1:21: for node 127.0.0.1:23*no quorum serves after 4 s*'
-check 'not twice' is "$(grep -c '^waiting' <<<"$said")" 1
+check 'not twice' is "$(grep -c '^not ready: ' <<<"$said")" 1
 rm "$STUB/waits"
 NODES='127.0.0.1:21 127.0.0.1:22' "$root/kill.sh" >/dev/null
 run env LAUNCH_TIMEOUT=1 SHRINK_AFTER=0 NODES='127.0.0.1:21 127.0.0.1:22' "$root/launch.sh" --bootstrap

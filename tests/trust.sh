@@ -139,7 +139,7 @@ look_at_strangers() {
     wait_until 'what it sends to be dropped' drops_strangers "$first"
     wait_until 'a line of the log' logged first "dropped a node's datagram from $there:8804"
     run "$BINARY" status --nodes "$first"
-    check 'the status counts what strangers send' gave 0 "*$first: dropped * messages of nodes from addresses*"
+    check 'the status counts what strangers send' gave 0 "*$first: dropped * node messages from addresses that belong to no known node*"
 
     start second elsewhere "$BINARY" serve 1 "$first" "$second"
     run "$BINARY" member add "$second" --nodes "$first" --timeout "$PATIENCE_S"

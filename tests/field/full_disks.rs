@@ -137,22 +137,17 @@ pub fn is_full(outcome: &Result<Outcome, CallError>) -> bool {
     matches!(outcome, Err(CallError::Full(Full::Disk)))
 }
 
-/// Puts that may take so long, while a store is reopened, that nobody can tell their outcome.
-const UNKNOWN_MAX: usize = 3;
-
 /// Puts until the nodes are full; returns how many keys there are.
 pub fn fill(client: &Client) -> usize {
-    let (mut number, mut unknown) = (0, 0);
-    while number < 10_000 {
+    for number in 0..10_000 {
         let outcome = put(client, &format!("k{number}"), number as u8);
         if is_full(&outcome) {
             return number;
         }
-        match outcome {
-            Ok(Outcome::Written { .. }) => number += 1,
-            Err(CallError::UnknownOutcome) if unknown < UNKNOWN_MAX => unknown += 1,
-            outcome => panic!("{outcome:?}"),
-        }
+        assert!(
+            matches!(outcome, Ok(Outcome::Written { .. })),
+            "{outcome:?}"
+        );
     }
     panic!("never full");
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use kvclient::{CallError, Client};
+use kvclient::Client;
 use nix::sys::signal::Signal;
 use wire::Outcome;
 
@@ -40,7 +40,10 @@ fn goes_on(client: &Client) {
 #[test]
 fn an_exceeded_quota_stops_no_reads_no_deletes_and_no_restart() {
     let limited = |at: &Path| limited(at, QUOTA_SIZE);
-    let mut cluster = Cluster::start_with(Cluster::addresses(1), Keep::Fsync, &[], limited);
+    // Reopening the store may take longer than the default on a busy machine. The node would then give
+    // up its vote, and a put's outcome would be unknown; here it is to be told within its 5 s.
+    let options = ["--disk-hung-after", "4s"];
+    let mut cluster = Cluster::start_with(Cluster::addresses(1), Keep::Fsync, &options, limited);
     let client = client(&cluster);
     let keys = fill(&client);
     assert!(keys > 500, "{keys}");
@@ -53,12 +56,8 @@ fn an_exceeded_quota_stops_no_reads_no_deletes_and_no_restart() {
     while began.elapsed() < Duration::from_secs(12) {
         goes_on(&client);
         let grows = put(&client, "new", 1);
-        let is_expected = is_full(&grows)
-            || matches!(
-                grows,
-                Ok(Outcome::Written { .. }) | Err(CallError::UnknownOutcome)
-            );
-        assert!(is_expected, "{grows:?}");
+        let is_known = is_full(&grows) || matches!(grows, Ok(Outcome::Written { .. }));
+        assert!(is_known, "{grows:?}");
         std::thread::sleep(Duration::from_millis(100));
     }
     assert!(openings(&cluster) - before <= 4, "{}", cluster.log(0));

@@ -101,6 +101,8 @@ pub(super) struct RunningStore {
     pub(super) presence: Presence,
     pub(super) looked_at: Instant,
     pub(super) reserve: Reserve,
+    /// The reserve is to be kept as soon as the engine moves no data.
+    pub(super) is_reserve_due: bool,
     /// Bytes since the last compaction.
     pub(super) written: u64,
     pub(super) compacted_at: Instant,
@@ -215,11 +217,15 @@ impl RunningStore {
             self.presence.look_for_journal()?;
             self.presence.check()?;
             let size = self.engine().size()?;
-            match self.engine().is_moving() {
-                true => self.reserve.update(size),
-                false => self.reserve.keep(size),
-            }
+            self.reserve.update(size);
+            self.is_reserve_due = true;
             self.looked_at = Instant::now();
+        }
+        // Under constant load the engine may be moving data each time that the interval has passed.
+        if self.is_reserve_due && !self.engine().is_moving() {
+            let size = self.engine().size()?;
+            self.reserve.keep(size);
+            self.is_reserve_due = false;
         }
         Ok(())
     }

@@ -138,6 +138,8 @@ impl Place {
         let (key, entry) = group_entry(0, incarnation, &digest, salt);
         engine.write(&[(key, Some(entry.clone()))], true)?;
         engine.sync()?;
+        // Before the first data: a store that is filled at once is soon moving data all the time.
+        self.reserve.keep(engine.size()?);
         let mark = Mark::create(&directory.mark(), incarnation)?;
         identity.made = true;
         identity.write(&directory.identity())?;
@@ -221,6 +223,7 @@ impl Place {
             presence,
             looked_at: Instant::now(),
             reserve: self.reserve,
+            is_reserve_due: false,
             written: 0,
             compacted_at: Instant::now(),
             had_no_room_at: None,

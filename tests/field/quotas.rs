@@ -48,6 +48,7 @@ fn an_exceeded_quota_stops_no_reads_no_deletes_and_no_restart() {
     let keys = fill(&client);
     assert!(keys > 500, "{keys}");
     assert!(openings(&cluster) > 0, "no write has failed");
+    assert!(cluster.log(0).contains("continues in its reserve"));
     delete(&client, "k1");
     assert!(!holds(&client, "k1"));
     goes_on(&client);

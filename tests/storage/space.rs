@@ -92,6 +92,19 @@ fn drop_keys(opened: &mut Opened, keys: &[Key]) {
     }
 }
 
+/// Otherwise a node that is filled at once, on a slow disk, has no reserve when it is full.
+#[test]
+fn a_new_store_has_its_reserve_before_the_first_commit() {
+    let (_keep, path) = directory();
+    let reserve = Some(1 << 20);
+    let opened = open(DiskOptions {
+        reserve,
+        ..options(&path)
+    });
+    assert!(path.join("reserve").exists());
+    drop(opened);
+}
+
 /// A store whose keys were all dropped but for a few, and what it took on disk before.
 fn make(path: &Path, keys_max: u64) -> (Opened, u64) {
     let mut opened = open(options(path));

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Fuzzes each target for ten seconds, or with --hour for an hour; with names only these targets.
-# Needs a nightly toolchain and a C++ compiler. What was found is in artifacts/; the corpus grows in corpus/.
+# Fuzzes each target for ten seconds, or with --hour for an hour; if targets are named, only those.
+# Needs a nightly toolchain and a C++ compiler. Inputs that failed are in artifacts/; the corpus
+# grows in corpus/.
 #   fuzz/run.sh [--hour | --seconds N] [TARGET ...]
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -16,7 +17,8 @@ if [ ${#targets[@]} -eq 0 ]; then
 fi
 
 host=$(rustc +nightly --version --verbose | sed -n 's/^host: //p')
-# As cargo-fuzz has it, but without the address sanitizer: what is fuzzed is checked by the compiler.
+# The flags of cargo-fuzz, but without the address sanitizer: the fuzzed code has no unsafe parts,
+# so the compiler has checked it.
 export RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
 -Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions -Coverflow-checks -Ccodegen-units=1"

@@ -1,4 +1,4 @@
-//! Writes a corpus to begin with: one well-formed example of each kind of frame, and a conversation.
+//! Writes the initial corpus: one well-formed example of each kind of frame, and one conversation.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -202,7 +202,7 @@ fn peer_messages() -> Vec<Message> {
     messages
 }
 
-/// What members tell each other of all that they hold.
+/// The messages by which members compare all that they hold.
 fn bucket_messages(key: &Key) -> Vec<Message> {
     let entry = BucketEntry {
         key: key.clone(),
@@ -307,7 +307,7 @@ fn client_messages() -> Vec<(u8, Vec<u8>)> {
     ]
 }
 
-/// What nodes answer clients.
+/// What nodes answer to clients.
 fn replies() -> Vec<(u8, Vec<u8>)> {
     let hello = HelloAnswer {
         nonce: 1,
@@ -365,7 +365,7 @@ fn replies() -> Vec<(u8, Vec<u8>)> {
     ]
 }
 
-/// See `pieces`: the flags name the origin (less one) in the lowest bits.
+/// See `pieces`: the lowest bits of the flags are the id of the origin less one.
 fn piece(flags: u8, kind: u8, body: &[u8]) -> Vec<u8> {
     let length = u16::try_from(body.len())
         .expect("a short body")
@@ -436,7 +436,7 @@ fn main() -> std::io::Result<()> {
     write_entries()?;
     write_text()?;
     let mut talk = Vec::new();
-    // Both other nodes are heard first, else there is no quorum.
+    // Heartbeats of both other nodes come first, because without them there is no quorum.
     for heartbeat in peer_messages().iter().filter(|m| m.kind() == 26) {
         let body = encoded_peer(heartbeat);
         talk.extend([1, 2].map(|flags| piece(flags, 26, &body)).concat());

@@ -1,4 +1,4 @@
-//! What the client library does with frames from its nodes, while calls are under way.
+//! What the client library does with frames from its nodes while calls are in progress.
 #![no_main]
 
 use horseshoe_fuzz::pieces;
@@ -48,7 +48,7 @@ fuzz_target!(|bytes: &[u8]| {
         let node = usize::from(piece.flags & 0b11);
         session.handle_frame(now_us, node, piece.kind, piece.body);
     }
-    // Every call ends, once, whatever the nodes said.
+    // Every call ends exactly once, whatever the nodes sent.
     while let Some(at_us) = session.next_timeout() {
         drain(&mut session, &mut completed);
         now_us = now_us.max(at_us);

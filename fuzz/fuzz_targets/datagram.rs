@@ -1,5 +1,5 @@
 //! What a node does with a datagram, up to the inputs of the core: nothing panics, and every frame
-//! is either given or counted.
+//! is either delivered to the core or counted as dropped.
 #![no_main]
 
 use std::net::SocketAddr;

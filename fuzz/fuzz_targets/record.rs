@@ -1,5 +1,5 @@
-//! Entries of the store, as they are read when it is opened: whatever the disk holds is taken or
-//! refused.
+//! Entries of the store, as the node reads them when it opens the store: any bytes on the disk are
+//! either accepted or refused.
 #![no_main]
 
 use std::path::Path;

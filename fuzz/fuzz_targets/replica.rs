@@ -1,4 +1,4 @@
-//! A member of a cluster of three, with whatever can be decoded from anybody: it goes on.
+//! A member of a cluster of three receives whatever can be decoded, from any sender, and continues.
 #![no_main]
 
 use std::net::SocketAddr;
@@ -21,7 +21,8 @@ use libfuzzer_sys::fuzz_target;
 use serde::Serialize;
 
 const CLUSTER: u64 = 1;
-/// As the exchanges in `seeds/` have it: few, so that what is told of all is short.
+/// The same number as in the conversations in `seeds/`. It is small, so that the messages that list
+/// all buckets are short.
 const BUCKETS: u16 = 4;
 
 fn member(node: u8) -> Member {
@@ -72,26 +73,27 @@ fn start(now: Now) -> Replica {
     Replica::new(options, recovered, now)
 }
 
-/// The piece's ballot is what it says, not the one that the replica asked for last.
+/// The piece contains the ballot to use; without the flag it is the ballot of the replica's last
+/// request.
 const FLAG_OWN_BALLOT: u8 = 1 << 4;
-/// An Accept that carries the key and the ballot of the last one.
+/// The piece is an Accept with the key and the ballot of the last one.
 const FLAG_AGAIN: u8 = 1 << 5;
 
-/// What the pieces can't know.
+/// Values that the replica chose, which a piece cannot contain.
 #[derive(Default)]
 struct Learned {
-    /// The last round that the replica sent anything for.
+    /// The last round for which the replica sent a message.
     round: u64,
-    /// The last ballot that it asked for.
+    /// The ballot of the replica's last request.
     ballot: Ballot,
-    /// The last Accept that it was sent.
+    /// The last Accept that was sent to the replica.
     accept: Option<(Key, Ballot)>,
-    /// Of the client's session.
+    /// The token of the client's session.
     token: u64,
     attempts: u64,
 }
 
-/// The replica's outputs, answered as a runtime in memory answers them.
+/// Handles the replica's outputs, as a runtime in memory does.
 fn drain(replica: &mut Replica, table: &mut Table, now: Now, learned: &mut Learned) {
     while let Some(output) = replica.poll_output() {
         match output {
@@ -125,7 +127,8 @@ fn drain(replica: &mut Replica, table: &mut Table, now: Now, learned: &mut Learn
     }
 }
 
-/// Flags say who speaks to whom, in what epoch, and how much time goes by before.
+/// The flags of a piece determine the sender, the destination, the epoch, and how much time passes
+/// before the frame arrives.
 fn header(piece: &Piece<'_>, round: u64) -> FrameHeader {
     let origin = 1 + (piece.flags & 0b11);
     FrameHeader {
@@ -146,8 +149,8 @@ fn encoded<T: Serialize>(body: &T) -> Vec<u8> {
     bytes
 }
 
-/// Requests are made some of the session, and answers some of what was asked, else nothing would come
-/// of them.
+/// Turns requests into requests of the session, and replies into replies to the replica's own
+/// requests; otherwise the replica would drop nearly all of them.
 fn body(piece: &Piece<'_>, learned: &mut Learned) -> Vec<u8> {
     let attempt = learned.attempts + 1;
     let token = learned.token;

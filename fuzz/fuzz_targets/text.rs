@@ -1,5 +1,6 @@
-//! What a node does with a text datagram: it becomes a request within the bounds, an answer no longer
-//! than what it answers, or is counted; and a request is the same when it is said again.
+//! What a node does with a text datagram: the node turns it into a request within the bounds, or
+//! sends a reply that is no longer than the datagram, or counts it as dropped. The same datagram
+//! gives the same request each time.
 #![no_main]
 
 use std::net::SocketAddr;

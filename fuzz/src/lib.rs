@@ -1,16 +1,17 @@
-//! What the targets share: frames from a fuzzer's bytes, under a checksum that is right.
+//! The code that the targets share: it makes frames with a correct checksum from the fuzzer's
+//! bytes.
 
 use wire::datagram::{DatagramHeader, DatagramWriter, FrameHeader};
 
-/// A frame as the bytes describe it: `kind`, `flags`, the body's length (u16), the body.
+/// A frame as the input describes it: `kind`, `flags`, the body's length (u16), the body.
 pub struct Piece<'a> {
     pub kind: u8,
-    /// For the target to read as it likes.
+    /// Each target gives the flags its own meaning.
     pub flags: u8,
     pub body: &'a [u8],
 }
 
-/// Cuts bytes into pieces; the last one takes what is left.
+/// Cuts the input into pieces; the last one contains the rest.
 pub fn pieces(mut bytes: &[u8]) -> impl Iterator<Item = Piece<'_>> {
     std::iter::from_fn(move || {
         let (&[kind, flags, low, high], rest) = bytes.split_first_chunk()?;
@@ -21,7 +22,7 @@ pub fn pieces(mut bytes: &[u8]) -> impl Iterator<Item = Piece<'_>> {
     })
 }
 
-/// One frame, sealed in a datagram.
+/// A datagram that contains one frame.
 pub fn seal(sender: u8, cluster: u64, header: &FrameHeader, body: &[u8]) -> Vec<u8> {
     let mut writer = DatagramWriter::default();
     writer.push(header, body);

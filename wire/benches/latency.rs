@@ -1,13 +1,15 @@
-//! How estimates of latency do as the wait before a retransmission: a requester with some requests
-//! in flight, and links that lose and delay. Deterministic; prints a table, asserts nothing.
+//! Compares estimates of latency by the waits before retransmission that they give: a requester has
+//! some requests in flight over links that lose and delay datagrams. The benchmark is
+//! deterministic, prints a table and asserts nothing.
 //!
 //! `cargo bench -p horseshoe-wire --bench latency [-- REQUESTS]`
 //!
-//! For each estimate: *spurious* retransmissions per 1,000 requests (the answer to an earlier one
-//! was on its way), and the time that requests lost whose first datagram, or its answer, was lost.
+//! The table has for each estimate the *spurious* retransmissions per 1,000 requests (the reply to
+//! an earlier datagram was already on its way), and the time lost by requests whose first datagram,
+//! or its reply, was lost.
 //!
-//! A client numbers its attempts, so it knows which of them was answered. A round of a node does
-//! not: it knows when it began, and when it was last sent again.
+//! A client numbers its attempts, so it knows which of them was answered. A node's round does not:
+//! it has only the time when it began and the time of its last retransmission.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -17,7 +19,7 @@ use wire::latency::{LatencyEstimate, WaitBounds};
 const IN_FLIGHT: usize = 8;
 const REQUESTS_DEFAULT: usize = 50_000;
 
-/// `took_us` since the first datagram; `again_us` since the last, if there were several.
+/// `took_us` counts from the first datagram, `again_us` from the last one if there were several.
 trait Estimate {
     fn sample(&mut self, took_us: u64, again_us: Option<u64>, bounds: WaitBounds);
     fn wait_us(&self, bounds: WaitBounds) -> u64;
@@ -33,7 +35,7 @@ impl Estimate for LatencyEstimate {
     }
 }
 
-/// The same, but all count from the first datagram.
+/// The same estimate, but all times count from the first datagram.
 #[derive(Default)]
 struct FromTheFirst(LatencyEstimate);
 
@@ -47,7 +49,7 @@ impl Estimate for FromTheFirst {
     }
 }
 
-/// Smoothed mean and mean deviation, as TCP has them. What was sent again counts less.
+/// Smoothed mean and mean deviation, as in TCP. Samples with retransmissions have less weight.
 #[derive(Default)]
 struct Mean {
     smoothed_us: Option<u64>,
@@ -80,20 +82,22 @@ impl Estimate for Mean {
 #[derive(Clone, Copy)]
 struct Link {
     name: &'static str,
-    /// A round trip, without jitter.
+    /// The round-trip time without jitter.
     rtt_us: u64,
-    /// Of it, evenly around.
+    /// The jitter in per cent of the round-trip time, spread evenly around it.
     jitter_percent: u64,
-    /// Answers of a node that paused, or whose disk did: so many more microseconds, per mille.
+    /// Replies of a node that paused, or whose disk did: they take this many more microseconds, and
+    /// this many replies per mille are delayed.
     hiccup: (u64, u64),
-    /// So many requests, per cent, take so many more microseconds.
+    /// The second kind of requests: this many per cent, and this many more microseconds.
     second: (u64, u64),
-    /// These are known to be of another kind: writes among reads.
+    /// The requester can tell the second kind from the first, as writes from reads.
     is_kind: bool,
     loss_percent: u64,
-    /// Each second, for so long, the usual path loses everything, and another one nothing.
+    /// In each second the usual path loses everything for this long, and an alternative path
+    /// nothing.
     broken_us: u64,
-    /// In the second half of the requests the round trip is this many times as long.
+    /// In the second half of the requests the round-trip time is this many times as long.
     slower: u64,
 }
 
@@ -149,7 +153,7 @@ impl Random {
         self.next(100) < percent
     }
 
-    /// When the answer comes to what is sent now; `None` if either is lost.
+    /// When the reply to a datagram sent now arrives; `None` if one of the two is lost.
     fn answer_us(&mut self, link: &Link, request: &Request, now_us: u64) -> Option<u64> {
         let rtt_us = link.rtt_us * if request.is_late { link.slower } else { 1 };
         let jitter_us = rtt_us * link.jitter_percent / 100;
@@ -176,7 +180,7 @@ enum Event {
 
 #[derive(Default)]
 struct Request {
-    /// Of the slower half.
+    /// The request belongs to the half with the longer round-trip time.
     is_late: bool,
     is_second: bool,
     sent_us: Vec<u64>,
@@ -184,16 +188,16 @@ struct Request {
     is_done: bool,
 }
 
-/// Who waits, and how.
+/// A requester: its estimate, and how it uses it.
 #[derive(Clone, Copy)]
 struct Method {
     name: &'static str,
     estimate: fn() -> Box<dyn Estimate>,
-    /// An estimate for each kind of request.
+    /// The requester has one estimate for each kind of request.
     by_kind: bool,
-    /// It is known which datagram was answered.
+    /// The requester knows which datagram was answered.
     is_numbered: bool,
-    /// The longest wait: this, or so many times the shortest.
+    /// The longest wait: the larger of this time and this multiple of the shortest wait.
     most: (u64, u64),
 }
 
@@ -257,7 +261,8 @@ struct Run {
 
 impl Run {
     fn new(link: Link, method: Method, count: usize) -> Self {
-        // Two round trips, of the least among the last eight.
+        // Twice the range of the jitter, for the estimate that uses the minimum of the last eight
+        // samples.
         let range_us = 2 * link.rtt_us * link.jitter_percent / 100;
         let shortest_us = link.rtt_us - range_us / 2 + range_us / 9;
         let least_us = (2 * shortest_us).max(4_000);

@@ -1,7 +1,7 @@
 //! Hybrid logical clock: 44 bits of wall-clock milliseconds, then 12 bits of counter.
 //!
-//! Owns the arithmetic only. What is persisted, and how far a wall clock is believed, is decided by
-//! whoever holds the clock.
+//! This module has only the arithmetic. The owner of a clock decides what is persisted, and how far
+//! the clock follows a wall clock.
 
 /// A reading: milliseconds since 1970 in the upper 44 of 56 bits, a counter in the lower 12.
 pub type Reading = u64;
@@ -11,8 +11,8 @@ pub const COUNTER_BITS: u32 = 12;
 pub const READING_MAX: Reading = (1 << 56) - 1;
 /// The highest reading that decodes from a datagram (in the year 2248).
 pub const READING_SANE_MAX: Reading = READING_MAX >> 1;
-/// A node follows no reading above it, and stops before it issues one: a year below what its peers
-/// decode and far below what its own disk takes back.
+/// A node follows no reading above this one, and stops before it issues one. The value is one year
+/// below what its peers decode, and far below what the node accepts from its own disk.
 pub const READING_LAST: Reading = READING_SANE_MAX - from_ms(366 * 24 * 3_600_000);
 
 pub const fn from_ms(ms: u64) -> Reading {
@@ -23,7 +23,7 @@ pub const fn to_ms(reading: Reading) -> u64 {
     reading >> COUNTER_BITS
 }
 
-/// The local clock. It never goes back, and it is never behind what was observed.
+/// The local clock. It never goes back, and is never behind an observed reading.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HybridClock {
     last: Reading,
@@ -34,14 +34,14 @@ impl HybridClock {
         HybridClock { last: at_least }
     }
 
-    /// The newest reading that was issued or observed.
+    /// The newest reading that the clock issued or observed.
     pub fn last(&self) -> Reading {
         self.last
     }
 
-    /// Issues a reading above all before it, not below the wall clock.
+    /// Issues a reading above all earlier ones and not below the wall clock.
     ///
-    /// A wall clock beyond `READING_LAST` counts as one that stands there.
+    /// A wall clock beyond `READING_LAST` counts as `READING_LAST`.
     pub fn tick(&mut self, wall_ms: u64) -> Reading {
         let wall_ms = wall_ms.min(to_ms(READING_LAST));
         self.last = from_ms(wall_ms).max(self.last + 1);
@@ -49,7 +49,7 @@ impl HybridClock {
         self.last
     }
 
-    /// Moves forward to a reading seen elsewhere; none is refused for being ahead.
+    /// Moves the clock forward to a reading from elsewhere, however far ahead that is.
     pub fn observe(&mut self, reading: Reading) {
         self.last = self.last.max(reading);
     }

@@ -1,4 +1,5 @@
-//! Datagrams and frames: fixed-width, little-endian headers, so that a relay need not decode bodies.
+//! Datagrams and frames: fixed-width, little-endian headers, so that a relay need not decode
+//! bodies.
 //!
 //! ```text
 //! datagram header, 44 bytes                 frame header, 36 bytes
@@ -26,10 +27,11 @@ pub const DATAGRAM_HEADER_SIZE: usize = 44;
 pub const FRAME_HEADER_SIZE: usize = 36;
 /// The largest payload of one UDP datagram over IPv4.
 pub const DATAGRAM_SIZE_MAX: usize = 65_507;
-/// Frames are packed up to this size, and larger ones are cut into parts: it passes wherever IPv6 does, as
-/// packets of 1,280 bytes have room for it and the headers of IPv6 and UDP.
+/// Frames are packed up to this size, and larger frames are cut into parts. A datagram of this size
+/// passes wherever IPv6 does: it fits packets of 1,280 bytes together with the headers of IPv6 and
+/// UDP.
 pub const DATAGRAM_SIZE_TARGET: usize = 1_200;
-/// Loopback has no smaller packets to be cut into.
+/// Loopback interfaces need no smaller datagrams.
 pub const DATAGRAM_SIZE_TARGET_LOOPBACK: usize = 16_384;
 
 const CHECKSUM_AT: usize = 28;
@@ -61,7 +63,7 @@ pub struct Frame<'a> {
     pub body: &'a [u8],
 }
 
-/// Why a datagram was refused. Each is counted by its name.
+/// Why a datagram was refused. Each reason has its own counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DatagramError {
     #[error("too short for its header")]
@@ -76,7 +78,8 @@ pub enum DatagramError {
     FrameLength,
 }
 
-/// A datagram being filled. `seal` gives the bytes to send; the buffer is used again after `clear`.
+/// A datagram in preparation. `seal` returns the bytes to send; `clear` makes the buffer ready for
+/// the next datagram.
 #[derive(Debug, Default)]
 pub struct DatagramWriter {
     bytes: Vec<u8>,
@@ -87,7 +90,7 @@ impl DatagramWriter {
         self.bytes.len() <= DATAGRAM_HEADER_SIZE
     }
 
-    /// The size so far, with the header.
+    /// The size so far, including the header.
     pub fn size(&self) -> usize {
         self.bytes.len().max(DATAGRAM_HEADER_SIZE)
     }
@@ -122,7 +125,7 @@ impl DatagramWriter {
         self.bytes.extend_from_slice(body);
     }
 
-    /// Writes header and checksum; the datagram is then ready to leave.
+    /// Writes header and checksum; the datagram is then ready to be sent.
     pub fn seal(&mut self, header: &DatagramHeader) -> &[u8] {
         if self.bytes.is_empty() {
             self.bytes.resize(DATAGRAM_HEADER_SIZE, 0);
@@ -137,7 +140,7 @@ impl DatagramWriter {
     }
 }
 
-/// Checks a datagram as a whole and gives its header and frames.
+/// Checks a datagram as a whole and returns its header and frames.
 pub fn open(bytes: &[u8]) -> Result<(DatagramHeader, Frames<'_>), DatagramError> {
     if bytes.first() != Some(&MAGIC) {
         return Err(DatagramError::Foreign);
@@ -165,7 +168,7 @@ pub fn open(bytes: &[u8]) -> Result<(DatagramHeader, Frames<'_>), DatagramError>
     ))
 }
 
-/// The frames of a datagram, in order; the first broken one ends it.
+/// The frames of a datagram, in order. The first malformed frame ends the iteration.
 #[derive(Debug, Clone)]
 pub struct Frames<'a> {
     rest: &'a [u8],

@@ -1,46 +1,48 @@
-//! How long to wait for an answer before asking again, told from how long answers took. It speeds
-//! up what is lost; nothing depends on it being right.
+//! How long to wait for a reply before retransmission, estimated from how long earlier replies
+//! took. The estimate affects speed only; correctness does not depend on it.
 //!
-//! Medians, not means: a few answers that came after retransmissions, hundreds of times later than
-//! others, say nothing of how long to wait before the next retransmission. With means they make each
-//! wait longer, and so each further loss more expensive. But medians do not show that answers are of
-//! two kinds, so kinds that differ, as reads and writes do, need an estimate each.
+//! It uses medians, not means. A few replies that came after retransmissions take hundreds of times
+//! longer than others, and say nothing about how long to wait before the next retransmission. Means
+//! of them make each wait longer, and so each further loss more expensive. Medians, however, do not
+//! show that replies are of two kinds; kinds that differ, as reads and writes do, need one estimate
+//! each.
 //!
-//! `benches/latency.rs` compares it with others.
+//! `benches/latency.rs` compares this estimate with others.
 
-/// What a wait is bounded by.
+/// The bounds of a wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WaitBounds {
-    /// The wait before anything is known.
+    /// The wait before the first sample.
     pub initial_us: u64,
     pub least_us: u64,
     pub most_us: u64,
 }
 
-/// The median and the median distance from it. Each sample moves both by an eighth at most, so that as
-/// many push up as down where they stand still.
+/// The median, and the median distance from it. Each sample moves both by an eighth at most, so
+/// they stay where as many samples are above as below.
 #[derive(Debug, Clone, Default)]
 pub struct LatencyEstimate {
     median_us: Option<u64>,
     deviation_us: u64,
-    /// The next wait is twice as long.
+    /// The next wait is doubled.
     is_patient: bool,
 }
 
 const STEP: u64 = 8;
-/// Of what is spread evenly around its median, nearly all is within so many deviations.
+/// If samples are spread evenly around their median, nearly all are within this many deviations.
 const DEVIATIONS: u64 = 5;
-/// For the hiccups of a steady node.
+/// Allowance for short pauses of a node that is otherwise steady.
 const SLACK_US: u64 = 1_000;
 
 impl LatencyEstimate {
-    /// An answer came `took_us` after it was first asked for, and `since_again_us` after the last
-    /// retransmission, if there was one and the answer does not say to which datagram it is.
+    /// Records that a reply came `took_us` after the first datagram. `since_again_us` is the time
+    /// since the last retransmission, if there was one and the reply does not identify the datagram
+    /// that it answers.
     ///
-    /// Then it took at least `since_again_us`, and nothing else is certain. If it counted from the
-    /// first, the time that a failed link costs would make the next wait longer, and so on until it is
-    /// found. But a wait that is a little too short could go on like this for ever, so every other
-    /// time the next wait is twice as long.
+    /// In that case the reply took at least `since_again_us`, and nothing else is certain. If the
+    /// time counted from the first datagram, the time that a failed link costs would make the next
+    /// wait longer, and so on until the failure is detected. But a wait that is slightly too short
+    /// could then stay too short for ever; therefore every other wait is doubled.
     pub fn sample(&mut self, took_us: u64, since_again_us: Option<u64>, bounds: WaitBounds) {
         let took_us = since_again_us.unwrap_or(took_us).min(bounds.most_us);
         let is_certain = since_again_us.is_none();
@@ -58,7 +60,7 @@ impl LatencyEstimate {
         }
     }
 
-    /// By when an answer is there nearly always, if it comes at all, within the bounds.
+    /// The time, within the bounds, by which nearly every reply that arrives at all has arrived.
     pub fn wait_us(&self, bounds: WaitBounds) -> u64 {
         let usual_us = self.median_us.map(|median_us| {
             let spread_us = self.deviation_us.saturating_mul(DEVIATIONS);
@@ -70,7 +72,7 @@ impl LatencyEstimate {
     }
 }
 
-/// One step from an estimate towards a sample.
+/// Moves an estimate one step towards a sample.
 fn moved(estimate: u64, sample: u64) -> u64 {
     let step = (estimate / STEP).max(1);
     if sample > estimate {
@@ -133,7 +135,8 @@ mod tests {
 
     #[test]
     fn few_late_answers_do_not_count_by_how_late_they_are() {
-        // A third needed retransmissions, and came a thousand times later.
+        // A third of the requests needed retransmissions, and their replies took a thousand times
+        // longer.
         let lossy = after((0..3_000).map(|at| if at % 3 == 0 { 300_000 } else { 300 }));
         assert!(lossy < 3_000, "{lossy}");
     }
@@ -158,7 +161,8 @@ mod tests {
     fn what_was_sent_again_does_not_drive_the_wait_up_by_itself() {
         let mut latency = LatencyEstimate::default();
         latency.sample(400, None, UNBOUNDED);
-        // A failed link: each round takes the wait and a round trip, until it is found.
+        // A failed link: each round takes the wait and one round trip, until the failure is
+        // detected.
         for _ in 0..1_000 {
             let took_us = latency.wait_us(UNBOUNDED) + 400;
             latency.sample(took_us, Some(400), UNBOUNDED);
@@ -167,7 +171,7 @@ mod tests {
         assert!(wait_us < 4_000, "{wait_us}");
     }
 
-    /// Whatever the ratio, since an answer may come just after a retransmission each time.
+    /// This holds for every ratio, because each reply may come just after a retransmission.
     #[test]
     fn a_wait_that_is_too_short_is_corrected() {
         for rtt_us in (2_000..300_000).step_by(777) {
@@ -175,7 +179,7 @@ mod tests {
             latency.sample(400, None, UNBOUNDED);
             for _ in 0..200 {
                 let first_us = latency.wait_us(UNBOUNDED);
-                // Doubled each time.
+                // Each wait is doubled.
                 let (mut sent_us, mut due_us) = (0, first_us);
                 while due_us < rtt_us {
                     (sent_us, due_us) = (due_us, 2 * due_us + first_us);

@@ -1,6 +1,6 @@
-//! What both sides of the network share: datagrams, the messages between clients and nodes, and
-//! readings of the hybrid clock. And one estimate of latency for both. No clocks, sockets, files or
-//! threads.
+//! The parts of the wire format that clients and nodes share: datagrams, messages between clients
+//! and nodes, readings of the hybrid clock, and one estimate of latency. It contains no clocks,
+//! sockets, files or threads.
 
 #![warn(missing_debug_implementations)]
 

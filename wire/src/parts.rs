@@ -1,9 +1,9 @@
-//! Frames that do not fit a packet of the smallest size that networks carry leave in parts, a datagram
-//! each. IP would cut a large datagram into fragments, and many networks drop those.
+//! Frames that do not fit a packet of the smallest size that networks carry are sent in parts, one
+//! datagram each. IP would cut a large datagram into fragments, and many networks drop those.
 //!
-//! A part is a frame with the header of the whole one and the flag `PART`. Its body is the number of the
-//! whole (8 bytes, little endian), the place of the part, how many there are (a byte each), and a piece of
-//! the whole frame's body: all but the last are of the same size.
+//! A part is a frame with the header of the whole one and the flag `PART`. Its body is the number
+//! of the whole frame (8 bytes, little endian), the index of the part and the number of parts (a
+//! byte each), and a piece of the whole frame's body. All pieces but the last have the same size.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,39 +12,41 @@ use crate::datagram::{
     DATAGRAM_HEADER_SIZE, DATAGRAM_SIZE_MAX, DATAGRAM_SIZE_TARGET, FRAME_HEADER_SIZE,
 };
 
-/// In a frame's flags: it is a part of one.
+/// A frame's flag: the frame is a part.
 pub const PART: u8 = 1;
 const PART_HEADER_SIZE: usize = 10;
 const PIECE_SIZE: usize =
     DATAGRAM_SIZE_TARGET - DATAGRAM_HEADER_SIZE - FRAME_HEADER_SIZE - PART_HEADER_SIZE;
 
-/// The memory for the incomplete frames of one joiner: what arrived of them, not what is to come, so
-/// that a sender of forged parts has to send as much as it displaces.
+/// The memory for the incomplete frames of one joiner. It counts bytes that arrived, not bytes that
+/// are announced, so the sender of forged parts has to send as much as it displaces.
 const INCOMPLETE_SIZE_MAX: usize = 16 << 20;
-/// Of that, for one sender. A single one cannot displace the frames of others.
+/// The part of that memory that one sender may use. A single sender cannot displace the frames of
+/// others.
 const SENDER_SIZE_MAX: usize = INCOMPLETE_SIZE_MAX / 4;
-/// The other parts of a frame that is incomplete for this long were lost.
+/// If a frame is incomplete for this long, its missing parts were lost.
 const INCOMPLETE_US_MAX: u64 = 10_000_000;
-/// What an incomplete frame takes beside its pieces, and a piece beside its bytes. An estimate.
+/// The overhead of an incomplete frame besides its pieces, and of a piece besides its bytes. An
+/// estimate.
 const FRAME_OVERHEAD: usize = 512;
 const PIECE_OVERHEAD: usize = 16;
-/// What the largest frame takes. A sender with less than this holds no more than it needs.
+/// The memory for the largest frame. A sender that uses less than this holds no more than it needs.
 const FRAME_SIZE_MAX: usize = FRAME_OVERHEAD
     + DATAGRAM_SIZE_MAX
     + DATAGRAM_SIZE_MAX.div_ceil(PIECE_SIZE) * (PIECE_OVERHEAD + size_of::<Option<Box<[u8]>>>());
-/// Frames that were complete and whose parts, if they come once more, are dropped: those of one
-/// sender, and those of all.
+/// The number of completed frames that are remembered, per sender and in total; repeated parts of
+/// these frames are dropped.
 const SENDER_COMPLETE_MAX: usize = 256;
 const COMPLETE_MAX: usize = 16 * SENDER_COMPLETE_MAX;
 
 const _: () = assert!(DATAGRAM_SIZE_MAX / PIECE_SIZE < u8::MAX as usize);
 
-/// Whether a frame with such a body leaves in parts, over other links than loopback ones.
+/// Whether a frame with this body is sent in parts over links that are not loopback.
 pub fn is_cut(body: &[u8]) -> bool {
     DATAGRAM_HEADER_SIZE + FRAME_HEADER_SIZE + body.len() > DATAGRAM_SIZE_TARGET
 }
 
-/// The bodies of the parts. `number`: of this frame alone among those of the sender.
+/// The bodies of the parts. The sender uses each `number` for one frame only.
 pub fn cut(body: &[u8], number: u64) -> impl Iterator<Item = Vec<u8>> {
     let count = body.len().div_ceil(PIECE_SIZE) as u8;
     let pieces = body.chunks(PIECE_SIZE).enumerate();
@@ -57,11 +59,11 @@ pub fn cut(body: &[u8], number: u64) -> impl Iterator<Item = Vec<u8>> {
     })
 }
 
-/// A part that no sender makes.
+/// A part that no correct sender makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NoPart;
 
-/// What tells a frame from all others that arrive in parts.
+/// The identity of a frame that arrives in parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Whole<Sender> {
     sender: Sender,
@@ -83,13 +85,13 @@ struct Incomplete {
 #[derive(Debug, Default)]
 struct SenderFrames {
     size: usize,
-    /// Their serial numbers: the oldest first.
+    /// Their serial numbers, the oldest first.
     serials: BTreeSet<u64>,
 }
 
-/// The place of a sender among those that lose a frame when there is no room: the last one does. It
-/// is the sender that holds most. Those that hold no more than one frame may take are equal, and
-/// the one with the oldest frame comes last.
+/// The rank of a sender for eviction: if memory is short, the sender with the highest rank loses a
+/// frame. It is the sender that uses most. Senders that use no more than one frame may are equal,
+/// and among them the sender of the oldest frame has the highest rank.
 type EvictionRank = (usize, Reverse<u64>);
 
 impl SenderFrames {
@@ -99,21 +101,21 @@ impl SenderFrames {
     }
 }
 
-/// The frames that were complete last.
+/// The frames that were completed most recently.
 #[derive(Debug)]
 struct CompleteFrames<Sender> {
-    /// The stream and number of each, and the serial number under which it is in `order`.
+    /// The stream and number of each frame, and its serial number in `order`.
     by_sender: BTreeMap<Sender, BTreeMap<(u128, u64), u64>>,
-    /// By serial number: the oldest first.
+    /// By serial number, the oldest first.
     order: BTreeMap<u64, Whole<Sender>>,
 }
 
-/// Puts frames together again. Senders of one joiner share its memory, and each has a limit of its
-/// own; those that must not displace each other at all need two joiners.
+/// Reassembles frames. All senders of one joiner share its memory, and each has its own limit.
+/// Senders that must not displace each other at all need two joiners.
 #[derive(Debug)]
 pub struct Joiner<Sender> {
     incomplete: BTreeMap<Whole<Sender>, Incomplete>,
-    /// By serial number: the oldest first.
+    /// By serial number, the oldest first.
     order: BTreeMap<u64, Whole<Sender>>,
     senders: BTreeMap<Sender, SenderFrames>,
     ranks: BTreeSet<EvictionRank>,
@@ -147,8 +149,8 @@ impl<Sender: Ord + Copy> CompleteFrames<Sender> {
         of_sender.is_some_and(|frames| frames.contains_key(&(whole.stream, whole.number)))
     }
 
-    /// Adds a frame. Beyond its sender's limit the oldest of that sender is forgotten, and beyond
-    /// the limit of all the oldest of all.
+    /// Adds a frame. Above its sender's limit the sender's oldest frame is discarded, and above the
+    /// total limit the oldest frame of all.
     fn add(&mut self, serial: u64, whole: Whole<Sender>) {
         self.order.insert(serial, whole);
         let frames = self.by_sender.entry(whole.sender).or_default();
@@ -210,9 +212,9 @@ impl<'a> Part<'a> {
 }
 
 impl<Sender: Ord + Copy> Joiner<Sender> {
-    /// Takes a part; gives the whole body once all parts are there. The frames of a sender have
-    /// their numbers within a `stream`: of a node, one of its incarnations; of a host, a port; of a
-    /// network, a port of one of its hosts.
+    /// Adds a part; returns the whole body when all parts have arrived. A sender's frame numbers
+    /// are unique within a `stream`: for a node, one of its incarnations; for a host, one port; for
+    /// a network, one port of one of its hosts.
     pub fn take(
         &mut self,
         now_us: u64,
@@ -264,8 +266,8 @@ impl<Sender: Ord + Copy> Joiner<Sender> {
         }
     }
 
-    /// Frames that were dropped incomplete: their other parts did not come in time, or there was no
-    /// room for them.
+    /// Frames that were dropped while incomplete: their missing parts did not come in time, or
+    /// there was no memory for them.
     pub fn given_up(&self) -> u64 {
         self.given_up
     }
@@ -289,7 +291,7 @@ impl<Sender: Ord + Copy> Joiner<Sender> {
         self.incomplete.insert(whole, incomplete);
     }
 
-    /// Changes what a sender holds, and its rank with it.
+    /// Changes what a sender holds, and updates its rank.
     fn hold(&mut self, sender: Sender, change: impl FnOnce(&mut SenderFrames)) {
         let held = self.senders.entry(sender).or_default();
         if let Some(before) = held.rank() {
@@ -302,9 +304,9 @@ impl<Sender: Ord + Copy> Joiner<Sender> {
         }
     }
 
-    /// Adds to what a sender's frames take. Beyond its limit its oldest frames are dropped, and
-    /// beyond the limit of all the oldest ones of the sender that holds most: whoever floods from
-    /// several addresses displaces the own frames.
+    /// Adds to the memory that a sender's frames use. Above the sender's limit its oldest frames
+    /// are dropped, and above the total limit the oldest frames of the sender that uses most. So a
+    /// host that floods from several addresses displaces its own frames.
     fn charge(&mut self, sender: Sender, size: usize) {
         self.size += size;
         self.hold(sender, |held| held.size += size);
@@ -437,7 +439,7 @@ mod tests {
         }
     }
 
-    /// The first part of a frame that is as large as a frame may be.
+    /// The first part of a frame of the largest allowed size.
     fn forged(number: u64) -> Vec<u8> {
         let count = DATAGRAM_SIZE_MAX.div_ceil(PIECE_SIZE) as u8;
         [&number.to_le_bytes()[..], &[0, count], &[1; PIECE_SIZE]].concat()
@@ -512,7 +514,7 @@ mod tests {
         assert_eq!(joiner.complete.order.len(), COMPLETE_MAX);
     }
 
-    /// What counts is what was sent, not what was announced.
+    /// The limit counts the bytes sent, not the bytes announced.
     #[test]
     fn few_parts_displace_nothing() {
         let mut joiner = Joiner::default();

@@ -1,17 +1,17 @@
-//! What an operator asks of the configuration, and what a node says to it.
+//! An operator's requests to change the configuration, and a node's replies.
 //!
-//! A request says what is to be so, not what is to be done: asked again when it is so, or on its way,
-//! it changes nothing. So a retry whose first attempt came through does no harm.
+//! A request names the desired result, not the steps to it. A request whose result already holds,
+//! or is in progress, changes nothing. So a retry is harmless if the first attempt arrived.
 
 use serde::{Deserialize, Serialize};
 
 use super::BodyError;
 
-/// Nodes that one request names at most: as many as a configuration has members.
+/// The most nodes that one request may name: as many as a configuration may have members.
 pub const CHANGE_NODES_MAX: usize = 9;
-/// Of a `HOST:PORT`.
+/// The largest size of a `HOST:PORT`.
 pub const CHANGE_ADDRESS_SIZE_MAX: usize = 300;
-/// What a node says in plain words is cut to this.
+/// A node's reason in plain words is truncated to this size.
 pub const CHANGE_REASON_SIZE_MAX: usize = 1_000;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,21 +27,21 @@ pub struct ChangeAnswer {
     pub outcome: ChangeOutcome,
 }
 
-/// Nodes are named by the ids that the configuration gave them.
+/// A request names nodes by the ids that the configuration gave them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "FlatChange", into = "FlatChange")]
 pub enum Change {
-    /// The node at that address is to be a member in place of `node`.
+    /// The node at that address becomes a member in place of `node`.
     Replace { node: u8, address: String },
-    /// That node is to be in the configuration no more.
+    /// That node is removed from the configuration.
     Remove { node: u8 },
-    /// The node at that address is to be a member.
+    /// The node at that address becomes a member.
     Add { address: String },
-    /// That member is to be the first.
+    /// That member becomes the first.
     TransferMaster { node: u8 },
-    /// Without a quorum: exactly these nodes are to be the members from here on. Only while the node
-    /// that is asked has the configuration of `epoch`, and unless `despite_quorum` only while it hears
-    /// no quorum of it.
+    /// Without a quorum: exactly these nodes become the members. The node that receives the request
+    /// does this only while its configuration is that of `epoch` and, unless `despite_quorum` is
+    /// set, only while it reaches no quorum of it.
     Force {
         nodes: Vec<u8>,
         epoch: u64,
@@ -49,19 +49,19 @@ pub enum Change {
     },
 }
 
-/// What a node says to a request at once.
+/// A node's immediate reply to a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "FlatChangeOutcome", into = "FlatChangeOutcome")]
 pub enum ChangeOutcome {
-    /// It is so already.
+    /// The requested result holds already.
     Done { epoch: u64, node: u8 },
-    /// A change is under way which leads to configuration `epoch`; `node` is the id that an address
-    /// was given, 0 if none was.
+    /// A change that leads to configuration `epoch` is in progress; `node` is the id that an
+    /// address was given, 0 if none was.
     Started { epoch: u64, node: u8 },
-    /// Nothing is to be done before node `node` was admitted, which it will be by itself.
+    /// The change has to wait until node `node` is admitted, which happens automatically.
     Waits { epoch: u64, node: u8 },
-    /// Nothing was done, for the reason given in plain words; `soon`: the same may be asked again in a
-    /// moment.
+    /// Nothing was done, for the reason given in plain words; if `soon` is set, the same request
+    /// may succeed shortly.
     Refused { reason: String, soon: bool },
 }
 

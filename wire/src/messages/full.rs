@@ -1,20 +1,20 @@
-//! What a node has no more room of.
+//! Which capacity of a node is exhausted.
 
 use std::fmt;
 
-/// The reason why what would grow is refused.
+/// The reason why writes that grow are refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Full {
-    /// A node holds as much in memory as it may.
+    /// A node uses as much memory as it may.
     Memory,
-    /// The disk of a node has no more room than its reserve.
+    /// The free space on a node's disk is down to its reserve.
     Disk,
-    /// A reason that this release does not know, of a later one.
+    /// A reason that a later release defined and this one does not know.
     Other,
 }
 
 impl Full {
-    /// As it travels; 0 is free for "not full".
+    /// The code on the wire; 0 means "not full".
     pub fn code(self) -> u8 {
         match self {
             Full::Memory => 1,
@@ -23,7 +23,7 @@ impl Full {
         }
     }
 
-    /// `None` for 0.
+    /// Returns `None` for 0.
     pub fn of_code(code: u64) -> Option<Full> {
         match code {
             0 => None,

@@ -1,8 +1,8 @@
-//! What clients and nodes say to each other: frame kinds, operations, outcomes, hellos, status.
+//! The messages between clients and nodes: frame kinds, operations, outcomes, hellos, status.
 //!
-//! Bodies are MessagePack, structs as arrays, bytes as bytes. Enums with content travel as flat
-//! structs with a code, because MessagePack's enums are maps keyed by name, and there are no maps
-//! and no recursive types on the wire.
+//! Bodies are MessagePack, structs as arrays, bytes as bytes. Enums with content are sent as flat
+//! structs with a code, because MessagePack's enums are maps keyed by name, and the wire format has
+//! no maps and no recursive types.
 
 mod change;
 mod full;
@@ -21,11 +21,11 @@ pub use status::{
 };
 
 pub const KEY_SIZE_MAX: usize = 1_024;
-/// 48 KiB: with key, applied table and headers a record still fits one UDP datagram.
+/// 48 KiB: a record of this size, with key, applied table and headers, still fits one UDP datagram.
 pub const VALUE_SIZE_MAX: usize = 48 * 1_024;
-/// An outcome in the applied table holds an old value of up to this size.
+/// An outcome in the applied table contains the old value if that is at most this large.
 pub const OLD_VALUE_KEPT_SIZE_MAX: usize = 256;
-/// A client stops retrying this long after the birth of an operation, well inside the nodes' horizon.
+/// A client stops retrying an operation this long after its birth, well within the nodes' horizon.
 pub const RETRY_WINDOW_MS: u64 = 5_000;
 
 /// Frame kinds between clients and nodes. Kinds between nodes start at 16.
@@ -34,7 +34,7 @@ pub mod kind {
     pub const HELLO_ANSWER: u8 = 2;
     pub const REQUEST: u8 = 3;
     pub const ANSWER: u8 = 4;
-    /// The token of a request is not one that this node knows: say hello again.
+    /// The node does not know the token of the request; the client has to send a new hello.
     pub const NO_SESSION: u8 = 5;
     pub const STATUS_REQUEST: u8 = 6;
     pub const STATUS_ANSWER: u8 = 7;
@@ -42,7 +42,7 @@ pub mod kind {
     pub const CHANGE_ANSWER: u8 = 9;
 }
 
-/// A client library's random id, new at each start.
+/// A client library's random id, new at each start of the client.
 pub type ClientId = u128;
 /// A reading of the hybrid clock (see `clock`).
 pub type Birth = u64;
@@ -65,7 +65,7 @@ pub fn encode<T: Serialize>(into: &mut Vec<u8>, body: &T) {
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BodyError> {
     let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes);
     let body = T::deserialize(&mut deserializer).map_err(|_| BodyError::Malformed)?;
-    // rmp-serde accepts trailing bytes and does not show where it stands; asking for one more value
+    // rmp-serde accepts trailing bytes and does not give its position. Asking for one more value
     // fails on its first byte only if there is none.
     match bool::deserialize(&mut deserializer) {
         Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(body),
@@ -76,18 +76,19 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BodyError> {
 /// In bytes.
 pub const CLUSTER_NAME_SIZE_MAX: usize = 64;
 
-/// Letters, digits, `-`, `_` and `.`; not what could be a cluster's id.
+/// Letters, digits, `-`, `_` and `.`, but no name that could be a cluster's id.
 pub fn is_cluster_name(name: &str) -> bool {
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
     let is_id = name.len() == 16 && name.bytes().all(|b| b.is_ascii_hexdigit());
     (1..=CLUSTER_NAME_SIZE_MAX).contains(&name.len()) && name.bytes().all(is_plain) && !is_id
 }
 
-/// A client's first word to a node, and its word after a `NO_SESSION`.
+/// The first message from a client to a node, and its reply to a `NO_SESSION`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     pub client: ClientId,
-    /// Echoed, so that an answer to an earlier hello is told apart.
+    /// The reply echoes the nonce, so that the client can tell it from the reply to an earlier
+    /// hello.
     pub nonce: u64,
     pub library_version: String,
 }
@@ -95,7 +96,7 @@ pub struct Hello {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HelloAnswer {
     pub nonce: u64,
-    /// Good for this boot of the node and this address of the client.
+    /// Valid for this boot of the node and this address of the client.
     pub token: u64,
     /// 0 while the node has no vote.
     pub node: u8,
@@ -104,7 +105,7 @@ pub struct HelloAnswer {
     pub members: Vec<MemberAddress>,
     pub key_size_max: u32,
     pub value_size_max: u32,
-    /// One UDP port a shard; empty: the port that answered, the only one for now.
+    /// One UDP port per shard; empty: the port that answered, which is the only one for now.
     pub shard_ports: Vec<u16>,
     pub clock: u64,
 }
@@ -119,9 +120,9 @@ pub struct MemberAddress {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
     pub token: u64,
-    /// Counts within the session; an attempt is executed at most once.
+    /// Numbered within the session; an attempt is executed at most once.
     pub attempt: u64,
-    /// Set on every sending after the first, whatever came back.
+    /// Set in every sending after the first, whatever reply the earlier ones had.
     pub retry: bool,
     pub operation: Operation,
 }
@@ -151,12 +152,12 @@ pub struct StatusAnswer {
     pub status: NodeStatus,
 }
 
-/// What a node says of itself.
+/// What a node reports about itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeStatus {
     pub node: u8,
     pub cluster: u64,
-    /// Another cluster whose nodes send to this one, 0 if none does.
+    /// The id of another cluster whose nodes send to this one, 0 if there is none.
     pub other_cluster: u64,
     pub epoch: u64,
     pub incarnation: u64,
@@ -164,54 +165,58 @@ pub struct NodeStatus {
     /// Whether this incarnation is a member of the configuration.
     pub votes: bool,
     pub quorum: bool,
-    /// Node id of the master, 0 before the first configuration.
+    /// Node id of the master; 0 before the first configuration.
     pub master: u8,
-    /// Those with a vote; while a change is under way those of both configurations.
+    /// The nodes with a vote; while a change is in progress, the voters of both configurations.
     pub members: Vec<MemberStatus>,
     /// The nodes that have an id and no vote.
     pub away: Vec<MemberStatus>,
-    /// Whether a change of the configuration is under way.
+    /// Whether a change of the configuration is in progress.
     pub joint: bool,
-    /// What the node waits for and what an operator can do, in plain words; empty when all is well.
+    /// What the node is pending on, and what an operator can do, in plain words; empty if it is
+    /// ready.
     pub waits_for: String,
     pub keys: u64,
-    /// Keys that it holds anything of, deleted ones that are not forgotten among them.
+    /// Keys for which the node has any state, including deleted keys that are not purged yet.
     pub records: u64,
-    /// Of all keys with their accepted ballots: members that hold the same have the same.
+    /// The digest of all keys with their accepted ballots: members with equal state have equal
+    /// digests.
     pub digest: u64,
     pub durability: String,
     pub version: String,
     pub uptime_ms: u64,
     pub datagrams_dropped: u64,
-    /// Memory in use, in all threads of the process, and how much of it makes the node full.
+    /// Memory in use by all threads of the process, and the amount at which the node is full.
     pub memory_live_bytes: u64,
     pub memory_max_bytes: u64,
     pub clock_clamped: bool,
-    /// Directed links between nodes as this node knows them, its own measurements and what the others
-    /// told of theirs; in order of `from` and `to`.
+    /// Directed links between nodes as this node knows them: its own measurements and those that
+    /// the other nodes published; in order of `from` and `to`.
     pub links: Vec<LinkStatus>,
-    /// The nodes that this node reaches and that reach it, over any path, itself among them.
+    /// The nodes that are reachable for this node over any path, including itself.
     pub component: Vec<u8>,
-    /// How this node's messages travel to each other node, in order of `to`.
+    /// The path of this node's messages to each other node, in order of `to`.
     pub routes: Vec<RouteStatus>,
-    /// Messages to other nodes that this node sent, and those of others that it passed on.
+    /// Messages that this node sent to other nodes, and messages of other nodes that it relayed.
     pub messages_sent: u64,
     pub messages_relayed: u64,
     /// The members that missed writes which this node is to copy to them, in order of id.
     pub behind: Vec<BehindStatus>,
-    /// Of a node without a vote: how far it has come with copying what the members hold.
+    /// For a node without a vote: how far its copying from the members has come.
     pub learning: Option<LearningStatus>,
-    /// Whether the node is bound to other than a loopback address: anyone who can send to it can use it.
+    /// Whether the node is bound to an address other than a loopback one: anyone who can send to it
+    /// can use it.
     pub exposed: bool,
-    /// Of `datagrams_dropped`: messages of nodes from addresses at which no node is known.
+    /// Part of `datagrams_dropped`: messages of nodes that came from an address of no known node.
     pub strangers_dropped: u64,
-    /// What an operator should look after, in plain words.
+    /// Conditions that an operator should correct, in plain words.
     pub warnings: Vec<String>,
-    /// `None` of a node that keeps nothing on disk.
+    /// `None` for a node without a data directory.
     pub disk: Option<DiskStatus>,
-    /// As the operator named the cluster; empty if it has no name, or the node knows none yet.
+    /// The name that the operator gave the cluster; empty if it has none, or the node knows none
+    /// yet.
     pub cluster_name: String,
-    /// The offset of each clock, its own among them, that the node knows; in order of `node`.
+    /// The offset of each clock that the node knows, including its own, in order of `node`.
     pub clocks: Vec<ClockStatus>,
 }
 
@@ -226,7 +231,7 @@ pub struct OperationId {
 pub struct Operation {
     pub id: OperationId,
     pub birth: Birth,
-    /// Below this sequence the client has all its answers, or has given up.
+    /// The client waits for no answers to operations below this sequence number.
     pub low_mark: u64,
     pub key: Bytes,
     pub want_old: bool,
@@ -257,9 +262,9 @@ pub enum Action {
     Append {
         value: Bytes,
     },
-    /// A put that is done only over an absent key, or over a value of at most `old_size_max` bytes that
-    /// has none of the bytes of `old_without`; else a conflict. For applications that can't take any
-    /// value as the old one.
+    /// A put that is applied only over an absent key, or over a value of at most `old_size_max`
+    /// bytes that contains none of the bytes of `old_without`; otherwise the outcome is a conflict.
+    /// For applications that cannot handle every value as the old one.
     PutOver {
         value: Bytes,
         old_size_max: u64,
@@ -272,7 +277,7 @@ impl Action {
         matches!(self, Action::Get)
     }
 
-    /// The bytes that count against the value limit.
+    /// The bytes that count towards the limit of a value's size.
     pub fn value_size(&self) -> usize {
         match self {
             Action::Get | Action::Delete | Action::Add { .. } => 0,
@@ -288,7 +293,7 @@ impl Action {
     }
 }
 
-/// What came of an operation.
+/// The result of an operation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "FlatOutcome", into = "FlatOutcome")]
 pub enum Outcome {
@@ -299,15 +304,15 @@ pub enum Outcome {
     },
     /// Of a get: no such key.
     Absent,
-    /// A write that was done. `number` is the sum after an add.
+    /// A write that was applied. `number` is the sum after an add.
     Written {
         version: Version,
         old: Old,
         number: Option<i64>,
     },
-    /// A delete that found nothing.
+    /// A delete of an absent key.
     NothingToDelete,
-    /// A condition did not hold; `version` is that of the record that stands, 0 for an absent key.
+    /// A condition did not hold; `version` is that of the current record, 0 for an absent key.
     Conflict {
         version: Version,
         old: Old,
@@ -317,30 +322,31 @@ pub enum Outcome {
     TooLarge {
         limit: u64,
     },
-    /// Surely not done: `reached` are the nodes that this node hears.
+    /// Surely not done: the node reaches only `reached`.
     NoQuorum {
         reached: Vec<u8>,
     },
     Busy,
-    /// It may have been done, and nobody can know.
+    /// The write may have been applied, and no node can tell.
     Unknown,
-    /// Not done: make the operation anew with a birth above `dropped` (X1).
+    /// Not applied: the client must re-issue the operation with a birth above `dropped` (X1).
     Remake {
         dropped: Birth,
     },
-    /// Not done: the birth is further ahead than the node believes (B5); its own clock is at `clock`.
+    /// Not applied: the birth is ahead of the node's clock by more than it accepts (B5); the node's
+    /// own clock is at `clock`.
     Ahead {
         clock: Birth,
     },
-    /// Surely not done: it would grow, and there is no room (X6).
+    /// Surely not done: the value would grow, and there is no space (X6).
     Full {
         full: Full,
     },
 }
 
 impl Outcome {
-    /// Whether the outcome stands in the key's record, so that it settles the operation whatever
-    /// other attempts may still come to (X2).
+    /// Whether the outcome is in the key's record. If it is, it is final, whatever happens to other
+    /// attempts (X2).
     pub fn is_in_record(&self) -> bool {
         matches!(self, Outcome::Written { .. } | Outcome::Unknown)
     }
@@ -352,7 +358,7 @@ pub enum Old {
     NotAsked,
     Absent,
     Value(Bytes),
-    /// Done before, and the old value is no longer known.
+    /// The write was applied earlier, and its old value is no longer stored.
     Forgotten,
 }
 
@@ -564,8 +570,8 @@ fn unflatten_old(code: u8, bytes: Bytes) -> Result<Old, BodyError> {
     })
 }
 
-/// Rendezvous hash: of several nodes, a key's preferred coordinator is the one with the highest
-/// weight. Clients and nodes must agree on it for speed; safety does not depend on it.
+/// Rendezvous hash: a key's preferred coordinator is the node with the highest weight. Clients and
+/// nodes must agree on it for speed; safety does not depend on it.
 pub fn rendezvous_weight(key: &[u8], node: u8) -> u64 {
     xxhash_rust::xxh3::xxh3_64_with_seed(key, u64::from(node))
 }

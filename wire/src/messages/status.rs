@@ -1,39 +1,41 @@
-//! Parts of what a node says of itself.
+//! Parts of a node's status.
 
 use serde::{Deserialize, Serialize};
 
-/// What a learner has done so far.
+/// The progress of a learner.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LearningStatus {
-    /// Parts of the keys that it went through, of so many, in its present pass.
+    /// Buckets compared so far in the present pass, and their total.
     pub buckets_done: u64,
     pub buckets: u64,
-    /// Keys that it has copied.
+    /// Keys that the learner copied.
     pub keys_copied: u64,
 }
 
-/// What a node has noted for a member that missed writes.
+/// The hints that a node holds for a member that missed writes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BehindStatus {
     pub node: u8,
-    /// Keys that wait to be copied.
+    /// Keys pending copy.
     pub keys: u64,
-    /// Missed writes that there was no room to note, since this node's start.
+    /// Missed writes that exceeded the hint limit since this node started.
     pub overflowed: u64,
 }
 
-/// How a node's disk does.
+/// The state of a node's disk.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskStatus {
-    /// How long the oldest write that is not finished has taken so far; 0 if there is none.
+    /// The time since the oldest unfinished write began; 0 if there is none.
     pub unsynced_ms: u64,
-    /// From so long on the node has no working disk, and no vote until it has.
+    /// A write that takes this long makes the disk hung; the node has no vote until the write
+    /// finishes.
     pub hung_after_ms: u64,
     pub hangs: bool,
-    /// Of the last writes that were finished.
+    /// The median of the last finished writes.
     pub sync_median_us: u64,
     pub sync_max_us: u64,
-    /// Free for the node, what it keeps in reserve included, in bytes; and below what it is full.
+    /// The space that is free for the node, including its reserve, in bytes; and the amount below
+    /// which the node is full.
     pub free_bytes: u64,
     pub reserve_bytes: u64,
 }
@@ -44,34 +46,35 @@ pub struct LinkStatus {
     pub from: u8,
     pub to: u8,
     pub up: bool,
-    /// Smoothed; 0 while it is not known.
+    /// Smoothed; 0 if it is not known.
     pub rtt_us: u32,
     pub loss_permille: u16,
-    /// Small datagrams get through, and large ones, which IP cuts into fragments, do not. Only the node at
-    /// its end tells this.
+    /// Small datagrams arrive, and large ones, which IP cuts into fragments, do not. Only the
+    /// receiving node reports this.
     pub drops_large: bool,
 }
 
-/// How far a node's wall clock is from the median of the members', as another node measures it.
+/// The offset of a node's wall clock from the median of the members' clocks, as another node
+/// measures it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClockStatus {
     pub node: u8,
-    /// Above zero: it is ahead.
+    /// Positive if the clock is ahead.
     pub offset_ms: i64,
-    /// How wrong that may be where the ways there and back take different times.
+    /// The largest error of the offset; it arises if the two directions take different times.
     pub error_ms: u32,
 }
 
-/// From here on a clock is worth a word.
+/// A smaller offset is never reported.
 const CLOCK_OFF_MS: u64 = 1_000;
 
 impl ClockStatus {
-    /// From where on it is told.
+    /// The offset from which on it is reported.
     pub fn bound_ms(&self) -> u64 {
         CLOCK_OFF_MS.max(self.error_ms.into())
     }
 
-    /// Whether an operator should set the clock right.
+    /// Whether an operator should correct the clock.
     pub fn is_off(&self) -> bool {
         self.offset_ms.unsigned_abs() >= self.bound_ms()
     }
@@ -102,7 +105,7 @@ pub struct RouteStatus {
     pub to: u8,
     /// The nodes that relay, in order; empty for a direct link.
     pub through: Vec<u8>,
-    /// Whether a working path is known; else the direct link is tried.
+    /// Whether a working path is known; if not, the node tries the direct link.
     pub works: bool,
 }
 
@@ -110,9 +113,10 @@ pub struct RouteStatus {
 pub struct MemberStatus {
     pub node: u8,
     pub address: String,
-    /// It reaches the node that tells, and is reached by it.
+    /// The member is reachable for the reporting node.
     pub heard: bool,
-    /// As the configuration has it; of a node without a vote as it last told, 0 if it is not known.
+    /// The incarnation in the configuration; for a node without a vote the one that it last
+    /// announced, 0 if none is known.
     pub incarnation: u64,
 }
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the client libraries for C and C++, as `cargo build --release` made them.
+# Installs the client libraries for C and C++ that `cargo build --release` built.
 set -euo pipefail
 usage='usage: install.sh [--prefix DIR] [--destdir DIR]
 
@@ -43,13 +43,13 @@ version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' "$ro
 [[ $version ]] || fail "Cargo.toml tells no version"
 to=$destdir$prefix
 
-# file MODE FROM TO: as install does, telling what.
+# file MODE FROM TO: installs a file and prints its path.
 file() {
     install -D -m "$1" -- "$2" "$3"
     printf '%s\n' "$3"
 }
 
-# filled_in FROM TO: a file with the prefix and the version filled in.
+# filled_in FROM TO: installs a file with the prefix and the version filled in.
 filled_in() {
     install -d -- "${2%/*}"
     sed -e "s|@PREFIX@|$prefix|g" -e "s|@VERSION@|$version|g" -- "$1" >"$2"
@@ -85,7 +85,7 @@ filled_in "$root/client-lib/c/cmake/kvclientConfigVersion.cmake.in" \
     "$to/lib/cmake/kvclient/kvclientConfigVersion.cmake"
 file 644 "$root/client-lib/man/kvclient.3" "$to/share/man/man3/kvclient.3"
 
-# The other interface is a package of its own.
+# The other interface is a separate package.
 if [[ -e $from/lib739kv.so && -e $root/client-lib/include/lib739kv.h ]]; then
     shared lib739kv
     file 644 "$root/client-lib/include/lib739kv.h" "$to/include/lib739kv.h"

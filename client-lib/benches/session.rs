@@ -1,5 +1,6 @@
-//! What an operation costs in the session alone: submitted, sent, answered, completed, with so many in
-//! flight. No sockets. Processor time of this thread, so that what else runs here matters less.
+//! The cost of an operation in the session alone: submit, send, receive the answer, complete, with
+//! a fixed number of operations in flight. The benchmark uses no sockets. It measures the processor
+//! time of its thread, so that other processes on the machine matter less.
 
 use bytes::Bytes;
 use kvclient::Call;
@@ -118,7 +119,7 @@ fn greeting(node: usize, body: &[u8]) -> Vec<u8> {
     })
 }
 
-/// What decoding a request, encoding an answer, and making the call take here.
+/// The cost of the fake node: decoding a request, encoding an answer, and making the call.
 fn fake() -> u64 {
     let mut session = started();
     session.submit(1, put(1), 1).expect("room");

@@ -1,8 +1,9 @@
-//! Many clients add to one key for some seconds, and the sum is compared with what they were told.
+//! Many clients add to one key for some seconds; then the sum is compared with the acknowledged
+//! adds.
 //!
 //!     cargo run --example adders -- NODES CLIENTS SECONDS
 //!
-//! Prints one line; exits 1 if an add was not acknowledged, or if the sum is not what it should be.
+//! Prints one line. Exits with 1 if an add was not acknowledged, or if the sum is wrong.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use kvclient::wire::{Action, Outcome};
 use kvclient::{Call, CallError, Client, ClientOptions};
 
 const KEY: &str = "adders/sum";
-/// Nodes that were just started may take this long to serve.
+/// Nodes that have just started may need this long before they serve.
 const SERVING_WAIT: Duration = Duration::from_secs(10);
 
 #[derive(Default)]
@@ -47,7 +48,7 @@ fn sum(client: &Client) -> Result<i64, String> {
     }
 }
 
-/// The sum, once the nodes serve.
+/// Returns the sum, once the nodes serve.
 fn sum_when_serving(client: &Client) -> Result<i64, String> {
     let began = Instant::now();
     loop {

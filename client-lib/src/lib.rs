@@ -19,7 +19,8 @@
 //!     Err(error) => println!("{error}"),
 //! }
 //!
-//! // Asynchronous: thousands in flight from one thread. `poll_fd` is for an epoll loop of your own.
+//! // Asynchronous: thousands in flight from one thread. `poll_fd` is for an epoll loop of your
+//! own.
 //! for tag in 0..1_000 {
 //!     client.submit(Call::new(format!("key {tag}"), Action::Add { delta: 1 }), tag)?;
 //! }

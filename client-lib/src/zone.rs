@@ -1,23 +1,23 @@
-//! Link-local IPv6 addresses with the name of an interface, `[fe80::1%eth0]:8801`: the standard library
-//! knows only numbers there, and the name server nothing of them.
+//! Link-local IPv6 addresses with the name of an interface, `[fe80::1%eth0]:8801`: the standard
+//! library accepts only numeric interfaces there, and name servers do not know them.
 
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use nix::net::if_::if_nametoindex;
 
-/// The address and the zone of `[fe80::1%eth0]`; `None` if that is something else.
+/// The address and the zone of `[fe80::1%eth0]`; `None` for any other text.
 pub fn split(host: &str) -> Option<(Ipv6Addr, &str)> {
     let inner = host.strip_prefix('[')?.strip_suffix(']')?;
     let (ip, zone) = inner.split_once('%')?;
     let is_plain = |c: char| c.is_ascii_graphic() && !"[]%/,".contains(c);
     let ip: Ipv6Addr = ip.parse().ok()?;
-    // The kernel bounds the names of interfaces by 15 bytes.
+    // The kernel limits the names of interfaces to 15 bytes.
     let is_zone = (1..=15).contains(&zone.len()) && zone.chars().all(is_plain);
     (is_zone && ip.is_unicast_link_local()).then_some((ip, zone))
 }
 
-/// The socket address of `[fe80::1%eth0]:8801`; `None` if that is something else. An error if this machine
+/// The socket address of `[fe80::1%eth0]:8801`; `None` for any other text. An error if this machine
 /// has no such interface.
 pub fn resolve(name: &str) -> Option<io::Result<SocketAddr>> {
     let (host, port) = name.rsplit_once(':')?;

@@ -1,4 +1,4 @@
-//! The client over loopback UDP, against nodes of this process.
+//! The client over loopback UDP, with nodes in this process.
 
 mod balancer;
 mod fake;
@@ -15,7 +15,7 @@ use kvclient::{Call, CallError, Client, ClientOptions, Completion, OpenError};
 use nix::poll::{PollFd, PollFlags, poll};
 use wire::{Action, Old, Outcome};
 
-/// Far above what anything here should take.
+/// Far more than any step of these tests should take.
 const LONG: Duration = Duration::from_secs(20);
 
 fn open(list: &str) -> Client {
@@ -39,7 +39,7 @@ fn is_written(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Written { .. })
 }
 
-/// Takes completions as an application's own loop does, until there are so many.
+/// Takes completions as an application's own loop does, until there are `count`.
 fn collect(client: &Client, count: usize) -> Vec<Completion> {
     let mut all = Vec::new();
     let began = Instant::now();
@@ -201,7 +201,7 @@ fn an_idle_descriptor_is_not_readable() {
     client.submit(put("k", "v"), 1).unwrap();
     assert!(readable(0), "there is something to send");
     collect(&client, 1);
-    // At most the timer of the call that is over expires, once.
+    // At most the timer of the completed call expires, once.
     let began = Instant::now();
     let mut none = Vec::new();
     while readable(100) {
@@ -232,7 +232,7 @@ fn completions_that_nobody_takes_are_bounded() {
     let (_nodes, list) = cluster(1);
     let client = open(&list);
     let mut submitted = 0;
-    // The waiting calls receive the answers of the others too.
+    // The waiting calls also receive the other calls' answers.
     while submitted <= IN_FLIGHT_MAX {
         match client.submit(get("k"), 0) {
             Ok(()) => submitted += 1,
@@ -286,12 +286,12 @@ fn nobody_there_is_no_quorum_for_both_forms() {
     let error = client.call(put("k", "v")).unwrap_err();
     assert!(matches!(error, CallError::NoQuorum { .. }), "{error}");
     assert!(began.elapsed() >= Duration::from_millis(150));
-    // The descriptor tells of timers too.
+    // The descriptor becomes readable for timers too.
     let completion = collect(&client, 1).remove(0);
     assert_eq!((completion.tag, completion.result), (4, Err(error)));
 }
 
-/// It keeps each port of a client at one node, also when that one is dead.
+/// The virtual address keeps each port of a client at one node, even when that node is dead.
 #[test]
 fn a_client_behind_a_virtual_address_reaches_another_node_when_its_own_dies() {
     let (nodes, _) = cluster(2);
@@ -314,7 +314,7 @@ fn a_spared_node_is_sent_nothing_until_it_is_used_again() {
     let client = open(&list);
     client.call(put("k", "v")).unwrap();
     let requests = |at: usize| nodes[at].behaviour.requests.load(Ordering::Relaxed);
-    // By a name that was not given as it stands.
+    // The name was not among the given ones.
     let other_name = format!("localhost:{}", nodes[0].address.port());
     for name in [other_name, nodes[0].address.to_string()] {
         assert!(client.spare(&name, true));

@@ -37,7 +37,7 @@ pub unsafe extern "C" fn kvc_submit(
     tag: u64,
 ) -> c_int {
     let submit = |handle: &Handle| {
-        // SAFETY: kvclient.h asks for such pointers. NULL reads as an operation of no kind.
+        // SAFETY: kvclient.h requires valid pointers. NULL is read as an operation without a kind.
         let call = unsafe { prefixed::read(operation)?.to_call()? };
         handle.client.submit(call, tag)?;
         Ok(Status::Ok.code())
@@ -66,7 +66,8 @@ pub unsafe extern "C" fn kvc_completions(
         if completions.is_null() || max == 0 {
             return Err(Status::InvalidArgument);
         }
-        // Looked at before: what is closed in between still gives what there was.
+        // The state is read before the completions are taken: if another thread closes the client
+        // in between, this call still returns the completions that exist.
         let is_closed = handle.is_closed();
         let mut taken = Vec::new();
         handle
@@ -77,7 +78,7 @@ pub unsafe extern "C" fn kvc_completions(
         }
         let count = taken.len();
         for (place, completion) in taken.into_iter().enumerate() {
-            // SAFETY: there is room for `max`, which is no less than were taken.
+            // SAFETY: there is space for `max` completions, and no more than that were taken.
             unsafe { completions.add(place).write(completion.into()) };
         }
         Ok(count as c_int)

@@ -1,4 +1,4 @@
-//! Panics stop here, and say nothing: a library does not print.
+//! Panics end at this border and print nothing, because a library must not print.
 
 use std::cell::Cell;
 use std::ffi::c_int;
@@ -6,24 +6,26 @@ use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::sync::Once;
 
 thread_local! {
-    /// Whether this thread is inside of the library.
+    /// Whether this thread is inside the library.
     static INSIDE: Cell<bool> = const { Cell::new(false) };
 }
 
 static QUIET: Once = Once::new();
 
-/// Runs an entry of the library; `None` if it panicked.
+/// Runs an entry point of the library; returns `None` if it panicked.
 pub fn border<T>(run: impl FnOnce() -> T) -> Option<T> {
-    // A thread that unwinds may not set the hook; some other call will.
+    // A thread that unwinds must not set the hook; a later call will.
     if !std::thread::panicking() {
         QUIET.call_once(keep_quiet);
     }
     INSIDE.set(true);
     let _uncancelled = Uncancelled::new();
-    // What a panic may leave half done is behind the client's lock, which bears it, or is given up.
+    // State that a panic may leave incomplete is under the client's lock. It either tolerates that,
+    // or is abandoned.
     let result = catch_unwind(AssertUnwindSafe(run));
     INSIDE.set(false);
-    // Dropping what was thrown could itself throw; it is a message, and defects are rare.
+    // Dropping the panic's payload could itself panic. The payload is a message and defects are
+    // rare, so it is leaked.
     result.map_err(std::mem::forget).ok()
 }
 
@@ -31,11 +33,11 @@ unsafe extern "C" {
     fn pthread_setcancelstate(state: c_int, before: *mut c_int) -> c_int;
 }
 
-/// Of glibc and musl.
+/// The value of glibc and musl.
 const PTHREAD_CANCEL_DISABLE: c_int = 1;
 
-/// A thread that is cancelled unwinds, which the frames of the library do not bear: the process would end.
-/// So it is cancelled once it is outside again.
+/// Cancelling a thread unwinds its stack. The library's frames do not support that, and the process
+/// would end. So cancellation is disabled inside the library, and takes effect outside of it.
 struct Uncancelled {
     before: c_int,
 }
@@ -43,7 +45,8 @@ struct Uncancelled {
 impl Uncancelled {
     fn new() -> Self {
         let mut before = 0;
-        // SAFETY: a valid state, and a place for the one before. It can't fail with these.
+        // SAFETY: the state is valid, and `before` is a place for the earlier state. The call
+        // cannot fail with these arguments.
         unsafe { pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &mut before) };
         Uncancelled { before }
     }
@@ -52,13 +55,13 @@ impl Uncancelled {
 impl Drop for Uncancelled {
     fn drop(&mut self) {
         let mut disabled = 0;
-        // SAFETY: as above. No thread is cancelled by this call itself.
+        // SAFETY: as above. This call itself cancels no thread.
         unsafe { pthread_setcancelstate(self.before, &mut disabled) };
     }
 }
 
-/// The hook is that of this copy of the standard library. Linked statically into a Rust program it may be
-/// the program's too, whose own panics go on being reported.
+/// The hook belongs to this copy of the standard library. If the library is linked statically into
+/// a Rust program, the program may share it; the program's own panics are still reported.
 fn keep_quiet() {
     let report = take_hook();
     set_hook(Box::new(move |panic| {

@@ -9,8 +9,8 @@ use crate::prefixed;
 use crate::status::Status;
 
 /// # Safety
-/// As kvclient.h asks: pointers are NULL or point to what they should; bytes are as many as their sizes
-/// say, where these are within bounds.
+/// The requirements of kvclient.h: each pointer is NULL or valid, and points to as many bytes as
+/// its size says, if that size is within bounds.
 unsafe fn call(
     client: *mut Handle,
     operation: Operation,

@@ -1,4 +1,4 @@
-//! `kvc_client`: a client, whose it is, and whether it can still be used.
+//! `kvc_client`: a client, the process that owns it, and whether it can still be used.
 
 use std::ffi::{CStr, c_char, c_int};
 use std::sync::Once;
@@ -11,22 +11,23 @@ use crate::border::border;
 use crate::prefixed::{self, Prefixed};
 use crate::status::Status;
 
-/// Tells a client from other memory, as far as that can be told.
+/// Distinguishes a client from other memory, as far as that is possible.
 const MAGIC: u64 = 0x6b76_635f_636c_6931;
 
 #[derive(Debug)]
 pub struct Handle {
     magic: AtomicU64,
-    /// The process that opened it. A child has its memory, with locks in whatever state, and shares its
-    /// descriptors: it must touch neither.
+    /// The process that opened the client. A child process has a copy of its memory, with locks in
+    /// an arbitrary state, and shares its descriptors; the child must use neither.
     process: u32,
-    /// `FORKS` when it was opened: a child in a process-id namespace of its own may have the same id.
+    /// The value of `FORKS` when the client was opened: a child in its own process-id namespace may
+    /// have the same process id as its parent.
     forks: u32,
     closed: AtomicBool,
     pub client: Client,
 }
 
-/// How often this process and those before it have forked.
+/// The number of forks from the first process to this one.
 static FORKS: AtomicU32 = AtomicU32::new(0);
 static FORKS_COUNTED: Once = Once::new();
 
@@ -40,9 +41,10 @@ unsafe extern "C" {
     fn pthread_atfork(prepare: AtFork, parent: AtFork, child: AtFork) -> c_int;
 }
 
-/// Each child counts. Without memory for that the process id has to do.
+/// Each child increments the count. If there is no memory to register that, only the process id
+/// identifies a child.
 fn count_forks() {
-    // SAFETY: what it is to run in the child touches an atomic number only.
+    // SAFETY: the function that runs in the child only changes an atomic number.
     FORKS_COUNTED.call_once(|| unsafe {
         pthread_atfork(None, None, Some(count_fork));
     });
@@ -55,17 +57,18 @@ impl Handle {
 
     fn close(&self) {
         self.client.close();
-        // Only now: who sees it knows that no more completions will come.
+        // Set last: a thread that sees it knows that no more completions will follow.
         self.closed.store(true, Ordering::Release);
     }
 }
 
-/// The client, in the process that opened it. Takes no lock.
+/// Returns the client if this process opened it. Takes no lock.
 ///
 /// # Safety
-/// `client` is NULL or points to memory that can be read; a client stays until its last call ended.
+/// `client` is NULL or points to readable memory; a client exists until its last call has ended.
 unsafe fn look<'a>(client: *const Handle) -> Result<&'a Handle, Status> {
-    // SAFETY: as the caller promises. Only the magic word is looked at before it is known to be one.
+    // SAFETY: the caller's promise. Only the magic number is read before the memory is known to be
+    // a client.
     let magic = match client.is_null() {
         true => return Err(Status::InvalidArgument),
         false => unsafe { &(*client).magic },
@@ -90,7 +93,7 @@ pub unsafe fn with_client(
     client: *const Handle,
     run: impl FnOnce(&Handle) -> Result<c_int, Status>,
 ) -> c_int {
-    // SAFETY: as the caller promises.
+    // SAFETY: the caller's promise.
     let handle = match unsafe { look(client) } {
         Ok(handle) => handle,
         Err(status) => return status.code(),
@@ -138,7 +141,7 @@ unsafe fn open(nodes: *const c_char, options: *const OpenOptions) -> Result<Box<
     if nodes.is_null() {
         return Err(Status::InvalidArgument);
     }
-    // SAFETY: as the caller promises.
+    // SAFETY: the caller's promise.
     let (nodes, options) = unsafe { (CStr::from_ptr(nodes), prefixed::read(options)?) };
     let nodes = nodes.to_str().map_err(|_| Status::InvalidArgument)?;
     count_forks();
@@ -160,7 +163,7 @@ pub unsafe extern "C" fn kvc_open(
     if out.is_null() {
         return Status::InvalidArgument.code();
     }
-    // SAFETY: kvclient.h asks for such pointers; `out` was looked at.
+    // SAFETY: kvclient.h requires valid pointers; `out` was checked.
     unsafe {
         out.write(std::ptr::null_mut());
         match border(|| open(nodes, options)) {
@@ -180,17 +183,18 @@ pub unsafe extern "C" fn kvc_close(client: *mut Handle) {
         handle.close();
         Ok(Status::Ok.code())
     };
-    // SAFETY: kvclient.h asks for such a pointer. There is nothing to do where it is none.
+    // SAFETY: kvclient.h requires a valid pointer. If it is not a client, there is nothing to do.
     unsafe { with_client(client, close) };
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvc_free(client: *mut Handle) {
-    // SAFETY: kvclient.h asks for such a pointer, and that this is the last call. In a child it is left.
+    // SAFETY: kvclient.h requires a valid pointer, and that this is the last call. A child leaves
+    // the client alone.
     let Ok(handle) = (unsafe { look(client) }) else {
         return;
     };
     handle.magic.store(0, Ordering::Relaxed);
-    // SAFETY: it came from `Box::into_raw`, and is no client from now on.
+    // SAFETY: the pointer came from `Box::into_raw`, and is not used as a client any more.
     border(|| drop(unsafe { Box::from_raw(client) }));
 }

@@ -1,8 +1,9 @@
-//! The C interface of the client library. `client-lib/include/kvclient.h` says what each function
-//! does; here is how its promises are kept: every entry goes through `border`, which lets no panic
-//! out, and every client through `handle`, which looks at what it was given before it touches a lock.
+//! The C interface of the client library. `client-lib/include/kvclient.h` documents each function.
+//! This crate implements the guarantees of that header: every entry point goes through `border`,
+//! which stops panics, and every client through `handle`, which checks the pointer before it takes
+//! a lock.
 //!
-//! The only crate of the client library that dereferences what others point to.
+//! This is the only crate of the client library that dereferences foreign pointers.
 #![allow(unsafe_code, reason = "pointers come from the application")]
 
 mod asynchronous;

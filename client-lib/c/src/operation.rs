@@ -1,4 +1,4 @@
-//! `kvc_op` and `kvc_write_options`: from what the application says to a call.
+//! `kvc_op` and `kvc_write_options`: the conversion of the application's arguments to a call.
 
 use std::ffi::c_void;
 
@@ -96,10 +96,11 @@ impl Operation {
         }
     }
 
-    /// Checks everything and copies the bytes.
+    /// Checks all fields and copies the bytes.
     ///
     /// # Safety
-    /// Pointers are NULL or point to as many bytes as their sizes say, if these are within bounds.
+    /// Each pointer is NULL or points to as many bytes as its size says, if that size is within
+    /// bounds.
     pub unsafe fn to_call(self) -> Result<Call, Status> {
         self.check_flags()?;
         if self.key_size == 0 {
@@ -130,7 +131,7 @@ impl Operation {
                 let version = self.version;
                 Action::CompareVersion { version, value }
             }
-            // Version 0 is that of an absent key.
+            // Version 0 is the version of an absent key.
             kind::PUT if self.flags & (flag::IF_ABSENT | flag::IF_VERSION) != 0 => {
                 Action::PutIfAbsent { value }
             }
@@ -146,7 +147,7 @@ impl Operation {
         })
     }
 
-    /// A condition that the operation can't keep is refused, not ignored.
+    /// A condition that the operation does not support is an error; it is not ignored.
     fn check_flags(&self) -> Result<(), Status> {
         let conditions = flag::IF_ABSENT | flag::IF_VERSION;
         let allowed = match self.kind {

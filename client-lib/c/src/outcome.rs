@@ -1,4 +1,4 @@
-//! `kvc_result`: what a call came to, and the functions that tell of it.
+//! `kvc_result`: the outcome of a call, and the functions that return its parts.
 
 use std::ffi::{c_int, c_void};
 
@@ -8,7 +8,7 @@ use kvclient_core::wire::{Old, Outcome};
 use crate::border::border;
 use crate::status::Status;
 
-/// Tells a result from other memory, as far as that can be told.
+/// Distinguishes a result from other memory, as far as that is possible.
 const MAGIC: u64 = 0x6b76_635f_7265_7331;
 
 mod old {
@@ -19,7 +19,7 @@ mod old {
     pub const FORGOTTEN: c_int = 3;
 }
 
-/// A value with a zero byte behind it, for applications that take it for a string.
+/// A value followed by a zero byte, for applications that use it as a string.
 #[derive(Debug, Default)]
 struct Terminated(Option<Box<[u8]>>);
 
@@ -70,7 +70,7 @@ impl CallResult {
     }
 }
 
-/// Status and result of a call that is over.
+/// Status and result of a completed call.
 pub fn outcome(result: Result<Outcome, CallError>) -> (Status, Option<Box<CallResult>>) {
     let (status, result) = match result {
         Err(error) => return (error.into(), None),
@@ -106,7 +106,7 @@ unsafe fn look<'a>(result: *const CallResult) -> Option<&'a CallResult> {
 }
 
 /// # Safety
-/// `size` is NULL or may be written to.
+/// `into` is NULL or may be written to.
 unsafe fn tell<T>(into: *mut T, what: T) {
     if !into.is_null() {
         // SAFETY: as the caller promises.
@@ -119,7 +119,7 @@ pub unsafe extern "C" fn kvc_result_value(
     result: *const CallResult,
     size: *mut usize,
 ) -> *const c_void {
-    // SAFETY: kvclient.h asks for such pointers.
+    // SAFETY: kvclient.h requires valid pointers.
     unsafe {
         let (value, value_size) = look(result).map_or((std::ptr::null(), 0), |r| r.value.parts());
         tell(size, value_size);
@@ -129,13 +129,13 @@ pub unsafe extern "C" fn kvc_result_value(
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvc_result_version(result: *const CallResult) -> u64 {
-    // SAFETY: kvclient.h asks for such a pointer.
+    // SAFETY: kvclient.h requires a valid pointer.
     unsafe { look(result) }.map_or(0, |result| result.version)
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvc_result_number(result: *const CallResult) -> i64 {
-    // SAFETY: kvclient.h asks for such a pointer.
+    // SAFETY: kvclient.h requires a valid pointer.
     unsafe { look(result) }.map_or(0, |result| result.number)
 }
 
@@ -145,7 +145,7 @@ pub unsafe extern "C" fn kvc_result_old(
     value: *mut *const c_void,
     size: *mut usize,
 ) -> c_int {
-    // SAFETY: kvclient.h asks for such pointers.
+    // SAFETY: kvclient.h requires valid pointers.
     unsafe {
         let result = look(result);
         let (old, old_size) = result.map_or((std::ptr::null(), 0), |r| r.old.parts());
@@ -158,7 +158,8 @@ pub unsafe extern "C" fn kvc_result_old(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvc_result_free(result: *mut CallResult) {
     border(|| {
-        // SAFETY: a result came from `Box::into_raw`, and kvclient.h has it freed once.
+        // SAFETY: a result came from `Box::into_raw`, and kvclient.h requires that it is freed only
+        // once.
         unsafe {
             if look(result).is_some() {
                 (*result).magic = 0;

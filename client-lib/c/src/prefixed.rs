@@ -1,20 +1,22 @@
-//! What the application passes by pointer: bytes, and structs that begin with their size.
+//! The arguments that an application passes by pointer: bytes, and structs that begin with their
+//! size.
 
 use std::ffi::c_void;
 
 use crate::status::Status;
 
-/// No struct will ever be larger; a size above is no size, and what it spans is not read.
+/// No struct will ever be larger. A larger size is invalid, and the bytes that it spans are not
+/// read.
 const PREFIXED_SIZE_MAX: usize = 4_096;
 
-/// A C struct whose first field is its size, as the application knows it.
+/// A C struct whose first field is the size of the struct as the application knows it.
 ///
 /// # Safety
-/// `repr(C)`, the first field a `usize`, any bytes a valid value.
+/// The struct is `repr(C)`, its first field is a `usize`, and any bytes are a valid value.
 pub unsafe trait Prefixed: Default {}
 
-/// The struct that `from` points to; the default for NULL. Fields that the application does not know are
-/// zero; what this library does not know has to be.
+/// Returns the struct at `from`, or the default for NULL. Fields that the application does not know
+/// become zero; bytes that this library does not know must be zero.
 ///
 /// # Safety
 /// `from` is NULL or points to as many bytes as its size says.
@@ -23,14 +25,14 @@ pub unsafe fn read<T: Prefixed>(from: *const T) -> Result<T, Status> {
     if from.is_null() {
         return Ok(value);
     }
-    // SAFETY: there is at least the size.
+    // SAFETY: at least the size field exists.
     let size = unsafe { from.cast::<usize>().read_unaligned() };
     if !(size_of::<usize>()..=PREFIXED_SIZE_MAX).contains(&size) {
         return Err(Status::InvalidArgument);
     }
     let known = size.min(size_of::<T>());
-    // SAFETY: `size` bytes are there, of which those behind `known` were set by the application;
-    // `value` has room for `known` bytes, and any bytes are a valid one.
+    // SAFETY: `size` bytes exist at `from`; the application set those behind `known`. `value` has
+    // space for `known` bytes, and any bytes are a valid value.
     unsafe {
         let unknown = std::slice::from_raw_parts(from.cast::<u8>().add(known), size - known);
         if unknown.iter().any(|byte| *byte != 0) {
@@ -41,11 +43,11 @@ pub unsafe fn read<T: Prefixed>(from: *const T) -> Result<T, Status> {
     Ok(value)
 }
 
-/// The bytes at `data`, if there can be so many.
+/// The bytes at `data`, if the size is within bounds.
 ///
 /// # Safety
-/// If `size` is neither 0 nor above `size_max`, and `data` not NULL, it points to so many bytes, which
-/// outlive the slice.
+/// If `size` is neither 0 nor above `size_max`, and `data` is not NULL, then `data` points to
+/// `size` bytes that outlive the slice.
 pub unsafe fn bytes<'a>(
     data: *const c_void,
     size: usize,

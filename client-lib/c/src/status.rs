@@ -7,7 +7,7 @@ use kvclient_core::{CallError, OpenError};
 pub const ABI_VERSION: c_int = 0;
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\0");
 
-/// Numbers are fixed: one that was published keeps its meaning.
+/// A published number never changes its meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i32)]
 pub enum Status {

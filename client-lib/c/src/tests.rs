@@ -1,4 +1,4 @@
-//! What C programs can't show: numbers that stay, sizes of other versions, panics.
+//! Properties that C programs cannot test: fixed numbers, structs of other sizes, panics.
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, c_int};
@@ -99,7 +99,7 @@ fn each_error_has_a_text_of_its_own() {
     }
 }
 
-/// An application's `kvc_write_options`, of a version with more fields.
+/// The `kvc_write_options` of an application that was built for a version with more fields.
 #[repr(C)]
 struct Larger {
     options: WriteOptions,
@@ -107,7 +107,7 @@ struct Larger {
 }
 
 fn read(larger: &Larger) -> Result<WriteOptions, Status> {
-    // SAFETY: sizes within the struct, or refused before anything else is read.
+    // SAFETY: the sizes are within the struct, or refused before anything else is read.
     unsafe { prefixed::read((&raw const *larger).cast()) }
 }
 
@@ -128,7 +128,7 @@ fn sizes_of_other_versions() {
             "{size}"
         );
     }
-    // What an older application does not know is not read.
+    // Fields that an older application does not know are not read.
     for (size, expected) in [
         (8, (0, 0, 0)),
         (12, (4, 0, 0)),
@@ -143,12 +143,12 @@ fn sizes_of_other_versions() {
             "{size}"
         );
     }
-    // What this library does not know has to be zero.
+    // Fields that this library does not know must be zero.
     larger.options.size = size_of::<Larger>();
     assert_eq!(read(&larger).unwrap().version, 9);
     larger.added = 1 << 56;
     assert_eq!(read(&larger).unwrap_err(), Status::InvalidArgument);
-    // SAFETY: NULL is looked at.
+    // SAFETY: NULL is checked for.
     let none: WriteOptions = unsafe { prefixed::read(std::ptr::null()) }.unwrap();
     assert_eq!((none.flags, none.deadline_ms, none.version), (0, 0, 0));
 }
@@ -164,7 +164,7 @@ fn operation(kind: u32, flags: u32, version: u64) -> Operation {
 }
 
 fn action(kind: u32, flags: u32, version: u64) -> Result<Action, Status> {
-    // SAFETY: pointers and sizes belong together.
+    // SAFETY: each size belongs to its pointer.
     unsafe { operation(kind, flags, version).to_call() }.map(|call| call.action)
 }
 
@@ -212,7 +212,7 @@ fn conditions_are_kept_or_refused() {
 fn sizes_are_checked_before_bytes_are_read() {
     let nowhere = std::ptr::dangling();
     for size in [KEY_SIZE_MAX + 1, usize::MAX / 2, usize::MAX] {
-        // SAFETY: that the sizes are refused before anything is read is what is tested.
+        // SAFETY: the test shows that these sizes are refused before anything is read.
         let refused = unsafe { Operation::new(kind::GET, nowhere, size).to_call() };
         assert_eq!(refused.unwrap_err(), Status::TooLarge);
     }
@@ -229,7 +229,7 @@ fn sizes_are_checked_before_bytes_are_read() {
         expected_size: expected.len(),
         ..operation(kind::CAS, 0, 0)
     };
-    // SAFETY: pointers and sizes belong together.
+    // SAFETY: each size belongs to its pointer.
     assert_eq!(unsafe { both.to_call() }.unwrap_err(), Status::TooLarge);
 }
 
@@ -243,7 +243,7 @@ fn a_panic_stops_at_the_border() {
 #[test]
 fn a_panic_closes_the_client() {
     let mut client = std::ptr::null_mut();
-    // SAFETY: pointers are what the interface asks for, and the client is freed last.
+    // SAFETY: the pointers meet the requirements of kvclient.h, and the client is freed last.
     unsafe {
         let opened = kvc_open(c"127.0.0.1:9".as_ptr(), std::ptr::null(), &raw mut client);
         assert_eq!(opened, Status::Ok.code());

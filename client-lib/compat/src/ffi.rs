@@ -1,4 +1,4 @@
-//! The border with C, and all that is unsafe: pointers become slices, answers become numbers.
+//! The border with C, and all unsafe code: it converts pointers to slices and answers to numbers.
 //! No panic crosses it, and none is printed.
 
 use std::ffi::{c_char, c_int};
@@ -18,7 +18,8 @@ const FAILED: c_int = -1;
 const SERVER_SIZE_MAX: usize = 512;
 
 /// # Safety
-/// `servers` is NULL, or points to pointers to strings, the last of which is NULL or an empty string.
+/// `servers` is NULL, or points to an array of pointers to strings, which ends with NULL or an
+/// empty string.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kv739_init(servers: *const *const c_char) -> c_int {
     be_quiet();
@@ -74,8 +75,8 @@ pub unsafe extern "C" fn kv739_get(key: *const c_char, value: *mut c_char) -> c_
 }
 
 /// # Safety
-/// `key` and `value` are NULL or strings; `old_value` is NULL or has room for `VALUE_SIZE_MAX` bytes
-/// and one more, and may be `value`.
+/// `key` and `value` are NULL or strings; `old_value` is NULL or has room for `VALUE_SIZE_MAX`
+/// bytes and one more, and may be `value`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kv739_put(
     key: *const c_char,
@@ -91,7 +92,7 @@ pub unsafe extern "C" fn kv739_put(
             Old::Absent => return Ok(ABSENT),
             Old::NotAsked => return Err(Failed),
             Old::Value(_) | Old::Forgotten if old_value.is_null() => {}
-            // SAFETY: the caller's promise; `value` is not looked at any more.
+            // SAFETY: the caller's promise; `value` is not read after this.
             Old::Value(old) => unsafe { hand_out(&old, old_value) },
             Old::Forgotten => return Err(Failed),
         }
@@ -114,8 +115,8 @@ fn guarded(call: impl FnOnce() -> Result<c_int, Failed>) -> c_int {
     result.unwrap_or(Err(Failed)).unwrap_or(FAILED)
 }
 
-/// Standard error is the application's. This library has a Rust runtime of its own, so the hook is for
-/// nobody else's panics.
+/// Standard error belongs to the application. This library has its own copy of the Rust runtime, so
+/// the hook affects no other code's panics.
 fn be_quiet() {
     static ONCE: Once = Once::new();
     if cfg!(not(test)) {
@@ -124,14 +125,14 @@ fn be_quiet() {
 }
 
 /// # Safety
-/// As of `kv739_init`. The strings are borrowed for as long as the caller leaves them alone.
+/// As for `kv739_init`. The strings are borrowed as long as the caller does not change them.
 unsafe fn list<'a>(servers: *const *const c_char) -> Result<Vec<&'a str>, Failed> {
     let mut names = Vec::new();
     if servers.is_null() {
         return Err(Failed);
     }
     loop {
-        // SAFETY: no entry so far was the last one.
+        // SAFETY: no earlier entry was the end of the array.
         let server = unsafe { *servers.add(names.len()) };
         if server.is_null() {
             return Ok(names);
@@ -146,15 +147,15 @@ unsafe fn list<'a>(servers: *const *const c_char) -> Result<Vec<&'a str>, Failed
 }
 
 /// # Safety
-/// As of `text`.
+/// As for `text`.
 unsafe fn server_name<'a>(start: *const c_char) -> Result<&'a str, Failed> {
     // SAFETY: the caller's promise.
     let bytes = unsafe { text(start, SERVER_SIZE_MAX) }?;
     std::str::from_utf8(bytes).map_err(|_| Failed)
 }
 
-/// What stands before the NUL, up to `size_max` bytes. Nothing behind the NUL is read, nor behind the
-/// byte where it should be.
+/// The bytes before the NUL, up to `size_max` of them. No byte is read behind the NUL, or behind
+/// position `size_max`, where the NUL must be at the latest.
 ///
 /// # Safety
 /// `start` is NULL, or a string, or has more than `size_max` bytes.
@@ -164,9 +165,9 @@ unsafe fn text<'a>(start: *const c_char, size_max: usize) -> Result<&'a [u8], Fa
     }
     let start = start.cast::<u8>();
     for size in 0..=size_max {
-        // SAFETY: none of the bytes before was the NUL.
+        // SAFETY: none of the earlier bytes was the NUL.
         if unsafe { *start.add(size) } == 0 {
-            // SAFETY: so many bytes were just read.
+            // SAFETY: these bytes were just read.
             return Ok(unsafe { std::slice::from_raw_parts(start, size) });
         }
     }
@@ -177,7 +178,7 @@ unsafe fn text<'a>(start: *const c_char, size_max: usize) -> Result<&'a [u8], Fa
 /// `into` has room for `VALUE_SIZE_MAX` bytes and one more.
 unsafe fn hand_out(value: &[u8], into: *mut c_char) {
     assert!(value.len() <= VALUE_SIZE_MAX, "the buffer has no more room");
-    // SAFETY: there is room; the library's memory is not the application's.
+    // SAFETY: there is space, and the library's memory does not overlap the application's.
     unsafe {
         std::ptr::copy_nonoverlapping(value.as_ptr(), into.cast(), value.len());
         *into.add(value.len()) = 0;
@@ -191,7 +192,7 @@ mod tests {
     fn text_of(bytes: &[u8], size_max: usize) -> Option<&[u8]> {
         let whole = bytes.len() > size_max || bytes.contains(&0);
         assert!(whole, "it would be read beyond its end");
-        // SAFETY: as just looked.
+        // SAFETY: the check above.
         unsafe { text(bytes.as_ptr().cast(), size_max) }.ok()
     }
 

@@ -1,8 +1,10 @@
-//! The one client of the process, and what the calls mean.
+//! The one client of the process, and what the calls do with it.
 //!
-//! A child process after fork has a client that it must not touch: its socket is the parent's too, and
-//! a thread that is not in the child may have left its memory, or the lock here, in any state. So every
-//! use begins with asking whose it is, and in a child nothing else is done: not even memory is taken.
+//! A child process after fork has a copy of the client that it must not use. The child shares the
+//! client's socket with the parent. A thread that does not exist in the child may have left the
+//! client's memory, or the lock in this module, in an arbitrary state. Therefore every call first
+//! checks which process owns the client, and in a child it does nothing else; it does not even
+//! allocate memory.
 
 use std::mem;
 use std::process;
@@ -15,15 +17,15 @@ use kvclient::{Call, Client, ClientOptions};
 pub const KEY_SIZE_MAX: usize = 128;
 pub const VALUE_SIZE_MAX: usize = 2_048;
 
-/// Why is not told: the interface has one number for it.
+/// A failure without a reason: the interface has only one number for all failures.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Failed;
 
 static CLIENT: Mutex<Option<Arc<Client>>> = Mutex::new(None);
-/// The process that last called init or shutdown, whose `CLIENT` is; 0 before that.
+/// The process that last called init or shutdown and owns `CLIENT`; 0 before the first such call.
 static OWNER: AtomicU32 = AtomicU32::new(0);
 
-/// Takes the place of the former client, if there is one.
+/// Replaces the former client, if there is one.
 pub fn init(servers: &[&str]) -> Result<(), Failed> {
     let is_one = |server: &&str| !server.contains(|c: char| c == ',' || c.is_whitespace());
     if !servers.iter().all(is_one) {
@@ -37,7 +39,7 @@ pub fn shutdown() -> Result<(), Failed> {
     replace(None)
 }
 
-/// `None` if there is no such key.
+/// Returns `None` if the key is absent.
 pub fn get(key: &[u8]) -> Result<Option<Vec<u8>>, Failed> {
     let client = client()?;
     match client.call(Call::new(key.to_vec(), Action::Get)) {
@@ -47,7 +49,7 @@ pub fn get(key: &[u8]) -> Result<Option<Vec<u8>>, Failed> {
     }
 }
 
-/// What was there before. Changes nothing where `get` would fail because of the value.
+/// Returns the old value. Changes nothing if `get` could not return that value.
 pub fn put(key: &[u8], value: &[u8]) -> Result<Old, Failed> {
     let client = client()?;
     let action = Action::PutOver {
@@ -68,13 +70,13 @@ pub fn put(key: &[u8], value: &[u8]) -> Result<Old, Failed> {
     }
 }
 
-/// Sends nothing to a server, or uses it again; ignores one that was not given to `init`.
+/// Stops sending to a server, or resumes it; ignores a server that was not given to `init`.
 pub fn spare(server: &str, spared: bool) -> Result<(), Failed> {
     client()?.spare(server, spared);
     Ok(())
 }
 
-/// Whether the interface can hand it out.
+/// Whether the interface can return the value.
 fn is_string(value: &[u8]) -> bool {
     value.len() <= VALUE_SIZE_MAX && !value.contains(&0)
 }
@@ -94,7 +96,7 @@ fn replace(next: Option<Arc<Client>>) -> Result<(), Failed> {
     drop(held);
     match former {
         Some(former) if is_own => former.close(),
-        // It stays the parent's.
+        // The client still belongs to the parent.
         former => mem::forget(former),
     }
     Ok(())
@@ -104,8 +106,8 @@ fn is_own() -> bool {
     OWNER.load(Ordering::Acquire) == process::id()
 }
 
-/// Held for no longer than it takes to copy a pointer. A child does not wait: who holds it may be in
-/// the parent only.
+/// The lock is held only to copy a pointer. A child does not wait for it: the thread that holds it
+/// may exist in the parent only.
 fn lock() -> Result<MutexGuard<'static, Option<Arc<Client>>>, Failed> {
     let is_child = !is_own() && OWNER.load(Ordering::Acquire) != 0;
     let locked = match is_child {
@@ -114,7 +116,7 @@ fn lock() -> Result<MutexGuard<'static, Option<Arc<Client>>>, Failed> {
     };
     match locked {
         Ok(held) => Ok(held),
-        // Nothing that is done under the lock can be left half done.
+        // No operation under the lock can be left incomplete.
         Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
         Err(TryLockError::WouldBlock) => Err(Failed),
     }

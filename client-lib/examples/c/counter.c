@@ -1,4 +1,4 @@
-/* Many threads, one client, one key: each adds 1 so many times, and the sum is exact.
+/* Many threads, one client, one key: each thread adds 1 TIMES times, and the sum is exact.
  *
  *     cc counter.c $(pkg-config --cflags --libs kvclient) -pthread -o counter
  *     ./counter HOST:PORT,HOST:PORT,... [THREADS [TIMES]]
@@ -29,7 +29,7 @@ static void *add(void *argument) {
         kvc_result *result;
         self->status = kvc_add(self->client, key, strlen(key), 1, NULL, &result);
         if (self->status != KVC_OK) break;
-        /* Only we add, so what we see only rises. */
+        /* Only this program adds to the key, so each thread sees the sum rise. */
         if (kvc_result_number(result) <= self->last) self->status = KVC_INTERNAL;
         self->last = kvc_result_number(result);
         kvc_result_free(result);

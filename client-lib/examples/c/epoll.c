@@ -1,5 +1,5 @@
-/* One thread, its own epoll loop, a thousand operations in flight: puts, and for each that is done a
- * get of the same key, until TOTAL puts and gets are done.
+/* One thread, its own epoll loop, a thousand operations in flight: it puts keys, and gets each key
+ * after its put is done, until TOTAL puts and gets are done.
  *
  *     cc epoll.c $(pkg-config --cflags --libs kvclient) -o epoll
  *     ./epoll HOST:PORT,HOST:PORT,... [TOTAL]
@@ -19,7 +19,7 @@
 typedef struct loop {
     kvc_client *client;
     uint64_t total;   /* operations to do */
-    uint64_t started; /* tags count from 0; an even one is a put, the odd one behind it its get */
+    uint64_t started; /* tags count from 0; even: a put, the next odd one: its get */
     uint64_t done;
     int in_flight;
     int in_flight_max;
@@ -35,7 +35,7 @@ static int submit(loop *self, uint64_t tag) {
         op.value = value;
         op.value_size = (size_t)snprintf(value, sizeof value, "%llu", (unsigned long long)tag);
     }
-    /* Both buffers may go: their bytes are copied. */
+    /* Both buffers may be reused: the library has copied their bytes. */
     const int status = kvc_submit(self->client, &op, tag);
     if (status == KVC_OK && ++self->in_flight > self->in_flight_max) self->in_flight_max = self->in_flight;
     return status;
@@ -53,7 +53,7 @@ static int completed(loop *self, const kvc_completion *completion) {
     return size == strlen(expected) && memcmp(value, expected, size) == 0 ? KVC_OK : KVC_INTERNAL;
 }
 
-/* All that there is to do, without waiting. */
+/* Does all work that needs no waiting. */
 static int work(loop *self) {
     while (self->in_flight < IN_FLIGHT && self->started < self->total) {
         const int status = submit(self, self->started);
@@ -73,7 +73,7 @@ static int work(loop *self) {
 
 static int run(loop *self) {
     const int epoll = epoll_create1(EPOLL_CLOEXEC);
-    /* A program has its other descriptors here too. */
+    /* A real program adds its other descriptors here. */
     struct epoll_event event = {.events = EPOLLIN};
     if (epoll < 0 || epoll_ctl(epoll, EPOLL_CTL_ADD, kvc_poll_fd(self->client), &event) != 0) {
         perror("epoll");

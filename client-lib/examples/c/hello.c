@@ -1,4 +1,4 @@
-/* The first program: puts, gets, and what can go wrong.
+/* The first program: puts and gets, and the errors they can return.
  *
  *     cc hello.c $(pkg-config --cflags --libs kvclient) -o hello && ./hello HOST:PORT,HOST:PORT,...
  */
@@ -21,11 +21,11 @@ static int greet(kvc_client *client) {
     kvc_result *read;
     status = kvc_get(client, key, strlen(key), &read);
     if (status != KVC_OK) return failed("get", status);
-    /* A zero byte follows the value, so text prints as it is. */
+    /* A zero byte follows the value, so a text can be printed directly. */
     printf("%s is %s, version %" PRIu64 "\n", key, (const char *)kvc_result_value(read, NULL),
            kvc_result_version(read));
 
-    /* Only if nobody wrote it since it was read; and tell what was there. */
+    /* Writes only if the key has not changed since it was read, and returns the old value. */
     kvc_write_options options = KVC_WRITE_OPTIONS_INIT;
     options.flags = KVC_IF_VERSION | KVC_WANT_OLD;
     options.version = kvc_result_version(read);
@@ -42,7 +42,7 @@ static int greet(kvc_client *client) {
     if (status != KVC_OK) return failed("delete", status);
     status = kvc_get(client, key, strlen(key), &read);
     printf("now it is %s\n", kvc_strerror(status));
-    kvc_result_free(read); /* NULL is fine */
+    kvc_result_free(read); /* NULL is allowed */
     return status == KVC_NOT_FOUND ? 0 : failed("get", status);
 }
 

@@ -1,4 +1,4 @@
-// The first program in C++: calls that wait, then a few that do not.
+// The first program in C++: calls that wait, then some that do not.
 //
 //     c++ -std=c++17 hello.cpp $(pkg-config --cflags --libs kvclient) -o hello
 //     ./hello HOST:PORT,HOST:PORT,...
@@ -17,7 +17,7 @@ int failed(const char *what, const kvc::Result &result) {
     return 1;
 }
 
-// Several at once, on this thread.
+// Several operations concurrently, on this thread.
 int count_down(kvc::Client &client) {
     int left = 10;
     for (int i = 0; i < left; i++) {
@@ -40,7 +40,7 @@ int count_down(kvc::Client &client) {
 
 int greet(kvc::Client &client) {
     using namespace std::string_literals;
-    // Any bytes.
+    // Values may contain any bytes.
     const std::string value = "bl\0ue"s;
     if (auto put = client.put("hello/colour", value); !put) return failed("put", put);
     auto got = client.get("hello/colour");

@@ -13,7 +13,7 @@ int main(int argc, char *argv[]) {
         fprintf(stderr, "usage: kv739 HOST:PORT ...\n");
         return 2;
     }
-    /* argv ends with NULL, as the list has to. */
+    /* argv ends with NULL, as the list must. */
     if (kv739_init(argv + 1) != 0) {
         fprintf(stderr, "kv739: bad list of servers\n");
         return 2;

@@ -1,4 +1,4 @@
-//! The nodes as they are given: `host:port`, separated by commas or spaces.
+//! Parses the list of nodes: `host:port`, separated by commas or spaces.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -7,15 +7,15 @@ use super::OpenError;
 use crate::session::NODES_MAX;
 use crate::zone;
 
-/// A node as it was given.
+/// A node from the list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Given {
     pub name: String,
-    /// Its address, if it was given in numbers.
+    /// The address, if the list has it in numeric form.
     pub literal: Option<SocketAddr>,
 }
 
-/// Each node once. Nothing is looked up.
+/// Returns each node once. Looks up no names.
 pub(super) fn parse_all(nodes: &str) -> Result<Vec<Given>, OpenError> {
     let separators = |c: char| c == ',' || c.is_whitespace();
     let mut all: Vec<Given> = Vec::new();
@@ -40,13 +40,13 @@ pub(super) fn parse_all(nodes: &str) -> Result<Vec<Given>, OpenError> {
 
 pub(super) fn parse(name: &str) -> Result<Given, OpenError> {
     let wrong = || OpenError::Address(name.into());
-    // An interface that is not there yet is looked up again, as names are.
+    // An interface that does not exist yet is looked up again later, as names are.
     let literal = match zone::resolve(name) {
         Some(zoned) => zoned.ok(),
         None => name.parse::<SocketAddr>().ok(),
     };
     let (host, port) = name.rsplit_once(':').ok_or_else(wrong)?;
-    // Nobody can be sent anything at port 0.
+    // No datagram can be sent to port 0.
     let port = port.parse::<u16>().ok().filter(|port| *port != 0);
     if port.is_none() || host.is_empty() {
         return Err(wrong());
@@ -55,7 +55,7 @@ pub(super) fn parse(name: &str) -> Result<Given, OpenError> {
     Ok(Given { name, literal })
 }
 
-/// All that a name stands for; this may block for long.
+/// All addresses of a name. The call may block for a long time.
 pub(super) fn resolve(name: &str) -> io::Result<Vec<SocketAddr>> {
     match zone::resolve(name) {
         Some(zoned) => Ok(vec![zoned?]),
@@ -63,8 +63,9 @@ pub(super) fn resolve(name: &str) -> io::Result<Vec<SocketAddr>> {
     }
 }
 
-/// Of several addresses the one behind that in use, which was silent, or is another node's; else an IPv4 one: a
-/// node that listens on one family only mostly has that.
+/// Picks one of several addresses. If one is in use already, it was silent or belongs to another
+/// node, and the next one is picked. Otherwise an IPv4 address is preferred, because most nodes
+/// that listen on one family only listen on IPv4.
 pub(super) fn pick(
     found: Vec<SocketAddr>,
     is_dual: bool,
@@ -90,7 +91,7 @@ pub(super) fn pick(
     })
 }
 
-/// An IPv4 address as a socket for both families has it.
+/// Converts an IPv4 address to its form on a socket for both families.
 pub(super) fn for_socket(address: SocketAddr, is_dual: bool) -> SocketAddr {
     match address.ip() {
         IpAddr::V4(ip) if is_dual => SocketAddr::new(ip.to_ipv6_mapped().into(), address.port()),

@@ -1,5 +1,5 @@
-//! What the threads of a client share under its lock: the session, the datagrams being packed, who
-//! waits for what.
+//! The state that the threads of a client share under its lock: the session, the datagrams being
+//! packed, and the calls that threads wait for.
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, UdpSocket};
@@ -18,24 +18,24 @@ use wire::datagram::{
 };
 use wire::parts::{self, Joiner};
 
-/// Datagrams read in one go before completions are handed out.
+/// The most datagrams that are read before completions are delivered.
 const RECEIVE_MAX: usize = 256;
 
-/// Who waits for a call.
+/// The owner of a call.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Owner {
-    /// A thread, by its waiter.
+    /// A waiting thread, by its waiter.
     Thread(usize),
-    /// The application, with its tag.
+    /// The application, by its tag.
     Application(u64),
 }
 
-/// A thread that waits.
+/// A waiting thread.
 #[derive(Debug, Default)]
 pub(super) struct Waiter {
     condvar: Arc<Condvar>,
     pub result: Option<Result<Outcome, CallError>>,
-    /// By the node's place: what it told, or why it did not.
+    /// By the node's index: its answer, or why there is none.
     pub told: Vec<(usize, Result<Told, CallError>)>,
 }
 
@@ -57,30 +57,30 @@ pub(super) struct Inner {
     datagrams: u64,
     destinations: Vec<SendTarget>,
     buffer: Vec<u8>,
-    /// Answers that come in parts, by the node's place.
+    /// Answers that arrive in parts, by the node's index.
     joiner: Joiner<usize>,
-    /// The number of the next frame that leaves in parts.
+    /// The number of the next frame that is sent in parts.
     next_parts: u64,
-    /// By the session's tag.
+    /// Owners of calls, by the session's tag.
     owners: Vec<Option<Owner>>,
     free_owners: Vec<u64>,
-    /// How many of them are `Application`.
+    /// How many of the owners are `Application`.
     applications: usize,
     waiters: Vec<Waiter>,
     free_waiters: Vec<usize>,
     /// The waiter whose thread waits on the socket.
     pub driver: Option<usize>,
-    /// Waiters whose threads sleep until somebody completes their calls, or nobody drives.
+    /// Waiters whose threads sleep until another thread completes their calls, or no thread drives.
     sleepers: BTreeSet<usize>,
     alarm: Alarm,
-    /// Whether something submitted was not packed into datagrams and sent yet.
+    /// Whether a submitted operation has not been packed into a datagram and sent yet.
     unsent: bool,
-    /// For the application.
+    /// Completions for the application.
     pub done: std::collections::VecDeque<Completion>,
-    /// Datagrams that are none, or of somebody else.
+    /// Datagrams that are malformed or come from an unknown address.
     foreign: u64,
-    /// The program has closed the client's descriptors. Their numbers may be others' by now, so they are
-    /// not touched any more.
+    /// The program has closed the client's descriptors. Their numbers may belong to other files
+    /// now, so they are not used any more.
     is_lost: bool,
 }
 
@@ -131,7 +131,7 @@ impl Inner {
         self.began.elapsed().as_micros() as u64
     }
 
-    /// How long until the session wants to know the time.
+    /// The time until the session's next timeout.
     pub fn next_wait(&self) -> Duration {
         let Some(at_us) = self.session.next_timeout() else {
             return Duration::MAX;
@@ -140,7 +140,8 @@ impl Inner {
     }
 
     pub fn submit(&mut self, call: Call, owner: Owner) -> Result<(), CallError> {
-        // What waits to be taken is bounded too, whoever received it.
+        // The number of completions that were not taken is limited too, whichever thread received
+        // them.
         let untaken = self.applications + self.done.len();
         let is_full = matches!(owner, Owner::Application(_)) && untaken >= IN_FLIGHT_MAX;
         if is_full && !self.session.is_closed() {
@@ -172,7 +173,8 @@ impl Inner {
         &mut self.waiters[waiter]
     }
 
-    /// The thread has what it waited for. Somebody else must wait on the socket, if nobody does.
+    /// Removes a waiter whose call has completed. If no thread waits on the socket, another one
+    /// must.
     pub fn remove_waiter(&mut self, waiter: usize) {
         self.free_waiters.push(waiter);
         if self.driver.is_none()
@@ -182,7 +184,7 @@ impl Inner {
         }
     }
 
-    /// The thread is about to sleep on the condition variable given.
+    /// Records that the thread will sleep on the returned condition variable.
     pub fn sleeps(&mut self, waiter: usize) -> Arc<Condvar> {
         self.sleepers.insert(waiter);
         Arc::clone(&self.waiters[waiter].condvar)
@@ -192,8 +194,8 @@ impl Inner {
         self.sleepers.remove(&waiter);
     }
 
-    /// Receives what is there, looks at the time, sends what is to be sent. Stops receiving when
-    /// `waiter` has what it waits for.
+    /// Receives the datagrams that have arrived, handles timeouts, and sends. Stops receiving when
+    /// the call of `waiter` has completed.
     pub fn drive(&mut self, socket: &UdpSocket, wake: &Wake, waiter: Option<usize>) {
         let mut buffer = std::mem::take(&mut self.buffer);
         self.look_for_loss(socket, wake);
@@ -205,7 +207,7 @@ impl Inner {
                 Ok((size, from)) => self.receive(&buffer[..size], from),
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
                 Err(error) if wake::is_closed(&error) => self.lose(),
-                // An interruption, or what became of an earlier datagram: others may follow it.
+                // An interruption, or the error of an earlier datagram: more datagrams may follow.
                 Err(_) => continue,
             }
             self.hand_out(wake);
@@ -217,15 +219,16 @@ impl Inner {
         self.look_at_time(socket, wake);
     }
 
-    /// To be called before anything is sent or received: what is under the socket's number may be a socket
-    /// of the program's, and one that blocks.
+    /// Must be called before any send or receive: the socket's number may now belong to a socket of
+    /// the program, possibly a blocking one.
     pub fn look_for_loss(&mut self, socket: &UdpSocket, wake: &Wake) {
         if !self.is_lost && !wake.is_own(socket) {
             self.lose();
         }
     }
 
-    /// Nothing can be sent or received any more: the calls under way end, and later ones are closed.
+    /// Nothing can be sent or received any more: calls in progress end, and later calls fail as
+    /// closed.
     pub fn lose(&mut self) {
         if !self.is_lost {
             self.is_lost = true;
@@ -241,7 +244,8 @@ impl Inner {
         let now_us = self.now_us();
         self.look_up_names(now_us);
         if self.session.wants_new_port(now_us) {
-            // The next datagram binds it. Where that can't be done it stays as it was.
+            // The next datagram binds the socket again. If disconnecting fails, the socket keeps
+            // its port.
             let _ = rustix::net::connect_unspec(socket);
         }
         self.session.handle_timeout(now_us);
@@ -250,7 +254,7 @@ impl Inner {
         self.set_alarm(wake);
     }
 
-    /// Names of nodes that fell silent are looked up again, aside.
+    /// Starts lookups, in other threads, of the names of nodes that became silent.
     fn look_up_names(&mut self, now_us: u64) {
         while let Some((place, address)) = self.look_ups.poll_moved() {
             self.destinations[place] = SendTarget::new(Some(address));
@@ -264,7 +268,7 @@ impl Inner {
         }
     }
 
-    /// The node at an address, of IPv4 itself or mapped.
+    /// The node at an address, which may be IPv4 itself or mapped.
     pub fn place_of(&self, address: SocketAddr) -> Option<usize> {
         let is_at = |d: &SendTarget| {
             d.address.is_some_and(|at| {
@@ -299,7 +303,7 @@ impl Inner {
         }
     }
 
-    /// Gives completions to those who wait for them.
+    /// Delivers completions to their owners.
     pub fn hand_out(&mut self, wake: &Wake) {
         while let Some(Completion { tag, result }) = self.session.poll_completion() {
             let owner = self.owners[tag as usize].take();
@@ -355,7 +359,7 @@ impl Inner {
         }
     }
 
-    /// Frames for one node share datagrams; those that are full leave.
+    /// Packs frames for the same node into shared datagrams, and sends the full ones.
     pub fn pack(&mut self, socket: &UdpSocket) {
         while let Some(transmit) = self.session.poll_transmit() {
             let Transmit {
@@ -383,7 +387,7 @@ impl Inner {
         }
     }
 
-    /// Adds a frame to the datagram for a node; a full one leaves.
+    /// Adds a frame to the datagram for a node, and sends the datagram if it is full.
     fn put(
         &mut self,
         socket: &UdpSocket,
@@ -418,7 +422,7 @@ impl Inner {
             to.writer.clear();
             return;
         };
-        // A datagram that can't leave is a lost one: attempts are repeated.
+        // A datagram that cannot be sent counts as lost: attempts are repeated.
         let sent = socket.send_to(to.writer.seal(&header), address);
         to.writer.clear();
         if sent.is_err_and(|error| wake::is_closed(&error)) {

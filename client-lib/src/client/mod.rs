@@ -1,9 +1,9 @@
 //! A client of a cluster: a session with a UDP socket and a clock.
 //!
-//! Synchronous calls do their own I/O on the caller's thread: of several threads one waits on the
-//! socket at a time, and completes the others' calls too. The asynchronous form leaves the loop to
-//! the application: `submit`, wait for `poll_fd` to be readable, `completions`. No thread is
-//! started but for looking a name up; nothing is printed, and signals do no harm.
+//! Synchronous calls do their own I/O on the caller's thread: one thread at a time waits on the
+//! socket, and completes the other threads' calls too. In the asynchronous form the application has
+//! the loop: `submit`, wait for `poll_fd` to be readable, `completions`. The client starts threads
+//! only to look up names, prints nothing, and tolerates signals.
 
 mod address;
 mod inner;
@@ -33,13 +33,14 @@ const SOCKET_BUFFER_SIZE: usize = 4 << 20;
 
 #[derive(Debug, Clone)]
 pub struct ClientOptions {
-    /// How long a call waits at most, unless it says otherwise.
+    /// The longest wait of a call that does not specify its own.
     pub deadline: Duration,
-    /// How long every node must have said `no quorum`, or not answered, before that is reported.
+    /// The time for which every node must be without a quorum or silent before a call fails with
+    /// `no quorum`.
     pub no_quorum_after: Duration,
-    /// The cluster to use, as `status` shows it. 0: the one that more than half of the given nodes belong
-    /// to, or, after a wait, all that answered; if that is not one, calls end with an error. A client never
-    /// changes to another cluster.
+    /// The cluster to use, as `status` shows it. 0: the cluster of more than half of the given
+    /// nodes, or, after a wait, the one cluster of all nodes that answered. If those belong to
+    /// several clusters, calls end with an error. A client never changes to another cluster.
     pub cluster: u64,
 }
 
@@ -74,18 +75,18 @@ pub enum OpenError {
 pub struct Client {
     names: Vec<String>,
     deadline: Duration,
-    /// Shared with nobody; see `Wake`.
+    /// Has no other owner; see `Wake`.
     socket: Arc<UdpSocket>,
     wake: Wake,
     inner: Mutex<Inner>,
 }
 
 impl Client {
-    /// `nodes` are `host:port`, separated by commas or spaces; hosts are names, IPv4, or IPv6 in
-    /// brackets; a name with several addresses stands for one, of IPv4 if there is one. Opens a
-    /// socket, looks names up, and contacts nobody. Waits until a first address is known, for as
-    /// long as a call at most, and a moment for the others; these are looked up again while calls
-    /// are under way, and so is the name of a node that falls silent.
+    /// `nodes` are `host:port`, separated by commas or spaces. Hosts are names, IPv4, or IPv6 in
+    /// brackets; for a name with several addresses the client uses one, of IPv4 if there is one.
+    /// Opens a socket, looks up names, and contacts no node. Waits for the first address, at most
+    /// as long as a call, and then shortly for the others. Names without an address are looked up
+    /// again during later calls, and so are the names of nodes that become silent.
     pub fn open(nodes: &str, options: ClientOptions) -> Result<Client, OpenError> {
         Client::open_with(nodes, options, look_up::system())
     }
@@ -120,12 +121,12 @@ impl Client {
         })
     }
 
-    /// The nodes as they were given, each once.
+    /// The given nodes, each once.
     pub fn nodes(&self) -> &[String] {
         &self.names
     }
 
-    /// Those of the nodes whose names have no known address, and why. They count as nodes that do
+    /// The nodes whose names have no known address, with the reason. They count as nodes that do
     /// not answer.
     pub fn unresolved(&self) -> Vec<(String, String)> {
         self.lock().look_ups.unresolved()
@@ -151,9 +152,10 @@ impl Client {
         result
     }
 
-    /// Starts an operation; its completion carries `tag`. Does not block. What is submitted in one
-    /// go leaves together: with the next `completions`, for which `poll_fd` is readable at once. Busy
-    /// when `IN_FLIGHT_MAX` operations are under way or completed and not taken.
+    /// Starts an operation; its completion carries `tag`. Does not block. Operations submitted
+    /// together are sent together, by the next `completions`, for which `poll_fd` becomes readable
+    /// at once. Returns busy if `IN_FLIGHT_MAX` operations are in progress, or completed and not
+    /// taken.
     pub fn submit(&self, call: Call, tag: u64) -> Result<(), CallError> {
         let mut inner = self.lock();
         inner.look_for_loss(&self.socket, &self.wake);
@@ -163,13 +165,13 @@ impl Client {
         Ok(())
     }
 
-    /// Readable when there is something for `completions` to do or to give.
+    /// Readable when `completions` has something to do or to return.
     pub fn poll_fd(&self) -> BorrowedFd<'_> {
         self.wake.fd()
     }
 
-    /// Sends, receives and looks at the time, without waiting; appends up to `max` completions of
-    /// submitted operations, and gives how many.
+    /// Sends, receives and handles timeouts without waiting; appends up to `max` completions of
+    /// submitted operations, and returns their number.
     pub fn completions(&self, into: &mut Vec<Completion>, max: usize) -> usize {
         let mut inner = self.lock();
         inner.drive(&self.socket, &self.wake, None);
@@ -179,13 +181,13 @@ impl Client {
         count
     }
 
-    /// Waits until there is something for `completions` to do or to give, or the time is over. It may
-    /// end early.
+    /// Waits until `completions` has something to do or to return, or until the timeout. It may
+    /// return early.
     pub fn wait(&self, timeout: Duration) {
         self.wake.wait(timeout);
     }
 
-    /// Asks every given node for its status; `None` for those that do not answer in time.
+    /// Asks every given node for its status; `None` for nodes that do not answer in time.
     pub fn status(&self, timeout: Duration) -> Vec<(String, Option<NodeStatus>)> {
         let all: Vec<usize> = (0..self.names.len()).collect();
         let told = self.ask(&all, &Question::Status, timeout);
@@ -196,9 +198,10 @@ impl Client {
         self.names.iter().cloned().zip(statuses).collect()
     }
 
-    /// Asks one of the given nodes, by its place among `nodes`, to change the configuration. It is sent to
-    /// a node of the cluster in use only, as operations are. An unknown outcome: it was sent, and not
-    /// answered in time; after any other error it was not begun. Panics if there is no such place.
+    /// Asks one of the given nodes, by its index in `nodes`, to change the configuration. As with
+    /// operations, only a node of the cluster in use receives the request. An unknown outcome means
+    /// that the request was sent and not answered in time; every other error means that the change
+    /// was not begun. Panics if the index is out of range.
     pub fn change(
         &self,
         node: usize,
@@ -213,7 +216,8 @@ impl Client {
         }
     }
 
-    /// The cluster in use. Until it is known, or that the given nodes belong to two, all of them are asked.
+    /// The cluster in use. Asks all nodes until it is known, or until it is known that the given
+    /// nodes belong to two clusters.
     pub fn cluster(&self, timeout: Duration) -> Result<u64, CallError> {
         let told = self.ask(&[0], &Question::Cluster, timeout);
         match told.into_iter().next().expect("one was asked")? {
@@ -222,7 +226,7 @@ impl Client {
         }
     }
 
-    /// What the nodes at these places, in ascending order, answer.
+    /// The answers of the nodes at these indexes, which are in ascending order.
     fn ask(
         &self,
         places: &[usize],
@@ -247,8 +251,8 @@ impl Client {
         told.into_iter().map(|(_, told)| told).collect()
     }
 
-    /// Ends the calls under way: a write that may have been done as an unknown outcome, all else as
-    /// closed. Later calls are closed; completions that were not taken can still be.
+    /// Ends the calls in progress: a write that may have been applied ends with an unknown outcome,
+    /// every other call as closed. Later calls fail as closed. Completions can still be taken.
     pub fn close(&self) {
         let mut inner = self.lock();
         inner.look_for_loss(&self.socket, &self.wake);
@@ -260,9 +264,9 @@ impl Client {
         inner.set_alarm(&self.wake);
     }
 
-    /// Sends nothing to that node from here on, or uses it again if not `spared`. Any name of a given
-    /// node's address will do; one that was not given as it stands is looked up, for as long as a
-    /// call at most. False if it is none of the given nodes.
+    /// Stops sending to that node or, if not `spared`, resumes it. Any name with the address of a
+    /// given node will do; a name that was not among the given ones is looked up, at most as long
+    /// as a call takes. Returns false if it is none of the given nodes.
     pub fn spare(&self, node: &str, spared: bool) -> bool {
         let named = self.names.iter().position(|name| name == node);
         let place = named.or_else(|| {
@@ -280,38 +284,39 @@ impl Client {
         if inner.is_lost() {
             return false;
         }
-        // What was submitted before is sent before.
+        // Operations that were submitted earlier are sent first.
         inner.flush(&self.socket);
         let now_us = inner.now_us();
         inner.session.spare(now_us, place, spared);
         inner.look_at_time(&self.socket, &self.wake);
         if inner.driver.is_some() {
-            // It may have to wait less long now.
+            // The next wait may be shorter now.
             self.wake.nudge();
         }
         true
     }
 
-    /// Whether the program has closed the client's descriptors, as was found in a call: then it is closed.
+    /// Whether a call found that the program has closed the client's descriptors; the client is
+    /// closed then.
     pub fn is_lost(&self) -> bool {
         let mut inner = self.lock();
         inner.look_for_loss(&self.socket, &self.wake);
         inner.is_lost()
     }
 
-    /// What the session counted so far.
+    /// The session's counters.
     pub fn counters(&self) -> SessionCounters {
         self.lock().session.counters()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // A panic elsewhere leaves nothing half done that later calls could not bear.
+        // After a panic in another thread, later calls can continue with the state that it left.
         self.inner
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Waits for progress: on the socket, or for the thread that waits on it.
+    /// Waits for progress: on the socket, or for the thread that waits on the socket.
     fn step<'a>(
         &'a self,
         mut inner: MutexGuard<'a, Inner>,
@@ -341,8 +346,8 @@ impl Client {
     }
 }
 
-/// The numbers of descriptors that the program has closed may be those of its own files by now: they are
-/// left alone.
+/// If the program has closed the descriptors, their numbers may belong to its own files now. Those
+/// are left open.
 impl Drop for Client {
     fn drop(&mut self) {
         let inner = self.inner.get_mut();
@@ -351,13 +356,13 @@ impl Drop for Client {
     }
 }
 
-/// All that a node's name stands for, within this time.
+/// All addresses of a node's name that are known within `timeout`.
 pub fn look_up(node: &str, timeout: Duration) -> Result<Vec<SocketAddr>, OpenError> {
     look_up::look_up(node, timeout)
 }
 
-/// Of both families, unless all addresses are given in numbers of IPv4, or this machine has no
-/// IPv6. True if it is.
+/// Opens a socket for both families, or for IPv4 only if all addresses are numeric IPv4, or this
+/// machine has no IPv6. Returns true for both families.
 fn open_socket(given: &[Given]) -> std::io::Result<(UdpSocket, bool)> {
     let is = |wanted: fn(&SocketAddr) -> bool| {
         let mut literals = given.iter().filter_map(|given| given.literal.as_ref());
@@ -366,7 +371,8 @@ fn open_socket(given: &[Given]) -> std::io::Result<(UdpSocket, bool)> {
     let has_names = given.iter().any(|given| given.literal.is_none());
     if is(SocketAddr::is_ipv6) {
         return match open_for(true) {
-            // Without IPv6 here, nodes at IPv6 addresses do not answer; the others may be enough.
+            // This machine has no IPv6: nodes at IPv6 addresses will not answer, but the others may
+            // be enough.
             Err(_) if is(SocketAddr::is_ipv4) => Ok((open_for(false)?, false)),
             opened => Ok((opened?, true)),
         };
@@ -396,7 +402,7 @@ fn open_for(six: bool) -> std::io::Result<UdpSocket> {
         UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?
     };
     opened.set_nonblocking(true)?;
-    // More is better, but what the system grants will do.
+    // A large buffer is better, but a smaller one is enough if the system grants no more.
     let _ = setsockopt(&opened.as_fd(), sockopt::RcvBuf, &SOCKET_BUFFER_SIZE);
     let _ = setsockopt(&opened.as_fd(), sockopt::SndBuf, &SOCKET_BUFFER_SIZE);
     Ok(opened)

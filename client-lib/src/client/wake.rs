@@ -1,8 +1,8 @@
-//! The file descriptors that threads wait on: for an application's own loop one that is readable when
-//! there is something to do; and a nudge for a thread that waits on the socket.
+//! The file descriptors that threads wait on: one for an application's own loop, readable when
+//! there is something to do; and one that wakes a thread that waits on the socket (a nudge).
 //!
-//! The program may close descriptors that are not its own, and open files of its own under their numbers.
-//! `Arc`s hold the descriptors so that those numbers can be left open.
+//! The program may close descriptors that are not its own, and open its own files under their
+//! numbers. The descriptors are in `Arc`s so that those numbers can be left open.
 
 use std::io;
 use std::net::UdpSocket;
@@ -24,23 +24,24 @@ const WAIT_MAX: Duration = Duration::from_secs(3_600);
 const SOCKET_EVENT: EpollEvent = EpollEvent::new(EpollFlags::EPOLLIN, 0);
 const TIMER_EVENT: EpollEvent = EpollEvent::new(EpollFlags::EPOLLIN, 1);
 const FLAG_EVENT: EpollEvent = EpollEvent::new(EpollFlags::EPOLLIN, 2);
-/// It wakes nobody through the epoll fd. It is added so that `is_added` knows it.
+/// This event wakes no thread through the epoll fd. The nudge is registered so that `is_added` can
+/// find it.
 const NUDGE_EVENT: EpollEvent = EpollEvent::new(EpollFlags::empty(), 3);
 
 #[derive(Debug)]
 pub(super) struct Wake {
-    /// Readable when the socket is, when the timer expired, or while the flag is up.
+    /// Readable when the socket is, when the timer expired, or while the flag is set.
     epoll: Arc<Epoll>,
     timer: Arc<TimerFd>,
-    /// A flag, because a timer that is to expire at once costs many times as much.
+    /// A flag, because a timer that expires immediately costs many times as much.
     flag: Arc<EventFd>,
     nudge: Arc<EventFd>,
-    /// The socket's place among files: with this it is told from another file under its number. Its port
-    /// would not do: it changes.
+    /// The device and inode of the socket, which distinguish it from another file under its number.
+    /// The port would not do, because it changes.
     socket: (u64, u64),
 }
 
-/// How flag and timer stand, so that they are not set again to no effect.
+/// The state of flag and timer, which avoids system calls without effect.
 #[derive(Debug, Default)]
 pub(super) struct Alarm {
     flag: bool,
@@ -78,22 +79,22 @@ impl Wake {
         self.epoll.0.as_fd()
     }
 
-    /// Waits until the epoll fd is readable; a signal may end it earlier.
+    /// Waits until the epoll fd is readable; a signal may end the wait early.
     pub fn wait(&self, timeout: Duration) {
         let mut fds = [PollFd::new(self.fd(), PollFlags::POLLIN)];
         let _ = ppoll(&mut fds, Some(time_spec(timeout)), None);
     }
 
-    /// Whether this is still the client's socket: a program that closes all descriptors, as daemons do when
-    /// they start, closes the client's too, and their numbers are given to others.
+    /// Whether this is still the client's socket: a program that closes all descriptors, as daemons
+    /// do when they start, closes the client's too, and the system reuses their numbers.
     pub fn is_own(&self, socket: &UdpSocket) -> bool {
         place(socket).is_ok_and(|place| place == self.socket)
     }
 
-    /// To be called before the descriptors are dropped: they are closed then, but for the numbers that
-    /// are not surely the client's any more. Those stay open, as they may be files of the program's. Needs
-    /// no further descriptor, as the program may have all that it can have. `is_lost`: the program is known
-    /// to have closed them.
+    /// Must be called before the descriptors are dropped. It closes the descriptors that are surely
+    /// the client's, and leaves all others open, because they may be files of the program. It needs
+    /// no further descriptor, as the program may be at its limit. `is_lost`: the program is known
+    /// to have closed the descriptors.
     pub fn keep_foreign_open(&self, socket: &Arc<UdpSocket>, is_lost: bool) {
         let is_own = !is_lost && self.is_own(socket);
         let has_epoll = is_own && self.is_added(&**socket, SOCKET_EVENT);
@@ -114,15 +115,15 @@ impl Wake {
         }
     }
 
-    /// Whether the epoll fd holds this file under this number. It knows files themselves, whereas all
-    /// timers and event fds of the system have one inode. Nothing is changed, as a child of the program
-    /// may share the epoll fd.
+    /// Whether the epoll fd contains this file under this number. An epoll fd identifies files
+    /// themselves, whereas all timers and event fds of the system have one inode. The check changes
+    /// nothing, because a child of the program may share the epoll fd.
     fn is_added(&self, file: impl AsFd, mut event: EpollEvent) -> bool {
         self.epoll.modify(file.as_fd(), &mut event).is_ok()
     }
 
-    /// Waits until the socket is readable or a nudge comes; a signal may end it earlier. False if the
-    /// descriptors are closed.
+    /// Waits until the socket is readable or a nudge arrives; a signal may end the wait early.
+    /// Returns false if the descriptors are closed.
     pub fn wait_for_socket(&self, socket: &UdpSocket, timeout: Duration) -> bool {
         let mut fds = [
             PollFd::new(socket.as_fd(), PollFlags::POLLIN),
@@ -142,7 +143,7 @@ impl Wake {
         if !fds[1].any().unwrap_or(false) {
             return true;
         }
-        // Else it could be a file of the program's.
+        // Otherwise it could be a file of the program.
         let is_own = self.is_own(socket);
         if is_own {
             let _ = self.nudge.read();
@@ -150,15 +151,15 @@ impl Wake {
         is_own
     }
 
-    /// Ends `wait_for_socket`, of now or the next one.
+    /// Ends the current or the next `wait_for_socket`.
     pub fn nudge(&self) {
-        // It can fail only when it is full of nudges already.
+        // The write fails only if the counter of nudges is full.
         let _ = self.nudge.write(1);
     }
 
-    /// Makes the epoll fd readable now, or at `at_us` at the latest. A timer that expires early does no
-    /// harm, so one is not moved to a later time before it did. None of what is asked of the system here
-    /// can fail on descriptors of our own with valid values.
+    /// Makes the epoll fd readable now, or at `at_us` at the latest. A timer that expires early
+    /// does no harm, so an earlier one stays as it is. None of these system calls can fail on the
+    /// client's own descriptors with valid values.
     pub fn set(&self, alarm: &mut Alarm, now: bool, at_us: Option<u64>, now_us: u64) {
         if alarm.flag != now {
             let _ = match now {
@@ -186,25 +187,25 @@ impl Wake {
     }
 }
 
-/// Never closes it.
+/// Prevents the descriptor from ever being closed.
 fn leak<T>(descriptor: &Arc<T>) {
     std::mem::forget(Arc::clone(descriptor));
 }
 
-/// The device and the number of an open file.
+/// The device and inode of an open file.
 fn place(socket: &UdpSocket) -> io::Result<(u64, u64)> {
     let file = fstat(socket)?;
     Ok((file.st_dev, file.st_ino))
 }
 
-/// Whether an error says that a descriptor is none any more, or no socket.
+/// Whether an error means that the number is not a descriptor any more, or not a socket.
 pub(super) fn is_closed(error: &io::Error) -> bool {
     let closed = [Errno::EBADF, Errno::ENOTSOCK];
     let number = error.raw_os_error();
     closed.iter().any(|errno| number == Some(*errno as i32))
 }
 
-/// Never zero: that would switch a timer off.
+/// Never zero: that would disarm a timer.
 fn time_spec(wait: Duration) -> TimeSpec {
     TimeSpec::from_duration(wait.clamp(Duration::from_nanos(1), WAIT_MAX))
 }

@@ -1,14 +1,14 @@
 //! The attempts sent to one node, by number.
 //!
-//! Numbers go on from one session to the next and begin at random: an answer does not name its
-//! session, so a late one, of an earlier session or of another client that had this port, must not
-//! be taken for that of a new attempt.
+//! Numbers continue from one session to the next and begin at random. An answer does not name its
+//! session, so a late answer, of an earlier session or to another client that had this port, must
+//! not match a new attempt.
 
 use std::collections::VecDeque;
 
 use super::table::CallHandle;
 
-/// What an attempt was for.
+/// The purpose of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Target {
     Operation(CallHandle),
@@ -23,15 +23,16 @@ pub(super) struct Sent {
     answered: bool,
 }
 
-/// Nodes tell 65,536 attempts apart, in steps of 64; one that is further behind than this is not
-/// waited for by number any more (it stays open for its operation).
+/// Nodes distinguish 65,536 attempt numbers, in steps of 64. The client does not wait by number for
+/// an attempt that is further behind than this (the attempt stays open for its operation).
 const SPREAD_MAX: usize = 65_536 - 64;
-/// An answer that comes within this time still tells how fast the node is, when its operation is over.
+/// An answer within this time is a sample of the node's latency, even when its operation is
+/// completed.
 const LATE_US_MAX: u64 = 5_000_000;
 
 #[derive(Debug)]
 pub(super) struct Attempts {
-    /// Number of the first of `sent`.
+    /// Number of the first entry of `sent`.
     first: u64,
     sent: VecDeque<Sent>,
 }
@@ -44,7 +45,7 @@ impl Attempts {
         }
     }
 
-    /// Takes the next number. `is_over`: whether nobody waits for that target any more.
+    /// Assigns the next number. `is_over`: whether no call waits for that target any more.
     pub fn push(
         &mut self,
         now_us: u64,
@@ -70,7 +71,7 @@ impl Attempts {
         self.first + (self.sent.len() as u64 - 1)
     }
 
-    /// The attempt of that number, if it is waited for; it is answered then.
+    /// Takes the attempt with that number, if an answer is awaited.
     pub fn take(&mut self, number: u64) -> Option<Sent> {
         let at = usize::try_from(number.checked_sub(self.first)?).ok()?;
         let sent = self.sent.get_mut(at).filter(|sent| !sent.answered)?;
@@ -82,7 +83,7 @@ impl Attempts {
         Some(taken)
     }
 
-    /// Looks without taking.
+    /// Like `take`, but leaves the attempt in place.
     pub fn peek(&self, number: u64) -> Option<Sent> {
         let at = usize::try_from(number.checked_sub(self.first)?).ok()?;
         self.sent.get(at).filter(|sent| !sent.answered).copied()

@@ -1,4 +1,4 @@
-//! What applications ask for, and what they are told.
+//! The calls of applications, and their results.
 
 use bytes::Bytes;
 
@@ -9,9 +9,9 @@ use wire::{Action, Full, KEY_SIZE_MAX, Outcome, VALUE_SIZE_MAX};
 pub struct Call {
     pub key: Bytes,
     pub action: Action,
-    /// Whether a write should answer the value before it.
+    /// Whether a write should return the old value.
     pub want_old: bool,
-    /// `None` takes the session's default.
+    /// `None`: the session's default.
     pub deadline_us: Option<u64>,
 }
 
@@ -25,7 +25,7 @@ impl Call {
         }
     }
 
-    /// Bounds that are checked before anything is sent.
+    /// Checks the bounds before anything is sent.
     pub(super) fn check(&self) -> Result<(), CallError> {
         if self.key.is_empty() {
             return Err(CallError::InvalidArgument(
@@ -48,26 +48,27 @@ impl Call {
     }
 }
 
-/// What became of a call. `Ok` holds `Value`, `Absent`, `Written`, `NothingToDelete` or `Conflict`;
-/// all other outcomes are errors.
+/// The result of a call. `Ok` contains `Value`, `Absent`, `Written`, `NothingToDelete` or
+/// `Conflict`; all other outcomes are errors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Completion {
     pub tag: u64,
     pub result: Result<Outcome, CallError>,
 }
 
-/// Why a call did not succeed. For a write all but `UnknownOutcome` mean: not done, now or later.
+/// Why a call failed. For a write, every error except `UnknownOutcome` means: not applied, now or
+/// later.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
     #[error("no quorum: {detail}")]
     NoQuorum { detail: String },
-    /// Of a read only.
+    /// For a read only.
     #[error("timed out")]
     TimedOut,
-    /// Of a write only: it may have been done.
+    /// For a write only: it may have been applied.
     #[error("unknown outcome: the write may have been applied, or may still be")]
     UnknownOutcome,
-    /// No node of a cluster was sent it.
+    /// The operation was not sent to a node of either cluster.
     #[error(
         "the given nodes belong to two clusters, {first:016x} and {second:016x}: choose one of \
          them by its id, or correct the list of nodes"
@@ -75,7 +76,7 @@ pub enum CallError {
     TwoClusters { first: u64, second: u64 },
     #[error("busy: too many operations are in progress")]
     Busy,
-    /// Of a write that would take more room than there is.
+    /// For a write that needs more space than there is.
     #[error(
         "full: a node is out of {0}, so writes that grow are refused; delete keys, or give the \
          nodes more"
@@ -93,7 +94,7 @@ pub enum CallError {
     Closed,
 }
 
-/// An outcome as its caller sees it, where it is definite.
+/// The caller's view of an outcome, if the outcome is definite.
 pub(super) fn settled(outcome: Outcome, is_read: bool) -> Result<Outcome, CallError> {
     match outcome {
         Outcome::NotANumber => Err(CallError::NotANumber),

@@ -1,11 +1,12 @@
-//! Which cluster this client uses: one for its life. Addresses move from one cluster to another, and a
-//! write that lands in another cluster is lost without a word.
+//! Which cluster this client uses; it never changes. An address can pass from one cluster to
+//! another, and a write that lands in the wrong cluster is silently lost.
 //!
-//! The application names the cluster, or it is the one that more than half of the given nodes belong to.
-//! Where fewer answer within a time, it is the one that all belong to who answered. Until it is known
-//! nothing but hellos and questions for the status is sent, and later only to its nodes. If nodes of two
-//! clusters answered, and neither is of more than half, every call ends with an error that names both; so it
-//! does if the one in use was told by fewer, and more than half tell of another one later.
+//! The application names the cluster, or it is the cluster of more than half of the given nodes. If
+//! fewer answer in time, it is the cluster of all nodes that answered. Until the cluster is known,
+//! the client sends only hellos and status requests; later it sends only to nodes of that cluster.
+//! If nodes of two clusters answered, and neither has more than half of the nodes, every call ends
+//! with an error that names both. The same happens if fewer than half of the nodes had reported the
+//! cluster in use, and more than half later report another one.
 
 use std::collections::BTreeMap;
 
@@ -13,24 +14,24 @@ use super::call::CallError;
 use super::table::CallHandle;
 use super::{Session, SessionOptions};
 
-/// Once a first node has told its cluster, the others get a quarter of a call's time, or half of that after
-/// which `no quorum` is told if it is less, but at least this ...
+/// Once the first node has reported its cluster, the others have a quarter of a call's time, or
+/// half of the time before `no quorum` if that is less. The wait is at least this ...
 const HEARING_US_MIN: u64 = 20_000;
 /// ... and at most this.
 const HEARING_US_MAX: u64 = 400_000;
 
-/// What is known of the cluster to use.
+/// The choice of the cluster.
 #[derive(Debug, Default)]
 pub(super) struct Choice {
     /// 0 until it is known.
     pub own: u64,
-    /// The application named it, or more than half of the given nodes have told it.
+    /// The application named the cluster, or more than half of the given nodes reported it.
     is_sure: bool,
-    /// When the nodes that answered by then are enough.
+    /// When the nodes that have answered by then are enough.
     pub due_us: Option<u64>,
-    /// They are enough.
+    /// The wait is over: the nodes that have answered are enough.
     is_over: bool,
-    /// Two clusters, of which neither may be used.
+    /// Two clusters, neither of which may be used.
     conflict: Option<(u64, u64)>,
 }
 
@@ -43,26 +44,27 @@ impl Choice {
         }
     }
 
-    /// Whether operations may go to a node that told this cluster; 0 stands for none yet.
+    /// Whether operations may go to a node that reported this cluster; 0 means that it has none
+    /// yet.
     fn admits(&self, cluster: u64) -> bool {
         cluster != 0 && cluster == self.own
     }
 
-    /// Whether it is known that a node that told this cluster is of another one.
+    /// Whether a node that reported this cluster is known to belong to another cluster.
     pub fn excludes(&self, cluster: u64) -> bool {
         self.own != 0 && cluster != 0 && cluster != self.own
     }
 }
 
 impl Session {
-    /// A node has told its cluster, or the time for others to do so is over.
+    /// Called when a node has reported its cluster, or the wait for the others is over.
     pub(super) fn settle_cluster(&mut self, now_us: u64) {
         if self.choice.is_sure {
             return;
         }
         let asked = self.nodes.iter().filter(|node| !node.spared);
         let (asked_count, mut counts) = (asked.clone().count(), BTreeMap::<u64, usize>::new());
-        // What a node told counts, though it may be silent now.
+        // A node's report counts even if the node is silent now.
         for cluster in asked.filter_map(|node| node.cluster()) {
             *counts.entry(cluster).or_default() += 1;
         }
@@ -74,14 +76,14 @@ impl Session {
                 self.choice.is_sure = true;
                 self.use_cluster(now_us, cluster);
             }
-            // It stays so, though some of them may be of no cluster later.
+            // The conflict is permanent, even if some of these nodes later belong to no cluster.
             Some(other) => self.refuse_both(now_us, own.min(other), own.max(other)),
             None if own == 0 => self.settle_among_few(now_us, &counts, asked_count),
             None => {}
         }
     }
 
-    /// None is of more than half of the given nodes.
+    /// Decides if no cluster has more than half of the given nodes.
     fn settle_among_few(&mut self, now_us: u64, counts: &BTreeMap<u64, usize>, asked_count: usize) {
         self.choice.conflict = None;
         let mut clusters = counts.keys().copied();
@@ -123,12 +125,13 @@ impl Session {
         self.ask_all_again(now_us);
     }
 
-    /// A node may be sent operations, which are born by its clock too, if it is of the cluster in use.
+    /// If the node belongs to the cluster in use, it may be sent operations, and its clock
+    /// determines births.
     pub(super) fn admit(&mut self, now_us: u64, place: usize) {
         let node = &mut self.nodes[place];
         node.admitted = self.choice.admits(node.cluster().unwrap_or(0));
         node.is_to_be_asked_again(now_us);
-        // A node of another cluster says nothing of this one's time.
+        // The clock of a node of another cluster does not count.
         if let Some(live) = node.live.as_ref().filter(|_| node.admitted) {
             let clock = live.clock;
             self.observe(now_us, clock);
@@ -149,8 +152,8 @@ impl Session {
         Some(CallError::TwoClusters { first, second })
     }
 
-    /// Ends a call while it is not known which of two clusters is meant, unless it may be done in one of
-    /// them. True if it was ended.
+    /// Ends a call while it is unknown which of two clusters is meant, unless a node of one of them
+    /// may have applied it. Returns true if the call was ended.
     pub(super) fn end_between_clusters(&mut self, handle: CallHandle) -> bool {
         let operation = self.table.get(handle);
         let ends = operation.is_some_and(|operation| !operation.may_be_done());

@@ -1,31 +1,32 @@
-//! How long a round trip to one node takes, told from its answers to hellos. A hello is repeated until it is
-//! answered, always the same, so the answers do not say to which of them they are.
+//! The round-trip time to one node, estimated from its answers to hellos. Repeated hellos are
+//! identical until one is answered, so an answer does not identify the hello that it belongs to.
 
 use wire::latency::WaitBounds;
 
-/// The wait for an answer before anything is known.
+/// The wait for an answer before the first sample.
 const WAIT_US_INITIAL: u64 = 10_000;
-/// What an operation takes before any was answered, in round trips to the node: a full round there takes two
-/// if the nodes are as far from each other as from here, and some take longer than others.
+/// The time of an operation before any was answered, in round trips to the node. A full round takes
+/// two if the nodes are as far from each other as from the client, and some rounds take longer.
 const ROUND_TRIPS_INITIAL: u64 = 5;
-/// ... and at least.
+/// The minimum, in round trips.
 const ROUND_TRIPS_MIN: u64 = 2;
 const WAIT_US_MIN: u64 = 4_000;
 const WAIT_US_MAX: u64 = 1_000_000;
 
-/// Hellos whose times are remembered.
+/// The number of hellos whose times are remembered.
 const HELLOS_KEPT: usize = 32;
-/// A longer time tells that the node was away, or stood still.
+/// A longer time means that the node was down or paused.
 const ROUND_TRIP_US_MAX: u64 = 3_000_000;
-/// While it is not known to which of several hellos the answer was, an operation waits at least so long: if
-/// it was to the first, and the node is far, the answers to the others come meanwhile.
+/// While it is unknown to which of several hellos the answer belongs, an operation waits at least
+/// this long. If the answer belongs to the first hello, and the node is far away, the answers to
+/// the other hellos arrive in the meantime.
 const DOUBTFUL_WAIT_US: u64 = 150_000;
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct Distance {
-    /// The hellos since one was answered.
+    /// The hellos since the last answer.
     sent_us: Vec<u64>,
-    /// Their answers so far.
+    /// The number of answers to these hellos so far.
     answers: usize,
     rtt_us: u64,
     /// One of several hellos was answered, and nothing else.
@@ -33,17 +34,17 @@ pub(super) struct Distance {
 }
 
 impl Distance {
-    /// At least what a round trip takes, as far as is known; 0 before the first answer.
+    /// A lower bound of the round-trip time; 0 before the first answer.
     pub fn rtt_us(&self) -> u64 {
         self.rtt_us
     }
 
-    /// The least time that an operation is waited for.
+    /// The shortest wait for an operation's answer.
     pub fn least_wait_us(&self) -> u64 {
         if self.doubtful { DOUBTFUL_WAIT_US } else { 0 }
     }
 
-    /// What the wait for an answer of the node is bounded by: over slow links it is longer.
+    /// The bounds of the wait for the node's answer; they are larger over slow links.
     pub fn wait_bounds(&self) -> WaitBounds {
         let slow_us = ROUND_TRIPS_INITIAL.saturating_mul(self.rtt_us);
         WaitBounds {
@@ -65,7 +66,7 @@ impl Distance {
     }
 
     pub fn hello_answered(&mut self, now_us: u64) {
-        // None of them is lost, as a rule, and they come in order.
+        // Usually no hello is lost, and the answers come in order.
         let Some(sent_us) = self.sent_us.get(self.answers).copied() else {
             return;
         };
@@ -75,7 +76,7 @@ impl Distance {
             self.rtt_us = took_us.min(ROUND_TRIP_US_MAX);
             self.doubtful = false;
         } else if self.answers == 1 {
-            // All but the last may be lost, or the node may just have been started.
+            // All hellos but the last may be lost, or the node may just have started.
             let last_us = self.sent_us.last().copied().unwrap_or(now_us);
             self.doubtful |= self.rtt_us == 0;
             self.rtt_us = self.rtt_us.max(now_us.saturating_sub(last_us));
@@ -88,7 +89,7 @@ impl Distance {
         }
     }
 
-    /// An operation was answered, which takes no less than a round trip.
+    /// An operation was answered, which takes at least a round trip.
     pub fn answered(&mut self, took_us: u64) {
         self.rtt_us = self.rtt_us.min(took_us);
         self.doubtful = false;

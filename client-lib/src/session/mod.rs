@@ -1,11 +1,13 @@
-//! A client's dealings with its nodes, pure: no socket, no clock, no thread. Decides what is sent to
-//! whom and when, and what became of each operation (rules X1, X2, X4, X5 of docs/protocol.md).
+//! A client's protocol with its nodes, pure: no socket, no clock, no thread. It decides which
+//! message is sent to which node at what time, and the outcome of each operation (rules X1, X2, X4,
+//! X5 of docs/protocol.md).
 //!
-//! Drive it like the nodes' core: hand in calls, frames and the time; then take `poll_transmit` and
-//! `poll_completion` until they are empty; call `handle_timeout` when `next_timeout` says so. Times
-//! are microseconds of any monotonic clock. The same inputs give the same outputs.
+//! It is driven like the nodes' core: pass in calls, frames and the time; then take `poll_transmit`
+//! and `poll_completion` until they are empty; call `handle_timeout` at the time that
+//! `next_timeout` returns. Times are microseconds of any monotonic clock. The same inputs give the
+//! same outputs.
 //!
-//! Only the given nodes are spoken to, and only while a call is in flight.
+//! The session sends to the given nodes only, and only while a call is in flight.
 
 mod attempts;
 mod call;
@@ -35,12 +37,12 @@ use question::Asked;
 pub use question::{Question, QuestionCompletion, Told};
 use table::{CallHandle, CallTable};
 
-/// Calls that may be in flight; further ones are answered busy. Half of the window of numbers that
-/// nodes tell apart, so that a retry of each fits too.
+/// The most calls in flight; further calls fail as busy. This is half of the window of numbers that
+/// nodes distinguish, so that a retry of each call fits too.
 pub const IN_FLIGHT_MAX: usize = 32_768;
-/// Nodes that may be given.
+/// The most nodes that may be given.
 pub const NODES_MAX: usize = 64;
-/// Between two words of the nodes the clock is let fall behind theirs by one part in so many: this
+/// Between two answers of nodes the clock falls behind theirs by one part in this many: this
 /// machine's time may pass faster than theirs, and a birth must not be ahead (B5).
 const SLOWER: u64 = 1_000;
 pub const DEADLINE_US_DEFAULT: u64 = 5_000_000;
@@ -50,15 +52,16 @@ pub const NO_QUORUM_AFTER_US_DEFAULT: u64 = 1_000_000;
 pub struct SessionOptions {
     /// Random, new at each start.
     pub client: ClientId,
-    /// Of all random choices.
+    /// The seed of all random choices.
     pub seed: u64,
-    /// How many nodes were given, up to `NODES_MAX`; they are named by their place.
+    /// The number of given nodes, up to `NODES_MAX`. Nodes are identified by their index.
     pub nodes: usize,
-    /// How long a call waits at most, unless it says otherwise.
+    /// The longest wait of a call that does not specify its own.
     pub deadline_us: u64,
-    /// How long every node must have said `no quorum`, or not answered, before that is reported.
+    /// The time for which every node must be without a quorum or silent before a call fails with
+    /// `no quorum`.
     pub no_quorum_after_us: u64,
-    /// The cluster to use; 0: the one that the given nodes belong to.
+    /// The cluster to use; 0: the cluster of the given nodes.
     pub cluster: u64,
     pub library_version: String,
 }
@@ -66,9 +69,9 @@ pub struct SessionOptions {
 /// A frame to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transmit {
-    /// Place of the node among those given.
+    /// The node's index.
     pub node: usize,
-    /// For the datagram's header: the cluster that the node said it belongs to; 0 for a hello.
+    /// For the datagram's header: the cluster that the node reported; 0 for a hello.
     pub cluster: u64,
     /// For the frame's header.
     pub destination: u8,
@@ -76,13 +79,13 @@ pub struct Transmit {
     pub body: Vec<u8>,
 }
 
-/// Things worth counting.
+/// Counters of the session.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SessionCounters {
     pub malformed: u64,
-    /// Answers to attempts that nobody waits for any more.
+    /// Answers to attempts that no call waits for any more.
     pub late: u64,
-    /// Answers to hellos by nodes of another cluster than that in use.
+    /// Answers to hellos by nodes of another cluster than the one in use.
     pub foreign: u64,
     /// Sendings of an operation after its first.
     pub retries: u64,
@@ -91,28 +94,29 @@ pub struct SessionCounters {
 #[derive(Debug)]
 pub struct Session {
     options: SessionOptions,
-    /// The latest time that was told.
+    /// The latest time that was passed in.
     now_us: u64,
     random: u64,
     clock: HybridClock,
-    /// The wall clock that nodes told, in ms, and when: births follow it, not this machine's.
+    /// The wall clock that nodes reported, in ms, and when it was received. Births follow this
+    /// clock, not this machine's.
     told: (u64, u64),
     choice: Choice,
     nodes: Vec<Node>,
     table: CallTable,
-    /// Calls that no node could be sent yet.
+    /// Calls that could not be sent to any node yet.
     parked: VecDeque<CallHandle>,
-    /// When they are sent to the nodes that are there.
+    /// When the parked calls are sent to the nodes that are usable by then.
     parked_due_us: Option<u64>,
     /// When any node last answered an operation.
     answered_us: u64,
-    /// For retries.
+    /// The budget for retries.
     allowance: u32,
     next_sequence: u64,
     questions: BTreeMap<u64, Asked>,
     next_question: u64,
     new_port: NewPort,
-    /// At least one for each call, at its time or before; those of calls that are over are skipped.
+    /// At least one entry per call, at its time or earlier; entries of completed calls are skipped.
     timers: BinaryHeap<Reverse<(u64, CallHandle)>>,
     transmits: VecDeque<Transmit>,
     completions: VecDeque<Completion>,
@@ -150,14 +154,14 @@ impl Session {
             closed: false,
         };
         for _ in 0..session.options.nodes {
-            // Far from the end of the numbers, wherever it begins.
+            // Far from the largest number, wherever the numbers begin.
             let first_attempt = (session.random() >> 17).max(1);
             session.nodes.push(Node::new(first_attempt));
         }
         session
     }
 
-    /// A frame from the node at that place. Malformed ones are counted.
+    /// Handles a frame from the node at that index. Malformed frames are counted.
     pub fn handle_frame(&mut self, now_us: u64, node: usize, frame_kind: u8, body: &[u8]) {
         let now_us = self.advance(now_us);
         if node >= self.nodes.len() || self.take_frame(now_us, node, frame_kind, body).is_err() {
@@ -229,7 +233,7 @@ impl Session {
         }
     }
 
-    /// When `handle_timeout` is to be called; `None` while nothing is under way.
+    /// When to call `handle_timeout`; `None` while nothing is in progress.
     pub fn next_timeout(&self) -> Option<u64> {
         if !self.is_active() {
             return None;
@@ -271,7 +275,7 @@ impl Session {
         self.counters
     }
 
-    /// Whether anybody waits for anything; else nothing is sent.
+    /// Whether any call or question is pending; otherwise nothing is sent.
     pub fn is_active(&self) -> bool {
         !self.table.is_empty() || !self.questions.is_empty()
     }
@@ -309,7 +313,7 @@ impl Session {
         });
     }
 
-    /// What the nodes' clocks show now, as far as they told.
+    /// The present time of the nodes' clocks, as far as the nodes reported it.
     fn told_ms(&self, now_us: u64) -> u64 {
         let (ms, at_us) = self.told;
         let passed_us = now_us.saturating_sub(at_us);
@@ -327,7 +331,7 @@ impl Session {
         }
     }
 
-    /// B5: a node said that this clock is further ahead than it believes.
+    /// B5: a node reported that this clock is further ahead than the node accepts.
     fn set_clock_back(&mut self, now_us: u64, reading: clock::Reading) {
         if reading < self.clock.last() {
             self.clock = HybridClock::new(reading);
@@ -345,7 +349,7 @@ impl Session {
     }
 }
 
-/// A node's place in a set of nodes.
+/// A node's bit in a set of nodes.
 fn place_bit(place: usize) -> u64 {
     1 << place
 }

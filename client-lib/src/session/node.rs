@@ -1,8 +1,9 @@
-//! One given node as the client knows it: its session, how long its answers take, and whether it seems to be there.
+//! The client's view of one given node: its session, its latency, and whether it responds.
 //!
-//! A node is sent operations only while it was heard lately; after a silence it has to answer a
-//! hello first. So a dead node costs few operations their outcome, and where too few nodes live to
-//! serve, `no quorum` can be told soon and for sure (X5).
+//! The client sends operations to a node only while the node has answered recently; after a silence
+//! the node first has to answer a hello. So a dead node makes the outcome of few operations
+//! unknown, and if too few nodes run to serve, `no quorum` is reported soon and with certainty
+//! (X5).
 
 use super::attempts::Attempts;
 use super::distance::Distance;
@@ -13,51 +14,52 @@ use wire::clock::Reading;
 use wire::latency::LatencyEstimate;
 use wire::{Hello, HelloAnswer, NoSession, kind};
 
-/// A node not heard for this long has to answer a hello before it is sent operations, ...
+/// A node that was silent for this long has to answer a hello before it receives operations, ...
 const FRESH_US: u64 = 500_000;
-/// ... or for so many round trips, if that is longer: an operation takes some of them, and a hello before it
-/// another one.
+/// ... or for this many round trips, if that is longer: an operation takes several round trips, and
+/// a hello before it another one.
 const FRESH_ROUND_TRIPS: u64 = 20;
-/// Wait before a hello is repeated, doubled each time.
+/// The wait before a hello is repeated; it is doubled each time.
 const HELLO_WAIT_US_INITIAL: u64 = 20_000;
 const HELLO_WAIT_US_MAX: u64 = 250_000;
-/// The same while no node is there: that word of none gets through in the time after which `no quorum`
-/// is told must not be a matter of a few lost datagrams.
+/// The same, while no node responds. It is short enough that a few lost datagrams cannot keep all
+/// nodes silent for the time after which `no quorum` is reported.
 const HELLO_WAIT_US_ALONE: u64 = 60_000;
-/// A node in use is asked again for its id and cluster after this time ...
+/// A node in use is asked again for its id and cluster after this time, ...
 const REFRESH_US: u64 = 10_000_000;
-/// ... and one that has no vote, or no id yet, or is not of the cluster in use, after this.
+/// ... and a node without a vote or an id, or of another cluster than the one in use, after this
+/// time.
 const REFRESH_US_USELESS: u64 = 250_000;
-/// A node that did not answer for this long may have another address now, ...
+/// The address of a node that did not answer for this long may have changed, ...
 const MOVED_US: u64 = 1_000_000;
-/// ... and for this long if no other one answers either.
+/// ... and after this time if no other node answers either.
 const MOVED_US_ALONE: u64 = 200_000;
 /// A node that answers hellos, but not operations, is avoided for this long, doubled each time.
 const AVOID_US_INITIAL: u64 = 20_000;
 const AVOID_DOUBLINGS_MAX: u32 = 6;
 
-/// X4: what a hello gave.
+/// X4: the content of the answer to a hello.
 #[derive(Debug, Clone)]
 pub(super) struct Live {
     pub token: u64,
-    /// 0 for a node that has no vote, or no id yet.
+    /// 0 for a node without a vote or an id.
     pub node: u8,
     pub cluster: u64,
-    /// What its clock showed.
+    /// The reading of the node's clock.
     pub clock: Reading,
 }
 
 #[derive(Debug)]
 pub(super) struct Node {
     pub live: Option<Live>,
-    /// The application wants nothing sent to it.
+    /// The application wants nothing sent to this node.
     pub spared: bool,
-    /// Whether it may be sent operations, by its cluster (`Session::admit`).
+    /// Whether the node may receive operations, by its cluster (`Session::admit`).
     pub admitted: bool,
-    /// Of the hello that gave the session, or is to give it. The same hello again keeps the token, if
-    /// the node still knows it; 0: the next hello takes a new one.
+    /// The nonce of the hello that opened the session, or will open it. The same hello again keeps
+    /// the token, if the node still knows it; 0: the next hello requests a new token.
     nonce: u64,
-    /// Since when a hello waits for its answer.
+    /// Since when a hello has had no answer.
     pub unanswered_since_us: Option<u64>,
     /// The earliest time of the next hello.
     pub hello_due_us: u64,
@@ -65,18 +67,18 @@ pub(super) struct Node {
     pub distance: Distance,
     refresh_us: u64,
     heard_us: u64,
-    /// When an operation was last answered.
+    /// When the node last answered an operation.
     pub answered_us: u64,
     avoid_until_us: u64,
     strikes: u32,
     pub attempts: Attempts,
     reads: LatencyEstimate,
     writes: LatencyEstimate,
-    /// Whom it reached when it last said `no quorum`.
+    /// The nodes that it reached when it last answered `no quorum`.
     pub reached: Option<Vec<u8>>,
 }
 
-/// By which of several nodes is tried first; the highest is.
+/// The order in which nodes are tried; the node with the highest rank is first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
     untried: bool,
@@ -124,39 +126,39 @@ impl Node {
         FRESH_ROUND_TRIPS.saturating_mul(self.distance.rtt_us())
     }
 
-    /// Whether a hello that waits for its answer costs an operation much.
+    /// Whether waiting for a hello's answer delays an operation much.
     fn is_far(&self) -> bool {
         self.slow_fresh_us() > FRESH_US
     }
 
-    /// The cluster that it told, unless it told that it has none yet.
+    /// The cluster that the node reported, unless it has none yet.
     pub fn cluster(&self) -> Option<u64> {
         let live = self.live.as_ref()?;
         Some(live.cluster).filter(|cluster| *cluster != 0)
     }
 
-    /// Whether operations may be sent to it.
+    /// Whether operations may be sent to the node.
     pub fn is_usable(&self, now_us: u64) -> bool {
         self.admitted && self.answers_questions(now_us)
     }
 
-    /// Whether it can be asked about itself, whatever its cluster.
+    /// Whether the node can be asked for its status, whatever its cluster.
     pub fn answers_questions(&self, now_us: u64) -> bool {
         !self.is_gone() && self.is_fresh(now_us)
     }
 
-    /// Whether nothing was heard of it since it was asked, or it must not be asked.
+    /// Whether the node has not answered since it was asked, or must not be asked.
     pub fn is_gone(&self) -> bool {
         self.spared || self.live.is_none() || self.unanswered_since_us.is_some()
     }
 
-    /// Whether it is no use for operations: gone, or not of the cluster in use.
+    /// Whether the node cannot be used for operations: silent, or of another cluster.
     pub fn is_silent(&self) -> bool {
         self.is_gone() || !self.admitted
     }
 
-    /// When a hello is sent to it by itself: again and again until it answers, and until it is of the
-    /// cluster in use.
+    /// When the next hello is sent without a call: hellos are repeated until the node answers, and
+    /// until it belongs to the cluster in use.
     pub fn sought_us(&self) -> Option<u64> {
         if self.spared || self.live.is_none() && self.unanswered_since_us.is_none() {
             return None;
@@ -168,7 +170,7 @@ impl Node {
         }
     }
 
-    /// A frame came that makes sense.
+    /// A valid frame arrived.
     pub fn heard(&mut self, now_us: u64) {
         self.heard_us = now_us;
         if self.live.is_some() {
@@ -176,7 +178,7 @@ impl Node {
         }
     }
 
-    /// An operation was answered, by a round if there is a time taken for it.
+    /// The node answered an operation; `took_us` is given if a round was run for it.
     pub fn answered(&mut self, now_us: u64, is_read: bool, took_us: Option<u64>) {
         self.answered_us = now_us;
         self.strikes = 0;
@@ -193,14 +195,14 @@ impl Node {
         }
     }
 
-    /// How long an attempt waits before another is made.
+    /// How long to wait for an answer before the next attempt.
     pub fn wait_us(&self, is_read: bool) -> u64 {
         let latency = if is_read { &self.reads } else { &self.writes };
         let wait_us = latency.wait_us(self.distance.wait_bounds());
         wait_us.max(self.distance.least_wait_us())
     }
 
-    /// An attempt was not answered in time. True if the node must answer a hello now.
+    /// An attempt was not answered in time. Returns true if the node must answer a hello now.
     pub fn kept_silent(&mut self, now_us: u64, sent_us: u64) -> bool {
         if self.answered_us > sent_us {
             return false;
@@ -208,7 +210,7 @@ impl Node {
         if self.heard_us <= sent_us {
             return self.doubt(now_us);
         }
-        // Many attempts in one lost datagram are one strike.
+        // Several attempts in one lost datagram count as one strike.
         if now_us >= self.avoid_until_us {
             let doublings = self.strikes.min(AVOID_DOUBLINGS_MAX);
             self.avoid_until_us = now_us + (AVOID_US_INITIAL << doublings);
@@ -217,7 +219,8 @@ impl Node {
         false
     }
 
-    /// Once it has told its cluster, and whether that is the one in use.
+    /// Called when the node has reported its cluster and it is known whether that is the one in
+    /// use.
     pub fn is_to_be_asked_again(&mut self, now_us: u64) {
         let is_of_use = self.admitted && self.id() != 0;
         self.refresh_us = match is_of_use {
@@ -226,7 +229,7 @@ impl Node {
         };
     }
 
-    /// No operations from here on until something is heard.
+    /// The node receives no operations until it answers again.
     fn doubt(&mut self, now_us: u64) -> bool {
         let first = self.unanswered_since_us.is_none();
         self.unanswered_since_us.get_or_insert(now_us);
@@ -246,9 +249,9 @@ impl Node {
 }
 
 impl Session {
-    /// A spared node is sent nothing and counts as one that does not answer; attempts that are open
-    /// there stay open. One that is not spared any more is used once it answered a hello. Panics if
-    /// there is no such node.
+    /// Nothing is sent to a spared node, and it counts as one that does not answer; open attempts
+    /// at it stay open. A node that is no longer spared is used once it has answered a hello.
+    /// Panics if there is no such node.
     pub fn spare(&mut self, now_us: u64, place: usize, spared: bool) {
         let now_us = self.advance(now_us);
         let node = &mut self.nodes[place];
@@ -265,7 +268,7 @@ impl Session {
         }
         for handle in self.table.handles() {
             if !spared {
-                // The node gets the time to answer that the others had.
+                // This node gets the same time to answer as the others had.
                 let operation = self.table.get_mut(handle).expect("just listed");
                 operation.dark_since_us = None;
             }
@@ -273,8 +276,8 @@ impl Session {
         }
     }
 
-    /// Whether the node at that place may have another address now: nothing is heard from where it
-    /// was, or a node of another cluster is.
+    /// Whether the address of the node at that index may have changed: its present address is
+    /// silent, or belongs to a node of another cluster.
     pub fn seems_moved(&self, now_us: u64, place: usize) -> bool {
         let node = &self.nodes[place];
         let is_foreign = node
@@ -288,8 +291,8 @@ impl Session {
         !node.spared && (is_foreign || is_silent)
     }
 
-    /// The node at that place is sent to elsewhere from here on. Attempts that are open stay open:
-    /// they may have been executed where it was.
+    /// Changes the address of the node at that index. Open attempts stay open: they may have been
+    /// executed at the old address.
     pub fn moved(&mut self, now_us: u64, place: usize) {
         let now_us = self.advance(now_us);
         let node = &mut self.nodes[place];
@@ -303,8 +306,9 @@ impl Session {
         }
     }
 
-    /// The best usable node for an operation, and whether it was tried since the last time around.
-    /// Nodes that would be better are asked whether they are there, and those that are far, for the next.
+    /// The best usable node for an operation, and whether it was tried since the node set was last
+    /// reset. Unusable nodes of a higher rank are sent a hello; so are nodes that are far away, for
+    /// the next operation.
     pub(super) fn choose(&mut self, now_us: u64, handle: CallHandle) -> Option<(usize, bool)> {
         let operation = self.table.get(handle)?;
         let mut best = None;
@@ -346,7 +350,7 @@ impl Session {
         }
     }
 
-    /// Says hello, unless that was done a moment ago.
+    /// Sends a hello, unless that was done very recently.
     pub(super) fn greet(&mut self, now_us: u64, place: usize) {
         if self.nodes[place].spared || now_us < self.nodes[place].hello_due_us {
             return;
@@ -372,7 +376,7 @@ impl Session {
         self.transmit(place, kind::HELLO, &hello);
     }
 
-    /// Repeats the hellos that are due, while somebody waits.
+    /// Repeats the hellos that are due, while a call waits.
     pub(super) fn greet_again(&mut self, now_us: u64) {
         for place in 0..self.nodes.len() {
             let sought_us = self.nodes[place].sought_us();
@@ -402,8 +406,8 @@ impl Session {
         self.settle_cluster(now_us);
     }
 
-    /// X4: the node does not know the session (any more). The attempt stays open: a copy of it may have
-    /// been executed before the session was forgotten.
+    /// X4: the node does not know the session (any more). The attempt stays open: a copy of it may
+    /// have been executed before the session expired.
     pub(super) fn handle_no_session(&mut self, now_us: u64, place: usize, refusal: NoSession) {
         let node = &mut self.nodes[place];
         let current = node.live.as_ref().map(|live| live.token);
@@ -412,7 +416,7 @@ impl Session {
             node.nonce = 0;
             node.doubt(now_us);
             node.strikes += 1;
-            // A node that never takes its own tokens is not asked in a tight loop.
+            // A node that never accepts its own tokens is not asked in a tight loop.
             if node.strikes <= 2 {
                 node.hello_due_us = now_us;
             }

@@ -1,4 +1,4 @@
-//! One call through its life: when it is sent, to whom, and when again.
+//! The course of one call: when it is sent, to which node, and when again.
 
 use super::attempts::Target;
 use super::call::{Call, CallError};
@@ -6,27 +6,28 @@ use super::table::CallHandle;
 use super::{IN_FLIGHT_MAX, Session, place_bit};
 use wire::{Operation, OperationId, Outcome, RETRY_WINDOW_MS, Request, kind};
 
-/// Wait before a call that was refused is tried again, doubled each time.
+/// The wait before a refused call is tried again; it is doubled each time.
 const REFUSED_WAIT_US_INITIAL: u64 = 10_000;
 const REFUSED_DOUBLINGS_MAX: u32 = 4;
 const RETRY_WAIT_US_MAX: u64 = 1_000_000;
-/// Retries are made out of an allowance: each operation that is answered adds to it, and each retry
-/// takes ten times that. So a cluster that is busy is not sent everything again; up to ten percent of
-/// lost datagrams are made good at once all the same.
+/// Retries use up an allowance: each answered operation adds one to it, and each retry takes ten.
+/// So a busy cluster does not receive everything again, and yet up to ten per cent of lost
+/// datagrams are repaired immediately.
 pub(super) const ALLOWANCE_MAX: u32 = 320;
 const ALLOWANCE_RETRY: u32 = 10;
-/// So many calls in flight are no load worth sparing a cluster: they back off, and need no allowance.
+/// With this few calls in flight the load does not matter: these calls back off, and need no
+/// allowance.
 const FEW_CALLS: usize = 4;
-/// Without allowance a retry is put off, until this long after the attempt before at most.
+/// Without allowance a retry is delayed, at most until this long after the previous attempt.
 const PUT_OFF_US_MAX: u64 = 400_000;
-/// So many calls are sent to the first node that can be sent any ...
+/// This many calls are sent to the first node that becomes usable, ...
 const PARKED_SENT_AT_ONCE: usize = 8;
-/// ... and more of them this much later, to whoever is there then.
+/// ... and the other calls this much later, to the nodes that are usable by then.
 const PARKED_WAIT_US: u64 = 2_000;
 
 pub(super) const NEVER: u64 = u64::MAX;
 
-/// What a call has from its first sending on.
+/// The identity of an operation, from its first sending on.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct OperationIdentity {
     pub sequence: u64,
@@ -39,7 +40,7 @@ pub(super) struct LastAttempt {
     place: usize,
     number: u64,
     sent_us: u64,
-    /// Whether its answer is still waited for.
+    /// Whether an answer is still awaited.
     open: bool,
 }
 
@@ -49,28 +50,28 @@ pub(super) struct InFlight {
     pub tag: u64,
     deadline_us: u64,
     pub identity: Option<OperationIdentity>,
-    /// Sendings so far, of this identity.
+    /// The number of sendings of this identity.
     pub sent: u32,
-    /// Of them, how many were not answered.
+    /// The number of those without an answer.
     pub open: u32,
     last: Option<LastAttempt>,
-    /// Nodes tried since the last time around.
+    /// Nodes that were tried since the set was last reset.
     pub tried: u64,
     /// How often the wait was doubled.
     doublings: u32,
     refusals: u32,
     pub remakes: u32,
-    /// The word of an attempt that changed nothing, or was not executed (X2).
+    /// The answer of an attempt that changed nothing, or was not executed (X2).
     pub refusal: Option<Outcome>,
-    /// Nodes whose last word was `no quorum`.
+    /// Nodes whose last answer was `no quorum`.
     pub dark: u64,
-    /// Since when every node is dark or silent.
+    /// Since when every node has answered `no quorum` or been silent.
     pub dark_since_us: Option<u64>,
     /// When the next attempt is due.
     retry_us: u64,
-    /// The earliest timer set.
+    /// The earliest timer that is set.
     timer_us: u64,
-    /// Whether it waits for a node that it can be sent to.
+    /// Whether the call waits for a usable node.
     parked: bool,
 }
 
@@ -101,7 +102,7 @@ impl InFlight {
         self.call.action.is_read()
     }
 
-    /// Whether it may be done without this client knowing, now or later.
+    /// Whether the operation may be applied, now or later, without an answer to this client.
     pub fn may_be_done(&self) -> bool {
         self.open > 0 && !self.is_read()
     }
@@ -124,13 +125,14 @@ impl InFlight {
         self.retry_us = last.sent_us + wait_us + spread_us;
     }
 
-    /// The attempt was answered. True if it was the last one sent.
+    /// Records the answer to an attempt. Returns true if the attempt was the last one sent.
     pub fn was_answered(&mut self, place: usize, number: u64) -> bool {
         self.open = self.open.saturating_sub(1);
         self.is_last(place, number)
     }
 
-    /// Nobody waits for this attempt any more, whatever became of it. True if it was the last one.
+    /// No call waits for this attempt any more, whatever happened to it. Returns true if it was the
+    /// last one.
     pub fn is_last(&mut self, place: usize, number: u64) -> bool {
         match &mut self.last {
             Some(last) if (last.place, last.number) == (place, number) => {
@@ -143,7 +145,7 @@ impl InFlight {
 }
 
 impl Session {
-    /// Takes a call. An error means that nothing was or will be sent.
+    /// Accepts a call. An error means that nothing was or will be sent.
     pub fn submit(&mut self, now_us: u64, call: Call, tag: u64) -> Result<(), CallError> {
         let now_us = self.advance(now_us);
         if self.closed {
@@ -161,13 +163,13 @@ impl Session {
         Ok(())
     }
 
-    /// Sends an attempt to the best node there is.
+    /// Sends an attempt to the best node.
     pub(super) fn send(&mut self, now_us: u64, handle: CallHandle) {
         if !self.is_in_window(now_us, handle) {
             self.arm(handle);
             return;
         }
-        // Nodes that are no use are asked for their clusters again.
+        // Asks nodes that cannot be used for their clusters again.
         let chosen = self.choose(now_us, handle);
         match chosen {
             _ if self.end_between_clusters(handle) => {}
@@ -176,8 +178,8 @@ impl Session {
         }
     }
 
-    /// X1: retries stop well inside the nodes' horizon. What was surely not done, and a read, is made
-    /// anew then; else only a late answer can settle it.
+    /// X1: retries stop well within the nodes' horizon. After that, an operation that was surely
+    /// not done, and a read, is re-issued; for every other one only a late answer can be final.
     fn is_in_window(&mut self, now_us: u64, handle: CallHandle) -> bool {
         let Some(operation) = self.table.get_mut(handle) else {
             return false;
@@ -195,7 +197,7 @@ impl Session {
         true
     }
 
-    /// The next sending is of a new operation, for the same call.
+    /// The next sending is a new operation for the same call.
     pub(super) fn forget_identity(&mut self, handle: CallHandle) {
         self.table.unlink(handle);
         if let Some(operation) = self.table.get_mut(handle) {
@@ -225,7 +227,7 @@ impl Session {
         let request = Request {
             token: node.live.as_ref().expect("usable").token,
             attempt: number,
-            // X4: every sending after the first is a retry, whatever came back.
+            // X4: every sending after the first is a retry, whatever the answer was.
             retry,
             operation: Operation {
                 id: OperationId {
@@ -283,7 +285,7 @@ impl Session {
         if !operation.parked {
             operation.parked = true;
             if self.parked.len() > 2 * self.table.len() + PARKED_SENT_AT_ONCE {
-                // Mostly calls that are over.
+                // Most of them are completed calls.
                 self.parked.retain(|parked| self.table.contains(*parked));
             }
             self.parked.push_back(handle);
@@ -291,8 +293,8 @@ impl Session {
         self.look_for_dark(now_us, handle);
     }
 
-    /// A node can be sent operations again. Many that waited are sent when the other nodes have had
-    /// their time to answer too, so that one of them does not get them all.
+    /// A node has become usable. If many calls wait, most of them are sent only after the other
+    /// nodes have had their time to answer too, so that one node does not receive all of them.
     pub(super) fn look_for_parked(&mut self, now_us: u64) {
         let mut nodes = self.nodes.iter().filter(|node| !node.spared);
         let all_there = nodes.all(|node| node.is_usable(now_us));
@@ -318,8 +320,8 @@ impl Session {
         }
     }
 
-    /// An attempt was refused, or had no session: on to a node that was not tried lately, or to all
-    /// of them again after a while.
+    /// An attempt was refused, or had no session: the next attempt goes to a node that was not
+    /// tried since the set was reset, or after a wait to any node.
     pub(super) fn turn_elsewhere(&mut self, now_us: u64, handle: CallHandle) {
         match self.choose(now_us, handle) {
             Some((_, true)) => self.back_off(now_us, handle),
@@ -338,7 +340,7 @@ impl Session {
         self.arm(handle);
     }
 
-    /// Sets the timer to the earliest of what the call waits for.
+    /// Sets the timer to the earliest time that the call waits for.
     pub(super) fn arm(&mut self, handle: CallHandle) {
         let no_quorum_after_us = self.no_quorum_after_us();
         let Some(operation) = self.table.get_mut(handle) else {
@@ -379,7 +381,7 @@ impl Session {
         }
     }
 
-    /// The time of the last attempt is over, as it was reckoned when it was sent.
+    /// The wait for the last attempt, as computed when it was sent, is over.
     fn retry(&mut self, now_us: u64, handle: CallHandle) {
         let are_few = self.table.len() <= FEW_CALLS;
         let operation = self.table.get_mut(handle).expect("the caller looked");
@@ -393,7 +395,8 @@ impl Session {
                 self.arm(handle);
                 return;
             }
-            // What a dead node leaves goes to the others at once: that is no more than they are used to.
+            // The calls of a dead node are sent to the other nodes at once: that is no more than
+            // their usual load.
             let answers = node.answered_us > last.sent_us;
             let others_answer = self.answered_us > last.sent_us;
             let put_off_us = last.sent_us + PUT_OFF_US_MAX;

@@ -1,11 +1,11 @@
-//! When to send from another port. What translates addresses on the way, such as a virtual address that
-//! stands for several nodes, goes on sending what comes from one port to the node that it chose first,
-//! also when that one is dead.
+//! When to send from another port. A device that translates addresses, such as a virtual address in
+//! front of several nodes, keeps sending all datagrams from one port to the node that it chose
+//! first, even when that node is dead.
 
 use super::Session;
 
-/// After so long without an answer of any node, which is longer than answers are under way on any link,
-/// and then after as long again, doubled each time, ...
+/// The time without an answer from any node, longer than answers are in flight on any link, after
+/// which the port is changed. The wait is doubled after each change, ...
 const NEW_PORT_US: u64 = 2_000_000;
 /// ... up to this.
 const NEW_PORT_US_MAX: u64 = 8_000_000;
@@ -13,12 +13,12 @@ const NEW_PORT_US_MAX: u64 = 8_000_000;
 #[derive(Debug, Default)]
 pub(super) struct NewPort {
     due_us: u64,
-    /// 0 as long as somebody answers.
+    /// 0 while any node answers.
     wait_us: u64,
 }
 
 impl Session {
-    /// Whether to send from another port from here on. True once each time.
+    /// Whether to change the port now. Returns true once per change.
     pub fn wants_new_port(&mut self, now_us: u64) -> bool {
         let now_us = self.advance(now_us);
         if !self.is_active() {

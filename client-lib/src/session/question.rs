@@ -1,5 +1,5 @@
-//! Asking one node something about itself or its configuration, with retries. Any node is asked for its
-//! status; a change goes only to a node of the cluster in use.
+//! Questions to one node about its status or its configuration, with retries. Any node may be asked
+//! for its status; a change goes only to a node of the cluster in use.
 
 use super::Session;
 use super::attempts::Target;
@@ -11,7 +11,7 @@ use wire::{
 
 const RETRY_US: u64 = 50_000;
 
-/// What a node is asked. Asking the same again does no harm.
+/// A question to a node. Repeating it does no harm.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Question {
     Status,
@@ -20,7 +20,7 @@ pub enum Question {
     Cluster,
 }
 
-/// What it told.
+/// The node's answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Told {
     Status(Box<NodeStatus>),
@@ -33,15 +33,15 @@ pub(super) struct Asked {
     tag: u64,
     place: usize,
     question: Question,
-    /// Whether the node was sent it.
+    /// Whether the question was sent to the node.
     was_sent: bool,
     deadline_us: u64,
     /// When the next request is due.
     retry_us: u64,
 }
 
-/// An error if the node did not answer in time, or must not be asked. Of a change all but `UnknownOutcome`
-/// mean that it was not begun.
+/// The result is an error if the node did not answer in time, or must not be asked. For a change
+/// every error but `UnknownOutcome` means that it was not begun.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuestionCompletion {
     pub tag: u64,
@@ -56,7 +56,7 @@ impl Asked {
 }
 
 impl Session {
-    /// Asks the node at that place among those given; waits for up to `wait_us`.
+    /// Asks the node at that index; waits for up to `wait_us`.
     pub fn ask(&mut self, now_us: u64, place: usize, question: Question, wait_us: u64, tag: u64) {
         let asked = Asked {
             tag,
@@ -72,7 +72,7 @@ impl Session {
         self.ask_due(now_us);
     }
 
-    /// Sends the requests that are due, and gives up those whose time is over.
+    /// Sends the requests that are due, and ends those whose time is over.
     pub(super) fn ask_due(&mut self, now_us: u64) {
         let closed = self.closed;
         let due = |asked: &Asked| closed || now_us >= asked.retry_us.min(asked.deadline_us);
@@ -94,7 +94,7 @@ impl Session {
         }
     }
 
-    /// A node can be sent requests again: those that wait for it are.
+    /// The node can be sent requests again: sends the pending ones.
     pub(super) fn ask_again(&mut self, now_us: u64, place: usize) {
         for asked in self.questions.values_mut().filter(|a| a.place == place) {
             asked.retry_us = now_us;
@@ -102,7 +102,7 @@ impl Session {
         self.ask_due(now_us);
     }
 
-    /// The cluster in use is known, or that it can't be.
+    /// The cluster in use became known, or it became known that there is none.
     pub(super) fn ask_all_again(&mut self, now_us: u64) {
         let asked = self.questions.values_mut();
         asked
@@ -128,17 +128,17 @@ impl Session {
         } else if question == Question::Status {
             self.seek_answer(now_us, place);
         } else {
-            // Which cluster is in use depends on all.
+            // The cluster in use depends on all nodes.
             (0..self.nodes.len()).for_each(|place| self.seek_answer(now_us, place));
         }
     }
 
-    /// What can be told without an answer of the node.
+    /// The answer, if it is known without the node.
     fn known_without(&self, asked: &Asked) -> Option<Result<Told, CallError>> {
         let cluster = self.nodes[asked.place].cluster().unwrap_or(0);
         match asked.question {
             Question::Status => None,
-            // Its answer may yet come.
+            // The answer may still arrive.
             Question::Change(_) if asked.was_sent => None,
             Question::Change(_) if self.choice.excludes(cluster) => Some(Err(self.no_quorum())),
             Question::Cluster if self.choice.own != 0 && self.two_clusters().is_none() => {
@@ -200,7 +200,8 @@ impl Session {
                 return;
             }
         };
-        // A node that answers something else than it was asked is one that this client does not know.
+        // An answer that does not fit the question comes from a node that this client does not
+        // know.
         let fits = self.questions.get(&id).is_none_or(|asked| {
             matches!(
                 (&asked.question, &told),
@@ -225,7 +226,7 @@ impl Session {
         }
     }
 
-    /// When the next of them is due.
+    /// When the next question is due.
     pub(super) fn next_question_us(&self) -> Option<u64> {
         let due = self.questions.values();
         due.map(|asked| asked.retry_us.min(asked.deadline_us)).min()

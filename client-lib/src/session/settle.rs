@@ -1,8 +1,8 @@
-//! What became of a call: answers, and the time that is over (X2, X5).
+//! The completion of calls, by answers and by deadlines (X2, X5).
 //!
-//! A write's outcome that stands in the key's record settles it at once. Any other word of a node is
-//! a refusal: it settles the call only when every attempt that was sent has been answered, because an
-//! open one may still be executed.
+//! A write's outcome that is in the key's record completes the call at once. Every other answer is
+//! a refusal. A refusal completes the call only when every attempt that was sent has been answered,
+//! because an open attempt may still be executed.
 
 use super::attempts::Target;
 use super::call::{CallError, Completion, settled};
@@ -11,9 +11,9 @@ use super::table::CallHandle;
 use super::{Session, place_bit};
 use wire::{Answer, Outcome};
 
-/// After so many times of making an operation anew at once, it is done at intervals.
+/// After an operation was re-issued this many times at once, it is re-issued at intervals.
 const REMAKES_AT_ONCE_MAX: u32 = 2;
-/// `no quorum` is not told sooner than after so many round trips to the farthest node.
+/// `no quorum` is reported no sooner than after this many round trips to the farthest node.
 const NO_QUORUM_ROUND_TRIPS: u64 = 3;
 
 impl Session {
@@ -32,11 +32,12 @@ impl Session {
             self.counters.malformed += 1;
             return;
         };
-        // B5: a clock counts only from an answer to an attempt of this session.
+        // B5: a clock counts only if it comes in an answer to an attempt of this session.
         self.observe(now_us, clock);
         let node = &mut self.nodes[place];
         let Some(operation) = self.table.get_mut(handle) else {
-            // Settled by another attempt. It still tells how long the node's answers take.
+            // Another attempt completed the call. The answer is still a sample of the node's
+            // latency.
             node.attempts.take(attempt);
             let took_us = Some(now_us.saturating_sub(sent.sent_us));
             let is_read = matches!(outcome, Outcome::Value { .. } | Outcome::Absent);
@@ -82,7 +83,7 @@ impl Session {
             self.observe(now_us, dropped);
         }
         let operation = self.table.get_mut(handle).expect("the caller looked");
-        // Another node says nothing else; those that are still open get time to answer.
+        // The answer of any other node would be the same; open attempts get time to be answered.
         let goes_elsewhere = matches!(
             outcome,
             Outcome::NoQuorum { .. } | Outcome::Remake { .. } | Outcome::Ahead { .. }
@@ -93,7 +94,8 @@ impl Session {
         } else {
             operation.dark = 0;
         }
-        // What a round came to says most, then that the operation is to be made anew.
+        // The outcome of a round has precedence, then the outcome that asks to re-issue the
+        // operation.
         let says_less = |earlier: &Outcome| importance(earlier) <= importance(&outcome);
         if operation.refusal.as_ref().is_none_or(says_less) {
             operation.refusal = Some(outcome);
@@ -111,13 +113,14 @@ impl Session {
         }
     }
 
-    /// Every attempt was answered. True if that settles the call, or it was made anew.
+    /// Called when every attempt was answered. Returns true if that completes the call, or the
+    /// operation was re-issued.
     fn settle_by_refusal(&mut self, now_us: u64, handle: CallHandle) -> bool {
         let operation = self.table.get_mut(handle).expect("the caller looked");
         let is_read = operation.is_read();
         match operation.refusal.take() {
             Some(outcome @ (Outcome::Remake { .. } | Outcome::Ahead { .. })) => {
-                // X1: made anew, unseen by the caller.
+                // X1: re-issued, without the caller noticing.
                 operation.remakes += 1;
                 let at_once = operation.remakes <= REMAKES_AT_ONCE_MAX;
                 self.forget_identity(handle);
@@ -138,8 +141,9 @@ impl Session {
             other => {
                 operation.refusal = other;
                 if !is_read {
-                    // Surely not done, so the next sending is of a new operation: an early birth,
-                    // told by a node that knows no clock yet, would end as an unknown outcome (X1).
+                    // The operation was surely not done, so the next sending is a new operation.
+                    // Otherwise an early birth, derived from a node that knows no clock yet, would
+                    // end as an unknown outcome (X1).
                     let tried = operation.tried;
                     self.forget_identity(handle);
                     let operation = self.table.get_mut(handle).expect("still there");
@@ -150,7 +154,7 @@ impl Session {
         }
     }
 
-    /// The node has no session for this attempt: another is made.
+    /// The node has no session for this attempt: another attempt is made.
     pub(super) fn attempt_refused(&mut self, now_us: u64, place: usize, number: u64) {
         let Some(sent) = self.nodes[place].attempts.peek(number) else {
             return;
@@ -164,8 +168,9 @@ impl Session {
         }
     }
 
-    /// X5: `no quorum` is told once every given node has said so, or has not answered a hello, for a
-    /// while; of a write only if no attempt is open. True if it was told. Sets the timer if not.
+    /// X5: `no quorum` is reported once every given node has answered `no quorum`, or has not
+    /// answered a hello, for a while; for a write only if no attempt is open. Returns true if it
+    /// was reported; otherwise sets the timer.
     pub(super) fn look_for_dark(&mut self, now_us: u64, handle: CallHandle) -> bool {
         let after_us = self.no_quorum_after_us();
         let operation = self.table.get_mut(handle).expect("the caller looked");
@@ -187,12 +192,12 @@ impl Session {
         false
     }
 
-    /// How long every node must be dark or silent. Not at all when nothing may be sent to any.
+    /// How long every node must be dark or silent; zero if nothing may be sent to any node.
     pub(super) fn no_quorum_after_us(&self) -> u64 {
         if self.nodes.iter().all(|node| node.spared) {
             return 0;
         }
-        // One that is far answers a hello no sooner.
+        // A node that is far away answers a hello no sooner.
         let farthest_us = self.nodes.iter().map(|node| node.distance.rtt_us()).max();
         let slow_us = farthest_us
             .unwrap_or(0)
@@ -229,7 +234,7 @@ impl Session {
         }
     }
 
-    /// The deadline.
+    /// The deadline passed.
     pub(super) fn expire(&mut self, handle: CallHandle) {
         let operation = self.table.get(handle).expect("the caller looked");
         let error = match &operation.refusal {
@@ -237,13 +242,14 @@ impl Session {
             Some(Outcome::Busy) => CallError::Busy,
             Some(Outcome::NoQuorum { .. }) => self.no_quorum(),
             _ if operation.is_read() && operation.sent > 0 => CallError::TimedOut,
-            // Never sent, or every attempt was answered: surely not done.
+            // The call was never sent, or every attempt was answered: surely not done.
             _ => self.no_quorum(),
         };
         self.complete(handle, Err(error));
     }
 
-    /// Ends every call: writes that may be done are unknown outcomes, all else is `closed`.
+    /// Ends every call: writes that may have been applied with an unknown outcome, all other calls
+    /// as `closed`.
     pub fn close(&mut self) {
         self.closed = true;
         for handle in self.table.handles() {
@@ -269,9 +275,9 @@ impl Session {
     }
 }
 
-/// Whether the outcome holds whatever other attempts may still come to. X2: what a round came to for a
-/// retry stands in the record even if it changed nothing; but too large, and full, may also be said without
-/// a round.
+/// Whether the outcome is final, whatever other attempts may still do. X2: the outcome of a round
+/// for a retry is in the record even if the round changed nothing; but `too large` and `full` may
+/// also be answered without a round.
 fn stands(outcome: &Outcome, is_read: bool, retry: bool) -> bool {
     if is_turned_away(outcome) {
         return false;
@@ -281,7 +287,7 @@ fn stands(outcome: &Outcome, is_read: bool, retry: bool) -> bool {
     is_read || in_record
 }
 
-/// Whether no round came to this outcome: the attempt was not executed.
+/// Whether the outcome came without a round: the attempt was not executed.
 fn is_turned_away(outcome: &Outcome) -> bool {
     importance(outcome) < 2
 }
@@ -294,7 +300,7 @@ fn importance(outcome: &Outcome) -> u8 {
     }
 }
 
-/// Whether such a call can come to such an outcome.
+/// Whether this outcome is possible for this call.
 fn fits(outcome: &Outcome, is_read: bool) -> bool {
     match outcome {
         Outcome::Value { .. } | Outcome::Absent => is_read,

@@ -1,9 +1,9 @@
-//! The calls in flight: a slab with generations, and the order of their sequences, so that the
-//! lowest one in flight (X1's low mark) is known at once.
+//! The calls in flight: a slab with generations, and a list in the order of sequences, so that the
+//! lowest sequence in flight (X1's low mark) is found at once.
 
 use super::operation::InFlight;
 
-/// Names a call in flight. A place that is used again has another generation.
+/// Identifies a call in flight. When a slot is reused, its generation changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct CallHandle {
     place: u32,
@@ -16,7 +16,7 @@ const NONE: u32 = u32::MAX;
 struct Slot {
     generation: u32,
     operation: Option<InFlight>,
-    /// Neighbours in the order of sequences; meaningful while `linked`.
+    /// Neighbours in the order of sequences; valid while `linked`.
     before: u32,
     after: u32,
     linked: bool,
@@ -95,7 +95,7 @@ impl CallTable {
         slot.operation.take()
     }
 
-    /// All calls, in the order of their places.
+    /// All calls, in the order of their slots.
     pub fn handles(&self) -> Vec<CallHandle> {
         let used = self.slots.iter().enumerate();
         used.filter(|(_, slot)| slot.operation.is_some())
@@ -106,7 +106,7 @@ impl CallTable {
             .collect()
     }
 
-    /// Puts the call at the end of the order: it was just given the highest sequence.
+    /// Appends the call to the order: it has just received the highest sequence.
     pub fn link(&mut self, handle: CallHandle) {
         let last = self.last;
         let slot = &mut self.slots[handle.place as usize];
@@ -119,7 +119,7 @@ impl CallTable {
         }
     }
 
-    /// Takes the call out of the order, if it is in it.
+    /// Removes the call from the order, if it is in it.
     pub fn unlink(&mut self, handle: CallHandle) {
         let slot = &mut self.slots[handle.place as usize];
         if !slot.linked {

@@ -1,5 +1,5 @@
-//! A virtual address: what comes from one port goes to one node, the first port's to the first node, all
-//! others' to the last.
+//! A virtual address: all datagrams from one port go to one node, those from the first port to the
+//! first node, those from every other port to the last node.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! A node of one thread: it keeps hellos, requests and status as the protocol has them, over a map.
+//! A node of one thread: it implements hellos, requests and status of the protocol, over a map.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{SocketAddr, UdpSocket};
@@ -16,7 +16,7 @@ use wire::{
 
 const CLUSTER: u64 = 9;
 
-/// What the nodes of a test share: one store, whichever executes.
+/// The state that the nodes of a test share: one store, whichever node executes.
 #[derive(Default)]
 pub struct Store {
     values: BTreeMap<Bytes, (u64, Bytes)>,
@@ -26,15 +26,15 @@ pub struct Store {
 
 #[derive(Default)]
 pub struct Behaviour {
-    /// Says nothing at all.
+    /// Sends nothing at all.
     pub silent: AtomicBool,
     /// Does not answer requests.
     pub deaf: AtomicBool,
-    /// Every this many requests one is dropped; 0: none.
+    /// One request of this many is dropped; 0: none.
     pub drop_every: AtomicU64,
     /// Sends each answer from a socket that the client does not know.
     pub from_elsewhere: AtomicBool,
-    /// Datagrams with requests in them, and the requests.
+    /// The number of datagrams with requests, and of requests.
     pub datagrams: AtomicU64,
     pub requests: AtomicU64,
 }

@@ -1,9 +1,8 @@
-//! Where the given nodes are. Names are looked up aside, each in a thread of its own that ends with
-//! the look-up: a name server that does not answer blocks whoever asks for ten seconds and more.
-//! Nobody waits for such a thread longer than for a call, and neither does `close`: it is left to
-//! itself.
+//! The addresses of the given nodes. Each name is looked up in its own thread, which ends with the
+//! lookup: a name server that does not answer blocks its caller for ten seconds and more. No call
+//! waits for such a thread beyond its own deadline, and `close` does not wait for it either.
 //!
-//! A child process after fork has no such thread; it does not touch the client either.
+//! A child process after fork has no such thread, and does not use the client either.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,18 +15,18 @@ use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 use super::OpenError;
 use super::address::{self, Given};
 
-/// A name that is to be looked up again waits this long after its last look-up began, doubled each
-/// time, ...
+/// A name is looked up again at the earliest this long after its last lookup began. The wait is
+/// doubled each time, ...
 const AGAIN_US_INITIAL: u64 = 1_000_000;
-/// ... and at most this.
+/// ... up to this.
 const AGAIN_US_MAX: u64 = 8_000_000;
-/// How often it is asked whether a name is to be looked up again.
+/// How often the client checks whether a name has to be looked up again.
 const LOOK_INTERVAL_US: u64 = 50_000;
-/// Once one address is known, the others' look-ups are waited for at most this long: so that with a
-/// name server that works all are known from the start.
+/// Once one address is known, the client waits at most this long for the other lookups. So with a
+/// name server that works, all addresses are known from the start.
 const GRACE: Duration = Duration::from_millis(100);
 
-/// What a name stands for; it may take long.
+/// Returns the addresses of a name; the call may take long.
 pub(super) type Resolver = Arc<dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync>;
 
 struct LookUpAnswer {
@@ -38,24 +37,24 @@ struct LookUpAnswer {
 #[derive(Debug)]
 struct Name {
     name: String,
-    /// As the socket has it; `None` until it is known.
+    /// In the form that the socket uses; `None` until it is known.
     address: Option<SocketAddr>,
     is_literal: bool,
-    /// A look-up is under way.
+    /// A lookup is in progress.
     asked: bool,
-    /// The earliest time of the next look-up.
+    /// The earliest time of the next lookup.
     due_us: u64,
     again_us: u64,
-    /// Another name stands for its address too: one of the two has moved.
+    /// Another name has the same address: one of the two nodes has moved.
     contested: bool,
-    /// What the last look-up came to, if it failed.
+    /// The error of the last lookup, if it failed.
     error: Option<String>,
 }
 
-/// The given nodes by their places, and the look-ups under way.
+/// The given nodes by index, and the lookups in progress.
 pub(super) struct LookUps {
     names: Vec<Name>,
-    /// Of both families; else of IPv4 only.
+    /// The socket is for both families; otherwise for IPv4 only.
     is_dual: bool,
     resolver: Resolver,
     sender: Sender<LookUpAnswer>,
@@ -63,7 +62,8 @@ pub(super) struct LookUps {
     under_way: usize,
     has_names: bool,
     look_us: u64,
-    /// Doubles were left out; what is found to be one later has moved, or another has.
+    /// Duplicates were removed. If two names have one address later, one of the two nodes has
+    /// moved.
     is_open: bool,
 }
 
@@ -77,7 +77,7 @@ impl std::fmt::Debug for LookUps {
 }
 
 impl LookUps {
-    /// `is_dual`: the socket is of both families.
+    /// `is_dual`: the socket is for both families.
     pub fn new(given: Vec<Given>, is_dual: bool, resolver: Resolver) -> Self {
         let (sender, answers) = channel();
         let name = |Given { name, literal }| {
@@ -108,9 +108,9 @@ impl LookUps {
         }
     }
 
-    /// Looks all names up, and waits until they are known, or some are and the others take longer.
-    /// An error if none is known in this time. What stands for the same address as another is left
-    /// out.
+    /// Looks up all names, and waits until all are known, or some are known and the grace period
+    /// has passed. Returns an error if no name is known in time. Names with the same address as an
+    /// earlier one are removed.
     pub fn first(&mut self, timeout: Duration) -> Result<(), OpenError> {
         for place in 0..self.names.len() {
             self.ask(0, place);
@@ -164,7 +164,7 @@ impl LookUps {
         self.names.iter().map(|name| name.address).collect()
     }
 
-    /// Names without an address, and why.
+    /// Names without an address, and the reason.
     pub fn unresolved(&self) -> Vec<(String, String)> {
         let unknown = self.names.iter().filter(|name| name.address.is_none());
         let why = |name: &Name| match (&name.error, name.asked) {
@@ -175,7 +175,7 @@ impl LookUps {
         unknown.map(|name| (name.name.clone(), why(name))).collect()
     }
 
-    /// Takes what came of look-ups; gives a node that has a new address.
+    /// Takes the results of lookups; returns a node that has a new address.
     pub fn poll_moved(&mut self) -> Option<(usize, SocketAddr)> {
         while self.under_way > 0 {
             let answer = self.answers.try_recv().ok()?;
@@ -187,7 +187,7 @@ impl LookUps {
         None
     }
 
-    /// Whether it is time to ask which names are to be looked up again.
+    /// Whether it is time to check which names have to be looked up again.
     pub fn is_due(&mut self, now_us: u64) -> bool {
         if !self.has_names || now_us < self.look_us {
             return false;
@@ -196,8 +196,9 @@ impl LookUps {
         true
     }
 
-    /// Looks a name up again if that was not done lately. `seems_moved`: nothing is heard from
-    /// where it was; else the next silence is acted on at once.
+    /// Looks up a name again, unless that was done recently. `seems_moved`: the node's last address
+    /// is silent. If it is false, the wait is reset, so that the next silence causes an immediate
+    /// lookup.
     pub fn again(&mut self, now_us: u64, place: usize, seems_moved: bool) {
         let Some(name) = self.names.get_mut(place) else {
             return;
@@ -230,7 +231,7 @@ impl LookUps {
     fn take(&mut self, answer: LookUpAnswer) -> Option<(usize, SocketAddr)> {
         self.under_way -= 1;
         let is_it = |name: &Name| name.name == answer.name;
-        // Else it was left out, for it stands for the address of another.
+        // A missing name was removed, because it has the address of another name.
         let place = self.names.iter().position(is_it)?;
         let name = &mut self.names[place];
         (name.asked, name.contested) = (false, false);
@@ -240,7 +241,7 @@ impl LookUps {
         let address = match found {
             Ok(address) => address,
             Err(error) => {
-                // What was known before may still be right.
+                // The earlier address may still be correct.
                 name.error = Some(error.to_string());
                 return None;
             }
@@ -260,7 +261,7 @@ impl LookUps {
     }
 }
 
-/// The addresses of one name, within this time.
+/// The addresses of one name, if they are known within `timeout`.
 pub(super) fn look_up(name: &str, timeout: Duration) -> Result<Vec<SocketAddr>, OpenError> {
     let given = address::parse(name)?;
     if let Some(literal) = given.literal {
@@ -283,12 +284,12 @@ pub(super) fn system() -> Resolver {
     Arc::new(address::resolve)
 }
 
-/// The program's signals are not for this thread.
+/// This thread must not handle the program's signals.
 fn spawn(name: String, resolver: &Resolver, sender: Sender<LookUpAnswer>) -> io::Result<()> {
     let resolver = Arc::clone(resolver);
     let look_up = move || {
         let result = resolver(&name);
-        // The client may be gone.
+        // The client may have been freed.
         let _ = sender.send(LookUpAnswer { name, result });
     };
     let mut former = SigSet::empty();

@@ -3,7 +3,8 @@ use std::sync::Mutex;
 
 use super::*;
 
-/// What names stand for, which a test may change; of others no answer comes within a test.
+/// The addresses of names, which a test may change. Lookups of other names do not end within a
+/// test.
 #[derive(Default, Clone)]
 struct Names(Arc<Mutex<HashMap<String, Vec<SocketAddr>>>>);
 
@@ -38,7 +39,7 @@ fn look_ups(names: &Names, nodes: &str) -> LookUps {
     LookUps::new(address::parse_all(nodes).unwrap(), false, names.resolver())
 }
 
-/// Waits for the next word of a name that moved.
+/// Waits for the next node that moved.
 fn moved(look_ups: &mut LookUps) -> Option<(usize, SocketAddr)> {
     while look_ups.under_way > 0 {
         let moved = look_ups.poll_moved();
@@ -57,7 +58,7 @@ fn what_resolves_is_used_and_the_rest_is_told() {
     names.set("n2:1", &[]);
     let mut look_ups = look_ups(&names, "n1:1 n2:1 n3:1 10.0.0.4:1 10.0.0.1:1");
     look_ups.first(LONG).unwrap();
-    // The last one is the first one.
+    // The last name has the address of the first one.
     assert_eq!(look_ups.names(), ["n1:1", "n2:1", "n3:1", "10.0.0.4:1"]);
     let known = [Some(at("10.0.0.1:1")), None, None, Some(at("10.0.0.4:1"))];
     assert_eq!(look_ups.addresses(), known);
@@ -107,7 +108,7 @@ fn a_name_is_looked_up_again_ever_less_often_while_it_seems_moved() {
     names.set("n1:1", &["10.0.0.2:1"]);
     look_ups.again(31_000_000, 0, true);
     assert_eq!(moved(&mut look_ups), Some((0, at("10.0.0.2:1"))));
-    // Heard, then silent again: it waits as little as at first.
+    // The node answered and became silent again: the wait is as short as at first.
     look_ups.again(31_500_000, 0, false);
     look_ups.again(32_499_999, 0, true);
     assert_eq!(look_ups.under_way, 0);
@@ -124,7 +125,7 @@ fn names_that_take_each_others_addresses_are_sorted_out() {
     look_ups.first(LONG).unwrap();
     names.set("n1:1", &["10.0.0.3:1"]);
     names.set("n2:1", &["10.0.0.1:1"]);
-    // Somebody answers at the address of the first one.
+    // Another node answers at the address of the first one.
     look_ups.again(1_000_000, 1, true);
     assert_eq!(moved(&mut look_ups), None);
     look_ups.again(1_000_000, 0, false);

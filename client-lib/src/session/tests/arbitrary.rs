@@ -1,10 +1,10 @@
-//! Whatever comes in, the session goes on.
+//! The session continues whatever input it receives.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// Bodies that decode, with any numbers in them.
+/// Bodies that decode, with arbitrary numbers.
 fn any_body() -> impl Strategy<Value = (u8, Vec<u8>)> {
     fn encoded(kind: u8, body: &impl Serialize) -> (u8, Vec<u8>) {
         let mut bytes = Vec::new();
@@ -54,7 +54,7 @@ proptest! {
         prop_assert_eq!(script.result(), Ok(written()));
     }
 
-    /// Numbers that hit: answers of any sense and clock to attempts that were sent.
+    /// Numbers that match: answers of every kind and clock to attempts that were sent.
     #[test]
     fn any_outcome_to_any_attempt_ends_a_call_once(
         words in prop::collection::vec((0..10u8, any::<u64>(), 0..8usize), 1..80),

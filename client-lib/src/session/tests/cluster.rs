@@ -1,4 +1,4 @@
-//! One cluster for the life of a client, whatever answers at the given addresses.
+//! A client uses one cluster for its life, whatever answers at the given addresses.
 
 use super::*;
 
@@ -37,7 +37,7 @@ fn a_short_deadline_is_not_spent_on_nodes_that_do_not_answer() {
     assert_eq!(script.request().node, 3);
 }
 
-/// The nodes of the cluster that is meant are slow; a machine of an earlier one is not.
+/// The nodes of the intended cluster are slow; a machine of an earlier cluster is not.
 #[test]
 fn a_node_of_a_cluster_of_few_that_answers_first_is_not_believed_at_once() {
     let mut script = Script::new(3);
@@ -66,13 +66,14 @@ fn a_majority_that_tells_another_cluster_later_ends_the_calls() {
     script.submit(put("c"), 3);
     let new = script.completion();
     assert_eq!((new.tag, new.result), (3, Err(TWO_CLUSTERS)));
-    // What was sent before may be done, and is not sent to the others.
+    // An operation that was sent earlier may have been applied, so it is not sent to the other
+    // cluster.
     script.pass(400 * MS);
     assert!(script.requests().iter().all(|sent| sent.node == 0));
     script.answer(&written, super::written());
     let done = script.completion();
     assert!(done.tag == 1 && done.result.is_ok(), "{done:?}");
-    // A node that has the majority's cluster no more does not make the first one right.
+    // A node that leaves the majority's cluster does not make the first cluster the right one.
     script.submit(put("d"), 4);
     script.pass(300 * MS);
     script.greet(&[1, 2], 0);
@@ -91,7 +92,7 @@ fn a_majority_that_confirms_the_cluster_later_makes_it_sure() {
     script.greet(&[1], CLUSTER);
     script.answer(&sent, written());
     script.result().unwrap();
-    // The addresses of two of them are another cluster's now.
+    // The addresses of two of the nodes now belong to another cluster.
     script.submit(put("b"), 2);
     script.pass(20 * MS);
     script.greet(&[1, 2], OTHER);
@@ -111,7 +112,7 @@ fn nothing_is_sent_to_a_node_that_has_no_cluster_yet() {
     let sent = script.request();
     script.answer(&sent, written());
     script.result().unwrap();
-    // Nor when the cluster is known.
+    // The same holds once the cluster is known.
     for tag in 0..20 {
         script.submit(put(&format!("k{tag}")), tag);
         script.pass(20 * MS);
@@ -148,7 +149,7 @@ fn nodes_of_two_clusters_are_an_error_and_nothing_is_sent() {
     assert!(script.requests().is_empty());
 }
 
-/// One machine of an earlier cluster is still there.
+/// One machine of an earlier cluster still runs.
 #[test]
 fn the_cluster_of_more_than_half_is_used_whoever_answers_first() {
     let mut script = Script::new(4);
@@ -182,7 +183,7 @@ fn a_cluster_that_is_named_is_used_whoever_answers_first() {
     assert_eq!(script.request().node, 2);
 }
 
-/// An address of a node that is down now belongs to another cluster.
+/// The address of a node that is down now belongs to another cluster.
 #[test]
 fn a_client_stays_with_its_cluster_though_only_another_one_answers() {
     let mut script = Script::new(2);
@@ -191,7 +192,7 @@ fn a_client_stays_with_its_cluster_though_only_another_one_answers() {
     let sent = script.request();
     script.answer(&sent, written());
     assert!(script.completion().result.is_ok());
-    // All are silent; then one answers as a node of another cluster.
+    // All nodes are silent; then one address answers as a node of another cluster.
     script.submit(put("new"), 2);
     script.pass(400 * MS);
     script.requests();
@@ -200,7 +201,7 @@ fn a_client_stays_with_its_cluster_though_only_another_one_answers() {
     script.greet(&[0, 1], OTHER);
     assert!(script.requests().is_empty());
     script.pass(5_000 * MS);
-    // It was sent to the first cluster, and nobody of it has answered.
+    // The operation was sent to the first cluster, and no node of it has answered.
     assert_eq!(script.result(), Err(CallError::UnknownOutcome));
     script.submit(put("newer"), 3);
     script.pass(100 * MS);

@@ -1,4 +1,4 @@
-//! A scripted cluster: what the session sends is looked at, and answered by hand.
+//! A scripted cluster: the tests inspect what the session sends, and answer by hand.
 
 mod arbitrary;
 mod cluster;
@@ -13,10 +13,10 @@ use wire::{Answer, ChangeRequest, HelloAnswer, NoSession, Old, Outcome, Request,
 
 const MS: u64 = 1_000;
 const CLUSTER: u64 = 77;
-/// What nodes' clocks show.
+/// The time of the nodes' clocks.
 const CLOCK_MS: u64 = 1_000_000;
 
-/// A request as it was sent, and to whom.
+/// A request that was sent, and its node.
 #[derive(Debug, Clone, PartialEq)]
 struct Sent {
     node: usize,
@@ -39,7 +39,7 @@ impl Script {
         Script::of_cluster(nodes, 0)
     }
 
-    /// The application names the cluster, unless it is 0.
+    /// `cluster` is the application's choice; 0 for none.
     fn of_cluster(nodes: usize, cluster: u64) -> Self {
         let options = SessionOptions {
             client: 7,
@@ -62,7 +62,7 @@ impl Script {
         }
     }
 
-    /// With a session at each node: ids are places plus one.
+    /// The session has a session token at each node; node ids are the index plus one.
     fn started(nodes: usize) -> Self {
         let mut script = Script::new(nodes);
         script.submit(Call::new("start", wire::Action::Get), 0);
@@ -105,7 +105,7 @@ impl Script {
         std::mem::take(&mut self.requests)
     }
 
-    /// The one request that was sent since.
+    /// The one request that was sent since the last call.
     fn request(&mut self) -> Sent {
         let mut requests = self.requests();
         assert_eq!(requests.len(), 1, "{requests:?}");
@@ -180,7 +180,7 @@ impl Script {
         self.frame(sent.node, kind::NO_SESSION, &refusal);
     }
 
-    /// Lets time pass, timer by timer.
+    /// Advances the time, timer by timer.
     fn pass(&mut self, us: u64) {
         let until_us = self.now_us + us;
         while let Some(at_us) = self.session.next_timeout()
@@ -193,7 +193,7 @@ impl Script {
         self.now_us = until_us;
     }
 
-    /// Lets time pass until something but a hello is sent.
+    /// Advances the time until the session sends something other than a hello.
     fn pass_until_sent(&mut self) -> Sent {
         let began_us = self.now_us;
         while self.requests.is_empty() {

@@ -1,6 +1,7 @@
-//! A session against a model of a cluster, by seed: nodes that apply each operation at most once, over
-//! a network that loses, repeats and delays, while nodes restart, lose their quorum, are busy, are
-//! spared, and forget births. Each call must complete once, by its deadline, and what it is told must be true.
+//! Runs a session against a model of a cluster, by seed: the nodes apply each operation at most
+//! once, over a network that loses, duplicates and delays, while nodes restart, lose their quorum,
+//! are busy, are spared, and forget births. Each call must complete once, by its deadline, and its
+//! result must be true.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +14,7 @@ const KEYS: u64 = 4;
 enum Event {
     ToNode(usize, u8, Vec<u8>),
     ToClient(usize, u8, Vec<u8>),
-    /// An admitted request comes to be executed, unless the node restarted since.
+    /// An admitted request is executed, unless the node has restarted since.
     Execute(usize, u32, Request),
 }
 
@@ -97,7 +98,7 @@ struct Model {
     calls: BTreeMap<u64, u64>,
     tags: BTreeMap<u64, u64>,
     results: BTreeMap<u64, Result<Outcome, CallError>>,
-    /// Per cent.
+    /// In per cent.
     loss: u64,
     repeats: u64,
     /// Until when a node has no quorum.
@@ -151,7 +152,7 @@ impl Model {
         self.events.insert(key, event);
     }
 
-    /// Mostly fast, at times very slow.
+    /// Mostly short, sometimes very long.
     fn delay_us(&mut self) -> u64 {
         match self.below(20) {
             0 => self.below(300 * MS),
@@ -259,7 +260,7 @@ impl Model {
         self.calls.insert(tag, self.now_us + deadline_us);
     }
 
-    /// Sequences are given to calls when they are first sent, so the tag is told by the sending.
+    /// A call receives its sequence when it is first sent, so the sending identifies the tag.
     fn drain(&mut self) {
         while let Some(transmit) = self.session.poll_transmit() {
             assert!(!self.spared[transmit.node], "{transmit:?}");
@@ -378,7 +379,7 @@ fn every_call_completes_once_and_is_told_the_truth() {
             *tally.entry(word).or_default() += 1;
         }
     }
-    // The faults are frequent enough for each end to be seen.
+    // The faults are frequent enough for each kind of result to occur.
     for word in [
         "Written",
         "Conflict",

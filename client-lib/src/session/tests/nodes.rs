@@ -1,4 +1,4 @@
-//! Hellos, failover, retries, `no quorum`: to whom what is sent, and when (X4, X5).
+//! Hellos, failover, retries, `no quorum`: which message is sent to which node, and when (X4, X5).
 
 use super::*;
 use wire::rendezvous_weight;
@@ -106,7 +106,7 @@ fn rounds_back_off() {
     assert!((10..60).contains(&tried), "{tried}");
 }
 
-/// A third of all attempts is lost, far more than an allowance makes good.
+/// A third of all attempts is lost, far more than the allowance repairs.
 #[test]
 fn a_client_with_one_call_at_a_time_makes_good_any_loss_at_once() {
     let mut script = Script::started(1);
@@ -146,7 +146,7 @@ fn a_node_that_is_silent_must_answer_a_hello_first() {
         script.answer(&sent, written());
         script.pass(MS);
     }
-    // The same hello: a node that still has the session keeps it.
+    // The hello is the same: a node that still has the session keeps it.
     script.submit(put("k"), 1);
     let sent = script.request();
     let (node, hello) = script.hellos.pop().expect("a repeated hello");
@@ -223,7 +223,7 @@ fn when_nobody_answers_retries_are_put_off() {
         script.submit(put(&format!("k{tag}")), tag);
     }
     script.requests();
-    // Nodes are there, but too busy to answer.
+    // The nodes are reachable, but too busy to answer.
     for _ in 0..100 {
         script.pass(MS);
         script.greet_all();
@@ -295,7 +295,7 @@ fn no_session_means_a_new_hello_and_a_retry_elsewhere() {
     let (node, hello) = script.hellos.pop().expect("a hello");
     assert_eq!(node, first.node);
     script.answer_hello(node, &hello);
-    // A copy of the first attempt may have been executed before the node forgot the session.
+    // A copy of the first attempt may have been executed before the session expired at the node.
     script.answer(&second, no_quorum());
     let third = script.pass_until_sent();
     assert_ne!(third.request.token, first.request.token);
@@ -324,7 +324,7 @@ fn attempts_are_numbered_anew_never_twice() {
             script.answer_no_session(&sent);
             script.pass(50 * MS);
             script.greet_all();
-            // An answer of the earlier session is that of the earlier attempt.
+            // An answer of the earlier session belongs to the earlier attempt.
             script.answer(&sent, written());
             assert!(script.is_pending());
             let retry = script.pass_until_sent();
@@ -505,7 +505,7 @@ fn another_port_is_tried_after_a_silence_of_all_ever_less_often() {
     }
     let waits: Vec<u64> = tried_ms.windows(2).map(|two| two[1] - two[0]).collect();
     assert!(waits.starts_with(&[4_000, 8_000, 8_000]), "{tried_ms:?}");
-    // Somebody answers: the next silence is a first one.
+    // A node answers: the next silence counts as the first one.
     let hello = script
         .hellos
         .last()

@@ -1,4 +1,4 @@
-//! What settles a call, and as what (X1, X2, X5).
+//! What completes a call, and with which result (X1, X2, X5).
 
 use super::*;
 use wire::Action;
@@ -68,7 +68,7 @@ fn a_conflict_of_a_first_attempt_waits_for_the_others() {
     assert!(second.request.retry);
     script.answer(&first, conflict());
     assert!(script.is_pending());
-    // The retry may still do it, and did.
+    // The retry might still be applied, and was.
     script.answer(&second, written());
     assert_eq!(script.result(), Ok(written()));
 }
@@ -120,7 +120,7 @@ fn an_unanswered_write_is_an_unknown_outcome_and_a_read_timed_out() {
         script.submit(call, 1);
         script.pass(900 * MS);
         assert!(script.is_pending());
-        // It answers hellos, but never the call.
+        // The node answers hellos, but never the call.
         for _ in 0..100 {
             script.greet_all();
             script.pass(41 * MS);
@@ -203,7 +203,7 @@ fn busy_is_tried_again_until_the_deadline() {
         script.pass(MS);
         script.greet_all();
         for sent in script.requests() {
-            // Surely not done, so each is the first attempt at an operation of its own.
+            // Surely not done, so each sending is the first attempt of its own operation.
             assert!(!sent.request.retry);
             tried += 1;
             script.answer(&sent, Outcome::Busy);
@@ -255,7 +255,8 @@ fn births_follow_the_nodes_clocks_and_monotonic_time() {
     let sent = script.request();
     let birth = sent.request.operation.birth;
     assert_eq!(clock::to_ms(birth), CLOCK_MS);
-    // An answer that is ahead pulls the clock along; one that is behind does not hold it.
+    // An answer whose clock is ahead advances the session's clock; one that is behind does not hold
+    // it back.
     let ahead = clock::from_ms(CLOCK_MS + 40_000);
     let answer = Answer {
         attempt: sent.request.attempt,
@@ -269,12 +270,13 @@ fn births_follow_the_nodes_clocks_and_monotonic_time() {
     script.answer(&sent, written());
     script.pass(200 * MS);
     script.submit(put("c"), 3);
-    // A little slower than this machine's time, so that it is never ahead of theirs.
+    // The session's clock is slightly slower than this machine's time, so that it is never ahead of
+    // the nodes' clocks.
     let birth = script.request().request.operation.birth;
     assert_eq!(clock::to_ms(birth), CLOCK_MS + 40_199);
 }
 
-/// B5: a forged datagram hits no attempt, and no hello.
+/// B5: a forged datagram matches no attempt and no hello.
 #[test]
 fn a_clock_counts_only_from_an_answer_to_an_attempt() {
     let mut script = Script::started(1);
@@ -293,7 +295,8 @@ fn a_clock_counts_only_from_an_answer_to_an_attempt() {
     assert_eq!(script.session.counters().late, 1);
 }
 
-/// B5: a node told a clock that no other believes. The session takes theirs, and the caller sees nothing.
+/// B5: one node reports a clock that no other node accepts. The session adopts the others' clock,
+/// and the caller sees no error.
 #[test]
 fn who_was_told_a_clock_too_far_ahead_goes_on_with_the_nodes() {
     let mut script = Script::started(1);
@@ -358,7 +361,7 @@ fn retries_stop_five_seconds_after_birth() {
         script.greet_all();
     }
     assert!(script.requests().is_empty());
-    // A late answer still settles it.
+    // A late answer still completes the call.
     script.answer(&first, written());
     assert_eq!(script.result(), Ok(written()));
 }
@@ -394,7 +397,7 @@ fn an_answer_of_the_wrong_sort_is_no_answer() {
     assert_eq!(script.session.counters().malformed, 1);
     script.answer(&sent, written());
     assert_eq!(script.result(), Ok(written()));
-    // Nor is one to an attempt at another node, nor the same again.
+    // An answer to an attempt at another node does not count, nor does a repeated one.
     let mut script = Script::started(2);
     script.submit(put("k"), 1);
     let mut sent = script.request();

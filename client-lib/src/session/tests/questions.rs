@@ -1,4 +1,4 @@
-//! What one node is asked about itself or its configuration.
+//! Questions to one node about its status or its configuration.
 
 use super::*;
 use wire::{Change, ChangeAnswer, ChangeOutcome};
@@ -56,7 +56,7 @@ fn a_change_is_asked_for_until_the_node_tells_what_it_does_about_it() {
     script.pass(60 * MS);
     let (_, again) = script.change_requests.pop().expect("asked again");
     assert!(again.attempt > first.attempt, "an attempt of its own");
-    // What it was not asked settles nothing.
+    // The answer to another question completes nothing.
     let (attempt, status) = (again.attempt, wire::NodeStatus::default());
     script.frame(
         0,
@@ -82,7 +82,7 @@ fn a_change_is_asked_for_until_the_node_tells_what_it_does_about_it() {
     assert_eq!(script.session.next_timeout(), None);
 }
 
-/// A change is an operation: no node of another cluster, or of none, is asked for it.
+/// A change is an operation: no node of another cluster, or of none, receives it.
 #[test]
 fn a_change_goes_only_to_the_cluster_in_use() {
     const OTHER: u64 = CLUSTER + 1;

@@ -1,4 +1,4 @@
-//! Nodes that the application wants spared.
+//! Nodes that the application spares.
 
 use super::*;
 
@@ -12,7 +12,7 @@ fn a_spared_node_is_sent_nothing_at_all() {
     let mut script = Script::started(3);
     script.greeted();
     spare(&mut script, 1, true);
-    // Long enough for every reason to say hello: silence, and a session that is to be refreshed.
+    // Long enough for every reason to send a hello: silence, and the refresh of a session.
     for tag in 0..3_000 {
         script.submit(put(&format!("k{tag}")), tag);
         for sent in script.requests() {
@@ -178,7 +178,7 @@ fn calls_that_no_node_could_be_sent_leave_nothing_behind() {
     }
     assert!(script.session.parked.len() < 100);
     assert!(script.session.timers.len() < 100);
-    // Nor where they had to wait first.
+    // The same holds if the calls had to wait first.
     let mut script = Script::new(2);
     for round in 0..50 {
         for tag in 0..100 {

@@ -1,5 +1,5 @@
 //! The protocol core alone: five replicas in one thread, messages encoded and decoded, no sockets
-//! and no disk. Prints what one operation costs, of all five nodes together; asserts nothing.
+//! and no disk. Prints the cost of one operation, summed over all five nodes; asserts nothing.
 //!
 //! `cargo bench --bench core [-- OPERATIONS]`
 

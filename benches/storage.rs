@@ -1,7 +1,7 @@
 //! How long commits take, and how long a store with many keys takes to open. Asserts nothing.
 //!
-//! `cargo bench --bench storage -- [KEYS] [DIRECTORY]`; a million keys in a temporary directory
-//! unless told otherwise. A directory that is there already is only opened.
+//! `cargo bench --bench storage -- [KEYS] [DIRECTORY]`; the default is a million keys in a
+//! temporary directory. A directory that exists already is only opened.
 
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
@@ -20,7 +20,7 @@ use nix::time::{ClockId, clock_gettime};
 const VALUE_SIZE: usize = 100;
 
 fn main() {
-    // `cargo test --all-targets` runs this too, without the argument that `cargo bench` gives.
+    // `cargo test --all-targets` runs this too, without the argument that `cargo bench` passes.
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
     if !arguments.iter().any(|argument| argument == "--bench") {
         return;
@@ -39,18 +39,18 @@ fn main() {
     };
     let directory = directory.join("data");
     if directory.exists() {
-        // Made by an earlier run: what a process that only opens it comes to.
+        // An earlier run made the directory: measures a process that only opens it.
         open(&directory, Durability::Fsync, "open");
         println!("resident: {} kB", resident("VmHWM"));
     } else {
-        // First, while nothing else of this process is resident.
+        // This comes first, while nothing else of this process is resident.
         drop_all(&directory.with_file_name("dropped"), keys);
         compare_tables(keys);
         run(&directory, keys);
     }
 }
 
-/// The table against one map of all keys, in turns.
+/// Compares the table with one map of all keys, alternately.
 fn compare_tables(keys: u64) {
     let group = Group {
         registers: (1..=keys).map(|n| register(n, keys)).collect(),
@@ -86,13 +86,13 @@ fn compare_tables(keys: u64) {
     }
 }
 
-/// Of this thread: others on the machine do not count.
+/// The processor time of this thread; other processes on the machine do not count.
 fn processor_time() -> Duration {
     let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("a clock");
     time.into()
 }
 
-/// What is left of keys that were written, deleted and dropped.
+/// What remains of keys that were written, deleted and dropped.
 fn drop_all(directory: &Path, keys: u64) {
     const GROUP_SIZE: u64 = 1_000;
     let mut opened = open(directory, Durability::Os, "");
@@ -218,7 +218,7 @@ fn commit(opened: &mut Opened, title: &str, next: &mut u64, size: u64, commits: 
     );
 }
 
-/// Spread over the keys in an order that is not theirs.
+/// The registers come in an order that is not that of the keys.
 fn register(n: u64, keys: u64) -> (Key, AcceptorState) {
     let place = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) % keys;
     let state = AcceptorState {
@@ -235,7 +235,7 @@ fn register(n: u64, keys: u64) -> (Key, AcceptorState) {
     (Key::user(format!("key {place:012}").as_bytes()), state)
 }
 
-/// In kB, now (`VmRSS`) or at most (`VmHWM`); 0 where that is not told.
+/// In kB, now (`VmRSS`) or the peak (`VmHWM`); 0 if the system does not provide it.
 fn resident(which: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix(which));

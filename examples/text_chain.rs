@@ -3,8 +3,8 @@
 //!
 //!     cargo run --example text_chain -- NODES CLIENTS SECONDS
 //!
-//! Prints one line; exits 1 if a put was applied twice, or an answered one not exactly once, or if too
-//! few were answered.
+//! Prints one line. Exits with 1 if a put was applied twice, or an answered one not exactly once,
+//! or if too few were answered.
 
 #[path = "../tests/text/chain.rs"]
 mod chain;
@@ -18,17 +18,18 @@ use chain::Put;
 use client::{Ending, TextClient};
 
 const KEYS: usize = 5;
-/// All clients together, on one key: a key takes in no more text than half of its table a second.
+/// The rate of all clients together on one key: a key accepts no more text puts per second than
+/// half of its table has entries.
 const PUTS_PER_KEY_S: usize = 20;
 const VALUE_SIZE_MAX: usize = 256;
-/// Nodes that were just started may take this long to serve.
+/// Nodes that have just started may need this long before they serve.
 const SERVING_WAIT: Duration = Duration::from_secs(10);
 
 fn key_name(key: usize) -> String {
     format!("chain/{key}")
 }
 
-/// A value that no other put has, of a length that varies.
+/// A value that no other put has, of varying length.
 fn value(client: usize, number: usize) -> String {
     let mut value = format!("client {client} put {number} ");
     let size = (client * 31 + number * 57) % VALUE_SIZE_MAX;
@@ -36,7 +37,7 @@ fn value(client: usize, number: usize) -> String {
     value
 }
 
-/// The puts of one client, by key, and how many of them it tried again.
+/// The puts of one client, by key, and how many of them it retried.
 fn put_until(
     client: usize,
     clients: usize,
@@ -62,7 +63,7 @@ fn put_until(
     (puts, text.retried)
 }
 
-/// What is there, once a get is answered.
+/// Retries a get until it is answered; returns the value.
 fn insist(nodes: &[String], key: &str) -> Result<String, String> {
     let mut text = TextClient::new(nodes, 0);
     let began = Instant::now();

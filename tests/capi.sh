@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# libkvclient as applications meet it: installed, found, linked in every way that there is a compiler
-# for, under sanitizers, against five real nodes, one of which is killed and comes back. Prints a line
-# a check; the last line counts them.
+# Tests libkvclient as applications use it: installed, found, and linked in every way for which
+# there is a compiler, under sanitizers, against five real nodes, one of which is killed and
+# restarted. Prints one line per check; the last line counts them.
 #
 #   tests/capi.sh              the checks
 #   tests/capi.sh --latency    a waiting put through C beside `horseshoe bench`: medians of five
@@ -43,7 +43,7 @@ build_and_install() {
     ((failed == 0)) || exit 1
 }
 
-# The file that was built, with nothing that a user does not need.
+# Checks the file that was built, and that it contains nothing that a user does not need.
 library() {
     local so=$prefix/lib/libkvclient.so stripped=$work/stripped.so
     nm -D --defined-only "$so" | cut -d' ' -f3 | sort >"$work/exported"
@@ -82,7 +82,7 @@ installer() {
     fi
 }
 
-# compile COMPILER FLAGS... SOURCE OUTPUT: against what was installed.
+# compile COMPILER FLAGS... SOURCE OUTPUT: compiles with the installed library.
 compile() {
     local compiler=$1 source=${*: -2:1} output=${*: -1} standard=-std=c11 flags
     shift
@@ -92,7 +92,7 @@ compile() {
         "$source" -x none "${libraries[@]}" -pthread -o "$output"
 }
 
-# The programs, each with what it says at the end.
+# The programs, each with its last line of output.
 programs() {
     printf '%s\n' \
         "client-lib/examples/c/hello.c|*now it is not found" \
@@ -102,7 +102,7 @@ programs() {
         "tests/capi/misuse.c|misuse: +([0-9]) checks hold"
 }
 
-# programs_with NAME C C++ FLAGS...: builds them all and runs them.
+# programs_with NAME C C++ FLAGS...: builds and runs all programs.
 programs_with() {
     local name=$1 c=$2 cpp=$3 source ending compiler
     shift 3
@@ -111,13 +111,13 @@ programs_with() {
         [[ $source != *pp ]] || compiler=$cpp
         run compile "$compiler" "$@" "$root/$source" "$work/program"
         check "$compiler, $name: ${source##*/} compiles" gave 0 ''
-        # It prints what it was told to, and the library nothing.
+        # The program prints its own output, and the library prints nothing.
         run timeout "$PROGRAM_TIME_MAX_S" "$work/program" "$list"
         check "$compiler, $name: ${source##*/} runs" gave 0 "$ending"
     done < <(programs)
 }
 
-# can COMPILER FLAGS...: whether such a program compiles and runs here at all.
+# can COMPILER FLAGS...: whether such a program compiles and runs on this machine.
 can() {
     echo 'int main(void) { return 0; }' >"$work/empty.c"
     if ! "$@" "$work/empty.c" -o "$work/empty" 2>"$work/reason" || ! "$work/empty" 2>"$work/reason"; then
@@ -160,7 +160,7 @@ clang clang++
 END
 }
 
-# The thread sanitizer does not see the library's own locks, so it looks at the program only.
+# The thread sanitizer does not know the library's own locks, so it checks the program only.
 threads() {
     local suppressions=$work/suppressions
     echo 'called_from_lib:libkvclient.so' >"$suppressions"
@@ -198,7 +198,7 @@ END
     check 'or the static one' gave 0 '*counted to 10'
 }
 
-# A node is killed and comes back while 10,000 puts and gets run.
+# A node is killed and restarted while 10,000 puts and gets run.
 node_lost() {
     local pid
     eval "libraries=($(pkg-config --libs kvclient))"
@@ -228,7 +228,7 @@ latency() {
     local c=() rust=() ratio
     eval "libraries=($(pkg-config --libs kvclient))"
     compile gcc "$root/tests/capi/latency.c" "$work/latency" || exit 1
-    # Writes the keys once, so that both find them.
+    # Writes the keys once, so that they exist for both programs.
     "$horseshoe" bench --nodes "$NODES" --clients 1 --mix 0:1 --duration 1s >/dev/null 2>&1 || exit 1
     for ((i = 0; i < LATENCY_RUNS; i++)); do
         c+=("$("$work/latency" "$list" "$LATENCY_RUN_S")") || exit 1
@@ -242,7 +242,7 @@ latency() {
 }
 
 shopt -s extglob
-# Set by run and is.
+# `run` and `is` set these.
 status=0 said=
 build_and_install
 case ${1-} in

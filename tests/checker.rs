@@ -1,4 +1,5 @@
-//! The simulator's checker against histories whose verdict is known, and against a naive twin.
+//! Tests the simulator's checker with histories whose verdict is known, and compares it with a
+//! naive checker.
 
 #[path = "checker/naive.rs"]
 mod naive;
@@ -291,7 +292,7 @@ fn a_counterexample_is_short() {
     );
 }
 
-/// A store that is right, seen by many clients at once who are often told nothing.
+/// The store is correct, and many concurrent clients often get no answer.
 #[test]
 fn long_histories_with_many_unknown_writes_are_decided_quickly() {
     for seed in 0..100 {

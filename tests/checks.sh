@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# What the tests in bash share, sourced by each: a line a check, and their count.
+# Functions that the bash tests share; each test sources this file. They print one line per check,
+# and count the checks.
 
 passed=0
 failed=0
@@ -23,20 +24,20 @@ run() {
     status=$?
 }
 
-# The last run exited with $1, and said what matches the pattern $2.
+# The last run exited with $1, and printed output that matches the pattern $2.
 gave() {
     # shellcheck disable=SC2053
     [[ $status == "$1" && $said == $2 ]]
 }
 
-# Sets `said` and `status` as if they had been a command's, for what was found out otherwise.
+# Sets `said` and `status` as a command would, for a fact that was found in another way.
 is() {
     said=$1 status=0
     # shellcheck disable=SC2053
     [[ $1 == $2 ]]
 }
 
-# The last line; whether all checks held.
+# Prints the last line; succeeds if all checks held.
 count_checks() {
     printf '%s passed, %s failed\n' "$passed" "$failed"
     ((failed == 0))

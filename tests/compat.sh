@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# lib739kv from C, as it is installed: what the library exports and needs; its example, misuse, and 10,000 puts and gets
-# against five nodes of which one is killed and restarted meanwhile. The programs are built with gcc and
-# clang, where they are there, without and with sanitizers.
+# Tests lib739kv from C, as installed: what the library exports and needs; its example, misuse, and
+# 10,000 puts and gets against five nodes, one of which is killed and restarted during the run. The
+# programs are built with gcc and clang, as far as these are installed, without and with sanitizers.
 #
 # usage: tests/compat.sh
 set -euo pipefail
@@ -58,7 +58,7 @@ look_at_library() {
     holds "stripped it has $bytes bytes"
 }
 
-# compile COMPILER SUFFIX FLAG...: the programs, as $work/NAME-SUFFIX.
+# compile COMPILER SUFFIX FLAG...: builds the programs as $work/NAME-SUFFIX.
 compile() {
     local compiler=$1 suffix=$2 source name
     shift 2
@@ -80,7 +80,7 @@ compile_all() {
         fi
         compile "$compiler" "$compiler"
         built+=("$compiler")
-        # A compiler may come without its sanitizers' libraries.
+        # A compiler may be installed without its sanitizers' libraries.
         if echo 'int main(void) { return 0; }' |
             "$compiler" "$sanitizers" -x c - -o "$work/empty" 2>/dev/null; then
             compile "$compiler" "$compiler-sanitized" "$sanitizers" -fno-sanitize-recover=all
@@ -123,7 +123,7 @@ misuse() {
     holds 'misuse ends in errors, in silence, and changes nothing'
 }
 
-# values SUFFIX: kills a node and starts it again when the program asks for it.
+# values SUFFIX: kills a node and restarts it when the program requests that.
 values() {
     local program=$work/values-$1 word pid asked=''
     mkfifo "$work/to-$1" "$work/from-$1"

@@ -1,9 +1,9 @@
-//! Limits that the documents name are those of the code, and functions and files that
-//! docs/architecture.md names exist.
+//! Checks that limits in the documents equal those of the code, and that functions and files named
+//! in docs/architecture.md exist.
 //!
-//! Each row of the tables is a phrase of a document, with `{}` for the limit, and a constant. A
-//! changed constant fails here, and so does a changed sentence: then correct the document, or the
-//! row.
+//! Each row of the tables is a phrase of a document, with `{}` for the limit, and a constant. The
+//! test fails when a constant changes, and when a sentence changes; then correct the document, or
+//! the row.
 
 use std::path::Path;
 
@@ -32,7 +32,7 @@ struct Document {
 }
 
 impl Document {
-    /// Fails for each phrase that is not in the document with one of the limit's spellings.
+    /// Fails for each phrase that the document does not contain with any of the limit's spellings.
     #[track_caller]
     fn says(&self, rows: &[(&str, Limit)]) {
         let text = words(self.text);
@@ -50,12 +50,12 @@ impl Document {
     }
 }
 
-/// The text in one line, whatever it is wrapped at.
+/// The text in one line, however it is wrapped.
 fn words(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Whether the phrase is there, and does not begin or end within a number.
+/// Whether the text contains the phrase, and the phrase does not begin or end within a number.
 fn holds(text: &str, phrase: &str) -> bool {
     let is_digit = |c: Option<char>| c.is_some_and(|c| c.is_ascii_digit());
     text.match_indices(phrase).any(|(at, _)| {
@@ -73,7 +73,7 @@ enum Limit {
 }
 
 impl Limit {
-    /// The ways to write it that documents use.
+    /// The ways in which documents write it.
     fn spellings(self) -> Vec<String> {
         match self {
             Limit::Number(number) => numbers(number),
@@ -534,7 +534,7 @@ fn limits_are_found_as_documents_spell_them() {
     assert!(!holds("every 50", "every 5"));
 }
 
-/// The Rust files of a folder and those below it.
+/// Adds the Rust files of a folder and of its subfolders.
 fn sources(folder: &Path, into: &mut Vec<String>) {
     for entry in std::fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("an entry").path();
@@ -546,7 +546,7 @@ fn sources(folder: &Path, into: &mut Vec<String>) {
     }
 }
 
-/// `name`, or `Type::name` in a file that implements something of the type.
+/// `name`, or `Type::name` in a file that has an implementation of the type.
 fn is_defined(function: &str, sources: &[String]) -> bool {
     let (of, name) = match function.rsplit_once("::") {
         Some((of, name)) => (format!("impl {of} "), name),
@@ -560,7 +560,7 @@ fn is_defined(function: &str, sources: &[String]) -> bool {
         .any(|text| text.contains(&of))
 }
 
-/// A span of code that names a file or a folder.
+/// Whether a span of code names a file or a folder.
 fn is_path(span: &str) -> bool {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-./".contains(c);
     span.contains(['/', '.']) && span.chars().all(is_plain)

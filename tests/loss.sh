@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# What clients are promised holds where datagrams are lost:
+# The guarantees to clients hold on links that lose datagrams:
 #   adders  at 1 % loss no add has an unknown outcome, none fails, and the sum is exact;
 #   text    at 5 % loss no put of a text client is applied twice, and every answered one once.
 #
-# Five real nodes and the clients on the loopback interface of a network namespace of their own, where
-# iptables drops datagrams at random, in either direction. The host's rules are not touched, and all
-# processes end with the namespace.
+# Runs five real nodes and the clients on the loopback interface of a separate network namespace,
+# where iptables drops datagrams at random, in either direction. The host's rules are not changed,
+# and all processes end with the namespace.
 #
 # usage: tests/loss.sh [SECONDS]
-# HORSESHOE_BIN, ADDERS_BIN, TEXT_CHAIN_BIN: built programs to use; else they are built here.
+#   HORSESHOE_BIN, ADDERS_BIN, TEXT_CHAIN_BIN: built programs to use; without them the script builds
+#   the programs.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -24,7 +25,8 @@ fail() {
     exit 1
 }
 
-# The clients are built as the other tests are: with link-time optimization they would take minutes.
+# The clients are built as for the other tests: with link-time optimization the build would take
+# minutes.
 build() {
     local target=${CARGO_TARGET_DIR:-target}
     if [[ -z ${HORSESHOE_BIN:-} ]]; then
@@ -38,7 +40,7 @@ build() {
     export TEXT_CHAIN_BIN=${TEXT_CHAIN_BIN:-$target/debug/examples/text_chain}
 }
 
-# Outside: checks what is needed, and goes in.
+# Outside the namespace: checks the requirements, and enters it.
 outside() {
     local seconds=$1 tool
     for tool in unshare ip iptables timeout; do
@@ -70,7 +72,7 @@ outside() {
 
 drop_some() {
     local probability=$1 command
-    # Of two ways to set rules, a kernel may have but one.
+    # A kernel may support only one of the two ways to set rules.
     for command in iptables iptables-legacy iptables-nft; do
         if "$command" -w -A INPUT -p udp -m statistic --mode random \
             --probability "$probability" -j DROP 2>/dev/null; then

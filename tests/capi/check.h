@@ -1,4 +1,4 @@
-/* What the test programs share: checks that name what they saw. */
+/* Code that the test programs share: checks that print what they found. */
 #ifndef CHECK_H
 #define CHECK_H
 

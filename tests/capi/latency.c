@@ -1,5 +1,5 @@
-/* The median of a waiting put, one at a time, in microseconds: what `horseshoe bench --clients 1
- * --mix 0:1` measures, through C.
+/* The median time of a waiting put, one at a time, in microseconds: the measurement of `horseshoe
+ * bench --clients 1 --mix 0:1`, through C.
  *
  *     latency NODES SECONDS
  */
@@ -37,7 +37,7 @@ int main(int argc, char **argv) {
     int64_t *took_ns = malloc(PUTS_MAX * sizeof *took_ns);
     EXPECT(took_ns != NULL);
     size_t count = 0;
-    /* The first opens the session. */
+    /* The first put opens the session. */
     EXPECT_STATUS(kvc_put(client, "bench/00000000", 14, value, sizeof value, NULL, NULL), KVC_OK);
     for (const int64_t end = now_ns() + seconds * 1000000000LL; count < PUTS_MAX;) {
         const size_t key_size = (size_t)snprintf(key, sizeof key, "bench/%08d", rand() % KEYS);

@@ -1,5 +1,5 @@
-/* Whatever an application does wrong ends in an error, and the library keeps its word about signals,
- * descriptors, threads, close and fork.
+/* Every misuse by an application ends in an error, and the library keeps its guarantees about
+ * signals, descriptors, threads, close and fork.
  *
  *     misuse NODES
  */
@@ -24,7 +24,7 @@
 
 #include "check.h"
 
-/* Nobody listens there. */
+/* No process listens at this address. */
 #define NOBODY "127.0.0.1:9"
 #define NO_NAME "no-such-host.invalid:1"
 #define LONG_MS 60000
@@ -47,7 +47,7 @@ static kvc_client *open_client(const char *list) {
     return client;
 }
 
-/* Every function that takes a client gives `expected`, and no result. */
+/* Checks that every function that takes a client returns `expected`, and no result. */
 static void expect_all(kvc_client *client, int expected) {
     kvc_result *stale = (kvc_result *)&checks, *out = stale;
     EXPECT_STATUS(kvc_get(client, "k", 1, &out), expected);
@@ -119,7 +119,7 @@ static void bad_results(void) {
     }
 }
 
-/* Sizes are looked at before memory is: the pointers show a single byte. */
+/* The library checks sizes before it reads memory: the pointers point to a single byte. */
 static void bad_sizes_of(kvc_client *client) {
     kvc_result *out;
     const char one = 'x';
@@ -187,7 +187,7 @@ static void bad_options(kvc_client *client) {
     EXPECT_STATUS(kvc_completions(client, &completion, (size_t)-1), 0);
 }
 
-/* What is just within bounds is done. */
+/* Sizes exactly at their bounds are accepted. */
 static void bounds(kvc_client *client) {
     static char key[KVC_KEY_SIZE_MAX], value[KVC_VALUE_SIZE_MAX];
     memset(key, 'k', sizeof key);
@@ -254,7 +254,7 @@ static void submit_get(kvc_client *client, uint64_t tag) {
     EXPECT_STATUS(kvc_submit(client, &op, tag), KVC_OK);
 }
 
-/* Each operation completes once, also two of one tag. */
+/* Each operation completes once, also two operations with the same tag. */
 static void completions_come_once(kvc_client *client) {
     submit_get(client, 5);
     submit_get(client, 5);
@@ -339,7 +339,7 @@ static void closing(void) {
 }
 
 static void in_child(kvc_client *client) {
-    alarm(20); /* a lock that nobody holds any more would hang */
+    alarm(20); /* a lock that no thread holds any more would hang */
     expect_all(client, KVC_FORKED);
     EXPECT_STATUS(kvc_poll_fd(client), KVC_FORKED);
     kvc_close(client);
@@ -355,7 +355,7 @@ static void in_child(kvc_client *client) {
     EXPECT_STATUS(kvc_open(NO_NAME, &options, &own), KVC_NOT_RESOLVED);
 }
 
-/* While a thread of the parent is in a call, and one looks up a name. */
+/* Forks while one thread of the parent is in a call, and another looks up a name. */
 static void forking(kvc_client *client) {
     kvc_client *stuck = open_client(NOBODY), *looking = open_client(NOBODY "," NO_NAME);
     caller waiting;
@@ -382,13 +382,13 @@ static void forking(kvc_client *client) {
     kvc_result_free(out);
 }
 
-/* A child in a process-id namespace of its own has the id that its parent has in its own. */
+/* A child in its own process-id namespace has the id there that its parent has outside. */
 static void forking_with_the_same_id(void) {
     fflush(NULL);
     const pid_t outer = fork();
     EXPECT(outer >= 0);
     if (outer == 0) {
-        if (unshare(CLONE_NEWPID) != 0) _exit(0); /* not allowed here */
+        if (unshare(CLONE_NEWPID) != 0) _exit(0); /* not permitted on this machine */
         const pid_t first = fork();
         if (first == 0) {
             alarm(20);
@@ -449,9 +449,10 @@ static void close_from_3(int keep_sockets) {
     }
 }
 
-/* As a daemon does when it starts: all descriptors are closed, and their numbers are soon those of others. */
+/* Acts as a daemon does when it starts: closes all descriptors, and other files soon reuse their
+ * numbers. */
 static void close_descriptors(int kind) {
-    alarm(20); /* a call that waits for its deadline takes longer */
+    alarm(20); /* a call that waits until its deadline takes longer */
     kvc_client *client = open_client(nodes), *stuck = open_client(NOBODY);
     kvc_client *submitting = open_client(nodes), *polling = open_client(nodes);
     caller waiting;
@@ -462,7 +463,7 @@ static void close_descriptors(int kind) {
         taken[i] = kind == FILES ? open("/tmp", O_TMPFILE | O_RDWR, 0600) : socket(AF_INET, SOCK_DGRAM, 0);
         EXPECT(taken[i] >= 3);
     }
-    /* Whichever call comes first finds it. */
+    /* Whichever call comes first detects it. */
     kvc_op op = KVC_OP_INIT;
     op.kind = KVC_OP_GET;
     op.key = "k";
@@ -487,7 +488,8 @@ static void close_descriptors(int kind) {
     kvc_free(own);
 }
 
-/* The program's files have the numbers, and it can open no more when it frees the client. */
+/* The program's files have the numbers, and the program is at its limit of descriptors when it
+ * frees the client. */
 static void free_at_the_limit(int unused) {
     (void)unused;
     kvc_client *client = open_client(nodes);
@@ -504,7 +506,7 @@ static void free_at_the_limit(int unused) {
     for (int i = 0; i < TAKEN_MAX; i++) EXPECT(fstat(taken[i], &file) == 0);
 }
 
-/* The socket is still there; the other numbers are those of files of the same kinds. */
+/* The socket is unchanged; the other numbers belong to files of the same kinds. */
 static void free_beside_the_same_kinds(int unused) {
     (void)unused;
     kvc_client *client = open_client(nodes);
@@ -577,7 +579,7 @@ static struct sigaction handlers_before[NSIG], handlers_after[NSIG];
 
 static int is_open(int descriptor) { return fcntl(descriptor, F_GETFD) != -1; }
 
-/* What a library must not do behind its application's back. */
+/* Side effects that a library must not have. */
 static void side_effects(void) {
     handlers(handlers_before);
     int open_before[DESCRIPTORS_MAX];

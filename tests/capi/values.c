@@ -1,9 +1,10 @@
-/* Puts and gets of values of 0 to 256 bytes: no error, and what is read is what was written.
+/* Puts and gets of values of 0 to 256 bytes: no error, and each get returns the value that was put.
  *
  *     values NODES COUNT FILE
  *
- * COUNT puts and as many gets at least, and until FILE exists, so that what is done to the nodes
- * meanwhile is sure to be meanwhile. Creates FILE.started once the first quarter is through.
+ * Runs at least COUNT puts and as many gets, and continues until FILE exists, so that the test can
+ * be sure that what it does to the nodes happens during the run. Creates FILE.started after the
+ * first quarter.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>

@@ -1,4 +1,4 @@
-//! A twin of the checker that tries every order, and histories to compare them on.
+//! A naive checker that tries every order, and histories on which to compare the two.
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -10,7 +10,7 @@ use crate::sim::random::Random;
 
 type Value = Option<Bytes>;
 
-/// Every order, and for each write that nobody saw every version that could matter.
+/// Tries every order and, for each write that no client saw, every version that could matter.
 pub fn is_linearizable(calls: &[Call]) -> bool {
     let left: Vec<&Call> = calls.iter().filter(|c| !c.is_void()).collect();
     let mut versions: Vec<Version> = left.iter().flat_map(|c| named_versions(c)).collect();
@@ -123,7 +123,8 @@ fn old_of(want_old: bool, value: &Value) -> Old {
     }
 }
 
-/// What a register answers, and its state after; a write takes the version `given`, if higher.
+/// The outcome that a register returns, and its next state; a write takes the version `given`, if
+/// that is higher.
 pub fn expected(
     action: &Action,
     want_old: bool,
@@ -159,7 +160,7 @@ pub fn expected(
             )
         }
         Effect::Conflict => {
-            // Who can't take an old value is not told it.
+            // A client that cannot receive an old value does not get it.
             let old = match action {
                 Action::PutOver { .. } => Old::NotAsked,
                 _ => old,
@@ -177,7 +178,7 @@ pub fn expected(
     }
 }
 
-/// One operation of a small run: what it does, how long it is under way, how it ends.
+/// One operation of a small run: its action, its duration, and how it ends.
 #[derive(Debug, Clone)]
 pub struct Step {
     action: u8,
@@ -242,7 +243,7 @@ fn action_of(step: u64, choice: u8, value: u8, version: Version) -> Action {
     }
 }
 
-/// Runs the steps in order on a register, the calls overlapping; then spoils one outcome.
+/// Runs the steps in order on a register, with overlapping calls; then changes one outcome.
 pub fn small_run(steps: &[Step], spoil: Option<(u8, u8)>) -> Vec<Call> {
     let (mut value, mut version) = (None, 0);
     let mut calls = Vec::new();
@@ -315,8 +316,8 @@ fn spoil_one(call: &mut Call, how: u8) {
     }
 }
 
-/// A long run of a register that is right: `width` operations at a time, of each hundred writes
-/// `lost` whose client is told nothing, half of which happened.
+/// A long run of a correct register: `width` concurrent operations. Of each hundred writes, the
+/// clients of `lost` get no answer; half of those writes were applied.
 pub fn run_of_a_register(seed: u64, count: u64, width: u64, lost: u64) -> Vec<Call> {
     let mut random = Random::new(seed);
     let (mut value, mut version) = (None, 0);

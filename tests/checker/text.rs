@@ -1,11 +1,11 @@
-//! Histories as text, a line an operation.
+//! Histories as text, one line per operation.
 
 use bytes::Bytes;
 use wire::{Action, Old, Outcome};
 
 use crate::sim::history::{Call, Ending};
 
-/// `called-ended action -> outcome`: `1-2 put a+ -> w@5 over -`, where `+` asks for the old value.
+/// `called-ended action -> outcome`: `1-2 put a+ -> w@5 over -`, where `+` requests the old value.
 pub fn history(text: &str) -> Vec<Call> {
     text.lines()
         .filter(|l| !l.trim().is_empty())
@@ -22,7 +22,7 @@ fn line(client: usize, line: &str) -> Call {
         Some(action) => (action, true),
         None => (action, false),
     };
-    // Twice as many places as times, so that an end comes before a call of the same time.
+    // Each time becomes two positions, so that an end comes before a call of the same time.
     let called: u64 = called.parse::<u64>().unwrap() * 2 + 1;
     let ended: Option<u64> = ended.parse::<u64>().ok().map(|e| e * 2);
     Call {

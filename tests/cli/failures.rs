@@ -1,4 +1,4 @@
-//! What is said when nodes do not serve.
+//! The messages when nodes do not serve.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::fake::{FakeCluster, Mood};
 use crate::nodes::{Cluster, Keep};
 use crate::shell::Shell;
 
-/// The promise is two seconds; the machine may be busy with other tests.
+/// The documented bound is two seconds; the machine may be busy with other tests.
 const SOON: Duration = Duration::from_secs(3);
 
 #[test]

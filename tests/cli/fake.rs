@@ -1,6 +1,6 @@
-//! Nodes that speak the client's part of the wire protocol over real sockets and keep everything in
-//! one map. They show how the command line and the client library behave when nodes answer so or so;
-//! they promise nothing that a cluster promises.
+//! Nodes that implement the client's part of the wire protocol over real sockets and keep
+//! everything in one map. They show how the command line and the client library behave for each
+//! kind of answer; they give none of a cluster's guarantees.
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, UdpSocket};
@@ -24,15 +24,15 @@ const CLUSTER: u64 = 0xfa4e;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mood {
     Serve,
-    /// Requests are answered: no quorum.
+    /// The nodes answer requests with `no quorum`.
     NoQuorum,
-    /// Hellos and questions for the status are answered, requests are not, and not executed.
+    /// The nodes answer hellos and status questions. They neither answer nor execute requests.
     Swallow,
-    /// Requests are executed, and the answers are lost.
+    /// The nodes execute requests, and the answers are lost.
     Mute,
-    /// Requests are answered: busy.
+    /// The nodes answer requests with `busy`.
     Busy,
-    /// Writes are done, and have been before: the old value is no longer known.
+    /// Writes succeed, and were applied earlier: the old value is no longer known.
     Forget,
 }
 
@@ -91,7 +91,7 @@ impl FakeCluster {
         }
     }
 
-    /// As for `--nodes`.
+    /// The value for `--nodes`.
     pub fn nodes(&self) -> String {
         let nodes: Vec<String> = self.addresses.iter().map(SocketAddr::to_string).collect();
         nodes.join(",")
@@ -101,7 +101,7 @@ impl FakeCluster {
         self.lock().mood = mood;
     }
 
-    /// Requests seen so far.
+    /// Requests received so far.
     pub fn requests(&self) -> u64 {
         self.lock().requests
     }
@@ -179,7 +179,7 @@ impl Node {
         0x70_0000 + u64::from(self.id)
     }
 
-    /// Encodes the answer to a frame, if there is one, and gives its kind.
+    /// Encodes the answer to a frame, if there is one, and returns its kind.
     fn answer(&self, kind: u8, body: &[u8], into: &mut Vec<u8>) -> Option<u8> {
         match kind {
             kind::HELLO => {
@@ -286,7 +286,7 @@ impl Node {
     }
 }
 
-/// Links and routes of a chain: a node hears those whose ids are next to its own.
+/// Links and routes of a chain: a node has links to the nodes with the adjacent ids.
 impl Node {
     fn others(&self) -> impl Iterator<Item = u8> {
         (1..=self.addresses.len() as u8).filter(|other| *other != self.id)

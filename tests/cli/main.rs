@@ -1,7 +1,8 @@
-//! The command line as scripts see it: exit status, standard output, standard error. Against real
-//! nodes where these can be brought to show it, else against nodes that only speak the protocol.
+//! The command line as scripts see it: exit status, standard output, standard error. The tests use
+//! real nodes if those can be brought into the state in question, otherwise nodes that only
+//! implement the protocol.
 
-#[allow(dead_code)] // tests of whole clusters use the rest of it
+#[allow(dead_code)] // the tests of whole clusters use the rest of it
 #[path = "../cluster/nodes.rs"]
 mod nodes;
 

@@ -40,7 +40,7 @@ fn assert_refused(shell: &Shell, words: &[&str], status: i32, part: &str) {
 #[test]
 fn a_machine_is_replaced_and_the_master_role_goes_over() {
     let mut cluster = Cluster::start(3, Keep::Memory);
-    // The clients' list stays the old one.
+    // The clients still have the old list.
     let shell = Shell::with(&cluster.list());
     assert_done(&shell, &["put", "k", "v"]);
     let at_first = expected(&[(1, "master"), (2, "member"), (3, "member")]);
@@ -137,15 +137,15 @@ fn who_forgot_makes_no_quorum_and_force_goes_on_with_the_others() {
     let ran = shell.run(&["get", "k"]);
     assert_eq!((ran.status, ran.stdout), (0, b"v".to_vec()));
     assert_done(&shell, &["put", "k", "w"]);
-    // The others copy, and are members again.
+    // The other nodes catch up, and are members again.
     cluster.wait_until_serving(0..5);
     assert_eq!(roles(&shell).len(), 5);
     let ran = shell.run(&["get", "k"]);
     assert_eq!((ran.status, ran.stdout), (0, b"w".to_vec()));
 }
 
-/// A change of members is an operation: it goes to the cluster that is used, however many changes another
-/// one at the given addresses has behind it.
+/// A membership change is an operation: it goes to the cluster in use, even if another cluster at
+/// the given addresses has made more changes.
 #[test]
 fn members_of_two_clusters_are_an_error_unless_one_is_named() {
     let mut one = Cluster::start(1, Keep::Memory);

@@ -1,4 +1,4 @@
-//! Running the binary as a shell does.
+//! Runs the binary as a shell does.
 
 use std::ffi::OsStr;
 use std::io::Write;
@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// The nodes that commands are told of, by environment.
+/// The environment of commands, which names the nodes.
 #[derive(Debug, Clone)]
 pub struct Shell {
     variables: Vec<(&'static str, String)>,
 }
 
-/// What a command did.
+/// The result of a command.
 #[derive(Debug)]
 pub struct Ran {
     pub status: i32,
@@ -48,7 +48,7 @@ impl Shell {
         self.run_command(command, input)
     }
 
-    /// The same at a terminal, which `script` provides; a line there ends in CR LF.
+    /// The same at a terminal, which `script` provides; lines there end in CR LF.
     pub fn run_on_terminal(&self, line: &str) -> Ran {
         let binary = env!("CARGO_BIN_EXE_horseshoe");
         let mut command = Command::new("script");
@@ -68,7 +68,7 @@ impl Shell {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");
-        // A command that does not read its input may be gone by now.
+        // A command that does not read its input may have ended by now.
         let _ = child.stdin.take().expect("it is piped").write_all(input);
         let output = child.wait_with_output().expect("it ends");
         Ran {
@@ -91,14 +91,15 @@ impl Shell {
 }
 
 impl Ran {
-    /// Exit status and standard output.
+    /// Checks the exit status and standard output.
     #[track_caller]
     pub fn gave(&self, status: i32, stdout: &str) {
         let found = String::from_utf8_lossy(&self.stdout);
         assert_eq!((self.status, &*found), (status, stdout), "{}", self.stderr);
     }
 
-    /// Exit status, nothing on standard output, and this among what is on standard error.
+    /// Checks the exit status, that standard output is empty, and that standard error contains this
+    /// text.
     #[track_caller]
     pub fn failed(&self, status: i32, stderr: &str) {
         self.gave(status, "");

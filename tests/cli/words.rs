@@ -1,4 +1,4 @@
-//! Where the nodes come from, and where flags may stand.
+//! Where the list of nodes comes from, and where flags may be placed.
 
 use crate::fake::FakeCluster;
 use crate::shell::Shell;

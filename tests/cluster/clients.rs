@@ -1,4 +1,4 @@
-//! What the tests ask of a cluster.
+//! Operations that the tests run on a cluster.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use bytes::Bytes;
 use kvclient::{Call, CallError, Client, ClientOptions};
 use wire::{Action, Outcome};
 
-/// A client that is new to the cluster, as each run of the command line is.
+/// A client that is new to the cluster, as in each run of the command line.
 #[track_caller]
 pub fn client(nodes: &str) -> Client {
     Client::open(nodes, ClientOptions::default()).expect("addresses")
@@ -25,7 +25,7 @@ pub fn try_put(client: &Client, key: &str, value: &str) -> Result<(), CallError>
     }
 }
 
-/// `None`: no such key.
+/// Returns `None` if the key is absent.
 pub fn try_get(client: &Client, key: &str) -> Result<Option<String>, CallError> {
     match call(client, key, Action::Get)? {
         Outcome::Value { value, .. } => Ok(Some(
@@ -66,7 +66,7 @@ pub fn assert_serves(nodes: &str, key: &str) {
     assert_eq!(get(&client, key).as_deref(), Some(key));
 }
 
-/// A get and a put through fresh clients end in `no quorum`, each in time.
+/// A get and a put through fresh clients fail with `no quorum`, each in time.
 #[track_caller]
 pub fn assert_no_quorum(nodes: &str, key: &str, bound: Duration) {
     let began = Instant::now();
@@ -82,12 +82,12 @@ pub fn assert_no_quorum(nodes: &str, key: &str, bound: Duration) {
     assert!(began.elapsed() < bound, "a put took {:?}", began.elapsed());
 }
 
-/// What became of many operations.
+/// The outcomes of many operations.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Count {
     pub done: i64,
     pub unknown: i64,
-    /// All others, in words.
+    /// All other errors, as text.
     pub errors: Vec<String>,
 }
 
@@ -107,15 +107,15 @@ impl Count {
     }
 }
 
-/// Runs an operation in a loop on so many threads, each with a client of its own, while `body`
-/// runs. The operation is told its thread's number and how many it has done.
+/// Runs an operation in a loop on this many threads, each with its own client, while `body` runs.
+/// The operation receives its thread's number and the count of its earlier operations.
 pub fn while_running<T>(
     threads: usize,
     nodes: &str,
     operation: impl Fn(&Client, usize, u64) -> Result<(), CallError> + Sync,
     body: impl FnOnce() -> T,
 ) -> (Count, T) {
-    /// Ends the threads also when `body` fails.
+    /// Ends the threads even if `body` fails.
     struct Stop<'a>(&'a AtomicBool);
     impl Drop for Stop<'_> {
         fn drop(&mut self) {

@@ -49,7 +49,7 @@ fn keys_survive(keep: Keep) {
             assert_eq!(found, Some(value(number, life)), "key-{number}");
         }
     }
-    // A quorum holds each.
+    // A quorum holds each key.
     let held: u64 = (0..5).map(|node| cluster.status(node).unwrap().keys).sum();
     assert!((3 * KEYS..=5 * KEYS).contains(&held), "{held} keys in all");
 }

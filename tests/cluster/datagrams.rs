@@ -1,4 +1,4 @@
-//! What anybody may send to a node's port.
+//! Datagrams that any sender may send to a node's port.
 
 use std::net::UdpSocket;
 
@@ -8,9 +8,10 @@ use wire::{Hello, kind};
 use super::clients::assert_serves;
 use super::nodes::{Cluster, Keep, SOON, wait_until};
 
-/// So many at a time fit any socket's buffer.
+/// This many datagrams at a time fit any socket's buffer.
 const BURST: usize = 100;
-/// More address space than this for hostile datagrams means that a claim was believed.
+/// If hostile datagrams make the address space grow by more than this, the node has trusted a
+/// claimed size.
 const GROWTH_KIB_MAX: u64 = 256 << 10;
 
 /// SplitMix64.
@@ -34,7 +35,7 @@ impl Random {
     }
 }
 
-/// A datagram as this build would send it, with this body.
+/// A datagram as this build would send it, with the given body.
 fn sealed(sender: u8, kind: u8, body: &[u8]) -> Vec<u8> {
     let mut writer = DatagramWriter::default();
     let frame = FrameHeader {
@@ -62,7 +63,7 @@ fn hello() -> Vec<u8> {
     sealed(0, kind::HELLO, &body)
 }
 
-/// Kinds of hostile datagrams; each is to be dropped and counted.
+/// Kinds of hostile datagrams; the node must drop and count each.
 fn hostile(random: &mut Random) -> Vec<(&'static str, Vec<Vec<u8>>)> {
     let mut noise: Vec<Vec<u8>> = (1..=BURST).map(|size| random.bytes(size)).collect();
     noise.push(random.bytes(DATAGRAM_SIZE_MAX));
@@ -83,7 +84,7 @@ fn hostile(random: &mut Random) -> Vec<(&'static str, Vec<Vec<u8>>)> {
     let kinds = || (1..=40_u8).map(|kind| (if kind < 16 { 0 } else { 1 }, kind));
     let garbage = kinds().map(|(sender, kind)| sealed(sender, kind, &random.bytes(64)));
     let garbage = garbage.collect();
-    // Four gibibytes in an array, in bytes, in text; and arrays in arrays.
+    // Claims of four gibibytes in an array, in bytes, in text; and nested arrays.
     let claims: [&[u8]; 4] = [
         &[0xDD, 0xFF, 0xFF, 0xFF, 0xFF],
         &[0x93, 0xC6, 0xFF, 0xFF, 0xFF, 0xFF],
@@ -138,7 +139,7 @@ fn hostile_datagrams_are_dropped_and_counted() {
         "the node grew by {grown_kib} KiB"
     );
     assert!((0..3).all(|node| cluster.is_running(node)));
-    // A line a second at most: the log can't be filled by strangers.
+    // The node logs at most one line per second, so unknown senders cannot fill the log.
     let lines = cluster.log(1).matches("left out").count() as u64;
     let uptime_s = cluster.status(1).expect("it serves").uptime_ms / 1_000;
     assert!(lines <= uptime_s + 1, "{lines} lines in {uptime_s} s");

@@ -6,15 +6,16 @@ use wire::NodeStatus;
 use super::clients::{client, get, put};
 use super::nodes::{Cluster, Keep, SOON, wait_until};
 
-/// Four nodes were a cluster. The first `count` of their addresses were made a new one, and the fourth machine was
-/// forgotten. It sends to the others, and does so before they have heard each other after a restart.
+/// Four nodes were a cluster. The first `count` of their addresses were used for a new cluster, and
+/// the fourth machine was forgotten. It still sends to the other addresses, and does so before
+/// those nodes have received anything from each other after a restart.
 fn beside_a_forgotten_machine(
     count: usize,
     is_noticed: impl Fn(&NodeStatus, u64) -> bool,
 ) -> String {
     let mut old = Cluster::start(4, Keep::Fsync);
     let forgotten = old.status(3).expect("it runs").cluster;
-    // Its configuration is on its disk.
+    // The forgotten machine's configuration is on its disk.
     old.stop(3, Signal::SIGTERM);
     old.kill(0..3);
     let addresses = (0..count).map(|node| old.address(node).to_owned());
@@ -38,7 +39,8 @@ fn beside_a_forgotten_machine(
     new.log(0)
 }
 
-/// Its address is listed in the new cluster: it got its old disk back.
+/// The address of the forgotten machine is listed in the new cluster: the machine got its old disk
+/// back.
 #[test]
 fn a_forgotten_machine_of_an_old_cluster_stops_nobody() {
     let ids = std::cell::Cell::new((0, 0));
@@ -52,7 +54,7 @@ fn a_forgotten_machine_of_an_old_cluster_stops_nobody() {
     }
 }
 
-/// The new cluster does not know its address.
+/// The new cluster does not know the address of the forgotten machine.
 #[test]
 fn a_forgotten_machine_that_is_not_listed_is_not_heard() {
     let log = beside_a_forgotten_machine(3, |status, _| status.strangers_dropped > 0);

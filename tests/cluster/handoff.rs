@@ -1,4 +1,4 @@
-//! A member that was away gets what it missed, without anybody reading it (C1).
+//! A member that was down receives the writes that it missed, though no client reads them (C1).
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::clients::{client, try_put};
 use super::nodes::{Cluster, Keep, SOON, wait_until};
 
 const KEYS: u64 = 1_000;
-/// Of these keys, those that are deleted at the end.
+/// The number of these keys that are deleted at the end.
 const DELETED: u64 = 100;
 const AWAY: usize = 2;
 
@@ -22,7 +22,7 @@ fn name(number: u64) -> String {
 }
 
 /// Runs one call for each key, all in flight together, and `halfway` when half of them are done.
-/// Gives those that did not succeed.
+/// Returns the keys whose calls failed.
 fn all_at_once(
     client: &Client,
     action: impl Fn(u64) -> Action,
@@ -48,14 +48,14 @@ fn all_at_once(
     failed.map(|completion| completion.tag).collect()
 }
 
-/// How many keys other nodes keep for the node that is away.
+/// How many keys other nodes keep for the node that is down.
 fn kept_for_it(cluster: &Cluster) -> u64 {
     let others = (0..cluster.count()).filter(|node| *node != AWAY);
     let behind = others.flat_map(|node| cluster.status(node).expect("it runs").behind);
     behind.map(|b| b.keys).sum()
 }
 
-/// What a stopped node has on its disk.
+/// The content of a stopped node's disk.
 fn table(cluster: &Cluster, node: usize) -> Table {
     let list = cluster.list().split(',').map(str::to_owned).collect();
     let directory = cluster.directory().join(format!("data-{node}"));
@@ -75,7 +75,7 @@ fn a_member_that_was_killed_gets_what_it_missed() {
     };
     let failed = all_at_once(&writer, first, || cluster.kill([AWAY]));
     for number in failed {
-        // Its outcome is unknown, which a put does not mind.
+        // The outcome is unknown, and a put may be repeated.
         try_put(&writer, &name(number), "first").expect("a put again");
     }
     let last = |number| match number {

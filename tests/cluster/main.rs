@@ -1,7 +1,8 @@
-//! Whole clusters: real processes of the built binary on loopback, real sockets, real disks, kill -9.
+//! Whole clusters: real processes of the built binary on loopback, real sockets, real disks, kill
+//! -9.
 //!
-//! What can be shown without processes is shown elsewhere (transcripts, simulator). Nothing here
-//! sleeps to be right: conditions are waited for, with a bound.
+//! Properties that can be tested without processes are tested elsewhere (transcripts, simulator).
+//! No test relies on a sleep to pass: the tests wait for conditions, with a bound.
 
 mod clients;
 mod crash;

@@ -1,4 +1,4 @@
-//! Starting, killing and watching nodes.
+//! Starts, kills and observes nodes.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
@@ -13,13 +13,13 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 use wire::NodeStatus;
 
-/// For what takes milliseconds when nothing else runs on the machine.
+/// A bound for steps that take milliseconds on an idle machine.
 pub const SOON: Duration = Duration::from_secs(20);
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 const STATUS_WAIT: Duration = Duration::from_millis(500);
 const LOG_LINES_SHOWN: usize = 60;
 
-/// Where state is kept.
+/// Where the nodes keep their state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keep {
     Memory,
@@ -27,26 +27,26 @@ pub enum Keep {
     Os,
 }
 
-/// Nodes of one list, each running or not. They end with it.
+/// The nodes of one list, each running or not. They end when this value is dropped.
 #[derive(Debug)]
 pub struct Cluster {
     addresses: Vec<String>,
     children: Vec<Option<Child>>,
     keep: Keep,
-    /// A program and its arguments, in front of the binary's.
+    /// A program and its arguments, which run the binary.
     wrapper: Vec<String>,
-    /// Of `serve`, beside those that say what is kept.
+    /// Options of `serve`, besides those that say what is kept.
     options: Vec<String>,
     directory: TempDir,
 }
 
 impl Cluster {
-    /// Starts so many nodes, and waits until all of them serve.
+    /// Starts this many nodes, and waits until all of them serve.
     pub fn start(count: usize, keep: Keep) -> Cluster {
         Cluster::start_under(count, keep, |_| Vec::new())
     }
 
-    /// The same with each node run by a wrapper, which is told a directory that it may use.
+    /// The same with each node run by a wrapper. The wrapper gets a directory that it may use.
     pub fn start_under(
         count: usize,
         keep: Keep,
@@ -56,12 +56,12 @@ impl Cluster {
     }
 
     /// The same at these addresses, with options of `serve`.
-    #[allow(dead_code)] // Not all tests choose them.
+    #[allow(dead_code)] // not all tests choose them
     pub fn start_at(addresses: Vec<String>, keep: Keep, options: &[&str]) -> Cluster {
         Cluster::start_with(addresses, keep, options, |_| Vec::new())
     }
 
-    /// Both of these.
+    /// The same with both.
     pub fn start_with(
         addresses: Vec<String>,
         keep: Keep,
@@ -86,22 +86,22 @@ impl Cluster {
         cluster
     }
 
-    /// Free addresses for so many nodes.
-    #[allow(dead_code)] // Not all tests choose them.
+    /// Free addresses for this many nodes.
+    #[allow(dead_code)] // not all tests choose them
     pub fn addresses(count: usize) -> Vec<String> {
         free_addresses(count)
     }
 
-    /// A node more at the end of the list, which is not started; gives its place.
-    #[allow(dead_code)] // Only the tests of `horseshoe member` need one.
+    /// Appends a node to the list without starting it; returns its index.
+    #[allow(dead_code)] // only the tests of `horseshoe member` need one
     pub fn list_another(&mut self) -> usize {
         self.addresses.extend(free_addresses(1));
         self.children.push(None);
         self.addresses.len() - 1
     }
 
-    /// The same nodes at other addresses. None may run that is at another one now.
-    #[allow(dead_code)] // Only the tests of `horseshoe data readdress` need it.
+    /// Changes the addresses of the nodes. No node whose address changes may be running.
+    #[allow(dead_code)] // only the tests of `horseshoe data readdress` need it
     pub fn relist(&mut self, addresses: Vec<String>) {
         assert_eq!(addresses.len(), self.addresses.len(), "the same nodes");
         self.addresses = addresses;
@@ -111,12 +111,12 @@ impl Cluster {
         self.addresses.len()
     }
 
-    /// Of one node.
+    /// The address of one node.
     pub fn address(&self, node: usize) -> &str {
         &self.addresses[node]
     }
 
-    /// Of all nodes, as clients take them.
+    /// The addresses of all nodes, as clients take them.
     pub fn list(&self) -> String {
         self.addresses.join(",")
     }
@@ -161,8 +161,8 @@ impl Cluster {
         self.children[node] = Some(command.spawn().expect("the binary runs"));
     }
 
-    /// Of a node that has ended by itself.
-    #[allow(dead_code)] // In most tests none does.
+    /// Restarts a node that has ended without being stopped.
+    #[allow(dead_code)] // in most tests no node does
     pub fn restart(&mut self, node: usize) {
         let ended = self.children[node].take().map(|mut child| child.wait());
         ended.expect("it ran").expect("a child can be waited for");
@@ -173,7 +173,8 @@ impl Cluster {
         nodes.into_iter().for_each(|node| self.start_node(node));
     }
 
-    /// kill -9 of all of them, as near to at once as a loop gets; all are gone when it returns.
+    /// Kills all of them with kill -9, as nearly simultaneously as a loop can; all have ended when
+    /// it returns.
     pub fn kill(&mut self, nodes: impl IntoIterator<Item = usize>) {
         let nodes = nodes.into_iter();
         let mut killed: Vec<Child> = nodes
@@ -187,7 +188,7 @@ impl Cluster {
         }
     }
 
-    /// Sends a signal and waits for the end; gives how long that took.
+    /// Sends a signal and waits for the end; returns how long that took.
     pub fn stop(&mut self, node: usize, signal: Signal) -> (ExitStatus, Duration) {
         let mut child = self.children[node].take().expect("it runs");
         let began = Instant::now();
@@ -200,7 +201,7 @@ impl Cluster {
         (status.expect("just seen"), began.elapsed())
     }
 
-    /// Keeps a node from running for a while, as a machine that is suspended does.
+    /// Suspends a node's process for a while, as on a suspended machine.
     pub fn suspend(&self, node: usize, duration: Duration) {
         let child = self.children[node].as_ref().expect("it runs");
         send_signal(child, Signal::SIGSTOP);
@@ -213,19 +214,19 @@ impl Cluster {
         child.is_some_and(|child| child.try_wait().expect("a child can be asked").is_none())
     }
 
-    /// Where a node keeps its state, if it does.
+    /// The node's data directory, if it has one.
     pub fn data_directory(&self, node: usize) -> PathBuf {
         self.directory.path().join(format!("data-{node}"))
     }
 
-    /// What a node says of itself, if it answers.
+    /// A node's status, if it answers.
     pub fn status(&self, node: usize) -> Option<NodeStatus> {
         let client = Client::open(self.address(node), ClientOptions::default());
         let mut statuses = client.expect("an address").status(STATUS_WAIT);
         statuses.pop().expect("one node was asked").1
     }
 
-    /// Waits until these nodes have a vote and hear a quorum.
+    /// Waits until these nodes have a vote and reach a quorum.
     pub fn wait_until_serving(&self, nodes: impl IntoIterator<Item = usize>) {
         for node in nodes {
             wait_until(SOON, &format!("node {node} serving"), || {
@@ -234,7 +235,7 @@ impl Cluster {
         }
     }
 
-    /// Waits until these nodes hear no quorum any more.
+    /// Waits until these nodes do not reach a quorum any more.
     pub fn wait_until_dark(&self, nodes: impl IntoIterator<Item = usize>) {
         for node in nodes {
             wait_until(SOON, &format!("node {node} without a quorum"), || {
@@ -255,7 +256,7 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         for child in self.children.iter_mut().flatten() {
-            // It may have ended by itself.
+            // The node may have ended already.
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -277,7 +278,7 @@ fn send_signal(child: &Child, signal: Signal) {
     kill(id, signal).expect("a child can be signalled");
 }
 
-/// Waits for a condition, and fails if it does not come true within the bound.
+/// Waits for a condition, and fails if it does not hold within the bound.
 #[track_caller]
 pub fn wait_until(bound: Duration, what: &str, mut holds: impl FnMut() -> bool) {
     let began = Instant::now();
@@ -287,9 +288,9 @@ pub fn wait_until(bound: Duration, what: &str, mut holds: impl FnMut() -> bool) 
     }
 }
 
-/// Addresses that nobody uses, and that nobody takes while a node is down for a moment: clients'
-/// sockets get ports from the ephemeral range, on all addresses, so that range is avoided; and
-/// each process of tests has a loopback address of its own.
+/// Addresses that no process uses or takes while a node is briefly down. Clients' sockets get ports
+/// from the ephemeral range, on all addresses, so the ports are outside that range; and each test
+/// process has its own loopback address.
 fn free_addresses(count: usize) -> Vec<String> {
     static NEXT_PORT: AtomicU16 = AtomicU16::new(10_000);
     let [_, high, middle, low] = std::process::id().to_be_bytes();

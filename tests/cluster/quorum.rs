@@ -1,4 +1,4 @@
-//! What is left when nodes are killed.
+//! What still works when nodes are killed.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use super::nodes::{Cluster, Keep};
 
 const NO_QUORUM_BOUND: Duration = Duration::from_secs(2);
 const DEADLINE: Duration = Duration::from_micros(session::DEADLINE_US_DEFAULT);
-/// What a busy machine may add to a deadline.
+/// The delay that a busy machine may add to a deadline.
 const SLACK: Duration = Duration::from_secs(1);
 
 #[test]
@@ -18,9 +18,10 @@ fn three_of_five_serve() {
     let mut cluster = Cluster::start(5, Keep::Memory);
     let before = client(&cluster.list());
     put(&before, "before", "1");
-    // The master has no say here: five votes need no tie-break.
+    // The master does not matter here: five votes need no tie-breaker.
     cluster.kill([0, 3]);
-    // Clients that were there, and new ones, also while the nodes still count on the dead.
+    // Clients that existed before, and new ones, are served even while the nodes still consider the
+    // killed ones reachable.
     assert_eq!(get(&before, "before").as_deref(), Some("1"));
     put(&before, "after", "2");
     for node in [1, 2, 4] {
@@ -30,18 +31,18 @@ fn three_of_five_serve() {
     }
 }
 
-/// An operation that ran while too few nodes were there.
+/// An operation that ran while too few nodes were up.
 struct Tried {
     what: &'static str,
     key: String,
-    /// After the nodes were killed.
+    /// Relative to when the nodes were killed.
     started: Duration,
     took: Duration,
     error: Option<CallError>,
 }
 
-/// Kills three nodes of five; then starts, every few milliseconds for a while, a get by a fresh
-/// client, one by a client of before, and a put by a fresh client.
+/// Kills three nodes of five; then, every few milliseconds for a while, starts a get by a new
+/// client, one by a client that existed before, and a put by a new client.
 fn operations_without_a_quorum(cluster: &mut Cluster) -> Vec<Tried> {
     let nodes = &cluster.list();
     let veterans: Vec<_> = (0..4).map(|_| client(nodes)).collect();
@@ -101,7 +102,7 @@ fn assert_honest(tried: &Tried) {
     match error {
         Some(CallError::NoQuorum { .. }) => {
             let bound = match *what {
-                // A first attempt may have been sent; its outcome is awaited.
+                // A first attempt may have been sent; the client waits for its outcome.
                 "put" if *started < Duration::from_secs(1) => DEADLINE + SLACK,
                 _ => NO_QUORUM_BOUND,
             };

@@ -4,7 +4,7 @@ use super::clients::{assert_no_quorum, assert_serves, client, get, put};
 use super::nodes::{Cluster, Keep};
 use std::time::Duration;
 
-/// A put through each node, by a client that knows only that one, is read back through all others.
+/// A put through each node, by a client that knows only that node, is read back through all others.
 fn assert_every_node_serves(cluster: &Cluster) {
     let clients: Vec<_> = (0..cluster.count())
         .map(|node| client(cluster.address(node)))
@@ -59,7 +59,7 @@ fn of_two_nodes_the_master_serves_alone_and_the_other_does_not() {
     assert_no_quorum(&cluster.list(), "other alone", Duration::from_secs(2));
 }
 
-/// What it had promised is forgotten: its vote must not count any more.
+/// The node has lost its promises: its vote must not count any more.
 #[test]
 fn a_node_that_forgot_has_no_vote_and_forwards() {
     let mut cluster = Cluster::start(5, Keep::Memory);
@@ -80,8 +80,8 @@ fn a_node_that_forgot_has_no_vote_and_forwards() {
         put(&other, &format!("through {node}"), "3");
     }
 
-    // Of five votes three are there, and three are needed: the fifth node's would make no difference
-    // that is seen. With two it would.
+    // Three of five votes are up, and three are needed. The fifth node's vote would make no visible
+    // difference; with two votes it would.
     cluster.kill([3]);
     assert_serves(&cluster.list(), "three votes");
     cluster.kill([2]);

@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT; and SIGSTOP, which a process is not told of.
+//! SIGTERM and SIGINT; and SIGSTOP, which a process cannot notice.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use super::clients::{client, get, put, try_get, try_put, while_running};
 use super::nodes::{Cluster, Keep, SOON, wait_until};
 
-/// Promised is one second; a busy machine gets two.
+/// The documented bound is one second; a busy machine gets two.
 const STOP_BOUND: Duration = Duration::from_secs(2);
 
 #[test]
@@ -52,8 +52,8 @@ fn stops_without_errors(keep: Keep) {
     assert_eq!(get(&client(&nodes), "key-none"), None);
 }
 
-/// When it runs again it finds its timers overdue, and the others' heartbeats waiting in its socket: it
-/// must not take its own absence for theirs.
+/// When the node continues, its timers are overdue, and the other nodes' heartbeats wait in its
+/// socket: it must not conclude from its own pause that they were silent.
 #[test]
 fn a_node_that_was_suspended_misses_no_quorum() {
     let mut cluster = Cluster::start(3, Keep::Memory);
@@ -72,7 +72,8 @@ fn a_node_that_was_suspended_misses_no_quorum() {
     }
 }
 
-/// There is nobody to wait for, and a client waits in vain: that must not hold the node.
+/// There is no node to wait for, and a client waits for an answer that cannot come: neither may
+/// delay the end of the node.
 #[test]
 fn a_node_without_a_quorum_stops_too() {
     let mut cluster = Cluster::start(3, Keep::Memory);

@@ -1,4 +1,5 @@
-//! R2 by a trace of system calls: no answer leaves a node before the sync of the write it tells of.
+//! R2, checked with a trace of system calls: no answer leaves a node before the sync of the write
+//! that it acknowledges.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -17,7 +18,7 @@ const PUTS: usize = 40;
 const TRACED: &str = "trace=fsync,fdatasync,sync_file_range,msync,write,pwrite64,writev,pwritev,\
                       sendto,sendmsg,sendmmsg,recvfrom,recvmsg,recvmmsg";
 
-/// Whether processes can be traced here; containers often forbid it.
+/// Whether processes can be traced on this machine; containers often forbid it.
 fn can_trace() -> bool {
     let traced = Command::new("strace")
         .args(["-f", "-o", "/dev/null", "true"])
@@ -25,7 +26,8 @@ fn can_trace() -> bool {
     match traced {
         Ok(output) if output.status.success() => true,
         Ok(output) => {
-            // Past the test harness, which would swallow it.
+            // Writes directly to standard error, because the test harness would capture the
+            // message.
             let words = String::from_utf8_lossy(&output.stderr).into_owned();
             let mut stderr = std::io::stderr();
             writeln!(
@@ -41,7 +43,7 @@ fn can_trace() -> bool {
     }
 }
 
-/// Runs one node under strace, and one client with one put at a time.
+/// Runs one node under strace, and one client that makes one put at a time.
 fn traced_puts(keep: Keep) -> Vec<Call> {
     let under = |directory: &Path| {
         let file = directory.join("trace").display().to_string();
@@ -72,7 +74,7 @@ fn traced_puts(keep: Keep) -> Vec<Call> {
     parse(&text)
 }
 
-/// It stands in the request, and in what is written to disk, and nowhere else.
+/// The value is in the request and in what is written to disk, and nowhere else.
 fn value(number: usize) -> String {
     format!("<the value of put {number}>")
 }
@@ -89,13 +91,14 @@ fn frames(call: &Call, kind: u8) -> impl Iterator<Item = &[u8]> {
         .map(|frame| frame.body)
 }
 
-/// A put as the trace shows it.
+/// A put, as the trace shows it.
 struct Traced {
     value: Vec<u8>,
     received: usize,
 }
 
-/// The answers to puts that left before the sync of that put; and how many there were in all.
+/// Returns the answers to puts that left before the sync of that put, and the number of all
+/// answers.
 fn early_answers(calls: &[Call]) -> (Vec<String>, usize) {
     let mut puts: HashMap<u64, Traced> = HashMap::new();
     let mut attempts: HashMap<u64, u64> = HashMap::new();
@@ -136,7 +139,7 @@ fn early_answers(calls: &[Call]) -> (Vec<String>, usize) {
     (early, answers)
 }
 
-/// Whether, between these times, the value was written to a file, and then that file synced.
+/// Whether, between these times, the value was written to a file, and that file then synced.
 fn is_synced(calls: &[Call], put: &Traced, answered: usize) -> bool {
     let between = |call: &&Call| call.began > put.received && call.ended < answered;
     let holds_value = |call: &Call| {
@@ -168,7 +171,8 @@ fn no_answer_leaves_before_the_sync_of_its_write() {
     assert!(answers >= PUTS, "{answers} answers in the trace");
     assert!(early.is_empty(), "before its sync: {early:#?}");
 
-    // That the trace would show it: a node that need not sync does answer before.
+    // Shows that the trace would reveal an early answer: a node that need not sync does answer
+    // earlier.
     let (early, answers) = early_answers(&traced_puts(Keep::Os));
     assert!(
         early.len() > answers / 2,

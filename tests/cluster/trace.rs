@@ -1,9 +1,9 @@
-//! Reads what `strace -f -ttt -xx` wrote, as far as datagrams, writes and syncs go.
+//! Parses the output of `strace -f -ttt -xx`, as far as it concerns datagrams, writes and syncs.
 
 use std::collections::HashMap;
 
-/// One system call. A line's number is a time: a traced thread stands still while strace writes that
-/// its call begins, or that it has ended.
+/// One system call. The number of a line serves as a time: a traced thread is paused while strace
+/// writes that its call begins, or that it has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
     pub name: String,
@@ -16,14 +16,14 @@ pub struct Call {
     pub ended: usize,
 }
 
-/// Gives the calls that ended, in the order in which they did.
+/// Returns the calls that ended, in the order of their ends.
 pub fn parse(text: &str) -> Vec<Call> {
     let mut unfinished: HashMap<&str, (usize, String)> = HashMap::new();
     let mut calls = Vec::new();
     for (number, line) in text.lines().enumerate() {
         let mut words = line.splitn(2, ' ');
         let thread = words.next().unwrap_or_default();
-        // The columns are padded; then there is the time.
+        // The columns are padded; then comes the time.
         let rest = words.next().unwrap_or_default().trim_start();
         let Some((_time, rest)) = rest.split_once(' ') else {
             continue;
@@ -44,7 +44,7 @@ pub fn parse(text: &str) -> Vec<Call> {
     calls
 }
 
-/// `name(arguments) = result`; lines about signals and ends are something else.
+/// `name(arguments) = result`; lines about signals and exits have another form.
 fn call(text: &str, began: usize, ended: usize) -> Option<Call> {
     let (name, rest) = text.split_once('(')?;
     if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {

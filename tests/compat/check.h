@@ -1,4 +1,4 @@
-/* What the test programs of lib739kv share. A check that does not hold ends the program. */
+/* Code that the test programs of lib739kv share. A check that does not hold ends the program. */
 #ifndef CHECK_H
 #define CHECK_H
 
@@ -17,7 +17,8 @@
         } \
     } while (0)
 
-/* A buffer for a value, and what tells that it was not written behind its end, or not at all. */
+/* A buffer for a value, with marks that show whether the library wrote behind its end, or not at
+ * all. */
 struct buffer {
     char value[KV739_VALUE_SIZE_MAX + 1];
     char behind[64];
@@ -36,7 +37,7 @@ static inline int is_untouched(const struct buffer *buffer) {
     return is_filled(buffer->value, sizeof buffer->value) && is_filled(buffer->behind, sizeof buffer->behind);
 }
 
-/* Whether it holds just that. */
+/* Whether the buffer contains exactly this value. */
 static inline int holds(const struct buffer *buffer, const char *value) {
     size_t size = strlen(value) + 1;
     return memcmp(buffer->value, value, size) == 0 &&

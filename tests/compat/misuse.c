@@ -1,10 +1,10 @@
 /*
- * Bad arguments, values that don't fit the interface, servers that are not to be used, calls before init,
- * after shutdown, during it, and in a child process: they end in errors, and nothing is written where it
- * must not be. Buffers end where memory ends.
+ * Bad arguments, values that the interface cannot return, servers that must not be used, calls
+ * before init, after shutdown, during it, and in a child process: all these end in errors, and
+ * nothing is written where it must not be. Buffers end where memory ends.
  *
- * usage: misuse HOST:PORT ...; there have to be keys "large", with a value of 2,049 bytes, and "nul", with
- * one that has a NUL.
+ * usage: misuse HOST:PORT ...; there must be a key "large" with a value of 2,049 bytes, and a key
+ * "nul" with a value that contains a NUL.
  */
 #include "check.h"
 
@@ -16,12 +16,12 @@
 #include <sys/wait.h>
 #include <time.h>
 
-/* Nothing takes less time to fail because nobody answers. */
+/* A call without an answer does not fail earlier than this. */
 enum { SILENCE_MS = 1000 };
 
 static char key[] = "misuse", value[] = "a value", other[] = "another";
 
-/* So many bytes, behind which there is no memory. */
+/* This many bytes, with no memory behind them. */
 static char *at_the_end(size_t size) {
     size_t page = (size_t)sysconf(_SC_PAGESIZE), pages = (size + page - 1) / page;
     char *room = mmap(NULL, (pages + 1) * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -30,7 +30,7 @@ static char *at_the_end(size_t size) {
     return room + pages * page - size;
 }
 
-/* So many letters at the end of memory, with a NUL or without. */
+/* This many letters at the end of memory, with a NUL or without. */
 static char *letters(size_t size, int with_nul) {
     char *start = at_the_end(size + (with_nul ? 1 : 0));
     memset(start, 'x', size);
@@ -108,7 +108,7 @@ static void the_longest(void) {
     CHECK(kv739_put(long_key, long_value, NULL) >= 0);
     CHECK(kv739_get(long_key, buffer) == 0);
     CHECK(strcmp(buffer, long_value) == 0);
-    /* The value's own buffer takes the old one. */
+    /* The old value is returned in the value's own buffer. */
     strcpy(buffer, "short");
     CHECK(kv739_put(long_key, buffer, buffer) == 0);
     CHECK(strcmp(buffer, long_value) == 0);
@@ -156,7 +156,7 @@ static void servers_spared(char *servers[]) {
     everything_works();
 }
 
-/* Runs it in a child process, which is ended if anything hangs. */
+/* Runs a function in a child process, which is killed if it hangs. */
 static void in_a_child(void (*what)(char *servers[]), char *servers[]) {
     int status;
     pid_t child = fork();
@@ -194,7 +194,7 @@ static void *until_it_fails(void *unused) {
     return NULL;
 }
 
-/* A server that takes datagrams and says nothing. */
+/* The server receives datagrams and does not answer. */
 static void shutdown_ends_calls(void) {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t size = sizeof address;
@@ -208,7 +208,7 @@ static void shutdown_ends_calls(void) {
     snprintf(name, sizeof name, "127.0.0.1:%d", ntohs(address.sin_port));
     CHECK(kv739_init(servers) == 0);
     CHECK(pthread_create(&thread, NULL, until_it_fails, NULL) == 0);
-    /* So the call is under way. */
+    /* The call is now in progress. */
     CHECK(recv(server, datagram, sizeof datagram, 0) > 0);
     began_ms = now_ms();
     kv739_shutdown();
@@ -225,7 +225,7 @@ static void start(pthread_t *threads, int count) {
         usleep(100);
 }
 
-/* Other threads' calls are under way during a fork. */
+/* Calls of other threads are in progress during a fork. */
 static void child_processes(char *servers[]) {
     enum { THREADS = 4 };
     pthread_t threads[THREADS];
@@ -241,7 +241,7 @@ static void child_processes(char *servers[]) {
     in_a_child(begins_anew, servers);
 }
 
-/* Calls are under way during a shutdown, and while another init takes the former's place. */
+/* Calls are in progress during a shutdown, and while another init replaces the earlier one. */
 static void shutdown_under_way(char *servers[]) {
     enum { THREADS = 6 };
     pthread_t threads[THREADS];

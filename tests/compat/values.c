@@ -1,8 +1,9 @@
 /*
- * 10,000 puts, each with a get after it, from eight threads with keys of their own: no call fails, every
- * old value and every value is the right one. Says "kill" and "restart" when a node is to be killed and
- * started again, and waits for a line each time, while the threads go on. They do not get far before it
- * was done: so a part of the calls is made before, a part while it is dead, and a part after.
+ * 10,000 puts, each followed by a get, from eight threads with separate keys: no call fails, and
+ * every old value and every value is correct. The program prints "kill" and "restart" when a node
+ * should be killed and restarted, and each time waits for a line while the threads continue. Until
+ * that line comes the threads make only a limited number of calls, so a part of the calls is made
+ * before the kill, a part while the node is down, and a part after the restart.
  *
  * usage: values HOST:PORT ...
  */
@@ -16,7 +17,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static int begun, done, allowed = TURNS / 2;
 
-/* False when there are no turns left. */
+/* Returns false if no turns are left. */
 static int begin_turn(void) {
     int is_one;
     pthread_mutex_lock(&lock);
@@ -35,7 +36,7 @@ static void end_turn(void) {
     pthread_mutex_unlock(&lock);
 }
 
-/* When so many turns are done, has something done by who reads; then so many turns are allowed. */
+/* After this many turns, asks the script for something; then allows more turns. */
 static void ask(const char *what, int when, int then_allowed) {
     char line[16];
     pthread_mutex_lock(&lock);
@@ -51,7 +52,7 @@ static void ask(const char *what, int when, int then_allowed) {
     pthread_mutex_unlock(&lock);
 }
 
-/* Another value for each version, of any byte but 0. */
+/* Makes a different value for each version, of any bytes but 0. */
 static void make_value(char *value, int thread, int key, unsigned version) {
     unsigned random = (unsigned)thread * 7919 + (unsigned)key * 104729 + version * 15485863;
     unsigned size = (random ^ random >> 7) % (VALUE_SIZE_MAX + 1);

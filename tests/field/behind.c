@@ -7,7 +7,7 @@
 
 #include "check.h"
 
-/* Within this time: some calls may fail before the client gives its port up. */
+/* The client must be served within this time: some calls may fail before it changes its port. */
 #define AGAIN_WITHIN_S 60
 
 int main(int argc, char **argv) {

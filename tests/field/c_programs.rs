@@ -110,7 +110,7 @@ fn misuse_of_the_c_library_ends_in_errors() {
     assert!(said.contains(" checks hold"), "{said}");
 }
 
-/// The address keeps each port of a client at one node, even when that node is dead.
+/// The virtual address keeps each port of a client at one node, even when that node is dead.
 #[test]
 fn a_program_behind_a_virtual_address_reaches_another_node_when_its_own_dies() {
     let Some(program) = Program::compile("tests/field/behind.c") else {

@@ -1,4 +1,5 @@
-/* A machine whose clock is off: preloaded into a process, it adds CLOCK_OFFSET_MS to the wall clock. */
+/* A machine whose clock is off: preloaded into a process, this library adds CLOCK_OFFSET_MS to the
+ * wall clock. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -78,7 +78,7 @@ fn a_node_with_another_name_than_its_cluster_ends_and_names_both() {
     };
     let node = serve(&["--cluster-name", "orders"]);
     wait_until_serving("127.92.0.9:8801");
-    // What is answered is on disk, and so is the configuration.
+    // The answered put is on disk, and so is the configuration.
     let (put, text) = horseshoe("127.92.0.9:8801", &["put", "k", "v"]);
     assert!(put.status.success(), "{text}");
     drop(node);

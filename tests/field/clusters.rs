@@ -52,7 +52,7 @@ fn a_client_never_writes_into_another_cluster() {
     for number in 0..50 {
         put(&client, &format!("{number}")).expect("two of three serve");
     }
-    // No other node is there any more: the client must not take the other cluster for its own.
+    // No other node is up: the client must not use the other cluster instead of its own.
     own.kill([0, 2]);
     for number in 0..3 {
         let outcome = put(&client, &format!("late {number}"));

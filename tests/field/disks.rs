@@ -72,7 +72,7 @@ fn operations_through_a_node_whose_disk_hangs_are_served_by_others() {
         "{text}"
     );
     hang(&cluster, 1);
-    // The node has nothing to write before the next ceiling.
+    // The node has nothing to write before it needs the next ceiling.
     wait_until(SOON, "the log tells of it", || {
         cluster.log(1).contains("disk hung")
     });
@@ -124,7 +124,7 @@ fn a_quorum_of_which_a_disk_hangs_is_none() {
     });
 }
 
-/// What is acknowledged while the files are gone is on the disks of others.
+/// Writes acknowledged while the files are missing are on the disks of the other nodes.
 #[test]
 fn a_node_whose_files_are_deleted_stops_and_says_so() {
     for (node, name) in [(0, ""), (1, "store/0.jnl")] {

@@ -51,7 +51,7 @@ pub struct Network {
     relay: Option<JoinHandle<()>>,
 }
 
-/// Whether networks may be made here.
+/// Whether this process may create networks.
 pub fn is_lab() -> bool {
     std::env::var_os("HORSESHOE_LAB").is_some()
 }
@@ -152,7 +152,7 @@ impl Drop for Network {
             let _ = relay.join();
         }
         for host in &mut self.hosts {
-            // Its links go with it.
+            // The links of the namespace are removed with it.
             let _ = host.kill();
             let _ = host.wait();
         }

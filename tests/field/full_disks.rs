@@ -23,7 +23,7 @@ const DISK: &str = "64M";
 pub const PATIENCE: Duration = Duration::from_secs(120);
 const VALUE_SIZE: usize = 40_000;
 
-/// A process that holds the mounts, which end with it.
+/// A process that holds the mounts; they disappear with it.
 struct Holder(Child);
 
 impl Drop for Holder {
@@ -152,7 +152,7 @@ pub fn fill(client: &Client) -> usize {
     panic!("never full");
 }
 
-/// Takes all of the disk but `left` bytes, at once.
+/// Fills the disk at once, except for `left` bytes.
 fn fill_up(holder: &Holder, directory: &Path, name: &str, left: u64) {
     let path = directory.display();
     let script = format!(
@@ -204,7 +204,7 @@ fn a_disk_that_others_fill_stops_no_node() {
     wait_until(SOON, "the reserve is made", || {
         holder.run(&["test", "-e", reserve])
     });
-    // So full that a commit finds too little beside the reserve.
+    // The disk is so full that a commit finds too little space besides the reserve.
     let data = cluster.data_directory(1);
     fill_up(&holder, &data, "filler", 300_000);
     let mut number = 0;
@@ -222,7 +222,7 @@ fn a_disk_that_others_fill_stops_no_node() {
         !holder.run(&["test", "-e", reserve]),
         "it lives in its reserve"
     );
-    // Whatever fills the disk also takes what the node freed.
+    // The other process on the disk also takes the space that the node freed.
     fill_up(&holder, &data, "filler2", 0);
     cluster.kill([1]);
     // There is no space at all: the node serves, or reports why it does not, and comes back.

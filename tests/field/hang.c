@@ -1,5 +1,5 @@
-/* A disk that stands still. Preloaded into a node that keeps its data in DISK_BASE/NAME or below, it
- * holds each sync of a file there for as long as the file DISK_BASE/NAME.hangs exists. */
+/* A hung disk. Preloaded into a node that keeps its data in DISK_BASE/NAME or below, this library
+ * blocks each sync of a file there while the file DISK_BASE/NAME.hangs exists. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>

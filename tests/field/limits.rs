@@ -16,7 +16,8 @@ fn log_in(directory: &tempfile::TempDir) -> (std::path::PathBuf, Stdio) {
     (path, file.into())
 }
 
-/// A shell's limit of a file's size ends a process by a signal, unless that is ignored.
+/// A shell's limit of a file's size ends a process with a signal, unless the process ignores that
+/// signal.
 #[test]
 fn a_log_that_may_not_grow_ends_no_node() {
     let address = "127.91.6.1:8801";

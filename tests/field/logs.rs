@@ -24,7 +24,7 @@ fn a_node_serves_though_its_log_is_full() {
     let address = "127.91.0.1:8801";
     let mut node = Node::serve(&["0", address], full());
     wait_until_serving(address);
-    // What is logged at the end cannot be written either.
+    // The messages at the end cannot be written either.
     node.signal(Signal::SIGTERM);
     assert_eq!(node.end(), 0);
 }

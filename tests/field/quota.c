@@ -1,6 +1,6 @@
-/* A quota, which statvfs does not show. Preloaded into a node that keeps its data in QUOTA_BASE/NAME or
- * below, it fails each write and allocation there with EDQUOT that would take more in all than the file
- * QUOTA_BASE/NAME.quota says, in bytes. */
+/* A quota, which statvfs does not show. Preloaded into a node that keeps its data in
+ * QUOTA_BASE/NAME or below, this library fails each write and allocation there with EDQUOT if the
+ * total would exceed the number of bytes in the file QUOTA_BASE/NAME.quota. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -26,7 +26,7 @@ static int add(const char *path, const struct stat *status, int type, struct FTW
     return 0;
 }
 
-/* Whether a write up to there is more than the quota allows. */
+/* Whether a write up to that offset would exceed the quota. */
 static int is_over(int fd, off_t end) {
     const char *base = getenv("QUOTA_BASE");
     char link[64], path[PATH_MAX], name[PATH_MAX + 16];
@@ -43,7 +43,7 @@ static int is_over(int fd, off_t end) {
     struct stat status;
     if (!rest[name_length] || fstat(fd, &status))
         return 0;
-    /* What is there already may be written over. */
+    /* Existing blocks may be overwritten. */
     long long more = end - status.st_blocks * 512, quota = 0;
     if (more <= 0)
         return 0;
@@ -89,7 +89,7 @@ ssize_t pwrite64(int fd, const void *bytes, size_t size, off64_t offset) {
     return refuses(fd, offset + size) ? -1 : REAL(pwrite64)(fd, bytes, size, offset);
 }
 
-/* Gives what fits, as a file system does, and then the error. */
+/* Allocates what fits, as a file system does, and then returns the error. */
 static int allocate(int fd, off_t offset, off_t size) {
     off_t step = 1 << 20, end = offset + size;
     for (off_t next; offset < end; offset = next) {

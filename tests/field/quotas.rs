@@ -17,7 +17,7 @@ use crate::preload;
 const QUOTA_SIZE: u64 = 160 << 20;
 const REOPENED: &str = "reopening the store";
 
-/// Limits what `data-0` may take in that directory.
+/// Limits the space of `data-0` in that directory.
 fn limited(directory: &Path, quota_size: u64) -> Vec<String> {
     let library = preload::compile("tests/field/quota.c", directory);
     fs::write(directory.join("data-0.quota"), quota_size.to_string()).expect("it is there");
@@ -30,7 +30,7 @@ fn openings(cluster: &Cluster) -> usize {
     cluster.log(0).matches(REOPENED).count()
 }
 
-/// Operations that need no more space than there is continue.
+/// Operations that need no additional space still succeed.
 fn goes_on(client: &Client) {
     assert!(holds(client, "k0"));
     let over = put(client, "k2", 7);
@@ -40,8 +40,9 @@ fn goes_on(client: &Client) {
 #[test]
 fn an_exceeded_quota_stops_no_reads_no_deletes_and_no_restart() {
     let limited = |at: &Path| limited(at, QUOTA_SIZE);
-    // Reopening the store may take longer than the default on a busy machine. The node would then give
-    // up its vote, and a put's outcome would be unknown; here it is to be told within its 5 s.
+    // Reopening the store may take longer than the default on a busy machine. The node would then
+    // lose its vote, and the outcome of a put would be unknown; here the put must get its answer
+    // within its 5 s.
     let options = ["--disk-hung-after", "4s"];
     let mut cluster = Cluster::start_with(Cluster::addresses(1), Keep::Fsync, &options, limited);
     let client = client(&cluster);
@@ -52,7 +53,7 @@ fn an_exceeded_quota_stops_no_reads_no_deletes_and_no_restart() {
     delete(&client, "k1");
     assert!(!holds(&client, "k1"));
     goes_on(&client);
-    // The store is not reopened again and again while this lasts.
+    // The node does not reopen the store again and again while this lasts.
     let (before, began) = (openings(&cluster), Instant::now());
     while began.elapsed() < Duration::from_secs(12) {
         goes_on(&client);
@@ -91,7 +92,7 @@ fn used(directory: &Path) -> u64 {
         match metadata {
             Ok(metadata) if metadata.is_dir() => used(&entry.expect("an entry").path()),
             Ok(metadata) => metadata.blocks() * 512,
-            // It was removed meanwhile.
+            // The file was removed in the meantime.
             Err(_) => 0,
         }
     });
@@ -126,7 +127,7 @@ fn a_node_starts_and_stops_though_its_quota_is_used_up() {
     goes_on(&client);
 }
 
-/// Only a node's own directory has a `reserve` that may be removed to free space.
+/// Only a node's own directory has a `reserve` that the node may remove to free space.
 #[test]
 fn a_file_named_reserve_in_another_directory_is_kept_though_there_is_no_room() {
     let base = tempfile::tempdir().expect("a temporary directory");

@@ -100,13 +100,13 @@ fn renumber_all_at_once(networks: [u8; 2], moved: usize) {
     nodes.start_nodes(0..3);
     assert_holds(&nodes, "before");
     put(&nodes, "after");
-    // It was written into the configuration, so no node needs `readdress` for it any more.
+    // The address was written into the configuration, so no node needs `readdress` for it any more.
     wait_until(SOON, "another configuration", || {
         nodes.status(0).is_some_and(|s| s.epoch >= before + 2)
     });
     wait_until_agreed(&nodes, &new);
     nodes.kill(0..3);
-    // A node that has lost its state learns from the others where they are.
+    // A node that has lost its state learns the addresses from the others.
     std::fs::remove_dir_all(nodes.data_directory(1)).expect("a directory");
     nodes.start_nodes(0..3);
     wait_until_agreed(&nodes, &new);
@@ -135,7 +135,7 @@ fn one_node_is_renumbered_while_the_others_serve() {
     new[0] = list(6, 1).remove(0);
     let mut nodes = Cluster::start_at(old.clone(), Keep::Fsync, &[]);
     put(&nodes, "before");
-    // The master: it is unreachable until one of the others knows where it is.
+    // The master is unreachable until one of the other nodes knows its address.
     for node in 0..3 {
         nodes.stop(node, Signal::SIGTERM);
         ended(&readdress(&nodes, node, &pairs(&old, &new)), 0, &new[0]);
@@ -168,8 +168,8 @@ fn two_halves_that_were_told_different_addresses_are_one_cluster() {
         let told = if node < 2 { &new } else { &wrong };
         ended(&readdress(&nodes, node, &pairs(&old, told)), 0, &told[0]);
     }
-    // The last two alone for a while, with the addresses they were given: half of four, without the
-    // master.
+    // The last two nodes alone for a while, with the addresses that they were given: half of four,
+    // without the master.
     nodes.relist(wrong);
     nodes.start_nodes([2, 3]);
     std::thread::sleep(Duration::from_secs(2));
@@ -213,7 +213,7 @@ fn what_is_wrong_is_refused_and_changes_nothing() {
     assert!(!before.contains("readdressed"), "{before}");
     ended(&told(&nodes, &good), 0, elsewhere);
     ended(&told(&nodes, &good), 0, "already");
-    // Reversed, it is as if nothing had been readdressed.
+    // After the reversal the state is as if nothing had been readdressed.
     ended(
         &told(&nodes, &format!("{elsewhere}={}", old[0])),
         0,

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What happens in the field: real processes, in a network of their own.
+# Runs the tests of real conditions: real processes, in a separate network namespace.
 set -uo pipefail
 usage='usage: run.sh [--all] [--list] [NAME ...]
 
@@ -18,6 +18,6 @@ for argument; do
         *) words+=("$argument") ;;
     esac
 done
-# Inside there is no network to fetch anything from.
+# The namespace has no network from which to fetch anything.
 cargo test --quiet --test field --no-run || exit 1
 exec "$here/../partition/lab.sh" --bare cargo test --quiet --offline --test field -- --test-threads 2 "${words[@]}"

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::nodes::{Cluster, Keep, wait_until};
 
 const LINES: usize = 400_000;
-/// When its time grew with the square of the length, parsing took some minutes.
+/// If the time of parsing grew with the square of the length, it would be some minutes.
 const BEGINS_WITHIN: Duration = Duration::from_secs(60);
 
 #[test]

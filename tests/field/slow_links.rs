@@ -13,14 +13,14 @@ use crate::process::Node;
 
 const NODES: usize = 5;
 const CLIENT_HOST: usize = NODES + 1;
-/// For a machine that does other things too.
+/// Allowance for a machine that also runs other programs.
 const SLACK: Duration = Duration::from_secs(60);
 
 fn list() -> Vec<String> {
     (1..=NODES).map(address).collect()
 }
 
-/// A mean round trip of this many milliseconds, varying from half to one and a half of that.
+/// The mean round-trip time in milliseconds; each one varies between half and one and a half of it.
 fn jittery(rtt_ms: u64) -> Link {
     Link {
         delay_min_ms: rtt_ms / 4,
@@ -44,7 +44,7 @@ fn start(network: &Network, options: &[&str]) -> Vec<Node> {
 }
 
 fn options(rtt_ms: u64) -> ClientOptions {
-    // As the guide recommends for such links.
+    // The options that the guide recommends for such links.
     ClientOptions {
         deadline: Duration::from_millis(15 * rtt_ms).max(Duration::from_secs(5)),
         no_quorum_after: Duration::from_millis(3 * rtt_ms).max(Duration::from_secs(1)),
@@ -59,8 +59,8 @@ fn put(client: &Client, key: &str) -> (Result<Outcome, kvclient::CallError>, Dur
     (outcome, began.elapsed())
 }
 
-/// Every write of a few fresh clients with all addresses is done, and most writes of one client
-/// take three round trips, beside what this machine adds.
+/// Every write of a few new clients with all addresses succeeds, and most writes of one client take
+/// three round trips, plus the delay of this machine.
 fn writes(tag: &str, rtt_ms: u64, serve: &[&str]) {
     if !is_lab() {
         return;

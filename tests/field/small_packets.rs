@@ -1,5 +1,5 @@
-//! A network that drops IP fragments, and packets of more than 1,280 bytes: nothing may depend on
-//! larger ones, least of all something that shows only when a member is to be removed.
+//! A network that drops IP fragments and packets of more than 1,280 bytes: nothing may depend on
+//! larger ones, in particular nothing that is used only when a member is removed.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::process::Node;
 
 const NODES: usize = 5;
 const CLIENT_HOST: usize = NODES + 1;
-/// For a machine that does other things too.
+/// Allowance for a machine that also runs other programs.
 const PATIENCE: Duration = Duration::from_secs(90);
 const CLIENTS: usize = 30;
 const ADDS: usize = 6;
@@ -65,7 +65,7 @@ fn wait_for_members(client: &Client, count: usize) {
     });
 }
 
-/// Adds by many clients at once: the record of such a key holds the outcomes for retries.
+/// Many clients add at the same time: the record of such a key contains the outcomes for retries.
 fn count_together() {
     std::thread::scope(|scope| {
         for _ in 0..CLIENTS {

@@ -1,4 +1,4 @@
-//! The machine boots: the network and the name server come up after the node. And signals that do
+//! The machine boots: the network and the name server come up after the node. Also signals that do
 //! not end a node.
 
 use std::fs::File;

@@ -13,7 +13,7 @@ fn ip(words: &[&str]) -> bool {
     done.expect("iproute2 is there").success()
 }
 
-/// Gives an interface of the lab this address. Outside of the lab none may be added.
+/// Adds this address to an interface of the lab. Outside of the lab this is not possible.
 fn add_address(address: &str, interface: &str) -> bool {
     let address = format!("{address}/64");
     // Without IPv6 there is nothing to test.
@@ -54,8 +54,8 @@ fn nodes_and_clients_take_link_local_addresses_with_a_zone() {
     }
 }
 
-/// Two interfaces joined by a wire: what is sent to one's address through the other crosses it, as
-/// from another machine.
+/// Two interfaces joined by a virtual cable: a datagram to one's address sent through the other
+/// crosses it, as from another machine.
 #[test]
 fn nodes_on_all_addresses_answer_link_local_clients() {
     let in_lab = std::env::var_os("HORSESHOE_LAB").is_some();

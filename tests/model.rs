@@ -1,5 +1,6 @@
-//! Small scopes of rounds, of changes of the configuration and of purges, gone through whole: every order of messages, losses, duplicates, timers,
-//! restarts. With the feature `mutants` rules are switched off, and the search must find it.
+//! Searches small scopes exhaustively: rounds, changes of the configuration, and purges, with every
+//! order of messages, losses, duplicates, timers and restarts. With the feature `mutants` rules are
+//! switched off, and the search must find the error.
 
 #[path = "model/mod.rs"]
 mod model;
@@ -9,7 +10,7 @@ use model::scope::Scope;
 use model::scopes;
 use model::search::{Report, exhaust};
 
-/// `seen`: all that reads are answered in some order or other.
+/// `seen`: all the answers that reads get, over all orders.
 #[track_caller]
 fn holds(scope: Scope, seen: &[&str]) {
     let least = usize::from(scope.plans.len() > 1);
@@ -112,7 +113,7 @@ fn purge() {
 }
 
 #[test]
-#[ignore] // Half a minute: five million states.
+#[ignore] // takes half a minute: five million states
 fn reads_of_two_writes() {
     holds(scopes::reads_of_two_writes(), &["", "a", "b"]);
 }
@@ -124,12 +125,12 @@ mod mutants {
     use super::model::scope::Scope;
     use super::{exhaust, scopes};
 
-    /// What a rule is to be missed by.
+    /// The scope that finds an error without a rule.
     type Scoped = fn() -> Scope;
 
-    /// Rules, and a scope that does not hold without each. B1 is missed by a scenario (`tests/mutants.rs`): in
-    /// these scopes a restarted node hears the others' clocks before it has a say (E1), and so issues no
-    /// ballot of before again.
+    /// Rules, and for each a scope that fails without it. B1 is found by a scenario
+    /// (`tests/mutants.rs`): in these scopes a restarted node receives the others' clocks before it
+    /// has a vote (E1), and so issues no earlier ballot again.
     const TABLE: &[(Rule, Scoped)] = &[
         (Rule::B1_next, scopes::duel_with_short_rounds),
         (Rule::Q1, scopes::reads_of_four),
@@ -157,10 +158,10 @@ mod mutants {
 
     #[test]
     fn each_of_these_rules_is_missed_when_it_is_switched_off() {
-        // A node that stops on purpose needs no words.
+        // A node that stops on purpose prints no message.
         let hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(|_| {}));
-        // `RULES=E5,X3` looks at these only.
+        // `RULES=E5,X3` restricts the test to these rules.
         let only = std::env::var("RULES").ok();
         let is_meant = |rule: &Rule| {
             let mut named = only.iter().flat_map(|names| names.split(','));

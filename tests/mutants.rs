@@ -1,5 +1,5 @@
-//! The simulator has teeth: each rule of the protocol, switched off, is missed by some seed, or, where
-//! only a rare history shows it, by a scenario named after it, or by the exhaustive search of a scope.
+//! Tests the simulator: without each rule of the protocol some seed fails or, if only a rare
+//! history shows the error, a scenario named after the rule, or the exhaustive search of a scope.
 //!
 //! `cargo test --features mutants --test mutants`
 
@@ -17,18 +17,18 @@ use scenarios::{
 use sim::plan::Config;
 use sim::run::run_seed;
 
-/// Seeds that are tried before a rule counts as not missed. When this was last looked at the slowest was
-/// found at seed 29, most within the first five.
+/// The number of seeds to try before a rule counts as not detected. At the last check the rarest
+/// error was found at seed 29, most within the first five.
 const SEEDS_MAX: u64 = 600;
 
 enum Found {
     BySeeds,
     ByScenario(fn()),
-    /// In the exhaustive search: `tests/model.rs` has the rule in its table, and runs it.
+    /// By the exhaustive search: `tests/model.rs` has the rule in its table, and runs it.
     InModel,
 }
 
-/// Every rule that can be switched off, and what misses it.
+/// Every rule that can be switched off, and how its absence is found.
 const TABLE: &[(Rule, Found)] = &[
     (
         Rule::B1,
@@ -159,7 +159,7 @@ const TABLE: &[(Rule, Found)] = &[
         Rule::E5,
         Found::ByScenario(changes::e5_what_was_deleted_while_a_node_was_away_stays_deleted),
     ),
-    // Each use of it by itself.
+    // One entry for each place that uses the rule.
     (
         Rule::E5_promised,
         Found::ByScenario(lives::e5_an_old_promise_binds_nobody),
@@ -274,7 +274,7 @@ const TABLE: &[(Rule, Found)] = &[
     ),
 ];
 
-/// Runs something with a rule switched off; gives whether it failed or panicked.
+/// Runs something with a rule switched off; returns whether it failed or panicked.
 fn fails_without(rule: Rule, run: impl FnOnce() -> bool) -> bool {
     switch_off(Some(rule));
     let failed = catch_unwind(AssertUnwindSafe(run)).unwrap_or(true);
@@ -308,13 +308,13 @@ fn is_missed(rule: Rule, found: &Found) -> bool {
 
 #[test]
 fn every_rule_is_missed_when_it_is_switched_off() {
-    // `RULES=E2,E4` looks at these only.
+    // `RULES=E2,E4` restricts the test to these rules.
     let only = std::env::var("RULES").ok();
     let is_meant = |rule: &Rule| {
         let mut named = only.iter().flat_map(|names| names.split(','));
         only.is_none() || named.any(|name| name == format!("{rule:?}"))
     };
-    // What fails on purpose needs no words.
+    // Failures on purpose print no message.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
     let missing: Vec<Rule> = TABLE

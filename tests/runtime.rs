@@ -1,4 +1,5 @@
-//! The driver loop on real sockets: nodes run as threads here, and are talked to over the wire.
+//! The driver loop on real sockets: nodes run as threads of this process, and the tests communicate
+//! with them over the wire.
 
 use std::net::UdpSocket;
 use std::path::PathBuf;
@@ -20,7 +21,7 @@ use wire::{
     StatusAnswer, StatusRequest, kind,
 };
 
-/// Bounds every wait: nothing here takes this long unless it is broken.
+/// A bound for every wait: no step takes this long unless something is broken.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Node {
@@ -36,7 +37,7 @@ impl Node {
     }
 }
 
-/// Addresses that nobody uses at the moment.
+/// Addresses that no process uses at the moment.
 fn free_addresses(count: usize) -> Vec<String> {
     let held: Vec<UdpSocket> = (0..count)
         .map(|_| UdpSocket::bind("127.0.0.1:0").unwrap())
@@ -111,14 +112,14 @@ fn start_memory(count: usize) -> Vec<Node> {
     (0..count).map(start).collect()
 }
 
-/// One node whose store is the test's own.
+/// One node whose store belongs to the test.
 fn start_with(storage: impl Storage + 'static) -> Node {
     let nodes = free_addresses(1);
     let config = config(&nodes, 0, Some("not used".into()));
     start_node(config, Some(Box::new(storage)))
 }
 
-/// A client that says exactly what it is told to.
+/// A client that sends exactly what the test specifies.
 struct Wire {
     socket: UdpSocket,
     writer: DatagramWriter,
@@ -141,7 +142,7 @@ impl Wire {
         }
     }
 
-    /// Says hello.
+    /// Opens a session.
     fn open(node: &Node) -> Self {
         let mut wire = Wire::new(node);
         let hello = Hello {
@@ -217,7 +218,7 @@ impl Wire {
         self.receive().into_iter().map(answer).collect()
     }
 
-    /// Asks until the node serves; a node that has just started does not hear a quorum yet.
+    /// Retries until the node serves; a node that has just started does not reach a quorum yet.
     fn put(&mut self, key: &'static [u8], value: &'static [u8]) -> Outcome {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -245,7 +246,7 @@ fn a_node_alone_speaks_the_wire_protocol() {
     let mut wire = Wire::open(&node);
     assert!(matches!(wire.put(b"a", b"1"), Outcome::Written { .. }));
 
-    // What came in one datagram is answered in one.
+    // Requests that arrive in one datagram are answered in one.
     wire.request(b"a", Action::Get);
     wire.request(b"b", Action::Get);
     wire.request(b"c", put(b"3"));
@@ -279,7 +280,7 @@ fn bad_datagrams_are_counted_and_change_nothing() {
     wire.push(200, &"a kind of a later version");
     wire.push(kind::REQUEST, &"no request");
     wire.send();
-    // They came over one socket, so they are through when this is answered.
+    // All datagrams came over one socket, so the node has handled them when it answers this one.
     let after = status(&mut wire);
     assert_eq!(after.datagrams_dropped, 5);
     assert!(after.uptime_ms >= before.uptime_ms);
@@ -356,7 +357,7 @@ fn an_address_in_use_is_said() {
     node.stop().unwrap();
 }
 
-/// A store that commits while its gate is open, and tells what it did.
+/// A store that commits while its gate is open, and reports what it did.
 struct Gated {
     gate: Arc<Gate>,
     log: Sender<&'static str>,
@@ -401,7 +402,7 @@ fn nothing_is_answered_before_it_is_durable_and_the_store_is_closed_last() {
     let mut wire = Wire::open(&node);
     assert!(matches!(wire.put(b"a", b"1"), Outcome::Written { .. }));
 
-    // The put is in before the question, and is answered after it.
+    // The put arrives before the question, and is answered after it.
     gate.shut(true);
     wire.request(b"a", put(b"2"));
     wire.send();
@@ -417,7 +418,7 @@ fn nothing_is_answered_before_it_is_durable_and_the_store_is_closed_last() {
     assert_eq!(log.iter().filter(|&&what| what == "close").count(), 1);
 }
 
-/// A store that fails, in the way that it is told, once it has committed some groups.
+/// A store that fails, in the given way, once it has committed some groups.
 struct Failing {
     commits_left: usize,
     panics: bool,
@@ -487,7 +488,7 @@ fn addresses_are_of_the_family_that_is_listed() {
     node.stop().unwrap();
 }
 
-/// The most memory that this process, with all its nodes, had in use while `what` ran, above what it had
+/// The peak memory of this process, with all its nodes, while `what` ran, above what it used
 /// before.
 fn memory_taken(what: impl FnOnce()) -> u64 {
     let before = allocator::live_bytes();
@@ -507,7 +508,7 @@ fn memory_taken(what: impl FnOnce()) -> u64 {
     })
 }
 
-/// As many frames as a datagram has room for.
+/// As many frames as fit one datagram.
 fn datagram_of(
     header: DatagramHeader,
     mut frame: impl FnMut(u64) -> (FrameHeader, Vec<u8>),
@@ -523,7 +524,7 @@ fn datagram_of(
     writer.seal(&header).to_vec()
 }
 
-/// By a client that sends again what is lost.
+/// Uses a client that retries lost messages.
 fn assert_serves(node: &Node) {
     let options = ClientOptions {
         deadline: PATIENCE,
@@ -535,14 +536,15 @@ fn assert_serves(node: &Node) {
     assert!(matches!(outcome, Outcome::Written { .. }), "{outcome:?}");
 }
 
-/// Held by tests that measure memory: they are in one process.
+/// Tests that measure memory take this lock, because they run in one process.
 static MEMORY: Mutex<()> = Mutex::new(());
 
-/// What questions of a few bytes may cause in a node that is asked as fast as the network takes it.
+/// The most memory that a flood of small questions may take in a node that receives them at the
+/// network's full rate.
 const FLOOD_MEMORY_MAX: u64 = 128 << 20;
 const FLOOD: Duration = Duration::from_secs(1);
 
-/// Answers to each of these frames would be nine hundred times as large.
+/// The answer to each of these frames would be nine hundred times as large.
 #[test]
 fn a_flood_of_questions_from_a_member_is_bounded_and_the_node_goes_on() {
     let _alone = MEMORY.lock();
@@ -620,8 +622,8 @@ fn a_flood_of_status_requests_is_bounded_and_the_node_goes_on() {
     node.stop().unwrap();
 }
 
-/// Puts are taken until the process has so much in use, deletes and what does not grow also then; and once
-/// there is room, all.
+/// The node accepts puts until the process uses the given amount. Then it still accepts deletes and
+/// writes that do not grow; and once there is space, all writes.
 #[test]
 fn a_node_that_is_full_refuses_what_grows_until_there_is_room() {
     let nodes = free_addresses(1);

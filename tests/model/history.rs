@@ -1,5 +1,5 @@
-//! What the clients of a search were told, up to what does not matter: which operations had ended
-//! when one began, and how each ended.
+//! The outcomes that the clients of a search received, without irrelevant detail: for each
+//! operation, which others had ended before it began, and how it ended.
 
 use bytes::Bytes;
 use wire::Outcome;
@@ -8,7 +8,7 @@ use super::nodes::{Nodes, OutcomeId};
 use super::scope::Scope;
 use crate::sim::history::{Call, Ending};
 
-/// A run's calls and answers fall into slots: first some calls, then some answers.
+/// A run's calls and answers are divided into slots: first some calls, then some answers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Operation {
     pub called: Option<u8>,
@@ -17,7 +17,7 @@ pub struct Operation {
     pub arrived: u8,
     /// Attempts that were answered.
     pub answered: u8,
-    /// The most telling of the answers that settle nothing by themselves.
+    /// The most informative of the answers that do not complete the operation alone.
     pub best: Option<OutcomeId>,
 }
 
@@ -25,7 +25,7 @@ pub struct Operation {
 pub struct History {
     pub operations: Vec<Operation>,
     slot: u8,
-    /// Whether something ended in this slot, so that the next call opens another.
+    /// Whether an operation ended in this slot, so that the next call opens another one.
     ended: bool,
 }
 
@@ -41,8 +41,8 @@ impl History {
         self.operations.iter().all(|o| o.ended.is_some())
     }
 
-    /// An attempt arrives. With the first one the operation begins: a client that asked earlier could
-    /// have asked now.
+    /// An attempt arrives. The operation begins with its first one: a client that sent its request
+    /// earlier could have sent it now.
     pub fn arrives(&mut self, plan: usize, attempt: u8) {
         let operation = &mut self.operations[plan];
         operation.arrived |= 1 << attempt;
@@ -53,8 +53,9 @@ impl History {
         }
     }
 
-    /// An attempt is answered; whether the operation ends with that, by the rules of the client library
-    /// (X2): an outcome that is not in the record counts once all attempts were answered.
+    /// An attempt is answered. Determines whether the operation ends with that, by the rules of the
+    /// client library (X2): an outcome that is not in the record counts once all attempts were
+    /// answered.
     pub fn answered(
         &mut self,
         nodes: &Nodes,
@@ -90,7 +91,7 @@ impl History {
         ended.is_some()
     }
 
-    /// All there is to know of it.
+    /// The complete state of the history.
     pub fn encode(&self, into: &mut Vec<u8>) {
         into.extend([self.slot, self.ended.into()]);
         for o in &self.operations {
@@ -102,7 +103,7 @@ impl History {
         }
     }
 
-    /// For the checker.
+    /// The calls in the form of the checker.
     pub fn calls(&self, nodes: &Nodes) -> Vec<Call> {
         let Scope { plans, .. } = &nodes.scope;
         let key: Bytes = nodes.scope.key();

@@ -1,5 +1,5 @@
-//! One node that runs: a replica with its disk, and all inputs of its life, so that it can be brought
-//! to the same state again.
+//! One running node: a replica with its disk, and all inputs since its start, so that the same
+//! state can be reconstructed.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -15,17 +15,17 @@ use wire::{Hello, Request};
 use super::scope::{CLUSTER, Scope, WALL_MS};
 use crate::sim::disk::Disk;
 
-/// Heartbeats are left out: links are as they are when the search begins, until a node is silent. All rounds
-/// of a search are through before one is due.
+/// There are no heartbeats: links stay as they are when the search begins, until a node is silent.
+/// All rounds of a search have ended before a heartbeat is due.
 const HEARTBEAT_MS: u64 = 1_000;
-/// Longer than any wait for what changed in links, shorter than any round's.
+/// Longer than any wait after a change of links, shorter than any wait of a round.
 const NEWS_US: u64 = 5_000;
-/// A timer that is due later is not one of rounds.
+/// A timer that is due later is not a timer of rounds.
 const TIMER_US_MAX: u64 = 500_000;
-/// What a silent neighbour told counts no longer, and then the quorum is lost.
+/// After this time the reports of a silent neighbour count no longer, and the quorum is lost.
 const SILENCE_US: u64 = 3 * HEARTBEAT_MS * 1_000;
 
-/// How far a clock jumps: farther than all that is done takes, and believed (B2).
+/// How far a clock jumps: farther than everything in a search takes, and within the bound (B2).
 const AHEAD_MS: u64 = 1_000;
 
 /// One start of a node.
@@ -46,7 +46,7 @@ pub struct Machine {
     pub disk: Disk,
     now: Now,
     slow_disk: bool,
-    /// Sessions, by operation.
+    /// Session tokens, by operation.
     pub tokens: Rc<Vec<u64>>,
     pub sent: Vec<Envelope>,
     pub heartbeats: Vec<Envelope>,
@@ -54,7 +54,7 @@ pub struct Machine {
     pub written: Vec<(Key, AcceptorState)>,
 }
 
-/// Each operation has an address of its own, as if its client had made it elsewhere.
+/// Each operation has its own address, as if its client had made it on another machine.
 pub fn endpoint(plan: usize) -> Endpoint {
     Endpoint::new(1, plan as u16 + 1)
 }
@@ -81,7 +81,7 @@ fn replica(scope: &Scope, life: &Life) -> Replica {
 }
 
 impl Machine {
-    /// A node with a configuration on its disk, and what the scope says.
+    /// A node with a configuration on its disk, as the scope describes it.
     pub fn first(scope: &Scope, node: usize) -> Machine {
         let incarnation = Scope::incarnation(node);
         let mut disk = Disk::new(incarnation);
@@ -125,7 +125,7 @@ impl Machine {
         machine
     }
 
-    /// The node as it was after these inputs.
+    /// The node in the state after these inputs.
     pub fn again(
         scope: &Scope,
         life: Rc<Life>,
@@ -155,7 +155,7 @@ impl Machine {
         }
     }
 
-    /// One input, and those that its outputs bring about at once.
+    /// Handles one input, and the inputs that follow immediately from its outputs.
     pub fn handle(&mut self, input: Input) {
         let mut due = VecDeque::from([input]);
         while let Some(input) = due.pop_front() {
@@ -199,12 +199,14 @@ impl Machine {
         }
     }
 
-    /// A second way for what also goes straight would only bring it twice. What a node asks to be told
-    /// of configurations, or tells whoever shows that it lacks it, it told all when it had installed it.
+    /// Sends a message. A repetition of a direct message over an alternative path would only
+    /// deliver it twice, so it is omitted. Requests for a configuration, and updates to a node that
+    /// has shown that it lacks the configuration, are also omitted: the node sent its configuration
+    /// to all when it installed it.
     fn send(&mut self, to: Destination, mut envelope: Envelope) {
         envelope.via = envelope.origin;
         if let Message::ConfigurationTold(_) = envelope.message {
-            // It does not matter who tells it.
+            // The identity of the sender does not matter.
             envelope.origin = 0;
             envelope.via = 0;
             envelope.incarnation = 0;
@@ -222,19 +224,19 @@ impl Machine {
         self.handle(Input::Peer { cluster, envelope });
     }
 
-    /// Time for what was heard of links to be told.
+    /// Lets the time pass after which changes of links are announced.
     pub fn pass_news_on(&mut self) {
         self.now.mono_us += NEWS_US;
         self.handle(Input::Timeout);
     }
 
-    /// The node's clock is ahead from now on.
+    /// From now on the node's clock is ahead.
     pub fn jump_ahead(&mut self) {
         self.now.wall_ms += AHEAD_MS;
         self.handle(Input::Timeout);
     }
 
-    /// When the next timer of rounds is due.
+    /// When the next timer of a round is due.
     pub fn timer_us(&self) -> Option<u64> {
         let due_us = self.replica.next_timeout()?;
         (due_us < self.now.mono_us + TIMER_US_MAX).then_some(due_us)
@@ -256,7 +258,7 @@ impl Machine {
         self.handle(Input::Persisted { group });
     }
 
-    /// The clients of all operations that may come here say hello.
+    /// The clients of all operations that may use this node send hellos.
     pub fn greet(&mut self, scope: &Scope) {
         let mut tokens = Vec::new();
         for plan in 0..scope.plans.len() {
@@ -286,7 +288,8 @@ impl Machine {
         self.handle(Input::Client { from, message });
     }
 
-    /// The heartbeat as it is once all have heard of this life, and know nothing that speaks against it.
+    /// The heartbeat as it is once all nodes have received this start count, and none reports a
+    /// rollback.
     fn is_seen_by(&self, heartbeat: &Envelope) -> Envelope {
         let mut heartbeat = heartbeat.clone();
         if let Message::Heartbeat(m) = &mut heartbeat.message {
@@ -297,8 +300,9 @@ impl Machine {
         heartbeat
     }
 
-    /// The process dies with what was not synced, and starts again. It hears the others at once, as
-    /// they were heard before the search; they hear it too, and have had a chance to object (E1).
+    /// The process ends and loses what was not synced, and starts again. It receives the other
+    /// nodes' heartbeats at once, as they were before the search; they receive its heartbeat too,
+    /// and could report a rollback (E1).
     pub fn restart(self, scope: &Scope, heard: &[Envelope]) -> Machine {
         let mut disk = self.disk;
         disk.crash(0);

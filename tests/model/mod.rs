@@ -1,12 +1,12 @@
 //! Exhaustive search of small scopes, run on the real `Replica`.
 //!
-//! A `Scope` says what may happen: who asks for what, which messages may come twice, how often timers
-//! fire and nodes restart. `search` goes through every order of it. A `Replica` is deterministic, so
-//! each node is an automaton of its own, which `nodes` computes once for each local state and event; a
-//! state of the whole is then a few small numbers.
+//! A `Scope` defines what may happen: the operations and their nodes, which messages may be
+//! duplicated, how often timers fire and nodes restart. `search` tries every order of it. A
+//! `Replica` is deterministic, so each node is a separate automaton, which `nodes` computes once
+//! for each local state and event; a global state then consists of a few small numbers.
 //!
-//! Time stands still but for timers. A message that is never delivered is a lost one, so loss is
-//! part of every scope.
+//! Time advances only for timers. A message that is never delivered is lost, so loss is part of
+//! every scope.
 
 pub mod history;
 pub mod machine;

@@ -1,4 +1,4 @@
-//! Each node as an automaton: its local states, and what each event makes of them, computed once.
+//! Each node as an automaton: its local states, and the transition for each event, computed once.
 
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,7 +19,7 @@ use super::scope::Scope;
 use crate::sim::disk::Disk;
 use crate::sim::watch;
 
-/// A change goes from the first to the third, the joint one is between.
+/// A change leads from the first epoch to the third; the joint configuration has the second.
 pub const EPOCHS: usize = 3;
 
 pub type LocalId = u32;
@@ -47,34 +47,34 @@ pub struct Local {
     pub has_timer: bool,
     pub has_unsynced: bool,
     pub epoch: Epoch,
-    /// What it holds for good.
+    /// The durable state of the key.
     pub durable: Option<(Ballot, RecordId)>,
 }
 
-/// What an event makes of a local state.
+/// The effect of an event on a local state.
 #[derive(Debug, Default)]
 pub struct Transition {
     pub next: LocalId,
     pub sent: Vec<MessageId>,
-    /// Of a restarted node, to each other one.
+    /// The heartbeats of a restarted node, one to each other node.
     pub heartbeats: Vec<MessageId>,
     /// (plan, attempt, outcome)
     pub replies: Vec<(u8, u8, OutcomeId)>,
-    /// Records under their ballots, as proposed or accepted.
+    /// Records with their ballots, as proposed or accepted.
     pub records: Vec<(Ballot, RecordId)>,
-    /// What the node stopped with.
+    /// The message of the node's panic, if it panicked.
     pub panic: Option<String>,
-    /// Nothing came of it.
+    /// The event had no effect.
     pub inert: bool,
 }
 
 pub struct Sent {
     pub to: usize,
     pub envelope: Envelope,
-    /// An answer to a round, or a configuration. One that is ignored once is ignored for as long as the
-    /// node lives.
+    /// The message is an answer to a round, or a configuration. If a node ignores it once, it
+    /// ignores it until the node restarts.
     pub is_answer: bool,
-    /// Of a change, not of the key.
+    /// The message concerns the change, not the key.
     is_of_change: bool,
 }
 
@@ -83,7 +83,7 @@ pub struct Nodes {
     key: Key,
     /// By epoch, from 1, and by set of nodes, as bits.
     quorums: Vec<Vec<bool>>,
-    /// Rounds of the configuration's register: whose, and their ids.
+    /// Rounds of the configuration's register: the node that runs each, and its id.
     own_rounds: HashSet<(NodeId, RoundId)>,
     locals: Vec<Local>,
     local_ids: HashMap<u128, LocalId>,
@@ -99,7 +99,7 @@ pub struct Nodes {
 }
 
 impl Nodes {
-    /// All nodes have started and hear of each other, as the scope has it. Gives their states too.
+    /// Starts all nodes and makes them reachable as the scope defines. Also returns their states.
     pub fn new(scope: Scope) -> (Nodes, Vec<LocalId>) {
         let mut machines: Vec<Machine> = (0..scope.nodes)
             .map(|node| Machine::first(&scope, node))
@@ -150,7 +150,7 @@ impl Nodes {
         (nodes, first)
     }
 
-    /// Whether some epoch's quorum is among the nodes, given for each epoch as bits.
+    /// Whether the nodes, given for each epoch as bits, contain a quorum of some epoch.
     pub fn is_quorum(&self, sets: &[u8; EPOCHS]) -> bool {
         let epochs = self.quorums.iter().zip(sets);
         epochs
@@ -158,7 +158,7 @@ impl Nodes {
             .any(|(quorums, set)| quorums[usize::from(*set)])
     }
 
-    /// What is in flight when the search begins.
+    /// The messages in flight when the search begins.
     pub fn first_messages(&mut self) -> Vec<MessageId> {
         let told = self.scope.change.iter().flat_map(|change| &change.told);
         let envelopes: Vec<Envelope> = told
@@ -171,7 +171,7 @@ impl Nodes {
         ids.collect()
     }
 
-    /// P1: all hold the tombstone at `ballot`, and are told so, each by another node.
+    /// P1: all nodes hold the tombstone at `ballot`; each gets a Purge from another node.
     pub fn purge(&mut self, ballot: Ballot, epoch: Epoch) -> Vec<MessageId> {
         let nodes = 0..self.scope.nodes;
         let purge = Purge {
@@ -209,7 +209,7 @@ impl Nodes {
         self.scope.prompt && message.is_of_change && message.envelope.epoch == self.local(to).epoch
     }
 
-    /// Whether a node that ignores the message now ignores it for as long as it lives.
+    /// Whether a node that ignores the message now ignores it until it restarts.
     pub fn is_ignored_for_good(&self, id: MessageId, by: LocalId) -> bool {
         let message = self.message(id);
         message.is_answer || message.envelope.epoch < self.local(by).epoch
@@ -231,7 +231,7 @@ impl Nodes {
         &self.outcomes[id as usize]
     }
 
-    /// How many local states and transitions were computed.
+    /// The numbers of local states and transitions that were computed.
     pub fn sizes(&self) -> (usize, usize) {
         (self.locals.len(), self.transitions.len())
     }
@@ -332,7 +332,7 @@ impl Nodes {
         }
     }
 
-    /// The number of the machine's state; an equal one may be known.
+    /// The number of the machine's state; returns the existing number if the state is known.
     fn keep(&mut self, machine: Machine) -> LocalId {
         let text = format!("{:?}{:?}", machine.replica, machine.disk);
         let digest = xxh3_128(without_noise(text).as_bytes());
@@ -427,7 +427,7 @@ impl Nodes {
         id
     }
 
-    /// X1: whether a record was made by applying an append twice. Their texts are all different.
+    /// X1: whether a record contains an append twice. All appended texts are different.
     pub fn applies_twice(&self, record: RecordId) -> bool {
         let Some(value) = &self.record(record).value else {
             return false;
@@ -440,7 +440,8 @@ impl Nodes {
     }
 }
 
-/// Whether the record's table has the operation, or has let it go with its client's mark.
+/// Whether the record's table contains the operation, or has removed it because of its client's low
+/// mark.
 pub fn has(record: &Record, id: OperationId) -> bool {
     let entry = record
         .applied
@@ -452,7 +453,7 @@ pub fn has(record: &Record, id: OperationId) -> bool {
     })
 }
 
-/// The key that a round's question is about.
+/// The key of a round's request.
 fn key_of(message: &Message) -> Option<&Key> {
     match message {
         Message::Prepare(m) => Some(&m.key),
@@ -475,7 +476,7 @@ fn quorums(scope: &Scope, epoch: Epoch) -> Vec<bool> {
     sets.map(is_quorum).collect()
 }
 
-/// A node that does not hear of another is told nothing of it.
+/// Removes from a heartbeat the nodes that are not reachable for the receiver.
 fn leave_out(scope: &Scope, to: usize, heartbeat: &mut Envelope) {
     if let Message::Heartbeat(m) = &mut heartbeat.message {
         m.rows

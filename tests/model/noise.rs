@@ -1,9 +1,11 @@
-//! What the text of a node's state has to be rid of, so that like states are told to be alike.
+//! Removes the irrelevant parts of a node's state as text, so that equivalent states are
+//! recognized.
 
-/// The text of a state without what says nothing of the protocol's: counts, when neighbours were
-/// heard and configurations exchanged, and tables that are in no order (open rounds stand with their
-/// coordinators; each request comes once, so it does not matter what a session has seen; whom a chosen
-/// round has not reached is looked at with heartbeats only).
+/// The text of a state without the parts that do not affect the protocol: counters; when neighbours
+/// were last received from and configurations were exchanged; and tables without an order. (Open
+/// rounds are also stored with their coordinators; each request arrives once, so the attempts that
+/// a session has recorded do not matter; chosen rounds awaiting acknowledgments are checked at
+/// heartbeats only.)
 pub fn without_noise(mut text: String) -> String {
     for name in [
         "rounds: {",

@@ -1,4 +1,4 @@
-//! What may happen in a search.
+//! The definition of what may happen in a search.
 
 use bytes::Bytes;
 use horseshoe::protocol::types::ballot::Ballot;
@@ -13,16 +13,16 @@ use wire::{Action, Operation, OperationId};
 pub const CLUSTER: u64 = 9;
 pub const WALL_MS: u64 = 1_800_000_000_000;
 
-/// One operation, of a client of its own unless `follows` says otherwise.
+/// One operation, of a separate client unless `follows` says otherwise.
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub action: Action,
-    /// The nodes (from 0) that are asked, in the order in which the client asks; all but the first
-    /// request are marked as retries. They arrive in any order, or never.
+    /// The nodes (from 0) that receive the requests, in the order in which the client sends them;
+    /// all but the first are marked as retries. The requests arrive in any order, or never.
     pub attempts: Vec<usize>,
-    /// The operation after whose end this one begins, as the same client's next.
+    /// This operation begins after the end of that one, as the next one of the same client.
     pub follows: Option<usize>,
-    /// The node that is asked must have come to this epoch.
+    /// The node that receives the request must have reached this epoch.
     pub epoch: Epoch,
 }
 
@@ -54,18 +54,20 @@ pub struct Change {
     /// Nodes (from 0), masters first.
     pub old: Vec<usize>,
     pub new: Vec<usize>,
-    /// Nodes that are told the joint configuration by whoever began it; they may tell the others.
+    /// Nodes that receive the joint configuration from its proposer; they may send it to the
+    /// others.
     pub told: Vec<usize>,
-    /// A node that is not told the joint configuration, and comes from the old one to the new.
+    /// A node that does not receive the joint configuration, and goes from the old one to the new
+    /// one.
     pub skips: Option<usize>,
 }
 
-/// What a node holds of the key before the search begins.
+/// A node's state of the key before the search begins.
 #[derive(Debug, Clone)]
 pub struct Held {
     pub node: usize,
     pub value: &'static str,
-    /// Of the wall clock, before now.
+    /// The age by the wall clock when the search begins.
     pub age_ms: u64,
 }
 
@@ -75,24 +77,26 @@ pub struct Scope {
     pub plans: Vec<Plan>,
     pub change: Option<Change>,
     pub held: Vec<Held>,
-    /// A node whose clock runs ahead of the others' once the search begins.
+    /// A node whose clock is ahead of the others' once the search begins.
     pub ahead: Option<usize>,
-    /// Rounds of the configuration's register, and what is asked to seal an epoch, run at once, where
-    /// whoever is asked is in the same epoch. What is left of a change is who has installed it when.
+    /// Rounds of the configuration's register, and the requests for the evidence of an epoch,
+    /// complete immediately if the receiver is in the same epoch. All that remains open of a change
+    /// is which nodes have installed it at what time.
     pub prompt: bool,
-    /// A tombstone that all hold is purged by all, each when it hears of it.
+    /// A tombstone that all nodes hold is purged by all, each when it receives the Purge.
     pub purges: u8,
-    /// Pairs (node, other): node does not hear of the other, and so does not leave work to it.
+    /// Pairs (node, other): the other is not reachable for the node, so the node does not leave
+    /// work to it.
     pub unheard: Vec<(usize, usize)>,
-    /// A node's next timer fires.
+    /// How often a node's next timer fires.
     pub timers: u8,
-    /// A message is delivered and stays in flight.
+    /// How often a message is delivered and stays in flight.
     pub duplicates: u8,
-    /// A node loses what is not on its disk, and starts again.
+    /// How often a node loses what is not on its disk, and restarts.
     pub restarts: u8,
-    /// A node hears nothing for so long that it knows of no quorum.
+    /// How often a node receives nothing for so long that it loses the quorum.
     pub silences: u8,
-    /// Syncs take their time: a step of their own.
+    /// A sync is a separate step.
     pub slow_disks: bool,
     pub states_max: usize,
 }
@@ -136,7 +140,7 @@ impl Scope {
         members.collect()
     }
 
-    /// All nodes have installed that of epoch 1 before the search begins.
+    /// All nodes have installed the configuration of epoch 1 before the search begins.
     pub fn configuration(&self, epoch: Epoch) -> Configuration {
         let all: Vec<usize> = (0..self.nodes).collect();
         let change = self.change.as_ref();
@@ -162,7 +166,7 @@ impl Scope {
         }
     }
 
-    /// What is on a node's disk when it starts.
+    /// The content of a node's disk when it starts.
     pub fn registers(&self, node: usize) -> Vec<(Key, AcceptorState)> {
         let state = |age_ms: u64, value: Bytes| {
             let accepted = Ballot::new(clock::from_ms(WALL_MS - age_ms), 1);
@@ -202,7 +206,7 @@ impl Scope {
         }
     }
 
-    /// A key whose preferred coordinators are the nodes in their order.
+    /// A key whose preferred coordinators are the nodes in the order of their indexes.
     pub fn key(&self) -> Bytes {
         let in_order = |name: &String| {
             let weight = |n: usize| wire::rendezvous_weight(name.as_bytes(), n as u8 + 1);
@@ -212,7 +216,7 @@ impl Scope {
         name.expect("one of them").into()
     }
 
-    /// The id of the plan's client, and how many operations it made before.
+    /// The id of the plan's client, and the number of its earlier operations.
     fn client(&self, plan: usize) -> (usize, u64) {
         match self.plans[plan].follows {
             None => (plan, 0),

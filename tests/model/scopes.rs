@@ -7,20 +7,21 @@ use crate::sim::script::{append, put, swap};
 
 const GET: Action = Action::Get;
 
-/// Node 1 does not hear of node 0, and so coordinates by itself.
+/// Node 0 is not reachable for node 1, so node 1 coordinates itself.
 fn apart(scope: Scope) -> Scope {
     let unheard = vec![(1, 0)];
     Scope { unheard, ..scope }
 }
 
-/// A write, and two reads one after the other: the first asks the writer's node, the other does not.
+/// A write, and two reads one after the other: the first one at the writer's node, the other at
+/// another node.
 pub fn reads() -> Scope {
     let get_twice = [ask(GET, &[2]), ask(GET, &[1]).after(1)];
     let plans = [vec![ask(put("a"), &[0])], get_twice.to_vec()].concat();
     Scope::new(3, plans)
 }
 
-/// The same, where a node asks again.
+/// The same, and a node repeats its request.
 pub fn reads_that_wait() -> Scope {
     Scope {
         timers: 1,
@@ -36,7 +37,7 @@ pub fn reads_of_four() -> Scope {
     }
 }
 
-/// Two coordinators of one key, of which either may lose.
+/// Two coordinators of one key, either of which may lose.
 pub fn duel() -> Scope {
     let plans = vec![ask(append("a"), &[0]), ask(append("b"), &[1])];
     let scope = Scope::new(3, plans);
@@ -50,7 +51,7 @@ pub fn duel_with_short_rounds() -> Scope {
     apart(Scope::new(3, plans))
 }
 
-/// One of them, or another, hears nothing any more.
+/// One of them, or another node, receives nothing any more.
 pub fn duel_and_silence() -> Scope {
     Scope {
         timers: 0,
@@ -59,13 +60,14 @@ pub fn duel_and_silence() -> Scope {
     }
 }
 
-/// A write is tried again through another node, and an attempt comes after its client moved on.
+/// A write is retried through another node, and an attempt arrives after its client has moved on.
 pub fn stragglers() -> Scope {
     let next = ask(append("b"), &[0]).after(0);
     apart(Scope::new(3, vec![ask(append("a"), &[0, 1]), next]))
 }
 
-/// An attempt that finds another value than it expects, and one that would find it, later.
+/// An attempt that finds another value than it expects, and one that would find the expected value,
+/// later.
 pub fn attempts_that_change_nothing() -> Scope {
     let tried_again = ask(swap("b", "a"), &[0, 0]);
     let other = [ask(put("b"), &[0]), ask(GET, &[0]).after(1)];
@@ -78,7 +80,7 @@ pub fn combined() -> Scope {
     Scope::new(3, plans.to_vec())
 }
 
-/// A write is left to the preferred node, taken back, and done there all the same.
+/// A write is forwarded to the preferred node, reclaimed, and executed there all the same.
 pub fn forwards() -> Scope {
     let plans = vec![ask(append("a"), &[1]), ask(GET, &[2])];
     Scope {
@@ -88,7 +90,7 @@ pub fn forwards() -> Scope {
     }
 }
 
-/// A node loses what it had not synced, and comes back.
+/// A node loses what it had not synced, and restarts.
 pub fn slow_disks() -> Scope {
     let plans = vec![ask(put("a"), &[0]), ask(GET, &[1])];
     Scope {
@@ -98,7 +100,7 @@ pub fn slow_disks() -> Scope {
     }
 }
 
-/// A coordinator forgets its round and starts another.
+/// A coordinator restarts without its round, and starts another.
 pub fn restarted_writer() -> Scope {
     let plans = vec![ask(append("a"), &[0]), ask(append("b"), &[0])];
     Scope {
@@ -107,7 +109,7 @@ pub fn restarted_writer() -> Scope {
     }
 }
 
-/// A reader forgets its round, and answers to it come during another.
+/// A reader restarts without its round, and answers to that round arrive during another.
 pub fn restarted_reader() -> Scope {
     let plans = vec![ask(put("a"), &[0]), ask(GET, &[1]), ask(GET, &[1])];
     Scope {
@@ -116,7 +118,7 @@ pub fn restarted_reader() -> Scope {
     }
 }
 
-/// Of two nodes the master alone is a quorum.
+/// In a cluster of two nodes the master alone is a quorum.
 pub fn two_nodes() -> Scope {
     let plans = vec![
         ask(append("a"), &[0, 1]),
@@ -136,9 +138,9 @@ pub fn reads_of_two_writes() -> Scope {
     Scope::new(3, [writes, get_twice].concat())
 }
 
-/// Node 2 is removed, and node 1 becomes the master, so that it alone is a quorum of the new two. It does
-/// not hear of node 0, whose clock is ahead, and which learns of the change late or never, and only
-/// when it is through.
+/// Node 2 is removed, and node 1 becomes the master, so that it alone is a quorum of the new two.
+/// Node 0 is not reachable for node 1. Node 0's clock is ahead, and it learns of the change late or
+/// never, and only after its completion.
 fn master_moves(plans: Vec<Plan>) -> Scope {
     apart(Scope {
         change: Some(Change {
@@ -166,15 +168,15 @@ pub fn change_under_writes() -> Scope {
     }
 }
 
-/// A write by the old master comes back from the old epoch after one by the new.
+/// A late write by the old master, from the old epoch, arrives after one by the new.
 pub fn change_and_straggler() -> Scope {
     let mut scope = change_under_writes();
     scope.plans[1] = scope.plans[1].clone().in_epoch(3);
     scope
 }
 
-/// A write by the old master, and a read by the new one, in any epoch. What is asked and told of the
-/// change takes its time, or is lost.
+/// A write by the old master, and a read by the new one, in any epoch. Messages about the change
+/// are late or lost.
 pub fn change_under_reads() -> Scope {
     Scope {
         prompt: false,
@@ -182,8 +184,8 @@ pub fn change_under_reads() -> Scope {
     }
 }
 
-/// Node 2 comes back with a value that the others have forgotten, and it is read there: their two
-/// become three.
+/// Node 2 comes back with a value that the others have purged, and the key is read there: a cluster
+/// of two becomes one of three.
 pub fn admission() -> Scope {
     Scope {
         change: Some(Change {
@@ -201,8 +203,8 @@ pub fn admission() -> Scope {
     }
 }
 
-/// A delete is purged, and the write from before is tried again, or what it sent comes late. Of two
-/// nodes the master alone is a quorum.
+/// A delete is purged, and the earlier write is retried, or its messages arrive late. In the
+/// cluster of two the master alone is a quorum.
 pub fn purge() -> Scope {
     let write = ask(append("a"), &[0, 1]);
     let delete = ask(Action::Delete, &[0]).after(0);

@@ -12,7 +12,7 @@ use super::scope::Scope;
 use super::state::{State, Step};
 use crate::sim::checker::{self, Verdict};
 
-/// Steps of the checker for one history.
+/// The most steps of the checker for one history.
 const EFFORT_MAX: u64 = 100_000;
 
 #[derive(Debug, Default)]
@@ -20,16 +20,16 @@ pub struct Report {
     pub states: usize,
     pub locals: usize,
     pub transitions: usize,
-    /// Different histories in which all operations ended.
+    /// The number of different histories in which all operations ended.
     pub complete: usize,
-    /// What reads were answered; "" for absence.
+    /// The answers to reads; "" if the key is absent.
     pub seen: BTreeSet<String>,
 }
 
 struct Frame {
     state: State,
     steps: Vec<Step>,
-    /// The step that led here.
+    /// The step that led to this state.
     by: Option<Step>,
 }
 
@@ -41,8 +41,8 @@ pub struct Search {
     report: Report,
 }
 
-/// Goes through the whole scope. Gives what was found, or the first thing that did not hold with the
-/// steps that led to it.
+/// Searches the whole scope. Returns what was found, or the first violation with the steps that led
+/// to it.
 pub fn exhaust(scope: Scope) -> Result<Report, String> {
     let (mut nodes, locals) = Nodes::new(scope);
     let state = State::new(&mut nodes, locals);
@@ -100,7 +100,7 @@ impl Search {
         self.path.push(Frame { state, steps, by });
     }
 
-    /// What clients were told so far is linearizable.
+    /// The answers that clients have received so far are linearizable.
     fn check_history(&mut self) -> Result<(), String> {
         let history = &self.path.last().expect("just pushed").state.history;
         let mut bytes = Vec::new();
@@ -150,7 +150,7 @@ fn count_ended(history: &History) -> usize {
 fn describe(nodes: &Nodes, step: Step) -> String {
     let show = |id, how| {
         let envelope = &nodes.message(id).envelope;
-        // Nobody in particular tells a configuration.
+        // The sender of a configuration does not matter.
         let from = envelope.origin.checked_sub(1);
         let from = from.map_or("*".into(), |node| node.to_string());
         let (to, epoch) = (envelope.destination - 1, envelope.epoch);

@@ -1,5 +1,6 @@
-//! A state of the whole: the nodes' states, what is in flight, what clients know, what is left of the
-//! scope's bounds; and beside it, for the checks, the records that were proposed and who had them.
+//! A global state: the nodes' states, the messages in flight, the clients' histories, and what
+//! remains of the scope's bounds; also, for the checks, the records that were proposed and the
+//! nodes that held them.
 
 use std::collections::VecDeque;
 
@@ -19,12 +20,12 @@ pub enum Step {
     },
     /// Delivered, and still in flight.
     Duplicate(MessageId),
-    /// Of the tombstone that all hold.
+    /// A purge of the tombstone that all hold.
     Purge,
 }
 
-/// A record under its ballot, and the nodes that ever held it for good, as bits, by the epoch in which
-/// each was first seen to hold it.
+/// A record with its ballot, and the nodes that ever held it durably, as bits, by the epoch in
+/// which each was first seen to hold it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Proposed {
     ballot: Ballot,
@@ -35,7 +36,8 @@ struct Proposed {
 #[derive(Debug, Clone)]
 pub struct State {
     locals: Vec<LocalId>,
-    /// In order. A copy of what is in flight is no second message: duplicates have their own bound.
+    /// In order. A copy of a message in flight is not a second message: duplicates have their own
+    /// bound.
     wire: Vec<MessageId>,
     pub history: History,
     /// In order of ballot.
@@ -94,7 +96,7 @@ impl State {
         xxh3_128(bytes)
     }
 
-    /// Everything that may happen next.
+    /// All steps that are possible next.
     pub fn steps(&self, nodes: &Nodes) -> Vec<Step> {
         let mut steps = Vec::new();
         for id in &self.wire {
@@ -150,8 +152,9 @@ impl State {
         is_grave.then_some((ballot, first.epoch))
     }
 
-    /// The state after a step, or what is wrong with it. `None` if nothing comes of the step: what it
-    /// leaves is this state with less in flight, which can do nothing that this one can't.
+    /// The state after a step, or the violation that it causes. `None` if the step has no effect:
+    /// the resulting state is this one with fewer messages in flight, which allows nothing that
+    /// this one does not.
     pub fn after(&self, nodes: &mut Nodes, step: Step) -> Result<Option<State>, String> {
         let (node, event) = match step {
             Step::Node { node, event } => (node, event),
@@ -187,7 +190,7 @@ impl State {
         Ok(Some(state))
     }
 
-    /// What a node makes of an event.
+    /// Applies an event to a node.
     fn take(
         &mut self,
         nodes: &mut Nodes,
@@ -234,8 +237,8 @@ impl State {
         state
     }
 
-    /// Answers that the node ignores are as good as lost. Not so where a node restarts: R4 is what
-    /// makes it ignore the answers of an earlier life, and that is to be seen.
+    /// Answers that the node ignores count as lost. This does not hold if a node restarts: R4 makes
+    /// it ignore the answers from before its restart, and the search must test that.
     fn drop_ignored(&mut self, nodes: &mut Nodes, node: usize) {
         if nodes.scope.restarts > 0 {
             return;
@@ -249,7 +252,8 @@ impl State {
         });
     }
 
-    /// What a node holds it has accepted in the epoch in which it was seen to hold it first.
+    /// A record that a node holds was accepted in the epoch in which the node was first seen to
+    /// hold it.
     fn note_holder(&mut self, nodes: &Nodes, node: usize) -> Result<(), String> {
         let local = nodes.local(self.locals[node]);
         let Some((ballot, _)) = local.durable else {
@@ -306,7 +310,7 @@ impl State {
         Ok(())
     }
 
-    /// What was chosen is in all that is proposed above it.
+    /// Every record proposed above a chosen one contains the chosen one's operations.
     fn check_pair(&self, nodes: &Nodes, lower: usize, higher: usize) -> Result<(), String> {
         let (lower, higher) = (&self.proposed[lower], &self.proposed[higher]);
         if lower.ballot == higher.ballot || !nodes.is_quorum(&lower.holders) {
@@ -319,7 +323,7 @@ impl State {
                     client: entry.client,
                     sequence: operation.sequence,
                 };
-                // P1: a purge forgets what can't be done again (X3).
+                // P1: a purge removes what cannot be done again (X3).
                 let forgotten = nodes.scope.purges > 0 && new.applied.dropped >= operation.birth;
                 if !has(new, id) && !forgotten {
                     return Err(format!(
@@ -332,7 +336,7 @@ impl State {
         Ok(())
     }
 
-    /// A write that its client knows to be done is held for good by a quorum.
+    /// A write that its client knows to be done is held durably by a quorum.
     fn check_answer(&self, nodes: &Nodes, plan: usize, outcome: OutcomeId) -> Result<(), String> {
         self.check_refused(nodes, plan, outcome)?;
         if !matches!(nodes.outcome(outcome), Outcome::Written { .. }) {
@@ -350,7 +354,7 @@ impl State {
         }
     }
 
-    /// X5: what was refused is in no record.
+    /// X5: no record contains an operation that was refused.
     fn check_refused(&self, nodes: &Nodes, plan: usize, outcome: OutcomeId) -> Result<(), String> {
         let outcome = nodes.outcome(outcome);
         let refuses = matches!(

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Leaves the nodes a chain: the horseshoe.
+# Cuts all links except those of a chain of the nodes: the horseshoe.
 set -uo pipefail
 usage='usage: chain.sh A B C [D ...]
 

@@ -1,4 +1,4 @@
-//! What must hold of a scenario, and whether it did.
+//! The claims about a scenario, and the check of whether they held.
 
 use anyhow::{Context, Result, bail, ensure};
 use wire::Outcome;
@@ -14,7 +14,7 @@ pub struct Who {
     roaming: bool,
 }
 
-/// In milliseconds of the table; it may be open at the end.
+/// In milliseconds of the table; the end may be open.
 #[derive(Debug, Clone, Copy)]
 pub struct Window {
     from_ms: u64,
@@ -104,7 +104,7 @@ impl Who {
     }
 }
 
-/// Real times of a window, in microseconds since the start.
+/// A window in real time, in microseconds since the start.
 #[derive(Debug, Clone, Copy)]
 struct Span {
     from_us: u64,
@@ -130,7 +130,7 @@ impl Span {
     }
 }
 
-/// Whether the client got what it asked for.
+/// Whether the client's operation succeeded.
 pub fn succeeded(call: &Call) -> bool {
     match &call.ending {
         Ending::Open | Ending::TimedOut => false,
@@ -146,7 +146,7 @@ pub fn succeeded(call: &Call) -> bool {
 }
 
 impl Claim {
-    /// What does not hold, a line each.
+    /// The claims that do not hold, one line each.
     pub fn check(&self, record: &Record) -> Vec<String> {
         match self {
             Claim::Serves(who, window) => {
@@ -190,7 +190,7 @@ impl Claim {
         }
     }
 
-    /// What was measured, where the row of the table does not say it.
+    /// Measurements that the row of the table does not contain.
     pub fn figures(&self, record: &Record) -> Option<String> {
         Some(match self {
             Claim::Throughput(_, before, after) => {
@@ -217,7 +217,7 @@ impl Claim {
         })
     }
 
-    /// The longest time without a success of a client that is to be served.
+    /// The longest time without a success of a client that should be served.
     pub fn longest_gap_us(&self, record: &Record) -> Option<u64> {
         let Claim::Serves(who, window) = self else {
             return None;
@@ -228,7 +228,7 @@ impl Claim {
     }
 }
 
-/// How many failed calls of one client are told.
+/// The most failed calls of one client that are printed.
 const TOLD_MAX: usize = 3;
 
 fn serves(client: &Client, span: Span) -> Vec<String> {
@@ -331,7 +331,7 @@ fn fair(factor: f64, who: &Who, span: Span, record: &Record) -> Vec<String> {
         .collect()
 }
 
-/// Successes in a second.
+/// Successes per second.
 fn rate(window: Window, record: &Record) -> f64 {
     let span = Span::of(window, record);
     record.successes().filter(|us| span.has(*us)).count() as f64 / span.seconds()
@@ -346,7 +346,7 @@ fn writes_per_s(window: Window, record: &Record) -> f64 {
     within.count() as f64 / span.seconds()
 }
 
-/// Of the writes of a flood; none if there were none.
+/// The 99th percentile of the writes of a flood; none if there were none.
 fn p99_ms(window: Window, record: &Record) -> Option<f64> {
     let span = Span::of(window, record);
     let within = record
@@ -359,7 +359,8 @@ fn p99_ms(window: Window, record: &Record) -> Option<f64> {
     Some(f64::from(all[place]) / 1e3)
 }
 
-/// Between the first two counts, and between the second two; none if there are not four.
+/// Messages per operation between the first two counts, and between the second two; none if there
+/// are fewer than four counts.
 fn messages_per_operation(record: &Record) -> Option<(f64, f64)> {
     let &[a, b, c, d] = &record.counts[..] else {
         return None;

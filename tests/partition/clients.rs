@@ -1,4 +1,4 @@
-//! Clients that run one operation after the other, and write down what they were told.
+//! Clients that run one operation after the other, and record the outcomes.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -11,17 +11,17 @@ use crate::history::{Call, Ending};
 use crate::random::Random;
 use crate::table::Load;
 
-/// A machine with few cores is not to be filled by clients that turn at once.
+/// The shortest pause between operations, so that clients do not use up a machine with few cores.
 const THINK_US_MIN: u64 = 1_000;
 const THINK_US_MAX: u64 = 2_000;
-/// A value that grew over this is deleted.
+/// A value that grew beyond this size is deleted.
 const APPENDED_SIZE_MAX: usize = 600;
 
-/// What is read and written by all clients.
+/// The keys that all clients read and write.
 pub const SHARED_KEYS: [&str; 3] = ["register", "sum", "list"];
 pub const ONE_KEY: [&str; 1] = ["one"];
 
-/// Time since the start, and the order of all calls and ends.
+/// The time since the start, and the order of all calls and ends.
 #[derive(Debug)]
 pub struct Clock {
     started: Instant,
@@ -70,7 +70,7 @@ impl<'a> Caller<'a> {
         }
     }
 
-    /// Runs one operation, to its end.
+    /// Runs one operation to its end.
     pub fn call(&mut self, key: &str, action: Action, want_old: bool) -> &Call {
         let key = Bytes::copy_from_slice(key.as_bytes());
         let mut wanted = kvclient::Call::new(key.clone(), action.clone());
@@ -119,7 +119,7 @@ fn ending(result: Result<Outcome, CallError>) -> Ending {
     })
 }
 
-/// Runs operations until told to stop.
+/// Runs operations until `stop` is set.
 pub fn run(mut caller: Caller, load: Load, seed: u64, stop: &AtomicBool) -> Vec<Call> {
     let mut chooser = Chooser {
         random: Random::stream(seed, caller.number as u64 + 1),
@@ -141,15 +141,15 @@ pub fn run(mut caller: Caller, load: Load, seed: u64, stop: &AtomicBool) -> Vec<
     caller.into_calls()
 }
 
-/// What a client does next.
+/// Selects a client's next operation.
 #[derive(Debug)]
 struct Chooser {
     random: Random,
     client: usize,
     count: u64,
-    /// Of the register, as last seen.
+    /// The register's version, as last seen.
     version: Version,
-    /// Of the list, as last seen.
+    /// The size of the list, as last seen.
     listed_size: usize,
 }
 
@@ -168,7 +168,7 @@ impl Chooser {
         }
     }
 
-    /// A value that nobody else writes.
+    /// A value that no other client writes.
     fn fresh(&mut self) -> Bytes {
         self.count += 1;
         Bytes::from(format!("{}.{}", self.client, self.count))
@@ -191,7 +191,7 @@ impl Chooser {
             },
             _ => self.for_list(),
         };
-        // A sum is its own proof.
+        // The final sum checks the additions, so they need not request the old value.
         let want_old = key != "sum" && self.random.chance(300);
         (key, action, want_old)
     }

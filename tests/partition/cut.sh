@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Cuts single links between nodes, or nodes from their clients.
+# Cuts single links between nodes, or separates nodes from their clients.
 set -uo pipefail
 usage='usage: cut.sh [--one-way] A B [A B ...]
        cut.sh --client A [A ...]
@@ -18,7 +18,7 @@ esac
 read_addresses
 (($# > 0)) || usage_error "which nodes?"
 
-# What is between nodes is let through before what is of clients is dropped.
+# A rule accepts the messages between nodes before the next one drops those of clients.
 cut_clients() {
     local from to
     for from in "${!nodes[@]}"; do

@@ -1,4 +1,5 @@
-//! As many writes as the cluster takes, on many keys, and whether all that were acknowledged are there.
+//! As many writes as the cluster accepts, on many keys, and a check that no acknowledged write is
+//! missing.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -14,7 +15,7 @@ use crate::record::Latency;
 
 const KEYS: usize = 1_000_000;
 const VALUE_SIZE: usize = 100;
-/// Operations under way: while all keys are written or read once, and for the flood itself.
+/// Concurrent operations: while all keys are written or read once, and for the flood itself.
 const BULK_MAX: usize = 1_024;
 const LOOPS: usize = 64;
 const COMPLETIONS_MAX: usize = 4_096;
@@ -23,7 +24,7 @@ const TOLD_MAX: usize = 3;
 #[derive(Debug)]
 pub struct Flood {
     client: Client,
-    /// The number in the last write of each key that was acknowledged, and in the last that was tried.
+    /// For each key, the number in the last acknowledged write, and in the last attempted one.
     acknowledged: Vec<u32>,
     tried: Vec<u32>,
 }
@@ -80,7 +81,7 @@ impl Flood {
         )
     }
 
-    /// One operation for each key; `learn` says whether it is done, else it is tried again.
+    /// One operation for each key, retried until `learn` accepts its outcome.
     fn each_once(
         &mut self,
         action: impl Fn(usize) -> Action,
@@ -113,8 +114,8 @@ impl Flood {
         Ok(())
     }
 
-    /// Writes until told to stop; each loop has keys of its own, so that no key has two writes
-    /// under way.
+    /// Writes until `stop` is set; each loop has its own keys, so that no key has two writes in
+    /// progress.
     pub fn run(
         &mut self,
         clock: &Clock,
@@ -159,7 +160,8 @@ impl Flood {
         (writes, told(errors))
     }
 
-    /// Reads all keys: none may have lost what was acknowledged, or hold what nobody wrote.
+    /// Reads all keys: none may lack an acknowledged write, or contain a value that was never
+    /// written.
     pub fn check(&mut self) -> Result<Vec<String>> {
         let mut wrong = Vec::new();
         self.each_once(
@@ -183,7 +185,7 @@ impl Flood {
     }
 }
 
-/// The first ones, and how many more there are.
+/// The first lines, and the number of the others.
 fn told(mut lines: Vec<String>) -> Vec<String> {
     let more = lines.len().saturating_sub(TOLD_MAX);
     lines.truncate(TOLD_MAX);

@@ -1,4 +1,5 @@
-//! What the nodes take of memory and disk, and how much of what keys added is left without them.
+//! The memory and disk space of the nodes, and how much of what was added for keys remains after
+//! they are deleted.
 
 use std::fmt;
 use std::path::Path;
@@ -11,16 +12,16 @@ use crate::nodes::Cluster;
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 const STATUS_TRIES_MAX: usize = 20;
 
-/// Of one node, in bytes.
+/// The footprint of one node, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Footprint {
-    /// By the allocator's count.
+    /// As counted by the allocator.
     live: u64,
     resident: u64,
     disk: u64,
 }
 
-/// At most so much, in percent, of what was added.
+/// The largest allowed remainder, in per cent of what was added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Left {
     pub live: u64,
@@ -36,7 +37,7 @@ impl fmt::Display for Footprint {
     }
 }
 
-/// Live, resident and on disk, in MB, of each node.
+/// Live memory, resident memory and disk space of each node, in MB.
 pub fn show(all: &[Footprint]) -> String {
     let shown: Vec<String> = all.iter().map(Footprint::to_string).collect();
     format!("MB {}", shown.join(" "))
@@ -47,7 +48,7 @@ pub fn measure(cluster: &Cluster) -> Result<Vec<Footprint>> {
 }
 
 fn of(cluster: &Cluster, node: usize) -> Result<Footprint> {
-    // A node that is busy may be late.
+    // A busy node may answer late.
     let mut tries = (0..STATUS_TRIES_MAX).map(|_| cluster.status(node));
     let status = tries.find_map(|status| status);
     let status = status.with_context(|| format!("node {node} does not answer"))?;
@@ -65,13 +66,13 @@ fn resident_bytes(process: u32) -> Result<u64> {
     Ok(kb.context("no resident memory")?.parse::<u64>()? * 1_024)
 }
 
-/// Blocks that are taken, in the whole directory.
+/// The allocated blocks of the whole directory.
 fn disk_bytes(directory: &Path) -> Result<u64> {
     use std::os::unix::fs::MetadataExt;
     let mut bytes = 0;
     for entry in std::fs::read_dir(directory)? {
         let entry = entry?;
-        // Files go while they are looked at.
+        // Files may be removed during the traversal.
         let Ok(metadata) = entry.metadata() else {
             continue;
         };
@@ -83,7 +84,8 @@ fn disk_bytes(directory: &Path) -> Result<u64> {
     Ok(bytes)
 }
 
-/// Waits until no more than that is left on any node of what was added between the two measurements.
+/// Waits until no node has more than the allowed remainder of what was added between the two
+/// measurements.
 pub fn wait_until_left(
     cluster: &Cluster,
     [before, full]: [&[Footprint]; 2],

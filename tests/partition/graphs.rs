@@ -1,6 +1,6 @@
-//! Every shape of connected graph: one of each class that only differs in which node is which.
+//! Every shape of connected graph: one graph of each isomorphism class.
 
-/// Links between nodes counted from 0, the lower first.
+/// Links between nodes counted from 0; in each pair the lower node comes first.
 pub type Graph = Vec<(usize, usize)>;
 
 /// In order of the number of links.
@@ -12,7 +12,7 @@ pub fn connected_shapes(nodes: usize) -> Vec<Graph> {
         .filter(|graph| orders.iter().all(|o| renamed(&pairs, *graph, o) >= *graph))
         .collect();
     shapes.sort_by_key(|graph| (graph.count_ones(), *graph));
-    // Counted by others: sequence A001349.
+    // The known numbers: sequence A001349.
     let expected = [1, 1, 1, 2, 6, 21].get(nodes);
     assert!(expected.is_none_or(|count| *count == shapes.len()));
     let links = |graph| links_of(&pairs, graph).collect();

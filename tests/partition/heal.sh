@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Undoes all that the other scripts did to the network.
+# Undoes all changes that the other scripts made to the network.
 set -uo pipefail
 usage='usage: heal.sh
 

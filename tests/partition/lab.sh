@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A cluster in a network of its own.
+# Runs a cluster in a separate network namespace.
 set -uo pipefail
 usage='usage: lab.sh [--bare] [CMD [ARGUMENT ...]]
 
@@ -15,20 +15,21 @@ cluster is started, and no program built.
   BINARY      the program; else it is built
 
 Without root it works where user namespaces are allowed.'
-# What was given, before config.sh has its defaults for them.
+# The values that were given, before config.sh sets its defaults.
 log_dir=${LOG_DIR-} data_dir=${DATA_DIR-}
 here=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
 # shellcheck source=tests/partition/rules.sh
 source "$here/rules.sh"
 
-# Sets `enter` to the way into a namespace, the best that works here.
+# Sets `enter` to the best command that can enter a namespace on this machine.
 find_way_in() {
     local tool way
     for tool in unshare ip iptables; do
         type -P "$tool" >/dev/null ||
             fail "$tool is missing: apt-get install util-linux iproute2 iptables"
     done
-    # With process ids of its own no process can outlive the lab; a container may forbid that.
+    # In a separate process-id namespace no process can outlive the lab; a container may forbid
+    # that.
     for way in '--net --pid --fork --kill-child --mount-proc' '--net'; do
         read -ra enter <<<"$way"
         ((EUID == 0)) || enter+=(--map-root-user)
@@ -40,7 +41,7 @@ find_way_in() {
     fail "user namespaces are not allowed here; run it as root: $(unshare --net --map-root-user true 2>&1)"
 }
 
-# Sets BINARY to an absolute path, and builds it if none was given: inside there is no network.
+# Sets BINARY to an absolute path, and builds it if none was given: the namespace has no network.
 find_binary() {
     if [[ -z $BINARY ]]; then
         local target=${CARGO_TARGET_DIR:-$root/target}

@@ -27,7 +27,8 @@ if (($# == 3)); then
     exit
 fi
 
-# Each datagram is thrown for once: by where it goes, or, if that is a client, by where it is from.
+# Exactly one random decision per datagram: by its destination or, if that is a client, by its
+# source.
 for node in "${!nodes[@]}"; do
     to_node "$node"
     add_rule "$node" LOSS "${drop[@]}"

@@ -1,6 +1,6 @@
-//! Half-broken networks with real processes and real iptables: `tests/partition/run.sh` runs this in
-//! a network namespace of its own. Runs the scenarios of `scenarios.csv`, or of `failures.csv`, and
-//! prints a line each.
+//! Half-broken networks with real processes and real iptables: `tests/partition/run.sh` runs this
+//! in a separate network namespace. Runs the scenarios of `scenarios.csv`, or of `failures.csv`,
+//! and prints a line for each.
 
 #[path = "../sim/checker/mod.rs"]
 mod checker;
@@ -11,7 +11,7 @@ mod footprint;
 mod graphs;
 #[path = "../sim/history.rs"]
 mod history;
-#[allow(dead_code)] // tests of whole clusters use the rest of it
+#[allow(dead_code)] // the tests of whole clusters use the rest of it
 #[path = "../cluster/nodes.rs"]
 mod nodes;
 mod places;
@@ -67,7 +67,7 @@ fn parse(words: impl Iterator<Item = String>) -> Result<Arguments> {
             "--failures" => arguments.failures = true,
             "--all" => arguments.all = true,
             "--list" => arguments.list = true,
-            // Cargo passes its own on.
+            // Cargo passes its own options on.
             "--quiet" => {}
             flag if flag.starts_with('-') => bail!("{USAGE}"),
             _ => arguments.names.push(word),
@@ -87,7 +87,7 @@ fn is_wanted(scenario: &Scenario, arguments: &Arguments) -> bool {
     arguments.names.iter().any(begins)
 }
 
-/// Whether all held.
+/// Runs all scenarios; returns whether all claims held.
 fn run_all() -> Result<bool> {
     let arguments = parse(std::env::args().skip(1))?;
     let seed = match std::env::var("SEED") {
@@ -131,8 +131,8 @@ fn run_all() -> Result<bool> {
     Ok(failed.is_empty())
 }
 
-/// The rules that are set and the ports that are used are nobody else's only in a namespace that has
-/// nothing but a loopback interface.
+/// Checks that this is a namespace with nothing but a loopback interface: only there do the rules
+/// and ports certainly belong to no other program.
 fn require_lab() -> Result<()> {
     let text = std::fs::read_to_string("/proc/self/net/dev")?;
     let interfaces = text
@@ -150,7 +150,7 @@ fn require_lab() -> Result<()> {
 
 fn run_one(scenario: &Scenario, seed: u64, logs: &std::path::Path) -> Report {
     let mut cluster = None;
-    // What waits for a condition panics when it does not come true.
+    // A wait panics if its condition does not hold in time.
     let ran = catch_unwind(AssertUnwindSafe(|| {
         let options: &[&str] = match scenario.is_fixed {
             true => &["--shrink-after=0"],

@@ -1,4 +1,4 @@
-//! Which node is which in a scenario, and steps in terms of these.
+//! Which node each letter of a scenario stands for, and steps in terms of nodes.
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -15,13 +15,15 @@ pub struct Places {
 }
 
 const MASTER: usize = 0;
-/// The next in the first configuration's order, which is the master when that one is gone.
+/// The next node in the first configuration's order, which becomes the master when the first one is
+/// gone.
 const NEXT: usize = 1;
-/// How long a node may take to be a member again, when nothing else is said of it.
+/// The time in which a node must be a member again, unless the table states another one.
 const MEMBER_AGAIN_MS: u64 = 30_000;
 
 impl Places {
-    /// With the first ones of the configuration named apart, letters are the others.
+    /// The first nodes of the configuration have their own names; letters stand for the other
+    /// nodes.
     pub fn new(nodes: usize, named: usize, mut random: Random) -> Places {
         let mut free: Vec<usize> = (named..nodes).collect();
         let mut letters = Vec::new();
@@ -31,7 +33,7 @@ impl Places {
         Places { nodes, letters }
     }
 
-    /// The first letters are these.
+    /// The first letters stand for these nodes.
     pub fn in_order(nodes: usize, first: &[usize]) -> Places {
         let others = (0..nodes).filter(|node| !first.contains(node));
         let letters = first.iter().copied().chain(others).collect();
@@ -68,7 +70,7 @@ impl Places {
         graph.iter().map(|(a, b)| (at(*a), at(*b))).collect()
     }
 
-    /// What `TIME VERB ...` stands for.
+    /// The steps that `TIME VERB ...` stands for.
     pub fn steps(&self, text: &str, graph: Option<&Graph>) -> Result<Vec<Step>> {
         let words: Vec<&str> = text.split_whitespace().collect();
         let [time, verb, rest @ ..] = &words[..] else {
@@ -176,7 +178,7 @@ impl Places {
         words.iter().map(index).collect()
     }
 
-    /// Cuts all links but these.
+    /// Cuts all links except these.
     fn keep(&self, links: &Graph) -> Verb {
         let is_kept = |a, b| links.contains(&(a, b)) || links.contains(&(b, a));
         let mut arguments = Vec::new();
@@ -247,7 +249,7 @@ impl Places {
         one_after_the_other(at, verbs)
     }
 
-    /// Each node in turn is killed and started, and is a member again.
+    /// Each node in turn is killed, started, and becomes a member again.
     fn rounds(&self, at: At, count: u64, pause_ms: u64) -> Vec<Step> {
         let mut steps = Vec::new();
         let mut at = at;

@@ -1,4 +1,4 @@
-//! What was seen of a scenario while it ran.
+//! The observations of a scenario while it ran.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use crate::history::Call;
 #[derive(Debug)]
 pub struct Client {
     pub number: usize,
-    /// The only node that it was given; else it was given all.
+    /// The only node that the client was given; `None`: it was given all nodes.
     pub tied_to: Option<usize>,
     pub calls: Vec<Call>,
 }
@@ -25,13 +25,13 @@ impl fmt::Display for Client {
 /// A step as it was done.
 #[derive(Debug, Clone, Copy)]
 pub struct Mark {
-    /// When the table wants it, if it says a time from the start.
+    /// The time in the table, if the table gives one from the start.
     pub planned_ms: Option<u64>,
     pub began_us: u64,
     pub done_us: u64,
 }
 
-/// Whether a node said that it hears a quorum.
+/// Whether a node reported a quorum.
 #[derive(Debug, Clone, Copy)]
 pub struct QuorumSaid {
     pub asked_us: u64,
@@ -39,32 +39,32 @@ pub struct QuorumSaid {
     pub quorum: bool,
 }
 
-/// Messages between nodes, all of them and since the nodes' start.
+/// Messages between nodes: their number in total and since the nodes' start.
 #[derive(Debug, Clone, Copy)]
 pub struct MessageCount {
     pub at_us: u64,
     pub messages: u64,
 }
 
-/// Of one operation that succeeded.
+/// The latency of one successful operation.
 #[derive(Debug, Clone, Copy)]
 pub struct Latency {
     pub ended_us: u64,
     pub us: u32,
 }
 
-/// What the nodes used while no client was there.
+/// The resources that the nodes used without any client.
 #[derive(Debug)]
 pub struct Usage {
     pub cpu_percent: Vec<f64>,
-    /// Sent, of one node.
+    /// The network traffic that one node sent.
     pub kb_per_s: f64,
 }
 
 #[derive(Debug, Default)]
 pub struct Record {
     pub clients: Vec<Client>,
-    /// Calls of the scenario's own, which no claim is about.
+    /// Calls of the scenario itself, which no claim covers.
     pub own_calls: Vec<Call>,
     pub marks: Vec<Mark>,
     pub ended_us: u64,
@@ -73,16 +73,16 @@ pub struct Record {
     /// Between nodes, from the first step to the last.
     pub messages: Option<u64>,
     pub idle: Option<Usage>,
-    /// What the steps found out, in words.
+    /// Results of steps, as text.
     pub notes: Vec<String>,
-    /// Of the writes of a flood.
+    /// The writes of a flood.
     pub writes: Vec<Latency>,
-    /// What a flood found wrong.
+    /// Errors that a flood found.
     pub flood_errors: Vec<String>,
 }
 
 impl Record {
-    /// The real time of a time of the table. Steps take a while, and may come late: times after a
+    /// The real time of a time in the table. Steps take a while, and may be late: times after a
     /// step count from when it was done.
     pub fn time_after_us(&self, planned_ms: u64) -> u64 {
         let before = self.marks.iter().rev();
@@ -94,7 +94,7 @@ impl Record {
         from_us + (planned_ms - from_ms) * 1_000
     }
 
-    /// The same for the end of a time: a step that is planned for then has not begun.
+    /// The same for the end of a window: a step that is planned for that time has not begun.
     pub fn time_before_us(&self, planned_ms: u64) -> u64 {
         let mut marks = self.marks.iter();
         let step = marks.find(|mark| mark.planned_ms == Some(planned_ms));

@@ -1,4 +1,4 @@
-//! What a scenario came to: a row of the table that a run prints, and what did not hold.
+//! The result of a scenario: a row of the printed table, and the claims that did not hold.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -65,7 +65,7 @@ impl Report {
         }
     }
 
-    /// It did not come to its end.
+    /// The scenario did not reach its end.
     pub fn stopped(scenario: &Scenario, why: String) -> Report {
         Report {
             failures: vec![why],
@@ -112,7 +112,7 @@ impl Report {
         text
     }
 
-    /// Writes the nodes' logs and all calls beside each other.
+    /// Writes the nodes' logs and all calls into one directory.
     pub fn keep(&self, cluster: &Cluster, logs: &Path) {
         let directory = logs.join(&self.name);
         let write = || {
@@ -136,7 +136,7 @@ impl Report {
     }
 }
 
-/// The verdict on all keys; what speaks against them is added to the failures.
+/// The verdict on all keys; violations are added to the failures.
 fn check_histories(calls: &[Call], failures: &mut Vec<String>) -> &'static str {
     let mut by_key: BTreeMap<&Bytes, Vec<Call>> = BTreeMap::new();
     for call in calls {

@@ -1,17 +1,17 @@
 # shellcheck shell=bash
-# What the partition scripts share: the nodes of config.sh as addresses and ports, and iptables rules
-# about them, in chains of their own that hang on INPUT of the network namespace this runs in.
+# Functions that the partition scripts share: the nodes of config.sh as addresses and ports, and
+# iptables rules about them, in separate chains that INPUT of this network namespace calls.
 #
-# A rule between nodes matches address and port of both, so that clients, which on one machine may
-# have a node's address, are not meant. It drops what arrives: of nodes on several machines, a script
-# is run on each machine that is to hear less.
+# A rule between nodes matches address and port of both nodes, so it does not affect clients, which
+# on one machine may have a node's address. Rules drop datagrams at the receiver: if the nodes are
+# on several machines, run a script on each machine that should receive less.
 #
-#   HORSESHOE          hangs on INPUT, and goes through the three below
+#   HORSESHOE          called by INPUT; calls the three chains below
 #   HORSESHOE-CUT      links between nodes that are cut
-#   HORSESHOE-CLIENT   nodes that no client reaches; returns what is between nodes
+#   HORSESHOE-CLIENT   nodes that no client reaches; returns messages between nodes
 #   HORSESHOE-LOSS     random loss
 #
-# A change is one iptables-restore, so that there is no moment at which half of a split is there.
+# Each change is one iptables-restore, so that a split never exists by half.
 
 root=$(cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/../.." && pwd) || exit 1
 # shellcheck source=scripts/common.sh
@@ -22,7 +22,7 @@ if [[ ${1-} == -h || ${1-} == --help ]]; then
     exit 0
 fi
 
-# Prints the first program that sets rules of IP version $1: a kernel may have but one way.
+# Prints the first program that can set rules of IP version $1: a kernel may support only one.
 find_program() {
     local name=iptables program
     [[ $1 == 4 ]] || name=ip6tables
@@ -35,7 +35,7 @@ find_program() {
     return 1
 }
 
-# Sets `program` for IP version $1, or says what is missing.
+# Sets `program` for IP version $1, or reports what is missing.
 need_program() {
     if ! program=$(find_program "$1"); then
         type -P iptables >/dev/null || fail "iptables is missing: apt-get install iptables"
@@ -71,7 +71,7 @@ read_index() {
     index=${chosen[0]}
 }
 
-# Fills `named` with the indices of the words, each there but once.
+# Fills `named` with the indexes that the words name, each once.
 read_indices() {
     local word seen=' '
     named=()
@@ -84,7 +84,7 @@ read_indices() {
     done
 }
 
-# What matches datagrams of node $1, and to node $1.
+# Sets `match` to what matches datagrams from node $1, or to node $1.
 from_node() { printf -v match -- '-p udp -s %s --sport %s' "${addresses[$1]}" "${ports[$1]}"; }
 to_node() { printf -v match -- '-p udp -d %s --dport %s' "${addresses[$1]}" "${ports[$1]}"; }
 between() {
@@ -94,7 +94,8 @@ between() {
         "${addresses[$1]}" "${ports[$1]}" "${addresses[$2]}" "${ports[$2]}"
 }
 
-# Adds a rule to be set: of node $1's IP version, chain HORSESHOE-$2, the last match, and the rest.
+# Adds a rule to a pending list: of node $1's IP version, chain HORSESHOE-$2, the last match, and
+# the rest.
 add_rule() {
     local node=$1 chain=$2
     shift 2
@@ -119,7 +120,7 @@ restore() {
     "$1-restore" -w --noflush || fail "$1 did not take the rules"
 }
 
-# Sets all rules that were added, at once; empties the chain HORSESHOE-$emptied first, if one is named.
+# Sets all pending rules at once; empties the chain HORSESHOE-$emptied first, if one is named.
 emptied=
 set_rules() {
     local version head
@@ -144,7 +145,7 @@ set_rules() {
     done
 }
 
-# Undoes all, of both IP versions.
+# Removes all rules, of both IP versions.
 remove_rules() {
     local version program found=
     for version in 4 6; do

@@ -1,4 +1,4 @@
-//! Runs one scenario: a fresh cluster of real processes, clients, the steps, and what was seen.
+//! Runs one scenario: a new cluster of real processes, clients, the steps, and the observations.
 
 use std::path::Path;
 use std::process::Command;
@@ -22,20 +22,20 @@ use crate::{usage, waits};
 
 /// Clients that are given all nodes.
 const ROAMING: usize = 2;
-/// Of the scenario's own calls.
+/// The number of the scenario's own client.
 const OWN_NUMBER: usize = 99;
-/// Of its readers through a node each, counted from its own number.
+/// The numbers of the scenario's readers, one through each node, start here, relative to its own.
 const READERS_FROM: usize = 20;
 const WATCH_INTERVAL: Duration = Duration::from_millis(50);
 const STATUS_WAIT: Duration = Duration::from_millis(300);
 
-/// Where the nodes of the lab are.
+/// The addresses of the nodes of the lab.
 pub fn addresses(nodes: usize) -> Vec<String> {
     let numbers = 1..=nodes;
     numbers.map(|n| format!("127.0.0.{n}:880{n}")).collect()
 }
 
-/// Ends the clients, also when a step fails.
+/// Ends the clients, even if a step fails.
 struct Stop<'a>(&'a AtomicBool);
 
 impl Drop for Stop<'_> {
@@ -121,7 +121,7 @@ fn ends_dark(scenario: &Scenario) -> bool {
     scenario.steps.iter().any(|s| s.verb == Verb::EndDark)
 }
 
-/// The nodes that each client is given, and the one that it is tied to.
+/// The nodes that each client is given, and the node that it is tied to.
 fn places_of_clients(scenario: &Scenario, cluster: &Cluster) -> Vec<(Option<usize>, String)> {
     let tied = (0..scenario.nodes).map(|node| (Some(node), cluster.address(node).to_owned()));
     let roaming = std::iter::repeat_n((None, cluster.list()), ROAMING);
@@ -132,14 +132,14 @@ fn places_of_clients(scenario: &Scenario, cluster: &Cluster) -> Vec<(Option<usiz
     }
 }
 
-/// What all nodes say of themselves.
+/// The status of all nodes.
 fn statuses(list: &str) -> Vec<Option<NodeStatus>> {
     let client = kvclient::Client::open(list, ClientOptions::default());
     let told = client.expect("addresses").status(STATUS_WAIT);
     told.into_iter().map(|(_, status)| status).collect()
 }
 
-/// Messages between two looks, if no node was started again in between.
+/// Messages between two checks, if no node was restarted in between.
 fn messages_between(before: &[Option<NodeStatus>], after: &[Option<NodeStatus>]) -> Option<u64> {
     let each = before.iter().zip(after).map(|(before, after)| {
         let (before, after) = (before.as_ref()?, after.as_ref()?);
@@ -149,7 +149,7 @@ fn messages_between(before: &[Option<NodeStatus>], after: &[Option<NodeStatus>])
     each.sum()
 }
 
-/// Asks the nodes again and again whether they hear a quorum.
+/// Repeatedly asks the nodes whether they reach a quorum.
 fn watch(list: &str, clock: &Clock, stop: &AtomicBool) -> Vec<QuorumSaid> {
     let client = kvclient::Client::open(list, ClientOptions::default()).expect("addresses");
     let mut said = Vec::new();
@@ -180,16 +180,16 @@ fn script(cluster: &Cluster, name: &str, arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// A scenario while its steps are done.
+/// A scenario whose steps are in progress.
 struct Run<'a> {
     clock: &'a Clock,
     stop: &'a AtomicBool,
     cluster: &'a mut Cluster,
     record: &'a mut Record,
     caller: Caller<'a>,
-    /// Put by steps.
+    /// The keys that steps have put.
     keys: Vec<String>,
-    /// Of very many keys.
+    /// Writes of very many keys.
     flood: Option<Flood>,
     footprints: Vec<Vec<Footprint>>,
 }
@@ -327,7 +327,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Whether the values are right is seen from the history.
+    /// The history shows whether the values are correct.
     fn read_keys(&mut self) -> Result<()> {
         for node in 0..self.cluster.count() {
             if !self.cluster.is_running(node) {
@@ -358,8 +358,8 @@ impl Run<'_> {
     }
 }
 
-/// Reads every key through every node that runs, after all is healed and all others are done: these
-/// reads agree, or the history shows it.
+/// Reads every key through every running node, after the network is healed and all other operations
+/// have ended: these reads agree, or the history shows it.
 fn last_reads(
     scenario: &Scenario,
     cluster: &mut Cluster,
@@ -385,7 +385,7 @@ fn last_reads(
     Ok(calls)
 }
 
-/// A data directory has files and directories.
+/// A data directory contains files and directories.
 fn copy_directory(from: &Path, to: &Path) -> Result<()> {
     std::fs::create_dir_all(to)?;
     for entry in std::fs::read_dir(from)? {

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Scenarios of half-broken networks, with real processes and iptables, in a network of their own.
+# Runs scenarios of half-broken networks, with real processes and iptables, in a separate network
+# namespace.
 set -uo pipefail
 usage='usage: run.sh [--failures] [--all] [--list] [NAME ...]
 
@@ -14,6 +15,6 @@ if [[ ${1-} == -h || ${1-} == --help ]]; then
     printf '%s\n' "$usage"
     exit 0
 fi
-# Inside there is no network to fetch anything from.
+# The namespace has no network from which to fetch anything.
 cargo test --quiet --test partition --no-run || exit 1
 exec "$here/lab.sh" --bare cargo test --quiet --offline --test partition -- "$@"

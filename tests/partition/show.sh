@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Shows who can reach whom: by the rules that are set here, and as the nodes see it.
+# Shows which nodes can reach which: by the rules that are set here, and as the nodes report it.
 set -uo pipefail
 usage='usage: show.sh
 
@@ -11,7 +11,7 @@ source "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/rules.sh"
 (($# == 0)) || usage_error "no arguments"
 read_addresses
 
-# Sets `end` to what a rule's words say of one end (-s and --sport, or -d and --dport).
+# Sets `end` to the end that a rule's words name (-s and --sport, or -d and --dport).
 read_end() {
     local address_flag=$1 port_flag=$2 word before='' address='' port=''
     shift 2
@@ -25,7 +25,7 @@ read_end() {
     end=${address:+$address,$port}
 }
 
-# Fills `found`, from "sender>receiver" to what is done to it, where an empty end stands for any.
+# Fills `found`: a map from "sender>receiver" to the rule's effect; an empty end stands for any.
 read_rules() {
     local version program line words from to
     declare -gA found=()
@@ -46,12 +46,12 @@ read_rules() {
     done
 }
 
-# Prints what becomes of datagrams from end $1 to end $2; an empty end is a client.
+# Prints what happens to datagrams from end $1 to end $2; an empty end is a client.
 show_cell() {
     local from=$1 to=$2 chain=CUT said
     [[ -n $from && -n $to ]] || chain=CLIENT
     said=${found[$chain,$from'>'$to]:-${found[loss,$from'>'$to]:-}}
-    # Loss on all links is set by receiver, and towards clients by sender.
+    # Loss on all links has a rule per receiver and, towards clients, per sender.
     said=${said:-${found[loss,'>'$to]:-}}
     printf '  %-8s' "${said:-yes}"
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Splits the nodes into groups that do not hear each other.
+# Splits the nodes into groups that cannot reach each other.
 set -uo pipefail
 usage='usage: split.sh GROUP GROUP [GROUP ...]
 

@@ -1,4 +1,4 @@
-//! The table of scenarios: from text to steps and claims about certain nodes.
+//! The table of scenarios: converts text to steps and claims about specific nodes.
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -14,7 +14,7 @@ pub enum Load {
     Mixed,
     OneKey,
     Idle,
-    /// As much as the cluster takes, on many keys.
+    /// As much as the cluster accepts, on many keys.
     Flood,
 }
 
@@ -25,11 +25,11 @@ pub struct Scenario {
     pub in_sample: bool,
     pub keep: Keep,
     pub load: Load,
-    /// No member is ever removed by itself.
+    /// No member is ever removed automatically.
     pub is_fixed: bool,
     pub steps: Vec<Step>,
     pub claims: Vec<Claim>,
-    /// The graph that is left, where the name does not tell.
+    /// The graph that remains, if the name does not say it.
     pub note: String,
 }
 
@@ -37,7 +37,7 @@ pub struct Scenario {
 pub enum At {
     /// Since the start.
     Ms(u64),
-    /// Since the end of the step before.
+    /// Since the end of the previous step.
     After(u64),
 }
 
@@ -53,52 +53,52 @@ pub enum Verb {
     Script(&'static str, Vec<String>),
     /// kill -9 of all of them at once.
     Kill(Vec<usize>),
-    /// Starts it, and waits until it serves.
+    /// Starts the node, and waits until it serves.
     Start(usize),
-    /// Starts them, and waits for nothing.
+    /// Starts the nodes without waiting.
     Launch(Vec<usize>),
-    /// Ends it in good order.
+    /// Stops the node cleanly.
     Stop(usize),
-    /// What is done to the data directory of a node that does not run.
+    /// An action on the data directory of a node that is not running.
     Disk(usize, DiskAct),
-    /// Waits until those that run, and no others, are members and say so.
+    /// Waits until exactly the running nodes are members and report it.
     Members {
         count: usize,
         within_ms: u64,
     },
-    /// The node is the last in the configuration's order.
+    /// Checks that the node is the last in the configuration's order.
     Last(usize),
-    /// Waits until a node says what it waits for in words with this among them.
+    /// Waits until a node's status contains this text in what it is pending on.
     Says(usize, String),
-    /// Waits until a node has these words in its log.
+    /// Waits until a node's log contains this text.
     Logs(usize, String),
     PutKeys(usize),
     DeleteKeys,
-    /// Reads what was put, or sees that it is absent, through every node that runs.
+    /// Reads the keys that were put, or checks that they are absent, through every running node.
     ReadKeys,
-    /// Waits until nodes that run hold no key that was deleted.
+    /// Waits until no running node holds a key that was deleted.
     Forgotten {
         within_ms: u64,
     },
-    /// Notes what the nodes take of memory and disk.
+    /// Records the memory and disk space of the nodes.
     Measure,
-    /// Puts very many keys; deletes them; sees that they are absent.
+    /// Puts very many keys; deletes them; checks that they are absent.
     Fill,
     Empty,
     Gone,
-    /// Waits until little is left of what was added between the two measurements.
+    /// Waits until little remains of what was added between the two measurements.
     Shrunk {
         left: Left,
         within_ms: u64,
     },
     /// Ends the clients.
     Quiet,
-    /// Waits until all nodes that run hold the same.
+    /// Waits until all running nodes hold the same state.
     Equal {
         within_ms: u64,
     },
     CountMessages,
-    /// Measures for so many milliseconds what the nodes use.
+    /// Measures for this many milliseconds what the nodes use.
     Idle(u64),
     End,
     /// The end of a scenario in which nothing can be read any more.
@@ -108,9 +108,9 @@ pub enum Verb {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DiskAct {
     Wipe,
-    /// Keeps a copy of it.
+    /// Makes a copy of the directory.
     Copy,
-    /// Puts the copy back.
+    /// Restores the copy.
     RollBack,
 }
 
@@ -181,7 +181,7 @@ impl Line<'_> {
             .collect()
     }
 
-    /// None of a line that stands for one scenario.
+    /// The variants of a line; none if the line stands for one scenario.
     fn variants(&self, nodes: usize) -> Vec<Variant> {
         let verbs = parts(self.steps).filter_map(|step| step.split_whitespace().nth(1));
         let mut variants = Vec::new();
@@ -252,7 +252,7 @@ impl Line<'_> {
         })
     }
 
-    /// How many nodes are named by their place in the configuration.
+    /// The number of nodes that are named by their position in the configuration.
     fn count_named(&self) -> usize {
         let text = format!("{} {}", self.steps, self.holds);
         let names = |name| {
@@ -295,7 +295,7 @@ fn orders_of_three(nodes: usize) -> Vec<[usize; 3]> {
     orders
 }
 
-/// A stream of random choices for each scenario, whatever others are run.
+/// A separate stream of random choices for each scenario, whichever others are run.
 fn stream(name: &str, seed: u64) -> Random {
     Random::stream(seed, xxhash_rust::xxh3::xxh3_64(name.as_bytes()))
 }

@@ -1,4 +1,4 @@
-//! What the nodes use of the machine.
+//! The machine's resources that the nodes use.
 
 use std::time::{Duration, Instant};
 
@@ -7,10 +7,10 @@ use anyhow::{Context, Result};
 use crate::nodes::Cluster;
 use crate::record::Usage;
 
-/// Of the times in /proc/PID/stat, fixed by the kernel's interface.
+/// The unit of times in /proc/PID/stat, fixed by the kernel's interface.
 const TICKS_PER_S: f64 = 100.0;
 
-/// Measures while nothing else talks in this network namespace.
+/// Measures while no other program communicates in this network namespace.
 pub fn measure(cluster: &Cluster, ms: u64) -> Result<Usage> {
     let ticks = || -> Result<Vec<u64>> {
         let nodes = 0..cluster.count();
@@ -34,13 +34,13 @@ pub fn measure(cluster: &Cluster, ms: u64) -> Result<Usage> {
 
 fn cpu_ticks(process: u32) -> Result<u64> {
     let text = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
-    // The name before may hold spaces.
+    // The name in front may contain spaces.
     let (_, fields) = text.rsplit_once(") ").context("a process's figures")?;
     let fields: Vec<&str> = fields.split(' ').collect();
     Ok(fields[11].parse::<u64>()? + fields[12].parse::<u64>()?)
 }
 
-/// Sent over the loopback interface, so far.
+/// Bytes sent over the loopback interface so far.
 fn loopback_bytes() -> Result<u64> {
     let text = std::fs::read_to_string("/proc/self/net/dev")?;
     let mut lines = text.lines().map(str::trim_start);

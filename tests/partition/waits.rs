@@ -1,4 +1,5 @@
-//! What scenarios wait for, as the nodes tell it: who is a member, and who holds what.
+//! Conditions that scenarios wait for, as reported by the nodes: which nodes are members, and which
+//! hold what.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use crate::nodes::Cluster;
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 const SAYS_WITHIN: Duration = Duration::from_secs(10);
 
-/// Gives how long it took; fails with what the nodes said last.
+/// Returns how long it took; fails with the nodes' last reports.
 fn wait(
     cluster: &mut Cluster,
     within: Duration,
@@ -57,7 +58,7 @@ fn show(status: &NodeStatus) -> String {
     )
 }
 
-/// So many nodes say that they are the members, and serve.
+/// This many nodes report that they are the members, and serve.
 pub fn members(cluster: &mut Cluster, count: usize, within_ms: u64) -> Result<Duration> {
     let within = Duration::from_millis(within_ms);
     wait(cluster, within, &format!("{count} members"), |told| {
@@ -81,9 +82,9 @@ pub fn last(cluster: &Cluster, node: usize) -> Result<()> {
     Ok(())
 }
 
-/// A node says what it waits for in words with `text` among them.
+/// A node's status contains `text` in what it is pending on.
 pub fn says(cluster: &mut Cluster, node: usize, text: &str) -> Result<Duration> {
-    // Of what is told, in order of nodes.
+    // The index of the node among the reports, which are in order of nodes.
     let place = (0..node).filter(|other| cluster.is_running(*other)).count();
     ensure!(cluster.is_running(node), "it does not run");
     let what = format!("node {node} speaks of {text:?}");
@@ -92,7 +93,7 @@ pub fn says(cluster: &mut Cluster, node: usize, text: &str) -> Result<Duration> 
     })
 }
 
-/// A node has a line with `text` in its log.
+/// A node's log has a line with `text`.
 pub fn logs(cluster: &Cluster, node: usize, text: &str) -> Result<()> {
     let began = Instant::now();
     while !cluster.log(node).contains(text) {
@@ -103,7 +104,7 @@ pub fn logs(cluster: &Cluster, node: usize, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// All that run hold the same.
+/// All running nodes hold the same state.
 pub fn equal(cluster: &mut Cluster, within_ms: u64) -> Result<Duration> {
     let within = Duration::from_millis(within_ms);
     wait(cluster, within, "the same on all nodes", |told| {
@@ -112,11 +113,11 @@ pub fn equal(cluster: &mut Cluster, within_ms: u64) -> Result<Duration> {
     })
 }
 
-/// Those that run hold no more keys than the clients use.
+/// The running nodes hold no more keys than the clients use.
 pub fn forgotten(cluster: &mut Cluster, within_ms: u64) -> Result<Duration> {
     let within = Duration::from_millis(within_ms);
     wait(cluster, within, "deleted keys are forgotten", |told| {
-        // And the configuration.
+        // One more for the configuration.
         let most = SHARED_KEYS.len() as u64 + 1;
         told.iter().all(|s| s.records <= most)
     })

@@ -1,10 +1,10 @@
-//! What routes cost, and how long a cut is felt.
+//! The cost of routes, and how long a cut delays clients.
 
 use super::graph::Graph;
 use super::load::Load;
 use crate::sim::script::{Script, any};
 
-/// Messages between nodes that have to do with operations.
+/// Messages between nodes that concern operations.
 fn messages(script: &Script) -> usize {
     let idle = ["Heartbeat", "Chosen"];
     let all = script.sent(any());
@@ -12,7 +12,7 @@ fn messages(script: &Script) -> usize {
     between.filter(|p| !idle.contains(&p.name())).count()
 }
 
-/// Messages that one put costs, from all nodes alike.
+/// Messages per put, averaged over all nodes as entry points.
 fn per_put(graph: &Graph) -> f64 {
     let mut script = Script::seeded(graph.nodes, 5);
     graph.cut(&mut script);
@@ -43,7 +43,8 @@ fn a_chain_costs_at_most_three_times_the_messages_of_the_full_mesh() {
     assert!(chain <= 3.0 * mesh, "{chain} against {mesh}");
 }
 
-/// A cut of any one link costs a client that goes on no error, and 50 ms at most, by the median.
+/// A cut of any single link causes no error for a client that keeps running operations, and a
+/// median delay of at most 50 ms.
 #[test]
 fn a_cut_link_is_felt_for_a_moment_only() {
     let mut gaps_us = Vec::new();
@@ -70,8 +71,8 @@ fn a_cut_link_is_felt_for_a_moment_only() {
     assert!(gaps_us.last() <= Some(&250_000), "{gaps_us:?}");
 }
 
-/// Four clients, each tied to one node of a chain, write one key: none gets less than a third of what
-/// another gets.
+/// Four clients, each tied to one node of a chain, write one key: none completes less than a third
+/// of what another completes.
 #[test]
 fn a_chain_is_fair_to_clients_of_one_key() {
     let mut script = Script::seeded(4, 4);

@@ -7,7 +7,7 @@ use crate::sim::script::Script;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Graph {
     pub nodes: usize,
-    /// Which links are left, one way each.
+    /// Which links remain; each direction is separate.
     links: Vec<bool>,
 }
 
@@ -26,7 +26,7 @@ impl Graph {
         }
     }
 
-    /// Links in both ways between these pairs.
+    /// Links in both directions between these pairs.
     pub fn of(nodes: usize, pairs: &[(usize, usize)]) -> Self {
         let mut graph = Graph::empty(nodes);
         for (a, b) in pairs {
@@ -49,7 +49,7 @@ impl Graph {
         self.links[from * self.nodes + to]
     }
 
-    /// All graphs of so many nodes with links in both ways.
+    /// All graphs of this many nodes with links in both directions.
     pub fn all(nodes: usize) -> impl Iterator<Item = Graph> {
         let pairs: Vec<(usize, usize)> = (0..nodes)
             .flat_map(|a| (a + 1..nodes).map(move |b| (a, b)))
@@ -61,7 +61,7 @@ impl Graph {
         })
     }
 
-    /// Links that are left at random, each way for itself.
+    /// Links that remain at random, each direction independently.
     pub fn random(nodes: usize, random: &mut Random) -> Self {
         let mut graph = Graph::full(nodes);
         let lost_per_mille = *random.pick(&[150, 300, 450]);
@@ -75,7 +75,7 @@ impl Graph {
         graph
     }
 
-    /// The nodes that `node` reaches.
+    /// The nodes to which there is a path from `node`.
     fn reached(&self, node: usize) -> Vec<usize> {
         let mut reached = vec![node];
         let mut at = 0;
@@ -90,7 +90,7 @@ impl Graph {
         reached
     }
 
-    /// The nodes that `node` reaches and that reach it.
+    /// The nodes to which there is a path from `node` and back.
     pub fn component(&self, node: usize) -> Vec<usize> {
         let there = self.reached(node).into_iter();
         let mut both: Vec<usize> = there.filter(|n| self.reached(*n).contains(&node)).collect();
@@ -109,7 +109,7 @@ impl Graph {
         twice > self.nodes || (twice == self.nodes && component.contains(&0))
     }
 
-    /// Cuts the links that are not left.
+    /// Cuts the links that do not remain.
     pub fn cut(&self, script: &mut Script) {
         let mut ways = Vec::new();
         for from in 0..self.nodes {

@@ -1,5 +1,5 @@
-//! What clients do while links fail: each writes and reads a few keys, one operation at a time, as
-//! fast as it is answered.
+//! The clients' load while links fail: each client writes and reads a few keys, one operation at a
+//! time, each as soon as the last one is answered.
 
 use wire::{Action, Outcome};
 
@@ -24,19 +24,19 @@ pub struct Load {
     pub deadline_us: u64,
 }
 
-/// What came of the operations that were called in a time.
+/// The outcomes of the operations that were called in a window.
 #[derive(Debug, Default)]
 pub struct Tally {
     pub done: usize,
     pub no_quorum: usize,
-    /// All else that is no success.
+    /// All other outcomes that are not a success.
     pub failed: Vec<String>,
     /// The longest time that an operation took.
     pub longest_us: u64,
 }
 
 impl Load {
-    /// A client at each node, which knows only that one, and one that knows all.
+    /// One client at each node, which knows only that node, and one that knows all.
     pub fn new(script: &mut Script, seed: u64) -> Self {
         let nodes = script.cluster.nodes.len();
         let mut loopers = Vec::new();
@@ -59,18 +59,18 @@ impl Load {
         }
     }
 
-    /// Only the clients that are tied to these nodes go on.
+    /// From now on only the clients that are tied to these nodes run operations.
     pub fn keep(&mut self, nodes: &[usize]) {
         self.loopers
             .retain(|looper| looper.node.is_some_and(|node| nodes.contains(&node)));
     }
 
-    /// Goes on for a time.
+    /// Continues for `ms`.
     pub fn run_ms(&mut self, script: &mut Script, ms: u64) {
         let until_us = script.now_us + ms * 1_000;
         while script.now_us < until_us {
             self.begin_next(script);
-            // Each looks again after a moment.
+            // Each client checks again after a short time.
             let step_us = (script.now_us + 2_000).min(until_us);
             while script.cluster.step(step_us) {}
             script.cluster.due.clear();
@@ -100,7 +100,7 @@ impl Load {
         }
     }
 
-    /// Waits for the operations under way, which end at their deadline at the latest.
+    /// Waits for the operations in progress, which end at their deadline at the latest.
     pub fn finish(&mut self, script: &mut Script) {
         for looper in &self.loopers {
             if let Some(call) = looper.call {
@@ -109,7 +109,7 @@ impl Load {
         }
     }
 
-    /// Operations by clients of these nodes, called from then on and before `to_us`.
+    /// Operations by clients of these nodes, called between `from_us` and `to_us`.
     pub fn tally(&self, script: &Script, nodes: &[usize], from_us: u64, to_us: u64) -> Tally {
         let mut tally = Tally::default();
         let asked = self

@@ -1,4 +1,4 @@
-//! Links that lose messages, deliver them twice or out of order, or come and go.
+//! Links that lose, duplicate or reorder messages, or that go down and up.
 
 use super::load::Load;
 use crate::sim::network::Quality;
@@ -51,7 +51,8 @@ fn at_one_percent_loss_at_least_half_is_done() {
     }
 }
 
-/// A link that flaps, at any pace from 100 ms to 1 s: no error, and no gap above 250 ms.
+/// A link that goes down and up, with any period from 100 ms to 1 s: no error, and no gap above 250
+/// ms.
 #[test]
 fn a_link_that_flaps_is_gone_round() {
     for seed in 0..40 {

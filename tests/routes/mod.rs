@@ -1,4 +1,5 @@
-//! A file for each kind of trouble; `load` is what clients do meanwhile, `graph` which links are left.
+//! One file per kind of failure; `load` is the clients' load meanwhile, `graph` the links that
+//! remain.
 
 mod bounds;
 mod graph;

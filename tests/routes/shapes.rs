@@ -5,8 +5,8 @@ use super::load::Load;
 use crate::sim::random::Random;
 use crate::sim::script::Script;
 
-/// Clients at all nodes write and read while the links that the graph lacks fail, for a while, and
-/// come back. Nobody sees an error, and what they see is linearizable.
+/// Clients at all nodes write and read while the links that the graph lacks fail for a while, and
+/// come back. No client sees an error, and the history is linearizable.
 fn serves(graph: &Graph, seed: u64) {
     let mut script = Script::seeded(graph.nodes, seed);
     let mut load = Load::new(&mut script, seed);
@@ -56,7 +56,8 @@ fn links_that_fail_one_way_are_gone_round() {
     assert!(served > 50, "{served} graphs");
 }
 
-/// A node of a ring that relays is killed while all write: the others serve by the other way.
+/// A node of a ring that relays is killed while all clients write: the other nodes serve over the
+/// other direction of the ring.
 #[test]
 fn a_relay_of_a_ring_may_die() {
     for seed in 0..20 {
@@ -79,7 +80,8 @@ fn a_relay_of_a_ring_may_die() {
     }
 }
 
-/// Each node in turn is alone for two seconds. Whoever can reach others sees no error.
+/// Each node in turn is isolated for two seconds. No client that can reach another node sees an
+/// error.
 #[test]
 fn a_rolling_blackout_goes_unnoticed_by_clients_of_all_nodes() {
     let mut script = Script::seeded(5, 3);
@@ -96,8 +98,8 @@ fn a_rolling_blackout_goes_unnoticed_by_clients_of_all_nodes() {
     script.check();
 }
 
-/// Each node, with its disk, is killed and started again in turn, with a hundred puts meanwhile: then
-/// every key is read back, and no read goes back.
+/// Each node, with its disk, is killed and restarted in turn, with a hundred puts meanwhile: then
+/// every key is read back, and no read returns an older value.
 #[test]
 fn rolling_thunder_loses_nothing() {
     let mut script = Script::seeded(5, 6);

@@ -1,4 +1,4 @@
-//! Networks that fall apart: only a component with a quorum serves, and after the heal all do.
+//! Networks that split: only a component with a quorum serves, and after the heal all nodes serve.
 
 use wire::Outcome;
 
@@ -7,7 +7,8 @@ use super::load::Load;
 use crate::sim::random::Random;
 use crate::sim::script::Script;
 
-/// When a node must know that it has no quorum, and when all must serve again after a heal.
+/// The time within which a node must detect that it has no quorum, and within which all must serve
+/// again after a heal.
 const KNOWN_US: u64 = 500_000;
 const HEALED_MS: u64 = 2_000;
 
@@ -15,7 +16,7 @@ fn splits(graph: &Graph, seed: u64) {
     let nodes = graph.nodes;
     let mut script = Script::seeded(nodes, seed);
     let mut load = Load::new(&mut script, seed);
-    // What is under way at the cut may end as an unknown outcome; the client goes on then.
+    // Operations in progress at the cut may end with an unknown outcome; the client then continues.
     load.deadline_us = 1_500_000;
     load.run_ms(&mut script, 100);
     let cut_us = script.now_us;
@@ -34,7 +35,7 @@ fn splits(graph: &Graph, seed: u64) {
         "{said}: {served:?}"
     );
     assert!(served.done >= 50 * with.len(), "{said}: {served:?}");
-    // A call just before the heal may be answered after it.
+    // A call shortly before the heal may be answered after it.
     let dark = load.tally(&script, &without, cut_us + KNOWN_US, heal_us - 1_200_000);
     assert!(
         dark.done == 0 && dark.failed.is_empty(),
@@ -70,7 +71,7 @@ fn of_four_the_half_of_the_master_serves() {
     }
 }
 
-/// A node that hears all the others and is heard by none knows that it can do nothing.
+/// A node that receives from all others, while none receives from it, detects that it cannot serve.
 #[test]
 fn a_node_that_nobody_hears_says_no_quorum() {
     for (from, to) in [(true, false), (false, true)] {
@@ -87,7 +88,7 @@ fn a_node_that_nobody_hears_says_no_quorum() {
     }
 }
 
-/// Within half a second of the cut a node without a quorum says so, of a request that comes then.
+/// Within half a second of the cut a node without a quorum answers new requests with `no quorum`.
 #[test]
 fn no_quorum_is_told_in_time_with_whom_is_reached() {
     for seed in 0..30 {

@@ -1,4 +1,4 @@
-//! E4, E5: members that were away, the second time too.
+//! E4, E5: members that are unreachable for a while, more than once.
 
 use horseshoe::protocol::types::message::Message;
 
@@ -10,8 +10,8 @@ fn are_four_members(cluster: &Cluster) -> bool {
     has_members(cluster, &[0, 1, 2, 3], &[1, 2, 3, 4])
 }
 
-/// A node that runs on is removed, admitted, and removed again. What it learned the first time says
-/// nothing about what was written since, so it is not ready before it has learned anew.
+/// A node that keeps running is removed, admitted, and removed again. What it copied the first time
+/// says nothing about later writes, so it is not ready until it has caught up again.
 #[test]
 pub fn a_node_that_is_removed_again_learns_again() {
     let mut c = Script::shrinking(5, 1);
@@ -32,8 +32,9 @@ pub fn a_node_that_is_removed_again_learns_again() {
     c.check();
 }
 
-/// Two of three members are left, and a newcomer. It holds nothing that counts, so the two must be a
-/// quorum of what is proposed: they replace the third, and do not go to four members.
+/// Two of three members remain, and a node to be added. The new node holds nothing that counts, so
+/// the two members must be a quorum of the proposed configuration: they replace the third member,
+/// and do not go to four.
 #[test]
 pub fn a_newcomer_does_not_count_for_its_own_admission() {
     let mut c = Script::cold(5);
@@ -70,8 +71,8 @@ pub fn a_newcomer_does_not_count_for_its_own_admission() {
     c.check();
 }
 
-/// A node that is cut off misses all others, and cannot tell which of them fail meanwhile. When it is
-/// back it waits for a member as long as anybody does.
+/// A node that is cut off cannot reach any other node, and cannot tell which of them fail
+/// meanwhile. When it is back it waits for a member as long as any other node does.
 #[test]
 pub fn a_node_that_was_cut_off_starts_to_count_anew() {
     let mut c = Script::cold(5);

@@ -1,5 +1,6 @@
-//! One real replica, node 1 of three, and a hand that plays the others: for what a single node does
-//! with its state, message by message. Its disk is as fast as it is told to be.
+//! One real replica, node 1 of three; the test plays the other nodes. These tests check what a
+//! single node does with its state, message by message. The test controls when writes to its disk
+//! finish.
 
 use std::collections::BTreeMap;
 
@@ -19,12 +20,12 @@ use wire::{Action, Operation, OperationId};
 
 const CLUSTER: u64 = 9;
 const WALL_MS: u64 = 1_800_000_000_000;
-/// How often the others tell of themselves.
+/// The interval of the other nodes' heartbeats.
 const BEAT_MS: u64 = 50;
-/// The node's boot, and those of the others less their ids.
+/// The node's boot; the boot of another node is this plus its id.
 const BOOT: u64 = 100;
 pub const EPOCH: Epoch = 5;
-/// The admissions that the node has behind it.
+/// The number of admissions of the node.
 pub const LIFE: u32 = 1;
 
 pub struct Alone {
@@ -32,14 +33,14 @@ pub struct Alone {
     now: Now,
     epoch: Epoch,
     incarnations: BTreeMap<NodeId, Incarnation>,
-    /// Of the others, those that tell of themselves.
+    /// The other nodes that send heartbeats.
     pub there: Vec<NodeId>,
     pub disk: BTreeMap<Key, AcceptorState>,
     pub meta: Meta,
-    /// Nothing is loaded for now; what was asked for.
+    /// Loads do not complete for now; the keys that were requested.
     pub loads_nothing: bool,
     unloaded: Vec<Key>,
-    /// Nothing is synced for now; the last group that was written.
+    /// Syncs do not complete for now; the last group that was written.
     pub syncs_nothing: bool,
     unsynced: Option<GroupNumber>,
     sent: Vec<Envelope>,
@@ -47,7 +48,7 @@ pub struct Alone {
     forwards: u64,
 }
 
-/// In the cluster of these nodes.
+/// The key's bucket in the cluster of these nodes.
 pub fn bucket_of(key: &Key) -> Bucket {
     Spread::default().bucket_of(key)
 }
@@ -73,7 +74,7 @@ fn member(node: NodeId, incarnation: Incarnation) -> Member {
     }
 }
 
-/// Node 1 is a member in incarnation 1, or away.
+/// Node 1 is a member in incarnation 1, or a non-member.
 pub fn configuration(epoch: Epoch, members: &[(NodeId, Incarnation)]) -> Configuration {
     let is_in = |node: &NodeId| members.iter().any(|(m, _)| m == node);
     let away = (1..=3).filter(|node| !is_in(node));
@@ -89,7 +90,7 @@ pub fn configuration(epoch: Epoch, members: &[(NodeId, Incarnation)]) -> Configu
 }
 
 impl Alone {
-    /// The node holds this, and hears node 2, not node 3.
+    /// The node has this state; node 2 is reachable, node 3 is not.
     pub fn new(disk: &[(Key, AcceptorState)]) -> Self {
         let members = [(1, 1), (2, 2), (3, 3)];
         let meta = Meta {
@@ -196,7 +197,7 @@ impl Alone {
         }
     }
 
-    /// What was written is durable now.
+    /// All that was written becomes durable now.
     pub fn sync_all(&mut self) {
         self.syncs_nothing = false;
         self.sync();
@@ -209,7 +210,7 @@ impl Alone {
             .handle_input(self.now, Input::Loaded { key, state });
     }
 
-    /// What was asked for comes from the disk now.
+    /// The requested keys are loaded from the disk now.
     pub fn load_all(&mut self) {
         self.loads_nothing = false;
         for key in std::mem::take(&mut self.unloaded) {
@@ -266,7 +267,7 @@ impl Alone {
         self.tell(node, 0, heartbeat);
     }
 
-    /// A message of another node.
+    /// A message from another node.
     pub fn tell(&mut self, from: NodeId, round: RoundId, message: impl Into<Message>) {
         let envelope = Envelope {
             origin: from,
@@ -284,7 +285,7 @@ impl Alone {
         self.drain();
     }
 
-    /// Node 2 asks; gives what it is answered.
+    /// Node 2 sends a request; returns the node's answers.
     pub fn ask(&mut self, message: impl Into<Message>) -> Vec<Message> {
         let from = self.sent.len();
         self.tell(2, 77, message);
@@ -327,7 +328,7 @@ impl Alone {
         self.tell(2, 0, ConfigurationTold { configuration });
     }
 
-    /// Another node is there as somebody else.
+    /// Another node is up in a new incarnation.
     pub fn become_new(&mut self, node: NodeId, incarnation: Incarnation) {
         self.incarnations.insert(node, incarnation);
     }
@@ -339,7 +340,7 @@ impl Alone {
         }
     }
 
-    /// Sent so far.
+    /// The messages of this name that were sent so far.
     pub fn sent(&self, name: &str) -> Vec<&Envelope> {
         let named = |e: &&Envelope| e.message.name() == name;
         self.sent.iter().filter(named).collect()
@@ -349,12 +350,12 @@ impl Alone {
         names.iter().map(|name| self.sent(name).len()).sum()
     }
 
-    /// All that was sent since so much was.
+    /// All messages that were sent after the first `count`.
     pub fn sent_since(&self, count: usize) -> &[Envelope] {
         &self.sent[count..]
     }
 
-    /// The latest question of this name to that node, and its round.
+    /// The latest request of this name to that node, and its round.
     pub fn asked(&self, name: &str, to: NodeId) -> Option<(RoundId, Message)> {
         let named = self.sent(name);
         let last = named.iter().rfind(|e| e.destination == to)?;

@@ -7,9 +7,9 @@ use wire::Outcome;
 use crate::sim::node::EPOCH_MS;
 use crate::sim::script::{Script, append, ms_of, msg, put, swap, swap_version};
 
-/// A node that writes a key faster than its clock ticks, restarts with a clock that went back, next
-/// to nodes that saw none of it, and starts from that clock, would issue again what its short rounds
-/// used.
+/// A node writes a key faster than its clock ticks, restarts with a clock that went back, and
+/// reaches only nodes that received none of these writes. If it started from that clock it would
+/// issue the ballots of its short rounds again.
 #[test]
 pub fn b1_restart_after_short_rounds() {
     let mut c = Script::new(5);
@@ -37,8 +37,8 @@ pub fn b1_restart_after_short_rounds() {
     c.check();
 }
 
-/// Node 0 gets ballot b accepted by 3 and 4 and crashes. It comes back with its clock set back, next
-/// to 1 and 2, which never saw b, and would issue b for another record.
+/// Node 0 gets ballot b accepted by 3 and 4 and crashes. It comes back with its clock set back, and
+/// reaches only 1 and 2, which never received b. It would issue b for another record.
 #[test]
 pub fn b1_a_ballot_is_not_issued_again() {
     let mut c = Script::new(5);
@@ -64,8 +64,9 @@ pub fn b1_a_ballot_is_not_issued_again() {
     c.check();
 }
 
-/// Node 0 gets a ballot of its fast clock promised by two others, and loses its state. Set right, its
-/// clock is behind that ballot: it would issue lower ones, and in time the very same once more.
+/// Node 0, whose clock is fast, gets a ballot promised by two others, and loses its state. Once its
+/// clock is corrected, the clock is behind that ballot: the node would issue lower ballots, and
+/// eventually the same one again.
 #[test]
 pub fn b4_who_lost_its_state_hears_the_clocks_first() {
     let mut c = Script::shrinking(5, 1);
@@ -83,7 +84,8 @@ pub fn b4_who_lost_its_state_hears_the_clocks_first() {
     c.crash_client(client);
     c.let_pass();
     c.cluster.jump(0, -30_000);
-    // It hears of no ballot, neither of the change that admits it nor of what it then copies.
+    // The node receives no ballot, neither from the change that admits it nor from what it then
+    // copies.
     for told in ["Prepare", "Accept", "ReadAnswer", "Copy"] {
         c.lose(msg(told).to(0));
     }
@@ -100,8 +102,8 @@ pub fn b4_who_lost_its_state_hears_the_clocks_first() {
     c.check();
 }
 
-/// One clock is hours ahead. What it writes is stamped within the bound of the others' clocks, and
-/// nobody follows it.
+/// One clock is hours ahead. The versions of its writes are within the bound of the others' clocks,
+/// and no other node follows that clock.
 #[test]
 pub fn b2_one_bad_clock_does_not_drag() {
     let mut c = Script::new(3);
@@ -116,7 +118,8 @@ pub fn b2_one_bad_clock_does_not_drag() {
     c.check();
 }
 
-/// A node whose own clock is hours behind serves like the others: nothing that is ahead is refused.
+/// A node whose own clock is hours behind serves like the others: it refuses nothing because it is
+/// ahead.
 #[test]
 pub fn b2_a_clock_behind_is_not_shut_out() {
     let mut c = Script::new(3);
@@ -129,7 +132,7 @@ pub fn b2_a_clock_behind_is_not_shut_out() {
     c.check();
 }
 
-/// A round that changes nothing keeps the version: a compare-and-swap that nobody overtook succeeds.
+/// A repair round keeps the version: a compare-and-swap with no concurrent write succeeds.
 #[test]
 pub fn v1_repair_keeps_the_version() {
     let mut c = Script::new(3);
@@ -150,7 +153,7 @@ pub fn v1_repair_keeps_the_version() {
     c.check();
 }
 
-/// Writes that run together in one round have a version each.
+/// Writes that run together in one round get one version each.
 #[test]
 pub fn v1_combined_writes_have_their_own_versions() {
     let mut c = Script::new(3);

@@ -1,4 +1,4 @@
-//! E6 where the nodes that are there will do.
+//! E6 with `--bootstrap`: more than half of the list is enough.
 
 use crate::sim::script::{Script, msg};
 
@@ -13,8 +13,8 @@ fn has_configuration(c: &Script, node: usize) -> bool {
     replica.is_some_and(|r| r.configuration().is_some())
 }
 
-/// Half of the list, or less, forms nothing, however long it waits; more than half does, and the others
-/// are admitted when they come.
+/// Half of the list, or less, never forms a cluster; more than half does, and the others are
+/// admitted when they come.
 #[test]
 pub fn e6_more_than_half_of_the_list_will_do() {
     let mut c = cold(5);
@@ -37,7 +37,7 @@ pub fn e6_more_than_half_of_the_list_will_do() {
     c.check();
 }
 
-/// With all nodes there nobody waits.
+/// If all nodes are up, there is no wait.
 #[test]
 pub fn e6_all_of_the_list_are_not_waited_for() {
     let mut c = cold(3);
@@ -47,8 +47,8 @@ pub fn e6_all_of_the_list_are_not_waited_for() {
     c.check();
 }
 
-/// A node gave its word, and its answer was lost: it is away in the configuration that is formed
-/// without it, takes that one, and is admitted.
+/// A node gave its commitment, and its answer was lost: it is a non-member in the configuration
+/// that is formed without it, installs that one, and is admitted.
 #[test]
 pub fn e6_a_word_that_was_not_heard_binds_to_the_same_cluster() {
     let mut c = cold(3);
@@ -63,8 +63,8 @@ pub fn e6_a_word_that_was_not_heard_binds_to_the_same_cluster() {
     c.check();
 }
 
-/// D1: all nodes of a cluster spread keys in the same way, also one that comes later, and another
-/// cluster of the same nodes does it in another.
+/// D1: all nodes of a cluster assign keys to buckets in the same way, also a node that comes later;
+/// another cluster of the same nodes does it differently.
 #[test]
 pub fn d1_each_cluster_spreads_keys_in_its_own_way() {
     let spread_of = |seed: u64| {

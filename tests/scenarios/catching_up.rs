@@ -1,4 +1,5 @@
-//! C1, E5: nodes find out by themselves what they lack: learners, and members beyond what hints hold.
+//! C1, E5: learners, and members that missed more than hints can hold, find out automatically what
+//! they lack.
 
 use horseshoe::protocol::types::message::{AdmissionAsked, Message, NodeId};
 use wire::Action;
@@ -24,7 +25,7 @@ fn is_member(cluster: &Cluster, node: usize) -> bool {
     configuration.is_some_and(|c| c.joint.is_none() && c.members.iter().any(|m| m.node == id))
 }
 
-/// Copies that were asked for.
+/// Copies that were requested.
 fn pulled(c: &Script, to: usize) -> Vec<Passing> {
     let mut copies = c.sent(msg("Copy").to(to));
     copies.retain(|p| p.envelope().is_some_and(|e| e.round != 0));
@@ -39,7 +40,8 @@ fn assert_all_share_in(copies: &[Passing]) {
     }
 }
 
-/// Five nodes with these keys; node 4 has lost its disk, does not run, and is no member any more.
+/// Five nodes with these keys; node 4 has lost its disk, is not running, and is not a member any
+/// more.
 fn without_the_last(seed: u64, keys: &[String]) -> Script {
     lacking_the_last(Script::shrinking(5, seed), keys)
 }
@@ -55,7 +57,7 @@ fn lacking_the_last(mut c: Script, keys: &[String]) -> Script {
     c
 }
 
-/// A node with an empty disk copies everything, from all members, and is admitted then.
+/// A node with an empty disk copies everything, from all members, and is then admitted.
 #[test]
 pub fn e5_a_learner_copies_from_all_members() {
     let keys = keys(300);
@@ -74,12 +76,12 @@ pub fn e5_a_learner_copies_from_all_members() {
     c.check();
 }
 
-/// A learner is sent no copies by node 1. Then something happens to that one, and the learner goes on
-/// where it was.
+/// A learner receives no copies from node 1. Then something happens to node 1, and the learner
+/// continues where it was.
 fn goes_on_when(seed: u64, happens: impl FnOnce(&mut Script)) {
     let keys = keys(300);
-    // A source is gone for good after 1.2 s. Its removal would begin another epoch, in which the learner
-    // asks all members anew (R1), so that comes later.
+    // The learner considers a source gone after 1.2 s. Its removal would begin another epoch, in
+    // which the learner asks all members again (R1), so the removal comes later.
     let mut c = lacking_the_last(Script::shrinking_after(4_000, 5, seed), &keys);
     let asked_before = c.sent(msg("DigestsAsked").from(4)).len();
     c.lose(msg("Copy").from(1).to(4));
@@ -94,7 +96,7 @@ fn goes_on_when(seed: u64, happens: impl FnOnce(&mut Script)) {
     c.check();
 }
 
-/// A link that is down for a moment does not make a learner begin again.
+/// A link that is down briefly does not make a learner start over.
 #[test]
 pub fn a_learner_goes_on_when_a_source_is_back_soon() {
     goes_on_when(4, |c| {
@@ -105,19 +107,19 @@ pub fn a_learner_goes_on_when_a_source_is_back_soon() {
     });
 }
 
-/// What one member does not send any more the others do.
+/// The other members send what one member cannot send any more.
 #[test]
 pub fn a_learner_asks_others_when_a_source_dies() {
     goes_on_when(7, |c| c.crash_hard(1));
 }
 
-/// A member that was admitted a moment ago holds little that counts: a learner that asked it for its share
-/// looks again before it says that it has learned.
+/// A member that was admitted recently holds little that counts: a learner that was assigned
+/// buckets of it checks again before it reports that it has caught up.
 #[test]
 pub fn a_learner_is_not_misled_by_a_member_that_is_behind() {
     let mut c = Script::shrinking(5, 6);
     let client = c.client_of(&[0, 1, 2]);
-    // More than may be missing in a last pass are left to the other two.
+    // More keys than may be missing in a last pass are left to the other two members.
     let keys = keys(7_000);
     for key in &keys {
         c.put(client, key, "x");
@@ -160,7 +162,7 @@ fn until_it_says(c: &mut Script, node: usize, what: impl Fn(&AdmissionAsked) -> 
     panic!("it does not say so");
 }
 
-/// A removed member that comes back has most of it still: only what was written since travels.
+/// A removed member that comes back still has most records: only later writes are copied.
 #[test]
 pub fn e5_what_is_held_already_does_not_travel() {
     let mut c = Script::shrinking(4, 2);
@@ -191,8 +193,8 @@ pub fn e5_what_is_held_already_does_not_travel() {
     c.check();
 }
 
-/// What was deleted, and forgotten, while a member was away does not come back with it: what the members
-/// do not hold it drops.
+/// Keys that were deleted and purged while a member was down do not come back with it: it drops
+/// what the members do not hold.
 #[test]
 pub fn e5_what_was_forgotten_is_dropped() {
     let mut c = Script::shrinking(4, 3);
@@ -221,7 +223,8 @@ pub fn e5_what_was_forgotten_is_dropped() {
     c.check();
 }
 
-/// Node 4 missed these keys, and whoever knew that has been restarted. The links are whole again.
+/// Node 4 missed these keys, and the nodes that had hints for them were restarted. All links work
+/// again.
 fn missed_unnoted(keys: &[String]) -> Script {
     let mut c = Script::new(5);
     c.isolate(4);
@@ -230,7 +233,7 @@ fn missed_unnoted(keys: &[String]) -> Script {
     c
 }
 
-/// Node 4 is away.
+/// Node 4 is unreachable during the writes.
 fn write_unnoted(c: &mut Script, keys: &[String]) {
     let client = c.client_of(&[0, 1, 2, 3]);
     for key in keys {
@@ -243,7 +246,7 @@ fn write_unnoted(c: &mut Script, keys: &[String]) {
     }
 }
 
-/// It finds out itself, and asks all others.
+/// The member finds out itself, and asks all others.
 #[test]
 pub fn c1_what_no_hint_tells_of_is_found() {
     let keys = keys(300);
@@ -262,8 +265,8 @@ pub fn c1_what_no_hint_tells_of_is_found() {
     c.check();
 }
 
-/// Who did not run for a while does not know how much it missed, and asks all others, too: in the midst of
-/// a comparison as well.
+/// A node that was paused does not know how much it missed, and asks all others too, even in the
+/// middle of a comparison.
 #[test]
 pub fn c1_who_stood_still_asks_all_others() {
     for after_ms in [0, 250, 500, 750] {
@@ -271,7 +274,7 @@ pub fn c1_who_stood_still_asks_all_others() {
         let mut c = Script::new(5);
         c.run_ms(after_ms);
         c.cluster.stall(4, 10_000_000);
-        // More than its socket holds.
+        // More than the node's socket can hold.
         c.lose(msg("Accept").to(4));
         write_unnoted(&mut c, &keys);
         c.let_pass();
@@ -282,7 +285,7 @@ pub fn c1_who_stood_still_asks_all_others() {
     }
 }
 
-/// With the longest time between heartbeats that is allowed it takes longer, no more.
+/// With the longest allowed interval between heartbeats it takes longer, and works the same.
 #[test]
 pub fn c1_slow_heartbeats_are_enough() {
     let keys = keys(300);
@@ -295,7 +298,7 @@ pub fn c1_slow_heartbeats_are_enough() {
     c.check();
 }
 
-/// Hints for what a member got otherwise are not sent.
+/// Hints for writes that a member received in another way are not sent.
 #[test]
 pub fn c1_hints_end_once_both_hold_the_same() {
     let keys = keys(50);
@@ -306,7 +309,7 @@ pub fn c1_hints_end_once_both_hold_the_same() {
         c.put(client, key, "x");
     }
     c.run_ms(500);
-    // So nobody hears that a hint did its work.
+    // So no node receives the acknowledgment of a hinted copy.
     c.lose(msg("Copied").from(4));
     c.heal_nodes();
     c.run_ms(10_000);
@@ -318,7 +321,7 @@ pub fn c1_hints_end_once_both_hold_the_same() {
     c.check();
 }
 
-/// Who is far behind is busy enough: the others do not make it list what it holds.
+/// A member that lags far behind has enough to do: the others do not request its bucket entries.
 #[test]
 pub fn c1_who_is_far_behind_is_left_alone() {
     let keys = keys(5_000);
@@ -331,7 +334,8 @@ pub fn c1_who_is_far_behind_is_left_alone() {
     c.check();
 }
 
-/// A record that one node alone accepted, and nobody knows to be chosen: a round settles it.
+/// A record that a single node accepted, and that no node knows to be chosen: a repair round
+/// resolves it.
 #[test]
 pub fn c1_what_nobody_finished_is_settled() {
     let mut c = Script::new(3);
@@ -355,7 +359,7 @@ pub fn c1_what_nobody_finished_is_settled() {
     c.check();
 }
 
-/// Members that hold the same tell each other so in one number. All digests are 32 KiB, each second.
+/// Members with equal state confirm that with one number. All digests are 32 KiB, each second.
 #[test]
 pub fn c1_what_is_equal_takes_a_few_bytes() {
     let mut c = Script::new(3);
@@ -370,7 +374,8 @@ pub fn c1_what_is_equal_takes_a_few_bytes() {
     c.check();
 }
 
-/// Word that all is equal comes late, and something was missed meanwhile: that is not forgotten.
+/// A confirmation of equal digests comes late, and a write was missed meanwhile: that hint is not
+/// cleared.
 #[test]
 pub fn c1_what_was_missed_since_the_question_is_still_noted() {
     let mut c = Script::new(3);
@@ -393,7 +398,8 @@ pub fn c1_what_was_missed_since_the_question_is_still_noted() {
     c.check();
 }
 
-/// Hints are the faster way: a single write that a member missed is there long before anybody compares.
+/// Hints are faster: a member receives a single write that it missed long before the next
+/// comparison.
 #[test]
 pub fn c1_a_missed_write_is_noted() {
     let mut c = Script::new(3);
@@ -407,7 +413,8 @@ pub fn c1_a_missed_write_is_noted() {
     c.check();
 }
 
-/// What is written while a node learns comes to it unasked, if it has listed that bucket already.
+/// Writes during a learner's catch-up are sent to it unrequested, if it has already received the
+/// entries of that bucket.
 #[test]
 pub fn e5_a_learner_is_told_what_is_chosen() {
     let mut c = Script::new(3);
@@ -429,7 +436,7 @@ pub fn e5_a_learner_is_told_what_is_chosen() {
     c.check();
 }
 
-/// What it has yet to list it will ask for: nothing travels twice.
+/// The learner will request what it has not compared yet: nothing is sent twice.
 #[test]
 pub fn e5_a_learner_is_not_told_what_it_will_ask_for() {
     let mut c = Script::new(3);

@@ -1,4 +1,4 @@
-//! E2 to E5: configurations that follow failures.
+//! E2 to E5: configurations that adapt to failures.
 
 use horseshoe::protocol::types::message::{Configuration, NodeId};
 
@@ -6,7 +6,7 @@ use crate::sim::cluster::Cluster;
 use crate::sim::script::{Script, append, msg, user_key};
 use wire::Action;
 
-/// The configuration that all of these nodes have installed, if it is the same.
+/// The configuration of these nodes, if all have installed the same one.
 fn installed(cluster: &Cluster, nodes: &[usize]) -> Option<Configuration> {
     let of = |node: usize| {
         cluster.nodes[node]
@@ -29,7 +29,8 @@ pub fn has_members(cluster: &Cluster, nodes: &[usize], members: &[NodeId]) -> bo
     })
 }
 
-/// Five nodes fail one by one; the last two serve. Then the others come back, behind those that stayed.
+/// Five nodes fail one by one; the last two serve. Then the others come back, and are ordered after
+/// those that stayed.
 #[test]
 pub fn five_nodes_fail_one_by_one_and_come_back() {
     let mut c = Script::shrinking(5, 1);
@@ -67,7 +68,7 @@ pub fn are_all_members(cluster: &Cluster) -> bool {
     installed.is_some_and(|c| c.joint.is_none() && c.members.len() == all.len())
 }
 
-/// Whether none of these has anything of the key on its disk.
+/// Whether none of these nodes has any state of the key on its disk.
 fn is_purged(cluster: &Cluster, nodes: &[usize], key: &str) -> bool {
     let has = |node: &usize| {
         let synced = cluster.nodes[*node].disk.synced();
@@ -76,8 +77,8 @@ fn is_purged(cluster: &Cluster, nodes: &[usize], key: &str) -> bool {
     !nodes.iter().any(has)
 }
 
-/// A coordinator gets a value accepted by itself alone, and is removed. What the others write meanwhile
-/// is newer to all who read, whatever it brings back with it.
+/// A coordinator gets a value accepted only by itself, and is removed. Writes of the others
+/// meanwhile are newer to all readers, whatever state the node brings back.
 #[test]
 pub fn removed_member_returns_with_newer_unchosen_values() {
     let mut c = Script::shrinking(5, 1);
@@ -106,7 +107,8 @@ pub fn removed_member_returns_with_newer_unchosen_values() {
     c.check();
 }
 
-/// Two nodes want to change the configuration at once: one change is made, then the other.
+/// Two nodes propose a change of the configuration at the same time: one change is made, then the
+/// other.
 #[test]
 pub fn two_changes_at_once() {
     let mut c = Script::shrinking(5, 1);
@@ -126,7 +128,7 @@ pub fn two_changes_at_once() {
     c.check();
 }
 
-/// Who begins a change stops in the middle of it: another completes it.
+/// The proposer of a change stops in the middle of it: another node completes it.
 #[test]
 pub fn an_interrupted_change_is_finished_by_others() {
     for stop_at in ["DigestsAsked", "ConfigurationTold", "Prepare"] {
@@ -146,13 +148,14 @@ pub fn an_interrupted_change_is_finished_by_others() {
     }
 }
 
-/// A member sleeps through three epochs and more, and is a member of the last as of the first.
+/// A member misses three epochs and more, and is a member of the last one as of the first.
 #[test]
 pub fn a_node_skips_three_epochs() {
     let mut c = Script::shrinking(5, 1);
     let client = c.client();
     c.put(client, "k", "0");
-    // It is heard by one node only, so that nobody removes it, and gets nothing but heartbeats.
+    // Only one node is reachable for it, so that it is not removed, and it receives nothing but
+    // heartbeats.
     for name in ["ConfigurationTold", "Accept", "Prepare", "Copy"] {
         c.lose(msg(name).to(1));
     }
@@ -177,7 +180,7 @@ pub fn a_node_skips_three_epochs() {
     c.check();
 }
 
-/// Everybody writes the same keys while members go and come.
+/// All clients write the same keys while members are removed and admitted.
 #[test]
 pub fn a_change_while_all_are_writing() {
     let mut c = Script::shrinking(5, 1);
@@ -206,8 +209,8 @@ pub fn a_change_while_all_are_writing() {
     c.check();
 }
 
-/// What was deleted and forgotten while a node was away stays so when it comes back with the value.
-/// E5: what it has kept is no vote.
+/// A key is deleted and purged while a node with its value is down, and stays deleted when the node
+/// is back. E5: the state that the node kept is not a vote.
 #[test]
 pub fn e5_what_was_deleted_while_a_node_was_away_stays_deleted() {
     let mut c = Script::shrinking(5, 1);
@@ -232,8 +235,9 @@ pub fn e5_what_was_deleted_while_a_node_was_away_stays_deleted() {
     c.check();
 }
 
-/// A request to be admitted is held back until its node was admitted, and removed again while it
-/// slept. E4: it admits nobody. Else the node would wake up with the votes of its earlier time.
+/// A request for admission is held back until its node was admitted and, while it was paused,
+/// removed again. E4: the request admits no node. Otherwise the node would continue with the votes
+/// of its earlier life.
 #[test]
 pub fn e4_an_old_request_admits_nobody() {
     let mut c = Script::shrinking(5, 1);
@@ -269,8 +273,8 @@ pub fn e4_an_old_request_admits_nobody() {
     c.check();
 }
 
-/// A node that fails again and again is admitted later each time; after ten quiet minutes as soon as
-/// at first.
+/// A node that fails repeatedly is admitted later each time; after ten quiet minutes as soon as the
+/// first time.
 #[test]
 pub fn who_comes_and_goes_is_admitted_later_each_time() {
     let mut c = Script::shrinking(5, 1);
@@ -295,9 +299,10 @@ pub fn who_comes_and_goes_is_admitted_later_each_time() {
     c.check();
 }
 
-/// A coordinator whose clock is fast gets a value promised by two others, accepted by one of them, and
-/// stops. Both stay members; the one that accepted it has no part in the change, nor in the write that
-/// follows. B3, E3: the base is above that value's ballot. Else what comes back last is read as newest.
+/// A coordinator whose clock is fast gets a value promised by two others, accepted by one of them,
+/// and stops. Both stay members; the one that accepted it takes no part in the change, nor in the
+/// write that follows. B3, E3: the base is above that value's ballot. Otherwise readers would take
+/// the value that comes back last for the newest.
 #[test]
 pub fn b3_a_value_from_before_a_change_is_not_the_newest() {
     let mut c = Script::shrinking(5, 1);
@@ -339,9 +344,9 @@ pub fn b3_a_value_from_before_a_change_is_not_the_newest() {
     c.check();
 }
 
-/// A member has not heard of a change, nor has the one that was removed by it. With one that has they
-/// would be a quorum of the old configuration, which the new one knows nothing of. R1: who has left an
-/// epoch has no part in its rounds.
+/// A member has not received a change, nor has the node that the change removed. Together with a
+/// member that has installed it they would be a quorum of the old configuration, unknown to the new
+/// one. R1: a node that has left an epoch takes no part in its rounds.
 #[test]
 pub fn r1_who_has_left_an_epoch_takes_no_part_in_it() {
     let mut c = Script::shrinking(5, 1);
@@ -376,8 +381,9 @@ pub fn r1_who_has_left_an_epoch_takes_no_part_in_it() {
     c.check();
 }
 
-/// In the middle of a change another member fails. E2: the change is completed, and what only a quorum
-/// of the old configuration holds is brought to the new one, before there is another change.
+/// In the middle of a change another member fails. E2: the change is completed, and records that
+/// only a quorum of the old configuration holds are copied to the new one, before there is another
+/// change.
 #[test]
 pub fn e2_one_change_after_the_other() {
     let mut c = Script::shrinking(5, 1);

@@ -1,4 +1,4 @@
-//! B2, B5: how far clocks are believed: wall clocks, births, and what other nodes tell.
+//! B2, B5: clock bounds for wall clocks, births, and readings from other nodes.
 
 use horseshoe::protocol::types::ballot::Ballot;
 use horseshoe::protocol::types::message::{
@@ -12,7 +12,7 @@ use crate::sim::event::Parcel;
 use crate::sim::node::EPOCH_MS;
 use crate::sim::script::{Pick, Script, ms_of, msg, put, user_key};
 
-/// What a healthy clock shows.
+/// The time of a healthy clock.
 fn wall_ms(c: &Script) -> u64 {
     EPOCH_MS + c.now_us / 1_000
 }
@@ -28,7 +28,8 @@ fn is_within_bound(c: &mut Script, client: usize, what: &str) {
     }
 }
 
-/// A node whose clock is hours ahead hears nobody for a while: its own clock alone is no median.
+/// A node whose clock is hours ahead reaches no other node for a while: its own clock alone is not
+/// a median.
 #[test]
 pub fn b2_a_bad_clock_that_was_alone() {
     for ms in [1_200, 1_500, 2_000, 3_000, 5_000] {
@@ -45,7 +46,7 @@ pub fn b2_a_bad_clock_that_was_alone() {
     }
 }
 
-/// The same at its start, before it has heard anybody.
+/// The same at its start, before it has received anything from another node.
 #[test]
 pub fn b2_a_bad_clock_at_a_start() {
     for ms in [100, 500, 2_000] {
@@ -62,8 +63,8 @@ pub fn b2_a_bad_clock_at_a_start() {
     }
 }
 
-/// All are started at the same time; then again, the one with the bad clock first. When it is set right
-/// what was deleted meanwhile is purged.
+/// All nodes are started at the same time; then again, the one with the bad clock first. When the
+/// clock is corrected, the keys that were deleted meanwhile are purged.
 #[test]
 pub fn b2_a_bad_clock_when_all_start() {
     let mut c = Script::cold(3);
@@ -92,7 +93,8 @@ pub fn b2_a_bad_clock_when_all_start() {
     c.check();
 }
 
-/// The master of two is a quorum alone. It has heard the other's clock before, so that still counts.
+/// The master of two is a quorum alone. It has received the other node's clock before, so that
+/// still counts.
 #[test]
 pub fn b2_a_master_of_two_with_a_bad_clock() {
     let mut c = Script::new(2);
@@ -106,8 +108,8 @@ pub fn b2_a_master_of_two_with_a_bad_clock() {
     c.check();
 }
 
-/// Two of five clocks are bad, and of the others only one was heard since the start: more than half of the
-/// clocks that are known are bad, but not of all.
+/// Two of five clocks are bad, and only one of the others was received since the start: the bad
+/// clocks are more than half of the known clocks, but not of all.
 #[test]
 pub fn b2_two_bad_clocks_of_five_that_start_first() {
     let mut c = Script::new(5);
@@ -129,8 +131,9 @@ pub fn b2_two_bad_clocks_of_five_that_start_first() {
     c.check();
 }
 
-/// Two of four members die, the master among them or not, and are not removed. For the two that are left
-/// the clocks of the dead go on with time: what those told last is not passed on for ever as if it were new.
+/// Two of four members die, including the master or not, and are not removed. The remaining two
+/// extrapolate the dead nodes' clocks by elapsed time: they do not relay the last readings for ever
+/// as if they were new.
 #[test]
 pub fn b2_the_clocks_of_dead_nodes_do_not_stand_still() {
     for (dead, live) in [([2, 3], [0, 1]), ([0, 1], [2, 3]), ([0, 3], [1, 2])] {
@@ -154,8 +157,8 @@ pub fn b2_the_clocks_of_dead_nodes_do_not_stand_still() {
     }
 }
 
-/// It is started alone with a bad clock, and believes it, as there is no other. Set right, the store goes
-/// on from there, and the other node follows.
+/// The node is started alone with a bad clock, and accepts it, as there is no other. After the
+/// correction the store continues from that time, and the other node follows.
 #[test]
 pub fn b5_who_was_away_follows_what_a_quorum_tells() {
     let mut c = Script::new(2);
@@ -184,8 +187,9 @@ pub fn b5_who_was_away_follows_what_a_quorum_tells() {
     c.check();
 }
 
-/// A majority's clocks are hours ahead while a member is away, and set right again. It comes back, and
-/// a node without state joins: both follow the cluster's clock, though no wall clock shows that time.
+/// A majority's clocks are hours ahead while a member is down, and are corrected again. The member
+/// comes back, and a node without state joins: both follow the cluster's clock, though no wall
+/// clock shows that time.
 #[test]
 pub fn b5_a_cluster_ahead_of_its_walls_takes_members_in() {
     let mut c = Script::shrinking(4, 1);
@@ -218,7 +222,7 @@ pub fn b5_a_cluster_ahead_of_its_walls_takes_members_in() {
     c.check();
 }
 
-/// Each node alone takes a write of a key that all hold, within the time that clocks may cost.
+/// Each node alone accepts a write of a key that all hold, within the delay that clocks may cause.
 fn all_serve(c: &mut Script, nodes: &[usize]) {
     c.run_ms(5_000);
     for node in nodes {
@@ -230,8 +234,9 @@ fn all_serve(c: &mut Script, nodes: &[usize]) {
     }
 }
 
-/// Two of three were hours ahead while the third was away. Their clocks are set right, one stops, and the
-/// third comes back. It knows no clock that shows such a time, and what was written then, only one holds.
+/// Two of three clocks were hours ahead while the third node was down. The clocks are corrected,
+/// one of the two nodes stops, and the third comes back. No clock that it knows shows such a time,
+/// and only one node holds what was written then.
 #[test]
 pub fn b5_the_only_one_that_was_ahead_and_one_that_was_away() {
     let mut c = Script::new(3);
@@ -245,15 +250,15 @@ pub fn b5_the_only_one_that_was_ahead_and_one_that_was_away() {
     c.jump_hours(0, -8);
     c.jump_hours(1, -8);
     c.crash_hard(1);
-    // What the one that stopped told of itself is forgotten.
+    // The stopped node's last row expires.
     c.run_ms(2_000);
     c.cluster.start(2);
     all_serve(&mut c, &[0, 2]);
     c.check();
 }
 
-/// One member's hybrid clock is hours ahead of the others'. What it promises, and what it coordinates, is
-/// served all the same.
+/// One member's hybrid clock is hours ahead of the others'. The others still serve what it promised
+/// and what it coordinates.
 #[test]
 pub fn b5_a_member_far_ahead_is_followed() {
     for hours in [2, 24, 24 * 300] {
@@ -262,7 +267,7 @@ pub fn b5_a_member_far_ahead_is_followed() {
         c.put(client, "k", "x");
         let ahead_ms = wall_ms(&c) + hours * 3_600_000;
         set_ceiling(&mut c, 1, from_ms(ahead_ms));
-        // It promises its own ballots, which nobody else takes yet.
+        // The node promises its own ballots, which no other node accepts yet.
         c.run_ms(400);
         for key in ["k", &c.key_of(0), &c.key_of(1)] {
             let early = c.client_of(&[1]);
@@ -270,14 +275,15 @@ pub fn b5_a_member_far_ahead_is_followed() {
         }
         c.crash_hard(2);
         all_serve(&mut c, &[0, 1]);
-        // Short rounds of the other keys go on from the ballots of before.
+        // Short rounds of the other keys continue from the earlier ballots.
         let version = c.put(client, "new", "z");
         assert!(ms_of(version) >= ahead_ms, "{hours} hours");
         c.check();
     }
 }
 
-/// The clock of one member says years. The others do not follow it, however long it lasts, and serve.
+/// The clock of one member is years ahead. The others never follow it, however long that lasts, and
+/// serve.
 #[test]
 pub fn b5_a_member_years_ahead_is_not_followed() {
     let mut c = Script::new(3);
@@ -295,11 +301,11 @@ pub fn b5_a_member_years_ahead_is_not_followed() {
     c.check();
 }
 
-/// A member tells, as the others' words, that all are at a time far ahead: nobody follows one member's word
-/// for a quorum's, not for hybrid clocks and not for wall clocks.
+/// A member sends rows in which all nodes are at a time far ahead: no node takes one member's
+/// report for that of a quorum, neither for hybrid clocks nor for wall clocks.
 #[test]
 pub fn b5_a_member_that_speaks_for_the_others() {
-    // At once; or the wall clocks first, which would make the hybrid ones believable.
+    // All at once; or the wall clocks first, which would bring the hybrid ones within the bound.
     for (hours, in_steps) in [
         (1, false),
         (24 * 300, false),
@@ -327,7 +333,7 @@ pub fn b5_a_member_that_speaks_for_the_others() {
     }
 }
 
-/// Node 2 tells these clocks, hybrid and wall, in its own row and in that of another node.
+/// Node 2 reports these clocks, hybrid and wall, in its own row and in that of another node.
 fn speak_for_others(c: &mut Script, to: usize, row: Row, (clock, wall_ms): (Reading, u64)) {
     forge(c, msg("Heartbeat").from(2).to(to), |m| {
         let Message::Heartbeat(Heartbeat { rows, .. }) = m else {
@@ -342,7 +348,7 @@ fn speak_for_others(c: &mut Script, to: usize, row: Row, (clock, wall_ms): (Read
     });
 }
 
-/// What a node told another one of itself last.
+/// The last row about itself that a node sent to another one.
 fn last_row(c: &Script, from: usize, to: usize) -> Row {
     let last = c.sent(msg("Heartbeat").from(from).to(to)).pop();
     let last = last.expect("a heartbeat was sent");
@@ -352,7 +358,8 @@ fn last_row(c: &Script, from: usize, to: usize) -> Row {
     heartbeat.rows[0].clone()
 }
 
-/// A quorum is near the end of time. Who hears that goes on where it is.
+/// A quorum's clocks are near the largest reading. A node that receives this continues with its own
+/// clock.
 #[test]
 pub fn b5_a_quorum_near_the_end_is_not_followed() {
     let mut c = Script::new(5);
@@ -370,7 +377,7 @@ pub fn b5_a_quorum_near_the_end_is_not_followed() {
     }
 }
 
-/// Births of any time to come are refused, and move nothing.
+/// Births at future times are refused, and do not move the clock.
 #[test]
 pub fn b5_births_too_far_ahead_are_refused() {
     let mut c = Script::new(3);
@@ -403,7 +410,8 @@ pub fn b5_births_too_far_ahead_are_refused() {
     c.check();
 }
 
-/// A client brings a node as far ahead as it may: the others follow, and another minute is not given.
+/// A client advances a node's clock as far as the bound allows: the others follow, and the bound is
+/// not extended by another minute.
 #[test]
 pub fn b5_births_do_not_add_up() {
     let mut c = Script::new(3);
@@ -423,7 +431,7 @@ pub fn b5_births_do_not_add_up() {
     c.check();
 }
 
-/// Changes the last message of that kind, and has it arrive.
+/// Changes the last message of that kind, and delivers it.
 #[track_caller]
 fn forge(c: &mut Script, pick: Pick, change: impl FnOnce(&mut Message)) {
     let mut last = c.sent(pick).pop().expect("such a message was sent");
@@ -435,7 +443,8 @@ fn forge(c: &mut Script, pick: Pick, change: impl FnOnce(&mut Message)) {
     c.run_ms(1);
 }
 
-/// A member tells of the end of time in every way that there is. Nobody follows, and nothing is promised.
+/// A member reports the largest reading in every possible way. No node follows it, and nothing is
+/// promised.
 #[test]
 pub fn b5_a_member_that_tells_of_the_end_of_time() {
     let mut c = Script::new(3);
@@ -500,7 +509,7 @@ pub fn b5_a_member_that_tells_of_the_end_of_time() {
     c.check();
 }
 
-/// Has all of a node's clock start there.
+/// Makes all of a node's clock start at that ceiling.
 fn set_ceiling(c: &mut Script, node: usize, ceiling: u64) {
     c.crash_hard(node);
     let disk = &mut c.cluster.nodes[node].disk;
@@ -518,8 +527,9 @@ fn set_ceiling(c: &mut Script, node: usize, ceiling: u64) {
     c.cluster.start(node);
 }
 
-/// A clock near its end: the node serves, or it says that it is over and does nothing more. In any case
-/// what it sends and writes is read again (the simulator looks at that), also by its own next start.
+/// A clock near its end: the node serves, or it reports that its clock has ended and does nothing
+/// more. In either case everything that it sends and writes can be decoded again (the simulator
+/// checks that), also at its own next start.
 #[test]
 pub fn b5_a_clock_near_its_end() {
     let minute = from_ms(60_000);
@@ -557,7 +567,7 @@ pub fn b5_a_clock_near_its_end() {
     }
 }
 
-/// A wall clock that shows a time beyond the end is not followed: nothing of that time is written.
+/// A wall clock beyond the largest reading is not followed: nothing is written with that time.
 #[test]
 pub fn b5_a_wall_clock_beyond_the_end() {
     let mut c = Script::new(1);

@@ -5,7 +5,7 @@ use wire::{Action, Old, Outcome};
 
 use crate::sim::script::{Script, append, msg, put, put_if_absent, swap, user_key};
 
-/// The first attempt is late; the client was answered by its retry and has moved on.
+/// The first attempt is late; the client got its answer from the retry and has moved on.
 #[test]
 pub fn x1_straggler() {
     let mut c = Script::new(3);
@@ -45,7 +45,7 @@ pub fn x1_a_retry_is_answered_from_the_table() {
     c.check();
 }
 
-/// The retry was answered, and by the time the first datagram arrives the table has forgotten it.
+/// The retry was answered, and the table has removed the entry when the first datagram arrives.
 #[test]
 pub fn x1_dropped_first_attempt_after_retry() {
     let mut c = Script::new(3);
@@ -72,8 +72,8 @@ pub fn x1_dropped_first_attempt_after_retry() {
     c.check();
 }
 
-/// The retry finds a conflict; then what it was compared with comes to be; then the first attempt
-/// arrives. It must be told the same conflict.
+/// The retry finds a conflict; then the expected value is written; then the first attempt arrives.
+/// Its outcome must be the same conflict.
 #[test]
 pub fn x2_conflict_then_late_first_attempt() {
     let mut c = Script::new(3);
@@ -100,7 +100,7 @@ pub fn x2_conflict_then_late_first_attempt() {
 }
 
 /// A slow "absent" answers the first attempt at a delete, whose retry deletes what another client
-/// made a moment later: the client may not take the first answer for the outcome.
+/// wrote shortly after: the client must not take the first answer for the outcome.
 #[test]
 pub fn x2_a_slow_absent_does_not_settle_a_delete() {
     let mut c = Script::new(3);
@@ -111,7 +111,7 @@ pub fn x2_a_slow_absent_does_not_settle_a_delete() {
     let call = c.begin(client, &key, Action::Delete);
     c.until_sent(msg("Answer").towards_client(client));
     c.put(other, &key, "theirs");
-    // The retry deletes, and its answer is late as well.
+    // The retry deletes, and its answer is late too.
     c.until("the retry to delete", |c| c.held.len() >= 2);
     c.let_pass();
     c.release(msg("Answer").towards_client(client));
@@ -120,14 +120,15 @@ pub fn x2_a_slow_absent_does_not_settle_a_delete() {
     c.check();
 }
 
-/// A text put is done, and its answer is late. By the time of its retry, which is born later, so
-/// much was written that a table without this rule has forgotten it.
+/// A text put is applied, and its answer is late. Before its retry, which has a later birth, so
+/// many writes arrive that without this rule the table would have removed the entry.
 #[test]
 pub fn x1_text_retry_after_a_flood() {
     let mut c = Script::new(3);
     let (key, reader) = (c.key_of(0), c.client());
     let hand = c.hand();
-    // They know their cluster and its clocks, so that all is within a second.
+    // The clients already know their cluster and its clocks, so that all of this takes less than a
+    // second.
     let writers: Vec<usize> = (0..60).map(|_| c.client()).collect();
     for writer in &writers {
         c.run(*writer, &key, Action::Get);
@@ -158,8 +159,8 @@ pub fn x1_text_retry_after_a_flood() {
     c.check();
 }
 
-/// The preferred node has a text put under way when the client's retry comes through another: both
-/// are answered, once it is done.
+/// The preferred node has a text put in progress when the client's retry arrives through another
+/// node: both are answered once the put is applied.
 #[test]
 pub fn x1_text_retry_joins_the_first_attempt() {
     let mut c = Script::new(3);
@@ -183,7 +184,7 @@ pub fn x1_text_retry_joins_the_first_attempt() {
     c.check();
 }
 
-/// A session under a text client's id would be answered what that client did.
+/// A session with a text client's id would receive the outcomes of that client's operations.
 #[test]
 pub fn x4_no_session_poses_as_a_text_client() {
     let mut c = Script::new(1);
@@ -198,7 +199,7 @@ pub fn x4_no_session_poses_as_a_text_client() {
     assert_eq!(c.sent(msg("HelloAnswer")).len(), before);
 }
 
-/// A datagram that the network repeats is not a second attempt.
+/// A datagram that the network duplicates is not a second attempt.
 #[test]
 pub fn x4_repeated_datagram_is_not_a_second_attempt() {
     let mut c = Script::new(3);
@@ -217,7 +218,7 @@ pub fn x4_repeated_datagram_is_not_a_second_attempt() {
     c.check();
 }
 
-/// What comes outside of a session is not executed, and told so.
+/// A request without a session is not executed, and the client is informed.
 #[test]
 pub fn x4_no_session_no_work() {
     let mut c = Script::new(3);

@@ -21,8 +21,8 @@ pub fn a_forwarder_that_restarted_is_answered() {
     c.check();
 }
 
-/// A node that restarted has forgotten which attempts it has executed. X4: what was sent to its
-/// earlier life is not executed in this one; what is sent to this one is.
+/// A restarted node does not know which attempts it has executed. X4: a forward to its earlier boot
+/// is not executed after the restart; a forward to its present boot is.
 #[test]
 pub fn x4_a_forward_to_an_earlier_life_is_not_executed() {
     let mut c = Script::new(3);

@@ -1,4 +1,5 @@
-//! X6: what grows is refused where a member is full, and surely not done; all else goes on.
+//! X6: while a member is full, writes that grow are refused, and surely not done; all other
+//! operations succeed.
 
 use bytes::Bytes;
 use horseshoe::protocol::types::limits::RETRY_HORIZON_MS;
@@ -20,7 +21,7 @@ fn fill(c: &mut Script, node: usize, full: Option<Full>) {
     c.run_ms(100);
 }
 
-/// Node 1 is full, whoever coordinates.
+/// Node 1 is full; every coordinator refuses.
 #[test]
 pub fn x6_what_grows_is_refused_by_all() {
     let mut c = Script::new(3);
@@ -59,8 +60,8 @@ pub fn x6_what_grows_is_refused_by_all() {
     c.check();
 }
 
-/// A member that is full dies. The others do not pass on to each other for ever what it said last: they
-/// refuse no more than a second for it, and know nothing of its links soon after.
+/// A full member dies. The others do not relay its last row to each other for ever: they refuse
+/// writes for at most a second because of it, and soon know nothing of its links.
 #[test]
 pub fn x6_a_full_member_that_is_dead_refuses_nothing() {
     for seed in 1..6 {
@@ -88,7 +89,7 @@ pub fn x6_a_full_member_that_is_dead_refuses_nothing() {
     }
 }
 
-/// A member that is full and not joined refuses nothing; back, it does again.
+/// A full member that is unreachable causes no refusals; when it is back, it does again.
 #[test]
 pub fn x6_a_full_member_that_is_cut_off_refuses_nothing() {
     let mut c = Script::new(3);
@@ -110,7 +111,8 @@ pub fn x6_a_full_member_that_is_cut_off_refuses_nothing() {
     c.check();
 }
 
-/// Puts of the same size, each of another client: the table that answers for them grows no more.
+/// Puts of the same size, each by another client: the table that stores their outcomes does not
+/// grow any more.
 #[test]
 pub fn x6_tables_do_not_grow() {
     let mut c = Script::new(3);
@@ -138,7 +140,7 @@ pub fn x6_tables_do_not_grow() {
     c.check();
 }
 
-/// A write was done, its answer is lost, and then the node is full: the retry gets the answer.
+/// A write was applied, its answer is lost, and then the node is full: the retry gets the answer.
 #[test]
 pub fn x6_the_retry_of_what_was_done_is_answered() {
     let mut c = Script::new(3);
@@ -156,7 +158,7 @@ pub fn x6_the_retry_of_what_was_done_is_answered() {
     c.check();
 }
 
-/// What a quorum has chosen a member takes, full or not.
+/// A member accepts what a quorum has chosen, full or not.
 #[test]
 pub fn x6_a_member_that_is_full_takes_copies() {
     let mut c = Script::new(3);
@@ -170,7 +172,7 @@ pub fn x6_a_member_that_is_full_takes_copies() {
     c.check();
 }
 
-/// A learner has no say in what members take, and is not admitted while it is full.
+/// A learner has no influence on what members accept, and is not admitted while it is full.
 #[test]
 pub fn x6_a_learner_that_is_full_waits() {
     let mut c = Script::shrinking(5, 1);
@@ -199,7 +201,7 @@ pub fn x6_a_learner_that_is_full_waits() {
     c.check();
 }
 
-/// Of three members one is away: tombstones stay, and the others say so.
+/// One of three members is down: tombstones stay, and the others report that.
 #[test]
 pub fn p1_held_up_for_a_member_that_is_away_is_a_warning() {
     let mut c = Script::new(3);
@@ -227,7 +229,8 @@ pub fn p1_held_up_for_a_member_that_is_away_is_a_warning() {
         "{said:?}"
     );
     c.heal_nodes();
-    // Buckets that node 2 looks after are due only when the horizon has passed since it took the tombstones.
+    // Buckets that node 2 is responsible for are due only when the horizon has passed since it
+    // accepted the tombstones.
     c.run_ms(RETRY_HORIZON_MS);
     let is_gone = |c: &Cluster, key: &String| (0..3).all(|n| held(c, n, key).is_none());
     c.until("nothing is held", |c| keys.iter().all(|k| is_gone(c, k)));
@@ -235,12 +238,14 @@ pub fn p1_held_up_for_a_member_that_is_away_is_a_warning() {
     c.check();
 }
 
-/// Large values under way are bounded by their bytes, far below the number of operations.
+/// Concurrent operations with large values are limited by their bytes, far below the limit of their
+/// number.
 #[test]
 pub fn large_operations_under_way_are_bounded() {
     let mut c = Script::new(3);
     let client = c.client_of(&[0]);
-    // It has settled on its cluster, and sends from now on without waiting for the other nodes.
+    // The client has determined its cluster, and from now on sends without waiting for the other
+    // nodes.
     c.put(client, "k", "x");
     c.cut(&[0], &[1, 2]);
     let value = Bytes::from(vec![b'x'; 48 << 10]);

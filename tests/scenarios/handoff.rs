@@ -1,4 +1,4 @@
-//! C1: hinted handoff. Members that missed writes get them when they are heard again.
+//! C1: hinted handoff. Members that missed writes receive them when they are reachable again.
 
 use horseshoe::protocol::types::ballot::Ballot;
 use horseshoe::protocol::types::message::Message;
@@ -7,7 +7,7 @@ use horseshoe::protocol::types::record::AcceptorState;
 use crate::sim::cluster::Cluster;
 use crate::sim::script::{Script, append, msg, user_key};
 
-/// What a node has of a key on its disk.
+/// A node's state of a key on its disk.
 pub fn held(cluster: &Cluster, node: usize, key: &str) -> Option<AcceptorState> {
     let synced = cluster.nodes[node].disk.synced();
     synced.registers.get(&user_key(key)).cloned()
@@ -22,8 +22,8 @@ pub fn are_equal(cluster: &Cluster, key: &str) -> bool {
     (1..cluster.nodes.len()).all(|node| of(node) == of(0))
 }
 
-/// Node 2 has promised a ballot of node 1, which has found "a". A copy of "a" that took the promise
-/// back would let node 0's older ballot in, with "b", before node 1's, without it.
+/// Node 2 has promised a ballot of node 1, which has found "a". If a copy of "a" removed that
+/// promise, node 2 would accept node 0's older ballot, with "b", before node 1's, without "b".
 #[test]
 pub fn c1_a_copy_undoes_no_promise() {
     let mut c = Script::new(3);
@@ -58,8 +58,8 @@ pub fn c1_a_copy_undoes_no_promise() {
     c.check();
 }
 
-/// Node 0 has accepted "ab" all alone. Node 4, had it got that as chosen, would answer it to a reader;
-/// then those that never saw it write "ac".
+/// Only node 0 has accepted "ab". If node 4 got a copy of it as chosen, node 4 would answer it to a
+/// reader; then nodes that never received it write "ac".
 #[test]
 pub fn c1_only_what_is_chosen_is_copied() {
     let mut c = Script::new(5);
@@ -87,7 +87,8 @@ pub fn c1_only_what_is_chosen_is_copied() {
     c.check();
 }
 
-/// A promise to a round that nobody finishes refuses the copy for good: a full round mends the key.
+/// A promise to a round that never finishes refuses the copy permanently: a full round repairs the
+/// key.
 #[test]
 pub fn c1_a_refused_copy_is_mended_by_a_round() {
     let mut c = Script::new(3);
@@ -120,8 +121,8 @@ pub fn c1_a_refused_copy_is_mended_by_a_round() {
     c.check();
 }
 
-/// Without anybody reading them, all keys that a member missed reach it, from each coordinator that
-/// wrote them while it was away, and so seldom twice.
+/// Without any reads, all keys that a member missed reach it, from each coordinator that wrote them
+/// while it was unreachable, and rarely twice.
 #[test]
 pub fn c1_a_member_that_was_away_gets_what_it_missed() {
     let mut c = Script::new(5);
@@ -153,7 +154,7 @@ pub fn c1_a_member_that_was_away_gets_what_it_missed() {
     c.check();
 }
 
-/// Single Accepts that the network loses, with all members there: nothing is left behind either.
+/// The network loses single Accepts while all members are reachable: these are delivered later too.
 #[test]
 pub fn c1_a_lost_accept_is_made_good() {
     let mut c = Script::new(3);
@@ -169,7 +170,7 @@ pub fn c1_a_lost_accept_is_made_good() {
     c.check();
 }
 
-/// A copy that the network repeats, much later, changes nothing any more.
+/// A copy that the network duplicates much later has no effect any more.
 #[test]
 pub fn c1_a_late_copy_of_an_old_record_is_nothing() {
     let mut c = Script::new(3);
@@ -189,7 +190,7 @@ pub fn c1_a_late_copy_of_an_old_record_is_nothing() {
     c.check();
 }
 
-/// More than the window takes at a time.
+/// More than the window allows at a time.
 #[test]
 pub fn c1_large_records_are_copied_one_after_another() {
     let mut c = Script::new(3);

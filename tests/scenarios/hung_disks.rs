@@ -1,4 +1,5 @@
-//! A node whose disk hangs is heard, but answers nothing: it is no more use than one that is gone.
+//! A node whose disk hangs sends heartbeats, but answers nothing: it is treated like a node that is
+//! down.
 
 use kvclient::session::{Question, Told};
 use wire::{Change, ChangeOutcome, Outcome};
@@ -16,7 +17,8 @@ fn mend_disk(c: &mut Script, node: usize) {
     c.restart(node);
 }
 
-/// It is removed, as one that is gone: else the next two failures of five take the quorum away.
+/// The node is removed, as one that is down: otherwise the next two failures of five lose the
+/// quorum.
 #[test]
 pub fn a_member_whose_disk_hangs_is_removed() {
     let mut c = Script::shrinking(5, 1);
@@ -37,7 +39,7 @@ pub fn a_member_whose_disk_hangs_is_removed() {
     c.check();
 }
 
-/// A master whose disk hangs is the first to propose, and can't.
+/// A master whose disk hangs is the first to propose, and cannot.
 #[test]
 pub fn a_master_whose_disk_hangs_is_removed() {
     let mut c = Script::shrinking(4, 1);
@@ -48,7 +50,7 @@ pub fn a_master_whose_disk_hangs_is_removed() {
     c.check();
 }
 
-/// A learner that has caught up, and then can't write any more, is no gain.
+/// A learner that has caught up, and then cannot write any more, would be no gain.
 #[test]
 pub fn a_learner_whose_disk_hangs_is_not_admitted() {
     let mut c = Script::shrinking(4, 1);
@@ -78,7 +80,7 @@ pub fn a_learner_whose_disk_hangs_is_not_admitted() {
     c.check();
 }
 
-/// What a node tells of its disk, at most.
+/// The maximum that a node reports of its disk.
 fn unsynced_max_ms(c: &Script, node: usize) -> u32 {
     use horseshoe::protocol::types::message::Message;
     let sent = c.sent(msg("Heartbeat").from(node));
@@ -89,7 +91,7 @@ fn unsynced_max_ms(c: &Script, node: usize) -> u32 {
     told.max().unwrap_or(0)
 }
 
-/// A disk that is slow, but gets on, costs nobody the vote.
+/// A disk that is slow, but makes progress, costs no node its vote.
 #[test]
 pub fn a_member_with_a_slow_disk_stays() {
     let mut c = Script::shrinking(5, 1);
@@ -114,13 +116,14 @@ pub fn a_member_with_a_slow_disk_stays() {
     assert_eq!(epoch(&c), 1);
 }
 
-/// A cluster of so many, which never removes a member by itself, that serves while one disk hangs.
+/// A cluster of this many nodes, which never removes a member automatically, that serves while one
+/// disk hangs.
 fn with_a_hung_disk(nodes: usize, hung: usize) -> (Script, usize) {
     let mut c = Script::new(nodes);
     let client = c.client();
     c.put(client, "k", "0");
     c.slow_disk(hung, FOR_EVER_MS);
-    // So it is noticed.
+    // So the others detect it.
     let others: Vec<usize> = (0..nodes).filter(|node| *node != hung).collect();
     let client = c.client_of(&others);
     c.begin(client, "k", append("?"));
@@ -128,14 +131,14 @@ fn with_a_hung_disk(nodes: usize, hung: usize) -> (Script, usize) {
     (c, client)
 }
 
-/// What such a node would send waits for its disk (B1), that of a read too.
+/// Everything that such a node would send waits for its disk (B1), also the answer to a read.
 #[test]
 pub fn operations_at_a_node_whose_disk_hangs_are_run_by_others() {
     let mut c = Script::new(3);
     let at_hung = c.client_of(&[1]);
     c.put(at_hung, "k", "0");
     c.slow_disk(1, FOR_EVER_MS);
-    // Under way when the disk begins to hang, and some while it does.
+    // Some operations are in progress when the disk begins to hang, and some begin while it hangs.
     for _ in 0..30 {
         let client = c.client_of(&[1]);
         c.begin(client, "k", append("x"));
@@ -154,7 +157,7 @@ pub fn operations_at_a_node_whose_disk_hangs_are_run_by_others() {
     c.check();
 }
 
-/// It would pile up in memory, and the node take no more datagrams in.
+/// These messages would accumulate in memory, and the node would accept no more datagrams.
 #[test]
 pub fn a_node_whose_disk_hangs_takes_in_nothing_that_waits_for_it() {
     let (mut c, client) = with_a_hung_disk(3, 2);
@@ -166,7 +169,7 @@ pub fn a_node_whose_disk_hangs_takes_in_nothing_that_waits_for_it() {
     let more = waiting(&c) - before;
     assert!(more < 50, "{more} groups");
     mend_disk(&mut c, 2);
-    // Another one is missing then, so that it needs what it had not taken in.
+    // Then another node is down, so that this node needs the messages that it had not accepted.
     c.run_ms(10_000);
     c.crash_hard(0);
     let client = c.client_of(&[2]);
@@ -185,7 +188,7 @@ fn assert_refused(outcome: &ChangeOutcome, part: &str) {
     }
 }
 
-/// The others would wait for the master's disk for as long as it hangs, and for good if it is replaced.
+/// The others would wait for the master's disk as long as it hangs, and for ever if it is replaced.
 #[test]
 pub fn an_operator_removes_no_member_that_is_needed_while_a_disk_hangs() {
     let (mut c, client) = with_a_hung_disk(3, 0);
@@ -194,7 +197,7 @@ pub fn an_operator_removes_no_member_that_is_needed_while_a_disk_hangs() {
     assert_refused(&removed, "disk");
     c.run_ms(2_000);
     c.put(client, "k", "1");
-    // One whose disk hangs is replaced at once, as one that is gone.
+    // A node whose disk hangs is replaced at once, as one that is down.
     let address = "elsewhere:7000".to_owned();
     let replaced = ask(&mut c, client, 1, Change::Replace { node: 1, address });
     assert!(
@@ -206,7 +209,7 @@ pub fn an_operator_removes_no_member_that_is_needed_while_a_disk_hangs() {
     c.check();
 }
 
-/// Of four, one of which is gone, the other two would be no quorum without it.
+/// In a cluster of four, one of which is down, the other two would be no quorum without it.
 #[test]
 pub fn the_mastership_is_not_given_to_a_node_whose_disk_hangs() {
     let (mut c, client) = with_a_hung_disk(4, 3);
@@ -219,7 +222,8 @@ pub fn the_mastership_is_not_given_to_a_node_whose_disk_hangs() {
     c.check();
 }
 
-/// A quorum that is heard and can't answer is none: it is said soon, and who lacks is named.
+/// A quorum that is reachable and cannot answer does not count: this is reported soon, and the
+/// nodes that block are named.
 #[test]
 pub fn x5_a_quorum_whose_disks_hang_is_none() {
     let (mut c, _) = with_a_hung_disk(3, 0);
@@ -238,7 +242,7 @@ pub fn x5_a_quorum_whose_disks_hang_is_none() {
             "{words}"
         );
     }
-    // So an operator may go on without them.
+    // So an operator may continue without them.
     let force = |c: &Script, nodes: &[u8]| Change::Force {
         nodes: nodes.to_vec(),
         epoch: epoch(c, 2),

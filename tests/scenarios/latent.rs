@@ -1,4 +1,4 @@
-//! E7: configurations that were chosen, and that whoever proposed them has not installed.
+//! E7: configurations that were chosen, and that their proposer has not installed.
 
 use std::sync::Arc;
 
@@ -16,8 +16,8 @@ use crate::sim::event::{Parcel, Passing};
 use crate::sim::network::Place;
 use crate::sim::script::{Script, append, msg, put};
 
-/// The first node proposes to go on without the last two, and its Accepts have arrived; nobody has
-/// heard more of it.
+/// The first node proposes a configuration without the last two, and its Accepts have arrived; no
+/// node has received more of it.
 fn proposed_by_the_first(c: &mut Script) {
     c.cut(&[3, 4], &[0, 1, 2]);
     c.hold(msg("Accepted").to(0));
@@ -30,7 +30,7 @@ fn nothing_more_is_held(c: &mut Script) {
     c.cluster.held.clear();
 }
 
-/// All nodes have installed the same configuration, later than the first.
+/// All nodes have installed the same configuration, later than the first one.
 fn agree_on_a_later_one(c: &Cluster) -> bool {
     let epochs = c.nodes.iter().map(|node| {
         let installed = node.replica.as_ref().and_then(|r| r.configuration());
@@ -40,7 +40,7 @@ fn agree_on_a_later_one(c: &Cluster) -> bool {
     epochs[0] > 1 && epochs.iter().all(|epoch| *epoch == epochs[0])
 }
 
-/// A removal that its proposer did not live to install would count two healthy nodes out when two of
+/// A removal that its proposer did not live to install would exclude two healthy nodes when two of
 /// the others fail.
 #[test]
 pub fn e7_a_configuration_that_nobody_installed_is_found() {
@@ -66,7 +66,7 @@ pub fn e7_a_configuration_that_nobody_installed_is_found() {
     c.check();
 }
 
-/// Whoever proposed it lives, and is cut off for longer than most operations take.
+/// The proposer is running, and is cut off for longer than most operations take.
 #[test]
 pub fn e7_a_late_answer_is_still_waited_for() {
     let mut c = Script::cold(5);
@@ -94,8 +94,9 @@ pub fn e7_a_late_answer_is_still_waited_for() {
     c.check();
 }
 
-/// The second of two is to be the master, and is lost with its disk when the first has accepted that.
-/// The first is a quorum by itself, and not of what it has accepted: it backs out.
+/// In a cluster of two the second node should become the master, and is lost with its disk when the
+/// first has accepted that. The first is a quorum alone, but not of the configuration that it has
+/// accepted: it reverts the change.
 #[test]
 pub fn e7_a_change_whose_members_are_gone_is_backed_out_of() {
     let mut c = Script::new(2);
@@ -121,7 +122,7 @@ pub fn e7_a_change_whose_members_are_gone_is_backed_out_of() {
     c.check();
 }
 
-/// The same, and one that has installed the joint configuration comes back.
+/// The same, and a node that has installed the joint configuration comes back.
 #[test]
 pub fn e7_who_has_installed_it_is_told_that_it_was_backed_out_of() {
     let mut c = Script::new(2);
@@ -149,8 +150,8 @@ pub fn e7_who_has_installed_it_is_told_that_it_was_backed_out_of() {
     c.check();
 }
 
-/// An admission that nobody installed names a learner that has lost its disk since. Then the master
-/// fails, one of three, and the learner, back again, asks to be admitted.
+/// An admission that no node installed names a learner that has lost its disk since. Then the
+/// master fails, one of three, and the learner, back again, requests its admission.
 #[test]
 pub fn e7_an_admission_is_not_left_to_later() {
     let mut c = Script::shrinking(4, 1);
@@ -163,7 +164,7 @@ pub fn e7_an_admission_is_not_left_to_later() {
     c.hold(msg("Accepted").to(0));
     c.until_sent(msg("Accept").from(0).to(2));
     c.run_ms(2);
-    // Both lose power; one of them its disk.
+    // Both lose power, and one of them its disk.
     c.crash_hard(0);
     c.crash_hard(3);
     c.cluster.wipe(3);
@@ -182,7 +183,7 @@ pub fn e7_an_admission_is_not_left_to_later() {
     c.check();
 }
 
-/// A hostile Accept of what is no configuration. It goes to all.
+/// A hostile Accept, to all nodes, of a value that is not a configuration.
 fn spoil(c: &mut Script, value: &[u8]) {
     let reading = wire::clock::from_ms(crate::sim::node::EPOCH_MS + c.now_us / 1_000 + 5);
     let (ballot, cluster) = (Ballot::new(reading, 2), 0);
@@ -219,7 +220,7 @@ fn spoil(c: &mut Script, value: &[u8]) {
     c.run_ms(20);
 }
 
-/// What is damaged nobody can have installed: the next change takes its place.
+/// No node can have installed a damaged value: the next change replaces it.
 #[test]
 pub fn e7_what_is_no_configuration_is_written_over() {
     let mut c = Script::shrinking(5, 1);
@@ -237,7 +238,8 @@ pub fn e7_what_is_no_configuration_is_written_over() {
     c.check();
 }
 
-/// What another release wrote may be sound: nothing is changed until an operator forces it.
+/// A value that a later release wrote may be valid: nothing is changed until an operator forces a
+/// configuration.
 #[test]
 pub fn e7_what_another_release_wrote_stands_until_it_is_forced() {
     let mut c = Script::shrinking(5, 1);

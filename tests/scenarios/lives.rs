@@ -1,4 +1,5 @@
-//! E5, C1: what a node has from an earlier life of it, as state or noted, is not told, counted or sent.
+//! E5, C1: what a node has from an earlier life, as state or as hints, is neither reported, counted
+//! nor sent.
 
 use std::sync::Arc;
 
@@ -25,7 +26,7 @@ fn key() -> Key {
     user_key("k")
 }
 
-/// Accepted and known to be chosen, in the node's life before this one.
+/// Accepted and known to be chosen, in the node's previous life.
 fn cached(value: Option<&str>) -> AcceptorState {
     AcceptorState {
         promised: ballot(CACHED_MS).next(),
@@ -68,7 +69,7 @@ pub fn e5_an_old_record_is_not_found() {
     assert_eq!((promise.accepted, &promise.record), (Ballot::ZERO, &None));
 }
 
-/// The very ballot that it holds as a cache comes again: only now does it accept it.
+/// The same ballot as that of the cached record arrives: only now does the node accept it.
 #[test]
 pub fn e5_an_old_record_is_accepted_anew() {
     let mut node = with_cached(VALUE);
@@ -81,7 +82,8 @@ pub fn e5_an_old_record_is_accepted_anew() {
     assert_eq!(life_of(&node), Some(LIFE));
 }
 
-/// A copy of what was chosen is taken, though a later record, which never was, is in the cache.
+/// A copy of a chosen record is accepted, though the cache has a later record, which was never
+/// chosen.
 #[test]
 pub fn e5_a_copy_is_taken_over_an_old_record() {
     let mut node = with_cached(VALUE);
@@ -118,7 +120,7 @@ pub fn e5_an_old_record_is_not_read() {
     assert_eq!(answer.record, None);
 }
 
-/// What is told to others.
+/// What the node reports to others.
 #[test]
 pub fn e5_an_old_record_is_in_no_digest() {
     let mut node = with_cached(VALUE);
@@ -148,7 +150,7 @@ pub fn e5_an_old_record_is_not_copied() {
     let answers = node.ask(CopiesAsked { keys: vec![key()] });
     node.run_ms(1_000);
     assert!(answers.is_empty() && node.sent("Copy").is_empty());
-    // One of this life is.
+    // An entry of this life is in it.
     node.tell(
         2,
         0,
@@ -162,7 +164,7 @@ pub fn e5_an_old_record_is_not_copied() {
     assert!(matches!(answers[..], [Message::Copy(_)]), "{answers:?}");
 }
 
-/// A purge of a ballot that it never gave a vote to is none of its business.
+/// A purge of a ballot that the node never voted for does not concern it.
 #[test]
 pub fn e5_an_old_tombstone_is_not_purged() {
     let mut node = with_cached(None);
@@ -173,7 +175,7 @@ pub fn e5_an_old_tombstone_is_not_purged() {
     assert_eq!(node.meta.floor, Ballot::ZERO);
 }
 
-/// All others are there, and hold nothing but what this node holds as votes.
+/// All other nodes are reachable, and hold exactly what this node holds as votes.
 fn purges(tombstone: AcceptorState) -> usize {
     let is_own = |key: &Key| bucket_of(key).is_multiple_of(3);
     let mut names = (0..).map(|n| user_key(&format!("k{n}")));
@@ -185,7 +187,7 @@ fn purges(tombstone: AcceptorState) -> usize {
     let mut node = Alone::new(&[(key, tombstone)]);
     node.there = vec![2, 3];
     let mut seen = 0;
-    // As long as it takes to look at all buckets.
+    // Long enough to check all buckets.
     for _ in 0..500 {
         node.run_ms(50);
         let fresh = node.sent_since(seen).to_vec();
@@ -203,7 +205,7 @@ fn purges(tombstone: AcceptorState) -> usize {
     node.sent("Purge").len()
 }
 
-/// ... and that it holds such a tombstone is no reason to have it purged.
+/// ... and the fact that the node holds such a tombstone is no reason to have it purged.
 #[test]
 pub fn e5_an_old_tombstone_is_not_looked_for() {
     assert_eq!(purges(cached(None)), 0);
@@ -214,8 +216,8 @@ pub fn e5_an_old_tombstone_is_not_looked_for() {
     assert!(purges(vote) > 0, "one of this life is");
 }
 
-/// A key that is in the cache only reads as promised at the floor, so what is said of it waits for that
-/// to be durable.
+/// For a key that is only in the cache the floor counts as the promise, so an answer about the key
+/// waits until the floor is durable.
 #[test]
 pub fn e5_what_the_floor_says_of_a_cached_key_waits_for_the_disk() {
     let gone = user_key("gone");
@@ -237,7 +239,7 @@ pub fn e5_what_the_floor_says_of_a_cached_key_waits_for_the_disk() {
     assert_ne!(node.meta.floor, Ballot::ZERO);
 }
 
-/// Its own coordinator does not take it for what this member holds.
+/// The node's own coordinator does not count the record as this member's state.
 #[test]
 pub fn e5_an_old_record_is_not_the_coordinators() {
     let mut node = with_cached(VALUE);
@@ -249,7 +251,7 @@ pub fn e5_an_old_record_is_not_the_coordinators() {
     assert_eq!(read.holds, Ballot::ZERO);
 }
 
-/// The node compares what it holds with node 2, which holds this entry of the key, or nothing.
+/// The node compares its state with node 2, which has this entry of the key, or none.
 fn compare(entry: Option<BucketEntry>) -> Alone {
     let mut node = with_cached(VALUE);
     node.run_ms(1_000);
@@ -283,7 +285,7 @@ fn entry(accepted: Ballot) -> BucketEntry {
     }
 }
 
-/// A later record, which was never chosen, is no reason not to ask for what was.
+/// A later record that was never chosen is no reason not to fetch the chosen one.
 #[test]
 pub fn e5_what_is_held_as_a_cache_is_missing() {
     let node = compare(Some(entry(ballot(CACHED_MS - 1))));
@@ -304,11 +306,11 @@ pub fn e5_what_no_member_names_is_dropped() {
     assert_eq!(life_of(&node), None);
 }
 
-// What is noted, and what waits.
+// Hints, and operations that wait.
 
 const MEMBERS: [(u8, u64); 3] = [(1, 1), (2, 2), (3, 3)];
 
-/// A write through this node that node 2 has accepted, and node 3, which is not there, has not.
+/// A write through this node that node 2 has accepted, and node 3, which is down, has not.
 fn missed_by_three() -> Alone {
     let mut node = Alone::new(&[]);
     node.forward("k", put("new"));
@@ -329,8 +331,9 @@ fn missed_by_three() -> Alone {
     node
 }
 
-/// C1: what a member has missed it still gets when the configuration changes meanwhile: as a hint, or,
-/// if the change comes before it is one, as a round whose last answers are waited for.
+/// C1: a member still receives what it has missed when the configuration changes meanwhile: from a
+/// hint or, if the change comes before there is one, from the round that waits for the last
+/// answers.
 #[test]
 pub fn c1_hints_outlive_a_change_of_others() {
     for before_ms in [10, 1_000] {
@@ -346,7 +349,7 @@ pub fn c1_hints_outlive_a_change_of_others() {
     }
 }
 
-/// Node 3 has come back as somebody else, who compares everything itself.
+/// Node 3 has come back in a new incarnation, which compares everything itself.
 #[test]
 pub fn e5_hints_are_not_for_somebody_new() {
     for before_ms in [10, 1_000] {
@@ -359,8 +362,8 @@ pub fn e5_hints_are_not_for_somebody_new() {
     }
 }
 
-/// The node was removed, and is admitted again: it sends nothing for what it noted before, and starts
-/// no round for it.
+/// The node was removed, and is admitted again: it sends nothing for its earlier hints, and starts
+/// no round for them.
 #[test]
 pub fn e5_hints_end_with_the_vote() {
     for before_ms in [10, 1_000] {
@@ -380,8 +383,8 @@ pub fn e5_hints_end_with_the_vote() {
     }
 }
 
-/// An operation waits for its key to be loaded while the node loses its vote. Nobody would answer a
-/// round of such a node, so it starts none: what came from another node is left to that one.
+/// An operation waits for its key to be loaded while the node loses its vote. No other node would
+/// answer a round of this node, so it starts none: a forwarded operation is left to the forwarder.
 #[test]
 pub fn e4_what_waited_for_a_key_runs_no_round_without_a_vote() {
     for action in [Action::Get, put("late")] {
@@ -395,8 +398,8 @@ pub fn e4_what_waited_for_a_key_runs_no_round_without_a_vote() {
     }
 }
 
-/// The same of a round that is to mend a key for a change: it has no operation that could grow too old,
-/// and would be tried for ever.
+/// The same for a repair round of a change: it has no operation that could expire, and would be
+/// repeated for ever.
 #[test]
 pub fn e4_a_key_is_not_mended_without_a_vote() {
     for with_vote in [true, false] {
@@ -416,7 +419,7 @@ pub fn e4_a_key_is_not_mended_without_a_vote() {
     }
 }
 
-/// Node 2 answers what it is asked of its buckets: it holds this entry.
+/// Node 2 answers requests about its buckets: it has this entry.
 fn compare_for_ms(node: &mut Alone, ms: u64, mut seen: usize, held: Option<BucketEntry>) {
     let own = bucket_of(&key());
     let sum = |bucket: Bucket| u64::from(bucket == own && held.is_some());
@@ -446,7 +449,7 @@ fn compare_for_ms(node: &mut Alone, ms: u64, mut seen: usize, held: Option<Bucke
     }
 }
 
-/// What was to be done with a key in an epoch that is over is not done when it is loaded at last.
+/// Work on a key for an epoch that has ended is not done when the key is loaded at last.
 #[test]
 pub fn r1_work_that_waited_for_a_key_is_of_its_epoch() {
     let tombstone = AcceptorState {
@@ -467,8 +470,9 @@ pub fn r1_work_that_waited_for_a_key_is_of_its_epoch() {
     }
 }
 
-/// A learner that is started without its state in between was not there without a break: it is admitted
-/// a second after that. That it is somebody new because the configuration changed is no break.
+/// A learner that restarts without its state was not continuously reachable: it is admitted one
+/// second after the restart. A new incarnation because of a change of the configuration does not
+/// count as an interruption.
 #[test]
 pub fn e4_who_is_somebody_new_in_one_epoch_waits_anew() {
     for (epoch, admitted) in [(EPOCH + 1, false), (EPOCH + 2, true)] {
@@ -488,7 +492,7 @@ pub fn e4_who_is_somebody_new_in_one_epoch_waits_anew() {
     }
 }
 
-/// Node 3, in that incarnation, has caught up and asks to be admitted.
+/// Node 3, in that incarnation, has caught up and requests its admission.
 fn ask_for_ms(node: &mut Alone, incarnation: u64, ms: u64) {
     node.become_new(3, incarnation);
     for _ in 0..ms / 50 {
@@ -510,9 +514,9 @@ fn all_are_members(cluster: &Cluster) -> bool {
     nodes.clone().all(is_whole) && nodes.into_iter().all(|node| of(node) == of(0))
 }
 
-/// Node 4 wrote a key that node 3 missed, and noted that. Both are removed; the key is deleted, and
-/// purged by the three that are left. Node 3 is admitted again, with nothing promised; then node 4,
-/// which must not send it what it noted: all would read that as the newest.
+/// Node 4 wrote a key that node 3 missed, and has a hint for it. Both are removed; the key is
+/// deleted, and purged by the remaining three. Node 3 is admitted again, with no promises; then
+/// node 4, which must not send the hinted copy: all would read that value as the newest.
 #[test]
 pub fn e5_a_hint_of_an_earlier_life_brings_nothing_back() {
     for seed in 1..=5 {
@@ -544,7 +548,7 @@ pub fn e5_a_hint_of_an_earlier_life_brings_nothing_back() {
     }
 }
 
-/// Messages that may bring the key back to anybody.
+/// Messages that may bring the key back to any node.
 fn of_key(c: &Script, name: &str) -> usize {
     let is_of = |p: &Passing| match p.envelope().map(|e| &e.message) {
         Some(Message::Copy(m)) => m.key == user_key(name),
@@ -555,8 +559,8 @@ fn of_key(c: &Script, name: &str) -> usize {
     all.iter().flatten().filter(|p| is_of(p)).count()
 }
 
-/// A node whose disk was rolled back goes on as somebody new, in the same epoch. What it noted as a
-/// member ends with that.
+/// A node whose disk was rolled back continues in a new incarnation, in the same epoch. Its hints
+/// as a member end with that.
 #[test]
 pub fn e1_hints_end_when_a_vote_is_renounced() {
     let mut node = missed_by_three();

@@ -1,10 +1,10 @@
-//! E1, E6: who has a vote, and how the first configuration comes to be.
+//! E1, E6: which nodes have a vote, and how the first configuration is formed.
 
 use wire::{Action, Outcome};
 
 use crate::sim::script::{Script, msg};
 
-/// A node that forgot its state and kept its vote would lose, alone, a write that was acknowledged.
+/// A node that lost its state and kept its vote would, alone, lose an acknowledged write.
 #[test]
 pub fn e1_node_that_forgot_has_no_vote() {
     let mut c = Script::new(3);
@@ -24,8 +24,8 @@ pub fn e1_node_that_forgot_has_no_vote() {
     c.check();
 }
 
-/// A node whose disk was rolled back keeps neither its vote nor its incarnation, once it hears of the
-/// start that its disk does not count; and is a member again when it has caught up.
+/// A node whose disk was rolled back keeps neither its vote nor its incarnation once it learns of
+/// the start that its disk does not count; it is a member again when it has caught up.
 #[test]
 pub fn e1_disk_that_was_rolled_back_has_no_vote() {
     let mut c = Script::shrinking(5, 1);
@@ -61,7 +61,8 @@ pub fn e1_disk_that_was_rolled_back_has_no_vote() {
     c.check();
 }
 
-/// The copy misses one start only, so that with this one it counts as many as were heard of.
+/// The copy misses only one start, so that with the present start its count equals the highest that
+/// was reported.
 #[test]
 pub fn e1_disk_that_was_rolled_back_by_one_start_has_no_vote() {
     let mut c = Script::shrinking(5, 1);
@@ -78,8 +79,8 @@ pub fn e1_disk_that_was_rolled_back_by_one_start_has_no_vote() {
     c.check();
 }
 
-/// The first node forms a configuration, loses its state before anybody hears of it, and asks again.
-/// Those that gave it their word gave it to the life that is gone.
+/// The first node forms a configuration, loses its state before any other node receives it, and
+/// queries the nodes again. Their commitments are to the incarnation that is gone.
 #[test]
 pub fn e6_first_node_restarts_empty_in_between() {
     let mut c = Script::cold(3);
@@ -98,7 +99,7 @@ pub fn e6_first_node_restarts_empty_in_between() {
     c.check();
 }
 
-/// A question of an earlier life of the first node arrives late: it binds nobody.
+/// A query of an earlier incarnation of the first node arrives late: it commits no node.
 #[test]
 pub fn e6_a_question_of_an_earlier_life_binds_nobody() {
     let mut c = Script::cold(3);
@@ -116,8 +117,9 @@ pub fn e6_a_question_of_an_earlier_life_binds_nobody() {
     c.check();
 }
 
-/// A node gives its word and loses its state before the configuration is formed. It is in it by the
-/// life that is gone, so the new one has no vote: it can't be counted twice.
+/// A node gives its commitment and loses its state before the configuration is formed. The
+/// configuration names the lost incarnation, so the new one has no vote: the node cannot be counted
+/// twice.
 #[test]
 pub fn e6_who_restarts_empty_in_between_has_no_vote() {
     let mut c = Script::cold(3);

@@ -1,4 +1,4 @@
-//! Scenarios by the part of the protocol that they are about.
+//! Scenarios, by the part of the protocol that they test.
 
 pub mod absences;
 pub mod alone;

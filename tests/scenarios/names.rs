@@ -2,14 +2,14 @@
 
 use crate::sim::script::Script;
 
-/// Of each node that runs, as its configuration has it.
+/// The name in the configuration of each running node.
 fn names(c: &Script) -> Vec<String> {
     let replicas = c.nodes.iter().filter_map(|node| node.replica.as_ref());
     let configurations = replicas.filter_map(|replica| replica.configuration());
     configurations.map(|held| held.name.clone()).collect()
 }
 
-/// Whether a node has found that it is not to take part: it waits for nothing any more.
+/// Whether a node has found that it must not participate: it is pending on nothing any more.
 fn has_ended(c: &Script, node: usize) -> bool {
     let replica = c.nodes[node].replica.as_ref().expect("it runs");
     replica.next_timeout().is_none()
@@ -26,7 +26,8 @@ fn start_as(c: &mut Script, node: usize, name: &str) {
     c.cluster.start(node);
 }
 
-/// It is the first node's, at all nodes, and stays over restarts, and for a node that lost its state.
+/// The name is the first node's at all nodes. It remains after restarts, and for a node that lost
+/// its state.
 #[test]
 pub fn a_name_is_given_at_the_start_and_stays() {
     let mut c = Script::cold(3);
@@ -53,14 +54,14 @@ pub fn a_node_of_another_name_takes_no_part() {
         c.cluster.settings.cluster_name = name.to_owned();
         c.cluster.start_all();
         c.until("a configuration", |c| c.is_formed());
-        // So that it is on disk everywhere.
+        // Until the name is on disk everywhere.
         c.run_ms(500);
         c.crash_hard(1);
         start_as(&mut c, 1, "others");
         c.run_ms(500);
         assert!(has_ended(&c, 1), "{name:?}, with its state");
         c.crash_hard(1);
-        // Nothing that others tell ends a node: it may be another cluster that sends here.
+        // A message from another node never ends a node: the sender may belong to another cluster.
         c.restart_empty(2);
         c.run_ms(3_000);
         assert!(!has_ended(&c, 2), "{name:?}, without its state");
@@ -71,7 +72,7 @@ pub fn a_node_of_another_name_takes_no_part() {
         );
         assert!(names(&c).len() < 3, "it has taken no configuration");
         assert!(!has_ended(&c, 0));
-        // Nothing has come of it.
+        // The attempt had no effect.
         start_as(&mut c, 1, name);
         c.run_ms(3_000);
         let client = c.client();

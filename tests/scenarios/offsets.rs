@@ -1,4 +1,4 @@
-//! How far the nodes' clocks are from the median, as `status` tells it.
+//! The offsets of the nodes' clocks from the median, as `status` shows them.
 
 use wire::ClockStatus;
 
@@ -6,7 +6,7 @@ use crate::sim::cluster::Fate;
 use crate::sim::network::Place;
 use crate::sim::script::Script;
 
-/// What a node says of the clocks that are off.
+/// The clocks that a node reports as off.
 fn off(c: &Script, node: usize) -> Vec<(u8, i64)> {
     let node = &c.cluster.nodes[node];
     let replica = node.replica.as_ref().expect("it runs");
@@ -28,7 +28,7 @@ fn is_off(c: &Script, node: u8, offset_ms: i64) {
     }
 }
 
-/// Every node tells which clock is off and by how much, and no more of it once it is right.
+/// Every node reports which clock is off and by how much, and stops when the clock is corrected.
 #[test]
 pub fn a_clock_that_is_off_is_told_by_all() {
     let mut c = Script::new(5);
@@ -46,7 +46,7 @@ pub fn a_clock_that_is_off_is_told_by_all() {
     c.check();
 }
 
-/// The clock that the teller itself has is the one that is off.
+/// The clock of the reporting node is the one that is off.
 #[test]
 pub fn a_clock_that_is_off_is_not_taken_for_the_others() {
     let mut c = Script::new(3);
@@ -55,7 +55,7 @@ pub fn a_clock_that_is_off_is_not_taken_for_the_others() {
     is_off(&c, 1, -5_000);
 }
 
-/// All datagrams take up to a second more, by chance or always, and nodes stand still meanwhile.
+/// All datagrams take up to a second more, randomly or always, and nodes pause meanwhile.
 #[test]
 pub fn slow_links_and_slow_nodes_make_no_offsets() {
     for (delay_ms, seed) in [(100, 1), (500, 2), (1_000, 3), (2_000, 4)] {
@@ -72,7 +72,8 @@ pub fn slow_links_and_slow_nodes_make_no_offsets() {
     }
 }
 
-/// One direction takes 900 ms more than the other one: half of the round trip is the wrong half.
+/// One direction takes 900 ms more than the other: half of the round-trip time is not the delay of
+/// either direction.
 #[test]
 pub fn a_link_that_is_slow_one_way_makes_no_offset() {
     let mut c = Script::slow(3);

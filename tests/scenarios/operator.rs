@@ -1,4 +1,4 @@
-//! What operators ask of the configuration.
+//! Operators' requests to change the configuration.
 
 use kvclient::session::{Question, Told};
 use wire::{Change, ChangeOutcome};
@@ -6,7 +6,7 @@ use wire::{Change, ChangeOutcome};
 use crate::sim::node::DiskSpeed;
 use crate::sim::script::Script;
 
-/// Asks one node.
+/// Sends a request to one node.
 pub fn begin(c: &mut Script, client: usize, node: usize, change: Change) {
     begin_question(c, client, node, Question::Change(change));
 }
@@ -20,7 +20,7 @@ fn begin_question(c: &mut Script, client: usize, node: usize, question: Question
     c.cluster.drain_client(client);
 }
 
-/// Asks one node, and waits for its word.
+/// Sends a question to one node, and waits for its answer.
 #[track_caller]
 pub fn question(c: &mut Script, client: usize, node: usize, question: Question) -> Told {
     begin_question(c, client, node, question);
@@ -47,8 +47,8 @@ pub fn epoch(c: &Script, node: usize) -> u64 {
     replica.configuration().map_or(0, |c| c.epoch)
 }
 
-/// An acknowledged write is at one of the two that are left only, and not at the master. A forced
-/// configuration with a majority for its quorum would read around it.
+/// Of the two remaining nodes only one holds an acknowledged write, and that one is not the master.
+/// A forced configuration whose quorum is a majority would read without that node.
 #[test]
 pub fn force_keeps_what_one_of_those_named_holds() {
     let mut c = Script::new(5);
@@ -84,8 +84,9 @@ pub fn force_keeps_what_one_of_those_named_holds() {
     assert_eq!(c.get(left, &key), "newer");
 }
 
-/// The master lost its state while a node that was added waits. With that one four would be members, and two of
-/// them without the master no quorum; the master's new incarnation needs no more than there is.
+/// The master lost its state while an added node waits. With the added node there would be four
+/// members, of which two without the master are no quorum; the master's new incarnation needs only
+/// the nodes that are up.
 #[test]
 pub fn e4_a_learner_that_has_to_wait_holds_up_no_other() {
     let mut c = Script::new(4);
@@ -107,7 +108,7 @@ pub fn e4_a_learner_that_has_to_wait_holds_up_no_other() {
     c.check();
 }
 
-/// A crash would take it back, and the cluster would go on from before.
+/// A crash would undo the forced configuration, and the cluster would continue from the one before.
 #[test]
 pub fn r2_a_force_is_told_of_once_it_is_durable() {
     let mut c = Script::new(3);

@@ -1,10 +1,10 @@
-//! X5: `no quorum` is said soon, and is true.
+//! X5: `no quorum` is reported soon, and is true.
 
 use wire::Outcome;
 
 use crate::sim::script::{Script, msg, put};
 
-/// A node that is alone says `no quorum` at once, and what it refused never happens.
+/// An isolated node answers `no quorum` at once, and what it refused never happens.
 #[test]
 pub fn x5_no_quorum_is_said_soon() {
     let mut c = Script::new(3);
@@ -25,15 +25,15 @@ pub fn x5_no_quorum_is_said_soon() {
     c.check();
 }
 
-/// Node 0's write was accepted by node 1 and refused by node 2; then node 0 is alone. It may not say
-/// `no quorum` of what the others may still finish.
+/// Node 0's write was accepted by node 1 and refused by node 2; then node 0 is isolated. It must
+/// not answer `no quorum` to an operation that the others may still finish.
 #[test]
 pub fn x5_what_was_sent_is_not_refused() {
     let mut c = Script::new(3);
     let (key, client) = (c.key_of(0), c.client());
     let mut hand = c.hand();
     c.put(client, &key, "before");
-    // Node 2 promises a ballot of its own that nobody else hears of.
+    // Node 2 promises a ballot of its own that no other node receives.
     for to in [0, 1] {
         c.lose(msg("Prepare").from(2).to(to));
         c.lose(msg("Forward").from(2).to(to));
@@ -50,7 +50,7 @@ pub fn x5_what_was_sent_is_not_refused() {
     c.run_ms(1_000);
     let refused = matches!(c.answer(&hand, attempt), Some(Outcome::NoQuorum { .. }));
     c.let_pass();
-    // What node 2 wants is not done meanwhile.
+    // Node 2's operation does not complete meanwhile.
     for to in [0, 1] {
         c.lose(msg("Prepare").from(2).to(to));
         c.lose(msg("Forward").from(2).to(to));
@@ -63,8 +63,8 @@ pub fn x5_what_was_sent_is_not_refused() {
     c.check();
 }
 
-/// A write that was forwarded, taken back, and joined by a retry was sent all the same: the other
-/// node, which stood still, executes it later.
+/// A write that was forwarded, reclaimed, and joined by a retry was sent all the same: the other
+/// node, which was paused, executes it later.
 #[test]
 pub fn x5_a_retry_does_not_make_a_forwarded_write_refusable() {
     let mut c = Script::new(2);

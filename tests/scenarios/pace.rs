@@ -1,4 +1,4 @@
-//! Heartbeats as slow as the settings allow: what waits for them waits as long as they take.
+//! The slowest heartbeats that the settings allow: all waits for them are long enough.
 
 use horseshoe::protocol::types::message::ClientReply;
 use wire::{Action, Outcome};
@@ -18,7 +18,8 @@ fn at_pace(nodes: usize, heartbeat_ms: u64, link_down_ms: u64, shrink_after_ms: 
     c
 }
 
-/// A learner asks to be admitted with each heartbeat: between two of them it still asks.
+/// A learner requests its admission with each heartbeat: between two heartbeats the request still
+/// counts.
 #[test]
 pub fn a_removed_node_is_admitted_again_at_any_pace() {
     for (heartbeat_ms, link_down_ms) in [(10, 30), (500, 1_500), (1_000, 3_000)] {
@@ -34,7 +35,7 @@ pub fn a_removed_node_is_admitted_again_at_any_pace() {
     }
 }
 
-/// Whether that answer says that there is no quorum.
+/// Whether that answer is `no quorum`.
 fn says_no_quorum(passing: &Passing) -> bool {
     let Parcel::Reply { reply } = &passing.parcel else {
         return false;
@@ -45,8 +46,8 @@ fn says_no_quorum(passing: &Passing) -> bool {
     matches!(answer.outcome, Outcome::NoQuorum { .. })
 }
 
-/// Links are up as long as `--link-down-ms` says, so what came over them counts as long: two lost
-/// heartbeats do not make the quorum go away.
+/// Links stay up as long as `--link-down-ms` says, and so do the rows received over them: two lost
+/// heartbeats do not lose the quorum.
 #[test]
 pub fn slow_heartbeats_that_get_lost_do_not_lose_the_quorum() {
     let mut c = at_pace(3, 1_000, 10_000, 0);

@@ -1,5 +1,5 @@
-//! R2, B1: what a node tells of itself is on its disk first. The simulator's watch looks at each
-//! message; here disks are slow when it matters.
+//! R2, B1: what a node reports about itself is on its disk first. The simulator's watch checks each
+//! message; in these scenarios disks are slow when it matters.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use crate::scenarios::changes::{are_all_members, has_members};
 use crate::scenarios::handoff::{accepted, held};
 use crate::sim::script::{Script, msg, put};
 
-/// The sums that a node has told so far: of a key's bucket, or of all buckets.
+/// The digests that a node has sent so far: of a key's bucket, or of all buckets.
 fn sums_told(c: &Script, node: usize, key: &str) -> BTreeSet<u64> {
     let bucket = c.bucket_of(key);
     let mut told = c.sent(msg("DigestsTold").from(node));
@@ -24,8 +24,8 @@ fn sums_told(c: &Script, node: usize, key: &str) -> BTreeSet<u64> {
     sums.collect()
 }
 
-/// A member accepts a value and its disk is slow. Were its digest told before that is durable, the
-/// others would take it for one that holds the value, though a crash takes it back.
+/// A member accepts a value and its disk is slow. If it sent its digest before the value is
+/// durable, the others would assume that it holds the value, though a crash can undo that.
 #[test]
 pub fn r2_a_digest_waits_for_the_disk() {
     let mut c = Script::new(3);
@@ -45,8 +45,9 @@ pub fn r2_a_digest_waits_for_the_disk() {
     c.check();
 }
 
-/// A key is purged and the disk is slow, so the floor that rose with it is not durable yet. Who asks for
-/// another key is told the floor when it is; where a record is held, it is told no floor, at once.
+/// A key is purged and the disk is slow, so the floor that rose with the purge is not durable yet.
+/// An answer about another key contains the floor, and waits until it is durable; an answer about a
+/// record that the node holds contains no floor, and is sent at once.
 #[test]
 pub fn r2_a_floor_waits_for_the_disk() {
     let mut c = Script::new(3);
@@ -84,7 +85,7 @@ pub fn r2_a_floor_waits_for_the_disk() {
     c.check();
 }
 
-/// The contents of a bucket are asked for; just before, the member has accepted another of its keys.
+/// The entries of a bucket are requested just after the member has accepted another of its keys.
 #[test]
 pub fn r2_a_listing_waits_for_the_disk() {
     let mut c = Script::new(3);
@@ -109,8 +110,8 @@ pub fn r2_a_listing_waits_for_the_disk() {
     c.check();
 }
 
-/// A member has just been admitted again: what it holds is of an earlier admission, and no vote, so it
-/// is no part of what it says it holds (E5).
+/// A member has just been admitted again: its records are from an earlier life, and are no votes,
+/// so they are not among the entries that it sends (E5).
 #[test]
 pub fn e5_records_of_an_earlier_admission_are_not_listed() {
     let mut c = Script::shrinking(5, 1);
@@ -123,7 +124,7 @@ pub fn e5_records_of_an_earlier_admission_are_not_listed() {
     });
     c.heal_nodes();
     c.until("five members", are_all_members);
-    // Nobody tells it which of its records are chosen.
+    // The member does not learn which of its records are chosen.
     c.lose(msg("BucketTold").to(4));
     c.lose(msg("DigestsTold").to(4));
     let from = c.sent(msg("BucketTold").from(4)).len();
@@ -142,9 +143,9 @@ pub fn e5_records_of_an_earlier_admission_are_not_listed() {
     c.check();
 }
 
-/// A member installs a configuration and is asked in its epoch before that is durable. It answers
-/// once it is: else, after a crash, it would take part in rounds of the epoch before, which it said
-/// that it had left.
+/// A member installs a configuration and receives a request of its epoch before the configuration
+/// is durable. It answers once it is durable. Otherwise, after a crash, it would take part in
+/// rounds of the previous epoch, which its answer said it had left.
 #[test]
 pub fn r1_answers_of_an_epoch_wait_for_its_installation() {
     let mut c = Script::shrinking(5, 1);
@@ -170,8 +171,8 @@ pub fn r1_answers_of_an_epoch_wait_for_its_installation() {
     c.check();
 }
 
-/// The disk is so slow that the clock reaches a ceiling before the next one is durable. What waits for
-/// that one waits for its own group, not for one before it.
+/// The disk is so slow that the clock reaches a ceiling before the next one is durable. Messages
+/// that need the next ceiling wait for its group, not for an earlier group.
 #[test]
 pub fn b1_no_ballot_is_issued_above_the_durable_ceiling() {
     for sync_ms in [1_100, 1_600, 2_300] {
@@ -179,7 +180,7 @@ pub fn b1_no_ballot_is_issued_above_the_durable_ceiling() {
         let client = c.client_of(&[0]);
         c.slow_disk(0, sync_ms);
         for n in 0..20 {
-            // A key that is new has no short round, whose ballots are older.
+            // A new key has no short round, whose ballots would be older.
             c.begin(client, &format!("key {n}"), put("a"));
             c.run_ms(730);
         }
@@ -189,8 +190,8 @@ pub fn b1_no_ballot_is_issued_above_the_durable_ceiling() {
     }
 }
 
-/// A member has just purged a key, and is asked about another that it does not have. Its floor, which
-/// it tells, is on its disk first.
+/// A member has just purged a key, and receives a request about another key that it does not have.
+/// The floor, which its answer contains, is on its disk first.
 #[test]
 pub fn r2_an_answer_waits_for_the_floor_that_it_tells() {
     let mut c = Script::new(3);

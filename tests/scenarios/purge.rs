@@ -1,4 +1,4 @@
-//! P1, X3: what was deleted is forgotten, and stays deleted.
+//! P1, X3: deleted keys are purged, and stay deleted.
 
 use wire::{Action, Outcome};
 
@@ -11,7 +11,7 @@ fn is_gone(cluster: &Cluster, key: &str) -> bool {
     (0..cluster.nodes.len()).all(|node| held(cluster, node, key).is_none())
 }
 
-/// Goes on until nobody holds anything of these keys, which takes at least the retry horizon.
+/// Continues until no node has any state of these keys, which takes at least the retry horizon.
 #[track_caller]
 fn until_gone(c: &mut Script, keys: &[String]) {
     c.run_ms(9_000);
@@ -49,8 +49,8 @@ pub fn p1_tombstones_are_dropped_by_all() {
     c.check();
 }
 
-/// Node 2 is away while the key is deleted. Had the others forgotten that, its value would be the
-/// newest that anybody knows.
+/// Node 2 is down while the key is deleted. If the others had purged the tombstone, node 2's value
+/// would be the newest that any node knows.
 #[test]
 pub fn p1_a_member_that_was_away_brings_nothing_back() {
     let mut c = Script::new(3);
@@ -70,7 +70,7 @@ pub fn p1_a_member_that_was_away_brings_nothing_back() {
     c.check();
 }
 
-/// An Accept from before the delete comes to node 2 when the key is forgotten.
+/// An Accept from before the delete arrives at node 2 when the key is purged.
 #[test]
 pub fn p1_a_late_accept_brings_nothing_back() {
     let mut c = Script::new(3);
@@ -90,7 +90,7 @@ pub fn p1_a_late_accept_brings_nothing_back() {
     c.check();
 }
 
-/// A copy of the value, repeated by the network when the key is forgotten.
+/// A copy of the value, duplicated by the network, arrives when the key is purged.
 #[test]
 pub fn p1_a_late_copy_brings_nothing_back() {
     let mut c = Script::new(3);
@@ -109,7 +109,7 @@ pub fn p1_a_late_copy_brings_nothing_back() {
     c.check();
 }
 
-/// A purge that one member never hears of leaves a tombstone there; it is purged later.
+/// A purge that one member never receives leaves a tombstone there; it is purged later.
 #[test]
 pub fn p1_a_lost_purge_is_made_good() {
     let mut c = Script::new(3);
@@ -127,7 +127,7 @@ pub fn p1_a_lost_purge_is_made_good() {
     c.check();
 }
 
-/// The floor is as durable as the drop is: a restart brings nothing back either.
+/// The floor is as durable as the purge: a restart brings nothing back either.
 #[test]
 pub fn p1_the_floor_is_kept_over_a_restart() {
     let mut c = Script::new(3);
@@ -146,7 +146,7 @@ pub fn p1_the_floor_is_kept_over_a_restart() {
     c.check();
 }
 
-/// The put is done, its answer lost. By the time it is tried again its key was deleted, and forgotten
+/// The put is applied, and its answer is lost. Before its retry the key was deleted, and purged
 /// with its table.
 #[test]
 pub fn x3_a_retry_from_before_a_purge() {
@@ -164,8 +164,8 @@ pub fn x3_a_retry_from_before_a_purge() {
     c.check();
 }
 
-/// A key of a bucket was deleted last and is purged first. The floor stays above what was promised for
-/// it, whatever is purged after it.
+/// Of two keys of one bucket, the one that was deleted last is purged first. The floor stays above
+/// what was promised for it, whatever is purged afterwards.
 #[test]
 pub fn p1_the_floor_does_not_fall() {
     let mut c = Script::new(3);
@@ -190,8 +190,8 @@ pub fn p1_the_floor_does_not_fall() {
     c.check();
 }
 
-/// As above, but the ballots of the key are those of short rounds, behind the clock of which the
-/// operation was born: the floor is above the births too.
+/// As above, but the ballots of the key are those of short rounds, behind the clock that gave the
+/// operation its birth: the floor is above the births too.
 #[test]
 pub fn x3_a_retry_of_a_short_round_from_before_a_purge() {
     let mut c = Script::new(3);
@@ -210,8 +210,9 @@ pub fn x3_a_retry_of_a_short_round_from_before_a_purge() {
     c.check();
 }
 
-/// A Purge is late, and comes when another configuration is installed. R1: all members of the one
-/// before held the tombstone, which says nothing about a member that has come since.
+/// A Purge is late, and arrives when another configuration is installed. R1: all members of the
+/// earlier configuration held the tombstone, which says nothing about a member that was admitted
+/// since.
 #[test]
 pub fn r1_a_purge_of_an_earlier_epoch_is_not_followed() {
     let mut c = Script::shrinking(5, 1);

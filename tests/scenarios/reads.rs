@@ -1,11 +1,11 @@
-//! R1, R4: what a read may answer.
+//! R1, R4: which values a read may return.
 
 use wire::{Action, Outcome};
 
 use crate::scenarios::changes::has_members;
 use crate::sim::script::{Script, msg, put};
 
-/// An answer to a read of the node's earlier life, counted for a new one, is a stale read.
+/// An answer to a read of the node's earlier boot, counted for a new read, would make it stale.
 #[test]
 pub fn r1_earlier_life_read_answer() {
     let mut c = Script::new(3);
@@ -37,7 +37,7 @@ pub fn r1_earlier_life_read_answer() {
     c.check();
 }
 
-/// One answer, even this node's own, is no quorum: others may have written since.
+/// A single answer, even this node's own, is no quorum: others may have written since.
 #[test]
 pub fn r4_one_answer_is_no_quorum() {
     let mut c = Script::new(3);
@@ -54,7 +54,8 @@ pub fn r4_one_answer_is_no_quorum() {
     c.check();
 }
 
-/// What one acceptor holds is finished before it is answered: who read it reads it again.
+/// A record that one acceptor holds is completed before it is returned: the same client reads it
+/// again.
 #[test]
 pub fn r4_what_was_read_stays() {
     let mut c = Script::new(3);
@@ -62,7 +63,7 @@ pub fn r4_what_was_read_stays() {
     let (zero, one, two) = (c.client_of(&[0]), c.client_of(&[1]), c.client_of(&[2]));
     c.put(zero, &key, "old");
     c.run_ms(200);
-    // Only node 1 gets the next one, and node 0 forgets it.
+    // Only node 1 gets the next one, and node 0 loses it.
     c.lose(msg("Accept").to(2));
     c.begin(zero, &key, put("new"));
     c.until_sent(msg("Accept").from(0).to(1));
@@ -81,8 +82,8 @@ pub fn r4_what_was_read_stays() {
     c.check();
 }
 
-/// A read sends what it found to those that lack it, under the very same ballot, and so does not
-/// disturb the short rounds of the coordinator that is at work.
+/// A read sends the record that it found to the nodes that lack it, with its original ballot, and
+/// so does not disturb the short rounds of the active coordinator.
 #[test]
 pub fn r4_finishing_disturbs_no_short_round() {
     let mut c = Script::new(3);
@@ -102,9 +103,10 @@ pub fn r4_finishing_disturbs_no_short_round() {
     c.check();
 }
 
-/// Node 3 has asked node 0, which held the old value then, and waits for more. Meanwhile node 0 is
-/// given the new one, and another configuration is installed in which nodes 0, 3 and 4 are a quorum.
-/// R1: the read starts again; an answer of the epoch before says nothing about this one.
+/// Node 3 has sent a read to node 0, which held the old value then, and waits for more answers.
+/// Meanwhile node 0 gets the new value, and another configuration is installed in which nodes 0, 3
+/// and 4 are a quorum. R1: the read starts again; an answer of the previous epoch says nothing
+/// about this one.
 #[test]
 pub fn r1_a_read_starts_again_in_another_epoch() {
     let mut c = Script::shrinking(7, 1);

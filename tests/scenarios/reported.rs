@@ -1,4 +1,4 @@
-//! What other stores were reported to lose, told again here.
+//! Errors that were reported of other stores, reproduced here.
 
 use horseshoe::protocol::types::message::NodeId;
 use wire::Outcome;
@@ -7,10 +7,10 @@ use crate::scenarios::changes::has_members;
 use crate::sim::history::Ending;
 use crate::sim::script::{Script, append, msg, put};
 
-/// RethinkDB (Jepsen, 2016): members were changed while the network was parted now here, now there;
-/// two sides went on from different configurations, and writes that both had acknowledged were lost.
-/// Here the network is parted anew in the middle of each change, every side writes all the time, and no
-/// acknowledged append may be missing at the end.
+/// RethinkDB (Jepsen, 2016): members were changed under changing network partitions; two sides
+/// continued with different configurations, and writes that both had acknowledged were lost. Here
+/// the network is partitioned differently in the middle of each change, every side writes all the
+/// time, and no acknowledged append may be missing at the end.
 #[test]
 pub fn rethinkdb_reconfiguration_under_partition() {
     let parts: [(&[usize], &[usize]); 4] = [
@@ -35,7 +35,8 @@ pub fn rethinkdb_reconfiguration_under_partition() {
         write(&mut c, 200);
         for (side, other) in parts {
             c.cut(side, other);
-            // Until somebody's removal of the others is under way, and then they are parted elsewhere.
+            // Until a removal of the other nodes is in progress; then the network is partitioned
+            // differently.
             write(&mut c, 1_300);
             c.lose(msg(stop_at).from(other[0]));
             write(&mut c, 300);
@@ -73,10 +74,11 @@ pub fn rethinkdb_reconfiguration_under_partition() {
     }
 }
 
-/// NATS (Jepsen, 2025): one machine crashed with writes that were acknowledged and not yet on its disk;
-/// it and a slow follower then made a majority that had never heard of them, and the halves went on apart.
-/// Here an acknowledgement waits for the disks of a quorum, so the node that comes back and the slow
-/// one, without the master, have every acknowledged write or serve none.
+/// NATS (Jepsen, 2025): one machine crashed with writes that were acknowledged and not yet on its
+/// disk; this machine and a slow follower then formed a majority that had never received the
+/// writes, and the halves diverged. Here an acknowledgement waits for the disks of a quorum, so the
+/// node that comes back and the slow one, without the master, have every acknowledged write or
+/// serve no operation.
 #[test]
 pub fn nats_a_crash_with_a_slow_disk() {
     let mut c = Script::shrinking(3, 1);
@@ -88,7 +90,7 @@ pub fn nats_a_crash_with_a_slow_disk() {
     for n in 1..=5 {
         c.run(writer, &key, append(&n.to_string()));
     }
-    // One more is on its way to the disk of the node that crashes.
+    // One more write is in progress on the disk of the node that crashes.
     let open = c.begin(writer, &key, append("?"));
     c.until_sent(msg("Accept").from(0).to(1));
     c.run_ms(20);

@@ -1,5 +1,5 @@
-//! E1: disks that are put back to an older copy, as a snapshot that is restored. What is gone with them
-//! are promises and acknowledged writes that count at a quorum.
+//! E1: disks that are rolled back to an older copy, as by restoring a snapshot. The rollback loses
+//! promises and acknowledged writes that count at a quorum.
 
 use wire::{Action, Change, ChangeOutcome, Outcome};
 
@@ -9,7 +9,7 @@ use crate::sim::cluster::{Cluster, address};
 use crate::sim::disk::Disk;
 use crate::sim::script::{Script, msg};
 
-/// What is on a node's disk now, as it is found after a power failure.
+/// The content of a node's disk now, as after a power failure.
 fn snapshot(c: &Script, node: usize) -> Disk {
     let mut copy = c.nodes[node].disk.clone();
     copy.crash(0);
@@ -36,7 +36,7 @@ fn hears_quorum(c: &Cluster, node: usize) -> bool {
     replica.is_some_and(|replica| replica.status(now).quorum)
 }
 
-/// The node was not started between the copy and its end, so its count of starts tells nothing.
+/// The node was not restarted between the copy and its end, so its start count shows nothing.
 #[test]
 pub fn e1_copy_of_the_same_run_is_noticed() {
     let mut c = Script::shrinking(5, 1);
@@ -56,8 +56,9 @@ pub fn e1_copy_of_the_same_run_is_noticed() {
     c.check();
 }
 
-/// Node 3 has the write, with node 1; the copy of its disk has not. Node 2 has heard of what was on that disk
-/// later, but not of the write. Before the copy is noticed, 2 and 3 together would answer what was before.
+/// Nodes 1 and 3 have the write; the copy of node 3's disk does not. Node 2 has received later
+/// durable groups of that disk, but not the write. If 2 and 3 could answer together before the
+/// rollback is detected, they would return the old value.
 fn rolled_back_between_two(hold_objection: bool) {
     let mut c = Script::new(3);
     let key = c.key_of(0);
@@ -92,13 +93,15 @@ pub fn e1_copy_of_the_same_run_loses_no_write() {
     rolled_back_between_two(false);
 }
 
-/// The node has no say before the others had theirs, however long that takes to arrive.
+/// The node has no vote until the others have confirmed its start, however long that takes to
+/// arrive.
 #[test]
 pub fn e1_who_starts_waits_for_objections() {
     rolled_back_between_two(true);
 }
 
-/// Who does not give its word is named, so that no node waits in silence.
+/// A node whose start confirmation is missing is named in the status, so that no node waits
+/// silently.
 #[test]
 pub fn e1_a_proof_that_does_not_come_is_asked_for_in_words() {
     let mut c = Script::new(3);
@@ -130,7 +133,8 @@ pub fn e1_a_proof_that_does_not_come_is_asked_for_in_words() {
     c.check();
 }
 
-/// A clock that was ahead of all others when the copy was made is not what it is noticed by.
+/// The detection does not depend on the clock, even if it was ahead of all others when the copy was
+/// made.
 #[test]
 pub fn e1_a_copy_is_noticed_whatever_the_clocks_say() {
     let mut c = Script::shrinking(3, 1);
@@ -149,10 +153,10 @@ pub fn e1_a_copy_is_noticed_whatever_the_clocks_say() {
     c.check();
 }
 
-/// Nobody is waited for longer than it takes to hear who is there.
+/// The wait for other nodes takes no longer than learning which nodes are up.
 #[test]
 pub fn e1_a_restart_costs_little_while_others_are_down() {
-    // Who knows nobody else listens for another second.
+    // A node that knows of no other node listens for another second.
     for (nodes, down, alone_ms) in [
         (1, vec![], 1_000),
         (2, vec![1], 0),
@@ -190,7 +194,7 @@ pub fn e1_all_may_restart_at_once() {
     c.check();
 }
 
-/// A member that lost its state is joined, and never gives its word as who it was.
+/// A member that lost its state is reachable, and never confirms starts in its earlier incarnation.
 #[test]
 pub fn e1_who_starts_does_not_wait_for_a_member_that_is_gone() {
     let mut c = Script::new(3);
@@ -205,8 +209,8 @@ pub fn e1_who_starts_does_not_wait_for_a_member_that_is_gone() {
     c.check();
 }
 
-/// A cluster of one, and what was on its disk then. Two more nodes were added, and "old" was written before,
-/// when all three were members, "new".
+/// A cluster of one node, and a copy of its disk. Then two more nodes were added; "old" was written
+/// before the copy, "new" when all three were members.
 struct Grown {
     script: Script,
     copy: Disk,
@@ -239,8 +243,9 @@ impl Grown {
     }
 }
 
-/// The copy is of when the node was alone. In the present configuration it has no say before the others had
-/// theirs, whatever it proved in that of the copy, or did not need to.
+/// The copy is from when the node was alone. In the present configuration the node has no vote
+/// until the others have confirmed its start, whatever it proved, or did not have to prove, in the
+/// configuration of the copy.
 #[test]
 pub fn e1_a_copy_of_when_it_was_alone_waits_for_objections() {
     let Grown {
@@ -270,7 +275,7 @@ pub fn e1_a_copy_of_when_it_was_alone_waits_for_objections() {
     c.check();
 }
 
-/// It has not given its word, as the copy has it, and is a member all the same.
+/// According to the copy the node has not given its commitment, and it is a member all the same.
 #[test]
 pub fn e6_a_copy_of_before_the_first_configuration_is_noticed() {
     let mut c = Script::cold(3);
@@ -289,7 +294,7 @@ pub fn e6_a_copy_of_before_the_first_configuration_is_noticed() {
     c.check();
 }
 
-/// Before it serves alone it listens for as long as it takes to hear of others.
+/// Before the node serves alone it listens as long as it takes to receive something from others.
 #[test]
 pub fn e1_a_copy_of_when_it_was_alone_hears_of_the_others_first() {
     for (lost, why) in [("Nothing", "a call"), ("ConfigurationAsked", "a question")] {
@@ -300,7 +305,7 @@ pub fn e1_a_copy_of_when_it_was_alone_hears_of_the_others_first() {
         } = Grown::new();
         let near = c.client_of(&[0]);
         c.put(near, &key, "new");
-        // While it is not told what is newer, it goes on listening.
+        // While the newer configuration does not arrive, the node keeps listening.
         c.lose(msg(lost));
         c.roll_back(0, copy.clone());
         let read = c.begin(near, &key, Action::Get);
@@ -316,7 +321,7 @@ pub fn e1_a_copy_of_when_it_was_alone_hears_of_the_others_first() {
     }
 }
 
-/// The only one that remembers has lost its vote meanwhile, with its own disk.
+/// The only node that remembers has lost its vote meanwhile, with its own disk.
 #[test]
 pub fn e1_who_has_no_vote_objects_too() {
     let mut c = Script::new(5);
@@ -326,7 +331,7 @@ pub fn e1_who_has_no_vote_objects_too() {
     let copy = snapshot(&c, 0);
     c.run_ms(2_000);
     c.put(client, "k", "new");
-    // It does not become a member before node 0 is gone.
+    // The node does not become a member before node 0 is down.
     c.hold(msg("AdmissionAsked"));
     c.restart_empty(4);
     c.run_ms(1_000);

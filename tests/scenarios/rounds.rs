@@ -5,7 +5,7 @@ use wire::Outcome;
 use crate::sim::event::Parcel;
 use crate::sim::script::{Script, append, msg, put};
 
-/// Four nodes, two and two: the master's half serves, and only it.
+/// Four nodes, split two and two: only the master's half serves.
 #[test]
 pub fn q1_half_with_the_master_is_a_quorum() {
     let mut c = Script::new(4);
@@ -44,15 +44,15 @@ pub fn r2_an_answer_waits_for_the_disk() {
     c.check();
 }
 
-/// Node 1 writes through node 2 while node 0, which has the right to a short round, knows nothing of
-/// it. With any other ballot than the very next, node 2 would take node 0's write for the newest.
+/// Node 1 writes through node 2 while node 0, which may run a short round, does not know it. With
+/// any ballot other than the immediate successor, node 2 would take node 0's write for the newest.
 #[test]
 pub fn r3_a_short_round_is_exactly_the_next_ballot() {
     let mut c = Script::new(3);
     let key = c.key_of(0);
     let (zero, one) = (c.client_of(&[0]), c.client_of(&[1]));
     c.run(zero, &key, append("a"));
-    // Nothing that a round needs passes between 0 and 1; they still hear each other.
+    // Nothing that a round needs passes between 0 and 1; the nodes stay reachable for each other.
     for name in ["Prepare", "Accept", "Forward"] {
         c.lose(msg(name).from(0).to(1));
         c.lose(msg(name).from(1).to(0));
@@ -67,7 +67,8 @@ pub fn r3_a_short_round_is_exactly_the_next_ballot() {
     c.check();
 }
 
-/// A coordinator whose ballot was refused starts again with a full round, and so sees what stands.
+/// A coordinator whose ballot was refused starts again with a full round, and so reads the current
+/// record.
 #[test]
 pub fn r3_after_doubt_a_full_round() {
     let mut c = Script::new(3);
@@ -83,8 +84,8 @@ pub fn r3_after_doubt_a_full_round() {
     c.check();
 }
 
-/// Node 2's answer is lost, and node 0's own vote is not on its disk yet. An answer of node 1 that says
-/// that it is from node 0 itself makes no quorum of the two.
+/// Node 2's answer is lost, and node 0's own vote is not on its disk yet. A forged answer from node
+/// 1 that names node 0 as its sender does not make a quorum of the two.
 #[test]
 pub fn r2_a_forged_answer_of_ones_own_does_not_count() {
     let mut c = Script::new(3);

@@ -1,4 +1,4 @@
-//! E3: what must be known of every key before a joint configuration is completed.
+//! E3: the evidence that is needed about every key before a joint configuration is completed.
 
 use crate::scenarios::changes::{are_all_members, has_members};
 use crate::sim::script::{Script, append, msg};
@@ -9,9 +9,9 @@ fn lose_copies(c: &mut Script) {
     }
 }
 
-/// Two keys of one bucket are written at nodes 2, 3 and 4; the last two fail, so of the new
-/// configuration node 2 alone holds what was acknowledged. With `apart` the rounds that mend the
-/// second key get through long after those of the first.
+/// Two keys of one bucket are written at nodes 2, 3 and 4; the last two fail, so in the new
+/// configuration only node 2 holds the acknowledged values. With `apart` the repair rounds of the
+/// second key complete long after those of the first.
 fn two_keys_of_a_bucket_at_one_node(c: &mut Script, apart: bool) {
     let first = c.key_of(2);
     let second = c.key_beside(&first);

@@ -1,5 +1,5 @@
-//! Messages at their largest: each fits a datagram (the simulator stops at one that does not), and what
-//! did not fit one message goes in another.
+//! Messages of the largest size: each fits a datagram (the simulator stops at one that does not),
+//! and what does not fit one message is sent in another.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ use wire::{
 use crate::scenarios::handoff::held;
 use crate::sim::script::{Script, msg, put};
 
-/// Calls at a time, well below what a key or a node takes.
+/// Concurrent calls, well below what a key or a node accepts.
 const AT_A_TIME: usize = 300;
 
 fn run_all(c: &mut Script, client: usize, keys: &[String], action: &Action) {
@@ -39,7 +39,7 @@ fn run_all(c: &mut Script, client: usize, keys: &[String], action: &Action) {
     }
 }
 
-/// More than a datagram has room for, of short keys: what is counted beside their bytes is most of it.
+/// More than a datagram can hold, of short keys: the counted overhead is larger than the keys.
 #[test]
 pub fn tombstones_of_many_short_keys_are_purged() {
     let mut c = Script::cold(3);
@@ -59,7 +59,8 @@ pub fn tombstones_of_many_short_keys_are_purged() {
     c.check();
 }
 
-/// Within one heartbeat, as fast as a node can be: notices of what was chosen go with the next.
+/// All within one heartbeat interval, as fast as a node can be: the pending Chosen messages are
+/// sent with the next heartbeat.
 #[test]
 pub fn notices_of_many_long_keys_arrive() {
     let mut c = Script::new(3);
@@ -88,7 +89,7 @@ fn assert_fits(what: &str, body: &[u8]) {
     assert!(size <= DATAGRAM_SIZE_MAX, "{what} takes {size} bytes");
 }
 
-/// It fits, and whoever gets it takes it.
+/// The message fits, and its receiver accepts it.
 #[track_caller]
 fn assert_is_taken(message: impl Into<Message>) {
     let message = message.into();
@@ -118,8 +119,8 @@ fn written(old: Old) -> Outcome {
     }
 }
 
-/// A value, and a table with as many clients as its bound allows, by what the protocol takes an entry for
-/// (100 bytes), or with as long outcomes.
+/// A record with a value, and a table with as many clients as its bound allows, counting an entry
+/// as the protocol does (100 bytes), or with outcomes of the largest size.
 fn record(old_size: usize) -> Arc<Record> {
     let operation = AppliedOperation {
         sequence: u64::MAX,
@@ -212,7 +213,7 @@ fn members(count: usize) -> Vec<Member> {
     (0..count).map(member).collect()
 }
 
-/// Each of them has a link from each other one.
+/// Each node has a link from each other node.
 #[test]
 fn messages_of_all_nodes_fit_a_datagram() {
     let link = LinkTold {
@@ -363,7 +364,7 @@ fn replies_at_their_largest_fit_a_datagram() {
     }
 }
 
-/// Networks that drop IP fragments drop probes, and nothing else.
+/// Networks that drop IP fragments drop probes, and no other message.
 #[test]
 pub fn a_link_that_drops_large_datagrams_is_named_in_the_status() {
     let mut c = Script::new(3);

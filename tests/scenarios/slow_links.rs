@@ -1,5 +1,5 @@
-//! Links with round trips of up to a second, and half of that in jitter: retries must not set one
-//! coordinator against another, and what is slow must not be taken for dead.
+//! Links with round-trip times of up to a second, and jitter of half of that: retries must not make
+//! coordinators compete, and a slow node must not be considered down.
 
 use kvclient::session::{DEADLINE_US_DEFAULT, NO_QUORUM_AFTER_US_DEFAULT};
 use wire::{Action, Outcome};
@@ -9,14 +9,14 @@ use crate::sim::network::{Network, Quality};
 use crate::sim::random::Random;
 use crate::sim::script::{Script, put};
 
-/// One way, in the mean.
+/// The mean in one direction.
 const DELAYS_MS: [u64; 4] = [50, 100, 250, 500];
-/// Heartbeats, and the silence after which a link is down: as it is by default, ...
+/// The heartbeat interval, and the silence after which a link is down: the defaults, ...
 const USUAL_PACE_MS: (u64, u64) = (50, 200);
-/// ... and the fastest and the slowest.
+/// ... and the shortest and the longest.
 const OTHER_PACES_MS: [(u64, u64); 2] = [(10, 30), (1_000, 3_000)];
 
-/// Half as long up to half as long again.
+/// Between half and one and a half times the mean.
 fn jittery(c: &mut Script, mean_ms: u64, seed: u64) {
     let quality = Quality {
         delay_min_us: mean_ms * 500,
@@ -26,12 +26,12 @@ fn jittery(c: &mut Script, mean_ms: u64, seed: u64) {
     c.cluster.network = Network::new(Random::new(seed), quality);
 }
 
-/// Nodes that were never on a faster link.
+/// Nodes that never had a faster link.
 fn cold(nodes: usize, mean_ms: u64, seed: u64, (heartbeat_ms, down_ms): (u64, u64)) -> Script {
     let mut c = Script::cold(nodes);
     c.cluster.settings.heartbeat_ms = heartbeat_ms;
     c.cluster.settings.link_down_ms = down_ms;
-    // Longer than a round trip, as the guide tells clients on such links.
+    // Longer than a round trip, as the guide recommends to clients on such links.
     c.cluster.settings.no_quorum_after_us = Some(1_000_000.max(5_000 * mean_ms));
     jittery(&mut c, mean_ms, seed);
     c.cluster.start_all();
@@ -42,14 +42,14 @@ fn cold(nodes: usize, mean_ms: u64, seed: u64, (heartbeat_ms, down_ms): (u64, u6
     c
 }
 
-/// With the deadline and the patience that clients have by default, over links that lose messages, too.
+/// Clients with the default deadline and waits, over links that also lose messages.
 struct Lossy {
     mean_ms: u64,
     lost_per_mille: u64,
 }
 
 impl Lossy {
-    /// Puts, one after another, of one client for each seed; gives those that did not end as written.
+    /// Puts, one after another, of one client per seed; returns those that did not end as written.
     fn puts(&self, seeds: u64, puts: usize) -> Vec<String> {
         let mut wrong = Vec::new();
         for seed in 1..=seeds {
@@ -81,7 +81,7 @@ impl Lossy {
     }
 }
 
-/// Lets a call end, however long that takes.
+/// Waits for the end of a call, however long that takes.
 fn wait(c: &mut Script, call: usize) -> (Ending, u64) {
     let until_us = c.now_us + 60_000_000;
     while c.is_open(call) {
@@ -94,7 +94,7 @@ fn wait(c: &mut Script, call: usize) -> (Ending, u64) {
 
 fn begin(c: &mut Script, client: usize, key: &str, action: Action, mean_ms: u64) -> usize {
     let key = bytes::Bytes::copy_from_slice(key.as_bytes());
-    // As the guide tells: ten round trips, at least the default.
+    // As the guide recommends: ten round trips, at least the default.
     let deadline_us = 5_000_000.max(20_000 * mean_ms);
     c.cluster.begin(client, &key, action, false, deadline_us)
 }
@@ -109,7 +109,7 @@ fn median(mut times_us: Vec<u64>) -> u64 {
     (times_us[(times_us.len() - 1) / 2] + times_us[middle]) / 2
 }
 
-/// One client: its first put, and those after it, on other keys and the same one.
+/// One client: its first put, and later ones, on other keys and the same one.
 fn one_client(mean_ms: u64, pace_ms: (u64, u64), seeds: u64) -> Vec<String> {
     let (mut wrong, mut took_us) = (Vec::new(), Vec::new());
     for seed in 1..=seeds {
@@ -136,7 +136,7 @@ fn one_client(mean_ms: u64, pace_ms: (u64, u64), seeds: u64) -> Vec<String> {
     wrong
 }
 
-/// Clients that each put to a key of their own, and to one that all share.
+/// Clients each of which puts to its own key, and to one that all share.
 fn many_clients(mean_ms: u64, pace_ms: (u64, u64)) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut c = cold(5, mean_ms, 1, pace_ms);
@@ -224,7 +224,7 @@ pub fn a_hundred_clients_write_over_slow_links_at_any_pace_of_heartbeats() {
     }
 }
 
-/// Digests, copies and requests to be admitted take as long as all else there.
+/// Digests, copies and requests for admission take as long as all other messages on these links.
 #[test]
 pub fn a_node_without_its_state_catches_up_over_slow_links() {
     for mean_ms in [100, 500] {
@@ -244,8 +244,8 @@ pub fn a_node_without_its_state_catches_up_over_slow_links() {
     }
 }
 
-/// An attempt is lost with its request or its answer: one in ten where 5 % of the messages are lost.
-/// A put has time for two or three attempts, so about one in two hundred ends as an unknown
+/// An attempt is lost with its request or its answer: one in ten if 5 % of the messages are lost. A
+/// put has time for two or three attempts, so about one in two hundred ends with an unknown
 /// outcome.
 #[test]
 pub fn writes_over_slow_links_that_lose_messages_end_in_time() {

@@ -1,4 +1,4 @@
-//! E8: a cluster that was forced on both sides of a split.
+//! E8: a cluster in which both sides of a split were forced.
 
 use horseshoe::protocol::types::configuration::{Forced, first_epoch, next_lineage};
 use horseshoe::protocol::types::digest::{BUCKETS_MAX, Spread};
@@ -34,7 +34,7 @@ fn status(c: &mut Script, client: usize, node: usize) -> NodeStatus {
     }
 }
 
-/// What a node's status says that it waits for.
+/// What a node's status says it is pending on.
 pub fn waits_for(c: &mut Script, client: usize, node: usize) -> String {
     status(c, client, node).waits_for
 }
@@ -43,8 +43,8 @@ fn is_refused(c: &mut Script, client: usize) -> bool {
     matches!(c.run(client, "k", append("?")), Outcome::NoQuorum { .. })
 }
 
-/// Forced on both sides, and each side goes on to change its members. When they hear of each other
-/// neither serves, whoever hears whom; a further force makes one of the two.
+/// Both sides are forced, and each side goes on to change its members. When messages pass between
+/// the sides neither serves, whichever nodes receive them; a further force unites the two.
 #[test]
 pub fn e8_who_was_forced_on_both_sides_serves_on_none() {
     let mut c = Script::shrinking(5, 1);
@@ -62,7 +62,7 @@ pub fn e8_who_was_forced_on_both_sides_serves_on_none() {
     assert!(has_members(&c, &[0, 1, 4], &[1, 2, 5]));
     c.run(a, "k", append("a"));
     c.run(b, "k", append("b"));
-    // One of each hears one of the other.
+    // One node of each side receives from one node of the other.
     c.heal_nodes();
     c.cut(&[0, 4], &[2, 3]);
     c.cut(&[1], &[3]);
@@ -86,7 +86,7 @@ pub fn e8_who_was_forced_on_both_sides_serves_on_none() {
     assert_eq!(c.get(a, "k"), "both");
 }
 
-/// A side that was not forced gives way to one that was, and so does who was forced before.
+/// A side that was not forced yields to one that was, and so does a side whose force was earlier.
 #[test]
 pub fn e8_a_force_on_one_side_is_no_split() {
     let mut c = Script::new(3);
@@ -112,7 +112,7 @@ pub fn e8_a_force_on_one_side_is_no_split() {
     assert_eq!(c.get(client, "k"), "0");
 }
 
-/// The members 1 to 4 delete the key, and forget that.
+/// The members 1 to 4 delete the key, and purge it.
 fn delete_and_purge(c: &mut Script, key: &str) {
     let four = c.client_of(&[1, 2, 3, 4]);
     c.until("four members", |c| {
@@ -123,7 +123,8 @@ fn delete_and_purge(c: &mut Script, key: &str) {
     c.until("a purge", |c| (1..5).all(|n| held(c, n, key).is_none()));
 }
 
-/// It holds what the others deleted and forgot, and hears one of them, which has not told it yet.
+/// The node holds what the others deleted and purged, and receives from one of them, which has not
+/// sent it the configuration yet.
 #[test]
 pub fn e8_no_force_at_a_node_that_slept_through_its_removal() {
     let mut c = Script::shrinking(5, 1);
@@ -157,7 +158,7 @@ pub fn e8_no_force_at_a_node_that_slept_through_its_removal() {
     assert_eq!(c.get(two, &key), "", "it stays deleted");
 }
 
-/// A force names a node that is not told of it, and goes on with others, which fail then.
+/// A force names a node that does not learn of it and continues with others, which then fail.
 #[test]
 pub fn e8_a_named_node_that_went_on_has_no_vote() {
     let mut c = Script::shrinking(5, 1);
@@ -188,8 +189,8 @@ pub fn e8_a_named_node_that_went_on_has_no_vote() {
     assert_eq!(c.get(two, &key), "old");
 }
 
-/// The same node is named on both sides: what only one of them did does not come to stand beside what the
-/// other one purged.
+/// The same node is named on both sides: what only one side did is not combined with what the other
+/// side purged.
 #[test]
 pub fn e8_a_node_of_both_sides_is_of_the_side_that_goes_on() {
     let mut c = Script::shrinking(3, 1);
@@ -231,7 +232,7 @@ pub fn e8_a_node_of_both_sides_is_of_the_side_that_goes_on() {
     );
 }
 
-/// Five of seven nodes are listed, and form a cluster. The last two do not run.
+/// Five of seven nodes are listed, and form a cluster. The last two are not running.
 fn five_of_seven() -> Script {
     let mut c = Script::cold(7);
     c.cluster.settings.listed = 5;
@@ -254,8 +255,8 @@ fn change(c: &mut Script, client: usize, node: usize, change: Change) {
     );
 }
 
-/// Forced on both sides of a split, each of which then takes in a new node: 5 comes to 0 and 1, 6 comes to
-/// 2 and 3, both under that id. Node 4 is cut off from all. Gives a client of each side.
+/// Both sides of a split are forced, and each then admits a new node: 5 joins 0 and 1, 6 joins 2
+/// and 3, both with the same id. Node 4 is cut off from all. Returns a client of each side.
 fn forced_and_grown(c: &mut Script, id: NodeId) -> (usize, usize) {
     let (a, b) = (c.client_of(&[0, 1, 5]), c.client_of(&[2, 3, 6]));
     c.put(a, "k", "");
@@ -278,8 +279,8 @@ fn forced_and_grown(c: &mut Script, id: NodeId) -> (usize, usize) {
     (a, b)
 }
 
-/// Both sides give that id to a new node, and serve no more once they hear each other. A force on one side
-/// takes in the nodes of both.
+/// Both sides give that id to a new node, and stop serving once they receive each other's messages.
+/// A force on one side admits the nodes of both.
 fn assert_one_side_goes_on(mut c: Script, id: NodeId) {
     let (a, b) = forced_and_grown(&mut c, id);
     c.heal_nodes();
@@ -290,16 +291,16 @@ fn assert_one_side_goes_on(mut c: Script, id: NodeId) {
     assert_eq!(c.get(b, "k"), "a");
 }
 
-/// Both sides have given the same id to different nodes. The node of the side that gives way is taken in
-/// under another one.
+/// Both sides have given the same id to different nodes. The node of the side that yields is
+/// admitted with another id.
 #[test]
 pub fn e8_an_id_that_both_sides_gave_out_stays_with_one() {
     let c = five_of_seven();
     assert_one_side_goes_on(c, 6);
 }
 
-/// The same where all hear each other before the force: heartbeats of the other side's node with that id are
-/// not taken for those of the own one.
+/// The same, and all nodes receive each other's messages before the force: heartbeats of the other
+/// side's node with that id are not taken for those of the own node.
 #[test]
 pub fn e8_nodes_of_another_lineage_are_no_members() {
     let mut c = Script::new(7);
@@ -316,8 +317,8 @@ pub fn e8_nodes_of_another_lineage_are_no_members() {
     assert_one_side_goes_on(c, 8);
 }
 
-/// A side was forced while the other had a quorum, and moved to new addresses. The other side, which
-/// knows none of them, gives way all the same.
+/// One side was forced while the other had a quorum, and moved to new addresses. The other side,
+/// which knows none of these addresses, yields all the same.
 #[test]
 pub fn e8_a_quorum_hears_of_what_supersedes_it_from_where_it_knows_nobody() {
     let mut c = Script::cold(5);
@@ -352,7 +353,7 @@ pub fn e8_a_quorum_hears_of_what_supersedes_it_from_where_it_knows_nobody() {
     assert_eq!(c.get(b, "k"), "a");
 }
 
-/// The same of two that were forced: neither serves, and both are named.
+/// The same with two forced sides: neither serves, and both are named.
 #[test]
 pub fn e8_a_split_is_noticed_where_one_side_has_moved() {
     let mut c = five_of_seven();
@@ -375,7 +376,7 @@ pub fn e8_a_split_is_noticed_where_one_side_has_moved() {
     }
 }
 
-/// Has a node be sent a configuration in another one's name.
+/// Sends a node a configuration in another node's name.
 fn tell(c: &mut Script, from: usize, to: usize, configuration: Configuration) {
     let sent = c.sent(msg("ConfigurationTold"));
     let mut passing = sent.last().expect("one was told").clone();
@@ -396,7 +397,7 @@ fn present(c: &Script, node: usize) -> Configuration {
     replica.configuration().expect("it has one").clone()
 }
 
-/// Who knows the cluster's id only, as each client does, stops no node, wherever it sends from.
+/// A sender that knows only the cluster's id, as each client does, stops no node, from any address.
 #[test]
 pub fn e8_no_configuration_counts_without_the_key_of_the_cluster() {
     let mut c = Script::cold(4);
@@ -436,8 +437,8 @@ pub fn e8_no_configuration_counts_without_the_key_of_the_cluster() {
     c.check();
 }
 
-/// Both sides were stopped by what they heard of each other. Parted again, and started again, they
-/// do not serve either: what they acknowledge now would be lost.
+/// Both sides stopped because of messages from each other. After another partition and a restart
+/// they do not serve either: what they would acknowledge now would be lost.
 #[test]
 pub fn e8_who_knows_of_a_split_knows_it_after_a_restart() {
     let mut c = five_of_seven();
@@ -459,7 +460,7 @@ pub fn e8_who_knows_of_a_split_knows_it_after_a_restart() {
     assert!(is_refused(&mut c, a) && is_refused(&mut c, b));
     let told = waits_for(&mut c, a, 0);
     assert!(told.contains("node2:7000"), "{told}");
-    // Parted still, the force on one side supersedes the other.
+    // The partition continues; the force on one side supersedes the other.
     force(&mut c, a, 0, &[1, 2, 6]);
     c.run(a, "k", append("!"));
     c.heal_nodes();
@@ -467,7 +468,7 @@ pub fn e8_who_knows_of_a_split_knows_it_after_a_restart() {
     assert_eq!(c.get(b, "k"), "a!");
 }
 
-/// A node that was taken out while it was away is told so by members that have started since.
+/// A node that was removed while it was down learns that from members that have restarted since.
 #[test]
 pub fn who_was_taken_out_is_told_so_by_members_that_have_started_since() {
     let mut c = Script::cold(4);
@@ -500,8 +501,8 @@ pub fn who_was_taken_out_is_told_so_by_members_that_have_started_since() {
     c.check();
 }
 
-/// As many nodes are away as can be. A member that is gone stays a member, and an operator is told
-/// what to do, as the configuration without it could be read by nobody.
+/// The number of non-members is at its limit. A member that is gone stays a member, and the
+/// operator is informed, because the configuration without it could not be decoded by any node.
 #[test]
 pub fn what_would_be_no_configuration_is_not_proposed() {
     let mut c = Script::shrinking(5, 1);

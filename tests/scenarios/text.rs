@@ -1,5 +1,5 @@
-//! X1 for clients without a session: elapsed time is what a node has measured itself, and an operation
-//! is known by its words, wherever they come from.
+//! X1 for clients without a session: a node measures elapsed time itself, and identifies an
+//! operation by its content, wherever it comes from.
 
 use bytes::Bytes;
 use wire::{Action, Outcome};
@@ -7,12 +7,12 @@ use wire::{Action, Outcome};
 use crate::scenarios::handoff::held;
 use crate::sim::script::{Script, msg, put};
 
-/// What is promised of a text put: its retries come within this time.
+/// The documented time within which the retries of a text put come.
 const PROMISED_US: u64 = 400_000;
 
-/// A text put is done, its answer is lost, and its key is deleted. Then a clock jumps ahead by less than
-/// is refused (B2), so that by readings the tombstone is old at once. Its bucket is due: it has an older
-/// tombstone. The retry must find the table.
+/// A text put is applied, its answer is lost, and its key is deleted. Then a clock jumps ahead by
+/// less than is refused (B2), so that by readings the tombstone is immediately old. Its bucket is
+/// due: it has an older tombstone. The retry must find the table.
 #[test]
 pub fn p1_a_jump_purges_no_text_put_of_a_moment_ago() {
     let mut c = Script::new(3);
@@ -35,7 +35,7 @@ pub fn p1_a_jump_purges_no_text_put_of_a_moment_ago() {
     let deleted = c.run(client, &key, Action::Delete);
     assert!(matches!(deleted, Outcome::Written { .. }), "{deleted:?}");
     c.cluster.jump(owner, 30_000);
-    // The first that were deleted go.
+    // The tombstones that were made first are purged.
     c.until("a purge", |c| {
         (0..3).all(|n| held(c, n, &earlier).is_none())
     });
@@ -43,8 +43,8 @@ pub fn p1_a_jump_purges_no_text_put_of_a_moment_ago() {
     c.run_ms(30);
     assert!(c.now_us - began_us < PROMISED_US, "{}", c.now_us - began_us);
     assert_eq!(c.get(client, &key), "");
-    // In the end nothing is left of it. The retry renewed the tombstone, so its rest begins anew at a later
-    // look at the bucket.
+    // At the end no state of the key remains. The retry renewed the tombstone, so its wait begins
+    // again at a later check of the bucket.
     c.run_ms(15_000);
     c.until("the purge of the key", |c| {
         (0..3).all(|n| held(c, n, &key).is_none())
@@ -53,8 +53,8 @@ pub fn p1_a_jump_purges_no_text_put_of_a_moment_ago() {
     c.check();
 }
 
-/// Node 2's clock ran ahead of the others' while it was cut off: it must not judge by its own what they
-/// entered in the table a moment ago.
+/// Node 2's clock ran ahead of the others' while it was cut off: it must not use its own clock to
+/// judge the age of entries that the others recently made.
 #[test]
 pub fn x1_a_coordinator_ahead_forgets_no_text_put_of_a_moment_ago() {
     let mut c = Script::new(3);
@@ -79,9 +79,10 @@ pub fn x1_a_coordinator_ahead_forgets_no_text_put_of_a_moment_ago() {
     c.check();
 }
 
-/// A retry is forwarded to node 2, and is under way for two seconds, in which that node hears nobody. The
-/// forwarder's clock was ahead by half a minute, and node 2's is not before the links heal: so by readings the
-/// retry is of that very moment. The table has forgotten the first attempt by then.
+/// A retry is forwarded to node 2, and is in flight for two seconds, in which no other node is
+/// reachable for node 2. The forwarder's clock was ahead by half a minute, and node 2's is not
+/// before the links heal: so by readings the retry is not old at all. By then the table has removed
+/// the entry of the first attempt.
 #[test]
 pub fn x1_a_text_retry_that_was_forwarded_long_ago_is_not_run() {
     let mut c = Script::new(3);
@@ -128,7 +129,7 @@ pub fn x1_a_text_retry_that_was_forwarded_long_ago_is_not_run() {
     c.check();
 }
 
-/// The client has two addresses: its retry comes to another node from the other one.
+/// The client has two addresses: its retry reaches another node from the other address.
 #[test]
 pub fn x1_a_text_retry_from_another_address_is_not_applied_again() {
     let mut c = Script::new(3);
@@ -143,12 +144,13 @@ pub fn x1_a_text_retry_from_another_address_is_not_applied_again() {
     c.text_put_from(&hand, 1, 1, 7, &key, "text");
     c.run_ms(50);
     assert_eq!(c.get(client, &key), "other");
-    // It may be another client's, which was not done: nothing true can be said, so nothing is.
+    // It may be another client's put, which was not applied: no answer would certainly be true, so
+    // there is none.
     assert_eq!(c.text_answers(&hand, 7), first);
     c.check();
 }
 
-/// The same while the first attempt is under way.
+/// The same while the first attempt is in progress.
 #[test]
 pub fn x1_a_text_retry_from_another_address_waits_for_the_first() {
     let mut c = Script::new(3);
@@ -171,7 +173,8 @@ pub fn x1_a_text_retry_from_another_address_waits_for_the_first() {
     c.check();
 }
 
-/// The same words under the same id, a second later and from elsewhere, are another client's.
+/// The same content with the same id, a second later and from another address, is another client's
+/// put.
 #[test]
 pub fn x1_the_same_words_from_elsewhere_are_run_after_a_second() {
     let mut c = Script::new(3);

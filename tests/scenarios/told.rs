@@ -1,4 +1,5 @@
-//! How nodes that were away, or have lost all, come to know of the configuration, and are admitted.
+//! How nodes that were down, or have lost their state, learn of the configuration, and are
+//! admitted.
 
 use wire::Change;
 
@@ -7,7 +8,8 @@ use super::operator::begin;
 use crate::sim::network::Place;
 use crate::sim::script::Script;
 
-/// A node that was away hears one member, and another one hears it: word comes round.
+/// A node that was down receives from one member, and another member receives from it: the
+/// configuration takes the way around.
 #[test]
 pub fn where_links_work_one_way_who_was_away_is_told() {
     let mut c = Script::shrinking(4, 1);
@@ -32,8 +34,8 @@ pub fn where_links_work_one_way_who_was_away_is_told() {
     c.check();
 }
 
-/// The other listed nodes were replaced when the first comes back with nothing: it knows nobody to
-/// ask, and forms no second cluster though they all come back empty, too.
+/// The other listed nodes were replaced when the first comes back without state: it knows no node
+/// to ask, and forms no second cluster even though the others all come back empty, too.
 #[test]
 pub fn who_lost_its_state_is_told_by_nodes_that_it_does_not_know() {
     let mut c = Script::cold(5);
@@ -75,7 +77,8 @@ pub fn who_lost_its_state_is_told_by_nodes_that_it_does_not_know() {
     c.check();
 }
 
-/// Formed of two of three; one of them fails before the third comes, which takes its place.
+/// The cluster was formed by two of three; one of them fails before the third comes, which replaces
+/// it.
 #[test]
 pub fn a_third_takes_the_place_of_the_second() {
     let mut c = Script::cold(3);

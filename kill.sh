@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Stops the nodes of config.sh, or the one at INDEX, here or over ssh.
+# Stops the nodes of config.sh, or the one at INDEX, on this machine or over ssh.
 set -uo pipefail
 usage='usage: kill.sh [-9] [INDEX]
 

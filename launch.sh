@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Starts the nodes of config.sh, or the one at INDEX, here or over ssh, and waits until they serve.
+# Starts the nodes of config.sh, or the one at INDEX, on this machine or over ssh, and waits until
+# they serve.
 set -uo pipefail
 usage='usage: launch.sh [--bootstrap] [INDEX]
 
@@ -23,7 +24,7 @@ fi
 set_switch BOOTSTRAP
 set_switch INSECURE_ADMIN
 
-# Whether the program is missing, or older than what it is built from.
+# Whether the program is missing, or older than its sources.
 is_stale() {
     local source
     [[ -x $1 ]] || return 0
@@ -55,8 +56,8 @@ install Rust from https://rustup.rs"
         fail "the build failed"
 }
 
-# Brings the program to the host of node $1 over ssh. A program that runs can't be written over, so
-# the new one takes its name.
+# Copies the program to the host of node $1 over ssh. A running program cannot be overwritten, so
+# the new one replaces it by a rename.
 copy_binary() {
     local index=$1 there
     printf -v there '%q' "$REMOTE_PATH"
@@ -65,8 +66,8 @@ cat >horseshoe.$index.new && chmod 755 horseshoe.$index.new && mv -f horseshoe.$
         <"$BINARY"
 }
 
-# Sets `options`: those of `horseshoe serve` that the settings give node $1. A setting that is empty
-# gives none, so the default of the program holds.
+# Sets `options` to those options of `horseshoe serve` that the settings give node $1. An empty
+# setting gives no option, so the program's default applies.
 set_options() {
     local index=$1 pair
     options=()
@@ -99,7 +100,7 @@ start_node() {
     esac
 }
 
-# Says why node $1 ended, if it did.
+# Prints why node $1 ended, if it did.
 ended() {
     local index=$1 answer
     answer=$(on_node "$index" check "$LOG_DIR" "${nodes[index]}" 2>&1) || return 1
@@ -108,8 +109,8 @@ ended() {
     on_node "$index" log "$LOG_DIR" "${nodes[index]}" >&2
 }
 
-# Tells what the first node with a word on it waits for, once it does so for a second. $1 is what
-# `status` said.
+# Prints what the nodes are waiting for, according to the first node with a reason in the output $1
+# of `status`, once that reason has been the same for a second.
 tell_waits() {
     local line reason=
     while IFS= read -r line; do
@@ -126,7 +127,7 @@ tell_waits() {
     fi
 }
 
-# Whether what is waited for is there.
+# Whether a quorum serves or, with INDEX, that node answers.
 is_up() {
     local said
     if [[ -z $only ]]; then
@@ -143,8 +144,8 @@ is_up() {
     fi
 }
 
-# A quorum may serve before a node has found out that it can't start, so the nodes that do not
-# answer yet are given another second.
+# A quorum may serve before a node has found out that it cannot start, so nodes that do not answer
+# yet get another second.
 none_ended() {
     local deadline=$((SECONDS + 2)) index said result=0
     while ((SECONDS < deadline)); do
@@ -161,7 +162,8 @@ none_ended() {
 wait_until_up() {
     local deadline=$((SECONDS + LAUNCH_TIMEOUT)) index
     until is_up; do
-        # A look at a node on another machine costs a connection, so that waits for the end.
+        # A check of a node on another machine costs a connection, so those nodes are checked at the
+        # end.
         for index in "${chosen[@]}"; do
             if is_here "$(host_of "${nodes[index]}")" && ended "$index"; then
                 return 1

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# What launch.sh and kill.sh share: the settings, the list of nodes, and running node.sh where a
-# node lives. Sourced by both, with `root` set to the directory that holds them.
+# Code that launch.sh and kill.sh share: the settings, the list of nodes, and running node.sh on the
+# machine of a node. Both source this file, with `root` set to the directory that contains them.
 
 : "${root:?}"
 # shellcheck source=config.sh
@@ -16,7 +16,7 @@ usage_error() {
     exit 2
 }
 
-# Sets the setting $1, which is a switch, to 1 or to nothing.
+# Sets the setting $1, which is a switch, to 1 or to the empty string.
 set_switch() {
     case ${!1} in
         '' | 0 | no | false) printf -v "$1" '' ;;
@@ -36,7 +36,7 @@ read_nodes() {
     ((${#nodes[@]} > 0)) || usage_error "NODES is empty"
 }
 
-# Fills `chosen` with the indexes meant by the argument $1: that one, or without one all.
+# Fills `chosen` with the indexes that the argument $1 selects: that index, or all if $1 is empty.
 choose() {
     if [[ -z $1 ]]; then
         chosen=("${!nodes[@]}")
@@ -54,7 +54,7 @@ host_of() {
     printf '%s' "${host%]}"
 }
 
-# The addresses of this machine, one a line, as the kernel tells them.
+# The addresses of this machine, one per line, as the kernel lists them.
 own_addresses() {
     local line before='' word rest part
     while read -r line; do
@@ -70,7 +70,7 @@ own_addresses() {
     done </proc/net/if_inet6 2>/dev/null
 }
 
-# An IPv6 address in its eight groups of four digits; anything else as it is.
+# Prints an IPv6 address as eight groups of four digits, and anything else unchanged.
 spell_out() {
     local address=${1%%\%*} head tail group groups=() zeros
     if [[ $address != *:* ]]; then
@@ -112,7 +112,7 @@ is_here() {
     return 1
 }
 
-# Runs command $2, in words that the shell there reads, on host $1; standard input goes along.
+# Runs command $2, quoted for the shell there, on host $1, with the standard input of this script.
 over_ssh() {
     local host=$1 options=(-o BatchMode=yes -o ConnectTimeout=5)
     [[ -z $SSH_KEY ]] || options+=(-i "$SSH_KEY")
@@ -132,8 +132,8 @@ on_node() {
     fi
 }
 
-# Runs function $1 with each index in `chosen`, all at once; then shows, in order, what each said.
-# Fails if one did. Sets `succeeded`, the number of those that did not.
+# Runs function $1 with each index in `chosen`, all concurrently; then shows the output of each, in
+# order. Fails if one failed. Sets `succeeded`, the number of those that did not.
 for_each_chosen() {
     local action=$1 index processes=() failed=0
     succeeded=0

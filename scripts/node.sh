@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# One node on the machine where this runs. launch.sh and kill.sh run it here as a program, and on
-# other machines by feeding it to a shell over ssh, so it needs nothing but bash and /proc.
+# Manages one node on the machine where this script runs. launch.sh and kill.sh run it as a program
+# on their own machine, and on other machines by feeding it to a shell over ssh, so it needs only
+# bash and /proc.
 #
 #   node.sh start BASE BINARY LOG_DIR DATA_DIR INDEX COUNT NODE... [OPTION...]
 #                                         COUNT nodes, then options of `horseshoe serve`
@@ -9,8 +10,8 @@
 #   node.sh log   BASE LOG_DIR NODE       prints the end of the node's log
 #   node.sh stop  BASE LOG_DIR NODE SIGNAL SECONDS    prints: stopped PID, or: absent
 #
-# A process is known by its id, its start time and the boot of the machine, as recorded when it was
-# started; never by its name.
+# A process is identified by its id, its start time and the boot of the machine, as recorded when it
+# was started; never by its name.
 set -u
 
 LOG_LINES=12
@@ -35,7 +36,7 @@ name_of() {
 read_process() {
     local line fields
     { read -r line <"/proc/$1/stat"; } 2>/dev/null || return 1
-    # The second field is the name in parentheses, and may itself hold both.
+    # The second field is the name in parentheses, and may itself contain parentheses and spaces.
     read -ra fields <<<"${line##*) }"
     state=${fields[0]} group=${fields[2]}
     start_time=${fields[19]}
@@ -45,13 +46,14 @@ read_boot() {
     read -r boot </proc/sys/kernel/random/boot_id
 }
 
-# Sets `pid` and `recorded_list` if the process of record file $1 runs. If the record is lost, as on a disk that
-# was full, the list is empty.
+# Sets `pid` and `recorded_list` if the process of record file $1 runs. If the record is lost, as on
+# a disk that was full, the list is empty.
 find_running() {
     find_recorded "$1" || find_holder "${1%.pid}.run"
 }
 
-# A node has the file $1 open as its descriptor 8 as long as it runs, and leads its group.
+# Finds the node that has the file $1 open as its descriptor 8, as a node does while it runs, and
+# that leads its process group.
 find_holder() {
     local link
     [[ -e $1 ]] || return 1
@@ -76,8 +78,8 @@ find_recorded() {
     [[ $start_time == "$recorded_start" && $state != [ZX] ]]
 }
 
-# Waits for the lock file $1, and holds it until this script ends: of two starts at once the second
-# must find what the first has recorded, or it would leave a process that no record names.
+# Waits for the lock file $1, and holds it until this script ends. Of two concurrent starts the
+# second must find the record of the first, or it would leave a process that no record names.
 lock() {
     exec 9>>"$1" || fail "the lock $1 can't be opened"
     if type -P flock >/dev/null; then
@@ -108,14 +110,14 @@ start() {
         mkdir -p -- "$data_dir" || fail "the directory $data_dir can't be made"
         data_dir=$data_dir/node-$index
     fi
-    # What stood in the log before is kept; the length tells where this start begins.
+    # The earlier content of the log is kept; this line marks where the new start begins.
     printf -- '--- start of node %s, index and list: %s\n' "${nodes[index]}" "$list" >>"$log" ||
         fail "the log $log can't be written"
-    # Job control gives the node a process group of its own, so that an interrupt at the terminal
-    # does not reach it.
+    # Job control gives the node its own process group, so that an interrupt at the terminal does
+    # not reach it.
     set -m
-    # Settings of the node come as options. Variables of the shell that launches it would reach only
-    # nodes of this machine.
+    # Settings of the node are passed as options. Environment variables of this shell would reach
+    # only nodes of this machine.
     (trap '' HUP && unset "${!HORSESHOE_@}" && exec "$binary" serve "$index" "${nodes[@]}" --data-dir "$data_dir" "${options[@]}") >>"$log" 2>&1 </dev/null 8>>"$log_dir/$name.run" 9>&- &
     pid=$!
     set +m

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Tests of launch.sh and kill.sh: against a stand-in for the program, with a stand-in for ssh; then
-# with the program itself, which is built if need be. Prints a line a check; the last line counts them.
+# Tests launch.sh and kill.sh: with a stand-in for the program and one for ssh; then with the
+# program itself, which is built if necessary. Prints one line per check; the last line counts them.
 set -uo pipefail
 
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd) || exit 1
@@ -25,7 +25,7 @@ alive() {
     read -r line 2>/dev/null <"/proc/$1/stat" && [[ $line != *') Z '* ]]
 }
 
-# The stand-in: a node serves while its process runs; three of the listed ones are a quorum.
+# The stand-in: a node serves while its process runs; three of the listed nodes are a quorum.
 export STUB=$work/stub
 mkdir -p "$STUB" "$work/bin" "$work/home"
 cat >"$work/horseshoe" <<'STUB'
@@ -154,7 +154,7 @@ run "$root/launch.sh" 0
 run "$root/launch.sh" 4
 check 'one node tells when a quorum serves' gave 0 'node 4  *started*node 4 answers: a quorum serves'
 
-# A recorded process id that another process has by now.
+# A recorded process id that now belongs to another process.
 victim=$(recorded 127.0.0.1:23)
 sleep 60 &
 stranger=$!
@@ -238,7 +238,7 @@ done
 run env BINARY="$work/none" "$root/launch.sh"
 check 'a missing program is told of' gave 1 "launch.sh: the program $work/none does not exist"
 
-# Over ssh: paths are the other machine's.
+# Over ssh, paths are those of the other machine.
 export SSH_ALWAYS=1 SSH_USER=op SSH_KEY="$work/my key" REMOTE_PATH='horse shoe' DATA_DIR=data LOG_DIR=logs
 run "$root/launch.sh"
 check 'launch works over ssh' gave 0 'node 0  *started, process *node 4  *started*a quorum serves'
@@ -253,7 +253,7 @@ unset SSH_ALWAYS
 run env NODES='unreachable.invalid:21' "$root/launch.sh"
 check 'a host that ssh does not reach is told of' gave 1 '*node 0 *failed: ssh: connect to host*No route*'
 
-# Which hosts are this machine.
+# Which hosts count as this machine.
 here() {
     bash -c 'root=$1; source "$root/scripts/common.sh"; is_here "$2"' here "$root" "$1"
 }
@@ -267,7 +267,7 @@ for host in 192.0.2.7 2001:db8::7 elsewhere.invalid; do
     check "$host is not this machine" gave 1 ''
 done
 
-# The program itself.
+# The rest tests the program itself.
 unset SSH_USER SSH_KEY REMOTE_PATH
 export BINARY='' DATA_DIR=$work/real/data LOG_DIR=$work/real/logs LAUNCH_TIMEOUT=30 KILL_TIMEOUT=10
 export NODES='127.77.0.1:8801 127.77.0.1:8802 127.77.0.1:8803 127.77.0.1:8804 127.77.0.1:8805'
@@ -302,7 +302,7 @@ run env NODES='127.77.0.1:8801 127.77.0.1:8802' "$root/launch.sh"
 check 'data of another list is refused, with the reason' gave 1 '*ended; the end of its log:*list*'
 "$root/kill.sh" >/dev/null
 
-# Settings of the disk, the links and the log, as a node has them.
+# Settings of the disk, the links and the log, as a node receives them.
 export NODES=127.77.0.1:8806 LOG_DIR=$work/set/logs DATA_DIR=$work/set/data
 run env DISK_RESERVE=123M LOG_FILTER=debug LINK_DOWN_MS=400 HEARTBEAT_MS=60 DISK_HUNG_AFTER=3s "$root/launch.sh"
 check 'a node starts with all of them' gave 0 '*a quorum serves'
@@ -338,7 +338,7 @@ check 'a node that comes back answers' gave 0 'node 3  *started*node 3 answers: 
 run "$root/kill.sh"
 check 'they stop' gave 0 '*node 3  *stopped*'
 
-# The scripts that break networks, in a network of their own.
+# Tests the scripts that break networks, in a separate network namespace.
 lab() {
     env -u NODES -u DATA_DIR -u LOG_DIR -u BINARY LAB_NODES=4 CARGO_TARGET_DIR="$target" \
         "$root/tests/partition/lab.sh" bash -c "cd '$root/tests/partition' && $1" 2>/dev/null

@@ -1,5 +1,5 @@
-//! The simulator's own parts: its disk, network, queue and clocks do what they say, and a seed is the
-//! same run each time.
+//! Tests the simulator's own parts: its disk, network, queue and clocks work as documented, and a
+//! seed gives the same run each time.
 
 #[path = "simulator/seeds.rs"]
 mod seeds;

@@ -1,4 +1,4 @@
-//! The repository looks at itself: what a reviewer would otherwise have to remember.
+//! Checks of the repository itself: rules that a reviewer would otherwise have to remember.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -10,8 +10,8 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Files that belong to the project: tracked, or new and not ignored. Outside of a checkout (a
-/// release's archive) there is nothing to look at.
+/// Files that belong to the project: tracked, or new and not ignored. Outside of a checkout (in a
+/// release's archive) there are none.
 fn files() -> Vec<PathBuf> {
     let listed = Command::new("git")
         .args(["ls-files", "--cached", "--others", "--exclude-standard"])
@@ -73,7 +73,7 @@ fn rust_files_can_be_read_in_one_sitting() {
     assert_none("files over the limit", long);
 }
 
-/// Code that is shipped, not what tests or measures it.
+/// Code that is shipped, as opposed to tests and benchmarks.
 fn is_product(path: &Path) -> bool {
     let path = path.strip_prefix(root()).unwrap_or(path);
     let text = path.to_string_lossy();
@@ -87,7 +87,7 @@ fn is_product(path: &Path) -> bool {
             .any(|folder| text.contains(folder))
 }
 
-/// `eprintln!` and `println!` end the process by a panic where the output cannot be written.
+/// `eprintln!` and `println!` end the process with a panic if the output cannot be written.
 #[test]
 fn programs_do_not_print_by_macros_that_panic() {
     let paths: Vec<PathBuf> = files().into_iter().filter(|p| is_product(p)).collect();
@@ -132,8 +132,8 @@ fn the_protocol_is_pure() {
     );
 }
 
-/// The names of interfaces in addresses are the only thing that nodes and the client library share
-/// beside `wire`.
+/// The names of interfaces in addresses are the only code that nodes and the client library share
+/// besides `wire`.
 #[test]
 fn only_the_command_line_uses_the_client_library() {
     let source = root().join("src");
@@ -219,7 +219,7 @@ fn no_import_of_the_protocol_points_up() {
     );
 }
 
-/// Types that may share a name: what users of the C interface see of an operation is not the operation.
+/// Types that may share a name: the C interface's view of an operation is not the operation.
 const SHARED_NAMES: [&str; 1] = ["Operation"];
 
 /// The name that a line at the left margin gives to a type.
@@ -331,7 +331,7 @@ fn documents_link_to_what_exists() {
     assert_none("broken links", broken);
 }
 
-/// A crate's name is enough, and an address that nobody has is worse than none.
+/// A crate's name is enough, and an address that does not exist is worse than none.
 #[test]
 fn nothing_links_to_a_package_registry_or_an_invented_repository() {
     let texts: Vec<_> = files()

@@ -1,14 +1,14 @@
-//! Transcripts over the protocol: what nodes say to each other, command by command. They show how
-//! the protocol talks; the simulator checks what it promises.
+//! Transcripts of the protocol: the messages between nodes, command by command. They show how the
+//! protocol communicates; the simulator checks its guarantees.
 //!
-//! A file in `testdata/` is a list of blocks: a command, `----`, the output expected, an empty line.
-//! `REWRITE=1 cargo test --test transcripts` writes the output seen; read the difference.
+//! A file in `testdata/` is a list of blocks: a command, `----`, the output expected, an empty
+//! line. `REWRITE=1 cargo test --test transcripts` writes the output seen; read the difference.
 //!
 //!     cluster N           N nodes, empty, until the first configuration is installed everywhere
 //!     put|get|del|add|create|append NODE KEY [VALUE]   a client's request to NODE (from 0)
 //!     swap NODE KEY OLD NEW
-//!     again NODE          the last request once more, as a retry
-//!     text NODE DATAGRAM  a text client's datagram, as it is
+//!     again NODE          the last request again, as a retry
+//!     text NODE DATAGRAM  a text client's datagram, unchanged
 //!     cut A B | heal      no messages between A and B; all links up again
 //!     crash NODE | restart NODE
 //!     wait MS             time passes, heartbeats and timers run
@@ -228,7 +228,7 @@ impl Lab {
         self.ballots.entry(ballot).or_insert(name).clone()
     }
 
-    /// Versions are ballots, or a little above.
+    /// Versions are ballots, or slightly above one.
     fn name_ballots(&self, mut text: String) -> String {
         for (ballot, name) in &self.ballots {
             text = text.replace(&ballot.0.to_string(), name);

@@ -1,6 +1,10 @@
 #!/usr/bin/env bash
-# What a node takes from other machines, while there are no keys: two network namespaces of their own, joined
-# by a pair of virtual interfaces, stand for two machines. Prints a line a check; the last line counts them.
+# Tests what a node accepts from other machines. Messages between nodes and clients are not
+# authenticated: a node that does not listen on loopback serves any client and warns about it,
+# accepts membership changes only from its own machine (unless started with --insecure-admin), and
+# drops node messages from addresses of no known node. Two separate network namespaces, joined by a
+# pair of virtual interfaces, stand for two machines. Prints one line per check; the last line
+# counts them.
 #
 # usage: [BINARY=PROGRAM] tests/trust.sh      without BINARY it is built
 set -uo pipefail
@@ -29,7 +33,7 @@ outside() {
     BINARY=$(readlink -f -- "$BINARY")
     export BINARY
     ((EUID == 0)) || enter+=(--map-root-user)
-    # With process ids of its own no node outlives this script, however it ends.
+    # In a separate process-id namespace no node outlives this script, however it ends.
     own=("${enter[@]}" --pid --fork --kill-child --mount-proc)
     ! unshare "${own[@]}" true 2>/dev/null || enter=("${own[@]}")
     work=$(mktemp -d) || exit 1
@@ -39,14 +43,14 @@ outside() {
     unshare "${enter[@]}" bash "${BASH_SOURCE[0]}" --inside
 }
 
-# What this has started; nothing else is ended.
+# The processes that this script has started; it ends no others.
 started=()
 
 end_all() {
     ((${#started[@]} == 0)) || kill -9 "${started[@]}" 2>/dev/null
 }
 
-# On the other machine.
+# Runs a command on the other machine.
 elsewhere() {
     nsenter --net="/proc/$other/ns/net" -- "$@"
 }
@@ -66,7 +70,7 @@ make_machines() {
         elsewhere ip link set far up || fail 'no pair of interfaces'
 }
 
-# start NAME COMMAND...: a node, with its log.
+# start NAME COMMAND...: starts a node, with its log.
 start() {
     local name=$1
     shift
@@ -105,7 +109,7 @@ logged() {
     grep -q -- "$2" "$work/$1.log"
 }
 
-# Sends a text get to a node, and tells what comes within a moment.
+# Sends a text get to a node, and prints what arrives shortly afterwards.
 text_get() {
     local answer=
     exec {socket}<>"/dev/udp/${1%:*}/${1##*:}"
@@ -134,7 +138,7 @@ look_at_one_node() {
 }
 
 look_at_strangers() {
-    # The first of its own list asks the others for their word.
+    # A node that is first in its own list asks the other nodes for their commitments.
     start stranger elsewhere "$BINARY" serve 0 "$there:8804" "$first"
     wait_until 'what it sends to be dropped' drops_strangers "$first"
     wait_until 'a line of the log' logged first "dropped a node's datagram from $there:8804"

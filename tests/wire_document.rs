@@ -1,5 +1,5 @@
-//! docs/wire.md has the kinds and the fields of every message as the code has them. Its limits are
-//! compared in tests/documents.rs.
+//! Checks that docs/wire.md has the kinds and the fields of every message as the code has them.
+//! tests/documents.rs compares its limits.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use horseshoe::protocol::types::message::{self, Message};
 
 const DOCUMENT: &str = include_str!("../docs/wire.md");
 
-/// The files that define the structs which are sent.
+/// The files that define the structs on the wire.
 const SOURCES: [&str; 7] = [
     include_str!("../wire/src/messages/mod.rs"),
     include_str!("../wire/src/messages/change.rs"),
@@ -65,8 +65,8 @@ fn defined_in_document(head: &str) -> Option<&str> {
     Some(head)
 }
 
-/// The structs that a text defines. `defined` gets the line before a `{`, and gives the name that
-/// this line defines.
+/// The structs that a text defines. `defined` receives the line before a `{`, and returns the name
+/// that this line defines.
 fn structs(text: &str, defined: fn(&str) -> Option<&str>) -> BTreeMap<String, Fields> {
     let code = code(text);
     let mut found = BTreeMap::new();
@@ -134,14 +134,14 @@ fn as_documented(of: &str) -> String {
     name.to_owned()
 }
 
-/// The definitions of the document: all its blocks of fenced text.
+/// The definitions of the document: all its fenced code blocks.
 fn documented_structs() -> BTreeMap<String, Fields> {
     let blocks = DOCUMENT.split("```").skip(1).step_by(2);
     let blocks: Vec<&str> = blocks.filter_map(|b| b.strip_prefix("text\n")).collect();
     structs(&blocks.join("\n"), defined_in_document)
 }
 
-/// The structs that a type names.
+/// The structs that a type refers to.
 fn named_in(of: &str) -> impl Iterator<Item = &str> {
     let words = of.split(|c: char| !c.is_ascii_alphanumeric());
     words.filter(|word| word.starts_with(|c: char| c.is_ascii_uppercase()))
@@ -206,7 +206,7 @@ fn fields_are_those_of_the_code() {
     }
 }
 
-/// The parser reads both notations; else the tests above could compare nothing.
+/// The parser reads both notations; otherwise the tests above might compare nothing.
 #[test]
 fn definitions_are_read_in_both_notations() {
     let pair = |(name, of): (&str, &str)| (name.to_owned(), of.to_owned());

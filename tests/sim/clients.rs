@@ -27,9 +27,9 @@ pub struct Client {
     in_flight: usize,
     /// The key of each attempt (a session never reuses their numbers), and of each id of text.
     attempts: BTreeMap<u64, Bytes>,
-    /// What arrived for a client that a scenario controls by hand.
+    /// Replies to a client that a scenario controls by hand.
     pub by_hand: Option<Vec<(usize, ClientReply)>>,
-    /// It has no operations, and only requests membership changes.
+    /// False for a client that runs no operations, and only requests membership changes.
     operates: bool,
 }
 
@@ -108,14 +108,14 @@ impl Client {
         self.in_flight
     }
 
-    /// The process dies, and nobody learns the outcome of its operations in progress.
+    /// The process dies, and no client learns the outcome of its operations in progress.
     pub fn crash(&mut self) {
         self.session = None;
         self.text = None;
     }
 
     pub fn receive(&mut self, now_us: u64, from: usize, reply: &ClientReply) {
-        // Somebody may have sent a request in its name.
+        // Another client may have sent a request in its name.
         let is_text = matches!(reply, ClientReply::Sessionless { .. });
         if let Some(session) = self.session.as_mut().filter(|_| !is_text) {
             let mut body = Vec::new();

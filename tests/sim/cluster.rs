@@ -29,7 +29,7 @@ use super::watch::{Watch, is_quorum, member_of};
 pub struct Settings {
     pub seed: u64,
     pub nodes: usize,
-    /// How many of them are in the first list of nodes; the lists of the others name all nodes.
+    /// The number of nodes in the first list of nodes; the lists of the others name all nodes.
     pub listed: usize,
     pub quality: Quality,
     pub speed: DiskSpeed,
@@ -46,7 +46,7 @@ pub struct Settings {
     pub tuning: Tuning,
     /// Keys in a page of a bucket.
     pub page_length_max: usize,
-    /// Of the clients; `None`: each has its own.
+    /// The setting of the clients; `None`: each has its own.
     pub no_quorum_after_us: Option<u64>,
     /// Timers and inboxes are checked up to this late.
     pub late_max_us: u64,
@@ -105,7 +105,8 @@ type Filter = Box<dyn FnMut(&Passing) -> Fate>;
 pub struct Cluster {
     /// Incarnations whose state is lost, and the newest epoch that was known then.
     pub(super) losses: Vec<(Incarnation, Epoch)>,
-    /// What each node, since it started, has received to be durable on the disk of an incarnation.
+    /// The groups that each node, since it started, has heard to be durable on the disk of an
+    /// incarnation.
     pub(super) heard: BTreeMap<(usize, u64, Incarnation), GroupNumber>,
     pub settings: Settings,
     pub now_us: u64,
@@ -177,7 +178,7 @@ impl Cluster {
         }
     }
 
-    // What happens next.
+    // The order of events.
 
     /// Takes the next event; if none is due by `until_us`, sets the time to that, returns false.
     pub fn step(&mut self, until_us: u64) -> bool {
@@ -331,7 +332,8 @@ impl Cluster {
         }
     }
 
-    /// Whether the runtime would drop it: a node's message from an address of no known node.
+    /// Whether the runtime would drop the message: it is a node's message from an address of no
+    /// known node.
     fn is_strangers(&self, node: usize, from: Place, cluster: u64, envelope: &Envelope) -> bool {
         let (Some(replica), Place::Node(sender)) = (&self.nodes[node].replica, from) else {
             return false;
@@ -511,7 +513,7 @@ impl Cluster {
         self.receive(node, Input::Persisted { group });
     }
 
-    // What may happen to nodes.
+    // Faults of nodes.
 
     /// How many nodes this node's list names: the first ones.
     fn listed_by(&self, node: usize) -> usize {
@@ -584,8 +586,9 @@ impl Cluster {
         self.nodes[node].disk.wipe(incarnation);
     }
 
-    /// Whether state was lost that a change in progress relied on before anyone knew of the change:
-    /// the configuration that resulted may have no quorum, and then only an operator's force helps.
+    /// Whether state was lost that a change in progress relied on before any other node knew of the
+    /// change: the resulting configuration may have no quorum, and then only an operator's force
+    /// helps.
     pub fn lost_what_a_change_needs(&self) -> bool {
         let newest = self.watch.configuration();
         newest.is_some_and(|newest| {

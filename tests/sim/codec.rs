@@ -19,8 +19,8 @@ fn fits_a_datagram(what: &str, body: &[u8]) {
     );
 }
 
-/// Encodes and decodes what is sent, which must fit a datagram and come out the same; returns a
-/// digest of its bytes.
+/// Encodes and decodes a message, which must fit a datagram and decode to itself; returns a digest
+/// of its bytes.
 pub fn round_trip(parcel: Parcel) -> (Parcel, u64) {
     let mut body = Vec::with_capacity(128);
     match parcel {
@@ -94,7 +94,7 @@ pub fn round_trip(parcel: Parcel) -> (Parcel, u64) {
     }
 }
 
-/// Checks that what is written decodes to the same.
+/// Checks that the group, encoded as on disk, decodes to itself.
 pub fn is_read_again(group: &Group) {
     let mut bytes = Vec::new();
     for (key, state) in &group.registers {
@@ -155,7 +155,7 @@ fn decode_reply(frame_kind: u8, body: &[u8]) -> ClientReply {
     }
 }
 
-/// A line for people.
+/// One line for human readers.
 pub fn describe(passing: &Passing) -> String {
     let what = match &passing.parcel {
         Parcel::Peer { envelope, .. } => format!("r{:x} {:?}", envelope.round, envelope.message),

@@ -1,7 +1,7 @@
 //! A node's simulated disk: what was written, and what of it remains after a crash.
 //!
-//! One sync runs at a time and covers all groups that were written when it began. The disk knows
-//! nothing of time: the driver decides when a sync is completed.
+//! One sync runs at a time and covers all groups that were written when it began. The disk has no
+//! clock: the driver decides when a sync is completed.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -54,12 +54,12 @@ pub struct Disk {
     incarnation: u64,
     /// What certainly remains after a crash.
     synced: Table,
-    /// All that was written since the start: `Load` is answered from this.
+    /// All writes since the start: `Load` is answered from this.
     written: Table,
     waiting: VecDeque<Group>,
     /// The last group of the sync in progress.
     syncing: Option<GroupNumber>,
-    /// The incarnation that has lost what it wrote after the copy was made.
+    /// The incarnation that has lost its writes after the copy was made.
     rolled_back: Option<Incarnation>,
 }
 
@@ -84,12 +84,12 @@ impl Disk {
         };
     }
 
-    /// Whether this is an older copy, with the incarnation of the node that wrote more.
+    /// Whether this is an older copy, and still has the incarnation of the node that wrote more.
     pub fn is_rolled_back(&self) -> bool {
         self.rolled_back == Some(self.incarnation())
     }
 
-    /// The incarnation that the node has by now (E4).
+    /// The node's present incarnation (E4).
     pub fn incarnation(&self) -> u64 {
         match self.synced.meta.incarnation {
             0 => self.incarnation,

@@ -57,7 +57,7 @@ impl Passing {
         }
     }
 
-    /// The name of the message: of a peer message that of its type, otherwise the frame's.
+    /// The name of the message: for a peer message the name of its type, otherwise the frame's.
     pub fn name(&self) -> &'static str {
         match &self.parcel {
             Parcel::Peer { envelope, .. } => envelope.message.name(),

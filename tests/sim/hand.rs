@@ -96,8 +96,8 @@ impl Script {
             .send(Place::Client(client), Place::Node(node), parcel);
     }
 
-    /// A new operation of a hand; those before it are over unless `low_mark` is set lower. The
-    /// checker treats its outcome as unknown: it happens at most once.
+    /// A new operation of a hand; its earlier operations have ended unless `low_mark` is set lower.
+    /// The checker treats its outcome as unknown: it happens at most once.
     pub fn operation(&mut self, hand: &mut Hand, key: &str, action: Action) -> Operation {
         hand.sequence += 1;
         hand.clock += 1;

@@ -1,4 +1,4 @@
-//! What the clients of a run did and which outcomes they received: the input of the checker.
+//! The operations of a run's clients and the outcomes that they received: the input of the checker.
 
 use std::fmt;
 
@@ -43,14 +43,14 @@ impl Call {
                 | Outcome::Remake { .. }
                 | Outcome::Ahead { .. } => true,
                 Outcome::Unknown => read,
-                // Only an append's size depends on what is there.
+                // Only an append's size depends on the present value.
                 Outcome::TooLarge { .. } => !matches!(self.action, Action::Append { .. }),
                 _ => false,
             },
         }
     }
 
-    /// Whether it may have happened, or may still happen, without anybody knowing.
+    /// Whether the operation may have happened, or may still happen, without any client knowing.
     pub fn is_maybe(&self) -> bool {
         let unknown = matches!(
             &self.ending,

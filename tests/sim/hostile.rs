@@ -1,5 +1,5 @@
-//! Hostile members and clients: they send anything that can be decoded, made of what others have
-//! sent. Nothing is promised about the content of such a cluster, but no node may panic.
+//! Hostile members and clients: they send anything that can be decoded, made from messages of
+//! others. The content of such a cluster has no guarantees, but no node may panic.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -15,9 +15,9 @@ use super::network::Place;
 use super::random::Random;
 use super::text::datagram;
 
-/// Messages that are remembered.
+/// The number of messages that are remembered.
 const HEARD_MAX: usize = 256;
-/// Changes that are tried until one can be decoded.
+/// The number of changes that are tried until one can be decoded.
 const TRIES: usize = 16;
 
 pub struct Hostile {

@@ -141,7 +141,7 @@ impl Network {
         self.cuts.retain(|way, _| !between_nodes(way));
     }
 
-    /// From here on all links work, and well.
+    /// From now on all links work without faults.
     pub fn heal(&mut self) {
         self.cuts.clear();
         self.bursts.clear();

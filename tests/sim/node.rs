@@ -119,7 +119,7 @@ impl Node {
         self.replica = Some(replica);
     }
 
-    /// The process is gone, and with it what was not written.
+    /// The process ends, and everything that was not written is lost.
     pub fn crash(&mut self, kept_groups: usize) {
         self.life += 1;
         self.replica = None;

@@ -13,7 +13,7 @@ use super::node::DiskSpeed;
 use super::random::Random;
 use super::trace::Detail;
 
-/// What does not come from the seed of a run.
+/// Settings that do not come from the seed of a run.
 #[derive(Debug, Clone, Default)]
 pub struct Config {
     pub detail: Detail,
@@ -37,7 +37,7 @@ pub struct Plan {
     pub in_flight_max: usize,
     pub operations: usize,
     pub keys: Vec<KeyKind>,
-    /// How long the safety phase lasts at least.
+    /// The shortest duration of the safety phase.
     pub duration_us: u64,
     /// Keys are filled up to this size.
     pub key_size: usize,
@@ -196,7 +196,7 @@ fn faults(seed: u64, shrink_after_ms: u64, random: &mut Random) -> Vec<FaultKind
             .filter(|_| random.chance(450))
             .collect();
         if chosen.len() >= 2 {
-            // Often, so that a node has several lives within one run.
+            // Removals are frequent, so that a node has several lives within one run.
             let often = if removes { chosen.len() / 2 } else { 0 };
             chosen.extend(std::iter::repeat_n(FaultKind::Removal, often));
             let mut copies = Random::stream(seed, 26);

@@ -1,4 +1,4 @@
-//! Disks that are rolled back to an older copy, and which nodes know of what is lost by that (E1).
+//! Disks that are rolled back to an older copy, and which nodes know what that loses (E1).
 
 use horseshoe::protocol::Replica;
 use horseshoe::protocol::types::message::{Envelope, Message};
@@ -39,8 +39,8 @@ impl Cluster {
         });
     }
 
-    /// Whether the node has a vote, and each other node with a vote has, since it started, received
-    /// of something durable that the copy of this node's disk lacks.
+    /// Whether the node has a vote, and each other node with a vote has received, since it started,
+    /// a message about something durable that the copy of this node's disk lacks.
     pub fn is_loss_known(&self, node: usize, copy: &Disk) -> bool {
         let incarnation = self.nodes[node].disk.incarnation();
         let group = copy.synced().group;

@@ -79,7 +79,7 @@ impl Report {
     }
 }
 
-/// What was wrong, for people.
+/// The description of a failure, for human readers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure(pub String);
 
@@ -383,7 +383,7 @@ impl Run {
         }
     }
 
-    /// A member that the others do not need is cut off while all keys are written.
+    /// Cuts off a member that the others do not need while all keys are written.
     fn leave_one_behind(&mut self) -> Result<(), Failure> {
         let nodes = 0..self.cluster.nodes.len();
         let mut members = nodes.filter(|node| self.cluster.vote_of(*node).is_some());
@@ -417,7 +417,7 @@ impl Run {
         key_name(index, self.plan.key_size)
     }
 
-    /// What each member has of a key on its disk: ballot and record.
+    /// Each member's state of a key on its disk: ballot and record.
     fn held(&self, key: &Bytes) -> Vec<Held> {
         let nodes = 0..self.cluster.nodes.len();
         let members = nodes.filter(|node| self.cluster.vote_of(*node).is_some());
@@ -461,8 +461,8 @@ impl Run {
         for key in keys.collect::<Vec<_>>() {
             let value = Bytes::from(format!("last of node {node} for {}", show(&key)));
             self.insists(client, node, &key, Action::Put { value }, until_us)?;
-            // A write of unknown outcome may still happen in between: the checker judges what is
-            // read, with all that came before.
+            // A write with an unknown outcome may still happen in between: the checker judges the
+            // value that is read, with everything before it.
             self.insists(client, node, &key, Action::Get, until_us)?;
         }
         self.cluster.crash_client(client);

@@ -22,7 +22,7 @@ use super::node::{DiskSpeed, EPOCH_MS};
 use super::random::Random;
 use super::trace::Detail;
 
-/// How long a scenario waits for what must happen.
+/// How long a scenario waits for something that must happen.
 const PATIENCE_US: u64 = 10_000_000;
 
 /// Selects messages.
@@ -95,7 +95,7 @@ fn asks_about(passing: &Passing) -> Option<&Key> {
     }
 }
 
-/// A cluster in a scenario. Derefs to `Cluster` for what is seldom needed.
+/// A cluster in a scenario. Derefs to `Cluster` for methods that are seldom needed.
 pub struct Script {
     pub cluster: Cluster,
     sent: Rc<RefCell<Vec<Passing>>>,
@@ -322,7 +322,7 @@ impl Script {
         self.cluster.network.heal();
     }
 
-    /// All links between nodes work again; which nodes clients reach does not change.
+    /// All links between nodes work again; which nodes clients can reach does not change.
     pub fn heal_nodes(&mut self) {
         self.cluster.network.heal_nodes();
     }

@@ -1,4 +1,4 @@
-//! What happened in a run: a hash over all of it and, where requested, lines of text for people.
+//! The events of a run: a hash over all of them and, if requested, lines of text for human readers.
 
 use std::io::Write as _;
 
@@ -18,7 +18,7 @@ pub enum Detail {
 pub struct Trace {
     hash: Xxh3Default,
     detail: Detail,
-    /// Where lines go when they are not printed at once: for a failed scenario's report.
+    /// Where lines go if they are not printed at once: into the report of a failed scenario.
     pub kept: Option<Vec<String>>,
 }
 

@@ -1,5 +1,5 @@
-//! Invariants that must hold at every moment, checked from outside: in what nodes send, write and
-//! answer.
+//! Invariants that must hold at every moment, checked from outside: in the nodes' messages, writes
+//! and answers.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -33,7 +33,7 @@ pub struct Watch {
     /// B2: how far ahead of the simulation's time a ballot may be, where that is known.
     pub ahead_max_ms: Option<u64>,
     /// A forced configuration replaced one from which others continued: what these acknowledged is
-    /// lost, as an operator is informed.
+    /// lost, and the operator was warned.
     may_have_lost: bool,
     /// The first violation.
     violation: Option<String>,
@@ -92,9 +92,9 @@ impl Watch {
         }
     }
 
-    /// Checks what every message claims about its sender: the epoch and the floor of an answer are
-    /// durable, so is what sent bucket entries name (R2), and so is a ceiling above the ballots
-    /// that are issued (B1).
+    /// Checks every statement of a message about its sender: the epoch and the floor of an answer
+    /// are durable, so are the bucket entries that it sends (R2), and so is a ceiling above the
+    /// ballots that it issues (B1).
     fn tells_what_lasts(&mut self, from: &Node, envelope: &Envelope) {
         let durable = from.disk.synced();
         match &envelope.message {
@@ -110,7 +110,7 @@ impl Watch {
                 self.lists(durable, told);
             }
             Message::Prepare(m) => self.issues_below(durable, envelope.origin, m.ballot),
-            // A read round sends what another node issued.
+            // A read round sends a record with the ballot that another node issued.
             Message::Accept(m) if m.ballot.node() == envelope.origin => {
                 self.issues_below(durable, envelope.origin, m.ballot);
             }
@@ -183,7 +183,8 @@ impl Watch {
         });
     }
 
-    /// R2: what a member reports to hold is durable, and so is the promise for which it refuses.
+    /// R2: the records that a member reports to hold are durable, and so is the promise for which
+    /// it refuses.
     fn copied(&mut self, durable: &Table, copied: &Copied) {
         let state = durable.registers.get(&copied.key);
         let holds = match copied.refused_for {
@@ -234,7 +235,7 @@ impl Watch {
         }
     }
 
-    /// What a node found on its disk, or has made durable there.
+    /// The state that a node found on its disk, or has made durable there.
     pub fn finds(&mut self, durable: &Table) {
         if let Some(configuration) = &durable.meta.configuration {
             self.configured(configuration);

@@ -1,4 +1,4 @@
-//! What the clients of a run do: which operation, on which key, when.
+//! The operations of a run's clients: which operation, on which key, when.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use super::plan::{KeyKind, Plan};
 use super::random::Random;
 use super::text;
 
-/// What any client last saw of a key: the operands of comparisons.
+/// The state that any client last saw of a key: the operands of comparisons.
 #[derive(Debug, Clone, Default)]
 struct Seen {
     version: Version,
@@ -139,7 +139,7 @@ impl Workload {
         }
         let mut value = self.value(plan);
         let seen = self.seen.get(&index).cloned().unwrap_or_default();
-        // An operation is bounded as a whole.
+        // The limit applies to the operation as a whole.
         value.truncate(wire::VALUE_SIZE_MAX - seen.value.len());
         let choice = self.random.below(100);
         match plan.keys[index] {

@@ -1,5 +1,5 @@
-//! What the fuzz targets begin with: exchanges of simulated nodes, kept in `fuzz/seeds/`, as pieces (see
-//! `fuzz/src/lib.rs`).
+//! The initial inputs of the fuzz targets: conversations of simulated nodes, stored in
+//! `fuzz/seeds/` as pieces (see `fuzz/src/lib.rs`).
 
 use std::path::{Path, PathBuf};
 
@@ -20,7 +20,7 @@ const ORIGIN: u8 = 0b11;
 const AGAIN: u8 = 1 << 5;
 const PAUSE_SHORT: u8 = 1 << 6;
 const PAUSE_OF_A_HEARTBEAT: u8 = 2 << 6;
-/// A seed of more is cut.
+/// A larger seed is truncated.
 const SEED_SIZE_MAX: usize = 12 << 10;
 
 fn piece(kind: u8, flags: u8, body: &[u8]) -> Vec<u8> {
@@ -35,7 +35,7 @@ fn of_message(origin: u8, flags: u8, message: &Message) -> Vec<u8> {
     piece(message.kind(), (origin - 1) | flags, &body)
 }
 
-/// What node 0, whose id is 1, is sent.
+/// The messages to node 0, whose id is 1.
 fn to_node(passing: &Passing) -> Option<Vec<u8>> {
     match &passing.parcel {
         _ if !passing.is_to(0) => None,
@@ -85,7 +85,7 @@ fn script(nodes: usize) -> Script {
     c
 }
 
-/// Reads, writes of each kind, and rounds of two that are in each other's way.
+/// Reads, writes of each kind, and the rounds of two competing coordinators.
 fn writes() -> Script {
     let mut c = script(3);
     let clients = [c.client_of(&[0]), c.client_of(&[1])];
@@ -103,7 +103,7 @@ fn writes() -> Script {
     c
 }
 
-/// A member misses a write, is removed, and admitted.
+/// A member misses a write, is removed, and admitted again.
 fn changes() -> Script {
     let mut c = script(4);
     let client = c.client_of(&[0]);
@@ -116,7 +116,8 @@ fn changes() -> Script {
     c
 }
 
-/// The configuration's register is read for a change, and holds what is none.
+/// The configuration's register is read for a change, and contains a value that is not a
+/// configuration.
 fn garbage() -> Vec<u8> {
     let c = script(3);
     let heard = c.sent(any().to(0));
@@ -153,7 +154,7 @@ fn garbage() -> Vec<u8> {
     seed.concat()
 }
 
-/// A ballot comes with one record, then with another.
+/// A ballot arrives with one record, then with another.
 fn twice() -> Vec<u8> {
     let accept = |value: &'static [u8]| {
         let record = Record {
@@ -185,7 +186,7 @@ fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds")
 }
 
-/// Each piece of a seed is a message of today.
+/// Each piece of a seed is a message of the current wire format.
 fn check(path: &Path) {
     let seed = std::fs::read(path).expect("a seed");
     let mut rest = seed.as_slice();

@@ -1,9 +1,9 @@
-//! Damaged files and torn writes: a store comes back exactly as it was after some group that is no
-//! older than what was synced, or it is refused.
+//! Damaged files and torn writes: a store either opens exactly as it was after some group no older
+//! than the last synced one, or is refused.
 //!
-//! The engine alone does not keep that. It takes the first byte of its journal that it cannot read
-//! for the end of the data, so that a flipped bit in one batch can make all later batches vanish
-//! without a word; and a batch's place in the order is not covered by its checksum.
+//! The engine alone does not guarantee that. It takes the first byte of its journal that it cannot
+//! read for the end of the data, so that a flipped bit in one batch can make all later batches
+//! disappear silently; and a batch's checksum does not cover its position in the order.
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
@@ -22,7 +22,7 @@ use super::model::{
     check, copy, directory, files, group, groups, journal, make, open, options, size,
 };
 
-/// The mark stays where opening left it.
+/// Disables updates of the sync mark, so that it stays where opening left it.
 fn unmarked(path: &Path) -> DiskOptions {
     DiskOptions {
         mark_interval: Duration::MAX,
@@ -30,8 +30,8 @@ fn unmarked(path: &Path) -> DiskOptions {
     }
 }
 
-/// Commits groups one by one, without a clean stop; gives the journal's size before each and after
-/// the last.
+/// Commits groups one by one, without a clean stop; returns the journal's size before each and
+/// after the last.
 fn commit_each(options: DiskOptions, to: u64) -> Vec<usize> {
     let path = options.directory.clone();
     let mut opened = open(options);
@@ -43,12 +43,13 @@ fn commit_each(options: DiskOptions, to: u64) -> Vec<usize> {
     sizes
 }
 
-/// For copies that are opened by the hundred: in memory, where there is such a place.
+/// A directory for copies that are opened by the hundred: in memory, if the machine has such a
+/// place.
 fn scratch() -> TempDir {
     TempDir::new_in("/dev/shm").unwrap_or_else(|_| TempDir::new().unwrap())
 }
 
-/// Opens a copy with one file replaced: refused, or exact and no older than `synced`.
+/// Opens a copy with one file replaced: it must be refused, or exact and no older than `synced`.
 fn open_with(path: &Path, file: &Path, content: &[u8], synced: u64) -> Result<u64, StorageError> {
     let base = scratch();
     let copied = base.path().join("copy");
@@ -75,13 +76,14 @@ fn no_flipped_byte_of_a_synced_group_goes_unnoticed() {
     commit_each(unmarked(&path), 20);
     let journal = journal(&path);
     let bytes = fs::read(&journal).unwrap();
-    // Group 14: others before and after it are marked, and it overwrites and is overwritten.
+    // Group 14: groups before and after it are before the mark, and it overwrites keys and is
+    // overwritten.
     let range = sizes[3]..sizes[4];
     assert!(range.len() > 100, "{range:?}");
     assert_eq!(open_with(&path, &journal, &bytes, marked).unwrap(), 20);
     let (mut refused, mut by_digest, mut exact) = (0, 0, 0);
     for at in range.clone() {
-        // The head of a batch, which its checksum does not cover, in every bit.
+        // Every bit of the head of a batch, which the batch's checksum does not cover.
         let flips = if at < range.start + 13 {
             (0..8).map(|bit| 1 << bit).collect()
         } else {
@@ -100,7 +102,7 @@ fn no_flipped_byte_of_a_synced_group_goes_unnoticed() {
         }
     }
     println!("{refused} refused ({by_digest} by the digest alone), {exact} opened with all");
-    // A batch that takes another place in the order is seen by nothing else.
+    // Only the digest detects a batch that takes another position in the order.
     assert!(refused > exact && by_digest > 0);
 }
 
@@ -114,7 +116,7 @@ fn no_flipped_byte_of_the_last_groups_makes_a_state_that_never_was() {
     for at in (sizes[0]..sizes[2]).step_by(3) {
         let mut damaged = bytes.clone();
         damaged[at] ^= 0x81;
-        // What is behind the mark may be cut, as a torn write; it is never read half.
+        // Data behind the mark may be truncated, as a torn write; a part of a group is never read.
         let _ = open_with(&path, &journal, &damaged, 10);
     }
 }
@@ -126,8 +128,8 @@ fn a_torn_write_is_cut_and_what_was_synced_is_there() {
     let sizes = commit_each(unmarked(&path), 15);
     let journal = journal(&path);
     let bytes = fs::read(&journal).unwrap();
-    // What a power failure leaves of a journal when the last write was under way: all that was
-    // synced before, and of the rest a part, or holes where a page did not make it.
+    // What a power failure leaves of a journal if the last write was in progress: everything that
+    // was synced before, and a part of the rest, possibly with holes where a page was not written.
     for (n, ends) in sizes.windows(2).enumerate() {
         let (synced, end) = (ends[0], ends[1]);
         let group = 10 + n as u64;
@@ -177,12 +179,13 @@ fn a_cut_is_told_and_the_store_goes_on() {
     check(&opened);
 }
 
-/// Whoever writes it can't know this store's salt: the batches are those of another one.
+/// The writer of the value cannot know this store's salt: the batches in it have the salt of
+/// another store.
 #[test]
 fn a_value_that_looks_like_a_batch_is_cut_with_the_torn_write_that_holds_it() {
     let (_other_base, other) = directory();
     make(&other, 12);
-    // Opened again it is as long as what it holds.
+    // Opened again, the journal has the length of its content.
     open(options(&other)).storage.close().unwrap();
     let look_alike = fs::read(self::journal(&other)).unwrap();
     let (_base, path) = directory();
@@ -208,12 +211,13 @@ fn a_value_that_looks_like_a_batch_is_cut_with_the_torn_write_that_holds_it() {
         .windows(look_alike.len())
         .position(|part| part == look_alike)
         .expect("the value is in the journal");
-    // Its end did not make it to the disk.
+    // The end of the batch was not written to the disk.
     let torn = &bytes[..at + look_alike.len() + 3];
     assert_eq!(open_with(&path, &journal, torn, 10).unwrap(), 10);
 }
 
-/// A directory of a release before the salt: it is read, and has one from then on.
+/// The directory was written by a release before the salt existed: it can be read, and has a salt
+/// from then on.
 #[test]
 fn a_directory_without_a_salt_is_read_and_gets_one() {
     let (_base, path) = directory();
@@ -257,7 +261,7 @@ fn damage_before_whole_groups_is_no_torn_write() {
     let sizes = commit_each(unmarked(&path), 13);
     let journal = journal(&path);
     let mut bytes = fs::read(&journal).unwrap();
-    // Group 12, which the mark does not know; group 13 behind it is whole.
+    // Group 12, which is behind the mark; group 13 behind it is intact.
     bytes[sizes[1] + 30] ^= 1;
     let error = open_with(&path, &journal, &bytes, 10)
         .unwrap_err()
@@ -271,7 +275,7 @@ fn damage_before_whole_groups_is_no_torn_write() {
 
 const OPEN_COPY: &str = "STORAGE_TEST_COPY";
 
-/// Not a test of its own: opens the copy that the test below damaged, in a process of its own.
+/// Not a test: opens the copy that the test below damaged, in a separate process.
 #[test]
 fn child() {
     let Ok(path) = std::env::var(OPEN_COPY) else {
@@ -288,14 +292,14 @@ fn child() {
     }
 }
 
-/// The engine takes some counts in its own files for true and asks for the memory at once; where
-/// that is not to be had the process dies, which is as good: it does not serve.
+/// The engine trusts some counts in its own files and allocates that much memory at once. If the
+/// allocation fails the process aborts, which is acceptable too: it does not serve.
 #[test]
 fn no_flipped_byte_of_any_other_file_goes_unnoticed() {
     let base = scratch();
     let path = base.path().join("data");
     make(&path, 30);
-    // Into tables, as far as the engine does so.
+    // Moves the data to tables, as far as the engine does so.
     {
         let database = fjall::Database::builder(path.join("store")).open().unwrap();
         let keyspace = database.keyspace("state", Default::default).unwrap();

@@ -1,11 +1,11 @@
-/* A disk that forgets what was not synced, for tests of power failures. Preloaded into a process that
- * keeps its data in DISK_FROM, it brings the directory DISK_TO up to date with each sync: what is
- * there is what a power failure at that moment would leave. Contents are durable with the sync of their
- * file, names with that of their directory, or earlier.
+/* A disk that loses what was not synced, for tests of power failures. Preloaded into a process that
+ * keeps its data in DISK_FROM, this library updates the directory DISK_TO with each sync: its
+ * content is what a power failure at that moment would leave. Contents are durable with the sync of
+ * their file, names with that of their directory, or earlier.
  *
- * While the file DISK_FAILS exists, syncs of files fail, and as with Linux what was to be written then
- * counts as written from there on: a later sync leaves it out, unless it was written again. The range
- * that this is about is kept beside the file in DISK_TO, as NAME.lost, for the next process too. */
+ * While the file DISK_FAILS exists, syncs of files fail, and as on Linux the data that was to be
+ * written then counts as written: a later sync omits it, unless it was written again. The affected
+ * range is recorded beside the file in DISK_TO, as NAME.lost, also for the next process. */
 
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -27,7 +27,7 @@ static void die(const char *what) {
     abort();
 }
 
-/* The durable twin of a path below DISK_FROM; false for any other. */
+/* The durable copy of a path below DISK_FROM; false for any other path. */
 static int twin(const char *path, char *to) {
     const char *from = getenv("DISK_FROM"), *durable = getenv("DISK_TO");
     size_t length = from ? strlen(from) : 0;
@@ -85,7 +85,8 @@ static void set_lost(const char *to, struct range range) {
         die(name);
 }
 
-/* Copies what is in the file, holes left out, but for the lost range. Gives what differed before. */
+/* Copies the content of the file, without holes, except for the lost range. Returns the range that
+ * differed before. */
 static struct range copy(const char *path, const char *to, struct range without, int really) {
     static char bytes[1 << 16], held[1 << 16];
     struct range differed = {0, 0};
@@ -132,7 +133,8 @@ static int is_lost(const char *name) {
     return length > 5 && !strcmp(name + length - 5, ".lost");
 }
 
-/* Names of one directory that the other has not are made there, empty, or removed from the first. */
+/* Compares the names in two directories. Names that the other directory lacks are created there,
+ * empty, or removed from the first. */
 static void compare(const char *directory, const char *other, int make) {
     DIR *entries = opendir(directory);
     if (!entries)
@@ -203,7 +205,7 @@ int unlink(const char *path) {
     return REAL(unlink)(path);
 }
 
-/* What is written again is dirty again. */
+/* Data that is written again is dirty again. */
 static void written(int fd, off_t at, ssize_t count) {
     char path[PATH_MAX], to[PATH_MAX];
     if (count <= 0 || !twin_of(fd, path, to))

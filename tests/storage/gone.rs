@@ -1,4 +1,5 @@
-//! Files that are deleted or moved under a running store: it writes on, and nobody will find it.
+//! Files that are deleted or moved under a running store: the store keeps writing to files that no
+//! later start will find.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +9,7 @@ use horseshoe::storage::StorageError;
 
 use super::model::{directory, group, journal, open, options};
 
-/// A bound for what takes a second.
+/// A bound for steps that take a second.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn delete_all(path: &Path) {
@@ -23,7 +24,7 @@ fn move_away(path: &Path) {
     fs::rename(path, path.with_extension("moved")).unwrap();
 }
 
-/// Somebody puts a copy in its place.
+/// An operator puts a copy in its place.
 fn replace(path: &Path) {
     let aside = path.with_extension("aside");
     super::model::copy(path, &aside);

@@ -1,5 +1,5 @@
-//! The durable store, on a real file system: what comes back, what is refused, what damage and the
-//! end of a process do.
+//! The durable store on a real file system: what a store contains when it is reopened, what is
+//! refused, and the effects of damage and of the end of a process.
 
 mod damage;
 mod gone;

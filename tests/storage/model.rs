@@ -1,4 +1,5 @@
-//! Groups made from their number alone, and what a store that holds them must give back.
+//! Groups that are generated from their number, and the content that a store with these groups must
+//! have.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -35,7 +36,7 @@ pub fn os_options(directory: &Path) -> DiskOptions {
     }
 }
 
-/// Opens what must open.
+/// Opens a store that must open.
 pub fn open(options: DiskOptions) -> Opened {
     disk::open(options, INCARNATION).expect("opens")
 }
@@ -54,7 +55,8 @@ fn slow_key(n: u64) -> Key {
     Key::user(format!("slow key {}", n % KEYS_SLOW).as_bytes())
 }
 
-/// A group that overwrites and drops keys of earlier ones, so that a state gone back is noticed.
+/// A group that overwrites and drops keys of earlier groups, so that an older state would be
+/// detected.
 pub fn group(number: u64) -> Group {
     let state = |n: u64| AcceptorState {
         promised: Ballot(n * 10 + 1),
@@ -80,7 +82,7 @@ pub fn group(number: u64) -> Group {
     };
     if number.is_multiple_of(3) {
         let dropped = key(number + 5);
-        // A mark for what is gone tells nothing.
+        // A chosen mark for a dropped key has no effect.
         group.chosen.push((dropped.clone(), Ballot(number * 10)));
         group.dropped.push(dropped);
     }
@@ -118,7 +120,7 @@ fn meta(number: u64) -> Meta {
     }
 }
 
-/// Whether a store holds exactly the groups up to the number that it tells.
+/// Checks that a store contains exactly the groups up to the number that it reports.
 pub fn check(opened: &Opened) {
     let number = opened.recovered.group;
     let mut table = Table::default();
@@ -141,7 +143,7 @@ pub fn check(opened: &Opened) {
     assert_eq!(opened.recovered.meta, expected, "meta after group {number}");
 }
 
-/// A store that holds the groups up to `number`, stopped cleanly.
+/// A store with the groups up to `number`, stopped cleanly.
 pub fn make(directory: &Path, number: u64) {
     let mut opened = open(options(directory));
     for group in groups(1..=number) {

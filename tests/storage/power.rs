@@ -1,5 +1,6 @@
-//! Power failures and syncs that fail, below the engine: `disk.c` is preloaded into the process that
-//! has the store, and keeps what a power failure would leave in a directory of its own.
+//! Power failures and failed syncs, below the engine: `disk.c` is preloaded into the process that
+//! has the store, and maintains a separate directory with the state that a power failure would
+//! leave.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,7 +17,7 @@ const FAILS: &str = "DISK_FAILS";
 const RUN: &str = "STORAGE_TEST_RUN";
 const FINE: &str = "ran to its end";
 
-/// A data directory, and what of it is durable.
+/// A data directory, and its durable part.
 struct Machine {
     base: TempDir,
     library: PathBuf,
@@ -49,9 +50,10 @@ impl Machine {
         assert!(text.contains(FINE), "{what}: {text}{errors}");
     }
 
-    /// The last group that is there after a power failure now; the store must open, and be whole.
+    /// The last group that remains after a power failure now; the store must open, and be
+    /// consistent.
     fn survives(&self, options: impl FnOnce(&Path) -> DiskOptions) -> u64 {
-        // The machine may run on.
+        // The machine may keep running.
         let found = tempfile::tempdir().unwrap();
         copy(&self.durable(), found.path());
         for file in files(found.path()) {
@@ -68,8 +70,8 @@ impl Machine {
     }
 }
 
-/// Not a test of its own: the process that `Machine::run` starts. `RUN` is the durability and the
-/// number of groups to commit, and `fail` if the sync of one more is to fail.
+/// Not a test: the process that `Machine::run` starts. `RUN` is the durability and the number of
+/// groups to commit, and `fail` if the sync of one more group should fail.
 #[test]
 fn child() {
     let Ok(run) = std::env::var(RUN) else {
@@ -93,7 +95,7 @@ fn child() {
         std::fs::remove_file(fails).unwrap();
     }
     println!("{FINE}");
-    // The process is gone; nothing is closed.
+    // The process ends without closing anything.
     std::process::exit(0);
 }
 
@@ -106,7 +108,7 @@ fn what_was_committed_survives_a_power_failure() {
     assert_eq!(machine.survives(options), 11);
 }
 
-/// That a power failure of this kind takes something: what nobody has synced.
+/// Shows that a power failure of this kind loses data: what was never synced.
 #[test]
 fn what_was_not_synced_is_gone() {
     let machine = Machine::new();
@@ -114,7 +116,8 @@ fn what_was_not_synced_is_gone() {
     assert_eq!(machine.survives(os_options), 0);
 }
 
-/// Groups 4 and 8 change the node's own state: they are durable under `os` too, and all before them.
+/// Groups 4 and 8 change the node's own state: they are durable under `os` too, and so are all
+/// groups before them.
 #[test]
 fn the_nodes_own_state_survives_a_power_failure_under_either_durability() {
     let machine = Machine::new();
@@ -124,8 +127,8 @@ fn the_nodes_own_state_survives_a_power_failure_under_either_durability() {
     assert_eq!(machine.survives(os_options), 10 - 10 % 4);
 }
 
-/// What the run before left to the system is durable once a store is open, as the next one is called
-/// one that syncs, and whose state counts after a power failure (E1).
+/// Data that the previous run left to the operating system is durable once a store is open, because
+/// the next run is one that syncs, and whose state counts after a power failure (E1).
 #[test]
 fn what_an_earlier_run_left_to_the_system_is_durable_once_a_store_is_open() {
     let machine = Machine::new();
@@ -134,8 +137,8 @@ fn what_an_earlier_run_left_to_the_system_is_durable_once_a_store_is_open() {
     assert_eq!(machine.survives(options), 7);
 }
 
-/// A sync fails, and the node stops. The next one finds what was to be synced with the system, which
-/// takes it for written, and tells it to others.
+/// A sync fails, and the node stops. The next process finds the data in the operating system, which
+/// considers it written, and reports it to other nodes.
 #[test]
 fn what_a_failed_sync_left_behind_is_durable_once_it_is_believed() {
     for commits in [0, 3] {

@@ -1,4 +1,4 @@
-//! Ends of a process: killed at any moment, or refused room for its writes.
+//! Ends of a process: killed at any moment, or with no space for its writes.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -12,8 +12,8 @@ const DIRECTORY: &str = "STORAGE_TEST_DIRECTORY";
 const DURABILITY: &str = "STORAGE_TEST_DURABILITY";
 const COMMITTED: &str = "committed ";
 
-/// Not a test of its own: the process that the tests below start. It commits group after group,
-/// tells each that is done, and ends at the first failure.
+/// Not a test: the process that the tests below start. It commits group after group, reports each
+/// completed one, and ends at the first failure.
 #[test]
 fn child() {
     let Ok(path) = std::env::var(DIRECTORY) else {
@@ -91,7 +91,7 @@ fn a_write_that_finds_no_room_stops_the_store() {
     let (_base, path) = directory();
     make(&path, 3);
     make_journal_exact(&path);
-    // Files of at most 32 KiB; the signal that comes with the error is ignored.
+    // Files of at most 32 KiB; the process ignores the signal that comes with the error.
     let program = std::env::current_exe().unwrap();
     let mut command = Command::new("bash");
     command
@@ -116,7 +116,7 @@ fn a_write_that_finds_no_room_stops_the_store() {
     check(&opened);
 }
 
-/// A new journal has its length ahead; opened again, it is as long as what it holds.
+/// A new journal is preallocated; opened again, it has the length of its content.
 fn make_journal_exact(path: &Path) {
     open(options(path)).storage.close().unwrap();
 }

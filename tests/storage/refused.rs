@@ -1,4 +1,4 @@
-//! Directories that are not opened, and what the operator is told.
+//! Directories that are refused, and the messages for the operator.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use horseshoe::storage::{DiskOptions, disk};
 
 use super::model::{INCARNATION, copy, directory, files, journal, list, make, open, options, size};
 
-/// The message of an open that must fail, and that leaves all files as they are.
+/// The message of an open that must fail, and that leaves all files unchanged.
 fn refused(options: DiskOptions) -> String {
     let path = options.directory.clone();
     let before = contents(&path);
@@ -82,7 +82,7 @@ fn a_directory_that_belonged_to_no_cluster_is_used_for_another_list() {
         opened.storage.commit(&[meta(bound_to)]).unwrap();
         opened.storage.close().unwrap();
         if bound_to.is_some() {
-            // E6: its word counts somewhere.
+            // E6: the node's commitment may count at another node.
             let text = disk::open(remade(&path), 9).unwrap_err().to_string();
             assert!(text.contains("was made for the nodes"), "{text}");
             continue;
@@ -96,7 +96,7 @@ fn a_directory_that_belonged_to_no_cluster_is_used_for_another_list() {
                 .any(|note| note.contains("no cluster was formed"))
         );
         opened.storage.close().unwrap();
-        // From now on it is for that one.
+        // From now on the directory belongs to the other list.
         assert!(open(remade(&path)).notes.is_empty());
     }
 }
@@ -144,7 +144,7 @@ fn a_directory_that_is_not_a_nodes() {
 fn a_store_that_ends_below_the_mark() {
     let (_base, path) = directory();
     make(&path, 4);
-    // A new journal has its length ahead; opened again, it is as long as what it holds.
+    // A new journal is preallocated; opened again, it has the length of its content.
     open(options(&path)).storage.close().unwrap();
     let length = size(&journal(&path));
     make_more(&path, 9);
@@ -162,7 +162,7 @@ fn a_store_that_ends_below_the_mark() {
         text.contains("move the whole data directory away"),
         "{text}"
     );
-    // It stays so.
+    // The refusal is permanent.
     let again = disk::open(options(&path), 9).unwrap_err().to_string();
     assert_eq!(text, again);
 }
@@ -176,7 +176,7 @@ fn a_mark_of_another_life() {
     opened.storage.close().unwrap();
     fs::copy(other.join("mark"), path.join("mark")).unwrap();
     assert!(refused(options(&path)).contains("belongs to incarnation 2"));
-    // With mark and identity of another life, the store is.
+    // With the mark and the identity of another incarnation, the store is refused.
     fs::copy(other.join("identity"), path.join("identity")).unwrap();
     let text = disk::open(options(&path), 9).unwrap_err().to_string();
     assert!(
@@ -203,7 +203,7 @@ fn any_file_of_the_store_that_is_missing() {
     }
 }
 
-/// Backups leave out files of that name, and nothing is in it.
+/// Backups omit files of that name, and the file is empty.
 #[test]
 fn the_lock_of_the_engine_is_made_where_it_is_missing() {
     let (_base, path) = directory();
@@ -212,7 +212,7 @@ fn the_lock_of_the_engine_is_made_where_it_is_missing() {
     assert_eq!(open(options(&path)).recovered.group, 3);
 }
 
-/// Whoever lost the right to read a directory has not lost what is in it.
+/// A missing permission to read a directory does not mean that its content is lost.
 #[test]
 fn what_can_not_be_looked_at_is_not_taken_for_damaged() {
     let (_base, path) = directory();

@@ -1,4 +1,5 @@
-//! What was committed comes back; how a run ended decides whether it counts (E1).
+//! A reopened store contains what was committed; how the last run ended decides whether the state
+//! counts (E1).
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -47,7 +48,7 @@ fn what_was_committed_comes_back_after_a_close_and_after_none() {
             assert_eq!(opened.recovered.incarnation, 10);
         }
         for _ in 0..3 {
-            // Several groups in one commit that write the same keys: the last counts.
+            // Several groups in one commit that write the same keys: the last one counts.
             opened.storage.commit(&groups(next..=next + 6)).unwrap();
             opened.storage.commit(&[group(next + 7)]).unwrap();
             next += 8;
@@ -93,7 +94,7 @@ fn the_identity_file_tells_a_reader_what_it_is() {
     let mut opened = open(options(&path));
     let text = fs::read_to_string(path.join("identity")).unwrap();
     assert!(text.contains("\"clean_stop\": false"), "{text}");
-    // The fourth group carries a configuration.
+    // The fourth group contains a configuration.
     opened.storage.commit(&[group(4)]).unwrap();
     let text = fs::read_to_string(path.join("identity")).unwrap();
     assert!(text.contains("\"cluster\": 77") && text.contains("\"node\": 2"));
@@ -109,7 +110,7 @@ fn state(n: u64) -> AcceptorState {
     }
 }
 
-/// How many entries the engine holds that are of a key.
+/// The number of the engine's entries that belong to a key.
 fn entries_of(path: &Path, key: &Key) -> usize {
     let database = fjall::Database::builder(path.join("store")).open().unwrap();
     let keyspace = database.keyspace("state", Default::default).unwrap();
@@ -138,7 +139,7 @@ fn a_dropped_key_leaves_nothing_and_may_be_written_again() {
         number,
         ..Group::default()
     };
-    // In one commit each, with a restart after each.
+    // One key per commit, with a restart after each.
     let (_base, path) = directory();
     for (groups, expected) in [
         (vec![write(1)], Some(1)),
@@ -214,7 +215,7 @@ fn once_the_configuration_was_changed_any_list_that_names_the_address_will_do() 
     let new_list = || started_as(&["b:1", "c:1", "d:1"], 0);
     let error = disk::open(new_list(), 9).unwrap_err().to_string();
     assert!(error.contains("a:1,b:1,c:1"), "{error}");
-    // A node that is away has an address too.
+    // A non-member has an address too.
     let mut removed = configuration(3, &[(3, "c:1"), (4, "d:1")]);
     removed.away = nodes(&[(2, "b:1")]);
     let mut opened = open(options(&path));
@@ -285,7 +286,7 @@ fn a_run_under_os_that_ended_with_the_machine_counts_as_no_state() {
             let aside = format!("store.lost-{lost}");
             assert!(text.contains(&aside) && path.join(aside).is_dir(), "{text}");
         }
-        // So that the next round begins from a run that ended well.
+        // So that the next iteration begins from a run that ended cleanly.
         opened.storage.close().unwrap();
     }
 }
@@ -306,7 +307,7 @@ fn a_run_under_fsync_may_end_with_the_machine() {
         assert_eq!(opened.recovered.incarnation, INCARNATION);
         check(&opened);
     }
-    // That last run was one under os.
+    // That last run was one under `os`.
     let lost = disk::open(options(&path), 9).unwrap();
     assert_eq!(lost.recovered.incarnation, 9);
 }
@@ -323,7 +324,7 @@ fn a_store_whose_making_was_cut_short_is_made_anew() {
     assert!(path.join("store.lost-1").is_dir() && path.join("mark.lost-1").is_file());
 }
 
-/// Enough for the engine to start new journals, to move data to tables and to drop journals.
+/// Enough data for the engine to start new journals, to move data to tables and to drop journals.
 #[test]
 fn a_store_larger_than_its_journal_comes_back() {
     let (_base, path) = directory();
@@ -333,7 +334,7 @@ fn a_store_larger_than_its_journal_comes_back() {
         let state = AcceptorState {
             accepted: Ballot(number),
             record: Some(Arc::new(Record {
-                // Not to be compressed away.
+                // Data that cannot be compressed.
                 value: Some(noise(number, 40_000)),
                 ..Record::default()
             })),
@@ -392,7 +393,7 @@ fn the_kernels_boot_id_is_used_unless_given() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
-    /// Any mix of commits, of any number of groups, with ends of either kind.
+    /// Any sequence of commits, with any number of groups each, and with both kinds of ends.
     #[test]
     fn any_run_comes_back(
         runs in prop::collection::vec(

@@ -1,4 +1,4 @@
-//! Keys that were dropped give their space on disk back, and commits go on meanwhile.
+//! Dropped keys free their space on disk, and commits continue meanwhile.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -15,7 +15,7 @@ use super::model::{directory, files, open, os_options};
 
 const KEYS_KEPT: u64 = 2_000;
 const KEYS_PER_GROUP: u64 = 1_000;
-/// A bound for what takes a second or two.
+/// A bound for steps that take a second or two.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn key(n: u64) -> Key {
@@ -43,7 +43,7 @@ fn state(ballot: u64, value: Option<Bytes>) -> AcceptorState {
     }
 }
 
-/// What the files of the store take on the disk.
+/// The disk space of the store's files.
 fn size_on_disk(path: &Path) -> u64 {
     let sizes = files(&path.join("store")).into_iter();
     let sizes = sizes.filter_map(|file| file.metadata().ok());
@@ -57,7 +57,7 @@ fn options(path: &Path) -> DiskOptions {
     }
 }
 
-/// Commits one more group that `fill` makes; gives how long that took.
+/// Commits one more group that `fill` makes; returns how long that took.
 fn commit(opened: &mut Opened, fill: impl FnOnce(&mut Group)) -> Duration {
     opened.recovered.group += 1;
     let mut group = Group {
@@ -75,7 +75,7 @@ fn put(opened: &mut Opened, keys: &[Key], value: Option<&[u8]>) {
     for keys in keys.chunks(KEYS_PER_GROUP as usize) {
         commit(opened, |group| {
             let ballot = 10 * group.number;
-            // Not to be compressed away.
+            // Data that cannot be compressed.
             let noise = |key: &Key| xxhash_rust::xxh3::xxh3_128(key.as_bytes()).to_le_bytes();
             let value = |key: &Key| value.map(|v| Bytes::from([&noise(key), v].concat()));
             let states = keys
@@ -105,7 +105,7 @@ fn a_new_store_has_its_reserve_before_the_first_commit() {
     drop(opened);
 }
 
-/// A store whose keys were all dropped but for a few, and what it took on disk before.
+/// A store whose keys were all dropped except for a few, and its earlier size on disk.
 fn make(path: &Path, keys_max: u64) -> (Opened, u64) {
     let mut opened = open(options(path));
     put(&mut opened, &keys(0, KEYS_KEPT), Some(&[1; 100]));
@@ -119,7 +119,8 @@ fn make(path: &Path, keys_max: u64) -> (Opened, u64) {
     (opened, full)
 }
 
-/// Tends the store until it takes a tenth of what it did, and commits meanwhile.
+/// Runs the store's maintenance until the store takes a tenth of its earlier size, and commits
+/// meanwhile.
 fn tend(opened: &mut Opened, path: &Path, full: u64) {
     let (start, mut commit_max, mut tend_max) = (Instant::now(), Duration::ZERO, Duration::ZERO);
     while size_on_disk(path) > full / 10 {
@@ -144,7 +145,7 @@ fn tend(opened: &mut Opened, path: &Path, full: u64) {
     );
 }
 
-/// What is held, and what comes back, is what was not dropped.
+/// The content, also after a restart, is exactly what was not dropped.
 fn check_after_restart(opened: Opened, path: &Path) {
     let live = opened.table;
     drop(opened.storage);
@@ -172,7 +173,7 @@ fn a_store_that_was_stopped_before_it_gave_space_back_does_so_once_it_is_opened(
     check_after_restart(opened, &path);
 }
 
-/// Whatever the moment: the engine's files are whole, and closing waits for what is under way.
+/// At any moment the engine's files are consistent, and closing waits for operations in progress.
 #[test]
 fn a_stop_during_a_compaction_loses_nothing() {
     let (_base, path) = directory();

@@ -1,6 +1,5 @@
-//! Whether the puts of one key, each with a value of its own, were applied once at most, and those
-//! that were answered exactly once: old values form a chain, in which a put that was not answered may
-//! be a link.
+//! Checks whether the puts of one key, each with a unique value, were applied at most once, and the
+//! answered ones exactly once: old values form a chain, which may also contain unanswered puts.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
@@ -9,11 +8,11 @@ use std::time::Instant;
 pub struct Put {
     pub value: String,
     pub began: Instant,
-    /// The old value that was told, empty if there was none, and when.
+    /// The old value in the answer, empty if there was none, and when it came.
     pub told: Option<(String, Instant)>,
 }
 
-/// `last` is what is there at the end, empty if nothing is.
+/// `last` is the value at the end, empty if there is none.
 pub fn check(puts: &[Put], last: &str) -> Result<(), String> {
     let by_value: HashMap<&str, &Put> = puts.iter().map(|put| (&put.value[..], put)).collect();
     assert_eq!(by_value.len(), puts.len(), "each put has its own value");
@@ -40,8 +39,8 @@ pub fn check(puts: &[Put], last: &str) -> Result<(), String> {
     check_order(puts, &next)
 }
 
-/// Each part of the chain begins with nothing, or with a put that was not answered; its order is one
-/// that the times allow.
+/// Each part of the chain begins with an absent key, or with an unanswered put; its order is
+/// possible according to the times.
 fn check_order(puts: &[Put], next: &HashMap<&str, &Put>) -> Result<(), String> {
     let unanswered = puts.iter().filter(|put| put.told.is_none());
     let heads = unanswered.map(|put| (&put.value[..], Some(put.began)));
@@ -72,7 +71,7 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    /// Puts one after the other: value and old value, or none.
+    /// Puts one after the other: each with its value, and its old value or none.
     fn puts(told: &[(&str, Option<&str>)]) -> Vec<Put> {
         let start = Instant::now();
         let at = |ms: usize| start + Duration::from_millis(ms as u64);

@@ -1,6 +1,6 @@
-//! A text client that behaves as Firecloud's does: numeric IPv4, a request to one server, and after 8,
-//! 13 and 50 ms without an answer to the next, from the same port and under the same id. Three times
-//! `FL` ends it at once.
+//! A text client that behaves as Firecloud's client does: numeric IPv4; a request goes to one
+//! server and, after 8, 13 and 50 ms without an answer, to the next, from the same port and with
+//! the same id. `FL` received three times ends it at once.
 
 use std::net::{SocketAddrV4, UdpSocket};
 use std::time::{Duration, Instant, SystemTime};
@@ -17,7 +17,7 @@ const DATAGRAM_SIZE_MAX: usize = 65_507;
 /// How a request ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ending {
-    /// The value of a get, the old one of a put; empty if there was none.
+    /// The value of a get, or the old value of a put; empty if there was none.
     Ok(Vec<u8>),
     Failed,
     /// No answer in time.
@@ -34,7 +34,7 @@ pub struct TextClient {
 }
 
 impl TextClient {
-    /// Begins at the server of that place. Clients that start in the same second share their ids.
+    /// Begins at the server with that index. Clients that start in the same second share their ids.
     pub fn new(servers: &[String], first: usize) -> Self {
         let numeric = |server: &String| server.parse().expect("an IPv4 address in numbers");
         let started = SystemTime::UNIX_EPOCH.elapsed().expect("after 1970");
@@ -63,7 +63,7 @@ impl TextClient {
         for (sent, wait) in WAITS.iter().enumerate() {
             let server = self.servers[(self.first + sent) % self.servers.len()];
             self.retried += usize::from(sent == 1);
-            // What can't be sent is lost, like any datagram.
+            // A request that cannot be sent is lost, like any datagram.
             let _ = self.socket.send_to(datagram.as_bytes(), server);
             let until = Instant::now() + *wait;
             while let Some(answer) = self.receive(until) {

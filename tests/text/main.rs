@@ -3,7 +3,7 @@
 mod chain;
 mod client;
 #[path = "../cluster/nodes.rs"]
-#[allow(dead_code)] // The tests of whole clusters use the rest of it.
+#[allow(dead_code)] // the tests of whole clusters use the rest of it
 mod nodes;
 
 use std::net::UdpSocket;
@@ -16,7 +16,7 @@ use kvclient::{Call, Client, ClientOptions};
 use nodes::{Cluster, Keep, SOON, wait_until};
 use wire::{Action, Outcome};
 
-/// A client that says one thing to one node, and waits for as long as it takes.
+/// A client that sends one datagram to one node, and waits as long as it takes.
 struct Wire(UdpSocket);
 
 impl Wire {
@@ -103,7 +103,7 @@ fn requests_are_answered_exactly() {
             format!("OK [{most}] [{long}]"),
         ),
         (0, "PUT [k] [w] [0]".to_owned(), format!("OK [0] [{long}]")),
-        // What can't be done.
+        // Requests that cannot be executed.
         (0, format!("PUT [k] [{long}v] [8]"), "FL [8]".to_owned()),
         (0, "PUT [k] [a[b] [9]".to_owned(), "FL [9]".to_owned()),
         (0, "PUT [k] [a]b] [10]".to_owned(), "FL [10]".to_owned()),
@@ -234,14 +234,14 @@ fn hostile_text_is_dropped_and_counted() {
     assert!((0..3).all(|node| cluster.is_running(node)));
 }
 
-/// What the clients of a test share.
+/// The state that the clients of a test share.
 #[derive(Default)]
 struct Shared {
     unanswered: AtomicBool,
     stop: AtomicBool,
 }
 
-/// The puts of one client, one right after the other.
+/// The puts of one client, each immediately after the previous one.
 fn put_until(client: usize, servers: &[String], shared: &Shared) -> Vec<Put> {
     let mut text = TextClient::new(servers, client);
     let mut puts = Vec::new();
@@ -260,7 +260,7 @@ fn put_until(client: usize, servers: &[String], shared: &Shared) -> Vec<Put> {
     puts
 }
 
-/// Above what a key's table takes in a second, a put is not answered, and nothing is wrong.
+/// Above the rate that a key's table accepts, a put is not answered, and no error results.
 #[test]
 fn puts_above_the_bound_of_a_key_are_busy() {
     let cluster = Cluster::start(3, Keep::Memory);

@@ -1,4 +1,4 @@
-//! What is known of each operation before an order is searched for.
+//! The facts about each operation, collected before the search for an order.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use super::super::history::{Call, Ending};
 use super::model::State;
 use super::tokens::left_by_appends;
 
-/// What is known of one operation, in the form that the search needs.
+/// The facts about one operation, in the form that the search needs.
 #[derive(Debug, Clone)]
 pub struct Item<'a> {
     pub call: &'a Call,
@@ -21,7 +21,7 @@ pub struct Item<'a> {
     /// The version that it wrote or saw.
     pub version: Option<Version>,
     pub writes: bool,
-    /// Of a write: the value after it, where a client saw it.
+    /// For a write: the value after it, if a client saw it.
     pub leaves: Option<Bytes>,
     /// Whether a client saw a value that it may have contributed to.
     pub shows: bool,
@@ -66,7 +66,7 @@ pub fn items(calls: &[Call]) -> Vec<Item<'_>> {
     items
 }
 
-/// An append about which two values disagree, with an operation that saw each.
+/// An append about which two values disagree, with an operation that saw each of them.
 pub fn disagreement<'a>(items: &[Item<'a>]) -> Option<Vec<&'a Call>> {
     let (index, one, other) = left_by_appends(items, &seen_values(items)).err()?;
     let saw = |beginning: &Bytes| {
@@ -132,7 +132,7 @@ fn seen_values(items: &[Item]) -> Vec<Bytes> {
     seen
 }
 
-/// The values that an operation is known to have found.
+/// The values that an operation certainly found.
 fn seen_by(item: &Item) -> Vec<Bytes> {
     let mut seen = Vec::new();
     match &item.outcome {
@@ -155,7 +155,7 @@ fn seen_by(item: &Item) -> Vec<Bytes> {
     seen
 }
 
-/// Whether the action may have left the value, or one that it grew out of.
+/// Whether the action may have left the value, or an earlier value that it was extended from.
 fn has_part_in(action: &Action, value: &Bytes) -> bool {
     match action {
         Action::Get => false,
@@ -171,7 +171,7 @@ fn has_part_in(action: &Action, value: &Bytes) -> bool {
     }
 }
 
-/// Whether the action may leave just this value.
+/// Whether the action may leave exactly this value.
 fn may_leave(action: &Action, value: &Bytes) -> bool {
     match action {
         Action::Get | Action::Delete => false,

@@ -1,9 +1,9 @@
-//! Checks that what clients saw of one key can be explained by a single register: linearizability,
-//! after Wing and Gong, with the memo of Lowe and Horn.
+//! Checks that a single register can explain what clients saw of one key: linearizability, after
+//! Wing and Gong, with the memo of Lowe and Horn.
 //!
-//! `items` is what is known of each operation, `model` is the register, `search` looks for an
+//! `items` has the facts about each operation, `model` is the register, `search` looks for an
 //! order, and `shortest` cuts a history that has none down to the operations that show it. The
-//! checker knows nothing of nodes and messages.
+//! checker knows nothing about nodes and messages.
 
 pub mod items;
 pub mod model;

@@ -75,7 +75,7 @@ pub fn search(items: &[Item], effort_max: u64) -> Found {
     unreachable!("the last search ends it")
 }
 
-/// One branch in progress: what to undo, and what else may be tried.
+/// One branch in progress: how to undo it, and which options remain.
 struct Frame {
     placed: Vec<usize>,
     state: State,
@@ -86,11 +86,11 @@ struct Frame {
 struct Search<'a> {
     items: &'a [Item<'a>],
     line: Line,
-    /// What wrote or saw a version, in order of versions, writers first.
+    /// The items that wrote or saw a version, in order of versions, writers first.
     by_version: Vec<usize>,
     /// The index of each item in that order.
     turns: Vec<Option<usize>>,
-    /// All before this index in that order are placed.
+    /// All items before this index in that order are placed.
     turn: usize,
     placed: Vec<bool>,
     must_left: usize,
@@ -171,7 +171,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Places what changes nothing, and lists what may come next.
+    /// Places the items that change nothing, and lists the items that may come next.
     fn enter(&mut self, mut placed: Vec<usize>) -> Frame {
         while let Some(index) = self.quiet_one() {
             self.chain = 0;

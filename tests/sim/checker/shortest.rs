@@ -33,7 +33,7 @@ pub fn shortest(calls: &[Call], effort_max: u64) -> Vec<Call> {
     left
 }
 
-/// The history as it stood at `time`: what ended later is still in progress.
+/// The history as of `time`: operations that ended later are still in progress.
 fn until(calls: &[Call], time: u64) -> Vec<Call> {
     let begun = calls.iter().filter(|c| c.called <= time).cloned();
     begun
@@ -83,7 +83,7 @@ fn is_alone(item: &Item, all: &[Item]) -> bool {
     })
 }
 
-/// Drops each operation that wrote nothing, if what is left is still a contradiction.
+/// Drops each operation that wrote nothing, if the rest is still a contradiction.
 fn without_lookers(calls: &mut Vec<Call>, effort_max: u64) {
     let mut at = 0;
     while at < calls.len() {

@@ -1,9 +1,9 @@
-//! What long values show of the appends that made them. A text that only one append can have
-//! written stays in a value at the position where it was appended, so all before it was there at
-//! that time.
+//! What long values show about the appends that made them. A text that only one append can have
+//! written stays in a value at the position where it was appended, so everything before it was
+//! there at that time.
 //!
-//! This holds for texts of the form `+...;` that are appended once, as long as nothing else that is
-//! written contains a `+`.
+//! This holds for texts of the form `+...;` that are appended once, as long as no other written
+//! text contains a `+`.
 
 use std::collections::HashMap;
 

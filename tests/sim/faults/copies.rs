@@ -1,6 +1,6 @@
-//! Disks that are rolled back to a copy which was made earlier in the same run (E1). Struck only
-//! where the rule promises detection: each other voter has received of what the copy lacks, and
-//! stays up until then.
+//! Disks that are rolled back to a copy which was made earlier in the same run (E1). The fault
+//! occurs only if the rule promises detection: each other voter has received a message about
+//! something durable that the copy lacks, and stays up until then.
 
 use super::super::cluster::Cluster;
 use super::super::disk::Disk;

@@ -1,4 +1,4 @@
-//! The faults of a run: what strikes, which node, for how long, and how it ends.
+//! The faults of a run: which kind occurs, at which node, for how long, and how it ends.
 
 mod copies;
 mod links;
@@ -55,7 +55,7 @@ pub enum FaultKind {
 }
 
 impl FaultKind {
-    /// Those that any run may have.
+    /// The faults that any run may have.
     pub const ALL: [FaultKind; 21] = [
         FaultKind::Crash,
         FaultKind::CrashAtSend,
@@ -80,7 +80,7 @@ impl FaultKind {
         FaultKind::ClientCrash,
     ];
 
-    /// Those of operators, which some runs have.
+    /// The faults of operators, which some runs have.
     pub const OPERATORS: [FaultKind; 4] = [
         FaultKind::TakenOut,
         FaultKind::Replacement,
@@ -88,7 +88,7 @@ impl FaultKind {
         FaultKind::Force,
     ];
 
-    /// Those that matter while a cluster is formed.
+    /// The faults that matter while a cluster is formed.
     pub const EARLY: [FaultKind; 6] = [
         FaultKind::Crash,
         FaultKind::CrashAtSend,

@@ -11,7 +11,7 @@ impl Faults {
     /// A crash is harmless for a node that finds its state again; a node that does not must be one
     /// that the others do not need.
     pub(super) fn is_harmless(&mut self, cluster: &Cluster, node: usize) -> bool {
-        // It alone may know that another's disk is an older copy.
+        // This node may be the only one that knows that another's disk is an older copy.
         if cluster.is_somebody_rolled_back() {
             return false;
         }

@@ -10,7 +10,7 @@ use super::super::cluster::{Cluster, address};
 use super::super::watch::is_quorum;
 use super::{FaultKind, Faults, Then, When};
 
-/// The operator waits no longer for an answer.
+/// After this time the operator no longer waits for an answer.
 const ANSWER_US: u64 = 2_000_000;
 /// Requests arrive late; two at the same time might force conflicting lineages.
 const FORCE_AGAIN_US: u64 = 20_000_000;

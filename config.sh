@@ -21,9 +21,9 @@ DURABILITY=${DURABILITY:-fsync}
 # 500ms to 1h, or 0 for never.
 SHRINK_AFTER=${SHRINK_AFTER:-3s}
 
-# 1 (or yes, true; off: 0, no, false or empty), for the first start of a cluster: the first node forms
-# it with more than half of the nodes, once no new node has appeared for 3 s; the others join later.
-# The same as `launch.sh --bootstrap`.
+# 1 (or yes, true; off: 0, no, false or empty), for the first start of a cluster: the first node
+# forms it with more than half of the nodes, once no new node has appeared for 3 s; the others join
+# later. The same as `launch.sh --bootstrap`.
 BOOTSTRAP=${BOOTSTRAP:-}
 
 # Whether nodes accept Firecloud's text datagrams: auto, on or off. auto: on if all of NODES have
@@ -36,35 +36,37 @@ TEXT=${TEXT:-auto}
 # members.
 INSECURE_ADMIN=${INSECURE_ADMIN:-}
 
-# How much memory a node may use before it refuses writes that grow: bytes, 512M or 2G, at least 64M;
-# 0 for no limit. Empty: 60 % of the machine's memory, or of what the node's control group allows.
-# If several nodes share a machine, give each its part.
+# How much memory a node may use before it refuses writes that grow: bytes, 512M or 2G, at least
+# 64M; 0 for no limit. Empty: 60 % of the least of the machine's memory, what the node's control
+# group allows, and what `ulimit -v` and `-d` leave, but at least 64M. If several nodes share a
+# machine, give each its part.
 MEMORY_MAX=${MEMORY_MAX:-}
 
 # How much space must be free on the disk of a node's data directory; with less the node refuses
 # writes that grow: bytes, 512M or 2G; 0 for none. Empty: from 64M to 1G, by the size of the store.
 DISK_RESERVE=${DISK_RESERVE:-}
 
-# How long a write to the disk may take; after this time the disk counts as hung, and the node has no
-# vote until the write finishes: 500ms to 10m. Empty: 2s.
+# How long a write to the disk may take; after this time the disk counts as hung, and the node has
+# no vote until the write finishes: 500ms to 10m. Empty: 2s.
 DISK_HUNG_AFTER=${DISK_HUNG_AFTER:-}
 
 # How often nodes send heartbeats, 10 to 1000, and after how long a silence a link counts as down,
-# three heartbeats to 10000, both in milliseconds; raise them for links that lose many datagrams. The
-# same for all nodes. Empty: 50 and 200.
+# three heartbeats to 10000, both in milliseconds; raise them for links that lose many datagrams.
+# The same for all nodes. Empty: 50 and 200.
 HEARTBEAT_MS=${HEARTBEAT_MS:-}
 LINK_DOWN_MS=${LINK_DOWN_MS:-}
 
-# What nodes log: error, warn, info, debug or trace, or a filter in the syntax of tracing's env-filter.
-# Empty: info, with the warnings of the store.
+# What nodes log: error, warn, info, debug or trace, or a filter in the syntax of tracing's
+# env-filter. Empty: info, with the warnings of the store.
 LOG_FILTER=${LOG_FILTER:-}
 
-# The name of the cluster: `horseshoe status` shows it, and `--cluster` accepts it. Set it before the
-# first start; later it can't be changed. 1 to 64 letters, digits, `-`, `_` or `.`; empty: no name.
+# The name of the cluster: `horseshoe status` shows it, and `--cluster` accepts it. Set it before
+# the first start; later it can't be changed. 1 to 64 letters, digits, `-`, `_` or `.`; empty: no
+# name.
 CLUSTER_NAME=${CLUSTER_NAME:-}
 
-# The address at which nodes listen, if it is not the listed one: 0.0.0.0 or [::] for all addresses of
-# their machine. For containers, virtual and translated addresses; see docs/guide.md.
+# The address at which nodes listen, if it is not the listed one: 0.0.0.0 or [::] for all addresses
+# of their machine. For containers, virtual and translated addresses; see docs/guide.md.
 LISTEN=${LISTEN:-}
 
 # The program to start. Empty: target/release/horseshoe, built when it is missing or out of date.

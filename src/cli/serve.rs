@@ -124,8 +124,9 @@ pub struct ServeArgs {
     disk_reserve: Option<u64>,
 
     /// How much memory the node may use before it is full and refuses writes that grow: bytes, or
-    /// with a unit (512M, 2G), at least 64M; 0 for no limit [default: 60 % of the machine's memory,
-    /// or of what its control group allows, but at least 64M]
+    /// with a unit (512M, 2G), at least 64M; 0 for no limit [default: 60 % of the least of the
+    /// machine's memory, what the node's control group allows, and what `ulimit -v` and `-d` leave,
+    /// but at least 64M]
     #[arg(
         long,
         value_name = "SIZE",

@@ -1,5 +1,5 @@
-//! Which clocks are off, in `horseshoe status`: each node's offset once, as it tells it itself, or as
-//! another node does of one that does not answer.
+//! Which clocks are off, in `horseshoe status`: each node's offset once, as the node itself reports
+//! it, or, if the node does not answer, as another node does.
 
 use std::fmt::Write;
 
@@ -17,7 +17,7 @@ fn in_words(clock: Option<&ClockStatus>) -> Option<String> {
     Some(format!("clock {}; correct it", off.in_words()))
 }
 
-/// What there is to say of the clock of a node that answered.
+/// The text about the clock of a node that answered, if the clock is off.
 pub fn of_answering(rows: &[StatusRow], status: &NodeStatus) -> Option<String> {
     let node = status.node;
     let mut by_others = said(rows).filter_map(|other| offset(node, other));

@@ -1,5 +1,5 @@
-//! What all client commands share: the flags that say which nodes to ask and how long to wait, and
-//! the way from one call to an exit status.
+//! Code that all client commands share: the flags for the nodes and the timeouts, and the
+//! translation of a call's result to an exit status.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -14,11 +14,11 @@ use super::status::{StatusRow, Unresolved};
 use super::words::{self, ClusterWord};
 use crate::config::NodeAddress;
 
-/// A node that is there answers at once.
+/// A node that is up answers at once.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
-/// What is left for a call at least, when looking names up took the time.
+/// The minimum time for a call if the lookup of names took the rest.
 const CALL_TIMEOUT_MIN: Duration = Duration::from_millis(50);
-/// `no quorum` is told after this part of the timeout at the earliest: the default of the library.
+/// `no quorum` is reported after this part of the timeout at the earliest: the library's default.
 const NO_QUORUM_PART: u32 = 5;
 
 #[derive(Debug, Clone, Default, Args)]
@@ -29,8 +29,8 @@ pub struct ConnectionArgs {
     #[arg(id = "ask", long = "nodes", value_name = "LIST", global = true)]
     pub nodes: Option<String>,
 
-    /// The cluster to use, by its id or name as `status` shows them; needed only where the given nodes
-    /// belong to two clusters. A name that two clusters have is refused
+    /// The cluster to use, by its id or name as `status` shows them; needed only where the given
+    /// nodes belong to two clusters. A name that two clusters have is refused
     #[arg(
         long,
         value_name = "ID|NAME",
@@ -55,7 +55,7 @@ impl ConnectionArgs {
         Style::of_process(self.json)
     }
 
-    /// For a cluster with that id; 0: any.
+    /// For the cluster with that id; 0: any cluster.
     fn options(&self, cluster: u64) -> ClientOptions {
         let mut options = ClientOptions {
             cluster,
@@ -63,15 +63,15 @@ impl ConnectionArgs {
         };
         if let Some(timeout) = self.timeout {
             options.deadline = timeout;
-            // Else a short time would always end in "timed out", which says less.
+            // Otherwise a short timeout would always end in "timed out", which is less informative.
             let no_quorum_after = options.no_quorum_after.min(timeout * 3 / 4);
-            // Whoever waits for longer than usual may have links on which a round trip takes long.
+            // A user who sets a long timeout may have links with long round trips.
             options.no_quorum_after = no_quorum_after.max(timeout / NO_QUORUM_PART);
         }
         options
     }
 
-    /// Opens a client; what is wrong is told, the error is the exit status.
+    /// Opens a client. On failure prints the error and returns the exit status.
     pub fn open(&self) -> Result<Client, Exit> {
         let cluster = match &self.cluster {
             None => 0,
@@ -81,16 +81,16 @@ impl ConnectionArgs {
         self.open_in(cluster, self.options(cluster).deadline)
     }
 
-    /// The id of the one cluster of that name among those that the given nodes belong to.
+    /// The id of the one cluster with that name among the clusters of the given nodes.
     fn named(&self, name: &str) -> Result<u64, Exit> {
-        // A node that is silent must not take the time of the command itself.
+        // A silent node must not use up the time of the command itself.
         let timeout = self.timeout.unwrap_or(STATUS_TIMEOUT);
         let wait = (timeout / 5).max(timeout.min(STATUS_TIMEOUT));
         let (rows, _) = self.statuses_within(wait)?;
         named_among(name, &rows).map_err(|(kind, exit, message)| self.refuse(kind, exit, &message))
     }
 
-    /// The id of the cluster that is meant, among those that nodes said they belong to; `None`: any.
+    /// The id of the cluster that the flags select, among those that nodes reported; `None`: any.
     pub fn cluster_among(&self, rows: &[StatusRow]) -> Result<Option<u64>, NotOne> {
         match &self.cluster {
             None => Ok(None),
@@ -122,14 +122,14 @@ impl ConnectionArgs {
         })
     }
 
-    /// Does one call and tells its end.
+    /// Makes one call and reports its result.
     pub fn call(&self, mut call: Call, style: Style) -> Exit {
         let began = Instant::now();
         let client = match self.open() {
             Ok(client) => client,
             Err(exit) => return exit,
         };
-        // Looking names up is part of the time that was given.
+        // The lookup of names is part of the given time.
         let left = self.options(0).deadline.saturating_sub(began.elapsed());
         let left_us = left.max(CALL_TIMEOUT_MIN).as_micros();
         call.deadline_us = Some(u64::try_from(left_us).unwrap_or(u64::MAX));
@@ -143,7 +143,7 @@ impl ConnectionArgs {
         exit
     }
 
-    /// Tells what is wrong before an operation was tried.
+    /// Reports an error that occurred before an operation was tried.
     pub fn refuse(&self, name: &str, exit: Exit, message: &str) -> Exit {
         report::complain(&format!("horseshoe: {message}\n"));
         if self.json {
@@ -158,7 +158,7 @@ impl ConnectionArgs {
         exit
     }
 
-    /// Tells why what was asked for was not begun.
+    /// Reports why the requested operation was not begun.
     pub fn refuse_call(&self, error: &CallError) -> Exit {
         let (name, exit) = report::classify(error);
         self.refuse(name, exit, &error.to_string())
@@ -169,7 +169,7 @@ impl ConnectionArgs {
         self.refuse("input", Exit::Other, &message)
     }
 
-    /// What each node says of itself, and the names that can't be found, and why.
+    /// The status of each node; and the names that cannot be resolved, with the reason.
     pub fn statuses(&self) -> Result<(Vec<StatusRow>, Vec<Unresolved>), Exit> {
         self.statuses_within(self.timeout.unwrap_or(STATUS_TIMEOUT))
     }
@@ -179,15 +179,15 @@ impl ConnectionArgs {
         timeout: Duration,
     ) -> Result<(Vec<StatusRow>, Vec<Unresolved>), Exit> {
         let began = Instant::now();
-        // All are asked, whatever cluster they are of.
+        // All nodes are asked, whatever their cluster.
         let client = self.open_in(0, timeout)?;
         let left = timeout.saturating_sub(began.elapsed());
         let rows = client.status(left.max(CALL_TIMEOUT_MIN));
         Ok((rows, client.unresolved()))
     }
 
-    /// Refuses a node that this machine can't find: an error of spelling would otherwise stay in
-    /// the configuration.
+    /// Refuses a node whose name this machine cannot resolve: otherwise a misspelt name would stay
+    /// in the configuration.
     pub fn check_name(&self, node: &NodeAddress) -> Result<(), Exit> {
         let name = node.to_string();
         let found = kvclient::look_up(&name, self.options(0).deadline);
@@ -206,10 +206,10 @@ impl ConnectionArgs {
     }
 }
 
-/// Why a name does not tell which cluster is meant: the error's name in JSON, the exit status, the message.
+/// Why a name does not identify a cluster: the error's name in JSON, the exit status, the message.
 pub type NotOne = (&'static str, Exit, String);
 
-/// The id of the one cluster of that name among those that the nodes belong to.
+/// The id of the one cluster with that name among the clusters of the nodes.
 fn named_among(name: &str, rows: &[StatusRow]) -> Result<u64, NotOne> {
     let told = rows.iter().filter_map(|(_, status)| status.as_ref());
     let mut clusters: Vec<(u64, &str)> = told

@@ -1,4 +1,4 @@
-//! `horseshoe data`: what is done to a data directory while its node is stopped.
+//! `horseshoe data`: changes to a data directory while its node is stopped.
 
 use std::path::PathBuf;
 
@@ -38,7 +38,7 @@ struct ReaddressArgs {
     pairs: Vec<Pair>,
 }
 
-/// In the one spelling that all nodes agree on.
+/// In the spelling that all nodes use.
 fn pair(word: &str) -> Result<Pair, String> {
     let (old, new) = word.split_once('=').ok_or("not OLD=NEW")?;
     let address = |word: &str| {

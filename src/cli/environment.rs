@@ -1,5 +1,5 @@
-//! `HORSESHOE_...` variables: scripts, unit files and containers set many of them to nothing where a
-//! setting is not given, and misspell some.
+//! `HORSESHOE_...` variables. Scripts, unit files and containers set many of them to the empty
+//! string if a setting is not given, and misspell some.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -8,10 +8,10 @@ use clap::builder::Resettable;
 use clap::{Arg, Command};
 
 const PREFIX: &str = "HORSESHOE_";
-/// Read by hand, not by a flag; and those of the scripts and tests.
+/// Variables that the program reads without a flag; and those of the scripts and tests.
 const OTHERS: [&str; 3] = ["HORSESHOE_NODES", "HORSESHOE_LAB", "HORSESHOE_BIN"];
 
-/// A variable that is empty counts as one that is not set.
+/// An empty variable counts as not set.
 pub fn without_empty(command: Command) -> Command {
     let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
     let without = |arg: Arg| match arg.get_env().is_some_and(is_empty) {
@@ -28,7 +28,7 @@ pub fn without_empty(command: Command) -> Command {
     })
 }
 
-/// The variables of this process that are set, look like the program's, and mean nothing to it.
+/// The variables of this process that are set, have the program's prefix, and are unknown to it.
 pub fn unknown(command: &Command) -> Vec<String> {
     let mut known = BTreeSet::from(OTHERS.map(str::to_owned));
     collect(command, &mut known);
@@ -46,7 +46,8 @@ fn collect(command: &Command, known: &mut BTreeSet<String>) {
     }
 }
 
-/// Kubernetes and Docker set variables named after each service, one called `horseshoe` too.
+/// Kubernetes and Docker set variables named after each service, and a service may be called
+/// `horseshoe`.
 fn is_unknown(name: &str, known: &BTreeSet<String>) -> bool {
     let is_of_service = |rest: &str| {
         rest.starts_with("PORT") || rest.contains("_PORT") || rest.contains("SERVICE_")

@@ -12,7 +12,7 @@ pub enum Exit {
     /// For a write: surely not done.
     NoQuorum = 3,
     Conflict = 4,
-    /// A write that may have been done, or may yet be.
+    /// A write that may have been applied, or may still be.
     Unknown = 5,
     Other = 6,
 }

@@ -1,5 +1,5 @@
-//! `horseshoe status --links`: which links between nodes work, in each direction, and how nodes reach
-//! each other.
+//! `horseshoe status --links`: which links between nodes work, in each direction, and the routes
+//! between nodes.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -10,8 +10,8 @@ use wire::{LinkStatus, NodeStatus, RouteStatus};
 use super::status::{StatusRow, align, said};
 use crate::protocol::types::limits::PROBE_SIZE;
 
-/// Every link that a node told of. Of several reports the receiver's counts: it is the one that
-/// measures; then the sender's, then that of the first who knows.
+/// Every link that a node reported. Of several reports the receiver's has precedence, because it
+/// measures the link; then the sender's; then that of the first other node.
 pub fn merged(rows: &[StatusRow]) -> Vec<LinkStatus> {
     let mut links: BTreeMap<(u8, u8), (u8, LinkStatus)> = BTreeMap::new();
     for status in said(rows) {
@@ -46,7 +46,7 @@ pub fn in_words(rows: &[StatusRow]) -> String {
     text
 }
 
-/// Of all members and all ends of links that anybody told of.
+/// The ids of all members and of all ends of reported links.
 fn node_ids(rows: &[StatusRow], links: &[LinkStatus]) -> Vec<u8> {
     let mut ids: Vec<u8> = links.iter().flat_map(|link| [link.from, link.to]).collect();
     for status in said(rows) {
@@ -91,7 +91,7 @@ fn cell(link: &LinkStatus) -> String {
     cell
 }
 
-/// The links over which no large datagrams get through; nothing of nodes and clients depends on these.
+/// The links that deliver no large datagrams; neither nodes nor clients depend on large datagrams.
 fn small_ones(links: &[LinkStatus]) -> String {
     let small = links.iter().filter(|link| link.up && link.drops_large);
     let small: Vec<String> = small.map(|l| format!("{} -> {}", l.from, l.to)).collect();
@@ -122,7 +122,7 @@ fn components(rows: &[StatusRow]) -> String {
     align(&table)
 }
 
-/// A line for each pair without a direct link, as the sender tells.
+/// One line for each pair without a direct link, as the sender reports it.
 fn detours(rows: &[StatusRow], links: &[LinkStatus]) -> String {
     let mut text = String::new();
     for status in said(rows) {
@@ -164,7 +164,7 @@ pub fn in_json(rows: &[StatusRow]) -> Value {
     objects.collect()
 }
 
-/// Of one node, to all others.
+/// The routes of one node to all others.
 pub fn routes_in_json(status: &NodeStatus) -> Value {
     let routes = status.routes.iter();
     routes

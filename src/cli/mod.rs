@@ -1,5 +1,5 @@
-//! The command line: a file for each subcommand. The client commands talk through the client library
-//! like any application.
+//! The command line: one file per subcommand. The client commands use the client library like any
+//! application.
 
 mod add;
 mod append;

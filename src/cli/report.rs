@@ -1,8 +1,8 @@
-//! What a client command says at its end, in words or in JSON, and its exit status.
+//! The result of a client command, as text or JSON, and its exit status.
 //!
-//! Results go to standard output, all else to standard error. Values are printed as they are, with a
-//! newline behind only on a terminal. JSON is one object on one line; versions are strings, and
-//! bytes that are not UTF-8 are base64 in a field whose name ends in `_b64`.
+//! Results go to standard output, everything else to standard error. Values are printed unchanged,
+//! followed by a newline only on a terminal. JSON is one object on one line; versions are strings,
+//! and bytes that are not UTF-8 are base64 in a field whose name ends in `_b64`.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -14,11 +14,11 @@ use wire::{Action, Old, Outcome};
 
 use super::exit::Exit;
 
-/// What is wanted of the report on one call.
+/// The form of the report on one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Style {
     pub json: bool,
-    /// Of a get: the version on a line before the value.
+    /// For a get: the version on a line before the value.
     pub version: bool,
     pub stdout_terminal: bool,
     pub stderr_terminal: bool,
@@ -35,7 +35,7 @@ impl Style {
     }
 }
 
-/// What goes where.
+/// The texts for standard output and standard error, and the exit status.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Report {
     pub stdout: Vec<u8>,
@@ -52,7 +52,7 @@ impl Report {
         }
     }
 
-    /// Prints it. A reader that went away is not an error of the operation.
+    /// Prints the report. A closed pipe is not an error of the operation.
     pub fn print(self) -> Exit {
         if !self.stderr.is_empty() {
             complain(&format!("{}\n", self.stderr));
@@ -61,13 +61,13 @@ impl Report {
     }
 }
 
-/// Writes to standard error. What cannot be written there changes no exit status: `eprintln!` would
-/// end the process by a panic.
+/// Writes to standard error. If that fails, the exit status does not change: `eprintln!` would end
+/// the process with a panic.
 pub fn complain(text: &str) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
-/// Writes to standard output; the error is the exit status, and told.
+/// Writes to standard output. On failure reports the error and returns the exit status.
 pub fn print_bytes(bytes: &[u8]) -> Result<(), Exit> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
@@ -110,7 +110,7 @@ fn exit_of(call: &Call, outcome: &Outcome) -> Exit {
 
 fn in_words(call: &Call, outcome: &Outcome, style: Style) -> Report {
     let mut report = Report::new(exit_of(call, outcome));
-    // Hints are for people at a terminal; scripts ask for JSON.
+    // Hints are for users at a terminal; scripts use JSON.
     let hint = |text: String| match style.stderr_terminal {
         true => text,
         false => String::new(),
@@ -212,7 +212,7 @@ fn in_json(call: &Call, outcome: &Outcome) -> Report {
     report
 }
 
-/// `old` is null for an absent key; `old_known` is false if nobody knows it any more.
+/// `old` is null for an absent key; `old_known` is false if no node knows it any more.
 fn insert_old(object: &mut Map<String, Value>, old: &Old) {
     match old {
         Old::NotAsked => {}

@@ -19,8 +19,8 @@ use crate::storage::Durability;
 
 /// Run one node.
 ///
-/// Start all nodes with the same list, in the same order. The first one forms the cluster and is its
-/// first master, whose vote decides when exactly half of an even number of members agree.
+/// Start all nodes with the same list, in the same order. The first one forms the cluster and is
+/// its first master, whose vote decides when exactly half of an even number of members agree.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
     /// This node's place in the list, from 0
@@ -155,7 +155,7 @@ enum TextArg {
 
 /// Runs until a signal ends the node.
 pub fn run(arguments: ServeArgs, unknown: &[String]) -> ExitCode {
-    // Before the log writes its first line, and before any other thread starts.
+    // This comes before the log writes its first line, and before any other thread starts.
     if let Err(error) = runtime::block_file_size_signal() {
         report::complain(&format!("horseshoe: SIGXFSZ can't be blocked: {error}\n"));
         return ExitCode::FAILURE;
@@ -171,7 +171,8 @@ pub fn run(arguments: ServeArgs, unknown: &[String]) -> ExitCode {
     };
     let result = serve(arguments, unknown, &log);
     if let Err(error) = &result {
-        // Not as an event: the filter could hide it. A log that is full takes no more lines anyway.
+        // Not a log event, because the filter could hide it. A full log accepts no more lines
+        // anyway.
         let _ = log.write_all(format!("horseshoe: {error:#}\n").as_bytes());
     }
     log.close();
@@ -202,13 +203,13 @@ fn serve(arguments: ServeArgs, unknown: &[String], log: &Log) -> anyhow::Result<
 
 impl From<ServeArgs> for Settings {
     fn from(arguments: ServeArgs) -> Self {
-        // Scripts set the variable to nothing where there is no data directory.
+        // Scripts set the variable to the empty string if there is no data directory.
         let data_dir = arguments.data_dir.filter(|dir| !dir.is_empty());
         Settings {
             index: arguments.index,
             nodes: arguments.nodes,
             cluster_name: arguments.cluster_name,
-            // Scripts set the variable to nothing here, too.
+            // Scripts set this variable to the empty string, too.
             listen: arguments.listen.filter(|listen| !listen.is_empty()),
             data_dir: data_dir.map(PathBuf::from),
             durability: match arguments.durability {

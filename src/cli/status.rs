@@ -1,4 +1,4 @@
-//! `horseshoe status`: what each node says of itself, and whether a quorum is up.
+//! `horseshoe status`: the status of each node, and whether a quorum is up.
 
 use std::fmt::Write;
 
@@ -10,8 +10,8 @@ use super::connection::{ConnectionArgs, NotOne};
 use super::exit::Exit;
 use super::{clocks, links, report, words};
 
-/// Show the nodes, and whether a quorum is up; without one the exit status is 3. With --cluster only a
-/// quorum of that cluster counts.
+/// Show the nodes, and whether a quorum is up; without one the exit status is 3. With --cluster
+/// only a quorum of that cluster counts.
 #[derive(Debug, Args)]
 pub struct StatusArgs {
     /// Show the links between nodes, which nodes reach each other, and the routes
@@ -19,7 +19,7 @@ pub struct StatusArgs {
     links: bool,
 }
 
-/// A node as given, and what it says.
+/// A node as given, and its status.
 pub type StatusRow = (String, Option<NodeStatus>);
 
 pub fn run(arguments: StatusArgs, connection: &ConnectionArgs) -> Exit {
@@ -27,7 +27,7 @@ pub fn run(arguments: StatusArgs, connection: &ConnectionArgs) -> Exit {
         Ok(told) => told,
         Err(exit) => return exit,
     };
-    // All nodes are shown, whatever cluster they are of: that may be what is wrong.
+    // All nodes are shown, whatever their cluster: a wrong cluster may be the error.
     let up = match connection.cluster_among(&rows) {
         Ok(cluster) => Up {
             cluster,
@@ -61,19 +61,19 @@ pub fn run(arguments: StatusArgs, connection: &ConnectionArgs) -> Exit {
 struct Up {
     cluster: Option<u64>,
     quorum: bool,
-    /// Why the given name does not tell which cluster is meant.
+    /// Why the given name does not identify a cluster.
     error: Option<NotOne>,
 }
 
-/// What those nodes say that answered.
+/// The status of the nodes that answered.
 pub fn said(rows: &[StatusRow]) -> impl Iterator<Item = &NodeStatus> {
     rows.iter().filter_map(|(_, status)| status.as_ref())
 }
 
-/// A name that can't be found, and why.
+/// A name that cannot be resolved, and the reason.
 pub type Unresolved = (String, String);
 
-/// A quorum is up if a node that has a vote hears one. `None`: of any cluster.
+/// A quorum is up if a node with a vote reaches one. `None`: of any cluster.
 fn quorum(rows: &[StatusRow], cluster: Option<u64>) -> bool {
     let is_meant = |status: &&NodeStatus| cluster.is_none_or(|id| id == status.cluster);
     said(rows)
@@ -165,7 +165,7 @@ fn in_words(rows: &[StatusRow], unresolved: &[Unresolved], with_links: bool, up:
     text
 }
 
-/// A line for each cluster, the id as the proof and the name that people gave it.
+/// One line per cluster: its id, which is unique, and its name.
 fn clusters(rows: &[StatusRow]) -> String {
     let known = said(rows).filter(|status| status.cluster != 0);
     let clusters = known.map(|status| (status.cluster, status.cluster_name.as_str()));
@@ -202,7 +202,7 @@ fn missed(behind: &BehindStatus) -> String {
     }
 }
 
-/// How far a learner is, in words.
+/// A learner's progress as text.
 pub fn progress(learning: &LearningStatus) -> String {
     let LearningStatus {
         buckets_done,
@@ -259,7 +259,7 @@ fn sync_times(disk: &DiskStatus) -> String {
     format!("{}/{} ms", in_ms(median), in_ms(max))
 }
 
-/// Two digits, as more would not be the same a second later.
+/// Two digits, because further digits would differ a second later.
 fn in_ms(us: u64) -> String {
     match us {
         0..10_000 => format!("{}.{}", us / 1_000, us % 1_000 / 100),
@@ -267,7 +267,7 @@ fn in_ms(us: u64) -> String {
     }
 }
 
-/// How long the oldest write is under way.
+/// How long the oldest write has been in progress.
 fn syncing(disk: &DiskStatus) -> String {
     match disk.unsynced_ms {
         0 => "-".to_owned(),
@@ -300,7 +300,7 @@ fn uptime(ms: u64) -> String {
     }
 }
 
-/// Columns to the left, two spaces between them, nothing behind the last.
+/// Left-aligned columns, two spaces between them, no spaces after the last.
 pub fn align<R: AsRef<[String]>>(table: &[R]) -> String {
     let columns = table.first().map_or(0, |row| row.as_ref().len());
     let width = |column: usize| {
@@ -356,7 +356,7 @@ fn in_json(rows: &[StatusRow], unresolved: &[Unresolved], with_links: bool, up: 
     line
 }
 
-/// Random 64-bit numbers are strings in hexadecimal: many JSON readers hold 53 bits.
+/// Random 64-bit numbers are strings in hexadecimal: many JSON readers represent only 53 bits.
 fn of_node(address: &str, status: &NodeStatus) -> Value {
     let members: Vec<Value> = status
         .members
@@ -631,7 +631,7 @@ a quorum is up
             value["nodes"][1],
             json!({ "address": "far:1", "reachable": false })
         );
-        // launch.sh looks for it.
+        // launch.sh searches for this text.
         assert!(line.contains("\"reachable\":true"));
     }
 

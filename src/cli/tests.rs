@@ -1,5 +1,5 @@
-//! How words of the command line are understood. What the commands then do is tested against nodes,
-//! in `tests/cli.rs`.
+//! How the arguments of the command line are parsed. `tests/cli.rs` tests the commands themselves,
+//! with nodes.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;

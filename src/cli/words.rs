@@ -1,4 +1,4 @@
-//! Words of the command line: bytes, times, the list of nodes.
+//! Arguments of the command line: bytes, times, the list of nodes.
 
 use std::ffi::OsString;
 use std::io::Read;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-/// Where nodes are looked for if nobody says.
+/// The default nodes.
 const NODES_DEFAULT: [&str; 5] = [
     "127.0.0.1:8801",
     "127.0.0.1:8802",
@@ -16,17 +16,17 @@ const NODES_DEFAULT: [&str; 5] = [
     "127.0.0.1:8805",
 ];
 
-/// A key, as it stands.
+/// A key, unchanged.
 pub fn key(word: OsString) -> Bytes {
     Bytes::from(word.into_vec())
 }
 
-/// A value as it stands, or all of standard input for a lone `-`.
+/// A value, unchanged, or all of standard input for a single `-`.
 pub fn value(word: OsString) -> std::io::Result<Bytes> {
     if word != "-" {
         return Ok(Bytes::from(word.into_vec()));
     }
-    // One byte over the limit is enough to be told of it.
+    // One byte over the limit is enough to detect the excess.
     let limit = wire::VALUE_SIZE_MAX as u64 + 1;
     let mut bytes = Vec::new();
     std::io::stdin()
@@ -36,16 +36,16 @@ pub fn value(word: OsString) -> std::io::Result<Bytes> {
     Ok(Bytes::from(bytes))
 }
 
-/// Of a node whose name does not resolve.
+/// The error for a node whose name does not resolve.
 pub fn not_found(name: &str, why: &str) -> String {
     format!("the address of {name} can't be found: {why}")
 }
 
-/// How the cluster is given that is meant.
+/// The cluster that the user selects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClusterWord {
     Id(u64),
-    /// What its operator calls it; two clusters may have the same.
+    /// The name that the operator gave; two clusters may have the same.
     Name(String),
 }
 
@@ -85,7 +85,7 @@ pub fn duration_or_zero(word: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(number * scale).map_err(|_| "too long".to_owned())
 }
 
-/// A number of bytes, or of units (`K`, `M`, `G`, `T`, of 1,024 each).
+/// A number of bytes, or of units (`K`, `M`, `G`, `T`; each is 1,024 times the one before).
 pub fn size(word: &str) -> Result<u64, String> {
     let (number, shift) = match word.as_bytes().last() {
         Some(b'K' | b'k') => (&word[..word.len() - 1], 10),
@@ -101,7 +101,7 @@ pub fn size(word: &str) -> Result<u64, String> {
         .ok_or_else(|| "too large".to_owned())
 }
 
-/// The nodes to talk to: the flag, else `HORSESHOE_NODES`, else `NODES`, else the default.
+/// The nodes to contact: the flag, else `HORSESHOE_NODES`, else `NODES`, else the default.
 pub fn nodes(flag: Option<&str>) -> Vec<String> {
     let variable = |name| std::env::var(name).ok();
     let given = [

@@ -45,7 +45,7 @@ impl NodeAddress {
         }
     }
 
-    /// Whether it is an IPv4 address, if that can be seen without a look-up.
+    /// Whether it is an IPv4 address, if that can be determined without a lookup.
     pub(super) fn ipv4(&self) -> Option<bool> {
         match &self.host {
             Host::Ip(ip) => Some(ip.is_ipv4()),

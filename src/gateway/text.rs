@@ -9,7 +9,7 @@ use wire::{Action, KEY_SIZE_MAX, Old, Outcome};
 
 /// The largest value that fits a text client's buffer.
 pub const VALUE_SIZE_MAX: usize = 2_048;
-/// A value cannot contain what ends it, in a datagram or in a client's buffer.
+/// A value cannot contain the bytes that end it, in a datagram or in a client's buffer.
 pub const VALUE_WITHOUT: &[u8] = b"[]\0";
 
 /// A request that can be attempted.
@@ -25,7 +25,7 @@ pub struct TextRequest {
 pub enum ParseError {
     /// No client can be answered.
     NoId,
-    /// It can be done by no node, whatever it asks for: to be answered by `failed`.
+    /// No node can execute it, whatever it requests: the answer is `failed`.
     Unfit { id: u64 },
 }
 
@@ -35,11 +35,11 @@ pub enum Silence {
     Busy,
     Unknown,
     Full,
-    /// Done before, but the value that it replaced is no longer known.
+    /// The write was applied earlier, but the value that it replaced is no longer known.
     Forgotten,
 }
 
-/// Whether a datagram is one of text, by its first three letters.
+/// Whether a datagram is a text datagram, by its first three letters.
 pub fn is_text(datagram: &[u8]) -> bool {
     datagram.starts_with(b"GET") || datagram.starts_with(b"PUT")
 }
@@ -55,7 +55,7 @@ pub fn parse(datagram: &[u8]) -> Result<TextRequest, ParseError> {
     }
 }
 
-/// Line ends and NULs after the last bracket are a sender's habit, and mean nothing.
+/// Some senders append line ends and NULs after the last bracket; these are ignored.
 fn trim_end(datagram: &[u8]) -> &[u8] {
     let meant = |byte: &u8| !b"\r\n\0".contains(byte);
     let end = datagram.iter().rposition(meant).map_or(0, |last| last + 1);
@@ -109,7 +109,7 @@ pub fn answer(id: u64, outcome: &Outcome) -> Result<Vec<u8>, Silence> {
         Outcome::Written { old, .. } => match old {
             Old::Absent => Ok(done(id, b"")),
             Old::Value(value) if is_tellable(value) => Ok(done(id, value)),
-            // It was done, so it has not failed.
+            // The put was applied, so it has not failed.
             Old::Value(_) | Old::NotAsked | Old::Forgotten => Err(Silence::Forgotten),
         },
         Outcome::Value { .. }

@@ -1,5 +1,6 @@
-//! The replication protocol, pure: inputs in, outputs out, time and seed as arguments. The promises
-//! of the store are kept here; docs/protocol.md names the rules that the code refers to.
+//! The replication protocol, pure: inputs in, outputs out, time and seed as arguments. It
+//! implements the guarantees of the store; docs/protocol.md defines the rules that the code refers
+//! to.
 //!
 //! The folders are levels, lowest first:
 //!
@@ -13,8 +14,8 @@
 //! 8. `keys`: keys in memory, and what waits for the disk
 //! 9. `replica`: `Replica`, which feeds all of these and sends what they decide
 //!
-//! A level imports only from itself and from those before it. Below `replica` nothing sends and nothing
-//! knows `Replica`. `tests/tidy.rs` checks both.
+//! A level imports only from itself and from those before it. Below `replica` no level sends, and
+//! none knows `Replica`. `tests/tidy.rs` checks both.
 
 #![deny(clippy::iter_over_hash_type)]
 

@@ -1,5 +1,5 @@
-//! Resolves the names of nodes to socket addresses, off the loop, and caches the results. They also
-//! tell from which addresses nodes may send.
+//! Resolves the names of nodes to socket addresses, outside of the loop, and caches the results.
+//! The results also determine from which addresses nodes may send.
 
 use std::collections::HashMap;
 use std::io;
@@ -46,7 +46,7 @@ struct Known {
     asked: bool,
     /// When to look the name up again; never for a numeric address.
     again_us: Option<u64>,
-    /// When the name was last looked up, and when it was last sent to.
+    /// When the name was last looked up, and when something was last sent to it.
     looked_up_us: u64,
     used_us: u64,
     /// How many times in a row it was looked up because of a silence.
@@ -65,7 +65,7 @@ pub struct AddressBook {
     notices: UnboundedSender<Notice>,
     /// The names of all nodes, from the list and the configuration.
     nodes: Vec<String>,
-    /// The addresses that these may send from, and when each last sent.
+    /// The addresses from which these nodes may send, and when something last arrived from each.
     sources: HashMap<(IpAddr, u16), u64, RandomState>,
     strangers: Strangers,
     /// When silent nodes are checked for next.
@@ -117,7 +117,7 @@ impl AddressBook {
         self.sources = sources.map(|at| (at, heard_us(&at))).collect();
     }
 
-    /// Whether a node may send from there; if so, records that it sent now.
+    /// Whether a node may send from that address; if so, records that one did now.
     pub fn is_nodes(&mut self, from: SocketAddr, mono_us: u64) -> bool {
         match self.sources.get_mut(&(from.ip(), from.port())) {
             Some(heard_us) => {
@@ -128,8 +128,8 @@ impl AddressBook {
         }
     }
 
-    /// Looks up again the names of nodes that are sent to but have fallen silent: they may have
-    /// moved. To be called often.
+    /// Looks up again the names of nodes to which this node sends and from which nothing arrives:
+    /// they may have moved. Must be called often.
     pub fn look_for_silent(&mut self, mono_us: u64) {
         if mono_us < self.look_us {
             return;
@@ -148,7 +148,7 @@ impl AddressBook {
             }
             if let Some(heard) = known.all.iter().find(|at| is_heard(at)) {
                 known.silences = 0;
-                // Of several addresses, one that datagrams arrive from is used.
+                // Of several addresses, one from which datagrams arrive is used.
                 if !known.address.is_some_and(|at| is_heard(&at)) {
                     tracing::info!("{name} is at {heard}");
                     known.address = Some(*heard);
@@ -222,8 +222,8 @@ impl AddressBook {
         self.own
     }
 
-    /// Whether this node has a loopback address and that listed node has one of another kind: then
-    /// it is on another machine, which cannot reach this node.
+    /// Whether this node has a loopback address and that listed node has one of another kind: that
+    /// node is then on another machine, which cannot reach this node.
     pub fn is_cut_off_from(&self, name: &str) -> bool {
         let known = self.known.get(name).and_then(|known| known.address);
         let is_listed = self.listed.iter().any(|listed| listed == name);
@@ -253,7 +253,7 @@ impl AddressBook {
         let thread = std::thread::Builder::new().name("resolver".to_owned());
         let spawned = thread.spawn(move || {
             let addresses = resolve_all(&name, Some(ipv4));
-            // The loop may have ended meanwhile.
+            // The loop may have ended in the meantime.
             let _ = notices.send(Notice::Resolved(Resolved { name, addresses }));
         });
         known.asked = spawned.is_ok();
@@ -288,7 +288,7 @@ impl AddressBook {
                 if !known.failing {
                     tracing::warn!("the address of {name} can't be found: {error}");
                 }
-                // The addresses known before may still be right.
+                // The addresses known before may still be correct.
                 known.failing = true;
                 known.again_us = Some(mono_us + RETRY_INTERVAL_US);
             }
@@ -432,7 +432,7 @@ mod tests {
         assert!(notices.try_recv().is_err());
         book.heard_stranger(old, 6_000_000);
         let mut resolved = answer(&mut notices).await;
-        // In another order, the one in use stays.
+        // If the order changes, the address in use stays.
         resolved.addresses = Ok(vec!["10.0.0.3:8".parse().unwrap(), new]);
         book.resolved(resolved, 6_000_001);
         assert_eq!(book.named("localhost:8", 6_000_002), Some(new));
@@ -461,7 +461,7 @@ mod tests {
             }
         }
         assert_eq!(asked_ms, [3_000, 5_000, 9_000, 17_000]);
-        // Nothing is sent to it any more, so it is not looked up.
+        // Nothing is sent to the name any more, so it is not looked up.
         book.look_for_silent(40_000_000);
         assert!(!book.known["localhost:8"].asked);
     }

@@ -17,8 +17,8 @@ const QUIET_US: u64 = 10_000_000;
 /// Smaller falls are ordinary allocation and freeing.
 const FALL_MIN: u64 = 1 << 20;
 
-/// Tracks how much was freed since the last trim, for whatever reason: purged keys, or later the
-/// store that returns its memory, whenever it does.
+/// Tracks how much was freed since the last trim, for whatever reason: purged keys, or a store that
+/// returns memory later.
 #[derive(Debug, Default)]
 pub struct Freed {
     highest: u64,
@@ -81,7 +81,7 @@ const KEPT_AT_END_MAX: i32 = 8 << 20;
 #[cfg(target_env = "gnu")]
 const OWN_PAGES_MIN: i32 = 1 << 20;
 
-/// To be called before anything large is in use.
+/// Must be called before any large allocation.
 #[allow(unsafe_code, reason = "no memory in use is touched")]
 pub fn keep_little() {
     #[cfg(target_env = "gnu")]

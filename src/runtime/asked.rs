@@ -19,8 +19,8 @@ type Remotes = HashMap<Remote, IpAddr, RandomState>;
 pub struct AnsweringAddresses {
     young: Remotes,
     old: Remotes,
-    /// The source for all other remote addresses: the announced address, which other nodes expect
-    /// this one to send from, if it is one of this machine's.
+    /// The source for all other remote addresses: the announced address, from which other nodes
+    /// expect datagrams, if it is one of this machine's.
     usual: Option<IpAddr>,
 }
 

@@ -18,9 +18,9 @@ use crate::protocol::types::message::{
 /// Frames of this kind and above go between nodes; those below, between clients and nodes.
 const PEER_KIND_MIN: u8 = 16;
 
-/// What a frame is for this node.
+/// The meaning of a frame for this node.
 #[derive(Debug)]
-#[allow(clippy::large_enum_variant)] // It is handled at once, never stored.
+#[allow(clippy::large_enum_variant)] // handled at once, never stored
 pub enum Arrival<'a> {
     Input(Input),
     Transit(Transit<'a>),
@@ -36,7 +36,7 @@ pub struct Transit<'a> {
 }
 
 /// The sender of the parts of a frame: a node by its id, whatever path they took, or else a host.
-/// Of IPv6 it is the network of 64 bits: whoever has one has all addresses in it.
+/// For IPv6 it is the network of 64 bits, because the owner of one has all addresses in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum PartsSender {
     Node(NodeId),
@@ -44,7 +44,7 @@ enum PartsSender {
 }
 
 impl PartsSender {
-    /// The host, and what tells its senders apart, which are several if it is a network.
+    /// The host, and a number that distinguishes its senders, of which a network has several.
     fn of_host(address: SocketAddr) -> (Self, u128) {
         let port = u128::from(address.port());
         let (host, zone) = match (address.ip().to_canonical(), address) {
@@ -81,7 +81,7 @@ impl Joiners {
         } = frame.header;
         let is_nodes = datagram.is_nodes && kind >= PEER_KIND_MIN;
         // A header's origin counts only if a node sent the datagram. Otherwise the host and port
-        // do: several clients may share a host, but not a port of it.
+        // count: several clients may share a host, but not a port of it.
         let sender = match is_nodes && origin != 0 {
             true => (PartsSender::Node(origin), u128::from(incarnation)),
             false => PartsSender::of_host(datagram.from.address),
@@ -111,7 +111,7 @@ pub struct Datagram<'a> {
     pub from: Source,
     /// On the monotonic clock.
     pub now_us: u64,
-    /// A node is known to be at the address that it came from.
+    /// The source address is that of a known node.
     pub is_nodes: bool,
     /// Frames of nodes are accepted from any address: there is no configuration yet.
     pub is_open: bool,
@@ -509,7 +509,7 @@ mod tests {
         writer.seal(&header).to_vec()
     }
 
-    /// Forged parts of any kind, from an address at which no node is.
+    /// Forged parts of any kind, from an address of no known node.
     #[test]
     fn a_flood_of_parts_does_not_stop_the_frames_of_a_node_or_another_client() {
         flood(|number| format!("10.0.0.8:{}", 1 + number % 60_000));

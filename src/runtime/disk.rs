@@ -89,8 +89,8 @@ impl Disk {
         self.backlog_size > BACKLOG_SIZE_MAX || self.backlog.len() > BACKLOG_LENGTH_MAX
     }
 
-    /// Asks the thread to commit what is queued and to close the store; a driver event reports when
-    /// it has.
+    /// Tells the thread to commit what is queued and to close the store; a driver event reports the
+    /// end.
     pub fn close(&mut self) {
         let _ = self.work.send(DiskWork::Close);
     }
@@ -124,7 +124,7 @@ fn run(storage: Box<dyn Storage>, queue: &Receiver<DiskWork>, notices: &Unbounde
     let _guard = Guard { notices };
     let notice = match commit_until_closed(storage, queue, notices) {
         Ok(Some(storage)) => Notice::StorageClosed(storage.close()),
-        // The loop is gone without having asked for a clean end.
+        // The loop ended without requesting a clean end.
         Ok(None) => return,
         Err(error) => Notice::StorageFailed(error),
     };

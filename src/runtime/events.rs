@@ -1,4 +1,4 @@
-//! What the replica reports to an operator: log lines, and errors that end the node.
+//! The replica's reports to the operator: log lines, and errors that end the node.
 
 use wire::ClockStatus;
 
@@ -131,7 +131,7 @@ pub fn log(event: &Event) {
              its readings, up to a year ahead. Correct that machine's clock; if it is right, check \
              that this node can reach its members"
         ),
-        // The error that ends the node says it all.
+        // The error that ends the node has all the information.
         Event::ClockAtEnd { .. } | Event::OtherName { .. } => {}
     }
 }

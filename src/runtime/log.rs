@@ -118,7 +118,7 @@ fn write_lines(lines: &Receiver<LogMessage>, lost: &AtomicU64, mut output: impl 
             }
             Some(LogMessage::Close(answer)) => {
                 let _ = output.flush();
-                // If this took too long, nobody waits for the answer any more.
+                // If this took too long, the caller does not wait for the answer any more.
                 let _ = answer.try_send(());
             }
             None => {}
@@ -151,7 +151,7 @@ mod tests {
     use std::sync::Mutex;
     use std::sync::mpsc::channel;
 
-    /// A timeout for what is certain to happen, on a machine that has other things to do.
+    /// A timeout for events that are certain, on a machine that also runs other programs.
     const PATIENCE: Duration = Duration::from_secs(20);
 
     /// An output that fails, blocks or works, as the test decides.

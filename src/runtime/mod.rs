@@ -2,7 +2,7 @@
 //! to the network. It decides nothing.
 //!
 //! One thread owns the replica, the socket and the table of registers. Another owns the durable
-//! store. Whatever reaches the loop beside datagrams and time is a `Notice`.
+//! store. Everything that reaches the loop besides datagrams and time is a `Notice`.
 
 mod addresses;
 pub mod allocator;
@@ -32,7 +32,7 @@ pub use log::Log;
 pub use process_limits::block_file_size_signal;
 pub use serve::{RuntimeError, serve};
 
-/// Driver events: what reaches the loop beside datagrams and time.
+/// Driver events: everything that reaches the loop besides datagrams and time.
 #[derive(Debug)]
 pub enum Notice {
     /// A signal or a caller asks the node to end.

@@ -1,4 +1,4 @@
-//! What the system allows this process: open files, the size of a file, memory.
+//! The limits that the system sets this process: open files, the size of a file, memory.
 
 use std::io;
 

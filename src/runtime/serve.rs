@@ -118,7 +118,8 @@ pub fn serve(config: &ServerConfig) -> Result<(), RuntimeError> {
         .map_err(RuntimeError::Start)?;
     let result = runtime.block_on(async {
         let mut stops = listen_to_signals().map_err(RuntimeError::Start)?;
-        // The address first: a store that is opened and then not used would not be stopped cleanly.
+        // The address comes first: a store that is opened and then not used would not be stopped
+        // cleanly.
         let Some(bound) = bind_when_possible(config, &mut stops).await? else {
             return Ok(());
         };
@@ -129,7 +130,7 @@ pub fn serve(config: &ServerConfig) -> Result<(), RuntimeError> {
         let opened = open(config)?;
         let mut driver = bound.start(config, opened)?;
         let result = driver.run().await;
-        // The process ends: to free the memory of a million keys one by one takes seconds.
+        // The process ends: freeing the memory of a million keys one by one would take seconds.
         std::mem::forget(driver);
         result
     });
@@ -186,7 +187,7 @@ async fn bind_when_possible(
 ) -> Result<Option<Bound>, RuntimeError> {
     let (mut warnings, began) = (Backoff::default(), Instant::now());
     loop {
-        // A look-up may block for long, and a stop must not wait for it.
+        // A lookup may block for long, and a stop must not wait for it.
         let own = config.clone();
         let found = tokio::task::spawn_blocking(move || own_addresses(&own));
         let found = tokio::select! {

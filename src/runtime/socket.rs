@@ -27,7 +27,7 @@ const RECEIVE_BATCH_MIN: usize = 8;
 const RECEIVE_BATCH_MAX: usize = 64;
 /// Above the largest UDP payload, so that no datagram is truncated.
 const RECEIVE_SIZE_MAX: usize = 65_536;
-/// How often the kernel is asked how many datagrams its buffer had no space for.
+/// How often the kernel is asked how many datagrams did not fit its buffer.
 const OVERFLOW_INTERVAL_US: u64 = 1_000_000;
 
 pub struct Socket {
@@ -249,7 +249,7 @@ impl Socket {
         }
     }
 
-    /// Sends them one by one, each from the address that its receiver sent to.
+    /// Sends them one by one, each from the address to which its receiver has sent.
     fn send_from(&mut self, batch: &[Outgoing<'_>]) -> Result<usize, SendError> {
         let asked = self.asked.as_mut().expect("the caller looked");
         let mut sent = 0;
@@ -351,8 +351,8 @@ fn is_no_way(error: &io::Error) -> bool {
     errors.iter().any(|&errno| number == Some(errno as i32))
 }
 
-/// An error of one address or one datagram: a missing route, a firewall, or an ICMP message that
-/// nothing listens there.
+/// An error of one address or one datagram: a missing route, a firewall, or an ICMP message that no
+/// process listens there.
 fn refusal(error: &io::Error) -> Cause {
     if error.raw_os_error() == Some(Errno::EMSGSIZE as i32) {
         Cause::SendTooBig
@@ -494,7 +494,7 @@ mod tests {
             ("[::]:0", &["::1", "::ffff:127.0.0.9"][..]),
         ] {
             let Ok(mut socket) = Socket::bind(all.parse().unwrap()) else {
-                continue; // There is no IPv6 here.
+                continue; // no IPv6 on this machine
             };
             let port = socket.udp.local_addr().unwrap().port();
             for ip in ones {

@@ -15,7 +15,7 @@ pub struct Last<'a> {
     written_by: GroupNumber,
 }
 
-/// The last states of all keys of some groups, in the order in which the keys are met.
+/// The last states of all keys of some groups, in the order in which the keys first occur.
 #[derive(Default)]
 pub struct Batch<'a> {
     places: HashMap<&'a Key, usize, foldhash::fast::RandomState>,

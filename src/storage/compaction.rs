@@ -1,7 +1,7 @@
 //! Frees disk space after many keys were purged.
 //!
-//! The engine keeps what was removed until it happens to merge the tables that hold it, and in its
-//! journals until they have grown to a fixed size. This module brings both forward, in a quiet
+//! The engine keeps removed data until it happens to merge the tables that contain it, and in its
+//! journals until they have grown to a fixed size. This module starts both earlier, in a quiet
 //! moment.
 
 use std::sync::Arc;
@@ -15,17 +15,17 @@ use fjall::{AbstractTree, Keyspace};
 pub const COMPACT_AFTER: Duration = Duration::from_secs(10);
 
 const DROPPED_MIN: u64 = 256;
-/// The most remaining registers per removed one: the rewrite is paid for by what was removed.
+/// The most remaining registers per removed one: a rewrite has to free enough to be worth its cost.
 const REGISTERS_PER_DROPPED_MAX: u64 = 8;
-/// A store that takes more than this on disk beyond twice what it holds is compacted after it was
-/// opened.
+/// A store that takes more than this on disk beyond twice the size of its content is compacted
+/// after it was opened.
 const SPARE_SIZE: u64 = 16 << 20;
 
 /// A pause for the small compactions that the engine begins after a move to its tables: if one of
 /// its workers waits for a large one, another spins.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Counts what was removed since the last compaction.
+/// Counts removals since the last compaction.
 #[derive(Debug)]
 pub struct Drops {
     dropped: u64,
@@ -43,7 +43,7 @@ impl Drops {
         }
     }
 
-    /// What was removed before the store was opened shows only in its size.
+    /// Removals before the store was opened show only in its size.
     pub fn opened(&mut self, held: u64, on_disk: u64) {
         if on_disk > 2 * held + SPARE_SIZE {
             self.dropped = u64::MAX;
@@ -126,7 +126,7 @@ fn compact(keyspace: &Keyspace, stop: &AtomicBool) -> fjall::Result<()> {
     move_to_tables(keyspace, stop)?;
     std::thread::sleep(PAUSE);
     keyspace.major_compact()?;
-    // Moves what was written meanwhile, so that little is left for the call that empties the
+    // Moves what was written in the meantime, so that little remains for the call that empties the
     // journals.
     move_to_tables(keyspace, stop)
 }

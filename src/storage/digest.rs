@@ -16,8 +16,8 @@ const ROOM_PER_REGISTER_MAX: usize = 4;
 pub struct Digest {
     /// The hash of a register's key, and the hash of its current entry.
     registers: HashMap<[u64; 2], u64, foldhash::fast::RandomState>,
-    /// Seed of the hashes of keys, which are not kept on disk; random, so that nobody can prepare
-    /// keys that collide.
+    /// Seed of the hashes of keys, which are not kept on disk; random, so that no client can
+    /// prepare keys that collide.
     seed: u64,
     meta: u64,
     sum: u64,

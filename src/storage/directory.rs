@@ -12,7 +12,7 @@ const IDENTITY: &str = "identity";
 const LOCK: &str = "lock";
 const MARK: &str = "mark";
 const STORE: &str = "store";
-/// Between the original name of what was set aside and its number.
+/// Separates the original name of what was set aside from its number.
 const LOST: &str = ".lost-";
 
 /// A data directory that this process has locked for as long as the value lives.
@@ -22,8 +22,8 @@ pub struct Directory {
     lock: File,
 }
 
-/// Closing the file is not enough: a child process that another thread is just starting shares its
-/// lock until it runs its own program.
+/// Closing the file is not enough: a child process that another thread has just forked shares its
+/// lock until it executes its own program.
 impl Drop for Directory {
     fn drop(&mut self) {
         if let Err(error) = self.lock.unlock() {
@@ -67,7 +67,7 @@ impl Directory {
         self.path.join(STORE)
     }
 
-    /// A warning if others than the owner may read it.
+    /// A warning if users other than the owner may read it.
     pub fn permission_note(&self) -> Result<Option<String>, StorageError> {
         let metadata =
             fs::metadata(&self.path).map_err(StorageError::io("examining", &self.path))?;
@@ -164,7 +164,8 @@ fn lock(directory: &Path) -> Result<File, StorageError> {
         }
         Err(TryLockError::Error(e)) => return Err(StorageError::io("locking", &path)(e)),
     }
-    // This only helps the operator: on a full disk it may fail, and the node has to start.
+    // The process id only helps the operator: on a full disk the write may fail, and the node has
+    // to start.
     let _ = file
         .set_len(0)
         .and_then(|()| writeln!(file, "{}", std::process::id()));
@@ -192,7 +193,7 @@ mod tests {
         assert!(note.contains("mode 750"), "{note}");
     }
 
-    /// As between fork and exec of a child process, in which all files of this one are open.
+    /// Between its fork and exec a child process has all files of this process open.
     #[test]
     fn it_is_free_again_though_a_child_still_shares_the_lock() {
         let base = tempfile::tempdir().unwrap();

@@ -29,9 +29,9 @@ pub const MARK_INTERVAL: Duration = Duration::from_millis(500);
 /// How often the files are checked for while nothing is written.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// On a full disk, the least interval between compactions that free what was overwritten.
+/// On a full disk, the shortest interval between compactions that free overwritten data.
 const COMPACT_FULL_INTERVAL: Duration = Duration::from_secs(5);
-/// The least bytes written that such a compaction is for.
+/// The fewest bytes written for which such a compaction is worthwhile.
 const WRITTEN_MIN: u64 = 1 << 20;
 
 /// The least wait between reopenings of the store after failures for want of space: the first and
@@ -101,23 +101,23 @@ pub(super) struct RunningStore {
     pub(super) presence: Presence,
     pub(super) looked_at: Instant,
     pub(super) reserve: Reserve,
-    /// The reserve is to be kept as soon as the engine moves no data.
+    /// The reserve has to be recreated as soon as the engine moves no data.
     pub(super) is_reserve_due: bool,
     /// Bytes since the last compaction.
     pub(super) written: u64,
     pub(super) compacted_at: Instant,
-    /// When there was no space even for what would free some.
+    /// When there was no space even for writes that would free some.
     pub(super) had_no_room_at: Option<Instant>,
     pub(super) reopening: ReopenBackoff,
     pub(super) digest: Digest,
     pub(super) drops: Drops,
     pub(super) last_group: GroupNumber,
-    /// The group entry that the store ends with.
+    /// The group entry with which the store ends.
     pub(super) ends_with: Vec<u8>,
-    /// A commit failed, or is in progress: it may have ended in a panic.
+    /// A commit failed, or is in progress: it may have ended with a panic.
     pub(super) failed: bool,
     pub(super) identity: Identity,
-    /// It has changed since its file was written.
+    /// The identity has changed since its file was written.
     pub(super) identity_is_news: bool,
     /// The salt of the identity.
     pub(super) salt: u64,
@@ -125,7 +125,7 @@ pub(super) struct RunningStore {
     pub(super) directory: Directory,
 }
 
-/// What is to be written for some groups.
+/// The entries to write for some groups.
 struct Prepared {
     entries: Vec<RawEntry>,
     /// In bytes.
@@ -230,8 +230,8 @@ impl RunningStore {
         Ok(())
     }
 
-    /// Whether all tables are to be rewritten: many keys were removed, or the disk is full of what
-    /// was overwritten and has space for the rewrite.
+    /// Whether to rewrite all tables: many keys were removed, or the disk is full of overwritten
+    /// data and has space for the rewrite.
     fn is_compaction_due(&mut self) -> bool {
         let much = self.written >= WRITTEN_MIN || self.drops.any();
         let is_due = self.reserve.space().is_full && much;
@@ -240,7 +240,7 @@ impl RunningStore {
         let size = self.engine().tables_size();
         let has_room = is_due && self.reserve.has_room_for(size);
         if is_due && !has_room {
-            // So that this is not checked with each commit.
+            // Set so that this is not checked again with each commit.
             self.compacted_at = Instant::now();
         }
         has_room || self.drops.is_compaction_due(self.digest.registers())
@@ -300,12 +300,12 @@ impl RunningStore {
         }
         let sync = batch.has_meta || self.options.durability == Durability::Fsync;
         self.engine().write(&batch.entries, sync)?;
-        // What is in files that nobody will find again is not durable.
+        // Data in files that no later start will find is not durable.
         self.presence.check()?;
         self.written += batch.size;
         self.last_group = batch.last_group;
         self.ends_with.clone_from(&batch.ends_with);
-        // Only what is synced may be marked; a sync covers all that was written before it.
+        // Only synced data may be marked; a sync covers everything that was written before it.
         if sync && self.marked_at.elapsed() >= self.options.mark_interval {
             self.mark.write(batch.last_group)?;
             self.marked_at = Instant::now();
@@ -345,8 +345,8 @@ impl RunningStore {
         self.presence.look_for_journal()
     }
 
-    /// Checks that a reopened store ends as it should: with what was committed last, or with what
-    /// was in progress.
+    /// Checks that a reopened store ends as it should: with the last committed batch, or with the
+    /// one in progress.
     fn check_end(&self, engine: &Engine, batch: Option<&Prepared>) -> Result<(), StorageError> {
         let held = engine.load(&GROUP_KEY)?;
         let under_way = batch.map(|batch| &batch.ends_with);

@@ -37,8 +37,8 @@ const BLOCK_SIZE: u32 = 16 << 10;
 const MEMTABLES_WAITING: usize = 3;
 const RUNS_WAITING: usize = 25;
 pub(super) const WAIT: Duration = Duration::from_millis(1);
-/// What the engine needs to find its data. If some of these are missing, it starts an empty store
-/// and deletes the rest.
+/// The files that the engine needs to find its data. If some of these are missing, it starts an
+/// empty store and deletes the rest.
 const PARTS: [&str; 3] = ["version", "keyspaces/0/current", "keyspaces/1/current"];
 
 /// The file that the engine locks.
@@ -49,7 +49,7 @@ pub type RawEntry = (Vec<u8>, Option<Vec<u8>>);
 
 pub struct Engine {
     path: PathBuf,
-    /// Ends before the engine does.
+    /// The compaction ends before the engine does.
     compaction: Option<Compaction>,
     database: Database,
     keyspace: Keyspace,

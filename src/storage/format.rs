@@ -89,7 +89,7 @@ impl GroupEntry {
     }
 }
 
-/// An entry of the store, as the scan at opening meets it.
+/// An entry of the store, as the scan at opening reads it.
 #[derive(Debug)]
 pub enum Entry {
     Group(GroupEntry),
@@ -329,7 +329,7 @@ mod tests {
         }
     }
 
-    /// As written by releases before the salted checksum.
+    /// As releases before the salted checksum wrote it.
     #[test]
     fn a_group_entry_without_a_seal_is_read() {
         let entry = GroupEntry {

@@ -1,4 +1,4 @@
-//! The identity file: whose data directory this is, and how its last run ended.
+//! The identity file: the node to which this data directory belongs, and how its last run ended.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -23,7 +23,7 @@ const ABOUT: &str =
 pub struct Identity {
     about: String,
     format: u32,
-    /// Known once a configuration is.
+    /// Known once there is a configuration.
     pub cluster: Option<u64>,
     pub node: Option<NodeId>,
     /// The node's address in the configuration, once the configuration differs from the list; from
@@ -33,15 +33,14 @@ pub struct Identity {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub readdressed: Vec<Readdressed>,
     pub incarnation: Incarnation,
-    /// Random, and never sent to anybody: the salt of the checksums in group entries. `None`: not
-    /// set yet.
+    /// Random, and never sent: the salt of the checksums in group entries. `None`: not set yet.
     #[serde(default)]
     pub salt: Option<u64>,
     pub list: Vec<String>,
     pub index: u8,
-    /// The store of this incarnation was created. Before that nothing was promised.
+    /// The store of this incarnation was created. Before that, the node promised nothing.
     pub made: bool,
-    /// Of the last run, or of the current one.
+    /// The durability of the last run, or of the current one.
     pub durability: Durability,
     pub clean_stop: bool,
     pub boot_id: Option<String>,
@@ -136,7 +135,7 @@ impl Identity {
                 list: list.join(","),
             });
         }
-        // The configuration is just the list, so the addresses in it are those of its nodes.
+        // The configuration is exactly the list, so the addresses in it are those of its nodes.
         let present = |address: &String| {
             let told = self.readdressed.iter().find(|r| r.old == *address);
             told.map_or_else(|| address.clone(), |told| told.new.clone())
@@ -332,7 +331,8 @@ mod tests {
         }];
         check(&identity, "a:1,y:1", 1).unwrap();
         check(&identity, "a:1,b:1", 1).unwrap_err();
-        // As long as the configuration has the old one, and after it was changed.
+        // The entry applies as long as the configuration has the old address, and no longer after
+        // that was changed.
         let later = Configuration {
             epoch: 3,
             ..first()
@@ -394,7 +394,7 @@ mod tests {
         for part in ["here", "node 4", "b:1", "started as c:1", "b:1,c:1"] {
             assert!(error.contains(part), "{part} in {error}");
         }
-        // The id moves to another address: there the state counts, and no longer here.
+        // The id moves to another address: the state counts there, and no longer here.
         let moved = Configuration {
             epoch: 5,
             members: vec![member(4, "d:1")],

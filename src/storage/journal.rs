@@ -74,13 +74,13 @@ pub fn check(
     Ok(note)
 }
 
-/// What the journals take on disk; a new one is long but mostly not allocated.
+/// The journals' allocated disk space; a new journal is long but mostly not allocated.
 pub fn size(store: &Path) -> Result<u64, StorageError> {
     let mut size = 0;
     for path in list(store)? {
         match fs::metadata(&path) {
             Ok(metadata) => size += metadata.blocks() * BLOCK_SIZE,
-            // Deleted by the engine meanwhile.
+            // The engine has deleted it in the meantime.
             Err(e) if e.kind() == ErrorKind::NotFound => {}
             Err(e) => return Err(StorageError::io("examining", &path)(e)),
         }

@@ -1,8 +1,8 @@
 //! Stores a node's state: the `Storage` trait, the durable store behind it, and one that keeps
-//! nothing. Makes no protocol decision; `docs/storage.md` describes the files, byte by byte.
+//! nothing. It makes no protocol decision; `docs/storage.md` describes the files, byte by byte.
 //!
-//! A store is written by one thread, in groups. What is read while the node runs comes from the
-//! `Table`, in memory; files are read only when a store is opened.
+//! One thread writes a store, in groups. Reads while the node runs are answered from the `Table`,
+//! in memory; files are read only when a store is opened.
 
 mod backoff;
 mod batch;
@@ -43,7 +43,7 @@ pub trait Storage: Send {
     /// configured. After an error nothing more is written, and every later call fails.
     fn commit(&mut self, groups: &[Group]) -> Result<(), StorageError>;
 
-    /// To be called after commits and about once per second: maintains the files on disk, which
+    /// Must be called after commits and about once per second: maintains the files on disk, which
     /// occasionally takes some tens of milliseconds. After an error every later call fails.
     fn tend(&mut self) -> Result<(), StorageError> {
         Ok(())
@@ -92,7 +92,7 @@ impl FromStr for Durability {
     }
 }
 
-/// A store that is ready, and what it held.
+/// A store that is ready, and its content.
 pub struct Opened {
     pub storage: Box<dyn Storage>,
     pub table: Table,

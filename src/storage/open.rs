@@ -115,7 +115,8 @@ impl Place {
     /// Creates a new store. Existing files in its place are set aside, never deleted.
     fn create(mut self, incarnation: Incarnation) -> Result<Opened, StorageError> {
         let (directory, options) = (&self.directory, &self.options);
-        // The identity first, so that from here on the old store is not taken for this one's.
+        // The identity is written first, so that from here on the old store is not taken for this
+        // one's.
         let salt = random()?;
         let mut identity = Identity::new(
             options.list.clone(),
@@ -125,7 +126,7 @@ impl Place {
             options.run(),
         );
         identity.write(&directory.identity())?;
-        // It may leave a file, so the directory must be a node's by now.
+        // This may leave a file, so the directory must belong to a node by now.
         self.reserve.prepare_start();
         if let Some(store) = directory.set_aside()? {
             self.notes.push(format!(
@@ -138,7 +139,8 @@ impl Place {
         let (key, entry) = group_entry(0, incarnation, &digest, salt);
         engine.write(&[(key, Some(entry.clone()))], true)?;
         engine.sync()?;
-        // Before the first data: a store that is filled at once is soon moving data all the time.
+        // Before the first data: in a store that is filled at once, the engine soon moves data all
+        // the time.
         self.reserve.keep(engine.size()?);
         let mark = Mark::create(&directory.mark(), incarnation)?;
         identity.made = true;
@@ -171,7 +173,7 @@ impl Place {
             notes: found,
         } = find(directory, &identity)?;
         self.notes.extend(found);
-        // What an earlier run left to the operating system is made durable before this run is
+        // Data that an earlier run left to the operating system is made durable before this run is
         // recorded as one that syncs.
         engine.sync()?;
         mark.write(last_group)?;
@@ -281,8 +283,8 @@ fn find(directory: &Directory, identity: &Identity) -> Result<Found, StorageErro
     })
 }
 
-/// Whether the node never belonged to a cluster, and made no commitment (E6): then nobody relies on
-/// what it holds. The identity file may know of a cluster a moment later than the store.
+/// Whether the node never belonged to a cluster, and made no commitment (E6): then no other node
+/// relies on its state. The identity file may name a cluster slightly later than the store.
 fn is_unused(directory: &Directory, identity: &Identity) -> Result<bool, StorageError> {
     if identity.cluster.is_some() {
         return Ok(false);
@@ -292,7 +294,7 @@ fn is_unused(directory: &Directory, identity: &Identity) -> Result<bool, Storage
     Ok(holds_nothing && meta.configuration.is_none() && meta.bound_to.is_none())
 }
 
-/// Everything that a store holds, from one scan.
+/// The content of a store, from one scan.
 struct Contents {
     table: Table,
     digest: Digest,
@@ -315,7 +317,7 @@ impl Contents {
         engine.scan(|key, value| {
             contents.size += (key.len() + value.len()) as u64;
             match Entry::decode(&path, key, value)? {
-                // It comes first, by its prefix.
+                // The group entry comes first, because of its prefix.
                 Entry::Group(group) => {
                     let registers = usize::try_from(group.registers).unwrap_or(usize::MAX);
                     contents.digest.reserve(registers.min(RESERVED_MAX));
@@ -330,7 +332,7 @@ impl Contents {
                     contents.digest.set_register(key, value);
                     contents.table.set(name, state);
                 }
-                // These come after all registers, by their prefix.
+                // Chosen marks come after all registers, because of their prefix.
                 Entry::Chosen(name, ballot) => contents.table.mark_chosen(&name, ballot),
             }
             Ok(())
@@ -338,8 +340,8 @@ impl Contents {
         Ok(contents)
     }
 
-    /// Whether this is exactly what the store held after its last group, and no less than the mark
-    /// records.
+    /// Checks that this is exactly the store's content after its last group, and no older than the
+    /// mark.
     fn check(
         &self,
         directory: &Directory,

@@ -1,6 +1,6 @@
-//! Checks that the files that a running store writes to are still those of its data directory.
-//! Deleting or moving them takes nothing away from the process that has them open: it would
-//! continue to write, and report to others that what it wrote is durable.
+//! Checks that the files that a running store writes are still those of its data directory. A
+//! process that has deleted or moved files open does not notice: it would continue to write, and
+//! report its writes to others as durable.
 
 use std::fs::{self, File, Metadata};
 use std::os::unix::fs::MetadataExt;
@@ -55,7 +55,7 @@ impl Presence {
         })
     }
 
-    /// Three or four system calls, and no reading: to be called for every commit, before it is
+    /// Three or four system calls, and no reading: called for every commit, before the commit is
     /// reported.
     pub fn check(&mut self) -> Result<(), StorageError> {
         for held in [&self.lock, &self.mark] {
@@ -69,8 +69,8 @@ impl Presence {
         }
     }
 
-    /// The engine begins a new journal now and then, and deletes older ones. To be called about
-    /// once per second.
+    /// The engine begins a new journal now and then, and deletes older ones. Called about once per
+    /// second.
     pub fn look_for_journal(&mut self) -> Result<(), StorageError> {
         let newest = journal::newest(&self.store).map_err(|_| gone(&self.journal.path))?;
         let is_older = journal::number(&newest) < journal::number(&self.journal.path);

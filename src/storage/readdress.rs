@@ -25,8 +25,8 @@ pub struct Done {
     pub was_so: bool,
 }
 
-/// Applies all of the pairs or none. Each old address must be a node's, and afterwards each node
-/// must have an address of its own. A pair that was applied before may be given again.
+/// Applies all of the pairs or none. Each old address must be a node's, and afterwards no two nodes
+/// may have the same address. A pair that was applied before may be given again.
 pub fn readdress(path: &Path, pairs: &[Pair]) -> Result<Vec<Done>, StorageError> {
     let refused = |why: String| StorageError::Readdress {
         directory: path.to_path_buf(),
@@ -67,7 +67,7 @@ fn configuration(
         return Ok(None);
     }
     let store = directory.store();
-    // The engine must not see what it would cut off.
+    // The engine must not read what it would cut off.
     let (mark, _) = Mark::open(&directory.mark(), identity.incarnation)?;
     engine::check_parts(&store)?;
     journal::check(&store, mark.group(), identity.clean_stop, identity.salt)?;
@@ -98,7 +98,8 @@ struct AddressHistory<'a> {
 }
 
 impl AddressHistory<'_> {
-    /// Whether that node once was at `old`. The first configuration gives ids in the list's order.
+    /// Whether that node once was at `old`. The first configuration assigned ids in the list's
+    /// order.
     fn was_at(&self, node: NodeId, old: &str) -> bool {
         let is_held = |r: &Readdressed| r.node == node && (r.old == old || r.new == old);
         let listed = self.list.get(usize::from(node).wrapping_sub(1));
@@ -127,13 +128,13 @@ fn plan(
         }
         let present = all(configuration).find(|member| address(&held, member) == old);
         let agreed = all(configuration).find(|member| member.address == *old);
-        // The pair was given before, with others or alone.
+        // The pair was given before, with other pairs or alone.
         let already = all(configuration).find(|member| address(&held, member) == new);
         let (member, was_so) = match (present, agreed, already) {
             (_, Some(agreed), Some(already)) if agreed.node == already.node => (already, true),
             (Some(present), _, _) => (present, false),
             (None, Some(agreed), _) => (agreed, false),
-            // The configuration has taken the address in. An unknown OLD may be misspelt.
+            // The configuration already contains the new address. An unknown OLD may be misspelt.
             (None, None, Some(already)) if history.was_at(already.node, old) => (already, true),
             (None, None, _) => return Err(unknown(configuration, &held, old)),
         };

@@ -32,17 +32,17 @@ const FILE_SIZE_MIN: u64 = 1 << 20;
 /// Space for the file counts only if this fraction of it (1/2) is free beside it: the file must not
 /// take the last space.
 const PROOF_PART: u64 = 2;
-/// After a failure at least this much must be allocatable, even where no reserve file is made.
+/// After a failure at least this much must be allocatable, even if no reserve file is made.
 const PROOF_SIZE_MIN: u64 = 8 << 20;
-/// How long after a failure, or an attempt without success, space is checked for again: first and
-/// longest wait.
+/// The wait after a failure, or an attempt without success, before space is checked for again:
+/// first and longest.
 const PROVING_FIRST: Duration = Duration::from_secs(5);
 const PROVING_MAX: Duration = Duration::from_secs(60);
-/// The most that is allocated to find out why the engine failed, or whether there is room.
+/// The most that is allocated to find out why the engine failed, or whether there is space.
 const PROBE_SIZE_MAX: u64 = 256 << 20;
-/// Space is allocated in steps of this, and an amount beside it must be free at each step: half of
-/// what is allocated, but at most the second. So an attempt fails before it has taken the space in
-/// which others, under the same quota, write.
+/// Space is allocated in steps of this size, and beside it an additional amount must be free at
+/// each step: half of what is allocated, but at most the second constant. So an attempt fails
+/// before it has taken the space that other processes, under the same quota, write to.
 const STEP_SIZE: u64 = 2 << 20;
 const LEFT_SIZE_MAX: u64 = 8 << 20;
 /// The default reserve is one and a half times the size of the store, so that all of it can be
@@ -78,7 +78,7 @@ pub struct Reserve {
     setting: Option<u64>,
     /// The size of the reserve file.
     held: u64,
-    /// The size that it had when it was last freed.
+    /// Its size when it was last freed.
     given: u64,
     /// A write failed for want of space, and no allocation has succeeded since.
     is_lacking: bool,
@@ -90,7 +90,7 @@ pub struct Reserve {
 }
 
 impl Reserve {
-    /// Nothing in the directory is changed: it may be no node's yet.
+    /// Changes nothing in the directory, which may not belong to a node yet.
     pub fn new(directory: &Path, setting: Option<u64>) -> Self {
         let file = directory.join(NAME);
         let held = fs::metadata(&file).map_or(0, |m| m.blocks() * BLOCK_SIZE);
@@ -108,8 +108,8 @@ impl Reserve {
         }
     }
 
-    /// To be called once the directory is locked and a node's: frees the file if there is too
-    /// little space to start.
+    /// Must be called once the directory is locked and belongs to a node: frees the file if there
+    /// is too little space to start.
     pub fn prepare_start(&mut self) {
         let is_kept = self.held > 0 || self.setting != Some(0);
         self.make_room(START_SIZE);
@@ -122,18 +122,18 @@ impl Reserve {
         self.space
     }
 
-    /// Whether data of this size can be rewritten, which takes somewhat more, while commits
-    /// continue. Not to be called while the engine moves data to its tables: it could find no space
-    /// meanwhile.
+    /// Whether data of this size can be rewritten, which takes slightly more, while commits
+    /// continue. Must not be called while the engine moves data to its tables: the engine could run
+    /// out of space meanwhile.
     pub fn has_room_for(&self, size: u64) -> bool {
         let size = size.saturating_add(size / 8 + 2 * MARGIN);
         let is_seen = self.look_at_disk().0 >= size;
         let probed = size.min(PROBE_SIZE_MAX);
-        // What is left beside counts too: the reserve is to suffice for the journals.
+        // The additional space counts too: the reserve has to suffice for the journals.
         is_seen && !(self.is_lacking && self.lacks(probed - left_size(probed)))
     }
 
-    /// The free space that others can take too, and the total; a file system that does not report
+    /// The free space, which others can take too, and the total; a file system that does not report
     /// them is not full.
     fn look_at_disk(&self) -> (u64, u64) {
         statvfs(&self.directory).map_or((u64::MAX, u64::MAX), |stat| {
@@ -143,14 +143,14 @@ impl Reserve {
         })
     }
 
-    /// To be called now and then: updates the numbers, and allocates nothing.
+    /// Called now and then: updates the numbers, and allocates nothing.
     pub fn update(&mut self, store_size: u64) {
         self.store_size = store_size;
         self.look();
     }
 
-    /// Like `update`, and makes the file if there is space for it. Not to be called while the
-    /// engine moves data to its tables: it could find no space meanwhile.
+    /// Like `update`, and makes the file if there is space for it. Must not be called while the
+    /// engine moves data to its tables: the engine could run out of space meanwhile.
     pub fn keep(&mut self, store_size: u64) {
         self.store_size = store_size;
         let (available, total) = self.look();
@@ -163,8 +163,8 @@ impl Reserve {
         }
     }
 
-    /// To be called first for a store that is not new. It had the file unless it ran out of space,
-    /// or had another setting.
+    /// Must be called first for a store that is not new. The store had the file unless it ran out
+    /// of space, or had another setting.
     pub fn resume(&mut self, store_size: u64) {
         let (_, total) = self.look_at_disk();
         self.is_lacking |= self.held == 0 && self.file_size(total) > 0;
@@ -197,8 +197,7 @@ impl Reserve {
             part /= 2;
         };
         self.is_lacking &= !proven;
-        // Where a file cannot be allocated for another reason, this is not retried each second
-        // either.
+        // If a file cannot be allocated for another reason, this is not retried each second either.
         if !proven || makes_file && self.held == 0 {
             self.proving.fail(Instant::now());
         }
@@ -351,7 +350,7 @@ fn create(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-/// What must be free beside an allocation of this size.
+/// The space that must be free beside an allocation of this size.
 fn left_size(size: u64) -> u64 {
     LEFT_SIZE_MAX.min(size / 2)
 }
@@ -395,7 +394,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut reserve = Reserve::open(directory.path(), Some(0));
         assert!(!reserve.space().is_full);
-        // Others use the disk, too.
+        // Other processes also use the disk.
         reserve.setting = Some(u64::MAX / 2);
         reserve.make_room(0);
         assert!(reserve.space().is_full);
@@ -420,10 +419,10 @@ mod tests {
 
     const QUOTA_SIZE: u64 = 11 << 20;
 
-    /// A quota that one file reaches.
+    /// A quota that a single file reaches.
     fn grow_in_quota(file: &File, size: u64) -> io::Result<()> {
         if size > QUOTA_SIZE {
-            // Others write meanwhile.
+            // Other processes write in the meantime.
             let taken = file.metadata()?.len();
             assert!(QUOTA_SIZE - taken >= LEFT_SIZE_MAX / 2, "{taken} is taken");
             assert!(size - taken <= STEP_SIZE + LEFT_SIZE_MAX, "{size}");

@@ -1,5 +1,5 @@
-//! The acceptor state of all keys, in memory. It follows what the core persists; `disk` owns what
-//! is on disk.
+//! The acceptor state of all keys, in memory. It contains what the core has persisted; `disk` owns
+//! the files.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -13,7 +13,7 @@ use crate::protocol::types::record::{AcceptorState, Key, SPACE_USER};
 type States = BTreeMap<Key, AcceptorState>;
 
 /// Maps keys to acceptor state, in order, with a map for each bucket, so that a page of a bucket is
-/// listed without visiting other buckets. Records are shared with those who load them.
+/// listed without visiting other buckets. Records are shared with the code that loads them.
 #[derive(Debug)]
 pub struct Table {
     spread: Spread,
@@ -66,7 +66,7 @@ impl Table {
         Page::collect(states.range((behind, Bound::Unbounded)), usize::MAX)
     }
 
-    /// D1: the first configuration gives the bucket hash key. Normally nothing is held before.
+    /// D1: the first configuration gives the bucket hash key. Normally the table is empty before.
     pub(super) fn learn(&mut self, meta: &Meta) {
         let configuration = meta.configuration.as_ref();
         if let Some(spread) = configuration.map(|c| c.spread)
@@ -114,7 +114,8 @@ impl Table {
         self.live -= u64::from(was_live);
     }
 
-    /// A chosen mark for another ballot than the accepted one says nothing about what is held now.
+    /// A chosen mark for a ballot other than the accepted one says nothing about the present
+    /// record.
     pub(super) fn mark_chosen(&mut self, key: &Key, ballot: Ballot) {
         if let Some(state) = self.states_mut(key).get_mut(key)
             && state.accepted == ballot
@@ -254,8 +255,7 @@ mod tests {
         }
     }
 
-    /// Counts the states that are visited: each copied state shares the record, which counts its
-    /// holders.
+    /// Counts the visited states: each copied state shares the record, which counts its holders.
     #[test]
     fn a_page_of_a_large_bucket_costs_a_page() {
         let mut table = Table::default();

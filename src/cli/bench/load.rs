@@ -13,14 +13,14 @@ use wire::{Action, Outcome};
 use super::tally::{BenchTally, Kind};
 use super::{BenchArgs, Mix};
 
-/// Keys under way while they are written for the first time.
+/// Concurrent writes while the keys are written for the first time.
 const PREPARING_MAX: usize = 1_024;
-/// A key that can't be written is tried this often.
+/// The number of attempts to write a key.
 const PREPARE_TRIES_MAX: u32 = 5;
 const COMPLETIONS_MAX: usize = 4_096;
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// What is asked for.
+/// The operations of a benchmark.
 #[derive(Debug)]
 pub struct Workload {
     keys: Vec<Bytes>,
@@ -97,10 +97,10 @@ pub struct Load {
     pub client: Client,
     pub workload: Arc<Workload>,
     pub seed: u64,
-    /// Closed loops of this part.
+    /// Closed loops of this thread.
     pub clients: usize,
     pub until: Instant,
-    /// Operations done by all parts, for the line of progress.
+    /// Operations done by all threads, for the line of progress.
     pub done: Arc<AtomicU64>,
 }
 
@@ -143,7 +143,8 @@ impl Load {
                 if let Err(error) = self.client.submit(call, at as u64) {
                     tally.error(error);
                     idle.push(at);
-                    // Refused: with what is under way ended, there may be room.
+                    // The call was refused; when calls in progress have ended, the next one may be
+                    // accepted.
                     std::thread::sleep(PAUSE);
                     break;
                 }
@@ -152,7 +153,7 @@ impl Load {
             if left.is_zero() {
                 return;
             }
-            // It also sends what was submitted, so waiting first would only delay that.
+            // The call also sends what was submitted, so waiting first would only delay that.
             if self.client.completions(&mut completions, COMPLETIONS_MAX) == 0 {
                 self.client.wait(left);
                 continue;
@@ -178,7 +179,7 @@ impl Load {
         result: Result<Outcome, CallError>,
     ) {
         match result {
-            // All keys were written before.
+            // All keys were written before the measurement.
             Ok(Outcome::Absent) => tally.lost += 1,
             Ok(_) => {
                 tally.add(kind, took);

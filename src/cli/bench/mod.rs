@@ -1,7 +1,7 @@
-//! `horseshoe bench`: closed loops of gets and puts, and how fast they went.
+//! `horseshoe bench`: closed loops of gets and puts, and their rates and latencies.
 //!
-//! Each of N clients has one operation under way at any time. They are multiplexed over the
-//! asynchronous form of few handles, each driven by a thread of its own, so that what is measured is
+//! Each of N clients has one operation in progress at any time. They are multiplexed over the
+//! asynchronous form of few handles, each driven by its own thread, so that the benchmark measures
 //! the cluster and not the scheduling of N threads. A single client uses the synchronous call.
 
 mod load;
@@ -91,7 +91,7 @@ pub fn run(arguments: &BenchArgs, connection: &ConnectionArgs) -> Exit {
         .into_iter()
         .zip(0..)
         .map(|(client, at)| {
-            // The first ones get what does not divide.
+            // The first threads get one client more if the division has a remainder.
             let share = arguments.clients / handles + u32::from(at < arguments.clients % handles);
             let load = Load {
                 client,
@@ -149,7 +149,7 @@ fn show_progress(threads: &[JoinHandle<BenchTally>], done: &AtomicU64, started: 
             let count = done.load(Ordering::Relaxed);
             let per_second = (count - shown) as f64 / since.as_secs_f64();
             let seconds = (now - started).as_secs();
-            // Nobody misses a line of progress that can't be written.
+            // An error in writing the line of progress does not matter.
             let _ = write!(stderr, "\r\x1b[K{seconds} s  {per_second:.0} a second");
             (shown, shown_at) = (count, now);
         }

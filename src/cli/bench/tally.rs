@@ -1,4 +1,4 @@
-//! What was measured: histograms of latencies, errors by kind, and how they are shown.
+//! The results: histograms of latencies, errors by kind, and their output.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 use super::BenchArgs;
 use crate::cli::report;
 
-/// Ten minutes: longer ones count as that.
+/// Ten minutes: a longer latency counts as this one.
 const LATENCY_NS_MAX: u64 = 600_000_000_000;
-/// Decimal digits of a latency that are kept.
+/// Significant decimal digits of a latency.
 const DIGITS: u8 = 3;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,9 +28,9 @@ pub struct BenchTally {
     puts_ns: Histogram<u64>,
     errors: BTreeMap<&'static str, u64>,
     pub first_error: Option<CallError>,
-    /// Gets that found no key, though all were written.
+    /// Gets that found no key, though all keys were written.
     pub lost: u64,
-    /// The time that the operations were counted in.
+    /// The time in which the operations were counted.
     pub took: Duration,
 }
 
@@ -85,7 +85,7 @@ impl BenchTally {
         self.gets_ns.len() + self.puts_ns.len()
     }
 
-    /// Gets, puts, both; those that there are.
+    /// Gets, puts, both; only those that occurred.
     fn rows(&self) -> Vec<(&'static str, Histogram<u64>)> {
         let mut all = self.gets_ns.clone();
         all.add(&self.puts_ns)

@@ -1,4 +1,5 @@
-//! The cluster in use as its nodes tell of it: those that were given, and those that they name.
+//! The cluster in use as its nodes report it: the given nodes, and those that the configuration
+//! names.
 
 use std::time::Duration;
 
@@ -10,17 +11,18 @@ use super::super::exit::Exit;
 use super::super::status::{StatusRow, said};
 use super::super::words::ClusterWord;
 
-/// A node that is there answers at once; one that is not is waited for at each look.
+/// A node that is up answers at once; each query waits this long for one that is not.
 const LOOK_TIMEOUT: Duration = Duration::from_millis(500);
-/// Those that answer know their cluster by then, and others that do not have had their time.
+/// Within this time the nodes that answer have determined their cluster, and nodes without one have
+/// had time to do so.
 const CLUSTER_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub struct Cluster {
     client: Client,
-    /// In the order of the client's nodes; of nodes of another cluster without their word.
+    /// In the order of the client's nodes; without the status of nodes of another cluster.
     rows: Vec<StatusRow>,
-    /// These nodes, and their clusters.
+    /// The nodes of other clusters, with their clusters.
     foreign: Vec<(String, u64)>,
 }
 
@@ -28,7 +30,7 @@ pub struct Cluster {
 pub enum Role {
     Master,
     Member,
-    /// Heard, without a vote.
+    /// Reachable, without a vote.
     Learner,
     Away,
 }
@@ -67,7 +69,7 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Asks all nodes anew.
+    /// Asks all nodes again.
     pub fn look(&mut self, connection: &ConnectionArgs) -> Result<(), Exit> {
         self.ask_all(connection)?;
         self.widen(connection)
@@ -84,7 +86,7 @@ impl Cluster {
             Err(error @ CallError::TwoClusters { .. }) => {
                 return Err(connection.refuse_call(&error));
             }
-            // Who has told it is gone already.
+            // The node that reported it has stopped meanwhile.
             Err(_) => 0,
         };
         for (address, status) in &mut self.rows {
@@ -95,7 +97,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Nodes that the configuration names are asked as well.
+    /// Also asks the nodes that the configuration names.
     fn widen(&mut self, connection: &ConnectionArgs) -> Result<(), Exit> {
         let Some(newest) = newest(&self.rows) else {
             return Ok(());
@@ -104,7 +106,7 @@ impl Cluster {
         let known = addresses.len();
         for member in newest.members.iter().chain(&newest.away) {
             let (id, address) = (member.node, member.address.as_str());
-            // One that answers under another name is there already.
+            // A node that answers under another name is in the list already.
             let answers = said(&self.rows).any(|status| status.node == id);
             if !answers && !addresses.contains(&address) {
                 addresses.push(address);
@@ -134,14 +136,14 @@ impl Cluster {
         named(&self.rows)
     }
 
-    /// The place among the client's nodes of the first for which this holds.
+    /// The index among the client's nodes of the first for which this holds.
     pub fn place(&self, is_it: impl Fn(&NodeStatus) -> bool) -> Option<usize> {
         let rows = self.rows.iter();
         let mut rows = rows.map(|(_, status)| status.as_ref());
         rows.position(|status| status.is_some_and(&is_it))
     }
 
-    /// Who answers, and is of another cluster than the one in use.
+    /// The nodes that answer and belong to another cluster than the one in use.
     pub fn strangers(&self) -> String {
         let foreign = self.foreign.iter();
         let words =
@@ -149,13 +151,13 @@ impl Cluster {
         words.collect()
     }
 
-    /// That node's own word.
+    /// The status of that node itself.
     pub fn of_node(&self, node: u8) -> Option<&NodeStatus> {
         of_node(&self.rows, node)
     }
 }
 
-/// What the best informed node says: one of the latest configuration, that serves if there is one.
+/// The status of the node with the latest configuration; of several, one that serves if possible.
 fn newest(rows: &[StatusRow]) -> Option<&NodeStatus> {
     let formed = said(rows).filter(|status| status.epoch > 0);
     formed.max_by_key(|status| (status.epoch, status.votes && status.quorum))

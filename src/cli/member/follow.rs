@@ -1,7 +1,8 @@
-//! Seeing a change of the configuration through: asking for it, again if need be, until it is so.
+//! Completes a change of the configuration: requests it, repeatedly if necessary, until the desired
+//! result holds.
 //!
-//! A request says what is to be so, and a node that is asked again answers how far it is. So this
-//! needs no memory of its own, and can be broken off and begun again at any time.
+//! A request names the desired result, and a node that receives it again answers with its progress.
+//! So this code needs no state, and can be interrupted and started again at any time.
 
 use std::time::{Duration, Instant};
 
@@ -15,22 +16,22 @@ use super::super::report;
 use super::super::status;
 use super::cluster::Cluster;
 
-/// How long a change is waited for; a new node may have much to copy.
+/// The default time to wait for a change; a new node may have much to copy.
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// What is to be so.
+/// The desired result.
 #[derive(Debug)]
 pub struct Wish {
     pub change: Change,
-    /// What is said when it is.
+    /// The message when the result holds.
     pub done: String,
-    /// The node that is rather not asked, because it is the one to go.
+    /// The node that is not asked if another one can be, because it is to be removed.
     pub not_at: Option<u8>,
 }
 
-/// Says on standard error how far it is, each thing once.
+/// Prints the progress on standard error, each message once.
 #[derive(Debug)]
 pub struct Progress {
     said: String,
@@ -57,7 +58,7 @@ impl Progress {
         }
     }
 
-    /// Waits a moment; false when the time is over.
+    /// Waits briefly; returns false when the time is over.
     pub fn pause(&self) -> bool {
         let left = self.deadline.saturating_duration_since(Instant::now());
         std::thread::sleep(PAUSE.min(left));
@@ -84,7 +85,7 @@ impl Progress {
     }
 }
 
-/// Tells that it is so.
+/// Reports that the result holds.
 pub fn tell_done(connection: &ConnectionArgs, words: &str, epoch: u64, node: u8) -> Exit {
     let text = match connection.json {
         true => {
@@ -101,7 +102,7 @@ pub fn tell_done(connection: &ConnectionArgs, words: &str, epoch: u64, node: u8)
     report::print_bytes(text.as_bytes()).map_or_else(|exit| exit, |()| Exit::Done)
 }
 
-/// Asks until it is so, or is refused, or the time is over.
+/// Repeats the request until the result holds, the request is refused, or the time is over.
 pub fn pursue(wish: &Wish, connection: &ConnectionArgs) -> Exit {
     let mut progress = Progress::new(connection);
     let mut is_started = false;
@@ -116,7 +117,7 @@ pub fn pursue(wish: &Wish, connection: &ConnectionArgs) -> Exit {
                 let change = wish.change.clone();
                 let answer = cluster.client().change(place, change, ANSWER_TIMEOUT);
                 match answer {
-                    // A request without an answer may have begun it.
+                    // A request without an answer may have begun the change.
                     Err(CallError::UnknownOutcome) => {
                         is_started = true;
                         progress.say("no response yet".to_owned());
@@ -152,7 +153,7 @@ pub fn pursue(wish: &Wish, connection: &ConnectionArgs) -> Exit {
     }
 }
 
-/// A node that serves, of the latest configuration, and if possible not the one that is to go.
+/// A node with the latest configuration that serves, if possible not the one to be removed.
 fn whom_to_ask(cluster: &Cluster, wish: &Wish) -> Option<usize> {
     let newest = cluster.newest()?;
     let latest = (newest.cluster, newest.epoch);
@@ -172,7 +173,7 @@ fn under_way(cluster: &Cluster, epoch: u64, node: u8) -> String {
     }
 }
 
-/// Of a node that is to become a member.
+/// The progress of a node that is to become a member.
 fn how_far(cluster: &Cluster, node: u8) -> String {
     let named = cluster.named();
     let Some(found) = named.iter().find(|named| named.member.node == node) else {

@@ -1,4 +1,4 @@
-//! `horseshoe member force`: the way on when a quorum is lost for good.
+//! `horseshoe member force`: continues when a quorum is lost for good.
 
 use std::cmp::Reverse;
 use std::io::BufRead;
@@ -15,7 +15,7 @@ use super::cluster::Cluster;
 use super::follow::{self, Progress};
 
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// What has to be typed.
+/// The word that the operator has to type.
 const WORD: &str = "force";
 
 /// Continue with the named nodes, without a quorum: what only the others hold is lost
@@ -81,7 +81,7 @@ pub fn run(arguments: ForceArgs, connection: &ConnectionArgs) -> Exit {
     follow(&mut cluster, &nodes, target, connection)
 }
 
-/// One of the nodes named that holds the latest configuration, and that configuration's epoch.
+/// One of the named nodes that has the latest configuration, and that configuration's epoch.
 fn whom_to_ask(cluster: &Cluster, nodes: &[u8]) -> Result<(usize, u64), String> {
     if let Some(node) = nodes.iter().find(|node| cluster.of_node(**node).is_none()) {
         return Err(format!(
@@ -93,7 +93,7 @@ fn whom_to_ask(cluster: &Cluster, nodes: &[u8]) -> Result<(usize, u64), String> 
     let place_of = |status: &NodeStatus| {
         cluster.place(|s| s.node == status.node && s.cluster == status.cluster)
     };
-    // Of equal ones the first that was given: it may be the one on this machine.
+    // Of equal nodes the first one given: it may be the one on this machine.
     let best = words.max_by_key(|status| (status.votes, status.epoch, Reverse(place_of(status))));
     let best = best.ok_or("no node is named")?;
     let (node, epoch) = (best.node, best.epoch);
@@ -137,7 +137,7 @@ fn is_confirmed() -> bool {
     read.is_ok() && line.trim() == WORD
 }
 
-/// Waits until the nodes named serve.
+/// Waits until the named nodes serve.
 fn follow(cluster: &mut Cluster, nodes: &[u8], target: u64, connection: &ConnectionArgs) -> Exit {
     let mut progress = Progress::new(connection);
     loop {

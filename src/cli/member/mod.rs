@@ -1,4 +1,4 @@
-//! `horseshoe member`: who the members are, and changing that. A file for each subcommand.
+//! `horseshoe member`: shows and changes the membership. One file per subcommand.
 
 mod add;
 mod cluster;
@@ -47,7 +47,7 @@ pub fn run(arguments: MemberArgs, connection: &ConnectionArgs) -> Exit {
     }
 }
 
-/// Of a new node, in the one spelling that all nodes agree on.
+/// The address of a new node, in the spelling that all nodes use.
 fn address(word: &str) -> Result<NodeAddress, String> {
     word.parse::<NodeAddress>()
         .map_err(|error| error.to_string())

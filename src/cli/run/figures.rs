@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-/// Times as they come. A file is one person's, so all of them are kept and the figures are exact.
+/// The times in order of arrival. One user's file is small enough to keep all of them, so the
+/// figures are exact.
 #[derive(Debug, Default)]
 pub struct Figures {
     times_us: BTreeMap<&'static str, Vec<f64>>,
@@ -21,14 +22,14 @@ pub struct Summary {
     pub seconds: f64,
 }
 
-/// Of those of one kind that did not fail.
+/// The figures of the successful operations of one kind.
 #[derive(Debug, PartialEq)]
 pub struct OperationFigures {
     pub name: &'static str,
     pub count: usize,
     pub failed: usize,
     pub mean_us: f64,
-    /// Of the sample: over n - 1.
+    /// Of the sample: the divisor is n - 1.
     pub deviation_us: f64,
     pub p50_us: f64,
     pub p99_us: f64,

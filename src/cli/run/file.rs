@@ -1,4 +1,4 @@
-//! The file of operations: CSV, read as a whole and checked before anything is done.
+//! The file of operations: CSV, read as a whole and checked before any operation is run.
 
 use csv::{ByteRecord, ReaderBuilder};
 use kvclient::Call;
@@ -6,10 +6,10 @@ use wire::{KEY_SIZE_MAX, VALUE_SIZE_MAX};
 
 use super::call_of;
 
-/// An operation, and where it stands.
+/// An operation, and its position in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
-    /// Of its first line, from 1.
+    /// The number of its first line, from 1.
     pub number: u64,
     pub call: Call,
 }
@@ -23,11 +23,12 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<Line>, String> {
         .from_reader(bytes);
     let mut lines = Vec::new();
     let mut record = ByteRecord::new();
-    // The line at `counted`. Lines are counted on from the last record, so that a file costs its length.
+    // The number of the line at `counted`. Counting continues from the last record, so that the
+    // cost is linear in the length of the file.
     let mut number = 1;
     let mut counted = 0;
     loop {
-        // What was read and not yet given starts here, empty lines before it included.
+        // The data that was read and not returned yet starts here, with the empty lines before it.
         let start = reader.position().byte() as usize;
         let more = reader
             .read_byte_record(&mut record)
@@ -80,8 +81,8 @@ fn operation(record: &ByteRecord) -> Result<Call, String> {
     Ok(call)
 }
 
-/// The csv crate takes a quote in the middle of a field, text behind a closing one, and an end of
-/// the file in a quoted field; RFC 4180 has none of these.
+/// The csv crate accepts a quote in the middle of a field, text after a closing quote, and an end
+/// of the file in a quoted field; RFC 4180 allows none of these.
 fn check_quotes(record: &[u8]) -> Result<(), String> {
     let mut rest = record.iter().copied().peekable();
     let mut at_start = true;
@@ -155,7 +156,7 @@ mod tests {
         assert_eq!(lines[0].call, put(vec![0xff], vec![0xfe]));
     }
 
-    /// Lines counted from the start of the file for each record took minutes.
+    /// When lines were counted from the start of the file for each record, this took minutes.
     #[test]
     fn a_long_file_costs_its_length() {
         let began = std::time::Instant::now();

@@ -1,4 +1,5 @@
-//! `horseshoe run`: does what a file says, one operation after the other, and times each.
+//! `horseshoe run`: runs the operations in a file, one after the other, and measures the time of
+//! each.
 
 mod figures;
 mod file;
@@ -99,7 +100,7 @@ impl Run {
     }
 }
 
-/// As in the file.
+/// The name in the file.
 fn name(action: &Action) -> &'static str {
     match action {
         Action::Get => "GET",
@@ -156,7 +157,7 @@ fn in_json(line: &Line, result: &Result<Outcome, CallError>, took: Duration) -> 
     format!("{}\n", Value::Object(object))
 }
 
-/// What the file's three operations are as calls.
+/// The call for each of the file's three operations.
 fn call_of(operation: &[u8], key: &[u8], value: Option<&[u8]>) -> Option<Call> {
     let is = |name: &str| operation.eq_ignore_ascii_case(name.as_bytes());
     let action = match value {

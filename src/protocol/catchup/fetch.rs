@@ -92,7 +92,7 @@ impl Fetches {
         self.waiting < PULLS_WAITING_MAX
     }
 
-    /// `size` is about what the copy will take in transit.
+    /// `size` is the approximate size of the copy's message.
     pub fn want(&mut self, source: NodeId, key: Key, size: usize) {
         let source = self.sources.entry(source).or_default();
         source.waiting.push_back((key, size));

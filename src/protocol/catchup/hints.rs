@@ -12,7 +12,7 @@ use crate::protocol::types::message::{NodeId, Now, RoundId};
 use crate::protocol::types::quorum::NodeSet;
 use crate::protocol::types::record::Key;
 
-/// About what a hint takes in memory besides the name of its key.
+/// Approximate memory of a hint besides the name of its key.
 const HINT_OVERHEAD: usize = 128;
 
 /// A round that was chosen before all members had answered.
@@ -40,7 +40,7 @@ pub struct Missed {
 }
 
 impl Rounds {
-    /// A member that has not answered after `wait_us` has missed the write.
+    /// Records a chosen write; a member that has not answered after `wait_us` has missed it.
     pub fn chosen(&mut self, now: Now, round: RoundId, missed: Missed, wait_us: u64) {
         let Missed { key, ballot, nodes } = missed;
         let lingering = Lingering {
@@ -128,12 +128,13 @@ impl Hints {
         self.overflowed
     }
 
-    /// The member was found to hold the same records, so it has what exceeded the hint limit.
+    /// The member was found to hold the same records, so it has the writes that exceeded the hint
+    /// limit.
     pub fn forget_overflowed(&mut self) {
         self.overflowed = 0;
     }
 
-    /// The member was found to hold the same records, so it has what was hinted, except for the
+    /// The member was found to hold the same records, so it has the hinted writes, except for the
     /// keys that are to be kept.
     pub fn forget_noted(&mut self, is_kept: impl Fn(&Key) -> bool) {
         self.pause();
@@ -151,7 +152,8 @@ impl Hints {
     }
 
     pub fn note(&mut self, key: Key, ballot: Ballot) {
-        // A copy in flight may carry an older record: its answer says nothing of this one.
+        // A copy in flight may contain an older record, so its acknowledgment does not count for
+        // this one.
         let copying = self.end_copy(&key).map(|copying| copying.missed);
         let known = self.waiting.get(&key).copied().or(copying);
         if let Some(known) = known {

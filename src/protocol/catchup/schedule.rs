@@ -22,7 +22,7 @@ use crate::protocol::types::limits::{
 };
 use crate::protocol::types::message::{NodeId, Now};
 
-/// What a check of the reachable members has shown.
+/// The result of a check of the reachable members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MemberArrival {
     Nobody,
@@ -79,7 +79,7 @@ impl Schedule {
     /// At each heartbeat: records the members that are reachable now. A member that was unreachable
     /// for `gone_ms` is gone.
     pub fn see(&mut self, now: Now, members: &[NodeId], gone_ms: u64) -> MemberArrival {
-        // This comes first, so that a node that was kept from running considers all others new.
+        // This comes first, so that a node that was paused considers all others new.
         let is_recent = |seen_us: &u64| now.mono_us < seen_us + gone_ms * 1_000;
         self.last_reachable_us
             .retain(|_, seen_us| is_recent(seen_us));
@@ -150,8 +150,8 @@ impl Schedule {
         self.is_far_behind = pass.missing > FAR_BEHIND_MISSING_MIN;
         let is_behind = pass.missing > BEHIND_MISSING_MIN || pass.is_cut_short;
         self.immediate_passes = match (pass.kind, is_behind) {
-            // A node whose records were no votes, or that lacked many, compares with each member
-            // alone next.
+            // A node whose records were no votes, or that lacked many, next compares with each
+            // member separately.
             (PassKind::Bulk, _) if votes => self.last_reachable_us.len(),
             (PassKind::Bulk, true) if !self.is_caught_up => 1,
             (PassKind::Bulk, _) => 0,
@@ -205,7 +205,7 @@ mod tests {
             schedule.see(at(5_100), &[2, 3, 4], GONE_MS),
             MemberArrival::Somebody
         );
-        // A link that is down for less than that changes nothing.
+        // A link that is down for less than this time changes nothing.
         schedule.see(at(5_150), &[2, 3], GONE_MS);
         assert!(schedule.is_reachable(4));
         schedule.see(at(7_000), &[2, 3], GONE_MS);

@@ -214,7 +214,7 @@ mod tests {
         }
     }
 
-    /// Forwards an operation, to be looked at when it is to be sent again.
+    /// Forwards an operation whose answer is checked when it is due to be sent again.
     fn begin(forwards: &mut Forwards, now_us: u64) -> u64 {
         let attempt = forwards.begin(now_us, 2, 1, pending());
         forwards.look_at(attempt, now_us + WAIT.again_us);

@@ -82,8 +82,8 @@ impl Window {
         self.base = base;
     }
 
-    /// Keeps at most the last `words` words. A number below them is refused: for its client that
-    /// attempt is lost.
+    /// Keeps at most the last `words` words. Lower numbers are refused: for their client those
+    /// attempts are lost.
     fn trim(&mut self, words: usize) {
         let excess = self.words.len().saturating_sub(words);
         if excess > 0 {
@@ -110,7 +110,7 @@ impl Forwarders {
             .and_then(|place| boots.remove(place))
             .unwrap_or_default();
         let fresh = window.admit(attempt);
-        // Attempts of an earlier boot that have not arrived yet may be refused: no one waits for
+        // Attempts of an earlier boot that have not arrived yet may be refused: no client waits for
         // their answers.
         if known.is_none()
             && let Some((_, before)) = boots.back_mut()
@@ -368,7 +368,7 @@ mod tests {
         assert!(!forwarders.admit(1, 2, 1) && !forwarders.admit(1, 2, 60_000));
     }
 
-    /// However many numbers clients skip.
+    /// The bound holds however many numbers clients skip.
     #[test]
     fn all_windows_together_are_bounded() {
         let mut sessions = Sessions::default();

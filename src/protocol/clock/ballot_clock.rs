@@ -68,8 +68,8 @@ impl BallotClock {
         self.belief.set_median(median_ms, now);
     }
 
-    /// A clock at its end: the wall clock (`true`) if it is near its end, or the hybrid clock
-    /// (`false`). In milliseconds since 1970. The node may issue nothing more.
+    /// A clock at its end: the wall clock (`true`), or the hybrid clock (`false`), with its time in
+    /// milliseconds since 1970. The node may issue nothing more.
     pub fn at_end(&self) -> Option<(u64, bool)> {
         let hybrid = (self.last() >= READING_LAST).then(|| (clock::to_ms(self.last()), false));
         hybrid.or(self.wall_at_end_ms.map(|ms| (ms, true)))

@@ -206,7 +206,7 @@ mod tests {
             for (us, ahead) in steps {
                 now_us += us;
                 belief.pass(now_us);
-                // The latest reading within the bound is as good an attack as any.
+                // A reading at or near the bound is the strongest possible attack.
                 for reading in [last + ahead, last + ahead / 1_000, last + 1] {
                     if belief.is_believable(reading) && reading > last {
                         last = reading;

@@ -57,14 +57,14 @@ enum KeySlot {
     Resident(Box<Resident>),
 }
 
-/// The result of asking for a key.
+/// The result of requesting a key.
 pub enum Fetched {
     Resident,
     /// To be loaded: the caller requests it.
     Load,
     /// Requested before.
     Waits,
-    /// Too much is waiting for it already.
+    /// Too many inputs wait for it already.
     Overflow(Box<Waiting>),
 }
 
@@ -127,7 +127,7 @@ impl Cache {
         }
     }
 
-    /// Queues what must wait until the key is resident.
+    /// Queues an input that must wait until the key is resident.
     pub fn wait(&mut self, key: &Key, waiting: Waiting) -> Fetched {
         match self.slots.get_mut(key) {
             Some(KeySlot::Resident(_)) => Fetched::Resident,
@@ -146,7 +146,8 @@ impl Cache {
         }
     }
 
-    /// The key's state is loaded; returns what waited for it, or `None` if nothing asked for it.
+    /// The key's state is loaded; returns the inputs that waited for it, or `None` if nothing
+    /// requested it.
     pub fn loaded(&mut self, key: &Key, state: Option<AcceptorState>) -> Option<Vec<Waiting>> {
         let slot = self.slots.get_mut(key)?;
         let KeySlot::Loading(waiters) = slot else {
@@ -169,7 +170,7 @@ impl Cache {
         Some(waiters)
     }
 
-    /// The key has no state any more, so there is no reason to keep it.
+    /// The key has no state any more, so it is not kept.
     pub fn forget(&mut self, key: Key) {
         self.gone.push_back(key);
     }
@@ -205,7 +206,8 @@ impl Cache {
     /// while many are.
     pub fn evict(&mut self, is_full: bool, is_durable: impl Fn(GroupNumber) -> bool) {
         self.drop_gone(&is_durable);
-        // Keys that only these queues hold keep whole pages of memory from returning to the system.
+        // Keys that only these queues hold prevent the return of whole pages of memory to the
+        // system.
         if self.order.len() + self.absent.len() > 2 * self.slots.len() + ORDER_SLACK {
             for queue in [&mut self.order, &mut self.absent] {
                 queue.retain(|key| self.slots.contains_key(key));
@@ -298,7 +300,7 @@ mod tests {
         assert_eq!(present.count(), cache.residents);
     }
 
-    /// X6: it evicts at once, even keys that were just used.
+    /// X6: the node evicts at once, even keys that were just used.
     #[test]
     fn a_full_node_keeps_few_keys() {
         let mut cache = filled(1 << 20, 100);

@@ -1,4 +1,4 @@
-//! What waits for a key to become resident, besides operations and messages.
+//! Work that waits for a key to become resident, besides operations and messages.
 
 use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::message::{NodeId, RoundId};

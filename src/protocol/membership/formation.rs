@@ -77,7 +77,7 @@ impl Bootstrap {
         self.index == 0
     }
 
-    /// The open queries, by list index. The first listed node asks for no commitment before all
+    /// The open queries, by list index. The first listed node requests no commitment before all
     /// nodes have reported that they have no configuration: a node that has one says so, and no
     /// node commits in vain.
     pub fn questions(&self, now: Now) -> Vec<(u8, Survey)> {
@@ -322,7 +322,7 @@ fn name_in_words(name: &str) -> String {
     }
 }
 
-/// What a node without a configuration does with one that names its address.
+/// What a node without a configuration does with a configuration that names its address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum First {
     Install,

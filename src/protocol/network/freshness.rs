@@ -42,8 +42,8 @@ impl RowFreshness {
         !is_old
     }
 
-    /// Records a row that came directly from its node and counts. The node itself knows its clock
-    /// best: a relayed reading ahead of this one no longer blocks anything.
+    /// Records a row that came directly from its node and counts. The node itself has the latest
+    /// reading of its clock: a relayed reading ahead of this one no longer blocks anything.
     pub fn hear_straight(&mut self, row: &Row, now_us: u64) {
         let lives = self.lives.entry(row.node).or_default();
         note(lives, row, false, now_us);

@@ -23,7 +23,7 @@ const LOSS_ONE: u32 = 1 << 16;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Nothing was ever received.
+    /// Nothing has ever been received.
     Unheard,
     /// `None`: up since the first datagram.
     Up { since_us: Option<u64> },

@@ -132,8 +132,8 @@ impl Coordinator {
                 let round = self.reading.as_ref().expect("checked by the caller");
                 let highest = round.highest.as_ref().map(|(ballot, _)| *ballot);
                 if round.repair.is_some() && highest == Some(m.ballot) {
-                    // Another round was promised more, so only a full round can determine what is
-                    // chosen.
+                    // Another round got a higher promise, so only a full round can determine what
+                    // is chosen.
                     self.must_repair = true;
                     self.requeue_reads(context);
                 }
@@ -192,7 +192,7 @@ impl Coordinator {
 
     /// R4: sends the same record again to the members that lack it. This does not disturb a short
     /// round, and gives no right to one. In a joint configuration, or at or below the base, only a
-    /// full round will do.
+    /// full round is sufficient.
     fn start_repair(&mut self, context: &mut Context<'_>) {
         let round = self.reading.as_mut().expect("checked by the caller");
         let (highest, _) = round

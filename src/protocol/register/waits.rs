@@ -1,4 +1,5 @@
-//! How long a round waits before it sends again, and a coordinator that lost one before the next.
+//! How long a round waits before it sends again, and how long a coordinator that lost a round waits
+//! before the next.
 
 use wire::latency::{LatencyEstimate, WaitBounds};
 
@@ -17,18 +18,18 @@ pub enum RoundKind {
 pub struct RoundWaits {
     reads: LatencyEstimate,
     writes: LatencyEstimate,
-    /// What no wait is shorter than, by what the links show.
+    /// A lower bound of all waits, from the measured links.
     least_us: u64,
 }
 
 impl RoundWaits {
-    /// No wait is shorter than this from now on: before any round is through the links tell how long one
-    /// takes at least.
+    /// Sets the lower bound of all waits: before any round is completed, the links show how long
+    /// one takes at least.
     pub fn set_least_us(&mut self, least_us: u64) {
         self.least_us = least_us;
     }
 
-    /// A round ended that began at `began_us` and was last sent again at `again_us`.
+    /// Records the end of a round that began at `began_us` and was last sent again at `again_us`.
     pub fn sample(&mut self, kind: RoundKind, now_us: u64, began_us: u64, again_us: Option<u64>) {
         let bounds = self.bounds();
         let latency = match kind {
@@ -59,8 +60,8 @@ impl RoundWaits {
         }
     }
 
-    /// What a coordinator that lost so many rounds in a row waits at most before the next: long enough for
-    /// the other one's to be through.
+    /// The longest wait of a coordinator that lost this many rounds in a row: long enough for the
+    /// competing round to complete.
     pub fn backoff_us(&self, lost: u32) -> u64 {
         let first_us = BACKOFF_INITIAL_US.max(self.least_us / 2);
         let most_us = BACKOFF_MAX_US.max(2 * self.least_us);

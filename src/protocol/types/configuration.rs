@@ -220,7 +220,7 @@ impl Configuration {
         name.is_empty() || name == self.name
     }
 
-    /// For people: the epoch and the members' addresses.
+    /// For users: the epoch and the members' addresses.
     pub fn in_words(&self) -> String {
         let addresses = self.members.iter().map(|m| m.address.as_str());
         let addresses: Vec<&str> = addresses.collect();

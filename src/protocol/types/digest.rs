@@ -18,7 +18,7 @@ pub type Bucket = u16;
 pub const BUCKETS_MAX: u16 = 4_096;
 
 /// D1: how a cluster distributes its keys over buckets. The hash is keyed, and only nodes know its
-/// key, so nobody else can choose keys that share a bucket.
+/// key, so no client can choose keys that share a bucket.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spread {
     key: u128,

@@ -265,7 +265,7 @@ pub const MARKS_MAX: usize = 16_384;
 /// Chosen ballots in one message.
 pub const CHOSEN_PER_MESSAGE_MAX: usize = 256;
 
-/// Encoded size of a record. Every message that carries a record of this size and the largest key
+/// Encoded size of a record. Every message that contains a record of this size and the largest key
 /// fits a datagram.
 pub const RECORD_SIZE_MAX: usize =
     DATAGRAM_SIZE_MAX - DATAGRAM_HEADER_SIZE - FRAME_HEADER_SIZE - KEY_SIZE_MAX - 64;

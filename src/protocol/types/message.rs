@@ -87,7 +87,7 @@ pub fn is_transit(own: NodeId, destination: NodeId) -> bool {
     destination != 0 && own != 0 && destination != own
 }
 
-/// What a relay needs to know of a frame between other nodes. `via` is the previous hop.
+/// The fields that a relay needs of a frame between other nodes. `via` is the previous hop.
 #[derive(Debug, Clone, Copy)]
 pub struct TransitFrame {
     pub cluster: u64,

@@ -50,7 +50,7 @@ pub fn is_quorum(members: &[Member], set: &NodeSet) -> bool {
     votes * 2 > members.len() || tie
 }
 
-/// For people: how many nodes form a quorum (R and W) of a configuration that is not joint.
+/// For users: how many nodes form a quorum (R and W) of a configuration that is not joint.
 pub fn votes_needed(members: usize) -> String {
     let majority = members / 2 + 1;
     if members % 2 == 1 {

@@ -45,7 +45,7 @@ const FLUSH_SIZE: usize = 1 << 20;
 const TURN_MAX: Duration = Duration::from_millis(5);
 /// An iteration receives nothing more once it has caused this many bytes to be sent.
 const TURN_SIZE_MAX: u64 = 4 << 20;
-/// A timer that is this late shows that the process was kept from running.
+/// A timer that is this late shows that the process was paused.
 const LATE_US: u64 = 50_000;
 /// How long operations in progress may take to end once the node is told to stop.
 const DRAIN_US: u64 = 500_000;
@@ -239,8 +239,8 @@ impl Driver {
         }
     }
 
-    /// Whether the process did not run for a while. What arrived meanwhile should be received
-    /// before the timers run, but the reactor may not know of it yet.
+    /// Whether the process did not run for a while. The datagrams that arrived meanwhile should be
+    /// received before the timers run, but the reactor may not know of them yet.
     fn is_late(&self) -> bool {
         let late_us = self.clock.now().mono_us.saturating_sub(LATE_US);
         self.replica
@@ -301,8 +301,8 @@ impl Driver {
     }
 
     /// While the disk lags far behind, datagrams wait in the kernel, and are lost there if its
-    /// buffer fills: nobody takes that for an answer. Once the disk hangs, no input waits for it
-    /// any more, and clients are sent to other nodes.
+    /// buffer fills; a lost datagram is never taken for an answer. Once the disk hangs, no input
+    /// waits for it any more, and clients are sent to other nodes.
     fn takes_in(&self) -> bool {
         !self.disk.as_ref().is_some_and(Disk::is_behind) || self.replica.has_hung_disk()
     }
@@ -350,8 +350,8 @@ impl Driver {
         if !text::is_text(bytes) {
             let mut transits = Vec::new();
             let own = (replica.cluster(), replica.node());
-            // Without a configuration this node cannot know who has moved since the list was
-            // written, and there is nothing yet to protect from unknown senders.
+            // Without a configuration this node cannot know which nodes have moved since the list
+            // was written, and there is nothing yet to protect from unknown senders.
             let datagram = Datagram {
                 bytes,
                 from,
@@ -543,7 +543,7 @@ impl Driver {
                 self.replica.handle_input(now, Input::Stop);
                 self.stop_at_us = Some(now.mono_us + DRAIN_US);
             }
-            // Stopped for the second time: operations in progress are not awaited.
+            // A second request to stop: operations in progress are not awaited.
             Notice::Stop => self.stop_at_us = Some(now.mono_us),
             Notice::Resolved(resolved) => {
                 let name = resolved.name.clone();

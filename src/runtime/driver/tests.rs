@@ -67,8 +67,8 @@ fn hello() -> Vec<u8> {
     writer.seal(&DatagramHeader::default()).to_vec()
 }
 
-/// While the disk lags far behind, what arrives is left in the kernel. Once the disk hangs, no
-/// input waits for it any more, and clients have to learn that they should ask other nodes.
+/// While the disk lags far behind, arriving datagrams are left in the kernel. Once the disk hangs,
+/// no input waits for it any more, and clients must learn that they should ask other nodes.
 #[test]
 fn a_node_whose_disk_is_far_behind_takes_nothing_in_until_the_disk_hangs() {
     let runtime = tokio::runtime::Builder::new_current_thread()

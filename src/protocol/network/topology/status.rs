@@ -1,4 +1,4 @@
-//! What people are shown of links and routes.
+//! Links and routes for users.
 
 use wire::{LinkStatus, RouteStatus};
 
@@ -6,7 +6,7 @@ use super::Links;
 use crate::protocol::types::message::{LinkTold, NodeId};
 
 impl Links {
-    /// For people: every directed link that is known.
+    /// Every directed link that is known, for users.
     pub fn status(&self) -> Vec<LinkStatus> {
         let show = |to: NodeId, link: &LinkTold| LinkStatus {
             from: link.from,

@@ -1,5 +1,5 @@
 //! Events from outside that end rounds: a new epoch, the loss of the vote or of the quorum, and
-//! operations that no one waits for any more.
+//! operations whose clients no longer wait.
 
 use super::{Context, Coordinator, Effect, Phase, preferred};
 
@@ -62,7 +62,7 @@ impl Coordinator {
         self.advance(context);
     }
 
-    /// Abandons the round, because no one waits for its outcomes any more.
+    /// Abandons the round, because no client waits for its outcomes any more.
     pub(super) fn give_up(&mut self, context: &mut Context<'_>) {
         let round = self.writing.take().expect("checked by the caller");
         context.effects.push(Effect::Close(round.id));

@@ -46,8 +46,8 @@ pub enum Effect {
         to: NodeId,
         pending: Pending,
     },
-    /// No one waits for the answer any more: the operation is below its client's low mark (X1), or
-    /// long overdue.
+    /// No client waits for the answer any more: the operation is below its client's low mark (X1),
+    /// or long overdue.
     Drop {
         pending: Pending,
         straggler: bool,
@@ -69,7 +69,7 @@ pub enum Effect {
     },
 }
 
-/// What a coordinator may use while it handles one input.
+/// The data that a coordinator may use while it handles one input.
 pub struct Context<'a> {
     pub now: Now,
     pub me: NodeId,

@@ -8,7 +8,7 @@ mod sim;
 mod text;
 
 use proptest::prelude::*;
-use sim::checker::{Verdict, check};
+use sim::checker::{CheckVerdict, check};
 use text::history;
 
 const EFFORT_MAX: u64 = 100_000;
@@ -16,13 +16,13 @@ const EFFORT_MAX: u64 = 100_000;
 fn is_linearizable(text: &str) -> bool {
     let calls = history(text);
     let verdict = check(&calls, EFFORT_MAX);
-    assert_ne!(verdict, Verdict::Undecided, "{text}");
+    assert_ne!(verdict, CheckVerdict::Undecided, "{text}");
     assert_eq!(
-        verdict == Verdict::Linearizable,
+        verdict == CheckVerdict::Linearizable,
         naive::is_linearizable(&calls),
         "the twin: {text}"
     );
-    verdict == Verdict::Linearizable
+    verdict == CheckVerdict::Linearizable
 }
 
 /// Histories that a register explains. Each line: called-ended, action, `->`, outcome at version.
@@ -277,12 +277,12 @@ fn a_counterexample_is_short() {
     }
     let stale =
         text.clone() + "600-601 get -> v50@50\n602-603 get -> v17@17\n700-701 get -> v50@50\n";
-    let Verdict::Violation(calls) = check(&history(&stale), EFFORT_MAX) else {
+    let CheckVerdict::Violation(calls) = check(&history(&stale), EFFORT_MAX) else {
         panic!("a stale read passed");
     };
     assert_eq!(calls.len(), 2);
     let lost = text + "600-601 app x -> w@60\n602-603 get -> v50y@60\n700-701 get -> v50@61\n";
-    let Verdict::Violation(calls) = check(&history(&lost), EFFORT_MAX) else {
+    let CheckVerdict::Violation(calls) = check(&history(&lost), EFFORT_MAX) else {
         panic!("a wrong append passed");
     };
     assert_eq!(
@@ -300,7 +300,7 @@ fn long_histories_with_many_unknown_writes_are_decided_quickly() {
             let calls = naive::run_of_a_register(seed, count, width, lost);
             assert_eq!(
                 check(&calls, EFFORT_MAX),
-                Verdict::Linearizable,
+                CheckVerdict::Linearizable,
                 "seed {seed}"
             );
         }
@@ -314,7 +314,7 @@ proptest! {
     fn agrees_with_the_naive_twin(steps in prop::collection::vec(naive::any_step(), 1..7), spoil in any::<Option<(u8, u8)>>()) {
         let calls = naive::small_run(&steps, spoil);
         let verdict = check(&calls, EFFORT_MAX);
-        prop_assert_ne!(&verdict, &Verdict::Undecided);
-        prop_assert_eq!(verdict == Verdict::Linearizable, naive::is_linearizable(&calls));
+        prop_assert_ne!(&verdict, &CheckVerdict::Undecided);
+        prop_assert_eq!(verdict == CheckVerdict::Linearizable, naive::is_linearizable(&calls));
     }
 }

@@ -4,21 +4,21 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use wire::{Action, Old, Outcome, Version};
 
-use crate::sim::checker::model::{Effect, effect};
-use crate::sim::history::{Call, Ending};
+use crate::sim::checker::model::{ModelEffect, effect};
+use crate::sim::history::{Ending, RecordedCall};
 use crate::sim::random::Random;
 
 type Value = Option<Bytes>;
 
 /// Tries every order and, for each write that no client saw, every version that could matter.
-pub fn is_linearizable(calls: &[Call]) -> bool {
-    let left: Vec<&Call> = calls.iter().filter(|c| !c.is_void()).collect();
+pub fn is_linearizable(calls: &[RecordedCall]) -> bool {
+    let left: Vec<&RecordedCall> = calls.iter().filter(|c| !c.is_void()).collect();
     let mut versions: Vec<Version> = left.iter().flat_map(|c| named_versions(c)).collect();
     versions.sort_unstable();
     fits(&left, &None, 0, &versions)
 }
 
-fn fits(left: &[&Call], value: &Value, version: Version, versions: &[Version]) -> bool {
+fn fits(left: &[&RecordedCall], value: &Value, version: Version, versions: &[Version]) -> bool {
     if left.iter().all(|c| c.is_maybe()) {
         return true;
     }
@@ -45,7 +45,7 @@ fn fits(left: &[&Call], value: &Value, version: Version, versions: &[Version]) -
 }
 
 /// Versions that the history names, in outcomes or comparisons.
-fn named_versions(call: &Call) -> Vec<Version> {
+fn named_versions(call: &RecordedCall) -> Vec<Version> {
     let mut named = Vec::new();
     if let Ending::Answered(
         Outcome::Written { version, .. }
@@ -62,12 +62,12 @@ fn named_versions(call: &Call) -> Vec<Version> {
 }
 
 fn unseen(
-    call: &Call,
+    call: &RecordedCall,
     value: &Value,
     version: Version,
     versions: &[Version],
 ) -> Vec<(Value, Version)> {
-    let Effect::Writes { value: written, .. } = run(&call.action, value, version) else {
+    let ModelEffect::Writes { value: written, .. } = run(&call.action, value, version) else {
         return Vec::new();
     };
     let named = versions.iter().copied().filter(|v| *v > version);
@@ -77,7 +77,7 @@ fn unseen(
         .collect()
 }
 
-fn run(action: &Action, value: &Value, version: Version) -> Effect {
+fn run(action: &Action, value: &Value, version: Version) -> ModelEffect {
     let holds = match action {
         Action::CompareVersion {
             version: compared, ..
@@ -87,7 +87,7 @@ fn run(action: &Action, value: &Value, version: Version) -> Effect {
     effect(action, value.as_ref(), holds)
 }
 
-fn seen(call: &Call, value: &Value, version: Version) -> Option<(Value, Version)> {
+fn seen(call: &RecordedCall, value: &Value, version: Version) -> Option<(Value, Version)> {
     let Ending::Answered(outcome) = &call.ending else {
         panic!("{call} tells nothing");
     };
@@ -144,7 +144,7 @@ pub fn expected(
     }
     let old = old_of(want_old, value);
     match run(action, value, version) {
-        Effect::Writes {
+        ModelEffect::Writes {
             value: written,
             number,
         } => {
@@ -159,7 +159,7 @@ pub fn expected(
                 version,
             )
         }
-        Effect::Conflict => {
+        ModelEffect::Conflict => {
             // A client that cannot receive an old value does not get it.
             let old = match action {
                 Action::PutOver { .. } => Old::NotAsked,
@@ -171,10 +171,10 @@ pub fn expected(
                 old,
             })
         }
-        Effect::NothingToDelete => same(Outcome::NothingToDelete),
-        Effect::NotANumber => same(Outcome::NotANumber),
-        Effect::Overflow => same(Outcome::Overflow),
-        Effect::TooLarge => same(Outcome::TooLarge { limit: 0 }),
+        ModelEffect::NothingToDelete => same(Outcome::NothingToDelete),
+        ModelEffect::NotANumber => same(Outcome::NotANumber),
+        ModelEffect::Overflow => same(Outcome::Overflow),
+        ModelEffect::TooLarge => same(Outcome::TooLarge { limit: 0 }),
     }
 }
 
@@ -244,7 +244,7 @@ fn action_of(step: u64, choice: u8, value: u8, version: Version) -> Action {
 }
 
 /// Runs the steps in order on a register, with overlapping calls; then changes one outcome.
-pub fn small_run(steps: &[Step], spoil: Option<(u8, u8)>) -> Vec<Call> {
+pub fn small_run(steps: &[Step], spoil: Option<(u8, u8)>) -> Vec<RecordedCall> {
     let (mut value, mut version) = (None, 0);
     let mut calls = Vec::new();
     for (n, step) in (0u64..).zip(steps) {
@@ -274,9 +274,9 @@ pub fn small_run(steps: &[Step], spoil: Option<(u8, u8)>) -> Vec<Call> {
     calls
 }
 
-fn call(n: u64, action: Action, want_old: bool, times: (u64, u64), ending: Ending) -> Call {
+fn call(n: u64, action: Action, want_old: bool, times: (u64, u64), ending: Ending) -> RecordedCall {
     let ended = (ending != Ending::Open).then_some(times.1 * 100 + n);
-    Call {
+    RecordedCall {
         client: n as usize,
         key: Bytes::from_static(b"k"),
         action,
@@ -289,7 +289,7 @@ fn call(n: u64, action: Action, want_old: bool, times: (u64, u64), ending: Endin
     }
 }
 
-fn spoil_one(call: &mut Call, how: u8) {
+fn spoil_one(call: &mut RecordedCall, how: u8) {
     let Ending::Answered(outcome) = &mut call.ending else {
         return;
     };
@@ -318,7 +318,7 @@ fn spoil_one(call: &mut Call, how: u8) {
 
 /// A long run of a correct register: `width` concurrent operations. Of each hundred writes, the
 /// clients of `lost` get no answer; half of those writes were applied.
-pub fn run_of_a_register(seed: u64, count: u64, width: u64, lost: u64) -> Vec<Call> {
+pub fn run_of_a_register(seed: u64, count: u64, width: u64, lost: u64) -> Vec<RecordedCall> {
     let mut random = Random::new(seed);
     let (mut value, mut version) = (None, 0);
     let mut calls = Vec::new();

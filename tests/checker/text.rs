@@ -3,10 +3,10 @@
 use bytes::Bytes;
 use wire::{Action, Old, Outcome};
 
-use crate::sim::history::{Call, Ending};
+use crate::sim::history::{Ending, RecordedCall};
 
 /// `called-ended action -> outcome`: `1-2 put a+ -> w@5 over -`, where `+` requests the old value.
-pub fn history(text: &str) -> Vec<Call> {
+pub fn history(text: &str) -> Vec<RecordedCall> {
     text.lines()
         .filter(|l| !l.trim().is_empty())
         .enumerate()
@@ -14,7 +14,7 @@ pub fn history(text: &str) -> Vec<Call> {
         .collect()
 }
 
-fn line(client: usize, line: &str) -> Call {
+fn line(client: usize, line: &str) -> RecordedCall {
     let (left, right) = line.split_once(" -> ").expect("an arrow");
     let (times, action) = left.trim().split_once(' ').expect("times, then an action");
     let (called, ended) = times.split_once('-').expect("called-ended");
@@ -25,7 +25,7 @@ fn line(client: usize, line: &str) -> Call {
     // Each time becomes two positions, so that an end comes before a call of the same time.
     let called: u64 = called.parse::<u64>().unwrap() * 2 + 1;
     let ended: Option<u64> = ended.parse::<u64>().ok().map(|e| e * 2);
-    Call {
+    RecordedCall {
         client,
         key: Bytes::from_static(b"k"),
         action: parse_action(action),

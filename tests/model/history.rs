@@ -6,7 +6,7 @@ use wire::Outcome;
 
 use super::nodes::{Nodes, OutcomeId};
 use super::scope::Scope;
-use crate::sim::history::{Call, Ending};
+use crate::sim::history::{Ending, RecordedCall};
 
 /// A run's calls and answers are divided into slots: first some calls, then some answers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -104,7 +104,7 @@ impl History {
     }
 
     /// The calls in the form of the checker.
-    pub fn calls(&self, nodes: &Nodes) -> Vec<Call> {
+    pub fn calls(&self, nodes: &Nodes) -> Vec<RecordedCall> {
         let Scope { plans, .. } = &nodes.scope;
         let key: Bytes = nodes.scope.key();
         let mut calls = Vec::new();
@@ -117,7 +117,7 @@ impl History {
                 .ended
                 .map(|(s, _)| u64::from(s) * 64 + 32 + n as u64);
             let outcome = operation.ended.map(|(_, id)| nodes.outcome(id).clone());
-            calls.push(Call {
+            calls.push(RecordedCall {
                 client: n,
                 key: key.clone(),
                 action: plan.action.clone(),

@@ -10,7 +10,7 @@ use super::history::History;
 use super::nodes::{Event, Nodes};
 use super::scope::Scope;
 use super::state::{State, Step};
-use crate::sim::checker::{self, Verdict};
+use crate::sim::checker::{self, CheckVerdict};
 
 /// The most steps of the checker for one history.
 const EFFORT_MAX: u64 = 100_000;
@@ -121,9 +121,9 @@ impl Search {
         }
         self.report.complete += usize::from(history.is_complete());
         match checker::check(&history.calls(&self.nodes), EFFORT_MAX) {
-            Verdict::Linearizable => Ok(()),
-            Verdict::Undecided => Err("a history is too hard to check".into()),
-            Verdict::Violation(calls) => {
+            CheckVerdict::Linearizable => Ok(()),
+            CheckVerdict::Undecided => Err("a history is too hard to check".into()),
+            CheckVerdict::Violation(calls) => {
                 let lines: Vec<String> = calls.iter().map(|c| format!("  {c}")).collect();
                 Err(format!("not linearizable:\n{}", lines.join("\n")))
             }

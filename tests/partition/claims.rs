@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use wire::Outcome;
 
-use crate::history::{Call, Ending, ms};
+use crate::history::{Ending, RecordedCall, ms};
 use crate::places::Places;
 use crate::record::{Client, MessageCount, Record};
 
@@ -131,7 +131,7 @@ impl Span {
 }
 
 /// Whether the client's operation succeeded.
-pub fn succeeded(call: &Call) -> bool {
+pub fn succeeded(call: &RecordedCall) -> bool {
     match &call.ending {
         Ending::Open | Ending::TimedOut => false,
         Ending::Answered(outcome) => matches!(
@@ -232,12 +232,12 @@ impl Claim {
 const TOLD_MAX: usize = 3;
 
 fn serves(client: &Client, span: Span) -> Vec<String> {
-    let calls: Vec<&Call> = client
+    let calls: Vec<&RecordedCall> = client
         .calls
         .iter()
         .filter(|c| span.has(c.called_us))
         .collect();
-    let failed: Vec<&&Call> = calls.iter().filter(|call| !succeeded(call)).collect();
+    let failed: Vec<&&RecordedCall> = calls.iter().filter(|call| !succeeded(call)).collect();
     let mut told: Vec<String> = failed
         .iter()
         .take(TOLD_MAX)
@@ -281,13 +281,14 @@ fn gap_over(limit_ms: u64, client: &Client, span: Span) -> Option<String> {
 }
 
 fn dark(client: &Client, span: Span) -> Vec<String> {
-    let ended = |call: &&Call| call.ended_us.is_some_and(|us| span.has(us));
+    let ended = |call: &&RecordedCall| call.ended_us.is_some_and(|us| span.has(us));
     let within = client.calls.iter().filter(|c| span.has(c.called_us));
-    let calls: Vec<&Call> = within.filter(ended).collect();
+    let calls: Vec<&RecordedCall> = within.filter(ended).collect();
     if calls.is_empty() {
         return vec![format!("{client} was told nothing {}", show(span))];
     }
-    let refused = |call: &Call| matches!(&call.ending, Ending::Answered(Outcome::NoQuorum { .. }));
+    let refused =
+        |call: &RecordedCall| matches!(&call.ending, Ending::Answered(Outcome::NoQuorum { .. }));
     let others = calls.iter().filter(|call| !refused(call));
     let told = others.map(|call| format!("not no quorum: {call}"));
     told.take(TOLD_MAX).collect()

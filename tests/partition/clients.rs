@@ -7,7 +7,7 @@ use bytes::Bytes;
 use kvclient::{CallError, ClientOptions};
 use wire::{Action, Outcome, Version};
 
-use crate::history::{Call, Ending};
+use crate::history::{Ending, RecordedCall};
 use crate::random::Random;
 use crate::table::Load;
 
@@ -56,7 +56,7 @@ pub struct Caller<'a> {
     clock: &'a Clock,
     client: kvclient::Client,
     number: usize,
-    calls: Vec<Call>,
+    calls: Vec<RecordedCall>,
 }
 
 impl<'a> Caller<'a> {
@@ -71,7 +71,7 @@ impl<'a> Caller<'a> {
     }
 
     /// Runs one operation to its end.
-    pub fn call(&mut self, key: &str, action: Action, want_old: bool) -> &Call {
+    pub fn call(&mut self, key: &str, action: Action, want_old: bool) -> &RecordedCall {
         let key = Bytes::copy_from_slice(key.as_bytes());
         let mut wanted = kvclient::Call::new(key.clone(), action.clone());
         wanted.want_old = want_old;
@@ -79,7 +79,7 @@ impl<'a> Caller<'a> {
         let called = self.clock.next_place();
         let result = self.client.call(wanted);
         let ended = self.clock.next_place();
-        self.calls.push(Call {
+        self.calls.push(RecordedCall {
             client: self.number,
             key,
             action,
@@ -93,7 +93,7 @@ impl<'a> Caller<'a> {
         self.calls.last().expect("just pushed")
     }
 
-    pub fn into_calls(self) -> Vec<Call> {
+    pub fn into_calls(self) -> Vec<RecordedCall> {
         self.calls
     }
 }
@@ -120,7 +120,7 @@ fn ending(result: Result<Outcome, CallError>) -> Ending {
 }
 
 /// Runs operations until `stop` is set.
-pub fn run(mut caller: Caller, load: Load, seed: u64, stop: &AtomicBool) -> Vec<Call> {
+pub fn run(mut caller: Caller, load: Load, seed: u64, stop: &AtomicBool) -> Vec<RecordedCall> {
     let mut chooser = Chooser {
         random: Random::stream(seed, caller.number as u64 + 1),
         client: caller.number,
@@ -154,7 +154,7 @@ struct Chooser {
 }
 
 impl Chooser {
-    fn learn(&mut self, call: &Call) {
+    fn learn(&mut self, call: &RecordedCall) {
         let Ending::Answered(outcome) = &call.ending else {
             return;
         };

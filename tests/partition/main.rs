@@ -2,15 +2,11 @@
 //! in a separate network namespace. Runs the scenarios of `scenarios.csv`, or of `failures.csv`,
 //! and prints a line for each.
 
-#[path = "../sim/checker/mod.rs"]
-mod checker;
 mod claims;
 mod clients;
 mod flood;
 mod footprint;
 mod graphs;
-#[path = "../sim/history.rs"]
-mod history;
 #[allow(dead_code)] // the tests of whole clusters use the rest of it
 #[path = "../cluster/nodes.rs"]
 mod nodes;
@@ -30,6 +26,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use checker::history;
 use nodes::Cluster;
 use report::Report;
 use table::Scenario;

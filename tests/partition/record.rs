@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::history::Call;
+use crate::history::RecordedCall;
 
 /// A client that ran operations one after the other.
 #[derive(Debug)]
@@ -10,7 +10,7 @@ pub struct Client {
     pub number: usize,
     /// The only node that the client was given; `None`: it was given all nodes.
     pub tied_to: Option<usize>,
-    pub calls: Vec<Call>,
+    pub calls: Vec<RecordedCall>,
 }
 
 impl fmt::Display for Client {
@@ -65,7 +65,7 @@ pub struct Usage {
 pub struct Record {
     pub clients: Vec<Client>,
     /// Calls of the scenario itself, which no claim covers.
-    pub own_calls: Vec<Call>,
+    pub own_calls: Vec<RecordedCall>,
     pub marks: Vec<Mark>,
     pub ended_us: u64,
     pub quorums: Vec<QuorumSaid>,
@@ -101,7 +101,7 @@ impl Record {
         step.map_or_else(|| self.time_after_us(planned_ms), |mark| mark.began_us)
     }
 
-    pub fn calls(&self) -> impl Iterator<Item = &Call> {
+    pub fn calls(&self) -> impl Iterator<Item = &RecordedCall> {
         self.clients.iter().flat_map(|client| &client.calls)
     }
 

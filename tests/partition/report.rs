@@ -6,9 +6,9 @@ use std::path::Path;
 
 use bytes::Bytes;
 
-use crate::checker::{Verdict, check};
+use crate::checker::{CheckVerdict, check};
 use crate::claims::succeeded;
-use crate::history::Call;
+use crate::history::RecordedCall;
 use crate::nodes::Cluster;
 use crate::record::Record;
 use crate::table::Scenario;
@@ -28,7 +28,7 @@ pub struct Report {
     messages_per_operation: Option<f64>,
     history: &'static str,
     pub failures: Vec<String>,
-    calls: Vec<Call>,
+    calls: Vec<RecordedCall>,
 }
 
 impl Report {
@@ -39,7 +39,8 @@ impl Report {
             failures.extend(told.into_iter().map(|line| format!("{line}  ({claim:?})")));
         }
         failures.extend(record.flood_errors.iter().cloned());
-        let mut calls: Vec<Call> = record.calls().chain(&record.own_calls).cloned().collect();
+        let mut calls: Vec<RecordedCall> =
+            record.calls().chain(&record.own_calls).cloned().collect();
         calls.sort_by_key(|call| call.called);
         let history = check_histories(&calls, &mut failures);
         let gaps = scenario
@@ -137,8 +138,8 @@ impl Report {
 }
 
 /// The verdict on all keys; violations are added to the failures.
-fn check_histories(calls: &[Call], failures: &mut Vec<String>) -> &'static str {
-    let mut by_key: BTreeMap<&Bytes, Vec<Call>> = BTreeMap::new();
+fn check_histories(calls: &[RecordedCall], failures: &mut Vec<String>) -> &'static str {
+    let mut by_key: BTreeMap<&Bytes, Vec<RecordedCall>> = BTreeMap::new();
     for call in calls {
         by_key.entry(&call.key).or_default().push(call.clone());
     }
@@ -146,12 +147,12 @@ fn check_histories(calls: &[Call], failures: &mut Vec<String>) -> &'static str {
     for (key, calls) in by_key {
         let key = String::from_utf8_lossy(key);
         match check(&calls, CHECK_EFFORT_MAX) {
-            Verdict::Linearizable => {}
-            Verdict::Undecided => {
+            CheckVerdict::Linearizable => {}
+            CheckVerdict::Undecided => {
                 history = "undecided";
                 failures.push(format!("{key}: no order of its calls was found in time"));
             }
-            Verdict::Violation(shortest) => {
+            CheckVerdict::Violation(shortest) => {
                 history = "NOT LINEARIZABLE";
                 let lines = shortest.iter().map(|call| format!("\n        {call}"));
                 failures.push(format!(
@@ -164,6 +165,6 @@ fn check_histories(calls: &[Call], failures: &mut Vec<String>) -> &'static str {
     history
 }
 
-fn show_key(call: &Call) -> String {
+fn show_key(call: &RecordedCall) -> String {
     String::from_utf8_lossy(&call.key).into_owned()
 }

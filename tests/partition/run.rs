@@ -364,7 +364,7 @@ fn last_reads(
     scenario: &Scenario,
     cluster: &mut Cluster,
     clock: &Clock,
-) -> Result<Vec<crate::history::Call>> {
+) -> Result<Vec<crate::history::RecordedCall>> {
     let keys: &[&str] = match scenario.load {
         Load::Mixed => &clients::SHARED_KEYS,
         Load::OneKey => &clients::ONE_KEY,

@@ -11,7 +11,7 @@ use wire::{Action, Outcome};
 
 use super::cluster::{Cluster, endpoint};
 use super::event::{Event, Parcel};
-use super::history::{Call, Ending, show};
+use super::history::{Ending, RecordedCall, show};
 use super::network::Place;
 use super::random::Random;
 use super::text::TextClient;
@@ -247,7 +247,7 @@ impl Cluster {
         want_old: bool,
     ) -> usize {
         let called = self.tick();
-        self.calls.push(Call {
+        self.calls.push(RecordedCall {
             client,
             key: key.clone(),
             action: action.clone(),

@@ -18,7 +18,7 @@ use horseshoe::protocol::{Options, Replica, Tuning};
 use super::clients::Client;
 use super::codec;
 use super::event::{Event, Parcel, Passing, Queue};
-use super::history::Call;
+use super::history::RecordedCall;
 use super::network::{Network, Place, Quality};
 use super::node::{DiskSpeed, Node};
 use super::random::Random;
@@ -114,7 +114,7 @@ pub struct Cluster {
     pub network: Network,
     pub clients: Vec<Client>,
     /// All operations of all clients, in order of their calls.
-    pub calls: Vec<Call>,
+    pub calls: Vec<RecordedCall>,
     pub watch: Watch,
     pub trace: Trace,
     /// Messages that a filter holds back.

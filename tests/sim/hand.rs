@@ -7,7 +7,7 @@ use wire::{Action, Hello, Operation, OperationId, Outcome, Request};
 use super::clients::Client;
 use super::cluster::{Cluster, endpoint};
 use super::event::Parcel;
-use super::history::Call;
+use super::history::RecordedCall;
 use super::network::Place;
 use super::script::Script;
 use super::text;
@@ -154,7 +154,8 @@ impl Script {
     ) {
         let key = Bytes::copy_from_slice(key.as_bytes());
         let action = text::put(Bytes::copy_from_slice(value.as_bytes()));
-        let known = |c: &Call| c.client == hand.client && c.key == key && c.action == action;
+        let known =
+            |c: &RecordedCall| c.client == hand.client && c.key == key && c.action == action;
         if !self.cluster.calls.iter().any(known) {
             self.cluster.note_call(hand.client, &key, &action, true);
         }

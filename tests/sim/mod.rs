@@ -3,7 +3,9 @@
 
 #![allow(dead_code)] // each test target uses its own part of it
 
-pub mod checker;
+/// The checker of histories, which `horseshoe bench` uses too.
+pub use checker::{self, history};
+
 pub mod clients;
 pub mod cluster;
 pub mod codec;
@@ -11,7 +13,6 @@ pub mod disk;
 pub mod event;
 pub mod faults;
 pub mod hand;
-pub mod history;
 mod hostile;
 pub mod network;
 pub mod node;

@@ -8,10 +8,10 @@ use horseshoe::protocol::types::ballot::Ballot;
 use horseshoe::protocol::types::record::{Key, Record};
 use wire::{Action, Outcome};
 
-use super::checker::{self, Verdict};
+use super::checker::{self, CheckVerdict};
 use super::cluster::Cluster;
 use super::faults::{FaultKind, Faults};
-use super::history::{Call, Ending, show};
+use super::history::{Ending, RecordedCall, show};
 use super::hostile::Hostile;
 use super::network::{Place, between};
 use super::plan::{Config, Plan};
@@ -514,30 +514,32 @@ impl Run {
             events: self.cluster.events,
             ..Report::default()
         };
-        let mut by_key: BTreeMap<Bytes, Vec<Call>> = BTreeMap::new();
+        let mut by_key: BTreeMap<Bytes, Vec<RecordedCall>> = BTreeMap::new();
         for call in std::mem::take(&mut self.cluster.calls) {
             *report.outcomes.entry(name_of(&call.ending)).or_default() += 1;
             by_key.entry(call.key.clone()).or_default().push(call);
         }
         for (key, calls) in by_key {
             match checker::check(&calls, CHECK_EFFORT_MAX) {
-                Verdict::Linearizable => {}
-                Verdict::Undecided => {
+                CheckVerdict::Linearizable => {}
+                CheckVerdict::Undecided => {
                     report.undecided += 1;
                     let (trace, now_us) = (&mut self.cluster.trace, self.cluster.now_us);
                     trace.story(now_us, || {
                         format!("key {} is too hard to check", show(&key))
                     });
                 }
-                Verdict::Violation(_) if self.cluster.watch.may_have_lost() => report.lost += 1,
-                Verdict::Violation(calls) => return Err(not_linearizable(&key, &calls)),
+                CheckVerdict::Violation(_) if self.cluster.watch.may_have_lost() => {
+                    report.lost += 1
+                }
+                CheckVerdict::Violation(calls) => return Err(not_linearizable(&key, &calls)),
             }
         }
         Ok(report)
     }
 }
 
-fn not_linearizable(key: &Bytes, calls: &[Call]) -> Failure {
+fn not_linearizable(key: &Bytes, calls: &[RecordedCall]) -> Failure {
     let mut text = format!("key {} is not linearizable:", show(key));
     let left_out = calls.len().saturating_sub(60);
     if left_out > 0 {

@@ -12,11 +12,11 @@ use horseshoe::protocol::types::record::Key;
 use wire::clock;
 use wire::{Action, Outcome};
 
-use super::checker::{self, Verdict};
+use super::checker::{self, CheckVerdict};
 use super::cluster::{Cluster, Fate, Settings};
 use super::disk::Disk;
 use super::event::Passing;
-use super::history::{Call, Ending};
+use super::history::{Ending, RecordedCall};
 use super::network::{Network, Place, Quality, between};
 use super::node::{DiskSpeed, EPOCH_MS};
 use super::random::Random;
@@ -481,7 +481,7 @@ impl Script {
         keys.sort();
         keys.dedup();
         for key in keys {
-            let calls: Vec<Call> = self
+            let calls: Vec<RecordedCall> = self
                 .cluster
                 .calls
                 .iter()
@@ -489,9 +489,9 @@ impl Script {
                 .cloned()
                 .collect();
             match checker::check(&calls, 100_000) {
-                Verdict::Linearizable => {}
-                Verdict::Undecided => panic!("too hard to check"),
-                Verdict::Violation(calls) => {
+                CheckVerdict::Linearizable => {}
+                CheckVerdict::Undecided => panic!("too hard to check"),
+                CheckVerdict::Violation(calls) => {
                     let lines: Vec<String> = calls.iter().map(|c| c.to_string()).collect();
                     panic!("{key:?} is not linearizable:\n{}", lines.join("\n"));
                 }

@@ -14,12 +14,12 @@ use std::collections::HashSet;
 use wire::{Action, Old, Outcome};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
 
-use super::super::random::Random;
-use super::items::Item;
-use super::model::{Stands, State};
+use super::items::CheckItem;
+use super::model::{KnownVersion, ModelState};
+use super::shuffle::Shuffle;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Found {
+pub enum SearchEnd {
     Order,
     Nothing,
     GaveUp,
@@ -27,7 +27,7 @@ pub enum Found {
 
 /// One search: its limits, and how it differs from the others.
 #[derive(Debug, Clone, Copy)]
-struct Way {
+struct SearchWay {
     /// How many writes whose outcome nobody saw may be placed in a row.
     chain_max: u32,
     /// Whether all of those whose value nobody saw either are tried.
@@ -36,8 +36,8 @@ struct Way {
     shuffle: u64,
 }
 
-const fn way(chain_max: u32, hidden: bool, shuffle: u64) -> Way {
-    Way {
+const fn way(chain_max: u32, hidden: bool, shuffle: u64) -> SearchWay {
+    SearchWay {
         chain_max,
         hidden,
         shuffle,
@@ -46,7 +46,7 @@ const fn way(chain_max: u32, hidden: bool, shuffle: u64) -> Way {
 
 /// The searches that are made, one after the other. An order that is found under limits is as good
 /// as any; only the last search, which has no limits, may conclude that there is none.
-const WAYS: [Way; 9] = [
+const WAYS: [SearchWay; 9] = [
     way(1, false, 0),
     way(1, true, 0),
     way(1, false, 1),
@@ -59,15 +59,15 @@ const WAYS: [Way; 9] = [
 ];
 
 /// Searches for an order, through at most `effort_max` states in total.
-pub fn search(items: &[Item], effort_max: u64) -> Found {
+pub fn search(items: &[CheckItem], effort_max: u64) -> SearchEnd {
     let share = effort_max / WAYS.len() as u64;
     let mut spare = effort_max - share * WAYS.len() as u64;
     for (number, way) in (1..).zip(WAYS) {
-        let mut search = Search::new(items, way);
+        let mut search = OrderSearch::new(items, way);
         let is_last = number == WAYS.len();
         search.effort_left = share + if is_last { spare } else { 0 };
         match search.run() {
-            Found::Order => return Found::Order,
+            SearchEnd::Order => return SearchEnd::Order,
             found if is_last => return found,
             _ => spare += search.effort_left,
         }
@@ -76,16 +76,16 @@ pub fn search(items: &[Item], effort_max: u64) -> Found {
 }
 
 /// One branch in progress: how to undo it, and which options remain.
-struct Frame {
+struct Branch {
     placed: Vec<usize>,
-    state: State,
+    state: ModelState,
     chain: u32,
-    options: std::vec::IntoIter<(usize, State)>,
+    options: std::vec::IntoIter<(usize, ModelState)>,
 }
 
-struct Search<'a> {
-    items: &'a [Item<'a>],
-    line: Line,
+struct OrderSearch<'a> {
+    items: &'a [CheckItem<'a>],
+    line: Timeline,
     /// The items that wrote or saw a version, in order of versions, writers first.
     by_version: Vec<usize>,
     /// The index of each item in that order.
@@ -97,17 +97,17 @@ struct Search<'a> {
     /// A random word for each item; those of the placed ones are combined in `set`.
     words: Vec<u128>,
     set: u128,
-    state: State,
+    state: ModelState,
     /// How many writes whose outcome nobody saw were placed last.
     chain: u32,
-    way: Way,
-    shuffle: Random,
+    way: SearchWay,
+    shuffle: Shuffle,
     effort_left: u64,
     seen: HashSet<u128>,
 }
 
-impl<'a> Search<'a> {
-    fn new(items: &'a [Item<'a>], way: Way) -> Self {
+impl<'a> OrderSearch<'a> {
+    fn new(items: &'a [CheckItem<'a>], way: SearchWay) -> Self {
         let mut by_version: Vec<usize> = (0..items.len())
             .filter(|i| items[*i].version.is_some())
             .collect();
@@ -116,10 +116,10 @@ impl<'a> Search<'a> {
         for (turn, index) in by_version.iter().enumerate() {
             turns[*index] = Some(turn);
         }
-        let mut words = Random::new(1);
-        Search {
+        let mut words = Shuffle::new(1);
+        OrderSearch {
             items,
-            line: Line::new(items),
+            line: Timeline::new(items),
             by_version,
             turns,
             turn: 0,
@@ -127,26 +127,26 @@ impl<'a> Search<'a> {
             must_left: items.iter().filter(|i| i.ended.is_some()).count(),
             words: items.iter().map(|_| wide(&mut words)).collect(),
             set: 0,
-            state: State::empty(),
+            state: ModelState::empty(),
             chain: 0,
             way,
-            shuffle: Random::new(way.shuffle),
+            shuffle: Shuffle::new(way.shuffle),
             effort_left: 0,
             seen: HashSet::new(),
         }
     }
 
-    fn run(&mut self) -> Found {
-        let mut stack: Vec<Frame> = Vec::new();
+    fn run(&mut self) -> SearchEnd {
+        let mut stack: Vec<Branch> = Vec::new();
         let mut frame = self.enter(Vec::new());
         loop {
             if self.must_left == 0 {
-                return Found::Order;
+                return SearchEnd::Order;
             }
             match frame.options.next() {
                 Some((index, state)) => {
                     if self.effort_left == 0 {
-                        return Found::GaveUp;
+                        return SearchEnd::GaveUp;
                     }
                     self.effort_left -= 1;
                     self.state = state;
@@ -161,7 +161,7 @@ impl<'a> Search<'a> {
                         self.take_back(index);
                     }
                     let Some(back) = stack.pop() else {
-                        return Found::Nothing;
+                        return SearchEnd::Nothing;
                     };
                     frame = back;
                     self.state = frame.state.clone();
@@ -172,7 +172,7 @@ impl<'a> Search<'a> {
     }
 
     /// Places the items that change nothing, and lists the items that may come next.
-    fn enter(&mut self, mut placed: Vec<usize>) -> Frame {
+    fn enter(&mut self, mut placed: Vec<usize>) -> Branch {
         while let Some(index) = self.quiet_one() {
             self.chain = 0;
             self.place(index);
@@ -184,7 +184,7 @@ impl<'a> Search<'a> {
         } else {
             Vec::new()
         };
-        Frame {
+        Branch {
             placed,
             state: self.state.clone(),
             chain: self.chain,
@@ -209,10 +209,10 @@ impl<'a> Search<'a> {
         })
     }
 
-    fn options(&mut self) -> Vec<(usize, State)> {
+    fn options(&mut self) -> Vec<(usize, ModelState)> {
         let next = self.next_version();
         let mut known = Vec::new();
-        let mut unseen: Vec<(bool, usize, State)> = Vec::new();
+        let mut unseen: Vec<(bool, usize, ModelState)> = Vec::new();
         for index in self.line.candidates() {
             let item = &self.items[index];
             if self.chain > 0 && is_blind(item) {
@@ -249,20 +249,20 @@ impl<'a> Search<'a> {
 
     /// Whether a write whose value nobody saw is worth a try: it only makes a key exist, or a
     /// comparison fail, and any other such write nearly always does the same.
-    fn may_hide(&self, next: Option<&Item>, listed: &[(bool, usize, State)]) -> bool {
+    fn may_hide(&self, next: Option<&CheckItem>, listed: &[(bool, usize, ModelState)]) -> bool {
         let conflict = next.is_some_and(|n| matches!(n.outcome, Some(Outcome::Conflict { .. })));
         let first = !listed.iter().any(|(hidden, ..)| *hidden);
         self.way.hidden || first && (conflict || self.state.value.is_none())
     }
 
     /// The item with the lowest version that is still to be placed.
-    fn next_version(&self) -> Option<&Item<'a>> {
+    fn next_version(&self) -> Option<&CheckItem<'a>> {
         let index = *self.by_version.get(self.turn)?;
         Some(&self.items[index])
     }
 
     /// Whether the next version can still come after this state.
-    fn leads_on(&self, state: &State, next: Option<&Item>) -> bool {
+    fn leads_on(&self, state: &ModelState, next: Option<&CheckItem>) -> bool {
         let Some(next) = next else {
             return true;
         };
@@ -296,8 +296,8 @@ impl<'a> Search<'a> {
 
     fn state_word(&self) -> u128 {
         let (version, exact) = match self.state.version {
-            Stands::Exactly(version) => (version, 1),
-            Stands::AtLeast(version) => (version, 0),
+            KnownVersion::Exactly(version) => (version, 1),
+            KnownVersion::AtLeast(version) => (version, 0),
         };
         let present = u64::from(self.state.value.is_some());
         let seed = xxh3_64(
@@ -309,8 +309,8 @@ impl<'a> Search<'a> {
     }
 }
 
-fn in_turn(item: &Item, next: Option<&Item>) -> bool {
-    let rank = |i: &Item| i.version.map(|version| (version, !i.writes));
+fn in_turn(item: &CheckItem, next: Option<&CheckItem>) -> bool {
+    let rank = |i: &CheckItem| i.version.map(|version| (version, !i.writes));
     match (rank(item), next.and_then(rank)) {
         (Some(own), Some(next)) => own <= next,
         _ => true,
@@ -318,7 +318,7 @@ fn in_turn(item: &Item, next: Option<&Item>) -> bool {
 }
 
 /// A write whose effect does not depend on the state before it.
-fn is_blind(item: &Item) -> bool {
+fn is_blind(item: &CheckItem) -> bool {
     let looked = match &item.outcome {
         Some(Outcome::Written { old, .. }) => matches!(old, Old::Absent | Old::Value(_)),
         Some(_) => true,
@@ -327,12 +327,12 @@ fn is_blind(item: &Item) -> bool {
     matches!(item.call.action, Action::Put { .. }) && !looked
 }
 
-fn wide(random: &mut Random) -> u128 {
+fn wide(random: &mut Shuffle) -> u128 {
     u128::from(random.word()) << 64 | u128::from(random.word())
 }
 
 /// Calls and ends in order of time, as a doubly linked list from which placed items are removed.
-struct Line {
+struct Timeline {
     /// For each item, the positions of its call and of its end.
     places: Vec<(usize, Option<usize>)>,
     /// For each position, the item, and whether it is the end. Position 0 is the head.
@@ -341,8 +341,8 @@ struct Line {
     previous: Vec<usize>,
 }
 
-impl Line {
-    fn new(items: &[Item]) -> Self {
+impl Timeline {
+    fn new(items: &[CheckItem]) -> Self {
         let mut times: Vec<(u64, usize, bool)> = Vec::new();
         for (index, item) in items.iter().enumerate() {
             times.push((item.called, index, false));
@@ -350,7 +350,7 @@ impl Line {
         }
         times.sort_unstable();
         let count = times.len() + 1;
-        let mut line = Line {
+        let mut line = Timeline {
             places: vec![(0, None); items.len()],
             entries: vec![(usize::MAX, false)],
             next: (1..=count)

@@ -1,18 +1,18 @@
 //! The facts about each operation, collected before the search for an order.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 use wire::{Action, Old, Outcome, Version};
 
-use super::super::history::{Call, Ending};
-use super::model::State;
+use super::model::ModelState;
 use super::tokens::left_by_appends;
+use crate::history::{Ending, RecordedCall};
 
 /// The facts about one operation, in the form that the search needs.
 #[derive(Debug, Clone)]
-pub struct Item<'a> {
-    pub call: &'a Call,
+pub struct CheckItem<'a> {
+    pub call: &'a RecordedCall,
     pub called: u64,
     /// `None`: it may happen at any time after the call, or never.
     pub ended: Option<u64>,
@@ -29,35 +29,16 @@ pub struct Item<'a> {
 
 /// The calls that constrain the order. A value that was seen at a version, and that only one write
 /// without an outcome can have made, shows that write's outcome.
-pub fn items(calls: &[Call]) -> Vec<Item<'_>> {
-    let mut items: Vec<Item> = calls.iter().filter_map(Item::new).collect();
+pub fn items(calls: &[RecordedCall]) -> Vec<CheckItem<'_>> {
+    let mut items: Vec<CheckItem> = calls.iter().filter_map(CheckItem::new).collect();
     let seen = seen_values(&items);
     for item in items.iter_mut().filter(|i| i.outcome.is_none()) {
         item.shows = seen
             .iter()
             .any(|value| has_part_in(&item.call.action, value));
     }
-    while let Some((index, version, value)) = only_writer(&items) {
-        let item = &mut items[index];
-        let number = match item.call.action {
-            Action::Add { .. } => std::str::from_utf8(&value)
-                .ok()
-                .and_then(|t| t.parse().ok()),
-            _ => None,
-        };
-        let old = if item.call.want_old {
-            Old::Forgotten
-        } else {
-            Old::NotAsked
-        };
-        item.outcome = Some(Outcome::Written {
-            version,
-            old,
-            number,
-        });
-        item.version = Some(version);
-    }
-    let read: HashMap<Version, Bytes> = items.iter().filter_map(Item::reads).collect();
+    resolve(&mut items);
+    let read: HashMap<Version, Bytes> = items.iter().filter_map(CheckItem::reads).collect();
     let appended = left_by_appends(&items, &seen).unwrap_or_default();
     for (index, item) in items.iter_mut().enumerate().filter(|(_, i)| i.writes) {
         let read = item.version.and_then(|version| read.get(&version));
@@ -67,10 +48,10 @@ pub fn items(calls: &[Call]) -> Vec<Item<'_>> {
 }
 
 /// An append about which two values disagree, with an operation that saw each of them.
-pub fn disagreement<'a>(items: &[Item<'a>]) -> Option<Vec<&'a Call>> {
+pub fn disagreement<'a>(items: &[CheckItem<'a>]) -> Option<Vec<&'a RecordedCall>> {
     let (index, one, other) = left_by_appends(items, &seen_values(items)).err()?;
     let saw = |beginning: &Bytes| {
-        let saw = |i: &&Item| seen_by(i).iter().any(|value| value.starts_with(beginning));
+        let saw = |i: &&CheckItem| seen_by(i).iter().any(|value| value.starts_with(beginning));
         items.iter().find(saw).map(|i| i.call)
     };
     Some(
@@ -81,10 +62,28 @@ pub fn disagreement<'a>(items: &[Item<'a>]) -> Option<Vec<&'a Call>> {
     )
 }
 
-impl<'a> Item<'a> {
+impl<'a> CheckItem<'a> {
     /// Whether the state fits what was seen of the value after this write.
-    pub fn may_leave(&self, state: &State) -> bool {
+    pub fn may_leave(&self, state: &ModelState) -> bool {
         self.leaves.is_none() || self.leaves == state.value
+    }
+
+    /// What the reads of others show of a write without an outcome.
+    fn take_version(&mut self, version: Version, value: &Bytes) {
+        let number = match self.call.action {
+            Action::Add { .. } => std::str::from_utf8(value).ok().and_then(|t| t.parse().ok()),
+            _ => None,
+        };
+        let old = match self.call.want_old {
+            true => Old::Forgotten,
+            false => Old::NotAsked,
+        };
+        self.outcome = Some(Outcome::Written {
+            version,
+            old,
+            number,
+        });
+        self.version = Some(version);
     }
 
     fn reads(&self) -> Option<(Version, Bytes)> {
@@ -94,7 +93,7 @@ impl<'a> Item<'a> {
         }
     }
 
-    fn new(call: &'a Call) -> Option<Self> {
+    fn new(call: &'a RecordedCall) -> Option<Self> {
         if call.is_void() {
             return None;
         }
@@ -112,7 +111,7 @@ impl<'a> Item<'a> {
         };
         let ended = if maybe { None } else { call.ended };
         let called = call.called;
-        Some(Item {
+        Some(CheckItem {
             call,
             called,
             ended,
@@ -125,7 +124,7 @@ impl<'a> Item<'a> {
     }
 }
 
-fn seen_values(items: &[Item]) -> Vec<Bytes> {
+fn seen_values(items: &[CheckItem]) -> Vec<Bytes> {
     let mut seen: Vec<Bytes> = items.iter().flat_map(seen_by).collect();
     seen.sort();
     seen.dedup();
@@ -133,7 +132,7 @@ fn seen_values(items: &[Item]) -> Vec<Bytes> {
 }
 
 /// The values that an operation certainly found.
-fn seen_by(item: &Item) -> Vec<Bytes> {
+fn seen_by(item: &CheckItem) -> Vec<Bytes> {
     let mut seen = Vec::new();
     match &item.outcome {
         Some(Outcome::Value { value, .. }) => seen.push(value.clone()),
@@ -185,28 +184,47 @@ fn may_leave(action: &Action, value: &Bytes) -> bool {
     }
 }
 
-/// A version that was read and whose writer has no known outcome, where only one write can have
-/// written it.
-fn only_writer(items: &[Item]) -> Option<(usize, Version, Bytes)> {
-    items.iter().find_map(|reader| {
-        let Some(Outcome::Value { version, value }) = &reader.outcome else {
-            return None;
-        };
-        if items
-            .iter()
-            .any(|i| i.writes && i.version == Some(*version))
-        {
-            return None;
-        }
-        let mut writers = items.iter().enumerate().filter(|(_, item)| {
-            item.outcome.is_none()
-                && reader.ended.is_none_or(|ended| item.called < ended)
-                && may_leave(&item.call.action, value)
+/// Gives each write without an outcome the version that was read of it, where only that write can
+/// have written what was read. One that is known leaves fewer candidates for the others, so this
+/// goes on until it finds nothing.
+fn resolve(items: &mut [CheckItem]) {
+    let writers = items.iter().filter(|item| item.writes);
+    let mut written: HashSet<Version> = writers.filter_map(|item| item.version).collect();
+    let mut open: Vec<usize> = (0..items.len())
+        .filter(|at| items[*at].outcome.is_none())
+        .collect();
+    let mut readers: Vec<usize> = (0..items.len())
+        .filter(|at| items[*at].reads().is_some())
+        .collect();
+    loop {
+        let found_before = open.len();
+        readers.retain(|at| {
+            let Some((version, value)) = items[*at].reads() else {
+                return false;
+            };
+            if open.is_empty() || written.contains(&version) {
+                return false;
+            }
+            if let Some(writer) = only_writer(items, &open, *at, &value) {
+                items[writer].take_version(version, &value);
+                written.insert(version);
+                open.retain(|at| *at != writer);
+            }
+            true
         });
-        let (index, _) = writers.next()?;
-        writers
-            .next()
-            .is_none()
-            .then(|| (index, *version, value.clone()))
-    })
+        if open.len() == found_before {
+            return;
+        }
+    }
+}
+
+/// The write among the open ones that must have written what the reader read, if only one can have.
+fn only_writer(items: &[CheckItem], open: &[usize], reader: usize, value: &Bytes) -> Option<usize> {
+    let ended = items[reader].ended;
+    let mut writers = open.iter().copied().filter(|at| {
+        let item = &items[*at];
+        ended.is_none_or(|ended| item.called < ended) && may_leave(&item.call.action, value)
+    });
+    let writer = writers.next()?;
+    writers.next().is_none().then_some(writer)
 }

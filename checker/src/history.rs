@@ -17,7 +17,7 @@ pub enum Ending {
 
 /// One operation of one client. `called` and `ended` are places in the order of the run's events.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Call {
+pub struct RecordedCall {
     pub client: usize,
     pub key: Bytes,
     pub action: Action,
@@ -29,7 +29,7 @@ pub struct Call {
     pub ending: Ending,
 }
 
-impl Call {
+impl RecordedCall {
     /// Whether it is known that the operation changed nothing and saw nothing.
     pub fn is_void(&self) -> bool {
         let read = self.action.is_read();
@@ -60,7 +60,7 @@ impl Call {
     }
 }
 
-impl fmt::Display for Call {
+impl fmt::Display for RecordedCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ended = self.ended_us.map_or("...".to_string(), ms);
         write!(

@@ -2,15 +2,15 @@
 
 use wire::{Action, Old, Outcome};
 
-use super::super::history::{Call, Ending};
-use super::items::{Item, items};
-use super::search::{Found, search};
+use super::items::{CheckItem, items};
+use super::search::{SearchEnd, search};
 use super::value_at_version;
+use crate::history::{Ending, RecordedCall};
 
 /// The shortest beginning of the history that has no order, from the last write that it can start
 /// with, without the operations that wrote nothing and are not needed. The omitted calls only add
 /// constraints, so the rest is a contradiction alone.
-pub fn shortest(calls: &[Call], effort_max: u64) -> Vec<Call> {
+pub fn shortest(calls: &[RecordedCall], effort_max: u64) -> Vec<RecordedCall> {
     let mut ends: Vec<u64> = calls.iter().filter_map(|c| c.ended).collect();
     ends.sort_unstable();
     let (mut fits, mut fails) = (0, ends.len());
@@ -34,7 +34,7 @@ pub fn shortest(calls: &[Call], effort_max: u64) -> Vec<Call> {
 }
 
 /// The history as of `time`: operations that ended later are still in progress.
-fn until(calls: &[Call], time: u64) -> Vec<Call> {
+fn until(calls: &[RecordedCall], time: u64) -> Vec<RecordedCall> {
     let begun = calls.iter().filter(|c| c.called <= time).cloned();
     begun
         .map(|mut call| {
@@ -50,9 +50,9 @@ fn until(calls: &[Call], time: u64) -> Vec<Call> {
 
 /// Starts the history at the latest write that overlaps no other operation, if what follows is a
 /// contradiction alone: what ended before it does not matter then.
-fn from_a_write(calls: &[Call], effort_max: u64) -> Option<Vec<Call>> {
+fn from_a_write(calls: &[RecordedCall], effort_max: u64) -> Option<Vec<RecordedCall>> {
     let all = items(calls);
-    let mut starts: Vec<&Item> = all.iter().filter(|item| is_alone(item, &all)).collect();
+    let mut starts: Vec<&CheckItem> = all.iter().filter(|item| is_alone(item, &all)).collect();
     starts.sort_by_key(|item| std::cmp::Reverse(item.called));
     starts.into_iter().find_map(|start| {
         let value = value_at_version(start)??;
@@ -67,13 +67,13 @@ fn from_a_write(calls: &[Call], effort_max: u64) -> Option<Vec<Call>> {
         let later = calls
             .iter()
             .filter(|c| c.is_maybe() || c.called > start.called);
-        let cut: Vec<Call> = std::iter::once(first).chain(later.cloned()).collect();
+        let cut: Vec<RecordedCall> = std::iter::once(first).chain(later.cloned()).collect();
         is_contradiction(&cut, effort_max).then_some(cut)
     })
 }
 
 /// Whether a write was acknowledged while no other operation with an outcome was in progress.
-fn is_alone(item: &Item, all: &[Item]) -> bool {
+fn is_alone(item: &CheckItem, all: &[CheckItem]) -> bool {
     let Some(ended) = item.ended.filter(|_| item.writes) else {
         return false;
     };
@@ -84,7 +84,7 @@ fn is_alone(item: &Item, all: &[Item]) -> bool {
 }
 
 /// Drops each operation that wrote nothing, if the rest is still a contradiction.
-fn without_lookers(calls: &mut Vec<Call>, effort_max: u64) {
+fn without_lookers(calls: &mut Vec<RecordedCall>, effort_max: u64) {
     let mut at = 0;
     while at < calls.len() {
         let looks = items(&calls[at..=at]).iter().any(|item| !item.writes);
@@ -99,6 +99,6 @@ fn without_lookers(calls: &mut Vec<Call>, effort_max: u64) {
     }
 }
 
-fn is_contradiction(calls: &[Call], effort_max: u64) -> bool {
-    search(&items(calls), effort_max) == Found::Nothing
+fn is_contradiction(calls: &[RecordedCall], effort_max: u64) -> bool {
+    search(&items(calls), effort_max) == SearchEnd::Nothing
 }

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use wire::Action;
 
-use super::items::Item;
+use super::items::CheckItem;
 
 fn is_token(text: &Bytes) -> bool {
     text.len() > 2
@@ -22,7 +22,7 @@ fn is_token(text: &Bytes) -> bool {
 }
 
 /// The item that appended each token of the history; `None` if tokens cannot be relied on.
-fn writers(items: &[Item]) -> Option<HashMap<Bytes, usize>> {
+fn writers(items: &[CheckItem]) -> Option<HashMap<Bytes, usize>> {
     let mut writers = HashMap::new();
     for (index, item) in items.iter().enumerate() {
         match &item.call.action {
@@ -62,7 +62,7 @@ fn beginnings(value: &Bytes) -> impl Iterator<Item = (Bytes, Bytes)> + '_ {
 /// The value that each append, by its index among the items, must have left, according to the
 /// values that were seen; or the append about which two of these disagree, and the two.
 pub fn left_by_appends(
-    items: &[Item],
+    items: &[CheckItem],
     seen: &[Bytes],
 ) -> Result<HashMap<usize, Bytes>, (usize, Bytes, Bytes)> {
     let mut left: HashMap<usize, Bytes> = HashMap::new();

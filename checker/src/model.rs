@@ -6,36 +6,36 @@ use wire::{Action, Old, Outcome, VALUE_SIZE_MAX, Version};
 /// What is known of the current version. The store chooses versions, so that of a write with an
 /// unknown outcome is open until a client sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Stands {
+pub enum KnownVersion {
     Exactly(Version),
     AtLeast(Version),
 }
 
-impl Stands {
+impl KnownVersion {
     /// The lowest version that it can be.
     pub fn lowest(self) -> Version {
         match self {
-            Stands::Exactly(version) | Stands::AtLeast(version) => version,
+            KnownVersion::Exactly(version) | KnownVersion::AtLeast(version) => version,
         }
     }
 
     fn can_be(self, version: Version) -> bool {
         match self {
-            Stands::Exactly(stands) => stands == version,
-            Stands::AtLeast(lowest) => version >= lowest,
+            KnownVersion::Exactly(stands) => stands == version,
+            KnownVersion::AtLeast(lowest) => version >= lowest,
         }
     }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct State {
+pub struct ModelState {
     pub value: Option<Bytes>,
-    pub version: Stands,
+    pub version: KnownVersion,
 }
 
 /// What an operation would do to a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Effect {
+pub enum ModelEffect {
     Writes {
         value: Option<Bytes>,
         number: Option<i64>,
@@ -49,15 +49,15 @@ pub enum Effect {
 
 /// The effect of a write on a value. `version_holds` says whether a comparison of versions
 /// succeeds.
-pub fn effect(action: &Action, before: Option<&Bytes>, version_holds: bool) -> Effect {
+pub fn effect(action: &Action, before: Option<&Bytes>, version_holds: bool) -> ModelEffect {
     let put = |value: &Bytes, holds: bool| {
         if holds {
-            Effect::Writes {
+            ModelEffect::Writes {
                 value: Some(value.clone()),
                 number: None,
             }
         } else {
-            Effect::Conflict
+            ModelEffect::Conflict
         }
     };
     match action {
@@ -77,31 +77,31 @@ pub fn effect(action: &Action, before: Option<&Bytes>, version_holds: bool) -> E
             put(value, before.is_none_or(takes))
         }
         Action::Delete => match before {
-            Some(_) => Effect::Writes {
+            Some(_) => ModelEffect::Writes {
                 value: None,
                 number: None,
             },
-            None => Effect::NothingToDelete,
+            None => ModelEffect::NothingToDelete,
         },
         Action::Add { delta } => {
             let Some(number) = before.map_or(Some(0), number) else {
-                return Effect::NotANumber;
+                return ModelEffect::NotANumber;
             };
             match number.checked_add(*delta) {
-                Some(sum) => Effect::Writes {
+                Some(sum) => ModelEffect::Writes {
                     value: Some(sum.to_string().into()),
                     number: Some(sum),
                 },
-                None => Effect::Overflow,
+                None => ModelEffect::Overflow,
             }
         }
         Action::Append { value } => {
             let mut joined = before.map(|b| b.to_vec()).unwrap_or_default();
             joined.extend_from_slice(value);
             if joined.len() > VALUE_SIZE_MAX {
-                return Effect::TooLarge;
+                return ModelEffect::TooLarge;
             }
-            Effect::Writes {
+            ModelEffect::Writes {
                 value: Some(joined.into()),
                 number: None,
             }
@@ -115,16 +115,16 @@ fn number(value: &Bytes) -> Option<i64> {
     (number.to_string() == text).then_some(number)
 }
 
-impl State {
+impl ModelState {
     pub fn empty() -> Self {
-        State {
+        ModelState {
             value: None,
-            version: Stands::Exactly(0),
+            version: KnownVersion::Exactly(0),
         }
     }
 
     /// The state after an operation with this outcome, or `None` if that outcome is impossible.
-    pub fn after(&self, action: &Action, want_old: bool, outcome: &Outcome) -> Option<State> {
+    pub fn after(&self, action: &Action, want_old: bool, outcome: &Outcome) -> Option<ModelState> {
         match outcome {
             Outcome::Value { version, value } => {
                 let seen = action.is_read() && self.value.as_ref() == Some(value);
@@ -139,10 +139,10 @@ impl State {
             Outcome::Conflict { version, old } => {
                 self.after_conflict(action, want_old, *version, old)
             }
-            Outcome::NothingToDelete => self.unchanged(action, Effect::NothingToDelete),
-            Outcome::NotANumber => self.unchanged(action, Effect::NotANumber),
-            Outcome::Overflow => self.unchanged(action, Effect::Overflow),
-            Outcome::TooLarge { .. } => self.unchanged(action, Effect::TooLarge),
+            Outcome::NothingToDelete => self.unchanged(action, ModelEffect::NothingToDelete),
+            Outcome::NotANumber => self.unchanged(action, ModelEffect::NotANumber),
+            Outcome::Overflow => self.unchanged(action, ModelEffect::Overflow),
+            Outcome::TooLarge { .. } => self.unchanged(action, ModelEffect::TooLarge),
             Outcome::NoQuorum { .. }
             | Outcome::Busy
             | Outcome::Full { .. }
@@ -153,15 +153,15 @@ impl State {
     }
 
     /// The state after a write with an unknown outcome, if it changed anything.
-    pub fn after_unseen(&self, action: &Action) -> Option<State> {
+    pub fn after_unseen(&self, action: &Action) -> Option<ModelState> {
         let before = match action {
             Action::CompareVersion { version, .. } => self.pinned(*version)?,
             _ => self.clone(),
         };
         match effect(action, before.value.as_ref(), true) {
-            Effect::Writes { value, .. } => {
-                let version = Stands::AtLeast(before.version.lowest() + 1);
-                Some(State { value, version })
+            ModelEffect::Writes { value, .. } => {
+                let version = KnownVersion::AtLeast(before.version.lowest() + 1);
+                Some(ModelState { value, version })
             }
             _ => None,
         }
@@ -174,7 +174,7 @@ impl State {
         version: Version,
         old: &Old,
         number: Option<i64>,
-    ) -> Option<State> {
+    ) -> Option<ModelState> {
         if action.is_read() || !self.had(want_old, old) {
             return None;
         }
@@ -186,12 +186,12 @@ impl State {
             return None;
         }
         match effect(action, before.value.as_ref(), true) {
-            Effect::Writes {
+            ModelEffect::Writes {
                 value,
                 number: told,
-            } if told == number => Some(State {
+            } if told == number => Some(ModelState {
                 value,
-                version: Stands::Exactly(version),
+                version: KnownVersion::Exactly(version),
             }),
             _ => None,
         }
@@ -203,7 +203,7 @@ impl State {
         want_old: bool,
         version: Version,
         old: &Old,
-    ) -> Option<State> {
+    ) -> Option<ModelState> {
         // A client that cannot receive an old value does not get it.
         let tells = want_old && !matches!(action, Action::PutOver { .. });
         if action.is_read() || !self.had(tells, old) {
@@ -215,7 +215,7 @@ impl State {
             } => *compared == version,
             _ => true,
         };
-        if effect(action, self.value.as_ref(), compared_holds) != Effect::Conflict {
+        if effect(action, self.value.as_ref(), compared_holds) != ModelEffect::Conflict {
             return None;
         }
         match self.value {
@@ -224,16 +224,16 @@ impl State {
         }
     }
 
-    fn unchanged(&self, action: &Action, expected: Effect) -> Option<State> {
+    fn unchanged(&self, action: &Action, expected: ModelEffect) -> Option<ModelState> {
         let same = !action.is_read() && effect(action, self.value.as_ref(), true) == expected;
         same.then(|| self.clone())
     }
 
     /// The state, if its version can be this one.
-    fn pinned(&self, version: Version) -> Option<State> {
-        self.version.can_be(version).then(|| State {
+    fn pinned(&self, version: Version) -> Option<ModelState> {
+        self.version.can_be(version).then(|| ModelState {
             value: self.value.clone(),
-            version: Stands::Exactly(version),
+            version: KnownVersion::Exactly(version),
         })
     }
 

@@ -3,12 +3,14 @@
 //!
 //! `items` has the facts about each operation, `model` is the register, `search` looks for an
 //! order, and `shortest` cuts a history that has none down to the operations that show it. The
-//! checker knows nothing about nodes and messages.
+//! checker knows nothing about nodes and messages. The tests and `horseshoe bench --check` use it.
 
-pub mod items;
+pub mod history;
+mod items;
 pub mod model;
-pub mod search;
-pub mod shortest;
+mod search;
+mod shortest;
+mod shuffle;
 mod tokens;
 
 use std::collections::HashMap;
@@ -16,43 +18,45 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use wire::{Action, Outcome, Version};
 
-use super::history::Call;
-use items::{Item, disagreement, items};
+use crate::history::RecordedCall;
+use items::{CheckItem, disagreement, items};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum CheckVerdict {
     Linearizable,
     /// No order explains these.
-    Violation(Vec<Call>),
+    Violation(Vec<RecordedCall>),
     /// The search reached its bound.
     Undecided,
 }
 
 /// Checks all operations of one key.
-pub fn check(calls: &[Call], effort_max: u64) -> Verdict {
+pub fn check(calls: &[RecordedCall], effort_max: u64) -> CheckVerdict {
     let items = items(calls);
     if let Some(pair) = contradiction(&items) {
-        return Verdict::Violation(pair.into_iter().cloned().collect());
+        return CheckVerdict::Violation(pair.into_iter().cloned().collect());
     }
     match search::search(&items, effort_max) {
-        search::Found::Order => Verdict::Linearizable,
-        search::Found::Nothing => Verdict::Violation(shortest::shortest(calls, effort_max)),
-        search::Found::GaveUp => Verdict::Undecided,
+        search::SearchEnd::Order => CheckVerdict::Linearizable,
+        search::SearchEnd::Nothing => {
+            CheckVerdict::Violation(shortest::shortest(calls, effort_max))
+        }
+        search::SearchEnd::GaveUp => CheckVerdict::Undecided,
     }
 }
 
 /// A few operations that no order reconciles, by their versions or long values alone. The search
 /// would find these too; this is quick, and yields the shortest report.
-fn contradiction<'a>(items: &[Item<'a>]) -> Option<Vec<&'a Call>> {
+fn contradiction<'a>(items: &[CheckItem<'a>]) -> Option<Vec<&'a RecordedCall>> {
     same_version(items)
         .or_else(|| back_in_time(items))
         .or_else(|| disagreement(items))
 }
 
 /// A version belongs to one write, and stands for one value.
-fn same_version<'a>(items: &[Item<'a>]) -> Option<Vec<&'a Call>> {
-    let mut writers: HashMap<Version, &Item> = HashMap::new();
-    let mut values: HashMap<Version, (&Item, Option<Bytes>)> = HashMap::new();
+fn same_version<'a>(items: &[CheckItem<'a>]) -> Option<Vec<&'a RecordedCall>> {
+    let mut writers: HashMap<Version, &CheckItem> = HashMap::new();
+    let mut values: HashMap<Version, (&CheckItem, Option<Bytes>)> = HashMap::new();
     for item in items {
         let Some(version) = item.version else {
             continue;
@@ -77,7 +81,7 @@ fn same_version<'a>(items: &[Item<'a>]) -> Option<Vec<&'a Call>> {
 }
 
 /// The value that the item's version stands for, where the item alone shows it.
-fn value_at_version(item: &Item) -> Option<Option<Bytes>> {
+fn value_at_version(item: &CheckItem) -> Option<Option<Bytes>> {
     match (item.outcome.as_ref()?, &item.call.action) {
         (Outcome::Value { value, .. }, _) => Some(Some(value.clone())),
         (
@@ -101,17 +105,17 @@ fn value_at_version(item: &Item) -> Option<Option<Bytes>> {
 }
 
 /// An operation that is called after another has ended cannot have an earlier version.
-fn back_in_time<'a>(items: &[Item<'a>]) -> Option<Vec<&'a Call>> {
-    let mut by_call: Vec<&Item> = items.iter().filter(|i| i.version.is_some()).collect();
+fn back_in_time<'a>(items: &[CheckItem<'a>]) -> Option<Vec<&'a RecordedCall>> {
+    let mut by_call: Vec<&CheckItem> = items.iter().filter(|i| i.version.is_some()).collect();
     by_call.sort_by_key(|i| i.called);
-    let mut by_end: Vec<&Item> = by_call
+    let mut by_end: Vec<&CheckItem> = by_call
         .iter()
         .copied()
         .filter(|i| i.ended.is_some())
         .collect();
     by_end.sort_by_key(|i| i.ended);
     let mut ended = by_end.into_iter().peekable();
-    let mut newest: Option<&Item> = None;
+    let mut newest: Option<&CheckItem> = None;
     for item in by_call {
         while let Some(before) = ended.next_if(|e| e.ended < Some(item.called)) {
             if newest.is_none_or(|n| n.version < before.version) {

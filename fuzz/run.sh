@@ -17,8 +17,8 @@ if [ ${#targets[@]} -eq 0 ]; then
 fi
 
 host=$(rustc +nightly --version --verbose | sed -n 's/^host: //p')
-# The flags of cargo-fuzz, but without the address sanitizer: the fuzzed code has no unsafe parts,
-# so the compiler has checked it.
+# The flags of cargo-fuzz, but without the address sanitizer: the compiler checks the memory safety
+# of the fuzzed code.
 export RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
 -Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions -Coverflow-checks -Ccodegen-units=1"

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const RUST_LINES_MAX: usize = 700;
+/// For comments and documents; `cargo fmt` wraps code.
+const COLUMNS_MAX: usize = 100;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -71,6 +73,51 @@ fn rust_files_can_be_read_in_one_sitting() {
         }
     }
     assert_none("files over the limit", long);
+}
+
+/// Whether a line of text could be wrapped and is not. A URL and a path cannot be.
+fn is_too_long(line: &str) -> bool {
+    let is_address = |word: &str| word.contains("://") || word.len() > 40 && word.contains('/');
+    line.chars().count() > COLUMNS_MAX && !line.split_whitespace().any(is_address)
+}
+
+/// Whether the whole line is a comment. In C and Rust a `#` begins a directive or an attribute.
+fn is_comment(path: &Path, line: &str) -> bool {
+    let line = line.trim_start();
+    match has_extension(path, &["sh"]) {
+        true => line.starts_with('#') && !line.starts_with("#!"),
+        false => ["//", "/*", "* ", "*/"].iter().any(|m| line.starts_with(m)),
+    }
+}
+
+#[test]
+fn comments_are_wrapped() {
+    let code: Vec<_> = files()
+        .into_iter()
+        .filter(|p| has_extension(p, &["rs", "sh", "c", "h", "hpp", "cpp"]))
+        .collect();
+    let found = lines_with(&code, |path, line| {
+        is_comment(path, line) && is_too_long(line)
+    });
+    assert_none("comments of more than 100 columns", found);
+}
+
+/// Tables, links and blocks of code cannot be wrapped, or not without harm.
+#[test]
+fn documents_are_wrapped() {
+    let mut found = Vec::new();
+    for path in files().iter().filter(|p| has_extension(p, &["md"])) {
+        let text = read(path).unwrap_or_default();
+        let mut in_code = false;
+        for (number, line) in text.lines().enumerate() {
+            in_code ^= line.trim_start().starts_with("```");
+            let is_table = line.trim_start().starts_with('|');
+            if !in_code && !is_table && !line.contains("](") && is_too_long(line) {
+                found.push(format!("{}:{}: {line}", path.display(), number + 1));
+            }
+        }
+    }
+    assert_none("lines of documents of more than 100 columns", found);
 }
 
 /// Code that is shipped, as opposed to tests and benchmarks.

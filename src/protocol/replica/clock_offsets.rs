@@ -1,10 +1,11 @@
-//! How far the nodes' wall clocks are from the median of the members', for people to read. Nothing
-//! is decided by it: what counts for ballots is in `clocks` and `clock/bound.rs`.
+//! The offsets of the nodes' wall clocks from the median of the members' clocks, for the operator.
+//! No decision depends on them: `clocks` and `clock/bound.rs` have the clocks that count for
+//! ballots.
 //!
-//! A heartbeat carries the clock of when it left, so the clock seems to be behind by the time that
-//! the heartbeat was in transit. Half a round trip is added for that, and of several heartbeats the
-//! fastest one counts. The remaining error is at most half of the round trip, for each of the two
-//! clocks that are compared.
+//! A heartbeat contains the clock at the time of its sending, so the clock seems to be behind by
+//! the time that the heartbeat was in transit. Half a round trip is added for that, and of several
+//! heartbeats the fastest one counts. The remaining error is at most half of the round trip, for
+//! each of the two clocks that are compared.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +23,7 @@ const REPORT_WAITS: Waits = Waits {
     max_us: REPORT_WAIT_MAX_MS * 1_000,
 };
 /// The fastest heartbeat of the present window and of the one before counts. A clock that was set
-/// back is known to be once both windows are over; so is a link that became slow.
+/// back is detected once both windows are over; so is a link that became slow.
 const WINDOW_US: u64 = 8_000_000;
 
 /// The fastest heartbeats of one node: the wall clock in them minus this node's monotonic clock.
@@ -102,7 +103,7 @@ fn less_mono(wall_ms: u64, now: Now) -> i64 {
 }
 
 impl Replica {
-    /// The offset of each node's clock that is known; none unless those of a quorum are known.
+    /// The known offset of each node's clock; none unless those of a quorum are known.
     pub(super) fn clock_offsets(&self, now: Now) -> Vec<ClockStatus> {
         let Some(configuration) = self.identity.configuration.as_deref() else {
             return Vec::new();
@@ -124,7 +125,7 @@ impl Replica {
         let voters: NodeSet = of_voters.clone().map(|(node, _)| *node).collect();
         let mut offsets: Vec<i64> = of_voters.map(|(_, offset_ms)| *offset_ms).collect();
         offsets.sort_unstable();
-        // Of an even number the lower one, as in B2.
+        // The lower of two middle values, as in B2.
         let middle = offsets.len().saturating_sub(1) / 2;
         let Some(median_ms) = offsets.get(middle) else {
             return Vec::new();

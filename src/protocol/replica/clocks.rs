@@ -1,5 +1,5 @@
-//! How this node uses the others' clocks (B2, B5): the median of their wall clocks, what a quorum
-//! reports of its hybrid clocks, and what is dropped because it is too far ahead.
+//! How this node uses the others' clocks (B2, B5): the median of their wall clocks, a quorum's
+//! reports of hybrid clocks, and the messages that are dropped because they are too far ahead.
 
 use std::collections::BTreeMap;
 
@@ -32,7 +32,7 @@ fn base(message: &Message) -> Reading {
     configuration.map_or(0, |c| c.base.reading())
 }
 
-/// What was received of clocks in this boot.
+/// The clocks received in this boot.
 #[derive(Debug, Default)]
 pub struct Clocks {
     /// Each voter's wall clock minus this node's monotonic clock, in milliseconds, as last
@@ -41,7 +41,7 @@ pub struct Clocks {
     told_clamped: bool,
     /// Members whose own heartbeats carry a clock that is too far ahead.
     ahead: BTreeMap<NodeId, Ahead>,
-    /// When the log last reported of a node that it is ahead.
+    /// When the log last reported a node as ahead.
     said_us: BTreeMap<NodeId, u64>,
     pub ended: bool,
 }
@@ -53,7 +53,7 @@ struct Ahead {
     last_us: u64,
 }
 
-/// What is known of a voter's clocks.
+/// The known clocks of a voter.
 #[derive(Debug, Clone, Copy)]
 struct ToldClocks {
     node: NodeId,
@@ -113,7 +113,7 @@ impl Replica {
         self.look_at_readings(&configuration, &counted);
     }
 
-    /// What the voters reported of their clocks directly.
+    /// The clocks that the voters reported directly.
     fn straight_clocks(&self, configuration: &Configuration, now: Now) -> Vec<ToldClocks> {
         let of = |member: &Member| {
             let clocks = match member.node == self.identity.node {
@@ -131,7 +131,7 @@ impl Replica {
         configuration.voters().filter_map(of).collect()
     }
 
-    /// What is known of the clocks of the other voters, whichever node reported it.
+    /// The known clocks of the other voters, whichever node reported them.
     fn hearsay(&self, configuration: &Configuration, now: Now) -> Vec<ToldClocks> {
         let of = |member: &Member| {
             let clocks = self.view.links.clocks(member.node, member.incarnation, now);
@@ -143,7 +143,7 @@ impl Replica {
         others.filter_map(of).collect()
     }
 
-    /// B5: what other nodes report of a voter counts only if too few voters are received from
+    /// B5: another node's report about a voter counts only if too few voters are received from
     /// directly.
     fn hearsay_where_needed(
         &self,
@@ -194,8 +194,8 @@ impl Replica {
         }
     }
 
-    /// B5: the latest reading that a quorum is at, or beyond, counts, by what each of its members
-    /// reported itself.
+    /// B5: of the readings that each member reported itself, the latest one that a quorum has
+    /// reached counts.
     fn look_at_readings(&mut self, configuration: &Configuration, counted: &[ToldClocks]) {
         let hybrid = counted.iter().map(|told| (told.reading, told.node));
         let mut hybrid: Vec<(Reading, NodeId)> = hybrid.collect();
@@ -211,7 +211,8 @@ impl Replica {
     }
 
     /// B5: a member that is far ahead in all its heartbeats for a while is followed. Otherwise no
-    /// node could issue a ballot above what it promised, and above what only it holds.
+    /// node could issue a ballot above that member's promises and above the records that only that
+    /// member holds.
     pub(super) fn look_for_member_ahead(&mut self, now: Now, row: &Row, is_believable: bool) {
         let configuration = self.identity.configuration.as_deref();
         let voter = configuration.and_then(|c| c.voter(row.node));
@@ -247,7 +248,7 @@ impl Replica {
 
     pub(super) fn note_ahead(&mut self, now: Now, node: NodeId, reading: Reading) {
         self.counters.ahead += 1;
-        // A node that has not received a quorum's clocks cannot tell whose clock is wrong.
+        // A node that has not received a quorum's clocks cannot tell which clock is wrong.
         if self.clock.knows_no_walls() {
             return;
         }

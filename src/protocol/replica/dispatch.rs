@@ -56,7 +56,7 @@ impl Replica {
             self.relay_message(now, envelope);
             return;
         }
-        // What this node sends to itself does not use the network.
+        // Messages of this node to itself do not use the network.
         if envelope.origin == self.identity.node && self.identity.node != 0 {
             self.counters.stray += 1;
             return;
@@ -93,13 +93,13 @@ impl Replica {
             return;
         }
         match envelope.message {
-            // These carry no state of registers, so they pass between epochs. A node without a vote
-            // has links, and forwards operations, too.
+            // These messages contain no state of registers, so they pass between epochs. A node
+            // without a vote has links, and forwards operations, too.
             Message::Heartbeat(heartbeat) if via == origin => {
                 self.handle_heartbeat(now, origin, heartbeat);
             }
             Message::Probe(_) => self.view.links.probed(via, now),
-            // A node knows what it received before, whether it has a vote or not.
+            // A node knows what it received earlier, with a vote or without.
             Message::RolledBack(told) => self.handle_rolled_back(now, &told),
             Message::Forward(forward) => self.handle_forward(now, origin, via, forward),
             Message::ForwardAnswer(answer) => self.handle_forward_answer(now, answer),
@@ -117,7 +117,7 @@ impl Replica {
         }
     }
 
-    /// From any node that the configuration names, whether it has a vote or not.
+    /// From any node that the configuration names, with a vote or without.
     fn handle_learner_question(&mut self, now: Now, envelope: Envelope) {
         if !self.takes_part() {
             self.counters.stray += 1;
@@ -187,7 +187,7 @@ impl Replica {
             return;
         };
         let key = question.key();
-        // Its answer waits for the disk, so answers would accumulate in memory while the disk is
+        // The answer waits for the disk, so answers would accumulate in memory while the disk is
         // hung.
         let waits = !matches!(question, AcceptorQuestion::Read(_));
         if waits && self.identity.votes && !self.runs_rounds_of(key) {
@@ -208,7 +208,7 @@ impl Replica {
             Fetched::Overflow(waiting) => match *waiting {
                 Waiting::Peer(_) => self.counters.overflow += 1,
                 Waiting::Operation(pending) => self.answer_busy(pending),
-                // Checked again when it is overdue.
+                // These are checked again when they are overdue.
                 Waiting::Copy(_) | Waiting::Mend | Waiting::Look | Waiting::Work(..) => {}
             },
         }
@@ -216,8 +216,8 @@ impl Replica {
 
     /// A member's answer to a round of this node.
     fn handle_answer(&mut self, now: Now, envelope: Envelope) {
-        // A round that is over has no key any more: its late answers only show which members missed
-        // nothing.
+        // A round that has ended has no key any more: its late answers only show which members
+        // missed nothing.
         if let Some(key) = self.keys.rounds.get(&envelope.round).cloned() {
             let Envelope {
                 origin,
@@ -265,7 +265,7 @@ impl Replica {
             return;
         }
         let is_accepted = question.accepts() && verdict == Verdict::Granted;
-        // B1: the clock is above all that is promised or accepted, and above this node's own
+        // B1: the clock is above everything promised or accepted, and above this node's own
         // next(b).
         if origin != self.identity.node || rule!(B1_next) {
             self.clock.observe(ballot.reading());
@@ -311,7 +311,7 @@ impl Replica {
         }
     }
 
-    /// Sends it no matter how recently a configuration was sent or requested.
+    /// Sends the configuration, even if it was sent or requested very recently.
     fn send_configuration(&mut self, asked: &Envelope) {
         let Some(configuration) = self.identity.configuration.as_deref().cloned() else {
             return;
@@ -322,7 +322,7 @@ impl Replica {
                 let listed = self.options.list.get(usize::from(survey.index));
                 listed.map(String::as_str)
             }
-            // A node that was removed learns of it, too.
+            // A node that was removed learns of its removal, too.
             _ => self.address_of(asked.origin).or_else(|| {
                 self.durable
                     .meta
@@ -331,7 +331,7 @@ impl Replica {
                     .map(String::as_str)
             }),
         };
-        // An address that the cluster does not know may be anybody's.
+        // An address that the cluster does not know may belong to any host.
         let is_known = |address: &&str| {
             let named = configuration.nodes().any(|m| m.address == *address);
             let listed = self.options.list.iter().any(|listed| listed == address);
@@ -350,7 +350,7 @@ impl Replica {
         self.tell_at(asked.origin, &to);
     }
 
-    /// What depends on the node's own state leaves only once that is durable.
+    /// Messages that depend on the node's own state leave only once that is durable.
     pub(super) fn tell_at(&mut self, node: NodeId, address: &str) {
         let Some(configuration) = self.identity.configuration.as_deref().cloned() else {
             return;
@@ -370,7 +370,7 @@ impl Replica {
         if !self.may_exchange(now, envelope.origin) {
             return;
         }
-        // Without a configuration ids mean nothing: any listed node may know it.
+        // Without a configuration ids mean nothing: any listed node may know this one's.
         let known = self.address_of(envelope.origin).map(Arc::from);
         let to = known.map_or_else(|| self.any_listed(), Destination::Address);
         let epoch = self.identity.configuration.as_ref().map_or(0, |c| c.epoch);
@@ -470,7 +470,7 @@ impl<'m> AcceptorQuestion<'m> {
         }
     }
 
-    /// Whether it carries a record.
+    /// Whether the request contains a record to accept.
     fn accepts(self) -> bool {
         matches!(
             self,
@@ -479,7 +479,7 @@ impl<'m> AcceptorQuestion<'m> {
     }
 }
 
-/// What an acceptor does about a request, and its answer.
+/// Applies a request to an acceptor, and returns its answer.
 fn answer(
     state: &mut Option<AcceptorState>,
     question: &AcceptorQuestion<'_>,
@@ -549,7 +549,7 @@ mod tests {
     use super::*;
     use crate::protocol::types::record::Record;
 
-    /// E5: what an earlier life accepted is reported to no node that asks.
+    /// E5: a record accepted in an earlier life is reported to no node.
     #[test]
     fn state_of_an_earlier_life_is_not_told() {
         let terms = AcceptorBounds {

@@ -6,8 +6,8 @@ use crate::protocol::replica::Replica;
 use crate::protocol::types::message::NodeId;
 use crate::protocol::types::quorum::NodeSet;
 
-/// The least of some round trips is known. With a jitter of half its mean, a round trip takes up to
-/// twice as long and a little more.
+/// Only the minimum of some round trips is known. With a jitter of half its mean, a round trip
+/// takes slightly more than twice as long.
 const ROUND_TRIPS_ONE: u64 = 2;
 /// An answer for which the other node must send a request of its own, or that takes a few
 /// datagrams.
@@ -25,7 +25,7 @@ pub struct Distances {
 }
 
 impl Replica {
-    /// Runs whenever `reachable` was brought up to date.
+    /// Runs whenever `reachable` was updated.
     pub(super) fn look_at_distances(&mut self) {
         let Some(configuration) = &self.identity.configuration else {
             return;
@@ -54,7 +54,7 @@ impl Replica {
 
     /// The least time before a forwarded operation may be considered lost; 0 on fast links.
     pub(super) fn forward_least_us(&self, to: NodeId) -> u64 {
-        // Its rounds may have to go as far as that node is from here.
+        // The rounds of that node may have to go as far as the node is from here.
         let rtt_us = self
             .view
             .links

@@ -18,7 +18,7 @@ use crate::protocol::types::timer::Timer;
 /// Operations that this node forwarded, or that were forwarded to it.
 #[derive(Debug, Default)]
 pub(super) struct Forwarding {
-    /// X4: the attempts of other nodes that were seen.
+    /// X4: the attempts of other nodes that were received.
     forwarders: Forwarders,
     forwards: Forwards,
 }
@@ -127,7 +127,7 @@ impl Replica {
         }
     }
 
-    /// Where round trips are long an operation is reclaimed late: two nodes that run the same
+    /// If round trips are long an operation is reclaimed late: two nodes that run the same
     /// operation only compete with each other.
     fn answer_wait(&self, to: NodeId) -> AnswerWait {
         let usual_us = self.forwarding.forwards.usual_wait_us();
@@ -174,8 +174,8 @@ impl Replica {
         }
     }
 
-    /// It may be done there nevertheless, so from now on no node may report that it was surely not
-    /// (X5).
+    /// The other node may execute it nevertheless, so from now on no node may report that it was
+    /// surely not done (X5).
     fn reclaim(&mut self, now: Now, mut pending: Pending) {
         pending.sent = true;
         if self.runs_rounds() {
@@ -222,7 +222,7 @@ mod tests {
         }
     }
 
-    /// The client's answer if the node that an operation was forwarded to answers with `outcome`.
+    /// The client's answer if the node to which an operation was forwarded answers with `outcome`.
     fn passed_on(outcome: Outcome, sent: bool) -> Option<Outcome> {
         let mut replica = replica();
         replica.begin_operation(&pending(sent).operation);
@@ -250,8 +250,8 @@ mod tests {
         })
     }
 
-    /// X5: an operation that this node has sent in an Accept itself may be done, whatever another
-    /// node reports.
+    /// X5: an operation that this node has sent in an Accept itself may be applied, whatever
+    /// another node reports.
     #[test]
     fn a_refusal_is_not_passed_on_after_an_accept() {
         let no_quorum = Outcome::NoQuorum {

@@ -1,6 +1,6 @@
-//! X6: where a node is full, writes that grow are refused before anything of them is sent. What a
-//! quorum accepts is never refused: accepts, copies and catching up continue, in the margin that is
-//! left for them.
+//! X6: while a node is full, writes that grow are refused before any message of them is sent.
+//! Nothing that a quorum accepts is ever refused: accepts, copies and catch-up continue, in the
+//! margin that is reserved for them.
 
 use wire::{Action, Full, Operation, Outcome};
 
@@ -10,17 +10,17 @@ use crate::protocol::types::limits::OPERATION_OVERHEAD_SIZE;
 use crate::protocol::types::message::{Event, Now, Output};
 use crate::protocol::types::record::{Key, Record};
 
-/// X6: what is used up, memory or disk space.
+/// X6: the exhausted resource, memory or disk space.
 #[derive(Debug, Default)]
 pub(super) struct Fullness {
-    /// What this node has used up.
+    /// The resource that this node has exhausted.
     pub(super) full: Option<Full>,
-    /// What the cluster has used up.
+    /// The resource that a member of the cluster has exhausted.
     pub(super) cluster_full: Option<Full>,
 }
 
 impl Replica {
-    /// Sets what this node itself has used up.
+    /// Sets the resource that this node itself has exhausted.
     pub(super) fn set_full(&mut self, now: Now, full: Option<Full>) {
         self.space.full = full;
         self.look_for_full();
@@ -45,7 +45,7 @@ impl Replica {
         }
     }
 
-    /// What is used up, if an operation must be refused for it. The key is resident.
+    /// The exhausted resource, if the operation must be refused for it. The key is resident.
     pub(super) fn no_room_for(&mut self, key: &Key, pending: &Pending) -> Option<Full> {
         let full = self.space.cluster_full?;
         let operation = &pending.operation;
@@ -56,7 +56,7 @@ impl Replica {
         let resident = self.keys.cache.resident(key)?;
         let state = terms.vote(&resident.state, true);
         let record = state.and_then(|state| state.record.as_deref());
-        // A retry of what was done is answered from the table, and changes nothing.
+        // A retry of an applied operation is answered from the table, and changes nothing.
         let is_done = record.is_some_and(|record| is_known(record, operation));
         (!is_done && grows(record, &operation.action)).then_some(full)
     }
@@ -70,19 +70,19 @@ impl Replica {
         }
     }
 
-    /// An operation is in progress from now on.
+    /// Counts an operation that is now in progress.
     pub(super) fn begin_operation(&mut self, operation: &Operation) {
         self.requests.operations += 1;
         self.requests.operations_size += size_of(operation);
     }
 
-    /// An operation is no longer in progress.
+    /// Counts an operation that has ended.
     pub(super) fn end_operation(&mut self, operation: &Operation) {
         self.requests.operations -= 1;
         self.requests.operations_size -= size_of(operation);
     }
 
-    /// For people: which nodes are full.
+    /// For the operator: which nodes are full.
     pub(super) fn full_warnings(&self) -> Vec<String> {
         let nodes = self.identity.configuration.iter().flat_map(|c| c.nodes());
         let nodes = nodes.filter(|m| self.view.links.is_joined(m.node));
@@ -126,20 +126,20 @@ pub fn remedy(full: Full) -> &'static str {
     }
 }
 
-/// About what an operation in progress takes in memory.
+/// Approximate memory of an operation in progress.
 pub fn size_of(operation: &Operation) -> usize {
     OPERATION_OVERHEAD_SIZE + operation.key.len() + operation.action.value_size()
 }
 
-/// Whether its outcome is in the record's table, or its client has moved on.
+/// Whether the operation's outcome is in the record's table, or its client has moved on.
 fn is_known(record: &Record, operation: &Operation) -> bool {
     let (client, sequence) = (operation.id.client, operation.id.sequence);
     let entry = record.applied.clients.iter().find(|c| c.client == client);
     entry.is_some_and(|c| sequence < c.mark || c.operations.iter().any(|o| o.sequence == sequence))
 }
 
-/// Whether the value may become larger than it is, by the record that this node holds. Adding to an
-/// existing number does not count as growth: it has twenty digits at most.
+/// Whether the value may become larger than it is in the record that this node holds. Adding to an
+/// existing number does not count as growth: a number has twenty digits at most.
 fn grows(record: Option<&Record>, action: &Action) -> bool {
     let present = record.and_then(|record| record.value.as_ref());
     let size = match action {

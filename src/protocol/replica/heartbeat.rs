@@ -1,4 +1,4 @@
-//! What runs at every heartbeat: links, the quorum (X5), Chosen messages, and, before the first
+//! The work at every heartbeat: links, the quorum (X5), Chosen messages, and, before the first
 //! configuration, the formation query (E6).
 
 use rand::RngExt;
@@ -70,8 +70,8 @@ impl Replica {
     }
 
     /// Updates `reachable`, `hears_quorum` and the median. A quorum is found to be lost only at a
-    /// timer (`may_lose`), which comes after what had arrived before it: otherwise a node that did
-    /// not run for a while would mistake its own absence for that of the others.
+    /// timer (`may_lose`), which comes after everything that had arrived before it: otherwise a
+    /// node that was paused would mistake its own absence for that of the others.
     pub(super) fn look_at_links(&mut self, now: Now, at_once: bool, may_lose: bool) {
         let looked = self
             .view
@@ -101,8 +101,9 @@ impl Replica {
             return;
         }
         let mut near: Vec<NodeId> = self.joined().collect();
-        // This node first, then the nearest, those that cannot answer last. Among equally near ones
-        // those behind this node come first, so that not all nodes ask the same ones.
+        // This node first, then the nearest, and those that cannot answer last. Among nodes at the
+        // same distance those after this node in order come first, so that not all nodes ask the
+        // same ones.
         let node = self.identity.node;
         let behind = near.iter().position(|n| *n >= node).unwrap_or(0);
         near.rotate_left(behind);
@@ -251,8 +252,7 @@ impl Replica {
         }
     }
 
-    /// E6: the first listed node has the commitments that it needs. What it sends waits for the
-    /// disk.
+    /// E6: the first listed node has the commitments that it needs. Its messages wait for the disk.
     fn form(&mut self, now: Now) {
         let cluster = self.random.random_range(1..=u64::MAX);
         let spread = Spread::new(self.random.random(), self.options.tuning.buckets);
@@ -282,7 +282,7 @@ impl Replica {
             .collect()
     }
 
-    /// What the core knows of the node's state; the runtime adds the rest.
+    /// The core's part of the node's status; the runtime adds the rest.
     pub fn status(&self, now: Now) -> NodeStatus {
         let configuration = self.identity.configuration.as_deref();
         let voters = configuration.iter().flat_map(|c| c.voters());

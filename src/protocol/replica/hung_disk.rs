@@ -1,6 +1,6 @@
 //! Hung disks: the node of a hung disk sends heartbeats, and answers nothing that waits for the
-//! disk. This module owns how long the oldest group has been in progress, and what follows from
-//! what other nodes report of theirs.
+//! disk. This module owns the time for which the oldest group has been in progress, and the
+//! consequences of what other nodes report about their disks.
 
 use wire::DiskStatus;
 
@@ -49,7 +49,7 @@ impl Replica {
         }
     }
 
-    /// Rounds in progress would wait for the disk; other nodes have one that works.
+    /// Rounds in progress would wait for the disk; other nodes have a working one.
     fn hand_over_rounds(&mut self, now: Now) {
         for key in self.timers.keys() {
             if !self.runs_rounds_of(&key) {
@@ -58,8 +58,8 @@ impl Replica {
         }
     }
 
-    /// Without a vote or a working disk a node runs no rounds: what it would send waits for a
-    /// ceiling that is durable (B1).
+    /// Without a vote or a working disk a node runs no rounds: its messages wait for a durable
+    /// ceiling (B1).
     pub(super) fn runs_rounds(&self) -> bool {
         self.identity.votes && !(self.hangs(self.identity.node) && rule!(X5_hung))
     }
@@ -93,8 +93,8 @@ impl Replica {
         self.hangs(self.identity.node)
     }
 
-    /// Whether that node, by what it reports, cannot write anything to its disk: it may be
-    /// reachable, but does not count as a vote.
+    /// Whether that node, according to its reports, cannot write to its disk: it may be reachable,
+    /// but does not count as a vote.
     pub(super) fn hangs(&self, node: NodeId) -> bool {
         let unsynced_ms = match node == self.identity.node {
             true => self.durable.oldest.unsynced_ms,

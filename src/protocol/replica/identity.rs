@@ -15,13 +15,13 @@ pub(super) struct NodeIdentity {
     pub(super) votes: bool,
     /// `meta.configuration`, shared, with the addresses that its nodes have now.
     pub(super) configuration: Option<Arc<Configuration>>,
-    /// The configuration as it was agreed on, if it says other addresses.
+    /// The configuration as it was chosen, if it has other addresses.
     pub(super) agreed: Option<Arc<Configuration>>,
     /// Members at other addresses, as an operator gave them to this node.
     pub(super) readdressed: Vec<Readdressed>,
-    /// Since when the configuration says other addresses than those.
+    /// Since when the configuration has had addresses other than those.
     pub(super) readdressed_since_us: Option<u64>,
-    /// Until there is a configuration.
+    /// Present until there is a configuration.
     pub(super) formation: Option<Bootstrap>,
 }
 

@@ -26,8 +26,8 @@ impl Replica {
         self.iteration = IterationBudget::default();
     }
 
-    /// Whether that node gets one more answer to `DigestsAsked`; it repeats a request that gets
-    /// none.
+    /// Whether that node gets one more answer to `DigestsAsked`; the node repeats a request without
+    /// an answer.
     pub(super) fn may_tell_digests(&mut self, to: NodeId) -> bool {
         let told = self.iteration.digests.entry(to).or_default();
         *told += 1;
@@ -36,7 +36,7 @@ impl Replica {
         may
     }
 
-    /// Sends it once to each client; a client repeats a request that gets no answer.
+    /// Sends the status once to each client; a client repeats a request without an answer.
     pub(super) fn tell_status(&mut self, now: Now, to: Endpoint, attempt: u64) {
         if !self.iteration.told_status.insert(to) {
             self.counters.overflow += 1;

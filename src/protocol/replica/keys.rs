@@ -1,4 +1,4 @@
-//! Keys in memory, their rounds, and which of their changes are on the way to the disk.
+//! Keys in memory, their rounds, and which of their changes are not yet durable.
 
 use std::collections::HashMap;
 
@@ -26,7 +26,7 @@ impl<'k> Loaded<'k> {
 #[derive(Debug)]
 pub(super) struct Keys {
     pub(super) cache: Cache,
-    /// Of all registers.
+    /// The digests of all registers.
     pub(super) digests: Digests,
     pub(super) outbox: Outbox,
     /// The tombstones that this node holds.
@@ -39,7 +39,7 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    /// `group` is the last one that the disk holds.
+    /// `group` is the last group on the disk.
     pub(super) fn new(
         bounds: Bounds,
         group: GroupNumber,
@@ -66,7 +66,7 @@ impl Keys {
         resident.expect("no key is evicted while an input is handled")
     }
 
-    /// The one place where the state of a key changes: its digest, its group and what is known of
+    /// The only function that changes the state of a key: its digest, its group and the tracked
     /// tombstones follow. `change` returns whether it changed anything.
     pub(super) fn change<T>(
         &mut self,
@@ -104,7 +104,7 @@ impl Keys {
         });
     }
 
-    /// Nothing waits for the mark: it goes with the next group.
+    /// No message waits for the mark: it goes with the next group.
     pub(super) fn mark_chosen(&mut self, key: Key, ballot: Ballot) {
         if let Some(resident) = self.cache.resident(&key)
             && !acceptor::mark_chosen(&mut resident.state, ballot)

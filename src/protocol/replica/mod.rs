@@ -54,7 +54,7 @@ use requests::Requests;
 use send::Sending;
 use view::View;
 
-/// What a replica is started with.
+/// The options with which a replica is started.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The nodes, in priority order, `host:port` each; all nodes have the same list.
@@ -75,7 +75,7 @@ pub struct Options {
     pub skew_max_ms: u64,
     /// Keys whose state is held in the core; the rest is requested by `Output::Load`.
     pub keys_cached_max: usize,
-    /// What these may take in memory, besides what they share with the store.
+    /// The memory that these may take, besides what they share with the store.
     pub cache_size_max: usize,
     pub heartbeat_ms: u64,
     /// A member that was unreachable for this long is removed; 0: none ever is.
@@ -95,14 +95,14 @@ impl Options {
     }
 }
 
-/// What has its default everywhere except in simulations, which change it to make rare events
-/// common.
+/// Settings that have their defaults everywhere except in simulations, which change them to make
+/// rare events common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tuning {
     /// D1: the number of buckets of a cluster that this node forms.
     pub buckets: u16,
-    /// X1, P1. Safety does not depend on it: what leaves the applied table is remembered as
-    /// dropped.
+    /// X1, P1. Safety does not depend on it: an entry that leaves the applied table is remembered
+    /// as dropped.
     pub retry_horizon_ms: u64,
 }
 
@@ -115,19 +115,19 @@ impl Default for Tuning {
     }
 }
 
-/// Counts what was dropped on purpose.
+/// Counters of what was dropped on purpose.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Misdirected messages: from another cluster, from a node that is no member, of another epoch,
     /// or a hello under a client id that is reserved for text clients.
     pub stray: u64,
-    /// Attempts outside of a session or seen before (X4).
+    /// Attempts outside of a session or received before (X4).
     pub repeated: u64,
     /// Operations below their client's low mark, and text operations of too long ago (X1).
     pub stragglers: u64,
-    /// Operations abandoned after their client abandoned them.
+    /// Operations abandoned after their clients stopped waiting.
     pub given_up: u64,
-    /// R3: records that are not the ones held at their ballots.
+    /// R3: records that conflict with those held at their ballots.
     pub contradictions: u64,
     /// Messages dropped at a limit.
     pub overflow: u64,
@@ -263,7 +263,7 @@ impl Replica {
         self.end_input(now);
     }
 
-    /// What this node sends to itself does not use the network.
+    /// Messages of this node to itself do not use the network.
     fn end_input(&mut self, now: Now) {
         loop {
             if let Some(envelope) = self.sending.local.pop_front() {
@@ -305,7 +305,8 @@ impl Replica {
             || many
             || !self.catchup.page_requests.is_empty();
         let Some(closed) = self.keys.outbox.close(marks) else {
-            // What is still to be listed may wait for long: an iteration ends without it.
+            // Bucket entries that are still to be listed may wait for long: an iteration ends
+            // without them.
             self.end_turn();
             return self.poll_list();
         };
@@ -344,7 +345,7 @@ impl Replica {
         Some(Output::Persist(group))
     }
 
-    /// A list of bucket entries is requested once everything that changed before was drained.
+    /// A list of bucket entries is requested once all earlier changes were drained.
     fn poll_list(&mut self) -> Option<Output> {
         let (bucket, after) = self.catchup.page_requests.pop_front()?;
         Some(Output::List {
@@ -382,8 +383,8 @@ impl Replica {
         Some(&nodes.find(|m| m.node == node)?.address)
     }
 
-    /// Where nodes of this cluster are or were, except for those of the list. It changes with the
-    /// epoch.
+    /// The present and former addresses of nodes of this cluster, except for those of the list.
+    /// They change with the epoch.
     pub fn node_addresses(&self) -> impl Iterator<Item = &str> {
         let configured = self.identity.configuration.iter().flat_map(|c| c.nodes());
         let former = self.durable.meta.former.values().map(String::as_str);
@@ -423,8 +424,8 @@ impl Replica {
         }
     }
 
-    /// B1: the ceiling is raised before the clock reaches it, in the same group as what moved the
-    /// clock.
+    /// B1: the ceiling is raised before the clock reaches it, in the same group as the change that
+    /// moved the clock.
     fn keep_ceiling(&mut self) {
         if self.clock.needs_ceiling() {
             self.clock.raise_ceiling();

@@ -15,7 +15,7 @@ const REPORT_WAITS: Waits = Waits {
 
 #[derive(Debug, Default)]
 pub struct PeerFaults {
-    /// The other cluster that was received from last, and when.
+    /// The other cluster from which a message last arrived, and when.
     other_cluster: Option<(u64, u64)>,
     others_reported: Backoff,
     contradictions_reported: Backoff,

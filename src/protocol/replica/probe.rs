@@ -1,6 +1,6 @@
-//! Whether large datagrams arrive. Nothing in the protocol depends on it, but an operator may want
-//! to know. Each node sends one over each link from time to time; the node at the link's end
-//! reports it.
+//! Detects whether large datagrams arrive. Nothing in the protocol depends on it, but an operator
+//! may want to know. Each node sends one over each link from time to time; the node at the link's
+//! end reports it.
 
 use bytes::Bytes;
 use wire::LinkStatus;
@@ -35,7 +35,7 @@ impl Replica {
             .push_back(Output::Send { to, envelope });
     }
 
-    /// For people.
+    /// The links for the operator.
     pub(super) fn links_status(&self, now: Now) -> Vec<LinkStatus> {
         let mut links = self.view.links.status();
         for link in links

@@ -6,10 +6,10 @@ use crate::protocol::replica::peer_faults::PeerFaults;
 use crate::protocol::types::message::{Configuration, Member, Now};
 use crate::protocol::types::quorum::NodeSet;
 
-/// What was reported to an operator of this node's state.
+/// The reports to the operator about this node's state.
 #[derive(Debug, Default)]
 pub(super) struct Reports {
-    /// Messages of other nodes that cannot be right.
+    /// Impossible messages of other nodes.
     pub(super) peer_faults: PeerFaults,
     /// What this node is pending on, in words.
     pub(super) waits_for: String,
@@ -74,7 +74,7 @@ impl Replica {
         heard
     }
 
-    /// What an operator should check, although the node serves.
+    /// Conditions that an operator should check, although the node serves.
     pub(super) fn warnings(&self, now: Now) -> Vec<String> {
         let mut warnings = self.full_warnings();
         if let Some(reason) = &self.membership.changes.refused {
@@ -150,7 +150,7 @@ impl Replica {
         let to_come: NodeSet = self.view.reachable.iter().copied().chain(silent).collect();
         if !configuration.has_quorum(&to_come) {
             // A member that lost its state cannot be counted, so the cluster does not recover from
-            // this by itself.
+            // this automatically.
             let left = self
                 .view
                 .reachable

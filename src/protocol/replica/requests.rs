@@ -25,13 +25,13 @@ use crate::protocol::types::message::{
 use crate::protocol::types::record::{Key, SPACE_USER};
 use crate::protocol::types::rules::rule;
 
-/// What clients and operators have requested and was not answered yet.
+/// Requests of clients and operators that were not answered yet.
 #[derive(Debug, Default)]
 pub(super) struct Requests {
     pub(super) sessions: Sessions,
     /// Operations of clients and forwarders that are not answered yet.
     pub(super) operations: usize,
-    /// About what they take in memory.
+    /// Their approximate memory.
     pub(super) operations_size: usize,
     /// Answers to operators that wait for their groups.
     pub(super) held_replies: VecDeque<(GroupNumber, Endpoint, ClientReply)>,
@@ -59,7 +59,8 @@ impl Replica {
         if self.stopping {
             return;
         }
-        // Otherwise a session could pose as a text client, and be answered what that client did.
+        // Otherwise a session could pose as a text client, and receive the outcomes of that
+        // client's operations.
         if text_operation::is_text(hello.client) {
             self.counters.stray += 1;
             return;
@@ -88,8 +89,8 @@ impl Replica {
         self.reply(from, ClientReply::Hello(answer));
     }
 
-    /// X4: whether an attempt is to be executed: it is the first of its number, in a session that
-    /// is known.
+    /// X4: whether an attempt is to be executed: it is the first with its number, in a known
+    /// session.
     pub(super) fn admits(
         &mut self,
         from: Endpoint,
@@ -108,7 +109,7 @@ impl Replica {
     }
 
     fn handle_request(&mut self, now: Now, from: Endpoint, request: Request) {
-        // A node that is stopping leaves new operations to others; the client turns to them.
+        // A node that is stopping leaves new operations to others; the client tries another node.
         if self.stopping {
             return;
         }
@@ -198,7 +199,7 @@ impl Replica {
         });
     }
 
-    /// The configuration's own rounds are not handed over: each member proposes the desired
+    /// Rounds of the configuration's register are not handed over: each member proposes the desired
     /// configuration.
     pub(super) fn runs_rounds_of(&self, key: &Key) -> bool {
         match key.space() == SPACE_USER {

@@ -102,7 +102,7 @@ impl Replica {
             resident.timer_us = Some(deadline_us);
             self.timers.set(deadline_us, Timer::Key(key.clone()));
         }
-        // After reads, nothing is left in most cases for which to keep one.
+        // After reads, a coordinator is in most cases in its initial state and is not kept.
         resident.coordinator = Some(coordinator).filter(|c| !c.is_blank(now));
         for effect in effects.drain(..) {
             self.carry_out(now, key, effect);

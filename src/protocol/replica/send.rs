@@ -16,14 +16,14 @@ use crate::protocol::types::message::{
 use crate::protocol::types::rules::rule;
 use crate::protocol::types::timer::Timer;
 
-/// What leaves with the next outputs.
+/// Messages that leave with the next outputs.
 #[derive(Debug, Default)]
 pub(super) struct Sending {
     pub(super) outputs: VecDeque<Output>,
     /// Messages of this node to itself.
     pub(super) local: VecDeque<Envelope>,
     pub(super) messages_sent: u64,
-    /// Of other nodes.
+    /// Messages of other nodes.
     pub(super) messages_relayed: u64,
 }
 
@@ -41,7 +41,7 @@ impl Replica {
         if self.keys.outbox.is_durable(group) {
             self.dispatch(envelope, way);
         } else if !self.keys.outbox.hold(group, envelope, way) {
-            // The node that asked will ask again.
+            // The requesting node will ask again.
             self.counters.overflow += 1;
         }
     }
@@ -79,7 +79,7 @@ impl Replica {
         self.send_to(usual, hops, envelope);
     }
 
-    /// `hops`: the links on the path. One more may be used up where relays know a better path, so a
+    /// `hops`: the links on the path. One more may be used if relays know a better path, so a
     /// message never loops for long.
     fn send_to(&mut self, next: NodeId, hops: u8, mut envelope: Envelope) {
         envelope.hops_left = hops;
@@ -90,8 +90,8 @@ impl Replica {
         });
     }
 
-    /// The one place that decides about a frame between other nodes: where it goes next, if it may.
-    /// The runtime asks for frames that it has not decoded, `relay_message` for those that it has.
+    /// The only function that decides about a frame between other nodes: where it goes next, if it
+    /// may. The runtime passes frames that it has not decoded, `relay_message` those that it has.
     pub fn relay(&mut self, now: Now, frame: &TransitFrame) -> Option<Relayed> {
         let TransitFrame {
             cluster,
@@ -140,7 +140,7 @@ impl Replica {
         let Some(configuration) = self.identity.configuration.clone() else {
             return;
         };
-        // A node that was removed is unknown to the others.
+        // The other nodes do not know a node that was removed.
         if self.identity.node == 0 {
             return;
         }
@@ -207,8 +207,8 @@ impl Replica {
 
     pub(super) fn handle_heartbeat(&mut self, now: Now, from: NodeId, heartbeat: Heartbeat) {
         for row in &heartbeat.rows {
-            // B5: its report of which links work is used even if its clock is not. Otherwise a
-            // learner could never receive from the nodes whose clocks it does not know yet.
+            // B5: the row's report of which links work is used even if its clock is not. Otherwise
+            // a learner could never receive from the nodes whose clocks it does not know yet.
             let is_believable = self.clock.is_believable(row.clock);
             if is_believable {
                 self.hear_clock(row.clock);
@@ -219,7 +219,7 @@ impl Replica {
                 self.look_for_member_ahead(now, row, is_believable);
                 self.watch.offsets.hear(from, row.wall_ms, now);
             }
-            // Whatever its clock says, its node waits for this (E1_asked).
+            // The row's node waits for this, whatever the row's clock is (E1_asked).
             self.look_at_start(row);
         }
         let clock = &self.clock;
@@ -231,9 +231,9 @@ impl Replica {
             self.view.heartbeats_of_now = (now.mono_us, 0);
         }
         self.view.heartbeats_of_now.1 += 1;
-        // After a pause, the first of many heartbeats show that all was well, the last that this
-        // node was paused. One datagram has space for a thousand: those are checked together, at
-        // the end.
+        // After a pause, the first of many heartbeats show that the other nodes were up, the last
+        // that this node was paused. One datagram has space for a thousand: those are checked
+        // together, at the end.
         if self.view.heartbeats_of_now.1 <= HEARTBEATS_LOOKED_AT {
             self.look_at_links(now, true, false);
         }

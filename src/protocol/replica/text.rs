@@ -19,7 +19,7 @@ impl Replica {
         key: Bytes,
         action: Action,
     ) {
-        // As for requests: the client turns to another node.
+        // As for requests: the client tries another node.
         if self.stopping {
             return;
         }

@@ -1,4 +1,4 @@
-//! What this node knows of the others: links, which nodes are reachable, and when it last sent them
+//! This node's view of the others: links, which nodes are reachable, and when it last sent them
 //! something.
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use crate::protocol::types::timings::Timings;
 pub(super) struct View {
     pub(super) links: Links,
     pub(super) links_looked_at_us: Option<u64>,
-    /// Heartbeats that arrived then were not checked yet.
+    /// Heartbeats that arrived at that time were not checked yet.
     pub(super) links_due: Option<Now>,
     /// The instant of the last heartbeat, and how many arrived in it.
     pub(super) heartbeats_of_now: (u64, u32),

@@ -30,7 +30,7 @@ pub struct Comparisons {
     schedule: Schedule,
     pass: Option<Pass>,
     pub(in crate::protocol::replica) fetches: Fetches,
-    /// Of a learner: how many buckets, from the first on, were listed or are equal.
+    /// For a learner: how many buckets, from the first on, were listed or are equal.
     listed: Bucket,
     /// Keys copied since this node is a learner.
     copied: u64,
@@ -52,7 +52,7 @@ impl Replica {
         self.restart_purge();
     }
 
-    /// Whether a learner holds about what the members hold.
+    /// Whether a learner holds nearly all that the members hold.
     pub(in crate::protocol::replica) fn is_caught_up(&self) -> bool {
         // X6: as a member, a full node would make all nodes refuse writes that grow.
         self.catchup.comparisons.schedule.is_caught_up() && self.space.full.is_none()
@@ -104,12 +104,12 @@ impl Replica {
         self.purge_tombstones(now);
     }
 
-    /// A member that becomes reachable is compared with at once.
+    /// The node compares with a member at once when it becomes reachable.
     fn see_reachable(&mut self, now: Now, sources: &[NodeId]) {
         let gone_ms = self.timings.source_gone_ms;
         let comparisons = &mut self.catchup.comparisons;
         if comparisons.schedule.see(now, sources, gone_ms) == MemberArrival::First {
-            // What was compared before is out of date.
+            // Results of earlier comparisons are out of date.
             comparisons.pass = None;
             comparisons.fetches = Fetches::default();
         }
@@ -142,7 +142,8 @@ impl Replica {
         }
     }
 
-    /// Two members mostly hold the same: one number then shows it, where all digests take 32 KiB.
+    /// Two members mostly hold the same state: one number then confirms it, where all digests take
+    /// 32 KiB.
     fn total_asked_with(&self) -> Option<u64> {
         let pass = self.catchup.comparisons.pass.as_ref();
         let is_pair = pass.is_some_and(|pass| pass.kind == PassKind::Pair);
@@ -265,7 +266,7 @@ impl Replica {
 
     /// Continues the pass as far as the windows allow, and ends it.
     pub(in crate::protocol::replica) fn advance_pass(&mut self, now: Now) {
-        // X6: a full learner remains a learner; a member may store what it must.
+        // X6: a full learner remains a learner; a member may store what it has accepted.
         if !self.identity.votes && self.space.full.is_some() {
             return;
         }
@@ -378,8 +379,8 @@ impl Replica {
         }
     }
 
-    /// A replacement source is asked for what was to come from that node; without one, the next
-    /// pass finds it missing.
+    /// Asks a replacement source for the copies that were to come from that node; without one, the
+    /// next pass finds their keys missing.
     fn lose_source(&mut self, node: NodeId) {
         let Some(pass) = &mut self.catchup.comparisons.pass else {
             return;
@@ -504,7 +505,7 @@ impl Replica {
         }
     }
 
-    /// A copy that was requested.
+    /// A requested copy arrived.
     pub(in crate::protocol::replica) fn handle_fetched(&mut self, now: Now, envelope: Envelope) {
         let source = envelope.origin;
         let Message::Copy(copy) = &envelope.message else {

@@ -34,7 +34,7 @@ pub struct Copies {
     waiting: VecDeque<(Key, NodeId, KeyWork)>,
     /// The pending copies, so that a node that asks again gets no second copy.
     known: HashSet<(NodeId, Key), foldhash::fast::RandomState>,
-    /// What may still leave at once, as of `portion_us`: keys ...
+    /// The copies that may still leave at once, as of `portion_us`: keys ...
     left: u64,
     /// ... and bytes.
     size_left: usize,
@@ -138,7 +138,7 @@ impl Replica {
             return;
         };
         let (to, round, via) = (envelope.origin, envelope.round, envelope.via);
-        // A copy that answers no request would be considered one that was not requested.
+        // A copy that answers no request would be considered an unrequested one.
         if round == 0 {
             self.counters.stray += 1;
             return;
@@ -203,8 +203,8 @@ impl Replica {
         self.serve_copies(now);
     }
 
-    /// E5: a learner is sent what is chosen in buckets that it has already listed, so that writes
-    /// do not outrun its copying.
+    /// E5: a learner is sent the records chosen in buckets that it has already listed, so that
+    /// writes do not outrun its copying.
     pub(in crate::protocol::replica) fn tell_learners(
         &mut self,
         now: Now,
@@ -220,7 +220,7 @@ impl Replica {
         }
     }
 
-    /// C1, E5: what leaves as a copy, whichever node it is for: the record that this member has
+    /// C1, E5: the content of every copy, whichever node it is for: the record that this member has
     /// accepted in its present life, if that is known to be chosen. Otherwise the ballot that it
     /// has accepted, if any state counts.
     pub(in crate::protocol::replica) fn copy_of(
@@ -240,7 +240,7 @@ impl Replica {
         })
     }
 
-    /// Returns about what the copy takes.
+    /// Returns the approximate size of the copy.
     fn tell_copy(
         &mut self,
         now: Now,
@@ -253,7 +253,7 @@ impl Replica {
         match self.copy_of(loaded) {
             Ok(copy) => {
                 let size = key.as_bytes().len() + copy.record.size();
-                // R2 requires no wait: what is chosen is durable at a quorum.
+                // R2 requires no wait: a chosen record is durable at a quorum.
                 let envelope = self.envelope(to, round, copy.into());
                 self.dispatch(envelope, way);
                 return size;
@@ -387,8 +387,8 @@ mod tests {
     use std::sync::Arc;
     use wire::VALUE_SIZE_MAX;
 
-    /// Whether node 1, in its admission `life`, copies to node 2 what it holds from its admission
-    /// 0.
+    /// Whether node 1, in its admission `life`, copies to node 2 the record that it holds from its
+    /// admission 0.
     fn is_copied(life: u32) -> bool {
         let (mut replica, key) = (replica(), Key::user(b"k"));
         replica.durable.meta.life = life;
@@ -417,7 +417,7 @@ mod tests {
         is_copied
     }
 
-    /// A request of a few KiB may ask for thousands of the largest records.
+    /// A request of a few KiB can request thousands of the largest records.
     #[test]
     fn large_copies_leave_in_portions() {
         const KEYS: usize = 300;

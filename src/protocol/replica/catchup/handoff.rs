@@ -18,10 +18,10 @@ use crate::protocol::types::quorum::NodeSet;
 use crate::protocol::types::record::{Key, Record};
 use crate::protocol::types::rules::rule;
 
-/// What a hint leads to when its key is checked.
+/// The result of checking a hint's key.
 enum HintCheck {
     Send(Copy),
-    /// This ballot of the node's own state blocks the copy.
+    /// This ballot in the node's own state blocks the copy.
     Doubt(Ballot),
 }
 
@@ -106,7 +106,7 @@ impl Replica {
     /// That member was found to hold the same records as this node; `at_once`: all of them at the
     /// same time.
     pub(in crate::protocol::replica) fn forget_hints(&mut self, node: NodeId, at_once: bool) {
-        // What this node itself missed, neither of them has.
+        // Neither of them has the writes that this node itself missed.
         let own = self.catchup.hints.remove(&self.identity.node);
         if let Some(hints) = self.catchup.hints.get_mut(&node) {
             hints.forget_overflowed();
@@ -141,8 +141,8 @@ impl Replica {
         true
     }
 
-    /// Sends what this node's own state holds now, if it is known to be chosen. Returns false if
-    /// the window has no space for the copy.
+    /// Sends the record in this node's own state, if it is known to be chosen. Returns false if the
+    /// window has no space for the copy.
     pub(in crate::protocol::replica) fn copy_key(
         &mut self,
         now: Now,
@@ -167,7 +167,7 @@ impl Replica {
                     return false;
                 }
                 hints.sent(key, copy.ballot, size);
-                // R2 requires no wait: what is chosen is durable at a quorum.
+                // R2 requires no wait: a chosen record is durable at a quorum.
                 let envelope = self.envelope(node, 0, copy.into());
                 self.dispatch(envelope, Way::Usual);
             }
@@ -183,8 +183,8 @@ impl Replica {
         }
     }
 
-    /// A round in progress confirms most records. What still blocks the copy at the next check is
-    /// repaired by a repair round.
+    /// A round in progress confirms most records. A repair round repairs a key whose copy is still
+    /// blocked at the next check.
     fn doubt(&mut self, now: Now, node: NodeId, key: &Key, ballot: Ballot) {
         let hints = self.catchup.hints.get_mut(&node);
         if hints.is_some_and(|hints| hints.doubt(key, ballot)) {
@@ -225,7 +225,7 @@ impl Replica {
     }
 }
 
-/// About what a copy takes in transit.
+/// Approximate size of a copy's message.
 pub fn size_of(key: &Key, record: &Record) -> usize {
     let Record { value, applied, .. } = record;
     let operations: usize = applied.clients.iter().map(|c| c.operations.len()).sum();

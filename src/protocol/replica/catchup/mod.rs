@@ -16,7 +16,7 @@ use crate::protocol::catchup::hints::{Hints, Rounds};
 use crate::protocol::catchup::pending_chosen::PendingChosen;
 use crate::protocol::types::message::NodeId;
 
-/// What other nodes lack of this node's records, and this node of theirs.
+/// Records of this node that other nodes lack, and records of theirs that this node lacks.
 #[derive(Debug, Default)]
 pub(super) struct Catchup {
     /// Chosen ballots that are still to be reported to other nodes.

@@ -19,7 +19,7 @@ use crate::protocol::types::rules::rule;
 /// The entries of a bucket that follow a key.
 pub type PageRequest = (Bucket, Option<Key>);
 
-/// Who waits for a page of a bucket.
+/// A requester that waits for a page of a bucket.
 #[derive(Debug, PartialEq, Eq)]
 enum BucketWaiter {
     Node {
@@ -30,7 +30,7 @@ enum BucketWaiter {
     Own(Purpose),
 }
 
-/// For what this node itself lists the entries of a bucket.
+/// The purpose for which this node itself lists the entries of a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     /// See `handle_own_bucket`.
@@ -44,7 +44,7 @@ pub enum Purpose {
 pub struct Waiters(BTreeMap<PageRequest, Vec<BucketWaiter>>);
 
 impl Replica {
-    /// A member reports its votes (E5). R2: the answer leaves once what it reports is durable.
+    /// A member reports its votes (E5). R2: the answer leaves once the reported state is durable.
     pub(in crate::protocol::replica) fn handle_digests_asked(
         &mut self,
         envelope: &Envelope,
@@ -131,8 +131,8 @@ impl Replica {
         epoch: Epoch,
         page: &Page,
     ) {
-        // R1, E3 (a): what was held before this epoch was installed is no evidence in it. Every
-        // node that waits by now has asked in this epoch, and gets what is listed for it.
+        // R1, E3 (a): state from before this epoch was installed is no evidence in it. Every node
+        // that still waits has asked in this epoch, and gets the entries that are listed for it.
         if epoch != self.epoch() {
             return;
         }
@@ -146,7 +146,7 @@ impl Replica {
                 BucketWaiter::Own(Purpose::Purge) => self.look_for_graves(now, bucket, page),
                 BucketWaiter::Node { to, round, via } => {
                     let told = self.bucket_told(bucket, after.clone(), page);
-                    // R2: what was listed was returned to the driver for the disk before.
+                    // R2: all listed state was returned to the driver for the disk earlier.
                     let group = self.keys.outbox.filling() - 1;
                     self.send(to, round, told.into(), group, Way::Back(via));
                 }
@@ -179,7 +179,7 @@ impl Replica {
         }
     }
 
-    /// The group with which everything that this node holds now is durable.
+    /// The group with which all present state of this node is durable.
     pub(in crate::protocol::replica) fn group_of_now(&self) -> u64 {
         match self.keys.outbox.is_dirty() {
             true => self.keys.outbox.filling(),
@@ -292,8 +292,8 @@ pub(in crate::protocol::replica) mod tests {
     }
 
     /// E3 (a): the list that was requested before the epoch is older than what this node accepted
-    /// last in the epoch before, so it must not be reported as what the node held when it left that
-    /// one.
+    /// last in the previous epoch, so it must not be reported as the node's state when it left that
+    /// epoch.
     #[test]
     fn what_was_listed_in_an_earlier_epoch_is_not_told_in_this() {
         let mut replica = replica();

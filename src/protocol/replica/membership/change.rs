@@ -26,7 +26,7 @@ use crate::protocol::types::message::{
 use crate::protocol::types::record::Key;
 use crate::protocol::types::rules::rule;
 
-/// What a configuration is to become.
+/// The configuration that a node desires.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DesiredConfiguration {
     pub members: Vec<Member>,
@@ -160,7 +160,7 @@ impl Replica {
         sequence
     }
 
-    /// Returns whether there was an answer to take.
+    /// Returns whether there was an answer to handle.
     pub(in crate::protocol::replica) fn take_own_answers(&mut self, now: Now) -> bool {
         let Some((sequence, outcome)) = self.membership.changes.answers.pop_front() else {
             return false;
@@ -188,8 +188,8 @@ impl Replica {
             }
             Outcome::Absent => self.write(now, None, next),
             Outcome::Written { .. } => self.install(now, next),
-            // Preempted, or the outcome is unknown: a node that still desires the change checks
-            // again, and what was chosen nevertheless is found (E7).
+            // The proposal was preempted, or its outcome is unknown: a node that still desires the
+            // change checks again, and a configuration that was chosen nevertheless is found (E7).
             _ => {}
         }
     }
@@ -217,7 +217,7 @@ impl Replica {
         mut configuration: Configuration,
     ) {
         let epoch = configuration.epoch;
-        // D1: whatever it says, no key changes its bucket.
+        // D1: whatever the new configuration contains, no key changes its bucket.
         if let Some(held) = &self.identity.configuration {
             configuration.spread = held.spread;
             configuration.name.clone_from(&held.name);
@@ -225,14 +225,15 @@ impl Replica {
         let (voted, is_first) = (self.identity.votes, self.identity.configuration.is_none());
         let held = self.identity.configuration.as_ref();
         if held.is_some_and(|held| !configuration.goes_on_from(held)) && rule!(E8_named) {
-            // It does not know what was chosen, and purged, in this node's epoch, so a node that
-            // the force named comes back in a new incarnation (E4).
+            // The node does not know what was chosen, and purged, in its epoch, so a node that the
+            // force named comes back in a new incarnation (E4).
             self.identity.incarnation = self.random.random();
         }
         self.forget_replaced(&configuration);
         self.adopt(configuration);
         if self.identity.votes && !voted && !is_first {
-            // E5: what the node holds so far is a cache. It has promised nothing in this life.
+            // E5: all present state of the node is a cache. The node has promised nothing in this
+            // life.
             self.durable.meta.life += 1;
             self.durable.meta.floor = Ballot::ZERO;
         }
@@ -450,7 +451,7 @@ impl Replica {
         let Some(epoch) = configuration::next_epoch(configuration.epoch) else {
             return;
         };
-        // No node would accept it.
+        // No node would accept this base.
         if base.reading() > FOLLOWED_LAST {
             self.note_ahead(now, self.identity.node, base.reading());
             return;

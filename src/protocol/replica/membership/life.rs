@@ -12,9 +12,8 @@ use crate::protocol::types::message::{Configuration, NodeId, Now};
 use crate::protocol::types::rules::rule;
 
 impl Replica {
-    /// The vote is lost, or belongs to a new life. What the node hinted, promised to send, or was
-    /// about to do as a member concerns state that is a cache from now on. No other function
-    /// discards a part of it.
+    /// The vote is lost, or belongs to a new life. Hints, pending copies and pending work of the
+    /// member concern state that is a cache from now on. No other function discards a part of it.
     pub(in crate::protocol::replica) fn end_life(&mut self, now: Now) {
         if rule!(E5_ended) {
             self.catchup.hints.clear();
@@ -29,9 +28,9 @@ impl Replica {
         }
     }
 
-    /// Discards what was recorded of members that are in another incarnation in the next
-    /// configuration. A node compares everything before it is admitted, and what was recorded of
-    /// the incarnation before does not apply to it.
+    /// Discards what was recorded about members that are in another incarnation in the next
+    /// configuration. A node compares everything before it is admitted, and records about its
+    /// previous incarnation do not apply to it.
     pub(in crate::protocol::replica) fn forget_replaced(&mut self, next: &Configuration) {
         let Some(before) = self.identity.configuration.clone() else {
             return;
@@ -48,12 +47,12 @@ impl Replica {
         }
     }
 
-    /// Whether work that waited for its key is still to be done. It belongs to one epoch, and to a
+    /// Whether work that waited for its key must still be done. It belongs to one epoch, and to a
     /// member (R1).
     pub(in crate::protocol::replica) fn is_still_wanted(&mut self, waiting: &Waiting) -> bool {
         let is_member = self.identity.votes || !rule!(E4_rounds);
         let wanted = match waiting {
-            // The functions that take these check them.
+            // The functions that handle these inputs check them.
             Waiting::Peer(_) | Waiting::Operation(_) | Waiting::Look => true,
             Waiting::Copy(_) | Waiting::Mend => is_member,
             Waiting::Work(epoch, _) => is_member && *epoch == self.epoch(),

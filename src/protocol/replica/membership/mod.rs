@@ -15,7 +15,7 @@ use change::Changes;
 use split::Splits;
 use starts::{StartConfirmation, Starts};
 
-/// Changes of the configuration, and what must be known before this node participates in it.
+/// Changes of the configuration, and the checks that precede this node's participation in it.
 #[derive(Debug)]
 pub(super) struct Membership {
     pub(super) changes: Changes,
@@ -23,7 +23,7 @@ pub(super) struct Membership {
     pub(super) splits: Splits,
     pub(super) starts: Starts,
     pub(super) confirmation: StartConfirmation,
-    /// What the state of an earlier boot says of the cluster is not checked yet.
+    /// The state of an earlier boot has not been checked against the cluster yet.
     pub(super) is_restarted: bool,
 }
 

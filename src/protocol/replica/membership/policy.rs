@@ -1,5 +1,5 @@
-//! Which nodes should be members: those that were unreachable for long are removed, those that are
-//! back and have caught up are admitted. This module decides when a change is worth proposing;
+//! Which nodes should be members: members that were unreachable for long are removed; nodes that
+//! are back and have caught up are admitted. This module decides when a change is worth proposing;
 //! `change` makes it.
 
 use std::collections::BTreeMap;
@@ -83,8 +83,8 @@ impl Replica {
         self.note_refused(refused);
     }
 
-    /// A desired change was made, or is not possible. The operator is notified once, and sees it in
-    /// the status for as long as that is so.
+    /// A desired change was made, or is not possible. The operator is notified once, and the status
+    /// shows it as long as it holds.
     fn note_refused(&mut self, refused: Option<String>) {
         if let Some(reason) = &refused
             && self.membership.changes.refused != refused
@@ -185,7 +185,8 @@ impl Replica {
             .insert(envelope.origin, asking);
     }
 
-    /// Whether that learner will not ask for what is written to that key, so that it must be sent.
+    /// Whether that learner will not request records of that key any more, so that they must be
+    /// sent to it.
     pub(in crate::protocol::replica) fn is_to_be_told(&self, learner: NodeId, key: &Key) -> bool {
         let asking = self.membership.changes.reached.asking.get(&learner);
         asking.is_some_and(|a| self.keys.digests.spread().bucket_of(key) < a.listed)
@@ -288,7 +289,7 @@ fn wanted(
     (members != configuration.members).then_some(DesiredConfiguration { members, away, ids })
 }
 
-/// A member that is removed without having been asked to leave.
+/// A member that is removed without an operator's request.
 fn removed(member: Member, clock: u64) -> Member {
     let quiet_ms = clock::to_ms(clock.saturating_sub(member.removed_at));
     let before = match quiet_ms >= REMOVALS_FORGOTTEN_MS {

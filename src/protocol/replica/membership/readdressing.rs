@@ -1,4 +1,4 @@
-//! What a node does with the addresses that it was given while it was stopped (see `readdress`).
+//! Applies the addresses that a node was given while it was stopped (see `readdress`).
 
 use crate::protocol::replica::Replica;
 use crate::protocol::replica::membership::operator::as_it_is;
@@ -6,15 +6,15 @@ use crate::protocol::types::message::{Configuration, Now};
 use crate::protocol::types::readdress::readdress;
 
 impl Replica {
-    /// Adopts a configuration as it was agreed on, and returns it with the addresses that this node
+    /// Adopts a configuration as it was chosen, and returns it with the addresses that this node
     /// knows.
     pub(in crate::protocol::replica) fn take_agreed(
         &mut self,
         agreed: Configuration,
     ) -> Configuration {
         if agreed.joint.is_none() {
-            // An address that it says now is newer than the one this node was given. A joint
-            // configuration may still be reverted.
+            // A new address in the configuration is newer than the one that this node was given. A
+            // joint configuration may still be reverted.
             self.identity
                 .readdressed
                 .retain(|r| agreed.nodes().any(|member| r.is_of(member)));
@@ -25,7 +25,7 @@ impl Replica {
         present.unwrap_or(agreed)
     }
 
-    /// At each heartbeat. If the configuration says other addresses than this node knows, the first
+    /// At each heartbeat. If the configuration has other addresses than this node knows, the first
     /// reachable member changes it, or another one if that takes too long. Returns why it cannot be
     /// changed, if it cannot.
     pub(in crate::protocol::replica) fn write_addresses(
@@ -110,7 +110,7 @@ mod tests {
         joint.joint = Some(joint.members.clone());
         replica.install(NOW, joint);
         assert_eq!(replica.address_of(2), Some("elsewhere:1"));
-        // Once reverted, it says the old address again.
+        // After the reversion the configuration has the old address again.
         replica.install(NOW, configuration(5));
         assert_eq!(replica.address_of(2), Some("there:1"));
         let mut later = configuration(6);

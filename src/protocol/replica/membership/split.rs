@@ -23,8 +23,8 @@ const SPLITS_MAX: usize = 8;
 pub type Splits = BTreeMap<Lineage, Arc<Configuration>>;
 
 impl Replica {
-    /// R1: a configuration is installed only because it is known to be chosen; a node that sends
-    /// one has installed it.
+    /// R1: a configuration is installed only if it is known to be chosen; a node that sends one has
+    /// installed it.
     pub(in crate::protocol::replica) fn handle_configuration(
         &mut self,
         now: Now,
@@ -59,7 +59,7 @@ impl Replica {
         }
     }
 
-    /// The operator started this node for a cluster of another name. Nothing that other nodes send
+    /// The operator started this node for a cluster with another name. No message of other nodes
     /// ends a node: it waits for its own cluster, and reports why.
     fn is_of_another_name(&mut self, told: &Configuration) -> bool {
         let is_other = !told.goes_with(&self.options.cluster_name);
@@ -98,8 +98,8 @@ impl Replica {
         first != First::Refuse
     }
 
-    /// E8: whether this node knows of a split by force. If so, it no longer participates in what
-    /// its side does.
+    /// E8: whether this node knows of a split by force. If so, it no longer participates in its
+    /// side's operations.
     pub(in crate::protocol::replica) fn is_split(&self) -> bool {
         !self.membership.splits.is_empty()
     }
@@ -150,7 +150,8 @@ impl Replica {
         }
     }
 
-    /// Sends them to the other nodes of this side, which may not reach any node of the other side.
+    /// Sends the conflicting configurations to the other nodes of this side, which may not reach
+    /// any node of the other side.
     fn tell_splits(&mut self) {
         let Some(own) = self.identity.configuration.clone() else {
             return;
@@ -171,7 +172,8 @@ impl Replica {
         }
     }
 
-    /// Another configuration was installed: keeps those that still conflict with it.
+    /// Another configuration was installed: keeps the known configurations that still conflict with
+    /// it.
     pub(in crate::protocol::replica) fn keep_splits(&mut self) {
         if let Some(own) = self.identity.configuration.clone() {
             self.membership
@@ -181,7 +183,8 @@ impl Replica {
         }
     }
 
-    /// At the node's start. It may not reach the other side now, and must not serve all the same.
+    /// At the node's start. The node may be unable to reach the other side now, and must not serve
+    /// all the same.
     pub(in crate::protocol::replica) fn find_splits(&mut self) {
         if rule!(E8_kept) {
             let found = self.durable.meta.splits.iter().cloned();
@@ -203,8 +206,8 @@ impl Replica {
         }
     }
 
-    /// At each heartbeat. An unreachable node may have been stopped, or have lost its state. It
-    /// learns of the configuration even though it knows no node any more that it could ask.
+    /// At each heartbeat. An unreachable node may have been stopped, or have lost its state. This
+    /// message brings it the configuration even if it knows no node any more that it could ask.
     pub(in crate::protocol::replica) fn tell_silent_nodes(&mut self, now: Now) {
         let Some(configuration) = self.identity.configuration.clone() else {
             return;
@@ -234,7 +237,7 @@ impl Replica {
         }
     }
 
-    /// What a forced configuration supersedes: all forces that this node knows of.
+    /// The forces that a forced configuration supersedes: all that this node knows.
     pub(in crate::protocol::replica) fn superseded(&self, own: &Configuration) -> Vec<Forced> {
         let others = self
             .membership

@@ -1,7 +1,7 @@
 //! E1: a node whose disk was rolled back to an older copy has lost promises, and does not know it.
-//! The members that received its rows before the rollback do: a row says how often the node was
-//! started, which group it found last at this start, and which one is durable by now. The node has
-//! no vote until they had a chance to report a rollback.
+//! The members that received its rows before the rollback do: a row contains the node's start
+//! count, the last group that it found at this start, and the last group that is durable by now.
+//! The node has no vote until the members had a chance to report a rollback.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,7 +30,7 @@ pub struct StartConfirmation {
     asked_us: u64,
     /// When a node of a newer epoch was last received from, before the confirmation.
     newer_us: Option<u64>,
-    /// The confirmation takes so long that an operator should look.
+    /// The confirmation takes so long that the operator is informed.
     is_overdue: bool,
 }
 
@@ -51,8 +51,8 @@ impl StartConfirmation {
         self.is_given = true;
     }
 
-    /// Whether the others had as long as it takes to receive this node's row, and nothing newer
-    /// arrived in that time.
+    /// Whether the others had as much time as it takes to receive this node's row, and nothing
+    /// newer arrived in that time.
     fn has_waited(&self, now: Now, proof_us: u64) -> bool {
         let since_us = self.newer_us.unwrap_or(0).max(self.asked_us);
         now.mono_us >= since_us + proof_us
@@ -88,9 +88,9 @@ impl Starts {
         known.filter_map(last).collect()
     }
 
-    /// Records what the row reports. Returns the other start of the same incarnation that the row
-    /// contradicts: one that it does not count, or of which it has not found all that was durable.
-    /// A late row contradicts the present start, but its node knows better.
+    /// Records the content of the row. Returns the other start of the same incarnation that the row
+    /// contradicts: a start that it does not count, or whose durable groups it has not all found. A
+    /// late row contradicts the present start, but its node knows better.
     fn denied_by(&mut self, row: &Row) -> Option<Start> {
         let known = self.known.entry(row.node).or_default();
         let mut told = Start {
@@ -118,7 +118,7 @@ impl Starts {
 }
 
 impl Replica {
-    /// What a row reports of this node's starts: nothing that a crash could undo.
+    /// The start count in this node's row: none that a crash could undo.
     pub(in crate::protocol::replica) fn starts_told(&self) -> u64 {
         match self.keys.outbox.is_durable(self.durable.started_in) {
             true => self.durable.meta.starts,
@@ -150,10 +150,10 @@ impl Replica {
         }
     }
 
-    /// Another node remembers a start that this node's state does not. A late message reports an
-    /// earlier start, or this one. Each start writes a group before it is reported, so the groups
-    /// alone would be enough; the start count shows a rollback even if a storage engine should ever
-    /// restart the numbers of its groups.
+    /// Another node remembers a start that this node's state does not contain. A late message
+    /// reports an earlier start, or this one. Each start writes a group before it is reported, so
+    /// the groups alone would be enough; the start count shows a rollback even if a storage engine
+    /// should ever restart the numbers of its groups.
     pub(in crate::protocol::replica) fn handle_rolled_back(&mut self, now: Now, told: &RolledBack) {
         let is_later = told.starts >= self.durable.meta.starts
             || told.synced > self.membership.confirmation.found;
@@ -174,8 +174,8 @@ impl Replica {
     }
 
     /// E1: a node that starts with earlier state promises and answers nothing until the members had
-    /// a chance to know better: all of them; or, after a while, all that are reachable, if this
-    /// node and those of them that have kept their state are a quorum.
+    /// a chance to report a rollback: all of them; or, after a while, all that are reachable, if
+    /// this node and those of them that have kept their state are a quorum.
     pub(in crate::protocol::replica) fn look_at_proof(&mut self, now: Now) {
         let Some(configuration) = self.identity.configuration.clone() else {
             return;
@@ -192,8 +192,8 @@ impl Replica {
         };
         let mut with_me: NodeSet = others().filter(has_seen).map(|m| m.node).collect();
         let all = others().all(|m| with_me.contains(m.node) || self.had_chance(m));
-        // A node that is alone has nobody to confirm its start: it listens whether there are others
-        // by now.
+        // A node that knows no other node has no one to confirm its start: it listens for other
+        // nodes.
         let all = all && others().next().is_some();
         // A node that has lost its state since may report a rollback, and does not count for the
         // quorum.
@@ -266,9 +266,9 @@ impl Replica {
         asked.contains(&(member.node, member.incarnation))
     }
 
-    /// E1: the members of another configuration may know what those of the one before did not. A
-    /// copy of a disk may hold a configuration of long ago, all of whose members are gone, or whose
-    /// only member is this node.
+    /// E1: the members of another configuration may know what the members of the previous one did
+    /// not. A copy of a disk may hold a configuration of long ago, all of whose members are gone,
+    /// or whose only member is this node.
     pub(in crate::protocol::replica) fn prove_anew(&mut self, now: Now) {
         self.membership.confirmation.newer_us = None;
         let voters = self.identity.configuration.iter().flat_map(|c| c.voters());
@@ -285,16 +285,15 @@ impl Replica {
         self.membership.confirmation.asked_us = now.mono_us;
     }
 
-    /// There is a newer configuration: this node waits for what it says before it has a vote in its
-    /// own.
+    /// There is a newer configuration: this node waits for it before it has a vote in its own.
     pub(in crate::protocol::replica) fn note_newer(&mut self, now: Now) {
         if !self.membership.confirmation.is_given {
             self.membership.confirmation.newer_us = Some(now.mono_us);
         }
     }
 
-    /// Continues as a learner in a new incarnation, without a vote until it is admitted: what it
-    /// holds is a cache.
+    /// Continues as a learner in a new incarnation, without a vote until it is admitted: its
+    /// present state is a cache.
     pub(in crate::protocol::replica) fn renounce(&mut self, now: Now) {
         self.identity.incarnation = self.random.random();
         self.durable.meta.incarnation = self.identity.incarnation;

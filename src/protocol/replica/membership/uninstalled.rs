@@ -14,10 +14,10 @@ use crate::protocol::types::quorum::NodeSet;
 use crate::protocol::types::record::Key;
 use crate::protocol::types::rules::rule;
 
-/// What this node knows of its configuration's register.
+/// This node's knowledge of its configuration's register.
 #[derive(Debug, Default)]
 pub struct Uninstalled {
-    /// The ballot of a newer configuration that its acceptor holds, and since when.
+    /// The ballot of a newer configuration that this node's acceptor holds, and since when.
     held: Option<(Ballot, u64)>,
     /// The operation that reads the register.
     reading: Option<u64>,
@@ -25,7 +25,7 @@ pub struct Uninstalled {
     loaded_us: Option<u64>,
     /// The ballot that was last reported in an event.
     told: Option<Ballot>,
-    /// Until then nothing is proposed in place of what another release wrote.
+    /// Until then nothing is proposed in place of a value that another release wrote.
     unreadable_until_us: u64,
 }
 
@@ -39,9 +39,9 @@ impl Uninstalled {
 }
 
 impl Replica {
-    /// At each heartbeat: checks what this node's own acceptor holds. A quorum holds what was
-    /// chosen, and part of that quorum is among any members that serve, so no other node needs to
-    /// be asked.
+    /// At each heartbeat: checks the state of this node's own acceptor. A quorum holds a chosen
+    /// configuration, and part of that quorum is among any members that serve, so no other node
+    /// needs to be asked.
     pub(in crate::protocol::replica) fn look_for_uninstalled(&mut self, now: Now) {
         let Some(present) = self.identity.configuration.clone() else {
             return;
@@ -81,7 +81,7 @@ impl Replica {
 
     fn look_at_newer(&mut self, now: Now, ballot: Ballot, is_chosen: bool, held: Configuration) {
         if is_chosen && held.joint.is_none() && !self.view.hears_quorum {
-            // It no longer needs a quorum of the present one.
+            // The held configuration no longer needs a quorum of the present one.
             self.install(now, held);
             return;
         }
@@ -136,8 +136,8 @@ impl Replica {
         };
         match configuration::decode(value) {
             Ok(held) if held.is_newer_than(&present) => {
-                // It is another node's, or an earlier one of this node: a quorum's read shows that
-                // it is chosen.
+                // The value is another node's, or an earlier one of this node: a quorum's read
+                // shows that it is chosen.
                 self.settle(now, held, version);
                 false
             }
@@ -148,14 +148,15 @@ impl Replica {
                 let own = own.filter(|s| s.record.as_ref().is_some_and(|r| r.version == version));
                 let ballot = own.map_or(Ballot(version), |state| state.accepted);
                 self.tell_unreadable(now, ballot, why);
-                // No node can have installed what is damaged. Only an operator may abandon what
-                // another release wrote.
+                // No node can have installed a damaged value. Only an operator may abandon a value
+                // that another release wrote.
                 why == Unreadable::Damaged || present.forced
             }
         }
     }
 
-    /// Whether what another release wrote blocks a change; it is checked again after a while.
+    /// Whether a value that another release wrote blocks a change; it is checked again after a
+    /// while.
     pub(in crate::protocol::replica) fn is_unreadable(&self, now: Now) -> bool {
         now.mono_us < self.membership.changes.uninstalled.unreadable_until_us
     }

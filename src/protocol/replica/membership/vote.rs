@@ -1,6 +1,6 @@
-//! Which members can vote now, and what keeps the others from it: the one answer for operators'
-//! changes, for automatic changes, for `no quorum` (X5) and for a force. This module also owns in
-//! which epoch each node was last received from.
+//! Which members can vote now, and why the others cannot: the single answer for operators' changes,
+//! for automatic changes, for `no quorum` (X5) and for a force. This module also owns the epoch in
+//! which each node was last received from.
 
 use std::collections::BTreeMap;
 
@@ -16,9 +16,9 @@ use crate::protocol::types::rules::rule;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Obstacle {
     NotHeard,
-    /// It is reachable in another incarnation, so it does not hold what it once received.
+    /// The member is reachable in another incarnation, so it does not hold what it once received.
     WithoutState,
-    /// It is reachable, but answers nothing that waits for its disk.
+    /// The member is reachable, but answers nothing that waits for its disk.
     DiskHangs,
 }
 
@@ -30,14 +30,14 @@ pub const HANGS_REMEDY: &str =
 /// id to two nodes.
 pub type Epochs = BTreeMap<(NodeId, Incarnation), (Epoch, u64)>;
 
-/// How many nodes are told apart: those of a few lineages.
+/// How many nodes are distinguished: those of a few lineages.
 const HEARD_MAX: usize = 64;
 
 /// Which of the voters of a configuration can vote.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Voting {
     pub nodes: NodeSet,
-    /// Those that could, if their disks were not hung.
+    /// Voters that could vote if their disks were not hung.
     pub hung: NodeSet,
 }
 
@@ -70,8 +70,8 @@ pub fn hung_in_words(members: &[&Member]) -> String {
 }
 
 impl Replica {
-    /// For this node itself, it does not check whether the others had a chance to report a rollback
-    /// (E1_asked).
+    /// For this node itself, this does not check whether the others had a chance to report a
+    /// rollback (E1_asked).
     pub(in crate::protocol::replica) fn obstacle(&self, member: &Member) -> Option<Obstacle> {
         let node = member.node;
         let is_same = match node == self.identity.node {
@@ -154,8 +154,8 @@ impl Replica {
         })
     }
 
-    /// Whether the epoch is of a configuration that follows this node's, or of one that this node
-    /// knows nothing of. The configurations that a force is to supersede are known.
+    /// Whether the epoch belongs to a configuration that follows this node's, or to one that this
+    /// node knows nothing about. The configurations that a force is to supersede are known.
     fn is_later(&self, own: &Configuration, epoch: Epoch) -> bool {
         let is_before = epoch < own.epoch && own.comes_of(epoch);
         let is_known = |other: &Configuration| lineage_of(epoch) == other.lineage();

@@ -2,13 +2,13 @@
 //! hold.
 //!
 //! Each member is responsible for some buckets. Once all members have reported the same digest for
-//! a bucket, they hold what this node holds, so its old tombstones may be purged, if the bucket is
-//! still the same when it is listed.
+//! a bucket, they hold the same state as this node, so its old tombstones may be purged, if the
+//! bucket is still unchanged when it is listed.
 //!
-//! Ages are differences of hybrid clocks' readings, which may be wrong by a jump. For what sessions
-//! wrote, a purge that comes too early only makes outcomes unknown (X3). It would let a retry of a
-//! text operation through, so a tombstone with one must also have been seen for the horizon by this
-//! node's own time.
+//! Ages are differences of hybrid clocks' readings, which a clock jump can make wrong. For
+//! operations of sessions, a purge that comes too early only makes outcomes unknown (X3). But it
+//! would allow a retry of a text operation, so this node must also have seen a tombstone with a
+//! text operation for the horizon by its own time.
 
 mod texts;
 
@@ -40,7 +40,7 @@ use texts::TextTombstones;
 /// How many unknown buckets are listed at a heartbeat.
 const BUCKETS_LISTED: usize = 4;
 
-/// What the members reported for one purge.
+/// The members' reports for one purge.
 #[derive(Debug)]
 struct Round {
     id: RoundId,
@@ -62,7 +62,7 @@ struct PurgeScan {
 #[derive(Debug)]
 struct PurgeSent {
     again_us: u64,
-    /// The group with which this node's own copies of them are durable.
+    /// The group with which this node's own copies of the tombstones are durable.
     group: GroupNumber,
     purge: Purge,
 }
@@ -116,7 +116,7 @@ impl Tombstones {
 }
 
 impl Replica {
-    /// R1: what was reported in another epoch no longer counts.
+    /// R1: reports of another epoch no longer count.
     pub(in crate::protocol::replica) fn restart_purge(&mut self) {
         self.keys.tombstones = Tombstones::new(self.keys.digests.spread());
     }
@@ -218,7 +218,7 @@ impl Replica {
             let mut told = round.told.values();
             told.all(|told| told.sums.of(bucket) == own(bucket)) || !rule!(P1_all)
         };
-        // A bucket that is being written differs at one check, and seldom at two.
+        // A bucket that is being written often differs at one check, but seldom at two.
         let differing = self
             .keys
             .digests
@@ -269,7 +269,7 @@ impl Replica {
         let Some(mut look) = self.keys.tombstones.looks.remove(&bucket) else {
             return;
         };
-        // What was listed is what all members agreed on, if the digest is still the same.
+        // The listed state is the one that all members agreed on, if the digest is still the same.
         let sum = self.keys.digests.of_life(self.durable.meta.life, bucket);
         let is_same = look.agreed == Some(sum);
         let terms = self.terms();
@@ -331,7 +331,7 @@ impl Replica {
         if purge.tombstones.is_empty() {
             return;
         }
-        // What this node itself holds is as durable as what the other members reported.
+        // This node's own state is as durable as the state that the other members reported.
         let group = self.group_of_now();
         for member in configuration.voters() {
             self.send(member.node, 0, purge.clone().into(), group, Way::Usual);
@@ -396,8 +396,8 @@ impl Replica {
     }
 }
 
-/// The due buckets to check: half of them buckets that were begun, so that the tombstones tracked
-/// in them are purged and free their space, half others. One half may use what the other leaves.
+/// Selects the due buckets to check: half of them buckets with tracked tombstones, so that these
+/// are purged and free their space, half others. One half may use what the other leaves.
 fn shared(begun: Vec<Bucket>, fresh: Vec<Bucket>, many: usize) -> Vec<Bucket> {
     let of_begun = (many / 2).max(many.saturating_sub(fresh.len()));
     let mut first: Vec<Bucket> = begun.into_iter().take(of_begun).collect();
@@ -456,7 +456,7 @@ mod tests {
         replica.handle_input(now, Input::Peer { cluster, envelope });
     }
 
-    /// Carries out what the replica requests, on a disk that holds these deletes; returns what it
+    /// Executes the replica's requests on a disk that holds these deletes; returns the keys that it
     /// purges.
     fn purged(replica: &mut Replica, now: Now, deleted: &[&Key]) -> Vec<Key> {
         let state = tombstone();
@@ -495,8 +495,8 @@ mod tests {
         purged
     }
 
-    /// P1: all members reported the same for a bucket, but before it is listed here, this node
-    /// accepts another delete, which is late, and which the others may not have.
+    /// P1: all members reported the same digest for a bucket, but before it is listed here, this
+    /// node accepts another delete, which is late, and which the others may not have.
     #[test]
     fn a_bucket_that_changed_since_all_agreed_is_not_purged() {
         let key = Key::user(b"k");
@@ -654,8 +654,8 @@ mod tests {
         outputs.any(|output| matches!(output, Output::Persist(group) if !group.dropped.is_empty()))
     }
 
-    /// P1: what all members held in one epoch says nothing in the next. E5: a cache is not purged,
-    /// because the floor would rise to a promise that was not given in this admission.
+    /// P1: what all members held in one epoch says nothing about the next. E5: a cache is not
+    /// purged, because the floor would rise to a promise that was not given in this admission.
     #[test]
     fn a_purge_is_of_one_epoch_and_one_admission() {
         assert!(is_buried(0, |_| ()));
@@ -674,7 +674,7 @@ mod tests {
         assert!(!replica.is_purging(id));
     }
 
-    /// E5: a cached tombstone is no part of what all members were found to hold.
+    /// E5: a cached tombstone is not part of the state on which all members agreed.
     #[test]
     fn a_cached_tombstone_is_not_purged() {
         let (mut replica, key) = (replica(), Key::user(b"k"));

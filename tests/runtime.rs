@@ -67,6 +67,7 @@ fn bounded(
         shrink_after: Duration::ZERO,
         disk_hung_after: Duration::from_secs(2),
         disk_reserve: Some(0),
+        http: None,
         cluster_name: String::new(),
         bootstrap: false,
         heartbeat_ms: 50,

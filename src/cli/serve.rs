@@ -49,6 +49,17 @@ pub struct ServeArgs {
     #[arg(long, value_name = "ADDR", env = "HORSESHOE_LISTEN")]
     listen: Option<String>,
 
+    /// Serve metrics, /healthz and /readyz over HTTP at this address: a numeric address of this
+    /// machine, 0.0.0.0 or [::] for all of them, with a port (127.0.0.1:9100) if that is not the
+    /// node's listed one, which HTTP may use too because it uses TCP [default: no HTTP]
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "HORSESHOE_HTTP",
+        hide_default_value = true
+    )]
+    http: Option<String>,
+
     /// The directory for the node's state; without it the state is in memory only
     #[arg(long, value_name = "DIR", env = "HORSESHOE_DATA_DIR")]
     data_dir: Option<OsString>,
@@ -211,6 +222,7 @@ impl From<ServeArgs> for Settings {
             cluster_name: arguments.cluster_name,
             // Scripts set this variable to the empty string, too.
             listen: arguments.listen.filter(|listen| !listen.is_empty()),
+            http: arguments.http.filter(|http| !http.is_empty()),
             data_dir: data_dir.map(PathBuf::from),
             durability: match arguments.durability {
                 DurabilityArg::Fsync => Durability::Fsync,
@@ -295,6 +307,15 @@ mod tests {
         let settings: Settings = parse("serve --insecure-admin 0 a:1").unwrap().into();
         assert!(settings.insecure_admin);
         assert!(parse("serve 0 a:1 --text maybe").is_err());
+    }
+
+    #[test]
+    fn without_an_address_there_is_no_http() {
+        let of = |line| Settings::from(parse(line).unwrap()).http;
+        assert_eq!(of("serve 0 a:1"), None);
+        assert_eq!(of("serve 0 a:1 --http="), None);
+        let given = of("serve 0 a:1 --http 127.0.0.1:9100");
+        assert_eq!(given.as_deref(), Some("127.0.0.1:9100"));
     }
 
     #[test]

@@ -77,18 +77,25 @@ impl FromStr for NodeAddress {
     }
 }
 
-/// Parses a numeric address; `port` is the default port.
+/// `port` is the default port.
 pub(super) fn parse_listen(text: &str, port: u16) -> Result<SocketAddr, ConfigError> {
-    let refused = || ConfigError::Listen(text.to_owned());
+    parse_own(text, port).ok_or_else(|| ConfigError::Listen(text.to_owned()))
+}
+
+/// `port` is the default port.
+pub(super) fn parse_http(text: &str, port: u16) -> Result<SocketAddr, ConfigError> {
+    parse_own(text, port).ok_or_else(|| ConfigError::Http(text.to_owned()))
+}
+
+/// Parses a numeric address at which a socket can be bound.
+fn parse_own(text: &str, port: u16) -> Option<SocketAddr> {
     let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
     let address = match bare.unwrap_or(text).parse::<IpAddr>() {
         Ok(ip) => SocketAddr::new(ip, port),
-        Err(_) => text.parse().map_err(|_| refused())?,
+        Err(_) => text.parse().ok()?,
     };
     let is_one = !address.ip().is_multicast() && address.ip() != Ipv4Addr::BROADCAST;
-    Some(address)
-        .filter(|address| is_one && address.port() > 0)
-        .ok_or_else(refused)
+    Some(address).filter(|address| is_one && address.port() > 0)
 }
 
 pub(super) fn check_listen(

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use address::{Host, NodeAddress};
-use address::{check_listen, parse_listen};
+use address::{check_listen, parse_http, parse_listen};
 
 use crate::protocol::types::limits::MEMBERS_MAX;
 use crate::protocol::types::timings::{Timings, TimingsError};
@@ -62,6 +62,12 @@ pub enum ConfigError {
          port (0.0.0.0:8801) if it is not the listed one"
     )]
     Listen(String),
+    #[error(
+        "{0:?} is not an address for HTTP: give a numeric address of this machine, with a port \
+         (127.0.0.1:9100, [::1]:9100) if it is not the node's listed one; port 0, which would be a \
+         different port after each start, is not possible"
+    )]
+    Http(String),
     #[error("{listen} and the listed address {listed} are not both IPv4 or both IPv6")]
     ListenFamily {
         listen: SocketAddr,
@@ -77,6 +83,7 @@ pub struct Settings {
     pub index: usize,
     pub nodes: Vec<String>,
     pub listen: Option<String>,
+    pub http: Option<String>,
     /// Empty: none is given.
     pub cluster_name: String,
     pub data_dir: Option<PathBuf>,
@@ -105,6 +112,8 @@ pub struct ServerConfig {
     pub index: u8,
     /// Where the node's socket is bound, if not at its listed address.
     pub listen: Option<SocketAddr>,
+    /// Where metrics are served over HTTP, by TCP; `None`: nowhere.
+    pub http: Option<SocketAddr>,
     /// The name of the cluster; empty: none was given.
     pub cluster_name: String,
     /// `None`: the state is in memory only, and a restarted node has lost it.
@@ -175,6 +184,8 @@ impl ServerConfig {
         let port = nodes[settings.index].port;
         let listen = listen.map(|text| parse_listen(text, port)).transpose()?;
         check_listen(listen, &nodes)?;
+        let http = settings.http.as_deref();
+        let http = http.map(|text| parse_http(text, port)).transpose()?;
         let shrink_after_ms = settings.shrink_after.as_micros().div_ceil(1_000);
         let timings = Timings::new(
             settings.heartbeat_ms,
@@ -197,6 +208,7 @@ impl ServerConfig {
             memory_short: short,
             nodes,
             listen,
+            http,
             cluster_name: name,
             index: u8::try_from(settings.index).expect("an index below the bound of members"),
             data_dir: settings.data_dir,
@@ -302,6 +314,7 @@ mod tests {
             index,
             nodes: nodes.iter().map(|&node| node.to_owned()).collect(),
             listen: None,
+            http: None,
             cluster_name: String::new(),
             data_dir: None,
             durability: Durability::Fsync,
@@ -372,6 +385,45 @@ mod tests {
         }
         let error = listens_at("::", &["n1:8801", "10.0.0.2:9"]).unwrap_err();
         assert!(error.contains("10.0.0.2:9"), "{error}");
+    }
+
+    #[test]
+    fn http_has_an_address_in_numbers_and_by_default_the_port_of_the_node() {
+        let serves_at = |http: &str| {
+            let settings = Settings {
+                http: Some(http.to_owned()),
+                ..settings(1, &["n0:8801", "n1:8802"])
+            };
+            let config = ServerConfig::new(settings).map_err(|error| error.to_string())?;
+            Ok::<_, String>(config.http.expect("it was given").to_string())
+        };
+        for (given, address) in [
+            ("127.0.0.1", "127.0.0.1:8802"),
+            ("0.0.0.0:9100", "0.0.0.0:9100"),
+            ("::1", "[::1]:8802"),
+            ("[::]", "[::]:8802"),
+            ("[2001:db8::1]:9100", "[2001:db8::1]:9100"),
+        ] {
+            assert_eq!(serves_at(given), Ok(address.to_owned()));
+        }
+        for wrong in [
+            "",
+            "9100",
+            ":9100",
+            "n1",
+            "n1:9100",
+            "127.0.0.1:0",
+            "[::1]:0",
+            "1.2.3.4:70000",
+            "224.0.0.1",
+        ] {
+            let error = serves_at(wrong).unwrap_err();
+            assert!(
+                error.starts_with(&format!("{wrong:?} is not an address for HTTP")),
+                "{error}"
+            );
+            assert!(error.contains("127.0.0.1:9100"), "{error}");
+        }
     }
 
     #[test]

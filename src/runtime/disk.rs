@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::Notice;
+use super::observation::CommitFigures;
 use super::sync_times::SyncTimes;
+use crate::protocol::types::counts::{DURATION_BOUNDS_US, Distribution};
 use crate::protocol::types::message::{Group, GroupNumber};
 use crate::storage::{Space, Storage, StorageError};
 
@@ -19,6 +21,8 @@ const BACKLOG_SIZE_MAX: usize = 64 << 20;
 const BACKLOG_LENGTH_MAX: usize = 16_384;
 /// How often the store is tended while there are no commits.
 const TEND_INTERVAL: Duration = Duration::from_secs(1);
+/// Upper bounds of the buckets of groups per commit.
+const GROUPS_BOUNDS: &[u64] = &[1, 2, 4, 8, 16, 32, 64, 128, 256, 512];
 /// Roughly what a register takes beside its key and its value, in bytes.
 const REGISTER_SIZE: usize = 128;
 
@@ -35,6 +39,8 @@ pub struct Disk {
     backlog: VecDeque<(GroupNumber, usize)>,
     backlog_size: usize,
     sync_times: SyncTimes,
+    durations_us: Distribution,
+    groups_per_commit: Distribution,
     space: Space,
 }
 
@@ -52,6 +58,8 @@ impl Disk {
             backlog: VecDeque::new(),
             backlog_size: 0,
             sync_times: SyncTimes::default(),
+            durations_us: Distribution::new(DURATION_BOUNDS_US),
+            groups_per_commit: Distribution::new(GROUPS_BOUNDS),
             space: Space::default(),
         })
     }
@@ -79,8 +87,21 @@ impl Disk {
     /// Records that this group and all before it are durable, by a commit that took this long.
     pub fn persisted(&mut self, group: GroupNumber, took: Duration) {
         self.sync_times.add(took);
+        self.durations_us.add(took.as_micros() as u64);
+        let waiting = self.backlog.len();
         while let Some((_, size)) = self.backlog.pop_front_if(|(number, _)| *number <= group) {
             self.backlog_size -= size;
+        }
+        self.groups_per_commit
+            .add((waiting - self.backlog.len()) as u64);
+    }
+
+    pub fn figures(&self) -> CommitFigures {
+        CommitFigures {
+            durations_us: self.durations_us.clone(),
+            groups: self.groups_per_commit.clone(),
+            backlog: self.backlog.len(),
+            backlog_size: self.backlog_size,
         }
     }
 

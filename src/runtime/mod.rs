@@ -2,7 +2,8 @@
 //! to the network. It decides nothing.
 //!
 //! One thread owns the replica, the socket and the table of registers. Another owns the durable
-//! store. Everything that reaches the loop besides datagrams and time is a `Notice`.
+//! store, and a third one answers HTTP, if `serve --http` is given. Everything that reaches the loop
+//! besides datagrams and time is a `Notice`.
 
 mod addresses;
 pub mod allocator;
@@ -12,8 +13,10 @@ pub mod decode;
 mod disk;
 mod driver;
 mod events;
+mod http;
 mod log;
 pub mod memory;
+mod observation;
 mod packer;
 mod process_limits;
 mod serve;
@@ -23,8 +26,12 @@ pub mod tally;
 
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
 use crate::protocol::types::message::GroupNumber;
 use crate::storage::{Space, StorageError};
+
+use observation::Observation;
 
 pub use bind::own_addresses;
 pub use driver::{Bound, Driver};
@@ -37,6 +44,8 @@ pub use serve::{RuntimeError, serve};
 pub enum Notice {
     /// A signal or a caller asks the node to end.
     Stop,
+    /// Someone asks how the node is.
+    Observe(oneshot::Sender<Observation>),
     /// A look-up of a name has ended.
     Resolved(addresses::Resolved),
     /// This group and all before it are durable; the commit took this long.

@@ -1,7 +1,7 @@
 //! Starts a node: the first log lines, the store, the loop, and the signals that end it.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -9,7 +9,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::bind::own_addresses;
 use super::log::WARNING_WAITS;
-use super::{Bound, Notice, allocator, process_limits};
+use super::{Bound, Notice, allocator, http, process_limits};
 use crate::config::ServerConfig;
 use crate::protocol::types::backoff::Backoff;
 use crate::storage::{self, DiskOptions, Opened, StorageError};
@@ -42,6 +42,11 @@ pub enum RuntimeError {
         name: String,
         own: SocketAddr,
         other: String,
+    },
+    #[error("the HTTP address {address} can't be bound, {}", http_remedy(.source))]
+    Http {
+        address: SocketAddr,
+        source: io::Error,
     },
     #[error("the socket failed")]
     Socket(#[source] io::Error),
@@ -94,14 +99,31 @@ fn name_in_words(name: &str) -> String {
     }
 }
 
+fn http_remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "because another program listens there (or another node: on one machine each needs a \
+             port of its own): stop it, or give --http another port"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "because this machine does not have that address: give --http one that it has, or \
+             0.0.0.0 or [::] for all"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "because this process may not use that port: give --http a port from 1024 on"
+        }
+        _ => "so metrics can't be served: correct --http, or omit it",
+    }
+}
+
 impl RuntimeError {
     /// Whether a retry may succeed soon: the network may be coming up.
     fn may_pass(&self) -> bool {
         match self {
             RuntimeError::Resolve { .. } => true,
-            RuntimeError::Bind { source, .. } | RuntimeError::Listen { source, .. } => {
-                source.kind() == io::ErrorKind::AddrNotAvailable
-            }
+            RuntimeError::Bind { source, .. }
+            | RuntimeError::Listen { source, .. }
+            | RuntimeError::Http { source, .. } => source.kind() == io::ErrorKind::AddrNotAvailable,
             _ => false,
         }
     }
@@ -120,15 +142,21 @@ pub fn serve(config: &ServerConfig) -> Result<(), RuntimeError> {
         let mut stops = listen_to_signals().map_err(RuntimeError::Start)?;
         // The address comes first: a store that is opened and then not used would not be stopped
         // cleanly.
-        let Some(bound) = bind_when_possible(config, &mut stops).await? else {
+        let Some((bound, http)) = bind_when_possible(config, &mut stops).await? else {
             return Ok(());
         };
         let notifier = bound.notifier();
+        // Before the store is opened, which may take long.
+        let pulse = http.map(|listener| http::start(listener, notifier.clone()));
+        let pulse = pulse.transpose().map_err(RuntimeError::Thread)?;
         tokio::spawn(async move {
             while stops.recv().await.is_some() && notifier.send(Notice::Stop).is_ok() {}
         });
         let opened = open(config)?;
         let mut driver = bound.start(config, opened)?;
+        if let Some(pulse) = pulse {
+            driver.report_turns(pulse);
+        }
         let result = driver.run().await;
         // The process ends: freeing the memory of a million keys one by one would take seconds.
         std::mem::forget(driver);
@@ -144,7 +172,8 @@ pub fn serve(config: &ServerConfig) -> Result<(), RuntimeError> {
 /// Sets the process limits that a node needs, before it promises anything.
 fn take_limits(config: &ServerConfig) -> Result<(), RuntimeError> {
     let allowed = process_limits::raise_open_files().map_err(RuntimeError::Limits)?;
-    let needed = process_limits::FILES_MIN;
+    let http = config.http.map_or(0, |_| http::FILES_MAX);
+    let needed = process_limits::FILES_MIN + http;
     if config.data_dir.is_some() && allowed < needed {
         return Err(RuntimeError::OpenFiles { allowed, needed });
     }
@@ -184,7 +213,7 @@ fn listen_to_signals() -> io::Result<UnboundedReceiver<()>> {
 async fn bind_when_possible(
     config: &ServerConfig,
     stops: &mut UnboundedReceiver<()>,
-) -> Result<Option<Bound>, RuntimeError> {
+) -> Result<Option<(Bound, Option<TcpListener>)>, RuntimeError> {
     let (mut warnings, began) = (Backoff::default(), Instant::now());
     loop {
         // A lookup may block for long, and a stop must not wait for it.
@@ -194,7 +223,11 @@ async fn bind_when_possible(
             ended = found => ended.expect("a look-up does not panic"),
             _ = stops.recv() => return Ok(None),
         };
-        let error = match found.and_then(|all| Bound::new(config, &all)) {
+        let bound = found.and_then(|all| {
+            let http = config.http.map(http::bind).transpose()?;
+            Ok((Bound::new(config, &all)?, http))
+        });
+        let error = match bound {
             Ok(bound) => return Ok(Some(bound)),
             Err(error) if error.may_pass() => error,
             Err(error) => return Err(error),

@@ -17,6 +17,7 @@ use tokio::net::UdpSocket;
 
 use super::asked::AnsweringAddresses;
 use super::decode::Source;
+use super::observation::Traffic;
 use super::packer::{Outgoing, SendError};
 use super::tally::{Cause, Tally};
 
@@ -39,6 +40,7 @@ pub struct Socket {
     /// source.
     received: VecDeque<(usize, usize, Source)>,
     overflow: Overflow,
+    traffic: Traffic,
     /// The address that the socket is bound to.
     local: IpAddr,
     /// Only for a socket that is bound to all addresses of this machine.
@@ -93,6 +95,7 @@ impl Socket {
             receive_batch: RECEIVE_BATCH_MIN,
             received: VecDeque::new(),
             overflow: Overflow::default(),
+            traffic: Traffic::default(),
         })
     }
 
@@ -148,6 +151,7 @@ impl Socket {
         let asked = self.receive_batch;
         let fd = self.udp.as_raw_fd();
         let (headers, overflow) = (&mut self.receive_headers, &mut self.overflow);
+        let traffic = &mut self.traffic;
         let (waiting, asked_at, local) = (&mut self.received, &mut self.asked, self.local);
         let mut buffers: Vec<[IoSliceMut<'_>; 1]> = self
             .receive_memory
@@ -161,6 +165,8 @@ impl Socket {
             for message in recvmmsg(fd, headers, buffers.iter_mut(), flags, None)? {
                 overflow.note(&message, tally);
                 if let Some((size, address)) = read(&message, tally) {
+                    traffic.received += 1;
+                    traffic.received_bytes += size as u64;
                     let mut at = local;
                     if let (Some(asked), Some(to)) = (asked_at.as_mut(), local_address(&message)) {
                         asked.note(address, to);
@@ -217,8 +223,20 @@ impl Socket {
         }
     }
 
+    pub fn traffic(&self) -> Traffic {
+        self.traffic
+    }
+
     /// Sends as many of the batch as the socket takes, from the first on.
     pub fn send(&mut self, batch: &[Outgoing<'_>]) -> Result<usize, SendError> {
+        let sent = self.send_batch(batch)?;
+        let sizes = batch[..sent].iter().map(|one| one.bytes.len() as u64);
+        self.traffic.sent += sent as u64;
+        self.traffic.sent_bytes += sizes.sum::<u64>();
+        Ok(sent)
+    }
+
+    fn send_batch(&mut self, batch: &[Outgoing<'_>]) -> Result<usize, SendError> {
         if self.asked.is_some() {
             return self.send_from(batch);
         }

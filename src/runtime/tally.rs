@@ -25,6 +25,19 @@ macro_rules! causes {
             pub fn name(self) -> &'static str {
                 match self { $(Cause::$cause => $name),* }
             }
+
+            /// Its name in lower case, with `_` between words.
+            pub fn label(self) -> String {
+                let name = match self { $(Cause::$cause => stringify!($cause)),* };
+                let mut label = String::new();
+                for letter in name.chars() {
+                    if letter.is_ascii_uppercase() && !label.is_empty() {
+                        label.push('_');
+                    }
+                    label.push(letter.to_ascii_lowercase());
+                }
+                label
+            }
         }
     };
 }

@@ -78,6 +78,11 @@ impl Forwards {
         self.attempts
     }
 
+    /// Operations that are not answered yet.
+    pub fn count(&self) -> usize {
+        self.by_attempt.len()
+    }
+
     pub fn get(&self, attempt: u64) -> Option<&Forwarded> {
         self.by_attempt.get(&attempt)
     }

@@ -157,6 +157,10 @@ pub enum Admission {
 }
 
 impl Sessions {
+    pub fn count(&self) -> usize {
+        self.by_endpoint.len()
+    }
+
     /// Handles a hello and returns the session's token: `fresh_token`, unless this very hello was
     /// received before.
     pub fn greet(&mut self, from: Endpoint, client: ClientId, nonce: u64, fresh_token: u64) -> u64 {

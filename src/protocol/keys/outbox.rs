@@ -100,6 +100,11 @@ impl Outbox {
         self.chosen.len()
     }
 
+    /// How many messages wait for groups.
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
     /// Returns false if there is no space. This limits only answers about buckets, which are large
     /// and are requested again.
     pub fn hold(&mut self, group: GroupNumber, envelope: Envelope, way: Way) -> bool {

@@ -117,6 +117,11 @@ impl Cache {
         }
     }
 
+    /// How many keys are resident, and about what they take in memory.
+    pub fn held(&self) -> (usize, usize) {
+        (self.residents, self.size)
+    }
+
     pub fn resident(&mut self, key: &Key) -> Option<&mut Resident> {
         match self.slots.get_mut(key) {
             Some(KeySlot::Resident(resident)) => {

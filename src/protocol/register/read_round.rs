@@ -8,6 +8,7 @@ use crate::protocol::clients::pending::Pending;
 use crate::protocol::register::coordinator::{Context, Coordinator, Effect};
 use crate::protocol::register::waits::RoundKind;
 use crate::protocol::types::ballot::Ballot;
+use crate::protocol::types::counts::{RoundEnd, RoundStart};
 use crate::protocol::types::message::{Accept, Message, NodeId, Read, ReadAnswer, RoundId};
 use crate::protocol::types::quorum::NodeSet;
 use crate::protocol::types::record::Record;
@@ -78,7 +79,7 @@ impl Coordinator {
     /// All queued operations are reads. Asks this node and the nearest others that together make a
     /// quorum; the rest are asked only if these do not answer soon.
     pub(in crate::protocol) fn start_read(&mut self, context: &mut Context<'_>) {
-        let id = context.open_round();
+        let id = context.open_round(RoundStart::Read);
         let held = context
             .state
             .and_then(|s| s.record.clone().map(|r| (s.accepted, r)));
@@ -271,7 +272,9 @@ impl Coordinator {
 
     fn finish_read(&mut self, context: &mut Context<'_>) {
         let round = self.reading.take().expect("checked by the caller");
-        context.effects.push(Effect::Close(round.id));
+        context
+            .effects
+            .push(Effect::Close(round.id, RoundEnd::Completed));
         let (now_us, kind) = (context.now.mono_us, RoundKind::Read);
         context
             .waits
@@ -296,7 +299,9 @@ impl Coordinator {
 
     pub(in crate::protocol) fn requeue_reads(&mut self, context: &mut Context<'_>) {
         let round = self.reading.take().expect("checked by the caller");
-        context.effects.push(Effect::Close(round.id));
+        context
+            .effects
+            .push(Effect::Close(round.id, RoundEnd::Lost));
         for pending in round.operations.into_iter().rev() {
             self.queue.push_front(pending);
         }
@@ -316,7 +321,9 @@ impl Coordinator {
         }
         if round.operations.iter().all(|p| p.is_overdue(context.now)) {
             let round = self.reading.take().expect("checked above");
-            context.effects.push(Effect::Close(round.id));
+            context
+                .effects
+                .push(Effect::Close(round.id, RoundEnd::Abandoned));
             for pending in round.operations {
                 context.effects.push(Effect::Drop {
                     pending,

@@ -10,6 +10,7 @@ use crate::protocol::clients::sessions::Forwarders;
 use crate::protocol::keys::outbox::Way;
 use crate::protocol::register::waits::RoundKind;
 use crate::protocol::replica::Replica;
+use crate::protocol::types::counts::Retransmission;
 use crate::protocol::types::limits::FORWARD_WAIT_MS;
 use crate::protocol::types::message::{Forward, ForwardAnswer, NodeId, Now};
 use crate::protocol::types::record::Key;
@@ -20,7 +21,7 @@ use crate::protocol::types::timer::Timer;
 pub(super) struct Forwarding {
     /// X4: the attempts of other nodes that were received.
     forwarders: Forwarders,
-    forwards: Forwards,
+    pub(super) forwards: Forwards,
 }
 
 impl Replica {
@@ -33,6 +34,7 @@ impl Replica {
         };
         let forwards = &mut self.forwarding.forwards;
         let attempt = forwards.begin(now.mono_us, to, to_boot, pending);
+        self.counts.forwarded += 1;
         self.send_forward(now, attempt, Way::Usual);
         let due_us = now.mono_us + self.answer_wait(to).again_us;
         self.forwarding.forwards.look_at(attempt, due_us);
@@ -162,7 +164,10 @@ impl Replica {
         let wait = self.answer_wait(to);
         let forwards = &mut self.forwarding.forwards;
         match forwards.overdue(now.mono_us, (due_us, attempt), wait) {
-            Some(Overdue::SendAgain) => self.send_forward(now, attempt, Way::Detour(0)),
+            Some(Overdue::SendAgain) => {
+                self.counts.sent_again(Retransmission::Forward);
+                self.send_forward(now, attempt, Way::Detour(0));
+            }
             Some(Overdue::Run(pending)) => self.reclaim(now, pending),
             None => {}
         }
@@ -177,6 +182,7 @@ impl Replica {
     /// The other node may execute it nevertheless, so from now on no node may report that it was
     /// surely not done (X5).
     fn reclaim(&mut self, now: Now, mut pending: Pending) {
+        self.counts.reclaimed += 1;
         pending.sent = true;
         if self.runs_rounds() {
             let key = Key::user(&pending.operation.key);

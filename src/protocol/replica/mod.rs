@@ -5,6 +5,7 @@
 mod catchup;
 mod clock_offsets;
 mod clocks;
+mod counts;
 mod dispatch;
 mod distance;
 mod durable;
@@ -33,6 +34,7 @@ use crate::protocol::keys::resident::Bounds;
 use crate::protocol::membership::formation::Bootstrap;
 use crate::protocol::replica::iteration::IterationBudget;
 use crate::protocol::replica::membership::starts::StartConfirmation;
+use crate::protocol::types::counts::NodeCounts;
 use crate::protocol::types::digest::{BUCKETS_MAX, Spread};
 use crate::protocol::types::limits::{MARKS_MAX, RETRY_HORIZON_MS};
 use crate::protocol::types::message::{
@@ -151,6 +153,7 @@ pub struct Replica {
     iteration: IterationBudget,
     stopping: bool,
     counters: Counters,
+    counts: Box<NodeCounts>,
     identity: NodeIdentity,
     view: View,
     keys: Keys,
@@ -211,6 +214,7 @@ impl Replica {
             iteration: IterationBudget::default(),
             stopping: false,
             counters: Counters::default(),
+            counts: Box::default(),
             identity: NodeIdentity::new(incarnation, readdressed, bootstrap),
             view: View::new(timings, now),
             keys: Keys::new(bounds, group, digests, spread),
@@ -241,6 +245,7 @@ impl Replica {
     pub fn handle_input(&mut self, now: Now, input: Input) {
         self.watch.history.sample(now, self.clock.last());
         self.clock.pass(now);
+        self.counts.begin_input(now.mono_us);
         if self.has_ended() {
             return;
         }

@@ -18,6 +18,7 @@ use crate::protocol::keys::resident::Waiting;
 use crate::protocol::register::coordinator;
 use crate::protocol::register::waits::RoundWaits;
 use crate::protocol::replica::Replica;
+use crate::protocol::types::counts::OperationEnd;
 use crate::protocol::types::limits::{KEY_QUEUE_MAX, OPERATIONS_MAX, OPERATIONS_SIZE_MAX};
 use crate::protocol::types::message::{
     ClientMessage, ClientReply, Endpoint, ForwardAnswer, GroupNumber, Now, Output,
@@ -258,6 +259,7 @@ impl Replica {
 
     /// Answers all attempts that wait for this operation.
     pub(super) fn answer(&mut self, pending: Pending, outcome: Outcome) {
+        self.count_end(&pending, OperationEnd::of(&outcome));
         self.end_operation(&pending.operation);
         for reply in pending.also.into_iter().chain([pending.reply]) {
             match reply {
@@ -300,6 +302,7 @@ impl Replica {
     }
 
     pub(super) fn drop_operation(&mut self, pending: Pending, straggler: bool) {
+        self.count_end(&pending, OperationEnd::Unanswered);
         self.end_operation(&pending.operation);
         if let ReplyTo::Own { sequence } = pending.reply {
             self.membership

@@ -118,6 +118,7 @@ impl Replica {
                 message,
                 again,
             } => {
+                self.count_again(&message, again);
                 let group = self.ceiling_group();
                 self.send(to, round, message, group, Way::asked(again));
             }
@@ -131,10 +132,12 @@ impl Replica {
                 self.counters.overflow += unanswered;
                 self.end_operation(&pending.operation);
             }
-            Effect::Open(round) => {
+            Effect::Open(round, kind) => {
+                self.counts.round_began(kind);
                 self.keys.rounds.insert(round, key.clone());
             }
-            Effect::Close(round) => {
+            Effect::Close(round, end) => {
+                self.counts.round_ended(end);
                 self.keys.rounds.remove(&round);
             }
             Effect::Chosen {

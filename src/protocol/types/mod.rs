@@ -4,6 +4,7 @@ pub mod backoff;
 pub mod ballot;
 pub(in crate::protocol) mod capacity;
 pub mod configuration;
+pub mod counts;
 pub mod digest;
 pub mod limits;
 pub mod message;

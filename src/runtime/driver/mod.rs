@@ -6,14 +6,17 @@
 //! after some time, or once it has caused much to be sent: a few bytes that arrive can cause a
 //! thousand times as many.
 
+mod observe;
+
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Sleep;
+use wire::Full;
 use wire::datagram::FrameHeader;
-use wire::{Full, NodeStatus};
 
 use super::addresses::AddressBook;
 use super::allocator::{self, Freed};
@@ -21,6 +24,7 @@ use super::bind::bind;
 use super::decode::{Arrival, Datagram, Joiners, Transit, address_of, decode, decode_text};
 use super::disk::Disk;
 use super::memory::Gauge;
+use super::observation::{Pulse, TurnFigures};
 use super::packer::{Packer, Sender};
 use super::serve::RuntimeError;
 use super::socket::Socket;
@@ -110,6 +114,9 @@ pub struct Driver {
     tally: Tally,
     freed: Freed,
     memory: Gauge,
+    /// `None`: nobody asks whether the loop turns.
+    pulse: Option<Arc<Pulse>>,
+    turns: TurnFigures,
     notices: UnboundedReceiver<Notice>,
     boot: u64,
     durability: &'static str,
@@ -191,6 +198,8 @@ impl Bound {
             tally: Tally::default(),
             freed: Freed::default(),
             memory: Gauge::new(config.memory_max),
+            pulse: None,
+            turns: TurnFigures::default(),
             notices: self.notices,
             boot,
             durability: config.durability_name(),
@@ -204,6 +213,11 @@ impl Bound {
 }
 
 impl Driver {
+    /// The loop reports its turns there.
+    pub fn report_turns(&mut self, pulse: Arc<Pulse>) {
+        self.pulse = Some(pulse);
+    }
+
     /// Runs until the node is told to stop, or cannot continue.
     pub async fn run(&mut self) -> Result<(), RuntimeError> {
         let result = self.take_turns().await;
@@ -250,8 +264,9 @@ impl Driver {
 
     /// Receives what has arrived, then drains the outputs that it caused.
     fn turn(&mut self, now: Now) -> Result<(), RuntimeError> {
+        let began = Instant::now();
         let budget = Budget {
-            ends: Instant::now() + TURN_MAX,
+            ends: began + TURN_MAX,
             pushed_max: self.packer.pushed() + TURN_SIZE_MAX,
         };
         if self.memory.look(allocator::live_bytes()).is_some() {
@@ -280,6 +295,7 @@ impl Driver {
         if self.freed.take_due(now.mono_us, allocator::live_bytes()) {
             allocator::trim_aside();
         }
+        self.count_turn(began);
         Ok(())
     }
 
@@ -482,20 +498,7 @@ impl Driver {
             };
         }
         if let ClientReply::Status { status, .. } = &mut reply {
-            status.keys = self.table.keys();
-            status.records = self.table.records();
-            status.memory_live_bytes = allocator::live_bytes();
-            status.memory_max_bytes = self.memory.max();
-            status.durability = self.durability.to_owned();
-            status.version = env!("CARGO_PKG_VERSION").to_owned();
-            status.uptime_ms = now.mono_us / 1_000;
-            status.datagrams_dropped = self.tally.total();
-            status.strangers_dropped = self.tally.of(Cause::Stranger);
-            status.exposed = self.is_exposed;
-            match &self.disk {
-                None => status.disk = None,
-                Some(disk) => tell_of_disk(status, disk),
-            }
+            self.complete_status(now, status);
         }
         let header = FrameHeader {
             origin: self.replica.node(),
@@ -574,6 +577,8 @@ impl Driver {
                     self.tell_full(now);
                 }
             }
+            // The thread may have ended, or have given up waiting.
+            Notice::Observe(answer) => drop(answer.send(self.observe(now))),
             Notice::StorageFailed(error) => return Err(error.into()),
             Notice::StoragePanicked => return Err(RuntimeError::StoragePanicked),
             Notice::StorageClosed(_) => unreachable!("the store is closed after the last turn"),
@@ -632,6 +637,7 @@ impl Driver {
                     }
                     Some(
                         Notice::Stop
+                        | Notice::Observe(_)
                         | Notice::Resolved(_)
                         | Notice::Persisted(..)
                         | Notice::Space(_),
@@ -673,15 +679,6 @@ fn relay_frame(
             header.kind
         }),
         None => tally.count(Cause::NoAddress),
-    }
-}
-
-fn tell_of_disk(status: &mut NodeStatus, disk: &Disk) {
-    if let Some(told) = &mut status.disk {
-        told.sync_median_us = disk.sync_times().median_us();
-        told.sync_max_us = disk.sync_times().max_us();
-        told.free_bytes = disk.space().free;
-        told.reserve_bytes = disk.space().wanted;
     }
 }
 

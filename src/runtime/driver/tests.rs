@@ -40,6 +40,7 @@ fn config() -> ServerConfig {
         shrink_after: Duration::ZERO,
         disk_hung_after: Duration::from_micros(HUNG_US),
         disk_reserve: Some(0),
+        http: None,
         cluster_name: String::new(),
         bootstrap: false,
         heartbeat_ms: 50,

@@ -2,6 +2,7 @@
 //! operations whose clients no longer wait.
 
 use super::{Context, Coordinator, Effect, Phase, preferred};
+use crate::protocol::types::counts::RoundEnd;
 
 impl Coordinator {
     /// R1: rounds in progress start again in the present epoch.
@@ -22,7 +23,9 @@ impl Coordinator {
     /// operations go to a member.
     pub fn hand_over(&mut self, context: &mut Context<'_>) {
         if let Some(round) = self.writing.take() {
-            context.effects.push(Effect::Close(round.id));
+            context
+                .effects
+                .push(Effect::Close(round.id, RoundEnd::Lost));
             let sent = matches!(round.phase, Phase::Accept { .. });
             for mut pending in round.operations {
                 pending.tried |= sent;
@@ -65,7 +68,9 @@ impl Coordinator {
     /// Abandons the round, because no client waits for its outcomes any more.
     pub(super) fn give_up(&mut self, context: &mut Context<'_>) {
         let round = self.writing.take().expect("checked by the caller");
-        context.effects.push(Effect::Close(round.id));
+        context
+            .effects
+            .push(Effect::Close(round.id, RoundEnd::Abandoned));
         self.right = None;
         for pending in round.operations {
             context.effects.push(Effect::Drop {

@@ -19,6 +19,7 @@ use crate::protocol::register::applied::{ApplyVerdict, Proposal};
 use crate::protocol::register::read_round::ReadRound;
 use crate::protocol::register::waits::{RoundKind, RoundWaits};
 use crate::protocol::types::ballot::{Ballot, Moment};
+use crate::protocol::types::counts::{RoundEnd, RoundStart};
 use crate::protocol::types::limits::{COMBINED_MAX, HEARTBEAT_MS_DEFAULT, ROUND_APPLIED_SIZE_MAX};
 use crate::protocol::types::message::{
     Accept, Configuration, Epoch, Message, NodeId, Now, Prepare, Promise, RoundId,
@@ -59,8 +60,8 @@ pub enum Effect {
         unanswered: u64,
     },
     /// Answers with this id belong to this key until the id is closed.
-    Open(RoundId),
-    Close(RoundId),
+    Open(RoundId, RoundStart),
+    Close(RoundId, RoundEnd),
     /// `holders` have answered so far that they accepted the record.
     Chosen {
         round: RoundId,
@@ -110,9 +111,9 @@ impl Context<'_> {
     }
 
     /// An id that no round of this node had in this boot or an earlier one (R4).
-    pub fn open_round(&mut self) -> RoundId {
+    pub fn open_round(&mut self, kind: RoundStart) -> RoundId {
         let round = self.clock.round_id(self.now);
-        self.effects.push(Effect::Open(round));
+        self.effects.push(Effect::Open(round, kind));
         round
     }
 
@@ -370,12 +371,17 @@ impl Coordinator {
 
     fn start_write(&mut self, context: &mut Context<'_>) {
         let operations = self.take_batch();
-        let id = context.open_round();
         let right = self.right.take().filter(|r| {
             r.epoch == context.configuration.epoch
                 && (context.state.is_some_and(|s| s.promised == r.ballot.next())
                     || !rule!(R3_doubt))
         });
+        let kind = match &right {
+            _ if operations.is_empty() => RoundStart::Repair,
+            Some(_) => RoundStart::Short,
+            None => RoundStart::Full,
+        };
+        let id = context.open_round(kind);
         let ballot = match &right {
             // R3: exactly next(b), which the quorum that accepted b promised with it.
             Some(right) if rule!(R3_exact) => right.ballot.next(),
@@ -561,7 +567,9 @@ impl Coordinator {
             ballot: round.ballot,
             holders: accepted,
         });
-        context.effects.push(Effect::Close(round.id));
+        context
+            .effects
+            .push(Effect::Close(round.id, RoundEnd::Completed));
         for (pending, verdict) in round.operations.into_iter().zip(verdicts) {
             match verdict {
                 ApplyVerdict::Answer(outcome) => context.answer(pending, outcome),
@@ -605,7 +613,9 @@ impl Coordinator {
         let Some(round) = self.writing.take() else {
             return;
         };
-        context.effects.push(Effect::Close(round.id));
+        context
+            .effects
+            .push(Effect::Close(round.id, RoundEnd::Lost));
         self.right = None;
         let sent = matches!(round.phase, Phase::Accept { .. });
         if let Phase::Accept { record, .. } = round.phase

@@ -1,0 +1,69 @@
+//! What the loop reports about its node: to operators as `status`, and to the thread of HTTP.
+
+use std::time::Instant;
+
+use wire::NodeStatus;
+
+use super::{Driver, allocator};
+use crate::protocol::types::message::Now;
+use crate::runtime::disk::Disk;
+use crate::runtime::observation::Observation;
+use crate::runtime::tally::Cause;
+
+impl Driver {
+    /// Adds to the status what the replica does not know.
+    pub(super) fn complete_status(&self, now: Now, status: &mut NodeStatus) {
+        status.keys = self.table.keys();
+        status.records = self.table.records();
+        status.memory_live_bytes = allocator::live_bytes();
+        status.memory_max_bytes = self.memory.max();
+        status.durability = self.durability.to_owned();
+        status.version = env!("CARGO_PKG_VERSION").to_owned();
+        status.uptime_ms = now.mono_us / 1_000;
+        status.datagrams_dropped = self.tally.total();
+        status.strangers_dropped = self.tally.of(Cause::Stranger);
+        status.exposed = self.is_exposed;
+        match &self.disk {
+            None => status.disk = None,
+            Some(disk) => tell_of_disk(status, disk),
+        }
+    }
+
+    pub(super) fn observe(&self, now: Now) -> Observation {
+        let mut status = self.replica.status(now);
+        self.complete_status(now, &mut status);
+        let dropped = Cause::ALL.iter().map(|cause| self.tally.of(*cause));
+        Observation {
+            taken: Instant::now(),
+            status,
+            counts: self.replica.counts().clone(),
+            counters: self.replica.counters(),
+            depths: self.replica.queue_depths(),
+            dropped: dropped.collect(),
+            traffic: self.socket.traffic(),
+            send_queue: (self.packer.len(), self.packer.size()),
+            commits: self.disk.as_ref().map(Disk::figures),
+            turns: self.turns,
+            is_stopping: self.stop_at_us.is_some(),
+        }
+    }
+
+    /// Records that a turn ended, if anyone wants to know.
+    pub(super) fn count_turn(&mut self, began: Instant) {
+        if let Some(pulse) = &self.pulse {
+            let now = Instant::now();
+            pulse.turn(now);
+            self.turns.count += 1;
+            self.turns.busy += now.saturating_duration_since(began);
+        }
+    }
+}
+
+fn tell_of_disk(status: &mut NodeStatus, disk: &Disk) {
+    if let Some(told) = &mut status.disk {
+        told.sync_median_us = disk.sync_times().median_us();
+        told.sync_max_us = disk.sync_times().max_us();
+        told.free_bytes = disk.space().free;
+        told.reserve_bytes = disk.space().wanted;
+    }
+}

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use wire::{Action, Old, Outcome, VALUE_SIZE_MAX, Version};
 
-/// What is known of the current version. The store chooses versions, so that of a write with an
-/// unknown outcome is open until a client sees it.
+/// The known facts about the current version. The store chooses versions, so the version of a write
+/// with an unknown outcome is unknown until a client sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum KnownVersion {
     Exactly(Version),
@@ -12,7 +12,7 @@ pub enum KnownVersion {
 }
 
 impl KnownVersion {
-    /// The lowest version that it can be.
+    /// The lowest possible version.
     pub fn lowest(self) -> Version {
         match self {
             KnownVersion::Exactly(version) | KnownVersion::AtLeast(version) => version,

@@ -28,9 +28,9 @@ pub enum SearchEnd {
 /// One search: its limits, and how it differs from the others.
 #[derive(Debug, Clone, Copy)]
 struct SearchWay {
-    /// How many writes whose outcome nobody saw may be placed in a row.
+    /// How many writes whose outcome no client saw may be placed in a row.
     chain_max: u32,
-    /// Whether all of those whose value nobody saw either are tried.
+    /// Whether to try all of those writes whose value no client saw either.
     hidden: bool,
     /// Shuffles the order in which options are tried, unless 0.
     shuffle: u64,
@@ -98,7 +98,7 @@ struct OrderSearch<'a> {
     words: Vec<u128>,
     set: u128,
     state: ModelState,
-    /// How many writes whose outcome nobody saw were placed last.
+    /// How many writes whose outcome no client saw were placed last.
     chain: u32,
     way: SearchWay,
     shuffle: Shuffle,
@@ -247,8 +247,8 @@ impl<'a> OrderSearch<'a> {
         known
     }
 
-    /// Whether a write whose value nobody saw is worth a try: it only makes a key exist, or a
-    /// comparison fail, and any other such write nearly always does the same.
+    /// Whether it is worthwhile to try a write whose value no client saw: it only makes a key
+    /// exist, or a comparison fail, and any other such write nearly always has the same effect.
     fn may_hide(&self, next: Option<&CheckItem>, listed: &[(bool, usize, ModelState)]) -> bool {
         let conflict = next.is_some_and(|n| matches!(n.outcome, Some(Outcome::Conflict { .. })));
         let first = !listed.iter().any(|(hidden, ..)| *hidden);

@@ -16,10 +16,10 @@ use crate::protocol::types::backoff::Backoff;
 
 /// A resolved name is looked up again after this interval, since hosts move.
 const REFRESH_INTERVAL_US: u64 = 30_000_000;
-/// The interval after a failed look-up.
+/// The interval after a failed lookup.
 const RETRY_INTERVAL_US: u64 = 1_000_000;
 /// The interval while nothing was received from the name's addresses for as long. It doubles with
-/// each look-up.
+/// each lookup.
 const SILENT_US: u64 = 1_000_000;
 /// The most times that the interval of a silent name doubles.
 const SILENT_DOUBLINGS_MAX: u32 = 3;
@@ -28,7 +28,7 @@ const LOOK_INTERVAL_US: u64 = 250_000;
 /// The most names in the cache: those of the list, and as many that configurations may bring.
 const NAMES_MAX: usize = 128;
 
-/// The result of a look-up.
+/// The result of a lookup.
 #[derive(Debug)]
 pub struct Resolved {
     pub name: String,
@@ -42,7 +42,7 @@ struct Known {
     address: Option<SocketAddr>,
     /// The addresses that the node may send from.
     all: Vec<SocketAddr>,
-    /// A look-up is in progress.
+    /// A lookup is in progress.
     asked: bool,
     /// When to look the name up again; never for a numeric address.
     again_us: Option<u64>,
@@ -51,7 +51,7 @@ struct Known {
     used_us: u64,
     /// How many times in a row it was looked up because of a silence.
     silences: u32,
-    /// The last look-up failed: only the first failure in a row is logged.
+    /// The last lookup failed: only the first failure in a row is logged.
     failing: bool,
 }
 
@@ -170,7 +170,7 @@ impl AddressBook {
         let all_found = self.nodes.iter().all(is_found);
         let strangers = &mut self.strangers;
         // Before all names are found, the sender may be a node whose name is still being looked up;
-        // failed look-ups are logged where they fail.
+        // failed lookups are logged where they fail.
         if all_found && strangers.backoff.is_due(mono_us, WARNING_WAITS) {
             tracing::warn!(
                 "dropped a node's datagram from {from}: neither the node list nor the \
@@ -267,7 +267,7 @@ impl AddressBook {
         }
     }
 
-    /// Takes the result of a look-up.
+    /// Handles the result of a lookup.
     pub fn resolved(&mut self, resolved: Resolved, mono_us: u64) {
         let Resolved { name, addresses } = resolved;
         let known = self.known.entry(name.clone()).or_default();

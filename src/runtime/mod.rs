@@ -44,9 +44,9 @@ pub use serve::{RuntimeError, serve};
 pub enum Notice {
     /// A signal or a caller asks the node to end.
     Stop,
-    /// Someone asks how the node is.
+    /// A request for the node's status and counters.
     Observe(oneshot::Sender<Observation>),
-    /// A look-up of a name has ended.
+    /// A lookup of a name has ended.
     Resolved(addresses::Resolved),
     /// This group and all before it are durable; the commit took this long.
     Persisted(GroupNumber, Duration),

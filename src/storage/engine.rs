@@ -277,7 +277,7 @@ fn options() -> KeyspaceCreateOptions {
     KeyspaceCreateOptions::default()
         .max_memtable_size(MEMTABLE_SIZE)
         .data_block_size_policy(BlockSizePolicy::all(BLOCK_SIZE))
-        // Filters serve look-ups of single keys, of which there are none.
+        // Filters serve lookups of single keys, of which there are none.
         .filter_policy(FilterPolicy::disabled())
 }
 

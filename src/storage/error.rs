@@ -1,4 +1,4 @@
-//! What can go wrong with a store. Each message names the path, what is wrong and what to do.
+//! The errors of a store. Each message names the path, the error and the remedy.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -46,7 +46,7 @@ pub struct GroupEntry {
 
 impl GroupEntry {
     /// Encodes with a salted checksum that only this store can make: the salt of its directory is
-    /// never sent, so no value that somebody writes contains such a checksum.
+    /// never sent, so no client can write a value that contains such a checksum.
     pub fn encode(&self, salt: u64) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(SEALED_SIZE);
         bytes.push(GROUP_VERSION);

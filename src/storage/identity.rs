@@ -212,7 +212,7 @@ impl Identity {
     }
 }
 
-/// What is recorded of a run.
+/// The record of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LastRun {
     pub durability: Durability,

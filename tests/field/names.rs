@@ -86,7 +86,7 @@ fn a_node_that_looks_its_own_name_up_can_be_stopped() {
     let Some(hosts) = Hosts::new() else { return };
     let _hosts = hosts.with_dead_server();
     let mut node = Node::serve(&["0", "nowhere1:8801"], Stdio::null());
-    // The node is in the look-up by then, or will be.
+    // The node is in the lookup by then, or will be.
     std::thread::sleep(Duration::from_millis(500));
     let began = Instant::now();
     node.signal(Signal::SIGTERM);
@@ -147,7 +147,7 @@ fn a_deadline_holds_though_the_name_server_is_dead() {
     let (output, took) = horseshoe(&list, &["--timeout", "5s", "put", "k", "v"]);
     ended(&output, 0, "");
     assert!(took < BELOW_DEAD_SERVER, "{took:?}");
-    // A look-up in progress is abandoned.
+    // A lookup in progress is abandoned.
     let began = Instant::now();
     let options = ClientOptions {
         deadline: Duration::from_secs(1),

@@ -68,7 +68,7 @@ pub enum Verb {
     },
     /// Checks that the node is the last in the configuration's order.
     Last(usize),
-    /// Waits until a node's status contains this text in what it is pending on.
+    /// Waits until a node's status contains this text in its reasons for not being ready.
     Says(usize, String),
     /// Waits until a node's log contains this text.
     Logs(usize, String),
@@ -98,7 +98,7 @@ pub enum Verb {
         within_ms: u64,
     },
     CountMessages,
-    /// Measures for this many milliseconds what the nodes use.
+    /// Measures for this many milliseconds the resources that the nodes use.
     Idle(u64),
     End,
     /// The end of a scenario in which nothing can be read any more.

@@ -82,7 +82,7 @@ pub fn last(cluster: &Cluster, node: usize) -> Result<()> {
     Ok(())
 }
 
-/// A node's status contains `text` in what it is pending on.
+/// A node's status contains `text` in its reasons for not being ready.
 pub fn says(cluster: &mut Cluster, node: usize, text: &str) -> Result<Duration> {
     // The index of the node among the reports, which are in order of nodes.
     let place = (0..node).filter(|other| cluster.is_running(*other)).count();

@@ -74,7 +74,7 @@ pub struct Pass {
     pub todo: VecDeque<(Bucket, NodeId)>,
     pub comparing: BTreeMap<Bucket, Comparing>,
     pub missing: u64,
-    /// Failed fetches: keys that were requested in vain.
+    /// Failed fetches: keys whose requests were not answered.
     pub given_up: u64,
     /// Whether the pass is incomplete.
     pub is_cut_short: bool,

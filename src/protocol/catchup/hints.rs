@@ -1,6 +1,6 @@
 //! Hints: the keys that each other member has missed, and which of them are being copied to it
-//! (C1). This module keeps the hints within bounds; `replica/catchup/handoff.rs` decides what is
-//! sent, and whether it may be.
+//! (C1). This module keeps the hints within bounds; `replica/catchup/handoff.rs` decides which
+//! copies are sent.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 

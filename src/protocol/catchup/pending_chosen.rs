@@ -6,7 +6,7 @@ use crate::protocol::types::limits::CHOSEN_PER_MESSAGE_MAX;
 use crate::protocol::types::message::Chosen;
 use crate::protocol::types::record::Key;
 
-/// What is to be reported to one node, at most what one message holds.
+/// The ballots to report to one node, at most as many as one message holds.
 #[derive(Debug)]
 pub struct PendingChosen {
     chosen: Vec<(Key, Ballot)>,
@@ -35,7 +35,7 @@ impl PendingChosen {
         full
     }
 
-    /// What is to be reported, if there is anything.
+    /// The message with the ballots to report, if there are any.
     pub fn take(&mut self) -> Option<Chosen> {
         let PendingChosen { chosen, .. } = std::mem::take(self);
         (!chosen.is_empty()).then_some(Chosen { chosen })

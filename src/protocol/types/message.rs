@@ -137,7 +137,8 @@ pub struct Configuration {
     pub name: String,
 }
 
-/// Tells a neighbour about one of its own heartbeats, so that it can measure the round-trip time.
+/// Refers to one of a neighbour's own heartbeats, so that the neighbour can measure the round-trip
+/// time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Echo {
     pub number: u32,

@@ -348,7 +348,7 @@ impl Driver {
         }
     }
 
-    /// Takes in one of the received datagrams; false if there is none.
+    /// Handles one of the received datagrams; returns false if there is none.
     fn take_in(&mut self, now: Now) -> bool {
         let Self {
             socket,

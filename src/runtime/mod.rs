@@ -2,8 +2,8 @@
 //! to the network. It decides nothing.
 //!
 //! One thread owns the replica, the socket and the table of registers. Another owns the durable
-//! store, and a third one answers HTTP, if `serve --http` is given. Everything that reaches the loop
-//! besides datagrams and time is a `Notice`.
+//! store, and a third one answers HTTP, if `serve --http` is given. Everything that reaches the
+//! loop besides datagrams and time is a `Notice`.
 
 mod addresses;
 pub mod allocator;

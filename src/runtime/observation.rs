@@ -1,5 +1,5 @@
-//! What the loop tells the thread that answers HTTP. Neither waits for the other: the thread asks by
-//! a `Notice`, and the loop answers into a channel when it comes to it.
+//! The loop's reports to the HTTP thread. Neither waits for the other: the thread asks with a
+//! `Notice`, and the loop later sends the answer into a channel.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use wire::NodeStatus;
 use crate::protocol::Counters;
 use crate::protocol::types::counts::{Distribution, NodeCounts, QueueDepths};
 
-/// A node at one moment: its state, and its counts since it started.
+/// A node's state at one moment, and its counts since it started.
 #[derive(Debug, Clone)]
 pub struct Observation {
     pub taken: Instant,
@@ -17,10 +17,10 @@ pub struct Observation {
     pub counts: NodeCounts,
     pub counters: Counters,
     pub depths: QueueDepths,
-    /// Of each cause in `Cause::ALL`.
+    /// By cause, in the order of `Cause::ALL`.
     pub dropped: Vec<u64>,
     pub traffic: Traffic,
-    /// Datagrams that wait until the socket takes them, and their bytes.
+    /// Datagrams that wait for the socket, and their bytes.
     pub send_queue: (usize, usize),
     /// `None`: the state is in memory only.
     pub commits: Option<CommitFigures>,
@@ -29,7 +29,7 @@ pub struct Observation {
 }
 
 impl Observation {
-    /// Why this node does not serve clients, as the log says it after "not ready: ".
+    /// Why this node does not serve clients, as in the log after "not ready: ".
     pub fn obstacle(&self) -> Option<String> {
         let status = &self.status;
         let why = match () {
@@ -52,18 +52,18 @@ pub struct Traffic {
     pub sent_bytes: u64,
 }
 
-/// What the storage thread did, and what it has still to do.
+/// The work of the storage thread, done and pending.
 #[derive(Debug, Clone)]
 pub struct CommitFigures {
     pub durations_us: Distribution,
     /// Groups per commit.
     pub groups: Distribution,
-    /// Groups that are not durable yet, and about their bytes.
+    /// Groups that are not durable yet, and their approximate bytes.
     pub backlog: usize,
     pub backlog_size: usize,
 }
 
-/// The turns of the loop, and how long they took.
+/// The turns of the loop, and their durations.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TurnFigures {
     pub count: u64,

@@ -1,5 +1,5 @@
-//! docs/operations.md lists what a node prints, no more and no less; alerts and dashboard use nothing
-//! else.
+//! docs/operations.md lists exactly the metrics that a node prints; alerts and dashboard use no
+//! others.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -63,7 +63,7 @@ fn labels_of(series: &str) -> BTreeSet<String> {
     names.filter(|name| name != "le").collect()
 }
 
-/// The metric that a sample belongs to: a histogram has samples with endings of their own.
+/// The metric of a sample: the samples of a histogram have suffixes.
 fn family<'a>(name: &'a str, types: &BTreeMap<String, String>) -> &'a str {
     let stem = ["_bucket", "_sum", "_count"]
         .iter()
@@ -152,7 +152,7 @@ fn the_document_lists_the_values_of_labels() {
     assert_eq!(listed, Cause::ALL.len());
 }
 
-/// All words of a text that look like metrics of a node.
+/// All words of a text that have the form of a node's metrics.
 fn metrics_named(text: &str) -> BTreeSet<&str> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     let is_metric = |word: &&str| word.starts_with("horseshoe_") || word.starts_with("process_");

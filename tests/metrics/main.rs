@@ -1,12 +1,12 @@
-//! What `serve --http` shows: real nodes are asked over HTTP, and what they say is compared with what
-//! was done to them, with docs/operations.md, and with the files in ops/.
+//! The pages of `serve --http`: the tests query real nodes over HTTP, and compare the answers with
+//! the operations that were run, with docs/operations.md, and with the files in ops/.
 
 #[path = "../cluster/clients.rs"]
-#[allow(dead_code)] // Not all of it is needed here.
+#[allow(dead_code)] // these tests do not need all of it
 mod clients;
 mod documents;
 #[path = "../cluster/nodes.rs"]
-#[allow(dead_code)] // Not all of it is needed here.
+#[allow(dead_code)] // these tests do not need all of it
 mod nodes;
 mod page;
 mod prometheus;

@@ -1,4 +1,4 @@
-//! Asking a node over HTTP, and reading what Prometheus would read.
+//! Queries a node over HTTP, and parses what Prometheus would read.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -91,11 +91,11 @@ impl Metrics {
     }
 }
 
-/// Waits until that holds of a node's metrics.
+/// Waits until a condition holds for a node's metrics.
 #[track_caller]
 pub fn wait_for(cluster: &Cluster, node: usize, what: &str, holds: impl Fn(&Metrics) -> bool) {
     wait_until(SOON, what, || {
-        // A look costs the node something.
+        // Each query costs the node time.
         std::thread::sleep(Duration::from_millis(100));
         holds(&Metrics::of(cluster, node))
     });

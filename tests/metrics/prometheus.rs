@@ -1,5 +1,5 @@
-//! Prometheus itself judges what nodes print: `promtool` its form, and a real server scrapes a
-//! cluster. `tests/run.sh` installs both. Where they are missing these tests say so, and pass.
+//! Prometheus itself checks what nodes print: `promtool` checks its form, and a real server scrapes
+//! a cluster. `tests/run.sh` installs both. If they are missing these tests print that, and pass.
 
 use std::fs;
 use std::io::Write;
@@ -75,14 +75,14 @@ impl Drop for Server {
     }
 }
 
-/// The value of an expression that has one, if it has one now.
+/// The present value of an expression, if it has one.
 fn query(address: &str, expression: &str) -> Option<f64> {
     let encoded: String = expression
         .bytes()
         .map(|byte| format!("%{byte:02X}"))
         .collect();
     let (status, body) = page::try_get(address, &format!("/api/v1/query?query={encoded}")).ok()?;
-    // 503: it is starting.
+    // 503 means that the server is starting.
     assert!(matches!(status, 200 | 503), "{expression}: {body}");
     // The body may come in chunks, with their lengths before and after the line of JSON.
     let line = body.lines().find(|line| line.starts_with('{'))?;

@@ -1,4 +1,4 @@
-//! Values that must hold.
+//! Values that the metrics must have.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -9,7 +9,7 @@ use super::clients::{client, get, put};
 use super::nodes::{Cluster, Keep, SOON, wait_until};
 use super::page::{self, Metrics, wait_for};
 
-/// What holds of every node at any time.
+/// Conditions that hold for every node at any time.
 fn assert_sound(metrics: &Metrics) {
     for kind in ["get", "put", "delete", "add", "append", "compare_value"] {
         let of_kind = format!("operation=\"{kind}\"");
@@ -37,7 +37,7 @@ fn assert_sound(metrics: &Metrics) {
             "{kind}"
         );
         let seconds = metrics.sum(&format!("{name}_sum"), &labels);
-        // What one turn of the loop began and ended took it no time.
+        // An operation that begins and ends within one turn of the loop has a duration of zero.
         assert!((0.0..1e4).contains(&seconds), "{kind}: {seconds} s");
         assert!(decided > 0.0 || seconds == 0.0, "{kind}: {seconds} s");
     }
@@ -180,8 +180,8 @@ fn counters_rise_and_never_fall() {
     );
 }
 
-/// A killed node is seen by its links first, and then in the membership; a quorum that is lost makes
-/// the rest unready, in the words of their logs, and they stay healthy.
+/// After a node is killed, first the links show it, and then the membership. After the loss of the
+/// quorum the remaining nodes are not ready, for the reason in their logs, and they stay healthy.
 #[test]
 fn killed_nodes_are_seen() {
     let mut cluster = page::cluster(4, Keep::Memory);
@@ -221,7 +221,7 @@ fn killed_nodes_are_seen() {
     );
 }
 
-/// Starts a node that is to end at once; gives its log.
+/// Starts a node that must end at once; returns its log.
 fn refused(http: &str, node: &str) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_horseshoe"));
     command.args(["serve", "0", node, "--http", http]);
@@ -293,7 +293,7 @@ fn nothing_that_arrives_over_http_stops_the_node() {
         }
         scope.spawn(|| {
             let mut large = TcpStream::connect(&address).unwrap();
-            // The node ends the connection before it has all of that.
+            // The node ends the connection before it has received all of that.
             let _ = large.write_all(b"GET /metrics HTTP/1.1\r\nX: ");
             let _ = large.write_all(&vec![b'x'; 10 << 20]);
         });

@@ -1,4 +1,4 @@
-//! Counts what this node does, for its operator.
+//! Counts of this node's actions, for the operator.
 
 use crate::protocol::clients::pending::{Pending, ReplyTo};
 use crate::protocol::replica::Replica;

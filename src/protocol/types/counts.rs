@@ -1,4 +1,4 @@
-//! Counts of what a node did, for its operator. No rule reads them.
+//! Counts of a node's actions, for the operator. No rule reads them.
 
 use std::fmt;
 
@@ -22,7 +22,7 @@ macro_rules! labels {
 }
 
 labels! {
-    /// What was to be done.
+    /// The kinds of operations.
     OperationKind {
         Get = "get",
         Put = "put",
@@ -60,7 +60,7 @@ labels! {
 }
 
 labels! {
-    /// Who sent an operation to this node.
+    /// The source from which an operation came to this node.
     OperationSource {
         Client = "client",
         Text = "text",
@@ -72,7 +72,7 @@ labels! {
 }
 
 labels! {
-    /// What kind of round a coordinator began.
+    /// The kinds of rounds that a coordinator begins.
     RoundStart {
         Read = "read",
         /// A write round with both phases.
@@ -88,16 +88,16 @@ labels! {
     /// How a round ended.
     RoundEnd {
         Completed = "completed",
-        /// Another round was in the way, or the epoch, the vote or the quorum changed. Its
-        /// operations continue in another round.
+        /// Another round conflicted, or the epoch, the vote or the quorum changed. The operations
+        /// of the round continue in another round.
         Lost = "lost",
-        /// No one waited for its outcomes any more.
+        /// No client waited for its outcomes any more.
         Abandoned = "abandoned",
     }
 }
 
 labels! {
-    /// What was sent again because its answer was late.
+    /// A message that was sent again because its answer was late.
     Retransmission {
         Prepare = "prepare",
         Accept = "accept",
@@ -141,7 +141,7 @@ impl OperationEnd {
         }
     }
 
-    /// Whether a round decided the outcome, so that its duration is that of an operation.
+    /// Whether a round determined the outcome, so that its duration is that of an operation.
     pub fn is_of_a_round(self) -> bool {
         matches!(
             self,
@@ -163,13 +163,13 @@ pub const DURATION_BOUNDS_US: &[u64] = &[
 #[derive(Debug, Clone)]
 pub struct Distribution {
     bounds: &'static [u64],
-    /// One for each bound, and one for what is above all bounds.
+    /// One per bound, and one for values above all bounds.
     counts: Vec<u64>,
     sum: u64,
 }
 
 impl Distribution {
-    /// `bounds` rise. A value counts in the first bucket whose bound it does not exceed.
+    /// `bounds` must rise. A value counts in the first bucket whose bound it does not exceed.
     pub fn new(bounds: &'static [u64]) -> Self {
         Distribution {
             bounds,
@@ -199,22 +199,22 @@ impl Distribution {
     }
 }
 
-/// Of each source, kind and end.
+/// By source, kind and end.
 type OperationCounts =
     [[[u64; OperationEnd::ALL.len()]; OperationKind::ALL.len()]; OperationSource::ALL.len()];
 
-/// What this node did since it started.
+/// The actions of this node since it started.
 #[derive(Clone)]
 pub struct NodeCounts {
     /// The time of the input in progress.
     now_us: u64,
     operations: OperationCounts,
-    /// Of operations of clients, by kind, in microseconds.
+    /// For clients' operations, by kind, in microseconds.
     durations_us: Vec<Distribution>,
     begun: [u64; RoundStart::ALL.len()],
     ended: [u64; RoundEnd::ALL.len()],
     sent_again: [u64; Retransmission::ALL.len()],
-    /// Operations of clients that were sent to another node.
+    /// Clients' operations that were sent to another node.
     pub forwarded: u64,
     /// Of these, operations that were not answered and then executed here.
     pub reclaimed: u64,
@@ -236,7 +236,8 @@ impl Default for NodeCounts {
     }
 }
 
-/// Two nodes in one state may differ in these counts: the search through all states compares texts.
+/// Two nodes in the same state may differ in these counts. The exhaustive search compares states as
+/// text, so the text omits them.
 impl fmt::Debug for NodeCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("NodeCounts")
@@ -300,19 +301,19 @@ impl NodeCounts {
     }
 }
 
-/// What waits in a node, or is kept in its memory.
+/// Work that waits in a node, and state that it keeps in memory.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct QueueDepths {
-    /// Operations that are not answered yet, and about what they take in memory, in bytes.
+    /// Operations that are not answered yet, and their approximate memory in bytes.
     pub operations: usize,
     pub operations_size: usize,
-    /// Operations of clients that another node executes.
+    /// Clients' operations that another node executes.
     pub forwards: usize,
     /// Rounds of this node that are in progress.
     pub rounds: usize,
     /// Messages that wait until a group is durable.
     pub held_messages: usize,
-    /// Keys whose state is in memory beside the table, and what that takes, in bytes.
+    /// Keys whose state is in memory beside the table, and their approximate memory in bytes.
     pub resident_keys: usize,
     pub resident_size: usize,
     pub sessions: usize,

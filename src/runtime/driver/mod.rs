@@ -114,7 +114,7 @@ pub struct Driver {
     tally: Tally,
     freed: Freed,
     memory: Gauge,
-    /// `None`: nobody asks whether the loop turns.
+    /// `None`: the node does not serve HTTP.
     pulse: Option<Arc<Pulse>>,
     turns: TurnFigures,
     notices: UnboundedReceiver<Notice>,

@@ -1,4 +1,4 @@
-//! What the loop reports about its node: to operators as `status`, and to the thread of HTTP.
+//! The loop's reports about its node: to operators as `status`, and to the HTTP thread.
 
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use crate::runtime::observation::Observation;
 use crate::runtime::tally::Cause;
 
 impl Driver {
-    /// Adds to the status what the replica does not know.
+    /// Adds the fields of the status that the replica does not know.
     pub(super) fn complete_status(&self, now: Now, status: &mut NodeStatus) {
         status.keys = self.table.keys();
         status.records = self.table.records();
@@ -48,7 +48,7 @@ impl Driver {
         }
     }
 
-    /// Records that a turn ended, if anyone wants to know.
+    /// Records the end of a turn, if the node serves HTTP.
     pub(super) fn count_turn(&mut self, began: Instant) {
         if let Some(pulse) = &self.pulse {
             let now = Instant::now();

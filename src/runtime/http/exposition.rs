@@ -1,5 +1,5 @@
-//! An observation as text that Prometheus reads. docs/operations.md lists all metrics; a test
-//! compares the two.
+//! An observation as text for Prometheus. docs/operations.md lists all metrics; a test compares the
+//! two.
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub enum Format {
 
 impl Format {
     /// `accepted`: the values of the header `Accept`. A client that accepts OpenMetrics gets it:
-    /// Prometheus prefers it, and whoever does not know it does not name it.
+    /// Prometheus prefers that format, and a client that does not know it does not name it.
     pub fn wanted<'a>(mut accepted: impl Iterator<Item = &'a str>) -> Self {
         let names = |value: &str| value.contains("application/openmetrics-text");
         match accepted.any(names) {
@@ -73,7 +73,7 @@ impl Collector for Exposition {
 /// Labels with their values.
 pub type LabelPairs = Vec<(&'static str, String)>;
 
-/// Writes families of metrics. A family without samples is named nevertheless.
+/// Writes families of metrics. A family without samples is listed nevertheless.
 pub struct FamilyWriter<'a>(DescriptorEncoder<'a>);
 
 /// The unit at the end of a name.
@@ -135,7 +135,7 @@ impl FamilyWriter<'_> {
         })
     }
 
-    /// `per_unit`: how many of what is counted make one of the metric's unit.
+    /// `per_unit`: how many counted units make one unit of the metric.
     pub fn histograms<'d>(
         &mut self,
         name: (&str, Option<&Unit>, &str),

@@ -95,7 +95,7 @@ fn operations(to: &mut FamilyWriter<'_>, observation: &Observation) -> fmt::Resu
         for &kind in OperationKind::ALL {
             for &end in OperationEnd::ALL {
                 let count = counts.operations(source, kind, end);
-                // Series of clients are there from the start, so that their rates are right.
+                // Series of clients exist from the start, so that their rates are correct.
                 if count > 0 || source == OperationSource::Client {
                     let labels = vec![
                         ("source", source.label().to_owned()),
@@ -306,7 +306,7 @@ fn messages(to: &mut FamilyWriter<'_>, observation: &Observation) -> fmt::Result
     )
 }
 
-/// Of the links that end here: this node measures them.
+/// The links that end at this node, which measures them.
 fn links(to: &mut FamilyWriter<'_>, status: &NodeStatus) -> fmt::Result {
     let here = || status.links.iter().filter(|link| link.to == status.node);
     to.gauges(
@@ -519,7 +519,7 @@ fn memory(to: &mut FamilyWriter<'_>, observation: &Observation) -> fmt::Result {
     )
 }
 
-/// Without samples where the state is in memory only.
+/// There are no samples if the state is in memory only.
 fn disk(to: &mut FamilyWriter<'_>, observation: &Observation) -> fmt::Result {
     let commits = observation.commits.as_ref();
     to.histograms(

@@ -1,8 +1,8 @@
-//! Serves metrics, `/healthz` and `/readyz` over HTTP, from a thread of its own.
+//! Serves metrics, `/healthz` and `/readyz` over HTTP, in a separate thread.
 //!
-//! Nothing that arrives here may slow or stop the node. So the thread has the lowest priority, the
-//! number of connections, their sizes and their times are bounded, and the loop is asked by at most
-//! one `Notice` at a time and at most ten times a second.
+//! No request may slow or stop the node. So the thread has the lowest priority; the number of
+//! connections, their sizes and their times are bounded; and the thread sends the loop at most one
+//! `Notice` at a time, at most ten times a second.
 
 mod exposition;
 mod families;
@@ -26,19 +26,19 @@ use tokio::task::AbortHandle;
 use super::observation::Pulse;
 use super::{Notice, RuntimeError};
 
-/// Connections at any time. A further one ends the oldest: one that sends nothing is older than one
-/// that is served.
+/// The most connections at any time. A further one ends the oldest: a connection that sends nothing
+/// is older than one that is served.
 const CONNECTIONS_MAX: usize = 64;
 /// The files that this thread may have open: connections, the listener, and its runtime's own.
 pub const FILES_MAX: u64 = CONNECTIONS_MAX as u64 + 16;
 /// How long a client may take to send its request.
 const REQUEST_MAX: Duration = Duration::from_secs(5);
-/// How long a connection may take in all. Each has one request.
+/// The longest time of a connection. Each has one request.
 const CONNECTION_MAX: Duration = Duration::from_secs(15);
-/// What a request may have in its header, in bytes and in fields.
+/// The limits of a request's header, in bytes and in fields.
 const HEADER_SIZE_MAX: usize = 16 << 10;
 const HEADER_FIELDS_MAX: usize = 64;
-/// How long the thread waits where the system accepts no connection.
+/// How long the thread waits if the system accepts no connection.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// The lowest priority.
 const NICE: i32 = 19;
@@ -51,7 +51,7 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, RuntimeError> {
     bound.map_err(|source| RuntimeError::Http { address, source })
 }
 
-/// Starts the thread. The loop of the node reports its turns to what this returns.
+/// Starts the thread. The loop reports its turns to the returned `Pulse`.
 pub fn start(listener: TcpListener, notices: UnboundedSender<Notice>) -> io::Result<Arc<Pulse>> {
     let pulse = Arc::new(Pulse::new(Instant::now()));
     start_with(listener, notices, Arc::clone(&pulse))?;
@@ -82,7 +82,8 @@ fn start_with(
     Ok(())
 }
 
-/// On Linux the priority is the thread's own. Without it the thread is only a worse neighbour.
+/// On Linux each thread has its own priority. If this fails, the thread only competes with the
+/// loop.
 fn take_lowest_priority() {
     let thread = rustix::thread::gettid();
     if let Err(error) = rustix::process::setpriority_process(Some(thread), NICE) {
@@ -94,7 +95,7 @@ async fn accept(listener: &tokio::net::TcpListener, router: &Router) {
     let mut open: VecDeque<AbortHandle> = VecDeque::new();
     loop {
         let Ok((stream, _)) = listener.accept().await else {
-            // No file is left, or the connection has ended already.
+            // The process has no file descriptor left, or the connection has ended already.
             tokio::time::sleep(ACCEPT_RETRY).await;
             continue;
         };
@@ -102,7 +103,7 @@ async fn accept(listener: &tokio::net::TcpListener, router: &Router) {
         if open.len() >= CONNECTIONS_MAX {
             let oldest = open.pop_front().expect("there are many");
             oldest.abort();
-            // It ends before the next one is accepted.
+            // The oldest connection ends before the next one is accepted.
             tokio::task::yield_now().await;
         }
         let connection = tokio::spawn(serve_connection(stream, router.clone()));
@@ -118,7 +119,7 @@ async fn serve_connection(stream: TcpStream, router: Router) {
         .max_buf_size(HEADER_SIZE_MAX)
         .max_headers(HEADER_FIELDS_MAX)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    // What goes wrong with a connection is the client's to see.
+    // Only the client needs to see the errors of a connection.
     let _ = tokio::time::timeout(CONNECTION_MAX, connection).await;
 }
 

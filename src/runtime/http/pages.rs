@@ -15,15 +15,15 @@ use super::exposition::{self, Format};
 use crate::runtime::Notice;
 use crate::runtime::observation::{Observation, Pulse};
 
-/// A loop that made no turn for this long is stalled: it turns with each heartbeat, at least once
-/// per second.
+/// A loop without a turn for this long is stalled: it turns with each heartbeat, at least once per
+/// second.
 const STALLED_AFTER: Duration = Duration::from_secs(5);
-/// An observation serves all requests of this time.
+/// An observation serves all requests within this time.
 const OBSERVED_FOR: Duration = Duration::from_millis(100);
 /// How long a request waits for an observation.
 const OBSERVE_MAX: Duration = Duration::from_secs(2);
 
-/// Asks the loop on behalf of all requests.
+/// Asks the loop for observations on behalf of all requests.
 struct Observer {
     notices: UnboundedSender<Notice>,
     pulse: Arc<Pulse>,
@@ -33,12 +33,12 @@ struct Observer {
 #[derive(Default)]
 struct Observed {
     last: Option<Arc<Observation>>,
-    /// The loop was asked and has not answered yet. It is asked again only once it has, even if the
-    /// request that asked has ended.
+    /// The loop was asked and has not answered yet. The next question waits for that answer, even
+    /// if the request that caused it has ended.
     asked: Option<oneshot::Receiver<Observation>>,
 }
 
-/// Why the node cannot be observed, in words.
+/// Why the node cannot be observed, as text.
 enum Unobserved {
     Starting,
     Stalled(Duration),
@@ -92,7 +92,7 @@ impl Observer {
                 }
                 Ok(Ok(observation)) => {
                     *asked = None;
-                    // It may have waited here since a request that was given up.
+                    // The answer may have waited here since its request was abandoned.
                     if observation.taken.elapsed() < OBSERVED_FOR {
                         let observation = Arc::new(observation);
                         *last = Some(Arc::clone(&observation));
@@ -136,7 +136,7 @@ async fn metrics(State(observer): State<Arc<Observer>>, headers: HeaderMap) -> R
     }
 }
 
-/// A node that is starting is healthy: it may have much to read, and to end it would not help.
+/// A node that is starting is healthy: it may have much to read, and stopping it would not help.
 async fn health(State(observer): State<Arc<Observer>>) -> Response {
     match observer.pulse.age(Instant::now()) {
         None => "starting\n".into_response(),

@@ -1,4 +1,4 @@
-//! What the system knows of this process, by the names that Prometheus's libraries give it.
+//! The system's figures about this process, by the names that Prometheus's libraries use.
 
 /// Times in `/proc/self/stat` are in hundredths of a second, on all Linux machines.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -44,8 +44,8 @@ fn cpu_seconds(stat: &str) -> Option<f64> {
     Some(ticks(stat, 14)? + ticks(stat, 15)?)
 }
 
-/// The process's start counts from the start of the machine. A difference of two readings of a clock
-/// would change with each of them.
+/// The start of the process, computed from the start of the machine. The difference of two clock
+/// readings would change with each computation.
 fn started_seconds(stat: &str, machine: &str) -> Option<f64> {
     let line = machine.lines().find_map(|l| l.strip_prefix("btime "))?;
     Some(line.trim().parse::<f64>().ok()? + ticks(stat, 22)?)

@@ -10,7 +10,7 @@ use crate::protocol::Counters;
 use crate::runtime::observation::Observation;
 use crate::runtime::tally::Cause;
 
-/// For what takes milliseconds when nothing else runs on the machine.
+/// A bound for steps that take milliseconds on an idle machine.
 const SOON: Duration = Duration::from_secs(20);
 
 fn observation(status: NodeStatus) -> Observation {
@@ -56,7 +56,7 @@ fn site() -> Site {
     }
 }
 
-/// A loop that turns and answers until it is told to end; counts what it is asked.
+/// A loop that turns and answers until it is told to end; counts the questions.
 fn run_loop(
     mut notices: UnboundedReceiver<Notice>,
     pulse: Arc<Pulse>,
@@ -84,11 +84,11 @@ fn run_loop(
     (ended, asked)
 }
 
-/// Sends bytes, and returns what came back until the end of the connection.
+/// Sends bytes, and returns what arrives until the end of the connection.
 fn exchange(address: SocketAddr, request: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(SOON)).unwrap();
-    // The server may have refused the request before it has all of it.
+    // The server may have refused the request before it received all of it.
     let _ = stream.write_all(request);
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
@@ -172,7 +172,7 @@ fn a_loop_that_does_not_turn_is_reported() {
     let Some(long_ago) = Instant::now().checked_sub(Duration::from_secs(7)) else {
         return;
     };
-    // As if the loop had begun, and had not turned since.
+    // As if the loop had begun then, and had not turned since.
     site.pulse = Arc::new(Pulse::new(long_ago));
     site.pulse.turn(long_ago);
     let age = site.pulse.age(Instant::now()).unwrap();
@@ -201,7 +201,7 @@ fn a_loop_that_does_not_answer_is_asked_once() {
     let mut site = site();
     site.pulse.turn(Instant::now());
     let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
-    // More than may be open, so that requests that wait are ended.
+    // More connections than are allowed, so that waiting ones are ended.
     let mut open = Vec::new();
     for _ in 0..3 * CONNECTIONS_MAX {
         let mut stream = TcpStream::connect(site.address).unwrap();
@@ -219,7 +219,7 @@ fn a_loop_that_does_not_answer_is_asked_once() {
     let (status, _) = ask(site.address, "GET", "/metrics", "");
     assert_eq!(status, 503);
     assert!(site.notices.try_recv().is_err());
-    // An answer that comes late is not shown; the loop is asked again.
+    // A late answer is not shown; the loop is asked again.
     let Notice::Observe(answer) = notice else {
         panic!("{notice:?}");
     };
@@ -321,7 +321,8 @@ fn silence_large_headers_and_floods_do_not_reach_the_loop() {
     ended.store(true, Ordering::Relaxed);
 }
 
-/// A request that never ends, in its header or in its body, and an answer that is not read.
+/// A request that never ends, in its header or in its body, and a client that does not read its
+/// answer.
 #[test]
 fn endless_requests_time_out() {
     let site = site();

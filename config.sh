@@ -69,9 +69,9 @@ CLUSTER_NAME=${CLUSTER_NAME:-}
 # of their machine. For containers, virtual and translated addresses; see docs/guide.md.
 LISTEN=${LISTEN:-}
 
-# The address at which each node serves metrics, /healthz and /readyz over HTTP: a numeric address of
-# its machine, or 0.0.0.0 or [::] for all of them, without a port (HTTP uses the TCP port of the same
-# number as in NODES). Empty: no HTTP. See docs/operations.md.
+# The address at which each node serves metrics, /healthz and /readyz over HTTP: a numeric address
+# of its machine, or 0.0.0.0 or [::] for all of them, without a port (HTTP uses the TCP port of the
+# same number as in NODES). Empty: no HTTP. See docs/operations.md.
 HTTP=${HTTP:-}
 
 # The program to start. Empty: target/release/horseshoe, built when it is missing or out of date.

@@ -19,6 +19,7 @@ mod report;
 mod run;
 mod serve;
 mod status;
+mod top;
 mod words;
 
 use std::process::ExitCode;
@@ -55,6 +56,7 @@ enum Command {
     Add(add::AddArgs),
     Append(append::AppendArgs),
     Status(status::StatusArgs),
+    Top(top::TopArgs),
     Member(member::MemberArgs),
     Data(data::DataArgs),
     Run(run::RunArgs),
@@ -81,6 +83,7 @@ pub fn main() -> ExitCode {
         Command::Add(arguments) => add::run(arguments, &connection),
         Command::Append(arguments) => append::run(arguments, &connection),
         Command::Status(arguments) => status::run(arguments, &connection),
+        Command::Top(arguments) => top::run(&arguments, &connection),
         Command::Member(arguments) => member::run(arguments, &connection),
         Command::Data(arguments) => data::run(arguments, &connection),
         Command::Run(arguments) => run::run(&arguments, &connection),

@@ -10,4 +10,5 @@ mod documents;
 mod nodes;
 mod page;
 mod prometheus;
+mod top;
 mod values;

@@ -149,7 +149,7 @@ impl Terminal {
 
     /// Waits for the end, and checks that the terminal is as it was.
     #[track_caller]
-    fn is_given_back(mut self) {
+    fn expect_given_back(mut self) {
         wait_until(SOON, "the end", || {
             self.script.try_wait().unwrap().is_some()
         });
@@ -165,7 +165,7 @@ impl Terminal {
 }
 
 #[test]
-fn the_terminal_is_given_back_whatever_ends_the_view() {
+fn the_terminal_expect_given_back_whatever_ends_the_view() {
     let cluster = page::cluster(1, Keep::Memory);
     // Also where no node answers.
     for nodes in [cluster.list(), "127.0.0.1:1".to_owned()] {
@@ -178,12 +178,12 @@ fn the_terminal_is_given_back_whatever_ends_the_view() {
                 .unwrap()
                 .write_all(key)
                 .unwrap();
-            terminal.is_given_back();
+            terminal.expect_given_back();
         }
     }
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
         let terminal = Terminal::start(&cluster.list());
         kill(terminal.process(), signal).unwrap();
-        terminal.is_given_back();
+        terminal.expect_given_back();
     }
 }

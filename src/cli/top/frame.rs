@@ -80,7 +80,7 @@ fn cells(
     };
     let slowest = |of: fn(&ScrapedCounts) -> &[(f64, f64)]| {
         let found = counts.and_then(|(then, now)| quantile(0.99, of(then), of(now)));
-        found.map_or_else(none, |bound| in_ms(bound))
+        found.map_or_else(none, in_ms)
     };
     let heard = status.members.iter().filter(|member| member.heard).count();
     [

@@ -1,4 +1,4 @@
-//! `horseshoe top`, against real nodes, in a terminal of its own and without one.
+//! `horseshoe top`, with real nodes, in a separate terminal and without one.
 
 use std::io::{Read, Write};
 use std::process::{Child, Command, Output, Stdio};
@@ -13,7 +13,8 @@ use super::nodes::{Cluster, Keep, SOON, wait_until};
 use super::page;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_horseshoe");
-/// What switches a terminal to its other screen, and back, and shows the cursor again.
+/// The sequence that switches a terminal to its alternate screen; then those that switch back, and
+/// show the cursor.
 const ENTER: &str = "\x1b[?1049h";
 const LEAVE: &str = "\x1b[?1049l";
 const SHOW_CURSOR: &str = "\x1b[?25h";
@@ -104,7 +105,7 @@ fn a_live_view_needs_a_terminal() {
     );
 }
 
-/// The live view in a terminal of its own, which `script` provides.
+/// The live view in a separate terminal, which `script` provides.
 struct Terminal {
     script: Child,
     shown: Arc<Mutex<Vec<u8>>>,
@@ -147,7 +148,7 @@ impl Terminal {
         Pid::from_raw(child.expect("a child").parse().unwrap())
     }
 
-    /// Waits for the end, and checks that the terminal is as it was.
+    /// Waits for the end, and checks that the terminal was restored.
     #[track_caller]
     fn expect_given_back(mut self) {
         wait_until(SOON, "the end", || {
@@ -167,7 +168,7 @@ impl Terminal {
 #[test]
 fn the_terminal_expect_given_back_whatever_ends_the_view() {
     let cluster = page::cluster(1, Keep::Memory);
-    // Also where no node answers.
+    // Also if no node answers.
     for nodes in [cluster.list(), "127.0.0.1:1".to_owned()] {
         for key in [&b"q"[..], b"\x03"] {
             let mut terminal = Terminal::start(&nodes);

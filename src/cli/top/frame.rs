@@ -1,4 +1,4 @@
-//! A frame: what changed between two samples, as text.
+//! A frame: the changes between two samples, as text.
 
 use std::fmt::Write;
 
@@ -27,7 +27,7 @@ const HEAD: [&str; 15] = [
     "memory",
 ];
 
-/// `before`: the sample before, if there is one.
+/// `before`: the previous sample, if there is one.
 pub fn in_words(before: Option<&ClusterSample>, now: &ClusterSample) -> String {
     let mut table = vec![HEAD.map(str::to_owned)];
     for (place, (address, status)) in now.rows.iter().enumerate() {
@@ -105,7 +105,7 @@ fn cells(
     ]
 }
 
-/// What is known of a node from two samples of one run of its process.
+/// A node's figures from two samples of the same boot.
 struct Interval<'a> {
     seconds: f64,
     status: &'a NodeStatus,
@@ -174,7 +174,7 @@ fn role(status: &NodeStatus) -> &'static str {
     }
 }
 
-/// Links that end at the node and work, of all, and their longest round trip.
+/// The links to the node: how many of them work, their total, and their longest round trip.
 fn links_to(now: &ClusterSample, node: u8) -> String {
     let merged = links::merged(&now.rows);
     let here: Vec<_> = merged.iter().filter(|link| link.to == node).collect();
@@ -187,7 +187,7 @@ fn links_to(now: &ClusterSample, node: u8) -> String {
     }
 }
 
-/// What the node still lacks.
+/// What the node has yet to copy.
 fn lag(now: &ClusterSample, status: &NodeStatus) -> String {
     if let Some(learning) = &status.learning {
         let percent = learning.buckets_done.saturating_mul(100) / learning.buckets.max(1);
@@ -215,7 +215,7 @@ fn memory(status: &NodeStatus) -> String {
     }
 }
 
-/// What the nodes wait for, and what is missing here.
+/// What the nodes are waiting for, and which figures are missing.
 fn notes(now: &ClusterSample) -> String {
     let mut text = String::new();
     for (name, why) in &now.unresolved {
@@ -345,7 +345,7 @@ mod tests {
                 "64 M (25 %)"
             ]
         );
-        // It did not answer before, so nothing is known of its rates.
+        // The node did not answer in the previous sample, so its rates are unknown.
         let second = row(&text, "n1:1");
         assert_eq!(second[2], "member");
         assert_eq!(second[5..12], ["-"; 7]);

@@ -16,7 +16,7 @@ use super::{report, words};
 use sample::{ClusterSample, Sampler};
 use screen::{Screen, UserWish};
 
-/// The most time between two looks at the keyboard.
+/// The longest time between two checks of the keyboard.
 const KEY_WAIT: Duration = Duration::from_millis(100);
 
 /// Show live what each node does: operations per second, latencies, links, votes, lag. Quit with q
@@ -98,14 +98,15 @@ fn live(interval: Duration, sampler: Sampler, first: ClusterSample) -> Exit {
     }
 }
 
-/// Asks the nodes in a thread of its own: a node that is down makes an answer take a second, and
-/// keys must not wait for it.
+/// Asks the nodes in a separate thread: with a node that is down the answers take a second, and
+/// keys must not wait for that.
 fn keep_sampling(interval: Duration, sampler: Sampler) -> Receiver<ClusterSample> {
     let (sender, samples) = sync_channel(1);
     std::thread::spawn(move || {
         loop {
             std::thread::sleep(interval);
-            // An error here would have been one at the first time, too: the next try may succeed.
+            // The first sample would have failed with the same lasting error, so the next one may
+            // succeed.
             if let Ok(sample) = sampler.sample()
                 && sender.send(sample).is_err()
             {

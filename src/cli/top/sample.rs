@@ -1,4 +1,4 @@
-//! What the nodes say at one moment: their status, and their metrics where they serve them.
+//! The state of the nodes at one moment: their status, and their metrics if they serve them.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -10,9 +10,9 @@ use crate::cli::connection::ConnectionArgs;
 use crate::cli::exit::Exit;
 use crate::cli::status::{StatusRow, Unresolved};
 
-/// How long the metrics of a node may take; all nodes are asked at once.
+/// The longest time to read a node's metrics; all nodes are asked concurrently.
 const METRICS_MAX: Duration = Duration::from_millis(500);
-/// No node has more metrics, in bytes.
+/// The largest size of a node's metrics, in bytes.
 const METRICS_SIZE_MAX: u64 = 1 << 20;
 
 #[derive(Debug)]
@@ -37,7 +37,7 @@ impl ClusterSample {
 /// Counts of a node since it started.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ScrapedCounts {
-    /// Clients' operations that were executed, and that were not.
+    /// Clients' operations that were executed, and those that were not.
     pub done: f64,
     pub failed: f64,
     /// Upper bounds in seconds, with the count up to each: of gets, and of all other operations.
@@ -108,7 +108,7 @@ impl Sampler {
             .iter()
             .map(|(address, status)| {
                 let (address, port) = (address.clone(), self.http_port);
-                // A node that does not answer by UDP is not asked.
+                // A node that does not answer over UDP is not asked.
                 let answers = status.is_some();
                 std::thread::spawn(move || answers.then(|| scrape(&address, port)).flatten())
             })
@@ -125,7 +125,7 @@ impl Sampler {
     }
 }
 
-/// `None`: the node does not serve metrics there.
+/// `None`: the node does not serve metrics at that address.
 fn scrape(address: &str, port: Option<u16>) -> Option<ScrapedCounts> {
     let until = Instant::now() + METRICS_MAX;
     let mut found = kvclient::look_up(address, METRICS_MAX).ok()?.into_iter();

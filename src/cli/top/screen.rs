@@ -1,4 +1,4 @@
-//! The terminal: it is given back as it was, whatever ends the program.
+//! The terminal, which is restored however the program ends.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 /// Columns and rows.
 const SIZE_DEFAULT: (u16, u16) = (80, 24);
 
-/// What the user wants.
+/// The user's input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UserWish {
     None,
@@ -32,7 +32,7 @@ impl Screen {
     pub fn enter() -> io::Result<Screen> {
         let ended = end_by_signals()?;
         terminal::enable_raw_mode()?;
-        // From here on a failure drops it.
+        // From here on a failure drops the value, which restores the terminal.
         let screen = Screen { ended };
         execute!(io::stdout(), EnterAlternateScreen, cursor::Hide)?;
         Ok(screen)
@@ -41,7 +41,7 @@ impl Screen {
     /// Shows as much of the text as fits.
     pub fn show(&mut self, text: &str) -> io::Result<()> {
         let (columns, rows) = match terminal::size()? {
-            // A terminal that does not know its size.
+            // The terminal does not report its size.
             (0, _) | (_, 0) => SIZE_DEFAULT,
             size => size,
         };
@@ -89,13 +89,13 @@ fn wish(event: &Event) -> UserWish {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        // The terminal may be gone.
+        // The terminal may be closed.
         let _ = execute!(io::stdout(), LeaveAlternateScreen, cursor::Show);
         let _ = terminal::disable_raw_mode();
     }
 }
 
-/// Signals that would end the process at once end it in order instead.
+/// Converts signals that would end the process at once into an orderly end.
 fn end_by_signals() -> io::Result<Arc<AtomicBool>> {
     let ended = Arc::new(AtomicBool::new(false));
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -66,6 +66,34 @@ fn promtool_finds_no_fault() {
     );
 }
 
+/// Each alert is raised by what it is for, and none by a healthy node.
+#[test]
+fn alerts_are_raised_by_their_causes() {
+    let cases = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/metrics/alerts.test.yml");
+    let text = fs::read_to_string(cases).unwrap();
+    let rules = fs::read_to_string(ops("alerts.yml")).unwrap();
+    let alerts = rules
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- alert: "));
+    for alert in alerts {
+        let raised = format!("{{alertname=\"{alert}\"}}");
+        assert!(text.contains(&raised), "no case raises {alert}");
+    }
+    let Some(promtool) = program("promtool") else {
+        return;
+    };
+    let output = Command::new(promtool)
+        .args(["test", "rules", cases])
+        .output();
+    let output = output.expect("promtool runs");
+    let said = [output.stdout, output.stderr].concat();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&said)
+    );
+}
+
 struct Server(Child);
 
 impl Drop for Server {

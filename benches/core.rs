@@ -210,6 +210,7 @@ impl Bench {
                     token,
                     attempt: sequence,
                     retry: false,
+                    left_ms: 5_000,
                     operation,
                 };
                 let message = ClientMessage::Request(request);

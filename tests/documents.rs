@@ -322,6 +322,14 @@ fn limits_in_the_guide() {
             Limit::Ms(limits::HEARTBEAT_MS_DEFAULT),
         ),
         (
+            "if datagrams wait more than {} in its receive buffer",
+            Limit::Ms(limits::RECEIVE_DELAY_MAX_MS),
+        ),
+        (
+            "in its receive buffer, for {} without",
+            Limit::Ms(limits::OVERLOAD_AFTER_MS),
+        ),
+        (
             "consider a link down after {} of silence",
             Limit::Ms(limits::LINK_DOWN_MS_DEFAULT),
         ),
@@ -381,6 +389,14 @@ fn limits_in_the_protocol() {
         (
             "may be ahead of that by up to {}",
             Limit::Ms(limits::RECEIVED_SLACK_MS),
+        ),
+        (
+            "more than {} in the socket's receive buffer",
+            Limit::Ms(limits::RECEIVE_DELAY_MAX_MS),
+        ),
+        (
+            "every datagram that it sampled for {}",
+            Limit::Ms(limits::OVERLOAD_AFTER_MS),
         ),
         (
             "a clock above the bound for {} (",

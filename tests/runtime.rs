@@ -177,6 +177,7 @@ impl Wire {
             token: self.token,
             attempt: self.sequence,
             retry: false,
+            left_ms: 5_000,
             operation: Operation {
                 id: OperationId {
                     client: 77,

@@ -349,6 +349,7 @@ impl Lab {
             token: self.tokens[i],
             attempt: self.attempts,
             retry,
+            left_ms: 5_000,
             operation,
         };
         self.input(

@@ -75,7 +75,7 @@ enum {
     KVC_TOO_LARGE = -4,         /* a key or a value, or the value after an append */
     KVC_NOT_A_NUMBER = -5,      /* of an add: the value is not a signed 64-bit decimal number */
     KVC_OVERFLOW = -6,          /* of an add: the sum does not fit 64 bits */
-    KVC_BUSY = -7,              /* too many operations are in progress; try again later */
+    KVC_BUSY = -7,              /* more operations than the library or the nodes take; try again later */
     KVC_TIMED_OUT = -8,         /* of a get: no answer before the deadline */
     KVC_UNKNOWN_OUTCOME = -9,   /* of a write: it may have been applied, or may still be */
     KVC_INVALID_ARGUMENT = -10, /* NULL, an empty key, an unknown size prefix or flag, ... */
@@ -256,8 +256,9 @@ typedef struct kvc_op {
 #define KVC_OP_INIT { sizeof(kvc_op), 0, 0, NULL, 0, NULL, 0, NULL, 0, 0, 0, 0, 0 }
 
 /* Starts an operation and does not wait for it. After KVC_OK one completion follows, after an
- * error none. Errors: KVC_INVALID_ARGUMENT, KVC_TOO_LARGE, KVC_BUSY (KVC_IN_FLIGHT_MAX),
- * KVC_CLOSED, KVC_FORKED, KVC_INTERNAL. */
+ * error none. Errors: KVC_INVALID_ARGUMENT, KVC_TOO_LARGE, KVC_BUSY (over KVC_IN_FLIGHT_MAX, or
+ * the operation would wait for its turn for more than half of its deadline), KVC_CLOSED,
+ * KVC_FORKED, KVC_INTERNAL. */
 int kvc_submit(kvc_client *client, const kvc_op *op, uint64_t tag);
 
 /* Returns a descriptor that is readable when kvc_completions has something to do or to return.

@@ -123,6 +123,7 @@ fn peer_messages() -> Vec<Message> {
             to_boot: 1,
             attempt: 1,
             waited_us: 1,
+            left_ms: 5_000,
             heard: 1,
             operation: operation(3, Action::Delete),
         }
@@ -270,6 +271,7 @@ fn request(sequence: u64, action: Action) -> (u8, Vec<u8>) {
         token: 0,
         attempt: sequence,
         retry: false,
+        left_ms: 5_000,
         operation: operation(sequence, action),
     };
     (kind::REQUEST, encoded(&request))

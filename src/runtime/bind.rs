@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::RuntimeError;
 use super::addresses::resolve_all;
-use super::socket::{Granted, KERNEL_BUFFER_SIZE, Socket};
+use super::socket::Socket;
 use crate::config::{NodeAddress, ServerConfig};
 
 /// The addresses where the node may be bound, at least one; looking them up may block for long.
@@ -28,18 +28,15 @@ pub fn bind(
     for own in &all[1..] {
         bound = bound.or_else(|first| bind_to(config, &name, *own).map_err(|_| first));
     }
-    let (own, granted, mut socket) = bound?;
+    let (own, mut socket) = bound?;
+    let granted = socket.granted();
     if let Some(listed) = config.own().literal() {
         socket.announce(listed.ip());
     }
     let (receive, send) = (granted.receive_size >> 10, granted.send_size >> 10);
     tracing::info!("bound to {own}; kernel buffers: receive {receive} KiB, send {send} KiB");
-    if !granted.is_what_was_asked() {
-        tracing::warn!(
-            "the kernel grants smaller buffers than requested: datagrams may be lost under load; \
-             raise net.core.rmem_max and net.core.wmem_max to {}",
-            KERNEL_BUFFER_SIZE
-        );
+    if let Some(warning) = granted.warning() {
+        tracing::warn!("{warning}");
     }
     if !own.ip().is_loopback() {
         tracing::warn!(
@@ -54,7 +51,7 @@ fn bind_to(
     config: &ServerConfig,
     name: &str,
     own: SocketAddr,
-) -> Result<(SocketAddr, Granted, Socket), RuntimeError> {
+) -> Result<(SocketAddr, Socket), RuntimeError> {
     let name = name.to_owned();
     let is_elsewhere =
         |node: &&NodeAddress| node.literal().is_some_and(|node| !node.ip().is_loopback());
@@ -64,7 +61,10 @@ fn bind_to(
         let other = other.to_string();
         return Err(RuntimeError::Loopback { name, own, other });
     }
-    let bound = Socket::bind(own).and_then(|socket| Ok((own, socket.raise_buffers()?, socket)));
+    let bound = Socket::bind(own).and_then(|mut socket| {
+        socket.raise_buffers()?;
+        Ok((own, socket))
+    });
     bound.map_err(|source| match config.listen {
         Some(listen) => RuntimeError::Listen { listen, source },
         None => RuntimeError::Bind { name, own, source },

@@ -107,6 +107,11 @@ pub fn log(event: &Event) {
         Event::Full(Some(full)) => tracing::error!(
             "a member is out of {full}: writes that grow are refused; reads and deletes continue"
         ),
+        Event::Overload(true) => tracing::warn!(
+            "overloaded: datagrams wait too long for this node, so it answers operations busy; \
+             this repeats without a log line until 5 s have passed without it"
+        ),
+        Event::Overload(false) => tracing::info!("not overloaded any more"),
         Event::Full(None) => tracing::info!("no member is full any more: all writes are accepted"),
         Event::ClockOff { node, offset_ms } => {
             let clock = ClockStatus {

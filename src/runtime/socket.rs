@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
+use std::time::SystemTime;
 
 use nix::errno::Errno;
 use nix::libc::{in_addr, in_pktinfo, in6_addr, in6_pktinfo};
@@ -11,6 +12,7 @@ use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, RecvMsg, SockaddrStorage,
     getsockopt, recvmmsg, sendmsg, setsockopt, sockopt,
 };
+use nix::sys::time::TimeSpec;
 use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, SocketAddrAny, sendmmsg};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
@@ -28,8 +30,9 @@ const RECEIVE_BATCH_MIN: usize = 8;
 const RECEIVE_BATCH_MAX: usize = 64;
 /// Above the largest UDP payload, so that no datagram is truncated.
 const RECEIVE_SIZE_MAX: usize = 65_536;
-/// How often the kernel is asked how many datagrams did not fit its buffer.
-const OVERFLOW_INTERVAL_US: u64 = 1_000_000;
+/// How often the kernel is asked how long a datagram has waited in its buffer, and how many found
+/// no space there.
+const CONTROL_INTERVAL_US: u64 = 10_000;
 
 pub struct Socket {
     udp: UdpSocket,
@@ -39,32 +42,45 @@ pub struct Socket {
     /// The last batch: the buffers that hold datagrams not yet returned by `pop`, with size and
     /// source.
     received: VecDeque<(usize, usize, Source)>,
-    overflow: Overflow,
+    kernel: KernelReports,
     traffic: Traffic,
+    granted: Granted,
     /// The address that the socket is bound to.
     local: IpAddr,
     /// Only for a socket that is bound to all addresses of this machine.
     asked: Option<AnsweringAddresses>,
 }
 
-/// The kernel's count of datagrams that found the receive buffer full.
+/// What the kernel reports with a datagram, if it is asked.
 #[derive(Debug, Default)]
-struct Overflow {
+struct KernelReports {
     asked_again_us: u64,
     asking: bool,
-    seen: u32,
+    /// The datagrams that found the receive buffer full.
+    overflow: u32,
+    /// How long the datagram has waited in the receive buffer, until that is taken.
+    waited_us: Option<u64>,
 }
 
 /// What the kernel granted, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Granted {
     pub receive_size: usize,
     pub send_size: usize,
 }
 
 impl Granted {
-    pub fn is_what_was_asked(self) -> bool {
-        self.receive_size >= KERNEL_BUFFER_SIZE && self.send_size >= KERNEL_BUFFER_SIZE
+    /// What an operator should do if it is too little.
+    pub fn warning(self) -> Option<String> {
+        let least = self.receive_size.min(self.send_size);
+        (least < KERNEL_BUFFER_SIZE).then(|| {
+            format!(
+                "the kernel grants smaller socket buffers (receive {}, send {} bytes) than this \
+                 node asks for: datagrams may be lost under load. Set net.core.rmem_max and \
+                 net.core.wmem_max to {KERNEL_BUFFER_SIZE} and restart it",
+                self.receive_size, self.send_size
+            )
+        })
     }
 }
 
@@ -75,6 +91,8 @@ impl Socket {
         udp.set_nonblocking(true)?;
         // Without this option only the count of what the kernel lost is missing.
         let _ = setsockopt(&udp, sockopt::RxqOvfl, &1);
+        // Without this one an overload is not noticed.
+        let _ = setsockopt(&udp, sockopt::ReceiveTimestampns, &true);
         let asked = match address.ip() {
             ip if !ip.is_unspecified() => None,
             IpAddr::V4(_) => {
@@ -94,8 +112,9 @@ impl Socket {
             receive_memory: vec![0; RECEIVE_BATCH_MAX * RECEIVE_SIZE_MAX],
             receive_batch: RECEIVE_BATCH_MIN,
             received: VecDeque::new(),
-            overflow: Overflow::default(),
+            kernel: KernelReports::default(),
             traffic: Traffic::default(),
+            granted: Granted::default(),
         })
     }
 
@@ -109,7 +128,7 @@ impl Socket {
     }
 
     /// Asks for larger buffers, beyond the system's limits where the process may.
-    pub fn raise_buffers(&self) -> io::Result<Granted> {
+    pub fn raise_buffers(&mut self) -> io::Result<()> {
         let wanted = KERNEL_BUFFER_SIZE;
         if setsockopt(&self.udp, sockopt::RcvBufForce, &wanted).is_err() {
             setsockopt(&self.udp, sockopt::RcvBuf, &wanted)?;
@@ -118,10 +137,16 @@ impl Socket {
             setsockopt(&self.udp, sockopt::SndBuf, &wanted)?;
         }
         // The kernel doubles the requested size, to have space for its own records.
-        Ok(Granted {
+        self.granted = Granted {
             receive_size: getsockopt(&self.udp, sockopt::RcvBuf)? / 2,
             send_size: getsockopt(&self.udp, sockopt::SndBuf)? / 2,
-        })
+        };
+        Ok(())
+    }
+
+    /// What `raise_buffers` led to.
+    pub fn granted(&self) -> Granted {
+        self.granted
     }
 
     pub async fn readable(&self) -> io::Result<()> {
@@ -139,6 +164,11 @@ impl Socket {
         Some((&self.receive_memory[at..at + size], from))
     }
 
+    /// How long the oldest datagram in the receive buffer had waited, if that was asked since.
+    pub fn take_waited_us(&mut self) -> Option<u64> {
+        self.kernel.waited_us.take()
+    }
+
     /// Whether `pop` returns one.
     pub fn has_received(&self) -> bool {
         !self.received.is_empty()
@@ -150,7 +180,7 @@ impl Socket {
         self.prepare_headers(mono_us);
         let asked = self.receive_batch;
         let fd = self.udp.as_raw_fd();
-        let (headers, overflow) = (&mut self.receive_headers, &mut self.overflow);
+        let (headers, kernel) = (&mut self.receive_headers, &mut self.kernel);
         let traffic = &mut self.traffic;
         let (waiting, asked_at, local) = (&mut self.received, &mut self.asked, self.local);
         let mut buffers: Vec<[IoSliceMut<'_>; 1]> = self
@@ -163,7 +193,7 @@ impl Socket {
         let result = self.udp.try_io(Interest::READABLE, || {
             let flags = MsgFlags::MSG_DONTWAIT;
             for message in recvmmsg(fd, headers, buffers.iter_mut(), flags, None)? {
-                overflow.note(&message, tally);
+                kernel.note(&message, tally);
                 if let Some((size, address)) = read(&message, tally) {
                     traffic.received += 1;
                     traffic.received_bytes += size as u64;
@@ -209,16 +239,16 @@ impl Socket {
     /// kernel leaves in them the length that it used. So they are recreated before each receive
     /// that needs control messages.
     fn prepare_headers(&mut self, mono_us: u64) {
-        let asks_overflow = mono_us >= self.overflow.asked_again_us;
-        if asks_overflow {
-            self.overflow.asked_again_us = mono_us + OVERFLOW_INTERVAL_US;
-            self.overflow.asking = true;
+        let is_due = mono_us >= self.kernel.asked_again_us;
+        if is_due {
+            self.kernel.asked_again_us = mono_us + CONTROL_INTERVAL_US;
+            self.kernel.asking = true;
         }
         if self.asked.is_some() {
-            let room = Some(nix::cmsg_space!(u32, in_pktinfo, in6_pktinfo));
+            let room = Some(nix::cmsg_space!(u32, TimeSpec, in_pktinfo, in6_pktinfo));
             self.receive_headers = MultiHeaders::preallocate(self.receive_batch, room);
-        } else if asks_overflow {
-            let room = Some(nix::cmsg_space!(u32));
+        } else if is_due {
+            let room = Some(nix::cmsg_space!(u32, TimeSpec));
             self.receive_headers = MultiHeaders::preallocate(RECEIVE_BATCH_MAX, room);
         }
     }
@@ -418,19 +448,28 @@ fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
         .map(|ipv6| SocketAddr::from(*ipv6))
 }
 
-impl Overflow {
+impl KernelReports {
     /// The kernel adds its count to a datagram once it is not zero.
     fn note(&mut self, message: &RecvMsg<'_, '_, SockaddrStorage>, tally: &mut Tally) {
         if !self.asking {
             return;
         }
         self.asking = false;
-        let counts = message.cmsgs().into_iter().flatten();
-        for count in counts {
-            if let ControlMessageOwned::RxqOvfl(total) = count {
-                let new = total.wrapping_sub(self.seen);
-                self.seen = total;
-                tally.add(Cause::ReceiveOverflow, u64::from(new));
+        let reports = message.cmsgs().into_iter().flatten();
+        for report in reports {
+            match report {
+                ControlMessageOwned::RxqOvfl(total) => {
+                    let new = total.wrapping_sub(self.overflow);
+                    self.overflow = total;
+                    tally.add(Cause::ReceiveOverflow, u64::from(new));
+                }
+                ControlMessageOwned::ScmTimestampns(arrived) => {
+                    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+                    // Nothing, if the wall clock was set back meanwhile.
+                    let waited = now.saturating_sub(arrived.into());
+                    self.waited_us = u64::try_from(waited.as_micros()).ok();
+                }
+                _ => {}
             }
         }
     }
@@ -541,6 +580,19 @@ mod tests {
     }
 
     #[test]
+    fn a_small_buffer_is_reported_with_its_remedy() {
+        let mut granted = Granted {
+            receive_size: KERNEL_BUFFER_SIZE,
+            send_size: KERNEL_BUFFER_SIZE,
+        };
+        assert_eq!(granted.warning(), None);
+        granted.receive_size = 212_992;
+        let warning = granted.warning().expect("one is too small");
+        assert!(warning.contains("receive 212992"), "{warning}");
+        assert!(warning.contains("net.core.rmem_max"), "{warning}");
+    }
+
+    #[test]
     fn a_source_is_of_this_machine_if_it_is_loopback_or_what_was_asked() {
         for (from, at, expected) in [
             ("127.0.0.1", "10.0.0.1", true),
@@ -588,6 +640,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn how_long_the_oldest_datagram_waited_is_known() {
+        let (mut receiver, to) = bound();
+        let sender = StdSocket::bind("127.0.0.1:0").unwrap();
+        let wait = Duration::from_millis(30);
+        sender.send_to(&[1], to).unwrap();
+        std::thread::sleep(wait);
+        sender.send_to(&[2], to).unwrap();
+        receiver.readable().await.unwrap();
+        receive_all(&mut receiver, 0, &mut Tally::default());
+        let waited_us = receiver.take_waited_us().expect("it is asked first");
+        assert!(waited_us >= wait.as_micros() as u64, "{waited_us}");
+        assert_eq!(receiver.take_waited_us(), None);
+        sender.send_to(&[3], to).unwrap();
+        receiver.readable().await.unwrap();
+        receive_all(
+            &mut receiver,
+            CONTROL_INTERVAL_US - 1,
+            &mut Tally::default(),
+        );
+        assert_eq!(receiver.take_waited_us(), None, "not asked again so soon");
+    }
+
+    #[tokio::test]
     async fn what_the_kernel_lost_is_counted() {
         let (mut receiver, to) = bound();
         setsockopt(&receiver.udp, sockopt::RcvBuf, &65_536).unwrap();
@@ -601,10 +676,10 @@ mod tests {
         receiver.readable().await.unwrap();
         received += receive_all(&mut receiver, 0, &mut tally).len();
         assert!(received < SENT, "the buffer holds less than that");
-        // The next datagram, a second later, brings the count.
+        // The next datagram, some time later, brings the count.
         sender.send_to(&[2], to).unwrap();
         receiver.readable().await.unwrap();
-        received += receive_all(&mut receiver, OVERFLOW_INTERVAL_US, &mut tally).len();
+        received += receive_all(&mut receiver, CONTROL_INTERVAL_US, &mut tally).len();
         let lost = (SENT + 1 - received) as u64;
         assert_eq!(tally.of(Cause::ReceiveOverflow), lost);
         assert_eq!(tally.total(), lost);

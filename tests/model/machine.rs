@@ -282,6 +282,7 @@ impl Machine {
             token: self.tokens[plan],
             attempt: attempt as u64 + 1,
             retry: attempt > 0,
+            left_ms: 5_000,
             operation: scope.operation(plan),
         };
         let (from, message) = (endpoint(plan), ClientMessage::Request(request));

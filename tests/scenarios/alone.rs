@@ -313,6 +313,7 @@ impl Alone {
             to_boot: BOOT,
             attempt: self.forwards,
             waited_us: 0,
+            left_ms: 5_000,
             heard: 0,
             operation,
         };

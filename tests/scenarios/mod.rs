@@ -19,6 +19,7 @@ pub mod names;
 pub mod offsets;
 pub mod operator;
 pub mod outcomes;
+pub mod overload;
 pub mod pace;
 pub mod persisted;
 pub mod purge;

@@ -192,6 +192,7 @@ fn messages_of_one_key_fit_a_datagram() {
         to_boot: u64::MAX,
         attempt: u64::MAX,
         waited_us: u64::MAX,
+        left_ms: u32::MAX,
         heard: u64::MAX,
         operation,
     });

@@ -131,6 +131,7 @@ impl Script {
             token,
             attempt,
             retry,
+            left_ms: 5_000,
             operation,
         };
         self.say(hand.client, node, ClientMessage::Request(request));

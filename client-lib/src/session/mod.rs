@@ -17,8 +17,10 @@ mod node;
 mod operation;
 mod port;
 mod question;
+mod queue;
 mod settle;
 mod table;
+mod window;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -31,10 +33,11 @@ use wire::{BodyError, ClientId, kind};
 pub use call::{Call, CallError, Completion};
 use cluster::Choice;
 use node::Node;
-use operation::ALLOWANCE_MAX;
+use operation::{ALLOWANCE_MAX, InFlight};
 use port::NewPort;
 use question::Asked;
 pub use question::{Question, QuestionCompletion, Told};
+use queue::AnswerRate;
 use table::{CallHandle, CallTable};
 
 /// The most calls in flight; further calls fail as busy. This is half of the window of numbers that
@@ -113,6 +116,9 @@ pub struct Session {
     /// The budget for retries.
     allowance: u32,
     next_sequence: u64,
+    /// Calls that wait for room in a node's window.
+    queued: usize,
+    answer_rate: AnswerRate,
     questions: BTreeMap<u64, Asked>,
     next_question: u64,
     new_port: NewPort,
@@ -143,6 +149,8 @@ impl Session {
             answered_us: 0,
             allowance: ALLOWANCE_MAX,
             next_sequence: 1,
+            queued: 0,
+            answer_rate: AnswerRate::default(),
             questions: BTreeMap::new(),
             next_question: 0,
             new_port: NewPort::default(),
@@ -167,6 +175,7 @@ impl Session {
         if node >= self.nodes.len() || self.take_frame(now_us, node, frame_kind, body).is_err() {
             self.counters.malformed += 1;
         }
+        self.send_queued(now_us);
     }
 
     fn take_frame(
@@ -231,6 +240,7 @@ impl Session {
         if self.is_active() {
             self.greet_again(now_us);
         }
+        self.send_queued(now_us);
     }
 
     /// When to call `handle_timeout`; `None` while nothing is in progress.

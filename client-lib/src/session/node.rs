@@ -5,14 +5,18 @@
 //! unknown, and if too few nodes run to serve, `no quorum` is reported soon and with certainty
 //! (X5).
 
+use std::collections::VecDeque;
+
 use super::attempts::Attempts;
 use super::distance::Distance;
 use super::operation::InFlight;
+use super::settle::is_turned_away;
 use super::table::CallHandle;
+use super::window::SendWindow;
 use super::{Session, place_bit};
 use wire::clock::Reading;
 use wire::latency::LatencyEstimate;
-use wire::{Hello, HelloAnswer, NoSession, kind};
+use wire::{Hello, HelloAnswer, NoSession, Outcome, kind};
 
 /// A node that was silent for this long has to answer a hello before it receives operations, ...
 const FRESH_US: u64 = 500_000;
@@ -72,6 +76,9 @@ pub(super) struct Node {
     avoid_until_us: u64,
     strikes: u32,
     pub attempts: Attempts,
+    pub window: SendWindow,
+    /// Calls that wait for room in the window.
+    pub queue: VecDeque<CallHandle>,
     reads: LatencyEstimate,
     writes: LatencyEstimate,
     /// The nodes that it reached when it last answered `no quorum`.
@@ -105,6 +112,8 @@ impl Node {
             avoid_until_us: 0,
             strikes: 0,
             attempts: Attempts::new(first_attempt),
+            window: SendWindow::default(),
+            queue: VecDeque::new(),
             reads: LatencyEstimate::default(),
             writes: LatencyEstimate::default(),
             reached: None,
@@ -178,8 +187,18 @@ impl Node {
         }
     }
 
-    /// The node answered an operation; `took_us` is given if a round was run for it.
-    pub fn answered(&mut self, now_us: u64, is_read: bool, took_us: Option<u64>) {
+    /// An operation that was sent at that time was answered.
+    pub fn take_outcome(&mut self, now_us: u64, is_read: bool, sent_us: u64, outcome: &Outcome) {
+        let took_us = now_us.saturating_sub(sent_us);
+        if *outcome == Outcome::Busy {
+            self.window.refused(now_us, took_us);
+        }
+        let was_executed = !is_turned_away(outcome);
+        self.answered(now_us, is_read, was_executed.then_some(took_us));
+    }
+
+    /// An operation was answered, by a round if there is a time taken for it.
+    fn answered(&mut self, now_us: u64, is_read: bool, took_us: Option<u64>) {
         self.answered_us = now_us;
         self.strikes = 0;
         self.avoid_until_us = 0;
@@ -191,6 +210,7 @@ impl Node {
                 &mut self.writes
             };
             self.distance.answered(took_us);
+            self.window.answered(now_us, is_read, took_us);
             latency.sample(took_us, None, self.distance.wait_bounds());
         }
     }

@@ -68,11 +68,13 @@ pub(super) struct InFlight {
     /// Since when every node has answered `no quorum` or been silent.
     pub dark_since_us: Option<u64>,
     /// When the next attempt is due.
-    retry_us: u64,
-    /// The earliest timer that is set.
+    pub retry_us: u64,
+    /// The earliest timer set.
     timer_us: u64,
     /// Whether the call waits for a usable node.
     parked: bool,
+    /// Whether it waits for room in a node's window.
+    pub is_queued: bool,
 }
 
 impl InFlight {
@@ -95,7 +97,14 @@ impl InFlight {
             retry_us: now_us,
             timer_us: NEVER,
             parked: false,
+            is_queued: false,
         }
+    }
+
+    /// How long the caller waits from now on.
+    fn left_ms(&self, now_us: u64) -> u32 {
+        let left_us = self.deadline_us.saturating_sub(now_us);
+        u32::try_from(left_us.div_ceil(1_000)).unwrap_or(u32::MAX)
     }
 
     pub fn is_read(&self) -> bool {
@@ -125,22 +134,23 @@ impl InFlight {
         self.retry_us = last.sent_us + wait_us + spread_us;
     }
 
-    /// Records the answer to an attempt. Returns true if the attempt was the last one sent.
-    pub fn was_answered(&mut self, place: usize, number: u64) -> bool {
-        self.open = self.open.saturating_sub(1);
-        self.is_last(place, number)
+    /// The place of the node whose answer to the last attempt is waited for.
+    #[cfg(test)]
+    pub fn open_place(&self) -> Option<usize> {
+        self.last.filter(|last| last.open).map(|last| last.place)
     }
 
-    /// No call waits for this attempt any more, whatever happened to it. Returns true if it was the
-    /// last one.
-    pub fn is_last(&mut self, place: usize, number: u64) -> bool {
-        match &mut self.last {
-            Some(last) if (last.place, last.number) == (place, number) => {
-                last.open = false;
-                true
-            }
-            _ => false,
-        }
+    /// Whether this attempt is the last one sent.
+    pub fn is_last(&self, place: usize, number: u64) -> bool {
+        self.last
+            .is_some_and(|last| (last.place, last.number) == (place, number))
+    }
+
+    /// Nobody waits for the last attempt any more. The place of the node that it was sent to, if
+    /// it was waited for.
+    pub fn end_last(&mut self) -> Option<usize> {
+        let last = self.last.as_mut()?;
+        std::mem::replace(&mut last.open, false).then_some(last.place)
     }
 }
 
@@ -156,6 +166,7 @@ impl Session {
             return Err(CallError::Busy);
         }
         let wait_us = call.deadline_us.unwrap_or(self.options.deadline_us);
+        self.check_wait(now_us, wait_us)?;
         let deadline_us = now_us.saturating_add(wait_us);
         let operation = InFlight::new(now_us, call, tag, deadline_us);
         let handle = self.table.insert(operation);
@@ -173,6 +184,7 @@ impl Session {
         let chosen = self.choose(now_us, handle);
         match chosen {
             _ if self.end_between_clusters(handle) => {}
+            Some((place, _)) if self.is_to_queue(handle, place) => self.queue(handle, place),
             Some((place, around)) => self.send_to(now_us, handle, place, around),
             None => self.park(now_us, handle),
         }
@@ -200,6 +212,7 @@ impl Session {
     /// The next sending is a new operation for the same call.
     pub(super) fn forget_identity(&mut self, handle: CallHandle) {
         self.table.unlink(handle);
+        self.end_last(handle);
         if let Some(operation) = self.table.get_mut(handle) {
             operation.identity = None;
             operation.sent = 0;
@@ -211,12 +224,14 @@ impl Session {
 
     fn send_to(&mut self, now_us: u64, handle: CallHandle, place: usize, around: bool) {
         self.give_identity(now_us, handle);
+        self.end_last(handle);
         let jitter = self.random();
         let low_mark = self.low_mark();
         let table = &self.table;
         let operation = table.get(handle).expect("the caller looked");
         let retry = operation.sent > 0;
         let node = &mut self.nodes[place];
+        node.window.begin();
         let number = node.attempts.push(
             now_us,
             Target::Operation(handle),
@@ -229,6 +244,7 @@ impl Session {
             attempt: number,
             // X4: every sending after the first is a retry, whatever the answer was.
             retry,
+            left_ms: operation.left_ms(now_us),
             operation: Operation {
                 id: OperationId {
                     client: self.options.client,

@@ -39,13 +39,8 @@ impl Session {
             // Another attempt completed the call. The answer is still a sample of the node's
             // latency.
             node.attempts.take(attempt);
-            let took_us = Some(now_us.saturating_sub(sent.sent_us));
             let is_read = matches!(outcome, Outcome::Value { .. } | Outcome::Absent);
-            node.answered(
-                now_us,
-                is_read,
-                took_us.filter(|_| !is_turned_away(&outcome)),
-            );
+            node.take_outcome(now_us, is_read, sent.sent_us, &outcome);
             self.counters.late += 1;
             return;
         };
@@ -55,15 +50,15 @@ impl Session {
             return;
         }
         node.attempts.take(attempt);
-        let took_us = Some(now_us.saturating_sub(sent.sent_us));
-        node.answered(
-            now_us,
-            is_read,
-            took_us.filter(|_| !is_turned_away(&outcome)),
-        );
+        node.take_outcome(now_us, is_read, sent.sent_us, &outcome);
         self.answered_us = now_us;
+        self.answer_rate.count(now_us);
         self.allowance = (self.allowance + 1).min(ALLOWANCE_MAX);
-        let was_last = operation.was_answered(place, attempt);
+        operation.open = operation.open.saturating_sub(1);
+        let was_last = operation.is_last(place, attempt);
+        if was_last {
+            self.end_last(handle);
+        }
         if stands(&outcome, is_read, sent.retry) {
             self.complete(handle, settled(outcome, is_read));
         } else {
@@ -161,8 +156,9 @@ impl Session {
         };
         if let Target::Operation(handle) = sent.target {
             self.nodes[place].attempts.take(number);
-            let operation = self.table.get_mut(handle);
+            let operation = self.table.get(handle);
             if operation.is_some_and(|operation| operation.is_last(place, number)) {
+                self.end_last(handle);
                 self.turn_elsewhere(now_us, handle);
             }
         }
@@ -240,6 +236,8 @@ impl Session {
         let error = match &operation.refusal {
             _ if operation.may_be_done() => CallError::UnknownOutcome,
             Some(Outcome::Busy) => CallError::Busy,
+            // Its turn did not come.
+            _ if operation.is_queued => CallError::Busy,
             Some(Outcome::NoQuorum { .. }) => self.no_quorum(),
             _ if operation.is_read() && operation.sent > 0 => CallError::TimedOut,
             // The call was never sent, or every attempt was answered: surely not done.
@@ -266,7 +264,9 @@ impl Session {
     }
 
     pub(super) fn complete(&mut self, handle: CallHandle, result: Result<Outcome, CallError>) {
+        self.end_last(handle);
         let operation = self.table.remove(handle).expect("a call completes once");
+        self.forget_queued(&operation);
         self.completions.push_back(Completion {
             tag: operation.tag,
             result,
@@ -287,8 +287,8 @@ fn stands(outcome: &Outcome, is_read: bool, retry: bool) -> bool {
     is_read || in_record
 }
 
-/// Whether the outcome came without a round: the attempt was not executed.
-fn is_turned_away(outcome: &Outcome) -> bool {
+/// Whether no round came to this outcome: the attempt was not executed.
+pub(super) fn is_turned_away(outcome: &Outcome) -> bool {
     importance(outcome) < 2
 }
 

@@ -215,6 +215,7 @@ mod tests {
             tried: false,
             sent: false,
             arrived_us: 0,
+            deadline_us: 0,
             received_us: None,
         }
     }

@@ -2,5 +2,6 @@
 
 pub(in crate::protocol) mod forwards;
 pub(in crate::protocol) mod pending;
+pub mod receive_delay;
 pub mod sessions;
 pub(in crate::protocol) mod text_operation;

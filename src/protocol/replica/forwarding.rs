@@ -58,6 +58,7 @@ impl Replica {
             to_boot: *to_boot,
             attempt,
             waited_us,
+            left_ms: pending.left_ms(now),
             heard: self.view.links.clock(*to),
             operation: (*pending.operation).clone(),
         };
@@ -73,6 +74,7 @@ impl Replica {
             to_boot,
             attempt,
             waited_us,
+            left_ms,
             heard,
             operation,
         } = forward;
@@ -101,6 +103,7 @@ impl Replica {
             tried: true,
             sent: false,
             arrived_us: now.mono_us,
+            deadline_us: Pending::deadline_us(now, left_ms),
             received_us,
         };
         self.begin_operation(&pending.operation);
@@ -224,6 +227,7 @@ mod tests {
             tried: true,
             sent,
             arrived_us: NOW.mono_us,
+            deadline_us: NOW.mono_us,
             received_us: Some(NOW.mono_us),
         }
     }

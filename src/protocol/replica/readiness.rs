@@ -77,6 +77,13 @@ impl Replica {
     /// Conditions that an operator should check, although the node serves.
     pub(super) fn warnings(&self, now: Now) -> Vec<String> {
         let mut warnings = self.full_warnings();
+        if self.requests.receive_delay.was_overload() {
+            warnings.push(
+                "this node is, or was in the last 5 s, overloaded: it answers operations busy. \
+                 Reduce the load, or give the node more CPU time"
+                    .to_owned(),
+            );
+        }
         if let Some(reason) = &self.membership.changes.refused {
             warnings.push(format!(
                 "the desired membership change is not possible: {reason}"

@@ -11,6 +11,7 @@ use wire::{
 };
 
 use crate::protocol::clients::pending::{Pending, ReplyTo};
+use crate::protocol::clients::receive_delay::ReceiveDelay;
 use crate::protocol::clients::sessions::{Admission, Sessions};
 use crate::protocol::clients::text_operation;
 use crate::protocol::keys::outbox::Way;
@@ -21,7 +22,7 @@ use crate::protocol::replica::Replica;
 use crate::protocol::types::counts::OperationEnd;
 use crate::protocol::types::limits::{KEY_QUEUE_MAX, OPERATIONS_MAX, OPERATIONS_SIZE_MAX};
 use crate::protocol::types::message::{
-    ClientMessage, ClientReply, Endpoint, ForwardAnswer, GroupNumber, Now, Output,
+    ClientMessage, ClientReply, Endpoint, Event, ForwardAnswer, GroupNumber, Now, Output,
 };
 use crate::protocol::types::record::{Key, SPACE_USER};
 use crate::protocol::types::rules::rule;
@@ -37,6 +38,7 @@ pub(super) struct Requests {
     /// Answers to operators that wait for their groups.
     pub(super) held_replies: VecDeque<(GroupNumber, Endpoint, ClientReply)>,
     pub(super) waits: RoundWaits,
+    pub(super) receive_delay: ReceiveDelay,
 }
 
 impl Replica {
@@ -118,6 +120,7 @@ impl Replica {
             token,
             attempt,
             retry,
+            left_ms,
             operation,
         } = request;
         if !self.admits(from, token, Some(operation.id.client), attempt) {
@@ -130,6 +133,7 @@ impl Replica {
             tried: retry,
             sent: false,
             arrived_us: now.mono_us,
+            deadline_us: Pending::deadline_us(now, left_ms),
             received_us: Some(now.mono_us),
         };
         self.begin_operation(&pending.operation);
@@ -174,6 +178,11 @@ impl Replica {
     }
 
     pub(super) fn run_here(&mut self, now: Now, key: Key, pending: Pending) {
+        // X8: it may have waited for its key, or for another node, for longer than its client does.
+        if pending.is_overdue(now) {
+            self.drop_operation(pending, false);
+            return;
+        }
         // The operation may have waited for its key since this node had a vote, or a working disk.
         if !self.runs_rounds_of(&key) {
             self.hand_over(now, &key, pending);
@@ -230,7 +239,16 @@ impl Replica {
         }
     }
 
-    /// Refusals that need no round: too large, or too much in progress.
+    /// X7: how long a datagram has waited for this node.
+    pub(super) fn sample_receive_delay(&mut self, now: Now, waited_us: u64) {
+        if let Some(is_overload) = self.requests.receive_delay.sample(now, waited_us) {
+            let event = Event::Overload(is_overload);
+            self.sending.outputs.push_back(Output::Event(event));
+        }
+    }
+
+    /// Refusals that need no round: too large, or too much in progress. X7: where datagrams wait
+    /// too long, new operations are refused before they cost anything, and what was begun goes on.
     fn unfit(&self, operation: &Operation) -> Option<Outcome> {
         let key_size = operation.key.len();
         if key_size == 0 || key_size > KEY_SIZE_MAX {
@@ -245,7 +263,8 @@ impl Replica {
         }
         let is_much = self.requests.operations > OPERATIONS_MAX
             || self.requests.operations_size > OPERATIONS_SIZE_MAX;
-        is_much.then_some(Outcome::Busy)
+        let is_overload = self.requests.receive_delay.is_overload();
+        (is_much || is_overload).then_some(Outcome::Busy)
     }
 
     pub(super) fn answer_busy(&mut self, pending: Pending) {

@@ -216,6 +216,12 @@ pub const TEXT_TOMBSTONES_MAX: usize = 16_384;
 /// it lacks would be below its floor, and each would need a round.
 pub const PURGE_DIFFERING_MAX: usize = 512;
 
+/// X7: datagrams that wait longer than this in the socket's buffer wait too long, ...
+pub const RECEIVE_DELAY_MAX_MS: u64 = 50;
+/// ... and if all do for this time, the node is overloaded and answers operations busy.
+pub const OVERLOAD_AFTER_MS: u64 = 100;
+/// An overload is reported as over after this time without one.
+pub const OVERLOAD_OVER_MS: u64 = 5_000;
 /// Operations that wait for one key. Further ones are answered busy.
 pub const KEY_QUEUE_MAX: usize = 2_048;
 /// Operations in progress on one node. Further ones are answered busy.

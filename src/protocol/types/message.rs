@@ -256,9 +256,10 @@ messages! {
     /// It has no record if there is none, or if the asking node holds the same one.
     ReadAnswer = 23 { accepted: Ballot, chosen: bool, record: Option<Arc<Record>>, floor: Ballot }
     /// `attempt` is numbered in the session between two boots, `from_boot` and `to_boot`.
-    /// `waited_us` is the time since the operation arrived at the forwarding node. `heard` is the
-    /// receiver's clock as the forwarding node last received it.
-    Forward = 24 { from_boot: u64, to_boot: u64, attempt: u64, waited_us: u64, heard: u64, operation: Operation }
+    /// `waited_us` is the time since the operation arrived at the forwarding node, `left_ms` the
+    /// time that its client still waits (X8). `heard` is the receiver's clock as the forwarding
+    /// node last received it.
+    Forward = 24 { from_boot: u64, to_boot: u64, attempt: u64, waited_us: u64, left_ms: u32, heard: u64, operation: Operation }
     ForwardAnswer = 25 { to_boot: u64, attempt: u64, outcome: Outcome }
     /// To a neighbour directly, never relayed. `number` counts the heartbeats to this neighbour.
     /// `rows` begins with the sender's own row.
@@ -479,6 +480,8 @@ pub enum Input {
     Persisted { group: GroupNumber },
     /// A timer that `next_timeout` announced is due.
     Timeout,
+    /// How long a datagram that was just received has waited for this node (X7).
+    Waited { waited_us: u64 },
     /// The space that the node lacks from now on, or `None` (X6).
     Full(Option<Full>),
     /// Accept no further operations. Operations in progress continue until the driver stops.
@@ -620,6 +623,8 @@ pub enum Event {
         unsynced_ms: u64,
     },
     DiskGoesOn,
+    /// X7: whether this node is overloaded.
+    Overload(bool),
     /// X6: the space that this node or another member lacks, reported when that changes.
     Full(Option<Full>),
     /// E1: other nodes have seen this node with a later state than it has now.

@@ -23,6 +23,7 @@ impl Driver {
         status.datagrams_dropped = self.tally.total();
         status.strangers_dropped = self.tally.of(Cause::Stranger);
         status.exposed = self.is_exposed;
+        status.warnings.extend(self.socket.granted().warning());
         match &self.disk {
             None => status.disk = None,
             Some(disk) => tell_of_disk(status, disk),

@@ -124,6 +124,8 @@ pub struct Request {
     pub attempt: u64,
     /// Set in every sending after the first, whatever reply the earlier ones had.
     pub retry: bool,
+    /// How long the client waits for the answer. A node begins nothing that nobody waits for.
+    pub left_ms: u32,
     pub operation: Operation,
 }
 
@@ -656,7 +658,7 @@ mod tests {
                 want_old,
                 action,
             };
-            let request = Request { token: 1, attempt: 2, retry: true, operation };
+            let request = Request { token: 1, attempt: 2, retry: true, left_ms: 3, operation };
             let mut bytes = Vec::new();
             encode(&mut bytes, &request);
             prop_assert_eq!(decode::<Request>(&bytes).unwrap(), request);

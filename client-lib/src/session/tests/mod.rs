@@ -7,6 +7,7 @@ mod nodes;
 mod outcomes;
 mod questions;
 mod spared;
+mod window;
 
 use super::*;
 use wire::{Answer, ChangeRequest, HelloAnswer, NoSession, Old, Outcome, Request, StatusRequest};

@@ -254,7 +254,8 @@ fn what_a_dead_node_leaves_goes_to_the_others_at_once() {
         script.pass(MS);
         alive.iter().for_each(|sent| script.answer(sent, written()));
     }
-    assert!(left > 300, "{left}");
+    // As many as may be under way at a node.
+    assert!(left >= 256, "{left}");
     assert_eq!(script.session.in_flight(), 0);
 }
 

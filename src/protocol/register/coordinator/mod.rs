@@ -327,11 +327,12 @@ impl Coordinator {
             self.wait_until_us = context.now.mono_us + HEARTBEAT_MS_DEFAULT * 1_000;
             return;
         }
+        self.drop_overdue(context);
         let writes = self.queue.iter().any(|p| !p.operation.action.is_read());
         if writes || self.must_repair {
             self.must_repair = false;
             self.start_write(context);
-        } else if self.reading.is_none() {
+        } else if !self.queue.is_empty() && self.reading.is_none() {
             self.start_read(context);
         }
     }
@@ -669,7 +670,7 @@ impl Coordinator {
             self.lose(context);
             return;
         }
-        if !round.operations.is_empty() && round.operations.iter().all(|p| p.is_overdue(now)) {
+        if !round.operations.is_empty() && round.operations.iter().all(|p| p.is_too_old(now)) {
             self.give_up(context);
             return;
         }

@@ -153,6 +153,7 @@ impl Replica {
             tried: false,
             sent: false,
             arrived_us: now.mono_us,
+            deadline_us: Pending::deadline_us(now, u32::MAX),
             received_us: Some(now.mono_us),
         };
         self.begin_operation(&pending.operation);

@@ -1,0 +1,150 @@
+//! Calls that wait because the node that they are for has enough under way. They are sent in order,
+//! as soon as its window has room, or to another node once that one is no use.
+
+use super::call::CallError;
+use super::operation::NEVER;
+use super::table::CallHandle;
+use super::{InFlight, Session};
+
+/// Fewer calls than this wait without a look at how long that takes.
+const QUEUE_FEW: usize = 256;
+/// A call is refused if its wait would take more of its deadline than this part (1/2).
+const WAIT_PART: u64 = 2;
+/// Calls that are over leave a node's queue once there are this many and they are the most.
+const STALE_FEW: usize = 64;
+const SECOND_US: u64 = 1_000_000;
+
+/// Answers per second, counted in whole seconds.
+#[derive(Debug, Default)]
+pub(super) struct AnswerRate {
+    began_us: u64,
+    current: u64,
+    /// Of the second before.
+    previous: u64,
+}
+
+impl AnswerRate {
+    pub fn count(&mut self, now_us: u64) {
+        self.advance(now_us);
+        self.current += 1;
+    }
+
+    /// `None` if the second before had none: then nothing is known.
+    fn per_second(&mut self, now_us: u64) -> Option<u64> {
+        self.advance(now_us);
+        Some(self.previous).filter(|answers| *answers > 0)
+    }
+
+    fn advance(&mut self, now_us: u64) {
+        let passed_us = now_us.saturating_sub(self.began_us);
+        if passed_us < SECOND_US {
+            return;
+        }
+        self.previous = match passed_us < 2 * SECOND_US {
+            true => self.current,
+            false => 0,
+        };
+        (self.began_us, self.current) = (now_us - passed_us % SECOND_US, 0);
+    }
+}
+
+impl Session {
+    /// Refuses a call that would wait for its turn too long to be served by its deadline. At many
+    /// times what the cluster can do, this costs the cluster nothing.
+    pub(super) fn check_wait(&mut self, now_us: u64, wait_us: u64) -> Result<(), CallError> {
+        if self.queued < QUEUE_FEW {
+            return Ok(());
+        }
+        let Some(per_second) = self.answer_rate.per_second(now_us) else {
+            return Ok(());
+        };
+        let expected_us = (self.queued as u64).saturating_mul(SECOND_US) / per_second;
+        match expected_us > wait_us / WAIT_PART {
+            true => Err(CallError::Busy),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether a call that has this node to go to is to wait. An attempt of it that may be executed
+    /// counts already, and its retry does not wait.
+    pub(super) fn is_to_queue(&self, handle: CallHandle, place: usize) -> bool {
+        let operation = self.table.get(handle).expect("the caller looked");
+        operation.open == 0 && !self.nodes[place].window.has_room()
+    }
+
+    pub(super) fn queue(&mut self, handle: CallHandle, place: usize) {
+        let operation = self.table.get_mut(handle).expect("the caller looked");
+        operation.retry_us = NEVER;
+        if !std::mem::replace(&mut operation.is_queued, true) {
+            self.queued += 1;
+        }
+        let table = &self.table;
+        let queue = &mut self.nodes[place].queue;
+        if queue.len() > STALE_FEW + 2 * self.queued {
+            queue.retain(|queued| table.get(*queued).is_some_and(|call| call.is_queued));
+        }
+        queue.push_back(handle);
+        self.arm(handle);
+    }
+
+    /// Sends what waits wherever there is room. To be called after each input.
+    pub(super) fn send_queued(&mut self, now_us: u64) {
+        if self.queued == 0 {
+            return;
+        }
+        for place in 0..self.nodes.len() {
+            // Each goes to this node and takes its room, or to the queue of another one.
+            while self.nodes[place].window.has_room() {
+                let Some(handle) = self.nodes[place].queue.pop_front() else {
+                    break;
+                };
+                if self.unqueue(handle) {
+                    self.send(now_us, handle);
+                }
+            }
+        }
+    }
+
+    /// False for one that is over, or no longer waits.
+    fn unqueue(&mut self, handle: CallHandle) -> bool {
+        let Some(operation) = self.table.get_mut(handle) else {
+            return false;
+        };
+        let was_queued = std::mem::replace(&mut operation.is_queued, false);
+        self.queued -= usize::from(was_queued);
+        was_queued
+    }
+
+    /// The call is over.
+    pub(super) fn forget_queued(&mut self, operation: &InFlight) {
+        self.queued -= usize::from(operation.is_queued);
+    }
+
+    /// Nobody waits for the last attempt any more.
+    pub(super) fn end_last(&mut self, handle: CallHandle) {
+        let operation = self.table.get_mut(handle);
+        if let Some(place) = operation.and_then(InFlight::end_last) {
+            self.nodes[place].window.end();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_counted_by_whole_seconds() {
+        let mut rate = AnswerRate::default();
+        assert_eq!(rate.per_second(0), None);
+        for at in 0..100 {
+            rate.count(at * 10_000);
+        }
+        assert_eq!(rate.per_second(999_999), None);
+        assert_eq!(rate.per_second(1_000_000), Some(100));
+        rate.count(1_500_000);
+        assert_eq!(rate.per_second(1_999_999), Some(100));
+        assert_eq!(rate.per_second(2_000_000), Some(1));
+        assert_eq!(rate.per_second(4_000_000), None);
+    }
+}

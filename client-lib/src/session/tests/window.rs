@@ -1,0 +1,155 @@
+//! How many calls are under way at a node, and what becomes of those that wait.
+
+use super::*;
+
+const LIMIT: u64 = 256;
+
+/// Submits gets of one key; the node that they go to is the same.
+fn submit(script: &mut Script, tags: std::ops::Range<u64>) -> Vec<Sent> {
+    for tag in tags {
+        script.submit(get("k"), tag);
+    }
+    script.requests()
+}
+
+/// The attempts that are waited for, counted by their calls.
+fn check_counts(session: &Session) {
+    let handles = session.table.handles();
+    let calls = || {
+        handles
+            .iter()
+            .filter_map(|handle| session.table.get(*handle))
+    };
+    for (place, node) in session.nodes.iter().enumerate() {
+        let open = calls().filter(|call| call.open_place() == Some(place));
+        assert_eq!(open.count() as u32, node.window.under_way(), "node {place}");
+    }
+    assert_eq!(
+        calls().filter(|call| call.is_queued).count(),
+        session.queued
+    );
+}
+
+#[test]
+fn calls_beyond_the_window_wait_and_are_sent_in_order() {
+    let mut script = Script::started(1);
+    let sent = submit(&mut script, 0..LIMIT + 2);
+    assert_eq!(sent.len() as u64, LIMIT);
+    check_counts(&script.session);
+    for tag in [LIMIT, LIMIT + 1] {
+        script.now_us += 20 * MS;
+        script.answer(&sent[(tag - LIMIT) as usize], Outcome::Absent);
+        let sequence = script.request().request.operation.id.sequence;
+        assert_eq!(script.session.tag_of(sequence), Some(tag));
+        script.completion();
+    }
+    script.answer(&sent[2], Outcome::Absent);
+    assert!(script.requests().is_empty(), "nothing waits");
+    check_counts(&script.session);
+}
+
+#[test]
+fn a_busy_node_is_sent_less() {
+    let mut script = Script::started(1);
+    let sent = submit(&mut script, 0..2 * LIMIT);
+    for sent in &sent[..LIMIT as usize / 2] {
+        script.answer(sent, Outcome::Busy);
+    }
+    // 179 may be under way now, of which as many are as were not refused.
+    assert_eq!(script.requests().len() as u64, 179 - LIMIT / 2);
+    script.answer(&sent[LIMIT as usize - 1], Outcome::Absent);
+    assert_eq!(script.requests().len(), 1);
+    check_counts(&script.session);
+}
+
+#[test]
+fn calls_that_wait_for_a_node_that_died_go_to_the_others() {
+    let mut script = Script::started(3);
+    let sent = submit(&mut script, 0..LIMIT + 50);
+    assert_eq!(sent.len() as u64, LIMIT);
+    let dead = sent[0].node;
+    let mut answered = 0;
+    for _ in 0..2_000 {
+        script.pass(MS);
+        for (node, hello) in std::mem::take(&mut script.hellos) {
+            if node != dead {
+                script.answer_hello(node, &hello);
+            }
+        }
+        for sent in script.requests() {
+            if sent.node != dead {
+                script.answer(&sent, Outcome::Absent);
+                answered += 1;
+            }
+        }
+        check_counts(&script.session);
+    }
+    assert_eq!(answered, LIMIT + 50);
+    assert_eq!(script.session.in_flight(), 0);
+}
+
+#[test]
+fn a_call_whose_turn_does_not_come_is_busy_and_was_never_sent() {
+    let mut script = Script::started(1);
+    let sent = submit(&mut script, 0..LIMIT);
+    script.submit(put("k"), LIMIT);
+    // The node works, on something else.
+    for second in 0..6 {
+        script.pass(1_000 * MS - 1);
+        script.greet_all();
+        for sent in script.requests() {
+            assert!(sent.request.operation.action.is_read());
+        }
+        script.answer(&sent[second], Outcome::Busy);
+    }
+    let mut results = Vec::new();
+    while let Some(completion) = script.session.poll_completion() {
+        results.push(completion);
+    }
+    let put = results.iter().find(|completion| completion.tag == LIMIT);
+    assert_eq!(put.map(|put| &put.result), Some(&Err(CallError::Busy)));
+    check_counts(&script.session);
+}
+
+#[test]
+fn a_call_that_would_wait_for_half_of_its_deadline_is_refused_at_once() {
+    let mut script = Script::started(1);
+    let sent = submit(&mut script, 0..3 * LIMIT);
+    let patient = |script: &mut Script, deadline_ms: u64| {
+        let mut call = get("k");
+        call.deadline_us = Some(deadline_ms * MS);
+        script.session.submit(script.now_us, call, 9_999)
+    };
+    assert_eq!(patient(&mut script, 10), Ok(()), "nothing is known yet");
+    // Some hundred in the last second, and as many that wait more than twice.
+    for sent in &sent[..100] {
+        script.answer(sent, Outcome::Absent);
+    }
+    script.now_us += 1_000 * MS;
+    assert_eq!(patient(&mut script, 1_000), Err(CallError::Busy));
+    assert_eq!(patient(&mut script, 30_000), Ok(()));
+    script.now_us += 2_000 * MS;
+    assert_eq!(
+        patient(&mut script, 1_000),
+        Ok(()),
+        "nothing is known any more"
+    );
+    check_counts(&script.session);
+}
+
+#[test]
+fn a_retry_of_what_may_be_done_does_not_wait() {
+    let mut script = Script::started(1);
+    let sent = submit(&mut script, 0..LIMIT + 10);
+    assert_eq!(sent.len() as u64, LIMIT);
+    script.pass(450 * MS);
+    script.greet_all();
+    script.pass(450 * MS);
+    let again = script.requests();
+    assert!(
+        again.iter().all(|sent| sent.request.retry),
+        "none of those that wait"
+    );
+    assert!(!again.is_empty());
+    check_counts(&script.session);
+}

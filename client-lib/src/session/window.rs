@@ -1,0 +1,220 @@
+//! How many operations this client has under way at one node, so that it neither fills a node's
+//! queues nor leaves the node idle. Further ones wait here, where they cost the cluster nothing.
+//!
+//! The limit follows two signs. A node that answers `busy` takes less than it is sent. Answers that
+//! take much longer than the fastest ones of the last seconds waited in a queue: more operations
+//! under way would wait longer and be answered no sooner. Without such a sign the limit grows while
+//! operations wait for it. So it is high where round trips are long, and only there.
+
+/// Enough where round trips are short: a node answers a thousand operations in some tens of
+/// milliseconds.
+const LIMIT_INITIAL: u32 = 256;
+/// With answers that take a second, this is some thousand operations per second.
+const LIMIT_MAX: u32 = 8_192;
+/// The least limit that slow answers alone cause: few operations fill no queue.
+const LIMIT_MIN_SLOW: u32 = 16;
+/// The limit is reduced to 7/10.
+const CUT: (u32, u32) = (7, 10);
+/// Answers that take longer than the fastest by this have waited in a queue.
+const QUEUED_US: u64 = 100_000;
+/// The limit grows only while answers take longer than the fastest by less than this, or by less
+/// than half.
+const SOON_US: u64 = 5_000;
+/// The fastest answer is that of the last one to two such times.
+const FASTEST_OF_US: u64 = 10_000_000;
+
+#[derive(Debug)]
+pub(super) struct SendWindow {
+    limit: u32,
+    under_way: u32,
+    /// Until the first cut each answer adds one; then as many answers as the limit is.
+    was_cut: bool,
+    /// Answers since the limit last grew.
+    answers: u32,
+    /// Earlier signs are of operations that were sent before the last cut.
+    cut_again_us: u64,
+    reads: FastestAnswer,
+    writes: FastestAnswer,
+}
+
+impl Default for SendWindow {
+    fn default() -> Self {
+        SendWindow {
+            limit: LIMIT_INITIAL,
+            under_way: 0,
+            was_cut: false,
+            answers: 0,
+            cut_again_us: 0,
+            reads: FastestAnswer::default(),
+            writes: FastestAnswer::default(),
+        }
+    }
+}
+
+impl SendWindow {
+    pub fn has_room(&self) -> bool {
+        self.under_way < self.limit
+    }
+
+    #[cfg(test)]
+    pub fn under_way(&self) -> u32 {
+        self.under_way
+    }
+
+    pub fn begin(&mut self) {
+        self.under_way += 1;
+    }
+
+    pub fn end(&mut self) {
+        self.under_way = self.under_way.checked_sub(1).expect("it was under way");
+    }
+
+    /// A round answered, after that time. To be called before `end`.
+    pub fn answered(&mut self, now_us: u64, is_read: bool, took_us: u64) {
+        let fastest = match is_read {
+            true => &mut self.reads,
+            false => &mut self.writes,
+        };
+        let fastest_us = fastest.sample(now_us, took_us);
+        let queued_us = took_us - fastest_us;
+        if queued_us > QUEUED_US && self.limit > LIMIT_MIN_SLOW {
+            self.cut(now_us, took_us, LIMIT_MIN_SLOW);
+        } else if queued_us <= SOON_US.max(fastest_us / 2) && !self.has_room() {
+            self.grow();
+        }
+    }
+
+    /// The node answered `busy`, after that time.
+    pub fn refused(&mut self, now_us: u64, took_us: u64) {
+        self.cut(now_us, took_us, 1);
+    }
+
+    fn cut(&mut self, now_us: u64, took_us: u64, least: u32) {
+        self.was_cut = true;
+        self.answers = 0;
+        let sent_us = now_us.saturating_sub(took_us);
+        if sent_us <= self.cut_again_us {
+            return;
+        }
+        self.cut_again_us = now_us;
+        let (part, whole) = CUT;
+        self.limit = (self.limit * part / whole).max(least);
+    }
+
+    fn grow(&mut self) {
+        self.answers += 1;
+        if !self.was_cut || self.answers >= self.limit {
+            self.answers = 0;
+            self.limit = LIMIT_MAX.min(self.limit + 1);
+        }
+    }
+}
+
+/// The least time that an answer took lately.
+#[derive(Debug)]
+struct FastestAnswer {
+    began_us: u64,
+    current_us: u64,
+    previous_us: u64,
+}
+
+impl Default for FastestAnswer {
+    fn default() -> Self {
+        FastestAnswer {
+            began_us: 0,
+            current_us: u64::MAX,
+            previous_us: u64::MAX,
+        }
+    }
+}
+
+impl FastestAnswer {
+    fn sample(&mut self, now_us: u64, took_us: u64) -> u64 {
+        let passed_us = now_us.saturating_sub(self.began_us);
+        if passed_us >= FASTEST_OF_US {
+            self.previous_us = match passed_us < 2 * FASTEST_OF_US {
+                true => self.current_us,
+                false => u64::MAX,
+            };
+            (self.began_us, self.current_us) = (now_us, u64::MAX);
+        }
+        self.current_us = self.current_us.min(took_us);
+        self.current_us.min(self.previous_us)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000;
+
+    /// Keeps the window full, with answers that take that long.
+    fn run(window: &mut SendWindow, now_us: &mut u64, answers: u32, took_us: u64) {
+        for _ in 0..answers {
+            while window.has_room() {
+                window.begin();
+            }
+            *now_us += took_us / u64::from(window.limit);
+            window.answered(*now_us, true, took_us);
+            window.end();
+        }
+    }
+
+    #[test]
+    fn the_limit_grows_while_operations_wait_and_answers_are_not_delayed() {
+        let (mut window, mut now_us) = (SendWindow::default(), 0);
+        run(&mut window, &mut now_us, 1_000, 600 * MS);
+        assert_eq!(window.limit, LIMIT_INITIAL + 1_000);
+        run(&mut window, &mut now_us, 10_000, 600 * MS);
+        assert_eq!(window.limit, LIMIT_MAX);
+    }
+
+    #[test]
+    fn a_window_that_is_not_full_does_not_grow() {
+        let mut window = SendWindow::default();
+        for _ in 0..1_000 {
+            window.begin();
+            window.answered(0, true, MS);
+            window.end();
+        }
+        assert_eq!(window.limit, LIMIT_INITIAL);
+    }
+
+    #[test]
+    fn answers_that_waited_in_a_queue_shrink_the_limit_to_a_bound() {
+        let (mut window, mut now_us) = (SendWindow::default(), 0);
+        run(&mut window, &mut now_us, 1, MS);
+        let grown = window.limit;
+        run(&mut window, &mut now_us, 100, 50 * MS);
+        assert_eq!(window.limit, grown, "they grow it no more");
+        run(&mut window, &mut now_us, 2_000, 150 * MS);
+        assert_eq!(window.limit, LIMIT_MIN_SLOW);
+    }
+
+    #[test]
+    fn one_burst_of_refusals_is_one_cut_and_more_of_them_leave_one_operation() {
+        let mut window = SendWindow::default();
+        for _ in 0..256 {
+            window.refused(1_000 * MS, 10 * MS);
+        }
+        assert_eq!(window.limit, 179);
+        for at in 0..100 {
+            window.refused((1_010 + 11 * at) * MS, 10 * MS);
+        }
+        assert_eq!(window.limit, 1);
+        let mut now_us = 3_000 * MS;
+        run(&mut window, &mut now_us, 6, MS);
+        assert_eq!(window.limit, 4, "by one for each window");
+    }
+
+    #[test]
+    fn the_fastest_is_forgotten_in_time() {
+        let mut fastest = FastestAnswer::default();
+        assert_eq!(fastest.sample(0, MS), MS);
+        assert_eq!(fastest.sample(9_000 * MS, 50 * MS), MS);
+        assert_eq!(fastest.sample(11_000 * MS, 50 * MS), MS);
+        assert_eq!(fastest.sample(22_000 * MS, 50 * MS), 50 * MS);
+        assert_eq!(fastest.sample(60_000 * MS, 70 * MS), 70 * MS);
+    }
+}

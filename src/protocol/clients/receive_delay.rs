@@ -1,0 +1,81 @@
+//! X7: how long datagrams wait until this node receives them, and whether that is overload.
+//!
+//! Not a long queue is overload, but one that does not get shorter: a burst is worked off. So the
+//! node counts as overloaded once every sample of 100 ms has shown a wait above 50 ms, and until
+//! one does not. This is the sign that CoDel (RFC 8289) uses, with longer times.
+
+use crate::protocol::types::limits::{OVERLOAD_AFTER_MS, OVERLOAD_OVER_MS, RECEIVE_DELAY_MAX_MS};
+use crate::protocol::types::message::Now;
+
+#[derive(Debug, Default)]
+pub struct ReceiveDelay {
+    /// Since when each sample was above the bound.
+    above_since_us: Option<u64>,
+    is_overload: bool,
+    /// When it was last overload, while that counts for people.
+    reported_us: Option<u64>,
+}
+
+impl ReceiveDelay {
+    /// Gives what changed for people: whether this node is overloaded.
+    pub fn sample(&mut self, now: Now, waited_us: u64) -> Option<bool> {
+        if waited_us > RECEIVE_DELAY_MAX_MS * 1_000 {
+            let since_us = *self.above_since_us.get_or_insert(now.mono_us);
+            self.is_overload |= now.mono_us - since_us >= OVERLOAD_AFTER_MS * 1_000;
+        } else {
+            self.above_since_us = None;
+            self.is_overload = false;
+        }
+        if self.is_overload {
+            let is_news = self.reported_us.replace(now.mono_us).is_none();
+            return is_news.then_some(true);
+        }
+        let is_over = |at_us| now.mono_us - at_us >= OVERLOAD_OVER_MS * 1_000;
+        let is_news = self.reported_us.take_if(|at_us| is_over(*at_us)).is_some();
+        is_news.then_some(false)
+    }
+
+    /// Whether operations are refused.
+    pub fn is_overload(&self) -> bool {
+        self.is_overload
+    }
+
+    /// Whether they were refused lately.
+    pub fn was_overload(&self) -> bool {
+        self.reported_us.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(delay: &mut ReceiveDelay, at_ms: u64, waited_ms: u64) -> (bool, Option<bool>) {
+        let now = Now {
+            mono_us: at_ms * 1_000,
+            wall_ms: 0,
+        };
+        let news = delay.sample(now, waited_ms * 1_000);
+        (delay.is_overload(), news)
+    }
+
+    #[test]
+    fn a_wait_that_stays_long_is_overload_until_one_is_short() {
+        let mut delay = ReceiveDelay::default();
+        for (at_ms, waited_ms, expected) in [
+            (1_000, 400, (false, None)),
+            (1_099, 300, (false, None)),
+            (1_100, 51, (true, Some(true))),
+            (1_101, 51, (true, None)),
+            (1_102, 50, (false, None)),
+            (1_103, 51, (false, None)),
+            (1_300, 51, (true, None)),
+            (1_301, 0, (false, None)),
+            (6_299, 0, (false, None)),
+            (6_300, 0, (false, Some(false))),
+            (9_000, 0, (false, None)),
+        ] {
+            assert_eq!(sample(&mut delay, at_ms, waited_ms), expected, "{at_ms}");
+        }
+    }
+}

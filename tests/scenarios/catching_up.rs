@@ -1,7 +1,8 @@
 //! C1, E5: learners, and members that missed more than hints can hold, find out automatically what
 //! they lack.
 
-use horseshoe::protocol::types::message::{AdmissionAsked, Message, NodeId};
+use horseshoe::protocol::types::copy_purpose::CopyPurpose;
+use horseshoe::protocol::types::message::{AdmissionAsked, Envelope, Message, NodeId};
 use wire::Action;
 
 use crate::scenarios::handoff::{accepted, are_equal, held};
@@ -28,7 +29,8 @@ fn is_member(cluster: &Cluster, node: usize) -> bool {
 /// Copies that were requested.
 fn pulled(c: &Script, to: usize) -> Vec<Passing> {
     let mut copies = c.sent(msg("Copy").to(to));
-    copies.retain(|p| p.envelope().is_some_and(|e| e.round != 0));
+    let is_hint = |e: &Envelope| e.copy_purpose() == Some(CopyPurpose::Hint);
+    copies.retain(|p| p.envelope().is_some_and(|e| !is_hint(e)));
     copies
 }
 

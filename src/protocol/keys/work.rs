@@ -1,7 +1,8 @@
 //! Work that waits for a key to become resident, besides operations and messages.
 
 use crate::protocol::types::ballot::Ballot;
-use crate::protocol::types::message::{NodeId, RoundId};
+use crate::protocol::types::copy_purpose::CopyPurpose;
+use crate::protocol::types::message::NodeId;
 
 /// What to do with a key once it is resident.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -9,7 +10,7 @@ pub enum KeyWork {
     /// Send its record to the node that asked.
     Tell {
         to: NodeId,
-        round: RoundId,
+        purpose: CopyPurpose,
         via: NodeId,
     },
     /// E5: a member reports that the cached record is chosen at that ballot.

@@ -113,7 +113,7 @@ impl Replica {
         for node in configuration.nodes().map(|member| member.node) {
             if node == self.identity.node {
                 clocks.push((node, less_mono(now.wall_ms, now)));
-            } else if let Some((least_us, most_us)) = self.view.links.straight_rtts_us(node)
+            } else if let Some((least_us, most_us)) = self.links.straight_rtts_us(node)
                 && let Some(offset_ms) = self.watch.offsets.of(node, now)
             {
                 clocks.push((node, offset_ms + i64::from(least_us / 2_000)));

@@ -122,7 +122,6 @@ impl Replica {
                     .votes
                     .then(|| (now.wall_ms, self.clock.last())),
                 false => self
-                    .view
                     .links
                     .straight_clocks(member.node, member.incarnation, now),
             };
@@ -134,7 +133,7 @@ impl Replica {
     /// The known clocks of the other voters, whichever node reported them.
     fn hearsay(&self, configuration: &Configuration, now: Now) -> Vec<ToldClocks> {
         let of = |member: &Member| {
-            let clocks = self.view.links.clocks(member.node, member.incarnation, now);
+            let clocks = self.links.clocks(member.node, member.incarnation, now);
             clocks.map(|clocks| ToldClocks::new(member, clocks, now))
         };
         let others = configuration
@@ -282,12 +281,11 @@ impl Replica {
     /// Whether a clock is at its end, or this node's cluster is not the one that the operator
     /// named. If so, the node does nothing more than report it.
     pub(super) fn has_ended(&mut self) -> bool {
-        if self.membership.is_restarted
+        if self.membership.is_first_input()
             && let Some(held) = self.identity.configuration.clone()
         {
             self.refuses_name(&held);
         }
-        self.membership.is_restarted = false;
         if !self.watch.clocks.ended
             && let Some((ms, is_wall)) = self.clock.at_end()
         {

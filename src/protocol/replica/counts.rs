@@ -13,13 +13,13 @@ impl Replica {
     }
 
     pub fn queue_depths(&self) -> QueueDepths {
-        let (resident_keys, resident_size) = self.keys.cache.held();
+        let (resident_keys, resident_size) = self.keys.held();
         QueueDepths {
             operations: self.requests.operations,
             operations_size: self.requests.operations_size,
             forwards: self.forwarding.forwards.count(),
-            rounds: self.keys.rounds.len(),
-            held_messages: self.keys.outbox.held(),
+            rounds: self.keys.open_rounds(),
+            held_messages: self.durable.held_messages(),
             resident_keys,
             resident_size,
             sessions: self.requests.sessions.count(),

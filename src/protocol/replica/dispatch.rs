@@ -12,7 +12,7 @@ use crate::protocol::replica::Replica;
 use crate::protocol::replica::keys::Loaded;
 use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::configuration;
-use crate::protocol::types::limits::NEWS_INTERVAL_MS;
+use crate::protocol::types::copy_purpose::CopyPurpose;
 use crate::protocol::types::message::{
     Accept, Accepted, Chosen, ConfigurationAsked, ConfigurationTold, Copied, Copy, Destination,
     Envelope, Message, Nack, NodeId, Now, Output, Prepare, Promise, Read, ReadAnswer, is_transit,
@@ -88,7 +88,7 @@ impl Replica {
         let member = configuration.voter(envelope.origin);
         let counts = member.is_some_and(|m| m.incarnation == envelope.incarnation) || !rule!(E1);
         let (origin, via) = (envelope.origin, envelope.via);
-        self.view.links.heard(via, now);
+        self.links.heard(via, now);
         if self.is_too_far_ahead(now, &envelope) {
             return;
         }
@@ -98,8 +98,8 @@ impl Replica {
             Message::Heartbeat(heartbeat) if via == origin => {
                 self.handle_heartbeat(now, origin, heartbeat);
             }
-            Message::Probe(_) => self.view.links.probed(via, now),
-            // A node knows what it received earlier, with a vote or without.
+            Message::Probe(_) => self.links.probed(via, now),
+            // A node knows what it received before, whether it has a vote or not.
             Message::RolledBack(told) => self.handle_rolled_back(now, &told),
             Message::Forward(forward) => self.handle_forward(now, origin, via, forward),
             Message::ForwardAnswer(answer) => self.handle_forward_answer(now, answer),
@@ -155,7 +155,9 @@ impl Replica {
                 self.handle_digests_equal(now, envelope.origin, envelope.round, told.total);
             }
             Message::Purge(_) if self.takes_part() => self.handle_purge(now, envelope),
-            Message::Copy(_) if envelope.round != 0 => self.handle_fetched(now, envelope),
+            Message::Copy(_) if envelope.copy_purpose() != Some(CopyPurpose::Hint) => {
+                self.handle_fetched(now, envelope);
+            }
             _ if self.takes_part() => self.handle_register_message(now, envelope),
             _ => self.counters.stray += 1,
         }
@@ -164,7 +166,7 @@ impl Replica {
     /// The answers to requests about buckets, whatever the request was for.
     fn handle_buckets_told(&mut self, now: Now, envelope: Envelope) {
         if let Message::DigestsTold(told) = &envelope.message
-            && told.sums.buckets() != Some(self.keys.digests.spread().buckets())
+            && told.sums.buckets() != Some(self.keys.digests().spread().buckets())
         {
             self.counters.stray += 1;
             return;
@@ -201,7 +203,7 @@ impl Replica {
     }
 
     pub(super) fn wait_for(&mut self, key: Key, waiting: Waiting) {
-        match self.keys.cache.wait(&key, waiting) {
+        match self.keys.wait(&key, waiting) {
             Fetched::Load => self.sending.outputs.push_back(Output::Load(key)),
             Fetched::Waits => {}
             Fetched::Resident => unreachable!("the caller looked"),
@@ -216,9 +218,9 @@ impl Replica {
 
     /// A member's answer to a round of this node.
     fn handle_answer(&mut self, now: Now, envelope: Envelope) {
-        // A round that has ended has no key any more: its late answers only show which members
-        // missed nothing.
-        if let Some(key) = self.keys.rounds.get(&envelope.round).cloned() {
+        // A round that is over has no key any more: its late answers only show which members missed
+        // nothing.
+        if let Some(key) = self.keys.key_of_round(envelope.round).cloned() {
             let Envelope {
                 origin,
                 round,
@@ -245,7 +247,7 @@ impl Replica {
     ) {
         let terms = self.terms();
         let (origin, round, ballot) = (envelope.origin, envelope.round, question.ballot());
-        let (verdict, answer) = self.keys.change(loaded, |state| {
+        let (verdict, answer) = self.change_key(loaded, |state| {
             let (verdict, answer) = answer(state, question, terms);
             (verdict == Verdict::Granted, (verdict, answer))
         });
@@ -276,37 +278,28 @@ impl Replica {
         if is_accepted && origin == self.identity.node {
             resident.own = ballot;
         }
-        // R2: the answer shows the key's state as of its last group, and an epoch.
-        let mut group = resident.group.max(self.durable.installed_in);
-        if is_under_floor(terms.vote(&resident.state, rule!(E5_floor))) {
-            group = group.max(self.durable.floored_in);
-        }
+        let is_under_floor = is_under_floor(terms.vote(&resident.state, rule!(E5_floor)));
+        let group = self.durable.answer_in(resident.group, is_under_floor);
         if let (AcceptorQuestion::Copy(copy), Verdict::Repeated) = (question, verdict) {
-            self.keys.mark_chosen(copy.key.clone(), ballot);
+            self.mark_chosen(copy.key.clone(), ballot);
         }
         self.send(origin, round, answer, group, Way::Back(envelope.via));
     }
 
     fn note_chosen(&mut self, told: Chosen) {
         for (key, ballot) in told.chosen {
-            self.keys.mark_chosen(key, ballot);
+            self.mark_chosen(key, ballot);
         }
     }
 
     pub(super) fn terms(&self) -> AcceptorBounds {
-        AcceptorBounds {
-            base: self
-                .identity
-                .configuration
-                .as_ref()
-                .map_or(Ballot::ZERO, |c| c.base),
-            floor: self.durable.meta.floor,
-            life: self.durable.meta.life,
-        }
+        let configuration = self.identity.configuration.as_ref();
+        let base = configuration.map_or(Ballot::ZERO, |c| c.base);
+        self.durable.acceptor_bounds(base)
     }
 
     pub(super) fn tell_configuration(&mut self, now: Now, asked: &Envelope) {
-        if self.may_exchange(now, asked.origin) {
+        if self.view.may_exchange(now, asked.origin) {
             self.send_configuration(asked);
         }
     }
@@ -322,25 +315,16 @@ impl Replica {
                 let listed = self.options.list.get(usize::from(survey.index));
                 listed.map(String::as_str)
             }
-            // A node that was removed learns of its removal, too.
-            _ => self.address_of(asked.origin).or_else(|| {
-                self.durable
-                    .meta
-                    .former
-                    .get(&asked.origin)
-                    .map(String::as_str)
-            }),
+            // A node that was removed learns of it, too.
+            _ => self
+                .address_of(asked.origin)
+                .or_else(|| self.durable.former_address(asked.origin)),
         };
         // An address that the cluster does not know may belong to any host.
         let is_known = |address: &&str| {
             let named = configuration.nodes().any(|m| m.address == *address);
             let listed = self.options.list.iter().any(|listed| listed == address);
-            let former = self
-                .durable
-                .meta
-                .former
-                .values()
-                .any(|former| former == address);
+            let former = self.durable.former_addresses().any(|f| f == *address);
             (named || listed || former) && *address != self.own_address()
         };
         let Some(to) = address.filter(is_known).map(str::to_owned) else {
@@ -355,7 +339,7 @@ impl Replica {
         let Some(configuration) = self.identity.configuration.as_deref().cloned() else {
             return;
         };
-        if address != self.own_address() && self.keys.outbox.is_durable(self.durable.installed_in) {
+        if address != self.own_address() && self.durable.is_installed() {
             let told = ConfigurationTold { configuration };
             let envelope = self.envelope(node, 0, told.into());
             self.send_round_about(&envelope, address);
@@ -367,7 +351,7 @@ impl Replica {
     }
 
     fn ask_configuration(&mut self, now: Now, envelope: &Envelope) {
-        if !self.may_exchange(now, envelope.origin) {
+        if !self.view.may_exchange(now, envelope.origin) {
             return;
         }
         // Without a configuration ids mean nothing: any listed node may know this one's.
@@ -392,22 +376,10 @@ impl Replica {
     /// the receiver; its address does not.
     fn send_round_about(&mut self, envelope: &Envelope, address: &str) {
         let node = envelope.destination;
-        let is_straight = self.view.links.next_hop(node) == node;
+        let is_straight = self.links.next_hop(node) == node;
         if !is_straight && self.address_of(node) == Some(address) {
             self.dispatch(envelope.clone(), Way::Usual);
         }
-    }
-
-    /// Many messages of another epoch may arrive at once; one exchange is enough.
-    fn may_exchange(&mut self, now: Now, node: NodeId) -> bool {
-        let last_us = self.view.exchanged_us.insert(node, now.mono_us);
-        let may = last_us.is_none_or(|at_us| now.mono_us >= at_us + NEWS_INTERVAL_MS * 1_000);
-        if !may {
-            self.view
-                .exchanged_us
-                .insert(node, last_us.unwrap_or_default());
-        }
-        may
     }
 
     /// A listed node, chosen at random for each message.

@@ -28,7 +28,7 @@ impl Replica {
     pub(super) fn forward(&mut self, now: Now, to: NodeId, pending: Pending) {
         let configuration = self.identity.configuration.clone();
         let member = configuration.as_ref().and_then(|c| c.voter(to));
-        let Some(to_boot) = member.and_then(|m| self.view.links.boot(to, m.incarnation)) else {
+        let Some(to_boot) = member.and_then(|m| self.links.boot(to, m.incarnation)) else {
             self.refuse(pending);
             return;
         };
@@ -59,7 +59,7 @@ impl Replica {
             attempt,
             waited_us,
             left_ms: pending.left_ms(now),
-            heard: self.view.links.clock(*to),
+            heard: self.links.clock(*to),
             operation: (*pending.operation).clone(),
         };
         let envelope = self.envelope(*to, 0, message.into());

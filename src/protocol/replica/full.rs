@@ -35,8 +35,8 @@ impl Replica {
         let own = self.space.full.filter(|_| self.identity.votes);
         let others = self.identity.configuration.iter().flat_map(|c| c.voters());
         let others = others.filter(|m| m.node != self.identity.node);
-        let mut others = others.filter(|m| self.view.links.is_joined(m.node));
-        let full = own.or_else(|| others.find_map(|m| self.view.links.full(m.node, m.incarnation)));
+        let mut others = others.filter(|m| self.links.is_joined(m.node));
+        let full = own.or_else(|| others.find_map(|m| self.links.full(m.node, m.incarnation)));
         if full != self.space.cluster_full {
             self.space.cluster_full = full;
             self.sending
@@ -53,7 +53,7 @@ impl Replica {
             return None;
         }
         let terms = self.terms();
-        let resident = self.keys.cache.resident(key)?;
+        let resident = self.keys.resident(key)?;
         let state = terms.vote(&resident.state, true);
         let record = state.and_then(|state| state.record.as_deref());
         // A retry of an applied operation is answered from the table, and changes nothing.
@@ -85,14 +85,11 @@ impl Replica {
     /// For the operator: which nodes are full.
     pub(super) fn full_warnings(&self) -> Vec<String> {
         let nodes = self.identity.configuration.iter().flat_map(|c| c.nodes());
-        let nodes = nodes.filter(|m| self.view.links.is_joined(m.node));
+        let nodes = nodes.filter(|m| self.links.is_joined(m.node));
         let full = nodes.filter_map(|m| {
             let full = match m.node == self.identity.node {
                 true => self.space.full,
-                false => self
-                    .view
-                    .links
-                    .full(m.node, self.view.links.incarnation(m.node)?),
+                false => self.links.full(m.node, self.links.incarnation(m.node)?),
             }?;
             let (node, address) = (m.node, &m.address);
             Some(match self.is_voter(m.node) {

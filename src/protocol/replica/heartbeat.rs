@@ -8,6 +8,7 @@ use crate::protocol::catchup::pending_chosen::PendingChosen;
 use crate::protocol::keys::outbox::Way;
 use crate::protocol::register::coordinator::Coordinator;
 use crate::protocol::replica::Replica;
+use crate::protocol::replica::view::Reach;
 use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::digest::Spread;
 use crate::protocol::types::limits::FORMATION_QUERY_MS;
@@ -16,9 +17,6 @@ use crate::protocol::types::record::Key;
 use crate::protocol::types::rules::rule;
 use crate::protocol::types::timer::Timer;
 
-/// How often links are checked when no heartbeat has arrived.
-const LOOK_US: u64 = 5_000;
-
 impl Replica {
     pub(super) fn handle_timeout(&mut self, now: Now) {
         while let Some((at_us, timer)) = self.timers.pop_due(now.mono_us) {
@@ -26,7 +24,7 @@ impl Replica {
                 Timer::Heartbeat => self.heartbeat(now),
                 Timer::Survey => self.survey(now),
                 Timer::News => {
-                    self.view.news_due_us = None;
+                    self.view.news_have_waited();
                     self.tell_news(now);
                 }
                 Timer::Forwards => self.look_at_forwards(now),
@@ -40,11 +38,10 @@ impl Replica {
         let next_us = now.mono_us + self.timings.heartbeat_ms * 1_000;
         self.timers.set(next_us, Timer::Heartbeat);
         self.look_at_links(now, true, true);
-        self.view.heartbeats += 1;
-        self.keys.marks_due |= self
-            .view
-            .heartbeats
-            .is_multiple_of(self.timings.marks_every);
+        let heartbeats = self.view.count_heartbeat();
+        if heartbeats.is_multiple_of(self.timings.marks_every) {
+            self.durable.flush_marks();
+        }
         self.forget_other_cluster(now);
         self.look_at_disk(now);
         self.look_at_proof_overdue(now);
@@ -69,35 +66,26 @@ impl Replica {
         self.tell_of_offsets(now);
     }
 
-    /// Updates `reachable`, `hears_quorum` and the median. A quorum is found to be lost only at a
-    /// timer (`may_lose`), which comes after everything that had arrived before it: otherwise a
-    /// node that was paused would mistake its own absence for that of the others.
+    /// Updates which nodes are reachable, whether they are a quorum, and the median. A quorum is
+    /// found to be lost only at a timer (`may_lose`), which comes after what had arrived before it:
+    /// otherwise a node that did not run for a while would mistake its own absence for that of the
+    /// others.
     pub(super) fn look_at_links(&mut self, now: Now, at_once: bool, may_lose: bool) {
-        let looked = self
-            .view
-            .links_looked_at_us
-            .is_some_and(|at| now.mono_us < at + LOOK_US);
-        if looked && !at_once {
+        if !self.view.begin_look(now, at_once) {
             return;
         }
-        self.view.links_looked_at_us = Some(now.mono_us);
-        self.view.links_due = None;
         let Some(configuration) = self.identity.configuration.clone() else {
             return;
         };
-        self.view.links.look(now);
+        self.links.look(now);
         self.look_at_proof(now);
         self.tell_news(now);
-        if configuration.has_quorum(&self.voting().nodes)
-            && (self.takes_part() || !self.identity.votes)
-        {
-            self.view.quorum_us = now.mono_us;
-        }
-        let lost_us = self.view.quorum_us + self.timings.quorum_lost_ms * 1_000;
-        let hears =
-            self.view.quorum_us == now.mono_us || (self.view.hears_quorum && now.mono_us < lost_us);
+        let is_quorum = configuration.has_quorum(&self.voting().nodes)
+            && (self.takes_part() || !self.identity.votes);
+        let lost_us = self.timings.quorum_lost_ms * 1_000;
+        let hears = self.view.look_for_quorum(now, is_quorum, lost_us);
         let hears = hears && !self.is_split();
-        if self.view.hears_quorum && !hears && !may_lose {
+        if self.view.hears_quorum() && !hears && !may_lose {
             return;
         }
         let mut near: Vec<NodeId> = self.joined().collect();
@@ -111,24 +99,26 @@ impl Replica {
             if *n == node {
                 (false, 0)
             } else {
-                (self.hangs(*n), self.view.links.hops(*n).unwrap_or(u8::MAX))
+                (self.hangs(*n), self.links.hops(*n).unwrap_or(u8::MAX))
             }
         });
         let able = near.iter().copied();
-        self.view.coordinators = able
-            .filter(|n| !self.hangs(*n) || !rule!(X5_hung))
-            .collect();
-        self.view.reachable = near;
-        self.look_at_distances();
-        self.view.learners = self.joined_without_vote().collect();
+        let able = able.filter(|n| !self.hangs(*n) || !rule!(X5_hung));
+        self.view.see(Reach {
+            coordinators: able.collect(),
+            learners: self.joined_without_vote().collect(),
+            voters: near,
+        });
+        self.view.measure(&self.links, &configuration);
+        let phase_us = self.view.distances().phase_us();
+        self.requests.waits.set_least_us(phase_us);
         self.look_for_full();
-        if hears != self.view.hears_quorum {
-            self.view.hears_quorum = hears;
+        if self.view.conclude(hears) {
             let event = if hears {
                 Event::QuorumGained
             } else {
                 Event::QuorumLost {
-                    heard: self.view.reachable.clone(),
+                    heard: self.view.reachable().to_vec(),
                 }
             };
             self.sending.outputs.push_back(Output::Event(event));
@@ -143,8 +133,8 @@ impl Replica {
     fn joined(&self) -> impl Iterator<Item = NodeId> {
         let voters = self.identity.configuration.iter().flat_map(|c| c.voters());
         let joined = voters.filter(|m| {
-            let there = self.view.links.is_joined(m.node)
-                && (self.view.links.is_incarnation(m.node, m.incarnation) || !rule!(E1));
+            let there = self.links.is_joined(m.node)
+                && (self.links.is_incarnation(m.node, m.incarnation) || !rule!(E1));
             if m.node == self.identity.node {
                 self.takes_part()
             } else {
@@ -162,8 +152,8 @@ impl Replica {
             .flat_map(|c| c.nodes().map(move |m| (c, m.node)));
         let learners = nodes.filter(|(c, node)| {
             let voter = c.voter(*node);
-            let votes = voter.is_some_and(|m| self.view.links.is_incarnation(*node, m.incarnation));
-            *node != self.identity.node && self.view.links.is_joined(*node) && !votes
+            let votes = voter.is_some_and(|m| self.links.is_incarnation(*node, m.incarnation));
+            *node != self.identity.node && self.links.is_joined(*node) && !votes
         });
         learners.map(|(_, node)| node)
     }
@@ -226,15 +216,7 @@ impl Replica {
         };
         match envelope.message {
             Message::Survey(survey) => {
-                let bound = self.durable.meta.bound_to;
-                let answer = bootstrap.asked(&survey, &mut self.durable.meta);
-                if self.durable.meta.bound_to != bound {
-                    // The commitment leaves once it is on disk; until then the query is repeated.
-                    self.durable.bound_in = self.keys.outbox.change_meta();
-                }
-                if let Some(answer) = answer
-                    && self.keys.outbox.is_durable(self.durable.bound_in)
-                {
+                if let Some(answer) = self.durable.answer_survey(bootstrap, &survey) {
                     let envelope = self.envelope(0, 0, answer.into());
                     let to = Destination::Listed(survey.index);
                     self.sending
@@ -289,7 +271,7 @@ impl Replica {
         let members = voters.map(|m| MemberStatus {
             node: m.node,
             address: m.address.clone(),
-            heard: self.view.reachable.contains(&m.node),
+            heard: self.view.reaches(m.node),
             incarnation: m.incarnation,
         });
         let others = configuration
@@ -299,7 +281,7 @@ impl Replica {
         let away = others.map(|(_, m)| MemberStatus {
             node: m.node,
             address: m.address.clone(),
-            heard: m.node == self.identity.node || self.view.links.is_joined(m.node),
+            heard: m.node == self.identity.node || self.links.is_joined(m.node),
             incarnation: self.incarnation_heard(m.node),
         });
         NodeStatus {
@@ -311,7 +293,7 @@ impl Replica {
             incarnation: self.identity.incarnation,
             boot: self.options.boot,
             votes: self.identity.votes,
-            quorum: self.view.hears_quorum,
+            quorum: self.view.hears_quorum(),
             master: self
                 .identity
                 .configuration
@@ -321,11 +303,11 @@ impl Replica {
             away: away.collect(),
             joint: configuration.is_some_and(|c| c.joint.is_some()),
             waits_for: self.waits_for_now(),
-            digest: self.keys.digests.total(),
+            digest: self.keys.digests().total(),
             clock_clamped: self.clock.is_clamped(),
             links: self.links_status(now),
-            component: self.view.reachable.clone(),
-            routes: self.view.links.routes(),
+            component: self.view.reachable().to_vec(),
+            routes: self.links.routes(),
             messages_sent: self.sending.messages_sent,
             messages_relayed: self.sending.messages_relayed,
             behind: self.behind(),

@@ -11,33 +11,37 @@ use crate::protocol::types::rules::rule;
 
 /// The oldest group whose write is in progress.
 #[derive(Debug, Default)]
-pub struct Oldest {
+pub struct OldestGroup {
     /// The group, and the time of the first heartbeat that found its write in progress.
     group: Option<(GroupNumber, u64)>,
+    /// As of the last heartbeat.
     unsynced_ms: u64,
     told: bool,
+}
+
+impl OldestGroup {
+    /// `group` is in progress now.
+    fn look(&mut self, now: Now, group: Option<GroupNumber>) {
+        let known = self.group.filter(|(known, _)| Some(*known) == group);
+        self.group = group.map(|group| known.unwrap_or((group, now.mono_us)));
+        self.unsynced_ms = self.unsynced_ms_at(now);
+    }
+
+    fn unsynced_ms_at(&self, now: Now) -> u64 {
+        let since_us = self.group.map_or(now.mono_us, |(_, since)| since);
+        now.mono_us.saturating_sub(since_us) / 1_000
+    }
 }
 
 impl Replica {
     /// At each heartbeat.
     pub(super) fn look_at_disk(&mut self, now: Now) {
-        let group = self.keys.outbox.oldest_unsynced();
-        let known = self
-            .durable
-            .oldest
-            .group
-            .filter(|(known, _)| Some(*known) == group);
-        self.durable.oldest.group = group.map(|group| known.unwrap_or((group, now.mono_us)));
-        let since_us = self
-            .durable
-            .oldest
-            .group
-            .map_or(now.mono_us, |(_, since)| since);
-        self.durable.oldest.unsynced_ms = now.mono_us.saturating_sub(since_us) / 1_000;
-        let hangs = self.is_hung(self.durable.oldest.unsynced_ms);
-        if hangs != self.durable.oldest.told {
-            self.durable.oldest.told = hangs;
-            let unsynced_ms = self.durable.oldest.unsynced_ms;
+        let group = self.durable.oldest_unsynced();
+        self.oldest_group.look(now, group);
+        let unsynced_ms = self.oldest_group.unsynced_ms;
+        let hangs = self.is_hung(unsynced_ms);
+        if hangs != self.oldest_group.told {
+            self.oldest_group.told = hangs;
             self.sending.outputs.push_back(Output::Event(match hangs {
                 true => Event::DiskHangs { unsynced_ms },
                 false => Event::DiskGoesOn,
@@ -65,13 +69,8 @@ impl Replica {
     }
 
     pub(super) fn disk_status(&self, now: Now) -> DiskStatus {
-        let since_us = self
-            .durable
-            .oldest
-            .group
-            .map_or(now.mono_us, |(_, since)| since);
         DiskStatus {
-            unsynced_ms: now.mono_us.saturating_sub(since_us) / 1_000,
+            unsynced_ms: self.oldest_group.unsynced_ms_at(now),
             hung_after_ms: self.timings.disk_hung_ms,
             hangs: self.hangs(self.identity.node),
             ..DiskStatus::default()
@@ -80,7 +79,7 @@ impl Replica {
 
     /// As rows report it.
     pub(super) fn unsynced_ms(&self) -> u32 {
-        u32::try_from(self.durable.oldest.unsynced_ms).unwrap_or(u32::MAX)
+        u32::try_from(self.oldest_group.unsynced_ms).unwrap_or(u32::MAX)
     }
 
     fn is_hung(&self, unsynced_ms: u64) -> bool {
@@ -97,8 +96,8 @@ impl Replica {
     /// but does not count as a vote.
     pub(super) fn hangs(&self, node: NodeId) -> bool {
         let unsynced_ms = match node == self.identity.node {
-            true => self.durable.oldest.unsynced_ms,
-            false => self.view.links.unsynced_ms(node).into(),
+            true => self.oldest_group.unsynced_ms,
+            false => self.links.unsynced_ms(node).into(),
         };
         self.is_hung(unsynced_ms)
     }

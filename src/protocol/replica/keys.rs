@@ -1,15 +1,15 @@
-//! Keys in memory, their rounds, and which of their changes are not yet durable.
+//! Keys in memory, their rounds, and the digests of all keys that this node holds.
 
 use std::collections::HashMap;
 
-use crate::protocol::keys::outbox::Outbox;
-use crate::protocol::keys::resident::{Bounds, Cache, Resident};
+use crate::protocol::keys::resident::{Bounds, Cache, Fetched, Resident, Waiting};
 use crate::protocol::register::acceptor;
-use crate::protocol::register::coordinator::Effect;
+use crate::protocol::replica::Replica;
 use crate::protocol::replica::catchup::tombstones::Tombstones;
+use crate::protocol::replica::durable::DurableState;
 use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::digest::{Digests, Spread};
-use crate::protocol::types::message::{GroupNumber, RoundId};
+use crate::protocol::types::message::{Group, GroupNumber, RoundId};
 use crate::protocol::types::record::{AcceptorState, Key};
 
 /// A key whose state is in memory. Keys are evicted only between inputs, and this borrows its key,
@@ -25,52 +25,111 @@ impl<'k> Loaded<'k> {
 
 #[derive(Debug)]
 pub(super) struct Keys {
-    pub(super) cache: Cache,
-    /// The digests of all registers.
-    pub(super) digests: Digests,
-    pub(super) outbox: Outbox,
-    /// The tombstones that this node holds.
-    pub(super) tombstones: Tombstones,
+    cache: Cache,
+    /// Of all registers.
+    digests: Digests,
     /// The key of each open round.
-    pub(super) rounds: HashMap<RoundId, Key, foldhash::fast::RandomState>,
-    pub(super) effects: Vec<Effect>,
-    /// Chosen marks go to the disk with the next group.
-    pub(super) marks_due: bool,
+    rounds: HashMap<RoundId, Key, foldhash::fast::RandomState>,
 }
 
 impl Keys {
-    /// `group` is the last group on the disk.
-    pub(super) fn new(
-        bounds: Bounds,
-        group: GroupNumber,
-        digests: Digests,
-        spread: Spread,
-    ) -> Self {
+    pub(super) fn new(bounds: Bounds, digests: Digests) -> Self {
         Keys {
             cache: Cache::new(bounds),
             digests,
-            outbox: Outbox::new(group),
-            tombstones: Tombstones::new(spread),
             rounds: HashMap::default(),
-            effects: Vec::new(),
-            marks_due: false,
         }
     }
 
     pub(super) fn loaded<'k>(&mut self, key: &'k Key) -> Option<Loaded<'k>> {
-        self.cache.resident(key).map(|_| Loaded(key))
+        self.resident(key).map(|_| Loaded(key))
     }
 
     pub(super) fn at(&mut self, key: Loaded<'_>) -> &mut Resident {
-        let resident = self.cache.resident(key.0);
+        let resident = self.resident(key.0);
         resident.expect("no key is evicted while an input is handled")
     }
 
-    /// The only function that changes the state of a key: its digest, its group and the tracked
-    /// tombstones follow. `change` returns whether it changed anything.
-    pub(super) fn change<T>(
+    /// Its state is changed by `Replica::change_key` only.
+    pub(super) fn resident(&mut self, key: &Key) -> Option<&mut Resident> {
+        self.cache.resident(key)
+    }
+
+    /// Whatever waits for the key continues when it arrives.
+    pub(super) fn wait(&mut self, key: &Key, waiting: Waiting) -> Fetched {
+        self.cache.wait(key, waiting)
+    }
+
+    /// The key was loaded. Returns what waited for it.
+    pub(super) fn arrive(&mut self, key: &Key, state: Option<AcceptorState>) -> Vec<Waiting> {
+        self.cache.loaded(key, state).unwrap_or_default()
+    }
+
+    /// The key was purged, and need not stay in memory.
+    pub(super) fn forget(&mut self, key: &Key) {
+        self.cache.forget(key.clone());
+    }
+
+    pub(super) fn evict(&mut self, is_full: bool, is_durable: impl Fn(GroupNumber) -> bool) {
+        self.cache.evict(is_full, is_durable);
+    }
+
+    /// Puts the states of these keys, which have changed, into the group.
+    pub(super) fn fill(&mut self, group: &mut Group, keys: Vec<Key>) {
+        for key in keys {
+            let resident = self.resident(&key);
+            let resident = resident.expect("a changed key stays resident");
+            match resident.state.clone() {
+                Some(state) => group.registers.push((key, state)),
+                None => group.dropped.push(key),
+            }
+        }
+    }
+
+    pub(super) fn digests(&self) -> &Digests {
+        &self.digests
+    }
+
+    /// D1: the first configuration says how keys are spread over buckets; all later ones say the
+    /// same.
+    pub(super) fn adopt_spread(&mut self, spread: Spread) {
+        if self.digests.spread() != spread {
+            assert!(
+                self.digests.is_empty(),
+                "without a configuration nothing is held"
+            );
+            self.digests = Digests::new(spread);
+        }
+    }
+
+    /// How many keys are resident, and about what they take in memory.
+    pub(super) fn held(&self) -> (usize, usize) {
+        self.cache.held()
+    }
+
+    pub(super) fn open_rounds(&self) -> usize {
+        self.rounds.len()
+    }
+
+    pub(super) fn open_round(&mut self, round: RoundId, key: &Key) {
+        self.rounds.insert(round, key.clone());
+    }
+
+    pub(super) fn close_round(&mut self, round: RoundId) {
+        self.rounds.remove(&round);
+    }
+
+    /// `None` after the round: its late answers only show which members missed nothing.
+    pub(super) fn key_of_round(&self, round: RoundId) -> Option<&Key> {
+        self.rounds.get(&round)
+    }
+
+    /// See `Replica::change_key`.
+    fn change<T>(
         &mut self,
         key: Loaded<'_>,
+        durable: &mut DurableState,
+        tombstones: &mut Tombstones,
         change: impl FnOnce(&mut Option<AcceptorState>) -> (bool, T),
     ) -> T {
         let accepted = |state: &Option<AcceptorState>| state.as_ref().map(|s| (s.accepted, s.life));
@@ -83,34 +142,45 @@ impl Keys {
         let after = accepted(&resident.state);
         let record = resident.state.as_ref().and_then(|s| s.record.as_ref());
         let is_tombstone = record.is_some_and(|r| r.value.is_none());
-        if self.at(key).group != self.outbox.filling() {
-            self.at(key).group = self.outbox.change(key.0.clone());
-        }
+        resident.group = durable.change_key(key.0, resident.group);
         if before != after {
             self.digests.replace(key.0, before, after);
             let bucket = self.digests.spread().bucket_of(key.0);
             match is_tombstone {
-                true => self.tombstones.accepted(bucket),
-                false => self.tombstones.superseded(key.0),
+                true => tombstones.accepted(bucket),
+                false => tombstones.superseded(key.0),
             }
         }
         result
     }
+}
 
-    pub(super) fn set(&mut self, key: Loaded<'_>, state: Option<AcceptorState>) {
-        self.change(key, |held| {
+impl Replica {
+    /// The one place where the state of a key changes: its digest, its group and what is known of
+    /// tombstones follow. `change` returns whether it changed anything.
+    pub(super) fn change_key<T>(
+        &mut self,
+        key: Loaded<'_>,
+        change: impl FnOnce(&mut Option<AcceptorState>) -> (bool, T),
+    ) -> T {
+        let tombstones = &mut self.catchup.tombstones;
+        self.keys.change(key, &mut self.durable, tombstones, change)
+    }
+
+    pub(super) fn set_key(&mut self, key: Loaded<'_>, state: Option<AcceptorState>) {
+        self.change_key(key, |held| {
             *held = state;
             (true, ())
         });
     }
 
-    /// No message waits for the mark: it goes with the next group.
+    /// Nothing waits for the mark: it goes with a later group.
     pub(super) fn mark_chosen(&mut self, key: Key, ballot: Ballot) {
-        if let Some(resident) = self.cache.resident(&key)
+        if let Some(resident) = self.keys.resident(&key)
             && !acceptor::mark_chosen(&mut resident.state, ballot)
         {
             return;
         }
-        self.outbox.note_chosen(key, ballot);
+        self.durable.note_chosen(key, ballot);
     }
 }

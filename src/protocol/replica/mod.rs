@@ -32,13 +32,15 @@ use rand::rngs::StdRng;
 use crate::protocol::clock::ballot_clock::BallotClock;
 use crate::protocol::keys::resident::Bounds;
 use crate::protocol::membership::formation::Bootstrap;
+use crate::protocol::network::topology::Links;
+use crate::protocol::register::coordinator::Effect;
 use crate::protocol::replica::iteration::IterationBudget;
 use crate::protocol::replica::membership::starts::StartConfirmation;
 use crate::protocol::types::counts::NodeCounts;
 use crate::protocol::types::digest::{BUCKETS_MAX, Spread};
-use crate::protocol::types::limits::{MARKS_MAX, RETRY_HORIZON_MS};
+use crate::protocol::types::limits::RETRY_HORIZON_MS;
 use crate::protocol::types::message::{
-    Configuration, Group, Input, Meta, NodeId, Now, Output, Recovered,
+    Configuration, Group, Input, NodeId, Now, Output, Recovered,
 };
 use crate::protocol::types::timer::{Timer, Timers};
 use crate::protocol::types::timings::Timings;
@@ -48,6 +50,7 @@ use clocks::ClockWatch;
 use durable::DurableState;
 use forwarding::Forwarding;
 use full::Fullness;
+use hung_disk::OldestGroup;
 use identity::NodeIdentity;
 use keys::Keys;
 use membership::Membership;
@@ -155,9 +158,13 @@ pub struct Replica {
     counters: Counters,
     counts: Box<NodeCounts>,
     identity: NodeIdentity,
+    links: Links,
     view: View,
     keys: Keys,
+    /// Empty; kept for its memory.
+    effects: Vec<Effect>,
     durable: DurableState,
+    oldest_group: OldestGroup,
     requests: Requests,
     forwarding: Forwarding,
     space: Fullness,
@@ -216,20 +223,21 @@ impl Replica {
             counters: Counters::default(),
             counts: Box::default(),
             identity: NodeIdentity::new(incarnation, readdressed, bootstrap),
-            view: View::new(timings, now),
-            keys: Keys::new(bounds, group, digests, spread),
-            durable: DurableState::new(meta),
+            links: Links::new(timings),
+            view: View::new(now),
+            keys: Keys::new(bounds, digests),
+            effects: Vec::new(),
+            durable: DurableState::new(meta, group),
+            oldest_group: OldestGroup::default(),
             requests: Requests::default(),
             forwarding: Forwarding::default(),
             space: Fullness::default(),
-            catchup: Catchup::default(),
+            catchup: Catchup::new(spread),
             membership: Membership::new(proof),
             watch: ClockWatch::default(),
             reports: Reports::default(),
             sending: Sending::default(),
         };
-        replica.durable.meta.starts += 1;
-        replica.durable.started_in = replica.keys.outbox.change_meta();
         if let Some(configuration) = configuration {
             replica.adopt(configuration);
             replica.find_splits();
@@ -289,7 +297,7 @@ impl Replica {
     }
 
     pub fn poll_output(&mut self) -> Option<Output> {
-        if let Some(now) = self.view.links_due.take()
+        if let Some(now) = self.view.take_due()
             && !self.watch.clocks.ended
         {
             self.look_at_links(now, true, false);
@@ -301,18 +309,12 @@ impl Replica {
         if self.watch.clocks.ended {
             return None;
         }
-        let outbox = &self.keys.outbox;
+        let durable = &self.durable;
         let is_full = self.space.full.is_some();
-        self.keys
-            .cache
-            .evict(is_full, |group| outbox.is_durable(group));
-        let many = self.keys.outbox.marks() >= MARKS_MAX;
-        let marks = std::mem::take(&mut self.keys.marks_due)
-            || many
-            || !self.catchup.page_requests.is_empty();
-        let Some(closed) = self.keys.outbox.close(marks) else {
-            // Bucket entries that are still to be listed may wait for long: an iteration ends
-            // without them.
+        self.keys.evict(is_full, |group| durable.is_durable(group));
+        let lists = !self.catchup.page_requests.is_empty();
+        let Some(closed) = self.durable.close(lists) else {
+            // What is still to be listed may wait for long: an iteration ends without it.
             self.end_turn();
             return self.poll_list();
         };
@@ -321,32 +323,19 @@ impl Replica {
             chosen: closed.chosen,
             ..Group::default()
         };
-        for key in closed.keys {
-            let resident = self
-                .keys
-                .cache
-                .resident(&key)
-                .expect("a changed key stays resident");
-            match resident.state.clone() {
-                Some(state) => group.registers.push((key, state)),
-                None => group.dropped.push(key),
-            }
-        }
+        self.keys.fill(&mut group, closed.keys);
         if closed.meta {
-            self.durable.meta.ceiling = self.clock.ceiling();
-            self.durable
-                .ceilings
-                .push_back((closed.number, self.durable.meta.ceiling));
             let agreed = self
                 .identity
                 .agreed
                 .as_ref()
                 .or(self.identity.configuration.as_ref());
             let configuration = agreed.map(|c| c.as_ref().clone());
-            group.meta = Some(Meta {
-                configuration,
-                ..self.durable.meta.clone()
-            });
+            let ceiling = self.clock.ceiling();
+            let meta = self
+                .durable
+                .close_meta(closed.number, ceiling, configuration);
+            group.meta = Some(meta);
         }
         Some(Output::Persist(group))
     }
@@ -393,7 +382,7 @@ impl Replica {
     /// They change with the epoch.
     pub fn node_addresses(&self) -> impl Iterator<Item = &str> {
         let configured = self.identity.configuration.iter().flat_map(|c| c.nodes());
-        let former = self.durable.meta.former.values().map(String::as_str);
+        let former = self.durable.former_addresses();
         configured.map(|m| m.address.as_str()).chain(former)
     }
 
@@ -411,31 +400,17 @@ impl Replica {
     }
 
     fn handle_persisted(&mut self, group: u64) {
-        let started = self.keys.outbox.is_durable(self.durable.started_in);
-        self.keys.outbox.persisted(group);
-        if !started && self.keys.outbox.is_durable(self.durable.started_in) {
+        if self.durable.persisted(group) {
             // This start may be reported to the others now.
-            self.view.links.make_news();
-        }
-        while let Some((_, ceiling)) = self
-            .durable
-            .ceilings
-            .pop_front_if(|(number, _)| *number <= group)
-        {
-            self.durable.durable_ceiling = ceiling;
+            self.links.make_news();
         }
         self.release_replies();
-        while let Some(held) = self.keys.outbox.pop_released() {
+        while let Some(held) = self.durable.pop_released() {
             self.dispatch(held.envelope, held.way);
         }
     }
 
-    /// B1: the ceiling is raised before the clock reaches it, in the same group as the change that
-    /// moved the clock.
     fn keep_ceiling(&mut self) {
-        if self.clock.needs_ceiling() {
-            self.clock.raise_ceiling();
-            self.keys.outbox.change_meta();
-        }
+        self.durable.keep_ceiling(&mut self.clock);
     }
 }

@@ -189,7 +189,7 @@ mod tests {
         };
         assert_eq!(events(&mut replica), [named]);
         assert_eq!(replica.counters().contradictions, 3);
-        let held = replica.keys.cache.resident(&key).unwrap().state.clone();
+        let held = replica.keys.resident(&key).unwrap().state.clone();
         assert_eq!(held.unwrap().record.unwrap().version, ballot.0);
     }
 }

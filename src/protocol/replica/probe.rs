@@ -6,27 +6,23 @@ use bytes::Bytes;
 use wire::LinkStatus;
 
 use crate::protocol::replica::Replica;
-use crate::protocol::types::limits::{PROBE_MS, PROBE_SIZE};
+use crate::protocol::types::limits::PROBE_SIZE;
 use crate::protocol::types::message::{Destination, NodeId, Now, Output, Probe};
 
 impl Replica {
-    /// At each heartbeat. The links are probed one by one, evenly in time.
+    /// At each heartbeat.
     pub(super) fn probe_links(&mut self, now: Now) {
         let nodes = self.identity.configuration.iter().flat_map(|c| c.nodes());
         let others = nodes
             .map(|m| m.node)
             .filter(|node| *node != self.identity.node);
         let others: Vec<NodeId> = others.collect();
-        if others.is_empty() || self.identity.node == 0 {
+        if self.identity.node == 0 {
             return;
         }
-        let wait_us = PROBE_MS * 1_000 / others.len() as u64;
-        if now.mono_us < self.view.probed_us + wait_us {
+        let Some(node) = self.view.next_probe(now, &others) else {
             return;
-        }
-        self.view.probed_us = now.mono_us;
-        self.view.probes += 1;
-        let node = others[self.view.probes % others.len()];
+        };
         let padding = Bytes::from_static(&[0; PROBE_SIZE]);
         let envelope = self.envelope(node, 0, Probe { padding }.into());
         let to = Destination::Node(node);
@@ -37,12 +33,12 @@ impl Replica {
 
     /// The links for the operator.
     pub(super) fn links_status(&self, now: Now) -> Vec<LinkStatus> {
-        let mut links = self.view.links.status();
+        let mut links = self.links.status();
         for link in links
             .iter_mut()
             .filter(|link| link.to == self.identity.node)
         {
-            link.drops_large = self.view.links.drops_large(link.from, now);
+            link.drops_large = self.links.drops_large(link.from, now);
         }
         links
     }

@@ -37,7 +37,7 @@ impl Replica {
         }
         let heard = self.voting().nodes;
         if self.identity.votes {
-            return match self.view.hears_quorum {
+            return match self.view.hears_quorum() {
                 true if self.hangs(self.identity.node) => {
                     "a write to the disk has not finished; until it does, this node has no vote, \
                      and other members run the operations of its clients"
@@ -84,13 +84,13 @@ impl Replica {
                     .to_owned(),
             );
         }
-        if let Some(reason) = &self.membership.changes.refused {
+        if let Some(reason) = self.membership.refused() {
             warnings.push(format!(
                 "the desired membership change is not possible: {reason}"
             ));
         }
         let voters = self.identity.configuration.iter().flat_map(|c| c.voters());
-        let away = voters.filter(|m| !self.view.reachable.contains(&m.node));
+        let away = voters.filter(|m| !self.view.reaches(m.node));
         let away = away.map(|m| format!("{} ({})", m.node, m.address));
         let away: Vec<String> = away.collect();
         if let Some(configuration) = self.identity.configuration.as_deref() {
@@ -98,7 +98,7 @@ impl Replica {
             warnings.extend((!hung.is_empty()).then(|| hung_in_words(&hung)));
         }
         if self.identity.votes
-            && self.view.hears_quorum
+            && self.view.hears_quorum()
             && !away.is_empty()
             && self.is_purge_held_up(now)
         {
@@ -154,13 +154,19 @@ impl Replica {
             );
         }
         let silent = silent.iter().map(|m| m.node);
-        let to_come: NodeSet = self.view.reachable.iter().copied().chain(silent).collect();
+        let to_come: NodeSet = self
+            .view
+            .reachable()
+            .iter()
+            .copied()
+            .chain(silent)
+            .collect();
         if !configuration.has_quorum(&to_come) {
             // A member that lost its state cannot be counted, so the cluster does not recover from
             // this automatically.
             let left = self
                 .view
-                .reachable
+                .reachable()
                 .iter()
                 .filter(|node| !self.hangs(**node));
             let left: Vec<String> = left.map(u8::to_string).collect();

@@ -147,11 +147,11 @@ impl Replica {
             return;
         }
         let key = Key::user(&pending.operation.key);
-        let preferred = coordinator::preferred(&key, &self.view.coordinators);
+        let preferred = coordinator::preferred(&key, self.view.coordinators());
         let from_client = pending.reply.is_client();
         let elsewhere = preferred.filter(|to| *to != self.identity.node && from_client);
         // X5: without a quorum nothing is forwarded either, so that `no quorum` is surely true.
-        let serves = self.view.hears_quorum || !rule!(X5_silence);
+        let serves = self.view.hears_quorum() || !rule!(X5_silence);
         if serves && !self.take_birth(&pending.operation) {
             let clock = self.clock.last();
             self.answer(pending, Outcome::Ahead { clock });
@@ -188,7 +188,7 @@ impl Replica {
             self.hand_over(now, &key, pending);
             return;
         }
-        let Some(resident) = self.keys.cache.resident(&key) else {
+        let Some(resident) = self.keys.resident(&key) else {
             self.wait_for(key, Waiting::Operation(pending));
             return;
         };
@@ -222,7 +222,7 @@ impl Replica {
     fn hand_over(&mut self, now: Now, key: &Key, pending: Pending) {
         if !pending.reply.is_client() {
             self.drop_operation(pending, false);
-        } else if let Some(to) = coordinator::preferred(key, &self.view.coordinators) {
+        } else if let Some(to) = coordinator::preferred(key, self.view.coordinators()) {
             self.forward(now, to, pending);
         } else {
             self.refuse(pending);
@@ -231,7 +231,7 @@ impl Replica {
 
     /// X5: answers `no quorum`, if the operation was not sent in an Accept, nor forwarded.
     pub(super) fn refuse(&mut self, pending: Pending) {
-        let reached = self.view.reachable.clone();
+        let reached = self.view.reachable().to_vec();
         if pending.sent {
             self.drop_operation(pending, false);
         } else {
@@ -292,10 +292,7 @@ impl Replica {
                     self.reply(to, ClientReply::Answer(answer));
                 }
                 ReplyTo::Own { sequence } => {
-                    self.membership
-                        .changes
-                        .answers
-                        .push_back((sequence, outcome.clone()));
+                    self.membership.answer(sequence, outcome.clone());
                 }
                 ReplyTo::Sessionless { to, id } => {
                     let outcome = outcome.clone();
@@ -324,10 +321,7 @@ impl Replica {
         self.count_end(&pending, OperationEnd::Unanswered);
         self.end_operation(&pending.operation);
         if let ReplyTo::Own { sequence } = pending.reply {
-            self.membership
-                .changes
-                .answers
-                .push_back((sequence, Outcome::Unknown));
+            self.membership.answer(sequence, Outcome::Unknown);
         }
         if straggler {
             self.counters.stragglers += 1;

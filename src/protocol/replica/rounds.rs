@@ -11,7 +11,7 @@ use crate::protocol::types::timer::Timer;
 
 impl Replica {
     pub(super) fn handle_loaded(&mut self, now: Now, key: &Key, state: Option<AcceptorState>) {
-        let waiters = self.keys.cache.loaded(key, state).unwrap_or_default();
+        let waiters = self.keys.arrive(key, state);
         let Some(loaded) = self.keys.loaded(key) else {
             return;
         };
@@ -34,7 +34,7 @@ impl Replica {
 
     /// Runs a repair round.
     pub(super) fn mend(&mut self, now: Now, key: &Key) {
-        if self.keys.cache.resident(key).is_some() {
+        if self.keys.resident(key).is_some() {
             self.coordinate(now, key, Coordinator::mend);
         } else {
             self.wait_for(key.clone(), Waiting::Mend);
@@ -42,7 +42,7 @@ impl Replica {
     }
 
     pub(super) fn key_timeout(&mut self, now: Now, key: &Key, at_us: u64) {
-        let Some(resident) = self.keys.cache.resident(key) else {
+        let Some(resident) = self.keys.resident(key) else {
             return;
         };
         // A timer is stale if an earlier one fired before it.
@@ -71,11 +71,11 @@ impl Replica {
         };
         let terms = self.terms();
         let runs_rounds = self.runs_rounds_of(key);
-        let Some(resident) = self.keys.cache.resident(key) else {
+        let Some(resident) = self.keys.resident(key) else {
             return;
         };
         let mut coordinator = resident.coordinator.take().unwrap_or_default();
-        let mut effects = std::mem::take(&mut self.keys.effects);
+        let mut effects = std::mem::take(&mut self.effects);
         let mut context = Context {
             now,
             me: self.identity.node,
@@ -85,11 +85,11 @@ impl Replica {
             clock: &mut self.clock,
             random: &mut self.random,
             waits: &mut self.requests.waits,
-            hears_quorum: self.view.hears_quorum,
+            hears_quorum: self.view.hears_quorum(),
             retry_horizon_ms: self.options.tuning.retry_horizon_ms,
             is_full: self.space.cluster_full.is_some(),
-            near: &self.view.reachable,
-            coordinators: &self.view.coordinators,
+            near: self.view.reachable(),
+            coordinators: self.view.coordinators(),
             effects: &mut effects,
         };
         match runs_rounds {
@@ -107,7 +107,7 @@ impl Replica {
         for effect in effects.drain(..) {
             self.carry_out(now, key, effect);
         }
-        self.keys.effects = effects;
+        self.effects = effects;
     }
 
     fn carry_out(&mut self, now: Now, key: &Key, effect: Effect) {
@@ -134,38 +134,28 @@ impl Replica {
             }
             Effect::Open(round, kind) => {
                 self.counts.round_began(kind);
-                self.keys.rounds.insert(round, key.clone());
+                self.keys.open_round(round, key);
             }
             Effect::Close(round, end) => {
                 self.counts.round_ended(end);
-                self.keys.rounds.remove(&round);
+                self.keys.close_round(round);
             }
             Effect::Chosen {
                 round,
                 ballot,
                 holders,
             } => {
-                self.keys.mark_chosen(key.clone(), ballot);
+                self.mark_chosen(key.clone(), ballot);
                 self.spread_chosen(key, ballot);
                 self.tell_learners(now, key, round);
                 self.note_missing(now, round, key, ballot, holders);
-                self.membership.changes.chosen(key);
+                self.membership.chosen(key);
             }
         }
     }
 
     /// B1: the group that must be durable before a ballot or round id issued now may leave.
     pub(super) fn ceiling_group(&mut self) -> u64 {
-        if self.clock.last() < self.durable.durable_ceiling {
-            return 0;
-        }
-        self.keep_ceiling();
-        let last = self.clock.last();
-        let covering = self
-            .durable
-            .ceilings
-            .iter()
-            .find(|(_, ceiling)| *ceiling > last);
-        covering.map_or(self.keys.outbox.filling(), |(group, _)| *group)
+        self.durable.ceiling_group(&mut self.clock)
     }
 }

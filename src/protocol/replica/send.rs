@@ -8,7 +8,6 @@ use wire::clock::{READING_MAX, Reading, to_ms};
 
 use crate::protocol::keys::outbox::Way;
 use crate::protocol::replica::Replica;
-use crate::protocol::types::limits::{HEARTBEATS_LOOKED_AT, NEWS_INTERVAL_MS};
 use crate::protocol::types::message::{
     Destination, Envelope, GroupNumber, Heartbeat, Message, NodeId, Now, Output, Relayed, RoundId,
     Row, TransitFrame,
@@ -38,10 +37,10 @@ impl Replica {
         way: Way,
     ) {
         let envelope = self.envelope(to, round, message);
-        if self.keys.outbox.is_durable(group) {
+        if self.durable.is_durable(group) {
             self.dispatch(envelope, way);
-        } else if !self.keys.outbox.hold(group, envelope, way) {
-            // The requesting node will ask again.
+        } else if !self.durable.hold(group, envelope, way) {
+            // The node that asked will ask again.
             self.counters.overflow += 1;
         }
     }
@@ -65,17 +64,17 @@ impl Replica {
             self.sending.local.push_back(envelope);
             return;
         }
-        let usual = self.view.links.next_hop(to);
+        let usual = self.links.next_hop(to);
         let other = match way {
             Way::Usual => None,
-            Way::Detour(turn) => self.view.links.detour(to, turn),
+            Way::Detour(turn) => self.links.detour(to, turn),
             Way::Back(via) if via == usual || via == to || via == 0 => None,
-            Way::Back(via) => self.view.links.hops(to).map(|hops| (via, hops + 1)),
+            Way::Back(via) => self.links.hops(to).map(|hops| (via, hops + 1)),
         };
         if let Some((next, hops)) = other {
             self.send_to(next, hops, envelope.clone());
         }
-        let hops = self.view.links.hops(to).unwrap_or(1);
+        let hops = self.links.hops(to).unwrap_or(1);
         self.send_to(usual, hops, envelope);
     }
 
@@ -104,8 +103,8 @@ impl Replica {
             self.note_other_cluster(now, cluster, origin);
             return None;
         }
-        self.view.links.heard(via, now);
-        let next = self.view.links.relay(via, origin, destination, hops_left);
+        self.links.heard(via, now);
+        let next = self.links.relay(via, origin, destination, hops_left);
         match next {
             Some(_) => self.sending.messages_relayed += 1,
             None => self.counters.unroutable += 1,
@@ -144,28 +143,27 @@ impl Replica {
         if self.identity.node == 0 {
             return;
         }
-        self.view.told_us = now.mono_us;
-        self.view.links.take_news();
+        self.view.tell(now);
+        self.links.take_news();
         let own = Row {
             node: self.identity.node,
             incarnation: self.identity.incarnation,
             boot: self.options.boot,
             starts: self.starts_told(),
-            found: self.membership.confirmation.found,
-            synced: self.keys.outbox.synced(),
+            found: self.membership.group_found(),
+            synced: self.durable.synced(),
             clock: self.clock.tick(now),
             wall_ms: now.wall_ms.min(to_ms(READING_MAX)),
             unsynced_ms: self.unsynced_ms(),
             seen: self
                 .membership
-                .starts
-                .seen(|node| configuration.voter(node).is_some()),
+                .starts_seen(|node| configuration.voter(node).is_some()),
             full: self.space.full.map_or(0, Full::code),
             links: Vec::new(),
         };
         let me = self.identity.node;
         for member in configuration.nodes().filter(|m| m.node != me) {
-            let Some(heartbeat) = self.view.links.beat(member.node, own.clone(), now) else {
+            let Some(heartbeat) = self.links.beat(member.node, own.clone(), now) else {
                 continue;
             };
             let envelope = self.envelope(member.node, 0, heartbeat.into());
@@ -178,14 +176,12 @@ impl Replica {
 
     /// A change is announced at once, but no more often than every few milliseconds.
     pub(super) fn tell_news(&mut self, now: Now) {
-        if self.identity.node == 0 || !self.view.links.has_news() {
+        if self.identity.node == 0 || !self.links.has_news() {
             return;
         }
-        let next_us = self.view.told_us + NEWS_INTERVAL_MS * 1_000;
-        if now.mono_us >= next_us {
+        if self.view.may_tell_news(now) {
             self.tell_links(now);
-        } else if self.view.news_due_us.is_none() {
-            self.view.news_due_us = Some(next_us);
+        } else if let Some(next_us) = self.view.defer_news() {
             self.timers.set(next_us, Timer::News);
         }
     }
@@ -223,18 +219,9 @@ impl Replica {
             self.look_at_start(row);
         }
         let clock = &self.clock;
-        self.view
-            .links
+        self.links
             .heartbeat(from, heartbeat, now, |row| clock.is_believable(row.clock));
-        self.view.links_due = Some(now);
-        if self.view.heartbeats_of_now.0 != now.mono_us {
-            self.view.heartbeats_of_now = (now.mono_us, 0);
-        }
-        self.view.heartbeats_of_now.1 += 1;
-        // After a pause, the first of many heartbeats show that the other nodes were up, the last
-        // that this node was paused. One datagram has space for a thousand: those are checked
-        // together, at the end.
-        if self.view.heartbeats_of_now.1 <= HEARTBEATS_LOOKED_AT {
+        if self.view.hear_heartbeat(now) {
             self.look_at_links(now, true, false);
         }
     }

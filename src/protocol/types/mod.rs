@@ -4,6 +4,7 @@ pub mod backoff;
 pub mod ballot;
 pub(in crate::protocol) mod capacity;
 pub mod configuration;
+pub mod copy_purpose;
 pub mod counts;
 pub mod digest;
 pub mod limits;

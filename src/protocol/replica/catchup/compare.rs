@@ -67,7 +67,7 @@ impl Replica {
         if self.identity.votes || self.identity.node == 0 {
             return None;
         }
-        let buckets = self.keys.digests.spread().buckets();
+        let buckets = self.keys.digests().spread().buckets();
         let done = match &self.catchup.comparisons.pass {
             _ if self.catchup.comparisons.schedule.is_caught_up() => buckets,
             Some(pass) if pass.stage() >= Stage::Entries => buckets - pass.buckets_left(),
@@ -85,7 +85,7 @@ impl Replica {
         if self.identity.node == 0 {
             return;
         }
-        let mut sources = self.view.reachable.clone();
+        let mut sources = self.view.reachable().to_vec();
         sources.retain(|node| *node != self.identity.node);
         sources.sort_unstable();
         self.see_reachable(now, &sources);
@@ -121,8 +121,8 @@ impl Replica {
     }
 
     fn begin_pass(&mut self, now: Now, near: &[NodeId]) {
-        let counts = self.identity.votes && self.keys.digests.is_all_of(self.durable.meta.life);
-        let spread = self.keys.digests.spread();
+        let counts = self.identity.votes && self.keys.digests().is_all_of(self.durable.life());
+        let spread = self.keys.digests().spread();
         let schedule = &mut self.catchup.comparisons.schedule;
         let (kind, sources, turn) = schedule.begin(near, counts);
         let pass = Pass::new(now, kind, sources.clone(), turn, spread);
@@ -158,7 +158,7 @@ impl Replica {
         round: RoundId,
         message: Message,
     ) {
-        let group = self.ceiling_group().max(self.durable.installed_in);
+        let group = self.ceiling_group().max(self.durable.installed_in());
         self.send(node, round, message, group, Way::Usual);
     }
 
@@ -225,7 +225,7 @@ impl Replica {
             }
             // A source that differed in most buckets and requests copies itself is lagging: listing
             // all that it holds would only delay it.
-            let source_is_behind = at_first > self.keys.digests.spread().buckets() / 2
+            let source_is_behind = at_first > self.keys.digests().spread().buckets() / 2
                 && self.catchup.copies.is_asked_by(now, from);
             if pass.kind == PassKind::Pair && source_is_behind {
                 differ.clear();
@@ -241,8 +241,8 @@ impl Replica {
     }
 
     fn differs(&self, kind: PassKind, bucket: Bucket, told: &DigestsTold) -> bool {
-        let all = self.keys.digests.of_all(bucket);
-        let votes = self.keys.digests.of_life(self.durable.meta.life, bucket);
+        let all = self.keys.digests().of_all(bucket);
+        let votes = self.keys.digests().of_life(self.durable.life(), bucket);
         let own = if self.identity.votes { votes } else { all };
         let has_cached = self.identity.votes && kind == PassKind::Bulk && all != votes;
         told.sums.of(bucket) != own || has_cached
@@ -528,6 +528,7 @@ impl Replica {
 mod tests {
     use super::*;
     use crate::protocol::replica::catchup::serve::tests::{NOW, replica};
+    use crate::protocol::replica::view::Reach;
     use crate::protocol::types::digest::Spread;
 
     /// The process was stopped in the middle of a comparison. When it continues, it receives from
@@ -535,7 +536,10 @@ mod tests {
     #[test]
     fn who_did_not_run_takes_the_others_for_new() {
         let mut replica = replica();
-        replica.view.reachable = vec![2];
+        replica.view.see(Reach {
+            voters: vec![2],
+            ..Reach::default()
+        });
         let schedule = &mut replica.catchup.comparisons.schedule;
         schedule.see(NOW, &[2], 1_000);
         schedule.end(

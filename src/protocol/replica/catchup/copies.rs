@@ -10,6 +10,7 @@ use crate::protocol::register::acceptor::{self, Verdict};
 use crate::protocol::replica::Replica;
 use crate::protocol::replica::keys::Loaded;
 use crate::protocol::types::ballot::Ballot;
+use crate::protocol::types::copy_purpose::CopyPurpose;
 use crate::protocol::types::limits::{
     COPIES_ASKED_PER_SECOND_IDLE, COPIES_PER_SECOND_BUSY, COPIES_SIZE_MAX, COPIES_WAITING_MAX,
     DOUBTS_MAX, SETTLE_MS,
@@ -114,8 +115,8 @@ impl Replica {
         work: KeyWork,
     ) {
         match work {
-            KeyWork::Tell { to, round, via } if self.catchup.copies.size_left > 0 => {
-                let size = self.tell_copy(now, key, to, round, Way::Back(via));
+            KeyWork::Tell { to, purpose, via } if self.catchup.copies.size_left > 0 => {
+                let size = self.tell_copy(now, key, to, purpose, Way::Back(via));
                 self.catchup.copies.charge(size);
             }
             // The key was loaded in the meantime, and the batch is used up.
@@ -137,9 +138,10 @@ impl Replica {
         let Message::CopiesAsked(asked) = envelope.message else {
             return;
         };
-        let (to, round, via) = (envelope.origin, envelope.round, envelope.via);
-        // A copy that answers no request would be considered an unrequested one.
-        if round == 0 {
+        let (to, via) = (envelope.origin, envelope.via);
+        let purpose = CopyPurpose::of(envelope.round);
+        // The requester would take the copy for one that it had missed.
+        if purpose == CopyPurpose::Hint {
             self.counters.stray += 1;
             return;
         }
@@ -149,7 +151,7 @@ impl Replica {
                 self.counters.overflow += 1;
                 break;
             }
-            let work = KeyWork::Tell { to, round, via };
+            let work = KeyWork::Tell { to, purpose, via };
             self.catchup.copies.wait(key, to, work);
         }
         self.serve_copies(now);
@@ -180,7 +182,7 @@ impl Replica {
             self.catchup.copies.left -= 1;
             self.catchup.copies.known.remove(&(to, key.clone()));
             if self.identity.votes {
-                if self.keys.cache.resident(&key).is_none() {
+                if self.keys.resident(&key).is_none() {
                     expected += self.catchup.copies.size_last;
                 }
                 self.with_key(now, &key, work);
@@ -211,11 +213,11 @@ impl Replica {
         key: &Key,
         round: RoundId,
     ) {
-        for node in self.view.learners.clone() {
+        for node in self.view.learners().to_vec() {
             if self.is_to_be_told(node, key)
                 && let Some(loaded) = self.keys.loaded(key)
             {
-                self.tell_copy(now, loaded, node, round, Way::Usual);
+                self.tell_copy(now, loaded, node, CopyPurpose::Fetch(round), Way::Usual);
             }
         }
     }
@@ -240,22 +242,33 @@ impl Replica {
         })
     }
 
-    /// Returns the approximate size of the copy.
+    /// The one place where copies leave. R2 requires no wait: what is chosen is durable at a
+    /// quorum.
+    pub(in crate::protocol::replica) fn send_copy(
+        &mut self,
+        to: NodeId,
+        purpose: CopyPurpose,
+        copy: Copy,
+        way: Way,
+    ) {
+        let envelope = self.envelope(to, purpose.round(), copy.into());
+        self.dispatch(envelope, way);
+    }
+
+    /// Returns about what the copy takes.
     fn tell_copy(
         &mut self,
         now: Now,
         loaded: Loaded<'_>,
         to: NodeId,
-        round: RoundId,
+        purpose: CopyPurpose,
         way: Way,
     ) -> usize {
         let key = loaded.key();
         match self.copy_of(loaded) {
             Ok(copy) => {
                 let size = key.as_bytes().len() + copy.record.size();
-                // R2 requires no wait: a chosen record is durable at a quorum.
-                let envelope = self.envelope(to, round, copy.into());
-                self.dispatch(envelope, way);
+                self.send_copy(to, purpose, copy, way);
                 return size;
             }
             // Most unconfirmed records are resolved by a round in progress, or by a Chosen message.
@@ -305,20 +318,20 @@ impl Replica {
                     record: Some(record.clone()),
                     life: terms.life,
                 };
-                self.keys.set(loaded, Some(copied));
+                self.set_key(loaded, Some(copied));
             } else {
-                self.keys.mark_chosen(key.clone(), ballot);
+                self.mark_chosen(key.clone(), ballot);
             }
             return true;
         }
         match acceptor::copy(&mut state, ballot, record, terms) {
             Verdict::Granted => {
                 self.clock.observe(ballot.next().reading());
-                self.keys.set(loaded, state);
+                self.set_key(loaded, state);
                 true
             }
             Verdict::Repeated => {
-                self.keys.mark_chosen(key.clone(), ballot);
+                self.mark_chosen(key.clone(), ballot);
                 true
             }
             Verdict::Contradicted => {
@@ -354,7 +367,7 @@ impl Replica {
         match acceptor::copy(&mut state, ballot, &record, terms) {
             Verdict::Granted => {
                 self.clock.observe(ballot.next().reading());
-                self.keys.set(loaded, state);
+                self.set_key(loaded, state);
             }
             Verdict::Refused(promised) => {
                 self.clock.observe(promised.reading());
@@ -369,7 +382,7 @@ impl Replica {
         let resident = self.keys.at(loaded);
         let state = resident.state.as_ref();
         if state.is_some_and(|s| !terms.is_vote(s, rule!(E5_dropped)) && s.accepted == ballot) {
-            self.keys.set(loaded, None);
+            self.set_key(loaded, None);
         }
     }
 
@@ -391,7 +404,7 @@ mod tests {
     /// admission 0.
     fn is_copied(life: u32) -> bool {
         let (mut replica, key) = (replica(), Key::user(b"k"));
-        replica.durable.meta.life = life;
+        (0..life).for_each(|_| replica.durable.begin_life());
         let keys = vec![key.clone()];
         told(&mut replica, 1, CopiesAsked { keys }.into());
         let state = AcceptorState {

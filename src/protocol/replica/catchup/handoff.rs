@@ -10,6 +10,7 @@ use crate::protocol::register::coordinator::Coordinator;
 use crate::protocol::replica::Replica;
 use crate::protocol::replica::keys::Loaded;
 use crate::protocol::types::ballot::Ballot;
+use crate::protocol::types::copy_purpose::CopyPurpose;
 use crate::protocol::types::limits::{
     COPIES_PER_SECOND_BUSY, COPIES_PER_SECOND_IDLE, COPY_RETRY_MS, HINT_AFTER_MS,
 };
@@ -100,7 +101,7 @@ impl Replica {
             .get(&node)
             .is_some_and(|h| h.overflowed() > 0);
         let gets_them = overflowed && self.catchup.copies.is_asked_by(now, node);
-        self.identity.votes && self.view.reachable.contains(&node) && !gets_them
+        self.identity.votes && self.view.reaches(node) && !gets_them
     }
 
     /// That member was found to hold the same records as this node; `at_once`: all of them at the
@@ -155,7 +156,7 @@ impl Replica {
             .hints
             .get(&node)
             .and_then(|hints| hints.missed(key));
-        let (Some(missed), true) = (missed, self.view.reachable.contains(&node)) else {
+        let (Some(missed), true) = (missed, self.view.reaches(node)) else {
             return true;
         };
         match self.look_at(loaded, missed) {
@@ -167,9 +168,7 @@ impl Replica {
                     return false;
                 }
                 hints.sent(key, copy.ballot, size);
-                // R2 requires no wait: a chosen record is durable at a quorum.
-                let envelope = self.envelope(node, 0, copy.into());
-                self.dispatch(envelope, Way::Usual);
+                self.send_copy(node, CopyPurpose::Hint, copy, Way::Usual);
             }
         }
         true
@@ -237,6 +236,7 @@ pub fn size_of(key: &Key, record: &Record) -> usize {
 mod tests {
     use super::*;
     use crate::protocol::replica::catchup::serve::tests::{NOW, replica, told};
+    use crate::protocol::replica::view::Reach;
     use crate::protocol::types::limits::HINTS_MAX;
     use crate::protocol::types::message::CopiesAsked;
 
@@ -253,7 +253,10 @@ mod tests {
             ..NOW
         };
         told(&mut replica, 1, CopiesAsked { keys }.into());
-        replica.view.reachable = vec![2];
+        replica.view.see(Reach {
+            voters: vec![2],
+            ..Reach::default()
+        });
         assert!(replica.may_send_hinted_copies(NOW, 2), "all was noted");
         let hints = replica.catchup.hints.entry(2).or_default();
         hints.note(Key::user(b"one more"), Ballot::new(5, 1));

@@ -11,13 +11,15 @@ use std::collections::{BTreeMap, VecDeque};
 use compare::Comparisons;
 use copies::Copies;
 use serve::{PageRequest, Waiters};
+use tombstones::Tombstones;
 
 use crate::protocol::catchup::hints::{Hints, Rounds};
 use crate::protocol::catchup::pending_chosen::PendingChosen;
+use crate::protocol::types::digest::Spread;
 use crate::protocol::types::message::NodeId;
 
-/// Records of this node that other nodes lack, and records of theirs that this node lacks.
-#[derive(Debug, Default)]
+/// What other nodes lack of this node's records, and this node of theirs.
+#[derive(Debug)]
 pub(super) struct Catchup {
     /// Chosen ballots that are still to be reported to other nodes.
     pub(super) pending_chosen: BTreeMap<NodeId, PendingChosen>,
@@ -32,4 +34,22 @@ pub(super) struct Catchup {
     /// Pages of buckets that were requested.
     pub(super) page_requests: VecDeque<PageRequest>,
     pub(super) bucket_waiters: Waiters,
+    /// The tombstones that this node holds.
+    pub(super) tombstones: Tombstones,
+}
+
+impl Catchup {
+    pub(super) fn new(spread: Spread) -> Self {
+        Catchup {
+            pending_chosen: BTreeMap::new(),
+            chosen_rounds: Rounds::default(),
+            hints: BTreeMap::new(),
+            copies_left: 0,
+            comparisons: Comparisons::default(),
+            copies: Copies::default(),
+            page_requests: VecDeque::new(),
+            bucket_waiters: Waiters::default(),
+            tombstones: Tombstones::new(spread),
+        }
+    }
 }

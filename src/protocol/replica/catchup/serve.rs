@@ -59,17 +59,17 @@ impl Replica {
             }
             .into(),
         };
-        let group = self.group_of_now();
+        let group = self.durable.group_of_now();
         let (to, round, via) = (envelope.origin, envelope.round, envelope.via);
         self.send(to, round, told, group, Way::Back(via));
     }
 
     /// The digests of all buckets, in order.
     pub(in crate::protocol::replica) fn sums_told(&self) -> impl Iterator<Item = u64> {
-        let buckets = self.keys.digests.spread().all();
+        let buckets = self.keys.digests().spread().all();
         buckets.map(|bucket| match rule!(E5_summed) {
-            true => self.keys.digests.of_life(self.durable.meta.life, bucket),
-            false => self.keys.digests.of_all(bucket),
+            true => self.keys.digests().of_life(self.durable.life(), bucket),
+            false => self.keys.digests().of_all(bucket),
         })
     }
 
@@ -77,7 +77,7 @@ impl Replica {
         let Message::BucketAsked(BucketAsked { bucket, after }) = envelope.message else {
             return;
         };
-        if usize::from(bucket) >= self.keys.digests.spread().buckets() {
+        if usize::from(bucket) >= self.keys.digests().spread().buckets() {
             self.counters.stray += 1;
             return;
         }
@@ -146,8 +146,8 @@ impl Replica {
                 BucketWaiter::Own(Purpose::Purge) => self.look_for_graves(now, bucket, page),
                 BucketWaiter::Node { to, round, via } => {
                     let told = self.bucket_told(bucket, after.clone(), page);
-                    // R2: all listed state was returned to the driver for the disk earlier.
-                    let group = self.keys.outbox.filling() - 1;
+                    // R2: what was listed was returned to the driver for the disk before.
+                    let group = self.durable.last_closed();
                     self.send(to, round, told.into(), group, Way::Back(via));
                 }
             }
@@ -176,14 +176,6 @@ impl Replica {
             after,
             entries: entries.collect(),
             next: page.next.clone(),
-        }
-    }
-
-    /// The group with which all present state of this node is durable.
-    pub(in crate::protocol::replica) fn group_of_now(&self) -> u64 {
-        match self.keys.outbox.is_dirty() {
-            true => self.keys.outbox.filling(),
-            false => self.keys.outbox.filling() - 1,
         }
     }
 }

@@ -13,11 +13,7 @@ use crate::protocol::keys::outbox::Way;
 use crate::protocol::membership::evidence::{Evidence, Step};
 use crate::protocol::register::coordinator::Coordinator;
 use crate::protocol::replica::Replica;
-use crate::protocol::replica::membership::policy::Reachability;
-use crate::protocol::replica::membership::uninstalled::Uninstalled;
-use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::configuration;
-use crate::protocol::types::digest::Digests;
 use crate::protocol::types::limits::{EVIDENCE_RETRY_MS, FOLLOWED_LAST};
 use crate::protocol::types::message::{
     BucketAsked, Configuration, ConfigurationTold, DigestsAsked, Envelope, Epoch, Event, Member,
@@ -52,11 +48,7 @@ pub struct Changes {
     /// When this node began to gather the evidence, or to wait before it does.
     evidence_us: u64,
     /// The outcomes of this node's own operations.
-    pub answers: VecDeque<(u64, Outcome)>,
-    pub reached: Reachability,
-    pub uninstalled: Uninstalled,
-    /// Why the membership change that this node desires is not possible, if it is not.
-    pub refused: Option<String>,
+    answers: VecDeque<(u64, Outcome)>,
 }
 
 impl Changes {
@@ -65,6 +57,11 @@ impl Changes {
         if let Some(evidence) = &mut self.evidence {
             evidence.chosen(key);
         }
+    }
+
+    /// An operation of this node has ended.
+    pub fn answer(&mut self, sequence: u64, outcome: Outcome) {
+        self.answers.push_back((sequence, outcome));
     }
 
     pub fn is_proposing(&self) -> bool {
@@ -83,7 +80,7 @@ impl Replica {
         let Some(configuration) = self.identity.configuration.clone() else {
             return Err("there is no configuration yet".into());
         };
-        if !self.identity.votes || !self.view.hears_quorum {
+        if !self.identity.votes || !self.view.hears_quorum() {
             return Err("no quorum".into());
         }
         let joint = configuration.joint.is_some() && rule!(E2);
@@ -233,20 +230,17 @@ impl Replica {
         self.forget_replaced(&configuration);
         self.adopt(configuration);
         if self.identity.votes && !voted && !is_first {
-            // E5: all present state of the node is a cache. The node has promised nothing in this
-            // life.
-            self.durable.meta.life += 1;
-            self.durable.meta.floor = Ballot::ZERO;
+            self.durable.begin_life();
         }
         if !self.identity.votes && rule!(E4) {
             // E4: a node that was removed, or is not admitted in this epoch, asks for admission in
             // a new incarnation.
             self.identity.incarnation = self.random.random();
-            self.durable.meta.incarnation = self.identity.incarnation;
+            self.durable.continue_as(self.identity.incarnation);
             self.membership.confirmation.begin_incarnation();
         }
         self.prove_anew(now);
-        self.durable.installed_in = self.keys.outbox.change_meta();
+        self.durable.install();
         self.abandon_change(now);
         self.keep_splits();
         self.tell_all();
@@ -269,7 +263,7 @@ impl Replica {
     /// Ends this node's part in a change.
     pub(in crate::protocol::replica) fn abandon_change(&mut self, now: Now) {
         self.membership.changes.proposal = None;
-        self.membership.changes.uninstalled.forget();
+        self.membership.uninstalled.forget();
         self.membership.changes.evidence = None;
         self.membership.changes.evidence_us = now.mono_us;
     }
@@ -286,19 +280,14 @@ impl Replica {
             own.is_some_and(|m| m.incarnation == self.identity.incarnation) || !rule!(E1);
         // B3: the clock must be above the base.
         self.hear_agreed(configuration.base.reading());
-        self.note_former(&configuration);
+        let before = self.identity.configuration.as_deref();
+        self.durable.note_former(before, &configuration);
         let nodes = configuration.nodes().map(|m| m.node);
-        self.view.links.set_nodes(self.identity.node, nodes);
+        self.links.set_nodes(self.identity.node, nodes);
         self.membership
             .starts
             .retain(|node| configuration.nodes().any(|m| m.node == node));
-        if self.keys.digests.spread() != configuration.spread {
-            assert!(
-                self.keys.digests.is_empty(),
-                "without a configuration nothing is held"
-            );
-            self.keys.digests = Digests::new(configuration.spread);
-        }
+        self.keys.adopt_spread(configuration.spread);
         self.identity.configuration = Some(configuration.into());
         self.identity.formation = None;
     }
@@ -317,7 +306,7 @@ impl Replica {
                 node.node,
                 0,
                 told.into(),
-                self.durable.installed_in,
+                self.durable.installed_in(),
                 Way::Usual,
             );
         }
@@ -330,7 +319,7 @@ impl Replica {
         let Some(configuration) = self.identity.configuration.clone() else {
             return;
         };
-        if configuration.joint.is_none() || !self.identity.votes || !self.view.hears_quorum {
+        if configuration.joint.is_none() || !self.identity.votes || !self.view.hears_quorum() {
             return;
         }
         if self.membership.changes.evidence.is_none() {
@@ -339,10 +328,11 @@ impl Replica {
                 return;
             }
             let id = self.clock.round_id(now);
-            self.membership.changes.evidence = Some(Evidence::new(id, self.keys.digests.spread()));
+            self.membership.changes.evidence =
+                Some(Evidence::new(id, self.keys.digests().spread()));
             self.membership.changes.evidence_us = now.mono_us;
         }
-        let near = self.view.reachable.clone();
+        let near = self.view.reachable().to_vec();
         let anew_us = self.answer_wait_us(EVIDENCE_RETRY_MS);
         let evidence = self
             .membership
@@ -393,7 +383,7 @@ impl Replica {
             Message::BucketTold(told) => steps.extend(evidence.bucket_told(node, told)),
             _ => {}
         }
-        steps.extend(evidence.steps(&configuration, &self.view.reachable, false));
+        steps.extend(evidence.steps(&configuration, self.view.reachable(), false));
         self.take_steps(now, steps);
         self.complete_change(now);
     }
@@ -402,7 +392,7 @@ impl Replica {
         for step in steps {
             match &step {
                 Step::AskDigests => {
-                    for node in self.view.reachable.clone() {
+                    for node in self.view.reachable().to_vec() {
                         self.ask(node, &step);
                     }
                 }
@@ -425,7 +415,7 @@ impl Replica {
             .into(),
             _ => DigestsAsked { total: None }.into(),
         };
-        let group = self.ceiling_group().max(self.durable.installed_in);
+        let group = self.ceiling_group().max(self.durable.installed_in());
         self.send(node, round, message, group, Way::Usual);
     }
 

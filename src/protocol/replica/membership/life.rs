@@ -20,7 +20,7 @@ impl Replica {
             self.catchup.chosen_rounds = Rounds::default();
             self.catchup.pending_chosen.clear();
             self.catchup.copies = Copies::default();
-            self.membership.changes.reached = Reachability::default();
+            self.membership.reached = Reachability::default();
             self.restart_listing();
         }
         for key in self.timers.keys() {
@@ -43,7 +43,7 @@ impl Replica {
             self.catchup.hints.remove(&node);
             self.catchup.pending_chosen.remove(&node);
             self.catchup.chosen_rounds.forget(node);
-            self.membership.changes.reached.forget(node);
+            self.membership.reached.forget(node);
         }
     }
 

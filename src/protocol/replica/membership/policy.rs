@@ -58,9 +58,9 @@ impl Replica {
         self.look_who_is_missed(now, &configuration);
         self.carry_change_on(now);
         let joint = configuration.joint.is_some() && rule!(E2);
-        let may_propose = self.identity.votes && self.view.hears_quorum && !joint;
+        let may_propose = self.identity.votes && self.view.hears_quorum() && !joint;
         if !may_propose || self.membership.changes.is_proposing() {
-            self.membership.changes.refused = None;
+            self.membership.refused = None;
             return;
         }
         // The members do not all propose at once: the first reachable one goes ahead.
@@ -87,19 +87,17 @@ impl Replica {
     /// shows it as long as it holds.
     fn note_refused(&mut self, refused: Option<String>) {
         if let Some(reason) = &refused
-            && self.membership.changes.refused != refused
+            && self.membership.refused != refused
         {
             let event = Event::ChangeRefused(reason.clone());
             self.sending.outputs.push_back(Output::Event(event));
         }
-        self.membership.changes.refused = refused;
+        self.membership.refused = refused;
     }
 
     /// The stagger delay: how long this node leaves a change to the reachable members before it.
     pub(in crate::protocol::replica) fn patience_us(&self, configuration: &Configuration) -> u64 {
-        let near = configuration
-            .voters()
-            .filter(|m| self.view.reachable.contains(&m.node));
+        let near = configuration.voters().filter(|m| self.view.reaches(m.node));
         let before = near.take_while(|m| m.node != self.identity.node).count();
         before as u64 * self.answer_wait_us(self.timings.change_patience_ms)
     }
@@ -109,14 +107,14 @@ impl Replica {
         let voting = self.voting().nodes;
         let silent = configuration.voters().map(|m| m.node);
         let silent: NodeSet = silent.filter(|node| !voting.contains(*node)).collect();
-        let missed = &mut self.membership.changes.reached.missed_since_us;
+        let missed = &mut self.membership.reached.missed_since_us;
         missed.retain(|node, _| silent.contains(*node));
         for member in configuration.voters() {
             if silent.contains(member.node) {
                 missed.entry(member.node).or_insert(now.mono_us);
             }
         }
-        if !self.view.hears_quorum {
+        if !self.view.hears_quorum() {
             // A node that is cut off itself cannot tell which others are.
             missed.clear();
         }
@@ -127,7 +125,7 @@ impl Replica {
         if after_us == 0 {
             return Vec::new();
         }
-        let missed = self.membership.changes.reached.missed_since_us.iter();
+        let missed = self.membership.reached.missed_since_us.iter();
         let long = missed.filter(|(_, since)| now.mono_us >= **since + after_us + patience_us);
         long.map(|(node, _)| *node).collect()
     }
@@ -141,7 +139,7 @@ impl Replica {
         for member in configuration.voters() {
             if member.node != self.identity.node {
                 let asked = AdmissionAsked { ready, listed };
-                let group = self.durable.installed_in;
+                let group = self.durable.installed_in();
                 self.send(member.node, 0, asked.into(), group, Way::Usual);
             }
         }
@@ -158,7 +156,6 @@ impl Replica {
         let asked_us = self.answer_wait_us(self.timings.admission_asked_ms);
         let known = self
             .membership
-            .changes
             .reached
             .asking
             .get(&envelope.origin)
@@ -179,7 +176,6 @@ impl Replica {
             last_us: now.mono_us,
         };
         self.membership
-            .changes
             .reached
             .asking
             .insert(envelope.origin, asking);
@@ -188,8 +184,8 @@ impl Replica {
     /// Whether that learner will not request records of that key any more, so that they must be
     /// sent to it.
     pub(in crate::protocol::replica) fn is_to_be_told(&self, learner: NodeId, key: &Key) -> bool {
-        let asking = self.membership.changes.reached.asking.get(&learner);
-        asking.is_some_and(|a| self.keys.digests.spread().bucket_of(key) < a.listed)
+        let asking = self.membership.reached.asking.get(&learner);
+        asking.is_some_and(|a| self.keys.digests().spread().bucket_of(key) < a.listed)
     }
 
     /// Learners that have caught up and have been reachable for long enough, in the order in which
@@ -204,9 +200,9 @@ impl Replica {
             self.answer_wait_us(self.timings.admission_asked_ms),
             self.timings.steady_ms,
         );
-        let asking = &mut self.membership.changes.reached.asking;
+        let asking = &mut self.membership.reached.asking;
         asking.retain(|_, a| now.mono_us < a.last_us + asked_us);
-        let asking = &self.membership.changes.reached.asking;
+        let asking = &self.membership.reached.asking;
         let clock = self.clock.last();
         let ready = asking.iter().filter(|(node, asking)| {
             let known = configuration.nodes().find(|m| m.node == **node);

@@ -8,7 +8,7 @@ use crate::protocol::keys::outbox::Way;
 use crate::protocol::membership::formation::{self, First};
 use crate::protocol::replica::Replica;
 use crate::protocol::types::configuration::{Forced, Lineage, lineage_of};
-use crate::protocol::types::limits::{CONFIGURATION_LOOK_MS, NODES_AWAY_MAX};
+use crate::protocol::types::limits::NODES_AWAY_MAX;
 use crate::protocol::types::message::{
     Configuration, ConfigurationTold, Destination, Envelope, Event, Member, Now, Output,
 };
@@ -88,7 +88,7 @@ impl Replica {
     }
 
     fn may_install_first(&mut self, now: Now, told: &Configuration) -> bool {
-        let first = formation::first(told, self.identity.incarnation, self.durable.meta.bound_to);
+        let first = formation::first(told, self.identity.incarnation, self.durable.bound_to());
         if first == First::InstallAsNew {
             self.sending
                 .outputs
@@ -165,7 +165,7 @@ impl Replica {
                     node.node,
                     0,
                     told.into(),
-                    self.durable.installed_in,
+                    self.durable.installed_in(),
                     Way::Usual,
                 );
             }
@@ -187,7 +187,7 @@ impl Replica {
     /// all the same.
     pub(in crate::protocol::replica) fn find_splits(&mut self) {
         if rule!(E8_kept) {
-            let found = self.durable.meta.splits.iter().cloned();
+            let found = self.durable.splits().iter().cloned();
             self.membership.splits = found.map(|other| (other.lineage(), other.into())).collect();
         }
         self.keep_splits();
@@ -200,10 +200,7 @@ impl Replica {
             .values()
             .map(|c| c.as_ref().clone())
             .collect();
-        if self.durable.meta.splits != splits {
-            self.durable.meta.splits = splits;
-            self.keys.outbox.change_meta();
-        }
+        self.durable.keep_splits(splits);
     }
 
     /// At each heartbeat. An unreachable node may have been stopped, or have lost its state. This
@@ -212,17 +209,15 @@ impl Replica {
         let Some(configuration) = self.identity.configuration.clone() else {
             return;
         };
-        let next_us = self.view.told_silent_us + CONFIGURATION_LOOK_MS * 1_000;
-        if now.mono_us < next_us || !self.keys.outbox.is_durable(self.durable.installed_in) {
+        if !self.durable.is_installed() || !self.view.may_tell_silent(now) {
             return;
         }
-        self.view.told_silent_us = now.mono_us;
         self.tell_splits();
         if !self.identity.votes {
             return;
         }
         let me = self.identity.node;
-        let silent = |m: &&Member| m.node != me && !self.view.links.is_joined(m.node);
+        let silent = |m: &&Member| m.node != me && !self.links.is_joined(m.node);
         let silent: Vec<Member> = configuration.nodes().filter(silent).cloned().collect();
         for member in silent {
             let told = ConfigurationTold {

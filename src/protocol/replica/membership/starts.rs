@@ -20,7 +20,7 @@ use crate::protocol::types::rules::rule;
 #[derive(Debug, Default)]
 pub struct StartConfirmation {
     /// The last group that was found at this start.
-    pub found: GroupNumber,
+    found: GroupNumber,
     /// This incarnation began after this start, so no copy of it can be older.
     is_new: bool,
     is_given: bool,
@@ -43,6 +43,10 @@ impl StartConfirmation {
             asked_us: now.mono_us,
             ..StartConfirmation::default()
         }
+    }
+
+    pub fn found(&self) -> GroupNumber {
+        self.found
     }
 
     /// The node continues in an incarnation that it had at no other start.
@@ -120,8 +124,8 @@ impl Starts {
 impl Replica {
     /// The start count in this node's row: none that a crash could undo.
     pub(in crate::protocol::replica) fn starts_told(&self) -> u64 {
-        match self.keys.outbox.is_durable(self.durable.started_in) {
-            true => self.durable.meta.starts,
+        match self.durable.is_start_durable() {
+            true => self.durable.starts(),
             false => 0,
         }
     }
@@ -146,7 +150,7 @@ impl Replica {
             self.send(row.node, 0, told.into(), 0, Way::Usual);
         } else if !seen.contains(&(row.node, row.boot)) {
             // That node waits for the confirmation.
-            self.view.links.make_news();
+            self.links.make_news();
         }
     }
 
@@ -155,7 +159,7 @@ impl Replica {
     /// the groups alone would be enough; the start count shows a rollback even if a storage engine
     /// should ever restart the numbers of its groups.
     pub(in crate::protocol::replica) fn handle_rolled_back(&mut self, now: Now, told: &RolledBack) {
-        let is_later = told.starts >= self.durable.meta.starts
+        let is_later = told.starts >= self.durable.starts()
             || told.synced > self.membership.confirmation.found;
         let is_other = told.boot != self.options.boot;
         if told.incarnation != self.identity.incarnation || !is_later || !is_other {
@@ -184,7 +188,7 @@ impl Replica {
             return;
         }
         let me = (self.identity.node, self.options.boot);
-        let has_seen = |m: &&Member| self.view.links.has_seen(m.node, m.incarnation, me);
+        let has_seen = |m: &&Member| self.links.has_seen(m.node, m.incarnation, me);
         let others = || {
             configuration
                 .voters()
@@ -197,8 +201,7 @@ impl Replica {
         let all = all && others().next().is_some();
         // A node that has lost its state since may report a rollback, and does not count for the
         // quorum.
-        let is_done =
-            |node| self.view.links.has_seen_by_now(node, me) || !self.view.links.is_joined(node);
+        let is_done = |node| self.links.has_seen_by_now(node, me) || !self.links.is_joined(node);
         let all_joined = others().all(|m| is_done(m.node));
         let proof_ms = match others().next() {
             Some(_) => self.timings.proof_ms,
@@ -244,7 +247,7 @@ impl Replica {
         let others = configuration
             .voters()
             .filter(|m| m.node != self.identity.node);
-        let is_silent = |m: &&Member| !self.view.links.has_seen_by_now(m.node, me);
+        let is_silent = |m: &&Member| !self.links.has_seen_by_now(m.node, me);
         let silent: Vec<&str> = others
             .filter(is_silent)
             .map(|m| m.address.as_str())
@@ -296,10 +299,10 @@ impl Replica {
     /// present state is a cache.
     pub(in crate::protocol::replica) fn renounce(&mut self, now: Now) {
         self.identity.incarnation = self.random.random();
-        self.durable.meta.incarnation = self.identity.incarnation;
+        self.durable.continue_as(self.identity.incarnation);
         self.membership.confirmation.begin_incarnation();
         self.identity.votes = false;
-        self.durable.installed_in = self.keys.outbox.change_meta();
+        self.durable.install();
         self.abandon_change(now);
         self.look_at_links(now, true, false);
         self.end_life(now);

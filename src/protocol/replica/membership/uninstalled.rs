@@ -50,7 +50,7 @@ impl Replica {
             return;
         }
         let (key, terms) = (Key::configuration(), self.terms());
-        let Some(resident) = self.keys.cache.resident(&key) else {
+        let Some(resident) = self.keys.resident(&key) else {
             self.load_register(now, key);
             return;
         };
@@ -65,13 +65,13 @@ impl Replica {
             Ok(held) if held.is_newer_than(&present) => {
                 self.look_at_newer(now, ballot, is_chosen, held);
             }
-            Ok(_) => self.membership.changes.uninstalled.held = None,
+            Ok(_) => self.membership.uninstalled.held = None,
             Err(why) => self.tell_unreadable(now, ballot, why),
         }
     }
 
     fn load_register(&mut self, now: Now, key: Key) {
-        let loaded_us = &mut self.membership.changes.uninstalled.loaded_us;
+        let loaded_us = &mut self.membership.uninstalled.loaded_us;
         let next_us = loaded_us.map_or(0, |at_us| at_us + CONFIGURATION_LOOK_MS * 1_000);
         if now.mono_us >= next_us {
             *loaded_us = Some(now.mono_us);
@@ -80,12 +80,12 @@ impl Replica {
     }
 
     fn look_at_newer(&mut self, now: Now, ballot: Ballot, is_chosen: bool, held: Configuration) {
-        if is_chosen && held.joint.is_none() && !self.view.hears_quorum {
-            // The held configuration no longer needs a quorum of the present one.
+        if is_chosen && held.joint.is_none() && !self.view.hears_quorum() {
+            // It no longer needs a quorum of the present one.
             self.install(now, held);
             return;
         }
-        let uninstalled = &mut self.membership.changes.uninstalled;
+        let uninstalled = &mut self.membership.uninstalled;
         let known = uninstalled.held.filter(|(known, _)| *known == ballot);
         let (_, since_us) = *uninstalled
             .held
@@ -93,10 +93,10 @@ impl Replica {
         // In most cases the node that proposed it is about to announce it.
         let is_due = is_chosen || now.mono_us >= since_us + SETTLE_MS * 1_000;
         let is_busy = uninstalled.reading.is_some() || self.membership.changes.is_proposing();
-        if is_due && !is_busy && self.view.hears_quorum {
+        if is_due && !is_busy && self.view.hears_quorum() {
             let reading = self.run_own(now, Action::Get);
-            self.membership.changes.uninstalled.held = Some((ballot, now.mono_us));
-            self.membership.changes.uninstalled.reading = Some(reading);
+            self.membership.uninstalled.held = Some((ballot, now.mono_us));
+            self.membership.uninstalled.reading = Some(reading);
         }
     }
 
@@ -107,7 +107,7 @@ impl Replica {
         sequence: u64,
         outcome: Outcome,
     ) {
-        let reading = &mut self.membership.changes.uninstalled.reading;
+        let reading = &mut self.membership.uninstalled.reading;
         if reading.take_if(|reading| *reading == sequence).is_none() {
             return;
         }
@@ -143,7 +143,7 @@ impl Replica {
             }
             Ok(_) => true,
             Err(why) => {
-                let resident = self.keys.cache.resident(&Key::configuration());
+                let resident = self.keys.resident(&Key::configuration());
                 let own = resident.and_then(|resident| resident.state.as_ref());
                 let own = own.filter(|s| s.record.as_ref().is_some_and(|r| r.version == version));
                 let ballot = own.map_or(Ballot(version), |state| state.accepted);
@@ -158,11 +158,11 @@ impl Replica {
     /// Whether a value that another release wrote blocks a change; it is checked again after a
     /// while.
     pub(in crate::protocol::replica) fn is_unreadable(&self, now: Now) -> bool {
-        now.mono_us < self.membership.changes.uninstalled.unreadable_until_us
+        now.mono_us < self.membership.uninstalled.unreadable_until_us
     }
 
     fn tell_unreadable(&mut self, now: Now, ballot: Ballot, why: Unreadable) {
-        let uninstalled = &mut self.membership.changes.uninstalled;
+        let uninstalled = &mut self.membership.uninstalled;
         if why != Unreadable::Damaged {
             uninstalled.unreadable_until_us = now.mono_us + CONFIGURATION_LOOK_MS * 1_000;
         }
@@ -181,7 +181,7 @@ impl Replica {
         let there: NodeSet = there.collect();
         match backed_out(&present, &held) {
             Some(next) if !held.has_quorum(&there) => {
-                if self.view.hears_quorum {
+                if self.view.hears_quorum() {
                     self.write(now, Some(version), next);
                 }
             }

@@ -26,12 +26,30 @@ pub enum Obstacle {
 pub const HANGS_REMEDY: &str =
     "fix it, or stop that node and start it with an empty directory on another disk";
 
+/// How many nodes are told apart: those of a few lineages.
+const HEARD_MAX: usize = 64;
+
 /// In which epoch each node was last received from, and when. Two lineages may have given the same
 /// id to two nodes.
-pub type Epochs = BTreeMap<(NodeId, Incarnation), (Epoch, u64)>;
+#[derive(Debug, Default)]
+pub struct Epochs(BTreeMap<(NodeId, Incarnation), (Epoch, u64)>);
 
-/// How many nodes are distinguished: those of a few lineages.
-const HEARD_MAX: usize = 64;
+impl Epochs {
+    /// `kept_us`: how long that counts.
+    fn hear(&mut self, now: Now, who: (NodeId, Incarnation), epoch: Epoch, kept_us: u64) {
+        self.0
+            .retain(|_, (_, heard_us)| now.mono_us < *heard_us + kept_us);
+        if self.0.len() < HEARD_MAX || self.0.contains_key(&who) {
+            self.0.insert(who, (epoch, now.mono_us));
+        }
+    }
+
+    fn heard(&self, now: Now, kept_us: u64) -> impl Iterator<Item = (NodeId, Incarnation, Epoch)> {
+        let fresh = self.0.iter();
+        let fresh = fresh.filter(move |(_, (_, heard_us))| now.mono_us < heard_us + kept_us);
+        fresh.map(|((node, incarnation), (epoch, _))| (*node, *incarnation, *epoch))
+    }
+}
 
 /// Which of the voters of a configuration can vote.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -76,8 +94,8 @@ impl Replica {
         let node = member.node;
         let is_same = match node == self.identity.node {
             true => member.incarnation == self.identity.incarnation,
-            false if !self.view.links.is_joined(node) => return Some(Obstacle::NotHeard),
-            false => self.view.links.is_incarnation(node, member.incarnation),
+            false if !self.links.is_joined(node) => return Some(Obstacle::NotHeard),
+            false => self.links.is_incarnation(node, member.incarnation),
         };
         if !is_same && rule!(E1) {
             return Some(Obstacle::WithoutState);
@@ -110,13 +128,9 @@ impl Replica {
     pub(in crate::protocol::replica) fn note_epoch(&mut self, now: Now, envelope: &Envelope) {
         if matches!(envelope.message, Message::Heartbeat(_)) && envelope.origin != 0 {
             let kept_us = self.timings.row_stale_ms * 1_000;
-            self.view
-                .epochs
-                .retain(|_, (_, heard_us)| now.mono_us < *heard_us + kept_us);
             let who = (envelope.origin, envelope.incarnation);
-            if self.view.epochs.len() < HEARD_MAX || self.view.epochs.contains_key(&who) {
-                self.view.epochs.insert(who, (envelope.epoch, now.mono_us));
-            }
+            let epochs = &mut self.membership.epochs;
+            epochs.hear(now, who, envelope.epoch, kept_us);
         }
     }
 
@@ -130,12 +144,11 @@ impl Replica {
         named: &[Member],
     ) -> Option<String> {
         let kept_us = self.timings.row_stale_ms * 1_000;
-        let mut others = self.view.epochs.iter().filter(|(_, (epoch, heard_us))| {
-            now.mono_us < heard_us + kept_us && *epoch != own.epoch
-        });
-        others.find_map(|((node, incarnation), (epoch, _))| {
+        let heard = self.membership.epochs.heard(now, kept_us);
+        let mut others = heard.filter(|(_, _, epoch)| *epoch != own.epoch);
+        others.find_map(|(node, incarnation, epoch)| {
             let own_epoch = own.epoch;
-            if self.is_later(own, *epoch) {
+            if self.is_later(own, epoch) {
                 return Some(format!(
                     "this node lags: it is in epoch {own_epoch}, and node {node} is in {epoch}; \
                      wait until this node has the newer configuration, or send the command to node \
@@ -144,7 +157,7 @@ impl Replica {
             }
             let is_named = named
                 .iter()
-                .any(|m| (m.node, m.incarnation) == (*node, *incarnation));
+                .any(|m| (m.node, m.incarnation) == (node, incarnation));
             is_named.then(|| {
                 format!(
                     "node {node} is still in epoch {epoch}, not in {own_epoch}: retry in a moment, \

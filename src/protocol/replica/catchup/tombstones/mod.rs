@@ -118,18 +118,18 @@ impl Tombstones {
 impl Replica {
     /// R1: reports of another epoch no longer count.
     pub(in crate::protocol::replica) fn restart_purge(&mut self) {
-        self.keys.tombstones = Tombstones::new(self.keys.digests.spread());
+        self.catchup.tombstones = Tombstones::new(self.keys.digests().spread());
     }
 
     pub(in crate::protocol::replica) fn is_purging(&self, round: RoundId) -> bool {
-        let purging = self.keys.tombstones.round.as_ref();
+        let purging = self.catchup.tombstones.round.as_ref();
         purging.is_some_and(|purging| purging.id == round)
     }
 
     /// Whether tombstones of this node's buckets could have been purged long ago.
     pub(in crate::protocol::replica) fn is_purge_held_up(&self, now: Now) -> bool {
         let long_ago_us = now.mono_us.saturating_sub(PURGE_HELD_UP_MS * 1_000);
-        self.keys
+        self.catchup
             .tombstones
             .due_us
             .values()
@@ -149,19 +149,19 @@ impl Replica {
         let is_own = |bucket: &Bucket| voters[usize::from(*bucket) % voters.len()] == me;
         let after_ms = self.options.tuning.retry_horizon_ms + PURGE_AFTER_MS;
         let after_us = now.mono_us + after_ms * 1_000;
-        for bucket in std::mem::take(&mut self.keys.tombstones.noted) {
+        for bucket in std::mem::take(&mut self.catchup.tombstones.noted) {
             if is_own(&bucket) {
-                self.keys
+                self.catchup
                     .tombstones
                     .due_us
                     .entry(bucket)
                     .or_insert(after_us);
             }
         }
-        self.keys.tombstones.unknown.retain(is_own);
+        self.catchup.tombstones.unknown.retain(is_own);
         for _ in 0..BUCKETS_LISTED {
-            if let Some(bucket) = self.keys.tombstones.unknown.pop_front() {
-                self.keys
+            if let Some(bucket) = self.catchup.tombstones.unknown.pop_front() {
+                self.catchup
                     .tombstones
                     .looks
                     .insert(bucket, PurgeScan::default());
@@ -170,22 +170,21 @@ impl Replica {
         }
         self.send_purges_again(now, &voters);
         let is_due = self
-            .keys
+            .catchup
             .tombstones
             .due_us
             .values()
             .any(|at| now.mono_us >= *at);
-        let all_near =
-            voters.iter().all(|node| self.view.reachable.contains(node)) || !rule!(P1_all);
-        if now.mono_us >= self.keys.tombstones.next_us && is_due && all_near {
-            self.keys.tombstones.next_us = now.mono_us + PURGE_MS * 1_000;
+        let all_near = voters.iter().all(|node| self.view.reaches(*node)) || !rule!(P1_all);
+        if now.mono_us >= self.catchup.tombstones.next_us && is_due && all_near {
+            self.catchup.tombstones.next_us = now.mono_us + PURGE_MS * 1_000;
             self.ask_all(now, &voters);
         }
     }
 
     fn ask_all(&mut self, now: Now, voters: &[NodeId]) {
         let id = self.clock.round_id(now);
-        self.keys.tombstones.round = Some(Round {
+        self.catchup.tombstones.round = Some(Round {
             id,
             told: BTreeMap::new(),
         });
@@ -203,7 +202,7 @@ impl Replica {
         let Some(configuration) = self.identity.configuration.clone() else {
             return;
         };
-        let Some(round) = &mut self.keys.tombstones.round else {
+        let Some(round) = &mut self.catchup.tombstones.round else {
             return;
         };
         round.told.insert(from, told);
@@ -212,8 +211,8 @@ impl Replica {
         if !all {
             return;
         }
-        let life = self.durable.meta.life;
-        let own = |bucket| self.keys.digests.of_life(life, bucket);
+        let life = self.durable.life();
+        let own = |bucket| self.keys.digests().of_life(life, bucket);
         let agrees = |bucket: Bucket| {
             let mut told = round.told.values();
             told.all(|told| told.sums.of(bucket) == own(bucket)) || !rule!(P1_all)
@@ -221,18 +220,18 @@ impl Replica {
         // A bucket that is being written often differs at one check, but seldom at two.
         let differing = self
             .keys
-            .digests
+            .digests()
             .spread()
             .all()
             .filter(|bucket| !agrees(*bucket));
         let differing: Vec<Bucket> = differing.collect();
-        let before = std::mem::take(&mut self.keys.tombstones.differed);
+        let before = std::mem::take(&mut self.catchup.tombstones.differed);
         let twice = differing.iter().filter(|b| before.binary_search(b).is_ok());
         let is_behind = twice.count() > PURGE_DIFFERING_MAX;
-        self.keys.tombstones.differed = differing;
-        let due = self.keys.tombstones.due_us.iter();
+        self.catchup.tombstones.differed = differing;
+        let due = self.catchup.tombstones.due_us.iter();
         let due = due.filter(|(bucket, at_us)| {
-            let looks = self.keys.tombstones.looks.contains_key(bucket);
+            let looks = self.catchup.tombstones.looks.contains_key(bucket);
             now.mono_us >= **at_us && agrees(**bucket) && !looks
         });
         let mut due: Vec<(u64, Bucket)> = due.map(|(bucket, at_us)| (*at_us, *bucket)).collect();
@@ -243,16 +242,16 @@ impl Replica {
         };
         let many = if is_behind { 0 } else { many };
         let due = due.into_iter().map(|(_, bucket)| bucket);
-        let (begun, fresh) = due.partition(|bucket| self.keys.tombstones.begun.contains(bucket));
+        let (begun, fresh) = due.partition(|bucket| self.catchup.tombstones.begun.contains(bucket));
         let first = shared(begun, fresh, many).into_iter();
         let agreed: Vec<(Bucket, u64)> = first.map(|b| (b, own(b))).collect();
-        self.keys.tombstones.round = None;
+        self.catchup.tombstones.round = None;
         for (bucket, sum) in agreed {
             let look = PurgeScan {
                 agreed: Some(sum),
                 ..PurgeScan::default()
             };
-            self.keys.tombstones.looks.insert(bucket, look);
+            self.catchup.tombstones.looks.insert(bucket, look);
             self.list_own(bucket, None, Purpose::Purge);
         }
     }
@@ -266,11 +265,11 @@ impl Replica {
         bucket: Bucket,
         page: &Page,
     ) {
-        let Some(mut look) = self.keys.tombstones.looks.remove(&bucket) else {
+        let Some(mut look) = self.catchup.tombstones.looks.remove(&bucket) else {
             return;
         };
-        // The listed state is the one that all members agreed on, if the digest is still the same.
-        let sum = self.keys.digests.of_life(self.durable.meta.life, bucket);
+        // What was listed is what all members agreed on, if the digest is still the same.
+        let sum = self.keys.digests().of_life(self.durable.life(), bucket);
         let is_same = look.agreed == Some(sum);
         let terms = self.terms();
         let horizon = clock::from_ms(self.options.tuning.retry_horizon_ms);
@@ -286,7 +285,11 @@ impl Replica {
             let old_at = horizon + state.accepted.reading().max(last_birth(record));
             let tombstone = (key.clone(), state.accepted);
             let rest_ms = match has_text(record) && rule!(P1_text) {
-                true => self.keys.tombstones.texts.rest_ms(now, key, state.accepted),
+                true => self
+                    .catchup
+                    .tombstones
+                    .texts
+                    .rest_ms(now, key, state.accepted),
                 false => Some(0),
             };
             look.rests |= rest_ms.is_some_and(|ms| ms > 0);
@@ -300,25 +303,25 @@ impl Replica {
             }
         }
         if page.next.is_some() && tombstones.is_empty() {
-            self.keys.tombstones.looks.insert(bucket, look);
+            self.catchup.tombstones.looks.insert(bucket, look);
             self.list_own(bucket, page.next.clone(), Purpose::Purge);
             return;
         }
         if page.next.is_some() {
             look.wait_ms = Some(PURGE_MS);
         } else if !look.rests {
-            self.keys.tombstones.begun.remove(&bucket);
+            self.catchup.tombstones.begun.remove(&bucket);
         }
         if look.rests {
-            self.keys.tombstones.begun.insert(bucket);
+            self.catchup.tombstones.begun.insert(bucket);
         }
         match look.wait_ms {
             Some(ms) => {
                 let at_us = now.mono_us + ms * 1_000;
-                self.keys.tombstones.due_us.insert(bucket, at_us);
+                self.catchup.tombstones.due_us.insert(bucket, at_us);
             }
             None => {
-                self.keys.tombstones.due_us.remove(&bucket);
+                self.catchup.tombstones.due_us.remove(&bucket);
             }
         }
         self.send_purge(now, Purge { tombstones });
@@ -331,12 +334,12 @@ impl Replica {
         if purge.tombstones.is_empty() {
             return;
         }
-        // This node's own state is as durable as the state that the other members reported.
-        let group = self.group_of_now();
+        // What this node itself holds is as durable as what the other members reported.
+        let group = self.durable.group_of_now();
         for member in configuration.voters() {
             self.send(member.node, 0, purge.clone().into(), group, Way::Usual);
         }
-        self.keys.tombstones.sent.push(PurgeSent {
+        self.catchup.tombstones.sent.push(PurgeSent {
             again_us: now.mono_us + SETTLE_MS * 1_000,
             group,
             purge,
@@ -346,7 +349,12 @@ impl Replica {
     fn send_purges_again(&mut self, now: Now, voters: &[NodeId]) {
         let me = self.identity.node;
         let is_due = |sent: &mut PurgeSent| now.mono_us >= sent.again_us;
-        let due: Vec<PurgeSent> = self.keys.tombstones.sent.extract_if(.., is_due).collect();
+        let due: Vec<PurgeSent> = self
+            .catchup
+            .tombstones
+            .sent
+            .extract_if(.., is_due)
+            .collect();
         for sent in due {
             for node in voters.iter().filter(|node| **node != me) {
                 let purge = sent.purge.clone();
@@ -385,12 +393,11 @@ impl Replica {
             return;
         };
         let births = Ballot::new(last_birth(record), NodeId::MAX);
-        let floor = state.promised.max(births).max(self.durable.meta.floor);
-        self.keys.set(loaded, None);
-        self.keys.cache.forget(key.clone());
+        let floor = state.promised.max(births).max(self.durable.floor());
+        self.set_key(loaded, None);
+        self.keys.forget(key);
         if rule!(P1_floor) {
-            self.durable.meta.floor = floor;
-            self.durable.floored_in = self.keys.outbox.change_meta();
+            self.durable.raise_floor(floor);
             self.clock.observe(floor.reading());
         }
     }
@@ -515,12 +522,12 @@ mod tests {
                 mono_us: NOW.mono_us + 20_000_000,
                 wall_ms: NOW.wall_ms + 20_000,
             };
-            replica.keys.tombstones.due_us.insert(bucket, 0);
-            replica.keys.tombstones.round = Some(Round {
+            replica.catchup.tombstones.due_us.insert(bucket, 0);
+            replica.catchup.tombstones.round = Some(Round {
                 id: 5,
                 told: BTreeMap::new(),
             });
-            let sums = Sums::collect(spread.all().map(|b| replica.keys.digests.of_life(0, b)));
+            let sums = Sums::collect(spread.all().map(|b| replica.keys.digests().of_life(0, b)));
             for node in [1, 2] {
                 let sums = sums.clone();
                 replica.handle_purge_told(now, node, DigestsTold { clock: 0, sums });
@@ -566,7 +573,7 @@ mod tests {
             buckets.insert(key.clone(), bucket);
             held.entry(bucket).or_default().insert(key);
         }
-        replica.keys.tombstones.due_us = held.keys().map(|bucket| (*bucket, 0)).collect();
+        replica.catchup.tombstones.due_us = held.keys().map(|bucket| (*bucket, 0)).collect();
         let spread = Spread::default();
         let mut took_s = 20;
         while held.values().any(|keys| !keys.is_empty()) {
@@ -579,8 +586,8 @@ mod tests {
             // The node's clock continues.
             replica.handle_input(now, Input::Full(None));
             let (id, told) = (RoundId::default(), BTreeMap::new());
-            replica.keys.tombstones.round = Some(Round { id, told });
-            let sums = Sums::collect(spread.all().map(|b| replica.keys.digests.of_life(0, b)));
+            replica.catchup.tombstones.round = Some(Round { id, told });
+            let sums = Sums::collect(spread.all().map(|b| replica.keys.digests().of_life(0, b)));
             for node in [1, 2] {
                 let sums = sums.clone();
                 replica.handle_purge_told(now, node, DigestsTold { clock: 0, sums });
@@ -614,7 +621,7 @@ mod tests {
                             continue;
                         };
                         for (key, _) in purge.tombstones {
-                            replica.keys.tombstones.texts.forget(&key);
+                            replica.catchup.tombstones.texts.forget(&key);
                             held.entry(buckets[&key]).or_default().remove(&key);
                         }
                     }
@@ -643,7 +650,7 @@ mod tests {
     /// if `meanwhile` happens while it loads the key.
     fn is_buried(life: u32, meanwhile: impl FnOnce(&mut Replica)) -> bool {
         let (mut replica, key) = (replica(), Key::user(b"k"));
-        replica.durable.meta.life = life;
+        (0..life).for_each(|_| replica.durable.begin_life());
         purged(&mut replica, NOW, &[]);
         let tombstones = vec![(key.clone(), OLD)];
         told(&mut replica, 1, Purge { tombstones }.into());
@@ -668,7 +675,7 @@ mod tests {
     fn purging_begins_anew_in_another_epoch() {
         let mut replica = replica();
         replica.ask_all(NOW, &[1, 2]);
-        let id = replica.keys.tombstones.round.as_ref().unwrap().id;
+        let id = replica.catchup.tombstones.round.as_ref().unwrap().id;
         assert!(replica.is_purging(id));
         install_next(&mut replica);
         assert!(!replica.is_purging(id));
@@ -678,14 +685,14 @@ mod tests {
     #[test]
     fn a_cached_tombstone_is_not_purged() {
         let (mut replica, key) = (replica(), Key::user(b"k"));
-        replica.durable.meta.life = 1;
+        replica.durable.begin_life();
         purged(&mut replica, NOW, &[]);
         let bucket = Spread::default().bucket_of(&key);
         let look = PurgeScan {
             agreed: Some(0),
             ..PurgeScan::default()
         };
-        replica.keys.tombstones.looks.insert(bucket, look);
+        replica.catchup.tombstones.looks.insert(bucket, look);
         let now = Now {
             mono_us: NOW.mono_us + 20_000_000,
             wall_ms: NOW.wall_ms + 20_000,

@@ -80,10 +80,10 @@ impl Replica {
 
     /// R2: a force that a crash may undo is not reported.
     fn reply_once_durable(&mut self, to: Endpoint, reply: ClientReply) {
-        if self.keys.outbox.is_durable(self.durable.installed_in) {
+        if self.durable.is_installed() {
             self.reply(to, reply);
         } else if self.requests.held_replies.len() < HELD_REPLIES_MAX {
-            let group = self.durable.installed_in;
+            let group = self.durable.installed_in();
             self.requests.held_replies.push_back((group, to, reply));
         } else {
             self.counters.overflow += 1;
@@ -92,9 +92,9 @@ impl Replica {
 
     /// Runs whenever a group is durable.
     pub(in crate::protocol::replica) fn release_replies(&mut self) {
-        let outbox = &self.keys.outbox;
+        let durable = &self.durable;
         let is_durable =
-            |(group, ..): &mut (GroupNumber, Endpoint, ClientReply)| outbox.is_durable(*group);
+            |(group, ..): &mut (GroupNumber, Endpoint, ClientReply)| durable.is_durable(*group);
         while let Some((_, to, reply)) = self.requests.held_replies.pop_front_if(is_durable) {
             self.sending.outputs.push_back(Output::Reply { to, reply });
         }
@@ -105,7 +105,7 @@ impl Replica {
             let waits_for = self.reports.waits_for.clone();
             return refused(format!("there is no cluster yet: {waits_for}"), false);
         };
-        if !self.identity.votes || !self.view.hears_quorum {
+        if !self.identity.votes || !self.view.hears_quorum() {
             let reason = "this node has no vote or no quorum: send the command to another node";
             return refused(reason.into(), true);
         }
@@ -168,7 +168,7 @@ impl Replica {
                 configuration.epoch
             ));
         }
-        if self.view.hears_quorum && !despite_quorum {
+        if self.view.hears_quorum() && !despite_quorum {
             return Err(
                 "a quorum is up, so no member has to be abandoned by force; --despite-quorum \
                  forces it nevertheless"
@@ -228,7 +228,7 @@ impl Replica {
                     "the disk of node {node} at {address} does not finish writes, so it can't be \
                      in the forced configuration: {HANGS_REMEDY}, or omit it"
                 )
-            } else if *node != self.identity.node && !self.view.links.is_joined(*node) {
+            } else if *node != self.identity.node && !self.links.is_joined(*node) {
                 format!(
                     "node {node} at {address} is unreachable; only nodes that are up can continue"
                 )
@@ -295,29 +295,11 @@ impl Replica {
         Ok(forced)
     }
 
-    /// Records the addresses of nodes that the next configuration does not name, so that this node
-    /// can send it to them when it receives from them again.
-    pub(in crate::protocol::replica) fn note_former(&mut self, next: &Configuration) {
-        for member in self.identity.configuration.iter().flat_map(|c| c.nodes()) {
-            self.durable
-                .meta
-                .former
-                .insert(member.node, member.address.clone());
-        }
-        self.durable
-            .meta
-            .former
-            .retain(|node, _| next.nodes().all(|m| m.node != *node));
-        while self.durable.meta.former.len() > NODES_AWAY_MAX {
-            self.durable.meta.former.pop_first();
-        }
-    }
-
     /// The incarnation in which a node without a vote is reachable, 0 if that is unknown.
     pub(in crate::protocol::replica) fn incarnation_heard(&self, node: NodeId) -> Incarnation {
         match node == self.identity.node {
             true => self.identity.incarnation,
-            false => self.view.links.incarnation(node).unwrap_or(0),
+            false => self.links.incarnation(node).unwrap_or(0),
         }
     }
 }

@@ -11,22 +11,13 @@ use crate::protocol::replica::Replica;
 use crate::protocol::replica::keys::Loaded;
 use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::copy_purpose::CopyPurpose;
-use crate::protocol::types::limits::{
-    COPIES_ASKED_PER_SECOND_IDLE, COPIES_PER_SECOND_BUSY, COPIES_SIZE_MAX, COPIES_WAITING_MAX,
-    DOUBTS_MAX, SETTLE_MS,
-};
+use crate::protocol::types::limits::{COPIES_WAITING_MAX, DOUBTS_MAX, SETTLE_MS};
 use crate::protocol::types::message::{Copy, Envelope, Epoch, Message, NodeId, Now, RoundId};
 use crate::protocol::types::record::{AcceptorState, Key};
 use crate::protocol::types::rules::rule;
 use crate::protocol::types::timer::Timer;
 
-/// Copies leave in batches, each for this much time ...
-const PORTION_MS: u64 = 5;
-/// ... or, if the node is late, for at most this much.
-const PORTION_MAX_MS: u64 = 50;
-/// How long a node counts as busy after an operation was in progress ...
-const BUSY_US: u64 = 20_000;
-/// ... and how long it counts as requesting copies after its last request.
+/// How long a node counts as requesting copies after its last request.
 const ASKED_US: u64 = 1_000_000;
 
 /// Copies that other nodes requested.
@@ -35,17 +26,9 @@ pub struct Copies {
     waiting: VecDeque<(Key, NodeId, KeyWork)>,
     /// The pending copies, so that a node that asks again gets no second copy.
     known: HashSet<(NodeId, Key), foldhash::fast::RandomState>,
-    /// The copies that may still leave at once, as of `portion_us`: keys ...
-    left: u64,
-    /// ... and bytes.
-    size_left: usize,
-    /// The size of the last copy.
-    size_last: usize,
     /// When each node last requested copies.
     asked_us: BTreeMap<NodeId, u64>,
-    portion_us: u64,
     timer_us: Option<u64>,
-    busy_until_us: u64,
     /// Unconfirmed records that were requested, and since when.
     doubts: BTreeMap<Key, (Ballot, u64)>,
 }
@@ -65,13 +48,6 @@ impl Copies {
     fn wait(&mut self, key: Key, to: NodeId, work: KeyWork) {
         if self.known.insert((to, key.clone())) {
             self.waiting.push_back((key, to, work));
-        }
-    }
-
-    fn charge(&mut self, size: usize) {
-        self.size_left = self.size_left.saturating_sub(size);
-        if size > 0 {
-            self.size_last = size;
         }
     }
 
@@ -115,9 +91,9 @@ impl Replica {
         work: KeyWork,
     ) {
         match work {
-            KeyWork::Tell { to, purpose, via } if self.catchup.copies.size_left > 0 => {
+            KeyWork::Tell { to, purpose, via } if self.catchup.pace.has_size_left() => {
                 let size = self.tell_copy(now, key, to, purpose, Way::Back(via));
-                self.catchup.copies.charge(size);
+                self.catchup.pace.charge_fetched(size);
             }
             // The key was loaded in the meantime, and the batch is used up.
             KeyWork::Tell { to, .. } => {
@@ -159,31 +135,18 @@ impl Replica {
 
     /// Sends as many copies as the rate allows; clients' operations come first.
     pub(in crate::protocol::replica) fn serve_copies(&mut self, now: Now) {
-        let copies = &mut self.catchup.copies;
-        if self.requests.operations > 0 {
-            copies.busy_until_us = now.mono_us + BUSY_US;
-        }
-        let passed_us = now.mono_us - copies.portion_us.min(now.mono_us);
-        if passed_us >= PORTION_MS * 1_000 {
-            let per_second = match now.mono_us < copies.busy_until_us {
-                true => COPIES_PER_SECOND_BUSY,
-                false => COPIES_ASKED_PER_SECOND_IDLE,
-            };
-            copies.portion_us = now.mono_us;
-            copies.size_left = COPIES_SIZE_MAX;
-            copies.left = per_second * passed_us.min(PORTION_MAX_MS * 1_000) / 1_000_000;
-        }
+        let is_busy = self.requests.operations > 0;
+        self.catchup.pace.renew_fetched(now, is_busy);
         // A copy whose key must be loaded first is charged when it leaves.
         let mut expected = 0;
-        while self.catchup.copies.left > 0
-            && self.catchup.copies.size_left > expected
+        while self.catchup.pace.may_send_fetched(expected)
             && let Some((key, to, work)) = self.catchup.copies.waiting.pop_front()
         {
-            self.catchup.copies.left -= 1;
+            self.catchup.pace.start_fetched();
             self.catchup.copies.known.remove(&(to, key.clone()));
             if self.identity.votes {
                 if self.keys.resident(&key).is_none() {
-                    expected += self.catchup.copies.size_last;
+                    expected += self.catchup.pace.expected_size();
                 }
                 self.with_key(now, &key, work);
             }
@@ -193,7 +156,7 @@ impl Replica {
 
     fn wake_for_copies(&mut self, now: Now) {
         let copies = &mut self.catchup.copies;
-        let next_us = copies.portion_us + PORTION_MS * 1_000;
+        let next_us = self.catchup.pace.next_portion_us();
         if !copies.waiting.is_empty() && copies.timer_us.is_none_or(|set| set < now.mono_us) {
             copies.timer_us = Some(next_us);
             self.timers.set(next_us, Timer::Copies);
@@ -394,7 +357,9 @@ impl Replica {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::catchup::pace::PORTION_MS;
     use crate::protocol::replica::catchup::serve::tests::{NOW, replica, told};
+    use crate::protocol::types::limits::COPIES_SIZE_MAX;
     use crate::protocol::types::message::{CopiesAsked, Input, Output};
     use crate::protocol::types::record::Record;
     use std::sync::Arc;

@@ -11,9 +11,7 @@ use crate::protocol::replica::Replica;
 use crate::protocol::replica::keys::Loaded;
 use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::copy_purpose::CopyPurpose;
-use crate::protocol::types::limits::{
-    COPIES_PER_SECOND_BUSY, COPIES_PER_SECOND_IDLE, COPY_RETRY_MS, HINT_AFTER_MS,
-};
+use crate::protocol::types::limits::{COPY_RETRY_MS, HINT_AFTER_MS};
 use crate::protocol::types::message::{Copied, Copy, NodeId, Now, RoundId};
 use crate::protocol::types::quorum::NodeSet;
 use crate::protocol::types::record::{Key, Record};
@@ -70,11 +68,10 @@ impl Replica {
     /// At each heartbeat: sends overdue copies again, and as many more as window and rate allow.
     pub(in crate::protocol::replica) fn send_hinted_copies(&mut self, now: Now) {
         self.note_due(now);
-        let per_second = match self.requests.operations {
-            0 => COPIES_PER_SECOND_IDLE,
-            _ => COPIES_PER_SECOND_BUSY,
-        };
-        self.catchup.copies_left = (per_second * self.timings.heartbeat_ms / 1_000).max(1);
+        let is_busy = self.requests.operations > 0;
+        self.catchup
+            .pace
+            .renew_hinted(self.timings.heartbeat_ms, is_busy);
         let again_us = self.answer_wait_us(COPY_RETRY_MS);
         for node in self.catchup.hints.keys().copied().collect::<Vec<_>>() {
             let may_send = self.may_send_hinted_copies(now, node);
@@ -121,7 +118,7 @@ impl Replica {
     }
 
     fn fill_window(&mut self, now: Now, node: NodeId) {
-        while self.catchup.copies_left > 0 {
+        while self.catchup.pace.may_send_hinted() {
             let hints = self.catchup.hints.get_mut(&node);
             let Some(key) = hints.and_then(|hints| hints.start_copy(now)) else {
                 return;
@@ -134,7 +131,7 @@ impl Replica {
 
     /// Returns false if the window has no space for the copy.
     fn start_copy(&mut self, now: Now, node: NodeId, key: &Key) -> bool {
-        self.catchup.copies_left = self.catchup.copies_left.saturating_sub(1);
+        self.catchup.pace.start_hinted();
         if let Some(loaded) = self.keys.loaded(key) {
             return self.copy_key(now, node, loaded);
         }

@@ -14,6 +14,7 @@ use serve::{PageRequest, Waiters};
 use tombstones::Tombstones;
 
 use crate::protocol::catchup::hints::{Hints, Rounds};
+use crate::protocol::catchup::pace::CopyPace;
 use crate::protocol::catchup::pending_chosen::PendingChosen;
 use crate::protocol::types::digest::Spread;
 use crate::protocol::types::message::NodeId;
@@ -27,8 +28,8 @@ pub(super) struct Catchup {
     /// missed.
     pub(super) chosen_rounds: Rounds,
     pub(super) hints: BTreeMap<NodeId, Hints>,
-    /// Copies that may still be sent until the next heartbeat.
-    pub(super) copies_left: u64,
+    /// How many copies may leave, for hints and for requests.
+    pub(super) pace: CopyPace,
     pub(super) comparisons: Comparisons,
     pub(super) copies: Copies,
     /// Pages of buckets that were requested.
@@ -44,7 +45,7 @@ impl Catchup {
             pending_chosen: BTreeMap::new(),
             chosen_rounds: Rounds::default(),
             hints: BTreeMap::new(),
-            copies_left: 0,
+            pace: CopyPace::default(),
             comparisons: Comparisons::default(),
             copies: Copies::default(),
             page_requests: VecDeque::new(),

@@ -230,7 +230,7 @@ fn limits_in_the_wire_format() {
             number(limits::KEYS_PER_MESSAGE_MAX),
         ),
         (
-            "CopiesAsked { keys: [key] } // at most {}",
+            "CopiesRequest { keys: [key] } // at most {}",
             number(limits::KEYS_PER_MESSAGE_MAX),
         ),
         ("are cut at {} encoded", bytes(limits::LIST_SIZE_MAX)),

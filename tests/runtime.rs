@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use horseshoe::config::{ServerConfig, Settings, TextMode};
-use horseshoe::protocol::types::message::{DigestsAsked, Group, Message};
+use horseshoe::protocol::types::message::{DigestsRequest, Group, Message};
 use horseshoe::runtime::{Bound, Notice, RuntimeError, allocator, own_addresses};
 use horseshoe::storage::{Durability, Opened, Storage, StorageError, memory};
 use kvclient::{Call, CallError, Client, ClientOptions};
@@ -566,7 +566,7 @@ fn a_flood_of_questions_from_a_member_is_bounded_and_the_node_goes_on() {
         number: 1,
     };
     let mut body = Vec::new();
-    Message::from(DigestsAsked { total: None }).encode_body(&mut body);
+    Message::from(DigestsRequest { total: None }).encode_body(&mut body);
     let flood = datagram_of(header, |number| {
         let header = FrameHeader {
             kind: 33,

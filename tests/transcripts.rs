@@ -286,12 +286,12 @@ impl Lab {
                 let record = value(&Some(m.record.clone()));
                 format!("Copy {} {record}", self.ballot(m.ballot))
             }
-            Message::Copied(m) => match m.refused_for {
+            Message::CopyAck(m) => match m.refused_for {
                 Some(promised) => {
                     let (ballot, promised) = (self.ballot(m.ballot), self.ballot(promised));
-                    format!("Copied {ballot} refused for {promised}")
+                    format!("CopyAck {ballot} refused for {promised}")
                 }
-                None => format!("Copied {}", self.ballot(m.ballot)),
+                None => format!("CopyAck {}", self.ballot(m.ballot)),
             },
             _ => return None,
         };

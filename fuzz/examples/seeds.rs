@@ -180,8 +180,8 @@ fn peer_messages() -> Vec<Message> {
             name: "name".to_owned(),
         }
         .into(),
-        ConfigurationTold { configuration }.into(),
-        ConfigurationAsked {
+        ConfigurationUpdate { configuration }.into(),
+        ConfigurationRequest {
             epoch: 1,
             address: "h:1".to_owned(),
         }
@@ -192,7 +192,7 @@ fn peer_messages() -> Vec<Message> {
             record: self::record(),
         }
         .into(),
-        Copied {
+        CopyAck {
             key: key.clone(),
             ballot,
             refused_for: Some(ballot),
@@ -213,31 +213,31 @@ fn bucket_messages(key: &Key) -> Vec<Message> {
         size: 99,
     };
     vec![
-        DigestsAsked { total: None }.into(),
-        DigestsAsked { total: Some(4) }.into(),
+        DigestsRequest { total: None }.into(),
+        DigestsRequest { total: Some(4) }.into(),
         DigestsEqual { total: 4 }.into(),
-        DigestsTold {
+        DigestsReply {
             clock: 1_700_000_000_000 << 12,
             sums: Sums::collect([1; 4].into_iter()),
         }
         .into(),
-        BucketAsked {
+        BucketRequest {
             bucket: 1,
             after: Some(key.clone()),
         }
         .into(),
-        BucketTold {
+        BucketReply {
             bucket: 1,
             after: None,
             entries: vec![entry],
             next: Some(key.clone()),
         }
         .into(),
-        CopiesAsked {
+        CopiesRequest {
             keys: vec![key.clone()],
         }
         .into(),
-        AdmissionAsked {
+        AdmissionRequest {
             ready: true,
             listed: 3,
         }
@@ -410,7 +410,7 @@ fn write_entries() -> std::io::Result<()> {
     let configuration = peer_messages()
         .into_iter()
         .find_map(|message| match message {
-            Message::ConfigurationTold(told) => Some(told.configuration),
+            Message::ConfigurationUpdate(told) => Some(told.configuration),
             _ => None,
         });
     let meta = Meta {

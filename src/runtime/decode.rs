@@ -447,7 +447,7 @@ mod tests {
     fn parts_give_one_input_and_are_passed_on_one_by_one() {
         let keys = (0..200)
             .map(|n| crate::protocol::types::record::Key::user(format!("key {n}").as_bytes()));
-        let asked = message::CopiesAsked {
+        let asked = message::CopiesRequest {
             keys: keys.collect(),
         };
         let message = Message::from(asked);
@@ -520,7 +520,7 @@ mod tests {
     fn flood(stranger: fn(u64) -> String) {
         let names = (0..200)
             .map(|n| crate::protocol::types::record::Key::user(format!("key {n}").as_bytes()));
-        let asked = Message::from(message::CopiesAsked {
+        let asked = Message::from(message::CopiesRequest {
             keys: names.collect(),
         });
         let mut hello = Vec::new();
@@ -599,7 +599,7 @@ mod tests {
     /// The other nodes may have moved to addresses that this node does not know (E8).
     #[test]
     fn a_configuration_of_the_own_cluster_is_heard_from_elsewhere() {
-        let told = message::ConfigurationTold {
+        let told = message::ConfigurationUpdate {
             configuration: message::Configuration::default(),
         };
         let frames = [(29, body(&told.into())), (26, body(&heartbeat()))];

@@ -205,7 +205,7 @@ impl Machine {
     /// to all when it installed it.
     fn send(&mut self, to: Destination, mut envelope: Envelope) {
         envelope.via = envelope.origin;
-        if let Message::ConfigurationTold(_) = envelope.message {
+        if let Message::ConfigurationUpdate(_) = envelope.message {
             // The identity of the sender does not matter.
             envelope.origin = 0;
             envelope.via = 0;

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use foldhash::fast::FixedState;
 use horseshoe::protocol::types::ballot::Ballot;
 use horseshoe::protocol::types::message::{
-    ClientReply, ConfigurationTold, Envelope, Epoch, Incarnation, Message, NodeId, Purge, RoundId,
+    ClientReply, ConfigurationUpdate, Envelope, Epoch, Incarnation, Message, NodeId, Purge, RoundId,
 };
 use horseshoe::protocol::types::record::{Key, Record};
 use wire::{Action, Answer, OperationId, Outcome};
@@ -164,7 +164,7 @@ impl Nodes {
         let envelopes: Vec<Envelope> = told
             .map(|node| {
                 let configuration = self.scope.configuration(2);
-                self.envelope(0, *node, 2, ConfigurationTold { configuration }.into())
+                self.envelope(0, *node, 2, ConfigurationUpdate { configuration }.into())
             })
             .collect();
         let ids = envelopes.into_iter().map(|e| self.keep_message(e));
@@ -379,11 +379,11 @@ impl Nodes {
                 let asker = (envelope.destination, envelope.round);
                 (true, self.own_rounds.contains(&asker))
             }
-            Message::DigestsTold(_) | Message::DigestsEqual(_) | Message::BucketTold(_) => {
+            Message::DigestsReply(_) | Message::DigestsEqual(_) | Message::BucketReply(_) => {
                 (true, true)
             }
-            Message::ConfigurationTold(_) => (true, false),
-            Message::DigestsAsked(_) | Message::BucketAsked(_) => (false, true),
+            Message::ConfigurationUpdate(_) => (true, false),
+            Message::DigestsRequest(_) | Message::BucketRequest(_) => (false, true),
             message => {
                 let is_own = key_of(message).is_some_and(|key| *key == Key::configuration());
                 if is_own {

@@ -201,7 +201,7 @@ impl Scope {
         let skips = self.change.as_ref().and_then(|change| change.skips);
         let to = usize::from(envelope.destination) - 1;
         match &envelope.message {
-            Message::ConfigurationTold(m) => skips == Some(to) && m.configuration.epoch == 2,
+            Message::ConfigurationUpdate(m) => skips == Some(to) && m.configuration.epoch == 2,
             _ => false,
         }
     }

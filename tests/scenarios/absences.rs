@@ -23,7 +23,7 @@ pub fn a_node_that_is_removed_again_learns_again() {
     c.isolate(4);
     c.until("four members again", are_four_members);
     c.put(client, "k", "missed");
-    c.lose(msg("DigestsTold").to(4));
+    c.lose(msg("DigestsReply").to(4));
     c.heal_nodes();
     c.run_ms(8_000);
     assert!(are_four_members(&c), "nobody has told it what there is");
@@ -49,22 +49,22 @@ pub fn a_newcomer_does_not_count_for_its_own_admission() {
         c.run_ms(100);
     }
     c.until("three members", |c| has_members(c, &[0, 1, 2], &[1, 2, 3]));
-    c.lose(msg("DigestsTold").to(3));
+    c.lose(msg("DigestsReply").to(3));
     c.cluster.start(3);
     c.run_ms(6_000);
     assert!(has_members(&c, &[0, 1, 2], &[1, 2, 3]));
-    let from = c.sent(msg("ConfigurationTold")).len();
+    let from = c.sent(msg("ConfigurationUpdate")).len();
     c.crash_hard(0);
     c.run_ms(260);
     c.let_pass();
     c.until("the newcomer to replace the master", |c| {
         has_members(c, &[1, 2, 3], &[2, 3, 4])
     });
-    let told = c.sent(msg("ConfigurationTold"));
+    let told = c.sent(msg("ConfigurationUpdate"));
     let mut joint = told[from..]
         .iter()
         .filter_map(|p| match &p.envelope()?.message {
-            Message::ConfigurationTold(m) => m.configuration.joint.clone(),
+            Message::ConfigurationUpdate(m) => m.configuration.joint.clone(),
             _ => None,
         });
     assert!(joint.all(|members| members.len() == 3));
@@ -90,9 +90,9 @@ pub fn a_node_that_was_cut_off_starts_to_count_anew() {
     c.heal_nodes();
     c.run_ms(3_000);
     assert!(are_all_members(&c));
-    let told = c.sent(msg("ConfigurationTold"));
+    let told = c.sent(msg("ConfigurationUpdate"));
     let changed = told.iter().any(|p| match &p.envelope().unwrap().message {
-        Message::ConfigurationTold(m) => m.configuration.joint.is_some(),
+        Message::ConfigurationUpdate(m) => m.configuration.joint.is_some(),
         _ => false,
     });
     assert!(!changed, "node 3 was away for less than three seconds");

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use horseshoe::protocol::types::ballot::Ballot;
 use horseshoe::protocol::types::digest::{Bucket, Digests, Spread};
 use horseshoe::protocol::types::message::{
-    Configuration, ConfigurationTold, Envelope, Epoch, Forward, GroupNumber, Heartbeat,
+    Configuration, ConfigurationUpdate, Envelope, Epoch, Forward, GroupNumber, Heartbeat,
     Incarnation, Input, LinkTold, Member, Message, Meta, NodeId, Now, Output, Recovered, RoundId,
     Row,
 };
@@ -326,7 +326,7 @@ impl Alone {
         for member in &configuration.members {
             self.incarnations.insert(member.node, member.incarnation);
         }
-        self.tell(2, 0, ConfigurationTold { configuration });
+        self.tell(2, 0, ConfigurationUpdate { configuration });
     }
 
     /// Another node is up in a new incarnation.

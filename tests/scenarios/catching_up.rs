@@ -2,7 +2,7 @@
 //! they lack.
 
 use horseshoe::protocol::types::copy_purpose::CopyPurpose;
-use horseshoe::protocol::types::message::{AdmissionAsked, Envelope, Message, NodeId};
+use horseshoe::protocol::types::message::{AdmissionRequest, Envelope, Message, NodeId};
 use wire::Action;
 
 use crate::scenarios::handoff::{accepted, are_equal, held};
@@ -85,14 +85,14 @@ fn goes_on_when(seed: u64, happens: impl FnOnce(&mut Script)) {
     // The learner considers a source gone after 1.2 s. Its removal would begin another epoch, in
     // which the learner asks all members again (R1), so the removal comes later.
     let mut c = lacking_the_last(Script::shrinking_after(4_000, 5, seed), &keys);
-    let asked_before = c.sent(msg("DigestsAsked").from(4)).len();
+    let asked_before = c.sent(msg("DigestsRequest").from(4)).len();
     c.lose(msg("Copy").from(1).to(4));
     c.cluster.start(4);
     let held = |c: &Cluster| keys.iter().filter(|k| held(c, 4, k).is_some()).count();
     c.until("it holds what others sent", |c| held(c) > keys.len() / 2);
     happens(&mut c);
     c.until("it holds all keys", |c| held(c) == keys.len());
-    let asked = c.sent(msg("DigestsAsked").from(4)).len() - asked_before;
+    let asked = c.sent(msg("DigestsRequest").from(4)).len() - asked_before;
     assert_eq!(asked, 4, "of each member once");
     c.until("it is a member", |c| is_member(c, 4));
     c.check();
@@ -133,7 +133,7 @@ pub fn a_learner_is_not_misled_by_a_member_that_is_behind() {
     c.until("they are removed", |c| !is_member(c, 3) && !is_member(c, 4));
     c.cluster.start(3);
     until_it_has_learned(&mut c, 3);
-    c.lose(msg("DigestsTold").to(3));
+    c.lose(msg("DigestsReply").to(3));
     c.until("it is a member", |c| is_member(c, 3));
     c.cluster.start(4);
     until_it_has_learned(&mut c, 4);
@@ -148,12 +148,12 @@ fn until_it_has_learned(c: &mut Script, node: usize) {
     until_it_says(c, node, |asked| asked.ready);
 }
 
-fn until_it_says(c: &mut Script, node: usize, what: impl Fn(&AdmissionAsked) -> bool) {
+fn until_it_says(c: &mut Script, node: usize, what: impl Fn(&AdmissionRequest) -> bool) {
     let says_so = |p: &Passing| match p.envelope().map(|e| &e.message) {
-        Some(Message::AdmissionAsked(asked)) => what(asked),
+        Some(Message::AdmissionRequest(asked)) => what(asked),
         _ => false,
     };
-    let asked = msg("AdmissionAsked").from(node);
+    let asked = msg("AdmissionRequest").from(node);
     let asked_before = c.sent(asked.clone()).len();
     for _ in 0..1_000 {
         c.run_ms(10);
@@ -255,12 +255,12 @@ pub fn c1_what_no_hint_tells_of_is_found() {
     let mut c = missed_unnoted(&keys);
     c.run_ms(2_000);
     assert!(all_equal(&c, &keys));
-    assert!(c.sent(msg("Copied").from(4)).is_empty(), "no hints");
+    assert!(c.sent(msg("CopyAck").from(4)).is_empty(), "no hints");
     assert_all_share_in(&pulled(&c, 4));
-    let asked = c.sent(msg("BucketAsked")).len();
+    let asked = c.sent(msg("BucketRequest")).len();
     c.run_ms(5_000);
     assert_eq!(
-        c.sent(msg("BucketAsked")).len(),
+        c.sent(msg("BucketRequest")).len(),
         asked,
         "equal digests are enough"
     );
@@ -312,7 +312,7 @@ pub fn c1_hints_end_once_both_hold_the_same() {
     }
     c.run_ms(500);
     // So no node receives the acknowledgment of a hinted copy.
-    c.lose(msg("Copied").from(4));
+    c.lose(msg("CopyAck").from(4));
     c.heal_nodes();
     c.run_ms(10_000);
     assert!(all_equal(&c, &keys));
@@ -328,10 +328,10 @@ pub fn c1_hints_end_once_both_hold_the_same() {
 pub fn c1_who_is_far_behind_is_left_alone() {
     let keys = keys(5_000);
     let mut c = missed_unnoted(&keys);
-    let asked_before = c.sent(msg("BucketAsked").to(4)).len();
+    let asked_before = c.sent(msg("BucketRequest").to(4)).len();
     c.run_ms(4_000);
     assert!(all_equal(&c, &keys));
-    let asked = c.sent(msg("BucketAsked").to(4)).len() - asked_before;
+    let asked = c.sent(msg("BucketRequest").to(4)).len() - asked_before;
     assert!(asked < 500, "{asked} buckets");
     c.check();
 }
@@ -368,9 +368,9 @@ pub fn c1_what_is_equal_takes_a_few_bytes() {
     let (key, client) = (c.key_of(0), c.client());
     c.put(client, &key, "a");
     c.run_ms(3_000);
-    let before = [msg("DigestsTold"), msg("DigestsEqual")].map(|pick| c.sent(pick).len());
+    let before = [msg("DigestsReply"), msg("DigestsEqual")].map(|pick| c.sent(pick).len());
     c.run_ms(10_000);
-    let after = [msg("DigestsTold"), msg("DigestsEqual")].map(|pick| c.sent(pick).len());
+    let after = [msg("DigestsReply"), msg("DigestsEqual")].map(|pick| c.sent(pick).len());
     assert_eq!(after[0], before[0], "nobody tells all digests");
     assert!(after[1] > before[1] + 10, "{before:?}, {after:?}");
     c.check();
@@ -386,7 +386,7 @@ pub fn c1_what_was_missed_since_the_question_is_still_noted() {
     c.run_ms(3_000);
     c.hold(msg("DigestsEqual").from(2).to(0));
     c.until_sent(msg("DigestsEqual").from(2).to(0));
-    c.lose(msg("DigestsTold"));
+    c.lose(msg("DigestsReply"));
     c.lose(msg("Accept").to(2));
     c.lose(msg("Copy").to(2));
     c.put(client, &key, "b");
@@ -394,7 +394,7 @@ pub fn c1_what_was_missed_since_the_question_is_still_noted() {
     assert!(c.release(msg("DigestsEqual").from(2).to(0)) > 0);
     c.run_ms(20);
     c.let_pass();
-    c.lose(msg("DigestsTold"));
+    c.lose(msg("DigestsReply"));
     c.run_ms(2_000);
     assert!(are_equal(&c, &key));
     c.check();
@@ -408,7 +408,7 @@ pub fn c1_a_missed_write_is_noted() {
     let (key, client) = (c.key_of(0), c.client());
     c.put(client, &key, "a");
     c.lose(msg("Accept").from(0).to(2));
-    c.lose(msg("DigestsTold"));
+    c.lose(msg("DigestsReply"));
     c.put(client, &key, "b");
     c.run_ms(500);
     assert!(are_equal(&c, &key));
@@ -422,7 +422,7 @@ pub fn e5_a_learner_is_told_what_is_chosen() {
     let mut c = Script::new(3);
     let (key, client) = (c.key_of(0), c.client());
     c.put(client, "another", "x");
-    c.lose(msg("CopiesAsked"));
+    c.lose(msg("CopiesRequest"));
     c.restart_empty(2);
     until_it_says(&mut c, 2, |asked| asked.listed > 0);
     c.run_ms(10);
@@ -445,7 +445,7 @@ pub fn e5_a_learner_is_not_told_what_it_will_ask_for() {
     let (key, client) = (c.key_of(0), c.client());
     c.put(client, "another", "x");
     c.put(client, &key, "a");
-    c.lose(msg("BucketTold"));
+    c.lose(msg("BucketReply"));
     c.restart_empty(2);
     c.run_ms(1_000);
     c.put(client, &key, "b");

@@ -131,7 +131,7 @@ pub fn two_changes_at_once() {
 /// The proposer of a change stops in the middle of it: another node completes it.
 #[test]
 pub fn an_interrupted_change_is_finished_by_others() {
-    for stop_at in ["DigestsAsked", "ConfigurationTold", "Prepare"] {
+    for stop_at in ["DigestsRequest", "ConfigurationUpdate", "Prepare"] {
         let mut c = Script::shrinking(5, 1);
         let client = c.client();
         c.put(client, "k", "0");
@@ -156,7 +156,7 @@ pub fn a_node_skips_three_epochs() {
     c.put(client, "k", "0");
     // Only one node is reachable for it, so that it is not removed, and it receives nothing but
     // heartbeats.
-    for name in ["ConfigurationTold", "Accept", "Prepare", "Copy"] {
+    for name in ["ConfigurationUpdate", "Accept", "Prepare", "Copy"] {
         c.lose(msg(name).to(1));
     }
     c.crash_hard(4);
@@ -260,7 +260,7 @@ pub fn e4_an_old_request_admits_nobody() {
     }
     assert!(is_purged(&c, &[0, 1, 2, 3], "k"));
     for _ in 0..20 {
-        c.repeat(msg("AdmissionAsked").from(4).to(0));
+        c.repeat(msg("AdmissionRequest").from(4).to(0));
         c.run_ms(300);
     }
     assert!(has_members(&c, &[0, 1, 2, 3], &[1, 2, 3, 4]));
@@ -324,9 +324,9 @@ pub fn b3_a_value_from_before_a_change_is_not_the_newest() {
         "Prepare",
         "Accept",
         "Read",
-        "DigestsAsked",
-        "BucketAsked",
-        "ConfigurationTold",
+        "DigestsRequest",
+        "BucketRequest",
+        "ConfigurationUpdate",
     ] {
         c.lose(msg(name).to(2));
     }
@@ -355,7 +355,7 @@ pub fn r1_who_has_left_an_epoch_takes_no_part_in_it() {
     c.put(zero, &key, "a");
     c.run_ms(500);
     for behind in [1, 3] {
-        c.lose(msg("ConfigurationTold").to(behind));
+        c.lose(msg("ConfigurationUpdate").to(behind));
     }
     c.lose(msg("Forward"));
     c.crash_hard(3);
@@ -392,7 +392,7 @@ pub fn e2_one_change_after_the_other() {
     c.put(zero, &key, "a");
     c.run_ms(500);
     let lose_copies = |c: &mut Script| {
-        for name in ["Copy", "CopiesAsked"] {
+        for name in ["Copy", "CopiesRequest"] {
             c.lose(msg(name));
         }
     };
@@ -401,7 +401,7 @@ pub fn e2_one_change_after_the_other() {
         c.lose(msg("Accept").from(2).to(far));
     }
     c.run(two, &key, append("b"));
-    c.hold(msg("DigestsAsked"));
+    c.hold(msg("DigestsRequest"));
     c.crash_hard(4);
     c.until("a joint configuration", |c| {
         installed(c, &[0, 1, 2, 3]).is_some_and(|c| c.joint.is_some())

@@ -2,7 +2,7 @@
 
 use horseshoe::protocol::types::ballot::Ballot;
 use horseshoe::protocol::types::message::{
-    Copied, Group, Heartbeat, Message, Meta, Nack, Prepare, Promise, Row,
+    CopyAck, Group, Heartbeat, Message, Meta, Nack, Prepare, Promise, Row,
 };
 use wire::clock::{READING_LAST, READING_MAX, READING_SANE_MAX, Reading, from_ms};
 use wire::{Action, Outcome};
@@ -473,7 +473,7 @@ pub fn b5_a_member_that_tells_of_the_end_of_time() {
                 *m = Prepare { key, ballot }.into();
             });
             forge(&mut c, msg("Heartbeat").from(2).to(to), |m| {
-                *m = Copied {
+                *m = CopyAck {
                     key: user_key(&key),
                     ballot,
                     refused_for: Some(ballot),

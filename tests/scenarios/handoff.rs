@@ -43,7 +43,7 @@ pub fn c1_a_copy_undoes_no_promise() {
     let theirs = c.begin(one, &key, append("c"));
     c.until_sent(msg("Accept").from(1).to(2));
     assert!(c.release(msg("Copy").from(0).to(2)) > 0, "a copy is late");
-    c.until_sent(msg("Copied").from(2).to(0));
+    c.until_sent(msg("CopyAck").from(2).to(0));
     let ours = c.begin(zero, &key, append("b"));
     c.until_sent(msg("Accept").from(0).to(2));
     c.run_ms(20);
@@ -112,10 +112,10 @@ pub fn c1_a_refused_copy_is_mended_by_a_round() {
     assert!(c.sent(msg("Prepare").from(0)).len() > prepares);
     c.cluster.start(1);
     c.until("the same everywhere", |c| are_equal(c, &key));
-    let answers = c.sent(msg("Copied").from(2).to(0));
+    let answers = c.sent(msg("CopyAck").from(2).to(0));
     let refused = answers.iter().any(|p| {
         let message = p.envelope().map(|envelope| &envelope.message);
-        matches!(message, Some(Message::Copied(m)) if m.refused_for.is_some())
+        matches!(message, Some(Message::CopyAck(m)) if m.refused_for.is_some())
     });
     assert!(refused, "{answers:?}");
     c.check();
@@ -140,9 +140,9 @@ pub fn c1_a_member_that_was_away_gets_what_it_missed() {
         keys.iter().all(|k| are_equal(c, k))
     });
     c.run_ms(1_000);
-    let copies = c.sent(msg("Copied").from(4));
+    let copies = c.sent(msg("CopyAck").from(4));
     let keys_of = copies.iter().filter_map(|p| match &p.envelope()?.message {
-        Message::Copied(m) => Some(m.key.clone()),
+        Message::CopyAck(m) => Some(m.key.clone()),
         _ => None,
     });
     let mut copied: Vec<_> = keys_of.collect();
@@ -204,7 +204,7 @@ pub fn c1_large_records_are_copied_one_after_another() {
     let before = c.sent(msg("Copy")).len();
     c.slow_disk(2, 100);
     c.heal_nodes();
-    c.until_sent(msg("Copied").from(2));
+    c.until_sent(msg("CopyAck").from(2));
     let at_first = c.sent(msg("Copy")).len() - before;
     assert!(at_first < keys.len(), "{at_first} before the first answer");
     c.until("the same everywhere", |c| {

@@ -57,7 +57,7 @@ pub fn a_learner_whose_disk_hangs_is_not_admitted() {
     c.crash_hard(3);
     c.until("three members", |c| has_members(c, &[0, 1, 2], &[1, 2, 3]));
     c.cluster.start(3);
-    c.until_sent(msg("AdmissionAsked").from(3));
+    c.until_sent(msg("AdmissionRequest").from(3));
     c.slow_disk(3, FOR_EVER_MS);
     c.run_ms(30_000);
     assert!(has_members(&c, &[0, 1, 2], &[1, 2, 3]), "not admitted");

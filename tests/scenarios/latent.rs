@@ -104,7 +104,7 @@ pub fn e7_a_change_whose_members_are_gone_is_backed_out_of() {
     c.put(client, "k", "0");
     let operator = c.client_of(&[1]);
     c.get(operator, "k");
-    c.hold(msg("ConfigurationTold").from(1));
+    c.hold(msg("ConfigurationUpdate").from(1));
     c.hold(msg("Accepted").from(0));
     begin(&mut c, operator, 1, Change::TransferMaster { node: 2 });
     c.until_sent(msg("Accept").from(1).to(0));
@@ -130,7 +130,7 @@ pub fn e7_who_has_installed_it_is_told_that_it_was_backed_out_of() {
     c.put(client, "k", "0");
     let operator = c.client_of(&[1]);
     c.get(operator, "k");
-    c.lose(msg("ConfigurationTold").from(1));
+    c.lose(msg("ConfigurationUpdate").from(1));
     c.lose(msg("Heartbeat").from(1));
     begin(&mut c, operator, 1, Change::TransferMaster { node: 2 });
     c.until("the joint one", |c| {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use horseshoe::protocol::types::ballot::Ballot;
 use horseshoe::protocol::types::digest::{Bucket, Digests, Spread, Sums};
 use horseshoe::protocol::types::message::{
-    Accept, Accepted, AdmissionAsked, BucketAsked, BucketEntry, BucketTold, CopiesAsked, Copy,
-    DigestsAsked, DigestsTold, Message, Prepare, Purge, Read,
+    Accept, Accepted, AdmissionRequest, BucketEntry, BucketReply, BucketRequest, CopiesRequest,
+    Copy, DigestsReply, DigestsRequest, Message, Prepare, Purge, Read,
 };
 use horseshoe::protocol::types::record::{AcceptorState, Key};
 use wire::Action;
@@ -103,7 +103,7 @@ pub fn e5_a_copy_is_taken_over_an_old_record() {
             record: record(Some("chosen")).into(),
         },
     );
-    assert_eq!(node.sent("Copied").len(), 1);
+    assert_eq!(node.sent("CopyAck").len(), 1);
     let state = &node.disk[&key()];
     assert_eq!((state.accepted, state.life), (chosen, LIFE));
 }
@@ -124,8 +124,8 @@ pub fn e5_an_old_record_is_not_read() {
 #[test]
 pub fn e5_an_old_record_is_in_no_digest() {
     let mut node = with_cached(VALUE);
-    let answers = node.ask(DigestsAsked { total: None });
-    let [Message::DigestsTold(told)] = &answers[..] else {
+    let answers = node.ask(DigestsRequest { total: None });
+    let [Message::DigestsReply(told)] = &answers[..] else {
         panic!("{answers:?}");
     };
     assert_eq!(told.sums.of(bucket_of(&key())), 0);
@@ -134,11 +134,11 @@ pub fn e5_an_old_record_is_in_no_digest() {
 #[test]
 pub fn e5_an_old_record_is_not_listed() {
     let mut node = with_cached(VALUE);
-    let answers = node.ask(BucketAsked {
+    let answers = node.ask(BucketRequest {
         bucket: bucket_of(&key()),
         after: None,
     });
-    let [Message::BucketTold(told)] = &answers[..] else {
+    let [Message::BucketReply(told)] = &answers[..] else {
         panic!("{answers:?}");
     };
     assert_eq!(told.entries, []);
@@ -147,7 +147,7 @@ pub fn e5_an_old_record_is_not_listed() {
 #[test]
 pub fn e5_an_old_record_is_not_copied() {
     let mut node = with_cached(VALUE);
-    let answers = node.ask(CopiesAsked { keys: vec![key()] });
+    let answers = node.ask(CopiesRequest { keys: vec![key()] });
     node.run_ms(1_000);
     assert!(answers.is_empty() && node.sent("Copy").is_empty());
     // An entry of this life is in it.
@@ -160,7 +160,7 @@ pub fn e5_an_old_record_is_not_copied() {
             record: record(VALUE).into(),
         },
     );
-    let answers = node.ask(CopiesAsked { keys: vec![key()] });
+    let answers = node.ask(CopiesRequest { keys: vec![key()] });
     assert!(matches!(answers[..], [Message::Copy(_)]), "{answers:?}");
 }
 
@@ -192,13 +192,16 @@ fn purges(tombstone: AcceptorState) -> usize {
         node.run_ms(50);
         let fresh = node.sent_since(seen).to_vec();
         seen += fresh.len();
-        for asked in fresh.iter().filter(|e| e.message.name() == "DigestsAsked") {
+        for asked in fresh
+            .iter()
+            .filter(|e| e.message.name() == "DigestsRequest")
+        {
             let sums = Spread::default().all().map(|bucket| votes.of_all(bucket));
             let sums = Sums::collect(sums);
             node.tell(
                 asked.destination,
                 asked.round,
-                DigestsTold { clock: 0, sums },
+                DigestsReply { clock: 0, sums },
             );
         }
     }
@@ -255,17 +258,17 @@ pub fn e5_an_old_record_is_not_the_coordinators() {
 fn compare(entry: Option<BucketEntry>) -> Alone {
     let mut node = with_cached(VALUE);
     node.run_ms(1_000);
-    let (round, _) = node.asked("DigestsAsked", 2).expect("it compares");
+    let (round, _) = node.asked("DigestsRequest", 2).expect("it compares");
     let own = bucket_of(&key());
     let sum = |bucket: Bucket| u64::from(bucket == own && entry.is_some());
     let sums = Sums::collect(Spread::default().all().map(sum));
-    node.tell(2, round, DigestsTold { clock: 0, sums });
-    let (round, asked) = node.asked("BucketAsked", 2).expect("it differs");
-    let Message::BucketAsked(BucketAsked { bucket, after }) = asked else {
+    node.tell(2, round, DigestsReply { clock: 0, sums });
+    let (round, asked) = node.asked("BucketRequest", 2).expect("it differs");
+    let Message::BucketRequest(BucketRequest { bucket, after }) = asked else {
         unreachable!("by its name");
     };
     assert_eq!((bucket, &after), (own, &None));
-    let told = BucketTold {
+    let told = BucketReply {
         bucket,
         after,
         entries: entry.into_iter().collect(),
@@ -289,14 +292,14 @@ fn entry(accepted: Ballot) -> BucketEntry {
 #[test]
 pub fn e5_what_is_held_as_a_cache_is_missing() {
     let node = compare(Some(entry(ballot(CACHED_MS - 1))));
-    let asked = node.asked("CopiesAsked", 2).map(|(_, message)| message);
-    assert_eq!(asked, Some(CopiesAsked { keys: vec![key()] }.into()));
+    let asked = node.asked("CopiesRequest", 2).map(|(_, message)| message);
+    assert_eq!(asked, Some(CopiesRequest { keys: vec![key()] }.into()));
 }
 
 #[test]
 pub fn e5_what_is_chosen_becomes_a_vote_without_travelling() {
     let node = compare(Some(entry(ballot(CACHED_MS))));
-    assert!(node.sent("CopiesAsked").is_empty());
+    assert!(node.sent("CopiesRequest").is_empty());
     assert_eq!(life_of(&node), Some(LIFE));
 }
 
@@ -430,12 +433,12 @@ fn compare_for_ms(node: &mut Alone, ms: u64, mut seen: usize, held: Option<Bucke
         seen += fresh.len();
         for asked in fresh.iter().filter(|e| e.destination == 2) {
             let answer: Message = match &asked.message {
-                Message::DigestsAsked(_) => DigestsTold {
+                Message::DigestsRequest(_) => DigestsReply {
                     clock: 0,
                     sums: sums.clone(),
                 }
                 .into(),
-                Message::BucketAsked(m) => BucketTold {
+                Message::BucketRequest(m) => BucketReply {
                     bucket: m.bucket,
                     after: m.after.clone(),
                     entries: held.iter().cloned().collect(),
@@ -497,7 +500,7 @@ fn ask_for_ms(node: &mut Alone, incarnation: u64, ms: u64) {
     node.become_new(3, incarnation);
     for _ in 0..ms / 50 {
         node.run_ms(50);
-        let asked = AdmissionAsked {
+        let asked = AdmissionRequest {
             ready: true,
             listed: Spread::default().all().end,
         };

@@ -84,14 +84,14 @@ pub fn e1_disk_that_was_rolled_back_by_one_start_has_no_vote() {
 #[test]
 pub fn e6_first_node_restarts_empty_in_between() {
     let mut c = Script::cold(3);
-    c.hold(msg("ConfigurationTold").from(0));
+    c.hold(msg("ConfigurationUpdate").from(0));
     c.cluster.start_all();
     c.until("the first configuration", |c| c.held.len() >= 2);
     c.restart_empty(0);
     c.run_ms(2_000);
     c.let_pass();
     c.run_ms(500);
-    assert_ne!(c.release(msg("ConfigurationTold")), 0);
+    assert_ne!(c.release(msg("ConfigurationUpdate")), 0);
     c.run_ms(1_000);
     let client = c.client();
     c.put(client, "k", "v");

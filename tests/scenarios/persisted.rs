@@ -14,10 +14,10 @@ use crate::sim::script::{Script, msg, put};
 /// The digests that a node has sent so far: of a key's bucket, or of all buckets.
 fn sums_told(c: &Script, node: usize, key: &str) -> BTreeSet<u64> {
     let bucket = c.bucket_of(key);
-    let mut told = c.sent(msg("DigestsTold").from(node));
+    let mut told = c.sent(msg("DigestsReply").from(node));
     told.extend(c.sent(msg("DigestsEqual").from(node)));
     let sums = told.iter().filter_map(|p| match &p.envelope()?.message {
-        Message::DigestsTold(m) => Some(m.sums.of(bucket)),
+        Message::DigestsReply(m) => Some(m.sums.of(bucket)),
         Message::DigestsEqual(m) => Some(m.total),
         _ => None,
     });
@@ -95,17 +95,17 @@ pub fn r2_a_listing_waits_for_the_disk() {
         c.lose(msg(name).to(1));
     }
     c.put(client, &first, "a");
-    c.hold(msg("BucketAsked").to(2));
+    c.hold(msg("BucketRequest").to(2));
     c.until("a question", |c| !c.held.is_empty());
     c.slow_disk(2, 3_000);
     c.put(client, &second, "b");
     c.run_ms(20);
-    let before = c.sent(msg("BucketTold").from(2)).len();
-    assert!(c.release(msg("BucketAsked").to(2)) > 0);
+    let before = c.sent(msg("BucketReply").from(2)).len();
+    assert!(c.release(msg("BucketRequest").to(2)) > 0);
     c.run_ms(1_000);
     assert_eq!(accepted(&c, 2, &second), Ballot::ZERO, "it is not durable");
-    assert_eq!(c.sent(msg("BucketTold").from(2)).len(), before);
-    c.until_sent(msg("BucketTold").from(2));
+    assert_eq!(c.sent(msg("BucketReply").from(2)).len(), before);
+    c.until_sent(msg("BucketReply").from(2));
     assert_ne!(accepted(&c, 2, &second), Ballot::ZERO);
     c.check();
 }
@@ -125,18 +125,18 @@ pub fn e5_records_of_an_earlier_admission_are_not_listed() {
     c.heal_nodes();
     c.until("five members", are_all_members);
     // The member does not learn which of its records are chosen.
-    c.lose(msg("BucketTold").to(4));
-    c.lose(msg("DigestsTold").to(4));
-    let from = c.sent(msg("BucketTold").from(4)).len();
+    c.lose(msg("BucketReply").to(4));
+    c.lose(msg("DigestsReply").to(4));
+    let from = c.sent(msg("BucketReply").from(4)).len();
     c.lose(msg("Copy").to(4));
-    c.until_sent(msg("BucketTold").from(4));
+    c.until_sent(msg("BucketReply").from(4));
     c.run_ms(1_000);
     let life = c.nodes[4].disk.synced().meta.life;
     let held = held(&c, 4, "k").expect("its cache");
     assert!(held.life < life, "{held:?} in life {life}");
-    for passing in &c.sent(msg("BucketTold").from(4))[from..] {
+    for passing in &c.sent(msg("BucketReply").from(4))[from..] {
         match &passing.envelope().unwrap().message {
-            Message::BucketTold(told) => assert!(told.entries.is_empty(), "{told:?}"),
+            Message::BucketReply(told) => assert!(told.entries.is_empty(), "{told:?}"),
             other => panic!("{other:?}"),
         }
     }

@@ -98,7 +98,7 @@ pub fn p1_a_late_copy_brings_nothing_back() {
     let client = c.client_of(&[0, 1]);
     c.lose(msg("Accept").from(0).to(2));
     c.put(client, &key, "a");
-    c.until_sent(msg("Copied").from(2));
+    c.until_sent(msg("CopyAck").from(2));
     c.let_pass();
     c.run(client, &key, Action::Delete);
     until_gone(&mut c, std::slice::from_ref(&key));

@@ -19,7 +19,7 @@ pub fn rethinkdb_reconfiguration_under_partition() {
         (&[1, 4], &[0, 2, 3]),
         (&[0, 1, 2], &[3, 4]),
     ];
-    for stop_at in ["ConfigurationTold", "DigestsTold", "Accept"] {
+    for stop_at in ["ConfigurationUpdate", "DigestsReply", "Accept"] {
         let mut c = Script::shrinking(5, 1);
         let clients: Vec<usize> = (0..5).map(|node| c.client_of(&[node])).collect();
         let mut calls = Vec::new();

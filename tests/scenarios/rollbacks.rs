@@ -297,7 +297,10 @@ pub fn e6_a_copy_of_before_the_first_configuration_is_noticed() {
 /// Before the node serves alone it listens as long as it takes to receive something from others.
 #[test]
 pub fn e1_a_copy_of_when_it_was_alone_hears_of_the_others_first() {
-    for (lost, why) in [("Nothing", "a call"), ("ConfigurationAsked", "a question")] {
+    for (lost, why) in [
+        ("Nothing", "a call"),
+        ("ConfigurationRequest", "a question"),
+    ] {
         let Grown {
             script: mut c,
             copy,
@@ -332,7 +335,7 @@ pub fn e1_who_has_no_vote_objects_too() {
     c.run_ms(2_000);
     c.put(client, "k", "new");
     // The node does not become a member before node 0 is down.
-    c.hold(msg("AdmissionAsked"));
+    c.hold(msg("AdmissionRequest"));
     c.restart_empty(4);
     c.run_ms(1_000);
     c.crash_hard(0);

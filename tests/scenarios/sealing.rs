@@ -4,7 +4,7 @@ use crate::scenarios::changes::{are_all_members, has_members};
 use crate::sim::script::{Script, append, msg};
 
 fn lose_copies(c: &mut Script) {
-    for name in ["Copy", "CopiesAsked"] {
+    for name in ["Copy", "CopiesRequest"] {
         c.lose(msg(name));
     }
 }

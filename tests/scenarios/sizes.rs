@@ -12,9 +12,9 @@ use horseshoe::protocol::types::limits::{
     NODES_MAX,
 };
 use horseshoe::protocol::types::message::{
-    Accept, ClientReply, Configuration, ConfigurationAsked, ConfigurationTold, Copy, DigestsTold,
-    EPOCH_MAX, Echo, Forward, ForwardAnswer, Heartbeat, LinkTold, Member, Message, Promise,
-    ReadAnswer, Row, encode_reply,
+    Accept, ClientReply, Configuration, ConfigurationRequest, ConfigurationUpdate, Copy,
+    DigestsReply, EPOCH_MAX, Echo, Forward, ForwardAnswer, Heartbeat, LinkTold, Member, Message,
+    Promise, ReadAnswer, Row, encode_reply,
 };
 use horseshoe::protocol::types::record::{Applied, AppliedOperation, ClientEntry, Key, Record};
 use wire::clock::READING_SANE_MAX;
@@ -264,12 +264,12 @@ fn messages_of_all_nodes_fit_a_datagram() {
         forces: vec![forced; FORCES_MAX],
         name: "n".repeat(CLUSTER_NAME_SIZE_MAX),
     };
-    assert_is_taken(ConfigurationTold { configuration });
-    assert_is_taken(ConfigurationAsked {
+    assert_is_taken(ConfigurationUpdate { configuration });
+    assert_is_taken(ConfigurationRequest {
         epoch: u64::MAX,
         address: "a".repeat(ADDRESS_SIZE_MAX),
     });
-    assert_is_taken(DigestsTold {
+    assert_is_taken(DigestsReply {
         clock: READING_SANE_MAX,
         sums: Sums::collect((0..BUCKETS_MAX).map(|_| u64::MAX)),
     });

@@ -3,7 +3,7 @@
 use horseshoe::protocol::types::configuration::{Forced, first_epoch, next_lineage};
 use horseshoe::protocol::types::digest::{BUCKETS_MAX, Spread};
 use horseshoe::protocol::types::limits::NODES_AWAY_MAX;
-use horseshoe::protocol::types::message::{Configuration, ConfigurationTold, Member, NodeId};
+use horseshoe::protocol::types::message::{Configuration, ConfigurationUpdate, Member, NodeId};
 use kvclient::session::{Question, Told};
 use wire::{Action, Change, ChangeOutcome, NodeStatus, Outcome};
 
@@ -136,7 +136,7 @@ pub fn e8_no_force_at_a_node_that_slept_through_its_removal() {
     for node in 2..5 {
         c.crash_hard(node);
     }
-    c.lose(msg("ConfigurationTold").to(0));
+    c.lose(msg("ConfigurationUpdate").to(0));
     c.heal_nodes();
     c.run_ms(1_500);
     let two = c.client_of(&[0, 1]);
@@ -168,7 +168,7 @@ pub fn e8_a_named_node_that_went_on_has_no_vote() {
     let two = c.client_of(&[0, 1]);
     c.cut(&[0, 1], &[2, 3, 4]);
     c.run_ms(1_000);
-    c.lose(msg("ConfigurationTold").from(0));
+    c.lose(msg("ConfigurationUpdate").from(0));
     force(&mut c, two, 0, &[1, 2]);
     c.heal_nodes();
     c.isolate(0);
@@ -205,7 +205,7 @@ pub fn e8_a_node_of_both_sides_is_of_the_side_that_goes_on() {
     };
     let is_started = |outcome| matches!(outcome, ChangeOutcome::Started { .. });
     c.cut(&[0], &[2]);
-    c.lose(msg("ConfigurationTold").from(0));
+    c.lose(msg("ConfigurationUpdate").from(0));
     let of_a = change(&c, 0, &[1, 2]);
     assert!(is_started(ask(&mut c, a, 0, of_a)));
     c.cut(&[0], &[1, 2]);
@@ -378,7 +378,7 @@ pub fn e8_a_split_is_noticed_where_one_side_has_moved() {
 
 /// Sends a node a configuration in another node's name.
 fn tell(c: &mut Script, from: usize, to: usize, configuration: Configuration) {
-    let sent = c.sent(msg("ConfigurationTold"));
+    let sent = c.sent(msg("ConfigurationUpdate"));
     let mut passing = sent.last().expect("one was told").clone();
     (passing.from, passing.to) = (Place::Node(from), Place::Node(to));
     let Parcel::Peer { envelope, .. } = &mut passing.parcel else {
@@ -388,7 +388,7 @@ fn tell(c: &mut Script, from: usize, to: usize, configuration: Configuration) {
     envelope.via = envelope.origin;
     envelope.destination = 0;
     envelope.epoch = configuration.epoch;
-    envelope.message = ConfigurationTold { configuration }.into();
+    envelope.message = ConfigurationUpdate { configuration }.into();
     c.cluster.deliver(100, passing);
 }
 

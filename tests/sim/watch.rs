@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use horseshoe::protocol::types::ballot::Ballot;
 use horseshoe::protocol::types::configuration::lineage_of;
 use horseshoe::protocol::types::message::{
-    BucketTold, ClientReply, Configuration, Copied, Envelope, Epoch, Group, Incarnation, Member,
+    BucketReply, ClientReply, Configuration, CopyAck, Envelope, Epoch, Group, Incarnation, Member,
     Message, NodeId, RoundId,
 };
 use horseshoe::protocol::types::record::{Key, Record};
@@ -86,8 +86,8 @@ impl Watch {
                 self.asked.insert((origin, envelope.round), m.key.clone());
             }
             Message::Copy(m) => self.carries(&m.key, m.ballot, &m.record),
-            Message::Copied(m) => self.copied(from.disk.synced(), m),
-            Message::ConfigurationTold(m) => self.configured(&m.configuration),
+            Message::CopyAck(m) => self.copied(from.disk.synced(), m),
+            Message::ConfigurationUpdate(m) => self.configured(&m.configuration),
             message => self.answers(from.disk.synced(), envelope, message),
         }
     }
@@ -102,10 +102,10 @@ impl Watch {
             Message::ReadAnswer(m) => self.answers_in(from, envelope, m.floor),
             Message::Accepted(_)
             | Message::Nack(_)
-            | Message::Copied(_)
-            | Message::DigestsTold(_)
+            | Message::CopyAck(_)
+            | Message::DigestsReply(_)
             | Message::DigestsEqual(_) => self.answers_in(from, envelope, Ballot::ZERO),
-            Message::BucketTold(told) => {
+            Message::BucketReply(told) => {
                 self.answers_in(from, envelope, Ballot::ZERO);
                 self.lists(durable, told);
             }
@@ -132,7 +132,7 @@ impl Watch {
     }
 
     /// R2: the bucket entries that a node sends are durable.
-    fn lists(&mut self, durable: &Table, told: &BucketTold) {
+    fn lists(&mut self, durable: &Table, told: &BucketReply) {
         for entry in &told.entries {
             let (_, accepted) = durable_ballots(durable, &entry.key);
             self.hold(entry.accepted <= accepted, || {
@@ -185,7 +185,7 @@ impl Watch {
 
     /// R2: the records that a member reports to hold are durable, and so is the promise for which
     /// it refuses.
-    fn copied(&mut self, durable: &Table, copied: &Copied) {
+    fn copied(&mut self, durable: &Table, copied: &CopyAck) {
         let state = durable.registers.get(&copied.key);
         let holds = match copied.refused_for {
             Some(promised) => {

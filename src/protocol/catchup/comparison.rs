@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::protocol::types::digest::{Bucket, Spread};
 use crate::protocol::types::limits::GIVEN_UP_MAX;
-use crate::protocol::types::message::{BucketTold, NodeId, Now, RoundId};
+use crate::protocol::types::message::{BucketReply, NodeId, Now, RoundId};
 use crate::protocol::types::record::Key;
 
 /// A request that waits for its answer.
@@ -34,7 +34,7 @@ pub struct Comparing {
     pub source: NodeId,
     pub after: Option<Key>,
     /// The source's entries, until this node's own entries are listed.
-    pub page: Option<BucketTold>,
+    pub page: Option<BucketReply>,
     /// The key up to which this node's own entries are listed.
     pub own_after: Option<Key>,
     pub question: BucketQuestion,

@@ -184,10 +184,10 @@ impl Fetches {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::types::limits::{LIST_SIZE_MAX, PULL_RETRY_MS};
-    use crate::protocol::types::message::{CopiesAsked, Message};
+    use crate::protocol::types::limits::{FETCH_RETRY_MS, LIST_SIZE_MAX};
+    use crate::protocol::types::message::{CopiesRequest, Message};
 
-    const WAIT_US: u64 = PULL_RETRY_MS * 1_000;
+    const WAIT_US: u64 = FETCH_RETRY_MS * 1_000;
 
     fn at(ms: u64) -> Now {
         Now {
@@ -244,10 +244,10 @@ mod tests {
                 fetches.want(1, key, 10);
             }
             for turn in 0..3 {
-                let (again, _) = fetches.overdue(at(turn * PULL_RETRY_MS), WAIT_US, 5);
+                let (again, _) = fetches.overdue(at(turn * FETCH_RETRY_MS), WAIT_US, 5);
                 for (_, keys) in fetches.fill(at(0)).into_iter().chain(again) {
                     let mut body = Vec::new();
-                    Message::from(CopiesAsked { keys }).encode_body(&mut body);
+                    Message::from(CopiesRequest { keys }).encode_body(&mut body);
                     assert!(body.len() <= LIST_SIZE_MAX + 8, "{}", body.len());
                 }
             }
@@ -263,8 +263,8 @@ mod tests {
         }
         fetches.want(1, key(2), 10);
         fetches.fill(at(10));
-        assert!(fetches.end(at(PULL_RETRY_MS), 1, &key(0)));
-        let later = at(2 * PULL_RETRY_MS - 1);
+        assert!(fetches.end(at(FETCH_RETRY_MS), 1, &key(0)));
+        let later = at(2 * FETCH_RETRY_MS - 1);
         assert!(
             fetches.overdue(later, WAIT_US, 5).0.is_empty(),
             "what came was asked no later"
@@ -280,16 +280,16 @@ mod tests {
         fetches.fill(at(0));
         assert!(
             fetches
-                .overdue(at(PULL_RETRY_MS - 1), WAIT_US, 5)
+                .overdue(at(FETCH_RETRY_MS - 1), WAIT_US, 5)
                 .0
                 .is_empty()
         );
         for turn in 1..5 {
-            let (again, _) = fetches.overdue(at(turn * PULL_RETRY_MS), WAIT_US, 5);
+            let (again, _) = fetches.overdue(at(turn * FETCH_RETRY_MS), WAIT_US, 5);
             assert_eq!(again, [(1, vec![key(1)])]);
             assert!(!fetches.is_empty());
         }
-        let last = at(5 * PULL_RETRY_MS);
+        let last = at(5 * FETCH_RETRY_MS);
         assert_eq!(fetches.overdue(last, WAIT_US, 5), (Vec::new(), 1));
         assert!(fetches.is_empty());
         fetches.want(1, key(1), 10);

@@ -174,8 +174,8 @@ impl Outbox {
 /// About what an answer about buckets takes; 0 for other messages.
 fn buckets_size(message: &Message) -> usize {
     match message {
-        Message::DigestsTold(told) => 8 * told.sums.buckets().unwrap_or(0),
-        Message::BucketTold(told) => 128 + 2 * size_of::<BucketEntry>() * told.entries.len(),
+        Message::DigestsReply(told) => 8 * told.sums.buckets().unwrap_or(0),
+        Message::BucketReply(told) => 128 + 2 * size_of::<BucketEntry>() * told.entries.len(),
         _ => 0,
     }
 }

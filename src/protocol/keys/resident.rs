@@ -20,7 +20,7 @@ pub enum Waiting {
     /// The key is to be copied to that member (C1).
     Copy(NodeId),
     /// The key is to be repaired by a round.
-    Mend,
+    Repair,
     /// The key is to be checked with the next heartbeat.
     Look,
     /// Work of that epoch.

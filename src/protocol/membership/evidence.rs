@@ -12,7 +12,7 @@ use wire::clock::Reading;
 use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::digest::{Bucket, Spread, Sums};
 use crate::protocol::types::limits::{SEAL_BUCKETS_MAX, SEAL_PASSES};
-use crate::protocol::types::message::{BucketEntry, BucketTold, Configuration, NodeId, RoundId};
+use crate::protocol::types::message::{BucketEntry, BucketReply, Configuration, NodeId, RoundId};
 use crate::protocol::types::quorum::NodeSet;
 use crate::protocol::types::record::Key;
 use crate::protocol::types::rules::rule;
@@ -23,7 +23,7 @@ pub enum Step {
     AskDigests,
     AskBucket(NodeId, Bucket, Option<Key>),
     /// Run a repair round.
-    Mend(Key),
+    Repair(Key),
     /// The evidence is complete: the joint configuration may be completed.
     Complete,
 }
@@ -101,7 +101,7 @@ impl Evidence {
         self.told.insert(node, sums);
     }
 
-    pub fn bucket_told(&mut self, node: NodeId, told: BucketTold) -> Option<Step> {
+    pub fn bucket_told(&mut self, node: NodeId, told: BucketReply) -> Option<Step> {
         let listing = self.listings.get_mut(&told.bucket)?;
         if listing.compared || listing.complete.contains(&node) {
             return None;
@@ -132,7 +132,7 @@ impl Evidence {
 
     /// Keys whose repair rounds are not completed. They are repaired again and, after a while,
     /// listed again.
-    pub fn unmended(&self) -> Vec<Key> {
+    pub fn unrepaired(&self) -> Vec<Key> {
         self.mending.keys().cloned().collect()
     }
 
@@ -216,7 +216,7 @@ impl Evidence {
             }
             for key in open {
                 self.mending.insert(key.clone(), *bucket);
-                steps.push(Step::Mend(key));
+                steps.push(Step::Repair(key));
             }
         }
         for bucket in settled {

@@ -14,8 +14,9 @@ use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::configuration;
 use crate::protocol::types::copy_purpose::CopyPurpose;
 use crate::protocol::types::message::{
-    Accept, Accepted, Chosen, ConfigurationAsked, ConfigurationTold, Copied, Copy, Destination,
-    Envelope, Message, Nack, NodeId, Now, Output, Prepare, Promise, Read, ReadAnswer, is_transit,
+    Accept, Accepted, Chosen, ConfigurationRequest, ConfigurationUpdate, Copy, CopyAck,
+    Destination, Envelope, Message, Nack, NodeId, Now, Output, Prepare, Promise, Read, ReadAnswer,
+    is_transit,
 };
 use crate::protocol::types::record::{AcceptorState, Key};
 use crate::protocol::types::rules::rule;
@@ -27,7 +28,7 @@ impl Replica {
                 self.handle_survey(now, envelope);
                 return;
             }
-            Message::ConfigurationTold(told) => {
+            Message::ConfigurationUpdate(told) => {
                 self.handle_configuration(now, &envelope, &told.configuration);
                 // Where links work in one direction only, it arrives through relays.
                 if cluster == self.cluster() && is_transit(self.identity.node, envelope.destination)
@@ -62,7 +63,7 @@ impl Replica {
             return;
         }
         self.note_epoch(now, &envelope);
-        if let Message::ConfigurationAsked(asked) = &envelope.message {
+        if let Message::ConfigurationRequest(asked) = &envelope.message {
             if configuration.epoch > asked.epoch {
                 self.tell_configuration(now, &envelope);
             }
@@ -104,14 +105,14 @@ impl Replica {
             Message::Forward(forward) => self.handle_forward(now, origin, via, forward),
             Message::ForwardAnswer(answer) => self.handle_forward_answer(now, answer),
             // E4 depends on this: a request for admission belongs to its own epoch.
-            Message::AdmissionAsked(_) if !rule!(E4) => {
+            Message::AdmissionRequest(_) if !rule!(E4) => {
                 self.handle_learner_question(now, envelope);
             }
             _ if !this_epoch && rule!(R1) => self.counters.stray += 1,
-            Message::DigestsAsked(_)
-            | Message::BucketAsked(_)
-            | Message::CopiesAsked(_)
-            | Message::AdmissionAsked(_) => self.handle_learner_question(now, envelope),
+            Message::DigestsRequest(_)
+            | Message::BucketRequest(_)
+            | Message::CopiesRequest(_)
+            | Message::AdmissionRequest(_) => self.handle_learner_question(now, envelope),
             _ if counts => self.handle_member_message(now, envelope),
             _ => self.counters.stray += 1,
         }
@@ -124,14 +125,14 @@ impl Replica {
             return;
         }
         match &envelope.message {
-            Message::DigestsAsked(_) if !self.may_tell_digests(envelope.origin) => {}
-            Message::DigestsAsked(asked) => {
+            Message::DigestsRequest(_) if !self.may_tell_digests(envelope.origin) => {}
+            Message::DigestsRequest(asked) => {
                 let asked = asked.clone();
-                self.handle_digests_asked(&envelope, &asked);
+                self.handle_digests_request(&envelope, &asked);
             }
-            Message::BucketAsked(_) => self.handle_bucket_asked(envelope),
-            Message::CopiesAsked(_) => self.handle_copies_asked(now, envelope),
-            Message::AdmissionAsked(_) => self.handle_admission_asked(now, &envelope),
+            Message::BucketRequest(_) => self.handle_bucket_request(envelope),
+            Message::CopiesRequest(_) => self.handle_copies_request(now, envelope),
+            Message::AdmissionRequest(_) => self.handle_admission_request(now, &envelope),
             _ => self.counters.stray += 1,
         }
     }
@@ -145,10 +146,10 @@ impl Replica {
             return;
         }
         match &envelope.message {
-            Message::DigestsAsked(_) | Message::BucketAsked(_) => {
+            Message::DigestsRequest(_) | Message::BucketRequest(_) => {
                 self.handle_learner_question(now, envelope);
             }
-            Message::DigestsTold(_) | Message::BucketTold(_) => {
+            Message::DigestsReply(_) | Message::BucketReply(_) => {
                 self.handle_buckets_told(now, envelope)
             }
             Message::DigestsEqual(told) => {
@@ -165,7 +166,7 @@ impl Replica {
 
     /// The answers to requests about buckets, whatever the request was for.
     fn handle_buckets_told(&mut self, now: Now, envelope: Envelope) {
-        if let Message::DigestsTold(told) = &envelope.message
+        if let Message::DigestsReply(told) = &envelope.message
             && told.sums.buckets() != Some(self.keys.digests().spread().buckets())
         {
             self.counters.stray += 1;
@@ -182,7 +183,7 @@ impl Replica {
     pub(super) fn handle_register_message(&mut self, now: Now, envelope: Envelope) {
         let Some(question) = AcceptorQuestion::of(&envelope.message) else {
             match envelope.message {
-                Message::Copied(copied) => self.handle_copied(now, envelope.origin, &copied),
+                Message::CopyAck(copied) => self.handle_copied(now, envelope.origin, &copied),
                 Message::Chosen(told) => self.note_chosen(told),
                 _ => self.handle_answer(now, envelope),
             }
@@ -211,7 +212,7 @@ impl Replica {
                 Waiting::Peer(_) => self.counters.overflow += 1,
                 Waiting::Operation(pending) => self.answer_busy(pending),
                 // These are checked again when they are overdue.
-                Waiting::Copy(_) | Waiting::Mend | Waiting::Look | Waiting::Work(..) => {}
+                Waiting::Copy(_) | Waiting::Repair | Waiting::Look | Waiting::Work(..) => {}
             },
         }
     }
@@ -310,7 +311,7 @@ impl Replica {
             return;
         };
         let address = match &asked.message {
-            Message::ConfigurationAsked(asked) => Some(asked.address.as_str()),
+            Message::ConfigurationRequest(asked) => Some(asked.address.as_str()),
             Message::Survey(survey) => {
                 let listed = self.options.list.get(usize::from(survey.index));
                 listed.map(String::as_str)
@@ -340,7 +341,7 @@ impl Replica {
             return;
         };
         if address != self.own_address() && self.durable.is_installed() {
-            let told = ConfigurationTold { configuration };
+            let told = ConfigurationUpdate { configuration };
             let envelope = self.envelope(node, 0, told.into());
             self.send_round_about(&envelope, address);
             self.sending.outputs.push_back(Output::Send {
@@ -358,7 +359,7 @@ impl Replica {
         let known = self.address_of(envelope.origin).map(Arc::from);
         let to = known.map_or_else(|| self.any_listed(), Destination::Address);
         let epoch = self.identity.configuration.as_ref().map_or(0, |c| c.epoch);
-        let message = ConfigurationAsked {
+        let message = ConfigurationRequest {
             epoch,
             address: self.own_address().to_owned(),
         }
@@ -491,7 +492,7 @@ fn answer(
                 Verdict::Refused(promised) => Some(promised),
                 _ => None,
             };
-            let copied = Copied {
+            let copied = CopyAck {
                 key: copy.key.clone(),
                 ballot: copy.ballot,
                 refused_for,

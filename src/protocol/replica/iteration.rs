@@ -26,8 +26,8 @@ impl Replica {
         self.iteration = IterationBudget::default();
     }
 
-    /// Whether that node gets one more answer to `DigestsAsked`; the node repeats a request without
-    /// an answer.
+    /// Whether that node gets one more answer to `DigestsRequest`; the node repeats a request
+    /// without an answer.
     pub(super) fn may_tell_digests(&mut self, to: NodeId) -> bool {
         let told = self.iteration.digests.entry(to).or_default();
         *told += 1;
@@ -55,7 +55,7 @@ mod tests {
     use crate::protocol::replica::catchup::serve::Purpose;
     use crate::protocol::replica::catchup::serve::tests::{NOW, replica, told};
     use crate::protocol::types::message::{
-        ClientMessage, DigestsAsked, Heartbeat, Input, LinkTold, Message, Output, Row,
+        ClientMessage, DigestsRequest, Heartbeat, Input, LinkTold, Message, Output, Row,
     };
     use wire::{Hello, StatusRequest};
 
@@ -81,10 +81,12 @@ mod tests {
         drain(&mut replica, NOW);
         for turn in 1..3 {
             for _ in 0..1_000 {
-                told(&mut replica, 1, DigestsAsked { total: None }.into());
+                told(&mut replica, 1, DigestsRequest { total: None }.into());
             }
             let sent = drain(&mut replica, NOW);
-            let digests = sent.iter().filter(|m| matches!(m, Message::DigestsTold(_)));
+            let digests = sent
+                .iter()
+                .filter(|m| matches!(m, Message::DigestsReply(_)));
             assert_eq!(digests.count(), DIGESTS_PER_TURN_MAX);
             let left_out = turn * (1_000 - DIGESTS_PER_TURN_MAX as u64);
             assert_eq!(replica.counters().overflow, left_out);
@@ -134,7 +136,7 @@ mod tests {
         for bucket in 0..3 {
             replica.list_own(bucket, None, Purpose::Compare);
             for _ in 0..1_000 {
-                told(&mut replica, 1, DigestsAsked { total: None }.into());
+                told(&mut replica, 1, DigestsRequest { total: None }.into());
             }
             let mut told_count = 0;
             while let Some(output) = replica.poll_output() {
@@ -145,7 +147,7 @@ mod tests {
                     }
                     Output::Send { envelope, .. } => {
                         told_count +=
-                            usize::from(matches!(envelope.message, Message::DigestsTold(_)));
+                            usize::from(matches!(envelope.message, Message::DigestsReply(_)));
                     }
                     Output::List { .. } => break,
                     _ => {}

@@ -92,7 +92,7 @@ impl Replica {
 mod tests {
     use super::*;
     use crate::protocol::replica::catchup::serve::tests::{NOW, replica};
-    use crate::protocol::types::message::{Accept, DigestsAsked, Envelope, Input, Message};
+    use crate::protocol::types::message::{Accept, DigestsRequest, Envelope, Input, Message};
     use crate::protocol::types::record::Record;
     use std::sync::Arc;
 
@@ -134,7 +134,7 @@ mod tests {
         events(&mut replica);
         let own = replica.cluster();
         for ms in 0..100 {
-            let envelope = from_peer(&replica, DigestsAsked { total: None }.into());
+            let envelope = from_peer(&replica, DigestsRequest { total: None }.into());
             let cluster = own + 1;
             replica.handle_input(after(ms), Input::Peer { cluster, envelope });
         }

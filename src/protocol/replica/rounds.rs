@@ -22,7 +22,7 @@ impl Replica {
             match waiting {
                 Waiting::Peer(envelope) => self.handle_member_message(now, envelope),
                 Waiting::Operation(pending) => self.run_here(now, key.clone(), pending),
-                Waiting::Mend => self.mend(now, key),
+                Waiting::Repair => self.repair(now, key),
                 Waiting::Look => {}
                 Waiting::Work(_, work) => self.work_on(now, loaded, work),
                 Waiting::Copy(node) => {
@@ -33,11 +33,11 @@ impl Replica {
     }
 
     /// Runs a repair round.
-    pub(super) fn mend(&mut self, now: Now, key: &Key) {
+    pub(super) fn repair(&mut self, now: Now, key: &Key) {
         if self.keys.resident(key).is_some() {
-            self.coordinate(now, key, Coordinator::mend);
+            self.coordinate(now, key, Coordinator::repair);
         } else {
-            self.wait_for(key.clone(), Waiting::Mend);
+            self.wait_for(key.clone(), Waiting::Repair);
         }
     }
 

@@ -10,7 +10,7 @@ use crate::protocol::types::limits::{
     ADDRESS_SIZE_MAX, FOLLOWED_LAST, FORCES_MAX, MEMBERS_MAX, NODES_AWAY_MAX,
 };
 use crate::protocol::types::message::{
-    Configuration, ConfigurationTold, EPOCH_MAX, Epoch, Member, NodeId,
+    Configuration, ConfigurationUpdate, EPOCH_MAX, Epoch, Member, NodeId,
 };
 use crate::protocol::types::quorum::NodeSet;
 
@@ -100,7 +100,7 @@ pub fn is_heard_from_anywhere(
     own: (u64, NodeId),
 ) -> bool {
     let is_here = destination == 0 || destination == own.1 || own.1 == 0;
-    kind == ConfigurationTold::KIND && cluster != 0 && cluster == own.0 && is_here
+    kind == ConfigurationUpdate::KIND && cluster != 0 && cluster == own.0 && is_here
 }
 
 /// The configuration's encoding in its register.

@@ -6,7 +6,7 @@ use crate::protocol::types::message::{Envelope, Message, RoundId};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CopyPurpose {
     /// The receiver missed the record: the sender has a hint for it. The receiver answers with
-    /// Copied, which ends the hint.
+    /// CopyAck, which ends the hint.
     Hint,
     /// The receiver requested the record in this round. Or it is a learner that has listed the
     /// key's bucket already, and the record was chosen in this round since. The receiver does not

@@ -165,9 +165,9 @@ pub const PULLS_SIZE_MAX: usize = 128 << 10;
 /// Keys that are to be fetched. With this many, the comparison looks for no further ones.
 pub const PULLS_WAITING_MAX: usize = 8_192;
 /// A fetch that is not answered is sent again after this time.
-pub const PULL_RETRY_MS: u64 = 300;
+pub const FETCH_RETRY_MS: u64 = 300;
 /// A fetch is tried at least this many times.
-pub const PULL_TRIES_MIN: u32 = 5;
+pub const FETCH_TRIES_MIN: u32 = 5;
 /// Requested copies that wait to be sent. More requests are dropped and counted.
 pub const COPIES_WAITING_MAX: usize = 16_384;
 /// Fetched keys with an unconfirmed record that are to be checked again.

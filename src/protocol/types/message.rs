@@ -270,30 +270,30 @@ messages! {
     /// E6: the answer of a node without state. `word`: whether it is committed to the asking node,
     /// which is so if `bound_to` is that node's incarnation and the nonce was right.
     SurveyAnswer = 28 { list: u64, index: u8, incarnation: Incarnation, nonce: u64, word: bool, bound_to: Option<Incarnation>, name: String }
-    ConfigurationTold = 29 { configuration: Configuration }
+    ConfigurationUpdate = 29 { configuration: Configuration }
     /// `address` is the asking node's own address, to which the answer goes.
-    ConfigurationAsked = 30 { epoch: Epoch, address: String }
+    ConfigurationRequest = 30 { epoch: Epoch, address: String }
     /// C1: a record known to be chosen, for a node that lacks it.
     Copy = 31 { key: Key, ballot: Ballot, record: Arc<Record> }
     /// `refused_for` is the conflicting promise. Without one, the member holds that record or a
     /// later one.
-    Copied = 32 { key: Key, ballot: Ballot, refused_for: Option<Ballot> }
+    CopyAck = 32 { key: Key, ballot: Ballot, refused_for: Option<Ballot> }
     /// Requests the digests of all buckets (see `digest`). `total` is the asking node's digest of
     /// all buckets, if that node needs no digests when the two are equal.
-    DigestsAsked = 33 { total: Option<u64> }
+    DigestsRequest = 33 { total: Option<u64> }
     /// E3: it is sent in the envelope's epoch, so its sender has installed that epoch. `clock` is
     /// above every ballot that the member promised or accepted before.
-    DigestsTold = 34 { clock: u64, sums: Sums }
+    DigestsReply = 34 { clock: u64, sums: Sums }
     /// Requests the entries of a bucket after the key `after`, in order of key.
-    BucketAsked = 35 { bucket: Bucket, after: Option<Key> }
+    BucketRequest = 35 { bucket: Bucket, after: Option<Key> }
     /// The entries after the key `after`. If there are more, they reach up to `next`, inclusive.
-    BucketTold = 36 { bucket: Bucket, after: Option<Key>, entries: Vec<BucketEntry>, next: Option<Key> }
+    BucketReply = 36 { bucket: Bucket, after: Option<Key>, entries: Vec<BucketEntry>, next: Option<Key> }
     /// C1: requests copies of these keys' records.
-    CopiesAsked = 37 { keys: Vec<Key> }
+    CopiesRequest = 37 { keys: Vec<Key> }
     /// E4: a learner of the envelope's epoch and incarnation asks to be admitted. It wants to be
     /// sent each record chosen in the first `listed` buckets. It will still request the entries of
     /// the other buckets.
-    AdmissionAsked = 38 { ready: bool, listed: Bucket }
+    AdmissionRequest = 38 { ready: bool, listed: Bucket }
     /// P1: all members hold these tombstones at these ballots, so the receiver purges them.
     Purge = 39 { tombstones: Vec<(Key, Ballot)> }
     /// E1: a report of a rollback. The receiver's incarnation had at least as many starts in
@@ -322,8 +322,8 @@ impl Message {
             Message::Accept(m) => m.ballot.reading().max(m.record.latest()),
             Message::ReadAnswer(m) => m.accepted.max(m.floor).reading().max(of(&m.record)),
             Message::Copy(m) => m.ballot.reading().max(m.record.latest()),
-            Message::Copied(m) => m.refused_for.map_or(0, Ballot::reading),
-            Message::DigestsTold(m) => m.clock,
+            Message::CopyAck(m) => m.refused_for.map_or(0, Ballot::reading),
+            Message::DigestsReply(m) => m.clock,
             _ => 0,
         }
     }
@@ -350,11 +350,13 @@ impl Message {
             }
             Message::Survey(m) => return bounded(m.name.len() <= CLUSTER_NAME_SIZE_MAX),
             Message::SurveyAnswer(m) => return bounded(m.name.len() <= CLUSTER_NAME_SIZE_MAX),
-            Message::ConfigurationTold(m) => return bounded(m.configuration.is_sound()),
-            Message::ConfigurationAsked(m) => return bounded(m.address.len() <= ADDRESS_SIZE_MAX),
-            Message::DigestsTold(m) => return bounded(m.sums.buckets().is_some()),
-            Message::BucketTold(m) => return bounded(m.entries.len() <= KEYS_PER_MESSAGE_MAX),
-            Message::CopiesAsked(m) => return bounded(m.keys.len() <= KEYS_PER_MESSAGE_MAX),
+            Message::ConfigurationUpdate(m) => return bounded(m.configuration.is_sound()),
+            Message::ConfigurationRequest(m) => {
+                return bounded(m.address.len() <= ADDRESS_SIZE_MAX);
+            }
+            Message::DigestsReply(m) => return bounded(m.sums.buckets().is_some()),
+            Message::BucketReply(m) => return bounded(m.entries.len() <= KEYS_PER_MESSAGE_MAX),
+            Message::CopiesRequest(m) => return bounded(m.keys.len() <= KEYS_PER_MESSAGE_MAX),
             Message::Purge(m) => return bounded(m.tombstones.len() <= KEYS_PER_MESSAGE_MAX),
             Message::Probe(m) => return bounded(m.padding.len() <= PROBE_SIZE),
             _ => None,
@@ -373,7 +375,7 @@ fn bounded(fits: bool) -> Result<(), BodyError> {
     if fits { Ok(()) } else { Err(BodyError::Bounds) }
 }
 
-impl BucketTold {
+impl BucketReply {
     /// The next page begins after this one does.
     pub fn leads_on(&self) -> bool {
         self.next.is_none() || self.next > self.after

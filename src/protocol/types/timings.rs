@@ -5,8 +5,8 @@ use std::ops::RangeInclusive;
 
 use crate::protocol::types::limits::{
     ADMISSION_ASKED_MS, CHANGE_STAGGER_MS, CONFIGURATION_LOOK_MS, DISK_HUNG_MS_DEFAULT,
-    FOLLOW_AFTER_MS, LINK_HOLD_MAX_MS, LINK_QUIET_MS, MARKS_MS, NODES_MAX, PROOF_OVERDUE_MS,
-    PULL_RETRY_MS, PULL_TRIES_MIN, QUORUM_LOST_MS, READMISSION_DELAY_MS, ROW_STALE_MS,
+    FETCH_RETRY_MS, FETCH_TRIES_MIN, FOLLOW_AFTER_MS, LINK_HOLD_MAX_MS, LINK_QUIET_MS, MARKS_MS,
+    NODES_MAX, PROOF_OVERDUE_MS, QUORUM_LOST_MS, READMISSION_DELAY_MS, ROW_STALE_MS,
     SOURCE_GONE_MS,
 };
 
@@ -70,7 +70,7 @@ pub struct Timings {
     pub source_gone_ms: u64,
     /// How often a fetch is tried. The tries last until another source has been found, before keys
     /// are abandoned.
-    pub pull_tries_max: u32,
+    pub fetch_tries_max: u32,
     /// E1: how long after its start a node waits for members that are not reachable yet.
     pub proof_ms: u64,
     /// E1: how long a node waits whose configuration names no other node. Other nodes send their
@@ -96,7 +96,7 @@ impl Timings {
             .saturating_add(source_gone_ms)
             .saturating_add(beats(2));
         let row_stale_ms = ROW_STALE_MS.max(link_down_ms.saturating_mul(2));
-        let tries = (found_gone_ms / PULL_RETRY_MS).saturating_add(1);
+        let tries = (found_gone_ms / FETCH_RETRY_MS).saturating_add(1);
         let tries = u32::try_from(tries).unwrap_or(u32::MAX);
         let proof_ms = link_down_ms.saturating_add(beats(2));
         Timings {
@@ -117,7 +117,7 @@ impl Timings {
             proof_overdue_ms: PROOF_OVERDUE_MS.max(proof_ms.saturating_mul(2)),
             disk_hung_ms: DISK_HUNG_MS_DEFAULT.max(beats(3)),
             follow_after_ms: FOLLOW_AFTER_MS.max(beats(4)),
-            pull_tries_max: tries.max(PULL_TRIES_MIN),
+            fetch_tries_max: tries.max(FETCH_TRIES_MIN),
             marks_every: (MARKS_MS / heartbeat_ms.max(1)).max(1),
         }
     }
@@ -223,7 +223,7 @@ mod tests {
             let hung_ms = t.with_disk_hung(500).disk_hung_ms;
             prop_assert!(t.disk_hung_ms > two && hung_ms > two && t.follow_after_ms > two);
             prop_assert!(t.link_hold_max_ms >= down && t.link_quiet_ms > t.link_hold_max_ms);
-            let given_up_ms = u64::from(t.pull_tries_max) * PULL_RETRY_MS;
+            let given_up_ms = u64::from(t.fetch_tries_max) * FETCH_RETRY_MS;
             prop_assert!(given_up_ms > down + t.source_gone_ms + two);
             prop_assert!((500..=2_000).contains(&(t.marks_every * heartbeat)));
         }

@@ -257,7 +257,7 @@ impl Coordinator {
     }
 
     /// Starts a repair round: a full round that no operation requested.
-    pub fn mend(&mut self, context: &mut Context<'_>) {
+    pub fn repair(&mut self, context: &mut Context<'_>) {
         if self.writing.is_none() {
             self.right = None;
             self.must_repair = true;

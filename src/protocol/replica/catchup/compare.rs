@@ -16,10 +16,10 @@ use crate::protocol::replica::Replica;
 use crate::protocol::replica::catchup::serve::Purpose;
 use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::digest::{Bucket, Sums};
-use crate::protocol::types::limits::{BUCKETS_COMPARED_MAX, PULL_RETRY_MS, SETTLE_MS};
+use crate::protocol::types::limits::{BUCKETS_COMPARED_MAX, FETCH_RETRY_MS, SETTLE_MS};
 use crate::protocol::types::message::{
-    BucketAsked, BucketTold, CopiesAsked, DigestsAsked, DigestsTold, Envelope, Message, NodeId,
-    Now, RoundId,
+    BucketReply, BucketRequest, CopiesRequest, DigestsReply, DigestsRequest, Envelope, Message,
+    NodeId, Now, RoundId,
 };
 use crate::protocol::types::page::Page;
 use crate::protocol::types::record::{AcceptorState, Key};
@@ -138,7 +138,7 @@ impl Replica {
         if let Some(pass) = &mut self.catchup.comparisons.pass {
             pass.digests.insert(node, question);
             let total = self.total_asked_with();
-            self.ask_for(node, round, DigestsAsked { total }.into());
+            self.ask_for(node, round, DigestsRequest { total }.into());
         }
     }
 
@@ -169,11 +169,11 @@ impl Replica {
     ) {
         let (from, round) = (envelope.origin, envelope.round);
         match envelope.message {
-            Message::DigestsTold(told) if self.is_purging(round) => {
+            Message::DigestsReply(told) if self.is_purging(round) => {
                 self.handle_purge_told(now, from, told);
             }
-            Message::DigestsTold(told) => self.handle_digests_told(now, from, round, &told),
-            Message::BucketTold(told) => self.handle_bucket_told(now, from, round, told),
+            Message::DigestsReply(told) => self.handle_digests_reply(now, from, round, &told),
+            Message::BucketReply(told) => self.handle_entries(now, from, round, told),
             _ => self.counters.stray += 1,
         }
     }
@@ -194,17 +194,23 @@ impl Replica {
             return;
         }
         if self.total_asked_with() != Some(total) {
-            self.ask_for(from, round, DigestsAsked { total: None }.into());
+            self.ask_for(from, round, DigestsRequest { total: None }.into());
             return;
         }
-        let told = DigestsTold {
+        let told = DigestsReply {
             clock: 0,
             sums: Sums::collect(self.sums_told()),
         };
-        self.handle_digests_told(now, from, round, &told);
+        self.handle_digests_reply(now, from, round, &told);
     }
 
-    fn handle_digests_told(&mut self, now: Now, from: NodeId, round: RoundId, told: &DigestsTold) {
+    fn handle_digests_reply(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        round: RoundId,
+        told: &DigestsReply,
+    ) {
         let Some(mut pass) = self.catchup.comparisons.pass.take() else {
             return;
         };
@@ -240,7 +246,7 @@ impl Replica {
         self.advance_pass(now);
     }
 
-    fn differs(&self, kind: PassKind, bucket: Bucket, told: &DigestsTold) -> bool {
+    fn differs(&self, kind: PassKind, bucket: Bucket, told: &DigestsReply) -> bool {
         let all = self.keys.digests().of_all(bucket);
         let votes = self.keys.digests().of_life(self.durable.life(), bucket);
         let own = if self.identity.votes { votes } else { all };
@@ -297,7 +303,7 @@ impl Replica {
         let is_compared = pass.stage() == Stage::Records;
         for (bucket, source, round) in asked {
             let after = None;
-            self.ask_for(source, round, BucketAsked { bucket, after }.into());
+            self.ask_for(source, round, BucketRequest { bucket, after }.into());
         }
         for (source, keys) in self.catchup.comparisons.fetches.fill(now) {
             self.ask_copies(now, source, keys);
@@ -309,7 +315,7 @@ impl Replica {
 
     fn ask_copies(&mut self, now: Now, source: NodeId, keys: Vec<Key>) {
         let round = self.clock.round_id(now);
-        self.ask_for(source, round, CopiesAsked { keys }.into());
+        self.ask_for(source, round, CopiesRequest { keys }.into());
     }
 
     fn end_pass(&mut self, now: Now) {
@@ -323,8 +329,8 @@ impl Replica {
     /// Repeats requests that were not answered. A source that does not answer for its buckets is
     /// asked for nothing more in this pass; copies that never arrive are abandoned.
     fn ask_overdue(&mut self, now: Now) {
-        let tries_max = self.timings.pull_tries_max;
-        let wait_us = self.answer_wait_us(PULL_RETRY_MS);
+        let tries_max = self.timings.fetch_tries_max;
+        let wait_us = self.answer_wait_us(FETCH_RETRY_MS);
         let total = self.total_asked_with();
         let Some(pass) = &mut self.catchup.comparisons.pass else {
             return;
@@ -336,7 +342,7 @@ impl Replica {
             |(_, question): &(&NodeId, &mut BucketQuestion)| question.is_overdue(now, wait_us);
         for (node, question) in pass.digests.iter_mut().filter(overdue) {
             match question.ask_again(now, tries_max) {
-                true => again.push((*node, question.round, DigestsAsked { total }.into())),
+                true => again.push((*node, question.round, DigestsRequest { total }.into())),
                 false => silent.push(*node),
             }
         }
@@ -350,7 +356,7 @@ impl Replica {
                 listed.push((bucket, comparing.own_after.clone()));
             } else if comparing.question.ask_again(now, tries_max) {
                 let after = comparing.after.clone();
-                let asked = BucketAsked { bucket, after }.into();
+                let asked = BucketRequest { bucket, after }.into();
                 again.push((comparing.source, comparing.question.round, asked));
             } else {
                 silent.push(comparing.source);
@@ -393,7 +399,7 @@ impl Replica {
         }
     }
 
-    fn handle_bucket_told(&mut self, now: Now, from: NodeId, round: RoundId, told: BucketTold) {
+    fn handle_entries(&mut self, now: Now, from: NodeId, round: RoundId, told: BucketReply) {
         let bucket = told.bucket;
         let Some(pass) = &mut self.catchup.comparisons.pass else {
             return;
@@ -442,7 +448,7 @@ impl Replica {
             comparing.after = Some(after.clone());
             comparing.question.times = 1;
             let after = Some(after);
-            self.ask_for(source, round, BucketAsked { bucket, after }.into());
+            self.ask_for(source, round, BucketRequest { bucket, after }.into());
         } else {
             pass.comparing.remove(&bucket);
         }
@@ -456,7 +462,7 @@ impl Replica {
         &mut self,
         now: Now,
         source: NodeId,
-        told: &BucketTold,
+        told: &BucketReply,
         own_after: &Option<Key>,
         page: &Page,
     ) {

@@ -106,12 +106,12 @@ impl Replica {
         }
     }
 
-    pub(in crate::protocol::replica) fn handle_copies_asked(
+    pub(in crate::protocol::replica) fn handle_copies_request(
         &mut self,
         now: Now,
         envelope: Envelope,
     ) {
-        let Message::CopiesAsked(asked) = envelope.message else {
+        let Message::CopiesRequest(asked) = envelope.message else {
             return;
         };
         let (to, via) = (envelope.origin, envelope.via);
@@ -237,7 +237,7 @@ impl Replica {
             // Most unconfirmed records are resolved by a round in progress, or by a Chosen message.
             Err(Some(ballot)) => {
                 if self.catchup.copies.doubt(now, key, ballot) {
-                    self.mend(now, key);
+                    self.repair(now, key);
                 }
             }
             Err(None) => {}
@@ -310,7 +310,7 @@ impl Replica {
                     .fetches
                     .refused(source, key, promised)
                 {
-                    self.mend(now, key);
+                    self.repair(now, key);
                 }
                 false
             }
@@ -334,7 +334,7 @@ impl Replica {
             }
             Verdict::Refused(promised) => {
                 self.clock.observe(promised.reading());
-                self.mend(now, loaded.key());
+                self.repair(now, loaded.key());
             }
             Verdict::Repeated | Verdict::Contradicted => unreachable!("a cache is no vote"),
         }
@@ -360,7 +360,7 @@ mod tests {
     use crate::protocol::catchup::pace::PORTION_MS;
     use crate::protocol::replica::catchup::serve::tests::{NOW, replica, told};
     use crate::protocol::types::limits::COPIES_SIZE_MAX;
-    use crate::protocol::types::message::{CopiesAsked, Input, Output};
+    use crate::protocol::types::message::{CopiesRequest, Input, Output};
     use crate::protocol::types::record::Record;
     use std::sync::Arc;
     use wire::VALUE_SIZE_MAX;
@@ -371,7 +371,7 @@ mod tests {
         let (mut replica, key) = (replica(), Key::user(b"k"));
         (0..life).for_each(|_| replica.durable.begin_life());
         let keys = vec![key.clone()];
-        told(&mut replica, 1, CopiesAsked { keys }.into());
+        told(&mut replica, 1, CopiesRequest { keys }.into());
         let state = AcceptorState {
             promised: Ballot::new(6, 2),
             accepted: Ballot::new(5, 2),
@@ -413,7 +413,7 @@ mod tests {
             record: Some(record.clone()),
             ..AcceptorState::default()
         };
-        told(&mut replica, 1, CopiesAsked { keys }.into());
+        told(&mut replica, 1, CopiesRequest { keys }.into());
         let (mut now, mut copied) = (NOW, 0);
         for _ in 0..KEYS {
             let before = copied;

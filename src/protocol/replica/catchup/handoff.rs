@@ -12,7 +12,7 @@ use crate::protocol::replica::keys::Loaded;
 use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::copy_purpose::CopyPurpose;
 use crate::protocol::types::limits::{COPY_RETRY_MS, HINT_AFTER_MS};
-use crate::protocol::types::message::{Copied, Copy, NodeId, Now, RoundId};
+use crate::protocol::types::message::{Copy, CopyAck, NodeId, Now, RoundId};
 use crate::protocol::types::quorum::NodeSet;
 use crate::protocol::types::record::{Key, Record};
 use crate::protocol::types::rules::rule;
@@ -184,7 +184,7 @@ impl Replica {
     fn doubt(&mut self, now: Now, node: NodeId, key: &Key, ballot: Ballot) {
         let hints = self.catchup.hints.get_mut(&node);
         if hints.is_some_and(|hints| hints.doubt(key, ballot)) {
-            self.coordinate(now, key, Coordinator::mend);
+            self.coordinate(now, key, Coordinator::repair);
         }
     }
 
@@ -192,7 +192,7 @@ impl Replica {
         &mut self,
         now: Now,
         node: NodeId,
-        copied: &Copied,
+        copied: &CopyAck,
     ) {
         match copied.refused_for {
             // The clock moves above the promise, so that a round of this node can repair the key.
@@ -235,7 +235,7 @@ mod tests {
     use crate::protocol::replica::catchup::serve::tests::{NOW, replica, told};
     use crate::protocol::replica::view::Reach;
     use crate::protocol::types::limits::HINTS_MAX;
-    use crate::protocol::types::message::CopiesAsked;
+    use crate::protocol::types::message::CopiesRequest;
 
     #[test]
     fn who_missed_more_than_was_noted_and_asks_for_it_is_sent_no_hints() {
@@ -249,7 +249,7 @@ mod tests {
             mono_us: NOW.mono_us + 1_000_000,
             ..NOW
         };
-        told(&mut replica, 1, CopiesAsked { keys }.into());
+        told(&mut replica, 1, CopiesRequest { keys }.into());
         replica.view.see(Reach {
             voters: vec![2],
             ..Reach::default()

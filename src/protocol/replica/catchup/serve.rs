@@ -9,8 +9,8 @@ use crate::protocol::replica::catchup::handoff::size_of;
 use crate::protocol::types::digest::{Bucket, Sums};
 use crate::protocol::types::limits::{BUCKET_WAITERS_MAX, PARTS_ASKED_MAX};
 use crate::protocol::types::message::{
-    BucketAsked, BucketEntry, BucketTold, DigestsAsked, DigestsEqual, DigestsTold, Envelope, Epoch,
-    Message, NodeId, Now, RoundId,
+    BucketEntry, BucketReply, BucketRequest, DigestsEqual, DigestsReply, DigestsRequest, Envelope,
+    Epoch, Message, NodeId, Now, RoundId,
 };
 use crate::protocol::types::page::Page;
 use crate::protocol::types::record::{AcceptorState, Key};
@@ -45,15 +45,15 @@ pub struct Waiters(BTreeMap<PageRequest, Vec<BucketWaiter>>);
 
 impl Replica {
     /// A member reports its votes (E5). R2: the answer leaves once the reported state is durable.
-    pub(in crate::protocol::replica) fn handle_digests_asked(
+    pub(in crate::protocol::replica) fn handle_digests_request(
         &mut self,
         envelope: &Envelope,
-        asked: &DigestsAsked,
+        asked: &DigestsRequest,
     ) {
         let total = self.sums_told().fold(0, u64::wrapping_add);
         let told: Message = match asked.total == Some(total) {
             true => DigestsEqual { total }.into(),
-            false => DigestsTold {
+            false => DigestsReply {
                 clock: self.clock.last(),
                 sums: Sums::collect(self.sums_told()),
             }
@@ -73,8 +73,8 @@ impl Replica {
         })
     }
 
-    pub(in crate::protocol::replica) fn handle_bucket_asked(&mut self, envelope: Envelope) {
-        let Message::BucketAsked(BucketAsked { bucket, after }) = envelope.message else {
+    pub(in crate::protocol::replica) fn handle_bucket_request(&mut self, envelope: Envelope) {
+        let Message::BucketRequest(BucketRequest { bucket, after }) = envelope.message else {
             return;
         };
         if usize::from(bucket) >= self.keys.digests().spread().buckets() {
@@ -154,7 +154,7 @@ impl Replica {
         }
     }
 
-    fn bucket_told(&self, bucket: Bucket, after: Option<Key>, page: &Page) -> BucketTold {
+    fn bucket_told(&self, bucket: Bucket, after: Option<Key>, page: &Page) -> BucketReply {
         let terms = self.terms();
         let counts = |(_, state): &&(Key, AcceptorState)| terms.is_vote(state, rule!(E5_listed));
         let entries = page
@@ -171,7 +171,7 @@ impl Replica {
                     size: size_of(key, record).try_into().unwrap_or(u32::MAX),
                 })
             });
-        BucketTold {
+        BucketReply {
             bucket,
             after,
             entries: entries.collect(),
@@ -186,7 +186,7 @@ pub(in crate::protocol::replica) mod tests {
     use crate::protocol::replica::{Options, Tuning};
     use crate::protocol::types::ballot::Ballot;
     use crate::protocol::types::message::{
-        Configuration, ConfigurationTold, Input, Member, Meta, Output, Recovered,
+        Configuration, ConfigurationUpdate, Input, Member, Meta, Output, Recovered,
     };
     use crate::protocol::types::record::Record;
 
@@ -263,7 +263,7 @@ pub(in crate::protocol::replica) mod tests {
     }
 
     /// Drains all outputs: the epochs in which the bucket is to be listed, and the answers sent.
-    fn drain(replica: &mut Replica) -> (Vec<Epoch>, Vec<BucketTold>) {
+    fn drain(replica: &mut Replica) -> (Vec<Epoch>, Vec<BucketReply>) {
         let (mut lists, mut answers) = (Vec::new(), Vec::new());
         while let Some(output) = replica.poll_output() {
             match output {
@@ -273,7 +273,7 @@ pub(in crate::protocol::replica) mod tests {
                 }
                 Output::List { epoch, .. } => lists.push(epoch),
                 Output::Send { envelope, .. } => {
-                    if let Message::BucketTold(told) = envelope.message {
+                    if let Message::BucketReply(told) = envelope.message {
                         answers.push(told);
                     }
                 }
@@ -290,7 +290,7 @@ pub(in crate::protocol::replica) mod tests {
     fn what_was_listed_in_an_earlier_epoch_is_not_told_in_this() {
         let mut replica = replica();
         let (bucket, after) = (3, None);
-        let asked = || BucketAsked {
+        let asked = || BucketRequest {
             bucket,
             after: after.clone(),
         };
@@ -298,7 +298,11 @@ pub(in crate::protocol::replica) mod tests {
         told(&mut replica, 1, asked().into());
         assert_eq!(drain(&mut replica), (vec![1], vec![]));
         let configuration = configuration(2);
-        told(&mut replica, 2, ConfigurationTold { configuration }.into());
+        told(
+            &mut replica,
+            2,
+            ConfigurationUpdate { configuration }.into(),
+        );
         told(&mut replica, 2, asked().into());
         assert_eq!(drain(&mut replica), (vec![2], vec![]));
         let listed = |epoch, states| Input::Listed {

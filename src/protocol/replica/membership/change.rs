@@ -16,8 +16,8 @@ use crate::protocol::replica::Replica;
 use crate::protocol::types::configuration;
 use crate::protocol::types::limits::{EVIDENCE_RETRY_MS, FOLLOWED_LAST};
 use crate::protocol::types::message::{
-    BucketAsked, Configuration, ConfigurationTold, DigestsAsked, Envelope, Epoch, Event, Member,
-    Message, NodeId, Now, Output, RoundId,
+    BucketRequest, Configuration, ConfigurationUpdate, DigestsRequest, Envelope, Epoch, Event,
+    Member, Message, NodeId, Now, Output, RoundId,
 };
 use crate::protocol::types::record::Key;
 use crate::protocol::types::rules::rule;
@@ -299,7 +299,7 @@ impl Replica {
         };
         let me = self.identity.node;
         for node in configuration.nodes().filter(|m| m.node != me) {
-            let told = ConfigurationTold {
+            let told = ConfigurationUpdate {
                 configuration: configuration.as_ref().clone(),
             };
             self.send(
@@ -346,7 +346,7 @@ impl Replica {
         }
         let mut steps = evidence.steps(&configuration, &near, true);
         let silent = evidence.silent(&near);
-        steps.extend(evidence.unmended().into_iter().map(Step::Mend));
+        steps.extend(evidence.unrepaired().into_iter().map(Step::Repair));
         for (node, step) in silent {
             self.ask(node, &step);
         }
@@ -368,7 +368,7 @@ impl Replica {
         let Some(configuration) = self.identity.configuration.clone() else {
             return;
         };
-        if let Message::DigestsTold(told) = &envelope.message {
+        if let Message::DigestsReply(told) = &envelope.message {
             self.hear_clock(told.clock);
         }
         let Some(evidence) = &mut self.membership.changes.evidence else {
@@ -377,10 +377,10 @@ impl Replica {
         let node = envelope.origin;
         let mut steps = Vec::new();
         match envelope.message {
-            Message::DigestsTold(told) => {
+            Message::DigestsReply(told) => {
                 evidence.digests_told(node, told.clock, told.sums);
             }
-            Message::BucketTold(told) => steps.extend(evidence.bucket_told(node, told)),
+            Message::BucketReply(told) => steps.extend(evidence.bucket_told(node, told)),
             _ => {}
         }
         steps.extend(evidence.steps(&configuration, self.view.reachable(), false));
@@ -397,7 +397,7 @@ impl Replica {
                     }
                 }
                 Step::AskBucket(node, ..) => self.ask(*node, &step),
-                Step::Mend(key) => self.mend(now, key),
+                Step::Repair(key) => self.repair(now, key),
                 Step::Complete => {}
             }
         }
@@ -408,12 +408,12 @@ impl Replica {
             return;
         };
         let message = match step {
-            Step::AskBucket(_, bucket, after) => BucketAsked {
+            Step::AskBucket(_, bucket, after) => BucketRequest {
                 bucket: *bucket,
                 after: after.clone(),
             }
             .into(),
-            _ => DigestsAsked { total: None }.into(),
+            _ => DigestsRequest { total: None }.into(),
         };
         let group = self.ceiling_group().max(self.durable.installed_in());
         self.send(node, round, message, group, Way::Usual);

@@ -54,7 +54,7 @@ impl Replica {
         let wanted = match waiting {
             // The functions that handle these inputs check them.
             Waiting::Peer(_) | Waiting::Operation(_) | Waiting::Look => true,
-            Waiting::Copy(_) | Waiting::Mend => is_member,
+            Waiting::Copy(_) | Waiting::Repair => is_member,
             Waiting::Work(epoch, _) => is_member && *epoch == self.epoch(),
         };
         if !wanted {

@@ -14,7 +14,7 @@ use crate::protocol::types::limits::{
     MEMBERS_KEPT, MEMBERS_MAX, REMOVALS_FORGOTTEN_MS, STEADY_MAX_MS,
 };
 use crate::protocol::types::message::{
-    AdmissionAsked, Configuration, Envelope, Epoch, Event, Incarnation, Member, Message, NodeId,
+    AdmissionRequest, Configuration, Envelope, Epoch, Event, Incarnation, Member, Message, NodeId,
     Now, Output,
 };
 use crate::protocol::types::quorum::{NodeSet, is_quorum};
@@ -138,19 +138,19 @@ impl Replica {
         let (ready, listed) = (self.is_caught_up(), self.listed());
         for member in configuration.voters() {
             if member.node != self.identity.node {
-                let asked = AdmissionAsked { ready, listed };
+                let asked = AdmissionRequest { ready, listed };
                 let group = self.durable.installed_in();
                 self.send(member.node, 0, asked.into(), group, Way::Usual);
             }
         }
     }
 
-    pub(in crate::protocol::replica) fn handle_admission_asked(
+    pub(in crate::protocol::replica) fn handle_admission_request(
         &mut self,
         now: Now,
         envelope: &Envelope,
     ) {
-        let Message::AdmissionAsked(asked) = &envelope.message else {
+        let Message::AdmissionRequest(asked) = &envelope.message else {
             return;
         };
         let asked_us = self.answer_wait_us(self.timings.admission_asked_ms);

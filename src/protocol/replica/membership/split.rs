@@ -10,7 +10,7 @@ use crate::protocol::replica::Replica;
 use crate::protocol::types::configuration::{Forced, Lineage, lineage_of};
 use crate::protocol::types::limits::NODES_AWAY_MAX;
 use crate::protocol::types::message::{
-    Configuration, ConfigurationTold, Destination, Envelope, Event, Member, Now, Output,
+    Configuration, ConfigurationUpdate, Destination, Envelope, Event, Member, Now, Output,
 };
 use crate::protocol::types::readdress;
 use crate::protocol::types::rules::rule;
@@ -160,7 +160,7 @@ impl Replica {
             let me = self.identity.node;
             for node in own.nodes().filter(|m| m.node != me) {
                 let configuration = other.as_ref().clone();
-                let told = ConfigurationTold { configuration };
+                let told = ConfigurationUpdate { configuration };
                 self.send(
                     node.node,
                     0,
@@ -220,7 +220,7 @@ impl Replica {
         let silent = |m: &&Member| m.node != me && !self.links.is_joined(m.node);
         let silent: Vec<Member> = configuration.nodes().filter(silent).cloned().collect();
         for member in silent {
-            let told = ConfigurationTold {
+            let told = ConfigurationUpdate {
                 configuration: configuration.as_ref().clone(),
             };
             // The receiver may not know which id it has.

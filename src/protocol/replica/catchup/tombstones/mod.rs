@@ -30,7 +30,7 @@ use crate::protocol::types::limits::{
     PURGE_DIFFERING_MAX, PURGE_HELD_UP_MS, PURGE_MS, SETTLE_MS,
 };
 use crate::protocol::types::message::{
-    DigestsAsked, DigestsTold, Envelope, GroupNumber, Message, NodeId, Now, Purge, RoundId,
+    DigestsReply, DigestsRequest, Envelope, GroupNumber, Message, NodeId, Now, Purge, RoundId,
 };
 use crate::protocol::types::page::Page;
 use crate::protocol::types::record::{AcceptorState, Key, Record, SPACE_CONFIGURATION};
@@ -44,7 +44,7 @@ const BUCKETS_LISTED: usize = 4;
 #[derive(Debug)]
 struct Round {
     id: RoundId,
-    told: BTreeMap<NodeId, DigestsTold>,
+    told: BTreeMap<NodeId, DigestsReply>,
 }
 
 /// A bucket of this node's own that is scanned, one page at a time.
@@ -149,16 +149,13 @@ impl Replica {
         let is_own = |bucket: &Bucket| voters[usize::from(*bucket) % voters.len()] == me;
         let after_ms = self.options.tuning.retry_horizon_ms + PURGE_AFTER_MS;
         let after_us = now.mono_us + after_ms * 1_000;
-        for bucket in std::mem::take(&mut self.catchup.tombstones.noted) {
+        let tombstones = &mut self.catchup.tombstones;
+        for bucket in std::mem::take(&mut tombstones.noted) {
             if is_own(&bucket) {
-                self.catchup
-                    .tombstones
-                    .due_us
-                    .entry(bucket)
-                    .or_insert(after_us);
+                tombstones.due_us.entry(bucket).or_insert(after_us);
             }
         }
-        self.catchup.tombstones.unknown.retain(is_own);
+        tombstones.unknown.retain(is_own);
         for _ in 0..BUCKETS_LISTED {
             if let Some(bucket) = self.catchup.tombstones.unknown.pop_front() {
                 self.catchup
@@ -169,12 +166,8 @@ impl Replica {
             }
         }
         self.send_purges_again(now, &voters);
-        let is_due = self
-            .catchup
-            .tombstones
-            .due_us
-            .values()
-            .any(|at| now.mono_us >= *at);
+        let mut due_us = self.catchup.tombstones.due_us.values();
+        let is_due = due_us.any(|at_us| now.mono_us >= *at_us);
         let all_near = voters.iter().all(|node| self.view.reaches(*node)) || !rule!(P1_all);
         if now.mono_us >= self.catchup.tombstones.next_us && is_due && all_near {
             self.catchup.tombstones.next_us = now.mono_us + PURGE_MS * 1_000;
@@ -189,7 +182,7 @@ impl Replica {
             told: BTreeMap::new(),
         });
         for node in voters {
-            self.ask_for(*node, id, DigestsAsked { total: None }.into());
+            self.ask_for(*node, id, DigestsRequest { total: None }.into());
         }
     }
 
@@ -197,7 +190,7 @@ impl Replica {
         &mut self,
         now: Now,
         from: NodeId,
-        told: DigestsTold,
+        told: DigestsReply,
     ) {
         let Some(configuration) = self.identity.configuration.clone() else {
             return;
@@ -436,7 +429,7 @@ mod tests {
     use super::*;
     use crate::protocol::replica::catchup::serve::tests::{NOW, configuration, replica, told};
     use crate::protocol::types::digest::Sums;
-    use crate::protocol::types::message::{Accept, ConfigurationTold, Endpoint, Input, Output};
+    use crate::protocol::types::message::{Accept, ConfigurationUpdate, Endpoint, Input, Output};
     use crate::protocol::types::record::ClientEntry;
 
     /// A ballot of node 2, at `NOW`.
@@ -530,7 +523,7 @@ mod tests {
             let sums = Sums::collect(spread.all().map(|b| replica.keys.digests().of_life(0, b)));
             for node in [1, 2] {
                 let sums = sums.clone();
-                replica.handle_purge_told(now, node, DigestsTold { clock: 0, sums });
+                replica.handle_purge_told(now, node, DigestsReply { clock: 0, sums });
             }
             if is_changed {
                 delete(&mut replica, now, &late);
@@ -590,7 +583,7 @@ mod tests {
             let sums = Sums::collect(spread.all().map(|b| replica.keys.digests().of_life(0, b)));
             for node in [1, 2] {
                 let sums = sums.clone();
-                replica.handle_purge_told(now, node, DigestsTold { clock: 0, sums });
+                replica.handle_purge_told(now, node, DigestsReply { clock: 0, sums });
             }
             while let Some(output) = replica.poll_output() {
                 match output {
@@ -643,7 +636,7 @@ mod tests {
 
     fn install_next(replica: &mut Replica) {
         let configuration = configuration(2);
-        told(replica, 2, ConfigurationTold { configuration }.into());
+        told(replica, 2, ConfigurationUpdate { configuration }.into());
     }
 
     /// Whether node 1, in its admission `life`, purges a tombstone of its admission 0 on request,

@@ -1,4 +1,4 @@
-//! Tests the simulator's checker with histories whose verdict is known, and compares it with a
+//! Tests the checker of histories with histories whose verdict is known, and compares it with a
 //! naive checker.
 
 #[path = "checker/naive.rs"]

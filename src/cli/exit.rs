@@ -15,6 +15,8 @@ pub enum Exit {
     /// A write that may have been applied, or may still be.
     Unknown = 5,
     Other = 6,
+    /// `bench --check` found that the history is not linearizable.
+    Violation = 7,
 }
 
 impl From<Exit> for ExitCode {

@@ -41,7 +41,8 @@ struct Arguments {
 
 const AFTER_HELP: &str = "\
 Exit status of all but serve: 0 done, 1 no such key, 2 usage, 3 no quorum (a write was surely not \
-done), 4 conflict, 5 unknown outcome (a write may have been done), 6 another error.
+done), 4 conflict, 5 unknown outcome (a write may have been done), 6 another error, 7 bench --check: \
+not linearizable.
 
 Keys, values and numbers may begin with a hyphen. A word that is an option is parsed as \
 the option, unless it follows `--`.";

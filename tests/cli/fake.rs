@@ -34,6 +34,8 @@ pub enum Mood {
     Busy,
     /// Writes succeed, and were applied earlier: the old value is no longer known.
     Forget,
+    /// The nodes acknowledge writes, and every other one is lost.
+    Lose,
 }
 
 #[derive(Debug)]
@@ -333,12 +335,16 @@ impl State {
             Mood::Swallow => return None,
             Mood::NoQuorum => return Some(Outcome::NoQuorum { reached: vec![1] }),
             Mood::Busy => return Some(Outcome::Busy),
-            Mood::Serve | Mood::Mute | Mood::Forget => {}
+            Mood::Serve | Mood::Mute | Mood::Forget | Mood::Lose => {}
         }
         let outcome = match self.done.get(&operation.id) {
             Some(outcome) => outcome.clone(),
             None => {
+                let before = self.values.get(&operation.key).cloned();
                 let outcome = self.apply(operation);
+                if self.mood == Mood::Lose && self.requests.is_multiple_of(2) {
+                    self.restore(&operation.key, before);
+                }
                 if !operation.action.is_read() {
                     self.done.insert(operation.id, outcome.clone());
                 }
@@ -359,6 +365,13 @@ impl State {
             }),
             (_, outcome) => Some(outcome),
         }
+    }
+
+    fn restore(&mut self, key: &Bytes, before: Option<(Version, Bytes)>) {
+        match before {
+            Some(value) => self.values.insert(key.clone(), value),
+            None => self.values.remove(key),
+        };
     }
 
     fn apply(&mut self, operation: &Operation) -> Outcome {

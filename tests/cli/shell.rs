@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -56,26 +56,35 @@ impl Shell {
         self.run_command(command, b"")
     }
 
-    fn run_command(&self, mut command: Command, input: &[u8]) -> Ran {
+    /// Starts a command without waiting for its end; see `ended`.
+    pub fn start<W: AsRef<OsStr>>(&self, words: &[W]) -> Child {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_horseshoe"));
+        command.args(words);
+        self.spawn(command)
+    }
+
+    fn spawn(&self, mut command: Command) -> Child {
         command.env_remove("HORSESHOE_NODES").env_remove("NODES");
         for (name, value) in &self.variables {
             command.env(name, value);
         }
-        let began = Instant::now();
-        let mut child = command
+        command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .expect("the program starts");
+            .expect("the program starts")
+    }
+
+    fn run_command(&self, command: Command, input: &[u8]) -> Ran {
+        let began = Instant::now();
+        let mut child = self.spawn(command);
         // A command that does not read its input may have ended by now.
         let _ = child.stdin.take().expect("it is piped").write_all(input);
-        let output = child.wait_with_output().expect("it ends");
+        let ran = ended(child);
         Ran {
-            status: output.status.code().expect("no signal ended it"),
-            stdout: output.stdout,
-            stderr: String::from_utf8(output.stderr).expect("text"),
             took: began.elapsed(),
+            ..ran
         }
     }
 
@@ -87,6 +96,18 @@ impl Shell {
         let text = String::from_utf8(ran.stdout).expect("text");
         assert_eq!(text.matches('\n').count(), 1, "{text:?} {}", ran.stderr);
         (serde_json::from_str(&text).expect("JSON"), ran.status)
+    }
+}
+
+/// Waits for the end of a command that was started.
+pub fn ended(child: Child) -> Ran {
+    let began = Instant::now();
+    let output = child.wait_with_output().expect("it ends");
+    Ran {
+        status: output.status.code().expect("no signal ended it"),
+        stdout: output.stdout,
+        stderr: String::from_utf8(output.stderr).expect("text"),
+        took: began.elapsed(),
     }
 }
 

@@ -1,24 +1,24 @@
-//! The closed loops of one handle, on one thread.
+//! The operations, and what closed and open loops have in common.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use kvclient::{Call, CallError, Client, Completion};
+use kvclient::{Call, CallError, Client};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 use wire::{Action, Outcome};
 
+use super::early::{EarlyEnd, EarlyReason};
+use super::plan::{BenchPlan, Mix};
+use super::record::{Flight, RecordLog, Recording};
+use super::schedule::RateSchedule;
 use super::tally::{BenchTally, Kind};
-use super::{BenchArgs, Mix};
 
-/// Concurrent writes while the keys are written for the first time.
-const PREPARING_MAX: usize = 1_024;
-/// The number of attempts to write a key.
-const PREPARE_TRIES_MAX: u32 = 5;
-const COMPLETIONS_MAX: usize = 4_096;
-const PAUSE: Duration = Duration::from_millis(1);
+pub const COMPLETIONS_MAX: usize = 4_096;
+/// No wait is longer, so that an early end is noticed.
+pub const WAIT_MAX: Duration = Duration::from_millis(100);
 
 /// The operations of a benchmark.
 #[derive(Debug)]
@@ -26,166 +26,193 @@ pub struct Workload {
     keys: Vec<Bytes>,
     value: Bytes,
     mix: Mix,
+    /// With `--check`: operations are recorded, and every put writes a different value.
+    pub recording: Option<Recording>,
+}
+
+/// An operation that is about to start.
+#[derive(Debug)]
+pub struct PickedOperation {
+    kind: Kind,
+    key: u32,
+    number: u32,
+    pub call: Call,
+}
+
+impl PickedOperation {
+    pub fn flight(&self, intended: Instant, called: Instant) -> Flight {
+        Flight {
+            kind: self.kind,
+            key: self.key,
+            number: self.number,
+            intended,
+            called,
+        }
+    }
 }
 
 impl Workload {
-    pub fn new(arguments: &BenchArgs) -> Workload {
-        let mut value = vec![0; arguments.value_size as usize];
+    pub fn new(plan: &BenchPlan, recording: Option<Recording>) -> Workload {
+        let mut value = vec![0; plan.value_size as usize];
         StdRng::seed_from_u64(0).fill_bytes(&mut value);
         Workload {
-            keys: (0..arguments.keys)
-                .map(|number| Bytes::from(format!("bench/{number:08}")))
+            keys: (0..plan.keys)
+                .map(|number| Bytes::from(key_name(number)))
                 .collect(),
             value: Bytes::from(value),
-            mix: arguments.mix,
+            mix: plan.mix,
+            recording,
         }
     }
 
-    fn put(&self, key: usize) -> Call {
-        let value = self.value.clone();
-        Call::new(self.keys[key].clone(), Action::Put { value })
+    pub fn key_count(&self) -> usize {
+        self.keys.len()
     }
 
-    fn pick(&self, random: &mut StdRng) -> (Kind, Call) {
+    pub fn pick(&self, random: &mut StdRng) -> PickedOperation {
         let key = random.random_range(0..self.keys.len());
         match random.random_range(0..self.mix.gets + self.mix.puts) < self.mix.gets {
-            true => (Kind::Get, Call::new(self.keys[key].clone(), Action::Get)),
-            false => (Kind::Put, self.put(key)),
+            true => self.operation(Kind::Get, key as u32),
+            false => self.operation(Kind::Put, key as u32),
+        }
+    }
+
+    pub fn operation(&self, kind: Kind, key: u32) -> PickedOperation {
+        let (number, action) = match (kind, &self.recording) {
+            (Kind::Get, _) => (0, Action::Get),
+            (Kind::Put, None) => {
+                let value = self.value.clone();
+                (0, Action::Put { value })
+            }
+            (Kind::Put, Some(recording)) => {
+                let number = recording.values.next();
+                let value = recording.values.value(number);
+                (number, Action::Put { value })
+            }
+        };
+        PickedOperation {
+            kind,
+            key,
+            number,
+            call: Call::new(self.keys[key as usize].clone(), action),
+        }
+    }
+
+    pub fn record(
+        &self,
+        log: &mut RecordLog,
+        flight: &Flight,
+        client: u32,
+        ended: Instant,
+        result: &Result<Outcome, CallError>,
+    ) {
+        if let Some(recording) = &self.recording {
+            log.push(recording, flight, client, ended, result);
         }
     }
 }
 
-/// Writes each key once.
-pub fn write_keys(client: &Client, workload: &Workload) -> Result<(), CallError> {
-    let mut tries = vec![0; workload.keys.len()];
-    let mut waiting: Vec<usize> = (0..workload.keys.len()).rev().collect();
-    let mut under_way = 0;
-    let mut completions: Vec<Completion> = Vec::new();
-    while under_way > 0 || !waiting.is_empty() {
-        while under_way < PREPARING_MAX
-            && let Some(key) = waiting.pop()
-        {
-            match client.submit(workload.put(key), key as u64) {
-                Ok(()) => under_way += 1,
-                Err(CallError::Busy) if under_way > 0 => {
-                    waiting.push(key);
-                    break;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        if client.completions(&mut completions, COMPLETIONS_MAX) == 0 {
-            client.wait(Duration::from_millis(100));
-        }
-        for Completion { tag, result } in completions.drain(..) {
-            under_way -= 1;
-            let key = tag as usize;
-            if let Err(error) = result {
-                tries[key] += 1;
-                if tries[key] >= PREPARE_TRIES_MAX || matches!(error, CallError::NoQuorum { .. }) {
-                    return Err(error);
-                }
-                waiting.push(key);
-            }
-        }
-    }
-    Ok(())
+pub fn key_name(number: u32) -> String {
+    format!("bench/{number:08}")
 }
 
-/// One thread's part.
+/// The part of the load that one thread drives.
+#[derive(Debug)]
 pub struct Load {
     pub client: Client,
     pub workload: Arc<Workload>,
     pub seed: u64,
-    /// Closed loops of this thread.
+    /// Closed loops of this thread, or in an open loop the limit of operations in flight.
     pub clients: usize,
-    pub until: Instant,
+    /// The number of clients of the threads before this one: clients have numbers over all threads.
+    pub clients_before: u32,
+    /// `None` for closed loops.
+    pub schedule: Option<RateSchedule>,
+    pub started: Instant,
+    pub duration: Duration,
+    pub early: EarlyEnd,
     /// Operations done by all threads, for the line of progress.
     pub done: Arc<AtomicU64>,
 }
 
+/// The results of one thread, or of all.
+#[derive(Debug, Default)]
+pub struct LoadResult {
+    pub tally: BenchTally,
+    pub log: RecordLog,
+}
+
 impl Load {
-    /// Operations that end after the time is up do not count.
-    pub fn run(self) -> BenchTally {
-        let started = Instant::now();
-        let mut tally = BenchTally::default();
-        match self.clients {
-            1 => self.one_at_a_time(&mut tally),
-            _ => self.multiplexed(&mut tally),
+    pub fn run(self) -> (Client, LoadResult) {
+        let mut result = LoadResult::default();
+        match self.schedule {
+            Some(schedule) => self.open_loop(schedule, &mut result),
+            None if self.clients == 1 => self.one_at_a_time(&mut result),
+            None => self.closed_loops(&mut result),
         }
-        tally.took = self.until.saturating_duration_since(started);
-        tally
+        result.tally.took = self.measured();
+        (self.client, result)
     }
 
-    fn one_at_a_time(&self, tally: &mut BenchTally) {
-        let mut random = StdRng::seed_from_u64(self.seed);
-        loop {
-            let (kind, call) = self.workload.pick(&mut random);
-            let began = Instant::now();
-            let result = self.client.call(call);
-            let now = Instant::now();
-            if now >= self.until {
-                return;
-            }
-            self.record(tally, kind, now - began, result);
-        }
+    pub fn random(&self) -> StdRng {
+        StdRng::seed_from_u64(self.seed)
     }
 
-    fn multiplexed(&self, tally: &mut BenchTally) {
-        let mut random = StdRng::seed_from_u64(self.seed);
-        let mut loops = vec![(Kind::Get, Instant::now()); self.clients];
-        let mut idle: Vec<usize> = (0..self.clients).collect();
-        let mut completions: Vec<Completion> = Vec::with_capacity(COMPLETIONS_MAX);
-        loop {
-            while let Some(at) = idle.pop() {
-                let (kind, call) = self.workload.pick(&mut random);
-                loops[at] = (kind, Instant::now());
-                if let Err(error) = self.client.submit(call, at as u64) {
-                    tally.error(error);
-                    idle.push(at);
-                    // The call was refused; when calls in progress have ended, the next one may be
-                    // accepted.
-                    std::thread::sleep(PAUSE);
-                    break;
-                }
-            }
-            let left = self.until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            // The call also sends what was submitted, so waiting first would only delay that.
-            if self.client.completions(&mut completions, COMPLETIONS_MAX) == 0 {
-                self.client.wait(left);
-                continue;
-            }
-            let now = Instant::now();
-            if now >= self.until {
-                return;
-            }
-            for Completion { tag, result } in completions.drain(..) {
-                let at = tag as usize;
-                let (kind, began) = loops[at];
-                self.record(tally, kind, now - began, result);
-                idle.push(at);
-            }
-        }
+    /// From the beginning to the end of the time, or to the early end.
+    pub fn measured(&self) -> Duration {
+        let until = self.early.at();
+        let took = until.map(|at| at.saturating_duration_since(self.started));
+        took.unwrap_or(self.duration).min(self.duration)
     }
 
-    fn record(
+    pub fn is_over(&self, elapsed: Duration) -> bool {
+        elapsed >= self.duration || self.early.is_set()
+    }
+
+    /// False if the operation could not be recorded; then it must not be started.
+    pub fn take_room(&self) -> bool {
+        let has_room = self
+            .workload
+            .recording
+            .as_ref()
+            .is_none_or(Recording::take_room);
+        if !has_room {
+            self.early.end(EarlyReason::RecordFull);
+        }
+        has_room
+    }
+
+    pub fn record(
+        &self,
+        log: &mut RecordLog,
+        flight: &Flight,
+        client: usize,
+        ended: Instant,
+        result: &Result<Outcome, CallError>,
+    ) {
+        let client = self.clients_before + client as u32;
+        self.workload.record(log, flight, client, ended, result);
+    }
+
+    /// Counts the end of an operation, and tells whether it succeeded.
+    pub fn count(
         &self,
         tally: &mut BenchTally,
-        kind: Kind,
-        took: Duration,
+        flight: &Flight,
+        ended: Instant,
         result: Result<Outcome, CallError>,
-    ) {
+    ) -> bool {
         match result {
             // All keys were written before the measurement.
             Ok(Outcome::Absent) => tally.lost += 1,
             Ok(_) => {
-                tally.add(kind, took);
+                let took = ended.saturating_duration_since(flight.intended);
+                tally.add(flight.kind, took);
                 self.done.fetch_add(1, Ordering::Relaxed);
+                return true;
             }
             Err(error) => tally.error(error),
         }
+        false
     }
 }

@@ -1,10 +1,21 @@
-//! `horseshoe bench`: closed loops of gets and puts, and their rates and latencies.
+//! `horseshoe bench`: gets and puts in closed loops or at a rate, and their latencies.
 //!
-//! Each of N clients has one operation in progress at any time. They are multiplexed over the
-//! asynchronous form of few handles, each driven by its own thread, so that the benchmark measures
-//! the cluster and not the scheduling of N threads. A single client uses the synchronous call.
+//! The operations are multiplexed over the asynchronous form of few handles, each driven by its own
+//! thread, so that the benchmark measures the cluster and not the scheduling of many threads.
+//!
+//! `plan` checks the flags; `load` with `closed` and `open` runs the operations; `tally` counts
+//! them; `record` stores them for `judge`, the check; `show` prints the report.
 
+mod closed;
+mod early;
+mod judge;
+mod keys;
 mod load;
+mod open;
+mod plan;
+mod record;
+mod schedule;
+mod show;
 mod tally;
 
 use std::io::{IsTerminal, Write};
@@ -13,118 +24,166 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use clap::Args;
 use kvclient::{CallError, Client};
-use wire::{KEY_SIZE_MAX, VALUE_SIZE_MAX};
+use wire::KEY_SIZE_MAX;
 
-use self::load::{Load, Workload};
-use self::tally::BenchTally;
+use self::early::EarlyEnd;
+use self::judge::CheckReport;
+use self::keys::{KeyPass, KeysLeft};
+use self::load::{Load, LoadResult, Workload};
+pub use self::plan::BenchArgs;
+use self::plan::BenchPlan;
+use self::record::{RecordLog, Recording, UniqueValues};
+use self::schedule::RateSchedule;
+use self::show::Measurement;
+use self::tally::Kind;
 use super::connection::ConnectionArgs;
 use super::exit::Exit;
-use super::{report, words};
-
-/// As many calls as one handle can have in flight.
-const CLIENTS_MAX: u32 = 65_536;
-const KEYS_MAX: u32 = 10_000_000;
-
-/// Measure the cluster with closed loops of gets and puts on keys under bench/.
-///
-/// The keys are written once before the clock starts, and stay.
-#[derive(Debug, Args)]
-pub struct BenchArgs {
-    /// Closed loops: operations in flight at any time
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=i64::from(CLIENTS_MAX)))]
-    clients: u32,
-
-    /// Number of keys, each as likely as any other
-    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=i64::from(KEYS_MAX)))]
-    keys: u32,
-
-    /// Bytes of a value
-    #[arg(long, value_name = "BYTES", default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=VALUE_SIZE_MAX as i64))]
-    value_size: u32,
-
-    /// Ratio of gets to puts; 0:1 is puts only
-    #[arg(long, value_name = "GET:PUT", default_value = "1:1", value_parser = mix)]
-    mix: Mix,
-
-    /// How long to measure
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = words::duration)]
-    duration: Duration,
-
-    /// Client handles, each with a thread; the clients are divided among them
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
-    handles: u32,
-}
-
-/// Shares of gets and puts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mix {
-    gets: u32,
-    puts: u32,
-}
-
-fn mix(word: &str) -> Result<Mix, String> {
-    let error = || "a mix is two whole numbers up to 1000, GET:PUT, not both 0".to_owned();
-    let number = |word: &str| word.parse().ok().filter(|&n: &u32| n <= 1_000);
-    let (gets, puts) = word.split_once(':').ok_or_else(error)?;
-    match (number(gets), number(puts)) {
-        (Some(gets), Some(puts)) if gets + puts > 0 => Ok(Mix { gets, puts }),
-        _ => Err(error()),
-    }
-}
+use super::report;
 
 pub fn run(arguments: &BenchArgs, connection: &ConnectionArgs) -> Exit {
-    let handles = arguments.handles.min(arguments.clients);
-    let clients: Result<Vec<Client>, Exit> = (0..handles).map(|_| connection.open()).collect();
+    let plan = match BenchPlan::new(arguments) {
+        Ok(plan) => plan,
+        Err(message) => return connection.refuse("usage", Exit::Usage, &message),
+    };
+    let early = EarlyEnd::watch();
+    let clients: Result<Vec<Client>, Exit> = (0..plan.handles).map(|_| connection.open()).collect();
     let clients = match clients {
         Ok(clients) => clients,
         Err(exit) => return exit,
     };
-    let workload = Arc::new(Workload::new(arguments));
-    if let Err(error) = load::write_keys(&clients[0], &workload) {
-        return failed(connection, "the keys can't be written", &error);
+    let recording = match plan.check.then(|| recording(&plan)).transpose() {
+        Ok(recording) => recording,
+        Err(error) => return connection.refuse("system", Exit::Other, &error),
+    };
+    let workload = Arc::new(Workload::new(&plan, recording));
+    let mut log = RecordLog::default();
+    let first = KeyPass {
+        client: &clients[0],
+        workload: &workload,
+        kind: Kind::Put,
+        client_number: plan.clients,
+        early: Some(&early),
+    };
+    match first.run(&mut log).1 {
+        Ok(()) => {}
+        Err(KeysLeft::Error(error)) => {
+            return failed(connection, "the keys can't be written", &error);
+        }
+        Err(KeysLeft::Interrupted) => {
+            let message = "interrupted while the keys were written; nothing was measured";
+            return connection.refuse("interrupted", Exit::Other, message);
+        }
     }
+    let (clients, result) = measure(&plan, clients, &workload, &early);
+    log.merge(result.log);
+    let measurement = Measurement {
+        plan: &plan,
+        tally: &result.tally,
+        early: early.reason(),
+        check: checked(&plan, &clients[0], &workload, log),
+    };
+    finish(&measurement, connection)
+}
+
+fn recording(plan: &BenchPlan) -> Result<Recording, String> {
+    let run = getrandom::u32().map_err(|error| format!("no random numbers: {error}"))?;
+    let values = UniqueValues::new(run, plan.value_size as usize);
+    Ok(Recording::new(values, plan.recorded_load_max()))
+}
+
+/// Reads all keys once more, which shows puts that were lost, and judges the whole record.
+fn checked(
+    plan: &BenchPlan,
+    client: &Client,
+    workload: &Workload,
+    mut log: RecordLog,
+) -> Option<CheckReport> {
+    let recording = workload.recording.as_ref()?;
+    let last = KeyPass {
+        client,
+        workload,
+        kind: Kind::Get,
+        client_number: plan.clients,
+        early: None,
+    };
+    let (read, _) = last.run(&mut log);
+    let mut report = judge::judge(log, &recording.values);
+    report.unread = (workload.key_count() - read) as u64;
+    Some(report)
+}
+
+fn measure(
+    plan: &BenchPlan,
+    clients: Vec<Client>,
+    workload: &Arc<Workload>,
+    early: &EarlyEnd,
+) -> (Vec<Client>, LoadResult) {
     let started = Instant::now();
     let done = Arc::new(AtomicU64::new(0));
-    let threads: Vec<JoinHandle<BenchTally>> = clients
+    let mut clients_before = 0;
+    let threads: Vec<JoinHandle<(Client, LoadResult)>> = clients
         .into_iter()
         .zip(0..)
-        .map(|(client, at)| {
-            // The first threads get one client more if the division has a remainder.
-            let share = arguments.clients / handles + u32::from(at < arguments.clients % handles);
+        .map(|(client, handle)| {
+            let schedule = |rate| RateSchedule::new(rate, handle, plan.handles);
             let load = Load {
                 client,
                 workload: workload.clone(),
-                seed: u64::from(at),
-                clients: share as usize,
-                until: started + arguments.duration,
+                seed: plan.seed.wrapping_add(u64::from(handle)),
+                clients: plan.clients_of(handle) as usize,
+                clients_before,
+                schedule: plan.rate.map(schedule),
+                started,
+                duration: plan.duration,
+                early: early.clone(),
                 done: done.clone(),
             };
+            clients_before += plan.clients_of(handle);
             thread::spawn(move || load.run())
         })
         .collect();
     show_progress(&threads, &done, started);
-    let mut tally = BenchTally::default();
+    let mut clients = Vec::new();
+    let mut result = LoadResult::default();
     for thread in threads {
         match thread.join() {
-            Ok(part) => tally.merge(&part),
+            Ok((client, part)) => {
+                clients.push(client);
+                result.tally.merge(&part.tally);
+                result.log.merge(part.log);
+            }
             Err(panic) => std::panic::resume_unwind(panic),
         }
     }
-    finish(arguments, connection, &tally)
+    (clients, result)
 }
 
-fn finish(arguments: &BenchArgs, connection: &ConnectionArgs, tally: &BenchTally) -> Exit {
+fn finish(measurement: &Measurement, connection: &ConnectionArgs) -> Exit {
     let text = match connection.json {
-        true => format!("{}\n", tally.in_json(arguments)),
-        false => tally.in_words(arguments),
+        true => format!("{}\n", measurement.in_json()),
+        false => measurement.in_words(),
     };
     if let Err(exit) = report::print_bytes(text.as_bytes()) {
         return exit;
     }
+    let tally = measurement.tally;
+    match measurement.check.as_ref().map(CheckReport::is_linearizable) {
+        None | Some(Some(true)) => {}
+        Some(Some(false)) => {
+            report::complain("horseshoe: the history is not linearizable\n");
+            return Exit::Violation;
+        }
+        Some(None) => {
+            report::complain("horseshoe: it is not decided whether the history is linearizable\n");
+            return Exit::Other;
+        }
+    }
     match (&tally.first_error, tally.count()) {
-        (Some(error), 0) => failed(connection, "nothing was done", error),
+        (Some(error), 0) => {
+            report::complain(&format!("horseshoe: nothing was done: {error}\n"));
+            report::classify(error).1
+        }
         _ => Exit::Done,
     }
 }
@@ -135,7 +194,7 @@ fn failed(connection: &ConnectionArgs, what: &str, error: &CallError) -> Exit {
 }
 
 /// A line on a terminal that changes each second, until the threads are done.
-fn show_progress(threads: &[JoinHandle<BenchTally>], done: &AtomicU64, started: Instant) {
+fn show_progress<T>(threads: &[JoinHandle<T>], done: &AtomicU64, started: Instant) {
     let mut stderr = std::io::stderr();
     if !stderr.is_terminal() {
         return;
@@ -158,26 +217,3 @@ fn show_progress(threads: &[JoinHandle<BenchTally>], done: &AtomicU64, started: 
 }
 
 const _: () = assert!("bench/".len() + 10 <= KEY_SIZE_MAX);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_mix_is_two_numbers() {
-        assert_eq!(mix("1:1"), Ok(Mix { gets: 1, puts: 1 }));
-        assert_eq!(mix("0:1"), Ok(Mix { gets: 0, puts: 1 }));
-        for word in [
-            "",
-            "1",
-            "0:0",
-            "a:1",
-            "1:-1",
-            "1:1:1",
-            "1:1001",
-            "4294967295:1",
-        ] {
-            assert!(mix(word).is_err(), "{word}");
-        }
-    }
-}

@@ -1,14 +1,11 @@
-//! The results: histograms of latencies, errors by kind, and their output.
+//! The results: histograms of latencies, errors by kind, and how far the load kept its rate.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use kvclient::CallError;
-use serde_json::{Value, json};
 
-use super::BenchArgs;
 use crate::cli::report;
 
 /// Ten minutes: a longer latency counts as this one.
@@ -22,16 +19,32 @@ pub enum Kind {
     Put,
 }
 
+pub const KINDS: [Kind; 2] = [Kind::Get, Kind::Put];
+
 #[derive(Debug)]
 pub struct BenchTally {
-    gets_ns: Histogram<u64>,
-    puts_ns: Histogram<u64>,
+    /// Of the operations that succeeded, by kind.
+    latencies_ns: [Histogram<u64>; 2],
+    /// The operations among these that ended after the time was up, by kind; only in an open loop.
+    pub late: [u64; 2],
     errors: BTreeMap<&'static str, u64>,
     pub first_error: Option<CallError>,
     /// Gets that found no key, though all keys were written.
     pub lost: u64,
     /// The time in which the operations were counted.
     pub took: Duration,
+    /// Operations of each closed loop that succeeded.
+    pub per_client: Vec<u64>,
+    /// Open loop: the operations that were to start within the time.
+    pub intended: u64,
+    /// The operations among these that could not be submitted within the time, and how long the
+    /// first of them had waited when the time was up.
+    pub behind: u64,
+    pub behind_longest: Duration,
+    /// The longest time from the intended start to the actual one.
+    pub submitted_late: Duration,
+    /// The most operations that were in flight.
+    pub in_flight_max: u64,
 }
 
 impl Default for BenchTally {
@@ -40,23 +53,43 @@ impl Default for BenchTally {
             Histogram::new_with_bounds(1, LATENCY_NS_MAX, DIGITS).expect("bounds that are allowed")
         };
         BenchTally {
-            gets_ns: histogram(),
-            puts_ns: histogram(),
+            latencies_ns: [histogram(), histogram()],
+            late: [0; 2],
             errors: BTreeMap::new(),
             first_error: None,
             lost: 0,
             took: Duration::ZERO,
+            per_client: Vec::new(),
+            intended: 0,
+            behind: 0,
+            behind_longest: Duration::ZERO,
+            submitted_late: Duration::ZERO,
+            in_flight_max: 0,
         }
     }
 }
 
+/// Latencies of the operations of one kind, or of all, that succeeded.
+#[derive(Debug, Clone)]
+pub struct LatencyRow {
+    pub name: &'static str,
+    pub latency_ns: Histogram<u64>,
+    /// Operations within the measured time, per second.
+    pub per_second: f64,
+}
+
+/// How evenly the closed loops were served: operations of a client that succeeded.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Fairness {
+    pub min: u64,
+    pub mean: f64,
+    pub max: u64,
+}
+
 impl BenchTally {
     pub fn add(&mut self, kind: Kind, took: Duration) {
-        let histogram = match kind {
-            Kind::Get => &mut self.gets_ns,
-            Kind::Put => &mut self.puts_ns,
-        };
-        histogram.saturating_record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+        let ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.latencies_ns[kind as usize].saturating_record(ns);
     }
 
     pub fn error(&mut self, error: CallError) {
@@ -65,11 +98,11 @@ impl BenchTally {
     }
 
     pub fn merge(&mut self, other: &BenchTally) {
-        for (into, from) in [
-            (&mut self.gets_ns, &other.gets_ns),
-            (&mut self.puts_ns, &other.puts_ns),
-        ] {
-            into.add(from).expect("histograms of the same bounds");
+        for kind in KINDS.map(|kind| kind as usize) {
+            let from = &other.latencies_ns[kind];
+            let added = self.latencies_ns[kind].add(from);
+            added.expect("histograms of the same bounds");
+            self.late[kind] += other.late[kind];
         }
         for (name, count) in &other.errors {
             *self.errors.entry(name).or_default() += count;
@@ -79,27 +112,43 @@ impl BenchTally {
         }
         self.lost += other.lost;
         self.took = self.took.max(other.took);
+        self.per_client.extend_from_slice(&other.per_client);
+        self.intended += other.intended;
+        self.behind += other.behind;
+        self.behind_longest = self.behind_longest.max(other.behind_longest);
+        self.submitted_late = self.submitted_late.max(other.submitted_late);
+        // Of each handle at its own time: together at most this.
+        self.in_flight_max += other.in_flight_max;
     }
 
+    /// Operations that succeeded.
     pub fn count(&self) -> u64 {
-        self.gets_ns.len() + self.puts_ns.len()
+        self.latencies_ns.iter().map(Histogram::len).sum()
     }
 
     /// Gets, puts, both; only those that occurred.
-    fn rows(&self) -> Vec<(&'static str, Histogram<u64>)> {
-        let mut all = self.gets_ns.clone();
-        all.add(&self.puts_ns)
-            .expect("histograms of the same bounds");
-        let rows = [
-            ("get", self.gets_ns.clone()),
-            ("put", self.puts_ns.clone()),
-            ("all", all),
+    pub fn rows(&self) -> Vec<LatencyRow> {
+        let row = |name, latency_ns: Histogram<u64>, late: u64| LatencyRow {
+            name,
+            per_second: self.per_second(latency_ns.len() - late),
+            latency_ns,
+        };
+        let [gets, puts] = &self.latencies_ns;
+        let mut all = gets.clone();
+        all.add(puts).expect("histograms of the same bounds");
+        let [late_gets, late_puts] = self.late;
+        let mut rows = vec![
+            row("get", gets.clone(), late_gets),
+            row("put", puts.clone(), late_puts),
         ];
-        let is_there =
-            |name: &str, histogram: &Histogram<u64>| name == "all" || !histogram.is_empty();
-        rows.into_iter()
-            .filter(|(name, histogram)| is_there(name, histogram))
-            .collect()
+        rows.retain(|row| !row.latency_ns.is_empty());
+        rows.push(row("all", all, late_gets + late_puts));
+        rows
+    }
+
+    /// Operations per second that succeeded within the time.
+    pub fn achieved(&self) -> f64 {
+        self.per_second(self.count() - self.late.iter().sum::<u64>())
     }
 
     fn per_second(&self, count: u64) -> f64 {
@@ -109,7 +158,7 @@ impl BenchTally {
         }
     }
 
-    fn errors(&self) -> BTreeMap<&'static str, u64> {
+    pub fn errors(&self) -> BTreeMap<&'static str, u64> {
         let mut errors = self.errors.clone();
         if self.lost > 0 {
             errors.insert("key_lost", self.lost);
@@ -117,70 +166,16 @@ impl BenchTally {
         errors
     }
 
-    pub fn in_words(&self, arguments: &BenchArgs) -> String {
-        let mut text = format!(
-            "{} clients, {} keys, values of {} bytes, {} s\n",
-            arguments.clients,
-            arguments.keys,
-            arguments.value_size,
-            arguments.duration.as_secs_f64()
-        );
-        writeln!(
-            text,
-            "{:<4} {:>12} {:>12} {:>10} {:>10} {:>10}",
-            "", "count", "a second", "p50 ms", "p99 ms", "max ms"
-        )
-        .expect("a string takes all");
-        for (name, histogram) in self.rows() {
-            let [p50, p99, max] = figures_ns(&histogram).map(|ns| ns as f64 / 1e6);
-            let (count, per_second) = (histogram.len(), self.per_second(histogram.len()));
-            writeln!(
-                text,
-                "{name:<4} {count:>12} {per_second:>12.0} {p50:>10.3} {p99:>10.3} {max:>10.3}"
-            )
-            .expect("a string takes all");
-        }
-        let errors = self.errors();
-        if errors.is_empty() {
-            text.push_str("no errors\n");
-        }
-        for (name, count) in errors {
-            writeln!(text, "errors, {name}: {count}").expect("a string takes all");
-        }
-        text
+    /// `None` for an open loop.
+    pub fn fairness(&self) -> Option<Fairness> {
+        let (min, max) = (self.per_client.iter().min()?, self.per_client.iter().max()?);
+        let sum: u64 = self.per_client.iter().sum();
+        Some(Fairness {
+            min: *min,
+            mean: sum as f64 / self.per_client.len() as f64,
+            max: *max,
+        })
     }
-
-    pub fn in_json(&self, arguments: &BenchArgs) -> Value {
-        let mut value = json!({
-            "clients": arguments.clients,
-            "handles": arguments.handles.min(arguments.clients),
-            "keys": arguments.keys,
-            "value_size": arguments.value_size,
-            "mix": format!("{}:{}", arguments.mix.gets, arguments.mix.puts),
-            "seconds": self.took.as_secs_f64(),
-            "errors": self.errors(),
-        });
-        for (name, histogram) in self.rows() {
-            let [p50, p99, max] = figures_ns(&histogram).map(|ns| ns as f64 / 1e3);
-            value[name] = json!({
-                "count": histogram.len(),
-                "per_second": self.per_second(histogram.len()),
-                "mean_us": histogram.mean() / 1e3,
-                "p50_us": p50,
-                "p99_us": p99,
-                "max_us": max,
-            });
-        }
-        value
-    }
-}
-
-fn figures_ns(histogram: &Histogram<u64>) -> [u64; 3] {
-    [
-        histogram.value_at_quantile(0.5),
-        histogram.value_at_quantile(0.99),
-        histogram.max(),
-    ]
 }
 
 #[cfg(test)]
@@ -189,12 +184,17 @@ mod tests {
 
     #[test]
     fn parts_add_up() {
-        let mut one = BenchTally::default();
+        let mut one = BenchTally {
+            per_client: vec![60, 40],
+            ..BenchTally::default()
+        };
         for ms in 1..=100 {
             one.add(Kind::Get, Duration::from_millis(ms));
         }
         let mut other = BenchTally {
             took: Duration::from_secs(2),
+            per_client: vec![1],
+            late: [10, 0],
             ..BenchTally::default()
         };
         other.add(Kind::Put, Duration::from_micros(250));
@@ -204,11 +204,17 @@ mod tests {
         one.merge(&other);
         assert_eq!(one.count(), 101);
         assert_eq!(one.first_error, Some(CallError::Busy));
-        let names: Vec<&str> = one.rows().iter().map(|(name, _)| *name).collect();
+        let rows = one.rows();
+        let names: Vec<&str> = rows.iter().map(|row| row.name).collect();
         assert_eq!(names, ["get", "put", "all"]);
         assert_eq!(one.errors(), [("busy", 2), ("unknown_outcome", 1)].into());
-        let [p50, p99, max] = figures_ns(&one.gets_ns).map(|ns| ns / 1_000_000);
-        assert_eq!((p50, p99, max), (50, 99, 100));
-        assert!((one.per_second(101) - 50.5).abs() < 1e-9);
+        let latency = |quantile| rows[0].latency_ns.value_at_quantile(quantile) / 1_000_000;
+        assert_eq!((latency(0.5), latency(0.99), latency(1.0)), (50, 99, 100));
+        let rates: Vec<f64> = rows.iter().map(|row| row.per_second).collect();
+        assert_eq!(rates, [45.0, 0.5, 45.5], "without those that ended late");
+        assert!((one.achieved() - 45.5).abs() < 1e-9);
+        let (min, max) = (1, 60);
+        let mean = 101.0 / 3.0;
+        assert_eq!(one.fairness(), Some(Fairness { min, mean, max }));
     }
 }

@@ -1,0 +1,138 @@
+//! An open loop: operations start by a schedule, whether earlier ones have ended or not.
+//!
+//! Latency counts from the intended start, so it includes the time in the queue, as it would for a
+//! user (a closed loop omits that time: coordinated omission). At the limit of operations in flight
+//! the next operations queue. Operations that are still queued when the time is up are not
+//! submitted; they count as `behind`. The loop then waits for the operations in flight, until their
+//! deadlines.
+
+use std::time::{Duration, Instant};
+
+use kvclient::Completion;
+use rand::rngs::StdRng;
+
+use super::load::{COMPLETIONS_MAX, Load, LoadResult, WAIT_MAX};
+use super::record::Flight;
+use super::schedule::RateSchedule;
+use super::tally::BenchTally;
+
+/// The number of operations that are submitted in a row. Completions are timed when they are taken,
+/// so more of them would delay these times.
+const SUBMITTED_MAX: usize = 256;
+
+/// The state of one handle.
+struct OpenLoop {
+    schedule: RateSchedule,
+    random: StdRng,
+    /// The number of the next operation in the schedule.
+    next: u64,
+    /// The operations in flight, by tag.
+    flights: Vec<Option<Flight>>,
+    /// Tags that are free.
+    free: Vec<usize>,
+}
+
+impl OpenLoop {
+    fn in_flight(&self) -> usize {
+        self.flights.len() - self.free.len()
+    }
+}
+
+impl Load {
+    pub fn open_loop(&self, schedule: RateSchedule, into: &mut LoadResult) {
+        let mut state = OpenLoop {
+            schedule,
+            random: self.random(),
+            next: 0,
+            flights: vec![None; self.clients],
+            free: (0..self.clients).rev().collect(),
+        };
+        let mut completions: Vec<Completion> = Vec::with_capacity(COMPLETIONS_MAX);
+        loop {
+            let elapsed = self.started.elapsed();
+            let is_over = self.is_over(elapsed);
+            if !is_over {
+                self.submit_due(&mut state, elapsed, &mut into.tally);
+            }
+            if self.client.completions(&mut completions, COMPLETIONS_MAX) > 0 {
+                self.take(&mut state, completions.drain(..), into);
+            } else if !is_over {
+                self.client.wait(self.until_next(&state));
+            } else if state.in_flight() > 0 {
+                self.client.wait(WAIT_MAX);
+            } else {
+                break;
+            }
+        }
+        let tally = &mut into.tally;
+        tally.intended = schedule.due_before(self.measured()).max(state.next);
+        tally.behind = tally.intended - state.next;
+        if tally.behind > 0 {
+            let waited = self
+                .measured()
+                .saturating_sub(schedule.start_of(state.next));
+            tally.behind_longest = waited;
+        }
+    }
+
+    /// Submits the operations that are due, up to the limit of operations in flight.
+    fn submit_due(&self, state: &mut OpenLoop, elapsed: Duration, tally: &mut BenchTally) {
+        let due = state.schedule.due_before(elapsed.min(self.duration));
+        for _ in 0..SUBMITTED_MAX {
+            if state.next >= due {
+                return;
+            }
+            let Some(tag) = state.free.pop() else {
+                return;
+            };
+            if !self.take_room() {
+                return;
+            }
+            let intended = self.started + state.schedule.start_of(state.next);
+            state.next += 1;
+            let picked = self.workload.pick(&mut state.random);
+            let called = Instant::now();
+            let late = called.saturating_duration_since(intended);
+            tally.submitted_late = tally.submitted_late.max(late);
+            state.flights[tag] = Some(picked.flight(intended, called));
+            if let Err(error) = self.client.submit(picked.call, tag as u64) {
+                tally.error(error);
+                state.flights[tag] = None;
+                state.free.push(tag);
+            }
+        }
+    }
+
+    fn take(
+        &self,
+        state: &mut OpenLoop,
+        completions: impl Iterator<Item = Completion>,
+        into: &mut LoadResult,
+    ) {
+        // Before the operations that have ended are removed.
+        let in_flight = state.in_flight() as u64;
+        into.tally.in_flight_max = into.tally.in_flight_max.max(in_flight);
+        let ended = Instant::now();
+        let is_late = self.is_over(ended - self.started);
+        for Completion { tag, result } in completions {
+            let tag = tag as usize;
+            let flight = state.flights[tag].take().expect("it was started");
+            self.record(&mut into.log, &flight, tag, ended, &result);
+            if self.count(&mut into.tally, &flight, ended, result) && is_late {
+                into.tally.late[flight.kind as usize] += 1;
+            }
+            state.free.push(tag);
+        }
+    }
+
+    /// The time until the next operation is due or the measurement ends.
+    fn until_next(&self, state: &OpenLoop) -> Duration {
+        let elapsed = self.started.elapsed();
+        let left = self.duration.saturating_sub(elapsed);
+        let next = match state.free.is_empty() {
+            true => left,
+            false => state.schedule.start_of(state.next).saturating_sub(elapsed),
+        };
+        next.min(left).min(WAIT_MAX)
+    }
+}

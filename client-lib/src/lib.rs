@@ -19,8 +19,7 @@
 //!     Err(error) => println!("{error}"),
 //! }
 //!
-//! // Asynchronous: thousands in flight from one thread. `poll_fd` is for an epoll loop of your
-//! own.
+//! // Asynchronous: thousands in flight from one thread. `poll_fd` is for your own epoll loop.
 //! for tag in 0..1_000 {
 //!     client.submit(Call::new(format!("key {tag}"), Action::Add { delta: 1 }), tag)?;
 //! }

@@ -6,12 +6,12 @@ use std::path::Path;
 
 use bytes::Bytes;
 
-use crate::checker::{CheckVerdict, check};
 use crate::claims::succeeded;
 use crate::history::RecordedCall;
 use crate::nodes::Cluster;
 use crate::record::Record;
 use crate::table::Scenario;
+use checker::{CheckVerdict, check};
 
 const CHECK_EFFORT_MAX: u64 = 400_000;
 

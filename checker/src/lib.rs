@@ -8,9 +8,9 @@
 pub mod history;
 mod items;
 pub mod model;
+pub mod random;
 mod search;
 mod shortest;
-mod shuffle;
 mod tokens;
 
 use std::collections::HashMap;

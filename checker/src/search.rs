@@ -16,7 +16,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
 
 use super::items::CheckItem;
 use super::model::{KnownVersion, ModelState};
-use super::shuffle::Shuffle;
+use super::random::Random;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SearchEnd {
@@ -101,7 +101,7 @@ struct OrderSearch<'a> {
     /// How many writes whose outcome no client saw were placed last.
     chain: u32,
     way: SearchWay,
-    shuffle: Shuffle,
+    shuffle: Random,
     effort_left: u64,
     seen: HashSet<u128>,
 }
@@ -116,7 +116,7 @@ impl<'a> OrderSearch<'a> {
         for (turn, index) in by_version.iter().enumerate() {
             turns[*index] = Some(turn);
         }
-        let mut words = Shuffle::new(1);
+        let mut words = Random::new(1);
         OrderSearch {
             items,
             line: Timeline::new(items),
@@ -130,7 +130,7 @@ impl<'a> OrderSearch<'a> {
             state: ModelState::empty(),
             chain: 0,
             way,
-            shuffle: Shuffle::new(way.shuffle),
+            shuffle: Random::new(way.shuffle),
             effort_left: 0,
             seen: HashSet::new(),
         }
@@ -327,7 +327,7 @@ fn is_blind(item: &CheckItem) -> bool {
     matches!(item.call.action, Action::Put { .. }) && !looked
 }
 
-fn wide(random: &mut Shuffle) -> u128 {
+fn wide(random: &mut Random) -> u128 {
     u128::from(random.word()) << 64 | u128::from(random.word())
 }
 

@@ -11,8 +11,6 @@ mod graphs;
 #[path = "../cluster/nodes.rs"]
 mod nodes;
 mod places;
-#[path = "../sim/random.rs"]
-mod random;
 mod record;
 mod report;
 mod run;
@@ -26,7 +24,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use checker::history;
+use checker::{history, random};
 use nodes::Cluster;
 use report::Report;
 use table::Scenario;

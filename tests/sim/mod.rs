@@ -3,8 +3,8 @@
 
 #![allow(dead_code)] // each test target uses its own part of it
 
-/// The checker of histories, which `horseshoe bench` uses too.
-pub use checker::{self, history};
+/// The checker of histories, which `horseshoe bench` uses too, and its seeded random numbers.
+pub use checker::{self, history, random};
 
 pub mod clients;
 pub mod cluster;
@@ -17,7 +17,6 @@ mod hostile;
 pub mod network;
 pub mod node;
 pub mod plan;
-pub mod random;
 pub mod rolled_back;
 pub mod run;
 pub mod script;

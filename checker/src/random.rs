@@ -1,4 +1,5 @@
 //! Seeded random numbers (SplitMix64): small, the same on every machine, easily split into streams.
+//! The search of this crate uses them, and so do the tests that run by a seed.
 
 #[derive(Debug, Clone)]
 pub struct Random(u64);

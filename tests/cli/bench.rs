@@ -221,6 +221,25 @@ fn a_history_is_checked_also_on_keys_that_exist() {
     assert!(text.contains("\ncheck: linearizable; "), "{text}");
 }
 
+/// A cluster that is slower than the rate: the library refuses operations that would wait for too
+/// long. These belong to the history too.
+#[test]
+fn the_record_has_the_operations_that_the_library_refused() {
+    let cluster = FakeCluster::start(1);
+    let shell = Shell::with(&cluster.nodes());
+    let words = ["--json", "bench", "--check", "--keys=3", "--timeout=500ms"];
+    let child = shell.start(&[&words[..], &["--rate=20000", "--duration=4s"]].concat());
+    wait_until(SOON, "the first operations", || cluster.requests() > 1_000);
+    cluster.set_mood(Mood::Slow);
+    let told = json_of(&ended(child));
+    assert_all_are_accounted_for(&told);
+    assert!(number(&told, "/errors/busy") > 0.0, "{told}");
+    let started = number(&told, "/intended") - number(&told, "/behind");
+    let recorded = number(&told, "/check/operations");
+    assert!(recorded >= started + 6.0, "{started} started: {told}");
+    assert_eq!(told["check"]["linearizable"], true, "{told}");
+}
+
 #[test]
 fn a_lost_write_fails_the_check() {
     let cluster = FakeCluster::start(1);

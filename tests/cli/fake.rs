@@ -36,6 +36,8 @@ pub enum Mood {
     Forget,
     /// The nodes acknowledge writes, and every other one is lost.
     Lose,
+    /// The nodes serve one request per millisecond.
+    Slow,
 }
 
 #[derive(Debug)]
@@ -335,6 +337,7 @@ impl State {
             Mood::Swallow => return None,
             Mood::NoQuorum => return Some(Outcome::NoQuorum { reached: vec![1] }),
             Mood::Busy => return Some(Outcome::Busy),
+            Mood::Slow => std::thread::sleep(Duration::from_millis(1)),
             Mood::Serve | Mood::Mute | Mood::Forget | Mood::Lose => {}
         }
         let outcome = match self.done.get(&operation.id) {

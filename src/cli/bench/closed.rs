@@ -46,16 +46,16 @@ impl Load {
                 }
                 let picked = self.workload.pick(&mut random);
                 let called = Instant::now();
-                flights[at] = Some(picked.flight(called, called));
+                let flight = picked.flight(called, called);
                 if let Err(error) = self.client.submit(picked.call, at as u64) {
-                    into.tally.error(error);
-                    flights[at] = None;
+                    self.refused(into, &flight, at, error);
                     idle.push(at);
                     // The call was refused; when calls in progress have ended, the next one may be
                     // accepted.
                     std::thread::sleep(PAUSE);
                     break;
                 }
+                flights[at] = Some(flight);
             }
             let elapsed = self.started.elapsed();
             if self.is_over(elapsed) {

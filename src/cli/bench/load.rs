@@ -194,6 +194,13 @@ impl Load {
         self.workload.record(log, flight, client, ended, result);
     }
 
+    /// Records and counts an operation that the library refused: it was not started.
+    pub fn refused(&self, into: &mut LoadResult, flight: &Flight, client: usize, error: CallError) {
+        let (ended, result) = (Instant::now(), Err(error));
+        self.record(&mut into.log, flight, client, ended, &result);
+        self.count(&mut into.tally, flight, ended, result);
+    }
+
     /// Counts the end of an operation, and tells whether it succeeded.
     pub fn count(
         &self,

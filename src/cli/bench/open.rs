@@ -14,7 +14,6 @@ use rand::rngs::StdRng;
 use super::load::{COMPLETIONS_MAX, Load, LoadResult, WAIT_MAX};
 use super::record::Flight;
 use super::schedule::RateSchedule;
-use super::tally::BenchTally;
 
 /// The number of operations that are submitted in a row. Completions are timed when they are taken,
 /// so more of them would delay these times.
@@ -52,7 +51,7 @@ impl Load {
             let elapsed = self.started.elapsed();
             let is_over = self.is_over(elapsed);
             if !is_over {
-                self.submit_due(&mut state, elapsed, &mut into.tally);
+                self.submit_due(&mut state, elapsed, into);
             }
             if self.client.completions(&mut completions, COMPLETIONS_MAX) > 0 {
                 self.take(&mut state, completions.drain(..), into);
@@ -76,7 +75,7 @@ impl Load {
     }
 
     /// Submits the operations that are due, up to the limit of operations in flight.
-    fn submit_due(&self, state: &mut OpenLoop, elapsed: Duration, tally: &mut BenchTally) {
+    fn submit_due(&self, state: &mut OpenLoop, elapsed: Duration, into: &mut LoadResult) {
         let due = state.schedule.due_before(elapsed.min(self.duration));
         for _ in 0..SUBMITTED_MAX {
             if state.next >= due {
@@ -93,12 +92,14 @@ impl Load {
             let picked = self.workload.pick(&mut state.random);
             let called = Instant::now();
             let late = called.saturating_duration_since(intended);
-            tally.submitted_late = tally.submitted_late.max(late);
-            state.flights[tag] = Some(picked.flight(intended, called));
-            if let Err(error) = self.client.submit(picked.call, tag as u64) {
-                tally.error(error);
-                state.flights[tag] = None;
-                state.free.push(tag);
+            into.tally.submitted_late = into.tally.submitted_late.max(late);
+            let flight = picked.flight(intended, called);
+            match self.client.submit(picked.call, tag as u64) {
+                Ok(()) => state.flights[tag] = Some(flight),
+                Err(error) => {
+                    self.refused(into, &flight, tag, error);
+                    state.free.push(tag);
+                }
             }
         }
     }

@@ -86,6 +86,8 @@ deny() {
 lint() {
     cargo clippy --quiet --workspace --all-targets -- -D warnings
     cargo clippy --quiet --workspace --all-targets --features mutants -- -D warnings
+    # These run only in networks of their own (test = false), so --all-targets leaves them out.
+    cargo clippy --quiet --test partition --test field -- -D warnings
 }
 
 # Ten seconds per target, if there is a nightly toolchain.

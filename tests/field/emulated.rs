@@ -187,6 +187,10 @@ fn listen(name: &str) -> OwnedFd {
     socket
 }
 
+/// A packet that is still on its way: its arrival time, a number that keeps the order, the index of
+/// the receiver's socket, and the frame.
+type LatePacket = Reverse<(Instant, u64, usize, Vec<u8>)>;
+
 /// Packets that wait, in order of their arrival time.
 struct Relay {
     /// The hosts' sockets, in order.
@@ -194,7 +198,7 @@ struct Relay {
     link: Link,
     random: u64,
     order: u64,
-    late: BinaryHeap<Reverse<(Instant, u64, usize, Vec<u8>)>>,
+    late: BinaryHeap<LatePacket>,
 }
 
 impl Relay {

@@ -30,8 +30,8 @@ const RECEIVE_BATCH_MIN: usize = 8;
 const RECEIVE_BATCH_MAX: usize = 64;
 /// Above the largest UDP payload, so that no datagram is truncated.
 const RECEIVE_SIZE_MAX: usize = 65_536;
-/// How often the kernel is asked how long a datagram has waited in its buffer, and how many found
-/// no space there.
+/// How often the node asks the kernel how long a datagram waited in the receive buffer, and how
+/// many datagrams found it full.
 const CONTROL_INTERVAL_US: u64 = 10_000;
 
 pub struct Socket {
@@ -51,14 +51,14 @@ pub struct Socket {
     asked: Option<AnsweringAddresses>,
 }
 
-/// What the kernel reports with a datagram, if it is asked.
+/// The kernel's reports that accompany a datagram on request.
 #[derive(Debug, Default)]
 struct KernelReports {
     asked_again_us: u64,
     asking: bool,
-    /// The datagrams that found the receive buffer full.
+    /// The number of datagrams that found the receive buffer full.
     overflow: u32,
-    /// How long the datagram has waited in the receive buffer, until that is taken.
+    /// How long the last datagram with a report waited, until the caller takes this.
     waited_us: Option<u64>,
 }
 
@@ -70,7 +70,7 @@ pub struct Granted {
 }
 
 impl Granted {
-    /// What an operator should do if it is too little.
+    /// A warning with its remedy, if the buffers are too small.
     pub fn warning(self) -> Option<String> {
         let least = self.receive_size.min(self.send_size);
         (least < KERNEL_BUFFER_SIZE).then(|| {
@@ -91,7 +91,7 @@ impl Socket {
         udp.set_nonblocking(true)?;
         // Without this option only the count of what the kernel lost is missing.
         let _ = setsockopt(&udp, sockopt::RxqOvfl, &1);
-        // Without this one an overload is not noticed.
+        // Without this option the node does not notice overload.
         let _ = setsockopt(&udp, sockopt::ReceiveTimestampns, &true);
         let asked = match address.ip() {
             ip if !ip.is_unspecified() => None,
@@ -144,7 +144,7 @@ impl Socket {
         Ok(())
     }
 
-    /// What `raise_buffers` led to.
+    /// The sizes that the kernel granted in `raise_buffers`.
     pub fn granted(&self) -> Granted {
         self.granted
     }
@@ -164,7 +164,8 @@ impl Socket {
         Some((&self.receive_memory[at..at + size], from))
     }
 
-    /// How long the oldest datagram in the receive buffer had waited, if that was asked since.
+    /// How long the oldest datagram waited in the receive buffer, if the kernel has reported that
+    /// since the last call.
     pub fn take_waited_us(&mut self) -> Option<u64> {
         self.kernel.waited_us.take()
     }
@@ -465,7 +466,7 @@ impl KernelReports {
                 }
                 ControlMessageOwned::ScmTimestampns(arrived) => {
                     let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-                    // Nothing, if the wall clock was set back meanwhile.
+                    // 0 if the wall clock was set back meanwhile.
                     let waited = now.saturating_sub(arrived.into());
                     self.waited_us = u64::try_from(waited.as_micros()).ok();
                 }

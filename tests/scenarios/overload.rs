@@ -1,12 +1,12 @@
-//! X7: a node that lags behind what arrives refuses operations before it begins them, and finishes
-//! what it has begun.
+//! X7: an overloaded node refuses new operations before it begins them, and finishes the others.
+//! X8: a node does not begin an operation after its deadline.
 
 use horseshoe::protocol::types::message::Input;
 use wire::Outcome;
 
 use crate::sim::script::{Script, msg, put};
 
-/// Datagrams have waited that long for a node.
+/// Reports to the node that a datagram waited this long in its receive buffer.
 fn waited(c: &mut Script, node: usize, waited_ms: u64) {
     let now = c.cluster.nodes[node].now(c.cluster.now_us);
     let replica = c.cluster.nodes[node].replica.as_mut();
@@ -15,8 +15,8 @@ fn waited(c: &mut Script, node: usize, waited_ms: u64) {
     replica.expect("it runs").handle_input(now, input);
 }
 
-/// The key's coordinator is overloaded: who asks it, and who asks another node, is told so, and
-/// nothing of the operation is sent to acceptors.
+/// The key's coordinator is overloaded. Its own clients, and clients of other nodes, receive
+/// `busy`, and the coordinator sends no Accept.
 #[test]
 pub fn x7_an_overloaded_coordinator_refuses_and_recovers() {
     let mut c = Script::new(3);
@@ -50,7 +50,7 @@ pub fn x7_an_overloaded_coordinator_refuses_and_recovers() {
     c.check();
 }
 
-/// A round in progress ends, though its coordinator is overloaded meanwhile.
+/// A round in progress is completed although its coordinator is overloaded.
 #[test]
 pub fn x7_what_was_begun_is_finished() {
     let mut c = Script::new(3);
@@ -70,8 +70,8 @@ pub fn x7_what_was_begun_is_finished() {
     c.check();
 }
 
-/// A put waits behind another one until its client has given up. It is not begun then: other
-/// operations would wait for it in vain.
+/// A put waits behind another put until its deadline. The coordinator does not begin it any more:
+/// it would only delay operations whose clients still wait.
 #[test]
 pub fn x8_what_nobody_waits_for_is_not_begun() {
     let mut c = Script::new(3);

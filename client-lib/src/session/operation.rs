@@ -73,7 +73,7 @@ pub(super) struct InFlight {
     timer_us: u64,
     /// Whether the call waits for a usable node.
     parked: bool,
-    /// Whether it waits for room in a node's window.
+    /// Whether the call is in the queue of a node.
     pub is_queued: bool,
 }
 
@@ -101,7 +101,7 @@ impl InFlight {
         }
     }
 
-    /// How long the caller waits from now on.
+    /// The time until the deadline.
     fn left_ms(&self, now_us: u64) -> u32 {
         let left_us = self.deadline_us.saturating_sub(now_us);
         u32::try_from(left_us.div_ceil(1_000)).unwrap_or(u32::MAX)
@@ -134,7 +134,7 @@ impl InFlight {
         self.retry_us = last.sent_us + wait_us + spread_us;
     }
 
-    /// The place of the node whose answer to the last attempt is waited for.
+    /// The index of the node whose send window counts the last attempt.
     #[cfg(test)]
     pub fn open_place(&self) -> Option<usize> {
         self.last.filter(|last| last.open).map(|last| last.place)
@@ -146,8 +146,8 @@ impl InFlight {
             .is_some_and(|last| (last.place, last.number) == (place, number))
     }
 
-    /// Nobody waits for the last attempt any more. The place of the node that it was sent to, if
-    /// it was waited for.
+    /// The call no longer waits for its last attempt. Returns the index of the node that the
+    /// attempt was sent to, or `None` if the call had already stopped waiting for it.
     pub fn end_last(&mut self) -> Option<usize> {
         let last = self.last.as_mut()?;
         std::mem::replace(&mut last.open, false).then_some(last.place)

@@ -1,25 +1,26 @@
-//! Calls that wait because the node that they are for has enough under way. They are sent in order,
-//! as soon as its window has room, or to another node once that one is no use.
+//! Queues of calls, one for each node, while the node's send window is full. The session sends them
+//! in order as soon as the window has room, or to another node once this one is unusable.
 
 use super::call::CallError;
 use super::operation::NEVER;
 use super::table::CallHandle;
 use super::{InFlight, Session};
 
-/// Fewer calls than this wait without a look at how long that takes.
+/// With fewer queued calls than this, the session does not estimate the wait.
 const QUEUE_FEW: usize = 256;
-/// A call is refused if its wait would take more of its deadline than this part (1/2).
+/// The session refuses a call whose estimated wait is longer than this part (1/2) of its deadline.
 const WAIT_PART: u64 = 2;
-/// Calls that are over leave a node's queue once there are this many and they are the most.
+/// The session removes completed calls from a queue once there are more of them than queued calls,
+/// and at least this many.
 const STALE_FEW: usize = 64;
 const SECOND_US: u64 = 1_000_000;
 
-/// Answers per second, counted in whole seconds.
+/// The number of answers per second, counted in whole seconds.
 #[derive(Debug, Default)]
 pub(super) struct AnswerRate {
     began_us: u64,
     current: u64,
-    /// Of the second before.
+    /// The count of the previous second.
     previous: u64,
 }
 
@@ -29,7 +30,7 @@ impl AnswerRate {
         self.current += 1;
     }
 
-    /// `None` if the second before had none: then nothing is known.
+    /// `None` if the previous second had no answer: then the rate is unknown.
     fn per_second(&mut self, now_us: u64) -> Option<u64> {
         self.advance(now_us);
         Some(self.previous).filter(|answers| *answers > 0)
@@ -49,8 +50,8 @@ impl AnswerRate {
 }
 
 impl Session {
-    /// Refuses a call that would wait for its turn too long to be served by its deadline. At many
-    /// times what the cluster can do, this costs the cluster nothing.
+    /// Refuses a call that would wait in a queue for too large a part of its deadline. The refusal
+    /// costs the cluster nothing, however many calls an application submits.
     pub(super) fn check_wait(&mut self, now_us: u64, wait_us: u64) -> Result<(), CallError> {
         if self.queued < QUEUE_FEW {
             return Ok(());
@@ -65,8 +66,8 @@ impl Session {
         }
     }
 
-    /// Whether a call that has this node to go to is to wait. An attempt of it that may be executed
-    /// counts already, and its retry does not wait.
+    /// Whether a call for this node has to wait. A call with an open attempt does not: its retry is
+    /// urgent, and retries are limited by the allowance.
     pub(super) fn is_to_queue(&self, handle: CallHandle, place: usize) -> bool {
         let operation = self.table.get(handle).expect("the caller looked");
         operation.open == 0 && !self.nodes[place].window.has_room()
@@ -87,13 +88,13 @@ impl Session {
         self.arm(handle);
     }
 
-    /// Sends what waits wherever there is room. To be called after each input.
+    /// Sends queued calls to all nodes whose windows have room. Called after each input.
     pub(super) fn send_queued(&mut self, now_us: u64) {
         if self.queued == 0 {
             return;
         }
         for place in 0..self.nodes.len() {
-            // Each goes to this node and takes its room, or to the queue of another one.
+            // Each call either uses the room of this node or joins the queue of another node.
             while self.nodes[place].window.has_room() {
                 let Some(handle) = self.nodes[place].queue.pop_front() else {
                     break;
@@ -105,7 +106,7 @@ impl Session {
         }
     }
 
-    /// False for one that is over, or no longer waits.
+    /// Returns false if the call is completed or was not queued.
     fn unqueue(&mut self, handle: CallHandle) -> bool {
         let Some(operation) = self.table.get_mut(handle) else {
             return false;
@@ -115,12 +116,13 @@ impl Session {
         was_queued
     }
 
-    /// The call is over.
+    /// A call was completed, perhaps while it was queued.
     pub(super) fn forget_queued(&mut self, operation: &InFlight) {
         self.queued -= usize::from(operation.is_queued);
     }
 
-    /// Nobody waits for the last attempt any more.
+    /// Frees the window of the node that the last attempt was sent to, if it is still counted
+    /// there.
     pub(super) fn end_last(&mut self, handle: CallHandle) {
         let operation = self.table.get_mut(handle);
         if let Some(place) = operation.and_then(InFlight::end_last) {

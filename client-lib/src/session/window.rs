@@ -1,37 +1,39 @@
-//! How many operations this client has under way at one node, so that it neither fills a node's
-//! queues nor leaves the node idle. Further ones wait here, where they cost the cluster nothing.
+//! The send window of one node: how many operations may be in progress there, so that this client
+//! neither fills the node's queues nor leaves the node idle. Further operations wait in the client,
+//! where they cost the cluster nothing.
 //!
-//! The limit follows two signs. A node that answers `busy` takes less than it is sent. Answers that
-//! take much longer than the fastest ones of the last seconds waited in a queue: more operations
-//! under way would wait longer and be answered no sooner. Without such a sign the limit grows while
-//! operations wait for it. So it is high where round trips are long, and only there.
+//! Two signals reduce the limit. The node answers `busy`; or its answers take much longer than its
+//! fastest ones of the last seconds, so they waited in a queue, and more operations in progress
+//! would only make that queue longer. Without such a signal the limit grows while operations wait
+//! for it. So it becomes high where round trips are long, and only there.
 
 /// Enough where round trips are short: a node answers a thousand operations in some tens of
 /// milliseconds.
 const LIMIT_INITIAL: u32 = 256;
 /// With answers that take a second, this is some thousand operations per second.
 const LIMIT_MAX: u32 = 8_192;
-/// The least limit that slow answers alone cause: few operations fill no queue.
+/// Slow answers alone do not reduce the limit below this: so few operations fill no queue.
 const LIMIT_MIN_SLOW: u32 = 16;
 /// The limit is reduced to 7/10.
 const CUT: (u32, u32) = (7, 10);
-/// Answers that take longer than the fastest by this have waited in a queue.
+/// Answers that take this much longer than the fastest one have waited in a queue.
 const QUEUED_US: u64 = 100_000;
-/// The limit grows only while answers take longer than the fastest by less than this, or by less
-/// than half.
+/// The limit grows only while answers take at most this much longer than the fastest one, or at
+/// most half as long again.
 const SOON_US: u64 = 5_000;
-/// The fastest answer is that of the last one to two such times.
+/// The fastest answer is the fastest one of the last one to two of these intervals.
 const FASTEST_OF_US: u64 = 10_000_000;
 
 #[derive(Debug)]
 pub(super) struct SendWindow {
     limit: u32,
-    under_way: u32,
-    /// Until the first cut each answer adds one; then as many answers as the limit is.
+    in_progress: u32,
+    /// Before the first cut each answer adds one to the limit; later a whole window of answers
+    /// does.
     was_cut: bool,
     /// Answers since the limit last grew.
     answers: u32,
-    /// Earlier signs are of operations that were sent before the last cut.
+    /// The time of the last cut. Operations that were sent before it cause no further cut.
     cut_again_us: u64,
     reads: FastestAnswer,
     writes: FastestAnswer,
@@ -41,7 +43,7 @@ impl Default for SendWindow {
     fn default() -> Self {
         SendWindow {
             limit: LIMIT_INITIAL,
-            under_way: 0,
+            in_progress: 0,
             was_cut: false,
             answers: 0,
             cut_again_us: 0,
@@ -53,23 +55,23 @@ impl Default for SendWindow {
 
 impl SendWindow {
     pub fn has_room(&self) -> bool {
-        self.under_way < self.limit
+        self.in_progress < self.limit
     }
 
     #[cfg(test)]
-    pub fn under_way(&self) -> u32 {
-        self.under_way
+    pub fn in_progress(&self) -> u32 {
+        self.in_progress
     }
 
     pub fn begin(&mut self) {
-        self.under_way += 1;
+        self.in_progress += 1;
     }
 
     pub fn end(&mut self) {
-        self.under_way = self.under_way.checked_sub(1).expect("it was under way");
+        self.in_progress = self.in_progress.checked_sub(1).expect("it was in progress");
     }
 
-    /// A round answered, after that time. To be called before `end`.
+    /// A round answered an operation after this time. Called before `end`.
     pub fn answered(&mut self, now_us: u64, is_read: bool, took_us: u64) {
         let fastest = match is_read {
             true => &mut self.reads,
@@ -84,7 +86,7 @@ impl SendWindow {
         }
     }
 
-    /// The node answered `busy`, after that time.
+    /// The node answered `busy` after this time.
     pub fn refused(&mut self, now_us: u64, took_us: u64) {
         self.cut(now_us, took_us, 1);
     }
@@ -110,7 +112,7 @@ impl SendWindow {
     }
 }
 
-/// The least time that an answer took lately.
+/// The shortest time that an answer took in the last seconds.
 #[derive(Debug)]
 struct FastestAnswer {
     began_us: u64,

@@ -71,7 +71,7 @@ pub struct Pending {
     /// X5: it was sent in an Accept, so no node may report any more that it was surely not done.
     pub sent: bool,
     pub arrived_us: u64,
-    /// X8: when its client no longer waits for the outcome.
+    /// X8: the time from which its client no longer waits for the outcome.
     pub deadline_us: u64,
     /// X1: a time no later than the one at which a client's datagram with the operation reached a
     /// node. `None` if that is too long ago to determine.
@@ -96,23 +96,23 @@ impl Pending {
         u64::from(excess.is_some())
     }
 
-    /// When nobody waits for an operation any more that arrived now.
+    /// The deadline of an operation that arrives now and whose client waits for `left_ms`.
     pub(in crate::protocol) fn deadline_us(now: Now, left_ms: u32) -> u64 {
         now.mono_us + u64::from(left_ms).min(OPERATION_AGE_MAX_MS) * 1_000
     }
 
-    /// How long its client still waits.
+    /// The time until the deadline.
     pub(in crate::protocol) fn left_ms(&self, now: Now) -> u32 {
         let left_us = self.deadline_us.saturating_sub(now.mono_us);
         u32::try_from(left_us / 1_000).unwrap_or(u32::MAX)
     }
 
-    /// X8: whether it is not to be begun, because nobody waits for it any more.
+    /// X8: whether the deadline has passed, so that the operation must not be begun.
     pub(in crate::protocol) fn is_overdue(&self, now: Now) -> bool {
         now.mono_us >= self.deadline_us
     }
 
-    /// Whether it is to be abandoned even if it was begun.
+    /// Whether the operation is abandoned even if it was begun.
     pub(in crate::protocol) fn is_too_old(&self, now: Now) -> bool {
         now.mono_us >= self.arrived_us + OPERATION_AGE_MAX_MS * 1_000
     }

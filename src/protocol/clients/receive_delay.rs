@@ -1,8 +1,8 @@
-//! X7: how long datagrams wait until this node receives them, and whether that is overload.
+//! X7: detects overload from the time that datagrams wait in the receive buffer.
 //!
-//! Not a long queue is overload, but one that does not get shorter: a burst is worked off. So the
-//! node counts as overloaded once every sample of 100 ms has shown a wait above 50 ms, and until
-//! one does not. This is the sign that CoDel (RFC 8289) uses, with longer times.
+//! A long queue alone is no overload, because a burst gets shorter. So the node is overloaded once
+//! all samples of 100 ms have shown a wait above 50 ms, until one sample shows a shorter wait.
+//! CoDel (RFC 8289) uses the same criterion, with shorter times.
 
 use crate::protocol::types::limits::{OVERLOAD_AFTER_MS, OVERLOAD_OVER_MS, RECEIVE_DELAY_MAX_MS};
 use crate::protocol::types::message::Now;
@@ -12,12 +12,12 @@ pub struct ReceiveDelay {
     /// Since when each sample was above the bound.
     above_since_us: Option<u64>,
     is_overload: bool,
-    /// When it was last overload, while that counts for people.
+    /// When the node was last overloaded, until the end of the overload is reported.
     reported_us: Option<u64>,
 }
 
 impl ReceiveDelay {
-    /// Gives what changed for people: whether this node is overloaded.
+    /// Returns whether the node is overloaded, if that is to be reported now.
     pub fn sample(&mut self, now: Now, waited_us: u64) -> Option<bool> {
         if waited_us > RECEIVE_DELAY_MAX_MS * 1_000 {
             let since_us = *self.above_since_us.get_or_insert(now.mono_us);
@@ -35,12 +35,12 @@ impl ReceiveDelay {
         is_news.then_some(false)
     }
 
-    /// Whether operations are refused.
+    /// Whether the node refuses operations now.
     pub fn is_overload(&self) -> bool {
         self.is_overload
     }
 
-    /// Whether they were refused lately.
+    /// Whether the node refused operations in the last 5 s.
     pub fn was_overload(&self) -> bool {
         self.reported_us.is_some()
     }

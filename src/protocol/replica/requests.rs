@@ -178,7 +178,7 @@ impl Replica {
     }
 
     pub(super) fn run_here(&mut self, now: Now, key: Key, pending: Pending) {
-        // X8: it may have waited for its key, or for another node, for longer than its client does.
+        // X8: its deadline may have passed while it waited for its key or for another node.
         if pending.is_overdue(now) {
             self.drop_operation(pending, false);
             return;
@@ -239,7 +239,7 @@ impl Replica {
         }
     }
 
-    /// X7: how long a datagram has waited for this node.
+    /// X7: records how long a datagram waited in the receive buffer.
     pub(super) fn sample_receive_delay(&mut self, now: Now, waited_us: u64) {
         if let Some(is_overload) = self.requests.receive_delay.sample(now, waited_us) {
             let event = Event::Overload(is_overload);
@@ -247,8 +247,8 @@ impl Replica {
         }
     }
 
-    /// Refusals that need no round: too large, or too much in progress. X7: where datagrams wait
-    /// too long, new operations are refused before they cost anything, and what was begun goes on.
+    /// Refusals that need no round: too large, or too much in progress. X7: an overloaded node
+    /// refuses new operations here, before any other work on them.
     fn unfit(&self, operation: &Operation) -> Option<Outcome> {
         let key_size = operation.key.len();
         if key_size == 0 || key_size > KEY_SIZE_MAX {

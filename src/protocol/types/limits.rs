@@ -216,11 +216,11 @@ pub const TEXT_TOMBSTONES_MAX: usize = 16_384;
 /// it lacks would be below its floor, and each would need a round.
 pub const PURGE_DIFFERING_MAX: usize = 512;
 
-/// X7: datagrams that wait longer than this in the socket's buffer wait too long, ...
+/// X7: the longest acceptable wait of a datagram in the receive buffer.
 pub const RECEIVE_DELAY_MAX_MS: u64 = 50;
-/// ... and if all do for this time, the node is overloaded and answers operations busy.
+/// X7: once all samples of this time have shown longer waits, the node is overloaded.
 pub const OVERLOAD_AFTER_MS: u64 = 100;
-/// An overload is reported as over after this time without one.
+/// The end of an overload is reported after this time without overload.
 pub const OVERLOAD_OVER_MS: u64 = 5_000;
 /// Operations that wait for one key. Further ones are answered busy.
 pub const KEY_QUEUE_MAX: usize = 2_048;

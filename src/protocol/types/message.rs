@@ -482,7 +482,7 @@ pub enum Input {
     Persisted { group: GroupNumber },
     /// A timer that `next_timeout` announced is due.
     Timeout,
-    /// How long a datagram that was just received has waited for this node (X7).
+    /// How long a datagram that was just received waited in the receive buffer (X7).
     Waited { waited_us: u64 },
     /// The space that the node lacks from now on, or `None` (X6).
     Full(Option<Full>),

@@ -1,10 +1,10 @@
-//! How many calls are under way at a node, and what becomes of those that wait.
+//! The send window of a node, and the queue of calls that wait for it.
 
 use super::*;
 
 const LIMIT: u64 = 256;
 
-/// Submits gets of one key; the node that they go to is the same.
+/// Submits gets of one key, so that all of them go to the same node.
 fn submit(script: &mut Script, tags: std::ops::Range<u64>) -> Vec<Sent> {
     for tag in tags {
         script.submit(get("k"), tag);
@@ -12,7 +12,7 @@ fn submit(script: &mut Script, tags: std::ops::Range<u64>) -> Vec<Sent> {
     script.requests()
 }
 
-/// The attempts that are waited for, counted by their calls.
+/// Compares the counts of the windows and of the queues with the calls.
 fn check_counts(session: &Session) {
     let handles = session.table.handles();
     let calls = || {
@@ -22,7 +22,11 @@ fn check_counts(session: &Session) {
     };
     for (place, node) in session.nodes.iter().enumerate() {
         let open = calls().filter(|call| call.open_place() == Some(place));
-        assert_eq!(open.count() as u32, node.window.under_way(), "node {place}");
+        assert_eq!(
+            open.count() as u32,
+            node.window.in_progress(),
+            "node {place}"
+        );
     }
     assert_eq!(
         calls().filter(|call| call.is_queued).count(),
@@ -55,7 +59,7 @@ fn a_busy_node_is_sent_less() {
     for sent in &sent[..LIMIT as usize / 2] {
         script.answer(sent, Outcome::Busy);
     }
-    // 179 may be under way now, of which as many are as were not refused.
+    // The limit is 179 now, and the operations without an answer are still in progress.
     assert_eq!(script.requests().len() as u64, 179 - LIMIT / 2);
     script.answer(&sent[LIMIT as usize - 1], Outcome::Absent);
     assert_eq!(script.requests().len(), 1);
@@ -93,7 +97,7 @@ fn a_call_whose_turn_does_not_come_is_busy_and_was_never_sent() {
     let mut script = Script::started(1);
     let sent = submit(&mut script, 0..LIMIT);
     script.submit(put("k"), LIMIT);
-    // The node works, on something else.
+    // The node responds, but serves other clients.
     for second in 0..6 {
         script.pass(1_000 * MS - 1);
         script.greet_all();
@@ -121,7 +125,7 @@ fn a_call_that_would_wait_for_half_of_its_deadline_is_refused_at_once() {
         script.session.submit(script.now_us, call, 9_999)
     };
     assert_eq!(patient(&mut script, 10), Ok(()), "nothing is known yet");
-    // Some hundred in the last second, and as many that wait more than twice.
+    // About 100 answers in the last second, and more than 400 queued calls.
     for sent in &sent[..100] {
         script.answer(sent, Outcome::Absent);
     }

@@ -80,7 +80,7 @@ impl Coordinator {
         }
     }
 
-    /// X8: drops the operations that wait and that nobody waits for any more.
+    /// X8: drops the queued operations whose deadlines have passed.
     pub(super) fn drop_overdue(&mut self, context: &mut Context<'_>) {
         let now = context.now;
         if !self.queue.iter().any(|p| p.is_overdue(now)) {

@@ -188,8 +188,8 @@ impl ModelState {
         match effect(action, before.value.as_ref(), true) {
             ModelEffect::Writes {
                 value,
-                number: told,
-            } if told == number => Some(ModelState {
+                number: reported,
+            } if reported == number => Some(ModelState {
                 value,
                 version: KnownVersion::Exactly(version),
             }),

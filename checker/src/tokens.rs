@@ -73,9 +73,9 @@ pub fn left_by_appends(
         let Some(index) = writers.get(&token) else {
             continue;
         };
-        let told = left.entry(*index).or_insert_with(|| beginning.clone());
-        if *told != beginning {
-            return Err((*index, told.clone(), beginning));
+        let reported = left.entry(*index).or_insert_with(|| beginning.clone());
+        if *reported != beginning {
+            return Err((*index, reported.clone(), beginning));
         }
     }
     Ok(left)

@@ -152,7 +152,7 @@ fn peer_messages() -> Vec<Message> {
                 unsynced_ms: 3,
                 seen: vec![(1, 5)],
                 full: 0,
-                links: vec![LinkTold {
+                links: vec![ReportedLink {
                     from: 1,
                     up: true,
                     heard: true,
@@ -410,7 +410,7 @@ fn write_entries() -> std::io::Result<()> {
     let configuration = peer_messages()
         .into_iter()
         .find_map(|message| match message {
-            Message::ConfigurationUpdate(told) => Some(told.configuration),
+            Message::ConfigurationUpdate(reported) => Some(reported.configuration),
             _ => None,
         });
     let meta = Meta {

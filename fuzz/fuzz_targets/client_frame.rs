@@ -14,7 +14,7 @@ fn drain(session: &mut Session, completed: &mut u64) {
     while session.poll_completion().is_some() {
         *completed += 1;
     }
-    while session.poll_told().is_some() {}
+    while session.poll_reply().is_some() {}
 }
 
 fuzz_target!(|bytes: &[u8]| {

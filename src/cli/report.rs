@@ -366,14 +366,15 @@ mod tests {
     #[test]
     fn json_tells_absent_old_values_from_empty_and_forgotten_ones() {
         let put = put();
-        for (old, told) in [
+        for (old, reported) in [
             (Old::NotAsked, ""),
             (Old::Absent, "\"old\":null,"),
             (Old::Value("".into()), "\"old\":\"\","),
             (Old::Forgotten, "\"old_known\":false,"),
         ] {
             let (stdout, ..) = said(&put, written(old, None), JSON);
-            let all = format!("{{\"key\":\"k\",{told}\"result\":\"done\",\"version\":\"9\"}}\n");
+            let all =
+                format!("{{\"key\":\"k\",{reported}\"result\":\"done\",\"version\":\"9\"}}\n");
             assert_eq!(stdout, all);
         }
     }

@@ -24,7 +24,7 @@ pub type StatusRow = (String, Option<NodeStatus>);
 
 pub fn run(arguments: StatusArgs, connection: &ConnectionArgs) -> Exit {
     let (rows, unresolved) = match connection.statuses() {
-        Ok(told) => told,
+        Ok(reported) => reported,
         Err(exit) => return exit,
     };
     // All nodes are shown, whatever their cluster: a wrong cluster may be the error.
@@ -105,8 +105,8 @@ fn in_words(rows: &[StatusRow], unresolved: &[Unresolved], with_links: bool, up:
     };
     text.push('\n');
     for (name, why) in unresolved {
-        let told = words::not_found(name, why);
-        writeln!(text, "{told}").expect("a string takes all");
+        let reported = words::not_found(name, why);
+        writeln!(text, "{reported}").expect("a string takes all");
     }
     for (address, status) in rows {
         let Some(status) = status else { continue };

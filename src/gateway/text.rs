@@ -87,7 +87,7 @@ fn operation(datagram: &[u8]) -> Option<(Bytes, Action)> {
     let value = inner.get(key_ends + 3..value_ends);
     let action = match (word, value) {
         (b"GET", None) => Action::Get,
-        (b"PUT", Some(value)) if is_tellable(value) => Action::PutOver {
+        (b"PUT", Some(value)) if is_printable(value) => Action::PutOver {
             value: Bytes::copy_from_slice(value),
             old_size_max: VALUE_SIZE_MAX as u64,
             old_without: Bytes::from_static(VALUE_WITHOUT),
@@ -97,7 +97,7 @@ fn operation(datagram: &[u8]) -> Option<(Bytes, Action)> {
     Some((key, action))
 }
 
-fn is_tellable(value: &[u8]) -> bool {
+fn is_printable(value: &[u8]) -> bool {
     value.len() <= VALUE_SIZE_MAX && !value.iter().any(|byte| VALUE_WITHOUT.contains(byte))
 }
 
@@ -105,10 +105,10 @@ fn is_tellable(value: &[u8]) -> bool {
 pub fn answer(id: u64, outcome: &Outcome) -> Result<Vec<u8>, Silence> {
     match outcome {
         Outcome::Absent => Ok(done(id, b"")),
-        Outcome::Value { value, .. } if is_tellable(value) => Ok(done(id, value)),
+        Outcome::Value { value, .. } if is_printable(value) => Ok(done(id, value)),
         Outcome::Written { old, .. } => match old {
             Old::Absent => Ok(done(id, b"")),
-            Old::Value(value) if is_tellable(value) => Ok(done(id, value)),
+            Old::Value(value) if is_printable(value) => Ok(done(id, value)),
             // The put was applied, so it has not failed.
             Old::Value(_) | Old::NotAsked | Old::Forgotten => Err(Silence::Forgotten),
         },
@@ -246,7 +246,7 @@ mod tests {
         let held = |size| Old::Value(Bytes::from(vec![b'v'; size]));
         let ok = |text: &str| Ok(text.as_bytes().to_vec());
         let reached = vec![1];
-        for (outcome, told) in [
+        for (outcome, reported) in [
             (value("v w"), ok("OK [5] [v w]")),
             (value(""), ok("OK [5] []")),
             (Outcome::Absent, ok("OK [5] []")),
@@ -273,7 +273,7 @@ mod tests {
             (Outcome::Unknown, Err(Silence::Unknown)),
             (Outcome::Remake { dropped: 1 }, Err(Silence::Unknown)),
         ] {
-            assert_eq!(answer(5, &outcome), told, "{outcome:?}");
+            assert_eq!(answer(5, &outcome), reported, "{outcome:?}");
         }
         let largest = answer(u64::MAX, &written(held(VALUE_SIZE_MAX))).unwrap();
         assert_eq!(largest.len(), "OK [18446744073709551615] []".len() + 2_048);
@@ -301,7 +301,7 @@ mod tests {
                         Action::PutOver { value, .. } => Some(value),
                         other => panic!("text has no {other:?}"),
                     };
-                    prop_assert!(value.is_none_or(|value| is_tellable(value)));
+                    prop_assert!(value.is_none_or(|value| is_printable(value)));
                     // The canonical encoding decodes to the same request.
                     let mut said = [word.as_bytes(), b" [", &key].concat();
                     if let Some(value) = value {

@@ -29,4 +29,5 @@ pub mod register;
 pub mod replica;
 pub mod types;
 
-pub use replica::{Counters, Options, Replica, Tuning};
+pub use replica::{Options, Replica, Tuning};
+pub use types::counts::Counters;

@@ -130,7 +130,7 @@ impl AddressBook {
 
     /// Looks up again the names of nodes to which this node sends and from which nothing arrives:
     /// they may have moved. Must be called often.
-    pub fn look_for_silent(&mut self, mono_us: u64) {
+    pub fn find_silent(&mut self, mono_us: u64) {
         if mono_us < self.look_us {
             return;
         }
@@ -452,7 +452,7 @@ mod tests {
             if now_ms < 2_000 {
                 assert!(book.is_nodes(at, now_us));
             }
-            book.look_for_silent(now_us);
+            book.find_silent(now_us);
             if book.known["localhost:8"].asked {
                 asked_ms.push(now_ms);
                 let mut resolved = answer(&mut notices).await;
@@ -462,7 +462,7 @@ mod tests {
         }
         assert_eq!(asked_ms, [3_000, 5_000, 9_000, 17_000]);
         // Nothing is sent to the name any more, so it is not looked up.
-        book.look_for_silent(40_000_000);
+        book.find_silent(40_000_000);
         assert!(!book.known["localhost:8"].asked);
     }
 

@@ -159,8 +159,9 @@ struct SpaceReport(Option<(Space, Instant)>);
 impl SpaceReport {
     fn tell(&mut self, space: Option<Space>, notices: &UnboundedSender<Notice>) {
         let Some(space) = space else { return };
-        let is_news = self.0.is_none_or(|(told, at)| {
-            told.is_full != space.is_full || (told != space && at.elapsed() >= TEND_INTERVAL)
+        let is_news = self.0.is_none_or(|(reported, at)| {
+            reported.is_full != space.is_full
+                || (reported != space && at.elapsed() >= TEND_INTERVAL)
         });
         if is_news {
             self.0 = Some((space, Instant::now()));
@@ -176,7 +177,7 @@ fn commit_until_closed(
     notices: &UnboundedSender<Notice>,
 ) -> Result<Option<Box<dyn Storage>>, StorageError> {
     let mut groups = Vec::new();
-    let mut told = SpaceReport::default();
+    let mut reported = SpaceReport::default();
     loop {
         let first = match queue.recv_timeout(TEND_INTERVAL) {
             Err(RecvTimeoutError::Disconnected) => return Ok(None),
@@ -199,7 +200,7 @@ fn commit_until_closed(
             return Ok(Some(storage));
         }
         storage.tend()?;
-        told.tell(storage.space(), notices);
+        reported.tell(storage.space(), notices);
     }
 }
 

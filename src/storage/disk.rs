@@ -214,7 +214,7 @@ impl RunningStore {
     /// A node without commits also reports soon that its files are gone, or that its disk is full.
     fn look_after_files(&mut self) -> Result<(), StorageError> {
         if self.looked_at.elapsed() >= LOOK_INTERVAL {
-            self.presence.look_for_journal()?;
+            self.presence.find_journal()?;
             self.presence.check()?;
             let size = self.engine().size()?;
             self.reserve.update(size);
@@ -290,7 +290,7 @@ impl RunningStore {
         let engine = engine.empty_journals()?;
         self.check_end(&engine, None)?;
         self.engine = Some(engine);
-        self.presence.look_for_journal()
+        self.presence.find_journal()
     }
 
     fn write(&mut self, batch: &Prepared) -> Result<(), StorageError> {
@@ -342,7 +342,7 @@ impl RunningStore {
         let engine = Engine::open(&store)?;
         self.check_end(&engine, batch)?;
         self.engine = Some(engine);
-        self.presence.look_for_journal()
+        self.presence.find_journal()
     }
 
     /// Checks that a reopened store ends as it should: with the last committed batch, or with the

@@ -121,8 +121,8 @@ impl Identity {
                 .readdressed
                 .iter()
                 .filter(|r| Some(r.node) == self.node);
-            let told = of_own.find(|r| r.old == *address);
-            let address = told.map_or(address, |told| &told.new);
+            let reported = of_own.find(|r| r.old == *address);
+            let address = reported.map_or(address, |reported| &reported.new);
             let own = &list[usize::from(index)];
             if own == address {
                 return Ok(());
@@ -137,8 +137,8 @@ impl Identity {
         }
         // The configuration is exactly the list, so the addresses in it are those of its nodes.
         let present = |address: &String| {
-            let told = self.readdressed.iter().find(|r| r.old == *address);
-            told.map_or_else(|| address.clone(), |told| told.new.clone())
+            let reported = self.readdressed.iter().find(|r| r.old == *address);
+            reported.map_or_else(|| address.clone(), |reported| reported.new.clone())
         };
         let made_for: Vec<String> = self.list.iter().map(present).collect();
         if made_for != list {

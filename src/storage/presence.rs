@@ -65,13 +65,13 @@ impl Presence {
         }
         match self.journal.is_linked() {
             true => Ok(()),
-            false => self.look_for_journal(),
+            false => self.find_journal(),
         }
     }
 
     /// The engine begins a new journal now and then, and deletes older ones. Called about once per
     /// second.
-    pub fn look_for_journal(&mut self) -> Result<(), StorageError> {
+    pub fn find_journal(&mut self) -> Result<(), StorageError> {
         let newest = journal::newest(&self.store).map_err(|_| gone(&self.journal.path))?;
         let is_older = journal::number(&newest) < journal::number(&self.journal.path);
         if newest != self.journal.path && !is_older {

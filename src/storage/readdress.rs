@@ -215,7 +215,10 @@ mod tests {
         AddressHistory { held, list: &[] }
     }
 
-    fn told(held: &[Readdressed], words: &str) -> Result<Vec<(NodeId, String, String)>, String> {
+    fn reported(
+        held: &[Readdressed],
+        words: &str,
+    ) -> Result<Vec<(NodeId, String, String)>, String> {
         let (next, _) = plan(&configuration(), known(held), &pairs(words))?;
         Ok(next.into_iter().map(|r| (r.node, r.old, r.new)).collect())
     }
@@ -230,9 +233,9 @@ mod tests {
 
     #[test]
     fn nodes_with_a_vote_and_without_get_addresses_of_their_own() {
-        let all = told(&[], "a:1=x:1 c:1=z:1").unwrap();
+        let all = reported(&[], "a:1=x:1 c:1=z:1").unwrap();
         assert_eq!(all, [one(1, "a:1", "x:1"), one(3, "c:1", "z:1")]);
-        let swapped = told(&[], "a:1=b:1 b:1=a:1").unwrap();
+        let swapped = reported(&[], "a:1=b:1 b:1=a:1").unwrap();
         assert_eq!(swapped, [one(1, "a:1", "b:1"), one(2, "b:1", "a:1")]);
     }
 
@@ -253,7 +256,7 @@ mod tests {
             ("misspelt:1=b:1", "misspelt:1 is not an address"),
             ("a:1=x:1 a:1=y:1", "given twice"),
         ] {
-            let error = told(&[], words).unwrap_err();
+            let error = reported(&[], words).unwrap_err();
             assert!(error.contains(why), "{words}: {error}");
         }
     }
@@ -261,14 +264,20 @@ mod tests {
     #[test]
     fn it_can_be_told_again_corrected_and_taken_back() {
         let before = held("a:1=x:1");
-        assert_eq!(told(&before, "a:1=x:1").unwrap(), [one(1, "a:1", "x:1")]);
+        assert_eq!(
+            reported(&before, "a:1=x:1").unwrap(),
+            [one(1, "a:1", "x:1")]
+        );
         let (_, done) = plan(&configuration(), known(&before), &pairs("a:1=x:1")).unwrap();
         assert!(done[0].was_so);
         for corrected in ["a:1=y:1", "x:1=y:1"] {
-            assert_eq!(told(&before, corrected).unwrap(), [one(1, "a:1", "y:1")]);
+            assert_eq!(
+                reported(&before, corrected).unwrap(),
+                [one(1, "a:1", "y:1")]
+            );
         }
-        assert_eq!(told(&before, "x:1=a:1").unwrap(), []);
-        let more = told(&before, "a:1=x:1 b:1=y:1").unwrap();
+        assert_eq!(reported(&before, "x:1=a:1").unwrap(), []);
+        let more = reported(&before, "a:1=x:1 b:1=y:1").unwrap();
         assert_eq!(more, [one(1, "a:1", "x:1"), one(2, "b:1", "y:1")]);
         // Repeating a swap does not undo it.
         let swapped = held("a:1=b:1 b:1=a:1");

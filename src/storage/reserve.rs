@@ -127,7 +127,7 @@ impl Reserve {
     /// out of space meanwhile.
     pub fn has_room_for(&self, size: u64) -> bool {
         let size = size.saturating_add(size / 8 + 2 * MARGIN);
-        let is_seen = self.look_at_disk().0 >= size;
+        let is_seen = self.check_disk().0 >= size;
         let probed = size.min(PROBE_SIZE_MAX);
         // The additional space counts too: the reserve has to suffice for the journals.
         is_seen && !(self.is_lacking && self.lacks(probed - left_size(probed)))
@@ -135,7 +135,7 @@ impl Reserve {
 
     /// The free space, which others can take too, and the total; a file system that does not report
     /// them is not full.
-    fn look_at_disk(&self) -> (u64, u64) {
+    fn check_disk(&self) -> (u64, u64) {
         statvfs(&self.directory).map_or((u64::MAX, u64::MAX), |stat| {
             let size = stat.fragment_size();
             let bytes = |blocks: u64| blocks.saturating_mul(size);
@@ -166,7 +166,7 @@ impl Reserve {
     /// Must be called first for a store that is not new. The store had the file unless it ran out
     /// of space, or had another setting.
     pub fn resume(&mut self, store_size: u64) {
-        let (_, total) = self.look_at_disk();
+        let (_, total) = self.check_disk();
         self.is_lacking |= self.held == 0 && self.file_size(total) > 0;
         self.keep(store_size);
     }
@@ -235,7 +235,7 @@ impl Reserve {
     /// Allocates an empty file in steps. What must be free beside it is given back after each step,
     /// and all of it after a failure.
     fn allocate(&self, file: &File, size: u64) -> io::Result<()> {
-        if self.look_at_disk().0 < size {
+        if self.check_disk().0 < size {
             return Err(ErrorKind::StorageFull.into());
         }
         let mut end = 0;
@@ -250,7 +250,7 @@ impl Reserve {
 
     /// Whether it is known that this much cannot be allocated.
     fn lacks(&self, size: u64) -> bool {
-        self.look_at_disk().0 < size || self.probe(size).is_err_and(|error| is_no_room(&error))
+        self.check_disk().0 < size || self.probe(size).is_err_and(|error| is_no_room(&error))
     }
 
     fn wanted(&self, total: u64) -> u64 {
@@ -261,7 +261,7 @@ impl Reserve {
     }
 
     fn look(&mut self) -> (u64, u64) {
-        let (available, total) = self.look_at_disk();
+        let (available, total) = self.check_disk();
         let wanted = self.wanted(total);
         let free = match self.is_lacking {
             true => 0,
@@ -328,7 +328,7 @@ impl Reserve {
                 is_no_room(source)
             }
             StorageError::Engine { .. } => {
-                let (_, total) = self.look_at_disk();
+                let (_, total) = self.check_disk();
                 let least = WANTED_MIN.min(total / WANTED_PART);
                 self.lacks(self.store_size.clamp(least, PROBE_SIZE_MAX))
             }
@@ -510,7 +510,7 @@ mod tests {
         let failed = StorageError::Engine {
             doing: "writing",
             path: directory.path().to_path_buf(),
-            reason: "not told".to_owned(),
+            reason: "not reported".to_owned(),
         };
         assert!(reserve.held == 0 && !reserve.explains(&failed));
     }

@@ -9,7 +9,6 @@
 pub fn without_noise(mut text: String) -> String {
     for name in [
         "rounds: {",
-        "counters: Counters {",
         "sessions: Sessions {",
         "exchanged_us: {",
         "chosen_rounds: Rounds {",

@@ -9,8 +9,8 @@ use horseshoe::protocol::types::ballot::Ballot;
 use horseshoe::protocol::types::digest::{Bucket, Digests, Spread};
 use horseshoe::protocol::types::message::{
     Configuration, ConfigurationUpdate, Envelope, Epoch, Forward, GroupNumber, Heartbeat,
-    Incarnation, Input, LinkTold, Member, Message, Meta, NodeId, Now, Output, Recovered, RoundId,
-    Row,
+    Incarnation, Input, Member, Message, Meta, NodeId, Now, Output, Recovered, ReportedLink,
+    RoundId, Row,
 };
 use horseshoe::protocol::types::page::Page;
 use horseshoe::protocol::types::record::{AcceptorState, Key, Record};
@@ -237,7 +237,7 @@ impl Alone {
     }
 
     fn beat(&mut self, node: NodeId) {
-        let link = LinkTold {
+        let link = ReportedLink {
             from: 1,
             up: true,
             heard: true,

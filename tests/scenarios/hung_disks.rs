@@ -1,7 +1,7 @@
 //! A node whose disk hangs sends heartbeats, but answers nothing: it is treated like a node that is
 //! down.
 
-use kvclient::session::{Question, Told};
+use kvclient::session::{Question, QuestionReply};
 use wire::{Change, ChangeOutcome, Outcome};
 
 use crate::scenarios::changes::has_members;
@@ -233,7 +233,7 @@ pub fn x5_a_quorum_whose_disks_hang_is_none() {
     c.run_ms(3_000);
     let outcome = c.run(client, "k2", put("1"));
     assert!(matches!(outcome, Outcome::NoQuorum { .. }), "{outcome:?}");
-    let Told::Status(status) = question(&mut c, client, 2, Question::Status) else {
+    let QuestionReply::Status(status) = question(&mut c, client, 2, Question::Status) else {
         panic!("no status");
     };
     for words in [status.waits_for, status.warnings.join(" ")] {

@@ -1,6 +1,6 @@
 //! Operators' requests to change the configuration.
 
-use kvclient::session::{Question, Told};
+use kvclient::session::{Question, QuestionReply};
 use wire::{Change, ChangeOutcome};
 
 use crate::sim::node::DiskSpeed;
@@ -22,13 +22,13 @@ fn begin_question(c: &mut Script, client: usize, node: usize, question: Question
 
 /// Sends a question to one node, and waits for its answer.
 #[track_caller]
-pub fn question(c: &mut Script, client: usize, node: usize, question: Question) -> Told {
+pub fn question(c: &mut Script, client: usize, node: usize, question: Question) -> QuestionReply {
     begin_question(c, client, node, question);
     for _ in 0..100 {
         c.run_ms(10);
         let session = c.cluster.clients[client].session.as_mut();
-        if let Some(completion) = session.and_then(|session| session.poll_told()) {
-            return completion.told.expect("an answer");
+        if let Some(completion) = session.and_then(|session| session.poll_reply()) {
+            return completion.reply.expect("an answer");
         }
     }
     panic!("no answer");
@@ -37,7 +37,7 @@ pub fn question(c: &mut Script, client: usize, node: usize, question: Question) 
 #[track_caller]
 pub fn ask(c: &mut Script, client: usize, node: usize, change: Change) -> ChangeOutcome {
     match question(c, client, node, Question::Change(change)) {
-        Told::Change(outcome) => outcome,
+        QuestionReply::Change(outcome) => outcome,
         other => panic!("{other:?}"),
     }
 }
@@ -128,15 +128,15 @@ pub fn r2_a_force_is_told_of_once_it_is_durable() {
     c.run_ms(500);
     let told = |c: &mut Script| {
         let session = c.cluster.clients[client].session.as_mut();
-        session.and_then(|session| session.poll_told())
+        session.and_then(|session| session.poll_reply())
     };
     assert!(epoch(&c, 0) > before, "installed");
     assert!(told(&mut c).is_none(), "told of too soon");
     c.cluster.nodes[0].speed = DiskSpeed::FAST;
     c.restart(0);
     c.run_ms(3_000);
-    let told = told(&mut c).and_then(|completion| completion.told.ok());
-    if let Some(Told::Change(ChangeOutcome::Started { epoch: of, .. })) = told {
+    let told = told(&mut c).and_then(|completion| completion.reply.ok());
+    if let Some(QuestionReply::Change(ChangeOutcome::Started { epoch: of, .. })) = told {
         assert!(epoch(&c, 0) >= of);
     }
 }

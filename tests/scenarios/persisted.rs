@@ -12,7 +12,7 @@ use crate::scenarios::handoff::{accepted, held};
 use crate::sim::script::{Script, msg, put};
 
 /// The digests that a node has sent so far: of a key's bucket, or of all buckets.
-fn sums_told(c: &Script, node: usize, key: &str) -> BTreeSet<u64> {
+fn reported_sums(c: &Script, node: usize, key: &str) -> BTreeSet<u64> {
     let bucket = c.bucket_of(key);
     let mut told = c.sent(msg("DigestsReply").from(node));
     told.extend(c.sent(msg("DigestsEqual").from(node)));
@@ -32,16 +32,16 @@ pub fn r2_a_digest_waits_for_the_disk() {
     let client = c.client();
     c.run_ms(1_000);
     c.slow_disk(2, 4_000);
-    let before = [1, 2].map(|node| sums_told(&c, node, "k"));
+    let before = [1, 2].map(|node| reported_sums(&c, node, "k"));
     c.put(client, "k", "a");
     c.run_ms(3_000);
     assert_eq!(accepted(&c, 2, "k"), Ballot::ZERO, "it is not durable yet");
-    assert_ne!(sums_told(&c, 1, "k"), before[0]);
-    assert_eq!(sums_told(&c, 2, "k"), before[1]);
+    assert_ne!(reported_sums(&c, 1, "k"), before[0]);
+    assert_eq!(reported_sums(&c, 2, "k"), before[1]);
     c.until("the disk", |c| accepted(c, 2, "k") != Ballot::ZERO);
     c.slow_disk(2, 1);
     c.until_sent(msg("DigestsEqual").from(2));
-    assert_ne!(sums_told(&c, 2, "k"), before[1]);
+    assert_ne!(reported_sums(&c, 2, "k"), before[1]);
     c.check();
 }
 

@@ -13,8 +13,8 @@ use horseshoe::protocol::types::limits::{
 };
 use horseshoe::protocol::types::message::{
     Accept, ClientReply, Configuration, ConfigurationRequest, ConfigurationUpdate, Copy,
-    DigestsReply, EPOCH_MAX, Echo, Forward, ForwardAnswer, Heartbeat, LinkTold, Member, Message,
-    Promise, ReadAnswer, Row, encode_reply,
+    DigestsReply, EPOCH_MAX, Echo, Forward, ForwardAnswer, Heartbeat, Member, Message, Promise,
+    ReadAnswer, ReportedLink, Row, encode_reply,
 };
 use horseshoe::protocol::types::record::{Applied, AppliedOperation, ClientEntry, Key, Record};
 use wire::clock::READING_SANE_MAX;
@@ -217,7 +217,7 @@ fn members(count: usize) -> Vec<Member> {
 /// Each node has a link from each other node.
 #[test]
 fn messages_of_all_nodes_fit_a_datagram() {
-    let link = LinkTold {
+    let link = ReportedLink {
         from: u8::MAX,
         up: true,
         heard: true,

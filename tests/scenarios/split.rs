@@ -4,7 +4,7 @@ use horseshoe::protocol::types::configuration::{Forced, first_epoch, next_lineag
 use horseshoe::protocol::types::digest::{BUCKETS_MAX, Spread};
 use horseshoe::protocol::types::limits::NODES_AWAY_MAX;
 use horseshoe::protocol::types::message::{Configuration, ConfigurationUpdate, Member, NodeId};
-use kvclient::session::{Question, Told};
+use kvclient::session::{Question, QuestionReply};
 use wire::{Action, Change, ChangeOutcome, NodeStatus, Outcome};
 
 use super::changes::{are_all_members, has_members};
@@ -29,7 +29,7 @@ fn force(c: &mut Script, client: usize, node: usize, nodes: &[u8]) -> u64 {
 
 fn status(c: &mut Script, client: usize, node: usize) -> NodeStatus {
     match question(c, client, node, Question::Status) {
-        Told::Status(status) => *status,
+        QuestionReply::Status(status) => *status,
         other => panic!("{other:?}"),
     }
 }

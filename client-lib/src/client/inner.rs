@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use super::look_up::LookUps;
 use super::wake::{self, Alarm, Wake};
 use crate::session::{
-    Call, CallError, Completion, IN_FLIGHT_MAX, QuestionCompletion, Session, Told, Transmit,
+    Call, CallError, Completion, IN_FLIGHT_MAX, QuestionCompletion, QuestionReply, Session,
+    Transmit,
 };
 use wire::Outcome;
 use wire::datagram::{
@@ -36,7 +37,7 @@ pub(super) struct Waiter {
     condvar: Arc<Condvar>,
     pub result: Option<Result<Outcome, CallError>>,
     /// By the node's index: its answer, or why there is none.
-    pub told: Vec<(usize, Result<Told, CallError>)>,
+    pub replies: Vec<(usize, Result<QuestionReply, CallError>)>,
 }
 
 /// A node's address, if it is known, and the datagram that is being packed for it.
@@ -198,7 +199,7 @@ impl Inner {
     /// the call of `waiter` has completed.
     pub fn drive(&mut self, socket: &UdpSocket, wake: &Wake, waiter: Option<usize>) {
         let mut buffer = std::mem::take(&mut self.buffer);
-        self.look_for_loss(socket, wake);
+        self.check_loss(socket, wake);
         for _ in 0..RECEIVE_MAX {
             if self.is_lost {
                 break;
@@ -216,12 +217,12 @@ impl Inner {
             }
         }
         self.buffer = buffer;
-        self.look_at_time(socket, wake);
+        self.check_time(socket, wake);
     }
 
     /// Must be called before any send or receive: the socket's number may now belong to a socket of
     /// the program, possibly a blocking one.
-    pub fn look_for_loss(&mut self, socket: &UdpSocket, wake: &Wake) {
+    pub fn check_loss(&mut self, socket: &UdpSocket, wake: &Wake) {
         if !self.is_lost && !wake.is_own(socket) {
             self.lose();
         }
@@ -240,7 +241,7 @@ impl Inner {
         self.is_lost
     }
 
-    pub fn look_at_time(&mut self, socket: &UdpSocket, wake: &Wake) {
+    pub fn check_time(&mut self, socket: &UdpSocket, wake: &Wake) {
         let now_us = self.now_us();
         self.look_up_names(now_us);
         if self.session.wants_new_port(now_us) {
@@ -319,9 +320,9 @@ impl Inner {
                 }
             }
         }
-        while let Some(QuestionCompletion { tag, node, told }) = self.session.poll_told() {
+        while let Some(QuestionCompletion { tag, node, reply }) = self.session.poll_reply() {
             let waiter = tag as usize;
-            self.waiters[waiter].told.push((node, told));
+            self.waiters[waiter].replies.push((node, reply));
             self.rouse(waiter, wake);
         }
     }

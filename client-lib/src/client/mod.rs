@@ -21,7 +21,7 @@ use nix::sys::socket::{
 
 use crate::session::{
     Call, CallError, Completion, DEADLINE_US_DEFAULT, NO_QUORUM_AFTER_US_DEFAULT, Question,
-    Session, SessionCounters, SessionOptions, Told,
+    QuestionReply, Session, SessionCounters, SessionOptions,
 };
 use address::Given;
 use inner::{Inner, Owner};
@@ -135,10 +135,10 @@ impl Client {
     /// Runs one operation and waits for it, doing the I/O on this thread.
     pub fn call(&self, call: Call) -> Result<Outcome, CallError> {
         let mut inner = self.lock();
-        inner.look_for_loss(&self.socket, &self.wake);
+        inner.check_loss(&self.socket, &self.wake);
         let waiter = inner.add_waiter();
         let submitted = inner.submit(call, Owner::Thread(waiter));
-        inner.look_at_time(&self.socket, &self.wake);
+        inner.check_time(&self.socket, &self.wake);
         let result = loop {
             if let Err(error) = submitted {
                 break Err(error);
@@ -158,7 +158,7 @@ impl Client {
     /// taken.
     pub fn submit(&self, call: Call, tag: u64) -> Result<(), CallError> {
         let mut inner = self.lock();
-        inner.look_for_loss(&self.socket, &self.wake);
+        inner.check_loss(&self.socket, &self.wake);
         inner.submit(call, Owner::Application(tag))?;
         inner.pack(&self.socket);
         inner.set_alarm(&self.wake);
@@ -190,9 +190,9 @@ impl Client {
     /// Asks every given node for its status; `None` for nodes that do not answer in time.
     pub fn status(&self, timeout: Duration) -> Vec<(String, Option<NodeStatus>)> {
         let all: Vec<usize> = (0..self.names.len()).collect();
-        let told = self.ask(&all, &Question::Status, timeout);
-        let statuses = told.into_iter().map(|told| match told {
-            Ok(Told::Status(status)) => Some(*status),
+        let replies = self.ask(&all, &Question::Status, timeout);
+        let statuses = replies.into_iter().map(|reply| match reply {
+            Ok(QuestionReply::Status(status)) => Some(*status),
             _ => None,
         });
         self.names.iter().cloned().zip(statuses).collect()
@@ -209,20 +209,20 @@ impl Client {
         timeout: Duration,
     ) -> Result<ChangeOutcome, CallError> {
         assert!(node < self.names.len(), "no such node");
-        let told = self.ask(&[node], &Question::Change(change), timeout);
-        match told.into_iter().next().expect("one was asked")? {
-            Told::Change(outcome) => Ok(outcome),
-            told => unreachable!("a change is not answered by {told:?}"),
+        let replies = self.ask(&[node], &Question::Change(change), timeout);
+        match replies.into_iter().next().expect("one was asked")? {
+            QuestionReply::Change(outcome) => Ok(outcome),
+            reply => unreachable!("a change is not answered by {reply:?}"),
         }
     }
 
     /// The cluster in use. Asks all nodes until it is known, or until it is known that the given
     /// nodes belong to two clusters.
     pub fn cluster(&self, timeout: Duration) -> Result<u64, CallError> {
-        let told = self.ask(&[0], &Question::Cluster, timeout);
-        match told.into_iter().next().expect("one was asked")? {
-            Told::Cluster(cluster) => Ok(cluster),
-            told => unreachable!("the cluster is not told by {told:?}"),
+        let replies = self.ask(&[0], &Question::Cluster, timeout);
+        match replies.into_iter().next().expect("one was asked")? {
+            QuestionReply::Cluster(cluster) => Ok(cluster),
+            reply => unreachable!("a request for the cluster is not answered by {reply:?}"),
         }
     }
 
@@ -232,30 +232,30 @@ impl Client {
         places: &[usize],
         question: &Question,
         timeout: Duration,
-    ) -> Vec<Result<Told, CallError>> {
+    ) -> Vec<Result<QuestionReply, CallError>> {
         let mut inner = self.lock();
-        inner.look_for_loss(&self.socket, &self.wake);
+        inner.check_loss(&self.socket, &self.wake);
         let waiter = inner.add_waiter();
         let (now_us, wait_us) = (inner.now_us(), micros(timeout));
         for place in places {
             let (question, tag) = (question.clone(), waiter as u64);
             inner.session.ask(now_us, *place, question, wait_us, tag);
         }
-        inner.look_at_time(&self.socket, &self.wake);
-        while inner.waiter(waiter).told.len() < places.len() {
+        inner.check_time(&self.socket, &self.wake);
+        while inner.waiter(waiter).replies.len() < places.len() {
             inner = self.step(inner, waiter);
         }
-        let mut told = std::mem::take(&mut inner.waiter(waiter).told);
+        let mut replies = std::mem::take(&mut inner.waiter(waiter).replies);
         inner.remove_waiter(waiter);
-        told.sort_by_key(|(place, _)| *place);
-        told.into_iter().map(|(_, told)| told).collect()
+        replies.sort_by_key(|(place, _)| *place);
+        replies.into_iter().map(|(_, reply)| reply).collect()
     }
 
     /// Ends the calls in progress: a write that may have been applied ends with an unknown outcome,
     /// every other call as closed. Later calls fail as closed. Completions can still be taken.
     pub fn close(&self) {
         let mut inner = self.lock();
-        inner.look_for_loss(&self.socket, &self.wake);
+        inner.check_loss(&self.socket, &self.wake);
         inner.session.close();
         if inner.is_lost() {
             return;
@@ -280,7 +280,7 @@ impl Client {
             return false;
         };
         let mut inner = self.lock();
-        inner.look_for_loss(&self.socket, &self.wake);
+        inner.check_loss(&self.socket, &self.wake);
         if inner.is_lost() {
             return false;
         }
@@ -288,7 +288,7 @@ impl Client {
         inner.flush(&self.socket);
         let now_us = inner.now_us();
         inner.session.spare(now_us, place, spared);
-        inner.look_at_time(&self.socket, &self.wake);
+        inner.check_time(&self.socket, &self.wake);
         if inner.driver.is_some() {
             // The next wait may be shorter now.
             self.wake.nudge();
@@ -300,7 +300,7 @@ impl Client {
     /// closed then.
     pub fn is_lost(&self) -> bool {
         let mut inner = self.lock();
-        inner.look_for_loss(&self.socket, &self.wake);
+        inner.check_loss(&self.socket, &self.wake);
         inner.is_lost()
     }
 
@@ -329,7 +329,7 @@ impl Client {
             inner = slept.unwrap_or_else(|poisoned| poisoned.into_inner()).0;
             inner.awakes(waiter);
             if inner.next_wait().is_zero() {
-                inner.look_at_time(&self.socket, &self.wake);
+                inner.check_time(&self.socket, &self.wake);
             }
         } else {
             inner.driver = Some(waiter);

@@ -121,7 +121,7 @@ impl Session {
         for place in 0..self.nodes.len() {
             self.admit(now_us, place);
         }
-        self.look_for_parked(now_us);
+        self.find_parked(now_us);
         self.ask_all_again(now_us);
     }
 

@@ -36,7 +36,7 @@ use node::Node;
 use operation::{ALLOWANCE_MAX, InFlight};
 use port::NewPort;
 use question::Asked;
-pub use question::{Question, QuestionCompletion, Told};
+pub use question::{Question, QuestionCompletion, QuestionReply};
 use queue::AnswerRate;
 use table::{CallHandle, CallTable};
 
@@ -103,7 +103,7 @@ pub struct Session {
     clock: HybridClock,
     /// The wall clock that nodes reported, in ms, and when it was received. Births follow this
     /// clock, not this machine's.
-    told: (u64, u64),
+    reported: (u64, u64),
     choice: Choice,
     nodes: Vec<Node>,
     table: CallTable,
@@ -139,7 +139,7 @@ impl Session {
             random: options.seed,
             now_us,
             clock: HybridClock::default(),
-            told: (0, now_us),
+            reported: (0, now_us),
             choice: Choice::new(options.cluster),
             nodes: Vec::with_capacity(options.nodes),
             options,
@@ -212,7 +212,7 @@ impl Session {
             _ => return Err(BodyError::Malformed),
         }
         if !was_usable && self.nodes[node].is_usable(now_us) {
-            self.look_for_parked(now_us);
+            self.find_parked(now_us);
         }
         if !was_answering && self.nodes[node].answers_questions(now_us) {
             self.ask_again(now_us, node);
@@ -268,7 +268,7 @@ impl Session {
         self.completions.pop_front()
     }
 
-    pub fn poll_told(&mut self) -> Option<QuestionCompletion> {
+    pub fn poll_reply(&mut self) -> Option<QuestionCompletion> {
         self.question_completions.pop_front()
     }
 
@@ -324,8 +324,8 @@ impl Session {
     }
 
     /// The present time of the nodes' clocks, as far as the nodes reported it.
-    fn told_ms(&self, now_us: u64) -> u64 {
-        let (ms, at_us) = self.told;
+    fn reported_ms(&self, now_us: u64) -> u64 {
+        let (ms, at_us) = self.reported;
         let passed_us = now_us.saturating_sub(at_us);
         ms + (passed_us - passed_us / SLOWER) / 1_000
     }
@@ -336,8 +336,8 @@ impl Session {
             return;
         }
         self.clock.observe(reading);
-        if clock::to_ms(reading) > self.told_ms(now_us) {
-            self.told = (clock::to_ms(reading), now_us);
+        if clock::to_ms(reading) > self.reported_ms(now_us) {
+            self.reported = (clock::to_ms(reading), now_us);
         }
     }
 
@@ -345,7 +345,7 @@ impl Session {
     fn set_clock_back(&mut self, now_us: u64, reading: clock::Reading) {
         if reading < self.clock.last() {
             self.clock = HybridClock::new(reading);
-            self.told = (clock::to_ms(reading), now_us);
+            self.reported = (clock::to_ms(reading), now_us);
         }
     }
 

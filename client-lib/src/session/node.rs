@@ -292,7 +292,7 @@ impl Session {
                 let operation = self.table.get_mut(handle).expect("just listed");
                 operation.dark_since_us = None;
             }
-            self.look_for_dark(now_us, handle);
+            self.check_no_quorum(now_us, handle);
         }
     }
 

@@ -274,14 +274,14 @@ impl Session {
 
     /// X1: sequence, birth and being in flight, in one step.
     fn give_identity(&mut self, now_us: u64, handle: CallHandle) {
-        let told_ms = self.told_ms(now_us);
+        let reported_ms = self.reported_ms(now_us);
         let operation = self.table.get_mut(handle).expect("the caller looked");
         if operation.identity.is_some() {
             return;
         }
         operation.identity = Some(OperationIdentity {
             sequence: self.next_sequence,
-            birth: self.clock.tick(told_ms),
+            birth: self.clock.tick(reported_ms),
             born_us: now_us,
         });
         self.next_sequence += 1;
@@ -306,12 +306,12 @@ impl Session {
             }
             self.parked.push_back(handle);
         }
-        self.look_for_dark(now_us, handle);
+        self.check_no_quorum(now_us, handle);
     }
 
     /// A node has become usable. If many calls wait, most of them are sent only after the other
     /// nodes have had their time to answer too, so that one node does not receive all of them.
-    pub(super) fn look_for_parked(&mut self, now_us: u64) {
+    pub(super) fn find_parked(&mut self, now_us: u64) {
         let mut nodes = self.nodes.iter().filter(|node| !node.spared);
         let all_there = nodes.all(|node| node.is_usable(now_us));
         if self.parked.len() <= PARKED_SENT_AT_ONCE || all_there {
@@ -386,7 +386,7 @@ impl Session {
             self.expire(handle);
             return;
         }
-        if operation.dark_since_us.is_some() && self.look_for_dark(now_us, handle) {
+        if operation.dark_since_us.is_some() && self.check_no_quorum(now_us, handle) {
             return;
         }
         let operation = self.table.get(handle).expect("not over yet");

@@ -22,7 +22,7 @@ pub enum Question {
 
 /// The node's answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Told {
+pub enum QuestionReply {
     Status(Box<NodeStatus>),
     Change(ChangeOutcome),
     Cluster(u64),
@@ -46,7 +46,7 @@ pub(super) struct Asked {
 pub struct QuestionCompletion {
     pub tag: u64,
     pub node: usize,
-    pub told: Result<Told, CallError>,
+    pub reply: Result<QuestionReply, CallError>,
 }
 
 impl Asked {
@@ -123,8 +123,8 @@ impl Session {
         };
         if may_be_asked {
             self.put_question(now_us, id, place, question);
-        } else if let Some(told) = self.known_without(&self.questions[&id]) {
-            self.complete_question(id, told);
+        } else if let Some(reply) = self.known_without(&self.questions[&id]) {
+            self.complete_question(id, reply);
         } else if question == Question::Status {
             self.seek_answer(now_us, place);
         } else {
@@ -134,7 +134,7 @@ impl Session {
     }
 
     /// The answer, if it is known without the node.
-    fn known_without(&self, asked: &Asked) -> Option<Result<Told, CallError>> {
+    fn known_without(&self, asked: &Asked) -> Option<Result<QuestionReply, CallError>> {
         let cluster = self.nodes[asked.place].cluster().unwrap_or(0);
         match asked.question {
             Question::Status => None,
@@ -142,7 +142,7 @@ impl Session {
             Question::Change(_) if asked.was_sent => None,
             Question::Change(_) if self.choice.excludes(cluster) => Some(Err(self.no_quorum())),
             Question::Cluster if self.choice.own != 0 && self.two_clusters().is_none() => {
-                Some(Ok(Told::Cluster(self.choice.own)))
+                Some(Ok(QuestionReply::Cluster(self.choice.own)))
             }
             Question::Change(_) | Question::Cluster => self.two_clusters().map(Err),
         }
@@ -183,15 +183,15 @@ impl Session {
     }
 
     pub(super) fn handle_status(&mut self, place: usize, answer: StatusAnswer) {
-        let told = Told::Status(Box::new(answer.status));
-        self.handle_told(place, answer.attempt, told);
+        let reply = QuestionReply::Status(Box::new(answer.status));
+        self.handle_reply(place, answer.attempt, reply);
     }
 
     pub(super) fn handle_change(&mut self, place: usize, answer: ChangeAnswer) {
-        self.handle_told(place, answer.attempt, Told::Change(answer.outcome));
+        self.handle_reply(place, answer.attempt, QuestionReply::Change(answer.outcome));
     }
 
-    fn handle_told(&mut self, place: usize, attempt: u64, told: Told) {
+    fn handle_reply(&mut self, place: usize, attempt: u64, reply: QuestionReply) {
         let attempts = &mut self.nodes[place].attempts;
         let id = match attempts.peek(attempt).map(|sent| sent.target) {
             Some(Target::Question(id)) => id,
@@ -204,8 +204,9 @@ impl Session {
         // know.
         let fits = self.questions.get(&id).is_none_or(|asked| {
             matches!(
-                (&asked.question, &told),
-                (Question::Status, Told::Status(_)) | (Question::Change(_), Told::Change(_))
+                (&asked.question, &reply),
+                (Question::Status, QuestionReply::Status(_))
+                    | (Question::Change(_), QuestionReply::Change(_))
             )
         });
         if !fits {
@@ -213,15 +214,15 @@ impl Session {
             return;
         }
         self.nodes[place].attempts.take(attempt);
-        self.complete_question(id, Ok(told));
+        self.complete_question(id, Ok(reply));
     }
 
-    fn complete_question(&mut self, id: u64, told: Result<Told, CallError>) {
+    fn complete_question(&mut self, id: u64, reply: Result<QuestionReply, CallError>) {
         if let Some(asked) = self.questions.remove(&id) {
             self.question_completions.push_back(QuestionCompletion {
                 tag: asked.tag,
                 node: asked.place,
-                told,
+                reply,
             });
         }
     }

@@ -98,7 +98,7 @@ impl Session {
         if operation.open == 0 && self.settle_by_refusal(now_us, handle) {
             return;
         }
-        if self.look_for_dark(now_us, handle) || !was_last {
+        if self.check_no_quorum(now_us, handle) || !was_last {
             return;
         }
         if goes_elsewhere {
@@ -167,7 +167,7 @@ impl Session {
     /// X5: `no quorum` is reported once every given node has answered `no quorum`, or has not
     /// answered a hello, for a while; for a write only if no attempt is open. Returns true if it
     /// was reported; otherwise sets the timer.
-    pub(super) fn look_for_dark(&mut self, now_us: u64, handle: CallHandle) -> bool {
+    pub(super) fn check_no_quorum(&mut self, now_us: u64, handle: CallHandle) -> bool {
         let after_us = self.no_quorum_after_us();
         let operation = self.table.get_mut(handle).expect("the caller looked");
         let is_dark = |(place, node): (usize, &super::node::Node)| {

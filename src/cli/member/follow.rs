@@ -86,7 +86,7 @@ impl Progress {
 }
 
 /// Reports that the result holds.
-pub fn tell_done(connection: &ConnectionArgs, words: &str, epoch: u64, node: u8) -> Exit {
+pub fn report_done(connection: &ConnectionArgs, words: &str, epoch: u64, node: u8) -> Exit {
     let text = match connection.json {
         true => {
             let all = json!({
@@ -127,7 +127,7 @@ pub fn pursue(wish: &Wish, connection: &ConnectionArgs) -> Exit {
                     }
                     Err(error) => progress.say(error.to_string()),
                     Ok(ChangeOutcome::Done { epoch, node }) => {
-                        return tell_done(connection, &wish.done, epoch, node);
+                        return report_done(connection, &wish.done, epoch, node);
                     }
                     Ok(ChangeOutcome::Started { epoch, node }) => {
                         is_started = true;

@@ -152,7 +152,7 @@ fn follow(cluster: &mut Cluster, nodes: &[u8], target: u64, connection: &Connect
         match nodes.iter().find(|node| !serve(node)) {
             None => {
                 let epoch = cluster.newest().map_or(target, |status| status.epoch);
-                return follow::tell_done(connection, "the named nodes serve", epoch, 0);
+                return follow::report_done(connection, "the named nodes serve", epoch, 0);
             }
             Some(node) => progress.say(format!(
                 "configuration {target} was made; node {node} has not completed the change yet"

@@ -286,7 +286,7 @@ mod tests {
         };
         let rows = statuses.into_iter().enumerate();
         let rows: Vec<_> = rows
-            .map(|(place, told)| (format!("n{place}:1"), told))
+            .map(|(place, reported)| (format!("n{place}:1"), reported))
             .collect();
         ClusterSample {
             at,

@@ -62,14 +62,14 @@ mod tests {
             let mut messages: Vec<Chosen> = full.collect();
             assert!(messages.iter().all(|m| m.chosen.len() >= at_least));
             messages.extend(notices.take());
-            let mut told = Vec::new();
+            let mut reported = Vec::new();
             for message in messages {
                 let mut body = Vec::new();
-                told.extend(message.chosen.iter().map(|(key, _)| key.clone()));
+                reported.extend(message.chosen.iter().map(|(key, _)| key.clone()));
                 Message::from(message).encode_body(&mut body);
                 assert!(body.len() < DATAGRAM_SIZE_MAX - 80, "{}", body.len());
             }
-            assert_eq!(told, all);
+            assert_eq!(reported, all);
         }
     }
 }

@@ -182,47 +182,17 @@ impl Forwards {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use wire::{Action, Operation, OperationId};
-
     use super::*;
-    use crate::protocol::clients::pending::ReplyTo;
-    use crate::protocol::types::message::Endpoint;
+    use crate::protocol::clients::pending::tests::pending;
 
     const WAIT: AnswerWait = AnswerWait {
         again_us: 1_000,
         reclaim_us: 5_000,
     };
 
-    fn pending() -> Pending {
-        let operation = Operation {
-            id: OperationId {
-                client: 1,
-                sequence: 1,
-            },
-            birth: 1,
-            low_mark: 1,
-            key: "k".into(),
-            want_old: false,
-            action: Action::Delete,
-        };
-        let to = Endpoint::new(1, 1);
-        Pending {
-            operation: Arc::new(operation),
-            reply: ReplyTo::Client { to, attempt: 1 },
-            also: Vec::new(),
-            tried: false,
-            sent: false,
-            arrived_us: 0,
-            deadline_us: 0,
-            received_us: None,
-        }
-    }
-
     /// Forwards an operation whose answer is checked when it is due to be sent again.
     fn begin(forwards: &mut Forwards, now_us: u64) -> u64 {
-        let attempt = forwards.begin(now_us, 2, 1, pending());
+        let attempt = forwards.begin(now_us, 2, 1, pending(1));
         forwards.look_at(attempt, now_us + WAIT.again_us);
         attempt
     }

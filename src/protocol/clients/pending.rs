@@ -133,38 +133,41 @@ impl Pending {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use wire::{Action, OperationId};
 
-    /// However often an operation is sent again, only its last few attempts are answered.
-    #[test]
-    fn few_attempts_at_an_operation_are_answered() {
-        let to = |port| Endpoint::new(1, port);
+    /// An operation of that client, which arrived at time 0 and was not sent on.
+    pub fn pending(client: u128) -> Pending {
         let operation = Operation {
             id: OperationId {
-                client: 1,
+                client,
                 sequence: 1,
             },
             birth: 1,
             low_mark: 1,
             key: "k".into(),
-            want_old: true,
+            want_old: false,
             action: Action::Delete,
         };
-        let mut pending = Pending {
+        let to = Endpoint::new(1, 1);
+        Pending {
             operation: Arc::new(operation),
-            reply: ReplyTo::Client {
-                to: to(1),
-                attempt: 0,
-            },
+            reply: ReplyTo::Client { to, attempt: 1 },
             also: Vec::new(),
             tried: false,
             sent: false,
             arrived_us: 0,
             deadline_us: 0,
             received_us: None,
-        };
+        }
+    }
+
+    /// However often an operation is sent again, only its last few attempts are answered.
+    #[test]
+    fn few_attempts_at_an_operation_are_answered() {
+        let to = |port| Endpoint::new(1, port);
+        let mut pending = pending(1);
         let mut unanswered = 0;
         for attempt in 1..=3_000 {
             unanswered += pending.join(ReplyTo::Client { to: to(1), attempt });

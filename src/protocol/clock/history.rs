@@ -32,7 +32,7 @@ impl ClockHistory {
 
     /// A monotonic time after which this node sent that reading of its clock. `None` if that is too
     /// long ago to determine.
-    pub fn told_after_us(&self, reading: Reading) -> Option<u64> {
+    pub fn reported_after_us(&self, reading: Reading) -> Option<u64> {
         let before = |(_, shown): &&(u64, Reading)| *shown < reading;
         let newest = self.samples.iter().rev().find(before);
         newest.map(|(at_us, _)| *at_us)
@@ -53,14 +53,14 @@ mod tests {
     #[test]
     fn a_reading_tells_when_it_was_told() {
         let mut past = ClockHistory::default();
-        assert_eq!(past.told_after_us(7), None);
+        assert_eq!(past.reported_after_us(7), None);
         for ms in (1_000..=2_000).step_by(10) {
             past.sample(at(ms), 10 * ms);
         }
         assert!(past.samples.len() <= 12, "{}", past.samples.len());
-        let told_ms = past.told_after_us(10 * 1_800).expect("of a moment ago") / 1_000;
-        assert!((1_740..1_800).contains(&told_ms), "{told_ms}");
-        assert_eq!(past.told_after_us(10 * 1_400), None, "too long ago");
+        let reported_ms = past.reported_after_us(10 * 1_800).expect("of a moment ago") / 1_000;
+        assert!((1_740..1_800).contains(&reported_ms), "{reported_ms}");
+        assert_eq!(past.reported_after_us(10 * 1_400), None, "too long ago");
     }
 
     #[test]
@@ -69,9 +69,9 @@ mod tests {
         past.sample(at(1_000), 10);
         past.sample(at(1_100), 9_000_000);
         past.sample(at(1_200), 9_000_001);
-        assert_eq!(past.told_after_us(9_000_000), Some(1_000_000));
+        assert_eq!(past.reported_after_us(9_000_000), Some(1_000_000));
         // After a standstill, a reading may be as old as the sample before the standstill.
         past.sample(at(11_200), 9_000_002);
-        assert_eq!(past.told_after_us(9_000_002), Some(1_200_000));
+        assert_eq!(past.reported_after_us(9_000_002), Some(1_200_000));
     }
 }

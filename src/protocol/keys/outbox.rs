@@ -174,8 +174,10 @@ impl Outbox {
 /// About what an answer about buckets takes; 0 for other messages.
 fn buckets_size(message: &Message) -> usize {
     match message {
-        Message::DigestsReply(told) => 8 * told.sums.buckets().unwrap_or(0),
-        Message::BucketReply(told) => 128 + 2 * size_of::<BucketEntry>() * told.entries.len(),
+        Message::DigestsReply(reported) => 8 * reported.sums.buckets().unwrap_or(0),
+        Message::BucketReply(reported) => {
+            128 + 2 * size_of::<BucketEntry>() * reported.entries.len()
+        }
         _ => 0,
     }
 }

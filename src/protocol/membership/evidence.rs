@@ -11,7 +11,7 @@ use wire::clock::Reading;
 
 use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::digest::{Bucket, Spread, Sums};
-use crate::protocol::types::limits::{SEAL_BUCKETS_MAX, SEAL_PASSES};
+use crate::protocol::types::limits::{SEAL_BUCKETS_MAX, SEAL_PASSES_MAX};
 use crate::protocol::types::message::{BucketEntry, BucketReply, Configuration, NodeId, RoundId};
 use crate::protocol::types::quorum::NodeSet;
 use crate::protocol::types::record::Key;
@@ -34,7 +34,7 @@ struct Listing {
     entries: BTreeMap<NodeId, Vec<BucketEntry>>,
     /// The key up to which each member has listed the bucket; a member that listed nothing has
     /// none.
-    told: BTreeMap<NodeId, Key>,
+    reported: BTreeMap<NodeId, Key>,
     complete: BTreeSet<NodeId>,
     /// Whether the entries were compared.
     compared: bool,
@@ -47,7 +47,7 @@ pub struct Evidence {
     /// The highest clock that a member reported after it had installed the joint configuration.
     clock: Reading,
     /// The digests received in the present pass.
-    told: BTreeMap<NodeId, Sums>,
+    reported: BTreeMap<NodeId, Sums>,
     passes: u32,
     open: BTreeSet<Bucket>,
     listings: BTreeMap<Bucket, Listing>,
@@ -60,7 +60,7 @@ impl Evidence {
         Evidence {
             id,
             clock: 0,
-            told: BTreeMap::new(),
+            reported: BTreeMap::new(),
             passes: 1,
             open: spread.all().collect(),
             listings: BTreeMap::new(),
@@ -82,12 +82,12 @@ impl Evidence {
     pub fn silent(&self, near: &[NodeId]) -> Vec<(NodeId, Step)> {
         let mut silent = Vec::new();
         for node in near {
-            if self.listings.is_empty() && !self.told.contains_key(node) {
+            if self.listings.is_empty() && !self.reported.contains_key(node) {
                 silent.push((*node, Step::AskDigests));
             }
             for (bucket, listing) in &self.listings {
                 if !listing.compared && !listing.complete.contains(node) {
-                    let after = listing.told.get(node).cloned();
+                    let after = listing.reported.get(node).cloned();
                     silent.push((*node, Step::AskBucket(*node, *bucket, after)));
                 }
             }
@@ -98,24 +98,24 @@ impl Evidence {
     /// A member that has installed the joint configuration reports its clock and its digests.
     pub fn digests_told(&mut self, node: NodeId, clock: Reading, sums: Sums) {
         self.clock = self.clock.max(clock);
-        self.told.insert(node, sums);
+        self.reported.insert(node, sums);
     }
 
-    pub fn bucket_told(&mut self, node: NodeId, told: BucketReply) -> Option<Step> {
-        let listing = self.listings.get_mut(&told.bucket)?;
+    pub fn bucket_told(&mut self, node: NodeId, reported: BucketReply) -> Option<Step> {
+        let listing = self.listings.get_mut(&reported.bucket)?;
         if listing.compared || listing.complete.contains(&node) {
             return None;
         }
         // A duplicate or late page does not continue the listing; a page that ends where it began
         // would not advance it.
-        if listing.told.get(&node) != told.after.as_ref() || !told.leads_on() {
+        if listing.reported.get(&node) != reported.after.as_ref() || !reported.leads_on() {
             return None;
         }
         let entries = listing.entries.entry(node).or_default();
-        entries.extend(told.entries);
-        if let Some(next) = told.next {
-            listing.told.insert(node, next.clone());
-            return Some(Step::AskBucket(node, told.bucket, Some(next)));
+        entries.extend(reported.entries);
+        if let Some(next) = reported.next {
+            listing.reported.insert(node, next.clone());
+            return Some(Step::AskBucket(node, reported.bucket, Some(next)));
         }
         listing.complete.insert(node);
         None
@@ -146,15 +146,15 @@ impl Evidence {
     ) -> Vec<Step> {
         let mut steps = Vec::new();
         if self.listings.is_empty() && !self.open.is_empty() {
-            let told: NodeSet = self.told.keys().copied().collect();
-            let all = near.iter().all(|node| told.contains(*node));
-            if !configuration.has_quorum(&told) || !(all || at_once) {
+            let reported: NodeSet = self.reported.keys().copied().collect();
+            let all = near.iter().all(|node| reported.contains(*node));
+            if !configuration.has_quorum(&reported) || !(all || at_once) {
                 return steps;
             }
             self.compare_digests(configuration);
-            if !self.open.is_empty() && self.passes < SEAL_PASSES {
+            if !self.open.is_empty() && self.passes < SEAL_PASSES_MAX {
                 self.passes += 1;
-                self.told.clear();
+                self.reported.clear();
                 return vec![Step::AskDigests];
             }
         }
@@ -169,10 +169,10 @@ impl Evidence {
 
     /// E3 (b), by buckets: a joint quorum holds the same contents.
     fn compare_digests(&mut self, configuration: &Configuration) {
-        let told = &self.told;
+        let reported = &self.reported;
         self.open.retain(|bucket| {
             let mut holders: BTreeMap<u64, NodeSet> = BTreeMap::new();
-            for (node, sums) in told {
+            for (node, sums) in reported {
                 holders.entry(sums.of(*bucket)).or_default().insert(*node);
             }
             let agreed = holders.values().any(|set| configuration.has_quorum(set));
@@ -203,9 +203,9 @@ impl Evidence {
     ) {
         let mut settled = Vec::new();
         for (bucket, listing) in &mut self.listings {
-            let told: NodeSet = listing.complete.iter().copied().collect();
-            let all = near.iter().all(|node| told.contains(*node));
-            let enough = configuration.has_quorum(&told) && (all || at_once);
+            let reported: NodeSet = listing.complete.iter().copied().collect();
+            let all = near.iter().all(|node| reported.contains(*node));
+            let enough = configuration.has_quorum(&reported) && (all || at_once);
             if listing.compared || !enough {
                 continue;
             }

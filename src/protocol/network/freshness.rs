@@ -44,7 +44,7 @@ impl RowFreshness {
 
     /// Records a row that came directly from its node and counts. The node itself has the latest
     /// reading of its clock: a relayed reading ahead of this one no longer blocks anything.
-    pub fn hear_straight(&mut self, row: &Row, now_us: u64) {
+    pub fn hear_direct(&mut self, row: &Row, now_us: u64) {
         let lives = self.lives.entry(row.node).or_default();
         note(lives, row, false, now_us);
     }
@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn what_was_heard_before_is_no_news() {
         let mut fresh = RowFreshness::default();
-        fresh.hear_straight(&row(1, 100), 0);
+        fresh.hear_direct(&row(1, 100), 0);
         assert!(!fresh.hear(&row(1, 99), false, 10));
         assert!(!fresh.hear(&row(1, 100), false, 10));
         assert!(fresh.hear(&row(1, 101), false, 10));
@@ -112,7 +112,7 @@ mod tests {
         assert!(fresh.hear(&row(1, 100), false, 20), "this one is believed");
         assert!(!fresh.hear(&row(1, 100), true, 30), "and was heard");
         assert!(fresh.hear(&row(1, 500), false, 40), "made up, and believed");
-        fresh.hear_straight(&row(1, 110), 50);
+        fresh.hear_direct(&row(1, 110), 50);
         assert!(fresh.hear(&row(1, 111), false, 60), "the node knows best");
     }
 

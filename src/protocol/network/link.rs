@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use crate::protocol::types::limits::{PROBE_MS, PROBES_MISSED};
-use crate::protocol::types::message::{Echo, LinkTold};
+use crate::protocol::types::message::{Echo, ReportedLink};
 use crate::protocol::types::timings::Timings;
 
 /// Heartbeats whose sending time is remembered, for echoes over slow links: the heartbeats of 2.5 s
@@ -216,8 +216,8 @@ impl Link {
     }
 
     /// The link as this node publishes it; `None` if nothing was ever received over it.
-    pub fn told(&self, from: u8) -> Option<LinkTold> {
-        (self.state != State::Unheard).then(|| LinkTold {
+    pub fn reported(&self, from: u8) -> Option<ReportedLink> {
+        (self.state != State::Unheard).then(|| ReportedLink {
             from,
             up: self.is_up(),
             heard: self.is_heard(),
@@ -255,7 +255,7 @@ mod tests {
     #[test]
     fn a_link_is_up_at_the_first_word_and_down_after_a_silence() {
         let mut link = Link::new(&timings());
-        assert!(!is_up_at(&mut link, 0) && link.told(1).is_none());
+        assert!(!is_up_at(&mut link, 0) && link.reported(1).is_none());
         hear(&mut link, 100, 150);
         assert!(is_up_at(&mut link, 299));
         assert!(!is_up_at(&mut link, 300));
@@ -300,10 +300,13 @@ mod tests {
                 link.heartbeat(7, number, None, 0);
             }
         }
-        let loss = link.told(1).unwrap().loss_permille;
+        let loss = link.reported(1).unwrap().loss_permille;
         assert!((120..280).contains(&loss), "{loss}");
         link.heartbeat(8, 1, None, 0);
-        assert!(link.told(1).unwrap().loss_permille <= loss, "a new boot");
+        assert!(
+            link.reported(1).unwrap().loss_permille <= loss,
+            "a new boot"
+        );
     }
 
     /// Receives a heartbeat every 50 ms whose echo shows the given round-trip time, and checks the
@@ -384,7 +387,7 @@ mod tests {
             link.beat(0);
             link.heartbeat(7, number, None, 0);
         }
-        assert_eq!((link.sent, link.told(1).unwrap().loss_permille), (4, 0));
+        assert_eq!((link.sent, link.reported(1).unwrap().loss_permille), (4, 0));
         assert_eq!(link.last, Some((2, 0)), "the late one changes nothing");
     }
 
@@ -396,7 +399,7 @@ mod tests {
         assert_eq!((number, echo), (1, None));
         let echo = |number, held_us| Some(Echo { number, held_us });
         link.heartbeat(7, 1, echo(1, 50_000), 51_300);
-        assert_eq!(link.told(1).unwrap().rtt_us, 300);
+        assert_eq!(link.reported(1).unwrap().rtt_us, 300);
         assert_eq!(link.beat(52_000), (2, echo(1, 700)));
         // Never sent, not sent yet, held longer than is possible: none of them gives a time.
         for (number, held_us) in [(0, 0), (9, 0), (2, 60_000)] {

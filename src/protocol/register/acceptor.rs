@@ -93,14 +93,7 @@ pub fn accept(
     if ballot < promised || (ballot <= terms.base && rule!(B3)) {
         return Verdict::Refused(promised.max(terms.base));
     }
-    *state = Some(AcceptorState {
-        promised: ballot.next(),
-        accepted: ballot,
-        chosen: false,
-        record: Some(record.clone()),
-        life: terms.life,
-    });
-    Verdict::Granted
+    store(state, ballot, record, false, terms)
 }
 
 /// C1: a copy of a record known to be chosen at `ballot` is handled like a late Accept, except that
@@ -123,10 +116,20 @@ pub fn copy(
     if ballot < promised && rule!(C1_promised) {
         return Verdict::Refused(promised);
     }
+    store(state, ballot, record, true, terms)
+}
+
+fn store(
+    state: &mut Option<AcceptorState>,
+    ballot: Ballot,
+    record: &Arc<Record>,
+    chosen: bool,
+    terms: AcceptorBounds,
+) -> Verdict {
     *state = Some(AcceptorState {
         promised: ballot.next(),
         accepted: ballot,
-        chosen: true,
+        chosen,
         record: Some(record.clone()),
         life: terms.life,
     });

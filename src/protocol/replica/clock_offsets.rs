@@ -135,16 +135,16 @@ impl Replica {
         }
         clocks.sort_unstable();
         clocks.dedup();
-        let told = clocks.into_iter().map(|(node, offset_ms)| ClockStatus {
+        let reported = clocks.into_iter().map(|(node, offset_ms)| ClockStatus {
             node,
             offset_ms: offset_ms - median_ms,
             error_ms: error_us.div_ceil(1_000),
         });
-        told.collect()
+        reported.collect()
     }
 
     /// At each heartbeat.
-    pub(super) fn tell_of_offsets(&mut self, now: Now) {
+    pub(super) fn report_offsets(&mut self, now: Now) {
         for clock in self.clock_offsets(now) {
             let Some(is_off) = self.watch.offsets.report(&clock, now) else {
                 continue;
@@ -156,7 +156,7 @@ impl Replica {
                 true => Event::ClockOff { node, offset_ms },
                 false => Event::ClockRight { node },
             };
-            self.sending.outputs.push_back(Output::Event(event));
+            self.sending.push(Output::Event(event));
         }
     }
 }

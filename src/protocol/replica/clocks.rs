@@ -38,7 +38,7 @@ pub struct Clocks {
     /// Each voter's wall clock minus this node's monotonic clock, in milliseconds, as last
     /// reported.
     walls: BTreeMap<NodeId, (Incarnation, i64)>,
-    told_clamped: bool,
+    reported_clamped: bool,
     /// Members whose own heartbeats carry a clock that is too far ahead.
     ahead: BTreeMap<NodeId, Ahead>,
     /// When the log last reported a node as ahead.
@@ -55,7 +55,7 @@ struct Ahead {
 
 /// The known clocks of a voter.
 #[derive(Debug, Clone, Copy)]
-struct ToldClocks {
+struct ReportedClocks {
     node: NodeId,
     incarnation: Incarnation,
     /// Its wall clock minus this node's monotonic clock.
@@ -64,9 +64,9 @@ struct ToldClocks {
     reading: Reading,
 }
 
-impl ToldClocks {
+impl ReportedClocks {
     fn new(member: &Member, (wall_ms, reading): (u64, Reading), now: Now) -> Self {
-        ToldClocks {
+        ReportedClocks {
             node: member.node,
             incarnation: member.incarnation,
             wall_offset_ms: wall_offset_ms(wall_ms, now),
@@ -92,29 +92,29 @@ impl Replica {
     /// B2: the median counts only if the clocks of a quorum are fresh. For voters that are
     /// unreachable at the moment it uses what they reported before. Without a quorum the last
     /// median is extrapolated.
-    pub(super) fn look_at_clocks(&mut self, now: Now) {
+    pub(super) fn check_clocks(&mut self, now: Now) {
         let Some(configuration) = self.identity.configuration.clone() else {
             return;
         };
         let straight = self.straight_clocks(&configuration, now);
-        for told in &straight {
-            let known = (told.incarnation, told.wall_offset_ms);
-            self.watch.clocks.walls.insert(told.node, known);
+        for reported in &straight {
+            let known = (reported.incarnation, reported.wall_offset_ms);
+            self.watch.clocks.walls.insert(reported.node, known);
         }
         let hearsay = match rule!(B5_straight) {
             true => self.hearsay_where_needed(&configuration, &straight, now),
             false => self.hearsay(&configuration, now),
         };
-        self.look_at_walls(&configuration, &straight, &hearsay, now);
+        self.check_walls(&configuration, &straight, &hearsay, now);
         let counted = match rule!(B5_straight) {
             true => straight,
             false => straight.into_iter().chain(hearsay).collect(),
         };
-        self.look_at_readings(&configuration, &counted);
+        self.check_readings(&configuration, &counted);
     }
 
     /// The clocks that the voters reported directly.
-    fn straight_clocks(&self, configuration: &Configuration, now: Now) -> Vec<ToldClocks> {
+    fn straight_clocks(&self, configuration: &Configuration, now: Now) -> Vec<ReportedClocks> {
         let of = |member: &Member| {
             let clocks = match member.node == self.identity.node {
                 true => self
@@ -125,16 +125,16 @@ impl Replica {
                     .links
                     .straight_clocks(member.node, member.incarnation, now),
             };
-            clocks.map(|clocks| ToldClocks::new(member, clocks, now))
+            clocks.map(|clocks| ReportedClocks::new(member, clocks, now))
         };
         configuration.voters().filter_map(of).collect()
     }
 
     /// The known clocks of the other voters, whichever node reported them.
-    fn hearsay(&self, configuration: &Configuration, now: Now) -> Vec<ToldClocks> {
+    fn hearsay(&self, configuration: &Configuration, now: Now) -> Vec<ReportedClocks> {
         let of = |member: &Member| {
             let clocks = self.links.clocks(member.node, member.incarnation, now);
-            clocks.map(|clocks| ToldClocks::new(member, clocks, now))
+            clocks.map(|clocks| ReportedClocks::new(member, clocks, now))
         };
         let others = configuration
             .voters()
@@ -147,23 +147,23 @@ impl Replica {
     fn hearsay_where_needed(
         &self,
         configuration: &Configuration,
-        straight: &[ToldClocks],
+        straight: &[ReportedClocks],
         now: Now,
-    ) -> Vec<ToldClocks> {
-        let heard: NodeSet = straight.iter().map(|told| told.node).collect();
+    ) -> Vec<ReportedClocks> {
+        let heard: NodeSet = straight.iter().map(|reported| reported.node).collect();
         if configuration.has_quorum(&heard) {
             return Vec::new();
         }
         let mut hearsay = self.hearsay(configuration, now);
-        hearsay.retain(|told| !heard.contains(told.node));
+        hearsay.retain(|reported| !heard.contains(reported.node));
         hearsay
     }
 
-    fn look_at_walls(
+    fn check_walls(
         &mut self,
         configuration: &Configuration,
-        straight: &[ToldClocks],
-        hearsay: &[ToldClocks],
+        straight: &[ReportedClocks],
+        hearsay: &[ReportedClocks],
         now: Now,
     ) {
         let fresh: NodeSet = straight.iter().chain(hearsay).map(|t| t.node).collect();
@@ -171,8 +171,8 @@ impl Replica {
             let kept = self.watch.clocks.walls.get(&member.node);
             let kept = kept.filter(|(incarnation, _)| *incarnation == member.incarnation);
             let kept = kept.filter(|_| fresh.contains(member.node) || rule!(B2_quorum));
-            let hearsay = hearsay.iter().find(|told| told.node == member.node);
-            let hearsay = hearsay.map(|told| told.wall_offset_ms);
+            let hearsay = hearsay.iter().find(|reported| reported.node == member.node);
+            let hearsay = hearsay.map(|reported| reported.wall_offset_ms);
             hearsay.or(kept.map(|(_, offset_ms)| *offset_ms))
         };
         let mut walls: Vec<i64> = configuration.voters().filter_map(known).collect();
@@ -195,8 +195,10 @@ impl Replica {
 
     /// B5: of the readings that each member reported itself, the latest one that a quorum has
     /// reached counts.
-    fn look_at_readings(&mut self, configuration: &Configuration, counted: &[ToldClocks]) {
-        let hybrid = counted.iter().map(|told| (told.reading, told.node));
+    fn check_readings(&mut self, configuration: &Configuration, counted: &[ReportedClocks]) {
+        let hybrid = counted
+            .iter()
+            .map(|reported| (reported.reading, reported.node));
         let mut hybrid: Vec<(Reading, NodeId)> = hybrid.collect();
         hybrid.sort_unstable();
         let mut beyond = NodeSet::default();
@@ -212,7 +214,7 @@ impl Replica {
     /// B5: a member that is far ahead in all its heartbeats for a while is followed. Otherwise no
     /// node could issue a ballot above that member's promises and above the records that only that
     /// member holds.
-    pub(super) fn look_for_member_ahead(&mut self, now: Now, row: &Row, is_believable: bool) {
+    pub(super) fn check_member_ahead(&mut self, now: Now, row: &Row, is_believable: bool) {
         let configuration = self.identity.configuration.as_deref();
         let voter = configuration.and_then(|c| c.voter(row.node));
         let votes = voter.is_some_and(|m| m.incarnation == row.incarnation);
@@ -246,7 +248,7 @@ impl Replica {
     }
 
     pub(super) fn note_ahead(&mut self, now: Now, node: NodeId, reading: Reading) {
-        self.counters.ahead += 1;
+        self.counts.dropped.ahead += 1;
         // A node that has not received a quorum's clocks cannot tell which clock is wrong.
         if self.clock.knows_no_walls() {
             return;
@@ -258,16 +260,16 @@ impl Replica {
         self.watch.clocks.said_us.insert(node, now.mono_us);
         let ahead_ms = clock::to_ms(reading.saturating_sub(self.clock.last()));
         let event = Event::NodeAhead { node, ahead_ms };
-        self.sending.outputs.push_back(Output::Event(event));
+        self.sending.push(Output::Event(event));
     }
 
     /// At each heartbeat.
-    pub(super) fn tell_of_clock(&mut self, now: Now) {
+    pub(super) fn report_clock(&mut self, now: Now) {
         let clamped = self.clock.is_clamped();
-        if clamped == self.watch.clocks.told_clamped {
+        if clamped == self.watch.clocks.reported_clamped {
             return;
         }
-        self.watch.clocks.told_clamped = clamped;
+        self.watch.clocks.reported_clamped = clamped;
         let event = match clamped {
             true => {
                 let ahead_ms = self.clock.wall_ahead_ms(now);
@@ -275,7 +277,7 @@ impl Replica {
             }
             false => Event::ClockTrusted,
         };
-        self.sending.outputs.push_back(Output::Event(event));
+        self.sending.push(Output::Event(event));
     }
 
     /// Whether a clock is at its end, or this node's cluster is not the one that the operator
@@ -290,9 +292,9 @@ impl Replica {
             && let Some((ms, is_wall)) = self.clock.at_end()
         {
             self.watch.clocks.ended = true;
-            self.sending.outputs.clear();
+            self.sending.clear();
             let event = Event::ClockAtEnd { ms, is_wall };
-            self.sending.outputs.push_back(Output::Event(event));
+            self.sending.push(Output::Event(event));
         }
         self.watch.clocks.ended
     }

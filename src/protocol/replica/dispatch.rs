@@ -28,8 +28,8 @@ impl Replica {
                 self.handle_survey(now, envelope);
                 return;
             }
-            Message::ConfigurationUpdate(told) => {
-                self.handle_configuration(now, &envelope, &told.configuration);
+            Message::ConfigurationUpdate(reported) => {
+                self.handle_configuration(now, &envelope, &reported.configuration);
                 // Where links work in one direction only, it arrives through relays.
                 if cluster == self.cluster() && is_transit(self.identity.node, envelope.destination)
                 {
@@ -59,13 +59,13 @@ impl Replica {
         }
         // Messages of this node to itself do not use the network.
         if envelope.origin == self.identity.node && self.identity.node != 0 {
-            self.counters.stray += 1;
+            self.counts.dropped.stray += 1;
             return;
         }
         self.note_epoch(now, &envelope);
         if let Message::ConfigurationRequest(asked) = &envelope.message {
             if configuration.epoch > asked.epoch {
-                self.tell_configuration(now, &envelope);
+                self.offer_configuration(now, &envelope);
             }
             return;
         }
@@ -73,7 +73,7 @@ impl Replica {
         // for it.
         let this_epoch = envelope.epoch == configuration.epoch;
         if envelope.epoch < configuration.epoch {
-            self.tell_configuration(now, &envelope);
+            self.offer_configuration(now, &envelope);
         } else if !this_epoch {
             self.note_newer(now);
             self.ask_configuration(now, &envelope);
@@ -83,7 +83,7 @@ impl Replica {
             configuration::lineage_of(envelope.epoch) == configuration.lineage() || !rule!(E8_ids);
         let is_named = configuration.nodes().any(|m| m.node == envelope.origin);
         if !is_of_lineage || !is_named {
-            self.counters.stray += 1;
+            self.counts.dropped.stray += 1;
             return;
         }
         let member = configuration.voter(envelope.origin);
@@ -101,31 +101,31 @@ impl Replica {
             }
             Message::Probe(_) => self.links.probed(via, now),
             // A node knows what it received before, whether it has a vote or not.
-            Message::RolledBack(told) => self.handle_rolled_back(now, &told),
+            Message::RolledBack(reported) => self.handle_rolled_back(now, &reported),
             Message::Forward(forward) => self.handle_forward(now, origin, via, forward),
             Message::ForwardAnswer(answer) => self.handle_forward_answer(now, answer),
             // E4 depends on this: a request for admission belongs to its own epoch.
             Message::AdmissionRequest(_) if !rule!(E4) => {
                 self.handle_learner_question(now, envelope);
             }
-            _ if !this_epoch && rule!(R1) => self.counters.stray += 1,
+            _ if !this_epoch && rule!(R1) => self.counts.dropped.stray += 1,
             Message::DigestsRequest(_)
             | Message::BucketRequest(_)
             | Message::CopiesRequest(_)
             | Message::AdmissionRequest(_) => self.handle_learner_question(now, envelope),
             _ if counts => self.handle_member_message(now, envelope),
-            _ => self.counters.stray += 1,
+            _ => self.counts.dropped.stray += 1,
         }
     }
 
     /// From any node that the configuration names, with a vote or without.
     fn handle_learner_question(&mut self, now: Now, envelope: Envelope) {
         if !self.takes_part() {
-            self.counters.stray += 1;
+            self.counts.dropped.stray += 1;
             return;
         }
         match &envelope.message {
-            Message::DigestsRequest(_) if !self.may_tell_digests(envelope.origin) => {}
+            Message::DigestsRequest(_) if !self.may_send_digests(envelope.origin) => {}
             Message::DigestsRequest(asked) => {
                 let asked = asked.clone();
                 self.handle_digests_request(&envelope, &asked);
@@ -133,7 +133,7 @@ impl Replica {
             Message::BucketRequest(_) => self.handle_bucket_request(envelope),
             Message::CopiesRequest(_) => self.handle_copies_request(now, envelope),
             Message::AdmissionRequest(_) => self.handle_admission_request(now, &envelope),
-            _ => self.counters.stray += 1,
+            _ => self.counts.dropped.stray += 1,
         }
     }
 
@@ -142,7 +142,7 @@ impl Replica {
         // R1: the message may have waited, here or for the disk, while the epoch changed.
         let epoch = self.identity.configuration.as_ref().map_or(0, |c| c.epoch);
         if envelope.epoch != epoch && rule!(R1) || self.is_split() {
-            self.counters.stray += 1;
+            self.counts.dropped.stray += 1;
             return;
         }
         match &envelope.message {
@@ -150,30 +150,30 @@ impl Replica {
                 self.handle_learner_question(now, envelope);
             }
             Message::DigestsReply(_) | Message::BucketReply(_) => {
-                self.handle_buckets_told(now, envelope)
+                self.handle_buckets_reply(now, envelope)
             }
-            Message::DigestsEqual(told) => {
-                self.handle_digests_equal(now, envelope.origin, envelope.round, told.total);
+            Message::DigestsEqual(reported) => {
+                self.handle_digests_equal(now, envelope.origin, envelope.round, reported.total);
             }
             Message::Purge(_) if self.takes_part() => self.handle_purge(now, envelope),
             Message::Copy(_) if envelope.copy_purpose() != Some(CopyPurpose::Hint) => {
                 self.handle_fetched(now, envelope);
             }
             _ if self.takes_part() => self.handle_register_message(now, envelope),
-            _ => self.counters.stray += 1,
+            _ => self.counts.dropped.stray += 1,
         }
     }
 
     /// The answers to requests about buckets, whatever the request was for.
-    fn handle_buckets_told(&mut self, now: Now, envelope: Envelope) {
-        if let Message::DigestsReply(told) = &envelope.message
-            && told.sums.buckets() != Some(self.keys.digests().spread().buckets())
+    fn handle_buckets_reply(&mut self, now: Now, envelope: Envelope) {
+        if let Message::DigestsReply(reported) = &envelope.message
+            && reported.sums.buckets() != Some(self.keys.digests().spread().buckets())
         {
-            self.counters.stray += 1;
+            self.counts.dropped.stray += 1;
             return;
         }
         if self.is_gathering_evidence(envelope.round) {
-            self.handle_evidence_told(now, envelope);
+            self.handle_evidence_reply(now, envelope);
         } else {
             self.handle_bucket_reply(now, envelope);
         }
@@ -184,7 +184,7 @@ impl Replica {
         let Some(question) = AcceptorQuestion::of(&envelope.message) else {
             match envelope.message {
                 Message::CopyAck(copied) => self.handle_copied(now, envelope.origin, &copied),
-                Message::Chosen(told) => self.note_chosen(told),
+                Message::Chosen(reported) => self.note_chosen(reported),
                 _ => self.handle_answer(now, envelope),
             }
             return;
@@ -194,7 +194,7 @@ impl Replica {
         // hung.
         let waits = !matches!(question, AcceptorQuestion::Read(_));
         if waits && self.identity.votes && !self.runs_rounds_of(key) {
-            self.counters.overflow += 1;
+            self.counts.dropped.overflow += 1;
         } else if let Some(loaded) = self.keys.loaded(key) {
             self.handle_question(now, &envelope, &question, loaded);
         } else {
@@ -205,11 +205,11 @@ impl Replica {
 
     pub(super) fn wait_for(&mut self, key: Key, waiting: Waiting) {
         match self.keys.wait(&key, waiting) {
-            Fetched::Load => self.sending.outputs.push_back(Output::Load(key)),
+            Fetched::Load => self.sending.push(Output::Load(key)),
             Fetched::Waits => {}
             Fetched::Resident => unreachable!("the caller looked"),
             Fetched::Overflow(waiting) => match *waiting {
-                Waiting::Peer(_) => self.counters.overflow += 1,
+                Waiting::Peer(_) => self.counts.dropped.overflow += 1,
                 Waiting::Operation(pending) => self.answer_busy(pending),
                 // These are checked again when they are overdue.
                 Waiting::Copy(_) | Waiting::Repair | Waiting::Look | Waiting::Work(..) => {}
@@ -287,8 +287,8 @@ impl Replica {
         self.send(origin, round, answer, group, Way::Back(envelope.via));
     }
 
-    fn note_chosen(&mut self, told: Chosen) {
-        for (key, ballot) in told.chosen {
+    fn note_chosen(&mut self, reported: Chosen) {
+        for (key, ballot) in reported.chosen {
             self.mark_chosen(key, ballot);
         }
     }
@@ -299,7 +299,7 @@ impl Replica {
         self.durable.acceptor_bounds(base)
     }
 
-    pub(super) fn tell_configuration(&mut self, now: Now, asked: &Envelope) {
+    pub(super) fn offer_configuration(&mut self, now: Now, asked: &Envelope) {
         if self.view.may_exchange(now, asked.origin) {
             self.send_configuration(asked);
         }
@@ -329,22 +329,22 @@ impl Replica {
             (named || listed || former) && *address != self.own_address()
         };
         let Some(to) = address.filter(is_known).map(str::to_owned) else {
-            self.counters.stray += 1;
+            self.counts.dropped.stray += 1;
             return;
         };
-        self.tell_at(asked.origin, &to);
+        self.send_configuration_at(asked.origin, &to);
     }
 
     /// Messages that depend on the node's own state leave only once that is durable.
-    pub(super) fn tell_at(&mut self, node: NodeId, address: &str) {
+    pub(super) fn send_configuration_at(&mut self, node: NodeId, address: &str) {
         let Some(configuration) = self.identity.configuration.as_deref().cloned() else {
             return;
         };
         if address != self.own_address() && self.durable.is_installed() {
-            let told = ConfigurationUpdate { configuration };
-            let envelope = self.envelope(node, 0, told.into());
+            let reported = ConfigurationUpdate { configuration };
+            let envelope = self.envelope(node, 0, reported.into());
             self.send_round_about(&envelope, address);
-            self.sending.outputs.push_back(Output::Send {
+            self.sending.push(Output::Send {
                 to: Destination::Address(address.into()),
                 envelope,
             });
@@ -368,9 +368,7 @@ impl Replica {
         if let Destination::Address(address) = &to {
             self.send_round_about(&envelope, address);
         }
-        self.sending
-            .outputs
-            .push_back(Output::Send { to, envelope });
+        self.sending.push(Output::Send { to, envelope });
     }
 
     /// Also sends through relays if the direct link does not work. Ids may mean something else to
@@ -398,7 +396,7 @@ fn is_under_floor(vote: Option<&AcceptorState>) -> bool {
 
 /// R2: an answer with a record carries no floor, so that it need not wait for the floor to be
 /// durable.
-fn floor_told(vote: Option<&AcceptorState>, terms: AcceptorBounds) -> Ballot {
+fn reported_floor(vote: Option<&AcceptorState>, terms: AcceptorBounds) -> Ballot {
     match is_under_floor(vote) {
         true => terms.floor,
         false => Ballot::ZERO,
@@ -474,7 +472,7 @@ fn answer(
                 ballot,
                 accepted,
                 record,
-                floor: floor_told(vote, terms),
+                floor: reported_floor(vote, terms),
             };
             (verdict, promise.into())
         }
@@ -510,7 +508,7 @@ fn answer(
                 accepted,
                 chosen,
                 record,
-                floor: floor_told(vote, terms),
+                floor: reported_floor(vote, terms),
             };
             (Verdict::Repeated, answer.into())
         }

@@ -7,10 +7,11 @@ use crate::protocol::clock::ballot_clock::BallotClock;
 use crate::protocol::keys::outbox::{Closed, HeldMessage, Outbox, Way};
 use crate::protocol::membership::formation::Bootstrap;
 use crate::protocol::register::acceptor::AcceptorBounds;
+use crate::protocol::replica::hung_disk::OldestGroup;
 use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::limits::{MARKS_MAX, NODES_AWAY_MAX};
 use crate::protocol::types::message::{
-    Configuration, Envelope, GroupNumber, Incarnation, Meta, NodeId, Survey, SurveyAnswer,
+    Configuration, Envelope, GroupNumber, Incarnation, Meta, NodeId, Now, Survey, SurveyAnswer,
 };
 use crate::protocol::types::record::Key;
 
@@ -19,6 +20,7 @@ pub(super) struct DurableState {
     /// The state besides the keys. Its configuration is in `NodeIdentity`.
     meta: Meta,
     outbox: Outbox,
+    oldest_group: OldestGroup,
     /// Chosen marks go to the disk with the next group.
     marks_due: bool,
     /// Ceilings that are not durable yet, by group.
@@ -41,6 +43,7 @@ impl DurableState {
     pub(super) fn new(meta: Meta, group: GroupNumber) -> Self {
         let mut durable = DurableState {
             outbox: Outbox::new(group),
+            oldest_group: OldestGroup::default(),
             marks_due: false,
             ceilings: VecDeque::new(),
             durable_ceiling: meta.ceiling,
@@ -216,9 +219,14 @@ impl DurableState {
         self.outbox.synced()
     }
 
-    /// The first group that was returned to the driver and is not durable yet.
-    pub(super) fn oldest_unsynced(&self) -> Option<GroupNumber> {
-        self.outbox.oldest_unsynced()
+    /// At each heartbeat. Returns whether the disk hangs, if that has changed.
+    pub(super) fn observe_oldest_group(&mut self, now: Now, hung_after_ms: u64) -> Option<bool> {
+        let oldest = self.outbox.oldest_unsynced();
+        self.oldest_group.observe(now, oldest, hung_after_ms)
+    }
+
+    pub(super) fn oldest_group(&self) -> &OldestGroup {
+        &self.oldest_group
     }
 
     /// The last group that was returned to the driver.

@@ -78,18 +78,18 @@ impl Replica {
             heard,
             operation,
         } = forward;
-        if self.stopping || to_boot != self.options.boot || !self.identity.votes {
-            self.counters.repeated += 1;
+        if self.requests.stopping || to_boot != self.options.boot || !self.identity.votes {
+            self.counts.dropped.repeated += 1;
             return;
         }
         if !self.forwarding.forwarders.admit(from, from_boot, attempt) {
-            self.counters.repeated += 1;
+            self.counts.dropped.repeated += 1;
             return;
         }
         // X1: the forwarder had received that reading of this node's clock, so it sent the
         // operation after that.
-        let told_us = self.watch.history.told_after_us(heard);
-        let received_us = told_us.and_then(|at_us| at_us.checked_sub(waited_us));
+        let announced_us = self.watch.history.reported_after_us(heard);
+        let received_us = announced_us.and_then(|at_us| at_us.checked_sub(waited_us));
         let pending = Pending {
             operation: Arc::new(operation),
             reply: ReplyTo::Node {
@@ -112,7 +112,7 @@ impl Replica {
 
     pub(super) fn handle_forward_answer(&mut self, now: Now, answer: ForwardAnswer) {
         if answer.to_boot != self.options.boot {
-            self.counters.stray += 1;
+            self.counts.dropped.stray += 1;
             return;
         }
         let forwards = &mut self.forwarding.forwards;
@@ -147,7 +147,7 @@ impl Replica {
 
     /// An operation that was forwarded and is not answered soon is sent again, also on an
     /// alternative path. After that it runs locally.
-    pub(super) fn look_at_forwards(&mut self, now: Now) {
+    pub(super) fn check_forwards(&mut self, now: Now) {
         if !self.forwarding.forwards.takes_timer(now.mono_us) {
             return;
         }
@@ -156,11 +156,11 @@ impl Replica {
                 self.wake_for_forwards(due_us);
                 break;
             }
-            self.look_at_forward(now, (due_us, attempt));
+            self.check_forward(now, (due_us, attempt));
         }
     }
 
-    fn look_at_forward(&mut self, now: Now, (due_us, attempt): (u64, u64)) {
+    fn check_forward(&mut self, now: Now, (due_us, attempt): (u64, u64)) {
         let Some(to) = self.forwarding.forwards.get(attempt).map(|f| f.to) else {
             return;
         };
@@ -200,35 +200,21 @@ impl Replica {
 
 #[cfg(test)]
 mod tests {
-    use wire::{Action, Full, Operation, OperationId};
+    use wire::Full;
 
     use super::*;
+    use crate::protocol::clients::pending::tests;
     use crate::protocol::replica::catchup::serve::tests::{NOW, replica};
-    use crate::protocol::types::message::{ClientReply, Endpoint, Output};
+    use crate::protocol::types::message::{ClientReply, Output};
 
     fn pending(sent: bool) -> Pending {
-        let id = OperationId {
-            client: 1 << 127,
-            sequence: 1,
-        };
-        let operation = Operation {
-            id,
-            birth: 1,
-            low_mark: 1,
-            key: "k".into(),
-            want_old: false,
-            action: Action::Delete,
-        };
-        let to = Endpoint::new(1, 1);
         Pending {
-            operation: Arc::new(operation),
-            reply: ReplyTo::Client { to, attempt: 1 },
-            also: Vec::new(),
             tried: true,
             sent,
             arrived_us: NOW.mono_us,
             deadline_us: NOW.mono_us,
             received_us: Some(NOW.mono_us),
+            ..tests::pending(1 << 127)
         }
     }
 

@@ -23,15 +23,15 @@ impl Replica {
     /// Sets the resource that this node itself has exhausted.
     pub(super) fn set_full(&mut self, now: Now, full: Option<Full>) {
         self.space.full = full;
-        self.look_for_full();
+        self.check_full();
         if self.identity.node != 0 {
-            self.tell_links(now);
+            self.announce_links(now);
         }
     }
 
     /// Every member holds all keys, so one full member is enough. A learner is no member, and an
     /// unreachable member accepts nothing.
-    pub(super) fn look_for_full(&mut self) {
+    pub(super) fn check_full(&mut self) {
         let own = self.space.full.filter(|_| self.identity.votes);
         let others = self.identity.configuration.iter().flat_map(|c| c.voters());
         let others = others.filter(|m| m.node != self.identity.node);
@@ -39,9 +39,7 @@ impl Replica {
         let full = own.or_else(|| others.find_map(|m| self.links.full(m.node, m.incarnation)));
         if full != self.space.cluster_full {
             self.space.cluster_full = full;
-            self.sending
-                .outputs
-                .push_back(Output::Event(Event::Full(full)));
+            self.sending.push(Output::Event(Event::Full(full)));
         }
     }
 

@@ -25,9 +25,9 @@ impl Replica {
                 Timer::Survey => self.survey(now),
                 Timer::News => {
                     self.view.news_have_waited();
-                    self.tell_news(now);
+                    self.announce_news(now);
                 }
-                Timer::Forwards => self.look_at_forwards(now),
+                Timer::Forwards => self.check_forwards(now),
                 Timer::Copies => self.copies_timeout(now),
                 Timer::Key(key) => self.key_timeout(now, &key, at_us),
             }
@@ -37,16 +37,16 @@ impl Replica {
     fn heartbeat(&mut self, now: Now) {
         let next_us = now.mono_us + self.timings.heartbeat_ms * 1_000;
         self.timers.set(next_us, Timer::Heartbeat);
-        self.look_at_links(now, true, true);
+        self.check_links(now, true, true);
         let heartbeats = self.view.count_heartbeat();
         if heartbeats.is_multiple_of(self.timings.marks_every) {
             self.durable.flush_marks();
         }
         self.forget_other_cluster(now);
-        self.look_at_disk(now);
-        self.look_at_proof_overdue(now);
-        self.tell_waits();
-        self.tell_links(now);
+        self.check_disk(now);
+        self.check_overdue_proof(now);
+        self.report_waits();
+        self.announce_links(now);
         self.probe_links(now);
         for node in self
             .catchup
@@ -58,19 +58,19 @@ impl Replica {
             self.flush_notices(node);
         }
         self.send_hinted_copies(now);
-        self.look_for_uninstalled(now);
-        self.look_at_membership(now);
-        self.tell_silent_nodes(now);
+        self.find_uninstalled(now);
+        self.check_membership(now);
+        self.send_to_silent_nodes(now);
         self.compare_at_heartbeat(now);
-        self.tell_of_clock(now);
-        self.tell_of_offsets(now);
+        self.report_clock(now);
+        self.report_offsets(now);
     }
 
     /// Updates which nodes are reachable, whether they are a quorum, and the median. A quorum is
     /// found to be lost only at a timer (`may_lose`), which comes after what had arrived before it:
     /// otherwise a node that did not run for a while would mistake its own absence for that of the
     /// others.
-    pub(super) fn look_at_links(&mut self, now: Now, at_once: bool, may_lose: bool) {
+    pub(super) fn check_links(&mut self, now: Now, at_once: bool, may_lose: bool) {
         if !self.view.begin_look(now, at_once) {
             return;
         }
@@ -78,12 +78,12 @@ impl Replica {
             return;
         };
         self.links.look(now);
-        self.look_at_proof(now);
-        self.tell_news(now);
+        self.check_proof(now);
+        self.announce_news(now);
         let is_quorum = configuration.has_quorum(&self.voting().nodes)
             && (self.takes_part() || !self.identity.votes);
         let lost_us = self.timings.quorum_lost_ms * 1_000;
-        let hears = self.view.look_for_quorum(now, is_quorum, lost_us);
+        let hears = self.view.check_quorum(now, is_quorum, lost_us);
         let hears = hears && !self.is_split();
         if self.view.hears_quorum() && !hears && !may_lose {
             return;
@@ -112,7 +112,7 @@ impl Replica {
         self.view.measure(&self.links, &configuration);
         let phase_us = self.view.distances().phase_us();
         self.requests.waits.set_least_us(phase_us);
-        self.look_for_full();
+        self.check_full();
         if self.view.conclude(hears) {
             let event = if hears {
                 Event::QuorumGained
@@ -121,12 +121,12 @@ impl Replica {
                     heard: self.view.reachable().to_vec(),
                 }
             };
-            self.sending.outputs.push_back(Output::Event(event));
+            self.sending.push(Output::Event(event));
             for key in self.timers.keys() {
                 self.coordinate(now, &key, Coordinator::handle_quorum_change);
             }
         }
-        self.look_at_clocks(now);
+        self.check_clocks(now);
     }
 
     /// The reachable voters, in order of id.
@@ -199,7 +199,7 @@ impl Replica {
             .set(now.mono_us + FORMATION_QUERY_MS * 1_000, Timer::Survey);
         for (index, survey) in questions {
             let envelope = self.envelope(0, 0, survey.into());
-            self.sending.outputs.push_back(Output::Send {
+            self.sending.push(Output::Send {
                 to: Destination::Listed(index),
                 envelope,
             });
@@ -210,7 +210,7 @@ impl Replica {
         let Some(bootstrap) = &mut self.identity.formation else {
             // This node has state: the sender of the query learns the configuration.
             if matches!(envelope.message, Message::Survey(_)) {
-                self.tell_configuration(now, &envelope);
+                self.offer_configuration(now, &envelope);
             }
             return;
         };
@@ -219,9 +219,7 @@ impl Replica {
                 if let Some(answer) = self.durable.answer_survey(bootstrap, &survey) {
                     let envelope = self.envelope(0, 0, answer.into());
                     let to = Destination::Listed(survey.index);
-                    self.sending
-                        .outputs
-                        .push_back(Output::Send { to, envelope });
+                    self.sending.push(Output::Send { to, envelope });
                 }
             }
             Message::SurveyAnswer(answer) => {
@@ -244,13 +242,11 @@ impl Replica {
         self.install(now, configuration);
     }
 
-    fn tell_waits(&mut self) {
+    fn report_waits(&mut self) {
         let waits_for = self.waits_for_now();
         if waits_for != self.reports.waits_for {
             self.reports.waits_for = waits_for.clone();
-            self.sending
-                .outputs
-                .push_back(Output::Event(Event::Waits(waits_for)));
+            self.sending.push(Output::Event(Event::Waits(waits_for)));
         }
     }
 
@@ -308,8 +304,8 @@ impl Replica {
             links: self.links_status(now),
             component: self.view.reachable().to_vec(),
             routes: self.links.routes(),
-            messages_sent: self.sending.messages_sent,
-            messages_relayed: self.sending.messages_relayed,
+            messages_sent: self.sending.messages_sent(),
+            messages_relayed: self.sending.messages_relayed(),
             behind: self.behind(),
             learning: self.learning(),
             warnings: self.warnings(now),

@@ -11,23 +11,37 @@ use crate::protocol::types::rules::rule;
 
 /// The oldest group whose write is in progress.
 #[derive(Debug, Default)]
-pub struct OldestGroup {
+pub(super) struct OldestGroup {
     /// The group, and the time of the first heartbeat that found its write in progress.
     group: Option<(GroupNumber, u64)>,
     /// As of the last heartbeat.
     unsynced_ms: u64,
-    told: bool,
+    /// Whether the disk hung at the last heartbeat.
+    hung: bool,
 }
 
 impl OldestGroup {
-    /// `group` is in progress now.
-    fn look(&mut self, now: Now, group: Option<GroupNumber>) {
+    /// At each heartbeat: `group` is in progress now. Returns whether the disk hangs, if that has
+    /// changed.
+    pub(super) fn observe(
+        &mut self,
+        now: Now,
+        group: Option<GroupNumber>,
+        hung_after_ms: u64,
+    ) -> Option<bool> {
         let known = self.group.filter(|(known, _)| Some(*known) == group);
         self.group = group.map(|group| known.unwrap_or((group, now.mono_us)));
         self.unsynced_ms = self.unsynced_ms_at(now);
+        let hangs = self.unsynced_ms >= hung_after_ms;
+        let was_hung = std::mem::replace(&mut self.hung, hangs);
+        (hangs != was_hung).then_some(hangs)
     }
 
-    fn unsynced_ms_at(&self, now: Now) -> u64 {
+    pub(super) fn unsynced_ms(&self) -> u64 {
+        self.unsynced_ms
+    }
+
+    pub(super) fn unsynced_ms_at(&self, now: Now) -> u64 {
         let since_us = self.group.map_or(now.mono_us, |(_, since)| since);
         now.mono_us.saturating_sub(since_us) / 1_000
     }
@@ -35,18 +49,15 @@ impl OldestGroup {
 
 impl Replica {
     /// At each heartbeat.
-    pub(super) fn look_at_disk(&mut self, now: Now) {
-        let group = self.durable.oldest_unsynced();
-        self.oldest_group.look(now, group);
-        let unsynced_ms = self.oldest_group.unsynced_ms;
-        let hangs = self.is_hung(unsynced_ms);
-        if hangs != self.oldest_group.told {
-            self.oldest_group.told = hangs;
-            self.sending.outputs.push_back(Output::Event(match hangs {
+    pub(super) fn check_disk(&mut self, now: Now) {
+        let hung_after_ms = self.timings.disk_hung_ms;
+        if let Some(hangs) = self.durable.observe_oldest_group(now, hung_after_ms) {
+            let unsynced_ms = self.durable.oldest_group().unsynced_ms();
+            self.sending.push(Output::Event(match hangs {
                 true => Event::DiskHangs { unsynced_ms },
                 false => Event::DiskGoesOn,
             }));
-            self.look_at_links(now, true, false);
+            self.check_links(now, true, false);
             if !self.runs_rounds() {
                 self.hand_over_rounds(now);
             }
@@ -70,7 +81,7 @@ impl Replica {
 
     pub(super) fn disk_status(&self, now: Now) -> DiskStatus {
         DiskStatus {
-            unsynced_ms: self.oldest_group.unsynced_ms_at(now),
+            unsynced_ms: self.durable.oldest_group().unsynced_ms_at(now),
             hung_after_ms: self.timings.disk_hung_ms,
             hangs: self.hangs(self.identity.node),
             ..DiskStatus::default()
@@ -79,7 +90,7 @@ impl Replica {
 
     /// As rows report it.
     pub(super) fn unsynced_ms(&self) -> u32 {
-        u32::try_from(self.oldest_group.unsynced_ms).unwrap_or(u32::MAX)
+        u32::try_from(self.durable.oldest_group().unsynced_ms()).unwrap_or(u32::MAX)
     }
 
     fn is_hung(&self, unsynced_ms: u64) -> bool {
@@ -96,7 +107,7 @@ impl Replica {
     /// but does not count as a vote.
     pub(super) fn hangs(&self, node: NodeId) -> bool {
         let unsynced_ms = match node == self.identity.node {
-            true => self.oldest_group.unsynced_ms,
+            true => self.durable.oldest_group().unsynced_ms(),
             false => self.links.unsynced_ms(node).into(),
         };
         self.is_hung(unsynced_ms)

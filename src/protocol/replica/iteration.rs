@@ -18,7 +18,7 @@ pub struct IterationBudget {
     /// This node's status, once a client has asked for it.
     status: Option<Box<NodeStatus>>,
     /// The clients that have received it.
-    told_status: BTreeSet<Endpoint>,
+    status_receivers: BTreeSet<Endpoint>,
 }
 
 impl Replica {
@@ -28,18 +28,18 @@ impl Replica {
 
     /// Whether that node gets one more answer to `DigestsRequest`; the node repeats a request
     /// without an answer.
-    pub(super) fn may_tell_digests(&mut self, to: NodeId) -> bool {
-        let told = self.iteration.digests.entry(to).or_default();
-        *told += 1;
-        let may = *told <= DIGESTS_PER_TURN_MAX;
-        self.counters.overflow += u64::from(!may);
+    pub(super) fn may_send_digests(&mut self, to: NodeId) -> bool {
+        let reported = self.iteration.digests.entry(to).or_default();
+        *reported += 1;
+        let may = *reported <= DIGESTS_PER_TURN_MAX;
+        self.counts.dropped.overflow += u64::from(!may);
         may
     }
 
     /// Sends the status once to each client; a client repeats a request without an answer.
-    pub(super) fn tell_status(&mut self, now: Now, to: Endpoint, attempt: u64) {
-        if !self.iteration.told_status.insert(to) {
-            self.counters.overflow += 1;
+    pub(super) fn send_status(&mut self, now: Now, to: Endpoint, attempt: u64) {
+        if !self.iteration.status_receivers.insert(to) {
+            self.counts.dropped.overflow += 1;
             return;
         }
         let made = self.iteration.status.take();
@@ -53,9 +53,9 @@ impl Replica {
 mod tests {
     use super::*;
     use crate::protocol::replica::catchup::serve::Purpose;
-    use crate::protocol::replica::catchup::serve::tests::{NOW, replica, told};
+    use crate::protocol::replica::catchup::serve::tests::{NOW, replica, reported};
     use crate::protocol::types::message::{
-        ClientMessage, DigestsRequest, Heartbeat, Input, LinkTold, Message, Output, Row,
+        ClientMessage, DigestsRequest, Heartbeat, Input, Message, Output, ReportedLink, Row,
     };
     use wire::{Hello, StatusRequest};
 
@@ -81,7 +81,7 @@ mod tests {
         drain(&mut replica, NOW);
         for turn in 1..3 {
             for _ in 0..1_000 {
-                told(&mut replica, 1, DigestsRequest { total: None }.into());
+                reported(&mut replica, 1, DigestsRequest { total: None }.into());
             }
             let sent = drain(&mut replica, NOW);
             let digests = sent
@@ -122,8 +122,8 @@ mod tests {
                 client(&mut replica, ClientMessage::StatusRequest(request));
             }
             let outputs = std::iter::from_fn(|| replica.poll_output());
-            let told = outputs.filter(|output| matches!(output, Output::Reply { .. }));
-            assert_eq!(told.count(), 1);
+            let reported = outputs.filter(|output| matches!(output, Output::Reply { .. }));
+            assert_eq!(reported.count(), 1);
         }
     }
 
@@ -136,7 +136,7 @@ mod tests {
         for bucket in 0..3 {
             replica.list_own(bucket, None, Purpose::Compare);
             for _ in 0..1_000 {
-                told(&mut replica, 1, DigestsRequest { total: None }.into());
+                reported(&mut replica, 1, DigestsRequest { total: None }.into());
             }
             let mut told_count = 0;
             while let Some(output) = replica.poll_output() {
@@ -169,7 +169,7 @@ mod tests {
         drain(&mut replica, NOW);
         let mut told_count = 0;
         for number in 1..1_000u64 {
-            let link = LinkTold {
+            let link = ReportedLink {
                 from: 1,
                 up: number % 2 == 0,
                 heard: true,
@@ -195,7 +195,7 @@ mod tests {
                 echo: None,
                 rows: vec![row],
             };
-            told(&mut replica, 1, heartbeat.into());
+            reported(&mut replica, 1, heartbeat.into());
         }
         for us in (0..=20_000).step_by(100) {
             let is_due = replica

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use crate::protocol::keys::resident::{Bounds, Cache, Fetched, Resident, Waiting};
 use crate::protocol::register::acceptor;
+use crate::protocol::register::coordinator::Effect;
 use crate::protocol::replica::Replica;
 use crate::protocol::replica::catchup::tombstones::Tombstones;
 use crate::protocol::replica::durable::DurableState;
@@ -30,6 +31,8 @@ pub(super) struct Keys {
     digests: Digests,
     /// The key of each open round.
     rounds: HashMap<RoundId, Key, foldhash::fast::RandomState>,
+    /// Empty; kept for its memory.
+    effects: Vec<Effect>,
 }
 
 impl Keys {
@@ -38,7 +41,18 @@ impl Keys {
             cache: Cache::new(bounds),
             digests,
             rounds: HashMap::default(),
+            effects: Vec::new(),
         }
+    }
+
+    /// A list for the effects of one call of a coordinator.
+    pub(super) fn take_effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects)
+    }
+
+    /// The list is empty again.
+    pub(super) fn return_effects(&mut self, effects: Vec<Effect>) {
+        self.effects = effects;
     }
 
     pub(super) fn loaded<'k>(&mut self, key: &'k Key) -> Option<Loaded<'k>> {

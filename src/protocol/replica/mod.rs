@@ -33,10 +33,9 @@ use crate::protocol::clock::ballot_clock::BallotClock;
 use crate::protocol::keys::resident::Bounds;
 use crate::protocol::membership::formation::Bootstrap;
 use crate::protocol::network::topology::Links;
-use crate::protocol::register::coordinator::Effect;
 use crate::protocol::replica::iteration::IterationBudget;
 use crate::protocol::replica::membership::starts::StartConfirmation;
-use crate::protocol::types::counts::NodeCounts;
+use crate::protocol::types::counts::{Counters, NodeCounts};
 use crate::protocol::types::digest::{BUCKETS_MAX, Spread};
 use crate::protocol::types::limits::RETRY_HORIZON_MS;
 use crate::protocol::types::message::{
@@ -50,7 +49,6 @@ use clocks::ClockWatch;
 use durable::DurableState;
 use forwarding::Forwarding;
 use full::Fullness;
-use hung_disk::OldestGroup;
 use identity::NodeIdentity;
 use keys::Keys;
 use membership::Membership;
@@ -120,30 +118,6 @@ impl Default for Tuning {
     }
 }
 
-/// Counters of what was dropped on purpose.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Misdirected messages: from another cluster, from a node that is no member, of another epoch,
-    /// or a hello under a client id that is reserved for text clients.
-    pub stray: u64,
-    /// Attempts outside of a session or received before (X4).
-    pub repeated: u64,
-    /// Operations below their client's low mark, and text operations of too long ago (X1).
-    pub stragglers: u64,
-    /// Operations abandoned after their clients stopped waiting.
-    pub given_up: u64,
-    /// R3: records that conflict with those held at their ballots.
-    pub contradictions: u64,
-    /// Messages dropped at a limit.
-    pub overflow: u64,
-    /// Messages of other nodes that could not be relayed: no path, or none that they may still
-    /// take.
-    pub unroutable: u64,
-    /// B5: messages of other nodes, and clients' operations, that were too far ahead of this node's
-    /// clock.
-    pub ahead: u64,
-}
-
 /// One node's part of the protocol. Its methods are getters; `handle_input`; and `poll_output`,
 /// which must be called until it returns `None` after each input or batch of inputs.
 #[derive(Debug)]
@@ -154,17 +128,12 @@ pub struct Replica {
     clock: BallotClock,
     timers: Timers,
     iteration: IterationBudget,
-    stopping: bool,
-    counters: Counters,
     counts: Box<NodeCounts>,
     identity: NodeIdentity,
     links: Links,
     view: View,
     keys: Keys,
-    /// Empty; kept for its memory.
-    effects: Vec<Effect>,
     durable: DurableState,
-    oldest_group: OldestGroup,
     requests: Requests,
     forwarding: Forwarding,
     space: Fullness,
@@ -219,16 +188,12 @@ impl Replica {
             random,
             timers: Timers::default(),
             iteration: IterationBudget::default(),
-            stopping: false,
-            counters: Counters::default(),
             counts: Box::default(),
             identity: NodeIdentity::new(incarnation, readdressed, bootstrap),
             links: Links::new(timings),
             view: View::new(now),
             keys: Keys::new(bounds, digests),
-            effects: Vec::new(),
             durable: DurableState::new(meta, group),
-            oldest_group: OldestGroup::default(),
             requests: Requests::default(),
             forwarding: Forwarding::default(),
             space: Fullness::default(),
@@ -257,7 +222,7 @@ impl Replica {
         if self.has_ended() {
             return;
         }
-        self.look_at_links(now, false, matches!(input, Input::Timeout));
+        self.check_links(now, false, matches!(input, Input::Timeout));
         match input {
             Input::Peer { cluster, envelope } => self.handle_peer(now, cluster, envelope),
             Input::Client { from, message } => self.handle_client(now, from, message),
@@ -272,7 +237,7 @@ impl Replica {
             Input::Timeout => self.handle_timeout(now),
             Input::Waited { waited_us } => self.sample_receive_delay(now, waited_us),
             Input::Full(full) => self.set_full(now, full),
-            Input::Stop => self.stopping = true,
+            Input::Stop => self.requests.stopping = true,
         }
         self.end_input(now);
     }
@@ -280,7 +245,7 @@ impl Replica {
     /// Messages of this node to itself do not use the network.
     fn end_input(&mut self, now: Now) {
         loop {
-            if let Some(envelope) = self.sending.local.pop_front() {
+            if let Some(envelope) = self.sending.pop_local() {
                 self.handle_member_message(now, envelope);
             } else if !self.take_own_answers(now) {
                 break;
@@ -293,17 +258,17 @@ impl Replica {
     /// inputs of one batch, so that their outputs do not accumulate. `poll_output` returns the
     /// rest.
     pub fn poll_ready(&mut self) -> Option<Output> {
-        self.sending.outputs.pop_front()
+        self.sending.pop()
     }
 
     pub fn poll_output(&mut self) -> Option<Output> {
         if let Some(now) = self.view.take_due()
             && !self.watch.clocks.ended
         {
-            self.look_at_links(now, true, false);
+            self.check_links(now, true, false);
             self.end_input(now);
         }
-        if let Some(output) = self.sending.outputs.pop_front() {
+        if let Some(output) = self.sending.pop() {
             return Some(output);
         }
         if self.watch.clocks.ended {
@@ -396,7 +361,7 @@ impl Replica {
     }
 
     pub fn counters(&self) -> Counters {
-        self.counters
+        self.counts.dropped
     }
 
     fn handle_persisted(&mut self, group: u64) {

@@ -27,7 +27,7 @@ impl Replica {
     /// which. This node serves as long as it reaches a quorum of its own cluster, or is the quorum
     /// alone.
     pub(super) fn note_other_cluster(&mut self, now: Now, other: u64, node: NodeId) {
-        self.counters.stray += 1;
+        self.counts.dropped.stray += 1;
         let own = self.cluster();
         // A node that knows no cluster yet belongs to no other one.
         if other == 0 || own == 0 {
@@ -41,7 +41,7 @@ impl Replica {
             .is_due(now.mono_us, REPORT_WAITS)
         {
             let heard = Event::OtherCluster { own, other, node };
-            self.sending.outputs.push_back(Output::Event(heard));
+            self.sending.push(Output::Event(heard));
         }
     }
 
@@ -71,7 +71,7 @@ impl Replica {
         ballot: Ballot,
         origin: NodeId,
     ) {
-        self.counters.contradictions += 1;
+        self.counts.dropped.contradictions += 1;
         if self
             .reports
             .peer_faults
@@ -83,7 +83,7 @@ impl Replica {
                 ballot,
                 origin,
             };
-            self.sending.outputs.push_back(Output::Event(contradiction));
+            self.sending.push(Output::Event(contradiction));
         }
     }
 }

@@ -26,9 +26,7 @@ impl Replica {
         let padding = Bytes::from_static(&[0; PROBE_SIZE]);
         let envelope = self.envelope(node, 0, Probe { padding }.into());
         let to = Destination::Node(node);
-        self.sending
-            .outputs
-            .push_back(Output::Send { to, envelope });
+        self.sending.push(Output::Send { to, envelope });
     }
 
     /// The links for the operator.

@@ -30,6 +30,8 @@ use crate::protocol::types::rules::rule;
 /// Requests of clients and operators that were not answered yet.
 #[derive(Debug, Default)]
 pub(super) struct Requests {
+    /// The node accepts no new operations.
+    pub(super) stopping: bool,
     pub(super) sessions: Sessions,
     /// Operations of clients and forwarders that are not answered yet.
     pub(super) operations: usize,
@@ -52,20 +54,20 @@ impl Replica {
             ClientMessage::Change(request) => self.handle_change_request(now, from, request),
             ClientMessage::StatusRequest(StatusRequest { token, attempt }) => {
                 if self.admits(from, token, None, attempt) {
-                    self.tell_status(now, from, attempt);
+                    self.send_status(now, from, attempt);
                 }
             }
         }
     }
 
     fn greet(&mut self, now: Now, from: Endpoint, hello: Hello) {
-        if self.stopping {
+        if self.requests.stopping {
             return;
         }
         // Otherwise a session could pose as a text client, and receive the outcomes of that
         // client's operations.
         if text_operation::is_text(hello.client) {
-            self.counters.stray += 1;
+            self.counts.dropped.stray += 1;
             return;
         }
         let fresh_token = self.random.random();
@@ -103,7 +105,7 @@ impl Replica {
     ) -> bool {
         let admission = self.requests.sessions.admit(from, token, client, attempt);
         if admission != Admission::Fresh {
-            self.counters.repeated += 1;
+            self.counts.dropped.repeated += 1;
         }
         if admission == Admission::NoSession {
             self.reply(from, ClientReply::NoSession(NoSession { token, attempt }));
@@ -113,7 +115,7 @@ impl Replica {
 
     fn handle_request(&mut self, now: Now, from: Endpoint, request: Request) {
         // A node that is stopping leaves new operations to others; the client tries another node.
-        if self.stopping {
+        if self.requests.stopping {
             return;
         }
         let Request {
@@ -173,7 +175,7 @@ impl Replica {
             self.clock.observe(operation.birth);
             return true;
         }
-        self.counters.ahead += 1;
+        self.counts.dropped.ahead += 1;
         operation.action.is_read()
     }
 
@@ -243,7 +245,7 @@ impl Replica {
     pub(super) fn sample_receive_delay(&mut self, now: Now, waited_us: u64) {
         if let Some(is_overload) = self.requests.receive_delay.sample(now, waited_us) {
             let event = Event::Overload(is_overload);
-            self.sending.outputs.push_back(Output::Event(event));
+            self.sending.push(Output::Event(event));
         }
     }
 
@@ -324,13 +326,13 @@ impl Replica {
             self.membership.answer(sequence, Outcome::Unknown);
         }
         if straggler {
-            self.counters.stragglers += 1;
+            self.counts.dropped.stragglers += 1;
         } else {
-            self.counters.given_up += 1;
+            self.counts.dropped.given_up += 1;
         }
     }
 
     pub(super) fn reply(&mut self, to: Endpoint, reply: ClientReply) {
-        self.sending.outputs.push_back(Output::Reply { to, reply });
+        self.sending.push(Output::Reply { to, reply });
     }
 }

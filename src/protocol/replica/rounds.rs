@@ -71,11 +71,11 @@ impl Replica {
         };
         let terms = self.terms();
         let runs_rounds = self.runs_rounds_of(key);
+        let mut effects = self.keys.take_effects();
         let Some(resident) = self.keys.resident(key) else {
             return;
         };
         let mut coordinator = resident.coordinator.take().unwrap_or_default();
-        let mut effects = std::mem::take(&mut self.effects);
         let mut context = Context {
             now,
             me: self.identity.node,
@@ -107,7 +107,7 @@ impl Replica {
         for effect in effects.drain(..) {
             self.carry_out(now, key, effect);
         }
-        self.effects = effects;
+        self.keys.return_effects(effects);
     }
 
     fn carry_out(&mut self, now: Now, key: &Key, effect: Effect) {
@@ -129,7 +129,7 @@ impl Replica {
                 pending,
                 unanswered,
             } => {
-                self.counters.overflow += unanswered;
+                self.counts.dropped.overflow += unanswered;
                 self.end_operation(&pending.operation);
             }
             Effect::Open(round, kind) => {
@@ -147,7 +147,7 @@ impl Replica {
             } => {
                 self.mark_chosen(key.clone(), ballot);
                 self.spread_chosen(key, ballot);
-                self.tell_learners(now, key, round);
+                self.copy_to_learners(now, key, round);
                 self.note_missing(now, round, key, ballot, holders);
                 self.membership.chosen(key);
             }

@@ -18,12 +18,53 @@ use crate::protocol::types::timer::Timer;
 /// Messages that leave with the next outputs.
 #[derive(Debug, Default)]
 pub(super) struct Sending {
-    pub(super) outputs: VecDeque<Output>,
+    outputs: VecDeque<Output>,
     /// Messages of this node to itself.
-    pub(super) local: VecDeque<Envelope>,
-    pub(super) messages_sent: u64,
+    local: VecDeque<Envelope>,
+    messages_sent: u64,
     /// Messages of other nodes.
-    pub(super) messages_relayed: u64,
+    messages_relayed: u64,
+}
+
+impl Sending {
+    pub(super) fn push(&mut self, output: Output) {
+        self.outputs.push_back(output);
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// A node that has ended sends nothing more.
+    pub(super) fn clear(&mut self) {
+        self.outputs.clear();
+    }
+
+    fn push_local(&mut self, envelope: Envelope) {
+        self.local.push_back(envelope);
+    }
+
+    pub(super) fn pop_local(&mut self) -> Option<Envelope> {
+        self.local.pop_front()
+    }
+
+    fn push_routed(&mut self, to: NodeId, envelope: Envelope) {
+        self.messages_sent += 1;
+        let to = Destination::Node(to);
+        self.push(Output::Send { to, envelope });
+    }
+
+    fn count_relayed(&mut self) {
+        self.messages_relayed += 1;
+    }
+
+    pub(super) fn messages_sent(&self) -> u64 {
+        self.messages_sent
+    }
+
+    pub(super) fn messages_relayed(&self) -> u64 {
+        self.messages_relayed
+    }
 }
 
 impl Replica {
@@ -41,7 +82,7 @@ impl Replica {
             self.dispatch(envelope, way);
         } else if !self.durable.hold(group, envelope, way) {
             // The node that asked will ask again.
-            self.counters.overflow += 1;
+            self.counts.dropped.overflow += 1;
         }
     }
 
@@ -61,7 +102,7 @@ impl Replica {
     pub(super) fn dispatch(&mut self, envelope: Envelope, way: Way) {
         let to = envelope.destination;
         if to == self.identity.node {
-            self.sending.local.push_back(envelope);
+            self.sending.push_local(envelope);
             return;
         }
         let usual = self.links.next_hop(to);
@@ -82,11 +123,7 @@ impl Replica {
     /// message never loops for long.
     fn send_to(&mut self, next: NodeId, hops: u8, mut envelope: Envelope) {
         envelope.hops_left = hops;
-        self.sending.messages_sent += 1;
-        self.sending.outputs.push_back(Output::Send {
-            to: Destination::Node(next),
-            envelope,
-        });
+        self.sending.push_routed(next, envelope);
     }
 
     /// The only function that decides about a frame between other nodes: where it goes next, if it
@@ -106,8 +143,8 @@ impl Replica {
         self.links.heard(via, now);
         let next = self.links.relay(via, origin, destination, hops_left);
         match next {
-            Some(_) => self.sending.messages_relayed += 1,
-            None => self.counters.unroutable += 1,
+            Some(_) => self.sending.count_relayed(),
+            None => self.counts.dropped.unroutable += 1,
         }
         next.map(|next| Relayed {
             next,
@@ -127,15 +164,13 @@ impl Replica {
         if let Some(Relayed { next, hops_left }) = self.relay(now, &frame) {
             envelope.hops_left = hops_left;
             let to = Destination::Node(next);
-            self.sending
-                .outputs
-                .push_back(Output::Send { to, envelope });
+            self.sending.push(Output::Send { to, envelope });
         }
     }
 
     /// Announces this node's links to all neighbours, each over the direct link, whether it works
     /// or not.
-    pub(super) fn tell_links(&mut self, now: Now) {
+    pub(super) fn announce_links(&mut self, now: Now) {
         let Some(configuration) = self.identity.configuration.clone() else {
             return;
         };
@@ -149,7 +184,7 @@ impl Replica {
             node: self.identity.node,
             incarnation: self.identity.incarnation,
             boot: self.options.boot,
-            starts: self.starts_told(),
+            starts: self.reported_starts(),
             found: self.membership.group_found(),
             synced: self.durable.synced(),
             clock: self.clock.tick(now),
@@ -167,7 +202,7 @@ impl Replica {
                 continue;
             };
             let envelope = self.envelope(member.node, 0, heartbeat.into());
-            self.sending.outputs.push_back(Output::Send {
+            self.sending.push(Output::Send {
                 to: Destination::Node(member.node),
                 envelope,
             });
@@ -175,12 +210,12 @@ impl Replica {
     }
 
     /// A change is announced at once, but no more often than every few milliseconds.
-    pub(super) fn tell_news(&mut self, now: Now) {
+    pub(super) fn announce_news(&mut self, now: Now) {
         if self.identity.node == 0 || !self.links.has_news() {
             return;
         }
-        if self.view.may_tell_news(now) {
-            self.tell_links(now);
+        if self.view.may_announce_news(now) {
+            self.announce_links(now);
         } else if let Some(next_us) = self.view.defer_news() {
             self.timers.set(next_us, Timer::News);
         }
@@ -212,17 +247,17 @@ impl Replica {
                 self.note_ahead(now, row.node, row.clock);
             }
             if row.node == from {
-                self.look_for_member_ahead(now, row, is_believable);
+                self.check_member_ahead(now, row, is_believable);
                 self.watch.offsets.hear(from, row.wall_ms, now);
             }
             // The row's node waits for this, whatever the row's clock is (E1_asked).
-            self.look_at_start(row);
+            self.check_start(row);
         }
         let clock = &self.clock;
         self.links
             .heartbeat(from, heartbeat, now, |row| clock.is_believable(row.clock));
         if self.view.hear_heartbeat(now) {
-            self.look_at_links(now, true, false);
+            self.check_links(now, true, false);
         }
     }
 }

@@ -20,7 +20,7 @@ impl Replica {
         action: Action,
     ) {
         // As for requests: the client tries another node.
-        if self.stopping {
+        if self.requests.stopping {
             return;
         }
         let value: &[u8] = match &action {

@@ -25,7 +25,7 @@ pub(super) struct View {
     reach: Reach,
     distances: Distances,
     /// When this node last sent its row.
-    told_us: u64,
+    announced_us: u64,
     /// When links are announced next, if they have changed.
     news_due_us: Option<u64>,
     /// When a large datagram was last sent, and how many were.
@@ -36,7 +36,7 @@ pub(super) struct View {
     /// When a configuration was last sent to a node, or requested from it.
     exchanged_us: BTreeMap<NodeId, u64>,
     /// When the configuration was last sent to unreachable nodes.
-    told_silent_us: u64,
+    sent_to_silent_us: u64,
 }
 
 /// The reachable nodes.
@@ -61,13 +61,13 @@ impl View {
             quorum_us: 0,
             reach: Reach::default(),
             distances: Distances::default(),
-            told_us: 0,
+            announced_us: 0,
             news_due_us: None,
             probed_us: now.mono_us,
             probes: 0,
             heartbeats: 0,
             exchanged_us: BTreeMap::new(),
-            told_silent_us: 0,
+            sent_to_silent_us: 0,
         }
     }
 
@@ -103,7 +103,7 @@ impl View {
 
     /// X5: whether this node hears a quorum, or heard one so recently that it does not count as
     /// lost. `is_quorum`: those that are reachable now are one.
-    pub(super) fn look_for_quorum(&mut self, now: Now, is_quorum: bool, lost_us: u64) -> bool {
+    pub(super) fn check_quorum(&mut self, now: Now, is_quorum: bool, lost_us: u64) -> bool {
         if is_quorum {
             self.quorum_us = now.mono_us;
         }
@@ -164,11 +164,11 @@ impl View {
 
     /// This node sends its row now.
     pub(super) fn tell(&mut self, now: Now) {
-        self.told_us = now.mono_us;
+        self.announced_us = now.mono_us;
     }
 
-    pub(super) fn may_tell_news(&self, now: Now) -> bool {
-        now.mono_us >= self.told_us + NEWS_INTERVAL_MS * 1_000
+    pub(super) fn may_announce_news(&self, now: Now) -> bool {
+        now.mono_us >= self.announced_us + NEWS_INTERVAL_MS * 1_000
     }
 
     /// News must wait. Returns until when, if they do not wait already.
@@ -176,7 +176,7 @@ impl View {
         if self.news_due_us.is_some() {
             return None;
         }
-        self.news_due_us = Some(self.told_us + NEWS_INTERVAL_MS * 1_000);
+        self.news_due_us = Some(self.announced_us + NEWS_INTERVAL_MS * 1_000);
         self.news_due_us
     }
 
@@ -207,10 +207,10 @@ impl View {
     }
 
     /// Whether the configuration is due to be sent to unreachable nodes, which is done then.
-    pub(super) fn may_tell_silent(&mut self, now: Now) -> bool {
-        let may = now.mono_us >= self.told_silent_us + CONFIGURATION_LOOK_MS * 1_000;
+    pub(super) fn may_send_to_silent(&mut self, now: Now) -> bool {
+        let may = now.mono_us >= self.sent_to_silent_us + CONFIGURATION_LOOK_MS * 1_000;
         if may {
-            self.told_silent_us = now.mono_us;
+            self.sent_to_silent_us = now.mono_us;
         }
         may
     }

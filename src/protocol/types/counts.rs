@@ -203,11 +203,36 @@ impl Distribution {
 type OperationCounts =
     [[[u64; OperationEnd::ALL.len()]; OperationKind::ALL.len()]; OperationSource::ALL.len()];
 
+/// Counters of what was dropped on purpose.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Misdirected messages: from another cluster, from a node that is no member, of another epoch,
+    /// or a hello under a client id that is reserved for text clients.
+    pub stray: u64,
+    /// Attempts outside of a session or received before (X4).
+    pub repeated: u64,
+    /// Operations below their client's low mark, and text operations of too long ago (X1).
+    pub stragglers: u64,
+    /// Operations abandoned after their clients stopped waiting.
+    pub given_up: u64,
+    /// R3: records that conflict with those held at their ballots.
+    pub contradictions: u64,
+    /// Messages dropped at a limit.
+    pub overflow: u64,
+    /// Messages of other nodes that could not be relayed: no path, or none that they may still
+    /// take.
+    pub unroutable: u64,
+    /// B5: messages of other nodes, and clients' operations, that were too far ahead of this node's
+    /// clock.
+    pub ahead: u64,
+}
+
 /// The actions of this node since it started.
 #[derive(Clone)]
 pub struct NodeCounts {
     /// The time of the input in progress.
     now_us: u64,
+    pub dropped: Counters,
     operations: OperationCounts,
     /// For clients' operations, by kind, in microseconds.
     durations_us: Vec<Distribution>,
@@ -225,6 +250,7 @@ impl Default for NodeCounts {
         let empty = Distribution::new(DURATION_BOUNDS_US);
         NodeCounts {
             now_us: 0,
+            dropped: Counters::default(),
             operations: OperationCounts::default(),
             durations_us: vec![empty; OperationKind::ALL.len()],
             begun: Default::default(),

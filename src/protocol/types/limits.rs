@@ -74,7 +74,7 @@ pub const ADMISSION_ASKED_MS: u64 = 500;
 pub const CHANGE_STAGGER_MS: u64 = 300;
 /// The digests are compared this many times before the entries of single buckets are: most
 /// differences are writes in progress.
-pub const SEAL_PASSES: u32 = 3;
+pub const SEAL_PASSES_MAX: u32 = 3;
 /// Buckets whose entries are compared at the same time.
 pub const SEAL_BUCKETS_MAX: usize = 64;
 /// A key whose repair round has not completed after this time is checked again.

@@ -168,12 +168,12 @@ pub struct Row {
     pub seen: Vec<(NodeId, u64)>,
     /// X6: the space that the node lacks (`Full::code`), 0 if it is not full.
     pub full: u8,
-    pub links: Vec<LinkTold>,
+    pub links: Vec<ReportedLink>,
 }
 
 /// A link as the receiving node measures it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LinkTold {
+pub struct ReportedLink {
     pub from: NodeId,
     pub up: bool,
     /// Up or on probation. On probation: received from again, but not for long enough.

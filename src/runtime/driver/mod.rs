@@ -270,7 +270,7 @@ impl Driver {
             pushed_max: self.packer.pushed() + TURN_SIZE_MAX,
         };
         if self.memory.look(allocator::live_bytes()).is_some() {
-            self.tell_full(now);
+            self.report_full(now);
         }
         // Before the timers: after a stall, the messages whose absence they would act on may have
         // arrived.
@@ -300,7 +300,7 @@ impl Driver {
     }
 
     /// Reports to the replica which resource is full, when that may have changed.
-    fn tell_full(&mut self, now: Now) {
+    fn report_full(&mut self, now: Now) {
         let disk = self.disk.as_ref().is_some_and(|disk| disk.space().is_full);
         let full = match self.memory.is_full() {
             true => Some(Full::Memory),
@@ -415,7 +415,7 @@ impl Driver {
             let names = self.replica.node_addresses().map(str::to_owned);
             self.addresses.set_nodes(names.collect(), now.mono_us);
         }
-        self.addresses.look_for_silent(now.mono_us);
+        self.addresses.find_silent(now.mono_us);
     }
 
     fn handle_output(&mut self, now: Now, output: Output) {
@@ -577,7 +577,7 @@ impl Driver {
                 let was_full = disk.space().is_full;
                 disk.set_space(space);
                 if was_full != space.is_full {
-                    self.tell_full(now);
+                    self.report_full(now);
                 }
             }
             // The thread may have ended, or have given up waiting.

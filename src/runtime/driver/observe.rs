@@ -26,7 +26,7 @@ impl Driver {
         status.warnings.extend(self.socket.granted().warning());
         match &self.disk {
             None => status.disk = None,
-            Some(disk) => tell_of_disk(status, disk),
+            Some(disk) => report_disk(status, disk),
         }
     }
 
@@ -60,11 +60,11 @@ impl Driver {
     }
 }
 
-fn tell_of_disk(status: &mut NodeStatus, disk: &Disk) {
-    if let Some(told) = &mut status.disk {
-        told.sync_median_us = disk.sync_times().median_us();
-        told.sync_max_us = disk.sync_times().max_us();
-        told.free_bytes = disk.space().free;
-        told.reserve_bytes = disk.space().wanted;
+fn report_disk(status: &mut NodeStatus, disk: &Disk) {
+    if let Some(reported) = &mut status.disk {
+        reported.sync_median_us = disk.sync_times().median_us();
+        reported.sync_max_us = disk.sync_times().max_us();
+        reported.free_bytes = disk.space().free;
+        reported.reserve_bytes = disk.space().wanted;
     }
 }

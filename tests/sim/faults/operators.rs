@@ -144,7 +144,7 @@ impl Faults {
         let now_us = cluster.now_us;
         let session = cluster.clients[operator].session.as_mut();
         let session = session.expect("an operator stays");
-        while session.poll_told().is_some() {}
+        while session.poll_reply().is_some() {}
         session.ask(now_us, node, Question::Change(change), ANSWER_US, 0);
         cluster.drain_client(operator);
     }

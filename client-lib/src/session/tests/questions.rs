@@ -31,15 +31,15 @@ fn the_status_of_a_node_is_asked_for_until_it_answers_or_time_is_over() {
         },
     };
     script.frame(0, kind::STATUS_ANSWER, &answer);
-    let first = script.session.poll_told().unwrap();
-    let Ok(Told::Status(status)) = first.told else {
+    let first = script.session.poll_reply().unwrap();
+    let Ok(QuestionReply::Status(status)) = first.reply else {
         panic!("a status");
     };
     assert_eq!((first.tag, first.node, status.node), (10, 0, 1));
     script.pass(500 * MS);
-    let second = script.session.poll_told().unwrap();
+    let second = script.session.poll_reply().unwrap();
     let silent = Err(CallError::TimedOut);
-    assert_eq!((second.tag, second.told), (11, silent));
+    assert_eq!((second.tag, second.reply), (11, silent));
     assert_eq!(script.session.next_timeout(), None);
 }
 
@@ -63,22 +63,22 @@ fn a_change_is_asked_for_until_the_node_tells_what_it_does_about_it() {
         kind::STATUS_ANSWER,
         &wire::StatusAnswer { attempt, status },
     );
-    assert_eq!(script.session.poll_told(), None);
+    assert_eq!(script.session.poll_reply(), None);
     let outcome = ChangeOutcome::Started { epoch: 9, node: 0 };
     let answer = ChangeAnswer {
         attempt: first.attempt,
         outcome: outcome.clone(),
     };
     script.frame(0, kind::CHANGE_ANSWER, &answer);
-    let completion = script.session.poll_told().expect("told");
+    let completion = script.session.poll_reply().expect("told");
     assert_eq!(
-        (completion.tag, completion.told),
-        (7, Ok(Told::Change(outcome)))
+        (completion.tag, completion.reply),
+        (7, Ok(QuestionReply::Change(outcome)))
     );
     // The answer to the other attempt is late.
     let attempt = again.attempt;
     script.frame(0, kind::CHANGE_ANSWER, &ChangeAnswer { attempt, ..answer });
-    assert_eq!(script.session.poll_told(), None);
+    assert_eq!(script.session.poll_reply(), None);
     assert_eq!(script.session.next_timeout(), None);
 }
 
@@ -92,7 +92,7 @@ fn a_change_goes_only_to_the_cluster_in_use() {
         script.session.ask(now_us, node, question, 900 * MS, tag);
         script.drain();
     };
-    let told = |script: &mut Script| script.session.poll_told().expect("told").told;
+    let reply = |script: &mut Script| script.session.poll_reply().expect("told").reply;
 
     let mut script = Script::new(3);
     ask(&mut script, 0, 1);
@@ -103,14 +103,14 @@ fn a_change_goes_only_to_the_cluster_in_use() {
     assert!(script.change_requests.is_empty());
     script.greet(&[2], CLUSTER);
     assert!(script.change_requests.is_empty());
-    let Err(CallError::NoQuorum { detail }) = told(&mut script) else {
+    let Err(CallError::NoQuorum { detail }) = reply(&mut script) else {
         panic!("node 0 is of another cluster");
     };
     assert!(detail.contains("belongs to cluster"), "{detail}");
     ask(&mut script, 1, 2);
     assert_eq!(script.change_requests.pop().map(|(node, _)| node), Some(1));
     script.pass(900 * MS);
-    assert_eq!(told(&mut script), Err(CallError::UnknownOutcome));
+    assert_eq!(reply(&mut script), Err(CallError::UnknownOutcome));
 
     let mut script = Script::new(2);
     ask(&mut script, 0, 1);
@@ -118,7 +118,7 @@ fn a_change_goes_only_to_the_cluster_in_use() {
     script.greet(&[1], CLUSTER);
     script.pass(901 * MS);
     assert!(script.change_requests.is_empty());
-    assert!(is_no_quorum_told(&told(&mut script)));
+    assert!(is_no_quorum_reported(&reply(&mut script)));
 
     let mut script = Script::new(2);
     ask(&mut script, 0, 1);
@@ -132,13 +132,13 @@ fn a_change_goes_only_to_the_cluster_in_use() {
         first: CLUSTER,
         second: OTHER,
     };
-    assert_eq!(told(&mut script), Err(two.clone()));
-    assert_eq!(told(&mut script), Err(two));
+    assert_eq!(reply(&mut script), Err(two.clone()));
+    assert_eq!(reply(&mut script), Err(two));
     assert!(script.change_requests.is_empty());
 }
 
-fn is_no_quorum_told(told: &Result<Told, CallError>) -> bool {
-    matches!(told, Err(CallError::NoQuorum { .. }))
+fn is_no_quorum_reported(reply: &Result<QuestionReply, CallError>) -> bool {
+    matches!(reply, Err(CallError::NoQuorum { .. }))
 }
 
 #[test]
@@ -151,9 +151,9 @@ fn the_cluster_in_use_is_told_once_it_is_known() {
     script.drain();
     script.greet(&[2], CLUSTER);
     script.pass(399 * MS);
-    assert_eq!(script.session.poll_told(), None);
+    assert_eq!(script.session.poll_reply(), None);
     script.pass(2 * MS);
-    let told = script.session.poll_told().expect("told").told;
-    assert_eq!(told, Ok(Told::Cluster(CLUSTER)));
+    let reply = script.session.poll_reply().expect("told").reply;
+    assert_eq!(reply, Ok(QuestionReply::Cluster(CLUSTER)));
     assert_eq!(script.session.next_timeout(), None);
 }

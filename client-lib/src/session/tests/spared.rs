@@ -31,8 +31,8 @@ fn a_spared_node_is_sent_nothing_at_all() {
     script.drain();
     script.pass(400 * MS);
     assert!(script.greeted().is_empty() && script.status_requests.is_empty());
-    let told = script.session.poll_told().unwrap().told;
-    assert_eq!(told, Err(CallError::TimedOut));
+    let reply = script.session.poll_reply().unwrap().reply;
+    assert_eq!(reply, Err(CallError::TimedOut));
 }
 
 #[test]

@@ -73,9 +73,9 @@ pub struct Links {
     /// The other nodes of the configuration, in order, each with the link from it.
     others: BTreeMap<NodeId, Link>,
     /// The latest row of each node, over any path.
-    told: BTreeMap<NodeId, KnownRow>,
+    reported: BTreeMap<NodeId, KnownRow>,
     /// The latest row that arrived in the node's own heartbeat.
-    told_straight: BTreeMap<NodeId, KnownRow>,
+    direct_rows: BTreeMap<NodeId, KnownRow>,
     /// Decides which relayed rows are new.
     fresh: RowFreshness,
     paths: BTreeMap<NodeId, Path>,
@@ -91,8 +91,8 @@ impl Links {
             me: 0,
             timings,
             others: BTreeMap::new(),
-            told: BTreeMap::new(),
-            told_straight: BTreeMap::new(),
+            reported: BTreeMap::new(),
+            direct_rows: BTreeMap::new(),
             fresh: RowFreshness::default(),
             paths: BTreeMap::new(),
             back: Vec::new(),
@@ -109,8 +109,8 @@ impl Links {
             let link = link.unwrap_or_else(|| Link::new(&self.timings));
             self.others.insert(node, link);
         }
-        for told in [&mut self.told, &mut self.told_straight] {
-            told.retain(|node, _| self.others.contains_key(node));
+        for reported in [&mut self.reported, &mut self.direct_rows] {
+            reported.retain(|node, _| self.others.contains_key(node));
         }
         self.find_paths();
     }
@@ -145,12 +145,12 @@ impl Links {
         let mut changed = false;
         for row in rows {
             let straight = row.node == neighbour;
-            let mut told = KnownRow::new(row, now);
-            told.doubted = !straight && !is_believable(&told.row);
+            let mut reported = KnownRow::new(row, now);
+            reported.doubted = !straight && !is_believable(&reported.row);
             if straight {
-                self.note_straight(&told);
+                self.note_direct(&reported);
             }
-            changed |= self.take(told, straight);
+            changed |= self.take(reported, straight);
         }
         if changed {
             self.news = true;
@@ -158,44 +158,48 @@ impl Links {
         }
     }
 
-    fn note_straight(&mut self, told: &KnownRow) {
-        let node = told.row.node;
-        let known = self.told_straight.get(&node);
-        let is_newer = known.is_none_or(|known| known.row.clock < told.row.clock);
+    fn note_direct(&mut self, reported: &KnownRow) {
+        let node = reported.row.node;
+        let known = self.direct_rows.get(&node);
+        let is_newer = known.is_none_or(|known| known.row.clock < reported.row.clock);
         if is_newer && self.others.contains_key(&node) {
-            self.told_straight.insert(node, told.clone());
+            self.direct_rows.insert(node, reported.clone());
         }
     }
 
     /// Stores the row if it is newer. Returns whether it changes which links work.
-    fn take(&mut self, told: KnownRow, straight: bool) -> bool {
-        let node = told.row.node;
-        if !self.others.contains_key(&node) || (told.doubted && self.is_heard_straight(node)) {
+    fn take(&mut self, reported: KnownRow, straight: bool) -> bool {
+        let node = reported.row.node;
+        if !self.others.contains_key(&node) || (reported.doubted && self.is_heard_directly(node)) {
             return false;
         }
-        if !straight && !self.fresh.hear(&told.row, told.doubted, told.came_us) {
+        if !straight
+            && !self
+                .fresh
+                .hear(&reported.row, reported.doubted, reported.came_us)
+        {
             return false;
         }
-        let known = self.told.get(&node);
-        let is_older = known.is_some_and(|known| known.row.clock >= told.row.clock);
+        let known = self.reported.get(&node);
+        let is_older = known.is_some_and(|known| known.row.clock >= reported.row.clock);
         if is_older && !(straight && known.is_some_and(|known| known.doubted)) {
             return false;
         }
         if straight {
-            self.fresh.hear_straight(&told.row, told.came_us);
+            self.fresh.hear_direct(&reported.row, reported.came_us);
         }
         let working = |row: &Row| -> Vec<(NodeId, bool, bool)> {
             let links = row.links.iter();
             links.map(|link| (link.from, link.up, link.heard)).collect()
         };
-        let changed = known.is_none_or(|known| working(&known.row) != working(&told.row));
-        self.told.insert(node, told);
+        let changed = known.is_none_or(|known| working(&known.row) != working(&reported.row));
+        self.reported.insert(node, reported);
         changed
     }
 
-    fn is_heard_straight(&self, node: NodeId) -> bool {
+    fn is_heard_directly(&self, node: NodeId) -> bool {
         let link = self.others.get(&node);
-        link.is_some_and(Link::is_heard) && self.told_straight.contains_key(&node)
+        link.is_some_and(Link::is_heard) && self.direct_rows.contains_key(&node)
     }
 
     /// Updates the links and expires rows. Returns whether anything changed.
@@ -205,15 +209,16 @@ impl Links {
             changed |= link.look(now.mono_us, &self.timings);
         }
         let stale_us = self.stale_us(now);
-        let before = self.told.len();
-        self.told.retain(|_, told| told.came_us >= stale_us);
-        self.told_straight
-            .retain(|_, told| told.came_us >= stale_us);
+        let before = self.reported.len();
+        self.reported
+            .retain(|_, reported| reported.came_us >= stale_us);
+        self.direct_rows
+            .retain(|_, reported| reported.came_us >= stale_us);
         let gone_us = now.mono_us.saturating_sub(self.timings.row_gone_ms * 1_000);
         let others = &self.others;
         self.fresh
             .forget(|node| others.contains_key(&node), gone_us);
-        changed |= self.told.len() != before;
+        changed |= self.reported.len() != before;
         if changed {
             self.news = true;
             self.find_paths();
@@ -247,17 +252,25 @@ impl Links {
     pub fn beat(&mut self, neighbour: NodeId, mut own: Row, now: Now) -> Option<Heartbeat> {
         let (number, echo) = self.others.get_mut(&neighbour)?.beat(now.mono_us);
         let links = self.others.iter();
-        own.links = links.filter_map(|(node, link)| link.told(*node)).collect();
+        own.links = links
+            .filter_map(|(node, link)| link.reported(*node))
+            .collect();
         let mut rows = vec![own];
-        let theirs = self.told.get(&neighbour);
-        let theirs = theirs.filter(|told| now.mono_us < told.came_us + self.timings.link_down_us());
+        let theirs = self.reported.get(&neighbour);
+        let theirs =
+            theirs.filter(|reported| now.mono_us < reported.came_us + self.timings.link_down_us());
         let stale_us = self.stale_us(now);
-        let unheard = |told: &&KnownRow| {
-            let node = told.row.node;
+        let unheard = |reported: &&KnownRow| {
+            let node = reported.row.node;
             let heard = theirs.is_some_and(|theirs| hears(&theirs.row, node, Grade::Up));
-            node != neighbour && !heard && told.came_us >= stale_us
+            node != neighbour && !heard && reported.came_us >= stale_us
         };
-        rows.extend(self.told.values().filter(unheard).map(|t| t.row.clone()));
+        rows.extend(
+            self.reported
+                .values()
+                .filter(unheard)
+                .map(|t| t.row.clone()),
+        );
         Some(Heartbeat { number, echo, rows })
     }
 
@@ -303,12 +316,15 @@ impl Links {
     }
 
     pub fn boot(&self, node: NodeId, incarnation: Incarnation) -> Option<u64> {
-        self.row(node, incarnation).map(|told| told.row.boot)
+        self.row(node, incarnation)
+            .map(|reported| reported.row.boot)
     }
 
     /// The hybrid clock in the node's latest row; 0 without a row.
     pub fn clock(&self, node: NodeId) -> Reading {
-        self.told.get(&node).map_or(0, |told| told.row.clock)
+        self.reported
+            .get(&node)
+            .map_or(0, |reported| reported.row.clock)
     }
 
     /// What a node's wall clock shows now, by the last row that arrived in its own heartbeat, and
@@ -319,8 +335,9 @@ impl Links {
         incarnation: Incarnation,
         now: Now,
     ) -> Option<(u64, Reading)> {
-        let told = self.told_straight.get(&node);
-        told.filter(|told| told.row.incarnation == incarnation)?
+        let reported = self.direct_rows.get(&node);
+        reported
+            .filter(|reported| reported.row.incarnation == incarnation)?
             .clocks(now)
     }
 
@@ -347,30 +364,34 @@ impl Links {
     /// Whether the node's latest row, of whatever incarnation, confirms that boot of another node
     /// (E1).
     pub fn has_seen_by_now(&self, node: NodeId, boot: (NodeId, u64)) -> bool {
-        let told = self.told.get(&node);
-        told.is_some_and(|told| told.row.seen.contains(&boot))
+        let reported = self.reported.get(&node);
+        reported.is_some_and(|reported| reported.row.seen.contains(&boot))
     }
 
     /// Whether the node's latest row is of the given incarnation and confirms that boot of another
     /// node (E1).
     pub fn has_seen(&self, node: NodeId, incarnation: Incarnation, boot: (NodeId, u64)) -> bool {
-        let told = self.row(node, incarnation);
-        told.is_some_and(|told| told.row.seen.contains(&boot))
+        let reported = self.row(node, incarnation);
+        reported.is_some_and(|reported| reported.row.seen.contains(&boot))
     }
 
     /// How long the node's oldest write to its disk has been in progress, by its latest row.
     pub fn unsynced_ms(&self, node: NodeId) -> u32 {
-        self.told.get(&node).map_or(0, |told| told.row.unsynced_ms)
+        self.reported
+            .get(&node)
+            .map_or(0, |reported| reported.row.unsynced_ms)
     }
 
     /// The incarnation in the node's latest row.
     pub fn incarnation(&self, node: NodeId) -> Option<Incarnation> {
-        self.told.get(&node).map(|told| told.row.incarnation)
+        self.reported
+            .get(&node)
+            .map(|reported| reported.row.incarnation)
     }
 
     fn row(&self, node: NodeId, incarnation: Incarnation) -> Option<&KnownRow> {
-        let told = self.told.get(&node);
-        told.filter(|told| told.row.incarnation == incarnation)
+        let reported = self.reported.get(&node);
+        reported.filter(|reported| reported.row.incarnation == incarnation)
     }
 
     /// Whether the link from one node to another works, according to the node at its end.
@@ -382,15 +403,15 @@ impl Links {
                 Grade::Heard => link.is_heard(),
             });
         }
-        let told = self.told.get(&to);
-        told.is_some_and(|told| hears(&told.row, from, grade))
+        let reported = self.reported.get(&to);
+        reported.is_some_and(|reported| hears(&reported.row, from, grade))
     }
 
     fn rtt_us(&self, from: NodeId, to: NodeId) -> u32 {
-        let told = |row: &Row| row.links.iter().find(|link| link.from == from).cloned();
+        let reported = |row: &Row| row.links.iter().find(|link| link.from == from).cloned();
         let link = match to == self.me {
-            true => self.others.get(&from).and_then(|link| link.told(from)),
-            false => self.told.get(&to).and_then(|t| told(&t.row)),
+            true => self.others.get(&from).and_then(|link| link.reported(from)),
+            false => self.reported.get(&to).and_then(|t| reported(&t.row)),
         };
         link.map_or(0, |link| link.rtt_us)
     }
@@ -466,7 +487,7 @@ fn hears(row: &Row, from: NodeId, grade: Grade) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::types::message::LinkTold;
+    use crate::protocol::types::message::ReportedLink;
     use proptest::prelude::*;
 
     const NODES: NodeId = 5;
@@ -479,7 +500,7 @@ mod tests {
     }
 
     pub(super) fn row(node: NodeId, hears: &[NodeId], clock: u64) -> Row {
-        let link = |from: &NodeId| LinkTold {
+        let link = |from: &NodeId| ReportedLink {
             from: *from,
             up: true,
             heard: true,

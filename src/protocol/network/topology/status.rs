@@ -3,12 +3,12 @@
 use wire::{LinkStatus, RouteStatus};
 
 use super::Links;
-use crate::protocol::types::message::{LinkTold, NodeId};
+use crate::protocol::types::message::{NodeId, ReportedLink};
 
 impl Links {
     /// Every directed link that is known, for users.
     pub fn status(&self) -> Vec<LinkStatus> {
-        let show = |to: NodeId, link: &LinkTold| LinkStatus {
+        let show = |to: NodeId, link: &ReportedLink| LinkStatus {
             from: link.from,
             to,
             up: link.up,
@@ -17,8 +17,8 @@ impl Links {
             drops_large: false,
         };
         let own = self.others.iter();
-        let own = own.filter_map(|(node, link)| Some(show(self.me, &link.told(*node)?)));
-        let rows = self.told.values();
+        let own = own.filter_map(|(node, link)| Some(show(self.me, &link.reported(*node)?)));
+        let rows = self.reported.values();
         let rows = rows.flat_map(|t| t.row.links.iter().map(move |link| show(t.row.node, link)));
         let mut all: Vec<LinkStatus> = own.chain(rows).collect();
         all.sort_by_key(|link| (link.from, link.to));

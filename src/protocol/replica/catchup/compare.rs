@@ -147,7 +147,7 @@ impl Replica {
     fn total_asked_with(&self) -> Option<u64> {
         let pass = self.catchup.comparisons.pass.as_ref();
         let is_pair = pass.is_some_and(|pass| pass.kind == PassKind::Pair);
-        is_pair.then(|| self.sums_told().fold(0, u64::wrapping_add))
+        is_pair.then(|| self.reported_sums().fold(0, u64::wrapping_add))
     }
 
     /// A request carries an id that no request of this node had before (R4), so it waits for the
@@ -169,12 +169,14 @@ impl Replica {
     ) {
         let (from, round) = (envelope.origin, envelope.round);
         match envelope.message {
-            Message::DigestsReply(told) if self.is_purging(round) => {
-                self.handle_purge_told(now, from, told);
+            Message::DigestsReply(reported) if self.is_purging(round) => {
+                self.handle_purge_reply(now, from, reported);
             }
-            Message::DigestsReply(told) => self.handle_digests_reply(now, from, round, &told),
-            Message::BucketReply(told) => self.handle_entries(now, from, round, told),
-            _ => self.counters.stray += 1,
+            Message::DigestsReply(reported) => {
+                self.handle_digests_reply(now, from, round, &reported)
+            }
+            Message::BucketReply(reported) => self.handle_entries(now, from, round, reported),
+            _ => self.counts.dropped.stray += 1,
         }
     }
 
@@ -197,11 +199,11 @@ impl Replica {
             self.ask_for(from, round, DigestsRequest { total: None }.into());
             return;
         }
-        let told = DigestsReply {
+        let reported = DigestsReply {
             clock: 0,
-            sums: Sums::collect(self.sums_told()),
+            sums: Sums::collect(self.reported_sums()),
         };
-        self.handle_digests_reply(now, from, round, &told);
+        self.handle_digests_reply(now, from, round, &reported);
     }
 
     fn handle_digests_reply(
@@ -209,7 +211,7 @@ impl Replica {
         now: Now,
         from: NodeId,
         round: RoundId,
-        told: &DigestsReply,
+        reported: &DigestsReply,
     ) {
         let Some(mut pass) = self.catchup.comparisons.pass.take() else {
             return;
@@ -217,9 +219,9 @@ impl Replica {
         let asked = pass.digests.get(&from).is_some_and(|q| q.round == round);
         if asked {
             pass.digests.remove(&from);
-            self.hear_clock(told.clock);
+            self.hear_clock(reported.clock);
             let mut differ: Vec<Bucket> = pass.share(from).collect();
-            differ.retain(|bucket| self.differs(pass.kind, *bucket, told));
+            differ.retain(|bucket| self.differs(pass.kind, *bucket, reported));
             let mut at_first = differ.len();
             let looked_before = pass.differed.take();
             if let Some((before, _)) = &looked_before {
@@ -246,12 +248,12 @@ impl Replica {
         self.advance_pass(now);
     }
 
-    fn differs(&self, kind: PassKind, bucket: Bucket, told: &DigestsReply) -> bool {
+    fn differs(&self, kind: PassKind, bucket: Bucket, reported: &DigestsReply) -> bool {
         let all = self.keys.digests().of_all(bucket);
         let votes = self.keys.digests().of_life(self.durable.life(), bucket);
         let own = if self.identity.votes { votes } else { all };
         let has_cached = self.identity.votes && kind == PassKind::Bulk && all != votes;
-        told.sums.of(bucket) != own || has_cached
+        reported.sums.of(bucket) != own || has_cached
     }
 
     /// The second check of the buckets that differed.
@@ -399,8 +401,8 @@ impl Replica {
         }
     }
 
-    fn handle_entries(&mut self, now: Now, from: NodeId, round: RoundId, told: BucketReply) {
-        let bucket = told.bucket;
+    fn handle_entries(&mut self, now: Now, from: NodeId, round: RoundId, reported: BucketReply) {
+        let bucket = reported.bucket;
         let Some(pass) = &mut self.catchup.comparisons.pass else {
             return;
         };
@@ -409,12 +411,12 @@ impl Replica {
         };
         let asked = comparing.source == from
             && comparing.question.round == round
-            && comparing.after == told.after
+            && comparing.after == reported.after
             && comparing.page.is_none();
-        if asked && told.leads_on() {
-            let after = told.after.clone();
+        if asked && reported.leads_on() {
+            let after = reported.after.clone();
             comparing.own_after = after.clone();
-            comparing.page = Some(told);
+            comparing.page = Some(reported);
             comparing.question.at_us = now.mono_us;
             self.list_own(bucket, after, Purpose::Compare);
         }
@@ -435,16 +437,16 @@ impl Replica {
         let Some(comparing) = comparing.filter(|c| c.own_after == *own_after) else {
             return;
         };
-        let Some(told) = comparing.page.take() else {
+        let Some(reported) = comparing.page.take() else {
             return;
         };
         let (source, round) = (comparing.source, comparing.question.round);
         comparing.question.at_us = now.mono_us;
-        if let Some(own_next) = own.next.as_ref().filter(|next| told.goes_beyond(next)) {
+        if let Some(own_next) = own.next.as_ref().filter(|next| reported.goes_beyond(next)) {
             comparing.own_after = Some(own_next.clone());
-            comparing.page = Some(told.clone());
+            comparing.page = Some(reported.clone());
             self.list_own(bucket, Some(own_next.clone()), Purpose::Compare);
-        } else if let Some(after) = told.next.clone() {
+        } else if let Some(after) = reported.next.clone() {
             comparing.after = Some(after.clone());
             comparing.question.times = 1;
             let after = Some(after);
@@ -452,7 +454,7 @@ impl Replica {
         } else {
             pass.comparing.remove(&bucket);
         }
-        self.compare(now, source, &told, own_after, own);
+        self.compare(now, source, &reported, own_after, own);
         self.advance_pass(now);
     }
 
@@ -462,7 +464,7 @@ impl Replica {
         &mut self,
         now: Now,
         source: NodeId,
-        told: &BucketReply,
+        reported: &BucketReply,
         own_after: &Option<Key>,
         page: &Page,
     ) {
@@ -471,7 +473,7 @@ impl Replica {
         let mut missing = 0;
         let mut own = page.states.as_slice();
         let here = |key: &Key| Some(key) > own_after.as_ref() && page.reaches(key);
-        for entry in told.entries.iter().filter(|entry| here(&entry.key)) {
+        for entry in reported.entries.iter().filter(|entry| here(&entry.key)) {
             // Both are in order of key.
             let earlier = own.iter().take_while(|(key, _)| *key < entry.key);
             own = &own[earlier.count()..];
@@ -499,8 +501,11 @@ impl Replica {
             // source.
             let is_cache = |state: &AcceptorState| !terms.is_vote(state, rule!(E5_unnamed));
             for (key, state) in page.states.iter().filter(|(_, state)| is_cache(state)) {
-                let found = told.entries.binary_search_by(|e| e.key.cmp(key)).is_ok();
-                if told.reaches(key) && !found {
+                let found = reported
+                    .entries
+                    .binary_search_by(|e| e.key.cmp(key))
+                    .is_ok();
+                if reported.reaches(key) && !found {
                     let ballot = state.accepted;
                     self.with_key(now, key, KeyWork::Discard { ballot });
                 }

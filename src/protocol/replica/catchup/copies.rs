@@ -92,7 +92,7 @@ impl Replica {
     ) {
         match work {
             KeyWork::Tell { to, purpose, via } if self.catchup.pace.has_size_left() => {
-                let size = self.tell_copy(now, key, to, purpose, Way::Back(via));
+                let size = self.send_copy_of(now, key, to, purpose, Way::Back(via));
                 self.catchup.pace.charge_fetched(size);
             }
             // The key was loaded in the meantime, and the batch is used up.
@@ -118,13 +118,13 @@ impl Replica {
         let purpose = CopyPurpose::of(envelope.round);
         // The requester would take the copy for one that it had missed.
         if purpose == CopyPurpose::Hint {
-            self.counters.stray += 1;
+            self.counts.dropped.stray += 1;
             return;
         }
         self.catchup.copies.asked_us.insert(to, now.mono_us);
         for key in asked.keys {
             if self.catchup.copies.waiting.len() >= COPIES_WAITING_MAX {
-                self.counters.overflow += 1;
+                self.counts.dropped.overflow += 1;
                 break;
             }
             let work = KeyWork::Tell { to, purpose, via };
@@ -170,17 +170,17 @@ impl Replica {
 
     /// E5: a learner is sent the records chosen in buckets that it has already listed, so that
     /// writes do not outrun its copying.
-    pub(in crate::protocol::replica) fn tell_learners(
+    pub(in crate::protocol::replica) fn copy_to_learners(
         &mut self,
         now: Now,
         key: &Key,
         round: RoundId,
     ) {
         for node in self.view.learners().to_vec() {
-            if self.is_to_be_told(node, key)
+            if self.is_due_for_copy(node, key)
                 && let Some(loaded) = self.keys.loaded(key)
             {
-                self.tell_copy(now, loaded, node, CopyPurpose::Fetch(round), Way::Usual);
+                self.send_copy_of(now, loaded, node, CopyPurpose::Fetch(round), Way::Usual);
             }
         }
     }
@@ -219,7 +219,7 @@ impl Replica {
     }
 
     /// Returns about what the copy takes.
-    fn tell_copy(
+    fn send_copy_of(
         &mut self,
         now: Now,
         loaded: Loaded<'_>,
@@ -358,7 +358,7 @@ impl Replica {
 mod tests {
     use super::*;
     use crate::protocol::catchup::pace::PORTION_MS;
-    use crate::protocol::replica::catchup::serve::tests::{NOW, replica, told};
+    use crate::protocol::replica::catchup::serve::tests::{NOW, replica, reported};
     use crate::protocol::types::limits::COPIES_SIZE_MAX;
     use crate::protocol::types::message::{CopiesRequest, Input, Output};
     use crate::protocol::types::record::Record;
@@ -371,7 +371,7 @@ mod tests {
         let (mut replica, key) = (replica(), Key::user(b"k"));
         (0..life).for_each(|_| replica.durable.begin_life());
         let keys = vec![key.clone()];
-        told(&mut replica, 1, CopiesRequest { keys }.into());
+        reported(&mut replica, 1, CopiesRequest { keys }.into());
         let state = AcceptorState {
             promised: Ballot::new(6, 2),
             accepted: Ballot::new(5, 2),
@@ -413,7 +413,7 @@ mod tests {
             record: Some(record.clone()),
             ..AcceptorState::default()
         };
-        told(&mut replica, 1, CopiesRequest { keys }.into());
+        reported(&mut replica, 1, CopiesRequest { keys }.into());
         let (mut now, mut copied) = (NOW, 0);
         for _ in 0..KEYS {
             let before = copied;

@@ -212,12 +212,14 @@ impl Replica {
     }
 
     pub(in crate::protocol::replica) fn behind(&self) -> Vec<BehindStatus> {
-        let told = self.catchup.hints.iter().map(|(node, hints)| BehindStatus {
+        let reported = self.catchup.hints.iter().map(|(node, hints)| BehindStatus {
             node: *node,
             keys: hints.len() as u64,
             overflowed: hints.overflowed(),
         });
-        told.filter(|b| b.keys > 0 || b.overflowed > 0).collect()
+        reported
+            .filter(|b| b.keys > 0 || b.overflowed > 0)
+            .collect()
     }
 }
 
@@ -232,7 +234,7 @@ pub fn size_of(key: &Key, record: &Record) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::replica::catchup::serve::tests::{NOW, replica, told};
+    use crate::protocol::replica::catchup::serve::tests::{NOW, replica, reported};
     use crate::protocol::replica::view::Reach;
     use crate::protocol::types::limits::HINTS_MAX;
     use crate::protocol::types::message::CopiesRequest;
@@ -249,7 +251,7 @@ mod tests {
             mono_us: NOW.mono_us + 1_000_000,
             ..NOW
         };
-        told(&mut replica, 1, CopiesRequest { keys }.into());
+        reported(&mut replica, 1, CopiesRequest { keys }.into());
         replica.view.see(Reach {
             voters: vec![2],
             ..Reach::default()

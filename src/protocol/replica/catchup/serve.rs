@@ -35,7 +35,7 @@ enum BucketWaiter {
 pub enum Purpose {
     /// See `handle_own_bucket`.
     Compare,
-    /// See `look_for_graves`.
+    /// See `find_purgeable`.
     Purge,
 }
 
@@ -50,22 +50,22 @@ impl Replica {
         envelope: &Envelope,
         asked: &DigestsRequest,
     ) {
-        let total = self.sums_told().fold(0, u64::wrapping_add);
-        let told: Message = match asked.total == Some(total) {
+        let total = self.reported_sums().fold(0, u64::wrapping_add);
+        let reported: Message = match asked.total == Some(total) {
             true => DigestsEqual { total }.into(),
             false => DigestsReply {
                 clock: self.clock.last(),
-                sums: Sums::collect(self.sums_told()),
+                sums: Sums::collect(self.reported_sums()),
             }
             .into(),
         };
         let group = self.durable.group_of_now();
         let (to, round, via) = (envelope.origin, envelope.round, envelope.via);
-        self.send(to, round, told, group, Way::Back(via));
+        self.send(to, round, reported, group, Way::Back(via));
     }
 
     /// The digests of all buckets, in order.
-    pub(in crate::protocol::replica) fn sums_told(&self) -> impl Iterator<Item = u64> {
+    pub(in crate::protocol::replica) fn reported_sums(&self) -> impl Iterator<Item = u64> {
         let buckets = self.keys.digests().spread().all();
         buckets.map(|bucket| match rule!(E5_summed) {
             true => self.keys.digests().of_life(self.durable.life(), bucket),
@@ -78,7 +78,7 @@ impl Replica {
             return;
         };
         if usize::from(bucket) >= self.keys.digests().spread().buckets() {
-            self.counters.stray += 1;
+            self.counts.dropped.stray += 1;
             return;
         }
         let waiter = BucketWaiter::Node {
@@ -112,7 +112,7 @@ impl Replica {
         // Other nodes will ask again. This node itself requests few pages.
         let is_full = waiters >= BUCKET_WAITERS_MAX || (waiters == 0 && parts >= PARTS_ASKED_MAX);
         if is_full && !is_own {
-            self.counters.overflow += 1;
+            self.counts.dropped.overflow += 1;
             return;
         }
         if waiters == 0 {
@@ -143,12 +143,12 @@ impl Replica {
                 BucketWaiter::Own(Purpose::Compare) => {
                     self.handle_own_bucket(now, bucket, &after, page);
                 }
-                BucketWaiter::Own(Purpose::Purge) => self.look_for_graves(now, bucket, page),
+                BucketWaiter::Own(Purpose::Purge) => self.find_purgeable(now, bucket, page),
                 BucketWaiter::Node { to, round, via } => {
-                    let told = self.bucket_told(bucket, after.clone(), page);
+                    let reported = self.bucket_told(bucket, after.clone(), page);
                     // R2: what was listed was returned to the driver for the disk before.
                     let group = self.durable.last_closed();
-                    self.send(to, round, told.into(), group, Way::Back(via));
+                    self.send(to, round, reported.into(), group, Way::Back(via));
                 }
             }
         }
@@ -247,7 +247,7 @@ pub(in crate::protocol::replica) mod tests {
     }
 
     /// Delivers a message from node 2.
-    pub fn told(replica: &mut Replica, epoch: Epoch, message: Message) {
+    pub fn reported(replica: &mut Replica, epoch: Epoch, message: Message) {
         let envelope = Envelope {
             origin: 2,
             destination: 1,
@@ -273,8 +273,8 @@ pub(in crate::protocol::replica) mod tests {
                 }
                 Output::List { epoch, .. } => lists.push(epoch),
                 Output::Send { envelope, .. } => {
-                    if let Message::BucketReply(told) = envelope.message {
-                        answers.push(told);
+                    if let Message::BucketReply(reported) = envelope.message {
+                        answers.push(reported);
                     }
                 }
                 _ => {}
@@ -295,15 +295,15 @@ pub(in crate::protocol::replica) mod tests {
             after: after.clone(),
         };
         drain(&mut replica);
-        told(&mut replica, 1, asked().into());
+        reported(&mut replica, 1, asked().into());
         assert_eq!(drain(&mut replica), (vec![1], vec![]));
         let configuration = configuration(2);
-        told(
+        reported(
             &mut replica,
             2,
             ConfigurationUpdate { configuration }.into(),
         );
-        told(&mut replica, 2, asked().into());
+        reported(&mut replica, 2, asked().into());
         assert_eq!(drain(&mut replica), (vec![2], vec![]));
         let listed = |epoch, states| Input::Listed {
             bucket,
@@ -320,7 +320,10 @@ pub(in crate::protocol::replica) mod tests {
         };
         replica.handle_input(NOW, listed(2, vec![(Key::user(b"k"), state)]));
         let (_, answers) = drain(&mut replica);
-        let entries: Vec<usize> = answers.iter().map(|told| told.entries.len()).collect();
+        let entries: Vec<usize> = answers
+            .iter()
+            .map(|reported| reported.entries.len())
+            .collect();
         assert_eq!(entries, [1]);
     }
 }

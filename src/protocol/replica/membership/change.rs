@@ -243,8 +243,8 @@ impl Replica {
         self.durable.install();
         self.abandon_change(now);
         self.keep_splits();
-        self.tell_all();
-        self.look_at_links(now, true, false);
+        self.send_configuration_to_all();
+        self.check_links(now, true, false);
         if self.identity.votes && voted {
             for key in self.timers.keys() {
                 self.coordinate(now, &key, Coordinator::handle_epoch_change);
@@ -257,7 +257,7 @@ impl Replica {
         self.carry_change_on(now);
         let votes = self.identity.votes;
         let installed = Event::ConfigurationInstalled { epoch, votes };
-        self.sending.outputs.push_back(Output::Event(installed));
+        self.sending.push(Output::Event(installed));
     }
 
     /// Ends this node's part in a change.
@@ -293,19 +293,19 @@ impl Replica {
     }
 
     /// Sends the installed configuration to all other nodes, once it is durable.
-    fn tell_all(&mut self) {
+    fn send_configuration_to_all(&mut self) {
         let Some(configuration) = self.identity.configuration.clone() else {
             return;
         };
         let me = self.identity.node;
         for node in configuration.nodes().filter(|m| m.node != me) {
-            let told = ConfigurationUpdate {
+            let reported = ConfigurationUpdate {
                 configuration: configuration.as_ref().clone(),
             };
             self.send(
                 node.node,
                 0,
-                told.into(),
+                reported.into(),
                 self.durable.installed_in(),
                 Way::Usual,
             );
@@ -360,7 +360,7 @@ impl Replica {
     }
 
     /// A member answers in the joint epoch, so it has installed the joint configuration (E3 a).
-    pub(in crate::protocol::replica) fn handle_evidence_told(
+    pub(in crate::protocol::replica) fn handle_evidence_reply(
         &mut self,
         now: Now,
         envelope: Envelope,
@@ -368,8 +368,8 @@ impl Replica {
         let Some(configuration) = self.identity.configuration.clone() else {
             return;
         };
-        if let Message::DigestsReply(told) = &envelope.message {
-            self.hear_clock(told.clock);
+        if let Message::DigestsReply(reported) = &envelope.message {
+            self.hear_clock(reported.clock);
         }
         let Some(evidence) = &mut self.membership.changes.evidence else {
             return;
@@ -377,10 +377,10 @@ impl Replica {
         let node = envelope.origin;
         let mut steps = Vec::new();
         match envelope.message {
-            Message::DigestsReply(told) => {
-                evidence.digests_told(node, told.clock, told.sums);
+            Message::DigestsReply(reported) => {
+                evidence.digests_told(node, reported.clock, reported.sums);
             }
-            Message::BucketReply(told) => steps.extend(evidence.bucket_told(node, told)),
+            Message::BucketReply(reported) => steps.extend(evidence.bucket_told(node, reported)),
             _ => {}
         }
         steps.extend(evidence.steps(&configuration, self.view.reachable(), false));

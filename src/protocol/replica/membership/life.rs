@@ -58,7 +58,7 @@ impl Replica {
             Waiting::Work(epoch, _) => is_member && *epoch == self.epoch(),
         };
         if !wanted {
-            self.counters.stray += 1;
+            self.counts.dropped.stray += 1;
         }
         wanted
     }

@@ -50,7 +50,7 @@ impl Reachability {
 
 impl Replica {
     /// At each heartbeat.
-    pub(in crate::protocol::replica) fn look_at_membership(&mut self, now: Now) {
+    pub(in crate::protocol::replica) fn check_membership(&mut self, now: Now) {
         let Some(configuration) = self.identity.configuration.clone() else {
             return;
         };
@@ -90,7 +90,7 @@ impl Replica {
             && self.membership.refused != refused
         {
             let event = Event::ChangeRefused(reason.clone());
-            self.sending.outputs.push_back(Output::Event(event));
+            self.sending.push(Output::Event(event));
         }
         self.membership.refused = refused;
     }
@@ -183,7 +183,7 @@ impl Replica {
 
     /// Whether that learner will not request records of that key any more, so that they must be
     /// sent to it.
-    pub(in crate::protocol::replica) fn is_to_be_told(&self, learner: NodeId, key: &Key) -> bool {
+    pub(in crate::protocol::replica) fn is_due_for_copy(&self, learner: NodeId, key: &Key) -> bool {
         let asking = self.membership.reached.asking.get(&learner);
         asking.is_some_and(|a| self.keys.digests().spread().bucket_of(key) < a.listed)
     }

@@ -92,8 +92,8 @@ mod tests {
     #[test]
     fn a_node_goes_by_what_it_was_told_and_keeps_what_was_agreed_on() {
         let agreed = configuration(3);
-        let told = vec![moved(1, "here:1"), moved(2, "there:1")];
-        let mut replica = started(&agreed, "here:1", told);
+        let reported = vec![moved(1, "here:1"), moved(2, "there:1")];
+        let mut replica = started(&agreed, "here:1", reported);
         assert_eq!(replica.node(), 1);
         assert_eq!(replica.address_of(2), Some("there:1"));
         assert_eq!(written(&mut replica), Some(agreed));
@@ -103,8 +103,8 @@ mod tests {
 
     #[test]
     fn what_a_later_configuration_says_counts_and_a_joint_one_forgets_nothing() {
-        let told = vec![moved(1, "here:1"), moved(2, "there:1")];
-        let mut replica = started(&configuration(3), "here:1", told);
+        let reported = vec![moved(1, "here:1"), moved(2, "there:1")];
+        let mut replica = started(&configuration(3), "here:1", reported);
         let mut joint = configuration(4);
         joint.members[1].address = "elsewhere:1".into();
         joint.joint = Some(joint.members.clone());

@@ -29,70 +29,68 @@ impl Replica {
         &mut self,
         now: Now,
         envelope: &Envelope,
-        told: &Configuration,
+        reported: &Configuration,
     ) {
         let held = self.identity.configuration.clone();
         // E8: a sender that does not know the cluster's secret did not receive it from a node of
         // the cluster.
-        let is_forged = |held: &Arc<Configuration>| held.spread != told.spread && rule!(E8_key);
+        let is_forged = |held: &Arc<Configuration>| held.spread != reported.spread && rule!(E8_key);
         if held.as_ref().is_some_and(is_forged) {
-            self.counters.stray += 1;
+            self.counts.dropped.stray += 1;
             return;
         }
-        if held.is_none() && self.is_of_another_name(told) {
-            self.counters.stray += 1;
+        if held.is_none() && self.is_of_another_name(reported) {
+            self.counts.dropped.stray += 1;
             return;
         }
         let is_newer = match held {
-            None if told.nodes().any(|m| m.address == self.own_address()) => {
-                self.may_install_first(now, told)
+            None if reported.nodes().any(|m| m.address == self.own_address()) => {
+                self.may_install_first(now, reported)
             }
             None => false,
-            Some(held) if held.is_split_from(told) && rule!(E8) => {
-                self.note_split(now, envelope, &held, told);
+            Some(held) if held.is_split_from(reported) && rule!(E8) => {
+                self.note_split(now, envelope, &held, reported);
                 false
             }
-            Some(held) => told.is_newer_than(&held),
+            Some(held) => reported.is_newer_than(&held),
         };
         if is_newer {
-            self.install(now, told.clone());
+            self.install(now, reported.clone());
         }
     }
 
     /// The operator started this node for a cluster with another name. No message of other nodes
     /// ends a node: it waits for its own cluster, and reports why.
-    fn is_of_another_name(&mut self, told: &Configuration) -> bool {
-        let is_other = !told.goes_with(&self.options.cluster_name);
+    fn is_of_another_name(&mut self, reported: &Configuration) -> bool {
+        let is_other = !reported.goes_with(&self.options.cluster_name);
         if is_other && let Some(bootstrap) = &mut self.identity.formation {
-            bootstrap.note_other_name(told);
+            bootstrap.note_other_name(reported);
         }
         is_other
     }
 
     /// Whether this node's state belongs to a cluster of another name than the operator started it
     /// for. If so, the node does nothing more.
-    pub(in crate::protocol::replica) fn refuses_name(&mut self, told: &Configuration) -> bool {
+    pub(in crate::protocol::replica) fn refuses_name(&mut self, reported: &Configuration) -> bool {
         let given = &self.options.cluster_name;
-        if told.goes_with(given) || !told.nodes().any(|m| m.address == self.own_address()) {
+        if reported.goes_with(given) || !reported.nodes().any(|m| m.address == self.own_address()) {
             return false;
         }
         let event = Event::OtherName {
             given: given.clone(),
-            cluster: told.cluster,
-            name: told.name.clone(),
+            cluster: reported.cluster,
+            name: reported.name.clone(),
         };
         self.watch.clocks.ended = true;
-        self.sending.outputs.clear();
-        self.sending.outputs.push_back(Output::Event(event));
+        self.sending.clear();
+        self.sending.push(Output::Event(event));
         true
     }
 
-    fn may_install_first(&mut self, now: Now, told: &Configuration) -> bool {
-        let first = formation::first(told, self.identity.incarnation, self.durable.bound_to());
+    fn may_install_first(&mut self, now: Now, reported: &Configuration) -> bool {
+        let first = formation::first(reported, self.identity.incarnation, self.durable.bound_to());
         if first == First::InstallAsNew {
-            self.sending
-                .outputs
-                .push_back(Output::Event(Event::RolledBack));
+            self.sending.push(Output::Event(Event::RolledBack));
             self.renounce(now);
         }
         first != First::Refuse
@@ -109,50 +107,55 @@ impl Replica {
         now: Now,
         envelope: &Envelope,
         held: &Configuration,
-        told: &Configuration,
+        reported: &Configuration,
     ) {
-        let known = self.membership.splits.get(&told.lineage());
+        let known = self.membership.splits.get(&reported.lineage());
         let is_first = known.is_none();
         if is_first && self.membership.splits.len() >= SPLITS_MAX {
-            self.counters.overflow += 1;
+            self.counts.dropped.overflow += 1;
             return;
         }
-        if known.is_none_or(|known| told.epoch > known.epoch) {
+        if known.is_none_or(|known| reported.epoch > known.epoch) {
             self.membership
                 .splits
-                .insert(told.lineage(), told.clone().into());
+                .insert(reported.lineage(), reported.clone().into());
             self.store_splits();
         }
         // The node with the lower epoch receives the other configuration first, and answers.
-        if is_first || told.epoch > held.epoch {
-            self.answer_split(envelope, held, told);
+        if is_first || reported.epoch > held.epoch {
+            self.answer_split(envelope, held, reported);
         }
         if is_first {
             let event = Event::Split {
                 own: held.in_words(),
-                other: told.in_words(),
+                other: reported.in_words(),
             };
-            self.sending.outputs.push_back(Output::Event(event));
-            self.look_at_links(now, true, true);
-            self.tell_splits();
+            self.sending.push(Output::Event(event));
+            self.check_links(now, true, true);
+            self.report_splits();
         }
     }
 
     /// Answers at the address that the other side's configuration gives for the sender: on this
     /// side the id may belong to another node.
-    fn answer_split(&mut self, envelope: &Envelope, held: &Configuration, told: &Configuration) {
+    fn answer_split(
+        &mut self,
+        envelope: &Envelope,
+        held: &Configuration,
+        reported: &Configuration,
+    ) {
         // A sender of this side knows its configuration.
         if lineage_of(envelope.epoch) == held.lineage() {
             return;
         }
-        if let Some(teller) = told.nodes().find(|m| m.node == envelope.origin) {
-            self.tell_at(teller.node, &teller.address);
+        if let Some(teller) = reported.nodes().find(|m| m.node == envelope.origin) {
+            self.send_configuration_at(teller.node, &teller.address);
         }
     }
 
     /// Sends the conflicting configurations to the other nodes of this side, which may not reach
     /// any node of the other side.
-    fn tell_splits(&mut self) {
+    fn report_splits(&mut self) {
         let Some(own) = self.identity.configuration.clone() else {
             return;
         };
@@ -160,11 +163,11 @@ impl Replica {
             let me = self.identity.node;
             for node in own.nodes().filter(|m| m.node != me) {
                 let configuration = other.as_ref().clone();
-                let told = ConfigurationUpdate { configuration };
+                let reported = ConfigurationUpdate { configuration };
                 self.send(
                     node.node,
                     0,
-                    told.into(),
+                    reported.into(),
                     self.durable.installed_in(),
                     Way::Usual,
                 );
@@ -205,14 +208,14 @@ impl Replica {
 
     /// At each heartbeat. An unreachable node may have been stopped, or have lost its state. This
     /// message brings it the configuration even if it knows no node any more that it could ask.
-    pub(in crate::protocol::replica) fn tell_silent_nodes(&mut self, now: Now) {
+    pub(in crate::protocol::replica) fn send_to_silent_nodes(&mut self, now: Now) {
         let Some(configuration) = self.identity.configuration.clone() else {
             return;
         };
-        if !self.durable.is_installed() || !self.view.may_tell_silent(now) {
+        if !self.durable.is_installed() || !self.view.may_send_to_silent(now) {
             return;
         }
-        self.tell_splits();
+        self.report_splits();
         if !self.identity.votes {
             return;
         }
@@ -220,15 +223,13 @@ impl Replica {
         let silent = |m: &&Member| m.node != me && !self.links.is_joined(m.node);
         let silent: Vec<Member> = configuration.nodes().filter(silent).cloned().collect();
         for member in silent {
-            let told = ConfigurationUpdate {
+            let reported = ConfigurationUpdate {
                 configuration: configuration.as_ref().clone(),
             };
             // The receiver may not know which id it has.
-            let envelope = self.envelope(0, 0, told.into());
+            let envelope = self.envelope(0, 0, reported.into());
             let to = Destination::Address(member.address.into());
-            self.sending
-                .outputs
-                .push_back(Output::Send { to, envelope });
+            self.sending.push(Output::Send { to, envelope });
         }
     }
 

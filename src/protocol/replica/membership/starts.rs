@@ -97,7 +97,7 @@ impl Starts {
     /// late row contradicts the present start, but its node knows better.
     fn denied_by(&mut self, row: &Row) -> Option<Start> {
         let known = self.known.entry(row.node).or_default();
-        let mut told = Start {
+        let mut reported = Start {
             incarnation: row.incarnation,
             starts: row.starts,
             boot: row.boot,
@@ -110,10 +110,10 @@ impl Starts {
             if other && (row.starts <= before.starts || row.found < before.synced) {
                 return Some(before);
             }
-            told.synced = told.synced.max(before.synced);
+            reported.synced = reported.synced.max(before.synced);
             known.remove(place);
         }
-        known.push(told);
+        known.push(reported);
         if known.len() > INCARNATIONS_KNOWN_MAX {
             known.remove(0);
         }
@@ -123,7 +123,7 @@ impl Starts {
 
 impl Replica {
     /// The start count in this node's row: none that a crash could undo.
-    pub(in crate::protocol::replica) fn starts_told(&self) -> u64 {
+    pub(in crate::protocol::replica) fn reported_starts(&self) -> u64 {
         match self.durable.is_start_durable() {
             true => self.durable.starts(),
             false => 0,
@@ -131,7 +131,7 @@ impl Replica {
     }
 
     /// Checks a row that arrived with a heartbeat, of whichever node it is.
-    pub(in crate::protocol::replica) fn look_at_start(&mut self, row: &Row) {
+    pub(in crate::protocol::replica) fn check_start(&mut self, row: &Row) {
         let configuration = self.identity.configuration.as_ref();
         let is_other = configuration.is_some_and(|c| c.nodes().any(|m| m.node == row.node))
             && row.node != self.identity.node;
@@ -141,13 +141,13 @@ impl Replica {
         }
         let seen = self.membership.starts.seen(|node| node == row.node);
         if let Some(later) = self.membership.starts.denied_by(row) {
-            let told = RolledBack {
+            let reported = RolledBack {
                 incarnation: later.incarnation,
                 starts: later.starts,
                 boot: later.boot,
                 synced: later.synced,
             };
-            self.send(row.node, 0, told.into(), 0, Way::Usual);
+            self.send(row.node, 0, reported.into(), 0, Way::Usual);
         } else if !seen.contains(&(row.node, row.boot)) {
             // That node waits for the confirmation.
             self.links.make_news();
@@ -158,16 +158,18 @@ impl Replica {
     /// reports an earlier start, or this one. Each start writes a group before it is reported, so
     /// the groups alone would be enough; the start count shows a rollback even if a storage engine
     /// should ever restart the numbers of its groups.
-    pub(in crate::protocol::replica) fn handle_rolled_back(&mut self, now: Now, told: &RolledBack) {
-        let is_later = told.starts >= self.durable.starts()
-            || told.synced > self.membership.confirmation.found;
-        let is_other = told.boot != self.options.boot;
-        if told.incarnation != self.identity.incarnation || !is_later || !is_other {
+    pub(in crate::protocol::replica) fn handle_rolled_back(
+        &mut self,
+        now: Now,
+        reported: &RolledBack,
+    ) {
+        let is_later = reported.starts >= self.durable.starts()
+            || reported.synced > self.membership.confirmation.found;
+        let is_other = reported.boot != self.options.boot;
+        if reported.incarnation != self.identity.incarnation || !is_later || !is_other {
             return;
         }
-        self.sending
-            .outputs
-            .push_back(Output::Event(Event::RolledBack));
+        self.sending.push(Output::Event(Event::RolledBack));
         self.renounce(now);
     }
 
@@ -180,7 +182,7 @@ impl Replica {
     /// E1: a node that starts with earlier state promises and answers nothing until the members had
     /// a chance to report a rollback: all of them; or, after a while, all that are reachable, if
     /// this node and those of them that have kept their state are a quorum.
-    pub(in crate::protocol::replica) fn look_at_proof(&mut self, now: Now) {
+    pub(in crate::protocol::replica) fn check_proof(&mut self, now: Now) {
         let Some(configuration) = self.identity.configuration.clone() else {
             return;
         };
@@ -221,7 +223,7 @@ impl Replica {
     }
 
     /// At each heartbeat.
-    pub(in crate::protocol::replica) fn look_at_proof_overdue(&mut self, now: Now) {
+    pub(in crate::protocol::replica) fn check_overdue_proof(&mut self, now: Now) {
         let due_us = self.membership.confirmation.asked_us + self.timings.proof_overdue_ms * 1_000;
         self.membership.confirmation.is_overdue =
             self.identity.votes && !self.membership.confirmation.is_given && now.mono_us >= due_us;
@@ -238,7 +240,7 @@ impl Replica {
         if !self.membership.confirmation.is_overdue {
             return words;
         }
-        if self.starts_told() == 0 {
+        if self.reported_starts() == 0 {
             return "the disk does not finish its writes: this start is reported to the members \
                     once it is on disk"
                 .to_owned();
@@ -304,7 +306,7 @@ impl Replica {
         self.identity.votes = false;
         self.durable.install();
         self.abandon_change(now);
-        self.look_at_links(now, true, false);
+        self.check_links(now, true, false);
         self.end_life(now);
         self.restart_comparisons(now);
     }
@@ -329,8 +331,8 @@ mod tests {
     #[test]
     fn a_start_that_does_not_count_an_earlier_one_is_noticed() {
         let mut starts = Starts::default();
-        let mut denied = |starts_told, boot, incarnation| {
-            let row = row(incarnation, starts_told, boot, (9, 9));
+        let mut denied = |reported_starts, boot, incarnation| {
+            let row = row(incarnation, reported_starts, boot, (9, 9));
             starts
                 .denied_by(&row)
                 .map(|later| (later.starts, later.boot))
@@ -343,7 +345,7 @@ mod tests {
         assert_eq!(
             denied(3, 30, 7),
             Some((4, 40)),
-            "late: its node is told of itself"
+            "late: its node is reported of itself"
         );
         assert_eq!(denied(4, 41, 8), None, "it is somebody new");
         assert_eq!(denied(5, 50, 8), None);
@@ -358,8 +360,8 @@ mod tests {
     #[test]
     fn a_start_that_finds_less_than_was_durable_is_noticed() {
         let mut starts = Starts::default();
-        let mut denied = |starts_told, boot, groups| {
-            let denied = starts.denied_by(&row(7, starts_told, boot, groups));
+        let mut denied = |reported_starts, boot, groups| {
+            let denied = starts.denied_by(&row(7, reported_starts, boot, groups));
             denied.map(|later| (later.boot, later.synced))
         };
         assert_eq!(denied(3, 30, (10, 11)), None);

@@ -24,7 +24,7 @@ pub struct Uninstalled {
     /// When the register was last requested.
     loaded_us: Option<u64>,
     /// The ballot that was last reported in an event.
-    told: Option<Ballot>,
+    reported: Option<Ballot>,
     /// Until then nothing is proposed in place of a value that another release wrote.
     unreadable_until_us: u64,
 }
@@ -42,7 +42,7 @@ impl Replica {
     /// At each heartbeat: checks the state of this node's own acceptor. A quorum holds a chosen
     /// configuration, and part of that quorum is among any members that serve, so no other node
     /// needs to be asked.
-    pub(in crate::protocol::replica) fn look_for_uninstalled(&mut self, now: Now) {
+    pub(in crate::protocol::replica) fn find_uninstalled(&mut self, now: Now) {
         let Some(present) = self.identity.configuration.clone() else {
             return;
         };
@@ -63,10 +63,10 @@ impl Replica {
         };
         match decoded {
             Ok(held) if held.is_newer_than(&present) => {
-                self.look_at_newer(now, ballot, is_chosen, held);
+                self.check_newer(now, ballot, is_chosen, held);
             }
             Ok(_) => self.membership.uninstalled.held = None,
-            Err(why) => self.tell_unreadable(now, ballot, why),
+            Err(why) => self.report_unreadable(now, ballot, why),
         }
     }
 
@@ -79,7 +79,7 @@ impl Replica {
         }
     }
 
-    fn look_at_newer(&mut self, now: Now, ballot: Ballot, is_chosen: bool, held: Configuration) {
+    fn check_newer(&mut self, now: Now, ballot: Ballot, is_chosen: bool, held: Configuration) {
         if is_chosen && held.joint.is_none() && !self.view.hears_quorum() {
             // It no longer needs a quorum of the present one.
             self.install(now, held);
@@ -147,7 +147,7 @@ impl Replica {
                 let own = resident.and_then(|resident| resident.state.as_ref());
                 let own = own.filter(|s| s.record.as_ref().is_some_and(|r| r.version == version));
                 let ballot = own.map_or(Ballot(version), |state| state.accepted);
-                self.tell_unreadable(now, ballot, why);
+                self.report_unreadable(now, ballot, why);
                 // No node can have installed a damaged value. Only an operator may abandon a value
                 // that another release wrote.
                 why == Unreadable::Damaged || present.forced
@@ -161,14 +161,14 @@ impl Replica {
         now.mono_us < self.membership.uninstalled.unreadable_until_us
     }
 
-    fn tell_unreadable(&mut self, now: Now, ballot: Ballot, why: Unreadable) {
+    fn report_unreadable(&mut self, now: Now, ballot: Ballot, why: Unreadable) {
         let uninstalled = &mut self.membership.uninstalled;
         if why != Unreadable::Damaged {
             uninstalled.unreadable_until_us = now.mono_us + CONFIGURATION_LOOK_MS * 1_000;
         }
-        if uninstalled.told.replace(ballot) != Some(ballot) {
+        if uninstalled.reported.replace(ballot) != Some(ballot) {
             let event = Event::UnreadableConfiguration { ballot, why };
-            self.sending.outputs.push_back(Output::Event(event));
+            self.sending.push(Output::Event(event));
         }
     }
 

@@ -44,7 +44,7 @@ const BUCKETS_LISTED: usize = 4;
 #[derive(Debug)]
 struct Round {
     id: RoundId,
-    told: BTreeMap<NodeId, DigestsReply>,
+    reported: BTreeMap<NodeId, DigestsReply>,
 }
 
 /// A bucket of this node's own that is scanned, one page at a time.
@@ -179,18 +179,18 @@ impl Replica {
         let id = self.clock.round_id(now);
         self.catchup.tombstones.round = Some(Round {
             id,
-            told: BTreeMap::new(),
+            reported: BTreeMap::new(),
         });
         for node in voters {
             self.ask_for(*node, id, DigestsRequest { total: None }.into());
         }
     }
 
-    pub(in crate::protocol::replica) fn handle_purge_told(
+    pub(in crate::protocol::replica) fn handle_purge_reply(
         &mut self,
         now: Now,
         from: NodeId,
-        told: DigestsReply,
+        reported: DigestsReply,
     ) {
         let Some(configuration) = self.identity.configuration.clone() else {
             return;
@@ -198,17 +198,17 @@ impl Replica {
         let Some(round) = &mut self.catchup.tombstones.round else {
             return;
         };
-        round.told.insert(from, told);
+        round.reported.insert(from, reported);
         let mut voters = configuration.voters().map(|m| m.node);
-        let all = voters.all(|node| round.told.contains_key(&node)) || !rule!(P1_all);
+        let all = voters.all(|node| round.reported.contains_key(&node)) || !rule!(P1_all);
         if !all {
             return;
         }
         let life = self.durable.life();
         let own = |bucket| self.keys.digests().of_life(life, bucket);
         let agrees = |bucket: Bucket| {
-            let mut told = round.told.values();
-            told.all(|told| told.sums.of(bucket) == own(bucket)) || !rule!(P1_all)
+            let mut reported = round.reported.values();
+            reported.all(|reported| reported.sums.of(bucket) == own(bucket)) || !rule!(P1_all)
         };
         // A bucket that is being written often differs at one check, but seldom at two.
         let differing = self
@@ -252,7 +252,7 @@ impl Replica {
     /// A page of this node's own bucket, listed for the first time in this epoch, or to purge
     /// tombstones. Once a page has something to purge, the rest of the bucket waits for the next
     /// check.
-    pub(in crate::protocol::replica) fn look_for_graves(
+    pub(in crate::protocol::replica) fn find_purgeable(
         &mut self,
         now: Now,
         bucket: Bucket,
@@ -366,7 +366,7 @@ impl Replica {
             return;
         };
         if is_joint {
-            self.counters.stray += 1;
+            self.counts.dropped.stray += 1;
             return;
         }
         for (key, ballot) in purge.tombstones {
@@ -427,7 +427,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::protocol::replica::catchup::serve::tests::{NOW, configuration, replica, told};
+    use crate::protocol::replica::catchup::serve::tests::{NOW, configuration, replica, reported};
     use crate::protocol::types::digest::Sums;
     use crate::protocol::types::message::{Accept, ConfigurationUpdate, Endpoint, Input, Output};
     use crate::protocol::types::record::ClientEntry;
@@ -518,12 +518,12 @@ mod tests {
             replica.catchup.tombstones.due_us.insert(bucket, 0);
             replica.catchup.tombstones.round = Some(Round {
                 id: 5,
-                told: BTreeMap::new(),
+                reported: BTreeMap::new(),
             });
             let sums = Sums::collect(spread.all().map(|b| replica.keys.digests().of_life(0, b)));
             for node in [1, 2] {
                 let sums = sums.clone();
-                replica.handle_purge_told(now, node, DigestsReply { clock: 0, sums });
+                replica.handle_purge_reply(now, node, DigestsReply { clock: 0, sums });
             }
             if is_changed {
                 delete(&mut replica, now, &late);
@@ -578,12 +578,12 @@ mod tests {
             };
             // The node's clock continues.
             replica.handle_input(now, Input::Full(None));
-            let (id, told) = (RoundId::default(), BTreeMap::new());
-            replica.catchup.tombstones.round = Some(Round { id, told });
+            let (id, reported) = (RoundId::default(), BTreeMap::new());
+            replica.catchup.tombstones.round = Some(Round { id, reported });
             let sums = Sums::collect(spread.all().map(|b| replica.keys.digests().of_life(0, b)));
             for node in [1, 2] {
                 let sums = sums.clone();
-                replica.handle_purge_told(now, node, DigestsReply { clock: 0, sums });
+                replica.handle_purge_reply(now, node, DigestsReply { clock: 0, sums });
             }
             while let Some(output) = replica.poll_output() {
                 match output {
@@ -636,7 +636,7 @@ mod tests {
 
     fn install_next(replica: &mut Replica) {
         let configuration = configuration(2);
-        told(replica, 2, ConfigurationUpdate { configuration }.into());
+        reported(replica, 2, ConfigurationUpdate { configuration }.into());
     }
 
     /// Whether node 1, in its admission `life`, purges a tombstone of its admission 0 on request,
@@ -646,7 +646,7 @@ mod tests {
         (0..life).for_each(|_| replica.durable.begin_life());
         purged(&mut replica, NOW, &[]);
         let tombstones = vec![(key.clone(), OLD)];
-        told(&mut replica, 1, Purge { tombstones }.into());
+        reported(&mut replica, 1, Purge { tombstones }.into());
         meanwhile(&mut replica);
         let state = Some(tombstone());
         replica.handle_input(NOW, Input::Loaded { key, state });
@@ -691,7 +691,7 @@ mod tests {
             wall_ms: NOW.wall_ms + 20_000,
         };
         let states = vec![(key, tombstone())];
-        replica.look_for_graves(now, bucket, &Page { states, next: None });
+        replica.find_purgeable(now, bucket, &Page { states, next: None });
         assert_eq!(purged(&mut replica, now, &[]), []);
     }
 }

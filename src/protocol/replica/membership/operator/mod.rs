@@ -46,7 +46,7 @@ impl Replica {
         request: ChangeRequest,
     ) {
         // A node that is stopping leaves requests to others.
-        if self.stopping {
+        if self.requests.stopping {
             return;
         }
         let ChangeRequest {
@@ -86,7 +86,7 @@ impl Replica {
             let group = self.durable.installed_in();
             self.requests.held_replies.push_back((group, to, reply));
         } else {
-            self.counters.overflow += 1;
+            self.counts.dropped.overflow += 1;
         }
     }
 
@@ -96,7 +96,7 @@ impl Replica {
         let is_durable =
             |(group, ..): &mut (GroupNumber, Endpoint, ClientReply)| durable.is_durable(*group);
         while let Some((_, to, reply)) = self.requests.held_replies.pop_front_if(is_durable) {
-            self.sending.outputs.push_back(Output::Reply { to, reply });
+            self.sending.push(Output::Reply { to, reply });
         }
     }
 
@@ -288,9 +288,7 @@ impl Replica {
         left_out.extend(self.take_in_splits(&mut forced));
         forced.check()?;
         if !left_out.is_empty() {
-            self.sending
-                .outputs
-                .push_back(Output::Event(Event::LeftOut(left_out)));
+            self.sending.push(Output::Event(Event::LeftOut(left_out)));
         }
         Ok(forced)
     }

@@ -4,7 +4,8 @@
 
 use std::net::SocketAddr;
 
-use horseshoe::runtime::decode::{Datagram, Joiners, Source, decode};
+use horseshoe::runtime::decode::{Datagram, Source, decode};
+use horseshoe::runtime::joiners::Joiners;
 use horseshoe::runtime::tally::Tally;
 use horseshoe_fuzz::{pieces, seal};
 use wire::datagram::{FrameHeader, open};

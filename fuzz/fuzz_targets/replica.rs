@@ -11,7 +11,8 @@ use horseshoe::protocol::types::message::{
 };
 use horseshoe::protocol::types::record::Key;
 use horseshoe::protocol::{Options, Replica, Tuning};
-use horseshoe::runtime::decode::{Arrival, Datagram, Joiners, Source, decode};
+use horseshoe::runtime::decode::{Arrival, Datagram, Source, decode};
+use horseshoe::runtime::joiners::Joiners;
 use horseshoe::runtime::tally::Tally;
 use horseshoe::storage::Table;
 use horseshoe_fuzz::{Piece, pieces, seal};
@@ -225,6 +226,8 @@ fuzz_target!(|bytes: &[u8]| {
         decode(&datagram, (0, 1), &mut joiners, &mut tally, &mut |arrival| match arrival {
             Arrival::Input(input) => replica.handle_input(now, input),
             Arrival::Transit(transit) => unreachable!("for nobody else: {transit:?}"),
+            // Nothing is being transferred.
+            Arrival::Ack { .. } => {}
         });
         drain(&mut replica, &mut table, now, &mut learned);
     }

@@ -86,7 +86,6 @@ pub struct Packer {
     /// The ordinal of the datagram that takes more frames, by destination.
     open: HashMap<SocketAddr, u64, RandomState>,
     spares: Vec<DatagramWriter>,
-    body: Vec<u8>,
     /// The number of the last sealed datagram.
     number: u64,
     /// The number of the last frame that was cut into parts.
@@ -122,37 +121,32 @@ impl Packer {
         self.pushed
     }
 
-    /// Adds a frame; `encode` appends its body and returns its kind, which need not be in the
-    /// header. At the queue's bound the frame is dropped and counted.
+    /// Adds a frame. At the queue's bound it is dropped and counted.
     pub fn push(
         &mut self,
         to: SocketAddr,
         mut header: FrameHeader,
         tally: &mut Tally,
-        encode: impl FnOnce(&mut Vec<u8>) -> u8,
+        body: &[u8],
     ) {
         if self.is_full() {
             return tally.count(Cause::SendOverflow);
         }
-        self.body.clear();
-        header.kind = encode(&mut self.body);
-        let size = FRAME_HEADER_SIZE + self.body.len();
+        let size = FRAME_HEADER_SIZE + body.len();
         if DATAGRAM_HEADER_SIZE + size > DATAGRAM_SIZE_MAX {
             return tally.count_too_large(Message::name_of(header.kind), size);
         }
-        let body = std::mem::take(&mut self.body);
         // A probe is never cut: it measures what happens to large datagrams.
         let is_whole = header.flags & parts::PART != 0 || header.kind == Probe::KIND;
-        if is_whole || to.ip().is_loopback() || !parts::is_cut(&body) {
-            self.put(to, &header, &body);
+        if is_whole || to.ip().is_loopback() || !parts::is_cut(body) {
+            self.put(to, &header, body);
         } else {
             header.flags |= parts::PART;
             self.parts_number = self.parts_number.wrapping_add(1);
-            for part in parts::cut(&body, self.parts_number) {
+            for part in parts::cut(body, self.parts_number) {
                 self.put(to, &header, &part);
             }
         }
-        self.body = body;
     }
 
     fn put(&mut self, to: SocketAddr, header: &FrameHeader, body: &[u8]) {
@@ -294,13 +288,11 @@ mod tests {
 
     fn push(packer: &mut Packer, to: SocketAddr, id: u64, size: usize, tally: &mut Tally) {
         let header = FrameHeader {
+            kind: 9,
             message_id: id,
             ..FrameHeader::default()
         };
-        packer.push(to, header, tally, |body| {
-            body.resize(size, 1);
-            9
-        });
+        packer.push(to, header, tally, &vec![1; size]);
     }
 
     /// The datagrams that left: destination, size, ids of the frames.

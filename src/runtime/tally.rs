@@ -50,6 +50,10 @@ causes! {
     FrameLength = "datagrams with a frame beyond their end",
     BodyMalformed = "frames that do not decode",
     PartsMissing = "frames with missing parts",
+    /// Their senders ask again.
+    PiecesRefused = "pieces of large frames refused for lack of memory",
+    /// Of large frames: the receiver did not acknowledge them in time.
+    NotTaken = "large messages that their receiver did not take",
     BodyTrailing = "frames with bytes after their body",
     BodyBounds = "frames with a field out of bounds",
     /// Possibly of a later version: skipped, not an error.

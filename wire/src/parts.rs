@@ -15,7 +15,7 @@ use crate::datagram::{
 /// A frame's flag: the frame is a part.
 pub const PART: u8 = 1;
 const PART_HEADER_SIZE: usize = 10;
-const PIECE_SIZE: usize =
+pub(crate) const PIECE_SIZE: usize =
     DATAGRAM_SIZE_TARGET - DATAGRAM_HEADER_SIZE - FRAME_HEADER_SIZE - PART_HEADER_SIZE;
 
 /// The memory for the incomplete frames of one joiner. It counts bytes that arrived, not bytes that

@@ -152,6 +152,12 @@ impl Replica {
         })
     }
 
+    /// The usual way to a node, for frames of the runtime that carry no message: the next hop, and
+    /// how many hops they have left.
+    pub fn usual_way(&self, to: NodeId) -> (NodeId, u8) {
+        (self.links.next_hop(to), self.links.hops(to).unwrap_or(1))
+    }
+
     /// Relays a message that was decoded nevertheless.
     pub(super) fn relay_message(&mut self, now: Now, mut envelope: Envelope) {
         let frame = TransitFrame {

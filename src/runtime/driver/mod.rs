@@ -7,6 +7,7 @@
 //! thousand times as many.
 
 mod observe;
+mod send;
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -16,16 +17,17 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Sleep;
 use wire::Full;
-use wire::datagram::FrameHeader;
 
 use super::addresses::AddressBook;
 use super::allocator::{self, Freed};
 use super::bind::bind;
-use super::decode::{Arrival, Datagram, Joiners, Transit, address_of, decode, decode_text};
+use super::decode::{Arrival, Datagram, address_of, decode, decode_text};
 use super::disk::Disk;
+use super::frame_sender::FrameSender;
+use super::joiners::Joiners;
 use super::memory::Gauge;
 use super::observation::{Pulse, TurnFigures};
-use super::packer::{Packer, Sender};
+use super::packer::Packer;
 use super::serve::RuntimeError;
 use super::socket::Socket;
 use super::tally::{Cause, Tally};
@@ -33,10 +35,7 @@ use super::{Notice, events};
 use crate::config::ServerConfig;
 use crate::gateway::text;
 use crate::protocol::types::limits::{CACHE_PART, KEYS_CACHED_MAX, SKEW_MAX_MS_DEFAULT};
-use crate::protocol::types::message::{
-    ClientReply, Destination, Endpoint, Envelope, Group, Input, Now, Output, Relayed, TransitFrame,
-    encode_reply,
-};
+use crate::protocol::types::message::{Group, Input, Now, Output, encode_reply};
 use crate::protocol::{Options, Replica, Tuning};
 use crate::storage::{Opened, Table};
 
@@ -103,8 +102,8 @@ pub struct Driver {
     /// `None`: the state is in memory only.
     disk: Option<Disk>,
     socket: Socket,
-    packer: Packer,
-    /// Joins frames that arrive in parts.
+    outbox: FrameSender,
+    /// Joins frames that arrive in several datagrams.
     joiners: Joiners,
     /// The socket's send buffer is full until the socket reports that it is writable.
     send_blocked: bool,
@@ -183,6 +182,8 @@ impl Bound {
         };
         let disk = config.data_dir.as_ref();
         let disk = disk.map(|_| Disk::start(opened.storage, self.notifier.clone()));
+        // The kernel doubles what it was asked for.
+        let socket_buffer = 2 * self.socket.granted().receive_size;
         Ok(Driver {
             name: config.own().to_string(),
             clock,
@@ -190,8 +191,8 @@ impl Bound {
             table: opened.table,
             disk: disk.transpose().map_err(RuntimeError::Thread)?,
             socket: self.socket,
-            packer: Packer::new(boot),
-            joiners: Joiners::default(),
+            outbox: FrameSender::new(boot),
+            joiners: Joiners::new(socket_buffer),
             send_blocked: false,
             is_unfinished: false,
             addresses: AddressBook::new(self.own, &config.nodes, self.notifier),
@@ -267,7 +268,7 @@ impl Driver {
         let began = Instant::now();
         let budget = Budget {
             ends: began + TURN_MAX,
-            pushed_max: self.packer.pushed() + TURN_SIZE_MAX,
+            pushed_max: self.outbox.packer().pushed() + TURN_SIZE_MAX,
         };
         if self.memory.look(allocator::live_bytes()).is_some() {
             self.report_full(now);
@@ -285,12 +286,12 @@ impl Driver {
             self.hand_out(now, output);
             // All other outputs leave within this iteration; bucket entries come last and may wait
             // for the next.
-            if is_list && budget.is_spent(&self.packer) {
+            if is_list && budget.is_spent(self.outbox.packer()) {
                 self.is_unfinished = true;
                 break;
             }
         }
-        self.flush();
+        self.send_all(now);
         self.report(now);
         if self.freed.take_due(now.mono_us, allocator::live_bytes()) {
             allocator::trim_aside();
@@ -311,7 +312,8 @@ impl Driver {
 
     fn hand_out(&mut self, now: Now, output: Output) {
         self.handle_output(now, output);
-        if self.packer.len() >= FLUSH_AT || self.packer.size() >= FLUSH_SIZE {
+        let packer = self.outbox.packer();
+        if packer.len() >= FLUSH_AT || packer.size() >= FLUSH_SIZE {
             self.flush();
         }
     }
@@ -335,7 +337,7 @@ impl Driver {
                 while let Some(output) = self.replica.poll_ready() {
                     self.hand_out(now, output);
                 }
-                if budget.is_spent(&self.packer) {
+                if budget.is_spent(self.outbox.packer()) {
                     return Ok(());
                 }
             }
@@ -357,7 +359,7 @@ impl Driver {
             socket,
             tally,
             replica,
-            packer,
+            outbox,
             joiners,
             addresses,
             takes_text,
@@ -387,20 +389,21 @@ impl Driver {
                 &mut |arrival| match arrival {
                     Arrival::Input(input) => replica.handle_input(now, input),
                     Arrival::Transit(transit) => transits.push(transit),
+                    Arrival::Ack { from, ack } => outbox.handle_ack(now.mono_us, from, &ack),
                 },
             );
             if tally.of(Cause::Stranger) > before {
                 addresses.heard_stranger(from.address, now.mono_us);
             }
             for transit in transits {
-                relay_frame(now, replica, addresses, packer, tally, &transit);
+                send::relay_frame(now, replica, addresses, outbox, tally, &transit);
             }
         } else if !*takes_text {
             tally.count(Cause::TextOff);
         } else {
             match decode_text(bytes, from, tally) {
                 Some(Ok(input)) => replica.handle_input(now, input),
-                Some(Err(bytes)) => packer.push_plain(from.address, bytes, tally),
+                Some(Err(bytes)) => outbox.push_plain(from.address, bytes, tally),
                 None => {}
             }
         }
@@ -461,72 +464,6 @@ impl Driver {
             let group = group.number;
             self.replica.handle_input(now, Input::Persisted { group });
         }
-    }
-
-    fn send(&mut self, now: Now, to: Destination, envelope: &Envelope) {
-        let address = match to {
-            Destination::Listed(index) => self.addresses.listed(index, now.mono_us),
-            Destination::Address(name) => self.addresses.named(&name, now.mono_us),
-            Destination::Node(node) => self
-                .replica
-                .address_of(node)
-                .and_then(|name| self.addresses.named(name, now.mono_us)),
-        };
-        let Some(address) = address else {
-            return self.tally.count(Cause::NoAddress);
-        };
-        let header = FrameHeader {
-            kind: envelope.message.kind(),
-            flags: 0,
-            origin: envelope.origin,
-            destination: envelope.destination,
-            hops_left: envelope.hops_left,
-            incarnation: envelope.incarnation,
-            epoch: envelope.epoch,
-            message_id: envelope.round,
-        };
-        self.packer.push(address, header, &mut self.tally, |body| {
-            envelope.message.encode_body(body);
-            envelope.message.kind()
-        });
-    }
-
-    fn reply(&mut self, now: Now, to: Endpoint, mut reply: ClientReply) {
-        if let ClientReply::Sessionless { id, outcome } = &reply {
-            return match text::answer(*id, outcome) {
-                Ok(bytes) => self
-                    .packer
-                    .push_plain(address_of(to), bytes, &mut self.tally),
-                Err(silence) => self.tally.count(silence.into()),
-            };
-        }
-        if let ClientReply::Status { status, .. } = &mut reply {
-            self.complete_status(now, status);
-        }
-        let header = FrameHeader {
-            origin: self.replica.node(),
-            ..FrameHeader::default()
-        };
-        let to = address_of(to);
-        self.packer.push(to, header, &mut self.tally, |body| {
-            encode_reply(&reply, body)
-        });
-    }
-
-    fn flush(&mut self) {
-        if self.send_blocked {
-            return;
-        }
-        let sender = Sender {
-            node: self.replica.node(),
-            cluster: self.replica.cluster(),
-            boot: self.boot,
-        };
-        let socket = &mut self.socket;
-        let all = self
-            .packer
-            .flush(sender, &mut self.tally, &mut |batch| socket.send(batch));
-        self.send_blocked = !all;
     }
 
     fn report(&mut self, now: Now) {
@@ -592,12 +529,15 @@ impl Driver {
     /// Sleeps until there is something to do. A driver event also ends the sleep, and is returned.
     async fn wait(&mut self, mut alarm: Pin<&mut Sleep>) -> Result<Option<Notice>, RuntimeError> {
         let takes_in = self.takes_in();
-        if self.is_unfinished || takes_in && self.socket.has_received() {
+        // Transfers wait for the socket like everything else.
+        let sends_us = self.outbox.next_timeout().filter(|_| !self.send_blocked);
+        let sends_now = sends_us.is_some_and(|at_us| at_us <= self.clock.now().mono_us);
+        if self.is_unfinished || sends_now || takes_in && self.socket.has_received() {
             tokio::task::yield_now().await;
             return Ok(None);
         }
         let timeout_us = self.replica.next_timeout().into_iter();
-        let wanted = timeout_us.chain(self.stop_at_us).min();
+        let wanted = timeout_us.chain(self.stop_at_us).chain(sends_us).min();
         if let Some(at) = wanted.map(|at_us| self.clock.instant(at_us))
             && alarm.deadline() != at
         {
@@ -617,7 +557,7 @@ impl Driver {
     }
 
     fn is_done(&self, now: Now) -> bool {
-        let drained = self.replica.operations_under_way() == 0 && self.packer.is_empty();
+        let drained = self.replica.operations_under_way() == 0 && self.outbox.is_empty();
         self.stop_at_us
             .is_some_and(|at_us| drained || now.mono_us >= at_us)
     }
@@ -650,38 +590,6 @@ impl Driver {
         };
         let in_time = tokio::time::timeout(CLOSE_MAX, closed).await;
         in_time.unwrap_or(Err(RuntimeError::StorageStuck))
-    }
-}
-
-/// Relays another node's frame, in which only the remaining hops change.
-fn relay_frame(
-    now: Now,
-    replica: &mut Replica,
-    addresses: &mut AddressBook,
-    packer: &mut Packer,
-    tally: &mut Tally,
-    transit: &Transit<'_>,
-) {
-    let frame = &transit.frame;
-    let mut header = frame.header;
-    let in_transit = TransitFrame {
-        cluster: transit.cluster,
-        via: transit.via,
-        origin: header.origin,
-        destination: header.destination,
-        hops_left: header.hops_left,
-    };
-    let Some(Relayed { next, hops_left }) = replica.relay(now, &in_transit) else {
-        return;
-    };
-    header.hops_left = hops_left;
-    let name = replica.address_of(next);
-    match name.and_then(|name| addresses.named(name, now.mono_us)) {
-        Some(to) => packer.push(to, header, tally, |body| {
-            body.extend_from_slice(frame.body);
-            header.kind
-        }),
-        None => tally.count(Cause::NoAddress),
     }
 }
 

@@ -42,7 +42,7 @@ impl Driver {
             depths: self.replica.queue_depths(),
             dropped: dropped.collect(),
             traffic: self.socket.traffic(),
-            send_queue: (self.packer.len(), self.packer.size()),
+            send_queue: (self.outbox.packer().len(), self.outbox.size()),
             commits: self.disk.as_ref().map(Disk::figures),
             turns: self.turns,
             is_stopping: self.stop_at_us.is_some(),

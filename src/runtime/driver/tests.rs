@@ -1,7 +1,7 @@
 use std::io::ErrorKind;
 use std::sync::{Arc, Barrier};
 
-use wire::datagram::{DatagramHeader, DatagramWriter};
+use wire::datagram::{DatagramHeader, DatagramWriter, FrameHeader};
 use wire::{Hello, kind};
 
 use super::*;

@@ -170,13 +170,14 @@ impl<Peer: Ord + Copy, Owner: Ord + Copy> TransferReceiver<Peer, Owner> {
         self.size
     }
 
-    /// Takes a piece; returns the whole frame when all pieces have arrived.
+    /// Takes a piece; returns the whole frame when all pieces have arrived. `may_begin`: whether
+    /// the frame could be used now.
     pub fn take(
         &mut self,
         now_us: u64,
         (peer, owner): (Peer, Owner),
-        header: &FrameHeader,
-        body: &[u8],
+        (header, body): (&FrameHeader, &[u8]),
+        may_begin: bool,
     ) -> Result<Option<(FrameHeader, Vec<u8>)>, NoPiece> {
         self.expire(now_us);
         let piece = Piece::open(body)?;
@@ -184,7 +185,8 @@ impl<Peer: Ord + Copy, Owner: Ord + Copy> TransferReceiver<Peer, Owner> {
         if !self.incoming.contains_key(&id) {
             let state = match self.recent.contains(owner, &id) {
                 true => Some(TransferState::Done),
-                false => (!self.has_room(owner, piece.total)).then_some(TransferState::Refused),
+                false if may_begin && self.has_room(owner, piece.total) => None,
+                false => Some(TransferState::Refused),
             };
             if let Some(state) = state {
                 self.counts.refused += u64::from(state == TransferState::Refused);
@@ -206,11 +208,27 @@ impl<Peer: Ord + Copy, Owner: Ord + Copy> TransferReceiver<Peer, Owner> {
             self.ended(now_us, peer, header.kind, &piece, TransferState::Done);
             return Ok(Some((whole.header, whole.bytes)));
         }
-        if is_due && !incoming.is_ack_due {
-            incoming.is_ack_due = true;
-            self.due.push_back(id);
+        if is_due {
+            self.ack_soon(id, piece.wants_ack);
         }
         Ok(None)
+    }
+
+    /// A sender that wants an acknowledgement has nothing more to send for now: it is told of all
+    /// its transfers.
+    fn ack_soon(&mut self, (peer, number): (Peer, u64), of_all: bool) {
+        let numbers = if of_all {
+            0..=u64::MAX
+        } else {
+            number..=number
+        };
+        let range = (peer, *numbers.start())..=(peer, *numbers.end());
+        for (&id, incoming) in self.incoming.range_mut(range) {
+            if incoming.since_ack > 0 && !incoming.is_ack_due {
+                incoming.is_ack_due = true;
+                self.due.push_back(id);
+            }
+        }
     }
 
     fn ended(&mut self, now_us: u64, peer: Peer, kind: u8, piece: &Piece<'_>, to: TransferState) {

@@ -201,7 +201,7 @@ impl Simulation {
         for (from, header, bytes) in std::mem::take(&mut self.socket) {
             let whole = self
                 .receiver
-                .take(now_us, (from, from), &header, &bytes)
+                .take(now_us, (from, from), (&header, &bytes), true)
                 .unwrap();
             assert!(self.receiver.size() <= self.pool);
             if let Some((header, bytes)) = whole {
@@ -460,7 +460,9 @@ fn half_frames_hold_memory_for_a_short_time_and_little_of_it() {
         let before = receiver.size();
         // Each host has several addresses.
         let from = (due.peer, due.peer / 20);
-        receiver.take(0, from, &due.header, due.body).unwrap();
+        receiver
+            .take(0, from, (&due.header, due.body), true)
+            .unwrap();
         taken += usize::from(receiver.size() > before);
     });
     assert_eq!(taken, 2, "a quarter is left to smaller ones");
@@ -473,7 +475,9 @@ fn half_frames_hold_memory_for_a_short_time_and_little_of_it() {
     );
     sender.offer(0, (7, 1_200), header, body(100_000, 1));
     sender.poll(0, 1, &mut |due| {
-        receiver.take(0, (99, 99), &due.header, due.body).unwrap();
+        receiver
+            .take(0, (99, 99), (&due.header, due.body), true)
+            .unwrap();
     });
     assert_eq!(receiver.counts().given_up, 0);
     receiver.expire(2_300_000);
@@ -528,7 +532,7 @@ proptest! {
             let rest = (total as usize).saturating_sub(usize::from(place) * usize::from(size));
             let length = if length % 2 == 0 { rest.min(usize::from(size)) } else { length };
             body.resize(PIECE_HEADER_SIZE + length, 1);
-            let _ = receiver.take(now_us, (from, from), &FrameHeader::default(), &body);
+            let _ = receiver.take(now_us, (from, from), (&FrameHeader::default(), &body), true);
             prop_assert!(receiver.size() <= 3 << 20);
             while let Some(due) = receiver.poll_ack(now_us) {
                 let mut body = Vec::new();

@@ -15,7 +15,7 @@ const SIZE_MIN: usize = 16 << 10;
 /// Once the round trip is known, the window starts at this rate.
 const START_BYTES_PER_MS: u64 = 640;
 const START_SIZE_MAX: usize = 512 << 10;
-/// WindowRound trips that take this much longer than the shortest one show that a queue grows. Less would
+/// Round trips that take this much longer than the shortest one show that a queue grows. Less would
 /// take a busy receiver for a full network.
 const QUEUE_US: u64 = 5_000;
 /// What a receiver's socket holds at the least, whatever it tells.

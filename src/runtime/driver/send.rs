@@ -1,0 +1,179 @@
+//! What the loop sends: messages, answers, frames of other nodes, and acknowledgements.
+
+use std::net::SocketAddr;
+
+use wire::datagram::FrameHeader;
+use wire::transfer::AckDue;
+
+use super::{Driver, address_of, encode_reply, text};
+use crate::protocol::Replica;
+use crate::protocol::types::message::{
+    ClientReply, Destination, Endpoint, Envelope, NodeId, Now, Relayed, TransitFrame,
+};
+use crate::runtime::addresses::AddressBook;
+use crate::runtime::decode::{PEER_KIND_MIN, Transit};
+use crate::runtime::frame_sender::FrameSender;
+use crate::runtime::joiners::PieceSource;
+use crate::runtime::packer::Sender;
+use crate::runtime::tally::{Cause, Tally};
+
+impl Driver {
+    pub(super) fn send(&mut self, now: Now, to: Destination, envelope: &Envelope) {
+        let address = match to {
+            Destination::Listed(index) => self.addresses.listed(index, now.mono_us),
+            Destination::Address(name) => self.addresses.named(&name, now.mono_us),
+            Destination::Node(node) => {
+                address_of_node(&self.replica, &mut self.addresses, node, now)
+            }
+        };
+        let Some(address) = address else {
+            return self.tally.count(Cause::NoAddress);
+        };
+        let header = FrameHeader {
+            kind: envelope.message.kind(),
+            flags: 0,
+            origin: envelope.origin,
+            destination: envelope.destination,
+            hops_left: envelope.hops_left,
+            incarnation: envelope.incarnation,
+            epoch: envelope.epoch,
+            message_id: envelope.round,
+        };
+        let tally = &mut self.tally;
+        self.outbox
+            .push(now.mono_us, address, header, tally, |body| {
+                envelope.message.encode_body(body);
+                envelope.message.kind()
+            });
+    }
+
+    pub(super) fn reply(&mut self, now: Now, to: Endpoint, mut reply: ClientReply) {
+        if let ClientReply::Sessionless { id, outcome } = &reply {
+            return match text::answer(*id, outcome) {
+                Ok(bytes) => self
+                    .outbox
+                    .push_plain(address_of(to), bytes, &mut self.tally),
+                Err(silence) => self.tally.count(silence.into()),
+            };
+        }
+        if let ClientReply::Status { status, .. } = &mut reply {
+            self.complete_status(now, status);
+        }
+        let header = FrameHeader {
+            origin: self.replica.node(),
+            ..FrameHeader::default()
+        };
+        let (to, tally) = (address_of(to), &mut self.tally);
+        self.outbox.push(now.mono_us, to, header, tally, |body| {
+            encode_reply(&reply, body)
+        });
+    }
+
+    /// Sends what waits: small frames first, then a share of the transfers.
+    pub(super) fn send_all(&mut self, now: Now) {
+        self.acknowledge(now);
+        self.flush();
+        if !self.send_blocked {
+            self.outbox.push_pieces(now.mono_us, &mut self.tally);
+            self.flush();
+        }
+        self.joiners.set_relays(self.outbox.may_relay());
+    }
+
+    pub(super) fn flush(&mut self) {
+        if self.send_blocked {
+            return;
+        }
+        let sender = Sender {
+            node: self.replica.node(),
+            cluster: self.replica.cluster(),
+            boot: self.boot,
+        };
+        let socket = &mut self.socket;
+        let all = self
+            .outbox
+            .flush(sender, &mut self.tally, &mut |batch| socket.send(batch));
+        self.send_blocked = !all;
+    }
+
+    fn acknowledge(&mut self, now: Now) {
+        while let Some(due) = self.joiners.poll_ack(now.mono_us) {
+            let AckDue { peer, header, ack } = due;
+            let Some((to, header)) = self.way_of_ack(now, peer, header) else {
+                self.tally.count(Cause::NoAddress);
+                continue;
+            };
+            let tally = &mut self.tally;
+            self.outbox.push(now.mono_us, to, header, tally, |body| {
+                ack.encode(body);
+                header.kind
+            });
+        }
+    }
+
+    /// Clients are acknowledged at their address. The link to a node may work in one direction
+    /// only: acknowledgements take the way that messages to it take.
+    fn way_of_ack(
+        &mut self,
+        now: Now,
+        to: PieceSource,
+        header: FrameHeader,
+    ) -> Option<(SocketAddr, FrameHeader)> {
+        let is_nodes = header.kind >= PEER_KIND_MIN && to.node != 0;
+        if !is_nodes || self.replica.address_of(to.node).is_none() {
+            return Some((to.address, header));
+        }
+        let (next, hops_left) = self.replica.usual_way(to.node);
+        let header = FrameHeader {
+            origin: self.replica.node(),
+            destination: to.node,
+            hops_left,
+            ..header
+        };
+        if next == to.node {
+            return Some((to.address, header));
+        }
+        let address = address_of_node(&self.replica, &mut self.addresses, next, now)?;
+        Some((address, header))
+    }
+}
+
+/// Where a node's messages are sent.
+fn address_of_node(
+    replica: &Replica,
+    addresses: &mut AddressBook,
+    node: NodeId,
+    now: Now,
+) -> Option<SocketAddr> {
+    addresses.named(replica.address_of(node)?, now.mono_us)
+}
+
+/// Relays another node's frame, in which only the remaining hops change.
+pub(super) fn relay_frame(
+    now: Now,
+    replica: &mut Replica,
+    addresses: &mut AddressBook,
+    outbox: &mut FrameSender,
+    tally: &mut Tally,
+    transit: &Transit<'_>,
+) {
+    let mut header = transit.header;
+    let in_transit = TransitFrame {
+        cluster: transit.cluster,
+        via: transit.via,
+        origin: header.origin,
+        destination: header.destination,
+        hops_left: header.hops_left,
+    };
+    let Some(Relayed { next, hops_left }) = replica.relay(now, &in_transit) else {
+        return;
+    };
+    header.hops_left = hops_left;
+    match address_of_node(replica, addresses, next, now) {
+        Some(to) => outbox.push(now.mono_us, to, header, tally, |body| {
+            body.extend_from_slice(&transit.body);
+            header.kind
+        }),
+        None => tally.count(Cause::NoAddress),
+    }
+}

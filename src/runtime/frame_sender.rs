@@ -1,0 +1,298 @@
+//! What leaves: small frames share datagrams, and large ones become transfers.
+//!
+//! Small frames go first. Transfers get a bounded share of each turn of the loop, and only while
+//! the socket takes everything, so that no small frame waits behind them.
+
+use std::net::SocketAddr;
+
+use wire::datagram::FrameHeader;
+use wire::transfer::{self, FRAME_BODY_SIZE_MAX, Offer, SenderLimits, TransferAck, TransferSender};
+
+use super::decode::PEER_KIND_MIN;
+use super::packer::{Outgoing, Packer, SendError, Sender};
+use super::tally::{Cause, Tally};
+use crate::protocol::types::message::Message;
+
+/// The memory for frames that are being transferred.
+const TRANSFERS: SenderLimits = SenderLimits {
+    total: 96 << 20,
+    of_peer: 32 << 20,
+};
+/// Above this, nothing is taken in for other nodes.
+const RELAYED_SIZE_MAX: usize = TRANSFERS.total / 2;
+/// The most that transfers send in one turn of the loop.
+const TURN_SIZE_MAX: usize = 64 << 10;
+
+/// What one node sends.
+#[derive(Debug)]
+pub struct FrameSender {
+    packer: Packer,
+    transfers: TransferSender<SocketAddr>,
+    body: Vec<u8>,
+}
+
+impl FrameSender {
+    /// Transfers and frames that are cut into parts are numbered from `number` on, so that the
+    /// numbers differ from those before a restart.
+    pub fn new(number: u64) -> Self {
+        FrameSender {
+            packer: Packer::new(number),
+            transfers: TransferSender::new(TRANSFERS, number),
+            body: Vec::new(),
+        }
+    }
+
+    pub fn packer(&self) -> &Packer {
+        &self.packer
+    }
+
+    /// Bytes that wait.
+    pub fn size(&self) -> usize {
+        self.packer.size() + self.transfers.size()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.packer.is_empty() && self.transfers.is_empty()
+    }
+
+    /// Whether there is memory to send on frames for other nodes.
+    pub fn may_relay(&self) -> bool {
+        self.transfers.size() < RELAYED_SIZE_MAX
+    }
+
+    /// Adds a frame; `encode` appends its body and returns its kind, which need not be in the
+    /// header. A frame for which there is no memory is dropped and counted.
+    pub fn push(
+        &mut self,
+        now_us: u64,
+        to: SocketAddr,
+        mut header: FrameHeader,
+        tally: &mut Tally,
+        encode: impl FnOnce(&mut Vec<u8>) -> u8,
+    ) {
+        let mut body = std::mem::take(&mut self.body);
+        body.clear();
+        header.kind = encode(&mut body);
+        let is_loopback = to.ip().is_loopback();
+        // The client library does not receive transfers yet.
+        if header.kind < PEER_KIND_MIN || !transfer::is_large(is_loopback, body.len()) {
+            self.packer.push(to, header, tally, &body);
+            self.body = body;
+            return;
+        }
+        if body.len() > FRAME_BODY_SIZE_MAX {
+            return tally.count_too_large(Message::name_of(header.kind), body.len());
+        }
+        let to = (to, transfer::datagram_size(is_loopback));
+        match self.transfers.offer(now_us, to, header, body) {
+            Offer::Begun | Offer::UnderWay => {}
+            Offer::NoRoom => tally.count(Cause::SendOverflow),
+        }
+    }
+
+    /// Adds a datagram that is sent unchanged.
+    pub fn push_plain(&mut self, to: SocketAddr, bytes: Vec<u8>, tally: &mut Tally) {
+        self.packer.push_plain(to, bytes, tally);
+    }
+
+    /// Takes an acknowledgement. `from` is its source, unless relays may have brought it.
+    pub fn handle_ack(&mut self, now_us: u64, from: Option<SocketAddr>, ack: &TransferAck) {
+        self.transfers.handle_ack(now_us, from, ack);
+    }
+
+    /// Adds the pieces of transfers that may leave in this turn.
+    pub fn push_pieces(&mut self, now_us: u64, tally: &mut Tally) {
+        if self
+            .transfers
+            .next_timeout()
+            .is_none_or(|at_us| at_us > now_us)
+        {
+            return;
+        }
+        let packer = &mut self.packer;
+        self.transfers.poll(now_us, TURN_SIZE_MAX, &mut |piece| {
+            packer.push(piece.peer, piece.header, tally, piece.body);
+        });
+        tally.raise_to(Cause::NotTaken, self.transfers.counts().given_up);
+    }
+
+    /// When transfers want to send, if nothing happens before. It may be in the past.
+    pub fn next_timeout(&self) -> Option<u64> {
+        self.transfers.next_timeout()
+    }
+
+    /// Sends what waits in datagrams. `false` if the socket's send buffer is full.
+    pub fn flush(
+        &mut self,
+        sender: Sender,
+        tally: &mut Tally,
+        send: &mut dyn FnMut(&[Outgoing<'_>]) -> Result<usize, SendError>,
+    ) -> bool {
+        self.packer.flush(sender, tally, send)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::time::{Duration, Instant};
+
+    use wire::datagram::DATAGRAM_SIZE_TARGET_LOOPBACK;
+
+    use super::*;
+    use crate::runtime::decode::{Arrival, Datagram, Source, decode};
+    use crate::runtime::joiners::Joiners;
+
+    const SENDER: Sender = Sender {
+        node: 2,
+        cluster: 9,
+        boot: 5,
+    };
+
+    /// One end of a link on which every 20th datagram is lost.
+    struct End {
+        own: u8,
+        socket: UdpSocket,
+        outbox: FrameSender,
+        joiners: Joiners,
+        tally: Tally,
+        sent: u64,
+        got: Vec<(FrameHeader, Vec<u8>)>,
+    }
+
+    impl End {
+        fn new(own: u8) -> Self {
+            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+            let wait = Some(Duration::from_micros(500));
+            socket.set_read_timeout(wait).unwrap();
+            End {
+                own,
+                socket,
+                outbox: FrameSender::new(77),
+                joiners: Joiners::new(200_000),
+                tally: Tally::default(),
+                sent: 0,
+                got: Vec::new(),
+            }
+        }
+
+        fn send(&mut self, now_us: u64) {
+            let (socket, tally, sent) = (&self.socket, &mut self.tally, &mut self.sent);
+            while let Some(due) = self.joiners.poll_ack(now_us) {
+                self.outbox
+                    .push(now_us, due.peer.address, due.header, tally, |body| {
+                        due.ack.encode(body);
+                        due.header.kind
+                    });
+            }
+            self.outbox.push_pieces(now_us, tally);
+            self.outbox.flush(SENDER, tally, &mut |batch| {
+                for one in batch {
+                    assert!(one.bytes.len() <= DATAGRAM_SIZE_TARGET_LOOPBACK);
+                    *sent += 1;
+                    if *sent % 20 != 0 {
+                        socket.send_to(one.bytes, one.to).unwrap();
+                    }
+                }
+                Ok(batch.len())
+            });
+        }
+
+        fn receive(&mut self, now_us: u64) {
+            let mut buffer = [0; 65_536];
+            while let Ok((size, from)) = self.socket.recv_from(&mut buffer) {
+                let datagram = Datagram {
+                    bytes: &buffer[..size],
+                    from: Source {
+                        address: from,
+                        is_own_machine: true,
+                    },
+                    now_us,
+                    is_nodes: true,
+                    is_open: false,
+                };
+                let (joiners, tally) = (&mut self.joiners, &mut self.tally);
+                let (outbox, got) = (&mut self.outbox, &mut self.got);
+                decode(
+                    &datagram,
+                    (9, self.own),
+                    joiners,
+                    tally,
+                    &mut |arrival| match arrival {
+                        Arrival::Transit(transit) => {
+                            got.push((transit.header, transit.body.into_owned()));
+                        }
+                        Arrival::Ack { from, ack } => outbox.handle_ack(now_us, from, &ack),
+                        Arrival::Input(input) => panic!("for another node: {input:?}"),
+                    },
+                );
+            }
+        }
+    }
+
+    /// Frames that this node relays, so that it need not understand them.
+    #[test]
+    fn large_and_small_frames_arrive_over_sockets_that_lose_datagrams() {
+        let mut ends = [End::new(2), End::new(1)];
+        let to = ends[1].socket.local_addr().unwrap();
+        let sizes = [10, 20_000, 65_600, 1 << 20, FRAME_BODY_SIZE_MAX];
+        for (id, size) in (1..).zip(sizes) {
+            let header = FrameHeader {
+                kind: 19,
+                destination: 3,
+                message_id: id,
+                ..FrameHeader::default()
+            };
+            let End { outbox, tally, .. } = &mut ends[0];
+            outbox.push(0, to, header, tally, |body| {
+                body.resize(size, id as u8);
+                19
+            });
+        }
+        let began = Instant::now();
+        while ends[1].got.len() < sizes.len() {
+            assert!(began.elapsed() < Duration::from_secs(60));
+            for end in &mut ends {
+                let now_us = began.elapsed().as_micros() as u64;
+                end.send(now_us);
+                end.receive(now_us);
+            }
+        }
+        let [sender, receiver] = ends;
+        let mut got: Vec<_> = receiver
+            .got
+            .iter()
+            .map(|(header, body)| {
+                assert!(
+                    body.iter()
+                        .all(|byte| u64::from(*byte) == header.message_id)
+                );
+                (header.message_id, body.len())
+            })
+            .collect();
+        got.sort_unstable();
+        assert_eq!(got, (1..).zip(sizes).collect::<Vec<_>>());
+        let last = &receiver.got[sizes.len() - 1];
+        assert_eq!(last.1.len(), FRAME_BODY_SIZE_MAX, "the largest is last");
+        assert_eq!((sender.tally.total(), receiver.tally.total()), (0, 0));
+    }
+
+    #[test]
+    fn what_has_no_room_is_counted() {
+        let (mut outbox, mut tally) = (FrameSender::new(1), Tally::default());
+        let to = SocketAddr::from(([192, 0, 2, 1], 7));
+        for (id, size) in [(1, 15 << 20), (2, 15 << 20), (3, 15 << 20), (4, 17 << 20)] {
+            let header = FrameHeader {
+                message_id: id,
+                ..FrameHeader::default()
+            };
+            outbox.push(0, to, header, &mut tally, |body| {
+                body.resize(size, 1);
+                19
+            });
+        }
+        assert_eq!(tally.of(Cause::SendOverflow), 1);
+        assert_eq!(tally.of(Cause::SendTooBig), 1);
+        assert!(outbox.may_relay() && !outbox.is_empty());
+    }
+}

@@ -1,4 +1,4 @@
-//! How the arguments of the command line are parsed. `tests/cli.rs` tests the commands themselves,
+//! How the arguments of the command line are parsed. `tests/cli/` tests the commands themselves,
 //! with nodes.
 
 use std::ffi::OsString;

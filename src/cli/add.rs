@@ -15,6 +15,7 @@ use super::words;
 /// With --old the previous number is printed instead of the sum.
 #[derive(Debug, Args)]
 pub struct AddArgs {
+    /// The key, 1 to 1024 bytes
     #[arg(value_name = "KEY", allow_hyphen_values = true)]
     key: OsString,
 

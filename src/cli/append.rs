@@ -13,6 +13,7 @@ use super::words;
 /// Append to a value; an absent key counts as empty.
 #[derive(Debug, Args)]
 pub struct AppendArgs {
+    /// The key, 1 to 1024 bytes
     #[arg(value_name = "KEY", allow_hyphen_values = true)]
     key: OsString,
 

@@ -15,6 +15,7 @@ use super::words;
 #[command(override_usage = "horseshoe cas [OPTIONS] <KEY> <OLD> <NEW>\n       \
                             horseshoe cas [OPTIONS] --version <V> <KEY> <NEW>")]
 pub struct CasArgs {
+    /// The key, 1 to 1024 bytes
     #[arg(value_name = "KEY", allow_hyphen_values = true)]
     key: OsString,
 

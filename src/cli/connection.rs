@@ -44,8 +44,8 @@ pub struct ConnectionArgs {
     #[arg(long, global = true)]
     pub json: bool,
 
-    /// How long to wait for an operation: seconds, or with a unit (300ms, 5s, 1m) [default: 5s; for
-    /// status 1s]
+    /// How long to wait for an operation: seconds, or with a unit (300ms, 5s, 1m) [default: 5s; 1s
+    /// for status, 60s for membership changes]
     #[arg(long, value_name = "TIME", global = true, value_parser = words::duration)]
     pub timeout: Option<Duration>,
 }

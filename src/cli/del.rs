@@ -13,6 +13,7 @@ use super::words;
 /// Delete a key; it is no error if the key does not exist.
 #[derive(Debug, Args)]
 pub struct DelArgs {
+    /// The key, 1 to 1024 bytes
     #[arg(value_name = "KEY", allow_hyphen_values = true)]
     key: OsString,
 

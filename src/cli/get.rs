@@ -14,6 +14,7 @@ use super::words;
 /// Print the value of a key: exactly its bytes, and a newline only on a terminal.
 #[derive(Debug, Args)]
 pub struct GetArgs {
+    /// The key, 1 to 1024 bytes
     #[arg(value_name = "KEY", allow_hyphen_values = true)]
     key: OsString,
 

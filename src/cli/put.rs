@@ -13,6 +13,7 @@ use super::words;
 /// Write a value.
 #[derive(Debug, Args)]
 pub struct PutArgs {
+    /// The key, 1 to 1024 bytes
     #[arg(value_name = "KEY", allow_hyphen_values = true)]
     key: OsString,
 

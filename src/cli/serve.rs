@@ -31,8 +31,7 @@ pub struct ServeArgs {
     nodes: Vec<String>,
 
     /// The name of the cluster: `status` shows it, and `--cluster` accepts it. It is set when the
-    /// cluster is formed and can't be changed; a node does not start with another name than its
-    /// cluster has
+    /// cluster is formed and can't be changed. A node whose cluster has another name does not start
     #[arg(
         long,
         value_name = "NAME",
@@ -42,16 +41,17 @@ pub struct ServeArgs {
     )]
     cluster_name: String,
 
-    /// The address to listen at, if it is not the listed one, at which the other nodes reach this
-    /// node: a numeric address of this machine, 0.0.0.0 or [::] for all of them, with a port
-    /// (0.0.0.0:8801) if that is not the listed one. For containers, virtual addresses and
-    /// translated ones
+    /// The address to listen at, where that is not this node's listed address: a numeric address of
+    /// this machine, or 0.0.0.0 or [::] for all of them, with a port (0.0.0.0:8801) if that is not
+    /// the listed one. The other nodes still use the listed address. For containers, virtual
+    /// addresses and translated addresses (NAT)
     #[arg(long, value_name = "ADDR", env = "HORSESHOE_LISTEN")]
     listen: Option<String>,
 
     /// Serve metrics, /healthz and /readyz over HTTP at this address: a numeric address of this
-    /// machine, 0.0.0.0 or [::] for all of them, with a port (127.0.0.1:9100) if that is not the
-    /// node's listed one, which HTTP may use too because it uses TCP [default: no HTTP]
+    /// machine, or 0.0.0.0 or [::] for all of them, with a port (127.0.0.1:9100) if that is not the
+    /// number of the node's listed port. HTTP uses TCP, so both can have the same number [default:
+    /// no HTTP]
     #[arg(
         long,
         value_name = "ADDR",
@@ -158,9 +158,11 @@ enum DurabilityArg {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum TextArg {
-    /// On if all listed nodes have loopback addresses
+    /// On if all listed nodes have loopback addresses and the node listens at one
     Auto,
+    /// Always
     On,
+    /// Never
     Off,
 }
 

@@ -262,7 +262,7 @@ impl AddressBook {
         {
             known.failing = true;
             tracing::warn!(
-                "the address of a node can't be looked up, no thread can be started: {error}"
+                "the addresses of nodes can't be looked up, because no thread can be started: {error}"
             );
         }
     }

@@ -56,7 +56,7 @@ pub fn trim_aside() {
     let thread = std::thread::Builder::new().name("trim".to_owned());
     if let Err(error) = thread.spawn(trim) {
         tracing::warn!(
-            "freed memory is not returned to the system, no thread can be started: {error}"
+            "freed memory is not returned to the system, because no thread can be started: {error}"
         );
     }
 }

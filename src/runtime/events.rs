@@ -93,7 +93,7 @@ pub fn log(event: &Event) {
         Event::Split { own, other } => tracing::error!(
             "the cluster was forced twice, and each side continued without the other: this node is \
              in {own}, another one in {other}. Neither side serves. To resolve this, run \
-             `horseshoe member force` with the ids of the side that shall continue; the other side \
+             `horseshoe member force` with the ids of the side that is to continue; the other side \
              drops its data and rejoins automatically"
         ),
         Event::ChangeRefused(reason) => {
@@ -108,11 +108,13 @@ pub fn log(event: &Event) {
             "a member is out of {full}: writes that grow are refused; reads and deletes continue"
         ),
         Event::Overload(true) => tracing::warn!(
-            "overloaded: datagrams wait too long for this node, so it answers operations busy; \
-             this repeats without a log line until 5 s have passed without it"
+            "overloaded: datagrams wait too long in this node's receive buffer, so it answers new \
+             operations busy. The next overload is logged only after 5 s without one"
         ),
-        Event::Overload(false) => tracing::info!("not overloaded any more"),
-        Event::Full(None) => tracing::info!("no member is full any more: all writes are accepted"),
+        Event::Overload(false) => tracing::info!("no longer overloaded"),
+        Event::Full(None) => {
+            tracing::info!("no member is full any longer: all writes are accepted")
+        }
         Event::ClockOff { node, offset_ms } => {
             let clock = ClockStatus {
                 node: *node,

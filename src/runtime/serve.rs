@@ -71,14 +71,14 @@ pub enum RuntimeError {
     )]
     WallClockAtEnd { ms: u64, year: u64 },
     #[error(
-        "the clock in this node's state has reached the year {year} ({ms} ms since 1970), its end: \
-         correct the clocks of all machines, then start this node with an empty data directory"
+        "the clock in this node's state has reached the year {year} ({ms} ms since 1970), the \
+         last that the store can represent: correct the clocks of all machines, then start this node with an empty data directory"
     )]
     ClockAtEnd { ms: u64, year: u64 },
     #[error(
         "this node was started with --cluster-name {given}, and its cluster, {cluster:016x}, {}: \
-         correct the name, or omit it; or the address or the data directory belongs to another \
-         cluster",
+         correct or omit the name; or the address or the data directory is that of another \
+         cluster: correct that",
         name_in_words(.name)
     )]
     OtherName {
@@ -266,7 +266,7 @@ fn announce(config: &ServerConfig) {
     let (index, count) = (config.index, config.nodes.len());
     let votes = config.votes();
     tracing::info!(
-        "horseshoe {}, pid {}: node {index} of {count} at {}; R = W = {} of {} votes; durability {}",
+        "horseshoe {}, pid {}: node {index} of {count} at {}; quorum {} of {} votes; durability {}",
         env!("CARGO_PKG_VERSION"),
         std::process::id(),
         config.own(),
@@ -284,8 +284,8 @@ fn announce(config: &ServerConfig) {
     }
     if let Some(bytes) = config.memory_short {
         tracing::warn!(
-            "60 % of the memory available to this node is {} KiB, too little to run: it continues \
-             with {} MiB, and the system may kill it before it is full; give it more memory, or \
+            "60 % of the memory available to this node is {} KiB, too little to run: \
+             --memory-max is {} MiB, and the system may kill the node before it is full; give it more memory, or \
              set --memory-max",
             bytes >> 10,
             config.memory_max >> 20,

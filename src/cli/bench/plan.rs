@@ -20,18 +20,19 @@ const DURATION_MAX: Duration = Duration::from_secs(24 * 3_600);
 
 /// Measure the cluster with gets and puts on keys under bench/.
 ///
-/// Without --rate in closed loops: each client starts an operation when its last one has ended.
-/// With --rate in an open loop: operations start at fixed intervals, whether earlier ones have
-/// ended or not, and latency counts from the intended start. The keys are written once before the
-/// clock starts, and stay. Ctrl-C ends the measurement and reports it.
+/// Without --rate the load is closed loops: each client starts an operation when its last one has
+/// ended. With --rate it is an open loop: operations start at fixed intervals, whether earlier ones
+/// have ended or not, and latency counts from the intended start. The keys are written once before
+/// the measurement, and are not deleted after it. Ctrl-C ends the measurement early, and the result
+/// is still printed.
 #[derive(Debug, Args)]
 pub struct BenchArgs {
-    /// Closed loops; with --rate the limit of operations in flight [default: 64; with --rate 32768
-    /// for each handle, 65536 in all]
+    /// Number of closed loops; with --rate the limit of operations in flight [default: 64; with
+    /// --rate 32768 for each handle, 65536 in all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(CLIENTS_MAX)))]
     clients: Option<u32>,
 
-    /// Start so many operations per second, in an open loop
+    /// Start N operations per second, in an open loop
     #[arg(long, value_name = "N", value_parser = rate, allow_negative_numbers = true)]
     rate: Option<u32>,
 
@@ -39,7 +40,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=i64::from(KEYS_MAX)))]
     keys: u32,
 
-    /// Bytes of a value
+    /// Size of each value in bytes
     #[arg(long, value_name = "BYTES", default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=VALUE_SIZE_MAX as i64))]
     value_size: u32,
 
@@ -55,7 +56,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
     handles: u32,
 
-    /// Chooses the order of keys and kinds of operation
+    /// The seed of the random order of keys and kinds of operation
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
 

@@ -11,6 +11,7 @@ use crate::config::NodeAddress;
 /// Add a node, up to nine: it becomes a member once it is running and has caught up
 #[derive(Debug, Args)]
 pub struct MemberAddArgs {
+    /// The address of the new node
     #[arg(value_name = "HOST:PORT", value_parser = super::address)]
     address: NodeAddress,
 }

@@ -60,7 +60,7 @@ fn operation(record: &ByteRecord) -> Result<Call, String> {
     };
     let Some(call) = call else {
         return Err(format!(
-            "{:?} with {} more fields is none of PUT,key,value or GET,key or DELETE,key",
+            "{:?} with {} more fields is not PUT,key,value or GET,key or DELETE,key",
             String::from_utf8_lossy(fields.first().copied().unwrap_or_default()),
             fields.len().saturating_sub(1)
         ));
@@ -70,12 +70,14 @@ fn operation(record: &ByteRecord) -> Result<Call, String> {
     }
     if call.key.len() > KEY_SIZE_MAX {
         return Err(format!(
-            "the key is too large, the limit is {KEY_SIZE_MAX} bytes"
+            "the key has {} bytes; the limit is {KEY_SIZE_MAX} bytes",
+            call.key.len()
         ));
     }
     if call.action.value_size() > VALUE_SIZE_MAX {
         return Err(format!(
-            "the value is too large, the limit is {VALUE_SIZE_MAX} bytes"
+            "the value has {} bytes; the limit is {VALUE_SIZE_MAX} bytes",
+            call.action.value_size()
         ));
     }
     Ok(call)

@@ -301,7 +301,7 @@ impl Replica {
         format!(
             "the cluster was forced twice, and each side continued without the other: this node is \
              in {}, others are in {}; neither side serves. To resolve this, run `horseshoe member \
-             force` with the ids of the side that shall continue; the other side drops its data \
+             force` with the ids of the side that is to continue; the other side drops its data \
              and rejoins automatically",
             own.in_words(),
             others.join(", and in ")

@@ -170,8 +170,8 @@ impl Replica {
         }
         if self.view.hears_quorum() && !despite_quorum {
             return Err(
-                "a quorum is up, so no member has to be abandoned by force; --despite-quorum \
-                 forces it nevertheless"
+                "a quorum is up, so `horseshoe member remove` can remove nodes without loss; \
+                 --despite-quorum forces the configuration nevertheless"
                     .into(),
             );
         }
@@ -253,8 +253,8 @@ impl Replica {
         let lineage =
             configuration::next_lineage(&forces, self.identity.node, self.random.random());
         let lineage = lineage.ok_or(
-            "this cluster was forced as often as is possible: copy its keys to a new cluster to \
-             continue",
+            "this cluster was forced as often as the format of its configuration allows: to \
+             continue, copy its keys to a new cluster",
         )?;
         forces.push(Forced {
             lineage,
@@ -269,8 +269,8 @@ impl Replica {
         let base = wire::clock::from_ms(last);
         if base > FOLLOWED_LAST {
             return Err(
-                "the clocks of this cluster are near their end: copy its keys to a new cluster to \
-                 continue"
+                "the clocks of this cluster have nearly reached the last time that the store can \
+                 represent: to continue, copy its keys to a new cluster"
                     .into(),
             );
         }

@@ -11,7 +11,7 @@ NODES=${NODES:-127.0.0.1:8801 127.0.0.1:8802 127.0.0.1:8803 127.0.0.1:8804 127.0
 # at REMOTE_PATH) unless they start with a slash.
 DATA_DIR=${DATA_DIR-data}
 
-# Logs, and what is recorded about the processes that run.
+# The logs, and a file for each running node that records its process.
 LOG_DIR=${LOG_DIR:-logs}
 
 # fsync: an answered write survives a power failure. os: it survives the node, not the machine.

@@ -3,7 +3,6 @@
 //! The store may block, so the loop never calls it. The thread takes all groups that are queued and
 //! commits them together: one sync covers as many as arrived during the last one.
 
-use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -16,15 +15,10 @@ use crate::protocol::types::counts::{DURATION_BOUNDS_US, Distribution};
 use crate::protocol::types::message::{Group, GroupNumber};
 use crate::storage::{Space, Storage, StorageError};
 
-/// The bounds of the queue, above which the loop stops receiving datagrams.
-const BACKLOG_SIZE_MAX: usize = 64 << 20;
-const BACKLOG_LENGTH_MAX: usize = 16_384;
 /// How often the store is tended while there are no commits.
 const TEND_INTERVAL: Duration = Duration::from_secs(1);
 /// Upper bounds of the buckets of groups per commit.
 const GROUPS_BOUNDS: &[u64] = &[1, 2, 4, 8, 16, 32, 64, 128, 256, 512];
-/// Roughly what a register takes beside its key and its value, in bytes.
-const REGISTER_SIZE: usize = 128;
 
 enum DiskWork {
     Commit(Box<Group>),
@@ -35,9 +29,8 @@ enum DiskWork {
 #[derive(Debug)]
 pub struct Disk {
     work: Sender<DiskWork>,
-    /// Numbers and sizes of the groups that are not durable yet.
-    backlog: VecDeque<(GroupNumber, usize)>,
-    backlog_size: usize,
+    /// The last group that is durable, once the first one was committed.
+    durable: Option<GroupNumber>,
     sync_times: SyncTimes,
     durations_us: Distribution,
     groups_per_commit: Distribution,
@@ -55,8 +48,7 @@ impl Disk {
             .spawn(move || run(storage, &queue, &notices))?;
         Ok(Disk {
             work,
-            backlog: VecDeque::new(),
-            backlog_size: 0,
+            durable: None,
             sync_times: SyncTimes::default(),
             durations_us: Distribution::new(DURATION_BOUNDS_US),
             groups_per_commit: Distribution::new(GROUPS_BOUNDS),
@@ -65,9 +57,7 @@ impl Disk {
     }
 
     pub fn commit(&mut self, group: Group) {
-        let size = size_of_group(&group);
-        self.backlog.push_back((group.number, size));
-        self.backlog_size += size;
+        self.durable.get_or_insert(group.number - 1);
         // If the thread is gone, a driver event that says so is queued.
         let _ = self.work.send(DiskWork::Commit(group.into()));
     }
@@ -88,26 +78,16 @@ impl Disk {
     pub fn persisted(&mut self, group: GroupNumber, took: Duration) {
         self.sync_times.add(took);
         self.durations_us.add(took.as_micros() as u64);
-        let waiting = self.backlog.len();
-        while let Some((_, size)) = self.backlog.pop_front_if(|(number, _)| *number <= group) {
-            self.backlog_size -= size;
-        }
-        self.groups_per_commit
-            .add((waiting - self.backlog.len()) as u64);
+        let before = self.durable.replace(group);
+        let before = before.expect("it was committed first");
+        self.groups_per_commit.add(group - before);
     }
 
     pub fn figures(&self) -> CommitFigures {
         CommitFigures {
             durations_us: self.durations_us.clone(),
             groups: self.groups_per_commit.clone(),
-            backlog: self.backlog.len(),
-            backlog_size: self.backlog_size,
         }
-    }
-
-    /// Whether the disk lags so far that nothing more should be received.
-    pub fn is_behind(&self) -> bool {
-        self.backlog_size > BACKLOG_SIZE_MAX || self.backlog.len() > BACKLOG_LENGTH_MAX
     }
 
     /// Tells the thread to commit what is queued and to close the store; a driver event reports the
@@ -115,17 +95,6 @@ impl Disk {
     pub fn close(&mut self) {
         let _ = self.work.send(DiskWork::Close);
     }
-}
-
-fn size_of_group(group: &Group) -> usize {
-    let registers = group.registers.iter().map(|(key, state)| {
-        let record = state.record.as_ref();
-        let value = record.and_then(|record| record.value.as_ref());
-        REGISTER_SIZE + key.as_bytes().len() + value.map_or(0, |value| value.len())
-    });
-    let marks = group.chosen.iter().map(|(key, _)| key);
-    let names = group.dropped.iter().chain(marks);
-    registers.sum::<usize>() + names.map(|key| key.as_bytes().len()).sum::<usize>()
 }
 
 /// Reports to the loop if the thread ends by a panic, so that the loop does not wait forever.
@@ -294,28 +263,5 @@ mod tests {
         let _disk = Disk::start(Box::new(Failing), notifier).unwrap();
         let notice = notices.blocking_recv();
         assert!(matches!(notice, Some(Notice::StorageFailed(_))));
-    }
-
-    #[test]
-    fn a_disk_that_is_far_behind_says_so_until_it_has_caught_up() {
-        let barrier = Arc::new(Barrier::new(2));
-        let (commits, _committed) = channel();
-        let store = Slow {
-            barrier: barrier.clone(),
-            commits,
-        };
-        let (notifier, _notices) = unbounded_channel();
-        let mut disk = Disk::start(Box::new(store), notifier).unwrap();
-        for number in 1..=BACKLOG_LENGTH_MAX as u64 + 1 {
-            assert!(!disk.is_behind());
-            disk.commit(group(number));
-        }
-        assert!(disk.is_behind());
-        disk.persisted(1, Duration::ZERO);
-        assert!(!disk.is_behind());
-        disk.persisted(BACKLOG_LENGTH_MAX as u64 + 1, Duration::ZERO);
-        assert!(disk.backlog.is_empty() && disk.backlog_size == 0);
-        barrier.wait();
-        barrier.wait();
     }
 }

@@ -52,15 +52,12 @@ pub struct Traffic {
     pub sent_bytes: u64,
 }
 
-/// The work of the storage thread, done and pending.
+/// The finished work of the storage thread.
 #[derive(Debug, Clone)]
 pub struct CommitFigures {
     pub durations_us: Distribution,
     /// Groups per commit.
     pub groups: Distribution,
-    /// Groups that are not durable yet, and their approximate bytes.
-    pub backlog: usize,
-    pub backlog_size: usize,
 }
 
 /// The turns of the loop, and their durations.

@@ -29,6 +29,7 @@ pub mod rollbacks;
 pub mod rounds;
 pub mod sealing;
 pub mod sizes;
+pub mod slow_disks;
 pub mod slow_links;
 pub mod split;
 pub mod text;

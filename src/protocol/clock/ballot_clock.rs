@@ -6,7 +6,9 @@
 use wire::clock::{self, HybridClock, READING_LAST, Reading};
 
 use crate::protocol::clock::bound::ClockBound;
-use crate::protocol::types::limits::{CEILING_LOW_WATER_MS, CEILING_STEP_MS, FOLLOWED_LAST};
+use crate::protocol::types::limits::{
+    CEILING_EARLY_MAX_MS, CEILING_LOW_WATER_MS, CEILING_STEP_MS, FOLLOWED_LAST,
+};
 use crate::protocol::types::message::{Now, RoundId};
 use crate::protocol::types::rules::rule;
 
@@ -15,6 +17,8 @@ use crate::protocol::types::rules::rule;
 pub struct BallotClock {
     clock: HybridClock,
     ceiling: Reading,
+    /// How much earlier the ceiling is raised than with a fast disk.
+    early_ms: u64,
     belief: ClockBound,
     clamped: bool,
     /// A wall clock that would bring the hybrid clock near its end. It is not followed.
@@ -32,6 +36,7 @@ impl BallotClock {
         BallotClock {
             clock: HybridClock::new(start),
             ceiling,
+            early_ms: 0,
             belief: ClockBound::new(start, skew_max_ms, now.mono_us),
             clamped: false,
             wall_at_end_ms: None,
@@ -138,12 +143,18 @@ impl BallotClock {
 
     /// B1: whether to raise the ceiling now. It is raised in steps, before the clock reaches it.
     pub fn needs_ceiling(&self) -> bool {
-        self.clock.last() + clock::from_ms(CEILING_LOW_WATER_MS) > self.ceiling
+        self.clock.last() + clock::from_ms(CEILING_LOW_WATER_MS + self.early_ms) > self.ceiling
+    }
+
+    /// B1: the disk needs this long for a group. A ceiling waits for the group before it, and then
+    /// for its own; meanwhile the node shall have one that is durable.
+    pub fn expect_slow_disk(&mut self, group_ms: u64) {
+        self.early_ms = (2 * group_ms).min(CEILING_EARLY_MAX_MS);
     }
 
     /// Raises the ceiling. The caller persists it.
     pub fn raise_ceiling(&mut self) -> Reading {
-        self.ceiling = self.clock.last() + clock::from_ms(CEILING_STEP_MS);
+        self.ceiling = self.clock.last() + clock::from_ms(CEILING_STEP_MS + 2 * self.early_ms);
         self.ceiling
     }
 

@@ -20,6 +20,8 @@ impl Replica {
             forwards: self.forwarding.forwards.count(),
             rounds: self.keys.open_rounds(),
             held_messages: self.durable.held_messages(),
+            unsynced_groups: self.durable.backlog().groups(),
+            unsynced_size: self.durable.backlog().size(),
             resident_keys,
             resident_size,
             sessions: self.requests.sessions.count(),

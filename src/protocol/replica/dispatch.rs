@@ -145,6 +145,10 @@ impl Replica {
             self.counts.dropped.stray += 1;
             return;
         }
+        if self.cannot_write(&envelope) {
+            self.counts.dropped.overflow += 1;
+            return;
+        }
         match &envelope.message {
             Message::DigestsRequest(_) | Message::BucketRequest(_) => {
                 self.handle_learner_question(now, envelope);

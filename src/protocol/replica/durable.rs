@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 
 use crate::protocol::clock::ballot_clock::BallotClock;
+use crate::protocol::keys::backlog::DiskBacklog;
 use crate::protocol::keys::outbox::{Closed, HeldMessage, Outbox, Way};
 use crate::protocol::membership::formation::Bootstrap;
 use crate::protocol::register::acceptor::AcceptorBounds;
@@ -11,7 +12,8 @@ use crate::protocol::replica::hung_disk::OldestGroup;
 use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::limits::{MARKS_MAX, NODES_AWAY_MAX};
 use crate::protocol::types::message::{
-    Configuration, Envelope, GroupNumber, Incarnation, Meta, NodeId, Now, Survey, SurveyAnswer,
+    Configuration, Envelope, Group, GroupNumber, Incarnation, Meta, NodeId, Now, Survey,
+    SurveyAnswer,
 };
 use crate::protocol::types::record::Key;
 
@@ -21,6 +23,7 @@ pub(super) struct DurableState {
     meta: Meta,
     outbox: Outbox,
     oldest_group: OldestGroup,
+    backlog: DiskBacklog,
     /// Chosen marks go to the disk with the next group.
     marks_due: bool,
     /// Ceilings that are not durable yet, by group.
@@ -44,6 +47,7 @@ impl DurableState {
         let mut durable = DurableState {
             outbox: Outbox::new(group),
             oldest_group: OldestGroup::default(),
+            backlog: DiskBacklog::default(),
             marks_due: false,
             ceilings: VecDeque::new(),
             durable_ceiling: meta.ceiling,
@@ -289,11 +293,22 @@ impl DurableState {
         }
     }
 
+    /// The group goes to the disk.
+    pub(super) fn write(&mut self, group: &Group) {
+        self.backlog.add(group);
+    }
+
+    /// What was given to the disk and is not durable yet.
+    pub(super) fn backlog(&self) -> &DiskBacklog {
+        &self.backlog
+    }
+
     /// All groups up to this one are on disk. Returns whether the count of this start is on disk
     /// from now on.
     pub(super) fn persisted(&mut self, group: GroupNumber) -> bool {
         let started = self.is_start_durable();
         self.outbox.persisted(group);
+        self.backlog.persisted(group);
         let on_disk = |(number, _): &mut (GroupNumber, u64)| *number <= group;
         while let Some((_, ceiling)) = self.ceilings.pop_front_if(on_disk) {
             self.durable_ceiling = ceiling;

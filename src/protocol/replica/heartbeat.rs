@@ -104,8 +104,10 @@ impl Replica {
         });
         let able = near.iter().copied();
         let able = able.filter(|n| !self.hangs(*n) || !rule!(X5_hung));
+        let able = able.collect();
+        let coordinators = self.without_slow_disks(now, able);
         self.view.see(Reach {
-            coordinators: able.collect(),
+            coordinators,
             learners: self.joined_without_vote().collect(),
             voters: near,
         });

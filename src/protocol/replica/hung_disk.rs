@@ -9,6 +9,9 @@ use crate::protocol::replica::Replica;
 use crate::protocol::types::message::{Event, GroupNumber, NodeId, Now, Output};
 use crate::protocol::types::rules::rule;
 
+/// How long the longest write is remembered, at least.
+const LONGEST_OF_US: u64 = 10_000_000;
+
 /// The oldest group whose write is in progress.
 #[derive(Debug, Default)]
 pub(super) struct OldestGroup {
@@ -16,6 +19,9 @@ pub(super) struct OldestGroup {
     group: Option<(GroupNumber, u64)>,
     /// As of the last heartbeat.
     unsynced_ms: u64,
+    /// The longest of the last ten to twenty seconds: of this interval, and of the previous one.
+    longest_ms: [u64; 2],
+    longest_of_us: u64,
     /// Whether the disk hung at the last heartbeat.
     hung: bool,
 }
@@ -32,9 +38,19 @@ impl OldestGroup {
         let known = self.group.filter(|(known, _)| Some(*known) == group);
         self.group = group.map(|group| known.unwrap_or((group, now.mono_us)));
         self.unsynced_ms = self.unsynced_ms_at(now);
+        if now.mono_us >= self.longest_of_us + LONGEST_OF_US {
+            self.longest_of_us = now.mono_us;
+            self.longest_ms = [0, self.longest_ms[0]];
+        }
+        self.longest_ms[0] = self.longest_ms[0].max(self.unsynced_ms);
         let hangs = self.unsynced_ms >= hung_after_ms;
         let was_hung = std::mem::replace(&mut self.hung, hangs);
         (hangs != was_hung).then_some(hangs)
+    }
+
+    /// About how long the disk takes for a group, as of the last seconds.
+    pub(super) fn slow_ms(&self) -> u64 {
+        self.longest_ms[0].max(self.longest_ms[1])
     }
 
     pub(super) fn unsynced_ms(&self) -> u64 {
@@ -51,7 +67,10 @@ impl Replica {
     /// At each heartbeat.
     pub(super) fn check_disk(&mut self, now: Now) {
         let hung_after_ms = self.timings.disk_hung_ms;
-        if let Some(hangs) = self.durable.observe_oldest_group(now, hung_after_ms) {
+        let news = self.durable.observe_oldest_group(now, hung_after_ms);
+        let slow_ms = self.durable.oldest_group().slow_ms();
+        self.clock.expect_slow_disk(slow_ms);
+        if let Some(hangs) = news {
             let unsynced_ms = self.durable.oldest_group().unsynced_ms();
             self.sending.push(Output::Event(match hangs {
                 true => Event::DiskHangs { unsynced_ms },
@@ -106,10 +125,14 @@ impl Replica {
     /// Whether that node, according to its reports, cannot write to its disk: it may be reachable,
     /// but does not count as a vote.
     pub(super) fn hangs(&self, node: NodeId) -> bool {
-        let unsynced_ms = match node == self.identity.node {
+        self.is_hung(self.unsynced_ms_of(node))
+    }
+
+    /// The age of that node's oldest write in progress, as it reports it.
+    pub(super) fn unsynced_ms_of(&self, node: NodeId) -> u64 {
+        match node == self.identity.node {
             true => self.durable.oldest_group().unsynced_ms(),
             false => self.links.unsynced_ms(node).into(),
-        };
-        self.is_hung(unsynced_ms)
+        }
     }
 }

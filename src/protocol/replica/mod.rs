@@ -23,6 +23,7 @@ mod readiness;
 mod requests;
 mod rounds;
 mod send;
+mod slow_disk;
 mod text;
 mod view;
 
@@ -302,6 +303,7 @@ impl Replica {
                 .close_meta(closed.number, ceiling, configuration);
             group.meta = Some(meta);
         }
+        self.durable.write(&group);
         Some(Output::Persist(group))
     }
 

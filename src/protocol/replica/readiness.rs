@@ -84,6 +84,7 @@ impl Replica {
                     .to_owned(),
             );
         }
+        warnings.extend(self.slow_disk_warning());
         if let Some(reason) = self.membership.refused() {
             warnings.push(format!(
                 "the desired membership change is not possible: {reason}"

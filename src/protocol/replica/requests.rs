@@ -202,6 +202,10 @@ impl Replica {
             self.answer_busy(pending);
             return;
         }
+        if self.is_disk_behind() && self.would_write(&key, &pending) {
+            self.answer_busy(pending);
+            return;
+        }
         if let Some(full) = self.no_room_for(&key, &pending) {
             self.answer_full(pending, full);
             return;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::protocol::network::topology::Links;
 use crate::protocol::replica::distance::Distances;
+use crate::protocol::replica::slow_disk::SlowDisks;
 use crate::protocol::types::limits::{
     CONFIGURATION_LOOK_MS, HEARTBEATS_LOOKED_AT, NEWS_INTERVAL_MS, PROBE_MS,
 };
@@ -24,6 +25,7 @@ pub(super) struct View {
     quorum_us: u64,
     reach: Reach,
     distances: Distances,
+    pub(super) slow_disks: SlowDisks,
     /// When this node last sent its row.
     announced_us: u64,
     /// When links are announced next, if they have changed.
@@ -61,6 +63,7 @@ impl View {
             quorum_us: 0,
             reach: Reach::default(),
             distances: Distances::default(),
+            slow_disks: SlowDisks::default(),
             announced_us: 0,
             news_due_us: None,
             probed_us: now.mono_us,

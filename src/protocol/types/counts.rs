@@ -339,6 +339,9 @@ pub struct QueueDepths {
     pub rounds: usize,
     /// Messages that wait until a group is durable.
     pub held_messages: usize,
+    /// Groups that the disk has not made durable yet, and their approximate memory in bytes.
+    pub unsynced_groups: usize,
+    pub unsynced_size: usize,
     /// Keys whose state is in memory beside the table, and their approximate memory in bytes.
     pub resident_keys: usize,
     pub resident_size: usize,

@@ -15,6 +15,13 @@ pub const NODES_MAX: usize = 2 * MEMBERS_MAX + NODES_AWAY_MAX;
 pub const CEILING_LOW_WATER_MS: u64 = 1_000;
 /// B1: how far above the clock a raised ceiling is.
 pub const CEILING_STEP_MS: u64 = 2_000;
+/// B1: with a slow disk the ceiling is raised earlier, by at most this much, and twice as much
+/// higher.
+pub const CEILING_EARLY_MAX_MS: u64 = 4_000;
+/// A member that reported a group this old is avoided as a coordinator, ...
+pub const DISK_SLOW_MS: u64 = 500;
+/// ... until this long after it last did.
+pub const DISK_SLOW_KEPT_MS: u64 = 3_000;
 /// B2: how far above the lower median of the voters' wall clocks a wall clock counts.
 pub const SKEW_MAX_MS_DEFAULT: u64 = 60_000;
 /// B5: how far above the latest wall clock that counts a birth is accepted. The slack is needed
@@ -198,6 +205,10 @@ pub const LEARNED_PASSES: u32 = 2;
 pub const SOURCE_GONE_MS: u64 = 1_000;
 /// A disk that has not finished a write for this long is hung. Its node counts as unreachable.
 pub const DISK_HUNG_MS_DEFAULT: u64 = 2_000;
+/// Groups, and bytes in them, that may wait for the disk. Above that a node answers writes busy, and
+/// drops what other nodes want written.
+pub const DISK_BACKLOG_GROUPS_MAX: usize = 16_384;
+pub const DISK_BACKLOG_SIZE_MAX: usize = 64 << 20;
 /// Interval at which chosen marks are written that no group has taken along.
 pub const MARKS_MS: u64 = 1_000;
 

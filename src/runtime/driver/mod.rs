@@ -318,17 +318,7 @@ impl Driver {
         }
     }
 
-    /// While the disk lags far behind, datagrams wait in the kernel, and are lost there if its
-    /// buffer fills; a lost datagram is never taken for an answer. Once the disk hangs, no input
-    /// waits for it any more, and clients are sent to other nodes.
-    fn takes_in(&self) -> bool {
-        !self.disk.as_ref().is_some_and(Disk::is_behind) || self.replica.has_hung_disk()
-    }
-
     fn receive(&mut self, now: Now, budget: Budget) -> Result<(), RuntimeError> {
-        if !self.takes_in() {
-            return Ok(());
-        }
         self.learn_nodes(now);
         let mut batches = 0;
         let mut more = true;
@@ -528,11 +518,10 @@ impl Driver {
 
     /// Sleeps until there is something to do. A driver event also ends the sleep, and is returned.
     async fn wait(&mut self, mut alarm: Pin<&mut Sleep>) -> Result<Option<Notice>, RuntimeError> {
-        let takes_in = self.takes_in();
         // Transfers wait for the socket like everything else.
         let sends_us = self.outbox.next_timeout().filter(|_| !self.send_blocked);
         let sends_now = sends_us.is_some_and(|at_us| at_us <= self.clock.now().mono_us);
-        if self.is_unfinished || sends_now || takes_in && self.socket.has_received() {
+        if self.is_unfinished || sends_now || self.socket.has_received() {
             tokio::task::yield_now().await;
             return Ok(None);
         }
@@ -547,7 +536,7 @@ impl Driver {
             biased;
             notice = self.notices.recv() => return Ok(notice),
             () = alarm, if wanted.is_some() => {}
-            ready = self.socket.readable(), if takes_in => ready.map_err(RuntimeError::Socket)?,
+            ready = self.socket.readable() => ready.map_err(RuntimeError::Socket)?,
             ready = self.socket.writable(), if self.send_blocked => {
                 ready.map_err(RuntimeError::Socket)?;
                 self.send_blocked = false;

@@ -1,4 +1,3 @@
-use std::io::ErrorKind;
 use std::sync::{Arc, Barrier};
 
 use wire::datagram::{DatagramHeader, DatagramWriter, FrameHeader};
@@ -9,7 +8,7 @@ use crate::config::{Settings, TextMode};
 use crate::storage::{Durability, Storage, StorageError, memory};
 
 const HUNG_US: u64 = 500_000;
-/// More groups than may wait for the disk.
+/// More groups than a node lets wait for its disk.
 const GROUPS: u64 = 20_000;
 
 /// A store that finishes no commit before the test ends.
@@ -68,10 +67,10 @@ fn hello() -> Vec<u8> {
     writer.seal(&DatagramHeader::default()).to_vec()
 }
 
-/// While the disk lags far behind, arriving datagrams are left in the kernel. Once the disk hangs,
-/// no input waits for it any more, and clients must learn that they should ask other nodes.
+/// A node that stopped reading would look dead to its neighbours, and to clients that could be told
+/// to ask another node.
 #[test]
-fn a_node_whose_disk_is_far_behind_takes_nothing_in_until_the_disk_hangs() {
+fn a_node_whose_disk_is_far_behind_keeps_reading() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -93,23 +92,16 @@ fn a_node_whose_disk_is_far_behind_takes_nothing_in_until_the_disk_hangs() {
             disk.commit(Group { number, ..group });
         }
         let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        client.set_nonblocking(true).unwrap();
+        client
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
         client.send_to(&hello(), own[0]).unwrap();
         driver.socket.readable().await.unwrap();
-        let mut now = driver.clock.now();
-        let last_us = now.mono_us + 10 * HUNG_US;
+        driver.turn(driver.clock.now()).unwrap();
+        assert!(!driver.replica.has_hung_disk(), "not yet");
         let mut bytes = [0; 2_000];
-        while !driver.replica.has_hung_disk() {
-            assert!(now.mono_us < last_us, "it hangs");
-            assert!(!driver.takes_in());
-            driver.turn(now).unwrap();
-            let received = client.recv(&mut bytes).map_err(|error| error.kind());
-            assert_eq!(received, Err(ErrorKind::WouldBlock));
-            now.mono_us += 50_000;
-        }
-        assert!(driver.takes_in());
-        driver.turn(now).unwrap();
-        assert!(client.recv(&mut bytes).unwrap() > 0);
+        let received = client.recv(&mut bytes);
         barrier.wait();
+        assert!(received.expect("an answer") > 0);
     });
 }

@@ -546,13 +546,13 @@ fn disk(to: &mut FamilyWriter<'_>, observation: &Observation) -> fmt::Result {
             "horseshoe_disk_queue_groups",
             None,
             "Groups of changes that are not durable yet",
-            commits.map(|commits| commits.backlog as f64),
+            commits.map(|_| observation.depths.unsynced_groups as f64),
         ),
         (
             "horseshoe_disk_queue",
             BYTES,
             "About the bytes in these",
-            commits.map(|commits| commits.backlog_size as f64),
+            commits.map(|_| observation.depths.unsynced_size as f64),
         ),
         (
             "horseshoe_disk_unfinished",

@@ -1,0 +1,200 @@
+//! Disks that lag: the node goes on with everything that needs no disk. This module decides what
+//! the node takes on while its backlog is over the bound.
+
+use std::collections::BTreeMap;
+
+use crate::protocol::clients::pending::{Pending, ReplyTo};
+use crate::protocol::replica::Replica;
+use crate::protocol::types::limits::{DISK_SLOW_KEPT_MS, DISK_SLOW_MS};
+use crate::protocol::types::message::{Envelope, Message, NodeId, Now};
+use crate::protocol::types::record::{Key, SPACE_USER};
+
+/// The voters whose disks were slow lately.
+#[derive(Debug, Default)]
+pub(super) struct SlowDisks {
+    until_us: BTreeMap<NodeId, u64>,
+}
+
+impl SlowDisks {
+    /// That node's oldest group waits for its disk for this long.
+    fn see(&mut self, now: Now, node: NodeId, unsynced_ms: u64) {
+        if unsynced_ms >= DISK_SLOW_MS {
+            let until_us = now.mono_us + DISK_SLOW_KEPT_MS * 1_000;
+            self.until_us.insert(node, until_us);
+        }
+    }
+
+    fn contains(&self, now: Now, node: NodeId) -> bool {
+        let until_us = self.until_us.get(&node);
+        until_us.is_some_and(|until_us| now.mono_us < *until_us)
+    }
+}
+
+impl Replica {
+    /// Whether so much waits for this node's disk that it takes on no more writes.
+    pub(super) fn is_disk_behind(&self) -> bool {
+        self.durable.backlog().is_full()
+    }
+
+    /// Whether the operation causes something that must be written. The changes of the
+    /// configuration are few, and one of them may be what removes this node.
+    pub(super) fn would_write(&self, key: &Key, pending: &Pending) -> bool {
+        let is_own = matches!(pending.reply, ReplyTo::Own { .. });
+        key.space() == SPACE_USER && !is_own && !pending.operation.action.is_read()
+    }
+
+    /// Whether another node's message is dropped because it would have to be written. Its sender
+    /// repeats it, or copies the record later. The messages of this node's own rounds are kept:
+    /// the rounds in progress are limited already.
+    pub(super) fn cannot_write(&self, envelope: &Envelope) -> bool {
+        let key = match &envelope.message {
+            Message::Prepare(prepare) => &prepare.key,
+            Message::Accept(accept) => &accept.key,
+            Message::Copy(copy) => &copy.key,
+            _ => return false,
+        };
+        let is_own = envelope.origin == self.identity.node;
+        !is_own && key.space() == SPACE_USER && self.is_disk_behind()
+    }
+
+    /// Leaves of the nodes those whose disks are not slow, if there are any: a coordinator's
+    /// messages wait for its disk now and then (B1), and those of its rounds' keys with them.
+    pub(super) fn without_slow_disks(&mut self, now: Now, nodes: Vec<NodeId>) -> Vec<NodeId> {
+        for node in &nodes {
+            let unsynced_ms = self.unsynced_ms_of(*node);
+            self.view.slow_disks.see(now, *node, unsynced_ms);
+        }
+        let is_fast = |node: &NodeId| !self.view.slow_disks.contains(now, *node);
+        let fast: Vec<NodeId> = nodes.iter().copied().filter(is_fast).collect();
+        match fast.is_empty() {
+            true => nodes,
+            false => fast,
+        }
+    }
+
+    /// For the operator.
+    pub(super) fn slow_disk_warning(&self) -> Option<String> {
+        let backlog = self.durable.backlog();
+        self.is_disk_behind().then(|| {
+            format!(
+                "this node's disk is too slow: {} groups of changes ({} MiB) wait for it, so \
+                 writes at this node are answered busy, and those of other nodes are copied later",
+                backlog.groups(),
+                backlog.size() >> 20
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use wire::{Action, Operation, OperationId, Outcome};
+
+    use super::*;
+    use crate::protocol::replica::catchup::serve::tests::{NOW, replica, reported};
+    use crate::protocol::types::ballot::Ballot;
+    use crate::protocol::types::limits::DISK_BACKLOG_SIZE_MAX;
+    use crate::protocol::types::message::{
+        ClientReply, Endpoint, Group, Input, Output, Prepare, Read,
+    };
+    use crate::protocol::types::record::{AcceptorState, Record};
+
+    fn large_group() -> Group {
+        let record = Record {
+            value: Some(vec![0; DISK_BACKLOG_SIZE_MAX].into()),
+            ..Record::default()
+        };
+        let state = AcceptorState {
+            record: Some(Arc::new(record)),
+            ..AcceptorState::default()
+        };
+        Group {
+            number: 1,
+            registers: vec![(Key::user(b"large"), state)],
+            ..Group::default()
+        }
+    }
+
+    fn put() -> Pending {
+        let operation = Operation {
+            id: OperationId {
+                client: 1 << 127,
+                sequence: 1,
+            },
+            birth: 1,
+            low_mark: 1,
+            key: "k".into(),
+            want_old: false,
+            action: Action::Put { value: "v".into() },
+        };
+        let to = Endpoint::new(1, 1);
+        Pending {
+            operation: Arc::new(operation),
+            reply: ReplyTo::Client { to, attempt: 1 },
+            also: Vec::new(),
+            tried: false,
+            sent: false,
+            arrived_us: NOW.mono_us,
+            deadline_us: NOW.mono_us + 1_000_000,
+            received_us: Some(NOW.mono_us),
+        }
+    }
+
+    fn outputs(replica: &mut Replica) -> Vec<Output> {
+        std::iter::from_fn(|| replica.poll_ready()).collect()
+    }
+
+    #[test]
+    fn a_node_whose_disk_is_far_behind_takes_on_no_writes() {
+        let mut replica = replica();
+        replica.durable.write(&large_group());
+        assert!(replica.slow_disk_warning().is_some());
+        outputs(&mut replica);
+        let key = || Key::user(b"k");
+        let prepare = Prepare {
+            key: key(),
+            ballot: Ballot::new(9, 2),
+        };
+        reported(&mut replica, 1, prepare.into());
+        assert_eq!(replica.counters().overflow, 1);
+        let read = Read {
+            key: key(),
+            holds: Ballot::ZERO,
+        };
+        reported(&mut replica, 1, read.into());
+        let asked = outputs(&mut replica);
+        assert!(asked.contains(&Output::Load(key())), "a read goes on");
+        let (key, state) = (key(), None);
+        let loaded = Input::Loaded {
+            key: key.clone(),
+            state,
+        };
+        replica.handle_input(NOW, loaded);
+        outputs(&mut replica);
+        replica.begin_operation(&put().operation);
+        replica.run_here(NOW, key, put());
+        let answer = outputs(&mut replica).into_iter().find_map(|o| match o {
+            Output::Reply {
+                reply: ClientReply::Answer(answer),
+                ..
+            } => Some(answer.outcome),
+            _ => None,
+        });
+        assert_eq!(answer, Some(Outcome::Busy));
+    }
+
+    #[test]
+    fn a_slow_disk_is_avoided_for_a_while() {
+        let mut slow = SlowDisks::default();
+        slow.see(NOW, 2, DISK_SLOW_MS);
+        slow.see(NOW, 3, DISK_SLOW_MS - 1);
+        let later = |ms: u64| Now {
+            mono_us: NOW.mono_us + ms * 1_000,
+            ..NOW
+        };
+        assert!(slow.contains(later(DISK_SLOW_KEPT_MS - 1), 2) && !slow.contains(NOW, 3));
+        assert!(!slow.contains(later(DISK_SLOW_KEPT_MS), 2));
+    }
+}

@@ -11,7 +11,7 @@ use horseshoe::config::MEMORY_MAX_MIN;
 use horseshoe::gateway::text;
 use horseshoe::protocol::types::{digest, limits};
 use kvclient::session;
-use wire::datagram;
+use wire::{datagram, transfer};
 
 const WIRE: Document = Document {
     name: "docs/wire.md",
@@ -154,9 +154,14 @@ fn limits_in_the_wire_format() {
             "or up to {} if the address is a loopback",
             bytes(datagram::DATAGRAM_SIZE_TARGET_LOOPBACK),
         ),
+        ("| a datagram | {} |", bytes(datagram::DATAGRAM_SIZE_MAX)),
         (
-            "in a datagram of up to {}",
-            bytes(datagram::DATAGRAM_SIZE_MAX),
+            "A frame with a larger body, up to {}",
+            bytes(transfer::FRAME_BODY_SIZE_MAX),
+        ),
+        (
+            "would make a datagram of more than {}. Smaller",
+            bytes(datagram::DATAGRAM_SIZE_TARGET_LOOPBACK),
         ),
         (
             "would make a datagram of more than {}",

@@ -13,7 +13,7 @@ use fake::{Node, cluster};
 use kvclient::session::IN_FLIGHT_MAX;
 use kvclient::{Call, CallError, Client, ClientOptions, Completion, OpenError};
 use nix::poll::{PollFd, PollFlags, poll};
-use wire::{Action, Old, Outcome};
+use wire::{Action, Old, Outcome, VALUE_SIZE_MAX};
 
 /// Far more than any step of these tests should take.
 const LONG: Duration = Duration::from_secs(20);
@@ -105,6 +105,35 @@ fn every_operation() {
     assert!(matches!(error, CallError::InvalidArgument(_)));
     let large = client.call(put("k", vec![0; 48 * 1_024])).unwrap();
     assert!(is_written(&large));
+}
+
+/// Requests and answers that are transferred, from threads and from an application's loop.
+#[test]
+fn the_largest_values_arrive_although_datagrams_are_lost() {
+    let (nodes, list) = cluster(3);
+    for node in &nodes {
+        node.behaviour.lose_every.store(6, Ordering::Relaxed);
+    }
+    let client = open(&list);
+    let value = |seed: u64| -> Bytes {
+        let bytes = (0..VALUE_SIZE_MAX as u64).map(|at| (at * 7 % 251 + seed) as u8);
+        bytes.collect()
+    };
+    for key in 0..4 {
+        let written = client.call(put(key.to_string(), value(key)));
+        assert!(is_written(&written.unwrap()));
+        let got = client.call(get(key.to_string()));
+        assert!(matches!(got, Ok(Outcome::Value { value: got, .. }) if got == value(key)));
+    }
+    for key in 0..10 {
+        let call = put(format!("loop {key}"), value(key));
+        client.submit(call, key).unwrap();
+    }
+    let all = collect(&client, 10);
+    assert!(
+        all.iter()
+            .all(|one| is_written(one.result.as_ref().unwrap()))
+    );
 }
 
 #[test]

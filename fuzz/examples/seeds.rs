@@ -11,6 +11,10 @@ use horseshoe::protocol::types::record::{
     AcceptorState, Applied, AppliedOperation, ClientEntry, Key, Record,
 };
 use horseshoe::storage::format;
+use wire::datagram::FrameHeader;
+use wire::transfer::{
+    SenderLimits, TRANSFER_ACK, TRANSFER_PIECE, TransferAck, TransferSender, TransferState,
+};
 use wire::*;
 
 const BALLOT: Ballot = Ballot(1_700_000_000_000 << 20 | 2);
@@ -434,9 +438,42 @@ fn write_text() -> std::io::Result<()> {
     Ok(())
 }
 
+/// The pieces of a frame, and acknowledgements of the two transfers that the target sends.
+fn write_transfers() -> std::io::Result<()> {
+    let limits = SenderLimits {
+        total: 1 << 20,
+        of_peer: 1 << 20,
+    };
+    let mut sender = TransferSender::new(limits, 5);
+    sender.offer(0, (1, 1_200), FrameHeader::default(), vec![7; 9_000]);
+    let mut talk = Vec::new();
+    sender.poll(0, 1 << 20, &mut |due| {
+        talk.extend(piece(TRANSFER_PIECE, 1, due.body));
+    });
+    for number in 1..3 {
+        for (echo, below, state) in [(3, 2, TransferState::Open), (9, 0, TransferState::Done)] {
+            let ack = TransferAck {
+                number,
+                echo,
+                held_us: 5,
+                room: 50_000,
+                below,
+                state,
+                ranges: vec![(below + 1, below + 2)],
+            };
+            let mut body = Vec::new();
+            ack.encode(&mut body);
+            let flags = TRANSFER_ACK | (number as u8 - 1) << 4;
+            talk.extend(piece(flags, 1, &body));
+        }
+    }
+    write("transfer", "talk", &talk)
+}
+
 fn main() -> std::io::Result<()> {
     write_entries()?;
     write_text()?;
+    write_transfers()?;
     let mut talk = Vec::new();
     // Heartbeats of both other nodes come first, because without them there is no quorum.
     for heartbeat in peer_messages().iter().filter(|m| m.kind() == 26) {

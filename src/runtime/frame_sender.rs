@@ -8,7 +8,6 @@ use std::net::SocketAddr;
 use wire::datagram::FrameHeader;
 use wire::transfer::{self, FRAME_BODY_SIZE_MAX, Offer, SenderLimits, TransferAck, TransferSender};
 
-use super::decode::PEER_KIND_MIN;
 use super::packer::{Outgoing, Packer, SendError, Sender};
 use super::tally::{Cause, Tally};
 use crate::protocol::types::message::Message;
@@ -74,8 +73,7 @@ impl FrameSender {
         body.clear();
         header.kind = encode(&mut body);
         let is_loopback = to.ip().is_loopback();
-        // The client library does not receive transfers yet.
-        if header.kind < PEER_KIND_MIN || !transfer::is_large(is_loopback, body.len()) {
+        if !transfer::is_large(is_loopback, body.len()) {
             self.packer.push(to, header, tally, &body);
             self.body = body;
             return;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use wire::clock;
 use wire::datagram::{self, DatagramHeader, DatagramWriter, FrameHeader};
+use wire::transfer::{self, Taken, Transfers};
 use wire::{
     self, Action, Answer, Hello, HelloAnswer, LinkStatus, MemberAddress, MemberStatus, NoSession,
     NodeStatus, Old, Operation, OperationId, Outcome, Request, RouteStatus, StatusAnswer,
@@ -74,7 +75,7 @@ impl FakeCluster {
         let addresses: Vec<SocketAddr> = sockets.iter().map(|s| s.local_addr().unwrap()).collect();
         let threads = sockets.into_iter().zip(1..).map(|(socket, id)| {
             socket
-                .set_read_timeout(Some(Duration::from_millis(20)))
+                .set_read_timeout(Some(Duration::from_millis(2)))
                 .unwrap();
             let node = Node {
                 id,
@@ -83,6 +84,7 @@ impl FakeCluster {
                 state: state.clone(),
                 started: Instant::now(),
                 number: 0,
+                transfers: Transfers::new(u64::from(id) << 32, 200_000),
             };
             let ended = ended.clone();
             std::thread::spawn(move || node.run(&ended))
@@ -131,36 +133,68 @@ struct Node {
     state: Arc<Mutex<State>>,
     started: Instant,
     number: u64,
+    transfers: Transfers<SocketAddr>,
 }
 
 impl Node {
     fn run(mut self, ended: &AtomicBool) {
         let mut buffer = vec![0; datagram::DATAGRAM_SIZE_MAX];
         while !ended.load(Ordering::Relaxed) {
-            let Ok((length, from)) = self.socket.recv_from(&mut buffer) else {
-                continue;
-            };
-            let Ok((_, frames)) = datagram::open(&buffer[..length]) else {
-                continue;
-            };
-            let mut writer = DatagramWriter::default();
-            for frame in frames.flatten() {
-                let mut body = Vec::new();
-                let Some(kind) = self.answer(frame.header.kind, frame.body, &mut body) else {
-                    continue;
-                };
-                if writer.size() + body.len() > datagram::DATAGRAM_SIZE_TARGET_LOOPBACK {
-                    self.send(&mut writer, from);
-                }
-                let header = FrameHeader {
-                    kind,
-                    origin: self.id,
-                    epoch: 1,
-                    ..FrameHeader::default()
-                };
-                writer.push(&header, &body);
+            if let Ok((length, from)) = self.socket.recv_from(&mut buffer) {
+                self.receive(&buffer[..length], from);
             }
-            self.send(&mut writer, from);
+            self.send_pieces();
+        }
+    }
+
+    fn receive(&mut self, bytes: &[u8], from: SocketAddr) {
+        let Ok((_, frames)) = datagram::open(bytes) else {
+            return;
+        };
+        let mut writer = DatagramWriter::default();
+        for frame in frames.flatten() {
+            let mut body = Vec::new();
+            let now_us = self.now_us();
+            let answered = match self.transfers.take(now_us, from, &frame) {
+                Ok(Taken::Plain) => self.answer(frame.header.kind, frame.body, &mut body),
+                Ok(Taken::Whole(header, whole)) => self.answer(header.kind, &whole, &mut body),
+                Ok(Taken::Noted) | Err(_) => continue,
+            };
+            let Some(kind) = answered else {
+                continue;
+            };
+            let header = FrameHeader {
+                kind,
+                origin: self.id,
+                epoch: 1,
+                ..FrameHeader::default()
+            };
+            if transfer::is_large(true, body.len()) {
+                let to = (from, datagram::DATAGRAM_SIZE_TARGET_LOOPBACK);
+                self.transfers.offer(now_us, to, header, body);
+                continue;
+            }
+            if writer.size() + body.len() > datagram::DATAGRAM_SIZE_TARGET_LOOPBACK {
+                self.send(&mut writer, from);
+            }
+            writer.push(&header, &body);
+        }
+        self.send(&mut writer, from);
+    }
+
+    fn now_us(&self) -> u64 {
+        self.started.elapsed().as_micros() as u64
+    }
+
+    fn send_pieces(&mut self) {
+        let (now_us, mut all) = (self.now_us(), Vec::new());
+        self.transfers.poll(now_us, &mut |to, header, body| {
+            let mut writer = DatagramWriter::default();
+            writer.push(header, body);
+            all.push((to, writer));
+        });
+        for (to, mut writer) in all {
+            self.send(&mut writer, to);
         }
     }
 

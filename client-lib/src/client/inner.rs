@@ -14,10 +14,10 @@ use crate::session::{
 };
 use wire::Outcome;
 use wire::datagram::{
-    self, DATAGRAM_SIZE_MAX, DATAGRAM_SIZE_TARGET, DATAGRAM_SIZE_TARGET_LOOPBACK, DatagramHeader,
-    DatagramWriter, FRAME_HEADER_SIZE, FrameHeader,
+    self, DATAGRAM_SIZE_MAX, DatagramHeader, DatagramWriter, FRAME_HEADER_SIZE, Frame, FrameHeader,
 };
-use wire::parts::{self, Joiner};
+use wire::parts::{self, Joiner, NoPart};
+use wire::transfer::{self, NoPiece, Offer, Taken, Transfers};
 
 /// The most datagrams that are read before completions are delivered.
 const RECEIVE_MAX: usize = 256;
@@ -44,9 +44,12 @@ pub(super) struct Waiter {
 #[derive(Debug)]
 struct SendTarget {
     address: Option<SocketAddr>,
-    size_target: usize,
+    is_loopback: bool,
     writer: DatagramWriter,
+    /// Of the datagram that is being packed.
     cluster: u64,
+    /// Of the last frame that was no hello.
+    last_cluster: u64,
 }
 
 #[derive(Debug)]
@@ -62,6 +65,10 @@ pub(super) struct Inner {
     joiner: Joiner<usize>,
     /// The number of the next frame that is sent in parts.
     next_parts: u64,
+    /// Large requests and answers, by the node's index.
+    transfers: Transfers<usize>,
+    /// Frames that found no memory. They count as lost: attempts are repeated.
+    dropped: u64,
     /// Owners of calls, by the session's tag.
     owners: Vec<Option<Owner>>,
     free_owners: Vec<u64>,
@@ -90,18 +97,17 @@ impl SendTarget {
         let is_loopback = address.is_some_and(|at| at.ip().to_canonical().is_loopback());
         SendTarget {
             address,
-            size_target: match is_loopback {
-                true => DATAGRAM_SIZE_TARGET_LOOPBACK,
-                false => DATAGRAM_SIZE_TARGET,
-            },
+            is_loopback,
             writer: DatagramWriter::default(),
             cluster: 0,
+            last_cluster: 0,
         }
     }
 }
 
 impl Inner {
-    pub fn new(session: Session, look_ups: LookUps, boot: u64) -> Self {
+    /// `socket_buffer`: the size of the kernel's receive buffer.
+    pub fn new(session: Session, look_ups: LookUps, boot: u64, socket_buffer: usize) -> Self {
         let destinations = look_ups.addresses().into_iter().map(SendTarget::new);
         Inner {
             destinations: destinations.collect(),
@@ -113,6 +119,8 @@ impl Inner {
             buffer: vec![0; DATAGRAM_SIZE_MAX],
             joiner: Joiner::default(),
             next_parts: boot,
+            transfers: Transfers::new(boot, socket_buffer),
+            dropped: 0,
             owners: Vec::new(),
             free_owners: Vec::new(),
             applications: 0,
@@ -132,12 +140,17 @@ impl Inner {
         self.began.elapsed().as_micros() as u64
     }
 
-    /// The time until the session's next timeout.
+    /// The time until the next timeout.
     pub fn next_wait(&self) -> Duration {
-        let Some(at_us) = self.session.next_timeout() else {
+        let Some(at_us) = self.next_timeout() else {
             return Duration::MAX;
         };
         Duration::from_micros(at_us.saturating_sub(self.now_us()))
+    }
+
+    fn next_timeout(&self) -> Option<u64> {
+        let both = [self.session.next_timeout(), self.transfers.next_timeout()];
+        both.into_iter().flatten().min()
     }
 
     pub fn submit(&mut self, call: Call, owner: Owner) -> Result<(), CallError> {
@@ -288,19 +301,31 @@ impl Inner {
         match datagram::open(bytes) {
             Ok((_, frames)) => {
                 for frame in frames.flatten() {
-                    let kind = frame.header.kind;
-                    if frame.header.flags & parts::PART == 0 {
-                        self.session.handle_frame(now_us, place, kind, frame.body);
-                        continue;
-                    }
-                    match self.joiner.take(now_us, (place, 0), kind, frame.body) {
-                        Ok(Some(body)) => self.session.handle_frame(now_us, place, kind, &body),
-                        Ok(None) => {}
-                        Err(parts::NoPart) => self.foreign += 1,
-                    }
+                    self.handle_frame(now_us, place, &frame);
                 }
             }
             Err(_) => self.foreign += 1,
+        }
+    }
+
+    fn handle_frame(&mut self, now_us: u64, place: usize, frame: &Frame<'_>) {
+        let kind = frame.header.kind;
+        let taken = self.transfers.take(now_us, place, frame);
+        match taken {
+            Ok(Taken::Plain) => {}
+            Ok(Taken::Noted) => return,
+            Ok(Taken::Whole(_, body)) => {
+                return self.session.handle_frame(now_us, place, kind, &body);
+            }
+            Err(NoPiece) => return self.foreign += 1,
+        }
+        if frame.header.flags & parts::PART == 0 {
+            return self.session.handle_frame(now_us, place, kind, frame.body);
+        }
+        match self.joiner.take(now_us, (place, 0), kind, frame.body) {
+            Ok(Some(body)) => self.session.handle_frame(now_us, place, kind, &body),
+            Ok(None) => {}
+            Err(NoPart) => self.foreign += 1,
         }
     }
 
@@ -346,7 +371,7 @@ impl Inner {
             return;
         }
         let now_us = self.now_us();
-        let next_us = self.session.next_timeout().filter(|_| !none_waits);
+        let next_us = self.next_timeout().filter(|_| !none_waits);
         let now = !none_waits && (self.unsent || !self.done.is_empty());
         let now = now || next_us.is_some_and(|at_us| at_us <= now_us);
         wake.set(&mut self.alarm, now, next_us, now_us);
@@ -355,9 +380,32 @@ impl Inner {
     pub fn flush(&mut self, socket: &UdpSocket) {
         self.pack(socket);
         self.unsent = false;
+        self.send_packed(socket);
+        // After the small frames.
+        self.send_pieces(socket);
+        self.send_packed(socket);
+    }
+
+    fn send_packed(&mut self, socket: &UdpSocket) {
         for place in 0..self.destinations.len() {
             self.send(socket, place);
         }
+    }
+
+    /// Packs acknowledgements, and the pieces of transfers that may leave now.
+    fn send_pieces(&mut self, socket: &UdpSocket) {
+        let now_us = self.now_us();
+        if !self.transfers.is_due(now_us) {
+            return;
+        }
+        // Packing needs the rest of `self`.
+        let idle = Transfers::new(0, 0);
+        let mut transfers = std::mem::replace(&mut self.transfers, idle);
+        transfers.poll(now_us, &mut |node, header, body| {
+            let cluster = self.destinations[node].last_cluster;
+            self.put(socket, node, cluster, header, body);
+        });
+        self.transfers = transfers;
     }
 
     /// Packs frames for the same node into shared datagrams, and sends the full ones.
@@ -375,7 +423,15 @@ impl Inner {
                 destination,
                 ..FrameHeader::default()
             };
-            let is_loopback = self.destinations[node].size_target > DATAGRAM_SIZE_TARGET;
+            let to = &mut self.destinations[node];
+            if cluster != 0 {
+                to.last_cluster = cluster;
+            }
+            let is_loopback = to.is_loopback;
+            if transfer::is_large(is_loopback, body.len()) {
+                self.transfer(node, header, body);
+                continue;
+            }
             if is_loopback || !parts::is_cut(&body) {
                 self.put(socket, node, cluster, &header, &body);
                 continue;
@@ -385,6 +441,17 @@ impl Inner {
             for part in parts::cut(&body, self.next_parts) {
                 self.put(socket, node, cluster, &header, &part);
             }
+        }
+    }
+
+    fn transfer(&mut self, node: usize, header: FrameHeader, body: Vec<u8>) {
+        let to = (
+            node,
+            transfer::datagram_size(self.destinations[node].is_loopback),
+        );
+        match self.transfers.offer(self.now_us(), to, header, body) {
+            Offer::Begun | Offer::UnderWay => {}
+            Offer::NoRoom => self.dropped += 1,
         }
     }
 
@@ -398,7 +465,8 @@ impl Inner {
         body: &[u8],
     ) {
         let to = &self.destinations[node];
-        let full = to.writer.size() + FRAME_HEADER_SIZE + body.len() > to.size_target;
+        let size_target = transfer::datagram_size(to.is_loopback);
+        let full = to.writer.size() + FRAME_HEADER_SIZE + body.len() > size_target;
         if !to.writer.is_empty() && (full || to.cluster != cluster) {
             self.send(socket, node);
         }

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrIn6, bind, setsockopt, socket, sockopt,
+    AddressFamily, SockFlag, SockType, SockaddrIn6, bind, getsockopt, setsockopt, socket, sockopt,
 };
 
 use crate::session::{
@@ -111,7 +111,9 @@ impl Client {
             cluster: options.cluster,
             library_version: env!("CARGO_PKG_VERSION").into(),
         };
-        let inner = Inner::new(Session::new(session, 0), look_ups, random()?);
+        let socket_buffer = getsockopt(&socket, sockopt::RcvBuf).unwrap_or(SOCKET_BUFFER_SIZE);
+        let session = Session::new(session, 0);
+        let inner = Inner::new(session, look_ups, random()?, socket_buffer);
         Ok(Client {
             names,
             deadline: options.deadline,

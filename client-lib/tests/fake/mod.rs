@@ -5,10 +5,13 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use wire::datagram::{self, DatagramHeader, DatagramWriter, FrameHeader};
+use wire::datagram::{
+    self, DATAGRAM_SIZE_TARGET_LOOPBACK, DatagramHeader, DatagramWriter, FrameHeader,
+};
+use wire::transfer::{self, Taken, Transfers};
 use wire::{
     self, Action, Answer, Hello, HelloAnswer, NoSession, NodeStatus, Old, OperationId, Outcome,
     Request, StatusAnswer, StatusRequest, kind,
@@ -32,6 +35,8 @@ pub struct Behaviour {
     pub deaf: AtomicBool,
     /// One request of this many is dropped; 0: none.
     pub drop_every: AtomicU64,
+    /// One datagram of this many is not sent; 0: none.
+    pub lose_every: AtomicU64,
     /// Sends each answer from a socket that the client does not know.
     pub from_elsewhere: AtomicBool,
     /// The number of datagrams with requests, and of requests.
@@ -49,7 +54,7 @@ pub struct Node {
 impl Node {
     pub fn start(id: u8, on: &str, store: &Arc<Mutex<Store>>) -> std::io::Result<Node> {
         let socket = UdpSocket::bind(on)?;
-        socket.set_read_timeout(Some(Duration::from_millis(20)))?;
+        socket.set_read_timeout(Some(Duration::from_millis(2)))?;
         let address = socket.local_addr()?;
         let behaviour = Arc::new(Behaviour::default());
         let stop = Arc::new(AtomicBool::new(false));
@@ -62,6 +67,9 @@ impl Node {
             behaviour: Arc::clone(&behaviour),
             sessions: HashMap::new(),
             tokens: u64::from(id) << 32,
+            transfers: Transfers::new(u64::from(id) << 32, 200_000),
+            began: Instant::now(),
+            sent: 0,
         };
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
@@ -111,18 +119,30 @@ struct Server {
     behaviour: Arc<Behaviour>,
     sessions: HashMap<SocketAddr, Session>,
     tokens: u64,
+    transfers: Transfers<SocketAddr>,
+    began: Instant,
+    /// Datagrams sent since the start.
+    sent: u64,
 }
 
 impl Server {
     fn turn(&mut self) {
         let mut buffer = [0; 65_536];
-        let Ok((size, from)) = self.socket.recv_from(&mut buffer) else {
-            return;
-        };
-        if self.behaviour.silent.load(Ordering::Relaxed) {
-            return;
+        if let Ok((size, from)) = self.socket.recv_from(&mut buffer) {
+            if self.behaviour.silent.load(Ordering::Relaxed) {
+                return;
+            }
+            self.receive(&buffer[..size], from);
         }
-        let (header, frames) = datagram::open(&buffer[..size]).expect("a good datagram");
+        self.send_pieces();
+    }
+
+    fn now_us(&self) -> u64 {
+        self.began.elapsed().as_micros() as u64
+    }
+
+    fn receive(&mut self, bytes: &[u8], from: SocketAddr) {
+        let (header, frames) = datagram::open(bytes).expect("a good datagram");
         assert_eq!(header.sender, 0);
         let mut writer = DatagramWriter::default();
         let mut requests = 0;
@@ -130,12 +150,24 @@ impl Server {
             let frame = frame.expect("a good frame");
             let is_hello = frame.header.kind == kind::HELLO;
             assert_eq!(header.cluster, if is_hello { 0 } else { CLUSTER });
+            let now_us = self.now_us();
+            let answered = match self.transfers.take(now_us, from, &frame).expect("good") {
+                Taken::Noted => continue,
+                Taken::Plain => self.answer(from, frame.header.kind, frame.body),
+                Taken::Whole(header, body) => self.answer(from, header.kind, &body),
+            };
             requests += u64::from(frame.header.kind == kind::REQUEST);
-            if let Some((kind, body)) = self.answer(from, frame.header.kind, frame.body) {
-                let header = FrameHeader {
-                    kind,
-                    ..FrameHeader::default()
-                };
+            let Some((kind, body)) = answered else {
+                continue;
+            };
+            let header = FrameHeader {
+                kind,
+                ..FrameHeader::default()
+            };
+            if transfer::is_large(true, body.len()) {
+                let to = (from, DATAGRAM_SIZE_TARGET_LOOPBACK);
+                self.transfers.offer(now_us, to, header, body);
+            } else {
                 writer.push(&header, &body);
             }
         }
@@ -147,20 +179,42 @@ impl Server {
             .datagrams
             .fetch_add(with_requests, Ordering::Relaxed);
         if !writer.is_empty() {
-            let header = DatagramHeader {
-                sender: self.id,
-                cluster: CLUSTER,
-                boot: 1,
-                number: 1,
-            };
-            let elsewhere = self.behaviour.from_elsewhere.load(Ordering::Relaxed);
-            let socket = if elsewhere {
-                &self.elsewhere
-            } else {
-                &self.socket
-            };
-            socket.send_to(writer.seal(&header), from).unwrap();
+            self.send(&mut writer, from);
         }
+    }
+
+    fn send_pieces(&mut self) {
+        let now_us = self.now_us();
+        let mut all = Vec::new();
+        self.transfers.poll(now_us, &mut |to, header, body| {
+            let mut writer = DatagramWriter::default();
+            writer.push(header, body);
+            all.push((to, writer));
+        });
+        for (to, mut writer) in all {
+            self.send(&mut writer, to);
+        }
+    }
+
+    fn send(&mut self, writer: &mut DatagramWriter, to: SocketAddr) {
+        let header = DatagramHeader {
+            sender: self.id,
+            cluster: CLUSTER,
+            boot: 1,
+            number: 1,
+        };
+        self.sent += 1;
+        let lose_every = self.behaviour.lose_every.load(Ordering::Relaxed);
+        if lose_every > 0 && self.sent % lose_every == 0 {
+            return;
+        }
+        let elsewhere = self.behaviour.from_elsewhere.load(Ordering::Relaxed);
+        let socket = if elsewhere {
+            &self.elsewhere
+        } else {
+            &self.socket
+        };
+        socket.send_to(writer.seal(&header), to).unwrap();
     }
 
     fn answer(&mut self, from: SocketAddr, frame_kind: u8, body: &[u8]) -> Option<(u8, Vec<u8>)> {

@@ -9,6 +9,7 @@
 //! Small frames are not acknowledged, because the rounds and attempts that they belong to are
 //! repeated anyway.
 
+mod both;
 mod format;
 mod one;
 mod pieces;
@@ -24,6 +25,7 @@ use crate::datagram::{
 };
 use crate::parts::PIECE_SIZE;
 
+pub use both::{Taken, Transfers};
 pub use format::{
     FRAME_BODY_SIZE_MAX, NoPiece, PIECE_HEADER_SIZE, TRANSFER_ACK, TRANSFER_PIECE, TransferAck,
     TransferState,

@@ -250,6 +250,10 @@ impl<Peer: Ord + Copy, Owner: Ord + Copy> TransferReceiver<Peer, Owner> {
         }
     }
 
+    pub fn has_ack_due(&self) -> bool {
+        !self.due.is_empty() || !self.ended_due.is_empty()
+    }
+
     /// The next acknowledgement that is due.
     pub fn poll_ack(&mut self, now_us: u64) -> Option<AckDue<Peer>> {
         let room = u32::try_from(self.room()).unwrap_or(u32::MAX);

@@ -4,4 +4,5 @@ pub(in crate::protocol) mod forwards;
 pub(in crate::protocol) mod pending;
 pub mod receive_delay;
 pub mod sessions;
+pub mod shares;
 pub(in crate::protocol) mod text_operation;

@@ -13,6 +13,7 @@ use wire::{
 use crate::protocol::clients::pending::{Pending, ReplyTo};
 use crate::protocol::clients::receive_delay::ReceiveDelay;
 use crate::protocol::clients::sessions::{Admission, Sessions};
+use crate::protocol::clients::shares::Shares;
 use crate::protocol::clients::text_operation;
 use crate::protocol::keys::outbox::Way;
 use crate::protocol::keys::resident::Waiting;
@@ -41,6 +42,7 @@ pub(super) struct Requests {
     pub(super) held_replies: VecDeque<(GroupNumber, Endpoint, ClientReply)>,
     pub(super) waits: RoundWaits,
     pub(super) receive_delay: ReceiveDelay,
+    shares: Shares,
 }
 
 impl Replica {
@@ -144,7 +146,7 @@ impl Replica {
 
     /// An operation goes to the key's preferred coordinator, or into a round of this node.
     pub(super) fn take(&mut self, now: Now, pending: Pending) {
-        if let Some(refusal) = self.unfit(&pending.operation) {
+        if let Some(refusal) = self.unfit(now, &pending.operation) {
             self.answer(pending, refusal);
             return;
         }
@@ -247,6 +249,7 @@ impl Replica {
 
     /// X7: records how long a datagram waited in the receive buffer.
     pub(super) fn sample_receive_delay(&mut self, now: Now, waited_us: u64) {
+        self.requests.shares.pass(now);
         if let Some(is_overload) = self.requests.receive_delay.sample(now, waited_us) {
             let event = Event::Overload(is_overload);
             self.sending.push(Output::Event(event));
@@ -254,8 +257,9 @@ impl Replica {
     }
 
     /// Refusals that need no round: too large, or too much in progress. X7: an overloaded node
-    /// refuses new operations here, before any other work on them.
-    fn unfit(&self, operation: &Operation) -> Option<Outcome> {
+    /// refuses new operations here, before any other work on them, except for a share of each
+    /// client.
+    fn unfit(&mut self, now: Now, operation: &Operation) -> Option<Outcome> {
         let key_size = operation.key.len();
         if key_size == 0 || key_size > KEY_SIZE_MAX {
             return Some(Outcome::TooLarge {
@@ -270,7 +274,9 @@ impl Replica {
         let is_much = self.requests.operations > OPERATIONS_MAX
             || self.requests.operations_size > OPERATIONS_SIZE_MAX;
         let is_overload = self.requests.receive_delay.is_overload();
-        (is_much || is_overload).then_some(Outcome::Busy)
+        let client = operation.id.client;
+        let is_refused = is_overload && !self.requests.shares.accepts(now, client);
+        (is_much || is_refused).then_some(Outcome::Busy)
     }
 
     pub(super) fn answer_busy(&mut self, pending: Pending) {
@@ -284,7 +290,11 @@ impl Replica {
 
     /// Answers all attempts that wait for this operation.
     pub(super) fn answer(&mut self, pending: Pending, outcome: Outcome) {
-        self.count_end(&pending, OperationEnd::of(&outcome));
+        let end = OperationEnd::of(&outcome);
+        if end.is_of_a_round() {
+            self.requests.shares.complete();
+        }
+        self.count_end(&pending, end);
         self.end_operation(&pending.operation);
         for reply in pending.also.into_iter().chain([pending.reply]) {
             match reply {

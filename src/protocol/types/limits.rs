@@ -231,6 +231,12 @@ pub const PURGE_DIFFERING_MAX: usize = 512;
 pub const RECEIVE_DELAY_MAX_MS: u64 = 50;
 /// X7: once all samples of this time have shown longer waits, the node is overloaded.
 pub const OVERLOAD_AFTER_MS: u64 = 100;
+/// X7: the interval in which an overloaded node divides what it accepts among its clients.
+pub const SHARE_OF_MS: u64 = 100;
+/// X7: an overloaded node accepts at least this many operations in an interval.
+pub const SHARES_LEAST: u32 = 16;
+/// X7: clients that an overloaded node distinguishes in an interval. Further ones are refused.
+pub const SHARES_CLIENTS_MAX: usize = 65_536;
 /// The end of an overload is reported after this time without overload.
 pub const OVERLOAD_OVER_MS: u64 = 5_000;
 /// Operations that wait for one key. Further ones are answered busy.

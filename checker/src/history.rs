@@ -38,7 +38,7 @@ impl RecordedCall {
             Ending::TimedOut => true,
             Ending::Answered(outcome) => match outcome {
                 Outcome::NoQuorum { .. }
-                | Outcome::Busy
+                | Outcome::Busy { .. }
                 | Outcome::Full { .. }
                 | Outcome::Remake { .. }
                 | Outcome::Ahead { .. } => true,

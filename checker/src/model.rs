@@ -144,7 +144,7 @@ impl ModelState {
             Outcome::Overflow => self.unchanged(action, ModelEffect::Overflow),
             Outcome::TooLarge { .. } => self.unchanged(action, ModelEffect::TooLarge),
             Outcome::NoQuorum { .. }
-            | Outcome::Busy
+            | Outcome::Busy { .. }
             | Outcome::Full { .. }
             | Outcome::Unknown
             | Outcome::Remake { .. }

@@ -135,7 +135,7 @@ fn peer_messages() -> Vec<Message> {
         ForwardAnswer {
             to_boot: 1,
             attempt: 1,
-            outcome: Outcome::Busy,
+            outcome: Outcome::Busy { after_ms: 0 },
         }
         .into(),
         Heartbeat {

@@ -122,7 +122,7 @@ pub fn answer(id: u64, outcome: &Outcome) -> Result<Vec<u8>, Silence> {
         // Nothing distinguishes a first attempt from a retry of a put that was done at another
         // node.
         Outcome::Full { .. } => Err(Silence::Full),
-        Outcome::Busy => Err(Silence::Busy),
+        Outcome::Busy { .. } => Err(Silence::Busy),
         Outcome::Unknown | Outcome::Remake { .. } | Outcome::Ahead { .. } => Err(Silence::Unknown),
     }
 }
@@ -269,7 +269,7 @@ mod tests {
                 },
                 ok("FL [5]"),
             ),
-            (Outcome::Busy, Err(Silence::Busy)),
+            (Outcome::Busy { after_ms: 0 }, Err(Silence::Busy)),
             (Outcome::Unknown, Err(Silence::Unknown)),
             (Outcome::Remake { dropped: 1 }, Err(Silence::Unknown)),
         ] {

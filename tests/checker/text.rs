@@ -102,7 +102,7 @@ fn parse_ending(text: &str) -> Ending {
             "nan" => Outcome::NotANumber,
             "overflow" => Outcome::Overflow,
             "noquorum" => Outcome::NoQuorum { reached: vec![] },
-            "busy" => Outcome::Busy,
+            "busy" => Outcome::Busy { after_ms: 0 },
             "unknown" => Outcome::Unknown,
             "timeout" => return Ending::TimedOut,
             "open" => return Ending::Open,

@@ -370,7 +370,7 @@ impl State {
         match self.mood {
             Mood::Swallow => return None,
             Mood::NoQuorum => return Some(Outcome::NoQuorum { reached: vec![1] }),
-            Mood::Busy => return Some(Outcome::Busy),
+            Mood::Busy => return Some(Outcome::Busy { after_ms: 0 }),
             Mood::Slow => std::thread::sleep(Duration::from_millis(1)),
             Mood::Serve | Mood::Mute | Mood::Forget | Mood::Lose => {}
         }

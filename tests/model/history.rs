@@ -69,7 +69,7 @@ impl History {
             return false;
         }
         let weighs = |id: OutcomeId| match nodes.outcome(id) {
-            Outcome::NoQuorum { .. } | Outcome::Busy => 0,
+            Outcome::NoQuorum { .. } | Outcome::Busy { .. } => 0,
             Outcome::Remake { .. } | Outcome::Ahead { .. } => 1,
             _ => 2,
         };

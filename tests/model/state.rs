@@ -359,7 +359,7 @@ impl State {
         let outcome = nodes.outcome(outcome);
         let refuses = matches!(
             outcome,
-            Outcome::NoQuorum { .. } | Outcome::Busy | Outcome::Full { .. }
+            Outcome::NoQuorum { .. } | Outcome::Busy { .. } | Outcome::Full { .. }
         );
         if !refuses {
             return Ok(());

@@ -105,7 +105,7 @@ fn ending(result: Result<Outcome, CallError>) -> Ending {
             reached: Vec::new(),
         },
         Err(CallError::UnknownOutcome) => Outcome::Unknown,
-        Err(CallError::Busy) => Outcome::Busy,
+        Err(CallError::Busy) => Outcome::Busy { after_ms: 0 },
         Err(CallError::Full(full)) => Outcome::Full { full },
         Err(CallError::TooLarge { limit, .. }) => Outcome::TooLarge { limit },
         Err(CallError::NotANumber) => Outcome::NotANumber,

@@ -125,7 +125,7 @@ impl Load {
             tally.longest_us = tally.longest_us.max(ended_us - call.called_us);
             match &call.ending {
                 Ending::Answered(Outcome::NoQuorum { .. }) => tally.no_quorum += 1,
-                Ending::Answered(Outcome::Unknown | Outcome::Busy) | Ending::TimedOut => {
+                Ending::Answered(Outcome::Unknown | Outcome::Busy { .. }) | Ending::TimedOut => {
                     tally.failed.push(call.to_string());
                 }
                 Ending::Answered(_) => tally.done += 1,

@@ -81,7 +81,7 @@ pub fn x5_a_retry_does_not_make_a_forwarded_write_refusable() {
     let refused = |a: &u64| {
         matches!(
             c.answer(&hand, *a),
-            Some(Outcome::NoQuorum { .. } | Outcome::Busy)
+            Some(Outcome::NoQuorum { .. } | Outcome::Busy { .. })
         )
     };
     let all_refused = attempts.iter().all(refused);

@@ -196,7 +196,7 @@ fn ending(completion: Completion) -> Ending {
         },
         Err(CallError::TimedOut) => return Ending::TimedOut,
         Err(CallError::UnknownOutcome) => Outcome::Unknown,
-        Err(CallError::Busy) => Outcome::Busy,
+        Err(CallError::Busy) => Outcome::Busy { after_ms: 0 },
         Err(CallError::Full(full)) => Outcome::Full { full },
         Err(CallError::TooLarge { limit, .. }) => Outcome::TooLarge { limit },
         Err(CallError::NotANumber) => Outcome::NotANumber,

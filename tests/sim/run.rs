@@ -565,7 +565,7 @@ fn name_of(ending: &Ending) -> &'static str {
             Outcome::Overflow => "overflow",
             Outcome::TooLarge { .. } => "too large",
             Outcome::NoQuorum { .. } => "no quorum",
-            Outcome::Busy => "busy",
+            Outcome::Busy { .. } => "busy",
             Outcome::Full { .. } => "full",
             Outcome::Unknown => "unknown",
             Outcome::Remake { .. } => "remake",

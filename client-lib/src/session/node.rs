@@ -190,7 +190,7 @@ impl Node {
     /// An operation that was sent at that time was answered.
     pub fn take_outcome(&mut self, now_us: u64, is_read: bool, sent_us: u64, outcome: &Outcome) {
         let took_us = now_us.saturating_sub(sent_us);
-        if *outcome == Outcome::Busy {
+        if matches!(outcome, Outcome::Busy { .. }) {
             self.window.refused(now_us, took_us);
         }
         let was_executed = !is_turned_away(outcome);

@@ -6,7 +6,8 @@ use super::table::CallHandle;
 use super::{IN_FLIGHT_MAX, Session, place_bit};
 use wire::{Operation, OperationId, Outcome, RETRY_WINDOW_MS, Request, kind};
 
-/// The wait before a refused call is tried again; it is doubled each time.
+/// The wait before a refused call is tried again, unless the node said when; it is doubled each
+/// time.
 const REFUSED_WAIT_US_INITIAL: u64 = 10_000;
 const REFUSED_DOUBLINGS_MAX: u32 = 4;
 const RETRY_WAIT_US_MAX: u64 = 1_000_000;
@@ -340,18 +341,30 @@ impl Session {
     /// tried since the set was reset, or after a wait to any node.
     pub(super) fn turn_elsewhere(&mut self, now_us: u64, handle: CallHandle) {
         match self.choose(now_us, handle) {
-            Some((_, true)) => self.back_off(now_us, handle),
+            Some((_, true)) => self.back_off(now_us, handle, 0),
             _ => self.send(now_us, handle),
         }
     }
 
-    pub(super) fn back_off(&mut self, now_us: u64, handle: CallHandle) {
+    /// `after_us`: when the node that refused the call expects to accept it; 0 if it did not say.
+    /// The refused calls of many clients are spread around that time. A retry that would come after
+    /// the deadline is not made, so the call ends as refused then.
+    pub(super) fn back_off(&mut self, now_us: u64, handle: CallHandle, after_us: u64) {
         let jitter = self.random();
         if let Some(operation) = self.table.get_mut(handle) {
             let doublings = operation.refusals.min(REFUSED_DOUBLINGS_MAX);
-            let wait_us = REFUSED_WAIT_US_INITIAL << doublings;
+            let wait_us = match after_us {
+                0 => {
+                    let wait_us = REFUSED_WAIT_US_INITIAL << doublings;
+                    wait_us + jitter % (wait_us / 4)
+                }
+                _ => {
+                    let wait_us = (after_us << doublings).min(RETRY_WAIT_US_MAX);
+                    wait_us / 2 + jitter % wait_us
+                }
+            };
             operation.refusals += 1;
-            operation.retry_us = now_us + wait_us + jitter % (wait_us / 4);
+            operation.retry_us = now_us + wait_us;
         }
         self.arm(handle);
     }

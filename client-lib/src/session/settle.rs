@@ -83,6 +83,10 @@ impl Session {
             outcome,
             Outcome::NoQuorum { .. } | Outcome::Remake { .. } | Outcome::Ahead { .. }
         );
+        let after_us = match outcome {
+            Outcome::Busy { after_ms } => u64::from(after_ms) * 1_000,
+            _ => 0,
+        };
         if let Outcome::NoQuorum { reached } = &outcome {
             operation.dark |= place_bit(place);
             self.nodes[place].reached = Some(reached.clone());
@@ -104,7 +108,7 @@ impl Session {
         if goes_elsewhere {
             self.turn_elsewhere(now_us, handle);
         } else {
-            self.back_off(now_us, handle);
+            self.back_off(now_us, handle, after_us);
         }
     }
 
@@ -125,7 +129,7 @@ impl Session {
                 if at_once {
                     self.send(now_us, handle);
                 } else {
-                    self.back_off(now_us, handle);
+                    self.back_off(now_us, handle, 0);
                 }
                 true
             }
@@ -235,7 +239,7 @@ impl Session {
         let operation = self.table.get(handle).expect("the caller looked");
         let error = match &operation.refusal {
             _ if operation.may_be_done() => CallError::UnknownOutcome,
-            Some(Outcome::Busy) => CallError::Busy,
+            Some(Outcome::Busy { .. }) => CallError::Busy,
             // Its turn did not come.
             _ if operation.is_queued => CallError::Busy,
             Some(Outcome::NoQuorum { .. }) => self.no_quorum(),
@@ -294,7 +298,7 @@ pub(super) fn is_turned_away(outcome: &Outcome) -> bool {
 
 fn importance(outcome: &Outcome) -> u8 {
     match outcome {
-        Outcome::NoQuorum { .. } | Outcome::Busy => 0,
+        Outcome::NoQuorum { .. } | Outcome::Busy { .. } => 0,
         Outcome::Remake { .. } | Outcome::Ahead { .. } => 1,
         _ => 2,
     }
@@ -313,6 +317,6 @@ fn fits(outcome: &Outcome, is_read: bool) -> bool {
         | Outcome::Full { .. }
         | Outcome::Remake { .. }
         | Outcome::Ahead { .. } => !is_read,
-        Outcome::TooLarge { .. } | Outcome::NoQuorum { .. } | Outcome::Busy => true,
+        Outcome::TooLarge { .. } | Outcome::NoQuorum { .. } | Outcome::Busy { .. } => true,
     }
 }

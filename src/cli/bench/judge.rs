@@ -157,7 +157,7 @@ impl KeyHistory<'_> {
             RecordedEnd::NoQuorum => Some(Outcome::NoQuorum {
                 reached: Vec::new(),
             }),
-            RecordedEnd::Busy => Some(Outcome::Busy),
+            RecordedEnd::Busy => Some(Outcome::Busy { after_ms: 0 }),
             RecordedEnd::Full => Some(Outcome::Full { full: Full::Memory }),
             // No answer, or refused by the library.
             RecordedEnd::TimedOut | RecordedEnd::Refused => None,

@@ -12,6 +12,8 @@ pub struct ReceiveDelay {
     /// Since when each sample was above the bound.
     above_since_us: Option<u64>,
     is_overload: bool,
+    /// The last sample.
+    waited_us: u64,
     /// When the node was last overloaded, until the end of the overload is reported.
     reported_us: Option<u64>,
 }
@@ -19,6 +21,7 @@ pub struct ReceiveDelay {
 impl ReceiveDelay {
     /// Returns whether the node is overloaded, if that is to be reported now.
     pub fn sample(&mut self, now: Now, waited_us: u64) -> Option<bool> {
+        self.waited_us = waited_us;
         if waited_us > RECEIVE_DELAY_MAX_MS * 1_000 {
             let since_us = *self.above_since_us.get_or_insert(now.mono_us);
             self.is_overload |= now.mono_us - since_us >= OVERLOAD_AFTER_MS * 1_000;
@@ -38,6 +41,11 @@ impl ReceiveDelay {
     /// Whether the node refuses operations now.
     pub fn is_overload(&self) -> bool {
         self.is_overload
+    }
+
+    /// How long the last sampled datagram had waited.
+    pub fn waited_ms(&self) -> u32 {
+        u32::try_from(self.waited_us / 1_000).unwrap_or(u32::MAX)
     }
 
     /// Whether the node refused operations in the last 5 s.

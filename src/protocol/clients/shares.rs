@@ -23,6 +23,7 @@ pub struct Shares {
     accepted: u32,
     /// Of these, all but the first of each client.
     further: u32,
+    refused: u32,
     /// Operations that a round of this node or of another one completed.
     completed: u32,
     /// The numbers of the previous interval.
@@ -52,6 +53,7 @@ impl Shares {
         self.arrived.clear();
         self.accepted = 0;
         self.further = 0;
+        self.refused = 0;
         self.completed = 0;
     }
 
@@ -78,8 +80,18 @@ impl Shares {
         if accepts {
             self.accepted += 1;
             self.further += u32::from(!is_first);
+        } else {
+            self.refused += 1;
         }
         accepts
+    }
+
+    /// How long the node needs for the operations that it refused in this interval, at the pace of
+    /// the previous one. The last one refused need not come back earlier.
+    pub fn after_ms(&self) -> u32 {
+        let pace = u64::from(self.completed_before.max(SHARES_LEAST));
+        let after_ms = u64::from(self.refused) * SHARE_OF_MS / pace;
+        u32::try_from(after_ms).unwrap_or(u32::MAX)
     }
 }
 
@@ -111,6 +123,9 @@ mod tests {
             }
             (0..completed).for_each(|_| shares.complete());
         }
+        let refused = many + others as u32 - accepted.0 - accepted.1;
+        let pace = completed.max(SHARES_LEAST);
+        assert_eq!(shares.after_ms(), refused * SHARE_OF_MS as u32 / pace);
         accepted
     }
 

@@ -13,6 +13,7 @@ use crate::protocol::replica::keys::Loaded;
 use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::configuration;
 use crate::protocol::types::copy_purpose::CopyPurpose;
+use crate::protocol::types::limits::BUSY_AFTER_MS;
 use crate::protocol::types::message::{
     Accept, Accepted, Chosen, ConfigurationRequest, ConfigurationUpdate, Copy, CopyAck,
     Destination, Envelope, Message, Nack, NodeId, Now, Output, Prepare, Promise, Read, ReadAnswer,
@@ -214,7 +215,7 @@ impl Replica {
             Fetched::Resident => unreachable!("the caller looked"),
             Fetched::Overflow(waiting) => match *waiting {
                 Waiting::Peer(_) => self.counts.dropped.overflow += 1,
-                Waiting::Operation(pending) => self.answer_busy(pending),
+                Waiting::Operation(pending) => self.answer_busy(pending, BUSY_AFTER_MS),
                 // These are checked again when they are overdue.
                 Waiting::Copy(_) | Waiting::Repair | Waiting::Look | Waiting::Work(..) => {}
             },

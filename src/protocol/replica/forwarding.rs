@@ -121,7 +121,10 @@ impl Replica {
         };
         let refusal = matches!(
             answer.outcome,
-            Outcome::NoQuorum { .. } | Outcome::Busy | Outcome::Ahead { .. } | Outcome::Full { .. }
+            Outcome::NoQuorum { .. }
+                | Outcome::Busy { .. }
+                | Outcome::Ahead { .. }
+                | Outcome::Full { .. }
         );
         if refusal && pending.sent {
             // X5: this node has sent the operation in an Accept itself, so it cannot report a
@@ -254,7 +257,8 @@ mod tests {
             reached: Vec::new(),
         };
         let full = Outcome::Full { full: Full::Memory };
-        for refusal in [Outcome::Busy, no_quorum, full, Outcome::Ahead { clock: 1 }] {
+        let busy = Outcome::Busy { after_ms: 70 };
+        for refusal in [busy, no_quorum, full, Outcome::Ahead { clock: 1 }] {
             assert_eq!(passed_on(refusal.clone(), true), None);
             assert_eq!(passed_on(refusal.clone(), false), Some(refusal));
         }

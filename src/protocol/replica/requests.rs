@@ -21,7 +21,9 @@ use crate::protocol::register::coordinator;
 use crate::protocol::register::waits::RoundWaits;
 use crate::protocol::replica::Replica;
 use crate::protocol::types::counts::OperationEnd;
-use crate::protocol::types::limits::{KEY_QUEUE_MAX, OPERATIONS_MAX, OPERATIONS_SIZE_MAX};
+use crate::protocol::types::limits::{
+    BUSY_AFTER_MAX_MS, BUSY_AFTER_MS, KEY_QUEUE_MAX, OPERATIONS_MAX, OPERATIONS_SIZE_MAX,
+};
 use crate::protocol::types::message::{
     ClientMessage, ClientReply, Endpoint, Event, ForwardAnswer, GroupNumber, Now, Output,
 };
@@ -201,11 +203,12 @@ impl Replica {
             .as_ref()
             .is_some_and(|c| c.queued() >= KEY_QUEUE_MAX)
         {
-            self.answer_busy(pending);
+            self.answer_busy(pending, BUSY_AFTER_MS);
             return;
         }
         if self.is_disk_behind() && self.would_write(&key, &pending) {
-            self.answer_busy(pending);
+            let after_ms = self.disk_after_ms();
+            self.answer_busy(pending, after_ms);
             return;
         }
         if let Some(full) = self.no_room_for(&key, &pending) {
@@ -275,16 +278,23 @@ impl Replica {
             || self.requests.operations_size > OPERATIONS_SIZE_MAX;
         let is_overload = self.requests.receive_delay.is_overload();
         let client = operation.id.client;
-        let is_refused = is_overload && !self.requests.shares.accepts(now, client);
-        (is_much || is_refused).then_some(Outcome::Busy)
+        if is_overload && !self.requests.shares.accepts(now, client) {
+            let waited_ms = self.requests.receive_delay.waited_ms();
+            let after_ms = self.requests.shares.after_ms().max(waited_ms);
+            let after_ms = after_ms.min(BUSY_AFTER_MAX_MS);
+            return Some(Outcome::Busy { after_ms });
+        }
+        let after_ms = BUSY_AFTER_MS;
+        is_much.then_some(Outcome::Busy { after_ms })
     }
 
-    pub(super) fn answer_busy(&mut self, pending: Pending) {
+    /// `after_ms`: when the node expects to have less to do.
+    pub(super) fn answer_busy(&mut self, pending: Pending, after_ms: u32) {
         // X5: `busy`, too, means that the operation was surely not done.
         if pending.sent {
             self.drop_operation(pending, false);
         } else {
-            self.answer(pending, Outcome::Busy);
+            self.answer(pending, Outcome::Busy { after_ms });
         }
     }
 

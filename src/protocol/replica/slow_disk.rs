@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use crate::protocol::clients::pending::{Pending, ReplyTo};
 use crate::protocol::replica::Replica;
-use crate::protocol::types::limits::{DISK_SLOW_KEPT_MS, DISK_SLOW_MS};
+use crate::protocol::types::limits::{
+    BUSY_AFTER_MAX_MS, BUSY_AFTER_MS, DISK_SLOW_KEPT_MS, DISK_SLOW_MS,
+};
 use crate::protocol::types::message::{Envelope, Message, NodeId, Now};
 use crate::protocol::types::record::{Key, SPACE_USER};
 
@@ -55,6 +57,12 @@ impl Replica {
         };
         let is_own = envelope.origin == self.identity.node;
         !is_own && key.space() == SPACE_USER && self.is_disk_behind()
+    }
+
+    /// When a write that is refused now may succeed: after the commit in progress.
+    pub(super) fn disk_after_ms(&self) -> u32 {
+        let after_ms = u32::try_from(self.durable.oldest_group().slow_ms()).unwrap_or(u32::MAX);
+        after_ms.clamp(BUSY_AFTER_MS, BUSY_AFTER_MAX_MS)
     }
 
     /// Leaves of the nodes those whose disks are not slow, if there are any: a coordinator's
@@ -182,7 +190,7 @@ mod tests {
             } => Some(answer.outcome),
             _ => None,
         });
-        assert_eq!(answer, Some(Outcome::Busy));
+        assert!(matches!(answer, Some(Outcome::Busy { .. })), "{answer:?}");
     }
 
     #[test]

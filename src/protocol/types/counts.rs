@@ -133,7 +133,7 @@ impl OperationEnd {
             Outcome::Overflow => OperationEnd::Overflow,
             Outcome::TooLarge { .. } => OperationEnd::TooLarge,
             Outcome::NoQuorum { .. } => OperationEnd::NoQuorum,
-            Outcome::Busy => OperationEnd::Busy,
+            Outcome::Busy { .. } => OperationEnd::Busy,
             Outcome::Full { .. } => OperationEnd::Full,
             Outcome::Unknown => OperationEnd::Unknown,
             Outcome::Remake { .. } => OperationEnd::Remake,

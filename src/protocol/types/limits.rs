@@ -231,6 +231,10 @@ pub const PURGE_DIFFERING_MAX: usize = 512;
 pub const RECEIVE_DELAY_MAX_MS: u64 = 50;
 /// X7: once all samples of this time have shown longer waits, the node is overloaded.
 pub const OVERLOAD_AFTER_MS: u64 = 100;
+/// When a client that is answered busy should come back, if the node cannot tell, ...
+pub const BUSY_AFTER_MS: u32 = 20;
+/// ... and at the latest.
+pub const BUSY_AFTER_MAX_MS: u32 = 1_000;
 /// X7: the interval in which an overloaded node divides what it accepts among its clients.
 pub const SHARE_OF_MS: u64 = 100;
 /// X7: an overloaded node accepts at least this many operations in an interval.

@@ -328,7 +328,11 @@ pub enum Outcome {
     NoQuorum {
         reached: Vec<u8>,
     },
-    Busy,
+    /// Surely not done: the node has too much to do. It expects to have less after this time; 0 if
+    /// it cannot tell.
+    Busy {
+        after_ms: u32,
+    },
     /// The write may have been applied, and no node can tell.
     Unknown,
     /// Not applied: the client must re-issue the operation with a birth above `dropped` (X1).
@@ -498,7 +502,7 @@ impl From<Outcome> for FlatOutcome {
             Outcome::Overflow => flat.code = 6,
             Outcome::TooLarge { limit } => (flat.code, flat.word) = (7, limit),
             Outcome::NoQuorum { reached } => (flat.code, flat.bytes) = (8, reached.into()),
-            Outcome::Busy => flat.code = 9,
+            Outcome::Busy { after_ms } => (flat.code, flat.word) = (9, after_ms.into()),
             Outcome::Unknown => flat.code = 10,
             Outcome::Remake { dropped } => (flat.code, flat.word) = (11, dropped),
             Outcome::Ahead { clock } => (flat.code, flat.word) = (12, clock),
@@ -541,7 +545,9 @@ impl TryFrom<FlatOutcome> for Outcome {
             8 => Outcome::NoQuorum {
                 reached: bytes.to_vec(),
             },
-            9 => Outcome::Busy,
+            9 => Outcome::Busy {
+                after_ms: u32::try_from(word).unwrap_or(u32::MAX),
+            },
             10 => Outcome::Unknown,
             11 => Outcome::Remake { dropped: word },
             12 => Outcome::Ahead { clock: word },
@@ -639,7 +645,7 @@ mod tests {
             any::<u64>().prop_map(|limit| Outcome::TooLarge { limit }),
             prop::collection::vec(any::<u8>(), 0..9)
                 .prop_map(|reached| Outcome::NoQuorum { reached }),
-            Just(Outcome::Busy),
+            any::<u32>().prop_map(|after_ms| Outcome::Busy { after_ms }),
             Just(Outcome::Unknown),
             any::<u64>().prop_map(|dropped| Outcome::Remake { dropped }),
             any::<u64>().prop_map(|clock| Outcome::Ahead { clock }),

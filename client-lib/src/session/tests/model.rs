@@ -225,7 +225,7 @@ impl Model {
             if self.now_us < self.dark_until_us[node] {
                 self.answer(node, attempt, no_quorum());
             } else if self.below(50) == 0 {
-                self.answer(node, attempt, Outcome::Busy);
+                self.answer(node, attempt, Outcome::Busy { after_ms: 0 });
             } else {
                 let delay_us = self.delay_us();
                 self.at(delay_us, Event::Execute(node, boots, request));

@@ -396,7 +396,7 @@ fn one_node_that_says_otherwise_starts_the_second_again() {
         let late = script.now_us > began_us + 700 * MS;
         for sent in script.requests() {
             let outcome = if late && std::mem::take(&mut busy) {
-                Outcome::Busy
+                Outcome::Busy { after_ms: 0 }
             } else {
                 no_quorum()
             };

@@ -80,7 +80,7 @@ fn a_conflict_stands_when_no_other_attempt_can_do_it_any_more() {
     let first = script.request();
     let second = script.pass_until_sent();
     script.answer(&first, conflict());
-    script.answer(&second, Outcome::Busy);
+    script.answer(&second, Outcome::Busy { after_ms: 0 });
     assert_eq!(script.result(), Ok(conflict()));
 }
 
@@ -206,7 +206,7 @@ fn busy_is_tried_again_until_the_deadline() {
             // Surely not done, so each sending is the first attempt of its own operation.
             assert!(!sent.request.retry);
             tried += 1;
-            script.answer(&sent, Outcome::Busy);
+            script.answer(&sent, Outcome::Busy { after_ms: 0 });
         }
         if script.session.in_flight() == 0 {
             break;
@@ -221,7 +221,7 @@ fn busy_to_the_end_is_busy() {
     script.submit(put("k"), 1);
     for _ in 0..5_000 {
         for sent in script.requests() {
-            script.answer(&sent, Outcome::Busy);
+            script.answer(&sent, Outcome::Busy { after_ms: 0 });
         }
         script.pass(MS);
     }
@@ -380,7 +380,7 @@ fn what_was_surely_not_done_is_made_anew() {
         for sent in script.requests() {
             sendings += 1;
             sequences.insert(sent.request.operation.id.sequence);
-            script.answer(&sent, Outcome::Busy);
+            script.answer(&sent, Outcome::Busy { after_ms: 0 });
         }
         script.pass(MS);
     }
@@ -427,4 +427,38 @@ fn closing_ends_every_call() {
     script.submit(put("never sent"), 1);
     script.session.close();
     assert_eq!(script.result(), Err(CallError::Closed));
+}
+
+#[test]
+fn a_refused_call_comes_back_around_the_time_that_the_node_said() {
+    let mut waits_ms = Vec::new();
+    for tag in 0..20 {
+        let mut script = Script::started(1);
+        (0..tag).for_each(|_| drop(script.session.random()));
+        script.submit(get("k"), tag);
+        let sent = script.request();
+        let began_us = script.now_us;
+        script.answer(&sent, Outcome::Busy { after_ms: 200 });
+        script.pass_until_sent();
+        waits_ms.push((script.now_us - began_us) / MS);
+    }
+    assert!(
+        waits_ms.iter().all(|ms| (100..=301).contains(ms)),
+        "{waits_ms:?}"
+    );
+    let (min, max) = (waits_ms.iter().min(), waits_ms.iter().max());
+    assert!(max.unwrap() - min.unwrap() > 50, "spread: {waits_ms:?}");
+}
+
+#[test]
+fn a_refused_call_is_not_sent_again_after_its_deadline() {
+    let mut script = Script::started(1);
+    let mut call = put("k");
+    call.deadline_us = Some(300 * MS);
+    script.submit(call, 1);
+    let sent = script.request();
+    script.answer(&sent, Outcome::Busy { after_ms: u32::MAX });
+    script.pass(301 * MS);
+    assert!(script.requests().is_empty());
+    assert_eq!(script.result(), Err(CallError::Busy));
 }

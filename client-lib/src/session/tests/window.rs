@@ -57,7 +57,7 @@ fn a_busy_node_is_sent_less() {
     let mut script = Script::started(1);
     let sent = submit(&mut script, 0..2 * LIMIT);
     for sent in &sent[..LIMIT as usize / 2] {
-        script.answer(sent, Outcome::Busy);
+        script.answer(sent, Outcome::Busy { after_ms: 0 });
     }
     // The limit is 179 now, and the operations without an answer are still in progress.
     assert_eq!(script.requests().len() as u64, 179 - LIMIT / 2);
@@ -104,7 +104,7 @@ fn a_call_whose_turn_does_not_come_is_busy_and_was_never_sent() {
         for sent in script.requests() {
             assert!(sent.request.operation.action.is_read());
         }
-        script.answer(&sent[second], Outcome::Busy);
+        script.answer(&sent[second], Outcome::Busy { after_ms: 0 });
     }
     let mut results = Vec::new();
     while let Some(completion) = script.session.poll_completion() {

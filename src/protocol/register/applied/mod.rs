@@ -94,7 +94,7 @@ impl Proposal {
                 .applied
                 .has_room_for_text(size, max, &self.moment)
             {
-                return ApplyVerdict::Answer(Outcome::Busy);
+                return ApplyVerdict::Answer(Outcome::Busy { after_ms: 0 });
             }
         }
         let outcome = self.execute(operation);

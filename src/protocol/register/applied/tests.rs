@@ -362,7 +362,7 @@ fn text_operations_are_busy_at_half_of_the_table_and_others_never() {
         record.value = with_value(256).value;
         let one = text_put(done, u64::from(done), NOW + u64::from(done));
         let (after, verdicts) = over(&record, &[(&one, true)]);
-        if verdicts == [ApplyVerdict::Answer(Outcome::Busy)] {
+        if verdicts == [ApplyVerdict::Answer(Outcome::Busy { after_ms: 0 })] {
             assert_eq!(after, record);
             break;
         }

@@ -405,6 +405,7 @@ fn of_node(address: &str, status: &NodeStatus) -> Value {
         "uptime_ms": status.uptime_ms,
         "datagrams_dropped": status.datagrams_dropped,
         "strangers_dropped": status.strangers_dropped,
+        "datagrams_lost": status.datagrams_lost,
         "exposed": status.exposed,
         "clock_clamped": status.clock_clamped,
         "clocks": clocks::in_json(status),

@@ -60,6 +60,8 @@ struct KernelReports {
     overflow: u32,
     /// How long the last datagram with a report waited, until the caller takes this.
     waited_us: Option<u64>,
+    /// Of `overflow`, those that the caller has not taken yet.
+    lost: u64,
 }
 
 /// What the kernel granted, in bytes.
@@ -164,10 +166,11 @@ impl Socket {
         Some((&self.receive_memory[at..at + size], from))
     }
 
-    /// How long the oldest datagram waited in the receive buffer, if the kernel has reported that
-    /// since the last call.
-    pub fn take_waited_us(&mut self) -> Option<u64> {
-        self.kernel.waited_us.take()
+    /// How long the oldest datagram waited in the receive buffer, and how many found it full, if the
+    /// kernel has reported that since the last call.
+    pub fn take_waited_us(&mut self) -> Option<(u64, u64)> {
+        let waited_us = self.kernel.waited_us.take()?;
+        Some((waited_us, std::mem::take(&mut self.kernel.lost)))
     }
 
     /// Whether `pop` returns one.
@@ -462,6 +465,7 @@ impl KernelReports {
                 ControlMessageOwned::RxqOvfl(total) => {
                     let new = total.wrapping_sub(self.overflow);
                     self.overflow = total;
+                    self.lost += u64::from(new);
                     tally.add(Cause::ReceiveOverflow, u64::from(new));
                 }
                 ControlMessageOwned::ScmTimestampns(arrived) => {
@@ -656,7 +660,7 @@ mod tests {
             sender.send_to(&[2], to).unwrap();
             receiver.readable().await.unwrap();
             receive_all(&mut receiver, now_us, &mut Tally::default());
-            let waited_us = receiver.take_waited_us().expect("it is asked again");
+            let (waited_us, _) = receiver.take_waited_us().expect("it is asked again");
             if waited_us >= wait.as_micros() as u64 {
                 break;
             }
@@ -690,5 +694,6 @@ mod tests {
         let lost = (SENT + 1 - received) as u64;
         assert_eq!(tally.of(Cause::ReceiveOverflow), lost);
         assert_eq!(tally.total(), lost);
+        assert_eq!(receiver.kernel.lost, lost);
     }
 }

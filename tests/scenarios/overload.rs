@@ -13,7 +13,8 @@ fn waited(c: &mut Script, node: usize, waited_ms: u64) {
     let now = c.cluster.nodes[node].now(c.cluster.now_us);
     let replica = c.cluster.nodes[node].replica.as_mut();
     let waited_us = waited_ms * 1_000;
-    let input = Input::Waited { waited_us };
+    let lost = 0;
+    let input = Input::Waited { waited_us, lost };
     replica.expect("it runs").handle_input(now, input);
 }
 

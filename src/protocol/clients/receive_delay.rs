@@ -2,7 +2,8 @@
 //!
 //! A long queue alone is no overload, because a burst gets shorter. So the node is overloaded once
 //! all samples of 100 ms have shown a wait above 50 ms, until one sample shows a shorter wait.
-//! CoDel (RFC 8289) uses the same criterion, with shorter times.
+//! CoDel (RFC 8289) uses the same criterion, with shorter times. A datagram that the kernel dropped
+//! because the buffer was full counts like a long wait for 100 ms.
 
 use crate::protocol::types::limits::{OVERLOAD_AFTER_MS, OVERLOAD_OVER_MS, RECEIVE_DELAY_MAX_MS};
 use crate::protocol::types::message::Now;
@@ -14,15 +15,21 @@ pub struct ReceiveDelay {
     is_overload: bool,
     /// The last sample.
     waited_us: u64,
+    /// Until when lost datagrams count as waits above the bound.
+    lost_until_us: u64,
     /// When the node was last overloaded, until the end of the overload is reported.
     reported_us: Option<u64>,
 }
 
 impl ReceiveDelay {
     /// Returns whether the node is overloaded, if that is to be reported now.
-    pub fn sample(&mut self, now: Now, waited_us: u64) -> Option<bool> {
+    pub fn sample(&mut self, now: Now, waited_us: u64, lost: u64) -> Option<bool> {
         self.waited_us = waited_us;
-        if waited_us > RECEIVE_DELAY_MAX_MS * 1_000 {
+        if lost > 0 {
+            self.lost_until_us = now.mono_us + OVERLOAD_AFTER_MS * 1_000;
+        }
+        let is_losing = now.mono_us < self.lost_until_us;
+        if waited_us > RECEIVE_DELAY_MAX_MS * 1_000 || is_losing {
             let since_us = *self.above_since_us.get_or_insert(now.mono_us);
             self.is_overload |= now.mono_us - since_us >= OVERLOAD_AFTER_MS * 1_000;
         } else {
@@ -63,7 +70,7 @@ mod tests {
             mono_us: at_ms * 1_000,
             wall_ms: 0,
         };
-        let news = delay.sample(now, waited_ms * 1_000);
+        let news = delay.sample(now, waited_ms * 1_000, 0);
         (delay.is_overload(), news)
     }
 
@@ -84,6 +91,29 @@ mod tests {
             (9_000, 0, (false, None)),
         ] {
             assert_eq!(sample(&mut delay, at_ms, waited_ms), expected, "{at_ms}");
+        }
+    }
+
+    /// A small buffer overflows before anything has waited for long in it.
+    #[test]
+    fn a_buffer_that_overflows_again_and_again_is_overload_and_one_burst_is_none() {
+        let mut delay = ReceiveDelay::default();
+        for (at_ms, lost, expected) in [
+            (1_000, 5, false),
+            (1_050, 0, false),
+            (1_100, 0, false),
+            (2_000, 5, false),
+            (2_090, 1, false),
+            (2_100, 0, true),
+            (2_189, 0, true),
+            (2_190, 0, false),
+        ] {
+            let now = Now {
+                mono_us: at_ms * 1_000,
+                wall_ms: 0,
+            };
+            delay.sample(now, 0, lost);
+            assert_eq!(delay.is_overload(), expected, "{at_ms}");
         }
     }
 }

@@ -250,10 +250,10 @@ impl Replica {
         }
     }
 
-    /// X7: records how long a datagram waited in the receive buffer.
-    pub(super) fn sample_receive_delay(&mut self, now: Now, waited_us: u64) {
+    /// X7: records how long a datagram waited in the receive buffer, and how many were lost there.
+    pub(super) fn sample_receive_delay(&mut self, now: Now, waited_us: u64, lost: u64) {
         self.requests.shares.pass(now);
-        if let Some(is_overload) = self.requests.receive_delay.sample(now, waited_us) {
+        if let Some(is_overload) = self.requests.receive_delay.sample(now, waited_us, lost) {
             let event = Event::Overload(is_overload);
             self.sending.push(Output::Event(event));
         }

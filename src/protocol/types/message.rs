@@ -482,8 +482,8 @@ pub enum Input {
     Persisted { group: GroupNumber },
     /// A timer that `next_timeout` announced is due.
     Timeout,
-    /// How long a datagram that was just received waited in the receive buffer (X7).
-    Waited { waited_us: u64 },
+    /// X7: how long a datagram waited in the receive buffer, and how many found it full since.
+    Waited { waited_us: u64, lost: u64 },
     /// The space that the node lacks from now on, or `None` (X6).
     Full(Option<Full>),
     /// Accept no further operations. Operations in progress continue until the driver stops.

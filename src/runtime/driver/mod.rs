@@ -337,8 +337,9 @@ impl Driver {
             let received = self.socket.receive(now.mono_us, &mut self.tally);
             more = received.map_err(RuntimeError::Socket)?;
             batches += 1;
-            if let Some(waited_us) = self.socket.take_waited_us() {
-                self.replica.handle_input(now, Input::Waited { waited_us });
+            if let Some((waited_us, lost)) = self.socket.take_waited_us() {
+                let waited = Input::Waited { waited_us, lost };
+                self.replica.handle_input(now, waited);
             }
         }
     }

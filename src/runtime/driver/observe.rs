@@ -22,6 +22,7 @@ impl Driver {
         status.uptime_ms = now.mono_us / 1_000;
         status.datagrams_dropped = self.tally.total();
         status.strangers_dropped = self.tally.of(Cause::Stranger);
+        status.datagrams_lost = self.tally.of(Cause::ReceiveOverflow);
         status.exposed = self.is_exposed;
         status.warnings.extend(self.socket.granted().warning());
         match &self.disk {

@@ -220,6 +220,8 @@ pub struct NodeStatus {
     pub cluster_name: String,
     /// The offset of each clock that the node knows, including its own, in order of `node`.
     pub clocks: Vec<ClockStatus>,
+    /// Part of `datagrams_dropped`: the kernel had no space for them in the receive buffer.
+    pub datagrams_lost: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -166,8 +166,8 @@ impl Socket {
         Some((&self.receive_memory[at..at + size], from))
     }
 
-    /// How long the oldest datagram waited in the receive buffer, and how many found it full, if the
-    /// kernel has reported that since the last call.
+    /// How long the oldest datagram waited in the receive buffer, and how many found it full, if
+    /// the kernel has reported that since the last call.
     pub fn take_waited_us(&mut self) -> Option<(u64, u64)> {
         let waited_us = self.kernel.waited_us.take()?;
         Some((waited_us, std::mem::take(&mut self.kernel.lost)))

@@ -243,8 +243,8 @@ pub fn p1_held_up_for_a_member_that_is_away_is_a_warning() {
 #[test]
 pub fn large_operations_under_way_are_bounded() {
     let mut c = Script::new(3);
-    // Each has at most 256 operations in progress at a node.
-    let clients: Vec<usize> = (0..8).map(|_| c.client_of(&[0])).collect();
+    // Each has at most 64 operations in progress at a node.
+    let clients: Vec<usize> = (0..32).map(|_| c.client_of(&[0])).collect();
     for &client in &clients {
         // It has settled on its cluster, and sends from now on without waiting for the other nodes.
         c.put(client, "k", "x");
@@ -252,7 +252,7 @@ pub fn large_operations_under_way_are_bounded() {
     c.cut(&[0], &[1, 2]);
     let value = Bytes::from(vec![b'x'; 48 << 10]);
     let action = Action::Put { value };
-    let calls = (0..2_000).map(|n| c.begin(clients[n % 8], &format!("key {n}"), action.clone()));
+    let calls = (0..2_000).map(|n| c.begin(clients[n % 32], &format!("key {n}"), action.clone()));
     let calls: Vec<usize> = calls.collect();
     c.run_ms(20);
     let replica = c.cluster.nodes[0].replica.as_ref().expect("it runs");

@@ -76,6 +76,8 @@ pub(super) struct InFlight {
     parked: bool,
     /// Whether the call is in the queue of a node.
     pub is_queued: bool,
+    /// Whether the call was in a queue, or was refused.
+    pub has_waited: bool,
 }
 
 impl InFlight {
@@ -99,13 +101,17 @@ impl InFlight {
             timer_us: NEVER,
             parked: false,
             is_queued: false,
+            has_waited: false,
         }
     }
 
     /// The time until the deadline.
+    pub fn left_us(&self, now_us: u64) -> u64 {
+        self.deadline_us.saturating_sub(now_us)
+    }
+
     fn left_ms(&self, now_us: u64) -> u32 {
-        let left_us = self.deadline_us.saturating_sub(now_us);
-        u32::try_from(left_us.div_ceil(1_000)).unwrap_or(u32::MAX)
+        u32::try_from(self.left_us(now_us).div_ceil(1_000)).unwrap_or(u32::MAX)
     }
 
     pub fn is_read(&self) -> bool {
@@ -139,6 +145,12 @@ impl InFlight {
     #[cfg(test)]
     pub fn open_place(&self) -> Option<usize> {
         self.last.filter(|last| last.open).map(|last| last.place)
+    }
+
+    /// The node and the time of the last attempt, if its answer is awaited.
+    pub fn awaited(&self) -> Option<(usize, u64)> {
+        let last = self.last.filter(|last| last.open)?;
+        Some((last.place, last.sent_us))
     }
 
     /// Whether this attempt is the last one sent.
@@ -185,7 +197,10 @@ impl Session {
         let chosen = self.choose(now_us, handle);
         match chosen {
             _ if self.end_between_clusters(handle) => {}
-            Some((place, _)) if self.is_to_queue(handle, place) => self.queue(handle, place),
+            Some((place, _)) if self.is_too_late(now_us, handle, place) => self.give_up(handle),
+            Some((place, _)) if self.is_to_queue(now_us, handle, place) => {
+                self.queue(handle, place);
+            }
             Some((place, around)) => self.send_to(now_us, handle, place, around),
             None => self.park(now_us, handle),
         }
@@ -364,6 +379,7 @@ impl Session {
                 }
             };
             operation.refusals += 1;
+            operation.has_waited = true;
             operation.retry_us = now_us + wait_us;
         }
         self.arm(handle);
@@ -396,7 +412,7 @@ impl Session {
         }
         operation.timer_us = NEVER;
         if now_us >= operation.deadline_us {
-            self.expire(handle);
+            self.expire(now_us, handle);
             return;
         }
         if operation.dark_since_us.is_some() && self.check_no_quorum(now_us, handle) {

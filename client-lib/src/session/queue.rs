@@ -5,6 +5,7 @@ use super::call::CallError;
 use super::operation::NEVER;
 use super::table::CallHandle;
 use super::{InFlight, Session};
+use wire::Outcome;
 
 /// With fewer queued calls than this, the session does not estimate the wait.
 const QUEUE_FEW: usize = 256;
@@ -68,14 +69,26 @@ impl Session {
 
     /// Whether a call for this node has to wait. A call with an open attempt does not: its retry is
     /// urgent, and retries are limited by the allowance.
-    pub(super) fn is_to_queue(&self, handle: CallHandle, place: usize) -> bool {
+    pub(super) fn is_to_queue(&self, now_us: u64, handle: CallHandle, place: usize) -> bool {
         let operation = self.table.get(handle).expect("the caller looked");
-        operation.open == 0 && !self.nodes[place].window.has_room()
+        let left_us = operation.left_us(now_us);
+        operation.open == 0 && !self.nodes[place].window.has_room(now_us, left_us)
+    }
+
+    /// Whether a call that had to wait would probably not be answered by its deadline. It is not
+    /// sent, so it is surely not done.
+    pub(super) fn is_too_late(&self, now_us: u64, handle: CallHandle, place: usize) -> bool {
+        let operation = self.table.get(handle).expect("the caller looked");
+        let was_busy = matches!(operation.refusal, None | Some(Outcome::Busy { .. }));
+        let has_waited = operation.has_waited && operation.open == 0 && was_busy;
+        let expected_us = self.nodes[place].window.expected_us(now_us);
+        has_waited && expected_us > operation.left_us(now_us)
     }
 
     pub(super) fn queue(&mut self, handle: CallHandle, place: usize) {
         let operation = self.table.get_mut(handle).expect("the caller looked");
         operation.retry_us = NEVER;
+        operation.has_waited = true;
         if !std::mem::replace(&mut operation.is_queued, true) {
             self.queued += 1;
         }
@@ -94,11 +107,14 @@ impl Session {
             return;
         }
         for place in 0..self.nodes.len() {
-            // Each call either uses the room of this node or joins the queue of another node.
-            while self.nodes[place].window.has_room() {
-                let Some(handle) = self.nodes[place].queue.pop_front() else {
+            // Each call uses the room of this node, joins the queue of another node, or ends.
+            while let Some(handle) = self.nodes[place].queue.front().copied() {
+                let operation = self.table.get(handle);
+                let left_us = operation.map_or(u64::MAX, |operation| operation.left_us(now_us));
+                if !self.nodes[place].window.has_room(now_us, left_us) {
                     break;
-                };
+                }
+                self.nodes[place].queue.pop_front();
                 if self.unqueue(handle) {
                     self.send(now_us, handle);
                 }

@@ -234,8 +234,18 @@ impl Session {
         }
     }
 
+    /// A call that had to wait, and that no attempt is open for, is not sent any more.
+    pub(super) fn give_up(&mut self, handle: CallHandle) {
+        self.complete(handle, Err(CallError::Busy));
+    }
+
     /// The deadline passed.
-    pub(super) fn expire(&mut self, handle: CallHandle) {
+    pub(super) fn expire(&mut self, now_us: u64, handle: CallHandle) {
+        let operation = self.table.get(handle).expect("the caller looked");
+        if let Some((place, sent_us)) = operation.awaited() {
+            let waited_us = now_us.saturating_sub(sent_us);
+            self.nodes[place].window.expired(now_us, waited_us);
+        }
         let operation = self.table.get(handle).expect("the caller looked");
         let error = match &operation.refusal {
             _ if operation.may_be_done() => CallError::UnknownOutcome,

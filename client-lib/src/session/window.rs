@@ -6,14 +6,23 @@
 //! fastest ones of the last seconds, so they waited in a queue, and more operations in progress
 //! would only make that queue longer. Without such a signal the limit grows while operations wait
 //! for it. So it becomes high where round trips are long, and only there.
+//!
+//! A third signal is for short deadlines: an operation that is not answered by its deadline has an
+//! unknown outcome, while one that was not sent is surely not done. So the window is as good as
+//! full for an operation that would wait for its answer longer than half of the time that it has
+//! left, as the last answers show.
 
-/// Enough where round trips are short: a node answers a thousand operations in some tens of
-/// milliseconds.
-const LIMIT_INITIAL: u32 = 256;
+/// Where round trips are short a node answers this many in some milliseconds, and the limit has
+/// grown by then. Many clients that start at once must not fill the node's queues.
+const LIMIT_INITIAL: u32 = 64;
 /// With answers that take a second, this is some thousand operations per second.
 const LIMIT_MAX: u32 = 8_192;
 /// Slow answers alone do not reduce the limit below this: so few operations fill no queue.
 const LIMIT_MIN_SLOW: u32 = 16;
+/// Of the time that an operation has left, its answer may take this part (1/2).
+const ANSWER_PART: u64 = 2;
+/// Without an answer for this long it is not known how long answers take.
+const LATENCY_KNOWN_US: u64 = 1_000_000;
 /// The limit is reduced to 7/10.
 const CUT: (u32, u32) = (7, 10);
 /// Answers that take this much longer than the fastest one have waited in a queue.
@@ -37,6 +46,7 @@ pub(super) struct SendWindow {
     cut_again_us: u64,
     reads: FastestAnswer,
     writes: FastestAnswer,
+    latency: Latency,
 }
 
 impl Default for SendWindow {
@@ -49,13 +59,33 @@ impl Default for SendWindow {
             cut_again_us: 0,
             reads: FastestAnswer::default(),
             writes: FastestAnswer::default(),
+            latency: Latency::default(),
         }
     }
 }
 
 impl SendWindow {
-    pub fn has_room(&self) -> bool {
-        self.in_progress < self.limit
+    /// Whether an operation may be sent that has this much time left.
+    pub fn has_room(&self, now_us: u64, left_us: u64) -> bool {
+        if self.in_progress < self.limit.min(LIMIT_MIN_SLOW) {
+            return true;
+        }
+        let fastest_us = self.reads.known_us().max(self.writes.known_us());
+        let may_take_us = (left_us / ANSWER_PART).max(fastest_us + fastest_us / 2);
+        self.in_progress < self.limit && self.expected_us(now_us) <= may_take_us
+    }
+
+    fn is_full(&self) -> bool {
+        self.in_progress >= self.limit
+    }
+
+    /// How long the answer to an operation that is sent now will probably take at most; 0 if that
+    /// is not known.
+    pub fn expected_us(&self, now_us: u64) -> u64 {
+        match now_us.saturating_sub(self.latency.sampled_us) < LATENCY_KNOWN_US {
+            true => self.latency.smoothed_us + 2 * self.latency.deviation_us,
+            false => 0,
+        }
     }
 
     #[cfg(test)]
@@ -78,12 +108,19 @@ impl SendWindow {
             false => &mut self.writes,
         };
         let fastest_us = fastest.sample(now_us, took_us);
+        self.latency.sample(now_us, took_us);
         let queued_us = took_us - fastest_us;
         if queued_us > QUEUED_US && self.limit > LIMIT_MIN_SLOW {
             self.cut(now_us, took_us, LIMIT_MIN_SLOW);
-        } else if queued_us <= SOON_US.max(fastest_us / 2) && !self.has_room() {
+        } else if queued_us <= SOON_US.max(fastest_us / 2) && self.is_full() {
             self.grow();
         }
+    }
+
+    /// An operation was not answered by its deadline, this long after it was sent.
+    pub fn expired(&mut self, now_us: u64, waited_us: u64) {
+        self.latency.sample(now_us, waited_us);
+        self.cut(now_us, waited_us, 1);
     }
 
     /// The node answered `busy` after this time.
@@ -112,6 +149,26 @@ impl SendWindow {
     }
 }
 
+/// How long answers take now (as in RFC 6298).
+#[derive(Debug, Default)]
+struct Latency {
+    smoothed_us: u64,
+    deviation_us: u64,
+    sampled_us: u64,
+}
+
+impl Latency {
+    fn sample(&mut self, now_us: u64, took_us: u64) {
+        if now_us.saturating_sub(self.sampled_us) >= LATENCY_KNOWN_US {
+            (self.smoothed_us, self.deviation_us) = (took_us, 0);
+        }
+        let off_us = took_us.abs_diff(self.smoothed_us);
+        self.deviation_us = (3 * self.deviation_us + off_us) / 4;
+        self.smoothed_us = (7 * self.smoothed_us + took_us) / 8;
+        self.sampled_us = now_us;
+    }
+}
+
 /// The shortest time that an answer took in the last seconds.
 #[derive(Debug)]
 struct FastestAnswer {
@@ -131,6 +188,14 @@ impl Default for FastestAnswer {
 }
 
 impl FastestAnswer {
+    /// 0 while there is no answer.
+    fn known_us(&self) -> u64 {
+        match self.current_us.min(self.previous_us) {
+            u64::MAX => 0,
+            fastest_us => fastest_us,
+        }
+    }
+
     fn sample(&mut self, now_us: u64, took_us: u64) -> u64 {
         let passed_us = now_us.saturating_sub(self.began_us);
         if passed_us >= FASTEST_OF_US {
@@ -151,10 +216,12 @@ mod tests {
 
     const MS: u64 = 1_000;
 
+    const LONG: u64 = u64::MAX;
+
     /// Keeps the window full, with answers that take that long.
     fn run(window: &mut SendWindow, now_us: &mut u64, answers: u32, took_us: u64) {
         for _ in 0..answers {
-            while window.has_room() {
+            while window.has_room(*now_us, LONG) {
                 window.begin();
             }
             *now_us += took_us / u64::from(window.limit);
@@ -197,10 +264,10 @@ mod tests {
     #[test]
     fn one_burst_of_refusals_is_one_cut_and_more_of_them_leave_one_operation() {
         let mut window = SendWindow::default();
-        for _ in 0..256 {
+        for _ in 0..LIMIT_INITIAL {
             window.refused(1_000 * MS, 10 * MS);
         }
-        assert_eq!(window.limit, 179);
+        assert_eq!(window.limit, LIMIT_INITIAL * 7 / 10);
         for at in 0..100 {
             window.refused((1_010 + 11 * at) * MS, 10 * MS);
         }
@@ -218,5 +285,45 @@ mod tests {
         assert_eq!(fastest.sample(11_000 * MS, 50 * MS), MS);
         assert_eq!(fastest.sample(22_000 * MS, 50 * MS), 50 * MS);
         assert_eq!(fastest.sample(60_000 * MS, 70 * MS), 70 * MS);
+    }
+
+    #[test]
+    fn what_has_little_time_left_is_held_back_while_answers_are_slow() {
+        let (mut window, mut now_us) = (SendWindow::default(), 0);
+        run(&mut window, &mut now_us, 100, 2 * MS);
+        run(&mut window, &mut now_us, 50, 60 * MS);
+        let has_room = |window: &SendWindow, left_ms: u64| window.has_room(now_us, left_ms * MS);
+        while window.in_progress > LIMIT_MIN_SLOW {
+            window.end();
+        }
+        assert!(has_room(&window, 1_000) && !has_room(&window, 100));
+        window.end();
+        assert!(
+            has_room(&window, 1),
+            "some always find out whether it is still so"
+        );
+        window.begin();
+        now_us += LATENCY_KNOWN_US;
+        let has_room = |left_ms: u64| window.has_room(now_us, left_ms * MS);
+        assert!(has_room(100), "nothing is known any more");
+    }
+
+    #[test]
+    fn long_round_trips_alone_hold_nothing_back() {
+        let (mut window, mut now_us) = (SendWindow::default(), 0);
+        run(&mut window, &mut now_us, 1_000, 600 * MS);
+        window.end();
+        assert!(window.has_room(now_us, 700 * MS));
+    }
+
+    #[test]
+    fn operations_that_expire_shrink_the_limit() {
+        let (mut window, mut now_us) = (SendWindow::default(), 1_000 * MS);
+        run(&mut window, &mut now_us, 1, MS);
+        for _ in 0..window.in_progress {
+            window.expired(now_us + 500 * MS, 500 * MS);
+        }
+        assert_eq!(window.limit, (LIMIT_INITIAL + 1) * 7 / 10);
+        assert!(window.expected_us(now_us + 500 * MS) >= 500 * MS);
     }
 }

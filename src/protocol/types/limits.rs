@@ -205,8 +205,8 @@ pub const LEARNED_PASSES: u32 = 2;
 pub const SOURCE_GONE_MS: u64 = 1_000;
 /// A disk that has not finished a write for this long is hung. Its node counts as unreachable.
 pub const DISK_HUNG_MS_DEFAULT: u64 = 2_000;
-/// Groups, and bytes in them, that may wait for the disk. Above that a node answers writes busy, and
-/// drops what other nodes want written.
+/// Groups, and bytes in them, that may wait for the disk. Above that a node answers writes busy,
+/// and drops what other nodes want written.
 pub const DISK_BACKLOG_GROUPS_MAX: usize = 16_384;
 pub const DISK_BACKLOG_SIZE_MAX: usize = 64 << 20;
 /// Interval at which chosen marks are written that no group has taken along.

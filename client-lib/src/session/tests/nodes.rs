@@ -235,7 +235,8 @@ fn when_nobody_answers_retries_are_put_off() {
         script.greet_all();
     }
     let retries = script.requests().len();
-    assert!((2_000..8_000).contains(&retries), "{retries}");
+    // Of the 320 calls that the windows have room for.
+    assert!((400..1_600).contains(&retries), "{retries}");
 }
 
 #[test]
@@ -255,7 +256,7 @@ fn what_a_dead_node_leaves_goes_to_the_others_at_once() {
         alive.iter().for_each(|sent| script.answer(sent, written()));
     }
     // As many as may be under way at a node.
-    assert!(left >= 256, "{left}");
+    assert!(left >= 64, "{left}");
     assert_eq!(script.session.in_flight(), 0);
 }
 
@@ -263,7 +264,7 @@ fn what_a_dead_node_leaves_goes_to_the_others_at_once() {
 fn many_calls_at_the_start_are_spread_over_the_nodes() {
     for all_there in [true, false] {
         let mut script = Script::new(3);
-        for tag in 0..300 {
+        for tag in 0..100 {
             script.submit(put(&format!("k{tag}")), tag);
         }
         let hellos = std::mem::take(&mut script.hellos);
@@ -276,9 +277,9 @@ fn many_calls_at_the_start_are_spread_over_the_nodes() {
             script.pass(2 * MS);
         }
         let sent = script.requests();
-        assert_eq!(sent.len(), 300);
+        assert_eq!(sent.len(), 100);
         for node in 0..2 + usize::from(all_there) {
-            assert!(sent.iter().filter(|sent| sent.node == node).count() > 50);
+            assert!(sent.iter().filter(|sent| sent.node == node).count() > 20);
         }
     }
 }

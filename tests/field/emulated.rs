@@ -1,5 +1,5 @@
 //! An emulated network: hosts in separate network namespaces, with one link each to a relay in this
-//! process, which delays packets, or drops those that are too large. Works only in the lab.
+//! process, which delays packets, or drops some of them. Works only in the lab.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -33,6 +33,9 @@ pub struct Link {
     /// Packets that are larger, with their IP header, and fragments are dropped.
     pub packet_size_max: usize,
     pub drops_fragments: bool,
+    pub loss_percent: u64,
+    /// Nothing passes from the first host to the second.
+    pub cut: Option<(usize, usize)>,
 }
 
 impl Link {
@@ -41,6 +44,8 @@ impl Link {
         delay_max_ms: 0,
         packet_size_max: usize::MAX,
         drops_fragments: false,
+        loss_percent: 0,
+        cut: None,
     };
 }
 
@@ -243,13 +248,16 @@ impl Relay {
         if is_too_large || is_fragment && self.link.drops_fragments {
             return;
         }
-        let host = usize::from(packet[19]);
-        if host == 0 || host > self.sockets.len() {
+        let (from, host) = (usize::from(packet[15]), usize::from(packet[19]));
+        if host == 0 || host > self.sockets.len() || self.link.cut == Some((from, host)) {
             return;
         }
         if packet[9] == UDP && offset == 0 && packet.len() >= header_size + 8 {
             // No network card has filled in the checksum; 0 stands for none.
             packet[header_size + 6..header_size + 8].fill(0);
+        }
+        if self.random() % 100 < self.link.loss_percent {
+            return;
         }
         let at = Instant::now() + self.delay();
         self.order += 1;
@@ -263,12 +271,16 @@ impl Relay {
             delay_max_ms,
             ..
         } = self.link;
+        let spread_us = (delay_max_ms - delay_min_ms) * 1_000 + 1;
+        Duration::from_micros(delay_min_ms * 1_000 + self.random() % spread_us)
+    }
+
+    fn random(&mut self) -> u64 {
         self.random = self
             .random
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1);
-        let spread_us = (delay_max_ms - delay_min_ms) * 1_000 + 1;
-        Duration::from_micros(delay_min_ms * 1_000 + (self.random >> 33) % spread_us)
+        self.random >> 33
     }
 
     fn deliver(&mut self) {

@@ -12,6 +12,7 @@
 //! | `listening.rs` | a node that listens elsewhere than at its listed address |
 //! | `limits.rs` | few open files, little memory, small files; variables that are empty |
 //! | `logs.rs` | a log that cannot be written, or that nobody reads |
+//! | `lossy_links.rs` | large values where datagrams are lost, and over a link of one direction |
 //! | `names.rs` | names that do not resolve, dead name servers, names that move |
 //! | `quotas.rs` | a quota, which the file system does not show |
 //! | `readdress.rs` | all, some or one of the nodes get other addresses |
@@ -36,6 +37,7 @@ mod hosts;
 mod limits;
 mod listening;
 mod logs;
+mod lossy_links;
 mod names;
 #[path = "../cluster/nodes.rs"]
 #[allow(dead_code)] // The tests of whole clusters use the rest of it.

@@ -99,42 +99,39 @@ impl Driver {
     fn acknowledge(&mut self, now: Now) {
         while let Some(due) = self.joiners.poll_ack(now.mono_us) {
             let AckDue { peer, header, ack } = due;
-            let Some((to, header)) = self.way_of_ack(now, peer, header) else {
-                self.tally.count(Cause::NoAddress);
-                continue;
-            };
-            let tally = &mut self.tally;
-            self.outbox.push(now.mono_us, to, header, tally, |body| {
-                ack.encode(body);
-                header.kind
-            });
+            for (to, header) in self.ways_of_ack(now, peer, header) {
+                let tally = &mut self.tally;
+                self.outbox.push(now.mono_us, to, header, tally, |body| {
+                    ack.encode(body);
+                    header.kind
+                });
+            }
         }
     }
 
-    /// Clients are acknowledged at their address. The link to a node may work in one direction
-    /// only: acknowledgements take the way that messages to it take.
-    fn way_of_ack(
+    /// Acknowledgements go back to where the piece came from. The link to a node may work in one
+    /// direction only: while messages to it take another way, acknowledgements take both.
+    fn ways_of_ack(
         &mut self,
         now: Now,
         to: PieceSource,
         header: FrameHeader,
-    ) -> Option<(SocketAddr, FrameHeader)> {
+    ) -> impl Iterator<Item = (SocketAddr, FrameHeader)> + use<> {
         let is_nodes = header.kind >= PEER_KIND_MIN && to.node != 0;
-        if !is_nodes || self.replica.address_of(to.node).is_none() {
-            return Some((to.address, header));
-        }
         let (next, hops_left) = self.replica.usual_way(to.node);
-        let header = FrameHeader {
+        let routed = FrameHeader {
             origin: self.replica.node(),
             destination: to.node,
             hops_left,
             ..header
         };
-        if next == to.node {
-            return Some((to.address, header));
-        }
-        let address = address_of_node(&self.replica, &mut self.addresses, next, now)?;
-        Some((address, header))
+        let is_detour = is_nodes && next != to.node;
+        let relay = is_detour
+            .then(|| address_of_node(&self.replica, &mut self.addresses, next, now))
+            .flatten();
+        let straight = if is_nodes { routed } else { header };
+        let detour = relay.map(|relay| (relay, routed));
+        std::iter::once((to.address, straight)).chain(detour)
     }
 }
 

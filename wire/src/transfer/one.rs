@@ -251,7 +251,7 @@ impl SentTransfer {
             return None;
         }
         let is_newer = self.newest.is_none_or(|newest| ack.echo > newest);
-        (self.timeouts, self.heard_us) = (0, now_us);
+        (self.timeouts, self.forced, self.heard_us) = (0, 0, now_us);
         let answered = self.sent_us(ack.echo).map(|at| (at, ack.held_us.into()));
         let ended = match ack.state {
             Done => {

@@ -215,6 +215,13 @@ impl<Peer: Ord + Copy> TransferSender<Peer> {
         self.counts
     }
 
+    /// What all windows count.
+    #[cfg(test)]
+    pub(super) fn in_flight(&self) -> usize {
+        let paths = self.paths.values();
+        paths.map(|path| path.window.in_flight()).sum()
+    }
+
     /// The memory in use.
     pub fn size(&self) -> usize {
         self.size

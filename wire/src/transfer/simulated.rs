@@ -233,6 +233,7 @@ impl Simulation {
             );
             self.tick();
         }
+        assert!(self.senders.iter().all(|sender| sender.in_flight() == 0));
         self.now_us - began_us
     }
 

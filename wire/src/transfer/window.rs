@@ -84,6 +84,11 @@ impl TransferWindow {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
     /// The wait before something is sent again without a word of the receiver.
     pub(super) fn timeout_us(&self) -> u64 {
         self.latency.wait_us(BOUNDS)

@@ -247,7 +247,7 @@ impl Session {
         let operation = table.get(handle).expect("the caller looked");
         let retry = operation.sent > 0;
         let node = &mut self.nodes[place];
-        node.window.begin();
+        node.window.begin(operation.call.action.value_size());
         let number = node.attempts.push(
             now_us,
             Target::Operation(handle),

@@ -140,9 +140,12 @@ impl Session {
     /// Frees the window of the node that the last attempt was sent to, if it is still counted
     /// there.
     pub(super) fn end_last(&mut self, handle: CallHandle) {
-        let operation = self.table.get_mut(handle);
-        if let Some(place) = operation.and_then(InFlight::end_last) {
-            self.nodes[place].window.end();
+        let Some(operation) = self.table.get_mut(handle) else {
+            return;
+        };
+        if let Some(place) = operation.end_last() {
+            let value_size = operation.call.action.value_size();
+            self.nodes[place].window.end(value_size);
         }
     }
 }

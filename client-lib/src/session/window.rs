@@ -1,6 +1,7 @@
 //! The send window of one node: how many operations may be in progress there, so that this client
 //! neither fills the node's queues nor leaves the node idle. Further operations wait in the client,
-//! where they cost the cluster nothing.
+//! where they cost the cluster nothing. The values of these operations are bounded together, too: a
+//! node has memory for a few large ones of a client at a time, and refuses the others' pieces.
 //!
 //! Two signals reduce the limit. The node answers `busy`; or its answers take much longer than its
 //! fastest ones of the last seconds, so they waited in a queue, and more operations in progress
@@ -23,6 +24,9 @@ const LIMIT_MIN_SLOW: u32 = 16;
 const ANSWER_PART: u64 = 2;
 /// Without an answer for this long it is not known how long answers take.
 const LATENCY_KNOWN_US: u64 = 1_000_000;
+/// While the values in progress have this many bytes, no further operation is sent. So with the
+/// largest value on top they fit the memory that a node has for one client's incomplete requests.
+const SIZE_MAX: usize = 4 << 20;
 /// The limit is reduced to 7/10.
 const CUT: (u32, u32) = (7, 10);
 /// Answers that take this much longer than the fastest one have waited in a queue.
@@ -37,6 +41,8 @@ const FASTEST_OF_US: u64 = 10_000_000;
 pub(super) struct SendWindow {
     limit: u32,
     in_progress: u32,
+    /// Of the values that operations in progress write, in bytes.
+    size: usize,
     /// Before the first cut each answer adds one to the limit; later a whole window of answers
     /// does.
     was_cut: bool,
@@ -54,6 +60,7 @@ impl Default for SendWindow {
         SendWindow {
             limit: LIMIT_INITIAL,
             in_progress: 0,
+            size: 0,
             was_cut: false,
             answers: 0,
             cut_again_us: 0,
@@ -67,6 +74,9 @@ impl Default for SendWindow {
 impl SendWindow {
     /// Whether an operation may be sent that has this much time left.
     pub fn has_room(&self, now_us: u64, left_us: u64) -> bool {
+        if self.size >= SIZE_MAX {
+            return false;
+        }
         if self.in_progress < self.limit.min(LIMIT_MIN_SLOW) {
             return true;
         }
@@ -88,17 +98,20 @@ impl SendWindow {
         }
     }
 
+    /// How many operations are in progress, and the size of their values.
     #[cfg(test)]
-    pub fn in_progress(&self) -> u32 {
-        self.in_progress
+    pub fn in_progress(&self) -> (u32, usize) {
+        (self.in_progress, self.size)
     }
 
-    pub fn begin(&mut self) {
+    pub fn begin(&mut self, value_size: usize) {
         self.in_progress += 1;
+        self.size += value_size;
     }
 
-    pub fn end(&mut self) {
+    pub fn end(&mut self, value_size: usize) {
         self.in_progress = self.in_progress.checked_sub(1).expect("it was in progress");
+        self.size = self.size.checked_sub(value_size).expect("it was counted");
     }
 
     /// A round answered an operation after this time. Called before `end`.
@@ -222,11 +235,11 @@ mod tests {
     fn run(window: &mut SendWindow, now_us: &mut u64, answers: u32, took_us: u64) {
         for _ in 0..answers {
             while window.has_room(*now_us, LONG) {
-                window.begin();
+                window.begin(0);
             }
             *now_us += took_us / u64::from(window.limit);
             window.answered(*now_us, true, took_us);
-            window.end();
+            window.end(0);
         }
     }
 
@@ -243,11 +256,25 @@ mod tests {
     fn a_window_that_is_not_full_does_not_grow() {
         let mut window = SendWindow::default();
         for _ in 0..1_000 {
-            window.begin();
+            window.begin(0);
             window.answered(0, true, MS);
-            window.end();
+            window.end(0);
         }
         assert_eq!(window.limit, LIMIT_INITIAL);
+    }
+
+    #[test]
+    fn values_fill_the_window_and_the_limit_does_not_grow_for_them() {
+        let mut window = SendWindow::default();
+        for _ in 0..4 {
+            assert!(window.has_room(0, LONG));
+            window.begin(SIZE_MAX / 4);
+        }
+        assert!(!window.has_room(0, LONG));
+        window.answered(0, false, MS);
+        assert_eq!(window.limit, LIMIT_INITIAL);
+        window.end(SIZE_MAX / 4);
+        assert!(window.has_room(0, LONG));
     }
 
     #[test]
@@ -294,15 +321,15 @@ mod tests {
         run(&mut window, &mut now_us, 50, 60 * MS);
         let has_room = |window: &SendWindow, left_ms: u64| window.has_room(now_us, left_ms * MS);
         while window.in_progress > LIMIT_MIN_SLOW {
-            window.end();
+            window.end(0);
         }
         assert!(has_room(&window, 1_000) && !has_room(&window, 100));
-        window.end();
+        window.end(0);
         assert!(
             has_room(&window, 1),
             "some always find out whether it is still so"
         );
-        window.begin();
+        window.begin(0);
         now_us += LATENCY_KNOWN_US;
         let has_room = |left_ms: u64| window.has_room(now_us, left_ms * MS);
         assert!(has_room(100), "nothing is known any more");
@@ -312,7 +339,7 @@ mod tests {
     fn long_round_trips_alone_hold_nothing_back() {
         let (mut window, mut now_us) = (SendWindow::default(), 0);
         run(&mut window, &mut now_us, 1_000, 600 * MS);
-        window.end();
+        window.end(0);
         assert!(window.has_room(now_us, 700 * MS));
     }
 

@@ -8,8 +8,8 @@ use crate::protocol::clients::pending::Pending;
 use crate::protocol::keys::work::KeyWork;
 use crate::protocol::register::coordinator::Coordinator;
 use crate::protocol::types::ballot::Ballot;
-use crate::protocol::types::limits::LOAD_WAITERS_MAX;
-use crate::protocol::types::message::{Envelope, Epoch, GroupNumber, NodeId};
+use crate::protocol::types::limits::{LOAD_WAITERS_MAX, LOAD_WAITERS_SIZE_MAX};
+use crate::protocol::types::message::{Envelope, Epoch, GroupNumber, Message, NodeId};
 use crate::protocol::types::record::{AcceptorState, Key};
 
 /// What waits for a key to be loaded.
@@ -25,6 +25,21 @@ pub enum Waiting {
     Look,
     /// Work of that epoch.
     Work(Epoch, KeyWork),
+}
+
+impl Waiting {
+    /// The size of the record or of the values in it.
+    fn size(&self) -> usize {
+        match self {
+            Waiting::Peer(envelope) => match &envelope.message {
+                Message::Accept(accept) => accept.record.size(),
+                Message::Copy(copy) => copy.record.size(),
+                _ => 0,
+            },
+            Waiting::Operation(pending) => pending.operation.action.value_size(),
+            Waiting::Copy(_) | Waiting::Repair | Waiting::Look | Waiting::Work(..) => 0,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -80,6 +95,8 @@ pub struct Cache {
     residents: usize,
     /// About what the resident keys take in memory.
     size: usize,
+    /// The size of what waits for keys to be loaded.
+    waiting_size: usize,
     bounds: Bounds,
 }
 
@@ -113,6 +130,7 @@ impl Cache {
             gone: VecDeque::new(),
             residents: 0,
             size: 0,
+            waiting_size: 0,
             bounds,
         }
     }
@@ -134,16 +152,22 @@ impl Cache {
 
     /// Queues an input that must wait until the key is resident.
     pub fn wait(&mut self, key: &Key, waiting: Waiting) -> Fetched {
+        let size = waiting.size();
+        let is_too_much =
+            size > 0 && self.waiting_size > 0 && self.waiting_size + size > LOAD_WAITERS_SIZE_MAX;
         match self.slots.get_mut(key) {
             Some(KeySlot::Resident(_)) => Fetched::Resident,
+            _ if is_too_much => Fetched::Overflow(Box::new(waiting)),
             Some(KeySlot::Loading(waiters)) if waiters.len() >= LOAD_WAITERS_MAX => {
                 Fetched::Overflow(Box::new(waiting))
             }
             Some(KeySlot::Loading(waiters)) => {
+                self.waiting_size += size;
                 waiters.push(waiting);
                 Fetched::Waits
             }
             None => {
+                self.waiting_size += size;
                 self.slots
                     .insert(key.clone(), KeySlot::Loading(vec![waiting]));
                 Fetched::Load
@@ -159,6 +183,7 @@ impl Cache {
             return None;
         };
         let waiters = std::mem::take(waiters);
+        self.waiting_size -= waiters.iter().map(Waiting::size).sum::<usize>();
         let queue = match state {
             Some(_) => &mut self.order,
             None => &mut self.absent,
@@ -270,6 +295,7 @@ fn size_of_resident(key: &Key) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::types::record::Record;
 
     fn key(n: usize) -> Key {
         Key::user(format!("{n:01000}").as_bytes())
@@ -303,6 +329,48 @@ mod tests {
         assert_eq!(absent.count(), 0);
         let present = (0..1_000).step_by(2).filter(|n| held(&mut cache, *n));
         assert_eq!(present.count(), cache.residents);
+    }
+
+    /// While a disk is slow to load, large records would accumulate here.
+    #[test]
+    fn what_waits_for_keys_is_bounded_by_its_size() {
+        let mut cache = filled(1 << 20, 0);
+        let wait = |cache: &mut Cache, n, value_size: usize| {
+            let value = Some(vec![0; value_size].into());
+            let record = Record {
+                value,
+                ..Record::default()
+            };
+            let copy = crate::protocol::types::message::Copy {
+                key: key(n),
+                ballot: Ballot::ZERO,
+                record: record.into(),
+            };
+            let envelope = Envelope {
+                origin: 1,
+                destination: 2,
+                incarnation: 1,
+                epoch: 1,
+                round: 0,
+                hops_left: 1,
+                via: 1,
+                message: copy.into(),
+            };
+            !matches!(
+                cache.wait(&key(n), Waiting::Peer(envelope)),
+                Fetched::Overflow(_)
+            )
+        };
+        // With what a record takes beside its value, fifteen fit.
+        let taken = (0..20).filter(|n| wait(&mut cache, n % 5, 1 << 20)).count();
+        assert_eq!(taken, 15);
+        assert!(matches!(cache.wait(&key(99), Waiting::Look), Fetched::Load));
+        assert!(!wait(&mut cache, 98, 1 << 20), "for another key neither");
+        (0..100).for_each(|n| drop(cache.loaded(&key(n), None)));
+        assert_eq!(cache.waiting_size, 0);
+        cache = filled(1 << 20, 0);
+        assert!(wait(&mut cache, 0, LOAD_WAITERS_SIZE_MAX), "one may always");
+        assert!(!wait(&mut cache, 1, 1) && !wait(&mut cache, 0, 1));
     }
 
     /// X6: the node evicts at once, even keys that were just used.

@@ -255,6 +255,9 @@ pub const OPERATION_OVERHEAD_SIZE: usize = 512;
 pub const PURGE_HELD_UP_MS: u64 = 30_000;
 /// Inputs that wait for one key to be loaded. Further ones are dropped and counted.
 pub const LOAD_WAITERS_MAX: usize = 4_096;
+/// Size of the values and records that wait for keys to be loaded, in bytes; a single one may
+/// always wait. Further ones are dropped and counted, and operations are answered busy.
+pub const LOAD_WAITERS_SIZE_MAX: usize = 16 << 20;
 /// Keys whose state is kept in the protocol core.
 pub const KEYS_CACHED_MAX: usize = 65_536;
 /// Their memory is at most `--memory-max` divided by this, so that they alone never make a node

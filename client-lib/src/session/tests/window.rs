@@ -21,9 +21,10 @@ fn check_counts(session: &Session) {
             .filter_map(|handle| session.table.get(*handle))
     };
     for (place, node) in session.nodes.iter().enumerate() {
-        let open = calls().filter(|call| call.open_place() == Some(place));
+        let open = || calls().filter(|call| call.open_place() == Some(place));
+        let size: usize = open().map(|call| call.call.action.value_size()).sum();
         assert_eq!(
-            open.count() as u32,
+            (open().count() as u32, size),
             node.window.in_progress(),
             "node {place}"
         );
@@ -49,6 +50,27 @@ fn calls_beyond_the_window_wait_and_are_sent_in_order() {
     }
     script.answer(&sent[2], Outcome::Absent);
     assert!(script.requests().is_empty(), "nothing waits");
+    check_counts(&script.session);
+}
+
+/// A node has memory for 20 MiB of the incomplete requests of one machine.
+#[test]
+fn large_values_fill_the_window_by_their_size() {
+    const SIZE: usize = 48 << 10;
+    // With one less they are below 4 MiB.
+    const COUNT: u32 = 86;
+    let mut script = Script::started(1);
+    for tag in 0..200 {
+        let value = vec![0; SIZE].into();
+        script.submit(Call::new("k", wire::Action::Put { value }), tag);
+    }
+    // By answers the number of operations grows, until their values fill the window.
+    for _ in 0..50 {
+        let sent = script.requests.remove(0);
+        script.answer(&sent, written());
+    }
+    let in_progress = script.session.nodes[0].window.in_progress();
+    assert_eq!(in_progress, (COUNT, COUNT as usize * SIZE));
     check_counts(&script.session);
 }
 

@@ -87,7 +87,7 @@ lint() {
     cargo clippy --quiet --workspace --all-targets -- -D warnings
     cargo clippy --quiet --workspace --all-targets --features mutants -- -D warnings
     # These run only in networks of their own (test = false), so --all-targets leaves them out.
-    cargo clippy --quiet --test partition --test field -- -D warnings
+    cargo clippy --quiet --test partition --test field --test load -- -D warnings
 }
 
 # Ten seconds per target, if there is a nightly toolchain.
@@ -118,4 +118,5 @@ step trust tests/trust.sh
 step partition tests/partition/run.sh
 step failures tests/partition/run.sh --failures
 step field tests/field/run.sh
+step load tests/load/run.sh
 step fuzz fuzz

@@ -10,7 +10,7 @@ use super::record::{Flight, RecordLog};
 use super::tally::Kind;
 
 /// Concurrent operations.
-const UNDER_WAY_MAX: usize = 1_024;
+const UNDER_WAY_MAX: usize = 256;
 /// The number of attempts for a key.
 const TRIES_MAX: u32 = 5;
 

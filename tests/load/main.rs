@@ -1,0 +1,26 @@
+//! Behaviour under load: more clients, more operations and stranger datagrams than the nodes can
+//! take, and nodes that are slow or stand still, each with real processes.
+//!
+//! | file | rows |
+//! |---|---|
+//! | `clients.rs` | many clients, many processes, open loops beyond the peak |
+//! | `disks.rs` | slow, read-only and full disks at one node |
+//! | `endurance.rs` | many millions of operations |
+//! | `strangers.rs` | arbitrary datagrams beside normal load |
+//! | `trouble.rs` | a node that stands still, tiny receive buffers |
+//!
+//! A row is one function with its own bound. It compares rates only within one run, because the
+//! clients and all nodes share the machine. `tests/load/run.sh` runs the rows in a separate network
+//! namespace, one after the other: a sample with short loads, or with `--all` all of them.
+
+mod bench;
+mod clients;
+mod disks;
+mod endurance;
+#[path = "../cluster/nodes.rs"]
+#[allow(dead_code)] // The tests of whole clusters use the rest of it.
+mod nodes;
+#[path = "../field/preload.rs"]
+mod preload;
+mod strangers;
+mod trouble;

@@ -42,6 +42,10 @@ INSECURE_ADMIN=${INSECURE_ADMIN:-}
 # machine, give each its part.
 MEMORY_MAX=${MEMORY_MAX:-}
 
+# The largest value that clients may write: bytes, 512K or 4M, from 2048 to 16M; the same on all
+# nodes. Empty: 1M.
+VALUE_MAX=${VALUE_MAX:-}
+
 # How much space must be free on the disk of a node's data directory; with less the node refuses
 # writes that grow: bytes, 512M or 2G; 0 for none. Empty: from 64M to 1G, by the size of the store.
 DISK_RESERVE=${DISK_RESERVE:-}

@@ -72,7 +72,7 @@ set_options() {
     local index=$1 pair
     options=()
     for pair in durability="$DURABILITY" shrink-after="$SHRINK_AFTER" text="$TEXT" memory-max="$MEMORY_MAX" \
-        listen="$LISTEN" http="$HTTP" cluster-name="$CLUSTER_NAME" disk-hung-after="$DISK_HUNG_AFTER" \
+        value-max="$VALUE_MAX" listen="$LISTEN" http="$HTTP" cluster-name="$CLUSTER_NAME" disk-hung-after="$DISK_HUNG_AFTER" \
         disk-reserve="$DISK_RESERVE" heartbeat-ms="$HEARTBEAT_MS" link-down-ms="$LINK_DOWN_MS" log="$LOG_FILTER"; do
         [[ -z ${pair#*=} ]] || options+=("--${pair%%=*}" "${pair#*=}")
     done

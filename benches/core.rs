@@ -47,6 +47,7 @@ impl Bench {
                 seed: i as u64,
                 skew_max_ms: 60_000,
                 insecure_admin: true,
+                value_size_max: wire::VALUE_SIZE_DEFAULT,
                 keys_cached_max: 100_000,
                 cache_size_max: 64 << 20,
                 heartbeat_ms: HEARTBEAT_MS_DEFAULT,

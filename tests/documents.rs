@@ -277,7 +277,8 @@ fn limits_in_the_wire_format() {
             "with the header, {} on loopback",
             number(datagram::DATAGRAM_SIZE_TARGET_LOOPBACK),
         ),
-        ("| value | {} |", bytes(wire::VALUE_SIZE_MAX)),
+        ("| value | {};", bytes(wire::VALUE_SIZE_MAX)),
+        ("takes up to {} from", bytes(wire::VALUE_SIZE_DEFAULT)),
         (
             "| applied table of a record | {} operations",
             number(limits::APPLIED_OPERATIONS_MAX),
@@ -298,7 +299,8 @@ fn limits_in_the_wire_format() {
 fn limits_in_the_guide() {
     GUIDE.says(&[
         ("Keys have 1 to {}", bytes(wire::KEY_SIZE_MAX)),
-        ("Values have up to {}", bytes(wire::VALUE_SIZE_MAX)),
+        ("Values have up to {}", bytes(wire::VALUE_SIZE_DEFAULT)),
+        ("at most {}", number(wire::VALUE_SIZE_MAX)),
         ("**Values** have up to {}", bytes(text::VALUE_SIZE_MAX)),
         (
             "the old value was too large (over {})",

@@ -74,6 +74,7 @@ fn bounded(
         link_down_ms: 200,
         memory_max: Some(memory_max),
         memory_share: u64::MAX,
+        value_max: 1 << 20,
     })
     .unwrap()
 }

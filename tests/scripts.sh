@@ -201,9 +201,9 @@ run env DATA_DIR= "$root/launch.sh"
 check 'without DATA_DIR nodes start in memory' is "$(<"$STUB/arguments-0")" \
     '127.0.0.1:21 127.0.0.1:22 127.0.0.1:23 127.0.0.1:24 127.0.0.1:25 --data-dir  --durability fsync --shrink-after 3s --text auto'
 "$root/kill.sh" >/dev/null
-run env TEXT=on INSECURE_ADMIN=1 MEMORY_MAX=512M LISTEN=0.0.0.0 HTTP=127.0.0.1 CLUSTER_NAME=orders "$root/launch.sh" 0
+run env TEXT=on INSECURE_ADMIN=1 MEMORY_MAX=512M VALUE_MAX=4M LISTEN=0.0.0.0 HTTP=127.0.0.1 CLUSTER_NAME=orders "$root/launch.sh" 0
 check 'text, changes from other machines, memory, where to listen, HTTP and the name are as they are set' is "$(<"$STUB/arguments-0")" \
-    '*--text on --memory-max 512M --listen 0.0.0.0 --http 127.0.0.1 --cluster-name orders --insecure-admin'
+    '*--text on --memory-max 512M --value-max 4M --listen 0.0.0.0 --http 127.0.0.1 --cluster-name orders --insecure-admin'
 "$root/kill.sh" 0 >/dev/null
 run env DISK_HUNG_AFTER=3s DISK_RESERVE=1G HEARTBEAT_MS=60 LINK_DOWN_MS=400 LOG_FILTER='warn,horseshoe=debug' \
     "$root/launch.sh" 0

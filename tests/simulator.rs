@@ -227,6 +227,7 @@ mod node {
             seed: 1,
             skew_max_ms: 60_000,
             insecure_admin: true,
+            value_size_max: wire::VALUE_SIZE_DEFAULT,
             keys_cached_max: 10,
             cache_size_max: 64 << 20,
             heartbeat_ms: limits::HEARTBEAT_MS_DEFAULT,

@@ -1,7 +1,7 @@
 //! The model of one key: a register with a version, and what each operation does to it.
 
 use bytes::Bytes;
-use wire::{Action, Old, Outcome, VALUE_SIZE_MAX, Version};
+use wire::{Action, Old, Outcome, VALUE_SIZE_DEFAULT, Version};
 
 /// The known facts about the current version. The store chooses versions, so the version of a write
 /// with an unknown outcome is unknown until a client sees it.
@@ -98,7 +98,7 @@ pub fn effect(action: &Action, before: Option<&Bytes>, version_holds: bool) -> M
         Action::Append { value } => {
             let mut joined = before.map(|b| b.to_vec()).unwrap_or_default();
             joined.extend_from_slice(value);
-            if joined.len() > VALUE_SIZE_MAX {
+            if joined.len() > VALUE_SIZE_DEFAULT {
                 return ModelEffect::TooLarge;
             }
             ModelEffect::Writes {

@@ -60,8 +60,10 @@ extern "C" {
 #define KVC_ABI_VERSION 0
 
 #define KVC_KEY_SIZE_MAX 1024
-/* In a compare-and-swap on the value: the expected and the new value together. */
-#define KVC_VALUE_SIZE_MAX 49152
+/* In a compare-and-swap on the value: the expected and the new value together. The nodes accept up
+ * to 1,048,576 bytes unless they are started with another limit, and answer KVC_TOO_LARGE above
+ * theirs. */
+#define KVC_VALUE_SIZE_MAX 16777216
 /* Operations of a client that are in flight, or completed and not yet taken by kvc_completions. */
 #define KVC_IN_FLIGHT_MAX 32768
 /* Nodes that kvc_open accepts. */

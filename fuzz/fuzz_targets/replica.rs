@@ -43,6 +43,7 @@ fn start(now: Now) -> Replica {
         seed: 1,
         skew_max_ms: 60_000,
         insecure_admin: true,
+        value_size_max: wire::VALUE_SIZE_DEFAULT,
         keys_cached_max: 2,
         cache_size_max: 64 << 20,
         heartbeat_ms: HEARTBEAT_MS_DEFAULT,

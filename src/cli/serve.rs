@@ -146,6 +146,17 @@ pub struct ServeArgs {
         hide_default_value = true
     )]
     memory_max: Option<u64>,
+
+    /// The largest value that this node accepts from clients: bytes, or with a unit (512K, 4M), from
+    /// 2048 to 16M. Give all nodes the same; a node accepts larger values that other nodes wrote
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value = "1M",
+        env = "HORSESHOE_VALUE_MAX",
+        value_parser = words::size
+    )]
+    value_max: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -244,6 +255,7 @@ impl From<ServeArgs> for Settings {
             disk_reserve: arguments.disk_reserve,
             memory_max: arguments.memory_max,
             memory_share: memory::share(),
+            value_max: arguments.value_max,
         }
     }
 }

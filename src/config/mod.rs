@@ -11,6 +11,8 @@ use std::time::Duration;
 pub use address::{Host, NodeAddress};
 use address::{check_listen, parse_http, parse_listen};
 
+use wire::VALUE_SIZE_MAX;
+
 use crate::protocol::types::limits::MEMBERS_MAX;
 use crate::protocol::types::timings::{Timings, TimingsError};
 use crate::storage::Durability;
@@ -75,6 +77,8 @@ pub enum ConfigError {
     },
     #[error("{0} bytes of memory are too few for a node: at least 64 MiB, or 0 for no limit")]
     MemoryMax(u64),
+    #[error("values of up to {0} bytes cannot be served: a limit is from 2,048 bytes to 16 MiB")]
+    ValueMax(u64),
 }
 
 /// The settings as they were given.
@@ -101,6 +105,8 @@ pub struct Settings {
     pub memory_max: Option<u64>,
     /// In bytes.
     pub memory_share: u64,
+    /// In bytes.
+    pub value_max: u64,
 }
 
 /// The settings of a server, checked.
@@ -141,6 +147,8 @@ pub struct ServerConfig {
     pub memory_max: u64,
     /// The default share of memory, where it was below the minimum.
     pub memory_short: Option<u64>,
+    /// The largest value that this node writes, in bytes.
+    pub value_size_max: usize,
 }
 
 /// Whether Firecloud's text datagrams are accepted.
@@ -152,6 +160,9 @@ pub enum TextMode {
     On,
     Off,
 }
+
+/// What clients of the text protocol may write.
+pub const VALUE_MAX_MIN: u64 = 2_048;
 
 /// Less does not hold what a node needs to run.
 pub const MEMORY_MAX_MIN: u64 = 64 << 20;
@@ -201,11 +212,16 @@ impl ServerConfig {
             Some(few) if few < MEMORY_MAX_MIN => return Err(ConfigError::MemoryMax(few)),
             Some(bytes) => bytes,
         };
+        let value_size_max = usize::try_from(settings.value_max).unwrap_or(usize::MAX);
+        if settings.value_max < VALUE_MAX_MIN || value_size_max > VALUE_SIZE_MAX {
+            return Err(ConfigError::ValueMax(settings.value_max));
+        }
         let is_default = settings.memory_max.is_none();
         let short = Some(settings.memory_share).filter(|share| is_default && *share < memory_max);
         Ok(ServerConfig {
             memory_max,
             memory_short: short,
+            value_size_max,
             nodes,
             listen,
             http,
@@ -328,6 +344,24 @@ mod tests {
             disk_reserve: None,
             memory_max: Some(0),
             memory_share: 1 << 30,
+            value_max: 1 << 20,
+        }
+    }
+
+    #[test]
+    fn the_limit_of_values_has_limits() {
+        let limit = |value_max| {
+            let settings = Settings {
+                value_max,
+                ..settings(0, &["a:1"])
+            };
+            ServerConfig::new(settings).map(|config| config.value_size_max)
+        };
+        for right in [2_048, 1 << 20, 16 << 20] {
+            assert_eq!(limit(right), Ok(right as usize));
+        }
+        for wrong in [0, 2_047, (16 << 20) + 1, u64::MAX] {
+            assert!(matches!(limit(wrong), Err(ConfigError::ValueMax(is)) if is == wrong));
         }
     }
 

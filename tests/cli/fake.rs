@@ -278,7 +278,7 @@ impl Node {
                 })
                 .collect(),
             key_size_max: wire::KEY_SIZE_MAX as u32,
-            value_size_max: wire::VALUE_SIZE_MAX as u32,
+            value_size_max: wire::VALUE_SIZE_DEFAULT as u32,
             shard_ports: Vec::new(),
             clock: self.clock(),
         }
@@ -461,8 +461,8 @@ impl State {
                 (Bytes::from(all), None)
             }
         };
-        if value.len() > wire::VALUE_SIZE_MAX {
-            let limit = wire::VALUE_SIZE_MAX as u64;
+        if value.len() > wire::VALUE_SIZE_DEFAULT {
+            let limit = wire::VALUE_SIZE_DEFAULT as u64;
             return Outcome::TooLarge { limit };
         }
         self.clock += 1 << 8;

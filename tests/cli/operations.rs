@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use serde_json::{Value, json};
-use wire::{KEY_SIZE_MAX, VALUE_SIZE_MAX};
+use wire::{KEY_SIZE_MAX, VALUE_SIZE_DEFAULT};
 
 use crate::nodes::{Cluster, Keep};
 use crate::shell::Shell;
@@ -146,7 +146,7 @@ fn keys_and_values_are_any_bytes() {
 #[test]
 fn a_lone_hyphen_is_standard_input_for_a_value() {
     let (_cluster, shell) = one_node();
-    let input: Vec<u8> = (0..=255).cycle().take(VALUE_SIZE_MAX).collect();
+    let input: Vec<u8> = (0..=255).cycle().take(VALUE_SIZE_DEFAULT).collect();
     shell.run_with_input(&["put", "k", "-"], &input).gave(0, "");
     assert_eq!(shell.run(&["get", "k"]).stdout, input);
     shell
@@ -178,7 +178,7 @@ fn words_that_look_like_flags_can_be_keys_and_values() {
 #[test]
 fn what_is_over_a_limit_is_refused() {
     let (_cluster, shell) = one_node();
-    let value = vec![b'v'; VALUE_SIZE_MAX + 1];
+    let value = vec![b'v'; VALUE_SIZE_DEFAULT + 1];
     let put = shell.run_with_input(&["put", "k", "-"], &value);
     put.failed(6, "too large");
     shell.run(&["get", "k"]).failed(1, "no such key");

@@ -9,6 +9,7 @@ mod crash;
 mod datagrams;
 mod foreign;
 mod handoff;
+mod large;
 mod nodes;
 mod quorum;
 mod serving;

@@ -67,6 +67,7 @@ fn replica(scope: &Scope, life: &Life) -> Replica {
         seed: life.boot,
         skew_max_ms: 60_000,
         insecure_admin: true,
+        value_size_max: wire::VALUE_SIZE_DEFAULT,
         keys_cached_max: 100,
         cache_size_max: 64 << 20,
         heartbeat_ms: HEARTBEAT_MS,

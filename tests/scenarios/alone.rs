@@ -114,6 +114,7 @@ impl Alone {
             boot: BOOT,
             seed: 1,
             skew_max_ms: 60_000,
+            value_size_max: wire::VALUE_SIZE_DEFAULT,
             keys_cached_max: 100,
             cache_size_max: 64 << 20,
             heartbeat_ms: BEAT_MS,

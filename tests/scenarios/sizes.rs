@@ -19,6 +19,7 @@ use horseshoe::protocol::types::message::{
 use horseshoe::protocol::types::record::{Applied, AppliedOperation, ClientEntry, Key, Record};
 use wire::clock::READING_SANE_MAX;
 use wire::datagram::{DATAGRAM_HEADER_SIZE, DATAGRAM_SIZE_MAX, FRAME_HEADER_SIZE};
+use wire::transfer::FRAME_BODY_SIZE_MAX;
 use wire::{
     Action, BehindStatus, CHANGE_REASON_SIZE_MAX, CLUSTER_NAME_SIZE_MAX, ChangeOutcome,
     ClockStatus, HelloAnswer, KEY_SIZE_MAX, LinkStatus, MemberAddress, MemberStatus, NodeStatus,
@@ -99,6 +100,21 @@ fn assert_is_taken(message: impl Into<Message>) {
     assert_eq!(Message::decode(message.kind(), &body), Ok(Some(message)));
 }
 
+/// The message has a value, and fits a frame; its receiver accepts it.
+#[track_caller]
+fn assert_value_is_taken(message: impl Into<Message>) {
+    let message = message.into();
+    let mut body = Vec::new();
+    message.encode_body(&mut body);
+    let size = body.len();
+    assert!(
+        size <= FRAME_BODY_SIZE_MAX,
+        "{} takes {size} bytes",
+        message.name()
+    );
+    assert_eq!(Message::decode(message.kind(), &body), Ok(Some(message)));
+}
+
 fn ballot() -> Ballot {
     Ballot::new(READING_SANE_MAX, u8::MAX)
 }
@@ -147,27 +163,27 @@ fn record(old_size: usize) -> Arc<Record> {
 }
 
 #[test]
-fn messages_of_one_key_fit_a_datagram() {
+fn messages_of_one_key_fit_a_frame() {
     for old_size in [0, OLD_VALUE_KEPT_SIZE_MAX] {
         let (key, ballot, record) = (key(), ballot(), record(old_size));
-        assert_is_taken(Promise {
+        assert_value_is_taken(Promise {
             ballot,
             accepted: ballot,
             record: Some(record.clone()),
             floor: ballot,
         });
-        assert_is_taken(ReadAnswer {
+        assert_value_is_taken(ReadAnswer {
             accepted: ballot,
             chosen: true,
             record: Some(record.clone()),
             floor: ballot,
         });
-        assert_is_taken(Accept {
+        assert_value_is_taken(Accept {
             key: key.clone(),
             ballot,
             record: record.clone(),
         });
-        assert_is_taken(Copy {
+        assert_value_is_taken(Copy {
             key,
             ballot,
             record,
@@ -187,7 +203,7 @@ fn messages_of_one_key_fit_a_datagram() {
             value: value().slice(..1),
         },
     };
-    assert_is_taken(Forward {
+    assert_value_is_taken(Forward {
         from_boot: u64::MAX,
         to_boot: u64::MAX,
         attempt: u64::MAX,
@@ -196,7 +212,7 @@ fn messages_of_one_key_fit_a_datagram() {
         heard: u64::MAX,
         operation,
     });
-    assert_is_taken(ForwardAnswer {
+    assert_value_is_taken(ForwardAnswer {
         to_boot: u64::MAX,
         attempt: u64::MAX,
         outcome: written(Old::Value(value())),

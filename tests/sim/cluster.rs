@@ -529,6 +529,7 @@ impl Cluster {
             seed: self.random.word(),
             skew_max_ms: self.settings.skew_max_ms,
             insecure_admin: true,
+            value_size_max: wire::VALUE_SIZE_DEFAULT,
             keys_cached_max: self.settings.keys_cached_max,
             cache_size_max: 64 << 20,
             heartbeat_ms: self.settings.heartbeat_ms,

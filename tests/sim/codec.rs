@@ -4,22 +4,22 @@ use horseshoe::gateway;
 use horseshoe::protocol::types::message::{
     ClientMessage, ClientReply, Group, Message, decode_client, encode_reply,
 };
-use wire::datagram::{DATAGRAM_HEADER_SIZE, DATAGRAM_SIZE_MAX, FRAME_HEADER_SIZE};
 use wire::kind;
+use wire::transfer::FRAME_BODY_SIZE_MAX;
 
 use super::event::{Parcel, Passing};
 use super::text;
 
 /// Fails on a message that the runtime would drop.
-fn fits_a_datagram(what: &str, body: &[u8]) {
-    let size = DATAGRAM_HEADER_SIZE + FRAME_HEADER_SIZE + body.len();
+fn fits_a_frame(what: &str, body: &[u8]) {
+    let size = body.len();
     assert!(
-        size <= DATAGRAM_SIZE_MAX,
-        "{what} takes {size} bytes, more than a datagram"
+        size <= FRAME_BODY_SIZE_MAX,
+        "{what} takes {size} bytes, more than a frame"
     );
 }
 
-/// Encodes and decodes a message, which must fit a datagram and decode to itself; returns a digest
+/// Encodes and decodes a message, which must fit a frame and decode to itself; returns a digest
 /// of its bytes.
 pub fn round_trip(parcel: Parcel) -> (Parcel, u64) {
     let mut body = Vec::with_capacity(128);
@@ -29,7 +29,7 @@ pub fn round_trip(parcel: Parcel) -> (Parcel, u64) {
             mut envelope,
         } => {
             envelope.message.encode_body(&mut body);
-            fits_a_datagram(envelope.message.name(), &body);
+            fits_a_frame(envelope.message.name(), &body);
             let frame_kind = envelope.message.kind();
             let decoded = Message::decode(frame_kind, &body);
             let decoded = decoded.unwrap_or_else(|e| panic!("{e}: {:?}", envelope.message));
@@ -83,7 +83,7 @@ pub fn round_trip(parcel: Parcel) -> (Parcel, u64) {
         }
         Parcel::Reply { reply } => {
             let frame_kind = encode_reply(&reply, &mut body);
-            fits_a_datagram("a reply", &body);
+            fits_a_frame("a reply", &body);
             let decoded = decode_reply(frame_kind, &body);
             assert_eq!(decoded, reply, "comes out as it went in");
             (

@@ -4,7 +4,7 @@
 use horseshoe::protocol::Tuning;
 use horseshoe::protocol::types::digest::BUCKETS_MAX;
 
-use wire::{KEY_SIZE_MAX, VALUE_SIZE_MAX};
+use wire::KEY_SIZE_MAX;
 
 use super::cluster::Settings;
 use super::faults::FaultKind;
@@ -98,11 +98,13 @@ impl Plan {
     }
 }
 
-/// In some seeds datagrams are as large as they can be.
+/// In some seeds messages are much larger than usual.
+pub const LARGE_VALUE_SIZE: usize = 48 << 10;
+
 fn value_size(seed: u64, random: &mut Random) -> usize {
     let usual = *random.pick(&[0, 0, 0, 0, 100, 200, 300]);
     match Random::stream(seed, 20).chance(50) {
-        true => VALUE_SIZE_MAX,
+        true => LARGE_VALUE_SIZE,
         false => usual,
     }
 }

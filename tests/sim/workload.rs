@@ -140,7 +140,7 @@ impl Workload {
         let mut value = self.value(plan);
         let seen = self.seen.get(&index).cloned().unwrap_or_default();
         // The limit applies to the operation as a whole.
-        value.truncate(wire::VALUE_SIZE_MAX - seen.value.len());
+        value.truncate(super::plan::LARGE_VALUE_SIZE - seen.value.len());
         let choice = self.random.below(100);
         match plan.keys[index] {
             KeyKind::Register => match choice {

@@ -18,6 +18,17 @@ pub struct WaitBounds {
     pub most_us: u64,
 }
 
+/// What the largest message that is not a transfer has of a value, about.
+const SIZE_FREE: usize = 16 << 10;
+/// A slow network: 16 bytes in a microsecond, so 1 MiB in 65 ms.
+const BYTES_PER_US: usize = 16;
+
+/// How much longer an exchange may take because it carries a value of this size. The estimates
+/// follow small values. A wait that is too short sends a large value again, over another path.
+pub fn allowance_us(value_size: usize) -> u64 {
+    (value_size.saturating_sub(SIZE_FREE) / BYTES_PER_US) as u64
+}
+
 /// The median, and the median distance from it. Each sample moves both by an eighth at most, so
 /// they stay where as many samples are above as below.
 #[derive(Debug, Clone, Default)]

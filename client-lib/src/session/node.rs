@@ -15,7 +15,7 @@ use super::table::CallHandle;
 use super::window::SendWindow;
 use super::{Session, place_bit};
 use wire::clock::Reading;
-use wire::latency::LatencyEstimate;
+use wire::latency::{LatencyEstimate, allowance_us};
 use wire::{Hello, HelloAnswer, NoSession, Outcome, kind};
 
 /// A node that was silent for this long has to answer a hello before it receives operations, ...
@@ -215,11 +215,12 @@ impl Node {
         }
     }
 
-    /// How long to wait for an answer before the next attempt.
-    pub fn wait_us(&self, is_read: bool) -> u64 {
+    /// How long to wait for an answer before the next attempt. A value goes to the node, and perhaps
+    /// on to another, and from there to the members.
+    pub fn wait_us(&self, is_read: bool, value_size: usize) -> u64 {
         let latency = if is_read { &self.reads } else { &self.writes };
         let wait_us = latency.wait_us(self.distance.wait_bounds());
-        wait_us.max(self.distance.least_wait_us())
+        wait_us.max(self.distance.least_wait_us()) + 3 * allowance_us(value_size)
     }
 
     /// An attempt was not answered in time. Returns true if the node must answer a hello now.

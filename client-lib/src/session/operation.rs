@@ -273,7 +273,8 @@ impl Session {
                 action: operation.call.action.clone(),
             },
         };
-        let wait_us = node.wait_us(operation.is_read());
+        let value_size = operation.call.action.value_size();
+        let wait_us = node.wait_us(operation.is_read(), value_size);
         self.counters.retries += u64::from(retry);
         self.transmit(place, kind::REQUEST, &request);
 
@@ -433,7 +434,8 @@ impl Session {
         let is_read = operation.is_read();
         if let Some(last) = operation.last.filter(|last| last.open) {
             let node = &mut self.nodes[last.place];
-            let wait_us = backed_off(node.wait_us(is_read), operation.doublings);
+            let value_size = operation.call.action.value_size();
+            let wait_us = backed_off(node.wait_us(is_read, value_size), operation.doublings);
             if now_us < last.sent_us + wait_us {
                 // The node turned out to be slower.
                 operation.retry_us = last.sent_us + wait_us;

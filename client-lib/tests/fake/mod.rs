@@ -205,7 +205,7 @@ impl Server {
         };
         self.sent += 1;
         let lose_every = self.behaviour.lose_every.load(Ordering::Relaxed);
-        if lose_every > 0 && self.sent % lose_every == 0 {
+        if lose_every > 0 && self.sent.is_multiple_of(lose_every) {
             return;
         }
         let elsewhere = self.behaviour.from_elsewhere.load(Ordering::Relaxed);

@@ -187,7 +187,7 @@ mod tests {
         let long = "k".repeat(KEY_SIZE_MAX + 1);
         assert!(error(&format!("GET,{long}")).contains("1024 bytes"));
         let long = "v".repeat(VALUE_SIZE_MAX + 1);
-        assert!(error(&format!("PUT,k,{long}")).contains("49152 bytes"));
+        assert!(error(&format!("PUT,k,{long}")).contains("16777216 bytes"));
     }
 
     proptest! {

@@ -93,7 +93,7 @@ impl Coordinator {
             highest: None,
             repair: None,
             began_us: now_us,
-            due_us: now_us + context.waits.wait_us(RoundKind::Read, 0),
+            due_us: now_us + context.wait_us(RoundKind::Read, 0, context.held_size()),
             retransmissions: 0,
             again_us: None,
         });
@@ -334,10 +334,8 @@ impl Coordinator {
         }
         round.retransmissions += 1;
         round.again_us = Some(now_us);
-        round.due_us = now_us
-            + context
-                .waits
-                .wait_us(RoundKind::Read, round.retransmissions);
+        let size = context.held_size();
+        round.due_us = now_us + context.wait_us(RoundKind::Read, round.retransmissions, size);
         if round.repair.is_some() {
             self.send_repair(context);
             return;

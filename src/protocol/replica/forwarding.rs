@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use wire::Outcome;
+use wire::latency::allowance_us;
 
 use crate::protocol::clients::forwards::{AnswerWait, Forwarded, Forwards, Overdue};
 use crate::protocol::clients::pending::{Pending, ReplyTo};
@@ -32,11 +33,12 @@ impl Replica {
             self.refuse(pending);
             return;
         };
+        let size = pending.operation.action.value_size();
         let forwards = &mut self.forwarding.forwards;
         let attempt = forwards.begin(now.mono_us, to, to_boot, pending);
         self.counts.forwarded += 1;
         self.send_forward(now, attempt, Way::Usual);
-        let due_us = now.mono_us + self.answer_wait(to).again_us;
+        let due_us = now.mono_us + self.answer_wait(to, size).again_us;
         self.forwarding.forwards.look_at(attempt, due_us);
         self.wake_for_forwards(due_us);
     }
@@ -137,14 +139,16 @@ impl Replica {
 
     /// If round trips are long an operation is reclaimed late: two nodes that run the same
     /// operation only compete with each other.
-    fn answer_wait(&self, to: NodeId) -> AnswerWait {
+    fn answer_wait(&self, to: NodeId, value_size: usize) -> AnswerWait {
         let usual_us = self.forwarding.forwards.usual_wait_us();
         let least_us = self.forward_least_us(to);
         let round_us = self.requests.waits.wait_us(RoundKind::Write, 0);
         let slow_us = (4 * usual_us).max(2 * round_us);
+        // The value goes to that node, and from there to the members.
+        let size_us = 2 * allowance_us(value_size);
         AnswerWait {
-            again_us: usual_us.max(least_us),
-            reclaim_us: slow_us.max(FORWARD_WAIT_MS * 1_000).max(2 * least_us),
+            again_us: usual_us.max(least_us) + size_us,
+            reclaim_us: slow_us.max(FORWARD_WAIT_MS * 1_000).max(2 * least_us) + size_us,
         }
     }
 
@@ -164,10 +168,11 @@ impl Replica {
     }
 
     fn check_forward(&mut self, now: Now, (due_us, attempt): (u64, u64)) {
-        let Some(to) = self.forwarding.forwards.get(attempt).map(|f| f.to) else {
+        let Some(forwarded) = self.forwarding.forwards.get(attempt) else {
             return;
         };
-        let wait = self.answer_wait(to);
+        let size = forwarded.pending.operation.action.value_size();
+        let wait = self.answer_wait(forwarded.to, size);
         let forwards = &mut self.forwarding.forwards;
         match forwards.overdue(now.mono_us, (due_us, attempt), wait) {
             Some(Overdue::SendAgain) => {

@@ -77,6 +77,8 @@ pub struct Options {
     pub seed: u64,
     /// B2: how far above the members' median the wall clock is accepted.
     pub skew_max_ms: u64,
+    /// The limit of values that this node writes. Values above it that others wrote are accepted.
+    pub value_size_max: usize,
     /// Keys whose state is held in the core; the rest is requested by `Output::Load`.
     pub keys_cached_max: usize,
     /// The memory that these may take, besides what they share with the store.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rand::RngExt;
 use wire::{
     Answer, ClientId, Hello, HelloAnswer, KEY_SIZE_MAX, NoSession, Operation, Outcome, Request,
-    StatusRequest, VALUE_SIZE_MAX,
+    StatusRequest,
 };
 
 use crate::protocol::clients::pending::{Pending, ReplyTo};
@@ -91,7 +91,7 @@ impl Replica {
             epoch: self.identity.configuration.as_ref().map_or(0, |c| c.epoch),
             members: self.member_addresses(),
             key_size_max: KEY_SIZE_MAX as u32,
-            value_size_max: VALUE_SIZE_MAX as u32,
+            value_size_max: self.options.value_size_max as u32,
             shard_ports: Vec::new(),
             clock: self.clock.tick(now),
         };
@@ -269,9 +269,9 @@ impl Replica {
                 limit: KEY_SIZE_MAX as u64,
             });
         }
-        if operation.action.value_size() > VALUE_SIZE_MAX {
+        if operation.action.value_size() > self.options.value_size_max {
             return Some(Outcome::TooLarge {
-                limit: VALUE_SIZE_MAX as u64,
+                limit: self.options.value_size_max as u64,
             });
         }
         let is_much = self.requests.operations > OPERATIONS_MAX

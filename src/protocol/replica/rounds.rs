@@ -88,6 +88,7 @@ impl Replica {
             hears_quorum: self.view.hears_quorum(),
             retry_horizon_ms: self.options.tuning.retry_horizon_ms,
             is_full: self.space.cluster_full.is_some(),
+            value_size_max: self.options.value_size_max,
             near: self.view.reachable(),
             coordinators: self.view.coordinators(),
             effects: &mut effects,

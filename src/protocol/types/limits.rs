@@ -2,7 +2,8 @@
 //! depend on settings are in `timings`; this module has their minimum values.
 
 use wire::clock::{self, READING_LAST, Reading};
-use wire::datagram::{DATAGRAM_HEADER_SIZE, DATAGRAM_SIZE_MAX, FRAME_HEADER_SIZE};
+use wire::datagram::DATAGRAM_SIZE_MAX;
+use wire::transfer::FRAME_BODY_SIZE_MAX;
 use wire::{KEY_SIZE_MAX, RETRY_WINDOW_MS, VALUE_SIZE_MAX};
 
 pub const MEMBERS_MAX: usize = 9;
@@ -296,9 +297,8 @@ pub const MARKS_MAX: usize = 16_384;
 pub const CHOSEN_PER_MESSAGE_MAX: usize = 256;
 
 /// Encoded size of a record. Every message that contains a record of this size and the largest key
-/// fits a datagram.
-pub const RECORD_SIZE_MAX: usize =
-    DATAGRAM_SIZE_MAX - DATAGRAM_HEADER_SIZE - FRAME_HEADER_SIZE - KEY_SIZE_MAX - 64;
+/// fits a frame.
+pub const RECORD_SIZE_MAX: usize = FRAME_BODY_SIZE_MAX - KEY_SIZE_MAX - 64;
 /// Upper bound of a record's encoded size without its value and the entries of its table.
 pub const RECORD_OVERHEAD_SIZE: usize = 64;
 

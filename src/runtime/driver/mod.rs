@@ -169,6 +169,7 @@ impl Bound {
             boot,
             seed: random()?,
             skew_max_ms: SKEW_MAX_MS_DEFAULT,
+            value_size_max: config.value_size_max,
             keys_cached_max: KEYS_CACHED_MAX,
             cache_size_max: usize::try_from(config.memory_max / CACHE_PART).unwrap_or(usize::MAX),
             heartbeat_ms: config.heartbeat_ms,

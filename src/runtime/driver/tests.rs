@@ -46,6 +46,7 @@ fn config() -> ServerConfig {
         link_down_ms: 200,
         memory_max: Some(0),
         memory_share: u64::MAX,
+        value_max: 1 << 20,
     })
     .unwrap()
 }

@@ -21,8 +21,11 @@ pub use status::{
 };
 
 pub const KEY_SIZE_MAX: usize = 1_024;
-/// 48 KiB: a record of this size, with key, applied table and headers, still fits one UDP datagram.
-pub const VALUE_SIZE_MAX: usize = 48 * 1_024;
+/// The highest limit of values that a node can be given. A record of this size, with key and applied
+/// table, still fits a frame.
+pub const VALUE_SIZE_MAX: usize = 16 << 20;
+/// The limit of values unless a node is given another one.
+pub const VALUE_SIZE_DEFAULT: usize = 1 << 20;
 /// An outcome in the applied table contains the old value if that is at most this large.
 pub const OLD_VALUE_KEPT_SIZE_MAX: usize = 256;
 /// A client stops retrying an operation this long after its birth, well within the nodes' horizon.

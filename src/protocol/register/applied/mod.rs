@@ -10,7 +10,7 @@ mod tests;
 
 use bytes::{Bytes, BytesMut};
 use wire::{
-    Action, Birth, OLD_VALUE_KEPT_SIZE_MAX, Old, Operation, Outcome, VALUE_SIZE_MAX, Version,
+    Action, Birth, OLD_VALUE_KEPT_SIZE_MAX, Old, Operation, Outcome, VALUE_SIZE_DEFAULT, Version,
 };
 
 use crate::protocol::clients::text_operation;
@@ -38,6 +38,7 @@ pub struct Proposal {
     changed: bool,
     /// X6: the size limit of the table while it has no space to grow.
     table_max: Option<usize>,
+    value_size_max: usize,
 }
 
 impl Proposal {
@@ -57,9 +58,15 @@ impl Proposal {
             moment,
             changed: false,
             table_max: None,
+            value_size_max: VALUE_SIZE_DEFAULT,
         };
         proposal.record.applied.forget_old(&moment);
         proposal
+    }
+
+    /// The limit of the coordinator's node.
+    pub fn limit_values(&mut self, size_max: usize) {
+        self.value_size_max = size_max;
     }
 
     /// X6: while a node is full, the table stays no larger than the table found, or than one entry.
@@ -197,9 +204,9 @@ impl Proposal {
             Action::Append { value } => {
                 let before = current.unwrap_or_default();
                 let size = before.len() + value.len();
-                if size > VALUE_SIZE_MAX {
+                if size > self.value_size_max {
                     return Outcome::TooLarge {
-                        limit: VALUE_SIZE_MAX as u64,
+                        limit: self.value_size_max as u64,
                     };
                 }
                 let mut joined = BytesMut::with_capacity(size);

@@ -12,6 +12,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use wire::Outcome;
 use wire::clock;
+use wire::latency::allowance_us;
 
 use crate::protocol::clients::pending::Pending;
 use crate::protocol::clock::ballot_clock::BallotClock;
@@ -87,6 +88,8 @@ pub struct Context<'a> {
     pub retry_horizon_ms: u64,
     /// X6: whether this node or another member is full.
     pub is_full: bool,
+    /// The limit of values that this node writes.
+    pub value_size_max: usize,
     /// The reachable voters: this node first, then by distance.
     pub near: &'a [NodeId],
     /// Those of them whose disks work, so that they can run rounds.
@@ -104,6 +107,18 @@ impl Context<'_> {
             message,
             again,
         });
+    }
+
+    /// The wait before a round's messages are sent again, if they carry a value of that size.
+    pub fn wait_us(&self, kind: RoundKind, sent_again: u32, size: usize) -> u64 {
+        self.waits.wait_us(kind, sent_again) + allowance_us(size)
+    }
+
+    /// The size of the value that this node holds. Other members probably hold the same one, and
+    /// answer with it.
+    pub fn held_size(&self) -> usize {
+        let record = self.state.and_then(|state| state.record.as_ref());
+        record.map_or(0, |record| record.value_size())
     }
 
     pub fn answer(&mut self, pending: Pending, outcome: Outcome) {
@@ -401,6 +416,7 @@ impl Coordinator {
             floor: Ballot::ZERO,
         };
         let now_us = context.now.mono_us;
+        let held_size = context.held_size();
         self.writing = Some(WriteRound {
             id,
             ballot,
@@ -408,7 +424,7 @@ impl Coordinator {
             operations,
             refused: NodeSet::default(),
             began_us: now_us,
-            due_us: now_us + context.waits.wait_us(RoundKind::Write, 0),
+            due_us: now_us + context.wait_us(RoundKind::Write, 0, held_size),
             retransmissions: 0,
             again_us: None,
         });
@@ -469,6 +485,7 @@ impl Coordinator {
             text_kept_above: seen.map_or(0, |seen| seen.settled(now_us)),
         };
         let mut proposal = Proposal::new(found.as_deref(), round.ballot, moment, forgotten);
+        proposal.limit_values(context.value_size_max);
         if context.is_full {
             proposal.keep_size(found.as_deref());
         }
@@ -488,6 +505,7 @@ impl Coordinator {
             Some(found) if !changed && rule!(V1_repair) => found,
             _ => Arc::new(made),
         };
+        let size = record.value_size();
         round.phase = Phase::Accept {
             accepted: NodeSet::default(),
             record,
@@ -495,7 +513,7 @@ impl Coordinator {
         };
         round.refused = NodeSet::default();
         round.retransmissions = 0;
-        round.due_us = now_us + context.waits.wait_us(RoundKind::Write, 0);
+        round.due_us = now_us + context.wait_us(RoundKind::Write, 0, size);
         self.send_round(&context.voters(), context);
     }
 
@@ -676,9 +694,11 @@ impl Coordinator {
         }
         round.retransmissions += 1;
         round.again_us = Some(now.mono_us);
-        let wait_us = context
-            .waits
-            .wait_us(RoundKind::Write, round.retransmissions);
+        let size = match &round.phase {
+            Phase::Accept { record, .. } => record.value_size(),
+            Phase::Prepare { .. } => context.held_size(),
+        };
+        let wait_us = context.wait_us(RoundKind::Write, round.retransmissions, size);
         round.due_us = now.mono_us + wait_us;
         let answered = match &round.phase {
             Phase::Prepare { promised, .. } => *promised,

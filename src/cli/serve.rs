@@ -147,8 +147,9 @@ pub struct ServeArgs {
     )]
     memory_max: Option<u64>,
 
-    /// The largest value that this node accepts from clients: bytes, or with a unit (512K, 4M), from
-    /// 2048 to 16M. Give all nodes the same; a node accepts larger values that other nodes wrote
+    /// The largest value that this node accepts from clients: bytes, or with a unit (512K, 4M),
+    /// from 2048 to 16M. Give all nodes the same; a node accepts larger values that other nodes
+    /// wrote
     #[arg(
         long,
         value_name = "SIZE",

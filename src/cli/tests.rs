@@ -121,7 +121,7 @@ fn what_does_not_fit_is_a_usage_error() {
         &["--timeout", "soon", "get", "k"],
         &["bench", "--clients", "0"],
         &["bench", "--mix", "1"],
-        &["bench", "--value-size", "49153"],
+        &["bench", "--value-size", "16777217"],
     ] {
         assert!(parse(words).is_err(), "{words:?}: {}", shown(words));
     }

@@ -215,8 +215,8 @@ impl Node {
         }
     }
 
-    /// How long to wait for an answer before the next attempt. A value goes to the node, and perhaps
-    /// on to another, and from there to the members.
+    /// How long to wait for an answer before the next attempt. A value goes to the node, perhaps on
+    /// to another, and from there to the members.
     pub fn wait_us(&self, is_read: bool, value_size: usize) -> u64 {
         let latency = if is_read { &self.reads } else { &self.writes };
         let wait_us = latency.wait_us(self.distance.wait_bounds());

@@ -1,8 +1,9 @@
 //! How long a round waits before it sends again, and how long a coordinator that lost a round waits
 //! before the next.
 
-use wire::latency::{LatencyEstimate, WaitBounds};
+use wire::latency::{LatencyEstimate, WaitBounds, allowance_us};
 
+use crate::protocol::register::coordinator::Context;
 use crate::protocol::types::limits::{
     BACKOFF_INITIAL_US, BACKOFF_MAX_US, RETRANSMIT_INITIAL_US, RETRANSMIT_MAX_US, RETRANSMIT_MIN_US,
 };
@@ -66,6 +67,20 @@ impl RoundWaits {
         let first_us = BACKOFF_INITIAL_US.max(self.least_us / 2);
         let most_us = BACKOFF_MAX_US.max(2 * self.least_us);
         (first_us << lost.min(10)).min(most_us)
+    }
+}
+
+impl Context<'_> {
+    /// The wait before a round's messages are sent again, if they carry a value of that size.
+    pub fn wait_us(&self, kind: RoundKind, sent_again: u32, size: usize) -> u64 {
+        self.waits.wait_us(kind, sent_again) + allowance_us(size)
+    }
+
+    /// The size of the value that this node holds. Other members probably hold the same one, and
+    /// answer with it.
+    pub fn held_size(&self) -> usize {
+        let record = self.state.and_then(|state| state.record.as_ref());
+        record.map_or(0, |record| record.value_size())
     }
 }
 

@@ -21,8 +21,8 @@ pub use status::{
 };
 
 pub const KEY_SIZE_MAX: usize = 1_024;
-/// The highest limit of values that a node can be given. A record of this size, with key and applied
-/// table, still fits a frame.
+/// The highest limit of values that a node can be given. A record of this size, with key and
+/// applied table, still fits a frame.
 pub const VALUE_SIZE_MAX: usize = 16 << 20;
 /// The limit of values unless a node is given another one.
 pub const VALUE_SIZE_DEFAULT: usize = 1 << 20;

@@ -37,7 +37,7 @@ fn what_can_be_refused_at_once_is() {
         refused(get(&"k".repeat(1_025))),
         CallError::TooLarge { what: "key", .. }
     ));
-    let half = vec![0; 24 * 1_024 + 1];
+    let half = vec![0; wire::VALUE_SIZE_MAX / 2 + 1];
     let (expected, value) = (half.clone().into(), half.into());
     assert!(matches!(
         refused(Call::new("k", Action::CompareValue { expected, value })),

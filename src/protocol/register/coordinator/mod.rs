@@ -10,9 +10,7 @@ use std::sync::Arc;
 
 use rand::RngExt;
 use rand::rngs::StdRng;
-use wire::Outcome;
-use wire::clock;
-use wire::latency::allowance_us;
+use wire::{Outcome, clock};
 
 use crate::protocol::clients::pending::Pending;
 use crate::protocol::clock::ballot_clock::BallotClock;
@@ -107,18 +105,6 @@ impl Context<'_> {
             message,
             again,
         });
-    }
-
-    /// The wait before a round's messages are sent again, if they carry a value of that size.
-    pub fn wait_us(&self, kind: RoundKind, sent_again: u32, size: usize) -> u64 {
-        self.waits.wait_us(kind, sent_again) + allowance_us(size)
-    }
-
-    /// The size of the value that this node holds. Other members probably hold the same one, and
-    /// answer with it.
-    pub fn held_size(&self) -> usize {
-        let record = self.state.and_then(|state| state.record.as_ref());
-        record.map_or(0, |record| record.value_size())
     }
 
     pub fn answer(&mut self, pending: Pending, outcome: Outcome) {

@@ -187,9 +187,10 @@ static void bad_options(kvc_client *client) {
     EXPECT_STATUS(kvc_completions(client, &completion, (size_t)-1), 0);
 }
 
-/* Sizes exactly at their bounds are accepted. */
+/* Sizes exactly at their bounds are accepted. For values that is the limit of nodes that were given
+ * no other one. */
 static void bounds(kvc_client *client) {
-    static char key[KVC_KEY_SIZE_MAX], value[KVC_VALUE_SIZE_MAX];
+    static char key[KVC_KEY_SIZE_MAX], value[1 << 20], larger[sizeof value + 1];
     memset(key, 'k', sizeof key);
     memset(value, 'v', sizeof value);
     kvc_result *out;
@@ -200,6 +201,7 @@ static void bounds(kvc_client *client) {
     EXPECT(size == sizeof value && memcmp(read, value, size) == 0 && read[size] == 0);
     kvc_result_free(out);
     EXPECT_STATUS(kvc_append(client, key, sizeof key, "x", 1, NULL, &out), KVC_TOO_LARGE);
+    EXPECT_STATUS(kvc_put(client, key, sizeof key, larger, sizeof larger, NULL, NULL), KVC_TOO_LARGE);
     EXPECT_STATUS(kvc_add(client, key, sizeof key, 1, NULL, &out), KVC_NOT_A_NUMBER);
     EXPECT_STATUS(kvc_put(client, key, sizeof key, NULL, 0, NULL, NULL), KVC_OK);
     EXPECT_STATUS(kvc_get(client, key, sizeof key, &out), KVC_OK);

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use kvclient::{Call, Client, ClientOptions};
-use wire::{Action, NodeStatus, Outcome, VALUE_SIZE_MAX};
+use wire::{Action, NodeStatus, Outcome, VALUE_SIZE_DEFAULT};
 
 use crate::emulated::{Link, Network, address, is_lab};
 use crate::nodes::wait_until;
@@ -14,7 +14,7 @@ use crate::process::Node;
 
 const NODES: usize = 3;
 const CLIENT_HOST: usize = NODES + 1;
-const VALUES: usize = 12;
+const VALUES: usize = 4;
 /// Allowance for a machine that also runs other programs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -27,7 +27,7 @@ fn serve(network: &Network, host: usize) -> Node {
 }
 
 fn value(seed: usize) -> Vec<u8> {
-    let size = VALUE_SIZE_MAX - seed;
+    let size = VALUE_SIZE_DEFAULT - seed;
     (0..size).map(|at| (at * 7 % 251 + seed) as u8).collect()
 }
 

@@ -21,6 +21,10 @@ const GUIDE: Document = Document {
     name: "docs/guide.md",
     text: include_str!("../docs/guide.md"),
 };
+const README: Document = Document {
+    name: "README.md",
+    text: include_str!("../README.md"),
+};
 const PROTOCOL: Document = Document {
     name: "docs/protocol.md",
     text: include_str!("../docs/protocol.md"),
@@ -292,6 +296,15 @@ fn limits_in_the_wire_format() {
         ("| an address | {} |", bytes(limits::ADDRESS_SIZE_MAX)),
         ("| sessions of a node | {} |", number(limits::SESSIONS_MAX)),
         ("half of its {} |", bytes(2 * limits::APPLIED_TEXT_SIZE_MAX)),
+    ]);
+}
+
+#[test]
+fn limits_in_the_readme() {
+    README.says(&[
+        ("Values are limited to {}", bytes(wire::VALUE_SIZE_DEFAULT)),
+        ("up to {} with", bytes(wire::VALUE_SIZE_MAX)),
+        ("and keys to {}", bytes(wire::KEY_SIZE_MAX)),
     ]);
 }
 

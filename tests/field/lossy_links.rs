@@ -1,6 +1,6 @@
-//! Values of many datagrams, on links that lose some, drop packets of more than 1,280 bytes, and of
-//! which one works in one direction only: what is lost is sent again, and acknowledgements take the
-//! way that works.
+//! Values of many datagrams on links that lose some of them and drop packets of more than 1,280
+//! bytes. One link works in one direction only. Senders repeat the lost pieces, and
+//! acknowledgements take a path that works.
 
 use std::process::Stdio;
 use std::time::Duration;

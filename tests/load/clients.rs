@@ -25,8 +25,8 @@ fn a_thousand_clients_are_served_alike() {
 }
 
 /// Operations start 1 to 10 times as fast as the cluster completes them, by four handles, and each
-/// is waited for half a second. The cluster goes on completing what it can. Nearly all the rest is
-/// told `busy`, and all is normal a second later.
+/// has a deadline of half a second. The cluster still completes what it can. Nearly all other
+/// operations end as `busy`, and a second later the cluster is normal again.
 #[test]
 fn goodput_beyond_the_peak() {
     let cluster = Cluster::start(5, Keep::Memory);
@@ -78,7 +78,7 @@ fn twenty_thousand_clients_are_as_fast_as_sixty_four() {
     }
 }
 
-/// Many processes, each with thousands of puts at one instant: all are done, or told `busy`, and
+/// Many processes, each with thousands of puts at one instant: all are done, or end as `busy`, and
 /// every node answers `status` throughout, with all links up.
 #[test]
 fn processes_that_submit_thousands_of_puts_at_once() {

@@ -4,8 +4,8 @@
 //! in the previous one, divided evenly among the clients that it receives operations from. So a
 //! client that sends few operations is served, and the others are answered busy, however many
 //! operations one client has in flight. A half of it is kept for the first operation of each
-//! client, because nobody knows how many will send. The other half of the node's time shortens the
-//! queue.
+//! client, because the node does not know how many will send. The other half of the node's time
+//! shortens the queue.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -1,6 +1,5 @@
 //! The groups that were given to the disk and are not durable yet. This module owns their number
-//! and size, and decides whether they are so much that the node takes on nothing more that would
-//! have to be written.
+//! and size, and decides whether the disk is so far behind that the node accepts no more writes.
 
 use std::collections::VecDeque;
 use std::fmt;

@@ -1,5 +1,5 @@
-//! Disks that lag: the node goes on with everything that needs no disk. This module decides what
-//! the node takes on while its backlog is over the bound.
+//! Slow disks. While a node's backlog is over its bound, this module decides which work the node
+//! refuses. Everything that needs no disk continues.
 
 use std::collections::BTreeMap;
 
@@ -33,7 +33,7 @@ impl SlowDisks {
 }
 
 impl Replica {
-    /// Whether so much waits for this node's disk that it takes on no more writes.
+    /// Whether this node's disk is so far behind that the node accepts no more writes.
     pub(super) fn is_disk_behind(&self) -> bool {
         self.durable.backlog().is_full()
     }
@@ -98,15 +98,14 @@ impl Replica {
 mod tests {
     use std::sync::Arc;
 
-    use wire::{Action, Operation, OperationId, Outcome};
+    use wire::{Action, Operation, Outcome};
 
     use super::*;
+    use crate::protocol::clients::pending;
     use crate::protocol::replica::catchup::serve::tests::{NOW, replica, reported};
     use crate::protocol::types::ballot::Ballot;
     use crate::protocol::types::limits::DISK_BACKLOG_SIZE_MAX;
-    use crate::protocol::types::message::{
-        ClientReply, Endpoint, Group, Input, Output, Prepare, Read,
-    };
+    use crate::protocol::types::message::{ClientReply, Group, Input, Output, Prepare, Read};
     use crate::protocol::types::record::{AcceptorState, Record};
 
     fn large_group() -> Group {
@@ -126,27 +125,17 @@ mod tests {
     }
 
     fn put() -> Pending {
-        let operation = Operation {
-            id: OperationId {
-                client: 1 << 127,
-                sequence: 1,
-            },
-            birth: 1,
-            low_mark: 1,
-            key: "k".into(),
-            want_old: false,
-            action: Action::Put { value: "v".into() },
-        };
-        let to = Endpoint::new(1, 1);
+        let mut pending = pending::tests::pending(1 << 127);
+        let action = Action::Put { value: "v".into() };
+        pending.operation = Arc::new(Operation {
+            action,
+            ..(*pending.operation).clone()
+        });
         Pending {
-            operation: Arc::new(operation),
-            reply: ReplyTo::Client { to, attempt: 1 },
-            also: Vec::new(),
-            tried: false,
-            sent: false,
             arrived_us: NOW.mono_us,
             deadline_us: NOW.mono_us + 1_000_000,
             received_us: Some(NOW.mono_us),
+            ..pending
         }
     }
 

@@ -232,7 +232,7 @@ pub const PURGE_DIFFERING_MAX: usize = 512;
 pub const RECEIVE_DELAY_MAX_MS: u64 = 50;
 /// X7: once all samples of this time have shown longer waits, the node is overloaded.
 pub const OVERLOAD_AFTER_MS: u64 = 100;
-/// When a client that is answered busy should come back, if the node cannot tell, ...
+/// When a client that is answered busy should come back, if the node has no estimate, ...
 pub const BUSY_AFTER_MS: u32 = 20;
 /// ... and at the latest.
 pub const BUSY_AFTER_MAX_MS: u32 = 1_000;

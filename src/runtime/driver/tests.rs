@@ -68,8 +68,8 @@ fn hello() -> Vec<u8> {
     writer.seal(&DatagramHeader::default()).to_vec()
 }
 
-/// A node that stopped reading would look dead to its neighbours, and to clients that could be told
-/// to ask another node.
+/// A node that stopped reading would look dead to its neighbours, and would not answer clients,
+/// which could use another node.
 #[test]
 fn a_node_whose_disk_is_far_behind_keeps_reading() {
     let runtime = tokio::runtime::Builder::new_current_thread()

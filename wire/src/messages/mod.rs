@@ -334,7 +334,7 @@ pub enum Outcome {
         reached: Vec<u8>,
     },
     /// Surely not done: the node has too much to do. It expects to have less after this time; 0 if
-    /// it cannot tell.
+    /// it has no estimate.
     Busy {
         after_ms: u32,
     },

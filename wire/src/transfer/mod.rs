@@ -1,10 +1,10 @@
 //! Transfers: frames that are too large for a few datagrams are sent in pieces, and the receiver
-//! tells which ones have arrived. Only what is missing is sent again.
+//! reports which pieces have arrived. The sender repeats only the missing ones.
 //!
 //! A transfer is between two addresses. A relay receives a frame as a whole, and sends it on with a
-//! transfer of its own: so the round trip that a sender measures, and the room that its receiver
-//! tells, are those of one link. Both halves are here, without clocks and sockets: `TransferSender`
-//! and `TransferReceiver`.
+//! transfer of its own. So a sender measures the round trip of one link, and its receiver reports
+//! the free space of its own socket. Both halves are here, without clocks and sockets:
+//! `TransferSender` and `TransferReceiver`.
 //!
 //! Small frames are not acknowledged, because the rounds and attempts that they belong to are
 //! repeated anyway.

@@ -12,7 +12,7 @@ const UNGRANTED_SIZE: usize = 64 << 10;
 const PROGRESS_US_MAX: u64 = 5_000_000;
 /// The same while the receiver has no memory for it.
 const REFUSED_US_MAX: u64 = 10_000_000;
-/// The first wait before the receiver is asked again for memory, and the longest one.
+/// The first wait before the sender requests memory again, and the longest one.
 const ASK_US: u64 = 100_000;
 const ASK_US_MAX: u64 = 1_000_000;
 /// Pieces may overtake each other by this much at least.
@@ -50,7 +50,7 @@ struct PieceFlight {
 enum Grant {
     Unknown,
     Given,
-    /// It is asked again at a time.
+    /// The sender requests memory again at `again_us`.
     Refused {
         again_us: u64,
         wait_us: u64,
@@ -83,13 +83,13 @@ pub(super) struct SentTransfer {
     /// All pieces below this one have arrived.
     below: usize,
     grant: Grant,
-    /// The highest sequence that the receiver has named, and what it told then.
+    /// The highest sequence that the receiver has reported, and up to which place it reported then.
     newest: Option<u32>,
     told_until: usize,
     /// The pieces that may leave whatever the window says.
     forced: usize,
     timeouts: u32,
-    /// When the receiver should have been heard.
+    /// When an acknowledgement should have arrived.
     due_us: Option<u64>,
     /// When pieces may turn out to be lost.
     look_us: Option<u64>,
@@ -428,8 +428,8 @@ impl SentTransfer {
         is_silent
     }
 
-    /// Sends a few pieces again, so that the receiver tells what it has. Nothing else is sent until
-    /// then.
+    /// Sends a few pieces again, so that the receiver reports what it has. Nothing else is sent
+    /// until then.
     fn probe(&mut self, window: &mut TransferWindow) {
         self.forced = PROBES;
         for at in 0..self.flights.len() {
@@ -455,7 +455,7 @@ impl SentTransfer {
         wait_us + random % (wait_us / 4 + 1)
     }
 
-    /// When the receiver was heard last.
+    /// When the last acknowledgement arrived.
     pub(super) fn heard_us(&self) -> u64 {
         self.heard_us
     }

@@ -83,7 +83,7 @@ impl<Owner> Incoming<Owner> {
             && self.header.kind == header.kind
     }
 
-    /// Returns whether the sender should be told soon.
+    /// Returns whether an acknowledgement is due soon.
     fn add(&mut self, piece: &Piece<'_>, now_us: u64) -> bool {
         if piece.sequence >= self.newest {
             (self.newest, self.newest_us) = (piece.sequence, now_us);
@@ -214,8 +214,8 @@ impl<Peer: Ord + Copy, Owner: Ord + Copy> TransferReceiver<Peer, Owner> {
         Ok(None)
     }
 
-    /// A sender that wants an acknowledgement has nothing more to send for now: it is told of all
-    /// its transfers.
+    /// A sender that wants an acknowledgement has nothing more to send for now, so all its
+    /// transfers are acknowledged.
     fn ack_soon(&mut self, (peer, number): (Peer, u64), of_all: bool) {
         let numbers = if of_all {
             0..=u64::MAX

@@ -6,8 +6,8 @@
 
 use crate::latency::{LatencyEstimate, WaitBounds};
 
-/// What is sent before the receiver was heard: half of what the smallest usual socket buffer holds
-/// of small datagrams.
+/// What is sent before the first acknowledgement: half of what the smallest usual socket buffer
+/// holds of small datagrams.
 pub(super) const BLIND_SIZE: usize = 32 << 10;
 const SIZE_MAX: usize = 4 << 20;
 /// Loss does not bring the window below this.
@@ -18,7 +18,7 @@ const START_SIZE_MAX: usize = 512 << 10;
 /// Round trips that take this much longer than the shortest one show that a queue grows. Less would
 /// take a busy receiver for a full network.
 const QUEUE_US: u64 = 5_000;
-/// What a receiver's socket holds at the least, whatever it tells.
+/// The least space of a receiver's socket that a sender assumes, whatever the receiver reports.
 const ROOM_MIN: usize = 2_400;
 /// The receiver empties its socket at least so often, usually.
 const ROOM_US: u64 = 5_000;
@@ -168,7 +168,7 @@ impl TransferWindow {
         self.round.lost += size;
     }
 
-    /// Pieces that do not count: nobody knows what became of them.
+    /// Pieces whose fate is unknown. They count neither as arrived nor as lost.
     pub(super) fn abandoned(&mut self, size: usize) {
         self.in_flight -= size;
     }
@@ -236,7 +236,8 @@ impl TransferWindow {
         self.doubles_to = self.size;
     }
 
-    /// A transfer heard nothing for `timeout_us`. One such wait may be a lost acknowledgement.
+    /// No acknowledgement of a transfer arrived for `timeout_us`. One such wait may be a lost
+    /// acknowledgement.
     pub(super) fn timed_out(&mut self) {
         self.timeouts += 1;
         if self.timeouts == 2 {

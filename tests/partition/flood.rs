@@ -94,9 +94,15 @@ impl Flood {
             while under_way < BULK_MAX
                 && let Some(at) = waiting.pop()
             {
-                self.client
-                    .submit(Call::new(key(at), action(at)), at as u64)?;
-                under_way += 1;
+                let call = Call::new(key(at), action(at));
+                match self.client.submit(call, at as u64) {
+                    Ok(()) => under_way += 1,
+                    Err(CallError::Busy) if under_way > 0 => {
+                        waiting.push(at);
+                        break;
+                    }
+                    Err(error) => return Err(error.into()),
+                }
             }
             if self.client.completions(&mut completions, COMPLETIONS_MAX) == 0 {
                 self.client.wait(Duration::from_millis(100));

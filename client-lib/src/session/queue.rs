@@ -16,13 +16,17 @@ const WAIT_PART: u64 = 2;
 const STALE_FEW: usize = 64;
 const SECOND_US: u64 = 1_000_000;
 
+/// So many whole seconds tell how many answers a second the cluster can give. A single one does not:
+/// a cluster whose disks stall for a second goes on afterwards.
+const RATE_OF_SECONDS: usize = 4;
+
 /// The number of answers per second, counted in whole seconds.
 #[derive(Debug, Default)]
 pub(super) struct AnswerRate {
     began_us: u64,
     current: u64,
-    /// The count of the previous second.
-    previous: u64,
+    /// The counts of the last seconds, the latest first.
+    previous: [u64; RATE_OF_SECONDS],
 }
 
 impl AnswerRate {
@@ -31,21 +35,25 @@ impl AnswerRate {
         self.current += 1;
     }
 
-    /// `None` if the previous second had no answer: then the rate is unknown.
+    /// The most of any of the last seconds. `None` if they had no answer: then the rate is unknown.
     fn per_second(&mut self, now_us: u64) -> Option<u64> {
         self.advance(now_us);
-        Some(self.previous).filter(|answers| *answers > 0)
+        let most = self.previous.iter().max().copied();
+        most.filter(|answers| *answers > 0)
     }
 
     fn advance(&mut self, now_us: u64) {
         let passed_us = now_us.saturating_sub(self.began_us);
-        if passed_us < SECOND_US {
+        let seconds = usize::try_from(passed_us / SECOND_US).unwrap_or(usize::MAX);
+        if seconds == 0 {
             return;
         }
-        self.previous = match passed_us < 2 * SECOND_US {
-            true => self.current,
-            false => 0,
-        };
+        let shift = seconds.min(RATE_OF_SECONDS);
+        self.previous.rotate_right(shift % RATE_OF_SECONDS);
+        self.previous[..shift].fill(0);
+        if let Some(ended) = self.previous.get_mut(seconds - 1) {
+            *ended = self.current;
+        }
         (self.began_us, self.current) = (now_us - passed_us % SECOND_US, 0);
     }
 }
@@ -165,7 +173,13 @@ mod tests {
         assert_eq!(rate.per_second(1_000_000), Some(100));
         rate.count(1_500_000);
         assert_eq!(rate.per_second(1_999_999), Some(100));
-        assert_eq!(rate.per_second(2_000_000), Some(1));
-        assert_eq!(rate.per_second(4_000_000), None);
+        assert_eq!(rate.per_second(2_000_000), Some(100), "the best of four");
+        assert_eq!(rate.per_second(4_999_999), Some(100));
+        assert_eq!(rate.per_second(5_000_000), Some(1));
+        assert_eq!(rate.per_second(6_000_000), None);
+        for at in 0..7 {
+            rate.count(7_000_000 + at);
+        }
+        assert_eq!(rate.per_second(u64::MAX), None);
     }
 }

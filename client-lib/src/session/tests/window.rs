@@ -154,12 +154,31 @@ fn a_call_that_would_wait_for_half_of_its_deadline_is_refused_at_once() {
     script.now_us += 1_000 * MS;
     assert_eq!(patient(&mut script, 1_000), Err(CallError::Busy));
     assert_eq!(patient(&mut script, 30_000), Ok(()));
-    script.now_us += 2_000 * MS;
+    script.now_us += 5_000 * MS;
     assert_eq!(
         patient(&mut script, 1_000),
         Ok(()),
         "nothing is known any more"
     );
+    check_counts(&script.session);
+}
+
+/// The disks of a cluster stall for a second, as while a store moves data. It has answered thousands
+/// of calls in the seconds before, so calls with usual deadlines wait.
+#[test]
+fn a_second_with_few_answers_refuses_no_call() {
+    let mut script = Script::started(1);
+    for round in 0..60 {
+        for sent in submit(&mut script, round * LIMIT..(round + 1) * LIMIT) {
+            script.answer(&sent, Outcome::Absent);
+        }
+    }
+    let sent = submit(&mut script, 10_000..10_000 + 80 * LIMIT);
+    script.now_us += 1_000 * MS;
+    script.answer(&sent[0], Outcome::Absent);
+    script.now_us += 1_000 * MS;
+    let submitted = script.session.submit(script.now_us, get("k"), 99_999);
+    assert_eq!(submitted, Ok(()));
     check_counts(&script.session);
 }
 

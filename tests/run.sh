@@ -13,6 +13,8 @@ failed=0
 skipped=0
 
 finish() {
+    # What a failed step left in the background.
+    jobs -p | xargs -r kill 2>/dev/null || true
     echo
     echo "$passed passed, $failed failed, $skipped skipped"
 }
@@ -90,6 +92,21 @@ lint() {
     cargo clippy --quiet --test partition --test field --test load -- -D warnings
 }
 
+# In a whole run the release build begins here, in the background: neither measures time, and each
+# compiles the program on one core for a while. The step `release` waits for it, or repeats it to
+# show its errors.
+mutants() {
+    if [[ $wanted == "  " ]]; then
+        cargo build --quiet --release &>/dev/null &
+    fi
+    cargo test --quiet --features mutants --test mutants --test model -- rule
+}
+
+release() {
+    wait
+    cargo build --quiet --release
+}
+
 # Ten seconds per target, if there is a nightly toolchain.
 fuzz() {
     # fuzz/run.sh itself does not need cargo-fuzz. But a build for fuzzing takes minutes, so this
@@ -108,8 +125,8 @@ step deny deny
 step lint lint
 step build cargo test --quiet --workspace --no-run
 step test cargo test --quiet --workspace
-step mutants cargo test --quiet --features mutants --test mutants --test model -- rule
-step release cargo build --quiet --release
+step mutants mutants
+step release release
 step scripts tests/scripts.sh
 step capi tests/capi.sh
 step compat tests/compat.sh

@@ -12,7 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use horseshoe::protocol::types::rules::{Rule, switch_off};
 use scenarios::{
     ballots, catching_up, changes, clocks, exactly_once, handoff, hung_disks, latent, lives,
-    members, outcomes, purge, rollbacks, split, text,
+    members, outcomes, overload, purge, rollbacks, split, text,
 };
 use sim::plan::Config;
 use sim::run::run_seed;
@@ -96,6 +96,18 @@ const TABLE: &[(Rule, Found)] = &[
     (
         Rule::X5_hung,
         Found::ByScenario(hung_disks::x5_a_quorum_whose_disks_hang_is_none),
+    ),
+    (
+        Rule::X7,
+        Found::ByScenario(overload::x7_one_client_with_many_operations_does_not_starve_the_others),
+    ),
+    (
+        Rule::X7_share,
+        Found::ByScenario(overload::x7_one_client_with_many_operations_does_not_starve_the_others),
+    ),
+    (
+        Rule::X8,
+        Found::ByScenario(overload::x8_what_nobody_waits_for_is_not_begun),
     ),
     (
         Rule::X5_sent,
@@ -213,7 +225,7 @@ const TABLE: &[(Rule, Found)] = &[
         Found::ByScenario(lives::e5_an_old_tombstone_is_not_purged),
     ),
     (
-        Rule::E5_grave,
+        Rule::E5_tombstone,
         Found::ByScenario(lives::e5_an_old_tombstone_is_not_looked_for),
     ),
     (

@@ -126,7 +126,7 @@ fn run(storage: Box<dyn Storage>, queue: &Receiver<DiskWork>, notices: &Unbounde
 struct SpaceReport(Option<(Space, Instant)>);
 
 impl SpaceReport {
-    fn tell(&mut self, space: Option<Space>, notices: &UnboundedSender<Notice>) {
+    fn send_news(&mut self, space: Option<Space>, notices: &UnboundedSender<Notice>) {
         let Some(space) = space else { return };
         let is_news = self.0.is_none_or(|(reported, at)| {
             reported.is_full != space.is_full
@@ -169,7 +169,7 @@ fn commit_until_closed(
             return Ok(Some(storage));
         }
         storage.tend()?;
-        reported.tell(storage.space(), notices);
+        reported.send_news(storage.space(), notices);
     }
 }
 

@@ -92,7 +92,7 @@ impl Forwards {
         self.latency.wait_us(WAIT_BOUNDS)
     }
 
-    pub fn look_at(&mut self, attempt: u64, at_us: u64) {
+    pub fn check_again_at(&mut self, attempt: u64, at_us: u64) {
         self.due.insert((at_us, attempt));
     }
 
@@ -193,7 +193,7 @@ mod tests {
     /// Forwards an operation whose answer is checked when it is due to be sent again.
     fn begin(forwards: &mut Forwards, now_us: u64) -> u64 {
         let attempt = forwards.begin(now_us, 2, 1, pending(1));
-        forwards.look_at(attempt, now_us + WAIT.again_us);
+        forwards.check_again_at(attempt, now_us + WAIT.again_us);
         attempt
     }
 

@@ -109,7 +109,7 @@ impl Pending {
 
     /// X8: whether the deadline has passed, so that the operation must not be begun.
     pub(in crate::protocol) fn is_overdue(&self, now: Now) -> bool {
-        now.mono_us >= self.deadline_us
+        now.mono_us >= self.deadline_us && rule!(X8)
     }
 
     /// Whether the operation is abandoned even if it was begun.

@@ -14,6 +14,7 @@ use wire::ClientId;
 
 use crate::protocol::types::limits::{SHARE_OF_MS, SHARES_CLIENTS_MAX, SHARES_LEAST};
 use crate::protocol::types::message::Now;
+use crate::protocol::types::rules::rule;
 
 #[derive(Default)]
 pub struct Shares {
@@ -83,7 +84,7 @@ impl Shares {
         } else {
             self.refused += 1;
         }
-        accepts
+        accepts && rule!(X7_share)
     }
 
     /// How long the node needs for the operations that it refused in this interval, at the pace of

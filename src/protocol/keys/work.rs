@@ -8,7 +8,7 @@ use crate::protocol::types::message::NodeId;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeyWork {
     /// Send its record to the node that asked.
-    Tell {
+    Copy {
         to: NodeId,
         purpose: CopyPurpose,
         via: NodeId,

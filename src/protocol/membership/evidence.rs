@@ -96,12 +96,12 @@ impl Evidence {
     }
 
     /// A member that has installed the joint configuration reports its clock and its digests.
-    pub fn digests_told(&mut self, node: NodeId, clock: Reading, sums: Sums) {
+    pub fn add_digests(&mut self, node: NodeId, clock: Reading, sums: Sums) {
         self.clock = self.clock.max(clock);
         self.reported.insert(node, sums);
     }
 
-    pub fn bucket_told(&mut self, node: NodeId, reported: BucketReply) -> Option<Step> {
+    pub fn add_page(&mut self, node: NodeId, reported: BucketReply) -> Option<Step> {
         let listing = self.listings.get_mut(&reported.bucket)?;
         if listing.compared || listing.complete.contains(&node) {
             return None;

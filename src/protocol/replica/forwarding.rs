@@ -39,7 +39,7 @@ impl Replica {
         self.counts.forwarded += 1;
         self.send_forward(now, attempt, Way::Usual);
         let due_us = now.mono_us + self.answer_wait(to, size).again_us;
-        self.forwarding.forwards.look_at(attempt, due_us);
+        self.forwarding.forwards.check_again_at(attempt, due_us);
         self.wake_for_forwards(due_us);
     }
 

@@ -276,7 +276,7 @@ impl Replica {
         }
         let is_much = self.requests.operations > OPERATIONS_MAX
             || self.requests.operations_size > OPERATIONS_SIZE_MAX;
-        let is_overload = self.requests.receive_delay.is_overload();
+        let is_overload = self.requests.receive_delay.is_overload() && rule!(X7);
         let client = operation.id.client;
         if is_overload && !self.requests.shares.accepts(now, client) {
             let waited_ms = self.requests.receive_delay.waited_ms();

@@ -184,7 +184,7 @@ impl Replica {
         if self.identity.node == 0 {
             return;
         }
-        self.view.tell(now);
+        self.view.note_announced(now);
         self.links.take_news();
         let own = Row {
             node: self.identity.node,

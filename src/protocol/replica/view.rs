@@ -166,7 +166,7 @@ impl View {
     }
 
     /// This node sends its row now.
-    pub(super) fn tell(&mut self, now: Now) {
+    pub(super) fn note_announced(&mut self, now: Now) {
         self.announced_us = now.mono_us;
     }
 

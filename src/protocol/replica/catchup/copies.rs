@@ -91,12 +91,12 @@ impl Replica {
         work: KeyWork,
     ) {
         match work {
-            KeyWork::Tell { to, purpose, via } if self.catchup.pace.has_size_left() => {
+            KeyWork::Copy { to, purpose, via } if self.catchup.pace.has_size_left() => {
                 let size = self.send_copy_of(now, key, to, purpose, Way::Back(via));
                 self.catchup.pace.charge_fetched(size);
             }
             // The key was loaded in the meantime, and the batch is used up.
-            KeyWork::Tell { to, .. } => {
+            KeyWork::Copy { to, .. } => {
                 self.catchup.copies.wait(key.key().clone(), to, work);
                 self.wake_for_copies(now);
             }
@@ -127,7 +127,7 @@ impl Replica {
                 self.counts.dropped.overflow += 1;
                 break;
             }
-            let work = KeyWork::Tell { to, purpose, via };
+            let work = KeyWork::Copy { to, purpose, via };
             self.catchup.copies.wait(key, to, work);
         }
         self.serve_copies(now);

@@ -156,7 +156,7 @@ impl Replica {
         let (Some(missed), true) = (missed, self.view.reaches(node)) else {
             return true;
         };
-        match self.look_at(loaded, missed) {
+        match self.check_hint(loaded, missed) {
             HintCheck::Doubt(ballot) => self.doubt(now, node, key, ballot),
             HintCheck::Send(copy) => {
                 let size = size_of(&copy.key, &copy.record);
@@ -171,7 +171,7 @@ impl Replica {
         true
     }
 
-    fn look_at(&mut self, key: Loaded<'_>, missed: Ballot) -> HintCheck {
+    fn check_hint(&mut self, key: Loaded<'_>, missed: Ballot) -> HintCheck {
         match self.copy_of(key) {
             Ok(copy) if copy.ballot >= missed => HintCheck::Send(copy),
             Ok(copy) => HintCheck::Doubt(copy.ballot),

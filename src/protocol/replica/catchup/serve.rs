@@ -145,7 +145,7 @@ impl Replica {
                 }
                 BucketWaiter::Own(Purpose::Purge) => self.find_purgeable(now, bucket, page),
                 BucketWaiter::Node { to, round, via } => {
-                    let reported = self.bucket_told(bucket, after.clone(), page);
+                    let reported = self.bucket_reply(bucket, after.clone(), page);
                     // R2: what was listed was returned to the driver for the disk before.
                     let group = self.durable.last_closed();
                     self.send(to, round, reported.into(), group, Way::Back(via));
@@ -154,7 +154,7 @@ impl Replica {
         }
     }
 
-    fn bucket_told(&self, bucket: Bucket, after: Option<Key>, page: &Page) -> BucketReply {
+    fn bucket_reply(&self, bucket: Bucket, after: Option<Key>, page: &Page) -> BucketReply {
         let terms = self.terms();
         let counts = |(_, state): &&(Key, AcceptorState)| terms.is_vote(state, rule!(E5_listed));
         let entries = page

@@ -378,9 +378,9 @@ impl Replica {
         let mut steps = Vec::new();
         match envelope.message {
             Message::DigestsReply(reported) => {
-                evidence.digests_told(node, reported.clock, reported.sums);
+                evidence.add_digests(node, reported.clock, reported.sums);
             }
-            Message::BucketReply(reported) => steps.extend(evidence.bucket_told(node, reported)),
+            Message::BucketReply(reported) => steps.extend(evidence.add_page(node, reported)),
             _ => {}
         }
         steps.extend(evidence.steps(&configuration, self.view.reachable(), false));

@@ -271,7 +271,7 @@ impl Replica {
         let mut room = MessageCapacity::new(KEYS_PER_MESSAGE_MAX);
         for (key, state) in &page.states {
             let Some(record) =
-                purgeable(key, state).filter(|_| terms.is_vote(state, rule!(E5_grave)))
+                purgeable(key, state).filter(|_| terms.is_vote(state, rule!(E5_tombstone)))
             else {
                 continue;
             };

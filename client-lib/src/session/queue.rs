@@ -16,8 +16,8 @@ const WAIT_PART: u64 = 2;
 const STALE_FEW: usize = 64;
 const SECOND_US: u64 = 1_000_000;
 
-/// So many whole seconds tell how many answers a second the cluster can give. A single one does not:
-/// a cluster whose disks stall for a second goes on afterwards.
+/// So many whole seconds show how many answers per second the cluster can give. A single one does
+/// not: a cluster whose disks stall for a second goes on afterwards.
 const RATE_OF_SECONDS: usize = 4;
 
 /// The number of answers per second, counted in whole seconds.

@@ -163,8 +163,8 @@ fn a_call_that_would_wait_for_half_of_its_deadline_is_refused_at_once() {
     check_counts(&script.session);
 }
 
-/// The disks of a cluster stall for a second, as while a store moves data. It has answered thousands
-/// of calls in the seconds before, so calls with usual deadlines wait.
+/// The disks of a cluster stall for a second, for instance while a store moves data. The cluster
+/// has answered thousands of calls in the second before, so calls with usual deadlines wait.
 #[test]
 fn a_second_with_few_answers_refuses_no_call() {
     let mut script = Script::started(1);

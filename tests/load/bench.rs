@@ -17,6 +17,12 @@ pub fn scaled<T>(all: T, sample: T) -> T {
     if is_all() { all } else { sample }
 }
 
+/// The part of a rate that must be left. The sample also runs on machines that do other things, so
+/// it notices only that a rate collapses.
+pub fn part_left(all: f64) -> f64 {
+    scaled(all, all / 2.0)
+}
+
 /// The options of a load of this many seconds.
 pub fn seconds(all: u32, sample: u32) -> String {
     format!("--duration {}s", scaled(all, sample))

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use wire::datagram::{DatagramHeader, DatagramWriter, FrameHeader};
 
-use crate::bench::{self, seconds};
+use crate::bench::{self, part_left, seconds};
 use crate::nodes::{Cluster, Keep};
 
 const SOURCES: u64 = 16;
@@ -90,7 +90,7 @@ fn arbitrary_datagrams_beside_normal_load() {
     let (before, beside) = (before.per_second(), beside.per_second());
     println!("{beside:.0}/s of {before:.0}/s");
     assert!(
-        beside >= LEFT_MIN * before,
+        beside >= part_left(LEFT_MIN) * before,
         "{beside} of {before} per second"
     );
     let grown = bench::resident_max(&cluster).saturating_sub(memory_before);

@@ -10,6 +10,7 @@ use std::path::Path;
 use horseshoe::config::MEMORY_MAX_MIN;
 use horseshoe::gateway::text;
 use horseshoe::protocol::types::{digest, limits};
+use horseshoe::runtime::bounds::{self, MEMORY_BOUND, MEMORY_USES};
 use kvclient::session;
 use wire::{datagram, transfer};
 
@@ -506,7 +507,7 @@ fn limits_in_the_protocol() {
             Limit::Ms(limits::HINT_AFTER_MS),
         ),
         ("a node records at most {} keys", number(limits::HINTS_MAX)),
-        ("keys, in {}.", bytes(limits::HINTS_SIZE_MAX)),
+        ("keys, in {} for all members", bytes(limits::HINTS_SIZE_MAX)),
         (
             "At most {} hinted copies",
             number(limits::COPIES_UNDER_WAY_MAX),
@@ -568,6 +569,31 @@ fn limits_are_found_as_documents_spell_them() {
     assert!(!is_spelled(Limit::Ms(11_000), "ten seconds"));
     assert!(holds("up to 200 bytes", "200 bytes") && !holds("up to 1200 bytes", "200 bytes"));
     assert!(!holds("every 50", "every 5"));
+}
+
+/// Each row of the table of what a node holds beside its data has the constant and its size, and no
+/// other row is there.
+#[test]
+fn what_a_node_holds_beside_its_data() {
+    let text = include_str!("../docs/operations.md");
+    let (_, table) = text.split_once("| constant | KiB |").expect("a table");
+    let row = |line: &str| {
+        let mut cells = line.split('|').map(|cell| cell.trim().to_owned());
+        Some((cells.nth(1)?, cells.next()?))
+    };
+    let rows = table.lines().skip(2).take_while(|line| !line.is_empty());
+    let told: Vec<_> = rows.map(|line| row(line).expect("two cells")).collect();
+    let kib = |size: usize| thousands(size as u64 >> 10);
+    let mut held: Vec<_> = MEMORY_USES
+        .iter()
+        .map(|one| (format!("`{}`", one.constant), kib(one.size_max)))
+        .collect();
+    held.push(("together".to_owned(), kib(bounds::sum())));
+    assert_eq!(told, held);
+    let bound = format!("less than {} MB", MEMORY_BOUND / 1_000_000);
+    for document in [text, GUIDE.text] {
+        assert!(holds(&words(document), &bound), "{bound}");
+    }
 }
 
 /// Adds the Rust files of a folder and of its subfolders.

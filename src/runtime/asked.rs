@@ -9,7 +9,7 @@ use foldhash::fast::RandomState;
 
 /// The most remote addresses that are remembered is twice this; those received from last are among
 /// them.
-const REMOTES_MAX: usize = 8_192;
+pub const REMOTES_MAX: usize = 8_192;
 
 /// The IP address, the zone of a link-local one, and the port.
 type Remote = (IpAddr, u32, u16);

@@ -8,17 +8,13 @@ use std::net::SocketAddr;
 use wire::datagram::FrameHeader;
 use wire::transfer::{self, FRAME_BODY_SIZE_MAX, Offer, SenderLimits, TransferAck, TransferSender};
 
+use super::joiners::extra_size;
 use super::packer::{Outgoing, Packer, SendError, Sender};
 use super::tally::{Cause, Tally};
 use crate::protocol::types::message::Message;
 
-/// The memory for frames that are being transferred.
-const TRANSFERS: SenderLimits = SenderLimits {
-    total: 96 << 20,
-    of_peer: 32 << 20,
-};
-/// Above this, nothing is taken in for other nodes.
-const RELAYED_SIZE_MAX: usize = TRANSFERS.total / 2;
+/// The memory for frames that are being transferred, beside `extra_size`.
+pub const TRANSFERS_SIZE_MAX: usize = 40 << 20;
 /// The most that transfers send in one turn of the loop.
 const TURN_SIZE_MAX: usize = 64 << 10;
 
@@ -27,16 +23,24 @@ const TURN_SIZE_MAX: usize = 64 << 10;
 pub struct FrameSender {
     packer: Packer,
     transfers: TransferSender<SocketAddr>,
+    /// Above this, nothing is taken in for other nodes.
+    relayed_size_max: usize,
     body: Vec<u8>,
 }
 
 impl FrameSender {
     /// Transfers and frames that are cut into parts are numbered from `number` on, so that the
     /// numbers differ from those before a restart.
-    pub fn new(number: u64) -> Self {
+    pub fn new(number: u64, value_size_max: usize) -> Self {
+        let total = TRANSFERS_SIZE_MAX + extra_size(value_size_max);
+        let limits = SenderLimits {
+            total,
+            of_peer: total / 2,
+        };
         FrameSender {
             packer: Packer::new(number),
-            transfers: TransferSender::new(TRANSFERS, number),
+            transfers: TransferSender::new(limits, number),
+            relayed_size_max: total / 2,
             body: Vec::new(),
         }
     }
@@ -56,7 +60,7 @@ impl FrameSender {
 
     /// Whether there is memory to send on frames for other nodes.
     pub fn may_relay(&self) -> bool {
-        self.transfers.size() < RELAYED_SIZE_MAX
+        self.transfers.size() < self.relayed_size_max
     }
 
     /// Adds a frame; `encode` appends its body and returns its kind, which need not be in the
@@ -135,6 +139,7 @@ mod tests {
     use std::net::UdpSocket;
     use std::time::{Duration, Instant};
 
+    use wire::VALUE_SIZE_MAX;
     use wire::datagram::DATAGRAM_SIZE_TARGET_LOOPBACK;
 
     use super::*;
@@ -166,8 +171,8 @@ mod tests {
             End {
                 own,
                 socket,
-                outbox: FrameSender::new(77),
-                joiners: Joiners::new(200_000),
+                outbox: FrameSender::new(77, VALUE_SIZE_MAX),
+                joiners: Joiners::new(200_000, VALUE_SIZE_MAX),
                 tally: Tally::default(),
                 sent: 0,
                 got: Vec::new(),
@@ -277,7 +282,7 @@ mod tests {
 
     #[test]
     fn what_has_no_room_is_counted() {
-        let (mut outbox, mut tally) = (FrameSender::new(1), Tally::default());
+        let (mut outbox, mut tally) = (FrameSender::new(1, VALUE_SIZE_MAX), Tally::default());
         let to = SocketAddr::from(([192, 0, 2, 1], 7));
         for (id, size) in [(1, 15 << 20), (2, 15 << 20), (3, 15 << 20), (4, 17 << 20)] {
             let header = FrameHeader {

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use wire::VALUE_SIZE_DEFAULT;
 use wire::datagram::{Frame, FrameHeader};
 use wire::parts::{Joiner, NoPart};
 use wire::transfer::{AckDue, NoPiece, PoolLimits, TransferReceiver};
@@ -10,16 +11,17 @@ use super::decode::{Datagram, PEER_KIND_MIN, plain};
 use super::tally::{Cause, Tally};
 use crate::protocol::types::message::NodeId;
 
-/// The memory for incomplete transfers: of nodes, and of all others. One sender may have the
-/// largest frame and a few usual ones.
-const NODES: PoolLimits = PoolLimits {
-    total: 64 << 20,
-    of_owner: 20 << 20,
-};
-const OTHERS: PoolLimits = PoolLimits {
-    total: 48 << 20,
-    of_owner: 20 << 20,
-};
+/// The memory for incomplete transfers: of nodes, and of all others, each with `extra_size`. One
+/// sender may have the largest frame and a few usual ones.
+pub const NODES_SIZE_MAX: usize = 32 << 20;
+pub const OTHERS_SIZE_MAX: usize = 24 << 20;
+const SENDER_SIZE_MAX: usize = 20 << 20;
+
+/// What each pool of large frames has beyond its bound, if values may be larger than usual: space
+/// for two more such values.
+pub fn extra_size(value_size_max: usize) -> usize {
+    2 * value_size_max.saturating_sub(VALUE_SIZE_DEFAULT)
+}
 
 /// The sender of the parts of a frame: a node by its id, whatever path they took, or else a host.
 /// For IPv6 it is the network of 64 bits, because the owner of one has all addresses in it.
@@ -66,18 +68,25 @@ pub struct Joiners {
 
 impl Default for Joiners {
     fn default() -> Self {
-        Joiners::new(0)
+        Joiners::new(0, VALUE_SIZE_DEFAULT)
     }
 }
 
 impl Joiners {
     /// `socket_buffer`: the size of the kernel's receive buffer.
-    pub fn new(socket_buffer: usize) -> Self {
+    pub fn new(socket_buffer: usize, value_size_max: usize) -> Self {
+        let pool = |size_max| {
+            let limits = PoolLimits {
+                total: size_max + extra_size(value_size_max),
+                of_owner: SENDER_SIZE_MAX,
+            };
+            TransferReceiver::new(limits, socket_buffer)
+        };
         Joiners {
             nodes: Joiner::default(),
             others: Joiner::default(),
-            nodes_pieces: TransferReceiver::new(NODES, socket_buffer),
-            others_pieces: TransferReceiver::new(OTHERS, socket_buffer),
+            nodes_pieces: pool(NODES_SIZE_MAX),
+            others_pieces: pool(OTHERS_SIZE_MAX),
             relays: true,
         }
     }

@@ -23,7 +23,7 @@ pub const WARNING_WAITS: Waits = Waits {
 };
 
 /// The most lines that wait to be written; further ones are lost.
-const LINES_WAITING_MAX: usize = 4_096;
+pub const LINES_WAITING_MAX: usize = 4_096;
 /// How often the count of lost lines is retried while nothing else is logged.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the end of the process waits for the last lines.

@@ -9,6 +9,7 @@ mod addresses;
 pub mod allocator;
 mod asked;
 mod bind;
+pub mod bounds;
 pub mod decode;
 mod disk;
 mod driver;

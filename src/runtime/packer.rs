@@ -21,10 +21,10 @@ use crate::protocol::types::message::{Message, Probe};
 pub const SEND_BATCH_MAX: usize = 64;
 /// The bounds of the queue of datagrams that wait while the socket's send buffer is full.
 const QUEUE_LENGTH_MAX: usize = 16_384;
-const QUEUE_SIZE_MAX: usize = 32 << 20;
+pub const QUEUE_SIZE_MAX: usize = 8 << 20;
 /// Up to this many empty buffers are kept for reuse, if they are no larger than this.
-const SPARES_MAX: usize = 256;
-const SPARE_SIZE_MAX: usize = 2 * DATAGRAM_SIZE_TARGET_LOOPBACK;
+pub const SPARES_MAX: usize = 64;
+pub const SPARE_SIZE_MAX: usize = 2 * DATAGRAM_SIZE_TARGET_LOOPBACK;
 
 /// A datagram that is ready to leave.
 #[derive(Debug, Clone, Copy)]

@@ -27,9 +27,9 @@ use super::tally::{Cause, Tally};
 pub const KERNEL_BUFFER_SIZE: usize = 8 << 20;
 /// Datagrams requested per system call: the more arrived in the last call, the more.
 const RECEIVE_BATCH_MIN: usize = 8;
-const RECEIVE_BATCH_MAX: usize = 64;
+pub const RECEIVE_BATCH_MAX: usize = 64;
 /// Above the largest UDP payload, so that no datagram is truncated.
-const RECEIVE_SIZE_MAX: usize = 65_536;
+pub const RECEIVE_SIZE_MAX: usize = 65_536;
 /// How often the node asks the kernel how long a datagram waited in the receive buffer, and how
 /// many datagrams found it full.
 const CONTROL_INTERVAL_US: u64 = 10_000;

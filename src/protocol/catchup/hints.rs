@@ -151,7 +151,13 @@ impl Hints {
         self.waiting.contains_key(key) || self.copying.contains_key(key)
     }
 
-    pub fn note(&mut self, key: Key, ballot: Ballot) {
+    /// About the memory that these hints take.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// `others`: the memory that the hints for the other members take.
+    pub fn note(&mut self, key: Key, ballot: Ballot, others: usize) {
         // A copy in flight may contain an older record, so its acknowledgment does not count for
         // this one.
         let copying = self.end_copy(&key).map(|copying| copying.missed);
@@ -161,7 +167,7 @@ impl Hints {
             return;
         }
         let size = hint_size(&key);
-        if self.len() >= HINTS_MAX || self.size + size > HINTS_SIZE_MAX {
+        if self.len() >= HINTS_MAX || others + self.size + size > HINTS_SIZE_MAX {
             self.overflowed += 1;
             return;
         }
@@ -322,27 +328,33 @@ mod tests {
     fn hints_are_bounded_and_what_is_left_out_is_counted() {
         let mut hints = Hints::default();
         for number in 0..HINTS_MAX + 3 {
-            hints.note(key(number), b(1));
+            hints.note(key(number), b(1), 0);
         }
         assert_eq!((hints.len(), hints.overflowed()), (HINTS_MAX, 3));
         // A hint for a key that already has one takes no space.
-        hints.note(key(5), b(2));
+        hints.note(key(5), b(2), 0);
         assert_eq!((hints.len(), hints.overflowed()), (HINTS_MAX, 3));
         hints.forget_overflowed();
         assert_eq!((hints.len(), hints.overflowed()), (HINTS_MAX, 0));
         let mut hints = Hints::default();
         let long = |number: usize| Key::user(format!("{number:01000}").as_bytes());
         for number in 0..HINTS_MAX {
-            hints.note(long(number), b(1));
+            hints.note(long(number), b(1), 0);
         }
         assert!(hints.len() < HINTS_MAX && hints.size <= HINTS_SIZE_MAX);
         assert_eq!(hints.len() as u64 + hints.overflowed(), HINTS_MAX as u64);
+        // Those for all members share the memory.
+        let mut of_another = Hints::default();
+        of_another.note(long(0), b(1), hints.size());
+        assert_eq!((of_another.len(), of_another.overflowed()), (0, 1));
+        of_another.note(long(0), b(1), hints.size() / 2);
+        assert_eq!((of_another.len(), of_another.overflowed()), (1, 1));
     }
 
     #[test]
     fn what_the_member_holds_already_is_forgotten() {
         let mut hints = Hints::default();
-        (0..5).for_each(|number| hints.note(key(number), b(1)));
+        (0..5).for_each(|number| hints.note(key(number), b(1), 0));
         hints.start_copy(at(0));
         hints.forget_noted(|kept| *kept == key(3));
         let has: Vec<bool> = (0..5).map(|number| hints.has(&key(number))).collect();
@@ -353,7 +365,7 @@ mod tests {
     #[test]
     fn a_hint_goes_when_what_was_sent_is_answered() {
         let mut hints = Hints::default();
-        hints.note(key(1), b(5));
+        hints.note(key(1), b(5), 0);
         assert_eq!(hints.start_copy(at(0)), Some(key(1)));
         assert_eq!(hints.missed(&key(1)), Some(b(5)));
         assert!(hints.may_send(&key(1), 100));
@@ -367,10 +379,10 @@ mod tests {
     #[test]
     fn a_write_missed_during_a_copy_is_copied_too() {
         let mut hints = Hints::default();
-        hints.note(key(1), b(5));
+        hints.note(key(1), b(5), 0);
         hints.start_copy(at(0));
         hints.sent(&key(1), b(5), 100);
-        hints.note(key(1), b(7));
+        hints.note(key(1), b(7), 0);
         hints.copied(&key(1), b(5));
         assert_eq!((hints.len(), hints.copying_size), (1, 0));
         hints.start_copy(at(1));
@@ -380,7 +392,7 @@ mod tests {
     #[test]
     fn the_window_bounds_what_is_under_way() {
         let mut hints = Hints::default();
-        (0..2 * COPIES_UNDER_WAY_MAX).for_each(|number| hints.note(key(number), b(1)));
+        (0..2 * COPIES_UNDER_WAY_MAX).for_each(|number| hints.note(key(number), b(1), 0));
         let started = std::iter::from_fn(|| hints.start_copy(at(0))).count();
         assert_eq!(started, COPIES_UNDER_WAY_MAX);
         assert!(hints.may_send(&key(0), 2 * COPIES_SIZE_MAX), "one may go");
@@ -396,7 +408,7 @@ mod tests {
     #[test]
     fn what_is_not_answered_is_looked_at_again() {
         let mut hints = Hints::default();
-        hints.note(key(1), b(1));
+        hints.note(key(1), b(1), 0);
         hints.start_copy(at(0));
         assert!(hints.overdue(at(WAIT_MS - 1), WAIT_US).is_empty());
         assert_eq!(hints.overdue(at(WAIT_MS), WAIT_US), [key(1)]);

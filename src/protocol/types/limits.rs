@@ -148,11 +148,11 @@ pub const BACKOFF_MAX_US: u64 = 64_000;
 /// C1: a member that did not answer a write this long after it was chosen has missed it.
 pub const HINT_AFTER_MS: u64 = 200;
 /// Chosen rounds that await further acknowledgments. Over this limit the oldest ones stop waiting.
-pub const ROUNDS_LINGERING_MAX: usize = 65_536;
+pub const ROUNDS_LINGERING_MAX: usize = 32_768;
 /// Hints for one member. More missed writes are only counted (hint overflow).
 pub const HINTS_MAX: usize = 65_536;
-/// Memory that the hints for one member may take, in bytes.
-pub const HINTS_SIZE_MAX: usize = 16 << 20;
+/// Memory that the hints for all members together may take, in bytes.
+pub const HINTS_SIZE_MAX: usize = 10 << 20;
 /// Unacknowledged copies to one member, and their total size in bytes.
 pub const COPIES_UNDER_WAY_MAX: usize = 64;
 pub const COPIES_SIZE_MAX: usize = 256 << 10;
@@ -177,7 +177,7 @@ pub const FETCH_RETRY_MS: u64 = 300;
 /// A fetch is tried at least this many times.
 pub const FETCH_TRIES_MIN: u32 = 5;
 /// Requested copies that wait to be sent. More requests are dropped and counted.
-pub const COPIES_WAITING_MAX: usize = 16_384;
+pub const COPIES_WAITING_MAX: usize = 8_192;
 /// Fetched keys with an unconfirmed record that are to be checked again.
 pub const DOUBTS_MAX: usize = 1_024;
 /// Time for unconfirmed records, and for differences between buckets, to resolve automatically.
@@ -209,7 +209,7 @@ pub const DISK_HUNG_MS_DEFAULT: u64 = 2_000;
 /// Groups, and bytes in them, that may wait for the disk. Above that a node answers writes busy,
 /// and drops what other nodes want written.
 pub const DISK_BACKLOG_GROUPS_MAX: usize = 16_384;
-pub const DISK_BACKLOG_SIZE_MAX: usize = 64 << 20;
+pub const DISK_BACKLOG_SIZE_MAX: usize = 24 << 20;
 /// Interval at which chosen marks are written that no group has taken along.
 pub const MARKS_MS: u64 = 1_000;
 
@@ -249,7 +249,7 @@ pub const KEY_QUEUE_MAX: usize = 2_048;
 /// Operations in progress on one node. Further ones are answered busy.
 pub const OPERATIONS_MAX: usize = 65_536;
 /// Memory that these operations may take, in bytes. Further ones are answered busy.
-pub const OPERATIONS_SIZE_MAX: usize = 64 << 20;
+pub const OPERATIONS_SIZE_MAX: usize = 24 << 20;
 /// Approximate memory that one operation takes in addition to its key and values, in bytes.
 pub const OPERATION_OVERHEAD_SIZE: usize = 512;
 /// P1: a warning is due when tombstones could not be purged for this long.
@@ -258,7 +258,7 @@ pub const PURGE_HELD_UP_MS: u64 = 30_000;
 pub const LOAD_WAITERS_MAX: usize = 4_096;
 /// Size of the values and records that wait for keys to be loaded, in bytes; a single one may
 /// always wait. Further ones are dropped and counted, and operations are answered busy.
-pub const LOAD_WAITERS_SIZE_MAX: usize = 16 << 20;
+pub const LOAD_WAITERS_SIZE_MAX: usize = 8 << 20;
 /// Keys whose state is kept in the protocol core.
 pub const KEYS_CACHED_MAX: usize = 65_536;
 /// Their memory is at most `--memory-max` divided by this, so that they alone never make a node
@@ -289,7 +289,7 @@ pub const KEYS_SIZE_MAX: usize = 32 << 10;
 pub const DIGESTS_PER_TURN_MAX: usize = 3;
 /// Size of the answers about buckets that wait for the disk, in bytes. Further ones are dropped and
 /// counted.
-pub const HELD_BUCKETS_SIZE_MAX: usize = 16 << 20;
+pub const HELD_BUCKETS_SIZE_MAX: usize = 4 << 20;
 /// Chosen marks that wait for a group to take them along. Over this limit they are written in a
 /// group of their own.
 pub const MARKS_MAX: usize = 16_384;

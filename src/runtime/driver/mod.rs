@@ -47,7 +47,7 @@ const FLUSH_SIZE: usize = 1 << 20;
 /// An iteration receives nothing more after this time.
 const TURN_MAX: Duration = Duration::from_millis(5);
 /// An iteration receives nothing more once it has caused this many bytes to be sent.
-const TURN_SIZE_MAX: u64 = 4 << 20;
+pub const TURN_SIZE_MAX: u64 = 4 << 20;
 /// A timer that is this late shows that the process was paused.
 const LATE_US: u64 = 50_000;
 /// How long operations in progress may take to end once the node is told to stop.
@@ -192,8 +192,8 @@ impl Bound {
             table: opened.table,
             disk: disk.transpose().map_err(RuntimeError::Thread)?,
             socket: self.socket,
-            outbox: FrameSender::new(boot),
-            joiners: Joiners::new(socket_buffer),
+            outbox: FrameSender::new(boot, config.value_size_max),
+            joiners: Joiners::new(socket_buffer, config.value_size_max),
             send_blocked: false,
             is_unfinished: false,
             addresses: AddressBook::new(self.own, &config.nodes, self.notifier),

@@ -28,7 +28,7 @@ use super::{Notice, RuntimeError};
 
 /// The most connections at any time. A further one ends the oldest: a connection that sends nothing
 /// is older than one that is served.
-const CONNECTIONS_MAX: usize = 64;
+pub const CONNECTIONS_MAX: usize = 64;
 /// The files that this thread may have open: connections, the listener, and its runtime's own.
 pub const FILES_MAX: u64 = CONNECTIONS_MAX as u64 + 16;
 /// How long a client may take to send its request.

@@ -3,7 +3,7 @@
 
 use wire::BehindStatus;
 
-use crate::protocol::catchup::hints::Missed;
+use crate::protocol::catchup::hints::{Hints, Missed};
 use crate::protocol::keys::outbox::Way;
 use crate::protocol::keys::resident::Waiting;
 use crate::protocol::register::coordinator::Coordinator;
@@ -60,8 +60,10 @@ impl Replica {
         let voters = self.identity.configuration.iter().flat_map(|c| c.voters());
         let voters = voters.map(|m| m.node);
         for node in voters.filter(|n| missed.nodes.contains(*n)) {
+            let of_others = |(of, hints): (&NodeId, &Hints)| (*of != node).then(|| hints.size());
+            let others = self.catchup.hints.iter().filter_map(of_others).sum();
             let hints = self.catchup.hints.entry(node).or_default();
-            hints.note(missed.key.clone(), missed.ballot);
+            hints.note(missed.key.clone(), missed.ballot, others);
         }
     }
 
@@ -244,7 +246,7 @@ mod tests {
         let mut replica = replica();
         let hints = replica.catchup.hints.entry(2).or_default();
         for number in 0..HINTS_MAX {
-            hints.note(Key::user(&number.to_le_bytes()), Ballot::new(5, 1));
+            hints.note(Key::user(&number.to_le_bytes()), Ballot::new(5, 1), 0);
         }
         let keys = vec![Key::user(b"k")];
         let later = Now {
@@ -258,7 +260,7 @@ mod tests {
         });
         assert!(replica.may_send_hinted_copies(NOW, 2), "all was noted");
         let hints = replica.catchup.hints.entry(2).or_default();
-        hints.note(Key::user(b"one more"), Ballot::new(5, 1));
+        hints.note(Key::user(b"one more"), Ballot::new(5, 1), 0);
         assert!(!replica.may_send_hinted_copies(NOW, 2));
         assert!(replica.may_send_hinted_copies(later, 2), "it asks no more");
         replica.forget_hints(2, false);

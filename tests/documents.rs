@@ -343,11 +343,11 @@ fn limits_in_the_guide() {
             Limit::Ms(limits::HEARTBEAT_MS_DEFAULT),
         ),
         (
-            "if datagrams wait more than {} in its receive buffer",
+            "If datagrams wait more than {}, for",
             Limit::Ms(limits::RECEIVE_DELAY_MAX_MS),
         ),
         (
-            "in its receive buffer, for {} without",
+            "for {} without a break",
             Limit::Ms(limits::OVERLOAD_AFTER_MS),
         ),
         (
@@ -412,7 +412,7 @@ fn limits_in_the_protocol() {
             Limit::Ms(limits::RECEIVED_SLACK_MS),
         ),
         (
-            "more than {} in the socket's receive buffer",
+            "waited more than {}, and until",
             Limit::Ms(limits::RECEIVE_DELAY_MAX_MS),
         ),
         (

@@ -4,6 +4,7 @@
 //! Each part of a node refuses, drops or evicts at its own bound. Here their sum is checked, when
 //! the program is built.
 
+use super::arrived::{RECEIVE_BATCH_MAX, RECEIVE_SIZE_MAX, WAITING_SIZE_MAX};
 use super::asked::REMOTES_MAX;
 use super::driver::TURN_SIZE_MAX;
 use super::frame_sender::TRANSFERS_SIZE_MAX;
@@ -11,7 +12,6 @@ use super::http::CONNECTIONS_MAX;
 use super::joiners::{NODES_SIZE_MAX, OTHERS_SIZE_MAX};
 use super::log::LINES_WAITING_MAX;
 use super::packer::{QUEUE_SIZE_MAX, SPARE_SIZE_MAX, SPARES_MAX};
-use super::socket::{RECEIVE_BATCH_MAX, RECEIVE_SIZE_MAX};
 use crate::protocol::types::limits::{
     COPIES_WAITING_MAX, DISK_BACKLOG_SIZE_MAX, HELD_BUCKETS_SIZE_MAX, HINTS_SIZE_MAX,
     LOAD_WAITERS_SIZE_MAX, OPERATIONS_SIZE_MAX, PARTS_ASKED_MAX, PULLS_WAITING_MAX,
@@ -69,6 +69,7 @@ pub const MEMORY_USES: &[MemoryUse] = uses![
     SPARES_MAX * SPARE_SIZE_MAX,
     TURN_SIZE_MAX,
     RECEIVE_BATCH_MAX * RECEIVE_SIZE_MAX,
+    WAITING_SIZE_MAX,
     // In two generations.
     REMOTES_MAX * 2 * 96,
     LINES_WAITING_MAX * 256,

@@ -14,7 +14,7 @@ use crate::protocol::types::message::NodeId;
 /// The memory for incomplete transfers: of nodes, and of all others, each with `extra_size`. One
 /// sender may have the largest frame and a few usual ones.
 pub const NODES_SIZE_MAX: usize = 32 << 20;
-pub const OTHERS_SIZE_MAX: usize = 24 << 20;
+pub const OTHERS_SIZE_MAX: usize = 20 << 20;
 const SENDER_SIZE_MAX: usize = 20 << 20;
 
 /// What each pool of large frames has beyond its bound, if values may be larger than usual: space

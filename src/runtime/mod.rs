@@ -7,6 +7,7 @@
 
 mod addresses;
 pub mod allocator;
+mod arrived;
 mod asked;
 mod bind;
 pub mod bounds;

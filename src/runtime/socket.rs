@@ -1,6 +1,5 @@
 //! The node's one UDP socket: all datagrams are received and sent on it, in batches.
 
-use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
@@ -17,6 +16,7 @@ use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, SocketAddrAny, sendmm
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
+use super::arrived::{Arrived, RECEIVE_BATCH_MAX};
 use super::asked::AnsweringAddresses;
 use super::decode::Source;
 use super::observation::Traffic;
@@ -27,9 +27,6 @@ use super::tally::{Cause, Tally};
 pub const KERNEL_BUFFER_SIZE: usize = 8 << 20;
 /// Datagrams requested per system call: the more arrived in the last call, the more.
 const RECEIVE_BATCH_MIN: usize = 8;
-pub const RECEIVE_BATCH_MAX: usize = 64;
-/// Above the largest UDP payload, so that no datagram is truncated.
-pub const RECEIVE_SIZE_MAX: usize = 65_536;
 /// How often the node asks the kernel how long a datagram waited in the receive buffer, and how
 /// many datagrams found it full.
 const CONTROL_INTERVAL_US: u64 = 10_000;
@@ -37,11 +34,8 @@ const CONTROL_INTERVAL_US: u64 = 10_000;
 pub struct Socket {
     udp: UdpSocket,
     receive_headers: MultiHeaders<SockaddrStorage>,
-    receive_memory: Vec<u8>,
     receive_batch: usize,
-    /// The last batch: the buffers that hold datagrams not yet returned by `pop`, with size and
-    /// source.
-    received: VecDeque<(usize, usize, Source)>,
+    arrived: Arrived,
     kernel: KernelReports,
     traffic: Traffic,
     granted: Granted,
@@ -111,9 +105,8 @@ impl Socket {
             asked,
             udp: UdpSocket::from_std(udp)?,
             receive_headers: MultiHeaders::preallocate(RECEIVE_BATCH_MAX, None),
-            receive_memory: vec![0; RECEIVE_BATCH_MAX * RECEIVE_SIZE_MAX],
             receive_batch: RECEIVE_BATCH_MIN,
-            received: VecDeque::new(),
+            arrived: Arrived::default(),
             kernel: KernelReports::default(),
             traffic: Traffic::default(),
             granted: Granted::default(),
@@ -159,40 +152,38 @@ impl Socket {
         self.udp.writable().await
     }
 
-    /// The next datagram that was received, and where it came from.
-    pub fn pop(&mut self) -> Option<(&[u8], Source)> {
-        let (place, size, from) = self.received.pop_front()?;
-        let at = place * RECEIVE_SIZE_MAX;
-        Some((&self.receive_memory[at..at + size], from))
+    /// What was received and is not handled yet.
+    pub fn arrived(&mut self) -> &mut Arrived {
+        &mut self.arrived
     }
 
-    /// How long the oldest datagram waited in the receive buffer, and how many found it full, if
-    /// the kernel has reported that since the last call.
-    pub fn take_waited_us(&mut self) -> Option<(u64, u64)> {
-        let waited_us = self.kernel.waited_us.take()?;
-        Some((waited_us, std::mem::take(&mut self.kernel.lost)))
+    /// How long the oldest datagram has waited, in the receive buffer and after that, and how many
+    /// were lost in either place, if the kernel has reported that since the last call.
+    pub fn take_waited_us(&mut self, mono_us: u64) -> Option<(u64, u64)> {
+        let waited_us = self.kernel.waited_us.take()? + self.arrived.waited_us(mono_us);
+        let lost = std::mem::take(&mut self.kernel.lost) + self.arrived.take_lost();
+        Some((waited_us, lost))
     }
 
-    /// Whether `pop` returns one.
+    /// Whether something is not handled yet.
     pub fn has_received(&self) -> bool {
-        !self.received.is_empty()
+        !self.arrived.is_empty()
     }
 
-    /// Receives one batch, once `pop` has returned all of the last; returns whether more may wait.
+    /// Receives one batch, once all datagrams of nodes in the last one were popped; returns whether
+    /// more may wait.
     pub fn receive(&mut self, mono_us: u64, tally: &mut Tally) -> io::Result<bool> {
-        assert!(self.received.is_empty(), "their buffers are used again");
+        self.arrived.make_room(mono_us, tally);
         self.prepare_headers(mono_us);
         let asked = self.receive_batch;
         let fd = self.udp.as_raw_fd();
         let (headers, kernel) = (&mut self.receive_headers, &mut self.kernel);
         let traffic = &mut self.traffic;
-        let (waiting, asked_at, local) = (&mut self.received, &mut self.asked, self.local);
-        let mut buffers: Vec<[IoSliceMut<'_>; 1]> = self
-            .receive_memory
-            .chunks_exact_mut(RECEIVE_SIZE_MAX)
-            .take(asked)
-            .map(|buffer| [IoSliceMut::new(buffer)])
-            .collect();
+        let (asked_at, local) = (&mut self.asked, self.local);
+        let buffers = self.arrived.buffers().take(asked);
+        let mut buffers: Vec<[IoSliceMut<'_>; 1]> =
+            buffers.map(|buffer| [IoSliceMut::new(buffer)]).collect();
+        let mut filled = Vec::with_capacity(asked);
         let mut received = 0;
         let result = self.udp.try_io(Interest::READABLE, || {
             let flags = MsgFlags::MSG_DONTWAIT;
@@ -211,7 +202,7 @@ impl Socket {
                         address,
                         is_own_machine,
                     };
-                    waiting.push_back((received, size, from));
+                    filled.push((received, size, from));
                 }
                 received += 1;
             }
@@ -222,6 +213,9 @@ impl Socket {
             }
             Ok(())
         });
+        for (place, size, from) in filled {
+            self.arrived.add(place, size, from);
+        }
         self.receive_batch = match received {
             many if many == asked => (asked * 2).min(RECEIVE_BATCH_MAX),
             many if many < asked / 4 => (asked / 2).max(RECEIVE_BATCH_MIN),
@@ -496,7 +490,7 @@ mod tests {
         let mut all = Vec::new();
         loop {
             let more = socket.receive(mono_us, tally).unwrap();
-            while let Some((bytes, _)) = socket.pop() {
+            while let Some((bytes, _)) = socket.arrived().pop(mono_us, tally) {
                 all.push(bytes.to_vec());
             }
             if !more {
@@ -571,7 +565,7 @@ mod tests {
                 let (bytes, to) = loop {
                     socket.readable().await.unwrap();
                     socket.receive(0, &mut tally).unwrap();
-                    if let Some((bytes, from)) = socket.pop() {
+                    if let Some((bytes, from)) = socket.arrived().pop(0, &mut tally) {
                         break (bytes.to_vec(), from.address);
                     }
                 };
@@ -641,7 +635,8 @@ mod tests {
         assert_eq!(sender.send(&[Outgoing { to, bytes }]), Ok(1));
         receiver.readable().await.unwrap();
         receiver.receive(0, &mut Tally::default()).unwrap();
-        assert_eq!(receiver.pop().unwrap().1.address.ip(), mine);
+        let got = receiver.arrived().pop(0, &mut Tally::default());
+        assert_eq!(got.unwrap().1.address.ip(), mine);
     }
 
     /// The kernel begins to note times of arrival a moment after the first socket asked for it.
@@ -660,17 +655,21 @@ mod tests {
             sender.send_to(&[2], to).unwrap();
             receiver.readable().await.unwrap();
             receive_all(&mut receiver, now_us, &mut Tally::default());
-            let (waited_us, _) = receiver.take_waited_us().expect("it is asked again");
+            let (waited_us, _) = receiver.take_waited_us(now_us).expect("it is asked again");
             if waited_us >= wait.as_micros() as u64 {
                 break;
             }
         }
-        assert_eq!(receiver.take_waited_us(), None);
+        assert_eq!(receiver.take_waited_us(now_us), None);
         sender.send_to(&[3], to).unwrap();
         receiver.readable().await.unwrap();
         let soon_us = now_us + CONTROL_INTERVAL_US - 1;
         receive_all(&mut receiver, soon_us, &mut Tally::default());
-        assert_eq!(receiver.take_waited_us(), None, "not asked again so soon");
+        assert_eq!(
+            receiver.take_waited_us(now_us),
+            None,
+            "not asked again so soon"
+        );
     }
 
     #[tokio::test]

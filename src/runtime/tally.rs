@@ -60,8 +60,9 @@ causes! {
     KindUnknown = "frames of an unknown kind",
     /// A client's frame from a node, or a node's answer sent to a node.
     KindMisplaced = "frames of a kind that is not sent to nodes",
-    /// The kernel had no space: the socket's receive buffer was full.
-    ReceiveOverflow = "datagrams lost because the receive buffer was full",
+    /// The socket's receive buffer was full, or the queue of clients' datagrams, or one waited
+    /// there for too long.
+    ReceiveOverflow = "datagrams lost because the receive buffer, or the queue behind it, was full",
     ReceiveError = "errors while receiving",
     SendError = "datagrams that could not be sent",
     SendTooBig = "messages or datagrams too large to be sent",

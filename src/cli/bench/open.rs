@@ -19,6 +19,12 @@ use super::schedule::RateSchedule;
 /// so more of them would delay these times.
 const SUBMITTED_MAX: usize = 256;
 
+/// With more operations in flight than this, those that become due wait for up to `PAUSE`, and are
+/// submitted together. Else the loop would sleep and wake for each one, many thousand times per
+/// second, and beyond the peak it would take the processors from nodes on the same machine.
+const CROWD: usize = 256;
+const PAUSE: Duration = Duration::from_millis(1);
+
 /// The state of one handle.
 struct OpenLoop {
     schedule: RateSchedule,
@@ -134,6 +140,10 @@ impl Load {
             true => left,
             false => state.schedule.start_of(state.next).saturating_sub(elapsed),
         };
-        next.min(left).min(WAIT_MAX)
+        let pause = match state.in_flight() > CROWD {
+            true => PAUSE,
+            false => Duration::ZERO,
+        };
+        next.max(pause).min(left).min(WAIT_MAX)
     }
 }

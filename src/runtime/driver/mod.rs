@@ -44,6 +44,8 @@ const RECEIVES_PER_TURN_MAX: usize = 4;
 /// An iteration that causes more datagrams than this, or more bytes, sends some before it ends.
 const FLUSH_AT: usize = 256;
 const FLUSH_SIZE: usize = 1 << 20;
+/// An iteration handles datagrams of others than nodes for this long, whatever came from nodes.
+const OTHERS_MAX: Duration = Duration::from_millis(2);
 /// An iteration receives nothing more after this time.
 const TURN_MAX: Duration = Duration::from_millis(5);
 /// An iteration receives nothing more once it has caused this many bytes to be sent.
@@ -90,6 +92,13 @@ impl Budget {
     fn is_spent(self, packer: &Packer) -> bool {
         packer.pushed() >= self.pushed_max || Instant::now() >= self.ends
     }
+}
+
+/// Whose datagrams are handled.
+#[derive(Debug, Clone, Copy)]
+enum Senders {
+    Nodes,
+    Others,
 }
 
 /// One running node.
@@ -319,34 +328,47 @@ impl Driver {
         }
     }
 
+    /// Receives what has arrived, and handles it: first what nodes sent, then the requests of
+    /// clients, so that what was begun is finished before more is begun.
     fn receive(&mut self, now: Now, budget: Budget) -> Result<(), RuntimeError> {
         self.learn_nodes(now);
         let mut batches = 0;
         let mut more = true;
-        loop {
-            while self.take_in(now) {
-                while let Some(output) = self.replica.poll_ready() {
-                    self.hand_out(now, output);
-                }
-                if budget.is_spent(self.outbox.packer()) {
-                    return Ok(());
-                }
-            }
-            if !more || batches >= RECEIVES_PER_TURN_MAX {
-                return Ok(());
-            }
+        while self.handle_all(now, Senders::Nodes, budget)
+            && more
+            && batches < RECEIVES_PER_TURN_MAX
+        {
             let received = self.socket.receive(now.mono_us, &mut self.tally);
             more = received.map_err(RuntimeError::Socket)?;
             batches += 1;
-            if let Some((waited_us, lost)) = self.socket.take_waited_us() {
+            if let Some((waited_us, lost)) = self.socket.take_waited_us(now.mono_us) {
                 let waited = Input::Waited { waited_us, lost };
                 self.replica.handle_input(now, waited);
             }
         }
+        let budget = Budget {
+            ends: Instant::now() + OTHERS_MAX,
+            ..budget
+        };
+        self.handle_all(now, Senders::Others, budget);
+        Ok(())
+    }
+
+    /// Handles received datagrams, at least one. `false` if the budget is spent.
+    fn handle_all(&mut self, now: Now, from: Senders, budget: Budget) -> bool {
+        while self.take_in(now, from) {
+            while let Some(output) = self.replica.poll_ready() {
+                self.hand_out(now, output);
+            }
+            if budget.is_spent(self.outbox.packer()) {
+                return false;
+            }
+        }
+        true
     }
 
     /// Handles one of the received datagrams; returns false if there is none.
-    fn take_in(&mut self, now: Now) -> bool {
+    fn take_in(&mut self, now: Now, which: Senders) -> bool {
         let Self {
             socket,
             tally,
@@ -357,7 +379,12 @@ impl Driver {
             takes_text,
             ..
         } = self;
-        let Some((bytes, from)) = socket.pop() else {
+        let arrived = socket.arrived();
+        let next = match which {
+            Senders::Nodes => arrived.pop_of_node(|at| addresses.is_nodes(at, now.mono_us)),
+            Senders::Others => arrived.pop(now.mono_us, tally),
+        };
+        let Some((bytes, from)) = next else {
             return false;
         };
         if !text::is_text(bytes) {

@@ -26,11 +26,16 @@ impl Storage for Hung {
 }
 
 fn config() -> ServerConfig {
+    config_of(&[])
+}
+
+/// Of this node, and of others at these addresses.
+fn config_of(others: &[String]) -> ServerConfig {
     let free = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = free.local_addr().unwrap().to_string();
     ServerConfig::new(Settings {
         index: 0,
-        nodes: vec![address],
+        nodes: [&[address], others].concat(),
         listen: None,
         data_dir: Some("not used".into()),
         durability: Durability::Fsync,
@@ -104,5 +109,33 @@ fn a_node_whose_disk_is_far_behind_keeps_reading() {
         let received = client.recv(&mut bytes);
         barrier.wait();
         assert!(received.expect("an answer") > 0);
+    });
+}
+
+/// Else a round's messages would wait behind every request that arrived before them.
+#[test]
+fn what_a_node_sent_is_handled_before_earlier_requests() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let [node, client] = [(); 2].map(|()| std::net::UdpSocket::bind("127.0.0.1:0").unwrap());
+        let config = config_of(&[node.local_addr().unwrap().to_string()]);
+        let own = [config.own().literal().unwrap()];
+        let bound = Bound::new(&config, &own).unwrap();
+        let mut driver = bound.start(&config, memory::open(1)).unwrap();
+        for _ in 0..100 {
+            client.send_to(&hello(), own[0]).unwrap();
+        }
+        node.send_to(b"no datagram of ours", own[0]).unwrap();
+        driver.socket.readable().await.unwrap();
+        let spent = Budget {
+            ends: Instant::now(),
+            pushed_max: 0,
+        };
+        driver.receive(driver.clock.now(), spent).unwrap();
+        assert_eq!(driver.tally.total(), 1, "of the node");
+        assert!(driver.socket.has_received(), "of the client, but for one");
     });
 }

@@ -3,6 +3,7 @@
 //! This module decides when what is synced. `open` decides what is refused at opening; `format`,
 //! `mark` and `identity` define the bytes.
 
+use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -22,8 +23,9 @@ use super::reserve::{Reserve, Space};
 use super::{Durability, Storage, journal};
 use crate::protocol::types::message::{Group, GroupNumber, Incarnation};
 
-/// A commit this long after the mark was written writes it again. Since the node's ceiling is
-/// raised (B1), and so a group committed, about once per second, the mark never lags far.
+/// A commit this long after the mark was written writes it again, with the group of the sync
+/// before. Since the node's ceiling is raised (B1), and so a group committed, about once per
+/// second, the mark never lags far.
 pub const MARK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How often the files are checked for while nothing is written.
@@ -112,6 +114,8 @@ pub(super) struct RunningStore {
     pub(super) digest: Digest,
     pub(super) drops: Drops,
     pub(super) last_group: GroupNumber,
+    /// The last group that a sync has covered.
+    pub(super) synced_group: GroupNumber,
     /// The group entry with which the store ends.
     pub(super) ends_with: Vec<u8>,
     /// A commit failed, or is in progress: it may have ended with a panic.
@@ -299,17 +303,42 @@ impl RunningStore {
             self.identity_is_news = false;
         }
         let sync = batch.has_meta || self.options.durability == Durability::Fsync;
-        self.engine().write(&batch.entries, sync)?;
+        self.write_entries(&batch.entries, sync)?;
         // Data in files that no later start will find is not durable.
         self.presence.check()?;
         self.written += batch.size;
         self.last_group = batch.last_group;
         self.ends_with.clone_from(&batch.ends_with);
-        // Only synced data may be marked; a sync covers everything that was written before it.
-        if sync && self.marked_at.elapsed() >= self.options.mark_interval {
-            self.mark.write(batch.last_group)?;
-            self.marked_at = Instant::now();
+        // A sync covers everything that was written before it.
+        if sync {
+            self.synced_group = batch.last_group;
         }
+        Ok(())
+    }
+
+    /// Writes a batch, and if it is time the mark. Only synced data may be marked, so the mark is
+    /// that of an earlier sync, and both are synced at the same time: on a disk that needs a second
+    /// for each sync, a commit would otherwise take two, and the disk would count as hung.
+    fn write_entries(&mut self, entries: &[RawEntry], sync: bool) -> Result<(), StorageError> {
+        let (mark, group) = (&mut self.mark, self.synced_group);
+        let engine = self.engine.as_ref().expect("a store that has not failed");
+        let is_due = sync && self.marked_at.elapsed() >= self.options.mark_interval;
+        if !is_due || group == mark.group() {
+            return engine.write(entries, sync);
+        }
+        let marked = std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name("mark".to_owned());
+            let marking = thread.spawn_scoped(scope, || mark.write(group));
+            engine.write(entries, sync)?;
+            let marked = marking.ok().map(|marking| marking.join());
+            let marked = marked.map(|marked| marked.unwrap_or_else(|panic| resume_unwind(panic)));
+            marked.transpose()
+        })?;
+        // The system allows no further thread.
+        if marked.is_none() {
+            self.mark.write(group)?;
+        }
+        self.marked_at = Instant::now();
         Ok(())
     }
 

@@ -233,6 +233,7 @@ impl Place {
             digest: store.digest,
             drops: store.drops,
             last_group: store.last_group,
+            synced_group: store.last_group,
             ends_with: store.ends_with,
             failed: false,
             identity: store.identity,

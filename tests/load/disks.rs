@@ -47,7 +47,7 @@ fn others_keep_their_speed(how: &str, errors: &[&str]) -> Cluster {
 
 /// Each sync takes a second.
 #[test]
-#[ignore] // a minute; copies to the slow node still take more than a fifth of the speed
+#[ignore] // half a minute
 fn beside_a_slow_disk() {
     let cluster = others_keep_their_speed("slow", &[]);
     let status = cluster.status(0).expect("it runs");

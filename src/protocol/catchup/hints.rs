@@ -21,6 +21,8 @@ struct Lingering {
     key: Key,
     ballot: Ballot,
     missing: NodeSet,
+    /// When a member that has not answered has missed it, unless its disk is slow.
+    due_us: u64,
 }
 
 /// Chosen rounds, for as long as the last answers to them may still arrive.
@@ -29,6 +31,8 @@ pub struct Rounds {
     lingering: HashMap<RoundId, Lingering, foldhash::fast::RandomState>,
     /// In order of time. An entry whose round is gone is ignored.
     due: VecDeque<(u64, RoundId)>,
+    /// The same for rounds that only slow disks have not answered, about in order of time.
+    deferred: VecDeque<(u64, RoundId)>,
 }
 
 /// A write that some members have not answered.
@@ -47,9 +51,10 @@ impl Rounds {
             key,
             ballot,
             missing: nodes,
+            due_us: now.mono_us + wait_us,
         };
+        self.due.push_back((lingering.due_us, round));
         self.lingering.insert(round, lingering);
-        self.due.push_back((now.mono_us + wait_us, round));
     }
 
     pub fn accepted(&mut self, round: RoundId, from: NodeId) {
@@ -70,22 +75,66 @@ impl Rounds {
         });
     }
 
-    /// The next round that has waited long enough, or for which there is no space.
-    pub fn pop_due(&mut self, now: Now) -> Option<Missed> {
+    /// The next write that members have missed: its round has waited long enough, or there is no
+    /// space for it. `slow_disks`: the members whose answers wait for slow disks, and how much
+    /// longer these may take.
+    pub fn pop_due(&mut self, now: Now, slow_disks: &[(NodeId, u64)]) -> Option<Missed> {
         loop {
-            let (due_us, round) = *self.due.front()?;
-            if due_us > now.mono_us && self.due.len() <= ROUNDS_LINGERING_MAX {
-                return None;
+            let has_space = self.due.len() + self.deferred.len() <= ROUNDS_LINGERING_MAX;
+            let round = self.pop_round(now, has_space)?;
+            let Some(Lingering {
+                key,
+                ballot,
+                mut missing,
+                due_us,
+            }) = self.lingering.remove(&round)
+            else {
+                continue;
+            };
+            let mut waits = NodeSet::default();
+            let mut until_us = 0;
+            for (node, wait_us) in slow_disks {
+                if has_space && missing.contains(*node) && now.mono_us < due_us + wait_us {
+                    missing.remove(*node);
+                    waits.insert(*node);
+                    until_us = until_us.max(due_us + wait_us);
+                }
             }
-            self.due.pop_front();
-            if let Some(lingering) = self.lingering.remove(&round) {
-                return Some(Missed {
-                    key: lingering.key,
-                    ballot: lingering.ballot,
-                    nodes: lingering.missing,
-                });
+            let missed = (!missing.is_empty()).then(|| Missed {
+                key: key.clone(),
+                ballot,
+                nodes: missing,
+            });
+            if !waits.is_empty() {
+                self.deferred.push_back((until_us, round));
+                let lingering = Lingering {
+                    key,
+                    ballot,
+                    missing: waits,
+                    due_us,
+                };
+                self.lingering.insert(round, lingering);
+            }
+            if missed.is_some() {
+                return missed;
             }
         }
+    }
+
+    /// The next round that is to be looked at. Without space for all, it is the oldest one.
+    fn pop_round(&mut self, now: Now, has_space: bool) -> Option<RoundId> {
+        let is_due = |queue: &VecDeque<(u64, RoundId)>| {
+            let first = queue.front();
+            first.is_some_and(|(due_us, _)| *due_us <= now.mono_us || !has_space)
+        };
+        let queue = match is_due(&self.deferred) {
+            true => &mut self.deferred,
+            false => &mut self.due,
+        };
+        if !is_due(queue) {
+            return None;
+        }
+        queue.pop_front().map(|(_, round)| round)
     }
 }
 
@@ -158,12 +207,14 @@ impl Hints {
 
     /// `others`: the memory that the hints for the other members take.
     pub fn note(&mut self, key: Key, ballot: Ballot, others: usize) {
-        // A copy in flight may contain an older record, so its acknowledgment does not count for
-        // this one.
-        let copying = self.end_copy(&key).map(|copying| copying.missed);
-        let known = self.waiting.get(&key).copied().or(copying);
-        if let Some(known) = known {
-            self.waiting.insert(key, ballot.max(known));
+        // A copy in flight keeps its place in the window, so that the window limits what a member
+        // is sent however often it misses the key. Once that copy is answered, another one follows.
+        if let Some(copying) = self.copying.get_mut(&key) {
+            copying.missed = copying.missed.max(ballot);
+            return;
+        }
+        if let Some(known) = self.waiting.get_mut(&key) {
+            *known = ballot.max(*known);
             return;
         }
         let size = hint_size(&key);
@@ -240,10 +291,16 @@ impl Hints {
         copying.doubt.replace(ballot) == Some(ballot)
     }
 
-    /// The member holds what was sent at this ballot, or a later record.
+    /// The member holds what was sent at this ballot, or a later record. If it has missed another
+    /// write meanwhile, the key is pending again.
     pub fn copied(&mut self, key: &Key, ballot: Ballot) {
-        let answers = |copying: &Copying| copying.sent == ballot && ballot >= copying.missed;
-        if self.copying.get(key).is_some_and(answers) {
+        let copying = self.copying.get(key);
+        let Some(copying) = copying.filter(|copying| copying.sent == ballot) else {
+            return;
+        };
+        if ballot < copying.missed {
+            self.wait_again(key);
+        } else {
             self.end_copy(key);
             self.size -= hint_size(key);
         }
@@ -308,10 +365,29 @@ mod tests {
         rounds.accepted(7, 3);
         rounds.accepted(8, 2);
         rounds.accepted(9, 2);
-        assert_eq!(rounds.pop_due(at(WAIT_MS - 1)), None);
-        let left = rounds.pop_due(at(WAIT_MS));
+        assert_eq!(rounds.pop_due(at(WAIT_MS - 1), &[]), None);
+        let left = rounds.pop_due(at(WAIT_MS), &[]);
         assert_eq!(left, Some(missed(1, &[2])));
-        assert_eq!(rounds.pop_due(at(WAIT_MS)), None);
+        assert_eq!(rounds.pop_due(at(WAIT_MS), &[]), None);
+    }
+
+    #[test]
+    fn a_member_with_a_slow_disk_has_longer_to_answer() {
+        let mut rounds = Rounds::default();
+        let slow = |ms: u64| [(2, ms * 1_000)];
+        rounds.chosen(at(0), 7, missed(1, &[2, 3]), WAIT_US);
+        rounds.chosen(at(0), 8, missed(2, &[2]), WAIT_US);
+        rounds.chosen(at(0), 9, missed(3, &[2]), WAIT_US);
+        let left = rounds.pop_due(at(WAIT_MS), &slow(500));
+        assert_eq!(left, Some(missed(1, &[3])), "that disk is not slow");
+        assert_eq!(rounds.pop_due(at(WAIT_MS + 499), &slow(500)), None);
+        rounds.accepted(8, 2);
+        assert_eq!(rounds.pop_due(at(WAIT_MS + 500), &slow(600)), None);
+        let left = rounds.pop_due(at(WAIT_MS + 600), &slow(600));
+        assert_eq!(left, Some(missed(1, &[2])));
+        let left = rounds.pop_due(at(WAIT_MS + 600), &slow(600));
+        assert_eq!(left, Some(missed(3, &[2])));
+        assert_eq!(rounds.pop_due(at(u64::MAX / 1_000), &[]), None);
     }
 
     #[test]
@@ -320,8 +396,15 @@ mod tests {
         for number in 0..=ROUNDS_LINGERING_MAX {
             rounds.chosen(at(0), number as u64, missed(number, &[2]), WAIT_US);
         }
-        assert_eq!(rounds.pop_due(at(1)), Some(missed(0, &[2])));
-        assert_eq!(rounds.pop_due(at(1)), None);
+        let slow = [(2, u64::MAX / 2)];
+        assert_eq!(rounds.pop_due(at(1), &slow), Some(missed(0, &[2])));
+        assert_eq!(rounds.pop_due(at(1), &slow), None);
+        assert_eq!(rounds.pop_due(at(WAIT_MS), &slow), None);
+        let more = ROUNDS_LINGERING_MAX as u64 + 1;
+        rounds.chosen(at(WAIT_MS), more, missed(0, &[2]), WAIT_US);
+        let oldest = rounds.pop_due(at(WAIT_MS), &slow);
+        assert_eq!(oldest, Some(missed(1, &[2])));
+        assert_eq!(rounds.pop_due(at(WAIT_MS), &slow), None);
     }
 
     #[test]
@@ -383,6 +466,7 @@ mod tests {
         hints.start_copy(at(0));
         hints.sent(&key(1), b(5), 100);
         hints.note(key(1), b(7), 0);
+        assert_eq!(hints.start_copy(at(0)), None, "one copy of a key at a time");
         hints.copied(&key(1), b(5));
         assert_eq!((hints.len(), hints.copying_size), (1, 0));
         hints.start_copy(at(1));

@@ -89,7 +89,9 @@ impl Replica {
             return;
         }
         let mut near: Vec<NodeId> = self.joined().collect();
-        // This node first, then the nearest, and those that cannot answer last. Among nodes at the
+        self.see_slow_disks(now, &near);
+        // This node first, then the nearest, then those whose disks are slow: their answers to
+        // reads wait for these disks, too. Those that cannot answer are last. Among nodes at the
         // same distance those after this node in order come first, so that not all nodes ask the
         // same ones.
         let node = self.identity.node;
@@ -97,9 +99,11 @@ impl Replica {
         near.rotate_left(behind);
         near.sort_by_key(|n| {
             if *n == node {
-                (false, 0)
+                (false, false, 0)
             } else {
-                (self.hangs(*n), self.links.hops(*n).unwrap_or(u8::MAX))
+                let is_slow = self.view.slow_disks.contains(now, *n);
+                let hops = self.links.hops(*n).unwrap_or(u8::MAX);
+                (self.hangs(*n), is_slow, hops)
             }
         });
         let able = near.iter().copied();

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::protocol::clients::pending::{Pending, ReplyTo};
 use crate::protocol::replica::Replica;
 use crate::protocol::types::limits::{
-    BUSY_AFTER_MAX_MS, BUSY_AFTER_MS, DISK_SLOW_KEPT_MS, DISK_SLOW_MS,
+    BUSY_AFTER_MAX_MS, BUSY_AFTER_MS, DISK_BEHIND_MS, DISK_SLOW_KEPT_MS, DISK_SLOW_MS,
 };
 use crate::protocol::types::message::{Envelope, Message, NodeId, Now};
 use crate::protocol::types::record::{Key, SPACE_USER};
@@ -14,21 +14,38 @@ use crate::protocol::types::record::{Key, SPACE_USER};
 /// The voters whose disks were slow lately.
 #[derive(Debug, Default)]
 pub(super) struct SlowDisks {
-    until_us: BTreeMap<NodeId, u64>,
+    seen: BTreeMap<NodeId, SlowDisk>,
+}
+
+#[derive(Debug)]
+struct SlowDisk {
+    /// It counts as slow until then.
+    until_us: u64,
+    /// The longest that a group has waited for it since it became slow.
+    longest_ms: u64,
 }
 
 impl SlowDisks {
     /// That node's oldest group waits for its disk for this long.
     fn see(&mut self, now: Now, node: NodeId, unsynced_ms: u64) {
         if unsynced_ms >= DISK_SLOW_MS {
-            let until_us = now.mono_us + DISK_SLOW_KEPT_MS * 1_000;
-            self.until_us.insert(node, until_us);
+            let seen = SlowDisk {
+                until_us: now.mono_us + DISK_SLOW_KEPT_MS * 1_000,
+                longest_ms: self.slow_ms(now, node).max(unsynced_ms),
+            };
+            self.seen.insert(node, seen);
         }
     }
 
-    fn contains(&self, now: Now, node: NodeId) -> bool {
-        let until_us = self.until_us.get(&node);
-        until_us.is_some_and(|until_us| now.mono_us < *until_us)
+    /// How long groups wait for the disk of that node, if it is slow; else 0.
+    fn slow_ms(&self, now: Now, node: NodeId) -> u64 {
+        let seen = self.seen.get(&node);
+        let slow = seen.filter(|seen| now.mono_us < seen.until_us);
+        slow.map_or(0, |slow| slow.longest_ms)
+    }
+
+    pub(super) fn contains(&self, now: Now, node: NodeId) -> bool {
+        self.slow_ms(now, node) > 0
     }
 }
 
@@ -65,13 +82,30 @@ impl Replica {
         after_ms.clamp(BUSY_AFTER_MS, BUSY_AFTER_MAX_MS)
     }
 
-    /// Leaves of the nodes those whose disks are not slow, if there are any: a coordinator's
-    /// messages wait for its disk now and then (B1), and those of its rounds' keys with them.
-    pub(super) fn without_slow_disks(&mut self, now: Now, nodes: Vec<NodeId>) -> Vec<NodeId> {
-        for node in &nodes {
+    /// Notes which of the nodes report that their disks are slow.
+    pub(super) fn see_slow_disks(&mut self, now: Now, nodes: &[NodeId]) {
+        for node in nodes {
             let unsynced_ms = self.unsynced_ms_of(*node);
             self.view.slow_disks.see(now, *node, unsynced_ms);
         }
+    }
+
+    /// How much longer that node's answers may take because of its disk. A message waits for the
+    /// commit in progress, and then for its own. A node with a hung disk does not answer.
+    pub(super) fn disk_wait_us(&self, now: Now, node: NodeId) -> u64 {
+        let unsynced_ms = self.unsynced_ms_of(node);
+        if self.hangs(node) {
+            return 0;
+        }
+        let is_behind = unsynced_ms >= DISK_BEHIND_MS;
+        let slow_ms = self.view.slow_disks.slow_ms(now, node);
+        let commit_ms = slow_ms.max(if is_behind { unsynced_ms } else { 0 });
+        2 * commit_ms * 1_000
+    }
+
+    /// Leaves of the nodes those whose disks are not slow, if there are any: a coordinator's
+    /// messages wait for its disk now and then (B1), and those of its rounds' keys with them.
+    pub(super) fn without_slow_disks(&self, now: Now, nodes: Vec<NodeId>) -> Vec<NodeId> {
         let is_fast = |node: &NodeId| !self.view.slow_disks.contains(now, *node);
         let fast: Vec<NodeId> = nodes.iter().copied().filter(is_fast).collect();
         match fast.is_empty() {
@@ -193,5 +227,10 @@ mod tests {
         };
         assert!(slow.contains(later(DISK_SLOW_KEPT_MS - 1), 2) && !slow.contains(NOW, 3));
         assert!(!slow.contains(later(DISK_SLOW_KEPT_MS), 2));
+        slow.see(later(1), 2, 2 * DISK_SLOW_MS);
+        slow.see(later(2), 2, DISK_SLOW_MS);
+        assert_eq!(slow.slow_ms(later(3), 2), 2 * DISK_SLOW_MS, "the longest");
+        slow.see(later(2 + DISK_SLOW_KEPT_MS), 2, DISK_SLOW_MS);
+        assert_eq!(slow.slow_ms(later(2 + DISK_SLOW_KEPT_MS), 2), DISK_SLOW_MS);
     }
 }

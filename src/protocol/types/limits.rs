@@ -19,7 +19,9 @@ pub const CEILING_STEP_MS: u64 = 2_000;
 /// B1: with a slow disk the ceiling is raised earlier, by at most this much, and twice as much
 /// higher.
 pub const CEILING_EARLY_MAX_MS: u64 = 4_000;
-/// A member that reported a group this old is avoided as a coordinator, ...
+/// A member whose oldest group is this old is given more time for its answers.
+pub const DISK_BEHIND_MS: u64 = 100;
+/// A member that reported a group this old is avoided as a coordinator and for reads, ...
 pub const DISK_SLOW_MS: u64 = 500;
 /// ... until this long after it last did.
 pub const DISK_SLOW_KEPT_MS: u64 = 3_000;
@@ -311,6 +313,8 @@ const _: () = assert!(APPLIED_TEXT_SIZE_MAX + ROUND_APPLIED_SIZE_MAX <= APPLIED_
 const _: () =
     assert!(TEXT_RETRY_WINDOW_MS + TEXT_AGE_MAX_MS + 2 * CLOCK_SAMPLE_MS + 300 <= TEXT_KEPT_MS);
 const _: () = assert!(COMBINED_MAX < 256);
+/// What is looked at when a hint is due: by then the disk has kept the write waiting for that long.
+const _: () = assert!(2 * DISK_BEHIND_MS <= HINT_AFTER_MS && DISK_BEHIND_MS < DISK_SLOW_MS);
 const _: () = assert!(2 * HEARTBEAT_MS_DEFAULT < LINK_DOWN_MS_DEFAULT);
 const _: () = assert!(CEILING_LOW_WATER_MS < CEILING_STEP_MS);
 /// A message with a full list and the largest key fits a datagram.

@@ -51,9 +51,17 @@ impl Replica {
     /// This node itself may be among those that missed a write, if its own promise to another node
     /// blocked it.
     fn note_due(&mut self, now: Now) {
-        while let Some(missed) = self.catchup.chosen_rounds.pop_due(now) {
+        let slow = self.slow_voters(now);
+        while let Some(missed) = self.catchup.chosen_rounds.pop_due(now, &slow) {
             self.note(missed);
         }
+    }
+
+    /// The voters whose answers wait for slow disks, and how much longer they may take.
+    fn slow_voters(&self, now: Now) -> Vec<(NodeId, u64)> {
+        let voters = self.identity.configuration.iter().flat_map(|c| c.voters());
+        let waits = voters.map(|m| (m.node, self.disk_wait_us(now, m.node)));
+        waits.filter(|(_, wait_us)| *wait_us > 0).collect()
     }
 
     fn note(&mut self, missed: Missed) {
@@ -77,6 +85,7 @@ impl Replica {
         let again_us = self.answer_wait_us(COPY_RETRY_MS);
         for node in self.catchup.hints.keys().copied().collect::<Vec<_>>() {
             let may_send = self.may_send_hinted_copies(now, node);
+            let disk_us = self.disk_wait_us(now, node);
             let Some(hints) = self.catchup.hints.get_mut(&node) else {
                 continue;
             };
@@ -84,7 +93,7 @@ impl Replica {
                 hints.pause();
                 continue;
             }
-            for key in hints.overdue(now, again_us) {
+            for key in hints.overdue(now, again_us + disk_us) {
                 self.start_copy(now, node, &key);
             }
             self.fill_window(now, node);
@@ -100,7 +109,8 @@ impl Replica {
             .get(&node)
             .is_some_and(|h| h.overflowed() > 0);
         let gets_them = overflowed && self.catchup.copies.is_asked_by(now, node);
-        self.identity.votes && self.view.reaches(node) && !gets_them
+        let is_answering = self.view.reaches(node) && !self.hangs(node);
+        self.identity.votes && is_answering && !gets_them
     }
 
     /// That member was found to hold the same records as this node; `at_once`: all of them at the

@@ -175,6 +175,9 @@ impl Replica {
         let wait = self.answer_wait(forwarded.to, size);
         let forwards = &mut self.forwarding.forwards;
         match forwards.overdue(now.mono_us, (due_us, attempt), wait) {
+            // A large value is under way as a transfer, which repeats what is lost. On another path
+            // it would travel as a whole once more. If it does not arrive, it is reclaimed.
+            Some(Overdue::SendAgain) if allowance_us(size) > 0 => {}
             Some(Overdue::SendAgain) => {
                 self.counts.sent_again(Retransmission::Forward);
                 self.send_forward(now, attempt, Way::Detour(0));

@@ -11,6 +11,7 @@
 
 mod both;
 mod format;
+mod frames;
 mod one;
 mod pieces;
 mod receive;

@@ -2,9 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use xxhash_rust::xxh3::Xxh3Default;
-
 use super::format::{FRAME_BODY_SIZE_MAX, PIECE_HEADER_SIZE, TRANSFER_PIECE, TransferAck};
+use super::frames::{FramesSent, digest};
 use super::one::{Ended, SentTransfer};
 use super::window::TransferWindow;
 use crate::datagram::{DATAGRAM_HEADER_SIZE, FRAME_HEADER_SIZE, FrameHeader};
@@ -16,6 +15,9 @@ const ACTIVE_SIZE_MAX: usize = 16 << 20;
 const SMALL_ACTIVE_MAX: usize = 64;
 /// A transfer whose turn does not come for this long is given up.
 const WAITING_US_MAX: u64 = 10_000_000;
+/// A peer is silent if it acknowledged nothing for two timeouts, and at least for this long. Until
+/// then a frame that is under way to it takes no other path.
+const SILENT_US_MIN: u64 = 30_000;
 /// Peers are served in turn, each with so many bytes.
 const SLICE: usize = 16 << 10;
 /// Above so many peers, those without a transfer are forgotten.
@@ -34,7 +36,7 @@ pub struct SenderLimits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Offer {
     Begun,
-    /// The same frame is under way to the same peer.
+    /// The same frame is under way, or arrived a moment ago.
     UnderWay,
     /// It is too large, or there is no memory for it.
     NoRoom,
@@ -53,7 +55,7 @@ pub struct SenderCounts {
     pub done: u64,
     /// The receiver did not answer in time, or had no memory.
     pub given_up: u64,
-    /// Frames that were under way already.
+    /// Frames that were under way already, or had just arrived.
     pub repeated: u64,
     pub pieces: u64,
     /// Those of them that had been sent before.
@@ -68,8 +70,9 @@ struct SendPath {
     active: VecDeque<SentTransfer>,
     small: VecDeque<SentTransfer>,
     large: VecDeque<SentTransfer>,
-    digests: BTreeSet<u128>,
     size: usize,
+    /// The last acknowledgement, or when the first transfer began to wait for one.
+    heard_us: u64,
     /// The last timeout of a transfer while the peer was silent.
     silent_us: u64,
     wake_us: u64,
@@ -82,8 +85,8 @@ impl SendPath {
             active: VecDeque::new(),
             small: VecDeque::new(),
             large: VecDeque::new(),
-            digests: BTreeSet::new(),
             size: 0,
+            heard_us: 0,
             silent_us: 0,
             wake_us: u64::MAX,
         }
@@ -91,6 +94,11 @@ impl SendPath {
 
     fn is_idle(&self) -> bool {
         self.size == 0
+    }
+
+    fn is_silent(&self, now_us: u64) -> bool {
+        let silent_us = (2 * self.window.timeout_us()).max(SILENT_US_MIN);
+        self.heard_us + silent_us <= now_us
     }
 
     /// Lets those begin whose turn has come.
@@ -186,6 +194,7 @@ pub struct TransferSender<Peer> {
     wakes: BTreeSet<(u64, Peer)>,
     /// Which path a transfer takes.
     peers: BTreeMap<u64, Peer>,
+    frames: FramesSent<Peer>,
     size: usize,
     /// The peer that was served last.
     last: Option<Peer>,
@@ -204,6 +213,7 @@ impl<Peer: Ord + Copy> TransferSender<Peer> {
             paths: BTreeMap::new(),
             wakes: BTreeSet::new(),
             peers: BTreeMap::new(),
+            frames: FramesSent::default(),
             size: 0,
             last: None,
             counts: SenderCounts::default(),
@@ -244,12 +254,11 @@ impl<Peer: Ord + Copy> TransferSender<Peer> {
             return Offer::NoRoom;
         }
         let digest = digest(&header, &body);
-        let path = self.paths.get(&peer);
-        if path.is_some_and(|path| path.digests.contains(&digest)) {
+        if self.is_under_way(now_us, peer, &header, digest) {
             self.counts.repeated += 1;
             return Offer::UnderWay;
         }
-        let held = path.map_or(0, |path| path.size);
+        let held = self.paths.get(&peer).map_or(0, |path| path.size);
         if self.size + size > self.limits.total || held + size > self.limits.of_peer {
             return Offer::NoRoom;
         }
@@ -264,14 +273,31 @@ impl<Peer: Ord + Copy> TransferSender<Peer> {
         self.size += size;
         self.peers.insert(number, peer);
         let path = self.paths.entry(peer).or_insert_with(SendPath::new);
+        if path.is_idle() {
+            path.heard_us = now_us;
+        }
         path.size += size;
-        path.digests.insert(digest);
+        self.frames.begin(digest, peer);
         match transfer.size() <= SMALL_SIZE {
             true => path.small.push_back(transfer),
             false => path.large.push_back(transfer),
         }
         self.wake(peer, now_us);
         Offer::Begun
+    }
+
+    /// Whether to send this frame would only repeat what the receiver gets anyway, or has. The
+    /// protocol repeats a message over other paths too, because it can't see how far a transfer is.
+    /// Each of these would be the whole value once more.
+    fn is_under_way(&self, now_us: u64, peer: Peer, header: &FrameHeader, digest: u128) -> bool {
+        let is_routed = header.destination != 0;
+        if is_routed && self.frames.is_done(now_us, digest) {
+            return true;
+        }
+        self.frames.peers(digest).any(|other| {
+            // Clients' frames name no destination, so there the address alone identifies it.
+            *other == peer || is_routed && !self.paths[other].is_silent(now_us)
+        })
     }
 
     /// Takes an acknowledgement. `from` is its source, unless relays may have brought it.
@@ -283,6 +309,7 @@ impl<Peer: Ord + Copy> TransferSender<Peer> {
             return;
         }
         let path = self.paths.get_mut(&peer).expect("a transfer has a path");
+        path.heard_us = now_us;
         let is_it = |transfer: &SentTransfer| transfer.number == ack.number;
         let Some(place) = path.active.iter().position(is_it) else {
             return;
@@ -291,7 +318,7 @@ impl<Peer: Ord + Copy> TransferSender<Peer> {
         if let Some(ended) = ended
             && let Some(transfer) = path.active.remove(place)
         {
-            self.remove(peer, &transfer, ended);
+            self.remove(now_us, peer, &transfer, ended);
         }
         self.wake(peer, now_us);
     }
@@ -347,7 +374,7 @@ impl<Peer: Ord + Copy> TransferSender<Peer> {
     fn handle_time(&mut self, now_us: u64, peer: Peer) {
         let path = self.paths.get_mut(&peer).expect("it is ready");
         for transfer in path.handle_time(now_us) {
-            self.remove(peer, &transfer, Ended::GivenUp);
+            self.remove(now_us, peer, &transfer, Ended::GivenUp);
         }
         let path = self.paths.get_mut(&peer).expect("it stays");
         path.admit(now_us);
@@ -386,13 +413,15 @@ impl<Peer: Ord + Copy> TransferSender<Peer> {
         Ok(())
     }
 
-    fn remove(&mut self, peer: Peer, transfer: &SentTransfer, ended: Ended) {
+    fn remove(&mut self, now_us: u64, peer: Peer, transfer: &SentTransfer, ended: Ended) {
         let path = self.paths.get_mut(&peer).expect("a transfer has a path");
         let size = transfer.size() + OVERHEAD;
         path.size -= size;
-        path.digests.remove(&transfer.digest);
         self.size -= size;
         self.peers.remove(&transfer.number);
+        let is_done = ended == Ended::Done;
+        self.frames
+            .end(transfer.digest, peer, is_done.then_some(now_us));
         match ended {
             Ended::Done => self.counts.done += 1,
             Ended::GivenUp => self.counts.given_up += 1,
@@ -421,15 +450,4 @@ impl<Peer: Ord + Copy> TransferSender<Peer> {
         self.random ^= self.random << 17;
         self.random
     }
-}
-
-/// Two frames with the same digest are the same, apart from the hops that they have left.
-fn digest(header: &FrameHeader, body: &[u8]) -> u128 {
-    let mut hasher = Xxh3Default::new();
-    hasher.update(&[header.kind, header.flags, header.origin, header.destination]);
-    for word in [header.incarnation, header.epoch, header.message_id] {
-        hasher.update(&word.to_le_bytes());
-    }
-    hasher.update(body);
-    hasher.digest128()
 }

@@ -401,6 +401,35 @@ fn the_same_frame_is_sent_once_while_it_is_under_way() {
     assert_eq!(run.got.len(), 4, "it is a new transfer");
 }
 
+/// A frame between nodes names the node that it is for. While it is under way there, or has just
+/// arrived, the protocol's repetitions send no second copy of it over other paths.
+#[test]
+fn a_frame_for_a_node_takes_another_path_only_if_the_first_is_silent() {
+    let header = FrameHeader {
+        kind: 19,
+        message_id: 1,
+        destination: 3,
+        ..FrameHeader::default()
+    };
+    let (direct, detour) = ((0, 1_200), (1, 1_200));
+    let offer = |run: &mut Simulation, to| {
+        let now_us = run.now_us;
+        run.senders[0].offer(now_us, to, header, body(1 << 20, 1))
+    };
+    let mut run = Simulation::new(LAN, 1, 64 << 20, 5);
+    assert_eq!(offer(&mut run, direct), Offer::Begun);
+    (0..50).for_each(|_| run.tick());
+    assert_eq!(offer(&mut run, detour), Offer::UnderWay);
+    run.run(5_000_000);
+    assert_eq!(offer(&mut run, detour), Offer::UnderWay, "it has arrived");
+    assert_eq!((run.got.len(), run.counts()[0].repeated), (1, 2));
+    (0..1_500).for_each(|_| run.tick());
+    assert_eq!(offer(&mut run, direct), Offer::Begun, "an answer was lost");
+    run.plan.loss_percent = 100;
+    (0..1_000).for_each(|_| run.tick());
+    assert_eq!(offer(&mut run, detour), Offer::Begun, "the peer is silent");
+}
+
 #[test]
 fn a_receiver_that_starts_anew_gets_all_pieces() {
     let mut run = Simulation::new(LAN, 1, 64 << 20, 5);

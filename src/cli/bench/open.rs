@@ -22,7 +22,7 @@ const SUBMITTED_MAX: usize = 256;
 /// With more operations in flight than this, those that become due wait for up to `PAUSE`, and are
 /// submitted together. Else the loop would sleep and wake for each one, many thousand times per
 /// second, and beyond the peak it would take the processors from nodes on the same machine.
-const CROWD: usize = 256;
+const CROWD: usize = 64;
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// The state of one handle.

@@ -8,6 +8,9 @@ use crate::protocol::types::limits::{
     BACKOFF_INITIAL_US, BACKOFF_MAX_US, RETRANSMIT_INITIAL_US, RETRANSMIT_MAX_US, RETRANSMIT_MIN_US,
 };
 
+/// A busy machine may need eight times as long for a large value as usual.
+const SIZE_DOUBLINGS_MAX: u32 = 3;
+
 /// Rounds of different kinds take different times: a read needs no disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RoundKind {
@@ -62,11 +65,12 @@ impl RoundWaits {
     }
 
     /// The longest wait of a coordinator that lost this many rounds in a row: long enough for the
-    /// competing round to complete.
-    pub fn backoff_us(&self, lost: u32) -> u64 {
+    /// competing round to complete, with a value of that size.
+    pub fn backoff_us(&self, lost: u32, size: usize) -> u64 {
         let first_us = BACKOFF_INITIAL_US.max(self.least_us / 2);
         let most_us = BACKOFF_MAX_US.max(2 * self.least_us);
-        (first_us << lost.min(10)).min(most_us)
+        let size_us = allowance_us(size) << lost.min(SIZE_DOUBLINGS_MAX);
+        (first_us << lost.min(10)).min(most_us) + size_us
     }
 }
 
@@ -109,7 +113,8 @@ mod tests {
     #[test]
     fn no_wait_is_shorter_than_the_links_allow() {
         let mut waits = RoundWaits::default();
-        assert_eq!((waits.backoff_us(1), waits.backoff_us(10)), (4_000, 64_000));
+        let backoffs = (waits.backoff_us(1, 0), waits.backoff_us(10, 0));
+        assert_eq!(backoffs, (4_000, 64_000));
         waits.set_least_us(600_000);
         let first = [0, 1, 9].map(|again| waits.wait_us(Write, again));
         assert_eq!(first, [600_000, 1_200_000, 1_200_000]);
@@ -118,8 +123,23 @@ mod tests {
         }
         let longest_us = waits.wait_us(Write, 0);
         assert_eq!(longest_us, 1_200_000, "a lost message is missed by then");
-        let backoffs = (waits.backoff_us(1), waits.backoff_us(9));
+        let backoffs = (waits.backoff_us(1, 0), waits.backoff_us(9, 0));
         assert_eq!(backoffs, (600_000, 1_200_000));
+    }
+
+    /// While one coordinator's Accept with the value is under way, the others keep quiet for long
+    /// enough that it arrives.
+    #[test]
+    fn coordinators_of_large_values_compete_less_often() {
+        let waits = RoundWaits::default();
+        let size_us = allowance_us(1 << 20);
+        let backoffs = [1, 2, 10].map(|lost| waits.backoff_us(lost, 1 << 20));
+        let expected = [
+            4_000 + 2 * size_us,
+            8_000 + 4 * size_us,
+            64_000 + 8 * size_us,
+        ];
+        assert_eq!(backoffs, expected);
     }
 
     #[test]

@@ -1,12 +1,21 @@
-//! Values of 1 MiB, with and without loss, among neighbours and over a chain.
+//! Values of 1 MiB: with and without loss, over a chain, and beside small operations.
 
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use kvclient::{Call, Client, ClientOptions};
+use wire::{Action, Outcome, VALUE_SIZE_DEFAULT};
 
 use crate::bench::{self, Figures, scaled};
 use crate::nodes::{Cluster, Keep, wait_until};
 
 /// What must be left of the throughput if 5 % of all datagrams are lost.
 const LEFT_MIN: f64 = 0.3;
+/// How much longer small gets may take at p99 beside large puts.
+const LONGER_MAX: f64 = 3.0;
+const PUT_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Runs one of the scripts in `tests/partition/`, which set rules of this network namespace.
 fn set_rules(cluster: &Cluster, words: &str) {
@@ -79,4 +88,62 @@ fn mebibytes_over_a_chain() {
         })
     });
     compare_with_loss(&cluster);
+}
+
+/// Puts of 1 MiB to keys of their own, one after the other and at a rate far below the peak.
+fn put_until(cluster: &Cluster, stop: &AtomicBool) -> Vec<Duration> {
+    let client = Client::open(&cluster.list(), ClientOptions::default()).expect("addresses");
+    let value = Bytes::from(vec![7; VALUE_SIZE_DEFAULT]);
+    let mut took = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        let began = Instant::now();
+        let key = format!("large {}", took.len() % 20);
+        let value = value.clone();
+        let outcome = client.call(Call::new(key, Action::Put { value }));
+        assert!(
+            matches!(outcome, Ok(Outcome::Written { .. })),
+            "{outcome:?}"
+        );
+        took.push(began.elapsed());
+        std::thread::sleep(PUT_INTERVAL.saturating_sub(began.elapsed()));
+    }
+    took.sort_unstable();
+    took
+}
+
+/// Beside these puts, gets of 100 bytes at a fixed rate take at most three times as long.
+#[test]
+#[ignore] // three quarters of a minute
+fn small_gets_beside_large_puts() {
+    let cluster = Cluster::start(5, Keep::Memory);
+    let seconds = scaled(15, 5);
+    let gets = format!("bench --mix 1:0 --keys 1000 --rate 500 --duration {seconds}s");
+    let get = |what: &str| {
+        let figures = bench::run(&cluster.list(), &gets);
+        figures.expect_errors(&[]);
+        let of = |name: &str| figures.number(&format!("/all/{name}_us"));
+        let (p50, p99, p999) = (of("p50"), of("p99"), of("p999"));
+        println!("gets {what}: p50 {p50:.0} us, p99 {p99:.0} us, p99.9 {p999:.0} us");
+        p99
+    };
+    get("first");
+    let alone = get("alone");
+    let stop = AtomicBool::new(false);
+    let beside = std::thread::scope(|scope| {
+        let puts = scope.spawn(|| put_until(&cluster, &stop));
+        let beside = get("beside puts");
+        stop.store(true, Ordering::Relaxed);
+        let took = puts.join().expect("it puts");
+        println!(
+            "{} puts, median {:?}, longest {:?}",
+            took.len(),
+            took[took.len() / 2],
+            took.last()
+        );
+        beside
+    });
+    assert!(
+        beside <= LONGER_MAX * alone,
+        "{beside} us, {alone} us alone"
+    );
 }

@@ -6,7 +6,7 @@
 //! | `clients.rs` | many clients, many processes, open loops beyond the peak |
 //! | `disks.rs` | slow, read-only and full disks at one node |
 //! | `endurance.rs` | many millions of operations |
-//! | `large.rs` | values of 1 MiB, with loss and over a chain |
+//! | `large.rs` | values of 1 MiB, with loss, over a chain, and beside small operations |
 //! | `strangers.rs` | arbitrary datagrams beside normal load |
 //! | `trouble.rs` | a node that stands still, tiny receive buffers |
 //!

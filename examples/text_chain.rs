@@ -1,10 +1,10 @@
 //! Text clients put values of up to 256 bytes on a few keys for some seconds; then old values must
 //! form a chain for each key.
 //!
-//!     cargo run --example text_chain -- NODES CLIENTS SECONDS
+//!     cargo run --example text_chain -- NODES CLIENTS SECONDS [KEYS RATE]
 //!
-//! Prints one line. Exits with 1 if a put was applied twice, or an answered one not exactly once,
-//! or if too few were answered.
+//! RATE is that of all clients together on one key, per second. Prints one line. Exits with 1 if a
+//! put was applied twice, or an answered one not exactly once, or if too few were answered.
 
 #[path = "../tests/text/chain.rs"]
 mod chain;
@@ -18,8 +18,6 @@ use chain::Put;
 use client::{Ending, TextClient};
 
 const KEYS: usize = 5;
-/// The rate of all clients together on one key: a key accepts no more text puts per second than
-/// half of its table has entries.
 const PUTS_PER_KEY_S: usize = 20;
 const VALUE_SIZE_MAX: usize = 256;
 /// Nodes that have just started may need this long before they serve.
@@ -37,20 +35,24 @@ fn value(client: usize, number: usize) -> String {
     value
 }
 
-/// The puts of one client, by key, and how many of them it retried.
-fn put_until(
-    client: usize,
+struct Load {
     clients: usize,
-    nodes: &[String],
-    end: Instant,
-) -> (Vec<Vec<Put>>, usize) {
+    keys: usize,
+    puts_per_key_s: usize,
+    duration: Duration,
+}
+
+/// The puts of one client, by key, and how many of them it retried.
+fn put_until(client: usize, load: &Load, nodes: &[String], end: Instant) -> (Vec<Vec<Put>>, usize) {
     let mut text = TextClient::new(nodes, client);
-    let mut puts = vec![Vec::new(); KEYS];
-    let pause = Duration::from_secs(1) * clients as u32 / (PUTS_PER_KEY_S * KEYS) as u32;
+    let keys = load.keys;
+    let mut puts = vec![Vec::new(); keys];
+    let puts_per_s = (load.puts_per_key_s * keys) as u32;
+    let pause = Duration::from_secs(1) * load.clients as u32 / puts_per_s;
     let mut number = 0;
     while Instant::now() < end {
         let value = value(client, number);
-        let key = (client + number) % KEYS;
+        let key = (client + number) % keys;
         let began = Instant::now();
         let told = match text.put(&key_name(key), &value) {
             Ending::Ok(old) => Some((String::from_utf8_lossy(&old).into_owned(), Instant::now())),
@@ -77,19 +79,19 @@ fn insist(nodes: &[String], key: &str) -> Result<String, String> {
     ))
 }
 
-fn run(nodes: &[String], clients: usize, duration: Duration) -> Result<bool, String> {
-    for key in 0..KEYS {
+fn run(nodes: &[String], load: &Load) -> Result<bool, String> {
+    for key in 0..load.keys {
         let before = insist(nodes, &key_name(key))?;
         if !before.is_empty() {
             return Err(format!("{} is there already", key_name(key)));
         }
     }
-    let end = Instant::now() + duration;
-    let mut puts = vec![Vec::new(); KEYS];
+    let end = Instant::now() + load.duration;
+    let mut puts = vec![Vec::new(); load.keys];
     let mut retried = 0;
     std::thread::scope(|scope| {
-        let run = |client| scope.spawn(move || put_until(client, clients, nodes, end));
-        let threads: Vec<_> = (0..clients).map(run).collect();
+        let run = |client| scope.spawn(move || put_until(client, load, nodes, end));
+        let threads: Vec<_> = (0..load.clients).map(run).collect();
         for thread in threads {
             let (of_client, again) = thread.join().expect("a client does not panic");
             retried += again;
@@ -105,25 +107,36 @@ fn run(nodes: &[String], clients: usize, duration: Duration) -> Result<bool, Str
     let total: usize = puts.iter().map(Vec::len).sum();
     let answered = puts.iter().flatten().filter(|put| put.told.is_some());
     let answered = answered.count();
+    let per_key_s = total as f64 / load.keys as f64 / load.duration.as_secs_f64();
     println!(
-        "text_chain: {answered} of {total} puts were answered, {retried} tried again; old values \
-         form chains"
+        "text_chain: {answered} of {total} puts were answered, {retried} tried again, \
+         {per_key_s:.0} a second on each key; old values form chains"
     );
     Ok(answered > 0 && answered * 10 >= total * 9)
 }
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [nodes, clients, seconds] = arguments.as_slice() else {
-        eprintln!("usage: text_chain NODES CLIENTS SECONDS");
-        return ExitCode::from(2);
+    let mut arguments = std::env::args().skip(1);
+    let nodes = arguments.next().unwrap_or_default();
+    let numbers: Result<Vec<usize>, _> = arguments.map(|number| number.parse()).collect();
+    let (clients, seconds, keys, puts_per_key_s) = match numbers.as_deref() {
+        Ok([clients, seconds]) => (*clients, *seconds, KEYS, PUTS_PER_KEY_S),
+        Ok([clients, seconds, keys, rate]) if *keys > 0 && *rate > 0 => {
+            (*clients, *seconds, *keys, *rate)
+        }
+        _ => {
+            eprintln!("usage: text_chain NODES CLIENTS SECONDS [KEYS RATE], in whole numbers");
+            return ExitCode::from(2);
+        }
     };
-    let (Ok(clients), Ok(seconds)) = (clients.parse(), seconds.parse()) else {
-        eprintln!("text_chain: CLIENTS and SECONDS are whole numbers");
-        return ExitCode::from(2);
+    let load = Load {
+        clients,
+        keys,
+        puts_per_key_s,
+        duration: Duration::from_secs(seconds as u64),
     };
     let nodes: Vec<String> = nodes.split(',').map(str::to_owned).collect();
-    match run(&nodes, clients, Duration::from_secs(seconds)) {
+    match run(&nodes, &load) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {

@@ -297,6 +297,10 @@ fn limits_in_the_wire_format() {
         ("| an address | {} |", bytes(limits::ADDRESS_SIZE_MAX)),
         ("| sessions of a node | {} |", number(limits::SESSIONS_MAX)),
         ("half of its {} |", bytes(2 * limits::APPLIED_TEXT_SIZE_MAX)),
+        (
+            "without their outcomes | {} |",
+            bytes(limits::TEXT_SLICES_SIZE_MAX),
+        ),
     ]);
 }
 

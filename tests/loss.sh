@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The guarantees to clients hold on links that lose datagrams:
 #   adders  at 1 % loss no add has an unknown outcome, none fails, and the sum is exact;
-#   text    at 5 % loss no put of a text client is applied twice, and every answered one once.
+#   text    at 5 % loss no put of a text client is applied twice, and every answered one once;
+#   busy    the same with 1,200 puts a second on one key.
 #
 # Runs five real nodes and the clients on the loopback interface of a separate network namespace,
 # where iptables drops datagrams at random, in either direction. The host's rules are not changed,
@@ -18,6 +19,8 @@ readonly ADDERS=50
 readonly ADDERS_LOSS=0.01
 readonly TEXT_CLIENTS=10
 readonly TEXT_LOSS=0.05
+# Clients, seconds, keys, puts a second on a key.
+readonly BUSY_KEY=(60 3 1 1200)
 readonly TIME_MAX_S=30
 
 fail() {
@@ -59,7 +62,7 @@ outside() {
     logs=$(mktemp -d)
     # shellcheck disable=SC2064 # the directory is known now
     trap "rm -rf '$logs'" EXIT
-    for clients in adders text; do
+    for clients in adders text busy; do
         timeout --kill-after=1 "$TIME_MAX_S" "${namespace[@]}" \
             bash tests/loss.sh --inside "$clients" "$seconds" "$logs" || status=$?
         if ((status != 0)); then
@@ -98,6 +101,8 @@ inside() {
     list=$(IFS=,; echo "${NODES[*]}")
     if [[ $clients == adders ]]; then
         "$ADDERS_BIN" "$list" "$ADDERS" "$seconds" || fail "an add was lost, failed or not known"
+    elif [[ $clients == busy ]]; then
+        "$TEXT_CHAIN_BIN" "$list" "${BUSY_KEY[@]}" || fail "busy: see above"
     else
         "$TEXT_CHAIN_BIN" "$list" "$TEXT_CLIENTS" "$seconds" || fail "text: see above"
     fi

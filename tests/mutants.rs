@@ -80,6 +80,10 @@ const TABLE: &[(Rule, Found)] = &[
         Found::ByScenario(text::x1_a_coordinator_ahead_forgets_no_text_put_of_a_moment_ago),
     ),
     (
+        Rule::X1_hash,
+        Found::ByScenario(text::x1_a_text_retry_after_many_text_puts_is_not_applied_again),
+    ),
+    (
         Rule::X1_fresh,
         Found::ByScenario(text::x1_a_text_retry_that_was_forwarded_long_ago_is_not_run),
     ),

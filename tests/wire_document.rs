@@ -122,7 +122,7 @@ fn as_documented(of: &str) -> String {
     }
     let name = match of {
         "String" => "text",
-        "Bytes" | "Sums" => "bytes",
+        "Bytes" | "Hashes" | "Sums" => "bytes",
         "ClientId" => "u128",
         "NodeId" => "u8",
         "Bucket" => "u16",

@@ -8,7 +8,7 @@ use horseshoe::protocol::types::ballot::Ballot;
 use horseshoe::protocol::types::digest::{Spread, Sums};
 use horseshoe::protocol::types::message::*;
 use horseshoe::protocol::types::record::{
-    AcceptorState, Applied, AppliedOperation, ClientEntry, Key, Record,
+    AcceptorState, Applied, AppliedOperation, ClientEntry, Key, Record, TextSlice,
 };
 use horseshoe::storage::format;
 use wire::datagram::FrameHeader;
@@ -39,6 +39,11 @@ fn record() -> Arc<Record> {
         applied: Applied {
             dropped: 1,
             clients: vec![entry],
+            slices: vec![TextSlice {
+                first: 1,
+                last: 2,
+                hashes: vec![3, 4],
+            }],
         },
     })
 }

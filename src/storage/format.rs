@@ -29,6 +29,9 @@ const VERSION: u8 = 1;
 const GROUP_VERSION: u8 = 2;
 /// First byte of registers, which since version 2 contain their admission.
 const REGISTER_VERSION: u8 = 2;
+/// First byte of a register whose applied table has slices of text operations. Earlier releases
+/// refuse it by its version.
+const SLICES_VERSION: u8 = 3;
 /// First byte of the node's own state. Version 2 added incarnation, admission and floor; version 3
 /// the bucket hash key; version 4 splits by force and former nodes.
 const META_VERSION: u8 = 4;
@@ -111,7 +114,11 @@ impl Entry {
             }
             (prefix::REGISTER, false) => {
                 let key = decode_key(path, rest)?;
-                let body = versioned(path, "a register", REGISTER_VERSION, value)?;
+                let known = match value.first() {
+                    Some(&REGISTER_VERSION) => REGISTER_VERSION,
+                    _ => SLICES_VERSION,
+                };
+                let body = versioned(path, "a register", known, value)?;
                 let state: AcceptorState = decode_body(path, "a register", body)?;
                 let record = state.record.as_deref();
                 record
@@ -143,7 +150,12 @@ pub fn chosen_key(key: &Key) -> Vec<u8> {
 }
 
 pub fn encode_register(state: &AcceptorState) -> Vec<u8> {
-    encode_body(REGISTER_VERSION, state)
+    let record = state.record.as_deref();
+    let has_slices = record.is_some_and(|record| !record.applied.slices.is_empty());
+    match has_slices {
+        true => encode_body(SLICES_VERSION, state),
+        false => encode_body(REGISTER_VERSION, state),
+    }
 }
 
 pub fn encode_meta(meta: &Meta) -> Vec<u8> {
@@ -216,7 +228,7 @@ mod tests {
     use super::*;
     use crate::protocol::types::digest::Spread;
     use crate::protocol::types::message::{Configuration, Member};
-    use crate::protocol::types::record::{Applied, ClientEntry, Record};
+    use crate::protocol::types::record::{Applied, ClientEntry, Record, TextSlice};
 
     fn here() -> &'static Path {
         Path::new("store")
@@ -230,11 +242,16 @@ mod tests {
             ballots in (0..u64::MAX >> 1, 0..u64::MAX >> 1, any::<bool>()),
             value in prop::option::of(prop::collection::vec(any::<u8>(), 0..200)),
             clients in prop::collection::vec((any::<u128>(), any::<u64>(), 0..1u64 << 55), 0..3),
+            slices in prop::collection::vec(prop::collection::vec(any::<u64>(), 0..9), 0..3),
             life in any::<u32>(),
         ) {
             let clients = clients.into_iter().map(|(client, mark, birth_max)| ClientEntry {
                 client, mark, birth_max, operations: vec![],
             }).collect();
+            let slices: Vec<TextSlice> = slices.into_iter().map(|hashes| TextSlice {
+                first: 4, last: 5, hashes,
+            }).collect();
+            let version = if slices.is_empty() { REGISTER_VERSION } else { SLICES_VERSION };
             let state = AcceptorState {
                 promised: Ballot(ballots.0),
                 accepted: Ballot(ballots.1),
@@ -244,12 +261,14 @@ mod tests {
                     version: ballots.0,
                     expiry_ms: Some(ballots.1),
                     intent: None,
-                    applied: Applied { dropped: 3, clients },
+                    applied: Applied { dropped: 3, clients, slices },
                 })),
                 life,
             };
             let key = Key::user(&name);
-            let entry = Entry::decode(here(), &register_key(&key), &encode_register(&state));
+            let bytes = encode_register(&state);
+            prop_assert_eq!(bytes[0], version);
+            let entry = Entry::decode(here(), &register_key(&key), &bytes);
             match entry.unwrap() {
                 Entry::Register(k, s) => prop_assert_eq!((k, s), (key, state)),
                 other => prop_assert!(false, "{:?}", other),
@@ -352,7 +371,7 @@ mod tests {
         let key = Key::user(b"a");
         let register = encode_register(&AcceptorState::default());
         for (key, mut value, what, known) in [
-            (register_key(&key), register, "a register", REGISTER_VERSION),
+            (register_key(&key), register, "a register", SLICES_VERSION),
             (
                 META_KEY.to_vec(),
                 encode_meta(&Meta::default()),

@@ -9,14 +9,16 @@ use horseshoe::protocol::types::configuration::{Forced, lineage_of};
 use horseshoe::protocol::types::digest::{BUCKETS_MAX, Spread, Sums};
 use horseshoe::protocol::types::limits::{
     ADDRESS_SIZE_MAX, APPLIED_SIZE_MAX, FOLLOWED_LAST, FORCES_MAX, MEMBERS_MAX, NODES_AWAY_MAX,
-    NODES_MAX,
+    NODES_MAX, TEXT_SLICE_HASHES_MAX, TEXT_SLICES_SIZE_MAX,
 };
 use horseshoe::protocol::types::message::{
     Accept, ClientReply, Configuration, ConfigurationRequest, ConfigurationUpdate, Copy,
     DigestsReply, EPOCH_MAX, Echo, Forward, ForwardAnswer, Heartbeat, Member, Message, Promise,
     ReadAnswer, ReportedLink, Row, encode_reply,
 };
-use horseshoe::protocol::types::record::{Applied, AppliedOperation, ClientEntry, Key, Record};
+use horseshoe::protocol::types::record::{
+    Applied, AppliedOperation, ClientEntry, Key, Record, TextSlice,
+};
 use wire::clock::READING_SANE_MAX;
 use wire::datagram::{DATAGRAM_HEADER_SIZE, DATAGRAM_SIZE_MAX, FRAME_HEADER_SIZE};
 use wire::transfer::FRAME_BODY_SIZE_MAX;
@@ -149,9 +151,16 @@ fn record(old_size: usize) -> Arc<Record> {
         birth_max: READING_SANE_MAX,
         operations: vec![operation],
     };
+    let slice = TextSlice {
+        first: READING_SANE_MAX,
+        last: READING_SANE_MAX,
+        hashes: vec![u64::MAX; TEXT_SLICE_HASHES_MAX],
+    };
+    let slices = TEXT_SLICES_SIZE_MAX / slice.size();
     let applied = Applied {
         dropped: READING_SANE_MAX,
         clients: vec![client; APPLIED_SIZE_MAX / (100 + old_size)],
+        slices: vec![slice; slices],
     };
     Arc::new(Record {
         value: Some(value()),

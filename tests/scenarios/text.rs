@@ -129,6 +129,57 @@ pub fn x1_a_text_retry_that_was_forwarded_long_ago_is_not_run() {
     c.check();
 }
 
+/// Other text puts push the outcome of the first one out of the table, within its retry's time.
+#[test]
+pub fn x1_a_text_retry_after_many_text_puts_is_not_applied_again() {
+    let mut c = Script::new(3);
+    let (key, reader) = (c.key_of(0), c.client());
+    let hand = c.hand();
+    let began_us = c.now_us;
+    c.text_put(&hand, 0, 7, &key, "text");
+    c.run_ms(2);
+    assert_eq!(c.text_answers(&hand, 7).len(), 1);
+    for id in 100..190 {
+        c.text_put(&hand, 0, id, &key, &format!("other {id}"));
+        c.run_ms(2);
+        assert_eq!(c.text_answers(&hand, id).len(), 1, "{id}");
+    }
+    c.text_put(&hand, 2, 7, &key, "text");
+    c.run_ms(20);
+    assert!(c.now_us - began_us < PROMISED_US, "{}", c.now_us - began_us);
+    let answers = c.text_answers(&hand, 7);
+    assert!(
+        answers[1..].iter().all(|a| *a == Outcome::Unknown),
+        "{answers:?}"
+    );
+    assert_eq!(c.get(reader, &key), "other 189");
+    c.check();
+}
+
+/// A thousand text puts a second, through changing nodes, none of which is refused as busy: those
+/// of a second ago leave the table in time.
+#[test]
+pub fn a_key_takes_a_thousand_text_puts_a_second() {
+    let mut c = Script::new(5);
+    let (key, reader) = (c.key_of(0), c.client());
+    let hand = c.hand();
+    let ids = 1_000..5_000;
+    for id in ids.clone() {
+        let node = (id % 5) as usize;
+        c.text_put(&hand, node, id, &key, &format!("value {id}"));
+        if id % 10 == 0 {
+            c.run_ms(10);
+        }
+    }
+    c.run_ms(500);
+    let unanswered = ids.filter(|id| {
+        let answers = c.text_answers(&hand, *id);
+        !matches!(&answers[..], [Outcome::Written { .. }])
+    });
+    assert_eq!(unanswered.count(), 0);
+    assert!(c.get(reader, &key).starts_with("value 499"));
+}
+
 /// The client has two addresses: its retry reaches another node from the other address.
 #[test]
 pub fn x1_a_text_retry_from_another_address_is_not_applied_again() {

@@ -234,57 +234,43 @@ fn hostile_text_is_dropped_and_counted() {
     assert!((0..3).all(|node| cluster.is_running(node)));
 }
 
-/// The state that the clients of a test share.
-#[derive(Default)]
-struct Shared {
-    unanswered: AtomicBool,
-    stop: AtomicBool,
-}
+/// How long clients put as fast as they can.
+const LOADED: Duration = Duration::from_secs(2);
 
 /// The puts of one client, each immediately after the previous one.
-fn put_until(client: usize, servers: &[String], shared: &Shared) -> Vec<Put> {
+fn put_until(client: usize, servers: &[String], stop: &AtomicBool) -> Vec<Put> {
     let mut text = TextClient::new(servers, client);
     let mut puts = Vec::new();
-    while !shared.stop.load(Ordering::Relaxed) {
+    while !stop.load(Ordering::Relaxed) {
         let value = format!("{client}-{} {}", puts.len(), "v".repeat(200));
         let began = Instant::now();
         let told = match text.put("k", &value) {
             Ending::Ok(old) => Some((String::from_utf8_lossy(&old).into_owned(), Instant::now())),
-            Ending::Failed | Ending::Silent => {
-                shared.unanswered.store(true, Ordering::Relaxed);
-                None
-            }
+            Ending::Failed | Ending::Silent => None,
         };
         puts.push(Put { value, began, told });
     }
     puts
 }
 
-/// Above the rate that a key's table accepts, a put is not answered, and no error results.
+/// As many as four clients can put: far more than the table has outcomes of.
 #[test]
-fn puts_above_the_bound_of_a_key_are_busy() {
+fn many_puts_on_one_key_are_applied_once_each() {
     let cluster = Cluster::start(3, Keep::Memory);
     let servers: Vec<String> = (0..3).map(|n| cluster.address(n).to_owned()).collect();
-    let shared = Shared::default();
-    let busy = "text operations not answered: busy";
-    let is_busy = || {
-        let counted = (0..3).any(|node| cluster.log(node).contains(busy));
-        counted && shared.unanswered.load(Ordering::Relaxed)
-    };
+    let stop = AtomicBool::new(false);
     let puts: Vec<Put> = std::thread::scope(|scope| {
-        let (servers, shared) = (&servers, &shared);
-        let run = |client| scope.spawn(move || put_until(client, servers, shared));
+        let (servers, stop) = (&servers, &stop);
+        let run = |client| scope.spawn(move || put_until(client, servers, stop));
         let threads: Vec<_> = (0..4).map(run).collect();
-        let began = Instant::now();
-        while !is_busy() && began.elapsed() < SOON {
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        shared.stop.store(true, Ordering::Relaxed);
+        std::thread::sleep(LOADED);
+        stop.store(true, Ordering::Relaxed);
         let ended = threads.into_iter().map(|t| t.join().expect("no panic"));
         ended.flatten().collect()
     });
-    assert!(is_busy(), "nothing was busy within {SOON:?}");
     let last = get(&library(&cluster), "k").unwrap_or_default();
     assert_eq!(chain::check(&puts, &last), Ok(()));
-    assert!(puts.iter().any(|put| put.told.is_some()));
+    let answered = puts.iter().filter(|put| put.told.is_some()).count();
+    println!("{answered} of {} puts answered in {LOADED:?}", puts.len());
+    assert!(answered > 0);
 }

@@ -36,6 +36,16 @@ pub fn is_from_elsewhere(client: ClientId, other: ClientId) -> bool {
     is_text(client) && client != other && client >> SOURCE_BITS == other >> SOURCE_BITS
 }
 
+/// What the table keeps of a text operation whose outcome has left it. The source is not part of
+/// it, so a retry from another source has the same hash.
+pub fn hash_of(client: ClientId, sequence: u64) -> u64 {
+    let words = (client >> SOURCE_BITS) as u32;
+    let mut hash = Xxh3Default::new();
+    hash.update(&words.to_be_bytes());
+    hash.update(&sequence.to_be_bytes());
+    hash.digest()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,5 +62,8 @@ mod tests {
         assert!(!is_from_elsewhere(first, first));
         assert!(first != at(1, 2, b"b") && !is_from_elsewhere(first, at(2, 2, b"b")));
         assert!(!is_from_elsewhere(7, 8));
+        let hash = |client| hash_of(client, 5);
+        assert_eq!(hash(first), hash(at(2, 3, b"a")));
+        assert!(hash(first) != hash(at(1, 2, b"b")) && hash(first) != hash_of(first, 6));
     }
 }

@@ -124,6 +124,14 @@ pub const APPLIED_SIZE_MAX: usize = 12 * 1_024;
 pub const ROUND_APPLIED_SIZE_MAX: usize = APPLIED_SIZE_MAX / 2;
 /// X1: the part of the table that text operations may take. The rest is for clients with sessions.
 pub const APPLIED_TEXT_SIZE_MAX: usize = APPLIED_SIZE_MAX / 2;
+/// X1: the text operations in a record that are known only by their hashes, in bytes.
+pub const TEXT_SLICES_SIZE_MAX: usize = 18 * 1_024;
+/// An upper bound of a slice's encoded size, without its hashes.
+pub const TEXT_SLICE_OVERHEAD_SIZE: usize = 24;
+/// A slice takes no more hashes than this ...
+pub const TEXT_SLICE_HASHES_MAX: usize = 128;
+/// ... and only of operations born within this time.
+pub const TEXT_SLICE_MS: u64 = 50;
 /// X1: an entry of a text operation may not leave the table for this long after a coordinator saw
 /// it chosen.
 pub const TEXT_KEPT_MS: u64 = 1_000;
@@ -323,4 +331,7 @@ const _: () = assert!(LIST_SIZE_MAX + KEY_SIZE_MAX + 1_024 <= DATAGRAM_SIZE_MAX)
 const _: () = assert!(KEY_SIZE_MAX + 64 <= LIST_SIZE_MAX);
 const _: () = assert!(10 * BIRTH_SLACK_MS <= RECEIVED_SLACK_MS);
 /// A record has space for the largest value and table.
-const _: () = assert!(VALUE_SIZE_MAX + APPLIED_SIZE_MAX + RECORD_OVERHEAD_SIZE <= RECORD_SIZE_MAX);
+const _: () = assert!(
+    VALUE_SIZE_MAX + APPLIED_SIZE_MAX + TEXT_SLICES_SIZE_MAX + RECORD_OVERHEAD_SIZE
+        <= RECORD_SIZE_MAX
+);

@@ -15,7 +15,8 @@ use wire::{
 
 use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::limits::{
-    APPLIED_OPERATIONS_MAX, APPLIED_SIZE_MAX, RECORD_OVERHEAD_SIZE,
+    APPLIED_OPERATIONS_MAX, APPLIED_SIZE_MAX, RECORD_OVERHEAD_SIZE, TEXT_SLICE_OVERHEAD_SIZE,
+    TEXT_SLICES_SIZE_MAX,
 };
 
 pub const SPACE_USER: u8 = 0;
@@ -109,6 +110,53 @@ pub struct Applied {
     /// The highest birth that the table no longer answers for.
     pub dropped: Birth,
     pub clients: Vec<ClientEntry>,
+    /// Text operations that left `clients` and that may still be retried, oldest first. Without
+    /// any, the table is encoded as in earlier releases.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slices: Vec<TextSlice>,
+}
+
+/// What a slice keeps of each of its operations.
+pub type Hashes = Vec<u64>;
+
+/// Text operations that were applied one after the other, without their outcomes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TextSlice {
+    /// The lowest birth among them ...
+    pub first: Birth,
+    /// ... and the highest one.
+    pub last: Birth,
+    #[serde(with = "hashes")]
+    pub hashes: Hashes,
+}
+
+/// Hashes as one byte string, each with the least significant byte first.
+mod hashes {
+    use super::*;
+
+    pub fn serialize<S: Serializer>(hashes: &[u64], serializer: S) -> Result<S::Ok, S::Error> {
+        let bytes: Vec<u8> = hashes.iter().flat_map(|hash| hash.to_le_bytes()).collect();
+        serializer.serialize_bytes(&bytes)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Hashes, D::Error> {
+        let bytes = Bytes::deserialize(deserializer)?;
+        let (hashes, rest) = bytes.as_chunks::<8>();
+        match rest {
+            [] => Ok(hashes
+                .iter()
+                .map(|hash| u64::from_le_bytes(*hash))
+                .collect()),
+            _ => Err(de::Error::custom(BodyError::Bounds)),
+        }
+    }
+}
+
+impl TextSlice {
+    /// An upper bound of the encoded size, in bytes.
+    pub fn size(&self) -> usize {
+        TEXT_SLICE_OVERHEAD_SIZE + size_of_val(&self.hashes[..])
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,7 +183,8 @@ impl Record {
             let operations = entry.operations.iter().map(|o| o.birth);
             operations.chain([entry.birth_max])
         });
-        let births = births.fold(self.applied.dropped, u64::max);
+        let slices = self.applied.slices.iter().map(|slice| slice.last);
+        let births = births.chain(slices).fold(self.applied.dropped, u64::max);
         births.max(Ballot(self.version).reading())
     }
 
@@ -157,10 +206,12 @@ impl Record {
             .iter()
             .map(|c| c.operations.len())
             .sum();
+        let slices: usize = self.applied.slices.iter().map(TextSlice::size).sum();
         let too_many = self.latest() > READING_MAX - 1
             || !self.applied.clients.iter().all(ClientEntry::is_sound)
             || operations > APPLIED_OPERATIONS_MAX
             || self.applied.clients.len() > APPLIED_SIZE_MAX
+            || slices > TEXT_SLICES_SIZE_MAX
             || [&self.value, &self.intent]
                 .into_iter()
                 .flatten()

@@ -45,6 +45,7 @@ mod switch {
         X1_table,
         X1_dropped,
         X1_text,
+        X1_hash,
         X1_fresh,
         X1_source,
         X2_node,

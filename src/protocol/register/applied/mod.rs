@@ -15,7 +15,6 @@ use wire::{
 
 use crate::protocol::clients::text_operation;
 use crate::protocol::types::ballot::{Ballot, Moment};
-use crate::protocol::types::limits::APPLIED_TEXT_SIZE_MAX;
 use crate::protocol::types::record::{Applied, Record};
 use crate::protocol::types::rules::rule;
 use table::{CLIENT_SIZE, LookUp, OPERATION_SIZE};
@@ -48,7 +47,7 @@ impl Proposal {
         let record = found.cloned().unwrap_or_else(|| Record {
             applied: Applied {
                 dropped: if rule!(X3) { forgotten } else { 0 },
-                clients: Vec::new(),
+                ..Applied::default()
             },
             ..Record::default()
         });
@@ -84,23 +83,20 @@ impl Proposal {
         match self.record.applied.look_up(operation, &self.moment) {
             LookUp::BelowMark => return ApplyVerdict::Straggler,
             LookUp::Found(outcome) => return ApplyVerdict::Answer(outcome),
-            LookUp::FromElsewhere => return ApplyVerdict::Answer(Outcome::Unknown),
+            LookUp::Unanswerable => return ApplyVerdict::Answer(Outcome::Unknown),
             LookUp::Forgotten(_) if tried => return ApplyVerdict::Answer(Outcome::Unknown),
             LookUp::Forgotten(dropped) => return ApplyVerdict::Answer(Outcome::Remake { dropped }),
             LookUp::New => {}
         }
         if text_operation::is_text(operation.id.client) && rule!(X1_text) {
+            let (applied, moment) = (&self.record.applied, &self.moment);
             // Without space to grow, the table keeps the entry without its old value.
-            let (size, max) = match self.table_max {
-                Some(max) => (CLIENT_SIZE + OPERATION_SIZE, max),
-                None => (Proposal::size_of(operation), APPLIED_TEXT_SIZE_MAX),
+            let size = CLIENT_SIZE + OPERATION_SIZE;
+            let has_room = match self.table_max {
+                Some(max) => applied.has_kept_room_for_text(size, max, moment),
+                None => applied.has_room_for_text(moment),
             };
-            let max = max.min(APPLIED_TEXT_SIZE_MAX);
-            if !self
-                .record
-                .applied
-                .has_room_for_text(size, max, &self.moment)
-            {
+            if !has_room {
                 return ApplyVerdict::Answer(Outcome::Busy { after_ms: 0 });
             }
         }

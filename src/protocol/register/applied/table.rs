@@ -1,25 +1,29 @@
 //! X1: the applied table: how an operation is looked up, how it enters, and which entries leave.
 
-use wire::{Birth, OLD_VALUE_KEPT_SIZE_MAX, Old, Operation, Outcome};
+use wire::{Birth, OLD_VALUE_KEPT_SIZE_MAX, Old, Operation, Outcome, clock};
 
 use crate::protocol::clients::text_operation;
 use crate::protocol::types::ballot::Moment;
 use crate::protocol::types::limits::{
-    APPLIED_OPERATIONS_MAX, APPLIED_SIZE_MAX, APPLIED_TEXT_SIZE_MAX,
+    APPLIED_OPERATIONS_MAX, APPLIED_SIZE_MAX, APPLIED_TEXT_SIZE_MAX, TEXT_SLICE_HASHES_MAX,
+    TEXT_SLICE_MS, TEXT_SLICE_OVERHEAD_SIZE, TEXT_SLICES_SIZE_MAX,
 };
-use crate::protocol::types::record::{Applied, AppliedOperation, ClientEntry};
+use crate::protocol::types::record::{Applied, AppliedOperation, ClientEntry, TextSlice};
 use crate::protocol::types::rules::rule;
 
 /// Upper bounds of an entry's encoded size, without its byte strings.
 pub(super) const CLIENT_SIZE: usize = 48;
 pub(super) const OPERATION_SIZE: usize = 52;
+/// What a text operation takes at most once its outcome has left.
+const HASHED_SIZE: usize = TEXT_SLICE_OVERHEAD_SIZE + size_of::<u64>();
 
 pub(super) enum LookUp {
     BelowMark,
     Found(Outcome),
-    /// The same text operation was recently applied for another source. It may be a retry or
-    /// another client's, so it is neither applied nor answered with an outcome.
-    FromElsewhere,
+    /// The same text operation was recently applied for another source, so it may be a retry or
+    /// another client's; or it was applied, and its outcome is no longer known. It is neither
+    /// applied nor answered with an outcome.
+    Unanswerable,
     Forgotten(Birth),
     New,
 }
@@ -43,7 +47,10 @@ impl Applied {
             }
         }
         if self.was_done_elsewhere(operation, moment) && rule!(X1_source) {
-            return LookUp::FromElsewhere;
+            return LookUp::Unanswerable;
+        }
+        if self.has_hash_of(operation) && rule!(X1_hash) {
+            return LookUp::Unanswerable;
         }
         if operation.birth <= self.dropped && rule!(X1_dropped) {
             return LookUp::Forgotten(self.dropped);
@@ -65,15 +72,35 @@ impl Applied {
         alike.any(|entry| entry.operations.iter().any(same))
     }
 
+    fn has_hash_of(&self, operation: &Operation) -> bool {
+        if self.slices.is_empty() || !text_operation::is_text(operation.id.client) {
+            return false;
+        }
+        let hash = text_operation::hash_of(operation.id.client, operation.id.sequence);
+        self.slices.iter().any(|slice| slice.hashes.contains(&hash))
+    }
+
     /// The highest birth of a text operation; 0 if there is none.
     pub fn newest_text(&self) -> Birth {
         let texts = self.clients.iter().filter(|c| c.is_text());
-        texts.map(|entry| entry.birth_max).max().unwrap_or(0)
+        let births = texts.map(|entry| entry.birth_max);
+        let slices = self.slices.iter().map(|slice| slice.last);
+        births.chain(slices).max().unwrap_or(0)
     }
 
-    /// X1: whether there is space for one more text operation of this size beside those that may
-    /// not leave yet.
-    pub(super) fn has_room_for_text(&self, size: usize, max: usize, moment: &Moment) -> bool {
+    /// X1: whether there is space for one more text operation beside those that may not leave yet:
+    /// each of these could leave its hash.
+    pub(super) fn has_room_for_text(&self, moment: &Moment) -> bool {
+        let texts = self.clients.iter().filter(|c| c.is_text());
+        let operations = texts.flat_map(|entry| &entry.operations);
+        let stay = operations.filter(|o| !moment.lets_text_leave(o.birth));
+        let hashed = (stay.count() + 1) * HASHED_SIZE;
+        self.slices_size() + hashed <= TEXT_SLICES_SIZE_MAX
+    }
+
+    /// X6: the same where the table has no space to grow beyond `max`, for an operation of this
+    /// size. All others keep what they take.
+    pub(super) fn has_kept_room_for_text(&self, size: usize, max: usize, moment: &Moment) -> bool {
         let stays = |o: &&AppliedOperation| !moment.lets_text_leave(o.birth);
         let texts = self.clients.iter().filter(|c| c.is_text());
         let sizes = texts.map(|entry| {
@@ -81,7 +108,7 @@ impl Applied {
             let kept: usize = kept.map(operation_size).sum();
             kept + if kept > 0 { CLIENT_SIZE } else { 0 }
         });
-        sizes.sum::<usize>() + size <= max
+        self.slices_size() + sizes.sum::<usize>() + size <= max.min(APPLIED_TEXT_SIZE_MAX)
     }
 
     pub(super) fn enter(&mut self, operation: &Operation, outcome: &Outcome, moment: &Moment) {
@@ -118,7 +145,7 @@ impl Applied {
             outcome: shortened(outcome),
         });
         while text && self.text_size() > APPLIED_TEXT_SIZE_MAX {
-            self.drop_oldest(moment, ClientEntry::is_text);
+            self.shorten_oldest_text(moment);
         }
         while self.is_over_bound() {
             self.drop_oldest(moment, |_| true);
@@ -132,6 +159,14 @@ impl Applied {
     pub(super) fn forget_old(&mut self, moment: &Moment) {
         let horizon = moment.horizon;
         let mut dropped = self.dropped;
+        // Those that leave a slice behind are many, so it leaves as soon as it may.
+        self.slices.retain(|slice| {
+            let leaves = moment.lets_text_leave(slice.last);
+            if leaves {
+                dropped = dropped.max(slice.last);
+            }
+            !leaves
+        });
         self.clients.retain_mut(|entry| {
             let text = entry.is_text();
             let leaves =
@@ -154,12 +189,66 @@ impl Applied {
 
     fn is_over_bound(&self) -> bool {
         let count: usize = self.clients.iter().map(|c| c.operations.len()).sum();
-        count > APPLIED_OPERATIONS_MAX || self.size() > APPLIED_SIZE_MAX
+        count > APPLIED_OPERATIONS_MAX || self.clients_size() > APPLIED_SIZE_MAX
     }
 
     /// An upper bound of the encoded size, in bytes.
     pub fn size(&self) -> usize {
+        self.clients_size() + self.slices_size()
+    }
+
+    fn clients_size(&self) -> usize {
         self.clients.iter().map(client_size).sum()
+    }
+
+    fn slices_size(&self) -> usize {
+        self.slices.iter().map(TextSlice::size).sum()
+    }
+
+    /// The oldest text operation leaves `clients`. If it may not leave the table yet, its hash
+    /// stays.
+    fn shorten_oldest_text(&mut self, moment: &Moment) {
+        let mut oldest: Option<(Birth, usize, usize)> = None;
+        for (place, entry) in self.clients.iter().enumerate() {
+            for (at, operation) in entry.operations.iter().enumerate() {
+                let found = (operation.birth, place, at);
+                if entry.is_text() && oldest.is_none_or(|oldest| found < oldest) {
+                    oldest = Some(found);
+                }
+            }
+        }
+        let is_empty = |entry: &ClientEntry| entry.is_text() && entry.operations.is_empty();
+        let stays = oldest.filter(|(birth, _, _)| !moment.lets_text_leave(*birth));
+        let stays = stays.filter(|_| !self.clients.iter().any(is_empty));
+        let Some((birth, place, at)) = stays else {
+            self.drop_oldest(moment, ClientEntry::is_text);
+            return;
+        };
+        let entry = &mut self.clients[place];
+        let operation = entry.operations.remove(at);
+        let hash = text_operation::hash_of(entry.client, operation.sequence);
+        if entry.operations.is_empty() {
+            self.clients.remove(place);
+        }
+        self.add_hash(hash, birth);
+    }
+
+    /// A slice leaves by its highest birth, so whoever adds to it also makes it stay longer.
+    fn add_hash(&mut self, hash: u64, birth: Birth) {
+        let takes = |slice: &&mut TextSlice| {
+            let age = birth.saturating_sub(slice.first);
+            slice.hashes.len() < TEXT_SLICE_HASHES_MAX && age < clock::from_ms(TEXT_SLICE_MS)
+        };
+        if let Some(slice) = self.slices.last_mut().filter(takes) {
+            slice.last = slice.last.max(birth);
+            slice.hashes.push(hash);
+            return;
+        }
+        self.slices.push(TextSlice {
+            first: birth,
+            last: birth,
+            hashes: vec![hash],
+        });
     }
 
     /// X6: removes entries that may leave, lowest birth first, until the table is no larger than

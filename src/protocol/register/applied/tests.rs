@@ -5,7 +5,8 @@ use wire::clock::{self, Reading};
 
 use super::*;
 use crate::protocol::types::limits::{
-    APPLIED_SIZE_MAX, APPLIED_TEXT_SIZE_MAX, RETRY_HORIZON_MS, TEXT_KEPT_MS,
+    APPLIED_SIZE_MAX, APPLIED_TEXT_SIZE_MAX, RETRY_HORIZON_MS, TEXT_KEPT_MS, TEXT_SLICE_MS,
+    TEXT_SLICES_SIZE_MAX,
 };
 use crate::protocol::types::message::Endpoint;
 
@@ -163,7 +164,7 @@ fn the_horizon_and_the_bound_raise_dropped() {
         record.applied,
         Applied {
             dropped: NOW + 1,
-            clients: vec![]
+            ..Applied::default()
         }
     );
 
@@ -354,8 +355,16 @@ fn a_text_operation_stays_in_a_full_table_for_a_second() {
     assert_eq!(verdicts, [ApplyVerdict::Answer(Outcome::Unknown)]);
 }
 
+/// The text operations that a record's table knows, with and without their outcomes.
+fn texts_in(record: &Record) -> (usize, usize) {
+    let clients = record.applied.clients.iter();
+    let texts = clients.filter(|c| text_operation::is_text(c.client));
+    let hashed = record.applied.slices.iter().map(|slice| slice.hashes.len());
+    (texts.map(|c| c.operations.len()).sum(), hashed.sum())
+}
+
 #[test]
-fn text_operations_are_busy_at_half_of_the_table_and_others_never() {
+fn text_operations_are_busy_at_the_bound_and_others_never() {
     let mut record = Record::default();
     let mut done = 0;
     loop {
@@ -370,11 +379,15 @@ fn text_operations_are_busy_at_half_of_the_table_and_others_never() {
         record = after;
         done += 1;
     }
-    assert!(usize::from(done) >= APPLIED_TEXT_SIZE_MAX / 400, "{done}");
+    assert!(usize::from(done) > 2_000, "{done}");
+    let (outcomes, hashed) = texts_in(&record);
+    assert!(outcomes >= APPLIED_TEXT_SIZE_MAX / 400, "{outcomes}");
+    assert_eq!(outcomes + hashed, usize::from(done));
+    let mut bytes = Vec::new();
+    wire::encode(&mut bytes, &record.applied.slices);
+    assert!(bytes.len() <= TEXT_SLICES_SIZE_MAX);
     let record = flood(record, at(NOW));
-    let texts = record.applied.clients.iter();
-    let texts = texts.filter(|c| text_operation::is_text(c.client)).count();
-    assert_eq!(texts, usize::from(done));
+    assert_eq!(texts_in(&record), (outcomes, hashed));
 
     // A second later there is space for others, in place of the oldest.
     let later = NOW + clock::from_ms(TEXT_KEPT_MS + 1);
@@ -383,6 +396,64 @@ fn text_operations_are_busy_at_half_of_the_table_and_others_never() {
     let mut bytes = Vec::new();
     wire::encode(&mut bytes, &after.applied);
     assert!(bytes.len() <= APPLIED_SIZE_MAX);
+}
+
+/// A record after text puts with these ids.
+fn after_texts(record: &Record, moment: Moment, ids: std::ops::Range<u64>) -> Record {
+    let mut record = record.clone();
+    for id in ids {
+        let one = text_put(2, id, moment.now + id);
+        let (after, verdicts) = over_at(&record, moment, &[(&one, true)]);
+        version_of(&verdicts[0]);
+        record = after;
+    }
+    record
+}
+
+/// X1_hash: later text puts push its outcome out of the table, but not what it is known by.
+#[test]
+fn a_text_operation_whose_outcome_has_left_is_not_applied_again() {
+    let first = text_put(1, 7_777, NOW);
+    let (record, _) = over(&Record::default(), &[(&first, true)]);
+    let record = after_texts(&record, at(NOW), 0..300);
+    assert!(texts_in(&record).1 > 100);
+    let elsewhere = text_put_from(2, 3, 7_777, NOW);
+    for retry in [&first, &elsewhere] {
+        let (after, verdicts) = over(&record, &[(retry, true)]);
+        assert_eq!(verdicts, [ApplyVerdict::Answer(Outcome::Unknown)]);
+        assert_eq!(after, record);
+    }
+    // A second after the last of its slice it may leave, and is another operation then.
+    let late = at(NOW + clock::from_ms(TEXT_KEPT_MS) + 1_000);
+    let (after, _) = over_at(&record, late, &[(&text_put(3, 1, late.now), true)]);
+    assert!(after.applied.slices.is_empty() && after.applied.dropped >= NOW);
+}
+
+/// One coordinator takes a slice for old, another one has added to it since. The slice must stay
+/// for the last that was added.
+#[test]
+fn a_slice_stays_for_the_last_operation_in_it() {
+    let record = after_texts(&Record::default(), at(NOW), 0..180);
+    let [slice] = &record.applied.slices[..] else {
+        panic!("{:?}", record.applied.slices);
+    };
+    let seen = slice.last;
+    let later = at(NOW + clock::from_ms(TEXT_SLICE_MS / 2));
+    let grown = after_texts(&record, later, 180..210);
+    let last = grown.applied.slices[0].last;
+    assert!(grown.applied.slices.len() == 1 && last > seen);
+    let moment = |text_kept_above| Moment {
+        text_kept_above,
+        ..later
+    };
+    for (settled, stays) in [(seen, true), (last - 1, true), (last, false)] {
+        let proposal = Proposal::new(Some(&grown), Ballot::ZERO, moment(settled), 0);
+        assert_eq!(proposal.finish().0.applied.slices.len() == 1, stays);
+    }
+    // It is not extended forever: otherwise it would never leave.
+    let much_later = at(NOW + clock::from_ms(2 * TEXT_SLICE_MS));
+    let more = after_texts(&grown, much_later, 210..410);
+    assert!(more.applied.slices.len() > 1);
 }
 
 #[test]

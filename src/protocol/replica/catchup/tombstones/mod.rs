@@ -413,13 +413,15 @@ fn purgeable<'a>(key: &Key, state: &'a AcceptorState) -> Option<&'a Record> {
 
 fn has_text(record: &Record) -> bool {
     let mut clients = record.applied.clients.iter();
-    clients.any(|entry| text_operation::is_text(entry.client))
+    let is_text = clients.any(|entry| text_operation::is_text(entry.client));
+    is_text || !record.applied.slices.is_empty()
 }
 
 /// The highest birth that the record's table answers for, or that it dropped.
 fn last_birth(record: &Record) -> u64 {
     let clients = record.applied.clients.iter().map(|c| c.birth_max);
-    clients.fold(record.applied.dropped, u64::max)
+    let slices = record.applied.slices.iter().map(|slice| slice.last);
+    clients.chain(slices).fold(record.applied.dropped, u64::max)
 }
 
 #[cfg(test)]

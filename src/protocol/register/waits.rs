@@ -1,8 +1,11 @@
 //! How long a round waits before it sends again, and how long a coordinator that lost a round waits
 //! before the next.
 
+use std::collections::VecDeque;
+
 use wire::latency::{LatencyEstimate, WaitBounds, allowance_us};
 
+use crate::protocol::clients::pending::Pending;
 use crate::protocol::register::coordinator::Context;
 use crate::protocol::types::limits::{
     BACKOFF_INITIAL_US, BACKOFF_MAX_US, RETRANSMIT_INITIAL_US, RETRANSMIT_MAX_US, RETRANSMIT_MIN_US,
@@ -78,6 +81,13 @@ impl Context<'_> {
     /// The wait before a round's messages are sent again, if they carry a value of that size.
     pub fn wait_us(&self, kind: RoundKind, sent_again: u32, size: usize) -> u64 {
         self.waits.wait_us(kind, sent_again) + allowance_us(size)
+    }
+
+    /// The longest wait of a coordinator that lost this many rounds and has these operations.
+    pub fn backoff_us(&self, lost: u32, operations: &VecDeque<Pending>) -> u64 {
+        let sizes = operations.iter().map(|p| p.operation.action.value_size());
+        let size = sizes.max().unwrap_or_default().max(self.held_size());
+        self.waits.backoff_us(lost, size)
     }
 
     /// The size of the value that this node holds. Other members probably hold the same one, and

@@ -639,9 +639,7 @@ impl Coordinator {
             self.queue.push_front(pending);
         }
         self.lost += 1;
-        let sizes = self.queue.iter().map(|p| p.operation.action.value_size());
-        let size = sizes.max().unwrap_or_default().max(context.held_size());
-        let bound_us = context.waits.backoff_us(self.lost, size);
+        let bound_us = context.backoff_us(self.lost, &self.queue);
         self.wait_until_us = context.now.mono_us + context.random.random_range(0..bound_us);
         let preferred = preferred(context.key, context.coordinators);
         let preferred = preferred.filter(|to| *to != context.me && context.hears_quorum);

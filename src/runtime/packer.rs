@@ -13,6 +13,7 @@ use wire::datagram::{
     DatagramHeader, DatagramWriter, FRAME_HEADER_SIZE, FrameHeader,
 };
 use wire::parts;
+use wire::transfer::TRANSFER_PIECE;
 
 use super::tally::{Cause, Tally};
 use crate::protocol::types::message::{Message, Probe};
@@ -31,6 +32,8 @@ pub const SPARE_SIZE_MAX: usize = 2 * DATAGRAM_SIZE_TARGET_LOOPBACK;
 pub struct Outgoing<'a> {
     pub to: SocketAddr,
     pub bytes: &'a [u8],
+    /// It is large, and IP may cut it into fragments.
+    pub may_be_cut: bool,
 }
 
 /// Why a batch was not sent.
@@ -54,6 +57,15 @@ pub struct Sender {
 struct Parcel {
     to: SocketAddr,
     content: Content,
+    /// Whether IP may cut it into fragments: nothing smaller can take its place.
+    may_be_cut: bool,
+}
+
+impl Parcel {
+    /// Only transfers, which try what gets through, and what IP may cut are so large.
+    fn is_larger_than_usual(&self) -> bool {
+        !self.to.ip().is_loopback() && self.content.size() > DATAGRAM_SIZE_TARGET
+    }
 }
 
 #[derive(Debug)]
@@ -136,8 +148,10 @@ impl Packer {
         if DATAGRAM_HEADER_SIZE + size > DATAGRAM_SIZE_MAX {
             return tally.count_too_large(Message::name_of(header.kind), size);
         }
-        // A probe is never cut: it measures what happens to large datagrams.
-        let is_whole = header.flags & parts::PART != 0 || header.kind == Probe::KIND;
+        // A probe is never cut here: it measures what happens to large datagrams. A transfer tries
+        // which datagrams get through.
+        let is_piece = header.flags & (parts::PART | TRANSFER_PIECE) != 0;
+        let is_whole = is_piece || header.kind == Probe::KIND;
         if is_whole || to.ip().is_loopback() || !parts::is_cut(body) {
             self.put(to, &header, body);
         } else {
@@ -152,6 +166,7 @@ impl Packer {
     fn put(&mut self, to: SocketAddr, header: &FrameHeader, body: &[u8]) {
         let size = FRAME_HEADER_SIZE + body.len();
         let at = self.place(to, size);
+        self.queue[at].may_be_cut |= header.kind == Probe::KIND;
         let Content::Frames(writer) = &mut self.queue[at].content else {
             unreachable!("a place for frames");
         };
@@ -171,7 +186,11 @@ impl Packer {
         self.size += bytes.len();
         self.pushed += bytes.len() as u64;
         let content = Content::Plain(bytes);
-        self.queue.push_back(Parcel { to, content });
+        self.queue.push_back(Parcel {
+            to,
+            content,
+            may_be_cut: true,
+        });
     }
 
     fn is_full(&self) -> bool {
@@ -199,7 +218,11 @@ impl Packer {
         let writer = self.spares.pop().unwrap_or_default();
         self.size += writer.size();
         let content = Content::Frames(writer);
-        self.queue.push_back(Parcel { to, content });
+        self.queue.push_back(Parcel {
+            to,
+            content,
+            may_be_cut: false,
+        });
         at
     }
 
@@ -220,6 +243,7 @@ impl Packer {
                 .take(SEND_BATCH_MAX)
                 .map(|parcel| Outgoing {
                     to: parcel.to,
+                    may_be_cut: parcel.may_be_cut && parcel.is_larger_than_usual(),
                     bytes: seal(&mut parcel.content, sender, number),
                 })
                 .collect();
@@ -227,7 +251,10 @@ impl Packer {
                 Ok(sent) => self.drop_front(sent),
                 Err(SendError::Full) => return false,
                 Err(SendError::Refused(cause)) => {
-                    tally.count(cause);
+                    let is_trial = self.queue[0].is_larger_than_usual();
+                    if cause != Cause::SendTooBig || !is_trial {
+                        tally.count(cause);
+                    }
                     self.drop_front(1);
                 }
             }
@@ -391,6 +418,45 @@ mod tests {
             line.contains("too large to be sent (a message to a client, 65464 bytes): 1"),
             "{line}"
         );
+    }
+
+    /// A transfer tries larger datagrams. The system refuses what its interface does not take.
+    #[test]
+    fn a_piece_of_a_transfer_is_not_cut_and_its_refusal_is_not_reported() {
+        let (mut packer, mut tally) = (Packer::default(), Tally::default());
+        let header = FrameHeader {
+            kind: 9,
+            flags: TRANSFER_PIECE,
+            ..FrameHeader::default()
+        };
+        let probe = FrameHeader {
+            kind: Probe::KIND,
+            ..FrameHeader::default()
+        };
+        packer.push(far(1), header, &mut tally, &[1; 1_392]);
+        packer.push(far(1), probe, &mut tally, &[1; 1_392]);
+        packer.push_plain(far(1), vec![1; 1_300], &mut tally);
+        packer.push_plain(far(1), vec![1; 1_200], &mut tally);
+        packer.push_plain(near(), vec![1; 1_300], &mut tally);
+        let mut left = Vec::new();
+        packer.flush(SENDER, &mut tally, &mut |batch| {
+            if left.is_empty() {
+                left = batch
+                    .iter()
+                    .map(|one| (one.bytes.len(), one.may_be_cut))
+                    .collect();
+            }
+            Err(SendError::Refused(Cause::SendTooBig))
+        });
+        let expected = [
+            (1_472, false),
+            (1_472, true),
+            (1_300, true),
+            (1_200, false),
+            (1_300, false),
+        ];
+        assert_eq!(left, expected);
+        assert_eq!(tally.of(Cause::SendTooBig), 2);
     }
 
     /// Networks drop what IP would cut into fragments.

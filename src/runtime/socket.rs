@@ -19,7 +19,9 @@ use tokio::net::UdpSocket;
 use super::arrived::{Arrived, RECEIVE_BATCH_MAX};
 use super::asked::AnsweringAddresses;
 use super::decode::Source;
+use super::fragments;
 use super::observation::Traffic;
+use super::own_machine::is_own_machine;
 use super::packer::{Outgoing, SendError};
 use super::tally::{Cause, Tally};
 
@@ -85,6 +87,8 @@ impl Socket {
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
         let udp = std::net::UdpSocket::bind(address)?;
         udp.set_nonblocking(true)?;
+        // Without this option datagrams that are too large for a path arrive in fragments, or not.
+        let _ = fragments::forbid(&udp);
         // Without this option only the count of what the kernel lost is missing.
         let _ = setsockopt(&udp, sockopt::RxqOvfl, &1);
         // Without this option the node does not notice overload.
@@ -265,6 +269,19 @@ impl Socket {
     }
 
     fn send_batch(&mut self, batch: &[Outgoing<'_>]) -> Result<usize, SendError> {
+        match batch.iter().position(|one| one.may_be_cut) {
+            Some(0) => {
+                let _ = fragments::allow(&self.udp);
+                let sent = self.send_uncut(&batch[..1]);
+                let _ = fragments::forbid(&self.udp);
+                sent
+            }
+            Some(at) => self.send_uncut(&batch[..at]),
+            None => self.send_uncut(batch),
+        }
+    }
+
+    fn send_uncut(&mut self, batch: &[Outgoing<'_>]) -> Result<usize, SendError> {
         if self.asked.is_some() {
             return self.send_from(batch);
         }
@@ -330,22 +347,6 @@ fn local_address(message: &RecvMsg<'_, '_, SockaddrStorage>) -> Option<IpAddr> {
         }
         _ => None,
     })
-}
-
-/// Whether a datagram from `from` to `at` was sent by this machine: from a loopback address, or
-/// from the same address that it was sent to, which the system chooses for traffic within the
-/// machine. A datagram to a group of hosts (multicast) never counts.
-///
-/// Can another machine forge that? Linux drops what comes from the network with a source in
-/// 127.0.0.0/8 or ::1, or with an IPv4 source that is an address of this machine (a "martian",
-/// whatever `rp_filter` says), unless `route_localnet` or `accept_local` is set for the interface.
-/// An IPv6 source that is this machine's own is not dropped. But nothing is done without the token
-/// of a session (X4), 64 random bits, and that is sent to the source's address: to this machine,
-/// not to the forger.
-fn is_own_machine(from: IpAddr, at: IpAddr) -> bool {
-    let (from, at) = (from.to_canonical(), at.to_canonical());
-    let is_one = !at.is_multicast();
-    is_one && (from.is_loopback() || from == at && !at.is_unspecified())
 }
 
 /// Sends one datagram, from that address if one is given.
@@ -480,6 +481,14 @@ mod tests {
     use std::net::UdpSocket as StdSocket;
     use std::time::Duration;
 
+    fn whole(to: SocketAddr, bytes: &[u8]) -> Outgoing<'_> {
+        Outgoing {
+            to,
+            bytes,
+            may_be_cut: false,
+        }
+    }
+
     fn bound() -> (Socket, SocketAddr) {
         let socket = Socket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = socket.udp.local_addr().unwrap();
@@ -505,8 +514,7 @@ mod tests {
         let (mut sender, _) = bound();
         sender.writable().await.unwrap();
         let bodies: Vec<Vec<u8>> = (0..100u8).map(|at| vec![at; usize::from(at) % 7]).collect();
-        let outgoing: Vec<Outgoing<'_>> =
-            bodies.iter().map(|bytes| Outgoing { to, bytes }).collect();
+        let outgoing: Vec<Outgoing<'_>> = bodies.iter().map(|bytes| whole(to, bytes)).collect();
         let mut sent = 0;
         while sent < outgoing.len() {
             sent += sender.send(&outgoing[sent..]).unwrap();
@@ -524,10 +532,10 @@ mod tests {
         let (mut sender, _) = bound();
         sender.writable().await.unwrap();
         let bytes = vec![7; wire::datagram::DATAGRAM_SIZE_MAX + 1];
-        let refused = sender.send(&[Outgoing { to, bytes: &bytes }]);
+        let refused = sender.send(&[whole(to, &bytes)]);
         assert_eq!(refused, Err(SendError::Refused(Cause::SendTooBig)));
         let bytes = &bytes[1..];
-        assert_eq!(sender.send(&[Outgoing { to, bytes }]), Ok(1));
+        assert_eq!(sender.send(&[whole(to, bytes)]), Ok(1));
         receiver.readable().await.unwrap();
         let received = receive_all(&mut receiver, 0, &mut Tally::default());
         assert_eq!(received, [bytes]);
@@ -538,7 +546,7 @@ mod tests {
         let (mut sender, _) = bound();
         sender.writable().await.unwrap();
         let to = "[::1]:7".parse().unwrap();
-        let refused = sender.send(&[Outgoing { to, bytes: &[1] }]);
+        let refused = sender.send(&[whole(to, &[1])]);
         assert_eq!(refused, Err(SendError::Refused(Cause::SendError)));
     }
 
@@ -570,7 +578,7 @@ mod tests {
                     }
                 };
                 socket.writable().await.unwrap();
-                let answer = Outgoing { to, bytes: &bytes };
+                let answer = whole(to, &bytes);
                 assert_eq!(socket.send(&[answer]), Ok(1));
                 let mut buffer = [0; 9];
                 assert_eq!(client.recv(&mut buffer).expect("an answer"), 1, "{ip}");
@@ -591,30 +599,6 @@ mod tests {
         assert!(warning.contains("net.core.rmem_max"), "{warning}");
     }
 
-    #[test]
-    fn a_source_is_of_this_machine_if_it_is_loopback_or_what_was_asked() {
-        for (from, at, expected) in [
-            ("127.0.0.1", "10.0.0.1", true),
-            ("127.9.9.9", "127.0.0.1", true),
-            ("::1", "::1", true),
-            ("::ffff:127.0.0.1", "::", true),
-            ("10.0.0.1", "10.0.0.1", true),
-            ("::ffff:10.0.0.1", "10.0.0.1", true),
-            ("fe80::1", "fe80::1", true),
-            ("10.0.0.2", "10.0.0.1", false),
-            ("10.0.0.1", "0.0.0.0", false),
-            ("fe80::2", "fe80::1", false),
-            ("::1", "ff02::1", false),
-            ("ff02::1", "ff02::1", false),
-            ("127.0.0.1", "224.0.0.1", false),
-            ("0.0.0.0", "0.0.0.0", false),
-            ("::", "::", false),
-        ] {
-            let [from_ip, at_ip] = [from, at].map(|ip| ip.parse().unwrap());
-            assert_eq!(is_own_machine(from_ip, at_ip), expected, "{from} to {at}");
-        }
-    }
-
     #[tokio::test]
     async fn an_address_that_is_gone_is_not_sent_from() {
         let (mut receiver, to) = bound();
@@ -623,7 +607,7 @@ mod tests {
         let asked = sender.asked.as_mut().unwrap();
         asked.set_usual("192.0.2.77".parse().ok());
         let bytes = &[1];
-        assert_eq!(sender.send(&[Outgoing { to, bytes }]), Ok(1));
+        assert_eq!(sender.send(&[whole(to, bytes)]), Ok(1));
         receiver.readable().await.unwrap();
         let received = receive_all(&mut receiver, 0, &mut Tally::default());
         assert_eq!(received, [bytes]);
@@ -632,7 +616,7 @@ mod tests {
         sender.announce("192.0.2.77".parse().unwrap());
         assert_eq!(sender.asked.as_ref().unwrap().source(to), None);
         sender.announce(mine);
-        assert_eq!(sender.send(&[Outgoing { to, bytes }]), Ok(1));
+        assert_eq!(sender.send(&[whole(to, bytes)]), Ok(1));
         receiver.readable().await.unwrap();
         receiver.receive(0, &mut Tally::default()).unwrap();
         let got = receiver.arrived().pop(0, &mut Tally::default());

@@ -6,7 +6,7 @@ use std::collections::BinaryHeap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -49,9 +49,21 @@ impl Link {
     };
 }
 
+/// What the relay saw, and what may change while it runs.
+#[derive(Debug, Default)]
+pub struct Passing {
+    /// Larger packets are dropped, and no host is told.
+    pub packet_size_max: AtomicUsize,
+    /// The largest packet that passed whole.
+    pub largest: AtomicUsize,
+    /// The largest datagram that came in fragments; 0 if none did.
+    pub largest_cut: AtomicUsize,
+}
+
 /// Hosts 1 and up, which end when this value is dropped.
 pub struct Network {
     hosts: Vec<Child>,
+    pub passing: Arc<Passing>,
     stops: Arc<AtomicBool>,
     relay: Option<JoinHandle<()>>,
 }
@@ -85,6 +97,10 @@ impl Network {
     pub fn new(tag: &str, hosts: usize, link: Link) -> Network {
         let mut network = Network {
             hosts: (1..=hosts).map(|_| hold_namespace()).collect(),
+            passing: Arc::new(Passing {
+                packet_size_max: AtomicUsize::new(link.packet_size_max),
+                ..Passing::default()
+            }),
             stops: Arc::new(AtomicBool::new(false)),
             relay: None,
         };
@@ -93,6 +109,7 @@ impl Network {
         let relay = Relay {
             sockets: sockets.collect(),
             link,
+            passing: network.passing.clone(),
             random: 1,
             order: 0,
             late: BinaryHeap::new(),
@@ -201,6 +218,7 @@ struct Relay {
     /// The hosts' sockets, in order.
     sockets: Vec<OwnedFd>,
     link: Link,
+    passing: Arc<Passing>,
     random: u64,
     order: u64,
     late: BinaryHeap<LatePacket>,
@@ -244,7 +262,17 @@ impl Relay {
         let header_size = usize::from(packet[0] & 15) * 4;
         let is_fragment = (u16::from_be_bytes([packet[6], packet[7]]) & 0x3fff) != 0;
         let offset = u16::from_be_bytes([packet[6], packet[7]]) & 0x1fff;
-        let is_too_large = packet.len() > self.link.packet_size_max;
+        if is_fragment && offset == 0 && packet.len() >= header_size + 8 {
+            let at = header_size + 4;
+            let size = usize::from(u16::from_be_bytes([packet[at], packet[at + 1]])) - 8;
+            self.passing.largest_cut.fetch_max(size, Ordering::Relaxed);
+        }
+        let is_too_large = packet.len() > self.passing.packet_size_max.load(Ordering::Relaxed);
+        if !is_too_large && !is_fragment {
+            self.passing
+                .largest
+                .fetch_max(packet.len(), Ordering::Relaxed);
+        }
         if is_too_large || is_fragment && self.link.drops_fragments {
             return;
         }

@@ -42,6 +42,7 @@ mod names;
 #[path = "../cluster/nodes.rs"]
 #[allow(dead_code)] // The tests of whole clusters use the rest of it.
 mod nodes;
+mod packet_sizes;
 mod preload;
 mod process;
 mod quotas;

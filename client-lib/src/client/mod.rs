@@ -18,6 +18,9 @@ use std::time::Duration;
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrIn6, bind, getsockopt, setsockopt, socket, sockopt,
 };
+use rustix::net::sockopt::{
+    Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, set_ip_mtu_discover, set_ipv6_mtu_discover,
+};
 
 use crate::session::{
     Call, CallError, Completion, DEADLINE_US_DEFAULT, NO_QUORUM_AFTER_US_DEFAULT, Question,
@@ -404,6 +407,9 @@ fn open_for(six: bool) -> std::io::Result<UdpSocket> {
         UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?
     };
     opened.set_nonblocking(true)?;
+    // Transfers try which datagrams get through whole. Where this fails, they arrive in fragments.
+    let _ = set_ipv6_mtu_discover(&opened, Ipv6PathMtuDiscovery::PROBE);
+    let _ = set_ip_mtu_discover(&opened, Ipv4PathMtuDiscovery::PROBE);
     // A large buffer is better, but a smaller one is enough if the system grants no more.
     let _ = setsockopt(&opened.as_fd(), sockopt::RcvBuf, &SOCKET_BUFFER_SIZE);
     let _ = setsockopt(&opened.as_fd(), sockopt::SndBuf, &SOCKET_BUFFER_SIZE);

@@ -13,6 +13,8 @@ pub const FRAME_BODY_SIZE_MAX: usize = (16 << 20) + (32 << 10);
 const PIECE_SIZE_MIN: usize = 512;
 const _: () = assert!(FRAME_BODY_SIZE_MAX.div_ceil(PIECE_SIZE_MIN) <= u16::MAX as usize);
 const WANTS_ACK: u8 = 1;
+/// The body continues after the piece with bytes that mean nothing.
+const IS_PADDED: u8 = 2;
 
 const ACK_HEADER_SIZE: usize = 24;
 /// The most ranges in an acknowledgement.
@@ -35,6 +37,8 @@ pub(super) struct Piece<'a> {
     pub(super) sequence: u32,
     pub(super) wants_ack: bool,
     pub(super) bytes: &'a [u8],
+    /// How many bytes follow that mean nothing. They show whether a datagram of this size arrives.
+    pub(super) padding: usize,
 }
 
 impl<'a> Piece<'a> {
@@ -42,21 +46,28 @@ impl<'a> Piece<'a> {
         let (head, bytes) = body
             .split_first_chunk::<PIECE_HEADER_SIZE>()
             .ok_or(NoPiece)?;
-        let piece = Piece {
+        let total = u32_at(head, 8) as usize;
+        let place = usize::from(u16_at(head, 12));
+        let piece_size = usize::from(u16_at(head, 14));
+        let at = place * piece_size;
+        if piece_size < PIECE_SIZE_MIN || total > FRAME_BODY_SIZE_MAX || at >= total {
+            return Err(NoPiece);
+        }
+        let size = (total - at).min(piece_size);
+        let (bytes, padding) = bytes.split_at_checked(size).ok_or(NoPiece)?;
+        if !padding.is_empty() && head[20] & IS_PADDED == 0 {
+            return Err(NoPiece);
+        }
+        Ok(Piece {
             number: u64_at(head, 0),
-            total: u32_at(head, 8) as usize,
-            place: usize::from(u16_at(head, 12)),
-            piece_size: usize::from(u16_at(head, 14)),
+            total,
+            place,
+            piece_size,
             sequence: u32_at(head, 16),
             wants_ack: head[20] & WANTS_ACK != 0,
             bytes,
-        };
-        let at = piece.place * piece.piece_size;
-        let is_right = piece.piece_size >= PIECE_SIZE_MIN
-            && piece.total <= FRAME_BODY_SIZE_MAX
-            && at < piece.total
-            && bytes.len() == (piece.total - at).min(piece.piece_size);
-        is_right.then_some(piece).ok_or(NoPiece)
+            padding: padding.len(),
+        })
     }
 
     pub(super) fn encode(&self, body: &mut Vec<u8>) {
@@ -66,9 +77,11 @@ impl<'a> Piece<'a> {
         body.extend_from_slice(&(self.place as u16).to_le_bytes());
         body.extend_from_slice(&(self.piece_size as u16).to_le_bytes());
         body.extend_from_slice(&self.sequence.to_le_bytes());
-        let flags = if self.wants_ack { WANTS_ACK } else { 0 };
-        body.extend_from_slice(&[flags, 0, 0, 0]);
+        let wants_ack = if self.wants_ack { WANTS_ACK } else { 0 };
+        let is_padded = if self.padding > 0 { IS_PADDED } else { 0 };
+        body.extend_from_slice(&[wants_ack | is_padded, 0, 0, 0]);
         body.extend_from_slice(self.bytes);
+        body.resize(body.len() + self.padding, 0);
     }
 }
 
@@ -185,11 +198,20 @@ mod tests {
             sequence: 77,
             wants_ack: true,
             bytes: &[7; 616],
+            padding: 0,
         };
         let mut body = Vec::new();
         piece.encode(&mut body);
         assert_eq!(Piece::open(&body), Ok(piece));
         assert_eq!(Piece::open(&body[..body.len() - 1]), Err(NoPiece));
+        body.push(0);
+        assert_eq!(Piece::open(&body), Err(NoPiece), "it is not padded");
+        let padded = Piece {
+            padding: 300,
+            ..piece
+        };
+        padded.encode(&mut body);
+        assert_eq!(Piece::open(&body), Ok(padded));
         let ack = TransferAck {
             number: 5,
             echo: 6,

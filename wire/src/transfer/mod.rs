@@ -13,6 +13,7 @@ mod both;
 mod format;
 mod frames;
 mod one;
+mod path_size;
 mod pieces;
 mod receive;
 mod recent;

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use super::format::{Piece, TransferAck};
+use super::format::{PIECE_HEADER_SIZE, Piece, TransferAck};
+use super::path_size::PathSize;
 use super::window::TransferWindow;
-use crate::datagram::FrameHeader;
+use crate::datagram::{DATAGRAM_HEADER_SIZE, FRAME_HEADER_SIZE, FrameHeader};
 
 /// Until the receiver has said that it has memory for the whole, only this much is sent.
 const UNGRANTED_SIZE: usize = 64 << 10;
@@ -20,6 +21,8 @@ const REORDER_US_MIN: u64 = 1_000;
 /// After a timeout so many pieces are sent, whatever the window says.
 const PROBES: usize = 2;
 const BACKOFF_MAX: u32 = 5;
+/// What a datagram contains besides a piece.
+const HEADERS_SIZE: usize = DATAGRAM_HEADER_SIZE + FRAME_HEADER_SIZE + PIECE_HEADER_SIZE;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Whereabouts {
@@ -79,6 +82,8 @@ pub(super) struct SentTransfer {
     flights: VecDeque<PieceFlight>,
     in_flight: usize,
     sequence: u32,
+    /// The sequence of the piece that tries a larger datagram.
+    trial: Option<u32>,
     arrived: usize,
     /// All pieces below this one have arrived.
     below: usize,
@@ -103,20 +108,21 @@ impl SentTransfer {
         number: u64,
         digest: u128,
         header: FrameHeader,
-        (body, piece_size): (Vec<u8>, usize),
+        body: Vec<u8>,
     ) -> Self {
         SentTransfer {
             header,
             number,
             digest,
             body,
-            piece_size,
+            piece_size: 0,
             pieces: Vec::new(),
             fresh: 0,
             lost: BTreeSet::new(),
             flights: VecDeque::new(),
             in_flight: 0,
             sequence: 0,
+            trial: None,
             arrived: 0,
             below: 0,
             grant: Grant::Unknown,
@@ -135,12 +141,9 @@ impl SentTransfer {
         self.body.len()
     }
 
-    pub(super) fn in_flight(&self) -> usize {
-        self.in_flight
-    }
-
-    /// Its turn has come.
-    pub(super) fn begin(&mut self, now_us: u64) {
+    /// Its turn has come. Its pieces travel in datagrams of up to `datagram_size`.
+    pub(super) fn begin(&mut self, now_us: u64, datagram_size: usize) {
+        self.piece_size = datagram_size - HEADERS_SIZE;
         let piece = PieceSent {
             whereabouts: Whereabouts::Here,
             sequence: 0,
@@ -148,6 +151,20 @@ impl SentTransfer {
         };
         self.pieces = vec![piece; self.body.len().div_ceil(self.piece_size)];
         (self.progress_us, self.heard_us) = (now_us, now_us);
+    }
+
+    /// Begins anew, as another transfer: datagrams of the present size no longer get through.
+    pub(super) fn restart(
+        &mut self,
+        now_us: u64,
+        number: u64,
+        datagram_size: usize,
+        window: &mut TransferWindow,
+    ) {
+        window.abandoned(self.in_flight);
+        let body = std::mem::take(&mut self.body);
+        *self = SentTransfer::new(now_us, number, self.digest, self.header, body);
+        self.begin(now_us, datagram_size);
     }
 
     /// What a piece in flight counts in the window.
@@ -208,6 +225,10 @@ impl SentTransfer {
         self.fresh = self.fresh.max(place + 1);
         self.sequence += 1;
         let was_forced = self.forced > 0;
+        let padding = match is_again || was_forced {
+            true => 0,
+            false => self.padding(now_us, size, window),
+        };
         self.pieces[place] = PieceSent {
             whereabouts: Whereabouts::InFlight,
             sequence: self.sequence,
@@ -233,9 +254,45 @@ impl SentTransfer {
             sequence: self.sequence,
             wants_ack: was_forced || is_last,
             bytes: &self.body[at..at + size],
+            padding,
         };
         piece.encode(buffer);
         (size, is_again)
+    }
+
+    /// How much is added to a piece of this size, which was never sent before, to try a larger
+    /// datagram.
+    fn padding(&mut self, now_us: u64, size: usize, window: &mut TransferWindow) -> usize {
+        let trial = window.path_size.next_trial(now_us);
+        let Some(datagram_size) = trial.filter(|_| self.grant == Grant::Given) else {
+            return 0;
+        };
+        window.path_size.trial_sent(datagram_size);
+        self.trial = Some(self.sequence);
+        datagram_size - HEADERS_SIZE - size
+    }
+
+    /// The sending of a piece ended so. Returns whether it tried a larger datagram.
+    fn end_trial(
+        &mut self,
+        sequence: u32,
+        window: &mut TransferWindow,
+        end: impl FnOnce(&mut PathSize),
+    ) -> bool {
+        let is_it = self.trial == Some(sequence);
+        if is_it {
+            self.trial = None;
+            end(&mut window.path_size);
+        }
+        is_it
+    }
+
+    /// Nothing more is heard of this transfer.
+    pub(super) fn abandon(&mut self, window: &mut TransferWindow) {
+        window.abandoned(std::mem::take(&mut self.in_flight));
+        if self.trial.take().is_some() {
+            window.path_size.trial_abandoned();
+        }
     }
 
     /// Takes an acknowledgement.
@@ -256,6 +313,9 @@ impl SentTransfer {
         let ended = match ack.state {
             Done => {
                 window.arrived(std::mem::take(&mut self.in_flight));
+                if self.trial.take().is_some() {
+                    window.path_size.trial_arrived();
+                }
                 Some(Ended::Done)
             }
             Refused if self.arrived == 0 || is_newer => {
@@ -296,7 +356,7 @@ impl SentTransfer {
         };
         let again_us = now_us + wait_us;
         self.grant = Grant::Refused { again_us, wait_us };
-        window.abandoned(std::mem::take(&mut self.in_flight));
+        self.abandon(window);
         self.flights.clear();
         self.lost.clear();
         for piece in &mut self.pieces {
@@ -337,13 +397,14 @@ impl SentTransfer {
     }
 
     fn place_arrived(&mut self, now_us: u64, place: usize, window: &mut TransferWindow) {
-        let piece = &mut self.pieces[place];
+        let piece = self.pieces[place];
         match piece.whereabouts {
             Whereabouts::Arrived => return,
             Whereabouts::InFlight => {
                 let size = self.charge_of(place);
                 self.in_flight -= size;
                 window.arrived(size);
+                self.end_trial(piece.sequence, window, PathSize::trial_arrived);
             }
             Whereabouts::Here if place >= self.fresh => return,
             Whereabouts::Here => _ = self.lost.remove(&(place as u16)),
@@ -393,7 +454,11 @@ impl SentTransfer {
                     return;
                 }
                 let size = self.bring_back(place);
-                window.lost(size);
+                match self.end_trial(flight.sequence, window, |path| path.trial_lost(now_us)) {
+                    // That says nothing about congestion.
+                    true => window.abandoned(size),
+                    false => window.lost(size),
+                }
             }
             self.flights.pop_front();
         }
@@ -423,20 +488,21 @@ impl SentTransfer {
         if is_silent {
             self.due_us = None;
             self.timeouts = (self.timeouts + 1).min(BACKOFF_MAX);
-            self.probe(window);
+            self.probe(now_us, window);
         }
         is_silent
     }
 
     /// Sends a few pieces again, so that the receiver reports what it has. Nothing else is sent
     /// until then.
-    fn probe(&mut self, window: &mut TransferWindow) {
+    fn probe(&mut self, now_us: u64, window: &mut TransferWindow) {
         self.forced = PROBES;
         for at in 0..self.flights.len() {
             let flight = self.flights[at];
             if self.is_current(flight) {
                 let charge = self.bring_back(flight.place.into());
                 window.abandoned(charge);
+                self.end_trial(flight.sequence, window, |path| path.trial_lost(now_us));
             }
         }
         if self.lost.is_empty() && self.fresh == self.pieces.len() {

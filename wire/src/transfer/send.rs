@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::format::{FRAME_BODY_SIZE_MAX, PIECE_HEADER_SIZE, TRANSFER_PIECE, TransferAck};
+use super::format::{FRAME_BODY_SIZE_MAX, TRANSFER_PIECE, TransferAck};
 use super::frames::{FramesSent, digest};
 use super::one::{Ended, SentTransfer};
 use super::window::TransferWindow;
-use crate::datagram::{DATAGRAM_HEADER_SIZE, FRAME_HEADER_SIZE, FrameHeader};
+use crate::datagram::FrameHeader;
 
 /// Transfers to one peer of more than this take turns with all others, and wait while this much is
 /// under way already. Smaller ones wait for at most `SMALL_ACTIVE_MAX`.
@@ -79,9 +79,9 @@ struct SendPath {
 }
 
 impl SendPath {
-    fn new() -> Self {
+    fn new(datagram_size: usize) -> Self {
         SendPath {
-            window: TransferWindow::new(),
+            window: TransferWindow::new(datagram_size),
             active: VecDeque::new(),
             small: VecDeque::new(),
             large: VecDeque::new(),
@@ -103,13 +103,14 @@ impl SendPath {
 
     /// Lets those begin whose turn has come.
     fn admit(&mut self, now_us: u64) {
+        let datagram_size = self.window.path_size.proven();
         let sizes = self.active.iter().map(SentTransfer::size);
         let (small, large): (Vec<_>, Vec<_>) = sizes.partition(|size| *size <= SMALL_SIZE);
         let mut count = small.len();
         while count < SMALL_ACTIVE_MAX
             && let Some(mut next) = self.small.pop_front()
         {
-            next.begin(now_us);
+            next.begin(now_us, datagram_size);
             self.active.push_back(next);
             count += 1;
         }
@@ -118,7 +119,7 @@ impl SendPath {
             && (size == 0 || size + next.size() <= ACTIVE_SIZE_MAX)
             && let Some(mut next) = self.large.pop_front()
         {
-            next.begin(now_us);
+            next.begin(now_us, datagram_size);
             size += next.size();
             self.active.push_back(next);
         }
@@ -132,16 +133,16 @@ impl SendPath {
                 && transfer.heard_us().max(self.silent_us) + wait_us <= now_us
             {
                 self.silent_us = now_us;
-                self.window.timed_out();
+                self.window.timed_out(now_us);
             }
         }
         let is_hopeless = |transfer: &SentTransfer| transfer.is_hopeless(now_us);
         let mut ended = Vec::new();
         if self.active.iter().any(is_hopeless) {
             let all = std::mem::take(&mut self.active).into_iter();
-            let (hopeless, rest): (Vec<_>, Vec<_>) = all.partition(is_hopeless);
-            for transfer in &hopeless {
-                self.window.abandoned(transfer.in_flight());
+            let (mut hopeless, rest): (Vec<_>, Vec<_>) = all.partition(is_hopeless);
+            for transfer in &mut hopeless {
+                transfer.abandon(&mut self.window);
             }
             self.active = rest.into();
             ended = hopeless;
@@ -241,7 +242,8 @@ impl<Peer: Ord + Copy> TransferSender<Peer> {
         self.size == 0
     }
 
-    /// Hands in a frame. Its pieces travel in datagrams of up to `datagram_size`.
+    /// Hands in a frame. Its pieces travel in datagrams of `datagram_size`, which always get
+    /// through, or of a larger size that is known to.
     pub fn offer(
         &mut self,
         now_us: u64,
@@ -266,13 +268,12 @@ impl<Peer: Ord + Copy> TransferSender<Peer> {
             self.forget_idle_peers();
         }
         self.number = self.number.wrapping_add(1);
-        let piece_size =
-            datagram_size - DATAGRAM_HEADER_SIZE - FRAME_HEADER_SIZE - PIECE_HEADER_SIZE;
         let number = self.number;
-        let transfer = SentTransfer::new(now_us, number, digest, header, (body, piece_size));
+        let transfer = SentTransfer::new(now_us, number, digest, header, body);
         self.size += size;
         self.peers.insert(number, peer);
-        let path = self.paths.entry(peer).or_insert_with(SendPath::new);
+        let begin = || SendPath::new(datagram_size);
+        let path = self.paths.entry(peer).or_insert_with(begin);
         if path.is_idle() {
             path.heard_us = now_us;
         }
@@ -377,7 +378,23 @@ impl<Peer: Ord + Copy> TransferSender<Peer> {
             self.remove(now_us, peer, &transfer, Ended::GivenUp);
         }
         let path = self.paths.get_mut(&peer).expect("it stays");
+        if path.window.is_blocked(now_us) && path.window.path_size.fall_back() {
+            self.restart(now_us, peer);
+        }
+        let path = self.paths.get_mut(&peer).expect("it stays");
         path.admit(now_us);
+    }
+
+    /// The transfers to that peer begin anew, in datagrams that get through.
+    fn restart(&mut self, now_us: u64, peer: Peer) {
+        let path = self.paths.get_mut(&peer).expect("it is ready");
+        let datagram_size = path.window.path_size.proven();
+        for transfer in &mut path.active {
+            self.peers.remove(&transfer.number);
+            self.number = self.number.wrapping_add(1);
+            self.peers.insert(self.number, peer);
+            transfer.restart(now_us, self.number, datagram_size, &mut path.window);
+        }
     }
 
     /// Sends a slice's worth to one peer. `Err`: no more may leave before that time.

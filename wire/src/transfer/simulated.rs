@@ -1,6 +1,6 @@
 //! Senders and a receiver with simulated links between them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::*;
 use crate::datagram::FrameHeader;
@@ -31,7 +31,9 @@ struct LinkPlan {
     repeats_percent: u64,
     bytes_per_ms: u64,
     queue_size: u64,
+    /// The size that transfers begin with, and the largest one that gets through.
     datagram_size: usize,
+    datagram_size_max: usize,
     socket_buffer: usize,
     /// How often the receiver empties its socket.
     read_every_us: u64,
@@ -45,6 +47,7 @@ const LAN: LinkPlan = LinkPlan {
     bytes_per_ms: 100_000,
     queue_size: 256 << 10,
     datagram_size: 1_200,
+    datagram_size_max: 1_200,
     socket_buffer: 208 << 10,
     read_every_us: 300,
 };
@@ -62,6 +65,9 @@ struct SimulatedLink {
     under_way: Vec<(u64, FrameHeader, Vec<u8>)>,
     lost_bytes: usize,
     sent_bytes: usize,
+    /// The sizes of the datagrams that got through, and how many were too large.
+    sizes: BTreeSet<usize>,
+    too_large: usize,
 }
 
 impl SimulatedLink {
@@ -73,9 +79,15 @@ impl SimulatedLink {
         header: FrameHeader,
         body: &[u8],
     ) {
-        let size = (body.len() + 80) as u64;
-        assert!(size <= plan.datagram_size as u64);
+        let datagram_size = body.len() + 80;
+        let size = datagram_size as u64;
         self.sent_bytes += body.len();
+        if datagram_size > plan.datagram_size.max(plan.datagram_size_max) {
+            self.lost_bytes += body.len();
+            self.too_large += 1;
+            return;
+        }
+        self.sizes.insert(datagram_size);
         let waits_us = self.free_us.saturating_sub(now_us);
         let is_lost = dice.roll(100) < plan.loss_percent;
         if is_lost || waits_us * plan.bytes_per_ms / 1_000 > plan.queue_size {
@@ -289,6 +301,70 @@ fn a_mebibyte_takes_a_few_seconds_at_600_ms_and_5_percent_loss() {
         let took_us = run.run(60_000_000);
         assert!(took_us < 5_000_000, "{took_us}");
         run.assert_frugal(1 << 20);
+    }
+}
+
+/// The sizes that a link takes are not known. What was tried in vain is sent again.
+#[test]
+fn the_largest_datagram_that_gets_through_is_found() {
+    for (datagram_size_max, found) in [
+        (1_252, 1_200),
+        (1_380, 1_372),
+        (1_472, 1_472),
+        (9_000, 8_952),
+    ] {
+        for (delay_us, loss_percent) in [(100, 0), (100, 5), (50_000, 5)] {
+            let plan = LinkPlan {
+                delay_us,
+                loss_percent,
+                datagram_size_max,
+                ..LAN
+            };
+            let mut run = Simulation::new(plan, 1, 32 << 20, 9);
+            for id in 1..6 {
+                run.offer(0, id, 1 << 20);
+                run.run(20_000_000);
+            }
+            let link = &mut run.there[0];
+            assert!(
+                link.too_large <= 6,
+                "{datagram_size_max}: {}",
+                link.too_large
+            );
+            link.sizes.clear();
+            run.offer(0, 6, 1 << 20);
+            run.run(20_000_000);
+            assert_eq!(run.there[0].sizes.last(), Some(&found), "{plan:?}");
+            assert_eq!(run.got.len(), 6);
+            run.assert_frugal(6 << 20);
+        }
+    }
+}
+
+/// As after a change of the route, of which the network says nothing.
+#[test]
+fn transfers_heal_when_their_datagrams_become_too_large() {
+    for (delay_us, loss_percent) in [(100, 0), (20_000, 5), (100_000, 0)] {
+        let plan = LinkPlan {
+            delay_us,
+            loss_percent,
+            datagram_size_max: 1_472,
+            ..LAN
+        };
+        let mut run = Simulation::new(plan, 1, 32 << 20, 3);
+        for id in 1..4 {
+            run.offer(0, id, 1 << 20);
+            run.run(20_000_000);
+        }
+        assert_eq!(run.there[0].sizes.last(), Some(&1_472));
+        run.offer(0, 4, 4 << 20);
+        run.offer(0, 5, 4 << 20);
+        (0..50 + 3 * delay_us / TICK_US).for_each(|_| run.tick());
+        run.plan.datagram_size_max = 1_252;
+        let took_us = run.run(30_000_000);
+        assert_eq!((run.got.len(), run.counts()[0].given_up), (5, 0));
+        assert!(took_us < 3_000_000 + 40 * delay_us, "{took_us}");
+        run.plan.datagram_size_max = 1_472;
     }
 }
 

@@ -4,6 +4,7 @@
 //! for a few lost datagrams: on a radio link 5 % are lost at any rate. Credit bounds how much the
 //! receiver's socket has to hold while the receiver is busy.
 
+use super::path_size::PathSize;
 use crate::latency::{LatencyEstimate, WaitBounds};
 
 /// What is sent before the first acknowledgement: half of what the smallest usual socket buffer
@@ -25,6 +26,10 @@ const ROOM_US: u64 = 5_000;
 /// Losses count in a round if they are more than one in this many, and at least `LOSSES_MIN`.
 const LOSS_SHARE: usize = 8;
 const LOSSES_MIN: usize = 4;
+/// So many timeouts, and so long after the first one, show that a path is blocked. A receiver that
+/// is only busy answers sooner.
+const BLOCKED_TIMEOUTS_MIN: u32 = 3;
+const BLOCKED_US_MIN: u64 = 100_000;
 /// The shortest round trip is looked for again after this time.
 const LEAST_US: u64 = 10_000_000;
 
@@ -61,12 +66,15 @@ pub(super) struct TransferWindow {
     room: usize,
     credit: usize,
     credited_us: u64,
-    /// Timeouts since an acknowledgement.
+    /// Timeouts since an acknowledgement, and when the first one was.
     timeouts: u32,
+    silent_us: u64,
+    pub(super) path_size: PathSize,
 }
 
 impl TransferWindow {
-    pub(super) fn new() -> Self {
+    /// `datagram_size`: a size that gets through.
+    pub(super) fn new(datagram_size: usize) -> Self {
         TransferWindow {
             size: BLIND_SIZE,
             doubles_to: SIZE_MAX,
@@ -81,6 +89,8 @@ impl TransferWindow {
             credit: BLIND_SIZE,
             credited_us: 0,
             timeouts: 0,
+            silent_us: 0,
+            path_size: PathSize::new(datagram_size),
         }
     }
 
@@ -238,12 +248,21 @@ impl TransferWindow {
 
     /// No acknowledgement of a transfer arrived for `timeout_us`. One such wait may be a lost
     /// acknowledgement.
-    pub(super) fn timed_out(&mut self) {
+    pub(super) fn timed_out(&mut self, now_us: u64) {
         self.timeouts += 1;
+        if self.timeouts == 1 {
+            self.silent_us = now_us;
+        }
         if self.timeouts == 2 {
             self.doubles_to = (self.size / 2).max(SIZE_MIN);
             self.size = 2 * self.largest.max(1);
         }
+    }
+
+    /// Whether the receiver is silent for so long that datagrams of this size may no longer get
+    /// through.
+    pub(super) fn is_blocked(&self, now_us: u64) -> bool {
+        self.timeouts >= BLOCKED_TIMEOUTS_MIN && now_us >= self.silent_us + BLOCKED_US_MIN
     }
 }
 
@@ -255,7 +274,7 @@ mod tests {
 
     /// Rounds of `rtt_us` in which all that the window admits is sent; a share is lost.
     fn after_rounds(rounds: usize, rtt_us: u64, lost_of_100: usize) -> TransferWindow {
-        let mut window = TransferWindow::new();
+        let mut window = TransferWindow::new(1_200);
         let mut now_us = 1_000_000;
         window.heard(now_us, 1 << 20, Some((now_us - rtt_us, 0)));
         for _ in 0..rounds {
@@ -299,7 +318,7 @@ mod tests {
 
     #[test]
     fn a_small_socket_is_not_sent_more_than_it_holds() {
-        let mut window = TransferWindow::new();
+        let mut window = TransferWindow::new(1_200);
         let mut now_us = 1_000_000;
         window.heard(now_us, 20_000, Some((now_us - 100, 0)));
         let mut sent = 0;

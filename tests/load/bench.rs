@@ -17,8 +17,8 @@ pub fn scaled<T>(all: T, sample: T) -> T {
     if is_all() { all } else { sample }
 }
 
-/// The part of a rate that must be left. The sample also runs on machines that do other things, so
-/// it notices only that a rate collapses.
+/// A rate, or a part of one, that must be left. The sample also runs on machines that do other
+/// things, so it notices only that a rate collapses.
 pub fn part_left(all: f64) -> f64 {
     scaled(all, all / 2.0)
 }

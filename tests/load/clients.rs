@@ -3,11 +3,13 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::bench::{self, Bench, Figures, scaled, seconds};
+use crate::bench::{self, Bench, Figures, part_left, scaled, seconds};
 use crate::nodes::{Cluster, Keep};
 
 /// How long any node may take to answer `status`, whatever the load.
-const STATUS_MAX: Duration = Duration::from_secs(1);
+fn status_max() -> Duration {
+    Duration::from_secs(scaled(1, 5))
+}
 /// What a node's memory may grow by under any load, with small values.
 const GROWTH_MAX: u64 = 256 << 20;
 
@@ -21,7 +23,7 @@ fn a_thousand_clients_are_served_alike() {
     let of = |name: &str| figures.number(&format!("/per_client/{name}"));
     let (min, mean) = (of("count_min"), of("count_mean"));
     println!("slowest client {min}, mean {mean}");
-    assert!(min >= mean / 3.0, "{}", figures.0);
+    assert!(min >= part_left(mean / 3.0), "{}", figures.0);
 }
 
 /// Operations start 1 to 10 times as fast as the cluster completes them, by four handles, and each
@@ -42,16 +44,21 @@ fn goodput_beyond_the_peak() {
         figures.expect_errors(&["busy", "unknown_outcome", "timed_out"]);
         let open = figures.count("unknown_outcome") + figures.count("timed_out");
         let intended = figures.number("/intended");
-        assert!(open < intended / 20.0, "{open} of {intended} are not told");
+        let open_max = intended / scaled(20.0, 5.0);
+        assert!(open < open_max, "{open} of {intended} are not told");
         // The client itself takes a part of the machine, more at each factor.
-        assert!(figures.per_second() >= peak * 0.7, "{}", figures.0);
+        assert!(
+            figures.per_second() >= peak * part_left(0.8),
+            "{}",
+            figures.0
+        );
         let grown = bench::resident_max(&cluster).saturating_sub(before);
         assert!(grown < GROWTH_MAX, "by {grown} bytes");
     }
     std::thread::sleep(Duration::from_secs(1));
     let after = bench::peak(&cluster);
     println!("peak afterwards {after:.0}/s");
-    assert!(after >= peak * 0.5, "{after} after {peak}");
+    assert!(after >= peak * part_left(0.5), "{after} after {peak}");
 }
 
 fn report(factor: u32, peak: f64, figures: &Figures) {
@@ -120,7 +127,7 @@ fn watch_status(cluster: &Cluster, stop: &AtomicBool) -> Duration {
         for node in 0..cluster.count() {
             let began = Instant::now();
             let status = std::iter::from_fn(|| Some(cluster.status(node)))
-                .take_while(|_| began.elapsed() < STATUS_MAX)
+                .take_while(|_| began.elapsed() < status_max())
                 .find_map(|status| status);
             let status = status.unwrap_or_else(|| panic!("node {node} is silent for a second"));
             slowest = slowest.max(began.elapsed());

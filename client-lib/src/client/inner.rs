@@ -22,6 +22,9 @@ use wire::transfer::{self, NoPiece, Offer, Taken, Transfers};
 /// The most datagrams that are read before completions are delivered.
 const RECEIVE_MAX: usize = 256;
 
+/// So many submitted operations are packed into datagrams together.
+const PACKED_TOGETHER: usize = 32;
+
 /// The owner of a call.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Owner {
@@ -81,8 +84,8 @@ pub(super) struct Inner {
     /// Waiters whose threads sleep until another thread completes their calls, or no thread drives.
     sleepers: BTreeSet<usize>,
     alarm: Alarm,
-    /// Whether a submitted operation has not been packed into a datagram and sent yet.
-    unsent: bool,
+    /// The operations that were submitted since the last flush.
+    unsent: usize,
     /// Completions for the application.
     pub done: std::collections::VecDeque<Completion>,
     /// Datagrams that are malformed or come from an unknown address.
@@ -129,7 +132,7 @@ impl Inner {
             driver: None,
             sleepers: BTreeSet::new(),
             alarm: Alarm::default(),
-            unsent: false,
+            unsent: 0,
             done: std::collections::VecDeque::new(),
             foreign: 0,
             is_lost: false,
@@ -172,8 +175,15 @@ impl Inner {
         }
         self.owners[tag as usize] = Some(owner);
         self.applications += usize::from(matches!(owner, Owner::Application(_)));
-        self.unsent = true;
+        self.unsent += 1;
         Ok(())
+    }
+
+    /// Whether the next submitted operation, with those before it, is to be packed at once. The
+    /// first one is, so that the application's descriptor becomes readable; later ones in groups,
+    /// because each time costs a system call (`check_loss`).
+    pub fn is_to_pack(&self) -> bool {
+        self.unsent.is_multiple_of(PACKED_TOGETHER)
     }
 
     pub fn add_waiter(&mut self) -> usize {
@@ -372,14 +382,14 @@ impl Inner {
         }
         let now_us = self.now_us();
         let next_us = self.next_timeout().filter(|_| !none_waits);
-        let now = !none_waits && (self.unsent || !self.done.is_empty());
+        let now = !none_waits && (self.unsent > 0 || !self.done.is_empty());
         let now = now || next_us.is_some_and(|at_us| at_us <= now_us);
         wake.set(&mut self.alarm, now, next_us, now_us);
     }
 
     pub fn flush(&mut self, socket: &UdpSocket) {
         self.pack(socket);
-        self.unsent = false;
+        self.unsent = 0;
         self.send_packed(socket);
         // After the small frames.
         self.send_pieces(socket);

@@ -163,10 +163,15 @@ impl Client {
     /// taken.
     pub fn submit(&self, call: Call, tag: u64) -> Result<(), CallError> {
         let mut inner = self.lock();
-        inner.check_loss(&self.socket, &self.wake);
+        let is_to_pack = inner.is_to_pack();
+        if is_to_pack {
+            inner.check_loss(&self.socket, &self.wake);
+        }
         inner.submit(call, Owner::Application(tag))?;
-        inner.pack(&self.socket);
-        inner.set_alarm(&self.wake);
+        if is_to_pack {
+            inner.pack(&self.socket);
+            inner.set_alarm(&self.wake);
+        }
         Ok(())
     }
 

@@ -26,8 +26,10 @@ const FRESH_ROUND_TRIPS: u64 = 20;
 /// The wait before a hello is repeated; it is doubled each time.
 const HELLO_WAIT_US_INITIAL: u64 = 20_000;
 const HELLO_WAIT_US_MAX: u64 = 250_000;
-/// The same, while no node responds. It is short enough that a few lost datagrams cannot keep all
-/// nodes silent for the time after which `no quorum` is reported.
+/// The same for each given node, while no node responds. It is short enough that a few lost
+/// datagrams cannot keep all nodes silent for the time after which `no quorum` is reported. With
+/// more nodes the wait is longer, since each of them may be the first to answer: thousands of
+/// clients that start at once must leave the nodes time for the answers.
 const HELLO_WAIT_US_ALONE: u64 = 60_000;
 /// A node in use is asked again for its id and cluster after this time, ...
 const REFRESH_US: u64 = 10_000_000;
@@ -51,6 +53,15 @@ pub(super) struct Live {
     pub cluster: u64,
     /// The reading of the node's clock.
     pub clock: Reading,
+}
+
+/// When the attempt that an answer belongs to was sent, and of what operation.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AnswerTiming {
+    pub is_read: bool,
+    pub sent_us: u64,
+    /// The operation was sent to no other node since.
+    pub was_last: bool,
 }
 
 #[derive(Debug)]
@@ -187,32 +198,35 @@ impl Node {
         }
     }
 
-    /// An operation that was sent at that time was answered.
-    pub fn take_outcome(&mut self, now_us: u64, is_read: bool, sent_us: u64, outcome: &Outcome) {
-        let took_us = now_us.saturating_sub(sent_us);
+    pub fn take_outcome(&mut self, now_us: u64, timing: AnswerTiming, outcome: &Outcome) {
+        let took_us = now_us.saturating_sub(timing.sent_us);
         if matches!(outcome, Outcome::Busy { .. }) {
             self.window.refused(now_us, took_us);
         }
-        let was_executed = !is_turned_away(outcome);
-        self.answered(now_us, is_read, was_executed.then_some(took_us));
-    }
-
-    /// An operation was answered, by a round if there is a time taken for it.
-    fn answered(&mut self, now_us: u64, is_read: bool, took_us: Option<u64>) {
         self.answered_us = now_us;
         self.strikes = 0;
         self.avoid_until_us = 0;
         self.hello_wait_us = HELLO_WAIT_US_INITIAL;
-        if let Some(took_us) = took_us {
-            let latency = if is_read {
-                &mut self.reads
-            } else {
-                &mut self.writes
-            };
-            self.distance.answered(took_us);
-            self.window.answered(now_us, is_read, took_us);
-            latency.sample(took_us, None, self.distance.wait_bounds());
+        if !is_turned_away(outcome) {
+            self.executed(now_us, timing, took_us);
         }
+    }
+
+    /// A round answered the operation after this time.
+    fn executed(&mut self, now_us: u64, timing: AnswerTiming, took_us: u64) {
+        let latency = if timing.is_read {
+            &mut self.reads
+        } else {
+            &mut self.writes
+        };
+        self.distance.answered(took_us);
+        self.window.answered(now_us, timing.is_read, took_us);
+        // Other answers come from a time when the node was silent: a suspended process answers
+        // everything at once when it goes on. They do not show how long an answer takes now.
+        if timing.was_last {
+            self.window.took(now_us, took_us);
+        }
+        latency.sample(took_us, None, self.distance.wait_bounds());
     }
 
     /// How long to wait for an answer before the next attempt. A value goes to the node, perhaps on
@@ -378,12 +392,14 @@ impl Session {
         }
         let fresh_nonce = self.random().max(1);
         let is_alone = !self.nodes.iter().any(|node| node.is_usable(now_us));
+        let count = self.nodes.len() as u64;
         let node = &mut self.nodes[place];
         if node.nonce == 0 {
             node.nonce = fresh_nonce;
         }
+        let alone_us = HELLO_WAIT_US_ALONE * count;
         let wait_us = match is_alone {
-            true => node.hello_wait_us.min(HELLO_WAIT_US_ALONE),
+            true => node.hello_wait_us.min(alone_us),
             false => node.hello_wait_us,
         };
         node.distance.hello_sent(now_us);

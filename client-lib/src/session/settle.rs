@@ -6,6 +6,7 @@
 
 use super::attempts::Target;
 use super::call::{CallError, Completion, settled};
+use super::node::AnswerTiming;
 use super::operation::ALLOWANCE_MAX;
 use super::table::CallHandle;
 use super::{Session, place_bit};
@@ -40,7 +41,12 @@ impl Session {
             // latency.
             node.attempts.take(attempt);
             let is_read = matches!(outcome, Outcome::Value { .. } | Outcome::Absent);
-            node.take_outcome(now_us, is_read, sent.sent_us, &outcome);
+            let timing = AnswerTiming {
+                is_read,
+                sent_us: sent.sent_us,
+                was_last: false,
+            };
+            node.take_outcome(now_us, timing, &outcome);
             self.counters.late += 1;
             return;
         };
@@ -49,13 +55,18 @@ impl Session {
             self.counters.malformed += 1;
             return;
         }
+        let was_last = operation.is_last(place, attempt);
+        let timing = AnswerTiming {
+            is_read,
+            sent_us: sent.sent_us,
+            was_last,
+        };
         node.attempts.take(attempt);
-        node.take_outcome(now_us, is_read, sent.sent_us, &outcome);
+        node.take_outcome(now_us, timing, &outcome);
         self.answered_us = now_us;
         self.answer_rate.count(now_us);
         self.allowance = (self.allowance + 1).min(ALLOWANCE_MAX);
         operation.open = operation.open.saturating_sub(1);
-        let was_last = operation.is_last(place, attempt);
         if was_last {
             self.end_last(handle);
         }

@@ -121,13 +121,17 @@ impl SendWindow {
             false => &mut self.writes,
         };
         let fastest_us = fastest.sample(now_us, took_us);
-        self.latency.sample(now_us, took_us);
         let queued_us = took_us - fastest_us;
         if queued_us > QUEUED_US && self.limit > LIMIT_MIN_SLOW {
             self.cut(now_us, took_us, LIMIT_MIN_SLOW);
         } else if queued_us <= SOON_US.max(fastest_us / 2) && self.is_full() {
             self.grow();
         }
+    }
+
+    /// So long an answer takes now.
+    pub fn took(&mut self, now_us: u64, took_us: u64) {
+        self.latency.sample(now_us, took_us);
     }
 
     /// An operation was not answered by its deadline, this long after it was sent.
@@ -239,6 +243,7 @@ mod tests {
             }
             *now_us += took_us / u64::from(window.limit);
             window.answered(*now_us, true, took_us);
+            window.took(*now_us, took_us);
             window.end(0);
         }
     }

@@ -263,3 +263,39 @@ fn a_call_that_waited_until_its_answer_would_come_too_late_is_not_sent() {
     assert_eq!(put.map(|put| put.result), Some(Err(CallError::Busy)));
     check_counts(&script.session);
 }
+
+/// A node is suspended for four seconds, and other nodes answer its operations. Then its answers
+/// arrive too. They do not show how long it takes now, so no call of the next ones is refused.
+#[test]
+fn late_answers_of_a_node_that_was_suspended_refuse_no_call() {
+    let mut script = Script::started(3);
+    let sent = submit(&mut script, 0..LIMIT / 2);
+    let suspended = sent[0].node;
+    let began_us = script.now_us;
+    while script.now_us < began_us + 4_000 * MS {
+        script.pass(MS);
+        script.hellos.retain(|(node, _)| *node != suspended);
+        script.greet_all();
+        for again in script.requests() {
+            if again.node != suspended {
+                script.answer(&again, Outcome::Absent);
+            }
+        }
+    }
+    for sent in &sent {
+        assert_eq!(script.result(), Ok(Outcome::Absent));
+        script.answer(sent, Outcome::Absent);
+    }
+    script.pass(MS);
+    let sent = submit(&mut script, 100..100 + LIMIT);
+    assert!(sent.iter().all(|sent| sent.node == suspended));
+    let mut to_answer = VecDeque::from(sent);
+    while let Some(sent) = to_answer.pop_front() {
+        script.now_us += 10;
+        script.answer(&sent, Outcome::Absent);
+        to_answer.extend(script.requests());
+        assert_eq!(script.result(), Ok(Outcome::Absent));
+    }
+    assert_eq!(script.session.in_flight(), 0);
+    check_counts(&script.session);
+}

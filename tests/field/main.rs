@@ -32,6 +32,7 @@ mod cluster_names;
 mod clusters;
 mod disks;
 mod emulated;
+mod emulated_cluster;
 mod full_disks;
 mod hosts;
 mod limits;

@@ -1,39 +1,24 @@
 //! A network that drops IP fragments and packets of more than 1,280 bytes: nothing may depend on
 //! larger ones, in particular nothing that is used only when a member is removed.
 
-use std::process::Stdio;
 use std::time::Duration;
 
-use kvclient::{Call, Client, ClientOptions};
+use kvclient::{Call, Client};
 use wire::{Action, NodeStatus, Outcome};
 
-use crate::emulated::{Link, Network, address, is_lab};
+use crate::emulated::{Link, Network, is_lab};
+use crate::emulated_cluster::{
+    open, serve, serve_all, statuses, wait_for_members, wait_until_equal,
+};
 use crate::nodes::wait_until;
-use crate::process::Node;
 
 const NODES: usize = 5;
 const CLIENT_HOST: usize = NODES + 1;
 /// Allowance for a machine that also runs other programs.
 const PATIENCE: Duration = Duration::from_secs(90);
+const DEADLINE: Duration = Duration::from_secs(20);
 const CLIENTS: usize = 30;
 const ADDS: usize = 6;
-
-fn serve(network: &Network, host: usize) -> Node {
-    let mut command = network.command(host, env!("CARGO_BIN_EXE_horseshoe"));
-    command.arg("serve").arg((host - 1).to_string());
-    command.args((1..=NODES).map(address));
-    command.stdout(Stdio::null()).stderr(Stdio::null());
-    Node(command.spawn().expect("the binary runs"))
-}
-
-fn open() -> Client {
-    let nodes: Vec<String> = (1..=NODES).map(address).collect();
-    let options = ClientOptions {
-        deadline: Duration::from_secs(20),
-        ..ClientOptions::default()
-    };
-    Client::open(&nodes.join(","), options).expect("addresses")
-}
 
 fn put(client: &Client, key: &str, value: Vec<u8>) {
     let value = value.into();
@@ -51,26 +36,12 @@ fn get(client: &Client, key: &str) -> Vec<u8> {
     }
 }
 
-fn statuses(client: &Client) -> Vec<NodeStatus> {
-    let told = client.status(Duration::from_secs(2));
-    told.into_iter().filter_map(|(_, status)| status).collect()
-}
-
-/// Waits until `count` nodes are members, and all of them serve.
-fn wait_for_members(client: &Client, count: usize) {
-    wait_until(PATIENCE, &format!("{count} members"), || {
-        let told = statuses(client);
-        let serve = |s: &&NodeStatus| s.votes && s.quorum && s.members.len() == count;
-        told.iter().filter(serve).count() == count
-    });
-}
-
 /// Many clients add at the same time: the record of such a key contains the outcomes for retries.
 fn count_together() {
     std::thread::scope(|scope| {
         for _ in 0..CLIENTS {
             scope.spawn(|| {
-                let client = open();
+                let client = open(NODES, DEADLINE);
                 for _ in 0..ADDS {
                     let outcome = client.call(Call::new("hot", Action::Add { delta: 1 }));
                     assert!(
@@ -94,10 +65,10 @@ fn nothing_depends_on_packets_of_more_than_1280_bytes() {
         ..Link::GOOD
     };
     let network = Network::new("sp", CLIENT_HOST, link);
-    let mut nodes: Vec<Node> = (1..=NODES).map(|host| serve(&network, host)).collect();
+    let mut nodes = serve_all(&network, NODES);
     network.on(CLIENT_HOST, || {
-        let client = open();
-        wait_for_members(&client, NODES);
+        let client = open(NODES, DEADLINE);
+        wait_for_members(&client, NODES, PATIENCE);
         for number in 0..300 {
             put(&client, &format!("key {number}"), vec![b'v'; 20]);
         }
@@ -111,14 +82,11 @@ fn nothing_depends_on_packets_of_more_than_1280_bytes() {
         // A member is stopped, is removed, comes back without its state, copies all records, and is
         // admitted.
         drop(nodes.pop());
-        wait_for_members(&client, NODES - 1);
-        nodes.push(serve(&network, NODES));
-        wait_for_members(&client, NODES);
+        wait_for_members(&client, NODES - 1, PATIENCE);
+        nodes.push(serve(&network, NODES, NODES));
+        wait_for_members(&client, NODES, PATIENCE);
         assert_eq!(get(&client, "large"), vec![b'l'; 40_000]);
-        wait_until(PATIENCE, "the same digest everywhere", || {
-            let told = statuses(&client);
-            told.len() == NODES && told.iter().all(|s| s.digest == told[0].digest)
-        });
+        wait_until_equal(&client, NODES, PATIENCE);
         let is_named = |s: &NodeStatus| {
             let own = s.links.iter().filter(|link| link.to == s.node);
             own.filter(|link| link.drops_large).count() == NODES - 1

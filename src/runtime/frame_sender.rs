@@ -4,9 +4,12 @@
 //! the socket takes everything, so that no small frame waits behind them.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use wire::datagram::FrameHeader;
-use wire::transfer::{self, FRAME_BODY_SIZE_MAX, Offer, SenderLimits, TransferAck, TransferSender};
+use wire::transfer::{
+    self, FRAME_BODY_SIZE_MAX, LargeBody, Offer, SenderLimits, TransferAck, TransferSender,
+};
 
 use super::joiners::extra_size;
 use super::packer::{Outgoing, Packer, SendError, Sender};
@@ -26,6 +29,8 @@ pub struct FrameSender {
     /// Above this, nothing is taken in for other nodes.
     relayed_size_max: usize,
     body: Vec<u8>,
+    /// The last large message of this turn: a round sends the same one to several members.
+    last_large: Option<(Message, LargeBody)>,
 }
 
 impl FrameSender {
@@ -42,6 +47,7 @@ impl FrameSender {
             transfers: TransferSender::new(limits, number),
             relayed_size_max: total / 2,
             body: Vec::new(),
+            last_large: None,
         }
     }
 
@@ -76,17 +82,58 @@ impl FrameSender {
         let mut body = std::mem::take(&mut self.body);
         body.clear();
         header.kind = encode(&mut body);
-        let is_loopback = to.ip().is_loopback();
-        if !transfer::is_large(is_loopback, body.len()) {
+        if transfer::is_large(to.ip().is_loopback(), body.len()) {
+            self.transfer(now_us, to, header, tally, &body.into());
+        } else {
             self.packer.push(to, header, tally, &body);
             self.body = body;
-            return;
         }
-        if body.len() > FRAME_BODY_SIZE_MAX {
-            return tally.count_too_large(Message::name_of(header.kind), body.len());
+    }
+
+    /// The same for a message, whose kind need not be in the header either. `space`: about its
+    /// size, if that is large.
+    pub fn push_message(
+        &mut self,
+        now_us: u64,
+        to: SocketAddr,
+        mut header: FrameHeader,
+        tally: &mut Tally,
+        (message, space): (&Message, usize),
+    ) {
+        header.kind = message.kind();
+        if let Some((last, body)) = &self.last_large
+            && is_same(last, message)
+            && transfer::is_large(to.ip().is_loopback(), body.size())
+        {
+            let body = body.clone();
+            return self.transfer(now_us, to, header, tally, &body);
         }
-        let to = (to, transfer::datagram_size(is_loopback));
-        match self.transfers.offer(now_us, to, header, body) {
+        if space == 0 {
+            return self.push(now_us, to, header, tally, |body| {
+                message.encode_body(body);
+                message.kind()
+            });
+        }
+        let mut body = Vec::with_capacity(space);
+        message.encode_body(&mut body);
+        let body = LargeBody::from(body);
+        self.transfer(now_us, to, header, tally, &body);
+        self.last_large = Some((message.clone(), body));
+    }
+
+    fn transfer(
+        &mut self,
+        now_us: u64,
+        to: SocketAddr,
+        header: FrameHeader,
+        tally: &mut Tally,
+        body: &LargeBody,
+    ) {
+        if body.size() > FRAME_BODY_SIZE_MAX {
+            return tally.count_too_large(Message::name_of(header.kind), body.size());
+        }
+        let to = (to, transfer::datagram_size(to.ip().is_loopback()));
+        match self.transfers.offer(now_us, to, header, body.clone()) {
             Offer::Begun | Offer::UnderWay => {}
             Offer::NoRoom => tally.count(Cause::SendOverflow),
         }
@@ -104,6 +151,7 @@ impl FrameSender {
 
     /// Adds the pieces of transfers that may leave in this turn.
     pub fn push_pieces(&mut self, now_us: u64, tally: &mut Tally) {
+        self.last_large = None;
         if self
             .transfers
             .next_timeout()
@@ -134,6 +182,22 @@ impl FrameSender {
     }
 }
 
+/// Whether both have the same encoding. The record of the first one is held, so that no other
+/// record can be in its place.
+fn is_same(one: &Message, other: &Message) -> bool {
+    match (one, other) {
+        (Message::Accept(one), Message::Accept(other)) => {
+            Arc::ptr_eq(&one.record, &other.record)
+                && (one.ballot, &one.key) == (other.ballot, &other.key)
+        }
+        (Message::Copy(one), Message::Copy(other)) => {
+            Arc::ptr_eq(&one.record, &other.record)
+                && (one.ballot, &one.key) == (other.ballot, &other.key)
+        }
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::UdpSocket;
@@ -143,6 +207,9 @@ mod tests {
     use wire::datagram::DATAGRAM_SIZE_TARGET_LOOPBACK;
 
     use super::*;
+    use crate::protocol::types::ballot::Ballot;
+    use crate::protocol::types::message::Accept;
+    use crate::protocol::types::record::{Key, Record};
     use crate::runtime::decode::{Arrival, Datagram, Source, decode};
     use crate::runtime::joiners::Joiners;
 
@@ -278,6 +345,61 @@ mod tests {
         let last = &receiver.got[sizes.len() - 1];
         assert_eq!(last.1.len(), FRAME_BODY_SIZE_MAX, "the largest is last");
         assert_eq!((sender.tally.total(), receiver.tally.total()), (0, 0));
+    }
+
+    fn accept(name: &[u8], record: &Arc<Record>) -> Message {
+        Accept {
+            key: Key::user(name),
+            ballot: Ballot::new(7, 1),
+            record: record.clone(),
+        }
+        .into()
+    }
+
+    fn encoded(message: &Message) -> Vec<u8> {
+        let mut body = Vec::new();
+        message.encode_body(&mut body);
+        body
+    }
+
+    /// Two nodes receive the same Accept, and the second one then another one with the same record.
+    #[test]
+    fn a_large_message_to_several_nodes_arrives_at_each() {
+        let mut ends = [End::new(2), End::new(1), End::new(4)];
+        let record = Arc::new(Record {
+            value: Some(vec![5; 300_000].into()),
+            ..Record::default()
+        });
+        let messages = [accept(b"a", &record), accept(b"b", &record)];
+        for (message, end) in [(0, 1), (0, 2), (1, 2)] {
+            let header = FrameHeader {
+                destination: 10 + end as u8,
+                ..FrameHeader::default()
+            };
+            let to = ends[end].socket.local_addr().unwrap();
+            let End { outbox, tally, .. } = &mut ends[0];
+            let message = &messages[message];
+            outbox.push_message(0, to, header, tally, (message, 400_000));
+        }
+        let expected = [
+            vec![encoded(&messages[0])],
+            vec![encoded(&messages[0]), encoded(&messages[1])],
+        ];
+        let began = Instant::now();
+        let got = |end: &End| -> Vec<Vec<u8>> {
+            let mut bodies: Vec<_> = end.got.iter().map(|(_, body)| body.clone()).collect();
+            bodies.sort_by_key(|body| encoded(&messages[1]) == *body);
+            bodies
+        };
+        while got(&ends[1]) != expected[0] || got(&ends[2]) != expected[1] {
+            assert!(began.elapsed() < Duration::from_secs(60));
+            for end in &mut ends {
+                let now_us = began.elapsed().as_micros() as u64;
+                end.send(now_us);
+                end.receive(now_us);
+            }
+        }
+        assert!(ends[0].outbox.last_large.is_none(), "only within a turn");
     }
 
     #[test]

@@ -4,18 +4,25 @@ use std::net::SocketAddr;
 
 use wire::datagram::FrameHeader;
 use wire::transfer::AckDue;
+use wire::{Answer, Outcome};
 
 use super::{Driver, address_of, encode_reply, text};
 use crate::protocol::Replica;
 use crate::protocol::types::message::{
-    ClientReply, Destination, Endpoint, Envelope, NodeId, Now, Relayed, TransitFrame,
+    ClientReply, Destination, Endpoint, Envelope, Message, NodeId, Now, Relayed, TransitFrame,
 };
+use crate::protocol::types::record::Record;
 use crate::runtime::addresses::AddressBook;
 use crate::runtime::decode::{PEER_KIND_MIN, Transit};
 use crate::runtime::frame_sender::FrameSender;
 use crate::runtime::joiners::PieceSource;
 use crate::runtime::packer::Sender;
 use crate::runtime::tally::{Cause, Tally};
+
+/// Smaller values are copied in no time.
+const LARGE_SIZE: usize = 64 << 10;
+/// The rest of a message, with the longest key.
+const OTHER_SIZE: usize = 2 << 10;
 
 impl Driver {
     pub(super) fn send(&mut self, now: Now, to: Destination, envelope: &Envelope) {
@@ -39,12 +46,9 @@ impl Driver {
             epoch: envelope.epoch,
             message_id: envelope.round,
         };
-        let tally = &mut self.tally;
+        let message = (&envelope.message, space_for(&envelope.message));
         self.outbox
-            .push(now.mono_us, address, header, tally, |body| {
-                envelope.message.encode_body(body);
-                envelope.message.kind()
-            });
+            .push_message(now.mono_us, address, header, &mut self.tally, message);
     }
 
     pub(super) fn reply(&mut self, now: Now, to: Endpoint, mut reply: ClientReply) {
@@ -65,6 +69,7 @@ impl Driver {
         };
         let (to, tally) = (address_of(to), &mut self.tally);
         self.outbox.push(now.mono_us, to, header, tally, |body| {
+            body.reserve(space_for_reply(&reply));
             encode_reply(&reply, body)
         });
     }
@@ -132,6 +137,38 @@ impl Driver {
         let straight = if is_nodes { routed } else { header };
         let detour = relay.map(|relay| (relay, routed));
         std::iter::once((to.address, straight)).chain(detour)
+    }
+}
+
+/// About the size of a message with a large value, and 0 for others. A buffer that grows while such
+/// a message is encoded would be copied.
+fn space_for(message: &Message) -> usize {
+    let of_record = |record: &Record| record.value_size() + record.applied.size();
+    let size = match message {
+        Message::Accept(m) => of_record(&m.record),
+        Message::Copy(m) => of_record(&m.record),
+        Message::Promise(m) => m.record.as_deref().map_or(0, of_record),
+        Message::ReadAnswer(m) => m.record.as_deref().map_or(0, of_record),
+        Message::Forward(m) => m.operation.action.value_size(),
+        _ => 0,
+    };
+    space_with(size)
+}
+
+fn space_for_reply(reply: &ClientReply) -> usize {
+    match reply {
+        ClientReply::Answer(Answer {
+            outcome: Outcome::Value { value, .. },
+            ..
+        }) => space_with(value.len()),
+        _ => 0,
+    }
+}
+
+fn space_with(size: usize) -> usize {
+    match size > LARGE_SIZE {
+        true => size + OTHER_SIZE,
+        false => 0,
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use xxhash_rust::xxh3::Xxh3Default;
+use bytes::Bytes;
+use xxhash_rust::xxh3::{Xxh3Default, xxh3_128};
 
 use crate::datagram::FrameHeader;
 
@@ -12,14 +13,36 @@ const DONE_US: u64 = 150_000;
 /// The most frames that are remembered.
 const DONE_MAX: usize = 1_024;
 
+/// The body of a large frame. Frames with the same body to several peers share it.
+#[derive(Debug, Clone)]
+pub struct LargeBody {
+    pub(super) bytes: Bytes,
+    digest: u128,
+}
+
+impl From<Vec<u8>> for LargeBody {
+    fn from(bytes: Vec<u8>) -> Self {
+        LargeBody {
+            digest: xxh3_128(&bytes),
+            bytes: bytes.into(),
+        }
+    }
+}
+
+impl LargeBody {
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
 /// Two frames with the same digest are the same, apart from the hops that they have left.
-pub(super) fn digest(header: &FrameHeader, body: &[u8]) -> u128 {
+pub(super) fn digest(header: &FrameHeader, body: &LargeBody) -> u128 {
     let mut hasher = Xxh3Default::new();
     hasher.update(&[header.kind, header.flags, header.origin, header.destination]);
     for word in [header.incarnation, header.epoch, header.message_id] {
         hasher.update(&word.to_le_bytes());
     }
-    hasher.update(body);
+    hasher.update(&body.digest.to_le_bytes());
     hasher.digest128()
 }
 

@@ -32,6 +32,7 @@ pub use format::{
     FRAME_BODY_SIZE_MAX, NoPiece, PIECE_HEADER_SIZE, TRANSFER_ACK, TRANSFER_PIECE, TransferAck,
     TransferState,
 };
+pub use frames::LargeBody;
 pub use receive::{AckDue, PoolLimits, ReceiverCounts, TransferReceiver};
 pub use send::{Offer, PieceDue, SenderCounts, SenderLimits, TransferSender};
 

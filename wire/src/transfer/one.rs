@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use bytes::Bytes;
+
 use super::format::{PIECE_HEADER_SIZE, Piece, TransferAck};
 use super::path_size::PathSize;
 use super::window::TransferWindow;
@@ -72,7 +74,7 @@ pub(super) struct SentTransfer {
     pub(super) header: FrameHeader,
     pub(super) number: u64,
     pub(super) digest: u128,
-    body: Vec<u8>,
+    body: Bytes,
     piece_size: usize,
     pieces: Vec<PieceSent>,
     /// Pieces from here on were never sent.
@@ -108,7 +110,7 @@ impl SentTransfer {
         number: u64,
         digest: u128,
         header: FrameHeader,
-        body: Vec<u8>,
+        body: Bytes,
     ) -> Self {
         SentTransfer {
             header,

@@ -50,7 +50,9 @@ pub struct AckDue<Peer> {
 struct Incoming<Owner> {
     owner: Owner,
     header: FrameHeader,
+    /// As far as pieces have arrived. What is missing in between is zero.
     bytes: Vec<u8>,
+    total: usize,
     piece_size: usize,
     held: PlaceSet,
     /// The sequence of the piece that was sent last, and when it arrived.
@@ -66,7 +68,8 @@ impl<Owner> Incoming<Owner> {
         Incoming {
             owner,
             header,
-            bytes: vec![0; piece.total],
+            bytes: Vec::with_capacity(piece.total),
+            total: piece.total,
             piece_size: piece.piece_size,
             held: PlaceSet::new(piece.total.div_ceil(piece.piece_size)),
             newest: piece.sequence,
@@ -78,7 +81,7 @@ impl<Owner> Incoming<Owner> {
     }
 
     fn fits(&self, header: &FrameHeader, piece: &Piece<'_>) -> bool {
-        self.bytes.len() == piece.total
+        self.total == piece.total
             && self.piece_size == piece.piece_size
             && self.header.kind == header.kind
     }
@@ -92,15 +95,25 @@ impl<Owner> Incoming<Owner> {
         let is_gap = piece.place > self.held.end();
         let is_new = self.held.insert(piece.place);
         if is_new {
-            let at = piece.place * self.piece_size;
-            self.bytes[at..at + piece.bytes.len()].copy_from_slice(piece.bytes);
+            self.place(piece.place * self.piece_size, piece.bytes);
             self.progress_us = now_us;
         }
         piece.wants_ack || is_gap || !is_new || self.since_ack >= PIECES_PER_ACK
     }
 
+    /// Most pieces come in order, so nearly nothing is written twice.
+    fn place(&mut self, at: usize, piece: &[u8]) {
+        let end = at + piece.len();
+        if at >= self.bytes.len() {
+            self.bytes.resize(at, 0);
+            self.bytes.extend_from_slice(piece);
+        } else {
+            self.bytes[at..end].copy_from_slice(piece);
+        }
+    }
+
     fn is_whole(&self) -> bool {
-        self.held.len() == self.bytes.len().div_ceil(self.piece_size)
+        self.held.len() == self.total.div_ceil(self.piece_size)
     }
 }
 
@@ -331,7 +344,7 @@ impl<Peer: Ord + Copy, Owner: Ord + Copy> TransferReceiver<Peer, Owner> {
     }
 
     fn begin(&mut self, id: (Peer, u64), incoming: Incoming<Owner>) {
-        let size = incoming.bytes.len() + OVERHEAD;
+        let size = incoming.total + OVERHEAD;
         self.size += size;
         *self.owners.entry(incoming.owner).or_default() += size;
         *self.peers.entry(id.0).or_default() += 1;
@@ -340,7 +353,7 @@ impl<Peer: Ord + Copy, Owner: Ord + Copy> TransferReceiver<Peer, Owner> {
 
     fn remove(&mut self, id: (Peer, u64)) -> Incoming<Owner> {
         let incoming = self.incoming.remove(&id).expect("it is there");
-        let size = incoming.bytes.len() + OVERHEAD;
+        let size = incoming.total + OVERHEAD;
         self.size -= size;
         take_off(&mut self.owners, incoming.owner, size);
         take_off(&mut self.peers, id.0, 1);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::format::{FRAME_BODY_SIZE_MAX, TRANSFER_PIECE, TransferAck};
-use super::frames::{FramesSent, digest};
+use super::frames::{FramesSent, LargeBody, digest};
 use super::one::{Ended, SentTransfer};
 use super::window::TransferWindow;
 use crate::datagram::FrameHeader;
@@ -249,10 +249,11 @@ impl<Peer: Ord + Copy> TransferSender<Peer> {
         now_us: u64,
         (peer, datagram_size): (Peer, usize),
         header: FrameHeader,
-        body: Vec<u8>,
+        body: impl Into<LargeBody>,
     ) -> Offer {
-        let size = body.len() + OVERHEAD;
-        if body.is_empty() || body.len() > FRAME_BODY_SIZE_MAX {
+        let body = body.into();
+        let size = body.size() + OVERHEAD;
+        if body.size() == 0 || body.size() > FRAME_BODY_SIZE_MAX {
             return Offer::NoRoom;
         }
         let digest = digest(&header, &body);
@@ -269,7 +270,7 @@ impl<Peer: Ord + Copy> TransferSender<Peer> {
         }
         self.number = self.number.wrapping_add(1);
         let number = self.number;
-        let transfer = SentTransfer::new(now_us, number, digest, header, body);
+        let transfer = SentTransfer::new(now_us, number, digest, header, body.bytes);
         self.size += size;
         self.peers.insert(number, peer);
         let begin = || SendPath::new(datagram_size);

@@ -122,7 +122,7 @@ fn as_documented(of: &str) -> String {
     }
     let name = match of {
         "String" => "text",
-        "Bytes" | "Hashes" | "Sums" => "bytes",
+        "Bytes" | "Clients" | "Hashes" | "Sums" => "bytes",
         "ClientId" => "u128",
         "NodeId" => "u8",
         "Bucket" => "u16",

@@ -24,6 +24,7 @@ use super::observation::Traffic;
 use super::own_machine::is_own_machine;
 use super::packer::{Outgoing, SendError};
 use super::tally::{Cause, Tally};
+use crate::protocol::types::receive_wait::ReceiveWait;
 
 /// The kernel buffer for datagrams that arrive while the loop is busy, if the system grants it.
 pub const KERNEL_BUFFER_SIZE: usize = 8 << 20;
@@ -163,10 +164,13 @@ impl Socket {
 
     /// How long the oldest datagram has waited, in the receive buffer and after that, and how many
     /// were lost in either place, if the kernel has reported that since the last call.
-    pub fn take_waited_us(&mut self, mono_us: u64) -> Option<(u64, u64)> {
-        let waited_us = self.kernel.waited_us.take()? + self.arrived.waited_us(mono_us);
-        let lost = std::mem::take(&mut self.kernel.lost) + self.arrived.take_lost();
-        Some((waited_us, lost))
+    pub fn take_waited(&mut self, mono_us: u64) -> Option<ReceiveWait> {
+        let buffered_us = self.kernel.waited_us.take()?;
+        Some(ReceiveWait {
+            buffered_us,
+            waited_us: buffered_us + self.arrived.waited_us(mono_us),
+            lost: std::mem::take(&mut self.kernel.lost) + self.arrived.take_lost(),
+        })
     }
 
     /// Whether something is not handled yet.
@@ -639,18 +643,18 @@ mod tests {
             sender.send_to(&[2], to).unwrap();
             receiver.readable().await.unwrap();
             receive_all(&mut receiver, now_us, &mut Tally::default());
-            let (waited_us, _) = receiver.take_waited_us(now_us).expect("it is asked again");
-            if waited_us >= wait.as_micros() as u64 {
+            let waited = receiver.take_waited(now_us).expect("it is asked again");
+            if waited.buffered_us >= wait.as_micros() as u64 {
                 break;
             }
         }
-        assert_eq!(receiver.take_waited_us(now_us), None);
+        assert_eq!(receiver.take_waited(now_us), None);
         sender.send_to(&[3], to).unwrap();
         receiver.readable().await.unwrap();
         let soon_us = now_us + CONTROL_INTERVAL_US - 1;
         receive_all(&mut receiver, soon_us, &mut Tally::default());
         assert_eq!(
-            receiver.take_waited_us(now_us),
+            receiver.take_waited(now_us),
             None,
             "not asked again so soon"
         );

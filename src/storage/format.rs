@@ -27,11 +27,11 @@ pub const META_KEY: [u8; 1] = [prefix::META];
 const VERSION: u8 = 1;
 /// First byte of a group entry with a salted checksum.
 const GROUP_VERSION: u8 = 2;
-/// First byte of registers, which since version 2 contain their admission.
-const REGISTER_VERSION: u8 = 2;
-/// First byte of a register whose applied table has slices of text operations. Earlier releases
-/// refuse it by its version.
-const SLICES_VERSION: u8 = 3;
+/// First byte of registers. Version 2 added their admission; version 3 slices of text operations;
+/// in version 4 the clients of the applied table are one byte string.
+const REGISTER_VERSION: u8 = 4;
+/// The first version that this build reads.
+const REGISTER_VERSION_MIN: u8 = 2;
 /// First byte of the node's own state. Version 2 added incarnation, admission and floor; version 3
 /// the bucket hash key; version 4 splits by force and former nodes.
 const META_VERSION: u8 = 4;
@@ -114,10 +114,10 @@ impl Entry {
             }
             (prefix::REGISTER, false) => {
                 let key = decode_key(path, rest)?;
-                let known = match value.first() {
-                    Some(&REGISTER_VERSION) => REGISTER_VERSION,
-                    _ => SLICES_VERSION,
-                };
+                let is_known =
+                    |version: &u8| (REGISTER_VERSION_MIN..=REGISTER_VERSION).contains(version);
+                let known = value.first().copied().filter(is_known);
+                let known = known.unwrap_or(REGISTER_VERSION);
                 let body = versioned(path, "a register", known, value)?;
                 let state: AcceptorState = decode_body(path, "a register", body)?;
                 let record = state.record.as_deref();
@@ -150,12 +150,7 @@ pub fn chosen_key(key: &Key) -> Vec<u8> {
 }
 
 pub fn encode_register(state: &AcceptorState) -> Vec<u8> {
-    let record = state.record.as_deref();
-    let has_slices = record.is_some_and(|record| !record.applied.slices.is_empty());
-    match has_slices {
-        true => encode_body(SLICES_VERSION, state),
-        false => encode_body(REGISTER_VERSION, state),
-    }
+    encode_body(REGISTER_VERSION, state)
 }
 
 pub fn encode_meta(meta: &Meta) -> Vec<u8> {
@@ -251,7 +246,6 @@ mod tests {
             let slices: Vec<TextSlice> = slices.into_iter().map(|hashes| TextSlice {
                 first: 4, last: 5, hashes,
             }).collect();
-            let version = if slices.is_empty() { REGISTER_VERSION } else { SLICES_VERSION };
             let state = AcceptorState {
                 promised: Ballot(ballots.0),
                 accepted: Ballot(ballots.1),
@@ -267,7 +261,6 @@ mod tests {
             };
             let key = Key::user(&name);
             let bytes = encode_register(&state);
-            prop_assert_eq!(bytes[0], version);
             let entry = Entry::decode(here(), &register_key(&key), &bytes);
             match entry.unwrap() {
                 Entry::Register(k, s) => prop_assert_eq!((k, s), (key, state)),
@@ -371,7 +364,7 @@ mod tests {
         let key = Key::user(b"a");
         let register = encode_register(&AcceptorState::default());
         for (key, mut value, what, known) in [
-            (register_key(&key), register, "a register", SLICES_VERSION),
+            (register_key(&key), register, "a register", REGISTER_VERSION),
             (
                 META_KEY.to_vec(),
                 encode_meta(&Meta::default()),

@@ -3,6 +3,7 @@
 //! X8: a node does not begin an operation after its deadline.
 
 use horseshoe::protocol::types::message::Input;
+use horseshoe::protocol::types::receive_wait::ReceiveWait;
 use wire::{Action, Outcome};
 
 use crate::sim::hand::Hand;
@@ -14,7 +15,11 @@ fn waited(c: &mut Script, node: usize, waited_ms: u64) {
     let replica = c.cluster.nodes[node].replica.as_mut();
     let waited_us = waited_ms * 1_000;
     let lost = 0;
-    let input = Input::Waited { waited_us, lost };
+    let input = Input::Waited(ReceiveWait {
+        buffered_us: 0,
+        waited_us,
+        lost,
+    });
     replica.expect("it runs").handle_input(now, input);
 }
 

@@ -14,6 +14,10 @@ use crate::protocol::types::limits::{
 /// A busy machine may need eight times as long for a large value as usual.
 const SIZE_DOUBLINGS_MAX: u32 = 3;
 
+/// A round waits for this many times the wait of a datagram in this node's receive buffer. The
+/// other members are probably as busy, and each of them needs that time too.
+const DELAYS: u64 = 4;
+
 /// Rounds of different kinds take different times: a read needs no disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RoundKind {
@@ -27,6 +31,8 @@ pub struct RoundWaits {
     writes: LatencyEstimate,
     /// A lower bound of all waits, from the measured links.
     least_us: u64,
+    /// The longest recent wait of a datagram in this node's receive buffer.
+    delay_us: u64,
 }
 
 impl RoundWaits {
@@ -34,6 +40,13 @@ impl RoundWaits {
     /// one takes at least.
     pub fn set_least_us(&mut self, least_us: u64) {
         self.least_us = least_us;
+    }
+
+    /// Records how long a datagram waited in the receive buffer. A busy node sends nothing again
+    /// whose answer is probably there already: each such message costs several more, and then
+    /// all of them wait longer.
+    pub fn sample_delay(&mut self, delay_us: u64) {
+        self.delay_us = delay_us.max(self.delay_us - self.delay_us / 8);
     }
 
     /// Records the end of a round that began at `began_us` and was last sent again at `again_us`.
@@ -60,9 +73,10 @@ impl RoundWaits {
     }
 
     fn bounds(&self) -> WaitBounds {
+        let delayed_us = (DELAYS * self.delay_us).min(RETRANSMIT_MAX_US / 2);
         WaitBounds {
             initial_us: RETRANSMIT_INITIAL_US,
-            least_us: RETRANSMIT_MIN_US.max(self.least_us),
+            least_us: RETRANSMIT_MIN_US.max(self.least_us).max(delayed_us),
             most_us: RETRANSMIT_MAX_US.max(2 * self.least_us),
         }
     }
@@ -135,6 +149,21 @@ mod tests {
         assert_eq!(longest_us, 1_200_000, "a lost message is missed by then");
         let backoffs = (waits.backoff_us(1, 0), waits.backoff_us(9, 0));
         assert_eq!(backoffs, (600_000, 1_200_000));
+    }
+
+    #[test]
+    fn a_node_whose_messages_wait_sends_again_later() {
+        let mut waits = RoundWaits::default();
+        waits.sample(Read, 300, 0, None);
+        assert_eq!(waits.wait_us(Read, 0), RETRANSMIT_MIN_US);
+        waits.sample_delay(10_000);
+        waits.sample_delay(0);
+        assert_eq!(waits.wait_us(Read, 0), DELAYS * 8_750);
+        assert_eq!(waits.wait_us(Read, 1), 2 * DELAYS * 8_750);
+        waits.sample_delay(1_000_000);
+        assert_eq!(waits.wait_us(Read, 0), RETRANSMIT_MAX_US / 2);
+        (0..100).for_each(|_| waits.sample_delay(0));
+        assert_eq!(waits.wait_us(Read, 0), RETRANSMIT_MIN_US);
     }
 
     /// While one coordinator's Accept with the value is under way, the others keep quiet for long

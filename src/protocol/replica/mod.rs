@@ -238,7 +238,7 @@ impl Replica {
             Input::Loaded { key, state } => self.handle_loaded(now, &key, state),
             Input::Persisted { group } => self.handle_persisted(group),
             Input::Timeout => self.handle_timeout(now),
-            Input::Waited { waited_us, lost } => self.sample_receive_delay(now, waited_us, lost),
+            Input::Waited(wait) => self.sample_receive_wait(now, wait),
             Input::Full(full) => self.set_full(now, full),
             Input::Stop => self.requests.stopping = true,
         }

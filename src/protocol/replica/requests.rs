@@ -10,6 +10,7 @@ use wire::{
     StatusRequest,
 };
 
+use crate::protocol::clients::low_marks::LowMarks;
 use crate::protocol::clients::pending::{Pending, ReplyTo};
 use crate::protocol::clients::receive_delay::ReceiveDelay;
 use crate::protocol::clients::sessions::{Admission, Sessions};
@@ -27,6 +28,7 @@ use crate::protocol::types::limits::{
 use crate::protocol::types::message::{
     ClientMessage, ClientReply, Endpoint, Event, ForwardAnswer, GroupNumber, Now, Output,
 };
+use crate::protocol::types::receive_wait::ReceiveWait;
 use crate::protocol::types::record::{Key, SPACE_USER};
 use crate::protocol::types::rules::rule;
 
@@ -43,6 +45,7 @@ pub(super) struct Requests {
     /// Answers to operators that wait for their groups.
     pub(super) held_replies: VecDeque<(GroupNumber, Endpoint, ClientReply)>,
     pub(super) waits: RoundWaits,
+    pub(super) low_marks: LowMarks,
     pub(super) receive_delay: ReceiveDelay,
     shares: Shares,
 }
@@ -152,6 +155,7 @@ impl Replica {
             self.answer(pending, refusal);
             return;
         }
+        self.hear_low_mark(&pending.operation);
         let key = Key::user(&pending.operation.key);
         let preferred = coordinator::preferred(&key, self.view.coordinators());
         let from_client = pending.reply.is_client();
@@ -170,6 +174,15 @@ impl Replica {
             }
             _ if self.identity.votes => self.run_here(now, key, pending),
             _ => self.refuse(pending),
+        }
+    }
+
+    /// X1: only clients with sessions have low marks. Their sequences begin at 1, so that mark says
+    /// nothing.
+    fn hear_low_mark(&mut self, operation: &Operation) {
+        let client = operation.id.client;
+        if operation.low_mark > 1 && !text_operation::is_text(client) {
+            self.requests.low_marks.hear(client, operation.low_mark);
         }
     }
 
@@ -250,8 +263,14 @@ impl Replica {
         }
     }
 
-    /// X7: records how long a datagram waited in the receive buffer, and how many were lost there.
-    pub(super) fn sample_receive_delay(&mut self, now: Now, waited_us: u64, lost: u64) {
+    /// X7: records how long datagrams wait, and how many were lost.
+    pub(super) fn sample_receive_wait(&mut self, now: Now, wait: ReceiveWait) {
+        let ReceiveWait {
+            buffered_us,
+            waited_us,
+            lost,
+        } = wait;
+        self.requests.waits.sample_delay(buffered_us);
         self.requests.shares.pass(now);
         if let Some(is_overload) = self.requests.receive_delay.sample(now, waited_us, lost) {
             let event = Event::Overload(is_overload);

@@ -85,6 +85,7 @@ impl Replica {
             clock: &mut self.clock,
             random: &mut self.random,
             waits: &mut self.requests.waits,
+            low_marks: &self.requests.low_marks,
             hears_quorum: self.view.hears_quorum(),
             retry_horizon_ms: self.options.tuning.retry_horizon_ms,
             is_full: self.space.cluster_full.is_some(),

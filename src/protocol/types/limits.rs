@@ -120,6 +120,8 @@ pub const OPERATION_AGE_MAX_MS: u64 = 7_000;
 /// X1: the bounds of the applied table.
 pub const APPLIED_OPERATIONS_MAX: usize = 1_024;
 pub const APPLIED_SIZE_MAX: usize = 12 * 1_024;
+/// X1: the clients whose low marks a node remembers, whatever keys they write.
+pub const LOW_MARKS_MAX: usize = 4_096;
 /// The part of the table that the operations of one combined round may take.
 pub const ROUND_APPLIED_SIZE_MAX: usize = APPLIED_SIZE_MAX / 2;
 /// X1: the part of the table that text operations may take. The rest is for clients with sessions.

@@ -22,6 +22,7 @@ use crate::protocol::types::limits::{
 };
 use crate::protocol::types::page::Page;
 use crate::protocol::types::readdress::Readdressed;
+use crate::protocol::types::receive_wait::ReceiveWait;
 use crate::protocol::types::record::{AcceptorState, Key, Record};
 
 /// The configuration assigns it, from 1 up. 0 stands for a client, or for a node without an id.
@@ -482,8 +483,8 @@ pub enum Input {
     Persisted { group: GroupNumber },
     /// A timer that `next_timeout` announced is due.
     Timeout,
-    /// X7: how long a datagram waited in the receive buffer, and how many found it full since.
-    Waited { waited_us: u64, lost: u64 },
+    /// X7: how long datagrams wait.
+    Waited(ReceiveWait),
     /// The space that the node lacks from now on, or `None` (X6).
     Full(Option<Full>),
     /// Accept no further operations. Operations in progress continue until the driver stops.

@@ -3,6 +3,7 @@
 pub mod backoff;
 pub mod ballot;
 pub(in crate::protocol) mod capacity;
+pub(in crate::protocol) mod client_bytes;
 pub mod configuration;
 pub mod copy_purpose;
 pub mod counts;
@@ -12,6 +13,7 @@ pub mod message;
 pub mod page;
 pub mod quorum;
 pub mod readdress;
+pub mod receive_wait;
 pub mod record;
 pub mod rules;
 pub(in crate::protocol) mod timer;

@@ -14,6 +14,7 @@ use wire::{
 };
 
 use crate::protocol::types::ballot::Ballot;
+use crate::protocol::types::client_bytes;
 use crate::protocol::types::limits::{
     APPLIED_OPERATIONS_MAX, APPLIED_SIZE_MAX, RECORD_OVERHEAD_SIZE, TEXT_SLICE_OVERHEAD_SIZE,
     TEXT_SLICES_SIZE_MAX,
@@ -109,12 +110,16 @@ pub struct Record {
 pub struct Applied {
     /// The highest birth that the table no longer answers for.
     pub dropped: Birth,
-    pub clients: Vec<ClientEntry>,
+    #[serde(with = "client_bytes")]
+    pub clients: Clients,
     /// Text operations that left `clients` and that may still be retried, oldest first. Without
     /// any, the table is encoded as in earlier releases.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub slices: Vec<TextSlice>,
 }
+
+/// The clients of a table. Encoded, they are one byte string (`client_bytes`).
+pub type Clients = Vec<ClientEntry>;
 
 /// What a slice keeps of each of its operations.
 pub type Hashes = Vec<u64>;

@@ -341,9 +341,8 @@ impl Driver {
             let received = self.socket.receive(now.mono_us, &mut self.tally);
             more = received.map_err(RuntimeError::Socket)?;
             batches += 1;
-            if let Some((waited_us, lost)) = self.socket.take_waited_us(now.mono_us) {
-                let waited = Input::Waited { waited_us, lost };
-                self.replica.handle_input(now, waited);
+            if let Some(waited) = self.socket.take_waited(now.mono_us) {
+                self.replica.handle_input(now, Input::Waited(waited));
             }
         }
         let budget = Budget {

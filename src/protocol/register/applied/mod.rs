@@ -13,6 +13,7 @@ use wire::{
     Action, Birth, OLD_VALUE_KEPT_SIZE_MAX, Old, Operation, Outcome, VALUE_SIZE_DEFAULT, Version,
 };
 
+use crate::protocol::clients::low_marks::LowMarks;
 use crate::protocol::clients::text_operation;
 use crate::protocol::types::ballot::{Ballot, Moment};
 use crate::protocol::types::record::{Applied, Record};
@@ -61,6 +62,11 @@ impl Proposal {
         };
         proposal.record.applied.forget_old(&moment);
         proposal
+    }
+
+    /// The coordinator's node has received these low marks with operations on other keys.
+    pub fn raise_marks(&mut self, marks: &LowMarks) {
+        self.record.applied.raise_marks(marks);
     }
 
     /// The limit of the coordinator's node.

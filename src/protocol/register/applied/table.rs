@@ -2,6 +2,7 @@
 
 use wire::{Birth, OLD_VALUE_KEPT_SIZE_MAX, Old, Operation, Outcome, clock};
 
+use crate::protocol::clients::low_marks::LowMarks;
 use crate::protocol::clients::text_operation;
 use crate::protocol::types::ballot::Moment;
 use crate::protocol::types::limits::{
@@ -185,6 +186,21 @@ impl Applied {
             true
         });
         self.dropped = dropped;
+    }
+
+    /// Outcomes that their clients do not wait for any more leave. What remains of a client is its
+    /// mark, which still refuses its stragglers.
+    pub(super) fn raise_marks(&mut self, marks: &LowMarks) {
+        for entry in &mut self.clients {
+            if entry.operations.is_empty() || entry.is_text() {
+                continue;
+            }
+            let mark = marks.of(entry.client);
+            if mark > entry.mark {
+                entry.mark = mark;
+                entry.operations.retain(|o| o.sequence >= mark);
+            }
+        }
     }
 
     fn is_over_bound(&self) -> bool {

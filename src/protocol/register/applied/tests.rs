@@ -79,6 +79,33 @@ fn below_the_mark_is_never_applied() {
 }
 
 #[test]
+fn outcomes_that_no_client_waits_for_leave_with_the_next_write_of_another_client() {
+    let (first, text) = (put(1, 5, 4, "a"), text_put(1, 7, NOW));
+    let (record, _) = over(&Record::default(), &[(&first, false), (&text, false)]);
+    let mut marks = LowMarks::default();
+    marks.hear(1, 5);
+    marks.hear(text.id.client, u64::MAX);
+    let write = |record: &Record, marks: &LowMarks, operation: &Operation| {
+        let mut proposal = Proposal::new(Some(record), Ballot::new(99, 1), at(NOW), 0);
+        proposal.raise_marks(marks);
+        let verdict = proposal.apply(operation, true);
+        (proposal.finish().0, verdict)
+    };
+    let (record, _) = write(&record, &marks, &put(2, 1, 1, "b"));
+    let held = |record: &Record| -> Vec<usize> {
+        let clients = record.applied.clients.iter();
+        clients.map(|entry| entry.operations.len()).collect()
+    };
+    assert_eq!(held(&record), [1, 1, 1], "it is waited for");
+    marks.hear(1, 6);
+    let (record, _) = write(&record, &marks, &put(2, 2, 2, "c"));
+    assert_eq!(held(&record), [0, 1, 1]);
+    let (after, verdict) = write(&record, &LowMarks::default(), &first);
+    assert_eq!(verdict, ApplyVerdict::Straggler);
+    assert_eq!(after.value, record.value);
+}
+
+#[test]
 fn born_before_what_was_dropped_is_unknown_or_made_anew() {
     let mut record = Record::default();
     record.applied.dropped = NOW + 7;

@@ -3,6 +3,7 @@
 //! returns what is to happen as effects.
 
 mod endings;
+mod proposing;
 mod seen;
 
 use std::collections::VecDeque;
@@ -10,14 +11,15 @@ use std::sync::Arc;
 
 use rand::RngExt;
 use rand::rngs::StdRng;
-use wire::{Outcome, clock};
+use wire::Outcome;
 
+use crate::protocol::clients::low_marks::LowMarks;
 use crate::protocol::clients::pending::Pending;
 use crate::protocol::clock::ballot_clock::BallotClock;
 use crate::protocol::register::applied::{ApplyVerdict, Proposal};
 use crate::protocol::register::read_round::ReadRound;
 use crate::protocol::register::waits::{RoundKind, RoundWaits};
-use crate::protocol::types::ballot::{Ballot, Moment};
+use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::counts::{RoundEnd, RoundStart};
 use crate::protocol::types::limits::{COMBINED_MAX, HEARTBEAT_MS_DEFAULT, ROUND_APPLIED_SIZE_MAX};
 use crate::protocol::types::message::{
@@ -80,6 +82,7 @@ pub struct Context<'a> {
     pub clock: &'a mut BallotClock,
     pub random: &'a mut StdRng,
     pub waits: &'a mut RoundWaits,
+    pub low_marks: &'a LowMarks,
     /// X5: whether a quorum is reachable, or was within `quorum_lost_ms`.
     pub hears_quorum: bool,
     /// X1: the retry horizon.
@@ -463,18 +466,8 @@ impl Coordinator {
             .expect("a round that proposes is open");
         let now_us = context.now.mono_us;
         let seen = self.text_seen.as_ref();
-        let last = context.clock.last();
-        let horizon = clock::from_ms(context.retry_horizon_ms);
-        let moment = Moment {
-            now: last,
-            horizon: last.saturating_sub(horizon),
-            text_kept_above: seen.map_or(0, |seen| seen.settled(now_us)),
-        };
-        let mut proposal = Proposal::new(found.as_deref(), round.ballot, moment, forgotten);
-        proposal.limit_values(context.value_size_max);
-        if context.is_full {
-            proposal.keep_size(found.as_deref());
-        }
+        let kept_above = seen.map_or(0, |seen| seen.settled(now_us));
+        let mut proposal = context.proposal(found.as_deref(), round.ballot, forgotten, kept_above);
         let mut verdicts = Vec::with_capacity(round.operations.len());
         for pending in &mut round.operations {
             verdicts.push(match pending.is_stale_text(context.now) {

@@ -17,7 +17,7 @@ const GROWTH_MAX: u64 = 256 << 20;
 #[test]
 fn a_thousand_clients_are_served_alike() {
     let cluster = Cluster::start(5, Keep::Memory);
-    let words = format!("bench --clients 1000 {}", seconds(20, 4));
+    let words = format!("bench --clients 1000 {}", seconds(60, 4));
     let figures = bench::run(&cluster.list(), &words);
     figures.expect_errors(&[]);
     let of = |name: &str| figures.number(&format!("/per_client/{name}"));
@@ -138,13 +138,14 @@ fn watch_status(cluster: &Cluster, stop: &AtomicBool) -> Duration {
     slowest
 }
 
-/// Thousands of handles, with a session at each node, start at once and are all served.
+/// Thousands of handles, with a session at each node, start at once. Each of them is served within
+/// its deadline, and none sees an error.
 #[test]
 #[ignore] // half a minute, and thousands of threads
 fn five_thousand_clients_that_start_at_once() {
     let cluster = Cluster::start(5, Keep::Memory);
     let list = cluster.list();
-    let words = "--timeout 20s bench --handles 250 --clients 250 --keys 100 --duration 10s";
+    let words = "--timeout 20s bench --handles 250 --clients 250 --duration 20s";
     let start = |seed| Bench::start(&list, &format!("{words} --seed {seed}"));
     let all: Vec<Bench> = (0..20).map(start).collect();
     for figures in all.into_iter().map(Bench::end) {

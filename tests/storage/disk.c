@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +22,9 @@
 #include <unistd.h>
 
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
+
+/* Several threads sync at the same time: the one that commits, and the one that writes the mark. */
+static pthread_mutex_t disk = PTHREAD_MUTEX_INITIALIZER;
 
 static void die(const char *what) {
     fprintf(stderr, "disk.c: %s: %s\n", what, strerror(errno));
@@ -159,7 +163,7 @@ static void compare(const char *directory, const char *other, int make) {
     closedir(entries);
 }
 
-static int synced(int fd) {
+static int sync_alone(int fd) {
     char path[PATH_MAX], to[PATH_MAX];
     struct stat status;
     if (!twin_of(fd, path, to) || fstat(fd, &status))
@@ -182,6 +186,14 @@ static int synced(int fd) {
     return 0;
 }
 
+static int synced(int fd) {
+    pthread_mutex_lock(&disk);
+    int result = sync_alone(fd), error = errno;
+    pthread_mutex_unlock(&disk);
+    errno = error;
+    return result;
+}
+
 int fsync(int fd) {
     return synced(fd);
 }
@@ -192,17 +204,24 @@ int fdatasync(int fd) {
 
 int rename(const char *old, const char *new) {
     char from[PATH_MAX], to[PATH_MAX];
-    int result = REAL(rename)(old, new);
+    pthread_mutex_lock(&disk);
+    int result = REAL(rename)(old, new), error = errno;
     if (!result && twin(old, from) && twin(new, to) && REAL(rename)(from, to))
         REAL(unlink)(to);
+    pthread_mutex_unlock(&disk);
+    errno = error;
     return result;
 }
 
 int unlink(const char *path) {
     char to[PATH_MAX];
+    pthread_mutex_lock(&disk);
     if (twin(path, to))
         REAL(unlink)(to);
-    return REAL(unlink)(path);
+    int result = REAL(unlink)(path), error = errno;
+    pthread_mutex_unlock(&disk);
+    errno = error;
+    return result;
 }
 
 /* Data that is written again is dirty again. */
@@ -210,11 +229,13 @@ static void written(int fd, off_t at, ssize_t count) {
     char path[PATH_MAX], to[PATH_MAX];
     if (count <= 0 || !twin_of(fd, path, to))
         return;
+    pthread_mutex_lock(&disk);
     struct range range = lost(to);
     if (range.start < range.end && at <= range.start && at + count > range.start) {
         range.start = at + count;
         set_lost(to, range);
     }
+    pthread_mutex_unlock(&disk);
 }
 
 ssize_t write(int fd, const void *bytes, size_t size) {

@@ -261,6 +261,8 @@ pub fn e1_a_copy_of_when_it_was_alone_waits_for_objections() {
     c.isolate(0);
     c.roll_back(0, copy.clone());
     c.until("it serves alone", |c| hears_quorum(c, 0));
+    // It listens for a while before it has proved that it may.
+    c.run_ms(2_000);
     c.heal();
     c.isolate(2);
     c.run_ms(3_000);

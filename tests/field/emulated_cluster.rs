@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use kvclient::{Call, CallError, Client, ClientOptions};
+use kvclient::{Call, Client, ClientOptions};
 use wire::{Action, NodeStatus, Outcome, VALUE_SIZE_DEFAULT};
 
 use crate::emulated::{Network, address};
@@ -63,22 +63,17 @@ fn large_value(seed: usize) -> Vec<u8> {
     (0..size).map(|at| (at * 7 % 251 + seed) as u8).collect()
 }
 
-/// The library retries for five seconds. On a busy machine all attempts of these may be lost, and
-/// then the outcome of a put is unknown: the same put again does no harm.
-fn call(client: &Client, key: usize, action: &Action) -> Outcome {
-    let call = || client.call(Call::new(format!("key {key}"), action.clone()));
-    match call() {
-        Err(CallError::UnknownOutcome) => call().expect("it is done"),
-        outcome => outcome.expect("it is done"),
-    }
+fn call(client: &Client, key: usize, action: Action) -> Outcome {
+    let outcome = client.call(Call::new(format!("key {key}"), action));
+    outcome.expect("it is done")
 }
 
 /// Puts a value of almost 1 MiB, reads it back and compares it.
 pub fn put_and_get_large(client: &Client, key: usize) {
     let value = large_value(key).into();
-    let outcome = call(client, key, &Action::Put { value });
+    let outcome = call(client, key, Action::Put { value });
     assert!(matches!(outcome, Outcome::Written { .. }), "{outcome:?}");
-    let outcome = call(client, key, &Action::Get);
+    let outcome = call(client, key, Action::Get);
     let is_it = matches!(&outcome, Outcome::Value { value, .. } if *value == large_value(key));
     assert!(is_it, "key {key}");
 }

@@ -198,6 +198,7 @@ impl Node {
         }
     }
 
+    /// An operation that was sent at that time was answered.
     pub fn take_outcome(&mut self, now_us: u64, timing: AnswerTiming, outcome: &Outcome) {
         let took_us = now_us.saturating_sub(timing.sent_us);
         if matches!(outcome, Outcome::Busy { .. }) {

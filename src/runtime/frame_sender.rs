@@ -29,7 +29,8 @@ pub struct FrameSender {
     /// Above this, nothing is taken in for other nodes.
     relayed_size_max: usize,
     body: Vec<u8>,
-    /// The last large message, until pieces are sent: a round sends the same one to several members.
+    /// The last large message, until pieces are sent: a round sends the same one to several
+    /// members.
     last_large: Option<(Message, LargeBody)>,
 }
 

@@ -78,9 +78,15 @@ fn twenty_thousand_clients_are_as_fast_as_sixty_four() {
     for clients in [64, 1_000, 5_000, 20_000] {
         let words = format!("bench --clients {clients} {}", seconds(10, 5));
         let figures = bench::run(&cluster.list(), &words);
-        figures.expect_errors(&[]);
         let rate = figures.per_second();
-        println!("{clients} clients: {rate:.0}/s");
+        println!("{clients} clients: {rate:.0}/s, {:?}", figures.errors());
+        // In a closed loop nearly all of 20,000 clients of one handle wait for the slowest node,
+        // some of them for longer than half of their deadline. They are told so.
+        figures.expect_errors(&["busy", "timed_out", "unknown_outcome"]);
+        let open = figures.count("timed_out") + figures.count("unknown_outcome");
+        let all = figures.number("/all/count");
+        assert!(figures.count("busy") <= 0.05 * all, "{}", figures.0);
+        assert!(open <= 0.001 * all, "{}", figures.0);
         assert!(rate >= 0.8 * *few.get_or_insert(rate), "{}", figures.0);
     }
 }

@@ -80,13 +80,7 @@ fn twenty_thousand_clients_are_as_fast_as_sixty_four() {
         let figures = bench::run(&cluster.list(), &words);
         let rate = figures.per_second();
         println!("{clients} clients: {rate:.0}/s, {:?}", figures.errors());
-        // In a closed loop nearly all of 20,000 clients of one handle wait for the slowest node,
-        // some of them for longer than half of their deadline. They are told so.
-        figures.expect_errors(&["busy", "timed_out", "unknown_outcome"]);
-        let open = figures.count("timed_out") + figures.count("unknown_outcome");
-        let all = figures.number("/all/count");
-        assert!(figures.count("busy") <= 0.05 * all, "{}", figures.0);
-        assert!(open <= 0.001 * all, "{}", figures.0);
+        figures.expect_errors(&[]);
         assert!(rate >= 0.8 * *few.get_or_insert(rate), "{}", figures.0);
     }
 }

@@ -1,6 +1,8 @@
 //! X4: operations that nodes forward to each other, over restarts of either.
 
-use crate::sim::script::{Script, msg};
+use wire::{Action, Outcome};
+
+use crate::sim::script::{Script, any, msg};
 
 /// A forwarder that restarts counts its attempts from one again.
 #[test]
@@ -40,5 +42,33 @@ pub fn x4_a_forward_to_an_earlier_life_is_not_executed() {
         c.run_ms(100);
         assert!(answers(&c) > before, "in its {life} life");
     }
+    c.check();
+}
+
+/// Node 1 takes too long for node 0, which runs the operation itself then. When node 1 has the
+/// operation at last, it does not interrupt node 0, which is sending the value, but it does not
+/// wait for it for long either.
+#[test]
+pub fn a_coordinator_lets_the_round_of_another_with_a_large_value_end() {
+    let mut c = Script::new(3);
+    let (key, client) = (c.key_of(1), c.client_of(&[0]));
+    c.put(client, &key, "before");
+    let before = c.ballots_of(1).len();
+    assert!(before > 0, "node 1 had the right to a short round");
+    c.hold(msg("Forward").from(0).to(1));
+    c.hold(msg("Accept").from(0));
+    let value = bytes::Bytes::from(vec![b'v'; 48 << 10]);
+    let call = c.begin(client, &key, Action::Put { value });
+    c.until_sent(msg("Accept").from(0));
+    assert!(c.release(msg("Forward").from(0).to(1)) > 0);
+    c.run_ms(10);
+    assert_eq!(c.ballots_of(1).len(), before, "node 1 waits");
+    c.run_ms(20);
+    assert!(c.ballots_of(1).len() > before, "node 0 may be gone");
+    let outcome = c.end(call);
+    assert!(matches!(outcome, Outcome::Written { .. }), "{outcome:?}");
+    c.let_pass();
+    c.release(any());
+    c.run_ms(1_000);
     c.check();
 }

@@ -4,6 +4,7 @@ use super::attempts::Target;
 use super::call::{Call, CallError};
 use super::table::CallHandle;
 use super::{IN_FLIGHT_MAX, Session, place_bit};
+use wire::latency::allowance_us;
 use wire::{Operation, OperationId, Outcome, RETRY_WINDOW_MS, Request, kind};
 
 /// The wait before a refused call is tried again, unless the node said when; it is doubled each
@@ -11,6 +12,12 @@ use wire::{Operation, OperationId, Outcome, RETRY_WINDOW_MS, Request, kind};
 const REFUSED_WAIT_US_INITIAL: u64 = 10_000;
 const REFUSED_DOUBLINGS_MAX: u32 = 4;
 const RETRY_WAIT_US_MAX: u64 = 1_000_000;
+/// Without an answer, each further attempt with a value of many datagrams waits at least twice as
+/// long as the one before, whichever node it is sent to, but at most this long, and a quarter more
+/// that spreads them. A second attempt
+/// makes another node run a round with the whole value, and where the links are slow or lossy this
+/// delays the first one further.
+const LARGE_WAIT_US_MAX: u64 = 2_000_000;
 /// Retries use up an allowance: each answered operation adds one to it, and each retry takes ten.
 /// So a busy cluster does not receive everything again, and yet up to ten per cent of lost
 /// datagrams are repaired immediately.
@@ -123,16 +130,29 @@ impl InFlight {
         self.open > 0 && !self.is_read()
     }
 
+    /// How long the next attempt waits at least, because of the attempts without an answer.
+    fn least_wait_us(&self, now_us: u64) -> u64 {
+        let is_large = allowance_us(self.call.action.value_size()) > 0;
+        match &self.last {
+            Some(last) if is_large && self.open > 0 => {
+                let waited_us = now_us.saturating_sub(last.sent_us);
+                (2 * waited_us).min(LARGE_WAIT_US_MAX)
+            }
+            _ => 0,
+        }
+    }
+
     fn was_sent(&mut self, last: LastAttempt, around: bool, wait_us: u64, jitter: u64) {
         if around {
             self.tried = 0;
             self.doublings += 1;
         }
+        let least_us = self.least_wait_us(last.sent_us);
         self.tried |= place_bit(last.place);
         self.sent += 1;
         self.open += 1;
         self.last = Some(last);
-        let wait_us = backed_off(wait_us, self.doublings);
+        let wait_us = backed_off(wait_us, self.doublings).max(least_us);
         let spread_us = if self.doublings > 0 {
             jitter % (wait_us / 4).max(1)
         } else {

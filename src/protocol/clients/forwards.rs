@@ -46,6 +46,15 @@ pub enum Overdue {
     Run(Pending),
 }
 
+#[derive(Debug, Clone, Copy)]
+struct Reclaimed {
+    attempt: u64,
+    /// When it was forwarded.
+    at_us: u64,
+    again_us: Option<u64>,
+    value_size: usize,
+}
+
 #[derive(Debug, Default)]
 pub struct Forwards {
     by_attempt: BTreeMap<u64, Forwarded>,
@@ -57,9 +66,8 @@ pub struct Forwards {
     latency: LatencyEstimate,
     /// The time for which a timer is set.
     timer_us: Option<u64>,
-    /// The last operations that were reclaimed: the attempt, when it was forwarded, and when it
-    /// was sent again.
-    reclaimed: VecDeque<(u64, u64, Option<u64>)>,
+    /// The last operations that were reclaimed.
+    reclaimed: VecDeque<Reclaimed>,
 }
 
 impl Forwards {
@@ -140,8 +148,12 @@ impl Forwards {
         let (again_at_us, reclaim_at_us) = (at_us + wait.again_us, at_us + wait.reclaim_us);
         if now_us >= reclaim_at_us {
             let forwarded = self.by_attempt.remove(&attempt)?;
-            self.reclaimed
-                .push_back((attempt, at_us, forwarded.again_us));
+            self.reclaimed.push_back(Reclaimed {
+                attempt,
+                at_us,
+                again_us: forwarded.again_us,
+                value_size: forwarded.pending.operation.action.value_size(),
+            });
             if self.reclaimed.len() > RECLAIMED_MAX {
                 self.reclaimed.pop_front();
             }
@@ -163,14 +175,26 @@ impl Forwards {
     /// the waits should be longer.
     pub fn answered(&mut self, now_us: u64, attempt: u64) -> Option<Pending> {
         let Some(forwarded) = self.by_attempt.remove(&attempt) else {
-            let late = self.reclaimed.iter().find(|(a, ..)| *a == attempt);
-            if let Some((_, at_us, again_us)) = late.copied() {
-                self.sample(now_us, at_us, again_us);
+            if let Some(late) = self.reclaimed(attempt) {
+                self.sample(now_us, late.at_us, late.again_us);
             }
             return None;
         };
         self.sample(now_us, forwarded.at_us, forwarded.again_us);
         Some(forwarded.pending)
+    }
+
+    fn reclaimed(&self, attempt: u64) -> Option<Reclaimed> {
+        let mut reclaimed = self.reclaimed.iter();
+        reclaimed.find(|late| late.attempt == attempt).copied()
+    }
+
+    /// When that attempt was forwarded, and the size of its value, also if it was reclaimed.
+    pub fn sent(&self, attempt: u64) -> Option<(u64, usize)> {
+        let late = || self.reclaimed(attempt).map(|l| (l.at_us, l.value_size));
+        let forwarded = self.by_attempt.get(&attempt);
+        let open = forwarded.map(|f| (f.at_us, f.pending.operation.action.value_size()));
+        open.or_else(late)
     }
 
     fn sample(&mut self, now_us: u64, at_us: u64, again_us: Option<u64>) {

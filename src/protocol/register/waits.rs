@@ -13,6 +13,12 @@ use crate::protocol::types::limits::{
 
 /// A busy machine may need eight times as long for a large value as usual.
 const SIZE_DOUBLINGS_MAX: u32 = 3;
+/// A wait allows a large value this many times what the last ones took, ...
+const PACES: u64 = 2;
+/// ... and at most this long.
+const SIZE_US_MAX: u64 = 2_000_000;
+/// Below this pace `allowance_us` is the longer wait.
+const PACE_NS_MIN: u64 = 31_000;
 
 /// A round waits for this many times the wait of a datagram in this node's receive buffer. The
 /// other members are probably as busy, and each of them needs that time too.
@@ -29,6 +35,11 @@ pub enum RoundKind {
 pub struct RoundWaits {
     reads: LatencyEstimate,
     writes: LatencyEstimate,
+    /// What writes of large values take for each KiB, in nanoseconds, beyond what those of small
+    /// ones do. Over slow or lossy links this is many times what `allowance_us` assumes, and a
+    /// second node that begins a round with the value before the first has ended its own only
+    /// delays both.
+    pace_ns: u64,
     /// A lower bound of all waits, from the measured links.
     least_us: u64,
     /// The longest recent wait of a datagram in this node's receive buffer.
@@ -47,6 +58,36 @@ impl RoundWaits {
     /// all of them wait longer.
     pub fn sample_delay(&mut self, delay_us: u64) {
         self.delay_us = delay_us.max(self.delay_us - self.delay_us / 8);
+    }
+
+    /// Records that a write round, or another exchange, carried that value in this time. What was
+    /// sent again meanwhile does not matter: a transfer that is under way is not begun again. The
+    /// pace follows within bounds, so that a node that stood still once does not wait long for
+    /// everything after that.
+    pub fn sample_size(&mut self, took_us: u64, size: usize) {
+        let excess_us = took_us.saturating_sub(self.wait_us(RoundKind::Write, 0));
+        let kib = (size >> 10).max(1) as u64;
+        let sampled_ns = excess_us.saturating_mul(1_000) / kib;
+        let pace_ns = self.pace_ns.max(PACE_NS_MIN);
+        self.pace_ns = sampled_ns.clamp(pace_ns / 4 * 3, 2 * pace_ns);
+    }
+
+    /// How much longer a write may take because it carries a value of this size.
+    pub fn size_us(&self, size: usize) -> u64 {
+        let allowance_us = allowance_us(size);
+        match allowance_us {
+            0 => 0,
+            _ => {
+                let usual_us = self.pace_ns.saturating_mul(size as u64 >> 10) / 1_000;
+                allowance_us.max((PACES * usual_us).min(SIZE_US_MAX))
+            }
+        }
+    }
+
+    /// How long a round of another coordinator with such a value may take.
+    pub fn round_us(&self, size: usize) -> u64 {
+        let slow_us = allowance_us(size) << SIZE_DOUBLINGS_MAX;
+        slow_us.min(SIZE_US_MAX).max(self.size_us(size))
     }
 
     /// Records the end of a round that began at `began_us` and was last sent again at `again_us`.
@@ -87,6 +128,7 @@ impl RoundWaits {
         let first_us = BACKOFF_INITIAL_US.max(self.least_us / 2);
         let most_us = BACKOFF_MAX_US.max(2 * self.least_us);
         let size_us = allowance_us(size) << lost.min(SIZE_DOUBLINGS_MAX);
+        let size_us = size_us.max(self.size_us(size));
         (first_us << lost.min(10)).min(most_us) + size_us
     }
 }
@@ -94,7 +136,12 @@ impl RoundWaits {
 impl Context<'_> {
     /// The wait before a round's messages are sent again, if they carry a value of that size.
     pub fn wait_us(&self, kind: RoundKind, sent_again: u32, size: usize) -> u64 {
-        self.waits.wait_us(kind, sent_again) + allowance_us(size)
+        let size_us = match kind {
+            // Usually the answers to a read carry no value.
+            RoundKind::Read => allowance_us(size),
+            RoundKind::Write => self.waits.size_us(size),
+        };
+        self.waits.wait_us(kind, sent_again) + size_us
     }
 
     /// The longest wait of a coordinator that lost this many rounds and has these operations.
@@ -179,6 +226,38 @@ mod tests {
             64_000 + 8 * size_us,
         ];
         assert_eq!(backoffs, expected);
+    }
+
+    #[test]
+    fn a_large_value_gets_twice_the_time_that_the_last_ones_took() {
+        const MIB: usize = 1 << 20;
+        let mut waits = RoundWaits::default();
+        let usual_us = waits.wait_us(Write, 0);
+        let unknown_us = waits.size_us(MIB);
+        assert_eq!(unknown_us, allowance_us(MIB));
+        for _ in 0..4 {
+            waits.sample_size(usual_us + 400_000, MIB);
+        }
+        assert!((790_000..=800_000).contains(&waits.size_us(MIB)));
+        assert!((390_000..=400_000).contains(&waits.size_us(MIB / 2)));
+        assert_eq!(waits.size_us(1 << 10), 0, "a small one is no transfer");
+        assert!(waits.backoff_us(1, MIB) >= 790_000);
+        for _ in 0..10 {
+            waits.sample_size(60_000_000, MIB);
+        }
+        assert_eq!(waits.size_us(16 * MIB), SIZE_US_MAX);
+        for _ in 0..50 {
+            waits.sample_size(usual_us + 10_000, MIB);
+        }
+        assert_eq!(waits.size_us(MIB), unknown_us, "a fast network");
+    }
+
+    #[test]
+    fn one_stall_only_doubles_the_pace() {
+        let mut waits = RoundWaits::default();
+        waits.sample_size(1_000_000, 20 << 10);
+        let wait_us = waits.size_us(1 << 20);
+        assert!(wait_us < 300_000, "{wait_us}");
     }
 
     #[test]

@@ -118,6 +118,14 @@ impl Replica {
             return;
         }
         let forwards = &mut self.forwarding.forwards;
+        if let Some((at_us, size)) = forwards.sent(answer.attempt)
+            && allowance_us(size) > 0
+            && matches!(answer.outcome, Outcome::Written { .. })
+        {
+            // The value went to that node, and from there to the members.
+            let took_us = now.mono_us.saturating_sub(at_us);
+            self.requests.waits.sample_size(took_us / 2, size);
+        }
         let Some(pending) = forwards.answered(now.mono_us, answer.attempt) else {
             return;
         };
@@ -145,7 +153,7 @@ impl Replica {
         let round_us = self.requests.waits.wait_us(RoundKind::Write, 0);
         let slow_us = (4 * usual_us).max(2 * round_us);
         // The value goes to that node, and from there to the members.
-        let size_us = 2 * allowance_us(value_size);
+        let size_us = 2 * self.requests.waits.size_us(value_size);
         AnswerWait {
             again_us: usual_us.max(least_us) + size_us,
             reclaim_us: slow_us.max(FORWARD_WAIT_MS * 1_000).max(2 * least_us) + size_us,

@@ -106,6 +106,29 @@ fn rounds_back_off() {
     assert!((10..60).contains(&tried), "{tried}");
 }
 
+/// Each attempt has the whole value sent to another node, and from there to the members.
+#[test]
+fn attempts_with_a_large_value_become_rarer_on_all_nodes() {
+    let mut script = Script::started(3);
+    let value = vec![0; 48 << 10].into();
+    script.submit(Call::new("k", wire::Action::Put { value }), 1);
+    script.request();
+    let mut waits_ms = Vec::new();
+    let mut began_us = script.now_us;
+    while waits_ms.iter().sum::<u64>() < 1_500 {
+        while script.requests.is_empty() {
+            script.pass(MS);
+            script.greet_all();
+        }
+        script.request();
+        waits_ms.push((script.now_us - began_us) / MS);
+        began_us = script.now_us;
+    }
+    let pairs = waits_ms.windows(2);
+    let is_doubled = |pair: &[u64]| pair[1] >= (2 * pair[0]).min(2_000) - 2;
+    assert!(pairs.into_iter().all(is_doubled), "{waits_ms:?}");
+}
+
 /// A third of all attempts is lost, far more than the allowance repairs.
 #[test]
 fn a_client_with_one_call_at_a_time_makes_good_any_loss_at_once() {

@@ -5,6 +5,7 @@
 mod endings;
 mod proposing;
 mod seen;
+mod yielding;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use wire::Outcome;
+use wire::latency::allowance_us;
 
 use crate::protocol::clients::low_marks::LowMarks;
 use crate::protocol::clients::pending::Pending;
@@ -189,6 +191,9 @@ pub struct Coordinator {
     /// Rounds lost in a row, which determine the back-off.
     lost: u32,
     wait_until_us: u64,
+    /// Until when the next round lets one of another coordinator end. It is set once for each
+    /// round.
+    yield_ends_us: Option<u64>,
 }
 
 impl Coordinator {
@@ -334,6 +339,10 @@ impl Coordinator {
         self.drop_overdue(context);
         let writes = self.queue.iter().any(|p| !p.operation.action.is_read());
         if writes || self.must_repair {
+            if let Some(until_us) = self.yields_until(context) {
+                self.wait_until_us = until_us;
+                return;
+            }
             self.must_repair = false;
             self.start_write(context);
         } else if !self.queue.is_empty() && self.reading.is_none() {
@@ -376,11 +385,9 @@ impl Coordinator {
 
     fn start_write(&mut self, context: &mut Context<'_>) {
         let operations = self.take_batch();
-        let right = self.right.take().filter(|r| {
-            r.epoch == context.configuration.epoch
-                && (context.state.is_some_and(|s| s.promised == r.ballot.next())
-                    || !rule!(R3_doubt))
-        });
+        self.yield_ends_us = None;
+        let right = self.right.take();
+        let right = right.filter(|right| Coordinator::is_valid(right, context));
         let kind = match &right {
             _ if operations.is_empty() => RoundStart::Repair,
             Some(_) => RoundStart::Short,
@@ -545,9 +552,15 @@ impl Coordinator {
             unreachable!("only phase two is chosen")
         };
         let (now_us, kind) = (context.now.mono_us, RoundKind::Write);
-        context
-            .waits
-            .sample(kind, now_us, round.began_us, round.again_us);
+        match allowance_us(record.value_size()) {
+            0 => context
+                .waits
+                .sample(kind, now_us, round.began_us, round.again_us),
+            _ => {
+                let took_us = now_us - round.began_us;
+                context.waits.sample_size(took_us, record.value_size());
+            }
+        }
         self.lost = 0;
         let newest_text = record.applied.newest_text();
         if newest_text > 0 {

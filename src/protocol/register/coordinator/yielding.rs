@@ -1,0 +1,50 @@
+//! A coordinator lets another one's round with a large value end before it begins its own.
+
+use wire::latency::allowance_us;
+
+use super::{Context, Coordinator, ShortRoundPermit};
+use crate::protocol::types::rules::rule;
+
+/// How often it looks whether the other round has ended.
+const LOOK_US: u64 = 20_000;
+/// The wait takes at most this part (1/4) of the time that an operation has left.
+const LEFT_PART: u64 = 4;
+
+impl Coordinator {
+    /// Whether nobody else was promised the key since this coordinator's last round.
+    pub(super) fn is_valid(right: &ShortRoundPermit, context: &Context<'_>) -> bool {
+        let is_promised = context
+            .state
+            .is_some_and(|state| state.promised == right.ballot.next());
+        right.epoch == context.configuration.epoch && (is_promised || !rule!(R3_doubt))
+    }
+
+    /// When to look again whether a full round with a large value may begin: this node has promised
+    /// a ballot to another coordinator and has not accepted it yet, so that one is probably sending
+    /// its value. A client whose attempt takes long tries another node, so both are about the same
+    /// operation. If they interrupted each other, the value would be sent over and over.
+    ///
+    /// Before each of its own rounds a coordinator waits only once, and only as long as a round may
+    /// take: the other node may be gone.
+    pub(super) fn yields_until(&mut self, context: &Context<'_>) -> Option<u64> {
+        let sizes = self.queue.iter().map(|p| p.operation.action.value_size());
+        let size = sizes.max().unwrap_or_default().max(context.held_size());
+        let is_short = |right| Coordinator::is_valid(right, context);
+        if allowance_us(size) == 0 || self.right.as_ref().is_some_and(is_short) {
+            return None;
+        }
+        let state = context.state?;
+        let is_next = state.accepted.0 > 0 && state.promised == state.accepted.next();
+        let is_open = state.promised > state.accepted && !is_next;
+        if !is_open || state.promised.node() == context.me {
+            return None;
+        }
+        let now_us = context.now.mono_us;
+        let ends_us = *self.yield_ends_us.get_or_insert_with(|| {
+            let deadlines_us = self.queue.iter().map(|pending| pending.deadline_us);
+            let left_us = deadlines_us.min().unwrap_or(now_us).saturating_sub(now_us);
+            now_us + context.waits.round_us(size).min(left_us / LEFT_PART)
+        });
+        (now_us < ends_us).then(|| ends_us.min(now_us + LOOK_US))
+    }
+}

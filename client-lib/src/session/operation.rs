@@ -14,9 +14,8 @@ const REFUSED_DOUBLINGS_MAX: u32 = 4;
 const RETRY_WAIT_US_MAX: u64 = 1_000_000;
 /// Without an answer, each further attempt with a value of many datagrams waits at least twice as
 /// long as the one before, whichever node it is sent to, but at most this long, and a quarter more
-/// that spreads them. A second attempt
-/// makes another node run a round with the whole value, and where the links are slow or lossy this
-/// delays the first one further.
+/// that spreads them. A second attempt makes another node run a round with the whole value, and
+/// where the links are slow or lossy this delays the first one further.
 const LARGE_WAIT_US_MAX: u64 = 2_000_000;
 /// Retries use up an allowance: each answered operation adds one to it, and each retry takes ten.
 /// So a busy cluster does not receive everything again, and yet up to ten per cent of lost

@@ -10,6 +10,7 @@ use crate::protocol::register::coordinator::Context;
 use crate::protocol::types::limits::{
     BACKOFF_INITIAL_US, BACKOFF_MAX_US, RETRANSMIT_INITIAL_US, RETRANSMIT_MAX_US, RETRANSMIT_MIN_US,
 };
+use crate::protocol::types::record::Record;
 
 /// A busy machine may need eight times as long for a large value as usual.
 const SIZE_DOUBLINGS_MAX: u32 = 3;
@@ -142,6 +143,11 @@ impl Context<'_> {
             RoundKind::Write => self.waits.size_us(size),
         };
         self.waits.wait_us(kind, sent_again) + size_us
+    }
+
+    /// Whether the record's value travels as a transfer.
+    pub fn is_large(&self, record: &Record) -> bool {
+        allowance_us(record.value_size()) > 0
     }
 
     /// The longest wait of a coordinator that lost this many rounds and has these operations.

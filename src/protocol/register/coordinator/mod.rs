@@ -13,7 +13,6 @@ use std::sync::Arc;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use wire::Outcome;
-use wire::latency::allowance_us;
 
 use crate::protocol::clients::low_marks::LowMarks;
 use crate::protocol::clients::pending::Pending;
@@ -552,14 +551,9 @@ impl Coordinator {
             unreachable!("only phase two is chosen")
         };
         let (now_us, kind) = (context.now.mono_us, RoundKind::Write);
-        match allowance_us(record.value_size()) {
-            0 => context
-                .waits
-                .sample(kind, now_us, round.began_us, round.again_us),
-            _ => {
-                let took_us = now_us - round.began_us;
-                context.waits.sample_size(took_us, record.value_size());
-            }
+        match context.is_large(&record) {
+            true => (context.waits).sample_size(now_us - round.began_us, record.value_size()),
+            false => (context.waits).sample(kind, now_us, round.began_us, round.again_us),
         }
         self.lost = 0;
         let newest_text = record.applied.newest_text();

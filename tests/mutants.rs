@@ -11,8 +11,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use horseshoe::protocol::types::rules::{Rule, switch_off};
 use scenarios::{
-    ballots, catching_up, changes, clocks, exactly_once, handoff, hung_disks, latent, lives,
-    members, outcomes, overload, purge, rollbacks, split, text,
+    ballots, catching_up, changes, clocks, exactly_once, expiry, handoff, hung_disks, latent,
+    lives, members, outcomes, overload, purge, rollbacks, split, text,
 };
 use sim::plan::Config;
 use sim::run::run_seed;
@@ -132,6 +132,22 @@ const TABLE: &[(Rule, Found)] = &[
     (
         Rule::P1_floor,
         Found::ByScenario(purge::p1_a_late_accept_brings_nothing_back),
+    ),
+    (
+        Rule::L1_wall,
+        Found::ByScenario(expiry::l1_a_client_with_a_fast_clock_expires_nothing),
+    ),
+    (
+        Rule::L1_round,
+        Found::ByScenario(expiry::l1_what_an_operation_found_expired_does_not_come_back),
+    ),
+    (
+        Rule::L1_read,
+        Found::ByScenario(expiry::l1_what_was_read_as_expired_does_not_come_back),
+    ),
+    (
+        Rule::L2,
+        Found::ByScenario(expiry::l2_a_new_time_to_live_keeps_the_version),
     ),
     (
         Rule::X3,

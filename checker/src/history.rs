@@ -3,7 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use wire::{Action, Old, Outcome};
+use wire::{Action, Old, Outcome, Version};
 
 /// How an operation ended, as its client knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,7 +107,20 @@ pub fn show_action(action: &Action) -> String {
             )
         }
         Action::Append { value } => format!("append {}", show(value)),
+        Action::PutFor {
+            value,
+            ttl_ms,
+            over,
+        } => format!("{}put {} for {ttl_ms} ms", show_over(*over), show(value)),
+        Action::Expire { ttl_ms, over } => format!("{}expire in {ttl_ms} ms", show_over(*over)),
+        Action::Persist { over } => format!("{}persist", show_over(*over)),
+        Action::TimeToLive => "time to live".into(),
+        Action::DeleteVersion { version } => format!("if version {version:#x} delete"),
     }
+}
+
+fn show_over(over: Option<Version>) -> String {
+    over.map_or_else(String::new, |version| format!("if version {version:#x} "))
 }
 
 pub fn show_ending(ending: &Ending) -> String {

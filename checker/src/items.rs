@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use bytes::Bytes;
 use wire::{Action, Old, Outcome, Version};
 
-use super::model::ModelState;
+use super::model::{Gone, ModelState, renews};
 use super::tokens::left_by_appends;
 use crate::history::{Ending, RecordedCall};
 
@@ -25,12 +25,15 @@ pub struct CheckItem<'a> {
     pub leaves: Option<Bytes>,
     /// Whether a client saw a value that it may have contributed to.
     pub shows: bool,
+    /// For an operation that sets a time to live: when the key expires.
+    pub gone: Option<Gone>,
 }
 
 /// The calls that constrain the order. A value that was seen at a version, and that only one write
 /// without an outcome can have made, shows that write's outcome.
-pub fn items(calls: &[RecordedCall]) -> Vec<CheckItem<'_>> {
-    let mut items: Vec<CheckItem> = calls.iter().filter_map(CheckItem::new).collect();
+pub fn items(calls: &[RecordedCall], clock_error_us: Option<u64>) -> Vec<CheckItem<'_>> {
+    let new = |call| CheckItem::new(call, clock_error_us);
+    let mut items: Vec<CheckItem> = calls.iter().filter_map(new).collect();
     let seen = seen_values(&items);
     for item in items.iter_mut().filter(|i| i.outcome.is_none()) {
         item.shows = seen
@@ -93,7 +96,7 @@ impl<'a> CheckItem<'a> {
         }
     }
 
-    fn new(call: &'a RecordedCall) -> Option<Self> {
+    fn new(call: &'a RecordedCall, clock_error_us: Option<u64>) -> Option<Self> {
         if call.is_void() {
             return None;
         }
@@ -103,11 +106,13 @@ impl<'a> CheckItem<'a> {
             _ => None,
         };
         let (version, writes) = match &outcome {
-            Some(Outcome::Written { version, .. }) => (Some(*version), true),
-            Some(Outcome::Value { version, .. }) => (Some(*version), false),
+            Some(Outcome::Written { version, .. }) => (Some(*version), !renews(&call.action)),
+            Some(Outcome::Value { version, .. } | Outcome::Lives { version, .. }) => {
+                (Some(*version), false)
+            }
             Some(Outcome::Conflict { version, .. }) if *version > 0 => (Some(*version), false),
             Some(_) => (None, false),
-            None => (None, true),
+            None => (None, !renews(&call.action)),
         };
         let ended = if maybe { None } else { call.ended };
         let called = call.called;
@@ -120,8 +125,27 @@ impl<'a> CheckItem<'a> {
             writes,
             leaves: None,
             shows: true,
+            gone: gone(call, maybe, clock_error_us),
         })
     }
+}
+
+/// When a key with the time to live that this call sets expires.
+fn gone(call: &RecordedCall, maybe: bool, clock_error_us: Option<u64>) -> Option<Gone> {
+    let ttl_us = call.action.ttl_ms()?.saturating_mul(1_000);
+    let from_us = call.called_us.saturating_add(ttl_us);
+    let ended_us = call.ended_us.filter(|_| !maybe).unwrap_or(u64::MAX);
+    let by_us = ended_us.saturating_add(ttl_us);
+    Some(match clock_error_us {
+        Some(error_us) => Gone {
+            from_us: from_us.saturating_sub(error_us),
+            by_us: by_us.saturating_add(error_us),
+        },
+        None => Gone {
+            from_us: 0,
+            by_us: u64::MAX,
+        },
+    })
 }
 
 fn seen_values(items: &[CheckItem]) -> Vec<Bytes> {
@@ -157,9 +181,14 @@ fn seen_by(item: &CheckItem) -> Vec<Bytes> {
 /// Whether the action may have left the value, or an earlier value that it was extended from.
 fn has_part_in(action: &Action, value: &Bytes) -> bool {
     match action {
-        Action::Get => false,
-        Action::Delete | Action::Add { .. } => true,
+        Action::Get | Action::TimeToLive => false,
+        Action::Delete
+        | Action::DeleteVersion { .. }
+        | Action::Expire { .. }
+        | Action::Persist { .. }
+        | Action::Add { .. } => true,
         Action::Put { value: own }
+        | Action::PutFor { value: own, .. }
         | Action::PutIfAbsent { value: own }
         | Action::CompareVersion { value: own, .. }
         | Action::CompareValue { value: own, .. }
@@ -173,8 +202,14 @@ fn has_part_in(action: &Action, value: &Bytes) -> bool {
 /// Whether the action may leave exactly this value.
 fn may_leave(action: &Action, value: &Bytes) -> bool {
     match action {
-        Action::Get | Action::Delete => false,
+        Action::Get
+        | Action::TimeToLive
+        | Action::Delete
+        | Action::DeleteVersion { .. }
+        | Action::Expire { .. }
+        | Action::Persist { .. } => false,
         Action::Put { value: own }
+        | Action::PutFor { value: own, .. }
         | Action::PutIfAbsent { value: own }
         | Action::CompareVersion { value: own, .. }
         | Action::CompareValue { value: own, .. }

@@ -30,16 +30,27 @@ pub enum CheckVerdict {
     Undecided,
 }
 
-/// Checks all operations of one key.
+/// Checks all operations of one key. Keys that expire may do so at any time.
 pub fn check(calls: &[RecordedCall], effort_max: u64) -> CheckVerdict {
-    let items = items(calls);
+    check_within(calls, effort_max, None)
+}
+
+/// Checks all operations of one key. A key that expires is there for its time to live, and gone
+/// after it, except for this error of the store's clocks; `None`: their error has no bound.
+pub fn check_within(
+    calls: &[RecordedCall],
+    effort_max: u64,
+    clock_error_us: Option<u64>,
+) -> CheckVerdict {
+    let items = items(calls, clock_error_us);
     if let Some(pair) = contradiction(&items) {
         return CheckVerdict::Violation(pair.into_iter().cloned().collect());
     }
     match search::search(&items, effort_max) {
         search::SearchEnd::Order => CheckVerdict::Linearizable,
         search::SearchEnd::Nothing => {
-            CheckVerdict::Violation(shortest::shortest(calls, effort_max))
+            let shortest = shortest::shortest(calls, effort_max, clock_error_us);
+            CheckVerdict::Violation(shortest)
         }
         search::SearchEnd::GaveUp => CheckVerdict::Undecided,
     }
@@ -93,12 +104,18 @@ fn value_at_version(item: &CheckItem) -> Option<Option<Bytes>> {
         ) => Some(Some(number.to_string().into())),
         (Outcome::Written { .. }, action) => match action {
             Action::Put { value }
+            | Action::PutFor { value, .. }
             | Action::PutIfAbsent { value }
             | Action::CompareVersion { value, .. }
             | Action::CompareValue { value, .. }
             | Action::PutOver { value, .. } => Some(Some(value.clone())),
-            Action::Delete => Some(None),
-            Action::Get | Action::Add { .. } | Action::Append { .. } => None,
+            Action::Delete | Action::DeleteVersion { .. } => Some(None),
+            Action::Get
+            | Action::TimeToLive
+            | Action::Expire { .. }
+            | Action::Persist { .. }
+            | Action::Add { .. }
+            | Action::Append { .. } => None,
         },
         _ => None,
     }

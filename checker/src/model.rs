@@ -27,10 +27,21 @@ impl KnownVersion {
     }
 }
 
+/// When a key expires, as far as the run shows it: the store's clocks decide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Gone {
+    /// It is there until this time at least, ...
+    pub from_us: u64,
+    /// ... and gone from this time on.
+    pub by_us: u64,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ModelState {
     pub value: Option<Bytes>,
     pub version: KnownVersion,
+    /// For a value that expires.
+    pub gone: Option<Gone>,
 }
 
 /// What an operation would do to a value.
@@ -40,11 +51,31 @@ pub enum ModelEffect {
         value: Option<Bytes>,
         number: Option<i64>,
     },
+    /// The value and its version stay.
+    Renews,
     Conflict,
     NothingToDelete,
     NotANumber,
     Overflow,
     TooLarge,
+}
+
+/// The version of a present key that the action compares.
+pub fn compared(action: &Action) -> Option<Version> {
+    match action {
+        Action::CompareVersion { version, .. } | Action::DeleteVersion { version } => {
+            Some(*version)
+        }
+        Action::PutFor { over, .. } | Action::Expire { over, .. } | Action::Persist { over } => {
+            *over
+        }
+        _ => None,
+    }
+}
+
+/// Whether the action changes only when the key expires.
+pub fn renews(action: &Action) -> bool {
+    matches!(action, Action::Expire { .. } | Action::Persist { .. })
 }
 
 /// The effect of a write on a value. `version_holds` says whether a comparison of versions
@@ -61,7 +92,28 @@ pub fn effect(action: &Action, before: Option<&Bytes>, version_holds: bool) -> M
         }
     };
     match action {
-        Action::Get => panic!("a get writes nothing"),
+        Action::Get | Action::TimeToLive => panic!("a read writes nothing"),
+        // Version 0 is that of an absent key.
+        Action::PutFor { value, over, .. } => {
+            let holds = match (over, before) {
+                (None, _) | (Some(0), None) => true,
+                (Some(_), None) => false,
+                (Some(over), Some(_)) => *over > 0 && version_holds,
+            };
+            put(value, holds)
+        }
+        Action::Expire { .. } | Action::Persist { .. } => match before.is_some() && version_holds {
+            true => ModelEffect::Renews,
+            false => ModelEffect::Conflict,
+        },
+        Action::DeleteVersion { version } => match before {
+            Some(_) if version_holds => ModelEffect::Writes {
+                value: None,
+                number: None,
+            },
+            None if *version == 0 => ModelEffect::NothingToDelete,
+            _ => ModelEffect::Conflict,
+        },
         Action::Put { value } => put(value, true),
         Action::PutIfAbsent { value } => put(value, before.is_none()),
         Action::CompareVersion { value, .. } => put(value, before.is_some() && version_holds),
@@ -120,14 +172,38 @@ impl ModelState {
         ModelState {
             value: None,
             version: KnownVersion::Exactly(0),
+            gone: None,
         }
     }
 
+    /// The state after the key has expired; `None` if it does not expire. The deletion has a
+    /// version that no client sees.
+    pub fn expired(&self) -> Option<ModelState> {
+        self.gone?;
+        Some(ModelState {
+            value: None,
+            version: KnownVersion::AtLeast(self.version.lowest() + 1),
+            gone: None,
+        })
+    }
+
     /// The state after an operation with this outcome, or `None` if that outcome is impossible.
-    pub fn after(&self, action: &Action, want_old: bool, outcome: &Outcome) -> Option<ModelState> {
+    /// `gone`: when the key expires if the operation sets a time to live.
+    pub fn after(
+        &self,
+        action: &Action,
+        want_old: bool,
+        outcome: &Outcome,
+        gone: Option<Gone>,
+    ) -> Option<ModelState> {
         match outcome {
             Outcome::Value { version, value } => {
-                let seen = action.is_read() && self.value.as_ref() == Some(value);
+                let seen = matches!(action, Action::Get) && self.value.as_ref() == Some(value);
+                if seen { self.pinned(*version) } else { None }
+            }
+            Outcome::Lives { version, left_ms } => {
+                let fits = self.value.is_some() && left_ms.is_some() == self.gone.is_some();
+                let seen = matches!(action, Action::TimeToLive) && fits;
                 if seen { self.pinned(*version) } else { None }
             }
             Outcome::Absent => (action.is_read() && self.value.is_none()).then(|| self.clone()),
@@ -135,7 +211,15 @@ impl ModelState {
                 version,
                 old,
                 number,
-            } => self.after_write(action, want_old, *version, old, *number),
+            } => {
+                if !self.had(want_old, old) {
+                    return None;
+                }
+                match renews(action) {
+                    true => self.after_renewal(action, *version, gone),
+                    false => self.after_write(action, *version, *number, gone),
+                }
+            }
             Outcome::Conflict { version, old } => {
                 self.after_conflict(action, want_old, *version, old)
             }
@@ -153,35 +237,62 @@ impl ModelState {
     }
 
     /// The state after a write with an unknown outcome, if it changed anything.
-    pub fn after_unseen(&self, action: &Action) -> Option<ModelState> {
-        let before = match action {
-            Action::CompareVersion { version, .. } => self.pinned(*version)?,
-            _ => self.clone(),
-        };
+    pub fn after_unseen(&self, action: &Action, gone: Option<Gone>) -> Option<ModelState> {
+        let before = self.compared(action)?;
         match effect(action, before.value.as_ref(), true) {
             ModelEffect::Writes { value, .. } => {
                 let version = KnownVersion::AtLeast(before.version.lowest() + 1);
-                Some(ModelState { value, version })
+                let gone = before.gone_after(action, gone);
+                Some(ModelState {
+                    value,
+                    version,
+                    gone,
+                })
             }
+            ModelEffect::Renews if before.gone != gone => Some(ModelState { gone, ..before }),
             _ => None,
         }
+    }
+
+    /// The state, if a comparison of its version can succeed.
+    fn compared(&self, action: &Action) -> Option<ModelState> {
+        match compared(action) {
+            Some(version) if self.value.is_some() => self.pinned(version),
+            _ => Some(self.clone()),
+        }
+    }
+
+    /// When the key expires after this action has written it.
+    fn gone_after(&self, action: &Action, gone: Option<Gone>) -> Option<Gone> {
+        match action {
+            Action::Add { .. } | Action::Append { .. } => self.gone,
+            _ => gone,
+        }
+    }
+
+    fn after_renewal(
+        &self,
+        action: &Action,
+        version: Version,
+        gone: Option<Gone>,
+    ) -> Option<ModelState> {
+        let before = self.pinned(version)?;
+        let holds = compared(action).is_none_or(|compared| compared == version);
+        let renewed = effect(action, before.value.as_ref(), holds) == ModelEffect::Renews;
+        renewed.then_some(ModelState { gone, ..before })
     }
 
     fn after_write(
         &self,
         action: &Action,
-        want_old: bool,
         version: Version,
-        old: &Old,
         number: Option<i64>,
+        gone: Option<Gone>,
     ) -> Option<ModelState> {
-        if action.is_read() || !self.had(want_old, old) {
+        if action.is_read() {
             return None;
         }
-        let before = match action {
-            Action::CompareVersion { version, .. } => self.pinned(*version)?,
-            _ => self.clone(),
-        };
+        let before = self.compared(action)?;
         if version <= before.version.lowest() {
             return None;
         }
@@ -192,6 +303,7 @@ impl ModelState {
             } if reported == number => Some(ModelState {
                 value,
                 version: KnownVersion::Exactly(version),
+                gone: before.gone_after(action, gone),
             }),
             _ => None,
         }
@@ -209,12 +321,7 @@ impl ModelState {
         if action.is_read() || !self.had(tells, old) {
             return None;
         }
-        let compared_holds = match action {
-            Action::CompareVersion {
-                version: compared, ..
-            } => *compared == version,
-            _ => true,
-        };
+        let compared_holds = compared(action).is_none_or(|compared| compared == version);
         if effect(action, self.value.as_ref(), compared_holds) != ModelEffect::Conflict {
             return None;
         }
@@ -234,6 +341,7 @@ impl ModelState {
         self.version.can_be(version).then(|| ModelState {
             value: self.value.clone(),
             version: KnownVersion::Exactly(version),
+            gone: self.gone,
         })
     }
 

@@ -192,7 +192,8 @@ impl<'a> OrderSearch<'a> {
         }
     }
 
-    /// A candidate that fits and leaves the state as it is.
+    /// A candidate that fits and leaves the state as it is. A change of a time to live may have
+    /// another effect later.
     fn quiet_one(&self) -> Option<usize> {
         let next = self.next_version();
         self.line.candidates().find(|index| {
@@ -200,12 +201,11 @@ impl<'a> OrderSearch<'a> {
             let Some(outcome) = item.outcome.as_ref().filter(|_| !item.writes) else {
                 return false;
             };
-            in_turn(item, next)
-                && self
-                    .state
-                    .after(&item.call.action, item.call.want_old, outcome)
-                    .as_ref()
-                    == Some(&self.state)
+            let renews = matches!(outcome, Outcome::Written { .. });
+            !renews
+                && in_turn(item, next)
+                && is_there(&self.state, item)
+                && after(&self.state, item, outcome).as_ref() == Some(&self.state)
         })
     }
 
@@ -213,29 +213,38 @@ impl<'a> OrderSearch<'a> {
         let next = self.next_version();
         let mut known = Vec::new();
         let mut unseen: Vec<(bool, usize, ModelState)> = Vec::new();
-        for index in self.line.candidates() {
-            let item = &self.items[index];
-            if self.chain > 0 && is_blind(item) {
-                continue;
-            }
-            let call = item.call;
-            if let Some(outcome) = &item.outcome {
-                if in_turn(item, next)
-                    && let Some(state) = self.state.after(&call.action, call.want_old, outcome)
-                    && item.may_leave(&state)
-                {
-                    known.push((index, state));
+        // Before each operation the key may have expired.
+        let expired = self.state.expired();
+        let states = [Some(&self.state), expired.as_ref()].into_iter().flatten();
+        for (is_expired, before) in [false, true].into_iter().zip(states) {
+            let fits_time = |item: &CheckItem| match is_expired {
+                true => may_be_gone(&self.state, item),
+                false => is_there(&self.state, item),
+            };
+            let mut tried: Vec<&Action> = Vec::new();
+            for index in self.line.candidates() {
+                let item = &self.items[index];
+                if self.chain > 0 && is_blind(item) || !fits_time(item) {
+                    continue;
                 }
-            } else if self.chain < self.way.chain_max
-                && (item.shows || self.may_hide(next, &unseen))
-                && let Some(state) = self.state.after_unseen(&call.action)
-                && item.may_leave(&state)
-                && self.leads_on(&state, next)
-                && !unseen
-                    .iter()
-                    .any(|(_, i, _)| self.items[*i].call.action == call.action)
-            {
-                unseen.push((!item.shows, index, state));
+                let call = item.call;
+                if let Some(outcome) = &item.outcome {
+                    if in_turn(item, next)
+                        && let Some(state) = after(before, item, outcome)
+                        && item.may_leave(&state)
+                    {
+                        known.push((index, state));
+                    }
+                } else if self.chain < self.way.chain_max
+                    && (item.shows || self.may_hide(next, &unseen))
+                    && let Some(state) = before.after_unseen(&call.action, item.gone)
+                    && item.may_leave(&state)
+                    && self.leads_on(&state, next)
+                    && !tried.contains(&&call.action)
+                {
+                    tried.push(&call.action);
+                    unseen.push((!item.shows, index, state));
+                }
             }
         }
         unseen.sort_by_key(|(hidden, ..)| *hidden);
@@ -300,13 +309,35 @@ impl<'a> OrderSearch<'a> {
             KnownVersion::AtLeast(version) => (version, 0),
         };
         let present = u64::from(self.state.value.is_some());
+        let gone = self.state.gone.map(|gone| [gone.from_us, gone.by_us]);
+        let [from_us, by_us] = gone.unwrap_or([u64::MAX, 0]);
+        let chain = u64::from(self.chain);
         let seed = xxh3_64(
-            &[version, exact, present, u64::from(self.chain)]
+            &[version, exact, present, chain, from_us, by_us]
                 .map(u64::to_le_bytes)
                 .concat(),
         );
         xxh3_128_with_seed(self.state.value.as_deref().unwrap_or_default(), seed)
     }
+}
+
+fn after(state: &ModelState, item: &CheckItem, outcome: &Outcome) -> Option<ModelState> {
+    let call = item.call;
+    state.after(&call.action, call.want_old, outcome, item.gone)
+}
+
+/// Whether the operation may have found what the state has: a key that has certainly expired before
+/// it was called is not there.
+fn is_there(state: &ModelState, item: &CheckItem) -> bool {
+    let gone = state.gone.filter(|_| state.value.is_some());
+    gone.is_none_or(|gone| item.call.called_us <= gone.by_us)
+}
+
+/// Whether the key may have expired before the operation ended.
+fn may_be_gone(state: &ModelState, item: &CheckItem) -> bool {
+    let ended_us = item.call.ended_us.filter(|_| item.ended.is_some());
+    let gone = state.gone;
+    gone.is_some_and(|gone| ended_us.is_none_or(|ended_us| ended_us >= gone.from_us))
 }
 
 fn in_turn(item: &CheckItem, next: Option<&CheckItem>) -> bool {

@@ -32,6 +32,7 @@ fn writers(items: &[CheckItem]) -> Option<HashMap<Bytes, usize>> {
                 }
             }
             Action::Put { value }
+            | Action::PutFor { value, .. }
             | Action::PutIfAbsent { value }
             | Action::CompareVersion { value, .. }
             | Action::CompareValue { value, .. }
@@ -41,7 +42,13 @@ fn writers(items: &[CheckItem]) -> Option<HashMap<Bytes, usize>> {
                     return None;
                 }
             }
-            Action::Get | Action::Delete | Action::Add { .. } => {}
+            Action::Get
+            | Action::TimeToLive
+            | Action::Delete
+            | Action::DeleteVersion { .. }
+            | Action::Expire { .. }
+            | Action::Persist { .. }
+            | Action::Add { .. } => {}
         }
     }
     Some(writers)

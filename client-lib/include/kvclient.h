@@ -64,6 +64,8 @@ extern "C" {
  * to 1,048,576 bytes unless they are started with another limit, and answer KVC_TOO_LARGE above
  * theirs. */
 #define KVC_VALUE_SIZE_MAX 16777216
+/* The longest time to live: a hundred years. */
+#define KVC_TTL_MS_MAX 3162240000000
 /* Operations of a client that are in flight, or completed and not yet taken by kvc_completions. */
 #define KVC_IN_FLIGHT_MAX 32768
 /* Nodes that kvc_open accepts. */
@@ -71,7 +73,7 @@ extern "C" {
 
 enum {
     KVC_OK = 0,
-    KVC_NOT_FOUND = -1,         /* of a get: no such key */
+    KVC_NOT_FOUND = -1,         /* of a get, or kvc_ttl: no such key */
     KVC_NO_QUORUM = -2,         /* no node that responds reaches a quorum, or none responds */
     KVC_CONFLICT = -3,          /* a condition did not hold; the result has the current version */
     KVC_TOO_LARGE = -4,         /* a key or a value, or the value after an append */
@@ -160,6 +162,10 @@ uint64_t kvc_result_version(const kvc_result *result);
 /* Returns the sum after an add, else 0. */
 int64_t kvc_result_number(const kvc_result *result);
 
+/* After kvc_ttl, returns how long the key still lives, in milliseconds; -1 if it does not expire,
+ * and after other calls. */
+int64_t kvc_result_ttl_ms(const kvc_result *result);
+
 /* Gives the value before a write or, after KVC_CONFLICT, the current value, if KVC_WANT_OLD was
  * set. Returns one of KVC_OLD_.... With KVC_OLD_VALUE it sets *value and *size as kvc_result_value
  * does, else to NULL and 0. Either pointer may be NULL. For a delete that found nothing it always
@@ -182,8 +188,9 @@ void kvc_result_free(kvc_result *result);
 
 enum {
     KVC_IF_ABSENT = 1,  /* of a put: only if there is no such key, else KVC_CONFLICT */
-    KVC_IF_VERSION = 2, /* of a put: only if the current version is `version`, else KVC_CONFLICT.
-                           Version 0 means that the key is absent */
+    KVC_IF_VERSION = 2, /* of a put, a delete, kvc_expire and kvc_persist: only if the current
+                           version is `version`, else KVC_CONFLICT. Version 0 means that the key is
+                           absent */
     KVC_WANT_OLD = 4    /* the result contains the value before */
 };
 
@@ -192,17 +199,22 @@ typedef struct kvc_write_options {
     uint32_t flags;       /* KVC_IF_ABSENT, KVC_IF_VERSION (not both), KVC_WANT_OLD */
     uint32_t deadline_ms; /* 0: the client's */
     uint64_t version;     /* with KVC_IF_VERSION; else 0 */
+    uint64_t ttl_ms;      /* of a put: how long the key lives, at most KVC_TTL_MS_MAX; 0: it does
+                             not expire. Else 0 */
 } kvc_write_options;
-#define KVC_WRITE_OPTIONS_INIT { sizeof(kvc_write_options), 0, 0, 0 }
+#define KVC_WRITE_OPTIONS_INIT { sizeof(kvc_write_options), 0, 0, 0, 0 }
 
 /* Reads a key. If it is absent, returns KVC_NOT_FOUND without a result. `out` is required. */
 int kvc_get(kvc_client *client, const void *key, size_t key_size, kvc_result **out);
 
-/* Writes a value, unconditionally or under the condition of `options` (KVC_CONFLICT). */
+/* Writes a value, unconditionally or under the condition of `options` (KVC_CONFLICT). Without a
+ * ttl_ms it removes the time to live that the key may have, and so does kvc_cas. kvc_add and
+ * kvc_append keep it. */
 int kvc_put(kvc_client *client, const void *key, size_t key_size, const void *value,
             size_t value_size, const kvc_write_options *options, kvc_result **out);
 
-/* Deletes a key. For an absent key it returns KVC_OK too, with version 0. */
+/* Deletes a key, with KVC_IF_VERSION only that version (KVC_CONFLICT). For an absent key it returns
+ * KVC_OK too, with version 0, if no other version was asked for. */
 int kvc_delete(kvc_client *client, const void *key, size_t key_size,
                const kvc_write_options *options, kvc_result **out);
 
@@ -224,6 +236,21 @@ int kvc_add(kvc_client *client, const void *key, size_t key_size, int64_t delta,
 int kvc_append(kvc_client *client, const void *key, size_t key_size, const void *value,
                size_t value_size, const kvc_write_options *options, kvc_result **out);
 
+/* Lets a key live for ttl_ms from now on, 1 to KVC_TTL_MS_MAX, and then be absent. The nodes' clocks
+ * decide: the median of them. The version stays. Returns KVC_CONFLICT with version 0 if the key is
+ * absent. */
+int kvc_expire(kvc_client *client, const void *key, size_t key_size, uint64_t ttl_ms,
+               const kvc_write_options *options, kvc_result **out);
+
+/* Removes the time to live of a key. The version stays. Returns KVC_CONFLICT with version 0 if the
+ * key is absent. */
+int kvc_persist(kvc_client *client, const void *key, size_t key_size,
+                const kvc_write_options *options, kvc_result **out);
+
+/* Reads how long a key still lives: kvc_result_ttl_ms and kvc_result_version. If the key is absent,
+ * returns KVC_NOT_FOUND without a result. `out` is required. */
+int kvc_ttl(kvc_client *client, const void *key, size_t key_size, kvc_result **out);
+
 /* Asynchronous calls -------------------------------------------------------------------------- *
  *
  * kvc_submit starts an operation; its completion carries the tag. kvc_completions sends, receives,
@@ -237,25 +264,29 @@ enum {
     KVC_OP_DELETE = 3,
     KVC_OP_CAS = 4,
     KVC_OP_ADD = 5,
-    KVC_OP_APPEND = 6
+    KVC_OP_APPEND = 6,
+    KVC_OP_EXPIRE = 7,
+    KVC_OP_PERSIST = 8,
+    KVC_OP_TTL = 9
 };
 
 typedef struct kvc_op {
     size_t size;
     uint32_t kind;        /* KVC_OP_... */
-    uint32_t flags;       /* as in kvc_write_options; 0 for a get */
+    uint32_t flags;       /* as in kvc_write_options; 0 for a get and a ttl */
     const void *key;
     size_t key_size;
     const void *value;    /* of put, cas, append */
     size_t value_size;
     const void *expected; /* of cas */
     size_t expected_size;
-    uint64_t version;     /* of a put with KVC_IF_VERSION; else 0 */
+    uint64_t version;     /* with KVC_IF_VERSION; else 0 */
     int64_t delta;        /* of add */
     uint32_t deadline_ms; /* 0: the client's */
     uint32_t reserved;    /* 0 */
+    uint64_t ttl_ms;      /* of put, where 0 means that the key does not expire, and expire */
 } kvc_op;
-#define KVC_OP_INIT { sizeof(kvc_op), 0, 0, NULL, 0, NULL, 0, NULL, 0, 0, 0, 0, 0 }
+#define KVC_OP_INIT { sizeof(kvc_op), 0, 0, NULL, 0, NULL, 0, NULL, 0, 0, 0, 0, 0, 0 }
 
 /* Starts an operation and does not wait for it. After KVC_OK one completion follows, after an
  * error none. Errors: KVC_INVALID_ARGUMENT, KVC_TOO_LARGE, KVC_BUSY (over KVC_IN_FLIGHT_MAX, or

@@ -53,6 +53,12 @@ public:
     }
     std::uint64_t version() const noexcept { return kvc_result_version(result_); }
     std::int64_t number() const noexcept { return kvc_result_number(result_); }
+    // After a ttl: how long the key still lives, if it expires.
+    std::optional<std::chrono::milliseconds> ttl() const noexcept {
+        const std::int64_t ms = kvc_result_ttl_ms(result_);
+        if (ms < 0) return std::nullopt;
+        return std::chrono::milliseconds(ms);
+    }
 
     // The value before a write, if it was requested, existed, and is known; old_kind says which.
     std::optional<std::string_view> old() const noexcept {
@@ -80,6 +86,11 @@ inline std::uint32_t deadline_ms(std::chrono::milliseconds deadline) noexcept {
     return static_cast<std::uint32_t>(count < 1 ? 1 : count > max ? max : count);
 }
 
+// A time to live; 0 and less become 1 ms, because 0 would mean none.
+inline std::uint64_t ttl_ms(std::chrono::milliseconds ttl) noexcept {
+    return ttl.count() < 1 ? 1 : static_cast<std::uint64_t>(ttl.count());
+}
+
 // client.put(key, value, kvc::WriteOptions().if_absent().want_old())
 class WriteOptions {
 public:
@@ -87,6 +98,10 @@ public:
     WriteOptions &if_version(std::uint64_t version) noexcept {
         options_.version = version;
         return flag(KVC_IF_VERSION);
+    }
+    WriteOptions &ttl(std::chrono::milliseconds ttl) noexcept {
+        options_.ttl_ms = ttl_ms(ttl);
+        return *this;
     }
     WriteOptions &want_old() noexcept { return flag(KVC_WANT_OLD); }
     WriteOptions &deadline(std::chrono::milliseconds deadline) noexcept {
@@ -126,11 +141,19 @@ public:
     static Op append(std::string_view key, std::string_view value) noexcept {
         return Op(KVC_OP_APPEND, key).value(value);
     }
+    static Op expire(std::string_view key, std::chrono::milliseconds ttl) noexcept {
+        Op op(KVC_OP_EXPIRE, key);
+        op.op_.ttl_ms = ttl_ms(ttl);
+        return op;
+    }
+    static Op persist(std::string_view key) noexcept { return Op(KVC_OP_PERSIST, key); }
+    static Op ttl(std::string_view key) noexcept { return Op(KVC_OP_TTL, key); }
 
     Op &with(const WriteOptions &options) noexcept {
         op_.flags = options.c()->flags;
         op_.version = options.c()->version;
         op_.deadline_ms = options.c()->deadline_ms;
+        if (options.c()->ttl_ms != 0) op_.ttl_ms = options.c()->ttl_ms;
         return *this;
     }
     Op &deadline(std::chrono::milliseconds deadline) noexcept {
@@ -211,6 +234,24 @@ public:
         kvc_result *out = nullptr;
         const int status = kvc_append(client_, key.data(), key.size(), value.data(), value.size(),
                                       options.c(), &out);
+        return Result(status, out);
+    }
+
+    Result expire(std::string_view key, std::chrono::milliseconds ttl,
+                  const WriteOptions &options = {}) noexcept {
+        kvc_result *out = nullptr;
+        const int status =
+            kvc_expire(client_, key.data(), key.size(), ttl_ms(ttl), options.c(), &out);
+        return Result(status, out);
+    }
+    Result persist(std::string_view key, const WriteOptions &options = {}) noexcept {
+        kvc_result *out = nullptr;
+        const int status = kvc_persist(client_, key.data(), key.size(), options.c(), &out);
+        return Result(status, out);
+    }
+    Result ttl(std::string_view key) noexcept {
+        kvc_result *out = nullptr;
+        const int status = kvc_ttl(client_, key.data(), key.size(), &out);
         return Result(status, out);
     }
 

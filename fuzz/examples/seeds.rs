@@ -308,6 +308,21 @@ fn client_messages() -> Vec<(u8, Vec<u8>)> {
         request(2, Action::Get),
         request(3, Action::Add { delta: -1 }),
         request(
+            5,
+            Action::PutFor {
+                value: Bytes::from_static(b"v"),
+                ttl_ms: 10_000,
+                over: Some(0),
+            },
+        ),
+        request(
+            6,
+            Action::Expire {
+                ttl_ms: 1,
+                over: Some(BALLOT.0),
+            },
+        ),
+        request(
             4,
             Action::CompareValue {
                 expected: value.clone(),

@@ -11,6 +11,7 @@ mod data;
 mod del;
 mod environment;
 mod exit;
+mod expire;
 mod get;
 mod links;
 mod member;
@@ -20,6 +21,7 @@ mod run;
 mod serve;
 mod status;
 mod top;
+mod ttl;
 mod words;
 
 use std::process::ExitCode;
@@ -56,6 +58,9 @@ enum Command {
     Cas(cas::CasArgs),
     Add(add::AddArgs),
     Append(append::AppendArgs),
+    Expire(expire::ExpireArgs),
+    Persist(expire::PersistArgs),
+    Ttl(ttl::TtlArgs),
     Status(status::StatusArgs),
     Top(top::TopArgs),
     Member(member::MemberArgs),
@@ -83,6 +88,9 @@ pub fn main() -> ExitCode {
         Command::Cas(arguments) => cas::run(arguments, &connection),
         Command::Add(arguments) => add::run(arguments, &connection),
         Command::Append(arguments) => append::run(arguments, &connection),
+        Command::Expire(arguments) => expire::run(arguments, &connection),
+        Command::Persist(arguments) => expire::run_persist(arguments, &connection),
+        Command::Ttl(arguments) => ttl::run(arguments, &connection),
         Command::Status(arguments) => status::run(arguments, &connection),
         Command::Top(arguments) => top::run(&arguments, &connection),
         Command::Member(arguments) => member::run(arguments, &connection),

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use clap::Args;
 use kvclient::Call;
-use wire::Action;
+use wire::{Action, Version};
 
 use super::connection::{ConnectionArgs, OldArgs};
 use super::exit::Exit;
@@ -25,6 +25,15 @@ pub struct PutArgs {
     #[arg(long)]
     if_absent: bool,
 
+    /// Write only over this version, as `get --version` prints it; 0: only if the key does not
+    /// exist
+    #[arg(long, value_name = "V", conflicts_with = "if_absent")]
+    if_version: Option<Version>,
+
+    /// How long the key lives; without it the key does not expire
+    #[arg(long, value_name = "TIME", value_parser = words::ttl)]
+    ttl: Option<u64>,
+
     #[command(flatten)]
     old: OldArgs,
 }
@@ -35,9 +44,19 @@ pub fn run(arguments: PutArgs, connection: &ConnectionArgs) -> Exit {
         Ok(value) => value,
         Err(error) => return connection.refuse_input(&error),
     };
-    let action = match arguments.if_absent {
-        true => Action::PutIfAbsent { value },
-        false => Action::Put { value },
+    let over = match arguments.if_absent {
+        true => Some(0),
+        false => arguments.if_version,
+    };
+    let action = match (arguments.ttl, over) {
+        (Some(ttl_ms), over) => Action::PutFor {
+            value,
+            ttl_ms,
+            over,
+        },
+        (None, None) => Action::Put { value },
+        (None, Some(0)) => Action::PutIfAbsent { value },
+        (None, Some(version)) => Action::CompareVersion { version, value },
     };
     let call = arguments.old.apply(Call::new(key, action));
     connection.call(call, connection.style())

@@ -100,7 +100,10 @@ pub fn of_call(call: &Call, result: &Result<Outcome, CallError>, style: Style) -
 
 fn exit_of(call: &Call, outcome: &Outcome) -> Exit {
     match outcome {
-        Outcome::Value { .. } | Outcome::Written { .. } | Outcome::NothingToDelete => Exit::Done,
+        Outcome::Value { .. }
+        | Outcome::Lives { .. }
+        | Outcome::Written { .. }
+        | Outcome::NothingToDelete => Exit::Done,
         Outcome::Absent if call.action.is_read() => Exit::Absent,
         Outcome::Conflict { .. } => Exit::Conflict,
         // The client library turns all others into errors.
@@ -121,6 +124,11 @@ fn in_words(call: &Call, outcome: &Outcome, style: Style) -> Report {
                 report.stdout = format!("{version}\n").into_bytes();
             }
             push_value(&mut report.stdout, value, style);
+        }
+        Outcome::Lives { version, left_ms } => {
+            let left = left_ms.map_or_else(|| "none".to_owned(), seconds);
+            let version = style.version.then(|| format!("{version}\n"));
+            report.stdout = format!("{}{left}\n", version.unwrap_or_default()).into_bytes();
         }
         Outcome::Absent => report.stderr = "no such key".to_owned(),
         Outcome::Written {
@@ -160,13 +168,30 @@ fn push_value(into: &mut Vec<u8>, value: &[u8], style: Style) {
     }
 }
 
+/// Milliseconds as seconds, without zeroes at the end.
+pub fn seconds(ms: u64) -> String {
+    match (ms / 1_000, ms % 1_000) {
+        (seconds, 0) => seconds.to_string(),
+        (seconds, ms) => format!("{seconds}.{ms:03}")
+            .trim_end_matches('0')
+            .to_owned(),
+    }
+}
+
 fn conflict(action: &Action, version: u64) -> String {
     match (action, version) {
-        (Action::PutIfAbsent { .. }, version) => {
+        (Action::PutIfAbsent { .. } | Action::PutFor { over: Some(0), .. }, version) => {
             format!("conflict: the key exists, version {version}")
         }
         (_, 0) => "conflict: the key does not exist".to_owned(),
-        (Action::CompareVersion { .. }, version) => {
+        (
+            Action::CompareVersion { .. }
+            | Action::PutFor { .. }
+            | Action::Expire { .. }
+            | Action::Persist { .. }
+            | Action::DeleteVersion { .. },
+            version,
+        ) => {
             format!("conflict: the version is {version}")
         }
         (_, version) => format!("conflict: the value is different, version {version}"),
@@ -181,6 +206,11 @@ fn in_json(call: &Call, outcome: &Outcome) -> Report {
         Outcome::Value { version, value } => {
             insert_bytes(&mut object, "value", value);
             object.insert("version".to_owned(), json!(version.to_string()));
+            "value"
+        }
+        Outcome::Lives { version, left_ms } => {
+            object.insert("version".to_owned(), json!(version.to_string()));
+            object.insert("ttl_ms".to_owned(), json!(left_ms));
             "value"
         }
         Outcome::Absent | Outcome::NothingToDelete => "absent",

@@ -64,6 +64,9 @@ fn positional_words_may_begin_with_a_hyphen() {
         &["add", "-k", "-5"],
         &["add", "k", "+5"],
         &["append", "-k", "--v"],
+        &["expire", "-k", "10s"],
+        &["persist", "-k", "--if-version", "7"],
+        &["ttl", "-k"],
         &["run", "-"],
     ] {
         let found = shown(words);
@@ -112,6 +115,11 @@ fn what_does_not_fit_is_a_usage_error() {
         &["get", "a", "b"],
         &["put", "k"],
         &["put", "k", "v", "w"],
+        &["put", "k", "v", "--ttl", "0"],
+        &["put", "k", "v", "--if-absent", "--if-version", "1"],
+        &["expire", "k"],
+        &["expire", "k", "36601d"],
+        &["ttl"],
         &["add", "k", "x"],
         &["add", "k", "9223372036854775808"],
         &["cas", "k", "a", "b", "c"],

@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
 use bytes::Bytes;
+use wire::TTL_MS_MAX;
 
 /// The default nodes.
 const NODES_DEFAULT: [&str; 5] = [
@@ -68,7 +69,20 @@ pub fn duration(word: &str) -> Result<Duration, String> {
     }
 }
 
-/// A number, of seconds unless a unit follows (`ms`, `s`, `m`, `h`).
+/// A time to live, in milliseconds.
+pub fn ttl(word: &str) -> Result<u64, String> {
+    let ttl = duration(word)?;
+    let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+    match ttl_ms {
+        0 => Err("a time to live is at least 1 ms".to_owned()),
+        ttl_ms if ttl_ms > TTL_MS_MAX => {
+            Err("a time to live is at most a hundred years".to_owned())
+        }
+        ttl_ms => Ok(ttl_ms),
+    }
+}
+
+/// A number, of seconds unless a unit follows (`ms`, `s`, `m`, `h`, `d`).
 pub fn duration_or_zero(word: &str) -> Result<Duration, String> {
     let digits = word
         .find(|c: char| !c.is_ascii_digit() && c != '.')
@@ -79,7 +93,8 @@ pub fn duration_or_zero(word: &str) -> Result<Duration, String> {
         "" | "s" => 1.0,
         "m" => 60.0,
         "h" => 3_600.0,
-        _ => return Err("a time is a number of seconds, or ends in ms, s, m or h".to_owned()),
+        "d" => 86_400.0,
+        _ => return Err("a time is a number of seconds, or ends in ms, s, m, h or d".to_owned()),
     };
     let number: f64 = number.parse().map_err(|_| "not a number".to_owned())?;
     Duration::try_from_secs_f64(number * scale).map_err(|_| "too long".to_owned())

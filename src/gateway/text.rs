@@ -113,6 +113,7 @@ pub fn answer(id: u64, outcome: &Outcome) -> Result<Vec<u8>, Silence> {
             Old::Value(_) | Old::NotAsked | Old::Forgotten => Err(Silence::Forgotten),
         },
         Outcome::Value { .. }
+        | Outcome::Lives { .. }
         | Outcome::NothingToDelete
         | Outcome::Conflict { .. }
         | Outcome::NotANumber

@@ -191,6 +191,7 @@ impl Place {
             meta: contents.meta,
             group: last_group,
             digests: contents.table.digests(),
+            expiring: contents.table.expiring(),
             readdressed: identity.readdressed.clone(),
         };
         let mut drops = Drops::new(options.compact_after);

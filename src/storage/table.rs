@@ -59,6 +59,16 @@ impl Table {
         digests
     }
 
+    /// L1: the keys that expire, each with its time.
+    pub fn expiring(&self) -> Vec<(u64, Key)> {
+        let states = self.buckets.iter().flatten();
+        let expiring = states.filter_map(|(key, state)| {
+            let record = state.record.as_ref()?;
+            Some((record.expiry_ms?, key.clone()))
+        });
+        expiring.collect()
+    }
+
     /// The entries of a bucket after the key `after`, as many as fit one message.
     pub fn list(&self, bucket: Bucket, after: Option<&Key>) -> Page {
         let behind = after.map_or(Bound::Unbounded, Bound::Excluded);

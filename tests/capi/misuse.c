@@ -62,6 +62,12 @@ static void expect_all(kvc_client *client, int expected) {
     EXPECT(out == NULL);
     EXPECT_STATUS(kvc_append(client, "k", 1, "v", 1, NULL, (out = stale, &out)), expected);
     EXPECT(out == NULL);
+    EXPECT_STATUS(kvc_expire(client, "k", 1, 5, NULL, (out = stale, &out)), expected);
+    EXPECT(out == NULL);
+    EXPECT_STATUS(kvc_persist(client, "k", 1, NULL, (out = stale, &out)), expected);
+    EXPECT(out == NULL);
+    EXPECT_STATUS(kvc_ttl(client, "k", 1, (out = stale, &out)), expected);
+    EXPECT(out == NULL);
     kvc_op op = KVC_OP_INIT;
     op.kind = KVC_OP_GET;
     op.key = "k";
@@ -246,6 +252,43 @@ static void conditions(kvc_client *client) {
     EXPECT_STATUS(kvc_cas(client, "misuse", 6, "two", 3, "three", 5, NULL, &out), KVC_OK);
     EXPECT(kvc_result_old(out, &old, &size) == KVC_OLD_NOT_ASKED && old == NULL);
     kvc_result_free(out);
+}
+
+static void times_to_live(kvc_client *client) {
+    kvc_write_options options = KVC_WRITE_OPTIONS_INIT;
+    kvc_result *out;
+    EXPECT_STATUS(kvc_delete(client, "ttl", 3, NULL, NULL), KVC_OK);
+    EXPECT_STATUS(kvc_ttl(client, "ttl", 3, &out), KVC_NOT_FOUND);
+    EXPECT(out == NULL && kvc_result_ttl_ms(out) == -1);
+    EXPECT_STATUS(kvc_ttl(client, "ttl", 3, NULL), KVC_INVALID_ARGUMENT);
+    EXPECT_STATUS(kvc_expire(client, "ttl", 3, 5, NULL, NULL), KVC_CONFLICT);
+    EXPECT_STATUS(kvc_expire(client, "ttl", 3, 0, NULL, NULL), KVC_INVALID_ARGUMENT);
+    EXPECT_STATUS(kvc_expire(client, "ttl", 3, UINT64_MAX, NULL, NULL), KVC_INVALID_ARGUMENT);
+    options.ttl_ms = 3600000;
+    EXPECT_STATUS(kvc_expire(client, "ttl", 3, 5, &options, NULL), KVC_INVALID_ARGUMENT);
+    EXPECT_STATUS(kvc_append(client, "ttl", 3, "v", 1, &options, NULL), KVC_INVALID_ARGUMENT);
+    options.flags = KVC_IF_ABSENT;
+    EXPECT_STATUS(kvc_put(client, "ttl", 3, "v", 1, &options, &out), KVC_OK);
+    EXPECT(kvc_result_ttl_ms(out) == -1);
+    const uint64_t version = kvc_result_version(out);
+    kvc_result_free(out);
+    EXPECT_STATUS(kvc_ttl(client, "ttl", 3, &out), KVC_OK);
+    EXPECT(kvc_result_ttl_ms(out) > 3000000 && kvc_result_ttl_ms(out) <= 3600000);
+    EXPECT(kvc_result_version(out) == version && kvc_result_value(out, NULL) == NULL);
+    kvc_result_free(out);
+    kvc_write_options held = KVC_WRITE_OPTIONS_INIT;
+    held.flags = KVC_IF_VERSION;
+    held.version = version;
+    EXPECT_STATUS(kvc_persist(client, "ttl", 3, &held, &out), KVC_OK);
+    EXPECT(kvc_result_version(out) == version);
+    kvc_result_free(out);
+    EXPECT_STATUS(kvc_ttl(client, "ttl", 3, &out), KVC_OK);
+    EXPECT(kvc_result_ttl_ms(out) == -1);
+    kvc_result_free(out);
+    held.version = version + 1;
+    EXPECT_STATUS(kvc_delete(client, "ttl", 3, &held, NULL), KVC_CONFLICT);
+    held.version = version;
+    EXPECT_STATUS(kvc_delete(client, "ttl", 3, &held, NULL), KVC_OK);
 }
 
 static void submit_get(kvc_client *client, uint64_t tag) {
@@ -619,6 +662,7 @@ int main(int argc, char **argv) {
     bad_options(client);
     bounds(client);
     conditions(client);
+    times_to_live(client);
     completions_come_once(client);
     closing();
     forking(client);

@@ -4,11 +4,12 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use wire::{Action, Old, Outcome, Version};
 
-use crate::sim::checker::model::{ModelEffect, effect};
+use crate::sim::checker::model::{ModelEffect, compared, effect};
 use crate::sim::history::{Ending, RecordedCall};
 use crate::sim::random::Random;
 
-type Value = Option<Bytes>;
+/// A value, and whether it expires: at any time.
+type Value = Option<(Bytes, bool)>;
 
 /// Tries every order and, for each write that no client saw, every version that could matter.
 pub fn is_linearizable(calls: &[RecordedCall]) -> bool {
@@ -20,6 +21,11 @@ pub fn is_linearizable(calls: &[RecordedCall]) -> bool {
 
 fn fits(left: &[&RecordedCall], value: &Value, version: Version, versions: &[Version]) -> bool {
     if left.iter().all(|c| c.is_maybe()) {
+        return true;
+    }
+    if let Some((_, true)) = value
+        && fits(left, &None, version + 1, versions)
+    {
         return true;
     }
     let due = left
@@ -50,14 +56,13 @@ fn named_versions(call: &RecordedCall) -> Vec<Version> {
     if let Ending::Answered(
         Outcome::Written { version, .. }
         | Outcome::Value { version, .. }
+        | Outcome::Lives { version, .. }
         | Outcome::Conflict { version, .. },
     ) = &call.ending
     {
         named.push(*version);
     }
-    if let Action::CompareVersion { version, .. } = &call.action {
-        named.push(*version);
-    }
+    named.extend(compared(&call.action));
     named
 }
 
@@ -67,8 +72,10 @@ fn unseen(
     version: Version,
     versions: &[Version],
 ) -> Vec<(Value, Version)> {
-    let ModelEffect::Writes { value: written, .. } = run(&call.action, value, version) else {
-        return Vec::new();
+    let written = match run(&call.action, value, version) {
+        ModelEffect::Writes { value: written, .. } => kept(&call.action, value, written),
+        ModelEffect::Renews => return vec![(renewed(&call.action, value), version)],
+        _ => return Vec::new(),
     };
     let named = versions.iter().copied().filter(|v| *v > version);
     named
@@ -78,13 +85,23 @@ fn unseen(
 }
 
 fn run(action: &Action, value: &Value, version: Version) -> ModelEffect {
-    let holds = match action {
-        Action::CompareVersion {
-            version: compared, ..
-        } => *compared == version,
-        _ => true,
+    let holds = compared(action).is_none_or(|compared| compared == version);
+    effect(action, value.as_ref().map(|(value, _)| value), holds)
+}
+
+/// Whether what was written expires.
+fn kept(action: &Action, before: &Value, written: Option<Bytes>) -> Value {
+    let expired = before.as_ref().is_some_and(|(_, expires)| *expires);
+    let expires = match action {
+        Action::Add { .. } | Action::Append { .. } => expired,
+        _ => action.ttl_ms().is_some(),
     };
-    effect(action, value.as_ref(), holds)
+    written.map(|value| (value, expires))
+}
+
+fn renewed(action: &Action, before: &Value) -> Value {
+    let expires = action.ttl_ms().is_some();
+    before.as_ref().map(|(value, _)| (value.clone(), expires))
 }
 
 fn seen(call: &RecordedCall, value: &Value, version: Version) -> Option<(Value, Version)> {
@@ -118,7 +135,7 @@ fn outcome_version(outcome: &Outcome) -> Version {
 fn old_of(want_old: bool, value: &Value) -> Old {
     match value {
         _ if !want_old => Old::NotAsked,
-        Some(value) => Old::Value(value.clone()),
+        Some((value, _)) => Old::Value(value.clone()),
         None => Old::Absent,
     }
 }
@@ -134,12 +151,16 @@ pub fn expected(
 ) -> (Outcome, Value, Version) {
     let same = |outcome| (outcome, value.clone(), version);
     if action.is_read() {
-        return same(match value {
-            Some(value) => Outcome::Value {
+        return same(match (value, action) {
+            (Some((_, expires)), Action::TimeToLive) => Outcome::Lives {
+                version,
+                left_ms: expires.then_some(5),
+            },
+            (Some((value, _)), _) => Outcome::Value {
                 version,
                 value: value.clone(),
             },
-            None => Outcome::Absent,
+            (None, _) => Outcome::Absent,
         });
     }
     let old = old_of(want_old, value);
@@ -155,9 +176,18 @@ pub fn expected(
                     old,
                     number,
                 },
-                written,
+                kept(action, value, written),
                 version,
             )
+        }
+        ModelEffect::Renews => {
+            let (number, renewed) = (None, renewed(action, value));
+            let outcome = Outcome::Written {
+                version,
+                old,
+                number,
+            };
+            (outcome, renewed, version)
         }
         ModelEffect::Conflict => {
             // A client that cannot receive an old value does not get it.
@@ -188,20 +218,23 @@ pub struct Step {
     after: u8,
     ending: u8,
     rise: u8,
+    /// Whether the key expires before the operation, if it can.
+    expires: bool,
 }
 
 pub fn any_step() -> impl Strategy<Value = Step> {
     (
-        0..13u8,
+        0..18u8,
         0..3u8,
         any::<bool>(),
         0..30u8,
         0..30u8,
         0..10u8,
         1..3u8,
+        any::<bool>(),
     )
         .prop_map(
-            |(action, value, want_old, before, after, ending, rise)| Step {
+            |(action, value, want_old, before, after, ending, rise, expires)| Step {
                 action,
                 value,
                 want_old,
@@ -209,6 +242,7 @@ pub fn any_step() -> impl Strategy<Value = Step> {
                 after,
                 ending,
                 rise,
+                expires,
             },
         )
 }
@@ -237,6 +271,22 @@ fn action_of(step: u64, choice: u8, value: u8, version: Version) -> Action {
             old_size_max: u64::from(value),
             old_without: text(1),
         },
+        13 => Action::PutFor {
+            value: text(value),
+            ttl_ms: 5,
+            over: [None, Some(0), Some(version)][usize::from(value)],
+        },
+        14 => Action::Expire {
+            ttl_ms: 5,
+            over: [None, None, Some(version)][usize::from(value)],
+        },
+        15 => Action::Persist {
+            over: [None, Some(version), Some(version + 1)][usize::from(value)],
+        },
+        16 => Action::TimeToLive,
+        17 => Action::DeleteVersion {
+            version: version + u64::from(value) / 2,
+        },
         _ => Action::Append {
             value: Bytes::from(format!("+{step};")),
         },
@@ -245,9 +295,12 @@ fn action_of(step: u64, choice: u8, value: u8, version: Version) -> Action {
 
 /// Runs the steps in order on a register, with overlapping calls; then changes one outcome.
 pub fn small_run(steps: &[Step], spoil: Option<(u8, u8)>) -> Vec<RecordedCall> {
-    let (mut value, mut version) = (None, 0);
+    let (mut value, mut version): (Value, Version) = (None, 0);
     let mut calls = Vec::new();
     for (n, step) in (0u64..).zip(steps) {
+        if step.expires && value.as_ref().is_some_and(|(_, expires)| *expires) {
+            (value, version) = (None, version + 1);
+        }
         let action = action_of(n, step.action, step.value, version);
         let given = version + u64::from(step.rise);
         let next = expected(&action, step.want_old, &value, version, given);
@@ -295,7 +348,9 @@ fn spoil_one(call: &mut RecordedCall, how: u8) {
     };
     let text = Bytes::from((how % 3).to_string());
     match outcome {
-        Outcome::Value { version, .. } if how < 128 => *version = u64::from(how % 8),
+        Outcome::Value { version, .. } | Outcome::Lives { version, .. } if how < 128 => {
+            *version = u64::from(how % 8)
+        }
         Outcome::Value { value, .. } => *value = text,
         Outcome::Absent => {
             *outcome = Outcome::Value {

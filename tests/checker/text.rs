@@ -67,6 +67,16 @@ fn parse_action(text: &str) -> Action {
         ["app", value] => Action::Append {
             value: bytes(value),
         },
+        ["for", ttl_ms, value] => Action::PutFor {
+            value: bytes(value),
+            ttl_ms: ttl_ms.parse().unwrap(),
+            over: None,
+        },
+        ["expire", ttl_ms] => Action::Expire {
+            ttl_ms: ttl_ms.parse().unwrap(),
+            over: None,
+        },
+        ["persist"] => Action::Persist { over: None },
         _ => panic!("no action: {text}"),
     }
 }

@@ -45,6 +45,7 @@ pub enum Mood {
 struct State {
     mood: Mood,
     values: HashMap<Bytes, (Version, Bytes)>,
+    ttls_ms: HashMap<Bytes, u64>,
     done: HashMap<OperationId, Outcome>,
     clock: u64,
     requests: u64,
@@ -64,6 +65,7 @@ impl FakeCluster {
         let state = Arc::new(Mutex::new(State {
             mood: Mood::Serve,
             values: HashMap::new(),
+            ttls_ms: HashMap::new(),
             done: HashMap::new(),
             clock: clock::from_ms(wall_ms()),
             requests: 0,
@@ -411,6 +413,15 @@ impl State {
         };
     }
 
+    /// The times to live are only told: nothing expires here.
+    fn set_ttl(&mut self, operation: &Operation) {
+        let key = operation.key.clone();
+        match operation.action.ttl_ms() {
+            Some(ttl_ms) => self.ttls_ms.insert(key, ttl_ms),
+            None => self.ttls_ms.remove(&key),
+        };
+    }
+
     fn apply(&mut self, operation: &Operation) -> Outcome {
         let standing = self.values.get(&operation.key).cloned();
         let old = || match (&standing, operation.want_old) {
@@ -449,6 +460,44 @@ impl State {
             (Action::CompareValue { expected, value }, Some(found)) if *expected == found.1 => {
                 (value.clone(), None)
             }
+            (Action::TimeToLive, None) => return Outcome::Absent,
+            (Action::TimeToLive, Some((version, _))) => {
+                return Outcome::Lives {
+                    version: *version,
+                    left_ms: self.ttls_ms.get(&operation.key).copied(),
+                };
+            }
+            (Action::DeleteVersion { version }, Some(found)) if *version == found.0 => {
+                self.values.remove(&operation.key);
+                return Outcome::Written {
+                    version: version + 1,
+                    old: old(),
+                    number: None,
+                };
+            }
+            (Action::Expire { over, .. } | Action::Persist { over }, Some(found))
+                if over.is_none_or(|over| over == found.0) =>
+            {
+                self.set_ttl(operation);
+                return Outcome::Written {
+                    version: found.0,
+                    old: old(),
+                    number: None,
+                };
+            }
+            (Action::PutFor { value, over, .. }, _)
+                if over.is_none_or(|over| over == standing.as_ref().map_or(0, |found| found.0)) =>
+            {
+                self.set_ttl(operation);
+                (value.clone(), None)
+            }
+            (
+                Action::DeleteVersion { .. }
+                | Action::Expire { .. }
+                | Action::Persist { .. }
+                | Action::PutFor { .. },
+                _,
+            ) => return conflict(),
             (Action::PutOver { .. }, _) => panic!("the command line has no such operation"),
             (Action::CompareVersion { .. } | Action::CompareValue { .. }, _) => return conflict(),
             (Action::Add { delta }, _) => match add(standing.as_ref().map(|(_, v)| v), *delta) {

@@ -102,6 +102,72 @@ fn conditions_hold_or_conflict() {
     shell.run(&["get", "k"]).gave(0, "c");
 }
 
+fn version_of(shell: &Shell, key: &str) -> String {
+    let told = shell.json(&["get", key]).0;
+    told["version"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_known_version_is_deleted_or_written_over() {
+    let (_cluster, shell) = one_node();
+    shell
+        .run(&["put", "k", "a", "--if-version", "0"])
+        .gave(0, "");
+    let first = version_of(&shell, "k");
+    shell
+        .run(&["put", "k", "b", "--if-version", &first])
+        .gave(0, "");
+    shell
+        .run(&["del", "k", "--if-version", &first])
+        .failed(4, "conflict: the version is");
+    let second = version_of(&shell, "k");
+    shell
+        .run(&["del", "k", "--if-version", &second])
+        .gave(0, "");
+    shell.run(&["get", "k"]).failed(1, "no such key");
+    shell
+        .run(&["del", "k", "--if-version", &second])
+        .failed(4, "does not exist");
+}
+
+#[test]
+fn keys_expire() {
+    let (_cluster, shell) = one_node();
+    shell.run(&["put", "k", "v", "--ttl", "1h"]).gave(0, "");
+    let (told, status) = shell.json(&["ttl", "k"]);
+    let left_ms = told["ttl_ms"].as_u64().unwrap();
+    assert!(
+        (3_500_000..=3_600_000).contains(&left_ms) && status == 0,
+        "{told}"
+    );
+    let version = version_of(&shell, "k");
+    shell.run(&["persist", "k"]).gave(0, "");
+    shell.run(&["ttl", "k"]).gave(0, "none\n");
+    shell
+        .run(&["ttl", "k", "--version"])
+        .gave(0, &format!("{version}\nnone\n"));
+    shell
+        .run(&["put", "k", "w", "--ttl", "1h", "--if-version", "1"])
+        .failed(4, "conflict: the version is");
+    shell
+        .run(&["put", "k", "w", "--ttl", "1h", "--if-absent"])
+        .failed(4, "conflict: the key exists");
+    shell
+        .run(&["expire", "k", "1ms", "--if-version", "1"])
+        .failed(4, "conflict: the version is");
+    assert_eq!(version_of(&shell, "k"), version);
+    shell
+        .run(&["expire", "k", "1ms", "--if-version", &version])
+        .gave(0, "");
+    std::thread::sleep(std::time::Duration::from_millis(5));
+    shell.run(&["get", "k"]).failed(1, "no such key");
+    shell.run(&["ttl", "k"]).failed(1, "no such key");
+    shell
+        .run(&["expire", "k", "1s"])
+        .failed(4, "does not exist");
+    shell.run(&["persist", "k"]).failed(4, "does not exist");
+}
+
 #[test]
 fn numbers_are_added_to() {
     let (_cluster, shell) = one_node();

@@ -8,6 +8,7 @@ pub mod catching_up;
 pub mod changes;
 pub mod clocks;
 pub mod exactly_once;
+pub mod expiry;
 pub mod forwards;
 pub mod full;
 pub mod handoff;

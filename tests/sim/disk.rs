@@ -158,8 +158,14 @@ impl Disk {
         for (key, state) in &self.synced.registers {
             digests.add(key, state.accepted, state.life);
         }
+        let registers = self.synced.registers.iter();
+        let expiring = registers.filter_map(|(key, state)| {
+            let record = state.record.as_ref()?;
+            Some((record.expiry_ms?, key.clone()))
+        });
         Recovered {
             incarnation: self.incarnation,
+            expiring: expiring.collect(),
             meta: self.synced.meta.clone(),
             group: self.synced.group,
             digests,

@@ -26,6 +26,8 @@ pub enum KeyKind {
     Register,
     Counter,
     Log,
+    /// With times to live.
+    Expiring,
 }
 
 #[derive(Debug, Clone)]
@@ -76,7 +78,7 @@ impl Plan {
             && Random::stream(seed, 27).chance(400);
         settings.listed = nodes - usize::from(has_outsider);
         let bad_clock = bad_clock(seed, nodes, &faults);
-        Plan {
+        let mut plan = Plan {
             settings,
             clients: random.between(4, 8) as usize,
             text_clients: *Random::stream(seed, 14).pick(&[0, 0, 1, 2]),
@@ -94,7 +96,30 @@ impl Plan {
             early_trouble: random.chance(200),
             offset_max_ms: *random.pick(&[0, 5, 50, 500, 10_000]),
             bad_clock,
+        };
+        // The other random choices of the seed stay.
+        if Random::stream(seed, 29).chance(300) {
+            plan.keys[0] = KeyKind::Expiring;
         }
+        plan
+    }
+}
+
+impl Plan {
+    /// How far the time by which keys expire may be off, at most; `None`: there is no bound.
+    pub fn clock_error_us(&self) -> Option<u64> {
+        const DISTURBING: [FaultKind; 6] = [
+            FaultKind::CrashAndSetBack,
+            FaultKind::SmallJump,
+            FaultKind::LargeJump,
+            FaultKind::Stall,
+            FaultKind::LateBurst,
+            FaultKind::KindLate,
+        ];
+        let disturbed = self.faults.iter().any(|fault| DISTURBING.contains(fault));
+        let is_late = self.settings.quality.late_per_mille > 0;
+        let is_known = !disturbed && !is_late && self.bad_clock.is_none();
+        is_known.then_some((2 * self.offset_max_ms + 1_000) * 1_000)
     }
 }
 

@@ -519,8 +519,9 @@ impl Run {
             *report.outcomes.entry(name_of(&call.ending)).or_default() += 1;
             by_key.entry(call.key.clone()).or_default().push(call);
         }
+        let clock_error_us = self.plan.clock_error_us();
         for (key, calls) in by_key {
-            match checker::check(&calls, CHECK_EFFORT_MAX) {
+            match checker::check_within(&calls, CHECK_EFFORT_MAX, clock_error_us) {
                 CheckVerdict::Linearizable => {}
                 CheckVerdict::Undecided => {
                     report.undecided += 1;
@@ -556,7 +557,7 @@ fn name_of(ending: &Ending) -> &'static str {
         Ending::Open => "never answered",
         Ending::TimedOut => "timed out",
         Ending::Answered(outcome) => match outcome {
-            Outcome::Value { .. } => "value",
+            Outcome::Value { .. } | Outcome::Lives { .. } => "value",
             Outcome::Absent => "absent",
             Outcome::Written { .. } => "written",
             Outcome::NothingToDelete => "nothing to delete",

@@ -516,6 +516,14 @@ pub fn put_if_absent(value: &str) -> Action {
     }
 }
 
+pub fn put_for(value: &str, ttl_ms: u64) -> Action {
+    Action::PutFor {
+        value: Bytes::copy_from_slice(value.as_bytes()),
+        ttl_ms,
+        over: None,
+    }
+}
+
 pub fn append(value: &str) -> Action {
     Action::Append {
         value: Bytes::copy_from_slice(value.as_bytes()),

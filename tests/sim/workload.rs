@@ -133,6 +133,36 @@ impl Workload {
         text.into()
     }
 
+    fn expiring(&mut self, choice: u64, value: Bytes, seen: &Seen) -> Action {
+        let ttl_ms = match self.random.chance(300) {
+            true => self.random.between(1, 100),
+            false => self.random.between(100, 3_000),
+        };
+        let version = seen.version;
+        let over = *self
+            .random
+            .pick(&[None, None, Some(version), Some(version), Some(0)]);
+        let same = over.filter(|version| *version > 0);
+        match choice {
+            0..=34 => Action::PutFor {
+                value,
+                ttl_ms,
+                over,
+            },
+            35..=49 => Action::Expire { ttl_ms, over: same },
+            50..=56 => Action::Persist { over: same },
+            57..=64 => Action::TimeToLive,
+            65..=71 => Action::DeleteVersion { version },
+            72..=74 => Action::Delete,
+            75..=79 => Action::Put { value },
+            80..=85 => Action::PutIfAbsent { value },
+            86..=91 => Action::CompareVersion { version, value },
+            _ => Action::Append {
+                value: format!("+{};", self.values).into(),
+            },
+        }
+    }
+
     fn action(&mut self, index: usize, plan: &Plan) -> Action {
         if self.random.chance(plan.read_per_mille) {
             return Action::Get;
@@ -172,6 +202,7 @@ impl Workload {
                 90..=94 => Action::Delete,
                 _ => Action::Put { value },
             },
+            KeyKind::Expiring => self.expiring(choice, value, &seen),
             KeyKind::Anything => match choice {
                 0..=19 => Action::Put { value },
                 20..=29 => Action::PutOver {

@@ -19,7 +19,7 @@ unsafe fn call(
 ) -> c_int {
     let run = |handle: &Handle| {
         // SAFETY: as the caller promises.
-        let call = unsafe { operation.with(prefixed::read(options)?).to_call()? };
+        let call = unsafe { operation.with(prefixed::read(options)?)?.to_call()? };
         let (status, result) = outcome(handle.client.call(call));
         if let Some(result) = result.filter(|_| !out.is_null()) {
             // SAFETY: as the caller promises.
@@ -142,4 +142,51 @@ pub unsafe extern "C" fn kvc_append(
     };
     // SAFETY: this is the interface of kvclient.h.
     unsafe { call(client, operation, options, out) }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvc_expire(
+    client: *mut Handle,
+    key: *const c_void,
+    key_size: usize,
+    ttl_ms: u64,
+    options: *const WriteOptions,
+    out: *mut *mut CallResult,
+) -> c_int {
+    let operation = Operation {
+        ttl_ms,
+        ..Operation::new(kind::EXPIRE, key, key_size)
+    };
+    // SAFETY: this is the interface of kvclient.h.
+    unsafe { call(client, operation, options, out) }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvc_persist(
+    client: *mut Handle,
+    key: *const c_void,
+    key_size: usize,
+    options: *const WriteOptions,
+    out: *mut *mut CallResult,
+) -> c_int {
+    let operation = Operation::new(kind::PERSIST, key, key_size);
+    // SAFETY: this is the interface of kvclient.h.
+    unsafe { call(client, operation, options, out) }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvc_ttl(
+    client: *mut Handle,
+    key: *const c_void,
+    key_size: usize,
+    out: *mut *mut CallResult,
+) -> c_int {
+    // SAFETY: this is the interface of kvclient.h.
+    unsafe {
+        if out.is_null() {
+            return with_client(client, |_| Err(Status::InvalidArgument));
+        }
+        let operation = Operation::new(kind::TTL, key, key_size);
+        call(client, operation, std::ptr::null(), out)
+    }
 }

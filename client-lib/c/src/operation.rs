@@ -4,7 +4,7 @@ use std::ffi::c_void;
 
 use bytes::Bytes;
 use kvclient_core::Call;
-use kvclient_core::wire::{Action, KEY_SIZE_MAX, VALUE_SIZE_MAX};
+use kvclient_core::wire::{Action, KEY_SIZE_MAX, TTL_MS_MAX, VALUE_SIZE_MAX};
 
 use crate::prefixed::{Prefixed, bytes};
 use crate::status::Status;
@@ -16,6 +16,9 @@ pub mod kind {
     pub const CAS: u32 = 4;
     pub const ADD: u32 = 5;
     pub const APPEND: u32 = 6;
+    pub const EXPIRE: u32 = 7;
+    pub const PERSIST: u32 = 8;
+    pub const TTL: u32 = 9;
 }
 
 pub mod flag {
@@ -31,6 +34,7 @@ pub struct WriteOptions {
     pub flags: u32,
     pub deadline_ms: u32,
     pub version: u64,
+    pub ttl_ms: u64,
 }
 
 // SAFETY: integers.
@@ -52,6 +56,7 @@ pub struct Operation {
     pub delta: i64,
     pub deadline_ms: u32,
     pub reserved: u32,
+    pub ttl_ms: u64,
 }
 
 // SAFETY: integers and raw pointers.
@@ -73,6 +78,7 @@ impl Default for Operation {
             delta: 0,
             deadline_ms: 0,
             reserved: 0,
+            ttl_ms: 0,
         }
     }
 }
@@ -87,13 +93,18 @@ impl Operation {
         }
     }
 
-    pub fn with(self, options: WriteOptions) -> Self {
-        Operation {
+    /// An operation with a time to live of its own takes none from the options.
+    pub fn with(self, options: WriteOptions) -> Result<Self, Status> {
+        if self.ttl_ms > 0 && options.ttl_ms > 0 {
+            return Err(Status::InvalidArgument);
+        }
+        Ok(Operation {
             flags: options.flags,
             version: options.version,
             deadline_ms: options.deadline_ms,
+            ttl_ms: self.ttl_ms.max(options.ttl_ms),
             ..self
-        }
+        })
     }
 
     /// Checks all fields and copies the bytes.
@@ -125,8 +136,21 @@ impl Operation {
     }
 
     fn action(&self, value: Bytes, expected: &[u8]) -> Result<Action, Status> {
+        let (ttl_ms, over) = (self.ttl_ms, self.over());
         Ok(match self.kind {
             kind::GET => Action::Get,
+            kind::TTL => Action::TimeToLive,
+            kind::PUT if ttl_ms > 0 => Action::PutFor {
+                value,
+                ttl_ms,
+                over,
+            },
+            kind::EXPIRE => Action::Expire { ttl_ms, over },
+            kind::PERSIST => Action::Persist { over },
+            kind::DELETE if self.flags & flag::IF_VERSION != 0 => {
+                let version = self.version;
+                Action::DeleteVersion { version }
+            }
             kind::PUT if self.flags & flag::IF_VERSION != 0 && self.version != 0 => {
                 let version = self.version;
                 Action::CompareVersion { version, value }
@@ -147,12 +171,19 @@ impl Operation {
         })
     }
 
+    /// The version that the key must have; that of an absent key is 0.
+    fn over(&self) -> Option<u64> {
+        let has_condition = self.flags & (flag::IF_ABSENT | flag::IF_VERSION) != 0;
+        has_condition.then_some(self.version)
+    }
+
     /// A condition that the operation does not support is an error; it is not ignored.
     fn check_flags(&self) -> Result<(), Status> {
         let conditions = flag::IF_ABSENT | flag::IF_VERSION;
         let allowed = match self.kind {
-            kind::GET => 0,
+            kind::GET | kind::TTL => 0,
             kind::PUT => conditions | flag::WANT_OLD,
+            kind::DELETE | kind::EXPIRE | kind::PERSIST => flag::IF_VERSION | flag::WANT_OLD,
             _ => flag::WANT_OLD,
         };
         let has_version = self.flags & flag::IF_VERSION != 0;
@@ -160,9 +191,18 @@ impl Operation {
             || self.flags & conditions == conditions
             || self.version != 0 && !has_version
             || self.reserved != 0
+            || !self.is_ttl_allowed()
         {
             return Err(Status::InvalidArgument);
         }
         Ok(())
+    }
+
+    fn is_ttl_allowed(&self) -> bool {
+        match self.kind {
+            kind::PUT => self.ttl_ms <= TTL_MS_MAX,
+            kind::EXPIRE => (1..=TTL_MS_MAX).contains(&self.ttl_ms),
+            _ => self.ttl_ms == 0,
+        }
     }
 }

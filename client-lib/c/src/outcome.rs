@@ -42,6 +42,8 @@ pub struct CallResult {
     magic: u64,
     version: u64,
     number: i64,
+    /// -1: it does not expire, or the call did not ask.
+    ttl_ms: i64,
     value: Terminated,
     old_kind: c_int,
     old: Terminated,
@@ -53,6 +55,7 @@ impl CallResult {
             magic: MAGIC,
             version,
             number: 0,
+            ttl_ms: -1,
             value: Terminated::default(),
             old_kind: old::NOT_ASKED,
             old: Terminated::default(),
@@ -78,6 +81,11 @@ pub fn outcome(result: Result<Outcome, CallError>) -> (Status, Option<Box<CallRe
         Ok(Outcome::Value { version, value }) => {
             let mut result = CallResult::new(version);
             result.value = Terminated::new(&value);
+            (Status::Ok, result)
+        }
+        Ok(Outcome::Lives { version, left_ms }) => {
+            let mut result = CallResult::new(version);
+            result.ttl_ms = left_ms.map_or(-1, |ms| i64::try_from(ms).unwrap_or(i64::MAX));
             (Status::Ok, result)
         }
         Ok(Outcome::Written {
@@ -137,6 +145,12 @@ pub unsafe extern "C" fn kvc_result_version(result: *const CallResult) -> u64 {
 pub unsafe extern "C" fn kvc_result_number(result: *const CallResult) -> i64 {
     // SAFETY: kvclient.h requires a valid pointer.
     unsafe { look(result) }.map_or(0, |result| result.number)
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvc_result_ttl_ms(result: *const CallResult) -> i64 {
+    // SAFETY: kvclient.h requires a valid pointer.
+    unsafe { look(result) }.map_or(-1, |result| result.ttl_ms)
 }
 
 #[unsafe(no_mangle)]

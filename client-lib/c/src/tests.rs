@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{CStr, c_int};
 
-use kvclient_core::wire::{Action, KEY_SIZE_MAX, VALUE_SIZE_MAX};
+use kvclient_core::wire::{Action, KEY_SIZE_MAX, TTL_MS_MAX, VALUE_SIZE_MAX};
 
 use crate::asynchronous::kvc_submit;
 use crate::border::border;
@@ -61,6 +61,10 @@ fn numbers_are_those_of_the_header() {
         ("KVC_OP_CAS", kind::CAS.into()),
         ("KVC_OP_ADD", kind::ADD.into()),
         ("KVC_OP_APPEND", kind::APPEND.into()),
+        ("KVC_OP_EXPIRE", kind::EXPIRE.into()),
+        ("KVC_OP_PERSIST", kind::PERSIST.into()),
+        ("KVC_OP_TTL", kind::TTL.into()),
+        ("KVC_TTL_MS_MAX", TTL_MS_MAX as i64),
     ];
     for (name, number) in expected {
         assert_eq!(header.get(name), Some(&number), "{name}");
@@ -73,8 +77,8 @@ fn published_layouts_stay() {
     #[cfg(target_pointer_width = "64")]
     {
         assert_eq!(size_of::<OpenOptions>(), 24);
-        assert_eq!(size_of::<WriteOptions>(), 24);
-        assert_eq!(size_of::<Operation>(), 88);
+        assert_eq!(size_of::<WriteOptions>(), 32);
+        assert_eq!(size_of::<Operation>(), 96);
         assert_eq!(std::mem::offset_of!(Operation, delta), 72);
     }
 }
@@ -118,6 +122,7 @@ fn sizes_of_other_versions() {
         flags: flag::WANT_OLD,
         deadline_ms: 7,
         version: 9,
+        ttl_ms: 11,
     };
     let mut larger = Larger { options, added: 0 };
     for size in [0, 1, 7, 4_097, usize::MAX / 2, usize::MAX] {
@@ -130,15 +135,16 @@ fn sizes_of_other_versions() {
     }
     // Fields that an older application does not know are not read.
     for (size, expected) in [
-        (8, (0, 0, 0)),
-        (12, (4, 0, 0)),
-        (16, (4, 7, 0)),
-        (24, (4, 7, 9)),
+        (8, (0, 0, 0, 0)),
+        (12, (4, 0, 0, 0)),
+        (16, (4, 7, 0, 0)),
+        (24, (4, 7, 9, 0)),
+        (32, (4, 7, 9, 11)),
     ] {
         larger.options.size = size;
         let got = read(&larger).unwrap();
         assert_eq!(
-            (got.flags, got.deadline_ms, got.version),
+            (got.flags, got.deadline_ms, got.version, got.ttl_ms),
             expected,
             "{size}"
         );
@@ -191,12 +197,16 @@ fn conditions_are_kept_or_refused() {
         (kind::PUT, 8, 0),
         (kind::PUT, 1 << 31, 0),
         (kind::GET, flag::WANT_OLD, 0),
-        (kind::DELETE, flag::IF_VERSION, 5),
+        (kind::DELETE, flag::IF_ABSENT, 0),
+        (kind::DELETE, 0, 5),
+        (kind::EXPIRE, 0, 0),
+        (kind::PERSIST, flag::IF_ABSENT, 0),
+        (kind::TTL, flag::WANT_OLD, 0),
         (kind::CAS, flag::IF_VERSION, 5),
         (kind::ADD, flag::IF_ABSENT, 0),
         (kind::APPEND, flag::IF_ABSENT, 0),
         (0, 0, 0),
-        (7, 0, 0),
+        (10, 0, 0),
     ];
     for (kind, flags, version) in refused {
         let refusal = Err(Status::InvalidArgument);
@@ -206,6 +216,61 @@ fn conditions_are_kept_or_refused() {
             "{kind} {flags} {version}"
         );
     }
+}
+
+#[test]
+fn times_to_live_are_kept_or_refused() {
+    let action = |kind, flags, version, ttl_ms| {
+        let operation = Operation {
+            ttl_ms,
+            ..operation(kind, flags, version)
+        };
+        // SAFETY: each size belongs to its pointer.
+        unsafe { operation.to_call() }.map(|call| call.action)
+    };
+    let value = bytes::Bytes::from_static(b"v");
+    let put = |over| Action::PutFor {
+        value: value.clone(),
+        ttl_ms: 9,
+        over,
+    };
+    let delete = Action::DeleteVersion { version: 5 };
+    let expire = |over| Action::Expire { ttl_ms: 9, over };
+    let expected = [
+        ((kind::PUT, 0, 0, 9), put(None)),
+        ((kind::PUT, flag::IF_ABSENT, 0, 9), put(Some(0))),
+        ((kind::PUT, flag::IF_VERSION, 5, 9), put(Some(5))),
+        ((kind::EXPIRE, 0, 0, 9), expire(None)),
+        ((kind::EXPIRE, flag::IF_VERSION, 5, 9), expire(Some(5))),
+        ((kind::PERSIST, 0, 0, 0), Action::Persist { over: None }),
+        ((kind::TTL, 0, 0, 0), Action::TimeToLive),
+        ((kind::DELETE, flag::IF_VERSION, 5, 0), delete),
+    ];
+    for ((kind, flags, version, ttl_ms), expected) in expected {
+        assert_eq!(action(kind, flags, version, ttl_ms), Ok(expected));
+    }
+    let refused = [
+        (kind::PUT, TTL_MS_MAX + 1),
+        (kind::EXPIRE, TTL_MS_MAX + 1),
+        (kind::GET, 9),
+        (kind::TTL, 9),
+        (kind::PERSIST, 9),
+        (kind::DELETE, 9),
+        (kind::APPEND, 9),
+    ];
+    for (kind, ttl_ms) in refused {
+        assert_eq!(action(kind, 0, 0, ttl_ms), Err(Status::InvalidArgument));
+    }
+    // Two times for one operation.
+    let options = WriteOptions {
+        ttl_ms: 9,
+        ..WriteOptions::default()
+    };
+    let twice = Operation {
+        ttl_ms: 9,
+        ..operation(kind::EXPIRE, 0, 0)
+    };
+    assert_eq!(twice.with(options).unwrap_err(), Status::InvalidArgument);
 }
 
 #[test]

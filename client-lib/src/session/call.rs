@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use wire::{Action, Full, KEY_SIZE_MAX, Outcome, VALUE_SIZE_MAX};
+use wire::{Action, Full, KEY_SIZE_MAX, Outcome, TTL_MS_MAX, VALUE_SIZE_MAX};
 
 /// One operation to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,11 +44,16 @@ impl Call {
                 limit: VALUE_SIZE_MAX as u64,
             });
         }
+        if self.action.ttl_ms().is_some_and(|ttl| ttl > TTL_MS_MAX) {
+            return Err(CallError::InvalidArgument(
+                "the time to live is longer than a hundred years",
+            ));
+        }
         Ok(())
     }
 }
 
-/// The result of a call. `Ok` contains `Value`, `Absent`, `Written`, `NothingToDelete` or
+/// The result of a call. `Ok` contains `Value`, `Absent`, `Lives`, `Written`, `NothingToDelete` or
 /// `Conflict`; all other outcomes are errors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Completion {

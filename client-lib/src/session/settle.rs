@@ -40,7 +40,10 @@ impl Session {
             // Another attempt completed the call. The answer is still a sample of the node's
             // latency.
             node.attempts.take(attempt);
-            let is_read = matches!(outcome, Outcome::Value { .. } | Outcome::Absent);
+            let is_read = matches!(
+                outcome,
+                Outcome::Value { .. } | Outcome::Absent | Outcome::Lives { .. }
+            );
             let timing = AnswerTiming {
                 is_read,
                 sent_us: sent.sent_us,
@@ -328,7 +331,7 @@ fn importance(outcome: &Outcome) -> u8 {
 /// Whether this outcome is possible for this call.
 fn fits(outcome: &Outcome, is_read: bool) -> bool {
     match outcome {
-        Outcome::Value { .. } | Outcome::Absent => is_read,
+        Outcome::Value { .. } | Outcome::Absent | Outcome::Lives { .. } => is_read,
         Outcome::Written { .. }
         | Outcome::NothingToDelete
         | Outcome::Conflict { .. }

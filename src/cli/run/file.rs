@@ -4,7 +4,7 @@ use csv::{ByteRecord, ReaderBuilder};
 use kvclient::Call;
 use wire::{KEY_SIZE_MAX, VALUE_SIZE_MAX};
 
-use super::call_of;
+use super::{call_of, put_for};
 
 /// An operation, and its position in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,13 +54,15 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<Line>, String> {
 fn operation(record: &ByteRecord) -> Result<Call, String> {
     let fields: Vec<&[u8]> = record.iter().collect();
     let call = match fields[..] {
-        [operation, key] => call_of(operation, key, None),
-        [operation, key, value] => call_of(operation, key, Some(value)),
+        [operation, key] => call_of(operation, key, None)?,
+        [operation, key, word] => call_of(operation, key, Some(word))?,
+        [operation, key, value, time] => put_for(operation, key, value, time)?,
         _ => None,
     };
     let Some(call) = call else {
         return Err(format!(
-            "{:?} with {} more fields is not PUT,key,value or GET,key or DELETE,key",
+            "{:?} with {} more fields is not PUT,key,value or PUT,key,value,time or GET,key or \
+             DELETE,key or EXPIRE,key,time or PERSIST,key or TTL,key",
             String::from_utf8_lossy(fields.first().copied().unwrap_or_default()),
             fields.len().saturating_sub(1)
         ));
@@ -153,6 +155,28 @@ mod tests {
     }
 
     #[test]
+    fn times_to_live_are_read() {
+        let text = "PUT,k,v,10s\nexpire,k,1.5\nPERSIST,k\nTTL,k";
+        let actions = parse(text.as_bytes()).unwrap().into_iter();
+        let actions: Vec<Action> = actions.map(|line| line.call.action).collect();
+        let (value, over) = (Bytes::from_static(b"v"), None);
+        let expected = [
+            Action::PutFor {
+                value,
+                ttl_ms: 10_000,
+                over,
+            },
+            Action::Expire {
+                ttl_ms: 1_500,
+                over,
+            },
+            Action::Persist { over },
+            Action::TimeToLive,
+        ];
+        assert_eq!(actions, expected);
+    }
+
+    #[test]
     fn bytes_need_not_be_text() {
         let lines = parse(b"PUT,\xff,\xfe\n").unwrap();
         assert_eq!(lines[0].call, put(vec![0xff], vec![0xfe]));
@@ -174,6 +198,10 @@ mod tests {
             ("PUT,k", "line 1: \"PUT\" with 1 more fields"),
             ("GET,k\nGET,k,v", "line 2: \"GET\" with 2"),
             ("GET,k\nHAS,k", "line 2: \"HAS\""),
+            ("PUT,k,v,w", "line 1: not a number"),
+            ("GET,k,v,1s", "line 1: \"GET\" with 3"),
+            ("TTL,k\nEXPIRE,k,0", "line 2: a time has to be above zero"),
+            ("EXPIRE,k,200y", "line 1: a time is a number of seconds"),
             ("GET,a\n\nGET,\n", "line 3: the key is empty"),
             ("PUT,a,\"b\nc\"\nDEL", "line 3: \"DEL\" with 0"),
             ("PUT,a,\"b\nc", "line 1: a quote is not closed"),

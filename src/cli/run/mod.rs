@@ -18,12 +18,13 @@ use self::figures::Figures;
 use self::file::Line;
 use super::connection::ConnectionArgs;
 use super::exit::Exit;
-use super::report;
+use super::{report, words};
 
 /// Run the operations of a CSV file and time each.
 ///
-/// Lines are PUT,key,value or GET,key or DELETE,key, with quotes as in RFC 4180. A file with a bad
-/// line is refused before anything is done. A GET of an absent key, and a DELETE of one, is no
+/// Lines are PUT,key,value or GET,key or DELETE,key, with quotes as in RFC 4180; a PUT may have a
+/// time to live as a fourth field. EXPIRE,key,time and PERSIST,key change a time to live, and
+/// TTL,key tells it. A file with a bad line is refused before anything is done. An absent key is no
 /// failure; the exit status is 6 if an operation failed.
 #[derive(Debug, Args)]
 pub struct RunArgs {
@@ -105,6 +106,9 @@ fn name(action: &Action) -> &'static str {
     match action {
         Action::Get => "GET",
         Action::Delete => "DELETE",
+        Action::Expire { .. } => "EXPIRE",
+        Action::Persist { .. } => "PERSIST",
+        Action::TimeToLive => "TTL",
         _ => "PUT",
     }
 }
@@ -113,7 +117,13 @@ fn in_words(line: &Line, result: &Result<Outcome, CallError>, took: Duration) ->
     let Line { number, call } = line;
     let end = match result {
         Ok(Outcome::Value { value, .. }) => format!("{} bytes", value.len()),
+        Ok(Outcome::Lives { left_ms, .. }) => match left_ms {
+            Some(left_ms) => format!("{} s left", report::seconds(*left_ms)),
+            None => "no time to live".to_owned(),
+        },
         Ok(Outcome::Absent | Outcome::NothingToDelete) => "no such key".to_owned(),
+        // The conditions of a file's operations are only that the key is there.
+        Ok(Outcome::Conflict { .. }) => "no such key".to_owned(),
         Ok(_) => "done".to_owned(),
         Err(error) => format!("FAILED: {error}"),
     };
@@ -133,7 +143,12 @@ fn in_json(line: &Line, result: &Result<Outcome, CallError>, took: Duration) -> 
             insert("result", json!("value"));
             insert("version", json!(version.to_string()));
         }
-        Ok(Outcome::Absent | Outcome::NothingToDelete) => {
+        Ok(Outcome::Lives { version, left_ms }) => {
+            insert("result", json!("value"));
+            insert("version", json!(version.to_string()));
+            insert("ttl_ms", json!(left_ms));
+        }
+        Ok(Outcome::Absent | Outcome::NothingToDelete | Outcome::Conflict { .. }) => {
             insert("result", json!("absent"));
         }
         Ok(Outcome::Written { version, .. }) => {
@@ -157,16 +172,44 @@ fn in_json(line: &Line, result: &Result<Outcome, CallError>, took: Duration) -> 
     format!("{}\n", Value::Object(object))
 }
 
-/// The call for each of the file's three operations.
-fn call_of(operation: &[u8], key: &[u8], value: Option<&[u8]>) -> Option<Call> {
+/// The call for an operation of the file; `None`: there is no such operation.
+fn call_of(operation: &[u8], key: &[u8], word: Option<&[u8]>) -> Result<Option<Call>, String> {
     let is = |name: &str| operation.eq_ignore_ascii_case(name.as_bytes());
-    let action = match value {
+    let action = match word {
         Some(value) if is("PUT") => Action::Put {
             value: Bytes::copy_from_slice(value),
         },
+        Some(time) if is("EXPIRE") => Action::Expire {
+            ttl_ms: ttl(time)?,
+            over: None,
+        },
         None if is("GET") => Action::Get,
         None if is("DELETE") => Action::Delete,
-        _ => return None,
+        None if is("PERSIST") => Action::Persist { over: None },
+        None if is("TTL") => Action::TimeToLive,
+        _ => return Ok(None),
     };
-    Some(Call::new(Bytes::copy_from_slice(key), action))
+    Ok(Some(Call::new(Bytes::copy_from_slice(key), action)))
+}
+
+/// The call for a put with a time to live.
+fn put_for(
+    operation: &[u8],
+    key: &[u8],
+    value: &[u8],
+    time: &[u8],
+) -> Result<Option<Call>, String> {
+    if !operation.eq_ignore_ascii_case(b"PUT") {
+        return Ok(None);
+    }
+    let action = Action::PutFor {
+        value: Bytes::copy_from_slice(value),
+        ttl_ms: ttl(time)?,
+        over: None,
+    };
+    Ok(Some(Call::new(Bytes::copy_from_slice(key), action)))
+}
+
+fn ttl(word: &[u8]) -> Result<u64, String> {
+    words::ttl(&String::from_utf8_lossy(word))
 }

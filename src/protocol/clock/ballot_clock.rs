@@ -158,6 +158,16 @@ impl BallotClock {
         self.ceiling
     }
 
+    /// L1: the time by which keys expire: the median of the voters' wall clocks, which goes on with
+    /// monotonic time. So no single clock decides, neither this node's nor a client's. Without a
+    /// median, when no round begins either, this node's wall clock.
+    pub fn expiry_ms(&self, now: Now) -> u64 {
+        if !rule!(L1_wall) {
+            return clock::to_ms(self.last());
+        }
+        self.belief.median_ms(now).unwrap_or(now.wall_ms)
+    }
+
     fn believed_ms(&mut self, now: Now) -> u64 {
         if !rule!(B2) {
             return now.wall_ms;

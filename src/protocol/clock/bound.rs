@@ -50,8 +50,13 @@ impl ClockBound {
     /// B2: this node's wall clock counts up to this time. `None` while no wall clocks of other
     /// nodes are known.
     pub fn wall_bound_ms(&self, now: Now) -> Option<u64> {
-        let median_ms = (now.mono_us / 1_000).saturating_add_signed(self.median_offset_ms?);
-        Some(median_ms.saturating_add(self.skew_max_ms))
+        Some(self.median_ms(now)?.saturating_add(self.skew_max_ms))
+    }
+
+    /// What the median shows now.
+    pub fn median_ms(&self, now: Now) -> Option<u64> {
+        let offset_ms = self.median_offset_ms?;
+        Some((now.mono_us / 1_000).saturating_add_signed(offset_ms))
     }
 
     /// B5: the latest birth that is accepted.

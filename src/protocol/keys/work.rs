@@ -19,4 +19,6 @@ pub enum KeyWork {
     Discard { ballot: Ballot },
     /// P1: all members hold its tombstone at that ballot.
     Purge { ballot: Ballot },
+    /// L1: it may have expired.
+    Expire,
 }

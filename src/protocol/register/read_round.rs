@@ -5,6 +5,7 @@ use std::sync::Arc;
 use wire::Outcome;
 
 use crate::protocol::clients::pending::Pending;
+use crate::protocol::register::applied;
 use crate::protocol::register::coordinator::{Context, Coordinator, Effect};
 use crate::protocol::register::waits::RoundKind;
 use crate::protocol::types::ballot::Ballot;
@@ -271,6 +272,16 @@ impl Coordinator {
     }
 
     fn finish_read(&mut self, context: &mut Context<'_>) {
+        let moment = context.moment();
+        let round = self.reading.as_ref().expect("checked by the caller");
+        let highest = round.highest.as_ref().map(|(_, record)| record);
+        let is_expired = highest.is_some_and(|record| record.is_expired(moment.wall_ms));
+        if is_expired && rule!(L1_read) {
+            // L1: only a round that deletes the key makes it absent for good.
+            self.must_repair = true;
+            self.requeue_reads(context);
+            return;
+        }
         let round = self.reading.take().expect("checked by the caller");
         context
             .effects
@@ -279,20 +290,13 @@ impl Coordinator {
         context
             .waits
             .sample(kind, now_us, round.began_us, round.again_us);
-        let value = round.highest.as_ref().and_then(|(_, record)| {
-            record
-                .value
-                .as_ref()
-                .map(|value| (record.version, value.clone()))
-        });
         for pending in round.operations {
-            let outcome = match &value {
-                Some((version, value)) => Outcome::Value {
-                    version: *version,
-                    value: value.clone(),
-                },
-                None => Outcome::Absent,
-            };
+            let outcome = round
+                .highest
+                .as_ref()
+                .map_or(Outcome::Absent, |(_, record)| {
+                    applied::read(record, &pending.operation.action, &moment)
+                });
             context.answer(pending, outcome);
         }
     }

@@ -24,6 +24,7 @@ impl Replica {
             unsynced_size: self.durable.backlog().size(),
             resident_keys,
             resident_size,
+            expiring_keys: self.keys.expiry().count(),
             sessions: self.requests.sessions.count(),
         }
     }

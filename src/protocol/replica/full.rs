@@ -138,10 +138,16 @@ fn is_known(record: &Record, operation: &Operation) -> bool {
 fn grows(record: Option<&Record>, action: &Action) -> bool {
     let present = record.and_then(|record| record.value.as_ref());
     let size = match action {
-        Action::Get | Action::Delete => return false,
+        Action::Get
+        | Action::TimeToLive
+        | Action::Delete
+        | Action::DeleteVersion { .. }
+        | Action::Expire { .. }
+        | Action::Persist { .. } => return false,
         Action::Add { .. } => return present.is_none(),
         Action::Append { value } => return present.is_none() || !value.is_empty(),
         Action::Put { value }
+        | Action::PutFor { value, .. }
         | Action::PutIfAbsent { value }
         | Action::CompareVersion { value, .. }
         | Action::CompareValue { value, .. }

@@ -30,6 +30,7 @@ impl Replica {
                 Timer::Forwards => self.check_forwards(now),
                 Timer::Copies => self.copies_timeout(now),
                 Timer::Key(key) => self.key_timeout(now, &key, at_us),
+                Timer::Expiry => self.expiry_timeout(now),
             }
         }
     }
@@ -62,6 +63,7 @@ impl Replica {
         self.check_membership(now);
         self.send_to_silent_nodes(now);
         self.compare_at_heartbeat(now);
+        self.expire_keys(now);
         self.report_clock(now);
         self.report_offsets(now);
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use crate::protocol::keys::expiry::ExpiryIndex;
 use crate::protocol::keys::resident::{Bounds, Cache, Fetched, Resident, Waiting};
 use crate::protocol::register::acceptor;
 use crate::protocol::register::coordinator::Effect;
@@ -29,6 +30,7 @@ pub(super) struct Keys {
     cache: Cache,
     /// Of all registers.
     digests: Digests,
+    expiry: ExpiryIndex,
     /// The key of each open round.
     rounds: HashMap<RoundId, Key, foldhash::fast::RandomState>,
     /// Empty; kept for its memory.
@@ -36,10 +38,11 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    pub(super) fn new(bounds: Bounds, digests: Digests) -> Self {
+    pub(super) fn new(bounds: Bounds, digests: Digests, expiring: Vec<(u64, Key)>) -> Self {
         Keys {
             cache: Cache::new(bounds),
             digests,
+            expiry: ExpiryIndex::new(expiring),
             rounds: HashMap::default(),
             effects: Vec::new(),
         }
@@ -104,6 +107,14 @@ impl Keys {
         &self.digests
     }
 
+    pub(super) fn expiry(&self) -> &ExpiryIndex {
+        &self.expiry
+    }
+
+    pub(super) fn expiry_mut(&mut self) -> &mut ExpiryIndex {
+        &mut self.expiry
+    }
+
     /// D1: the first configuration says how keys are spread over buckets; all later ones say the
     /// same.
     pub(super) fn adopt_spread(&mut self, spread: Spread) {
@@ -147,8 +158,10 @@ impl Keys {
         change: impl FnOnce(&mut Option<AcceptorState>) -> (bool, T),
     ) -> T {
         let accepted = |state: &Option<AcceptorState>| state.as_ref().map(|s| (s.accepted, s.life));
+        let expiry_ms = |state: &Option<AcceptorState>| state.as_ref()?.record.as_ref()?.expiry_ms;
         let resident = self.at(key);
         let before = accepted(&resident.state);
+        let expired_ms = expiry_ms(&resident.state);
         let (is_changed, result) = change(&mut resident.state);
         if !is_changed {
             return result;
@@ -156,7 +169,9 @@ impl Keys {
         let after = accepted(&resident.state);
         let record = resident.state.as_ref().and_then(|s| s.record.as_ref());
         let is_tombstone = record.is_some_and(|r| r.value.is_none());
+        let expires_ms = expiry_ms(&resident.state);
         resident.group = durable.change_key(key.0, resident.group);
+        self.expiry.replace(key.0, expired_ms, expires_ms);
         if before != after {
             self.digests.replace(key.0, before, after);
             let bucket = self.digests.spread().bucket_of(key.0);

@@ -9,6 +9,7 @@ mod counts;
 mod dispatch;
 mod distance;
 mod durable;
+mod expiry;
 mod forwarding;
 mod full;
 mod heartbeat;
@@ -154,6 +155,7 @@ impl Replica {
             mut meta,
             group,
             digests,
+            expiring,
             readdressed,
         } = recovered;
         let incarnation = match meta.incarnation {
@@ -195,7 +197,7 @@ impl Replica {
             identity: NodeIdentity::new(incarnation, readdressed, bootstrap),
             links: Links::new(timings),
             view: View::new(now),
-            keys: Keys::new(bounds, digests),
+            keys: Keys::new(bounds, digests, expiring),
             durable: DurableState::new(meta, group),
             requests: Requests::default(),
             forwarding: Forwarding::default(),

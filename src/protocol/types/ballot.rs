@@ -51,6 +51,8 @@ pub struct Moment {
     pub horizon: Reading,
     /// X1: a text operation that entered the table with a birth above it may not leave yet.
     pub text_kept_above: Reading,
+    /// L1: the time by which keys expire, in milliseconds since 1970.
+    pub wall_ms: u64,
 }
 
 impl Moment {

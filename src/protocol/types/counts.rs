@@ -33,6 +33,11 @@ labels! {
         CompareValue = "compare_value",
         Add = "add",
         Append = "append",
+        PutFor = "put_for",
+        Expire = "expire",
+        Persist = "persist",
+        TimeToLive = "ttl",
+        DeleteVersion = "delete_version",
     }
 }
 
@@ -110,6 +115,11 @@ impl OperationKind {
     pub fn of(action: &Action) -> Self {
         match action {
             Action::Get => OperationKind::Get,
+            Action::TimeToLive => OperationKind::TimeToLive,
+            Action::PutFor { .. } => OperationKind::PutFor,
+            Action::Expire { .. } => OperationKind::Expire,
+            Action::Persist { .. } => OperationKind::Persist,
+            Action::DeleteVersion { .. } => OperationKind::DeleteVersion,
             Action::Put { .. } => OperationKind::Put,
             Action::PutIfAbsent { .. } => OperationKind::PutIfAbsent,
             Action::PutOver { .. } => OperationKind::PutOver,
@@ -125,7 +135,7 @@ impl OperationKind {
 impl OperationEnd {
     pub fn of(outcome: &Outcome) -> Self {
         match outcome {
-            Outcome::Value { .. } => OperationEnd::Value,
+            Outcome::Value { .. } | Outcome::Lives { .. } => OperationEnd::Value,
             Outcome::Absent | Outcome::NothingToDelete => OperationEnd::Absent,
             Outcome::Written { .. } => OperationEnd::Done,
             Outcome::Conflict { .. } => OperationEnd::Conflict,
@@ -243,6 +253,8 @@ pub struct NodeCounts {
     pub forwarded: u64,
     /// Of these, operations that were not answered and then executed here.
     pub reclaimed: u64,
+    /// L1: rounds that this node began to delete an expired key.
+    pub expired: u64,
 }
 
 impl Default for NodeCounts {
@@ -258,6 +270,7 @@ impl Default for NodeCounts {
             sent_again: Default::default(),
             forwarded: 0,
             reclaimed: 0,
+            expired: 0,
         }
     }
 }
@@ -345,6 +358,8 @@ pub struct QueueDepths {
     /// Keys whose state is in memory beside the table, and their approximate memory in bytes.
     pub resident_keys: usize,
     pub resident_size: usize,
+    /// L1: keys with a time to live.
+    pub expiring_keys: usize,
     pub sessions: usize,
 }
 

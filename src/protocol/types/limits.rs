@@ -302,6 +302,16 @@ pub const DIGESTS_PER_TURN_MAX: usize = 3;
 /// Size of the answers about buckets that wait for the disk, in bytes. Further ones are dropped and
 /// counted.
 pub const HELD_BUCKETS_SIZE_MAX: usize = 4 << 20;
+/// L1: keys that one node deletes at the same time because they have expired, while no operation is
+/// in progress, and while some are.
+pub const EXPIRY_UNDER_WAY_MAX_IDLE: usize = 512;
+pub const EXPIRY_UNDER_WAY_MAX_BUSY: usize = 128;
+/// Expired keys that one turn looks at.
+pub const EXPIRY_LOOKED_AT_MAX: usize = 4_096;
+/// The next turn comes this much later, while more is left.
+pub const EXPIRY_TURN_MS: u64 = 5;
+/// A key whose deletion has not completed after this time is looked at again.
+pub const EXPIRY_RETRY_MS: u64 = 1_000;
 /// Chosen marks that wait for a group to take them along. Over this limit they are written in a
 /// group of their own.
 pub const MARKS_MAX: usize = 16_384;

@@ -560,6 +560,8 @@ pub struct Recovered {
     pub group: GroupNumber,
     /// The digests of all registers in the store.
     pub digests: Digests,
+    /// L1: the keys that expire, each with its time.
+    pub expiring: Vec<(u64, Key)>,
     /// Nodes that are at other addresses than the configuration says.
     pub readdressed: Vec<Readdressed>,
 }

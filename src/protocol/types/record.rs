@@ -98,7 +98,7 @@ pub struct Record {
     pub value: Option<Bytes>,
     /// V1: the token for compare-and-swap.
     pub version: Version,
-    /// Wall-clock milliseconds after which the key is absent. No operation sets it yet.
+    /// L1: the time from which the key is absent, in milliseconds since 1970. Only a value has one.
     pub expiry_ms: Option<u64>,
     /// Space for a transaction's intent. No operation sets it yet.
     pub intent: Option<Bytes>,
@@ -191,6 +191,13 @@ impl Record {
         let slices = self.applied.slices.iter().map(|slice| slice.last);
         let births = births.chain(slices).fold(self.applied.dropped, u64::max);
         births.max(Ballot(self.version).reading())
+    }
+
+    /// L1: whether the key is absent because of its age, although the record has a value. What is
+    /// under an intent does not expire.
+    pub fn is_expired(&self, wall_ms: u64) -> bool {
+        let is_past = self.expiry_ms.is_some_and(|expiry_ms| expiry_ms <= wall_ms);
+        is_past && self.value.is_some() && self.intent.is_none()
     }
 
     pub fn value_size(&self) -> usize {

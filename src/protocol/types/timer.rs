@@ -20,6 +20,8 @@ pub enum Timer {
     Copies,
     /// A round of this key has something due.
     Key(Key),
+    /// L1: delete more of the keys that have expired.
+    Expiry,
 }
 
 #[derive(Debug, Default)]

@@ -510,6 +510,10 @@ fn memory(to: &mut FamilyWriter<'_>, observation: &Observation) -> fmt::Result {
         depths.resident_keys as f64,
     )?;
     to.gauge(
+        ("horseshoe_expiring_keys", None, "Keys with a time to live"),
+        depths.expiring_keys as f64,
+    )?;
+    to.gauge(
         (
             "horseshoe_resident_size",
             BYTES,

@@ -61,12 +61,23 @@ impl Proposal {
             value_size_max: VALUE_SIZE_DEFAULT,
         };
         proposal.record.applied.forget_old(&moment);
+        proposal.expire();
         proposal
     }
 
     /// The coordinator's node has received these low marks with operations on other keys.
     pub fn raise_marks(&mut self, marks: &LowMarks) {
         self.record.applied.raise_marks(marks);
+    }
+
+    /// L1: an expired key is deleted before any operation looks at it.
+    fn expire(&mut self) {
+        if self.record.is_expired(self.moment.wall_ms) && rule!(L1_round) {
+            self.record.version = self.next_version();
+            self.record.value = None;
+            self.record.expiry_ms = None;
+            self.changed = true;
+        }
     }
 
     /// The limit of the coordinator's node.
@@ -84,7 +95,7 @@ impl Proposal {
     /// Runs one operation. `tried`: an earlier attempt may have been made (X2).
     pub fn apply(&mut self, operation: &Operation, tried: bool) -> ApplyVerdict {
         if operation.action.is_read() {
-            return ApplyVerdict::Answer(self.read());
+            return ApplyVerdict::Answer(read(&self.record, &operation.action, &self.moment));
         }
         match self.record.applied.look_up(operation, &self.moment) {
             LookUp::BelowMark => return ApplyVerdict::Straggler,
@@ -140,21 +151,11 @@ impl Proposal {
         CLIENT_SIZE + OPERATION_SIZE + old
     }
 
-    fn read(&self) -> Outcome {
-        match &self.record.value {
-            Some(value) => Outcome::Value {
-                version: self.record.version,
-                value: value.clone(),
-            },
-            None => Outcome::Absent,
-        }
-    }
-
     fn execute(&mut self, operation: &Operation) -> Outcome {
         let old = self.old(operation.want_old);
-        let current = self.record.value.clone();
+        let current = self.present();
         match &operation.action {
-            Action::Get => unreachable!("reads are answered before"),
+            Action::Get | Action::TimeToLive => unreachable!("reads are answered before"),
             Action::Put { value } => self.write(Some(value.clone()), old, None),
             Action::PutIfAbsent { value } => match current {
                 Some(_) => self.conflict(old),
@@ -164,6 +165,29 @@ impl Proposal {
                 Some(_) => self.write(None, old, None),
                 None => Outcome::NothingToDelete,
             },
+            Action::DeleteVersion { version } => match current {
+                _ if !self.holds(*version) => self.conflict(old),
+                Some(_) => self.write(None, old, None),
+                None => Outcome::NothingToDelete,
+            },
+            Action::PutFor {
+                value,
+                ttl_ms,
+                over,
+            } => {
+                let holds = over.is_none_or(|version| self.holds(version));
+                if !holds {
+                    return self.conflict(old);
+                }
+                let outcome = self.write(Some(value.clone()), old, None);
+                self.record.expiry_ms = Some(self.expiry_ms(*ttl_ms));
+                outcome
+            }
+            Action::Expire { ttl_ms, over } => {
+                let expiry_ms = Some(self.expiry_ms(*ttl_ms));
+                self.set_expiry(expiry_ms, *over, old)
+            }
+            Action::Persist { over } => self.set_expiry(None, *over, old),
             Action::CompareVersion { version, value } => {
                 if current.is_some() && self.record.version == *version {
                     self.write(Some(value.clone()), old, None)
@@ -201,7 +225,7 @@ impl Proposal {
                 let Some(sum) = before.checked_add(*delta) else {
                     return Outcome::Overflow;
                 };
-                self.write(Some(Bytes::from(sum.to_string())), old, Some(sum))
+                self.rewrite(Bytes::from(sum.to_string()), old, Some(sum))
             }
             Action::Append { value } => {
                 let before = current.unwrap_or_default();
@@ -214,17 +238,25 @@ impl Proposal {
                 let mut joined = BytesMut::with_capacity(size);
                 joined.extend_from_slice(&before);
                 joined.extend_from_slice(value);
-                self.write(Some(joined.freeze()), old, None)
+                self.rewrite(joined.freeze(), old, None)
             }
         }
     }
 
-    /// V1: each write gets its own version, above the previous one and not below the ballot.
+    /// L2: writes what was derived from the present value, whose time to live stays.
+    fn rewrite(&mut self, value: Bytes, old: Old, number: Option<i64>) -> Outcome {
+        let expiry_ms = self.record.expiry_ms;
+        let outcome = self.write(Some(value), old, number);
+        self.record.expiry_ms = expiry_ms;
+        outcome
+    }
+
+    /// A new value, or a tombstone, without a time to live.
     fn write(&mut self, value: Option<Bytes>, old: Old, number: Option<i64>) -> Outcome {
-        let above = self.record.version + u64::from(rule!(V1_combined));
-        let version = self.ballot.0.max(above);
+        let version = self.next_version();
         self.record.version = version;
         self.record.value = value;
+        self.record.expiry_ms = None;
         Outcome::Written {
             version,
             old,
@@ -232,22 +264,82 @@ impl Proposal {
         }
     }
 
+    /// V1: each write gets its own version, above the previous one and not below the ballot.
+    fn next_version(&self) -> Version {
+        let above = self.record.version + u64::from(rule!(V1_combined));
+        self.ballot.0.max(above)
+    }
+
+    /// L2: changes when the key expires. The version stays, because it may be the token of a lock.
+    fn set_expiry(&mut self, expiry_ms: Option<u64>, over: Option<Version>, old: Old) -> Outcome {
+        let version = self.record.version;
+        let holds = over.is_none_or(|over| over == version);
+        if self.present().is_none() || !holds {
+            return self.conflict(old);
+        }
+        self.record.expiry_ms = expiry_ms;
+        if !rule!(L2) {
+            self.record.version = self.next_version();
+        }
+        Outcome::Written {
+            version: self.record.version,
+            old,
+            number: None,
+        }
+    }
+
+    fn expiry_ms(&self, ttl_ms: u64) -> u64 {
+        self.moment.wall_ms.saturating_add(ttl_ms)
+    }
+
+    /// Whether the key has this version; 0 is that of an absent key.
+    fn holds(&self, version: Version) -> bool {
+        match self.present() {
+            Some(_) => version == self.record.version,
+            None => version == 0,
+        }
+    }
+
+    fn present(&self) -> Option<Bytes> {
+        present(&self.record, &self.moment).cloned()
+    }
+
     fn conflict(&self, old: Old) -> Outcome {
-        let version: Version = if self.record.value.is_some() {
-            self.record.version
-        } else {
-            0
-        };
+        let version = self.present().map_or(0, |_| self.record.version);
         Outcome::Conflict { version, old }
     }
 
     fn old(&self, wanted: bool) -> Old {
-        match &self.record.value {
+        match self.present() {
             _ if !wanted => Old::NotAsked,
-            Some(value) => Old::Value(value.clone()),
+            Some(value) => Old::Value(value),
             None => Old::Absent,
         }
     }
+}
+
+/// The outcome of a read of that record.
+pub fn read(record: &Record, action: &Action, moment: &Moment) -> Outcome {
+    let version = record.version;
+    match (present(record, moment), action) {
+        (None, _) => Outcome::Absent,
+        (Some(_), Action::TimeToLive) => Outcome::Lives {
+            version,
+            left_ms: record
+                .expiry_ms
+                .map(|expiry_ms| expiry_ms.saturating_sub(moment.wall_ms)),
+        },
+        (Some(value), _) => Outcome::Value {
+            version,
+            value: value.clone(),
+        },
+    }
+}
+
+/// The value, unless it has expired. While L1 holds, no operation finds one that has.
+fn present<'a>(record: &'a Record, moment: &Moment) -> Option<&'a Bytes> {
+    let value = record.value.as_ref();
+    value.filter(|_| !record.is_expired(moment.wall_ms))
 }
 
 /// A signed 64-bit number in canonical decimal text, as in Redis.

@@ -5,6 +5,7 @@
 mod endings;
 mod proposing;
 mod seen;
+mod unasked;
 mod yielding;
 
 use std::collections::VecDeque;
@@ -262,15 +263,6 @@ impl Coordinator {
     pub fn is_blank(&self, now: Now) -> bool {
         let keeps = self.right.is_some() || self.text_seen.is_some() || self.lost > 0;
         self.is_idle() && !keeps && self.wait_until_us <= now.mono_us
-    }
-
-    /// Starts a repair round: a full round that no operation requested.
-    pub fn repair(&mut self, context: &mut Context<'_>) {
-        if self.writing.is_none() {
-            self.right = None;
-            self.must_repair = true;
-            self.advance(context);
-        }
     }
 
     /// When to call `handle_timeout`.

@@ -16,12 +16,9 @@ impl Context<'_> {
         forgotten: u64,
         text_kept_above: Reading,
     ) -> Proposal {
-        let last = self.clock.last();
-        let horizon = clock::from_ms(self.retry_horizon_ms);
         let moment = Moment {
-            now: last,
-            horizon: last.saturating_sub(horizon),
             text_kept_above,
+            ..self.moment()
         };
         let mut proposal = Proposal::new(found, ballot, moment, forgotten);
         proposal.raise_marks(self.low_marks);
@@ -30,5 +27,17 @@ impl Context<'_> {
             proposal.keep_size(found);
         }
         proposal
+    }
+
+    /// The times for the records of a round. What it may forget of text operations is open.
+    pub fn moment(&self) -> Moment {
+        let last = self.clock.last();
+        let horizon = clock::from_ms(self.retry_horizon_ms);
+        Moment {
+            now: last,
+            horizon: last.saturating_sub(horizon),
+            text_kept_above: 0,
+            wall_ms: self.clock.expiry_ms(self.now),
+        }
     }
 }

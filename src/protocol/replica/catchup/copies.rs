@@ -103,6 +103,7 @@ impl Replica {
             KeyWork::Promote { ballot } => self.promote(now, key, ballot),
             KeyWork::Discard { ballot } => self.discard(key, ballot),
             KeyWork::Purge { ballot } => self.purge(key, ballot),
+            KeyWork::Expire => self.expire_key(now, key),
         }
     }
 

@@ -1,0 +1,460 @@
+//! Operations, their outcomes, and how they are encoded.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::{Birth, BodyError, ClientId, Full, TTL_MS_MAX, Version};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct OperationId {
+    pub client: ClientId,
+    pub sequence: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "FlatOperation", into = "FlatOperation")]
+pub struct Operation {
+    pub id: OperationId,
+    pub birth: Birth,
+    /// The client waits for no answers to operations below this sequence number.
+    pub low_mark: u64,
+    pub key: Bytes,
+    pub want_old: bool,
+    pub action: Action,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    Get,
+    Put {
+        value: Bytes,
+    },
+    PutIfAbsent {
+        value: Bytes,
+    },
+    Delete,
+    CompareVersion {
+        version: Version,
+        value: Bytes,
+    },
+    CompareValue {
+        expected: Bytes,
+        value: Bytes,
+    },
+    Add {
+        delta: i64,
+    },
+    Append {
+        value: Bytes,
+    },
+    /// A put that is applied only over an absent key, or over a value of at most `old_size_max`
+    /// bytes that contains none of the bytes of `old_without`; otherwise the outcome is a conflict.
+    /// For applications that cannot handle every value as the old one.
+    PutOver {
+        value: Bytes,
+        old_size_max: u64,
+        old_without: Bytes,
+    },
+    /// A put of a key that expires (L2). With `over`, only over that version; version 0 is that of
+    /// an absent key.
+    PutFor {
+        value: Bytes,
+        ttl_ms: u64,
+        over: Option<Version>,
+    },
+    /// Gives a present key a time to live, which begins now. The version stays (L2). With `over`,
+    /// only if the key has that version.
+    Expire {
+        ttl_ms: u64,
+        over: Option<Version>,
+    },
+    /// Removes the time to live of a present key. The version stays.
+    Persist {
+        over: Option<Version>,
+    },
+    /// Reads how long the key still lives.
+    TimeToLive,
+    /// A delete of a present key that has this version.
+    DeleteVersion {
+        version: Version,
+    },
+}
+
+impl Action {
+    pub fn is_read(&self) -> bool {
+        matches!(self, Action::Get | Action::TimeToLive)
+    }
+
+    /// The time to live that the action sets.
+    pub fn ttl_ms(&self) -> Option<u64> {
+        match self {
+            Action::PutFor { ttl_ms, .. } | Action::Expire { ttl_ms, .. } => Some(*ttl_ms),
+            _ => None,
+        }
+    }
+
+    /// The bytes that count towards the limit of a value's size.
+    pub fn value_size(&self) -> usize {
+        match self {
+            Action::Get
+            | Action::TimeToLive
+            | Action::Delete
+            | Action::DeleteVersion { .. }
+            | Action::Expire { .. }
+            | Action::Persist { .. }
+            | Action::Add { .. } => 0,
+            Action::Put { value }
+            | Action::PutFor { value, .. }
+            | Action::PutIfAbsent { value }
+            | Action::CompareVersion { value, .. }
+            | Action::Append { value } => value.len(),
+            Action::CompareValue { expected, value } => expected.len() + value.len(),
+            Action::PutOver {
+                value, old_without, ..
+            } => value.len() + old_without.len(),
+        }
+    }
+}
+
+/// The result of an operation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "FlatOutcome", into = "FlatOutcome")]
+pub enum Outcome {
+    /// Of a get.
+    Value {
+        version: Version,
+        value: Bytes,
+    },
+    /// Of a read: no such key.
+    Absent,
+    /// Of a read of the time to live: how long the key still lives; `None` if it does not expire.
+    Lives {
+        version: Version,
+        left_ms: Option<u64>,
+    },
+    /// A write that was applied. `number` is the sum after an add.
+    Written {
+        version: Version,
+        old: Old,
+        number: Option<i64>,
+    },
+    /// A delete of an absent key.
+    NothingToDelete,
+    /// A condition did not hold; `version` is that of the current record, 0 for an absent key.
+    Conflict {
+        version: Version,
+        old: Old,
+    },
+    NotANumber,
+    Overflow,
+    TooLarge {
+        limit: u64,
+    },
+    /// Surely not done: the node reaches only `reached`.
+    NoQuorum {
+        reached: Vec<u8>,
+    },
+    /// Surely not done: the node has too much to do. It expects to have less after this time; 0 if
+    /// it has no estimate.
+    Busy {
+        after_ms: u32,
+    },
+    /// The write may have been applied, and no node can tell.
+    Unknown,
+    /// Not applied: the client must re-issue the operation with a birth above `dropped` (X1).
+    Remake {
+        dropped: Birth,
+    },
+    /// Not applied: the birth is ahead of the node's clock by more than it accepts (B5); the node's
+    /// own clock is at `clock`.
+    Ahead {
+        clock: Birth,
+    },
+    /// Surely not done: the value would grow, and there is no space (X6).
+    Full {
+        full: Full,
+    },
+}
+
+impl Outcome {
+    /// Whether the outcome is in the key's record. If it is, it is final, whatever happens to other
+    /// attempts (X2).
+    pub fn is_in_record(&self) -> bool {
+        matches!(self, Outcome::Written { .. } | Outcome::Unknown)
+    }
+}
+
+/// The value before a write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Old {
+    NotAsked,
+    Absent,
+    Value(Bytes),
+    /// The write was applied earlier, and its old value is no longer stored.
+    Forgotten,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct FlatOperation {
+    client: ClientId,
+    sequence: u64,
+    birth: Birth,
+    low_mark: u64,
+    kind: u8,
+    want_old: bool,
+    key: Bytes,
+    /// The version compared, an add's delta in two's complement, `old_size_max`, or a time to live.
+    word: u64,
+    value: Bytes,
+    /// The value compared, `old_without`, or a version beside a time to live.
+    expected: Bytes,
+}
+
+impl From<Operation> for FlatOperation {
+    fn from(operation: Operation) -> Self {
+        let none = Bytes::new;
+        let (kind, word, value, expected) = match operation.action {
+            Action::Get => (0, 0, none(), none()),
+            Action::Put { value } => (1, 0, value, none()),
+            Action::PutIfAbsent { value } => (2, 0, value, none()),
+            Action::Delete => (3, 0, none(), none()),
+            Action::CompareVersion { version, value } => (4, version, value, none()),
+            Action::CompareValue { expected, value } => (5, 0, value, expected),
+            Action::Add { delta } => (6, delta as u64, none(), none()),
+            Action::Append { value } => (7, 0, value, none()),
+            Action::PutOver {
+                value,
+                old_size_max,
+                old_without,
+            } => (8, old_size_max, value, old_without),
+            Action::PutFor {
+                value,
+                ttl_ms,
+                over,
+            } => (16, ttl_ms, value, flatten_over(over)),
+            Action::Expire { ttl_ms, over } => (17, ttl_ms, none(), flatten_over(over)),
+            Action::Persist { over } => (18, 0, none(), flatten_over(over)),
+            Action::TimeToLive => (19, 0, none(), none()),
+            Action::DeleteVersion { version } => (20, version, none(), none()),
+        };
+        FlatOperation {
+            client: operation.id.client,
+            sequence: operation.id.sequence,
+            birth: operation.birth,
+            low_mark: operation.low_mark,
+            kind,
+            want_old: operation.want_old,
+            key: operation.key,
+            word,
+            value,
+            expected,
+        }
+    }
+}
+
+impl TryFrom<FlatOperation> for Operation {
+    type Error = BodyError;
+
+    fn try_from(flat: FlatOperation) -> Result<Self, BodyError> {
+        let FlatOperation {
+            word,
+            value,
+            expected,
+            ..
+        } = flat;
+        let action = match flat.kind {
+            0 => Action::Get,
+            1 => Action::Put { value },
+            2 => Action::PutIfAbsent { value },
+            3 => Action::Delete,
+            4 => Action::CompareVersion {
+                version: word,
+                value,
+            },
+            5 => Action::CompareValue { expected, value },
+            6 => Action::Add { delta: word as i64 },
+            7 => Action::Append { value },
+            8 => Action::PutOver {
+                value,
+                old_size_max: word,
+                old_without: expected,
+            },
+            16 => Action::PutFor {
+                value,
+                ttl_ms: word,
+                over: unflatten_over(&expected)?,
+            },
+            17 => Action::Expire {
+                ttl_ms: word,
+                over: unflatten_over(&expected)?,
+            },
+            18 => Action::Persist {
+                over: unflatten_over(&expected)?,
+            },
+            19 => Action::TimeToLive,
+            20 => Action::DeleteVersion { version: word },
+            _ => return Err(BodyError::Bounds),
+        };
+        if action.ttl_ms().is_some_and(|ttl_ms| ttl_ms > TTL_MS_MAX) {
+            return Err(BodyError::Bounds);
+        }
+        if flat.birth > crate::clock::READING_SANE_MAX || flat.low_mark > flat.sequence {
+            return Err(BodyError::Bounds);
+        }
+        Ok(Operation {
+            id: OperationId {
+                client: flat.client,
+                sequence: flat.sequence,
+            },
+            birth: flat.birth,
+            low_mark: flat.low_mark,
+            key: flat.key,
+            want_old: flat.want_old,
+            action,
+        })
+    }
+}
+
+/// A version beside a time to live: eight bytes, the least significant first; empty for none.
+fn flatten_over(over: Option<Version>) -> Bytes {
+    over.map_or_else(Bytes::new, |version| {
+        Bytes::copy_from_slice(&version.to_le_bytes())
+    })
+}
+
+fn unflatten_over(bytes: &[u8]) -> Result<Option<Version>, BodyError> {
+    match bytes {
+        [] => Ok(None),
+        _ => match <[u8; 8]>::try_from(bytes) {
+            Ok(bytes) => Ok(Some(Version::from_le_bytes(bytes))),
+            Err(_) => Err(BodyError::Bounds),
+        },
+    }
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct FlatOutcome {
+    code: u8,
+    old: u8,
+    word: u64,
+    number: Option<i64>,
+    bytes: Bytes,
+}
+
+impl From<Outcome> for FlatOutcome {
+    fn from(outcome: Outcome) -> Self {
+        let mut flat = FlatOutcome {
+            code: 0,
+            old: 0,
+            word: 0,
+            number: None,
+            bytes: Bytes::new(),
+        };
+        match outcome {
+            Outcome::Value { version, value } => {
+                (flat.code, flat.word, flat.bytes) = (0, version, value);
+            }
+            Outcome::Absent => flat.code = 1,
+            Outcome::Written {
+                version,
+                old,
+                number,
+            } => {
+                (flat.code, flat.word, flat.number) = (2, version, number);
+                (flat.old, flat.bytes) = flatten_old(old);
+            }
+            Outcome::NothingToDelete => flat.code = 3,
+            Outcome::Conflict { version, old } => {
+                (flat.code, flat.word) = (4, version);
+                (flat.old, flat.bytes) = flatten_old(old);
+            }
+            Outcome::NotANumber => flat.code = 5,
+            Outcome::Overflow => flat.code = 6,
+            Outcome::TooLarge { limit } => (flat.code, flat.word) = (7, limit),
+            Outcome::NoQuorum { reached } => (flat.code, flat.bytes) = (8, reached.into()),
+            Outcome::Busy { after_ms } => (flat.code, flat.word) = (9, after_ms.into()),
+            Outcome::Unknown => flat.code = 10,
+            Outcome::Remake { dropped } => (flat.code, flat.word) = (11, dropped),
+            Outcome::Ahead { clock } => (flat.code, flat.word) = (12, clock),
+            Outcome::Full { full } => (flat.code, flat.word) = (13, full.code().into()),
+            Outcome::Lives { version, left_ms } => {
+                (flat.code, flat.word) = (16, version);
+                flat.number = left_ms.map(|ms| i64::try_from(ms).unwrap_or(i64::MAX));
+            }
+        }
+        flat
+    }
+}
+
+impl TryFrom<FlatOutcome> for Outcome {
+    type Error = BodyError;
+
+    fn try_from(flat: FlatOutcome) -> Result<Self, BodyError> {
+        let FlatOutcome {
+            old,
+            word,
+            number,
+            bytes,
+            ..
+        } = flat;
+        Ok(match flat.code {
+            0 => Outcome::Value {
+                version: word,
+                value: bytes,
+            },
+            1 => Outcome::Absent,
+            2 => Outcome::Written {
+                version: word,
+                old: unflatten_old(old, bytes)?,
+                number,
+            },
+            3 => Outcome::NothingToDelete,
+            4 => Outcome::Conflict {
+                version: word,
+                old: unflatten_old(old, bytes)?,
+            },
+            5 => Outcome::NotANumber,
+            6 => Outcome::Overflow,
+            7 => Outcome::TooLarge { limit: word },
+            8 => Outcome::NoQuorum {
+                reached: bytes.to_vec(),
+            },
+            9 => Outcome::Busy {
+                after_ms: u32::try_from(word).unwrap_or(u32::MAX),
+            },
+            10 => Outcome::Unknown,
+            11 => Outcome::Remake { dropped: word },
+            12 => Outcome::Ahead { clock: word },
+            13 => Outcome::Full {
+                full: Full::of_code(word).ok_or(BodyError::Bounds)?,
+            },
+            16 => Outcome::Lives {
+                version: word,
+                left_ms: match number {
+                    None => None,
+                    Some(ms) => Some(u64::try_from(ms).map_err(|_| BodyError::Bounds)?),
+                },
+            },
+            _ => return Err(BodyError::Bounds),
+        })
+    }
+}
+
+fn flatten_old(old: Old) -> (u8, Bytes) {
+    match old {
+        Old::NotAsked => (0, Bytes::new()),
+        Old::Absent => (1, Bytes::new()),
+        Old::Value(value) => (2, value),
+        Old::Forgotten => (3, Bytes::new()),
+    }
+}
+
+fn unflatten_old(code: u8, bytes: Bytes) -> Result<Old, BodyError> {
+    Ok(match code {
+        0 => Old::NotAsked,
+        1 => Old::Absent,
+        2 => Old::Value(bytes),
+        3 => Old::Forgotten,
+        _ => return Err(BodyError::Bounds),
+    })
+}

@@ -1,0 +1,118 @@
+use super::*;
+use bytes::Bytes;
+use proptest::prelude::*;
+
+fn any_bytes() -> impl Strategy<Value = Bytes> {
+    prop::collection::vec(any::<u8>(), 0..40).prop_map(Bytes::from)
+}
+
+fn any_action() -> impl Strategy<Value = Action> {
+    prop_oneof![
+        Just(Action::Get),
+        any_bytes().prop_map(|value| Action::Put { value }),
+        any_bytes().prop_map(|value| Action::PutIfAbsent { value }),
+        Just(Action::Delete),
+        (any::<u64>(), any_bytes())
+            .prop_map(|(version, value)| Action::CompareVersion { version, value }),
+        (any_bytes(), any_bytes())
+            .prop_map(|(expected, value)| Action::CompareValue { expected, value }),
+        any::<i64>().prop_map(|delta| Action::Add { delta }),
+        any_bytes().prop_map(|value| Action::Append { value }),
+        (any_bytes(), any::<u64>(), any_bytes()).prop_map(|(value, old_size_max, old_without)| {
+            Action::PutOver {
+                value,
+                old_size_max,
+                old_without,
+            }
+        }),
+        (any_bytes(), 0..=TTL_MS_MAX, any::<Option<u64>>()).prop_map(|(value, ttl_ms, over)| {
+            Action::PutFor {
+                value,
+                ttl_ms,
+                over,
+            }
+        }),
+        (0..=TTL_MS_MAX, any::<Option<u64>>())
+            .prop_map(|(ttl_ms, over)| Action::Expire { ttl_ms, over }),
+        any::<Option<u64>>().prop_map(|over| Action::Persist { over }),
+        Just(Action::TimeToLive),
+        any::<u64>().prop_map(|version| Action::DeleteVersion { version }),
+    ]
+}
+
+fn any_old() -> impl Strategy<Value = Old> {
+    prop_oneof![
+        Just(Old::NotAsked),
+        Just(Old::Absent),
+        any_bytes().prop_map(Old::Value),
+        Just(Old::Forgotten)
+    ]
+}
+
+fn any_outcome() -> impl Strategy<Value = Outcome> {
+    prop_oneof![
+        (any::<u64>(), any_bytes()).prop_map(|(version, value)| Outcome::Value { version, value }),
+        Just(Outcome::Absent),
+        (any::<u64>(), any_old(), any::<Option<i64>>()).prop_map(|(version, old, number)| {
+            Outcome::Written {
+                version,
+                old,
+                number,
+            }
+        }),
+        Just(Outcome::NothingToDelete),
+        (any::<u64>(), any_old()).prop_map(|(version, old)| Outcome::Conflict { version, old }),
+        Just(Outcome::NotANumber),
+        Just(Outcome::Overflow),
+        any::<u64>().prop_map(|limit| Outcome::TooLarge { limit }),
+        prop::collection::vec(any::<u8>(), 0..9).prop_map(|reached| Outcome::NoQuorum { reached }),
+        any::<u32>().prop_map(|after_ms| Outcome::Busy { after_ms }),
+        Just(Outcome::Unknown),
+        any::<u64>().prop_map(|dropped| Outcome::Remake { dropped }),
+        any::<u64>().prop_map(|clock| Outcome::Ahead { clock }),
+        Just(Outcome::Full { full: Full::Memory }),
+        (any::<u64>(), any::<Option<u64>>()).prop_map(|(version, left_ms)| {
+            let left_ms = left_ms.map(|ms| ms >> 1);
+            Outcome::Lives { version, left_ms }
+        }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn operations_survive_the_wire(action in any_action(), key in any_bytes(), client in any::<u128>(), sequence in any::<u64>(), want_old in any::<bool>()) {
+        let operation = Operation {
+            id: OperationId { client, sequence },
+            birth: sequence >> 9,
+            low_mark: sequence / 2,
+            key,
+            want_old,
+            action,
+        };
+        let request = Request { token: 1, attempt: 2, retry: true, left_ms: 3, operation };
+        let mut bytes = Vec::new();
+        encode(&mut bytes, &request);
+        prop_assert_eq!(decode::<Request>(&bytes).unwrap(), request);
+        for cut in 0..bytes.len() {
+            prop_assert!(decode::<Request>(&bytes[..cut]).is_err());
+        }
+        bytes.push(0);
+        prop_assert_eq!(decode::<Request>(&bytes), Err(BodyError::Trailing));
+    }
+
+    #[test]
+    fn outcomes_survive_the_wire(outcome in any_outcome()) {
+        let mut bytes = Vec::new();
+        encode(&mut bytes, &outcome);
+        prop_assert_eq!(decode::<Outcome>(&bytes).unwrap(), outcome);
+    }
+
+    #[test]
+    fn arbitrary_bodies_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = decode::<Hello>(&bytes);
+        let _ = decode::<HelloAnswer>(&bytes);
+        let _ = decode::<Request>(&bytes);
+        let _ = decode::<Answer>(&bytes);
+        let _ = decode::<StatusAnswer>(&bytes);
+    }
+}

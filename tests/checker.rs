@@ -8,7 +8,7 @@ mod sim;
 mod text;
 
 use proptest::prelude::*;
-use sim::checker::{CheckVerdict, check};
+use sim::checker::{CheckVerdict, check, check_within};
 use text::history;
 
 const EFFORT_MAX: u64 = 100_000;
@@ -134,6 +134,22 @@ const GOOD: &[(&str, &str)] = &[
         "reads of one version by two",
         "1-9 put a -> w@1\n2-5 get -> a@1\n3-4 get -> a@1\n10-11 get -> a@1",
     ),
+    (
+        "a key with a time to live is gone at some time",
+        "1-2 for 9 a -> w@1\n3-4 get -> a@1\n5-6 get -> absent\n7-8 put b+ -> w@3 over -",
+    ),
+    (
+        "a key gets a time to live",
+        "1-2 put a -> w@1\n3-4 expire 9 -> w@1\n5-6 get -> a@1\n7-8 get -> absent",
+    ),
+    (
+        "an unknown time to live",
+        "1-2 put a -> w@1\n3-4 expire 9 -> unknown\n5-6 get -> absent",
+    ),
+    (
+        "what is appended keeps the time to live",
+        "1-2 for 9 a -> w@1\n3-4 app b -> w@2\n5-6 get -> ab@2\n7-8 get -> absent",
+    ),
 ];
 
 /// Histories that no register explains.
@@ -252,6 +268,26 @@ const BAD: &[(&str, &str)] = &[
         "no version left for an unknown write",
         "1-2 put a -> w@3\n3-4 put b -> unknown\n5-6 put c+ -> w@4 over b",
     ),
+    (
+        "an expired key does not come back",
+        "1-2 for 9 a -> w@1\n3-4 get -> absent\n5-6 get -> a@1",
+    ),
+    (
+        "a comparison that failed because the key had expired",
+        "1-2 for 9 a -> w@1\n3-4 casv 1 b -> c@0\n5-6 get -> a@1",
+    ),
+    (
+        "a key without a time to live is not gone",
+        "1-2 for 9 a -> w@1\n3-4 persist -> w@1\n5-6 get -> absent",
+    ),
+    (
+        "a put removes the time to live",
+        "1-2 for 9 a -> w@1\n3-4 put b -> w@2\n5-6 get -> absent",
+    ),
+    (
+        "a new time to live has no version",
+        "1-2 put a -> w@1\n3-4 expire 9 -> w@2\n5-6 get -> a@2",
+    ),
 ];
 
 #[test]
@@ -304,6 +340,26 @@ fn long_histories_with_many_unknown_writes_are_decided_quickly() {
                 "seed {seed}"
             );
         }
+    }
+}
+
+/// One unit of the histories is 2 ms.
+#[test]
+fn keys_expire_in_time() {
+    let first = "1-2 for 100 a -> w@1\n";
+    for (then, error_us, fits) in [
+        ("20-21 get -> a@1", 0, true),
+        ("20-21 get -> absent", 0, false),
+        ("20-60 get -> absent", 0, true),
+        ("60-61 get -> absent", 0, true),
+        ("60-61 get -> a@1", 0, false),
+        ("20-21 get -> absent", 70_000, true),
+        ("60-61 get -> a@1", 70_000, true),
+    ] {
+        let calls = history(&format!("{first}{then}"));
+        let verdict = check_within(&calls, EFFORT_MAX, Some(error_us));
+        let expected = verdict == CheckVerdict::Linearizable;
+        assert_eq!(expected, fits, "{then}: {verdict:?}");
     }
 }
 

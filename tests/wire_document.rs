@@ -8,8 +8,9 @@ use horseshoe::protocol::types::message::{self, Message};
 const DOCUMENT: &str = include_str!("../docs/wire.md");
 
 /// The files that define the structs on the wire.
-const SOURCES: [&str; 7] = [
+const SOURCES: [&str; 8] = [
     include_str!("../wire/src/messages/mod.rs"),
+    include_str!("../wire/src/messages/operation.rs"),
     include_str!("../wire/src/messages/change.rs"),
     include_str!("../wire/src/messages/status.rs"),
     include_str!("../src/protocol/types/message.rs"),

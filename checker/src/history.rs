@@ -33,6 +33,10 @@ impl RecordedCall {
     /// Whether it is known that the operation changed nothing and saw nothing.
     pub fn is_void(&self) -> bool {
         let read = self.action.is_read();
+        // A stale read may see any state that the key ever had.
+        if self.action.is_stale() {
+            return true;
+        }
         match &self.ending {
             Ending::Open => read,
             Ending::TimedOut => true,
@@ -115,6 +119,7 @@ pub fn show_action(action: &Action) -> String {
         Action::Expire { ttl_ms, over } => format!("{}expire in {ttl_ms} ms", show_over(*over)),
         Action::Persist { over } => format!("{}persist", show_over(*over)),
         Action::TimeToLive => "time to live".into(),
+        Action::GetStale => "stale get".into(),
         Action::DeleteVersion { version } => format!("if version {version:#x} delete"),
     }
 }

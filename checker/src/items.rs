@@ -181,7 +181,7 @@ fn seen_by(item: &CheckItem) -> Vec<Bytes> {
 /// Whether the action may have left the value, or an earlier value that it was extended from.
 fn has_part_in(action: &Action, value: &Bytes) -> bool {
     match action {
-        Action::Get | Action::TimeToLive => false,
+        Action::Get | Action::GetStale | Action::TimeToLive => false,
         Action::Delete
         | Action::DeleteVersion { .. }
         | Action::Expire { .. }
@@ -203,6 +203,7 @@ fn has_part_in(action: &Action, value: &Bytes) -> bool {
 fn may_leave(action: &Action, value: &Bytes) -> bool {
     match action {
         Action::Get
+        | Action::GetStale
         | Action::TimeToLive
         | Action::Delete
         | Action::DeleteVersion { .. }

@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use wire::{Action, Outcome, Version};
 
-use crate::history::RecordedCall;
+use crate::history::{Ending, RecordedCall};
 use items::{CheckItem, disagreement, items};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +43,8 @@ pub fn check_within(
     clock_error_us: Option<u64>,
 ) -> CheckVerdict {
     let items = items(calls, clock_error_us);
-    if let Some(pair) = contradiction(&items) {
+    let pair = contradiction(&items).or_else(|| untrue_stale(calls, &items));
+    if let Some(pair) = pair {
         return CheckVerdict::Violation(pair.into_iter().cloned().collect());
     }
     match search::search(&items, effort_max) {
@@ -91,6 +92,30 @@ fn same_version<'a>(items: &[CheckItem<'a>]) -> Option<Vec<&'a RecordedCall>> {
     None
 }
 
+/// A stale read, with an operation that shows another value of that version. A stale read has no
+/// place in the order, but what it tells was chosen.
+fn untrue_stale<'a>(
+    calls: &'a [RecordedCall],
+    items: &[CheckItem<'a>],
+) -> Option<Vec<&'a RecordedCall>> {
+    let known = items.iter().filter_map(|item| {
+        let value = value_at_version(item)?;
+        Some((item.version?, (item, value)))
+    });
+    let known: HashMap<Version, (&CheckItem, Option<Bytes>)> = known.collect();
+    calls.iter().find_map(|call| match &call.ending {
+        Ending::Answered(Outcome::Stale {
+            version,
+            value: Some(value),
+            ..
+        }) => {
+            let (item, held) = known.get(version)?;
+            (held.as_ref() != Some(value)).then(|| vec![item.call, call])
+        }
+        _ => None,
+    })
+}
+
 /// The value that the item's version stands for, where the item alone shows it.
 fn value_at_version(item: &CheckItem) -> Option<Option<Bytes>> {
     match (item.outcome.as_ref()?, &item.call.action) {
@@ -111,6 +136,7 @@ fn value_at_version(item: &CheckItem) -> Option<Option<Bytes>> {
             | Action::PutOver { value, .. } => Some(Some(value.clone())),
             Action::Delete | Action::DeleteVersion { .. } => Some(None),
             Action::Get
+            | Action::GetStale
             | Action::TimeToLive
             | Action::Expire { .. }
             | Action::Persist { .. }

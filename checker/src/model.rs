@@ -92,7 +92,7 @@ pub fn effect(action: &Action, before: Option<&Bytes>, version_holds: bool) -> M
         }
     };
     match action {
-        Action::Get | Action::TimeToLive => panic!("a read writes nothing"),
+        Action::Get | Action::GetStale | Action::TimeToLive => panic!("a read writes nothing"),
         // Version 0 is that of an absent key.
         Action::PutFor { value, over, .. } => {
             let holds = match (over, before) {
@@ -231,6 +231,8 @@ impl ModelState {
             | Outcome::Busy { .. }
             | Outcome::Full { .. }
             | Outcome::Unknown
+            | Outcome::Stale { .. }
+            | Outcome::NotKnown
             | Outcome::Remake { .. }
             | Outcome::Ahead { .. } => panic!("{outcome:?} says nothing of the register"),
         }

@@ -43,6 +43,7 @@ fn writers(items: &[CheckItem]) -> Option<HashMap<Bytes, usize>> {
                 }
             }
             Action::Get
+            | Action::GetStale
             | Action::TimeToLive
             | Action::Delete
             | Action::DeleteVersion { .. }

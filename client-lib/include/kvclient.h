@@ -166,6 +166,10 @@ int64_t kvc_result_number(const kvc_result *result);
  * and after other calls. */
 int64_t kvc_result_ttl_ms(const kvc_result *result);
 
+/* After kvc_get_stale, returns for how many milliseconds the node that answered has not been joined
+ * to a quorum; 0 if it is, and after other calls. */
+uint64_t kvc_result_apart_ms(const kvc_result *result);
+
 /* Gives the value before a write or, after KVC_CONFLICT, the current value, if KVC_WANT_OLD was
  * set. Returns one of KVC_OLD_.... With KVC_OLD_VALUE it sets *value and *size as kvc_result_value
  * does, else to NULL and 0. Either pointer may be NULL. For a delete that found nothing it always
@@ -207,6 +211,12 @@ typedef struct kvc_write_options {
 /* Reads a key. If it is absent, returns KVC_NOT_FOUND without a result. `out` is required. */
 int kvc_get(kvc_client *client, const void *key, size_t key_size, kvc_result **out);
 
+/* Reads what one node knows of a key, which may be old: the last state that it knows to be chosen.
+ * It asks no other node, and answers also without a quorum. With KVC_NOT_FOUND, too, *out is a
+ * result: kvc_result_apart_ms says for how long the node has been apart. A node that does not know
+ * which state is chosen does not count as an answer. */
+int kvc_get_stale(kvc_client *client, const void *key, size_t key_size, kvc_result **out);
+
 /* Writes a value, unconditionally or under the condition of `options` (KVC_CONFLICT). Without a
  * ttl_ms it removes the time to live that the key may have, and so does kvc_cas. kvc_add and
  * kvc_append keep it. */
@@ -236,9 +246,9 @@ int kvc_add(kvc_client *client, const void *key, size_t key_size, int64_t delta,
 int kvc_append(kvc_client *client, const void *key, size_t key_size, const void *value,
                size_t value_size, const kvc_write_options *options, kvc_result **out);
 
-/* Lets a key live for ttl_ms from now on, 1 to KVC_TTL_MS_MAX, and then be absent. The nodes' clocks
- * decide: the median of them. The version stays. Returns KVC_CONFLICT with version 0 if the key is
- * absent. */
+/* Lets a key live for ttl_ms from now on, 1 to KVC_TTL_MS_MAX, and then be absent. The nodes'
+ * clocks decide: the median of them. The version stays. Returns KVC_CONFLICT with version 0 if the
+ * key is absent. */
 int kvc_expire(kvc_client *client, const void *key, size_t key_size, uint64_t ttl_ms,
                const kvc_write_options *options, kvc_result **out);
 
@@ -267,13 +277,14 @@ enum {
     KVC_OP_APPEND = 6,
     KVC_OP_EXPIRE = 7,
     KVC_OP_PERSIST = 8,
-    KVC_OP_TTL = 9
+    KVC_OP_TTL = 9,
+    KVC_OP_GET_STALE = 10
 };
 
 typedef struct kvc_op {
     size_t size;
     uint32_t kind;        /* KVC_OP_... */
-    uint32_t flags;       /* as in kvc_write_options; 0 for a get and a ttl */
+    uint32_t flags;       /* as in kvc_write_options; 0 for reads */
     const void *key;
     size_t key_size;
     const void *value;    /* of put, cas, append */
@@ -311,6 +322,41 @@ typedef struct kvc_completion {
  * Errors: KVC_INVALID_ARGUMENT (NULL, max 0), KVC_CLOSED (closed, and all were taken), KVC_FORKED,
  * KVC_INTERNAL. */
 int kvc_completions(kvc_client *client, kvc_completion *completions, size_t max);
+
+/* Locks --------------------------------------------------------------------------------------- *
+ *
+ * A lock is a key with a time to live; docs/locks.md says what it can and cannot promise. Only one
+ * thread at a time may use a kvc_lock. */
+
+typedef struct kvc_lock kvc_lock;
+
+typedef struct kvc_lock_options {
+    size_t size;
+    uint64_t ttl_ms;  /* how long the lock is held without a renewal; 0: 10,000 */
+    uint64_t wait_ms; /* how long to wait for a lock that another one holds; 0: one attempt */
+} kvc_lock_options;
+#define KVC_LOCK_OPTIONS_INIT { sizeof(kvc_lock_options), 0, 0 }
+
+/* Acquires the lock of that name, which is a key. Returns KVC_CONFLICT without a lock if another
+ * one held it all the time. After another error it may be held by nobody until its time to live
+ * has passed. `options` may be NULL, `out` is required. */
+int kvc_lock_acquire(kvc_client *client, const void *name, size_t name_size,
+                     const kvc_lock_options *options, kvc_lock **out);
+
+/* Begins the time to live anew. Returns KVC_CONFLICT if the lock is lost. After another error it is
+ * held as long as before, and may be renewed again. Waits at most as long as it is held. */
+int kvc_lock_renew(kvc_client *client, kvc_lock *lock);
+
+/* Returns the fencing token: it rises with each holder. 0 for NULL. */
+uint64_t kvc_lock_token(const kvc_lock *lock);
+
+/* Returns for how many milliseconds the lock is still held without a renewal, by the machine's
+ * monotonic clock; 0: it is lost, or NULL. */
+uint64_t kvc_lock_left_ms(const kvc_lock *lock);
+
+/* Gives the lock back, and frees it whatever is returned. KVC_CONFLICT: it was lost before. After
+ * other errors it ends with its time to live. */
+int kvc_lock_release(kvc_client *client, kvc_lock *lock);
 
 #ifdef __cplusplus
 }

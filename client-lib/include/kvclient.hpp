@@ -60,6 +60,11 @@ public:
         return std::chrono::milliseconds(ms);
     }
 
+    // After a get_stale: for how long the node that answered has not been joined to a quorum.
+    std::chrono::milliseconds apart() const noexcept {
+        return std::chrono::milliseconds(kvc_result_apart_ms(result_));
+    }
+
     // The value before a write, if it was requested, existed, and is known; old_kind says which.
     std::optional<std::string_view> old() const noexcept {
         const void *value = nullptr;
@@ -123,6 +128,7 @@ private:
 class Op {
 public:
     static Op get(std::string_view key) noexcept { return Op(KVC_OP_GET, key); }
+    static Op get_stale(std::string_view key) noexcept { return Op(KVC_OP_GET_STALE, key); }
     static Op put(std::string_view key, std::string_view value) noexcept {
         return Op(KVC_OP_PUT, key).value(value);
     }
@@ -206,6 +212,11 @@ public:
         const int status = kvc_get(client_, key.data(), key.size(), &out);
         return Result(status, out);
     }
+    Result get_stale(std::string_view key) noexcept {
+        kvc_result *out = nullptr;
+        const int status = kvc_get_stale(client_, key.data(), key.size(), &out);
+        return Result(status, out);
+    }
     Result put(std::string_view key, std::string_view value, const WriteOptions &options = {}) noexcept {
         kvc_result *out = nullptr;
         const int status = kvc_put(client_, key.data(), key.size(), value.data(), value.size(),
@@ -274,6 +285,54 @@ public:
 
 private:
     kvc_client *client_ = nullptr;
+    int status_ = KVC_INVALID_ARGUMENT;
+};
+
+// A lock; docs/locks.md says what it can and cannot promise. It is given back at its end, so the
+// client must live longer.
+class Lock {
+public:
+    Lock() noexcept = default;
+    // status() is KVC_CONFLICT if another one held the lock all the time.
+    Lock(Client &client, std::string_view name, std::chrono::milliseconds ttl,
+         std::chrono::milliseconds wait = std::chrono::milliseconds(0)) noexcept
+        : client_(client.c()) {
+        kvc_lock_options options = KVC_LOCK_OPTIONS_INIT;
+        options.ttl_ms = ttl_ms(ttl);
+        options.wait_ms = wait.count() < 0 ? 0 : static_cast<std::uint64_t>(wait.count());
+        status_ = kvc_lock_acquire(client_, name.data(), name.size(), &options, &lock_);
+    }
+    Lock(Lock &&other) noexcept
+        : client_(other.client_), lock_(std::exchange(other.lock_, nullptr)),
+          status_(std::exchange(other.status_, KVC_INVALID_ARGUMENT)) {}
+    Lock &operator=(Lock &&other) noexcept {
+        std::swap(client_, other.client_);
+        std::swap(lock_, other.lock_);
+        std::swap(status_, other.status_);
+        return *this;
+    }
+    Lock(const Lock &) = delete;
+    Lock &operator=(const Lock &) = delete;
+    ~Lock() {
+        if (lock_ != nullptr) release();
+    }
+
+    // The outcome of acquiring it, or of the last renewal.
+    int status() const noexcept { return status_; }
+    explicit operator bool() const noexcept { return status_ == KVC_OK; }
+    std::uint64_t token() const noexcept { return kvc_lock_token(lock_); }
+    std::chrono::milliseconds left() const noexcept {
+        return std::chrono::milliseconds(kvc_lock_left_ms(lock_));
+    }
+    int renew() noexcept { return status_ = kvc_lock_renew(client_, lock_); }
+    int release() noexcept {
+        status_ = KVC_INVALID_ARGUMENT;
+        return kvc_lock_release(client_, std::exchange(lock_, nullptr));
+    }
+
+private:
+    kvc_client *client_ = nullptr;
+    kvc_lock *lock_ = nullptr;
     int status_ = KVC_INVALID_ARGUMENT;
 };
 

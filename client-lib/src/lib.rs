@@ -35,6 +35,7 @@
 #![warn(missing_debug_implementations)]
 
 pub mod client;
+pub mod lock;
 pub mod session;
 pub mod zone;
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fake::{Node, cluster};
+use kvclient::lock::{Lock, LockOptions};
 use kvclient::session::IN_FLIGHT_MAX;
 use kvclient::{Call, CallError, Client, ClientOptions, Completion, OpenError};
 use nix::poll::{PollFd, PollFlags, poll};
@@ -508,4 +509,50 @@ fn what_cannot_be_opened_is_told() {
     let open = |list: &str| Client::open(list, ClientOptions::default()).unwrap_err();
     assert!(matches!(open(""), OpenError::NoNodes));
     assert!(matches!(open("127.0.0.1"), OpenError::Address(_)));
+}
+
+#[test]
+fn a_lock_has_one_holder_and_tokens_rise() {
+    let (_nodes, list) = cluster(3);
+    let client = open(&list);
+    let acquire = || Lock::acquire(&client, "lock", LockOptions::default()).unwrap();
+    let mut first = acquire().expect("it is free");
+    assert!(acquire().is_none());
+    let token = first.token();
+    assert!(first.renew(&client).unwrap() && first.is_held());
+    assert_eq!(first.token(), token);
+    assert!(first.release(&client).unwrap());
+    let mut second = acquire().expect("it was given back");
+    assert!(second.token() > token);
+    client.call(Call::new("lock", Action::Delete)).unwrap();
+    assert!(!second.renew(&client).unwrap() && !second.is_held());
+    assert!(!second.release(&client).unwrap());
+}
+
+/// L3: the put that acquires the lock is applied, and its answer is lost for longer than the time
+/// to live. By then another one may hold the lock, so the late success counts for nothing.
+#[test]
+fn a_lock_that_was_acquired_too_long_ago_is_not_held() {
+    let (nodes, list) = cluster(1);
+    let client = open(&list);
+    // A session exists before the answers are lost.
+    client.call(get("k")).unwrap();
+    nodes[0].behaviour.mute.store(true, Ordering::Relaxed);
+    let behaviour = Arc::clone(&nodes[0].behaviour);
+    let ttl = Duration::from_millis(300);
+    let speaks = std::thread::spawn(move || {
+        std::thread::sleep(2 * ttl);
+        behaviour.mute.store(false, Ordering::Relaxed);
+    });
+    let options = LockOptions {
+        ttl,
+        wait: LONG,
+        ..LockOptions::default()
+    };
+    let began = Instant::now();
+    let lock = Lock::acquire(&client, "lock", options).unwrap().unwrap();
+    assert!(lock.is_held() && began.elapsed() >= ttl);
+    // The first put had version 1; its lock was given back, and acquired again.
+    assert_eq!(lock.token(), 3);
+    speaks.join().unwrap();
 }

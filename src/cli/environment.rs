@@ -9,7 +9,12 @@ use clap::{Arg, Command};
 
 const PREFIX: &str = "HORSESHOE_";
 /// Variables that the program reads without a flag; and those of the scripts and tests.
-const OTHERS: [&str; 3] = ["HORSESHOE_NODES", "HORSESHOE_LAB", "HORSESHOE_BIN"];
+const OTHERS: [&str; 4] = [
+    "HORSESHOE_NODES",
+    super::lock::TOKEN_VARIABLE,
+    "HORSESHOE_LAB",
+    "HORSESHOE_BIN",
+];
 
 /// An empty variable counts as not set.
 pub fn without_empty(command: Command) -> Command {

@@ -17,6 +17,8 @@ pub enum Exit {
     Other = 6,
     /// `bench --check` found that the history is not linearizable.
     Violation = 7,
+    /// `lock` lost its lock, and terminated the command.
+    Lost = 8,
 }
 
 impl From<Exit> for ExitCode {

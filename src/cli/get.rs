@@ -21,6 +21,10 @@ pub struct GetArgs {
     /// Print the version of the value on a line of its own, before the value
     #[arg(long)]
     version: bool,
+
+    /// Print what a single node knows, which may be old; also without a quorum
+    #[arg(long)]
+    stale: bool,
 }
 
 pub fn run(arguments: GetArgs, connection: &ConnectionArgs) -> Exit {
@@ -28,5 +32,9 @@ pub fn run(arguments: GetArgs, connection: &ConnectionArgs) -> Exit {
         version: arguments.version,
         ..connection.style()
     };
-    connection.call(Call::new(words::key(arguments.key), Action::Get), style)
+    let action = match arguments.stale {
+        true => Action::GetStale,
+        false => Action::Get,
+    };
+    connection.call(Call::new(words::key(arguments.key), action), style)
 }

@@ -14,6 +14,7 @@ mod exit;
 mod expire;
 mod get;
 mod links;
+mod lock;
 mod member;
 mod put;
 mod report;
@@ -44,7 +45,7 @@ struct Arguments {
 const AFTER_HELP: &str = "\
 Exit status of all but serve: 0 done, 1 no such key, 2 usage, 3 no quorum (a write was surely not \
 done), 4 conflict, 5 unknown outcome (a write may have been done), 6 another error, 7 bench --check: \
-not linearizable.
+not linearizable, 8 lock: the lock was lost.
 
 Keys, values and numbers may begin with a hyphen. A word that is an option is parsed as \
 the option, unless it follows `--`.";
@@ -61,6 +62,7 @@ enum Command {
     Expire(expire::ExpireArgs),
     Persist(expire::PersistArgs),
     Ttl(ttl::TtlArgs),
+    Lock(lock::LockArgs),
     Status(status::StatusArgs),
     Top(top::TopArgs),
     Member(member::MemberArgs),
@@ -90,6 +92,7 @@ pub fn main() -> ExitCode {
         Command::Append(arguments) => append::run(arguments, &connection),
         Command::Expire(arguments) => expire::run(arguments, &connection),
         Command::Persist(arguments) => expire::run_persist(arguments, &connection),
+        Command::Lock(arguments) => return lock::run(arguments, &connection),
         Command::Ttl(arguments) => ttl::run(arguments, &connection),
         Command::Status(arguments) => status::run(arguments, &connection),
         Command::Top(arguments) => top::run(&arguments, &connection),

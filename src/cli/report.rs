@@ -102,8 +102,10 @@ fn exit_of(call: &Call, outcome: &Outcome) -> Exit {
     match outcome {
         Outcome::Value { .. }
         | Outcome::Lives { .. }
+        | Outcome::Stale { value: Some(_), .. }
         | Outcome::Written { .. }
         | Outcome::NothingToDelete => Exit::Done,
+        Outcome::Stale { value: None, .. } => Exit::Absent,
         Outcome::Absent if call.action.is_read() => Exit::Absent,
         Outcome::Conflict { .. } => Exit::Conflict,
         // The client library turns all others into errors.
@@ -129,6 +131,25 @@ fn in_words(call: &Call, outcome: &Outcome, style: Style) -> Report {
             let left = left_ms.map_or_else(|| "none".to_owned(), seconds);
             let version = style.version.then(|| format!("{version}\n"));
             report.stdout = format!("{}{left}\n", version.unwrap_or_default()).into_bytes();
+        }
+        Outcome::Stale {
+            version,
+            value,
+            apart_ms,
+        } => {
+            if let Some(value) = value {
+                if style.version {
+                    report.stdout = format!("{version}\n").into_bytes();
+                }
+                push_value(&mut report.stdout, value, style);
+            }
+            let absent = value.is_none().then(|| "no such key".to_owned());
+            let apart = (*apart_ms > 0).then(|| {
+                let apart = seconds(*apart_ms);
+                format!("the node has not been joined to a quorum for {apart} s")
+            });
+            let words: Vec<String> = absent.into_iter().chain(apart).collect();
+            report.stderr = words.join("; ");
         }
         Outcome::Absent => report.stderr = "no such key".to_owned(),
         Outcome::Written {
@@ -212,6 +233,18 @@ fn in_json(call: &Call, outcome: &Outcome) -> Report {
             object.insert("version".to_owned(), json!(version.to_string()));
             object.insert("ttl_ms".to_owned(), json!(left_ms));
             "value"
+        }
+        Outcome::Stale {
+            version,
+            value,
+            apart_ms,
+        } => {
+            object.insert("apart_ms".to_owned(), json!(apart_ms));
+            if let Some(value) = value {
+                insert_bytes(&mut object, "value", value);
+                object.insert("version".to_owned(), json!(version.to_string()));
+            }
+            value.as_ref().map_or("absent", |_| "value")
         }
         Outcome::Absent | Outcome::NothingToDelete => "absent",
         Outcome::Written {

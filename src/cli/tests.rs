@@ -67,6 +67,7 @@ fn positional_words_may_begin_with_a_hyphen() {
         &["expire", "-k", "10s"],
         &["persist", "-k", "--if-version", "7"],
         &["ttl", "-k"],
+        &["lock", "-k", "--", "command", "-x", "--ttl"],
         &["run", "-"],
     ] {
         let found = shown(words);
@@ -120,6 +121,9 @@ fn what_does_not_fit_is_a_usage_error() {
         &["expire", "k"],
         &["expire", "k", "36601d"],
         &["ttl"],
+        &["lock", "k"],
+        &["lock", "k", "--"],
+        &["lock", "k", "command"],
         &["add", "k", "x"],
         &["add", "k", "9223372036854775808"],
         &["cas", "k", "a", "b", "c"],

@@ -166,11 +166,12 @@ mod tests {
             ("1.5s", 1_500),
             ("2m", 120_000),
             ("1h", 3_600_000),
+            ("1d", 86_400_000),
         ] {
             assert_eq!(duration(word), Ok(Duration::from_millis(ms)), "{word}");
         }
         for word in [
-            "", "s", "0", "0ms", "-1", "1d", "1 s", "1e3", "nan", "inf", "..",
+            "", "s", "0", "0ms", "-1", "1y", "1 s", "1e3", "nan", "inf", "..",
         ] {
             assert!(duration(word).is_err(), "{word}");
         }

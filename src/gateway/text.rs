@@ -114,6 +114,8 @@ pub fn answer(id: u64, outcome: &Outcome) -> Result<Vec<u8>, Silence> {
         },
         Outcome::Value { .. }
         | Outcome::Lives { .. }
+        | Outcome::Stale { .. }
+        | Outcome::NotKnown
         | Outcome::NothingToDelete
         | Outcome::Conflict { .. }
         | Outcome::NotANumber

@@ -68,6 +68,8 @@ static void expect_all(kvc_client *client, int expected) {
     EXPECT(out == NULL);
     EXPECT_STATUS(kvc_ttl(client, "k", 1, (out = stale, &out)), expected);
     EXPECT(out == NULL);
+    EXPECT_STATUS(kvc_get_stale(client, "k", 1, (out = stale, &out)), expected);
+    EXPECT(out == NULL);
     kvc_op op = KVC_OP_INIT;
     op.kind = KVC_OP_GET;
     op.key = "k";
@@ -276,6 +278,11 @@ static void times_to_live(kvc_client *client) {
     EXPECT(kvc_result_ttl_ms(out) > 3000000 && kvc_result_ttl_ms(out) <= 3600000);
     EXPECT(kvc_result_version(out) == version && kvc_result_value(out, NULL) == NULL);
     kvc_result_free(out);
+    EXPECT_STATUS(kvc_get_stale(client, "ttl", 3, NULL), KVC_INVALID_ARGUMENT);
+    EXPECT_STATUS(kvc_get_stale(client, "never", 5, &out), KVC_NOT_FOUND);
+    EXPECT(kvc_result_version(out) == 0 && kvc_result_value(out, NULL) == NULL);
+    EXPECT(kvc_result_apart_ms(out) == 0);
+    kvc_result_free(out);
     kvc_write_options held = KVC_WRITE_OPTIONS_INIT;
     held.flags = KVC_IF_VERSION;
     held.version = version;
@@ -289,6 +296,34 @@ static void times_to_live(kvc_client *client) {
     EXPECT_STATUS(kvc_delete(client, "ttl", 3, &held, NULL), KVC_CONFLICT);
     held.version = version;
     EXPECT_STATUS(kvc_delete(client, "ttl", 3, &held, NULL), KVC_OK);
+}
+
+static void locks(kvc_client *client) {
+    kvc_lock_options options = KVC_LOCK_OPTIONS_INIT;
+    kvc_lock *lock, *other;
+    EXPECT(kvc_lock_token(NULL) == 0 && kvc_lock_left_ms(NULL) == 0);
+    EXPECT_STATUS(kvc_lock_acquire(client, "lock", 4, NULL, NULL), KVC_INVALID_ARGUMENT);
+    EXPECT_STATUS(kvc_lock_acquire(client, "", 0, NULL, &lock), KVC_INVALID_ARGUMENT);
+    EXPECT(lock == NULL);
+    EXPECT_STATUS(kvc_lock_renew(client, NULL), KVC_INVALID_ARGUMENT);
+    EXPECT_STATUS(kvc_lock_release(client, NULL), KVC_INVALID_ARGUMENT);
+    options.ttl_ms = UINT64_MAX;
+    EXPECT_STATUS(kvc_lock_acquire(client, "lock", 4, &options, &lock), KVC_INVALID_ARGUMENT);
+    options.ttl_ms = 60000;
+    EXPECT_STATUS(kvc_lock_acquire(client, "lock", 4, &options, &lock), KVC_OK);
+    const uint64_t token = kvc_lock_token(lock);
+    EXPECT(token > 0 && kvc_lock_left_ms(lock) > 0 && kvc_lock_left_ms(lock) <= 60000);
+    EXPECT_STATUS(kvc_lock_acquire(client, "lock", 4, &options, &other), KVC_CONFLICT);
+    EXPECT(other == NULL);
+    EXPECT_STATUS(kvc_lock_renew(client, lock), KVC_OK);
+    EXPECT(kvc_lock_token(lock) == token);
+    EXPECT_STATUS(kvc_lock_release(client, lock), KVC_OK);
+    EXPECT_STATUS(kvc_lock_acquire(client, "lock", 4, NULL, &lock), KVC_OK);
+    EXPECT(kvc_lock_token(lock) > token);
+    EXPECT_STATUS(kvc_delete(client, "lock", 4, NULL, NULL), KVC_OK);
+    EXPECT_STATUS(kvc_lock_renew(client, lock), KVC_CONFLICT);
+    EXPECT(kvc_lock_left_ms(lock) == 0);
+    EXPECT_STATUS(kvc_lock_release(client, lock), KVC_CONFLICT);
 }
 
 static void submit_get(kvc_client *client, uint64_t tag) {
@@ -663,6 +698,7 @@ int main(int argc, char **argv) {
     bounds(client);
     conditions(client);
     times_to_live(client);
+    locks(client);
     completions_come_once(client);
     closing();
     forking(client);

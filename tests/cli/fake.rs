@@ -435,6 +435,13 @@ impl State {
         };
         let (value, number) = match (&operation.action, &standing) {
             (Action::Get, None) => return Outcome::Absent,
+            (Action::GetStale, _) => {
+                return Outcome::Stale {
+                    version: standing.as_ref().map_or(0, |(version, _)| *version),
+                    value: standing.map(|(_, value)| value),
+                    apart_ms: 0,
+                };
+            }
             (Action::Get, Some((version, value))) => {
                 return Outcome::Value {
                     version: *version,

@@ -10,6 +10,7 @@ mod bench;
 mod failures;
 mod fake;
 mod file;
+mod lock;
 mod member;
 mod operations;
 mod shell;

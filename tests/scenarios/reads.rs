@@ -145,3 +145,68 @@ pub fn r1_a_read_starts_again_in_another_epoch() {
     );
     c.check();
 }
+
+/// What a stale read tells: the value, and for how long the node has been apart.
+#[track_caller]
+fn stale(c: &mut Script, client: usize, key: &str) -> (String, u64) {
+    match c.run(client, key, Action::GetStale) {
+        Outcome::Stale {
+            value, apart_ms, ..
+        } => {
+            let value = value.unwrap_or_default();
+            (String::from_utf8_lossy(&value).into_owned(), apart_ms)
+        }
+        other => panic!("a stale read: {other:?}"),
+    }
+}
+
+/// The coordinator has accepted a record that no other node has: it may not tell it, and what was
+/// chosen before is not known there any more.
+#[test]
+fn a_stale_read_tells_nothing_that_is_not_chosen() {
+    let mut c = Script::new(3);
+    let client = c.client();
+    let (first, second) = (c.client_of(&[0]), c.client_of(&[1]));
+    // No other node runs the write in its place.
+    let writer = c.client_of(&[0]);
+    let key = c.key_of(0);
+    c.put(client, &key, "a");
+    c.run_ms(200);
+    assert_eq!(stale(&mut c, first, &key), ("a".into(), 0));
+    c.lose(msg("Accept").about(&key));
+    let write = c.begin(writer, &key, put("b"));
+    c.run_ms(100);
+    let read = c.begin(first, &key, Action::GetStale);
+    assert_eq!(stale(&mut c, second, &key), ("a".into(), 0));
+    c.run_ms(500);
+    assert!(c.is_open(read), "no answer of this node is true");
+    c.let_pass();
+    c.end(write);
+    c.end(read);
+    c.run_ms(200);
+    assert_eq!(stale(&mut c, second, &key), ("b".into(), 0));
+    c.check();
+}
+
+/// A node that is cut off tells what it has, and since when it is alone.
+#[test]
+fn a_stale_read_needs_no_quorum() {
+    let mut c = Script::new(3);
+    let client = c.client_of(&[0, 1]);
+    let alone = c.client_of(&[2]);
+    c.put(client, "k", "a");
+    c.run_ms(200);
+    c.isolate(2);
+    c.run_ms(2_000);
+    c.put(client, "k", "b");
+    let (value, apart_ms) = stale(&mut c, alone, "k");
+    assert_eq!(value, "a");
+    assert!((1_700..=2_200).contains(&apart_ms), "{apart_ms}");
+    assert_eq!(stale(&mut c, alone, "never written").0, "");
+    let refused = c.run(alone, "k", Action::Get);
+    assert!(matches!(refused, Outcome::NoQuorum { .. }), "{refused:?}");
+    c.heal_nodes();
+    c.run_ms(1_500);
+    assert_eq!(stale(&mut c, alone, "k"), ("b".into(), 0));
+    c.check();
+}

@@ -558,6 +558,8 @@ fn name_of(ending: &Ending) -> &'static str {
         Ending::TimedOut => "timed out",
         Ending::Answered(outcome) => match outcome {
             Outcome::Value { .. } | Outcome::Lives { .. } => "value",
+            Outcome::Stale { .. } => "stale",
+            Outcome::NotKnown => "not known",
             Outcome::Absent => "absent",
             Outcome::Written { .. } => "written",
             Outcome::NothingToDelete => "nothing to delete",

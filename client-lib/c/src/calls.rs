@@ -190,3 +190,20 @@ pub unsafe extern "C" fn kvc_ttl(
         call(client, operation, std::ptr::null(), out)
     }
 }
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvc_get_stale(
+    client: *mut Handle,
+    key: *const c_void,
+    key_size: usize,
+    out: *mut *mut CallResult,
+) -> c_int {
+    // SAFETY: this is the interface of kvclient.h.
+    unsafe {
+        if out.is_null() {
+            return with_client(client, |_| Err(Status::InvalidArgument));
+        }
+        let operation = Operation::new(kind::GET_STALE, key, key_size);
+        call(client, operation, std::ptr::null(), out)
+    }
+}

@@ -10,6 +10,7 @@ mod asynchronous;
 mod border;
 mod calls;
 mod handle;
+mod lock;
 mod operation;
 mod outcome;
 mod prefixed;

@@ -19,6 +19,7 @@ pub mod kind {
     pub const EXPIRE: u32 = 7;
     pub const PERSIST: u32 = 8;
     pub const TTL: u32 = 9;
+    pub const GET_STALE: u32 = 10;
 }
 
 pub mod flag {
@@ -140,6 +141,7 @@ impl Operation {
         Ok(match self.kind {
             kind::GET => Action::Get,
             kind::TTL => Action::TimeToLive,
+            kind::GET_STALE => Action::GetStale,
             kind::PUT if ttl_ms > 0 => Action::PutFor {
                 value,
                 ttl_ms,
@@ -181,7 +183,7 @@ impl Operation {
     fn check_flags(&self) -> Result<(), Status> {
         let conditions = flag::IF_ABSENT | flag::IF_VERSION;
         let allowed = match self.kind {
-            kind::GET | kind::TTL => 0,
+            kind::GET | kind::TTL | kind::GET_STALE => 0,
             kind::PUT => conditions | flag::WANT_OLD,
             kind::DELETE | kind::EXPIRE | kind::PERSIST => flag::IF_VERSION | flag::WANT_OLD,
             _ => flag::WANT_OLD,

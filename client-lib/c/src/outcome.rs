@@ -44,6 +44,8 @@ pub struct CallResult {
     number: i64,
     /// -1: it does not expire, or the call did not ask.
     ttl_ms: i64,
+    /// 0 also after calls other than a stale read.
+    apart_ms: u64,
     value: Terminated,
     old_kind: c_int,
     old: Terminated,
@@ -56,6 +58,7 @@ impl CallResult {
             version,
             number: 0,
             ttl_ms: -1,
+            apart_ms: 0,
             value: Terminated::default(),
             old_kind: old::NOT_ASKED,
             old: Terminated::default(),
@@ -82,6 +85,22 @@ pub fn outcome(result: Result<Outcome, CallError>) -> (Status, Option<Box<CallRe
             let mut result = CallResult::new(version);
             result.value = Terminated::new(&value);
             (Status::Ok, result)
+        }
+        Ok(Outcome::Stale {
+            version,
+            value,
+            apart_ms,
+        }) => {
+            let mut result = CallResult::new(version);
+            result.apart_ms = apart_ms;
+            let status = match value {
+                Some(value) => {
+                    result.value = Terminated::new(&value);
+                    Status::Ok
+                }
+                None => Status::NotFound,
+            };
+            (status, result)
         }
         Ok(Outcome::Lives { version, left_ms }) => {
             let mut result = CallResult::new(version);
@@ -151,6 +170,12 @@ pub unsafe extern "C" fn kvc_result_number(result: *const CallResult) -> i64 {
 pub unsafe extern "C" fn kvc_result_ttl_ms(result: *const CallResult) -> i64 {
     // SAFETY: kvclient.h requires a valid pointer.
     unsafe { look(result) }.map_or(-1, |result| result.ttl_ms)
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvc_result_apart_ms(result: *const CallResult) -> u64 {
+    // SAFETY: kvclient.h requires a valid pointer.
+    unsafe { look(result) }.map_or(0, |result| result.apart_ms)
 }
 
 #[unsafe(no_mangle)]

@@ -64,6 +64,7 @@ fn numbers_are_those_of_the_header() {
         ("KVC_OP_EXPIRE", kind::EXPIRE.into()),
         ("KVC_OP_PERSIST", kind::PERSIST.into()),
         ("KVC_OP_TTL", kind::TTL.into()),
+        ("KVC_OP_GET_STALE", kind::GET_STALE.into()),
         ("KVC_TTL_MS_MAX", TTL_MS_MAX as i64),
     ];
     for (name, number) in expected {
@@ -78,6 +79,7 @@ fn published_layouts_stay() {
     {
         assert_eq!(size_of::<OpenOptions>(), 24);
         assert_eq!(size_of::<WriteOptions>(), 32);
+        assert_eq!(size_of::<crate::lock::LockSettings>(), 24);
         assert_eq!(size_of::<Operation>(), 96);
         assert_eq!(std::mem::offset_of!(Operation, delta), 72);
     }
@@ -206,7 +208,8 @@ fn conditions_are_kept_or_refused() {
         (kind::ADD, flag::IF_ABSENT, 0),
         (kind::APPEND, flag::IF_ABSENT, 0),
         (0, 0, 0),
-        (10, 0, 0),
+        (kind::GET_STALE, flag::WANT_OLD, 0),
+        (11, 0, 0),
     ];
     for (kind, flags, version) in refused {
         let refusal = Err(Status::InvalidArgument);

@@ -53,8 +53,8 @@ impl Call {
     }
 }
 
-/// The result of a call. `Ok` contains `Value`, `Absent`, `Lives`, `Written`, `NothingToDelete` or
-/// `Conflict`; all other outcomes are errors.
+/// The result of a call. `Ok` contains `Value`, `Absent`, `Lives`, `Stale`, `Written`,
+/// `NothingToDelete` or `Conflict`; all other outcomes are errors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Completion {
     pub tag: u64,

@@ -42,7 +42,10 @@ impl Session {
             node.attempts.take(attempt);
             let is_read = matches!(
                 outcome,
-                Outcome::Value { .. } | Outcome::Absent | Outcome::Lives { .. }
+                Outcome::Value { .. }
+                    | Outcome::Absent
+                    | Outcome::Lives { .. }
+                    | Outcome::Stale { .. }
             );
             let timing = AnswerTiming {
                 is_read,
@@ -95,7 +98,10 @@ impl Session {
         // The answer of any other node would be the same; open attempts get time to be answered.
         let goes_elsewhere = matches!(
             outcome,
-            Outcome::NoQuorum { .. } | Outcome::Remake { .. } | Outcome::Ahead { .. }
+            Outcome::NoQuorum { .. }
+                | Outcome::NotKnown
+                | Outcome::Remake { .. }
+                | Outcome::Ahead { .. }
         );
         let after_us = match outcome {
             Outcome::Busy { after_ms } => u64::from(after_ms) * 1_000,
@@ -322,7 +328,7 @@ pub(super) fn is_turned_away(outcome: &Outcome) -> bool {
 
 fn importance(outcome: &Outcome) -> u8 {
     match outcome {
-        Outcome::NoQuorum { .. } | Outcome::Busy { .. } => 0,
+        Outcome::NoQuorum { .. } | Outcome::Busy { .. } | Outcome::NotKnown => 0,
         Outcome::Remake { .. } | Outcome::Ahead { .. } => 1,
         _ => 2,
     }
@@ -331,7 +337,11 @@ fn importance(outcome: &Outcome) -> u8 {
 /// Whether this outcome is possible for this call.
 fn fits(outcome: &Outcome, is_read: bool) -> bool {
     match outcome {
-        Outcome::Value { .. } | Outcome::Absent | Outcome::Lives { .. } => is_read,
+        Outcome::Value { .. }
+        | Outcome::Absent
+        | Outcome::Lives { .. }
+        | Outcome::Stale { .. }
+        | Outcome::NotKnown => is_read,
         Outcome::Written { .. }
         | Outcome::NothingToDelete
         | Outcome::Conflict { .. }

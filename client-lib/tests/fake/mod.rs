@@ -33,6 +33,8 @@ pub struct Behaviour {
     pub silent: AtomicBool,
     /// Does not answer requests.
     pub deaf: AtomicBool,
+    /// Executes requests, and does not answer them.
+    pub mute: AtomicBool,
     /// One request of this many is dropped; 0: none.
     pub drop_every: AtomicU64,
     /// One datagram of this many is not sent; 0: none.
@@ -277,6 +279,9 @@ impl Server {
             return None;
         }
         let outcome = self.store.lock().unwrap().execute(request);
+        if self.behaviour.mute.load(Ordering::Relaxed) {
+            return None;
+        }
         let answer = Answer {
             attempt,
             clock: 1 << 40,
@@ -312,6 +317,21 @@ impl Store {
                 };
             }
             Action::Put { value } => Some(value),
+            // Nothing expires here.
+            Action::PutFor { value, over, .. } if over.is_none_or(|over| over == version) => {
+                Some(value)
+            }
+            Action::Expire { over, .. }
+                if present.is_some() && over.is_none_or(|over| over == version) =>
+            {
+                let number = None;
+                return Outcome::Written {
+                    version,
+                    old,
+                    number,
+                };
+            }
+            Action::DeleteVersion { version: v } if v == version && v > 0 => None,
             Action::PutIfAbsent { value } if present.is_none() => Some(value),
             Action::Delete if present.is_some() => None,
             Action::Delete => return Outcome::NothingToDelete,

@@ -198,7 +198,7 @@ mod tests {
             ("PUT,k", "line 1: \"PUT\" with 1 more fields"),
             ("GET,k\nGET,k,v", "line 2: \"GET\" with 2"),
             ("GET,k\nHAS,k", "line 2: \"HAS\""),
-            ("PUT,k,v,w", "line 1: not a number"),
+            ("PUT,k,v,w", "line 1: a time is a number of seconds"),
             ("GET,k,v,1s", "line 1: \"GET\" with 3"),
             ("TTL,k\nEXPIRE,k,0", "line 2: a time has to be above zero"),
             ("EXPIRE,k,200y", "line 1: a time is a number of seconds"),

@@ -71,24 +71,23 @@ impl ExpiryIndex {
         };
         let mut found: Vec<Key> = Vec::new();
         let mut looked_at = 0;
-        let mut last = None;
+        let mut paused_at = None;
         for entry in self.by_time.range((begin, Bound::Unbounded)) {
             let (expiry_ms, key) = entry;
             if *expiry_ms > wall_ms {
-                // The next look begins at the first key again.
-                last = None;
                 break;
             }
-            last = Some(entry);
             looked_at += 1;
             if is_own(key) && !self.begun.contains_key(key) {
                 found.push(key.clone());
             }
             if looked_at >= EXPIRY_LOOKED_AT_MAX || found.len() >= count_max {
+                paused_at = Some(entry);
                 break;
             }
         }
-        self.after = last.cloned();
+        // Otherwise the next look begins at the first key again.
+        self.after = paused_at.cloned();
         let begun = found.iter().map(|key| (key.clone(), now_us));
         self.begun.extend(begun);
         (found, self.after.is_some())
@@ -137,7 +136,7 @@ mod tests {
     /// Other nodes are responsible for most of the keys, and do not run.
     #[test]
     fn keys_of_others_do_not_hide_own_ones() {
-        let count = 3 * EXPIRY_LOOKED_AT_MAX as u64;
+        let count = 3 * EXPIRY_LOOKED_AT_MAX as u64 - 1;
         let mut index = index(count);
         let last = key(count - 1);
         let is_last = |key: &Key| *key == last;

@@ -139,6 +139,7 @@ fn grows(record: Option<&Record>, action: &Action) -> bool {
     let present = record.and_then(|record| record.value.as_ref());
     let size = match action {
         Action::Get
+        | Action::GetStale
         | Action::TimeToLive
         | Action::Delete
         | Action::DeleteVersion { .. }

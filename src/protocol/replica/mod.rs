@@ -25,6 +25,7 @@ mod requests;
 mod rounds;
 mod send;
 mod slow_disk;
+mod stale;
 mod text;
 mod view;
 

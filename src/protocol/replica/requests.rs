@@ -157,6 +157,10 @@ impl Replica {
         }
         self.hear_low_mark(&pending.operation);
         let key = Key::user(&pending.operation.key);
+        if pending.operation.action.is_stale() {
+            self.run_here(now, key, pending);
+            return;
+        }
         let preferred = coordinator::preferred(&key, self.view.coordinators());
         let from_client = pending.reply.is_client();
         let elsewhere = preferred.filter(|to| *to != self.identity.node && from_client);
@@ -200,6 +204,10 @@ impl Replica {
         // X8: its deadline may have passed while it waited for its key or for another node.
         if pending.is_overdue(now) {
             self.drop_operation(pending, false);
+            return;
+        }
+        if pending.operation.action.is_stale() {
+            self.read_stale(now, key, pending);
             return;
         }
         // The operation may have waited for its key since this node had a vote, or a working disk.

@@ -114,6 +114,15 @@ impl View {
             || (self.hears_quorum && now.mono_us < self.quorum_us + lost_us)
     }
 
+    /// How long this node has not been joined to a quorum.
+    pub(super) fn apart_ms(&self, now: Now) -> u64 {
+        match self.hears_quorum {
+            true => 0,
+            // It may have been joined until a moment ago.
+            false => (now.mono_us.saturating_sub(self.quorum_us) / 1_000).max(1),
+        }
+    }
+
     /// Returns whether that is new.
     pub(super) fn conclude(&mut self, hears_quorum: bool) -> bool {
         std::mem::replace(&mut self.hears_quorum, hears_quorum) != hears_quorum

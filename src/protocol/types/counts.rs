@@ -37,6 +37,7 @@ labels! {
         Expire = "expire",
         Persist = "persist",
         TimeToLive = "ttl",
+        GetStale = "get_stale",
         DeleteVersion = "delete_version",
     }
 }
@@ -59,6 +60,8 @@ labels! {
         Remake = "remake",
         /// The client's clock is too far ahead (B5).
         Ahead = "ahead",
+        /// Of a stale read: this node knows no chosen state.
+        NotKnown = "not_known",
         /// No answer was sent.
         Unanswered = "unanswered",
     }
@@ -116,6 +119,7 @@ impl OperationKind {
         match action {
             Action::Get => OperationKind::Get,
             Action::TimeToLive => OperationKind::TimeToLive,
+            Action::GetStale => OperationKind::GetStale,
             Action::PutFor { .. } => OperationKind::PutFor,
             Action::Expire { .. } => OperationKind::Expire,
             Action::Persist { .. } => OperationKind::Persist,
@@ -136,6 +140,9 @@ impl OperationEnd {
     pub fn of(outcome: &Outcome) -> Self {
         match outcome {
             Outcome::Value { .. } | Outcome::Lives { .. } => OperationEnd::Value,
+            Outcome::Stale { value: Some(_), .. } => OperationEnd::Value,
+            Outcome::Stale { value: None, .. } => OperationEnd::Absent,
+            Outcome::NotKnown => OperationEnd::NotKnown,
             Outcome::Absent | Outcome::NothingToDelete => OperationEnd::Absent,
             Outcome::Written { .. } => OperationEnd::Done,
             Outcome::Conflict { .. } => OperationEnd::Conflict,

@@ -556,9 +556,7 @@ pub struct Meta {
 pub struct Recovered {
     pub incarnation: Incarnation,
     pub meta: Meta,
-    /// The number of the last group in the store.
     pub group: GroupNumber,
-    /// The digests of all registers in the store.
     pub digests: Digests,
     /// L1: the keys that expire, each with its time.
     pub expiring: Vec<(u64, Key)>,

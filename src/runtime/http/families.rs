@@ -158,6 +158,14 @@ fn operations(to: &mut FamilyWriter<'_>, observation: &Observation) -> fmt::Resu
         ),
         counts.reclaimed,
     )?;
+    to.counter(
+        (
+            "horseshoe_expired_keys",
+            None,
+            "Expired keys that the node began to delete",
+        ),
+        counts.expired,
+    )?;
     to.gauge(
         (
             "horseshoe_forwards_in_progress",

@@ -78,11 +78,18 @@ pub enum Action {
     DeleteVersion {
         version: Version,
     },
+    /// A read of what the node itself knows to be chosen. It may be old.
+    GetStale,
 }
 
 impl Action {
     pub fn is_read(&self) -> bool {
-        matches!(self, Action::Get | Action::TimeToLive)
+        matches!(self, Action::Get | Action::TimeToLive) || self.is_stale()
+    }
+
+    /// Whether any node answers it, by itself.
+    pub fn is_stale(&self) -> bool {
+        matches!(self, Action::GetStale)
     }
 
     /// The time to live that the action sets.
@@ -97,6 +104,7 @@ impl Action {
     pub fn value_size(&self) -> usize {
         match self {
             Action::Get
+            | Action::GetStale
             | Action::TimeToLive
             | Action::Delete
             | Action::DeleteVersion { .. }
@@ -132,6 +140,17 @@ pub enum Outcome {
         version: Version,
         left_ms: Option<u64>,
     },
+    /// Of a stale read: the last state that the node knows to be chosen. The version is 0 if it
+    /// knows none.
+    Stale {
+        version: Version,
+        value: Option<Bytes>,
+        /// How long the node has not been joined to a quorum; 0: it is.
+        apart_ms: u64,
+    },
+    /// Of a stale read: the node holds a record that it does not know to be chosen, or no records
+    /// at all.
+    NotKnown,
     /// A write that was applied. `number` is the sum after an add.
     Written {
         version: Version,
@@ -236,6 +255,7 @@ impl From<Operation> for FlatOperation {
             Action::Persist { over } => (18, 0, none(), flatten_over(over)),
             Action::TimeToLive => (19, 0, none(), none()),
             Action::DeleteVersion { version } => (20, version, none(), none()),
+            Action::GetStale => (21, 0, none(), none()),
         };
         FlatOperation {
             client: operation.id.client,
@@ -293,6 +313,7 @@ impl TryFrom<FlatOperation> for Operation {
             },
             19 => Action::TimeToLive,
             20 => Action::DeleteVersion { version: word },
+            21 => Action::GetStale,
             _ => return Err(BodyError::Bounds),
         };
         if action.ttl_ms().is_some_and(|ttl_ms| ttl_ms > TTL_MS_MAX) {
@@ -381,6 +402,16 @@ impl From<Outcome> for FlatOutcome {
                 (flat.code, flat.word) = (16, version);
                 flat.number = left_ms.map(|ms| i64::try_from(ms).unwrap_or(i64::MAX));
             }
+            Outcome::Stale {
+                version,
+                value,
+                apart_ms,
+            } => {
+                (flat.code, flat.word) = (17, version);
+                flat.number = Some(i64::try_from(apart_ms).unwrap_or(i64::MAX));
+                (flat.old, flat.bytes) = flatten_old(value.map_or(Old::Absent, Old::Value));
+            }
+            Outcome::NotKnown => flat.code = 18,
         }
         flat
     }
@@ -435,6 +466,16 @@ impl TryFrom<FlatOutcome> for Outcome {
                     Some(ms) => Some(u64::try_from(ms).map_err(|_| BodyError::Bounds)?),
                 },
             },
+            17 => Outcome::Stale {
+                version: word,
+                value: match unflatten_old(old, bytes)? {
+                    Old::Absent => None,
+                    Old::Value(value) => Some(value),
+                    Old::NotAsked | Old::Forgotten => return Err(BodyError::Bounds),
+                },
+                apart_ms: u64::try_from(number.unwrap_or(0)).map_err(|_| BodyError::Bounds)?,
+            },
+            18 => Outcome::NotKnown,
             _ => return Err(BodyError::Bounds),
         })
     }

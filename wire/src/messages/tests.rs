@@ -37,6 +37,7 @@ fn any_action() -> impl Strategy<Value = Action> {
         any::<Option<u64>>().prop_map(|over| Action::Persist { over }),
         Just(Action::TimeToLive),
         any::<u64>().prop_map(|version| Action::DeleteVersion { version }),
+        Just(Action::GetStale),
     ]
 }
 
@@ -75,6 +76,14 @@ fn any_outcome() -> impl Strategy<Value = Outcome> {
             let left_ms = left_ms.map(|ms| ms >> 1);
             Outcome::Lives { version, left_ms }
         }),
+        (any::<u64>(), prop::option::of(any_bytes()), any::<u64>()).prop_map(
+            |(version, value, apart_ms)| Outcome::Stale {
+                version,
+                value,
+                apart_ms: apart_ms >> 1,
+            }
+        ),
+        Just(Outcome::NotKnown),
     ]
 }
 

@@ -4,6 +4,8 @@
 //! returns the record to propose. It owns the rules of the applied table and the meaning of each
 //! operation. It knows no ballots except the round's own, no messages and no clock.
 
+#[cfg(test)]
+mod expiry_tests;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -155,7 +157,9 @@ impl Proposal {
         let old = self.old(operation.want_old);
         let current = self.present();
         match &operation.action {
-            Action::Get | Action::TimeToLive => unreachable!("reads are answered before"),
+            Action::Get | Action::GetStale | Action::TimeToLive => {
+                unreachable!("reads are answered before")
+            }
             Action::Put { value } => self.write(Some(value.clone()), old, None),
             Action::PutIfAbsent { value } => match current {
                 Some(_) => self.conflict(old),

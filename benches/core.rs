@@ -145,6 +145,20 @@ impl Bench {
                     };
                     self.input(i, listed);
                 }
+                Output::ListRange {
+                    listing,
+                    range,
+                    bounds,
+                    epoch,
+                } => {
+                    let page = self.tables[i].list_range(&range, bounds);
+                    let listed = Input::RangeListed {
+                        listing,
+                        epoch,
+                        page,
+                    };
+                    self.input(i, listed);
+                }
                 Output::Send { to, envelope } => {
                     self.messages += 1;
                     let place = match to {

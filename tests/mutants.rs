@@ -12,7 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use horseshoe::protocol::types::rules::{Rule, switch_off};
 use scenarios::{
     ballots, catching_up, changes, clocks, exactly_once, expiry, handoff, hung_disks, latent,
-    lives, members, outcomes, overload, purge, rollbacks, split, text,
+    lives, members, outcomes, overload, purge, rollbacks, scans, split, text,
 };
 use sim::plan::Config;
 use sim::run::run_seed;
@@ -221,6 +221,10 @@ const TABLE: &[(Rule, Found)] = &[
         Found::ByScenario(lives::e5_an_old_record_is_not_listed),
     ),
     (
+        Rule::E5_scanned,
+        Found::ByScenario(scans::e5_an_old_record_is_in_no_page),
+    ),
+    (
         Rule::E5_copied,
         Found::ByScenario(lives::e5_an_old_record_is_not_copied),
     ),
@@ -303,6 +307,22 @@ const TABLE: &[(Rule, Found)] = &[
     (
         Rule::E8_kept,
         Found::ByScenario(split::e8_who_knows_of_a_split_knows_it_after_a_restart),
+    ),
+    (
+        Rule::S1_end,
+        Found::ByScenario(scans::s1_a_page_ends_where_the_first_list_does),
+    ),
+    (
+        Rule::S1_floor,
+        Found::ByScenario(scans::s1_the_floor_is_no_older_than_the_list),
+    ),
+    (
+        Rule::S1_tombstones,
+        Found::ByScenario(scans::s1_a_deleted_key_is_not_told),
+    ),
+    (
+        Rule::S2_read,
+        Found::ByScenario(scans::s2_what_this_node_lacks_is_read),
     ),
 ];
 

@@ -165,6 +165,22 @@ impl Lab {
                     };
                     self.input(i, listed);
                 }
+                Output::ListRange {
+                    listing,
+                    range,
+                    bounds,
+                    epoch,
+                } => {
+                    let held = self.disks[i].registers.iter();
+                    let held = held.filter(|(key, _)| range.contains(key));
+                    let page = Page::collect_within(held, bounds);
+                    let listed = Input::RangeListed {
+                        listing,
+                        epoch,
+                        page,
+                    };
+                    self.input(i, listed);
+                }
                 Output::Load(key) => {
                     let state = self.disks[i].registers.get(&key).cloned();
                     self.input(i, Input::Loaded { key, state });

@@ -8,7 +8,7 @@ use horseshoe::protocol::types::message::{self, Message};
 const DOCUMENT: &str = include_str!("../docs/wire.md");
 
 /// The files that define the structs on the wire.
-const SOURCES: [&str; 8] = [
+const SOURCES: [&str; 9] = [
     include_str!("../wire/src/messages/mod.rs"),
     include_str!("../wire/src/messages/operation.rs"),
     include_str!("../wire/src/messages/change.rs"),
@@ -17,6 +17,7 @@ const SOURCES: [&str; 8] = [
     include_str!("../src/protocol/types/configuration.rs"),
     include_str!("../src/protocol/types/record.rs"),
     include_str!("../src/protocol/types/digest.rs"),
+    include_str!("../src/protocol/types/range.rs"),
 ];
 
 /// Names and types of a struct's fields, in order.

@@ -121,6 +121,7 @@ pub fn show_action(action: &Action) -> String {
         Action::TimeToLive => "time to live".into(),
         Action::GetStale => "stale get".into(),
         Action::DeleteVersion { version } => format!("if version {version:#x} delete"),
+        Action::Scan { end, limit, .. } => format!("scan up to {} ({limit} keys)", show(end)),
     }
 }
 

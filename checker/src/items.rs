@@ -181,7 +181,7 @@ fn seen_by(item: &CheckItem) -> Vec<Bytes> {
 /// Whether the action may have left the value, or an earlier value that it was extended from.
 fn has_part_in(action: &Action, value: &Bytes) -> bool {
     match action {
-        Action::Get | Action::GetStale | Action::TimeToLive => false,
+        Action::Get | Action::GetStale | Action::TimeToLive | Action::Scan { .. } => false,
         Action::Delete
         | Action::DeleteVersion { .. }
         | Action::Expire { .. }
@@ -205,6 +205,7 @@ fn may_leave(action: &Action, value: &Bytes) -> bool {
         Action::Get
         | Action::GetStale
         | Action::TimeToLive
+        | Action::Scan { .. }
         | Action::Delete
         | Action::DeleteVersion { .. }
         | Action::Expire { .. }

@@ -138,6 +138,7 @@ fn value_at_version(item: &CheckItem) -> Option<Option<Bytes>> {
             Action::Get
             | Action::GetStale
             | Action::TimeToLive
+            | Action::Scan { .. }
             | Action::Expire { .. }
             | Action::Persist { .. }
             | Action::Add { .. }

@@ -92,7 +92,9 @@ pub fn effect(action: &Action, before: Option<&Bytes>, version_holds: bool) -> M
         }
     };
     match action {
-        Action::Get | Action::GetStale | Action::TimeToLive => panic!("a read writes nothing"),
+        Action::Get | Action::GetStale | Action::TimeToLive | Action::Scan { .. } => {
+            panic!("a read writes nothing")
+        }
         // Version 0 is that of an absent key.
         Action::PutFor { value, over, .. } => {
             let holds = match (over, before) {
@@ -234,6 +236,7 @@ impl ModelState {
             | Outcome::Stale { .. }
             | Outcome::NotKnown
             | Outcome::Remake { .. }
+            | Outcome::Page(_)
             | Outcome::Ahead { .. } => panic!("{outcome:?} says nothing of the register"),
         }
     }

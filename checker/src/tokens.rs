@@ -45,6 +45,7 @@ fn writers(items: &[CheckItem]) -> Option<HashMap<Bytes, usize>> {
             Action::Get
             | Action::GetStale
             | Action::TimeToLive
+            | Action::Scan { .. }
             | Action::Delete
             | Action::DeleteVersion { .. }
             | Action::Expire { .. }

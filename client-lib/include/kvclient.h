@@ -73,14 +73,14 @@ extern "C" {
 
 enum {
     KVC_OK = 0,
-    KVC_NOT_FOUND = -1,         /* of a get, or kvc_ttl: no such key */
+    KVC_NOT_FOUND = -1,         /* of a get, or kvc_ttl: no such key; of a scan: no further key */
     KVC_NO_QUORUM = -2,         /* no node that responds reaches a quorum, or none responds */
     KVC_CONFLICT = -3,          /* a condition did not hold; the result has the current version */
     KVC_TOO_LARGE = -4,         /* a key or a value, or the value after an append */
     KVC_NOT_A_NUMBER = -5,      /* of an add: the value is not a signed 64-bit decimal number */
     KVC_OVERFLOW = -6,          /* of an add: the sum does not fit 64 bits */
     KVC_BUSY = -7,              /* more operations than the library or the nodes take; try again later */
-    KVC_TIMED_OUT = -8,         /* of a get: no answer before the deadline */
+    KVC_TIMED_OUT = -8,         /* of a get or a scan: no answer before the deadline */
     KVC_UNKNOWN_OUTCOME = -9,   /* of a write: it may have been applied, or may still be */
     KVC_INVALID_ARGUMENT = -10, /* NULL, an empty key, an unknown size prefix or flag, ... */
     KVC_CLOSED = -11,           /* the client was closed, or its descriptors were */
@@ -260,6 +260,56 @@ int kvc_persist(kvc_client *client, const void *key, size_t key_size,
 /* Reads how long a key still lives: kvc_result_ttl_ms and kvc_result_version. If the key is absent,
  * returns KVC_NOT_FOUND without a result. `out` is required. */
 int kvc_ttl(kvc_client *client, const void *key, size_t key_size, kvc_result **out);
+
+/* Scans --------------------------------------------------------------------------------------- *
+ *
+ * A scan tells the keys of a range in order of their bytes, each with its version and value. It
+ * asks for a page at a time, and holds one. Each key is told as it was at some moment during the
+ * scan: a key that is present all the time is told, one that is absent all the time is not. A scan
+ * is not a snapshot of all keys at one moment. */
+
+typedef struct kvc_scan kvc_scan;
+
+enum {
+    KVC_SCAN_KEYS_ONLY = 1 /* without values */
+};
+
+typedef struct kvc_scan_options {
+    size_t size;
+    const void *prefix;   /* only keys that begin with these bytes */
+    size_t prefix_size;
+    const void *from;     /* no keys before this one */
+    size_t from_size;
+    const void *to;       /* neither this key nor those behind it; size 0: to the last key */
+    size_t to_size;
+    uint64_t limit;       /* at most so many keys; 0: all */
+    uint32_t flags;       /* KVC_SCAN_KEYS_ONLY */
+    uint32_t deadline_ms; /* for each page; 0: the client's */
+} kvc_scan_options;
+#define KVC_SCAN_OPTIONS_INIT { sizeof(kvc_scan_options), NULL, 0, NULL, 0, NULL, 0, 0, 0, 0 }
+
+/* A zero byte follows the key, and the value; the sizes do not count it. `value` is NULL with
+ * KVC_SCAN_KEYS_ONLY. */
+typedef struct kvc_scan_entry {
+    const void *key;
+    size_t key_size;
+    const void *value;
+    size_t value_size;
+    uint64_t version;
+} kvc_scan_entry;
+
+/* Makes a scan, and sends nothing yet. `options` may be NULL: all keys. Errors:
+ * KVC_INVALID_ARGUMENT, KVC_TOO_LARGE, KVC_CLOSED, KVC_FORKED, KVC_INTERNAL. */
+int kvc_scan_open(kvc_client *client, const kvc_scan_options *options, kvc_scan **out);
+
+/* Gives the next key. Its pointers are valid until the next call with this scan. Returns
+ * KVC_NOT_FOUND at the end; otherwise errors as a get does. After KVC_NO_QUORUM, KVC_BUSY or
+ * KVC_TIMED_OUT the scan may be continued: no key is left out or told twice. One thread at a time
+ * may use a scan, and none after its client was freed. */
+int kvc_scan_next(kvc_scan *scan, kvc_scan_entry *out);
+
+/* The scan may be NULL. It may also be freed after its client. */
+void kvc_scan_free(kvc_scan *scan);
 
 /* Asynchronous calls -------------------------------------------------------------------------- *
  *

@@ -183,6 +183,88 @@ private:
     kvc_op op_ = KVC_OP_INIT;
 };
 
+// One key of a scan. The views are valid until the next key is asked for.
+struct Entry {
+    std::string_view key;
+    std::optional<std::string_view> value;
+    std::uint64_t version = 0;
+};
+
+// kvc::ScanOptions().prefix("user/").limit(10). The strings must live until the scan is made.
+class ScanOptions {
+public:
+    ScanOptions &prefix(std::string_view prefix) noexcept {
+        options_.prefix = prefix.data();
+        options_.prefix_size = prefix.size();
+        return *this;
+    }
+    ScanOptions &from(std::string_view key) noexcept {
+        options_.from = key.data();
+        options_.from_size = key.size();
+        return *this;
+    }
+    ScanOptions &to(std::string_view key) noexcept {
+        options_.to = key.data();
+        options_.to_size = key.size();
+        return *this;
+    }
+    ScanOptions &limit(std::uint64_t keys) noexcept {
+        options_.limit = keys;
+        return *this;
+    }
+    ScanOptions &keys_only() noexcept {
+        options_.flags |= KVC_SCAN_KEYS_ONLY;
+        return *this;
+    }
+    ScanOptions &deadline(std::chrono::milliseconds deadline) noexcept {
+        options_.deadline_ms = deadline_ms(deadline);
+        return *this;
+    }
+    const kvc_scan_options *c() const noexcept { return &options_; }
+
+private:
+    kvc_scan_options options_ = KVC_SCAN_OPTIONS_INIT;
+};
+
+// while (std::optional<kvc::Entry> entry = scan.next()) use(entry->key);
+class Scan {
+public:
+    Scan(kvc_client *client, const ScanOptions &options) noexcept
+        : status_(kvc_scan_open(client, options.c(), &scan_)) {}
+    Scan(Scan &&other) noexcept
+        : scan_(std::exchange(other.scan_, nullptr)),
+          status_(std::exchange(other.status_, KVC_INVALID_ARGUMENT)) {}
+    Scan &operator=(Scan &&other) noexcept {
+        std::swap(scan_, other.scan_);
+        std::swap(status_, other.status_);
+        return *this;
+    }
+    Scan(const Scan &) = delete;
+    Scan &operator=(const Scan &) = delete;
+    ~Scan() { kvc_scan_free(scan_); }
+
+    // Empty at the end, when status() is KVC_NOT_FOUND, and after an error.
+    std::optional<Entry> next() noexcept {
+        if (scan_ == nullptr) return std::nullopt;
+        kvc_scan_entry told;
+        status_ = kvc_scan_next(scan_, &told);
+        if (status_ != KVC_OK) return std::nullopt;
+        Entry entry;
+        entry.key = std::string_view(static_cast<const char *>(told.key), told.key_size);
+        if (told.value != nullptr)
+            entry.value = std::string_view(static_cast<const char *>(told.value), told.value_size);
+        entry.version = told.version;
+        return entry;
+    }
+    // The outcome of the last call.
+    int status() const noexcept { return status_; }
+    bool is_complete() const noexcept { return status_ == KVC_NOT_FOUND; }
+
+private:
+    kvc_scan *scan_ = nullptr;
+    int status_ = KVC_INVALID_ARGUMENT;
+};
+
 class Client {
 public:
     Client() noexcept = default;
@@ -265,6 +347,9 @@ public:
         const int status = kvc_ttl(client_, key.data(), key.size(), &out);
         return Result(status, out);
     }
+
+    // The scan must not be used after the client.
+    Scan scan(const ScanOptions &options = {}) noexcept { return Scan(client_, options); }
 
     int submit(const Op &op, std::uint64_t tag) noexcept { return kvc_submit(client_, op.c(), tag); }
     int poll_fd() noexcept { return kvc_poll_fd(client_); }

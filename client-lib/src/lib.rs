@@ -19,6 +19,12 @@
 //!     Err(error) => println!("{error}"),
 //! }
 //!
+//! // All keys with a prefix, in order, page by page.
+//! for entry in client.scan(kvclient::Scan::prefix(b"col")) {
+//!     let entry = entry?;
+//!     println!("{:?} is {:?}, version {}", entry.key, entry.value, entry.version);
+//! }
+//!
 //! // Asynchronous: thousands in flight from one thread. `poll_fd` is for your own epoll loop.
 //! for tag in 0..1_000 {
 //!     client.submit(Call::new(format!("key {tag}"), Action::Add { delta: 1 }), tag)?;
@@ -39,6 +45,6 @@ pub mod lock;
 pub mod session;
 pub mod zone;
 
-pub use client::{Client, ClientOptions, OpenError, look_up};
-pub use session::{Call, CallError, Completion, SessionCounters};
+pub use client::{Client, ClientOptions, OpenError, ScanEntries, ScanPages, look_up};
+pub use session::{Call, CallError, Completion, Scan, SessionCounters};
 pub use wire;

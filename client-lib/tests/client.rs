@@ -12,7 +12,7 @@ use bytes::Bytes;
 use fake::{Node, cluster};
 use kvclient::lock::{Lock, LockOptions};
 use kvclient::session::IN_FLIGHT_MAX;
-use kvclient::{Call, CallError, Client, ClientOptions, Completion, OpenError};
+use kvclient::{Call, CallError, Client, ClientOptions, Completion, OpenError, Scan};
 use nix::poll::{PollFd, PollFlags, poll};
 use wire::{Action, Old, Outcome};
 
@@ -51,6 +51,43 @@ fn collect(client: &Client, count: usize) -> Vec<Completion> {
         client.completions(&mut all, 100);
     }
     all
+}
+
+#[test]
+fn a_scan_tells_all_keys_in_order_page_by_page() {
+    let (_nodes, list) = cluster(3);
+    let client = open(&list);
+    let names: Vec<String> = (0..20).map(|n| format!("key {n:02}")).collect();
+    for name in names.iter().rev() {
+        client
+            .call(put(name.clone(), format!("of {name}")))
+            .unwrap();
+    }
+    client.call(put("last", "other")).unwrap();
+    let told = |scan: Scan| -> Vec<(String, Option<Bytes>)> {
+        let text = |key: Bytes| String::from_utf8(key.to_vec()).unwrap();
+        let entries = client.scan(scan).map(Result::unwrap);
+        entries
+            .map(|entry| (text(entry.key), entry.value))
+            .collect()
+    };
+    let expected = |names: &[String]| -> Vec<(String, Option<Bytes>)> {
+        let value = |name: &String| Some(format!("of {name}").into());
+        names
+            .iter()
+            .map(|name| (name.clone(), value(name)))
+            .collect()
+    };
+    assert_eq!(told(Scan::prefix(b"key")), expected(&names));
+    assert_eq!(told(Scan::all()).len(), 21);
+    assert_eq!(told(Scan::all().limit(5)), expected(&names[..5]));
+    let part = Scan::all().starting_at("key 03").ending_before("key 11");
+    assert_eq!(told(part), expected(&names[3..11]));
+    let without = told(Scan::prefix(b"l").keys_only());
+    assert_eq!(without, [("last".to_owned(), None)]);
+    client.close();
+    let ended: Vec<_> = client.scan(Scan::all()).collect();
+    assert_eq!(ended, [Err(CallError::Closed)]);
 }
 
 #[test]

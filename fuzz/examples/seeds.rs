@@ -7,6 +7,7 @@ use bytes::Bytes;
 use horseshoe::protocol::types::ballot::Ballot;
 use horseshoe::protocol::types::digest::{Spread, Sums};
 use horseshoe::protocol::types::message::*;
+use horseshoe::protocol::types::range::KeyRange;
 use horseshoe::protocol::types::record::{
     AcceptorState, Applied, AppliedOperation, ClientEntry, Key, Record, TextSlice,
 };
@@ -242,6 +243,27 @@ fn bucket_messages(key: &Key) -> Vec<Message> {
             next: Some(key.clone()),
         }
         .into(),
+        RangeRequest {
+            range: KeyRange {
+                first: key.clone(),
+                is_after: true,
+                last: Some(key.clone()),
+                is_before: false,
+            },
+            sum: 5,
+        }
+        .into(),
+        RangeEqual { floor: BALLOT }.into(),
+        RangeReply {
+            entries: vec![RangeEntry {
+                key: key.clone(),
+                accepted: BALLOT,
+                chosen: true,
+            }],
+            next: Some(key.clone()),
+            floor: BALLOT,
+        }
+        .into(),
         CopiesRequest {
             keys: vec![key.clone()],
         }
@@ -307,6 +329,15 @@ fn client_messages() -> Vec<(u8, Vec<u8>)> {
         ),
         request(2, Action::Get),
         request(3, Action::Add { delta: -1 }),
+        request(
+            8,
+            Action::Scan {
+                is_after: true,
+                end: "l".into(),
+                limit: 9,
+                keys_only: true,
+            },
+        ),
         request(
             5,
             Action::PutFor {

@@ -103,6 +103,10 @@ fn drain(replica: &mut Replica, table: &mut Table, now: Now, learned: &mut Learn
                 let state = table.load(&key);
                 replica.handle_input(now, Input::Loaded { key, state });
             }
+            Output::ListRange { listing, range, bounds, epoch } => {
+                let page = table.list_range(&range, bounds);
+                replica.handle_input(now, Input::RangeListed { listing, epoch, page });
+            }
             Output::List { bucket, after, epoch } => {
                 let page = table.list(bucket, after.as_ref());
                 replica.handle_input(now, Input::Listed { bucket, after, epoch, page });

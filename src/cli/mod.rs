@@ -12,13 +12,16 @@ mod del;
 mod environment;
 mod exit;
 mod expire;
+mod export;
 mod get;
+mod import;
 mod links;
 mod lock;
 mod member;
 mod put;
 mod report;
 mod run;
+mod scan;
 mod serve;
 mod status;
 mod top;
@@ -63,6 +66,9 @@ enum Command {
     Persist(expire::PersistArgs),
     Ttl(ttl::TtlArgs),
     Lock(lock::LockArgs),
+    Scan(scan::ScanArgs),
+    Export(export::ExportArgs),
+    Import(import::ImportArgs),
     Status(status::StatusArgs),
     Top(top::TopArgs),
     Member(member::MemberArgs),
@@ -94,6 +100,9 @@ pub fn main() -> ExitCode {
         Command::Persist(arguments) => expire::run_persist(arguments, &connection),
         Command::Lock(arguments) => return lock::run(arguments, &connection),
         Command::Ttl(arguments) => ttl::run(arguments, &connection),
+        Command::Scan(arguments) => scan::run(&arguments, &connection),
+        Command::Export(arguments) => export::run(arguments, &connection),
+        Command::Import(arguments) => import::run(&arguments, &connection),
         Command::Status(arguments) => status::run(arguments, &connection),
         Command::Top(arguments) => top::run(&arguments, &connection),
         Command::Member(arguments) => member::run(arguments, &connection),

@@ -116,6 +116,7 @@ pub fn answer(id: u64, outcome: &Outcome) -> Result<Vec<u8>, Silence> {
         | Outcome::Lives { .. }
         | Outcome::Stale { .. }
         | Outcome::NotKnown
+        | Outcome::Page(_)
         | Outcome::NothingToDelete
         | Outcome::Conflict { .. }
         | Outcome::NotANumber

@@ -15,13 +15,14 @@ use super::packer::{QUEUE_SIZE_MAX, SPARE_SIZE_MAX, SPARES_MAX};
 use crate::protocol::types::limits::{
     COPIES_WAITING_MAX, DISK_BACKLOG_SIZE_MAX, HELD_BUCKETS_SIZE_MAX, HINTS_SIZE_MAX,
     LOAD_WAITERS_SIZE_MAX, LOW_MARKS_MAX, OPERATIONS_SIZE_MAX, PARTS_ASKED_MAX, PULLS_WAITING_MAX,
-    ROUNDS_LINGERING_MAX, SESSION_WORDS_MAX, SESSIONS_MAX, SHARES_CLIENTS_MAX,
+    RANGES_ASKED_MAX, ROUNDS_LINGERING_MAX, SCANS_MAX, SESSION_WORDS_MAX, SESSIONS_MAX,
+    SHARES_CLIENTS_MAX,
 };
 use wire::KEY_SIZE_MAX;
 use wire::parts::INCOMPLETE_SIZE_MAX;
 
 /// The most that all of them may take.
-pub const MEMORY_BOUND: usize = 256_000_000;
+pub const MEMORY_BOUND: usize = 280_000_000;
 
 /// One use of memory: the constant that bounds it, and the bytes that this allows.
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +56,10 @@ pub const MEMORY_USES: &[MemoryUse] = uses![
     ROUNDS_LINGERING_MAX * 192,
     COPIES_WAITING_MAX * NAMED,
     PULLS_WAITING_MAX * NAMED,
+    // A page with its values, and the lists of the members of both halves of a joint configuration.
+    SCANS_MAX * (1 << 20),
+    // Their ranges have two ends.
+    RANGES_ASKED_MAX * 2 * NAMED,
     PARTS_ASKED_MAX * NAMED,
     // The session, its place in the order, and the gaps of a hash table.
     SESSIONS_MAX * 256,

@@ -1,23 +1,28 @@
 //! The acceptor state of all keys, in memory. It contains what the core has persisted; `disk` owns
 //! the files.
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::digest::{Bucket, Digests, Spread};
 use crate::protocol::types::message::{Group, Meta};
-use crate::protocol::types::page::Page;
+use crate::protocol::types::page::{Page, PageBounds};
+use crate::protocol::types::range::KeyRange;
 use crate::protocol::types::record::{AcceptorState, Key, SPACE_USER};
 
 type States = BTreeMap<Key, AcceptorState>;
 
 /// Maps keys to acceptor state, in order, with a map for each bucket, so that a page of a bucket is
-/// listed without visiting other buckets. Records are shared with the code that loads them.
+/// listed without visiting other buckets; and the users' keys of all buckets in order, so that a
+/// page of a range is. Records are shared with the code that loads them.
 #[derive(Debug)]
 pub struct Table {
     spread: Spread,
     buckets: Box<[States]>,
+    /// Shares the memory of the keys with the buckets.
+    order: BTreeSet<Key>,
     live: u64,
 }
 
@@ -32,6 +37,7 @@ impl Table {
         Table {
             spread,
             buckets: spread.all().map(|_| States::default()).collect(),
+            order: BTreeSet::new(),
             live: 0,
         }
     }
@@ -76,6 +82,13 @@ impl Table {
         Page::collect(states.range((behind, Bound::Unbounded)), usize::MAX)
     }
 
+    /// A page of a range of users' keys.
+    pub fn list_range(&self, range: &KeyRange, bounds: PageBounds) -> Page {
+        let keys = range.bounds().into_iter().flat_map(|b| self.order.range(b));
+        let states = keys.map(|key| (key, &self.states(key)[key]));
+        Page::collect_within(states, bounds)
+    }
+
     /// D1: the first configuration gives the bucket hash key. Normally the table is empty before.
     pub(super) fn learn(&mut self, meta: &Meta) {
         let configuration = meta.configuration.as_ref();
@@ -111,15 +124,26 @@ impl Table {
     pub(super) fn set(&mut self, key: Key, state: AcceptorState) {
         let counts = key.space() == SPACE_USER;
         let is_live = counts && has_value(&state);
-        let was_live = self
-            .states_mut(&key)
-            .insert(key, state)
-            .is_some_and(|old| counts && has_value(&old));
+        let states = &mut self.buckets[usize::from(self.spread.bucket_of(&key))];
+        let was_live = match states.entry(key) {
+            Entry::Occupied(mut entry) => {
+                let old = entry.insert(state);
+                counts && has_value(&old)
+            }
+            Entry::Vacant(entry) => {
+                if counts {
+                    self.order.insert(entry.key().clone());
+                }
+                entry.insert(state);
+                false
+            }
+        };
         self.live = self.live + u64::from(is_live) - u64::from(was_live);
     }
 
     fn remove(&mut self, key: &Key) {
         let old = self.states_mut(key).remove(key);
+        self.order.remove(key);
         let was_live = old.is_some_and(|old| key.space() == SPACE_USER && has_value(&old));
         self.live -= u64::from(was_live);
     }
@@ -200,6 +224,19 @@ mod tests {
         assert_eq!(table.keys(), 2);
         table.apply(&group(vec![(a, state(4, None))], vec![]));
         assert_eq!(table.keys(), 1);
+    }
+
+    #[test]
+    fn a_later_state_replaces_the_earlier_one_in_every_space() {
+        let mut table = Table::default();
+        for key in [Key::user(b"k"), Key::configuration()] {
+            for ballot in 1..4 {
+                let now = state(ballot, Some(b"v"));
+                table.apply(&group(vec![(key.clone(), now.clone())], vec![]));
+                assert_eq!(table.load(&key), Some(now), "{key:?}");
+            }
+        }
+        assert_eq!((table.keys(), table.records()), (1, 2));
     }
 
     #[test]

@@ -34,7 +34,8 @@ static const size_t bad_sizes[] = {KVC_VALUE_SIZE_MAX + 1, SIZE_MAX / 2, (size_t
 #define BAD_SIZES (sizeof bad_sizes / sizeof *bad_sizes)
 
 _Static_assert(sizeof(size_t) != 8 || (sizeof(kvc_options) == 24 && sizeof(kvc_write_options) == 24 &&
-                                       sizeof(kvc_op) == 88 && sizeof(kvc_completion) == 24),
+                                       sizeof(kvc_op) == 88 && sizeof(kvc_completion) == 24 &&
+                                       sizeof(kvc_scan_options) == 72 && sizeof(kvc_scan_entry) == 40),
                "the sizes that were published");
 
 static kvc_client *open_client(const char *list) {
@@ -77,6 +78,9 @@ static void expect_all(kvc_client *client, int expected) {
     EXPECT_STATUS(kvc_submit(client, &op, 1), expected);
     kvc_completion completion;
     EXPECT_STATUS(kvc_completions(client, &completion, 1), expected);
+    kvc_scan *scan = (kvc_scan *)&checks;
+    EXPECT_STATUS(kvc_scan_open(client, NULL, &scan), expected);
+    EXPECT(scan == NULL);
 }
 
 static void no_client(void) {
@@ -361,6 +365,66 @@ typedef struct caller {
     _Atomic pid_t id;
     int status;
 } caller;
+
+static void scans(kvc_client *client) {
+    static uint64_t zeroes[64];
+    kvc_scan *none[] = {NULL, (kvc_scan *)zeroes}, *scan = NULL;
+    kvc_scan_entry entry;
+    for (int i = 0; i < 2; i++) {
+        EXPECT_STATUS(kvc_scan_next(none[i], &entry), KVC_INVALID_ARGUMENT);
+        EXPECT(entry.key == NULL && entry.value == NULL && entry.key_size == 0);
+        kvc_scan_free(none[i]);
+    }
+    EXPECT_STATUS(kvc_scan_open(client, NULL, NULL), KVC_INVALID_ARGUMENT);
+    kvc_scan_options options = KVC_SCAN_OPTIONS_INIT;
+    options.flags = 2;
+    EXPECT_STATUS(kvc_scan_open(client, &options, &scan), KVC_INVALID_ARGUMENT);
+    options.flags = 0;
+    options.prefix_size = KVC_KEY_SIZE_MAX + 1;
+    EXPECT_STATUS(kvc_scan_open(client, &options, &scan), KVC_TOO_LARGE);
+    options.prefix_size = 1;
+    EXPECT_STATUS(kvc_scan_open(client, &options, &scan), KVC_INVALID_ARGUMENT);
+    for (size_t i = 0; i < BAD_SIZES; i++) {
+        options.size = bad_sizes[i];
+        EXPECT_STATUS(kvc_scan_open(client, &options, &scan), KVC_INVALID_ARGUMENT);
+    }
+    EXPECT(scan == NULL);
+
+    static const char *const keys[] = {"scan/a", "scan/b", "scan/c"};
+    for (int i = 0; i < 3; i++)
+        EXPECT_STATUS(kvc_put(client, keys[i], 6, keys[i] + 5, 1, NULL, NULL), KVC_OK);
+    options = (kvc_scan_options)KVC_SCAN_OPTIONS_INIT;
+    options.prefix = "scan/";
+    options.prefix_size = 5;
+    EXPECT_STATUS(kvc_scan_open(client, &options, &scan), KVC_OK);
+    EXPECT_STATUS(kvc_scan_next(scan, NULL), KVC_INVALID_ARGUMENT);
+    for (int i = 0; i < 3; i++) {
+        EXPECT_STATUS(kvc_scan_next(scan, &entry), KVC_OK);
+        EXPECT(entry.key_size == 6 && strcmp(entry.key, keys[i]) == 0 && entry.version > 0);
+        EXPECT(entry.value_size == 1 && strcmp(entry.value, keys[i] + 5) == 0);
+    }
+    EXPECT_STATUS(kvc_scan_next(scan, &entry), KVC_NOT_FOUND);
+    EXPECT_STATUS(kvc_scan_next(scan, &entry), KVC_NOT_FOUND);
+    kvc_scan_free(scan);
+
+    options.from = "scan/b";
+    options.from_size = 6;
+    options.limit = 1;
+    options.flags = KVC_SCAN_KEYS_ONLY;
+    EXPECT_STATUS(kvc_scan_open(client, &options, &scan), KVC_OK);
+    EXPECT_STATUS(kvc_scan_next(scan, &entry), KVC_OK);
+    EXPECT(strcmp(entry.key, "scan/b") == 0 && entry.value == NULL && entry.value_size == 0);
+    EXPECT_STATUS(kvc_scan_next(scan, &entry), KVC_NOT_FOUND);
+    kvc_scan_free(scan);
+
+    /* A scan outlives the end of its client, but tells nothing more. */
+    kvc_client *other = open_client(nodes);
+    EXPECT_STATUS(kvc_scan_open(other, NULL, &scan), KVC_OK);
+    kvc_close(other);
+    EXPECT_STATUS(kvc_scan_next(scan, &entry), KVC_CLOSED);
+    kvc_free(other);
+    kvc_scan_free(scan);
+}
 
 static void *call(void *argument) {
     caller *self = argument;
@@ -700,6 +764,7 @@ int main(int argc, char **argv) {
     times_to_live(client);
     locks(client);
     completions_come_once(client);
+    scans(client);
     closing();
     forking(client);
     forking_with_the_same_id();

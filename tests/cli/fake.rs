@@ -505,7 +505,9 @@ impl State {
                 | Action::PutFor { .. },
                 _,
             ) => return conflict(),
-            (Action::PutOver { .. }, _) => panic!("the command line has no such operation"),
+            (Action::PutOver { .. } | Action::Scan { .. }, _) => {
+                panic!("no test asks the fake node for it")
+            }
             (Action::CompareVersion { .. } | Action::CompareValue { .. }, _) => return conflict(),
             (Action::Add { delta }, _) => match add(standing.as_ref().map(|(_, v)| v), *delta) {
                 Ok(sum) => (Bytes::from(sum.to_string()), Some(sum)),

@@ -45,6 +45,71 @@ fn values_come_back_as_they_were_put() {
 }
 
 #[test]
+fn scans_print_keys_in_order() {
+    let (_cluster, shell) = one_node();
+    for key in ["b", "a/2", "a/1", "a/3", "c"] {
+        shell.run(&["put", key, &format!("of {key}")]).gave(0, "");
+    }
+    let all = "a/1\tof a/1\na/2\tof a/2\na/3\tof a/3\nb\tof b\nc\tof c\n";
+    shell.run(&["scan"]).gave(0, all);
+    shell
+        .run(&["scan", "a/", "--keys-only"])
+        .gave(0, "a/1\na/2\na/3\n");
+    let part = [
+        "scan",
+        "--from",
+        "a/2",
+        "--to",
+        "c",
+        "--limit",
+        "2",
+        "--keys-only",
+    ];
+    shell.run(&part).gave(0, "a/2\na/3\n");
+    shell.run(&["scan", "--count"]).gave(0, "5\n");
+    shell.run(&["scan", "none"]).gave(0, "");
+    let counted = json!({ "result": "done", "count": 3 });
+    assert_eq!(shell.json(&["scan", "a", "--count"]), (counted, 0));
+    let told = shell.json(&["scan", "c"]);
+    assert_eq!(
+        without_version(told).0,
+        json!({ "key": "c", "value": "of c" })
+    );
+}
+
+#[test]
+fn what_is_exported_can_be_imported() {
+    let (_cluster, shell) = one_node();
+    let large = "x".repeat(VALUE_SIZE_DEFAULT);
+    let bytes = OsStr::from_bytes(b"\xff\n");
+    shell.run(&["put", "text", "a\n\"b\""]).gave(0, "");
+    shell.run(&[OsStr::new("put"), bytes, bytes]).gave(0, "");
+    shell
+        .run_with_input(&["put", "large", "-"], large.as_bytes())
+        .gave(0, "");
+    let exported = shell.run(&["export"]).stdout;
+    assert_eq!(exported.iter().filter(|byte| **byte == b'\n').count(), 3);
+    let (_other, shell) = one_node();
+    shell
+        .run_with_input(&["import"], &exported)
+        .gave(0, "3 keys were put\n");
+    shell.run(&["get", "text"]).gave(0, "a\n\"b\"");
+    shell.run(&["get", "large"]).gave(0, &large);
+    let got = shell.run(&[OsStr::new("get"), bytes]);
+    assert_eq!(got.stdout, b"\xff\n");
+    // Many puts at once, of which some replace others.
+    let line = |n: usize| format!("{{\"key\":\"key {}\",\"value\":\"{n}\"}}\n", n % 1_500);
+    let lines: String = (0..3_000).map(line).collect();
+    let imported = shell.run_with_input(&["import", "-"], lines.as_bytes());
+    imported.gave(0, "3000 keys were put\n");
+    shell.run(&["scan", "key ", "--count"]).gave(0, "1500\n");
+    shell.run(&["get", "key 7"]).gave(0, "1507");
+    let wrong = format!("{}\n\n{{\"key\":\"k\"}}\n", line(1));
+    let refused = shell.run_with_input(&["import"], wrong.as_bytes());
+    refused.failed(2, "line 4: neither `value` nor `value_b64`");
+}
+
+#[test]
 fn only_a_terminal_gets_a_newline_and_hints() {
     let (_cluster, shell) = one_node();
     let put = shell.run_on_terminal("put k v");

@@ -189,6 +189,19 @@ impl Machine {
                             page,
                         });
                     }
+                    Output::ListRange {
+                        listing,
+                        range,
+                        bounds,
+                        epoch,
+                    } => {
+                        let page = self.disk.list_range(&range, bounds);
+                        due.push_back(Input::RangeListed {
+                            listing,
+                            epoch,
+                            page,
+                        });
+                    }
                     Output::Send { to, envelope } => self.send(to, envelope),
                     Output::Reply { to, reply } => self.replies.push((to, reply)),
                     Output::Event(event @ Event::Contradiction { .. }) => {

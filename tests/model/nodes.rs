@@ -375,7 +375,9 @@ impl Nodes {
             Message::Promise(_)
             | Message::Nack(_)
             | Message::Accepted(_)
-            | Message::ReadAnswer(_) => {
+            | Message::ReadAnswer(_)
+            | Message::RangeEqual(_)
+            | Message::RangeReply(_) => {
                 let asker = (envelope.destination, envelope.round);
                 (true, self.own_rounds.contains(&asker))
             }

@@ -185,6 +185,21 @@ impl Alone {
                     };
                     self.replica.handle_input(self.now, listed);
                 }
+                Output::ListRange {
+                    listing,
+                    range,
+                    bounds,
+                    epoch,
+                } => {
+                    let held = self.disk.iter().filter(|(key, _)| range.contains(key));
+                    let page = Page::collect_within(held, bounds);
+                    let listed = Input::RangeListed {
+                        listing,
+                        epoch,
+                        page,
+                    };
+                    self.replica.handle_input(self.now, listed);
+                }
                 Output::Send { envelope, .. } => self.sent.push(envelope),
                 Output::Reply { .. } | Output::Event(_) => {}
             }
@@ -270,6 +285,11 @@ impl Alone {
 
     /// A message from another node.
     pub fn tell(&mut self, from: NodeId, round: RoundId, message: impl Into<Message>) {
+        self.hear(from, round, message);
+        self.drain();
+    }
+
+    fn hear(&mut self, from: NodeId, round: RoundId, message: impl Into<Message>) {
         let envelope = Envelope {
             origin: from,
             destination: 1,
@@ -283,13 +303,29 @@ impl Alone {
         let cluster = CLUSTER;
         let input = Input::Peer { cluster, envelope };
         self.replica.handle_input(self.now, input);
-        self.drain();
     }
 
     /// Node 2 sends a request; returns the node's answers.
     pub fn ask(&mut self, message: impl Into<Message>) -> Vec<Message> {
         let from = self.sent.len();
         self.tell(2, 77, message);
+        self.answers_since(from)
+    }
+
+    /// The same, with another message of node 2 in the same batch.
+    pub fn ask_together(
+        &mut self,
+        message: impl Into<Message>,
+        other: impl Into<Message>,
+    ) -> Vec<Message> {
+        let from = self.sent.len();
+        self.hear(2, 77, message);
+        self.hear(2, 0, other);
+        self.drain();
+        self.answers_since(from)
+    }
+
+    fn answers_since(&self, from: usize) -> Vec<Message> {
         let answers = self.sent[from..].iter();
         let answers = answers.filter(|e| e.destination == 2 && e.round == 77);
         answers.map(|e| e.message.clone()).collect()

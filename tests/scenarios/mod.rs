@@ -28,6 +28,7 @@ pub mod reads;
 pub mod reported;
 pub mod rollbacks;
 pub mod rounds;
+pub mod scans;
 pub mod sealing;
 pub mod sizes;
 pub mod slow_disks;

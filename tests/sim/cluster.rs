@@ -122,7 +122,7 @@ pub struct Cluster {
     filters: Vec<Option<Filter>>,
     pub traps: Vec<Trap>,
     pub(super) queue: Queue,
-    random: Random,
+    pub(super) random: Random,
     /// The number of places given out in the order of events.
     ticks: u64,
     pub events: u64,
@@ -402,25 +402,8 @@ impl Cluster {
                     self.begin_sync(node);
                 }
             }
-            Output::List {
-                bucket,
-                after,
-                epoch,
-            } => {
-                let length_max = self.settings.page_length_max;
-                let page = self.nodes[node]
-                    .disk
-                    .list(bucket, after.as_ref(), length_max);
-                let delay = self.random.below(self.nodes[node].speed.load_max_us + 1);
-                let life = self.nodes[node].life;
-                let input = Box::new(Input::Listed {
-                    bucket,
-                    after,
-                    epoch,
-                    page,
-                });
-                self.queue
-                    .push(self.now_us + delay, Event::Listed { node, life, input });
+            list @ (Output::List { .. } | Output::ListRange { .. }) => {
+                self.answer_list(node, list);
             }
             Output::Load(key) => {
                 let state = self.nodes[node].disk.load(&key);

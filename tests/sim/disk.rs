@@ -7,7 +7,8 @@ use std::collections::{HashMap, VecDeque};
 
 use horseshoe::protocol::types::digest::{Bucket, Digests, Spread};
 use horseshoe::protocol::types::message::{Group, GroupNumber, Incarnation, Meta, Recovered};
-use horseshoe::protocol::types::page::Page;
+use horseshoe::protocol::types::page::{Page, PageBounds};
+use horseshoe::protocol::types::range::KeyRange;
 use horseshoe::protocol::types::record::{AcceptorState, Key};
 
 /// The merged content of groups.
@@ -113,6 +114,14 @@ impl Disk {
         let mut states: Vec<_> = held.collect();
         states.sort_by_key(|(key, _)| *key);
         Page::collect(states.into_iter(), length_max)
+    }
+
+    /// A page of a range of users' keys.
+    pub fn list_range(&self, range: &KeyRange, bounds: PageBounds) -> Page {
+        let held = self.written.registers.iter();
+        let mut states: Vec<_> = held.filter(|(key, _)| range.contains(key)).collect();
+        states.sort_by_key(|(key, _)| *key);
+        Page::collect_within(states.into_iter(), bounds)
     }
 
     /// Takes a group; returns whether a sync should begin now.

@@ -48,6 +48,7 @@ pub struct Plan {
     pub want_old_per_mille: u64,
     pub read_per_mille: u64,
     pub short_deadline_per_mille: u64,
+    pub scan_per_mille: u64,
     /// The kinds of faults that strike in this run.
     pub faults: Vec<FaultKind>,
     pub fault_gap_us: u64,
@@ -91,6 +92,7 @@ impl Plan {
             want_old_per_mille: *random.pick(&[100, 300, 900]),
             read_per_mille: *random.pick(&[150, 400, 400, 700]),
             short_deadline_per_mille: *random.pick(&[0, 100, 400]),
+            scan_per_mille: *Random::stream(seed, 28).pick(&[0, 50, 50, 200]),
             faults,
             fault_gap_us: duration_us / random.between(8, 20),
             early_trouble: random.chance(200),

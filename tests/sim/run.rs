@@ -17,6 +17,7 @@ use super::network::{Place, between};
 use super::plan::{Config, Plan};
 use super::random::Random;
 use super::workload::{Workload, key_name};
+use super::{scans, script};
 
 /// The most states that the checker visits for one key.
 const CHECK_EFFORT_MAX: u64 = 400_000;
@@ -465,6 +466,8 @@ impl Run {
             // value that is read, with everything before it.
             self.insists(client, node, &key, Action::Get, until_us)?;
         }
+        let first = Bytes::from_static(b"key");
+        self.insists(client, node, &first, script::scan(), until_us)?;
         self.cluster.crash_client(client);
         Ok(())
     }
@@ -486,7 +489,10 @@ impl Run {
             self.run_until(until_us, |run| run.cluster.calls[call].ended.is_some())?;
             match &self.cluster.calls[call].ending {
                 Ending::Answered(
-                    Outcome::Written { .. } | Outcome::Value { .. } | Outcome::Absent,
+                    Outcome::Written { .. }
+                    | Outcome::Value { .. }
+                    | Outcome::Absent
+                    | Outcome::Page(_),
                 ) => return Ok(()),
                 ending if self.cluster.now_us >= until_us => {
                     let waited = LIVENESS_US / 1_000_000;
@@ -515,8 +521,11 @@ impl Run {
             ..Report::default()
         };
         let mut by_key: BTreeMap<Bytes, Vec<RecordedCall>> = BTreeMap::new();
-        for call in std::mem::take(&mut self.cluster.calls) {
+        let calls = std::mem::take(&mut self.cluster.calls);
+        for call in &calls {
             *report.outcomes.entry(name_of(&call.ending)).or_default() += 1;
+        }
+        for call in scans::as_reads(&calls).map_err(Failure)? {
             by_key.entry(call.key.clone()).or_default().push(call);
         }
         let clock_error_us = self.plan.clock_error_us();
@@ -561,6 +570,7 @@ fn name_of(ending: &Ending) -> &'static str {
             Outcome::Stale { .. } => "stale",
             Outcome::NotKnown => "not known",
             Outcome::Absent => "absent",
+            Outcome::Page(_) => "page",
             Outcome::Written { .. } => "written",
             Outcome::NothingToDelete => "nothing to delete",
             Outcome::Conflict { .. } => "conflict",

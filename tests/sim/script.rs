@@ -20,6 +20,7 @@ use super::history::{Ending, RecordedCall};
 use super::network::{Network, Place, Quality, between};
 use super::node::{DiskSpeed, EPOCH_MS};
 use super::random::Random;
+use super::scans;
 use super::trace::Detail;
 
 /// How long a scenario waits for something that must happen.
@@ -477,17 +478,14 @@ impl Script {
         if let Some(violation) = self.cluster.watch.violation() {
             panic!("{violation}");
         }
-        let mut keys: Vec<&Bytes> = self.cluster.calls.iter().map(|c| &c.key).collect();
+        let told = scans::as_reads(&self.cluster.calls);
+        let told = told.unwrap_or_else(|violation| panic!("{violation}"));
+        let mut keys: Vec<&Bytes> = told.iter().map(|c| &c.key).collect();
         keys.sort();
         keys.dedup();
         for key in keys {
-            let calls: Vec<RecordedCall> = self
-                .cluster
-                .calls
-                .iter()
-                .filter(|c| c.key == *key)
-                .cloned()
-                .collect();
+            let calls = told.iter().filter(|c| c.key == *key);
+            let calls: Vec<RecordedCall> = calls.cloned().collect();
             match checker::check(&calls, 100_000) {
                 CheckVerdict::Linearizable => {}
                 CheckVerdict::Undecided => panic!("too hard to check"),
@@ -507,6 +505,16 @@ fn nodes(indexes: &[usize]) -> Vec<Place> {
 pub fn put(value: &str) -> Action {
     Action::Put {
         value: Bytes::copy_from_slice(value.as_bytes()),
+    }
+}
+
+/// All keys, as many as fit a page.
+pub fn scan() -> Action {
+    Action::Scan {
+        is_after: false,
+        end: Bytes::new(),
+        limit: 0,
+        keys_only: false,
     }
 }
 

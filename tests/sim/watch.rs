@@ -105,6 +105,13 @@ impl Watch {
             | Message::CopyAck(_)
             | Message::DigestsReply(_)
             | Message::DigestsEqual(_) => self.answers_in(from, envelope, Ballot::ZERO),
+            Message::RangeEqual(m) => self.answers_in(from, envelope, m.floor),
+            Message::RangeReply(m) => {
+                self.answers_in(from, envelope, m.floor);
+                for entry in &m.entries {
+                    self.lists_key(durable, &entry.key, entry.accepted);
+                }
+            }
             Message::BucketReply(told) => {
                 self.answers_in(from, envelope, Ballot::ZERO);
                 self.lists(durable, told);
@@ -134,11 +141,15 @@ impl Watch {
     /// R2: the bucket entries that a node sends are durable.
     fn lists(&mut self, durable: &Table, told: &BucketReply) {
         for entry in &told.entries {
-            let (_, accepted) = durable_ballots(durable, &entry.key);
-            self.hold(entry.accepted <= accepted, || {
-                format!("R2: lists {entry:?}, but only {accepted} is durable")
-            });
+            self.lists_key(durable, &entry.key, entry.accepted);
         }
+    }
+
+    fn lists_key(&mut self, durable: &Table, key: &Key, told: Ballot) {
+        let (_, accepted) = durable_ballots(durable, key);
+        self.hold(told <= accepted, || {
+            format!("R2: lists {key:?} at {told}, but only {accepted} is durable")
+        });
     }
 
     /// B1: a node that restarts begins above all ballots that it issued.

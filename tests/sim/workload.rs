@@ -70,6 +70,10 @@ impl Workload {
             self.begin_text(client, index, plan, cluster);
             return;
         }
+        if plan.scan_per_mille > 0 && self.random.chance(plan.scan_per_mille) {
+            self.begin_scan(client, index, plan, cluster);
+            return;
+        }
         let action = self.action(index, plan);
         let want_old = !action.is_read() && self.random.chance(plan.want_old_per_mille);
         let deadline_us = if self.random.chance(plan.short_deadline_per_mille) {
@@ -79,6 +83,27 @@ impl Workload {
         };
         let key = key_name(index, plan.key_size);
         cluster.begin(client, &key, action, want_old, deadline_us);
+        self.begun += 1;
+    }
+
+    /// From any key on, or from before all of them; sometimes not to the end.
+    fn begin_scan(&mut self, client: usize, index: usize, plan: &Plan, cluster: &mut Cluster) {
+        let key = match self.random.chance(500) {
+            true => Bytes::from_static(b"key"),
+            false => key_name(index, plan.key_size),
+        };
+        let last = self.random.below(plan.keys.len() as u64) as usize;
+        let action = Action::Scan {
+            is_after: self.random.chance(300),
+            end: match self.random.chance(200) {
+                true => key_name(last, plan.key_size),
+                false => Bytes::new(),
+            },
+            limit: *self.random.pick(&[0, 0, 0, 1, 2]),
+            keys_only: false,
+        };
+        let deadline_us = self.random.between(500_000, 6_500_000);
+        cluster.begin(client, &key, action, false, deadline_us);
         self.begun += 1;
     }
 

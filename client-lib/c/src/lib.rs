@@ -14,6 +14,7 @@ mod lock;
 mod operation;
 mod outcome;
 mod prefixed;
+mod scan;
 mod status;
 
 #[cfg(test)]

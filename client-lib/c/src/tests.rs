@@ -10,6 +10,7 @@ use crate::border::border;
 use crate::handle::{OpenOptions, kvc_free, kvc_open, with_client};
 use crate::operation::{Operation, WriteOptions, flag, kind};
 use crate::prefixed;
+use crate::scan::KEYS_ONLY;
 use crate::status::{ABI_VERSION, Status, kvc_strerror};
 
 const HEADER: &str = include_str!("../../include/kvclient.h");
@@ -55,6 +56,7 @@ fn numbers_are_those_of_the_header() {
         ("KVC_IF_ABSENT", flag::IF_ABSENT.into()),
         ("KVC_IF_VERSION", flag::IF_VERSION.into()),
         ("KVC_WANT_OLD", flag::WANT_OLD.into()),
+        ("KVC_SCAN_KEYS_ONLY", KEYS_ONLY.into()),
         ("KVC_OP_GET", kind::GET.into()),
         ("KVC_OP_PUT", kind::PUT.into()),
         ("KVC_OP_DELETE", kind::DELETE.into()),

@@ -50,6 +50,9 @@ int greet(kvc::Client &client) {
     auto refused = client.put("hello/colour", "red", kvc::WriteOptions().if_absent().want_old());
     if (refused.status() != KVC_CONFLICT || refused.old() != value) return failed("put", refused);
     if (auto swapped = client.cas("hello/colour", value, "green"); !swapped) return failed("cas", swapped);
+    kvc::Scan scan = client.scan(kvc::ScanOptions().prefix("hello/"));
+    while (auto entry = scan.next()) std::cout << entry->key << ": version " << entry->version << '\n';
+    if (!scan.is_complete()) return 1;
     if (auto more = client.append("hello/colour", "ish"); !more) return failed("append", more);
     auto erased = client.erase("hello/colour", kvc::WriteOptions().want_old());
     if (!erased || erased.old() != "greenish") return failed("erase", erased);

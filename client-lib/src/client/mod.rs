@@ -8,6 +8,7 @@
 mod address;
 mod inner;
 mod look_up;
+mod scan;
 mod wake;
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -26,6 +27,8 @@ use crate::session::{
     Call, CallError, Completion, DEADLINE_US_DEFAULT, NO_QUORUM_AFTER_US_DEFAULT, Question,
     QuestionReply, Session, SessionCounters, SessionOptions,
 };
+pub use scan::{ScanEntries, ScanPages};
+
 use address::Given;
 use inner::{Inner, Owner};
 use look_up::{LookUps, Resolver};

@@ -38,6 +38,14 @@ impl Call {
                 limit: KEY_SIZE_MAX as u64,
             });
         }
+        if let Action::Scan { end, .. } = &self.action
+            && end.len() > KEY_SIZE_MAX
+        {
+            return Err(CallError::TooLarge {
+                what: "key",
+                limit: KEY_SIZE_MAX as u64,
+            });
+        }
         if self.action.value_size() > VALUE_SIZE_MAX {
             return Err(CallError::TooLarge {
                 what: "value",
@@ -53,7 +61,7 @@ impl Call {
     }
 }
 
-/// The result of a call. `Ok` contains `Value`, `Absent`, `Lives`, `Stale`, `Written`,
+/// The result of a call. `Ok` contains `Value`, `Absent`, `Page`, `Lives`, `Stale`, `Written`,
 /// `NothingToDelete` or `Conflict`; all other outcomes are errors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Completion {

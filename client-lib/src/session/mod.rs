@@ -18,6 +18,7 @@ mod operation;
 mod port;
 mod question;
 mod queue;
+mod scan;
 mod settle;
 mod table;
 mod window;
@@ -38,6 +39,7 @@ use port::NewPort;
 use question::Asked;
 pub use question::{Question, QuestionCompletion, QuestionReply};
 use queue::AnswerRate;
+pub use scan::{Scan, ScanCursor};
 use table::{CallHandle, CallTable};
 
 /// The most calls in flight; further calls fail as busy. This is half of the window of numbers that

@@ -16,7 +16,7 @@ use super::window::SendWindow;
 use super::{Session, place_bit};
 use wire::clock::Reading;
 use wire::latency::{LatencyEstimate, allowance_us};
-use wire::{Hello, HelloAnswer, NoSession, Outcome, kind};
+use wire::{Action, Hello, HelloAnswer, NoSession, Outcome, kind};
 
 /// A node that was silent for this long has to answer a hello before it receives operations, ...
 const FRESH_US: u64 = 500_000;
@@ -40,6 +40,8 @@ const REFRESH_US_USELESS: u64 = 250_000;
 const MOVED_US: u64 = 1_000_000;
 /// ... and after this time if no other node answers either.
 const MOVED_US_ALONE: u64 = 200_000;
+/// How much longer than a get a page of a scan may take.
+const SCAN_US: u64 = 100_000;
 /// A node that answers hellos, but not operations, is avoided for this long, doubled each time.
 const AVOID_US_INITIAL: u64 = 20_000;
 const AVOID_DOUBLINGS_MAX: u32 = 6;
@@ -208,7 +210,8 @@ impl Node {
         self.strikes = 0;
         self.avoid_until_us = 0;
         self.hello_wait_us = HELLO_WAIT_US_INITIAL;
-        if !is_turned_away(outcome) {
+        // A page takes longer than the other reads, and says nothing of them.
+        if !is_turned_away(outcome) && !matches!(outcome, Outcome::Page(_)) {
             self.executed(now_us, timing, took_us);
         }
     }
@@ -232,10 +235,17 @@ impl Node {
 
     /// How long to wait for an answer before the next attempt. A value goes to the node, perhaps on
     /// to another, and from there to the members.
-    pub fn wait_us(&self, is_read: bool, value_size: usize) -> u64 {
-        let latency = if is_read { &self.reads } else { &self.writes };
+    pub fn wait_us(&self, action: &Action) -> u64 {
+        let latency = match action.is_read() {
+            true => &self.reads,
+            false => &self.writes,
+        };
         let wait_us = latency.wait_us(self.distance.wait_bounds());
-        wait_us.max(self.distance.least_wait_us()) + 3 * allowance_us(value_size)
+        let size_us = match action.is_scan() {
+            true => SCAN_US,
+            false => 3 * allowance_us(action.value_size()),
+        };
+        wait_us.max(self.distance.least_wait_us()) + size_us
     }
 
     /// An attempt was not answered in time. Returns true if the node must answer a hello now.

@@ -292,8 +292,7 @@ impl Session {
                 action: operation.call.action.clone(),
             },
         };
-        let value_size = operation.call.action.value_size();
-        let wait_us = node.wait_us(operation.is_read(), value_size);
+        let wait_us = node.wait_us(&operation.call.action);
         self.counters.retries += u64::from(retry);
         self.transmit(place, kind::REQUEST, &request);
 
@@ -450,11 +449,9 @@ impl Session {
     fn retry(&mut self, now_us: u64, handle: CallHandle) {
         let are_few = self.table.len() <= FEW_CALLS;
         let operation = self.table.get_mut(handle).expect("the caller looked");
-        let is_read = operation.is_read();
         if let Some(last) = operation.last.filter(|last| last.open) {
             let node = &mut self.nodes[last.place];
-            let value_size = operation.call.action.value_size();
-            let wait_us = backed_off(node.wait_us(is_read, value_size), operation.doublings);
+            let wait_us = backed_off(node.wait_us(&operation.call.action), operation.doublings);
             if now_us < last.sent_us + wait_us {
                 // The node turned out to be slower.
                 operation.retry_us = last.sent_us + wait_us;

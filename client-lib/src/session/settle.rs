@@ -10,7 +10,7 @@ use super::node::AnswerTiming;
 use super::operation::ALLOWANCE_MAX;
 use super::table::CallHandle;
 use super::{Session, place_bit};
-use wire::{Answer, Outcome};
+use wire::{Action, Answer, Outcome};
 
 /// After an operation was re-issued this many times at once, it is re-issued at intervals.
 const REMAKES_AT_ONCE_MAX: u32 = 2;
@@ -46,6 +46,7 @@ impl Session {
                     | Outcome::Absent
                     | Outcome::Lives { .. }
                     | Outcome::Stale { .. }
+                    | Outcome::Page(_)
             );
             let timing = AnswerTiming {
                 is_read,
@@ -57,7 +58,7 @@ impl Session {
             return;
         };
         let is_read = operation.is_read();
-        if !fits(&outcome, is_read) {
+        if !fits(&outcome, &operation.call.action) {
             self.counters.malformed += 1;
             return;
         }
@@ -335,13 +336,15 @@ fn importance(outcome: &Outcome) -> u8 {
 }
 
 /// Whether this outcome is possible for this call.
-fn fits(outcome: &Outcome, is_read: bool) -> bool {
+fn fits(outcome: &Outcome, action: &Action) -> bool {
+    let is_read = action.is_read();
     match outcome {
         Outcome::Value { .. }
         | Outcome::Absent
         | Outcome::Lives { .. }
         | Outcome::Stale { .. }
-        | Outcome::NotKnown => is_read,
+        | Outcome::NotKnown => is_read && !action.is_scan(),
+        Outcome::Page(_) => action.is_scan(),
         Outcome::Written { .. }
         | Outcome::NothingToDelete
         | Outcome::Conflict { .. }

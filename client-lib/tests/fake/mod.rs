@@ -14,7 +14,7 @@ use wire::datagram::{
 use wire::transfer::{self, Taken, Transfers};
 use wire::{
     self, Action, Answer, Hello, HelloAnswer, NoSession, NodeStatus, Old, OperationId, Outcome,
-    Request, StatusAnswer, StatusRequest, kind,
+    Request, ScanEntry, ScanPage, StatusAnswer, StatusRequest, kind,
 };
 
 const CLUSTER: u64 = 9;
@@ -292,7 +292,44 @@ impl Server {
     }
 }
 
+/// Keys in a page, so that scans take several.
+pub const PAGE_LENGTH_MAX: usize = 3;
+
 impl Store {
+    fn scan(
+        &self,
+        first: &Bytes,
+        is_after: bool,
+        end: &Bytes,
+        limit: usize,
+        keys_only: bool,
+    ) -> Outcome {
+        let is_in = |key: &Bytes| {
+            let is_behind = key > first || key == first && !is_after;
+            is_behind && (end.is_empty() || key < end)
+        };
+        let mut found = self.values.iter().filter(|(key, _)| is_in(key));
+        let length_max = match limit {
+            0 => PAGE_LENGTH_MAX,
+            limit => limit.min(PAGE_LENGTH_MAX),
+        };
+        let entries: Vec<ScanEntry> = found
+            .by_ref()
+            .take(length_max)
+            .map(|(key, value)| {
+                let (version, value) = value.clone();
+                let (key, value) = (key.clone(), Some(value).filter(|_| !keys_only));
+                ScanEntry {
+                    key,
+                    version,
+                    value,
+                }
+            })
+            .collect();
+        let next = found.next().and_then(|_| Some(entries.last()?.key.clone()));
+        Outcome::Page(ScanPage { entries, next })
+    }
+
     fn execute(&mut self, request: Request) -> Outcome {
         let operation = request.operation;
         if let Some(outcome) = self.applied.get(&operation.id) {
@@ -310,6 +347,15 @@ impl Store {
         };
         let mut number = None;
         let next = match operation.action {
+            Action::Scan {
+                is_after,
+                end,
+                limit,
+                keys_only,
+            } => {
+                let first = operation.key;
+                return self.scan(&first, is_after, &end, limit as usize, keys_only);
+            }
             Action::Get => {
                 return match present {
                     Some(value) => Outcome::Value { version, value },

@@ -6,7 +6,7 @@ use wire::Operation;
 
 use crate::protocol::clients::text_operation;
 use crate::protocol::types::limits::{OPERATION_AGE_MAX_MS, TEXT_AGE_MAX_MS};
-use crate::protocol::types::message::{Endpoint, NodeId, Now};
+use crate::protocol::types::message::{Endpoint, NodeId, Now, RoundId};
 use crate::protocol::types::rules::rule;
 
 /// Where to send an operation's outcome.
@@ -32,6 +32,11 @@ pub enum ReplyTo {
     Own {
         sequence: u64,
     },
+    /// A scan of this node, which needs the key at that place of its page.
+    Scan {
+        round: RoundId,
+        place: usize,
+    },
 }
 
 impl ReplyTo {
@@ -49,7 +54,7 @@ impl ReplyTo {
 
     /// Whether the operation came from a client of this node, and not from another node.
     pub fn is_client(self) -> bool {
-        !matches!(self, ReplyTo::Node { .. } | ReplyTo::Own { .. })
+        matches!(self, ReplyTo::Client { .. } | ReplyTo::Sessionless { .. })
     }
 }
 

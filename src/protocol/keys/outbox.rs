@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 
 use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::limits::HELD_BUCKETS_SIZE_MAX;
-use crate::protocol::types::message::{BucketEntry, Envelope, GroupNumber, Message, NodeId};
+use crate::protocol::types::message::{
+    BucketEntry, Envelope, GroupNumber, Message, NodeId, RangeEntry,
+};
 use crate::protocol::types::record::Key;
 use crate::protocol::types::rules::rule;
 
@@ -171,13 +173,14 @@ impl Outbox {
     }
 }
 
-/// About what an answer about buckets takes; 0 for other messages.
+/// About what an answer about buckets or ranges takes; 0 for other messages.
 fn buckets_size(message: &Message) -> usize {
     match message {
         Message::DigestsReply(reported) => 8 * reported.sums.buckets().unwrap_or(0),
         Message::BucketReply(reported) => {
             128 + 2 * size_of::<BucketEntry>() * reported.entries.len()
         }
+        Message::RangeReply(reported) => 128 + 2 * size_of::<RangeEntry>() * reported.entries.len(),
         _ => 0,
     }
 }

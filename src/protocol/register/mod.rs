@@ -4,4 +4,5 @@ pub mod acceptor;
 pub mod applied;
 pub(in crate::protocol) mod coordinator;
 pub(in crate::protocol) mod read_round;
+pub(in crate::protocol) mod scan;
 pub(in crate::protocol) mod waits;

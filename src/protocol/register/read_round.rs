@@ -10,18 +10,21 @@ use crate::protocol::register::coordinator::{Context, Coordinator, Effect};
 use crate::protocol::register::waits::RoundKind;
 use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::counts::{RoundEnd, RoundStart};
-use crate::protocol::types::message::{Accept, Message, NodeId, Read, ReadAnswer, RoundId};
+use crate::protocol::types::message::{
+    Accept, Configuration, Message, NodeId, Read, ReadAnswer, RoundId,
+};
 use crate::protocol::types::quorum::NodeSet;
 use crate::protocol::types::record::Record;
 use crate::protocol::types::rules::rule;
 
-/// One acceptor's answer.
-#[derive(Debug)]
-struct Answered {
-    from: NodeId,
-    accepted: Ballot,
-    chosen: bool,
-    floor: Ballot,
+/// One acceptor's answer about a key.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::protocol) struct Answered {
+    pub from: NodeId,
+    /// Zero without a record.
+    pub accepted: Ballot,
+    pub chosen: bool,
+    pub floor: Ballot,
 }
 
 #[derive(Debug)]
@@ -43,37 +46,40 @@ pub struct ReadRound {
 }
 
 /// What the answers so far allow.
-enum Decision {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::protocol) enum Decision {
     Wait,
     Answer,
     /// The highest record is not known to be chosen. It must be completed before it is returned.
     Finish,
 }
 
-impl ReadRound {
-    fn decide(&self, context: &Context<'_>) -> Decision {
-        let answered: NodeSet = self.answers.iter().map(|a| a.from).collect();
-        if !context.configuration.has_quorum(&answered) && rule!(R4_quorum) {
-            return Decision::Wait;
-        }
-        let Some((highest, _)) = &self.highest else {
-            return Decision::Answer;
-        };
-        let with_highest = self.answers.iter().filter(|a| a.accepted == *highest);
-        let holders: NodeSet = with_highest.clone().map(|a| a.from).collect();
-        // R4 (a): a quorum answered this ballot, and it is above the base.
-        if context.configuration.has_quorum(&holders) && *highest > context.configuration.base {
-            return Decision::Answer;
-        }
-        // R4 (b): one answer says that it is chosen, and no answer without a record has a higher
-        // floor.
-        let absences = || self.answers.iter().filter(|a| a.accepted == Ballot::ZERO);
-        let known = with_highest.clone().any(|a| a.chosen);
-        if (known && absences().all(|a| a.floor <= *highest)) || !rule!(R4_finish) {
-            return Decision::Answer;
-        }
-        Decision::Finish
+/// R4: what the answers about a key allow, `highest` being the highest accepted ballot among them.
+pub(in crate::protocol) fn decide(
+    answers: &[Answered],
+    highest: Option<Ballot>,
+    configuration: &Configuration,
+) -> Decision {
+    let answered: NodeSet = answers.iter().map(|a| a.from).collect();
+    if !configuration.has_quorum(&answered) && rule!(R4_quorum) {
+        return Decision::Wait;
     }
+    let Some(highest) = highest else {
+        return Decision::Answer;
+    };
+    let with_highest = answers.iter().filter(|a| a.accepted == highest);
+    let holders: NodeSet = with_highest.clone().map(|a| a.from).collect();
+    // R4 (a): a quorum answered this ballot, and it is above the base.
+    if configuration.has_quorum(&holders) && highest > configuration.base {
+        return Decision::Answer;
+    }
+    // R4 (b): one answer says that it is chosen, and no answer without a record has a higher floor.
+    let absences = || answers.iter().filter(|a| a.accepted == Ballot::ZERO);
+    let known = with_highest.clone().any(|a| a.chosen);
+    if (known && absences().all(|a| a.floor <= highest)) || !rule!(R4_finish) {
+        return Decision::Answer;
+    }
+    Decision::Finish
 }
 
 impl Coordinator {
@@ -183,7 +189,8 @@ impl Coordinator {
             chosen: answer.chosen,
             floor: answer.floor,
         });
-        match round.decide(context) {
+        let highest = round.highest.as_ref().map(|(ballot, _)| *ballot);
+        match decide(&round.answers, highest, context.configuration) {
             Decision::Wait => {}
             Decision::Answer => self.finish_read(context),
             // A write round of this node is in progress, and the reads join the next round.

@@ -35,6 +35,7 @@ impl Replica {
             ReplyTo::Client { .. } => OperationSource::Client,
             ReplyTo::Sessionless { .. } => OperationSource::Text,
             ReplyTo::Node { .. } => OperationSource::Node,
+            ReplyTo::Scan { .. } => OperationSource::Scan,
             ReplyTo::Own { .. } => OperationSource::Membership,
         };
         let kind = OperationKind::of(&pending.operation.action);

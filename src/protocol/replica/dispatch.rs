@@ -160,6 +160,13 @@ impl Replica {
             Message::DigestsEqual(reported) => {
                 self.handle_digests_equal(now, envelope.origin, envelope.round, reported.total);
             }
+            Message::RangeRequest(asked) if self.takes_part() => {
+                let asked = asked.clone();
+                self.handle_range_request(&envelope, asked);
+            }
+            Message::RangeEqual(_) | Message::RangeReply(_) => {
+                self.handle_range_answer(now, envelope);
+            }
             Message::Purge(_) if self.takes_part() => self.handle_purge(now, envelope),
             Message::Copy(_) if envelope.copy_purpose() != Some(CopyPurpose::Hint) => {
                 self.handle_fetched(now, envelope);

@@ -141,6 +141,7 @@ fn grows(record: Option<&Record>, action: &Action) -> bool {
         Action::Get
         | Action::GetStale
         | Action::TimeToLive
+        | Action::Scan { .. }
         | Action::Delete
         | Action::DeleteVersion { .. }
         | Action::Expire { .. }

@@ -28,6 +28,7 @@ impl Replica {
                     self.announce_news(now);
                 }
                 Timer::Forwards => self.check_forwards(now),
+                Timer::Scans => self.scans_timeout(now),
                 Timer::Copies => self.copies_timeout(now),
                 Timer::Key(key) => self.key_timeout(now, &key, at_us),
                 Timer::Expiry => self.expiry_timeout(now),

@@ -23,6 +23,7 @@ mod probe;
 mod readiness;
 mod requests;
 mod rounds;
+mod scan;
 mod send;
 mod slow_disk;
 mod stale;
@@ -57,6 +58,7 @@ use keys::Keys;
 use membership::Membership;
 use readiness::Reports;
 use requests::Requests;
+use scan::Scans;
 use send::Sending;
 use view::View;
 
@@ -143,6 +145,7 @@ pub struct Replica {
     forwarding: Forwarding,
     space: Fullness,
     catchup: Catchup,
+    scans: Scans,
     membership: Membership,
     watch: ClockWatch,
     reports: Reports,
@@ -204,6 +207,7 @@ impl Replica {
             forwarding: Forwarding::default(),
             space: Fullness::default(),
             catchup: Catchup::new(spread),
+            scans: Scans::default(),
             membership: Membership::new(proof),
             watch: ClockWatch::default(),
             reports: Reports::default(),
@@ -238,6 +242,11 @@ impl Replica {
                 epoch,
                 page,
             } => self.handle_listed(now, (bucket, after), epoch, &page),
+            Input::RangeListed {
+                listing,
+                epoch,
+                page,
+            } => self.handle_range_listed(now, listing, epoch, page),
             Input::Loaded { key, state } => self.handle_loaded(now, &key, state),
             Input::Persisted { group } => self.handle_persisted(group),
             Input::Timeout => self.handle_timeout(now),
@@ -253,7 +262,7 @@ impl Replica {
         loop {
             if let Some(envelope) = self.sending.pop_local() {
                 self.handle_member_message(now, envelope);
-            } else if !self.take_own_answers(now) {
+            } else if !self.take_own_answers(now) && !self.take_scan_reads(now) {
                 break;
             }
         }
@@ -283,7 +292,7 @@ impl Replica {
         let durable = &self.durable;
         let is_full = self.space.full.is_some();
         self.keys.evict(is_full, |group| durable.is_durable(group));
-        let lists = !self.catchup.page_requests.is_empty();
+        let lists = !self.catchup.page_requests.is_empty() || self.scans.lists();
         let Some(closed) = self.durable.close(lists) else {
             // What is still to be listed may wait for long: an iteration ends without it.
             self.end_turn();
@@ -312,8 +321,11 @@ impl Replica {
         Some(Output::Persist(group))
     }
 
-    /// A list of bucket entries is requested once all earlier changes were drained.
+    /// A list is requested once all earlier changes were drained. Clients wait for the ranges.
     fn poll_list(&mut self) -> Option<Output> {
+        if let Some(range) = self.poll_range() {
+            return Some(range);
+        }
         let (bucket, after) = self.catchup.page_requests.pop_front()?;
         Some(Output::List {
             bucket,

@@ -215,6 +215,10 @@ impl Replica {
             self.hand_over(now, &key, pending);
             return;
         }
+        if pending.operation.action.is_scan() {
+            self.begin_scan(now, pending);
+            return;
+        }
         let Some(resident) = self.keys.resident(&key) else {
             self.wait_for(key, Waiting::Operation(pending));
             return;
@@ -347,6 +351,9 @@ impl Replica {
                 ReplyTo::Own { sequence } => {
                     self.membership.answer(sequence, outcome.clone());
                 }
+                ReplyTo::Scan { round, place } => {
+                    self.scans.has_read(round, place, Some(outcome.clone()));
+                }
                 ReplyTo::Sessionless { to, id } => {
                     let outcome = outcome.clone();
                     self.reply(to, ClientReply::Sessionless { id, outcome });
@@ -373,8 +380,10 @@ impl Replica {
     pub(super) fn drop_operation(&mut self, pending: Pending, straggler: bool) {
         self.count_end(&pending, OperationEnd::Unanswered);
         self.end_operation(&pending.operation);
-        if let ReplyTo::Own { sequence } = pending.reply {
-            self.membership.answer(sequence, Outcome::Unknown);
+        match pending.reply {
+            ReplyTo::Own { sequence } => self.membership.answer(sequence, Outcome::Unknown),
+            ReplyTo::Scan { round, place } => self.scans.has_read(round, place, None),
+            ReplyTo::Client { .. } | ReplyTo::Node { .. } | ReplyTo::Sessionless { .. } => {}
         }
         if straggler {
             self.counts.dropped.stragglers += 1;

@@ -39,6 +39,7 @@ labels! {
         TimeToLive = "ttl",
         GetStale = "get_stale",
         DeleteVersion = "delete_version",
+        Scan = "scan",
     }
 }
 
@@ -47,6 +48,8 @@ labels! {
     OperationEnd {
         Value = "value",
         Absent = "absent",
+        /// Of a scan.
+        Page = "page",
         Done = "done",
         Conflict = "conflict",
         NotANumber = "not_a_number",
@@ -76,6 +79,8 @@ labels! {
         Node = "node",
         /// This node itself, which changes the configuration.
         Membership = "membership",
+        /// A scan of this node, which reads single keys.
+        Scan = "scan",
     }
 }
 
@@ -111,6 +116,7 @@ labels! {
         Accept = "accept",
         Read = "read",
         Forward = "forward",
+        Range = "range",
     }
 }
 
@@ -132,6 +138,7 @@ impl OperationKind {
             Action::CompareValue { .. } => OperationKind::CompareValue,
             Action::Add { .. } => OperationKind::Add,
             Action::Append { .. } => OperationKind::Append,
+            Action::Scan { .. } => OperationKind::Scan,
         }
     }
 }
@@ -144,6 +151,7 @@ impl OperationEnd {
             Outcome::Stale { value: None, .. } => OperationEnd::Absent,
             Outcome::NotKnown => OperationEnd::NotKnown,
             Outcome::Absent | Outcome::NothingToDelete => OperationEnd::Absent,
+            Outcome::Page(_) => OperationEnd::Page,
             Outcome::Written { .. } => OperationEnd::Done,
             Outcome::Conflict { .. } => OperationEnd::Conflict,
             Outcome::NotANumber => OperationEnd::NotANumber,
@@ -164,6 +172,7 @@ impl OperationEnd {
             self,
             OperationEnd::Value
                 | OperationEnd::Absent
+                | OperationEnd::Page
                 | OperationEnd::Done
                 | OperationEnd::Conflict
         )

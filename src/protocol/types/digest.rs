@@ -47,6 +47,11 @@ impl Spread {
         self.hash(key).0
     }
 
+    /// A summand of the digest of a range: the hash of a vote.
+    pub fn hash_of_vote(&self, key: &Key, accepted: Ballot) -> u64 {
+        vote_hash(self.hash(key).1, accepted)
+    }
+
     /// The key's bucket, and a hash that is independent of the bucket.
     fn hash(&self, key: &Key) -> (Bucket, u64) {
         let hasher = SipHasher13::new_with_keys(self.key as u64, (self.key >> 64) as u64);
@@ -125,7 +130,7 @@ impl Digests {
         if accepted == Ballot::ZERO {
             return;
         }
-        let hash = xxh3_64_with_seed(&hash.to_le_bytes(), accepted.0);
+        let hash = vote_hash(hash, accepted);
         let sums = match self.lives.iter().rposition(|(of, _)| *of == life) {
             Some(place) => &mut self.lives[place].1,
             None => {
@@ -181,6 +186,10 @@ impl fmt::Debug for Digests {
             .entries(lives.map(|(life, sums)| (life, Nonzero(sums))))
             .finish()
     }
+}
+
+fn vote_hash(hash: u64, accepted: Ballot) -> u64 {
+    xxh3_64_with_seed(&hash.to_le_bytes(), accepted.0)
 }
 
 /// The digests of a node's votes as a message carries them: one little-endian `u64` per bucket.

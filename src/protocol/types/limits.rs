@@ -312,6 +312,21 @@ pub const EXPIRY_LOOKED_AT_MAX: usize = 4_096;
 pub const EXPIRY_TURN_MS: u64 = 5;
 /// A key whose deletion has not completed after this time is looked at again.
 pub const EXPIRY_RETRY_MS: u64 = 1_000;
+/// Keys in one page of a range.
+pub const RANGE_KEYS_MAX: usize = 2_048;
+/// Size of the keys and values in one page of a range, in bytes; one key may always be in it.
+pub const RANGE_SIZE_MAX: usize = 48 << 10;
+/// Scans that a node works on at the same time. Further ones wait.
+pub const SCANS_MAX: usize = 16;
+/// Scans that wait. Further ones are answered busy.
+pub const SCANS_WAITING_MAX: usize = 1_024;
+/// Keys of one page that are read by read rounds. A page ends before the next such key.
+pub const SCAN_READS_MAX: usize = 64;
+/// Those of them that are read at the same time.
+pub const SCAN_READS_AT_ONCE_MAX: usize = 8;
+/// Ranges that other nodes requested and that are not listed yet. Further requests are dropped and
+/// counted.
+pub const RANGES_ASKED_MAX: usize = 256;
 /// Chosen marks that wait for a group to take them along. Over this limit they are written in a
 /// group of their own.
 pub const MARKS_MAX: usize = 16_384;

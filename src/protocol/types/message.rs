@@ -14,13 +14,15 @@ use wire::{
 };
 
 use crate::protocol::types::ballot::Ballot;
-use crate::protocol::types::configuration::{Forced, Unreadable};
+use crate::protocol::types::configuration::Forced;
 use crate::protocol::types::digest::{Bucket, Digests, Spread, Sums};
+pub use crate::protocol::types::event::Event;
 use crate::protocol::types::limits::{
     ADDRESS_SIZE_MAX, CHOSEN_PER_MESSAGE_MAX, KEYS_PER_MESSAGE_MAX, MEMBERS_MAX, NODES_MAX,
-    PROBE_SIZE, RECORD_SIZE_MAX,
+    PROBE_SIZE, RANGE_KEYS_MAX, RECORD_SIZE_MAX,
 };
-use crate::protocol::types::page::Page;
+use crate::protocol::types::page::{Page, PageBounds};
+use crate::protocol::types::range::KeyRange;
 use crate::protocol::types::readdress::Readdressed;
 use crate::protocol::types::receive_wait::ReceiveWait;
 use crate::protocol::types::record::{AcceptorState, Key, Record};
@@ -195,6 +197,14 @@ pub struct BucketEntry {
     pub size: u32,
 }
 
+/// A member's vote for one key of a range (E5).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RangeEntry {
+    pub key: Key,
+    pub accepted: Ballot,
+    pub chosen: bool,
+}
+
 macro_rules! messages {
     ($($(#[$doc:meta])* $name:ident = $kind:literal { $($field:ident: $type:ty),* $(,)? })*) => {
         $(
@@ -305,6 +315,15 @@ messages! {
     Probe = 41 { padding: Bytes }
     /// The digest of all buckets equals the `total` in the request.
     DigestsEqual = 42 { total: u64 }
+    /// S1: requests the votes for a range of keys. `sum` is the digest of the asking node's votes
+    /// for it.
+    RangeRequest = 43 { range: KeyRange, sum: u64 }
+    /// The digest of the sender's votes equals the `sum` in the request. `floor` counts for keys
+    /// without a vote (R4).
+    RangeEqual = 44 { floor: Ballot }
+    /// The votes in order of key. If there are more in the range, they reach up to `next`,
+    /// inclusive.
+    RangeReply = 45 { entries: Vec<RangeEntry>, next: Option<Key>, floor: Ballot }
 }
 
 impl Message {
@@ -325,6 +344,11 @@ impl Message {
             Message::Copy(m) => m.ballot.reading().max(m.record.latest()),
             Message::CopyAck(m) => m.refused_for.map_or(0, Ballot::reading),
             Message::DigestsReply(m) => m.clock,
+            Message::RangeEqual(m) => m.floor.reading(),
+            Message::RangeReply(m) => {
+                let accepted = m.entries.iter().map(|entry| entry.accepted);
+                accepted.fold(m.floor, Ballot::max).reading()
+            }
             _ => 0,
         }
     }
@@ -358,6 +382,10 @@ impl Message {
             Message::DigestsReply(m) => return bounded(m.sums.buckets().is_some()),
             Message::BucketReply(m) => return bounded(m.entries.len() <= KEYS_PER_MESSAGE_MAX),
             Message::CopiesRequest(m) => return bounded(m.keys.len() <= KEYS_PER_MESSAGE_MAX),
+            Message::RangeRequest(m) => return bounded(m.range.is_of_users()),
+            Message::RangeReply(m) => {
+                return bounded(m.entries.len() <= RANGE_KEYS_MAX && m.is_sound());
+            }
             Message::Purge(m) => return bounded(m.tombstones.len() <= KEYS_PER_MESSAGE_MAX),
             Message::Probe(m) => return bounded(m.padding.len() <= PROBE_SIZE),
             _ => None,
@@ -390,6 +418,19 @@ impl BucketReply {
     /// Whether this page covers any key after this one.
     pub fn goes_beyond(&self, key: &Key) -> bool {
         self.next.as_ref().is_none_or(|next| key < next)
+    }
+}
+
+impl RangeReply {
+    /// Whether the entries are votes, in order of key, and none is behind `next`.
+    fn is_sound(&self) -> bool {
+        let keys = || self.entries.iter().map(|entry| &entry.key);
+        let reaches = |last: &Key| self.next.as_ref().is_none_or(|next| last <= next);
+        self.entries
+            .iter()
+            .all(|entry| entry.accepted > Ballot::ZERO)
+            && keys().is_sorted_by(|a, b| a < b)
+            && keys().next_back().is_none_or(reaches)
     }
 }
 
@@ -479,6 +520,12 @@ pub enum Input {
         epoch: Epoch,
         page: Page,
     },
+    /// S1: the answer to `Output::ListRange`, as of some time after it.
+    RangeListed {
+        listing: u64,
+        epoch: Epoch,
+        page: Page,
+    },
     /// This group, and all groups before it, are as durable as the node's settings demand.
     Persisted { group: GroupNumber },
     /// A timer that `next_timeout` announced is due.
@@ -501,6 +548,13 @@ pub enum Output {
     List {
         bucket: Bucket,
         after: Option<Key>,
+        epoch: Epoch,
+    },
+    /// Requests `Input::RangeListed` for a page of a range, with the same number and epoch.
+    ListRange {
+        listing: u64,
+        range: KeyRange,
+        bounds: PageBounds,
         epoch: Epoch,
     },
     Send {
@@ -562,93 +616,6 @@ pub struct Recovered {
     pub expiring: Vec<(u64, Key)>,
     /// Nodes that are at other addresses than the configuration says.
     pub readdressed: Vec<Readdressed>,
-}
-
-/// An event for the operator's log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    QuorumGained,
-    QuorumLost {
-        heard: Vec<NodeId>,
-    },
-    /// What the node needs before it can serve, reported when that changes.
-    Waits(String),
-    ConfigurationInstalled {
-        epoch: Epoch,
-        votes: bool,
-    },
-    /// This node receives messages from a node of another cluster, which has this id there.
-    OtherCluster {
-        own: u64,
-        other: u64,
-        node: NodeId,
-    },
-    /// R3: `origin` sent a record that differs from the one this node holds at the same ballot.
-    Contradiction {
-        key: Key,
-        ballot: Ballot,
-        origin: NodeId,
-    },
-    ClockClamped {
-        ahead_ms: u64,
-    },
-    ClockTrusted,
-    /// A clock, possibly this node's own, is this far ahead of the median, or behind it if
-    /// negative.
-    ClockOff {
-        node: NodeId,
-        offset_ms: i64,
-    },
-    /// The node's clock offset is within the limit again.
-    ClockRight {
-        node: NodeId,
-    },
-    /// B5: that node's readings are too far ahead of this node's clock to be followed.
-    NodeAhead {
-        node: NodeId,
-        ahead_ms: u64,
-    },
-    /// A clock has reached its end: this machine's clock if `is_wall`, otherwise the hybrid clock
-    /// in the node's state. In milliseconds since 1970. The node stops working.
-    ClockAtEnd {
-        ms: u64,
-        is_wall: bool,
-    },
-    /// The node was started with a cluster name that differs from its cluster's. The node stops
-    /// working.
-    OtherName {
-        given: String,
-        cluster: u64,
-        name: String,
-    },
-    /// The oldest write to the disk has been in progress for this long.
-    DiskHangs {
-        unsynced_ms: u64,
-    },
-    DiskGoesOn,
-    /// X7: whether this node is overloaded.
-    Overload(bool),
-    /// X6: the space that this node or another member lacks, reported when that changes.
-    Full(Option<Full>),
-    /// E1: other nodes have seen this node with a later state than it has now.
-    RolledBack,
-    /// E7: the value of the configuration's register is not a configuration that this release can
-    /// read.
-    UnreadableConfiguration {
-        ballot: Ballot,
-        why: Unreadable,
-    },
-    /// E8: the cluster is split by force. Text that describes this node's configuration and the
-    /// other one.
-    Split {
-        own: String,
-        other: String,
-    },
-    /// The desired membership change is not possible. Text for an operator.
-    ChangeRefused(String),
-    /// E8: the forced configuration excludes the nodes at these addresses: it has no place for
-    /// them.
-    LeftOut(Vec<String>),
 }
 
 /// Encodes a reply to a client and returns the frame kind.

@@ -1,4 +1,5 @@
-//! A page of a bucket's entries, as a store returns it: as many as fit one message.
+//! A page of entries, as a store returns it: as many of a bucket as fit one message, or as many of
+//! a range as was asked for.
 
 use crate::protocol::types::limits::{KEYS_PER_MESSAGE_MAX, KEYS_SIZE_MAX};
 use crate::protocol::types::record::{AcceptorState, Key};
@@ -10,8 +11,17 @@ const ENTRY_OVERHEAD: usize = 24;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Page {
     pub states: Vec<(Key, AcceptorState)>,
-    /// The last of these keys, if the bucket has more after it.
+    /// The last of these keys, if the bucket or range has more after it.
     pub next: Option<Key>,
+}
+
+/// How much of a range fits a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageBounds {
+    pub length_max: usize,
+    /// In bytes, of keys and values.
+    pub size_max: usize,
+    pub counts_values: bool,
 }
 
 impl Page {
@@ -22,13 +32,32 @@ impl Page {
         states: impl Iterator<Item = (&'a Key, &'a AcceptorState)>,
         length_max: usize,
     ) -> Self {
+        let bounds = PageBounds {
+            length_max: length_max.min(KEYS_PER_MESSAGE_MAX),
+            size_max: KEYS_SIZE_MAX,
+            counts_values: false,
+        };
+        Page::collect_within(states, bounds)
+    }
+
+    /// The same with other bounds.
+    pub fn collect_within<'a>(
+        states: impl Iterator<Item = (&'a Key, &'a AcceptorState)>,
+        bounds: PageBounds,
+    ) -> Self {
         let mut page = Page::default();
         let mut size = 0;
         for (key, state) in states {
             size += key.as_bytes().len() + ENTRY_OVERHEAD;
-            let is_full = page.states.len() >= length_max.min(KEYS_PER_MESSAGE_MAX);
+            if bounds.counts_values {
+                size += state
+                    .record
+                    .as_ref()
+                    .map_or(0, |record| record.value_size());
+            }
+            let is_full = page.states.len() >= bounds.length_max;
             if let Some((last, _)) = page.states.last()
-                && (is_full || size > KEYS_SIZE_MAX)
+                && (is_full || size > bounds.size_max)
             {
                 page.next = Some(last.clone());
                 break;

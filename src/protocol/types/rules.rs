@@ -88,6 +88,7 @@ mod switch {
         E5_read,
         E5_summed,
         E5_listed,
+        E5_scanned,
         E5_copied,
         E5_compared,
         E5_adopted,
@@ -108,6 +109,10 @@ mod switch {
         E8_ids,
         E8_key,
         E8_kept,
+        S1_end,
+        S1_floor,
+        S1_tombstones,
+        S2_read,
     }
 
     thread_local! {

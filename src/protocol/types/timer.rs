@@ -16,6 +16,8 @@ pub enum Timer {
     News,
     /// Send unanswered forwarded operations again, or reclaim them.
     Forwards,
+    /// Ask for a scan again.
+    Scans,
     /// Send more of the requested copies.
     Copies,
     /// A round of this key has something due.

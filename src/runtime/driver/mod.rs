@@ -292,7 +292,7 @@ impl Driver {
         }
         self.is_unfinished = false;
         while let Some(output) = self.replica.poll_output() {
-            let is_list = matches!(output, Output::List { .. });
+            let is_list = matches!(output, Output::List { .. } | Output::ListRange { .. });
             self.hand_out(now, output);
             // All other outputs leave within this iteration; bucket entries come last and may wait
             // for the next.
@@ -454,6 +454,20 @@ impl Driver {
                 let listed = Input::Listed {
                     bucket,
                     after,
+                    epoch,
+                    page,
+                };
+                self.replica.handle_input(now, listed);
+            }
+            Output::ListRange {
+                listing,
+                range,
+                bounds,
+                epoch,
+            } => {
+                let page = self.table.list_range(&range, bounds);
+                let listed = Input::RangeListed {
+                    listing,
                     epoch,
                     page,
                 };

@@ -5,7 +5,7 @@ use super::super::network::{Place, Quality};
 use super::super::random::Random;
 use super::{FaultKind, Faults, Then, When};
 
-pub(super) const PEER_MESSAGES: [&str; 22] = [
+pub(super) const PEER_MESSAGES: [&str; 25] = [
     "Prepare",
     "Promise",
     "Nack",
@@ -28,6 +28,9 @@ pub(super) const PEER_MESSAGES: [&str; 22] = [
     "AdmissionRequest",
     "Copy",
     "Purge",
+    "RangeRequest",
+    "RangeEqual",
+    "RangeReply",
 ];
 const CLIENT_MESSAGES: [&str; 4] = ["Request", "Answer", "HelloAnswer", "NoSession"];
 

@@ -7,6 +7,7 @@
 mod change;
 mod full;
 mod operation;
+mod scan;
 mod status;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -17,6 +18,7 @@ pub use change::{
 };
 pub use full::Full;
 pub use operation::{Action, Old, Operation, OperationId, Outcome};
+pub use scan::{ScanEntry, ScanPage, end_of_prefix};
 pub use status::{
     BehindStatus, ClockStatus, DiskStatus, LearningStatus, LinkStatus, MemberStatus, RouteStatus,
 };

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Birth, BodyError, ClientId, Full, TTL_MS_MAX, Version};
+use super::{Birth, BodyError, ClientId, Full, KEY_SIZE_MAX, ScanPage, TTL_MS_MAX, Version};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct OperationId {
@@ -80,11 +80,26 @@ pub enum Action {
     },
     /// A read of what the node itself knows to be chosen. It may be old.
     GetStale,
+    /// One page of the keys from the operation's key on, in order (S1).
+    Scan {
+        /// The operation's key itself is left out.
+        is_after: bool,
+        /// The first key that is left out at the end; empty: none is.
+        end: Bytes,
+        /// At most this many keys; 0: as many as fit a page.
+        limit: u32,
+        /// Without values.
+        keys_only: bool,
+    },
 }
 
 impl Action {
     pub fn is_read(&self) -> bool {
-        matches!(self, Action::Get | Action::TimeToLive) || self.is_stale()
+        matches!(self, Action::Get | Action::TimeToLive) || self.is_stale() || self.is_scan()
+    }
+
+    pub fn is_scan(&self) -> bool {
+        matches!(self, Action::Scan { .. })
     }
 
     /// Whether any node answers it, by itself.
@@ -106,6 +121,7 @@ impl Action {
             Action::Get
             | Action::GetStale
             | Action::TimeToLive
+            | Action::Scan { .. }
             | Action::Delete
             | Action::DeleteVersion { .. }
             | Action::Expire { .. }
@@ -135,6 +151,8 @@ pub enum Outcome {
     },
     /// Of a read: no such key.
     Absent,
+    /// Of a scan.
+    Page(ScanPage),
     /// Of a read of the time to live: how long the key still lives; `None` if it does not expire.
     Lives {
         version: Version,
@@ -229,6 +247,11 @@ struct FlatOperation {
     expected: Bytes,
 }
 
+/// The flags of a scan in `word`, above the 32 bits of its limit.
+const SCAN_AFTER: u64 = 1 << 32;
+const SCAN_KEYS_ONLY: u64 = 1 << 33;
+const SCAN_WORD_END: u64 = 1 << 34;
+
 impl From<Operation> for FlatOperation {
     fn from(operation: Operation) -> Self {
         let none = Bytes::new;
@@ -246,6 +269,16 @@ impl From<Operation> for FlatOperation {
                 old_size_max,
                 old_without,
             } => (8, old_size_max, value, old_without),
+            Action::Scan {
+                is_after,
+                end,
+                limit,
+                keys_only,
+            } => {
+                let after = if is_after { SCAN_AFTER } else { 0 };
+                let keys = if keys_only { SCAN_KEYS_ONLY } else { 0 };
+                (9, u64::from(limit) | after | keys, end, none())
+            }
             Action::PutFor {
                 value,
                 ttl_ms,
@@ -298,6 +331,12 @@ impl TryFrom<FlatOperation> for Operation {
                 value,
                 old_size_max: word,
                 old_without: expected,
+            },
+            9 if value.len() <= KEY_SIZE_MAX && word < SCAN_WORD_END => Action::Scan {
+                is_after: word & SCAN_AFTER != 0,
+                end: value,
+                limit: word as u32,
+                keys_only: word & SCAN_KEYS_ONLY != 0,
             },
             16 => Action::PutFor {
                 value,
@@ -398,6 +437,7 @@ impl From<Outcome> for FlatOutcome {
             Outcome::Remake { dropped } => (flat.code, flat.word) = (11, dropped),
             Outcome::Ahead { clock } => (flat.code, flat.word) = (12, clock),
             Outcome::Full { full } => (flat.code, flat.word) = (13, full.code().into()),
+            Outcome::Page(page) => (flat.code, flat.bytes) = (14, page.encode()),
             Outcome::Lives { version, left_ms } => {
                 (flat.code, flat.word) = (16, version);
                 flat.number = left_ms.map(|ms| i64::try_from(ms).unwrap_or(i64::MAX));
@@ -459,6 +499,7 @@ impl TryFrom<FlatOutcome> for Outcome {
             13 => Outcome::Full {
                 full: Full::of_code(word).ok_or(BodyError::Bounds)?,
             },
+            14 => Outcome::Page(ScanPage::decode(bytes)?),
             16 => Outcome::Lives {
                 version: word,
                 left_ms: match number {

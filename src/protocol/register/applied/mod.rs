@@ -157,7 +157,7 @@ impl Proposal {
         let old = self.old(operation.want_old);
         let current = self.present();
         match &operation.action {
-            Action::Get | Action::GetStale | Action::TimeToLive => {
+            Action::Get | Action::GetStale | Action::TimeToLive | Action::Scan { .. } => {
                 unreachable!("reads are answered before")
             }
             Action::Put { value } => self.write(Some(value.clone()), old, None),

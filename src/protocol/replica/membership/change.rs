@@ -253,6 +253,7 @@ impl Replica {
         } else {
             self.end_life(now);
         }
+        self.restart_scans(now);
         self.restart_comparisons(now);
         self.carry_change_on(now);
         let votes = self.identity.votes;

@@ -22,7 +22,7 @@ use wire::KEY_SIZE_MAX;
 use wire::parts::INCOMPLETE_SIZE_MAX;
 
 /// The most that all of them may take.
-pub const MEMORY_BOUND: usize = 280_000_000;
+pub const MEMORY_BOUND: usize = 256_000_000;
 
 /// One use of memory: the constant that bounds it, and the bytes that this allows.
 #[derive(Debug, Clone, Copy)]

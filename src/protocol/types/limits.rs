@@ -183,13 +183,13 @@ pub const PROOF_OVERDUE_MS: u64 = 3_000;
 pub const PULLS_UNDER_WAY_MAX: usize = 1_024;
 pub const PULLS_SIZE_MAX: usize = 128 << 10;
 /// Keys that are to be fetched. With this many, the comparison looks for no further ones.
-pub const PULLS_WAITING_MAX: usize = 8_192;
+pub const PULLS_WAITING_MAX: usize = 4_096;
 /// A fetch that is not answered is sent again after this time.
 pub const FETCH_RETRY_MS: u64 = 300;
 /// A fetch is tried at least this many times.
 pub const FETCH_TRIES_MIN: u32 = 5;
 /// Requested copies that wait to be sent. More requests are dropped and counted.
-pub const COPIES_WAITING_MAX: usize = 8_192;
+pub const COPIES_WAITING_MAX: usize = 4_096;
 /// Fetched keys with an unconfirmed record that are to be checked again.
 pub const DOUBTS_MAX: usize = 1_024;
 /// Time for unconfirmed records, and for differences between buckets, to resolve automatically.
@@ -317,7 +317,7 @@ pub const RANGE_KEYS_MAX: usize = 2_048;
 /// Size of the keys and values in one page of a range, in bytes; one key may always be in it.
 pub const RANGE_SIZE_MAX: usize = 48 << 10;
 /// Scans that a node works on at the same time. Further ones wait.
-pub const SCANS_MAX: usize = 16;
+pub const SCANS_MAX: usize = 8;
 /// Scans that wait. Further ones are answered busy.
 pub const SCANS_WAITING_MAX: usize = 1_024;
 /// Keys of one page that are read by read rounds. A page ends before the next such key.

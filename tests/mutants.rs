@@ -12,7 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use horseshoe::protocol::types::rules::{Rule, switch_off};
 use scenarios::{
     ballots, catching_up, changes, clocks, exactly_once, expiry, handoff, hung_disks, latent,
-    lives, members, outcomes, overload, purge, rollbacks, scans, split, text,
+    lives, members, outcomes, overload, purge, rollbacks, scans, split, text, transactions,
 };
 use sim::plan::Config;
 use sim::run::run_seed;
@@ -324,6 +324,48 @@ const TABLE: &[(Rule, Found)] = &[
         Rule::S2_read,
         Found::ByScenario(scans::s2_what_this_node_lacks_is_read),
     ),
+    (
+        Rule::T1,
+        Found::ByScenario(transactions::t6_two_that_hold_each_others_keys),
+    ),
+    (
+        Rule::T2_chosen,
+        Found::ByScenario(transactions::t2_no_intent_before_the_register_is_chosen),
+    ),
+    (Rule::T2_read, Found::BySeeds),
+    (
+        Rule::T2_under,
+        Found::ByScenario(transactions::t2_no_write_under_an_intent),
+    ),
+    (
+        Rule::T3_attempt,
+        Found::ByScenario(transactions::t6_two_that_hold_each_others_keys),
+    ),
+    (
+        Rule::T4,
+        Found::ByScenario(transactions::t6_a_coordinator_that_dies_blocks_no_key),
+    ),
+    (
+        Rule::T5_read,
+        Found::ByScenario(transactions::t5_a_committed_intent_is_the_value),
+    ),
+    (
+        Rule::T5_absent,
+        Found::ByScenario(transactions::t5_the_register_was_removed_after_the_read),
+    ),
+    (
+        Rule::T6_abort,
+        Found::ByScenario(transactions::t6_a_coordinator_that_dies_blocks_no_key),
+    ),
+    (
+        Rule::T6_older,
+        Found::ByScenario(transactions::t6_two_that_hold_each_others_keys),
+    ),
+    (
+        Rule::T8,
+        Found::ByScenario(transactions::t8_nothing_remains),
+    ),
+    (Rule::T11, Found::BySeeds),
 ];
 
 /// Runs something with a rule switched off; returns whether it failed or panicked.

@@ -198,7 +198,7 @@ fn only_the_command_line_uses_the_client_library() {
 }
 
 /// The levels of `src/protocol`, lowest first.
-const LEVELS: [&str; 9] = [
+const LEVELS: [&str; 10] = [
     "types",
     "clock",
     "clients",
@@ -207,6 +207,7 @@ const LEVELS: [&str; 9] = [
     "membership",
     "catchup",
     "keys",
+    "transactions",
     "replica",
 ];
 

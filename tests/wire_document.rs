@@ -8,14 +8,17 @@ use horseshoe::protocol::types::message::{self, Message};
 const DOCUMENT: &str = include_str!("../docs/wire.md");
 
 /// The files that define the structs on the wire.
-const SOURCES: [&str; 9] = [
+const SOURCES: [&str; 10] = [
     include_str!("../wire/src/messages/mod.rs"),
     include_str!("../wire/src/messages/operation.rs"),
+    include_str!("../wire/src/messages/scan.rs"),
+    include_str!("../wire/src/messages/transaction.rs"),
     include_str!("../wire/src/messages/change.rs"),
     include_str!("../wire/src/messages/status.rs"),
     include_str!("../src/protocol/types/message.rs"),
     include_str!("../src/protocol/types/configuration.rs"),
     include_str!("../src/protocol/types/record.rs"),
+    include_str!("../src/protocol/types/transaction.rs"),
     include_str!("../src/protocol/types/digest.rs"),
     include_str!("../src/protocol/types/range.rs"),
 ];

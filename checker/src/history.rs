@@ -3,7 +3,9 @@
 use std::fmt;
 
 use bytes::Bytes;
-use wire::{Action, Old, Outcome, Version};
+use wire::{
+    Action, Condition, FailureReason, KeyChange, KeyResult, Old, Outcome, TransactionPart, Version,
+};
 
 /// How an operation ended, as its client knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +49,7 @@ impl RecordedCall {
                 | Outcome::Remake { .. }
                 | Outcome::Ahead { .. } => true,
                 Outcome::Unknown => read,
+                Outcome::Failed { failure } => failure.reason == FailureReason::Contended,
                 // Only an append's size depends on the present value.
                 Outcome::TooLarge { .. } => !matches!(self.action, Action::Append { .. }),
                 _ => false,
@@ -122,7 +125,45 @@ pub fn show_action(action: &Action) -> String {
         Action::GetStale => "stale get".into(),
         Action::DeleteVersion { version } => format!("if version {version:#x} delete"),
         Action::Scan { end, limit, .. } => format!("scan up to {} ({limit} keys)", show(end)),
+        Action::Transact { transaction } => {
+            let parts: Vec<String> = transaction.parts.iter().map(show_part).collect();
+            format!("transaction {}", parts.join(", "))
+        }
     }
+}
+
+fn show_part(part: &TransactionPart) -> String {
+    let key = show(&part.key);
+    let mut words = Vec::new();
+    for condition in &part.conditions {
+        words.push(match condition {
+            Condition::Absent => format!("if {key} absent"),
+            Condition::Present => format!("if {key} present"),
+            Condition::Version(version) => format!("if {key} version {version:#x}"),
+            Condition::Value(value) => format!("if {key} value {}", show(value)),
+        });
+    }
+    if part.get {
+        words.push(format!("get {key}"));
+    }
+    match &part.change {
+        None => {}
+        Some(KeyChange::Put(value)) => words.push(format!("put {key} {}", show(value))),
+        Some(KeyChange::Delete) => words.push(format!("delete {key}")),
+        Some(KeyChange::Add(delta)) => words.push(format!("add {key} {delta}")),
+        Some(KeyChange::Append(value)) => words.push(format!("append {key} {}", show(value))),
+    }
+    words.join(", ")
+}
+
+fn show_results(results: &[KeyResult]) -> String {
+    let results = results.iter().map(|result| {
+        let value = result.value.as_ref().map(show).unwrap_or_default();
+        let number = result.number.map(|n| format!(" = {n}")).unwrap_or_default();
+        let (found, version) = (result.found, result.version);
+        format!("{value} {found:#x} to {version:#x}{number}")
+    });
+    results.collect::<Vec<_>>().join(", ")
 }
 
 fn show_over(over: Option<Version>) -> String {
@@ -151,6 +192,7 @@ pub fn show_outcome(outcome: &Outcome) -> String {
         Outcome::Conflict { version, old } => {
             format!("conflict at version {version:#x}{}", show_old(old))
         }
+        Outcome::Committed { results } => format!("committed {}", show_results(results)),
         other => format!("{other:?}"),
     }
 }

@@ -181,7 +181,11 @@ fn seen_by(item: &CheckItem) -> Vec<Bytes> {
 /// Whether the action may have left the value, or an earlier value that it was extended from.
 fn has_part_in(action: &Action, value: &Bytes) -> bool {
     match action {
-        Action::Get | Action::GetStale | Action::TimeToLive | Action::Scan { .. } => false,
+        Action::Get
+        | Action::GetStale
+        | Action::TimeToLive
+        | Action::Scan { .. }
+        | Action::Transact { .. } => false,
         Action::Delete
         | Action::DeleteVersion { .. }
         | Action::Expire { .. }
@@ -206,6 +210,7 @@ fn may_leave(action: &Action, value: &Bytes) -> bool {
         | Action::GetStale
         | Action::TimeToLive
         | Action::Scan { .. }
+        | Action::Transact { .. }
         | Action::Delete
         | Action::DeleteVersion { .. }
         | Action::Expire { .. }

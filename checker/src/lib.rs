@@ -3,13 +3,15 @@
 //!
 //! `items` has the facts about each operation, `model` is the register, `search` looks for an
 //! order, and `shortest` cuts a history that has none down to the operations that show it. The
-//! checker knows nothing about nodes and messages. The tests and `horseshoe bench --check` use it.
+//! checker knows nothing about nodes and messages. `several` does the same for keys that
+//! transactions combine: strict serializability. The tests and `horseshoe bench --check` use it.
 
 pub mod history;
 mod items;
 pub mod model;
 pub mod random;
 mod search;
+pub mod several;
 mod shortest;
 mod tokens;
 
@@ -139,6 +141,7 @@ fn value_at_version(item: &CheckItem) -> Option<Option<Bytes>> {
             | Action::GetStale
             | Action::TimeToLive
             | Action::Scan { .. }
+            | Action::Transact { .. }
             | Action::Expire { .. }
             | Action::Persist { .. }
             | Action::Add { .. }

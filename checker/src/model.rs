@@ -95,6 +95,7 @@ pub fn effect(action: &Action, before: Option<&Bytes>, version_holds: bool) -> M
         Action::Get | Action::GetStale | Action::TimeToLive | Action::Scan { .. } => {
             panic!("a read writes nothing")
         }
+        Action::Transact { .. } => panic!("`several` judges transactions"),
         // Version 0 is that of an absent key.
         Action::PutFor { value, over, .. } => {
             let holds = match (over, before) {
@@ -163,7 +164,7 @@ pub fn effect(action: &Action, before: Option<&Bytes>, version_holds: bool) -> M
     }
 }
 
-fn number(value: &Bytes) -> Option<i64> {
+pub(crate) fn number(value: &Bytes) -> Option<i64> {
     let text = std::str::from_utf8(value).ok()?;
     let number: i64 = text.parse().ok()?;
     (number.to_string() == text).then_some(number)
@@ -229,6 +230,7 @@ impl ModelState {
             Outcome::NotANumber => self.unchanged(action, ModelEffect::NotANumber),
             Outcome::Overflow => self.unchanged(action, ModelEffect::Overflow),
             Outcome::TooLarge { .. } => self.unchanged(action, ModelEffect::TooLarge),
+            Outcome::Committed { .. } | Outcome::Failed { .. } | Outcome::Placed { .. } => None,
             Outcome::NoQuorum { .. }
             | Outcome::Busy { .. }
             | Outcome::Full { .. }
@@ -342,7 +344,7 @@ impl ModelState {
     }
 
     /// The state, if its version can be this one.
-    fn pinned(&self, version: Version) -> Option<ModelState> {
+    pub(crate) fn pinned(&self, version: Version) -> Option<ModelState> {
         self.version.can_be(version).then(|| ModelState {
             value: self.value.clone(),
             version: KnownVersion::Exactly(version),

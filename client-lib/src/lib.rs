@@ -5,7 +5,7 @@
 //!
 //! ```no_run
 //! use kvclient::wire::{Action, Outcome};
-//! use kvclient::{Call, CallError, Client, ClientOptions};
+//! use kvclient::{Call, CallError, Client, ClientOptions, TransactionOutcome};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let client = Client::open("node1:7001,node2:7001,node3:7001", ClientOptions::default())?;
@@ -23,6 +23,12 @@
 //! for entry in client.scan(kvclient::Scan::prefix(b"col")) {
 //!     let entry = entry?;
 //!     println!("{:?} is {:?}, version {}", entry.key, entry.value, entry.version);
+//! }
+//!
+//! // Several keys at once, all or nothing.
+//! match client.transaction().add("mine", -5).add("yours", 5).get("colour").run()? {
+//!     TransactionOutcome::Committed(results) => println!("{:?}", results.of(b"mine")),
+//!     TransactionOutcome::Conflict { key, .. } => println!("nothing was done: {key:?}"),
 //! }
 //!
 //! // Asynchronous: thousands in flight from one thread. `poll_fd` is for your own epoll loop.
@@ -43,8 +49,12 @@
 pub mod client;
 pub mod lock;
 pub mod session;
+pub mod transaction;
 pub mod zone;
 
 pub use client::{Client, ClientOptions, OpenError, ScanEntries, ScanPages, look_up};
 pub use session::{Call, CallError, Completion, Scan, SessionCounters};
+pub use transaction::{
+    TransactionBuilder, TransactionDraft, TransactionOutcome, TransactionResults,
+};
 pub use wire;

@@ -357,7 +357,20 @@ fn client_messages() -> Vec<(u8, Vec<u8>)> {
             4,
             Action::CompareValue {
                 expected: value.clone(),
-                value,
+                value: value.clone(),
+            },
+        ),
+        request(
+            5,
+            Action::Transact {
+                transaction: Transaction {
+                    parts: vec![TransactionPart {
+                        key: value.clone(),
+                        conditions: vec![Condition::Version(1), Condition::Value(value.clone())],
+                        get: true,
+                        change: Some(KeyChange::Append(value)),
+                    }],
+                },
             },
         ),
         (kind::STATUS_REQUEST, encoded(&status)),

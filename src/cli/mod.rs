@@ -26,6 +26,7 @@ mod serve;
 mod status;
 mod top;
 mod ttl;
+mod txn;
 mod words;
 
 use std::process::ExitCode;
@@ -74,6 +75,7 @@ enum Command {
     Member(member::MemberArgs),
     Data(data::DataArgs),
     Run(run::RunArgs),
+    Txn(txn::TxnArgs),
     Bench(bench::BenchArgs),
 }
 
@@ -108,6 +110,7 @@ pub fn main() -> ExitCode {
         Command::Member(arguments) => member::run(arguments, &connection),
         Command::Data(arguments) => data::run(arguments, &connection),
         Command::Run(arguments) => run::run(&arguments, &connection),
+        Command::Txn(arguments) => txn::run(&arguments, &connection),
         Command::Bench(arguments) => bench::run(&arguments, &connection),
     };
     exit.into()

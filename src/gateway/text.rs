@@ -127,7 +127,12 @@ pub fn answer(id: u64, outcome: &Outcome) -> Result<Vec<u8>, Silence> {
         // node.
         Outcome::Full { .. } => Err(Silence::Full),
         Outcome::Busy { .. } => Err(Silence::Busy),
-        Outcome::Unknown | Outcome::Remake { .. } | Outcome::Ahead { .. } => Err(Silence::Unknown),
+        Outcome::Unknown
+        | Outcome::Remake { .. }
+        | Outcome::Ahead { .. }
+        | Outcome::Committed { .. }
+        | Outcome::Failed { .. }
+        | Outcome::Placed { .. } => Err(Silence::Unknown),
     }
 }
 

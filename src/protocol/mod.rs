@@ -12,7 +12,8 @@
 //! 6. `membership`: the first configuration, and the evidence that completes a change
 //! 7. `catchup`: hints, comparisons and fetches for a node that lags
 //! 8. `keys`: keys in memory, and what waits for the disk
-//! 9. `replica`: `Replica`, which feeds all of these and sends what they decide
+//! 9. `transactions`: the course of transactions over several keys
+//! 10. `replica`: `Replica`, which feeds all of these and sends what they decide
 //!
 //! A level imports only from itself and from those before it. Below `replica` no level sends, and
 //! none knows `Replica`. `tests/tidy.rs` checks both.
@@ -27,6 +28,7 @@ mod membership;
 mod network;
 pub mod register;
 pub mod replica;
+mod transactions;
 pub mod types;
 
 pub use replica::{Options, Replica, Tuning};

@@ -15,4 +15,5 @@ mod member;
 mod operations;
 mod shell;
 mod status;
+mod transactions;
 mod words;

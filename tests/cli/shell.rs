@@ -90,9 +90,13 @@ impl Shell {
 
     /// One line of JSON, and the exit status.
     pub fn json<W: AsRef<OsStr>>(&self, words: &[W]) -> (Value, i32) {
+        self.json_with_input(words, b"")
+    }
+
+    pub fn json_with_input<W: AsRef<OsStr>>(&self, words: &[W], input: &[u8]) -> (Value, i32) {
         let mut all: Vec<&OsStr> = vec![OsStr::new("--json")];
         all.extend(words.iter().map(AsRef::as_ref));
-        let ran = self.run(&all);
+        let ran = self.run_with_input(&all, input);
         let text = String::from_utf8(ran.stdout).expect("text");
         assert_eq!(text.matches('\n').count(), 1, "{text:?} {}", ran.stderr);
         (serde_json::from_str(&text).expect("JSON"), ran.status)

@@ -36,3 +36,4 @@ pub mod slow_links;
 pub mod split;
 pub mod text;
 pub mod told;
+pub mod transactions;

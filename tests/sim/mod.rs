@@ -24,5 +24,6 @@ pub mod scans;
 pub mod script;
 pub mod text;
 pub mod trace;
+pub mod transactions;
 pub mod watch;
 mod workload;

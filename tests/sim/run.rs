@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use horseshoe::protocol::types::ballot::Ballot;
-use horseshoe::protocol::types::record::{Key, Record};
+use horseshoe::protocol::types::record::{Key, Record, SPACE_TRANSACTION};
 use wire::{Action, Outcome};
 
-use super::checker::{self, CheckVerdict};
+use super::checker::{self, CheckVerdict, several};
 use super::cluster::Cluster;
 use super::faults::{FaultKind, Faults};
 use super::history::{Ending, RecordedCall, show};
@@ -16,6 +16,7 @@ use super::hostile::Hostile;
 use super::network::{Place, between};
 use super::plan::{Config, Plan};
 use super::random::Random;
+use super::transactions::wrong_sum;
 use super::workload::{Workload, key_name};
 use super::{scans, script};
 
@@ -35,6 +36,13 @@ const ADMISSION_US: u64 = 90_000_000;
 
 /// By then nothing is in progress any more that operators requested during the faults.
 const ASKED_LATE_US: u64 = 10_000_000;
+
+/// The most states that the checker visits for the keys that transactions combine.
+const SEVERAL_EFFORT_MAX: u64 = 60_000;
+/// T8: registers leave after the longest horizon, and two sweeps, ...
+const SWEPT_US: u64 = 40_000_000;
+/// ... of what is found when a node lists its buckets after a start, some at each heartbeat.
+const HEARTBEATS_LISTED: u64 = 1_100;
 
 /// What a member has accepted for a key, if anything.
 type Held = Option<(Ballot, Option<Arc<Record>>)>;
@@ -159,7 +167,7 @@ impl Run {
         Run {
             cluster,
             faults: Faults::new(Random::stream(seed, 12), END_OF_FAULT),
-            workload: Workload::new(Random::stream(seed, 13)),
+            workload: Workload::new(Random::stream(seed, 13), seed),
             random,
             plan,
             winding_up: false,
@@ -337,6 +345,15 @@ impl Run {
         for node in 0..self.cluster.nodes.len() {
             if self.cluster.vote_of(node).is_some() {
                 self.serves(node, self.cluster.now_us + LIVENESS_US)?;
+            }
+        }
+        if self.plan.transact_per_mille > 0 {
+            let listed_us = HEARTBEATS_LISTED * self.plan.settings.heartbeat_ms * 1_000;
+            let until_us = self.cluster.now_us + SWEPT_US + listed_us;
+            if !self.run_until(until_us, Run::nothing_remains)? {
+                return Err(Failure(
+                    "T8: intents or registers of transactions remain".into(),
+                ));
             }
         }
         self.leave_one_behind()?;
@@ -520,12 +537,14 @@ impl Run {
             events: self.cluster.events,
             ..Report::default()
         };
-        let mut by_key: BTreeMap<Bytes, Vec<RecordedCall>> = BTreeMap::new();
         let calls = std::mem::take(&mut self.cluster.calls);
         for call in &calls {
             *report.outcomes.entry(name_of(&call.ending)).or_default() += 1;
         }
-        for call in scans::as_reads(&calls).map_err(Failure)? {
+        let mut calls = scans::as_reads(&calls).map_err(Failure)?;
+        self.check_transactions(&mut calls, &mut report)?;
+        let mut by_key: BTreeMap<Bytes, Vec<RecordedCall>> = BTreeMap::new();
+        for call in calls {
             by_key.entry(call.key.clone()).or_default().push(call);
         }
         let clock_error_us = self.plan.clock_error_us();
@@ -546,6 +565,56 @@ impl Run {
             }
         }
         Ok(report)
+    }
+}
+
+impl Run {
+    /// Takes out the operations on all keys that transactions combine, and checks these together.
+    fn check_transactions(
+        &mut self,
+        calls: &mut Vec<RecordedCall>,
+        report: &mut Report,
+    ) -> Result<(), Failure> {
+        let may_have_lost = self.cluster.watch.may_have_lost();
+        if let Some(call) = wrong_sum(calls).filter(|_| !may_have_lost) {
+            return Err(Failure(format!("the accounts have another sum:\n  {call}")));
+        }
+        for part in several::components(calls) {
+            match several::check(&part, SEVERAL_EFFORT_MAX) {
+                CheckVerdict::Linearizable => {}
+                CheckVerdict::Undecided => {
+                    report.undecided += 1;
+                    let (trace, now_us) = (&mut self.cluster.trace, self.cluster.now_us);
+                    trace.story(now_us, || "a group of keys is too hard to check".into());
+                }
+                CheckVerdict::Violation(_) if may_have_lost => report.lost += 1,
+                CheckVerdict::Violation(calls) => {
+                    return Err(not_linearizable(
+                        &Bytes::from_static(b"transactions"),
+                        &calls,
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// T8, T9: no intent and no decision register stays.
+    fn nothing_remains(&self) -> bool {
+        (0..self.cluster.nodes.len()).all(|node| {
+            if self.cluster.vote_of(node).is_none() {
+                return true;
+            }
+            let registers = &self.cluster.nodes[node].disk.synced().registers;
+            registers.iter().all(|(key, state)| {
+                let record = state.record.as_ref();
+                let is_open = |record: &Arc<Record>| {
+                    record.intent.is_some()
+                        || key.space() == SPACE_TRANSACTION && record.value.is_some()
+                };
+                !record.is_some_and(is_open)
+            })
+        })
     }
 }
 
@@ -583,6 +652,9 @@ fn name_of(ending: &Ending) -> &'static str {
             Outcome::Unknown => "unknown",
             Outcome::Remake { .. } => "remake",
             Outcome::Ahead { .. } => "ahead",
+            Outcome::Committed { .. } => "committed",
+            Outcome::Failed { .. } => "failed",
+            Outcome::Placed { .. } => "placed",
         },
     }
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use wire::{Action, Outcome, ScanPage};
 
+use super::checker::several::keys_of;
 use super::history::{Ending, RecordedCall};
 
 /// The same history with reads in place of scans. All keys are those that some other operation
@@ -15,7 +16,7 @@ pub fn as_reads(calls: &[RecordedCall]) -> Result<Vec<RecordedCall>, String> {
         .iter()
         .cloned()
         .partition(|call| call.action.is_scan());
-    let keys: BTreeSet<Bytes> = others.iter().map(|call| call.key.clone()).collect();
+    let keys: BTreeSet<Bytes> = others.iter().flat_map(keys_of).collect();
     for scan in scans {
         let Ending::Answered(Outcome::Page(page)) = &scan.ending else {
             continue;

@@ -12,7 +12,7 @@ use horseshoe::protocol::types::record::Key;
 use wire::clock;
 use wire::{Action, Outcome};
 
-use super::checker::{self, CheckVerdict};
+use super::checker::{self, CheckVerdict, several};
 use super::cluster::{Cluster, Fate, Settings};
 use super::disk::Disk;
 use super::event::Passing;
@@ -479,13 +479,19 @@ impl Script {
             panic!("{violation}");
         }
         let told = scans::as_reads(&self.cluster.calls);
-        let told = told.unwrap_or_else(|violation| panic!("{violation}"));
-        let mut keys: Vec<&Bytes> = told.iter().map(|c| &c.key).collect();
+        let mut single = told.unwrap_or_else(|violation| panic!("{violation}"));
+        for calls in several::components(&mut single) {
+            if let CheckVerdict::Violation(calls) = several::check(&calls, 100_000) {
+                let lines: Vec<String> = calls.iter().map(|c| c.to_string()).collect();
+                panic!("not strictly serializable:\n{}", lines.join("\n"));
+            }
+        }
+        let mut keys: Vec<&Bytes> = single.iter().map(|c| &c.key).collect();
         keys.sort();
         keys.dedup();
         for key in keys {
-            let calls = told.iter().filter(|c| c.key == *key);
-            let calls: Vec<RecordedCall> = calls.cloned().collect();
+            let calls: Vec<RecordedCall> =
+                single.iter().filter(|c| c.key == *key).cloned().collect();
             match checker::check(&calls, 100_000) {
                 CheckVerdict::Linearizable => {}
                 CheckVerdict::Undecided => panic!("too hard to check"),

@@ -11,6 +11,7 @@ use super::history::Ending;
 use super::plan::{KeyKind, Plan};
 use super::random::Random;
 use super::text;
+use super::transactions::Transacting;
 
 /// The state that any client last saw of a key: the operands of comparisons.
 #[derive(Debug, Clone, Default)]
@@ -25,6 +26,7 @@ pub struct Workload {
     seen: BTreeMap<usize, Seen>,
     looked_at: usize,
     values: u64,
+    transacting: Transacting,
 }
 
 /// Filled up to this size.
@@ -33,13 +35,14 @@ pub fn key_name(index: usize, size: usize) -> Bytes {
 }
 
 impl Workload {
-    pub fn new(random: Random) -> Self {
+    pub fn new(random: Random, seed: u64) -> Self {
         Workload {
             random,
             begun: 0,
             seen: BTreeMap::new(),
             looked_at: 0,
             values: 0,
+            transacting: Transacting::new(seed),
         }
     }
 
@@ -58,6 +61,11 @@ impl Workload {
         let text = cluster.clients[client].is_text();
         let in_flight_max = if text { 1 } else { plan.in_flight_max };
         if cluster.clients[client].in_flight() >= in_flight_max {
+            return;
+        }
+        if !text && self.transacting.takes_over(plan) {
+            self.transacting.begin_one(client, plan, cluster);
+            self.begun += 1;
             return;
         }
         self.look(cluster);

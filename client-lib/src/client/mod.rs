@@ -27,6 +27,7 @@ use crate::session::{
     Call, CallError, Completion, DEADLINE_US_DEFAULT, NO_QUORUM_AFTER_US_DEFAULT, Question,
     QuestionReply, Session, SessionCounters, SessionOptions,
 };
+use crate::transaction::TransactionBuilder;
 pub use scan::{ScanEntries, ScanPages};
 
 use address::Given;
@@ -158,6 +159,11 @@ impl Client {
         };
         inner.remove_waiter(waiter);
         result
+    }
+
+    /// A transaction over several keys, to be put together and run.
+    pub fn transaction(&self) -> TransactionBuilder<'_> {
+        TransactionBuilder::new(self)
     }
 
     /// Starts an operation; its completion carries `tag`. Does not block. Operations submitted

@@ -26,7 +26,7 @@ impl Call {
     }
 
     /// Checks the bounds before anything is sent.
-    pub(super) fn check(&self) -> Result<(), CallError> {
+    pub(crate) fn check(&self) -> Result<(), CallError> {
         if self.key.is_empty() {
             return Err(CallError::InvalidArgument(
                 "the key is empty: it must have at least one byte",

@@ -354,6 +354,11 @@ fn fits(outcome: &Outcome, action: &Action) -> bool {
         | Outcome::Full { .. }
         | Outcome::Remake { .. }
         | Outcome::Ahead { .. } => !is_read,
-        Outcome::TooLarge { .. } | Outcome::NoQuorum { .. } | Outcome::Busy { .. } => true,
+        Outcome::Placed { .. } => false,
+        Outcome::Committed { .. }
+        | Outcome::Failed { .. }
+        | Outcome::TooLarge { .. }
+        | Outcome::NoQuorum { .. }
+        | Outcome::Busy { .. } => true,
     }
 }

@@ -16,9 +16,21 @@ pub struct Line {
 
 /// The error names the line.
 pub fn parse(bytes: &[u8]) -> Result<Vec<Line>, String> {
+    let lines = records(bytes, b',', operation)?;
+    let line = |(number, call)| Line { number, call };
+    Ok(lines.into_iter().map(line).collect())
+}
+
+/// What `read` makes of each record, with the number of its first line.
+pub fn records<T>(
+    bytes: &[u8],
+    delimiter: u8,
+    read: impl Fn(&ByteRecord) -> Result<T, String>,
+) -> Result<Vec<(u64, T)>, String> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let mut reader = ReaderBuilder::new()
         .has_headers(false)
+        .delimiter(delimiter)
         .flexible(true)
         .from_reader(bytes);
     let mut lines = Vec::new();
@@ -44,10 +56,10 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<Line>, String> {
             .filter(|&&b| b == b'\n')
             .count() as u64;
         counted = start;
-        let call = check_quotes(&bytes[start..end])
-            .and_then(|()| operation(&record))
+        let line = check_quotes(&bytes[start..end], delimiter)
+            .and_then(|()| read(&record))
             .map_err(|error| format!("line {number}: {error}"))?;
-        lines.push(Line { number, call });
+        lines.push((number, line));
     }
 }
 
@@ -87,7 +99,7 @@ fn operation(record: &ByteRecord) -> Result<Call, String> {
 
 /// The csv crate accepts a quote in the middle of a field, text after a closing quote, and an end
 /// of the file in a quoted field; RFC 4180 allows none of these.
-fn check_quotes(record: &[u8]) -> Result<(), String> {
+fn check_quotes(record: &[u8], delimiter: u8) -> Result<(), String> {
     let mut rest = record.iter().copied().peekable();
     let mut at_start = true;
     while let Some(byte) = rest.next() {
@@ -102,12 +114,13 @@ fn check_quotes(record: &[u8]) -> Result<(), String> {
                         Some(_) => continue,
                     };
                 }
-                if !matches!(rest.peek(), None | Some(b',' | b'\r' | b'\n')) {
+                let ends = |byte: &u8| *byte == delimiter || b"\r\n".contains(byte);
+                if !rest.peek().is_none_or(ends) {
                     return Err("there is text after a closing quote".to_owned());
                 }
             }
             b'"' => return Err("there is a quote in a field that is not in quotes".to_owned()),
-            byte => at_start = byte == b',',
+            byte => at_start = byte == delimiter,
         }
     }
     Ok(())

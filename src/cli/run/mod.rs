@@ -2,7 +2,7 @@
 //! each.
 
 mod figures;
-mod file;
+pub(in crate::cli) mod file;
 
 use std::io::Read;
 use std::path::PathBuf;

@@ -8,6 +8,7 @@ use crate::protocol::clients::text_operation;
 use crate::protocol::types::limits::{OPERATION_AGE_MAX_MS, TEXT_AGE_MAX_MS};
 use crate::protocol::types::message::{Endpoint, NodeId, Now, RoundId};
 use crate::protocol::types::rules::rule;
+use crate::protocol::types::transaction::TransactionStep;
 
 /// Where to send an operation's outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +37,10 @@ pub enum ReplyTo {
     Scan {
         round: RoundId,
         place: usize,
+    },
+    /// A transaction of this node, or a node's search for the fate of one.
+    Step {
+        job: u64,
     },
 }
 
@@ -68,6 +73,8 @@ const ATTEMPTS_MAX: usize = 32;
 #[derive(Debug, Clone)]
 pub struct Pending {
     pub operation: Arc<Operation>,
+    /// A step of the transaction that is the operation, on another record.
+    pub step: Option<Arc<TransactionStep>>,
     pub reply: ReplyTo,
     /// Further attempts at the same operation, which get the same outcome.
     pub also: Vec<ReplyTo>,
@@ -131,9 +138,17 @@ impl Pending {
         is_text && self.received_us.is_none_or(stale) && rule!(X1_fresh)
     }
 
+    /// Whether it changes nothing, so that a read round is enough.
+    pub(in crate::protocol) fn is_read(&self) -> bool {
+        match &self.step {
+            Some(step) => step.is_read(),
+            None => self.operation.action.is_read(),
+        }
+    }
+
     /// X5: whether "surely not done" is still true. For a read it always is.
     pub(in crate::protocol) fn is_refusable(&self) -> bool {
-        !self.sent || self.operation.action.is_read() || !rule!(X5_sent)
+        !self.sent || self.is_read() || !rule!(X5_sent)
     }
 }
 
@@ -158,6 +173,7 @@ pub mod tests {
         let to = Endpoint::new(1, 1);
         Pending {
             operation: Arc::new(operation),
+            step: None,
             reply: ReplyTo::Client { to, attempt: 1 },
             also: Vec::new(),
             tried: false,

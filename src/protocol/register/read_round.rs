@@ -5,7 +5,7 @@ use std::sync::Arc;
 use wire::Outcome;
 
 use crate::protocol::clients::pending::Pending;
-use crate::protocol::register::applied;
+use crate::protocol::register::applied::{self, seen};
 use crate::protocol::register::coordinator::{Context, Coordinator, Effect};
 use crate::protocol::register::waits::RoundKind;
 use crate::protocol::types::ballot::Ballot;
@@ -16,6 +16,7 @@ use crate::protocol::types::message::{
 use crate::protocol::types::quorum::NodeSet;
 use crate::protocol::types::record::Record;
 use crate::protocol::types::rules::rule;
+use crate::protocol::types::transaction::{Register, Seen, StepAnswer, TransactionStep};
 
 /// One acceptor's answer about a key.
 #[derive(Debug, Clone, Copy)]
@@ -297,14 +298,39 @@ impl Coordinator {
         context
             .waits
             .sample(kind, now_us, round.began_us, round.again_us);
+        let record = round.highest.as_ref().map(|(_, record)| record);
+        let covered = record.filter(|record| record.intent.is_some() && rule!(T5_read));
         for pending in round.operations {
-            let outcome = round
-                .highest
-                .as_ref()
-                .map_or(Outcome::Absent, |(_, record)| {
-                    applied::read(record, &pending.operation.action, &moment)
-                });
-            context.answer(pending, outcome);
+            let step = pending.step.as_deref();
+            if let Some(record) = covered
+                && step != Some(&TransactionStep::Look)
+            {
+                let record = record.clone();
+                context.effects.push(Effect::Blocked { pending, record });
+                continue;
+            }
+            let answer = match step {
+                None => {
+                    let outcome = record.map_or(Outcome::Absent, |record| {
+                        applied::read(record, &pending.operation.action, &moment)
+                    });
+                    context.answer(pending, outcome);
+                    continue;
+                }
+                Some(TransactionStep::Read) => StepAnswer::Seen(match record {
+                    Some(record) => seen(record),
+                    None => Seen {
+                        version: 0,
+                        value: None,
+                        floors: Some((
+                            context.configuration.epoch,
+                            round.answers.iter().map(|a| (a.from, a.floor)).collect(),
+                        )),
+                    },
+                }),
+                Some(_) => StepAnswer::Register(record.and_then(|record| Register::of(record))),
+            };
+            context.effects.push(Effect::Stepped { pending, answer });
         }
     }
 

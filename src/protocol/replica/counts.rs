@@ -36,7 +36,8 @@ impl Replica {
             ReplyTo::Sessionless { .. } => OperationSource::Text,
             ReplyTo::Node { .. } => OperationSource::Node,
             ReplyTo::Scan { .. } => OperationSource::Scan,
-            ReplyTo::Own { .. } => OperationSource::Membership,
+            // Steps are not counted: the transaction is.
+            ReplyTo::Own { .. } | ReplyTo::Step { .. } => OperationSource::Membership,
         };
         let kind = OperationKind::of(&pending.operation.action);
         self.counts

@@ -94,6 +94,7 @@ impl Replica {
         let received_us = announced_us.and_then(|at_us| at_us.checked_sub(waited_us));
         let pending = Pending {
             operation: Arc::new(operation),
+            step: None,
             reply: ReplyTo::Node {
                 node: from,
                 boot: from_boot,

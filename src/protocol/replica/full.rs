@@ -47,7 +47,7 @@ impl Replica {
     pub(super) fn no_room_for(&mut self, key: &Key, pending: &Pending) -> Option<Full> {
         let full = self.space.cluster_full?;
         let operation = &pending.operation;
-        if matches!(pending.reply, ReplyTo::Own { .. }) {
+        if matches!(pending.reply, ReplyTo::Own { .. } | ReplyTo::Step { .. }) {
             return None;
         }
         let terms = self.terms();
@@ -138,6 +138,8 @@ fn is_known(record: &Record, operation: &Operation) -> bool {
 fn grows(record: Option<&Record>, action: &Action) -> bool {
     let present = record.and_then(|record| record.value.as_ref());
     let size = match action {
+        // Refused as a whole, before it has begun.
+        Action::Transact { .. } => return false,
         Action::Get
         | Action::GetStale
         | Action::TimeToLive

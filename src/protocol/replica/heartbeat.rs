@@ -29,6 +29,7 @@ impl Replica {
                 }
                 Timer::Forwards => self.check_forwards(now),
                 Timer::Scans => self.scans_timeout(now),
+                Timer::Transactions => self.transactions_timeout(now),
                 Timer::Copies => self.copies_timeout(now),
                 Timer::Key(key) => self.key_timeout(now, &key, at_us),
                 Timer::Expiry => self.expiry_timeout(now),
@@ -65,6 +66,7 @@ impl Replica {
         self.send_to_silent_nodes(now);
         self.compare_at_heartbeat(now);
         self.expire_keys(now);
+        self.sweep_transactions(now);
         self.report_clock(now);
         self.report_offsets(now);
     }

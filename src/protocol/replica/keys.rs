@@ -149,14 +149,14 @@ impl Keys {
         self.rounds.get(&round)
     }
 
-    /// See `Replica::change_key`.
+    /// See `Replica::change_key`. Returns whether the record changed, too.
     fn change<T>(
         &mut self,
         key: Loaded<'_>,
         durable: &mut DurableState,
         tombstones: &mut Tombstones,
         change: impl FnOnce(&mut Option<AcceptorState>) -> (bool, T),
-    ) -> T {
+    ) -> (bool, T) {
         let accepted = |state: &Option<AcceptorState>| state.as_ref().map(|s| (s.accepted, s.life));
         let expiry_ms = |state: &Option<AcceptorState>| state.as_ref()?.record.as_ref()?.expiry_ms;
         let resident = self.at(key);
@@ -164,7 +164,7 @@ impl Keys {
         let expired_ms = expiry_ms(&resident.state);
         let (is_changed, result) = change(&mut resident.state);
         if !is_changed {
-            return result;
+            return (false, result);
         }
         let after = accepted(&resident.state);
         let record = resident.state.as_ref().and_then(|s| s.record.as_ref());
@@ -180,7 +180,7 @@ impl Keys {
                 false => tombstones.superseded(key.0),
             }
         }
-        result
+        (before != after, result)
     }
 }
 
@@ -193,7 +193,13 @@ impl Replica {
         change: impl FnOnce(&mut Option<AcceptorState>) -> (bool, T),
     ) -> T {
         let tombstones = &mut self.catchup.tombstones;
-        self.keys.change(key, &mut self.durable, tombstones, change)
+        let (is_changed, result) = self.keys.change(key, &mut self.durable, tombstones, change);
+        if is_changed {
+            let state = self.keys.at(key).state.as_ref();
+            let record = state.and_then(|state| state.record.as_deref());
+            self.transactions.note(key.key(), record);
+        }
+        result
     }
 
     pub(super) fn set_key(&mut self, key: Loaded<'_>, state: Option<AcceptorState>) {

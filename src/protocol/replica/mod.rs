@@ -28,6 +28,7 @@ mod send;
 mod slow_disk;
 mod stale;
 mod text;
+mod transactions;
 mod view;
 
 use rand::SeedableRng;
@@ -39,6 +40,7 @@ use crate::protocol::membership::formation::Bootstrap;
 use crate::protocol::network::topology::Links;
 use crate::protocol::replica::iteration::IterationBudget;
 use crate::protocol::replica::membership::starts::StartConfirmation;
+use crate::protocol::transactions::Transactions;
 use crate::protocol::types::counts::{Counters, NodeCounts};
 use crate::protocol::types::digest::{BUCKETS_MAX, Spread};
 use crate::protocol::types::limits::RETRY_HORIZON_MS;
@@ -147,6 +149,7 @@ pub struct Replica {
     catchup: Catchup,
     scans: Scans,
     membership: Membership,
+    transactions: Transactions,
     watch: ClockWatch,
     reports: Reports,
     sending: Sending,
@@ -209,6 +212,7 @@ impl Replica {
             catchup: Catchup::new(spread),
             scans: Scans::default(),
             membership: Membership::new(proof),
+            transactions: Transactions::default(),
             watch: ClockWatch::default(),
             reports: Reports::default(),
             sending: Sending::default(),
@@ -262,7 +266,10 @@ impl Replica {
         loop {
             if let Some(envelope) = self.sending.pop_local() {
                 self.handle_member_message(now, envelope);
-            } else if !self.take_own_answers(now) && !self.take_scan_reads(now) {
+            } else if !self.take_own_answers(now)
+                && !self.take_scan_reads(now)
+                && !self.take_step_answers(now)
+            {
                 break;
             }
         }

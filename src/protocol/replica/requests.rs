@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use rand::RngExt;
 use wire::{
-    Answer, ClientId, Hello, HelloAnswer, KEY_SIZE_MAX, NoSession, Operation, Outcome, Request,
-    StatusRequest,
+    Action, Answer, ClientId, Hello, HelloAnswer, KEY_SIZE_MAX, NoSession, Operation, Outcome,
+    Request, StatusRequest,
 };
 
 use crate::protocol::clients::low_marks::LowMarks;
@@ -29,8 +29,9 @@ use crate::protocol::types::message::{
     ClientMessage, ClientReply, Endpoint, Event, ForwardAnswer, GroupNumber, Now, Output,
 };
 use crate::protocol::types::receive_wait::ReceiveWait;
-use crate::protocol::types::record::{Key, SPACE_USER};
+use crate::protocol::types::record::{Key, SPACE_CONFIGURATION};
 use crate::protocol::types::rules::rule;
+use crate::protocol::types::transaction::StepAnswer;
 
 /// Requests of clients and operators that were not answered yet.
 #[derive(Debug, Default)]
@@ -137,6 +138,7 @@ impl Replica {
         }
         let pending = Pending {
             operation: Arc::new(operation),
+            step: None,
             reply: ReplyTo::Client { to: from, attempt },
             also: Vec::new(),
             tried: retry,
@@ -210,6 +212,10 @@ impl Replica {
             self.read_stale(now, key, pending);
             return;
         }
+        if pending.step.is_none() && matches!(pending.operation.action, Action::Transact { .. }) {
+            self.begin_transaction(now, pending);
+            return;
+        }
         // The operation may have waited for its key since this node had a vote, or a working disk.
         if !self.runs_rounds_of(&key) {
             self.hand_over(now, &key, pending);
@@ -248,7 +254,7 @@ impl Replica {
     /// Rounds of the configuration's register are not handed over: each member proposes the desired
     /// configuration.
     pub(super) fn runs_rounds_of(&self, key: &Key) -> bool {
-        match key.space() == SPACE_USER {
+        match key.space() != SPACE_CONFIGURATION {
             true => self.runs_rounds() || (!self.identity.votes && !rule!(E4_rounds)),
             false => self.identity.votes || !rule!(E4_rounds),
         }
@@ -331,6 +337,10 @@ impl Replica {
 
     /// Answers all attempts that wait for this operation.
     pub(super) fn answer(&mut self, pending: Pending, outcome: Outcome) {
+        if pending.step.is_some() {
+            self.stepped(&pending, StepAnswer::Outcome(outcome));
+            return;
+        }
         let end = OperationEnd::of(&outcome);
         if end.is_of_a_round() {
             self.requests.shares.complete();
@@ -354,6 +364,7 @@ impl Replica {
                 ReplyTo::Scan { round, place } => {
                     self.scans.has_read(round, place, Some(outcome.clone()));
                 }
+                ReplyTo::Step { .. } => unreachable!("a step is answered above"),
                 ReplyTo::Sessionless { to, id } => {
                     let outcome = outcome.clone();
                     self.reply(to, ClientReply::Sessionless { id, outcome });
@@ -378,6 +389,10 @@ impl Replica {
     }
 
     pub(super) fn drop_operation(&mut self, pending: Pending, straggler: bool) {
+        if pending.step.is_some() {
+            self.stepped(&pending, StepAnswer::Dropped);
+            return;
+        }
         self.count_end(&pending, OperationEnd::Unanswered);
         self.end_operation(&pending.operation);
         match pending.reply {

@@ -90,6 +90,7 @@ impl Replica {
             retry_horizon_ms: self.options.tuning.retry_horizon_ms,
             is_full: self.space.cluster_full.is_some(),
             value_size_max: self.options.value_size_max,
+            decisions: self.transactions.decisions(),
             near: self.view.reachable(),
             coordinators: self.view.coordinators(),
             effects: &mut effects,
@@ -125,6 +126,8 @@ impl Replica {
                 self.send(to, round, message, group, Way::asked(again));
             }
             Effect::Answer { pending, outcome } => self.answer(pending, outcome),
+            Effect::Stepped { pending, answer } => self.stepped(&pending, answer),
+            Effect::Blocked { pending, record } => self.block(now, key, pending, record),
             Effect::Forward { to, pending } => self.forward(now, to, pending),
             Effect::Drop { pending, straggler } => self.drop_operation(pending, straggler),
             Effect::Joined {

@@ -9,7 +9,7 @@ use crate::protocol::types::limits::{
     BUSY_AFTER_MAX_MS, BUSY_AFTER_MS, DISK_BEHIND_MS, DISK_SLOW_KEPT_MS, DISK_SLOW_MS,
 };
 use crate::protocol::types::message::{Envelope, Message, NodeId, Now};
-use crate::protocol::types::record::{Key, SPACE_USER};
+use crate::protocol::types::record::{Key, SPACE_CONFIGURATION, SPACE_USER};
 
 /// The voters whose disks were slow lately.
 #[derive(Debug, Default)]
@@ -58,7 +58,7 @@ impl Replica {
     /// Whether the operation causes something that must be written. The changes of the
     /// configuration are few, and one of them may be what removes this node.
     pub(super) fn would_write(&self, key: &Key, pending: &Pending) -> bool {
-        let is_own = matches!(pending.reply, ReplyTo::Own { .. });
+        let is_own = matches!(pending.reply, ReplyTo::Own { .. } | ReplyTo::Step { .. });
         key.space() == SPACE_USER && !is_own && !pending.operation.action.is_read()
     }
 
@@ -73,7 +73,7 @@ impl Replica {
             _ => return false,
         };
         let is_own = envelope.origin == self.identity.node;
-        !is_own && key.space() == SPACE_USER && self.is_disk_behind()
+        !is_own && key.space() != SPACE_CONFIGURATION && self.is_disk_behind()
     }
 
     /// When a write that is refused now may succeed: after the commit in progress.

@@ -40,6 +40,7 @@ impl Replica {
         };
         let pending = Pending {
             operation: Arc::new(operation),
+            step: None,
             reply: ReplyTo::Sessionless { to: from, id },
             also: Vec::new(),
             // Nothing distinguishes a retry from a first attempt.

@@ -40,6 +40,7 @@ labels! {
         GetStale = "get_stale",
         DeleteVersion = "delete_version",
         Scan = "scan",
+        Transaction = "transaction",
     }
 }
 
@@ -139,6 +140,7 @@ impl OperationKind {
             Action::Add { .. } => OperationKind::Add,
             Action::Append { .. } => OperationKind::Append,
             Action::Scan { .. } => OperationKind::Scan,
+            Action::Transact { .. } => OperationKind::Transaction,
         }
     }
 }
@@ -152,15 +154,15 @@ impl OperationEnd {
             Outcome::NotKnown => OperationEnd::NotKnown,
             Outcome::Absent | Outcome::NothingToDelete => OperationEnd::Absent,
             Outcome::Page(_) => OperationEnd::Page,
-            Outcome::Written { .. } => OperationEnd::Done,
-            Outcome::Conflict { .. } => OperationEnd::Conflict,
+            Outcome::Written { .. } | Outcome::Committed { .. } => OperationEnd::Done,
+            Outcome::Conflict { .. } | Outcome::Failed { .. } => OperationEnd::Conflict,
             Outcome::NotANumber => OperationEnd::NotANumber,
             Outcome::Overflow => OperationEnd::Overflow,
             Outcome::TooLarge { .. } => OperationEnd::TooLarge,
             Outcome::NoQuorum { .. } => OperationEnd::NoQuorum,
             Outcome::Busy { .. } => OperationEnd::Busy,
             Outcome::Full { .. } => OperationEnd::Full,
-            Outcome::Unknown => OperationEnd::Unknown,
+            Outcome::Unknown | Outcome::Placed { .. } => OperationEnd::Unknown,
             Outcome::Remake { .. } => OperationEnd::Remake,
             Outcome::Ahead { .. } => OperationEnd::Ahead,
         }

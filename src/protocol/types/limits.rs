@@ -6,6 +6,26 @@ use wire::datagram::DATAGRAM_SIZE_MAX;
 use wire::transfer::FRAME_BODY_SIZE_MAX;
 use wire::{KEY_SIZE_MAX, RETRY_WINDOW_MS, VALUE_SIZE_MAX};
 
+/// Attempts of transactions whose fates a node remembers.
+pub const DECISIONS_KNOWN_MAX: usize = 16_384;
+/// A coordinator has this long for a transaction. Then others abort it.
+pub const TRANSACTION_MS: u64 = 5_000;
+/// T6: the first and the longest wait of an operation that met an intent, before it looks again.
+pub const INTENT_WAIT_US: u64 = 2_000;
+pub const INTENT_WAIT_MAX_US: u64 = 20_000;
+/// Operations on one node that wait for intents. Further ones are answered busy.
+pub const INTENT_WAITERS_MAX: usize = 16_384;
+/// A transaction is tried again at most this often after it was aborted.
+pub const TRANSACTION_ATTEMPTS_MAX: u32 = 64;
+/// T11: after this many double reads that differed, a snapshot runs as an ordinary transaction.
+pub const SNAPSHOT_TRIES_MAX: u32 = 4;
+/// T8: how long an intent or a pending register is left alone before a sweep looks at it.
+pub const SWEEP_AFTER_MS: u64 = 1_000;
+/// T8: how much later nodes sweep that are not the preferred coordinator.
+pub const SWEEP_LATER_MS: u64 = 4_000;
+/// Registers and keys that one node sweeps at the same time.
+pub const SWEEPS_MAX: usize = 256;
+
 pub const MEMBERS_MAX: usize = 9;
 /// Non-members that a configuration names. Each id is given out only once.
 pub const NODES_AWAY_MAX: usize = 32;

@@ -20,3 +20,4 @@ pub mod record;
 pub mod rules;
 pub(in crate::protocol) mod timer;
 pub mod timings;
+pub mod transaction;

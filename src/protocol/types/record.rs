@@ -19,6 +19,7 @@ use crate::protocol::types::limits::{
     APPLIED_OPERATIONS_MAX, APPLIED_SIZE_MAX, RECORD_OVERHEAD_SIZE, TEXT_SLICE_OVERHEAD_SIZE,
     TEXT_SLICES_SIZE_MAX,
 };
+use crate::protocol::types::transaction::Intent;
 
 pub const SPACE_USER: u8 = 0;
 pub const SPACE_CONFIGURATION: u8 = 1;
@@ -37,6 +38,10 @@ impl Key {
     /// The register in which configurations are chosen.
     pub fn configuration() -> Self {
         Key(Arc::from(b"\x01configuration".as_slice()))
+    }
+
+    pub(super) fn of_transaction(name: &[u8]) -> Self {
+        Key([SPACE_TRANSACTION].iter().chain(name).copied().collect())
     }
 
     pub fn space(&self) -> u8 {
@@ -100,7 +105,7 @@ pub struct Record {
     pub version: Version,
     /// L1: the time from which the key is absent, in milliseconds since 1970. Only a value has one.
     pub expiry_ms: Option<u64>,
-    /// Space for a transaction's intent. No operation sets it yet.
+    /// T2: a transaction's intent; what is under it does not change.
     pub intent: Option<Bytes>,
     pub applied: Applied,
 }
@@ -190,7 +195,9 @@ impl Record {
         });
         let slices = self.applied.slices.iter().map(|slice| slice.last);
         let births = births.chain(slices).fold(self.applied.dropped, u64::max);
-        births.max(Ballot(self.version).reading())
+        let intent = self.intent.as_ref().and_then(|b| Intent::decode(b).ok());
+        let intent = intent.map_or(0, |intent| intent.latest());
+        births.max(Ballot(self.version).reading()).max(intent)
     }
 
     /// L1: whether the key is absent because of its age, although the record has a value. What is
@@ -246,7 +253,8 @@ impl ClientEntry {
                 Outcome::NothingToDelete
                 | Outcome::NotANumber
                 | Outcome::Overflow
-                | Outcome::TooLarge { .. } => &Old::NotAsked,
+                | Outcome::TooLarge { .. }
+                | Outcome::Placed { .. } => &Old::NotAsked,
                 _ => return false,
             };
             !matches!(old, Old::Value(value) if value.len() > OLD_VALUE_KEPT_SIZE_MAX)

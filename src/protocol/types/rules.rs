@@ -113,6 +113,18 @@ mod switch {
         S1_floor,
         S1_tombstones,
         S2_read,
+        T1,
+        T2_chosen,
+        T2_read,
+        T2_under,
+        T3_attempt,
+        T4,
+        T5_read,
+        T5_absent,
+        T6_abort,
+        T6_older,
+        T8,
+        T11,
     }
 
     thread_local! {

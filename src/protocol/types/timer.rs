@@ -20,6 +20,8 @@ pub enum Timer {
     Scans,
     /// Send more of the requested copies.
     Copies,
+    /// Transactions and what waits for them have something due.
+    Transactions,
     /// A round of this key has something due.
     Key(Key),
     /// L1: delete more of the keys that have expired.

@@ -9,6 +9,7 @@ mod full;
 mod operation;
 mod scan;
 mod status;
+mod transaction;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -21,6 +22,10 @@ pub use operation::{Action, Old, Operation, OperationId, Outcome};
 pub use scan::{ScanEntry, ScanPage, end_of_prefix};
 pub use status::{
     BehindStatus, ClockStatus, DiskStatus, LearningStatus, LinkStatus, MemberStatus, RouteStatus,
+};
+pub use transaction::{
+    CONDITIONS_MAX, Condition, Failure, FailureReason, KeyChange, KeyResult, TRANSACTION_KEYS_MAX,
+    Transaction, TransactionPart,
 };
 
 pub const KEY_SIZE_MAX: usize = 1_024;

@@ -3,7 +3,10 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Birth, BodyError, ClientId, Full, KEY_SIZE_MAX, ScanPage, TTL_MS_MAX, Version};
+use super::{
+    Birth, BodyError, ClientId, Failure, Full, KEY_SIZE_MAX, KeyResult, ScanPage, TTL_MS_MAX,
+    Transaction, Version, decode, encode,
+};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct OperationId {
@@ -91,11 +94,19 @@ pub enum Action {
         /// Without values.
         keys_only: bool,
     },
+    /// A transaction over several keys. The operation's key is the first of them.
+    Transact {
+        transaction: Transaction,
+    },
 }
 
 impl Action {
     pub fn is_read(&self) -> bool {
-        matches!(self, Action::Get | Action::TimeToLive) || self.is_stale() || self.is_scan()
+        match self {
+            Action::Get | Action::TimeToLive | Action::GetStale | Action::Scan { .. } => true,
+            Action::Transact { transaction } => transaction.is_read_only(),
+            _ => false,
+        }
     }
 
     pub fn is_scan(&self) -> bool {
@@ -132,6 +143,7 @@ impl Action {
             | Action::PutIfAbsent { value }
             | Action::CompareVersion { value, .. }
             | Action::Append { value } => value.len(),
+            Action::Transact { transaction } => transaction.value_size(),
             Action::CompareValue { expected, value } => expected.len() + value.len(),
             Action::PutOver {
                 value, old_without, ..
@@ -211,13 +223,31 @@ pub enum Outcome {
     Full {
         full: Full,
     },
+    /// All conditions of a transaction held, and all its operations took effect. There is a result
+    /// for each of its keys.
+    Committed {
+        results: Vec<KeyResult>,
+    },
+    /// A transaction did nothing, and never will.
+    Failed {
+        failure: Failure,
+    },
+    /// In applied tables only: a transaction's intent was placed on the key in that attempt (T3).
+    Placed {
+        attempt: u32,
+    },
 }
 
 impl Outcome {
     /// Whether the outcome is in the key's record. If it is, it is final, whatever happens to other
     /// attempts (X2).
     pub fn is_in_record(&self) -> bool {
-        matches!(self, Outcome::Written { .. } | Outcome::Unknown)
+        match self {
+            Outcome::Written { .. } | Outcome::Unknown => true,
+            // The record is that of the decision register (T1).
+            Outcome::Committed { .. } | Outcome::Failed { .. } => true,
+            _ => false,
+        }
     }
 }
 
@@ -278,6 +308,11 @@ impl From<Operation> for FlatOperation {
                 let after = if is_after { SCAN_AFTER } else { 0 };
                 let keys = if keys_only { SCAN_KEYS_ONLY } else { 0 };
                 (9, u64::from(limit) | after | keys, end, none())
+            }
+            Action::Transact { transaction } => {
+                let mut body = Vec::new();
+                encode(&mut body, &transaction);
+                (32, 0, body.into(), none())
             }
             Action::PutFor {
                 value,
@@ -353,6 +388,9 @@ impl TryFrom<FlatOperation> for Operation {
             19 => Action::TimeToLive,
             20 => Action::DeleteVersion { version: word },
             21 => Action::GetStale,
+            32 => Action::Transact {
+                transaction: decode(&value)?,
+            },
             _ => return Err(BodyError::Bounds),
         };
         if action.ttl_ms().is_some_and(|ttl_ms| ttl_ms > TTL_MS_MAX) {
@@ -452,6 +490,17 @@ impl From<Outcome> for FlatOutcome {
                 (flat.old, flat.bytes) = flatten_old(value.map_or(Old::Absent, Old::Value));
             }
             Outcome::NotKnown => flat.code = 18,
+            Outcome::Committed { results } => {
+                let mut body = Vec::new();
+                encode(&mut body, &results);
+                (flat.code, flat.bytes) = (32, body.into());
+            }
+            Outcome::Failed { failure } => {
+                let (code, places, word) = failure.flatten();
+                (flat.code, flat.old, flat.word) = (33, code, word);
+                flat.number = Some(places);
+            }
+            Outcome::Placed { attempt } => (flat.code, flat.word) = (34, attempt.into()),
         }
         flat
     }
@@ -517,6 +566,15 @@ impl TryFrom<FlatOutcome> for Outcome {
                 apart_ms: u64::try_from(number.unwrap_or(0)).map_err(|_| BodyError::Bounds)?,
             },
             18 => Outcome::NotKnown,
+            32 => Outcome::Committed {
+                results: decode(&bytes)?,
+            },
+            33 => Outcome::Failed {
+                failure: Failure::unflatten(old, number.ok_or(BodyError::Bounds)?, word)?,
+            },
+            34 => Outcome::Placed {
+                attempt: u32::try_from(word).map_err(|_| BodyError::Bounds)?,
+            },
             _ => return Err(BodyError::Bounds),
         })
     }

@@ -38,7 +38,69 @@ fn any_action() -> impl Strategy<Value = Action> {
         Just(Action::TimeToLive),
         any::<u64>().prop_map(|version| Action::DeleteVersion { version }),
         Just(Action::GetStale),
+        (any::<bool>(), any_bytes(), any::<u32>(), any::<bool>()).prop_map(
+            |(is_after, end, limit, keys_only)| Action::Scan {
+                is_after,
+                end,
+                limit,
+                keys_only,
+            }
+        ),
+        any_transaction().prop_map(|transaction| Action::Transact { transaction }),
     ]
+}
+
+fn any_transaction() -> impl Strategy<Value = Transaction> {
+    let condition = prop_oneof![
+        Just(Condition::Absent),
+        Just(Condition::Present),
+        any::<u64>().prop_map(Condition::Version),
+        any_bytes().prop_map(Condition::Value),
+    ];
+    let change = prop_oneof![
+        any_bytes().prop_map(KeyChange::Put),
+        Just(KeyChange::Delete),
+        any::<i64>().prop_map(KeyChange::Add),
+        any_bytes().prop_map(KeyChange::Append),
+    ];
+    let conditions = prop::collection::vec(condition, 0..3);
+    let part = (conditions, any::<bool>(), prop::option::of(change));
+    prop::collection::vec(part, 1..5).prop_map(|parts| {
+        let parts = parts.into_iter().enumerate();
+        let parts = parts.map(|(place, (conditions, get, change))| TransactionPart {
+            key: format!("key {place}").into(),
+            conditions,
+            get,
+            change,
+        });
+        Transaction {
+            parts: parts.collect(),
+        }
+    })
+}
+
+fn any_failure() -> impl Strategy<Value = Failure> {
+    let reason = prop_oneof![
+        (any::<u16>(), any::<u64>())
+            .prop_map(|(place, version)| FailureReason::Condition { place, version }),
+        Just(FailureReason::NotANumber),
+        Just(FailureReason::Overflow),
+        any::<u64>().prop_map(|limit| FailureReason::TooLarge { limit }),
+        Just(FailureReason::Contended),
+    ];
+    (any::<u16>(), reason).prop_map(|(part, reason)| Failure { part, reason })
+}
+
+fn any_result() -> impl Strategy<Value = KeyResult> {
+    let value = prop::option::of(any_bytes());
+    (any::<u64>(), value, any::<u64>(), any::<Option<i64>>()).prop_map(
+        |(found, value, version, number)| KeyResult {
+            found,
+            value,
+            version,
+            number,
+        },
+    )
 }
 
 fn any_old() -> impl Strategy<Value = Old> {
@@ -72,6 +134,10 @@ fn any_outcome() -> impl Strategy<Value = Outcome> {
         any::<u64>().prop_map(|dropped| Outcome::Remake { dropped }),
         any::<u64>().prop_map(|clock| Outcome::Ahead { clock }),
         Just(Outcome::Full { full: Full::Memory }),
+        prop::collection::vec(any_result(), 0..4)
+            .prop_map(|results| Outcome::Committed { results }),
+        any_failure().prop_map(|failure| Outcome::Failed { failure }),
+        any::<u32>().prop_map(|attempt| Outcome::Placed { attempt }),
         (any::<u64>(), any::<Option<u64>>()).prop_map(|(version, left_ms)| {
             let left_ms = left_ms.map(|ms| ms >> 1);
             Outcome::Lives { version, left_ms }

@@ -6,6 +6,7 @@
 
 #[cfg(test)]
 mod expiry_tests;
+mod steps;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,8 @@ use crate::protocol::clients::text_operation;
 use crate::protocol::types::ballot::{Ballot, Moment};
 use crate::protocol::types::record::{Applied, Record};
 use crate::protocol::types::rules::rule;
+use crate::protocol::types::transaction::{Seen, StepAnswer};
+pub use steps::check_conditions;
 use table::{CLIENT_SIZE, LookUp, OPERATION_SIZE};
 
 /// The result of an operation in a proposal.
@@ -29,6 +32,10 @@ pub enum ApplyVerdict {
     /// X1: expired, because it is below its client's low mark or is a text operation received too
     /// long ago. Its client waits for no answer any more.
     Straggler,
+    /// The result of a transaction's step.
+    Step(StepAnswer),
+    /// T2, T5: a transaction's intent lies over the record. The operation leaves the round.
+    Waits,
 }
 
 /// A record under construction.
@@ -96,6 +103,9 @@ impl Proposal {
 
     /// Runs one operation. `tried`: an earlier attempt may have been made (X2).
     pub fn apply(&mut self, operation: &Operation, tried: bool) -> ApplyVerdict {
+        if self.is_covered() && (operation.action.is_read() || rule!(T2_under)) {
+            return ApplyVerdict::Waits;
+        }
         if operation.action.is_read() {
             return ApplyVerdict::Answer(read(&self.record, &operation.action, &self.moment));
         }
@@ -124,18 +134,22 @@ impl Proposal {
         // X2: an outcome that changes nothing enters the table too if an earlier attempt may still
         // arrive.
         if wrote || (tried && rule!(X2_node)) {
-            let applied = &mut self.record.applied;
-            match self.table_max {
-                Some(max) => {
-                    let outcome = table::without_old(&outcome);
-                    applied.enter(operation, &outcome, &self.moment);
-                    applied.shrink_to(max, &self.moment);
-                }
-                None => applied.enter(operation, &outcome, &self.moment),
-            }
-            self.changed = true;
+            self.enter(operation, &outcome);
         }
         ApplyVerdict::Answer(outcome)
+    }
+
+    fn enter(&mut self, operation: &Operation, outcome: &Outcome) {
+        let applied = &mut self.record.applied;
+        match self.table_max {
+            Some(max) => {
+                let outcome = table::without_old(outcome);
+                applied.enter(operation, &outcome, &self.moment);
+                applied.shrink_to(max, &self.moment);
+            }
+            None => applied.enter(operation, outcome, &self.moment),
+        }
+        self.changed = true;
     }
 
     /// The record to propose, and whether it differs from the one found.
@@ -244,6 +258,7 @@ impl Proposal {
                 joined.extend_from_slice(value);
                 self.rewrite(joined.freeze(), old, None)
             }
+            Action::Transact { .. } => unreachable!("transactions run in steps"),
         }
     }
 
@@ -324,14 +339,24 @@ impl Proposal {
 
 /// The outcome of a read of that record.
 pub fn read(record: &Record, action: &Action, moment: &Moment) -> Outcome {
+    told(present(record, moment), record, action, moment.wall_ms)
+}
+
+/// The outcome of a read that met a transaction's intent over the record. The record does not
+/// expire under it (T9).
+pub fn read_under(record: &Record, action: &Action, wall_ms: u64) -> Outcome {
+    told(record.value.as_ref(), record, action, wall_ms)
+}
+
+fn told(value: Option<&Bytes>, record: &Record, action: &Action, wall_ms: u64) -> Outcome {
     let version = record.version;
-    match (present(record, moment), action) {
+    match (value, action) {
         (None, _) => Outcome::Absent,
         (Some(_), Action::TimeToLive) => Outcome::Lives {
             version,
             left_ms: record
                 .expiry_ms
-                .map(|expiry_ms| expiry_ms.saturating_sub(moment.wall_ms)),
+                .map(|expiry_ms| expiry_ms.saturating_sub(wall_ms)),
         },
         (Some(value), _) => Outcome::Value {
             version,
@@ -344,6 +369,15 @@ pub fn read(record: &Record, action: &Action, moment: &Moment) -> Outcome {
 fn present<'a>(record: &'a Record, moment: &Moment) -> Option<&'a Bytes> {
     let value = record.value.as_ref();
     value.filter(|_| !record.is_expired(moment.wall_ms))
+}
+
+/// What a read of a transaction sees in a record.
+pub fn seen(record: &Record) -> Seen {
+    Seen {
+        version: record.version,
+        value: record.value.clone(),
+        floors: None,
+    }
 }
 
 /// A signed 64-bit number in canonical decimal text, as in Redis.

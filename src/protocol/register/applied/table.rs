@@ -138,7 +138,11 @@ impl Applied {
         };
         entry.mark = entry.mark.max(operation.low_mark);
         let mark = entry.mark;
-        entry.operations.retain(|o| o.sequence >= mark);
+        // T3: a later attempt of a transaction takes the place of an earlier one.
+        let sequence = operation.id.sequence;
+        entry
+            .operations
+            .retain(|o| o.sequence >= mark && o.sequence != sequence);
         entry.birth_max = entry.birth_max.max(birth);
         entry.operations.push(AppliedOperation {
             sequence: operation.id.sequence,

@@ -1,8 +1,12 @@
-//! Events from outside that end rounds: a new epoch, the loss of the vote or of the quorum, and
-//! operations whose clients no longer wait.
+//! What ends rounds before they are chosen: competing rounds, a new epoch, the loss of the vote or
+//! of the quorum, and operations whose clients no longer wait.
 
-use super::{Context, Coordinator, Effect, Phase, preferred};
+use rand::RngExt;
+
+use super::{Context, Coordinator, Effect, Phase, ShortRoundPermit, preferred};
 use crate::protocol::types::counts::RoundEnd;
+use crate::protocol::types::message::NodeId;
+use crate::protocol::types::rules::rule;
 
 impl Coordinator {
     /// R1: rounds in progress start again in the present epoch.
@@ -28,7 +32,7 @@ impl Coordinator {
                 .push(Effect::Close(round.id, RoundEnd::Lost));
             let sent = matches!(round.phase, Phase::Accept { .. });
             for mut pending in round.operations {
-                pending.tried |= sent;
+                pending.tried |= sent && pending.sent;
                 self.queue.push_back(pending);
             }
         }
@@ -94,6 +98,55 @@ impl Coordinator {
                 pending,
                 straggler: false,
             });
+        }
+    }
+
+    /// Ends a lost round: its operations wait for another round, or go to the preferred
+    /// coordinator.
+    pub(super) fn lose(&mut self, context: &mut Context<'_>) {
+        let Some(round) = self.writing.take() else {
+            return;
+        };
+        context
+            .effects
+            .push(Effect::Close(round.id, RoundEnd::Lost));
+        self.right = None;
+        let sent = matches!(round.phase, Phase::Accept { .. });
+        if let Phase::Accept { record, .. } = round.phase
+            && !rule!(R3_doubt)
+        {
+            let epoch = context.configuration.epoch;
+            self.right = Some(ShortRoundPermit {
+                ballot: round.ballot,
+                record,
+                epoch,
+            });
+        }
+        for mut pending in round.operations.into_iter().rev() {
+            // X2: it was sent in an Accept of a round that was not completed.
+            pending.tried |= sent && pending.sent;
+            self.queue.push_front(pending);
+        }
+        self.lost += 1;
+        let bound_us = context.backoff_us(self.lost, &self.queue);
+        self.wait_until_us = context.now.mono_us + context.random.random_range(0..bound_us);
+        let preferred = preferred(context.key, context.coordinators);
+        let preferred = preferred.filter(|to| *to != context.me && context.hears_quorum);
+        if let Some(to) = preferred {
+            self.forward_all(to, context);
+        }
+    }
+
+    /// Forwards the operations rather than compete. An operation that was forwarded to this node
+    /// stays here, so that no operation loops.
+    fn forward_all(&mut self, to: NodeId, context: &mut Context<'_>) {
+        for _ in 0..self.queue.len() {
+            let pending = self.queue.pop_front().expect("counted");
+            if pending.reply.is_client() {
+                context.effects.push(Effect::Forward { to, pending });
+            } else {
+                self.queue.push_back(pending);
+            }
         }
     }
 }

@@ -11,7 +11,6 @@ mod yielding;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use rand::RngExt;
 use rand::rngs::StdRng;
 use wire::Outcome;
 
@@ -30,6 +29,7 @@ use crate::protocol::types::message::{
 use crate::protocol::types::quorum::NodeSet;
 use crate::protocol::types::record::{AcceptorState, Key, Record};
 use crate::protocol::types::rules::rule;
+use crate::protocol::types::transaction::{Decisions, StepAnswer};
 use seen::TextSeen;
 
 /// An action that a coordinator requests.
@@ -62,6 +62,16 @@ pub enum Effect {
         pending: Pending,
         unanswered: u64,
     },
+    /// The result of a transaction's step.
+    Stepped {
+        pending: Pending,
+        answer: StepAnswer,
+    },
+    /// T5: the operation met an intent, in this record of the key, and leaves the coordinator.
+    Blocked {
+        pending: Pending,
+        record: Arc<Record>,
+    },
     /// Answers with this id belong to this key until the id is closed.
     Open(RoundId, RoundStart),
     Close(RoundId, RoundEnd),
@@ -93,6 +103,8 @@ pub struct Context<'a> {
     pub is_full: bool,
     /// The limit of values that this node writes.
     pub value_size_max: usize,
+    /// T5: the fates of transactions that this node knows.
+    pub decisions: &'a Decisions,
     /// The reachable voters: this node first, then by distance.
     pub near: &'a [NodeId],
     /// Those of them whose disks work, so that they can run rounds.
@@ -222,7 +234,7 @@ impl Coordinator {
     /// its outcome is in the record (X2).
     fn twin(&mut self, pending: &Pending) -> Option<&mut Pending> {
         let id = pending.operation.id;
-        if pending.operation.action.is_read() {
+        if pending.is_read() || pending.step.is_some() {
             return None;
         }
         let queued = self.queue.iter().position(|p| p.operation.id == id);
@@ -276,7 +288,7 @@ impl Coordinator {
     /// Whether `advance` starts something once `wait_until_us` has come. Reads that arrived during
     /// a read round wait until it ends, not until a time.
     fn may_start(&self) -> bool {
-        let is_write = |p: &Pending| !p.operation.action.is_read();
+        let is_write = |p: &Pending| !p.is_read();
         let writes = self.must_repair || self.queue.iter().any(is_write);
         let reads = !self.queue.is_empty() && self.reading.is_none();
         self.writing.is_none() && (writes || reads)
@@ -328,7 +340,7 @@ impl Coordinator {
             return;
         }
         self.drop_overdue(context);
-        let writes = self.queue.iter().any(|p| !p.operation.action.is_read());
+        let writes = self.queue.iter().any(|p| !p.is_read());
         if writes || self.must_repair {
             if let Some(until_us) = self.yields_until(context) {
                 self.wait_until_us = until_us;
@@ -467,12 +479,18 @@ impl Coordinator {
         let kept_above = seen.map_or(0, |seen| seen.settled(now_us));
         let mut proposal = context.proposal(found.as_deref(), round.ballot, forgotten, kept_above);
         let mut verdicts = Vec::with_capacity(round.operations.len());
+        if !round.operations.is_empty() {
+            proposal.resolve(context.decisions);
+        }
         for pending in &mut round.operations {
-            verdicts.push(match pending.is_stale_text(context.now) {
-                true => ApplyVerdict::Straggler,
-                false => proposal.apply(&pending.operation, pending.tried),
-            });
-            pending.sent = true;
+            let verdict = match &pending.step {
+                _ if pending.is_stale_text(context.now) => ApplyVerdict::Straggler,
+                Some(step) => proposal.step(&pending.operation, step, pending.tried),
+                None => proposal.apply(&pending.operation, pending.tried),
+            };
+            // X5: what leaves the round is not in its record.
+            pending.sent |= verdict != ApplyVerdict::Waits;
+            verdicts.push(verdict);
         }
         let (mut made, changed) = proposal.finish();
         if !rule!(V1_repair) {
@@ -556,7 +574,7 @@ impl Coordinator {
         let epoch = context.configuration.epoch;
         self.right = Some(ShortRoundPermit {
             ballot: round.ballot,
-            record,
+            record: record.clone(),
             epoch,
         });
         context.effects.push(Effect::Chosen {
@@ -570,6 +588,13 @@ impl Coordinator {
         for (pending, verdict) in round.operations.into_iter().zip(verdicts) {
             match verdict {
                 ApplyVerdict::Answer(outcome) => context.answer(pending, outcome),
+                ApplyVerdict::Step(answer) => {
+                    context.effects.push(Effect::Stepped { pending, answer });
+                }
+                ApplyVerdict::Waits => {
+                    let record = record.clone();
+                    context.effects.push(Effect::Blocked { pending, record });
+                }
                 ApplyVerdict::Straggler => {
                     context.effects.push(Effect::Drop {
                         pending,
@@ -601,55 +626,6 @@ impl Coordinator {
         let left: NodeSet = left.filter(|node| !refused.contains(*node)).collect();
         if !context.configuration.has_quorum(&left) {
             self.lose(context);
-        }
-    }
-
-    /// Ends a lost round: its operations wait for another round, or go to the preferred
-    /// coordinator.
-    fn lose(&mut self, context: &mut Context<'_>) {
-        let Some(round) = self.writing.take() else {
-            return;
-        };
-        context
-            .effects
-            .push(Effect::Close(round.id, RoundEnd::Lost));
-        self.right = None;
-        let sent = matches!(round.phase, Phase::Accept { .. });
-        if let Phase::Accept { record, .. } = round.phase
-            && !rule!(R3_doubt)
-        {
-            let epoch = context.configuration.epoch;
-            self.right = Some(ShortRoundPermit {
-                ballot: round.ballot,
-                record,
-                epoch,
-            });
-        }
-        for mut pending in round.operations.into_iter().rev() {
-            // X2: it was sent in an Accept of a round that was not completed.
-            pending.tried |= sent;
-            self.queue.push_front(pending);
-        }
-        self.lost += 1;
-        let bound_us = context.backoff_us(self.lost, &self.queue);
-        self.wait_until_us = context.now.mono_us + context.random.random_range(0..bound_us);
-        let preferred = preferred(context.key, context.coordinators);
-        let preferred = preferred.filter(|to| *to != context.me && context.hears_quorum);
-        if let Some(to) = preferred {
-            self.forward_all(to, context);
-        }
-    }
-
-    /// Forwards the operations rather than compete. An operation that was forwarded to this node
-    /// stays here, so that no operation loops.
-    fn forward_all(&mut self, to: NodeId, context: &mut Context<'_>) {
-        for _ in 0..self.queue.len() {
-            let pending = self.queue.pop_front().expect("counted");
-            if pending.reply.is_client() {
-                context.effects.push(Effect::Forward { to, pending });
-            } else {
-                self.queue.push_back(pending);
-            }
         }
     }
 

@@ -145,6 +145,7 @@ impl Replica {
         };
         let pending = Pending {
             operation: Arc::new(operation),
+            step: None,
             reply: ReplyTo::Own { sequence },
             also: Vec::new(),
             tried: false,

@@ -258,6 +258,7 @@ impl Replica {
         bucket: Bucket,
         page: &Page,
     ) {
+        self.note_listed(page);
         let Some(mut look) = self.catchup.tombstones.looks.remove(&bucket) else {
             return;
         };

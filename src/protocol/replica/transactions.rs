@@ -1,0 +1,172 @@
+//! Drives the transactions of this node (T1 to T11): takes their steps as operations of single
+//! records, and carries out what they want.
+
+use std::sync::Arc;
+
+use rand::RngExt;
+use wire::{Outcome, clock};
+
+use crate::protocol::clients::pending::{Pending, ReplyTo};
+use crate::protocol::register::coordinator::preferred;
+use crate::protocol::replica::Replica;
+use crate::protocol::transactions::{Surroundings, Transactions, Want};
+use crate::protocol::types::limits::{BUSY_AFTER_MS, OPERATIONS_MAX};
+use crate::protocol::types::message::{NodeId, Now};
+use crate::protocol::types::page::Page;
+use crate::protocol::types::record::{Key, Record};
+use crate::protocol::types::timer::Timer;
+use crate::protocol::types::transaction::StepAnswer;
+
+impl Replica {
+    /// A client's attempt at a transaction.
+    pub(super) fn begin_transaction(&mut self, now: Now, pending: Pending) {
+        if let Some(full) = self.space.cluster_full
+            && !pending.is_read()
+        {
+            self.answer_full(pending, full);
+            return;
+        }
+        if self.is_disk_behind() && !pending.is_read() {
+            let after_ms = self.disk_after_ms();
+            self.answer_busy(pending, after_ms);
+            return;
+        }
+        if !self.transactions.has_own() {
+            self.transactions
+                .set_own(self.random.random::<u128>() | 1 << 127);
+        }
+        self.transact(now, |transactions, around| {
+            transactions.begin(around, pending);
+        });
+    }
+
+    /// An operation met an intent.
+    pub(super) fn block(&mut self, now: Now, key: &Key, pending: Pending, record: Arc<Record>) {
+        self.transact(now, |transactions, around| {
+            transactions.blocked(around, key, pending, record);
+        });
+    }
+
+    /// The steps' answers are handled after the input that brought them.
+    pub(super) fn stepped(&mut self, pending: &Pending, answer: StepAnswer) {
+        self.end_operation(&pending.operation);
+        if let ReplyTo::Step { job } = pending.reply {
+            self.transactions.answered(job, answer);
+        }
+    }
+
+    /// Returns whether there was an answer to handle.
+    pub(super) fn take_step_answers(&mut self, now: Now) -> bool {
+        if !self.transactions.has_answers() && !self.transactions.has_wants() {
+            return false;
+        }
+        self.transact(now, |transactions, around| {
+            transactions.handle_answer(around);
+        });
+        true
+    }
+
+    pub(super) fn transactions_timeout(&mut self, now: Now) {
+        self.transact(now, Transactions::handle_timeout);
+    }
+
+    /// At each heartbeat.
+    pub(super) fn sweep_transactions(&mut self, now: Now) {
+        let coordinators = self.view.coordinators();
+        let (me, horizon_ms) = (self.identity.node, self.options.tuning.retry_horizon_ms);
+        let is_preferred = |key: &Key| preferred(key, coordinators) == Some(me);
+        self.transactions.track_noted(now, horizon_ms, is_preferred);
+        if self.runs_rounds() && self.view.hears_quorum() {
+            self.transact(now, Transactions::sweep);
+        }
+    }
+
+    /// What this node held when it started is found where buckets are listed.
+    pub(super) fn note_listed(&mut self, page: &Page) {
+        for (key, state) in &page.states {
+            let record = state.record.as_deref();
+            self.transactions.note(key, record);
+        }
+    }
+
+    fn transact(&mut self, now: Now, handle: impl FnOnce(&mut Transactions, &Surroundings<'_>)) {
+        let mut transactions = std::mem::take(&mut self.transactions);
+        let configuration = self.identity.configuration.clone();
+        let (me, boot) = (self.identity.node, self.options.boot);
+        let is_present = |node: NodeId, of_boot: u64| {
+            if node == me {
+                return of_boot == boot;
+            }
+            let member = configuration.as_ref().and_then(|c| c.voter(node));
+            let known = member.and_then(|m| self.links.boot(node, m.incarnation));
+            known == Some(of_boot) && self.links.is_joined(node)
+        };
+        let around = Surroundings {
+            now,
+            me,
+            boot,
+            clock: self.clock.last(),
+            wall_ms: self.clock.expiry_ms(now),
+            horizon: clock::from_ms(self.options.tuning.retry_horizon_ms),
+            is_present: &is_present,
+        };
+        handle(&mut transactions, &around);
+        self.transactions = transactions;
+        while let Some(want) = self.transactions.poll_want() {
+            self.fulfil(now, want);
+        }
+        if let Some(at_us) = self.transactions.needs_timer() {
+            self.timers.set(at_us, Timer::Transactions);
+        }
+    }
+
+    fn fulfil(&mut self, now: Now, want: Want) {
+        match want {
+            Want::Step {
+                key,
+                step,
+                operation,
+                tried,
+                job,
+                deadline_us,
+            } => {
+                let pending = Pending {
+                    operation,
+                    step: Some(Arc::new(step)),
+                    reply: ReplyTo::Step { job },
+                    also: Vec::new(),
+                    tried,
+                    sent: false,
+                    arrived_us: now.mono_us,
+                    deadline_us,
+                    received_us: Some(now.mono_us),
+                };
+                self.begin_operation(&pending.operation);
+                self.run_here(now, key, pending);
+            }
+            Want::Run { key, pending } => self.run_here(now, key, pending),
+            Want::Answer { pending, outcome } => self.answer_honestly(pending, outcome),
+            Want::Stepped { pending, answer } => self.stepped(&pending, answer),
+            Want::Drop(pending) => self.drop_operation(pending, false),
+            Want::Busy(pending) => self.answer_busy(pending, BUSY_AFTER_MS),
+            Want::Joined {
+                pending,
+                unanswered,
+            } => {
+                self.counts.dropped.overflow += unanswered;
+                self.end_operation(&pending.operation);
+            }
+        }
+    }
+
+    /// X5: what may have been begun elsewhere is not refused.
+    fn answer_honestly(&mut self, pending: Pending, outcome: Outcome) {
+        let is_refusal = matches!(outcome, Outcome::NoQuorum { .. } | Outcome::Busy { .. });
+        match is_refusal && pending.sent {
+            true => self.drop_operation(pending, false),
+            false => self.answer(pending, outcome),
+        }
+    }
+}
+
+const _: () = assert!(OPERATIONS_MAX > crate::protocol::types::limits::INTENT_WAITERS_MAX);

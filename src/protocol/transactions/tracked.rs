@@ -1,0 +1,101 @@
+//! The records of this node that a sweep looks at: registers, and keys with an intent (T8, T9).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use wire::OperationId;
+
+use super::Transactions;
+use crate::protocol::types::limits::{SWEEP_AFTER_MS, SWEEP_LATER_MS};
+use crate::protocol::types::message::Now;
+use crate::protocol::types::record::{Key, Record, SPACE_TRANSACTION, SPACE_USER};
+use crate::protocol::types::transaction::{AttemptState, Intent, Register};
+
+#[derive(Debug, Default)]
+pub(super) struct Tracked {
+    due_us: BTreeMap<Key, u64>,
+    order: BTreeSet<(u64, Key)>,
+    /// Whose intents the keys have.
+    owners: BTreeMap<Key, OperationId>,
+    /// Noted since the last heartbeat, and whether a register among them is decided.
+    noted: BTreeMap<Key, bool>,
+}
+
+impl Tracked {
+    pub(super) fn track(&mut self, key: Key, at_us: u64) {
+        if let Some(before_us) = self.due_us.insert(key.clone(), at_us) {
+            self.order.remove(&(before_us, key.clone()));
+        }
+        self.order.insert((at_us, key));
+    }
+
+    fn forget(&mut self, key: &Key) {
+        self.noted.remove(key);
+        self.owners.remove(key);
+        if let Some(at_us) = self.due_us.remove(key) {
+            self.order.remove(&(at_us, key.clone()));
+        }
+    }
+
+    pub(super) fn pop_due(&mut self, now_us: u64) -> Option<Key> {
+        let (at_us, key) = self.order.first()?.clone();
+        if at_us > now_us {
+            return None;
+        }
+        self.order.pop_first();
+        self.due_us.remove(&key);
+        Some(key)
+    }
+
+    pub(super) fn owner(&self, key: &Key) -> Option<OperationId> {
+        self.owners.get(key).copied()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.due_us.is_empty() && self.noted.is_empty() && self.owners.is_empty()
+    }
+}
+
+impl Transactions {
+    /// The record that this node holds for a key has changed, or was listed.
+    pub fn note(&mut self, key: &Key, record: Option<&Record>) {
+        let intent = record.and_then(|record| record.intent.as_ref());
+        match (key.space(), intent) {
+            (SPACE_USER, None) => {
+                // The usual case: nothing is known of any transaction.
+                if !self.tracked.is_empty() {
+                    self.tracked.forget(key);
+                }
+                if self.is_parked(key) {
+                    self.poke(key);
+                }
+            }
+            (SPACE_USER, Some(bytes)) => {
+                if let Ok(intent) = Intent::decode(bytes) {
+                    self.tracked.owners.insert(key.clone(), intent.of.id);
+                    self.tracked.noted.insert(key.clone(), false);
+                }
+            }
+            (SPACE_TRANSACTION, _) => match record.and_then(Register::of) {
+                Some(register) => {
+                    let is_decided = register.decision != AttemptState::Pending;
+                    self.tracked.noted.insert(key.clone(), is_decided);
+                }
+                None => self.tracked.forget(key),
+            },
+            _ => {}
+        }
+    }
+
+    /// At each heartbeat: what was noted is looked at later, by its preferred coordinator first.
+    pub fn track_noted(&mut self, now: Now, horizon_ms: u64, is_preferred: impl Fn(&Key) -> bool) {
+        for (key, is_decided) in std::mem::take(&mut self.tracked.noted) {
+            let stays_ms = if is_decided { horizon_ms } else { 0 };
+            let later_ms = match is_preferred(&key) {
+                true => 0,
+                false => SWEEP_LATER_MS,
+            };
+            let after_ms = SWEEP_AFTER_MS + stays_ms + later_ms;
+            self.tracked.track(key, now.mono_us + after_ms * 1_000);
+        }
+    }
+}

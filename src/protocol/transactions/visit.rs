@@ -1,0 +1,279 @@
+//! Operations that met an intent, and the search for its fate (T5, T6).
+
+use std::sync::Arc;
+
+use wire::{Birth, OperationId, Outcome};
+
+use super::{Due, Job, Surroundings, Transactions, Want};
+use crate::protocol::clients::pending::Pending;
+use crate::protocol::register::applied::{read_under, seen};
+use crate::protocol::types::limits::{INTENT_WAIT_MAX_US, INTENT_WAIT_US, INTENT_WAITERS_MAX};
+use crate::protocol::types::record::{Key, Record};
+use crate::protocol::types::rules::rule;
+use crate::protocol::types::transaction::{
+    Attempt, AttemptState, Fate, Intent, Register, StepAnswer, TransactionStep, view,
+};
+
+/// An operation that met an intent in this record.
+#[derive(Debug)]
+pub(super) struct Blocked {
+    key: Key,
+    pending: Pending,
+    record: Arc<Record>,
+    /// Whether the register is being read since after the record was.
+    asked: bool,
+}
+
+impl Blocked {
+    /// T6: the older of two transactions aborts the younger.
+    fn is_older_than(&self, birth: Birth, id: OperationId) -> bool {
+        let operation = &self.pending.operation;
+        let places = matches!(
+            self.pending.step.as_deref(),
+            Some(TransactionStep::Place { .. })
+        );
+        places && (operation.birth, operation.id) < (birth, id)
+    }
+}
+
+/// The search for the fate of one attempt.
+#[derive(Debug)]
+pub(super) struct Visit {
+    birth: Birth,
+    waiting: Vec<Blocked>,
+    is_looking: bool,
+    wait_us: u64,
+}
+
+impl Transactions {
+    pub fn blocked(
+        &mut self,
+        around: &Surroundings<'_>,
+        key: &Key,
+        pending: Pending,
+        record: Arc<Record>,
+    ) {
+        let intent = record.intent.as_ref().map(|bytes| Intent::decode(bytes));
+        let Some(Ok(intent)) = intent else {
+            self.wants.push_back(Want::Drop(pending));
+            return;
+        };
+        let of = intent.of;
+        let blocked = Blocked {
+            key: key.clone(),
+            pending,
+            record,
+            asked: false,
+        };
+        if let Some(fate) = self.decisions.of(of) {
+            self.unblock(around, of, blocked, fate);
+            return;
+        }
+        if self.waiting >= INTENT_WAITERS_MAX {
+            self.wants.push_back(Want::Busy(blocked.pending));
+            return;
+        }
+        self.waiting += 1;
+        self.parked.entry(key.clone()).or_default().insert(of);
+        let visit = self.visits.entry(of).or_insert_with(|| Visit {
+            birth: intent.birth,
+            waiting: Vec::new(),
+            is_looking: false,
+            wait_us: 0,
+        });
+        // A write waits for the timer that is set already, if it is not the older one.
+        let waits = visit.wait_us > 0
+            && !blocked.pending.is_read()
+            && !blocked.is_older_than(visit.birth, of.id);
+        visit.waiting.push(blocked);
+        if !visit.is_looking && !waits {
+            self.look_at(around, of);
+        }
+    }
+
+    /// T5: the read of the register begins after those of the keys.
+    fn look_at(&mut self, around: &Surroundings<'_>, of: Attempt) {
+        let Some(visit) = self.visits.get_mut(&of) else {
+            return;
+        };
+        visit.is_looking = true;
+        for blocked in &mut visit.waiting {
+            blocked.asked = true;
+        }
+        let key = Key::transaction(of.id);
+        self.step(around, key, TransactionStep::Look, of.id, Job::Visit(of));
+    }
+
+    pub(super) fn visit_due(&mut self, around: &Surroundings<'_>, of: Attempt) {
+        let visit = self.visits.get(&of);
+        if visit.is_some_and(|visit| !visit.is_looking) {
+            self.look_at(around, of);
+        }
+    }
+
+    pub(super) fn visit_answered(
+        &mut self,
+        around: &Surroundings<'_>,
+        of: Attempt,
+        answer: StepAnswer,
+    ) {
+        let Some(visit) = self.visits.get_mut(&of) else {
+            return;
+        };
+        visit.is_looking = false;
+        match answer {
+            StepAnswer::Register(None) => self.learn(around, of, Fate::Gone),
+            StepAnswer::Register(Some(register)) => match register.fate_of(of.number) {
+                Some(fate) => self.learn(around, of, fate),
+                None => self.meet_pending(around, of, register),
+            },
+            // X5: their coordinators say so to their clients.
+            StepAnswer::Outcome(Outcome::NoQuorum { .. }) => {
+                for blocked in self.end_visit(of) {
+                    let Blocked { key, pending, .. } = blocked;
+                    self.wants.push_back(Want::Run { key, pending });
+                }
+            }
+            _ => self.wait(around, of),
+        }
+    }
+
+    /// The fate of an attempt is known: what waits for it goes on.
+    pub(super) fn learn(&mut self, around: &Surroundings<'_>, of: Attempt, fate: Fate) {
+        self.decisions.learn(of, fate);
+        for blocked in self.end_visit(of) {
+            self.unblock(around, of, blocked, fate);
+        }
+    }
+
+    fn unblock(&mut self, around: &Surroundings<'_>, of: Attempt, blocked: Blocked, fate: Fate) {
+        let Blocked {
+            key,
+            pending,
+            record,
+            ..
+        } = blocked;
+        if !pending.is_read() {
+            self.wants.push_back(Want::Run { key, pending });
+        } else if fate == Fate::Gone && rule!(T5_absent) {
+            // The intent may have been rolled forward after this read met it.
+            let job = Job::Then(Box::new(pending), key.clone());
+            self.step(around, key, TransactionStep::Resolve, of.id, job);
+        } else {
+            self.answer_read(around, pending, &view(&record, Some(fate)));
+        }
+    }
+
+    fn answer_read(&mut self, around: &Surroundings<'_>, pending: Pending, record: &Record) {
+        self.wants.push_back(match pending.step {
+            Some(_) => Want::Stepped {
+                pending,
+                answer: StepAnswer::Seen(seen(record)),
+            },
+            None => Want::Answer {
+                outcome: read_under(record, &pending.operation.action, around.wall_ms),
+                pending,
+            },
+        });
+    }
+
+    fn meet_pending(&mut self, around: &Surroundings<'_>, of: Attempt, register: Register) {
+        let visit = self.visits.get_mut(&of).expect("the caller looked");
+        let (mut later, mut reads) = (Vec::new(), Vec::new());
+        for blocked in std::mem::take(&mut visit.waiting) {
+            if blocked.pending.is_overdue(around.now) {
+                self.waiting -= 1;
+                self.wants.push_back(Want::Drop(blocked.pending));
+            } else if blocked.asked && blocked.pending.is_read() {
+                self.waiting -= 1;
+                reads.push(blocked);
+            } else {
+                later.push(blocked);
+            }
+        }
+        let birth = visit.birth;
+        let is_read = later.iter().any(|blocked| blocked.pending.is_read());
+        let is_write = later.iter().any(|blocked| !blocked.pending.is_read());
+        let is_older = later.iter().any(|b| b.is_older_than(birth, of.id)) && rule!(T6_older);
+        visit.waiting = later;
+        for blocked in reads {
+            let record = blocked.record.clone();
+            self.answer_read(around, blocked.pending, &record);
+        }
+        let is_free =
+            !around.is_cared_for(&register) || around.is_mine(&register) && !self.has_run(of.id);
+        if is_write && (is_older || is_free && rule!(T6_abort)) {
+            let visit = self.visits.get_mut(&of).expect("still there");
+            visit.is_looking = true;
+            for blocked in &mut visit.waiting {
+                blocked.asked = true;
+            }
+            let to = Register {
+                decision: AttemptState::Aborted,
+                ..register.clone()
+            };
+            let step = TransactionStep::Move { from: register, to };
+            self.step(around, Key::transaction(of.id), step, of.id, Job::Visit(of));
+        } else if is_read {
+            self.look_at(around, of);
+        } else if is_write {
+            self.wait(around, of);
+        } else {
+            self.end_visit(of);
+        }
+    }
+
+    fn wait(&mut self, around: &Surroundings<'_>, of: Attempt) {
+        let Some(visit) = self.visits.get_mut(&of) else {
+            return;
+        };
+        let wait_us = (2 * visit.wait_us).clamp(INTENT_WAIT_US, INTENT_WAIT_MAX_US);
+        visit.wait_us = wait_us;
+        let at_us = around.now.mono_us + wait_us;
+        self.due.insert((at_us, Due::Visit(of)));
+    }
+
+    fn end_visit(&mut self, of: Attempt) -> Vec<Blocked> {
+        let Some(visit) = self.visits.remove(&of) else {
+            return Vec::new();
+        };
+        for blocked in &visit.waiting {
+            self.waiting -= 1;
+            if let Some(of_key) = self.parked.get_mut(&blocked.key) {
+                of_key.remove(&of);
+                if of_key.is_empty() {
+                    self.parked.remove(&blocked.key);
+                }
+            }
+        }
+        visit.waiting
+    }
+
+    pub(super) fn is_parked(&self, key: &Key) -> bool {
+        self.parked.contains_key(key)
+    }
+
+    /// The intent of a key was resolved, as this node sees: the writes that wait try again.
+    pub(super) fn poke(&mut self, key: &Key) {
+        let Some(attempts) = self.parked.remove(key) else {
+            return;
+        };
+        for of in attempts {
+            let Some(visit) = self.visits.get_mut(&of) else {
+                continue;
+            };
+            let waiting = std::mem::take(&mut visit.waiting);
+            let goes_on = |b: &Blocked| b.key == *key && !b.pending.is_read();
+            let (run, stay): (Vec<_>, Vec<_>) = waiting.into_iter().partition(goes_on);
+            if stay.iter().any(|blocked| blocked.key == *key) {
+                self.parked.entry(key.clone()).or_default().insert(of);
+            }
+            visit.waiting = stay;
+            self.waiting -= run.len();
+            for blocked in run {
+                let Blocked { key, pending, .. } = blocked;
+                self.wants.push_back(Want::Run { key, pending });
+            }
+        }
+    }
+}

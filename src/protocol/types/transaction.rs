@@ -1,0 +1,416 @@
+//! What transactions keep in records: intents in those of keys, and decisions in registers of their
+//! own; and the steps by which a coordinator changes them. Data only; `register::applied` has the
+//! rules of one record, `transactions` the course of a transaction.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use wire::clock::Reading;
+use wire::{
+    Birth, BodyError, ClientId, Failure, KeyResult, OperationId, Outcome, TRANSACTION_KEYS_MAX,
+    Version,
+};
+
+use crate::protocol::types::ballot::Ballot;
+use crate::protocol::types::limits::DECISIONS_KNOWN_MAX;
+use crate::protocol::types::message::{Epoch, NodeId};
+use crate::protocol::types::record::{Key, Record};
+
+/// One attempt of a transaction. Intents and decisions are for exactly one (T5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Attempt {
+    pub id: OperationId,
+    pub number: u32,
+}
+
+/// What an attempt does with one key, once it is committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Intent {
+    pub of: Attempt,
+    pub birth: Birth,
+    /// The new value, or a tombstone; `None` leaves the key as it is.
+    pub change: Option<Option<Bytes>>,
+    /// T7: the version that comes with the change.
+    pub version: Version,
+    /// When the key expires once it is changed (L2).
+    pub expiry_ms: Option<u64>,
+    pub result: KeyResult,
+}
+
+#[derive(Serialize, Deserialize)]
+struct FlatIntent {
+    client: ClientId,
+    sequence: u64,
+    number: u32,
+    birth: Birth,
+    changes: bool,
+    value: Option<Bytes>,
+    version: Version,
+    expiry_ms: Option<u64>,
+    result: KeyResult,
+}
+
+impl Intent {
+    pub fn encode(&self) -> Bytes {
+        let mut body = Vec::new();
+        let flat = FlatIntent {
+            client: self.of.id.client,
+            sequence: self.of.id.sequence,
+            number: self.of.number,
+            birth: self.birth,
+            changes: self.change.is_some(),
+            value: self.change.clone().flatten(),
+            version: self.version,
+            expiry_ms: self.expiry_ms,
+            result: self.result.clone(),
+        };
+        wire::encode(&mut body, &flat);
+        body.into()
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Self, BodyError> {
+        let flat: FlatIntent = wire::decode(bytes)?;
+        let id = OperationId {
+            client: flat.client,
+            sequence: flat.sequence,
+        };
+        Ok(Intent {
+            of: Attempt {
+                id,
+                number: flat.number,
+            },
+            birth: flat.birth,
+            change: flat.changes.then_some(flat.value),
+            version: flat.version,
+            expiry_ms: flat.expiry_ms,
+            result: flat.result,
+        })
+    }
+
+    /// The latest reading in it.
+    pub fn latest(&self) -> Reading {
+        self.birth.max(Ballot(self.version).reading())
+    }
+}
+
+/// How far an attempt has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AttemptState {
+    Pending,
+    Committed(Vec<KeyResult>),
+    Failed(Failure),
+    /// Not final: the next attempt may follow (T1).
+    Aborted,
+}
+
+/// The value of a decision register.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Register {
+    pub attempt: u32,
+    pub decision: AttemptState,
+    pub birth: Birth,
+    /// From this reading on nobody waits for the coordinator.
+    pub deadline: Reading,
+    pub coordinator: NodeId,
+    /// Of the coordinator.
+    pub boot: u64,
+    pub keys: Vec<Bytes>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct FlatRegister {
+    attempt: u32,
+    birth: Birth,
+    deadline: u64,
+    coordinator: NodeId,
+    boot: u64,
+    keys: Vec<Bytes>,
+    decision: Option<Outcome>,
+}
+
+impl Register {
+    pub fn encode(&self) -> Bytes {
+        let decision = match &self.decision {
+            AttemptState::Pending => None,
+            AttemptState::Committed(results) => Some(Outcome::Committed {
+                results: results.clone(),
+            }),
+            AttemptState::Failed(failure) => Some(Outcome::Failed { failure: *failure }),
+            AttemptState::Aborted => Some(Outcome::Absent),
+        };
+        let flat = FlatRegister {
+            attempt: self.attempt,
+            birth: self.birth,
+            deadline: self.deadline,
+            coordinator: self.coordinator,
+            boot: self.boot,
+            keys: self.keys.clone(),
+            decision,
+        };
+        let mut body = Vec::new();
+        wire::encode(&mut body, &flat);
+        body.into()
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Self, BodyError> {
+        let flat: FlatRegister = wire::decode(bytes)?;
+        let decision = match flat.decision {
+            None => AttemptState::Pending,
+            Some(Outcome::Committed { results }) => AttemptState::Committed(results),
+            Some(Outcome::Failed { failure }) => AttemptState::Failed(failure),
+            Some(Outcome::Absent) => AttemptState::Aborted,
+            Some(_) => return Err(BodyError::Bounds),
+        };
+        if flat.keys.len() > TRANSACTION_KEYS_MAX {
+            return Err(BodyError::Bounds);
+        }
+        Ok(Register {
+            attempt: flat.attempt,
+            decision,
+            birth: flat.birth,
+            deadline: flat.deadline,
+            coordinator: flat.coordinator,
+            boot: flat.boot,
+            keys: flat.keys,
+        })
+    }
+
+    /// The register's value in a record.
+    pub fn of(record: &Record) -> Option<Self> {
+        record.value.as_ref().and_then(|v| Register::decode(v).ok())
+    }
+
+    /// What the register says of that attempt's intents; `None` while nothing is decided.
+    pub fn fate_of(&self, number: u32) -> Option<Fate> {
+        if self.attempt != number {
+            return Some(Fate::Void);
+        }
+        match self.decision {
+            AttemptState::Pending => None,
+            AttemptState::Committed(_) => Some(Fate::Committed),
+            AttemptState::Failed(_) | AttemptState::Aborted => Some(Fate::Void),
+        }
+    }
+}
+
+/// What became of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    Committed,
+    Void,
+    /// The register was absent after the intent was seen. For write rounds only (T5).
+    Gone,
+}
+
+/// The fates that this node knows: they never change.
+#[derive(Debug, Default)]
+pub struct Decisions {
+    fates: HashMap<Attempt, Fate, foldhash::fast::RandomState>,
+    order: VecDeque<Attempt>,
+}
+
+impl Decisions {
+    pub fn of(&self, attempt: Attempt) -> Option<Fate> {
+        self.fates.get(&attempt).copied()
+    }
+
+    pub fn learn(&mut self, attempt: Attempt, fate: Fate) {
+        if self.fates.insert(attempt, fate).is_none() {
+            self.order.push_back(attempt);
+        }
+        while self.order.len() > DECISIONS_KNOWN_MAX {
+            if let Some(oldest) = self.order.pop_front() {
+                self.fates.remove(&oldest);
+            }
+        }
+    }
+}
+
+/// One change of one record by a transaction's coordinator, or by a node that meets an intent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TransactionStep {
+    /// T1: absent -> pending(1).
+    Create(Register),
+    /// T1: replaces the register, if it is at `from`.
+    Move { from: Register, to: Register },
+    /// T8: removes the register, if it is at `from`.
+    Delete { from: Register },
+    /// T2: places the intent of one key. `vouched`: the register was seen pending after the key was
+    /// seen without an entry, at this version (T3).
+    Place {
+        part: u16,
+        number: u32,
+        vouched: Option<Version>,
+    },
+    /// Rolls the key's intent forward or back, if its fate is known.
+    Resolve,
+    /// A read of a register.
+    Look,
+    /// A read of a key, for a snapshot (T11).
+    Read,
+}
+
+impl TransactionStep {
+    pub fn is_read(&self) -> bool {
+        matches!(self, TransactionStep::Look | TransactionStep::Read)
+    }
+}
+
+/// What a key was seen to be, in a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// 0 without a record.
+    pub version: Version,
+    pub value: Option<Bytes>,
+    /// Without a record: the floors of the members that answered, and their epoch (T11).
+    pub floors: Option<(Epoch, Vec<(NodeId, Ballot)>)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StepAnswer {
+    /// The register after the step.
+    Register(Option<Register>),
+    Held(KeyResult),
+    Failed(Failure),
+    /// T3: the table no longer answers for the transaction. The key is at this version.
+    Forgotten(Version),
+    /// A later attempt was placed, or this one was and is resolved, or the client has moved on.
+    Refused,
+    Seen(Seen),
+    /// The key has no intent whose fate was known.
+    Resolved,
+    /// The step was not executed, or nobody can tell.
+    Outcome(Outcome),
+    Dropped,
+}
+
+/// A record without its intent, or with it rolled forward.
+pub fn resolved(record: &mut Record, intent: Intent, fate: Fate) {
+    record.intent = None;
+    if fate == Fate::Committed
+        && let Some(value) = intent.change
+    {
+        record.value = value;
+        record.version = intent.version;
+        record.expiry_ms = intent.expiry_ms;
+    }
+}
+
+/// The key's record as a read that knows the fate answers it.
+pub fn view(record: &Arc<Record>, fate: Option<Fate>) -> Arc<Record> {
+    let intent = record.intent.as_ref().map(|bytes| Intent::decode(bytes));
+    match (intent, fate) {
+        (Some(Ok(intent)), Some(fate)) => {
+            let mut made = record.as_ref().clone();
+            resolved(&mut made, intent, fate);
+            made.into()
+        }
+        _ => record.clone(),
+    }
+}
+
+impl Key {
+    /// The decision register of a transaction.
+    pub fn transaction(id: OperationId) -> Self {
+        let mut name = [0; 24];
+        name[..16].copy_from_slice(&id.client.to_be_bytes());
+        name[16..].copy_from_slice(&id.sequence.to_be_bytes());
+        Key::of_transaction(&name)
+    }
+
+    /// The transaction whose register this is.
+    pub fn transaction_id(&self) -> Option<OperationId> {
+        let name: [u8; 24] = self.name().try_into().ok()?;
+        let (client, sequence) = name.split_at(16);
+        Some(OperationId {
+            client: ClientId::from_be_bytes(client.try_into().ok()?),
+            sequence: u64::from_be_bytes(sequence.try_into().ok()?),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: OperationId = OperationId {
+        client: 7 << 64 | 5,
+        sequence: 3,
+    };
+
+    fn intent(change: Option<Option<Bytes>>) -> Intent {
+        Intent {
+            of: Attempt { id: ID, number: 2 },
+            birth: 9,
+            change,
+            version: 70,
+            expiry_ms: Some(90),
+            result: KeyResult {
+                found: 60,
+                value: Some("old".into()),
+                version: 70,
+                number: None,
+            },
+        }
+    }
+
+    #[test]
+    fn what_is_kept_in_records_comes_back() {
+        for change in [None, Some(None), Some(Some("new".into()))] {
+            let intent = intent(change);
+            assert_eq!(Intent::decode(&intent.encode()), Ok(intent));
+        }
+        let failure = Failure {
+            part: 4,
+            reason: wire::FailureReason::Contended,
+        };
+        let results = vec![intent(None).result];
+        for decision in [
+            AttemptState::Pending,
+            AttemptState::Committed(results),
+            AttemptState::Failed(failure),
+            AttemptState::Aborted,
+        ] {
+            let register = Register {
+                attempt: 2,
+                decision,
+                birth: 9,
+                deadline: 10,
+                coordinator: 3,
+                boot: 8,
+                keys: vec!["a".into(), "b".into()],
+            };
+            assert_eq!(Register::decode(&register.encode()), Ok(register));
+        }
+        assert!(Intent::decode(b"x").is_err() && Register::decode(b"").is_err());
+        assert_eq!(Key::transaction(ID).transaction_id(), Some(ID));
+    }
+
+    /// T5: an intent is for exactly one attempt, and only a commit makes it the value.
+    #[test]
+    fn only_a_committed_intent_becomes_the_value() {
+        let under = |change| {
+            Arc::new(Record {
+                value: Some("old".into()),
+                version: 60,
+                intent: Some(intent(change).encode()),
+                ..Record::default()
+            })
+        };
+        let seen = |record: &Record| (record.value.clone(), record.version);
+        let old = (Some("old".into()), 60);
+        let record = under(Some(Some("new".into())));
+        assert_eq!(seen(&view(&record, None)), old);
+        for fate in [Fate::Void, Fate::Gone] {
+            assert_eq!(seen(&view(&record, Some(fate))), old);
+        }
+        let new = view(&record, Some(Fate::Committed));
+        assert_eq!((seen(&new), &new.intent), ((Some("new".into()), 70), &None));
+        let deleted = view(&under(Some(None)), Some(Fate::Committed));
+        assert_eq!(seen(&deleted), (None, 70));
+        let read = view(&under(None), Some(Fate::Committed));
+        assert_eq!(seen(&read), old);
+    }
+}

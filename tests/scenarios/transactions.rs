@@ -1,0 +1,455 @@
+//! T1 to T11: transactions over several keys.
+
+use bytes::Bytes;
+use horseshoe::protocol::types::message::Message;
+use horseshoe::protocol::types::record::{Key, SPACE_TRANSACTION};
+use horseshoe::protocol::types::transaction::{AttemptState, Register};
+use wire::{
+    Action, Condition, Failure, FailureReason, KeyChange, Outcome, Transaction, TransactionPart,
+};
+
+use crate::sim::event::Passing;
+use crate::sim::script::{Script, msg, put, user_key};
+
+fn part(key: &str) -> TransactionPart {
+    TransactionPart {
+        key: Bytes::copy_from_slice(key.as_bytes()),
+        ..TransactionPart::default()
+    }
+}
+
+fn get(key: &str) -> TransactionPart {
+    TransactionPart {
+        get: true,
+        ..part(key)
+    }
+}
+
+fn change(key: &str, change: KeyChange) -> TransactionPart {
+    TransactionPart {
+        change: Some(change),
+        ..part(key)
+    }
+}
+
+fn put_of(key: &str, value: &str) -> TransactionPart {
+    change(key, KeyChange::Put(value.to_owned().into()))
+}
+
+fn when(condition: Condition, part: TransactionPart) -> TransactionPart {
+    TransactionPart {
+        conditions: vec![condition],
+        ..part
+    }
+}
+
+fn transaction(parts: Vec<TransactionPart>) -> Action {
+    Action::Transact {
+        transaction: Transaction { parts },
+    }
+}
+
+fn is_committed(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Committed { .. })
+}
+
+/// What the members hold for a key.
+fn held(c: &Script, node: usize, key: &str) -> Option<(Option<Bytes>, bool)> {
+    let registers = &c.nodes[node].disk.synced().registers;
+    let record = registers.get(&user_key(key))?.record.as_ref()?;
+    Some((record.value.clone(), record.intent.is_some()))
+}
+
+/// The decision registers that the node holds.
+fn registers(c: &Script, node: usize) -> Vec<Register> {
+    let registers = &c.nodes[node].disk.synced().registers;
+    let of = registers
+        .iter()
+        .filter(|(key, _)| key.space() == SPACE_TRANSACTION);
+    of.filter_map(|(_, state)| Register::of(state.record.as_ref()?))
+        .collect()
+}
+
+fn is_about(passing: &Passing, is: impl Fn(&Key) -> bool) -> bool {
+    match passing.envelope().map(|envelope| &envelope.message) {
+        Some(Message::Accept(accept)) => is(&accept.key),
+        _ => false,
+    }
+}
+
+/// What a node proposes for the register of a transaction.
+fn proposes(passing: &Passing, wanted: impl Fn(&AttemptState) -> bool) -> bool {
+    match passing.envelope().map(|envelope| &envelope.message) {
+        Some(Message::Accept(accept)) if accept.key.space() == SPACE_TRANSACTION => {
+            Register::of(&accept.record).is_some_and(|register| wanted(&register.decision))
+        }
+        _ => false,
+    }
+}
+
+#[test]
+fn a_transaction_changes_its_keys_together() {
+    let mut c = Script::new(3);
+    let client = c.client();
+    c.put(client, "a", "1");
+    let parts = vec![
+        when(Condition::Value("1".into()), get("a")),
+        when(Condition::Absent, put_of("b", "2")),
+        change("n", KeyChange::Add(7)),
+    ];
+    let outcome = c.run(client, "a", transaction(parts));
+    let Outcome::Committed { results } = outcome else {
+        panic!("{outcome:?}");
+    };
+    assert_eq!(results[0].value, Some("1".into()));
+    assert_eq!(results[0].found, results[0].version);
+    assert!(results[1].found == 0 && results[1].version > 0);
+    assert_eq!(results[2].number, Some(7));
+    assert_eq!(
+        (c.get(client, "b"), c.get(client, "n")),
+        ("2".into(), "7".into())
+    );
+    c.check();
+}
+
+#[test]
+fn a_condition_that_does_not_hold_is_named_and_nothing_is_done() {
+    let mut c = Script::new(3);
+    let client = c.client();
+    let version = c.put(client, "b", "2");
+    let conditions = vec![Condition::Present, Condition::Absent];
+    let checked = TransactionPart {
+        conditions,
+        ..part("b")
+    };
+    let outcome = c.run(client, "a", transaction(vec![put_of("a", "1"), checked]));
+    let reason = FailureReason::Condition { place: 1, version };
+    let failure = Failure { part: 1, reason };
+    assert_eq!(outcome, Outcome::Failed { failure });
+    assert_eq!(c.get(client, "a"), "");
+    let words = vec![put_of("a", "1"), change("b", KeyChange::Append("x".into()))];
+    assert!(is_committed(&c.run(client, "a", transaction(words))));
+    let sum = vec![put_of("a", "3"), change("b", KeyChange::Add(1))];
+    let reason = FailureReason::NotANumber;
+    let failure = Failure { part: 1, reason };
+    assert_eq!(
+        c.run(client, "a", transaction(sum)),
+        Outcome::Failed { failure }
+    );
+    assert_eq!(c.get(client, "a"), "1");
+    c.check();
+}
+
+/// What transactions leave is gone once no retry can arrive.
+#[test]
+pub fn t8_nothing_remains() {
+    let mut c = Script::new(3);
+    let client = c.client();
+    for n in 0..3 {
+        let parts = vec![put_of("a", &format!("{n}")), put_of("b", &format!("{n}"))];
+        assert!(is_committed(&c.run(client, "a", transaction(parts))));
+    }
+    let failing = vec![when(Condition::Absent, part("a")), put_of("gone", "x")];
+    c.run(client, "a", transaction(failing));
+    c.run_ms(500);
+    assert_eq!(held(&c, 1, "a"), Some((Some("2".into()), false)));
+    assert_eq!(held(&c, 1, "gone"), Some((None, false)));
+    assert_eq!(registers(&c, 1).len(), 4);
+    c.run_ms(30_000);
+    for node in 0..3 {
+        assert_eq!(registers(&c, node).len(), 0, "node {node}");
+        assert_eq!(held(&c, node, "gone"), None, "node {node}");
+    }
+    c.check();
+}
+
+/// A retry through another node finds the outcome in the register.
+#[test]
+fn t1_a_retry_through_another_node() {
+    let mut c = Script::new(3);
+    let (key, reader) = (c.key_of(0), c.client());
+    let mut hand = c.hand();
+    let parts = vec![
+        change(&key, KeyChange::Add(1)),
+        change("n", KeyChange::Add(1)),
+    ];
+    let operation = c.operation(&mut hand, &key, transaction(parts));
+    let first = c.ask(&mut hand, 0, &operation, false);
+    assert!(is_committed(&first), "{first:?}");
+    for node in [1, 2, 0] {
+        assert_eq!(c.ask(&mut hand, node, &operation, true), first);
+    }
+    assert_eq!(c.get(reader, "n"), "1");
+    c.check();
+}
+
+/// T6: the coordinator dies after the intents were placed. A write of one of the keys aborts the
+/// transaction, and is not held up.
+#[test]
+pub fn t6_a_coordinator_that_dies_blocks_no_key() {
+    let mut c = Script::new(3);
+    let (key, client) = (c.key_of(0), c.client_of(&[1, 2]));
+    let mut hand = c.hand();
+    let parts = vec![put_of(&key, "lost"), put_of("b", "lost")];
+    let operation = c.operation(&mut hand, &key, transaction(parts));
+    let number = c.cluster.filter(|passing| {
+        match proposes(passing, |decision| *decision != AttemptState::Pending) {
+            true => crate::sim::cluster::Fate::Drop,
+            false => crate::sim::cluster::Fate::Pass,
+        }
+    });
+    let attempt = c.attempt(&mut hand, 0, &operation, false);
+    let both = [key.clone(), "b".to_owned()];
+    c.until("intents", |cluster| {
+        both.iter().all(|key| {
+            let registers = &cluster.nodes[1].disk.synced().registers;
+            let record = registers
+                .get(&user_key(key))
+                .and_then(|state| state.record.as_ref());
+            record.is_some_and(|record| record.intent.is_some())
+        })
+    });
+    c.run_ms(30);
+    assert_eq!(c.answer(&hand, attempt), None, "T4: nothing is decided");
+    c.crash_hard(0);
+    c.cluster.unfilter(number);
+    assert_eq!(c.get(client, "b"), "");
+    let begun_us = c.now_us;
+    c.put(client, "b", "kept");
+    assert!(c.now_us - begun_us < 600_000, "{} us", c.now_us - begun_us);
+    assert_eq!(
+        (c.get(client, "b"), c.get(client, &key)),
+        ("kept".into(), String::new())
+    );
+    c.cluster.start(0);
+    c.run_ms(1_000);
+    c.check();
+}
+
+/// T4, T5: the coordinator dies after the commit and before the keys are rolled forward: whoever
+/// reads them sees the transaction.
+#[test]
+pub fn t5_a_committed_intent_is_the_value() {
+    let mut c = Script::new(3);
+    let (key, client) = (c.key_of(0), c.client_of(&[1, 2]));
+    let mut hand = c.hand();
+    let parts = vec![put_of(&key, "new"), put_of("b", "new")];
+    let operation = c.operation(&mut hand, &key, transaction(parts));
+    // Nothing resolves an intent: no Accept without one is sent once the transaction is committed.
+    let number = c.cluster.filter(|passing| {
+        let resolves = match passing.envelope().map(|envelope| &envelope.message) {
+            Some(Message::Accept(accept)) => {
+                accept.record.intent.is_none() && accept.record.value.is_some()
+            }
+            _ => false,
+        };
+        match resolves && is_about(passing, |key| key.space() != SPACE_TRANSACTION) {
+            true => crate::sim::cluster::Fate::Drop,
+            false => crate::sim::cluster::Fate::Pass,
+        }
+    });
+    let outcome = c.ask(&mut hand, 0, &operation, false);
+    assert!(is_committed(&outcome), "{outcome:?}");
+    c.crash_hard(0);
+    assert_eq!(held(&c, 1, "b"), Some((None, true)));
+    assert_eq!(
+        (c.get(client, "b"), c.get(client, &key)),
+        ("new".into(), "new".into())
+    );
+    c.cluster.unfilter(number);
+    c.run_ms(15_000);
+    assert_eq!(held(&c, 1, "b"), Some((Some("new".into()), false)));
+    c.check();
+}
+
+/// T6: two transactions hold each other's keys. The older one goes on at once.
+#[test]
+pub fn t6_two_that_hold_each_others_keys() {
+    let mut c = Script::new(3);
+    let (one, two) = (c.key_of(0), c.key_of(1));
+    let (first, second) = (c.client(), c.client());
+    c.put(first, &one, "x");
+    c.put(second, &two, "x");
+    for n in 0..40 {
+        let begun_us = c.now_us;
+        let a = transaction(vec![
+            put_of(&one, &format!("a{n}")),
+            put_of(&two, &format!("a{n}")),
+        ]);
+        let b = transaction(vec![
+            put_of(&two, &format!("b{n}")),
+            put_of(&one, &format!("b{n}")),
+        ]);
+        let (a, b) = (c.begin(first, &one, a), c.begin(second, &two, b));
+        assert!(is_committed(&c.end(a)));
+        assert!(is_committed(&c.end(b)));
+        let took_us = c.now_us - begun_us;
+        assert!(took_us < 1_000_000, "{took_us} us");
+        assert_eq!(c.get(first, &one), c.get(second, &two));
+    }
+    c.check();
+}
+
+/// A get never waits for an intent, and a put does.
+#[test]
+fn t5_a_put_waits_for_an_intent_and_a_get_does_not() {
+    let mut c = Script::new(3);
+    let (key, client) = (c.key_of(0), c.client());
+    c.put(client, "b", "old");
+    let mut hand = c.hand();
+    let parts = vec![put_of(&key, "new"), put_of("b", "new")];
+    let operation = c.operation(&mut hand, &key, transaction(parts));
+    // The other key never gets its intent.
+    let number = c.cluster.filter(move |passing| {
+        let places = match passing.envelope().map(|envelope| &envelope.message) {
+            Some(Message::Accept(accept)) => accept.record.intent.is_some(),
+            _ => false,
+        };
+        match places && is_about(passing, |of| *of == user_key(&key)) {
+            true => crate::sim::cluster::Fate::Hold,
+            false => crate::sim::cluster::Fate::Pass,
+        }
+    });
+    let attempt = c.attempt(&mut hand, 0, &operation, false);
+    c.run_ms(50);
+    assert_eq!(c.get(client, "b"), "old");
+    let call = c.begin(client, "b", put("last"));
+    c.run_ms(300);
+    assert!(c.is_open(call) && c.answer(&hand, attempt).is_none());
+    c.cluster.unfilter(number);
+    c.release(msg("Accept"));
+    assert!(matches!(c.end(call), Outcome::Written { .. }));
+    assert!(
+        c.answer(&hand, attempt)
+            .is_some_and(|outcome| is_committed(&outcome))
+    );
+    assert_eq!(c.get(client, "b"), "last");
+    c.check();
+}
+
+/// T2: a reader finds no register and has the intent rolled back; then the register is created.
+#[test]
+pub fn t2_no_intent_before_the_register_is_chosen() {
+    let mut c = Script::new(3);
+    let (key, client) = (c.key_of(0), c.client());
+    c.put(client, "b", "old");
+    let mut hand = c.hand();
+    let parts = vec![put_of(&key, "new"), put_of("b", "new")];
+    let operation = c.operation(&mut hand, &key, transaction(parts));
+    let number = c.cluster.filter(|passing| {
+        match proposes(passing, |decision| *decision == AttemptState::Pending) {
+            true => crate::sim::cluster::Fate::Hold,
+            false => crate::sim::cluster::Fate::Pass,
+        }
+    });
+    let attempt = c.attempt(&mut hand, 0, &operation, false);
+    c.run_ms(20);
+    assert_eq!(c.get(client, "b"), "old");
+    c.run_ms(20);
+    c.cluster.unfilter(number);
+    c.release(msg("Accept"));
+    c.until("an answer", |cluster| {
+        let received = cluster
+            .clients
+            .iter()
+            .flat_map(|client| client.by_hand.iter().flatten());
+        received.count() > 3
+    });
+    assert!(
+        c.answer(&hand, attempt)
+            .is_some_and(|outcome| is_committed(&outcome))
+    );
+    assert_eq!(
+        (c.get(client, "b"), c.get(client, &key)),
+        ("new".into(), "new".into())
+    );
+    c.check();
+}
+
+/// T5: a reader met an intent. Before it reads the register, the key is rolled forward and the
+/// register is removed.
+#[test]
+pub fn t5_the_register_was_removed_after_the_read() {
+    let mut c = Script::cold(3);
+    c.cluster.settings.tuning.retry_horizon_ms = 500;
+    c.cluster.start_all();
+    c.until("a configuration", |c| c.is_formed());
+    c.run_ms(300);
+    let (key, client) = (c.key_of(0), c.client());
+    c.put(client, "b", "old");
+    let (mut hand, mut reader) = (c.hand(), c.hand());
+    let parts = vec![put_of(&key, "new"), put_of("b", "new")];
+    let operation = c.operation(&mut hand, &key, transaction(parts));
+    let resolving = c.cluster.filter(|passing| {
+        let resolves = match passing.envelope().map(|envelope| &envelope.message) {
+            Some(Message::Accept(accept)) => accept.record.intent.is_none(),
+            _ => false,
+        };
+        match resolves && is_about(passing, |key| key.space() != SPACE_TRANSACTION) {
+            true => crate::sim::cluster::Fate::Drop,
+            false => crate::sim::cluster::Fate::Pass,
+        }
+    });
+    let looking = c.cluster.filter(|passing| {
+        let looks = match passing.envelope().map(|envelope| &envelope.message) {
+            Some(Message::Read(read)) => read.key.space() == SPACE_TRANSACTION,
+            _ => false,
+        };
+        match looks && passing.from == crate::sim::network::Place::Node(1) {
+            true => crate::sim::cluster::Fate::Hold,
+            false => crate::sim::cluster::Fate::Pass,
+        }
+    });
+    assert!(is_committed(&c.ask(&mut hand, 0, &operation, false)));
+    let read = c.operation(&mut reader, "b", Action::Get);
+    let attempt = c.attempt(&mut reader, 1, &read, false);
+    c.run_ms(5);
+    c.cluster.unfilter(resolving);
+    c.until("the register to be removed", |cluster| {
+        let registers = &cluster.nodes[2].disk.synced().registers;
+        registers.iter().all(|(key, state)| {
+            let record = state.record.as_ref();
+            key.space() != SPACE_TRANSACTION || record.is_none_or(|record| record.value.is_none())
+        })
+    });
+    assert_eq!(c.answer(&reader, attempt), None);
+    c.cluster.unfilter(looking);
+    c.release(msg("Read"));
+    c.run_ms(500);
+    let answer = c.answer(&reader, attempt);
+    assert!(
+        matches!(&answer, Some(Outcome::Value { value, .. }) if value == "new"),
+        "{answer:?}"
+    );
+    c.check();
+}
+
+/// T2: a write comes between the evaluation of an add and its commit.
+#[test]
+pub fn t2_no_write_under_an_intent() {
+    let mut c = Script::new(3);
+    let (key, client) = (c.key_of(0), c.client());
+    c.put(client, "b", "5");
+    let parts = vec![put_of(&key, "new"), change("b", KeyChange::Add(1))];
+    let held = key.clone();
+    let number = c.cluster.filter(move |passing| {
+        let places = match passing.envelope().map(|envelope| &envelope.message) {
+            Some(Message::Accept(accept)) => accept.record.intent.is_some(),
+            _ => false,
+        };
+        match places && is_about(passing, |of| *of == user_key(&held)) {
+            true => crate::sim::cluster::Fate::Hold,
+            false => crate::sim::cluster::Fate::Pass,
+        }
+    });
+    let adds = c.begin(client, &key, transaction(parts));
+    c.run_ms(20);
+    let puts = c.begin(client, "b", put("100"));
+    c.run_ms(100);
+    c.cluster.unfilter(number);
+    c.release(msg("Accept"));
+    assert!(is_committed(&c.end(adds)));
+    assert!(matches!(c.end(puts), Outcome::Written { .. }));
+    assert_eq!(c.get(client, "b"), "100");
+    c.check();
+}

@@ -8,7 +8,7 @@ use horseshoe::protocol::types::message::{self, Message};
 const DOCUMENT: &str = include_str!("../docs/wire.md");
 
 /// The files that define the structs on the wire.
-const SOURCES: [&str; 10] = [
+const SOURCES: [&str; 12] = [
     include_str!("../wire/src/messages/mod.rs"),
     include_str!("../wire/src/messages/operation.rs"),
     include_str!("../wire/src/messages/scan.rs"),

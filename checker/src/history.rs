@@ -149,6 +149,9 @@ fn show_part(part: &TransactionPart) -> String {
     match &part.change {
         None => {}
         Some(KeyChange::Put(value)) => words.push(format!("put {key} {}", show(value))),
+        Some(KeyChange::PutFor { value, ttl_ms }) => {
+            words.push(format!("put {key} {} for {ttl_ms} ms", show(value)));
+        }
         Some(KeyChange::Delete) => words.push(format!("delete {key}")),
         Some(KeyChange::Add(delta)) => words.push(format!("add {key} {delta}")),
         Some(KeyChange::Append(value)) => words.push(format!("append {key} {}", show(value))),

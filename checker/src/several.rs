@@ -21,6 +21,23 @@ type KeysState = BTreeMap<Bytes, ModelState>;
 
 /// Checks all operations of all keys that transactions combine.
 pub fn check(calls: &[RecordedCall], effort_max: u64) -> CheckVerdict {
+    if calls.len() < RECURSION_MAX {
+        return search(calls, effort_max);
+    }
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(STACK_SIZE);
+        let thread = thread.spawn_scoped(scope, || search(calls, effort_max));
+        let verdict = thread.expect("a thread can be started").join();
+        verdict.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// The search recurses once for each operation. More than these need a larger stack.
+const RECURSION_MAX: usize = 1_000;
+/// Only what is used of it takes memory.
+const STACK_SIZE: usize = 1 << 30;
+
+fn search(calls: &[RecordedCall], effort_max: u64) -> CheckVerdict {
     let mut calls: Vec<&RecordedCall> = calls.iter().filter(|call| !call.is_void()).collect();
     calls.sort_by_key(|call| call.called);
     let mut search = Search {
@@ -255,7 +272,9 @@ type PartEffect = Option<(Option<Bytes>, Option<i64>)>;
 fn effect(part: &TransactionPart, before: Option<&Bytes>) -> Result<PartEffect, FailureReason> {
     Ok(match &part.change {
         None => None,
-        Some(KeyChange::Put(value)) => Some((Some(value.clone()), None)),
+        Some(KeyChange::Put(value) | KeyChange::PutFor { value, .. }) => {
+            Some((Some(value.clone()), None))
+        }
         Some(KeyChange::Delete) => before.map(|_| (None, None)),
         Some(KeyChange::Add(delta)) => {
             let number = before.map_or(Some(0), number);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use horseshoe::protocol::types::ballot::Ballot;
 use horseshoe::protocol::types::record::{Key, Record, SPACE_TRANSACTION};
+use horseshoe::protocol::types::transaction::{Intent, Register};
 use wire::{Action, Outcome};
 
 use super::checker::{self, CheckVerdict, several};
@@ -351,9 +352,9 @@ impl Run {
             let listed_us = HEARTBEATS_LISTED * self.plan.settings.heartbeat_ms * 1_000;
             let until_us = self.cluster.now_us + SWEPT_US + listed_us;
             if !self.run_until(until_us, Run::nothing_remains)? {
-                return Err(Failure(
-                    "T8: intents or registers of transactions remain".into(),
-                ));
+                let remains: Vec<String> = self.remains_of_transactions().collect();
+                let text = "T8: intents or registers of transactions remain:";
+                return Err(Failure(format!("{text}\n  {}", remains.join("\n  "))));
             }
         }
         self.leave_one_behind()?;
@@ -601,18 +602,25 @@ impl Run {
 
     /// T8, T9: no intent and no decision register stays.
     fn nothing_remains(&self) -> bool {
-        (0..self.cluster.nodes.len()).all(|node| {
-            if self.cluster.vote_of(node).is_none() {
-                return true;
-            }
+        self.remains_of_transactions().next().is_none()
+    }
+
+    /// Intents and registers on the disks of members, as text.
+    fn remains_of_transactions(&self) -> impl Iterator<Item = String> {
+        let nodes = 0..self.cluster.nodes.len();
+        let members = nodes.filter(|node| self.cluster.vote_of(*node).is_some());
+        members.flat_map(|node| {
             let registers = &self.cluster.nodes[node].disk.synced().registers;
-            registers.iter().all(|(key, state)| {
-                let record = state.record.as_ref();
-                let is_open = |record: &Arc<Record>| {
-                    record.intent.is_some()
-                        || key.space() == SPACE_TRANSACTION && record.value.is_some()
+            registers.iter().filter_map(move |(key, state)| {
+                let record = state.record.as_ref()?;
+                let what = if let Some(intent) = &record.intent {
+                    format!("{:?}", Intent::decode(intent))
+                } else if key.space() == SPACE_TRANSACTION && record.value.is_some() {
+                    format!("{:?}", Register::of(record))
+                } else {
+                    return None;
                 };
-                !record.is_some_and(is_open)
+                Some(format!("node {node}, {key:?}: {what}"))
             })
         })
     }

@@ -7,7 +7,7 @@ use wire::{Action, Condition, KeyChange, Outcome, Transaction, TransactionPart};
 
 use super::cluster::Cluster;
 use super::history::{Ending, RecordedCall};
-use super::plan::Plan;
+use super::plan::{KeyKind, Plan};
 use super::random::Random;
 use super::workload::key_name;
 
@@ -137,7 +137,11 @@ impl Transacting {
     /// A key that single operations use, too.
     fn shared(&mut self, plan: &Plan) -> Vec<TransactionPart> {
         let index = self.random.below(plan.keys.len() as u64) as usize;
-        let key = key_name(index, plan.key_size);
+        // The checker of several keys does not know that keys expire.
+        let key = match plan.keys[index] {
+            KeyKind::Expiring => Bytes::from_static(b"shared"),
+            _ => key_name(index, plan.key_size),
+        };
         let value: Bytes = format!("s{};", self.values).into();
         let mut parts = match self.random.below(4) {
             0 => vec![change(key, KeyChange::Put(value.clone()))],

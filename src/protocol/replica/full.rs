@@ -80,6 +80,17 @@ impl Replica {
         self.requests.operations_size -= size_of(operation);
     }
 
+    /// Counts a step of a transaction. The steps share the transaction's operation.
+    pub(super) fn begin_step(&mut self) {
+        self.requests.operations += 1;
+        self.requests.operations_size += OPERATION_OVERHEAD_SIZE;
+    }
+
+    pub(super) fn end_step(&mut self) {
+        self.requests.operations -= 1;
+        self.requests.operations_size -= OPERATION_OVERHEAD_SIZE;
+    }
+
     /// For the operator: which nodes are full.
     pub(super) fn full_warnings(&self) -> Vec<String> {
         let nodes = self.identity.configuration.iter().flat_map(|c| c.nodes());

@@ -398,6 +398,7 @@ impl Replica {
         match pending.reply {
             ReplyTo::Own { sequence } => self.membership.answer(sequence, Outcome::Unknown),
             ReplyTo::Scan { round, place } => self.scans.has_read(round, place, None),
+            ReplyTo::Step { .. } => unreachable!("a step is answered above"),
             ReplyTo::Client { .. } | ReplyTo::Node { .. } | ReplyTo::Sessionless { .. } => {}
         }
         if straggler {

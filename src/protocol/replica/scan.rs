@@ -144,7 +144,10 @@ impl Replica {
     fn start_scan(&mut self, now: Now, pending: Pending) {
         let range = KeyRange::of(&pending.operation).expect("a scan");
         let round = self.clock.round_id(now);
-        let Action::Scan { limit, .. } = pending.operation.action else {
+        let Action::Scan {
+            limit, keys_only, ..
+        } = pending.operation.action
+        else {
             unreachable!("it has a range");
         };
         let length_max = match limit {
@@ -154,7 +157,7 @@ impl Replica {
         let bounds = PageBounds {
             length_max,
             size_max: RANGE_SIZE_MAX,
-            counts_values: true,
+            counts_values: !keys_only,
         };
         self.scans
             .list(RangeListing::Own(round), range.clone(), bounds);
@@ -341,6 +344,7 @@ impl Replica {
         };
         let pending = Pending {
             operation: Arc::new(operation),
+            step: None,
             reply: ReplyTo::Scan { round, place },
             also: Vec::new(),
             tried: false,

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use rand::RngExt;
-use wire::{Outcome, clock};
+use wire::{Action, KeyChange, Outcome, clock};
 
 use crate::protocol::clients::pending::{Pending, ReplyTo};
 use crate::protocol::register::coordinator::preferred;
@@ -21,7 +21,7 @@ impl Replica {
     /// A client's attempt at a transaction.
     pub(super) fn begin_transaction(&mut self, now: Now, pending: Pending) {
         if let Some(full) = self.space.cluster_full
-            && !pending.is_read()
+            && grows(&pending)
         {
             self.answer_full(pending, full);
             return;
@@ -49,7 +49,7 @@ impl Replica {
 
     /// The steps' answers are handled after the input that brought them.
     pub(super) fn stepped(&mut self, pending: &Pending, answer: StepAnswer) {
-        self.end_operation(&pending.operation);
+        self.end_step();
         if let ReplyTo::Step { job } = pending.reply {
             self.transactions.answered(job, answer);
         }
@@ -85,7 +85,7 @@ impl Replica {
     pub(super) fn note_listed(&mut self, page: &Page) {
         for (key, state) in &page.states {
             let record = state.record.as_deref();
-            self.transactions.note(key, record);
+            self.transactions.note_listed(key, record);
         }
     }
 
@@ -99,7 +99,7 @@ impl Replica {
             }
             let member = configuration.as_ref().and_then(|c| c.voter(node));
             let known = member.and_then(|m| self.links.boot(node, m.incarnation));
-            known == Some(of_boot) && self.links.is_joined(node)
+            known == Some(of_boot) && self.links.is_joined(node) && !self.hangs(node)
         };
         let around = Surroundings {
             now,
@@ -141,7 +141,7 @@ impl Replica {
                     deadline_us,
                     received_us: Some(now.mono_us),
                 };
-                self.begin_operation(&pending.operation);
+                self.begin_step();
                 self.run_here(now, key, pending);
             }
             Want::Run { key, pending } => self.run_here(now, key, pending),
@@ -167,6 +167,18 @@ impl Replica {
             false => self.answer(pending, outcome),
         }
     }
+}
+
+/// X6: deletes go on while a node is full.
+fn grows(pending: &Pending) -> bool {
+    let Action::Transact { transaction } = &pending.operation.action else {
+        return false;
+    };
+    let changes = transaction
+        .parts
+        .iter()
+        .filter_map(|part| part.change.as_ref());
+    changes.clone().any(|change| *change != KeyChange::Delete)
 }
 
 const _: () = assert!(OPERATIONS_MAX > crate::protocol::types::limits::INTENT_WAITERS_MAX);

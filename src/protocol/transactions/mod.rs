@@ -101,12 +101,13 @@ enum Job {
     /// `turn`: of the run, so that answers to what it has given up are recognized.
     Run {
         id: OperationId,
-        turn: u32,
+        turn: u64,
         of: RunJob,
     },
     Visit(Attempt),
     SweepRegister(OperationId),
-    SweepKey(OperationId, u32),
+    /// With the sweep's serial number.
+    SweepKey(OperationId, u64),
     /// A key whose intent nobody visits.
     SweepIntent(Key),
     /// The intent of a key is gone: the operation goes there again.
@@ -139,8 +140,14 @@ pub struct Transactions {
     sweeps: BTreeMap<OperationId, Sweep>,
     jobs: BTreeMap<u64, Job>,
     last_job: u64,
+    /// The last turn of any run, so that no run takes an answer to an earlier one with its id.
+    turns: u64,
+    /// The last sweep.
+    serials: u64,
     /// Of this node's own transactions, in place of snapshots.
     own: Option<OperationId>,
+    /// Clients' snapshots that run as transactions of this node's own.
+    in_place: BTreeMap<OperationId, OperationId>,
     decisions: Decisions,
     /// The keys for whose intents operations wait.
     parked: BTreeMap<Key, BTreeSet<Attempt>>,
@@ -176,7 +183,7 @@ impl Transactions {
             Some(Job::Run { id, turn, of }) => self.run_answered(around, id, turn, of, answer),
             Some(Job::Visit(of)) => self.visit_answered(around, of, answer),
             Some(Job::SweepRegister(id)) => self.register_swept(around, id, answer),
-            Some(Job::SweepKey(id, number)) => self.key_swept(around, id, number, &answer),
+            Some(Job::SweepKey(id, serial)) => self.key_swept(around, id, serial, &answer),
             Some(Job::SweepIntent(key)) => self.intent_swept(around, key, &answer),
             Some(Job::Then(pending, key)) => {
                 let pending = *pending;

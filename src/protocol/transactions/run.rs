@@ -26,9 +26,11 @@ pub(super) struct TransactionRun {
     /// That operation, or one of this node's own in place of a snapshot.
     operation: Arc<Operation>,
     /// Rises whenever answers to earlier steps no longer count.
-    turn: u32,
+    turn: u64,
     phase: RunPhase,
     wait_us: u64,
+    /// Parts to be placed again, because their nodes were busy.
+    again: Vec<usize>,
 }
 
 #[derive(Debug)]
@@ -62,7 +64,8 @@ impl TransactionRun {
 impl Transactions {
     /// An attempt of a client at a transaction.
     pub fn begin(&mut self, around: &Surroundings<'_>, pending: Pending) {
-        let id = pending.operation.id;
+        let asked = pending.operation.id;
+        let id = self.in_place.get(&asked).copied().unwrap_or(asked);
         if let Some(run) = self.runs.get_mut(&id) {
             let replies = pending.also.iter().chain([&pending.reply]);
             let unanswered = replies.map(|reply| run.pending.join(*reply)).sum();
@@ -77,10 +80,11 @@ impl Transactions {
         let is_snapshot = pending.operation.action.is_read();
         let run = TransactionRun {
             operation: pending.operation.clone(),
-            turn: 0,
+            turn: self.next_turn(),
             phase: RunPhase::Creating,
             wait_us: INTENT_WAIT_US,
             pending,
+            again: Vec::new(),
         };
         self.due.insert((run.pending.deadline_us, Due::Run(id)));
         self.runs.insert(id, run);
@@ -122,17 +126,23 @@ impl Transactions {
         Job::Run { id, turn, of }
     }
 
+    fn next_turn(&mut self) -> u64 {
+        self.turns += 1;
+        self.turns
+    }
+
     fn turn(&mut self, id: OperationId, phase: RunPhase) {
+        let turn = self.next_turn();
         let run = self.runs.get_mut(&id).expect("the caller looked");
-        run.turn += 1;
-        run.phase = phase;
+        (run.turn, run.phase) = (turn, phase);
+        run.again.clear();
     }
 
     pub(super) fn run_answered(
         &mut self,
         around: &Surroundings<'_>,
         id: OperationId,
-        turn: u32,
+        turn: u64,
         of: RunJob,
         answer: StepAnswer,
     ) {
@@ -170,6 +180,11 @@ impl Transactions {
             // X5: nothing was begun, or nobody can tell what was.
             (_, StepAnswer::Outcome(outcome)) if creating => self.finish(id, outcome),
             (_, StepAnswer::Dropped) if creating => self.give_up(id),
+            (RunJob::Part(part), StepAnswer::Outcome(_) | StepAnswer::Dropped) => {
+                let run = self.runs.get_mut(&id).expect("just seen");
+                run.again.push(part);
+                self.look_later(around, id);
+            }
             _ => {
                 self.turn(id, RunPhase::Deciding);
                 self.look_later(around, id);
@@ -317,8 +332,7 @@ impl Transactions {
         };
         // T10: the register holds all results.
         if to.encode().len() > wire::VALUE_SIZE_MAX {
-            let reason = FailureReason::TooLarge { limit: 0 };
-            to.decision = AttemptState::Failed(Failure { part: 0, reason });
+            to.decision = AttemptState::Failed(too_large());
         }
         self.move_to(around, id, from, to);
         if !rule!(T4) {
@@ -343,6 +357,7 @@ impl Transactions {
             return;
         };
         let pending = run.pending;
+        self.in_place.remove(&pending.operation.id);
         let is_unfit = matches!(outcome, Outcome::Unknown | Outcome::Remake { .. });
         self.wants.push_back(match pending.is_read() && is_unfit {
             // The client asks again.
@@ -353,6 +368,7 @@ impl Transactions {
 
     fn give_up(&mut self, id: OperationId) {
         if let Some(run) = self.runs.remove(&id) {
+            self.in_place.remove(&run.pending.operation.id);
             self.wants.push_back(Want::Drop(run.pending));
         }
     }
@@ -364,9 +380,13 @@ impl Transactions {
         if run.pending.deadline_us > around.now.mono_us {
             let at_us = run.pending.deadline_us;
             self.due.insert((at_us, Due::Run(id)));
-            if matches!(run.phase, RunPhase::Deciding) {
-                self.turn(id, RunPhase::Deciding);
-                self.look(around, id, RunJob::Register);
+            match run.phase {
+                RunPhase::Deciding => {
+                    self.turn(id, RunPhase::Deciding);
+                    self.look(around, id, RunJob::Register);
+                }
+                RunPhase::Placing(..) => self.place_again(around, id),
+                RunPhase::Creating | RunPhase::Snapshot { .. } => {}
             }
             return;
         }
@@ -381,6 +401,13 @@ impl Transactions {
             self.step(around, Key::transaction(id), step, id, Job::Nothing);
         }
         self.give_up(id);
+    }
+
+    fn place_again(&mut self, around: &Surroundings<'_>, id: OperationId) {
+        let run = self.runs.get_mut(&id).expect("the caller looked");
+        for part in std::mem::take(&mut run.again) {
+            self.place(around, id, part, None);
+        }
     }
 
     /// T11: reads all keys; `before`: what they were at the last time.
@@ -445,6 +472,9 @@ impl Transactions {
             let parts = 0..seen.len();
             let results = parts.map(|part| judge(run.transaction(), part, &seen[part]));
             let outcome = match results.collect::<Result<Vec<_>, _>>() {
+                Ok(results) if size_of(&results) > wire::VALUE_SIZE_MAX => Outcome::Failed {
+                    failure: too_large(),
+                },
                 Ok(results) => Outcome::Committed { results },
                 Err(failure) => Outcome::Failed { failure },
             };
@@ -465,10 +495,18 @@ impl Transactions {
         };
         own.sequence += 1;
         let own = *own;
+        self.in_place.insert(run.pending.operation.id, own);
+        // X1: the lowest one that is in progress.
+        let first = OperationId { sequence: 0, ..own };
+        let lowest = self
+            .runs
+            .range(first..own)
+            .next()
+            .map(|(id, _)| id.sequence);
         let mut operation = (*run.operation).clone();
         operation.id = own;
         operation.birth = around.clock;
-        operation.low_mark = own.sequence;
+        operation.low_mark = lowest.unwrap_or(own.sequence);
         run.operation = Arc::new(operation);
         run.phase = RunPhase::Creating;
         self.due.insert((run.pending.deadline_us, Due::Run(own)));
@@ -494,6 +532,19 @@ fn contended() -> Failure {
         part: 0,
         reason: FailureReason::Contended,
     }
+}
+
+/// T10: the results do not fit an answer.
+fn too_large() -> Failure {
+    Failure {
+        part: 0,
+        reason: FailureReason::TooLarge { limit: 0 },
+    }
+}
+
+fn size_of(results: &[KeyResult]) -> usize {
+    let values = results.iter().filter_map(|result| result.value.as_ref());
+    values.map(|value| value.len()).sum()
 }
 
 /// The result of a part that only reads.

@@ -1,6 +1,6 @@
 //! What transactions leave: intents that are resolved, and registers that are removed (T8, T9).
 
-use wire::OperationId;
+use wire::{Birth, OperationId};
 
 use super::{Due, Job, Surroundings, Transactions};
 use crate::protocol::types::limits::{SWEEP_AFTER_MS, SWEEPS_MAX};
@@ -13,7 +13,10 @@ use crate::protocol::types::transaction::{
 /// A decided attempt whose keys are being resolved, or whose register is to be removed.
 #[derive(Debug)]
 pub(super) struct Sweep {
-    register: Register,
+    /// The jobs of this sweep carry it.
+    serial: u64,
+    attempt: u32,
+    birth: Birth,
     /// Keys that may still have an intent of the attempt.
     left: usize,
 }
@@ -34,12 +37,20 @@ impl Transactions {
         };
         self.learn(around, Attempt { id, number }, fate);
         let sweep = self.sweeps.get(&id);
-        if sweep.is_some_and(|sweep| sweep.register.attempt == number) {
+        if sweep.is_some_and(|sweep| sweep.attempt == number) {
             return;
         }
         let keys: Vec<Key> = register.keys.iter().map(|key| Key::user(key)).collect();
         let left = if rule!(T8) { keys.len() } else { 0 };
-        self.sweeps.insert(id, Sweep { register, left });
+        self.serials += 1;
+        let serial = self.serials;
+        let sweep = Sweep {
+            serial,
+            attempt: number,
+            birth: register.birth,
+            left,
+        };
+        self.sweeps.insert(id, sweep);
         match left {
             0 => self.remove_later(around, id),
             _ => {
@@ -49,7 +60,7 @@ impl Transactions {
                         key,
                         TransactionStep::Resolve,
                         id,
-                        Job::SweepKey(id, number),
+                        Job::SweepKey(id, serial),
                     );
                 }
             }
@@ -60,11 +71,11 @@ impl Transactions {
         &mut self,
         around: &Surroundings<'_>,
         id: OperationId,
-        number: u32,
+        serial: u64,
         answer: &StepAnswer,
     ) {
         let sweep = self.sweeps.get(&id);
-        if sweep.is_none_or(|sweep| sweep.register.attempt != number) {
+        if sweep.is_none_or(|sweep| sweep.serial != serial) {
             return;
         }
         if *answer != StepAnswer::Resolved {
@@ -86,8 +97,7 @@ impl Transactions {
     /// T8: a register stays for the retry horizon, so that retries find the outcome. A clock that
     /// is ahead of the wall clocks hardly moves, so this node's own time counts, too.
     fn remove_later(&mut self, around: &Surroundings<'_>, id: OperationId) {
-        let register = &self.sweeps[&id].register;
-        let old_at = register.birth + around.horizon;
+        let old_at = self.sweeps[&id].birth.saturating_add(around.horizon);
         let wait = old_at.saturating_sub(around.clock).min(around.horizon);
         let at_us = around.now.mono_us + (wire::clock::to_ms(wait) + 1) * 1_000;
         self.due.insert((at_us, Due::Sweep(id)));
@@ -95,12 +105,12 @@ impl Transactions {
 
     pub(super) fn sweep_due(&mut self, around: &Surroundings<'_>, id: OperationId) {
         let settled = self.sweeps.get(&id).filter(|sweep| sweep.left == 0);
-        let Some(from) = settled.map(|sweep| sweep.register.clone()) else {
+        let Some(attempt) = settled.map(|sweep| sweep.attempt) else {
             return;
         };
         self.sweeps.remove(&id);
         let job = Job::SweepRegister(id);
-        let step = TransactionStep::Delete { from };
+        let step = TransactionStep::Delete { attempt };
         self.step(around, Key::transaction(id), step, id, job);
     }
 

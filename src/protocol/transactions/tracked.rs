@@ -50,13 +50,25 @@ impl Tracked {
         self.owners.get(key).copied()
     }
 
+    fn is_tracked(&self, key: &Key) -> bool {
+        self.due_us.contains_key(key) || self.noted.contains_key(key)
+    }
+
     fn is_empty(&self) -> bool {
         self.due_us.is_empty() && self.noted.is_empty() && self.owners.is_empty()
     }
 }
 
 impl Transactions {
-    /// The record that this node holds for a key has changed, or was listed.
+    /// The record that this node holds for a key was listed. A bucket with tombstones is listed every
+    /// second: that must not put off what is due already.
+    pub fn note_listed(&mut self, key: &Key, record: Option<&Record>) {
+        if !self.tracked.is_tracked(key) {
+            self.note(key, record);
+        }
+    }
+
+    /// The record that this node holds for a key has changed.
     pub fn note(&mut self, key: &Key, record: Option<&Record>) {
         let intent = record.and_then(|record| record.intent.as_ref());
         match (key.space(), intent) {

@@ -7,7 +7,10 @@ use wire::{Birth, OperationId, Outcome};
 use super::{Due, Job, Surroundings, Transactions, Want};
 use crate::protocol::clients::pending::Pending;
 use crate::protocol::register::applied::{read_under, seen};
-use crate::protocol::types::limits::{INTENT_WAIT_MAX_US, INTENT_WAIT_US, INTENT_WAITERS_MAX};
+use crate::protocol::types::limits::{
+    INTENT_PATIENCE_DOUBLINGS_MAX, INTENT_PATIENCE_US, INTENT_WAIT_MAX_US, INTENT_WAIT_US,
+    INTENT_WAITERS_MAX,
+};
 use crate::protocol::types::record::{Key, Record};
 use crate::protocol::types::rules::rule;
 use crate::protocol::types::transaction::{
@@ -19,7 +22,8 @@ use crate::protocol::types::transaction::{
 pub(super) struct Blocked {
     key: Key,
     pending: Pending,
-    record: Arc<Record>,
+    /// For a read, which it may be answered from.
+    record: Option<Arc<Record>>,
     /// Whether the register is being read since after the record was.
     asked: bool,
 }
@@ -34,6 +38,16 @@ impl Blocked {
         );
         places && (operation.birth, operation.id) < (birth, id)
     }
+
+    /// A write that is no part of a transaction.
+    fn is_single_write(&self) -> bool {
+        self.pending.step.is_none() && !self.pending.is_read()
+    }
+}
+
+/// How long a single write waits for that attempt.
+fn patience_us(number: u32) -> u64 {
+    INTENT_PATIENCE_US << number.saturating_sub(1).min(INTENT_PATIENCE_DOUBLINGS_MAX)
 }
 
 /// The search for the fate of one attempt.
@@ -43,6 +57,7 @@ pub(super) struct Visit {
     waiting: Vec<Blocked>,
     is_looking: bool,
     wait_us: u64,
+    began_us: u64,
 }
 
 impl Transactions {
@@ -61,8 +76,8 @@ impl Transactions {
         let of = intent.of;
         let blocked = Blocked {
             key: key.clone(),
+            record: pending.is_read().then_some(record),
             pending,
-            record,
             asked: false,
         };
         if let Some(fate) = self.decisions.of(of) {
@@ -80,6 +95,7 @@ impl Transactions {
             waiting: Vec::new(),
             is_looking: false,
             wait_us: 0,
+            began_us: around.now.mono_us,
         });
         // A write waits for the timer that is set already, if it is not the older one.
         let waits = visit.wait_us > 0
@@ -153,9 +169,11 @@ impl Transactions {
             record,
             ..
         } = blocked;
-        if !pending.is_read() {
+        let Some(record) = record else {
             self.wants.push_back(Want::Run { key, pending });
-        } else if fate == Fate::Gone && rule!(T5_absent) {
+            return;
+        };
+        if fate == Fate::Gone && rule!(T5_absent) {
             // The intent may have been rolled forward after this read met it.
             let job = Job::Then(Box::new(pending), key.clone());
             self.step(around, key, TransactionStep::Resolve, of.id, job);
@@ -195,14 +213,16 @@ impl Transactions {
         let is_read = later.iter().any(|blocked| blocked.pending.is_read());
         let is_write = later.iter().any(|blocked| !blocked.pending.is_read());
         let is_older = later.iter().any(|b| b.is_older_than(birth, of.id)) && rule!(T6_older);
+        let is_impatient = around.now.mono_us >= visit.began_us + patience_us(of.number)
+            && later.iter().any(Blocked::is_single_write);
         visit.waiting = later;
         for blocked in reads {
-            let record = blocked.record.clone();
+            let record = blocked.record.expect("a read has one");
             self.answer_read(around, blocked.pending, &record);
         }
         let is_free =
             !around.is_cared_for(&register) || around.is_mine(&register) && !self.has_run(of.id);
-        if is_write && (is_older || is_free && rule!(T6_abort)) {
+        if is_write && (is_older || (is_free || is_impatient) && rule!(T6_abort)) {
             let visit = self.visits.get_mut(&of).expect("still there");
             visit.is_looking = true;
             for blocked in &mut visit.waiting {

@@ -13,6 +13,11 @@ pub const TRANSACTION_MS: u64 = 5_000;
 /// T6: the first and the longest wait of an operation that met an intent, before it looks again.
 pub const INTENT_WAIT_US: u64 = 2_000;
 pub const INTENT_WAIT_MAX_US: u64 = 20_000;
+/// T6: a single write waits so long for a transaction's first attempt; twice as long for the next
+/// one, and so on, so that a transaction on slow links ends, too.
+pub const INTENT_PATIENCE_US: u64 = 120_000;
+/// The patience doubles at most this often.
+pub const INTENT_PATIENCE_DOUBLINGS_MAX: u32 = 6;
 /// Operations on one node that wait for intents. Further ones are answered busy.
 pub const INTENT_WAITERS_MAX: usize = 16_384;
 /// A transaction is tried again at most this often after it was aborted.

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use wire::clock::Reading;
+use wire::clock::{READING_SANE_MAX, Reading};
 use wire::{
-    Birth, BodyError, ClientId, Failure, KeyResult, OperationId, Outcome, TRANSACTION_KEYS_MAX,
-    Version,
+    Birth, BodyError, ClientId, Failure, KEY_SIZE_MAX, KeyResult, OperationId, Outcome,
+    TRANSACTION_KEYS_MAX, Version,
 };
 
 use crate::protocol::types::ballot::Ballot;
@@ -163,7 +163,9 @@ impl Register {
             Some(Outcome::Absent) => AttemptState::Aborted,
             Some(_) => return Err(BodyError::Bounds),
         };
-        if flat.keys.len() > TRANSACTION_KEYS_MAX {
+        let is_sized = |key: &Bytes| (1..=KEY_SIZE_MAX).contains(&key.len());
+        let are_keys = flat.keys.len() <= TRANSACTION_KEYS_MAX && flat.keys.iter().all(is_sized);
+        if !are_keys || flat.birth.max(flat.deadline) > READING_SANE_MAX {
             return Err(BodyError::Bounds);
         }
         Ok(Register {
@@ -180,6 +182,11 @@ impl Register {
     /// The register's value in a record.
     pub fn of(record: &Record) -> Option<Self> {
         record.value.as_ref().and_then(|v| Register::decode(v).ok())
+    }
+
+    /// Whether this is the last attempt, and it is not pending.
+    pub fn is_decided(&self, attempt: u32) -> bool {
+        self.attempt == attempt && self.decision != AttemptState::Pending
     }
 
     /// What the register says of that attempt's intents; `None` while nothing is decided.
@@ -235,8 +242,8 @@ pub enum TransactionStep {
     Create(Register),
     /// T1: replaces the register, if it is at `from`.
     Move { from: Register, to: Register },
-    /// T8: removes the register, if it is at `from`.
-    Delete { from: Register },
+    /// T8: removes the register, if that attempt is the last one, and was decided or aborted.
+    Delete { attempt: u32 },
     /// T2: places the intent of one key. `vouched`: the register was seen pending after the key was
     /// seen without an entry, at this version (T3).
     Place {
@@ -385,6 +392,34 @@ mod tests {
             assert_eq!(Register::decode(&register.encode()), Ok(register));
         }
         assert!(Intent::decode(b"x").is_err() && Register::decode(b"").is_err());
+        let sound = Register {
+            attempt: 1,
+            decision: AttemptState::Pending,
+            birth: 9,
+            deadline: READING_SANE_MAX,
+            coordinator: 3,
+            boot: 8,
+            keys: vec!["a".into()],
+        };
+        assert!(Register::decode(&sound.encode()).is_ok());
+        for keys in [
+            vec![Bytes::new()],
+            vec![vec![b'k'; KEY_SIZE_MAX + 1].into()],
+        ] {
+            let unsound = Register {
+                keys,
+                ..sound.clone()
+            };
+            assert!(Register::decode(&unsound.encode()).is_err());
+        }
+        for (birth, deadline) in [(u64::MAX, 9), (9, READING_SANE_MAX + 1)] {
+            let unsound = Register {
+                birth,
+                deadline,
+                ..sound.clone()
+            };
+            assert!(Register::decode(&unsound.encode()).is_err());
+        }
         assert_eq!(Key::transaction(ID).transaction_id(), Some(ID));
     }
 

@@ -62,6 +62,8 @@ fn any_transaction() -> impl Strategy<Value = Transaction> {
         Just(KeyChange::Delete),
         any::<i64>().prop_map(KeyChange::Add),
         any_bytes().prop_map(KeyChange::Append),
+        (any_bytes(), 0..=TTL_MS_MAX)
+            .prop_map(|(value, ttl_ms)| KeyChange::PutFor { value, ttl_ms }),
     ];
     let conditions = prop::collection::vec(condition, 0..3);
     let part = (conditions, any::<bool>(), prop::option::of(change));

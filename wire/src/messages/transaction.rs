@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{BodyError, KEY_SIZE_MAX, VALUE_SIZE_MAX, Version};
+use super::{BodyError, KEY_SIZE_MAX, TTL_MS_MAX, VALUE_SIZE_MAX, Version};
 
 /// Keys that one transaction names.
 pub const TRANSACTION_KEYS_MAX: usize = 128;
@@ -42,6 +42,11 @@ pub enum Condition {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeyChange {
     Put(Bytes),
+    /// A put of a key that expires (L2).
+    PutFor {
+        value: Bytes,
+        ttl_ms: u64,
+    },
     Delete,
     Add(i64),
     Append(Bytes),
@@ -115,6 +120,7 @@ impl TransactionPart {
     fn value_size(&self) -> usize {
         let change = match &self.change {
             Some(KeyChange::Put(value) | KeyChange::Append(value)) => value.len(),
+            Some(KeyChange::PutFor { value, .. }) => value.len(),
             Some(KeyChange::Delete | KeyChange::Add(_)) | None => 0,
         };
         let compared = self.conditions.iter().map(|condition| match condition {
@@ -151,6 +157,7 @@ impl From<Transaction> for Vec<FlatTransactionPart> {
             Some(KeyChange::Delete) => (2, 0, none()),
             Some(KeyChange::Add(delta)) => (3, delta as u64, none()),
             Some(KeyChange::Append(value)) => (4, 0, value),
+            Some(KeyChange::PutFor { value, ttl_ms }) => (5, ttl_ms, value),
         };
         let parts = transaction.parts.into_iter();
         let flat = parts.map(|part| FlatTransactionPart {
@@ -180,6 +187,10 @@ impl TryFrom<Vec<FlatTransactionPart>> for Transaction {
             2 => Ok(Some(KeyChange::Delete)),
             3 => Ok(Some(KeyChange::Add(word as i64))),
             4 => Ok(Some(KeyChange::Append(bytes))),
+            5 if word <= TTL_MS_MAX => Ok(Some(KeyChange::PutFor {
+                value: bytes,
+                ttl_ms: word,
+            })),
             _ => Err(BodyError::Bounds),
         };
         let parts = flat.into_iter().map(|part| {

@@ -1,7 +1,10 @@
 //! L1, L2: records that expire, one proposal at a time.
 
+use wire::{KeyResult, OperationId};
+
 use super::tests::{NOW, WALL_MS, at, operation, over_at};
 use super::*;
+use crate::protocol::types::transaction::{Attempt, Decisions, Fate, Intent};
 
 fn bytes(text: &'static str) -> Bytes {
     Bytes::from_static(text.as_bytes())
@@ -161,4 +164,55 @@ fn a_new_time_to_live_keeps_the_version_and_its_condition_is_checked() {
     assert_eq!(outcomes[1], Outcome::Lives { version, left_ms });
     assert!(written(&outcomes[2]) > version && record.value.is_none());
     assert_eq!(outcomes[3], Outcome::NothingToDelete);
+}
+
+/// T9, L1: an intent keeps a record from expiring. Once it is rolled back or forward, no operation
+/// of the same round finds the value that has expired.
+#[test]
+fn a_record_expires_in_the_round_that_resolves_its_intent() {
+    let start = after(&Record::default(), WALL_MS, &[put_for("5", 500, None)]).0;
+    let id = OperationId {
+        client: 99,
+        sequence: 1,
+    };
+    let of = Attempt { id, number: 1 };
+    let intent = |change, expiry_ms| Intent {
+        of,
+        birth: NOW,
+        change,
+        version: start.version + 1,
+        expiry_ms,
+        result: KeyResult::default(),
+    };
+    let put = intent(Some(Some(bytes("7"))), Some(WALL_MS + 400));
+    for (intent, fate) in [
+        (intent(None, None), Fate::Void),
+        (intent(None, None), Fate::Committed),
+        (put, Fate::Committed),
+    ] {
+        let record = Record {
+            intent: Some(intent.encode()),
+            ..start.clone()
+        };
+        let mut decisions = Decisions::default();
+        decisions.learn(of, fate);
+        let wall_ms = WALL_MS + 600;
+        let moment = Moment { wall_ms, ..at(NOW) };
+        let ballot = Ballot::new(record.version / 256 + 10, 1);
+        let mut proposal = Proposal::new(Some(&record), ballot, moment, 0);
+        proposal.resolve(&decisions);
+        let get = operation(1, 1, 1, Action::Get);
+        assert_eq!(
+            proposal.apply(&get, false),
+            ApplyVerdict::Answer(Outcome::Absent)
+        );
+        let add = operation(2, 1, 1, Action::Add { delta: 1 });
+        let ApplyVerdict::Answer(Outcome::Written { number, .. }) = proposal.apply(&add, false)
+        else {
+            panic!("not written");
+        };
+        let (made, _) = proposal.finish();
+        assert_eq!((number, made.expiry_ms), (Some(1), None), "{fate:?}");
+        assert_eq!(made.value, Some(bytes("1")));
+    }
 }

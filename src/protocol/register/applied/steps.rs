@@ -7,7 +7,7 @@ use wire::{
     TransactionPart, VALUE_SIZE_MAX, Version,
 };
 
-use super::table::LookUp;
+use super::table::{CLIENT_SIZE, LookUp, OPERATION_SIZE};
 use super::{ApplyVerdict, Proposal, number};
 use crate::protocol::types::limits::RECORD_SIZE_MAX;
 use crate::protocol::types::rules::rule;
@@ -22,6 +22,8 @@ impl Proposal {
         if let Some(fate) = decisions.of(intent.of) {
             resolved(&mut self.record, intent, fate);
             self.changed = true;
+            // T9, L1: the intent kept the record from expiring.
+            self.expire();
         }
     }
 
@@ -50,8 +52,9 @@ impl Proposal {
                 }
                 StepAnswer::Register(self.register())
             }
-            TransactionStep::Delete { from } => {
-                if self.register().as_ref() == Some(from) {
+            TransactionStep::Delete { attempt } => {
+                let register = self.register();
+                if register.is_some_and(|register| register.is_decided(*attempt)) {
                     self.write_register(None);
                 }
                 StepAnswer::Register(self.register())
@@ -67,6 +70,8 @@ impl Proposal {
             // T8: another transaction's intent shows that this one's is gone.
             TransactionStep::Resolve => match self.intent() {
                 Some(intent) if intent.of.id == operation.id => return ApplyVerdict::Waits,
+                // Nobody knows whose an unreadable intent is.
+                None if self.is_covered() => StepAnswer::Dropped,
                 _ => StepAnswer::Resolved,
             },
             TransactionStep::Look => StepAnswer::Register(self.register()),
@@ -131,6 +136,7 @@ impl Proposal {
             // T3: this attempt is pending, so the intent of an earlier one is void.
             self.record.intent = None;
             self.changed = true;
+            self.expire();
         }
         if self.is_covered() {
             return None;
@@ -203,7 +209,8 @@ impl Proposal {
         };
         // T10
         let size = intent.encode().len();
-        if size > VALUE_SIZE_MAX || self.record.size() + size > RECORD_SIZE_MAX {
+        let entry_size = CLIENT_SIZE + OPERATION_SIZE;
+        if size > VALUE_SIZE_MAX || self.record.size() + size + entry_size > RECORD_SIZE_MAX {
             return Err(FailureReason::TooLarge { limit: 0 });
         }
         Ok(intent)
@@ -211,10 +218,12 @@ impl Proposal {
 }
 
 impl Proposal {
-    /// L2: a put and a delete remove the time to live, an add and an append keep it.
+    /// L2: a put and a delete remove the time to live, an add and an append keep it. One that is set
+    /// begins when the intent is placed.
     fn expiry_after(&self, part: &TransactionPart) -> Option<u64> {
         match part.change {
             Some(KeyChange::Add(_) | KeyChange::Append(_)) => self.record.expiry_ms,
+            Some(KeyChange::PutFor { ttl_ms, .. }) => Some(self.expiry_ms(ttl_ms)),
             Some(KeyChange::Put(_) | KeyChange::Delete) | None => None,
         }
     }
@@ -261,7 +270,9 @@ fn change(
 ) -> Result<IntendedChange, FailureReason> {
     Ok(match &part.change {
         None => (None, None),
-        Some(KeyChange::Put(value)) => (Some(Some(value.clone())), None),
+        Some(KeyChange::Put(value) | KeyChange::PutFor { value, .. }) => {
+            (Some(Some(value.clone())), None)
+        }
         Some(KeyChange::Delete) => (current.map(|_| None), None),
         Some(KeyChange::Add(delta)) => {
             let before = current.map_or(Some(0), number);

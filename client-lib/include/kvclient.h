@@ -80,7 +80,8 @@ enum {
     KVC_NOT_A_NUMBER = -5,      /* of an add: the value is not a signed 64-bit decimal number */
     KVC_OVERFLOW = -6,          /* of an add: the sum does not fit 64 bits */
     KVC_BUSY = -7,              /* more operations than the library or the nodes take; try again later */
-    KVC_TIMED_OUT = -8,         /* of a get or a scan: no answer before the deadline */
+    KVC_TIMED_OUT = -8,         /* of a read, also a scan or a transaction that only reads: no
+                                   answer before the deadline */
     KVC_UNKNOWN_OUTCOME = -9,   /* of a write: it may have been applied, or may still be */
     KVC_INVALID_ARGUMENT = -10, /* NULL, an empty key, an unknown size prefix or flag, ... */
     KVC_CLOSED = -11,           /* the client was closed, or its descriptors were */
@@ -176,6 +177,30 @@ uint64_t kvc_result_apart_ms(const kvc_result *result);
  * returns KVC_OLD_ABSENT. */
 int kvc_result_old(const kvc_result *result, const void **value, size_t *size);
 
+/* What a transaction that committed did with one key. */
+typedef struct kvc_txn_key {
+    const void *value; /* before the transaction, followed by a zero byte that the size does not
+                          count; NULL if the key was absent, or kvc_txn_get did not ask for it */
+    size_t value_size;
+    uint64_t found;    /* the version before; 0: the key was absent */
+    uint64_t version;  /* the version after; 0: the key is absent, and was so before */
+    int64_t number;    /* the sum after kvc_txn_add, else 0 */
+} kvc_txn_key;
+
+/* Returns the number of keys of a transaction that committed, else 0. */
+size_t kvc_result_txn_count(const kvc_result *result);
+
+/* Gives what a transaction that committed did with a key; `index` counts from 0 in the order in
+ * which the transaction first named its keys. The pointer in it is valid until the result is freed.
+ * Returns KVC_OK or KVC_INVALID_ARGUMENT. */
+int kvc_result_txn_key(const kvc_result *result, size_t index, kvc_txn_key *out);
+
+/* After KVC_CONFLICT of a transaction, gives the key whose condition did not hold, and which of the
+ * conditions on this key, both counted from 0 in the order of the calls; kvc_result_version is the
+ * key's version, or 0 if it is absent. Either pointer may be NULL. Returns KVC_OK or
+ * KVC_INVALID_ARGUMENT. */
+int kvc_result_txn_conflict(const kvc_result *result, size_t *index, size_t *condition);
+
 /* The result may be NULL. */
 void kvc_result_free(kvc_result *result);
 
@@ -183,8 +208,8 @@ void kvc_result_free(kvc_result *result);
  *
  * The calling thread itself sends and receives. A call waits up to its deadline: that of
  * kvc_options, or that of kvc_write_options. All calls may return KVC_NO_QUORUM, KVC_BUSY,
- * KVC_INVALID_ARGUMENT, KVC_TOO_LARGE, KVC_CLOSED, KVC_FORKED and KVC_INTERNAL. A get may also
- * return KVC_TIMED_OUT; a write KVC_UNKNOWN_OUTCOME and KVC_FULL. The library retries after lost
+ * KVC_INVALID_ARGUMENT, KVC_TOO_LARGE, KVC_CLOSED, KVC_FORKED and KVC_INTERNAL. A read may
+ * also return KVC_TIMED_OUT; a write KVC_UNKNOWN_OUTCOME and KVC_FULL. The library retries after lost
  * datagrams, and a write is applied once.
  *
  * In writes `options` may be NULL, and so may `out` if the result is not needed. With KVC_OK and
@@ -260,6 +285,50 @@ int kvc_persist(kvc_client *client, const void *key, size_t key_size,
 /* Reads how long a key still lives: kvc_result_ttl_ms and kvc_result_version. If the key is absent,
  * returns KVC_NOT_FOUND without a result. `out` is required. */
 int kvc_ttl(kvc_client *client, const void *key, size_t key_size, kvc_result **out);
+
+/* Transactions -------------------------------------------------------------------------------- *
+ *
+ * Conditions and operations on up to 128 keys that take effect together, at one moment, or not at
+ * all. Conditions and kvc_txn_get see the keys as they were before the transaction. Each key may be
+ * written once, and may have 16 conditions. All values together have at most KVC_VALUE_SIZE_MAX
+ * bytes; the nodes accept as many as for one value. A transaction that only reads is a snapshot.
+ *
+ * A kvc_txn is put together call by call, and copies all bytes. Then it is run or submitted, also
+ * several times: each time is a transaction of its own. Only one thread at a time may use it. */
+
+typedef struct kvc_txn kvc_txn;
+
+/* NULL: no memory. */
+kvc_txn *kvc_txn_new(void);
+
+/* Each of these returns KVC_OK, KVC_INVALID_ARGUMENT or KVC_TOO_LARGE, and then adds nothing. In
+ * kvc_txn_if_version, version 0 means that the key is absent. `ttl_ms` is at most KVC_TTL_MS_MAX; 0:
+ * the key does not expire. */
+int kvc_txn_if_absent(kvc_txn *txn, const void *key, size_t key_size);
+int kvc_txn_if_present(kvc_txn *txn, const void *key, size_t key_size);
+int kvc_txn_if_version(kvc_txn *txn, const void *key, size_t key_size, uint64_t version);
+int kvc_txn_if_value(kvc_txn *txn, const void *key, size_t key_size, const void *value,
+                     size_t value_size);
+int kvc_txn_get(kvc_txn *txn, const void *key, size_t key_size);
+int kvc_txn_put(kvc_txn *txn, const void *key, size_t key_size, const void *value,
+                size_t value_size, uint64_t ttl_ms);
+int kvc_txn_delete(kvc_txn *txn, const void *key, size_t key_size);
+int kvc_txn_add(kvc_txn *txn, const void *key, size_t key_size, int64_t delta);
+int kvc_txn_append(kvc_txn *txn, const void *key, size_t key_size, const void *value,
+                   size_t value_size);
+
+/* Runs the transaction, and waits for at most deadline_ms (0: the client's). KVC_OK: it committed,
+ * and kvc_result_txn_key gives what it did. KVC_CONFLICT: a condition did not hold, and nothing was
+ * done (kvc_result_txn_conflict). Errors: as those of a write, or of a read if it only reads; KVC_BUSY also if other transactions
+ * held its keys all the time; KVC_INVALID_ARGUMENT also if it names no key, more than 128, one key
+ * with two writes, or more than 16 conditions on a key. `out` may be NULL. */
+int kvc_txn_run(kvc_client *client, kvc_txn *txn, uint32_t deadline_ms, kvc_result **out);
+
+/* Starts the transaction and does not wait for it, as kvc_submit does for an operation. */
+int kvc_txn_submit(kvc_client *client, kvc_txn *txn, uint32_t deadline_ms, uint64_t tag);
+
+/* The transaction may be NULL, or be in progress. */
+void kvc_txn_free(kvc_txn *txn);
 
 /* Scans --------------------------------------------------------------------------------------- *
  *

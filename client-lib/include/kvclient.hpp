@@ -23,6 +23,14 @@
 
 namespace kvc {
 
+// What a transaction that committed did with one key. The view is valid as long as the result.
+struct TransactionKey {
+    std::optional<std::string_view> value;
+    std::uint64_t found = 0;
+    std::uint64_t version = 0;
+    std::int64_t number = 0;
+};
+
 // The outcome of a call: a status, and what the store returned with it.
 class Result {
 public:
@@ -73,6 +81,26 @@ public:
         return view(value, size);
     }
     int old_kind() const noexcept { return kvc_result_old(result_, nullptr, nullptr); }
+
+    // After a transaction that committed: how many keys it named, and what it did with each, in the
+    // order in which it first named them.
+    std::size_t key_count() const noexcept { return kvc_result_txn_count(result_); }
+    TransactionKey key(std::size_t index) const noexcept {
+        TransactionKey key;
+        kvc_txn_key told;
+        if (kvc_result_txn_key(result_, index, &told) != KVC_OK) return key;
+        key.value = view(told.value, told.value_size);
+        key.found = told.found;
+        key.version = told.version;
+        key.number = told.number;
+        return key;
+    }
+    // After a conflict of a transaction: the places of the key, and of the condition on it.
+    std::optional<std::pair<std::size_t, std::size_t>> conflict() const noexcept {
+        std::size_t index = 0, condition = 0;
+        if (kvc_result_txn_conflict(result_, &index, &condition) != KVC_OK) return std::nullopt;
+        return std::make_pair(index, condition);
+    }
 
 private:
     static std::optional<std::string_view> view(const void *data, std::size_t size) noexcept {
@@ -181,6 +209,70 @@ private:
     }
 
     kvc_op op_ = KVC_OP_INIT;
+};
+
+// kvc::Transaction().if_present("a").add("a", -5).add("b", 5); a first mistake is kept in status().
+class Transaction {
+public:
+    Transaction() noexcept : txn_(kvc_txn_new()) {}
+    Transaction(Transaction &&other) noexcept
+        : txn_(std::exchange(other.txn_, nullptr)), status_(other.status_) {}
+    Transaction &operator=(Transaction &&other) noexcept {
+        std::swap(txn_, other.txn_);
+        std::swap(status_, other.status_);
+        return *this;
+    }
+    Transaction(const Transaction &) = delete;
+    Transaction &operator=(const Transaction &) = delete;
+    ~Transaction() { kvc_txn_free(txn_); }
+
+    Transaction &if_absent(std::string_view key) noexcept {
+        return keep(kvc_txn_if_absent(txn_, key.data(), key.size()));
+    }
+    Transaction &if_present(std::string_view key) noexcept {
+        return keep(kvc_txn_if_present(txn_, key.data(), key.size()));
+    }
+    Transaction &if_version(std::string_view key, std::uint64_t version) noexcept {
+        return keep(kvc_txn_if_version(txn_, key.data(), key.size(), version));
+    }
+    Transaction &if_value(std::string_view key, std::string_view value) noexcept {
+        return keep(
+            kvc_txn_if_value(txn_, key.data(), key.size(), value.data(), value.size()));
+    }
+    Transaction &get(std::string_view key) noexcept {
+        return keep(kvc_txn_get(txn_, key.data(), key.size()));
+    }
+    Transaction &put(std::string_view key, std::string_view value) noexcept {
+        return keep(kvc_txn_put(txn_, key.data(), key.size(), value.data(), value.size(), 0));
+    }
+    Transaction &put_for(std::string_view key, std::string_view value,
+                         std::chrono::milliseconds ttl) noexcept {
+        return keep(
+            kvc_txn_put(txn_, key.data(), key.size(), value.data(), value.size(), ttl_ms(ttl)));
+    }
+    // kvc_txn_delete; `delete` is a keyword.
+    Transaction &erase(std::string_view key) noexcept {
+        return keep(kvc_txn_delete(txn_, key.data(), key.size()));
+    }
+    Transaction &add(std::string_view key, std::int64_t delta) noexcept {
+        return keep(kvc_txn_add(txn_, key.data(), key.size(), delta));
+    }
+    Transaction &append(std::string_view key, std::string_view value) noexcept {
+        return keep(kvc_txn_append(txn_, key.data(), key.size(), value.data(), value.size()));
+    }
+
+    // KVC_OK, or what the first call that was refused returned. Then the transaction does not run.
+    int status() const noexcept { return status_; }
+    kvc_txn *c() const noexcept { return txn_; }
+
+private:
+    Transaction &keep(int status) noexcept {
+        if (status_ == KVC_OK) status_ = status;
+        return *this;
+    }
+
+    kvc_txn *txn_ = nullptr;
+    int status_ = KVC_OK;
 };
 
 // One key of a scan. The views are valid until the next key is asked for.
@@ -346,6 +438,22 @@ public:
         kvc_result *out = nullptr;
         const int status = kvc_ttl(client_, key.data(), key.size(), &out);
         return Result(status, out);
+    }
+
+    // A deadline of 0 is the client's.
+    Result run(const Transaction &transaction,
+               std::chrono::milliseconds deadline = std::chrono::milliseconds(0)) noexcept {
+        if (transaction.status() != KVC_OK) return Result(transaction.status(), nullptr);
+        kvc_result *out = nullptr;
+        const std::uint32_t ms = deadline.count() == 0 ? 0 : deadline_ms(deadline);
+        const int status = kvc_txn_run(client_, transaction.c(), ms, &out);
+        return Result(status, out);
+    }
+    int submit(const Transaction &transaction, std::uint64_t tag,
+               std::chrono::milliseconds deadline = std::chrono::milliseconds(0)) noexcept {
+        if (transaction.status() != KVC_OK) return transaction.status();
+        const std::uint32_t ms = deadline.count() == 0 ? 0 : deadline_ms(deadline);
+        return kvc_txn_submit(client_, transaction.c(), ms, tag);
     }
 
     // The scan must not be used after the client.

@@ -24,13 +24,15 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use wire::{Action, Old, Outcome, Version};
+use wire::{Action, Old, Outcome, TTL_MS_MAX, Version};
 
 use crate::client::Client;
 use crate::session::{Call, CallError};
 
 /// How often a lock that another one holds is tried again.
 const AGAIN: Duration = Duration::from_millis(100);
+/// Longer waits are shortened to a hundred years.
+const WAIT_MAX: Duration = Duration::from_millis(TTL_MS_MAX);
 /// The longest time that one attempt waits for its answer.
 const ATTEMPT_MAX: Duration = Duration::from_secs(5);
 
@@ -75,7 +77,12 @@ impl Lock {
     ) -> Result<Option<Lock>, CallError> {
         let key = key.into();
         let owner = owner(&options.holder)?;
-        let end = Instant::now() + options.wait;
+        let is_sound = (1..=u128::from(TTL_MS_MAX)).contains(&options.ttl.as_millis());
+        if !is_sound {
+            let why = "a lock's time to live is from 1 ms to a hundred years";
+            return Err(CallError::InvalidArgument(why));
+        }
+        let end = Instant::now() + options.wait.min(WAIT_MAX);
         // An attempt without an answer may have been applied: it counts from the first one.
         let mut unanswered = None;
         loop {
@@ -134,8 +141,8 @@ impl Lock {
         !self.left().is_zero()
     }
 
-    /// Begins the time to live anew; false if the lock is lost. Waits at most as long as the lock
-    /// is held. After an error the lock is held as long as before, and may be renewed again.
+    /// Begins the time to live anew; false if the lock is lost. Waits at most 5 s, and at most as
+    /// long as the lock is held. After an error the lock is held as long as before, and may be renewed again.
     pub fn renew(&mut self, client: &Client) -> Result<bool, CallError> {
         let began = Instant::now();
         let left = self.left();
@@ -146,7 +153,7 @@ impl Lock {
             ttl_ms: millis(self.ttl),
             over: Some(self.token),
         };
-        match client.call(within(&self.key, action, left)) {
+        match client.call(within(&self.key, action, left.min(ATTEMPT_MAX))) {
             Ok(Outcome::Written { .. }) if self.is_held() => {
                 self.until = began + self.ttl;
                 Ok(true)

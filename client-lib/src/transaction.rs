@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use wire::{
     Action, Condition, FailureReason, KeyChange, KeyResult, Outcome, TRANSACTION_KEYS_MAX,
-    Transaction, TransactionPart, Version,
+    Transaction, TransactionPart, VALUE_SIZE_MAX, Version,
 };
 
 use crate::client::Client;
@@ -108,12 +108,12 @@ impl TransactionDraft {
         }
         for part in &self.parts {
             // Each key has the bounds of a key of its own.
-            Call::new(part.key.clone(), Action::Get).check()?;
+            Call::new(part.key.clone(), single(part)).check()?;
         }
         let transaction = Transaction {
             parts: self.parts.clone(),
         };
-        if transaction.check().is_err() && transaction.value_size() <= wire::VALUE_SIZE_MAX {
+        if transaction.check().is_err() && transaction.value_size() <= VALUE_SIZE_MAX {
             return invalid("a key has more than 16 conditions");
         }
         Ok(Call::new(
@@ -145,17 +145,42 @@ impl TransactionDraft {
                             version,
                         })
                     }
-                    FailureReason::NotANumber => Err(CallError::NotANumber),
-                    FailureReason::Overflow => Err(CallError::Overflow),
-                    FailureReason::TooLarge { limit } => Err(CallError::TooLarge {
-                        what: if limit == 0 { "transaction" } else { "value" },
-                        limit,
-                    }),
-                    FailureReason::Contended => Err(CallError::Busy),
+                    reason => Err(error_of(reason).unwrap_or(CallError::UnknownOutcome)),
                 }
             }
             _ => Err(CallError::UnknownOutcome),
         }
+    }
+}
+
+/// The error of a transaction that did nothing; `None` if a condition did not hold.
+pub fn error_of(reason: FailureReason) -> Option<CallError> {
+    Some(match reason {
+        FailureReason::Condition { .. } => return None,
+        FailureReason::NotANumber => CallError::NotANumber,
+        FailureReason::Overflow => CallError::Overflow,
+        FailureReason::TooLarge { limit } => CallError::TooLarge {
+            what: if limit == 0 { "transaction" } else { "value" },
+            // 0: the values that it reads and writes do not fit a record.
+            limit: if limit == 0 {
+                VALUE_SIZE_MAX as u64
+            } else {
+                limit
+            },
+        },
+        FailureReason::Contended => CallError::Busy,
+    })
+}
+
+/// An operation on one key with the bounds of that part of a transaction.
+fn single(part: &TransactionPart) -> Action {
+    match &part.change {
+        Some(KeyChange::PutFor { value, ttl_ms }) => Action::PutFor {
+            value: value.clone(),
+            ttl_ms: *ttl_ms,
+            over: None,
+        },
+        _ => Action::Get,
     }
 }
 
@@ -176,8 +201,13 @@ impl<'a> TransactionBuilder<'a> {
         self.when(key, Condition::Present)
     }
 
+    /// Version 0 is that of an absent key.
     pub fn if_version(self, key: impl Into<Bytes>, version: Version) -> Self {
-        self.when(key, Condition::Version(version))
+        let condition = match version {
+            0 => Condition::Absent,
+            version => Condition::Version(version),
+        };
+        self.when(key, condition)
     }
 
     pub fn if_value(self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
@@ -199,6 +229,13 @@ impl<'a> TransactionBuilder<'a> {
     pub fn put(self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
         let value = value.into();
         self.change(key, KeyChange::Put(value))
+    }
+
+    /// A put of a key that expires. The time to live begins before the transaction commits.
+    pub fn put_for(self, key: impl Into<Bytes>, value: impl Into<Bytes>, ttl: Duration) -> Self {
+        let value = value.into();
+        let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+        self.change(key, KeyChange::PutFor { value, ttl_ms })
     }
 
     /// Nothing changes if the key is absent.

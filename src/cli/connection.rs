@@ -40,7 +40,7 @@ pub struct ConnectionArgs {
     )]
     pub cluster: Option<ClusterWord>,
 
-    /// Print one JSON object per line; `data readdress` and `top` do so only for an error
+    /// Print one JSON object per line; `data readdress`, `lock` and `top` do so only for an error
     #[arg(long, global = true)]
     pub json: bool,
 

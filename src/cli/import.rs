@@ -24,15 +24,18 @@ const WINDOW: usize = 1_024;
 const WINDOW_SIZE_MAX: usize = 4 << 20;
 /// A put that the nodes refused as busy was surely not done, and is tried again this often.
 const BUSY_TRIES_MAX: u32 = 20;
-/// A line with the largest key and value, in base64.
-const LINE_SIZE_MAX: u64 = 2 * (KEY_SIZE_MAX + VALUE_SIZE_MAX) as u64;
+/// Before puts that were refused as busy are tried again.
+const BUSY_WAIT: Duration = Duration::from_millis(10);
+/// A line with the largest key and value, each byte of them as `\u0000`.
+const LINE_SIZE_MAX: u64 = 6 * (KEY_SIZE_MAX + VALUE_SIZE_MAX) as u64 + 256;
 
 /// Put the keys of a file that `horseshoe export` has printed.
 ///
 /// Each line is an object with `key` or `key_b64`, and `value` or `value_b64`; other fields are
 /// ignored. The keys are put as they are read, and later lines replace earlier ones. The import
-/// ends at the first line that is wrong or cannot be put, with its number; the lines before it may
-/// be put then. It can be repeated.
+/// ends at the first line that is wrong or cannot be put, with its number; the lines before it are
+/// put then, and up to 1,023 lines behind it may be. It can be repeated. Keys are put without a
+/// time to live, because an export has none.
 #[derive(Debug, Args)]
 pub struct ImportArgs {
     /// The file; a lone - is standard input
@@ -180,19 +183,33 @@ impl Import {
         let mut completions = Vec::new();
         self.client.wait(Duration::from_millis(100));
         self.client.completions(&mut completions, WINDOW);
+        let mut busy = Vec::new();
         for completion in completions {
-            self.end(completion.tag, completion.result.map(drop));
+            let (line, result) = (completion.tag, completion.result.map(drop));
+            match self.takes_again(line, &result) {
+                true => busy.push(line),
+                false => self.end(line, result),
+            }
+        }
+        if !busy.is_empty() {
+            std::thread::sleep(BUSY_WAIT);
+        }
+        for line in busy {
+            let put = self.puts.remove(&line).expect("it was looked at");
+            self.submit(line, put);
         }
     }
 
-    fn end(&mut self, line: u64, result: Result<(), CallError>) {
-        let mut put = self.puts.remove(&line).expect("a put ends once");
+    /// Whether the put was refused, and is to be tried again.
+    fn takes_again(&mut self, line: u64, result: &Result<(), CallError>) -> bool {
+        let put = self.puts.get_mut(&line).expect("a put ends once");
+        put.tries += 1;
         let is_busy = matches!(result, Err(CallError::Busy));
-        if is_busy && put.tries < BUSY_TRIES_MAX && self.failed.is_none() {
-            put.tries += 1;
-            std::thread::sleep(Duration::from_millis(10));
-            return self.submit(line, put);
-        }
+        is_busy && put.tries <= BUSY_TRIES_MAX && self.failed.is_none()
+    }
+
+    fn end(&mut self, line: u64, result: Result<(), CallError>) {
+        let put = self.puts.remove(&line).expect("a put ends once");
         self.size -= put.value.len();
         self.keys.remove(&put.key);
         match result {

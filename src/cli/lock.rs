@@ -28,8 +28,8 @@ const TERMINATION_WAIT: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(10);
 /// After a renewal that failed, the next one is tried this much later.
 const RENEW_AGAIN: Duration = Duration::from_millis(100);
-/// What a shell reports of a program that Ctrl-C ended.
-const EXIT_INTERRUPTED: i32 = 130;
+/// What a shell reports of a program that a signal ended, with the signal's number.
+const EXIT_SIGNAL: i32 = 128;
 const EXIT_NOT_STARTED: u8 = 127;
 
 /// Run a command while holding a lock, and terminate it when the lock is lost.
@@ -75,10 +75,11 @@ pub fn run(arguments: LockArgs, connection: &ConnectionArgs) -> ExitCode {
         Err(error) => return connection.refuse_call(&error).into(),
     };
     let ttl = Duration::from_millis(arguments.ttl);
-    let child = Command::new(&arguments.command[0])
+    let mut command = Command::new(&arguments.command[0]);
+    command
         .args(&arguments.command[1..])
-        .env(TOKEN_VARIABLE, lock.token().to_string())
-        .spawn();
+        .env(TOKEN_VARIABLE, lock.token().to_string());
+    let child = signals.unblocked(|| command.spawn());
     let child = match child {
         Ok(child) => child,
         Err(error) => {
@@ -89,15 +90,22 @@ pub fn run(arguments: LockArgs, connection: &ConnectionArgs) -> ExitCode {
         }
     };
     signals.pass_to(&child);
-    hold(lock, ttl, child, &client)
+    hold(lock, ttl, child, &client, &signals)
 }
 
 /// Renews the lock until the command has ended.
-fn hold(mut lock: Lock, ttl: Duration, mut child: Child, client: &Client) -> ExitCode {
+fn hold(
+    mut lock: Lock,
+    ttl: Duration,
+    mut child: Child,
+    client: &Client,
+    signals: &Signals,
+) -> ExitCode {
     let mut renew_at = Instant::now() + ttl / 3;
     loop {
         match child.try_wait() {
             Ok(Some(status)) => {
+                signals.ignore();
                 give_back(lock, client);
                 return code_of(status);
             }
@@ -170,7 +178,7 @@ fn holder() -> String {
 fn code_of(status: ExitStatus) -> ExitCode {
     let code = match (status.code(), status.signal()) {
         (Some(code), _) => code,
-        (None, signal) => 128 + signal.unwrap_or(0),
+        (None, signal) => EXIT_SIGNAL + signal.unwrap_or(0),
     };
     ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))
 }
@@ -181,15 +189,19 @@ fn pid_of(child: &Child) -> Pid {
 
 /// Signals that would end this process, which has to give the lock back first.
 struct Signals {
-    /// 0: there is no command yet, or any more.
+    /// `NO_CHILD_YET`, the id of the command's process, or `CHILD_ENDED`.
     child: Arc<AtomicI32>,
+    set: SigSet,
 }
 
+const NO_CHILD_YET: i32 = 0;
+/// The id may belong to another process by now.
+const CHILD_ENDED: i32 = -1;
+
 impl Signals {
-    /// To be called before any other thread is started: these must not receive the signals. A
-    /// command starts with no signal blocked.
+    /// To be called before any other thread is started: these must not receive the signals.
     fn watch() -> Signals {
-        let child = Arc::new(AtomicI32::new(0));
+        let child = Arc::new(AtomicI32::new(NO_CHILD_YET));
         let mut signals = SigSet::empty();
         for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
             signals.add(signal);
@@ -200,7 +212,8 @@ impl Signals {
             thread::spawn(move || {
                 while let Ok(signal) = signals.wait() {
                     match child.load(Ordering::Acquire) {
-                        0 => std::process::exit(EXIT_INTERRUPTED),
+                        NO_CHILD_YET => std::process::exit(EXIT_SIGNAL + signal as i32),
+                        CHILD_ENDED => {}
                         // A terminal sends it to the command, too.
                         _ if signal == Signal::SIGINT => {}
                         id => drop(kill(Pid::from_raw(id), signal)),
@@ -208,7 +221,23 @@ impl Signals {
                 }
             });
         }
-        Signals { child }
+        Signals {
+            child,
+            set: signals,
+        }
+    }
+
+    /// Runs something with the signals as they were: a process inherits which are blocked.
+    fn unblocked<T>(&self, run: impl FnOnce() -> T) -> T {
+        let _ = self.set.thread_unblock();
+        let result = run();
+        let _ = self.set.thread_block();
+        result
+    }
+
+    /// The command has ended, and the lock is being given back.
+    fn ignore(&self) {
+        self.child.store(CHILD_ENDED, Ordering::Release);
     }
 
     /// From now on they concern the command, and its end is awaited.

@@ -33,9 +33,10 @@ static const char *nodes;
 static const size_t bad_sizes[] = {KVC_VALUE_SIZE_MAX + 1, SIZE_MAX / 2, (size_t)-1};
 #define BAD_SIZES (sizeof bad_sizes / sizeof *bad_sizes)
 
-_Static_assert(sizeof(size_t) != 8 || (sizeof(kvc_options) == 24 && sizeof(kvc_write_options) == 24 &&
-                                       sizeof(kvc_op) == 88 && sizeof(kvc_completion) == 24 &&
-                                       sizeof(kvc_scan_options) == 72 && sizeof(kvc_scan_entry) == 40),
+_Static_assert(sizeof(size_t) != 8 || (sizeof(kvc_options) == 24 && sizeof(kvc_write_options) == 32 &&
+                                       sizeof(kvc_op) == 96 && sizeof(kvc_completion) == 24 &&
+                                       sizeof(kvc_scan_options) == 72 && sizeof(kvc_scan_entry) == 40 &&
+                                       sizeof(kvc_lock_options) == 24 && sizeof(kvc_txn_key) == 40),
                "the sizes that were published");
 
 static kvc_client *open_client(const char *list) {
@@ -81,6 +82,12 @@ static void expect_all(kvc_client *client, int expected) {
     kvc_scan *scan = (kvc_scan *)&checks;
     EXPECT_STATUS(kvc_scan_open(client, NULL, &scan), expected);
     EXPECT(scan == NULL);
+    kvc_txn *txn = kvc_txn_new();
+    EXPECT_STATUS(kvc_txn_get(txn, "k", 1), KVC_OK);
+    EXPECT_STATUS(kvc_txn_run(client, txn, 0, (out = stale, &out)), expected);
+    EXPECT(out == NULL);
+    EXPECT_STATUS(kvc_txn_submit(client, txn, 0, 1), expected);
+    kvc_txn_free(txn);
 }
 
 static void no_client(void) {
@@ -298,8 +305,14 @@ static void times_to_live(kvc_client *client) {
     kvc_result_free(out);
     held.version = version + 1;
     EXPECT_STATUS(kvc_delete(client, "ttl", 3, &held, NULL), KVC_CONFLICT);
+    held.version = 0; /* only if the key is absent */
+    EXPECT_STATUS(kvc_delete(client, "ttl", 3, &held, NULL), KVC_CONFLICT);
     held.version = version;
     EXPECT_STATUS(kvc_delete(client, "ttl", 3, &held, NULL), KVC_OK);
+    held.version = 0;
+    EXPECT_STATUS(kvc_delete(client, "ttl", 3, &held, &out), KVC_OK);
+    EXPECT(kvc_result_version(out) == 0);
+    kvc_result_free(out);
 }
 
 static void locks(kvc_client *client) {
@@ -328,6 +341,124 @@ static void locks(kvc_client *client) {
     EXPECT_STATUS(kvc_lock_renew(client, lock), KVC_CONFLICT);
     EXPECT(kvc_lock_left_ms(lock) == 0);
     EXPECT_STATUS(kvc_lock_release(client, lock), KVC_CONFLICT);
+}
+
+static void bad_transactions(kvc_client *client) {
+    static uint64_t zeroes[64];
+    kvc_txn *none[] = {NULL, (kvc_txn *)zeroes};
+    kvc_result *out = NULL;
+    for (int i = 0; i < 2; i++) {
+        EXPECT_STATUS(kvc_txn_if_absent(none[i], "k", 1), KVC_INVALID_ARGUMENT);
+        EXPECT_STATUS(kvc_txn_if_present(none[i], "k", 1), KVC_INVALID_ARGUMENT);
+        EXPECT_STATUS(kvc_txn_if_version(none[i], "k", 1, 5), KVC_INVALID_ARGUMENT);
+        EXPECT_STATUS(kvc_txn_if_value(none[i], "k", 1, "v", 1), KVC_INVALID_ARGUMENT);
+        EXPECT_STATUS(kvc_txn_get(none[i], "k", 1), KVC_INVALID_ARGUMENT);
+        EXPECT_STATUS(kvc_txn_put(none[i], "k", 1, "v", 1, 0), KVC_INVALID_ARGUMENT);
+        EXPECT_STATUS(kvc_txn_delete(none[i], "k", 1), KVC_INVALID_ARGUMENT);
+        EXPECT_STATUS(kvc_txn_add(none[i], "k", 1, 1), KVC_INVALID_ARGUMENT);
+        EXPECT_STATUS(kvc_txn_append(none[i], "k", 1, "v", 1), KVC_INVALID_ARGUMENT);
+        EXPECT_STATUS(kvc_txn_run(client, none[i], 0, &out), KVC_INVALID_ARGUMENT);
+        EXPECT_STATUS(kvc_txn_submit(client, none[i], 0, 1), KVC_INVALID_ARGUMENT);
+        kvc_txn_free(none[i]);
+    }
+    kvc_txn *txn = kvc_txn_new();
+    EXPECT(txn != NULL);
+    EXPECT_STATUS(kvc_txn_run(client, txn, 0, &out), KVC_INVALID_ARGUMENT); /* names no key */
+    EXPECT(out == NULL);
+    EXPECT_STATUS(kvc_txn_get(txn, NULL, 0), KVC_INVALID_ARGUMENT);
+    EXPECT_STATUS(kvc_txn_get(txn, NULL, 1), KVC_INVALID_ARGUMENT);
+    EXPECT_STATUS(kvc_txn_get(txn, "k", KVC_KEY_SIZE_MAX + 1), KVC_TOO_LARGE);
+    EXPECT_STATUS(kvc_txn_put(txn, "k", 1, "v", 1, UINT64_MAX), KVC_INVALID_ARGUMENT);
+    for (size_t i = 0; i < BAD_SIZES; i++) {
+        EXPECT_STATUS(kvc_txn_put(txn, "k", 1, "v", bad_sizes[i], 0), KVC_TOO_LARGE);
+        EXPECT_STATUS(kvc_txn_append(txn, "k", 1, "v", bad_sizes[i]), KVC_TOO_LARGE);
+        EXPECT_STATUS(kvc_txn_if_value(txn, "k", 1, "v", bad_sizes[i]), KVC_TOO_LARGE);
+    }
+    /* What was refused is not in it. */
+    EXPECT_STATUS(kvc_txn_run(client, txn, 0, &out), KVC_INVALID_ARGUMENT);
+    for (int i = 0; i < 17; i++) EXPECT_STATUS(kvc_txn_if_absent(txn, "k", 1), KVC_OK);
+    EXPECT_STATUS(kvc_txn_run(client, txn, 0, &out), KVC_INVALID_ARGUMENT);
+    kvc_txn_free(txn);
+    txn = kvc_txn_new();
+    EXPECT_STATUS(kvc_txn_add(txn, "k", 1, 1), KVC_OK);
+    EXPECT_STATUS(kvc_txn_delete(txn, "k", 1), KVC_OK); /* the second write of the key */
+    EXPECT_STATUS(kvc_txn_run(client, txn, 0, NULL), KVC_INVALID_ARGUMENT);
+    EXPECT_STATUS(kvc_txn_submit(client, txn, 0, 1), KVC_INVALID_ARGUMENT);
+    kvc_txn_free(txn);
+    txn = kvc_txn_new();
+    for (int i = 0; i < 129; i++) {
+        char key[8];
+        snprintf(key, sizeof key, "%d", i);
+        EXPECT_STATUS(kvc_txn_get(txn, key, strlen(key)), KVC_OK);
+    }
+    EXPECT_STATUS(kvc_txn_run(client, txn, 0, NULL), KVC_INVALID_ARGUMENT);
+    kvc_txn_free(txn);
+}
+
+static void transactions(kvc_client *client) {
+    kvc_result *out = NULL;
+    kvc_txn_key key;
+    size_t index = 7, condition = 7;
+    EXPECT(kvc_result_txn_count(NULL) == 0);
+    EXPECT_STATUS(kvc_result_txn_key(NULL, 0, &key), KVC_INVALID_ARGUMENT);
+    EXPECT(key.value == NULL && key.version == 0);
+    EXPECT_STATUS(kvc_result_txn_conflict(NULL, &index, NULL), KVC_INVALID_ARGUMENT);
+    EXPECT(index == 0);
+
+    EXPECT_STATUS(kvc_delete(client, "txn/a", 5, NULL, NULL), KVC_OK);
+    EXPECT_STATUS(kvc_put(client, "txn/b", 5, "b", 1, NULL, NULL), KVC_OK);
+    kvc_txn *txn = kvc_txn_new();
+    EXPECT_STATUS(kvc_txn_if_version(txn, "txn/a", 5, 0), KVC_OK);
+    EXPECT_STATUS(kvc_txn_add(txn, "txn/a", 5, 41), KVC_OK);
+    EXPECT_STATUS(kvc_txn_if_present(txn, "txn/b", 5), KVC_OK);
+    EXPECT_STATUS(kvc_txn_if_value(txn, "txn/b", 5, "b", 1), KVC_OK);
+    EXPECT_STATUS(kvc_txn_get(txn, "txn/b", 5), KVC_OK);
+    EXPECT_STATUS(kvc_txn_put(txn, "txn/b", 5, "", 0, 3600000), KVC_OK);
+    EXPECT_STATUS(kvc_txn_run(client, txn, 0, &out), KVC_OK);
+    EXPECT(kvc_result_txn_count(out) == 2 && kvc_result_version(out) == 0);
+    EXPECT_STATUS(kvc_result_txn_conflict(out, NULL, NULL), KVC_INVALID_ARGUMENT);
+    EXPECT_STATUS(kvc_result_txn_key(out, 0, NULL), KVC_INVALID_ARGUMENT);
+    EXPECT_STATUS(kvc_result_txn_key(out, 2, &key), KVC_INVALID_ARGUMENT);
+    EXPECT_STATUS(kvc_result_txn_key(out, 0, &key), KVC_OK);
+    EXPECT(key.number == 41 && key.found == 0 && key.version > 0 && key.value == NULL);
+    EXPECT_STATUS(kvc_result_txn_key(out, 1, &key), KVC_OK);
+    EXPECT(key.found > 0 && key.version > key.found && key.value_size == 1);
+    EXPECT(strcmp(key.value, "b") == 0);
+    const uint64_t version = key.version;
+    kvc_result_free(out);
+    EXPECT_STATUS(kvc_ttl(client, "txn/b", 5, &out), KVC_OK);
+    EXPECT(kvc_result_ttl_ms(out) > 3000000 && kvc_result_version(out) == version);
+    kvc_result_free(out);
+
+    /* Submitted, the same again: its conditions do not hold any more, and nothing is done. */
+    EXPECT_STATUS(kvc_txn_submit(client, txn, 0, 9), KVC_OK);
+    kvc_txn_free(txn);
+    struct pollfd ready = {.fd = kvc_poll_fd(client), .events = POLLIN};
+    kvc_completion completion;
+    while (kvc_completions(client, &completion, 1) == 0) poll(&ready, 1, -1);
+    EXPECT(completion.tag == 9 && completion.status == KVC_CONFLICT);
+    EXPECT_STATUS(kvc_result_txn_conflict(completion.result, &index, &condition), KVC_OK);
+    EXPECT(index < 2 && condition == (index == 0 ? 0 : 1));
+    EXPECT(kvc_result_version(completion.result) > 0 && kvc_result_txn_count(completion.result) == 0);
+    kvc_result_free(completion.result);
+    EXPECT_STATUS(kvc_get(client, "txn/a", 5, &out), KVC_OK);
+    EXPECT(strcmp(kvc_result_value(out, NULL), "41") == 0);
+    kvc_result_free(out);
+
+    txn = kvc_txn_new();
+    EXPECT_STATUS(kvc_txn_append(txn, "txn/b", 5, "x", 1), KVC_OK);
+    EXPECT_STATUS(kvc_txn_delete(txn, "txn/a", 5), KVC_OK);
+    EXPECT_STATUS(kvc_txn_if_absent(txn, "txn/c", 5), KVC_OK);
+    EXPECT_STATUS(kvc_txn_run(client, txn, 0, NULL), KVC_OK);
+    kvc_txn_free(txn);
+    EXPECT_STATUS(kvc_get(client, "txn/a", 5, &out), KVC_NOT_FOUND);
+    txn = kvc_txn_new();
+    EXPECT_STATUS(kvc_txn_add(txn, "txn/b", 5, 1), KVC_OK);
+    EXPECT_STATUS(kvc_txn_put(txn, "txn/a", 5, "v", 1, 0), KVC_OK);
+    EXPECT_STATUS(kvc_txn_run(client, txn, 0, &out), KVC_NOT_A_NUMBER);
+    EXPECT(out == NULL);
+    kvc_txn_free(txn);
+    EXPECT_STATUS(kvc_get(client, "txn/a", 5, &out), KVC_NOT_FOUND);
 }
 
 static void submit_get(kvc_client *client, uint64_t tag) {
@@ -763,6 +894,8 @@ int main(int argc, char **argv) {
     conditions(client);
     times_to_live(client);
     locks(client);
+    bad_transactions(client);
+    transactions(client);
     completions_come_once(client);
     scans(client);
     closing();

@@ -180,3 +180,19 @@ fn a_terminated_holder_gives_the_lock_back() {
     assert_eq!(end_of(holder).0, Some(5));
     shell.run(&["lock", "l", "--", "true"]).gave(0, "");
 }
+
+/// A command inherits the signals that its parent blocks.
+#[test]
+fn a_signal_ends_a_command_that_is_no_shell() {
+    let (_cluster, shell) = one_node();
+    let child = shell.start(&["lock", "l", "--", "sleep", "60"]);
+    until("the lock", || shell.run(&["get", "l"]).status == 0);
+    // The command is started a moment after the lock is held.
+    std::thread::sleep(Duration::from_millis(300));
+    let began = Instant::now();
+    signal(&child, Signal::SIGTERM);
+    let (code, _) = end_of(child);
+    assert_eq!(code, Some(128 + Signal::SIGTERM as i32));
+    assert!(began.elapsed() < Duration::from_secs(30));
+    shell.run(&["get", "l"]).failed(1, "no such key");
+}

@@ -1,8 +1,10 @@
 //! `horseshoe txn`, on real nodes.
 
+use std::time::Duration;
+
 use serde_json::json;
 
-use crate::nodes::{Cluster, Keep};
+use crate::nodes::{Cluster, Keep, wait_until};
 use crate::shell::Shell;
 
 const GUIDE: &str = include_str!("../../docs/guide.md");
@@ -76,6 +78,53 @@ fn json_has_an_object_a_line() {
     assert_eq!((status, &object["result"]), (4, &json!("conflict")));
     assert_eq!(object["condition"], json!("if a value 2"));
     assert_eq!(object["version"], versions[1]);
+}
+
+#[test]
+fn a_put_with_a_time_to_live_expires() {
+    let (_cluster, shell) = three_nodes();
+    let run = |input: &[u8]| shell.run_with_input(&["txn", "-"], input);
+    run(b"put long v ttl 1h\nput short v ttl 300ms\nput kept v ttl 1h\n").gave(0, "");
+    let (object, _) = shell.json(&["ttl", "long"]);
+    let left_ms = object["ttl_ms"].as_u64().expect("a time");
+    assert!((3_500_000..=3_600_000).contains(&left_ms), "{left_ms}");
+    // A put without a time to live removes it; an append keeps it.
+    run(b"put long v\nappend kept w\n").gave(0, "");
+    assert_eq!(shell.json(&["ttl", "long"]).0["ttl_ms"], json!(null));
+    assert!(shell.json(&["ttl", "kept"]).0["ttl_ms"].is_u64());
+    wait_until(Duration::from_secs(20), "the short one is gone", || {
+        shell.run(&["get", "short"]).status == 1
+    });
+    run(b"if short absent\nget kept\n").gave(0, "vw\n");
+}
+
+#[test]
+fn a_file_of_operations_may_have_transactions() {
+    let (_cluster, shell) = three_nodes();
+    let input = b"PUT,a,1\nBEGIN\nGET,a\nPUT,b,2\nDELETE,c\nCOMMIT\nGET,b\n";
+    let ran = shell.run_with_input(&["run", "-"], input);
+    let text = String::from_utf8(ran.stdout).unwrap();
+    let commit = text.lines().nth(1).unwrap();
+    assert_eq!(ran.status, 0, "{text}");
+    assert!(
+        commit.starts_with("2  COMMIT  \"a\"") && commit.ends_with("3 keys"),
+        "{text}"
+    );
+    let ran = shell.run_with_input(&["--json", "run", "-"], input);
+    let text = String::from_utf8(ran.stdout).unwrap();
+    let objects = text.lines().map(|line| serde_json::from_str(line).unwrap());
+    let objects: Vec<serde_json::Value> = objects.collect();
+    assert_eq!(objects[1]["result"], json!("committed"), "{text}");
+    let results = objects[1]["results"].as_array().unwrap();
+    let keys: Vec<_> = results.iter().map(|r| (&r["key"], &r["value"])).collect();
+    let (a, b, c) = (json!("a"), json!("b"), json!("c"));
+    let (one, none) = (json!("1"), json!(null));
+    assert_eq!(keys, [(&a, &one), (&b, &none), (&c, &none)]);
+    assert!(results[1]["version"].is_string() && results[2]["version"].is_null());
+    assert_eq!(objects[2]["value"], json!("2"));
+    let bad = shell.run_with_input(&["run", "-"], b"PUT,a,9\nBEGIN\nPUT,b,9\n");
+    bad.failed(2, "line 2: BEGIN without COMMIT; nothing was done");
+    shell.run(&["get", "a"]).gave(0, "1");
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod outcome;
 mod prefixed;
 mod scan;
 mod status;
+mod transaction;
 
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@
 use std::ffi::{c_int, c_void};
 
 use kvclient_core::CallError;
-use kvclient_core::wire::{Old, Outcome};
+use kvclient_core::wire::{Failure, FailureReason, KeyResult, Old, Outcome};
 
 use crate::border::border;
 use crate::status::Status;
@@ -49,7 +49,52 @@ pub struct CallResult {
     value: Terminated,
     old_kind: c_int,
     old: Terminated,
+    /// Of a transaction that committed, in the order in which it named the keys.
+    keys: Vec<KeyOutcome>,
+    /// Of a transaction in conflict: the places of the key and of its condition.
+    failed: Option<(usize, usize)>,
 }
+
+/// What a transaction did with one key.
+#[derive(Debug)]
+struct KeyOutcome {
+    value: Terminated,
+    found: u64,
+    version: u64,
+    number: i64,
+}
+
+impl From<KeyResult> for KeyOutcome {
+    fn from(result: KeyResult) -> Self {
+        KeyOutcome {
+            value: result
+                .value
+                .map_or_else(Terminated::default, |value| Terminated::new(&value)),
+            found: result.found,
+            version: result.version,
+            number: result.number.unwrap_or(0),
+        }
+    }
+}
+
+/// `kvc_txn_key`.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct ToldKey {
+    pub value: *const c_void,
+    pub value_size: usize,
+    pub found: u64,
+    pub version: u64,
+    pub number: i64,
+}
+
+const NO_KEY: ToldKey = ToldKey {
+    value: std::ptr::null(),
+    value_size: 0,
+    found: 0,
+    version: 0,
+    number: 0,
+};
 
 impl CallResult {
     fn new(version: u64) -> Self {
@@ -62,6 +107,8 @@ impl CallResult {
             value: Terminated::default(),
             old_kind: old::NOT_ASKED,
             old: Terminated::default(),
+            keys: Vec::new(),
+            failed: None,
         }
     }
 
@@ -120,9 +167,33 @@ pub fn outcome(result: Result<Outcome, CallError>) -> (Status, Option<Box<CallRe
         Ok(Outcome::Conflict { version, old }) => {
             (Status::Conflict, CallResult::new(version).with_old(old))
         }
+        Ok(Outcome::Committed { results }) => {
+            let mut result = CallResult::new(0);
+            result.keys = results.into_iter().map(KeyOutcome::from).collect();
+            (Status::Ok, result)
+        }
+        Ok(Outcome::Failed { failure }) => match conflict(failure) {
+            Ok(result) => (Status::Conflict, result),
+            Err(status) => return (status, None),
+        },
         Ok(other) => unreachable!("the session makes an error of {other:?}"),
     };
     (status, Some(Box::new(result)))
+}
+
+/// A transaction that did nothing.
+fn conflict(failure: Failure) -> Result<CallResult, Status> {
+    Err(match failure.reason {
+        FailureReason::Condition { place, version } => {
+            let mut result = CallResult::new(version);
+            result.failed = Some((failure.part.into(), place.into()));
+            return Ok(result);
+        }
+        FailureReason::NotANumber => Status::NotANumber,
+        FailureReason::Overflow => Status::Overflow,
+        FailureReason::TooLarge { .. } => Status::TooLarge,
+        FailureReason::Contended => Status::Busy,
+    })
 }
 
 /// # Safety
@@ -191,6 +262,59 @@ pub unsafe extern "C" fn kvc_result_old(
         tell(value, old);
         tell(size, old_size);
         result.map_or(old::NOT_ASKED, |result| result.old_kind)
+    }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvc_result_txn_count(result: *const CallResult) -> usize {
+    // SAFETY: kvclient.h requires a valid pointer.
+    unsafe { look(result) }.map_or(0, |result| result.keys.len())
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvc_result_txn_key(
+    result: *const CallResult,
+    index: usize,
+    out: *mut ToldKey,
+) -> c_int {
+    // SAFETY: kvclient.h requires valid pointers.
+    unsafe {
+        let key = look(result).and_then(|result| result.keys.get(index));
+        let Some(key) = key.filter(|_| !out.is_null()) else {
+            tell(out, NO_KEY);
+            return Status::InvalidArgument.code();
+        };
+        let (value, value_size) = key.value.parts();
+        tell(
+            out,
+            ToldKey {
+                value,
+                value_size,
+                found: key.found,
+                version: key.version,
+                number: key.number,
+            },
+        );
+    }
+    Status::Ok.code()
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvc_result_txn_conflict(
+    result: *const CallResult,
+    index: *mut usize,
+    condition: *mut usize,
+) -> c_int {
+    // SAFETY: kvclient.h requires valid pointers.
+    unsafe {
+        let failed = look(result).and_then(|result| result.failed);
+        let (key, place) = failed.unwrap_or((0, 0));
+        tell(index, key);
+        tell(condition, place);
+        match failed {
+            Some(_) => Status::Ok.code(),
+            None => Status::InvalidArgument.code(),
+        }
     }
 }
 

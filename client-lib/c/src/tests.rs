@@ -82,6 +82,7 @@ fn published_layouts_stay() {
         assert_eq!(size_of::<OpenOptions>(), 24);
         assert_eq!(size_of::<WriteOptions>(), 32);
         assert_eq!(size_of::<crate::lock::LockSettings>(), 24);
+        assert_eq!(size_of::<crate::outcome::ToldKey>(), 40);
         assert_eq!(size_of::<Operation>(), 96);
         assert_eq!(std::mem::offset_of!(Operation, delta), 72);
     }

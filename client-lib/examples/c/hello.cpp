@@ -54,6 +54,10 @@ int greet(kvc::Client &client) {
     while (auto entry = scan.next()) std::cout << entry->key << ": version " << entry->version << '\n';
     if (!scan.is_complete()) return 1;
     if (auto more = client.append("hello/colour", "ish"); !more) return failed("append", more);
+    const auto moved = client.run(kvc::Transaction().if_present("hello/colour").get("hello/colour").add("hello/count", 0));
+    if (!moved || moved.key(0).value != "greenish" || moved.key_count() != 2) return failed("run", moved);
+    const auto kept = client.run(kvc::Transaction().erase("hello/colour").if_absent("hello/count"));
+    if (kept.status() != KVC_CONFLICT || kept.conflict()->first != 1) return failed("run", kept);
     auto erased = client.erase("hello/colour", kvc::WriteOptions().want_old());
     if (!erased || erased.old() != "greenish") return failed("erase", erased);
     if (client.get("hello/colour").status() != KVC_NOT_FOUND) return 1;

@@ -52,9 +52,10 @@ impl Call {
                 limit: VALUE_SIZE_MAX as u64,
             });
         }
-        if self.action.ttl_ms().is_some_and(|ttl| ttl > TTL_MS_MAX) {
+        let ttl_ms = self.action.ttl_ms();
+        if ttl_ms.is_some_and(|ttl_ms| !(1..=TTL_MS_MAX).contains(&ttl_ms)) {
             return Err(CallError::InvalidArgument(
-                "the time to live is longer than a hundred years",
+                "the time to live is not from 1 ms to a hundred years",
             ));
         }
         Ok(())
@@ -62,7 +63,8 @@ impl Call {
 }
 
 /// The result of a call. `Ok` contains `Value`, `Absent`, `Page`, `Lives`, `Stale`, `Written`,
-/// `NothingToDelete` or `Conflict`; all other outcomes are errors.
+/// `NothingToDelete` or `Conflict`, or, of a transaction, `Committed` or `Failed`; all other
+/// outcomes are errors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Completion {
     pub tag: u64,

@@ -338,27 +338,25 @@ fn importance(outcome: &Outcome) -> u8 {
 /// Whether this outcome is possible for this call.
 fn fits(outcome: &Outcome, action: &Action) -> bool {
     let is_read = action.is_read();
+    let is_transaction = matches!(action, Action::Transact { .. });
     match outcome {
+        Outcome::Committed { .. } | Outcome::Failed { .. } => is_transaction,
         Outcome::Value { .. }
         | Outcome::Absent
         | Outcome::Lives { .. }
         | Outcome::Stale { .. }
-        | Outcome::NotKnown => is_read && !action.is_scan(),
+        | Outcome::NotKnown => is_read && !action.is_scan() && !is_transaction,
         Outcome::Page(_) => action.is_scan(),
         Outcome::Written { .. }
         | Outcome::NothingToDelete
         | Outcome::Conflict { .. }
         | Outcome::NotANumber
-        | Outcome::Overflow
-        | Outcome::Unknown
+        | Outcome::Overflow => !is_read && !is_transaction,
+        Outcome::Unknown
         | Outcome::Full { .. }
         | Outcome::Remake { .. }
         | Outcome::Ahead { .. } => !is_read,
         Outcome::Placed { .. } => false,
-        Outcome::Committed { .. }
-        | Outcome::Failed { .. }
-        | Outcome::TooLarge { .. }
-        | Outcome::NoQuorum { .. }
-        | Outcome::Busy { .. } => true,
+        Outcome::TooLarge { .. } | Outcome::NoQuorum { .. } | Outcome::Busy { .. } => true,
     }
 }

@@ -1,12 +1,12 @@
 //! The file of operations: CSV, read as a whole and checked before any operation is run.
 
 use csv::{ByteRecord, ReaderBuilder};
-use kvclient::Call;
-use wire::{KEY_SIZE_MAX, VALUE_SIZE_MAX};
+use kvclient::{Call, TransactionDraft};
+use wire::{Action, KEY_SIZE_MAX, KeyChange, VALUE_SIZE_MAX};
 
 use super::{call_of, put_for};
 
-/// An operation, and its position in the file.
+/// An operation, or a transaction, and its position in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
     /// The number of its first line, from 1.
@@ -16,9 +16,65 @@ pub struct Line {
 
 /// The error names the line.
 pub fn parse(bytes: &[u8]) -> Result<Vec<Line>, String> {
-    let lines = records(bytes, b',', operation)?;
-    let line = |(number, call)| Line { number, call };
-    Ok(lines.into_iter().map(line).collect())
+    group(records(bytes, b',', entry)?)
+}
+
+enum Entry {
+    Begin,
+    Commit,
+    Operation(Call),
+}
+
+fn entry(record: &ByteRecord) -> Result<Entry, String> {
+    let is = |name: &str| record.len() == 1 && record[0].eq_ignore_ascii_case(name.as_bytes());
+    match () {
+        () if is("BEGIN") => Ok(Entry::Begin),
+        () if is("COMMIT") => Ok(Entry::Commit),
+        () => operation(record).map(Entry::Operation),
+    }
+}
+
+/// The operations between BEGIN and COMMIT are one transaction.
+fn group(entries: Vec<(u64, Entry)>) -> Result<Vec<Line>, String> {
+    let mut lines = Vec::new();
+    let mut open: Option<(u64, TransactionDraft)> = None;
+    for (number, entry) in entries {
+        let at = |error: &str| format!("line {number}: {error}");
+        match (entry, &mut open) {
+            (Entry::Operation(call), None) => lines.push(Line { number, call }),
+            (Entry::Operation(call), Some((_, draft))) => {
+                add(draft, call).map_err(|error| at(&error))?;
+            }
+            (Entry::Begin, None) => open = Some((number, TransactionDraft::new())),
+            (Entry::Begin, Some((began, _))) => {
+                return Err(at(&format!("BEGIN in the transaction of line {began}")));
+            }
+            (Entry::Commit, None) => return Err(at("COMMIT without BEGIN")),
+            (Entry::Commit, Some((began, draft))) => {
+                let (number, call) = (*began, draft.call());
+                let call = call.map_err(|error| format!("line {number}: {error}"))?;
+                lines.push(Line { number, call });
+                open = None;
+            }
+        }
+    }
+    match open {
+        Some((began, _)) => Err(format!("line {began}: BEGIN without COMMIT")),
+        None => Ok(lines),
+    }
+}
+
+fn add(draft: &mut TransactionDraft, call: Call) -> Result<(), String> {
+    match call.action {
+        Action::Get => draft.get(call.key),
+        Action::Put { value } => draft.change(call.key, KeyChange::Put(value)),
+        Action::PutFor { value, ttl_ms, .. } => {
+            draft.change(call.key, KeyChange::PutFor { value, ttl_ms });
+        }
+        Action::Delete => draft.change(call.key, KeyChange::Delete),
+        _ => return Err("a transaction has GET, PUT and DELETE only".to_owned()),
+    }
+    Ok(())
 }
 
 /// What `read` makes of each record, with the number of its first line.
@@ -74,7 +130,7 @@ fn operation(record: &ByteRecord) -> Result<Call, String> {
     let Some(call) = call else {
         return Err(format!(
             "{:?} with {} more fields is not PUT,key,value or PUT,key,value,time or GET,key or \
-             DELETE,key or EXPIRE,key,time or PERSIST,key or TTL,key",
+             DELETE,key or EXPIRE,key,time or PERSIST,key or TTL,key or BEGIN or COMMIT",
             String::from_utf8_lossy(fields.first().copied().unwrap_or_default()),
             fields.len().saturating_sub(1)
         ));
@@ -131,7 +187,6 @@ mod tests {
     use super::*;
     use bytes::Bytes;
     use proptest::prelude::*;
-    use wire::Action;
 
     fn put(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Call {
         let value = value.into();
@@ -190,6 +245,33 @@ mod tests {
     }
 
     #[test]
+    fn lines_between_begin_and_commit_are_a_transaction() {
+        let text = "GET,k\nBEGIN\nGET,a\nPUT,b,v\nDELETE,c\nPUT,d,v,5\nGET,b\ncommit\nGET,k";
+        let lines = parse(text.as_bytes()).unwrap();
+        let numbers: Vec<u64> = lines.iter().map(|line| line.number).collect();
+        assert_eq!(numbers, [1, 2, 9]);
+        let Action::Transact { transaction } = &lines[1].call.action else {
+            panic!("{:?}", lines[1]);
+        };
+        let value = Bytes::from_static(b"v");
+        let parts = transaction.parts.iter();
+        let parts: Vec<_> = parts
+            .map(|p| (&p.key[..], p.get, p.change.clone()))
+            .collect();
+        let put_for = KeyChange::PutFor {
+            value: value.clone(),
+            ttl_ms: 5_000,
+        };
+        let expected: [(&[u8], bool, Option<KeyChange>); 4] = [
+            (b"a", true, None),
+            (b"b", true, Some(KeyChange::Put(value))),
+            (b"c", false, Some(KeyChange::Delete)),
+            (b"d", false, Some(put_for)),
+        ];
+        assert_eq!(parts, expected);
+    }
+
+    #[test]
     fn bytes_need_not_be_text() {
         let lines = parse(b"PUT,\xff,\xfe\n").unwrap();
         assert_eq!(lines[0].call, put(vec![0xff], vec![0xfe]));
@@ -221,6 +303,18 @@ mod tests {
             ("PUT,a,b\"c", "line 1: there is a quote in a field"),
             ("PUT,a,\"b\"c", "line 1: there is text after"),
             (" GET,k", "line 1: \" GET\""),
+            ("GET,k\nCOMMIT", "line 2: COMMIT without BEGIN"),
+            ("BEGIN\nGET,k", "line 1: BEGIN without COMMIT"),
+            ("BEGIN\nBEGIN", "line 2: BEGIN in the transaction of line 1"),
+            (
+                "GET,k\nBEGIN\nCOMMIT",
+                "line 2: invalid argument: the transaction names",
+            ),
+            ("BEGIN\nTTL,k\nCOMMIT", "line 2: a transaction has GET"),
+            (
+                "BEGIN\nPUT,k,v\nDELETE,k\nCOMMIT",
+                "line 1: invalid argument: a key has two",
+            ),
         ] {
             let found = error(text);
             assert!(found.starts_with(expected), "{text:?}: {found}");

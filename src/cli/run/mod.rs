@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use clap::Args;
-use kvclient::{Call, CallError, Client};
+use kvclient::{Call, CallError, Client, transaction};
 use serde_json::{Map, Value, json};
-use wire::{Action, Outcome};
+use wire::{Action, KeyResult, Outcome};
 
 use self::figures::Figures;
 use self::file::Line;
@@ -24,7 +24,8 @@ use super::{report, words};
 ///
 /// Lines are PUT,key,value or GET,key or DELETE,key, with quotes as in RFC 4180; a PUT may have a
 /// time to live as a fourth field. EXPIRE,key,time and PERSIST,key change a time to live, and
-/// TTL,key tells it. A file with a bad line is refused before anything is done. An absent key is no
+/// TTL,key tells it. The GET, PUT and DELETE lines between BEGIN and COMMIT take effect together or
+/// not at all. A file with a bad line is refused before anything is done. An absent key is no
 /// failure; the exit status is 6 if an operation failed.
 #[derive(Debug, Args)]
 pub struct RunArgs {
@@ -76,7 +77,7 @@ struct Run {
 impl Run {
     fn step(&mut self, line: Line) -> Result<(), Exit> {
         let started = Instant::now();
-        let result = self.client.call(line.call.clone());
+        let result = self.client.call(line.call.clone()).and_then(fails);
         let took = started.elapsed();
         let operation = name(&line.call.action);
         self.figures.add(operation, took, result.is_ok());
@@ -101,6 +102,16 @@ impl Run {
     }
 }
 
+/// A transaction of a file has no conditions, so that it did nothing is an error.
+fn fails(outcome: Outcome) -> Result<Outcome, CallError> {
+    match outcome {
+        Outcome::Failed { failure } => {
+            Err(transaction::error_of(failure.reason).unwrap_or(CallError::UnknownOutcome))
+        }
+        outcome => Ok(outcome),
+    }
+}
+
 /// The name in the file.
 fn name(action: &Action) -> &'static str {
     match action {
@@ -109,6 +120,7 @@ fn name(action: &Action) -> &'static str {
         Action::Expire { .. } => "EXPIRE",
         Action::Persist { .. } => "PERSIST",
         Action::TimeToLive => "TTL",
+        Action::Transact { .. } => "COMMIT",
         _ => "PUT",
     }
 }
@@ -117,6 +129,7 @@ fn in_words(line: &Line, result: &Result<Outcome, CallError>, took: Duration) ->
     let Line { number, call } = line;
     let end = match result {
         Ok(Outcome::Value { value, .. }) => format!("{} bytes", value.len()),
+        Ok(Outcome::Committed { results }) => format!("{} keys", results.len()),
         Ok(Outcome::Lives { left_ms, .. }) => match left_ms {
             Some(left_ms) => format!("{} s left", report::seconds(*left_ms)),
             None => "no time to live".to_owned(),
@@ -155,6 +168,10 @@ fn in_json(line: &Line, result: &Result<Outcome, CallError>, took: Duration) -> 
             insert("result", json!("done"));
             insert("version", json!(version.to_string()));
         }
+        Ok(Outcome::Committed { results }) => {
+            insert("result", json!("committed"));
+            insert("results", of_keys(&line.call.action, results));
+        }
         Ok(other) => {
             insert("result", json!("error"));
             insert("message", json!(format!("{other:?}")));
@@ -170,6 +187,27 @@ fn in_json(line: &Line, result: &Result<Outcome, CallError>, took: Duration) -> 
         report::insert_bytes(&mut object, "value", value);
     }
     format!("{}\n", Value::Object(object))
+}
+
+/// What a transaction did with each of its keys.
+fn of_keys(action: &Action, results: &[KeyResult]) -> Value {
+    let Action::Transact { transaction } = action else {
+        unreachable!("only transactions commit");
+    };
+    let keys = transaction.parts.iter().zip(results).map(|(part, result)| {
+        let mut object = Map::new();
+        report::insert_bytes(&mut object, "key", &part.key);
+        match &result.value {
+            Some(value) => report::insert_bytes(&mut object, "value", value),
+            None => {
+                object.insert("value".to_owned(), Value::Null);
+            }
+        }
+        let version = (result.version > 0).then(|| result.version.to_string());
+        object.insert("version".to_owned(), json!(version));
+        Value::Object(object)
+    });
+    keys.collect()
 }
 
 /// The call for an operation of the file; `None`: there is no such operation.

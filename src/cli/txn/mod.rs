@@ -18,11 +18,11 @@ use super::report;
 /// Run operations on several keys, all of them or none.
 ///
 /// The file has a line each: `if KEY absent`, `if KEY present`, `if KEY version V`, `if KEY value
-/// X`, `get KEY`, `put KEY VALUE`, `del KEY`, `add KEY N` or `append KEY VALUE`, with a single
-/// space between words, and quotes as in RFC 4180. If all conditions hold, all operations take
-/// effect at one moment. Otherwise nothing is done, the condition that failed is named, and the
-/// exit status is 4. Gets and conditions see the state before the transaction. Of each key at most
-/// one line may write it.
+/// X`, `get KEY`, `put KEY VALUE`, `put KEY VALUE ttl TIME`, `del KEY`, `add KEY N` or `append KEY
+/// VALUE`, with a single space between words, and quotes as in RFC 4180. If all conditions hold,
+/// all operations take effect at one moment. Otherwise nothing is done, the condition that failed
+/// is named, and the exit status is 4. Gets and conditions see the state before the transaction. Of
+/// each key at most one line may write it.
 #[derive(Debug, Args)]
 pub struct TxnArgs {
     /// The file; a lone - is standard input

@@ -134,6 +134,7 @@ step loss tests/loss.sh
 step trust tests/trust.sh
 step partition tests/partition/run.sh
 step failures tests/partition/run.sh --failures
+step bank tests/partition/run.sh --bank 10
 step field tests/field/run.sh
 step load tests/load/run.sh
 step fuzz fuzz

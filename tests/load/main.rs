@@ -6,6 +6,7 @@
 //! | `clients.rs` | many clients, many processes, open loops beyond the peak |
 //! | `disks.rs` | slow, read-only and full disks at one node |
 //! | `endurance.rs` | many millions of operations |
+//! | `keys.rs` | transfers, scans, and keys that expire |
 //! | `large.rs` | values of 1 MiB, with loss, over a chain, and beside small operations |
 //! | `strangers.rs` | arbitrary datagrams beside normal load |
 //! | `trouble.rs` | a node that stands still, tiny receive buffers |
@@ -18,6 +19,7 @@ mod bench;
 mod clients;
 mod disks;
 mod endurance;
+mod keys;
 mod large;
 #[path = "../cluster/nodes.rs"]
 #[allow(dead_code)] // The tests of whole clusters use the rest of it.

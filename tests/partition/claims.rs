@@ -141,6 +141,7 @@ pub fn succeeded(call: &RecordedCall) -> bool {
                 | Outcome::Written { .. }
                 | Outcome::NothingToDelete
                 | Outcome::Conflict { .. }
+                | Outcome::Committed { .. }
         ),
     }
 }

@@ -10,6 +10,7 @@ use wire::{Action, Outcome, Version};
 use crate::history::{Ending, RecordedCall};
 use crate::random::Random;
 use crate::table::Load;
+use crate::transfers;
 
 /// The shortest pause between operations, so that clients do not use up a machine with few cores.
 const THINK_US_MIN: u64 = 1_000;
@@ -131,9 +132,10 @@ pub fn run(mut caller: Caller, load: Load, seed: u64, stop: &AtomicBool) -> Vec<
     while !stop.load(Ordering::Relaxed) {
         let (key, action, want_old) = match load {
             Load::OneKey => chooser.for_one_key(),
+            Load::Transfers => chooser.for_accounts(),
             Load::Mixed | Load::Idle | Load::Flood => chooser.for_shared_keys(),
         };
-        let call = caller.call(key, action, want_old);
+        let call = caller.call(&key, action, want_old);
         chooser.learn(call);
         let think_us = chooser.random.between(THINK_US_MIN, THINK_US_MAX);
         std::thread::sleep(Duration::from_micros(think_us));
@@ -174,15 +176,29 @@ impl Chooser {
         Bytes::from(format!("{}.{}", self.client, self.count))
     }
 
-    fn for_one_key(&mut self) -> (&'static str, Action, bool) {
+    fn for_one_key(&mut self) -> (String, Action, bool) {
         let value = self.fresh();
-        (ONE_KEY[0], Action::Put { value }, false)
+        (ONE_KEY[0].to_owned(), Action::Put { value }, false)
     }
 
-    fn for_shared_keys(&mut self) -> (&'static str, Action, bool) {
+    /// Transfers, snapshots, and reads of single accounts.
+    fn for_accounts(&mut self) -> (String, Action, bool) {
+        let (from, to, amount) = transfers::choose(&mut self.random, transfers::ACCOUNTS);
+        let (key, action) = match self.random.below(10) {
+            0..=4 => transfers::transfer(from, to, amount, None),
+            5..=7 => transfers::snapshot(transfers::ACCOUNTS),
+            _ => {
+                let key = transfers::account(from);
+                (String::from_utf8_lossy(&key).into_owned(), Action::Get)
+            }
+        };
+        (key, action, false)
+    }
+
+    fn for_shared_keys(&mut self) -> (String, Action, bool) {
         let key = *self.random.pick(&SHARED_KEYS);
         if self.random.chance(450) {
-            return (key, Action::Get, false);
+            return (key.to_owned(), Action::Get, false);
         }
         let action = match key {
             "register" => self.for_register(),
@@ -193,7 +209,7 @@ impl Chooser {
         };
         // The final sum checks the additions, so they need not request the old value.
         let want_old = key != "sum" && self.random.chance(300);
-        (key, action, want_old)
+        (key.to_owned(), action, want_old)
     }
 
     fn for_register(&mut self) -> Action {

@@ -1,7 +1,8 @@
 //! Half-broken networks with real processes and real iptables: `tests/partition/run.sh` runs this
 //! in a separate network namespace. Runs the scenarios of `scenarios.csv`, or of `failures.csv`,
-//! and prints a line for each.
+//! and prints a line for each. With `--bank` it runs a bank instead.
 
+mod bank;
 mod claims;
 mod clients;
 mod flood;
@@ -15,12 +16,14 @@ mod record;
 mod report;
 mod run;
 mod table;
+mod transfers;
 mod usage;
 mod waits;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -31,16 +34,21 @@ use table::Scenario;
 
 const NETWORKS: &str = include_str!("scenarios.csv");
 const FAILURES: &str = include_str!("failures.csv");
+/// As long as a bank runs unless told otherwise.
+const BANK_S_DEFAULT: u64 = 60;
 const USAGE: &str = "usage: run.sh [--failures] [--all] [--list] [NAME ...]
+       run.sh --bank [SECONDS]
 
 Runs a sample of the scenarios, or all, or those whose names begin with a NAME; with --failures those
-in which nodes fail and configurations follow. SEED=n places the nodes and chooses the operations otherwise.";
+in which nodes fail and configurations follow; with --bank transfers between accounts for 60 s, while
+nodes are killed, cut off and restarted in turn. SEED=n places the nodes and chooses the operations otherwise.";
 
 #[derive(Debug, Default)]
 struct Arguments {
     failures: bool,
     all: bool,
     list: bool,
+    bank: bool,
     names: Vec<String>,
 }
 
@@ -62,6 +70,7 @@ fn parse(words: impl Iterator<Item = String>) -> Result<Arguments> {
             "--failures" => arguments.failures = true,
             "--all" => arguments.all = true,
             "--list" => arguments.list = true,
+            "--bank" => arguments.bank = true,
             // Cargo passes its own options on.
             "--quiet" => {}
             flag if flag.starts_with('-') => bail!("{USAGE}"),
@@ -89,6 +98,9 @@ fn run_all() -> Result<bool> {
         Ok(seed) => seed.parse().context("SEED is no number")?,
         Err(_) => 1,
     };
+    if arguments.bank {
+        return run_bank(&arguments, seed);
+    }
     let table = match arguments.failures {
         true => FAILURES,
         false => NETWORKS,
@@ -124,6 +136,31 @@ fn run_all() -> Result<bool> {
         failed.join(" ")
     );
     Ok(failed.is_empty())
+}
+
+/// Returns whether nothing was lost or doubled, and nobody waited long.
+fn run_bank(arguments: &Arguments, seed: u64) -> Result<bool> {
+    require_lab()?;
+    let seconds = match &arguments.names[..] {
+        [] => BANK_S_DEFAULT,
+        [seconds] => seconds.parse().context("SECONDS is no number")?,
+        _ => bail!("{USAGE}"),
+    };
+    println!("SEED={seed}");
+    let failures = bank::run(Duration::from_secs(seconds), seed)?;
+    failures
+        .iter()
+        .take(20)
+        .for_each(|line| println!("    {line}"));
+    println!(
+        "{}",
+        if failures.is_empty() {
+            "held"
+        } else {
+            "FAILED"
+        }
+    );
+    Ok(failures.is_empty())
 }
 
 /// Checks that this is a namespace with nothing but a loopback interface: only there do the rules

@@ -11,7 +11,8 @@ use crate::history::RecordedCall;
 use crate::nodes::Cluster;
 use crate::record::Record;
 use crate::table::Scenario;
-use checker::{CheckVerdict, check};
+use crate::transfers::wrong_sum;
+use checker::{CheckVerdict, check, several};
 
 const CHECK_EFFORT_MAX: u64 = 400_000;
 
@@ -139,11 +140,31 @@ impl Report {
 
 /// The verdict on all keys; violations are added to the failures.
 fn check_histories(calls: &[RecordedCall], failures: &mut Vec<String>) -> &'static str {
+    let mut history = "linearizable";
+    let mut single = calls.to_vec();
+    for calls in several::components(&mut single) {
+        history = "serializable";
+        match several::check(&calls, CHECK_EFFORT_MAX) {
+            CheckVerdict::Linearizable => {}
+            CheckVerdict::Undecided => {
+                history = "undecided";
+                failures.push("transactions: no order of them was found in time".to_owned());
+            }
+            CheckVerdict::Violation(calls) => {
+                history = "NOT SERIALIZABLE";
+                let lines = calls.iter().map(|call| format!("\n        {call}"));
+                let lines: String = lines.collect();
+                failures.push(format!("transactions: no order of them exists:{lines}"));
+            }
+        }
+    }
+    if let Some(call) = wrong_sum(calls) {
+        failures.push(format!("a snapshot has another sum: {call}"));
+    }
     let mut by_key: BTreeMap<&Bytes, Vec<RecordedCall>> = BTreeMap::new();
-    for call in calls {
+    for call in &single {
         by_key.entry(&call.key).or_default().push(call.clone());
     }
-    let mut history = "linearizable";
     for (key, calls) in by_key {
         let key = String::from_utf8_lossy(key);
         match check(&calls, CHECK_EFFORT_MAX) {

@@ -18,7 +18,7 @@ use crate::footprint::{self, Footprint, Left};
 use crate::nodes::Cluster;
 use crate::record::{Client, Mark, MessageCount, QuorumSaid, Record};
 use crate::table::{At, DiskAct, Load, Scenario, Verb};
-use crate::{usage, waits};
+use crate::{transfers, usage, waits};
 
 /// Clients that are given all nodes.
 const ROAMING: usize = 2;
@@ -36,7 +36,7 @@ pub fn addresses(nodes: usize) -> Vec<String> {
 }
 
 /// Ends the clients, even if a step fails.
-struct Stop<'a>(&'a AtomicBool);
+pub struct Stop<'a>(pub &'a AtomicBool);
 
 impl Drop for Stop<'_> {
     fn drop(&mut self) {
@@ -48,7 +48,7 @@ pub fn run(scenario: &Scenario, seed: u64, cluster: &mut Cluster) -> Result<Reco
     script(cluster, "heal.sh", &[])?;
     let mut flood = match scenario.load {
         Load::Flood => Some(Flood::fill(&cluster.list())?),
-        Load::Mixed | Load::OneKey | Load::Idle => None,
+        Load::Mixed | Load::OneKey | Load::Transfers | Load::Idle => None,
     };
     let clock = Clock::start();
     let stop = AtomicBool::new(false);
@@ -128,7 +128,7 @@ fn places_of_clients(scenario: &Scenario, cluster: &Cluster) -> Vec<(Option<usiz
     match scenario.load {
         Load::Idle | Load::Flood => Vec::new(),
         Load::OneKey => tied.collect(),
-        Load::Mixed => tied.chain(roaming).collect(),
+        Load::Mixed | Load::Transfers => tied.chain(roaming).collect(),
     }
 }
 
@@ -168,7 +168,7 @@ fn watch(list: &str, clock: &Clock, stop: &AtomicBool) -> Vec<QuorumSaid> {
 }
 
 /// Runs a script of this directory.
-fn script(cluster: &Cluster, name: &str, arguments: &[String]) -> Result<()> {
+pub fn script(cluster: &Cluster, name: &str, arguments: &[String]) -> Result<()> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/partition");
     let output = Command::new(path.join(name))
         .args(arguments)
@@ -368,7 +368,7 @@ fn last_reads(
     let keys: &[&str] = match scenario.load {
         Load::Mixed => &clients::SHARED_KEYS,
         Load::OneKey => &clients::ONE_KEY,
-        Load::Idle | Load::Flood => &[],
+        Load::Transfers | Load::Idle | Load::Flood => &[],
     };
     let mut calls = Vec::new();
     for node in 0..cluster.count() {
@@ -379,6 +379,14 @@ fn last_reads(
         for key in keys {
             let call = caller.call(key, Action::Get, false);
             ensure!(succeeded(call), "a last read through node {node}: {call}");
+        }
+        if scenario.load == Load::Transfers {
+            let (key, action) = transfers::snapshot(transfers::ACCOUNTS);
+            let call = caller.call(&key, action, false);
+            ensure!(
+                succeeded(call),
+                "a last snapshot through node {node}: {call}"
+            );
         }
         calls.extend(caller.into_calls());
     }

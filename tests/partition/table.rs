@@ -13,6 +13,8 @@ use crate::random::Random;
 pub enum Load {
     Mixed,
     OneKey,
+    /// Transactions over several keys.
+    Transfers,
     Idle,
     /// As much as the cluster accepts, on many keys.
     Flood,
@@ -207,6 +209,8 @@ impl Line<'_> {
         let (keep, load) = match fixed.unwrap_or(self.setup) {
             "memory mixed" => (Keep::Memory, Load::Mixed),
             "disk mixed" => (Keep::Fsync, Load::Mixed),
+            "memory transfers" => (Keep::Memory, Load::Transfers),
+            "disk transfers" => (Keep::Fsync, Load::Transfers),
             "memory one-key" => (Keep::Memory, Load::OneKey),
             "memory idle" => (Keep::Memory, Load::Idle),
             "disk idle" => (Keep::Fsync, Load::Idle),

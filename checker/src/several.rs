@@ -5,7 +5,7 @@
 //! end precedes, and remembers which sets of placed operations, with the state that they left, led
 //! nowhere.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use bytes::Bytes;
 use wire::{
@@ -21,21 +21,8 @@ type KeysState = BTreeMap<Bytes, ModelState>;
 
 /// Checks all operations of all keys that transactions combine.
 pub fn check(calls: &[RecordedCall], effort_max: u64) -> CheckVerdict {
-    if calls.len() < RECURSION_MAX {
-        return search(calls, effort_max);
-    }
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().stack_size(STACK_SIZE);
-        let thread = thread.spawn_scoped(scope, || search(calls, effort_max));
-        let verdict = thread.expect("a thread can be started").join();
-        verdict.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
+    search(calls, effort_max)
 }
-
-/// The search recurses once for each operation. More than these need a larger stack.
-const RECURSION_MAX: usize = 1_000;
-/// Only what is used of it takes memory.
-const STACK_SIZE: usize = 1 << 30;
 
 fn search(calls: &[RecordedCall], effort_max: u64) -> CheckVerdict {
     let mut calls: Vec<&RecordedCall> = calls.iter().filter(|call| !call.is_void()).collect();
@@ -48,7 +35,7 @@ fn search(calls: &[RecordedCall], effort_max: u64) -> CheckVerdict {
         dead: HashSet::new(),
         effort: effort_max,
     };
-    match search.goes_on(&KeysState::new(), 0) {
+    match search.run() {
         Some(true) => CheckVerdict::Linearizable,
         None => CheckVerdict::Undecided,
         Some(false) => {
@@ -126,11 +113,37 @@ impl Search<'_> {
         found
     }
 
-    /// Whether the operations that are left have an order; `None` if the search gave up. All
-    /// before `first` are placed.
-    fn goes_on(&mut self, state: &KeysState, mut first: usize) -> Option<bool> {
+    /// Whether the operations have an order; `None` if the search gave up.
+    fn run(&mut self) -> Option<bool> {
+        let mut steps: Vec<SearchStep> = Vec::new();
+        let mut found = self.step(KeysState::new(), 0)?;
+        loop {
+            match found {
+                Entered::Ends => return Some(true),
+                Entered::Dead => {}
+                Entered::Open(step) => steps.push(step),
+            }
+            let next = loop {
+                let Some(step) = steps.last_mut() else {
+                    return Some(false);
+                };
+                if let Some(at) = step.placed.take() {
+                    self.toggle(at);
+                }
+                if let Some(next) = self.place_next(step) {
+                    break (next, step.first);
+                }
+                let step = steps.pop().expect("just seen");
+                self.dead.insert(step.place);
+            };
+            found = self.step(next.0, next.1)?;
+        }
+    }
+
+    /// All before `first` are placed. `None`: the search gives up.
+    fn step(&mut self, state: KeysState, mut first: usize) -> Option<Entered> {
         if self.left == 0 {
-            return Some(true);
+            return Some(Entered::Ends);
         }
         self.effort = self.effort.checked_sub(1)?;
         while first < self.calls.len() && self.is_placed(first) {
@@ -140,35 +153,58 @@ impl Search<'_> {
             state.iter().map(|(k, s)| (k.clone(), s.clone())).collect();
         let place = (self.places.clone(), known);
         if self.dead.contains(&place) {
-            return Some(false);
+            return Some(Entered::Dead);
         }
         let candidates = self.candidates(first);
-        self.longest = self
-            .longest
-            .max(candidates.iter().copied().max().unwrap_or(0));
-        for at in candidates {
-            let Some(next) = after(self.calls[at], state) else {
+        let furthest = candidates.iter().copied().max().unwrap_or(0);
+        self.longest = self.longest.max(furthest);
+        Some(Entered::Open(SearchStep {
+            state,
+            first,
+            place,
+            candidates: candidates.into(),
+            placed: None,
+        }))
+    }
+
+    /// Places the next candidate that can come next. Returns the state after it.
+    fn place_next(&mut self, step: &mut SearchStep) -> Option<KeysState> {
+        while let Some(at) = step.candidates.pop_front() {
+            let Some(next) = after(self.calls[at], &step.state) else {
                 continue;
             };
-            let changes_nothing = next == *state;
-            // An unseen operation without effect may as well not have happened.
-            if changes_nothing && self.calls[at].is_maybe() {
-                continue;
-            }
-            self.toggle(at);
-            let ends = self.goes_on(&next, first)?;
-            self.toggle(at);
-            if ends {
-                return Some(true);
-            }
-            if changes_nothing {
+            if next == step.state {
+                // An unseen operation without effect may as well not have happened.
+                if self.calls[at].is_maybe() {
+                    continue;
+                }
                 // It could have been placed here in any order.
-                break;
+                step.candidates.clear();
             }
+            self.toggle(at);
+            step.placed = Some(at);
+            return Some(next);
         }
-        self.dead.insert(place);
-        Some(false)
+        None
     }
+}
+
+/// What is known after the operations that were placed so far.
+struct SearchStep {
+    state: KeysState,
+    first: usize,
+    place: Dead,
+    /// The operations that may come next and were not tried.
+    candidates: VecDeque<usize>,
+    placed: Option<usize>,
+}
+
+enum Entered {
+    /// All that surely happened is placed.
+    Ends,
+    /// The search has been here.
+    Dead,
+    Open(SearchStep),
 }
 
 /// The state after the operation, if it can have had its outcome.

@@ -209,8 +209,8 @@ void kvc_result_free(kvc_result *result);
  * The calling thread itself sends and receives. A call waits up to its deadline: that of
  * kvc_options, or that of kvc_write_options. All calls may return KVC_NO_QUORUM, KVC_BUSY,
  * KVC_INVALID_ARGUMENT, KVC_TOO_LARGE, KVC_CLOSED, KVC_FORKED and KVC_INTERNAL. A read may
- * also return KVC_TIMED_OUT; a write KVC_UNKNOWN_OUTCOME and KVC_FULL. The library retries after lost
- * datagrams, and a write is applied once.
+ * also return KVC_TIMED_OUT; a write KVC_UNKNOWN_OUTCOME and KVC_FULL. The library retries after
+ * lost datagrams, and a write is applied once.
  *
  * In writes `options` may be NULL, and so may `out` if the result is not needed. With KVC_OK and
  * KVC_CONFLICT, *out is a result; with other errors it is NULL. */
@@ -302,8 +302,8 @@ typedef struct kvc_txn kvc_txn;
 kvc_txn *kvc_txn_new(void);
 
 /* Each of these returns KVC_OK, KVC_INVALID_ARGUMENT or KVC_TOO_LARGE, and then adds nothing. In
- * kvc_txn_if_version, version 0 means that the key is absent. `ttl_ms` is at most KVC_TTL_MS_MAX; 0:
- * the key does not expire. */
+ * kvc_txn_if_version, version 0 means that the key is absent. `ttl_ms` is at most KVC_TTL_MS_MAX;
+ * 0: the key does not expire. */
 int kvc_txn_if_absent(kvc_txn *txn, const void *key, size_t key_size);
 int kvc_txn_if_present(kvc_txn *txn, const void *key, size_t key_size);
 int kvc_txn_if_version(kvc_txn *txn, const void *key, size_t key_size, uint64_t version);
@@ -319,9 +319,10 @@ int kvc_txn_append(kvc_txn *txn, const void *key, size_t key_size, const void *v
 
 /* Runs the transaction, and waits for at most deadline_ms (0: the client's). KVC_OK: it committed,
  * and kvc_result_txn_key gives what it did. KVC_CONFLICT: a condition did not hold, and nothing was
- * done (kvc_result_txn_conflict). Errors: as those of a write, or of a read if it only reads; KVC_BUSY also if other transactions
- * held its keys all the time; KVC_INVALID_ARGUMENT also if it names no key, more than 128, one key
- * with two writes, or more than 16 conditions on a key. `out` may be NULL. */
+ * done (kvc_result_txn_conflict). Errors: as those of a write, or of a read if it only reads;
+ * KVC_BUSY also if other transactions held its keys all the time; KVC_INVALID_ARGUMENT also if it
+ * names no key, more than 128, one key with two writes, or more than 16 conditions on a key. `out`
+ * may be NULL. */
 int kvc_txn_run(kvc_client *client, kvc_txn *txn, uint32_t deadline_ms, kvc_result **out);
 
 /* Starts the transaction and does not wait for it, as kvc_submit does for an operation. */

@@ -142,7 +142,8 @@ impl Lock {
     }
 
     /// Begins the time to live anew; false if the lock is lost. Waits at most 5 s, and at most as
-    /// long as the lock is held. After an error the lock is held as long as before, and may be renewed again.
+    /// long as the lock is held. After an error the lock is held as long as before, and may be
+    /// renewed again.
     pub fn renew(&mut self, client: &Client) -> Result<bool, CallError> {
         let began = Instant::now();
         let left = self.left();

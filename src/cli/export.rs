@@ -14,7 +14,8 @@ use super::words;
 ///
 /// A line is an object with `key`, `value` and `version`. Bytes that are not UTF-8 are base64, in
 /// `key_b64` and `value_b64`. Each key is printed as it was at some moment during the export,
-/// which is not a snapshot. Times to live are left out. If the exit status is not 0, the output is not complete.
+/// which is not a snapshot. Times to live are left out. If the exit status is not 0, the output is
+/// not complete.
 #[derive(Debug, Args)]
 pub struct ExportArgs {
     /// Only keys that begin with this

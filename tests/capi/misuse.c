@@ -387,7 +387,7 @@ static void bad_transactions(kvc_client *client) {
     kvc_txn_free(txn);
     txn = kvc_txn_new();
     for (int i = 0; i < 129; i++) {
-        char key[8];
+        char key[16];
         snprintf(key, sizeof key, "%d", i);
         EXPECT_STATUS(kvc_txn_get(txn, key, strlen(key)), KVC_OK);
     }

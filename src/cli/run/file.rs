@@ -19,38 +19,38 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<Line>, String> {
     group(records(bytes, b',', entry)?)
 }
 
-enum Entry {
+enum FileEntry {
     Begin,
     Commit,
     Operation(Call),
 }
 
-fn entry(record: &ByteRecord) -> Result<Entry, String> {
+fn entry(record: &ByteRecord) -> Result<FileEntry, String> {
     let is = |name: &str| record.len() == 1 && record[0].eq_ignore_ascii_case(name.as_bytes());
     match () {
-        () if is("BEGIN") => Ok(Entry::Begin),
-        () if is("COMMIT") => Ok(Entry::Commit),
-        () => operation(record).map(Entry::Operation),
+        () if is("BEGIN") => Ok(FileEntry::Begin),
+        () if is("COMMIT") => Ok(FileEntry::Commit),
+        () => operation(record).map(FileEntry::Operation),
     }
 }
 
 /// The operations between BEGIN and COMMIT are one transaction.
-fn group(entries: Vec<(u64, Entry)>) -> Result<Vec<Line>, String> {
+fn group(entries: Vec<(u64, FileEntry)>) -> Result<Vec<Line>, String> {
     let mut lines = Vec::new();
     let mut open: Option<(u64, TransactionDraft)> = None;
     for (number, entry) in entries {
         let at = |error: &str| format!("line {number}: {error}");
         match (entry, &mut open) {
-            (Entry::Operation(call), None) => lines.push(Line { number, call }),
-            (Entry::Operation(call), Some((_, draft))) => {
+            (FileEntry::Operation(call), None) => lines.push(Line { number, call }),
+            (FileEntry::Operation(call), Some((_, draft))) => {
                 add(draft, call).map_err(|error| at(&error))?;
             }
-            (Entry::Begin, None) => open = Some((number, TransactionDraft::new())),
-            (Entry::Begin, Some((began, _))) => {
+            (FileEntry::Begin, None) => open = Some((number, TransactionDraft::new())),
+            (FileEntry::Begin, Some((began, _))) => {
                 return Err(at(&format!("BEGIN in the transaction of line {began}")));
             }
-            (Entry::Commit, None) => return Err(at("COMMIT without BEGIN")),
-            (Entry::Commit, Some((began, draft))) => {
+            (FileEntry::Commit, None) => return Err(at("COMMIT without BEGIN")),
+            (FileEntry::Commit, Some((began, draft))) => {
                 let (number, call) = (*began, draft.call());
                 let call = call.map_err(|error| format!("line {number}: {error}"))?;
                 lines.push(Line { number, call });

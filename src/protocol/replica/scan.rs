@@ -81,7 +81,7 @@ struct ScanInProgress {
 /// The keys of a page, in order.
 #[derive(Debug)]
 struct Told {
-    keys: Vec<ToldKey>,
+    keys: Vec<FoundKey>,
     next: Option<Key>,
     /// The first key that no read was begun for.
     begun: usize,
@@ -89,7 +89,7 @@ struct Told {
 }
 
 #[derive(Debug)]
-enum ToldKey {
+enum FoundKey {
     Own(usize),
     Read(Key),
     Present(ScanEntry),
@@ -276,8 +276,8 @@ impl Replica {
             return;
         };
         let keys = page.keys.into_iter().map(|judged| match judged {
-            Judged::Own(place) => ToldKey::Own(place),
-            Judged::Read(key) => ToldKey::Read(key),
+            Judged::Own(place) => FoundKey::Own(place),
+            Judged::Read(key) => FoundKey::Read(key),
         });
         scan.judged = Some(Told {
             keys: keys.collect(),
@@ -298,7 +298,7 @@ impl Replica {
             let Some(told) = &mut scan.judged else {
                 return;
             };
-            let is_read = |told: &ToldKey| matches!(told, ToldKey::Read(_));
+            let is_read = |told: &FoundKey| matches!(told, FoundKey::Read(_));
             let next = told.keys[told.begun..].iter().position(is_read);
             let Some(place) = next.map(|at| told.begun + at) else {
                 told.begun = told.keys.len();
@@ -312,7 +312,7 @@ impl Replica {
             }
             told.begun = place + 1;
             told.reading += 1;
-            let ToldKey::Read(key) = &told.keys[place] else {
+            let FoundKey::Read(key) = &told.keys[place] else {
                 unreachable!("just found");
             };
             let (key, deadline_us) = (key.clone(), scan.pending.deadline_us);
@@ -368,13 +368,13 @@ impl Replica {
         let Some(told) = &mut scan.judged else {
             return true;
         };
-        let ToldKey::Read(key) = &told.keys[place] else {
+        let FoundKey::Read(key) = &told.keys[place] else {
             return true;
         };
         told.reading -= 1;
         told.keys[place] = match outcome {
-            Some(Outcome::Absent) => ToldKey::Absent,
-            Some(Outcome::Value { version, value }) => ToldKey::Present(ScanEntry {
+            Some(Outcome::Absent) => FoundKey::Absent,
+            Some(Outcome::Value { version, value }) => FoundKey::Present(ScanEntry {
                 key: key.name().to_vec().into(),
                 version,
                 value: Some(value),
@@ -608,7 +608,7 @@ fn page_of(told: Told, own: &OwnVotes, limit: usize, keys_only: bool) -> ScanPag
     let mut size = 0;
     for key in told.keys {
         let mut entry = match key {
-            ToldKey::Own(place) => {
+            FoundKey::Own(place) => {
                 let (key, state) = &own.states[place];
                 let record = state.record.as_deref();
                 let Some((record, value)) = record.and_then(|r| Some((r, r.value.clone()?))) else {
@@ -620,8 +620,8 @@ fn page_of(told: Told, own: &OwnVotes, limit: usize, keys_only: bool) -> ScanPag
                     value: Some(value),
                 }
             }
-            ToldKey::Present(entry) => entry,
-            ToldKey::Absent | ToldKey::Read(_) => continue,
+            FoundKey::Present(entry) => entry,
+            FoundKey::Absent | FoundKey::Read(_) => continue,
         };
         if keys_only {
             entry.value = None;

@@ -60,8 +60,8 @@ impl Tracked {
 }
 
 impl Transactions {
-    /// The record that this node holds for a key was listed. A bucket with tombstones is listed every
-    /// second: that must not put off what is due already.
+    /// The record that this node holds for a key was listed. A bucket with tombstones is listed
+    /// every second: that must not put off what is due already.
     pub fn note_listed(&mut self, key: &Key, record: Option<&Record>) {
         if !self.tracked.is_tracked(key) {
             self.note(key, record);

@@ -218,8 +218,8 @@ impl Proposal {
 }
 
 impl Proposal {
-    /// L2: a put and a delete remove the time to live, an add and an append keep it. One that is set
-    /// begins when the intent is placed.
+    /// L2: a put and a delete remove the time to live, an add and an append keep it. One that is
+    /// set begins when the intent is placed.
     fn expiry_after(&self, part: &TransactionPart) -> Option<u64> {
         match part.change {
             Some(KeyChange::Add(_) | KeyChange::Append(_)) => self.record.expiry_ms,

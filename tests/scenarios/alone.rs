@@ -32,6 +32,8 @@ pub struct Alone {
     replica: Replica,
     now: Now,
     epoch: Epoch,
+    /// Nodes that are in another epoch than the rest.
+    pub elsewhere: BTreeMap<NodeId, Epoch>,
     incarnations: BTreeMap<NodeId, Incarnation>,
     /// The other nodes that send heartbeats.
     pub there: Vec<NodeId>,
@@ -134,6 +136,7 @@ impl Alone {
             replica: Replica::new(options, recovered, now),
             now,
             epoch: EPOCH,
+            elsewhere: BTreeMap::new(),
             incarnations: members.into_iter().collect(),
             there: vec![2],
             disk: disk.iter().cloned().collect(),
@@ -294,7 +297,7 @@ impl Alone {
             origin: from,
             destination: 1,
             incarnation: self.incarnations[&from],
-            epoch: self.epoch,
+            epoch: *self.elsewhere.get(&from).unwrap_or(&self.epoch),
             round,
             hops_left: 0,
             via: from,
@@ -369,6 +372,12 @@ impl Alone {
     /// Another node is up in a new incarnation.
     pub fn become_new(&mut self, node: NodeId, incarnation: Incarnation) {
         self.incarnations.insert(node, incarnation);
+    }
+
+    /// Whether the node counts that one as reachable.
+    pub fn reaches(&self, node: NodeId) -> bool {
+        let members = self.replica.status(self.now).members;
+        members.iter().any(|m| m.node == node && m.heard)
     }
 
     pub fn incarnation(&self) -> Incarnation {

@@ -7,6 +7,7 @@ use horseshoe::protocol::types::message::{Configuration, ConfigurationUpdate, Me
 use kvclient::session::{Question, QuestionReply};
 use wire::{Action, Change, ChangeOutcome, NodeStatus, Outcome};
 
+use super::alone::Alone;
 use super::changes::{are_all_members, has_members};
 use super::handoff::held;
 use super::operator::{ask, epoch, question};
@@ -299,10 +300,9 @@ pub fn e8_an_id_that_both_sides_gave_out_stays_with_one() {
     assert_one_side_goes_on(c, 6);
 }
 
-/// The same, and all nodes receive each other's messages before the force: heartbeats of the other
-/// side's node with that id are not taken for those of the own node.
+/// The same, and all nodes receive each other's messages before the force.
 #[test]
-pub fn e8_nodes_of_another_lineage_are_no_members() {
+pub fn e8_an_id_that_is_free_on_both_sides_stays_with_one() {
     let mut c = Script::new(7);
     let client = c.client();
     for id in [7, 6] {
@@ -315,6 +315,21 @@ pub fn e8_nodes_of_another_lineage_are_no_members() {
         c.cluster.wipe(node);
     }
     assert_one_side_goes_on(c, 8);
+}
+
+/// Both sides have a node 3, and only that of the other side is up. Its heartbeats are not taken
+/// for those of the own node.
+#[test]
+pub fn e8_nodes_of_another_lineage_are_no_members() {
+    let mut node = Alone::new(&[]);
+    let lineage = next_lineage(&[], 3, 1).expect("the first force");
+    node.elsewhere.insert(3, first_epoch(lineage));
+    node.there.push(3);
+    node.run_ms(1_000);
+    assert!(node.reaches(2) && !node.reaches(3));
+    node.elsewhere.clear();
+    node.run_ms(1_000);
+    assert!(node.reaches(3), "the own node 3 is up");
 }
 
 /// One side was forced while the other had a quorum, and moved to new addresses. The other side,

@@ -17,6 +17,19 @@ use crate::protocol::types::record::Key;
 use crate::protocol::types::rules::rule;
 use crate::protocol::types::timer::Timer;
 
+/// The time until the next heartbeat: nodes send them when the wall clock shows a multiple of the
+/// interval. Where clocks agree the heartbeats of all nodes arrive together, and an idle node is
+/// woken once for all of them. A quarter more or less than the interval at most, whatever the clock
+/// shows.
+fn until_next_ms(wall_ms: u64, interval_ms: u64) -> u64 {
+    let rest_ms = interval_ms - wall_ms % interval_ms;
+    let wait_ms = match rest_ms < interval_ms.div_ceil(2) {
+        true => rest_ms + interval_ms,
+        false => rest_ms,
+    };
+    wait_ms.clamp(interval_ms - interval_ms / 4, interval_ms + interval_ms / 4)
+}
+
 impl Replica {
     pub(super) fn handle_timeout(&mut self, now: Now) {
         while let Some((at_us, timer)) = self.timers.pop_due(now.mono_us) {
@@ -38,7 +51,7 @@ impl Replica {
     }
 
     fn heartbeat(&mut self, now: Now) {
-        let next_us = now.mono_us + self.timings.heartbeat_ms * 1_000;
+        let next_us = now.mono_us + until_next_ms(now.wall_ms, self.timings.heartbeat_ms) * 1_000;
         self.timers.set(next_us, Timer::Heartbeat);
         self.check_links(now, true, true);
         let heartbeats = self.view.count_heartbeat();
@@ -323,6 +336,29 @@ impl Replica {
             disk: Some(self.disk_status(now)),
             clocks: self.clock_offsets(now),
             ..NodeStatus::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::until_next_ms;
+
+    #[test]
+    fn heartbeats_come_when_the_wall_clock_shows_a_multiple() {
+        assert_eq!(until_next_ms(1_000, 50), 50);
+        // A clock that is slowed down shows a little less than the multiple.
+        assert_eq!(until_next_ms(1_049, 50), 51);
+        for interval_ms in [1, 10, 50, 1_000] {
+            for begin_ms in 0..2_000 {
+                let mut wall_ms = begin_ms;
+                for _ in 0..3 {
+                    let wait_ms = until_next_ms(wall_ms, interval_ms);
+                    assert!(4 * wait_ms.abs_diff(interval_ms) <= interval_ms);
+                    wall_ms += wait_ms;
+                }
+                assert!(wall_ms.is_multiple_of(interval_ms), "from {begin_ms}");
+            }
         }
     }
 }

@@ -23,13 +23,13 @@ pub struct IterationBudget {
 
 impl Replica {
     pub(super) fn end_turn(&mut self) {
-        self.iteration = IterationBudget::default();
+        *self.sending.iteration() = IterationBudget::default();
     }
 
     /// Whether that node gets one more answer to `DigestsRequest`; the node repeats a request
     /// without an answer.
     pub(super) fn may_send_digests(&mut self, to: NodeId) -> bool {
-        let reported = self.iteration.digests.entry(to).or_default();
+        let reported = self.sending.iteration().digests.entry(to).or_default();
         *reported += 1;
         let may = *reported <= DIGESTS_PER_TURN_MAX;
         self.counts.dropped.overflow += u64::from(!may);
@@ -38,13 +38,13 @@ impl Replica {
 
     /// Sends the status once to each client; a client repeats a request without an answer.
     pub(super) fn send_status(&mut self, now: Now, to: Endpoint, attempt: u64) {
-        if !self.iteration.status_receivers.insert(to) {
+        if !self.sending.iteration().status_receivers.insert(to) {
             self.counts.dropped.overflow += 1;
             return;
         }
-        let made = self.iteration.status.take();
+        let made = self.sending.iteration().status.take();
         let status = made.unwrap_or_else(|| Box::new(self.status(now)));
-        self.iteration.status = Some(status.clone());
+        self.sending.iteration().status = Some(status.clone());
         self.reply(to, ClientReply::Status { attempt, status });
     }
 }

@@ -38,7 +38,6 @@ use crate::protocol::clock::ballot_clock::BallotClock;
 use crate::protocol::keys::resident::Bounds;
 use crate::protocol::membership::formation::Bootstrap;
 use crate::protocol::network::topology::Links;
-use crate::protocol::replica::iteration::IterationBudget;
 use crate::protocol::replica::membership::starts::StartConfirmation;
 use crate::protocol::transactions::Transactions;
 use crate::protocol::types::counts::{Counters, NodeCounts};
@@ -60,7 +59,6 @@ use keys::Keys;
 use membership::Membership;
 use readiness::Reports;
 use requests::Requests;
-use scan::Scans;
 use send::Sending;
 use view::View;
 
@@ -136,7 +134,6 @@ pub struct Replica {
     random: StdRng,
     clock: BallotClock,
     timers: Timers,
-    iteration: IterationBudget,
     counts: Box<NodeCounts>,
     identity: NodeIdentity,
     links: Links,
@@ -147,7 +144,6 @@ pub struct Replica {
     forwarding: Forwarding,
     space: Fullness,
     catchup: Catchup,
-    scans: Scans,
     membership: Membership,
     transactions: Transactions,
     watch: ClockWatch,
@@ -199,7 +195,6 @@ impl Replica {
             timings,
             random,
             timers: Timers::default(),
-            iteration: IterationBudget::default(),
             counts: Box::default(),
             identity: NodeIdentity::new(incarnation, readdressed, bootstrap),
             links: Links::new(timings),
@@ -210,7 +205,6 @@ impl Replica {
             forwarding: Forwarding::default(),
             space: Fullness::default(),
             catchup: Catchup::new(spread),
-            scans: Scans::default(),
             membership: Membership::new(proof),
             transactions: Transactions::default(),
             watch: ClockWatch::default(),
@@ -299,7 +293,7 @@ impl Replica {
         let durable = &self.durable;
         let is_full = self.space.full.is_some();
         self.keys.evict(is_full, |group| durable.is_durable(group));
-        let lists = !self.catchup.page_requests.is_empty() || self.scans.lists();
+        let lists = !self.catchup.page_requests.is_empty() || self.requests.scans.lists();
         let Some(closed) = self.durable.close(lists) else {
             // What is still to be listed may wait for long: an iteration ends without it.
             self.end_turn();

@@ -21,6 +21,7 @@ use crate::protocol::keys::resident::Waiting;
 use crate::protocol::register::coordinator;
 use crate::protocol::register::waits::RoundWaits;
 use crate::protocol::replica::Replica;
+use crate::protocol::replica::scan::Scans;
 use crate::protocol::types::counts::OperationEnd;
 use crate::protocol::types::limits::{
     BUSY_AFTER_MAX_MS, BUSY_AFTER_MS, KEY_QUEUE_MAX, OPERATIONS_MAX, OPERATIONS_SIZE_MAX,
@@ -48,6 +49,7 @@ pub(super) struct Requests {
     pub(super) waits: RoundWaits,
     pub(super) low_marks: LowMarks,
     pub(super) receive_delay: ReceiveDelay,
+    pub(super) scans: Scans,
     shares: Shares,
 }
 
@@ -362,7 +364,9 @@ impl Replica {
                     self.membership.answer(sequence, outcome.clone());
                 }
                 ReplyTo::Scan { round, place } => {
-                    self.scans.has_read(round, place, Some(outcome.clone()));
+                    self.requests
+                        .scans
+                        .has_read(round, place, Some(outcome.clone()));
                 }
                 ReplyTo::Step { .. } => unreachable!("a step is answered above"),
                 ReplyTo::Sessionless { to, id } => {
@@ -397,7 +401,7 @@ impl Replica {
         self.end_operation(&pending.operation);
         match pending.reply {
             ReplyTo::Own { sequence } => self.membership.answer(sequence, Outcome::Unknown),
-            ReplyTo::Scan { round, place } => self.scans.has_read(round, place, None),
+            ReplyTo::Scan { round, place } => self.requests.scans.has_read(round, place, None),
             ReplyTo::Step { .. } => unreachable!("a step is answered above"),
             ReplyTo::Client { .. } | ReplyTo::Node { .. } | ReplyTo::Sessionless { .. } => {}
         }

@@ -126,16 +126,16 @@ impl Replica {
     /// This node runs rounds.
     pub(super) fn begin_scan(&mut self, now: Now, pending: Pending) {
         if pending.tried
-            && let Some(twin) = self.scans.twin(pending.operation.id)
+            && let Some(twin) = self.requests.scans.twin(pending.operation.id)
         {
             let replies = pending.also.iter().chain([&pending.reply]);
             let unanswered: u64 = replies.map(|reply| twin.join(*reply)).sum();
             self.counts.dropped.overflow += unanswered;
             self.end_operation(&pending.operation);
-        } else if self.scans.active.len() < SCANS_MAX {
+        } else if self.requests.scans.active.len() < SCANS_MAX {
             self.start_scan(now, pending);
-        } else if self.scans.waiting.len() < SCANS_WAITING_MAX {
-            self.scans.waiting.push_back(pending);
+        } else if self.requests.scans.waiting.len() < SCANS_WAITING_MAX {
+            self.requests.scans.waiting.push_back(pending);
         } else {
             self.answer_busy(pending, BUSY_AFTER_MS);
         }
@@ -159,7 +159,8 @@ impl Replica {
             size_max: RANGE_SIZE_MAX,
             counts_values: !keys_only,
         };
-        self.scans
+        self.requests
+            .scans
             .list(RangeListing::Own(round), range.clone(), bounds);
         let due_us = now.mono_us + self.scan_wait_us(0);
         let scan = ScanInProgress {
@@ -172,7 +173,7 @@ impl Replica {
             due_us,
             retransmissions: 0,
         };
-        self.scans.active.insert(round, scan);
+        self.requests.scans.active.insert(round, scan);
         self.wake_for_scans(due_us);
     }
 
@@ -199,7 +200,7 @@ impl Replica {
         };
         let sum = self.sum_of(own.states.iter());
         let due_us = now.mono_us + self.scan_wait_us(0);
-        let Some(scan) = self.scans.active.get_mut(&round) else {
+        let Some(scan) = self.requests.scans.active.get_mut(&round) else {
             return;
         };
         scan.own = own;
@@ -227,7 +228,13 @@ impl Replica {
         let Some(configuration) = self.identity.configuration.clone() else {
             return;
         };
-        let Some(asked) = self.scans.active.get(&round).and_then(|s| s.asked.clone()) else {
+        let Some(asked) = self
+            .requests
+            .scans
+            .active
+            .get(&round)
+            .and_then(|s| s.asked.clone())
+        else {
             return;
         };
         let me = self.identity.node;
@@ -243,7 +250,7 @@ impl Replica {
     /// From a voter in its present incarnation and the present epoch (R1), or from this node.
     pub(super) fn handle_range_answer(&mut self, now: Now, envelope: Envelope) {
         let (from, round) = (envelope.origin, envelope.round);
-        let Some(scan) = self.scans.active.get_mut(&round) else {
+        let Some(scan) = self.requests.scans.active.get_mut(&round) else {
             return;
         };
         let is_awaited =
@@ -292,7 +299,7 @@ impl Replica {
     /// Begins the reads that may be in progress at the same time; answers once all have ended.
     fn advance_scan(&mut self, now: Now, round: RoundId) {
         loop {
-            let Some(scan) = self.scans.active.get_mut(&round) else {
+            let Some(scan) = self.requests.scans.active.get_mut(&round) else {
                 return;
             };
             let Some(told) = &mut scan.judged else {
@@ -329,12 +336,12 @@ impl Replica {
         key: Key,
         deadline_us: u64,
     ) {
-        self.scans.sequence += 1;
+        self.requests.scans.sequence += 1;
         let operation = Operation {
             id: OperationId {
                 // Reads are not in any applied table.
                 client: 0,
-                sequence: self.scans.sequence,
+                sequence: self.requests.scans.sequence,
             },
             birth: 0,
             low_mark: 0,
@@ -359,10 +366,10 @@ impl Replica {
 
     /// Returns whether there was one.
     pub(super) fn take_scan_reads(&mut self, now: Now) -> bool {
-        let Some((round, place, outcome)) = self.scans.reads.pop_front() else {
+        let Some((round, place, outcome)) = self.requests.scans.reads.pop_front() else {
             return false;
         };
-        let Some(scan) = self.scans.active.get_mut(&round) else {
+        let Some(scan) = self.requests.scans.active.get_mut(&round) else {
             return true;
         };
         let Some(told) = &mut scan.judged else {
@@ -380,7 +387,12 @@ impl Replica {
                 value: Some(value),
             }),
             refusal => {
-                let scan = self.scans.active.remove(&round).expect("just seen");
+                let scan = self
+                    .requests
+                    .scans
+                    .active
+                    .remove(&round)
+                    .expect("just seen");
                 match refusal {
                     Some(refusal) => self.answer(scan.pending, refusal),
                     None => self.drop_operation(scan.pending, false),
@@ -394,7 +406,12 @@ impl Replica {
     }
 
     fn finish_scan(&mut self, now: Now, round: RoundId) {
-        let scan = self.scans.active.remove(&round).expect("the caller looked");
+        let scan = self
+            .requests
+            .scans
+            .active
+            .remove(&round)
+            .expect("the caller looked");
         let ScanInProgress {
             pending,
             own,
@@ -414,8 +431,8 @@ impl Replica {
     }
 
     fn start_waiting_scans(&mut self, now: Now) {
-        while self.scans.active.len() < SCANS_MAX {
-            let Some(pending) = self.scans.waiting.pop_front() else {
+        while self.requests.scans.active.len() < SCANS_MAX {
+            let Some(pending) = self.requests.scans.waiting.pop_front() else {
                 return;
             };
             // X8, and the vote or the disk may be gone by now.
@@ -426,10 +443,10 @@ impl Replica {
 
     /// R1: the epoch has changed, and with it perhaps this node's vote: all scans begin again.
     pub(super) fn restart_scans(&mut self, now: Now) {
-        self.scans.requested.clear();
-        self.scans.due.clear();
-        let active = std::mem::take(&mut self.scans.active).into_values();
-        let waiting = std::mem::take(&mut self.scans.waiting);
+        self.requests.scans.requested.clear();
+        self.requests.scans.due.clear();
+        let active = std::mem::take(&mut self.requests.scans.active).into_values();
+        let waiting = std::mem::take(&mut self.requests.scans.waiting);
         let all: Vec<Pending> = active.map(|scan| scan.pending).chain(waiting).collect();
         for pending in all {
             let key = Key::user(&pending.operation.key);
@@ -438,30 +455,47 @@ impl Replica {
     }
 
     pub(super) fn scans_timeout(&mut self, now: Now) {
-        if self.scans.timer_us.is_some_and(|at_us| at_us > now.mono_us) {
+        if self
+            .requests
+            .scans
+            .timer_us
+            .is_some_and(|at_us| at_us > now.mono_us)
+        {
             return;
         }
-        self.scans.timer_us = None;
-        let due = self.scans.active.iter();
+        self.requests.scans.timer_us = None;
+        let due = self.requests.scans.active.iter();
         let due = due.filter(|(_, scan)| scan.due_us <= now.mono_us);
         let due: Vec<RoundId> = due.map(|(round, _)| *round).collect();
         for round in due {
             self.scan_timeout(now, round);
         }
         self.start_waiting_scans(now);
-        if let Some(due_us) = self.scans.active.values().map(|scan| scan.due_us).min() {
+        if let Some(due_us) = self
+            .requests
+            .scans
+            .active
+            .values()
+            .map(|scan| scan.due_us)
+            .min()
+        {
             self.wake_for_scans(due_us);
         }
     }
 
     fn scan_timeout(&mut self, now: Now, round: RoundId) {
-        let is_over = self.scans.active[&round].pending.is_overdue(now);
+        let is_over = self.requests.scans.active[&round].pending.is_overdue(now);
         let (serves, runs) = (
             self.view.hears_quorum() || !rule!(X5_silence),
             self.runs_rounds(),
         );
         if is_over || !serves || !runs {
-            let scan = self.scans.active.remove(&round).expect("the caller looked");
+            let scan = self
+                .requests
+                .scans
+                .active
+                .remove(&round)
+                .expect("the caller looked");
             match (is_over, serves) {
                 (true, _) => self.drop_operation(scan.pending, false),
                 (_, false) => self.refuse(scan.pending),
@@ -473,6 +507,7 @@ impl Replica {
             return;
         }
         let scan = self
+            .requests
             .scans
             .active
             .get_mut(&round)
@@ -486,14 +521,14 @@ impl Replica {
             self.ask_for_scan(round, |node| !answered.contains(node), retransmissions);
         }
         let due_us = now.mono_us + self.scan_wait_us(retransmissions);
-        if let Some(scan) = self.scans.active.get_mut(&round) {
+        if let Some(scan) = self.requests.scans.active.get_mut(&round) {
             scan.due_us = due_us;
         }
     }
 
     fn wake_for_scans(&mut self, at_us: u64) {
-        if self.scans.timer_us.is_none_or(|set| set > at_us) {
-            self.scans.timer_us = Some(at_us);
+        if self.requests.scans.timer_us.is_none_or(|set| set > at_us) {
+            self.requests.scans.timer_us = Some(at_us);
             self.timers.set(at_us, Timer::Scans);
         }
     }
@@ -503,7 +538,7 @@ impl Replica {
 impl Replica {
     pub(super) fn handle_range_request(&mut self, envelope: &Envelope, asked: RangeRequest) {
         // The node that asked will ask again.
-        if self.scans.requested.len() >= RANGES_ASKED_MAX + SCANS_MAX {
+        if self.requests.scans.requested.len() >= RANGES_ASKED_MAX + SCANS_MAX {
             self.counts.dropped.overflow += 1;
             return;
         }
@@ -520,12 +555,12 @@ impl Replica {
             size_max: RANGE_SIZE_MAX,
             counts_values: false,
         };
-        self.scans.list(listing, range, bounds);
+        self.requests.scans.list(listing, range, bounds);
     }
 
     /// The next range to list.
     pub(super) fn poll_range(&mut self) -> Option<Output> {
-        let (listing, range, bounds) = self.scans.due.pop_front()?;
+        let (listing, range, bounds) = self.requests.scans.due.pop_front()?;
         Some(Output::ListRange {
             listing,
             range,
@@ -539,7 +574,7 @@ impl Replica {
         if epoch != self.epoch() {
             return;
         }
-        match self.scans.requested.remove(&listing) {
+        match self.requests.scans.requested.remove(&listing) {
             Some(RangeListing::Own(round)) => self.ask_members(now, round, page),
             Some(RangeListing::Node {
                 to,

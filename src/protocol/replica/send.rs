@@ -8,6 +8,7 @@ use wire::clock::{READING_MAX, Reading, to_ms};
 
 use crate::protocol::keys::outbox::Way;
 use crate::protocol::replica::Replica;
+use crate::protocol::replica::iteration::IterationBudget;
 use crate::protocol::types::message::{
     Destination, Envelope, GroupNumber, Heartbeat, Message, NodeId, Now, Output, Relayed, RoundId,
     Row, TransitFrame,
@@ -24,6 +25,7 @@ pub(super) struct Sending {
     messages_sent: u64,
     /// Messages of other nodes.
     messages_relayed: u64,
+    iteration: IterationBudget,
 }
 
 impl Sending {
@@ -33,6 +35,11 @@ impl Sending {
 
     pub(super) fn pop(&mut self) -> Option<Output> {
         self.outputs.pop_front()
+    }
+
+    /// What has left in this iteration.
+    pub(super) fn iteration(&mut self) -> &mut IterationBudget {
+        &mut self.iteration
     }
 
     /// A node that has ended sends nothing more.

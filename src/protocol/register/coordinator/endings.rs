@@ -3,7 +3,8 @@
 
 use rand::RngExt;
 
-use super::{Context, Coordinator, Effect, Phase, ShortRoundPermit, preferred};
+use super::permit::ShortRoundPermit;
+use super::{Context, Coordinator, Effect, Phase, preferred};
 use crate::protocol::types::counts::RoundEnd;
 use crate::protocol::types::message::NodeId;
 use crate::protocol::types::rules::rule;

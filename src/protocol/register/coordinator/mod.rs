@@ -3,6 +3,7 @@
 //! returns what is to happen as effects.
 
 mod endings;
+mod permit;
 mod proposing;
 mod seen;
 mod unasked;
@@ -24,12 +25,13 @@ use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::counts::{RoundEnd, RoundStart};
 use crate::protocol::types::limits::{COMBINED_MAX, HEARTBEAT_MS_DEFAULT, ROUND_APPLIED_SIZE_MAX};
 use crate::protocol::types::message::{
-    Accept, Configuration, Epoch, Message, NodeId, Now, Prepare, Promise, RoundId,
+    Accept, Configuration, Message, NodeId, Now, Prepare, Promise, RoundId,
 };
 use crate::protocol::types::quorum::NodeSet;
 use crate::protocol::types::record::{AcceptorState, Key, Record};
 use crate::protocol::types::rules::rule;
 use crate::protocol::types::transaction::{Decisions, StepAnswer};
+use permit::ShortRoundPermit;
 use seen::TextSeen;
 
 /// An action that a coordinator requests.
@@ -147,14 +149,6 @@ pub fn preferred(key: &Key, coordinators: &[NodeId]) -> Option<NodeId> {
         .iter()
         .copied()
         .max_by_key(|node| wire::rendezvous_weight(key.name(), *node))
-}
-
-/// R3: the right to use the next ballot without a Prepare.
-#[derive(Debug, Clone)]
-struct ShortRoundPermit {
-    ballot: Ballot,
-    record: Arc<Record>,
-    epoch: Epoch,
 }
 
 #[derive(Debug)]
@@ -390,7 +384,7 @@ impl Coordinator {
         let operations = self.take_batch();
         self.yield_ends_us = None;
         let right = self.right.take();
-        let right = right.filter(|right| Coordinator::is_valid(right, context));
+        let right = right.filter(|right| right.is_valid(context));
         let kind = match &right {
             _ if operations.is_empty() => RoundStart::Repair,
             Some(_) => RoundStart::Short,

@@ -2,8 +2,8 @@
 
 use wire::latency::allowance_us;
 
-use super::{Context, Coordinator, ShortRoundPermit};
-use crate::protocol::types::rules::rule;
+use super::permit::ShortRoundPermit;
+use super::{Context, Coordinator};
 
 /// How often it looks whether the other round has ended.
 const LOOK_US: u64 = 20_000;
@@ -11,14 +11,6 @@ const LOOK_US: u64 = 20_000;
 const LEFT_PART: u64 = 4;
 
 impl Coordinator {
-    /// Whether nobody else was promised the key since this coordinator's last round.
-    pub(super) fn is_valid(right: &ShortRoundPermit, context: &Context<'_>) -> bool {
-        let is_promised = context
-            .state
-            .is_some_and(|state| state.promised == right.ballot.next());
-        right.epoch == context.configuration.epoch && (is_promised || !rule!(R3_doubt))
-    }
-
     /// When to look again whether a full round with a large value may begin: this node has promised
     /// a ballot to another coordinator and has not accepted it yet, so that one is probably sending
     /// its value. A client whose attempt takes long tries another node, so both are about the same
@@ -29,8 +21,8 @@ impl Coordinator {
     pub(super) fn yields_until(&mut self, context: &Context<'_>) -> Option<u64> {
         let sizes = self.queue.iter().map(|p| p.operation.action.value_size());
         let size = sizes.max().unwrap_or_default().max(context.held_size());
-        let is_short = |right| Coordinator::is_valid(right, context);
-        if allowance_us(size) == 0 || self.right.as_ref().is_some_and(is_short) {
+        let may_be_short = |right: &ShortRoundPermit| right.is_valid(context);
+        if allowance_us(size) == 0 || self.right.as_ref().is_some_and(may_be_short) {
             return None;
         }
         let state = context.state?;

@@ -116,10 +116,9 @@ impl TransactionDraft {
         if transaction.check().is_err() && transaction.value_size() <= VALUE_SIZE_MAX {
             return invalid("a key has more than 16 conditions");
         }
-        Ok(Call::new(
-            first.key.clone(),
-            Action::Transact { transaction },
-        ))
+        let call = Call::new(first.key.clone(), Action::Transact { transaction });
+        call.check()?;
+        Ok(call)
     }
 
     /// What the outcome of that call means.

@@ -25,6 +25,11 @@ pub struct ExportArgs {
 
 pub fn run(arguments: ExportArgs, connection: &ConnectionArgs) -> Exit {
     let prefix = arguments.prefix.map(words::key).unwrap_or_default();
-    let told = scan::each(Scan::prefix(&prefix), connection, scan::write_json);
+    let told = scan::each(
+        Scan::prefix(&prefix),
+        connection,
+        Exit::Other,
+        scan::write_json,
+    );
     told.map_or_else(|exit| exit, |_| Exit::Done)
 }

@@ -34,8 +34,8 @@ const LINE_SIZE_MAX: u64 = 6 * (KEY_SIZE_MAX + VALUE_SIZE_MAX) as u64 + 256;
 /// Each line is an object with `key` or `key_b64`, and `value` or `value_b64`; other fields are
 /// ignored. The keys are put as they are read, and later lines replace earlier ones. The import
 /// ends at the first line that is wrong or cannot be put, with its number; the lines before it are
-/// put then, and up to 1,023 lines behind it may be. It can be repeated. Keys are put without a
-/// time to live, because an export has none.
+/// put then, and lines behind it may be. It can be repeated. Keys are put without a time to live,
+/// because an export has none.
 #[derive(Debug, Args)]
 pub struct ImportArgs {
     /// The file; a lone - is standard input
@@ -66,6 +66,7 @@ pub fn run(arguments: &ImportArgs, connection: &ConnectionArgs) -> Exit {
         size: 0,
         done: 0,
         failed: None,
+        untaken: Vec::new(),
     };
     import.read(input);
     let done = import.done;
@@ -116,6 +117,8 @@ struct Import {
     size: usize,
     done: u64,
     failed: Option<FailedLine>,
+    /// Lines whose puts the client library did not take, because too many wait in it already.
+    untaken: Vec<u64>,
 }
 
 impl Import {
@@ -130,7 +133,7 @@ impl Import {
                 Ok(0) => break,
                 Ok(_) => {}
                 Err(error) => {
-                    self.fail(line, "file", Exit::Other, error.to_string());
+                    self.fail(line, "file", Exit::Usage, error.to_string());
                     break;
                 }
             }
@@ -173,8 +176,10 @@ impl Import {
         let call = Call::new(put.key.clone(), Action::Put { value });
         let submitted = self.client.submit(call, line);
         self.puts.insert(line, put);
-        if let Err(error) = submitted {
-            self.end(line, Err(error));
+        match submitted {
+            Ok(()) => {}
+            Err(CallError::Busy) if self.failed.is_none() => self.untaken.push(line),
+            Err(error) => self.end(line, Err(error)),
         }
     }
 
@@ -183,7 +188,7 @@ impl Import {
         let mut completions = Vec::new();
         self.client.wait(Duration::from_millis(100));
         self.client.completions(&mut completions, WINDOW);
-        let mut busy = Vec::new();
+        let mut busy = std::mem::take(&mut self.untaken);
         for completion in completions {
             let (line, result) = (completion.tag, completion.result.map(drop));
             match self.takes_again(line, &result) {

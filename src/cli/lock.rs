@@ -106,8 +106,10 @@ fn hold(
         match child.try_wait() {
             Ok(Some(status)) => {
                 signals.ignore();
-                give_back(lock, client);
-                return code_of(status);
+                return match give_back(lock, client) {
+                    true => code_of(status),
+                    false => Exit::Lost.into(),
+                };
             }
             Ok(None) => {}
             Err(error) => {
@@ -145,13 +147,20 @@ fn terminate(child: &mut Child) {
     let _ = child.wait();
 }
 
-fn give_back(lock: Lock, client: &Client) {
+/// Returns false if the lock was lost before.
+fn give_back(lock: Lock, client: &Client) -> bool {
     match lock.release(client) {
-        Ok(true) => {}
-        Ok(false) => report::complain("horseshoe: the lock was lost before the command ended\n"),
-        Err(error) => report::complain(&format!(
-            "horseshoe: the lock was not given back ({error}); it ends with its time to live\n"
-        )),
+        Ok(true) => true,
+        Ok(false) => {
+            report::complain("horseshoe: the lock was lost before the command ended\n");
+            false
+        }
+        Err(error) => {
+            report::complain(&format!(
+                "horseshoe: the lock was not given back ({error}); it ends with its time to live\n"
+            ));
+            true
+        }
     }
 }
 

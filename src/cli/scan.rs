@@ -64,7 +64,7 @@ impl ScanArgs {
 pub fn run(arguments: &ScanArgs, connection: &ConnectionArgs) -> Exit {
     let json = connection.json;
     if arguments.count {
-        return match each(arguments.scan(), connection, |_, _| Ok(())) {
+        return match each(arguments.scan(), connection, Exit::Done, |_, _| Ok(())) {
             Err(exit) => exit,
             Ok(count) => {
                 let mut object = Map::new();
@@ -78,17 +78,22 @@ pub fn run(arguments: &ScanArgs, connection: &ConnectionArgs) -> Exit {
             }
         };
     }
-    let told = each(arguments.scan(), connection, |out, entry| match json {
-        true => write_json(out, entry),
-        false => {
-            out.write_all(&entry.key)?;
-            if let Some(value) = &entry.value {
-                out.write_all(b"\t")?;
-                out.write_all(value)?;
+    let told = each(
+        arguments.scan(),
+        connection,
+        Exit::Done,
+        |out, entry| match json {
+            true => write_json(out, entry),
+            false => {
+                out.write_all(&entry.key)?;
+                if let Some(value) = &entry.value {
+                    out.write_all(b"\t")?;
+                    out.write_all(value)?;
+                }
+                out.write_all(b"\n")
             }
-            out.write_all(b"\n")
-        }
-    });
+        },
+    );
     told.map_or_else(|exit| exit, |_| Exit::Done)
 }
 
@@ -103,10 +108,12 @@ pub fn write_json(out: &mut dyn Write, entry: &ScanEntry) -> io::Result<()> {
     out.write_all(&report::line(object))
 }
 
-/// Writes each key of a scan to standard output, and returns their number.
+/// Writes each key of a scan to standard output, and returns their number. `closed`: the status if
+/// nobody reads that output to its end.
 pub fn each(
     scan: Scan,
     connection: &ConnectionArgs,
+    closed: Exit,
     mut write: impl FnMut(&mut dyn Write, &ScanEntry) -> io::Result<()>,
 ) -> Result<u64, Exit> {
     let client = connection.open()?;
@@ -126,7 +133,7 @@ pub fn each(
     }
     let written = written.and_then(|()| out.flush());
     match (written, failed) {
-        (Err(error), _) if error.kind() == io::ErrorKind::BrokenPipe => Err(Exit::Done),
+        (Err(error), _) if error.kind() == io::ErrorKind::BrokenPipe => Err(closed),
         (Err(error), _) => {
             let message = format!("can't write to standard output: {error}");
             report::complain(&format!("horseshoe: {message}\n"));

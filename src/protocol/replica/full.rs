@@ -2,7 +2,7 @@
 //! Nothing that a quorum accepts is ever refused: accepts, copies and catch-up continue, in the
 //! margin that is reserved for them.
 
-use wire::{Action, Full, Operation, Outcome};
+use wire::{Action, Full, Operation, Outcome, TransactionPart};
 
 use crate::protocol::clients::pending::{Pending, ReplyTo};
 use crate::protocol::replica::Replica;
@@ -134,7 +134,16 @@ pub fn remedy(full: Full) -> &'static str {
 
 /// Approximate memory of an operation in progress.
 pub fn size_of(operation: &Operation) -> usize {
-    OPERATION_OVERHEAD_SIZE + operation.key.len() + operation.action.value_size()
+    let of_part = |part: &TransactionPart| {
+        std::mem::size_of_val(part)
+            + part.key.len()
+            + std::mem::size_of_val(part.conditions.as_slice())
+    };
+    let parts_size: usize = match &operation.action {
+        Action::Transact { transaction } => transaction.parts.iter().map(of_part).sum(),
+        _ => 0,
+    };
+    OPERATION_OVERHEAD_SIZE + operation.key.len() + operation.action.value_size() + parts_size
 }
 
 /// Whether the operation's outcome is in the record's table, or its client has moved on.

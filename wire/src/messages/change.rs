@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::BodyError;
+use super::bounded::at_most;
 
 /// The most nodes that one request may name: as many as a configuration may have members.
 pub const CHANGE_NODES_MAX: usize = 9;
@@ -70,6 +71,7 @@ struct FlatChange {
     code: u8,
     node: u8,
     address: String,
+    #[serde(deserialize_with = "at_most::<_, _, CHANGE_NODES_MAX>")]
     nodes: Vec<u8>,
     epoch: u64,
     despite_quorum: bool,

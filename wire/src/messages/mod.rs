@@ -4,6 +4,7 @@
 //! structs with a code, because MessagePack's enums are maps keyed by name, and the wire format has
 //! no maps and no recursive types.
 
+mod bounded;
 mod change;
 mod full;
 mod operation;

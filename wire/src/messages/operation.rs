@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::transaction::KeyResults;
 use super::{
     Birth, BodyError, ClientId, Failure, Full, KEY_SIZE_MAX, KeyResult, ScanPage, TTL_MS_MAX,
     Transaction, Version, decode, encode,
@@ -567,7 +568,7 @@ impl TryFrom<FlatOutcome> for Outcome {
             },
             18 => Outcome::NotKnown,
             32 => Outcome::Committed {
-                results: decode(&bytes)?,
+                results: decode::<KeyResults>(&bytes)?.0,
             },
             33 => Outcome::Failed {
                 failure: Failure::unflatten(old, number.ok_or(BodyError::Bounds)?, word)?,

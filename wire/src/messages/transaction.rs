@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::bounded::at_most;
 use super::{BodyError, KEY_SIZE_MAX, TTL_MS_MAX, VALUE_SIZE_MAX, Version};
 
 /// Keys that one transaction names.
@@ -12,10 +13,7 @@ pub const CONDITIONS_MAX: usize = 16;
 
 /// Conditions and operations that take effect together or not at all. Each key is named once.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(
-    try_from = "Vec<FlatTransactionPart>",
-    into = "Vec<FlatTransactionPart>"
-)]
+#[serde(try_from = "FlatTransaction", into = "FlatTransaction")]
 pub struct Transaction {
     pub parts: Vec<TransactionPart>,
 }
@@ -64,6 +62,12 @@ pub struct KeyResult {
     /// The sum after an add.
     pub number: Option<i64>,
 }
+
+/// The results of a transaction, one for each of its keys.
+#[derive(Debug, Deserialize)]
+pub(super) struct KeyResults(
+    #[serde(deserialize_with = "at_most::<_, _, TRANSACTION_KEYS_MAX>")] pub Vec<KeyResult>,
+);
 
 /// Why a transaction did nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,14 +139,20 @@ impl TransactionPart {
 type FlatItem = (u8, u64, Bytes);
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
+struct FlatTransaction(
+    #[serde(deserialize_with = "at_most::<_, _, TRANSACTION_KEYS_MAX>")] Vec<FlatTransactionPart>,
+);
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct FlatTransactionPart {
     key: Bytes,
+    #[serde(deserialize_with = "at_most::<_, _, CONDITIONS_MAX>")]
     conditions: Vec<(u8, u64, Bytes)>,
     get: bool,
     change: (u8, u64, Bytes),
 }
 
-impl From<Transaction> for Vec<FlatTransactionPart> {
+impl From<Transaction> for FlatTransaction {
     fn from(transaction: Transaction) -> Self {
         let none = Bytes::new;
         let condition = |condition| match condition {
@@ -166,14 +176,14 @@ impl From<Transaction> for Vec<FlatTransactionPart> {
             get: part.get,
             change: change(part.change),
         });
-        flat.collect()
+        FlatTransaction(flat.collect())
     }
 }
 
-impl TryFrom<Vec<FlatTransactionPart>> for Transaction {
+impl TryFrom<FlatTransaction> for Transaction {
     type Error = BodyError;
 
-    fn try_from(flat: Vec<FlatTransactionPart>) -> Result<Self, BodyError> {
+    fn try_from(FlatTransaction(flat): FlatTransaction) -> Result<Self, BodyError> {
         let condition = |(code, word, bytes): FlatItem| match code {
             0 => Ok(Condition::Absent),
             1 => Ok(Condition::Present),
@@ -241,5 +251,43 @@ impl Failure {
             _ => return Err(BodyError::Bounds),
         };
         Ok(Failure { part, reason })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(part: TransactionPart, count: usize) -> Option<String> {
+        let parts = vec![part; count];
+        let bytes = rmp_serde::to_vec(&Transaction { parts }).expect("memory");
+        let decoded = rmp_serde::from_slice::<Transaction>(&bytes);
+        decoded.err().map(|error| error.to_string())
+    }
+
+    /// The other bounds are checked once everything is decoded, which would take too much memory.
+    #[test]
+    fn too_many_parts_or_conditions_are_refused_by_their_number() {
+        let part = |conditions: usize| TransactionPart {
+            key: "k".into(),
+            conditions: vec![Condition::Present; conditions],
+            ..TransactionPart::default()
+        };
+        let too_many = |max| Some(format!("a list of at most {max} elements"));
+        for (part, count, expected) in [
+            (part(CONDITIONS_MAX), 1, None),
+            (part(CONDITIONS_MAX + 1), 1, too_many(CONDITIONS_MAX)),
+            (
+                TransactionPart::default(),
+                1_000,
+                too_many(TRANSACTION_KEYS_MAX),
+            ),
+        ] {
+            match (refusal(part, count), expected) {
+                (found, None) => assert_eq!(found, None),
+                (Some(found), Some(why)) => assert!(found.contains(&why), "{found}"),
+                (None, Some(why)) => panic!("not refused: {why}"),
+            }
+        }
     }
 }

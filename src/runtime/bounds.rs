@@ -44,8 +44,8 @@ macro_rules! uses {
 /// Names of keys that are held beside those of the tables.
 const NAMED: usize = KEY_SIZE_MAX + 64;
 
-/// With values of up to 1 MiB. Larger ones add `extra_size` to each pool of large frames, and one
-/// value of the largest size may exceed each bound of bytes.
+/// With values of up to 1 MiB. Larger ones add `extra_size` to each pool of large frames, each scan
+/// may hold one of them, and one value of the largest size may exceed each bound of bytes.
 pub const MEMORY_USES: &[MemoryUse] = uses![
     OPERATIONS_SIZE_MAX,
     LOAD_WAITERS_SIZE_MAX,
@@ -56,7 +56,8 @@ pub const MEMORY_USES: &[MemoryUse] = uses![
     ROUNDS_LINGERING_MAX * 192,
     COPIES_WAITING_MAX * NAMED,
     PULLS_WAITING_MAX * NAMED,
-    // A page with its values, and the lists of the members of both halves of a joint configuration.
+    // The lists of the members of both halves of a joint configuration; once these are judged, the
+    // values of one page, of which a single one may be larger than a page.
     SCANS_MAX * (1 << 20),
     // Their ranges have two ends.
     RANGES_ASKED_MAX * 2 * NAMED,

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use horseshoe::protocol::types::ballot::Ballot;
+use horseshoe::protocol::types::limits::RANGE_SIZE_MAX;
 use horseshoe::protocol::types::message::{Message, Purge, RangeRequest};
 use horseshoe::protocol::types::range::KeyRange;
 use horseshoe::protocol::types::record::{AcceptorState, Key};
@@ -155,6 +156,28 @@ pub fn s2_what_this_node_lacks_is_read() {
     assert!(held(&c.cluster, 2, "k").is_none());
     let near = c.client_of(&[2]);
     assert_eq!(told(&mut c, near), ["k"]);
+    c.check();
+}
+
+/// Only some of the values that node 2 has to read fit a page.
+#[test]
+pub fn large_values_that_this_node_lacks_are_told_over_several_pages() {
+    let mut c = Script::new(3);
+    let client = c.client_of(&[0, 1]);
+    c.isolate(2);
+    let large = "v".repeat(RANGE_SIZE_MAX / 3);
+    let keys = ["a", "b", "c", "d", "e", "f", "g"];
+    for key in keys {
+        c.put(client, key, &large);
+    }
+    c.run(client, "c", Action::Delete);
+    without_copies(&mut c);
+    let near = c.client_of(&[2]);
+    let first = page(&mut c, near);
+    assert_eq!(first.entries.len(), 2);
+    // The page reaches up to the cut, which is before `d`.
+    assert_eq!(first.next, Some(Bytes::from_static(b"c")));
+    assert_eq!(told(&mut c, near), ["a", "b", "d", "e", "f", "g"]);
     c.check();
 }
 

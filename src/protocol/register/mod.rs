@@ -5,4 +5,5 @@ pub mod applied;
 pub(in crate::protocol) mod coordinator;
 pub(in crate::protocol) mod read_round;
 pub(in crate::protocol) mod scan;
+pub(in crate::protocol) mod scan_page;
 pub(in crate::protocol) mod waits;

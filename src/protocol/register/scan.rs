@@ -3,6 +3,9 @@
 
 use std::cmp::Ordering;
 
+use bytes::Bytes;
+use wire::Version;
+
 use crate::protocol::register::read_round::{Answered, Decision, decide};
 use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::limits::SCAN_READS_MAX;
@@ -15,9 +18,54 @@ use crate::protocol::types::rules::rule;
 #[derive(Debug, Clone, Default)]
 pub struct OwnVotes {
     /// In order of key.
-    pub states: Vec<(Key, AcceptorState)>,
+    pub votes: Vec<(Key, OwnVote)>,
     /// Up to where they are complete; `None`: to the end of the range.
     pub next: Option<Key>,
+}
+
+/// Of one key: no more of the record than a page may need, because the table may replace the record
+/// while the scan lasts.
+#[derive(Debug, Clone)]
+pub struct OwnVote {
+    pub accepted: Ballot,
+    pub chosen: bool,
+    /// Whether the record alone says what is told of its key. What a transaction intends, and what
+    /// may have expired, is for a read round.
+    tells_all: bool,
+    /// `None` for a tombstone, and if the record does not tell all.
+    told: Option<ToldRecord>,
+}
+
+/// What a page tells of a key that is present.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToldRecord {
+    pub version: Version,
+    /// `None` if only keys were asked for.
+    pub value: Option<Bytes>,
+}
+
+impl OwnVote {
+    pub fn of(state: &AcceptorState, keys_only: bool) -> Self {
+        let record = state.record.as_ref();
+        let record = record.filter(|record| record.intent.is_none() && record.expiry_ms.is_none());
+        let told = record.and_then(|record| {
+            let value = record.value.as_ref()?;
+            Some(ToldRecord {
+                version: record.version,
+                value: (!keys_only).then(|| value.clone()),
+            })
+        });
+        OwnVote {
+            accepted: state.accepted,
+            chosen: state.chosen,
+            tells_all: record.is_some(),
+            told,
+        }
+    }
+
+    pub fn into_told(self) -> Option<ToldRecord> {
+        self.told
+    }
 }
 
 /// What one member answered about the coordinator's range.
@@ -68,7 +116,7 @@ pub fn judge(
     }
     let mut merged = Merged::new(own, answers);
     let mut page = JudgedPage {
-        keys: Vec::with_capacity(own.states.len()),
+        keys: Vec::with_capacity(own.votes.len()),
         next: merged.end().cloned(),
     };
     let mut reads = 0;
@@ -84,8 +132,8 @@ pub fn judge(
         let highest = highest.filter(|ballot| *ballot > Ballot::ZERO);
         let decision = decide(&votes, highest, configuration);
         let own_record = held.filter(|at| {
-            let state = &own.states[*at].1;
-            Some(state.accepted) == highest && tells_all(state)
+            let vote = &own.votes[*at].1;
+            Some(vote.accepted) == highest && vote.tells_all
         });
         let judged = match (decision, highest) {
             (Decision::Answer, None) => None,
@@ -105,13 +153,6 @@ pub fn judge(
         last = Some(key);
     }
     Some(page)
-}
-
-/// Whether the record alone says what is told of its key. What a transaction intends, and what may
-/// have expired, is for a read round.
-fn tells_all(state: &AcceptorState) -> bool {
-    let record = state.record.as_ref();
-    record.is_some_and(|record| record.intent.is_none() && record.expiry_ms.is_none())
 }
 
 /// The members' votes side by side, in order of key.
@@ -145,7 +186,7 @@ impl<'a> Merged<'a> {
     }
 
     fn next_key(&self) -> Option<&'a Key> {
-        let own = self.own.states.get(self.taken).map(|(key, _)| key);
+        let own = self.own.votes.get(self.taken).map(|(key, _)| key);
         let others = self.answers.iter().filter_map(|(_, rest)| rest.first());
         others.map(|entry| &entry.key).chain(own).min()
     }
@@ -153,10 +194,10 @@ impl<'a> Merged<'a> {
     /// Takes all votes for the key, which is the next one. Returns the index of this node's own.
     fn take(&mut self, key: &Key, votes: &mut Vec<Answered>) -> Option<usize> {
         votes.clear();
-        let own = self.own.states.get(self.taken).filter(|(of, _)| of == key);
+        let own = self.own.votes.get(self.taken).filter(|(of, _)| of == key);
         let held = own.map(|_| self.taken);
         self.taken += usize::from(own.is_some());
-        let own = own.map(|(_, state)| (state.accepted, state.chosen));
+        let own = own.map(|(_, vote)| (vote.accepted, vote.chosen));
         for (answer, rest) in &mut self.answers {
             let vote = match &answer.votes {
                 RangeVotes::Equal => own,
@@ -202,16 +243,19 @@ mod tests {
     }
 
     fn own(votes: &[(&str, u64)], next: Option<&str>) -> OwnVotes {
-        let state = |ballot: u64| AcceptorState {
-            accepted: Ballot(ballot),
-            record: Some(Arc::new(Record::default())),
-            ..AcceptorState::default()
+        let vote = |ballot: u64| {
+            let state = AcceptorState {
+                accepted: Ballot(ballot),
+                record: Some(Arc::new(Record::default())),
+                ..AcceptorState::default()
+            };
+            OwnVote::of(&state, false)
         };
-        let states = votes
+        let votes = votes
             .iter()
-            .map(|(key, ballot)| (Key::user(key.as_bytes()), state(*ballot)));
+            .map(|(key, ballot)| (Key::user(key.as_bytes()), vote(*ballot)));
         OwnVotes {
-            states: states.collect(),
+            votes: votes.collect(),
             next: next.map(|key| Key::user(key.as_bytes())),
         }
     }
@@ -276,9 +320,9 @@ mod tests {
         absent.floor = Ballot(7);
         let mut chosen = own.clone();
         chosen
-            .states
+            .votes
             .iter_mut()
-            .for_each(|(_, state)| state.chosen = true);
+            .for_each(|(_, vote)| vote.chosen = true);
         let all = vec![Judged::Own(0), Judged::Own(1), Judged::Own(2)];
         let none = listed(2, &[], None);
         assert_eq!(judged(&chosen, &[equal(1), none], 0).0, all);
@@ -305,5 +349,34 @@ mod tests {
         assert_eq!(keys.len(), SCAN_READS_MAX);
         let last = &names[SCAN_READS_MAX - 1];
         assert_eq!(next, Some(Key::user(last.as_bytes())));
+    }
+
+    #[test]
+    fn a_vote_keeps_no_value_that_no_page_tells() {
+        let record = Record {
+            value: Some("v".into()),
+            version: 7,
+            ..Record::default()
+        };
+        let told = |record: &Record, keys_only| {
+            let state = AcceptorState {
+                record: Some(Arc::new(record.clone())),
+                ..AcceptorState::default()
+            };
+            OwnVote::of(&state, keys_only).into_told()
+        };
+        let with = |value| {
+            let version = 7;
+            Some(ToldRecord { version, value })
+        };
+        assert_eq!(told(&record, false), with(Some("v".into())));
+        assert_eq!(told(&record, true), with(None));
+        assert_eq!(told(&Record::default(), false), None, "a tombstone");
+        let expiry_ms = Some(9);
+        let expires = Record {
+            expiry_ms,
+            ..record
+        };
+        assert_eq!(told(&expires, false), None);
     }
 }

@@ -1,23 +1,25 @@
 //! Scans (S1): a page of keys in order, as a coordinator puts it together from the votes of a
 //! quorum. This module owns the scans in progress and the ranges that other nodes have requested;
-//! `register/scan.rs` judges.
+//! `register/scan.rs` judges, and `register/scan_page.rs` holds the page.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use wire::{Action, Operation, OperationId, Outcome, ScanEntry, ScanPage};
+use wire::{Action, Operation, OperationId, Outcome};
 
 use crate::protocol::clients::pending::{Pending, ReplyTo};
 use crate::protocol::keys::outbox::Way;
 use crate::protocol::register::acceptor::AcceptorBounds;
-use crate::protocol::register::scan::{Judged, OwnVotes, RangeAnswer, RangeVotes, judge};
+use crate::protocol::register::scan::{
+    OwnVote, OwnVotes, RangeAnswer, RangeVotes, ToldRecord, judge,
+};
+use crate::protocol::register::scan_page::{ScanTerms, UnfinishedPage};
 use crate::protocol::register::waits::RoundKind;
 use crate::protocol::replica::Replica;
 use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::counts::Retransmission;
 use crate::protocol::types::limits::{
-    BUSY_AFTER_MS, RANGE_KEYS_MAX, RANGE_SIZE_MAX, RANGES_ASKED_MAX, SCAN_READS_AT_ONCE_MAX,
-    SCANS_MAX, SCANS_WAITING_MAX,
+    BUSY_AFTER_MS, RANGE_KEYS_MAX, RANGE_SIZE_MAX, RANGES_ASKED_MAX, SCANS_MAX, SCANS_WAITING_MAX,
 };
 use crate::protocol::types::message::{
     Envelope, Epoch, Message, NodeId, Now, Output, RangeEntry, RangeEqual, RangeReply,
@@ -68,32 +70,16 @@ enum RangeListing {
 struct ScanInProgress {
     pending: Pending,
     range: KeyRange,
+    terms: ScanTerms,
+    /// Until the page is judged.
     own: OwnVotes,
     /// What other members are asked, once this node has listed its own votes.
     asked: Option<RangeRequest>,
     answers: Vec<RangeAnswer>,
     /// Once a quorum has answered.
-    judged: Option<Told>,
+    judged: Option<UnfinishedPage>,
     due_us: u64,
     retransmissions: u32,
-}
-
-/// The keys of a page, in order.
-#[derive(Debug)]
-struct Told {
-    keys: Vec<FoundKey>,
-    next: Option<Key>,
-    /// The first key that no read was begun for.
-    begun: usize,
-    reading: usize,
-}
-
-#[derive(Debug)]
-enum FoundKey {
-    Own(usize),
-    Read(Key),
-    Present(ScanEntry),
-    Absent,
 }
 
 impl Scans {
@@ -166,6 +152,13 @@ impl Replica {
         let scan = ScanInProgress {
             pending,
             range,
+            terms: ScanTerms {
+                length_max: match limit {
+                    0 => usize::MAX,
+                    limit => limit as usize,
+                },
+                keys_only,
+            },
             own: OwnVotes::default(),
             asked: None,
             answers: Vec::new(),
@@ -191,19 +184,22 @@ impl Replica {
     fn ask_members(&mut self, now: Now, round: RoundId, page: Page) {
         let terms = self.terms();
         let floor = terms.floor;
-        let states = page.states.into_iter();
-        let own = OwnVotes {
-            states: states
-                .filter(|(_, state)| is_scanned(state, terms))
-                .collect(),
-            next: page.next,
-        };
-        let sum = self.sum_of(own.states.iter());
+        let mut states = page.states;
+        states.retain(|(_, state)| is_scanned(state, terms));
+        let sum = self.sum_of(states.iter());
         let due_us = now.mono_us + self.scan_wait_us(0);
         let Some(scan) = self.requests.scans.active.get_mut(&round) else {
             return;
         };
-        scan.own = own;
+        let keys_only = scan.terms.keys_only;
+        let votes = states.into_iter().map(|(key, state)| {
+            let vote = OwnVote::of(&state, keys_only);
+            (key, vote)
+        });
+        scan.own = OwnVotes {
+            votes: votes.collect(),
+            next: page.next,
+        };
         let range = scan.range.clone().up_to(scan.own.next.as_ref());
         scan.asked = Some(RangeRequest { range, sum });
         scan.due_us = due_us;
@@ -282,16 +278,8 @@ impl Replica {
         let Some(page) = judge(&scan.own, &scan.answers, &configuration) else {
             return;
         };
-        let keys = page.keys.into_iter().map(|judged| match judged {
-            Judged::Own(place) => FoundKey::Own(place),
-            Judged::Read(key) => FoundKey::Read(key),
-        });
-        scan.judged = Some(Told {
-            keys: keys.collect(),
-            next: page.next,
-            begun: 0,
-            reading: 0,
-        });
+        let own = std::mem::take(&mut scan.own);
+        scan.judged = Some(UnfinishedPage::new(page, own, scan.terms));
         scan.answers = Vec::new();
         self.advance_scan(now, round);
     }
@@ -302,27 +290,16 @@ impl Replica {
             let Some(scan) = self.requests.scans.active.get_mut(&round) else {
                 return;
             };
-            let Some(told) = &mut scan.judged else {
+            let Some(page) = &mut scan.judged else {
                 return;
             };
-            let is_read = |told: &FoundKey| matches!(told, FoundKey::Read(_));
-            let next = told.keys[told.begun..].iter().position(is_read);
-            let Some(place) = next.map(|at| told.begun + at) else {
-                told.begun = told.keys.len();
-                if told.reading == 0 {
+            let Some((place, key)) = page.begin_read() else {
+                if page.is_finished() {
                     self.finish_scan(now, round);
                 }
                 return;
             };
-            if told.reading >= SCAN_READS_AT_ONCE_MAX {
-                return;
-            }
-            told.begun = place + 1;
-            told.reading += 1;
-            let FoundKey::Read(key) = &told.keys[place] else {
-                unreachable!("just found");
-            };
-            let (key, deadline_us) = (key.clone(), scan.pending.deadline_us);
+            let deadline_us = scan.pending.deadline_us;
             self.read_for_scan(now, round, place, key, deadline_us);
         }
     }
@@ -372,20 +349,15 @@ impl Replica {
         let Some(scan) = self.requests.scans.active.get_mut(&round) else {
             return true;
         };
-        let Some(told) = &mut scan.judged else {
+        let Some(page) = scan.judged.as_mut().filter(|page| page.needs(place)) else {
             return true;
         };
-        let FoundKey::Read(key) = &told.keys[place] else {
-            return true;
-        };
-        told.reading -= 1;
-        told.keys[place] = match outcome {
-            Some(Outcome::Absent) => FoundKey::Absent,
-            Some(Outcome::Value { version, value }) => FoundKey::Present(ScanEntry {
-                key: key.name().to_vec().into(),
-                version,
-                value: Some(value),
-            }),
+        match outcome {
+            Some(Outcome::Absent) => page.set(place, None),
+            Some(Outcome::Value { version, value }) => {
+                let value = Some(value);
+                page.set(place, Some(ToldRecord { version, value }));
+            }
             refusal => {
                 let scan = self
                     .requests
@@ -400,7 +372,7 @@ impl Replica {
                 self.start_waiting_scans(now);
                 return true;
             }
-        };
+        }
         self.advance_scan(now, round);
         true
     }
@@ -412,21 +384,8 @@ impl Replica {
             .active
             .remove(&round)
             .expect("the caller looked");
-        let ScanInProgress {
-            pending,
-            own,
-            judged,
-            ..
-        } = scan;
-        let told = judged.expect("the caller looked");
-        let Action::Scan {
-            limit, keys_only, ..
-        } = pending.operation.action
-        else {
-            unreachable!("only scans are begun");
-        };
-        let page = page_of(told, &own, limit as usize, keys_only);
-        self.answer(pending, Outcome::Page(page));
+        let page = scan.judged.expect("the caller looked").finish();
+        self.answer(scan.pending, Outcome::Page(page));
         self.start_waiting_scans(now);
     }
 
@@ -632,46 +591,4 @@ fn is_scanned(state: &AcceptorState, terms: AcceptorBounds) -> bool {
     let is_vote = terms.is_vote(state, rule!(E5_scanned));
     let record = state.record.as_ref().filter(|_| is_vote);
     record.is_some_and(|record| record.value.is_some() || rule!(S1_tombstones))
-}
-
-/// As many of the keys as fit a page.
-fn page_of(told: Told, own: &OwnVotes, limit: usize, keys_only: bool) -> ScanPage {
-    let mut page = ScanPage {
-        entries: Vec::with_capacity(told.keys.len()),
-        next: None,
-    };
-    let mut size = 0;
-    for key in told.keys {
-        let mut entry = match key {
-            FoundKey::Own(place) => {
-                let (key, state) = &own.states[place];
-                let record = state.record.as_deref();
-                let Some((record, value)) = record.and_then(|r| Some((r, r.value.clone()?))) else {
-                    continue;
-                };
-                ScanEntry {
-                    key: key.name().to_vec().into(),
-                    version: record.version,
-                    value: Some(value),
-                }
-            }
-            FoundKey::Present(entry) => entry,
-            FoundKey::Absent | FoundKey::Read(_) => continue,
-        };
-        if keys_only {
-            entry.value = None;
-        }
-        let value_size = entry.value.as_ref().map_or(0, |value| value.len());
-        size += ScanPage::entry_size(entry.key.len(), value_size);
-        let is_full = limit > 0 && page.entries.len() >= limit;
-        if let Some(last) = page.entries.last()
-            && (is_full || size > RANGE_SIZE_MAX)
-        {
-            page.next = Some(last.key.clone());
-            return page;
-        }
-        page.entries.push(entry);
-    }
-    page.next = told.next.map(|next| next.name().to_vec().into());
-    page
 }

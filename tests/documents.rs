@@ -283,6 +283,12 @@ fn limits_in_the_wire_format() {
             number(datagram::DATAGRAM_SIZE_TARGET_LOOPBACK),
         ),
         ("| value | {};", bytes(wire::VALUE_SIZE_MAX)),
+        ("as fit {}, at most", bytes(limits::RANGE_SIZE_MAX)),
+        ("at most {}, or a single", number(limits::RANGE_KEYS_MAX)),
+        (
+            "[RangeEntry], // at most {},",
+            number(limits::RANGE_KEYS_MAX),
+        ),
         ("takes up to {} from", bytes(wire::VALUE_SIZE_DEFAULT)),
         (
             "| applied table of a record | {} operations",
@@ -558,6 +564,15 @@ fn limits_in_the_protocol() {
             number(limits::PURGE_DIFFERING_MAX),
         ),
         ("while more than {} are left", number(limits::MEMBERS_KEPT)),
+        (
+            "needs more than {} of these",
+            number(limits::SCAN_READS_MAX),
+        ),
+        (
+            "no more than {} or than fit",
+            number(limits::RANGE_KEYS_MAX),
+        ),
+        ("or than fit {}", bytes(limits::RANGE_SIZE_MAX)),
     ]);
 }
 

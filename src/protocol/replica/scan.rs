@@ -153,10 +153,7 @@ impl Replica {
             pending,
             range,
             terms: ScanTerms {
-                length_max: match limit {
-                    0 => usize::MAX,
-                    limit => limit as usize,
-                },
+                length_max,
                 keys_only,
             },
             own: OwnVotes::default(),

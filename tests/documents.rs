@@ -565,6 +565,10 @@ fn limits_in_the_protocol() {
         ),
         ("while more than {} are left", number(limits::MEMBERS_KEPT)),
         (
+            "lists at least {} keys",
+            number(limits::SCAN_KEYS_LISTED_MIN),
+        ),
+        (
             "needs more than {} of these",
             number(limits::SCAN_READS_MAX),
         ),

@@ -181,6 +181,34 @@ pub fn large_values_that_this_node_lacks_are_told_over_several_pages() {
     c.check();
 }
 
+/// Deleted keys are listed until they are purged.
+#[test]
+pub fn a_small_limit_behind_tombstones_takes_one_page() {
+    let mut c = Script::new(3);
+    let client = c.client();
+    for number in 0..40 {
+        let key = format!("a{number:02}");
+        c.put(client, &key, "1");
+        c.run(client, &key, Action::Delete);
+    }
+    for key in ["b", "c"] {
+        c.put(client, key, "1");
+    }
+    let first = Action::Scan {
+        is_after: false,
+        end: Bytes::new(),
+        limit: 1,
+        keys_only: false,
+    };
+    let Outcome::Page(page) = c.run(client, "a", first) else {
+        panic!("no page");
+    };
+    let keys: Vec<&Bytes> = page.entries.iter().map(|entry| &entry.key).collect();
+    assert_eq!(keys, ["b"]);
+    assert_eq!(page.next, Some(Bytes::from_static(b"b")));
+    c.check();
+}
+
 /// A scan that is in progress when the membership changes begins again.
 #[test]
 pub fn a_scan_survives_a_change_of_the_membership() {

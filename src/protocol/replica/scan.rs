@@ -19,7 +19,8 @@ use crate::protocol::replica::Replica;
 use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::counts::Retransmission;
 use crate::protocol::types::limits::{
-    BUSY_AFTER_MS, RANGE_KEYS_MAX, RANGE_SIZE_MAX, RANGES_ASKED_MAX, SCANS_MAX, SCANS_WAITING_MAX,
+    BUSY_AFTER_MS, RANGE_KEYS_MAX, RANGE_SIZE_MAX, RANGES_ASKED_MAX, SCAN_KEYS_LISTED_MIN,
+    SCANS_MAX, SCANS_WAITING_MAX,
 };
 use crate::protocol::types::message::{
     Envelope, Epoch, Message, NodeId, Now, Output, RangeEntry, RangeEqual, RangeReply,
@@ -141,7 +142,7 @@ impl Replica {
             limit => RANGE_KEYS_MAX.min(limit as usize),
         };
         let bounds = PageBounds {
-            length_max,
+            length_max: length_max.max(SCAN_KEYS_LISTED_MIN),
             size_max: RANGE_SIZE_MAX,
             counts_values: !keys_only,
         };

@@ -341,6 +341,9 @@ pub const EXPIRY_RETRY_MS: u64 = 1_000;
 pub const RANGE_KEYS_MAX: usize = 2_048;
 /// Size of the keys and values in one page of a range, in bytes; one key may always be in it.
 pub const RANGE_SIZE_MAX: usize = 48 << 10;
+/// Keys that the coordinator of a page lists although the client wants fewer. Deleted ones are
+/// among them, and a page of these alone tells nothing.
+pub const SCAN_KEYS_LISTED_MIN: usize = 256;
 /// Scans that a node works on at the same time. Further ones wait.
 pub const SCANS_MAX: usize = 8;
 /// Scans that wait. Further ones are answered busy.

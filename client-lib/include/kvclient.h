@@ -92,7 +92,8 @@ enum {
     KVC_SYSTEM = -15,           /* of kvc_open: no socket, or no other descriptor, was available */
     KVC_FULL = -16,             /* of a write that grows a value: a node has no space left; the
                                    write was certainly not applied */
-    KVC_TWO_CLUSTERS = -17      /* the given nodes belong to two clusters; not applied */
+    KVC_TWO_CLUSTERS = -17,     /* the given nodes belong to two clusters; not applied */
+    KVC_WRONG_ANSWER = -18      /* of a scan: a node gave an answer that no sound node gives */
 };
 
 /* The name of an error in English, without a newline. Never NULL, also for unknown numbers. The
@@ -373,9 +374,10 @@ typedef struct kvc_scan_entry {
 int kvc_scan_open(kvc_client *client, const kvc_scan_options *options, kvc_scan **out);
 
 /* Gives the next key. Its pointers are valid until the next call with this scan. Returns
- * KVC_NOT_FOUND at the end; otherwise errors as a get does. After KVC_NO_QUORUM, KVC_BUSY or
- * KVC_TIMED_OUT the scan may be continued: no key is left out or told twice. One thread at a time
- * may use a scan, and none after its client was freed. */
+ * KVC_NOT_FOUND at the end; otherwise errors as a get does, and KVC_WRONG_ANSWER. After
+ * KVC_NO_QUORUM, KVC_BUSY, KVC_TIMED_OUT or KVC_WRONG_ANSWER the scan may be continued: no key is
+ * left out or told twice. One thread at a time may use a scan, and none after its client was
+ * freed. */
 int kvc_scan_next(kvc_scan *scan, kvc_scan_entry *out);
 
 /* The scan may be NULL. It may also be freed after its client. */

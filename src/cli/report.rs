@@ -307,6 +307,7 @@ pub fn classify(error: &CallError) -> (&'static str, Exit) {
         CallError::TooLarge { .. } => ("too_large", Exit::Other),
         CallError::NotANumber => ("not_a_number", Exit::Other),
         CallError::Overflow => ("overflow", Exit::Other),
+        CallError::WrongAnswer(_) => ("wrong_answer", Exit::Other),
         CallError::InvalidArgument(_) => ("invalid_argument", Exit::Usage),
         CallError::Closed => ("closed", Exit::Other),
     }
@@ -481,6 +482,7 @@ mod tests {
             ),
             (&put, Err(CallError::NotANumber), 6),
             (&put, Err(CallError::Overflow), 6),
+            (&get, Err(CallError::WrongAnswer("x")), 6),
             (&put, Err(CallError::InvalidArgument("empty key")), 2),
         ];
         for (call, result, exit) in cases {

@@ -115,6 +115,7 @@ fn ending(result: Result<Outcome, CallError>) -> Ending {
         Err(
             error @ (CallError::Closed
             | CallError::TwoClusters { .. }
+            | CallError::WrongAnswer(_)
             | CallError::InvalidArgument(_)),
         ) => panic!("a call that was never to end so: {error}"),
     })

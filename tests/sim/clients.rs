@@ -204,9 +204,9 @@ fn ending(completion: Completion) -> Ending {
         // Forged answers name another cluster. A client that meets two, and names none itself, is
         // not served at the end of a run, which the run detects.
         Err(CallError::TwoClusters { .. }) => Outcome::Unknown,
-        Err(error @ (CallError::InvalidArgument(_) | CallError::Closed)) => {
-            panic!("no simulated client asks for this: {error}")
-        }
+        Err(
+            error @ (CallError::InvalidArgument(_) | CallError::Closed | CallError::WrongAnswer(_)),
+        ) => panic!("no simulated client asks for this: {error}"),
     })
 }
 

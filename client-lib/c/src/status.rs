@@ -29,10 +29,11 @@ pub enum Status {
     System = -15,
     Full = -16,
     TwoClusters = -17,
+    WrongAnswer = -18,
 }
 
 impl Status {
-    pub const ALL: [Status; 18] = [
+    pub const ALL: [Status; 19] = [
         Status::Ok,
         Status::NotFound,
         Status::NoQuorum,
@@ -51,6 +52,7 @@ impl Status {
         Status::System,
         Status::Full,
         Status::TwoClusters,
+        Status::WrongAnswer,
     ];
 
     pub fn code(self) -> c_int {
@@ -77,6 +79,7 @@ impl Status {
             Status::Internal => c"internal error of the client library",
             Status::NotResolved => c"a host name was not resolved",
             Status::TwoClusters => c"the given nodes belong to two clusters",
+            Status::WrongAnswer => c"wrong answer of a node",
             Status::System => c"the system refused a socket or another descriptor",
             Status::Full => c"full: a node is out of memory or disk space for writes that grow",
         }
@@ -95,6 +98,7 @@ impl From<CallError> for Status {
             CallError::TooLarge { .. } => Status::TooLarge,
             CallError::NotANumber => Status::NotANumber,
             CallError::Overflow => Status::Overflow,
+            CallError::WrongAnswer(_) => Status::WrongAnswer,
             CallError::InvalidArgument(_) => Status::InvalidArgument,
             CallError::Closed => Status::Closed,
         }

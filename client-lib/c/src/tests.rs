@@ -45,6 +45,7 @@ fn numbers_are_those_of_the_header() {
         ("KVC_SYSTEM", Status::System.code().into()),
         ("KVC_FULL", Status::Full.code().into()),
         ("KVC_TWO_CLUSTERS", Status::TwoClusters.code().into()),
+        ("KVC_WRONG_ANSWER", Status::WrongAnswer.code().into()),
         ("KVC_ABI_VERSION", ABI_VERSION.into()),
         ("KVC_KEY_SIZE_MAX", KEY_SIZE_MAX as i64),
         ("KVC_VALUE_SIZE_MAX", VALUE_SIZE_MAX as i64),

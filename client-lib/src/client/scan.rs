@@ -40,7 +40,7 @@ impl ScanPages {
                 return Ok(None);
             };
             match client.call(call)? {
-                Outcome::Page(page) => self.page = self.cursor.take(page).into_iter(),
+                Outcome::Page(page) => self.page = self.cursor.take(page)?.into_iter(),
                 other => unreachable!("the session takes no {other:?} for a page"),
             }
         }

@@ -103,6 +103,9 @@ pub enum CallError {
     NotANumber,
     #[error("overflow: the sum does not fit signed 64 bits")]
     Overflow,
+    /// Of a scan: a node gave an answer that no sound node gives.
+    #[error("wrong answer of a node: {0}")]
+    WrongAnswer(&'static str),
     #[error("invalid argument: {0}")]
     InvalidArgument(&'static str),
     #[error("closed")]

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::call::Call;
+use super::call::{Call, CallError};
 use wire::{Action, ScanEntry, ScanPage, end_of_prefix};
 
 /// The first key in order.
@@ -114,23 +114,28 @@ impl ScanCursor {
         Some(call)
     }
 
-    /// The page that the call returned. Returns the keys to tell.
-    pub fn take(&mut self, page: ScanPage) -> Vec<ScanEntry> {
+    /// The page that the call returned. Returns the keys to tell. After an error the cursor is
+    /// where it was before.
+    pub fn take(&mut self, page: ScanPage) -> Result<Vec<ScanEntry>, CallError> {
         let ScanPage { mut entries, next } = page;
+        // Otherwise a defective node could keep the scan in a loop.
+        let leads_on =
+            |next: &Bytes| *next > self.rest.first || *next == self.rest.first && !self.is_after;
+        if !next.as_ref().is_none_or(leads_on) {
+            return Err(CallError::WrongAnswer(
+                "the next page of the scan would not begin behind this one",
+            ));
+        }
         if let Some(limit) = &mut self.rest.limit {
             entries.truncate(usize::try_from(*limit).unwrap_or(usize::MAX));
             *limit -= entries.len() as u64;
             self.is_over |= *limit == 0;
         }
         match next {
-            // Otherwise a defective node could keep the scan in a loop.
-            Some(next) if next > self.rest.first || next == self.rest.first && !self.is_after => {
-                self.rest.first = next;
-                self.is_after = true;
-            }
-            _ => self.is_over = true,
+            Some(next) => (self.rest.first, self.is_after) = (next, true),
+            None => self.is_over = true,
         }
-        entries
+        Ok(entries)
     }
 }
 
@@ -183,24 +188,31 @@ mod tests {
     #[test]
     fn pages_follow_each_other_up_to_the_end_or_the_limit() {
         let mut cursor = ScanCursor::new(Scan::all());
-        assert_eq!(cursor.take(page(&["a", "b"], Some("c"))).len(), 2);
+        let told = |cursor: &mut ScanCursor, page| cursor.take(page).expect("a good page").len();
+        assert_eq!(told(&mut cursor, page(&["a", "b"], Some("c"))), 2);
         assert_eq!(asked(&cursor), Some(("c".into(), true, "".into(), 0)));
-        assert_eq!(cursor.take(page(&[], Some("d"))).len(), 0);
+        assert_eq!(told(&mut cursor, page(&[], Some("d"))), 0);
         assert_eq!(asked(&cursor), Some(("d".into(), true, "".into(), 0)));
-        assert_eq!(cursor.take(page(&["e"], None)).len(), 1);
+        assert_eq!(told(&mut cursor, page(&["e"], None)), 1);
         assert_eq!(asked(&cursor), None);
         let mut cursor = ScanCursor::new(Scan::all().limit(3));
-        cursor.take(page(&["a", "b"], Some("b")));
+        assert_eq!(told(&mut cursor, page(&["a", "b"], Some("b"))), 2);
         assert_eq!(asked(&cursor), Some(("b".into(), true, "".into(), 1)));
-        assert_eq!(cursor.take(page(&["c", "d"], Some("d"))).len(), 1);
+        assert_eq!(told(&mut cursor, page(&["c", "d"], Some("d"))), 1);
         assert_eq!(asked(&cursor), None);
     }
 
     #[test]
-    fn a_page_that_leads_back_ends_the_scan() {
-        let mut cursor = ScanCursor::new(Scan::all());
-        cursor.take(page(&["b"], Some("b")));
-        cursor.take(page(&[], Some("b")));
-        assert_eq!(asked(&cursor), None);
+    fn a_page_that_leads_back_is_an_error_and_not_the_end() {
+        let mut cursor = ScanCursor::new(Scan::all().starting_at("a"));
+        // The first key itself was not told yet.
+        assert_eq!(cursor.take(page(&[], Some("a"))), Ok(vec![]));
+        assert!(cursor.take(page(&["b"], Some("b"))).is_ok());
+        for back in ["b", "a"] {
+            let taken = cursor.take(page(&[], Some(back)));
+            assert!(matches!(taken, Err(CallError::WrongAnswer(_))), "{taken:?}");
+        }
+        // Another node may answer the same call.
+        assert_eq!(asked(&cursor), Some(("b".into(), true, "".into(), 0)));
     }
 }

@@ -235,6 +235,7 @@ fn end_of(error: &CallError) -> RecordedEnd {
         | CallError::TooLarge { .. }
         | CallError::NotANumber
         | CallError::Overflow
+        | CallError::WrongAnswer(_)
         | CallError::InvalidArgument(_)
         | CallError::Closed => RecordedEnd::Refused,
     }

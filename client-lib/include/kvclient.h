@@ -466,7 +466,8 @@ int kvc_lock_acquire(kvc_client *client, const void *name, size_t name_size,
                      const kvc_lock_options *options, kvc_lock **out);
 
 /* Begins the time to live anew. Returns KVC_CONFLICT if the lock is lost. After another error it is
- * held as long as before, and may be renewed again. Waits at most as long as it is held. */
+ * held as long as before, and may be renewed again. Waits at most as long as it is held, and as
+ * any call of the client. */
 int kvc_lock_renew(kvc_client *client, kvc_lock *lock);
 
 /* Returns the fencing token: it rises with each holder. 0 for NULL. */

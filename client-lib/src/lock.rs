@@ -33,14 +33,13 @@ use crate::session::{Call, CallError};
 const AGAIN: Duration = Duration::from_millis(100);
 /// Longer waits are shortened to a hundred years.
 const WAIT_MAX: Duration = Duration::from_millis(TTL_MS_MAX);
-/// The longest time that one attempt waits for its answer.
-const ATTEMPT_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone)]
 pub struct LockOptions {
     /// How long the lock is held without a renewal.
     pub ttl: Duration,
-    /// How long to wait for a lock that another one holds. Zero: one attempt.
+    /// How long to wait for a lock that another one holds. Zero: one attempt. An attempt itself
+    /// waits for its answer at most as long as any call of the client.
     pub wait: Duration,
     /// What others see as the value of the key, before a random number: who holds the lock.
     pub holder: String,
@@ -141,9 +140,9 @@ impl Lock {
         !self.left().is_zero()
     }
 
-    /// Begins the time to live anew; false if the lock is lost. Waits at most 5 s, and at most as
-    /// long as the lock is held. After an error the lock is held as long as before, and may be
-    /// renewed again.
+    /// Begins the time to live anew; false if the lock is lost. Waits at most as long as any call
+    /// of the client, and at most as long as the lock is held. After an error the lock is held as
+    /// long as before, and may be renewed again.
     pub fn renew(&mut self, client: &Client) -> Result<bool, CallError> {
         let began = Instant::now();
         let left = self.left();
@@ -154,7 +153,7 @@ impl Lock {
             ttl_ms: millis(self.ttl),
             over: Some(self.token),
         };
-        match client.call(within(&self.key, action, left.min(ATTEMPT_MAX))) {
+        match client.call(within(&self.key, action, left.min(client.deadline()))) {
             Ok(Outcome::Written { .. }) if self.is_held() => {
                 self.until = began + self.ttl;
                 Ok(true)
@@ -190,12 +189,12 @@ fn attempt(
         ttl_ms: millis(options.ttl),
         over: Some(0),
     };
-    let left = end.saturating_duration_since(Instant::now());
     // An answer that comes after the time to live is of no use.
-    let wait = left.max(AGAIN).min(ATTEMPT_MAX).min(options.ttl);
+    let attempt_max = client.deadline().min(options.ttl);
+    let left = end.saturating_duration_since(Instant::now());
     let wait = match options.wait.is_zero() {
-        true => ATTEMPT_MAX.min(options.ttl),
-        false => wait,
+        true => attempt_max,
+        false => left.max(AGAIN).min(attempt_max),
     };
     let mut call = within(key, action, wait);
     call.want_old = true;

@@ -8,6 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use crate::fake::{FakeCluster, Mood};
 use crate::nodes::{Cluster, Keep};
 use crate::shell::Shell;
 
@@ -195,4 +196,15 @@ fn a_signal_ends_a_command_that_is_no_shell() {
     assert_eq!(code, Some(128 + Signal::SIGTERM as i32));
     assert!(began.elapsed() < Duration::from_secs(30));
     shell.run(&["get", "l"]).failed(1, "no such key");
+}
+
+/// By default an attempt waits five seconds for its answer.
+#[test]
+fn the_timeout_bounds_an_attempt() {
+    let nodes = FakeCluster::start(1);
+    nodes.set_mood(Mood::Swallow);
+    let shell = Shell::with(&nodes.nodes());
+    let ran = shell.run(&["--timeout", "300ms", "lock", "l", "--", "true"]);
+    ran.failed(5, "unknown outcome");
+    assert!(ran.took < Duration::from_secs(4), "{:?}", ran.took);
 }

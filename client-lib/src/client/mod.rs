@@ -135,6 +135,11 @@ impl Client {
         &self.names
     }
 
+    /// The longest wait of a call that does not specify its own.
+    pub(crate) fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
     /// The nodes whose names have no known address, with the reason. They count as nodes that do
     /// not answer.
     pub fn unresolved(&self) -> Vec<(String, String)> {

@@ -474,7 +474,7 @@ int kvc_lock_renew(kvc_client *client, kvc_lock *lock);
 uint64_t kvc_lock_token(const kvc_lock *lock);
 
 /* Returns for how many milliseconds the lock is still held without a renewal, by the machine's
- * monotonic clock; 0: it is lost, or NULL. */
+ * monotonic clock, which goes on while the machine is suspended; 0: it is lost, or NULL. */
 uint64_t kvc_lock_left_ms(const kvc_lock *lock);
 
 /* Gives the lock back, and frees it whatever is returned. KVC_CONFLICT: it was lost before. After

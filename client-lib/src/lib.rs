@@ -46,6 +46,7 @@
 
 #![warn(missing_debug_implementations)]
 
+mod boot_time;
 pub mod client;
 pub mod lock;
 pub mod session;

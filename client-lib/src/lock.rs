@@ -21,11 +21,12 @@
 //! # }
 //! ```
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use wire::{Action, Old, Outcome, TTL_MS_MAX, Version};
 
+use crate::boot_time::BootTime;
 use crate::client::Client;
 use crate::session::{Call, CallError};
 
@@ -62,8 +63,9 @@ pub struct Lock {
     token: Version,
     ttl: Duration,
     /// L3: from here on the lock counts as lost, whatever the store knows. It is counted from when
-    /// the call that set the time to live was made, so the store's expiry is never earlier.
-    until: Instant,
+    /// the call that set the time to live was made, so the store's expiry is never earlier. The
+    /// store's clocks go on while this machine is suspended, and so does this one.
+    until: BootTime,
 }
 
 impl Lock {
@@ -81,11 +83,11 @@ impl Lock {
             let why = "a lock's time to live is from 1 ms to a hundred years";
             return Err(CallError::InvalidArgument(why));
         }
-        let end = Instant::now() + options.wait.min(WAIT_MAX);
+        let end = BootTime::now() + options.wait.min(WAIT_MAX);
         // An attempt without an answer may have been applied: it counts from the first one.
         let mut unanswered = None;
         loop {
-            let began = Instant::now();
+            let began = BootTime::now();
             let result = attempt(client, &key, &owner, &options, end);
             let since = unanswered.unwrap_or(began);
             let token = match result {
@@ -95,11 +97,11 @@ impl Lock {
                     old: Old::Value(value),
                 }) if value == owner => Some(version),
                 Ok(_) => None,
-                Err(CallError::UnknownOutcome) if Instant::now() < end => {
+                Err(CallError::UnknownOutcome) if !end.has_passed() => {
                     unanswered = Some(since);
                     continue;
                 }
-                Err(CallError::Busy | CallError::NoQuorum { .. }) if Instant::now() < end => None,
+                Err(CallError::Busy | CallError::NoQuorum { .. }) if !end.has_passed() => None,
                 Err(error) => return Err(error),
             };
             if let Some(token) = token {
@@ -116,7 +118,7 @@ impl Lock {
                 lock.release(client)?;
                 unanswered = None;
             }
-            let left = end.saturating_duration_since(Instant::now());
+            let left = end.left();
             if left.is_zero() {
                 return Ok(None);
             }
@@ -131,11 +133,12 @@ impl Lock {
 
     /// How long the lock is still held without a renewal; zero: it is lost.
     pub fn left(&self) -> Duration {
-        self.until.saturating_duration_since(Instant::now())
+        self.until.left()
     }
 
-    /// Whether the lock is held, by this machine's monotonic clock. A program that is stopped
-    /// after it asked does not notice that the lock is lost: only the token helps against that.
+    /// Whether the lock is held, by this machine's monotonic clock, which goes on while the machine
+    /// is suspended. A program that is stopped after it asked does not notice that the lock is
+    /// lost: only the token helps against that.
     pub fn is_held(&self) -> bool {
         !self.left().is_zero()
     }
@@ -144,7 +147,7 @@ impl Lock {
     /// of the client, and at most as long as the lock is held. After an error the lock is held as
     /// long as before, and may be renewed again.
     pub fn renew(&mut self, client: &Client) -> Result<bool, CallError> {
-        let began = Instant::now();
+        let began = BootTime::now();
         let left = self.left();
         if left.is_zero() {
             return Ok(false);
@@ -182,7 +185,7 @@ fn attempt(
     key: &Bytes,
     owner: &Bytes,
     options: &LockOptions,
-    end: Instant,
+    end: BootTime,
 ) -> Result<Outcome, CallError> {
     let action = Action::PutFor {
         value: owner.clone(),
@@ -191,10 +194,9 @@ fn attempt(
     };
     // An answer that comes after the time to live is of no use.
     let attempt_max = client.deadline().min(options.ttl);
-    let left = end.saturating_duration_since(Instant::now());
     let wait = match options.wait.is_zero() {
         true => attempt_max,
-        false => left.max(AGAIN).min(attempt_max),
+        false => end.left().max(AGAIN).min(attempt_max),
     };
     let mut call = within(key, action, wait);
     call.want_old = true;

@@ -101,7 +101,10 @@ fn hold(
     client: &Client,
     signals: &Signals,
 ) -> ExitCode {
-    let mut renew_at = Instant::now() + ttl / 3;
+    // The lock is renewed once no more than this is left. Its own clock counts, which goes on while
+    // the machine is suspended.
+    let usual = ttl * 2 / 3;
+    let mut renew_below = usual;
     loop {
         match child.try_wait() {
             Ok(Some(status)) => {
@@ -118,11 +121,11 @@ fn hold(
             }
         }
         let mut is_held = lock.is_held();
-        if is_held && Instant::now() >= renew_at {
+        if is_held && lock.left() <= renew_below {
             match lock.renew(client) {
-                Ok(true) => renew_at = Instant::now() + ttl / 3,
+                Ok(true) => renew_below = usual,
                 Ok(false) => is_held = false,
-                Err(_) => renew_at = Instant::now() + RENEW_AGAIN,
+                Err(_) => renew_below = lock.left().saturating_sub(RENEW_AGAIN),
             }
         }
         if !is_held {

@@ -4,9 +4,11 @@ use std::path::Path;
 use std::process::{Child, Output};
 use std::time::{Duration, Instant};
 
+use kvclient::{Call, Client, ClientOptions};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
+use wire::{Action, Outcome};
 
 use crate::fake::{FakeCluster, Mood};
 use crate::nodes::{Cluster, Keep};
@@ -194,6 +196,33 @@ fn a_signal_ends_a_command_that_is_no_shell() {
     signal(&child, Signal::SIGTERM);
     let (code, _) = end_of(child);
     assert_eq!(code, Some(128 + Signal::SIGTERM as i32));
+    assert!(began.elapsed() < Duration::from_secs(30));
+    shell.run(&["get", "l"]).failed(1, "no such key");
+}
+
+/// The signal arrives after the lock was acquired and before the command runs. Neither may the lock
+/// stay held nor the command run on.
+#[test]
+fn a_signal_while_the_command_is_being_started_ends_it() {
+    let (cluster, shell) = one_node();
+    let nodes = cluster.list();
+    // The command is found once all these directories were searched, which takes a while.
+    let path = std::env::var("PATH").expect("it is set");
+    let path = format!("{}{path}", "/0:".repeat(40_000));
+    let slow = Shell::with_variables(&[("HORSESHOE_NODES", &nodes), ("PATH", &path)]);
+    let client = Client::open(&nodes, ClientOptions::default()).expect("a client");
+    let child = slow.start(&["lock", "l", "--ttl", "1h", "--", "sleep", "60"]);
+    let end = Instant::now() + PATIENCE;
+    while !matches!(
+        client.call(Call::new("l", Action::Get)),
+        Ok(Outcome::Value { .. })
+    ) {
+        assert!(Instant::now() < end, "waited for the lock");
+    }
+    let began = Instant::now();
+    signal(&child, Signal::SIGTERM);
+    let (code, stderr) = end_of(child);
+    assert_eq!(code, Some(128 + Signal::SIGTERM as i32), "{stderr}");
     assert!(began.elapsed() < Duration::from_secs(30));
     shell.run(&["get", "l"]).failed(1, "no such key");
 }

@@ -227,6 +227,23 @@ fn a_signal_while_the_command_is_being_started_ends_it() {
     shell.run(&["get", "l"]).failed(1, "no such key");
 }
 
+/// The lock is renewed each third of 10 s, so nothing has noticed before the end.
+#[test]
+fn a_lock_that_was_lost_without_notice_is_told_at_the_end() {
+    let (_cluster, shell) = one_node();
+    let delete = [
+        "lock",
+        "l",
+        "--",
+        env!("CARGO_BIN_EXE_horseshoe"),
+        "del",
+        "l",
+    ];
+    shell
+        .run(&delete)
+        .failed(8, "the lock was lost before the command ended");
+}
+
 /// By default an attempt waits five seconds for its answer.
 #[test]
 fn the_timeout_bounds_an_attempt() {

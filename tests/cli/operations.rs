@@ -109,6 +109,25 @@ fn what_is_exported_can_be_imported() {
     refused.failed(2, "line 4: neither `value` nor `value_b64`");
 }
 
+/// Whoever reads a scan has enough, as `head` has. An export that nobody reads is not complete.
+#[test]
+fn output_that_nobody_reads_ends_a_scan_and_fails_an_export() {
+    let (_cluster, shell) = one_node();
+    shell.run(&["put", "k", "v"]).gave(0, "");
+    let scan = shell.run_unread(&["scan"]);
+    assert_eq!((scan.status, &*scan.stderr), (0, ""));
+    let export = shell.run_unread(&["export"]);
+    assert_eq!(export.status, 6, "{}", export.stderr);
+}
+
+#[test]
+fn a_directory_cannot_be_imported() {
+    let (_cluster, shell) = one_node();
+    shell
+        .run(&["import", "/"])
+        .failed(2, "line 1: Is a directory");
+}
+
 #[test]
 fn only_a_terminal_gets_a_newline_and_hints() {
     let (_cluster, shell) = one_node();

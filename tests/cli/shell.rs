@@ -63,7 +63,22 @@ impl Shell {
         self.spawn(command)
     }
 
+    /// Runs a command whose standard output nobody reads.
+    pub fn run_unread<W: AsRef<OsStr>>(&self, words: &[W]) -> Ran {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_horseshoe"));
+        command.args(words);
+        let command = self.prepare(&mut command).stdout(writer);
+        ended(command.spawn().expect("the program starts"))
+    }
+
     fn spawn(&self, mut command: Command) -> Child {
+        let command = self.prepare(&mut command);
+        command.spawn().expect("the program starts")
+    }
+
+    fn prepare<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         command.env_remove("HORSESHOE_NODES").env_remove("NODES");
         for (name, value) in &self.variables {
             command.env(name, value);
@@ -72,8 +87,6 @@ impl Shell {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .spawn()
-            .expect("the program starts")
     }
 
     fn run_command(&self, command: Command, input: &[u8]) -> Ran {

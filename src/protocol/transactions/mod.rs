@@ -4,6 +4,8 @@
 
 mod run;
 mod sweep;
+#[cfg(test)]
+mod tests;
 mod tracked;
 mod visit;
 

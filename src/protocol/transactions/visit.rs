@@ -68,8 +68,13 @@ impl Transactions {
         pending: Pending,
         record: Arc<Record>,
     ) {
-        let intent = record.intent.as_ref().map(|bytes| Intent::decode(bytes));
-        let Some(Ok(intent)) = intent else {
+        let Some(bytes) = &record.intent else {
+            // A later operation of the same round cleared the intent (T3).
+            let key = key.clone();
+            self.wants.push_back(Want::Run { key, pending });
+            return;
+        };
+        let Ok(intent) = Intent::decode(bytes) else {
             self.wants.push_back(Want::Drop(pending));
             return;
         };

@@ -1,0 +1,103 @@
+//! The machine by itself: the test answers its steps.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use wire::{Action, KeyResult, Operation, OperationId};
+
+use super::{Surroundings, Transactions, Want};
+use crate::protocol::clients::pending::{Pending, tests};
+use crate::protocol::types::message::Now;
+use crate::protocol::types::record::{Key, Record};
+use crate::protocol::types::transaction::{Attempt, Intent};
+
+const NOW_US: u64 = 1_000_000;
+
+fn around(mono_us: u64) -> Surroundings<'static> {
+    Surroundings {
+        now: Now {
+            mono_us,
+            wall_ms: 0,
+        },
+        me: 1,
+        boot: 1,
+        clock: 10,
+        wall_ms: 0,
+        horizon: 0,
+        is_present: &|_, _| true,
+    }
+}
+
+/// A transaction of another node.
+const OF: Attempt = Attempt {
+    id: OperationId {
+        client: 5,
+        sequence: 5,
+    },
+    number: 1,
+};
+
+fn covered() -> Arc<Record> {
+    let intent = Intent {
+        of: OF,
+        birth: 5,
+        change: Some(Some("new".into())),
+        version: 70,
+        expiry_ms: None,
+        result: KeyResult {
+            found: 0,
+            value: None,
+            version: 70,
+            number: None,
+        },
+    };
+    let record = Record {
+        intent: Some(intent.encode()),
+        ..Record::default()
+    };
+    record.into()
+}
+
+/// A client's operation, which is overdue a second later.
+fn pending(client: u128, action: Action) -> Pending {
+    let pending = tests::pending(client);
+    let operation = Operation {
+        action,
+        ..pending.operation.as_ref().clone()
+    };
+    Pending {
+        operation: operation.into(),
+        arrived_us: NOW_US,
+        deadline_us: NOW_US + 1_000_000,
+        ..pending
+    }
+}
+
+fn put(client: u128) -> Pending {
+    let value = Bytes::from_static(b"1");
+    pending(client, Action::Put { value })
+}
+
+fn key() -> Key {
+    Key::user(b"k")
+}
+
+fn wants(machine: &mut Transactions) -> Vec<Want> {
+    std::iter::from_fn(|| machine.poll_want()).collect()
+}
+
+/// A later placement of the round cleared the intent that the operation met.
+#[test]
+fn an_operation_whose_intent_is_cleared_goes_on() {
+    let mut machine = Transactions::default();
+    machine.blocked(&around(NOW_US), &key(), put(1), Arc::default());
+    assert!(matches!(&wants(&mut machine)[..], [Want::Run { .. }]));
+    let unreadable = Record {
+        intent: Some("x".into()),
+        ..Record::default()
+    };
+    machine.blocked(&around(NOW_US), &key(), put(1), unreadable.into());
+    assert!(matches!(&wants(&mut machine)[..], [Want::Drop(_)]));
+    machine.blocked(&around(NOW_US), &key(), put(1), covered());
+    assert!(matches!(&wants(&mut machine)[..], [Want::Step { .. }]));
+}

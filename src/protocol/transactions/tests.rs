@@ -7,9 +7,12 @@ use wire::{Action, KeyResult, Operation, OperationId};
 
 use super::{Surroundings, Transactions, Want};
 use crate::protocol::clients::pending::{Pending, tests};
+use crate::protocol::types::limits::INTENT_WAIT_US;
 use crate::protocol::types::message::Now;
 use crate::protocol::types::record::{Key, Record};
-use crate::protocol::types::transaction::{Attempt, Intent};
+use crate::protocol::types::transaction::{
+    Attempt, AttemptState, Intent, Register, StepAnswer, TransactionStep,
+};
 
 const NOW_US: u64 = 1_000_000;
 
@@ -78,12 +81,48 @@ fn put(client: u128) -> Pending {
     pending(client, Action::Put { value })
 }
 
+fn pending_register() -> Register {
+    Register {
+        attempt: OF.number,
+        decision: AttemptState::Pending,
+        birth: 5,
+        deadline: u64::MAX,
+        coordinator: 2,
+        boot: 2,
+        keys: vec!["k".into()],
+    }
+}
+
 fn key() -> Key {
     Key::user(b"k")
 }
 
 fn wants(machine: &mut Transactions) -> Vec<Want> {
     std::iter::from_fn(|| machine.poll_want()).collect()
+}
+
+/// The only thing wanted: a step.
+#[track_caller]
+fn step(machine: &mut Transactions) -> (TransactionStep, u64) {
+    let wants = wants(machine);
+    match &wants[..] {
+        [Want::Step { step, job, .. }] => (step.clone(), *job),
+        _ => panic!("{wants:?}"),
+    }
+}
+
+/// The only step that is wanted gets this answer.
+#[track_caller]
+fn answer(machine: &mut Transactions, now_us: u64, answer: StepAnswer) {
+    let (_, job) = step(machine);
+    machine.answered(job, answer);
+    assert!(machine.handle_answer(&around(now_us)));
+}
+
+#[track_caller]
+fn assert_nothing_waits(machine: &Transactions) {
+    let waiting = (machine.waiting, machine.visits.len(), machine.parked.len());
+    assert_eq!(waiting, (0, 0, 0));
 }
 
 /// A later placement of the round cleared the intent that the operation met.
@@ -100,4 +139,21 @@ fn an_operation_whose_intent_is_cleared_goes_on() {
     assert!(matches!(&wants(&mut machine)[..], [Want::Drop(_)]));
     machine.blocked(&around(NOW_US), &key(), put(1), covered());
     assert!(matches!(&wants(&mut machine)[..], [Want::Step { .. }]));
+}
+
+/// Otherwise each attempt at a hot key would leave an entry.
+#[test]
+fn a_key_for_which_no_operation_waits_any_more_is_not_remembered() {
+    let mut machine = Transactions::default();
+    let read = pending(1, Action::Get);
+    machine.blocked(&around(NOW_US), &key(), read, covered());
+    machine.blocked(&around(NOW_US), &key(), put(2), covered());
+    let register = || StepAnswer::Register(Some(pending_register()));
+    answer(&mut machine, NOW_US, register());
+    assert!(matches!(&wants(&mut machine)[..], [Want::Answer { .. }]));
+    assert!(machine.is_parked(&key()), "the write waits");
+    machine.handle_timeout(&around(NOW_US + INTENT_WAIT_US));
+    answer(&mut machine, NOW_US + 1_000_000, register());
+    assert!(matches!(&wants(&mut machine)[..], [Want::Drop(_)]));
+    assert_nothing_waits(&machine);
 }

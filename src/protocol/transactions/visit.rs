@@ -1,5 +1,6 @@
 //! Operations that met an intent, and the search for its fate (T5, T6).
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use wire::{Birth, OperationId, Outcome};
@@ -201,26 +202,15 @@ impl Transactions {
     }
 
     fn meet_pending(&mut self, around: &Surroundings<'_>, of: Attempt, register: Register) {
-        let visit = self.visits.get_mut(&of).expect("the caller looked");
-        let (mut later, mut reads) = (Vec::new(), Vec::new());
-        for blocked in std::mem::take(&mut visit.waiting) {
-            if blocked.pending.is_overdue(around.now) {
-                self.waiting -= 1;
-                self.wants.push_back(Want::Drop(blocked.pending));
-            } else if blocked.asked && blocked.pending.is_read() {
-                self.waiting -= 1;
-                reads.push(blocked);
-            } else {
-                later.push(blocked);
-            }
-        }
-        let birth = visit.birth;
+        self.drop_overdue(around, of);
+        let reads = self.take_out(of, |b| b.asked && b.pending.is_read());
+        let visit = self.visits.get(&of).expect("the caller looked");
+        let (birth, later) = (visit.birth, &visit.waiting);
         let is_read = later.iter().any(|blocked| blocked.pending.is_read());
         let is_write = later.iter().any(|blocked| !blocked.pending.is_read());
         let is_older = later.iter().any(|b| b.is_older_than(birth, of.id)) && rule!(T6_older);
         let is_impatient = around.now.mono_us >= visit.began_us + patience_us(of.number)
             && later.iter().any(Blocked::is_single_write);
-        visit.waiting = later;
         for blocked in reads {
             let record = blocked.record.expect("a read has one");
             self.answer_read(around, blocked.pending, &record);
@@ -264,14 +254,36 @@ impl Transactions {
         };
         for blocked in &visit.waiting {
             self.waiting -= 1;
-            if let Some(of_key) = self.parked.get_mut(&blocked.key) {
-                of_key.remove(&of);
-                if of_key.is_empty() {
-                    self.parked.remove(&blocked.key);
-                }
-            }
+            unpark(&mut self.parked, &blocked.key, of);
         }
         visit.waiting
+    }
+
+    /// X8: drops the operations of a visit whose deadlines have passed.
+    fn drop_overdue(&mut self, around: &Surroundings<'_>, of: Attempt) {
+        for blocked in self.take_out(of, |b| b.pending.is_overdue(around.now)) {
+            self.wants.push_back(Want::Drop(blocked.pending));
+        }
+    }
+
+    /// Takes operations out of a visit.
+    fn take_out(&mut self, of: Attempt, is_out: impl FnMut(&Blocked) -> bool) -> Vec<Blocked> {
+        let Some(visit) = self.visits.get_mut(&of) else {
+            return Vec::new();
+        };
+        let waiting = std::mem::take(&mut visit.waiting);
+        let (out, stay): (Vec<_>, Vec<_>) = waiting.into_iter().partition(is_out);
+        if out.is_empty() {
+            visit.waiting = stay;
+            return out;
+        }
+        self.waiting -= out.len();
+        let keys: BTreeSet<&Key> = stay.iter().map(|blocked| &blocked.key).collect();
+        for blocked in out.iter().filter(|b| !keys.contains(&b.key)) {
+            unpark(&mut self.parked, &blocked.key, of);
+        }
+        visit.waiting = stay;
+        out
     }
 
     pub(super) fn is_parked(&self, key: &Key) -> bool {
@@ -299,6 +311,16 @@ impl Transactions {
                 let Blocked { key, pending, .. } = blocked;
                 self.wants.push_back(Want::Run { key, pending });
             }
+        }
+    }
+}
+
+/// No operation of that visit waits for the key any more.
+fn unpark(parked: &mut BTreeMap<Key, BTreeSet<Attempt>>, key: &Key, of: Attempt) {
+    if let Some(attempts) = parked.get_mut(key) {
+        attempts.remove(&of);
+        if attempts.is_empty() {
+            parked.remove(key);
         }
     }
 }

@@ -481,6 +481,56 @@ pub fn t5_the_register_was_removed_after_the_read() {
     c.check();
 }
 
+/// A put waits at a node for an intent when that node's disk hangs: the node reads no register any
+/// more, and hands the put over like all others.
+#[test]
+fn an_operation_that_waits_for_an_intent_is_handed_over() {
+    let mut c = Script::new(3);
+    let (key, other) = (c.key_of(0), c.key_of(1));
+    let (reader, mut hand, mut writer) = (c.client_of(&[0, 2]), c.hand(), c.hand());
+    let parts = vec![put_of(&key, "new"), put_of(&other, "new")];
+    let operation = c.operation(&mut hand, &key, transaction(parts));
+    // The transaction goes on for as long as the first key gets no intent.
+    let placing = c.cluster.filter(move |passing| {
+        let places = match passing.envelope().map(|envelope| &envelope.message) {
+            Some(Message::Accept(accept)) => accept.record.intent.is_some(),
+            _ => false,
+        };
+        match places && is_about(passing, |of| *of == user_key(&key)) {
+            true => crate::sim::cluster::Fate::Hold,
+            false => crate::sim::cluster::Fate::Pass,
+        }
+    });
+    let looking = c.cluster.filter(|passing| {
+        let looks = match passing.envelope().map(|envelope| &envelope.message) {
+            Some(Message::Read(read)) => read.key.space() == SPACE_TRANSACTION,
+            _ => false,
+        };
+        match looks && passing.is_from(1) {
+            true => crate::sim::cluster::Fate::Drop,
+            false => crate::sim::cluster::Fate::Pass,
+        }
+    });
+    c.attempt(&mut hand, 0, &operation, false);
+    c.run_ms(50);
+    assert_eq!(held(&c, 1, &other), Some((None, true)));
+    c.slow_disk(1, 10_000_000);
+    let waits = c.operation(&mut writer, &other, put("last"));
+    let attempt = c.attempt(&mut writer, 1, &waits, false);
+    c.run_ms(1_500);
+    assert_eq!(c.answer(&writer, attempt), None);
+    c.run_ms(1_500);
+    assert!(!c.sent(msg("Forward").from(1)).is_empty());
+    assert_eq!(c.get(reader, &other), "last");
+    let replica = c.nodes[1].replica.as_ref().expect("it runs");
+    assert_eq!(replica.operations_under_way(), 0);
+    c.cluster.unfilter(placing);
+    c.cluster.unfilter(looking);
+    c.release(msg("Accept"));
+    c.run_ms(1_000);
+    c.check();
+}
+
 /// T2: a write comes between the evaluation of an add and its commit.
 #[test]
 pub fn t2_no_write_under_an_intent() {

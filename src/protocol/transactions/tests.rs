@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use wire::{Action, KeyResult, Operation, OperationId};
+use wire::{Action, KeyResult, Operation, OperationId, Outcome};
 
 use super::{Surroundings, Transactions, Want};
 use crate::protocol::clients::pending::{Pending, tests};
@@ -139,6 +139,30 @@ fn an_operation_whose_intent_is_cleared_goes_on() {
     assert!(matches!(&wants(&mut machine)[..], [Want::Drop(_)]));
     machine.blocked(&around(NOW_US), &key(), put(1), covered());
     assert!(matches!(&wants(&mut machine)[..], [Want::Step { .. }]));
+}
+
+/// A node without a vote, or with a hung disk, drops the step that reads the register.
+#[test]
+fn an_operation_does_not_wait_for_a_register_that_this_node_may_not_read() {
+    let mut machine = Transactions::default();
+    machine.blocked(&around(NOW_US), &key(), put(1), covered());
+    answer(&mut machine, NOW_US, StepAnswer::Dropped);
+    assert!(matches!(&wants(&mut machine)[..], [Want::Run { .. }]));
+    assert_nothing_waits(&machine);
+}
+
+/// X8
+#[test]
+fn an_overdue_operation_does_not_wait_for_a_register_that_cannot_be_read() {
+    let mut machine = Transactions::default();
+    let busy = || StepAnswer::Outcome(Outcome::Busy { after_ms: 20 });
+    machine.blocked(&around(NOW_US), &key(), put(1), covered());
+    answer(&mut machine, NOW_US, busy());
+    assert!(wants(&mut machine).is_empty());
+    machine.handle_timeout(&around(NOW_US + INTENT_WAIT_US));
+    answer(&mut machine, NOW_US + 1_000_000, busy());
+    assert!(matches!(&wants(&mut machine)[..], [Want::Drop(_)]));
+    assert_nothing_waits(&machine);
 }
 
 /// Otherwise each attempt at a hot key would leave an entry.

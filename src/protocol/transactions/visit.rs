@@ -149,14 +149,18 @@ impl Transactions {
                 Some(fate) => self.learn(around, of, fate),
                 None => self.meet_pending(around, of, register),
             },
-            // X5: their coordinators say so to their clients.
-            StepAnswer::Outcome(Outcome::NoQuorum { .. }) => {
+            // X5: their coordinators say so to their clients. Without a vote or a working disk this
+            // node runs no step, and hands them over.
+            StepAnswer::Outcome(Outcome::NoQuorum { .. }) | StepAnswer::Dropped => {
                 for blocked in self.end_visit(of) {
                     let Blocked { key, pending, .. } = blocked;
                     self.wants.push_back(Want::Run { key, pending });
                 }
             }
-            _ => self.wait(around, of),
+            _ => {
+                self.drop_overdue(around, of);
+                self.wait(around, of);
+            }
         }
     }
 
@@ -242,6 +246,10 @@ impl Transactions {
         let Some(visit) = self.visits.get_mut(&of) else {
             return;
         };
+        if visit.waiting.is_empty() {
+            self.end_visit(of);
+            return;
+        }
         let wait_us = (2 * visit.wait_us).clamp(INTENT_WAIT_US, INTENT_WAIT_MAX_US);
         visit.wait_us = wait_us;
         let at_us = around.now.mono_us + wait_us;

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use horseshoe::protocol::types::limits::{OPERATIONS_SIZE_MAX, RETRY_HORIZON_MS};
 use horseshoe::protocol::types::message::Input;
-use wire::{Action, Full, NodeStatus, Outcome};
+use wire::{Action, Full, KeyChange, NodeStatus, Outcome, Transaction, TransactionPart};
 
 use crate::scenarios::handoff::{are_equal, held};
 use crate::sim::cluster::Cluster;
@@ -155,6 +155,61 @@ pub fn x6_the_retry_of_what_was_done_is_answered() {
     let outcome = c.end(call);
     assert!(matches!(outcome, Outcome::Written { .. }), "{outcome:?}");
     assert_eq!(c.get(client, &key), "12345");
+    c.check();
+}
+
+fn transact(keys: &[&str]) -> Action {
+    let part = |key: &&str| TransactionPart {
+        key: Bytes::copy_from_slice(key.as_bytes()),
+        change: Some(KeyChange::Put("new".into())),
+        ..TransactionPart::default()
+    };
+    let parts = keys.iter().map(part).collect();
+    Action::Transact {
+        transaction: Transaction { parts },
+    }
+}
+
+/// The same for a transaction, which has its outcome in a register.
+#[test]
+pub fn x6_the_retry_of_a_transaction_that_was_done_is_answered() {
+    let mut c = Script::new(3);
+    let (key, mut hand) = (c.key_of(0), c.hand());
+    let done = c.operation(&mut hand, &key, transact(&[&key, "b"]));
+    let outcome = c.ask(&mut hand, 0, &done, false);
+    assert!(matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
+    fill(&mut c, 1, Some(Full::Memory));
+    for node in 0..3 {
+        assert_eq!(c.ask(&mut hand, node, &done, true), outcome);
+    }
+    for (node, retry) in [(0, false), (0, true), (2, true)] {
+        let new = c.operation(&mut hand, &key, transact(&[&key, "c"]));
+        assert_eq!(c.ask(&mut hand, node, &new, retry), FULL);
+    }
+    c.check();
+}
+
+/// A member is full while a transaction is in progress: a retry waits for its outcome.
+#[test]
+pub fn x6_the_retry_of_a_transaction_in_progress_is_answered() {
+    let mut c = Script::new(3);
+    let (key, mut hand) = (c.key_of(0), c.hand());
+    let operation = c.operation(&mut hand, &key, transact(&[&key, "b"]));
+    c.hold(msg("Accept").from(0));
+    let first = c.attempt(&mut hand, 0, &operation, false);
+    c.run_ms(5);
+    fill(&mut c, 1, Some(Full::Memory));
+    let second = c.attempt(&mut hand, 0, &operation, true);
+    c.run_ms(20);
+    assert_eq!(c.answer(&hand, second), None);
+    c.let_pass();
+    c.release(msg("Accept"));
+    c.run_ms(500);
+    for attempt in [first, second] {
+        let outcome = c.answer(&hand, attempt);
+        let is_committed = matches!(outcome, Some(Outcome::Committed { .. }));
+        assert!(is_committed, "{outcome:?}");
+    }
     c.check();
 }
 

@@ -18,15 +18,19 @@ use crate::protocol::types::timer::Timer;
 use crate::protocol::types::transaction::StepAnswer;
 
 impl Replica {
-    /// A client's attempt at a transaction.
+    /// A client's attempt at a transaction. X6: what may have been done is looked for before it is
+    /// refused.
     pub(super) fn begin_transaction(&mut self, now: Now, pending: Pending) {
-        if let Some(full) = self.space.cluster_full
-            && grows(&pending)
+        let is_running = self.transactions.has_run(pending.operation.id);
+        let full = self.space.cluster_full;
+        let full = full.filter(|_| !is_running && grows(&pending));
+        if let Some(full) = full
+            && !pending.tried
         {
             self.answer_full(pending, full);
             return;
         }
-        if self.is_disk_behind() && !pending.is_read() {
+        if self.is_disk_behind() && !is_running && !pending.is_read() {
             let after_ms = self.disk_after_ms();
             self.answer_busy(pending, after_ms);
             return;
@@ -36,7 +40,7 @@ impl Replica {
                 .set_own(self.random.random::<u128>() | 1 << 127);
         }
         self.transact(now, |transactions, around| {
-            transactions.begin(around, pending);
+            transactions.begin(around, pending, full);
         });
     }
 
@@ -161,7 +165,10 @@ impl Replica {
 
     /// X5: what may have been begun elsewhere is not refused.
     fn answer_honestly(&mut self, pending: Pending, outcome: Outcome) {
-        let is_refusal = matches!(outcome, Outcome::NoQuorum { .. } | Outcome::Busy { .. });
+        let is_refusal = matches!(
+            outcome,
+            Outcome::NoQuorum { .. } | Outcome::Busy { .. } | Outcome::Full { .. }
+        );
         match is_refusal && pending.sent {
             true => self.drop_operation(pending, false),
             false => self.answer(pending, outcome),

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use wire::{
-    Action, Failure, FailureReason, KeyResult, Operation, OperationId, Outcome, Transaction, clock,
+    Action, Failure, FailureReason, Full, KeyResult, Operation, OperationId, Outcome, Transaction,
+    clock,
 };
 
 use super::{Due, Job, RunJob, Surroundings, Transactions, Want};
@@ -36,6 +37,8 @@ pub(super) struct TransactionRun {
 #[derive(Debug)]
 enum RunPhase {
     Creating,
+    /// X6: the register is looked at and not created, because a member is full.
+    Finding(Full),
     /// The register, as this node moved it to pending, and what was placed.
     Placing(Register, Vec<Option<KeyResult>>),
     /// The register is being moved or looked at.
@@ -62,8 +65,8 @@ impl TransactionRun {
 }
 
 impl Transactions {
-    /// An attempt of a client at a transaction.
-    pub fn begin(&mut self, around: &Surroundings<'_>, pending: Pending) {
+    /// An attempt of a client at a transaction. X6: with `full`, it only finds what was begun.
+    pub fn begin(&mut self, around: &Surroundings<'_>, pending: Pending, full: Option<Full>) {
         let asked = pending.operation.id;
         let id = self.in_place.get(&asked).copied().unwrap_or(asked);
         if let Some(run) = self.runs.get_mut(&id) {
@@ -81,7 +84,7 @@ impl Transactions {
         let run = TransactionRun {
             operation: pending.operation.clone(),
             turn: self.next_turn(),
-            phase: RunPhase::Creating,
+            phase: full.map_or(RunPhase::Creating, RunPhase::Finding),
             wait_us: INTENT_WAIT_US,
             pending,
             again: Vec::new(),
@@ -90,11 +93,12 @@ impl Transactions {
         self.runs.insert(id, run);
         match is_snapshot {
             true => self.read_all(around, id, 0, None),
+            false if full.is_some() => self.look(around, id, RunJob::Register),
             false => self.create(around, id),
         }
     }
 
-    pub(super) fn has_run(&self, id: OperationId) -> bool {
+    pub fn has_run(&self, id: OperationId) -> bool {
         self.runs.contains_key(&id)
     }
 
@@ -149,7 +153,7 @@ impl Transactions {
         let Some(run) = self.runs.get(&id).filter(|run| run.turn == turn) else {
             return;
         };
-        let creating = matches!(run.phase, RunPhase::Creating | RunPhase::Snapshot { .. });
+        let creating = !matches!(run.phase, RunPhase::Placing(..) | RunPhase::Deciding);
         match (of, answer) {
             (RunJob::Register, StepAnswer::Register(register)) => {
                 self.found(around, id, register);
@@ -220,7 +224,11 @@ impl Transactions {
     /// T1, T4: goes on from what the register says.
     fn found(&mut self, around: &Surroundings<'_>, id: OperationId, register: Option<Register>) {
         let Some(register) = register else {
-            self.finish(id, Outcome::Unknown);
+            let outcome = match self.runs[&id].phase {
+                RunPhase::Finding(full) => Outcome::Full { full },
+                _ => Outcome::Unknown,
+            };
+            self.finish(id, outcome);
             return;
         };
         let number = register.attempt;
@@ -386,7 +394,7 @@ impl Transactions {
                     self.look(around, id, RunJob::Register);
                 }
                 RunPhase::Placing(..) => self.place_again(around, id),
-                RunPhase::Creating | RunPhase::Snapshot { .. } => {}
+                RunPhase::Creating | RunPhase::Finding(_) | RunPhase::Snapshot { .. } => {}
             }
             return;
         }

@@ -1,5 +1,6 @@
 //! A transaction that this node coordinates (T1, T2, T4), and snapshots (T11).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use wire::{
@@ -32,6 +33,8 @@ pub(super) struct TransactionRun {
     wait_us: u64,
     /// Parts to be placed again, because their nodes were busy.
     again: Vec<usize>,
+    /// T3: the parts for whose placement the register is read, or was.
+    vouched: BTreeSet<usize>,
 }
 
 #[derive(Debug)]
@@ -88,6 +91,7 @@ impl Transactions {
             wait_us: INTENT_WAIT_US,
             pending,
             again: Vec::new(),
+            vouched: BTreeSet::new(),
         };
         self.due.insert((run.pending.deadline_us, Due::Run(id)));
         self.runs.insert(id, run);
@@ -140,6 +144,7 @@ impl Transactions {
         let run = self.runs.get_mut(&id).expect("the caller looked");
         (run.turn, run.phase) = (turn, phase);
         run.again.clear();
+        run.vouched.clear();
     }
 
     pub(super) fn run_answered(
@@ -177,7 +182,15 @@ impl Transactions {
             (RunJob::Part(part), StepAnswer::Held(result)) => self.held(around, id, part, result),
             (RunJob::Part(_), StepAnswer::Failed(failure)) => self.fail(around, id, failure),
             (RunJob::Part(part), StepAnswer::Forgotten(version)) => {
-                self.look(around, id, RunJob::Vouch(part, version));
+                let run = self.runs.get_mut(&id).expect("just seen");
+                if run.vouched.insert(part) {
+                    self.look(around, id, RunJob::Vouch(part, version));
+                } else {
+                    // The key is written so often that its version has changed meanwhile.
+                    run.vouched.remove(&part);
+                    run.again.push(part);
+                    self.look_later(around, id);
+                }
             }
             (RunJob::Part(_), StepAnswer::Refused) => self.look(around, id, RunJob::Refused),
             (RunJob::Part(part), StepAnswer::Seen(seen)) => self.seen(around, id, part, seen),

@@ -181,3 +181,29 @@ fn a_key_for_which_no_operation_waits_any_more_is_not_remembered() {
     assert!(matches!(&wants(&mut machine)[..], [Want::Drop(_)]));
     assert_nothing_waits(&machine);
 }
+
+/// T3: the version of a key with many writers changes while the register is read.
+#[test]
+fn a_placement_that_was_vouched_for_in_vain_is_tried_again_later() {
+    let mut machine = Transactions::default();
+    machine.begin(&around(NOW_US), transact(1), None);
+    let (create, job) = step(&mut machine);
+    let TransactionStep::Create(register) = create else {
+        panic!("{create:?}");
+    };
+    let register = || StepAnswer::Register(Some(register.clone()));
+    machine.answered(job, register());
+    machine.handle_answer(&around(NOW_US));
+    let mut now_us = NOW_US;
+    for version in [6, 8] {
+        answer(&mut machine, now_us, StepAnswer::Forgotten(version));
+        answer(&mut machine, now_us, register());
+        answer(&mut machine, now_us, StepAnswer::Forgotten(version + 1));
+        assert!(wants(&mut machine).is_empty());
+        now_us += 2 * INTENT_WAIT_US;
+        machine.handle_timeout(&around(now_us));
+    }
+    let placed = step(&mut machine).0;
+    let is_open = matches!(placed, TransactionStep::Place { vouched: None, .. });
+    assert!(is_open, "{placed:?}");
+}

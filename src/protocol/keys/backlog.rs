@@ -7,8 +7,8 @@ use std::fmt;
 use crate::protocol::types::limits::{DISK_BACKLOG_GROUPS_MAX, DISK_BACKLOG_SIZE_MAX};
 use crate::protocol::types::message::{Group, GroupNumber};
 
-/// Roughly what a register takes beside its key and its value, in bytes.
-const REGISTER_SIZE: usize = 128;
+/// Roughly what a register takes beside its key and its record, in bytes.
+const REGISTER_SIZE: usize = 64;
 
 #[derive(Default)]
 pub struct DiskBacklog {
@@ -56,9 +56,8 @@ impl DiskBacklog {
 
 fn size_of(group: &Group) -> usize {
     let registers = group.registers.iter().map(|(key, state)| {
-        let record = state.record.as_ref();
-        let value = record.and_then(|record| record.value.as_ref());
-        REGISTER_SIZE + key.as_bytes().len() + value.map_or(0, |value| value.len())
+        let record_size = state.record.as_ref().map_or(0, |record| record.size());
+        REGISTER_SIZE + key.as_bytes().len() + record_size
     });
     let marks = group.chosen.iter().map(|(key, _)| key);
     let names = group.dropped.iter().chain(marks);
@@ -70,7 +69,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::protocol::types::record::{AcceptorState, Key, Record};
+    use crate::protocol::types::record::{AcceptorState, ClientEntry, Key, Record};
 
     fn group(number: GroupNumber, value_size: usize) -> Group {
         let record = Record {
@@ -100,6 +99,40 @@ mod tests {
         assert!(!backlog.is_full());
         backlog.persisted(u64::MAX);
         assert_eq!((backlog.groups(), backlog.size()), (0, 0));
+    }
+
+    /// An intent and a full table are written to the disk like a value.
+    #[test]
+    fn all_that_a_record_has_counts() {
+        let sizes = |record: Record| {
+            let state = AcceptorState {
+                record: Some(Arc::new(record)),
+                ..AcceptorState::default()
+            };
+            size_of(&Group {
+                registers: vec![(Key::user(b"k"), state)],
+                ..Group::default()
+            })
+        };
+        let bytes = Some(vec![0; 1 << 20].into());
+        let with_value = sizes(Record {
+            value: bytes.clone(),
+            ..Record::default()
+        });
+        let with_intent = sizes(Record {
+            intent: bytes,
+            ..Record::default()
+        });
+        assert_eq!(with_intent, with_value);
+        let entry = ClientEntry {
+            client: 1,
+            mark: 1,
+            birth_max: 1,
+            operations: Vec::new(),
+        };
+        let mut record = Record::default();
+        record.applied.clients = vec![entry; 1_000];
+        assert!(sizes(record) > sizes(Record::default()) + 10_000);
     }
 
     #[test]

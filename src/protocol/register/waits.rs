@@ -91,7 +91,23 @@ impl RoundWaits {
         slow_us.min(SIZE_US_MAX).max(self.size_us(size))
     }
 
-    /// Records the end of a round that began at `began_us` and was last sent again at `again_us`.
+    /// Records the end of a write round, which began at `began_us` and was last sent again at
+    /// `again_us`. A large record travels as a transfer.
+    pub fn sample_write(
+        &mut self,
+        record: &Record,
+        now_us: u64,
+        began_us: u64,
+        again_us: Option<u64>,
+    ) {
+        let size = record.content_size();
+        match allowance_us(size) > 0 {
+            true => self.sample_size(now_us - began_us, size),
+            false => self.sample(RoundKind::Write, now_us, began_us, again_us),
+        }
+    }
+
+    /// The same for a round without a large record.
     pub fn sample(&mut self, kind: RoundKind, now_us: u64, began_us: u64, again_us: Option<u64>) {
         let bounds = self.bounds();
         let latency = match kind {
@@ -145,11 +161,6 @@ impl Context<'_> {
         self.waits.wait_us(kind, sent_again) + size_us
     }
 
-    /// Whether the record's value travels as a transfer.
-    pub fn is_large(&self, record: &Record) -> bool {
-        allowance_us(record.value_size()) > 0
-    }
-
     /// The longest wait of a coordinator that lost this many rounds and has these operations.
     pub fn backoff_us(&self, lost: u32, operations: &VecDeque<Pending>) -> u64 {
         let sizes = operations.iter().map(|p| p.operation.action.value_size());
@@ -157,11 +168,11 @@ impl Context<'_> {
         self.waits.backoff_us(lost, size)
     }
 
-    /// The size of the value that this node holds. Other members probably hold the same one, and
+    /// The size of the content that this node holds. Other members probably hold the same, and
     /// answer with it.
     pub fn held_size(&self) -> usize {
         let record = self.state.and_then(|state| state.record.as_ref());
-        record.map_or(0, |record| record.value_size())
+        record.map_or(0, |record| record.content_size())
     }
 }
 
@@ -202,6 +213,31 @@ mod tests {
         assert_eq!(longest_us, 1_200_000, "a lost message is missed by then");
         let backoffs = (waits.backoff_us(1, 0), waits.backoff_us(9, 0));
         assert_eq!(backoffs, (600_000, 1_200_000));
+    }
+
+    /// Rounds with large values or intents would make all others wait.
+    #[test]
+    fn rounds_with_large_records_are_not_sampled_with_the_others() {
+        let bytes = Some(vec![0; 1 << 20].into());
+        let value = Record {
+            value: bytes.clone(),
+            ..Record::default()
+        };
+        let intent = Record {
+            intent: bytes,
+            ..Record::default()
+        };
+        let mut waits = RoundWaits::default();
+        for _ in 0..100 {
+            waits.sample_write(&Record::default(), 5_000, 0, None);
+        }
+        let usual_us = waits.wait_us(Write, 0);
+        for record in [value, intent] {
+            for _ in 0..100 {
+                waits.sample_write(&record, 150_000, 0, None);
+            }
+            assert_eq!(waits.wait_us(Write, 0), usual_us);
+        }
     }
 
     #[test]

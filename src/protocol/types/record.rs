@@ -211,10 +211,14 @@ impl Record {
         self.value.as_ref().map_or(0, Bytes::len)
     }
 
+    /// The size of the value and of the intent, which may carry a value as well.
+    pub fn content_size(&self) -> usize {
+        self.value_size() + self.intent.as_ref().map_or(0, Bytes::len)
+    }
+
     /// An upper bound of the encoded size, in bytes.
     pub fn size(&self) -> usize {
-        let values = [&self.value, &self.intent].into_iter().flatten();
-        values.map(Bytes::len).sum::<usize>() + self.applied.size() + RECORD_OVERHEAD_SIZE
+        self.content_size() + self.applied.size() + RECORD_OVERHEAD_SIZE
     }
 
     /// Checks bounds that decoding alone does not enforce.

@@ -143,7 +143,7 @@ impl Driver {
 /// About the size of a message with a large value, and 0 for others. A buffer that grows while such
 /// a message is encoded would be copied.
 fn space_for(message: &Message) -> usize {
-    let of_record = |record: &Record| record.value_size() + record.applied.size();
+    let of_record = |record: &Record| record.content_size() + record.applied.size();
     let size = match message {
         Message::Accept(m) => of_record(&m.record),
         Message::Copy(m) => of_record(&m.record),

@@ -494,7 +494,7 @@ impl Coordinator {
             Some(found) if !changed && rule!(V1_repair) => found,
             _ => Arc::new(made),
         };
-        let size = record.value_size();
+        let size = record.content_size();
         round.phase = Phase::Accept {
             accepted: NodeSet::default(),
             record,
@@ -554,11 +554,8 @@ impl Coordinator {
         else {
             unreachable!("only phase two is chosen")
         };
-        let (now_us, kind) = (context.now.mono_us, RoundKind::Write);
-        match context.is_large(&record) {
-            true => (context.waits).sample_size(now_us - round.began_us, record.value_size()),
-            false => (context.waits).sample(kind, now_us, round.began_us, round.again_us),
-        }
+        let now_us = context.now.mono_us;
+        (context.waits).sample_write(&record, now_us, round.began_us, round.again_us);
         self.lost = 0;
         let newest_text = record.applied.newest_text();
         if newest_text > 0 {
@@ -643,7 +640,7 @@ impl Coordinator {
         round.retransmissions += 1;
         round.again_us = Some(now.mono_us);
         let size = match &round.phase {
-            Phase::Accept { record, .. } => record.value_size(),
+            Phase::Accept { record, .. } => record.content_size(),
             Phase::Prepare { .. } => context.held_size(),
         };
         let wait_us = context.wait_us(RoundKind::Write, round.retransmissions, size);

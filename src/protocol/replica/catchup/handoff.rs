@@ -237,10 +237,9 @@ impl Replica {
 
 /// Approximate size of a copy's message.
 pub fn size_of(key: &Key, record: &Record) -> usize {
-    let Record { value, applied, .. } = record;
-    let operations: usize = applied.clients.iter().map(|c| c.operations.len()).sum();
-    let value = value.as_ref().map_or(0, |value| value.len());
-    key.as_bytes().len() + value + 64 * (1 + applied.clients.len() + operations)
+    let clients = &record.applied.clients;
+    let operations: usize = clients.iter().map(|c| c.operations.len()).sum();
+    key.as_bytes().len() + record.content_size() + 64 * (1 + clients.len() + operations)
 }
 
 #[cfg(test)]
@@ -250,6 +249,21 @@ mod tests {
     use crate::protocol::replica::view::Reach;
     use crate::protocol::types::limits::HINTS_MAX;
     use crate::protocol::types::message::CopiesRequest;
+
+    #[test]
+    fn an_intent_counts_like_a_value() {
+        let bytes = Some(vec![0; 1 << 20].into());
+        let value = Record {
+            value: bytes.clone(),
+            ..Record::default()
+        };
+        let intent = Record {
+            intent: bytes,
+            ..Record::default()
+        };
+        let key = Key::user(b"k");
+        assert_eq!(size_of(&key, &intent), size_of(&key, &value));
+    }
 
     #[test]
     fn who_missed_more_than_was_noted_and_asks_for_it_is_sent_no_hints() {

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use wire::Action;
 use wire::latency::{LatencyEstimate, WaitBounds};
 
 use crate::protocol::clients::pending::Pending;
@@ -53,6 +54,7 @@ struct Reclaimed {
     at_us: u64,
     again_us: Option<u64>,
     value_size: usize,
+    is_transaction: bool,
 }
 
 #[derive(Debug, Default)]
@@ -64,6 +66,8 @@ pub struct Forwards {
     attempts: u64,
     /// The estimated duration until an answer arrives.
     latency: LatencyEstimate,
+    /// The same for transactions, which last several rounds.
+    transactions: LatencyEstimate,
     /// The time for which a timer is set.
     timer_us: Option<u64>,
     /// The last operations that were reclaimed.
@@ -96,8 +100,12 @@ impl Forwards {
     }
 
     /// The usual wait for an answer.
-    pub fn usual_wait_us(&self) -> u64 {
-        self.latency.wait_us(WAIT_BOUNDS)
+    pub fn usual_wait_us(&self, is_transaction: bool) -> u64 {
+        let latency = match is_transaction {
+            true => &self.transactions,
+            false => &self.latency,
+        };
+        latency.wait_us(WAIT_BOUNDS)
     }
 
     pub fn check_again_at(&mut self, attempt: u64, at_us: u64) {
@@ -153,6 +161,7 @@ impl Forwards {
                 at_us,
                 again_us: forwarded.again_us,
                 value_size: forwarded.pending.operation.action.value_size(),
+                is_transaction: is_transaction(&forwarded.pending),
             });
             if self.reclaimed.len() > RECLAIMED_MAX {
                 self.reclaimed.pop_front();
@@ -176,11 +185,12 @@ impl Forwards {
     pub fn answered(&mut self, now_us: u64, attempt: u64) -> Option<Pending> {
         let Some(forwarded) = self.by_attempt.remove(&attempt) else {
             if let Some(late) = self.reclaimed(attempt) {
-                self.sample(now_us, late.at_us, late.again_us);
+                self.sample(now_us, late.at_us, late.again_us, late.is_transaction);
             }
             return None;
         };
-        self.sample(now_us, forwarded.at_us, forwarded.again_us);
+        let is_transaction = is_transaction(&forwarded.pending);
+        self.sample(now_us, forwarded.at_us, forwarded.again_us, is_transaction);
         Some(forwarded.pending)
     }
 
@@ -197,15 +207,27 @@ impl Forwards {
         open.or_else(late)
     }
 
-    fn sample(&mut self, now_us: u64, at_us: u64, again_us: Option<u64>) {
+    fn sample(&mut self, now_us: u64, at_us: u64, again_us: Option<u64>, is_transaction: bool) {
         let took_us = now_us.saturating_sub(at_us);
         let since_again_us = again_us.map(|again_us| now_us.saturating_sub(again_us));
-        self.latency.sample(took_us, since_again_us, WAIT_BOUNDS);
+        let latency = match is_transaction {
+            true => &mut self.transactions,
+            false => &mut self.latency,
+        };
+        latency.sample(took_us, since_again_us, WAIT_BOUNDS);
     }
+}
+
+fn is_transaction(pending: &Pending) -> bool {
+    matches!(pending.operation.action, Action::Transact { .. })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use wire::Transaction;
+
     use super::*;
     use crate::protocol::clients::pending::tests::pending;
 
@@ -263,21 +285,51 @@ mod tests {
         let attempt = begin(&mut forwards, 0);
         assert!(forwards.answered(300, attempt).is_some());
         assert!(forwards.answered(300, attempt).is_none(), "answered twice");
-        let usual_us = forwards.usual_wait_us();
+        let usual_us = forwards.usual_wait_us(false);
         let mut attempt = 0;
         // A few late answers hardly count.
         for _ in 0..30 {
             attempt = begin(&mut forwards, 0);
-            let before_us = forwards.usual_wait_us();
+            let before_us = forwards.usual_wait_us(false);
             let run = forwards.overdue(5_000, (1_000, attempt), WAIT);
             assert!(matches!(run, Some(Overdue::Run(_))), "{run:?}");
-            assert_eq!(forwards.usual_wait_us(), before_us);
+            assert_eq!(forwards.usual_wait_us(false), before_us);
             assert!(forwards.answered(900_000, attempt).is_none());
         }
-        assert!(forwards.usual_wait_us() > usual_us);
-        let late_us = forwards.usual_wait_us();
+        assert!(forwards.usual_wait_us(false) > usual_us);
+        let late_us = forwards.usual_wait_us(false);
         assert!(forwards.answered(900_000, attempt + 1).is_none());
-        assert_eq!(forwards.usual_wait_us(), late_us, "of no operation");
+        assert_eq!(forwards.usual_wait_us(false), late_us, "of no operation");
+    }
+
+    #[test]
+    fn what_transactions_take_says_nothing_of_other_operations() {
+        let mut forwards = Forwards::default();
+        let transact = || {
+            let mut pending = pending(1);
+            let operation = Arc::make_mut(&mut pending.operation);
+            let transaction = Transaction { parts: Vec::new() };
+            operation.action = Action::Transact { transaction };
+            pending
+        };
+        for _ in 0..100 {
+            let attempt = begin(&mut forwards, 0);
+            assert!(forwards.answered(5_000, attempt).is_some());
+            let attempt = forwards.begin(0, 2, 1, transact());
+            assert!(forwards.answered(100_000, attempt).is_some());
+        }
+        let waits_us = [false, true].map(|of| forwards.usual_wait_us(of));
+        assert!(
+            waits_us[0] < 10_000 && waits_us[1] >= 100_000,
+            "{waits_us:?}"
+        );
+        // Also if the answer is late.
+        for _ in 0..100 {
+            let attempt = forwards.begin(0, 2, 1, transact());
+            assert!(forwards.overdue(5_000, (1_000, attempt), WAIT).is_some());
+            assert!(forwards.answered(200_000, attempt).is_none());
+        }
+        assert_eq!(forwards.usual_wait_us(false), waits_us[0]);
     }
 
     #[test]

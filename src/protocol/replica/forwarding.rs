@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use wire::Outcome;
 use wire::latency::allowance_us;
+use wire::{Action, Outcome};
 
 use crate::protocol::clients::forwards::{AnswerWait, Forwarded, Forwards, Overdue};
 use crate::protocol::clients::pending::{Pending, ReplyTo};
@@ -33,12 +33,12 @@ impl Replica {
             self.refuse(pending);
             return;
         };
-        let size = pending.operation.action.value_size();
+        let wait = self.answer_wait(to, &pending.operation.action);
         let forwards = &mut self.forwarding.forwards;
         let attempt = forwards.begin(now.mono_us, to, to_boot, pending);
         self.counts.forwarded += 1;
         self.send_forward(now, attempt, Way::Usual);
-        let due_us = now.mono_us + self.answer_wait(to, size).again_us;
+        let due_us = now.mono_us + wait.again_us;
         self.forwarding.forwards.check_again_at(attempt, due_us);
         self.wake_for_forwards(due_us);
     }
@@ -148,13 +148,14 @@ impl Replica {
 
     /// If round trips are long an operation is reclaimed late: two nodes that run the same
     /// operation only compete with each other.
-    fn answer_wait(&self, to: NodeId, value_size: usize) -> AnswerWait {
-        let usual_us = self.forwarding.forwards.usual_wait_us();
+    fn answer_wait(&self, to: NodeId, action: &Action) -> AnswerWait {
+        let is_transaction = matches!(action, Action::Transact { .. });
+        let usual_us = self.forwarding.forwards.usual_wait_us(is_transaction);
         let least_us = self.forward_least_us(to);
         let round_us = self.requests.waits.wait_us(RoundKind::Write, 0);
         let slow_us = (4 * usual_us).max(2 * round_us);
         // The value goes to that node, and from there to the members.
-        let size_us = 2 * self.requests.waits.size_us(value_size);
+        let size_us = 2 * self.requests.waits.size_us(action.value_size());
         AnswerWait {
             again_us: usual_us.max(least_us) + size_us,
             reclaim_us: slow_us.max(FORWARD_WAIT_MS * 1_000).max(2 * least_us) + size_us,
@@ -180,8 +181,9 @@ impl Replica {
         let Some(forwarded) = self.forwarding.forwards.get(attempt) else {
             return;
         };
-        let size = forwarded.pending.operation.action.value_size();
-        let wait = self.answer_wait(forwarded.to, size);
+        let action = &forwarded.pending.operation.action;
+        let size = action.value_size();
+        let wait = self.answer_wait(forwarded.to, action);
         let forwards = &mut self.forwarding.forwards;
         match forwards.overdue(now.mono_us, (due_us, attempt), wait) {
             // A large value is under way as a transfer, which repeats what is lost. On another path

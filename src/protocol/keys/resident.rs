@@ -1,7 +1,7 @@
 //! The keys whose state the core holds: loaded on demand, evicted when idle. This module decides
 //! which keys are resident, not what their state means.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 
 use crate::protocol::clients::pending::Pending;
@@ -239,8 +239,13 @@ impl Cache {
         // Keys that only these queues hold prevent the return of whole pages of memory to the
         // system.
         if self.order.len() + self.absent.len() > 2 * self.slots.len() + ORDER_SLACK {
-            for queue in [&mut self.order, &mut self.absent] {
-                queue.retain(|key| self.slots.contains_key(key));
+            // A key that was dropped and loaded again is there twice.
+            let mut seen = HashSet::with_capacity(self.slots.len());
+            for queue in [&mut self.absent, &mut self.order] {
+                queue.retain(|key| match self.slots.get(key) {
+                    Some(KeySlot::Resident(_)) => seen.insert(key.clone()),
+                    _ => false,
+                });
                 queue.shrink_to_fit();
             }
             self.slots.shrink_to_fit();
@@ -383,6 +388,22 @@ mod tests {
         cache.evict(true, |_| true);
         assert!(cache.size <= (1 << 20) / FULL_PART, "{}", cache.size);
         assert!(cache.residents > 0);
+    }
+
+    /// Otherwise the queues may stay above their bound, and each call of `evict` goes through them.
+    #[test]
+    fn a_key_that_was_dropped_and_loaded_again_is_queued_once() {
+        let mut cache = filled(64 << 20, 0);
+        (0..1_000).for_each(|n| load(&mut cache, n, None));
+        for n in (0..2_000).map(|n| n % 10) {
+            cache.forget(key(n));
+            cache.evict(false, |_| true);
+            load(&mut cache, n, None);
+        }
+        assert_eq!((cache.residents, cache.absent.len()), (1_000, 3_000));
+        (10..1_000).for_each(|n| cache.forget(key(n)));
+        cache.evict(false, |_| true);
+        assert_eq!((cache.residents, cache.absent.len()), (10, 10));
     }
 
     #[test]

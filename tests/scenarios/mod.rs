@@ -7,6 +7,7 @@ pub mod bootstrap;
 pub mod catching_up;
 pub mod changes;
 pub mod clocks;
+pub mod contention;
 pub mod exactly_once;
 pub mod expiry;
 pub mod forwards;

@@ -14,28 +14,28 @@ use wire::{
 use crate::sim::event::Passing;
 use crate::sim::script::{Script, msg, put, user_key};
 
-fn part(key: &str) -> TransactionPart {
+pub(super) fn part(key: &str) -> TransactionPart {
     TransactionPart {
         key: Bytes::copy_from_slice(key.as_bytes()),
         ..TransactionPart::default()
     }
 }
 
-fn get(key: &str) -> TransactionPart {
+pub(super) fn get(key: &str) -> TransactionPart {
     TransactionPart {
         get: true,
         ..part(key)
     }
 }
 
-fn change(key: &str, change: KeyChange) -> TransactionPart {
+pub(super) fn change(key: &str, change: KeyChange) -> TransactionPart {
     TransactionPart {
         change: Some(change),
         ..part(key)
     }
 }
 
-fn put_of(key: &str, value: &str) -> TransactionPart {
+pub(super) fn put_of(key: &str, value: &str) -> TransactionPart {
     change(key, KeyChange::Put(value.to_owned().into()))
 }
 
@@ -46,13 +46,13 @@ fn when(condition: Condition, part: TransactionPart) -> TransactionPart {
     }
 }
 
-fn transaction(parts: Vec<TransactionPart>) -> Action {
+pub(super) fn transaction(parts: Vec<TransactionPart>) -> Action {
     Action::Transact {
         transaction: Transaction { parts },
     }
 }
 
-fn is_committed(outcome: &Outcome) -> bool {
+pub(super) fn is_committed(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Committed { .. })
 }
 
@@ -64,7 +64,7 @@ fn held(c: &Script, node: usize, key: &str) -> Option<(Option<Bytes>, bool)> {
 }
 
 /// The decision registers that the node holds.
-fn registers(c: &Script, node: usize) -> Vec<Register> {
+pub(super) fn registers(c: &Script, node: usize) -> Vec<Register> {
     let registers = &c.nodes[node].disk.synced().registers;
     let of = registers
         .iter()
@@ -81,7 +81,7 @@ fn is_about(passing: &Passing, is: impl Fn(&Key) -> bool) -> bool {
 }
 
 /// What a node proposes for the register of a transaction.
-fn proposes(passing: &Passing, wanted: impl Fn(&AttemptState) -> bool) -> bool {
+pub(super) fn proposes(passing: &Passing, wanted: impl Fn(&AttemptState) -> bool) -> bool {
     match passing.envelope().map(|envelope| &envelope.message) {
         Some(Message::Accept(accept)) if accept.key.space() == SPACE_TRANSACTION => {
             Register::of(&accept.record).is_some_and(|register| wanted(&register.decision))

@@ -2,6 +2,7 @@
 //! rounds are in `read_round`. A coordinator holds no acceptor state and sends nothing itself; it
 //! returns what is to happen as effects.
 
+mod covered;
 mod endings;
 mod permit;
 mod proposing;
@@ -334,6 +335,7 @@ impl Coordinator {
             return;
         }
         self.drop_overdue(context);
+        self.leave_covered(context);
         let writes = self.queue.iter().any(|p| !p.is_read());
         if writes || self.must_repair {
             if let Some(until_us) = self.yields_until(context) {

@@ -1,8 +1,10 @@
-//! The course of transactions on one node: those that it coordinates (`run`), the intents that its
-//! operations met (`visit`), and what is left over (`sweep`). This module decides which step is to
-//! be taken on which record. It sends nothing, and knows no acceptor state.
+//! The course of transactions on one node: those that it coordinates (`run`), snapshots
+//! (`snapshot`), the intents that its operations met (`visit`), and what is left over (`sweep`).
+//! This module decides which step is to be taken on which record. It sends nothing, and knows no
+//! acceptor state.
 
 mod run;
+mod snapshot;
 mod sweep;
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! A transaction that this node coordinates (T1, T2, T4), and snapshots (T11).
+//! A transaction that this node coordinates (T1, T2, T4).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,10 +10,8 @@ use wire::{
 
 use super::{Due, Job, RunJob, Surroundings, Transactions, Want};
 use crate::protocol::clients::pending::Pending;
-use crate::protocol::register::applied::check_conditions;
 use crate::protocol::types::limits::{
-    INTENT_WAIT_MAX_US, INTENT_WAIT_US, SNAPSHOT_TRIES_MAX, TRANSACTION_ATTEMPTS_MAX,
-    TRANSACTION_MS,
+    ABORTED_REST_US, INTENT_WAIT_MAX_US, INTENT_WAIT_US, TRANSACTION_ATTEMPTS_MAX, TRANSACTION_MS,
 };
 use crate::protocol::types::record::Key;
 use crate::protocol::types::rules::rule;
@@ -24,21 +22,31 @@ use crate::protocol::types::transaction::{
 #[derive(Debug)]
 pub(super) struct TransactionRun {
     /// The client's operation, and the attempts at it that wait for the outcome.
-    pending: Pending,
+    pub(super) pending: Pending,
+    /// Further snapshots of the same keys, which get the same answer (T11).
+    pub(super) sharers: Vec<Pending>,
     /// That operation, or one of this node's own in place of a snapshot.
-    operation: Arc<Operation>,
+    pub(super) operation: Arc<Operation>,
     /// Rises whenever answers to earlier steps no longer count.
     turn: u64,
-    phase: RunPhase,
+    pub(super) phase: RunPhase,
     wait_us: u64,
     /// Parts to be placed again, because their nodes were busy.
     again: Vec<usize>,
     /// T3: the parts for whose placement the register is read, or was.
     vouched: BTreeSet<usize>,
+    /// The parts by key.
+    order: Vec<usize>,
+    /// How many of them are being placed, or are held, in this attempt.
+    placed: usize,
+    /// The last attempt after whose abort it has waited.
+    rested: u32,
+    /// The last attempt whose commit was asked for.
+    asked: u32,
 }
 
 #[derive(Debug)]
-enum RunPhase {
+pub(super) enum RunPhase {
     Creating,
     /// X6: the register is looked at and not created, because a member is full.
     Finding(Full),
@@ -54,16 +62,44 @@ enum RunPhase {
 }
 
 impl TransactionRun {
-    fn transaction(&self) -> &Transaction {
-        match &self.operation.action {
-            Action::Transact { transaction } => transaction,
-            _ => unreachable!("only transactions are run"),
+    pub(super) fn transaction(&self) -> &Transaction {
+        transaction_of(&self.operation)
+    }
+
+    pub(super) fn keys(&self) -> Vec<Key> {
+        let parts = self.transaction().parts.iter();
+        parts.map(|part| Key::user(&part.key)).collect()
+    }
+
+    /// Whether it runs under an id of this node's own.
+    pub(super) fn is_in_place(&self) -> bool {
+        self.operation.id != self.pending.operation.id
+    }
+
+    /// Whether this node has yet to ask for the commit of the present attempt.
+    pub(super) fn is_undecided(&self) -> bool {
+        match &self.phase {
+            RunPhase::Creating => true,
+            RunPhase::Placing(register, _) => register.attempt > self.asked,
+            RunPhase::Finding(_) | RunPhase::Deciding | RunPhase::Snapshot { .. } => false,
         }
     }
 
-    fn keys(&self) -> Vec<Key> {
-        let parts = self.transaction().parts.iter();
-        parts.map(|part| Key::user(&part.key)).collect()
+    /// A snapshot that gets the same answer.
+    pub(super) fn take_in(&mut self, snapshot: Pending) {
+        self.pending.deadline_us = self.pending.deadline_us.max(snapshot.deadline_us);
+        self.sharers.push(snapshot);
+    }
+
+    /// Another attempt at an operation whose outcome this run finds.
+    fn join(&mut self, pending: &Pending) -> u64 {
+        self.pending.deadline_us = self.pending.deadline_us.max(pending.deadline_us);
+        let id = pending.operation.id;
+        let sharer = self.sharers.iter_mut().find(|p| p.operation.id == id);
+        let same = sharer.unwrap_or(&mut self.pending);
+        same.sent |= pending.sent;
+        let replies = pending.also.iter().chain([&pending.reply]);
+        replies.map(|reply| same.join(*reply)).sum()
     }
 }
 
@@ -73,10 +109,7 @@ impl Transactions {
         let asked = pending.operation.id;
         let id = self.in_place.get(&asked).copied().unwrap_or(asked);
         if let Some(run) = self.runs.get_mut(&id) {
-            let replies = pending.also.iter().chain([&pending.reply]);
-            let unanswered = replies.map(|reply| run.pending.join(*reply)).sum();
-            run.pending.sent |= pending.sent;
-            run.pending.deadline_us = run.pending.deadline_us.max(pending.deadline_us);
+            let unanswered = run.join(&pending);
             self.wants.push_back(Want::Joined {
                 pending,
                 unanswered,
@@ -84,14 +117,24 @@ impl Transactions {
             return;
         }
         let is_snapshot = pending.operation.action.is_read();
+        let pending = match is_snapshot {
+            true => self.share(pending),
+            false => Some(pending),
+        };
+        let Some(pending) = pending else { return };
         let run = TransactionRun {
             operation: pending.operation.clone(),
             turn: self.next_turn(),
             phase: full.map_or(RunPhase::Creating, RunPhase::Finding),
             wait_us: INTENT_WAIT_US,
-            pending,
+            sharers: Vec::new(),
             again: Vec::new(),
             vouched: BTreeSet::new(),
+            order: order_of(&pending.operation),
+            pending,
+            placed: 0,
+            rested: 0,
+            asked: 0,
         };
         self.due.insert((run.pending.deadline_us, Due::Run(id)));
         self.runs.insert(id, run);
@@ -106,7 +149,7 @@ impl Transactions {
         self.runs.contains_key(&id)
     }
 
-    fn create(&mut self, around: &Surroundings<'_>, id: OperationId) {
+    pub(super) fn create(&mut self, around: &Surroundings<'_>, id: OperationId) {
         let run = &self.runs[&id];
         let operation = run.operation.clone();
         let parts = &run.transaction().parts;
@@ -119,7 +162,7 @@ impl Transactions {
             boot: around.boot,
             keys: parts.iter().map(|part| part.key.clone()).collect(),
         };
-        let tried = run.pending.tried;
+        let tried = run.pending.tried && !run.is_in_place();
         let job = self.job(id, RunJob::Register);
         let step = TransactionStep::Create(register.clone());
         self.step_of(around, Key::transaction(id), step, operation, tried, job);
@@ -129,7 +172,7 @@ impl Transactions {
     }
 
     /// A job of the run's present turn.
-    fn job(&self, id: OperationId, of: RunJob) -> Job {
+    pub(super) fn job(&self, id: OperationId, of: RunJob) -> Job {
         let turn = self.runs[&id].turn;
         Job::Run { id, turn, of }
     }
@@ -139,12 +182,13 @@ impl Transactions {
         self.turns
     }
 
-    fn turn(&mut self, id: OperationId, phase: RunPhase) {
+    pub(super) fn turn(&mut self, id: OperationId, phase: RunPhase) {
         let turn = self.next_turn();
         let run = self.runs.get_mut(&id).expect("the caller looked");
         (run.turn, run.phase) = (turn, phase);
         run.again.clear();
         run.vouched.clear();
+        run.placed = 0;
     }
 
     pub(super) fn run_answered(
@@ -195,6 +239,8 @@ impl Transactions {
             (RunJob::Part(_), StepAnswer::Refused) => self.look(around, id, RunJob::Refused),
             (RunJob::Part(part), StepAnswer::Seen(seen)) => self.seen(around, id, part, seen),
             // X5: nothing was begun, or nobody can tell what was.
+            (_, StepAnswer::Outcome(Outcome::Remake { .. }))
+                if creating && self.renew(around, id) => {}
             (_, StepAnswer::Outcome(outcome)) if creating => self.finish(id, outcome),
             (_, StepAnswer::Dropped) if creating => self.give_up(id),
             (RunJob::Part(part), StepAnswer::Outcome(_) | StepAnswer::Dropped) => {
@@ -260,8 +306,8 @@ impl Transactions {
                 let failure = contended();
                 self.finish(id, Outcome::Failed { failure });
             }
+            AttemptState::Aborted if self.rests(around, id, number) => {}
             AttemptState::Aborted => {
-                self.learn(around, Attempt { id, number }, Fate::Void);
                 let is_late = around.clock >= register.deadline;
                 let mut to = register.clone();
                 if is_late || number >= TRANSACTION_ATTEMPTS_MAX {
@@ -302,9 +348,44 @@ impl Transactions {
             }
             run.phase = RunPhase::Placing(register, results);
         }
-        for part in 0..count {
+        self.place_next(around, id);
+    }
+
+    /// T6: places the next keys once all before them are held. A transaction that was aborted
+    /// waits at its first key, in an order that is the same for all, and holds no other meanwhile.
+    fn place_next(&mut self, around: &Surroundings<'_>, id: OperationId) {
+        let run = self.runs.get_mut(&id).expect("the caller looked");
+        let RunPhase::Placing(register, results) = &run.phase else {
+            return;
+        };
+        let mut asked = run.order[..run.placed].iter();
+        if asked.any(|part| results[*part].is_none()) {
+            return;
+        }
+        let count = match register.attempt {
+            1 => run.order.len(),
+            _ => run.order.len().min(2 * run.placed + 1),
+        };
+        let next = run.order[run.placed..count].to_vec();
+        run.placed = count;
+        for part in next {
             self.place(around, id, part, None);
         }
+    }
+
+    /// T6: an attempt that was aborted waits before the next one, so that the older transaction
+    /// finds its keys free. Returns whether it does.
+    fn rests(&mut self, around: &Surroundings<'_>, id: OperationId, number: u32) -> bool {
+        self.learn(around, Attempt { id, number }, Fate::Void);
+        let run = self.runs.get_mut(&id).expect("the caller looked");
+        if run.rested >= number {
+            return false;
+        }
+        run.rested = number;
+        self.turn(id, RunPhase::Deciding);
+        let at_us = around.now.mono_us + ABORTED_REST_US;
+        self.due.insert((at_us, Due::Run(id)));
+        true
     }
 
     /// T2: also a key that is only read or checked gets an intent.
@@ -335,17 +416,25 @@ impl Transactions {
         self.step_of(around, key, step, operation, false, job);
     }
 
-    fn held(&mut self, around: &Surroundings<'_>, id: OperationId, part: usize, result: KeyResult) {
+    pub(super) fn held(
+        &mut self,
+        around: &Surroundings<'_>,
+        id: OperationId,
+        part: usize,
+        result: KeyResult,
+    ) {
         let run = self.runs.get_mut(&id).expect("the caller looked");
         let RunPhase::Placing(register, results) = &mut run.phase else {
             return;
         };
         results[part] = Some(result);
         if results.iter().any(Option::is_none) {
+            self.place_next(around, id);
             return;
         }
         let results: Vec<KeyResult> = results.iter().flatten().cloned().collect();
         let from = register.clone();
+        run.asked = from.attempt;
         let decision = AttemptState::Committed(results.clone());
         let mut to = Register {
             decision,
@@ -361,7 +450,7 @@ impl Transactions {
         }
     }
 
-    fn fail(&mut self, around: &Surroundings<'_>, id: OperationId, failure: Failure) {
+    pub(super) fn fail(&mut self, around: &Surroundings<'_>, id: OperationId, failure: Failure) {
         let RunPhase::Placing(register, _) = &self.runs[&id].phase else {
             return;
         };
@@ -373,24 +462,29 @@ impl Transactions {
         self.move_to(around, id, from, to);
     }
 
-    fn finish(&mut self, id: OperationId, outcome: Outcome) {
+    pub(super) fn finish(&mut self, id: OperationId, outcome: Outcome) {
         let Some(run) = self.runs.remove(&id) else {
             return;
         };
-        let pending = run.pending;
-        self.in_place.remove(&pending.operation.id);
         let is_unfit = matches!(outcome, Outcome::Unknown | Outcome::Remake { .. });
-        self.wants.push_back(match pending.is_read() && is_unfit {
-            // The client asks again.
-            true => Want::Drop(pending),
-            false => Want::Answer { pending, outcome },
-        });
+        for pending in run.sharers.into_iter().chain([run.pending]) {
+            self.in_place.remove(&pending.operation.id);
+            let outcome = outcome.clone();
+            self.wants.push_back(match pending.is_read() && is_unfit {
+                // The client asks again.
+                true => Want::Drop(pending),
+                false => Want::Answer { pending, outcome },
+            });
+        }
     }
 
     fn give_up(&mut self, id: OperationId) {
-        if let Some(run) = self.runs.remove(&id) {
-            self.in_place.remove(&run.pending.operation.id);
-            self.wants.push_back(Want::Drop(run.pending));
+        let Some(run) = self.runs.remove(&id) else {
+            return;
+        };
+        for pending in run.sharers.into_iter().chain([run.pending]) {
+            self.in_place.remove(&pending.operation.id);
+            self.wants.push_back(Want::Drop(pending));
         }
     }
 
@@ -430,122 +524,21 @@ impl Transactions {
             self.place(around, id, part, None);
         }
     }
+}
 
-    /// T11: reads all keys; `before`: what they were at the last time.
-    fn read_all(
-        &mut self,
-        around: &Surroundings<'_>,
-        id: OperationId,
-        tries: u32,
-        before: Option<Vec<Seen>>,
-    ) {
-        let keys = self.runs[&id].keys();
-        let seen = vec![None; keys.len()];
-        self.turn(
-            id,
-            RunPhase::Snapshot {
-                tries,
-                before,
-                seen,
-            },
-        );
-        let operation = self.runs[&id].operation.clone();
-        for (part, key) in keys.into_iter().enumerate() {
-            let job = self.job(id, RunJob::Part(part));
-            self.step_of(
-                around,
-                key,
-                TransactionStep::Read,
-                operation.clone(),
-                false,
-                job,
-            );
-        }
+pub(super) fn transaction_of(operation: &Operation) -> &Transaction {
+    match &operation.action {
+        Action::Transact { transaction } => transaction,
+        _ => unreachable!("only transactions are run"),
     }
+}
 
-    fn seen(&mut self, around: &Surroundings<'_>, id: OperationId, part: usize, read: Seen) {
-        let run = self.runs.get_mut(&id).expect("the caller looked");
-        let RunPhase::Snapshot {
-            tries,
-            before,
-            seen,
-        } = &mut run.phase
-        else {
-            // Without T2_read.
-            match judge(run.transaction(), part, &read) {
-                Ok(result) => self.held(around, id, part, result),
-                Err(failure) => self.fail(around, id, failure),
-            }
-            return;
-        };
-        seen[part] = Some(read);
-        if seen.iter().any(Option::is_none) {
-            return;
-        }
-        let seen: Vec<Seen> = seen.drain(..).flatten().collect();
-        let is_enough = seen.len() == 1 || !rule!(T11);
-        let is_same = before.take().is_some_and(|before| {
-            let mut pairs = before.iter().zip(&seen);
-            pairs.all(|(before, now)| is_unchanged(before, now))
-        });
-        let tries = *tries + 1;
-        if is_same || is_enough {
-            let parts = 0..seen.len();
-            let results = parts.map(|part| judge(run.transaction(), part, &seen[part]));
-            let outcome = match results.collect::<Result<Vec<_>, _>>() {
-                Ok(results) if size_of(&results) > wire::VALUE_SIZE_MAX => Outcome::Failed {
-                    failure: too_large(),
-                },
-                Ok(results) => Outcome::Committed { results },
-                Err(failure) => Outcome::Failed { failure },
-            };
-            self.finish(id, outcome);
-        } else if tries <= SNAPSHOT_TRIES_MAX {
-            self.read_all(around, id, tries, Some(seen));
-        } else {
-            self.run_in_place(around, id);
-        }
-    }
-
-    /// Runs the snapshot as an ordinary transaction, under an id of this node's own: a client's
-    /// reads have no identity that outlives them.
-    fn run_in_place(&mut self, around: &Surroundings<'_>, id: OperationId) {
-        let mut run = self.runs.remove(&id).expect("the caller looked");
-        let Some(own) = &mut self.own else {
-            return;
-        };
-        own.sequence += 1;
-        let own = *own;
-        self.in_place.insert(run.pending.operation.id, own);
-        // X1: the lowest one that is in progress.
-        let first = OperationId { sequence: 0, ..own };
-        let lowest = self
-            .runs
-            .range(first..own)
-            .next()
-            .map(|(id, _)| id.sequence);
-        let mut operation = (*run.operation).clone();
-        operation.id = own;
-        operation.birth = around.clock;
-        operation.low_mark = lowest.unwrap_or(own.sequence);
-        run.operation = Arc::new(operation);
-        run.phase = RunPhase::Creating;
-        self.due.insert((run.pending.deadline_us, Due::Run(own)));
-        self.runs.insert(own, run);
-        self.create(around, own);
-    }
-
-    /// Under this id the node runs its own transactions.
-    pub fn set_own(&mut self, client: u128) {
-        self.own.get_or_insert(OperationId {
-            client,
-            sequence: 0,
-        });
-    }
-
-    pub fn has_own(&self) -> bool {
-        self.own.is_some()
-    }
+/// The parts in the order of their keys.
+fn order_of(operation: &Operation) -> Vec<usize> {
+    let parts = &transaction_of(operation).parts;
+    let mut order: Vec<usize> = (0..parts.len()).collect();
+    order.sort_by_key(|part| &parts[*part].key);
+    order
 }
 
 fn contended() -> Failure {
@@ -556,44 +549,9 @@ fn contended() -> Failure {
 }
 
 /// T10: the results do not fit an answer.
-fn too_large() -> Failure {
+pub(super) fn too_large() -> Failure {
     Failure {
         part: 0,
         reason: FailureReason::TooLarge { limit: 0 },
     }
-}
-
-fn size_of(results: &[KeyResult]) -> usize {
-    let values = results.iter().filter_map(|result| result.value.as_ref());
-    values.map(|value| value.len()).sum()
-}
-
-/// The result of a part that only reads.
-fn judge(transaction: &Transaction, place: usize, seen: &Seen) -> Result<KeyResult, Failure> {
-    let part = &transaction.parts[place];
-    let found = seen.value.as_ref().map_or(0, |_| seen.version);
-    let held = check_conditions(part, seen.value.as_ref(), found);
-    held.map_err(|reason| Failure {
-        part: place as u16,
-        reason,
-    })?;
-    Ok(KeyResult {
-        found,
-        value: seen.value.clone().filter(|_| part.get),
-        version: found,
-        number: None,
-    })
-}
-
-/// T11: a key without a record was not written and purged in between if one of the members that
-/// answered has the same floor in the same epoch: a purge would have raised it.
-fn is_unchanged(before: &Seen, now: &Seen) -> bool {
-    let is_absent_still = match (&before.floors, &now.floors) {
-        (None, None) => true,
-        (Some((epoch, before)), Some((now_epoch, now))) => {
-            epoch == now_epoch && before.iter().any(|floor| now.contains(floor))
-        }
-        _ => false,
-    };
-    before.version == now.version && is_absent_still
 }

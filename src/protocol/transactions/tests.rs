@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use wire::{Action, KeyResult, Operation, OperationId, Outcome};
+use wire::{
+    Action, KeyChange, KeyResult, Operation, OperationId, Outcome, Transaction, TransactionPart,
+};
 
 use super::{Surroundings, Transactions, Want};
 use crate::protocol::clients::pending::{Pending, tests};
@@ -79,6 +81,16 @@ fn pending(client: u128, action: Action) -> Pending {
 fn put(client: u128) -> Pending {
     let value = Bytes::from_static(b"1");
     pending(client, Action::Put { value })
+}
+
+fn transact(client: u128) -> Pending {
+    let part = TransactionPart {
+        key: "k".into(),
+        change: Some(KeyChange::Delete),
+        ..TransactionPart::default()
+    };
+    let transaction = Transaction { parts: vec![part] };
+    pending(client, Action::Transact { transaction })
 }
 
 fn pending_register() -> Register {

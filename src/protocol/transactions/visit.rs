@@ -46,6 +46,12 @@ impl Blocked {
     }
 }
 
+/// T6: the oldest comes first, and holds the key when the others try.
+fn by_age(mut woken: Vec<Blocked>) -> Vec<Blocked> {
+    woken.sort_by_key(|b| (b.pending.operation.birth, b.pending.operation.id));
+    woken
+}
+
 /// How long a single write waits for that attempt.
 fn patience_us(number: u32) -> u64 {
     INTENT_PATIENCE_US << number.saturating_sub(1).min(INTENT_PATIENCE_DOUBLINGS_MAX)
@@ -167,7 +173,7 @@ impl Transactions {
     /// The fate of an attempt is known: what waits for it goes on.
     pub(super) fn learn(&mut self, around: &Surroundings<'_>, of: Attempt, fate: Fate) {
         self.decisions.learn(of, fate);
-        for blocked in self.end_visit(of) {
+        for blocked in by_age(self.end_visit(of)) {
             self.unblock(around, of, blocked, fate);
         }
     }
@@ -303,6 +309,7 @@ impl Transactions {
         let Some(attempts) = self.parked.remove(key) else {
             return;
         };
+        let mut woken = Vec::new();
         for of in attempts {
             let Some(visit) = self.visits.get_mut(&of) else {
                 continue;
@@ -315,10 +322,11 @@ impl Transactions {
             }
             visit.waiting = stay;
             self.waiting -= run.len();
-            for blocked in run {
-                let Blocked { key, pending, .. } = blocked;
-                self.wants.push_back(Want::Run { key, pending });
-            }
+            woken.extend(run);
+        }
+        for blocked in by_age(woken) {
+            let Blocked { key, pending, .. } = blocked;
+            self.wants.push_back(Want::Run { key, pending });
         }
     }
 }

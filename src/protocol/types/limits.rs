@@ -22,8 +22,13 @@ pub const INTENT_PATIENCE_DOUBLINGS_MAX: u32 = 6;
 pub const INTENT_WAITERS_MAX: usize = 16_384;
 /// A transaction is tried again at most this often after it was aborted.
 pub const TRANSACTION_ATTEMPTS_MAX: u32 = 64;
+/// T6: an attempt that was aborted waits so long before the next one. The transaction that aborted
+/// it needs a round or two to place its intent.
+pub const ABORTED_REST_US: u64 = 10_000;
 /// T11: after this many double reads that differed, a snapshot runs as an ordinary transaction.
 pub const SNAPSHOT_TRIES_MAX: u32 = 4;
+/// T11: the same after one double read between whose halves more keys than this were written.
+pub const SNAPSHOT_CHANGED_MAX: usize = 2;
 /// T8: how long an intent or a pending register is left alone before a sweep looks at it.
 pub const SWEEP_AFTER_MS: u64 = 1_000;
 /// T8: how much later nodes sweep that are not the preferred coordinator.

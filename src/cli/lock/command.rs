@@ -22,14 +22,18 @@ use rustix::process::{WaitOptions, waitpid};
 pub const EXIT_SIGNAL: i32 = 128;
 /// A command whose lock is lost is killed if it has not ended this long after SIGTERM.
 const TERMINATION_WAIT: Duration = Duration::from_secs(2);
+/// How long a signal lets the attempt end that is in progress, so that it leaves no lock behind.
+const ATTEMPT_WAIT: Duration = Duration::from_millis(500);
 /// How often it is looked at meanwhile.
 const LOOK: Duration = Duration::from_millis(10);
 
 /// How far the program has come.
 #[derive(Debug)]
 enum LockStage {
-    /// The lock is not held: a signal ends the program.
+    /// The lock is not held: a signal ends the program, ...
     Waiting,
+    /// ... once the attempt has ended that may be in progress.
+    Ending(Signal),
     /// The lock is held, and the command is being started: signals are kept for it.
     Starting(Vec<Signal>),
     Running(Pid),
@@ -40,13 +44,22 @@ enum LockStage {
 impl LockStage {
     fn take(&mut self, signal: Signal) {
         match self {
-            LockStage::Waiting => std::process::exit(EXIT_SIGNAL + signal as i32),
+            LockStage::Waiting => *self = LockStage::Ending(signal),
+            LockStage::Ending(_) => std::process::exit(EXIT_SIGNAL + signal as i32),
             LockStage::Starting(kept) => kept.push(signal),
             // A terminal sends it to the command, too.
             LockStage::Running(_) if signal == Signal::SIGINT => {}
             LockStage::Running(id) => drop(kill(*id, signal)),
             LockStage::Over => {}
         }
+    }
+}
+
+/// Ends the program if the lock is still not held.
+fn end_if_waiting(stage: &SharedStage) {
+    thread::sleep(ATTEMPT_WAIT);
+    if let LockStage::Ending(signal) = *lock(stage) {
+        std::process::exit(EXIT_SIGNAL + signal as i32);
     }
 }
 
@@ -80,15 +93,27 @@ impl Signals {
             thread::spawn(move || {
                 while let Ok(signal) = signals.wait() {
                     lock(&stage).take(signal);
+                    let is_ending = matches!(*lock(&stage), LockStage::Ending(_));
+                    if is_ending {
+                        let stage = stage.clone();
+                        thread::spawn(move || end_if_waiting(&stage));
+                    }
                 }
             });
         }
         Signals { stage, mask }
     }
 
-    /// The lock is held.
-    pub fn keep(&self) {
-        *lock(&self.stage) = LockStage::Starting(Vec::new());
+    /// The lock is held. Returns the signal that came while it was not: then the program gives the
+    /// lock back and ends.
+    pub fn keep(&self) -> Option<Signal> {
+        let mut stage = lock(&self.stage);
+        if let LockStage::Ending(signal) = *stage {
+            *stage = LockStage::Over;
+            return Some(signal);
+        }
+        *stage = LockStage::Starting(Vec::new());
+        None
     }
 
     /// Starts the command with one more variable, and passes on the signals that came meanwhile,

@@ -69,7 +69,10 @@ pub fn run(arguments: LockArgs, connection: &ConnectionArgs) -> ExitCode {
         Ok(None) => return refuse(&client, &key, connection).into(),
         Err(error) => return connection.refuse_call(&error).into(),
     };
-    signals.keep();
+    if let Some(signal) = signals.keep() {
+        give_back(lock, &client);
+        return ExitCode::from((EXIT_SIGNAL + signal as i32) as u8);
+    }
     let token = lock.token().to_string();
     let command = match signals.start(&arguments.command, (TOKEN_VARIABLE, &token)) {
         Ok(command) => command,

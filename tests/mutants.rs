@@ -13,6 +13,7 @@ use horseshoe::protocol::types::rules::{Rule, switch_off};
 use scenarios::{
     ballots, catching_up, changes, clocks, exactly_once, expiry, handoff, hung_disks, latent,
     lives, members, outcomes, overload, purge, rollbacks, scans, split, text, transactions,
+    watches,
 };
 use sim::plan::Config;
 use sim::run::run_seed;
@@ -323,6 +324,26 @@ const TABLE: &[(Rule, Found)] = &[
     (
         Rule::S2_read,
         Found::ByScenario(scans::s2_what_this_node_lacks_is_read),
+    ),
+    (
+        Rule::W1,
+        Found::ByScenario(watches::w1_what_is_not_chosen_is_not_told),
+    ),
+    (
+        Rule::W1_vote,
+        Found::ByScenario(watches::w1_a_node_that_is_cut_off_ends_its_watches),
+    ),
+    (
+        Rule::W2,
+        Found::ByScenario(watches::w2_a_change_whose_notice_is_lost_is_told),
+    ),
+    (
+        Rule::W3_deleted,
+        Found::ByScenario(watches::w3_a_late_notice_brings_no_deleted_key_back),
+    ),
+    (
+        Rule::W4_settled,
+        Found::ByScenario(watches::w4_a_watch_is_not_current_while_a_key_is_unsettled),
     ),
     (
         Rule::T1,

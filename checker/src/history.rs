@@ -125,6 +125,7 @@ pub fn show_action(action: &Action) -> String {
         Action::GetStale => "stale get".into(),
         Action::DeleteVersion { version } => format!("if version {version:#x} delete"),
         Action::Scan { end, limit, .. } => format!("scan up to {} ({limit} keys)", show(end)),
+        Action::Watch { end, .. } => format!("watch up to {}", show(end)),
         Action::Transact { transaction } => {
             let parts: Vec<String> = transaction.parts.iter().map(show_part).collect();
             format!("transaction {}", parts.join(", "))

@@ -185,6 +185,7 @@ fn has_part_in(action: &Action, value: &Bytes) -> bool {
         | Action::GetStale
         | Action::TimeToLive
         | Action::Scan { .. }
+        | Action::Watch { .. }
         | Action::Transact { .. } => false,
         Action::Delete
         | Action::DeleteVersion { .. }
@@ -210,6 +211,7 @@ fn may_leave(action: &Action, value: &Bytes) -> bool {
         | Action::GetStale
         | Action::TimeToLive
         | Action::Scan { .. }
+        | Action::Watch { .. }
         | Action::Transact { .. }
         | Action::Delete
         | Action::DeleteVersion { .. }

@@ -141,6 +141,7 @@ fn value_at_version(item: &CheckItem) -> Option<Option<Bytes>> {
             | Action::GetStale
             | Action::TimeToLive
             | Action::Scan { .. }
+            | Action::Watch { .. }
             | Action::Transact { .. }
             | Action::Expire { .. }
             | Action::Persist { .. }

@@ -92,9 +92,11 @@ pub fn effect(action: &Action, before: Option<&Bytes>, version_holds: bool) -> M
         }
     };
     match action {
-        Action::Get | Action::GetStale | Action::TimeToLive | Action::Scan { .. } => {
-            panic!("a read writes nothing")
-        }
+        Action::Get
+        | Action::GetStale
+        | Action::TimeToLive
+        | Action::Scan { .. }
+        | Action::Watch { .. } => panic!("a read writes nothing"),
         Action::Transact { .. } => panic!("`several` judges transactions"),
         // Version 0 is that of an absent key.
         Action::PutFor { value, over, .. } => {
@@ -239,6 +241,7 @@ impl ModelState {
             | Outcome::NotKnown
             | Outcome::Remake { .. }
             | Outcome::Page(_)
+            | Outcome::Watched(_)
             | Outcome::Ahead { .. } => panic!("{outcome:?} says nothing of the register"),
         }
     }

@@ -46,6 +46,7 @@ fn writers(items: &[CheckItem]) -> Option<HashMap<Bytes, usize>> {
             | Action::GetStale
             | Action::TimeToLive
             | Action::Scan { .. }
+            | Action::Watch { .. }
             | Action::Transact { .. }
             | Action::Delete
             | Action::DeleteVersion { .. }

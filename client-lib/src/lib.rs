@@ -5,7 +5,7 @@
 //!
 //! ```no_run
 //! use kvclient::wire::{Action, Outcome};
-//! use kvclient::{Call, CallError, Client, ClientOptions, TransactionOutcome};
+//! use kvclient::{Call, CallError, Client, ClientOptions, TransactionOutcome, WatchEvent};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let client = Client::open("node1:7001,node2:7001,node3:7001", ClientOptions::default())?;
@@ -23,6 +23,15 @@
 //! for entry in client.scan(kvclient::Scan::prefix(b"col")) {
 //!     let entry = entry?;
 //!     println!("{:?} is {:?}, version {}", entry.key, entry.value, entry.version);
+//! }
+//!
+//! // The present state of these keys, and then each change.
+//! for event in client.watch(kvclient::Watch::prefix(b"col")) {
+//!     match event? {
+//!         WatchEvent::Changed { key, value, .. } => println!("{key:?} is now {value:?}"),
+//!         WatchEvent::Current { .. } => break, // All is told that the node knows.
+//!         WatchEvent::Apart(error) => println!("no node serves the watch: {error}"),
+//!     }
 //! }
 //!
 //! // Several keys at once, all or nothing.
@@ -53,8 +62,8 @@ pub mod session;
 pub mod transaction;
 pub mod zone;
 
-pub use client::{Client, ClientOptions, OpenError, ScanEntries, ScanPages, look_up};
-pub use session::{Call, CallError, Completion, Scan, SessionCounters};
+pub use client::{Client, ClientOptions, OpenError, ScanEntries, ScanPages, WatchEvents, look_up};
+pub use session::{Call, CallError, Completion, Scan, SessionCounters, Watch, WatchEvent};
 pub use transaction::{
     TransactionBuilder, TransactionDraft, TransactionOutcome, TransactionResults,
 };

@@ -336,6 +336,7 @@ fn client_messages() -> Vec<(u8, Vec<u8>)> {
                 end: "l".into(),
                 limit: 9,
                 keys_only: true,
+                deleted: false,
             },
         ),
         request(

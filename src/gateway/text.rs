@@ -117,6 +117,7 @@ pub fn answer(id: u64, outcome: &Outcome) -> Result<Vec<u8>, Silence> {
         | Outcome::Stale { .. }
         | Outcome::NotKnown
         | Outcome::Page(_)
+        | Outcome::Watched(_)
         | Outcome::NothingToDelete
         | Outcome::Conflict { .. }
         | Outcome::NotANumber

@@ -13,16 +13,16 @@ use super::joiners::{NODES_SIZE_MAX, OTHERS_SIZE_MAX};
 use super::log::LINES_WAITING_MAX;
 use super::packer::{QUEUE_SIZE_MAX, SPARE_SIZE_MAX, SPARES_MAX};
 use crate::protocol::types::limits::{
-    COPIES_WAITING_MAX, DISK_BACKLOG_SIZE_MAX, HELD_BUCKETS_SIZE_MAX, HINTS_SIZE_MAX,
-    LOAD_WAITERS_SIZE_MAX, LOW_MARKS_MAX, OPERATIONS_SIZE_MAX, PARTS_ASKED_MAX, PULLS_WAITING_MAX,
-    RANGES_ASKED_MAX, ROUNDS_LINGERING_MAX, SCANS_MAX, SESSION_WORDS_MAX, SESSIONS_MAX,
-    SHARES_CLIENTS_MAX,
+    CHANGES_SIZE_MAX, COPIES_WAITING_MAX, DISK_BACKLOG_SIZE_MAX, HELD_BUCKETS_SIZE_MAX,
+    HINTS_SIZE_MAX, LOAD_WAITERS_SIZE_MAX, LOW_MARKS_MAX, OPERATIONS_SIZE_MAX, PARTS_ASKED_MAX,
+    PULLS_WAITING_MAX, RANGES_ASKED_MAX, RANGES_WATCHED_MAX, ROUNDS_LINGERING_MAX, SCANS_MAX,
+    SESSION_WORDS_MAX, SESSIONS_MAX, SHARES_CLIENTS_MAX, UNSETTLED_MAX,
 };
 use wire::KEY_SIZE_MAX;
 use wire::parts::INCOMPLETE_SIZE_MAX;
 
 /// The most that all of them may take.
-pub const MEMORY_BOUND: usize = 256_000_000;
+pub const MEMORY_BOUND: usize = 268_000_000;
 
 /// One use of memory: the constant that bounds it, and the bytes that this allows.
 #[derive(Debug, Clone, Copy)]
@@ -61,6 +61,9 @@ pub const MEMORY_USES: &[MemoryUse] = uses![
     SCANS_MAX * (1 << 20),
     // Their ranges have two ends.
     RANGES_ASKED_MAX * 2 * NAMED,
+    CHANGES_SIZE_MAX,
+    UNSETTLED_MAX * NAMED,
+    RANGES_WATCHED_MAX * 2 * NAMED,
     PARTS_ASKED_MAX * NAMED,
     // The session, its place in the order, and the gaps of a hash table.
     SESSIONS_MAX * 256,

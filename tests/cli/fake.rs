@@ -505,7 +505,13 @@ impl State {
                 | Action::PutFor { .. },
                 _,
             ) => return conflict(),
-            (Action::PutOver { .. } | Action::Scan { .. } | Action::Transact { .. }, _) => {
+            (
+                Action::PutOver { .. }
+                | Action::Scan { .. }
+                | Action::Watch { .. }
+                | Action::Transact { .. },
+                _,
+            ) => {
                 panic!("no test asks the fake node for it")
             }
             (Action::CompareVersion { .. } | Action::CompareValue { .. }, _) => return conflict(),

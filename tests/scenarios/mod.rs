@@ -38,3 +38,4 @@ pub mod split;
 pub mod text;
 pub mod told;
 pub mod transactions;
+pub mod watches;

@@ -33,6 +33,7 @@ fn told(c: &mut Script, client: usize) -> Vec<String> {
             end: Bytes::new(),
             limit: 0,
             keys_only: false,
+            deleted: false,
         };
         let Outcome::Page(page) = c.run(client, &from, action) else {
             panic!("no page from {from:?} on");
@@ -199,6 +200,7 @@ pub fn a_small_limit_behind_tombstones_takes_one_page() {
         end: Bytes::new(),
         limit: 1,
         keys_only: false,
+        deleted: false,
     };
     let Outcome::Page(page) = c.run(client, "a", first) else {
         panic!("no page");

@@ -1,6 +1,6 @@
 //! Simulated clients: the client library's session, driven by the simulation.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use horseshoe::protocol::types::message::{
@@ -15,6 +15,7 @@ use super::history::{Ending, RecordedCall, show};
 use super::network::Place;
 use super::random::Random;
 use super::text::TextClient;
+use super::watchers::watcher_of;
 
 pub struct Client {
     pub index: usize,
@@ -29,8 +30,10 @@ pub struct Client {
     attempts: BTreeMap<u64, Bytes>,
     /// Replies to a client that a scenario controls by hand.
     pub by_hand: Option<Vec<(usize, ClientReply)>>,
-    /// False for a client that runs no operations, and only requests membership changes.
+    /// Whether the client runs no operations, but requests membership changes, or watches.
     operates: bool,
+    /// Calls of watchers that have ended.
+    watched: VecDeque<(usize, Result<Outcome, CallError>)>,
 }
 
 impl Client {
@@ -61,6 +64,7 @@ impl Client {
             attempts: BTreeMap::new(),
             by_hand: None,
             operates: false,
+            watched: VecDeque::new(),
         }
     }
 
@@ -83,6 +87,7 @@ impl Client {
             attempts: BTreeMap::new(),
             by_hand: Some(Vec::new()),
             operates: false,
+            watched: VecDeque::new(),
         }
     }
 
@@ -173,9 +178,15 @@ impl Client {
             self.in_flight -= 1;
             return Some(ended);
         }
-        let completion = self.session.as_mut()?.poll_completion()?;
-        self.in_flight -= 1;
-        Some((completion.tag as usize, ending(completion)))
+        loop {
+            let completion = self.session.as_mut()?.poll_completion()?;
+            if let Some(watcher) = watcher_of(completion.tag) {
+                self.watched.push_back((watcher, completion.result));
+                continue;
+            }
+            self.in_flight -= 1;
+            return Some((completion.tag as usize, ending(completion)));
+        }
     }
 
     /// The key that a reply is about.
@@ -228,6 +239,7 @@ impl Cluster {
             action,
             want_old,
             deadline_us,
+            node: None,
         };
         let state = &mut self.clients[client];
         let session = state.session.as_mut().expect("the client is there");
@@ -308,6 +320,14 @@ impl Cluster {
 
     /// Sends the messages of the client's session, and records what has ended.
     pub fn drain_client(&mut self, client: usize) {
+        self.drain_session(client);
+        while let Some((watcher, result)) = self.clients[client].watched.pop_front() {
+            self.watched(watcher, result);
+            self.drain_session(client);
+        }
+    }
+
+    fn drain_session(&mut self, client: usize) {
         let now_us = self.now_us;
         while let Some((node, message)) = self.clients[client].poll_send() {
             let mut from = endpoint(client);

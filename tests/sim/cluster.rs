@@ -24,6 +24,7 @@ use super::node::{DiskSpeed, Node};
 use super::random::Random;
 use super::trace::{Detail, Trace};
 use super::watch::{Watch, is_quorum, member_of};
+use super::watchers::Watcher;
 
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -113,6 +114,7 @@ pub struct Cluster {
     pub nodes: Vec<Node>,
     pub network: Network,
     pub clients: Vec<Client>,
+    pub watchers: Vec<Watcher>,
     /// All operations of all clients, in order of their calls.
     pub calls: Vec<RecordedCall>,
     pub watch: Watch,
@@ -160,6 +162,7 @@ impl Cluster {
             nodes: nodes.collect(),
             network,
             clients: Vec::new(),
+            watchers: Vec::new(),
             calls: Vec::new(),
             watch: Watch::default(),
             trace: Trace::new(settings.detail),

@@ -26,4 +26,5 @@ pub mod text;
 pub mod trace;
 pub mod transactions;
 pub mod watch;
+pub mod watchers;
 mod workload;

@@ -49,6 +49,8 @@ pub struct Plan {
     pub read_per_mille: u64,
     pub short_deadline_per_mille: u64,
     pub scan_per_mille: u64,
+    /// Clients that watch all keys. In most runs there are none.
+    pub watchers: usize,
     /// Operations over several keys. In most runs there are none.
     pub transact_per_mille: u64,
     /// The kinds of faults that strike in this run.
@@ -95,6 +97,7 @@ impl Plan {
             read_per_mille: *random.pick(&[150, 400, 400, 700]),
             short_deadline_per_mille: *random.pick(&[0, 100, 400]),
             scan_per_mille: *Random::stream(seed, 28).pick(&[0, 50, 50, 200]),
+            watchers: *Random::stream(seed, 31).pick(&[0, 0, 1, 2]),
             transact_per_mille: *Random::stream(seed, 30).pick(&[0, 0, 0, 250, 600]),
             faults,
             fault_gap_us: duration_us / random.between(8, 20),

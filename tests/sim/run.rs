@@ -7,6 +7,7 @@ use bytes::Bytes;
 use horseshoe::protocol::types::ballot::Ballot;
 use horseshoe::protocol::types::record::{Key, Record, SPACE_TRANSACTION};
 use horseshoe::protocol::types::transaction::{Intent, Register};
+use kvclient::session::Watch;
 use wire::{Action, Outcome};
 
 use super::checker::{self, CheckVerdict, several};
@@ -19,7 +20,7 @@ use super::plan::{Config, Plan};
 use super::random::Random;
 use super::transactions::wrong_sum;
 use super::workload::{Workload, key_name};
-use super::{scans, script};
+use super::{scans, script, watchers};
 
 /// The most states that the checker visits for one key.
 const CHECK_EFFORT_MAX: u64 = 400_000;
@@ -201,6 +202,9 @@ impl Run {
             let client = self.cluster.add_text_client();
             self.let_think(client);
         }
+        for _ in 0..self.plan.watchers {
+            self.cluster.add_watcher(Watch::prefix(b""));
+        }
         let first = if self.plan.early_trouble {
             0
         } else {
@@ -359,9 +363,13 @@ impl Run {
         }
         self.leave_one_behind()?;
         let end_us = self.cluster.now_us + LIVENESS_US;
-        match self.run_until(end_us, Run::members_are_equal)? {
+        if !self.run_until(end_us, Run::members_are_equal)? {
+            return Err(Failure(format!("C1: {}", self.differences())));
+        }
+        let end_us = self.cluster.now_us + LIVENESS_US;
+        match self.run_until(end_us, |run| run.missed().is_empty())? {
             true => Ok(()),
-            false => Err(Failure(format!("C1: {}", self.differences()))),
+            false => Err(Failure(format!("W1: {}", self.missed().join("\n  ")))),
         }
     }
 
@@ -465,6 +473,18 @@ impl Run {
         )
     }
 
+    /// What watchers do not know of the keys that a member holds.
+    fn missed(&self) -> Vec<String> {
+        let keys = (0..self.plan.keys.len()).map(|key| self.key(key));
+        let missed = keys.flat_map(|key| {
+            let held = self.held(&key).into_iter().flatten().next();
+            let record = held.and_then(|(_, record)| record);
+            let holds = record.and_then(|r| Some((r.version, r.value.clone()?)));
+            watchers::missed(&self.cluster.watchers, &key, holds.as_ref())
+        });
+        missed.collect()
+    }
+
     /// The node alone serves a write and a read of every key.
     fn serves(&mut self, node: usize, until_us: u64) -> Result<(), Failure> {
         let until_us = until_us.max(self.cluster.now_us + LIVENESS_US / 2);
@@ -538,6 +558,9 @@ impl Run {
             events: self.cluster.events,
             ..Report::default()
         };
+        if let Some(fault) = self.cluster.fault_of_watchers() {
+            return Err(Failure(format!("W1: {fault}")));
+        }
         let calls = std::mem::take(&mut self.cluster.calls);
         for call in &calls {
             *report.outcomes.entry(name_of(&call.ending)).or_default() += 1;
@@ -648,6 +671,7 @@ fn name_of(ending: &Ending) -> &'static str {
             Outcome::NotKnown => "not known",
             Outcome::Absent => "absent",
             Outcome::Page(_) => "page",
+            Outcome::Watched(_) => "watched",
             Outcome::Written { .. } => "written",
             Outcome::NothingToDelete => "nothing to delete",
             Outcome::Conflict { .. } => "conflict",

@@ -521,6 +521,7 @@ pub fn scan() -> Action {
         end: Bytes::new(),
         limit: 0,
         keys_only: false,
+        deleted: false,
     }
 }
 

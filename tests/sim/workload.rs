@@ -109,6 +109,7 @@ impl Workload {
             },
             limit: *self.random.pick(&[0, 0, 0, 1, 2]),
             keys_only: false,
+            deleted: false,
         };
         let deadline_us = self.random.between(500_000, 6_500_000);
         cluster.begin(client, &key, action, false, deadline_us);

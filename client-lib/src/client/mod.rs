@@ -10,6 +10,7 @@ mod inner;
 mod look_up;
 mod scan;
 mod wake;
+mod watch;
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -29,6 +30,7 @@ use crate::session::{
 };
 use crate::transaction::TransactionBuilder;
 pub use scan::{ScanEntries, ScanPages};
+pub use watch::WatchEvents;
 
 use address::Given;
 use inner::{Inner, Owner};

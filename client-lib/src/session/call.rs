@@ -13,6 +13,8 @@ pub struct Call {
     pub want_old: bool,
     /// `None`: the session's default.
     pub deadline_us: Option<u64>,
+    /// Of a read: only the node with this id is asked. If it hears no quorum, the call ends.
+    pub node: Option<u8>,
 }
 
 impl Call {
@@ -22,6 +24,7 @@ impl Call {
             action,
             want_old: false,
             deadline_us: None,
+            node: None,
         }
     }
 
@@ -38,7 +41,7 @@ impl Call {
                 limit: KEY_SIZE_MAX as u64,
             });
         }
-        if let Action::Scan { end, .. } = &self.action
+        if let Action::Scan { end, .. } | Action::Watch { end, .. } = &self.action
             && end.len() > KEY_SIZE_MAX
         {
             return Err(CallError::TooLarge {
@@ -62,9 +65,9 @@ impl Call {
     }
 }
 
-/// The result of a call. `Ok` contains `Value`, `Absent`, `Page`, `Lives`, `Stale`, `Written`,
-/// `NothingToDelete` or `Conflict`, or, of a transaction, `Committed` or `Failed`; all other
-/// outcomes are errors.
+/// The result of a call. `Ok` contains `Value`, `Absent`, `Page`, `Watched`, `Lives`, `Stale`,
+/// `Written`, `NothingToDelete` or `Conflict`, or, of a transaction, `Committed` or `Failed`; all
+/// other outcomes are errors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Completion {
     pub tag: u64,

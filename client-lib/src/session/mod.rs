@@ -21,6 +21,7 @@ mod queue;
 mod scan;
 mod settle;
 mod table;
+mod watch;
 mod window;
 
 use std::cmp::Reverse;
@@ -41,6 +42,7 @@ pub use question::{Question, QuestionCompletion, QuestionReply};
 use queue::AnswerRate;
 pub use scan::{Scan, ScanCursor};
 use table::{CallHandle, CallTable};
+pub use watch::{Watch, WatchEvent};
 
 /// The most calls in flight; further calls fail as busy. This is half of the window of numbers that
 /// nodes distinguish, so that a retry of each call fits too.

@@ -210,8 +210,9 @@ impl Node {
         self.strikes = 0;
         self.avoid_until_us = 0;
         self.hello_wait_us = HELLO_WAIT_US_INITIAL;
-        // A page takes longer than the other reads, and says nothing of them.
-        if !is_turned_away(outcome) && !matches!(outcome, Outcome::Page(_)) {
+        // A page takes longer than the other reads, and says nothing of them; a poll waits.
+        let is_slow = matches!(outcome, Outcome::Page(_) | Outcome::Watched(_));
+        if !is_turned_away(outcome) && !is_slow {
             self.executed(now_us, timing, took_us);
         }
     }
@@ -241,9 +242,10 @@ impl Node {
             false => &self.writes,
         };
         let wait_us = latency.wait_us(self.distance.wait_bounds());
-        let size_us = match action.is_scan() {
-            true => SCAN_US,
-            false => 3 * allowance_us(action.value_size()),
+        let size_us = match action {
+            Action::Scan { .. } => SCAN_US,
+            Action::Watch { wait_ms, .. } => SCAN_US + u64::from(*wait_ms) * 1_000,
+            _ => 3 * allowance_us(action.value_size()),
         };
         wait_us.max(self.distance.least_wait_us()) + size_us
     }
@@ -288,7 +290,11 @@ impl Node {
             untried: operation.tried & place_bit(place) == 0,
             answers: now_us >= self.avoid_until_us,
             votes: live.node != 0,
-            weight: wire::rendezvous_weight(&operation.call.key, live.node),
+            weight: match operation.call.action.is_watch() {
+                // The watches of one range are spread over all nodes.
+                true => wire::rendezvous_weight(&operation.spread.to_le_bytes(), live.node),
+                false => wire::rendezvous_weight(&operation.call.key, live.node),
+            },
             place,
         })
     }
@@ -363,7 +369,8 @@ impl Session {
         for (place, node) in nodes.filter(|(_, node)| !node.spared) {
             let usable = node.is_usable(now_us);
             all_well &= usable && now_us < node.refresh_us;
-            if usable {
+            let is_asked = operation.call.node.is_none_or(|id| node.id() == id);
+            if usable && is_asked {
                 best = best.max(node.rank(now_us, place, operation));
             }
         }

@@ -55,6 +55,8 @@ pub(super) struct LastAttempt {
 pub(super) struct InFlight {
     pub call: Call,
     pub tag: u64,
+    /// Random for a poll of a watch: which node it goes to first.
+    pub spread: u64,
     deadline_us: u64,
     pub identity: Option<OperationIdentity>,
     /// The number of sendings of this identity.
@@ -91,6 +93,7 @@ impl InFlight {
         InFlight {
             call,
             tag,
+            spread: 0,
             deadline_us,
             identity: None,
             sent: 0,
@@ -200,7 +203,10 @@ impl Session {
         let wait_us = call.deadline_us.unwrap_or(self.options.deadline_us);
         self.check_wait(now_us, wait_us)?;
         let deadline_us = now_us.saturating_add(wait_us);
-        let operation = InFlight::new(now_us, call, tag, deadline_us);
+        let mut operation = InFlight::new(now_us, call, tag, deadline_us);
+        if operation.call.action.is_watch() {
+            operation.spread = self.random();
+        }
         let handle = self.table.insert(operation);
         self.send(now_us, handle);
         Ok(())

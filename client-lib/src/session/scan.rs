@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::call::{Call, CallError};
-use wire::{Action, ScanEntry, ScanPage, end_of_prefix};
+use wire::{Action, KEY_SIZE_MAX, ScanEntry, ScanPage, end_of_prefix};
 
 /// The first key in order.
 const FIRST_KEY: &[u8] = &[0];
@@ -16,6 +16,8 @@ pub struct Scan {
     end: Bytes,
     limit: Option<u64>,
     keys_only: bool,
+    /// Deleted keys, too, for a watch.
+    deleted: bool,
     deadline_us: Option<u64>,
 }
 
@@ -27,6 +29,7 @@ impl Scan {
             end: Bytes::new(),
             limit: None,
             keys_only: false,
+            deleted: false,
             deadline_us: None,
         }
     }
@@ -41,6 +44,19 @@ impl Scan {
                 end: end_of_prefix(prefix),
                 ..all
             },
+        }
+    }
+
+    /// One key.
+    pub(super) fn of_key(key: Bytes) -> Self {
+        Scan {
+            end: match key.len() < KEY_SIZE_MAX {
+                true => [&key[..], &[0]].concat().into(),
+                // No key is longer.
+                false => end_of_prefix(&key),
+            },
+            first: key,
+            ..Scan::all()
         }
     }
 
@@ -69,6 +85,16 @@ impl Scan {
     pub fn keys_only(mut self) -> Self {
         self.keys_only = true;
         self
+    }
+
+    pub(super) fn with_deleted(mut self) -> Self {
+        self.deleted = true;
+        self
+    }
+
+    /// The first key of the range, and the first one behind it; empty if there is none.
+    pub(super) fn edges(&self) -> (Bytes, Bytes) {
+        (self.first.clone(), self.end.clone())
     }
 
     /// How long each page may take; otherwise as long as any call.
@@ -108,10 +134,16 @@ impl ScanCursor {
             end: self.rest.end.clone(),
             limit: u32::try_from(limit).unwrap_or(u32::MAX),
             keys_only: self.rest.keys_only,
+            deleted: self.rest.deleted,
         };
         let mut call = Call::new(self.rest.first.clone(), action);
         call.deadline_us = self.rest.deadline_us;
         Some(call)
+    }
+
+    /// The next page begins with this key, or after it.
+    pub(super) fn position(&self) -> (Bytes, bool) {
+        (self.rest.first.clone(), self.is_after)
     }
 
     /// The page that the call returned. Returns the keys to tell. After an error the cursor is

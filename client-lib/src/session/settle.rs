@@ -47,6 +47,7 @@ impl Session {
                     | Outcome::Lives { .. }
                     | Outcome::Stale { .. }
                     | Outcome::Page(_)
+                    | Outcome::Watched(_)
             );
             let timing = AnswerTiming {
                 is_read,
@@ -96,6 +97,12 @@ impl Session {
             self.observe(now_us, dropped);
         }
         let operation = self.table.get_mut(handle).expect("the caller looked");
+        let is_refused = matches!(outcome, Outcome::NoQuorum { .. });
+        if is_refused && operation.call.node.is_some() && operation.is_read() {
+            let error = self.no_quorum();
+            self.complete(handle, Err(error));
+            return;
+        }
         // The answer of any other node would be the same; open attempts get time to be answered.
         let goes_elsewhere = matches!(
             outcome,
@@ -345,8 +352,11 @@ fn fits(outcome: &Outcome, action: &Action) -> bool {
         | Outcome::Absent
         | Outcome::Lives { .. }
         | Outcome::Stale { .. }
-        | Outcome::NotKnown => is_read && !action.is_scan() && !is_transaction,
+        | Outcome::NotKnown => {
+            is_read && !action.is_scan() && !action.is_watch() && !is_transaction
+        }
         Outcome::Page(_) => action.is_scan(),
+        Outcome::Watched(_) => action.is_watch(),
         Outcome::Written { .. }
         | Outcome::NothingToDelete
         | Outcome::Conflict { .. }

@@ -352,6 +352,7 @@ impl Store {
                 end,
                 limit,
                 keys_only,
+                ..
             } => {
                 let first = operation.key;
                 return self.scan(&first, is_after, &end, limit as usize, keys_only);

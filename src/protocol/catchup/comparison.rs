@@ -78,6 +78,8 @@ pub struct Pass {
     pub given_up: u64,
     /// Whether the pass is incomplete.
     pub is_cut_short: bool,
+    /// Buckets that differ are not compared, because the other member is catching up itself.
+    pub leaves_out: bool,
 }
 
 impl BucketQuestion {
@@ -116,7 +118,15 @@ impl Pass {
             missing: 0,
             given_up: 0,
             is_cut_short: false,
+            leaves_out: false,
         }
+    }
+
+    /// W4: the member of whose keys this node now holds all that it held when the pass began.
+    pub fn compared_all_with(&self) -> Option<NodeId> {
+        let is_all = !self.is_cut_short && !self.leaves_out && self.given_up == 0;
+        let is_pair = self.kind == PassKind::Pair;
+        self.shares.first().copied().filter(|_| is_pair && is_all)
     }
 
     pub fn sources(&self) -> Vec<NodeId> {

@@ -38,6 +38,10 @@ pub enum ReplyTo {
         round: RoundId,
         place: usize,
     },
+    /// A watch of this node, which needs to know what is chosen.
+    Watch {
+        read: u64,
+    },
     /// A transaction of this node, or a node's search for the fate of one.
     Step {
         job: u64,

@@ -32,34 +32,51 @@ pub struct OwnVote {
     /// Whether the record alone says what is told of its key. What a transaction intends, and what
     /// may have expired, is for a read round.
     tells_all: bool,
-    /// `None` for a tombstone, and if the record does not tell all.
+    /// `None` if the record does not tell all; also for a tombstone, unless deleted keys are told.
     told: Option<ToldRecord>,
 }
 
-/// What a page tells of a key that is present.
+/// What a page tells of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToldRecord {
     pub version: Version,
-    /// `None` if only keys were asked for.
+    /// `None` if only keys were asked for, and for a deleted key.
     pub value: Option<Bytes>,
 }
 
+impl ToldRecord {
+    /// What is told of a record with this version and value.
+    pub fn told(self, terms: ScanTerms) -> Option<Self> {
+        let ToldRecord { version, value } = self;
+        let is_told = value.is_some() || terms.deleted && rule!(W3_deleted);
+        let value = value.filter(|_| !terms.keys_only);
+        is_told.then_some(ToldRecord { version, value })
+    }
+}
+
+/// How much of a range a page tells.
+#[derive(Debug, Clone, Copy)]
+pub struct ScanTerms {
+    /// Keys, at least one.
+    pub length_max: usize,
+    pub keys_only: bool,
+    /// W3: deleted keys, too.
+    pub deleted: bool,
+}
+
 impl OwnVote {
-    pub fn of(state: &AcceptorState, keys_only: bool) -> Self {
+    pub fn of(state: &AcceptorState, terms: ScanTerms) -> Self {
         let record = state.record.as_ref();
         let record = record.filter(|record| record.intent.is_none() && record.expiry_ms.is_none());
-        let told = record.and_then(|record| {
-            let value = record.value.as_ref()?;
-            Some(ToldRecord {
-                version: record.version,
-                value: (!keys_only).then(|| value.clone()),
-            })
+        let told = record.map(|record| ToldRecord {
+            version: record.version,
+            value: record.value.clone(),
         });
         OwnVote {
             accepted: state.accepted,
             chosen: state.chosen,
             tells_all: record.is_some(),
-            told,
+            told: told.and_then(|told| told.told(terms)),
         }
     }
 
@@ -242,6 +259,12 @@ mod tests {
         }
     }
 
+    const ALL: ScanTerms = ScanTerms {
+        length_max: 9,
+        keys_only: false,
+        deleted: false,
+    };
+
     fn own(votes: &[(&str, u64)], next: Option<&str>) -> OwnVotes {
         let vote = |ballot: u64| {
             let state = AcceptorState {
@@ -249,7 +272,7 @@ mod tests {
                 record: Some(Arc::new(Record::default())),
                 ..AcceptorState::default()
             };
-            OwnVote::of(&state, false)
+            OwnVote::of(&state, ALL)
         };
         let votes = votes
             .iter()
@@ -363,7 +386,8 @@ mod tests {
                 record: Some(Arc::new(record.clone())),
                 ..AcceptorState::default()
             };
-            OwnVote::of(&state, keys_only).into_told()
+            let terms = ScanTerms { keys_only, ..ALL };
+            OwnVote::of(&state, terms).into_told()
         };
         let with = |value| {
             let version = 7;

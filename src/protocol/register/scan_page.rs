@@ -3,17 +3,9 @@
 
 use wire::{ScanEntry, ScanPage};
 
-use crate::protocol::register::scan::{Judged, JudgedPage, OwnVotes, ToldRecord};
+use crate::protocol::register::scan::{Judged, JudgedPage, OwnVotes, ScanTerms, ToldRecord};
 use crate::protocol::types::limits::{RANGE_SIZE_MAX, SCAN_READS_AT_ONCE_MAX};
 use crate::protocol::types::record::Key;
-
-/// How much of a range a page tells.
-#[derive(Debug, Clone, Copy)]
-pub struct ScanTerms {
-    /// Keys, at least one.
-    pub length_max: usize,
-    pub keys_only: bool,
-}
 
 /// Its values have at most `RANGE_SIZE_MAX` bytes together, or there is only one.
 #[derive(Debug)]
@@ -95,13 +87,8 @@ impl UnfinishedPage {
     /// What the read found, which the page needs; `None`: the key is absent.
     pub fn set(&mut self, place: usize, found: Option<ToldRecord>) {
         self.reading -= 1;
-        self.keys[place].state = match found {
-            None => FoundState::Absent,
-            Some(ToldRecord { version, value }) => FoundState::Present(ToldRecord {
-                version,
-                value: value.filter(|_| !self.terms.keys_only),
-            }),
-        };
+        let told = found.and_then(|found| found.told(self.terms));
+        self.keys[place].state = told.map_or(FoundState::Absent, FoundState::Present);
         self.cut();
     }
 
@@ -178,6 +165,7 @@ mod tests {
     const ALL: ScanTerms = ScanTerms {
         length_max: RANGE_KEYS_MAX,
         keys_only: false,
+        deleted: false,
     };
 
     fn name(number: usize) -> String {
@@ -212,7 +200,7 @@ mod tests {
                 ..AcceptorState::default()
             };
             judged.keys.push(Judged::Own(own.votes.len()));
-            let vote = OwnVote::of(&state, terms.keys_only);
+            let vote = OwnVote::of(&state, terms);
             own.votes.push((key(number), vote));
         }
         UnfinishedPage::new(judged, own, terms)

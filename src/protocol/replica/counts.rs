@@ -37,7 +37,9 @@ impl Replica {
             ReplyTo::Node { .. } => OperationSource::Node,
             ReplyTo::Scan { .. } => OperationSource::Scan,
             // Steps are not counted: the transaction is.
-            ReplyTo::Own { .. } | ReplyTo::Step { .. } => OperationSource::Membership,
+            ReplyTo::Own { .. } | ReplyTo::Step { .. } | ReplyTo::Watch { .. } => {
+                OperationSource::Membership
+            }
         };
         let kind = OperationKind::of(&pending.operation.action);
         self.counts

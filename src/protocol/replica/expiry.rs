@@ -18,7 +18,7 @@ impl Replica {
         if !serves || self.keys.expiry().count() == 0 {
             return;
         }
-        let under_way_max = match self.requests.operations > 0 {
+        let under_way_max = match self.requests.has_operations() {
             true => EXPIRY_UNDER_WAY_MAX_BUSY,
             false => EXPIRY_UNDER_WAY_MAX_IDLE,
         };

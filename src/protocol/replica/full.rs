@@ -164,6 +164,7 @@ fn grows(record: Option<&Record>, action: &Action) -> bool {
         | Action::GetStale
         | Action::TimeToLive
         | Action::Scan { .. }
+        | Action::Watch { .. }
         | Action::Delete
         | Action::DeleteVersion { .. }
         | Action::Expire { .. }

@@ -42,6 +42,7 @@ impl Replica {
                 }
                 Timer::Forwards => self.check_forwards(now),
                 Timer::Scans => self.scans_timeout(now),
+                Timer::Watches => self.watches_timeout(now),
                 Timer::Transactions => self.transactions_timeout(now),
                 Timer::Copies => self.copies_timeout(now),
                 Timer::Key(key) => self.key_timeout(now, &key, at_us),

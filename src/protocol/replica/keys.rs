@@ -198,6 +198,7 @@ impl Replica {
             let state = self.keys.at(key).state.as_ref();
             let record = state.and_then(|state| state.record.as_deref());
             self.transactions.note(key.key(), record);
+            self.requests.watches.changes.note(key.key(), state);
         }
         result
     }
@@ -211,10 +212,15 @@ impl Replica {
 
     /// Nothing waits for the mark: it goes with a later group.
     pub(super) fn mark_chosen(&mut self, key: Key, ballot: Ballot) {
-        if let Some(resident) = self.keys.resident(&key)
-            && !acceptor::mark_chosen(&mut resident.state, ballot)
-        {
-            return;
+        match self.keys.resident(&key) {
+            Some(resident) => {
+                if !acceptor::mark_chosen(&mut resident.state, ballot) {
+                    return;
+                }
+                let state = resident.state.as_ref();
+                self.requests.watches.changes.note(&key, state);
+            }
+            None => self.requests.watches.changes.note_unseen(&key),
         }
         self.durable.note_chosen(key, ballot);
     }

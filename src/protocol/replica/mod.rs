@@ -30,6 +30,7 @@ mod stale;
 mod text;
 mod transactions;
 mod view;
+mod watches;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -250,7 +251,10 @@ impl Replica {
             Input::Timeout => self.handle_timeout(now),
             Input::Waited(wait) => self.sample_receive_wait(now, wait),
             Input::Full(full) => self.set_full(now, full),
-            Input::Stop => self.requests.stopping = true,
+            Input::Stop => {
+                self.requests.stopping = true;
+                self.refuse_polls();
+            }
         }
         self.end_input(now);
     }
@@ -267,6 +271,7 @@ impl Replica {
                 break;
             }
         }
+        self.look_for_changes(now);
         self.keep_ceiling();
     }
 

@@ -21,7 +21,8 @@ use crate::protocol::keys::resident::Waiting;
 use crate::protocol::register::coordinator;
 use crate::protocol::register::waits::RoundWaits;
 use crate::protocol::replica::Replica;
-use crate::protocol::replica::scan::Scans;
+use crate::protocol::replica::scan::{KeyRead, Scans};
+use crate::protocol::replica::watches::Watches;
 use crate::protocol::types::counts::OperationEnd;
 use crate::protocol::types::limits::{
     BUSY_AFTER_MAX_MS, BUSY_AFTER_MS, KEY_QUEUE_MAX, OPERATIONS_MAX, OPERATIONS_SIZE_MAX,
@@ -50,7 +51,15 @@ pub(super) struct Requests {
     pub(super) low_marks: LowMarks,
     pub(super) receive_delay: ReceiveDelay,
     pub(super) scans: Scans,
+    pub(super) watches: Watches,
     shares: Shares,
+}
+
+impl Requests {
+    /// Whether operations are in progress. Polls of watches wait, and are none.
+    pub(super) fn has_operations(&self) -> bool {
+        self.operations > self.watches.waiting()
+    }
 }
 
 impl Replica {
@@ -160,6 +169,10 @@ impl Replica {
             return;
         }
         self.hear_low_mark(&pending.operation);
+        if pending.operation.action.is_watch() {
+            self.take_poll(now, pending);
+            return;
+        }
         let key = Key::user(&pending.operation.key);
         if pending.operation.action.is_stale() {
             self.run_here(now, key, pending);
@@ -177,6 +190,10 @@ impl Replica {
         }
         match elsewhere {
             _ if !serves => self.refuse(pending),
+            // W3: the node that is watched at must be among those that the page comes from.
+            _ if pending.operation.action.is_of_a_watch() && !self.runs_rounds() => {
+                self.refuse(pending);
+            }
             Some(to) if !self.runs_rounds() || !pending.operation.action.is_read() => {
                 self.forward(now, to, pending);
             }
@@ -266,6 +283,8 @@ impl Replica {
     fn hand_over(&mut self, now: Now, key: &Key, pending: Pending) {
         if !pending.reply.is_client() {
             self.drop_operation(pending, false);
+        } else if pending.operation.action.is_of_a_watch() {
+            self.refuse(pending);
         } else if let Some(to) = coordinator::preferred(key, self.view.coordinators()) {
             self.forward(now, to, pending);
         } else {
@@ -364,11 +383,12 @@ impl Replica {
                     self.membership.answer(sequence, outcome.clone());
                 }
                 ReplyTo::Scan { round, place } => {
-                    self.requests
-                        .scans
-                        .has_read(round, place, Some(outcome.clone()));
+                    let read = KeyRead::Outcome(outcome.clone());
+                    self.requests.scans.has_read(round, place, read);
                 }
-                ReplyTo::Step { .. } => unreachable!("a step is answered above"),
+                ReplyTo::Step { .. } | ReplyTo::Watch { .. } => {
+                    unreachable!("a step is answered above")
+                }
                 ReplyTo::Sessionless { to, id } => {
                     let outcome = outcome.clone();
                     self.reply(to, ClientReply::Sessionless { id, outcome });
@@ -401,8 +421,12 @@ impl Replica {
         self.end_operation(&pending.operation);
         match pending.reply {
             ReplyTo::Own { sequence } => self.membership.answer(sequence, Outcome::Unknown),
-            ReplyTo::Scan { round, place } => self.requests.scans.has_read(round, place, None),
-            ReplyTo::Step { .. } => unreachable!("a step is answered above"),
+            ReplyTo::Scan { round, place } => {
+                self.requests.scans.has_read(round, place, KeyRead::GivenUp);
+            }
+            ReplyTo::Step { .. } | ReplyTo::Watch { .. } => {
+                unreachable!("a step is answered above")
+            }
             ReplyTo::Client { .. } | ReplyTo::Node { .. } | ReplyTo::Sessionless { .. } => {}
         }
         if straggler {

@@ -11,9 +11,9 @@ use crate::protocol::clients::pending::{Pending, ReplyTo};
 use crate::protocol::keys::outbox::Way;
 use crate::protocol::register::acceptor::AcceptorBounds;
 use crate::protocol::register::scan::{
-    OwnVote, OwnVotes, RangeAnswer, RangeVotes, ToldRecord, judge,
+    OwnVote, OwnVotes, RangeAnswer, RangeVotes, ScanTerms, ToldRecord, judge,
 };
-use crate::protocol::register::scan_page::{ScanTerms, UnfinishedPage};
+use crate::protocol::register::scan_page::UnfinishedPage;
 use crate::protocol::register::waits::RoundKind;
 use crate::protocol::replica::Replica;
 use crate::protocol::types::ballot::Ballot;
@@ -32,6 +32,7 @@ use crate::protocol::types::range::KeyRange;
 use crate::protocol::types::record::{AcceptorState, Key};
 use crate::protocol::types::rules::rule;
 use crate::protocol::types::timer::Timer;
+use crate::protocol::types::transaction::{Seen, StepAnswer, TransactionStep};
 
 /// The scans of this node's clients, and what other nodes ask for theirs.
 #[derive(Debug, Default)]
@@ -44,8 +45,7 @@ pub(super) struct Scans {
     requested: BTreeMap<u64, RangeListing>,
     /// Requested of the driver once all earlier changes were drained.
     due: VecDeque<(u64, KeyRange, PageBounds)>,
-    /// What reads of single keys came to; `None` if they were given up.
-    reads: VecDeque<(RoundId, usize, Option<Outcome>)>,
+    reads: VecDeque<(RoundId, usize, KeyRead)>,
     /// Numbers these reads.
     sequence: u64,
     timer_us: Option<u64>,
@@ -83,6 +83,37 @@ struct ScanInProgress {
     retransmissions: u32,
 }
 
+/// What the read of a single key came to.
+#[derive(Debug)]
+pub(super) enum KeyRead {
+    Outcome(Outcome),
+    /// W3: also a deleted key has a version.
+    Seen(Seen),
+    GivenUp,
+}
+
+impl KeyRead {
+    pub(super) fn of(answer: StepAnswer) -> Self {
+        match answer {
+            StepAnswer::Seen(seen) => KeyRead::Seen(seen),
+            StepAnswer::Outcome(outcome) => KeyRead::Outcome(outcome),
+            _ => KeyRead::GivenUp,
+        }
+    }
+
+    /// An error: what the scan ends with; `None` if nobody waits for it any more.
+    fn found(self) -> Result<Option<ToldRecord>, Option<Outcome>> {
+        let (version, value) = match self {
+            KeyRead::Outcome(Outcome::Value { version, value }) => (version, Some(value)),
+            KeyRead::Seen(seen) => (seen.version, seen.value),
+            KeyRead::Outcome(Outcome::Absent) => return Ok(None),
+            KeyRead::Outcome(refusal) => return Err(Some(refusal)),
+            KeyRead::GivenUp => return Err(None),
+        };
+        Ok((version > 0).then_some(ToldRecord { version, value }))
+    }
+}
+
 impl Scans {
     /// Whether anything is to be listed.
     pub(super) fn lists(&self) -> bool {
@@ -90,8 +121,8 @@ impl Scans {
     }
 
     /// A read of a single key has ended.
-    pub(super) fn has_read(&mut self, scan: RoundId, place: usize, outcome: Option<Outcome>) {
-        self.reads.push_back((scan, place, outcome));
+    pub(super) fn has_read(&mut self, scan: RoundId, place: usize, read: KeyRead) {
+        self.reads.push_back((scan, place, read));
     }
 
     fn list(&mut self, listing: RangeListing, range: KeyRange, bounds: PageBounds) {
@@ -132,7 +163,10 @@ impl Replica {
         let range = KeyRange::of(&pending.operation).expect("a scan");
         let round = self.clock.round_id(now);
         let Action::Scan {
-            limit, keys_only, ..
+            limit,
+            keys_only,
+            deleted,
+            ..
         } = pending.operation.action
         else {
             unreachable!("it has a range");
@@ -156,6 +190,7 @@ impl Replica {
             terms: ScanTerms {
                 length_max,
                 keys_only,
+                deleted,
             },
             own: OwnVotes::default(),
             asked: None,
@@ -189,9 +224,9 @@ impl Replica {
         let Some(scan) = self.requests.scans.active.get_mut(&round) else {
             return;
         };
-        let keys_only = scan.terms.keys_only;
+        let terms = scan.terms;
         let votes = states.into_iter().map(|(key, state)| {
-            let vote = OwnVote::of(&state, keys_only);
+            let vote = OwnVote::of(&state, terms);
             (key, vote)
         });
         scan.own = OwnVotes {
@@ -298,7 +333,9 @@ impl Replica {
                 return;
             };
             let deadline_us = scan.pending.deadline_us;
-            self.read_for_scan(now, round, place, key, deadline_us);
+            let is_seen = scan.terms.deleted;
+            let step = is_seen.then(|| Arc::new(TransactionStep::Read));
+            self.read_for_scan(now, (round, place), key, step, deadline_us);
         }
     }
 
@@ -306,9 +343,9 @@ impl Replica {
     fn read_for_scan(
         &mut self,
         now: Now,
-        round: RoundId,
-        place: usize,
+        (round, place): (RoundId, usize),
         key: Key,
+        step: Option<Arc<TransactionStep>>,
         deadline_us: u64,
     ) {
         self.requests.scans.sequence += 1;
@@ -326,7 +363,7 @@ impl Replica {
         };
         let pending = Pending {
             operation: Arc::new(operation),
-            step: None,
+            step,
             reply: ReplyTo::Scan { round, place },
             also: Vec::new(),
             tried: false,
@@ -335,13 +372,16 @@ impl Replica {
             deadline_us,
             received_us: None,
         };
-        self.begin_operation(&pending.operation);
+        match pending.step {
+            Some(_) => self.begin_step(),
+            None => self.begin_operation(&pending.operation),
+        }
         self.run_here(now, key, pending);
     }
 
     /// Returns whether there was one.
     pub(super) fn take_scan_reads(&mut self, now: Now) -> bool {
-        let Some((round, place, outcome)) = self.requests.scans.reads.pop_front() else {
+        let Some((round, place, read)) = self.requests.scans.reads.pop_front() else {
             return false;
         };
         let Some(scan) = self.requests.scans.active.get_mut(&round) else {
@@ -350,13 +390,9 @@ impl Replica {
         let Some(page) = scan.judged.as_mut().filter(|page| page.needs(place)) else {
             return true;
         };
-        match outcome {
-            Some(Outcome::Absent) => page.set(place, None),
-            Some(Outcome::Value { version, value }) => {
-                let value = Some(value);
-                page.set(place, Some(ToldRecord { version, value }));
-            }
-            refusal => {
+        match read.found() {
+            Ok(found) => page.set(place, found),
+            Err(refusal) => {
                 let scan = self
                     .requests
                     .scans

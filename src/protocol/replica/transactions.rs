@@ -9,6 +9,7 @@ use wire::{Action, KeyChange, Outcome, clock};
 use crate::protocol::clients::pending::{Pending, ReplyTo};
 use crate::protocol::register::coordinator::preferred;
 use crate::protocol::replica::Replica;
+use crate::protocol::replica::scan::KeyRead;
 use crate::protocol::transactions::{Surroundings, Transactions, Want};
 use crate::protocol::types::limits::{BUSY_AFTER_MS, OPERATIONS_MAX};
 use crate::protocol::types::message::{NodeId, Now};
@@ -54,8 +55,15 @@ impl Replica {
     /// The steps' answers are handled after the input that brought them.
     pub(super) fn stepped(&mut self, pending: &Pending, answer: StepAnswer) {
         self.end_step();
-        if let ReplyTo::Step { job } = pending.reply {
-            self.transactions.answered(job, answer);
+        match pending.reply {
+            ReplyTo::Step { job } => self.transactions.answered(job, answer),
+            ReplyTo::Watch { read } => self.has_settled(read, answer),
+            ReplyTo::Scan { round, place } => {
+                self.requests
+                    .scans
+                    .has_read(round, place, KeyRead::of(answer));
+            }
+            _ => unreachable!("no other operation has steps"),
         }
     }
 

@@ -40,6 +40,7 @@ labels! {
         GetStale = "get_stale",
         DeleteVersion = "delete_version",
         Scan = "scan",
+        Watch = "watch",
         Transaction = "transaction",
     }
 }
@@ -51,6 +52,8 @@ labels! {
         Absent = "absent",
         /// Of a scan.
         Page = "page",
+        /// Of a poll of a watch.
+        Watched = "watched",
         Done = "done",
         Conflict = "conflict",
         NotANumber = "not_a_number",
@@ -140,6 +143,7 @@ impl OperationKind {
             Action::Add { .. } => OperationKind::Add,
             Action::Append { .. } => OperationKind::Append,
             Action::Scan { .. } => OperationKind::Scan,
+            Action::Watch { .. } => OperationKind::Watch,
             Action::Transact { .. } => OperationKind::Transaction,
         }
     }
@@ -154,6 +158,7 @@ impl OperationEnd {
             Outcome::NotKnown => OperationEnd::NotKnown,
             Outcome::Absent | Outcome::NothingToDelete => OperationEnd::Absent,
             Outcome::Page(_) => OperationEnd::Page,
+            Outcome::Watched(_) => OperationEnd::Watched,
             Outcome::Written { .. } | Outcome::Committed { .. } => OperationEnd::Done,
             Outcome::Conflict { .. } | Outcome::Failed { .. } => OperationEnd::Conflict,
             Outcome::NotANumber => OperationEnd::NotANumber,

@@ -357,6 +357,30 @@ pub const SCANS_WAITING_MAX: usize = 1_024;
 pub const SCAN_READS_MAX: usize = 64;
 /// Those of them that are read at the same time.
 pub const SCAN_READS_AT_ONCE_MAX: usize = 8;
+/// Polls of watches that wait for changes on one node. Further ones are answered busy.
+pub const WATCHES_MAX: usize = 4_096;
+/// Different ranges that are watched at one node. Polls for further ones are answered busy.
+pub const RANGES_WATCHED_MAX: usize = 256;
+/// W3: a range that no client asked about for this long is no longer watched.
+pub const WATCH_FORGOTTEN_MS: u64 = 10_000;
+/// Changes of watched keys that a node holds, and their size in bytes. A watch that lags further
+/// behind begins anew.
+pub const CHANGES_MAX: usize = 32_768;
+pub const CHANGES_SIZE_MAX: usize = 8 << 20;
+/// W2: watched keys whose last state is not known to be chosen. With more of them all watches begin
+/// anew.
+pub const UNSETTLED_MAX: usize = 2_048;
+/// Those that are read at the same time.
+pub const SETTLED_AT_ONCE_MAX: usize = 64;
+/// W2: a key is read after it was unsettled for one to two of these intervals, in microseconds.
+pub const WATCH_TICK_US: u64 = 50_000;
+/// A change waits this long for further ones, for each poll that waits.
+pub const WATCH_DELAY_US: u64 = 250;
+pub const WATCH_DELAY_MAX_US: u64 = 40_000;
+/// The keys and values in the answers to polls that are made at once, in bytes; one page may exceed
+/// it. The other polls follow after this time, in microseconds.
+pub const WATCH_ANSWERS_SIZE_MAX: usize = 1 << 20;
+pub const WATCH_ANSWERS_PAUSE_US: u64 = 1_000;
 /// Ranges that other nodes requested and that are not listed yet. Further requests are dropped and
 /// counted.
 pub const RANGES_ASKED_MAX: usize = 256;

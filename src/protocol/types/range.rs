@@ -20,14 +20,16 @@ pub struct KeyRange {
 }
 
 impl KeyRange {
-    /// The range of a scan; `None` for other operations.
+    /// The range of a scan or a watch; `None` for other operations.
     pub fn of(operation: &Operation) -> Option<Self> {
-        let Action::Scan { is_after, end, .. } = &operation.action else {
-            return None;
+        let (is_after, end) = match &operation.action {
+            Action::Scan { is_after, end, .. } => (*is_after, end),
+            Action::Watch { end, .. } => (false, end),
+            _ => return None,
         };
         Some(KeyRange {
             first: Key::user(&operation.key),
-            is_after: *is_after,
+            is_after,
             last: (!end.is_empty()).then(|| Key::user(end)),
             is_before: true,
         })

@@ -18,6 +18,8 @@ pub enum Timer {
     Forwards,
     /// Ask for a scan again.
     Scans,
+    /// Answer polls of watches, and settle watched keys.
+    Watches,
     /// Send more of the requested copies.
     Copies,
     /// Transactions and what waits for them have something due.

@@ -11,6 +11,7 @@ mod operation;
 mod scan;
 mod status;
 mod transaction;
+mod watch;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -28,6 +29,7 @@ pub use transaction::{
     CONDITIONS_MAX, Condition, Failure, FailureReason, KeyChange, KeyResult, TRANSACTION_KEYS_MAX,
     Transaction, TransactionPart,
 };
+pub use watch::{WatchCursor, WatchPage};
 
 pub const KEY_SIZE_MAX: usize = 1_024;
 /// The highest limit of values that a node can be given. A record of this size, with key and
@@ -37,6 +39,8 @@ pub const VALUE_SIZE_MAX: usize = 16 << 20;
 pub const VALUE_SIZE_DEFAULT: usize = 1 << 20;
 /// An outcome in the applied table contains the old value if that is at most this large.
 pub const OLD_VALUE_KEPT_SIZE_MAX: usize = 256;
+/// A node answers a poll of a watch after this time, if nothing changed.
+pub const WATCH_WAIT_MS_MAX: u32 = 1_000;
 /// A client stops retrying an operation this long after its birth, well within the nodes' horizon.
 pub const RETRY_WINDOW_MS: u64 = 5_000;
 /// The longest time to live of a key: a hundred years.

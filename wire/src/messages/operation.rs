@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::transaction::KeyResults;
 use super::{
     Birth, BodyError, ClientId, Failure, Full, KEY_SIZE_MAX, KeyResult, ScanPage, TTL_MS_MAX,
-    Transaction, Version, decode, encode,
+    Transaction, Version, WATCH_WAIT_MS_MAX, WatchCursor, WatchPage, decode, encode,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -94,6 +94,18 @@ pub enum Action {
         limit: u32,
         /// Without values.
         keys_only: bool,
+        /// For a watch (W3): deleted keys that are not purged yet are told, too, and only the node
+        /// that is asked puts the page together. Not with `keys_only`.
+        deleted: bool,
+    },
+    /// A poll of a watch: the changes of the keys from the operation's key on (W1). It is answered
+    /// once there are some, or after a wait.
+    Watch {
+        /// The first key that is left out at the end; empty: none is.
+        end: Bytes,
+        cursor: WatchCursor,
+        /// Up to `WATCH_WAIT_MS_MAX`.
+        wait_ms: u32,
     },
     /// A transaction over several keys. The operation's key is the first of them.
     Transact {
@@ -104,7 +116,8 @@ pub enum Action {
 impl Action {
     pub fn is_read(&self) -> bool {
         match self {
-            Action::Get | Action::TimeToLive | Action::GetStale | Action::Scan { .. } => true,
+            Action::Get | Action::TimeToLive | Action::GetStale => true,
+            Action::Scan { .. } | Action::Watch { .. } => true,
             Action::Transact { transaction } => transaction.is_read_only(),
             _ => false,
         }
@@ -112,6 +125,18 @@ impl Action {
 
     pub fn is_scan(&self) -> bool {
         matches!(self, Action::Scan { .. })
+    }
+
+    pub fn is_watch(&self) -> bool {
+        matches!(self, Action::Watch { .. })
+    }
+
+    /// W3: whether only the node that the client asks may answer it.
+    pub fn is_of_a_watch(&self) -> bool {
+        matches!(
+            self,
+            Action::Watch { .. } | Action::Scan { deleted: true, .. }
+        )
     }
 
     /// Whether any node answers it, by itself.
@@ -134,6 +159,7 @@ impl Action {
             | Action::GetStale
             | Action::TimeToLive
             | Action::Scan { .. }
+            | Action::Watch { .. }
             | Action::Delete
             | Action::DeleteVersion { .. }
             | Action::Expire { .. }
@@ -166,6 +192,8 @@ pub enum Outcome {
     Absent,
     /// Of a scan.
     Page(ScanPage),
+    /// Of a poll of a watch.
+    Watched(WatchPage),
     /// Of a read of the time to live: how long the key still lives; `None` if it does not expire.
     Lives {
         version: Version,
@@ -271,17 +299,20 @@ struct FlatOperation {
     kind: u8,
     want_old: bool,
     key: Bytes,
-    /// The version compared, an add's delta in two's complement, `old_size_max`, or a time to live.
+    /// The version compared, an add's delta in two's complement, `old_size_max`, a time to live, or
+    /// the sequence of a watch.
     word: u64,
     value: Bytes,
-    /// The value compared, `old_without`, or a version beside a time to live.
+    /// The value compared, `old_without`, a version beside a time to live, or boot, range and wait
+    /// of a watch.
     expected: Bytes,
 }
 
 /// The flags of a scan in `word`, above the 32 bits of its limit.
 const SCAN_AFTER: u64 = 1 << 32;
 const SCAN_KEYS_ONLY: u64 = 1 << 33;
-const SCAN_WORD_END: u64 = 1 << 34;
+const SCAN_DELETED: u64 = 1 << 34;
+const SCAN_WORD_END: u64 = 1 << 35;
 
 impl From<Operation> for FlatOperation {
     fn from(operation: Operation) -> Self {
@@ -305,10 +336,22 @@ impl From<Operation> for FlatOperation {
                 end,
                 limit,
                 keys_only,
+                deleted,
             } => {
                 let after = if is_after { SCAN_AFTER } else { 0 };
                 let keys = if keys_only { SCAN_KEYS_ONLY } else { 0 };
-                (9, u64::from(limit) | after | keys, end, none())
+                let deleted = if deleted { SCAN_DELETED } else { 0 };
+                (9, u64::from(limit) | after | keys | deleted, end, none())
+            }
+            Action::Watch {
+                end,
+                cursor,
+                wait_ms,
+            } => {
+                let boot = cursor.boot.to_le_bytes();
+                let range = cursor.range.to_le_bytes();
+                let beside = [&boot[..], &range, &wait_ms.to_le_bytes()].concat();
+                (10, cursor.sequence, end, beside.into())
             }
             Action::Transact { transaction } => {
                 let mut body = Vec::new();
@@ -373,7 +416,12 @@ impl TryFrom<FlatOperation> for Operation {
                 end: value,
                 limit: word as u32,
                 keys_only: word & SCAN_KEYS_ONLY != 0,
+                deleted: match word & (SCAN_DELETED | SCAN_KEYS_ONLY) {
+                    both if both == SCAN_DELETED | SCAN_KEYS_ONLY => return Err(BodyError::Bounds),
+                    flags => flags & SCAN_DELETED != 0,
+                },
             },
+            10 if value.len() <= KEY_SIZE_MAX => watch_of(word, value, &expected)?,
             16 => Action::PutFor {
                 value,
                 ttl_ms: word,
@@ -411,6 +459,26 @@ impl TryFrom<FlatOperation> for Operation {
             want_old: flat.want_old,
             action,
         })
+    }
+}
+
+fn watch_of(sequence: u64, end: Bytes, beside: &[u8]) -> Result<Action, BodyError> {
+    let (boot, beside) = beside.split_first_chunk().ok_or(BodyError::Bounds)?;
+    let (range, wait) = beside.split_first_chunk().ok_or(BodyError::Bounds)?;
+    let wait = <[u8; 4]>::try_from(wait).map_err(|_| BodyError::Bounds)?;
+    let cursor = WatchCursor {
+        boot: u64::from_le_bytes(*boot),
+        range: u64::from_le_bytes(*range),
+        sequence,
+    };
+    let wait_ms = u32::from_le_bytes(wait);
+    match wait_ms <= WATCH_WAIT_MS_MAX {
+        true => Ok(Action::Watch {
+            end,
+            cursor,
+            wait_ms,
+        }),
+        false => Err(BodyError::Bounds),
     }
 }
 
@@ -477,6 +545,7 @@ impl From<Outcome> for FlatOutcome {
             Outcome::Ahead { clock } => (flat.code, flat.word) = (12, clock),
             Outcome::Full { full } => (flat.code, flat.word) = (13, full.code().into()),
             Outcome::Page(page) => (flat.code, flat.bytes) = (14, page.encode()),
+            Outcome::Watched(page) => (flat.code, flat.bytes) = (15, page.encode()),
             Outcome::Lives { version, left_ms } => {
                 (flat.code, flat.word) = (16, version);
                 flat.number = left_ms.map(|ms| i64::try_from(ms).unwrap_or(i64::MAX));
@@ -550,6 +619,7 @@ impl TryFrom<FlatOutcome> for Outcome {
                 full: Full::of_code(word).ok_or(BodyError::Bounds)?,
             },
             14 => Outcome::Page(ScanPage::decode(bytes)?),
+            15 => Outcome::Watched(WatchPage::decode(bytes)?),
             16 => Outcome::Lives {
                 version: word,
                 left_ms: match number {

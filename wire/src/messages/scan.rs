@@ -8,12 +8,13 @@ use super::{BodyError, KEY_SIZE_MAX, VALUE_SIZE_MAX, Version};
 /// The length of a value that was not asked for.
 const NO_VALUE: u32 = u32::MAX;
 
-/// One key that a scan tells.
+/// One key that a scan or a watch tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScanEntry {
     pub key: Bytes,
     pub version: Version,
-    /// `None` if only keys were asked for.
+    /// `None` if only keys were asked for; of a watch, and of a scan that asks for deleted keys,
+    /// too, if the key is deleted.
     pub value: Option<Bytes>,
 }
 
@@ -41,13 +42,7 @@ impl ScanPage {
         bytes.extend_from_slice(&(next.len() as u16).to_le_bytes());
         bytes.extend_from_slice(next);
         for entry in &self.entries {
-            let value = entry.value.as_deref();
-            let value_size = value.map_or(NO_VALUE, |value| value.len() as u32);
-            bytes.extend_from_slice(&(entry.key.len() as u16).to_le_bytes());
-            bytes.extend_from_slice(&value_size.to_le_bytes());
-            bytes.extend_from_slice(&entry.version.to_le_bytes());
-            bytes.extend_from_slice(&entry.key);
-            bytes.extend_from_slice(value.unwrap_or_default());
+            put_entry(&mut bytes, entry);
         }
         bytes.into()
     }
@@ -58,26 +53,11 @@ impl ScanPage {
         let next = take(&mut bytes, next_size, KEY_SIZE_MAX)?;
         let mut entries: Vec<ScanEntry> = Vec::new();
         while bytes.has_remaining() {
-            if bytes.remaining() < ENTRY_HEADER_SIZE {
-                return Err(BodyError::Malformed);
-            }
-            let key_size = usize::from(bytes.get_u16_le());
-            let value_size = bytes.get_u32_le();
-            let version = bytes.get_u64_le();
-            let key = take(&mut bytes, key_size, KEY_SIZE_MAX)?;
-            let value = match value_size {
-                NO_VALUE => None,
-                size => Some(take(&mut bytes, size as usize, VALUE_SIZE_MAX)?),
-            };
-            let is_behind = entries.last().is_none_or(|last| last.key < key);
-            if key.is_empty() || !is_behind {
+            let entry = take_entry(&mut bytes)?;
+            if entries.last().is_some_and(|last| last.key >= entry.key) {
                 return Err(BodyError::Bounds);
             }
-            entries.push(ScanEntry {
-                key,
-                version,
-                value,
-            });
+            entries.push(entry);
         }
         let next = Some(next).filter(|next| !next.is_empty());
         let reaches = |last: &ScanEntry| next.as_ref().is_none_or(|next| last.key <= *next);
@@ -89,7 +69,40 @@ impl ScanPage {
 }
 
 /// Lengths and version of an entry, in bytes.
-const ENTRY_HEADER_SIZE: usize = 2 + 4 + 8;
+pub(super) const ENTRY_HEADER_SIZE: usize = 2 + 4 + 8;
+
+pub(super) fn put_entry(bytes: &mut Vec<u8>, entry: &ScanEntry) {
+    let value = entry.value.as_deref();
+    let value_size = value.map_or(NO_VALUE, |value| value.len() as u32);
+    bytes.extend_from_slice(&(entry.key.len() as u16).to_le_bytes());
+    bytes.extend_from_slice(&value_size.to_le_bytes());
+    bytes.extend_from_slice(&entry.version.to_le_bytes());
+    bytes.extend_from_slice(&entry.key);
+    bytes.extend_from_slice(value.unwrap_or_default());
+}
+
+/// Key and value share the memory of `bytes`.
+pub(super) fn take_entry(bytes: &mut Bytes) -> Result<ScanEntry, BodyError> {
+    if bytes.remaining() < ENTRY_HEADER_SIZE {
+        return Err(BodyError::Malformed);
+    }
+    let key_size = usize::from(bytes.get_u16_le());
+    let value_size = bytes.get_u32_le();
+    let version = bytes.get_u64_le();
+    let key = take(bytes, key_size, KEY_SIZE_MAX)?;
+    let value = match value_size {
+        NO_VALUE => None,
+        size => Some(take(bytes, size as usize, VALUE_SIZE_MAX)?),
+    };
+    match key.is_empty() {
+        true => Err(BodyError::Bounds),
+        false => Ok(ScanEntry {
+            key,
+            version,
+            value,
+        }),
+    }
+}
 
 fn take(bytes: &mut Bytes, size: usize, size_max: usize) -> Result<Bytes, BodyError> {
     if size > size_max {

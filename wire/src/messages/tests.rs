@@ -38,14 +38,30 @@ fn any_action() -> impl Strategy<Value = Action> {
         Just(Action::TimeToLive),
         any::<u64>().prop_map(|version| Action::DeleteVersion { version }),
         Just(Action::GetStale),
-        (any::<bool>(), any_bytes(), any::<u32>(), any::<bool>()).prop_map(
-            |(is_after, end, limit, keys_only)| Action::Scan {
+        (any::<bool>(), any_bytes(), any::<u32>(), 0..3).prop_map(
+            |(is_after, end, limit, wanted)| Action::Scan {
                 is_after,
                 end,
                 limit,
-                keys_only,
+                keys_only: wanted == 1,
+                deleted: wanted == 2,
             }
         ),
+        (
+            any_bytes(),
+            any::<u64>(),
+            any::<u64>(),
+            0..=WATCH_WAIT_MS_MAX
+        )
+            .prop_map(|(end, boot, sequence, wait_ms)| Action::Watch {
+                end,
+                cursor: WatchCursor {
+                    boot,
+                    range: boot / 2,
+                    sequence,
+                },
+                wait_ms,
+            }),
         any_transaction().prop_map(|transaction| Action::Transact { transaction }),
     ]
 }
@@ -152,7 +168,37 @@ fn any_outcome() -> impl Strategy<Value = Outcome> {
             }
         ),
         Just(Outcome::NotKnown),
+        any_watch_page().prop_map(Outcome::Watched),
     ]
+}
+
+fn any_watch_page() -> impl Strategy<Value = WatchPage> {
+    let words = (any::<u8>(), any::<u64>(), any::<u64>(), any::<bool>());
+    let entry = (prop::option::of(any_bytes()), any::<u64>());
+    let entries = prop::collection::vec(entry, 0..4);
+    let behind_ms = prop::option::of(any::<u32>());
+    (words, entries, behind_ms).prop_map(|((node, boot, sequence, is_new), entries, behind_ms)| {
+        let entries = entries
+            .into_iter()
+            .enumerate()
+            .map(|(n, (value, version))| ScanEntry {
+                key: format!("key {n}").into(),
+                version,
+                value,
+            });
+        WatchPage {
+            node,
+            cursor: WatchCursor {
+                boot,
+                range: boot / 2,
+                sequence,
+            },
+            is_new,
+            skipped: sequence / 3,
+            behind_ms: behind_ms.map(u64::from),
+            entries: entries.collect(),
+        }
+    })
 }
 
 proptest! {

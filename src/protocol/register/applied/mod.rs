@@ -171,9 +171,11 @@ impl Proposal {
         let old = self.old(operation.want_old);
         let current = self.present();
         match &operation.action {
-            Action::Get | Action::GetStale | Action::TimeToLive | Action::Scan { .. } => {
-                unreachable!("reads are answered before")
-            }
+            Action::Get
+            | Action::GetStale
+            | Action::TimeToLive
+            | Action::Scan { .. }
+            | Action::Watch { .. } => unreachable!("reads are answered before"),
             Action::Put { value } => self.write(Some(value.clone()), old, None),
             Action::PutIfAbsent { value } => match current {
                 Some(_) => self.conflict(old),

@@ -116,7 +116,7 @@ impl Replica {
     }
 
     fn is_pass_due(&self, now: Now) -> bool {
-        let is_busy = self.identity.votes && self.requests.operations > 0;
+        let is_busy = self.identity.votes && self.requests.has_operations();
         self.catchup.comparisons.schedule.is_due(now, is_busy)
     }
 
@@ -237,6 +237,7 @@ impl Replica {
                 && self.catchup.copies.is_asked_by(now, from);
             if pass.kind == PassKind::Pair && source_is_behind {
                 differ.clear();
+                pass.leaves_out = true;
             }
             if pass.kind == PassKind::Pair && looked_before.is_none() && !differ.is_empty() {
                 pass.differed = Some((differ, now.mono_us + SETTLE_MS * 1_000));
@@ -325,6 +326,9 @@ impl Replica {
             return;
         };
         let votes = self.identity.votes;
+        if let Some(node) = pass.compared_all_with() {
+            self.requests.watches.changes.compared(node, pass.began_us);
+        }
         self.catchup.comparisons.schedule.end(now, &pass, votes);
     }
 

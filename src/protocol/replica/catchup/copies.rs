@@ -136,7 +136,7 @@ impl Replica {
 
     /// Sends as many copies as the rate allows; clients' operations come first.
     pub(in crate::protocol::replica) fn serve_copies(&mut self, now: Now) {
-        let is_busy = self.requests.operations > 0;
+        let is_busy = self.requests.has_operations();
         self.catchup.pace.renew_fetched(now, is_busy);
         // A copy whose key must be loaded first is charged when it leaves.
         let mut expected = 0;

@@ -78,7 +78,7 @@ impl Replica {
     /// At each heartbeat: sends overdue copies again, and as many more as window and rate allow.
     pub(in crate::protocol::replica) fn send_hinted_copies(&mut self, now: Now) {
         self.note_due(now);
-        let is_busy = self.requests.operations > 0;
+        let is_busy = self.requests.has_operations();
         self.catchup
             .pace
             .renew_hinted(self.timings.heartbeat_ms, is_busy);

@@ -255,6 +255,7 @@ impl Replica {
             self.end_life(now);
         }
         self.restart_scans(now);
+        self.restart_watches();
         self.restart_comparisons(now);
         self.carry_change_on(now);
         let votes = self.identity.votes;

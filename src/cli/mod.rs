@@ -27,6 +27,7 @@ mod status;
 mod top;
 mod ttl;
 mod txn;
+mod watch;
 mod words;
 
 use std::process::ExitCode;
@@ -68,6 +69,7 @@ enum Command {
     Ttl(ttl::TtlArgs),
     Lock(lock::LockArgs),
     Scan(scan::ScanArgs),
+    Watch(watch::WatchArgs),
     Export(export::ExportArgs),
     Import(import::ImportArgs),
     Status(status::StatusArgs),
@@ -103,6 +105,7 @@ pub fn main() -> ExitCode {
         Command::Lock(arguments) => return lock::run(arguments, &connection),
         Command::Ttl(arguments) => ttl::run(arguments, &connection),
         Command::Scan(arguments) => scan::run(&arguments, &connection),
+        Command::Watch(arguments) => watch::run(&arguments, &connection),
         Command::Export(arguments) => export::run(arguments, &connection),
         Command::Import(arguments) => import::run(&arguments, &connection),
         Command::Status(arguments) => status::run(arguments, &connection),

@@ -16,4 +16,5 @@ mod operations;
 mod shell;
 mod status;
 mod transactions;
+mod watch;
 mod words;

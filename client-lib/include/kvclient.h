@@ -383,6 +383,73 @@ int kvc_scan_next(kvc_scan *scan, kvc_scan_entry *out);
 /* The scan may be NULL. It may also be freed after its client. */
 void kvc_scan_free(kvc_scan *scan);
 
+/* Watches ------------------------------------------------------------------------------------- *
+ *
+ * A watch tells the present state of a key, or of all keys with a prefix, and then each change. The
+ * last state of each key is always told; per key versions only rise, and states in between may be
+ * left out. A watch survives the death of nodes: it goes on at another one, and tells only what is
+ * different from what it has told. It holds the names and versions of its keys in memory. */
+
+typedef struct kvc_watch kvc_watch;
+
+enum {
+    KVC_WATCH_PUT = 1,     /* the key has this value */
+    KVC_WATCH_DELETE = 2,  /* the key is deleted; version 0: which one is not known any more */
+    KVC_WATCH_CURRENT = 3, /* all is told that the node knows */
+    KVC_WATCH_APART = 4    /* no node serves the watch at present, which goes on trying */
+};
+
+/* A key, or a prefix; with neither all keys are watched. */
+typedef struct kvc_watch_options {
+    size_t size;
+    const void *key;
+    size_t key_size;
+    const void *prefix;
+    size_t prefix_size;
+    uint64_t from_version; /* no states up to this version. For one key its state at that version
+                              counts as told; for a prefix this is only a filter */
+} kvc_watch_options;
+#define KVC_WATCH_OPTIONS_INIT { sizeof(kvc_watch_options), NULL, 0, NULL, 0, 0 }
+
+/* A zero byte follows the key, and the value; the sizes do not count it. The pointers are valid
+ * until the next event of this watch. */
+typedef struct kvc_watch_event {
+    int kind;           /* KVC_WATCH_... */
+    int status;         /* of KVC_WATCH_APART: why */
+    const void *key;    /* of KVC_WATCH_PUT and KVC_WATCH_DELETE; else NULL */
+    size_t key_size;
+    const void *value;  /* of KVC_WATCH_PUT */
+    size_t value_size;
+    uint64_t version;
+    int64_t behind_ms;  /* of KVC_WATCH_CURRENT: the node surely knows every change up to so many
+                           milliseconds ago; -1: it cannot tell yet */
+} kvc_watch_event;
+
+/* Makes a watch, and sends nothing yet. `options` may be NULL: all keys. One thread at a time may
+ * use a watch, and none after its client was freed, except to free it. Errors:
+ * KVC_INVALID_ARGUMENT (also a key together with a prefix), KVC_TOO_LARGE, KVC_CLOSED, KVC_FORKED,
+ * KVC_INTERNAL. */
+int kvc_watch_open(kvc_client *client, const kvc_watch_options *options, kvc_watch **out);
+
+/* Waits for the next event. One comes about twice a second at least. Errors: KVC_INVALID_ARGUMENT
+ * (also while a call of kvc_watch_submit is in progress), KVC_TWO_CLUSTERS, KVC_CLOSED, KVC_FORKED,
+ * KVC_INTERNAL. */
+int kvc_watch_next(kvc_watch *watch, kvc_watch_event *out);
+
+/* The same without waiting. kvc_watch_submit starts a call, whose completion has the tag. Give that
+ * completion to kvc_watch_take, free its result, take the events by kvc_watch_poll until it returns
+ * KVC_NOT_FOUND, and submit again. A tag must be no other call's. Errors of kvc_watch_submit are
+ * those of kvc_submit, and KVC_INVALID_ARGUMENT while a call is in progress; those of
+ * kvc_watch_take are KVC_INVALID_ARGUMENT (no completion of this watch), and what kvc_watch_next
+ * returns if the watch cannot go on. */
+int kvc_watch_submit(kvc_watch *watch, uint64_t tag);
+struct kvc_completion;
+int kvc_watch_take(kvc_watch *watch, const struct kvc_completion *completion);
+int kvc_watch_poll(kvc_watch *watch, kvc_watch_event *out);
+
+/* The watch may be NULL. It may also be freed after its client, or while a call is in progress. */
+void kvc_watch_free(kvc_watch *watch);
+
 /* Asynchronous calls -------------------------------------------------------------------------- *
  *
  * kvc_submit starts an operation; its completion carries the tag. kvc_completions sends, receives,

@@ -357,6 +357,58 @@ private:
     int status_ = KVC_INVALID_ARGUMENT;
 };
 
+// An event of a watch. The views are valid until the next one is asked for.
+struct Event {
+    enum class Kind { Put = KVC_WATCH_PUT, Delete, Current, Apart };
+    Kind kind = Kind::Current;
+    std::string_view key;
+    std::string_view value;
+    std::uint64_t version = 0;
+    // Of Current: empty if the node cannot tell yet.
+    std::optional<std::chrono::milliseconds> behind;
+};
+
+// while (std::optional<kvc::Event> event = watch.next()) use(*event);
+class Watch {
+public:
+    Watch(kvc_client *client, const kvc_watch_options &options) noexcept
+        : status_(kvc_watch_open(client, &options, &watch_)) {}
+    Watch(Watch &&other) noexcept
+        : watch_(std::exchange(other.watch_, nullptr)),
+          status_(std::exchange(other.status_, KVC_INVALID_ARGUMENT)) {}
+    Watch &operator=(Watch &&other) noexcept {
+        std::swap(watch_, other.watch_);
+        std::swap(status_, other.status_);
+        return *this;
+    }
+    Watch(const Watch &) = delete;
+    Watch &operator=(const Watch &) = delete;
+    ~Watch() { kvc_watch_free(watch_); }
+
+    // Waits; empty after an error.
+    std::optional<Event> next() noexcept {
+        if (watch_ == nullptr) return std::nullopt;
+        kvc_watch_event told;
+        status_ = kvc_watch_next(watch_, &told);
+        if (status_ != KVC_OK) return std::nullopt;
+        Event event;
+        event.kind = static_cast<Event::Kind>(told.kind);
+        event.key = std::string_view(static_cast<const char *>(told.key), told.key_size);
+        event.value = std::string_view(static_cast<const char *>(told.value), told.value_size);
+        event.version = told.version;
+        if (told.behind_ms >= 0) event.behind = std::chrono::milliseconds(told.behind_ms);
+        return event;
+    }
+    // The outcome of the last call.
+    int status() const noexcept { return status_; }
+    // For kvc_watch_submit, kvc_watch_take and kvc_watch_poll.
+    kvc_watch *c() noexcept { return watch_; }
+
+private:
+    kvc_watch *watch_ = nullptr;
+    int status_ = KVC_INVALID_ARGUMENT;
+};
+
 class Client {
 public:
     Client() noexcept = default;
@@ -458,6 +510,21 @@ public:
 
     // The scan must not be used after the client.
     Scan scan(const ScanOptions &options = {}) noexcept { return Scan(client_, options); }
+
+    // A watch must not be used after the client.
+    Watch watch(std::string_view key) noexcept {
+        kvc_watch_options options = KVC_WATCH_OPTIONS_INIT;
+        options.key = key.data();
+        options.key_size = key.size();
+        return Watch(client_, options);
+    }
+    // An empty prefix: all keys.
+    Watch watch_prefix(std::string_view prefix) noexcept {
+        kvc_watch_options options = KVC_WATCH_OPTIONS_INIT;
+        options.prefix = prefix.data();
+        options.prefix_size = prefix.size();
+        return Watch(client_, options);
+    }
 
     int submit(const Op &op, std::uint64_t tag) noexcept { return kvc_submit(client_, op.c(), tag); }
     int poll_fd() noexcept { return kvc_poll_fd(client_); }

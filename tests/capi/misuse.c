@@ -36,7 +36,8 @@ static const size_t bad_sizes[] = {KVC_VALUE_SIZE_MAX + 1, SIZE_MAX / 2, (size_t
 _Static_assert(sizeof(size_t) != 8 || (sizeof(kvc_options) == 24 && sizeof(kvc_write_options) == 32 &&
                                        sizeof(kvc_op) == 96 && sizeof(kvc_completion) == 24 &&
                                        sizeof(kvc_scan_options) == 72 && sizeof(kvc_scan_entry) == 40 &&
-                                       sizeof(kvc_lock_options) == 24 && sizeof(kvc_txn_key) == 40),
+                                       sizeof(kvc_lock_options) == 24 && sizeof(kvc_txn_key) == 40 &&
+                                       sizeof(kvc_watch_options) == 48 && sizeof(kvc_watch_event) == 56),
                "the sizes that were published");
 
 static kvc_client *open_client(const char *list) {
@@ -82,6 +83,9 @@ static void expect_all(kvc_client *client, int expected) {
     kvc_scan *scan = (kvc_scan *)&checks;
     EXPECT_STATUS(kvc_scan_open(client, NULL, &scan), expected);
     EXPECT(scan == NULL);
+    kvc_watch *watch = (kvc_watch *)&checks;
+    EXPECT_STATUS(kvc_watch_open(client, NULL, &watch), expected);
+    EXPECT(watch == NULL);
     kvc_txn *txn = kvc_txn_new();
     EXPECT_STATUS(kvc_txn_get(txn, "k", 1), KVC_OK);
     EXPECT_STATUS(kvc_txn_run(client, txn, 0, (out = stale, &out)), expected);
@@ -557,6 +561,99 @@ static void scans(kvc_client *client) {
     kvc_scan_free(scan);
 }
 
+/* The next change, without waiting in the call; KVC_NOT_FOUND if none was told in time. */
+static int change_of(kvc_client *client, kvc_watch *watch, kvc_watch_event *event) {
+    for (int turn = 0; turn < 100; turn++) {
+        while (kvc_watch_poll(watch, event) == KVC_OK)
+            if (event->kind == KVC_WATCH_PUT || event->kind == KVC_WATCH_DELETE) return KVC_OK;
+        EXPECT_STATUS(kvc_watch_submit(watch, 77), KVC_OK);
+        EXPECT_STATUS(kvc_watch_submit(watch, 78), KVC_INVALID_ARGUMENT);
+        EXPECT_STATUS(kvc_watch_next(watch, event), KVC_INVALID_ARGUMENT);
+        kvc_completion done;
+        struct pollfd wait = {kvc_poll_fd(client), POLLIN, 0};
+        while (kvc_completions(client, &done, 1) == 0) poll(&wait, 1, 1000);
+        EXPECT(done.tag == 77);
+        done.tag++;
+        EXPECT_STATUS(kvc_watch_take(watch, &done), KVC_INVALID_ARGUMENT);
+        done.tag--;
+        EXPECT_STATUS(kvc_watch_take(watch, &done), KVC_OK);
+        EXPECT_STATUS(kvc_watch_take(watch, &done), KVC_INVALID_ARGUMENT);
+        kvc_result_free(done.result);
+    }
+    return KVC_NOT_FOUND;
+}
+
+static void watches(kvc_client *client) {
+    static uint64_t zeroes[64];
+    kvc_watch *none[] = {NULL, (kvc_watch *)zeroes}, *watch = NULL;
+    kvc_watch_event event;
+    kvc_completion completion = {0, KVC_OK, NULL};
+    for (int i = 0; i < 2; i++) {
+        EXPECT_STATUS(kvc_watch_next(none[i], &event), KVC_INVALID_ARGUMENT);
+        EXPECT(event.key == NULL && event.value == NULL && event.kind == 0);
+        EXPECT_STATUS(kvc_watch_submit(none[i], 1), KVC_INVALID_ARGUMENT);
+        EXPECT_STATUS(kvc_watch_take(none[i], &completion), KVC_INVALID_ARGUMENT);
+        EXPECT_STATUS(kvc_watch_poll(none[i], &event), KVC_INVALID_ARGUMENT);
+        kvc_watch_free(none[i]);
+    }
+    EXPECT_STATUS(kvc_watch_open(client, NULL, NULL), KVC_INVALID_ARGUMENT);
+    kvc_watch_options options = KVC_WATCH_OPTIONS_INIT;
+    options.key_size = KVC_KEY_SIZE_MAX + 1;
+    EXPECT_STATUS(kvc_watch_open(client, &options, &watch), KVC_TOO_LARGE);
+    options.key_size = 1;
+    EXPECT_STATUS(kvc_watch_open(client, &options, &watch), KVC_INVALID_ARGUMENT);
+    options.key = options.prefix = "watch/a";
+    options.key_size = options.prefix_size = 7;
+    EXPECT_STATUS(kvc_watch_open(client, &options, &watch), KVC_INVALID_ARGUMENT);
+    for (size_t i = 0; i < BAD_SIZES; i++) {
+        options.size = bad_sizes[i];
+        EXPECT_STATUS(kvc_watch_open(client, &options, &watch), KVC_INVALID_ARGUMENT);
+    }
+    EXPECT(watch == NULL);
+
+    EXPECT_STATUS(kvc_put(client, "watch/a", 7, "1", 1, NULL, NULL), KVC_OK);
+    options = (kvc_watch_options)KVC_WATCH_OPTIONS_INIT;
+    options.prefix = "watch/";
+    options.prefix_size = 6;
+    EXPECT_STATUS(kvc_watch_open(client, &options, &watch), KVC_OK);
+    EXPECT_STATUS(kvc_watch_next(watch, NULL), KVC_INVALID_ARGUMENT);
+    EXPECT_STATUS(kvc_watch_poll(watch, NULL), KVC_INVALID_ARGUMENT);
+    EXPECT_STATUS(kvc_watch_poll(watch, &event), KVC_NOT_FOUND);
+    EXPECT_STATUS(kvc_watch_take(watch, &completion), KVC_INVALID_ARGUMENT);
+    EXPECT_STATUS(kvc_watch_take(watch, NULL), KVC_INVALID_ARGUMENT);
+    EXPECT_STATUS(kvc_watch_next(watch, &event), KVC_OK);
+    EXPECT(event.kind == KVC_WATCH_PUT && strcmp(event.key, "watch/a") == 0 && event.key_size == 7);
+    EXPECT(event.value_size == 1 && strcmp(event.value, "1") == 0 && event.version > 0);
+    const uint64_t first = event.version;
+    EXPECT_STATUS(kvc_watch_next(watch, &event), KVC_OK);
+    EXPECT(event.kind == KVC_WATCH_CURRENT && event.key == NULL);
+    EXPECT_STATUS(kvc_put(client, "watch/b", 7, "", 0, NULL, NULL), KVC_OK);
+    EXPECT_STATUS(change_of(client, watch, &event), KVC_OK);
+    EXPECT(event.kind == KVC_WATCH_PUT && strcmp(event.key, "watch/b") == 0 && event.value_size == 0);
+    EXPECT_STATUS(kvc_delete(client, "watch/a", 7, NULL, NULL), KVC_OK);
+    EXPECT_STATUS(change_of(client, watch, &event), KVC_OK);
+    EXPECT(event.kind == KVC_WATCH_DELETE && strcmp(event.key, "watch/a") == 0);
+    EXPECT(event.value == NULL && event.version > first);
+
+    /* Freed while a call is in progress; its completion still comes. */
+    EXPECT_STATUS(kvc_watch_submit(watch, 79), KVC_OK);
+    kvc_watch_free(watch);
+    struct pollfd wait = {kvc_poll_fd(client), POLLIN, 0};
+    while (kvc_completions(client, &completion, 1) == 0) poll(&wait, 1, 1000);
+    EXPECT(completion.tag == 79);
+    EXPECT(kvc_result_version(completion.result) == 0);
+    kvc_result_free(completion.result);
+
+    /* A watch outlives the end of its client, but tells nothing more. */
+    kvc_client *other = open_client(nodes);
+    EXPECT_STATUS(kvc_watch_open(other, NULL, &watch), KVC_OK);
+    kvc_close(other);
+    EXPECT_STATUS(kvc_watch_next(watch, &event), KVC_CLOSED);
+    EXPECT_STATUS(kvc_watch_submit(watch, 1), KVC_CLOSED);
+    kvc_free(other);
+    kvc_watch_free(watch);
+}
+
 static void *call(void *argument) {
     caller *self = argument;
     self->id = (pid_t)syscall(SYS_gettid);
@@ -898,6 +995,7 @@ int main(int argc, char **argv) {
     transactions(client);
     completions_come_once(client);
     scans(client);
+    watches(client);
     closing();
     forking(client);
     forking_with_the_same_id();

@@ -17,6 +17,7 @@ mod prefixed;
 mod scan;
 mod status;
 mod transaction;
+mod watch;
 
 #[cfg(test)]
 mod tests;

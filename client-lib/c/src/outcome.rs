@@ -53,6 +53,8 @@ pub struct CallResult {
     keys: Vec<KeyOutcome>,
     /// Of a transaction in conflict: the places of the key and of its condition.
     failed: Option<(usize, usize)>,
+    /// Of a watch, which takes it.
+    watched: Option<Outcome>,
 }
 
 /// What a transaction did with one key.
@@ -109,6 +111,7 @@ impl CallResult {
             old: Terminated::default(),
             keys: Vec::new(),
             failed: None,
+            watched: None,
         }
     }
 
@@ -176,6 +179,11 @@ pub fn outcome(result: Result<Outcome, CallError>) -> (Status, Option<Box<CallRe
             Ok(result) => (Status::Conflict, result),
             Err(status) => return (status, None),
         },
+        Ok(page @ (Outcome::Page(_) | Outcome::Watched(_))) => {
+            let mut result = CallResult::new(0);
+            result.watched = Some(page);
+            (Status::Ok, result)
+        }
         Ok(other) => unreachable!("the session makes an error of {other:?}"),
     };
     (status, Some(Box::new(result)))
@@ -201,6 +209,15 @@ fn conflict(failure: Failure) -> Result<CallResult, Status> {
 unsafe fn look<'a>(result: *const CallResult) -> Option<&'a CallResult> {
     // SAFETY: as the caller promises.
     unsafe { result.as_ref() }.filter(|result| result.magic == MAGIC)
+}
+
+/// What a call of a watch came to.
+///
+/// # Safety
+/// `result` is NULL or points to memory that can be read.
+pub unsafe fn watched(result: *const CallResult) -> Option<Outcome> {
+    // SAFETY: as the caller promises.
+    unsafe { look(result) }?.watched.clone()
 }
 
 /// # Safety

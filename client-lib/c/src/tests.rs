@@ -12,6 +12,7 @@ use crate::operation::{Operation, WriteOptions, flag, kind};
 use crate::prefixed;
 use crate::scan::KEYS_ONLY;
 use crate::status::{ABI_VERSION, Status, kvc_strerror};
+use crate::watch::event;
 
 const HEADER: &str = include_str!("../../include/kvclient.h");
 const SONAME: &str = include_str!("../build.rs");
@@ -58,6 +59,10 @@ fn numbers_are_those_of_the_header() {
         ("KVC_IF_VERSION", flag::IF_VERSION.into()),
         ("KVC_WANT_OLD", flag::WANT_OLD.into()),
         ("KVC_SCAN_KEYS_ONLY", KEYS_ONLY.into()),
+        ("KVC_WATCH_PUT", event::PUT.into()),
+        ("KVC_WATCH_DELETE", event::DELETE.into()),
+        ("KVC_WATCH_CURRENT", event::CURRENT.into()),
+        ("KVC_WATCH_APART", event::APART.into()),
         ("KVC_OP_GET", kind::GET.into()),
         ("KVC_OP_PUT", kind::PUT.into()),
         ("KVC_OP_DELETE", kind::DELETE.into()),

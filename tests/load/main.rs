@@ -10,6 +10,7 @@
 //! | `large.rs` | values of 1 MiB, with loss, over a chain, and beside small operations |
 //! | `strangers.rs` | arbitrary datagrams beside normal load |
 //! | `trouble.rs` | a node that stands still, tiny receive buffers |
+//! | `watches.rs` | many watches beside many writes |
 //!
 //! A row is one function with its own bound. It compares rates only within one run, because the
 //! clients and all nodes share the machine. `tests/load/run.sh` runs the rows in a separate network
@@ -28,3 +29,4 @@ mod nodes;
 mod preload;
 mod strangers;
 mod trouble;
+mod watches;

@@ -19,6 +19,7 @@ mod table;
 mod transfers;
 mod usage;
 mod waits;
+mod watcher;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;

@@ -79,6 +79,8 @@ pub struct Record {
     pub writes: Vec<Latency>,
     /// Errors that a flood found.
     pub flood_errors: Vec<String>,
+    /// What a watcher was told wrongly.
+    pub watch_faults: Vec<String>,
 }
 
 impl Record {

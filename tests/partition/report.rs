@@ -40,6 +40,7 @@ impl Report {
             failures.extend(told.into_iter().map(|line| format!("{line}  ({claim:?})")));
         }
         failures.extend(record.flood_errors.iter().cloned());
+        failures.extend(record.watch_faults.iter().cloned());
         let mut calls: Vec<RecordedCall> =
             record.calls().chain(&record.own_calls).cloned().collect();
         calls.sort_by_key(|call| call.called);

@@ -18,6 +18,7 @@ use crate::footprint::{self, Footprint, Left};
 use crate::nodes::Cluster;
 use crate::record::{Client, Mark, MessageCount, QuorumSaid, Record};
 use crate::table::{At, DiskAct, Load, Scenario, Verb};
+use crate::watcher::Watcher;
 use crate::{transfers, usage, waits};
 
 /// Clients that are given all nodes.
@@ -59,6 +60,7 @@ pub fn run(scenario: &Scenario, seed: u64, cluster: &mut Cluster) -> Result<Reco
         .iter()
         .any(|c| matches!(c, Claim::DarkBy(..)));
     let mut record = Record::default();
+    let watcher = has_watcher(scenario).then(|| Watcher::start(&list));
     let before = statuses(&list);
     std::thread::scope(|scope| {
         let (clock, stop) = (&clock, &stop);
@@ -114,7 +116,19 @@ pub fn run(scenario: &Scenario, seed: u64, cluster: &mut Cluster) -> Result<Reco
     }
     let last = last_reads(scenario, cluster, &clock)?;
     record.own_calls.extend(last);
+    if let Some(watcher) = watcher {
+        record.watch_faults = watcher.check(&list)?;
+    }
     Ok(record)
+}
+
+/// A watcher of very many keys would be measured with the nodes, and so would one of idle nodes.
+fn has_watcher(scenario: &Scenario) -> bool {
+    let is_measured = scenario
+        .steps
+        .iter()
+        .any(|step| matches!(step.verb, Verb::Fill | Verb::Measure | Verb::CountMessages));
+    !is_measured && !matches!(scenario.load, Load::Idle | Load::Flood)
 }
 
 fn ends_dark(scenario: &Scenario) -> bool {

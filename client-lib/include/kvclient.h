@@ -395,11 +395,11 @@ typedef struct kvc_watch kvc_watch;
 enum {
     KVC_WATCH_PUT = 1,     /* the key has this value */
     KVC_WATCH_DELETE = 2,  /* the key is deleted; version 0: which one is not known any more */
-    KVC_WATCH_CURRENT = 3, /* all is told that the node knows */
+    KVC_WATCH_CURRENT = 3, /* all that the node knows is told */
     KVC_WATCH_APART = 4    /* no node serves the watch at present, which goes on trying */
 };
 
-/* A key, or a prefix; with neither all keys are watched. */
+/* A key, or a prefix; with neither all keys are watched. A key of size 0 must be NULL. */
 typedef struct kvc_watch_options {
     size_t size;
     const void *key;
@@ -431,9 +431,10 @@ typedef struct kvc_watch_event {
  * KVC_INTERNAL. */
 int kvc_watch_open(kvc_client *client, const kvc_watch_options *options, kvc_watch **out);
 
-/* Waits for the next event. One comes about twice a second at least. Errors: KVC_INVALID_ARGUMENT
- * (also while a call of kvc_watch_submit is in progress), KVC_TWO_CLUSTERS, KVC_CLOSED, KVC_FORKED,
- * KVC_INTERNAL. */
+/* Waits for the next event. While nothing changes KVC_WATCH_CURRENT comes about twice a second;
+ * while no node serves, KVC_WATCH_APART comes within the client's deadline. Errors:
+ * KVC_INVALID_ARGUMENT (also while a call of kvc_watch_submit is in progress), KVC_TWO_CLUSTERS,
+ * KVC_CLOSED, KVC_FORKED, KVC_INTERNAL. */
 int kvc_watch_next(kvc_watch *watch, kvc_watch_event *out);
 
 /* The same without waiting. kvc_watch_submit starts a call, whose completion has the tag. Give that

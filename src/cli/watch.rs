@@ -158,6 +158,10 @@ impl Told<'_> {
             change
                 .print(&mut self.out, self.json)
                 .map_err(End::Printed)?;
+        } else if change.key.contains(&0) {
+            let key = String::from_utf8_lossy(&change.key).replace('\0', "\\0");
+            let text = "contains a zero byte, which no variable can hold: no command is run for it";
+            report::complain(&format!("horseshoe: the key {key} {text}\n"));
         } else {
             let status = change.pass_to(command).map_err(End::Command)?;
             if !status.success() {

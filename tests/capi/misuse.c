@@ -602,7 +602,10 @@ static void watches(kvc_client *client) {
     EXPECT_STATUS(kvc_watch_open(client, &options, &watch), KVC_TOO_LARGE);
     options.key_size = 1;
     EXPECT_STATUS(kvc_watch_open(client, &options, &watch), KVC_INVALID_ARGUMENT);
-    options.key = options.prefix = "watch/a";
+    options.key = "watch/a";
+    options.key_size = 0;
+    EXPECT_STATUS(kvc_watch_open(client, &options, &watch), KVC_INVALID_ARGUMENT);
+    options.prefix = options.key;
     options.key_size = options.prefix_size = 7;
     EXPECT_STATUS(kvc_watch_open(client, &options, &watch), KVC_INVALID_ARGUMENT);
     for (size_t i = 0; i < BAD_SIZES; i++) {

@@ -66,6 +66,7 @@ impl WatchOptions {
             )
         };
         let watch = match (key, prefix) {
+            ([], []) if !self.key.is_null() => return Err(Status::InvalidArgument),
             ([], prefix) => Watch::prefix(prefix),
             (key, []) => Watch::key(Bytes::copy_from_slice(key)),
             _ => return Err(Status::InvalidArgument),
@@ -267,12 +268,12 @@ pub unsafe extern "C" fn kvc_watch_take(
         if watch.submitted != Some(completion.tag) {
             return Err(Status::InvalidArgument);
         }
+        watch.submitted = None;
         // SAFETY: a completion's result is NULL, or was not freed yet.
         let result = match unsafe { watched(completion.result) } {
             Some(outcome) => Ok(outcome),
             None => Err(error_of(completion.status)?),
         };
-        watch.submitted = None;
         watch.watch.take(result)?;
         Ok(Status::Ok)
     })

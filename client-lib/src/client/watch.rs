@@ -21,8 +21,9 @@ impl WatchEvents<'_> {
 
 impl Client {
     /// The states of a key, or of the keys of a range: those that are present now, and from then on
-    /// each change. The last state of each key is always told; per key versions only rise. An event
-    /// comes at least about twice a second (`WatchEvent::Current`, or `Apart`). After an error,
+    /// each change. The last state of each key is always told; per key versions only rise. While
+    /// nothing changes, `WatchEvent::Current` comes about twice a second; while no node serves,
+    /// `Apart` comes after each call that failed, within the client's deadline. After an error,
     /// which no node can mend, the iterator ends.
     pub fn watch(&self, watch: Watch) -> WatchEvents<'_> {
         WatchEvents {

@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | `Begin` | a poll without a cursor, to any node | that node is watched at: `Scan` |
 //! | `Scan` | a scan there that tells deleted keys, page by page | at its end `Poll` |
+//! | | in between a poll there, so that the node does not forget the watch | `Scan` |
 //! | `Poll` | a poll there with the cursor | `Poll`; `Scan` if the node does not know all changes |
 //!
 //! After an error the watch begins anew, perhaps at another node. The versions of all keys that
@@ -25,6 +26,9 @@ const POLL_WAIT_MS: u32 = 500;
 const POLL_DEADLINE_US: u64 = 1_200_000;
 /// The same for each page of a scan.
 const PAGE_DEADLINE_US: u64 = 2_000_000;
+/// After so many pages of a scan the changes since are asked for: a node forgets a range that
+/// nobody polls, and it holds only the last changes.
+const PAGES_MAX: u32 = 8;
 /// A node that has too much to do is asked again this often, because to begin anew costs it and the
 /// other nodes more.
 const BUSY_MAX: u32 = 3;
@@ -40,9 +44,9 @@ pub enum WatchEvent {
         version: Version,
         value: Option<Bytes>,
     },
-    /// Everything was told that the node knows. `behind_ms`: the node surely knows every change up
-    /// to so many milliseconds ago; `None` while it has not compared its keys with enough nodes
-    /// since the watch began there.
+    /// All that the node knows was told. `behind_ms`: the node surely knows every change up to so
+    /// many milliseconds ago; `None` while it has not compared its keys with enough nodes since the
+    /// watch began there.
     Current { behind_ms: Option<u64> },
     /// No node serves the watch at present. It goes on; what changes meanwhile is told later.
     Apart(CallError),
@@ -78,6 +82,10 @@ pub struct Watch {
     skipped: u64,
     /// How often in a row the node was busy.
     busy: u32,
+    /// The pages of the scan since the last poll.
+    pages: u32,
+    /// Whether the node is known to have no further changes.
+    is_level: bool,
 }
 
 impl Watch {
@@ -93,6 +101,8 @@ impl Watch {
             events: VecDeque::new(),
             skipped: 0,
             busy: 0,
+            pages: 0,
+            is_level: false,
         }
     }
 
@@ -140,6 +150,7 @@ impl Watch {
     pub fn next_call(&self) -> Call {
         match &self.phase {
             WatchPhase::Begin => self.poll(0),
+            WatchPhase::Scan(_) if self.pages >= PAGES_MAX => self.poll_there(0),
             WatchPhase::Scan(cursor) => {
                 let call = cursor.next_call().expect("at the end the phase ends");
                 Call {
@@ -148,11 +159,16 @@ impl Watch {
                     ..call
                 }
             }
-            WatchPhase::Poll => Call {
-                node: Some(self.node),
-                deadline_us: Some(POLL_DEADLINE_US),
-                ..self.poll(POLL_WAIT_MS)
-            },
+            WatchPhase::Poll if self.is_level => self.poll_there(POLL_WAIT_MS),
+            WatchPhase::Poll => self.poll_there(0),
+        }
+    }
+
+    fn poll_there(&self, wait_ms: u32) -> Call {
+        Call {
+            node: Some(self.node),
+            deadline_us: Some(POLL_DEADLINE_US),
+            ..self.poll(wait_ms)
         }
     }
 
@@ -208,6 +224,7 @@ impl Watch {
 
     fn take_changes(&mut self, page: WatchPage) {
         (self.node, self.cursor) = (page.node, page.cursor);
+        (self.pages, self.is_level) = (0, false);
         if page.is_new {
             let cursor = ScanCursor::new(self.range.clone());
             self.phase = match cursor.next_call() {
@@ -216,13 +233,19 @@ impl Watch {
             };
             return;
         }
-        self.phase = WatchPhase::Poll;
         self.skipped += page.skipped;
         for entry in page.entries {
             self.see(entry);
         }
-        let behind_ms = page.behind_ms;
-        self.events.push_back(WatchEvent::Current { behind_ms });
+        if matches!(self.phase, WatchPhase::Scan(_)) {
+            return;
+        }
+        self.phase = WatchPhase::Poll;
+        self.is_level = !page.has_more;
+        if self.is_level {
+            let behind_ms = page.behind_ms;
+            self.events.push_back(WatchEvent::Current { behind_ms });
+        }
     }
 
     fn take_page(&mut self, page: ScanPage) -> Result<(), CallError> {
@@ -237,10 +260,9 @@ impl Watch {
         for entry in entries {
             self.see(entry);
         }
+        self.pages += 1;
         if is_over {
             self.phase = WatchPhase::Poll;
-            self.events
-                .push_back(WatchEvent::Current { behind_ms: None });
         }
         Ok(())
     }
@@ -295,7 +317,11 @@ impl Watch {
             version,
             is_present,
         };
-        self.known.insert(key.clone(), known);
+        match self.known.get_mut(&key) {
+            Some(before) => *before = known,
+            // The key shares the memory of its whole page.
+            None => drop(self.known.insert(Bytes::copy_from_slice(&key), known)),
+        }
         if is_news {
             self.events.push_back(WatchEvent::Changed {
                 key,
@@ -394,6 +420,32 @@ mod tests {
         assert_eq!(told(&mut watch), all(&[("kc", 7, false)]));
         polled(&mut watch, &[entry("kb", 10, Some("2"))]);
         assert_eq!(told(&mut watch), all(&[("kb", 10, true)]));
+    }
+
+    #[test]
+    fn during_a_long_scan_the_changes_are_polled_and_nothing_is_current() {
+        let mut watch = Watch::prefix(b"k");
+        begins(&mut watch, 2);
+        for next in ["k0", "k1", "k2", "k3", "k4", "k5", "k6", "k7"] {
+            assert!(watch.next_call().action.is_scan(), "before {next}");
+            scanned(&mut watch, &[], Some(next));
+        }
+        assert!(watch.next_call().action.is_watch());
+        polled(&mut watch, &[entry("k9", 7, Some("1"))]);
+        assert_eq!(told(&mut watch), all(&[("k9", 7, true)]));
+        assert!(watch.next_call().action.is_scan());
+        scanned(&mut watch, &[entry("k9", 6, Some("0"))], None);
+        assert_eq!(watch.poll_event(), None);
+        let page = WatchPage {
+            node: 2,
+            has_more: true,
+            ..WatchPage::default()
+        };
+        watch.take(Ok(Outcome::Watched(page))).expect("goes on");
+        assert_eq!(watch.poll_event(), None);
+        polled(&mut watch, &[]);
+        let current = WatchEvent::Current { behind_ms: None };
+        assert_eq!(watch.poll_event(), Some(current));
     }
 
     #[test]

@@ -54,8 +54,13 @@ struct WatchedRange {
 struct Unsettled {
     /// The tick in which it became so.
     since: u64,
+    /// A round that finds an earlier one began before the state was accepted.
+    version: Version,
     is_read: bool,
 }
+
+/// While a transaction's intent lies over the record, no version is the last one.
+const INTENDED: Version = Version::MAX;
 
 /// W4: a comparison with that member found all that it held when it began. It counts once the keys
 /// that were unsettled at its end are settled.
@@ -102,6 +107,8 @@ pub struct LoggedPage {
     pub skipped: u64,
     /// Of the entries, in bytes.
     pub size: usize,
+    /// There are further changes.
+    pub has_more: bool,
 }
 
 impl ChangeLog {
@@ -180,38 +187,50 @@ impl ChangeLog {
         }
         let Some((state, record)) = state.and_then(|state| Some((state, state.record.as_ref()?)))
         else {
+            self.unsettled.remove(key);
             return;
         };
         if state.chosen || !rule!(W1) {
             self.unsettled.remove(key);
             self.push(key, record.version, record.value.clone());
-        } else {
-            self.is_unsettled(key);
+        }
+        // T5: what a transaction intends may be committed already.
+        match (&record.intent, state.chosen) {
+            (Some(_), _) => self.is_unsettled(key, INTENDED),
+            (None, false) => self.is_unsettled(key, record.version),
+            (None, true) => {}
         }
     }
 
     /// A key is chosen in a state that this node does not hold in memory.
     pub fn note_unseen(&mut self, key: &Key) {
         if !self.ranges.is_empty() && self.is_watched(key) {
-            self.is_unsettled(key);
+            self.is_unsettled(key, 0);
         }
     }
 
-    fn is_unsettled(&mut self, key: &Key) {
-        let since = self.tick;
-        let is_read = false;
-        if self.unsettled.len() < UNSETTLED_MAX {
-            let unsettled = Unsettled { since, is_read };
-            self.unsettled.entry(key.clone()).or_insert(unsettled);
-        } else if !self.unsettled.contains_key(key) {
+    fn is_unsettled(&mut self, key: &Key, version: Version) {
+        if let Some(unsettled) = self.unsettled.get_mut(key) {
+            unsettled.version = version;
+        } else if self.unsettled.len() < UNSETTLED_MAX {
+            let unsettled = Unsettled {
+                since: self.tick,
+                version,
+                is_read: false,
+            };
+            self.unsettled.insert(key.clone(), unsettled);
+        } else {
             // Nobody may miss it: all watches begin anew.
             self.end();
         }
     }
 
-    /// A round has found this chosen state.
+    /// A round has found this chosen state. The key is read again if it has a later one since.
     pub fn settled(&mut self, key: &Key, version: Version, value: Option<Bytes>) {
-        self.unsettled.remove(key);
+        match self.unsettled.get_mut(key) {
+            Some(unsettled) if unsettled.version > version => unsettled.is_read = false,
+            _ => drop(self.unsettled.remove(key)),
+        }
         if self.is_watched(key) {
             self.push(key, version, value);
         }
@@ -281,10 +300,8 @@ impl ChangeLog {
             sequence: reached,
             ..LoggedPage::default()
         };
-        for (sequence, change) in (first..)
-            .zip(&self.changes)
-            .skip((reached + 1 - first) as usize)
-        {
+        let behind = self.changes.range((reached + 1 - first) as usize..);
+        for (sequence, change) in (reached + 1..).zip(behind) {
             if !range.contains(&change.key) {
                 page.sequence = sequence;
                 continue;
@@ -298,6 +315,7 @@ impl ChangeLog {
             let size = ScanPage::entry_size(change.key.name().len(), value_size);
             let is_full = page.size + size > RANGE_SIZE_MAX || page.entries.len() >= RANGE_KEYS_MAX;
             if is_full && !page.entries.is_empty() {
+                page.has_more = true;
                 break;
             }
             page.size += size;
@@ -495,8 +513,36 @@ mod tests {
         assert!(changes.take_unsettled(9).is_empty(), "it is being read");
         changes.still_unsettled(&key("a"));
         assert_eq!(changes.take_unsettled(9), [key("a")]);
+        // What the round found is older than what was accepted since.
         changes.settled(&key("a"), 4, None);
         assert_eq!(told(&changes, 0).0, [("a".to_owned(), 4)]);
+        assert_eq!(changes.take_unsettled(9), [key("a")]);
+        changes.settled(&key("a"), 5, None);
+        assert_eq!(told(&changes, 0).0, [("a".to_owned(), 5)]);
+        assert!(changes.take_unsettled(9).is_empty());
+    }
+
+    /// T5: the coordinator may have died after the commit.
+    #[test]
+    fn a_key_with_an_intent_is_unsettled_until_the_intent_is_gone() {
+        let range = range("a", "n");
+        let mut changes = watching(&range);
+        let mut intended = state(5, Some("v"), true);
+        intended.record = intended.record.map(|record| {
+            Arc::new(Record {
+                intent: Some(Bytes::from_static(b"intent")),
+                ..Record::clone(&record)
+            })
+        });
+        changes.note(&key("a"), Some(&intended));
+        assert_eq!(told(&changes, 0).0, [("a".to_owned(), 5)]);
+        changes.take_unsettled(9);
+        assert_eq!(changes.take_unsettled(9), [key("a")]);
+        changes.settled(&key("a"), 6, None);
+        assert_eq!(told(&changes, 0).0, [("a".to_owned(), 6)]);
+        assert_eq!(changes.take_unsettled(9), [key("a")]);
+        changes.note(&key("a"), Some(&state(6, None, true)));
+        changes.still_unsettled(&key("a"));
         assert!(changes.take_unsettled(9).is_empty());
     }
 

@@ -48,7 +48,9 @@ impl ToldRecord {
     /// What is told of a record with this version and value.
     pub fn told(self, terms: ScanTerms) -> Option<Self> {
         let ToldRecord { version, value } = self;
-        let is_told = value.is_some() || terms.deleted && rule!(W3_deleted);
+        // A tombstone without a version is that of a key that never was, as far as anybody knows.
+        let is_deleted = version > 0 && terms.deleted && rule!(W3_deleted);
+        let is_told = value.is_some() || is_deleted;
         let value = value.filter(|_| !terms.keys_only);
         is_told.then_some(ToldRecord { version, value })
     }

@@ -219,6 +219,7 @@ impl Replica {
         let floor = terms.floor;
         let mut states = page.states;
         states.retain(|(_, state)| is_scanned(state, terms));
+        self.note_unchosen(round, &states);
         let sum = self.sum_of(states.iter());
         let due_us = now.mono_us + self.scan_wait_us(0);
         let Some(scan) = self.requests.scans.active.get_mut(&round) else {
@@ -251,6 +252,17 @@ impl Replica {
             asked.insert(*node);
         }
         self.ask_for_scan(round, |node| asked.contains(node), 0);
+    }
+
+    /// W3: what this node has accepted and does not know to be chosen may be so after the page was
+    /// judged, which it may be without this node's own answer.
+    fn note_unchosen(&mut self, round: RoundId, states: &[(Key, AcceptorState)]) {
+        let scan = self.requests.scans.active.get(&round);
+        if scan.is_some_and(|scan| scan.terms.deleted) {
+            for (key, state) in states.iter().filter(|(_, state)| !state.chosen) {
+                self.requests.watches.changes.note(key, Some(state));
+            }
+        }
     }
 
     fn ask_for_scan(&mut self, round: RoundId, is_asked: impl Fn(NodeId) -> bool, again: u32) {

@@ -47,7 +47,7 @@ impl Watches {
         self.polls.len()
     }
 
-    /// ChangeLog are told together: the more watches, the longer they wait for further ones.
+    /// Changes are told together: the more watches, the longer they wait for further ones.
     fn delay_us(&self) -> u64 {
         (WATCH_DELAY_US * (1 + self.polls.len() as u64)).min(WATCH_DELAY_MAX_US)
     }
@@ -220,6 +220,7 @@ impl Replica {
             let page = WatchPage {
                 entries: changed.entries,
                 skipped: changed.skipped,
+                has_more: changed.has_more,
                 ..self.watch_page(now, poll.reached)
             };
             self.answer(poll.pending, Outcome::Watched(page));

@@ -194,6 +194,7 @@ fn any_watch_page() -> impl Strategy<Value = WatchPage> {
                 sequence,
             },
             is_new,
+            has_more: !is_new,
             skipped: sequence / 3,
             behind_ms: behind_ms.map(u64::from),
             entries: entries.collect(),

@@ -26,6 +26,8 @@ pub struct WatchPage {
     /// The node does not know what changed since the cursor that it was given. The watch begins
     /// anew, with a scan at this node.
     pub is_new: bool,
+    /// There are further changes, which the next poll tells at once.
+    pub has_more: bool,
     /// States in between that are not told.
     pub skipped: u64,
     /// How long ago, in milliseconds, the time was up to which the node knows every change; `None`
@@ -34,14 +36,18 @@ pub struct WatchPage {
     pub entries: Vec<ScanEntry>,
 }
 
-/// Node, flag, boot, range, sequence, skipped, behind: in bytes.
+const NEW: u8 = 1;
+const MORE: u8 = 2;
+/// Node, flags, boot, range, sequence, skipped, behind: in bytes.
 const HEADER_SIZE: usize = 1 + 1 + 8 + 8 + 8 + 8 + 8;
 const UNKNOWN: u64 = u64::MAX;
 
 impl WatchPage {
     pub(super) fn encode(&self) -> Bytes {
         let mut bytes = Vec::with_capacity(HEADER_SIZE + 64 * self.entries.len());
-        bytes.extend_from_slice(&[self.node, u8::from(self.is_new)]);
+        let new = if self.is_new { NEW } else { 0 };
+        let more = if self.has_more { MORE } else { 0 };
+        bytes.extend_from_slice(&[self.node, new | more]);
         let behind_ms = self.behind_ms.unwrap_or(UNKNOWN);
         let WatchCursor {
             boot,
@@ -63,11 +69,10 @@ impl WatchPage {
             return Err(BodyError::Malformed);
         }
         let node = bytes.get_u8();
-        let is_new = match bytes.get_u8() {
-            0 => false,
-            1 => true,
-            _ => return Err(BodyError::Bounds),
-        };
+        let flags = bytes.get_u8();
+        if flags & !(NEW | MORE) != 0 {
+            return Err(BodyError::Bounds);
+        }
         let cursor = WatchCursor {
             boot: bytes.get_u64_le(),
             range: bytes.get_u64_le(),
@@ -82,7 +87,8 @@ impl WatchPage {
         Ok(WatchPage {
             node,
             cursor,
-            is_new,
+            is_new: flags & NEW != 0,
+            has_more: flags & MORE != 0,
             skipped,
             behind_ms,
             entries,
@@ -108,7 +114,8 @@ mod tests {
                 range: 6,
                 sequence: 9,
             },
-            is_new: true,
+            is_new: false,
+            has_more: true,
             skipped: 2,
             behind_ms: Some(40),
             entries: vec![
@@ -125,7 +132,7 @@ mod tests {
         let empty = WatchPage::default();
         assert_eq!(WatchPage::decode(empty.encode()), Ok(empty));
         let mut wrong = bytes.to_vec();
-        wrong[1] = 2;
+        wrong[1] = 4;
         assert_eq!(WatchPage::decode(wrong.into()), Err(BodyError::Bounds));
     }
 }

@@ -405,4 +405,19 @@ mod tests {
         };
         assert_eq!(told(&expires, false), None);
     }
+
+    /// W3: the client takes a key that it knows, and that a scan does not tell, for deleted.
+    #[test]
+    fn a_tombstone_without_a_version_hides_no_deletion() {
+        let told = |version, deleted| {
+            let tombstone = ToldRecord {
+                version,
+                value: None,
+            };
+            let terms = ScanTerms { deleted, ..ALL };
+            tombstone.told(terms).is_some()
+        };
+        assert_eq!((told(7, true), told(0, true)), (true, false));
+        assert_eq!((told(7, false), told(0, false)), (false, false));
+    }
 }

@@ -190,7 +190,7 @@ impl Replica {
         }
         match elsewhere {
             _ if !serves => self.refuse(pending),
-            // W3: the node that is watched at must be among those that the page comes from.
+            // W3: only the node that is watched at puts its pages together.
             _ if pending.operation.action.is_of_a_watch() && !self.runs_rounds() => {
                 self.refuse(pending);
             }

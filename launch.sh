@@ -51,6 +51,11 @@ install Rust from https://rustup.rs"
         printf 'cargo is not installed: %s is used as it is\n' "$BINARY" >&2
         return
     fi
+    local program
+    for program in cc make; do
+        type -P "$program" >/dev/null || fail "the program is not built, and $program, which builds \
+its memory allocator, is not installed: install it (on Debian: apt install gcc make)"
+    done
     printf 'building %s\n' "$BINARY" >&2
     (cd -- "$root" && CARGO_TARGET_DIR=$target cargo build --release --locked --bin horseshoe >&2) ||
         fail "the build failed"

@@ -13,7 +13,6 @@ use bytes::Bytes;
 use horseshoe::protocol::types::ballot::Ballot;
 use horseshoe::protocol::types::message::Group;
 use horseshoe::protocol::types::record::{AcceptorState, Key, Record};
-use horseshoe::runtime::allocator;
 use horseshoe::storage::{DiskOptions, Durability, Opened, Table, disk};
 use nix::time::{ClockId, clock_gettime};
 
@@ -139,7 +138,6 @@ fn drop_all(directory: &Path, keys: u64) {
         longest = longest.max(start.elapsed());
         std::thread::sleep(Duration::from_millis(100));
     }
-    allocator::trim();
     show(&mut opened, "20 s later");
     println!("tending took {longest:?} at most");
 }

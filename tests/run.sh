@@ -46,6 +46,7 @@ needs() {
         command -v "$program" >/dev/null || missing+=("$package")
     done <<'END'
 gcc gcc
+make make
 g++ g++
 pkg-config pkg-config
 readelf binutils

@@ -2,7 +2,7 @@
 //!
 //! The measure is what is allocated, in all threads. The bound is a part of what the machine, or
 //! the control group of the process, allows: the rest is for memory that is allocated but not
-//! reusable at once (about a tenth), for rounds and copies in progress, which are not refused, and
+//! reusable at once, for rounds and copies in progress, which are not refused, and
 //! for the system.
 
 use std::path::{Path, PathBuf};
@@ -14,11 +14,15 @@ const SHARE_PERCENT: u64 = 60;
 /// A full node stops being full once this fraction (1/32) of the bound is free.
 const FREE_PART: u64 = 32;
 
+/// The memory in use is read at most this often: it takes longer than an iteration of the loop may.
+const LOOK_INTERVAL_US: u64 = 25_000;
+
 /// Whether a node is full, with hysteresis.
 #[derive(Debug)]
 pub struct Gauge {
     max: u64,
     is_full: bool,
+    looked_us: Option<u64>,
 }
 
 impl Gauge {
@@ -26,6 +30,7 @@ impl Gauge {
         Gauge {
             max,
             is_full: false,
+            looked_us: None,
         }
     }
 
@@ -38,7 +43,16 @@ impl Gauge {
     }
 
     /// Whether the node is full, if that changed.
-    pub fn look(&mut self, live: u64) -> Option<bool> {
+    pub fn look(&mut self, now_us: u64, live: impl FnOnce() -> u64) -> Option<bool> {
+        let is_soon = |at_us: u64| now_us < at_us + LOOK_INTERVAL_US;
+        if self.looked_us.is_some_and(is_soon) {
+            return None;
+        }
+        self.looked_us = Some(now_us);
+        self.judge(live())
+    }
+
+    fn judge(&mut self, live: u64) -> Option<bool> {
         let is_full = match self.is_full {
             true => live >= self.max - self.max / FREE_PART,
             false => live >= self.max,
@@ -101,12 +115,21 @@ mod tests {
     #[test]
     fn full_and_not_full_are_apart() {
         let mut gauge = Gauge::new(3_200);
-        assert_eq!(gauge.look(3_199), None);
-        assert_eq!(gauge.look(3_200), Some(true));
-        assert_eq!(gauge.look(3_100), None);
-        assert_eq!(gauge.look(3_099), Some(false));
-        assert_eq!(gauge.look(3_150), None);
-        assert_eq!(Gauge::new(u64::MAX).look(1 << 60), None);
+        assert_eq!(gauge.judge(3_199), None);
+        assert_eq!(gauge.judge(3_200), Some(true));
+        assert_eq!(gauge.judge(3_100), None);
+        assert_eq!(gauge.judge(3_099), Some(false));
+        assert_eq!(gauge.judge(3_150), None);
+        assert_eq!(Gauge::new(u64::MAX).judge(1 << 60), None);
+    }
+
+    #[test]
+    fn the_memory_in_use_is_read_now_and_then() {
+        let mut gauge = Gauge::new(3_200);
+        let soon_us = LOOK_INTERVAL_US - 1;
+        assert_eq!(gauge.look(7, || 3_200), Some(true));
+        assert_eq!(gauge.look(7 + soon_us, || unreachable!("too soon")), None);
+        assert_eq!(gauge.look(8 + soon_us, || 0), Some(false));
     }
 
     #[test]

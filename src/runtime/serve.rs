@@ -9,7 +9,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::bind::own_addresses;
 use super::log::WARNING_WAITS;
-use super::{Bound, Notice, allocator, http, process_limits};
+use super::{Bound, Notice, http, process_limits};
 use crate::config::ServerConfig;
 use crate::protocol::types::backoff::Backoff;
 use crate::storage::{self, DiskOptions, Opened, StorageError};
@@ -132,7 +132,6 @@ impl RuntimeError {
 /// Runs a node until SIGTERM or SIGINT.
 pub fn serve(config: &ServerConfig) -> Result<(), RuntimeError> {
     announce(config);
-    allocator::keep_little();
     take_limits(config)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -19,7 +19,7 @@ use tokio::time::Sleep;
 use wire::Full;
 
 use super::addresses::AddressBook;
-use super::allocator::{self, Freed};
+use super::allocator;
 use super::bind::bind;
 use super::decode::{Arrival, Datagram, address_of, decode, decode_text};
 use super::disk::Disk;
@@ -120,7 +120,6 @@ pub struct Driver {
     is_unfinished: bool,
     addresses: AddressBook,
     tally: Tally,
-    freed: Freed,
     memory: Gauge,
     /// `None`: the node does not serve HTTP.
     pulse: Option<Arc<Pulse>>,
@@ -207,7 +206,6 @@ impl Bound {
             is_unfinished: false,
             addresses: AddressBook::new(self.own, &config.nodes, self.notifier),
             tally: Tally::default(),
-            freed: Freed::default(),
             memory: Gauge::new(config.memory_max),
             pulse: None,
             turns: TurnFigures::default(),
@@ -280,7 +278,11 @@ impl Driver {
             ends: began + TURN_MAX,
             pushed_max: self.outbox.packer().pushed() + TURN_SIZE_MAX,
         };
-        if self.memory.look(allocator::live_bytes()).is_some() {
+        if self
+            .memory
+            .look(now.mono_us, allocator::live_bytes)
+            .is_some()
+        {
             self.report_full(now);
         }
         // Before the timers: after a stall, the messages whose absence they would act on may have
@@ -303,9 +305,6 @@ impl Driver {
         }
         self.send_all(now);
         self.report(now);
-        if self.freed.take_due(now.mono_us, allocator::live_bytes()) {
-            allocator::trim_aside();
-        }
         self.count_turn(began);
         Ok(())
     }

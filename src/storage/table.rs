@@ -1,9 +1,11 @@
 //! The acceptor state of all keys, in memory. It contains what the core has persisted; `disk` owns
 //! the files.
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::BuildHasher;
 use std::ops::Bound;
+
+use indexmap::IndexMap;
 
 use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::digest::{Bucket, Digests, Spread};
@@ -12,36 +14,52 @@ use crate::protocol::types::page::{Page, PageBounds};
 use crate::protocol::types::range::KeyRange;
 use crate::protocol::types::record::{AcceptorState, Key, SPACE_USER};
 
-type States = BTreeMap<Key, AcceptorState>;
+/// A shard is shrunk once it uses less than this fraction (1/4) of its capacity.
+const ROOM_PER_KEY_MAX: usize = 4;
+/// A map that grows is copied as a whole, so that there are many small ones.
+const SHARDS: usize = 64;
 
-/// Maps keys to acceptor state, in order, with a map for each bucket, so that a page of a bucket is
-/// listed without visiting other buckets; and the users' keys of all buckets in order, so that a
-/// page of a range is. Records are shared with the code that loads them.
+type Hasher = foldhash::fast::RandomState;
+type Shard = IndexMap<Key, AcceptorState, Hasher>;
+
+/// Where the state of a key is.
+#[derive(Debug, Clone, Copy)]
+struct StatePlace {
+    shard: u32,
+    at: u32,
+}
+
+/// Maps keys to acceptor state. Two orders of the keys share their memory: that of each bucket, so
+/// that a page of a bucket is listed without visiting other buckets, and that of all users' keys,
+/// so that a page of a range is. Records are shared with the code that loads them.
 #[derive(Debug)]
 pub struct Table {
     spread: Spread,
-    buckets: Box<[States]>,
-    /// Shares the memory of the keys with the buckets.
-    order: BTreeSet<Key>,
+    /// Of the shards: other than those of the maps, or all keys of a map had similar hashes.
+    hasher: Hasher,
+    shards: Box<[Shard]>,
+    buckets: Box<[BTreeSet<Key>]>,
+    /// Users' keys with their places in the shards. A scan visits very many: to look up each would
+    /// take most of its time.
+    order: BTreeMap<Key, StatePlace>,
     live: u64,
 }
 
 impl Default for Table {
     fn default() -> Self {
-        Table::new(Spread::default())
+        let spread = Spread::default();
+        Table {
+            spread,
+            hasher: Hasher::default(),
+            shards: (0..SHARDS).map(|_| Shard::default()).collect(),
+            buckets: buckets_of(spread),
+            order: BTreeMap::new(),
+            live: 0,
+        }
     }
 }
 
 impl Table {
-    fn new(spread: Spread) -> Self {
-        Table {
-            spread,
-            buckets: spread.all().map(|_| States::default()).collect(),
-            order: BTreeSet::new(),
-            live: 0,
-        }
-    }
-
     pub fn apply(&mut self, group: &Group) {
         if let Some(meta) = &group.meta {
             self.learn(meta);
@@ -59,7 +77,7 @@ impl Table {
 
     pub fn digests(&self) -> Digests {
         let mut digests = Digests::new(self.spread);
-        for (key, state) in self.buckets.iter().flatten() {
+        for (key, state) in self.shards.iter().flatten() {
             digests.add(key, state.accepted, state.life);
         }
         digests
@@ -67,7 +85,7 @@ impl Table {
 
     /// L1: the keys that expire, each with its time.
     pub fn expiring(&self) -> Vec<(u64, Key)> {
-        let states = self.buckets.iter().flatten();
+        let states = self.shards.iter().flatten();
         let expiring = states.filter_map(|(key, state)| {
             let record = state.record.as_ref()?;
             Some((record.expiry_ms?, key.clone()))
@@ -78,14 +96,17 @@ impl Table {
     /// The entries of a bucket after the key `after`, as many as fit one message.
     pub fn list(&self, bucket: Bucket, after: Option<&Key>) -> Page {
         let behind = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let states = &self.buckets[usize::from(bucket)];
-        Page::collect(states.range((behind, Bound::Unbounded)), usize::MAX)
+        let keys = self.buckets[usize::from(bucket)].range((behind, Bound::Unbounded));
+        Page::collect(keys.map(|key| (key, &self.shard(key)[key])), usize::MAX)
     }
 
     /// A page of a range of users' keys.
     pub fn list_range(&self, range: &KeyRange, bounds: PageBounds) -> Page {
         let keys = range.bounds().into_iter().flat_map(|b| self.order.range(b));
-        let states = keys.map(|key| (key, &self.states(key)[key]));
+        let states = keys.map(|(key, place)| {
+            let StatePlace { shard, at } = *place;
+            (key, &self.shards[shard as usize][at as usize])
+        });
         Page::collect_within(states, bounds)
     }
 
@@ -95,19 +116,20 @@ impl Table {
         if let Some(spread) = configuration.map(|c| c.spread)
             && spread != self.spread
         {
-            let before = std::mem::replace(self, Table::new(spread));
-            for (key, state) in before.buckets.into_iter().flatten() {
-                self.set(key, state);
+            self.spread = spread;
+            self.buckets = buckets_of(spread);
+            for key in self.shards.iter().flat_map(Shard::keys) {
+                self.buckets[usize::from(spread.bucket_of(key))].insert(key.clone());
             }
         }
     }
 
     pub fn holds(&self, key: &Key) -> bool {
-        self.states(key).contains_key(key)
+        self.shard(key).contains_key(key)
     }
 
     pub fn load(&self, key: &Key) -> Option<AcceptorState> {
-        self.states(key).get(key).cloned()
+        self.shard(key).get(key).cloned()
     }
 
     /// The number of users' keys that have a value.
@@ -117,54 +139,86 @@ impl Table {
 
     /// The number of keys that have any state, the configuration among them.
     pub fn records(&self) -> u64 {
-        let all: usize = self.buckets.iter().map(|states| states.len()).sum();
+        let all: usize = self.shards.iter().map(Shard::len).sum();
         all as u64
     }
 
     pub(super) fn set(&mut self, key: Key, state: AcceptorState) {
         let counts = key.space() == SPACE_USER;
         let is_live = counts && has_value(&state);
-        let states = &mut self.buckets[usize::from(self.spread.bucket_of(&key))];
-        let was_live = match states.entry(key) {
-            Entry::Occupied(mut entry) => {
-                let old = entry.insert(state);
+        let shard = self.shard_of(&key);
+        let was_live = match self.shards[shard].get_mut(&key) {
+            Some(held) => {
+                let old = std::mem::replace(held, state);
                 counts && has_value(&old)
             }
-            Entry::Vacant(entry) => {
-                if counts {
-                    self.order.insert(entry.key().clone());
-                }
-                entry.insert(state);
+            None => {
+                self.add(shard, key, state);
                 false
             }
         };
         self.live = self.live + u64::from(is_live) - u64::from(was_live);
     }
 
+    /// The key has no state yet.
+    fn add(&mut self, shard: usize, key: Key, state: AcceptorState) {
+        self.bucket_of(&key).insert(key.clone());
+        if key.space() == SPACE_USER {
+            let at = u32::try_from(self.shards[shard].len());
+            let place = StatePlace {
+                shard: shard as u32,
+                at: at.expect("so many keys fit no memory"),
+            };
+            self.order.insert(key.clone(), place);
+        }
+        self.shards[shard].insert(key, state);
+    }
+
     fn remove(&mut self, key: &Key) {
-        let old = self.states_mut(key).remove(key);
+        let shard = self.shard_of(key);
+        let states = &mut self.shards[shard];
+        let Some((at, _, old)) = states.swap_remove_full(key) else {
+            return;
+        };
+        // The last one has taken its place.
+        let moved = states.get_index(at);
+        if let Some(place) = moved.and_then(|(moved, _)| self.order.get_mut(moved)) {
+            place.at = at as u32;
+        }
+        if states.len() * ROOM_PER_KEY_MAX < states.capacity() {
+            states.shrink_to(2 * states.len());
+        }
+        self.bucket_of(key).remove(key);
         self.order.remove(key);
-        let was_live = old.is_some_and(|old| key.space() == SPACE_USER && has_value(&old));
-        self.live -= u64::from(was_live);
+        self.live -= u64::from(key.space() == SPACE_USER && has_value(&old));
     }
 
     /// A chosen mark for a ballot other than the accepted one says nothing about the present
     /// record.
     pub(super) fn mark_chosen(&mut self, key: &Key, ballot: Ballot) {
-        if let Some(state) = self.states_mut(key).get_mut(key)
+        let shard = self.shard_of(key);
+        if let Some(state) = self.shards[shard].get_mut(key)
             && state.accepted == ballot
         {
             state.chosen = true;
         }
     }
 
-    fn states(&self, key: &Key) -> &States {
-        &self.buckets[usize::from(self.spread.bucket_of(key))]
+    fn shard_of(&self, key: &Key) -> usize {
+        self.hasher.hash_one(key) as usize % SHARDS
     }
 
-    fn states_mut(&mut self, key: &Key) -> &mut States {
+    fn shard(&self, key: &Key) -> &Shard {
+        &self.shards[self.shard_of(key)]
+    }
+
+    fn bucket_of(&mut self, key: &Key) -> &mut BTreeSet<Key> {
         &mut self.buckets[usize::from(self.spread.bucket_of(key))]
     }
+}
+
+fn buckets_of(spread: Spread) -> Box<[BTreeSet<Key>]> {
+    spread.all().map(|_| BTreeSet::new()).collect()
 }
 
 fn has_value(state: &AcceptorState) -> bool {
@@ -318,6 +372,39 @@ mod tests {
         assert_eq!(shared() - held, page.states.len());
         let fits = KEYS_SIZE_MAX / 20;
         assert!((100..fits).contains(&page.states.len()));
+    }
+
+    /// What a range lists is what its keys hold, also after others took the places of dropped keys.
+    #[test]
+    fn a_range_lists_the_states_of_its_keys() {
+        let mut table = Table::default();
+        let key = |n: u64| Key::user(format!("{n:05}").as_bytes());
+        let states = (1..=5_000).map(|n| (key(n), state(n, Some(b"1"))));
+        let configuration = (Key::configuration(), state(9_999, Some(b"c")));
+        table.apply(&group(states.chain([configuration]).collect(), vec![]));
+        let dropped = |n: &u64| n.is_multiple_of(7) || (100..4_000).contains(n);
+        table.apply(&Group {
+            dropped: (1..=5_000).filter(dropped).map(key).collect(),
+            ..Group::default()
+        });
+        let range = KeyRange {
+            first: key(0),
+            is_after: false,
+            last: None,
+            is_before: false,
+        };
+        let bounds = PageBounds {
+            length_max: usize::MAX,
+            size_max: usize::MAX,
+            counts_values: false,
+        };
+        let page = table.list_range(&range, bounds);
+        let listed = page
+            .states
+            .iter()
+            .map(|(key, state)| (key.clone(), state.accepted));
+        let kept = (1..=5_000).filter(|n| !dropped(n));
+        assert!(listed.eq(kept.map(|n| (key(n), Ballot(n)))));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::limits::SCAN_READS_MAX;
 use crate::protocol::types::message::{Configuration, NodeId, RangeEntry};
 use crate::protocol::types::quorum::NodeSet;
-use crate::protocol::types::record::{AcceptorState, Key};
+use crate::protocol::types::record::{AcceptorState, Key, Record};
 use crate::protocol::types::rules::rule;
 
 /// The votes of the coordinator itself.
@@ -45,12 +45,21 @@ pub struct ToldRecord {
 }
 
 impl ToldRecord {
+    fn of(record: &Record, terms: ScanTerms) -> Option<Self> {
+        let is_told = terms.tells(record.version, record.value.is_some());
+        is_told.then(|| ToldRecord {
+            version: record.version,
+            value: match terms.keys_only {
+                true => None,
+                false => record.value.clone(),
+            },
+        })
+    }
+
     /// What is told of a record with this version and value.
     pub fn told(self, terms: ScanTerms) -> Option<Self> {
         let ToldRecord { version, value } = self;
-        // A tombstone without a version is that of a key that never was, as far as anybody knows.
-        let is_deleted = version > 0 && terms.deleted && rule!(W3_deleted);
-        let is_told = value.is_some() || is_deleted;
+        let is_told = terms.tells(version, value.is_some());
         let value = value.filter(|_| !terms.keys_only);
         is_told.then_some(ToldRecord { version, value })
     }
@@ -66,19 +75,23 @@ pub struct ScanTerms {
     pub deleted: bool,
 }
 
+impl ScanTerms {
+    /// A tombstone without a version is that of a key that never was, as far as anybody knows.
+    fn tells(self, version: Version, has_value: bool) -> bool {
+        let is_deleted = version > 0 && self.deleted && rule!(W3_deleted);
+        has_value || is_deleted
+    }
+}
+
 impl OwnVote {
     pub fn of(state: &AcceptorState, terms: ScanTerms) -> Self {
         let record = state.record.as_ref();
         let record = record.filter(|record| record.intent.is_none() && record.expiry_ms.is_none());
-        let told = record.map(|record| ToldRecord {
-            version: record.version,
-            value: record.value.clone(),
-        });
         OwnVote {
             accepted: state.accepted,
             chosen: state.chosen,
             tells_all: record.is_some(),
-            told: told.and_then(|told| told.told(terms)),
+            told: record.and_then(|record| ToldRecord::of(record, terms)),
         }
     }
 
@@ -139,14 +152,13 @@ pub fn judge(
         next: merged.end().cloned(),
     };
     let mut reads = 0;
-    let mut last: Option<Key> = None;
+    let mut last: Option<&Key> = None;
     let mut votes = Vec::with_capacity(answers.len());
     while let Some(key) = merged.next_key() {
         if page.next.as_ref().is_some_and(|next| key > next) {
             break;
         }
-        let key = key.clone();
-        let held = merged.take(&key, &mut votes);
+        let held = merged.take(key, &mut votes);
         let highest = votes.iter().map(|vote| vote.accepted).max();
         let highest = highest.filter(|ballot| *ballot > Ballot::ZERO);
         let decision = decide(&votes, highest, configuration);
@@ -163,7 +175,7 @@ pub fn judge(
         };
         if let Some(Judged::Read(_)) = judged {
             if reads == SCAN_READS_MAX {
-                page.next = last;
+                page.next = last.cloned();
                 break;
             }
             reads += 1;
@@ -246,7 +258,6 @@ mod tests {
 
     use super::*;
     use crate::protocol::types::message::Member;
-    use crate::protocol::types::record::Record;
 
     fn configuration(base: u64) -> Configuration {
         let member = |node| Member {

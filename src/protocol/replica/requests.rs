@@ -60,6 +60,12 @@ impl Requests {
     pub(super) fn has_operations(&self) -> bool {
         self.operations > self.watches.waiting()
     }
+
+    /// Operations in progress other than these scans, and than polls of watches.
+    pub(super) fn operations_beside(&self, scans: usize) -> usize {
+        self.operations
+            .saturating_sub(self.watches.waiting() + scans)
+    }
 }
 
 impl Replica {

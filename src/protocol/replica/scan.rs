@@ -19,8 +19,8 @@ use crate::protocol::replica::Replica;
 use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::counts::Retransmission;
 use crate::protocol::types::limits::{
-    BUSY_AFTER_MS, RANGE_KEYS_MAX, RANGE_SIZE_MAX, RANGES_ASKED_MAX, SCAN_KEYS_LISTED_MIN,
-    SCANS_MAX, SCANS_WAITING_MAX,
+    BUSY_AFTER_MS, RANGE_KEYS_BUSY_MAX, RANGE_KEYS_MAX, RANGE_SIZE_MAX, RANGES_ASKED_MAX,
+    SCAN_KEYS_LISTED_MIN, SCAN_OPERATIONS_BUSY, SCANS_MAX, SCANS_WAITING_MAX,
 };
 use crate::protocol::types::message::{
     Envelope, Epoch, Message, NodeId, Now, Output, RangeEntry, RangeEqual, RangeReply,
@@ -171,9 +171,10 @@ impl Replica {
         else {
             unreachable!("it has a range");
         };
+        let keys_max = self.page_keys_max();
         let length_max = match limit {
-            0 => RANGE_KEYS_MAX,
-            limit => RANGE_KEYS_MAX.min(limit as usize),
+            0 => keys_max,
+            limit => keys_max.min(limit as usize),
         };
         let bounds = PageBounds {
             length_max: length_max.max(SCAN_KEYS_LISTED_MIN),
@@ -201,6 +202,17 @@ impl Replica {
         };
         self.requests.scans.active.insert(round, scan);
         self.wake_for_scans(due_us);
+    }
+
+    /// Pages are short while clients wait for other operations.
+    fn page_keys_max(&self) -> usize {
+        let scans = &self.requests.scans;
+        // The one that begins is among neither of them yet.
+        let scans = scans.active.len() + scans.waiting.len() + 1;
+        match self.requests.operations_beside(scans) > SCAN_OPERATIONS_BUSY {
+            true => RANGE_KEYS_BUSY_MAX,
+            false => RANGE_KEYS_MAX,
+        }
     }
 
     /// A member lists a page before it answers, which may take as long as its other work of a turn.

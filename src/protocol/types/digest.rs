@@ -81,7 +81,8 @@ impl fmt::Debug for Spread {
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Digests {
     spread: Spread,
-    /// One entry per life, the latest last. The sums of earlier lives may all be zero.
+    /// One entry per life, the latest last, in whatever order they came. Those of earlier lives
+    /// may all be zero.
     lives: Vec<(u32, Box<[u64]>)>,
 }
 
@@ -138,8 +139,9 @@ impl Digests {
                 self.lives
                     .retain(|(_, sums)| sums.iter().any(|sum| *sum != 0));
                 let sums = vec![0; self.spread.buckets()].into_boxed_slice();
-                self.lives.push((life, sums));
-                &mut self.lives.last_mut().expect("just pushed").1
+                let place = self.lives.partition_point(|(of, _)| *of < life);
+                self.lives.insert(place, (life, sums));
+                &mut self.lives[place].1
             }
         };
         let sum = &mut sums[usize::from(bucket)];

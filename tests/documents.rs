@@ -577,6 +577,14 @@ fn limits_in_the_protocol() {
             number(limits::RANGE_KEYS_MAX),
         ),
         ("or than fit {}", bytes(limits::RANGE_SIZE_MAX)),
+        (
+            "page has at most {} keys if",
+            number(limits::RANGE_KEYS_BUSY_MAX),
+        ),
+        (
+            "works on more than {} other operations",
+            number(limits::SCAN_OPERATIONS_BUSY),
+        ),
     ]);
 }
 

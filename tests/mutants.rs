@@ -350,6 +350,10 @@ const TABLE: &[(Rule, Found)] = &[
         Found::ByScenario(transactions::t6_two_that_hold_each_others_keys),
     ),
     (
+        Rule::T1_first,
+        Found::ByScenario(transactions::t1_the_first_attempt_arrives_last),
+    ),
+    (
         Rule::T2_chosen,
         Found::ByScenario(transactions::t2_no_intent_before_the_register_is_chosen),
     ),

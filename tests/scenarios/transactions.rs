@@ -186,6 +186,68 @@ fn t1_a_retry_through_another_node() {
     c.check();
 }
 
+/// T1: a retry was faster than the first attempt, and the node that this one reaches has missed
+/// everything of it.
+#[test]
+pub fn t1_the_first_attempt_arrives_last() {
+    let mut c = Script::new(3);
+    let (key, reader) = (c.key_of(0), c.client_of(&[1, 2]));
+    let mut hand = c.hand();
+    let parts = vec![
+        change(&key, KeyChange::Add(1)),
+        change("n", KeyChange::Add(1)),
+    ];
+    let operation = c.operation(&mut hand, &key, transaction(parts));
+    let number = c.cluster.filter(|passing| {
+        let writes = passing.envelope().is_some_and(|envelope| {
+            let is_write = matches!(envelope.message, Message::Accept(_) | Message::Copy(_));
+            is_write && envelope.destination == 1
+        });
+        match writes {
+            true => crate::sim::cluster::Fate::Drop,
+            false => crate::sim::cluster::Fate::Pass,
+        }
+    });
+    // Others coordinate its keys meanwhile.
+    c.isolate(0);
+    c.run_ms(500);
+    let retried = c.ask(&mut hand, 1, &operation, true);
+    assert!(is_committed(&retried), "{retried:?}");
+    c.heal();
+    c.run_ms(500);
+    assert_eq!(registers(&c, 0), []);
+    c.cluster.unfilter(number);
+    assert_eq!(c.ask(&mut hand, 0, &operation, false), retried);
+    assert_eq!(
+        (c.get(reader, &key), c.get(reader, "n")),
+        ("1".into(), "1".into())
+    );
+    c.check();
+}
+
+/// T1: the register of a first attempt is created without a Prepare.
+#[test]
+fn t1_a_register_is_created_in_one_round_trip() {
+    let mut c = Script::new(3);
+    let (key, client) = (c.key_of(0), c.client());
+    let is_of_register = |passing: &Passing| match passing.envelope().map(|e| &e.message) {
+        Some(Message::Prepare(prepare)) => prepare.key.space() == SPACE_TRANSACTION,
+        _ => false,
+    };
+    let prepared = Rc::new(Cell::new(0));
+    let counted = prepared.clone();
+    c.cluster.filter(move |passing| {
+        counted.set(counted.get() + u32::from(is_of_register(passing)));
+        crate::sim::cluster::Fate::Pass
+    });
+    for n in 0..5 {
+        let parts = vec![put_of(&key, &format!("{n}")), put_of("b", "x")];
+        assert!(is_committed(&c.run(client, &key, transaction(parts))));
+    }
+    assert_eq!(prepared.get(), 0);
+    c.check();
+}
+
 /// T6: the coordinator dies after the intents were placed. A write of one of the keys aborts the
 /// transaction, and is not held up.
 #[test]

@@ -82,6 +82,7 @@ impl Replica {
             key,
             configuration: &configuration,
             state: terms.vote(&resident.state, rule!(E5_own)),
+            floor: terms.floor.max(terms.base),
             clock: &mut self.clock,
             random: &mut self.random,
             waits: &mut self.requests.waits,

@@ -1,7 +1,9 @@
 //! The records of this node that a sweep looks at: registers, and keys with an intent (T8, T9).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 
+use bytes::Bytes;
 use wire::OperationId;
 
 use super::Transactions;
@@ -10,14 +12,45 @@ use crate::protocol::types::message::Now;
 use crate::protocol::types::record::{Key, Record, SPACE_TRANSACTION, SPACE_USER};
 use crate::protocol::types::transaction::{AttemptState, Intent, Register};
 
-#[derive(Debug, Default)]
+type ByKey<V> = HashMap<Key, V, foldhash::fast::RandomState>;
+
+/// Most records change again before anybody looks, so they are decoded only then.
+#[derive(Default)]
 pub(super) struct Tracked {
-    due_us: BTreeMap<Key, u64>,
+    due_us: ByKey<u64>,
     order: BTreeSet<(u64, Key)>,
-    /// Whose intents the keys have.
-    owners: BTreeMap<Key, OperationId>,
-    /// Noted since the last heartbeat, and whether a register among them is decided.
-    noted: BTreeMap<Key, bool>,
+    /// The intents that the keys have.
+    intents: ByKey<Bytes>,
+    /// Noted since the last heartbeat.
+    noted: BTreeMap<Key, Noted>,
+}
+
+#[derive(Debug)]
+enum Noted {
+    Intent,
+    /// The record's value.
+    Register(Bytes),
+}
+
+impl fmt::Debug for Tracked {
+    /// In order of keys, so that equal states print alike.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tracked")
+            .field("order", &self.order)
+            .field("intents", &self.intents.iter().collect::<BTreeMap<_, _>>())
+            .field("noted", &self.noted)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Noted {
+    fn is_decided(&self) -> bool {
+        let Noted::Register(value) = self else {
+            return false;
+        };
+        let register = Register::decode(value);
+        register.is_ok_and(|register| register.decision != AttemptState::Pending)
+    }
 }
 
 impl Tracked {
@@ -30,7 +63,7 @@ impl Tracked {
 
     fn forget(&mut self, key: &Key) {
         self.noted.remove(key);
-        self.owners.remove(key);
+        self.intents.remove(key);
         if let Some(at_us) = self.due_us.remove(key) {
             self.order.remove(&(at_us, key.clone()));
         }
@@ -47,7 +80,8 @@ impl Tracked {
     }
 
     pub(super) fn owner(&self, key: &Key) -> Option<OperationId> {
-        self.owners.get(key).copied()
+        let intent = Intent::decode(self.intents.get(key)?).ok()?;
+        Some(intent.of.id)
     }
 
     fn is_tracked(&self, key: &Key) -> bool {
@@ -55,7 +89,7 @@ impl Tracked {
     }
 
     fn is_empty(&self) -> bool {
-        self.due_us.is_empty() && self.noted.is_empty() && self.owners.is_empty()
+        self.due_us.is_empty() && self.noted.is_empty() && self.intents.is_empty()
     }
 }
 
@@ -82,15 +116,13 @@ impl Transactions {
                 }
             }
             (SPACE_USER, Some(bytes)) => {
-                if let Ok(intent) = Intent::decode(bytes) {
-                    self.tracked.owners.insert(key.clone(), intent.of.id);
-                    self.tracked.noted.insert(key.clone(), false);
-                }
+                self.tracked.intents.insert(key.clone(), bytes.clone());
+                self.tracked.noted.insert(key.clone(), Noted::Intent);
             }
-            (SPACE_TRANSACTION, _) => match record.and_then(Register::of) {
-                Some(register) => {
-                    let is_decided = register.decision != AttemptState::Pending;
-                    self.tracked.noted.insert(key.clone(), is_decided);
+            (SPACE_TRANSACTION, _) => match record.and_then(|record| record.value.clone()) {
+                Some(value) => {
+                    let noted = Noted::Register(value);
+                    self.tracked.noted.insert(key.clone(), noted);
                 }
                 None => self.tracked.forget(key),
             },
@@ -100,8 +132,8 @@ impl Transactions {
 
     /// At each heartbeat: what was noted is looked at later, by its preferred coordinator first.
     pub fn track_noted(&mut self, now: Now, horizon_ms: u64, is_preferred: impl Fn(&Key) -> bool) {
-        for (key, is_decided) in std::mem::take(&mut self.tracked.noted) {
-            let stays_ms = if is_decided { horizon_ms } else { 0 };
+        for (key, noted) in std::mem::take(&mut self.tracked.noted) {
+            let stays_ms = if noted.is_decided() { horizon_ms } else { 0 };
             let later_ms = match is_preferred(&key) {
                 true => 0,
                 false => SWEEP_LATER_MS,

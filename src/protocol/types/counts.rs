@@ -94,7 +94,7 @@ labels! {
         Read = "read",
         /// A write round with both phases.
         Full = "full",
-        /// A write round without the first phase (R3).
+        /// A write round without the first phase (R3, T1).
         Short = "short",
         /// A full round that no operation requested.
         Repair = "repair",

@@ -119,6 +119,7 @@ mod switch {
         W3_deleted,
         W4_settled,
         T1,
+        T1_first,
         T2_chosen,
         T2_read,
         T2_under,

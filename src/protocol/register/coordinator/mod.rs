@@ -32,7 +32,7 @@ use crate::protocol::types::quorum::NodeSet;
 use crate::protocol::types::record::{AcceptorState, Key, Record};
 use crate::protocol::types::rules::rule;
 use crate::protocol::types::transaction::{Decisions, StepAnswer};
-use permit::ShortRoundPermit;
+use permit::{ShortRoundPermit, first_ballot};
 use seen::TextSeen;
 
 /// An action that a coordinator requests.
@@ -94,6 +94,9 @@ pub struct Context<'a> {
     pub configuration: &'a Configuration,
     /// This node's own acceptor state of the key, if it is a vote (E5).
     pub state: Option<&'a AcceptorState>,
+    /// Nothing at or below the base (B3), nor below the floor (P1), is accepted for keys without
+    /// state: the higher one of both.
+    pub floor: Ballot,
     pub clock: &'a mut BallotClock,
     pub random: &'a mut StdRng,
     pub waits: &'a mut RoundWaits,
@@ -342,8 +345,8 @@ impl Coordinator {
                 self.wait_until_us = until_us;
                 return;
             }
-            self.must_repair = false;
-            self.start_write(context);
+            let is_repair = std::mem::take(&mut self.must_repair);
+            self.start_write(is_repair, context);
         } else if !self.queue.is_empty() && self.reading.is_none() {
             self.start_read(context);
         }
@@ -382,20 +385,25 @@ impl Coordinator {
         batch
     }
 
-    fn start_write(&mut self, context: &mut Context<'_>) {
+    fn start_write(&mut self, is_repair: bool, context: &mut Context<'_>) {
         let operations = self.take_batch();
         self.yield_ends_us = None;
         let right = self.right.take();
         let right = right.filter(|right| right.is_valid(context));
-        let kind = match &right {
+        let first = match right.is_some() || is_repair {
+            true => None,
+            false => first_ballot(&operations, context),
+        };
+        let kind = match right.is_some() || first.is_some() {
             _ if operations.is_empty() => RoundStart::Repair,
-            Some(_) => RoundStart::Short,
-            None => RoundStart::Full,
+            true => RoundStart::Short,
+            false => RoundStart::Full,
         };
         let id = context.open_round(kind);
-        let ballot = match &right {
+        let ballot = match (&right, first) {
             // R3: exactly next(b), which the quorum that accepted b promised with it.
-            Some(right) if rule!(R3_exact) => right.ballot.next(),
+            (Some(right), _) if rule!(R3_exact) => right.ballot.next(),
+            (None, Some(first)) => first,
             _ => Ballot::new(context.clock.tick(context.now), context.me),
         };
         if rule!(B1_next) {
@@ -425,6 +433,10 @@ impl Coordinator {
         });
         match right {
             Some(right) => self.propose(Some(right.record), 0, context),
+            None if first.is_some() => {
+                let forgotten = context.floor.reading();
+                self.propose(None, forgotten, context);
+            }
             None => self.send_round(&context.voters(), context),
         }
     }

@@ -1,12 +1,15 @@
-//! R3: the right to use the next ballot without a Prepare.
+//! The right to use a ballot without a Prepare: the next one after a round (R3), and the first one
+//! of a decision register (T1).
 
 use std::sync::Arc;
 
 use super::Context;
+use crate::protocol::clients::pending::Pending;
 use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::message::Epoch;
-use crate::protocol::types::record::Record;
+use crate::protocol::types::record::{Record, SPACE_TRANSACTION};
 use crate::protocol::types::rules::rule;
+use crate::protocol::types::transaction::TransactionStep;
 
 #[derive(Debug, Clone)]
 pub(super) struct ShortRoundPermit {
@@ -23,4 +26,21 @@ impl ShortRoundPermit {
             .is_some_and(|state| state.promised == self.ballot.next());
         self.epoch == context.configuration.epoch && (is_promised || !rule!(R3_doubt))
     }
+}
+
+/// T1: the lowest ballot that any node may use for this register: the birth of its transaction.
+/// Only the first attempt of the client has it, which reaches one node, and only where nothing is
+/// known of the register.
+pub(super) fn first_ballot(operations: &[Pending], context: &mut Context<'_>) -> Option<Ballot> {
+    let [pending] = operations else { return None };
+    let creates = matches!(pending.step.as_deref(), Some(TransactionStep::Create(_)));
+    let is_first = creates && !pending.tried && !pending.sent && context.state.is_none();
+    if !is_first || context.key.space() != SPACE_TRANSACTION {
+        return None;
+    }
+    let ballot = match rule!(T1_first) {
+        true => Ballot::new(pending.operation.birth, context.me),
+        false => Ballot::new(context.clock.tick(context.now), context.me),
+    };
+    (ballot > context.floor).then_some(ballot)
 }

@@ -16,6 +16,7 @@ mod distance;
 mod node;
 mod operation;
 mod port;
+mod probe;
 mod question;
 mod queue;
 mod scan;

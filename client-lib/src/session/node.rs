@@ -80,6 +80,9 @@ pub(super) struct Node {
     pub unanswered_since_us: Option<u64>,
     /// The earliest time of the next hello.
     pub hello_due_us: u64,
+    /// When the last one was sent, and how many since the node was heard.
+    pub hello_sent_us: u64,
+    pub hellos_open: u32,
     hello_wait_us: u64,
     pub distance: Distance,
     refresh_us: u64,
@@ -117,6 +120,8 @@ impl Node {
             nonce: 0,
             unanswered_since_us: None,
             hello_due_us: 0,
+            hello_sent_us: 0,
+            hellos_open: 0,
             hello_wait_us: HELLO_WAIT_US_INITIAL,
             distance: Distance::default(),
             refresh_us: 0,
@@ -195,6 +200,7 @@ impl Node {
     /// A valid frame arrived.
     pub fn heard(&mut self, now_us: u64) {
         self.heard_us = now_us;
+        self.hellos_open = 0;
         if self.live.is_some() {
             self.unanswered_since_us = None;
         }
@@ -250,13 +256,19 @@ impl Node {
         wait_us.max(self.distance.least_wait_us()) + size_us
     }
 
-    /// An attempt was not answered in time. Returns true if the node must answer a hello now.
-    pub fn kept_silent(&mut self, now_us: u64, sent_us: u64) -> bool {
+    /// Since when nothing came from the node that was sent something at that time.
+    pub fn silent_since_us(&self, sent_us: u64) -> u64 {
+        self.heard_us.max(sent_us)
+    }
+
+    /// An attempt was not answered in time, and perhaps hellos were not either (`is_gone`). Returns
+    /// true if the node must answer a hello now.
+    pub fn kept_silent(&mut self, now_us: u64, sent_us: u64, is_gone: bool) -> bool {
+        if self.heard_us <= sent_us || is_gone {
+            return self.doubt(now_us);
+        }
         if self.answered_us > sent_us {
             return false;
-        }
-        if self.heard_us <= sent_us {
-            return self.doubt(now_us);
         }
         // Several attempts in one lost datagram count as one strike.
         if now_us >= self.avoid_until_us {
@@ -421,6 +433,8 @@ impl Session {
             false => node.hello_wait_us,
         };
         node.distance.hello_sent(now_us);
+        node.hello_sent_us = now_us;
+        node.hellos_open += 1;
         node.hello_due_us = now_us + wait_us;
         node.hello_wait_us = (2 * node.hello_wait_us).min(HELLO_WAIT_US_MAX);
         let hello = Hello {

@@ -2,6 +2,7 @@
 
 use super::attempts::Target;
 use super::call::{Call, CallError};
+use super::probe::Probe;
 use super::table::CallHandle;
 use super::{IN_FLIGHT_MAX, Session, place_bit};
 use wire::latency::allowance_us;
@@ -78,6 +79,8 @@ pub(super) struct InFlight {
     pub dark_since_us: Option<u64>,
     /// When the next attempt is due.
     pub retry_us: u64,
+    /// Of the last attempt.
+    pub probe: Probe,
     /// The earliest timer set.
     timer_us: u64,
     /// Whether the call waits for a usable node.
@@ -107,6 +110,7 @@ impl InFlight {
             dark: 0,
             dark_since_us: None,
             retry_us: now_us,
+            probe: Probe::NONE,
             timer_us: NEVER,
             parked: false,
             is_queued: false,
@@ -132,11 +136,14 @@ impl InFlight {
         self.open > 0 && !self.is_read()
     }
 
+    fn is_large(&self) -> bool {
+        allowance_us(self.call.action.value_size()) > 0
+    }
+
     /// How long the next attempt waits at least, because of the attempts without an answer.
     fn least_wait_us(&self, now_us: u64) -> u64 {
-        let is_large = allowance_us(self.call.action.value_size()) > 0;
         match &self.last {
-            Some(last) if is_large && self.open > 0 => {
+            Some(last) if self.is_large() && self.open > 0 => {
                 let waited_us = now_us.saturating_sub(last.sent_us);
                 (2 * waited_us).min(LARGE_WAIT_US_MAX)
             }
@@ -310,6 +317,12 @@ impl Session {
         };
         let operation = self.table.get_mut(handle).expect("the caller looked");
         operation.was_sent(last, around, wait_us, jitter);
+        // A poll waits, and a large value is under way for long.
+        let is_probed = !operation.call.action.is_watch() && !operation.is_large();
+        operation.probe = match is_probed {
+            true => Probe::new(&self.nodes[place], now_us, operation.retry_us - now_us),
+            false => Probe::NONE,
+        };
         self.arm(handle);
     }
 
@@ -417,6 +430,7 @@ impl Session {
             return;
         };
         let mut at_us = operation.retry_us.min(operation.deadline_us);
+        at_us = at_us.min(operation.probe.due_us);
         if let Some(since_us) = operation.dark_since_us
             && !operation.may_be_done()
         {
@@ -443,6 +457,7 @@ impl Session {
         if operation.dark_since_us.is_some() && self.check_no_quorum(now_us, handle) {
             return;
         }
+        self.probe(now_us, handle);
         let operation = self.table.get(handle).expect("not over yet");
         if now_us >= operation.retry_us {
             self.retry(now_us, handle);
@@ -458,7 +473,7 @@ impl Session {
         if let Some(last) = operation.last.filter(|last| last.open) {
             let node = &mut self.nodes[last.place];
             let wait_us = backed_off(node.wait_us(&operation.call.action), operation.doublings);
-            if now_us < last.sent_us + wait_us {
+            if now_us < last.sent_us + wait_us && !operation.probe.has_failed() {
                 // The node turned out to be slower.
                 operation.retry_us = last.sent_us + wait_us;
                 self.arm(handle);
@@ -480,7 +495,8 @@ impl Session {
                 self.allowance -= ALLOWANCE_RETRY;
             }
             operation.doublings += u32::from(answers);
-            if node.kept_silent(now_us, last.sent_us) {
+            let is_gone = operation.probe.is_gone(node);
+            if node.kept_silent(now_us, last.sent_us, is_gone) {
                 self.greet(now_us, last.place);
             }
         }

@@ -92,6 +92,81 @@ fn a_retry_is_marked_and_goes_to_another_node_with_the_same_id() {
     assert!(third.node != first.node && third.node != second.node);
 }
 
+/// A session whose nodes answer writes after half a second.
+fn slow(nodes: usize) -> Script {
+    let mut script = Script::started(nodes);
+    script.greeted();
+    let timing = node::AnswerTiming {
+        is_read: false,
+        sent_us: script.now_us - 500 * MS,
+        was_last: false,
+    };
+    for node in &mut script.session.nodes {
+        (0..20).for_each(|_| node.take_outcome(script.now_us, timing, &written()));
+    }
+    script
+}
+
+#[test]
+fn a_slow_operation_leaves_a_node_that_answers_no_hello() {
+    let mut script = slow(3);
+    script.submit(put("k"), 1);
+    let first = script.request();
+    let began_us = script.now_us;
+    let second = script.pass_until_sent();
+    let took_us = script.now_us - began_us;
+    assert!((120 * MS..250 * MS).contains(&took_us), "{took_us} us");
+    assert!(second.request.retry && second.node != first.node);
+    let asked = script.greeted();
+    let asked = asked.iter().filter(|node| **node == first.node);
+    assert!(asked.count() >= 2);
+}
+
+/// No node answers for a while, and the one that was tried last is the first to answer again.
+#[test]
+fn a_slow_operation_returns_to_a_node_that_is_there_after_all() {
+    let mut script = slow(3);
+    script.submit(put("k"), 1);
+    script.pass(600 * MS);
+    let last = script.requests().pop().expect("three were tried").node;
+    script.greeted();
+    let began_us = script.now_us;
+    while !script.requests.iter().any(|sent| sent.node == last) {
+        script.pass(MS);
+        script.greet(&[last], CLUSTER);
+        let took_us = script.now_us - began_us;
+        assert!(took_us < 500 * MS, "{took_us} us");
+    }
+}
+
+#[test]
+fn a_slow_operation_stays_at_a_node_that_answers_hellos() {
+    let mut script = slow(3);
+    script.submit(put("k"), 1);
+    let first = script.request();
+    let mut hellos = 0;
+    for _ in 0..450 {
+        script.pass(MS);
+        hellos += script.hellos.len();
+        script.greet_all();
+    }
+    assert!(script.requests.is_empty());
+    assert!((1..6).contains(&hellos), "{hellos}");
+    // Then it dies.
+    let died_us = script.now_us;
+    let others: Vec<usize> = (0..3).filter(|node| *node != first.node).collect();
+    while !script
+        .requests
+        .iter()
+        .any(|sent| others.contains(&sent.node))
+    {
+        script.pass(MS);
+        script.greet(&others, CLUSTER);
+        let took_us = script.now_us - died_us;
+        assert!(took_us < 700 * MS, "{took_us} us");
+    }
+}
+
 #[test]
 fn rounds_back_off() {
     let mut script = Script::started(3);

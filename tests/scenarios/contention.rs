@@ -7,7 +7,7 @@ use std::rc::Rc;
 use horseshoe::protocol::types::message::Message;
 use horseshoe::protocol::types::record::Key;
 use horseshoe::protocol::types::transaction::{Attempt, AttemptState, Intent};
-use wire::{Action, KeyChange, clock};
+use wire::{Action, KeyChange, Outcome, clock};
 
 use super::transactions::{change, get, is_committed, proposes, put_of, registers, transaction};
 use crate::sim::cluster::Fate;
@@ -188,6 +188,51 @@ fn t11_snapshots_in_place_are_one_and_keep_their_age() {
     c.check();
 }
 
+/// T11, X5: a snapshot runs in place on a node that is cut off. The client is told as soon as that
+/// is noticed, and can ask another one.
+#[test]
+fn t11_a_snapshot_is_refused_by_a_node_without_a_quorum() {
+    let mut c = Script::new(3);
+    c.slow_links(6_000, 1);
+    let keys: Vec<String> = (0..8).map(|n| format!("key{n}")).collect();
+    let writers: Vec<usize> = keys.iter().map(|_| c.client()).collect();
+    let (at, mut hand) = (c.key_of(0), c.hand());
+    let mut writes: Vec<usize> = Vec::new();
+    for (writer, key) in writers.iter().zip(&keys) {
+        c.put(*writer, key, "old");
+        writes.push(c.begin(*writer, key, put("new")));
+    }
+    let mut parts = vec![get(&at)];
+    parts.extend(keys.iter().map(|key| get(key)));
+    let snapshot = c.operation(&mut hand, &at, transaction(parts));
+    let attempt = c.attempt(&mut hand, 0, &snapshot, false);
+    let mut cut_us = None;
+    while c.answer(&hand, attempt).is_none() && c.now_us < 3_000_000 {
+        c.run_ms(1);
+        let is_in_place = registers(&c, 1).iter().any(|r| r.keys.len() == 9);
+        if is_in_place && cut_us.is_none() {
+            c.isolate(0);
+            cut_us = Some(c.now_us);
+        }
+        for (place, write) in writes.iter_mut().enumerate() {
+            if !c.is_open(*write) {
+                let value = c.now_us.to_string();
+                *write = c.begin(writers[place], &keys[place], put(&value));
+            }
+        }
+    }
+    let answer = c.answer(&hand, attempt);
+    assert!(
+        matches!(answer, Some(Outcome::NoQuorum { .. })),
+        "{answer:?}"
+    );
+    let took_us = c.now_us - cut_us.expect("it ran in place");
+    assert!(took_us < 700_000, "{took_us} us");
+    c.heal();
+    c.run_ms(1_000);
+    c.check();
+}
+
 /// Each message costs a node so long, as on a busy machine.
 const MESSAGE_US: u64 = 50;
 
@@ -234,43 +279,80 @@ fn transfer_or_snapshot(random: &mut Random, accounts: u64, reads: bool) -> (Str
     (account(from), transaction(vec![add(from, -1), add(to, 1)]))
 }
 
-/// A bank on busy machines: 32 clients transfer between 50 accounts, and 4 read all of them. With
-/// rounds that interrupt each other, and snapshots that each abort what they meet and are aborted
-/// in turn, all of them wait until their deadlines.
-#[test]
-fn clients_that_contend_do_not_wait_for_long() {
+/// What the clients of a bank saw.
+#[derive(Debug, Default)]
+struct BankFigures {
+    done: usize,
+    longest_transfer_us: u64,
+    longest_snapshot_us: u64,
+}
+
+/// A bank on busy machines for three seconds: 32 clients transfer between 50 accounts, and 4 read
+/// all of them. The node `killed` dies after a second, and starts again after two.
+fn run_bank(seed: u64, killed: Option<usize>) -> BankFigures {
     let (accounts, clients) = (50, 36);
-    let mut c = Script::seeded(5, 1);
+    let mut c = Script::seeded(5, seed);
     let clients: Vec<usize> = (0..clients).map(|_| c.client()).collect();
     c.run_ms(300);
     let counts = count_messages(&mut c);
-    let mut random = Random::new(1);
+    let mut random = Random::new(seed);
     let mut open: Vec<Option<(usize, u64)>> = vec![None; clients.len()];
-    let (mut done, mut longest_us) = (0, 0);
-    let until_us = c.now_us + 3_000_000;
+    let mut figures = BankFigures::default();
+    let begun_us = c.now_us;
+    let until_us = begun_us + 3_000_000;
+    let (mut dies_us, mut starts_us) = (begun_us + 1_000_000, begun_us + 2_000_000);
     while c.now_us < until_us || open.iter().any(Option::is_some) {
         for (place, client) in clients.iter().enumerate() {
+            let reads = place % 9 == 0;
             match open[place] {
                 Some((call, _)) if c.is_open(call) => {}
                 Some((call, begun_us)) => {
                     assert!(is_committed(&c.end(call)));
-                    longest_us = longest_us.max(c.now_us - begun_us);
-                    (done, open[place]) = (done + 1, None);
+                    let longest_us = match reads {
+                        true => &mut figures.longest_snapshot_us,
+                        false => &mut figures.longest_transfer_us,
+                    };
+                    *longest_us = (*longest_us).max(c.now_us - begun_us);
+                    figures.done += 1;
+                    open[place] = None;
                 }
                 None if c.now_us < until_us => {
-                    let reads = place % 9 == 0;
                     let (key, action) = transfer_or_snapshot(&mut random, accounts, reads);
                     open[place] = Some((c.begin(*client, &key, action), c.now_us));
                 }
                 None => {}
             }
         }
+        if let Some(node) = killed {
+            if c.now_us >= dies_us {
+                c.crash_hard(node);
+                dies_us = u64::MAX;
+            }
+            if c.now_us >= starts_us {
+                c.cluster.start(node);
+                starts_us = u64::MAX;
+            }
+        }
         run_busy(&mut c, &counts);
     }
-    println!("{done} transactions, the longest wait {longest_us} us");
-    assert!(
-        longest_us < 2_000_000 && done > 300,
-        "{done}, {longest_us} us"
-    );
     assert!(c.watch.violation().is_none());
+    figures
+}
+
+/// With rounds that interrupt each other, and snapshots that each abort what they meet and are
+/// aborted in turn, all clients of a bank wait until their deadlines.
+#[test]
+fn clients_that_contend_do_not_wait_for_long() {
+    let figures = run_bank(1, None);
+    println!("{figures:?}");
+    let longest_us = figures.longest_transfer_us.max(figures.longest_snapshot_us);
+    assert!(longest_us < 2_000_000 && figures.done > 300, "{figures:?}");
+}
+
+#[test]
+fn clients_that_contend_do_not_wait_for_long_at_a_killed_node() {
+    let figures = run_bank(1, Some(0));
+    println!("{figures:?}");
+    let longest_us = figures.longest_transfer_us.max(figures.longest_snapshot_us);
+    assert!(longest_us < 3_000_000 && figures.done > 200, "{figures:?}");
 }

@@ -150,6 +150,9 @@ impl Replica {
             for key in self.timers.keys() {
                 self.coordinate(now, &key, Coordinator::handle_quorum_change);
             }
+            if !hears {
+                self.refuse_snapshots(now);
+            }
         }
         self.check_clocks(now);
     }

@@ -82,6 +82,13 @@ impl Replica {
         self.transact(now, Transactions::handle_timeout);
     }
 
+    pub(super) fn refuse_snapshots(&mut self, now: Now) {
+        let reached = self.view.reachable().to_vec();
+        self.transact(now, |transactions, around| {
+            transactions.refuse_snapshots(around, &reached);
+        });
+    }
+
     /// At each heartbeat.
     pub(super) fn sweep_transactions(&mut self, now: Now) {
         let coordinators = self.view.coordinators();

@@ -10,6 +10,8 @@ use super::{Due, RunJob, Surroundings, Transactions};
 use crate::protocol::clients::pending::Pending;
 use crate::protocol::register::applied::check_conditions;
 use crate::protocol::types::limits::{SNAPSHOT_CHANGED_MAX, SNAPSHOT_TRIES_MAX};
+use crate::protocol::types::message::NodeId;
+use crate::protocol::types::record::Key;
 use crate::protocol::types::rules::rule;
 use crate::protocol::types::transaction::{Seen, TransactionStep};
 
@@ -203,6 +205,22 @@ impl Transactions {
         self.turn(id, RunPhase::Creating);
         self.create(around, id);
         true
+    }
+
+    /// X5: this node has no quorum any more. Snapshots were surely not begun, whatever became of
+    /// what ran in their place: their clients need not wait for it.
+    pub fn refuse_snapshots(&mut self, around: &Surroundings<'_>, reached: &[NodeId]) {
+        let is_snapshot =
+            |(id, run): (&OperationId, &TransactionRun)| run.pending.is_read().then_some(*id);
+        let ids: Vec<OperationId> = self.runs.iter().filter_map(is_snapshot).collect();
+        for id in ids {
+            if self.runs[&id].is_in_place() {
+                // T8: its register may be pending. The first sweep with a quorum aborts it.
+                self.tracked.track(Key::transaction(id), around.now.mono_us);
+            }
+            let reached = reached.to_vec();
+            self.finish(id, Outcome::NoQuorum { reached });
+        }
     }
 
     /// Under this id the node runs its own transactions.

@@ -153,10 +153,7 @@ impl Replica {
             Some(_) => self.sending.count_relayed(),
             None => self.counts.dropped.unroutable += 1,
         }
-        next.map(|next| Relayed {
-            next,
-            hops_left: hops_left - 1,
-        })
+        next.map(|(next, hops_left)| Relayed { next, hops_left })
     }
 
     /// The usual way to a node, for frames of the runtime that carry no message: the next hop, and

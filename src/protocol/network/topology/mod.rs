@@ -289,12 +289,20 @@ impl Links {
         node == self.me || (self.paths.contains_key(&node) && self.back.contains(&node))
     }
 
-    /// The next hop of a message that another node sent. `None` if the message would go back or
-    /// could loop: the hops that it has left must suffice for the path that this node knows.
-    pub fn relay(&self, via: NodeId, origin: NodeId, to: NodeId, hops_left: u8) -> Option<NodeId> {
+    /// The next hop of a message that another node sent, and how many hops it has left after that.
+    /// `None` if it would go back or could loop: the hops that it has left must suffice for the
+    /// path that this node knows. It keeps no more than these, and so would not pass here again.
+    pub fn relay(
+        &self,
+        via: NodeId,
+        origin: NodeId,
+        to: NodeId,
+        hops_left: u8,
+    ) -> Option<(NodeId, u8)> {
         let path = self.paths.get(&to)?;
         let back = path.next == via || path.next == origin || origin == self.me;
-        (!back && hops_left >= path.hops).then_some(path.next)
+        let is_relayed = !back && hops_left >= path.hops;
+        is_relayed.then(|| (path.next, path.hops.min(hops_left - 1)))
     }
 
     /// An alternative path to a node: a neighbour with a path to it that does not lead through this
@@ -632,6 +640,15 @@ mod tests {
         assert!(!view.is_joined(2) && view.next_hop(2) == 2);
     }
 
+    /// Three views that differ: the next hops make a circle.
+    #[test]
+    fn a_message_that_went_round_is_dropped() {
+        let relay = |me, links, via, left| view(me, links).relay(via, 1, 3, left);
+        assert_eq!(relay(2, &[(2, 4), (4, 3)], 1, 4), Some((4, 2)));
+        assert_eq!(relay(4, &[(4, 5), (5, 3)], 2, 2), Some((5, 1)));
+        assert_eq!(relay(5, &[(2, 3), (5, 2)], 4, 1), None);
+    }
+
     proptest! {
         /// Whatever the nodes' views are, and however they differ, a message passes no node twice.
         #[test]
@@ -651,13 +668,11 @@ mod tests {
             while next != to {
                 prop_assert!(!passed.contains(&next), "{:?}, then {}", passed, next);
                 passed.push(next);
-                let via = passed[passed.len() - 2];
-                let here = &views[usize::from(next) - 1];
-                let Some(further) = here.relay(via, origin, to, hops_left) else {
-                    break;
-                };
-                hops_left -= 1;
-                next = further;
+                let (via, here) = (passed[passed.len() - 2], &views[usize::from(next) - 1]);
+                match here.relay(via, origin, to, hops_left) {
+                    Some(further) => (next, hops_left) = further,
+                    None => break,
+                }
             }
         }
 
@@ -675,9 +690,8 @@ mod tests {
             let mut links = 1;
             while next != to {
                 let further = views[usize::from(next) - 1].relay(via, 1, to, hops_left);
-                prop_assert!(further.is_some());
-                (via, next) = (next, further.unwrap());
-                hops_left -= 1;
+                via = next;
+                (next, hops_left) = further.expect("a path");
                 links += 1;
             }
             prop_assert_eq!(links, hops);

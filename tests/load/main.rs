@@ -4,6 +4,7 @@
 //! | file | rows |
 //! |---|---|
 //! | `clients.rs` | many clients, many processes, open loops beyond the peak |
+//! | `coordinator.rs` | a transaction's coordinator that is killed between two sends |
 //! | `disks.rs` | slow, read-only and full disks at one node |
 //! | `endurance.rs` | many millions of operations |
 //! | `keys.rs` | transfers, scans, and keys that expire |
@@ -18,6 +19,7 @@
 
 mod bench;
 mod clients;
+mod coordinator;
 mod disks;
 mod endurance;
 mod keys;

@@ -1,5 +1,6 @@
 //! A bank whose nodes are killed, cut off and restarted in turn. Each transfer writes an entry of
-//! its own in the same transaction, so the entries tell at the end which transfers were done.
+//! its own in the same transaction, so the entries tell at the end which transfers were done. A
+//! watcher of all keys must know at the end what a scan tells.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +17,7 @@ use crate::random::Random;
 use crate::run::{Stop, addresses, script};
 use crate::transfers::{account, balances, choose, snapshot, transfer, wrong_sum};
 use crate::waits;
+use crate::watcher::Watcher;
 
 const NODES: usize = 5;
 const ACCOUNTS: u64 = 50;
@@ -49,6 +51,7 @@ pub fn run(duration: Duration, seed: u64) -> Result<Vec<String>> {
     let clock = Clock::start();
     let stop = AtomicBool::new(false);
     let list = cluster.list();
+    let watcher = Watcher::start(&list);
     let (faults, calls) = std::thread::scope(|scope| {
         let (clock, stop, list) = (&clock, &stop, &list);
         let client = |number: usize| {
@@ -70,6 +73,10 @@ pub fn run(duration: Duration, seed: u64) -> Result<Vec<String>> {
     let (key, action) = snapshot(ACCOUNTS);
     let last = balances(last.call(&key, action, false)).context("the last snapshot failed")?;
     let mut failures = judge(&calls, &faults, &entries, &last);
+    match watcher.check(&list) {
+        Ok(wrong) => failures.extend(wrong),
+        Err(error) => failures.push(format!("{error:#}")),
+    }
     if duration >= WHOLE {
         failures.extend(long_wait(&calls));
     }

@@ -346,7 +346,7 @@ pub const EXPIRY_RETRY_MS: u64 = 1_000;
 pub const RANGE_KEYS_MAX: usize = 2_048;
 /// The same while the node works on more than this many other operations: a scan asks for page
 /// after page, and would take as much of a busy node as these.
-pub const RANGE_KEYS_BUSY_MAX: usize = 512;
+pub const RANGE_KEYS_BUSY_MAX: usize = 256;
 pub const SCAN_OPERATIONS_BUSY: usize = 4;
 /// Size of the keys and values in one page of a range, in bytes; one key may always be in it.
 pub const RANGE_SIZE_MAX: usize = 48 << 10;

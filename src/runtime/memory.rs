@@ -2,8 +2,7 @@
 //!
 //! The measure is what is allocated, in all threads. The bound is a part of what the machine, or
 //! the control group of the process, allows: the rest is for memory that is allocated but not
-//! reusable at once, for rounds and copies in progress, which are not refused, and
-//! for the system.
+//! reusable at once, for rounds and copies in progress, which are not refused, and for the system.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +13,7 @@ const SHARE_PERCENT: u64 = 60;
 /// A full node stops being full once this fraction (1/32) of the bound is free.
 const FREE_PART: u64 = 32;
 
-/// The memory in use is read at most this often: it takes longer than an iteration of the loop may.
+/// The memory in use is read at most this often, because reading it takes some microseconds.
 const LOOK_INTERVAL_US: u64 = 25_000;
 
 /// Whether a node is full, with hysteresis.

@@ -16,7 +16,8 @@ use crate::protocol::types::record::{AcceptorState, Key, SPACE_USER};
 
 /// A shard is shrunk once it uses less than this fraction (1/4) of its capacity.
 const ROOM_PER_KEY_MAX: usize = 4;
-/// A map that grows is copied as a whole, so that there are many small ones.
+/// A map that grows is copied as a whole. Copying one of many small maps stops the loop only
+/// briefly.
 const SHARDS: usize = 64;
 
 type Hasher = foldhash::fast::RandomState;
@@ -29,18 +30,19 @@ struct StatePlace {
     at: u32,
 }
 
-/// Maps keys to acceptor state. Two orders of the keys share their memory: that of each bucket, so
-/// that a page of a bucket is listed without visiting other buckets, and that of all users' keys,
-/// so that a page of a range is. Records are shared with the code that loads them.
+/// Maps keys to acceptor state. Two indexes keep the keys in order: one for each bucket, so that
+/// listing a page of a bucket visits no other bucket, and one of all users' keys, for ranges. They
+/// share the keys' memory. Records are shared with the code that loads them.
 #[derive(Debug)]
 pub struct Table {
     spread: Spread,
-    /// Of the shards: other than those of the maps, or all keys of a map had similar hashes.
+    /// Chooses the shard of a key. The maps have other seeds: within a shard, hashes with this one
+    /// would be similar.
     hasher: Hasher,
     shards: Box<[Shard]>,
     buckets: Box<[BTreeSet<Key>]>,
-    /// Users' keys with their places in the shards. A scan visits very many: to look up each would
-    /// take most of its time.
+    /// Users' keys with their places in the shards. Looking up each key would take most of a scan's
+    /// time.
     order: BTreeMap<Key, StatePlace>,
     live: u64,
 }
@@ -180,7 +182,7 @@ impl Table {
         let Some((at, _, old)) = states.swap_remove_full(key) else {
             return;
         };
-        // The last one has taken its place.
+        // The shard's last entry has moved to this place.
         let moved = states.get_index(at);
         if let Some(place) = moved.and_then(|(moved, _)| self.order.get_mut(moved)) {
             place.at = at as u32;
@@ -374,7 +376,7 @@ mod tests {
         assert!((100..fits).contains(&page.states.len()));
     }
 
-    /// What a range lists is what its keys hold, also after others took the places of dropped keys.
+    /// A range lists the state of each key also after removals have moved entries.
     #[test]
     fn a_range_lists_the_states_of_its_keys() {
         let mut table = Table::default();

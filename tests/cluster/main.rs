@@ -4,6 +4,7 @@
 //! Properties that can be tested without processes are tested elsewhere (transcripts, simulator).
 //! No test relies on a sleep to pass: the tests wait for conditions, with a bound.
 
+mod can_trace;
 mod clients;
 mod crash;
 mod datagrams;

@@ -2,14 +2,13 @@
 //! that it acknowledges.
 
 use std::collections::HashMap;
-use std::io::Write;
 use std::path::Path;
-use std::process::Command;
 
 use nix::sys::signal::Signal;
 use wire::datagram;
 use wire::{Action, Answer, Outcome, Request, kind};
 
+use super::can_trace::can_trace;
 use super::clients::{client, get, put};
 use super::nodes::{Cluster, Keep, SOON, wait_until};
 use super::trace::{Call, parse};
@@ -17,31 +16,6 @@ use super::trace::{Call, parse};
 const PUTS: usize = 40;
 const TRACED: &str = "trace=fsync,fdatasync,sync_file_range,msync,write,pwrite64,writev,pwritev,\
                       sendto,sendmsg,sendmmsg,recvfrom,recvmsg,recvmmsg";
-
-/// Whether processes can be traced on this machine; containers often forbid it.
-fn can_trace() -> bool {
-    let traced = Command::new("strace")
-        .args(["-f", "-o", "/dev/null", "true"])
-        .output();
-    match traced {
-        Ok(output) if output.status.success() => true,
-        Ok(output) => {
-            // Writes directly to standard error, because the test harness would capture the
-            // message.
-            let words = String::from_utf8_lossy(&output.stderr).into_owned();
-            let mut stderr = std::io::stderr();
-            writeln!(
-                stderr,
-                "\nSKIPPED: R2's trace of system calls: ptrace is not permitted here: {words}"
-            )
-            .expect("standard error");
-            false
-        }
-        Err(error) => panic!(
-            "strace can't be run ({error}): install it, as tests/run.sh does: apt-get install strace"
-        ),
-    }
-}
 
 /// Runs one node under strace, and one client that makes one put at a time.
 fn traced_puts(keep: Keep) -> Vec<Call> {
@@ -164,7 +138,7 @@ fn is_synced(calls: &[Call], put: &Traced, answered: usize) -> bool {
 
 #[test]
 fn no_answer_leaves_before_the_sync_of_its_write() {
-    if !can_trace() {
+    if !can_trace("R2's trace of system calls") {
         return;
     }
     let (early, answers) = early_answers(&traced_puts(Keep::Fsync));

@@ -9,6 +9,7 @@ use kvclient::{Call, CallError, Client, ClientOptions};
 use wire::{Action, KeyChange, Outcome, Transaction, TransactionPart};
 
 use crate::bench::scaled;
+use crate::can_trace::can_trace;
 use crate::nodes::{Cluster, Keep, SOON, wait_until};
 
 const ACCOUNTS: [&str; 2] = ["account/from", "account/to"];
@@ -149,6 +150,9 @@ fn kill_once(cluster: &mut Cluster, node: usize, count: usize) -> Seen {
 /// Neither account is blocked for long, and no transfer is done by half.
 #[test]
 fn a_coordinator_that_is_killed_between_any_two_steps() {
+    if !can_trace("a coordinator that is killed at its sends") {
+        return;
+    }
     let mut cluster = Cluster::start(5, Keep::Os);
     let node = coordinator_of(&cluster);
     let kills = scaled(40, 4);

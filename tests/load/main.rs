@@ -18,6 +18,8 @@
 //! namespace, one after the other: a sample with short loads, or with `--all` all of them.
 
 mod bench;
+#[path = "../cluster/can_trace.rs"]
+mod can_trace;
 mod clients;
 mod coordinator;
 mod disks;

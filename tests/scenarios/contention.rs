@@ -150,6 +150,16 @@ fn t6_the_oldest_that_waits_comes_first() {
     c.check();
 }
 
+/// Each writer whose last write has ended begins another one of its key.
+fn write_again(c: &mut Script, writers: &[usize], keys: &[String], writes: &mut [usize]) {
+    for (place, write) in writes.iter_mut().enumerate() {
+        if !c.is_open(*write) {
+            let value = c.now_us.to_string();
+            *write = c.begin(writers[place], &keys[place], put(&value));
+        }
+    }
+}
+
 /// T11, T6: between the reads of two snapshots all keys are written. They run in place, as one
 /// transaction, and with the age of the first.
 #[test]
@@ -173,12 +183,7 @@ fn t11_snapshots_in_place_are_one_and_keep_their_age() {
         c.run_ms(1);
         let whole = registers(&c, 1).into_iter();
         births.extend(whole.filter(|r| r.keys.len() == 8).map(|r| r.birth));
-        for (place, write) in writes.iter_mut().enumerate() {
-            if !c.is_open(*write) {
-                let value = c.now_us.to_string();
-                *write = c.begin(writers[place], &keys[place], put(&value));
-            }
-        }
+        write_again(&mut c, &writers, &keys, &mut writes);
     }
     assert!(calls.into_iter().all(|call| is_committed(&c.end(call))));
     let births: Vec<u64> = births.into_iter().map(clock::to_ms).collect();
@@ -214,12 +219,7 @@ fn t11_a_snapshot_is_refused_by_a_node_without_a_quorum() {
             c.isolate(0);
             cut_us = Some(c.now_us);
         }
-        for (place, write) in writes.iter_mut().enumerate() {
-            if !c.is_open(*write) {
-                let value = c.now_us.to_string();
-                *write = c.begin(writers[place], &keys[place], put(&value));
-            }
-        }
+        write_again(&mut c, &writers, &keys, &mut writes);
     }
     let answer = c.answer(&hand, attempt);
     assert!(

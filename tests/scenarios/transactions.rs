@@ -186,8 +186,8 @@ fn t1_a_retry_through_another_node() {
     c.check();
 }
 
-/// T1: a retry was faster than the first attempt, and the node that this one reaches has missed
-/// everything of it.
+/// T1: a retry commits before the first attempt arrives, at a node that has missed the whole
+/// transaction.
 #[test]
 pub fn t1_the_first_attempt_arrives_last() {
     let mut c = Script::new(3);

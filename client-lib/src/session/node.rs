@@ -80,7 +80,7 @@ pub(super) struct Node {
     pub unanswered_since_us: Option<u64>,
     /// The earliest time of the next hello.
     pub hello_due_us: u64,
-    /// When the last one was sent, and how many since the node was heard.
+    /// When the last hello was sent, and how many since a frame last arrived from the node.
     pub hello_sent_us: u64,
     pub hellos_open: u32,
     hello_wait_us: u64,
@@ -256,12 +256,12 @@ impl Node {
         wait_us.max(self.distance.least_wait_us()) + size_us
     }
 
-    /// Since when nothing came from the node that was sent something at that time.
+    /// Since when a node that was sent something at that time has been silent.
     pub fn silent_since_us(&self, sent_us: u64) -> u64 {
         self.heard_us.max(sent_us)
     }
 
-    /// An attempt was not answered in time, and perhaps hellos were not either (`is_gone`). Returns
+    /// An attempt was not answered in time. `is_gone`: hellos were not answered either. Returns
     /// true if the node must answer a hello now.
     pub fn kept_silent(&mut self, now_us: u64, sent_us: u64, is_gone: bool) -> bool {
         if self.heard_us <= sent_us || is_gone {

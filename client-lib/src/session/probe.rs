@@ -1,30 +1,30 @@
-//! Whether the node that a slow operation waits for is still there.
+//! Checks whether a node still runs while a slow operation waits for its answer.
 //!
-//! An operation of many rounds, or one that has to wait for others, is sent to another node only
-//! late: the first node may well be at work on it. So a node that is silent meanwhile is sent
-//! hellos, and if it does not answer these, the operation goes to another node at once.
+//! A slow operation is retried late, because its node is probably still working on it. If the node
+//! is silent in the meantime, the client sends it hellos. If the node does not answer them, the
+//! client sends the operation to another node at once.
 
 use super::operation::NEVER;
 use super::table::CallHandle;
 use super::{Node, Session};
 
-/// A hello is sent after a silence of this, or of this many round trips if that is longer. The time
-/// doubles with each answer.
+/// The client sends a hello once the node was silent for this long, or for this many round trips if
+/// that is longer. The time doubles after each answer.
 const SILENCE_US: u64 = 50_000;
 const ROUND_TRIPS: u64 = 4;
-/// The time for the answer to a hello. At a busy node it waits as long as requests do (X7).
+/// The wait for the answer to a hello. At a busy node hellos wait as long as requests do (X7).
 const ANSWER_US: u64 = 60_000;
-/// Hellos that may be lost, whichever call they were sent for.
+/// The node is gone if it does not answer this many hellos. They count for all calls.
 const HELLOS_MAX: u32 = 2;
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Probe {
-    /// When the node's silence is looked at next.
+    /// When to check next how long the node has been silent.
     pub due_us: u64,
     silence_us: u64,
-    /// Whether a hello was sent for it since the node was heard last.
+    /// Whether this call has sent a hello since a frame last arrived from the node.
     has_asked: bool,
-    /// When the node had not answered enough of them.
+    /// When the node was found to be gone.
     failed_us: Option<u64>,
 }
 
@@ -36,12 +36,12 @@ impl Probe {
         failed_us: None,
     };
 
-    /// For an attempt that waits for `wait_us` in any case.
+    /// `wait_us`: the wait after which the attempt is retried in any case.
     pub fn new(node: &Node, sent_us: u64, wait_us: u64) -> Probe {
         let far_us = ROUND_TRIPS.saturating_mul(node.distance.rtt_us());
         let silence_us = SILENCE_US.max(far_us);
         let is_worthwhile = wait_us > 2 * silence_us + u64::from(HELLOS_MAX) * ANSWER_US;
-        // Further hellos would not tell how far a node is of which that is in doubt.
+        // While the round-trip time is in doubt, further hellos would confuse its estimate.
         if !is_worthwhile || node.distance.least_wait_us() > 0 {
             return Probe::NONE;
         }
@@ -52,12 +52,12 @@ impl Probe {
         }
     }
 
-    /// Whether the operation need not wait any longer for this attempt.
+    /// Whether the operation stops waiting for this attempt.
     pub fn has_failed(&self) -> bool {
         self.failed_us.is_some()
     }
 
-    /// Whether the node has not been heard since.
+    /// Whether the node was found to be gone, and no frame has arrived from it since.
     pub fn is_gone(&self, node: &Node) -> bool {
         let was_heard = |at_us| node.silent_since_us(at_us) > at_us;
         self.failed_us.is_some_and(|at_us| !was_heard(at_us))
@@ -65,7 +65,7 @@ impl Probe {
 }
 
 impl Session {
-    /// Looks at the silence of the node that the call waits for, if it is time.
+    /// Checks the node that the call waits for, if the check is due.
     pub(super) fn probe(&mut self, now_us: u64, handle: CallHandle) {
         let Some(operation) = self.table.get_mut(handle) else {
             return;

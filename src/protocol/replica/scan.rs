@@ -204,10 +204,10 @@ impl Replica {
         self.wake_for_scans(due_us);
     }
 
-    /// Pages are short while clients wait for other operations.
+    /// Pages are short while other operations are in progress.
     fn page_keys_max(&self) -> usize {
         let scans = &self.requests.scans;
-        // The one that begins is among neither of them yet.
+        // The scan that begins counts as an operation, but is in neither list yet.
         let scans = scans.active.len() + scans.waiting.len() + 1;
         match self.requests.operations_beside(scans) > SCAN_OPERATIONS_BUSY {
             true => RANGE_KEYS_BUSY_MAX,

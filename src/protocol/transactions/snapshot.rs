@@ -207,8 +207,8 @@ impl Transactions {
         true
     }
 
-    /// X5: this node has no quorum any more. Snapshots were surely not begun, whatever became of
-    /// what ran in their place: their clients need not wait for it.
+    /// X5: this node has lost its quorum. It refuses its clients' snapshots, so that they ask
+    /// another node. A snapshot only reads, so nothing of it can be half done.
     pub fn refuse_snapshots(&mut self, around: &Surroundings<'_>, reached: &[NodeId]) {
         let is_snapshot =
             |(id, run): (&OperationId, &TransactionRun)| run.pending.is_read().then_some(*id);

@@ -14,7 +14,7 @@ use crate::protocol::types::transaction::{AttemptState, Intent, Register};
 
 type ByKey<V> = HashMap<Key, V, foldhash::fast::RandomState>;
 
-/// Most records change again before anybody looks, so they are decoded only then.
+/// Most records change again before a sweep looks at them, so they are decoded only there.
 #[derive(Default)]
 pub(super) struct Tracked {
     due_us: ByKey<u64>,

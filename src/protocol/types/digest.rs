@@ -81,8 +81,8 @@ impl fmt::Debug for Spread {
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Digests {
     spread: Spread,
-    /// One entry per life, the latest last, in whatever order they came. Those of earlier lives
-    /// may all be zero.
+    /// One entry per life, in order of life, so that digests of equal records are equal. The sums
+    /// of earlier lives may all be zero.
     lives: Vec<(u32, Box<[u64]>)>,
 }
 
@@ -247,6 +247,20 @@ mod tests {
 
     fn b(reading: u64) -> Ballot {
         Ballot::new(reading, 1)
+    }
+
+    #[test]
+    fn equal_records_of_several_lives_have_equal_digests() {
+        let records = [(1, 7), (2, 1), (3, 4), (4, 1)];
+        let digests = |records: &mut dyn Iterator<Item = &(u32, u32)>| {
+            let mut digests = Digests::default();
+            records.for_each(|(number, life)| digests.add(&key(*number), b(1), *life));
+            digests
+        };
+        assert_eq!(
+            digests(&mut records.iter()),
+            digests(&mut records.iter().rev())
+        );
     }
 
     #[test]

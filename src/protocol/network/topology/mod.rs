@@ -289,9 +289,9 @@ impl Links {
         node == self.me || (self.paths.contains_key(&node) && self.back.contains(&node))
     }
 
-    /// The next hop of a message that another node sent, and how many hops it has left after that.
-    /// `None` if it would go back or could loop: the hops that it has left must suffice for the
-    /// path that this node knows. It keeps no more than these, and so would not pass here again.
+    /// The next hop of a message that another node sent, and the hops it has left after this relay.
+    /// `None` if it would go back, or has fewer hops left than this node's path. This node leaves
+    /// it no more hops than its path has, so it would not relay the message a second time.
     pub fn relay(
         &self,
         via: NodeId,

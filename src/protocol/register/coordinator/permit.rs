@@ -28,9 +28,9 @@ impl ShortRoundPermit {
     }
 }
 
-/// T1: the lowest ballot that any node may use for this register: the birth of its transaction.
-/// Only the first attempt of the client has it, which reaches one node, and only where nothing is
-/// known of the register.
+/// T1: the ballot for creating a register without a Prepare. It consists of the transaction's birth
+/// and this node's id, and is lower than every other ballot of the register. Only the node that
+/// executes the client's first attempt uses it, and only if it knows nothing of the register.
 pub(super) fn first_ballot(operations: &[Pending], context: &mut Context<'_>) -> Option<Ballot> {
     let [pending] = operations else { return None };
     let creates = matches!(pending.step.as_deref(), Some(TransactionStep::Create(_)));

@@ -23,6 +23,10 @@ const REORDER_US_MIN: u64 = 1_000;
 /// After a timeout so many pieces are sent, whatever the window says.
 const PROBES: usize = 2;
 const BACKOFF_MAX: u32 = 5;
+/// The longest wait before the next probe, unless one timeout is longer. So there are some ten
+/// probes before a transfer is given up: where a fifth of the datagrams is lost in each direction,
+/// three in ten probes bring no answer.
+const PROBE_US_MAX: u64 = PROGRESS_US_MAX / 10;
 /// What a datagram contains besides a piece.
 const HEADERS_SIZE: usize = DATAGRAM_HEADER_SIZE + FRAME_HEADER_SIZE + PIECE_HEADER_SIZE;
 
@@ -519,7 +523,12 @@ impl SentTransfer {
 
     /// How long to wait for a word of the receiver, longer after each timeout.
     pub(super) fn patience_us(&self, window: &TransferWindow, random: u64) -> u64 {
-        let wait_us = window.timeout_us() << self.timeouts;
+        let timeout_us = window.timeout_us();
+        let most_us = match self.grant {
+            Grant::Given => timeout_us.max(PROBE_US_MAX),
+            _ => u64::MAX,
+        };
+        let wait_us = (timeout_us << self.timeouts).min(most_us);
         wait_us + random % (wait_us / 4 + 1)
     }
 

@@ -113,6 +113,41 @@ fn purge() {
 }
 
 #[test]
+fn transaction_and_reads() {
+    holds(scopes::transaction_and_reads(), &["", "a"]);
+}
+
+#[test]
+fn transaction_and_restart() {
+    holds(scopes::transaction_and_restart(), &["", "a"]);
+}
+
+#[test]
+fn transaction_retried() {
+    holds(scopes::transaction_retried(), &["", "a"]);
+}
+
+#[test]
+#[ignore] // takes minutes
+fn transactions_that_meet() {
+    holds(
+        scopes::transactions_that_meet(),
+        &["", "a", "ab", "b", "ba"],
+    );
+}
+
+#[test]
+#[ignore] // takes minutes
+fn transaction_and_change() {
+    holds(scopes::transaction_and_change(), &["", "a"]);
+}
+
+#[test]
+fn transaction_and_write() {
+    holds(scopes::transaction_and_write(), &["", "a"]);
+}
+
+#[test]
 #[ignore] // takes half a minute: five million states
 fn reads_of_two_writes() {
     holds(scopes::reads_of_two_writes(), &["", "a", "b"]);
@@ -154,6 +189,10 @@ mod mutants {
         (Rule::E5, scopes::admission),
         (Rule::P1_floor, scopes::purge),
         (Rule::X3, scopes::purge),
+        (Rule::T2_absent, scopes::transaction_and_write),
+        (Rule::T2_under, scopes::transaction_and_write),
+        (Rule::T4, scopes::transaction_and_restart),
+        (Rule::T5_read, scopes::transaction_and_reads),
     ];
 
     #[test]

@@ -351,11 +351,11 @@ const TABLE: &[(Rule, Found)] = &[
     ),
     (
         Rule::T1_first,
-        Found::ByScenario(transactions::t1_the_first_attempt_arrives_last),
+        Found::ByScenario(transactions::t1_the_first_attempt_decides_last),
     ),
     (
-        Rule::T2_chosen,
-        Found::ByScenario(transactions::t2_no_intent_before_the_register_is_chosen),
+        Rule::T2_absent,
+        Found::ByScenario(transactions::t2_a_write_that_finds_no_register),
     ),
     (Rule::T2_read, Found::BySeeds),
     (

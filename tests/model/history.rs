@@ -1,7 +1,6 @@
 //! The outcomes that the clients of a search received, without irrelevant detail: for each
 //! operation, which others had ended before it began, and how it ended.
 
-use bytes::Bytes;
 use wire::Outcome;
 
 use super::nodes::{Nodes, OutcomeId};
@@ -106,7 +105,6 @@ impl History {
     /// The calls in the form of the checker.
     pub fn calls(&self, nodes: &Nodes) -> Vec<RecordedCall> {
         let Scope { plans, .. } = &nodes.scope;
-        let key: Bytes = nodes.scope.key();
         let mut calls = Vec::new();
         for (n, (operation, plan)) in self.operations.iter().zip(plans).enumerate() {
             let Some(slot) = operation.called else {
@@ -119,7 +117,7 @@ impl History {
             let outcome = operation.ended.map(|(_, id)| nodes.outcome(id).clone());
             calls.push(RecordedCall {
                 client: n,
-                key: key.clone(),
+                key: nodes.scope.key_of(n),
                 action: plan.action.clone(),
                 want_old: false,
                 called,

@@ -8,7 +8,7 @@ use horseshoe::protocol::types::message::{
 };
 use horseshoe::protocol::types::record::{AcceptorState, Key, Record};
 use wire::clock;
-use wire::{Action, Operation, OperationId};
+use wire::{Action, KeyChange, Operation, OperationId, Transaction, TransactionPart};
 
 pub const CLUSTER: u64 = 9;
 pub const WALL_MS: u64 = 1_800_000_000_000;
@@ -24,6 +24,8 @@ pub struct Plan {
     pub follows: Option<usize>,
     /// The node that receives the request must have reached this epoch.
     pub epoch: Epoch,
+    /// Which of the scope's keys it is about, or the first one of a transaction.
+    pub key: usize,
 }
 
 pub fn ask(action: Action, attempts: &[usize]) -> Plan {
@@ -32,12 +34,45 @@ pub fn ask(action: Action, attempts: &[usize]) -> Plan {
         attempts: attempts.to_vec(),
         follows: None,
         epoch: 1,
+        key: 0,
     }
+}
+
+/// A transaction that appends the text to these keys.
+pub fn appends(nodes: usize, keys: &[usize], text: &str, attempts: &[usize]) -> Plan {
+    let parts = keys.iter().map(|key| TransactionPart {
+        key: key_of(nodes, *key),
+        change: Some(KeyChange::Append(Bytes::copy_from_slice(text.as_bytes()))),
+        ..TransactionPart::default()
+    });
+    let transaction = Transaction {
+        parts: parts.collect(),
+    };
+    Plan {
+        key: keys[0],
+        ..ask(Action::Transact { transaction }, attempts)
+    }
+}
+
+/// A key whose preferred coordinators are the nodes in the order of their indexes, beginning with
+/// the node of that place.
+fn key_of(nodes: usize, place: usize) -> Bytes {
+    let in_order = |name: &String| {
+        let weight = |n: usize| wire::rendezvous_weight(name.as_bytes(), (n % nodes) as u8 + 1);
+        (place + 1..place + nodes).all(|n| weight(n - 1) > weight(n))
+    };
+    let name = (0..).map(|n| format!("k{n}")).find(in_order);
+    name.expect("one of them").into()
 }
 
 impl Plan {
     pub fn after(mut self, operation: usize) -> Plan {
         self.follows = Some(operation);
+        self
+    }
+
+    pub fn on_key(mut self, key: usize) -> Plan {
+        self.key = key;
         self
     }
 
@@ -206,14 +241,18 @@ impl Scope {
         }
     }
 
-    /// A key whose preferred coordinators are the nodes in the order of their indexes.
+    /// The key whose records the search looks at.
     pub fn key(&self) -> Bytes {
-        let in_order = |name: &String| {
-            let weight = |n: usize| wire::rendezvous_weight(name.as_bytes(), n as u8 + 1);
-            (1..self.nodes).all(|n| weight(n - 1) > weight(n))
-        };
-        let name = (0..).map(|n| format!("k{n}")).find(in_order);
-        name.expect("one of them").into()
+        key_of(self.nodes, 0)
+    }
+
+    pub fn has_transactions(&self) -> bool {
+        let mut plans = self.plans.iter();
+        plans.any(|plan| matches!(plan.action, Action::Transact { .. }))
+    }
+
+    pub fn key_of(&self, plan: usize) -> Bytes {
+        key_of(self.nodes, self.plans[plan].key)
     }
 
     /// The id of the plan's client, and the number of its earlier operations.
@@ -236,7 +275,7 @@ impl Scope {
             },
             birth: clock::from_ms(WALL_MS) + plan as u64,
             low_mark: 1 + before,
-            key: self.key(),
+            key: self.key_of(plan),
             want_old: false,
             action: self.plans[plan].action.clone(),
         }

@@ -2,7 +2,7 @@
 
 use wire::Action;
 
-use super::scope::{Change, Held, Plan, Scope, ask};
+use super::scope::{Change, Held, Plan, Scope, appends, ask};
 use crate::sim::script::{append, put, swap};
 
 const GET: Action = Action::Get;
@@ -212,5 +212,62 @@ pub fn purge() -> Scope {
     Scope {
         purges: 1,
         ..Scope::new(2, vec![write, delete, read])
+    }
+}
+
+/// A transaction over two keys at node 1, and reads of them one after the other. In the cluster of
+/// two the master alone is a quorum, so only the transaction's messages have an order.
+pub fn transaction_and_reads() -> Scope {
+    let transaction = appends(2, &[1, 0], "a", &[1]);
+    let reads = [ask(GET, &[0]), ask(GET, &[0]).after(1).on_key(1)];
+    Scope::new(2, [vec![transaction], reads.to_vec()].concat())
+}
+
+/// Its coordinator, or the other node, restarts at any moment.
+pub fn transaction_and_restart() -> Scope {
+    Scope {
+        restarts: 1,
+        ..transaction_and_reads()
+    }
+}
+
+/// A transaction is retried through another node.
+pub fn transaction_retried() -> Scope {
+    let transaction = appends(2, &[1, 0], "a", &[1, 0]);
+    let plans = vec![transaction, ask(GET, &[0])];
+    Scope::new(2, plans)
+}
+
+/// Two transactions meet at one key. The older one aborts the other.
+pub fn transactions_that_meet() -> Scope {
+    let plans = vec![appends(2, &[0], "a", &[0]), appends(2, &[1, 0], "b", &[1])];
+    Scope::new(2, plans)
+}
+
+/// A write meets a transaction's intent, and the coordinator of that may restart.
+pub fn transaction_and_write() -> Scope {
+    let plans = vec![
+        appends(2, &[1, 0], "a", &[1]),
+        ask(append("b"), &[0]),
+        ask(GET, &[0]).after(1).on_key(1),
+    ];
+    Scope {
+        restarts: 1,
+        ..Scope::new(2, plans)
+    }
+}
+
+/// The configuration changes while a transaction runs: the master moves from node 0 to node 1.
+pub fn transaction_and_change() -> Scope {
+    let plans = vec![appends(2, &[1, 0], "a", &[1]), ask(GET, &[0])];
+    Scope {
+        change: Some(Change {
+            old: vec![0, 1],
+            new: vec![1, 0],
+            told: vec![0, 1],
+            skips: None,
+        }),
+        prompt: true,
+        ..Scope::new(2, plans)
     }
 }

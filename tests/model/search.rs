@@ -10,7 +10,7 @@ use super::history::History;
 use super::nodes::{Event, Nodes};
 use super::scope::Scope;
 use super::state::{State, Step};
-use crate::sim::checker::{self, CheckVerdict};
+use crate::sim::checker::{self, CheckVerdict, several};
 
 /// The most steps of the checker for one history.
 const EFFORT_MAX: u64 = 100_000;
@@ -120,7 +120,12 @@ impl Search {
             self.report.seen.insert(seen);
         }
         self.report.complete += usize::from(history.is_complete());
-        match checker::check(&history.calls(&self.nodes), EFFORT_MAX) {
+        let calls = history.calls(&self.nodes);
+        let verdict = match self.nodes.scope.has_transactions() {
+            true => several::check(&calls, EFFORT_MAX),
+            false => checker::check(&calls, EFFORT_MAX),
+        };
+        match verdict {
             CheckVerdict::Linearizable => Ok(()),
             CheckVerdict::Undecided => Err("a history is too hard to check".into()),
             CheckVerdict::Violation(calls) => {

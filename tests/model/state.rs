@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use horseshoe::protocol::types::ballot::Ballot;
 use horseshoe::protocol::types::message::Epoch;
-use wire::{OperationId, Outcome};
+use wire::{Action, OperationId, Outcome};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::history::History;
@@ -339,7 +339,8 @@ impl State {
     /// A write that its client knows to be done is held durably by a quorum.
     fn check_answer(&self, nodes: &Nodes, plan: usize, outcome: OutcomeId) -> Result<(), String> {
         self.check_refused(nodes, plan, outcome)?;
-        if !matches!(nodes.outcome(outcome), Outcome::Written { .. }) {
+        let is_other_key = nodes.scope.plans[plan].key != 0;
+        if is_other_key || !matches!(nodes.outcome(outcome), Outcome::Written { .. }) {
             return Ok(());
         }
         let id = nodes.scope.operation(plan).id;
@@ -361,7 +362,9 @@ impl State {
             outcome,
             Outcome::NoQuorum { .. } | Outcome::Busy { .. } | Outcome::Full { .. }
         );
-        if !refuses {
+        // An intent alone decides nothing (T1).
+        let places = matches!(nodes.scope.plans[plan].action, Action::Transact { .. });
+        if !refuses || places {
             return Ok(());
         }
         let id = nodes.scope.operation(plan).id;

@@ -122,12 +122,16 @@ enum Job {
 
 #[derive(Debug, Clone, Copy)]
 enum RunJob {
+    /// The register is looked at or moved.
     Register,
+    Create,
     Part(usize),
     /// T3: the register is read, to vouch for the placement of a part.
     Vouch(usize, u64),
     /// The register is read, because a placement was refused.
     Refused,
+    /// The register is created as aborted, because there is none.
+    Abandoned,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -244,9 +248,14 @@ impl Transactions {
         id: OperationId,
         job: Job,
     ) {
+        // T1: whether a register was removed is judged by the birth of its transaction.
+        let birth = match &step {
+            TransactionStep::Abandon(register) => register.birth,
+            _ => around.clock,
+        };
         let operation = Operation {
             id,
-            birth: around.clock,
+            birth,
             low_mark: 0,
             key: key.name().to_vec().into(),
             want_old: false,

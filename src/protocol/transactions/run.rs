@@ -43,6 +43,8 @@ pub(super) struct TransactionRun {
     rested: u32,
     /// The last attempt whose commit was asked for.
     asked: u32,
+    /// T1: whether the register was seen. A first attempt creates it with its decision.
+    is_registered: bool,
 }
 
 #[derive(Debug)]
@@ -50,7 +52,7 @@ pub(super) enum RunPhase {
     Creating,
     /// X6: the register is looked at and not created, because a member is full.
     Finding(Full),
-    /// The register, as this node moved it to pending, and what was placed.
+    /// The register, as this node moved it to pending or as it would be, and what was placed.
     Placing(Register, Vec<Option<KeyResult>>),
     /// The register is being moved or looked at.
     Deciding,
@@ -69,6 +71,18 @@ impl TransactionRun {
     pub(super) fn keys(&self) -> Vec<Key> {
         let parts = self.transaction().parts.iter();
         parts.map(|part| Key::user(&part.key)).collect()
+    }
+
+    /// The run goes on under another id.
+    pub(super) fn begin_anew(&mut self) {
+        self.phase = RunPhase::Creating;
+        (self.rested, self.asked, self.is_registered) = (0, 0, false);
+    }
+
+    /// Whether another attempt of the client may be under way.
+    fn is_retry(&self) -> bool {
+        let tried = self.pending.tried || self.pending.sent;
+        tried && !self.is_in_place()
     }
 
     /// Whether it runs under an id of this node's own.
@@ -135,13 +149,41 @@ impl Transactions {
             placed: 0,
             rested: 0,
             asked: 0,
+            is_registered: false,
         };
         self.due.insert((run.pending.deadline_us, Due::Run(id)));
         self.runs.insert(id, run);
         match is_snapshot {
             true => self.read_all(around, id, 0, None),
             false if full.is_some() => self.look(around, id, RunJob::Register),
-            false => self.create(around, id),
+            false => self.start(around, id),
+        }
+    }
+
+    /// T1: a first attempt places its intents before it has a register. A retry creates that first:
+    /// another node may be at work for the client.
+    pub(super) fn start(&mut self, around: &Surroundings<'_>, id: OperationId) {
+        match self.runs[&id].is_retry() {
+            true => self.create(around, id),
+            false => {
+                let register = self.undecided(around, id);
+                self.place_all(around, id, register);
+            }
+        }
+    }
+
+    /// The register of a first attempt before it is decided.
+    fn undecided(&self, around: &Surroundings<'_>, id: OperationId) -> Register {
+        let run = &self.runs[&id];
+        let parts = run.transaction().parts.iter();
+        Register {
+            attempt: 1,
+            decision: AttemptState::Pending,
+            birth: run.operation.birth,
+            deadline: around.clock + clock::from_ms(TRANSACTION_MS),
+            coordinator: around.me,
+            boot: around.boot,
+            keys: parts.map(|part| part.key.clone()).collect(),
         }
     }
 
@@ -149,26 +191,19 @@ impl Transactions {
         self.runs.contains_key(&id)
     }
 
-    pub(super) fn create(&mut self, around: &Surroundings<'_>, id: OperationId) {
+    fn create(&mut self, around: &Surroundings<'_>, id: OperationId) {
+        self.turn(id, RunPhase::Creating);
+        let register = self.undecided(around, id);
+        self.create_as(around, id, register);
+    }
+
+    /// T1_first: a run asks for this once with the same birth.
+    fn create_as(&mut self, around: &Surroundings<'_>, id: OperationId, register: Register) {
         let run = &self.runs[&id];
-        let operation = run.operation.clone();
-        let parts = &run.transaction().parts;
-        let register = Register {
-            attempt: 1,
-            decision: AttemptState::Pending,
-            birth: operation.birth,
-            deadline: around.clock + clock::from_ms(TRANSACTION_MS),
-            coordinator: around.me,
-            boot: around.boot,
-            keys: parts.iter().map(|part| part.key.clone()).collect(),
-        };
-        let tried = run.pending.tried && !run.is_in_place();
-        let job = self.job(id, RunJob::Register);
-        let step = TransactionStep::Create(register.clone());
+        let (operation, tried) = (run.operation.clone(), run.is_retry());
+        let job = self.job(id, RunJob::Create);
+        let step = TransactionStep::Create(register);
         self.step_of(around, Key::transaction(id), step, operation, tried, job);
-        if !rule!(T2_chosen) {
-            self.place_all(around, id, register);
-        }
     }
 
     /// A job of the run's present turn.
@@ -202,9 +237,18 @@ impl Transactions {
         let Some(run) = self.runs.get(&id).filter(|run| run.turn == turn) else {
             return;
         };
-        let creating = !matches!(run.phase, RunPhase::Placing(..) | RunPhase::Deciding);
+        let has_begun = matches!(run.phase, RunPhase::Placing(..) | RunPhase::Deciding);
+        // T1: as long as this run has not asked for a register, intents alone decide nothing.
+        let is_open = match of {
+            RunJob::Part(_) | RunJob::Create => !run.is_registered,
+            _ => !has_begun,
+        };
         match (of, answer) {
-            (RunJob::Register, StepAnswer::Register(register)) => {
+            (RunJob::Abandoned, StepAnswer::Register(None)) => self.finish(id, Outcome::Unknown),
+            (RunJob::Abandoned, StepAnswer::Register(register)) => {
+                self.found(around, id, register);
+            }
+            (RunJob::Register | RunJob::Create, StepAnswer::Register(register)) => {
                 self.found(around, id, register);
             }
             (RunJob::Vouch(part, version), StepAnswer::Register(register)) => {
@@ -225,6 +269,8 @@ impl Transactions {
             },
             (RunJob::Part(part), StepAnswer::Held(result)) => self.held(around, id, part, result),
             (RunJob::Part(_), StepAnswer::Failed(failure)) => self.fail(around, id, failure),
+            // Only a register that is pending can vouch for a placement.
+            (RunJob::Part(_), StepAnswer::Forgotten(_)) if is_open => self.create(around, id),
             (RunJob::Part(part), StepAnswer::Forgotten(version)) => {
                 let run = self.runs.get_mut(&id).expect("just seen");
                 if run.vouched.insert(part) {
@@ -240,9 +286,18 @@ impl Transactions {
             (RunJob::Part(part), StepAnswer::Seen(seen)) => self.seen(around, id, part, seen),
             // X5: nothing was begun, or nobody can tell what was.
             (_, StepAnswer::Outcome(Outcome::Remake { .. }))
-                if creating && self.renew(around, id) => {}
-            (_, StepAnswer::Outcome(outcome)) if creating => self.finish(id, outcome),
-            (_, StepAnswer::Dropped) if creating => self.give_up(id),
+                if is_open && self.renew(around, id) => {}
+            (_, StepAnswer::Outcome(outcome))
+                if is_open && (!has_begun || is_refusal(&outcome)) =>
+            {
+                self.leave(around, id);
+                self.finish(id, outcome);
+            }
+            (RunJob::Part(_), StepAnswer::Dropped) if is_open => {
+                self.leave(around, id);
+                self.give_up(id);
+            }
+            (_, StepAnswer::Dropped) if !has_begun => self.give_up(id),
             (RunJob::Part(part), StepAnswer::Outcome(_) | StepAnswer::Dropped) => {
                 let run = self.runs.get_mut(&id).expect("just seen");
                 run.again.push(part);
@@ -260,6 +315,28 @@ impl Transactions {
         self.step(around, Key::transaction(id), TransactionStep::Look, id, job);
     }
 
+    /// T1: the first attempt is aborted, if it is not decided.
+    fn abandon(&mut self, around: &Surroundings<'_>, id: OperationId, of: RunJob) {
+        self.turn(id, RunPhase::Deciding);
+        let register = Register {
+            decision: AttemptState::Aborted,
+            ..self.undecided(around, id)
+        };
+        let (operation, job) = (self.runs[&id].operation.clone(), self.job(id, of));
+        let step = TransactionStep::Abandon(register);
+        self.step_of(around, Key::transaction(id), step, operation, false, job);
+    }
+
+    /// T9: nobody goes on with a first attempt. This node's next sweep rolls its intents back.
+    pub(super) fn leave(&mut self, around: &Surroundings<'_>, id: OperationId) {
+        let run = &self.runs[&id];
+        if matches!(run.phase, RunPhase::Placing(..) | RunPhase::Deciding) && !run.is_registered {
+            for key in run.keys() {
+                self.tracked.track(key, around.now.mono_us);
+            }
+        }
+    }
+
     fn look_later(&mut self, around: &Surroundings<'_>, id: OperationId) {
         let run = self.runs.get_mut(&id).expect("the caller looked");
         let at_us = around.now.mono_us + run.wait_us;
@@ -275,6 +352,10 @@ impl Transactions {
         to: Register,
     ) {
         self.turn(id, RunPhase::Deciding);
+        if !self.runs[&id].is_registered {
+            self.create_as(around, id, to);
+            return;
+        }
         let job = self.job(id, RunJob::Register);
         let step = TransactionStep::Move { from, to };
         self.step(around, Key::transaction(id), step, id, job);
@@ -282,14 +363,16 @@ impl Transactions {
 
     /// T1, T4: goes on from what the register says.
     fn found(&mut self, around: &Surroundings<'_>, id: OperationId, register: Option<Register>) {
+        let run = self.runs.get_mut(&id).expect("the caller looked");
         let Some(register) = register else {
-            let outcome = match self.runs[&id].phase {
-                RunPhase::Finding(full) => Outcome::Full { full },
-                _ => Outcome::Unknown,
-            };
-            self.finish(id, outcome);
+            match run.phase {
+                RunPhase::Finding(full) => self.finish(id, Outcome::Full { full }),
+                _ if run.is_registered => self.finish(id, Outcome::Unknown),
+                _ => self.abandon(around, id, RunJob::Abandoned),
+            }
             return;
         };
+        run.is_registered = true;
         let number = register.attempt;
         match &register.decision {
             AttemptState::Committed(results) => {
@@ -310,6 +393,7 @@ impl Transactions {
             AttemptState::Aborted => {
                 let is_late = around.clock >= register.deadline;
                 let mut to = register.clone();
+                to.keys = self.undecided(around, id).keys;
                 if is_late || number >= TRANSACTION_ATTEMPTS_MAX {
                     to.decision = AttemptState::Failed(contended());
                 } else {
@@ -339,15 +423,7 @@ impl Transactions {
     fn place_all(&mut self, around: &Surroundings<'_>, id: OperationId, register: Register) {
         let count = self.runs[&id].transaction().parts.len();
         let results = vec![None; count];
-        if rule!(T2_chosen) {
-            self.turn(id, RunPhase::Placing(register, results));
-        } else {
-            let run = self.runs.get_mut(&id).expect("the caller looked");
-            if matches!(run.phase, RunPhase::Placing(..)) {
-                return;
-            }
-            run.phase = RunPhase::Placing(register, results);
-        }
+        self.turn(id, RunPhase::Placing(register, results));
         self.place_next(around, id);
     }
 
@@ -400,7 +476,7 @@ impl Transactions {
         let RunPhase::Placing(register, _) = &run.phase else {
             return;
         };
-        let number = register.attempt;
+        let (number, by) = (register.attempt, register.by());
         let operation = run.operation.clone();
         let wanted = &run.transaction().parts[part];
         let key = Key::user(&wanted.key);
@@ -408,6 +484,7 @@ impl Transactions {
             true => TransactionStep::Place {
                 part: part as u16,
                 number,
+                by,
                 vouched,
             },
             false => TransactionStep::Read,
@@ -507,6 +584,11 @@ impl Transactions {
         }
         // Nobody waits for it any more: its keys need not wait for its deadline.
         if let RunPhase::Placing(register, _) = &run.phase {
+            if !run.is_registered {
+                self.abandon(around, id, RunJob::Register);
+                self.give_up(id);
+                return;
+            }
             let from = register.clone();
             let to = Register {
                 decision: AttemptState::Aborted,
@@ -531,6 +613,14 @@ pub(super) fn transaction_of(operation: &Operation) -> &Transaction {
         Action::Transact { transaction } => transaction,
         _ => unreachable!("only transactions are run"),
     }
+}
+
+/// X5: of a step that was surely not executed.
+fn is_refusal(outcome: &Outcome) -> bool {
+    matches!(
+        outcome,
+        Outcome::NoQuorum { .. } | Outcome::Remake { .. } | Outcome::Full { .. }
+    )
 }
 
 /// The parts in the order of their keys.

@@ -147,15 +147,21 @@ impl Transactions {
         run.pending = pending;
         let birth = run.pending.operation.birth.min(around.clock);
         let own = self.own_operation(&mut run, birth, first);
-        self.in_place.insert(run.pending.operation.id, own);
-        self.gather(&mut run, own);
+        self.gather(&mut run);
+        self.run_as(around, own, run);
+    }
+
+    fn run_as(&mut self, around: &Surroundings<'_>, own: OperationId, run: TransactionRun) {
+        for snapshot in run.sharers.iter().chain([&run.pending]) {
+            self.in_place.insert(snapshot.operation.id, own);
+        }
         self.due.insert((run.pending.deadline_us, Due::Run(own)));
         self.runs.insert(own, run);
-        self.create(around, own);
+        self.start(around, own);
     }
 
     /// The other snapshots of the same keys share the run.
-    fn gather(&mut self, run: &mut TransactionRun, own: OperationId) {
+    fn gather(&mut self, run: &mut TransactionRun) {
         let is_same = |other: &TransactionRun| {
             let reads = matches!(other.phase, RunPhase::Snapshot { .. });
             reads && other.operation.action == run.operation.action && rule!(T11)
@@ -163,7 +169,6 @@ impl Transactions {
         let ids = self.runs.iter().filter(|(_, other)| is_same(other));
         let ids: Vec<OperationId> = ids.map(|(id, _)| *id).collect();
         for other in ids.iter().filter_map(|id| self.runs.remove(id)) {
-            self.in_place.insert(other.pending.operation.id, own);
             run.take_in(other.pending);
         }
     }
@@ -186,24 +191,24 @@ impl Transactions {
         operation.birth = birth;
         operation.low_mark = lowest.unwrap_or(sequence);
         run.operation = Arc::new(operation);
-        run.phase = RunPhase::Creating;
+        run.begin_anew();
         own
     }
 
     /// X1: the table of the register no longer answers for the snapshot's birth. Nothing was done
-    /// under its id, so it runs as one that was born now. Returns whether it does.
+    /// under its id, so it runs as one that was born now. It has another id: the intents of the
+    /// earlier one are void, as some nodes know by now. Returns whether it does.
     pub(super) fn renew(&mut self, around: &Surroundings<'_>, id: OperationId) -> bool {
         let is_young = |run: &TransactionRun| run.operation.birth >= around.clock;
         let run = self.runs.get(&id);
+        let Some(last) = self.own else { return false };
         if run.is_none_or(|run| !run.is_in_place() || is_young(run)) {
             return false;
         }
-        let run = self.runs.get_mut(&id).expect("just seen");
-        let mut operation = (*run.operation).clone();
-        operation.birth = around.clock;
-        run.operation = Arc::new(operation);
-        self.turn(id, RunPhase::Creating);
-        self.create(around, id);
+        self.leave(around, id);
+        let mut run = self.runs.remove(&id).expect("just seen");
+        let own = self.own_operation(&mut run, around.clock, last);
+        self.run_as(around, own, run);
         true
     }
 
@@ -217,6 +222,7 @@ impl Transactions {
             if self.runs[&id].is_in_place() {
                 // T8: its register may be pending. The first sweep with a quorum aborts it.
                 self.tracked.track(Key::transaction(id), around.now.mono_us);
+                self.leave(around, id);
             }
             let reached = reached.to_vec();
             self.finish(id, Outcome::NoQuorum { reached });

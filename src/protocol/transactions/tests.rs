@@ -13,7 +13,7 @@ use crate::protocol::types::limits::INTENT_WAIT_US;
 use crate::protocol::types::message::Now;
 use crate::protocol::types::record::{Key, Record};
 use crate::protocol::types::transaction::{
-    Attempt, AttemptState, Intent, Register, StepAnswer, TransactionStep,
+    Attempt, AttemptState, Coordination, Intent, Register, StepAnswer, TransactionStep,
 };
 
 const NOW_US: u64 = 1_000_000;
@@ -28,7 +28,7 @@ fn around(mono_us: u64) -> Surroundings<'static> {
         boot: 1,
         clock: 10,
         wall_ms: 0,
-        horizon: 0,
+        horizon: wire::clock::from_ms(10_000),
         is_present: &|_, _| true,
     }
 }
@@ -46,6 +46,11 @@ fn covered() -> Arc<Record> {
     let intent = Intent {
         of: OF,
         birth: 5,
+        by: Coordination {
+            coordinator: 2,
+            boot: 2,
+            deadline: 1 << 30,
+        },
         change: Some(Some("new".into())),
         version: 70,
         expiry_ms: None,
@@ -199,6 +204,8 @@ fn a_key_for_which_no_operation_waits_any_more_is_not_remembered() {
 fn a_placement_that_was_vouched_for_in_vain_is_tried_again_later() {
     let mut machine = Transactions::default();
     machine.begin(&around(NOW_US), transact(1), None);
+    // The register is created to vouch for it.
+    answer(&mut machine, NOW_US, StepAnswer::Forgotten(4));
     let (create, job) = step(&mut machine);
     let TransactionStep::Create(register) = create else {
         panic!("{create:?}");

@@ -25,6 +25,7 @@ pub(super) struct Blocked {
     pending: Pending,
     /// For a read, which it may be answered from.
     record: Option<Arc<Record>>,
+    met_us: u64,
     /// Whether the register is being read since after the record was.
     asked: bool,
 }
@@ -61,8 +62,12 @@ fn patience_us(number: u32) -> u64 {
 #[derive(Debug)]
 pub(super) struct Visit {
     birth: Birth,
+    /// T1: what the register of a first attempt is like before it is decided.
+    undecided: Register,
     waiting: Vec<Blocked>,
     is_looking: bool,
+    /// The register is being created as aborted, if it is absent.
+    is_abandoning: bool,
     wait_us: u64,
     began_us: u64,
 }
@@ -90,6 +95,7 @@ impl Transactions {
             key: key.clone(),
             record: pending.is_read().then_some(record),
             pending,
+            met_us: around.now.mono_us,
             asked: false,
         };
         if let Some(fate) = self.decisions.of(of) {
@@ -104,8 +110,10 @@ impl Transactions {
         self.parked.entry(key.clone()).or_default().insert(of);
         let visit = self.visits.entry(of).or_insert_with(|| Visit {
             birth: intent.birth,
+            undecided: intent.undecided(),
             waiting: Vec::new(),
             is_looking: false,
+            is_abandoning: false,
             wait_us: 0,
             began_us: around.now.mono_us,
         });
@@ -149,11 +157,17 @@ impl Transactions {
             return;
         };
         visit.is_looking = false;
+        let was_abandoning = std::mem::take(&mut visit.is_abandoning);
         match answer {
+            // T2_absent: whether it is undecided or was removed is found by a round that writes.
+            StepAnswer::Register(None) if of.number == 1 && !was_abandoning && rule!(T2_absent) => {
+                let register = visit.undecided.clone();
+                self.meet_pending(around, of, register, true);
+            }
             StepAnswer::Register(None) => self.learn(around, of, Fate::Gone),
             StepAnswer::Register(Some(register)) => match register.fate_of(of.number) {
                 Some(fate) => self.learn(around, of, fate),
-                None => self.meet_pending(around, of, register),
+                None => self.meet_pending(around, of, register, false),
             },
             // X5: their coordinators say so to their clients. Without a vote or a working disk this
             // node runs no step, and hands them over.
@@ -190,12 +204,17 @@ impl Transactions {
             return;
         };
         if fate == Fate::Gone && rule!(T5_absent) {
-            // The intent may have been rolled forward after this read met it.
-            let job = Job::Then(Box::new(pending), key.clone());
-            self.step(around, key, TransactionStep::Resolve, of.id, job);
+            self.read_again(around, of, key, pending);
         } else {
             self.answer_read(around, pending, &view(&record, Some(fate)));
         }
+    }
+
+    /// T5_absent: the intent may have been rolled forward after this read met it, and the register
+    /// removed.
+    fn read_again(&mut self, around: &Surroundings<'_>, of: Attempt, key: Key, pending: Pending) {
+        let job = Job::Then(Box::new(pending), key.clone());
+        self.step(around, key, TransactionStep::Resolve, of.id, job);
     }
 
     fn answer_read(&mut self, around: &Surroundings<'_>, pending: Pending, record: &Record) {
@@ -211,7 +230,14 @@ impl Transactions {
         });
     }
 
-    fn meet_pending(&mut self, around: &Surroundings<'_>, of: Attempt, register: Register) {
+    /// `is_absent`: a first attempt that has no register yet, or no longer.
+    fn meet_pending(
+        &mut self,
+        around: &Surroundings<'_>,
+        of: Attempt,
+        register: Register,
+        is_absent: bool,
+    ) {
         self.drop_overdue(around, of);
         let reads = self.take_out(of, |b| b.asked && b.pending.is_read());
         let visit = self.visits.get(&of).expect("the caller looked");
@@ -221,7 +247,15 @@ impl Transactions {
         let is_older = later.iter().any(|b| b.is_older_than(birth, of.id)) && rule!(T6_older);
         let is_impatient = around.now.mono_us >= visit.began_us + patience_us(of.number)
             && later.iter().any(Blocked::is_single_write);
+        // A register stays for the retry horizon. So one that is absent so soon after the intent
+        // was met was not removed.
+        let young_us = wire::clock::to_ms(around.horizon) * 1_000 / 2;
         for blocked in reads {
+            let is_young = around.now.mono_us < blocked.met_us + young_us;
+            if is_absent && !is_young && rule!(T5_absent) {
+                self.read_again(around, of, blocked.key, blocked.pending);
+                continue;
+            }
             let record = blocked.record.expect("a read has one");
             self.answer_read(around, blocked.pending, &record);
         }
@@ -229,7 +263,7 @@ impl Transactions {
             !around.is_cared_for(&register) || around.is_mine(&register) && !self.has_run(of.id);
         if is_write && (is_older || (is_free || is_impatient) && rule!(T6_abort)) {
             let visit = self.visits.get_mut(&of).expect("still there");
-            visit.is_looking = true;
+            (visit.is_looking, visit.is_abandoning) = (true, is_absent);
             for blocked in &mut visit.waiting {
                 blocked.asked = true;
             }
@@ -237,7 +271,10 @@ impl Transactions {
                 decision: AttemptState::Aborted,
                 ..register.clone()
             };
-            let step = TransactionStep::Move { from: register, to };
+            let step = match is_absent {
+                true => TransactionStep::Abandon(to),
+                false => TransactionStep::Move { from: register, to },
+            };
             self.step(around, Key::transaction(of.id), step, of.id, Job::Visit(of));
         } else if is_read {
             self.look_at(around, of);

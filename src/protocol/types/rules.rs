@@ -120,7 +120,7 @@ mod switch {
         W4_settled,
         T1,
         T1_first,
-        T2_chosen,
+        T2_absent,
         T2_read,
         T2_under,
         T3_attempt,

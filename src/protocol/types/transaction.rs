@@ -25,11 +25,23 @@ pub struct Attempt {
     pub number: u32,
 }
 
+/// Who coordinates an attempt, and until when others wait for it (T6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Coordination {
+    pub coordinator: NodeId,
+    /// Of the coordinator.
+    pub boot: u64,
+    /// From this reading on nobody waits for the coordinator.
+    pub deadline: Reading,
+}
+
 /// What an attempt does with one key, once it is committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Intent {
     pub of: Attempt,
     pub birth: Birth,
+    /// A first attempt has no register before it is decided (T1).
+    pub by: Coordination,
     /// The new value, or a tombstone; `None` leaves the key as it is.
     pub change: Option<Option<Bytes>>,
     /// T7: the version that comes with the change.
@@ -45,6 +57,9 @@ struct FlatIntent {
     sequence: u64,
     number: u32,
     birth: Birth,
+    coordinator: NodeId,
+    boot: u64,
+    deadline: u64,
     changes: bool,
     value: Option<Bytes>,
     version: Version,
@@ -60,6 +75,9 @@ impl Intent {
             sequence: self.of.id.sequence,
             number: self.of.number,
             birth: self.birth,
+            coordinator: self.by.coordinator,
+            boot: self.by.boot,
+            deadline: self.by.deadline,
             changes: self.change.is_some(),
             value: self.change.clone().flatten(),
             version: self.version,
@@ -72,6 +90,9 @@ impl Intent {
 
     pub fn decode(bytes: &[u8]) -> Result<Self, BodyError> {
         let flat: FlatIntent = wire::decode(bytes)?;
+        if flat.deadline > READING_SANE_MAX {
+            return Err(BodyError::Bounds);
+        }
         let id = OperationId {
             client: flat.client,
             sequence: flat.sequence,
@@ -82,11 +103,30 @@ impl Intent {
                 number: flat.number,
             },
             birth: flat.birth,
+            by: Coordination {
+                coordinator: flat.coordinator,
+                boot: flat.boot,
+                deadline: flat.deadline,
+            },
             change: flat.changes.then_some(flat.value),
             version: flat.version,
             expiry_ms: flat.expiry_ms,
             result: flat.result,
         })
+    }
+
+    /// The register of a first attempt, as long as nothing is decided.
+    pub fn undecided(&self) -> Register {
+        Register {
+            attempt: self.of.number,
+            decision: AttemptState::Pending,
+            birth: self.birth,
+            deadline: self.by.deadline,
+            coordinator: self.by.coordinator,
+            boot: self.by.boot,
+            // The intent of one key does not name the others.
+            keys: Vec::new(),
+        }
     }
 
     /// The latest reading in it.
@@ -116,6 +156,7 @@ pub struct Register {
     pub coordinator: NodeId,
     /// Of the coordinator.
     pub boot: u64,
+    /// Empty if somebody aborted the first attempt who knew only one of them.
     pub keys: Vec<Bytes>,
 }
 
@@ -179,6 +220,14 @@ impl Register {
         })
     }
 
+    pub fn by(&self) -> Coordination {
+        Coordination {
+            coordinator: self.coordinator,
+            boot: self.boot,
+            deadline: self.deadline,
+        }
+    }
+
     /// The register's value in a record.
     pub fn of(record: &Record) -> Option<Self> {
         record.value.as_ref().and_then(|v| Register::decode(v).ok())
@@ -207,7 +256,7 @@ impl Register {
 pub enum Fate {
     Committed,
     Void,
-    /// The register was absent after the intent was seen. For write rounds only (T5).
+    /// The register was removed after the intent was seen. For write rounds only (T5).
     Gone,
 }
 
@@ -238,8 +287,10 @@ impl Decisions {
 /// One change of one record by a transaction's coordinator, or by a node that meets an intent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TransactionStep {
-    /// T1: absent -> pending(1).
+    /// T1: absent -> pending(1), committed(1) or failed(1).
     Create(Register),
+    /// T1: absent -> aborted(1), by one who met an intent of the first attempt.
+    Abandon(Register),
     /// T1: replaces the register, if it is at `from`.
     Move { from: Register, to: Register },
     /// T8: removes the register, if that attempt is the last one, and was decided or aborted.
@@ -249,6 +300,7 @@ pub enum TransactionStep {
     Place {
         part: u16,
         number: u32,
+        by: Coordination,
         vouched: Option<Version>,
     },
     /// Rolls the key's intent forward or back, if its fate is known.
@@ -351,6 +403,11 @@ mod tests {
         Intent {
             of: Attempt { id: ID, number: 2 },
             birth: 9,
+            by: Coordination {
+                coordinator: 3,
+                boot: 8,
+                deadline: 20,
+            },
             change,
             version: 70,
             expiry_ms: Some(90),
@@ -392,6 +449,9 @@ mod tests {
             assert_eq!(Register::decode(&register.encode()), Ok(register));
         }
         assert!(Intent::decode(b"x").is_err() && Register::decode(b"").is_err());
+        let mut late = intent(None);
+        late.by.deadline = READING_SANE_MAX + 1;
+        assert!(Intent::decode(&late.encode()).is_err());
         let sound = Register {
             attempt: 1,
             decision: AttemptState::Pending,

@@ -4,7 +4,7 @@ use wire::{KeyResult, OperationId};
 
 use super::tests::{NOW, WALL_MS, at, operation, over_at};
 use super::*;
-use crate::protocol::types::transaction::{Attempt, Decisions, Fate, Intent};
+use crate::protocol::types::transaction::{Attempt, Coordination, Decisions, Fate, Intent};
 
 fn bytes(text: &'static str) -> Bytes {
     Bytes::from_static(text.as_bytes())
@@ -179,6 +179,11 @@ fn a_record_expires_in_the_round_that_resolves_its_intent() {
     let intent = |change, expiry_ms| Intent {
         of,
         birth: NOW,
+        by: Coordination {
+            coordinator: 1,
+            boot: 1,
+            deadline: NOW,
+        },
         change,
         version: start.version + 1,
         expiry_ms,

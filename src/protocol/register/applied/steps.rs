@@ -12,7 +12,7 @@ use super::{ApplyVerdict, Proposal, number};
 use crate::protocol::types::limits::RECORD_SIZE_MAX;
 use crate::protocol::types::rules::rule;
 use crate::protocol::types::transaction::{
-    Attempt, Decisions, Intent, Register, StepAnswer, TransactionStep, resolved,
+    Attempt, Coordination, Decisions, Intent, Register, StepAnswer, TransactionStep, resolved,
 };
 
 impl Proposal {
@@ -46,6 +46,7 @@ impl Proposal {
     ) -> ApplyVerdict {
         let answer = match step {
             TransactionStep::Create(register) => self.create(operation, register, tried),
+            TransactionStep::Abandon(register) => self.abandon(operation, register),
             TransactionStep::Move { from, to } => {
                 if self.register().as_ref() == Some(from) {
                     self.write_register(Some(to));
@@ -62,8 +63,9 @@ impl Proposal {
             TransactionStep::Place {
                 part,
                 number,
+                by,
                 vouched,
-            } => match self.place(operation, *part, *number, *vouched) {
+            } => match self.place(operation, *part, (*number, *by), *vouched) {
                 Some(answer) => answer,
                 None => return ApplyVerdict::Waits,
             },
@@ -112,12 +114,29 @@ impl Proposal {
         StepAnswer::Outcome(refused)
     }
 
+    /// T1: what was removed, or may have been, is not created again. It stays absent at this
+    /// round's ballot, so that no round at a lower one creates it.
+    fn abandon(&mut self, operation: &Operation, register: &Register) -> StepAnswer {
+        let is_gone = || {
+            let found = self.record.applied.look_up(operation, &self.moment);
+            self.record.version > 0 || matches!(found, LookUp::Forgotten(_))
+        };
+        let present = self.register();
+        if present.is_some() || is_gone() {
+            return StepAnswer::Register(present);
+        }
+        let version = self.next_version();
+        self.write_register(Some(register));
+        self.enter(operation, &written(version));
+        StepAnswer::Register(Some(register.clone()))
+    }
+
     /// `None`: another transaction's intent is there.
     fn place(
         &mut self,
         operation: &Operation,
         part: u16,
-        number: u32,
+        (number, by): (u32, Coordination),
         vouched: Option<Version>,
     ) -> Option<StepAnswer> {
         let of = Attempt {
@@ -148,7 +167,7 @@ impl Proposal {
             return Some(StepAnswer::Refused);
         };
         let wanted = transaction.parts.get(usize::from(part))?;
-        Some(match self.intend(of, operation, wanted) {
+        Some(match self.intend((of, by), operation, wanted) {
             Ok(intent) => {
                 let result = intent.result.clone();
                 self.record.intent = Some(intent.encode());
@@ -182,7 +201,7 @@ impl Proposal {
     /// Evaluates the conditions and the operation on the record.
     fn intend(
         &self,
-        of: Attempt,
+        (of, by): (Attempt, Coordination),
         operation: &Operation,
         part: &TransactionPart,
     ) -> Result<Intent, FailureReason> {
@@ -197,6 +216,7 @@ impl Proposal {
         let intent = Intent {
             of,
             birth: operation.birth,
+            by,
             change,
             version,
             expiry_ms: self.expiry_after(part),

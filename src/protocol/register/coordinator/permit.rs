@@ -1,5 +1,5 @@
 //! The right to use a ballot without a Prepare: the next one after a round (R3), and the first one
-//! of a decision register (T1).
+//! of a decision register (T1_first).
 
 use std::sync::Arc;
 

@@ -11,8 +11,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use horseshoe::protocol::types::rules::{Rule, switch_off};
 use scenarios::{
-    ballots, catching_up, changes, clocks, exactly_once, expiry, handoff, hung_disks, latent,
-    lives, members, outcomes, overload, purge, rollbacks, scans, split, text, transactions,
+    ballots, catching_up, changes, clocks, exactly_once, expiry, handoff, hung_disks, intents,
+    latent, lives, members, outcomes, overload, purge, rollbacks, scans, split, text, transactions,
     watches,
 };
 use sim::plan::Config;
@@ -354,6 +354,10 @@ const TABLE: &[(Rule, Found)] = &[
         Found::ByScenario(transactions::t1_the_first_attempt_decides_last),
     ),
     (
+        Rule::T1_above,
+        Found::ByScenario(transactions::t1_an_abort_is_above_the_birth),
+    ),
+    (
         Rule::T2_absent,
         Found::ByScenario(transactions::t2_a_write_that_finds_no_register),
     ),
@@ -372,11 +376,11 @@ const TABLE: &[(Rule, Found)] = &[
     ),
     (
         Rule::T5_read,
-        Found::ByScenario(transactions::t5_a_committed_intent_is_the_value),
+        Found::ByScenario(intents::t5_a_committed_intent_is_the_value),
     ),
     (
         Rule::T5_absent,
-        Found::ByScenario(transactions::t5_the_register_was_removed_after_the_read),
+        Found::ByScenario(intents::t5_the_register_was_removed_after_the_read),
     ),
     (
         Rule::T6_abort,

@@ -112,6 +112,19 @@ fn peer_messages() -> Vec<Message> {
         }
         .into(),
         Accepted { ballot }.into(),
+        Resolve {
+            parts: vec![ResolvePart {
+                round: 7,
+                key: key.clone(),
+                over: ballot,
+                committed: true,
+            }],
+        }
+        .into(),
+        AllAccepted {
+            rounds: vec![(7, ballot)],
+        }
+        .into(),
         Chosen {
             chosen: vec![(key.clone(), ballot)],
         }

@@ -87,11 +87,15 @@ fn transfers_beside_single_puts() {
     let cluster = Cluster::start(5, Keep::Memory);
     let client = open(&cluster);
     let duration = Duration::from_secs(scaled(5, 2));
-    let puts = rate(&client, duration, |n| put(format!("put/{}", n % 10_000)));
-    let own = rate(&client, duration, |n| {
+    let own = |n: u64| {
         let account = n % 5_000;
         transfer(format!("from/{account}"), format!("to/{account}"))
-    });
+    };
+    // Otherwise new keys, which take a round trip more, would be a larger share of the slower load.
+    fill(&client, 10_000, |n| put(format!("put/{n}")));
+    fill(&client, 5_000, own);
+    let puts = rate(&client, duration, |n| put(format!("put/{}", n % 10_000)));
+    let own = rate(&client, duration, own);
     let shared = rate(&client, duration, |n| {
         let (from, to) = (n % FEW, (n + 1 + n / FEW % (FEW - 1)) % FEW);
         transfer(format!("few/{from}"), format!("few/{to}"))

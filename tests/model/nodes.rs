@@ -375,6 +375,7 @@ impl Nodes {
             Message::Promise(_)
             | Message::Nack(_)
             | Message::Accepted(_)
+            | Message::AllAccepted(_)
             | Message::ReadAnswer(_)
             | Message::RangeEqual(_)
             | Message::RangeReply(_) => {

@@ -14,6 +14,7 @@ pub mod forwards;
 pub mod full;
 pub mod handoff;
 pub mod hung_disks;
+pub mod intents;
 pub mod latent;
 pub mod lives;
 pub mod members;

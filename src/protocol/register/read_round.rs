@@ -16,7 +16,7 @@ use crate::protocol::types::message::{
 use crate::protocol::types::quorum::NodeSet;
 use crate::protocol::types::record::Record;
 use crate::protocol::types::rules::rule;
-use crate::protocol::types::transaction::{Register, Seen, StepAnswer, TransactionStep};
+use crate::protocol::types::transaction::{Seen, StepAnswer, TransactionStep, look_at};
 
 /// One acceptor's answer about a key.
 #[derive(Debug, Clone, Copy)]
@@ -303,7 +303,7 @@ impl Coordinator {
         for pending in round.operations {
             let step = pending.step.as_deref();
             if let Some(record) = covered
-                && step != Some(&TransactionStep::Look)
+                && !matches!(step, Some(TransactionStep::Look { .. }))
             {
                 let record = record.clone();
                 context.effects.push(Effect::Blocked { pending, record });
@@ -328,7 +328,12 @@ impl Coordinator {
                         )),
                     },
                 }),
-                Some(_) => StepAnswer::Register(record.and_then(|record| Register::of(record))),
+                Some(TransactionStep::Look { birth }) => {
+                    let floors = round.answers.iter().map(|answer| answer.floor);
+                    let forgotten = floors.fold(context.configuration.base, Ballot::max);
+                    look_at(record.map(Arc::as_ref), *birth, forgotten.reading())
+                }
+                Some(_) => unreachable!("no other step reads"),
             };
             context.effects.push(Effect::Stepped { pending, answer });
         }

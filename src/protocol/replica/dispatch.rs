@@ -15,12 +15,13 @@ use crate::protocol::types::configuration;
 use crate::protocol::types::copy_purpose::CopyPurpose;
 use crate::protocol::types::limits::BUSY_AFTER_MS;
 use crate::protocol::types::message::{
-    Accept, Accepted, Chosen, ConfigurationRequest, ConfigurationUpdate, Copy, CopyAck,
-    Destination, Envelope, Message, Nack, NodeId, Now, Output, Prepare, Promise, Read, ReadAnswer,
-    is_transit,
+    Accept, Accepted, AllAccepted, Chosen, ConfigurationRequest, ConfigurationUpdate, Copy,
+    CopyAck, Destination, Envelope, GroupNumber, Message, Nack, NodeId, Now, Output, Prepare,
+    Promise, Read, ReadAnswer, Resolve, ResolvePart, is_transit,
 };
-use crate::protocol::types::record::{AcceptorState, Key};
+use crate::protocol::types::record::{AcceptorState, Key, Record};
 use crate::protocol::types::rules::rule;
+use crate::protocol::types::transaction::{Fate, Intent, resolved};
 
 impl Replica {
     pub(super) fn handle_peer(&mut self, now: Now, cluster: u64, envelope: Envelope) {
@@ -197,6 +198,8 @@ impl Replica {
             match envelope.message {
                 Message::CopyAck(copied) => self.handle_copied(now, envelope.origin, &copied),
                 Message::Chosen(reported) => self.note_chosen(reported),
+                Message::Resolve(_) => self.handle_resolve(now, envelope),
+                Message::AllAccepted(_) => self.handle_all_accepted(now, envelope),
                 _ => self.handle_answer(now, envelope),
             }
             return;
@@ -250,7 +253,70 @@ impl Replica {
         }
     }
 
-    /// The acceptor's part. `loaded` is the key of the request.
+    /// T5: each part is an Accept of what this node makes of its own record. A part that does not
+    /// fit it is not answered; the round's next Accept brings the record.
+    fn handle_resolve(&mut self, now: Now, envelope: Envelope) {
+        let Message::Resolve(Resolve { parts }) = envelope.message else {
+            return;
+        };
+        let (mut rounds, mut last_group) = (Vec::new(), 0);
+        for part in parts {
+            if self.identity.votes && !self.runs_rounds_of(&part.key) {
+                self.counts.dropped.overflow += 1;
+                continue;
+            }
+            let terms = self.terms();
+            let Some(loaded) = self.keys.loaded(&part.key) else {
+                continue;
+            };
+            let Some(record) = resolved_by(&part, &self.keys.at(loaded).state, terms) else {
+                continue;
+            };
+            let accept = Accept {
+                key: part.key.clone(),
+                ballot: part.over.next(),
+                record,
+            };
+            let asked = Envelope {
+                round: part.round,
+                message: accept.into(),
+                ..envelope
+            };
+            let question = AcceptorQuestion::of(&asked.message).expect("an Accept");
+            match self.decide(now, &asked, &question, loaded) {
+                Some((Message::Accepted(accepted), group)) => {
+                    rounds.push((part.round, accepted.ballot));
+                    last_group = group.max(last_group);
+                }
+                Some((answer, group)) => {
+                    let way = Way::Back(envelope.via);
+                    self.send(envelope.origin, part.round, answer, group, way);
+                }
+                None => {}
+            }
+        }
+        if !rounds.is_empty() {
+            let (answer, way) = (AllAccepted { rounds }, Way::Back(envelope.via));
+            self.send(envelope.origin, 0, answer.into(), last_group, way);
+        }
+    }
+
+    fn handle_all_accepted(&mut self, now: Now, envelope: Envelope) {
+        let Message::AllAccepted(AllAccepted { rounds }) = envelope.message else {
+            return;
+        };
+        for (round, ballot) in rounds {
+            let message = Accepted { ballot }.into();
+            let answer = Envelope {
+                round,
+                message,
+                ..envelope
+            };
+            self.handle_answer(now, answer);
+        }
+    }
+
+    /// `loaded` is the key of the request.
     fn handle_question(
         &mut self,
         now: Now,
@@ -258,6 +324,20 @@ impl Replica {
         question: &AcceptorQuestion<'_>,
         loaded: Loaded<'_>,
     ) {
+        if let Some((answer, group)) = self.decide(now, envelope, question, loaded) {
+            let (to, way) = (envelope.origin, Way::Back(envelope.via));
+            self.send(to, envelope.round, answer, group, way);
+        }
+    }
+
+    /// The acceptor's part: the answer, and the group that must be durable before it leaves.
+    fn decide(
+        &mut self,
+        now: Now,
+        envelope: &Envelope,
+        question: &AcceptorQuestion<'_>,
+        loaded: Loaded<'_>,
+    ) -> Option<(Message, GroupNumber)> {
         let terms = self.terms();
         let (origin, round, ballot) = (envelope.origin, envelope.round, question.ballot());
         let (verdict, answer) = self.change_key(loaded, |state| {
@@ -277,7 +357,7 @@ impl Replica {
                 "this node has issued ballot {ballot} of {key:?} twice (B1)"
             );
             self.note_contradiction(now, key, ballot, origin);
-            return;
+            return None;
         }
         let is_accepted = question.accepts() && verdict == Verdict::Granted;
         // B1: the clock is above everything promised or accepted, and above this node's own
@@ -296,7 +376,7 @@ impl Replica {
         if let (AcceptorQuestion::Copy(copy), Verdict::Repeated) = (question, verdict) {
             self.mark_chosen(copy.key.clone(), ballot);
         }
-        self.send(origin, round, answer, group, Way::Back(envelope.via));
+        Some((answer, group))
     }
 
     fn note_chosen(&mut self, reported: Chosen) {
@@ -413,6 +493,27 @@ fn reported_floor(vote: Option<&AcceptorState>, terms: AcceptorBounds) -> Ballot
         true => terms.floor,
         false => Ballot::ZERO,
     }
+}
+
+/// T5: what the part makes of the record that the acceptor holds, if it fits that.
+fn resolved_by(
+    part: &ResolvePart,
+    state: &Option<AcceptorState>,
+    terms: AcceptorBounds,
+) -> Option<Arc<Record>> {
+    let state = terms.vote(state, rule!(E5_accepted))?;
+    let record = state
+        .record
+        .as_ref()
+        .filter(|_| state.accepted == part.over)?;
+    let intent = Intent::decode(record.intent.as_ref()?).ok()?;
+    let fate = match part.committed {
+        true => Fate::Committed,
+        false => Fate::Void,
+    };
+    let mut made = record.as_ref().clone();
+    resolved(&mut made, intent, fate);
+    Some(made.into())
 }
 
 /// What a round of another node, or of this one, asks an acceptor.

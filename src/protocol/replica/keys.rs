@@ -210,18 +210,24 @@ impl Replica {
         });
     }
 
-    /// Nothing waits for the mark: it goes with a later group.
-    pub(super) fn mark_chosen(&mut self, key: Key, ballot: Ballot) {
+    /// Nothing waits for the mark: it goes with a later group. Returns whether a transaction's
+    /// intent is over the record.
+    pub(super) fn mark_chosen(&mut self, key: Key, ballot: Ballot) -> bool {
+        let mut is_covered = false;
         match self.keys.resident(&key) {
             Some(resident) => {
-                if !acceptor::mark_chosen(&mut resident.state, ballot) {
-                    return;
-                }
+                let is_news = acceptor::mark_chosen(&mut resident.state, ballot);
                 let state = resident.state.as_ref();
+                let record = state.and_then(|state| state.record.as_ref());
+                is_covered = record.is_some_and(|record| record.intent.is_some());
+                if !is_news {
+                    return is_covered;
+                }
                 self.requests.watches.changes.note(&key, state);
             }
             None => self.requests.watches.changes.note_unseen(&key),
         }
         self.durable.note_chosen(key, ballot);
+        is_covered
     }
 }

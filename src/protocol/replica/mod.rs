@@ -267,6 +267,7 @@ impl Replica {
             } else if !self.take_own_answers(now)
                 && !self.take_scan_reads(now)
                 && !self.take_step_answers(now)
+                && !self.send_resolves()
             {
                 break;
             }

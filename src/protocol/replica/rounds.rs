@@ -126,6 +126,7 @@ impl Replica {
                 let group = self.ceiling_group();
                 self.send(to, round, message, group, Way::asked(again));
             }
+            Effect::Resolve { to, part } => self.sending.push_resolve(to, part),
             Effect::Answer { pending, outcome } => self.answer(pending, outcome),
             Effect::Stepped { pending, answer } => self.stepped(&pending, answer),
             Effect::Blocked { pending, record } => self.block(now, key, pending, record),
@@ -151,10 +152,13 @@ impl Replica {
                 ballot,
                 holders,
             } => {
-                self.mark_chosen(key.clone(), ballot);
-                self.spread_chosen(key, ballot);
+                let is_covered = self.mark_chosen(key.clone(), ballot);
                 self.copy_to_learners(now, key, round);
-                self.note_missing(now, round, key, ballot, holders);
+                // What is under an intent is about to change again.
+                if !is_covered {
+                    self.spread_chosen(key, ballot);
+                    self.note_missing(now, round, key, ballot, holders);
+                }
                 self.membership.chosen(key);
             }
         }

@@ -1,7 +1,7 @@
 //! Sending and relaying: which paths messages take, and how links are announced (docs/protocol.md,
 //! "Network: links, rows and relays").
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use wire::Full;
 use wire::clock::{READING_MAX, Reading, to_ms};
@@ -10,8 +10,8 @@ use crate::protocol::keys::outbox::Way;
 use crate::protocol::replica::Replica;
 use crate::protocol::replica::iteration::IterationBudget;
 use crate::protocol::types::message::{
-    Destination, Envelope, GroupNumber, Heartbeat, Message, NodeId, Now, Output, Relayed, RoundId,
-    Row, TransitFrame,
+    Destination, Envelope, GroupNumber, Heartbeat, Message, NodeId, Now, Output, Relayed,
+    ResolvePart, RoundId, Row, TransitFrame,
 };
 use crate::protocol::types::rules::rule;
 use crate::protocol::types::timer::Timer;
@@ -22,6 +22,8 @@ pub(super) struct Sending {
     outputs: VecDeque<Output>,
     /// Messages of this node to itself.
     local: VecDeque<Envelope>,
+    /// T5: they leave together at the end of the input.
+    resolves: BTreeMap<NodeId, Vec<ResolvePart>>,
     messages_sent: u64,
     /// Messages of other nodes.
     messages_relayed: u64,
@@ -53,6 +55,14 @@ impl Sending {
 
     pub(super) fn pop_local(&mut self) -> Option<Envelope> {
         self.local.pop_front()
+    }
+
+    pub(super) fn push_resolve(&mut self, to: NodeId, part: ResolvePart) {
+        self.resolves.entry(to).or_default().push(part);
+    }
+
+    pub(super) fn take_resolves(&mut self) -> BTreeMap<NodeId, Vec<ResolvePart>> {
+        std::mem::take(&mut self.resolves)
     }
 
     fn push_routed(&mut self, to: NodeId, envelope: Envelope) {

@@ -7,12 +7,13 @@ use rand::RngExt;
 use wire::{Action, KeyChange, Outcome, clock};
 
 use crate::protocol::clients::pending::{Pending, ReplyTo};
+use crate::protocol::keys::outbox::Way;
 use crate::protocol::register::coordinator::preferred;
 use crate::protocol::replica::Replica;
 use crate::protocol::replica::scan::KeyRead;
 use crate::protocol::transactions::{Surroundings, Transactions, Want};
-use crate::protocol::types::limits::{BUSY_AFTER_MS, OPERATIONS_MAX};
-use crate::protocol::types::message::{NodeId, Now};
+use crate::protocol::types::limits::{BUSY_AFTER_MS, KEYS_PER_MESSAGE_MAX, OPERATIONS_MAX};
+use crate::protocol::types::message::{NodeId, Now, Resolve};
 use crate::protocol::types::page::Page;
 use crate::protocol::types::record::{Key, Record};
 use crate::protocol::types::timer::Timer;
@@ -67,6 +68,20 @@ impl Replica {
         }
     }
 
+    /// T5: what the rounds of this input resolve, in one message for each member.
+    pub(super) fn send_resolves(&mut self) -> bool {
+        let resolves = self.sending.take_resolves();
+        let any = !resolves.is_empty();
+        for (to, parts) in resolves {
+            let group = self.ceiling_group();
+            for parts in parts.chunks(KEYS_PER_MESSAGE_MAX) {
+                let parts = parts.to_vec();
+                self.send(to, 0, Resolve { parts }.into(), group, Way::Usual);
+            }
+        }
+        any
+    }
+
     /// Returns whether there was an answer to handle.
     pub(super) fn take_step_answers(&mut self, now: Now) -> bool {
         if !self.transactions.has_answers() && !self.transactions.has_wants() {
@@ -109,16 +124,17 @@ impl Replica {
     }
 
     fn transact(&mut self, now: Now, handle: impl FnOnce(&mut Transactions, &Surroundings<'_>)) {
-        let mut transactions = std::mem::take(&mut self.transactions);
-        let configuration = self.identity.configuration.clone();
         let (me, boot) = (self.identity.node, self.options.boot);
+        let (links, configuration) = (&self.links, &self.identity.configuration);
+        let disk_hung_ms = self.timings.disk_hung_ms;
         let is_present = |node: NodeId, of_boot: u64| {
             if node == me {
                 return of_boot == boot;
             }
             let member = configuration.as_ref().and_then(|c| c.voter(node));
-            let known = member.and_then(|m| self.links.boot(node, m.incarnation));
-            known == Some(of_boot) && self.links.is_joined(node) && !self.hangs(node)
+            let known = member.and_then(|m| links.boot(node, m.incarnation));
+            let hangs = u64::from(links.unsynced_ms(node)) >= disk_hung_ms;
+            known == Some(of_boot) && links.is_joined(node) && !hangs
         };
         let around = Surroundings {
             now,
@@ -129,8 +145,7 @@ impl Replica {
             horizon: clock::from_ms(self.options.tuning.retry_horizon_ms),
             is_present: &is_present,
         };
-        handle(&mut transactions, &around);
-        self.transactions = transactions;
+        handle(&mut self.transactions, &around);
         while let Some(want) = self.transactions.poll_want() {
             self.fulfil(now, want);
         }
@@ -182,7 +197,10 @@ impl Replica {
     fn answer_honestly(&mut self, pending: Pending, outcome: Outcome) {
         let is_refusal = matches!(
             outcome,
-            Outcome::NoQuorum { .. } | Outcome::Busy { .. } | Outcome::Full { .. }
+            Outcome::NoQuorum { .. }
+                | Outcome::Busy { .. }
+                | Outcome::Full { .. }
+                | Outcome::Remake { .. }
         );
         match is_refusal && pending.sent {
             true => self.drop_operation(pending, false),

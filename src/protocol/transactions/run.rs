@@ -45,6 +45,8 @@ pub(super) struct TransactionRun {
     asked: u32,
     /// T1: whether the register was seen. A first attempt creates it with its decision.
     is_registered: bool,
+    /// Whether this run has asked for the placement of an intent.
+    has_placed: bool,
 }
 
 #[derive(Debug)]
@@ -76,7 +78,8 @@ impl TransactionRun {
     /// The run goes on under another id.
     pub(super) fn begin_anew(&mut self) {
         self.phase = RunPhase::Creating;
-        (self.rested, self.asked, self.is_registered) = (0, 0, false);
+        (self.rested, self.asked) = (0, 0);
+        (self.is_registered, self.has_placed) = (false, false);
     }
 
     /// Whether another attempt of the client may be under way.
@@ -111,6 +114,7 @@ impl TransactionRun {
         let id = pending.operation.id;
         let sharer = self.sharers.iter_mut().find(|p| p.operation.id == id);
         let same = sharer.unwrap_or(&mut self.pending);
+        same.tried |= pending.tried;
         same.sent |= pending.sent;
         let replies = pending.also.iter().chain([&pending.reply]);
         replies.map(|reply| same.join(*reply)).sum()
@@ -150,6 +154,7 @@ impl Transactions {
             rested: 0,
             asked: 0,
             is_registered: false,
+            has_placed: false,
         };
         self.due.insert((run.pending.deadline_us, Due::Run(id)));
         self.runs.insert(id, run);
@@ -238,7 +243,12 @@ impl Transactions {
             return;
         };
         let has_begun = matches!(run.phase, RunPhase::Placing(..) | RunPhase::Deciding);
-        // T1: as long as this run has not asked for a register, intents alone decide nothing.
+        // T1: as long as no register was seen, intents alone decide nothing.
+        // A run knows whether it has seen the register.
+        let answer = match answer {
+            StepAnswer::Unregistered => StepAnswer::Register(None),
+            answer => answer,
+        };
         let is_open = match of {
             RunJob::Part(_) | RunJob::Create => !run.is_registered,
             _ => !has_begun,
@@ -290,13 +300,9 @@ impl Transactions {
             (_, StepAnswer::Outcome(outcome))
                 if is_open && (!has_begun || is_refusal(&outcome)) =>
             {
-                self.leave(around, id);
                 self.finish(id, outcome);
             }
-            (RunJob::Part(_), StepAnswer::Dropped) if is_open => {
-                self.leave(around, id);
-                self.give_up(id);
-            }
+            (RunJob::Part(_), StepAnswer::Dropped) if is_open => self.give_up(id),
             (_, StepAnswer::Dropped) if !has_begun => self.give_up(id),
             (RunJob::Part(part), StepAnswer::Outcome(_) | StepAnswer::Dropped) => {
                 let run = self.runs.get_mut(&id).expect("just seen");
@@ -312,7 +318,9 @@ impl Transactions {
 
     fn look(&mut self, around: &Surroundings<'_>, id: OperationId, of: RunJob) {
         let job = self.job(id, of);
-        self.step(around, Key::transaction(id), TransactionStep::Look, id, job);
+        let birth = self.runs[&id].operation.birth;
+        let step = TransactionStep::Look { birth };
+        self.step(around, Key::transaction(id), step, id, job);
     }
 
     /// T1: the first attempt is aborted, if it is not decided.
@@ -327,12 +335,12 @@ impl Transactions {
         self.step_of(around, Key::transaction(id), step, operation, false, job);
     }
 
-    /// T9: nobody goes on with a first attempt. This node's next sweep rolls its intents back.
-    pub(super) fn leave(&mut self, around: &Surroundings<'_>, id: OperationId) {
-        let run = &self.runs[&id];
-        if matches!(run.phase, RunPhase::Placing(..) | RunPhase::Deciding) && !run.is_registered {
+    /// T9: nobody goes on with a first attempt. This node's next sweep rolls its intents back, so
+    /// that nobody waits for its deadline.
+    pub(super) fn leave(&mut self, run: &TransactionRun) {
+        if run.has_placed && !run.is_registered {
             for key in run.keys() {
-                self.tracked.track(key, around.now.mono_us);
+                self.tracked.track_at_once(key);
             }
         }
     }
@@ -472,7 +480,8 @@ impl Transactions {
         part: usize,
         vouched: Option<u64>,
     ) {
-        let run = &self.runs[&id];
+        let run = self.runs.get_mut(&id).expect("the caller looked");
+        run.has_placed = true;
         let RunPhase::Placing(register, _) = &run.phase else {
             return;
         };
@@ -518,7 +527,7 @@ impl Transactions {
             ..from.clone()
         };
         // T10: the register holds all results.
-        if to.encode().len() > wire::VALUE_SIZE_MAX {
+        if to.may_be_larger_than(wire::VALUE_SIZE_MAX) && to.encode().len() > wire::VALUE_SIZE_MAX {
             to.decision = AttemptState::Failed(too_large());
         }
         self.move_to(around, id, from, to);
@@ -543,6 +552,7 @@ impl Transactions {
         let Some(run) = self.runs.remove(&id) else {
             return;
         };
+        self.leave(&run);
         let is_unfit = matches!(outcome, Outcome::Unknown | Outcome::Remake { .. });
         for pending in run.sharers.into_iter().chain([run.pending]) {
             self.in_place.remove(&pending.operation.id);
@@ -559,6 +569,7 @@ impl Transactions {
         let Some(run) = self.runs.remove(&id) else {
             return;
         };
+        self.leave(&run);
         for pending in run.sharers.into_iter().chain([run.pending]) {
             self.in_place.remove(&pending.operation.id);
             self.wants.push_back(Want::Drop(pending));

@@ -205,8 +205,8 @@ impl Transactions {
         if run.is_none_or(|run| !run.is_in_place() || is_young(run)) {
             return false;
         }
-        self.leave(around, id);
         let mut run = self.runs.remove(&id).expect("just seen");
+        self.leave(&run);
         let own = self.own_operation(&mut run, around.clock, last);
         self.run_as(around, own, run);
         true
@@ -222,7 +222,6 @@ impl Transactions {
             if self.runs[&id].is_in_place() {
                 // T8: its register may be pending. The first sweep with a quorum aborts it.
                 self.tracked.track(Key::transaction(id), around.now.mono_us);
-                self.leave(around, id);
             }
             let reached = reached.to_vec();
             self.finish(id, Outcome::NoQuorum { reached });

@@ -129,13 +129,9 @@ impl Transactions {
             } else if let Some(id) = key.transaction_id()
                 && !self.sweeps.contains_key(&id)
             {
-                self.step(
-                    around,
-                    key,
-                    TransactionStep::Look,
-                    id,
-                    Job::SweepRegister(id),
-                );
+                // Of one that is gone nothing is left to sweep.
+                let step = TransactionStep::Look { birth: 0 };
+                self.step(around, key, step, id, Job::SweepRegister(id));
             }
         }
     }
@@ -166,7 +162,7 @@ impl Transactions {
         let key = Key::transaction(id);
         let later_us = around.now.mono_us + SWEEP_AFTER_MS * 1_000;
         match answer {
-            StepAnswer::Register(None) => {}
+            StepAnswer::Register(None) | StepAnswer::Unregistered => {}
             StepAnswer::Register(Some(register)) if register.decision != AttemptState::Pending => {
                 if !self.sweeps.contains_key(&id) && !self.has_run(id) {
                     self.settle(around, id, register);

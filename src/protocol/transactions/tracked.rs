@@ -1,6 +1,6 @@
 //! The records of this node that a sweep looks at: registers, and keys with an intent (T8, T9).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
 
 use bytes::Bytes;
@@ -10,24 +10,31 @@ use super::Transactions;
 use crate::protocol::types::limits::{SWEEP_AFTER_MS, SWEEP_LATER_MS};
 use crate::protocol::types::message::Now;
 use crate::protocol::types::record::{Key, Record, SPACE_TRANSACTION, SPACE_USER};
-use crate::protocol::types::transaction::{AttemptState, Intent, Register};
+use crate::protocol::types::transaction::{IntentHead, Register};
 
 type ByKey<V> = HashMap<Key, V, foldhash::fast::RandomState>;
 
 /// Most records change again before a sweep looks at them, so they are decoded only there.
 #[derive(Default)]
 pub(super) struct Tracked {
-    due_us: ByKey<u64>,
-    order: BTreeSet<(u64, Key)>,
-    /// The intents that the keys have.
+    /// When a sweep looks at which register, and at which key with an intent.
+    registers_due_us: ByKey<u64>,
+    keys_due_us: ByKey<u64>,
+    /// By the wait, in milliseconds: what is due, each in order of time. An entry with another time
+    /// than above counts no longer.
+    queues: BTreeMap<u64, VecDeque<(u64, Key)>>,
+    /// The same, at any other times.
+    others: BTreeSet<(u64, Key)>,
+    /// The intents that keys had at the last heartbeat.
     intents: ByKey<Bytes>,
-    /// Noted since the last heartbeat.
-    noted: BTreeMap<Key, Noted>,
+    /// Noted since then, and in which order.
+    noted: ByKey<Noted>,
+    order: Vec<Key>,
 }
 
 #[derive(Debug)]
 enum Noted {
-    Intent,
+    Intent(Bytes),
     /// The record's value.
     Register(Bytes),
 }
@@ -36,60 +43,108 @@ impl fmt::Debug for Tracked {
     /// In order of keys, so that equal states print alike.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tracked")
-            .field("order", &self.order)
-            .field("intents", &self.intents.iter().collect::<BTreeMap<_, _>>())
-            .field("noted", &self.noted)
+            .field("registers_due_us", &sorted(&self.registers_due_us))
+            .field("keys_due_us", &sorted(&self.keys_due_us))
+            .field("intents", &sorted(&self.intents))
+            .field("noted", &sorted(&self.noted))
             .finish_non_exhaustive()
     }
 }
 
+fn sorted<V>(map: &ByKey<V>) -> BTreeMap<&Key, &V> {
+    map.iter().collect()
+}
+
 impl Noted {
     fn is_decided(&self) -> bool {
-        let Noted::Register(value) = self else {
-            return false;
-        };
-        let register = Register::decode(value);
-        register.is_ok_and(|register| register.decision != AttemptState::Pending)
+        match self {
+            Noted::Register(value) => Register::is_encoded_decision(value),
+            Noted::Intent(_) => false,
+        }
     }
 }
 
 impl Tracked {
-    pub(super) fn track(&mut self, key: Key, at_us: u64) {
-        if let Some(before_us) = self.due_us.insert(key.clone(), at_us) {
-            self.order.remove(&(before_us, key.clone()));
+    fn due_us(&mut self, key: &Key) -> &mut ByKey<u64> {
+        match key.space() {
+            SPACE_TRANSACTION => &mut self.registers_due_us,
+            _ => &mut self.keys_due_us,
         }
-        self.order.insert((at_us, key));
+    }
+
+    pub(super) fn track(&mut self, key: Key, at_us: u64) {
+        self.due_us(&key).insert(key.clone(), at_us);
+        self.others.insert((at_us, key));
+    }
+
+    /// The next sweep looks at it, whatever is noted meanwhile.
+    pub(super) fn track_at_once(&mut self, key: Key) {
+        self.track(key, 0);
+    }
+
+    fn track_after(&mut self, key: Key, now_us: u64, wait_ms: u64) {
+        let at_us = now_us + wait_ms * 1_000;
+        let due_us = self.due_us(&key);
+        if due_us.get(&key) == Some(&0) {
+            return;
+        }
+        due_us.insert(key.clone(), at_us);
+        let queue = self.queues.entry(wait_ms).or_default();
+        queue.push_back((at_us, key));
+    }
+
+    fn note(&mut self, key: &Key, noted: Noted) {
+        if self.noted.insert(key.clone(), noted).is_none() {
+            self.order.push(key.clone());
+        }
     }
 
     fn forget(&mut self, key: &Key) {
         self.noted.remove(key);
         self.intents.remove(key);
-        if let Some(at_us) = self.due_us.remove(key) {
-            self.order.remove(&(at_us, key.clone()));
-        }
+        self.due_us(key).remove(key);
     }
 
     pub(super) fn pop_due(&mut self, now_us: u64) -> Option<Key> {
-        let (at_us, key) = self.order.first()?.clone();
-        if at_us > now_us {
-            return None;
+        while let Some((at_us, key)) = self.pop_first(now_us) {
+            let due_us = self.due_us(&key);
+            if due_us.get(&key) == Some(&at_us) {
+                due_us.remove(&key);
+                return Some(key);
+            }
         }
-        self.order.pop_first();
-        self.due_us.remove(&key);
-        Some(key)
+        None
+    }
+
+    /// The first entry of all queues that is due.
+    fn pop_first(&mut self, now_us: u64) -> Option<(u64, Key)> {
+        let is_due = |(at_us, _): &&(u64, Key)| *at_us <= now_us;
+        let mut queues = self.queues.values_mut();
+        let queue = queues.find(|queue| queue.front().as_ref().is_some_and(is_due));
+        match queue {
+            Some(queue) => queue.pop_front(),
+            None if self.others.first().as_ref().is_some_and(is_due) => self.others.pop_first(),
+            None => None,
+        }
     }
 
     pub(super) fn owner(&self, key: &Key) -> Option<OperationId> {
-        let intent = Intent::decode(self.intents.get(key)?).ok()?;
-        Some(intent.of.id)
+        let noted = match self.noted.get(key) {
+            Some(Noted::Intent(bytes)) => Some(bytes),
+            _ => None,
+        };
+        let bytes = noted.or_else(|| self.intents.get(key))?;
+        Some(IntentHead::decode(bytes).ok()?.of.id)
     }
 
     fn is_tracked(&self, key: &Key) -> bool {
-        self.due_us.contains_key(key) || self.noted.contains_key(key)
+        let is_due = self.keys_due_us.contains_key(key) || self.registers_due_us.contains_key(key);
+        is_due || self.noted.contains_key(key)
     }
 
-    fn is_empty(&self) -> bool {
-        self.due_us.is_empty() && self.noted.is_empty() && self.intents.is_empty()
+    /// Whether nothing is known of any key with an intent.
+    fn knows_no_intents(&self) -> bool {
+        self.keys_due_us.is_empty() && self.noted.is_empty() && self.intents.is_empty()
     }
 }
 
@@ -108,7 +163,7 @@ impl Transactions {
         match (key.space(), intent) {
             (SPACE_USER, None) => {
                 // The usual case: nothing is known of any transaction.
-                if !self.tracked.is_empty() {
+                if !self.tracked.knows_no_intents() {
                     self.tracked.forget(key);
                 }
                 if self.is_parked(key) {
@@ -116,14 +171,10 @@ impl Transactions {
                 }
             }
             (SPACE_USER, Some(bytes)) => {
-                self.tracked.intents.insert(key.clone(), bytes.clone());
-                self.tracked.noted.insert(key.clone(), Noted::Intent);
+                self.tracked.note(key, Noted::Intent(bytes.clone()));
             }
             (SPACE_TRANSACTION, _) => match record.and_then(|record| record.value.clone()) {
-                Some(value) => {
-                    let noted = Noted::Register(value);
-                    self.tracked.noted.insert(key.clone(), noted);
-                }
+                Some(value) => self.tracked.note(key, Noted::Register(value)),
                 None => self.tracked.forget(key),
             },
             _ => {}
@@ -132,14 +183,20 @@ impl Transactions {
 
     /// At each heartbeat: what was noted is looked at later, by its preferred coordinator first.
     pub fn track_noted(&mut self, now: Now, horizon_ms: u64, is_preferred: impl Fn(&Key) -> bool) {
-        for (key, noted) in std::mem::take(&mut self.tracked.noted) {
+        for key in std::mem::take(&mut self.tracked.order) {
+            let Some(noted) = self.tracked.noted.remove(&key) else {
+                continue;
+            };
             let stays_ms = if noted.is_decided() { horizon_ms } else { 0 };
             let later_ms = match is_preferred(&key) {
                 true => 0,
                 false => SWEEP_LATER_MS,
             };
-            let after_ms = SWEEP_AFTER_MS + stays_ms + later_ms;
-            self.tracked.track(key, now.mono_us + after_ms * 1_000);
+            let wait_ms = SWEEP_AFTER_MS + stays_ms + later_ms;
+            if let Noted::Intent(bytes) = noted {
+                self.tracked.intents.insert(key.clone(), bytes);
+            }
+            self.tracked.track_after(key, now.mono_us, wait_ms);
         }
     }
 }

@@ -25,7 +25,6 @@ pub(super) struct Blocked {
     pending: Pending,
     /// For a read, which it may be answered from.
     record: Option<Arc<Record>>,
-    met_us: u64,
     /// Whether the register is being read since after the record was.
     asked: bool,
 }
@@ -95,7 +94,6 @@ impl Transactions {
             key: key.clone(),
             record: pending.is_read().then_some(record),
             pending,
-            met_us: around.now.mono_us,
             asked: false,
         };
         if let Some(fate) = self.decisions.of(of) {
@@ -136,8 +134,9 @@ impl Transactions {
         for blocked in &mut visit.waiting {
             blocked.asked = true;
         }
-        let key = Key::transaction(of.id);
-        self.step(around, key, TransactionStep::Look, of.id, Job::Visit(of));
+        let birth = visit.birth;
+        let (key, step) = (Key::transaction(of.id), TransactionStep::Look { birth });
+        self.step(around, key, step, of.id, Job::Visit(of));
     }
 
     pub(super) fn visit_due(&mut self, around: &Surroundings<'_>, of: Attempt) {
@@ -159,12 +158,18 @@ impl Transactions {
         visit.is_looking = false;
         let was_abandoning = std::mem::take(&mut visit.is_abandoning);
         match answer {
-            // T2_absent: whether it is undecided or was removed is found by a round that writes.
-            StepAnswer::Register(None) if of.number == 1 && !was_abandoning && rule!(T2_absent) => {
+            StepAnswer::Unregistered if of.number == 1 && rule!(T2_absent) => {
                 let register = visit.undecided.clone();
                 self.meet_pending(around, of, register, true);
             }
-            StepAnswer::Register(None) => self.learn(around, of, Fate::Gone),
+            // T2_absent: it was removed, or may have been. A round that writes makes sure.
+            StepAnswer::Register(None) if of.number == 1 && !was_abandoning && rule!(T2_absent) => {
+                let register = visit.undecided.clone();
+                self.abort(around, of, register, true);
+            }
+            StepAnswer::Register(None) | StepAnswer::Unregistered => {
+                self.learn(around, of, Fate::Gone);
+            }
             StepAnswer::Register(Some(register)) => match register.fate_of(of.number) {
                 Some(fate) => self.learn(around, of, fate),
                 None => self.meet_pending(around, of, register, false),
@@ -204,17 +209,12 @@ impl Transactions {
             return;
         };
         if fate == Fate::Gone && rule!(T5_absent) {
-            self.read_again(around, of, key, pending);
+            // The intent may have been rolled forward after this read met it.
+            let job = Job::Then(Box::new(pending), key.clone());
+            self.step(around, key, TransactionStep::Resolve, of.id, job);
         } else {
             self.answer_read(around, pending, &view(&record, Some(fate)));
         }
-    }
-
-    /// T5_absent: the intent may have been rolled forward after this read met it, and the register
-    /// removed.
-    fn read_again(&mut self, around: &Surroundings<'_>, of: Attempt, key: Key, pending: Pending) {
-        let job = Job::Then(Box::new(pending), key.clone());
-        self.step(around, key, TransactionStep::Resolve, of.id, job);
     }
 
     fn answer_read(&mut self, around: &Surroundings<'_>, pending: Pending, record: &Record) {
@@ -230,7 +230,7 @@ impl Transactions {
         });
     }
 
-    /// `is_absent`: a first attempt that has no register yet, or no longer.
+    /// `is_absent`: a first attempt that has no register yet.
     fn meet_pending(
         &mut self,
         around: &Surroundings<'_>,
@@ -247,35 +247,14 @@ impl Transactions {
         let is_older = later.iter().any(|b| b.is_older_than(birth, of.id)) && rule!(T6_older);
         let is_impatient = around.now.mono_us >= visit.began_us + patience_us(of.number)
             && later.iter().any(Blocked::is_single_write);
-        // A register stays for the retry horizon. So one that is absent so soon after the intent
-        // was met was not removed.
-        let young_us = wire::clock::to_ms(around.horizon) * 1_000 / 2;
         for blocked in reads {
-            let is_young = around.now.mono_us < blocked.met_us + young_us;
-            if is_absent && !is_young && rule!(T5_absent) {
-                self.read_again(around, of, blocked.key, blocked.pending);
-                continue;
-            }
             let record = blocked.record.expect("a read has one");
             self.answer_read(around, blocked.pending, &record);
         }
         let is_free =
             !around.is_cared_for(&register) || around.is_mine(&register) && !self.has_run(of.id);
         if is_write && (is_older || (is_free || is_impatient) && rule!(T6_abort)) {
-            let visit = self.visits.get_mut(&of).expect("still there");
-            (visit.is_looking, visit.is_abandoning) = (true, is_absent);
-            for blocked in &mut visit.waiting {
-                blocked.asked = true;
-            }
-            let to = Register {
-                decision: AttemptState::Aborted,
-                ..register.clone()
-            };
-            let step = match is_absent {
-                true => TransactionStep::Abandon(to),
-                false => TransactionStep::Move { from: register, to },
-            };
-            self.step(around, Key::transaction(of.id), step, of.id, Job::Visit(of));
+            self.abort(around, of, register, is_absent);
         } else if is_read {
             self.look_at(around, of);
         } else if is_write {
@@ -283,6 +262,29 @@ impl Transactions {
         } else {
             self.end_visit(of);
         }
+    }
+
+    fn abort(
+        &mut self,
+        around: &Surroundings<'_>,
+        of: Attempt,
+        register: Register,
+        is_absent: bool,
+    ) {
+        let visit = self.visits.get_mut(&of).expect("the caller looked");
+        (visit.is_looking, visit.is_abandoning) = (true, is_absent);
+        for blocked in &mut visit.waiting {
+            blocked.asked = true;
+        }
+        let to = Register {
+            decision: AttemptState::Aborted,
+            ..register.clone()
+        };
+        let step = match is_absent {
+            true => TransactionStep::Abandon(to),
+            false => TransactionStep::Move { from: register, to },
+        };
+        self.step(around, Key::transaction(of.id), step, of.id, Job::Visit(of));
     }
 
     fn wait(&mut self, around: &Surroundings<'_>, of: Attempt) {

@@ -324,6 +324,10 @@ messages! {
     /// The votes in order of key. If there are more in the range, they reach up to `next`,
     /// inclusive.
     RangeReply = 45 { entries: Vec<RangeEntry>, next: Option<Key>, floor: Ballot }
+    /// T5: Accepts of records that the receiver makes of its own ones.
+    Resolve = 46 { parts: Vec<ResolvePart> }
+    /// The rounds in whose ballots the parts of a Resolve were accepted.
+    AllAccepted = 47 { rounds: Vec<(u64, Ballot)> }
 }
 
 impl Message {
@@ -344,6 +348,10 @@ impl Message {
             Message::Copy(m) => m.ballot.reading().max(m.record.latest()),
             Message::CopyAck(m) => m.refused_for.map_or(0, Ballot::reading),
             Message::DigestsReply(m) => m.clock,
+            Message::Resolve(m) => {
+                let over = m.parts.iter().map(|part| part.over);
+                over.fold(Ballot::ZERO, Ballot::max).reading()
+            }
             Message::RangeEqual(m) => m.floor.reading(),
             Message::RangeReply(m) => {
                 let accepted = m.entries.iter().map(|entry| entry.accepted);
@@ -386,6 +394,8 @@ impl Message {
             Message::RangeReply(m) => {
                 return bounded(m.entries.len() <= RANGE_KEYS_MAX && m.is_sound());
             }
+            Message::Resolve(m) => return bounded(m.parts.len() <= KEYS_PER_MESSAGE_MAX),
+            Message::AllAccepted(m) => return bounded(m.rounds.len() <= KEYS_PER_MESSAGE_MAX),
             Message::Purge(m) => return bounded(m.tombstones.len() <= KEYS_PER_MESSAGE_MAX),
             Message::Probe(m) => return bounded(m.padding.len() <= PROBE_SIZE),
             _ => None,
@@ -402,6 +412,16 @@ impl Message {
 
 fn bounded(fits: bool) -> Result<(), BodyError> {
     if fits { Ok(()) } else { Err(BodyError::Bounds) }
+}
+
+/// An Accept at the ballot after `over`. Its record is the one accepted at `over`, with its
+/// transaction's intent rolled forward if `committed`, and without it otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResolvePart {
+    pub round: u64,
+    pub key: Key,
+    pub over: Ballot,
+    pub committed: bool,
 }
 
 impl BucketReply {

@@ -19,7 +19,7 @@ use crate::protocol::types::limits::{
     APPLIED_OPERATIONS_MAX, APPLIED_SIZE_MAX, RECORD_OVERHEAD_SIZE, TEXT_SLICE_OVERHEAD_SIZE,
     TEXT_SLICES_SIZE_MAX,
 };
-use crate::protocol::types::transaction::Intent;
+use crate::protocol::types::transaction::IntentHead;
 
 pub const SPACE_USER: u8 = 0;
 pub const SPACE_CONFIGURATION: u8 = 1;
@@ -195,8 +195,9 @@ impl Record {
         });
         let slices = self.applied.slices.iter().map(|slice| slice.last);
         let births = births.chain(slices).fold(self.applied.dropped, u64::max);
-        let intent = self.intent.as_ref().and_then(|b| Intent::decode(b).ok());
-        let intent = intent.map_or(0, |intent| intent.latest());
+        let intent = self.intent.as_ref();
+        let intent = intent.and_then(|bytes| IntentHead::decode(bytes).ok());
+        let intent = intent.map_or(0, |head| head.latest);
         births.max(Ballot(self.version).reading()).max(intent)
     }
 

@@ -120,6 +120,7 @@ mod switch {
         W4_settled,
         T1,
         T1_first,
+        T1_above,
         T2_absent,
         T2_read,
         T2_under,

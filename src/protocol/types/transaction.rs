@@ -6,6 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use wire::clock::{READING_SANE_MAX, Reading};
 use wire::{
@@ -65,6 +66,48 @@ struct FlatIntent {
     version: Version,
     expiry_ms: Option<u64>,
     result: KeyResult,
+}
+
+/// What is looked at in the intents of others, without the values in them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IntentHead {
+    pub of: Attempt,
+    /// The latest reading in the intent.
+    pub latest: Reading,
+}
+
+/// As `FlatIntent`.
+#[derive(Deserialize)]
+struct FlatIntentHead {
+    client: ClientId,
+    sequence: u64,
+    number: u32,
+    birth: Birth,
+    _coordinator: NodeId,
+    _boot: u64,
+    _deadline: u64,
+    _changes: bool,
+    _value: IgnoredAny,
+    version: Version,
+    _expiry_ms: Option<u64>,
+    _result: IgnoredAny,
+}
+
+impl IntentHead {
+    pub fn decode(bytes: &[u8]) -> Result<Self, BodyError> {
+        let flat: FlatIntentHead = wire::decode(bytes)?;
+        let id = OperationId {
+            client: flat.client,
+            sequence: flat.sequence,
+        };
+        Ok(IntentHead {
+            of: Attempt {
+                id,
+                number: flat.number,
+            },
+            latest: flat.birth.max(Ballot(flat.version).reading()),
+        })
+    }
 }
 
 impl Intent {
@@ -128,11 +171,6 @@ impl Intent {
             keys: Vec::new(),
         }
     }
-
-    /// The latest reading in it.
-    pub fn latest(&self) -> Reading {
-        self.birth.max(Ballot(self.version).reading())
-    }
 }
 
 /// How far an attempt has come.
@@ -171,7 +209,29 @@ struct FlatRegister {
     decision: Option<Outcome>,
 }
 
+/// What the fields of a register, of one of its keys or of a result take at most, besides their
+/// byte strings.
+const FIELDS_SIZE_MAX: usize = 64;
+
+/// As `FlatRegister`.
+#[derive(Deserialize)]
+struct FlatRegisterHead {
+    _attempt: u32,
+    _birth: Birth,
+    _deadline: u64,
+    _coordinator: NodeId,
+    _boot: u64,
+    _keys: IgnoredAny,
+    decision: Option<IgnoredAny>,
+}
+
 impl Register {
+    /// Whether these bytes are a register that is not pending.
+    pub fn is_encoded_decision(bytes: &[u8]) -> bool {
+        let head: Result<FlatRegisterHead, BodyError> = wire::decode(bytes);
+        head.is_ok_and(|head| head.decision.is_some())
+    }
+
     pub fn encode(&self) -> Bytes {
         let decision = match &self.decision {
             AttemptState::Pending => None,
@@ -220,6 +280,17 @@ impl Register {
         })
     }
 
+    /// Whether the encoded register may be larger than that. To encode it takes longer.
+    pub fn may_be_larger_than(&self, size_max: usize) -> bool {
+        let results = match &self.decision {
+            AttemptState::Committed(results) => results.as_slice(),
+            _ => &[],
+        };
+        let values = results.iter().filter_map(|result| result.value.as_ref());
+        let bytes: usize = self.keys.iter().chain(values).map(Bytes::len).sum();
+        bytes + FIELDS_SIZE_MAX * (1 + self.keys.len() + results.len()) > size_max
+    }
+
     pub fn by(&self) -> Coordination {
         Coordination {
             coordinator: self.coordinator,
@@ -256,7 +327,8 @@ impl Register {
 pub enum Fate {
     Committed,
     Void,
-    /// The register was removed after the intent was seen. For write rounds only (T5).
+    /// The register was removed after the intent was seen, or can't be created any more. For write
+    /// rounds only (T5).
     Gone,
 }
 
@@ -305,15 +377,15 @@ pub enum TransactionStep {
     },
     /// Rolls the key's intent forward or back, if its fate is known.
     Resolve,
-    /// A read of a register.
-    Look,
+    /// A read of the register of a transaction with that birth.
+    Look { birth: Birth },
     /// A read of a key, for a snapshot (T11).
     Read,
 }
 
 impl TransactionStep {
     pub fn is_read(&self) -> bool {
-        matches!(self, TransactionStep::Look | TransactionStep::Read)
+        matches!(self, TransactionStep::Look { .. } | TransactionStep::Read)
     }
 }
 
@@ -329,8 +401,10 @@ pub struct Seen {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StepAnswer {
-    /// The register after the step.
+    /// The register after the step. `None`: it was removed, or may have been (X1).
     Register(Option<Register>),
+    /// T1: there is no register, and there was none.
+    Unregistered,
     Held(KeyResult),
     Failed(Failure),
     /// T3: the table no longer answers for the transaction. The key is at this version.
@@ -357,6 +431,16 @@ pub fn resolved(record: &mut Record, intent: Intent, fate: Fate) {
     }
 }
 
+/// Whether `made` is `found` with nothing changed but its intent, which is resolved; and if so,
+/// whether the transaction was committed.
+pub fn resolution(found: &Record, made: &Record, decisions: &Decisions) -> Option<bool> {
+    let intent = Intent::decode(found.intent.as_ref()?).ok()?;
+    let fate = decisions.of(intent.of)?;
+    let mut expected = found.clone();
+    resolved(&mut expected, intent, fate);
+    (expected == *made).then_some(fate == Fate::Committed)
+}
+
 /// The key's record as a read that knows the fate answers it.
 pub fn view(record: &Arc<Record>, fate: Option<Fate>) -> Arc<Record> {
     let intent = record.intent.as_ref().map(|bytes| Intent::decode(bytes));
@@ -367,6 +451,18 @@ pub fn view(record: &Arc<Record>, fate: Option<Fate>) -> Arc<Record> {
             made.into()
         }
         _ => record.clone(),
+    }
+}
+
+/// T1: what a look at a register finds. `forgotten`: without a record, all births up to this one
+/// may have been forgotten (X3).
+pub fn look_at(record: Option<&Record>, birth: Birth, forgotten: Birth) -> StepAnswer {
+    let register = record.and_then(Register::of);
+    let dropped = record.map_or(forgotten, |record| record.applied.dropped);
+    let was_there = record.is_some_and(|record| record.version > 0) || birth <= dropped;
+    match register.is_some() || was_there {
+        true => StepAnswer::Register(register),
+        false => StepAnswer::Unregistered,
     }
 }
 
@@ -424,6 +520,11 @@ mod tests {
     fn what_is_kept_in_records_comes_back() {
         for change in [None, Some(None), Some(Some("new".into()))] {
             let intent = intent(change);
+            let head = IntentHead {
+                of: intent.of,
+                latest: intent.birth,
+            };
+            assert_eq!(IntentHead::decode(&intent.encode()), Ok(head));
             assert_eq!(Intent::decode(&intent.encode()), Ok(intent));
         }
         let failure = Failure {
@@ -446,9 +547,17 @@ mod tests {
                 boot: 8,
                 keys: vec!["a".into(), "b".into()],
             };
+            let size = register.encode().len();
+            assert!(register.may_be_larger_than(size - 1) && !register.may_be_larger_than(1_000));
+            let is_decided = register.decision != AttemptState::Pending;
+            assert_eq!(
+                Register::is_encoded_decision(&register.encode()),
+                is_decided
+            );
             assert_eq!(Register::decode(&register.encode()), Ok(register));
         }
         assert!(Intent::decode(b"x").is_err() && Register::decode(b"").is_err());
+        assert!(IntentHead::decode(b"x").is_err() && !Register::is_encoded_decision(b"x"));
         let mut late = intent(None);
         late.by.deadline = READING_SANE_MAX + 1;
         assert!(Intent::decode(&late.encode()).is_err());

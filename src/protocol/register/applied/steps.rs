@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use wire::{
-    Action, Condition, Failure, FailureReason, KeyChange, KeyResult, Operation, Outcome,
+    Action, Birth, Condition, Failure, FailureReason, KeyChange, KeyResult, Operation, Outcome,
     TransactionPart, VALUE_SIZE_MAX, Version,
 };
 
@@ -12,7 +12,8 @@ use super::{ApplyVerdict, Proposal, number};
 use crate::protocol::types::limits::RECORD_SIZE_MAX;
 use crate::protocol::types::rules::rule;
 use crate::protocol::types::transaction::{
-    Attempt, Coordination, Decisions, Intent, Register, StepAnswer, TransactionStep, resolved,
+    Attempt, Coordination, Decisions, Intent, Register, StepAnswer, TransactionStep, look_at,
+    resolved,
 };
 
 impl Proposal {
@@ -76,7 +77,7 @@ impl Proposal {
                 None if self.is_covered() => StepAnswer::Dropped,
                 _ => StepAnswer::Resolved,
             },
-            TransactionStep::Look => StepAnswer::Register(self.register()),
+            TransactionStep::Look { birth } => self.look(*birth),
             TransactionStep::Read if self.is_covered() => return ApplyVerdict::Waits,
             // A key that is read in a write round has a record from then on.
             TransactionStep::Read => StepAnswer::Seen(super::seen(&self.record)),
@@ -114,16 +115,16 @@ impl Proposal {
         StepAnswer::Outcome(refused)
     }
 
+    fn look(&self, birth: Birth) -> StepAnswer {
+        look_at(Some(&self.record), birth, 0)
+    }
+
     /// T1: what was removed, or may have been, is not created again. It stays absent at this
     /// round's ballot, so that no round at a lower one creates it.
     fn abandon(&mut self, operation: &Operation, register: &Register) -> StepAnswer {
-        let is_gone = || {
-            let found = self.record.applied.look_up(operation, &self.moment);
-            self.record.version > 0 || matches!(found, LookUp::Forgotten(_))
-        };
-        let present = self.register();
-        if present.is_some() || is_gone() {
-            return StepAnswer::Register(present);
+        let found = self.look(register.birth);
+        if found != StepAnswer::Unregistered {
+            return found;
         }
         let version = self.next_version();
         self.write_register(Some(register));

@@ -4,7 +4,7 @@
 use super::{Context, Coordinator, Effect};
 use crate::protocol::clients::pending::Pending;
 use crate::protocol::types::rules::rule;
-use crate::protocol::types::transaction::{Attempt, Intent, TransactionStep};
+use crate::protocol::types::transaction::{Attempt, IntentHead, TransactionStep};
 
 impl Coordinator {
     /// This node's own record may be an old one. But the fate of its intent is found in any case,
@@ -14,8 +14,11 @@ impl Coordinator {
         let Some(record) = record.filter(|record| record.intent.is_some()) else {
             return;
         };
-        let intent = record.intent.as_ref().map(|bytes| Intent::decode(bytes));
-        let Some(Ok(Intent { of, .. })) = intent else {
+        let head = record
+            .intent
+            .as_ref()
+            .map(|bytes| IntentHead::decode(bytes));
+        let Some(Ok(IntentHead { of, .. })) = head else {
             return;
         };
         if context.decisions.of(of).is_some() {

@@ -7,6 +7,7 @@ mod endings;
 mod permit;
 mod proposing;
 mod seen;
+mod sending;
 mod unasked;
 mod yielding;
 
@@ -26,12 +27,12 @@ use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::counts::{RoundEnd, RoundStart};
 use crate::protocol::types::limits::{COMBINED_MAX, HEARTBEAT_MS_DEFAULT, ROUND_APPLIED_SIZE_MAX};
 use crate::protocol::types::message::{
-    Accept, Configuration, Message, NodeId, Now, Prepare, Promise, RoundId,
+    Configuration, Message, NodeId, Now, Promise, ResolvePart, RoundId,
 };
 use crate::protocol::types::quorum::NodeSet;
 use crate::protocol::types::record::{AcceptorState, Key, Record};
 use crate::protocol::types::rules::rule;
-use crate::protocol::types::transaction::{Decisions, StepAnswer};
+use crate::protocol::types::transaction::{Decisions, StepAnswer, resolution};
 use permit::{ShortRoundPermit, first_ballot};
 use seen::TextSeen;
 
@@ -44,6 +45,11 @@ pub enum Effect {
         message: Message,
         /// How often it was sent before.
         again: u32,
+    },
+    /// T5: an Accept that names the record before it.
+    Resolve {
+        to: NodeId,
+        part: ResolvePart,
     },
     Answer {
         pending: Pending,
@@ -167,6 +173,9 @@ enum Phase {
     Accept {
         accepted: NodeSet,
         record: Arc<Record>,
+        /// T5: the round only resolves the intent of the record at that ballot, the one before its
+        /// own, and whether that was committed.
+        resolves: Option<(Ballot, bool)>,
         /// One for each operation of the round.
         verdicts: Vec<ApplyVerdict>,
     },
@@ -388,8 +397,9 @@ impl Coordinator {
     fn start_write(&mut self, is_repair: bool, context: &mut Context<'_>) {
         let operations = self.take_batch();
         self.yield_ends_us = None;
+        let born = context.observe_births(&operations);
         let right = self.right.take();
-        let right = right.filter(|right| right.is_valid(context));
+        let right = right.filter(|right| right.is_valid(context) && right.is_after(born));
         let first = match right.is_some() || is_repair {
             true => None,
             false => first_ballot(&operations, context),
@@ -432,10 +442,13 @@ impl Coordinator {
             again_us: None,
         });
         match right {
-            Some(right) => self.propose(Some(right.record), 0, context),
+            Some(right) => {
+                let over = Some(right.ballot).filter(|over| over.next() == ballot);
+                self.propose(Some(right.record), 0, over, context);
+            }
             None if first.is_some() => {
                 let forgotten = context.floor.reading();
-                self.propose(None, forgotten, context);
+                self.propose(None, forgotten, None, context);
             }
             None => self.send_round(&context.voters(), context),
         }
@@ -471,13 +484,20 @@ impl Coordinator {
         if context.configuration.has_quorum(promised) {
             let forgotten = (*floor).max(context.configuration.base).reading();
             let found = found.take().map(|(_, record)| record);
-            self.propose(found, forgotten, context);
+            self.propose(found, forgotten, None, context);
         }
     }
 
     /// Phase two: runs the operations on the record that was found, and proposes the result. A
     /// repair round proposes the record that it found again, or a tombstone if the key is absent.
-    fn propose(&mut self, found: Option<Arc<Record>>, forgotten: u64, context: &mut Context<'_>) {
+    /// `over`: the ballot before this one, if what was found is its record (R3).
+    fn propose(
+        &mut self,
+        found: Option<Arc<Record>>,
+        forgotten: u64,
+        over: Option<Ballot>,
+        context: &mut Context<'_>,
+    ) {
         let round = self
             .writing
             .as_mut()
@@ -501,6 +521,13 @@ impl Coordinator {
             verdicts.push(verdict);
         }
         let (mut made, changed) = proposal.finish();
+        let resolves = match (&found, over) {
+            (Some(found), Some(over)) => {
+                let committed = resolution(found, &made, context.decisions);
+                committed.map(|committed| (over, committed))
+            }
+            _ => None,
+        };
         if !rule!(V1_repair) {
             made.version = made.version.max(round.ballot.0);
         }
@@ -512,34 +539,13 @@ impl Coordinator {
         round.phase = Phase::Accept {
             accepted: NodeSet::default(),
             record,
+            resolves,
             verdicts,
         };
         round.refused = NodeSet::default();
         round.retransmissions = 0;
         round.due_us = now_us + context.wait_us(RoundKind::Write, 0, size);
         self.send_round(&context.voters(), context);
-    }
-
-    /// Sends the message of the present phase.
-    fn send_round(&self, to: &[NodeId], context: &mut Context<'_>) {
-        let Some(round) = &self.writing else { return };
-        for node in to {
-            let key = context.key.clone();
-            let message: Message = match &round.phase {
-                Phase::Prepare { .. } => Prepare {
-                    key,
-                    ballot: round.ballot,
-                }
-                .into(),
-                Phase::Accept { record, .. } => Accept {
-                    key,
-                    ballot: round.ballot,
-                    record: record.clone(),
-                }
-                .into(),
-            };
-            context.send(*node, round.id, message, round.retransmissions);
-        }
     }
 
     fn accepted(&mut self, from: NodeId, ballot: Ballot, context: &mut Context<'_>) {
@@ -564,6 +570,7 @@ impl Coordinator {
             accepted,
             record,
             verdicts,
+            ..
         } = round.phase
         else {
             unreachable!("only phase two is chosen")

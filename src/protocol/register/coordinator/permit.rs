@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use wire::Birth;
+
 use super::Context;
 use crate::protocol::clients::pending::Pending;
 use crate::protocol::types::ballot::Ballot;
@@ -25,6 +27,33 @@ impl ShortRoundPermit {
             .state
             .is_some_and(|state| state.promised == self.ballot.next());
         self.epoch == context.configuration.epoch && (is_promised || !rule!(R3_doubt))
+    }
+
+    /// Whether the next ballot is above that birth.
+    pub(super) fn is_after(&self, born: Birth) -> bool {
+        self.ballot.next().reading() > born
+    }
+}
+
+impl Context<'_> {
+    /// T1_above: the latest birth of a transaction whose register a round may create. The clock
+    /// moves to it, so that the round's ballot is above the first one.
+    pub(super) fn observe_births(&mut self, operations: &[Pending]) -> Birth {
+        if self.key.space() != SPACE_TRANSACTION || !rule!(T1_above) {
+            return 0;
+        }
+        let creates = |pending: &&Pending| {
+            let step = pending.step.as_deref();
+            matches!(
+                step,
+                Some(TransactionStep::Create(_) | TransactionStep::Abandon(_))
+            )
+        };
+        let creating = operations.iter().filter(creates);
+        let births = creating.map(|pending| pending.operation.birth);
+        let born = births.max().unwrap_or(0);
+        self.clock.observe(born);
+        born
     }
 }
 

@@ -1,0 +1,224 @@
+//! T5: who meets an intent.
+
+use horseshoe::protocol::types::message::Message;
+use horseshoe::protocol::types::record::SPACE_TRANSACTION;
+use wire::{Action, Outcome};
+
+use super::transactions::{held, is_about, is_committed, put_of, resolves, transaction};
+use crate::sim::cluster::Fate;
+use crate::sim::script::{Script, msg, put, user_key};
+
+/// T4, T5: the coordinator dies after the commit and before the keys are rolled forward: whoever
+/// reads them sees the transaction.
+#[test]
+pub fn t5_a_committed_intent_is_the_value() {
+    let mut c = Script::new(3);
+    let (key, client) = (c.key_of(0), c.client_of(&[1, 2]));
+    let mut hand = c.hand();
+    let parts = vec![put_of(&key, "new"), put_of("b", "new")];
+    let operation = c.operation(&mut hand, &key, transaction(parts));
+    let number = c.cluster.filter(|passing| match resolves(passing) {
+        true => Fate::Drop,
+        false => Fate::Pass,
+    });
+    let outcome = c.ask(&mut hand, 0, &operation, false);
+    assert!(is_committed(&outcome), "{outcome:?}");
+    c.crash_hard(0);
+    assert_eq!(held(&c, 1, "b"), Some((None, true)));
+    assert_eq!(
+        (c.get(client, "b"), c.get(client, &key)),
+        ("new".into(), "new".into())
+    );
+    c.cluster.unfilter(number);
+    c.run_ms(15_000);
+    assert_eq!(held(&c, 1, "b"), Some((Some("new".into()), false)));
+    c.check();
+}
+
+/// A get never waits for an intent, and a put does.
+#[test]
+fn t5_a_put_waits_for_an_intent_and_a_get_does_not() {
+    let mut c = Script::new(3);
+    let (key, client) = (c.key_of(0), c.client());
+    c.put(client, "b", "old");
+    let mut hand = c.hand();
+    let parts = vec![put_of(&key, "new"), put_of("b", "new")];
+    let operation = c.operation(&mut hand, &key, transaction(parts));
+    // The other key never gets its intent.
+    let number = c.cluster.filter(move |passing| {
+        let places = match passing.envelope().map(|envelope| &envelope.message) {
+            Some(Message::Accept(accept)) => accept.record.intent.is_some(),
+            _ => false,
+        };
+        match places && is_about(passing, |of| *of == user_key(&key)) {
+            true => Fate::Hold,
+            false => Fate::Pass,
+        }
+    });
+    let attempt = c.attempt(&mut hand, 0, &operation, false);
+    c.run_ms(50);
+    assert_eq!(c.get(client, "b"), "old");
+    let call = c.begin(client, "b", put("last"));
+    // Less than a single write waits for a transaction.
+    c.run_ms(80);
+    assert!(c.is_open(call) && c.answer(&hand, attempt).is_none());
+    c.cluster.unfilter(number);
+    c.release(msg("Accept"));
+    assert!(matches!(c.end(call), Outcome::Written { .. }));
+    assert!(
+        c.answer(&hand, attempt)
+            .is_some_and(|outcome| is_committed(&outcome))
+    );
+    assert_eq!(c.get(client, "b"), "last");
+    c.check();
+}
+
+/// T5: a reader met an intent. Before it reads the register, the key is rolled forward and the
+/// register is removed.
+#[test]
+pub fn t5_the_register_was_removed_after_the_read() {
+    let mut c = Script::cold(3);
+    c.cluster.settings.tuning.retry_horizon_ms = 500;
+    c.cluster.start_all();
+    c.until("a configuration", |c| c.is_formed());
+    c.run_ms(300);
+    let (key, client) = (c.key_of(0), c.client());
+    c.put(client, "b", "old");
+    let (mut hand, mut reader) = (c.hand(), c.hand());
+    let parts = vec![put_of(&key, "new"), put_of("b", "new")];
+    let operation = c.operation(&mut hand, &key, transaction(parts));
+    let resolving = c.cluster.filter(|passing| match resolves(passing) {
+        true => Fate::Drop,
+        false => Fate::Pass,
+    });
+    let looking = c.cluster.filter(|passing| {
+        let looks = match passing.envelope().map(|envelope| &envelope.message) {
+            Some(Message::Read(read)) => read.key.space() == SPACE_TRANSACTION,
+            _ => false,
+        };
+        match looks && passing.from == crate::sim::network::Place::Node(1) {
+            true => Fate::Hold,
+            false => Fate::Pass,
+        }
+    });
+    assert!(is_committed(&c.ask(&mut hand, 0, &operation, false)));
+    let read = c.operation(&mut reader, "b", Action::Get);
+    let attempt = c.attempt(&mut reader, 1, &read, false);
+    c.run_ms(5);
+    c.cluster.unfilter(resolving);
+    c.until("the register to be removed", |cluster| {
+        let registers = &cluster.nodes[2].disk.synced().registers;
+        registers.iter().all(|(key, state)| {
+            let record = state.record.as_ref();
+            key.space() != SPACE_TRANSACTION || record.is_none_or(|record| record.value.is_none())
+        })
+    });
+    assert_eq!(c.answer(&reader, attempt), None);
+    c.cluster.unfilter(looking);
+    c.release(msg("Read"));
+    c.run_ms(500);
+    let answer = c.answer(&reader, attempt);
+    assert!(
+        matches!(&answer, Some(Outcome::Value { value, .. }) if value == "new"),
+        "{answer:?}"
+    );
+    c.check();
+}
+
+/// T5: a reader meets an intent and has yet to read the register. That is removed as soon as the
+/// keys are rolled forward, because the client's clock was behind by more than the retry horizon.
+#[test]
+fn t5_the_register_was_removed_at_once() {
+    let mut c = Script::new(3);
+    let (key, client) = (c.key_of(0), c.client());
+    c.put(client, "b", "old");
+    let (mut hand, mut reader) = (c.hand(), c.hand());
+    let parts = vec![put_of(&key, "new"), put_of("b", "new")];
+    let operation = c.operation(&mut hand, &key, transaction(parts));
+    c.run_ms(12_000);
+    let resolving = c.cluster.filter(|passing| match resolves(passing) {
+        true => Fate::Drop,
+        false => Fate::Pass,
+    });
+    let looking = c.cluster.filter(|passing| {
+        let looks = match passing.envelope().map(|envelope| &envelope.message) {
+            Some(Message::Read(read)) => read.key.space() == SPACE_TRANSACTION,
+            _ => false,
+        };
+        match looks && passing.is_from(1) {
+            true => Fate::Hold,
+            false => Fate::Pass,
+        }
+    });
+    assert!(is_committed(&c.ask(&mut hand, 0, &operation, false)));
+    let read = c.operation(&mut reader, "b", Action::Get);
+    let attempt = c.attempt(&mut reader, 1, &read, false);
+    c.run_ms(5);
+    c.cluster.unfilter(resolving);
+    c.until("the register to be removed", |cluster| {
+        let registers = &cluster.nodes[2].disk.synced().registers;
+        registers.iter().all(|(key, state)| {
+            let record = state.record.as_ref();
+            key.space() != SPACE_TRANSACTION || record.is_none_or(|record| record.value.is_none())
+        })
+    });
+    c.cluster.unfilter(looking);
+    c.release(msg("Read"));
+    c.run_ms(400);
+    let answer = c.answer(&reader, attempt);
+    assert!(
+        matches!(&answer, Some(Outcome::Value { value, .. }) if value == "new"),
+        "{answer:?}"
+    );
+    c.check();
+}
+
+/// A put waits at a node for an intent when that node's disk hangs: the node reads no register any
+/// more, and hands the put over like all others.
+#[test]
+fn an_operation_that_waits_for_an_intent_is_handed_over() {
+    let mut c = Script::new(3);
+    let (key, other) = (c.key_of(0), c.key_of(1));
+    let (reader, mut hand, mut writer) = (c.client_of(&[0, 2]), c.hand(), c.hand());
+    let parts = vec![put_of(&key, "new"), put_of(&other, "new")];
+    let operation = c.operation(&mut hand, &key, transaction(parts));
+    // The transaction goes on for as long as the first key gets no intent.
+    let placing = c.cluster.filter(move |passing| {
+        let places = match passing.envelope().map(|envelope| &envelope.message) {
+            Some(Message::Accept(accept)) => accept.record.intent.is_some(),
+            _ => false,
+        };
+        match places && is_about(passing, |of| *of == user_key(&key)) {
+            true => Fate::Hold,
+            false => Fate::Pass,
+        }
+    });
+    let looking = c.cluster.filter(|passing| {
+        let looks = match passing.envelope().map(|envelope| &envelope.message) {
+            Some(Message::Read(read)) => read.key.space() == SPACE_TRANSACTION,
+            _ => false,
+        };
+        match looks && passing.is_from(1) {
+            true => Fate::Drop,
+            false => Fate::Pass,
+        }
+    });
+    c.attempt(&mut hand, 0, &operation, false);
+    c.run_ms(50);
+    assert_eq!(held(&c, 1, &other), Some((None, true)));
+    c.slow_disk(1, 10_000_000);
+    let waits = c.operation(&mut writer, &other, put("last"));
+    let attempt = c.attempt(&mut writer, 1, &waits, false);
+    c.run_ms(1_500);
+    assert_eq!(c.answer(&writer, attempt), None);
+    c.run_ms(1_500);
+    assert!(!c.sent(msg("Forward").from(1)).is_empty());
+    assert_eq!(c.get(reader, &other), "last");
+    let replica = c.nodes[1].replica.as_ref().expect("it runs");
+    assert_eq!(replica.operations_under_way(), 0);
+    c.cluster.unfilter(placing);
+    c.cluster.unfilter(looking);
+    c.release(msg("Accept"));
+    c.run_ms(1_000);
+    c.check();
+}

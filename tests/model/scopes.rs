@@ -240,26 +240,31 @@ pub fn transaction_retried() -> Scope {
 
 /// Two transactions meet at one key. The older one aborts the other.
 pub fn transactions_that_meet() -> Scope {
-    let plans = vec![appends(2, &[0], "a", &[0]), appends(2, &[1, 0], "b", &[1])];
+    let plans = vec![appends(2, &[0], "a", &[0]), appends(2, &[0], "b", &[1])];
     Scope::new(2, plans)
 }
 
-/// A write meets a transaction's intent, and the coordinator of that may restart.
+/// A write meets a transaction's intent.
 pub fn transaction_and_write() -> Scope {
     let plans = vec![
         appends(2, &[1, 0], "a", &[1]),
         ask(append("b"), &[0]),
         ask(GET, &[0]).after(1).on_key(1),
     ];
+    Scope::new(2, plans)
+}
+
+/// The same, and the coordinator of the transaction may restart.
+pub fn transaction_write_and_restart() -> Scope {
     Scope {
         restarts: 1,
-        ..Scope::new(2, plans)
+        ..transaction_and_write()
     }
 }
 
 /// The configuration changes while a transaction runs: the master moves from node 0 to node 1.
 pub fn transaction_and_change() -> Scope {
-    let plans = vec![appends(2, &[1, 0], "a", &[1]), ask(GET, &[0])];
+    let plans = vec![appends(2, &[1], "a", &[1]), ask(GET, &[0]).on_key(1)];
     Scope {
         change: Some(Change {
             old: vec![0, 1],

@@ -1,5 +1,8 @@
 //! T5: who meets an intent.
 
+use std::cell::Cell;
+use std::rc::Rc;
+
 use horseshoe::protocol::types::message::Message;
 use horseshoe::protocol::types::record::SPACE_TRANSACTION;
 use wire::{Action, Outcome};
@@ -32,6 +35,61 @@ pub fn t5_a_committed_intent_is_the_value() {
     c.cluster.unfilter(number);
     c.run_ms(15_000);
     assert_eq!(held(&c, 1, "b"), Some((Some("new".into()), false)));
+    c.check();
+}
+
+/// The rounds that resolve intents name the records at first. Where that is lost, or does not fit,
+/// the record follows.
+#[test]
+fn t5_a_lost_resolve_is_followed_by_the_record() {
+    let mut c = Script::new(3);
+    let (key, client) = (c.key_of(0), c.client());
+    let number = c.cluster.filter(|passing| {
+        let message = passing.envelope().map(|envelope| &envelope.message);
+        match message {
+            Some(Message::Resolve(_)) => Fate::Drop,
+            _ => Fate::Pass,
+        }
+    });
+    for n in 0..3 {
+        let value = format!("{n}");
+        let parts = vec![put_of(&key, &value), put_of("b", &value)];
+        assert!(is_committed(&c.run(client, &key, transaction(parts))));
+    }
+    c.run_ms(500);
+    for node in 0..3 {
+        assert_eq!(
+            held(&c, node, "b"),
+            Some((Some("2".into()), false)),
+            "{node}"
+        );
+    }
+    assert_eq!(c.get(client, &key), "2");
+    c.cluster.unfilter(number);
+    c.check();
+}
+
+/// A Resolve is no larger than a datagram, whatever a transaction names.
+#[test]
+fn t5_many_long_keys_are_resolved_in_small_messages() {
+    let mut c = Script::new(3);
+    let client = c.client();
+    let names: Vec<String> = (0..40).map(|n| format!("{n:0300}")).collect();
+    let sent = Rc::new(Cell::new(0));
+    let counted = sent.clone();
+    c.cluster.filter(move |passing| {
+        let message = passing.envelope().map(|envelope| &envelope.message);
+        if let Some(Message::Resolve(resolve)) = message {
+            assert!(resolve.parts.len() <= 3, "{}", resolve.parts.len());
+            counted.set(counted.get() + 1);
+        }
+        Fate::Pass
+    });
+    let parts = names.iter().map(|name| put_of(name, "x")).collect();
+    assert!(is_committed(&c.run(client, &names[0], transaction(parts))));
+    c.run_ms(500);
+    assert!(sent.get() > 0);
+    assert_eq!(held(&c, 1, &names[39]), Some((Some("x".into()), false)));
     c.check();
 }
 

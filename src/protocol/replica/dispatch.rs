@@ -267,6 +267,8 @@ impl Replica {
             }
             let terms = self.terms();
             let Some(loaded) = self.keys.loaded(&part.key) else {
+                // The round's next Accept finds it loaded.
+                self.wait_for(part.key, Waiting::Look);
                 continue;
             };
             let Some(record) = resolved_by(&part, &self.keys.at(loaded).state, terms) else {

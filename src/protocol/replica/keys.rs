@@ -210,15 +210,16 @@ impl Replica {
         });
     }
 
-    /// Nothing waits for the mark: it goes with a later group. Returns whether a transaction's
-    /// intent is over the record.
+    /// Nothing waits for the mark: it goes with a later group. Returns whether this node holds the
+    /// record, and there is a transaction's intent over it.
     pub(super) fn mark_chosen(&mut self, key: Key, ballot: Ballot) -> bool {
         let mut is_covered = false;
         match self.keys.resident(&key) {
             Some(resident) => {
                 let is_news = acceptor::mark_chosen(&mut resident.state, ballot);
                 let state = resident.state.as_ref();
-                let record = state.and_then(|state| state.record.as_ref());
+                let held = state.filter(|state| state.accepted == ballot);
+                let record = held.and_then(|state| state.record.as_ref());
                 is_covered = record.is_some_and(|record| record.intent.is_some());
                 if !is_news {
                     return is_covered;

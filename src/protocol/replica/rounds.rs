@@ -154,9 +154,9 @@ impl Replica {
             } => {
                 let is_covered = self.mark_chosen(key.clone(), ballot);
                 self.copy_to_learners(now, key, round);
-                // What is under an intent is about to change again.
+                self.spread_chosen(key, ballot);
+                // A record with an intent is followed by another one.
                 if !is_covered {
-                    self.spread_chosen(key, ballot);
                     self.note_missing(now, round, key, ballot, holders);
                 }
                 self.membership.chosen(key);

@@ -66,13 +66,14 @@ impl Replica {
     /// repeats it, or copies the record later. The messages of this node's own rounds are kept:
     /// the rounds in progress are limited already.
     pub(super) fn cannot_write(&self, envelope: &Envelope) -> bool {
+        let is_own = envelope.origin == self.identity.node;
         let key = match &envelope.message {
+            Message::Resolve(_) => return !is_own && self.is_disk_behind(),
             Message::Prepare(prepare) => &prepare.key,
             Message::Accept(accept) => &accept.key,
             Message::Copy(copy) => &copy.key,
             _ => return false,
         };
-        let is_own = envelope.origin == self.identity.node;
         !is_own && key.space() != SPACE_CONFIGURATION && self.is_disk_behind()
     }
 

@@ -12,8 +12,10 @@ use crate::protocol::register::coordinator::preferred;
 use crate::protocol::replica::Replica;
 use crate::protocol::replica::scan::KeyRead;
 use crate::protocol::transactions::{Surroundings, Transactions, Want};
-use crate::protocol::types::limits::{BUSY_AFTER_MS, KEYS_PER_MESSAGE_MAX, OPERATIONS_MAX};
-use crate::protocol::types::message::{NodeId, Now, Resolve};
+use crate::protocol::types::limits::{
+    BUSY_AFTER_MS, OPERATIONS_MAX, RESOLVE_PART_SIZE, RESOLVE_SIZE_MAX,
+};
+use crate::protocol::types::message::{NodeId, Now, Resolve, ResolvePart};
 use crate::protocol::types::page::Page;
 use crate::protocol::types::record::{Key, Record};
 use crate::protocol::types::timer::Timer;
@@ -74,8 +76,7 @@ impl Replica {
         let any = !resolves.is_empty();
         for (to, parts) in resolves {
             let group = self.ceiling_group();
-            for parts in parts.chunks(KEYS_PER_MESSAGE_MAX) {
-                let parts = parts.to_vec();
+            for parts in resolve_batches(parts) {
                 self.send(to, 0, Resolve { parts }.into(), group, Way::Usual);
             }
         }
@@ -207,6 +208,22 @@ impl Replica {
             false => self.answer(pending, outcome),
         }
     }
+}
+
+/// Parts that fit a datagram: a larger frame would be transferred, and would be late for all keys.
+fn resolve_batches(parts: Vec<ResolvePart>) -> Vec<Vec<ResolvePart>> {
+    let mut batches: Vec<Vec<ResolvePart>> = Vec::new();
+    let mut left = 0usize;
+    for part in parts {
+        let size = part.key.as_bytes().len() + RESOLVE_PART_SIZE;
+        if batches.is_empty() || size > left {
+            batches.push(Vec::new());
+            left = RESOLVE_SIZE_MAX;
+        }
+        left = left.saturating_sub(size);
+        batches.last_mut().expect("just pushed").push(part);
+    }
+    batches
 }
 
 /// X6: deletes go on while a node is full.

@@ -243,12 +243,12 @@ impl Transactions {
             return;
         };
         let has_begun = matches!(run.phase, RunPhase::Placing(..) | RunPhase::Deciding);
-        // T1: as long as no register was seen, intents alone decide nothing.
         // A run knows whether it has seen the register.
         let answer = match answer {
             StepAnswer::Unregistered => StepAnswer::Register(None),
             answer => answer,
         };
+        // T1: as long as no register was seen, intents alone decide nothing.
         let is_open = match of {
             RunJob::Part(_) | RunJob::Create => !run.is_registered,
             _ => !has_begun,

@@ -116,16 +116,15 @@ impl Tracked {
         None
     }
 
-    /// The first entry of all queues that is due.
+    /// An entry that is due. What is to be looked at at once comes first.
     fn pop_first(&mut self, now_us: u64) -> Option<(u64, Key)> {
         let is_due = |(at_us, _): &&(u64, Key)| *at_us <= now_us;
+        if self.others.first().as_ref().is_some_and(is_due) {
+            return self.others.pop_first();
+        }
         let mut queues = self.queues.values_mut();
         let queue = queues.find(|queue| queue.front().as_ref().is_some_and(is_due));
-        match queue {
-            Some(queue) => queue.pop_front(),
-            None if self.others.first().as_ref().is_some_and(is_due) => self.others.pop_first(),
-            None => None,
-        }
+        queue.and_then(VecDeque::pop_front)
     }
 
     pub(super) fn owner(&self, key: &Key) -> Option<OperationId> {

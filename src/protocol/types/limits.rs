@@ -315,6 +315,10 @@ pub const SESSION_WORDS_MAX: usize = 1 << 18;
 /// Boots of one forwarding node whose attempts are tracked.
 pub const FORWARDER_BOOTS_MAX: usize = 64;
 pub const ADDRESS_SIZE_MAX: usize = 300;
+/// The bytes of the parts of one Resolve, unless a single part has more; and what a part takes at
+/// most besides its key.
+pub const RESOLVE_SIZE_MAX: usize = 1_000;
+pub const RESOLVE_PART_SIZE: usize = 32;
 /// Items in one message's list of keys, entries or tombstones.
 pub const KEYS_PER_MESSAGE_MAX: usize = 4_096;
 /// Encoded size of such a list, in bytes.

@@ -326,7 +326,7 @@ messages! {
     RangeReply = 45 { entries: Vec<RangeEntry>, next: Option<Key>, floor: Ballot }
     /// T5: Accepts of records that the receiver makes of its own ones.
     Resolve = 46 { parts: Vec<ResolvePart> }
-    /// The rounds in whose ballots the parts of a Resolve were accepted.
+    /// The rounds whose parts of a Resolve were accepted, with their ballots.
     AllAccepted = 47 { rounds: Vec<(u64, Ballot)> }
 }
 

@@ -361,7 +361,7 @@ impl Decisions {
 pub enum TransactionStep {
     /// T1: absent -> pending(1), committed(1) or failed(1).
     Create(Register),
-    /// T1: absent -> aborted(1), by one who met an intent of the first attempt.
+    /// T1: absent -> aborted(1), by one who met an intent of the first attempt, or by its own run.
     Abandon(Register),
     /// T1: replaces the register, if it is at `from`.
     Move { from: Register, to: Register },
@@ -419,7 +419,8 @@ pub enum StepAnswer {
     Dropped,
 }
 
-/// A record without its intent, or with it rolled forward.
+/// A record without its intent, or with it rolled forward. Each member computes it for the same
+/// ballot (`Resolve`), so it is part of the wire format: another result is another message kind.
 pub fn resolved(record: &mut Record, intent: Intent, fate: Fate) {
     record.intent = None;
     if fate == Fate::Committed

@@ -535,7 +535,11 @@ impl Coordinator {
             Some(found) if !changed && rule!(V1_repair) => found,
             _ => Arc::new(made),
         };
-        let size = record.content_size();
+        // A Resolve carries no value.
+        let size = match resolves {
+            Some(_) => 0,
+            None => record.content_size(),
+        };
         round.phase = Phase::Accept {
             accepted: NodeSet::default(),
             record,
@@ -569,14 +573,20 @@ impl Coordinator {
         let Phase::Accept {
             accepted,
             record,
+            resolves,
             verdicts,
-            ..
         } = round.phase
         else {
             unreachable!("only phase two is chosen")
         };
         let now_us = context.now.mono_us;
-        (context.waits).sample_write(&record, now_us, round.began_us, round.again_us);
+        let (began_us, again_us) = (round.began_us, round.again_us);
+        match resolves.filter(|_| round.retransmissions == 0) {
+            Some(_) => context
+                .waits
+                .sample(RoundKind::Write, now_us, began_us, again_us),
+            None => (context.waits).sample_write(&record, now_us, began_us, again_us),
+        }
         self.lost = 0;
         let newest_text = record.applied.newest_text();
         if newest_text > 0 {

@@ -58,8 +58,8 @@ impl Context<'_> {
 }
 
 /// T1: the ballot for creating a register without a Prepare. It consists of the transaction's birth
-/// and this node's id, and is lower than every other ballot of the register. Only the node that
-/// executes the client's first attempt uses it, and only if it knows nothing of the register.
+/// and this node's id, and is lower than that of every other round that creates it. Only the node
+/// that executes the client's first attempt uses it, and only if it knows nothing of the register.
 pub(super) fn first_ballot(operations: &[Pending], context: &mut Context<'_>) -> Option<Ballot> {
     let [pending] = operations else { return None };
     let creates = matches!(pending.step.as_deref(), Some(TransactionStep::Create(_)));

@@ -229,6 +229,8 @@ impl Replica {
             self.identity.incarnation = self.random.random();
         }
         self.forget_replaced(&configuration);
+        // They are of rounds that begin again.
+        self.sending.take_resolves();
         self.adopt(configuration);
         if self.identity.votes && !voted && !is_first {
             self.durable.begin_life();

@@ -243,6 +243,10 @@ impl Transactions {
             return;
         };
         let has_begun = matches!(run.phase, RunPhase::Placing(..) | RunPhase::Deciding);
+        if let (RunJob::Abandoned, StepAnswer::Unregistered) = (of, &answer) {
+            self.end_unregistered(around, id);
+            return;
+        }
         // A run knows whether it has seen the register.
         let answer = match answer {
             StepAnswer::Unregistered => StepAnswer::Register(None),
@@ -314,6 +318,25 @@ impl Transactions {
                 self.look_later(around, id);
             }
         }
+    }
+
+    /// T1, X5: the register can't be created any more, for instance because a change of the
+    /// configuration forgot births like this one (B3). Nothing was done. But where other attempts
+    /// may have been under way, or for so long that the register may be gone, nobody can tell.
+    fn end_unregistered(&mut self, around: &Surroundings<'_>, id: OperationId) {
+        if self.renew(around, id) {
+            return;
+        }
+        let run = &self.runs[&id];
+        let horizon_us = clock::to_ms(around.horizon) * 1_000;
+        let is_old = around.now.mono_us >= run.pending.arrived_us + horizon_us;
+        let outcome = match run.is_retry() || is_old {
+            true => Outcome::Unknown,
+            false => Outcome::Remake {
+                dropped: around.clock,
+            },
+        };
+        self.finish(id, outcome);
     }
 
     fn look(&mut self, around: &Surroundings<'_>, id: OperationId, of: RunJob) {

@@ -122,9 +122,12 @@ impl Proposal {
     /// T1: what was removed, or may have been, is not created again. It stays absent at this
     /// round's ballot, so that no round at a lower one creates it.
     fn abandon(&mut self, operation: &Operation, register: &Register) -> StepAnswer {
-        let found = self.look(register.birth);
-        if found != StepAnswer::Unregistered {
-            return found;
+        let present = self.register();
+        if present.is_some() || self.record.version > 0 {
+            return StepAnswer::Register(present);
+        }
+        if self.look(register.birth) != StepAnswer::Unregistered {
+            return StepAnswer::Unregistered;
         }
         let version = self.next_version();
         self.write_register(Some(register));

@@ -128,24 +128,20 @@ fn transaction_retried() {
 }
 
 #[test]
-#[ignore] // takes minutes
+#[ignore] // takes 40 s: six million states
 fn transactions_that_meet() {
-    holds(
-        scopes::transactions_that_meet(),
-        &["", "a", "ab", "b", "ba"],
-    );
+    holds(scopes::transactions_that_meet(), &[]);
 }
 
 #[test]
-#[ignore] // takes half a minute
+#[ignore] // takes 15 s
 fn transaction_write_and_restart() {
     holds(scopes::transaction_write_and_restart(), &["", "a"]);
 }
 
 #[test]
-#[ignore] // takes minutes
 fn transaction_and_change() {
-    holds(scopes::transaction_and_change(), &["", "a"]);
+    holds(scopes::transaction_and_change(), &[]);
 }
 
 #[test]

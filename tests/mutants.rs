@@ -155,6 +155,10 @@ const TABLE: &[(Rule, Found)] = &[
         Found::ByScenario(purge::x3_a_retry_from_before_a_purge),
     ),
     (
+        Rule::X3_admitted,
+        Found::ByScenario(purge::x3_a_new_member_answers_for_no_earlier_births),
+    ),
+    (
         Rule::C1_chosen,
         Found::ByScenario(handoff::c1_only_what_is_chosen_is_copied),
     ),

@@ -221,6 +221,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::protocol::types::configuration::{AdmissionBase, Forced};
     use crate::protocol::types::digest::Spread;
     use crate::protocol::types::message::{Configuration, Member};
     use crate::protocol::types::record::{Applied, ClientEntry, Record, TextSlice};
@@ -286,7 +287,7 @@ mod tests {
             removals: 4,
             removed_at: 5,
         };
-        let forced = crate::protocol::types::configuration::Forced {
+        let forced = Forced {
             lineage: 4,
             from: 5,
         };
@@ -306,6 +307,10 @@ mod tests {
                 spread: Spread::new(u128::MAX - 7, 4_096),
                 forces: vec![forced],
                 name: "orders".to_owned(),
+                admissions: vec![AdmissionBase {
+                    node: 1,
+                    base: Ballot(2),
+                }],
             }),
             incarnation: 6,
             life: 7,

@@ -264,7 +264,7 @@ pub fn transaction_write_and_restart() -> Scope {
 
 /// The configuration changes while a transaction runs: the master moves from node 0 to node 1.
 pub fn transaction_and_change() -> Scope {
-    let plans = vec![appends(2, &[1], "a", &[1]), ask(GET, &[0]).on_key(1)];
+    let plans = vec![appends(2, &[1], "a", &[1])];
     Scope {
         change: Some(Change {
             old: vec![0, 1],

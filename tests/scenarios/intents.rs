@@ -7,9 +7,10 @@ use horseshoe::protocol::types::message::Message;
 use horseshoe::protocol::types::record::SPACE_TRANSACTION;
 use wire::{Action, Outcome};
 
-use super::transactions::{held, is_about, is_committed, put_of, resolves, transaction};
+use super::transactions::{held, is_committed, places_in, put_of, resolves, transaction};
 use crate::sim::cluster::Fate;
-use crate::sim::script::{Script, msg, put, user_key};
+use crate::sim::event::Passing;
+use crate::sim::script::{Script, msg, put};
 
 /// T4, T5: the coordinator dies after the commit and before the keys are rolled forward: whoever
 /// reads them sees the transaction.
@@ -103,16 +104,7 @@ fn t5_a_put_waits_for_an_intent_and_a_get_does_not() {
     let parts = vec![put_of(&key, "new"), put_of("b", "new")];
     let operation = c.operation(&mut hand, &key, transaction(parts));
     // The other key never gets its intent.
-    let number = c.cluster.filter(move |passing| {
-        let places = match passing.envelope().map(|envelope| &envelope.message) {
-            Some(Message::Accept(accept)) => accept.record.intent.is_some(),
-            _ => false,
-        };
-        match places && is_about(passing, |of| *of == user_key(&key)) {
-            true => Fate::Hold,
-            false => Fate::Pass,
-        }
-    });
+    let number = c.cluster.filter(places_in(&key));
     let attempt = c.attempt(&mut hand, 0, &operation, false);
     c.run_ms(50);
     assert_eq!(c.get(client, "b"), "old");
@@ -131,33 +123,32 @@ fn t5_a_put_waits_for_an_intent_and_a_get_does_not() {
     c.check();
 }
 
-/// T5: a reader met an intent. Before it reads the register, the key is rolled forward and the
-/// register is removed.
-#[test]
-pub fn t5_the_register_was_removed_after_the_read() {
-    let mut c = Script::cold(3);
-    c.cluster.settings.tuning.retry_horizon_ms = 500;
-    c.cluster.start_all();
-    c.until("a configuration", |c| c.is_formed());
-    c.run_ms(300);
+/// The second node's reads of registers.
+fn looks(passing: &Passing) -> bool {
+    let is_look = match passing.envelope().map(|envelope| &envelope.message) {
+        Some(Message::Read(read)) => read.key.space() == SPACE_TRANSACTION,
+        _ => false,
+    };
+    is_look && passing.is_from(1)
+}
+
+/// T5: a reader meets an intent of a transaction of that age. Before it reads the register, the key
+/// is rolled forward and the register is removed.
+#[track_caller]
+fn removed_after_the_read(mut c: Script, age_ms: u64) {
     let (key, client) = (c.key_of(0), c.client());
     c.put(client, "b", "old");
     let (mut hand, mut reader) = (c.hand(), c.hand());
     let parts = vec![put_of(&key, "new"), put_of("b", "new")];
     let operation = c.operation(&mut hand, &key, transaction(parts));
+    c.run_ms(age_ms);
     let resolving = c.cluster.filter(|passing| match resolves(passing) {
         true => Fate::Drop,
         false => Fate::Pass,
     });
-    let looking = c.cluster.filter(|passing| {
-        let looks = match passing.envelope().map(|envelope| &envelope.message) {
-            Some(Message::Read(read)) => read.key.space() == SPACE_TRANSACTION,
-            _ => false,
-        };
-        match looks && passing.from == crate::sim::network::Place::Node(1) {
-            true => Fate::Hold,
-            false => Fate::Pass,
-        }
+    let looking = c.cluster.filter(|passing| match looks(passing) {
+        true => Fate::Hold,
+        false => Fate::Pass,
     });
     assert!(is_committed(&c.ask(&mut hand, 0, &operation, false)));
     let read = c.operation(&mut reader, "b", Action::Get);
@@ -183,52 +174,21 @@ pub fn t5_the_register_was_removed_after_the_read() {
     c.check();
 }
 
-/// T5: a reader meets an intent and has yet to read the register. That is removed as soon as the
-/// keys are rolled forward, because the client's clock was behind by more than the retry horizon.
+#[test]
+pub fn t5_the_register_was_removed_after_the_read() {
+    let mut c = Script::cold(3);
+    c.cluster.settings.tuning.retry_horizon_ms = 500;
+    c.cluster.start_all();
+    c.until("a configuration", |c| c.is_formed());
+    c.run_ms(300);
+    removed_after_the_read(c, 0);
+}
+
+/// The client's clock is behind by more than the retry horizon, so the register is removed as soon
+/// as the keys are rolled forward.
 #[test]
 fn t5_the_register_was_removed_at_once() {
-    let mut c = Script::new(3);
-    let (key, client) = (c.key_of(0), c.client());
-    c.put(client, "b", "old");
-    let (mut hand, mut reader) = (c.hand(), c.hand());
-    let parts = vec![put_of(&key, "new"), put_of("b", "new")];
-    let operation = c.operation(&mut hand, &key, transaction(parts));
-    c.run_ms(12_000);
-    let resolving = c.cluster.filter(|passing| match resolves(passing) {
-        true => Fate::Drop,
-        false => Fate::Pass,
-    });
-    let looking = c.cluster.filter(|passing| {
-        let looks = match passing.envelope().map(|envelope| &envelope.message) {
-            Some(Message::Read(read)) => read.key.space() == SPACE_TRANSACTION,
-            _ => false,
-        };
-        match looks && passing.is_from(1) {
-            true => Fate::Hold,
-            false => Fate::Pass,
-        }
-    });
-    assert!(is_committed(&c.ask(&mut hand, 0, &operation, false)));
-    let read = c.operation(&mut reader, "b", Action::Get);
-    let attempt = c.attempt(&mut reader, 1, &read, false);
-    c.run_ms(5);
-    c.cluster.unfilter(resolving);
-    c.until("the register to be removed", |cluster| {
-        let registers = &cluster.nodes[2].disk.synced().registers;
-        registers.iter().all(|(key, state)| {
-            let record = state.record.as_ref();
-            key.space() != SPACE_TRANSACTION || record.is_none_or(|record| record.value.is_none())
-        })
-    });
-    c.cluster.unfilter(looking);
-    c.release(msg("Read"));
-    c.run_ms(400);
-    let answer = c.answer(&reader, attempt);
-    assert!(
-        matches!(&answer, Some(Outcome::Value { value, .. }) if value == "new"),
-        "{answer:?}"
-    );
-    c.check();
+    removed_after_the_read(Script::new(3), 12_000);
 }
 
 /// A put waits at a node for an intent when that node's disk hangs: the node reads no register any
@@ -241,25 +201,10 @@ fn an_operation_that_waits_for_an_intent_is_handed_over() {
     let parts = vec![put_of(&key, "new"), put_of(&other, "new")];
     let operation = c.operation(&mut hand, &key, transaction(parts));
     // The transaction goes on for as long as the first key gets no intent.
-    let placing = c.cluster.filter(move |passing| {
-        let places = match passing.envelope().map(|envelope| &envelope.message) {
-            Some(Message::Accept(accept)) => accept.record.intent.is_some(),
-            _ => false,
-        };
-        match places && is_about(passing, |of| *of == user_key(&key)) {
-            true => Fate::Hold,
-            false => Fate::Pass,
-        }
-    });
-    let looking = c.cluster.filter(|passing| {
-        let looks = match passing.envelope().map(|envelope| &envelope.message) {
-            Some(Message::Read(read)) => read.key.space() == SPACE_TRANSACTION,
-            _ => false,
-        };
-        match looks && passing.is_from(1) {
-            true => Fate::Drop,
-            false => Fate::Pass,
-        }
+    let placing = c.cluster.filter(places_in(&key));
+    let looking = c.cluster.filter(|passing| match looks(passing) {
+        true => Fate::Drop,
+        false => Fate::Pass,
     });
     c.attempt(&mut hand, 0, &operation, false);
     c.run_ms(50);

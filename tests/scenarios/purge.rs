@@ -210,6 +210,49 @@ pub fn x3_a_retry_of_a_short_round_from_before_a_purge() {
     c.check();
 }
 
+/// X3: as above, at a node that was admitted after the purge. Its floor is zero.
+#[test]
+pub fn x3_a_new_member_answers_for_no_earlier_births() {
+    let mut c = Script::shrinking(5, 1);
+    let (key, other) = (c.key_of(4), c.client_of(&[0, 1]));
+    let mut hand = c.hand();
+    let operation = c.operation(&mut hand, &key, append("once"));
+    let first = c.ask(&mut hand, 0, &operation, false);
+    assert!(matches!(first, Outcome::Written { .. }));
+    c.run(other, &key, Action::Delete);
+    until_gone(&mut c, std::slice::from_ref(&key));
+    c.crash_hard(4);
+    c.until("four members", |c| {
+        has_members(c, &[0, 1, 2, 3], &[1, 2, 3, 4])
+    });
+    c.restart_empty(4);
+    c.until("a new member", |c| {
+        has_members(c, &[0, 1, 2, 3, 4], &[1, 2, 3, 4, 5])
+    });
+    c.greet(&mut hand, 4);
+    let again = c.ask(&mut hand, 4, &operation, true);
+    assert_eq!(again, Outcome::Unknown);
+    assert_eq!(c.get(other, &key), "");
+    c.check();
+}
+
+/// X3: no member forgets anything when another one is removed, so a retry from before is applied.
+#[test]
+fn x3_a_retry_from_before_a_removal() {
+    let mut c = Script::shrinking(5, 1);
+    let (key, other) = (c.key_of(0), c.client_of(&[0, 1]));
+    let mut hand = c.hand();
+    let operation = c.operation(&mut hand, &key, append("once"));
+    c.crash_hard(4);
+    c.until("four members", |c| {
+        has_members(c, &[0, 1, 2, 3], &[1, 2, 3, 4])
+    });
+    let first = c.ask(&mut hand, 0, &operation, true);
+    assert!(matches!(first, Outcome::Written { .. }), "{first:?}");
+    assert_eq!(c.get(other, &key), "once");
+    c.check();
+}
+
 /// A Purge is late, and arrives when another configuration is installed. R1: all members of the
 /// earlier configuration held the tombstone, which says nothing about a member that was admitted
 /// since.

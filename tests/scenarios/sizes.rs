@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use horseshoe::protocol::types::ballot::Ballot;
-use horseshoe::protocol::types::configuration::{Forced, lineage_of};
+use horseshoe::protocol::types::configuration::{AdmissionBase, Forced, lineage_of};
 use horseshoe::protocol::types::digest::{BUCKETS_MAX, Spread, Sums};
 use horseshoe::protocol::types::limits::{
     ADDRESS_SIZE_MAX, APPLIED_SIZE_MAX, FOLLOWED_LAST, FORCES_MAX, MEMBERS_MAX, NODES_AWAY_MAX,
@@ -275,6 +275,10 @@ fn messages_of_all_nodes_fit_a_datagram() {
         lineage: lineage_of(EPOCH_MAX),
         from: EPOCH_MAX,
     };
+    let admission = AdmissionBase {
+        node: u8::MAX,
+        base: Ballot::new(FOLLOWED_LAST, u8::MAX),
+    };
     let configuration = Configuration {
         cluster: u64::MAX,
         epoch: EPOCH_MAX,
@@ -288,6 +292,7 @@ fn messages_of_all_nodes_fit_a_datagram() {
         spread: Spread::new(u128::MAX, BUCKETS_MAX),
         forces: vec![forced; FORCES_MAX],
         name: "n".repeat(CLUSTER_NAME_SIZE_MAX),
+        admissions: vec![admission; MEMBERS_MAX],
     };
     assert_is_taken(ConfigurationUpdate { configuration });
     assert_is_taken(ConfigurationRequest {

@@ -11,6 +11,7 @@ use wire::{
     Action, Condition, Failure, FailureReason, KeyChange, Outcome, Transaction, TransactionPart,
 };
 
+use crate::scenarios::changes::has_members;
 use crate::sim::cluster::Fate;
 use crate::sim::event::Passing;
 use crate::sim::script::{Script, msg, put, user_key};
@@ -74,7 +75,7 @@ pub(super) fn registers(c: &Script, node: usize) -> Vec<Register> {
         .collect()
 }
 
-pub(super) fn is_about(passing: &Passing, is: impl Fn(&Key) -> bool) -> bool {
+fn is_about(passing: &Passing, is: impl Fn(&Key) -> bool) -> bool {
     match passing.envelope().map(|envelope| &envelope.message) {
         Some(Message::Accept(accept)) => is(&accept.key),
         Some(Message::Resolve(resolve)) => resolve.parts.iter().any(|part| is(&part.key)),
@@ -90,6 +91,18 @@ pub(super) fn resolves(passing: &Passing) -> bool {
         _ => false,
     };
     has_none && is_about(passing, |key| key.space() != SPACE_TRANSACTION)
+}
+
+/// Holds what would place an intent on that key.
+pub(super) fn places_in(key: &str) -> impl FnMut(&Passing) -> Fate + use<> {
+    let key = user_key(key);
+    move |passing| {
+        let places = match passing.envelope().map(|envelope| &envelope.message) {
+            Some(Message::Accept(accept)) => accept.record.intent.is_some() && accept.key == key,
+            _ => false,
+        };
+        if places { Fate::Hold } else { Fate::Pass }
+    }
 }
 
 /// What a node proposes for the register of a transaction.
@@ -204,6 +217,47 @@ fn t1_a_retry_through_another_node() {
         assert_eq!(c.ask(&mut hand, node, &operation, true), first);
     }
     assert_eq!(c.get(reader, "n"), "1");
+    c.check();
+}
+
+/// T1, X3: the coordinator dies before it decides, and is removed. The register is created at a
+/// birth below the base by then.
+#[test]
+fn t1_a_retry_from_before_a_removal() {
+    let mut c = Script::shrinking(5, 1);
+    let (key, reader) = (c.key_of(0), c.client_of(&[1, 2]));
+    let mut hand = c.hand();
+    let parts = vec![
+        change(&key, KeyChange::Add(1)),
+        change("n", KeyChange::Add(1)),
+    ];
+    let operation = c.operation(&mut hand, &key, transaction(parts));
+    // No other node aborts it either.
+    let number = c.cluster.filter(|passing| {
+        let key = match passing.envelope().map(|envelope| &envelope.message) {
+            Some(Message::Prepare(prepare)) => &prepare.key,
+            Some(Message::Accept(accept)) => &accept.key,
+            _ => return Fate::Pass,
+        };
+        match key.space() {
+            SPACE_TRANSACTION => Fate::Drop,
+            _ => Fate::Pass,
+        }
+    });
+    c.attempt(&mut hand, 0, &operation, false);
+    c.run_ms(20);
+    assert_eq!(held(&c, 1, "n"), Some((None, true)));
+    c.crash_hard(0);
+    c.until("four members", |c| {
+        has_members(c, &[1, 2, 3, 4], &[2, 3, 4, 5])
+    });
+    c.cluster.unfilter(number);
+    let retried = c.ask(&mut hand, 1, &operation, true);
+    assert!(is_committed(&retried), "{retried:?}");
+    assert_eq!(
+        (c.get(reader, &key), c.get(reader, "n")),
+        ("1".into(), "1".into())
+    );
     c.check();
 }
 
@@ -480,17 +534,7 @@ pub fn t2_no_write_under_an_intent() {
     let (key, client) = (c.key_of(0), c.client());
     c.put(client, "b", "5");
     let parts = vec![put_of(&key, "new"), change("b", KeyChange::Add(1))];
-    let held = key.clone();
-    let number = c.cluster.filter(move |passing| {
-        let places = match passing.envelope().map(|envelope| &envelope.message) {
-            Some(Message::Accept(accept)) => accept.record.intent.is_some(),
-            _ => false,
-        };
-        match places && is_about(passing, |of| *of == user_key(&held)) {
-            true => Fate::Hold,
-            false => Fate::Pass,
-        }
-    });
+    let number = c.cluster.filter(places_in(&key));
     let adds = c.begin(client, &key, transaction(parts));
     c.run_ms(20);
     let puts = c.begin(client, "b", put("100"));

@@ -263,6 +263,7 @@ impl Bootstrap {
             spread,
             forces: Vec::new(),
             name: self.name.clone(),
+            admissions: Vec::new(),
         })
     }
 

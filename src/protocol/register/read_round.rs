@@ -266,7 +266,7 @@ impl Coordinator {
         let round = self.reading.as_ref().expect("checked by the caller");
         let holders = round.repair.as_ref().expect("checked by the caller");
         if context.configuration.has_quorum(holders) {
-            let (ballot, _) = round
+            let (ballot, record) = round
                 .highest
                 .as_ref()
                 .expect("there was something to finish");
@@ -274,6 +274,7 @@ impl Coordinator {
                 round: round.id,
                 ballot: *ballot,
                 holders: *holders,
+                is_covered: record.intent.is_some(),
             });
             self.finish_read(context);
         }
@@ -329,9 +330,10 @@ impl Coordinator {
                     },
                 }),
                 Some(TransactionStep::Look { birth }) => {
-                    let floors = round.answers.iter().map(|answer| answer.floor);
-                    let forgotten = floors.fold(context.configuration.base, Ballot::max);
-                    look_at(record.map(Arc::as_ref), *birth, forgotten.reading())
+                    let absences: Vec<_> =
+                        round.answers.iter().map(|a| (a.from, a.floor)).collect();
+                    let forgotten = context.configuration.forgotten(&absences);
+                    look_at(record.map(Arc::as_ref), *birth, forgotten)
                 }
                 Some(_) => unreachable!("no other step reads"),
             };

@@ -253,8 +253,8 @@ impl Replica {
         }
     }
 
-    /// T5: each part is an Accept of what this node makes of its own record. A part that does not
-    /// fit it is not answered; the round's next Accept brings the record.
+    /// T5: each part is an Accept of a record that this node derives from its own. If its own is
+    /// another one, the part is not answered, and the round's next Accept brings the record.
     fn handle_resolve(&mut self, now: Now, envelope: Envelope) {
         let Message::Resolve(Resolve { parts }) = envelope.message else {
             return;
@@ -497,7 +497,7 @@ fn reported_floor(vote: Option<&AcceptorState>, terms: AcceptorBounds) -> Ballot
     }
 }
 
-/// T5: what the part makes of the record that the acceptor holds, if it fits that.
+/// T5: the record of a part, if the acceptor holds the one before it.
 fn resolved_by(
     part: &ResolvePart,
     state: &Option<AcceptorState>,

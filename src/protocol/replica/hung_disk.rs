@@ -112,10 +112,6 @@ impl Replica {
         u32::try_from(self.durable.oldest_group().unsynced_ms()).unwrap_or(u32::MAX)
     }
 
-    fn is_hung(&self, unsynced_ms: u64) -> bool {
-        unsynced_ms >= self.timings.disk_hung_ms
-    }
-
     /// Whether this node's own disk is hung, so that it accepts nothing that would wait for the
     /// disk.
     pub fn has_hung_disk(&self) -> bool {
@@ -125,7 +121,7 @@ impl Replica {
     /// Whether that node, according to its reports, cannot write to its disk: it may be reachable,
     /// but does not count as a vote.
     pub(super) fn hangs(&self, node: NodeId) -> bool {
-        self.is_hung(self.unsynced_ms_of(node))
+        self.timings.is_hung(self.unsynced_ms_of(node))
     }
 
     /// The age of that node's oldest write in progress, as it reports it.

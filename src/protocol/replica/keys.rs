@@ -210,25 +210,18 @@ impl Replica {
         });
     }
 
-    /// Nothing waits for the mark: it goes with a later group. Returns whether this node holds the
-    /// record, and there is a transaction's intent over it.
-    pub(super) fn mark_chosen(&mut self, key: Key, ballot: Ballot) -> bool {
-        let mut is_covered = false;
+    /// Nothing waits for the mark: it goes with a later group.
+    pub(super) fn mark_chosen(&mut self, key: Key, ballot: Ballot) {
         match self.keys.resident(&key) {
             Some(resident) => {
-                let is_news = acceptor::mark_chosen(&mut resident.state, ballot);
-                let state = resident.state.as_ref();
-                let held = state.filter(|state| state.accepted == ballot);
-                let record = held.and_then(|state| state.record.as_ref());
-                is_covered = record.is_some_and(|record| record.intent.is_some());
-                if !is_news {
-                    return is_covered;
+                if !acceptor::mark_chosen(&mut resident.state, ballot) {
+                    return;
                 }
+                let state = resident.state.as_ref();
                 self.requests.watches.changes.note(&key, state);
             }
             None => self.requests.watches.changes.note_unseen(&key),
         }
         self.durable.note_chosen(key, ballot);
-        is_covered
     }
 }

@@ -151,11 +151,12 @@ impl Replica {
                 round,
                 ballot,
                 holders,
+                is_covered,
             } => {
-                let is_covered = self.mark_chosen(key.clone(), ballot);
+                self.mark_chosen(key.clone(), ballot);
                 self.copy_to_learners(now, key, round);
                 self.spread_chosen(key, ballot);
-                // A record with an intent is followed by another one.
+                // C1_noted: a record with an intent is followed by another one.
                 if !is_covered {
                     self.note_missing(now, round, key, ballot, holders);
                 }

@@ -22,7 +22,7 @@ pub(super) struct Sending {
     outputs: VecDeque<Output>,
     /// Messages of this node to itself.
     local: VecDeque<Envelope>,
-    /// T5: they leave together at the end of the input.
+    /// T5: parts of Resolve messages, which leave at the end of the input.
     resolves: BTreeMap<NodeId, Vec<ResolvePart>>,
     messages_sent: u64,
     /// Messages of other nodes.

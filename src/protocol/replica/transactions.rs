@@ -70,7 +70,8 @@ impl Replica {
         }
     }
 
-    /// T5: what the rounds of this input resolve, in one message for each member.
+    /// T5: the rounds of one input that resolve intents share a message to each member. Returns
+    /// whether there was one.
     pub(super) fn send_resolves(&mut self) -> bool {
         let resolves = self.sending.take_resolves();
         let any = !resolves.is_empty();
@@ -127,14 +128,14 @@ impl Replica {
     fn transact(&mut self, now: Now, handle: impl FnOnce(&mut Transactions, &Surroundings<'_>)) {
         let (me, boot) = (self.identity.node, self.options.boot);
         let (links, configuration) = (&self.links, &self.identity.configuration);
-        let disk_hung_ms = self.timings.disk_hung_ms;
+        let timings = &self.timings;
         let is_present = |node: NodeId, of_boot: u64| {
             if node == me {
                 return of_boot == boot;
             }
             let member = configuration.as_ref().and_then(|c| c.voter(node));
             let known = member.and_then(|m| links.boot(node, m.incarnation));
-            let hangs = u64::from(links.unsynced_ms(node)) >= disk_hung_ms;
+            let hangs = timings.is_hung(links.unsynced_ms(node).into());
             known == Some(of_boot) && links.is_joined(node) && !hangs
         };
         let around = Surroundings {
@@ -210,7 +211,8 @@ impl Replica {
     }
 }
 
-/// Parts that fit a datagram: a larger frame would be transferred, and would be late for all keys.
+/// The parts of each message, so that it fits a datagram. A larger frame would be transferred, and
+/// a lost piece of it would delay all its keys.
 fn resolve_batches(parts: Vec<ResolvePart>) -> Vec<Vec<ResolvePart>> {
     let mut batches: Vec<Vec<ResolvePart>> = Vec::new();
     let mut left = 0usize;

@@ -124,6 +124,7 @@ enum Job {
 enum RunJob {
     /// The register is looked at or moved.
     Register,
+    /// The register is created.
     Create,
     Part(usize),
     /// T3: the register is read, to vouch for the placement of a part.

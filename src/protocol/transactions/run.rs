@@ -243,10 +243,6 @@ impl Transactions {
             return;
         };
         let has_begun = matches!(run.phase, RunPhase::Placing(..) | RunPhase::Deciding);
-        if let (RunJob::Abandoned, StepAnswer::Unregistered) = (of, &answer) {
-            self.end_unregistered(around, id);
-            return;
-        }
         // A run knows whether it has seen the register.
         let answer = match answer {
             StepAnswer::Unregistered => StepAnswer::Register(None),
@@ -258,6 +254,7 @@ impl Transactions {
             _ => !has_begun,
         };
         match (of, answer) {
+            (RunJob::Abandoned, StepAnswer::Barred) => self.end_barred(around, id),
             (RunJob::Abandoned, StepAnswer::Register(None)) => self.finish(id, Outcome::Unknown),
             (RunJob::Abandoned, StepAnswer::Register(register)) => {
                 self.found(around, id, register);
@@ -321,9 +318,10 @@ impl Transactions {
     }
 
     /// T1, X5: the register can't be created any more, for instance because a change of the
-    /// configuration forgot births like this one (B3). Nothing was done. But where other attempts
-    /// may have been under way, or for so long that the register may be gone, nobody can tell.
-    fn end_unregistered(&mut self, around: &Surroundings<'_>, id: OperationId) {
+    /// configuration raised the base above the birth (B3). So this attempt did nothing. The outcome
+    /// is unknown only if another attempt may have been executed, or if the run is so old that its
+    /// register may have been removed and purged.
+    fn end_barred(&mut self, around: &Surroundings<'_>, id: OperationId) {
         if self.renew(around, id) {
             return;
         }
@@ -504,10 +502,10 @@ impl Transactions {
         vouched: Option<u64>,
     ) {
         let run = self.runs.get_mut(&id).expect("the caller looked");
-        run.has_placed = true;
         let RunPhase::Placing(register, _) = &run.phase else {
             return;
         };
+        run.has_placed = true;
         let (number, by) = (register.attempt, register.by());
         let operation = run.operation.clone();
         let wanted = &run.transaction().parts[part];

@@ -129,7 +129,7 @@ impl Transactions {
             } else if let Some(id) = key.transaction_id()
                 && !self.sweeps.contains_key(&id)
             {
-                // Of one that is gone nothing is left to sweep.
+                // Whether an absent register was there before makes no difference to a sweep.
                 let step = TransactionStep::Look { birth: 0 };
                 self.step(around, key, step, id, Job::SweepRegister(id));
             }

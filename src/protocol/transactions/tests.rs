@@ -226,3 +226,69 @@ fn a_placement_that_was_vouched_for_in_vain_is_tried_again_later() {
     let is_open = matches!(placed, TransactionStep::Place { vouched: None, .. });
     assert!(is_open, "{placed:?}");
 }
+
+/// The first attempt's only intent is placed, and nobody knows what became of the creation of its
+/// register. The register is absent, and can't be created any more.
+fn barred(mut pending: Pending, now_us: u64, is_joined: bool) -> Outcome {
+    pending.deadline_us = now_us + 1_000_000;
+    let mut machine = Transactions::default();
+    machine.begin(&around(NOW_US), pending.clone(), None);
+    answer(&mut machine, NOW_US, StepAnswer::Held(KeyResult::default()));
+    if is_joined {
+        let tried = Pending {
+            tried: true,
+            ..pending
+        };
+        machine.begin(&around(NOW_US), tried, None);
+    }
+    let job = wants(&mut machine).iter().find_map(|want| match want {
+        Want::Step {
+            step: TransactionStep::Create(_),
+            job,
+            ..
+        } => Some(*job),
+        _ => None,
+    });
+    let unknown = StepAnswer::Outcome(Outcome::Unknown);
+    machine.answered(job.expect("its creation"), unknown);
+    machine.handle_answer(&around(NOW_US));
+    machine.handle_timeout(&around(now_us));
+    answer(&mut machine, now_us, StepAnswer::Unregistered);
+    answer(&mut machine, now_us, StepAnswer::Barred);
+    let mut wants = wants(&mut machine).into_iter();
+    let outcome = wants.find_map(|want| match want {
+        Want::Answer { outcome, .. } => Some(outcome),
+        _ => None,
+    });
+    outcome.expect("an answer")
+}
+
+/// X5: the attempt surely did nothing, unless another one may have been executed, or the register
+/// may have been there and be gone.
+#[test]
+fn an_attempt_whose_register_cannot_be_created_is_issued_again() {
+    let soon_us = NOW_US + INTENT_WAIT_US;
+    let outcome = barred(transact(1), soon_us, false);
+    assert!(matches!(outcome, Outcome::Remake { .. }), "{outcome:?}");
+    assert_eq!(barred(transact(1), soon_us, true), Outcome::Unknown);
+    let late_us = NOW_US + 10_000_000;
+    assert_eq!(barred(transact(1), late_us, false), Outcome::Unknown);
+}
+
+/// T9: the intents of an attempt that has ended are looked at by the next sweep, also if they are
+/// noted after its end.
+#[test]
+fn the_next_sweep_looks_at_what_an_ended_attempt_placed() {
+    let mut machine = Transactions::default();
+    machine.begin(&around(NOW_US), transact(1), None);
+    let refused = Outcome::NoQuorum {
+        reached: Vec::new(),
+    };
+    answer(&mut machine, NOW_US, StepAnswer::Outcome(refused));
+    assert!(matches!(&wants(&mut machine)[..], [Want::Answer { .. }]));
+    machine.note(&key(), Some(&covered()));
+    machine.track_noted(around(NOW_US).now, 10_000, |_| false);
+    machine.sweep(&around(NOW_US));
+    let (swept, _) = step(&mut machine);
+    assert_eq!(swept, TransactionStep::Resolve);
+}

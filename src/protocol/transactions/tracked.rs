@@ -116,7 +116,7 @@ impl Tracked {
         None
     }
 
-    /// An entry that is due. What is to be looked at at once comes first.
+    /// An entry that is due; first those of `track_at_once`.
     fn pop_first(&mut self, now_us: u64) -> Option<(u64, Key)> {
         let is_due = |(at_us, _): &&(u64, Key)| *at_us <= now_us;
         if self.others.first().as_ref().is_some_and(is_due) {

@@ -158,7 +158,7 @@ impl Transactions {
         visit.is_looking = false;
         let was_abandoning = std::mem::take(&mut visit.is_abandoning);
         match answer {
-            StepAnswer::Unregistered if of.number == 1 && !was_abandoning && rule!(T2_absent) => {
+            StepAnswer::Unregistered if of.number == 1 && rule!(T2_absent) => {
                 let register = visit.undecided.clone();
                 self.meet_pending(around, of, register, true);
             }
@@ -167,7 +167,7 @@ impl Transactions {
                 let register = visit.undecided.clone();
                 self.abort(around, of, register, true);
             }
-            StepAnswer::Register(None) | StepAnswer::Unregistered => {
+            StepAnswer::Register(None) | StepAnswer::Unregistered | StepAnswer::Barred => {
                 self.learn(around, of, Fate::Gone);
             }
             StepAnswer::Register(Some(register)) => match register.fate_of(of.number) {

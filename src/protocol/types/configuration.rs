@@ -5,7 +5,9 @@ use std::fmt;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use wire::Birth;
 
+use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::limits::{
     ADDRESS_SIZE_MAX, FOLLOWED_LAST, FORCES_MAX, MEMBERS_MAX, NODES_AWAY_MAX,
 };
@@ -13,6 +15,7 @@ use crate::protocol::types::message::{
     Configuration, ConfigurationUpdate, EPOCH_MAX, Epoch, Member, NodeId,
 };
 use crate::protocol::types::quorum::NodeSet;
+use crate::protocol::types::rules::rule;
 
 /// The format of the register's value, which is its first byte.
 const FORMAT: u8 = 1;
@@ -37,6 +40,13 @@ pub struct Forced {
     /// The epoch in which the operator requested the force. For another lineage that a force
     /// superseded, it is the last known epoch of that lineage.
     pub from: Epoch,
+}
+
+/// X3: the base of the configuration that began the present life of a member (E5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdmissionBase {
+    pub node: NodeId,
+    pub base: Ballot,
 }
 
 /// An epoch above `EPOCH_MAX`, which only a message can contain, gives a lineage that no
@@ -145,6 +155,8 @@ impl Configuration {
             && self.away.len() <= NODES_AWAY_MAX
             && self.forces.len() <= FORCES_MAX
             && self.forces.iter().all(is_force)
+            && self.admissions.len() <= MEMBERS_MAX
+            && self.admissions.iter().all(|a| a.base <= self.base)
             && (1..=EPOCH_MAX).contains(&self.epoch)
             && self.base.reading() <= FOLLOWED_LAST
             && self.lineage() == lineage_of(self.epoch)
@@ -173,6 +185,46 @@ impl Configuration {
 
     pub fn lineage(&self) -> Lineage {
         self.forces.last().map_or(0, |forced| forced.lineage)
+    }
+
+    /// The admissions once this joint configuration is completed, with these members and that base.
+    pub fn admissions_with(&self, members: &[Member], base: Ballot) -> Vec<AdmissionBase> {
+        let stays = |member: &Member| {
+            let mut before = self.members.iter();
+            let same = |m: &Member| (m.node, m.incarnation) == (member.node, member.incarnation);
+            !self.forced && before.any(same)
+        };
+        let admission = |member: &Member| AdmissionBase {
+            node: member.node,
+            base: match stays(member) {
+                true => self.admitted_at(member.node),
+                false => base,
+            },
+        };
+        members.iter().map(admission).collect()
+    }
+
+    fn admitted_at(&self, node: NodeId) -> Ballot {
+        let admission = self.admissions.iter().find(|a| a.node == node);
+        admission.map_or(self.base, |a| a.base)
+    }
+
+    /// X3: operations with births up to this one may have been applied to a key, and forgotten by
+    /// a purge. These members, a quorum, have no record of the key; each comes with its floor.
+    pub fn forgotten(&self, absences: &[(NodeId, Ballot)]) -> Birth {
+        let floors = absences.iter().map(|(_, floor)| *floor);
+        let bound = match &self.joint {
+            // The new members have taken part in no purge.
+            Some(_) => floors.fold(self.base, Ballot::max),
+            None if !rule!(X3_admitted) => floors.min().unwrap_or(self.base),
+            None => {
+                let bounds = absences
+                    .iter()
+                    .map(|(node, floor)| self.admitted_at(*node).max(*floor));
+                bounds.min().unwrap_or(self.base)
+            }
+        };
+        bound.reading()
     }
 
     /// Whether this configuration descends from the one installed in that epoch, or supersedes it

@@ -14,7 +14,7 @@ use wire::{
 };
 
 use crate::protocol::types::ballot::Ballot;
-use crate::protocol::types::configuration::Forced;
+use crate::protocol::types::configuration::{AdmissionBase, Forced};
 use crate::protocol::types::digest::{Bucket, Digests, Spread, Sums};
 pub use crate::protocol::types::event::Event;
 use crate::protocol::types::limits::{
@@ -138,6 +138,9 @@ pub struct Configuration {
     /// empty. No later configuration changes it. Earlier releases did not write it.
     #[serde(default)]
     pub name: String,
+    /// X3: of each member. Earlier releases did not write it.
+    #[serde(default)]
+    pub admissions: Vec<AdmissionBase>,
 }
 
 /// Refers to one of a neighbour's own heartbeats, so that the neighbour can measure the round-trip
@@ -324,7 +327,7 @@ messages! {
     /// The votes in order of key. If there are more in the range, they reach up to `next`,
     /// inclusive.
     RangeReply = 45 { entries: Vec<RangeEntry>, next: Option<Key>, floor: Ballot }
-    /// T5: Accepts of records that the receiver makes of its own ones.
+    /// T5: Accepts without their records, which the receiver derives from its own.
     Resolve = 46 { parts: Vec<ResolvePart> }
     /// The rounds whose parts of a Resolve were accepted, with their ballots.
     AllAccepted = 47 { rounds: Vec<(u64, Ballot)> }

@@ -67,6 +67,7 @@ mod switch {
         L1_read,
         L2,
         X3,
+        X3_admitted,
         E1,
         E1_asked,
         E1_anew,

@@ -122,6 +122,11 @@ impl Timings {
         }
     }
 
+    /// Whether a disk hangs whose oldest write has been in progress for so long.
+    pub fn is_hung(&self, unsynced_ms: u64) -> bool {
+        unsynced_ms >= self.disk_hung_ms
+    }
+
     /// Sets `disk_hung_ms`, at least three heartbeats, since a node checks its disk at each
     /// heartbeat. A value out of bounds is kept, so that the error shows it.
     pub fn with_disk_hung(self, disk_hung_ms: u64) -> Self {

@@ -26,7 +26,7 @@ pub struct Attempt {
     pub number: u32,
 }
 
-/// Who coordinates an attempt, and until when others wait for it (T6).
+/// The coordinator of an attempt, and its deadline (T6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Coordination {
     pub coordinator: NodeId,
@@ -68,7 +68,7 @@ struct FlatIntent {
     result: KeyResult,
 }
 
-/// What is looked at in the intents of others, without the values in them.
+/// The fields of an intent that a node needs before it looks at the values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IntentHead {
     pub of: Attempt,
@@ -76,7 +76,7 @@ pub struct IntentHead {
     pub latest: Reading,
 }
 
-/// As `FlatIntent`.
+/// The fields of `FlatIntent`, without the values.
 #[derive(Deserialize)]
 struct FlatIntentHead {
     client: ClientId,
@@ -194,7 +194,7 @@ pub struct Register {
     pub coordinator: NodeId,
     /// Of the coordinator.
     pub boot: u64,
-    /// Empty if somebody aborted the first attempt who knew only one of them.
+    /// Empty if the first attempt was aborted by a node that knew only one of its keys.
     pub keys: Vec<Bytes>,
 }
 
@@ -213,7 +213,7 @@ struct FlatRegister {
 /// byte strings.
 const FIELDS_SIZE_MAX: usize = 64;
 
-/// As `FlatRegister`.
+/// The fields of `FlatRegister`, without the keys and results.
 #[derive(Deserialize)]
 struct FlatRegisterHead {
     _attempt: u32,
@@ -280,7 +280,7 @@ impl Register {
         })
     }
 
-    /// Whether the encoded register may be larger than that. To encode it takes longer.
+    /// Whether the encoded register may be larger than that. This is cheaper than to encode it.
     pub fn may_be_larger_than(&self, size_max: usize) -> bool {
         let results = match &self.decision {
             AttemptState::Committed(results) => results.as_slice(),
@@ -361,7 +361,8 @@ impl Decisions {
 pub enum TransactionStep {
     /// T1: absent -> pending(1), committed(1) or failed(1).
     Create(Register),
-    /// T1: absent -> aborted(1), by one who met an intent of the first attempt, or by its own run.
+    /// T1: absent -> aborted(1), by a node that met an intent of the first attempt, or by the
+    /// attempt's own coordinator.
     Abandon(Register),
     /// T1: replaces the register, if it is at `from`.
     Move { from: Register, to: Register },
@@ -405,6 +406,8 @@ pub enum StepAnswer {
     Register(Option<Register>),
     /// T1: there is no register, and there was none.
     Unregistered,
+    /// T1: there is no register, and there will be none.
+    Barred,
     Held(KeyResult),
     Failed(Failure),
     /// T3: the table no longer answers for the transaction. The key is at this version.
@@ -419,8 +422,9 @@ pub enum StepAnswer {
     Dropped,
 }
 
-/// A record without its intent, or with it rolled forward. Each member computes it for the same
-/// ballot (`Resolve`), so it is part of the wire format: another result is another message kind.
+/// Removes the intent from the record, and rolls it forward if it was committed. Members compute
+/// the record of a Resolve by it, so it is part of the wire format. A release that computes another
+/// record needs another kind of message.
 pub fn resolved(record: &mut Record, intent: Intent, fate: Fate) {
     record.intent = None;
     if fate == Fate::Committed
@@ -455,8 +459,8 @@ pub fn view(record: &Arc<Record>, fate: Option<Fate>) -> Arc<Record> {
     }
 }
 
-/// T1: what a look at a register finds. `forgotten`: without a record, all births up to this one
-/// may have been forgotten (X3).
+/// T1: the register in the record, or whether there was one. `forgotten` counts without a record:
+/// registers of births up to it may have been purged (X3).
 pub fn look_at(record: Option<&Record>, birth: Birth, forgotten: Birth) -> StepAnswer {
     let register = record.and_then(Register::of);
     let dropped = record.map_or(forgotten, |record| record.applied.dropped);

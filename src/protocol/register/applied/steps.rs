@@ -119,15 +119,15 @@ impl Proposal {
         look_at(Some(&self.record), birth, 0)
     }
 
-    /// T1: what was removed, or may have been, is not created again. It stays absent at this
-    /// round's ballot, so that no round at a lower one creates it.
+    /// T1: a register that was removed, or may have been, is not created again. This round chooses
+    /// it absent, so that no round at a lower ballot creates it.
     fn abandon(&mut self, operation: &Operation, register: &Register) -> StepAnswer {
         let present = self.register();
         if present.is_some() || self.record.version > 0 {
             return StepAnswer::Register(present);
         }
         if self.look(register.birth) != StepAnswer::Unregistered {
-            return StepAnswer::Unregistered;
+            return StepAnswer::Barred;
         }
         let version = self.next_version();
         self.write_register(Some(register));

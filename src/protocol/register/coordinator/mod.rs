@@ -46,7 +46,7 @@ pub enum Effect {
         /// How often it was sent before.
         again: u32,
     },
-    /// T5: an Accept that names the record before it.
+    /// T5: an Accept without its record.
     Resolve {
         to: NodeId,
         part: ResolvePart,
@@ -84,11 +84,13 @@ pub enum Effect {
     /// Answers with this id belong to this key until the id is closed.
     Open(RoundId, RoundStart),
     Close(RoundId, RoundEnd),
-    /// `holders` have answered so far that they accepted the record.
+    /// `holders` have answered so far that they accepted the record. `is_covered`: the record has a
+    /// transaction's intent.
     Chosen {
         round: RoundId,
         ballot: Ballot,
         holders: NodeSet,
+        is_covered: bool,
     },
 }
 
@@ -167,14 +169,14 @@ enum Phase {
         promised: NodeSet,
         /// The record with the highest accepted ballot among the promises.
         found: Option<(Ballot, Arc<Record>)>,
-        /// X3: the highest floor among promises without a record.
-        floor: Ballot,
+        /// X3: who promised without a record, with their floors.
+        absences: Vec<(NodeId, Ballot)>,
     },
     Accept {
         accepted: NodeSet,
         record: Arc<Record>,
-        /// T5: the round only resolves the intent of the record at that ballot, the one before its
-        /// own, and whether that was committed.
+        /// T5: set if the round only resolves an intent: the ballot of the record with the intent,
+        /// which is the one before the round's, and whether the transaction was committed.
         resolves: Option<(Ballot, bool)>,
         /// One for each operation of the round.
         verdicts: Vec<ApplyVerdict>,
@@ -426,7 +428,7 @@ impl Coordinator {
         let phase = Phase::Prepare {
             promised: NodeSet::default(),
             found: None,
-            floor: Ballot::ZERO,
+            absences: Vec::new(),
         };
         let now_us = context.now.mono_us;
         let held_size = context.held_size();
@@ -461,7 +463,7 @@ impl Coordinator {
         let Phase::Prepare {
             promised,
             found,
-            floor,
+            absences,
         } = &mut round.phase
         else {
             return;
@@ -479,10 +481,10 @@ impl Coordinator {
                     *found = Some((promise.accepted, record));
                 }
             }
-            None => *floor = promise.floor.max(*floor),
+            None => absences.push((from, promise.floor)),
         }
         if context.configuration.has_quorum(promised) {
-            let forgotten = (*floor).max(context.configuration.base).reading();
+            let forgotten = context.configuration.forgotten(absences);
             let found = found.take().map(|(_, record)| record);
             self.propose(found, forgotten, None, context);
         }
@@ -603,6 +605,7 @@ impl Coordinator {
             round: round.id,
             ballot: round.ballot,
             holders: accepted,
+            is_covered: record.intent.is_some(),
         });
         context
             .effects

@@ -229,7 +229,7 @@ impl Replica {
             self.identity.incarnation = self.random.random();
         }
         self.forget_replaced(&configuration);
-        // They are of rounds that begin again.
+        // Their rounds begin again.
         self.sending.take_resolves();
         self.adopt(configuration);
         if self.identity.votes && !voted && !is_first {
@@ -452,12 +452,14 @@ impl Replica {
             self.note_ahead(now, self.identity.node, base.reading());
             return;
         }
+        let base = base.max(configuration.base);
         let next = Configuration {
             epoch,
+            admissions: configuration.admissions_with(&members, base),
             members,
             joint: None,
             forced: false,
-            base: base.max(configuration.base),
+            base,
             ..configuration.as_ref().clone()
         };
         self.propose(now, next);

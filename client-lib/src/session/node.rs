@@ -40,6 +40,9 @@ const REFRESH_US_USELESS: u64 = 250_000;
 const MOVED_US: u64 = 1_000_000;
 /// ... and after this time if no other node answers either.
 const MOVED_US_ALONE: u64 = 200_000;
+/// How much longer than usual a transaction may take. A retry through another node competes with it
+/// for its keys, so it is sent only if the node is gone (`Probe`), or after this time.
+const TRANSACTION_US: u64 = 250_000;
 /// How much longer than a get a page of a scan may take.
 const SCAN_US: u64 = 100_000;
 /// A node that answers hellos, but not operations, is avoided for this long, doubled each time.
@@ -97,6 +100,7 @@ pub(super) struct Node {
     pub queue: VecDeque<CallHandle>,
     reads: LatencyEstimate,
     writes: LatencyEstimate,
+    transactions: LatencyEstimate,
     /// The nodes that it reached when it last answered `no quorum`.
     pub reached: Option<Vec<u8>>,
 }
@@ -134,6 +138,7 @@ impl Node {
             queue: VecDeque::new(),
             reads: LatencyEstimate::default(),
             writes: LatencyEstimate::default(),
+            transactions: LatencyEstimate::default(),
             reached: None,
         }
     }
@@ -219,13 +224,17 @@ impl Node {
         // A page takes longer than the other reads, and says nothing of them; a poll waits.
         let is_slow = matches!(outcome, Outcome::Page(_) | Outcome::Watched(_));
         if !is_turned_away(outcome) && !is_slow {
-            self.executed(now_us, timing, took_us);
+            let is_transaction =
+                matches!(outcome, Outcome::Committed { .. } | Outcome::Failed { .. });
+            self.executed(now_us, timing, took_us, is_transaction);
         }
     }
 
     /// A round answered the operation after this time.
-    fn executed(&mut self, now_us: u64, timing: AnswerTiming, took_us: u64) {
-        let latency = if timing.is_read {
+    fn executed(&mut self, now_us: u64, timing: AnswerTiming, took_us: u64, is_transaction: bool) {
+        let latency = if is_transaction {
+            &mut self.transactions
+        } else if timing.is_read {
             &mut self.reads
         } else {
             &mut self.writes
@@ -243,13 +252,15 @@ impl Node {
     /// How long to wait for an answer before the next attempt. A value goes to the node, perhaps on
     /// to another, and from there to the members.
     pub fn wait_us(&self, action: &Action) -> u64 {
-        let latency = match action.is_read() {
-            true => &self.reads,
-            false => &self.writes,
+        let latency = match action {
+            Action::Transact { .. } => &self.transactions,
+            _ if action.is_read() => &self.reads,
+            _ => &self.writes,
         };
         let wait_us = latency.wait_us(self.distance.wait_bounds());
         let size_us = match action {
             Action::Scan { .. } => SCAN_US,
+            Action::Transact { .. } => TRANSACTION_US,
             Action::Watch { wait_ms, .. } => SCAN_US + u64::from(*wait_ms) * 1_000,
             _ => 3 * allowance_us(action.value_size()),
         };

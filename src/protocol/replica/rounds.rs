@@ -155,9 +155,9 @@ impl Replica {
             } => {
                 self.mark_chosen(key.clone(), ballot);
                 self.copy_to_learners(now, key, round);
-                self.spread_chosen(key, ballot);
                 // C1_noted: a record with an intent is followed by another one.
                 if !is_covered {
+                    self.spread_chosen(key, ballot);
                     self.note_missing(now, round, key, ballot, holders);
                 }
                 self.membership.chosen(key);

@@ -203,6 +203,11 @@ impl Transactions {
         true
     }
 
+    /// T6: nobody works on the pending attempt any more.
+    fn is_left(&self, around: &Surroundings<'_>, id: OperationId, register: &Register) -> bool {
+        !around.is_cared_for(register) || around.is_mine(register) && !self.has_run(id)
+    }
+
     /// Whether there is something to do without a further input.
     pub fn has_answers(&self) -> bool {
         !self.answers.is_empty()

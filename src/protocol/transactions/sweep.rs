@@ -169,9 +169,7 @@ impl Transactions {
                 }
             }
             StepAnswer::Register(Some(register)) => {
-                let is_mine = around.is_mine(&register);
-                let is_left = !around.is_cared_for(&register) || is_mine && !self.has_run(id);
-                if !is_left {
+                if !self.is_left(around, id, &register) {
                     self.tracked.track(key, later_us);
                     return;
                 }

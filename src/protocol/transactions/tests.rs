@@ -155,6 +155,20 @@ fn an_operation_whose_intent_is_cleared_goes_on() {
     machine.blocked(&around(NOW_US), &key(), put(1), unreadable.into());
     assert!(matches!(&wants(&mut machine)[..], [Want::Drop(_)]));
     machine.blocked(&around(NOW_US), &key(), put(1), covered());
+    assert!(wants(&mut machine).is_empty());
+    machine.handle_timeout(&around(NOW_US + INTENT_WAIT_US));
+    assert!(matches!(&wants(&mut machine)[..], [Want::Step { .. }]));
+}
+
+/// T6: nobody resolves the intent of a coordinator that is gone.
+#[test]
+fn a_write_does_not_wait_for_a_coordinator_that_is_gone() {
+    let mut machine = Transactions::default();
+    let alone = Surroundings {
+        is_present: &|_, _| false,
+        ..around(NOW_US)
+    };
+    machine.blocked(&alone, &key(), put(1), covered());
     assert!(matches!(&wants(&mut machine)[..], [Want::Step { .. }]));
 }
 
@@ -163,6 +177,7 @@ fn an_operation_whose_intent_is_cleared_goes_on() {
 fn an_operation_does_not_wait_for_a_register_that_this_node_may_not_read() {
     let mut machine = Transactions::default();
     machine.blocked(&around(NOW_US), &key(), put(1), covered());
+    machine.handle_timeout(&around(NOW_US + INTENT_WAIT_US));
     answer(&mut machine, NOW_US, StepAnswer::Dropped);
     assert!(matches!(&wants(&mut machine)[..], [Want::Run { .. }]));
     assert_nothing_waits(&machine);
@@ -174,9 +189,10 @@ fn an_overdue_operation_does_not_wait_for_a_register_that_cannot_be_read() {
     let mut machine = Transactions::default();
     let busy = || StepAnswer::Outcome(Outcome::Busy { after_ms: 20 });
     machine.blocked(&around(NOW_US), &key(), put(1), covered());
-    answer(&mut machine, NOW_US, busy());
-    assert!(wants(&mut machine).is_empty());
     machine.handle_timeout(&around(NOW_US + INTENT_WAIT_US));
+    answer(&mut machine, NOW_US + INTENT_WAIT_US, busy());
+    assert!(wants(&mut machine).is_empty());
+    machine.handle_timeout(&around(NOW_US + 4 * INTENT_WAIT_US));
     answer(&mut machine, NOW_US + 1_000_000, busy());
     assert!(matches!(&wants(&mut machine)[..], [Want::Drop(_)]));
     assert_nothing_waits(&machine);

@@ -115,13 +115,18 @@ impl Transactions {
             wait_us: 0,
             began_us: around.now.mono_us,
         });
-        // A write waits for the timer that is set already, if it is not the older one.
-        let waits = visit.wait_us > 0
-            && !blocked.pending.is_read()
-            && !blocked.is_older_than(visit.birth, of.id);
+        // A write that is not the older one waits for a while before it looks at the register: in
+        // most cases the coordinator resolves the intent meanwhile.
+        let may_wait = !blocked.pending.is_read() && !blocked.is_older_than(visit.birth, of.id);
+        let (is_looking, has_timer) = (visit.is_looking, visit.wait_us > 0);
+        let undecided = visit.undecided.clone();
         visit.waiting.push(blocked);
-        if !visit.is_looking && !waits {
-            self.look_at(around, of);
+        if is_looking || may_wait && has_timer {
+            return;
+        }
+        match may_wait && !self.is_left(around, of.id, &undecided) {
+            true => self.wait(around, of),
+            false => self.look_at(around, of),
         }
     }
 
@@ -251,8 +256,7 @@ impl Transactions {
             let record = blocked.record.expect("a read has one");
             self.answer_read(around, blocked.pending, &record);
         }
-        let is_free =
-            !around.is_cared_for(&register) || around.is_mine(&register) && !self.has_run(of.id);
+        let is_free = self.is_left(around, of.id, &register);
         if is_write && (is_older || (is_free || is_impatient) && rule!(T6_abort)) {
             self.abort(around, of, register, is_absent);
         } else if is_read {

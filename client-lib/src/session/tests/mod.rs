@@ -239,6 +239,16 @@ fn put(key: &str) -> Call {
     Call::new(key.to_owned(), wire::Action::Put { value })
 }
 
+fn transaction(key: &'static str) -> Call {
+    let part = wire::TransactionPart {
+        key: key.into(),
+        change: Some(wire::KeyChange::Add(1)),
+        ..wire::TransactionPart::default()
+    };
+    let transaction = wire::Transaction { parts: vec![part] };
+    Call::new(key, wire::Action::Transact { transaction })
+}
+
 fn written() -> Outcome {
     Outcome::Written {
         version: 9,

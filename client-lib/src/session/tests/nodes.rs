@@ -167,6 +167,44 @@ fn a_slow_operation_stays_at_a_node_that_answers_hellos() {
     }
 }
 
+/// A transaction that waits for another one's keys would compete with its own retry. The estimates
+/// of single operations say nothing about it, nor it about them.
+#[test]
+fn a_transaction_stays_at_a_node_that_is_there() {
+    let mut script = Script::started(3);
+    script.greeted();
+    script.submit(transaction("k"), 1);
+    let first = script.request();
+    for _ in 0..240 {
+        script.pass(MS);
+        script.greet_all();
+    }
+    assert!(script.requests.is_empty());
+    let timing = node::AnswerTiming {
+        is_read: false,
+        sent_us: script.now_us - 240 * MS,
+        was_last: true,
+    };
+    let results = Vec::new();
+    let node = &mut script.session.nodes[first.node];
+    let before_us = node.wait_us(&put("k").action);
+    node.take_outcome(script.now_us, timing, &Outcome::Committed { results });
+    assert_eq!(node.wait_us(&put("k").action), before_us);
+}
+
+#[test]
+fn a_transaction_leaves_a_node_that_answers_no_hello() {
+    let mut script = Script::started(3);
+    script.greeted();
+    script.submit(transaction("k"), 1);
+    let first = script.request();
+    let began_us = script.now_us;
+    let second = script.pass_until_sent();
+    let took_us = script.now_us - began_us;
+    assert!((120 * MS..240 * MS).contains(&took_us), "{took_us} us");
+    assert!(second.request.retry && second.node != first.node);
+}
+
 #[test]
 fn rounds_back_off() {
     let mut script = Script::started(3);

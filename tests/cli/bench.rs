@@ -86,6 +86,56 @@ fn the_mix_is_kept() {
 }
 
 #[test]
+fn adds_have_keys_of_their_own() {
+    let cluster = Cluster::start(3, Keep::Memory);
+    let shell = Shell::with(&cluster.list());
+    let words = ["bench", "--duration=300ms", "--keys=1", "--clients=8"];
+    let (told, _) = shell.json(&[&words[..], &["--mix=0:0:1", "--warmup=100ms"]].concat());
+    let added = number(&told, "/add/count");
+    assert!(added > 0.0 && told["put"].is_null(), "{told}");
+    assert_eq!(told["errors"], json!({}), "{told}");
+    // Those of the warm-up, and the one before it, are not counted.
+    let sum = shell.run(&["get", "bench/counter/00000000"]);
+    let sum: f64 = String::from_utf8(sum.stdout)
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
+    assert!(sum > added, "{sum} after {added}");
+    shell.run(&["get", "bench/00000000"]).failed(1, "");
+}
+
+#[test]
+fn a_warm_up_is_not_measured() {
+    let cluster = FakeCluster::start(1);
+    let shell = Shell::with(&cluster.nodes());
+    let words = [
+        "bench",
+        "--rate=1000",
+        "--warmup=300ms",
+        "--duration=500ms",
+        "--keys=10",
+    ];
+    let (told, _) = shell.json(&words);
+    assert_eq!(number(&told, "/intended"), 500.0, "{told}");
+    assert_all_are_accounted_for(&told);
+    assert_eq!(number(&told, "/warmup_seconds"), 0.3);
+}
+
+#[test]
+fn each_second_is_told() {
+    let cluster = FakeCluster::start(1);
+    let shell = Shell::with(&cluster.nodes());
+    let words = ["bench", "--duration=1500ms", "--keys=100", "--dist=zipf"];
+    let (told, _) = shell.json(&words);
+    assert_eq!(told["dist"], json!("zipf"), "{told}");
+    let each_second = told["succeeded_each_second"].as_array().unwrap();
+    assert_eq!(each_second.len(), 2, "{told}");
+    let sum: u64 = each_second.iter().filter_map(Value::as_u64).sum();
+    assert_eq!(json!(sum), told["all"]["count"]);
+}
+
+#[test]
 fn without_a_quorum_it_ends_at_once() {
     let cluster = FakeCluster::start(1);
     cluster.set_mood(Mood::NoQuorum);

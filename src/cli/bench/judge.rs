@@ -169,6 +169,7 @@ impl KeyHistory<'_> {
             action: match record.kind {
                 Kind::Get => Action::Get,
                 Kind::Put => Action::Put { value },
+                Kind::Add => unreachable!("--check refuses adds"),
             },
             want_old: false,
             called,

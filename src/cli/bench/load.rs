@@ -8,14 +8,17 @@ use bytes::Bytes;
 use kvclient::{Call, CallError, Client};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
+use rand_distr::Zipf;
 use wire::{Action, Outcome};
 
 use super::early::{EarlyEnd, EarlyReason};
-use super::plan::{BenchPlan, Mix};
+use super::plan::{BenchPlan, KeyDistribution, Mix};
 use super::record::{Flight, RecordLog, Recording};
 use super::schedule::RateSchedule;
 use super::tally::{BenchTally, Kind};
 
+/// The exponent of Zipf's law, as in the Yahoo! Cloud Serving Benchmark.
+const ZIPF_EXPONENT: f64 = 0.99;
 pub const COMPLETIONS_MAX: usize = 4_096;
 /// No wait is longer, so that an early end is noticed.
 pub const WAIT_MAX: Duration = Duration::from_millis(100);
@@ -24,6 +27,10 @@ pub const WAIT_MAX: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Workload {
     keys: Vec<Bytes>,
+    /// The keys of adds, whose values are numbers.
+    counters: Vec<Bytes>,
+    /// Over the places of the keys, from 1; else each is as likely as any other.
+    zipf: Option<Zipf<f64>>,
     value: Bytes,
     mix: Mix,
     /// With `--check`: operations are recorded, and every put writes a different value.
@@ -55,10 +62,15 @@ impl Workload {
     pub fn new(plan: &BenchPlan, recording: Option<Recording>) -> Workload {
         let mut value = vec![0; plan.value_size as usize];
         StdRng::seed_from_u64(0).fill_bytes(&mut value);
+        let names = |name: fn(u32) -> String| (0..plan.keys).map(|n| name(n).into()).collect();
         Workload {
-            keys: (0..plan.keys)
-                .map(|number| Bytes::from(key_name(number)))
-                .collect(),
+            keys: names(key_name),
+            counters: match plan.mix.adds {
+                0 => Vec::new(),
+                _ => names(counter_name),
+            },
+            zipf: (plan.dist == KeyDistribution::Zipf)
+                .then(|| Zipf::new(f64::from(plan.keys), ZIPF_EXPONENT).expect("at least one key")),
             value: Bytes::from(value),
             mix: plan.mix,
             recording,
@@ -70,16 +82,31 @@ impl Workload {
     }
 
     pub fn pick(&self, random: &mut StdRng) -> PickedOperation {
-        let key = random.random_range(0..self.keys.len());
-        match random.random_range(0..self.mix.gets + self.mix.puts) < self.mix.gets {
-            true => self.operation(Kind::Get, key as u32),
-            false => self.operation(Kind::Put, key as u32),
-        }
+        let key = match &self.zipf {
+            None => random.random_range(0..self.keys.len()),
+            Some(zipf) => (random.sample(zipf) as usize - 1).min(self.keys.len() - 1),
+        };
+        let Mix { gets, puts, .. } = self.mix;
+        let kind = match random.random_range(0..self.mix.all()) {
+            n if n < gets => Kind::Get,
+            n if n < gets + puts => Kind::Put,
+            _ => Kind::Add,
+        };
+        self.operation(kind, key as u32)
+    }
+
+    /// The kinds of operations that touch all keys before the load, so that it meets none that is
+    /// new.
+    pub fn first_kinds(&self) -> impl Iterator<Item = Kind> {
+        let puts = (self.mix.gets + self.mix.puts > 0).then_some(Kind::Put);
+        let adds = (self.mix.adds > 0).then_some(Kind::Add);
+        puts.into_iter().chain(adds)
     }
 
     pub fn operation(&self, kind: Kind, key: u32) -> PickedOperation {
         let (number, action) = match (kind, &self.recording) {
             (Kind::Get, _) => (0, Action::Get),
+            (Kind::Add, _) => (0, Action::Add { delta: 1 }),
             (Kind::Put, None) => {
                 let value = self.value.clone();
                 (0, Action::Put { value })
@@ -90,11 +117,15 @@ impl Workload {
                 (number, Action::Put { value })
             }
         };
+        let names = match kind {
+            Kind::Add => &self.counters,
+            Kind::Get | Kind::Put => &self.keys,
+        };
         PickedOperation {
             kind,
             key,
             number,
-            call: Call::new(self.keys[key as usize].clone(), action),
+            call: Call::new(names[key as usize].clone(), action),
         }
     }
 
@@ -116,6 +147,10 @@ pub fn key_name(number: u32) -> String {
     format!("bench/{number:08}")
 }
 
+fn counter_name(number: u32) -> String {
+    format!("bench/counter/{number:08}")
+}
+
 /// The part of the load that one thread drives.
 #[derive(Debug)]
 pub struct Load {
@@ -128,7 +163,9 @@ pub struct Load {
     pub clients_before: u32,
     /// `None` for closed loops.
     pub schedule: Option<RateSchedule>,
+    /// When the measurement starts; the load starts `warmup` before that.
     pub started: Instant,
+    pub warmup: Duration,
     pub duration: Duration,
     pub early: EarlyEnd,
     /// Operations done by all threads, for the line of progress.
@@ -158,7 +195,7 @@ impl Load {
         StdRng::seed_from_u64(self.seed)
     }
 
-    /// From the beginning to the end of the time, or to the early end.
+    /// From the beginning of the measurement to the end of the time, or to the early end.
     pub fn measured(&self) -> Duration {
         let until = self.early.at();
         let took = until.map(|at| at.saturating_duration_since(self.started));
@@ -201,7 +238,7 @@ impl Load {
         self.count(&mut into.tally, flight, ended, result);
     }
 
-    /// Counts the end of an operation, and tells whether it succeeded.
+    /// Counts the end of an operation of the measurement, and tells whether it succeeded.
     pub fn count(
         &self,
         tally: &mut BenchTally,
@@ -209,17 +246,92 @@ impl Load {
         ended: Instant,
         result: Result<Outcome, CallError>,
     ) -> bool {
+        if result.is_ok() {
+            self.done.fetch_add(1, Ordering::Relaxed);
+        }
+        if flight.intended < self.started {
+            return false;
+        }
         match result {
             // All keys were written before the measurement.
             Ok(Outcome::Absent) => tally.lost += 1,
             Ok(_) => {
-                let took = ended.saturating_duration_since(flight.intended);
-                tally.add(flight.kind, took);
-                self.done.fetch_add(1, Ordering::Relaxed);
+                tally.add(
+                    flight.kind,
+                    ended.saturating_duration_since(flight.intended),
+                );
+                let since_start = ended.saturating_duration_since(self.started);
+                if since_start < self.duration {
+                    tally.ended_at(since_start);
+                }
                 return true;
             }
             Err(error) => tally.error(error),
         }
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn picks(dist: KeyDistribution, mix: Mix) -> Vec<PickedOperation> {
+        let plan = BenchPlan {
+            clients: 1,
+            rate: None,
+            keys: 1_000,
+            value_size: 1,
+            dist,
+            mix,
+            warmup: Duration::ZERO,
+            duration: Duration::ZERO,
+            handles: 1,
+            seed: 0,
+            check: false,
+        };
+        let workload = Workload::new(&plan, None);
+        let mut random = StdRng::seed_from_u64(1);
+        (0..10_000).map(|_| workload.pick(&mut random)).collect()
+    }
+
+    fn of_key(picks: &[PickedOperation], key: u32) -> usize {
+        picks.iter().filter(|picked| picked.key == key).count()
+    }
+
+    #[test]
+    fn zipf_chooses_the_first_keys_most_often() {
+        let puts = Mix {
+            gets: 0,
+            puts: 1,
+            adds: 0,
+        };
+        let zipf = picks(KeyDistribution::Zipf, puts);
+        // The sum of 1 / n^0.99 over the first thousand numbers is 7.7.
+        let first = of_key(&zipf, 0);
+        assert!((1_100..1_500).contains(&first), "{first}");
+        let second = of_key(&zipf, 1);
+        assert!((500..800).contains(&second), "{second}");
+        assert!(zipf.iter().all(|picked| picked.key < 1_000));
+        let uniform = picks(KeyDistribution::Uniform, puts);
+        assert!((0..1_000).all(|key| of_key(&uniform, key) < 40));
+    }
+
+    #[test]
+    fn adds_take_their_share() {
+        let mix = Mix {
+            gets: 2,
+            puts: 1,
+            adds: 1,
+        };
+        let all = picks(KeyDistribution::Uniform, mix);
+        let adds: Vec<_> = all.iter().filter(|p| p.kind == Kind::Add).collect();
+        assert!((2_200..2_800).contains(&adds.len()), "{}", adds.len());
+        let names = adds.iter().map(|picked| &picked.call.key);
+        assert!(
+            names
+                .into_iter()
+                .all(|key| key.starts_with(b"bench/counter/"))
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! `horseshoe bench`: gets and puts in closed loops or at a rate, and their latencies.
+//! `horseshoe bench`: gets, puts and adds in closed loops or at a rate, and their latencies.
 //!
 //! The operations are multiplexed over the asynchronous form of few handles, each driven by its own
 //! thread, so that the benchmark measures the cluster and not the scheduling of many threads.
@@ -58,21 +58,23 @@ pub fn run(arguments: &BenchArgs, connection: &ConnectionArgs) -> Exit {
     };
     let workload = Arc::new(Workload::new(&plan, recording));
     let mut log = RecordLog::default();
-    let first = KeyPass {
-        client: &clients[0],
-        workload: &workload,
-        kind: Kind::Put,
-        client_number: plan.clients,
-        early: Some(&early),
-    };
-    match first.run(&mut log).1 {
-        Ok(()) => {}
-        Err(KeysLeft::Error(error)) => {
-            return failed(connection, "the keys can't be written", &error);
-        }
-        Err(KeysLeft::Interrupted) => {
-            let message = "interrupted while the keys were written; nothing was measured";
-            return connection.refuse("interrupted", Exit::Other, message);
+    for kind in workload.first_kinds() {
+        let first = KeyPass {
+            client: &clients[0],
+            workload: &workload,
+            kind,
+            client_number: plan.clients,
+            early: Some(&early),
+        };
+        match first.run(&mut log).1 {
+            Ok(()) => {}
+            Err(KeysLeft::Error(error)) => {
+                return failed(connection, "the keys can't be written", &error);
+            }
+            Err(KeysLeft::Interrupted) => {
+                let message = "interrupted while the keys were written; nothing was measured";
+                return connection.refuse("interrupted", Exit::Other, message);
+            }
         }
     }
     let (clients, result) = measure(&plan, clients, &workload, &early);
@@ -119,7 +121,7 @@ fn measure(
     workload: &Arc<Workload>,
     early: &EarlyEnd,
 ) -> (Vec<Client>, LoadResult) {
-    let started = Instant::now();
+    let started = Instant::now() + plan.warmup;
     let done = Arc::new(AtomicU64::new(0));
     let mut clients_before = 0;
     let threads: Vec<JoinHandle<(Client, LoadResult)>> = clients
@@ -135,6 +137,7 @@ fn measure(
                 clients_before,
                 schedule: plan.rate.map(schedule),
                 started,
+                warmup: plan.warmup,
                 duration: plan.duration,
                 early: early.clone(),
                 done: done.clone(),
@@ -143,7 +146,7 @@ fn measure(
             thread::spawn(move || load.run())
         })
         .collect();
-    show_progress(&threads, &done, started);
+    show_progress(&threads, &done, started - plan.warmup);
     let mut clients = Vec::new();
     let mut result = LoadResult::default();
     for thread in threads {

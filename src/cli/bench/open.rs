@@ -54,10 +54,9 @@ impl Load {
         };
         let mut completions: Vec<Completion> = Vec::with_capacity(COMPLETIONS_MAX);
         loop {
-            let elapsed = self.started.elapsed();
-            let is_over = self.is_over(elapsed);
+            let is_over = self.is_over(self.started.elapsed());
             if !is_over {
-                self.submit_due(&mut state, elapsed, into);
+                self.submit_due(&mut state, into);
             }
             if self.client.completions(&mut completions, COMPLETIONS_MAX) > 0 {
                 self.take(&mut state, completions.drain(..), into);
@@ -70,19 +69,26 @@ impl Load {
             }
         }
         let tally = &mut into.tally;
-        tally.intended = schedule.due_before(self.measured()).max(state.next);
-        tally.behind = tally.intended - state.next;
+        let before = schedule.due_before(self.warmup);
+        let next = state.next.max(before);
+        let end = self.warmup + self.measured();
+        let due = schedule.due_before(end).max(next);
+        tally.intended = due - before;
+        tally.behind = due - next;
         if tally.behind > 0 {
-            let waited = self
-                .measured()
-                .saturating_sub(schedule.start_of(state.next));
-            tally.behind_longest = waited;
+            tally.behind_longest = end.saturating_sub(schedule.start_of(next));
         }
     }
 
+    /// The beginning of the load.
+    fn begun(&self) -> Instant {
+        self.started - self.warmup
+    }
+
     /// Submits the operations that are due, up to the limit of operations in flight.
-    fn submit_due(&self, state: &mut OpenLoop, elapsed: Duration, into: &mut LoadResult) {
-        let due = state.schedule.due_before(elapsed.min(self.duration));
+    fn submit_due(&self, state: &mut OpenLoop, into: &mut LoadResult) {
+        let elapsed = self.begun().elapsed().min(self.warmup + self.duration);
+        let due = state.schedule.due_before(elapsed);
         for _ in 0..SUBMITTED_MAX {
             if state.next >= due {
                 return;
@@ -93,7 +99,7 @@ impl Load {
             if !self.take_room() {
                 return;
             }
-            let intended = self.started + state.schedule.start_of(state.next);
+            let intended = self.begun() + state.schedule.start_of(state.next);
             state.next += 1;
             let picked = self.workload.pick(&mut state.random);
             let called = Instant::now();
@@ -134,8 +140,8 @@ impl Load {
 
     /// The time until the next operation is due or the measurement ends.
     fn until_next(&self, state: &OpenLoop) -> Duration {
-        let elapsed = self.started.elapsed();
-        let left = self.duration.saturating_sub(elapsed);
+        let elapsed = self.begun().elapsed();
+        let left = (self.warmup + self.duration).saturating_sub(elapsed);
         let next = match state.free.is_empty() {
             true => left,
             false => state.schedule.start_of(state.next).saturating_sub(elapsed),

@@ -1,8 +1,9 @@
 //! The flags of `horseshoe bench`, and their check.
 
+use std::fmt;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use kvclient::session::IN_FLIGHT_MAX;
 use wire::VALUE_SIZE_MAX;
 
@@ -18,7 +19,7 @@ const CHECKED_KEYS_MAX: u32 = (RECORDED_MAX / 4) as u32;
 const RATE_MAX: u32 = 1_000_000;
 const DURATION_MAX: Duration = Duration::from_secs(24 * 3_600);
 
-/// Measure the cluster with gets and puts on keys under bench/.
+/// Measure the cluster with gets, puts and adds on keys under bench/.
 ///
 /// Without --rate the load is closed loops: each client starts an operation when its last one has
 /// ended. With --rate it is an open loop: operations start at fixed intervals, whether earlier ones
@@ -36,21 +37,30 @@ pub struct BenchArgs {
     #[arg(long, value_name = "N", value_parser = rate, allow_negative_numbers = true)]
     rate: Option<u32>,
 
-    /// Number of keys, each as likely as any other
+    /// Number of keys; adds have as many of their own
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=i64::from(KEYS_MAX)))]
     keys: u32,
+
+    /// How often each key is chosen: each as often as any other, or the first ones most often
+    /// (Zipf's law, exponent 0.99)
+    #[arg(long, value_name = "DISTRIBUTION", default_value = "uniform")]
+    dist: KeyDistribution,
 
     /// Size of each value in bytes
     #[arg(long, value_name = "BYTES", default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=VALUE_SIZE_MAX as i64))]
     value_size: u32,
 
-    /// Ratio of gets to puts; 0:1 is puts only
-    #[arg(long, value_name = "GET:PUT", default_value = "1:1", value_parser = mix)]
+    /// Ratio of gets to puts, and to adds; 0:1 is puts only, 0:0:1 adds only
+    #[arg(long, value_name = "GET:PUT[:ADD]", default_value = "1:1", value_parser = mix)]
     mix: Mix,
 
     /// How long to measure, at most 24h
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     duration: Duration,
+
+    /// Run the load for this long before the measurement, at most 24h
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = warmup)]
+    warmup: Duration,
 
     /// Client handles, each with a thread; the clients, or the rate, are divided among them
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
@@ -66,20 +76,61 @@ pub struct BenchArgs {
     check: bool,
 }
 
-/// Shares of gets and puts.
+/// Shares of gets, puts and adds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mix {
     pub gets: u32,
     pub puts: u32,
+    pub adds: u32,
+}
+
+impl Mix {
+    pub fn all(self) -> u32 {
+        self.gets + self.puts + self.adds
+    }
+}
+
+impl fmt::Display for Mix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.gets, self.puts)?;
+        match self.adds {
+            0 => Ok(()),
+            adds => write!(f, ":{adds}"),
+        }
+    }
 }
 
 fn mix(word: &str) -> Result<Mix, String> {
-    let error = || "a mix is two whole numbers up to 1000, GET:PUT, not both 0".to_owned();
     let number = |word: &str| word.parse().ok().filter(|&n: &u32| n <= 1_000);
-    let (gets, puts) = word.split_once(':').ok_or_else(error)?;
-    match (number(gets), number(puts)) {
-        (Some(gets), Some(puts)) if gets + puts > 0 => Ok(Mix { gets, puts }),
-        _ => Err(error()),
+    let shares: Option<Vec<u32>> = word.split(':').map(number).collect();
+    let mix = match shares.as_deref() {
+        Some(&[gets, puts]) => Some(Mix {
+            gets,
+            puts,
+            adds: 0,
+        }),
+        Some(&[gets, puts, adds]) => Some(Mix { gets, puts, adds }),
+        _ => None,
+    };
+    mix.filter(|mix| mix.all() > 0).ok_or_else(|| {
+        "a mix is two or three whole numbers up to 1000, GET:PUT or GET:PUT:ADD, not all 0"
+            .to_owned()
+    })
+}
+
+/// How often each key is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum KeyDistribution {
+    Uniform,
+    Zipf,
+}
+
+impl KeyDistribution {
+    pub fn name(self) -> &'static str {
+        match self {
+            KeyDistribution::Uniform => "uniform",
+            KeyDistribution::Zipf => "zipf",
+        }
     }
 }
 
@@ -102,6 +153,13 @@ fn duration(word: &str) -> Result<Duration, String> {
     }
 }
 
+fn warmup(word: &str) -> Result<Duration, String> {
+    match words::duration_or_zero(word)? {
+        warmup if warmup > DURATION_MAX => Err("a warm-up takes at most 24h".to_owned()),
+        warmup => Ok(warmup),
+    }
+}
+
 /// The flags with their defaults.
 #[derive(Debug, Clone)]
 pub struct BenchPlan {
@@ -111,7 +169,9 @@ pub struct BenchPlan {
     pub rate: Option<u32>,
     pub keys: u32,
     pub value_size: u32,
+    pub dist: KeyDistribution,
     pub mix: Mix,
+    pub warmup: Duration,
     pub duration: Duration,
     pub handles: u32,
     pub seed: u64,
@@ -144,7 +204,9 @@ impl BenchPlan {
             rate: arguments.rate,
             keys: arguments.keys,
             value_size: arguments.value_size,
+            dist: arguments.dist,
             mix: arguments.mix,
+            warmup: arguments.warmup,
             duration: arguments.duration,
             handles: arguments.handles.min(clients),
             seed: arguments.seed,
@@ -172,6 +234,12 @@ fn check_fits(arguments: &BenchArgs) -> Result<(), String> {
             arguments.value_size
         ));
     }
+    if arguments.mix.adds > 0 {
+        return Err(format!(
+            "--check with --mix {}: it checks gets and puts; leave the adds out",
+            arguments.mix
+        ));
+    }
     if arguments.keys > CHECKED_KEYS_MAX {
         return Err(format!(
             "--check with --keys {}: it records {RECORDED_MAX} operations at most, so it takes at \
@@ -180,7 +248,7 @@ fn check_fits(arguments: &BenchArgs) -> Result<(), String> {
         ));
     }
     let room = RECORDED_MAX - 2 * u64::from(arguments.keys);
-    let seconds = arguments.duration.as_secs_f64();
+    let seconds = (arguments.warmup + arguments.duration).as_secs_f64();
     let Some(rate) = arguments.rate else {
         return Ok(());
     };
@@ -189,7 +257,7 @@ fn check_fits(arguments: &BenchArgs) -> Result<(), String> {
             "--check with --rate {rate} for {seconds} s: it records {room} operations on {} keys \
              at most; give --duration {} or a lower --rate",
             arguments.keys,
-            room / u64::from(rate)
+            (room / u64::from(rate)).saturating_sub(arguments.warmup.as_secs())
         ));
     }
     Ok(())
@@ -214,16 +282,20 @@ mod tests {
     }
 
     #[test]
-    fn a_mix_is_two_numbers() {
-        assert_eq!(mix("1:1"), Ok(Mix { gets: 1, puts: 1 }));
-        assert_eq!(mix("0:1"), Ok(Mix { gets: 0, puts: 1 }));
+    fn a_mix_is_two_or_three_numbers() {
+        for (word, gets, puts, adds) in [("1:1", 1, 1, 0), ("0:1", 0, 1, 0), ("0:0:7", 0, 0, 7)] {
+            assert_eq!(mix(word), Ok(Mix { gets, puts, adds }));
+            assert_eq!(mix(word).unwrap().to_string(), word);
+        }
         for word in [
             "",
             "1",
             "0:0",
             "a:1",
             "1:-1",
-            "1:1:1",
+            "0:0:0",
+            "1:1:",
+            "1:1:1:1",
             "1:1001",
             "4294967295:1",
         ] {
@@ -277,6 +349,14 @@ mod tests {
             ("--duration 0", "a time has to be above zero"),
             ("--duration 25h", "at most 24h"),
             ("--duration 999999999999h", "at most 24h"),
+            ("--warmup 25h", "at most 24h"),
+            ("--warmup soon", "a time is a number of seconds"),
+            ("--dist normal", "possible values: uniform, zipf"),
+            ("--check --mix 1:1:1", "leave the adds out"),
+            (
+                "--check --rate 100000 --duration 10 --warmup 10",
+                "give --duration 9 or a lower --rate",
+            ),
             ("--clients 0", "1..=65536"),
             ("--clients 65537", "1..=65536"),
             ("--clients 32769", "give --handles 2 or --clients 32768"),

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::early::EarlyReason;
 use super::judge::{CheckReport, UndecidedKey};
 use super::load::key_name;
-use super::plan::BenchPlan;
+use super::plan::{BenchPlan, KeyDistribution};
 use super::record::RECORDED_MAX;
 use super::tally::BenchTally;
 
@@ -55,7 +55,17 @@ impl Measurement<'_> {
             None => format!("{clients} clients"),
         };
         let seconds = self.plan.duration.as_secs_f64();
-        let mut text = format!("{load}, {keys} keys, values of {value_size} bytes, {seconds} s\n");
+        let chosen = match self.plan.dist {
+            KeyDistribution::Uniform => "",
+            KeyDistribution::Zipf => " by Zipf's law",
+        };
+        let warmup = match self.plan.warmup {
+            Duration::ZERO => String::new(),
+            warmup => format!(" after {} s", warmup.as_secs_f64()),
+        };
+        let mut text = format!(
+            "{load}, {keys} keys{chosen}, values of {value_size} bytes, {seconds} s{warmup}\n"
+        );
         let took = self.tally.took.as_secs_f64();
         match self.early {
             None => {}
@@ -140,11 +150,14 @@ impl Measurement<'_> {
             "handles": plan.handles,
             "keys": plan.keys,
             "value_size": plan.value_size,
-            "mix": format!("{}:{}", plan.mix.gets, plan.mix.puts),
+            "dist": plan.dist.name(),
+            "mix": plan.mix.to_string(),
+            "warmup_seconds": plan.warmup.as_secs_f64(),
             "seed": plan.seed,
             "seconds": tally.took.as_secs_f64(),
             "interrupted": self.early == Some(EarlyReason::Interrupted),
             "achieved_per_second": tally.achieved(),
+            "succeeded_each_second": tally.each_second,
             "errors": tally.errors(),
         });
         if let Some(fair) = tally.fairness() {

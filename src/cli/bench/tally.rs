@@ -17,20 +17,33 @@ const DIGITS: u8 = 3;
 pub enum Kind {
     Get,
     Put,
+    Add,
 }
 
-pub const KINDS: [Kind; 2] = [Kind::Get, Kind::Put];
+pub const KINDS: [Kind; 3] = [Kind::Get, Kind::Put, Kind::Add];
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Get => "get",
+            Kind::Put => "put",
+            Kind::Add => "add",
+        }
+    }
+}
 
 #[derive(Debug)]
 pub struct BenchTally {
     /// Of the operations that succeeded, by kind.
-    latencies_ns: [Histogram<u64>; 2],
+    latencies_ns: [Histogram<u64>; KINDS.len()],
     /// The operations among these that ended after the time was up, by kind; only in an open loop.
-    pub late: [u64; 2],
+    pub late: [u64; KINDS.len()],
     errors: BTreeMap<&'static str, u64>,
     pub first_error: Option<CallError>,
     /// Gets that found no key, though all keys were written.
     pub lost: u64,
+    /// Operations that succeeded, by the second of the measurement in which they ended.
+    pub each_second: Vec<u64>,
     /// The time in which the operations were counted.
     pub took: Duration,
     /// Operations of each closed loop that succeeded.
@@ -53,11 +66,12 @@ impl Default for BenchTally {
             Histogram::new_with_bounds(1, LATENCY_NS_MAX, DIGITS).expect("bounds that are allowed")
         };
         BenchTally {
-            latencies_ns: [histogram(), histogram()],
-            late: [0; 2],
+            latencies_ns: KINDS.map(|_| histogram()),
+            late: [0; KINDS.len()],
             errors: BTreeMap::new(),
             first_error: None,
             lost: 0,
+            each_second: Vec::new(),
             took: Duration::ZERO,
             per_client: Vec::new(),
             intended: 0,
@@ -92,6 +106,15 @@ impl BenchTally {
         self.latencies_ns[kind as usize].saturating_record(ns);
     }
 
+    /// An operation that succeeded ended so long after the start of the measurement, within it.
+    pub fn ended_at(&mut self, since_start: Duration) {
+        let second = since_start.as_secs() as usize;
+        if self.each_second.len() <= second {
+            self.each_second.resize(second + 1, 0);
+        }
+        self.each_second[second] += 1;
+    }
+
     pub fn error(&mut self, error: CallError) {
         *self.errors.entry(report::classify(&error).0).or_default() += 1;
         self.first_error.get_or_insert(error);
@@ -111,6 +134,11 @@ impl BenchTally {
             self.first_error.clone_from(&other.first_error);
         }
         self.lost += other.lost;
+        let seconds = self.each_second.len().max(other.each_second.len());
+        self.each_second.resize(seconds, 0);
+        for (mine, others) in self.each_second.iter_mut().zip(&other.each_second) {
+            *mine += others;
+        }
         self.took = self.took.max(other.took);
         self.per_client.extend_from_slice(&other.per_client);
         self.intended += other.intended;
@@ -126,23 +154,23 @@ impl BenchTally {
         self.latencies_ns.iter().map(Histogram::len).sum()
     }
 
-    /// Gets, puts, both; only those that occurred.
+    /// Those kinds that occurred, and all together.
     pub fn rows(&self) -> Vec<LatencyRow> {
         let row = |name, latency_ns: Histogram<u64>, late: u64| LatencyRow {
             name,
             per_second: self.per_second(latency_ns.len() - late),
             latency_ns,
         };
-        let [gets, puts] = &self.latencies_ns;
-        let mut all = gets.clone();
-        all.add(puts).expect("histograms of the same bounds");
-        let [late_gets, late_puts] = self.late;
-        let mut rows = vec![
-            row("get", gets.clone(), late_gets),
-            row("put", puts.clone(), late_puts),
-        ];
-        rows.retain(|row| !row.latency_ns.is_empty());
-        rows.push(row("all", all, late_gets + late_puts));
+        let of = |kind: Kind| &self.latencies_ns[kind as usize];
+        let mut all = of(Kind::Get).clone();
+        for kind in [Kind::Put, Kind::Add] {
+            all.add(of(kind)).expect("histograms of the same bounds");
+        }
+        let occurred = KINDS.iter().filter(|kind| !of(**kind).is_empty());
+        let mut rows: Vec<LatencyRow> = occurred
+            .map(|kind| row(kind.name(), of(*kind).clone(), self.late[*kind as usize]))
+            .collect();
+        rows.push(row("all", all, self.late.iter().sum()));
         rows
     }
 
@@ -194,14 +222,17 @@ mod tests {
         let mut other = BenchTally {
             took: Duration::from_secs(2),
             per_client: vec![1],
-            late: [10, 0],
+            late: [10, 0, 0],
+            each_second: vec![1, 2, 3],
             ..BenchTally::default()
         };
         other.add(Kind::Put, Duration::from_micros(250));
         other.error(CallError::Busy);
         other.error(CallError::UnknownOutcome);
         other.error(CallError::Busy);
+        one.ended_at(Duration::from_millis(1_999));
         one.merge(&other);
+        assert_eq!(one.each_second, [1, 3, 3]);
         assert_eq!(one.count(), 101);
         assert_eq!(one.first_error, Some(CallError::Busy));
         let rows = one.rows();

@@ -88,6 +88,12 @@ fn two_nodes() {
 }
 
 #[test]
+#[ignore] // takes a minute
+fn two_nodes_and_restart() {
+    holds(scopes::two_nodes_and_restart(), &["", "a", "ab", "b", "ba"]);
+}
+
+#[test]
 fn change_under_writes() {
     holds(scopes::change_under_writes(), &[]);
 }

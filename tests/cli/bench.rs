@@ -245,6 +245,19 @@ fn an_interrupt_before_the_measurement_is_told() {
     );
 }
 
+#[test]
+fn an_interrupt_in_the_warm_up_is_told() {
+    let cluster = FakeCluster::start(1);
+    let shell = Shell::with(&cluster.nodes());
+    let child = shell.start(&["bench", "--keys=1", "--warmup=1h"]);
+    wait_until(SOON, "the load", || cluster.requests() > 100);
+    interrupt(&child);
+    ended(child).failed(
+        6,
+        "interrupted before the measurement; nothing was measured",
+    );
+}
+
 /// The second run finds the values of the first one, which have another size.
 #[test]
 fn a_history_is_checked_also_on_keys_that_exist() {

@@ -125,9 +125,14 @@ pub fn two_nodes() -> Scope {
         ask(append("b"), &[1]),
         ask(GET, &[1]),
     ];
+    Scope::new(2, plans)
+}
+
+/// The same, and either node may restart.
+pub fn two_nodes_and_restart() -> Scope {
     Scope {
         restarts: 1,
-        ..Scope::new(2, plans)
+        ..two_nodes()
     }
 }
 

@@ -40,8 +40,7 @@ const REFRESH_US_USELESS: u64 = 250_000;
 const MOVED_US: u64 = 1_000_000;
 /// ... and after this time if no other node answers either.
 const MOVED_US_ALONE: u64 = 200_000;
-/// How much longer than usual a transaction may take. A retry through another node competes with it
-/// for its keys, so it is sent only if the node is gone (`Probe`), or after this time.
+/// How much longer than usual a transaction may take: it may wait for others that have its keys.
 const TRANSACTION_US: u64 = 250_000;
 /// How much longer than a get a page of a scan may take.
 const SCAN_US: u64 = 100_000;
@@ -64,6 +63,7 @@ pub(super) struct Live {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct AnswerTiming {
     pub is_read: bool,
+    pub is_transaction: bool,
     pub sent_us: u64,
     /// The operation was sent to no other node since.
     pub was_last: bool,
@@ -224,15 +224,13 @@ impl Node {
         // A page takes longer than the other reads, and says nothing of them; a poll waits.
         let is_slow = matches!(outcome, Outcome::Page(_) | Outcome::Watched(_));
         if !is_turned_away(outcome) && !is_slow {
-            let is_transaction =
-                matches!(outcome, Outcome::Committed { .. } | Outcome::Failed { .. });
-            self.executed(now_us, timing, took_us, is_transaction);
+            self.executed(now_us, timing, took_us);
         }
     }
 
     /// A round answered the operation after this time.
-    fn executed(&mut self, now_us: u64, timing: AnswerTiming, took_us: u64, is_transaction: bool) {
-        let latency = if is_transaction {
+    fn executed(&mut self, now_us: u64, timing: AnswerTiming, took_us: u64) {
+        let latency = if timing.is_transaction {
             &mut self.transactions
         } else if timing.is_read {
             &mut self.reads
@@ -260,7 +258,7 @@ impl Node {
         let wait_us = latency.wait_us(self.distance.wait_bounds());
         let size_us = match action {
             Action::Scan { .. } => SCAN_US,
-            Action::Transact { .. } => TRANSACTION_US,
+            Action::Transact { .. } => TRANSACTION_US + 3 * allowance_us(action.value_size()),
             Action::Watch { wait_ms, .. } => SCAN_US + u64::from(*wait_ms) * 1_000,
             _ => 3 * allowance_us(action.value_size()),
         };

@@ -6,7 +6,7 @@ use super::probe::Probe;
 use super::table::CallHandle;
 use super::{IN_FLIGHT_MAX, Session, place_bit};
 use wire::latency::allowance_us;
-use wire::{Operation, OperationId, Outcome, RETRY_WINDOW_MS, Request, kind};
+use wire::{Action, Operation, OperationId, Outcome, RETRY_WINDOW_MS, Request, kind};
 
 /// The wait before a refused call is tried again, unless the node said when; it is doubled each
 /// time.
@@ -18,6 +18,8 @@ const RETRY_WAIT_US_MAX: u64 = 1_000_000;
 /// that spreads them. A second attempt makes another node run a round with the whole value, and
 /// where the links are slow or lossy this delays the first one further.
 const LARGE_WAIT_US_MAX: u64 = 2_000_000;
+/// A transaction is sent to its node again so long before it is sent to another one.
+const SAME_NODE_US: u64 = 200_000;
 /// Retries use up an allowance: each answered operation adds one to it, and each retry takes ten.
 /// So a busy cluster does not receive everything again, and yet up to ten per cent of lost
 /// datagrams are repaired immediately.
@@ -134,6 +136,18 @@ impl InFlight {
     /// Whether the operation may be applied, now or later, without an answer to this client.
     pub fn may_be_done(&self) -> bool {
         self.open > 0 && !self.is_read()
+    }
+
+    pub fn is_transaction(&self) -> bool {
+        matches!(self.call.action, Action::Transact { .. })
+    }
+
+    /// Whether the next attempt goes to the same node: the datagram may have been lost, and the
+    /// node may be at work on the transaction. Through another node it would compete with itself
+    /// for its keys.
+    fn stays(&self) -> bool {
+        let is_first = self.doublings == 0 && self.sent == 1;
+        is_first && self.is_transaction() && !self.is_large() && !self.probe.has_failed()
     }
 
     fn is_large(&self) -> bool {
@@ -309,20 +323,26 @@ impl Session {
         self.counters.retries += u64::from(retry);
         self.transmit(place, kind::REQUEST, &request);
 
+        let operation = self.table.get_mut(handle).expect("the caller looked");
+        // Only a transaction is sent to its node again before it goes to another one.
+        let before = operation.last.filter(|_| retry && operation.stays());
         let last = LastAttempt {
             place,
             number,
-            sent_us: now_us,
+            sent_us: before.map_or(now_us, |before| before.sent_us),
             open: true,
         };
-        let operation = self.table.get_mut(handle).expect("the caller looked");
         operation.was_sent(last, around, wait_us, jitter);
         // A poll waits, and a large value is under way for long.
         let is_probed = !operation.call.action.is_watch() && !operation.is_large();
-        operation.probe = match is_probed {
-            true => Probe::new(&self.nodes[place], now_us, operation.retry_us - now_us),
-            false => Probe::NONE,
-        };
+        if !is_probed {
+            operation.probe = Probe::NONE;
+        } else if before.is_none() {
+            operation.probe = Probe::new(&self.nodes[place], now_us, operation.retry_us - now_us);
+        }
+        if operation.stays() {
+            operation.retry_us -= SAME_NODE_US;
+        }
         self.arm(handle);
     }
 
@@ -473,7 +493,8 @@ impl Session {
         if let Some(last) = operation.last.filter(|last| last.open) {
             let node = &mut self.nodes[last.place];
             let wait_us = backed_off(node.wait_us(&operation.call.action), operation.doublings);
-            if now_us < last.sent_us + wait_us && !operation.probe.has_failed() {
+            let stays = operation.stays() && node.is_usable(now_us);
+            if now_us < last.sent_us + wait_us && !operation.probe.has_failed() && !stays {
                 // The node turned out to be slower.
                 operation.retry_us = last.sent_us + wait_us;
                 self.arm(handle);
@@ -493,6 +514,10 @@ impl Session {
             }
             if !is_free {
                 self.allowance -= ALLOWANCE_RETRY;
+            }
+            if stays {
+                self.send_to(now_us, handle, last.place, false);
+                return;
             }
             operation.doublings += u32::from(answers);
             let is_gone = operation.probe.is_gone(node);

@@ -51,6 +51,10 @@ impl Session {
             );
             let timing = AnswerTiming {
                 is_read,
+                is_transaction: matches!(
+                    outcome,
+                    Outcome::Committed { .. } | Outcome::Failed { .. }
+                ),
                 sent_us: sent.sent_us,
                 was_last: false,
             };
@@ -66,6 +70,7 @@ impl Session {
         let was_last = operation.is_last(place, attempt);
         let timing = AnswerTiming {
             is_read,
+            is_transaction: operation.is_transaction(),
             sent_us: sent.sent_us,
             was_last,
         };

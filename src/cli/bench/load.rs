@@ -188,6 +188,7 @@ impl Load {
             None => self.closed_loops(&mut result),
         }
         result.tally.took = self.measured();
+        result.tally.fill_seconds();
         (self.client, result)
     }
 
@@ -249,7 +250,12 @@ impl Load {
         if result.is_ok() {
             self.done.fetch_add(1, Ordering::Relaxed);
         }
-        if flight.intended < self.started {
+        // Of a closed loop what ends in the time counts, of an open one what was to start in it.
+        let counted_at = match self.schedule {
+            None => ended,
+            Some(_) => flight.intended,
+        };
+        if counted_at < self.started {
             return false;
         }
         match result {
@@ -261,7 +267,7 @@ impl Load {
                     ended.saturating_duration_since(flight.intended),
                 );
                 let since_start = ended.saturating_duration_since(self.started);
-                if since_start < self.duration {
+                if !self.is_over(since_start) {
                     tally.ended_at(since_start);
                 }
                 return true;

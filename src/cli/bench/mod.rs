@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 use kvclient::{CallError, Client};
 use wire::KEY_SIZE_MAX;
 
-use self::early::EarlyEnd;
+use self::early::{EarlyEnd, EarlyReason};
 use self::judge::CheckReport;
 use self::keys::{KeyPass, KeysLeft};
 use self::load::{Load, LoadResult, Workload};
@@ -78,6 +78,11 @@ pub fn run(arguments: &BenchArgs, connection: &ConnectionArgs) -> Exit {
         }
     }
     let (clients, result) = measure(&plan, clients, &workload, &early);
+    let is_interrupted = early.reason() == Some(EarlyReason::Interrupted);
+    if is_interrupted && result.tally.took.is_zero() {
+        let message = "interrupted before the measurement; nothing was measured";
+        return connection.refuse("interrupted", Exit::Other, message);
+    }
     log.merge(result.log);
     let measurement = Measurement {
         plan: &plan,

@@ -104,7 +104,9 @@ impl Load {
             let picked = self.workload.pick(&mut state.random);
             let called = Instant::now();
             let late = called.saturating_duration_since(intended);
-            into.tally.submitted_late = into.tally.submitted_late.max(late);
+            if intended >= self.started {
+                into.tally.submitted_late = into.tally.submitted_late.max(late);
+            }
             let flight = picked.flight(intended, called);
             match self.client.submit(picked.call, tag as u64) {
                 Ok(()) => state.flights[tag] = Some(flight),
@@ -124,8 +126,10 @@ impl Load {
     ) {
         // Before the operations that have ended are removed.
         let in_flight = state.in_flight() as u64;
-        into.tally.in_flight_max = into.tally.in_flight_max.max(in_flight);
         let ended = Instant::now();
+        if ended >= self.started {
+            into.tally.in_flight_max = into.tally.in_flight_max.max(in_flight);
+        }
         let is_late = self.is_over(ended - self.started);
         for Completion { tag, result } in completions {
             let tag = tag as usize;

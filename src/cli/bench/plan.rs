@@ -253,11 +253,16 @@ fn check_fits(arguments: &BenchArgs) -> Result<(), String> {
         return Ok(());
     };
     if f64::from(rate) * seconds > room as f64 {
+        let left =
+            (room / u64::from(rate)).saturating_sub(arguments.warmup.as_secs_f64().ceil() as u64);
+        let remedy = match left {
+            0 => "a shorter --warmup".to_owned(),
+            left => format!("--duration {left}"),
+        };
         return Err(format!(
             "--check with --rate {rate} for {seconds} s: it records {room} operations on {} keys \
-             at most; give --duration {} or a lower --rate",
-            arguments.keys,
-            (room / u64::from(rate)).saturating_sub(arguments.warmup.as_secs())
+             at most; give {remedy} or a lower --rate",
+            arguments.keys
         ));
     }
     Ok(())
@@ -356,6 +361,14 @@ mod tests {
             (
                 "--check --rate 100000 --duration 10 --warmup 10",
                 "give --duration 9 or a lower --rate",
+            ),
+            (
+                "--check --rate 100000 --duration 10 --warmup 10.5",
+                "give --duration 8 or a lower --rate",
+            ),
+            (
+                "--check --rate 100000 --warmup 30",
+                "give a shorter --warmup or a lower --rate",
             ),
             ("--clients 0", "1..=65536"),
             ("--clients 65537", "1..=65536"),

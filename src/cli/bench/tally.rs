@@ -115,6 +115,13 @@ impl BenchTally {
         self.each_second[second] += 1;
     }
 
+    /// A second without an operation is told, too.
+    pub fn fill_seconds(&mut self) {
+        let seconds = self.took.as_secs_f64().ceil() as usize;
+        self.each_second
+            .resize(seconds.max(self.each_second.len()), 0);
+    }
+
     pub fn error(&mut self, error: CallError) {
         *self.errors.entry(report::classify(&error).0).or_default() += 1;
         self.first_error.get_or_insert(error);
@@ -223,16 +230,17 @@ mod tests {
             took: Duration::from_secs(2),
             per_client: vec![1],
             late: [10, 0, 0],
-            each_second: vec![1, 2, 3],
+            each_second: vec![1],
             ..BenchTally::default()
         };
         other.add(Kind::Put, Duration::from_micros(250));
         other.error(CallError::Busy);
         other.error(CallError::UnknownOutcome);
         other.error(CallError::Busy);
-        one.ended_at(Duration::from_millis(1_999));
+        one.ended_at(Duration::from_millis(999));
+        other.fill_seconds();
         one.merge(&other);
-        assert_eq!(one.each_second, [1, 3, 3]);
+        assert_eq!(one.each_second, [2, 0]);
         assert_eq!(one.count(), 101);
         assert_eq!(one.first_error, Some(CallError::Busy));
         let rows = one.rows();

@@ -332,7 +332,7 @@ impl Coordinator {
                 Some(TransactionStep::Look { birth }) => {
                     let absences: Vec<_> =
                         round.answers.iter().map(|a| (a.from, a.floor)).collect();
-                    let forgotten = context.configuration.forgotten(&absences);
+                    let forgotten = context.configuration.forgotten_by_readers(&absences);
                     look_at(record.map(Arc::as_ref), *birth, forgotten)
                 }
                 Some(_) => unreachable!("no other step reads"),

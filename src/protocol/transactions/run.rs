@@ -317,17 +317,18 @@ impl Transactions {
         }
     }
 
-    /// T1, X5: the register can't be created any more, for instance because a change of the
-    /// configuration raised the base above the birth (B3). So this attempt did nothing. The outcome
-    /// is unknown only if another attempt may have been executed, or if the run is so old that its
-    /// register may have been removed and purged.
+    /// T1, X5: the register can't be created any more, because members have forgotten what is as
+    /// old (X3). So this attempt did nothing. The outcome is unknown only if another attempt may
+    /// have been executed, or if the run is so old that its register may have been removed and
+    /// purged.
     fn end_barred(&mut self, around: &Surroundings<'_>, id: OperationId) {
         if self.renew(around, id) {
             return;
         }
         let run = &self.runs[&id];
         let horizon_us = clock::to_ms(around.horizon) * 1_000;
-        let is_old = around.now.mono_us >= run.pending.arrived_us + horizon_us;
+        let is_old = around.now.mono_us >= run.pending.arrived_us + horizon_us
+            || around.clock >= run.operation.birth.saturating_add(around.horizon);
         let outcome = match run.is_retry() || is_old {
             true => Outcome::Unknown,
             false => Outcome::Remake {
@@ -458,8 +459,9 @@ impl Transactions {
 
     /// T6: places the next keys once all before them are held. A transaction that was aborted
     /// waits at its first key, in an order that is the same for all, and holds no other meanwhile.
+    /// So does one for whose keys others wait.
     fn place_next(&mut self, around: &Surroundings<'_>, id: OperationId) {
-        let run = self.runs.get_mut(&id).expect("the caller looked");
+        let run = &self.runs[&id];
         let RunPhase::Placing(register, results) = &run.phase else {
             return;
         };
@@ -467,15 +469,24 @@ impl Transactions {
         if asked.any(|part| results[*part].is_none()) {
             return;
         }
-        let count = match register.attempt {
-            1 => run.order.len(),
-            _ => run.order.len().min(2 * run.placed + 1),
+        let all = run.order.len();
+        let count = match register.attempt > 1 || self.is_contended(run) {
+            true => all.min(2 * run.placed + 1),
+            false => all,
         };
+        let run = self.runs.get_mut(&id).expect("just seen");
         let next = run.order[run.placed..count].to_vec();
         run.placed = count;
         for part in next {
             self.place(around, id, part, None);
         }
+    }
+
+    /// Whether operations of this node wait for intents of its keys. A snapshot in place has many
+    /// keys, and tries to hold them all at once first.
+    fn is_contended(&self, run: &TransactionRun) -> bool {
+        let is_candidate = !self.parked.is_empty() && !run.is_in_place();
+        is_candidate && run.keys().iter().any(|key| self.is_parked(key))
     }
 
     /// T6: an attempt that was aborted waits before the next one, so that the older transaction

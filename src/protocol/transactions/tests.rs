@@ -155,21 +155,49 @@ fn an_operation_whose_intent_is_cleared_goes_on() {
     machine.blocked(&around(NOW_US), &key(), put(1), unreadable.into());
     assert!(matches!(&wants(&mut machine)[..], [Want::Drop(_)]));
     machine.blocked(&around(NOW_US), &key(), put(1), covered());
-    assert!(wants(&mut machine).is_empty());
-    machine.handle_timeout(&around(NOW_US + INTENT_WAIT_US));
     assert!(matches!(&wants(&mut machine)[..], [Want::Step { .. }]));
 }
 
-/// T6: nobody resolves the intent of a coordinator that is gone.
+/// T6: a younger transaction waits for a while before it looks, unless the coordinator is gone.
 #[test]
-fn a_write_does_not_wait_for_a_coordinator_that_is_gone() {
-    let mut machine = Transactions::default();
+fn a_younger_transaction_is_patient() {
+    let place = TransactionStep::Place {
+        part: 0,
+        number: 1,
+        by: Coordination {
+            coordinator: 1,
+            boot: 1,
+            deadline: 1 << 30,
+        },
+        vouched: None,
+    };
+    let born = |birth: u64| {
+        let pending = transact(1);
+        let operation = Operation {
+            birth,
+            ..pending.operation.as_ref().clone()
+        };
+        Pending {
+            operation: operation.into(),
+            step: Some(Arc::new(place.clone())),
+            ..pending
+        }
+    };
     let alone = Surroundings {
         is_present: &|_, _| false,
         ..around(NOW_US)
     };
-    machine.blocked(&alone, &key(), put(1), covered());
-    assert!(matches!(&wants(&mut machine)[..], [Want::Step { .. }]));
+    for (birth, around, looks) in [
+        (9, &around(NOW_US), false),
+        (9, &alone, true),
+        (1, &around(NOW_US), true),
+    ] {
+        let mut machine = Transactions::default();
+        machine.blocked(around, &key(), born(birth), covered());
+        assert_eq!(!wants(&mut machine).is_empty(), looks, "{birth}");
+        machine.handle_timeout(&self::around(NOW_US + INTENT_WAIT_US));
+        assert_eq!(wants(&mut machine).is_empty(), looks, "{birth}");
+    }
 }
 
 /// A node without a vote, or with a hung disk, drops the step that reads the register.
@@ -177,7 +205,6 @@ fn a_write_does_not_wait_for_a_coordinator_that_is_gone() {
 fn an_operation_does_not_wait_for_a_register_that_this_node_may_not_read() {
     let mut machine = Transactions::default();
     machine.blocked(&around(NOW_US), &key(), put(1), covered());
-    machine.handle_timeout(&around(NOW_US + INTENT_WAIT_US));
     answer(&mut machine, NOW_US, StepAnswer::Dropped);
     assert!(matches!(&wants(&mut machine)[..], [Want::Run { .. }]));
     assert_nothing_waits(&machine);
@@ -189,10 +216,9 @@ fn an_overdue_operation_does_not_wait_for_a_register_that_cannot_be_read() {
     let mut machine = Transactions::default();
     let busy = || StepAnswer::Outcome(Outcome::Busy { after_ms: 20 });
     machine.blocked(&around(NOW_US), &key(), put(1), covered());
-    machine.handle_timeout(&around(NOW_US + INTENT_WAIT_US));
-    answer(&mut machine, NOW_US + INTENT_WAIT_US, busy());
+    answer(&mut machine, NOW_US, busy());
     assert!(wants(&mut machine).is_empty());
-    machine.handle_timeout(&around(NOW_US + 4 * INTENT_WAIT_US));
+    machine.handle_timeout(&around(NOW_US + INTENT_WAIT_US));
     answer(&mut machine, NOW_US + 1_000_000, busy());
     assert!(matches!(&wants(&mut machine)[..], [Want::Drop(_)]));
     assert_nothing_waits(&machine);

@@ -33,11 +33,13 @@ impl Blocked {
     /// T6: the older of two transactions aborts the younger.
     fn is_older_than(&self, birth: Birth, id: OperationId) -> bool {
         let operation = &self.pending.operation;
-        let places = matches!(
-            self.pending.step.as_deref(),
-            Some(TransactionStep::Place { .. })
-        );
-        places && (operation.birth, operation.id) < (birth, id)
+        self.places() && (operation.birth, operation.id) < (birth, id)
+    }
+
+    /// Whether it is to place an intent.
+    fn places(&self) -> bool {
+        let step = self.pending.step.as_deref();
+        matches!(step, Some(TransactionStep::Place { .. }))
     }
 
     /// A write that is no part of a transaction.
@@ -115,16 +117,17 @@ impl Transactions {
             wait_us: 0,
             began_us: around.now.mono_us,
         });
-        // A write that is not the older one waits for a while before it looks at the register: in
-        // most cases the coordinator resolves the intent meanwhile.
-        let may_wait = !blocked.pending.is_read() && !blocked.is_older_than(visit.birth, of.id);
-        let (is_looking, has_timer) = (visit.is_looking, visit.wait_us > 0);
-        let undecided = visit.undecided.clone();
+        // A write waits for the timer that is set already, if it is not the older one. The younger
+        // of two transactions sets one first: in most cases the intent is resolved by then.
+        let is_older = blocked.is_older_than(visit.birth, of.id);
+        let waits = visit.wait_us > 0 && !blocked.pending.is_read() && !is_older;
+        let is_patient = blocked.places() && !is_older;
+        let (is_looking, undecided) = (visit.is_looking, visit.undecided.clone());
         visit.waiting.push(blocked);
-        if is_looking || may_wait && has_timer {
+        if is_looking || waits {
             return;
         }
-        match may_wait && !self.is_left(around, of.id, &undecided) {
+        match is_patient && !self.is_left(around, of.id, &undecided) {
             true => self.wait(around, of),
             false => self.look_at(around, of),
         }

@@ -210,21 +210,37 @@ impl Configuration {
     }
 
     /// X3: operations with births up to this one may have been applied to a key, and forgotten by
-    /// a purge. These members, a quorum, have no record of the key; each comes with its floor.
+    /// a purge. A quorum of members has promised a ballot without a record of the key; each comes
+    /// with its floor. Each of them has purged the key, if that was purged.
     pub fn forgotten(&self, absences: &[(NodeId, Ballot)]) -> Birth {
-        let floors = absences.iter().map(|(_, floor)| *floor);
-        let bound = match &self.joint {
-            // The new members have taken part in no purge.
-            Some(_) => floors.fold(self.base, Ballot::max),
-            None if !rule!(X3_admitted) => floors.min().unwrap_or(self.base),
-            None => {
-                let bounds = absences
-                    .iter()
-                    .map(|(node, floor)| self.admitted_at(*node).max(*floor));
-                bounds.min().unwrap_or(self.base)
-            }
+        let bounds = absences
+            .iter()
+            .map(|(node, floor)| match rule!(X3_admitted) {
+                true => self.admitted_at(*node).max(*floor),
+                false => *floor,
+            });
+        match &self.joint {
+            None => bounds.min().unwrap_or(self.base).reading(),
+            Some(_) => self.highest(absences).max(self.base).reading(),
+        }
+    }
+
+    /// The same where they answered reads. A read leaves no promise, so some may have answered
+    /// before the key was purged, and others after.
+    pub fn forgotten_by_readers(&self, absences: &[(NodeId, Ballot)]) -> Birth {
+        let admitted = absences.iter().map(|(node, _)| self.admitted_at(*node));
+        let least = match &self.joint {
+            None => admitted.min().unwrap_or(self.base),
+            Some(_) => self.base,
         };
-        bound.reading()
+        self.highest(absences).max(least).reading()
+    }
+
+    /// The highest floor. While the configuration is joint, the new members have taken part in no
+    /// purge.
+    fn highest(&self, absences: &[(NodeId, Ballot)]) -> Ballot {
+        let floors = absences.iter().map(|(_, floor)| *floor);
+        floors.max().unwrap_or(self.base)
     }
 
     /// Whether this configuration descends from the one installed in that epoch, or supersedes it
@@ -368,6 +384,53 @@ mod tests {
             unsound.forces.insert(0, forced);
             assert!(!unsound.is_sound(), "{forced:?}");
         }
+    }
+
+    /// X3: node 3 was admitted at ballot 7, the others at 2; node 2 has purged at 5.
+    #[test]
+    fn what_members_have_forgotten() {
+        let member = |node| Member {
+            node,
+            ..Member::default()
+        };
+        let admitted = |node, base| AdmissionBase {
+            node,
+            base: Ballot::new(base, 1),
+        };
+        let mut of = configuration(&[], 5);
+        of.members = [1, 2, 3].map(member).to_vec();
+        of.base = Ballot::new(9, 1);
+        of.admissions = vec![admitted(1, 2), admitted(2, 2), admitted(3, 7)];
+        let absences = [(1, 0), (2, 5), (3, 0)].map(|(node, floor)| (node, Ballot::new(floor, 1)));
+        // Node 1 has purged nothing, so nothing was purged. A read may have met it before.
+        assert_eq!(
+            (of.forgotten(&absences), of.forgotten_by_readers(&absences)),
+            (2, 5)
+        );
+        let late = &absences[1..];
+        assert_eq!((of.forgotten(late), of.forgotten_by_readers(late)), (5, 5));
+        let newest = &absences[2..];
+        assert_eq!(
+            (of.forgotten(newest), of.forgotten_by_readers(newest)),
+            (7, 7)
+        );
+        // A release that wrote no admissions.
+        let kept = std::mem::take(&mut of.admissions);
+        assert_eq!(
+            (of.forgotten(&absences), of.forgotten_by_readers(&absences)),
+            (9, 9)
+        );
+        of.admissions = kept;
+        let next = of.admissions_with(&[member(2), member(4)], Ballot::new(11, 1));
+        assert_eq!(next, [admitted(2, 2), admitted(4, 11)]);
+        of.joint = Some(vec![member(1)]);
+        assert_eq!(
+            (of.forgotten(&absences), of.forgotten_by_readers(&absences)),
+            (9, 9)
+        );
+        of.forced = true;
+        let forced = of.admissions_with(&[member(2)], Ballot::new(11, 1));
+        assert_eq!(forced, [admitted(2, 11)]);
     }
 
     #[test]

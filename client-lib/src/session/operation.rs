@@ -325,7 +325,9 @@ impl Session {
 
         let operation = self.table.get_mut(handle).expect("the caller looked");
         // Only a transaction is sent to its node again before it goes to another one.
-        let before = operation.last.filter(|_| retry && operation.stays());
+        let before = operation
+            .last
+            .filter(|before| before.place == place && operation.stays());
         let last = LastAttempt {
             place,
             number,

@@ -204,7 +204,11 @@ impl Configuration {
         members.iter().map(admission).collect()
     }
 
+    /// X3_admitted. A release that wrote no admissions counts as if each change had admitted all.
     fn admitted_at(&self, node: NodeId) -> Ballot {
+        if !rule!(X3_admitted) {
+            return Ballot::ZERO;
+        }
         let admission = self.admissions.iter().find(|a| a.node == node);
         admission.map_or(self.base, |a| a.base)
     }
@@ -215,12 +219,10 @@ impl Configuration {
     pub fn forgotten(&self, absences: &[(NodeId, Ballot)]) -> Birth {
         let bounds = absences
             .iter()
-            .map(|(node, floor)| match rule!(X3_admitted) {
-                true => self.admitted_at(*node).max(*floor),
-                false => *floor,
-            });
+            .map(|(node, floor)| self.admitted_at(*node).max(*floor));
         match &self.joint {
             None => bounds.min().unwrap_or(self.base).reading(),
+            // The new members have taken part in no purge.
             Some(_) => self.highest(absences).max(self.base).reading(),
         }
     }
@@ -236,8 +238,7 @@ impl Configuration {
         self.highest(absences).max(least).reading()
     }
 
-    /// The highest floor. While the configuration is joint, the new members have taken part in no
-    /// purge.
+    /// The highest floor.
     fn highest(&self, absences: &[(NodeId, Ballot)]) -> Ballot {
         let floors = absences.iter().map(|(_, floor)| *floor);
         floors.max().unwrap_or(self.base)

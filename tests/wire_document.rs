@@ -8,7 +8,7 @@ use horseshoe::protocol::types::message::{self, Message};
 const DOCUMENT: &str = include_str!("../docs/wire.md");
 
 /// The files that define the structs on the wire.
-const SOURCES: [&str; 12] = [
+const SOURCES: [&str; 13] = [
     include_str!("../wire/src/messages/mod.rs"),
     include_str!("../wire/src/messages/operation.rs"),
     include_str!("../wire/src/messages/scan.rs"),
@@ -19,6 +19,7 @@ const SOURCES: [&str; 12] = [
     include_str!("../src/protocol/types/configuration.rs"),
     include_str!("../src/protocol/types/record.rs"),
     include_str!("../src/protocol/types/transaction.rs"),
+    include_str!("../src/protocol/types/remote_step.rs"),
     include_str!("../src/protocol/types/digest.rs"),
     include_str!("../src/protocol/types/range.rs"),
 ];

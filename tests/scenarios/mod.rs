@@ -27,6 +27,7 @@ pub mod pace;
 pub mod persisted;
 pub mod purge;
 pub mod reads;
+pub mod remote_steps;
 pub mod reported;
 pub mod rollbacks;
 pub mod rounds;

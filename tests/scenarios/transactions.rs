@@ -6,6 +6,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use horseshoe::protocol::types::message::Message;
 use horseshoe::protocol::types::record::{Key, SPACE_TRANSACTION};
+use horseshoe::protocol::types::remote_step::RemoteStep;
 use horseshoe::protocol::types::transaction::{AttemptState, Register};
 use wire::{
     Action, Condition, Failure, FailureReason, KeyChange, Outcome, Transaction, TransactionPart,
@@ -79,15 +80,18 @@ fn is_about(passing: &Passing, is: impl Fn(&Key) -> bool) -> bool {
     match passing.envelope().map(|envelope| &envelope.message) {
         Some(Message::Accept(accept)) => is(&accept.key),
         Some(Message::Resolve(resolve)) => resolve.parts.iter().any(|part| is(&part.key)),
+        Some(Message::ForwardStep(forward)) => is(&Key::user(&forward.operation.key)),
         _ => false,
     }
 }
 
-/// Whether the message brings a record of a key that has no intent any more.
+/// Whether the message brings a record of a key that has no intent any more, or a step after which
+/// it has none.
 pub(super) fn resolves(passing: &Passing) -> bool {
     let has_none = match passing.envelope().map(|envelope| &envelope.message) {
         Some(Message::Accept(accept)) => accept.record.intent.is_none(),
         Some(Message::Resolve(_)) => true,
+        Some(Message::ForwardStep(forward)) => matches!(forward.step, RemoteStep::Resolve { .. }),
         _ => false,
     };
     has_none && is_about(passing, |key| key.space() != SPACE_TRANSACTION)

@@ -54,7 +54,25 @@ struct Reclaimed {
     at_us: u64,
     again_us: Option<u64>,
     value_size: usize,
-    is_transaction: bool,
+    kind: ForwardKind,
+}
+
+/// What was forwarded: each kind takes another time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ForwardKind {
+    Single,
+    Transaction,
+    Step,
+}
+
+impl From<&Pending> for ForwardKind {
+    fn from(pending: &Pending) -> Self {
+        match pending.operation.action {
+            _ if pending.step.is_some() => ForwardKind::Step,
+            Action::Transact { .. } => ForwardKind::Transaction,
+            _ => ForwardKind::Single,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -68,6 +86,8 @@ pub struct Forwards {
     latency: LatencyEstimate,
     /// The same for transactions, which last several rounds.
     transactions: LatencyEstimate,
+    /// The same for steps of transactions, which wait for other transactions.
+    steps: LatencyEstimate,
     /// The time for which a timer is set.
     timer_us: Option<u64>,
     /// The last operations that were reclaimed.
@@ -100,12 +120,30 @@ impl Forwards {
     }
 
     /// The usual wait for an answer.
-    pub fn usual_wait_us(&self, is_transaction: bool) -> u64 {
-        let latency = match is_transaction {
-            true => &self.transactions,
-            false => &self.latency,
+    pub fn usual_wait_us(&self, kind: ForwardKind) -> u64 {
+        let latency = match kind {
+            ForwardKind::Single => &self.latency,
+            ForwardKind::Transaction => &self.transactions,
+            ForwardKind::Step => &self.steps,
         };
         latency.wait_us(WAIT_BOUNDS)
+    }
+
+    /// Whether a step was forwarded in that attempt, also if it was reclaimed.
+    pub fn is_step(&self, attempt: u64) -> bool {
+        let open = self.by_attempt.get(&attempt);
+        let kind = open.map(|forwarded| ForwardKind::from(&forwarded.pending));
+        let kind = kind.or_else(|| self.reclaimed(attempt).map(|late| late.kind));
+        kind == Some(ForwardKind::Step)
+    }
+
+    /// Takes back the steps that were forwarded to such nodes.
+    pub fn take_steps(&mut self, is_lost: impl Fn(NodeId) -> bool) -> Vec<Pending> {
+        let is_taken = |forwarded: &Forwarded| {
+            is_lost(forwarded.to) && ForwardKind::from(&forwarded.pending) == ForwardKind::Step
+        };
+        let taken = self.by_attempt.extract_if(.., |_, f| is_taken(f));
+        taken.map(|(_, forwarded)| forwarded.pending).collect()
     }
 
     pub fn check_again_at(&mut self, attempt: u64, at_us: u64) {
@@ -161,7 +199,7 @@ impl Forwards {
                 at_us,
                 again_us: forwarded.again_us,
                 value_size: forwarded.pending.operation.action.value_size(),
-                is_transaction: is_transaction(&forwarded.pending),
+                kind: (&forwarded.pending).into(),
             });
             if self.reclaimed.len() > RECLAIMED_MAX {
                 self.reclaimed.pop_front();
@@ -185,12 +223,12 @@ impl Forwards {
     pub fn answered(&mut self, now_us: u64, attempt: u64) -> Option<Pending> {
         let Some(forwarded) = self.by_attempt.remove(&attempt) else {
             if let Some(late) = self.reclaimed(attempt) {
-                self.sample(now_us, late.at_us, late.again_us, late.is_transaction);
+                self.sample(now_us, late.at_us, late.again_us, late.kind);
             }
             return None;
         };
-        let is_transaction = is_transaction(&forwarded.pending);
-        self.sample(now_us, forwarded.at_us, forwarded.again_us, is_transaction);
+        let kind = (&forwarded.pending).into();
+        self.sample(now_us, forwarded.at_us, forwarded.again_us, kind);
         Some(forwarded.pending)
     }
 
@@ -207,19 +245,16 @@ impl Forwards {
         open.or_else(late)
     }
 
-    fn sample(&mut self, now_us: u64, at_us: u64, again_us: Option<u64>, is_transaction: bool) {
+    fn sample(&mut self, now_us: u64, at_us: u64, again_us: Option<u64>, kind: ForwardKind) {
         let took_us = now_us.saturating_sub(at_us);
         let since_again_us = again_us.map(|again_us| now_us.saturating_sub(again_us));
-        let latency = match is_transaction {
-            true => &mut self.transactions,
-            false => &mut self.latency,
+        let latency = match kind {
+            ForwardKind::Single => &mut self.latency,
+            ForwardKind::Transaction => &mut self.transactions,
+            ForwardKind::Step => &mut self.steps,
         };
         latency.sample(took_us, since_again_us, WAIT_BOUNDS);
     }
-}
-
-fn is_transaction(pending: &Pending) -> bool {
-    matches!(pending.operation.action, Action::Transact { .. })
 }
 
 #[cfg(test)]
@@ -230,6 +265,7 @@ mod tests {
 
     use super::*;
     use crate::protocol::clients::pending::tests::pending;
+    use crate::protocol::types::transaction::TransactionStep;
 
     const WAIT: AnswerWait = AnswerWait {
         again_us: 1_000,
@@ -285,21 +321,41 @@ mod tests {
         let attempt = begin(&mut forwards, 0);
         assert!(forwards.answered(300, attempt).is_some());
         assert!(forwards.answered(300, attempt).is_none(), "answered twice");
-        let usual_us = forwards.usual_wait_us(false);
+        let usual_us = forwards.usual_wait_us(ForwardKind::Single);
         let mut attempt = 0;
         // A few late answers hardly count.
         for _ in 0..30 {
             attempt = begin(&mut forwards, 0);
-            let before_us = forwards.usual_wait_us(false);
+            let before_us = forwards.usual_wait_us(ForwardKind::Single);
             let run = forwards.overdue(5_000, (1_000, attempt), WAIT);
             assert!(matches!(run, Some(Overdue::Run(_))), "{run:?}");
-            assert_eq!(forwards.usual_wait_us(false), before_us);
+            assert_eq!(forwards.usual_wait_us(ForwardKind::Single), before_us);
             assert!(forwards.answered(900_000, attempt).is_none());
         }
-        assert!(forwards.usual_wait_us(false) > usual_us);
-        let late_us = forwards.usual_wait_us(false);
+        assert!(forwards.usual_wait_us(ForwardKind::Single) > usual_us);
+        let late_us = forwards.usual_wait_us(ForwardKind::Single);
         assert!(forwards.answered(900_000, attempt + 1).is_none());
-        assert_eq!(forwards.usual_wait_us(false), late_us, "of no operation");
+        assert_eq!(
+            forwards.usual_wait_us(ForwardKind::Single),
+            late_us,
+            "of no operation"
+        );
+    }
+
+    #[test]
+    fn steps_are_taken_back_from_nodes_that_are_lost() {
+        let mut forwards = Forwards::default();
+        let step = Pending {
+            step: Some(Arc::new(TransactionStep::Resolve { decided: None })),
+            ..pending(1)
+        };
+        let single = forwards.begin(0, 2, 1, pending(1));
+        let lost = forwards.begin(0, 2, 1, step.clone());
+        let kept = forwards.begin(0, 3, 1, step);
+        assert!(forwards.is_step(lost) && !forwards.is_step(single));
+        assert_eq!(forwards.take_steps(|to| to == 2).len(), 1);
+        let are_there = [single, lost, kept].map(|attempt| forwards.get(attempt).is_some());
+        assert_eq!(are_there, [true, false, true]);
     }
 
     #[test]
@@ -318,7 +374,8 @@ mod tests {
             let attempt = forwards.begin(0, 2, 1, transact());
             assert!(forwards.answered(100_000, attempt).is_some());
         }
-        let waits_us = [false, true].map(|of| forwards.usual_wait_us(of));
+        let waits_us =
+            [ForwardKind::Single, ForwardKind::Transaction].map(|of| forwards.usual_wait_us(of));
         assert!(
             waits_us[0] < 10_000 && waits_us[1] >= 100_000,
             "{waits_us:?}"
@@ -329,7 +386,7 @@ mod tests {
             assert!(forwards.overdue(5_000, (1_000, attempt), WAIT).is_some());
             assert!(forwards.answered(200_000, attempt).is_none());
         }
-        assert_eq!(forwards.usual_wait_us(false), waits_us[0]);
+        assert_eq!(forwards.usual_wait_us(ForwardKind::Single), waits_us[0]);
     }
 
     #[test]

@@ -106,6 +106,10 @@ impl Replica {
             Message::RolledBack(reported) => self.handle_rolled_back(now, &reported),
             Message::Forward(forward) => self.handle_forward(now, origin, via, forward),
             Message::ForwardAnswer(answer) => self.handle_forward_answer(now, answer),
+            Message::ForwardStep(forward) if counts => {
+                self.handle_forward_step(now, origin, via, forward);
+            }
+            Message::ForwardStepAnswer(answer) => self.handle_forward_step_answer(now, answer),
             // E4 depends on this: a request for admission belongs to its own epoch.
             Message::AdmissionRequest(_) if !rule!(E4) => {
                 self.handle_learner_question(now, envelope);

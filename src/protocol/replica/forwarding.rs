@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use wire::Outcome;
 use wire::latency::allowance_us;
-use wire::{Action, Outcome};
 
 use crate::protocol::clients::forwards::{AnswerWait, Forwarded, Forwards, Overdue};
 use crate::protocol::clients::pending::{Pending, ReplyTo};
@@ -13,15 +13,16 @@ use crate::protocol::register::waits::RoundKind;
 use crate::protocol::replica::Replica;
 use crate::protocol::types::counts::Retransmission;
 use crate::protocol::types::limits::FORWARD_WAIT_MS;
-use crate::protocol::types::message::{Forward, ForwardAnswer, NodeId, Now};
+use crate::protocol::types::message::{Forward, ForwardAnswer, ForwardStep, Message, NodeId, Now};
 use crate::protocol::types::record::Key;
+use crate::protocol::types::remote_step::RemoteStep;
 use crate::protocol::types::timer::Timer;
 
 /// Operations that this node forwarded, or that were forwarded to it.
 #[derive(Debug, Default)]
 pub(super) struct Forwarding {
     /// X4: the attempts of other nodes that were received.
-    forwarders: Forwarders,
+    pub(super) forwarders: Forwarders,
     pub(super) forwards: Forwards,
 }
 
@@ -33,7 +34,7 @@ impl Replica {
             self.refuse(pending);
             return;
         };
-        let wait = self.answer_wait(to, &pending.operation.action);
+        let wait = self.answer_wait(to, &pending);
         let forwards = &mut self.forwarding.forwards;
         let attempt = forwards.begin(now.mono_us, to, to_boot, pending);
         self.counts.forwarded += 1;
@@ -55,16 +56,32 @@ impl Replica {
         } = forwarded;
         let received_us = pending.received_us;
         let waited_us = received_us.map_or(u64::MAX, |at_us| now.mono_us.saturating_sub(at_us));
-        let message = Forward {
-            from_boot: self.options.boot,
-            to_boot: *to_boot,
-            attempt,
-            waited_us,
-            left_ms: pending.left_ms(now),
-            heard: self.links.clock(*to),
-            operation: (*pending.operation).clone(),
+        let (from_boot, to_boot) = (self.options.boot, *to_boot);
+        let (left_ms, operation) = (pending.left_ms(now), (*pending.operation).clone());
+        let step = pending.step.as_deref();
+        let step = step.and_then(|step| RemoteStep::of(&pending.operation, step));
+        let message: Message = match step {
+            Some((_, step)) => ForwardStep {
+                from_boot,
+                to_boot,
+                attempt,
+                left_ms,
+                operation,
+                step,
+            }
+            .into(),
+            None => Forward {
+                from_boot,
+                to_boot,
+                attempt,
+                waited_us,
+                left_ms,
+                heard: self.links.clock(*to),
+                operation,
+            }
+            .into(),
         };
-        let envelope = self.envelope(*to, 0, message.into());
+        let envelope = self.envelope(*to, 0, message);
         self.dispatch(envelope, way);
     }
 
@@ -148,14 +165,16 @@ impl Replica {
 
     /// If round trips are long an operation is reclaimed late: two nodes that run the same
     /// operation only compete with each other.
-    fn answer_wait(&self, to: NodeId, action: &Action) -> AnswerWait {
-        let is_transaction = matches!(action, Action::Transact { .. });
-        let usual_us = self.forwarding.forwards.usual_wait_us(is_transaction);
+    fn answer_wait(&self, to: NodeId, pending: &Pending) -> AnswerWait {
+        let usual_us = self.forwarding.forwards.usual_wait_us(pending.into());
         let least_us = self.forward_least_us(to);
         let round_us = self.requests.waits.wait_us(RoundKind::Write, 0);
         let slow_us = (4 * usual_us).max(2 * round_us);
         // The value goes to that node, and from there to the members.
-        let size_us = 2 * self.requests.waits.size_us(action.value_size());
+        let size_us = 2 * self
+            .requests
+            .waits
+            .size_us(pending.operation.action.value_size());
         AnswerWait {
             again_us: usual_us.max(least_us) + size_us,
             reclaim_us: slow_us.max(FORWARD_WAIT_MS * 1_000).max(2 * least_us) + size_us,
@@ -181,9 +200,8 @@ impl Replica {
         let Some(forwarded) = self.forwarding.forwards.get(attempt) else {
             return;
         };
-        let action = &forwarded.pending.operation.action;
-        let size = action.value_size();
-        let wait = self.answer_wait(forwarded.to, action);
+        let size = forwarded.pending.operation.action.value_size();
+        let wait = self.answer_wait(forwarded.to, &forwarded.pending);
         let forwards = &mut self.forwarding.forwards;
         match forwards.overdue(now.mono_us, (due_us, attempt), wait) {
             // A large value is under way as a transfer, which repeats what is lost. On another path
@@ -206,7 +224,7 @@ impl Replica {
 
     /// The other node may execute it nevertheless, so from now on no node may report that it was
     /// surely not done (X5).
-    fn reclaim(&mut self, now: Now, mut pending: Pending) {
+    pub(super) fn reclaim(&mut self, now: Now, mut pending: Pending) {
         self.counts.reclaimed += 1;
         pending.sent = true;
         if self.runs_rounds() {

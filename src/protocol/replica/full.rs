@@ -47,7 +47,7 @@ impl Replica {
     pub(super) fn no_room_for(&mut self, key: &Key, pending: &Pending) -> Option<Full> {
         let full = self.space.cluster_full?;
         let operation = &pending.operation;
-        if matches!(pending.reply, ReplyTo::Own { .. } | ReplyTo::Step { .. }) {
+        if pending.step.is_some() || matches!(pending.reply, ReplyTo::Own { .. }) {
             return None;
         }
         let terms = self.terms();

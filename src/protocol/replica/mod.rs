@@ -21,6 +21,7 @@ mod membership;
 mod peer_faults;
 mod probe;
 mod readiness;
+mod remote_steps;
 mod requests;
 mod rounds;
 mod scan;

@@ -23,6 +23,7 @@ use crate::protocol::register::waits::RoundWaits;
 use crate::protocol::replica::Replica;
 use crate::protocol::replica::scan::{KeyRead, Scans};
 use crate::protocol::replica::watches::Watches;
+use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::counts::OperationEnd;
 use crate::protocol::types::limits::{
     BUSY_AFTER_MAX_MS, BUSY_AFTER_MS, KEY_QUEUE_MAX, OPERATIONS_MAX, OPERATIONS_SIZE_MAX,
@@ -218,7 +219,7 @@ impl Replica {
     }
 
     /// B5: the clock follows a birth, unless it is too far ahead. A read's birth means nothing.
-    fn take_birth(&mut self, operation: &Operation) -> bool {
+    pub(super) fn take_birth(&mut self, operation: &Operation) -> bool {
         if self.clock.takes_birth(operation.birth) {
             self.clock.observe(operation.birth);
             return true;
@@ -254,11 +255,14 @@ impl Replica {
             self.wait_for(key, Waiting::Operation(pending));
             return;
         };
-        if resident
-            .coordinator
-            .as_ref()
-            .is_some_and(|c| c.queued() >= KEY_QUEUE_MAX)
-        {
+        let promised = resident.state.as_ref().map_or(Ballot::ZERO, |s| s.promised);
+        let coordinator = resident.coordinator.as_ref();
+        let is_full = coordinator.is_some_and(|c| c.queued() >= KEY_QUEUE_MAX);
+        if let Some(to) = self.leaves_to(&key, &pending, promised) {
+            self.leave_step(now, to, pending);
+            return;
+        }
+        if is_full {
             self.answer_busy(pending, BUSY_AFTER_MS);
             return;
         }

@@ -57,6 +57,11 @@ impl Replica {
 
     /// The steps' answers are handled after the input that brought them.
     pub(super) fn stepped(&mut self, pending: &Pending, answer: StepAnswer) {
+        if let reply @ ReplyTo::Node { .. } = pending.reply {
+            self.end_operation(&pending.operation);
+            self.answer_step(reply, answer);
+            return;
+        }
         self.end_step();
         match pending.reply {
             ReplyTo::Step { job } => self.transactions.answered(job, answer),
@@ -125,7 +130,11 @@ impl Replica {
         }
     }
 
-    fn transact(&mut self, now: Now, handle: impl FnOnce(&mut Transactions, &Surroundings<'_>)) {
+    pub(super) fn transact(
+        &mut self,
+        now: Now,
+        handle: impl FnOnce(&mut Transactions, &Surroundings<'_>),
+    ) {
         let (me, boot) = (self.identity.node, self.options.boot);
         let (links, configuration) = (&self.links, &self.identity.configuration);
         let timings = &self.timings;

@@ -279,7 +279,10 @@ impl Transactions {
                 _ => self.found(around, id, register),
             },
             (RunJob::Part(part), StepAnswer::Held(result)) => self.held(around, id, part, result),
-            (RunJob::Part(_), StepAnswer::Failed(failure)) => self.fail(around, id, failure),
+            (RunJob::Part(part), StepAnswer::Failed(failure)) => {
+                let part = part as u16;
+                self.fail(around, id, Failure { part, ..failure });
+            }
             // Only a register that is pending can vouch for a placement.
             (RunJob::Part(_), StepAnswer::Forgotten(_)) if is_open => self.create(around, id),
             (RunJob::Part(part), StepAnswer::Forgotten(version)) => {

@@ -54,14 +54,13 @@ impl Transactions {
         match left {
             0 => self.remove_later(around, id),
             _ => {
+                let decided = Some((number, fate));
                 for key in keys {
-                    self.step(
-                        around,
-                        key,
-                        TransactionStep::Resolve,
-                        id,
+                    let (step, job) = (
+                        TransactionStep::Resolve { decided },
                         Job::SweepKey(id, serial),
                     );
+                    self.step(around, key, step, id, job);
                 }
             }
         }
@@ -124,7 +123,8 @@ impl Transactions {
                 // T9: nobody visited it.
                 if let Some(id) = self.tracked.owner(&key) {
                     let job = Job::SweepIntent(key.clone());
-                    self.step(around, key, TransactionStep::Resolve, id, job);
+                    let step = TransactionStep::Resolve { decided: None };
+                    self.step(around, key, step, id, job);
                 }
             } else if let Some(id) = key.transaction_id()
                 && !self.sweeps.contains_key(&id)

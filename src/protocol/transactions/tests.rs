@@ -332,5 +332,5 @@ fn the_next_sweep_looks_at_what_an_ended_attempt_placed() {
     machine.track_noted(around(NOW_US).now, 10_000, |_| false);
     machine.sweep(&around(NOW_US));
     let (swept, _) = step(&mut machine);
-    assert_eq!(swept, TransactionStep::Resolve);
+    assert_eq!(swept, TransactionStep::Resolve { decided: None });
 }

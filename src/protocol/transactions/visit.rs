@@ -198,7 +198,7 @@ impl Transactions {
     }
 
     /// The fate of an attempt is known: what waits for it goes on.
-    pub(super) fn learn(&mut self, around: &Surroundings<'_>, of: Attempt, fate: Fate) {
+    pub fn learn(&mut self, around: &Surroundings<'_>, of: Attempt, fate: Fate) {
         self.decisions.learn(of, fate);
         for blocked in by_age(self.end_visit(of)) {
             self.unblock(around, of, blocked, fate);
@@ -219,7 +219,8 @@ impl Transactions {
         if fate == Fate::Gone && rule!(T5_absent) {
             // The intent may have been rolled forward after this read met it.
             let job = Job::Then(Box::new(pending), key.clone());
-            self.step(around, key, TransactionStep::Resolve, of.id, job);
+            let step = TransactionStep::Resolve { decided: None };
+            self.step(around, key, step, of.id, job);
         } else {
             self.answer_read(around, pending, &view(&record, Some(fate)));
         }

@@ -26,6 +26,7 @@ use crate::protocol::types::range::KeyRange;
 use crate::protocol::types::readdress::Readdressed;
 use crate::protocol::types::receive_wait::ReceiveWait;
 use crate::protocol::types::record::{AcceptorState, Key, Record};
+use crate::protocol::types::remote_step::{RemoteStep, RemoteStepAnswer};
 
 /// The configuration assigns it, from 1 up. 0 stands for a client, or for a node without an id.
 pub type NodeId = u8;
@@ -331,6 +332,9 @@ messages! {
     Resolve = 46 { parts: Vec<ResolvePart> }
     /// The rounds whose parts of a Resolve were accepted, with their ballots.
     AllAccepted = 47 { rounds: Vec<(u64, Ballot)> }
+    /// As Forward, with a step of a transaction on the operation's key.
+    ForwardStep = 48 { from_boot: u64, to_boot: u64, attempt: u64, left_ms: u32, operation: Operation, step: RemoteStep }
+    ForwardStepAnswer = 49 { to_boot: u64, attempt: u64, answer: RemoteStepAnswer }
 }
 
 impl Message {

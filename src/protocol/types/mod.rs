@@ -17,6 +17,7 @@ pub mod range;
 pub mod readdress;
 pub mod receive_wait;
 pub mod record;
+pub mod remote_step;
 pub mod rules;
 pub(in crate::protocol) mod timer;
 pub mod timings;

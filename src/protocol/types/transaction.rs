@@ -376,8 +376,9 @@ pub enum TransactionStep {
         by: Coordination,
         vouched: Option<Version>,
     },
-    /// Rolls the key's intent forward or back, if its fate is known.
-    Resolve,
+    /// Rolls the key's intent forward or back, if its fate is known. `decided`: the attempt whose
+    /// intent it may be, and its fate, for a node that does not know it.
+    Resolve { decided: Option<(u32, Fate)> },
     /// A read of the register of a transaction with that birth.
     Look { birth: Birth },
     /// A read of a key, for a snapshot (T11).

@@ -150,6 +150,7 @@ fn space_for(message: &Message) -> usize {
         Message::Promise(m) => m.record.as_deref().map_or(0, of_record),
         Message::ReadAnswer(m) => m.record.as_deref().map_or(0, of_record),
         Message::Forward(m) => m.operation.action.value_size(),
+        Message::ForwardStep(m) => m.operation.action.value_size(),
         _ => 0,
     };
     space_with(size)

@@ -71,7 +71,7 @@ impl Proposal {
                 None => return ApplyVerdict::Waits,
             },
             // T8: another transaction's intent shows that this one's is gone.
-            TransactionStep::Resolve => match self.intent() {
+            TransactionStep::Resolve { .. } => match self.intent() {
                 Some(intent) if intent.of.id == operation.id => return ApplyVerdict::Waits,
                 // Nobody knows whose an unreadable intent is.
                 None if self.is_covered() => StepAnswer::Dropped,

@@ -1,0 +1,153 @@
+//! Steps of transactions that nodes leave to each other: a key's preferred coordinator takes the
+//! steps on it of all transactions, so that they queue at one node instead of competing for the
+//! key with rounds (T2, T5).
+
+use std::sync::Arc;
+
+use crate::protocol::clients::pending::{Pending, ReplyTo};
+use crate::protocol::keys::outbox::Way;
+use crate::protocol::register::coordinator::preferred;
+use crate::protocol::replica::Replica;
+use crate::protocol::types::ballot::Ballot;
+use crate::protocol::types::message::{ForwardStep, ForwardStepAnswer, NodeId, Now};
+use crate::protocol::types::record::Key;
+use crate::protocol::types::remote_step::RemoteStep;
+use crate::protocol::types::transaction::{Attempt, StepAnswer, TransactionStep};
+
+impl Replica {
+    /// The node to which a step of this node's own transactions is left: the preferred coordinator
+    /// of the key, if the last promise was another node's. If it was this node's, this node needs
+    /// no Prepare. `promised` is zero for a new key.
+    pub(super) fn leaves_to(
+        &self,
+        key: &Key,
+        pending: &Pending,
+        promised: Ballot,
+    ) -> Option<NodeId> {
+        let (me, step) = (self.identity.node, pending.step.as_deref()?);
+        let is_own = matches!(pending.reply, ReplyTo::Step { .. }) && !pending.sent;
+        if !is_own || !RemoteStep::is_remote(step) || [0, me].contains(&promised.node()) {
+            return None;
+        }
+        preferred(key, self.view.coordinators()).filter(|to| *to != me)
+    }
+
+    pub(super) fn leave_step(&mut self, now: Now, to: NodeId, pending: Pending) {
+        let step = pending.step.as_deref();
+        let remote = step.and_then(|step| RemoteStep::of(&pending.operation, step));
+        let Some((operation, step)) = remote else {
+            unreachable!("only such steps are left to other nodes");
+        };
+        let step = step.into_step(&operation).map(Arc::new);
+        let pending = Pending {
+            operation,
+            step,
+            ..pending
+        };
+        self.forward(now, to, pending);
+    }
+
+    pub(super) fn handle_forward_step(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        via: NodeId,
+        forward: ForwardStep,
+    ) {
+        let ForwardStep {
+            from_boot,
+            to_boot,
+            attempt,
+            left_ms,
+            operation,
+            step,
+        } = forward;
+        let step = step.into_step(&operation);
+        if self.requests.stopping || to_boot != self.options.boot || !self.identity.votes {
+            self.counts.dropped.repeated += 1;
+            return;
+        }
+        let Some(step) = step.filter(|_| self.take_birth(&operation)) else {
+            self.counts.dropped.stray += 1;
+            return;
+        };
+        if !self.forwarding.forwarders.admit(from, from_boot, attempt) {
+            self.counts.dropped.repeated += 1;
+            return;
+        }
+        if let TransactionStep::Resolve {
+            decided: Some((number, fate)),
+        } = step
+        {
+            let id = operation.id;
+            self.transact(now, |transactions, around| {
+                transactions.learn(around, Attempt { id, number }, fate);
+            });
+        }
+        let key = Key::user(&operation.key);
+        let pending = Pending {
+            operation: Arc::new(operation),
+            step: Some(Arc::new(step)),
+            reply: ReplyTo::Node {
+                node: from,
+                boot: from_boot,
+                attempt,
+                via,
+            },
+            also: Vec::new(),
+            tried: true,
+            sent: false,
+            arrived_us: now.mono_us,
+            deadline_us: Pending::deadline_us(now, left_ms),
+            received_us: Some(now.mono_us),
+        };
+        self.begin_operation(&pending.operation);
+        self.run_here(now, key, pending);
+    }
+
+    /// Sends the answer of a step to the node whose transaction it is.
+    pub(super) fn answer_step(&mut self, reply: ReplyTo, answer: StepAnswer) {
+        let ReplyTo::Node {
+            node,
+            boot,
+            attempt,
+            via,
+        } = reply
+        else {
+            unreachable!("no other operation has steps");
+        };
+        let answer = ForwardStepAnswer {
+            to_boot: boot,
+            attempt,
+            answer: answer.into(),
+        };
+        let envelope = self.envelope(node, 0, answer.into());
+        self.dispatch(envelope, Way::Back(via));
+    }
+
+    pub(super) fn handle_forward_step_answer(&mut self, now: Now, answer: ForwardStepAnswer) {
+        let ForwardStepAnswer {
+            to_boot,
+            attempt,
+            answer,
+        } = answer;
+        let forwards = &mut self.forwarding.forwards;
+        let is_step = forwards.is_step(attempt);
+        if to_boot != self.options.boot || !is_step {
+            self.counts.dropped.stray += 1;
+            return;
+        }
+        if let Some(pending) = forwards.answered(now.mono_us, attempt) {
+            self.stepped(&pending, answer.into());
+        }
+    }
+
+    /// Takes the steps back that nodes have which are no coordinators any more.
+    pub(super) fn take_steps_back(&mut self, now: Now) {
+        let coordinators = self.view.coordinators();
+        let is_lost = |to: NodeId| !coordinators.contains(&to);
+        for pending in self.forwarding.forwards.take_steps(is_lost) {
+            self.reclaim(now, pending);
+        }
+    }
+}

@@ -137,12 +137,9 @@ impl Forwards {
         kind == Some(ForwardKind::Step)
     }
 
-    /// Takes back the steps that were forwarded to such nodes.
-    pub fn take_steps(&mut self, is_lost: impl Fn(NodeId) -> bool) -> Vec<Pending> {
-        let is_taken = |forwarded: &Forwarded| {
-            is_lost(forwarded.to) && ForwardKind::from(&forwarded.pending) == ForwardKind::Step
-        };
-        let taken = self.by_attempt.extract_if(.., |_, f| is_taken(f));
+    /// Takes back what was forwarded to such nodes.
+    pub fn take_back(&mut self, is_lost: impl Fn(NodeId) -> bool) -> Vec<Pending> {
+        let taken = self.by_attempt.extract_if(.., |_, f| is_lost(f.to));
         taken.map(|(_, forwarded)| forwarded.pending).collect()
     }
 
@@ -343,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_are_taken_back_from_nodes_that_are_lost() {
+    fn what_was_forwarded_to_a_lost_node_is_taken_back() {
         let mut forwards = Forwards::default();
         let step = Pending {
             step: Some(Arc::new(TransactionStep::Resolve { decided: None })),
@@ -353,9 +350,9 @@ mod tests {
         let lost = forwards.begin(0, 2, 1, step.clone());
         let kept = forwards.begin(0, 3, 1, step);
         assert!(forwards.is_step(lost) && !forwards.is_step(single));
-        assert_eq!(forwards.take_steps(|to| to == 2).len(), 1);
+        assert_eq!(forwards.take_back(|to| to == 2).len(), 2);
         let are_there = [single, lost, kept].map(|attempt| forwards.get(attempt).is_some());
-        assert_eq!(are_there, [true, false, true]);
+        assert_eq!(are_there, [false, false, true]);
     }
 
     #[test]

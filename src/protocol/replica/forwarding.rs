@@ -216,6 +216,15 @@ impl Replica {
         }
     }
 
+    /// Takes back what was forwarded to nodes that are no coordinators any more.
+    pub(super) fn take_back(&mut self, now: Now) {
+        let coordinators = self.view.coordinators();
+        let forwards = &mut self.forwarding.forwards;
+        for pending in forwards.take_back(|to| !coordinators.contains(&to)) {
+            self.reclaim(now, pending);
+        }
+    }
+
     fn wake_for_forwards(&mut self, at_us: u64) {
         if self.forwarding.forwards.needs_timer(at_us) {
             self.timers.set(at_us, Timer::Forwards);
@@ -224,7 +233,7 @@ impl Replica {
 
     /// The other node may execute it nevertheless, so from now on no node may report that it was
     /// surely not done (X5).
-    pub(super) fn reclaim(&mut self, now: Now, mut pending: Pending) {
+    fn reclaim(&mut self, now: Now, mut pending: Pending) {
         self.counts.reclaimed += 1;
         pending.sent = true;
         if self.runs_rounds() {

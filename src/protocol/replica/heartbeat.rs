@@ -134,7 +134,7 @@ impl Replica {
             learners: self.joined_without_vote().collect(),
             voters: near,
         });
-        self.take_steps_back(now);
+        self.take_back(now);
         self.view.measure(&self.links, &configuration);
         let phase_us = self.view.distances().phase_us();
         self.requests.waits.set_least_us(phase_us);

@@ -141,13 +141,4 @@ impl Replica {
             self.stepped(&pending, answer.into());
         }
     }
-
-    /// Takes the steps back that nodes have which are no coordinators any more.
-    pub(super) fn take_steps_back(&mut self, now: Now) {
-        let coordinators = self.view.coordinators();
-        let is_lost = |to: NodeId| !coordinators.contains(&to);
-        for pending in self.forwarding.forwards.take_steps(is_lost) {
-            self.reclaim(now, pending);
-        }
-    }
 }

@@ -86,20 +86,20 @@ deny() {
     cargo deny --log-level error check bans licenses sources
 }
 
+# In a whole run the release build begins here, in the background: for most of the time it compiles
+# on one core, and the next steps measure nothing. The step `release` waits for it, or repeats it to
+# show its errors.
 lint() {
+    if [[ $wanted == "  " ]]; then
+        cargo build --quiet --release &>/dev/null &
+    fi
     cargo clippy --quiet --workspace --all-targets -- -D warnings
     cargo clippy --quiet --workspace --all-targets --features mutants -- -D warnings
     # These run only in networks of their own (test = false), so --all-targets leaves them out.
     cargo clippy --quiet --test partition --test field --test load -- -D warnings
 }
 
-# In a whole run the release build begins here, in the background: neither measures time, and each
-# compiles the program on one core for a while. The step `release` waits for it, or repeats it to
-# show its errors.
 mutants() {
-    if [[ $wanted == "  " ]]; then
-        cargo build --quiet --release &>/dev/null &
-    fi
     cargo test --quiet --features mutants --test mutants --test model -- rule
 }
 

@@ -15,7 +15,7 @@ use sim::plan::Config;
 use sim::run::{Failure, Report, run_hostile, run_seed};
 use sim::trace::Detail;
 
-const SEEDS_DEFAULT: u64 = 1_200;
+const SEEDS_DEFAULT: u64 = 700;
 /// Seeds whose failures are printed in full.
 const FAILURES_TOLD: usize = 10;
 

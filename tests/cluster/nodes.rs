@@ -40,6 +40,13 @@ pub struct Cluster {
     directory: TempDir,
 }
 
+/// The program under test: the one in `HORSESHOE_BIN`, for whole runs whose bounds are those of a
+/// release build, or the one that was built with the tests.
+pub fn binary() -> String {
+    let built = || env!("CARGO_BIN_EXE_horseshoe").to_owned();
+    std::env::var("HORSESHOE_BIN").unwrap_or_else(|_| built())
+}
+
 impl Cluster {
     /// Starts this many nodes, and waits until all of them serve.
     pub fn start(count: usize, keep: Keep) -> Cluster {
@@ -136,7 +143,7 @@ impl Cluster {
             .append(true)
             .open(self.log_path(node))
             .expect("a log file");
-        let binary = env!("CARGO_BIN_EXE_horseshoe").to_owned();
+        let binary = binary();
         let words: Vec<&String> = self.wrapper.iter().chain([&binary]).collect();
         let mut command = Command::new(words[0]);
         command.args(&words[1..]);

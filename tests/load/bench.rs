@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
-use crate::nodes::Cluster;
+use crate::nodes::{Cluster, binary};
 
 /// Whether all rows run, with their whole loads.
 pub fn is_all() -> bool {
@@ -34,7 +34,7 @@ pub struct Bench(Child);
 impl Bench {
     /// `words`: what comes after `horseshoe`, for instance `bench --clients 5`.
     pub fn start(nodes: &str, words: &str) -> Bench {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_horseshoe"));
+        let mut command = Command::new(binary());
         command
             .args(["--nodes", nodes])
             .args(words.split_whitespace());

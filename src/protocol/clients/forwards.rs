@@ -137,9 +137,11 @@ impl Forwards {
         kind == Some(ForwardKind::Step)
     }
 
-    /// Takes back what was forwarded to such nodes.
-    pub fn take_back(&mut self, is_lost: impl Fn(NodeId) -> bool) -> Vec<Pending> {
-        let taken = self.by_attempt.extract_if(.., |_, f| is_lost(f.to));
+    /// Takes back the transactions and steps that were forwarded to such nodes, in those boots.
+    pub fn take_back(&mut self, is_lost: impl Fn(NodeId, u64) -> bool) -> Vec<Pending> {
+        let is_long = |f: &Forwarded| ForwardKind::from(&f.pending) != ForwardKind::Single;
+        let is_taken = |f: &Forwarded| is_long(f) && is_lost(f.to, f.to_boot);
+        let taken = self.by_attempt.extract_if(.., |_, f| is_taken(f));
         taken.map(|(_, forwarded)| forwarded.pending).collect()
     }
 
@@ -348,11 +350,14 @@ mod tests {
         };
         let single = forwards.begin(0, 2, 1, pending(1));
         let lost = forwards.begin(0, 2, 1, step.clone());
-        let kept = forwards.begin(0, 3, 1, step);
+        let restarted = forwards.begin(0, 3, 1, step.clone());
+        let kept = forwards.begin(0, 3, 2, step);
         assert!(forwards.is_step(lost) && !forwards.is_step(single));
-        assert_eq!(forwards.take_back(|to| to == 2).len(), 2);
-        let are_there = [single, lost, kept].map(|attempt| forwards.get(attempt).is_some());
-        assert_eq!(are_there, [false, false, true]);
+        let taken = forwards.take_back(|to, boot| (to, boot) != (3, 2));
+        assert_eq!(taken.len(), 2);
+        let all = [single, lost, restarted, kept];
+        let are_there = all.map(|attempt| forwards.get(attempt).is_some());
+        assert_eq!(are_there, [true, false, false, true]);
     }
 
     #[test]

@@ -216,11 +216,18 @@ impl Replica {
         }
     }
 
-    /// Takes back what was forwarded to nodes that are no coordinators any more.
+    /// Takes back the transactions and steps that were forwarded to nodes which are no coordinators
+    /// any more, or have restarted. They may take long, so the usual wait is long, too.
     pub(super) fn take_back(&mut self, now: Now) {
+        let configuration = self.identity.configuration.iter();
+        let boots = configuration.flat_map(|c| c.voters()).filter_map(|m| {
+            let boot = self.links.boot(m.node, m.incarnation)?;
+            Some((m.node, boot))
+        });
         let coordinators = self.view.coordinators();
+        let present: Vec<(NodeId, u64)> = boots.filter(|(n, _)| coordinators.contains(n)).collect();
         let forwards = &mut self.forwarding.forwards;
-        for pending in forwards.take_back(|to| !coordinators.contains(&to)) {
+        for pending in forwards.take_back(|to, boot| !present.contains(&(to, boot))) {
             self.reclaim(now, pending);
         }
     }
@@ -232,12 +239,16 @@ impl Replica {
     }
 
     /// The other node may execute it nevertheless, so from now on no node may report that it was
-    /// surely not done (X5).
-    fn reclaim(&mut self, now: Now, mut pending: Pending) {
+    /// surely not done (X5). Steps decide nothing, and their runs know what was begun.
+    pub(super) fn reclaim(&mut self, now: Now, mut pending: Pending) {
         self.counts.reclaimed += 1;
-        pending.sent = true;
-        if self.runs_rounds() {
-            let key = Key::user(&pending.operation.key);
+        pending.sent |= pending.step.is_none();
+        let key = Key::user(&pending.operation.key);
+        if let ReplyTo::Step { job } = pending.reply
+            && !self.transactions.wants(job)
+        {
+            self.drop_operation(pending, false);
+        } else if self.runs_rounds() {
             self.run_here(now, key, pending);
         } else {
             // Without a vote or a working disk, there is nothing more to do; the client's retries

@@ -4,14 +4,18 @@
 
 use std::sync::Arc;
 
+use wire::Outcome;
+
 use crate::protocol::clients::pending::{Pending, ReplyTo};
 use crate::protocol::keys::outbox::Way;
 use crate::protocol::register::coordinator::preferred;
 use crate::protocol::replica::Replica;
 use crate::protocol::types::ballot::Ballot;
+use crate::protocol::types::limits::BUSY_AFTER_MS;
 use crate::protocol::types::message::{ForwardStep, ForwardStepAnswer, NodeId, Now};
 use crate::protocol::types::record::Key;
-use crate::protocol::types::remote_step::RemoteStep;
+use crate::protocol::types::remote_step::{RemoteStep, RemoteStepAnswer};
+use crate::protocol::types::rules::rule;
 use crate::protocol::types::transaction::{Attempt, StepAnswer, TransactionStep};
 
 impl Replica {
@@ -25,8 +29,11 @@ impl Replica {
         promised: Ballot,
     ) -> Option<NodeId> {
         let (me, step) = (self.identity.node, pending.step.as_deref()?);
-        let is_own = matches!(pending.reply, ReplyTo::Step { .. }) && !pending.sent;
-        if !is_own || !RemoteStep::is_remote(step) || [0, me].contains(&promised.node()) {
+        // What was left to a node and is taken back stays here.
+        let is_own = matches!(pending.reply, ReplyTo::Step { .. }) && !pending.tried;
+        let serves = self.view.hears_quorum() || !rule!(X5_silence);
+        if !is_own || !serves || !RemoteStep::is_remote(step) || [0, me].contains(&promised.node())
+        {
             return None;
         }
         preferred(key, self.view.coordinators()).filter(|to| *to != me)
@@ -102,7 +109,10 @@ impl Replica {
             received_us: Some(now.mono_us),
         };
         self.begin_operation(&pending.operation);
-        self.run_here(now, key, pending);
+        match self.requests.has_too_many() {
+            true => self.answer_busy(pending, BUSY_AFTER_MS),
+            false => self.run_here(now, key, pending),
+        }
     }
 
     /// Sends the answer of a step to the node whose transaction it is.
@@ -137,8 +147,15 @@ impl Replica {
             self.counts.dropped.stray += 1;
             return;
         }
-        if let Some(pending) = forwards.answered(now.mono_us, attempt) {
-            self.stepped(&pending, answer.into());
+        let Some(pending) = forwards.answered(now.mono_us, attempt) else {
+            return;
+        };
+        match answer {
+            // Without a quorum or a working disk that node runs no step. This one may.
+            RemoteStepAnswer::Dropped | RemoteStepAnswer::Outcome(Outcome::NoQuorum { .. }) => {
+                self.reclaim(now, pending);
+            }
+            answer => self.stepped(&pending, answer.into()),
         }
     }
 }

@@ -62,6 +62,10 @@ impl Requests {
         self.operations > self.watches.waiting()
     }
 
+    pub(super) fn has_too_many(&self) -> bool {
+        self.operations > OPERATIONS_MAX || self.operations_size > OPERATIONS_SIZE_MAX
+    }
+
     /// Operations in progress other than these scans, and than polls of watches.
     pub(super) fn operations_beside(&self, scans: usize) -> usize {
         self.operations
@@ -342,8 +346,6 @@ impl Replica {
                 limit: self.options.value_size_max as u64,
             });
         }
-        let is_much = self.requests.operations > OPERATIONS_MAX
-            || self.requests.operations_size > OPERATIONS_SIZE_MAX;
         let is_overload = self.requests.receive_delay.is_overload() && rule!(X7);
         let client = operation.id.client;
         if is_overload && !self.requests.shares.accepts(now, client) {
@@ -353,6 +355,7 @@ impl Replica {
             return Some(Outcome::Busy { after_ms });
         }
         let after_ms = BUSY_AFTER_MS;
+        let is_much = self.requests.has_too_many();
         is_much.then_some(Outcome::Busy { after_ms })
     }
 

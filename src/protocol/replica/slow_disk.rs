@@ -58,7 +58,7 @@ impl Replica {
     /// Whether the operation causes something that must be written. The changes of the
     /// configuration are few, and one of them may be what removes this node.
     pub(super) fn would_write(&self, key: &Key, pending: &Pending) -> bool {
-        let is_own = pending.step.is_some() || matches!(pending.reply, ReplyTo::Own { .. });
+        let is_own = matches!(pending.reply, ReplyTo::Own { .. } | ReplyTo::Step { .. });
         key.space() == SPACE_USER && !is_own && !pending.operation.action.is_read()
     }
 

@@ -203,6 +203,16 @@ impl Transactions {
         true
     }
 
+    /// Whether the answer to a job still matters.
+    pub fn wants(&self, job: u64) -> bool {
+        match self.jobs.get(&job) {
+            Some(Job::Run { id, turn, .. }) => {
+                self.runs.get(id).is_some_and(|run| run.has_turn(*turn))
+            }
+            job => job.is_some(),
+        }
+    }
+
     /// T6: nobody works on the pending attempt any more.
     fn is_left(&self, around: &Surroundings<'_>, id: OperationId, register: &Register) -> bool {
         !around.is_cared_for(register) || around.is_mine(register) && !self.has_run(id)

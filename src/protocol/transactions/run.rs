@@ -75,6 +75,10 @@ impl TransactionRun {
         parts.map(|part| Key::user(&part.key)).collect()
     }
 
+    pub(super) fn has_turn(&self, turn: u64) -> bool {
+        self.turn == turn
+    }
+
     /// The run goes on under another id.
     pub(super) fn begin_anew(&mut self) {
         self.phase = RunPhase::Creating;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use wire::clock::READING_SANE_MAX;
 use wire::{
-    Action, BodyError, KeyResult, Operation, Outcome, Transaction, TransactionPart, Version,
+    Action, BodyError, KEY_SIZE_MAX, KeyResult, Operation, Outcome, Transaction, TransactionPart,
+    Version,
 };
 
 use crate::protocol::types::message::NodeId;
@@ -155,8 +156,10 @@ impl RemoteStep {
                     true => Fate::Committed,
                     false => Fate::Void,
                 };
+                let is_key = (1..=KEY_SIZE_MAX).contains(&operation.key.len());
+                let fits = is_key && operation.action == Action::Get;
                 let decided = Some((number, fate));
-                Some(TransactionStep::Resolve { decided })
+                fits.then_some(TransactionStep::Resolve { decided })
             }
         }
     }
@@ -338,6 +341,23 @@ mod tests {
         assert_eq!(step(&one).into_step(&other), None);
     }
 
+    #[test]
+    fn a_resolution_of_what_is_no_key_is_none() {
+        let resolve = RemoteStep::Resolve {
+            number: 1,
+            is_committed: true,
+        };
+        let of = |key: Vec<u8>, action| {
+            let mut operation = (*operation(vec![part("a")])).clone();
+            (operation.key, operation.action) = (key.into(), action);
+            resolve.clone().into_step(&operation)
+        };
+        assert!(of(vec![b'a'; KEY_SIZE_MAX], Action::Get).is_some());
+        assert_eq!(of(vec![b'a'; KEY_SIZE_MAX + 1], Action::Get), None);
+        assert_eq!(of(Vec::new(), Action::Get), None);
+        assert_eq!(of(vec![b'a'], Action::Delete), None);
+    }
+
     fn flat(code: u8) -> FlatRemoteStep {
         FlatRemoteStep {
             code,
@@ -352,15 +372,22 @@ mod tests {
     #[test]
     fn what_travels_arrives_as_it_was_sent() {
         let one = operation(vec![part("a")]);
+        let mut get = (*one).clone();
+        get.action = Action::Get;
+        let get = Arc::new(get);
         let decided = |fate| TransactionStep::Resolve {
             decided: Some((3, fate)),
         };
-        for step in [place(0, 5), decided(Fate::Committed), decided(Fate::Void)] {
-            let (_, remote) = RemoteStep::of(&one, &step).expect("it may travel");
+        for (one, step) in [
+            (&one, place(0, 5)),
+            (&get, decided(Fate::Committed)),
+            (&get, decided(Fate::Void)),
+        ] {
+            let (_, remote) = RemoteStep::of(one, &step).expect("it may travel");
             let mut body = Vec::new();
             wire::encode(&mut body, &remote);
             let arrived: RemoteStep = wire::decode(&body).expect("it was just encoded");
-            assert_eq!(arrived.into_step(&one), Some(step));
+            assert_eq!(arrived.into_step(one), Some(step));
         }
         let failed = Outcome::Failed {
             failure: wire::Failure {

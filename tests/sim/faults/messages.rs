@@ -5,7 +5,7 @@ use super::super::network::{Place, Quality};
 use super::super::random::Random;
 use super::{FaultKind, Faults, Then, When};
 
-pub(super) const PEER_MESSAGES: [&str; 25] = [
+pub(super) const PEER_MESSAGES: [&str; 27] = [
     "Prepare",
     "Promise",
     "Nack",
@@ -18,6 +18,8 @@ pub(super) const PEER_MESSAGES: [&str; 25] = [
     "ReadAnswer",
     "Forward",
     "ForwardAnswer",
+    "ForwardStep",
+    "ForwardStepAnswer",
     "SurveyAnswer",
     "ConfigurationUpdate",
     "ConfigurationUpdate",

@@ -164,6 +164,9 @@ impl Proposal {
         if self.is_covered() {
             return None;
         }
+        // After the deadline nobody works on the attempt, and the register may have been removed
+        // and the key purged since it was looked at.
+        let vouched = vouched.filter(|_| self.moment.now < by.deadline);
         if let Some(refused) = self.placed_before(operation, number, vouched) {
             return Some(refused);
         }

@@ -20,9 +20,9 @@ impl Coordinator {
     ///
     /// With a large value that one is probably sending its value. A client whose attempt takes long
     /// tries another node, so both are about the same operation. If they interrupted each other,
-    /// the value would be sent over and over. A transaction's steps are run by its own coordinator,
-    /// whichever node is the key's preferred one. So many nodes have steps for a key that many
-    /// transactions name, and each of them would interrupt the others.
+    /// the value would be sent over and over. Steps of transactions are left to the key's preferred
+    /// coordinator only once another node has promised the key, and are taken back from there. So
+    /// several nodes may have steps for a key, and each of them would interrupt the others.
     ///
     /// Before each of its own rounds a coordinator waits only once, and only as long as a round may
     /// take: the other node may be gone.

@@ -9,7 +9,7 @@ Runs a sample of the scenarios of scenarios.csv in at most five minutes, or all,
 begin with a NAME (chain, chain-5, graph-4); with --failures those of failures.csv. Prints a line each, and
 what did not hold. With --bank clients move amounts between 50 accounts for 60 s, while nodes are killed, cut
 off and restarted in turn; from 60 s on, the nodes are of the release build, and no client may wait for
-longer than a second, or two while a node is cut off. SEED=n places the nodes and chooses the operations otherwise. Logs and histories of what
+longer than a second. SEED=n places the nodes and chooses the operations otherwise. Logs and histories of what
 failed are kept in LOG_DIR.'
 
 here=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")

@@ -22,7 +22,7 @@ use crate::protocol::types::timer::Timer;
 #[derive(Debug, Default)]
 pub(super) struct Forwarding {
     /// X4: the attempts of other nodes that were received.
-    pub(super) forwarders: Forwarders,
+    forwarders: Forwarders,
     pub(super) forwards: Forwards,
 }
 
@@ -59,9 +59,8 @@ impl Replica {
         let (from_boot, to_boot) = (self.options.boot, *to_boot);
         let (left_ms, operation) = (pending.left_ms(now), (*pending.operation).clone());
         let step = pending.step.as_deref();
-        let step = step.and_then(|step| RemoteStep::of(&pending.operation, step));
-        let message: Message = match step {
-            Some((_, step)) => ForwardStep {
+        let message: Message = match step.and_then(RemoteStep::of) {
+            Some(step) => ForwardStep {
                 from_boot,
                 to_boot,
                 attempt,
@@ -85,8 +84,22 @@ impl Replica {
         self.dispatch(envelope, way);
     }
 
-    /// X4: a forwarded request runs under the forwarder's session, which is the pair of its boot
-    /// and this node's.
+    /// X4: whether what was forwarded is executed here. It runs under the forwarder's session,
+    /// which is the pair of its boot and this node's.
+    pub(super) fn admits_forward(
+        &mut self,
+        from: NodeId,
+        (from_boot, to_boot): (u64, u64),
+        attempt: u64,
+    ) -> bool {
+        let serves = !self.requests.stopping && self.identity.votes;
+        let forwarders = &mut self.forwarding.forwarders;
+        let admits =
+            serves && to_boot == self.options.boot && forwarders.admit(from, from_boot, attempt);
+        self.counts.dropped.repeated += u64::from(!admits);
+        admits
+    }
+
     pub(super) fn handle_forward(&mut self, now: Now, from: NodeId, via: NodeId, forward: Forward) {
         let Forward {
             from_boot,
@@ -97,12 +110,7 @@ impl Replica {
             heard,
             operation,
         } = forward;
-        if self.requests.stopping || to_boot != self.options.boot || !self.identity.votes {
-            self.counts.dropped.repeated += 1;
-            return;
-        }
-        if !self.forwarding.forwarders.admit(from, from_boot, attempt) {
-            self.counts.dropped.repeated += 1;
+        if !self.admits_forward(from, (from_boot, to_boot), attempt) {
             return;
         }
         // X1: the forwarder had received that reading of this node's clock, so it sent the
@@ -241,14 +249,16 @@ impl Replica {
     /// The other node may execute it nevertheless, so from now on no node may report that it was
     /// surely not done (X5). Steps decide nothing, and their runs know what was begun.
     pub(super) fn reclaim(&mut self, now: Now, mut pending: Pending) {
-        self.counts.reclaimed += 1;
-        pending.sent |= pending.step.is_none();
-        let key = Key::user(&pending.operation.key);
         if let ReplyTo::Step { job } = pending.reply
             && !self.transactions.wants(job)
         {
             self.drop_operation(pending, false);
-        } else if self.runs_rounds() {
+            return;
+        }
+        self.counts.reclaimed += 1;
+        pending.sent |= pending.step.is_none();
+        if self.runs_rounds() {
+            let key = Key::user(&pending.operation.key);
             self.run_here(now, key, pending);
         } else {
             // Without a vote or a working disk, there is nothing more to do; the client's retries

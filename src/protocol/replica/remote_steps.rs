@@ -14,7 +14,7 @@ use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::limits::BUSY_AFTER_MS;
 use crate::protocol::types::message::{ForwardStep, ForwardStepAnswer, NodeId, Now};
 use crate::protocol::types::record::Key;
-use crate::protocol::types::remote_step::{RemoteStep, RemoteStepAnswer};
+use crate::protocol::types::remote_step::{RemoteStep, RemoteStepAnswer, operation_for};
 use crate::protocol::types::rules::rule;
 use crate::protocol::types::transaction::{Attempt, StepAnswer, TransactionStep};
 
@@ -27,29 +27,27 @@ impl Replica {
         key: &Key,
         pending: &Pending,
         promised: Ballot,
-    ) -> Option<NodeId> {
-        let (me, step) = (self.identity.node, pending.step.as_deref()?);
+    ) -> Option<(NodeId, RemoteStep)> {
+        let me = self.identity.node;
+        let step = RemoteStep::of(pending.step.as_deref()?)?;
         // What was left to a node and is taken back stays here.
         let is_own = matches!(pending.reply, ReplyTo::Step { .. }) && !pending.tried;
         let serves = self.view.hears_quorum() || !rule!(X5_silence);
-        if !is_own || !serves || !RemoteStep::is_remote(step) || [0, me].contains(&promised.node())
-        {
+        if !is_own || !serves || [0, me].contains(&promised.node()) {
             return None;
         }
-        preferred(key, self.view.coordinators()).filter(|to| *to != me)
+        let to = preferred(key, self.view.coordinators())?;
+        (to != me).then_some((to, step))
     }
 
-    pub(super) fn leave_step(&mut self, now: Now, to: NodeId, pending: Pending) {
-        let step = pending.step.as_deref();
-        let remote = step.and_then(|step| RemoteStep::of(&pending.operation, step));
-        let Some((operation, step)) = remote else {
-            unreachable!("only such steps are left to other nodes");
-        };
-        let step = step.into_step(&operation).map(Arc::new);
+    pub(super) fn leave_step(&mut self, now: Now, (to, step): (NodeId, RemoteStep), own: Pending) {
+        let whole = own.step.as_deref().expect("a step is left");
+        let operation = operation_for(&own.operation, whole);
+        let step = step.into_step(&operation).expect("it fits its operation");
         let pending = Pending {
             operation,
-            step,
-            ..pending
+            step: Some(Arc::new(step)),
+            ..own
         };
         self.forward(now, to, pending);
     }
@@ -69,19 +67,14 @@ impl Replica {
             operation,
             step,
         } = forward;
-        let step = step.into_step(&operation);
-        if self.requests.stopping || to_boot != self.options.boot || !self.identity.votes {
-            self.counts.dropped.repeated += 1;
+        if !self.admits_forward(from, (from_boot, to_boot), attempt) {
             return;
         }
+        let step = step.into_step(&operation);
         let Some(step) = step.filter(|_| self.take_birth(&operation)) else {
             self.counts.dropped.stray += 1;
             return;
         };
-        if !self.forwarding.forwarders.admit(from, from_boot, attempt) {
-            self.counts.dropped.repeated += 1;
-            return;
-        }
         if let TransactionStep::Resolve {
             decided: Some((number, fate)),
         } = step

@@ -262,8 +262,8 @@ impl Replica {
         let promised = resident.state.as_ref().map_or(Ballot::ZERO, |s| s.promised);
         let coordinator = resident.coordinator.as_ref();
         let is_full = coordinator.is_some_and(|c| c.queued() >= KEY_QUEUE_MAX);
-        if let Some(to) = self.leaves_to(&key, &pending, promised) {
-            self.leave_step(now, to, pending);
+        if let Some(left) = self.leaves_to(&key, &pending, promised) {
+            self.leave_step(now, left, pending);
             return;
         }
         if is_full {

@@ -87,43 +87,25 @@ impl TryFrom<FlatRemoteStep> for RemoteStep {
 }
 
 impl RemoteStep {
-    /// Whether another node may take the step.
-    pub fn is_remote(step: &TransactionStep) -> bool {
-        matches!(
-            step,
-            TransactionStep::Place { .. } | TransactionStep::Resolve { decided: Some(_) }
-        )
-    }
-
-    /// What another node is told, and the operation for it. `None` for a step on a register, and
-    /// for a read.
-    pub fn of(
-        operation: &Arc<Operation>,
-        step: &TransactionStep,
-    ) -> Option<(Arc<Operation>, RemoteStep)> {
-        match step {
+    /// `None` for a step on a register, and for a read: no other node takes these.
+    pub fn of(step: &TransactionStep) -> Option<Self> {
+        match *step {
             TransactionStep::Place {
-                part,
                 number,
                 by,
                 vouched,
-            } => {
-                let step = RemoteStep::Place {
-                    number: *number,
-                    by: *by,
-                    vouched: *vouched,
-                };
-                Some((part_of(operation, *part)?, step))
-            }
+                ..
+            } => Some(RemoteStep::Place {
+                number,
+                by,
+                vouched,
+            }),
             TransactionStep::Resolve {
                 decided: Some((number, fate)),
-            } => {
-                let step = RemoteStep::Resolve {
-                    number: *number,
-                    is_committed: *fate == Fate::Committed,
-                };
-                Some((operation.clone(), step))
-            }
+            } => Some(RemoteStep::Resolve {
+                number,
+                is_committed: fate == Fate::Committed,
+            }),
             _ => None,
         }
     }
@@ -165,22 +147,25 @@ impl RemoteStep {
     }
 }
 
-/// The transaction with that part alone, whose key is the operation's.
-fn part_of(operation: &Operation, part: u16) -> Option<Arc<Operation>> {
-    let Action::Transact { transaction } = &operation.action else {
-        return None;
+/// The operation that comes with the step: of a placement the transaction with that part alone,
+/// whose key is the operation's.
+pub fn operation_for(operation: &Arc<Operation>, step: &TransactionStep) -> Arc<Operation> {
+    let (TransactionStep::Place { part, .. }, Action::Transact { transaction }) =
+        (step, &operation.action)
+    else {
+        return operation.clone();
     };
-    let part = transaction.parts.get(usize::from(part))?.clone();
+    let part = transaction.parts[usize::from(*part)].clone();
     let key = part.key.clone();
     let transaction = Transaction { parts: vec![part] };
-    Some(Arc::new(Operation {
+    Arc::new(Operation {
         id: operation.id,
         birth: operation.birth,
         low_mark: operation.low_mark,
         key,
         want_old: operation.want_old,
         action: Action::Transact { transaction },
-    }))
+    })
 }
 
 /// The answers that a `RemoteStep` has.
@@ -317,28 +302,24 @@ mod tests {
     #[test]
     fn a_placement_travels_with_its_part_alone() {
         let whole = operation(vec![part("a"), part("b")]);
-        let (of_part, step) = RemoteStep::of(&whole, &place(1, 5)).expect("it may travel");
+        let of_part = operation_for(&whole, &place(1, 5));
         assert_eq!(of_part, operation(vec![part("b")]));
+        let step = RemoteStep::of(&place(1, 5)).expect("it may travel");
         assert_eq!(step.into_step(&of_part), Some(place(0, 5)));
-        assert!(RemoteStep::of(&whole, &place(2, 5)).is_none());
     }
 
     #[test]
     fn a_placement_of_another_key_or_of_several_is_none() {
         let one = operation(vec![part("a")]);
-        let step = |operation| {
-            RemoteStep::of(operation, &place(0, 5))
-                .expect("a placement")
-                .1
-        };
-        assert!(step(&one).into_step(&one).is_some());
+        let step = RemoteStep::of(&place(0, 5)).expect("a placement");
+        assert!(step.clone().into_step(&one).is_some());
         let two = operation(vec![part("a"), part("b")]);
-        assert_eq!(step(&two).into_step(&two), None);
+        assert_eq!(step.clone().into_step(&two), None);
         let mut other = (*one).clone();
         other.key = "b".into();
-        assert_eq!(step(&one).into_step(&other), None);
+        assert_eq!(step.clone().into_step(&other), None);
         other.action = Action::Delete;
-        assert_eq!(step(&one).into_step(&other), None);
+        assert_eq!(step.clone().into_step(&other), None);
     }
 
     #[test]
@@ -383,7 +364,7 @@ mod tests {
             (&get, decided(Fate::Committed)),
             (&get, decided(Fate::Void)),
         ] {
-            let (_, remote) = RemoteStep::of(one, &step).expect("it may travel");
+            let remote = RemoteStep::of(&step).expect("it may travel");
             let mut body = Vec::new();
             wire::encode(&mut body, &remote);
             let arrived: RemoteStep = wire::decode(&body).expect("it was just encoded");

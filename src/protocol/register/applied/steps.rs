@@ -164,10 +164,7 @@ impl Proposal {
         if self.is_covered() {
             return None;
         }
-        // After the deadline nobody works on the attempt, and the register may have been removed
-        // and the key purged since it was looked at.
-        let vouched = vouched.filter(|_| self.moment.now < by.deadline);
-        if let Some(refused) = self.placed_before(operation, number, vouched) {
+        if let Some(refused) = self.placed_before(operation, (number, by), vouched) {
             return Some(refused);
         }
         let Action::Transact { transaction } = &operation.action else {
@@ -185,13 +182,15 @@ impl Proposal {
         })
     }
 
-    /// T3: what the table says of earlier placements.
+    /// T3: what the table says of earlier placements. `vouched` counts until the deadline: after it
+    /// the key may have been purged since it was looked at, and have the same version again.
     fn placed_before(
         &self,
         operation: &Operation,
-        number: u32,
+        (number, by): (u32, Coordination),
         vouched: Option<Version>,
     ) -> Option<StepAnswer> {
+        let vouched = vouched.filter(|_| self.moment.now < by.deadline);
         match self.record.applied.look_up(operation, &self.moment) {
             LookUp::Found(Outcome::Placed { attempt }) if attempt < number && rule!(T3_attempt) => {
                 None

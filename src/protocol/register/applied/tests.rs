@@ -1,7 +1,7 @@
 //! The rules of the applied table and the effect of each operation, one proposal at a time.
 
-use wire::OperationId;
 use wire::clock::{self, Reading};
+use wire::{KeyChange, OperationId, Transaction, TransactionPart};
 
 use super::*;
 use crate::protocol::types::limits::{
@@ -9,6 +9,7 @@ use crate::protocol::types::limits::{
     TEXT_SLICES_SIZE_MAX,
 };
 use crate::protocol::types::message::Endpoint;
+use crate::protocol::types::transaction::{Coordination, TransactionStep};
 
 pub(super) const NOW: Reading = clock::from_ms(100_000);
 pub(super) const WALL_MS: u64 = 50_000;
@@ -559,4 +560,38 @@ fn a_table_without_room_does_not_grow() {
             ..
         })]
     ));
+}
+
+/// T3: the placement of a key whose table has forgotten what is as old. Only before the deadline
+/// does it count that the register was pending.
+#[test]
+fn t3_a_placement_is_vouched_for_until_its_deadline() {
+    let part = TransactionPart {
+        key: Bytes::from_static(b"k"),
+        change: Some(KeyChange::Put(Bytes::from_static(b"v"))),
+        ..TransactionPart::default()
+    };
+    let transaction = Transaction { parts: vec![part] };
+    let transact = operation(1, 1, 1, Action::Transact { transaction });
+    let placed = |vouched, deadline| {
+        let forgotten = transact.birth;
+        let mut proposal = Proposal::new(None, Ballot::new(10, 1), at(NOW), forgotten);
+        let step = TransactionStep::Place {
+            part: 0,
+            number: 1,
+            by: Coordination {
+                coordinator: 1,
+                boot: 1,
+                deadline,
+            },
+            vouched,
+        };
+        proposal.step(&transact, &step, false)
+    };
+    let is_held = |verdict| matches!(verdict, ApplyVerdict::Step(StepAnswer::Held(_)));
+    let forgotten = ApplyVerdict::Step(StepAnswer::Forgotten(0));
+    assert_eq!(placed(None, NOW + 1), forgotten);
+    assert!(is_held(placed(Some(0), NOW + 1)));
+    assert_eq!(placed(Some(0), NOW), forgotten);
+    assert_eq!(placed(Some(7), NOW + 1), forgotten, "of another version");
 }

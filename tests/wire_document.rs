@@ -128,7 +128,7 @@ fn as_documented(of: &str) -> String {
     }
     let name = match of {
         "String" => "text",
-        "Bytes" | "Clients" | "Hashes" | "Sums" => "bytes",
+        "Bytes" | "Clients" | "EncodedIntent" | "Hashes" | "Sums" => "bytes",
         "ClientId" => "u128",
         "NodeId" => "u8",
         "Bucket" => "u16",

@@ -166,7 +166,7 @@ impl Machine {
                 match output {
                     Output::Persist(group) => {
                         self.written.extend(group.registers.iter().cloned());
-                        let begins = self.disk.write(group);
+                        let begins = self.disk.write(*group);
                         if begins && !self.slow_disk {
                             let (group, _) = self.disk.end_sync();
                             due.push_back(Input::Persisted { group });

@@ -164,7 +164,15 @@ impl Nodes {
         let envelopes: Vec<Envelope> = told
             .map(|node| {
                 let configuration = self.scope.configuration(2);
-                self.envelope(0, *node, 2, ConfigurationUpdate { configuration }.into())
+                self.envelope(
+                    0,
+                    *node,
+                    2,
+                    ConfigurationUpdate {
+                        configuration: configuration.into(),
+                    }
+                    .into(),
+                )
             })
             .collect();
         let ids = envelopes.into_iter().map(|e| self.keep_message(e));

@@ -355,7 +355,7 @@ impl Alone {
             waited_us: 0,
             left_ms: 5_000,
             heard: 0,
-            operation,
+            operation: operation.into(),
         };
         self.tell(2, 0, forward);
     }
@@ -366,7 +366,13 @@ impl Alone {
         for member in &configuration.members {
             self.incarnations.insert(member.node, member.incarnation);
         }
-        self.tell(2, 0, ConfigurationUpdate { configuration });
+        self.tell(
+            2,
+            0,
+            ConfigurationUpdate {
+                configuration: configuration.into(),
+            },
+        );
     }
 
     /// Another node is up in a new incarnation.

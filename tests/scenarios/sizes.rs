@@ -219,7 +219,7 @@ fn messages_of_one_key_fit_a_frame() {
         waited_us: u64::MAX,
         left_ms: u32::MAX,
         heard: u64::MAX,
-        operation,
+        operation: operation.into(),
     });
     assert_value_is_taken(ForwardAnswer {
         to_boot: u64::MAX,
@@ -294,7 +294,9 @@ fn messages_of_all_nodes_fit_a_datagram() {
         name: "n".repeat(CLUSTER_NAME_SIZE_MAX),
         admissions: vec![admission; MEMBERS_MAX],
     };
-    assert_is_taken(ConfigurationUpdate { configuration });
+    assert_is_taken(ConfigurationUpdate {
+        configuration: configuration.into(),
+    });
     assert_is_taken(ConfigurationRequest {
         epoch: u64::MAX,
         address: "a".repeat(ADDRESS_SIZE_MAX),

@@ -403,7 +403,10 @@ fn tell(c: &mut Script, from: usize, to: usize, configuration: Configuration) {
     envelope.via = envelope.origin;
     envelope.destination = 0;
     envelope.epoch = configuration.epoch;
-    envelope.message = ConfigurationUpdate { configuration }.into();
+    envelope.message = ConfigurationUpdate {
+        configuration: configuration.into(),
+    }
+    .into();
     c.cluster.deliver(100, passing);
 }
 

@@ -401,7 +401,7 @@ impl Cluster {
                 self.watch.writes(&group);
                 self.trace
                     .mix_words(&[self.now_us, group.number, group.registers.len() as u64]);
-                if self.nodes[node].disk.write(group) {
+                if self.nodes[node].disk.write(*group) {
                     self.begin_sync(node);
                 }
             }

@@ -120,7 +120,7 @@ mod tests {
             ..Record::default()
         });
         let with_intent = sizes(Record {
-            intent: bytes,
+            intent: bytes.map(Into::into),
             ..Record::default()
         });
         assert_eq!(with_intent, with_value);

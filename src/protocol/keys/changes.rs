@@ -530,7 +530,7 @@ mod tests {
         let mut intended = state(5, Some("v"), true);
         intended.record = intended.record.map(|record| {
             Arc::new(Record {
-                intent: Some(Bytes::from_static(b"intent")),
+                intent: Some(Bytes::from_static(b"intent").into()),
                 ..Record::clone(&record)
             })
         });

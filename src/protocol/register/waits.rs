@@ -224,7 +224,7 @@ mod tests {
             ..Record::default()
         };
         let intent = Record {
-            intent: bytes,
+            intent: bytes.map(Into::into),
             ..Record::default()
         };
         let mut waits = RoundWaits::default();

@@ -405,7 +405,7 @@ impl Replica {
 
     /// Sends the configuration, even if it was sent or requested very recently.
     fn send_configuration(&mut self, asked: &Envelope) {
-        let Some(configuration) = self.identity.configuration.as_deref().cloned() else {
+        let Some(configuration) = self.identity.configuration.clone() else {
             return;
         };
         let address = match &asked.message {
@@ -435,7 +435,7 @@ impl Replica {
 
     /// Messages that depend on the node's own state leave only once that is durable.
     pub(super) fn send_configuration_at(&mut self, node: NodeId, address: &str) {
-        let Some(configuration) = self.identity.configuration.as_deref().cloned() else {
+        let Some(configuration) = self.identity.configuration.clone() else {
             return;
         };
         if address != self.own_address() && self.durable.is_installed() {

@@ -1,7 +1,5 @@
 //! Operations that nodes forward to each other (X4, X5).
 
-use std::sync::Arc;
-
 use wire::Outcome;
 use wire::latency::allowance_us;
 
@@ -57,7 +55,7 @@ impl Replica {
         let received_us = pending.received_us;
         let waited_us = received_us.map_or(u64::MAX, |at_us| now.mono_us.saturating_sub(at_us));
         let (from_boot, to_boot) = (self.options.boot, *to_boot);
-        let (left_ms, operation) = (pending.left_ms(now), (*pending.operation).clone());
+        let (left_ms, operation) = (pending.left_ms(now), pending.operation.clone());
         let step = pending.step.as_deref();
         let message: Message = match step.and_then(RemoteStep::of) {
             Some(step) => ForwardStep {
@@ -118,7 +116,7 @@ impl Replica {
         let announced_us = self.watch.history.reported_after_us(heard);
         let received_us = announced_us.and_then(|at_us| at_us.checked_sub(waited_us));
         let pending = Pending {
-            operation: Arc::new(operation),
+            operation,
             step: None,
             reply: ReplyTo::Node {
                 node: from,

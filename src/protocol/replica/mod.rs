@@ -306,11 +306,11 @@ impl Replica {
             self.end_turn();
             return self.poll_list();
         };
-        let mut group = Group {
+        let mut group = Box::new(Group {
             number: closed.number,
             chosen: closed.chosen,
             ..Group::default()
-        };
+        });
         self.keys.fill(&mut group, closed.keys);
         if closed.meta {
             let agreed = self

@@ -86,7 +86,7 @@ impl Replica {
         }
         let key = Key::user(&operation.key);
         let pending = Pending {
-            operation: Arc::new(operation),
+            operation,
             step: Some(Arc::new(step)),
             reply: ReplyTo::Node {
                 node: from,

@@ -149,7 +149,7 @@ fn an_operation_whose_intent_is_cleared_goes_on() {
     machine.blocked(&around(NOW_US), &key(), put(1), Arc::default());
     assert!(matches!(&wants(&mut machine)[..], [Want::Run { .. }]));
     let unreadable = Record {
-        intent: Some("x".into()),
+        intent: Some(Bytes::from("x").into()),
         ..Record::default()
     };
     machine.blocked(&around(NOW_US), &key(), put(1), unreadable.into());

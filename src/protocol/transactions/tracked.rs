@@ -7,34 +7,43 @@ use bytes::Bytes;
 use wire::OperationId;
 
 use super::Transactions;
+use crate::protocol::types::encoded_intent::EncodedIntent;
 use crate::protocol::types::limits::{SWEEP_AFTER_MS, SWEEP_LATER_MS};
 use crate::protocol::types::message::Now;
 use crate::protocol::types::record::{Key, Record, SPACE_TRANSACTION, SPACE_USER};
-use crate::protocol::types::transaction::{IntentHead, Register};
+use crate::protocol::types::transaction::Register;
 
 type ByKey<V> = HashMap<Key, V, foldhash::fast::RandomState>;
 
 /// Most records change again before a sweep looks at them, so they are decoded only there.
 #[derive(Default)]
 pub(super) struct Tracked {
-    /// When a sweep looks at which register, and at which key with an intent.
-    registers_due_us: ByKey<u64>,
-    keys_due_us: ByKey<u64>,
+    registers: ByKey<TrackedKey>,
+    /// Keys with an intent.
+    keys: ByKey<TrackedKey>,
     /// By the wait, in milliseconds: what is due, each in order of time. An entry with another time
     /// than above counts no longer.
     queues: BTreeMap<u64, VecDeque<(u64, Key)>>,
     /// The same, at any other times.
     others: BTreeSet<(u64, Key)>,
-    /// The intents that keys had at the last heartbeat.
-    intents: ByKey<Bytes>,
-    /// Noted since then, and in which order.
-    noted: ByKey<Noted>,
+    /// The keys that were noted since the last heartbeat, in that order.
     order: Vec<Key>,
+}
+
+/// What is known of one key. It has at least one of these.
+#[derive(Debug, Default)]
+struct TrackedKey {
+    /// When a sweep looks at it.
+    due_us: Option<u64>,
+    /// The intent that it had at the last heartbeat.
+    intent: Option<EncodedIntent>,
+    /// What it had later.
+    noted: Option<Noted>,
 }
 
 #[derive(Debug)]
 enum Noted {
-    Intent(Bytes),
+    Intent(EncodedIntent),
     /// The record's value.
     Register(Bytes),
 }
@@ -43,16 +52,20 @@ impl fmt::Debug for Tracked {
     /// In order of keys, so that equal states print alike.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tracked")
-            .field("registers_due_us", &sorted(&self.registers_due_us))
-            .field("keys_due_us", &sorted(&self.keys_due_us))
-            .field("intents", &sorted(&self.intents))
-            .field("noted", &sorted(&self.noted))
+            .field("registers", &sorted(&self.registers))
+            .field("keys", &sorted(&self.keys))
             .finish_non_exhaustive()
     }
 }
 
 fn sorted<V>(map: &ByKey<V>) -> BTreeMap<&Key, &V> {
     map.iter().collect()
+}
+
+impl TrackedKey {
+    fn is_empty(&self) -> bool {
+        self.due_us.is_none() && self.intent.is_none() && self.noted.is_none()
+    }
 }
 
 impl Noted {
@@ -65,15 +78,26 @@ impl Noted {
 }
 
 impl Tracked {
-    fn due_us(&mut self, key: &Key) -> &mut ByKey<u64> {
+    fn of_space(&self, key: &Key) -> &ByKey<TrackedKey> {
         match key.space() {
-            SPACE_TRANSACTION => &mut self.registers_due_us,
-            _ => &mut self.keys_due_us,
+            SPACE_TRANSACTION => &self.registers,
+            _ => &self.keys,
         }
     }
 
+    fn of_space_mut(&mut self, key: &Key) -> &mut ByKey<TrackedKey> {
+        match key.space() {
+            SPACE_TRANSACTION => &mut self.registers,
+            _ => &mut self.keys,
+        }
+    }
+
+    fn entry(&mut self, key: &Key) -> &mut TrackedKey {
+        self.of_space_mut(key).entry(key.clone()).or_default()
+    }
+
     pub(super) fn track(&mut self, key: Key, at_us: u64) {
-        self.due_us(&key).insert(key.clone(), at_us);
+        self.entry(&key).due_us = Some(at_us);
         self.others.insert((at_us, key));
     }
 
@@ -82,34 +106,26 @@ impl Tracked {
         self.track(key, 0);
     }
 
-    fn track_after(&mut self, key: Key, now_us: u64, wait_ms: u64) {
-        let at_us = now_us + wait_ms * 1_000;
-        let due_us = self.due_us(&key);
-        if due_us.get(&key) == Some(&0) {
-            return;
-        }
-        due_us.insert(key.clone(), at_us);
-        let queue = self.queues.entry(wait_ms).or_default();
-        queue.push_back((at_us, key));
-    }
-
     fn note(&mut self, key: &Key, noted: Noted) {
-        if self.noted.insert(key.clone(), noted).is_none() {
+        if self.entry(key).noted.replace(noted).is_none() {
             self.order.push(key.clone());
         }
     }
 
     fn forget(&mut self, key: &Key) {
-        self.noted.remove(key);
-        self.intents.remove(key);
-        self.due_us(key).remove(key);
+        self.of_space_mut(key).remove(key);
     }
 
     pub(super) fn pop_due(&mut self, now_us: u64) -> Option<Key> {
         while let Some((at_us, key)) = self.pop_first(now_us) {
-            let due_us = self.due_us(&key);
-            if due_us.get(&key) == Some(&at_us) {
-                due_us.remove(&key);
+            let tracked = self.of_space_mut(&key);
+            let Some(of_key) = tracked.get_mut(&key) else {
+                continue;
+            };
+            if of_key.due_us.take_if(|due_us| *due_us == at_us).is_some() {
+                if of_key.is_empty() {
+                    tracked.remove(&key);
+                }
                 return Some(key);
             }
         }
@@ -128,22 +144,22 @@ impl Tracked {
     }
 
     pub(super) fn owner(&self, key: &Key) -> Option<OperationId> {
-        let noted = match self.noted.get(key) {
-            Some(Noted::Intent(bytes)) => Some(bytes),
-            _ => None,
+        let of_key = self.of_space(key).get(key)?;
+        let intent = match &of_key.noted {
+            Some(Noted::Intent(intent)) => intent,
+            _ => of_key.intent.as_ref()?,
         };
-        let bytes = noted.or_else(|| self.intents.get(key))?;
-        Some(IntentHead::decode(bytes).ok()?.of.id)
+        Some(intent.head()?.of.id)
     }
 
     fn is_tracked(&self, key: &Key) -> bool {
-        let is_due = self.keys_due_us.contains_key(key) || self.registers_due_us.contains_key(key);
-        is_due || self.noted.contains_key(key)
+        let of_key = self.of_space(key).get(key);
+        of_key.is_some_and(|of_key| of_key.due_us.is_some() || of_key.noted.is_some())
     }
 
     /// Whether nothing is known of any key with an intent.
     fn knows_no_intents(&self) -> bool {
-        self.keys_due_us.is_empty() && self.noted.is_empty() && self.intents.is_empty()
+        self.keys.is_empty()
     }
 }
 
@@ -183,7 +199,10 @@ impl Transactions {
     /// At each heartbeat: what was noted is looked at later, by its preferred coordinator first.
     pub fn track_noted(&mut self, now: Now, horizon_ms: u64, is_preferred: impl Fn(&Key) -> bool) {
         for key in std::mem::take(&mut self.tracked.order) {
-            let Some(noted) = self.tracked.noted.remove(&key) else {
+            let Some(of_key) = self.tracked.of_space_mut(&key).get_mut(&key) else {
+                continue;
+            };
+            let Some(noted) = of_key.noted.take() else {
                 continue;
             };
             let stays_ms = if noted.is_decided() { horizon_ms } else { 0 };
@@ -192,10 +211,16 @@ impl Transactions {
                 false => SWEEP_LATER_MS,
             };
             let wait_ms = SWEEP_AFTER_MS + stays_ms + later_ms;
-            if let Noted::Intent(bytes) = noted {
-                self.tracked.intents.insert(key.clone(), bytes);
+            if let Noted::Intent(intent) = noted {
+                of_key.intent = Some(intent);
             }
-            self.tracked.track_after(key, now.mono_us, wait_ms);
+            // What the next sweep looks at stays (`track_at_once`).
+            if of_key.due_us != Some(0) {
+                let at_us = now.mono_us + wait_ms * 1_000;
+                of_key.due_us = Some(at_us);
+                let queue = self.tracked.queues.entry(wait_ms).or_default();
+                queue.push_back((at_us, key));
+            }
         }
     }
 }

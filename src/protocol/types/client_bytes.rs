@@ -10,7 +10,8 @@
 //!
 //! - 0: written, without an old value and a number; the version (8) follows;
 //! - 1: the same, with a number; the version (8) and the number (8, signed) follow;
-//! - 2: any outcome; its size (2) and its encoding as in an answer follow.
+//! - 2: any outcome; its size (2) and its encoding as in an answer follow;
+//! - 3: a placed intent; the attempt (4) follows.
 //!
 //! Earlier releases wrote an array of arrays, which is still read.
 
@@ -25,6 +26,9 @@ use crate::protocol::types::record::{AppliedOperation, ClientEntry};
 const WRITTEN: u8 = 0;
 const WRITTEN_NUMBER: u8 = 1;
 const OTHER: u8 = 2;
+const PLACED: u8 = 3;
+/// The least that an operation takes, in bytes.
+const OPERATION_SIZE_MIN: usize = 8 + 8 + 1 + 2;
 
 pub fn serialize<S: Serializer>(clients: &[ClientEntry], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_bytes(&to_bytes(clients))
@@ -65,6 +69,10 @@ fn write_outcome(bytes: &mut Vec<u8>, outcome: &Outcome) {
             if let Some(number) = number {
                 bytes.extend_from_slice(&number.to_le_bytes());
             }
+        }
+        Outcome::Placed { attempt } => {
+            bytes.push(PLACED);
+            bytes.extend_from_slice(&attempt.to_le_bytes());
         }
         other => {
             let mut encoded = Vec::new();
@@ -107,18 +115,26 @@ impl<'de> Visitor<'de> for ClientsVisitor {
 
 fn read_clients(mut bytes: &[u8]) -> Result<Vec<ClientEntry>, BodyError> {
     let bytes = &mut bytes;
-    let mut clients = Vec::new();
+    // Most tables have one client with one operation. Grown from nothing, each vector of every
+    // record in memory would have room for four.
+    let mut clients = Vec::with_capacity(usize::from(!bytes.is_empty()));
     while !bytes.is_empty() {
         let client = u128::from_le_bytes(take(bytes)?);
         let mark = u64::from_le_bytes(take(bytes)?);
         let birth_max = u64::from_le_bytes(take(bytes)?);
         let count = u16::from_le_bytes(take(bytes)?);
-        let operations = (0..count).map(|_| read_operation(bytes));
+        if usize::from(count) > bytes.len() / OPERATION_SIZE_MIN {
+            return Err(BodyError::Malformed);
+        }
+        let mut operations = Vec::with_capacity(count.into());
+        for _ in 0..count {
+            operations.push(read_operation(bytes)?);
+        }
         clients.push(ClientEntry {
             client,
             mark,
             birth_max,
-            operations: operations.collect::<Result<_, _>>()?,
+            operations,
         });
     }
     Ok(clients)
@@ -134,6 +150,10 @@ fn read_operation(bytes: &mut &[u8]) -> Result<AppliedOperation, BodyError> {
 
 fn read_outcome(bytes: &mut &[u8]) -> Result<Outcome, BodyError> {
     let [kind] = take(bytes)?;
+    if kind == PLACED {
+        let attempt = u32::from_le_bytes(take(bytes)?);
+        return Ok(Outcome::Placed { attempt });
+    }
     if kind == OTHER {
         let size = usize::from(u16::from_le_bytes(take(bytes)?));
         let (encoded, rest) = bytes.split_at_checked(size).ok_or(BodyError::Malformed)?;
@@ -194,6 +214,7 @@ mod tests {
             }),
             Just(Outcome::NothingToDelete),
             Just(Outcome::Overflow),
+            any::<u32>().prop_map(|attempt| Outcome::Placed { attempt }),
         ]
     }
 

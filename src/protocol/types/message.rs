@@ -274,7 +274,7 @@ messages! {
     /// `waited_us` is the time since the operation arrived at the forwarding node, `left_ms` the
     /// time that its client still waits (X8). `heard` is the receiver's clock as the forwarding
     /// node last received it.
-    Forward = 24 { from_boot: u64, to_boot: u64, attempt: u64, waited_us: u64, left_ms: u32, heard: u64, operation: Operation }
+    Forward = 24 { from_boot: u64, to_boot: u64, attempt: u64, waited_us: u64, left_ms: u32, heard: u64, operation: Arc<Operation> }
     ForwardAnswer = 25 { to_boot: u64, attempt: u64, outcome: Outcome }
     /// To a neighbour directly, never relayed. `number` counts the heartbeats to this neighbour.
     /// `rows` begins with the sender's own row.
@@ -285,7 +285,7 @@ messages! {
     /// E6: the answer of a node without state. `word`: whether it is committed to the asking node,
     /// which is so if `bound_to` is that node's incarnation and the nonce was right.
     SurveyAnswer = 28 { list: u64, index: u8, incarnation: Incarnation, nonce: u64, word: bool, bound_to: Option<Incarnation>, name: String }
-    ConfigurationUpdate = 29 { configuration: Configuration }
+    ConfigurationUpdate = 29 { configuration: Arc<Configuration> }
     /// `address` is the asking node's own address, to which the answer goes.
     ConfigurationRequest = 30 { epoch: Epoch, address: String }
     /// C1: a record known to be chosen, for a node that lacks it.
@@ -333,7 +333,7 @@ messages! {
     /// The rounds whose parts of a Resolve were accepted, with their ballots.
     AllAccepted = 47 { rounds: Vec<(u64, Ballot)> }
     /// As Forward, with a step of a transaction on the operation's key.
-    ForwardStep = 48 { from_boot: u64, to_boot: u64, attempt: u64, left_ms: u32, operation: Operation, step: RemoteStep }
+    ForwardStep = 48 { from_boot: u64, to_boot: u64, attempt: u64, left_ms: u32, operation: Arc<Operation>, step: RemoteStep }
     ForwardStepAnswer = 49 { to_boot: u64, attempt: u64, answer: RemoteStepAnswer }
 }
 
@@ -569,7 +569,7 @@ pub enum Input {
 /// before a group is durable (R2), so the driver sends every returned message at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
-    Persist(Group),
+    Persist(Box<Group>),
     Load(Key),
     /// Requests `Input::Listed` for that page of a bucket, with the same epoch.
     List {

@@ -8,6 +8,7 @@ pub mod configuration;
 pub mod copy_purpose;
 pub mod counts;
 pub mod digest;
+pub mod encoded_intent;
 pub mod event;
 pub mod limits;
 pub mod message;

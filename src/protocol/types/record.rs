@@ -15,11 +15,11 @@ use wire::{
 
 use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::client_bytes;
+use crate::protocol::types::encoded_intent::EncodedIntent;
 use crate::protocol::types::limits::{
     APPLIED_OPERATIONS_MAX, APPLIED_SIZE_MAX, RECORD_OVERHEAD_SIZE, TEXT_SLICE_OVERHEAD_SIZE,
     TEXT_SLICES_SIZE_MAX,
 };
-use crate::protocol::types::transaction::IntentHead;
 
 pub const SPACE_USER: u8 = 0;
 pub const SPACE_CONFIGURATION: u8 = 1;
@@ -106,7 +106,7 @@ pub struct Record {
     /// L1: the time from which the key is absent, in milliseconds since 1970. Only a value has one.
     pub expiry_ms: Option<u64>,
     /// T2: a transaction's intent; what is under it does not change.
-    pub intent: Option<Bytes>,
+    pub intent: Option<EncodedIntent>,
     pub applied: Applied,
 }
 
@@ -196,7 +196,7 @@ impl Record {
         let slices = self.applied.slices.iter().map(|slice| slice.last);
         let births = births.chain(slices).fold(self.applied.dropped, u64::max);
         let intent = self.intent.as_ref();
-        let intent = intent.and_then(|bytes| IntentHead::decode(bytes).ok());
+        let intent = intent.and_then(EncodedIntent::head);
         let intent = intent.map_or(0, |head| head.latest);
         births.max(Ballot(self.version).reading()).max(intent)
     }
@@ -214,7 +214,7 @@ impl Record {
 
     /// The size of the value and of the intent, which may carry a value as well.
     pub fn content_size(&self) -> usize {
-        self.value_size() + self.intent.as_ref().map_or(0, Bytes::len)
+        self.value_size() + self.intent.as_ref().map_or(0, |intent| intent.len())
     }
 
     /// An upper bound of the encoded size, in bytes.
@@ -236,7 +236,7 @@ impl Record {
             || operations > APPLIED_OPERATIONS_MAX
             || self.applied.clients.len() > APPLIED_SIZE_MAX
             || slices > TEXT_SLICES_SIZE_MAX
-            || [&self.value, &self.intent]
+            || [self.value.as_ref(), self.intent.as_deref()]
                 .into_iter()
                 .flatten()
                 .any(|bytes| bytes.len() > VALUE_SIZE_MAX);

@@ -15,6 +15,7 @@ use wire::{
 };
 
 use crate::protocol::types::ballot::Ballot;
+use crate::protocol::types::encoded_intent::EncodedIntent;
 use crate::protocol::types::limits::DECISIONS_KNOWN_MAX;
 use crate::protocol::types::message::{Epoch, NodeId};
 use crate::protocol::types::record::{Key, Record};
@@ -68,50 +69,8 @@ struct FlatIntent {
     result: KeyResult,
 }
 
-/// The fields of an intent that a node needs before it looks at the values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct IntentHead {
-    pub of: Attempt,
-    /// The latest reading in the intent.
-    pub latest: Reading,
-}
-
-/// The fields of `FlatIntent`, without the values.
-#[derive(Deserialize)]
-struct FlatIntentHead {
-    client: ClientId,
-    sequence: u64,
-    number: u32,
-    birth: Birth,
-    _coordinator: NodeId,
-    _boot: u64,
-    _deadline: u64,
-    _changes: bool,
-    _value: IgnoredAny,
-    version: Version,
-    _expiry_ms: Option<u64>,
-    _result: IgnoredAny,
-}
-
-impl IntentHead {
-    pub fn decode(bytes: &[u8]) -> Result<Self, BodyError> {
-        let flat: FlatIntentHead = wire::decode(bytes)?;
-        let id = OperationId {
-            client: flat.client,
-            sequence: flat.sequence,
-        };
-        Ok(IntentHead {
-            of: Attempt {
-                id,
-                number: flat.number,
-            },
-            latest: flat.birth.max(Ballot(flat.version).reading()),
-        })
-    }
-}
-
 impl Intent {
-    pub fn encode(&self) -> Bytes {
+    pub fn encode(&self) -> EncodedIntent {
         let mut body = Vec::new();
         let flat = FlatIntent {
             client: self.of.id.client,
@@ -128,7 +87,7 @@ impl Intent {
             result: self.result.clone(),
         };
         wire::encode(&mut body, &flat);
-        body.into()
+        Bytes::from(body).into()
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Self, BodyError> {
@@ -495,6 +454,7 @@ impl Key {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::types::encoded_intent::IntentHead;
 
     const ID: OperationId = OperationId {
         client: 7 << 64 | 5,
@@ -530,7 +490,7 @@ mod tests {
                 of: intent.of,
                 latest: intent.birth,
             };
-            assert_eq!(IntentHead::decode(&intent.encode()), Ok(head));
+            assert_eq!(intent.encode().head(), Some(head));
             assert_eq!(Intent::decode(&intent.encode()), Ok(intent));
         }
         let failure = Failure {
@@ -563,7 +523,12 @@ mod tests {
             assert_eq!(Register::decode(&register.encode()), Ok(register));
         }
         assert!(Intent::decode(b"x").is_err() && Register::decode(b"").is_err());
-        assert!(IntentHead::decode(b"x").is_err() && !Register::is_encoded_decision(b"x"));
+        assert!(
+            EncodedIntent::from(Bytes::from_static(b"x"))
+                .head()
+                .is_none()
+        );
+        assert!(!Register::is_encoded_decision(b"x"));
         let mut late = intent(None);
         late.by.deadline = READING_SANE_MAX + 1;
         assert!(Intent::decode(&late.encode()).is_err());

@@ -415,7 +415,7 @@ fn frames_of_nodes_from_elsewhere_are_counted_and_clients_are_heard() {
 #[test]
 fn a_configuration_of_the_own_cluster_is_heard_from_elsewhere() {
     let told = message::ConfigurationUpdate {
-        configuration: message::Configuration::default(),
+        configuration: Default::default(),
     };
     let frames = [(29, body(&told.into())), (26, body(&heartbeat()))];
     let bytes = sealed(0, &frames);

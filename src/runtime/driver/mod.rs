@@ -484,13 +484,13 @@ impl Driver {
         }
     }
 
-    fn persist(&mut self, now: Now, mut group: Group) {
+    fn persist(&mut self, now: Now, mut group: Box<Group>) {
         self.table.apply(&group);
         if let Some(disk) = &mut self.disk {
             // A chosen mark may be reported for any key: without a register it would stay on disk
             // for good.
             group.chosen.retain(|(key, _)| self.table.holds(key));
-            disk.commit(group);
+            disk.commit(*group);
         } else {
             let group = group.number;
             self.replica.handle_input(now, Input::Persisted { group });

@@ -109,7 +109,7 @@ fn an_expired_key_is_deleted_before_anything_else() {
     let (record, _) = after(&start, expired_ms, &[Action::Add { delta: 7 }]);
     assert_eq!((record.value, record.expiry_ms), (Some(bytes("7")), None));
     // Under an intent nothing changes, and nothing expires.
-    let intent = Some(bytes("intent"));
+    let intent = Some(bytes("intent").into());
     let pinned = Record { intent, ..start };
     assert!(!pinned.is_expired(u64::MAX));
 }

@@ -3,22 +3,20 @@
 
 use super::{Context, Coordinator, Effect};
 use crate::protocol::clients::pending::Pending;
+use crate::protocol::types::encoded_intent::{EncodedIntent, IntentHead};
 use crate::protocol::types::rules::rule;
-use crate::protocol::types::transaction::{Attempt, IntentHead, TransactionStep};
+use crate::protocol::types::transaction::{Attempt, TransactionStep};
 
 impl Coordinator {
     /// This node's own record may be an old one. But the fate of its intent is found in any case,
     /// and with that the operations come back.
     pub(super) fn leave_covered(&mut self, context: &mut Context<'_>) {
-        let record = context.state.and_then(|state| state.record.clone());
+        let record = context.state.and_then(|state| state.record.as_ref());
         let Some(record) = record.filter(|record| record.intent.is_some()) else {
             return;
         };
-        let head = record
-            .intent
-            .as_ref()
-            .map(|bytes| IntentHead::decode(bytes));
-        let Some(Ok(IntentHead { of, .. })) = head else {
+        let head = record.intent.as_ref().and_then(EncodedIntent::head);
+        let Some(IntentHead { of, .. }) = head else {
             return;
         };
         if context.decisions.of(of).is_some() {

@@ -258,7 +258,7 @@ mod tests {
             ..Record::default()
         };
         let intent = Record {
-            intent: bytes,
+            intent: bytes.map(Into::into),
             ..Record::default()
         };
         let key = Key::user(b"k");

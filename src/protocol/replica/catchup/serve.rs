@@ -302,7 +302,10 @@ pub(in crate::protocol::replica) mod tests {
         reported(
             &mut replica,
             2,
-            ConfigurationUpdate { configuration }.into(),
+            ConfigurationUpdate {
+                configuration: configuration.into(),
+            }
+            .into(),
         );
         reported(&mut replica, 2, asked().into());
         assert_eq!(drain(&mut replica), (vec![2], vec![]));

@@ -305,7 +305,7 @@ impl Replica {
         let me = self.identity.node;
         for node in configuration.nodes().filter(|m| m.node != me) {
             let reported = ConfigurationUpdate {
-                configuration: configuration.as_ref().clone(),
+                configuration: configuration.clone(),
             };
             self.send(
                 node.node,

@@ -162,7 +162,7 @@ impl Replica {
         for other in self.membership.splits.values().cloned().collect::<Vec<_>>() {
             let me = self.identity.node;
             for node in own.nodes().filter(|m| m.node != me) {
-                let configuration = other.as_ref().clone();
+                let configuration = other.clone();
                 let reported = ConfigurationUpdate { configuration };
                 self.send(
                     node.node,
@@ -224,7 +224,7 @@ impl Replica {
         let silent: Vec<Member> = configuration.nodes().filter(silent).cloned().collect();
         for member in silent {
             let reported = ConfigurationUpdate {
-                configuration: configuration.as_ref().clone(),
+                configuration: configuration.clone(),
             };
             // The receiver may not know which id it has.
             let envelope = self.envelope(0, 0, reported.into());

@@ -638,7 +638,7 @@ mod tests {
     }
 
     fn install_next(replica: &mut Replica) {
-        let configuration = configuration(2);
+        let configuration = configuration(2).into();
         reported(replica, 2, ConfigurationUpdate { configuration }.into());
     }
 

@@ -163,16 +163,8 @@ impl Nodes {
         let told = self.scope.change.iter().flat_map(|change| &change.told);
         let envelopes: Vec<Envelope> = told
             .map(|node| {
-                let configuration = self.scope.configuration(2);
-                self.envelope(
-                    0,
-                    *node,
-                    2,
-                    ConfigurationUpdate {
-                        configuration: configuration.into(),
-                    }
-                    .into(),
-                )
+                let configuration = self.scope.configuration(2).into();
+                self.envelope(0, *node, 2, ConfigurationUpdate { configuration }.into())
             })
             .collect();
         let ids = envelopes.into_iter().map(|e| self.keep_message(e));

@@ -366,13 +366,8 @@ impl Alone {
         for member in &configuration.members {
             self.incarnations.insert(member.node, member.incarnation);
         }
-        self.tell(
-            2,
-            0,
-            ConfigurationUpdate {
-                configuration: configuration.into(),
-            },
-        );
+        let configuration = configuration.into();
+        self.tell(2, 0, ConfigurationUpdate { configuration });
     }
 
     /// Another node is up in a new incarnation.

@@ -403,10 +403,8 @@ fn tell(c: &mut Script, from: usize, to: usize, configuration: Configuration) {
     envelope.via = envelope.origin;
     envelope.destination = 0;
     envelope.epoch = configuration.epoch;
-    envelope.message = ConfigurationUpdate {
-        configuration: configuration.into(),
-    }
-    .into();
+    let configuration = configuration.into();
+    envelope.message = ConfigurationUpdate { configuration }.into();
     c.cluster.deliver(100, passing);
 }
 

@@ -150,27 +150,26 @@ fn read_operation(bytes: &mut &[u8]) -> Result<AppliedOperation, BodyError> {
 
 fn read_outcome(bytes: &mut &[u8]) -> Result<Outcome, BodyError> {
     let [kind] = take(bytes)?;
-    if kind == PLACED {
-        let attempt = u32::from_le_bytes(take(bytes)?);
-        return Ok(Outcome::Placed { attempt });
+    match kind {
+        WRITTEN | WRITTEN_NUMBER => Ok(Outcome::Written {
+            version: u64::from_le_bytes(take(bytes)?),
+            old: Old::NotAsked,
+            number: match kind {
+                WRITTEN_NUMBER => Some(i64::from_le_bytes(take(bytes)?)),
+                _ => None,
+            },
+        }),
+        OTHER => {
+            let size = usize::from(u16::from_le_bytes(take(bytes)?));
+            let (encoded, rest) = bytes.split_at_checked(size).ok_or(BodyError::Malformed)?;
+            *bytes = rest;
+            wire::decode(encoded)
+        }
+        PLACED => Ok(Outcome::Placed {
+            attempt: u32::from_le_bytes(take(bytes)?),
+        }),
+        _ => Err(BodyError::Bounds),
     }
-    if kind == OTHER {
-        let size = usize::from(u16::from_le_bytes(take(bytes)?));
-        let (encoded, rest) = bytes.split_at_checked(size).ok_or(BodyError::Malformed)?;
-        *bytes = rest;
-        return wire::decode(encoded);
-    }
-    let version = u64::from_le_bytes(take(bytes)?);
-    let number = match kind {
-        WRITTEN => None,
-        WRITTEN_NUMBER => Some(i64::from_le_bytes(take(bytes)?)),
-        _ => return Err(BodyError::Bounds),
-    };
-    Ok(Outcome::Written {
-        version,
-        old: Old::NotAsked,
-        number,
-    })
 }
 
 fn take<const SIZE: usize>(bytes: &mut &[u8]) -> Result<[u8; SIZE], BodyError> {

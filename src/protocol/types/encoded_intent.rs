@@ -35,7 +35,7 @@ pub struct IntentHead {
     pub latest: Reading,
 }
 
-/// The fields of `FlatIntent`, without the values.
+/// An encoded `Intent` (`types::transaction`), without the values.
 #[derive(Deserialize)]
 struct FlatIntentHead {
     client: ClientId,

@@ -23,7 +23,6 @@ pub const PEER_KIND_MIN: u8 = 16;
 
 /// The meaning of a frame for this node.
 #[derive(Debug)]
-#[allow(clippy::large_enum_variant)] // handled at once, never stored
 pub enum Arrival<'a> {
     Input(Input),
     Transit(Transit<'a>),

@@ -3,7 +3,7 @@
 
 use super::{Context, Coordinator, Effect};
 use crate::protocol::clients::pending::Pending;
-use crate::protocol::types::encoded_intent::{EncodedIntent, IntentHead};
+use crate::protocol::types::encoded_intent::IntentHead;
 use crate::protocol::types::rules::rule;
 use crate::protocol::types::transaction::{Attempt, TransactionStep};
 
@@ -12,11 +12,8 @@ impl Coordinator {
     /// and with that the operations come back.
     pub(super) fn leave_covered(&mut self, context: &mut Context<'_>) {
         let record = context.state.and_then(|state| state.record.as_ref());
-        let Some(record) = record.filter(|record| record.intent.is_some()) else {
-            return;
-        };
-        let head = record.intent.as_ref().and_then(EncodedIntent::head);
-        let Some(IntentHead { of, .. }) = head else {
+        let head = record.and_then(|record| record.intent.as_ref()?.head());
+        let (Some(record), Some(IntentHead { of, .. })) = (record, head) else {
             return;
         };
         if context.decisions.of(of).is_some() {

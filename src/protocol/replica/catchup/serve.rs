@@ -298,14 +298,11 @@ pub(in crate::protocol::replica) mod tests {
         drain(&mut replica);
         reported(&mut replica, 1, asked().into());
         assert_eq!(drain(&mut replica), (vec![1], vec![]));
-        let configuration = configuration(2);
+        let configuration = configuration(2).into();
         reported(
             &mut replica,
             2,
-            ConfigurationUpdate {
-                configuration: configuration.into(),
-            }
-            .into(),
+            ConfigurationUpdate { configuration }.into(),
         );
         reported(&mut replica, 2, asked().into());
         assert_eq!(drain(&mut replica), (vec![2], vec![]));
